@@ -1,0 +1,17 @@
+"""The app. `ready()` is the list of all wiring."""
+
+from importlib import import_module
+
+from django.apps import AppConfig
+
+
+class PHIOIDCConfig(AppConfig):
+    """Sign-in with OpenID Connect for portals that hold protected health information."""
+
+    name = "django_phi_oidc"
+    verbose_name = "Sign-in and PHI"
+    default_auto_field = "django.db.models.BigAutoField"
+
+    def ready(self) -> None:
+        for wiring in ("checks", "receivers"):
+            import_module(f"{self.name}.{wiring}")

@@ -1,0 +1,87 @@
+"""A person at the login page, without a browser: signs in over the real socket and says where they were sent."""
+
+import ssl
+from html.parser import HTMLParser
+from http.client import HTTPConnection, HTTPSConnection
+from http.cookies import SimpleCookie
+from urllib.parse import urlencode, urljoin, urlsplit
+
+DEADLINE_SECONDS = 30.0
+
+
+class NotRedirected(Exception):
+    """The provider showed a page instead of sending the person back; `status` and `body` are that page's."""
+
+    def __init__(self, status: int, body: str) -> None:
+        super().__init__(f"The provider answered {status} and no redirect.")
+        self.status = status
+        self.body = body
+
+
+def sign_in(
+    url: str,
+    *,
+    username: str,
+    password: str,
+    cookies: dict[str, str] | None = None,
+    trust: ssl.SSLContext | None = None,
+    decision: str = "sign-in",
+) -> str:
+    """Return the callback URL that the authorization request at url leads to.
+
+    Pass one dict as cookies to keep the session at the provider over several sign-ins; there, no form is filled in.
+    Raises: NotRedirected.
+    """
+    jar = {} if cookies is None else cookies
+    status, location, page = _exchange("GET", url, b"", jar, trust)
+    if not location:
+        form = _Form()
+        form.feed(page)
+        if not form.action:
+            raise NotRedirected(status, page)
+        fields = {**form.hidden, "username": username, "password": password, "decision": decision}
+        status, location, page = _exchange("POST", urljoin(url, form.action), urlencode(fields).encode(), jar, trust)
+    if not location:
+        raise NotRedirected(status, page)
+    return location
+
+
+class _Form(HTMLParser):
+    """The one form of the page: where it goes, and its hidden fields."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.action = ""
+        self.hidden: dict[str, str] = {}
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        """Note what a browser would send."""
+        found = {name: value or "" for name, value in attrs}
+        if tag == "form":
+            self.action = found.get("action", "")
+        elif tag == "input" and found.get("type") == "hidden":
+            self.hidden[found["name"]] = found.get("value", "")
+
+
+def _exchange(
+    method: str, url: str, body: bytes, cookies: dict[str, str], trust: ssl.SSLContext | None
+) -> tuple[int, str, str]:
+    parts = urlsplit(url)
+    connection: HTTPConnection
+    if parts.scheme == "https":
+        connection = HTTPSConnection(parts.netloc, timeout=DEADLINE_SECONDS, context=trust)
+    else:
+        connection = HTTPConnection(parts.netloc, timeout=DEADLINE_SECONDS)
+    headers = {"Cookie": "; ".join(f"{name}={value}" for name, value in cookies.items())} if cookies else {}
+    if body:
+        headers["Content-Type"] = "application/x-www-form-urlencoded"
+    try:
+        connection.request(method, parts._replace(scheme="", netloc="").geturl(), body=body or None, headers=headers)
+        response = connection.getresponse()
+        page = response.read().decode()
+        for line in response.headers.get_all("Set-Cookie", []):
+            for name, morsel in SimpleCookie(line).items():
+                cookies[name] = morsel.value
+        return response.status, response.headers.get("Location", ""), page
+    finally:
+        connection.close()

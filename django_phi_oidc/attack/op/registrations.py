@@ -1,0 +1,133 @@
+"""Who the demo provider knows: its clients, its people, its certificate."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+ClientAuthMethod = Literal["client_secret_basic", "client_secret_post"]
+
+DEMO_CLIENT_SECRET = "demo-secret-not-for-production"
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """One registered relying party. Names are those of RFC 7591."""
+
+    client_id: str
+    client_secret: str = field(repr=False)
+    redirect_uris: Sequence[str] = ()
+    _: KW_ONLY
+    client_name: str = ""
+    post_logout_redirect_uris: Sequence[str] = ()
+    backchannel_logout_uri: str = ""
+    sector_identifier: str = ""
+    """Host that stands for this client in pairwise subjects; empty: the host of its redirect URIs."""
+    token_endpoint_auth_methods: Sequence[ClientAuthMethod] = ("client_secret_basic", "client_secret_post")
+    grant_types: Sequence[str] = ("authorization_code", "refresh_token")
+
+    def sector(self) -> str:
+        """Return the host for which this client's subjects are made.
+
+        Raises: ValueError when the redirect URIs have several hosts and no sector identifier says which one counts.
+        Spec: OIDC Core 8.1.
+        """
+        if self.sector_identifier:
+            return self.sector_identifier
+        hosts = {urlsplit(uri).hostname or "" for uri in self.redirect_uris}
+        if len(hosts) != 1:
+            raise ValueError(
+                f"Client {self.client_id} needs a sector_identifier: its redirect URIs have several hosts."
+            )
+        return hosts.pop()
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """One invented person. The password is shown on the login page: there is nothing here to protect."""
+
+    username: str
+    password: str
+    _: KW_ONLY
+    claims: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    acr: str = "urn:example:loa:2"
+    """What a sign-in with this account reaches, whatever was asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class TLSFiles:
+    """Paths of a PEM certificate chain and of its private key."""
+
+    cert: str | Path
+    key: str | Path
+
+
+def demo_accounts() -> tuple[Account, ...]:
+    """Return the two people of the demo; both are invented."""
+    return (
+        Account(
+            "amina",
+            "amina-demo",
+            claims={
+                "name": "Amina Okafor-Lindqvist",
+                "given_name": "Amina",
+                "family_name": "Okafor-Lindqvist",
+                "preferred_username": "amina",
+                "gender": "female",
+                "birthdate": "1984-03-09",
+                "locale": "en",
+                "zoneinfo": "Europe/Stockholm",
+                "email": "amina.okafor@example.org",
+                "email_verified": True,
+                "phone_number": "+46 8 555 010 22",
+                "phone_number_verified": True,
+                "address": {
+                    "formatted": "Tulegatan 7B\n113 58 Stockholm\nSweden",
+                    "street_address": "Tulegatan 7B",
+                    "postal_code": "113 58",
+                    "locality": "Stockholm",
+                    "country": "SE",
+                },
+            },
+        ),
+        Account(
+            "jonas",
+            "jonas-demo",
+            acr="urn:example:loa:3",
+            claims={
+                "name": "Jonas Brandt",
+                "given_name": "Jonas",
+                "family_name": "Brandt",
+                "preferred_username": "jonas",
+                "gender": "male",
+                "birthdate": "1971-11-30",
+                "locale": "de",
+                "zoneinfo": "Europe/Berlin",
+                "email": "jonas.brandt@example.org",
+                "email_verified": True,
+                "phone_number": "+49 30 555 0177",
+                "phone_number_verified": False,
+                "address": {
+                    "formatted": "Lindenufer 12\n13597 Berlin\nGermany",
+                    "street_address": "Lindenufer 12",
+                    "postal_code": "13597",
+                    "locality": "Berlin",
+                    "country": "DE",
+                },
+            },
+        ),
+    )
+
+
+def demo_client(base_url: str) -> Client:
+    """Return the registration of the example portal that is served at base_url, under its documented URLs."""
+    base = base_url.rstrip("/")
+    return Client(
+        "phi-portal",
+        DEMO_CLIENT_SECRET,
+        [f"{base}/oidc/callback/"],
+        client_name="Patient portal",
+        post_logout_redirect_uris=[f"{base}/oidc/logged-out/", f"{base}/"],
+        backchannel_logout_uri=f"{base}/oidc/backchannel-logout/",
+    )

@@ -1,0 +1,179 @@
+"""What the demo provider remembers, in memory alone: sessions, grants, tokens, keys. One lock guards it all."""
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any, Literal
+
+from ...entropy import token_b64url
+from .messages import Exchange, LoggedRequest, Mutate, Reply, Request, exchange_for
+from .registrations import Account, Client
+from .signing import SigningKey, make_keys, sign
+from .subjects import session_id_of, subject_of
+
+TokenKind = Literal["access_token", "refresh_token"]
+
+
+@dataclass(slots=True, kw_only=True)
+class Session:
+    """A person's session at the provider, over all clients."""
+
+    id: str
+    cookie: str = field(repr=False)
+    account: Account
+    auth_time: datetime
+    acr: str
+    client_ids: set[str] = field(default_factory=set)
+
+
+@dataclass(slots=True, kw_only=True)
+class Grant:
+    """What one authorization allows to one client; all tokens of it live and die with it."""
+
+    client: Client
+    account: Account
+    sub: str = field(repr=False)
+    sid: str = field(repr=False)
+    scope: Sequence[str]
+    claims: Mapping[str, Mapping[str, Any]]
+    nonce: str = field(repr=False)
+    auth_time: datetime
+    acr: str
+    redirect_uri: str
+    code_challenge: str = field(repr=False)
+    code: str = field(repr=False)
+    code_expires_at: datetime
+    code_spent: bool = False
+    revoked: bool = False
+
+
+@dataclass(slots=True, kw_only=True)
+class Token:
+    """An access or refresh token. `spent` marks a refresh token that was exchanged for the next one."""
+
+    value: str = field(repr=False)
+    kind: TokenKind
+    grant: Grant = field(repr=False)
+    scope: Sequence[str]
+    issued_at: datetime
+    expires_at: datetime
+    revoked: bool = False
+    spent: bool = False
+
+    def active(self, *, now: datetime) -> bool:
+        """Return whether the provider still honours the token."""
+        return not (self.revoked or self.spent or self.grant.revoked) and now < self.expires_at
+
+
+@dataclass(kw_only=True)
+class State:
+    """Everything that an endpoint may look at or change. Compound changes hold `lock`; hooks run without it."""
+
+    clients: dict[str, Client]
+    accounts: dict[str, Account]
+    clock: Callable[[], datetime]
+    signing_alg: str
+    subject_type: Literal["pairwise", "public"]
+    salt: bytes = field(repr=False)
+    access_token_lifetime: timedelta
+    refresh_token_lifetime: timedelta = timedelta(hours=12)
+    id_token_lifetime: timedelta = timedelta(minutes=10)
+    code_lifetime: timedelta = timedelta(minutes=1)
+    scope_claims_in_id_token: bool = False
+    issuer: str = ""
+    mutate: Mutate | None = None
+    intercept: Mutate | None = None
+    lock: threading.RLock = field(default_factory=threading.RLock, repr=False)
+    keys: dict[str, SigningKey] = field(default_factory=make_keys)
+    published: list[SigningKey] = field(default_factory=list)
+    retired: list[SigningKey] = field(default_factory=list)
+    sessions: dict[str, Session] = field(default_factory=dict, repr=False)
+    grants: dict[str, Grant] = field(default_factory=dict, repr=False)
+    tokens: dict[str, Token] = field(default_factory=dict, repr=False)
+    requests: list[LoggedRequest] = field(default_factory=list, repr=False)
+
+    def __post_init__(self) -> None:
+        self.published = self.published or list(self.keys.values())
+        for client in self.clients.values():
+            client.sector()
+        if self.signing_alg not in self.keys:
+            raise ValueError(f"No key signs with {self.signing_alg}.")
+
+    def cookie_name(self, what: str) -> str:
+        """Return a cookie's name; the port is part of it, since cookies of one host are sent to all of its ports."""
+        return f"demo_op_{what}_{self.issuer.rpartition(':')[2]}"
+
+    def hooked(self, endpoint: str, request: Request, reply: Reply) -> Reply:
+        """Return the reply as the hook leaves it."""
+        if self.mutate is None:
+            return reply
+        exchange = exchange_for(request, reply)
+        return self.mutate(endpoint, exchange) or exchange.reply
+
+    def signed(self, stage: str, exchange: Exchange) -> str:
+        """Return the token of that stage, signed as the hook leaves it."""
+        if self.mutate is not None and self.mutate(stage, exchange) is not None:
+            raise TypeError(f"At the stage {stage} the hook changes the exchange; it does not return a reply.")
+        if exchange.token:
+            return exchange.token
+        return sign(exchange.header, exchange.claims, exchange.key or self.keys[self.signing_alg])
+
+    def rotate_keys(self, *, withdraw: bool) -> None:
+        """Sign with new keys from now on; withdraw takes the old ones out of the key set."""
+        new = make_keys()
+        with self.lock:
+            self.retired += self.keys.values()
+            self.keys = new
+            self.published = [*new.values(), *([] if withdraw else self.published)]
+
+    def subject(self, account: Account, client: Client) -> str:
+        """Return the `sub` of account at client."""
+        return subject_of(account, client, salt=self.salt, pairwise=self.subject_type == "pairwise")
+
+    def sid(self, session: Session, client: Client) -> str:
+        """Return the `sid` of session at client."""
+        return session_id_of(session.id, client, salt=self.salt)
+
+    def session_of(self, request: Request) -> Session | None:
+        """Return the session that the request's cookie names."""
+        return self.sessions.get(request.cookies.get(self.cookie_name("session"), ""))
+
+    def sign_in(self, account: Account, *, previous: Session | None, now: datetime) -> Session:
+        """Return a session of account with a new cookie: the previous one renewed if it is the same person's."""
+        with self.lock:
+            same = previous is not None and previous.account.username == account.username
+            session = Session(
+                id=previous.id if previous and same else token_b64url(16),
+                cookie=token_b64url(32),
+                account=account,
+                auth_time=now,
+                acr=account.acr,
+                client_ids=previous.client_ids if previous and same else set(),
+            )
+            if previous is not None:
+                self.sessions.pop(previous.cookie, None)
+            self.sessions[session.cookie] = session
+            return session
+
+    def end_session(self, session: Session) -> None:
+        """Forget the session. Tokens stay alive: revoking them is the client's duty, and tests look whether it did."""
+        with self.lock:
+            self.sessions.pop(session.cookie, None)
+
+    def find_grant(self, code: str) -> Grant | None:
+        """Return the grant of an authorization code, spent or not."""
+        return self.grants.get(code)
+
+    def find_token(self, value: str) -> Token | None:
+        """Return a token by value, alive or dead."""
+        return self.tokens.get(value)
+
+    def issue(self, grant: Grant, kind: TokenKind, *, scope: Sequence[str], now: datetime) -> Token:
+        """Return a new token of that kind."""
+        lifetime = self.access_token_lifetime if kind == "access_token" else self.refresh_token_lifetime
+        value = f"{kind[0]}t_{token_b64url(32)}"
+        token = Token(value=value, kind=kind, grant=grant, scope=scope, issued_at=now, expires_at=now + lifetime)
+        with self.lock:
+            self.tokens[value] = token
+        return token

@@ -1,0 +1,30 @@
+"""The UserInfo endpoint. Spec: OIDC Core 5.3; RFC 6750 2.1, 3."""
+
+from .claims import claims_of
+from .messages import NO_STORE, Reply, Request
+from .state import State
+
+
+def respond(state: State, request: Request) -> Reply:
+    """Return the claims that scope and the claims parameter cover, to the bearer of a live access token.
+
+    The token counts in the Authorization header alone: neither a form nor a URL may carry it here.
+    """
+    if any(name == "access_token" for name, _ in [*request.query, *request.form]):
+        return _refused(400, "invalid_request")
+    scheme, _, value = request.headers.get("authorization", "").partition(" ")
+    if scheme.lower() != "bearer":
+        return _refused(401, "")
+    token = state.find_token(value.strip())
+    if token is None or token.kind != "access_token" or not token.active(now=state.clock()):
+        return _refused(401, "invalid_token")
+    if "openid" not in token.scope:
+        return _refused(403, "insufficient_scope")
+    grant = token.grant
+    claims = claims_of(grant.account, scope=token.scope, names=grant.claims.get("userinfo", {}))
+    return Reply(headers=dict(NO_STORE), json={**claims, "sub": grant.sub})
+
+
+def _refused(status: int, error: str) -> Reply:
+    challenge = 'Bearer realm="demo provider"' + (f', error="{error}"' if error else "")
+    return Reply(status=status, headers={**NO_STORE, "WWW-Authenticate": challenge}, body=b"")

@@ -1,0 +1,285 @@
+"""What an audit event is: its vocabulary, its one spelling in bytes, and its MAC. No Django.
+
+The canonical form is the RFC 8785 text of all fields but the MAC, `detail` being an object in it. The trail keeps that
+object's canonical text, so the stored text stands in the canonical form as it is, and SQL can build the same bytes.
+That is unambiguous because no detail key bears the name of a field. A version, once written, is never reinterpreted.
+"""
+
+import hashlib
+import hmac
+import json
+import logging
+import unicodedata
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields, replace
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any, Literal
+
+VERSION = 1
+MAX_CHARACTERS = 256
+MAX_ITEMS = 64
+MAX_INTEGER = 2**53
+SANITIZED = "sanitized"
+"""The detail key that is true when a string or list of this event was cut, or lost characters that can't be shown."""
+
+Outcome = Literal["success", "failure", "error"]
+OUTCOMES: tuple[Outcome, ...] = ("success", "failure", "error")
+# Controls, lone surrogates, and the two separators that end a line for some readers of logs.
+_DROPPED = frozenset({"Cc", "Cs", "Zl", "Zp"})
+
+
+class Action(StrEnum):
+    """Everything that can be in the trail."""
+
+    LOGIN_SUCCEEDED = "login.succeeded"
+    LOGIN_REFUSED = "login.refused"
+    LOGOUT_COMPLETED = "logout.completed"
+    SESSION_ENDED = "session.ended"
+    TOKEN_REVOKED = "token.revoked"
+    TOKEN_REVOCATION_FAILED = "token.revocation_failed"
+    CLAIM_STORED = "claim.stored"
+    CLAIM_REVEALED = "claim.revealed"
+    CLAIM_OVERFETCHED = "claim.overfetched"
+    CLAIM_SCRUBBED = "claim.scrubbed"
+    SUBJECT_LINKED = "subject.linked"
+    ACCESS_DENIED = "access.denied"
+    ALERT_RAISED = "alert.raised"
+
+
+DETAIL_KEYS: Mapping[str, frozenset[str]] = {
+    Action.LOGIN_SUCCEEDED: frozenset({"acr", "claims"}),
+    Action.LOGIN_REFUSED: frozenset({"stage", "provider_error"}),
+    Action.LOGOUT_COMPLETED: frozenset(),
+    Action.SESSION_ENDED: frozenset({"tokens"}),
+    Action.TOKEN_REVOKED: frozenset({"hint", "attempts", "status"}),
+    Action.TOKEN_REVOCATION_FAILED: frozenset({"hint", "attempts", "status"}),
+    Action.CLAIM_STORED: frozenset({"claims"}),
+    Action.CLAIM_REVEALED: frozenset({"claim"}),
+    Action.CLAIM_OVERFETCHED: frozenset({"claims"}),
+    Action.CLAIM_SCRUBBED: frozenset({"claims", "counts", "cause"}),
+    Action.SUBJECT_LINKED: frozenset({"created"}),
+    Action.ACCESS_DENIED: frozenset({"claim"}),
+    Action.ALERT_RAISED: frozenset({"rule", "count", "claims", "hint", "attempts", "status"}),
+}
+"""The keys that `detail` may have, for each action; `sanitized` comes from here alone."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Origin:
+    """Who acted and from where; what is not known is empty."""
+
+    actor: str = ""
+    """The user's primary key as text."""
+    session: str = ""
+    """The opaque id of the OIDC session."""
+    client_ip: str = ""
+    request_id: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Act:
+    """What is to be written, before it has an id and a MAC."""
+
+    action: str
+    origin: Origin
+    now: datetime
+    outcome: Outcome = "success"
+    subject: str = ""
+    provider: str = ""
+    purpose: str = ""
+    resource: str = ""
+    reason: str = ""
+    detail: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """One event as it is hashed. detail: the canonical JSON text of a flat object."""
+
+    v: int = VERSION
+    mac_key: str
+    id: uuid.UUID
+    occurred_at: datetime
+    action: str
+    outcome: str
+    actor: str = ""
+    subject: str = ""
+    provider: str = ""
+    session: str = ""
+    client_ip: str = ""
+    purpose: str = ""
+    resource: str = ""
+    reason: str = ""
+    request_id: str = ""
+    detail: str = "{}"
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """An event with the MAC over its canonical bytes."""
+
+    event: Event
+    mac: bytes = field(repr=False)
+
+
+FIELDS = tuple(sorted(f.name for f in fields(Event)))
+_TEXTS = tuple(name for name in FIELDS if name not in {"v", "id", "occurred_at", "detail"})
+
+
+def build_event(act: Act, *, id: uuid.UUID, mac_key: str) -> Event:  # noqa: A002 -- the field's name
+    """Return the event of act, its strings cleaned and cut, and flagged where that changed one.
+
+    Raises: ValueError for an action or outcome out of the vocabulary, a naive time, and what `refused_detail` names.
+    """
+    if act.action not in DETAIL_KEYS or act.outcome not in OUTCOMES:
+        raise ValueError("The action or the outcome is not in the vocabulary.")
+    if act.now.utcoffset() is None:
+        raise ValueError("The time of an event must be aware.")
+    if refused := refused_detail(act):
+        raise ValueError(f"{act.action} takes no such detail: {', '.join(refused)}.")
+    given = {
+        "action": act.action,
+        "outcome": act.outcome,
+        "actor": act.origin.actor,
+        "session": act.origin.session,
+        "client_ip": act.origin.client_ip,
+        "request_id": act.origin.request_id,
+        "subject": act.subject,
+        "provider": act.provider,
+        "purpose": act.purpose,
+        "resource": act.resource,
+        "reason": act.reason,
+    }
+    texts: dict[str, Any] = {name: clean(text) for name, text in given.items()}
+    given_detail = dict(act.detail or {})
+    detail = {key: _cleaned(value) for key, value in given_detail.items()}
+    if texts != given or any(detail[key] != _plain(value) for key, value in given_detail.items()):
+        detail[SANITIZED] = True
+    return Event(id=id, occurred_at=act.now.astimezone(UTC), mac_key=mac_key, detail=_canonical_json(detail), **texts)
+
+
+def without_refused(act: Act) -> Act:
+    """Return act without what is not allowed in its detail, having told the log of it, by its key alone.
+
+    In tests, `strictly` makes it an error. Raises: ValueError, then.
+    """
+    refused = refused_detail(act)
+    if not refused:
+        return act
+    _tell_refused(f"{act.action}: not allowed in its detail: {', '.join(ascii(key)[:64] for key in refused)}.")
+    return replace(act, detail={key: value for key, value in (act.detail or {}).items() if key not in refused})
+
+
+def refused_detail(act: Act) -> tuple[str, ...]:
+    """Return the keys of act's detail that are not allowed for its action or whose value is not of an allowed type.
+
+    Allowed are strings, booleans, integers below 2**53 either way, and lists of those; a float has no canonical form.
+    """
+    allowed = DETAIL_KEYS.get(act.action, frozenset())
+    return tuple(key for key, value in (act.detail or {}).items() if key not in allowed or not _is_allowed(value))
+
+
+def clean(text: str) -> str:
+    """Return text without control characters, line separators and lone surrogates, 256 characters at most."""
+    if text.isascii() and text.isprintable():
+        return text[:MAX_CHARACTERS]
+    return "".join(char for char in text if unicodedata.category(char) not in _DROPPED)[:MAX_CHARACTERS]
+
+
+def canonical_bytes(event: Event) -> bytes:
+    """Return the bytes that the MAC is over. Spec: RFC 8785."""
+    return _object(_members(event)).encode("utf-8")
+
+
+def compute_mac(event: Event, key: bytes) -> bytes:
+    """Return HMAC-SHA256 over the event's canonical bytes, 32 bytes. Spec: RFC 2104."""
+    return hmac.digest(key, canonical_bytes(event), hashlib.sha256)
+
+
+def event_text(finished: Finished) -> str:
+    """Return the event as one line of canonical JSON, with its MAC as the hexadecimal member `mac`."""
+    return _object({**_members(finished.event), "mac": f'"{finished.mac.hex()}"'})
+
+
+def parse_event(text: str) -> Finished:
+    """Return the event that `event_text` wrote. The MAC is NOT checked.
+
+    Raises: ValueError when the text is not, byte for byte, what `event_text` writes of an event of this version.
+    """
+    try:
+        raw = json.loads(text)
+        mac = bytes.fromhex(raw.pop("mac"))
+        raw["id"] = uuid.UUID(raw["id"])
+        raw["occurred_at"] = datetime.fromisoformat(raw["occurred_at"])
+        is_flat = isinstance(raw["detail"], dict)
+        raw["detail"] = _canonical_json(raw["detail"])
+        event = Event(**raw)
+        is_exact = event_text(Finished(event, mac)) == text
+        is_clean = all(clean(getattr(event, name)) == getattr(event, name) for name in _TEXTS)
+    except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
+        raise ValueError("Not an event.") from error
+    if not (is_flat and is_exact and is_clean) or event.v != VERSION or len(mac) != hashlib.sha256().digest_size:
+        raise ValueError("Not an event of this version.")
+    return Finished(event, mac)
+
+
+@contextmanager
+def strictly() -> Iterator[None]:
+    """Refuse a detail that is not allowed, in this process, for the length of the block: for tests."""
+    global _tell_refused  # noqa: PLW0603 -- the seam is this one variable
+    before, _tell_refused = _tell_refused, _raise
+    try:
+        yield
+    finally:
+        _tell_refused = before
+
+
+def _raise(message: str) -> None:
+    raise ValueError(message)
+
+
+_tell_refused: Callable[[str], None] = logging.getLogger("phi_oidc.audit").error
+
+
+def _members(event: Event) -> dict[str, str]:
+    members = {name: _canonical_json(getattr(event, name)) for name in _TEXTS}
+    occurred_at = event.occurred_at.astimezone(UTC).isoformat(timespec="microseconds")
+    return {
+        **members,
+        "v": str(event.v),
+        "id": f'"{event.id}"',
+        "occurred_at": f'"{occurred_at.removesuffix("+00:00")}Z"',
+        "detail": event.detail,
+    }
+
+
+def _object(members: Mapping[str, str]) -> str:
+    return "{" + ",".join(f'"{name}":{members[name]}' for name in sorted(members)) + "}"
+
+
+def _canonical_json(value: Any) -> str:
+    # RFC 8785 sorts by UTF-16 units and spells floats its own way: our names are ASCII, and there are no floats.
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def _is_allowed(value: Any) -> bool:
+    if isinstance(value, list | tuple):
+        return all(_is_scalar(item) for item in value)
+    return _is_scalar(value)
+
+
+def _is_scalar(value: Any) -> bool:
+    return isinstance(value, str | bool) or (isinstance(value, int) and abs(value) < MAX_INTEGER)
+
+
+def _cleaned(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return [_cleaned(item) for item in value[:MAX_ITEMS]]
+    return clean(value) if isinstance(value, str) else value
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, Sequence) and not isinstance(value, str) else value

@@ -1,0 +1,136 @@
+"""Changes: the finished event is committed with the change it tells of, then moves to the trail: not lost, not phantom.
+
+A move is INSERT into the trail, then DELETE from the outbox. Whoever is killed in between, or meets another that moves
+the same event, finds the event in the trail under its id with its MAC, and only deletes.
+"""
+
+import uuid
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from functools import partial
+from typing import Any
+
+from django.db import DEFAULT_DB_ALIAS, connections, transaction
+
+from ..errors import AuditUnavailable
+from .events import Act, Finished, Origin, Outcome, event_text, parse_event
+from .models import AuditOutbox
+from .writing import EventFault, commit, finish, logger, macs_of
+
+
+def enqueue(
+    action: str,
+    *,
+    origin: Origin,
+    now: datetime,
+    outcome: Outcome = "success",
+    subject: str = "",
+    provider: str = "",
+    purpose: str = "",
+    resource: str = "",
+    reason: str = "",
+    detail: Mapping[str, Any] | None = None,
+    using: str = DEFAULT_DB_ALIAS,
+) -> uuid.UUID:
+    """Return the id of an event that is committed if, and only if, the open transaction on `using` is.
+
+    The audit database is not waited for: the event moves there after the commit, or, when that fails, by `drain`.
+    Raises: RuntimeError outside a transaction; KeyMissing; ValueError for an action out of the vocabulary.
+    """
+    if not connections[using].in_atomic_block:
+        raise RuntimeError("The event of a change is written in the transaction of that change.")
+    act = Act(
+        action=action,
+        origin=origin,
+        now=now,
+        outcome=outcome,
+        subject=subject,
+        provider=provider,
+        purpose=purpose,
+        resource=resource,
+        reason=reason,
+        detail=detail,
+    )
+    finished = finish(act)
+    AuditOutbox.objects.using(using).create(id=finished.event.id, event=event_text(finished))
+    transaction.on_commit(partial(_move_committed, finished, using=using), using=using, robust=True)
+    return finished.event.id
+
+
+def drain(*, limit: int = 500, using: str = DEFAULT_DB_ALIAS) -> int:
+    """Move up to limit events from the outbox to the trail, oldest first, and return how many were moved.
+
+    Safe to kill, to repeat and to run several times at once. What can't be moved stays, is told to the log as an error,
+    and holds up nothing behind it.
+    Raises: AuditUnavailable.
+    """
+    moved = 0
+    last = uuid.UUID(int=0)
+    while moved < limit:
+        rows = list(AuditOutbox.objects.using(using).filter(id__gt=last).order_by("id")[: limit - moved])
+        if not rows:
+            break
+        last = rows[-1].id
+        moved += _move([finished for row in rows if (finished := _read(row))], using=using)
+    return moved
+
+
+def _move_committed(finished: Finished, *, using: str) -> None:
+    try:
+        stored = _store_each([finished])
+    except AuditUnavailable:
+        logger.warning("The audit trail can't be written; event %s waits in the outbox.", finished.event.id)
+    else:
+        _delete(stored, using=using)
+
+
+def _move(batch: Sequence[Finished], *, using: str) -> int:
+    macs = macs_of([each.event.id for each in batch])
+    stored = [each for each in batch if each.event.id in macs and _is_same(each, macs[each.event.id])]
+    new = [each for each in batch if each.event.id not in macs]
+    try:
+        if new:
+            commit(new)
+    except EventFault:
+        new = _store_each(new)
+    stored += new
+    _delete(stored, using=using)
+    return len(stored)
+
+
+def _store_each(batch: Sequence[Finished]) -> list[Finished]:
+    """Return those of batch that are in the trail now."""
+    return [each for each in batch if _store(each)]
+
+
+def _store(finished: Finished) -> bool:
+    try:
+        commit([finished])
+    except EventFault:
+        mac = macs_of([finished.event.id]).get(finished.event.id)
+        return _is_same(finished, mac)
+    return True
+
+
+def _is_same(finished: Finished, mac: bytes | None) -> bool:
+    if mac == finished.mac:
+        return True
+    fault = "refuses it" if mac is None else "has another event of that id"
+    logger.error("Event %s stays in the outbox: the trail %s.", finished.event.id, fault)
+    return False
+
+
+def _read(row: AuditOutbox) -> Finished | None:
+    try:
+        finished = parse_event(row.event)
+    except ValueError:
+        finished = None
+    if finished is None or finished.event.id != row.id:
+        logger.error("Row %s of the outbox is not an event as it was written; it stays.", row.id)
+        return None
+    return finished
+
+
+def _delete(stored: Sequence[Finished], *, using: str) -> None:
+    if stored:
+        AuditOutbox.objects.using(using).filter(id__in=[each.event.id for each in stored]).delete()

@@ -1,0 +1,84 @@
+"""Who acts, and from where, as a request tells it."""
+
+import ipaddress
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from django.contrib.auth.base_user import AbstractBaseUser
+from django.contrib.auth.models import AnonymousUser
+from django.http import HttpRequest
+
+from .. import conf, entropy
+from .events import Origin
+
+SESSION_KEY = "phi_oidc_session"
+"""The entry of the Django session that holds the OIDC session's id."""
+# Beside the server's own variables: a client can set only those whose names begin with HTTP_.
+_REQUEST_ID = "phi_oidc.request_id"
+_UNIX_SOCKET = "127.0.0.1"
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Actor:
+    """The person who acts, with the origin that events of the act bear."""
+
+    user: AbstractBaseUser | AnonymousUser
+    origin: Origin
+
+    @classmethod
+    def from_request(cls, request: HttpRequest) -> "Actor":
+        """Return the request's actor; it reads the user and the session, so the response varies by cookie."""
+        user = getattr(request, "user", None) or AnonymousUser()
+        session = getattr(request, "session", None)
+        origin = Origin(
+            actor=str(user.pk) if user.is_authenticated else "",
+            session=str(session.get(SESSION_KEY, "")) if session is not None else "",
+            client_ip=client_ip(request, trusted=conf.trusted_proxies()),
+            request_id=request_id(request),
+        )
+        return cls(user=user, origin=origin)
+
+
+def client_ip(request: HttpRequest, *, trusted: Sequence[conf.Network]) -> str:
+    """Return the address of the nearest hop that is no trusted proxy; "" when the server does not know its peer.
+
+    X-Forwarded-For is read from the right, and each entry only on the word of a trusted proxy. An entry that is no
+    address ends the reading: the hop before it is the answer. The peer at a Unix socket counts as 127.0.0.1.
+    """
+    peer = request.META.get("REMOTE_ADDR", "")
+    hop = _address(peer or _UNIX_SOCKET)
+    if hop is None or (not peer and not _is_trusted(hop, trusted)):
+        return ""
+    for entry in reversed(request.META.get("HTTP_X_FORWARDED_FOR", "").split(",")):
+        further = _address(entry.strip()) if _is_trusted(hop, trusted) else None
+        if further is None:
+            break
+        hop = further
+    return str(hop)
+
+
+def request_id(request: HttpRequest) -> str:
+    """Return the request's id, made once for each request and never taken from the client."""
+    found: str = request.META.setdefault(_REQUEST_ID, "") or entropy.token_b64url(12)
+    request.META[_REQUEST_ID] = found
+    return found
+
+
+def _is_trusted(address: Address, trusted: Sequence[conf.Network]) -> bool:
+    return any(address in network for network in trusted)
+
+
+def _address(text: str) -> Address | None:
+    """Return the address in text, which may bear a port or a zone as some proxies write them; None when it is none."""
+    if text.startswith("["):
+        text = text[1:].partition("]")[0]
+    elif text.count(":") == 1:
+        text = text.partition(":")[0]
+    try:
+        address = ipaddress.ip_address(text.partition("%")[0])
+    except ValueError:
+        return None
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
+        return address.ipv4_mapped
+    return address

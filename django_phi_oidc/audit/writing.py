@@ -1,0 +1,70 @@
+"""The last steps that every event takes: it gets its id and MAC, is committed to the trail, and is told to the log."""
+
+import logging
+import uuid
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, fields
+
+from django.db import DatabaseError, DataError, IntegrityError, InterfaceError, connections, transaction
+
+from .. import entropy, keyring
+from ..errors import AuditUnavailable
+from .events import Act, Event, Finished, build_event, compute_mac, event_text, without_refused
+from .models import AuditEvent
+from .routing import AUDIT_ALIAS
+
+logger = logging.getLogger("phi_oidc.audit")
+EventFault = (IntegrityError, DataError)
+"""What the database says of the event itself, and not of its own state."""
+
+
+def finish(act: Act) -> Finished:
+    """Return the event of act with its id and the MAC of the newest key.
+
+    What is not allowed in its detail is dropped and told to the log as an error; in tests it is refused.
+    Raises: KeyMissing; ValueError for an action or outcome out of the vocabulary.
+    """
+    act = without_refused(act)
+    key = keyring.keys("AUDIT_MAC_KEYS")[0]
+    event = build_event(act, id=entropy.uuid7(act.now), mac_key=key.id)
+    return Finished(event, compute_mac(event, key.material))
+
+
+def commit(finished: Sequence[Finished]) -> None:
+    """Commit the events to the trail by one INSERT, all or none, then tell the log.
+
+    Requires: no open transaction on the trail's alias.
+    Raises: AuditUnavailable; one of EventFault when an id exists or the database can't hold a value.
+    """
+    rows = [AuditEvent(**asdict(each.event), mac=each.mac) for each in finished]
+    with reaching_the_trail(), transaction.atomic(using=AUDIT_ALIAS, durable=True):
+        AuditEvent.objects.using(AUDIT_ALIAS).bulk_create(rows)
+    for each in finished:
+        logger.info("%s", event_text(each))
+
+
+def macs_of(ids: Collection[uuid.UUID]) -> dict[uuid.UUID, bytes]:
+    """Return the MACs of those events that are in the trail. Raises: AuditUnavailable."""
+    with reaching_the_trail():
+        found = AuditEvent.objects.using(AUDIT_ALIAS).filter(id__in=ids).values_list("id", "mac")
+        return {id_: bytes(mac) for id_, mac in found}
+
+
+def finished_from(row: AuditEvent) -> Finished:
+    """Return the event as the trail holds it; the MAC is NOT checked."""
+    return Finished(Event(**{f.name: getattr(row, f.name) for f in fields(Event)}), bytes(row.mac))
+
+
+@contextmanager
+def reaching_the_trail() -> Iterator[None]:
+    """Turn every fault of the audit database into AuditUnavailable, and start afresh after it."""
+    try:
+        yield
+    except EventFault:
+        raise
+    except (DatabaseError, InterfaceError) as error:
+        connection = connections[AUDIT_ALIAS]
+        if not connection.in_atomic_block:
+            connection.close()
+        raise AuditUnavailable from error

@@ -1,0 +1,213 @@
+"""System checks. E: wrong or unsafe; W: a rule that a setting loosens, all in one place for an auditor.
+
+docs/reference/checks.md explains each id.
+"""
+
+from collections.abc import Iterator, Sequence
+from datetime import timedelta
+from typing import Any
+
+from django.apps import apps
+from django.conf import settings
+from django.core import checks
+from django.core.checks import CheckMessage, Tags, register
+from django.core.exceptions import ImproperlyConfigured
+from django.db import DatabaseError, connections
+from django.utils.module_loading import import_string
+
+from . import conf, keyring
+from .access.policy import PURPOSES
+from .audit.models import AuditEvent
+from .audit.routing import AUDIT_ALIAS, AuditRouter
+from .declarations import ProviderDeclaration, is_loopback_http
+from .errors import KeyMissing
+from .login.backend import OIDCAuthenticationBackend
+from .subjects.models import SubjectDigest
+
+MIDDLEWARE = "django_phi_oidc.middleware.RevocationMiddleware"
+NEVER_CALLED = ("filter_users_by_claims", "verify_claims", "get_token", "verify_token", "store_tokens")
+SQLITE_NEEDS = {
+    "transaction_mode": ("IMMEDIATE", "without it, simultaneous writers fail"),
+    "timeout": (5, "seconds at least, or writers give up on each other"),
+    "init_command": (("journal_mode=wal", "secure_delete=on"), "PRAGMAs that must stand in it"),
+}
+
+
+def _error(number: int, message: str, hint: str | None = None) -> checks.Error:
+    return checks.Error(message, hint=hint, id=f"django_phi_oidc.E{number:03}")
+
+
+def _warning(number: int, message: str, hint: str | None = None) -> checks.Warning:
+    return checks.Warning(message, hint=hint, id=f"django_phi_oidc.W{number:03}")
+
+
+@register(Tags.security)
+def check_declarations(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
+    """E001 to E007: PHI_OIDC, its providers, claims and keys; W001 to W006: loosened rules of a provider."""
+    found: list[CheckMessage] = []
+    try:
+        unknown = sorted(set(getattr(settings, "PHI_OIDC", {})) - set(conf.OPTIONS))
+        if unknown:
+            found.append(_error(1, f"PHI_OIDC has no option {', '.join(unknown)}."))
+        conf.trusted_proxies()
+        conf.revocation_give_up_after()
+        providers = conf.providers().values()
+        claims = conf.claims().values()
+    except ImproperlyConfigured as error:
+        return [*found, _error(2, str(error))]
+    if not providers:
+        found.append(_error(3, "PHI_OIDC['PROVIDERS'] is empty: nobody can sign in."))
+    for ring in conf.KEY_RINGS:
+        try:
+            keyring.keys(ring)
+        except KeyMissing as error:
+            found.append(_error(4, str(error), "manage.py phi_oidc keys generate makes keys."))
+    for provider in providers:
+        found += [*_unsafe(provider), *_loosened(provider)]
+    found += [
+        _error(7, f"PHI_OIDC: the purpose of claim {claim.name!r} is no HL7 PurposeOfUse code that we know.")
+        for claim in claims
+        if claim.purpose not in PURPOSES
+    ]
+    return found
+
+
+def _unsafe(provider: ProviderDeclaration) -> Iterator[CheckMessage]:
+    if not provider.issuer.startswith("https:") and not (
+        provider.allow_loopback_http and is_loopback_http(provider.issuer)
+    ):
+        yield _error(5, f"Provider {provider.name!r}: the issuer is not https.")
+    if provider.allow_loopback_http and not settings.DEBUG:
+        yield _error(6, f"Provider {provider.name!r}: allow_loopback_http is for development; DEBUG is off.")
+
+
+def _loosened(provider: ProviderDeclaration) -> Iterator[CheckMessage]:
+    who = f"Provider {provider.name!r}:"
+    if provider.subject_type == "public":
+        yield _warning(1, f"{who} public subjects can be joined with those of other clients.")
+    if provider.revocation == "best_effort":
+        yield _warning(2, f"{who} tokens may outlive a logout where the provider has no revocation endpoint.")
+    if provider.trusted_audiences:
+        yield _warning(3, f"{who} ID Tokens for other audiences too are accepted.")
+    if provider.leeway > timedelta(seconds=30):
+        yield _warning(4, f"{who} clocks may differ by {provider.leeway.total_seconds():.0f} s.")
+    if provider.max_access_token_lifetime > timedelta(hours=24):
+        yield _warning(5, f"{who} access tokens may live longer than a day.")
+    if provider.allow_loopback_http and settings.DEBUG:
+        yield _warning(6, f"{who} http is accepted on loopback addresses.")
+
+
+@register(Tags.security)
+def check_sessions(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
+    """E008, E009: session engines that can't be ended from the server."""
+    engine = settings.SESSION_ENGINE
+    if engine == "django.contrib.sessions.backends.signed_cookies":
+        return [_error(8, "signed_cookies sessions can't be ended: a copied cookie lives on.")]
+    if engine in ("django.contrib.sessions.backends.cache", "django.contrib.sessions.backends.cached_db"):
+        backend = settings.CACHES.get(settings.SESSION_CACHE_ALIAS, {}).get("BACKEND", "")
+        if backend.rpartition(".")[2] in ("LocMemCache", "DummyCache"):
+            return [_error(9, "Sessions on a per-process cache live on in the other processes.")]
+    return []
+
+
+@register(Tags.security)
+def check_middleware(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
+    """E010: RevocationMiddleware is there and sees what the session and the user were."""
+    order = list(settings.MIDDLEWARE)
+    if MIDDLEWARE not in order:
+        return [_error(10, f"{MIDDLEWARE} is not in MIDDLEWARE: sessions can be lost with their tokens alive.")]
+    before = [
+        "django.contrib.sessions.middleware.SessionMiddleware",
+        "django.contrib.auth.middleware.AuthenticationMiddleware",
+    ]
+    late = [name for name in before if name in order and order.index(name) > order.index(MIDDLEWARE)]
+    return [_error(10, f"{MIDDLEWARE} must stand after {name}.") for name in late]
+
+
+@register(Tags.security)
+def check_backends(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
+    """E011: our backend is in use; E012: no dead hook is overridden; W007: passwords beside it."""
+    found: list[CheckMessage] = []
+    backends = [import_string(path) for path in settings.AUTHENTICATION_BACKENDS]
+    ours = [backend for backend in backends if issubclass(backend, OIDCAuthenticationBackend)]
+    if not ours:
+        found.append(_error(11, "AUTHENTICATION_BACKENDS lacks django_phi_oidc.backends.OIDCAuthenticationBackend."))
+    found += [
+        _error(12, f"{backend.__name__}.{hook} is never called here.", "Hooks: create_user, update_user, get_username.")
+        for backend in ours
+        for hook in NEVER_CALLED
+        if getattr(backend, hook) is not getattr(OIDCAuthenticationBackend, hook)
+    ]
+    if "django.contrib.auth.backends.ModelBackend" in settings.AUTHENTICATION_BACKENDS:
+        found.append(_warning(7, "ModelBackend lets people in by password, past the provider."))
+    return found
+
+
+@register(Tags.security)
+def check_audit(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
+    """E013 to E016, E019, E020: the trail has a connection of its own, and true times; W008, W009: what weakens it."""
+    found: list[CheckMessage] = []
+    if AUDIT_ALIAS not in settings.DATABASES:
+        found.append(_error(13, f"DATABASES has no {AUDIT_ALIAS!r}: events would share a request's transaction."))
+    elif settings.DATABASES[AUDIT_ALIAS].get("ATOMIC_REQUESTS"):
+        found.append(_error(15, f"ATOMIC_REQUESTS on {AUDIT_ALIAS!r} would roll events back with the request."))
+    declared: list[Any] = list(settings.DATABASE_ROUTERS)
+    routers = [import_string(router) if isinstance(router, str) else type(router) for router in declared]
+    if not any(issubclass(router, AuditRouter) for router in routers):
+        found.append(_error(14, "DATABASE_ROUTERS lacks django_phi_oidc.audit.routing.AuditRouter."))
+    for alias in {"default", AUDIT_ALIAS} & set(settings.DATABASES):
+        if connections[alias].vendor == "sqlite":
+            found += _sqlite(alias, settings.DATABASES[alias].get("OPTIONS", {}))
+    if not settings.USE_TZ:
+        found.append(_error(20, "USE_TZ is off: the times of events, tokens and retentions are aware."))
+    audit = settings.DATABASES.get(AUDIT_ALIAS, {})
+    if "sqlite3" in audit.get("ENGINE", "") and audit.get("NAME") == settings.DATABASES["default"].get("NAME"):
+        found.append(_error(19, f"'default' and {AUDIT_ALIAS!r} are one SQLite file: each waits for the other's lock."))
+    if "postgresql" in audit.get("ENGINE", "") and not audit.get("OPTIONS", {}).get("connect_timeout"):
+        found.append(_warning(9, f"{AUDIT_ALIAS!r} has no connect_timeout: a dead audit server holds up every logout."))
+    for label in ("auditlog", "easyaudit"):
+        if apps.is_installed(label):
+            found.append(_warning(8, f"{label} copies changed fields: tell it to leave our models alone."))
+    return found
+
+
+def _sqlite(alias: str, options: dict[str, Any]) -> Iterator[CheckMessage]:
+    for option, (wanted, why) in SQLITE_NEEDS.items():
+        value = options.get(option)
+        if isinstance(wanted, tuple):
+            pragmas = str(value or "").lower().replace(" ", "")
+            good = all(pragma in pragmas for pragma in wanted)
+        elif isinstance(wanted, int):
+            good = isinstance(value, int | float) and value >= wanted
+        else:
+            good = str(value).upper() == wanted
+        if not good:
+            yield _error(16, f"DATABASES[{alias!r}]['OPTIONS'][{option!r}] must be {wanted}: {why}.")
+
+
+@register(Tags.database)
+def check_tables(app_configs: Any, databases: Sequence[str] | None = None, **kwargs: Any) -> list[CheckMessage]:
+    """E017, W010: the trail can be read and is there; E018: every subject digest's key is configured."""
+    found: list[CheckMessage] = []
+    if AUDIT_ALIAS in (databases or ()) and AUDIT_ALIAS in settings.DATABASES:
+        try:
+            present = AuditEvent._meta.db_table in connections[AUDIT_ALIAS].introspection.table_names()
+        except DatabaseError as error:
+            return [_error(17, f"The audit database can't be read: {type(error).__name__}.")]
+        if not present:
+            # No error: it would keep migrate from making the table.
+            found.append(_warning(10, f"{AUDIT_ALIAS!r} has no trail.", f"manage.py migrate --database {AUDIT_ALIAS}"))
+    if "default" in (databases or ()):
+        found += _unkeyed_digests()
+    return found
+
+
+def _unkeyed_digests() -> list[CheckMessage]:
+    try:
+        if SubjectDigest._meta.db_table not in connections["default"].introspection.table_names():
+            return []
+        configured = [key.id for key in keyring.keys("SUBJECT_KEYS")]
+        orphaned = SubjectDigest.objects.exclude(key_id__in=configured).values_list("key_id", flat=True).distinct()
+        return [_error(18, f"Subject digests bear key {key_id}, which is not configured.") for key_id in orphaned]
+    except (DatabaseError, KeyMissing) as error:
+        return [_error(18, f"The subject digests can't be checked: {type(error).__name__}.")]

@@ -1,0 +1,67 @@
+"""Keep what a sign-in brought and the project declared, sealed, for as long as it declared."""
+
+import json
+import uuid
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Any
+
+from ..audit.events import Action, Origin
+from ..audit.outbox import enqueue
+from ..declarations import ClaimDeclaration
+from ..subjects.models import PairwiseSubject
+from .catalog import PROTOCOL_CLAIMS
+from .models import NO_SESSION, StoredClaim
+
+
+def store(
+    kept: Mapping[str, Any],
+    *,
+    declared: Mapping[str, ClaimDeclaration],
+    subject: PairwiseSubject,
+    session_id: uuid.UUID,
+    origin: Origin,
+    provider: str,
+    now: datetime,
+) -> tuple[str, ...]:
+    """Store the declared claims of kept inside the caller's transaction, in one statement; return their names, sorted.
+
+    A claim of the session gets a row of its own, any other replaces what an earlier sign-in brought. A claim without
+    retention, and one that is not declared, is not stored. Purpose and end are those of today's declaration.
+    """
+    names = tuple(sorted(name for name in kept if _is_stored(declared.get(name))))
+    if not names:
+        return ()
+    StoredClaim.objects.bulk_create(
+        [_row(declared[name], kept[name], subject=subject, session_id=session_id, now=now) for name in names],
+        update_conflicts=True,
+        unique_fields=["subject", "session", "name"],
+        update_fields=["value", "purpose", "obtained_at", "expires_at"],
+    )
+    enqueue(
+        Action.CLAIM_STORED,
+        origin=origin,
+        now=now,
+        subject=str(subject.uuid),
+        provider=provider,
+        detail={"claims": list(names)},
+    )
+    return names
+
+
+def _is_stored(claim: ClaimDeclaration | None) -> bool:
+    return claim is not None and claim.retention is not None and claim.name not in PROTOCOL_CLAIMS
+
+
+def _row(
+    claim: ClaimDeclaration, value: Any, *, subject: PairwiseSubject, session_id: uuid.UUID, now: datetime
+) -> StoredClaim:
+    return StoredClaim(
+        subject=subject,
+        session=session_id if claim.retention == "session" else NO_SESSION,
+        name=claim.name,
+        value=json.dumps(value, allow_nan=False),
+        purpose=claim.purpose,
+        obtained_at=now,
+        expires_at=now + claim.retention if isinstance(claim.retention, timedelta) else None,
+    )

@@ -1,0 +1,84 @@
+"""The setting `PHI_OIDC`, read live. Declarations are parsed once, and again when `setting_changed` tells of it.
+
+    PHI_OIDC = {
+        "PROVIDERS": {"default": {"issuer": …, "client_id": …, "client_secret": …}},
+        "CLAIMS": {"birthdate": {"purpose": "TREAT", "basis": "…", "retention": "session"}},
+        "ENCRYPTION_KEYS": …, "SUBJECT_KEYS": …, "AUDIT_MAC_KEYS": …,
+    }
+
+Everything here raises ImproperlyConfigured, with the name of the option and never its value.
+"""
+
+import ipaddress
+from collections.abc import Callable, Mapping
+from datetime import timedelta
+from functools import lru_cache
+from typing import Any, TypeVar
+
+from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
+from django.core.signals import setting_changed
+from django.dispatch import receiver
+
+from .declarations import ClaimDeclaration, ProviderDeclaration, parse_claim, parse_provider
+from .errors import DeclarationInvalid
+
+T = TypeVar("T")
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+KEY_RINGS = ("ENCRYPTION_KEYS", "SUBJECT_KEYS", "AUDIT_MAC_KEYS")
+OPTIONS = ("PROVIDERS", "CLAIMS", *KEY_RINGS, "TRUSTED_PROXIES", "REVOCATION_GIVE_UP_AFTER")
+
+
+def option(name: str, default: Any = None) -> Any:
+    """Return PHI_OIDC[name] as it stands now."""
+    declared = getattr(settings, "PHI_OIDC", {})
+    if not isinstance(declared, Mapping):
+        raise ImproperlyConfigured("PHI_OIDC must be a dictionary.")
+    return declared.get(name, default)
+
+
+@lru_cache(maxsize=1)
+def providers() -> Mapping[str, ProviderDeclaration]:
+    """Return the declared providers by name; the first is the default one."""
+    return _parsed("PROVIDERS", parse_provider)
+
+
+@lru_cache(maxsize=1)
+def claims() -> Mapping[str, ClaimDeclaration]:
+    """Return the declared claims by name."""
+    return _parsed("CLAIMS", parse_claim)
+
+
+@lru_cache(maxsize=1)
+def trusted_proxies() -> tuple[Network, ...]:
+    """Return the networks whose forwarding headers are believed."""
+    try:
+        return tuple(ipaddress.ip_network(str(network)) for network in option("TRUSTED_PROXIES", ()))
+    except ValueError as error:
+        raise ImproperlyConfigured("PHI_OIDC['TRUSTED_PROXIES'] must be a list of networks.") from error
+
+
+def revocation_give_up_after() -> timedelta:
+    """Return how long a revocation is tried before it is abandoned, with an alert."""
+    value = option("REVOCATION_GIVE_UP_AFTER", timedelta(days=3))
+    if not isinstance(value, timedelta) or value <= timedelta(0):
+        raise ImproperlyConfigured("PHI_OIDC['REVOCATION_GIVE_UP_AFTER'] must be a positive timedelta.")
+    return value
+
+
+def _parsed(name: str, parse: Callable[[str, Mapping[str, Any]], T]) -> Mapping[str, T]:
+    declared = option(name, {})
+    if not isinstance(declared, Mapping):
+        raise ImproperlyConfigured(f"PHI_OIDC[{name!r}] must be a dictionary.")
+    try:
+        return {key: parse(key, raw) for key, raw in declared.items()}
+    except DeclarationInvalid as error:
+        raise ImproperlyConfigured(f"PHI_OIDC: {error}") from error
+
+
+@receiver(setting_changed, dispatch_uid="django_phi_oidc.conf")
+def _forget(*, setting: str, **kwargs: Any) -> None:
+    if setting == "PHI_OIDC":
+        providers.cache_clear()
+        claims.cache_clear()
+        trusted_proxies.cache_clear()

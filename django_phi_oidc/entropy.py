@@ -1,0 +1,40 @@
+"""The one seam for randomness."""
+
+import base64
+import secrets
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_source: Callable[[int], bytes] = secrets.token_bytes
+
+
+def token_bytes(size: int) -> bytes:
+    """Return size unpredictable bytes."""
+    return _source(size)
+
+
+def token_b64url(size: int) -> str:
+    """Return size unpredictable bytes as base64url without padding."""
+    return base64.urlsafe_b64encode(token_bytes(size)).rstrip(b"=").decode("ascii")
+
+
+def uuid7(now: datetime) -> uuid.UUID:
+    """Return a UUIDv7 that sorts by the microsecond. Spec: RFC 9562 5.7, and 6.2 (method 3)."""
+    millis, micros = divmod((now - _EPOCH) // timedelta(microseconds=1), 1000)
+    random = int.from_bytes(token_bytes(8), "big") & (1 << 62) - 1
+    value = millis << 80 | 0x7 << 76 | (micros * 4096 // 1000) << 64 | 0b10 << 62 | random
+    return uuid.UUID(int=value)
+
+
+@contextmanager
+def drawing(source: Callable[[int], bytes]) -> Iterator[None]:
+    """Take randomness from source, in this process, for the length of the block: for tests."""
+    global _source  # noqa: PLW0603 -- the seam is this one variable
+    before, _source = _source, source
+    try:
+        yield
+    finally:
+        _source = before

@@ -1,0 +1,89 @@
+"""The authentication backend: mozilla-django-oidc's hooks, our rules."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from asgiref.sync import sync_to_async
+from django.conf import settings
+from django.contrib.auth.backends import ModelBackend
+from django.contrib.auth.base_user import AbstractBaseUser
+from django.http import HttpRequest
+from mozilla_django_oidc.auth import OIDCAuthenticationBackend as MozillaBackend
+
+from .. import conf, keyring
+from ..clock import now
+from ..errors import UserInactive
+from ..subjects.linking import Linked, link, opaque_username
+from .completing import VerifiedSignIn
+
+
+class OIDCAuthenticationBackend(MozillaBackend):
+    """Maps (issuer, `sub`) to a user, never an e-mail address.
+
+    Host projects override `create_user(claims)`, `update_user(user, claims)` and `get_username(claims)`; claims are
+    the declared ones. mozilla's other hooks are never called: overriding them is a check error.
+    """
+
+    @staticmethod
+    def get_settings(attr: str, *args: Any) -> Any:
+        """Answer mozilla's constructor, which runs at every permission check, without any of its settings.
+
+        What only the network can tell (the endpoints) and what nobody may read here (the secret) is empty.
+        """
+        declared = next(iter(conf.providers().values()), None)
+        answers = {
+            "OIDC_OP_TOKEN_ENDPOINT": "",
+            "OIDC_OP_USER_ENDPOINT": "",
+            "OIDC_OP_JWKS_ENDPOINT": "",
+            "OIDC_RP_CLIENT_ID": declared.client_id if declared else "",
+            "OIDC_RP_CLIENT_SECRET": "",
+            "OIDC_RP_SIGN_ALGO": declared.id_token_signed_response_alg[0] if declared else "",
+        }
+        return answers[attr] if attr in answers else getattr(settings, attr, *args)
+
+    def authenticate(  # type: ignore[override]  # answers to our own credential alone, as Django allows
+        self, request: HttpRequest | None, *, sign_in: VerifiedSignIn
+    ) -> Any:
+        """Return the user of a sign-in that was verified; `user.pairwise_link` tells the subject.
+
+        Raises: AccountError: SubjectKeyMissing, UserInactive.
+        """
+        linked = self._link(sign_in)
+        user: Any = linked.user
+        if not self.user_can_authenticate(user):
+            raise UserInactive
+        if not linked.created:
+            user = self.update_user(user, sign_in.claims)
+        user.pairwise_link = linked
+        return user
+
+    async def aauthenticate(  # type: ignore[override]  # ModelBackend's takes passwords
+        self, request: HttpRequest | None, *, sign_in: VerifiedSignIn
+    ) -> Any:
+        """Do what authenticate does, for callers in an event loop."""
+        return await sync_to_async(self.authenticate)(request, sign_in=sign_in)
+
+    def create_user(self, claims: Mapping[str, Any]) -> AbstractBaseUser:
+        """Return a new user with an opaque name and nothing else about the person."""
+        name = {self.UserModel.USERNAME_FIELD: self.get_username(claims)}
+        user: AbstractBaseUser = self.UserModel._default_manager.create_user(**name)
+        return user
+
+    def get_username(self, claims: Mapping[str, Any]) -> str:
+        """Return an opaque user name: `phi_` and 26 base32 characters."""
+        return opaque_username()
+
+    def get_user(self, user_id: Any) -> Any:
+        """Return an active user: a deactivated one's live session is dead on its next request."""
+        return ModelBackend.get_user(self, user_id)
+
+    def _link(self, sign_in: VerifiedSignIn) -> Linked:
+        return link(
+            issuer=sign_in.issuer,
+            sub=sign_in.sub,
+            keys=keyring.keys("SUBJECT_KEYS"),
+            create_user=lambda: self.create_user(sign_in.claims),
+            origin=sign_in.origin,
+            provider=sign_in.provider,
+            now=now(),
+        )

@@ -1,0 +1,33 @@
+"""`manage.py phi_oidc SUBCOMMAND`: one line for each subcommand; the work is the feature's own."""
+
+from argparse import ArgumentParser
+from typing import Any
+
+from django.core.management.base import BaseCommand
+
+from ...audit import cli as audit
+from ...claims import cli as scrub
+from ...sessions import cli as sessions
+from .. import keys
+
+SUBCOMMANDS = {
+    "audit": audit,
+    "keys": keys,
+    "scrub": scrub,
+    "sessions": sessions,
+}
+
+
+class Command(BaseCommand):
+    """Operates django_phi_oidc."""
+
+    help = "Operates django_phi_oidc."
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        subparsers = parser.add_subparsers(dest="subcommand", required=True)
+        for name, module in SUBCOMMANDS.items():
+            summary = (module.__doc__ or "").partition("\n")[0]
+            module.add_arguments(subparsers.add_parser(name, help=summary, description=summary))
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        SUBCOMMANDS[options["subcommand"]].handle(options, stdout=self.stdout, stderr=self.stderr)

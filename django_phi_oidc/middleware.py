@@ -1,0 +1,5 @@
+"""Django takes middleware by name from here."""
+
+from .sessions.middleware import RevocationMiddleware
+
+__all__ = ["RevocationMiddleware"]

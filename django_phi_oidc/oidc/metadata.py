@@ -1,0 +1,185 @@
+"""R2: what the OP says of itself. Spec: OIDC Discovery 1.0 3 and 4, RFC 8414, RFC 9207 3."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import SplitResult, urlsplit
+
+from ..declarations import ProviderDeclaration, is_loopback_http
+from ..errors import (
+    AlgUnsupported,
+    IssuerMismatch,
+    MetadataInvalid,
+    PairwiseUnsupported,
+    RevocationUnsupported,
+    TransportNotHTTPS,
+)
+from .jose import parse_json_object
+from .jwks import JSONWebKeySet, parse_jwks
+from .transport import Request, Response
+
+REQUIRED_ENDPOINTS = ("authorization_endpoint", "token_endpoint", "jwks_uri")
+OPTIONAL_ENDPOINTS = ("userinfo_endpoint", "revocation_endpoint", "introspection_endpoint", "end_session_endpoint")
+
+_URL = re.compile(r"[!#-;=?-\[\]_a-z~]+")
+"""The characters of RFC 3986. Others are dropped by some parsers and kept by others, who then see two hosts."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProviderMetadata:
+    """The OP's metadata, judged against what the project declared. An endpoint that it lacks is empty."""
+
+    issuer: str
+    authorization_endpoint: str
+    token_endpoint: str
+    jwks_uri: str
+    userinfo_endpoint: str = ""
+    revocation_endpoint: str = ""
+    introspection_endpoint: str = ""
+    end_session_endpoint: str = ""
+    subject_types_supported: tuple[str, ...] = ()
+    id_token_signing_alg_values_supported: tuple[str, ...] = ()
+    token_endpoint_auth_methods_supported: tuple[str, ...] = ("client_secret_basic",)
+    authorization_response_iss_parameter_supported: bool = False
+
+
+def metadata_url(issuer: str) -> str:
+    """Return where the OP's metadata lies. Spec: Discovery 4.1 (one terminating / goes)."""
+    return f"{issuer.removesuffix('/')}/.well-known/openid-configuration"
+
+
+def build_metadata_request(*, issuer: str) -> Request:
+    """Return the request for the OP's metadata. Spec: Discovery 4.1."""
+    return Request(method="GET", url=metadata_url(issuer), headers={"Accept": "application/json"})
+
+
+def judge_metadata(response: Response, *, declaration: ProviderDeclaration) -> ProviderMetadata:
+    """Return metadata of the declared issuer, with https endpoints and with all that the declaration needs.
+
+    Unknown members are passed over. NOT checked: response_types_supported, code_challenge_methods_supported,
+    token_endpoint_auth_methods_supported, which OPs leave out or get wrong; the OP itself refuses what it can't do.
+
+    Raises: MetadataInvalid, IssuerMismatch, TransportNotHTTPS, PairwiseUnsupported, AlgUnsupported,
+        RevocationUnsupported.
+    Spec: Discovery 3, 4.2, 4.3.
+    """
+    members = _read_document(response)
+    check_issuer(members, issuer=declaration.issuer)
+    metadata = ProviderMetadata(
+        issuer=declaration.issuer,
+        authorization_endpoint=_endpoint(members, "authorization_endpoint"),
+        token_endpoint=_endpoint(members, "token_endpoint"),
+        jwks_uri=_endpoint(members, "jwks_uri"),
+        **{name: _endpoint(members, name) for name in OPTIONAL_ENDPOINTS if name in members},
+        subject_types_supported=_strings(members, "subject_types_supported"),
+        id_token_signing_alg_values_supported=_strings(members, "id_token_signing_alg_values_supported"),
+        token_endpoint_auth_methods_supported=_strings(
+            members, "token_endpoint_auth_methods_supported", default=("client_secret_basic",)
+        ),
+        authorization_response_iss_parameter_supported=_flag(members, "authorization_response_iss_parameter_supported"),
+    )
+    for name in ("issuer", *REQUIRED_ENDPOINTS, *OPTIONAL_ENDPOINTS):
+        if url := getattr(metadata, name):
+            check_https(url, allow_loopback_http=declaration.allow_loopback_http)
+    check_alg_supported(metadata, allowed=declaration.id_token_signed_response_alg)
+    if declaration.subject_type == "pairwise":
+        check_pairwise_supported(metadata)
+    if declaration.revocation == "required":
+        check_revocation_supported(metadata)
+    return metadata
+
+
+def build_jwks_request(metadata: ProviderMetadata) -> Request:
+    """Return the request for the OP's keys. Spec: Discovery 3 (jwks_uri), RFC 7517 8.5.2."""
+    headers = {"Accept": "application/jwk-set+json, application/json"}
+    return Request(method="GET", url=metadata.jwks_uri, headers=headers)
+
+
+def judge_jwks(response: Response) -> JSONWebKeySet:
+    """Return the OP's keys. Raises: MetadataInvalid. Spec: RFC 7517 5."""
+    if response.status != 200:
+        raise MetadataInvalid
+    return parse_jwks(response.body)
+
+
+def check_https(url: str, *, allow_loopback_http: bool) -> None:
+    """`transport_not_https`: url is https with a host, and has no userinfo and no fragment.
+
+    http passes on a loopback address, when that is allowed.
+
+    Raises: TransportNotHTTPS.
+    Spec: Core 3.1.2.1, 3.1.3.1; RFC 6749 3.1, 3.2 (no fragment).
+    """
+    parts = _split(url)
+    if parts is None or not parts.hostname or "@" in parts.netloc or "#" in url:
+        raise TransportNotHTTPS
+    if parts.scheme != "https" and not (allow_loopback_http and is_loopback_http(url)):
+        raise TransportNotHTTPS
+
+
+def check_issuer(members: Mapping[str, Any], *, issuer: str) -> None:
+    """`issuer_mismatch`: the metadata's issuer is the declared one, byte for byte. Spec: Discovery 4.3."""
+    if members.get("issuer") != issuer:
+        raise IssuerMismatch
+
+
+def check_pairwise_supported(metadata: ProviderMetadata) -> None:
+    """`pairwise_unsupported`: the OP offers pairwise subjects. Spec: Discovery 3, Core 8."""
+    if "pairwise" not in metadata.subject_types_supported:
+        raise PairwiseUnsupported
+
+
+def check_alg_supported(metadata: ProviderMetadata, *, allowed: tuple[str, ...]) -> None:
+    """`alg_unsupported`: the OP signs ID Tokens with an algorithm that is allowed. Spec: Discovery 3."""
+    if not set(allowed) & set(metadata.id_token_signing_alg_values_supported):
+        raise AlgUnsupported
+
+
+def check_revocation_supported(metadata: ProviderMetadata) -> None:
+    """`revocation_unsupported`: the OP has a revocation endpoint. Spec: RFC 8414 2, RFC 7009."""
+    if not metadata.revocation_endpoint:
+        raise RevocationUnsupported
+
+
+def _read_document(response: Response) -> Mapping[str, Any]:
+    """The media type is not judged: static hosts send documents as they like, and we only ever read JSON."""
+    if response.status == 200:
+        try:
+            return parse_json_object(response.body)
+        except ValueError:
+            pass
+    raise MetadataInvalid
+
+
+def _split(url: str) -> SplitResult | None:
+    """Return None for what is no URL."""
+    if not _URL.fullmatch(url):
+        return None
+    try:
+        parts = urlsplit(url)
+        parts.port  # noqa: B018 -- reading it is what judges it
+    except ValueError:
+        return None
+    return parts
+
+
+def _endpoint(members: Mapping[str, Any], name: str) -> str:
+    value = members.get(name)
+    if not isinstance(value, str) or not value:
+        raise MetadataInvalid
+    return value
+
+
+def _strings(members: Mapping[str, Any], name: str, *, default: tuple[str, ...] = ()) -> tuple[str, ...]:
+    value = members.get(name, list(default))
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        raise MetadataInvalid
+    return tuple(value)
+
+
+def _flag(members: Mapping[str, Any], name: str) -> bool:
+    value = members.get(name, False)
+    if not isinstance(value, bool):
+        raise MetadataInvalid
+    return value

@@ -1,0 +1,107 @@
+"""A token is made useless at the OP, or we learn what to do next. Spec: RFC 7009."""
+
+import re
+from dataclasses import dataclass
+from datetime import timedelta
+from email.utils import parsedate_to_datetime
+from typing import Literal
+
+from ..declarations import ProviderDeclaration
+from ..errors import RevocationUnsupported
+from .client_auth import build_client_request
+from .jose import parse_json_object
+from .metadata import ProviderMetadata
+from .token import TokenHint
+from .transport import Request, Response
+
+LONGEST_RETRY_AFTER = timedelta(days=1)
+
+_SECONDS = re.compile(r"[0-9]{1,9}")
+_IMF_FIXDATE = re.compile(r"[A-Z][a-z]{2}, [0-9]{2} [A-Z][a-z]{2} [0-9]{4} [0-9]{2}:[0-9]{2}:[0-9]{2} GMT")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RevocationOutcome:
+    """What the OP's answer means for the token.
+
+    done: it is dead. unsupported: the OP revokes no such token, ever. retry: again, with the usual back-off, and not
+    before after. retry_slowly: the OP does not know us, which a person must mend. refused: never again.
+    """
+
+    verdict: Literal["done", "unsupported", "retry", "retry_slowly", "refused"]
+    after: timedelta | None = None
+    """What Retry-After asks for, at most a day; None when it says nothing."""
+
+    @property
+    def is_final(self) -> bool:
+        """No further attempt makes sense."""
+        return self.verdict in ("done", "unsupported", "refused")
+
+    @property
+    def alert(self) -> bool:
+        """A person must look at it now."""
+        return self.verdict in ("retry_slowly", "refused")
+
+
+def build_revocation_request(
+    *, metadata: ProviderMetadata, declaration: ProviderDeclaration, token: str, token_type_hint: TokenHint
+) -> Request:
+    """Return the request that revokes token, which stands in the body alone. It can be sent any number of times.
+
+    Raises: RevocationUnsupported when the OP has no revocation endpoint.
+    Spec: RFC 7009 2.1.
+    """
+    if not metadata.revocation_endpoint:
+        raise RevocationUnsupported
+    parameters = {"token": token, "token_type_hint": token_type_hint}
+    return build_client_request(url=metadata.revocation_endpoint, declaration=declaration, parameters=parameters)
+
+
+def judge_revocation_response(response: Response) -> RevocationOutcome:
+    """Return what response means. 200 alone is success, whatever stands in its body; never raises.
+
+    Statuses that the specification has no meaning for (2xx but 200, 3xx) are tried again: repeating does no harm, and
+    a token given up for a passing fault of a proxy would stay alive.
+
+    Spec: RFC 7009 2.2, 2.2.1; RFC 6749 5.2; RFC 9110 10.2.3.
+    """
+    status = response.status
+    if status == 200:
+        return RevocationOutcome(verdict="done")
+    if status == 429 or not 400 <= status < 500:
+        return RevocationOutcome(verdict="retry", after=read_retry_after(response))
+    error = _error_code(response)
+    if error == "unsupported_token_type":
+        return RevocationOutcome(verdict="unsupported")
+    if status == 401 or error == "invalid_client":
+        return RevocationOutcome(verdict="retry_slowly", after=read_retry_after(response))
+    return RevocationOutcome(verdict="refused")
+
+
+def read_retry_after(response: Response) -> timedelta | None:
+    """Return how long Retry-After asks us to wait, between nothing and a day; None without one that can be read.
+
+    A date is measured from the answer's own Date, so the OP's clock need not agree with ours.
+    Spec: RFC 9110 10.2.3, 5.6.7.
+    """
+    value = response.headers.get("retry-after", "").strip()
+    if _SECONDS.fullmatch(value):
+        wait = timedelta(seconds=int(value))
+    else:
+        sent = response.headers.get("date", "").strip()
+        if not _IMF_FIXDATE.fullmatch(value) or not _IMF_FIXDATE.fullmatch(sent):
+            return None
+        try:
+            wait = parsedate_to_datetime(value) - parsedate_to_datetime(sent)
+        except ValueError:
+            return None
+    return min(max(wait, timedelta(0)), LONGEST_RETRY_AFTER)
+
+
+def _error_code(response: Response) -> str:
+    """Return the OAuth error of the answer, empty when there is none that can be read."""
+    try:
+        error = parse_json_object(response.body).get("error")
+    except ValueError:
+        return ""
+    return error if isinstance(error, str) else ""

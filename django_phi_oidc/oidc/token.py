@@ -1,0 +1,214 @@
+"""R5: the code is sent, tokens come back. Spec: OIDC Core 3.1.3, RFC 6749 4.1.3 and 5, RFC 7636 4.5."""
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any, Literal, cast, get_args
+from urllib.parse import parse_qsl
+
+from ..declarations import ProviderDeclaration
+from ..errors import (
+    AccessTokenLifetime,
+    AccessTokenMissing,
+    IDTokenMissing,
+    TokenError,
+    TokenResponseInvalid,
+    TokenTypeUnsupported,
+)
+from .client_auth import build_client_request
+from .jose import parse_json_object
+from .metadata import ProviderMetadata
+from .transport import Request, Response, media_type
+
+ALERT_ABOVE = timedelta(hours=1)
+MAX_RECEIVED = 16
+"""Tokens taken out of one refused answer: an OP that sends more must not fill our tables."""
+
+TokenHint = Literal["refresh_token", "access_token"]
+
+_REGISTERED_ERRORS = frozenset(
+    {
+        # RFC 6749 5.2
+        "invalid_request",
+        "invalid_client",
+        "invalid_grant",
+        "unauthorized_client",
+        "unsupported_grant_type",
+        "invalid_scope",
+    }
+)
+_LITERAL = re.compile(r'"((?:[^"\\]++|\\.)*+)"?(\s*:\s*)?', re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenResponse:
+    """A token response that has passed R5. The ID Token in it has not been looked at."""
+
+    access_token: str = field(repr=False)
+    id_token: str = field(repr=False)
+    refresh_token: str = field(repr=False)
+    """Empty when none came."""
+    expires_in: timedelta | None
+    """None when the OP does not say."""
+    lifetime_alert: bool
+    """The access token lives longer than an hour, or for a time that nobody told."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReceivedToken:
+    """A token that the OP has issued, whatever we think of the rest, and that must not stay alive."""
+
+    hint: TokenHint
+    value: str = field(repr=False)
+
+
+def build_code_request(
+    *, metadata: ProviderMetadata, declaration: ProviderDeclaration, code: str, redirect_uri: str, code_verifier: str
+) -> Request:
+    """Return the request that spends code. It must be sent once, and never again on a time-out.
+
+    Spec: RFC 6749 4.1.3, RFC 7636 4.5, Core 3.1.3.1.
+    """
+    parameters = {
+        "grant_type": "authorization_code",
+        "code": code,
+        "redirect_uri": redirect_uri,
+        "code_verifier": code_verifier,
+    }
+    return build_client_request(url=metadata.token_endpoint, declaration=declaration, parameters=parameters)
+
+
+def judge_token_response(response: Response, *, declaration: ProviderDeclaration) -> TokenResponse:
+    """Return the tokens of a response that is all that RFC 6749 5.1 and Core 3.1.3.3 ask for.
+
+    Requires: the caller queues received_tokens(response) for revocation when this raises. NOT checked: the ID Token,
+    scope.
+
+    Raises: TokenError, TokenResponseInvalid, TokenTypeUnsupported, AccessTokenMissing, IDTokenMissing,
+        AccessTokenLifetime.
+    Spec: RFC 6749 5.1, 5.2; Core 3.1.3.3 to 3.1.3.5.
+    """
+    parsed = _parse_members(response)
+    check_token_error(parsed or {}, status=response.status)
+    members = read_members(parsed, response=response)
+    check_token_type(members)
+    expires_in = read_expires_in(members, limit=declaration.max_access_token_lifetime)
+    return TokenResponse(
+        access_token=read_access_token(members),
+        id_token=read_id_token(members),
+        refresh_token=read_refresh_token(members),
+        expires_in=expires_in,
+        lifetime_alert=expires_in is None or expires_in > ALERT_ABOVE,
+    )
+
+
+def check_token_error(members: Mapping[str, Any], *, status: int) -> None:
+    """`token_error`: the answer is 200 and no OAuth error. error_description is not read. Spec: RFC 6749 5.2."""
+    error = members.get("error")
+    if status != 200 or "error" in members:
+        named = error if isinstance(error, str) and error in _REGISTERED_ERRORS else "other"
+        raise TokenError(f"The token endpoint answered {status}, error {named} (RFC 6749 5.2).", status=status)
+
+
+def read_members(parsed: Mapping[str, Any] | None, *, response: Response) -> Mapping[str, Any]:
+    """`token_response_invalid`: the response is a JSON object, and sent as such. Spec: RFC 6749 5.1."""
+    if parsed is None or media_type(response) != "application/json":
+        raise TokenResponseInvalid
+    return parsed
+
+
+def check_token_type(members: Mapping[str, Any]) -> None:
+    """`token_type_unsupported`: token_type is Bearer, in any case. Spec: RFC 6749 5.1, 7.1; Core 3.1.3.3."""
+    token_type = members.get("token_type")
+    if not isinstance(token_type, str) or token_type.lower() != "bearer":
+        raise TokenTypeUnsupported
+
+
+def read_access_token(members: Mapping[str, Any]) -> str:
+    """`access_token_missing`: access_token is a string of visible ASCII characters. Spec: RFC 6749 5.1, A.12."""
+    access_token = members.get("access_token")
+    if not _is_token(access_token):
+        raise AccessTokenMissing
+    return cast(str, access_token)
+
+
+def read_refresh_token(members: Mapping[str, Any]) -> str:
+    """`token_response_invalid`: refresh_token is absent, or a string of visible ASCII. Spec: RFC 6749 5.1, A.17."""
+    refresh_token = members.get("refresh_token", "")
+    if "refresh_token" in members and not _is_token(refresh_token):
+        raise TokenResponseInvalid
+    return cast(str, refresh_token)
+
+
+def read_id_token(members: Mapping[str, Any]) -> str:
+    """`id_token_missing`: id_token is a string that is not empty. Spec: Core 3.1.3.3."""
+    id_token = members.get("id_token")
+    if not isinstance(id_token, str) or not id_token:
+        raise IDTokenMissing
+    return id_token
+
+
+def read_expires_in(members: Mapping[str, Any], *, limit: timedelta) -> timedelta | None:
+    """`access_token_lifetime`: expires_in is a positive JSON integer of seconds, at most limit; None when it is absent.
+
+    Spec: RFC 6749 5.1, A.14.
+    """
+    if "expires_in" not in members:
+        return None
+    expires_in = members["expires_in"]
+    if type(expires_in) is not int or not 0 < expires_in <= limit.total_seconds():
+        raise AccessTokenLifetime
+    return timedelta(seconds=expires_in)
+
+
+def received_tokens(response: Response) -> tuple[ReceivedToken, ...]:
+    """Return every token that response holds, however damaged or refused it is: refresh tokens first, at most 16.
+
+    Status and media type don't matter, nor do nesting, repeated names, faulty or truncated JSON: what an attacker or a
+    bug wraps badly is alive all the same. Never raises.
+    """
+    text = response.body.decode("utf-8", errors="replace")
+    if media_type(response) == "application/x-www-form-urlencoded":
+        pairs: Iterator[tuple[str, str]] = iter(parse_qsl(text))
+    else:
+        pairs = _string_members(text)
+    found = dict.fromkeys((name, value) for name, value in pairs if name in get_args(TokenHint) and _is_text(value))
+    tokens = [ReceivedToken(hint=cast(TokenHint, name), value=value) for name, value in found]
+    return tuple(sorted(tokens, key=lambda token: get_args(TokenHint).index(token.hint))[:MAX_RECEIVED])
+
+
+def _parse_members(response: Response) -> Mapping[str, Any] | None:
+    """Return None for a body that is no JSON object: whether that is a fault depends on the status."""
+    try:
+        return parse_json_object(response.body)
+    except ValueError:
+        return None
+
+
+def _is_token(value: object) -> bool:
+    return isinstance(value, str) and value != "" and value.isascii() and value.isprintable()
+
+
+def _is_text(value: str) -> bool:
+    """Lone surrogates can't be sent back, and were sent by nobody who has issued a token."""
+    return value != "" and not any("\ud800" <= character <= "\udfff" for character in value)
+
+
+def _string_members(text: str) -> Iterator[tuple[str, str]]:
+    """Yield each name with its value, where that is a string, in one pass over text that may be no JSON at all."""
+    name, end = "", -1
+    for literal in _LITERAL.finditer(text):
+        if name and literal.start() == end:
+            yield name, _unescape(literal[1])
+        name, end = _unescape(literal[1]) if literal[2] else "", literal.end()
+
+
+def _unescape(literal: str) -> str:
+    if "\\" not in literal:
+        return literal
+    try:
+        return str(json.loads(f'"{literal}"', strict=False))
+    except ValueError:
+        return literal

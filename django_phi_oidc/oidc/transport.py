@@ -1,0 +1,48 @@
+"""The one seam to the network: a request goes in, an answer comes out. Spec: RFC 9110."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class Request:
+    """An HTTP request to the OP. Its repr shows neither query nor headers nor body: secrets and tokens stand there."""
+
+    method: str
+    url: str
+    headers: Mapping[str, str]
+    body: bytes | None = None
+
+    def __repr__(self) -> str:
+        return f"Request({self.method} {self.url.partition('?')[0]})"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class Response:
+    """The OP's answer, read to its end. Header names are in lower case. Its repr shows the status alone."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    def __repr__(self) -> str:
+        return f"Response({self.status}, {len(self.body)} bytes)"
+
+
+class Transport(Protocol):
+    """Whatever can carry a request to the OP under the limits of R1."""
+
+    def send(self, request: Request, *, deadline: float) -> Response:
+        """Return the answer within deadline seconds, the whole exchange included. Follows no redirect.
+
+        Raises: TransportError, one of its subclasses for each way to fail.
+        """
+
+
+def media_type(response: Response) -> str:
+    """Return the answer's media type in lower case, without parameters; empty when it names none.
+
+    Spec: RFC 9110 8.3.1.
+    """
+    return response.headers.get("content-type", "").partition(";")[0].strip().lower()

@@ -1,0 +1,1 @@
+"""What was used once is refused the second time, on any server."""

@@ -1,0 +1,15 @@
+"""What was used once and must not be used again."""
+
+from django.db import models
+
+
+class SpentValue(models.Model):
+    """One spent value, as a digest, remembered until it would be refused for its age anyway."""
+
+    digest = models.CharField(primary_key=True, max_length=64, editable=False)
+    """SHA-256 over kind and value, hexadecimal."""
+    kind = models.CharField(max_length=32)
+    until = models.DateTimeField(db_index=True)
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.digest[:8]}"

@@ -1,0 +1,67 @@
+"""A request that began with an OIDC session and ends without it has ended that session."""
+
+from collections.abc import Awaitable, Callable
+from typing import cast
+from uuid import UUID
+
+from asgiref.sync import iscoroutinefunction, markcoroutinefunction, sync_to_async
+from django.conf import settings
+from django.http import HttpRequest
+from django.http.response import HttpResponseBase
+
+from .. import clock
+from ..audit.request import SESSION_KEY, Actor
+from .ending import end_session
+from .models import EndReason
+from .tasks import revoke_soon
+
+GetResponse = Callable[[HttpRequest], HttpResponseBase | Awaitable[HttpResponseBase]]
+
+
+class RevocationMiddleware:
+    """Ends the session, and revokes its tokens, whichever way the request lost it. Stands inside SessionMiddleware.
+
+    Under ASGI it runs in the event loop and goes to a thread only when there is something to end. A request without
+    the session cookie is not looked at, so public pages get no `Vary: Cookie` from here.
+    """
+
+    sync_capable = True
+    async_capable = True
+
+    def __init__(self, get_response: GetResponse) -> None:
+        self.get_response = get_response
+        self.is_async = iscoroutinefunction(get_response)
+        if self.is_async:
+            markcoroutinefunction(self)
+
+    def __call__(self, request: HttpRequest) -> HttpResponseBase | Awaitable[HttpResponseBase]:
+        if self.is_async:
+            return self._respond(request)
+        before = request.session.get(SESSION_KEY) if _has_session_cookie(request) else None
+        response = cast(HttpResponseBase, self.get_response(request))
+        if before:
+            after = request.session.get(SESSION_KEY)
+            if after != before:
+                _end(request, before, replaced=bool(after))
+        return response
+
+    async def _respond(self, request: HttpRequest) -> HttpResponseBase:
+        before = await request.session.aget(SESSION_KEY) if _has_session_cookie(request) else None
+        response = await cast(Awaitable[HttpResponseBase], self.get_response(request))
+        if before:
+            after = await request.session.aget(SESSION_KEY)
+            if after != before:
+                await sync_to_async(_end)(request, before, replaced=bool(after))
+        return response
+
+
+def _has_session_cookie(request: HttpRequest) -> bool:
+    return settings.SESSION_COOKIE_NAME in request.COOKIES
+
+
+def _end(request: HttpRequest, session_id: str, *, replaced: bool) -> None:
+    reason = EndReason.REPLACED if replaced else EndReason.SESSION_LOST
+    origin = Actor.from_request(request).origin
+    ended = end_session(UUID(session_id), reason, origin=origin, now=clock.now())
+    if ended:
+        revoke_soon(ended.revocations)

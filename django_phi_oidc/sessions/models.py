@@ -1,0 +1,129 @@
+"""What the OP issued to a Django session, and what must still be revoked."""
+
+import uuid
+from collections.abc import Iterable
+from datetime import datetime
+
+from django.conf import settings
+from django.db import models
+
+from .. import entropy
+from ..fields import SealedTextField
+from ..oidc.token import ReceivedToken
+from ..subjects.models import PairwiseSubject
+
+
+class EndReason(models.TextChoices):
+    """Why a session ended."""
+
+    LOGOUT = "logout", "the person signed out"
+    DJANGO_LOGOUT = "django_logout", "django.contrib.auth.logout was called"
+    REPLACED = "replaced", "somebody signed in on the same browser"
+    SESSION_LOST = "session_lost", "the Django session was flushed"
+    AUDIT_UNAVAILABLE = "audit_unavailable", "the sign-in could not be written to the trail"
+
+
+class OIDCSession(models.Model):
+    """Joins a Django session to what the OP issued for it. An ended one has no token left."""
+
+    id = models.UUIDField(primary_key=True, editable=False)
+    user = models.ForeignKey(settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL, related_name="+")
+    subject = models.ForeignKey(PairwiseSubject, null=True, on_delete=models.SET_NULL, related_name="+")
+    provider = models.CharField(max_length=64)
+    issuer = models.CharField(max_length=255)
+    sid_digest = models.CharField(max_length=64, blank=True)
+    """SHA-256 of the ID Token's `sid`, hexadecimal, or empty."""
+    session_key = SealedTextField(bind=("id",), null=True)
+    session_key_digest = models.CharField(max_length=64, db_index=True)
+    """SHA-256 of the Django session key, hexadecimal."""
+    access_token = SealedTextField(bind=("id",), null=True)
+    refresh_token = SealedTextField(bind=("id",), null=True)
+    id_token = SealedTextField(bind=("id",), null=True)
+    access_token_expires_at = models.DateTimeField(null=True)
+    auth_time = models.DateTimeField(null=True)
+    acr = models.CharField(max_length=255, blank=True)
+    started_at = models.DateTimeField()
+    last_seen_at = models.DateTimeField()
+    ended_at = models.DateTimeField(null=True, db_index=True)
+    end_reason = models.CharField(max_length=32, choices=EndReason, blank=True)
+
+    class Meta:
+        indexes = (models.Index(fields=["issuer", "sid_digest"], name="phi_oidc_session_sid"),)
+
+    def __str__(self) -> str:
+        return str(self.pk)
+
+
+class RevocationStatus(models.TextChoices):
+    """Where a revocation stands. Only PENDING is not final."""
+
+    PENDING = "pending", "to be tried"
+    DONE = "done", "revoked at the OP"
+    UNSUPPORTED = "unsupported", "the OP does not revoke tokens of this kind"
+    REFUSED = "refused", "the OP refused for good"
+    ABANDONED = "abandoned", "given up"
+
+
+class PendingRevocationQuerySet(models.QuerySet["PendingRevocation"]):
+    """Writes the rows of tokens that must die, and finds those whose time has come."""
+
+    def queue(
+        self,
+        tokens: Iterable[ReceivedToken],
+        *,
+        provider: str,
+        session: uuid.UUID | None,
+        access_token_expires_at: datetime | None,
+        now: datetime,
+    ) -> tuple[uuid.UUID, ...]:
+        """Write one row for each token, due at once, in one statement; return their ids in the order of tokens."""
+        rows = [
+            self.model(
+                id=entropy.uuid7(now),
+                provider=provider,
+                session=session,
+                token=token.value,
+                token_type_hint=token.hint,
+                token_expires_at=access_token_expires_at if token.hint == "access_token" else None,
+                due_at=now,
+                created_at=now,
+            )
+            for token in tokens
+        ]
+        self.bulk_create(rows)
+        return tuple(row.id for row in rows)
+
+    def due(self, now: datetime) -> "PendingRevocationQuerySet":
+        """Return what may be tried now: pending, its time has come, and nobody is at it."""
+        free = models.Q(lease_until__isnull=True) | models.Q(lease_until__lte=now)
+        return self.filter(free, status=RevocationStatus.PENDING, due_at__lte=now)
+
+
+class PendingRevocation(models.Model):
+    """One token that must die at the OP. A finished row has no token left."""
+
+    id = models.UUIDField(primary_key=True, editable=False)
+    provider = models.CharField(max_length=64)
+    session = models.UUIDField(null=True)
+    """The OIDC session that held the token; None for the tokens of a refused sign-in."""
+    token = SealedTextField(bind=("id",), null=True)
+    token_type_hint = models.CharField(max_length=16)
+    token_expires_at = models.DateTimeField(null=True)
+    status = models.CharField(max_length=16, choices=RevocationStatus, default=RevocationStatus.PENDING)
+    attempts = models.PositiveIntegerField(default=0)
+    due_at = models.DateTimeField()
+    lease_until = models.DateTimeField(null=True)
+    """While it lies ahead, a worker is at it."""
+    last_fault = models.CharField(max_length=64, blank=True)
+    created_at = models.DateTimeField()
+    finished_at = models.DateTimeField(null=True)
+
+    objects = PendingRevocationQuerySet.as_manager()
+
+    class Meta:
+        indexes = (
+            models.Index(fields=["due_at"], condition=models.Q(status="pending"), name="phi_oidc_revocation_due"),
+        )
+
+    def __str__(self) -> str:
+        return f"{self.token_type_hint} {self.pk}"

@@ -1,0 +1,59 @@
+"""A session begins: what the OP issued is kept, sealed, beside the Django session. Spec: OIDC Core 3.1.3.3."""
+
+import hashlib
+import uuid
+from datetime import datetime
+
+from django.contrib.auth.base_user import AbstractBaseUser
+from django.views.decorators.debug import sensitive_variables
+
+from ..oidc.token import TokenResponse
+from ..subjects.models import PairwiseSubject
+from .models import OIDCSession
+
+
+@sensitive_variables()
+def start_session(
+    *,
+    id: uuid.UUID,  # noqa: A002 -- the field's name
+    user: AbstractBaseUser,
+    subject: PairwiseSubject,
+    provider: str,
+    issuer: str,
+    sid: str,
+    tokens: TokenResponse,
+    django_session_key: str,
+    auth_time: datetime | None,
+    acr: str,
+    now: datetime,
+) -> OIDCSession:
+    """Return the new session, written in one INSERT inside the caller's transaction.
+
+    sid: the ID Token's, or empty; only its digest is kept. The caller puts str(id) into the Django session.
+    """
+    expires_at = None if tokens.expires_in is None else now + tokens.expires_in
+    session = OIDCSession(
+        id=id,
+        user_id=user.pk,
+        subject=subject,
+        provider=provider,
+        issuer=issuer,
+        sid_digest=digest(sid) if sid else "",
+        session_key=django_session_key,
+        session_key_digest=digest(django_session_key),
+        access_token=tokens.access_token,
+        refresh_token=tokens.refresh_token or None,
+        id_token=tokens.id_token,
+        access_token_expires_at=expires_at,
+        auth_time=auth_time,
+        acr=acr,
+        started_at=now,
+        last_seen_at=now,
+    )
+    session.save(force_insert=True)
+    return session
+
+
+def digest(value: str) -> str:
+    """Return the SHA-256 of value, hexadecimal, by which a row is found without the value."""
+    return hashlib.sha256(value.encode("utf-8")).hexdigest()

@@ -1,0 +1,79 @@
+"""Tokens die: at once, within the budget of a request, or by the sweep. A message carries an id and only wakes."""
+
+import logging
+import time
+import uuid
+from collections.abc import Sequence
+
+from celery import shared_task
+from django.db import transaction
+from kombu.exceptions import OperationalError
+
+from .. import clock, conf
+from . import revoking
+
+logger = logging.getLogger(__name__)
+
+INLINE_SECONDS = 2.0
+"""For all tokens of a request together."""
+CALL_SECONDS = 8.0
+SWEEP_SECONDS = 50.0
+_LEAST_SECONDS = 0.05
+# A broker that is away must not hold a person's logout; Celery's own policy waits between its tries.
+_PUBLISHING = {"max_retries": 1, "interval_start": 0, "interval_step": 0}
+
+
+@shared_task(name="phi_oidc.revoke", ignore_result=True, acks_late=True)
+def revoke(pk: str) -> None:
+    """Try that revocation, if it is due."""
+    revoking.attempt(
+        uuid.UUID(pk), now=clock.now(), deadline=CALL_SECONDS, give_up_after=conf.revocation_give_up_after()
+    )
+
+
+@shared_task(name="phi_oidc.sweep_revocations", ignore_result=True, acks_late=True)
+def sweep_revocations() -> None:
+    """Try all revocations that are due."""
+    revoking.sweep(
+        clock=clock.now,
+        seconds=SWEEP_SECONDS,
+        deadline=CALL_SECONDS,
+        give_up_after=conf.revocation_give_up_after(),
+    )
+
+
+def revoke_soon(pks: Sequence[uuid.UUID]) -> None:
+    """After the open transaction, if there is one, try these revocations in their order within 2 s for all of them.
+
+    What the time did not suffice for wakes a worker; what failed has a due time, and the sweep goes on. Neither the OP
+    nor the broker can make this raise.
+    """
+    if not pks:
+        return
+
+    def revoke_inline() -> None:
+        if untried := _try(pks):
+            _wake(untried)
+
+    transaction.on_commit(revoke_inline, robust=True)
+
+
+def _try(pks: Sequence[uuid.UUID]) -> Sequence[uuid.UUID]:
+    """Return those that there was no time for."""
+    ends_at = time.monotonic() + INLINE_SECONDS
+    give_up_after = conf.revocation_give_up_after()
+    for position, pk in enumerate(pks):
+        left = ends_at - time.monotonic()
+        if left < _LEAST_SECONDS:
+            return pks[position:]
+        revoking.attempt(pk, now=clock.now(), deadline=left, give_up_after=give_up_after)
+    return ()
+
+
+def _wake(pks: Sequence[uuid.UUID]) -> None:
+    try:
+        for pk in pks:
+            revoke.apply_async((str(pk),), retry=True, retry_policy=_PUBLISHING)
+    except (OperationalError, OSError):
+        # The filesystem broker fails with OSError. The rows are due: the next sweep takes them.
+        logger.warning("The broker can't be reached; %d revocations wait for the sweep.", len(pks))

@@ -1,0 +1,163 @@
+"""From a verified (issuer, `sub`) to the one local account, found or made; never by e-mail or name."""
+
+import base64
+import itertools
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from django.contrib.auth.base_user import AbstractBaseUser
+from django.db import IntegrityError, transaction
+from django.db.models import Q
+
+from .. import entropy
+from ..audit.events import Action, Origin
+from ..audit.outbox import enqueue
+from ..errors import NotProvisioned, SubjectKeyMissing
+from ..keyring import Key
+from .digest import subject_digest
+from .models import PairwiseSubject, SubjectDigest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Linked:
+    """A person who signed in; `created`: for the first time."""
+
+    subject: PairwiseSubject
+    user: AbstractBaseUser
+    created: bool
+
+
+def link(
+    *,
+    issuer: str,
+    sub: str,
+    keys: Sequence[Key],
+    create_user: Callable[[], AbstractBaseUser] | None,
+    origin: Origin,
+    provider: str,
+    now: datetime,
+) -> Linked:
+    """Return the one account of (issuer, sub), whatever else signs in at the same time, here or on another server.
+
+    Servers whose key lists share a key make one account: the shared key's digest is unique. create_user: makes the
+    account of a first sign-in, inside the transaction that links it; None: first sign-ins are refused.
+    One SELECT for a person who was here before, and an INSERT when a key was added since.
+    Raises: SubjectKeyMissing, NotProvisioned.
+    """
+    if not keys:
+        raise SubjectKeyMissing
+    digests = {key.id: subject_digest(key.material, issuer=issuer, sub=sub) for key in keys}
+    found = _find(issuer, digests)
+    if found is None and _bears_unknown_key(digests):
+        # The digest under the unknown key may be this very person's, committed by another server a moment ago.
+        found = _find(issuer, digests)
+        if found is None:
+            raise SubjectKeyMissing
+    if found is not None:
+        return found
+    if create_user is None:
+        raise NotProvisioned
+    try:
+        return _create(issuer, digests, create_user, origin=origin, provider=provider, now=now)
+    except IntegrityError:
+        found = _find(issuer, digests)
+        if found is None:
+            raise
+        return found
+
+
+def mark_seen(subject: PairwiseSubject, *, now: datetime) -> None:
+    """Note that the person was seen, and hold the row of the subject until the caller's transaction ends.
+
+    Raises: PairwiseSubject.DoesNotExist when the person was deleted meanwhile.
+    """
+    if not PairwiseSubject.objects.filter(pk=subject.pk).update(last_seen_at=now):
+        raise PairwiseSubject.DoesNotExist
+    subject.last_seen_at = now
+
+
+def opaque_username() -> str:
+    """Return a user name that tells nothing: `phi_` and 26 base32 characters, 128 random bits."""
+    return "phi_" + base64.b32encode(entropy.token_bytes(16)).decode("ascii").rstrip("=").lower()
+
+
+def _find(issuer: str, digests: Mapping[str, str]) -> Linked | None:
+    """Return the person who was here before, with a digest under each key from now on.
+
+    Two subjects can bear digests of one person only after servers without a common key made them: the older is it.
+    """
+    rows = list(
+        SubjectDigest.objects.filter(issuer=issuer, digest__in=digests.values())
+        .select_related("subject__user")
+        .order_by("subject_id")
+    )
+    if not rows:
+        return None
+    subject = rows[0].subject
+    present = {row.digest for row in rows}
+    _add_digests(subject, {key_id: digest for key_id, digest in digests.items() if digest not in present}, again=True)
+    return Linked(subject=subject, user=subject.user, created=False)
+
+
+def _create(
+    issuer: str,
+    digests: Mapping[str, str],
+    create_user: Callable[[], AbstractBaseUser],
+    *,
+    origin: Origin,
+    provider: str,
+    now: datetime,
+) -> Linked:
+    """Make the account, its subject and all digests, or nothing.
+
+    Raises: IntegrityError when somebody was faster, after that transaction is committed.
+    """
+    with transaction.atomic():
+        user: Any = create_user()
+        subject = PairwiseSubject.objects.create(
+            uuid=uuid.UUID(bytes=entropy.token_bytes(16), version=4),
+            user=user,
+            issuer=issuer,
+            first_seen_at=now,
+            last_seen_at=now,
+        )
+        _add_digests(subject, digests, again=False)
+        enqueue(
+            Action.SUBJECT_LINKED,
+            origin=origin,
+            now=now,
+            subject=str(subject.uuid),
+            provider=provider,
+            detail={"created": True},
+        )
+    return Linked(subject=subject, user=user, created=True)
+
+
+def _add_digests(subject: PairwiseSubject, digests: Mapping[str, str], *, again: bool) -> None:
+    """Insert digests in the order of their text: two transactions that insert the same ones can't deadlock.
+
+    again: another server may be adding the same ones to this subject, which is as good.
+    """
+    SubjectDigest.objects.bulk_create(
+        [
+            SubjectDigest(subject=subject, issuer=subject.issuer, key_id=key_id, digest=digest)
+            for key_id, digest in sorted(digests.items(), key=lambda item: item[1])
+        ],
+        ignore_conflicts=again,
+    )
+
+
+def _bears_unknown_key(known: Mapping[str, str]) -> bool:
+    """Say whether any row bears a key id that is not among known.
+
+    The gaps between the known ids are looked up in the index; "not in" would read the whole table. No gap is missed,
+    whatever the database's collation.
+    """
+    ids = sorted(known)
+    gaps = Q(key_id__lt=ids[0]) | Q(key_id__gt=ids[-1])
+    for lower, upper in itertools.pairwise(ids):
+        gaps |= Q(key_id__gt=lower, key_id__lt=upper)
+    return SubjectDigest.objects.filter(gaps).exists()

@@ -1,0 +1,16 @@
+"""Routes, under the names that mozilla-django-oidc gives them, so that its templates keep working."""
+
+from django.urls import path
+
+from .login.views import OIDCAuthenticationCallbackView, OIDCAuthenticationRequestView
+from .sessions.views import LoggedOutView, OIDCLogoutView
+
+urlpatterns = [
+    path("authenticate/", OIDCAuthenticationRequestView.as_view(), name="oidc_authentication_init"),
+    path("callback/", OIDCAuthenticationCallbackView.as_view(), name="oidc_authentication_callback"),
+    path("logout/", OIDCLogoutView.as_view(), name="oidc_logout"),
+    path("logged-out/", LoggedOutView.as_view(), name="oidc_logged_out"),
+    path("<str:provider>/authenticate/", OIDCAuthenticationRequestView.as_view(), name="oidc_authentication_init"),
+    path("<str:provider>/callback/", OIDCAuthenticationCallbackView.as_view(), name="oidc_authentication_callback"),
+    path("<str:provider>/logout/", OIDCLogoutView.as_view(), name="oidc_logout"),
+]

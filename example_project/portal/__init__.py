@@ -1,0 +1,1 @@
+"""A small patient portal in front of django_phi_oidc."""

@@ -1,0 +1,1 @@
+"""The demo: one person's life by HTTP, on real parts."""

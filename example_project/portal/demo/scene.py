@@ -1,0 +1,109 @@
+"""What the steps of the story share: the people, their browsers, and the two sides of the wire."""
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+from urllib.parse import urlsplit
+
+from django_phi_oidc.attack.op import Account
+from django_phi_oidc.fields import SealedTextField
+from django_phi_oidc.sessions.models import OIDCSession
+
+from . import lying
+from .browser import Browser, Page
+
+SECONDS = 20.0
+
+
+class NotHeld(Exception):
+    """A step of the story did not hold; the text says what was seen instead, and no secret."""
+
+
+def expect(condition: object, otherwise: str) -> None:
+    """Go on if the condition holds.
+
+    Raises: NotHeld.
+    """
+    if not condition:
+        raise NotHeld(otherwise)
+
+
+def eventually(condition: Callable[[], object], otherwise: str) -> None:
+    """Go on as soon as the condition holds.
+
+    Raises: NotHeld after 20 s.
+    """
+    deadline = time.monotonic() + SECONDS
+    while not condition():
+        expect(time.monotonic() < deadline, otherwise)
+        time.sleep(0.1)
+
+
+@dataclass(kw_only=True)
+class Scene:
+    """One telling of the story."""
+
+    portal: str
+    provider: str
+    client: tuple[str, str] = field(repr=False)
+    var: Path
+    amina: Account
+    jonas: Account
+    browser: Browser = field(default_factory=Browser)
+    callback: str = field(default="", repr=False)
+    tokens: dict[str, str] = field(default_factory=dict, repr=False)
+
+    def at_callback(self, url: str) -> bool:
+        """Say whether url is the portal's callback."""
+        return urlsplit(url).path == "/oidc/callback/"
+
+    def authenticate(self, browser: Browser, person: Account, *, hold: bool) -> Page:
+        """Let a person who wants to see the portal sign in; hold: stop before the way back to the portal is taken."""
+        login = browser.open(f"{self.portal}/portal/")
+        expect(
+            login.url.startswith(self.provider), f"the portal answered {login.status} and did not lead to the provider"
+        )
+        answer = {"username": person.username, "password": person.password, "decision": "sign-in"}
+        return browser.submit(login, answer, until=self.at_callback if hold else lambda url: False)
+
+    def sign_in_amina(self) -> Page:
+        """Let Amina sign in, and keep what later steps look for."""
+        held = self.authenticate(self.browser, self.amina, hold=True)
+        expect(self.at_callback(held.location), f"the provider answered {held.status} and sent nobody back")
+        self.callback = held.location
+        page = self.browser.open(held.location)
+        self.tokens = tokens_of(OIDCSession.objects.filter(ended_at=None).latest("started_at"))
+        return page
+
+    def is_alive(self, token: str) -> bool:
+        """Say whether the provider still honours a token."""
+        return self.introspect(token)["active"] is True
+
+    def introspect(self, token: str) -> dict[str, Any]:
+        """Ask the provider about a token. Spec: RFC 7662."""
+        answer = Browser().post(f"{self.provider}/introspect", {"token": token}, client=self.client)
+        expect(answer.status == 200, f"introspection answered {answer.status}")
+        return cast(dict[str, Any], json.loads(answer.body))
+
+    def order_lie(self) -> None:
+        """Make the provider sign its next ID Token with a key that is not its own."""
+        order = {"next": lying.FORGED_SIGNATURE}
+        answer = Browser().post(self.provider + lying.LIE, order, client=self.client)
+        expect(answer.status == 200, f"the provider answered {answer.status} and would not lie")
+
+    def issued_last(self) -> list[str]:
+        """Return the tokens that the provider issued at its latest sign-in."""
+        answer = Browser().post(self.provider + lying.ISSUED, {}, client=self.client)
+        return cast(list[str], json.loads(answer.body))
+
+
+def tokens_of(session: OIDCSession) -> dict[str, str]:
+    """Return the tokens of a session by what they are called, opened with the demo's own keys."""
+    opened: dict[str, str] = {}
+    for column in ("access_token", "refresh_token", "id_token"):
+        sealed: Any = OIDCSession._meta.get_field(column)
+        opened[column.replace("_", " ")] = cast(SealedTextField, sealed).open(session) or ""
+    return {name: token for name, token in opened.items() if token}

@@ -1,0 +1,199 @@
+"""One person's life in the portal: a list of steps, each of which holds or does not."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from django.db import DatabaseError, connections
+
+from django_phi_oidc.audit.models import AuditEvent
+from django_phi_oidc.audit.routing import AUDIT_ALIAS
+from django_phi_oidc.claims.models import StoredClaim
+
+from . import planting, searching
+from .browser import Browser, Page
+from .scene import NotHeld, Scene, eventually, expect
+from .surroundings import RETENTION_SECONDS
+
+MOST_TRIES = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """A step by its title. `tell` plays it and returns what there is to say; the trail must have `events` then."""
+
+    title: str
+    tell: Callable[[Scene], str]
+    events: tuple[str, ...] = ()
+
+
+def sign_in(scene: Scene) -> str:
+    """Amina comes to her own page."""
+    page = scene.sign_in_amina()
+    expect(page.status == 200 and page.path == "/portal/", f"she came to {page.path} with {page.status}")
+    expect("data-user=" in page.text, "the page does not know her")
+    expect(scene.amina.username not in page.text, "the page calls her by a name that the portal should not know")
+    return "She gave her password to her identity provider alone, and came back to a page of her own."
+
+
+def sealed_at_rest(scene: Scene) -> str:
+    """Nothing that must not be readable is readable in any file; what was planted is found by the same search."""
+    expect(StoredClaim.objects.filter(name="birthdate").exists(), "the portal holds nothing that could be sealed")
+    secrets = {
+        "her date of birth": str(scene.amina.claims["birthdate"]),
+        "her street": str(scene.amina.claims["address"]["street_address"]),
+        "her e-mail address": str(scene.amina.claims["email"]),
+        "her name": str(scene.amina.claims["family_name"]),
+        "her sub": str(scene.introspect(scene.tokens["access token"])["sub"]),
+        **{f"her {name}": token for name, token in scene.tokens.items()},
+    }
+    with planting.control(scene.var) as (planted, text):
+        seen = searching.search({"control": text}, scene.var)
+        missed = [name for name in planted if f"control in {name}" not in seen and f"control in {name}-wal" not in seen]
+        expect(not missed, f"the search is blind: it missed what was planted in {', '.join(missed)}")
+    hits = searching.search(secrets, scene.var)
+    expect(not hits, f"readable: {', '.join(hits)}")
+    return (
+        f"The search found what was planted in {len(planted)} places ({', '.join(planted)}), and nowhere in databases, "
+        f"queue and logs one of {len(secrets)} secrets: her name, her sub, her claims, her tokens."
+    )
+
+
+def reveal_for_a_purpose(scene: Scene) -> str:
+    """Amina chooses a purpose and sees what is held."""
+    page, again = look(scene), ""
+    for _ in range(MOST_TRIES):
+        if "Erased" not in page.text:
+            break
+        again = " (This machine is slow and her address was gone already: she signed in once more.)"
+        scene.browser = Browser()
+        scene.sign_in_amina()
+        page = look(scene)
+    expect(page.status == 200, f"the page answered {page.status}")
+    expect(str(scene.amina.claims["birthdate"]) in page.text, "her date of birth is not on the page")
+    expect(str(scene.amina.claims["address"]["street_address"]) in page.text, "her address is not on the page")
+    expect("no-store" in page.headers.get("Cache-Control", ""), "the page may be stored")
+    return f"She said why, the trail took note, and only then her date of birth and her address were opened.{again}"
+
+
+def look(scene: Scene) -> Page:
+    """Let Amina see her details on her own request."""
+    form = scene.browser.open(f"{scene.portal}/portal/profile/")
+    expect(str(scene.amina.claims["birthdate"]) not in form.text, "it was shown before a purpose was chosen")
+    return scene.browser.submit(form, {"purpose": "PATRQT"})
+
+
+def replay(scene: Scene) -> str:
+    """The callback's address, opened once more, is refused, and the one who is signed in stays so."""
+    page = scene.browser.open(scene.callback)
+    expect(page.status == 403, f"the portal answered {page.status}")
+    expect("state_replayed" not in page.text, "the page tells the reason")
+    still = scene.browser.open(f"{scene.portal}/portal/")
+    expect(still.status == 200 and "data-user=" in still.text, "the refusal signed her out")
+    return "The address of her way back worked once. The second time it got a plain page with a reference, and 403."
+
+
+def other_browser(scene: Scene) -> str:
+    """A way back that was begun in one browser is refused in another."""
+    held = scene.authenticate(Browser(), scene.jonas, hold=True)
+    page = Browser().open(held.location)
+    expect(page.status == 403, f"the portal answered {page.status}")
+    expect("state_unknown" not in page.text, "the page tells the reason")
+    return "Jonas began in his browser. Somebody who got hold of the address of his way back opened it in another: 403."
+
+
+def forged_token(scene: Scene) -> str:
+    """A token under a foreign key is refused, and what came with it dies at the provider."""
+    scene.order_lie()
+    page = scene.authenticate(Browser(), scene.jonas, hold=False)
+    expect(page.status == 403, f"the portal answered {page.status}")
+    expect("signature_invalid" not in page.text, "the page tells the reason")
+    issued = scene.issued_last()
+    expect(len(issued) == 2, f"the provider issued {len(issued)} tokens, not two")
+    eventually(lambda: not any(map(scene.is_alive, issued)), "tokens of the refused sign-in are alive at the provider")
+    return (
+        "The provider signed with a foreign key: 403, and both tokens that came along are dead there by introspection."
+    )
+
+
+def logout(scene: Scene) -> str:
+    """Amina signs out here and at the provider."""
+    expect(all(map(scene.is_alive, _revocable(scene))), "her tokens were dead before she left")
+    page = scene.browser.submit(scene.browser.open(f"{scene.portal}/portal/"), {}, action="/oidc/logout/")
+    expect(page.status == 200 and page.path == "/oidc/logged-out/", f"she came to {page.path} with {page.status}")
+    after = scene.browser.open(f"{scene.portal}/portal/")
+    expect(after.url.startswith(scene.provider), "her page still opens")
+    expect("password" in after.text, "the provider still knows her session")
+    return "One button: her session ended here first, then at the provider, which asks for the password again."
+
+
+def tokens_dead(scene: Scene) -> str:
+    """Both tokens are dead at the provider."""
+    eventually(lambda: not any(map(scene.is_alive, _revocable(scene))), "a token is alive at the provider")
+    return "The provider was asked about her access token and her refresh token: neither is active any more."
+
+
+def claims_gone(scene: Scene) -> str:
+    """What was kept for the session went with it."""
+    expect(not StoredClaim.objects.filter(name="birthdate").exists(), "her date of birth is still held")
+    return "Her date of birth was kept until she signed out. It went in the same transaction."
+
+
+def scrubbed_by_worker(scene: Scene) -> str:
+    """What was kept for some seconds goes by the worker."""
+    eventually(lambda: not StoredClaim.objects.exists(), "a claim is held past its time")
+    return f"Her address was kept for {RETENTION_SECONDS} s. The beat woke the worker, and the worker erased it."
+
+
+def trail_refuses_change(scene: Scene) -> str:
+    """UPDATE and DELETE of the trail, by SQL, are refused by the database itself."""
+    table = AuditEvent._meta.db_table
+    before = list(AuditEvent.objects.order_by("pk").values_list())
+    for statement in (f"UPDATE {table} SET outcome = 'success'", f"DELETE FROM {table}"):
+        try:
+            with connections[AUDIT_ALIAS].cursor() as cursor:
+                cursor.execute(statement)
+        except DatabaseError:
+            continue
+        raise NotHeld(f"the database took {statement.partition(' ')[0]}")
+    expect(list(AuditEvent.objects.order_by("pk").values_list())[: len(before)] == before, "events are changed")
+    return f"UPDATE and DELETE by plain SQL: refused by triggers. All {len(before)} events stand as they were written."
+
+
+def _revocable(scene: Scene) -> list[str]:
+    """Return her access and refresh token."""
+    return [scene.tokens[name] for name in ("access token", "refresh token")]
+
+
+STEPS = (
+    Step(
+        title="Amina signs in",
+        tell=sign_in,
+        events=("subject.linked success", "claim.stored success", "login.succeeded success"),
+    ),
+    Step(title="What the portal keeps of her is sealed", tell=sealed_at_rest),
+    Step(
+        title="She chooses a purpose and sees her details",
+        tell=reveal_for_a_purpose,
+        events=("claim.revealed success PATRQT",),
+    ),
+    Step(title="Her way back, opened a second time", tell=replay, events=("login.refused failure state_replayed",)),
+    Step(
+        title="A way back begun in one browser, opened in another",
+        tell=other_browser,
+        events=("login.refused failure state_unknown",),
+    ),
+    Step(
+        title="The provider lies: a forged token",
+        tell=forged_token,
+        events=("login.refused failure signature_invalid", "token.revoked success"),
+    ),
+    Step(
+        title="Amina signs out",
+        tell=logout,
+        events=("session.ended success logout", "claim.scrubbed success", "logout.completed success"),
+    ),
+    Step(title="Her tokens are dead at the provider", tell=tokens_dead),
+    Step(title="What was kept for the session is gone", tell=claims_gone),
+    Step(title="The rest goes when its time is over", tell=scrubbed_by_worker, events=("claim.scrubbed success",)),
+    Step(title="The trail can’t be rewritten", tell=trail_refuses_change),
+)

@@ -1,0 +1,101 @@
+"""The process environment, typed, with every fault of it in one error."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from django.core.exceptions import ImproperlyConfigured
+
+NOT_BUILT = {
+    "OIDC_TOKEN_AUTH_METHOD": ("private_key_jwt",),
+    "OIDC_PAR": ("require",),
+    "OIDC_PROFILE": ("heart",),
+    "OIDC_PROVISIONING": ("existing", "invitation"),
+    "PHI_IDLE_TIMEOUT": (),
+    "PHI_ABSOLUTE_TIMEOUT": (),
+}
+"""What this version can't do yet, by variable: these values, or any where none is named. A portal that is told to
+protect people in one of these ways and can't does not start."""
+
+NOT_READ = ("OIDC_CLIENT_KEY", "PHI_PAIRWISE_KEY", "PHI_AUDIT_SIGNING_KEY")
+"""Keys whose use is not built yet. They may stand in the environment; `check` says that nothing reads them."""
+
+CHOICES = {"OIDC_PAR": ("auto", "never"), "OIDC_PROFILE": ("baseline",)}
+"""What may be said today of the variables that the app has no option for."""
+
+
+class Environment:
+    """Reads variables. Faults are collected, and `check` raises them together."""
+
+    def __init__(self, variables: Mapping[str, str]) -> None:
+        self._variables = variables
+        self._missing: list[str] = []
+        self._faults: list[str] = []
+
+    def text(self, name: str, default: str = "") -> str:
+        """Return the variable, or default where it is missing or empty."""
+        return self._variables.get(name, "").strip() or default
+
+    def required(self, name: str) -> str:
+        """Return the variable; a missing one is a fault."""
+        value = self.text(name)
+        if not value:
+            self._missing.append(name)
+        return value
+
+    def items(self, name: str, default: str = "") -> list[str]:
+        """Return the parts of a comma list."""
+        return [item.strip() for item in self.text(name, default).split(",") if item.strip()]
+
+    def flag(self, name: str, *, default: bool = False) -> bool:
+        """Return whether the variable is 1; 0 is the only other value."""
+        value = self.text(name, "1" if default else "0").lower()
+        if value not in {"0", "1", "true", "false", "on", "off", "yes", "no"}:
+            self._faults.append(f"{name} must be 1 or 0.")
+        return value in {"1", "true", "on", "yes"}
+
+    def seconds(self, name: str) -> int | None:
+        """Return a whole number of seconds, or None where the variable is empty."""
+        value = self.text(name)
+        if not value:
+            return None
+        if not value.isascii() or not value.isdigit():
+            self._faults.append(f"{name} must be a whole number of seconds.")
+            return None
+        return int(value)
+
+    def json(self, name: str, default: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return a JSON object."""
+        value = self.text(name)
+        if not value:
+            return default
+        try:
+            found = json.loads(value)
+        except ValueError:
+            found = None
+        if not isinstance(found, dict):
+            self._faults.append(f"{name} must be a JSON object.")
+            return default
+        return found
+
+    def fault(self, message: str) -> None:
+        """Add a fault that the caller found."""
+        self._faults.append(message)
+
+    def set_but_not_read(self) -> list[str]:
+        """Return the variables that are set and that nothing reads yet."""
+        return [name for name in NOT_READ if self.text(name)]
+
+    def check(self) -> None:
+        """Raises: ImproperlyConfigured, which names every missing and every wrong variable, and no value."""
+        for name, values in NOT_BUILT.items():
+            value = self.text(name)
+            if value and (not values or value in values):
+                what = f"{name}={value}" if values else name
+                self._faults.append(f"{what} is not supported by this version: unset it.")
+            elif value and value not in CHOICES.get(name, (value,)):
+                self._faults.append(f"{name} must be one of {', '.join(CHOICES[name])}.")
+        if self._missing:
+            self._faults.insert(0, f"With DJANGO_DEBUG off these must be set: {', '.join(self._missing)}.")
+        if self._faults:
+            raise ImproperlyConfigured("The environment: " + " ".join(self._faults))

@@ -1,0 +1,68 @@
+"""`manage.py demo_provider`: an identity provider with invented people, for this portal. Never for production."""
+
+import dataclasses
+import signal
+import threading
+from argparse import ArgumentParser
+from typing import Any
+from urllib.parse import urlsplit
+
+from django.core.management.base import BaseCommand, CommandError
+
+from django_phi_oidc import conf
+from django_phi_oidc.attack.op import Client, DemoProvider, demo_accounts, demo_client
+from django_phi_oidc.declarations import is_loopback_http
+from portal.demo.lying import Control
+
+
+class Command(BaseCommand):
+    """Serves the demo identity provider at OIDC_ISSUER."""
+
+    help = "Serves the demo identity provider at OIDC_ISSUER, on loopback alone, until Ctrl-C. Never for production."
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        """Read where the portal is."""
+        parser.add_argument(
+            "--portal",
+            action="append",
+            metavar="URL",
+            help="address of the portal, may be repeated; default: http://127.0.0.1:8000 and http://localhost:8000",
+        )
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        """Serve until SIGINT or SIGTERM."""
+        issuer = urlsplit(next(iter(conf.providers().values())).issuer)
+        if not is_loopback_http(issuer.geturl()) or issuer.path:
+            raise CommandError("OIDC_ISSUER must be http on loopback: the demo provider is nowhere else.")
+        ended = threading.Event()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: ended.set())
+        client = client_of(options["portal"] or ["http://127.0.0.1:8000", "http://localhost:8000"])
+        provider = DemoProvider([client], demo_accounts(), host=str(issuer.hostname), port=issuer.port or 80)
+        provider.mutate = Control(provider, client)
+        try:
+            provider.start()
+        except OSError as error:
+            raise CommandError(f"Port {provider.port} can't be had: {error.strerror}.") from error
+        self.stdout.write(f"Demo identity provider at {provider.issuer}. Not for production: it can lie.")
+        for account in demo_accounts():
+            self.stdout.write(f"  account {account.username}, password {account.password}")
+        ended.wait()
+        provider.stop()
+
+
+def client_of(portals: list[str]) -> Client:
+    """Return the registration of this portal, reachable under each of the addresses, with the secret that it uses."""
+    declared = next(iter(conf.providers().values()))
+    first = demo_client(portals[0])
+    others = [demo_client(portal) for portal in portals[1:]]
+    return dataclasses.replace(
+        first,
+        client_id=declared.client_id,
+        client_secret=declared.client_secret,
+        redirect_uris=[uri for client in (first, *others) for uri in client.redirect_uris],
+        post_logout_redirect_uris=[uri for client in (first, *others) for uri in client.post_logout_redirect_uris],
+        # No back-channel address: this version of the portal has no door for it.
+        backchannel_logout_uri="",
+        sector_identifier=first.sector(),
+    )

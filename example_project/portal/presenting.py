@@ -1,0 +1,71 @@
+"""Claims and purposes in words for the person they are about. No Django."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from django_phi_oidc.access.policy import PATIENT_REQUEST, PURPOSES
+from django_phi_oidc.declarations import ClaimDeclaration, Retention
+
+LABELS = {"birthdate": "Date of birth", "address": "Address", "phone_number": "Phone number", "email": "E-mail address"}
+IN_A_FEW_WORDS = {
+    PATIENT_REQUEST: ("My own request", "I want to see what is held."),
+    "TREAT": ("Treatment", "Someone who treats me needs it."),
+    "HOPERAT": ("Running the clinic", "Letters and appointments."),
+    "HPAYMT": ("Payment", "A bill, or my insurance."),
+}
+UNITS = (("day", 86400), ("hour", 3600), ("minute", 60), ("second", 1))
+
+
+@dataclass(frozen=True, slots=True)
+class Purpose:
+    """A purpose of use as people say it."""
+
+    code: str
+    name: str
+    hint: str = ""
+
+
+def label(name: str) -> str:
+    """Return a claim's name as people say it."""
+    return LABELS.get(name, name.replace("_", " ").capitalize())
+
+
+def purpose(code: str) -> Purpose:
+    """Return the purpose of that code, in HL7's words where we have none of our own."""
+    return Purpose(code, *IN_A_FEW_WORDS.get(code, (PURPOSES.get(code, code).capitalize(),)))
+
+
+def choices(declared: Mapping[str, ClaimDeclaration]) -> list[Purpose]:
+    """Return the purposes that somebody may state here: the person's own request, and each declared one."""
+    codes = [PATIENT_REQUEST, *(claim.purpose for claim in declared.values())]
+    return [purpose(code) for code in dict.fromkeys(codes)]
+
+
+def retention(value: Retention) -> str:
+    """Return in words how long a claim is kept."""
+    if value is None:
+        return "used when you sign in, not kept"
+    if value == "session":
+        return "until you sign out"
+    return f"for {duration(value)}"
+
+
+def duration(value: timedelta) -> str:
+    """Return a duration in its largest unit that divides it."""
+    seconds = int(value.total_seconds())
+    name, size = next((unit for unit in UNITS if seconds % unit[1] == 0), UNITS[-1])
+    count = seconds // size
+    return f"{count} {name}{'' if count == 1 else 's'}"
+
+
+def text(value: Any) -> str:
+    """Return a claim's value as lines of text; an address is an object. Spec: OIDC Core 5.1.1."""
+    if isinstance(value, Mapping):
+        return str(value.get("formatted") or "\n".join(str(part) for part in value.values()))
+    if isinstance(value, list):
+        return "\n".join(text(item) for item in value)
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return str(value)

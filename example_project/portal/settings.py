@@ -1,0 +1,191 @@
+"""The portal's settings, from the environment: README.md beside manage.py has the table."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from django_phi_oidc.schedule import beat_schedule
+
+from . import secretfiles, stores
+from .environment import Environment
+
+env = Environment(os.environ)
+DEBUG = env.flag("DJANGO_DEBUG")
+
+VAR = Path(env.text("PORTAL_VAR_DIR", str(Path(__file__).resolve().parent.parent / "var")))
+VAR.mkdir(mode=0o700, parents=True, exist_ok=True)
+KEY_FILES = VAR / "keys"
+SECRET_KEY_FILE = KEY_FILES / "django-secret-key"
+CLIENT_SECRET_FILE = KEY_FILES / "oidc-client-secret"
+
+if DEBUG:
+    SECRET_KEY = env.text("DJANGO_SECRET_KEY") or secretfiles.read(SECRET_KEY_FILE)
+    ALLOWED_HOSTS = env.items("DJANGO_ALLOWED_HOSTS", "127.0.0.1,localhost,[::1]")
+else:
+    SECRET_KEY = env.required("DJANGO_SECRET_KEY")
+    env.required("DJANGO_ALLOWED_HOSTS")
+    ALLOWED_HOSTS = env.items("DJANGO_ALLOWED_HOSTS")
+
+
+def key_ring(name: str, file: str) -> list[str] | Path:
+    """Return the keys of that variable, newest first; in DEBUG, where it is empty, the file that `migrate` makes."""
+    if DEBUG and not env.text(name):
+        return KEY_FILES / file
+    env.required(name)
+    return env.items(name)
+
+
+def default_provider() -> dict[str, Any]:
+    """Return the declaration of the provider that OIDC_* name. What is not named is the app's to decide."""
+    if DEBUG:
+        issuer = env.text("OIDC_ISSUER", "http://127.0.0.1:8765")
+        client_id = env.text("OIDC_CLIENT_ID", "phi-portal")
+        client_secret = env.text("OIDC_CLIENT_SECRET") or secretfiles.read(CLIENT_SECRET_FILE)
+    else:
+        issuer, client_id = env.required("OIDC_ISSUER"), env.required("OIDC_CLIENT_ID")
+        client_secret = env.text("OIDC_CLIENT_SECRET")
+    named = {
+        "token_endpoint_auth_method": env.text("OIDC_TOKEN_AUTH_METHOD"),
+        "id_token_signed_response_alg": env.items("OIDC_SIGNING_ALGS"),
+        "subject_type": env.text("OIDC_SUBJECT_TYPE"),
+        "acr_values": env.items("OIDC_ACR_VALUES"),
+        "ca_bundle": env.text("OIDC_CA_BUNDLE"),
+        "max_access_token_lifetime": env.seconds("OIDC_MAX_ACCESS_TOKEN_LIFETIME"),
+        "revocation": env.text("OIDC_REVOCATION"),
+        "trusted_audiences": env.items("OIDC_TRUSTED_AUDIENCES"),
+        "provisioning": env.text("OIDC_PROVISIONING"),
+    }
+    return {
+        "issuer": issuer,
+        "client_id": client_id,
+        "client_secret": client_secret,
+        "allow_loopback_http": env.flag("OIDC_ALLOW_LOOPBACK_HTTP", default=DEBUG),
+        "max_age": env.seconds("OIDC_MAX_AGE"),
+        **{name: value for name, value in named.items() if value not in ("", [], None)},
+    }
+
+
+PHI_OIDC = {
+    "PROVIDERS": {"default": default_provider(), **env.json("OIDC_PROVIDERS_JSON", {})},
+    "CLAIMS": env.json(
+        "PHI_CLAIMS_JSON",
+        {
+            "birthdate": {"purpose": "TREAT", "basis": "identity check before treatment", "retention": "session"},
+            "address": {"purpose": "HOPERAT", "basis": "appointment letters", "retention": 24 * 60 * 60},
+        },
+    ),
+    "ENCRYPTION_KEYS": key_ring("PHI_ENCRYPTION_KEYS", "encryption-keys"),
+    "SUBJECT_KEYS": key_ring("PHI_SUBJECT_KEYS", "subject-keys"),
+    "AUDIT_MAC_KEYS": key_ring("PHI_AUDIT_MAC_KEYS", "audit-mac-keys"),
+    "TRUSTED_PROXIES": env.items("PHI_TRUSTED_PROXIES"),
+}
+
+INSTALLED_APPS = [
+    "portal",
+    "django_phi_oidc",
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "whitenoise.runserver_nostatic",
+    "django.contrib.staticfiles",
+]
+MIDDLEWARE = [
+    "portal.headers.forwarded_proto",
+    "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "portal.headers.content_security_policy",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django_phi_oidc.middleware.RevocationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+]
+ROOT_URLCONF = "portal.urls"
+WSGI_APPLICATION = "portal.wsgi.application"
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ],
+        },
+    },
+]
+
+AUTHENTICATION_BACKENDS = ["django_phi_oidc.backends.OIDCAuthenticationBackend"]
+LOGIN_URL = "oidc_authentication_init"
+LOGIN_REDIRECT_URL = "portal"
+LOGOUT_REDIRECT_URL = "home"
+
+# Two connections for each thread: what the trail commits survives the rollback of a request.
+# Without a URL of its own the trail lies in the same PostgreSQL, never in a file of one server among several.
+DATABASE_ROUTERS = ["django_phi_oidc.audit.routing.AuditRouter"]
+DATABASE_URL = env.text("DATABASE_URL")
+AUDIT_URL = env.text("PHI_AUDIT_DATABASE_URL") or ("" if DATABASE_URL.startswith("sqlite") else DATABASE_URL)
+DATABASES = {
+    "default": stores.database(DATABASE_URL, file=VAR / "portal.sqlite3", synchronous="NORMAL"),
+    "phi_audit": stores.database(AUDIT_URL, file=VAR / "audit.sqlite3", synchronous="FULL"),
+}
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+CACHES = {"default": stores.cache(env.text("CACHE_URL"))}
+
+SESSION_ENGINE = "django.contrib.sessions.backends.db"
+SESSION_COOKIE_AGE = 8 * 60 * 60
+SESSION_EXPIRE_AT_BROWSER_CLOSE = True
+SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = not DEBUG
+CSRF_COOKIE_HTTPONLY = True
+CSRF_TRUSTED_ORIGINS = env.items("DJANGO_CSRF_TRUSTED_ORIGINS")
+CSRF_FAILURE_VIEW = "portal.views.form_expired"
+X_FRAME_OPTIONS = "DENY"
+
+SECURE_REFERRER_POLICY = "same-origin"
+SECURE_REDIRECT_EXEMPT = [r"^healthz$"]
+if env.flag("DJANGO_SECURE_PROXY"):
+    SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
+    SECURE_SSL_REDIRECT = True
+    SECURE_HSTS_SECONDS = 365 * 24 * 60 * 60
+
+# Celery's messages carry ids only and wake a sweep. A logout does not wait for a broker that is down.
+CELERY_BROKER_URL = env.text("CELERY_BROKER_URL", "filesystem://")
+CELERY_BROKER_TRANSPORT_OPTIONS = stores.broker_options(CELERY_BROKER_URL, folder=VAR / "queue")
+CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
+CELERY_TASK_PUBLISH_RETRY = False
+CELERY_TASK_IGNORE_RESULT = True
+CELERY_TIMEZONE = "UTC"
+CELERY_BEAT_SCHEDULE = beat_schedule(every=float(env.seconds("CELERY_BEAT_SECONDS") or 10))
+CELERY_BEAT_SCHEDULE_FILENAME = str(VAR / "beat-schedule")
+
+LANGUAGE_CODE = "en"
+TIME_ZONE = "UTC"
+USE_I18N = True
+USE_TZ = True
+
+# Static files come out of the packages themselves, so that nothing has to be collected first.
+STATIC_URL = "static/"
+STATIC_ROOT = VAR / "static"
+STATIC_ROOT.mkdir(exist_ok=True)
+WHITENOISE_USE_FINDERS = True
+
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s"}},
+    "filters": {"without_query": {"()": "portal.logs.WithoutQuery"}},
+    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line", "filters": ["without_query"]}},
+    "root": {"handlers": ["stderr"], "level": "INFO"},
+    "loggers": {
+        "django": {"handlers": [], "level": "INFO", "propagate": True},
+        "django.server": {"handlers": [], "level": "INFO", "propagate": True},
+    },
+}
+
+KEYS_THAT_NOTHING_READS = env.set_but_not_read()
+env.check()

@@ -1,0 +1,73 @@
+"""Each rule of the decision, beside the acceptance that differs in that one thing."""
+
+from typing import Any
+
+import pytest
+
+from django_phi_oidc.access.policy import PATIENT_REQUEST, PURPOSES, refuse_reveal
+
+PATIENT = {
+    "declared_purpose": "TREAT",
+    "stated_purpose": "PATRQT",
+    "is_self": True,
+    "permitted": False,
+    "has_session": True,
+}
+CLINICIAN = {**PATIENT, "stated_purpose": "TREAT", "is_self": False, "permitted": True}
+
+REFUSED = {
+    "the patient, in no session of an OP": (PATIENT, {"has_session": False}, "session_missing"),
+    "the clinician, in no session of an OP": (CLINICIAN, {"has_session": False}, "session_missing"),
+    "somebody without the permission": (CLINICIAN, {"permitted": False}, "permission_missing"),
+    "the patient for a purpose that nobody declared": (PATIENT, {"stated_purpose": "HMARKT"}, "purpose_not_declared"),
+    "the clinician for another purpose": (CLINICIAN, {"stated_purpose": "HOPERAT"}, "purpose_not_declared"),
+    "the clinician on request of a patient": (CLINICIAN, {"stated_purpose": "PATRQT"}, "purpose_not_declared"),
+    "the clinician in an emergency": (CLINICIAN, {"stated_purpose": "ETREAT"}, "purpose_not_declared"),
+    "no purpose": (CLINICIAN, {"stated_purpose": ""}, "purpose_unknown"),
+    "no purpose, stated and declared": (
+        CLINICIAN,
+        {"stated_purpose": "", "declared_purpose": ""},
+        "purpose_unknown",
+    ),
+    "a purpose that is declared and no HL7 code": (
+        CLINICIAN,
+        {"stated_purpose": "treatment", "declared_purpose": "treatment"},
+        "purpose_unknown",
+    ),
+    "a code in small letters": (CLINICIAN, {"stated_purpose": "treat"}, "purpose_unknown"),
+    "a claim that may be used for nothing": (CLINICIAN, {"declared_purpose": ""}, "purpose_not_declared"),
+}
+ALLOWED = {
+    "the patient at their own request": PATIENT,
+    "the patient for the declared purpose": {**PATIENT, "stated_purpose": "TREAT"},
+    "the patient, whose claim may be used for nothing else": {**PATIENT, "declared_purpose": ""},
+    "the clinician for the declared purpose": CLINICIAN,
+    "the clinician, where the request is what was declared": {
+        **CLINICIAN,
+        "stated_purpose": "PATRQT",
+        "declared_purpose": "PATRQT",
+    },
+}
+
+
+@pytest.mark.parametrize("given", ALLOWED.values(), ids=ALLOWED)
+def test_refuse_reveal_as_it_should_be_returns_none(given: dict[str, Any]) -> None:
+    assert refuse_reveal(**given) is None
+
+
+@pytest.mark.parametrize(("accepted", "difference", "code"), REFUSED.values(), ids=REFUSED)
+def test_refuse_reveal_with_one_thing_wrong_returns_its_code(
+    accepted: dict[str, Any], difference: dict[str, Any], code: str
+) -> None:
+    assert refuse_reveal(**accepted) is None
+    assert refuse_reveal(**{**accepted, **difference}) == code
+
+
+def test_purposes_hold_the_codes_that_fhir_r4_expands() -> None:
+    assert len(PURPOSES) == 59
+    assert {"TREAT", "ETREAT", "HPAYMT", "HOPERAT", "HRESCH", "PUBHLTH", "BTG", PATIENT_REQUEST} <= PURPOSES.keys()
+
+
+def test_purposes_can_not_be_added_to() -> None:
+    with pytest.raises(TypeError):
+        PURPOSES["MINE"] = "whatever I like"  # type: ignore[index]

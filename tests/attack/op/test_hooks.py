@@ -1,0 +1,192 @@
+"""Every answer passes the hook, and the hook can make it any lie."""
+
+import http.client
+import json
+import time
+from urllib.parse import parse_qsl, urlsplit
+
+import jwt
+import pytest
+
+from django_phi_oidc.attack.op import Reply, dripping, garbled, make_key, sign, sign_bytes
+
+
+def at(wanted, change):
+    return lambda endpoint, exchange: change(exchange) if endpoint == wanted else None
+
+
+def key_of(op):
+    return op.state.keys[op.signing_alg].private_key.public_key()
+
+
+def verify(op, token, **options):
+    return jwt.decode(token, key_of(op), algorithms=[op.signing_alg], audience="portal", options=options)
+
+
+def test_mutate_sees_every_endpoint_under_its_name(op, rp):
+    seen = []
+    op.mutate = lambda endpoint, exchange: seen.append((endpoint, exchange.method, exchange.reply.status))
+    token = rp.tokens()["refresh_token"]
+    rp.send("GET", "/.well-known/openid-configuration")
+    rp.send("GET", "/jwks")
+    rp.send("GET", "/userinfo")
+    rp.send("POST", "/revoke", {"token": token}, rp.basic)
+    rp.send("POST", "/introspect", {"token": token}, rp.basic)
+    rp.send("GET", "/end-session")
+    rp.send("GET", "/nowhere")
+    rp.send("GET", "/token")
+    assert seen == [
+        ("authorize", "GET", 200),
+        ("authorize", "POST", 303),
+        ("id_token", "POST", 200),
+        ("token", "POST", 200),
+        ("discovery", "GET", 200),
+        ("jwks", "GET", 200),
+        ("userinfo", "GET", 401),
+        ("revocation", "POST", 200),
+        ("introspection", "POST", 200),
+        ("end_session", "GET", 200),
+        ("unknown", "GET", 404),
+        ("token", "GET", 405),
+    ]
+
+
+def test_mutate_claims_are_signed_as_they_are(op, rp):
+    op.mutate = at("id_token", lambda exchange: exchange.claims.update(iss="https://elsewhere.example", exp="soon"))
+    claims = verify(op, rp.tokens()["id_token"], verify_exp=False)
+    assert (claims["iss"], claims["exp"]) == ("https://elsewhere.example", "soon")
+    op.mutate = None
+    assert verify(op, rp.tokens()["id_token"])["iss"] == op.issuer
+
+
+def test_mutate_alg_none_leaves_the_signature_empty(op, rp):
+    op.mutate = at("id_token", lambda exchange: exchange.header.update(alg="none"))
+    token = rp.tokens()["id_token"]
+    assert token.endswith(".")
+    assert jwt.get_unverified_header(token)["alg"] == "none"
+
+
+def test_mutate_alg_hs256_signs_with_the_public_key_as_the_secret(op, rp):
+    op.mutate = at("id_token", lambda exchange: exchange.header.update(alg="HS256"))
+    signing_input, _, signature = rp.tokens()["id_token"].rpartition(".")
+    hs256 = jwt.algorithms.HMACAlgorithm(jwt.algorithms.HMACAlgorithm.SHA256)
+    pem = op.state.keys[op.signing_alg].public_pem()
+    assert hs256.verify(signing_input.encode(), pem, jwt.utils.base64url_decode(signature))
+
+
+def test_mutate_key_signs_by_a_foreign_key_under_the_known_kid(op, rp):
+    foreign = make_key("RS256", kid=op.state.keys["RS256"].kid)
+    op.mutate = at("id_token", lambda exchange: setattr(exchange, "key", foreign))
+    token = rp.tokens()["id_token"]
+    with pytest.raises(jwt.InvalidSignatureError):
+        verify(op, token)
+    jwt.decode(token, foreign.private_key.public_key(), algorithms=["RS256"], audience="portal")
+
+
+def test_mutate_token_replaces_the_id_token_by_any_string(op, rp):
+    def damage(exchange):
+        exchange.token = garbled(sign(exchange.header, exchange.claims, exchange.key))
+
+    op.mutate = at("id_token", damage)
+    with pytest.raises(jwt.InvalidSignatureError):
+        verify(op, rp.tokens()["id_token"])
+
+
+def test_sign_bytes_signs_what_no_json_library_would_write(op):
+    key = op.state.keys["ES256"]
+    token = sign_bytes(b'{"alg":"ES256","alg":"none"}', b"not JSON", key)
+    signing_input, _, signature = token.rpartition(".")
+    es256 = jwt.algorithms.get_default_algorithms()["ES256"]
+    raw = jwt.utils.base64url_decode(signature)
+    assert es256.verify(signing_input.encode(), key.private_key.public_key(), raw)
+
+
+def test_mutate_with_a_reply_at_a_token_stage_is_a_fault_of_the_hook(op, rp, caplog):
+    op.mutate = at("id_token", lambda exchange: Reply())
+    with pytest.raises(http.client.RemoteDisconnected):
+        rp.tokens()
+    assert "does not return a reply" in caplog.text
+
+
+def test_mutate_json_status_headers_and_body_are_sent_as_changed(op, rp):
+    op.mutate = at("jwks", lambda exchange: exchange.reply.json.update(keys="none"))
+    assert rp.send("GET", "/jwks").json == {"keys": "none"}
+
+    def garbage(exchange):
+        exchange.reply.json, exchange.reply.body, exchange.reply.status = None, b"<html>", 502
+        exchange.reply.headers["Content-Encoding"] = "gzip"
+
+    op.mutate = at("jwks", garbage)
+    answer = rp.send("GET", "/jwks")
+    assert (answer.status, answer.body, answer.headers["content-encoding"]) == (502, b"<html>", "gzip")
+
+
+def test_mutate_may_return_a_reply_instead(op, rp):
+    op.mutate = at("userinfo", lambda exchange: Reply(status=599, json=["busy"]))
+    answer = rp.send("GET", "/userinfo")
+    assert (answer.status, answer.json) == (599, ["busy"])
+
+
+def test_mutate_query_of_the_callback_can_repeat_and_drop_parameters(op, rp):
+    def change(exchange):
+        exchange.reply.query |= {"iss": ["https://a.example", "https://b.example"]}
+        exchange.reply.query.pop("code", None)
+
+    op.mutate = at("authorize", change)
+    query = parse_qsl(urlsplit(op.authorize(rp.url(), "amina")).query)
+    assert query == [("iss", "https://a.example"), ("iss", "https://b.example"), ("state", "the-state")]
+
+
+def test_mutate_can_hold_an_answer_while_others_are_answered(op, rp):
+    code = rp.callback()["code"]
+    op.mutate = at("token", lambda exchange: time.sleep(0.3))
+    started = time.monotonic()
+    assert rp.redeem(code).status == 200
+    assert time.monotonic() - started >= 0.3
+
+
+def test_mutate_raw_drops_the_connection_or_sends_anything(op, rp):
+    op.mutate = at("jwks", lambda exchange: setattr(exchange.reply, "raw", ()))
+    with pytest.raises(http.client.RemoteDisconnected):
+        rp.send("GET", "/jwks")
+    op.mutate = at("jwks", lambda exchange: setattr(exchange.reply, "raw", [b"SSH-2.0-", b"nonsense\r\n"]))
+    with pytest.raises(http.client.BadStatusLine):
+        rp.send("GET", "/jwks")
+
+
+def test_mutate_raw_can_drip(op, rp):
+    def drip(exchange):
+        exchange.reply.raw = dripping(Reply(json={"keys": []}), pause=0.01, size=16)
+
+    op.mutate = at("jwks", drip)
+    started = time.monotonic()
+    assert rp.send("GET", "/jwks").json == {"keys": []}
+    assert time.monotonic() - started >= 0.05
+
+
+def test_intercept_answers_before_anything_is_done(op, rp):
+    token = rp.tokens()["refresh_token"]
+    op.intercept = at("revocation", lambda exchange: Reply(status=503, headers={"Retry-After": "1"}))
+    answer = rp.send("POST", "/revoke", {"token": token}, rp.basic)
+    assert (answer.status, answer.headers["retry-after"]) == (503, "1")
+    assert op.is_active(token)
+    op.intercept = None
+    assert rp.send("POST", "/revoke", {"token": token}, rp.basic).status == 200
+    assert not op.is_active(token)
+
+
+def test_requests_log_holds_no_secret(op, rp):
+    form = rp.code_form(rp.callback()["code"], client_id=rp.client_id, client_secret=rp.secret)
+    rp.send("POST", "/token", form)
+    rp.send("POST", "/token", rp.code_form("x"), rp.basic)
+    assert [(one.method, one.path) for one in op.requests] == [
+        ("GET", "/authorize"),
+        ("POST", "/authorize"),
+        ("POST", "/token"),
+        ("POST", "/token"),
+    ]
+    assert op.requests[-1].authorization == "Basic"
+    kept = json.dumps([[dict(one.parameters), dict(one.headers)] for one in op.requests], ensure_ascii=False)
+    assert rp.secret not in kept
+    assert "amina-demo" not in kept
+    assert rp.basic["Authorization"] not in kept

@@ -1,0 +1,180 @@
+"""The server: loopback alone, HTTP/1.1 kept alive, TLS, and gone when stopped."""
+
+import gc
+import http.client
+import logging
+import socket
+import ssl
+import subprocess
+import sys
+import threading
+import time
+from urllib.parse import urlsplit
+
+import pytest
+
+from django_phi_oidc.attack.op import DemoProvider, demo_accounts, demo_client
+
+
+def raw(op, data):
+    with socket.create_connection(("127.0.0.1", op.port), timeout=5) as connection:
+        connection.sendall(data)
+        connection.shutdown(socket.SHUT_WR)
+        return b"".join(iter(lambda: connection.recv(65536), b""))
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "example.org", ""])
+def test_provider_on_another_address_than_loopback_is_refused(host):
+    with pytest.raises(ValueError, match=r"loopback|does not appear"):
+        DemoProvider(host=host)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "127.0.0.7"])
+def test_provider_on_loopback_serves_under_that_issuer(rp_of, host):
+    op = DemoProvider(host=host)
+    with op.running():
+        assert op.issuer == f"http://{host}:{op.port}"
+        assert rp_of(op=op).send("GET", "/.well-known/openid-configuration").json["issuer"] == op.issuer
+
+
+def test_provider_speaks_tls_with_a_whole_sign_in(tls_files, rp_of):
+    op = DemoProvider([demo_client("https://portal.example")], demo_accounts(), tls=tls_files)
+    with op.running():
+        assert op.issuer.startswith("https://127.0.0.1:")
+        rp = rp_of(
+            op=op,
+            client_id="phi-portal",
+            secret="demo-secret-not-for-production",
+            redirect_uri="https://portal.example/oidc/callback/",
+        )
+        assert rp.tokens()["token_type"] == "Bearer"
+        assert "; Secure" in rp.ask(prompt="login").headers["set-cookie"]
+
+
+def test_provider_tls_survives_a_client_that_does_not_trust_it(tls_files, rp_of):
+    op = DemoProvider(tls=tls_files)
+    with op.running():
+        stranger = http.client.HTTPSConnection(
+            urlsplit(op.issuer).netloc, timeout=5, context=ssl.create_default_context()
+        )
+        with pytest.raises(ssl.SSLCertVerificationError):
+            stranger.request("GET", "/jwks")
+        stranger.close()
+        assert rp_of(op=op).send("GET", "/jwks").status == 200
+
+
+def test_provider_tls_holds_nobody_up_for_a_slow_handshake(tls_files, rp_of):
+    op = DemoProvider(tls=tls_files)
+    with op.running(), socket.create_connection(("127.0.0.1", op.port)):
+        started = time.monotonic()
+        assert rp_of(op=op).send("GET", "/jwks").status == 200
+        assert time.monotonic() - started < 2
+
+
+def test_provider_keeps_a_connection_alive(op):
+    connection = http.client.HTTPConnection("127.0.0.1", op.port, timeout=5)
+    connection.connect()
+    first = connection.sock
+    for _ in range(3):
+        connection.request("GET", "/jwks")
+        assert connection.getresponse().read()
+    assert connection.sock is first
+    connection.close()
+
+
+def test_provider_stopped_leaves_no_thread_socket_or_port_and_keeps_what_it_knows(rp, op, rp_of):
+    tokens = rp.tokens()
+    issuer = op.issuer
+    with socket.create_connection(("127.0.0.1", op.port), timeout=5) as idle:
+        idle.sendall(b"GET /nowhere HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert idle.recv(65536).startswith(b"HTTP/1.1 404")
+        op.stop()
+        assert idle.recv(1) == b""
+    assert not [thread for thread in threading.enumerate() if thread.name == f"demo-provider:{op.port}"]
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", op.port), timeout=1)
+    gc.collect()
+    op.start()
+    assert op.issuer == issuer
+    assert rp.send("GET", "/userinfo", headers={"Authorization": f"Bearer {tokens['access_token']}"}).status == 200
+
+
+def test_provider_started_twice_raises_and_stopped_twice_does_not():
+    op = DemoProvider()
+    with op.running():
+        with pytest.raises(RuntimeError, match="running already"):
+            op.start()
+        op.stop()
+    assert op.port
+
+
+MALFORMED = {
+    "length of words": (b"POST /token HTTP/1.1\r\nHost: x\r\nContent-Length: ten\r\n\r\n", b"400"),
+    "negative length": (b"POST /token HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n", b"400"),
+    "chunked": (b"POST /token HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", b"400"),
+    "too long": (b"POST /token HTTP/1.1\r\nHost: x\r\nContent-Length: 999999\r\n\r\n", b"413"),
+    "query not UTF-8": (b"GET /authorize?a=%ff HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", b"400"),
+    "too many fields": (
+        b"GET /authorize?" + b"a&" * 200 + b" HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
+        b"400",
+    ),
+    "url not one": (b"GET http://[ HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", b"400"),
+    "form not ASCII": (
+        b"POST /token HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 2\r\n"
+        b"Content-Type: application/x-www-form-urlencoded\r\n\r\n\xff\xff",
+        b"400",
+    ),
+    "no HTTP": (b"hello\r\n\r\n", b"400"),
+    "another method": (b"BREW /token HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", b"501"),
+}
+
+
+@pytest.mark.parametrize(("data", "status"), MALFORMED.values(), ids=MALFORMED)
+def test_provider_answers_what_is_no_request_and_lives_on(op, rp, caplog, data, status):
+    assert status in raw(op, data).partition(b"\r\n")[0] or b"Error code: " + status in raw(op, data)
+    assert rp.send("GET", "/jwks").status == 200
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
+
+
+def test_provider_logs_no_query_no_secret_and_no_token(op, rp, caplog):
+    caplog.set_level(logging.DEBUG)
+    tokens = rp.tokens()
+    rp.send("POST", "/revoke", {"token": tokens["refresh_token"]}, rp.basic)
+    assert "POST /token: 200" in caplog.text
+    for secret in (*tokens.values(), op.last_grant.code, "the-state", rp.secret, "amina-demo"):
+        if isinstance(secret, str) and secret not in {"Bearer", "openid"}:
+            assert secret not in caplog.text
+
+
+def test_reprs_hide_secrets_and_tokens(op, rp):
+    rp.tokens()
+    shown = f"{op.state!r} {op.tokens!r} {op.last_grant!r} {op.requests!r}"
+    hidden = [op.last_grant.code, op.last_grant.sub, rp.secret, *(token.value for token in op.tokens)]
+    assert not [secret for secret in hidden if secret in shown]
+
+
+def test_main_serves_until_it_is_told_to_end():
+    command = [sys.executable, "-m", "django_phi_oidc.attack.op", "--port", "0"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        line = process.stderr.readline()
+        issuer = line.split(" at ")[1].split(". ")[0]
+        connection = http.client.HTTPConnection(urlsplit(issuer).netloc, timeout=5)
+        connection.request("GET", "/jwks")
+        assert connection.getresponse().status == 200
+        connection.close()
+        process.terminate()
+        rest = process.stderr.read()
+        assert process.wait(timeout=10) == 0
+    assert "NOT FOR PRODUCTION" in line
+    assert "amina, password: amina-demo" in rest
+
+
+def test_package_knows_no_django():
+    code = "import sys, django_phi_oidc.attack.op; sys.exit('django' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_provider_finds_its_cookie_among_those_of_other_ports(rp):
+    rp.callback()
+    rp.cookies = {"theirs": '{"a": [1, 2]}', "odd name": "\x7f", **rp.cookies}
+    assert "code" in rp.ask(prompt="none").query

@@ -1,0 +1,186 @@
+"""Permits and refusals are committed at once, or nothing is permitted."""
+
+import json
+import logging
+import uuid
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from django.conf import settings
+from django.db import IntegrityError, connections, transaction
+from django.test import override_settings
+from django.test.utils import CaptureQueriesContext
+
+from django_phi_oidc import entropy, keyring
+from django_phi_oidc.audit.events import Act, Action, Origin, canonical_bytes, compute_mac, event_text, strictly
+from django_phi_oidc.audit.models import AuditEvent
+from django_phi_oidc.audit.recording import record, record_many
+from django_phi_oidc.audit.writing import finished_from
+from django_phi_oidc.errors import AuditUnavailable
+
+NOW = datetime(2026, 11, 24, 16, 5, 9, 123456, tzinfo=UTC)
+ORIGIN = Origin(actor="7", session="a-session", client_ip="198.51.100.1", request_id="a-request")
+ODD = 'naïve 𝒳 " \\ / <b> \U0001f600'
+
+
+def an_act(**given: Any) -> Act:
+    return Act(**{"action": Action.CLAIM_REVEALED, "origin": ORIGIN, "now": NOW, **given})
+
+
+@pytest.mark.django_db
+def test_record_stores_an_event_whose_mac_can_be_recomputed_from_the_row() -> None:
+    id_ = record(
+        Action.CLAIM_REVEALED,
+        origin=ORIGIN,
+        now=NOW,
+        subject="a-subject",
+        provider="default",
+        purpose="TREAT",
+        resource="Patient/1",
+        reason=ODD,
+        detail={"claim": ODD},
+    )
+    row = AuditEvent.objects.get()
+    newest = keyring.keys("AUDIT_MAC_KEYS")[0]
+    finished = finished_from(row)
+    assert (row.id, row.v, row.mac_key, row.occurred_at, row.reason) == (id_, 1, newest.id, NOW, ODD)
+    assert (row.actor, row.session, row.client_ip, row.request_id) == ("7", "a-session", "198.51.100.1", "a-request")
+    assert json.loads(row.detail) == {"claim": ODD}
+    assert finished.mac == compute_mac(finished.event, newest.material)
+
+
+@pytest.mark.django_db
+def test_record_makes_one_statement_on_the_trail_and_none_elsewhere() -> None:
+    with (
+        CaptureQueriesContext(connections["phi_audit"]) as trail,
+        CaptureQueriesContext(connections["default"]) as default,
+    ):
+        record(Action.LOGIN_REFUSED, origin=ORIGIN, now=NOW, outcome="failure", reason="state_unknown")
+    assert [query["sql"].split()[0] for query in trail if "SAVEPOINT" not in query["sql"]] == ["INSERT"]
+    assert len(default) == 0
+
+
+@pytest.mark.django_db(transaction=True)
+def test_record_in_a_transaction_that_rolls_back_survives() -> None:
+    with transaction.atomic():
+        record(Action.CLAIM_REVEALED, origin=ORIGIN, now=NOW)
+        transaction.set_rollback(True)
+    assert AuditEvent.objects.count() == 1
+
+
+@pytest.mark.django_db(transaction=True)
+def test_record_in_a_transaction_of_the_trail_raises() -> None:
+    with transaction.atomic():
+        record(Action.CLAIM_REVEALED, origin=ORIGIN, now=NOW)
+    with transaction.atomic(using="phi_audit"), pytest.raises(RuntimeError, match="durable"):
+        record(Action.CLAIM_REVEALED, origin=ORIGIN, now=NOW)
+    assert AuditEvent.objects.count() == 1
+
+
+@pytest.mark.django_db(transaction=True)
+def test_record_tells_the_log_each_event_as_soon_as_it_is_committed(caplog: pytest.LogCaptureFixture) -> None:
+    in_trail: list[int] = []
+    told = logging.Handler()
+    told.emit = lambda record_: in_trail.append(AuditEvent.objects.count())  # type: ignore[method-assign]  # a probe
+    logger = logging.getLogger("phi_oidc.audit")
+    logger.addHandler(told)
+    try:
+        with caplog.at_level("INFO", "phi_oidc.audit"):
+            record_many([an_act(), an_act(action=Action.ACCESS_DENIED)])
+    finally:
+        logger.removeHandler(told)
+    assert in_trail == [2, 2]
+    assert sorted(caplog.messages) == sorted(event_text(finished_from(row)) for row in AuditEvent.objects.all())
+
+
+def test_record_with_the_audit_database_away_raises_and_works_when_it_is_back(
+    audit_database_away: Callable[[], Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    with audit_database_away(), pytest.raises(AuditUnavailable), caplog.at_level("INFO", "phi_oidc.audit"):
+        record(Action.CLAIM_REVEALED, origin=ORIGIN, now=NOW)
+    assert caplog.messages == []
+    record(Action.CLAIM_REVEALED, origin=ORIGIN, now=NOW)
+    assert AuditEvent.objects.count() == 1
+
+
+@pytest.mark.postgresql
+@pytest.mark.django_db(transaction=True)
+def test_record_after_the_server_has_dropped_the_connection_raises_once_and_then_works() -> None:
+    with connections["phi_audit"].cursor() as cursor:
+        cursor.execute("SELECT pg_backend_pid()")
+        (pid,) = cursor.fetchone()
+    with connections["default"].cursor() as cursor:
+        cursor.execute("SELECT pg_terminate_backend(%s)", [pid])
+    with pytest.raises(AuditUnavailable):
+        record(Action.CLAIM_REVEALED, origin=ORIGIN, now=NOW)
+    record(Action.CLAIM_REVEALED, origin=ORIGIN, now=NOW)
+    assert AuditEvent.objects.count() == 1
+
+
+@pytest.mark.django_db
+def test_record_without_a_mac_key_raises() -> None:
+    with override_settings(PHI_OIDC={**settings.PHI_OIDC, "AUDIT_MAC_KEYS": []}), pytest.raises(AuditUnavailable):
+        record(Action.CLAIM_REVEALED, origin=ORIGIN, now=NOW)
+    assert record(Action.CLAIM_REVEALED, origin=ORIGIN, now=NOW)
+
+
+@pytest.mark.django_db
+def test_record_of_an_id_that_exists_raises() -> None:
+    with entropy.drawing(bytes):
+        record(Action.CLAIM_REVEALED, origin=ORIGIN, now=NOW)
+        with pytest.raises(AuditUnavailable) as caught:
+            record(Action.CLAIM_REVEALED, origin=ORIGIN, now=NOW)
+    assert isinstance(caught.value.__cause__, IntegrityError)
+    assert AuditEvent.objects.count() == 1
+
+
+@pytest.mark.django_db
+def test_record_many_makes_one_insert_and_keeps_the_order() -> None:
+    with CaptureQueriesContext(connections["phi_audit"]) as queries:
+        ids = record_many([an_act(reason=str(number)) for number in range(20)])
+    assert sum(query["sql"].startswith("INSERT") for query in queries) == 1
+    assert [AuditEvent.objects.get(id=id_).reason for id_ in ids] == [str(number) for number in range(20)]
+
+
+@pytest.mark.django_db
+def test_record_many_of_nothing_makes_no_statement() -> None:
+    with CaptureQueriesContext(connections["phi_audit"]) as queries:
+        assert record_many([]) == ()
+    assert len(queries) == 0
+
+
+@pytest.mark.django_db
+def test_record_with_an_unknown_detail_in_tests_raises() -> None:
+    with strictly(), pytest.raises(ValueError, match="birthdate"):
+        record(Action.CLAIM_REVEALED, origin=ORIGIN, now=NOW, detail={"birthdate": "1970-01-01"})
+    assert record(Action.CLAIM_REVEALED, origin=ORIGIN, now=NOW, detail={"claim": "birthdate"})
+
+
+@pytest.mark.postgresql
+@pytest.mark.django_db
+def test_canonical_bytes_made_by_sql_out_of_the_row_equal_those_of_python() -> None:
+    ids = record_many(
+        [an_act(reason=ODD, detail={"claim": ODD}), an_act(action=Action.SUBJECT_LINKED, detail={"created": True})]
+    )
+    expressions = [
+        *(f"""'"{name}":' || to_json({name})::text""" for name in ("action", "actor", "client_ip")),
+        """'"detail":' || detail""",
+        """'"id":"' || id::text || '"'""",
+        """'"mac_key":' || to_json(mac_key)::text""",
+        """'"occurred_at":"' || to_char(occurred_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') || '"'""",
+        *(
+            f"""'"{name}":' || to_json({name})::text"""
+            for name in ("outcome", "provider", "purpose", "reason", "request_id", "resource", "session", "subject")
+        ),
+        """'"v":' || v""",
+    ]
+    with connections["phi_audit"].cursor() as cursor:
+        cursor.execute(
+            f"SELECT id, '{{' || concat_ws(',', {', '.join(expressions)}) || '}}' FROM django_phi_oidc_auditevent"
+        )
+        made: dict[uuid.UUID, str] = dict(cursor.fetchall())
+    assert {id_: made[id_].encode() for id_ in ids} == {
+        row.id: canonical_bytes(finished_from(row).event) for row in AuditEvent.objects.all()
+    }

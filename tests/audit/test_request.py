@@ -1,0 +1,73 @@
+"""Who acts, and from where."""
+
+import ipaddress
+
+import pytest
+from django.contrib.auth import get_user_model
+from django.contrib.auth.models import AnonymousUser
+from django.contrib.sessions.backends.db import SessionStore
+from django.test import RequestFactory, override_settings
+
+from django_phi_oidc.audit.request import SESSION_KEY, Actor, client_ip, request_id
+
+TRUSTED = [ipaddress.ip_network(network) for network in ("127.0.0.1/32", "10.0.0.0/8", "fd00::/8")]
+
+
+@pytest.mark.parametrize(
+    ("peer", "forwarded", "expected"),
+    [
+        ("203.0.113.7", "198.51.100.1", "203.0.113.7"),
+        ("10.0.0.1", "198.51.100.1", "198.51.100.1"),
+        ("10.0.0.1", "", "10.0.0.1"),
+        ("10.0.0.1", "198.51.100.9, 198.51.100.1", "198.51.100.1"),
+        ("10.0.0.1", "198.51.100.1, 10.0.0.2", "198.51.100.1"),
+        ("10.0.0.1", "203.0.113.9, 198.51.100.1, 10.0.0.3,10.0.0.2", "198.51.100.1"),
+        ("10.0.0.1", "10.0.0.3, 10.0.0.2", "10.0.0.3"),
+        ("10.0.0.1", "198.51.100.1, unknown, 10.0.0.2", "10.0.0.2"),
+        ("10.0.0.1", "<script>", "10.0.0.1"),
+        ("10.0.0.1", "198.51.100.1, ", "10.0.0.1"),
+        ("10.0.0.1", "198.51.100.1:4711", "198.51.100.1"),
+        ("10.0.0.1", "[2001:db8::1]:4711", "2001:db8::1"),
+        ("10.0.0.1", "2001:DB8:0::1", "2001:db8::1"),
+        ("fd00::1", "2001:db8::1", "2001:db8::1"),
+        ("2001:db8::2", "2001:db8::1", "2001:db8::2"),
+        ("::ffff:10.0.0.1", "198.51.100.1", "198.51.100.1"),
+        ("fe80::1%eth0", "198.51.100.1", "fe80::1"),
+        ("", "198.51.100.1", "198.51.100.1"),
+        ("not an address", "198.51.100.1", ""),
+    ],
+)
+def test_client_ip_is_the_nearest_hop_that_is_no_trusted_proxy(peer: str, forwarded: str, expected: str) -> None:
+    headers = {"HTTP_X_FORWARDED_FOR": forwarded} if forwarded else {}
+    request = RequestFactory().get("/", REMOTE_ADDR=peer, **headers)
+    assert client_ip(request, trusted=TRUSTED) == expected
+
+
+@pytest.mark.parametrize(("peer", "expected"), [("10.0.0.1", "10.0.0.1"), ("", "")])
+def test_client_ip_without_trusted_proxies_believes_no_header(peer: str, expected: str) -> None:
+    request = RequestFactory().get("/", REMOTE_ADDR=peer, HTTP_X_FORWARDED_FOR="198.51.100.1")
+    assert client_ip(request, trusted=[]) == expected
+
+
+def test_request_id_of_one_request_stays_and_of_another_differs() -> None:
+    one, other = (RequestFactory().get("/", HTTP_X_REQUEST_ID="chosen by the client") for _ in range(2))
+    assert request_id(one) == request_id(one) != request_id(other)
+    assert "chosen" not in request_id(one)
+
+
+def test_from_request_of_a_person_with_a_session_names_both() -> None:
+    request = RequestFactory().get("/", REMOTE_ADDR="10.0.0.1", HTTP_X_FORWARDED_FOR="198.51.100.1")
+    request.user = get_user_model()(pk=7)
+    request.session = SessionStore()
+    request.session._session_cache = {SESSION_KEY: "an-oidc-session"}
+    with override_settings(PHI_OIDC={"TRUSTED_PROXIES": ["10.0.0.1"]}):
+        actor = Actor.from_request(request)
+    assert actor.user == request.user
+    assert (actor.origin.actor, actor.origin.session) == ("7", "an-oidc-session")
+    assert (actor.origin.client_ip, actor.origin.request_id) == ("198.51.100.1", request_id(request))
+
+
+def test_from_request_before_any_middleware_is_anonymous() -> None:
+    actor = Actor.from_request(RequestFactory().get("/"))
+    assert actor.user == AnonymousUser()
+    assert (actor.origin.actor, actor.origin.session) == ("", "")

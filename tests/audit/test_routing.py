@@ -1,0 +1,53 @@
+"""Which database holds which audit table."""
+
+import pytest
+from django.apps import apps
+from django.contrib.auth import get_user_model
+
+from django_phi_oidc.audit.models import AuditEvent, AuditOutbox
+from django_phi_oidc.audit.routing import AuditRouter
+from django_phi_oidc.replay.models import SpentValue
+
+ROUTER = AuditRouter()
+
+
+def test_allow_migrate_to_the_trail_allows_its_events_alone() -> None:
+    allowed = [
+        model
+        for model in apps.get_models()
+        if ROUTER.allow_migrate("phi_audit", model._meta.app_label, model._meta.model_name)
+    ]
+    assert allowed == [AuditEvent]
+
+
+@pytest.mark.parametrize(
+    ("db", "app_label", "model_name", "allowed"),
+    [
+        ("default", "django_phi_oidc", "auditevent", True),
+        ("phi_audit", "django_phi_oidc", "AuditEvent", True),
+        ("other", "django_phi_oidc", "auditevent", False),
+        ("phi_audit", "django_phi_oidc", None, False),
+        ("phi_audit", "hospital", "auditevent", False),
+        ("phi_audit", "auth", "user", False),
+        ("default", "django_phi_oidc", "auditoutbox", None),
+        ("default", "auth", "user", None),
+        ("other", "auth", None, None),
+    ],
+)
+def test_allow_migrate_answers_for_each_place(
+    db: str, app_label: str, model_name: str | None, allowed: bool | None
+) -> None:
+    assert ROUTER.allow_migrate(db, app_label, model_name) is allowed
+
+
+def test_db_for_events_is_the_trail_and_for_the_outbox_default() -> None:
+    assert (ROUTER.db_for_read(AuditEvent), ROUTER.db_for_write(AuditEvent)) == ("phi_audit", "phi_audit")
+    assert (ROUTER.db_for_read(AuditOutbox), ROUTER.db_for_write(AuditOutbox)) == ("default", "default")
+    assert (ROUTER.db_for_read(SpentValue), ROUTER.db_for_write(get_user_model())) == (None, None)
+
+
+def test_allow_relation_to_an_event_is_refused_and_no_opinion_is_given_on_others() -> None:
+    user = get_user_model()()
+    assert ROUTER.allow_relation(user, AuditEvent()) is False
+    assert ROUTER.allow_relation(AuditOutbox(), user) is False
+    assert ROUTER.allow_relation(user, user) is None

@@ -1,0 +1,129 @@
+"""What is asked for, kept, dropped and demanded."""
+
+from typing import Any
+
+import pytest
+
+from django_phi_oidc.claims.catalog import minimize, needs_userinfo, require_essential, scopes_for
+from django_phi_oidc.declarations import ClaimDeclaration, parse_claim
+from django_phi_oidc.errors import ClaimMissing
+
+
+def declare(*names: str, **options: Any) -> dict[str, ClaimDeclaration]:
+    raw = {"purpose": "TREAT", "basis": "treatment", "retention": "session", **options}
+    return {name: parse_claim(name, raw) for name in names}
+
+
+# OIDC Core 5.4.
+SCOPES = {
+    "profile": (
+        "name family_name given_name middle_name nickname preferred_username profile picture website gender birthdate"
+        " zoneinfo locale updated_at"
+    ),
+    "email": "email email_verified",
+    "address": "address",
+    "phone": "phone_number phone_number_verified",
+}
+
+
+@pytest.mark.parametrize(
+    ("scope", "claim"), [(scope, name) for scope, names in SCOPES.items() for name in names.split()]
+)
+def test_scopes_for_a_standard_claim_is_its_scope_alone(scope: str, claim: str) -> None:
+    assert scopes_for(declare(claim)) == f"openid {scope}"
+
+
+@pytest.mark.parametrize(
+    ("claims", "scope"),
+    [
+        ((), "openid"),
+        (("groups",), "openid"),
+        (("groups", "sub"), "openid"),
+        (("phone_number", "address", "name", "email", "birthdate"), "openid profile email address phone"),
+        (("email", "groups"), "openid email"),
+        (("family_name#ja-Kana-JP",), "openid profile"),
+    ],
+)
+def test_scopes_for_several_claims_is_the_smallest_set_in_one_order(claims: tuple[str, ...], scope: str) -> None:
+    assert scopes_for(declare(*claims)) == scope
+    assert scopes_for(declare(*reversed(claims))) == scope
+
+
+def test_minimize_parts_declared_from_undeclared_and_leaves_the_protocol_out() -> None:
+    received = {
+        "iss": "https://op",
+        "sub": "248",
+        "aud": "portal",
+        "exp": 1,
+        "iat": 1,
+        "nbf": 1,
+        "auth_time": 1,
+        "nonce": "n",
+        "acr": "1",
+        "amr": ["pwd"],
+        "azp": "portal",
+        "at_hash": "h",
+        "c_hash": "h",
+        "s_hash": "h",
+        "sid": "s",
+        "jti": "j",
+        "birthdate": "1990-05-17",
+        "ssn": "078-05-1120",
+        "diagnosis": {"code": "E11"},
+    }
+    minimized = minimize(received, declare("birthdate", "address"))
+    assert minimized.kept == {"birthdate": "1990-05-17"}
+    assert minimized.dropped == ("diagnosis", "ssn")
+
+
+@pytest.mark.parametrize("value", [None, "", "  ", [], {}], ids=repr)
+def test_minimize_of_an_empty_value_neither_keeps_nor_drops(value: Any) -> None:
+    minimized = minimize({"birthdate": value, "ssn": value}, declare("birthdate"))
+    assert (minimized.kept, minimized.dropped) == ({}, ())
+
+
+@pytest.mark.parametrize("value", [False, 0, 0.0, "0", ["a"], {"a": None}, [None]], ids=repr)
+def test_minimize_of_a_value_that_only_looks_empty_keeps_it(value: Any) -> None:
+    assert minimize({"email_verified": value}, declare("email_verified")).kept == {"email_verified": value}
+
+
+def test_minimize_of_a_declared_protocol_claim_keeps_nothing() -> None:
+    assert minimize({"sub": "248"}, declare("sub")).kept == {}
+
+
+def test_minimize_of_a_name_with_a_language_takes_it_for_another_claim() -> None:
+    minimized = minimize({"name#de": "Erika", "name": "Erica"}, declare("name"))
+    assert (minimized.kept, minimized.dropped) == ({"name": "Erica"}, ("name#de",))
+
+
+def test_minimized_shows_no_value() -> None:
+    assert "1990" not in repr(minimize({"birthdate": "1990-05-17"}, declare("birthdate")))
+
+
+@pytest.mark.parametrize("kept", [{}, {"address": None}, {"address": {}}, {"birthdate": "1990-05-17"}], ids=repr)
+def test_require_essential_without_it_raises_claim_missing(kept: dict[str, Any]) -> None:
+    declared = {**declare("address", essential=True), **declare("birthdate")}
+    require_essential({"address": {"locality": "Bern"}}, declared)
+    with pytest.raises(ClaimMissing, match="address") as refused:
+        require_essential(kept, declared)
+    assert refused.value.code == "claim_missing"
+    assert "1990" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("received", "needed"),
+    [
+        ({"birthdate": "1990-05-17", "email_verified": False}, False),
+        ({"birthdate": "1990-05-17"}, True),
+        ({"birthdate": "", "email_verified": True}, True),
+        ({}, True),
+    ],
+    ids=repr,
+)
+def test_needs_userinfo_says_whether_a_declared_claim_is_missing(received: dict[str, Any], *, needed: bool) -> None:
+    assert needs_userinfo(received, declare("birthdate", "email_verified")) is needed
+
+
+def test_needs_userinfo_without_declared_claims_is_false() -> None:
+    assert needs_userinfo({}, {}) is False
+    assert needs_userinfo({}, declare("acr")) is False

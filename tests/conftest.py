@@ -1,0 +1,122 @@
+"""The choice of database, and an honest account of what was not run.
+
+A test that needs a part says so with a marker: `browser`, `node`, `redis` or `rabbitmq`. Without that part it is
+skipped, and the run ends with a list of what was skipped and why; with CI=true it fails. `postgresql` and `sqlite` mark
+a test that is about that database alone: the run on the other one leaves it out, since `make test` makes both runs.
+"""
+
+import os
+import platform
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import django
+import pytest
+from django.db import connections
+
+from tests import celery_app, databases
+from tests.parts import PARTS
+
+pytest_plugins = ["django_phi_oidc.testing"]
+
+DATABASE = databases.kind(os.environ)
+IN_CI = os.environ.get("CI", "").lower() in {"1", "true"}
+OF_NO_DATABASE = [Path(__file__).parent / name for name in ("attack", "oidc", "provider")]
+"""Folders of tests that open no database: one run of them is enough, the one on SQLite."""
+LEFT_OUT = pytest.StashKey[int]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    for marker, find in PARTS.items():
+        config.addinivalue_line("markers", f"{marker}: needs {(find.__doc__ or '').removeprefix('Return the ')}")
+    for marker in databases.KINDS:
+        config.addinivalue_line("markers", f"{marker}: is about {marker}, and left out of the run on the other one.")
+    celery_app.app.set_default()
+
+
+def pytest_report_header(config: pytest.Config) -> list[str]:
+    found = {marker: find() for marker, find in PARTS.items()}
+    parts = [f"{marker}: {part.where.split('@')[-1] or 'missing'}" for marker, part in found.items()]
+    return [
+        f"python: {platform.python_version()}, django: {django.get_version()}, database: {DATABASE}, CI: {IN_CI}",
+        f"parts: {', '.join(parts)}",
+    ]
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    for item in items:
+        if any(item.path.is_relative_to(folder) for folder in OF_NO_DATABASE):
+            item.add_marker("sqlite")
+    others = [kind for kind in databases.KINDS if kind != DATABASE]
+    left_out = [
+        item
+        for item in items
+        if not item.get_closest_marker(DATABASE) and any(item.get_closest_marker(kind) for kind in others)
+    ]
+    config.stash[LEFT_OUT] = len(left_out)
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    for marker, find in PARTS.items():
+        if item.get_closest_marker(marker) is None:
+            continue
+        missing = find().missing
+        if missing and IN_CI:
+            pytest.fail(f"{marker} is missing, and CI runs everything: {missing}", pytrace=False)
+        elif missing:
+            pytest.skip(f"{marker}: {missing}")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    reasons = Counter(_reason(report) for report in terminalreporter.stats.get("skipped", []))
+    left_out = config.stash.get(LEFT_OUT, 0)
+    if not reasons and not left_out:
+        return
+    terminalreporter.section("not run")
+    for reason, count in sorted(reasons.items()):
+        terminalreporter.line(f"{count:4} {reason}")
+    if left_out:
+        terminalreporter.line(
+            f"{left_out:4} about another database than {DATABASE}, or none: `make test` makes both runs"
+        )
+
+
+def _reason(report: pytest.TestReport | pytest.CollectReport) -> str:
+    reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+    return reason.removeprefix("Skipped: ")
+
+
+@pytest.fixture(scope="session")
+def django_db_setup(django_db_setup: None) -> Iterator[None]:
+    """Close all connections before the test database is dropped: Django itself closes that of one alias only."""
+    yield
+    connections.close_all()
+
+
+@pytest.fixture
+def chromium_path() -> str:
+    """Return the path of a Chromium; the test bears the marker `browser`."""
+    return PARTS["browser"]().where
+
+
+@pytest.fixture
+def node_path() -> str:
+    """Return the path of Node; the test bears the marker `node`."""
+    return PARTS["node"]().where
+
+
+@pytest.fixture
+def redis_url() -> str:
+    """Return the URL of a Redis server; the test bears the marker `redis`."""
+    return PARTS["redis"]().where
+
+
+@pytest.fixture
+def rabbitmq_url() -> str:
+    """Return the URL of a RabbitMQ server; the test bears the marker `rabbitmq`."""
+    return PARTS["rabbitmq"]().where

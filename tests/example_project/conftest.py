@@ -1,0 +1,46 @@
+"""The portal and its demo provider as processes of their own."""
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2] / "example_project"
+sys.path.append(str(ROOT))
+
+from portal.demo import surroundings  # noqa: E402 -- the example's packages lie beside its manage.py
+from portal.demo.processes import Processes  # noqa: E402
+
+from tests.example_project.site import Site  # noqa: E402
+
+CLAIMS = {
+    "birthdate": {"purpose": "TREAT", "basis": "identity check before treatment", "retention": "session"},
+    "address": {"purpose": "HOPERAT", "basis": "appointment letters", "retention": 86400},
+    "phone_number": {"purpose": "HOPERAT", "basis": "reminders", "retention": 1},
+}
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """Serve the portal and its provider, on SQLite files of their own, without a worker."""
+    var = tmp_path_factory.mktemp("portal")
+    portal = f"http://127.0.0.1:{surroundings.free_port()}"
+    provider = f"http://127.0.0.1:{surroundings.free_port()}"
+    environ = {
+        **{name: value for name, value in os.environ.items() if not name.startswith(surroundings.OURS)},
+        "DJANGO_DEBUG": "1",
+        "PORTAL_VAR_DIR": str(var),
+        "OIDC_ISSUER": provider,
+        "PHI_CLAIMS_JSON": json.dumps(CLAIMS),
+    }
+    with Processes(directory=ROOT, logs=var / "log", environ=environ) as processes:
+        processes.run("migrate", "manage.py", "migrate")
+        processes.python("provider", "manage.py", "demo_provider", "--portal", portal)
+        address = portal.removeprefix("http://")
+        processes.python("portal", "manage.py", "runserver", "--noreload", address)
+        processes.wait_until_answers("provider", f"{provider}/.well-known/openid-configuration")
+        processes.wait_until_answers("portal", f"{portal}/healthz")
+        yield Site(portal=portal, provider=provider, var=var)

@@ -1,0 +1,87 @@
+"""The whole demo, as `make demo` starts it."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from portal.demo import surroundings
+
+from tests.example_project.conftest import ROOT
+
+pytestmark = pytest.mark.sqlite
+TOKEN = re.compile(r"eyJ[\w-]+\.|\b[ar]t_[\w-]{20,}|[?&](code|state)=")
+
+
+def start(**variables: str) -> subprocess.Popen[str]:
+    environ = {name: value for name, value in os.environ.items() if not name.startswith((*surroundings.OURS, "PORT"))}
+    return subprocess.Popen(
+        [sys.executable, str(ROOT / "manage.py"), "demo"],
+        env={**environ, **variables},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def alive_under(var: Path) -> list[str]:
+    """Return the command lines of processes that run in that demo's directory."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if f"PORTAL_VAR_DIR={var}\0".encode() in (process / "environ").read_bytes():
+                found.append((process / "cmdline").read_bytes().replace(b"\0", b" ").decode())
+        except OSError:
+            continue
+    return found
+
+
+def directory_in(output: str) -> Path:
+    return Path(re.search(r"Databases, queue and logs: (.+)", output)[1]).resolve()
+
+
+@pytest.mark.parametrize("which", ["first", "second"])
+def test_demo_without_a_terminal_tells_the_story_and_leaves_nothing_running(which: str) -> None:
+    with start() as demo:
+        output = demo.communicate(timeout=180)[0]
+    assert demo.returncode == 0, output
+    assert "11 of 11 steps held." in output
+    assert "✗" not in output
+    assert "login.refused    failure signature_invalid" in output
+    assert not TOKEN.search(output)
+    assert alive_under(directory_in(output)) == []
+
+
+def test_demo_that_cannot_have_its_port_says_so_and_leaves_nothing_running() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken, start(PORT=str(taken.getsockname()[1])) as demo:
+        output = demo.communicate(timeout=120)[0]
+    assert demo.returncode == 1
+    assert "portal did not start" in output
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_demo_that_is_interrupted_stops_its_processes(number: signal.Signals) -> None:
+    with start() as demo:
+        assert demo.stdout is not None
+        output = ""
+        while "✓" not in output:
+            line = demo.stdout.readline()
+            assert line, output
+            output += line
+        running = [var for var in (ROOT / "var").glob("demo-*") if var.is_dir() and len(alive_under(var)) >= 4]
+        demo.send_signal(number)
+        rest: Any = demo.communicate(timeout=60)[0]
+    assert demo.returncode == 128 + number, output + rest
+    assert running
+    deadline = time.monotonic() + 5
+    while any(alive_under(var) for var in running) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert [process for var in running for process in alive_under(var)] == []

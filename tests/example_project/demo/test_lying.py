@@ -1,0 +1,44 @@
+"""The demo provider's control: its own client alone may order a lie, and it lies once."""
+
+from collections.abc import Iterator
+
+import pytest
+from portal.demo import lying
+from portal.demo.browser import Browser
+
+from django_phi_oidc.attack.op import Client, DemoProvider, demo_accounts
+
+CLIENT = Client("portal", "a secret: for + tests", ["http://127.0.0.1:1/callback"])
+
+
+@pytest.fixture
+def provider() -> Iterator[DemoProvider]:
+    provider = DemoProvider([CLIENT], demo_accounts())
+    provider.mutate = lying.Control(provider, CLIENT)
+    with provider.running():
+        yield provider
+
+
+def order(provider: DemoProvider, secret: str, lie: str) -> int:
+    answer = Browser().post(provider.issuer + lying.LIE, {"next": lie}, client=(CLIENT.client_id, secret))
+    return answer.status
+
+
+def test_lie_ordered_by_the_client_is_taken(provider: DemoProvider) -> None:
+    assert order(provider, CLIENT.client_secret, lying.FORGED_SIGNATURE) == 200
+
+
+def test_lie_ordered_by_somebody_else_is_refused(provider: DemoProvider) -> None:
+    assert order(provider, "another", lying.FORGED_SIGNATURE) == 401
+
+
+def test_lie_of_an_unknown_kind_is_refused(provider: DemoProvider) -> None:
+    assert order(provider, CLIENT.client_secret, "none") == 400
+
+
+def test_control_without_credentials_is_refused(provider: DemoProvider) -> None:
+    assert Browser().open(provider.issuer + lying.LIE).status == 401
+
+
+def test_unknown_address_stays_unknown(provider: DemoProvider) -> None:
+    assert Browser().open(f"{provider.issuer}/_demo/other").status == 404

@@ -1,0 +1,169 @@
+"""Each page in Chromium: no finding of axe-core, nothing wider than the window, in light and in dark."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from tests.example_project.site import PASSWORDS, Site
+from tests.parts import INTEROP, PARTS
+
+CHROMIUM = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+AXE = INTEROP / "node_modules" / "axe-core" / "axe.min.js"
+# The portal has SQLite files of its own here, so one of the two runs is enough.
+pytestmark = [pytest.mark.browser, pytest.mark.sqlite]
+
+Go = Callable[[Any, Site], None]
+
+
+def sign_in(page: Any, site: Site) -> None:
+    page.goto(f"{site.portal}/portal/")
+    page.fill("#username", "amina")
+    page.fill("#password", PASSWORDS["amina"])
+    page.click("button[value=sign-in]")
+    page.wait_for_url("**/portal/")
+
+
+def signed_in(path: str) -> Go:
+    def go(page: Any, site: Site) -> None:
+        sign_in(page, site)
+        page.goto(site.portal + path)
+
+    return go
+
+
+def anonymous(path: str) -> Go:
+    def go(page: Any, site: Site) -> None:
+        page.goto(site.portal + path)
+
+    return go
+
+
+def revealed(page: Any, site: Site) -> None:
+    signed_in("/portal/profile/")(page, site)
+    page.click("text=Show my details")
+    page.wait_for_selector("[data-claim=birthdate]")
+
+
+def refused_purpose(page: Any, site: Site) -> None:
+    signed_in("/portal/profile/")(page, site)
+    page.eval_on_selector("input[name=purpose]", "choice => { choice.value = 'HMARKT' }")
+    page.click("text=Show my details")
+    page.wait_for_selector(".notice")
+
+
+def no_purpose(page: Any, site: Site) -> None:
+    signed_in("/portal/profile/")(page, site)
+    page.eval_on_selector("input[name=purpose]", "choice => { choice.checked = false }")
+    page.click("text=Show my details")
+    page.wait_for_selector("#fault")
+
+
+def signed_out(page: Any, site: Site) -> None:
+    signed_in("/portal/")(page, site)
+    page.click("text=Sign out")
+    page.wait_for_url("**/oidc/logged-out/**")
+
+
+def expired_form(page: Any, site: Site) -> None:
+    signed_in("/portal/")(page, site)
+    page.eval_on_selector("form [name=csrfmiddlewaretoken]", "field => { field.value = 'x' }")
+    page.click("text=Sign out")
+    page.wait_for_selector(".notice")
+
+
+PAGES: dict[str, tuple[Go, str]] = {
+    "home": (anonymous("/"), "Your care, in one place"),
+    "home signed in": (signed_in("/"), "Your care, in one place"),
+    "portal": (signed_in("/portal/"), "Welcome"),
+    "profile": (signed_in("/portal/profile/"), "My details"),
+    "profile revealed": (revealed, "My details"),
+    "profile without a purpose": (no_purpose, "My details"),
+    "profile refused": (refused_purpose, "That can’t be opened"),
+    "admin refused": (signed_in("/admin/"), "For the clinic’s staff"),
+    "expired form": (expired_form, "This form has expired"),
+    "sign-in refused": (anonymous("/oidc/callback/?state=none&code=none"), ""),
+    "signed out": (signed_out, "You are signed out"),
+    "provider's login": (anonymous("/portal/"), "Sign in"),
+}
+LOOKS = [(320, "light"), (320, "dark"), (1280, "light"), (1280, "dark")]
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Any]:
+    """Start the Chromium that the run found. For this module alone: playwright leaves an event loop running in the
+    thread, and Django's synchronous parts refuse to work beside one."""
+    from playwright.sync_api import sync_playwright  # noqa: PLC0415 -- only where the marker let the test through
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=PARTS["browser"]().where, args=[*CHROMIUM])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(chromium: Any) -> Iterator[Any]:
+    context = chromium.new_context()
+    yield context.new_page()
+    context.close()
+
+
+@pytest.mark.node
+@pytest.mark.parametrize("name", PAGES)
+def test_page_in_every_look_is_accessible_and_fits(name: str, site: Site, page: Any) -> None:
+    go, heading = PAGES[name]
+    faults: list[str] = []
+    page.on("pageerror", lambda error: faults.append(str(error)))
+    go(page, site)
+    assert heading in page.inner_text("h1")
+    page.evaluate(AXE.read_text())
+    for width, scheme in LOOKS:
+        page.set_viewport_size({"width": width, "height": 800})
+        page.emulate_media(color_scheme=scheme)
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        found = page.evaluate("axe.run({resultTypes: ['violations', 'incomplete']})")
+        assert [rule["id"] for rule in found["violations"]] == []
+        assert [rule["id"] for rule in found["incomplete"] if rule["id"] == "color-contrast"] == []
+    assert faults == []
+
+
+def test_page_by_keyboard_shows_focus_and_skips_to_content(site: Site, page: Any) -> None:
+    page.goto(f"{site.portal}/")
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.textContent") == "Skip to the content"
+    assert page.evaluate("document.activeElement.getBoundingClientRect().top >= 0")
+    page.keyboard.press("Enter")
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.textContent") == "Sign in"
+    assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
+
+
+def test_page_without_script_signs_in_reveals_and_signs_out(site: Site, chromium: Any) -> None:
+    context = chromium.new_context(java_script_enabled=False)
+    page = context.new_page()
+    sign_in(page, site)
+    page.click("text=See my details")
+    page.click("text=Show my details")
+    assert "1984-03-09" in page.inner_text("[data-claim=birthdate]")
+    page.click("text=Sign out")
+    page.wait_for_url("**/oidc/logged-out/**")
+    page.goto(f"{site.portal}/portal/")
+    assert page.url.startswith(site.provider)
+    context.close()
+
+
+def test_page_asks_nothing_of_other_hosts(site: Site, page: Any) -> None:
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    revealed(page, site)
+    assert asked
+    assert [url for url in asked if not url.startswith((site.portal, site.provider))] == []
+    assert [url for url in asked if url.endswith(".js")] == []

@@ -1,0 +1,20 @@
+"""Host projects' backends, as good and as bad as they come."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from django_phi_oidc.backends import OIDCAuthenticationBackend
+
+
+class Raising(OIDCAuthenticationBackend):
+    """A hook of the host's that fails after everything was verified."""
+
+    def create_user(self, claims: Mapping[str, Any]) -> Any:
+        raise RuntimeError("the host's own fault")
+
+
+class Refusing(OIDCAuthenticationBackend):
+    """A host that lets nobody in."""
+
+    def authenticate(self, request: Any, *, sign_in: Any, **kwargs: Any) -> None:
+        return None

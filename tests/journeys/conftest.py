@@ -1,0 +1,103 @@
+"""The portal and the demo provider, each on a socket, in this process."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from django_phi_oidc.attack.op import Client, DemoProvider, TLSFiles, demo_accounts
+from django_phi_oidc.audit.models import AuditEvent
+from tests.tls import Authority, found_authority
+
+from .browser import Browser
+
+SECRET = "s3cret & ümlaut:/+"
+EVERYTHING = {"databases": ["default", "phi_audit"], "transaction": True}
+
+
+def declaration(op: DemoProvider, **options: Any) -> dict[str, Any]:
+    """Return a provider as a project declares it."""
+    http = {} if op.tls else {"allow_loopback_http": True}
+    return {"issuer": op.issuer, "client_id": "portal", "client_secret": SECRET, **http, **options}
+
+
+def client(base: str, client_id: str = "portal") -> Client:
+    """Return the portal's registration at the provider."""
+    return Client(
+        client_id,
+        SECRET,
+        [f"{base}/oidc/callback/", f"{base}/oidc/other/callback/"],
+        post_logout_redirect_uris=[f"{base}/oidc/logged-out/"],
+    )
+
+
+@pytest.fixture(scope="session")
+def _http_op() -> Iterator[DemoProvider]:
+    op = DemoProvider(accounts=demo_accounts())
+    with op.running():
+        yield op
+
+
+@pytest.fixture(scope="session")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return found_authority(tmp_path_factory.mktemp("authority"), "trusted")
+
+
+@pytest.fixture(scope="session")
+def other_authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return found_authority(tmp_path_factory.mktemp("other"), "other")
+
+
+@pytest.fixture(scope="session")
+def _tls_op(authority: Authority) -> Iterator[DemoProvider]:
+    certificate = authority.certify("127.0.0.1")
+    op = DemoProvider(accounts=demo_accounts(), tls=TLSFiles(certificate, certificate))
+    with op.running():
+        yield op
+
+
+@pytest.fixture
+def portal(live_server: Any, settings: Any) -> str:
+    """Return the address of the portal."""
+    settings.ROOT_URLCONF = "tests.journeys.urls"
+    settings.LOGIN_URL = "oidc_authentication_init"
+    return str(live_server.url)
+
+
+def _honest(op: DemoProvider, portal: str) -> Iterator[DemoProvider]:
+    op.register(client(portal))
+    with op.state.lock:
+        op.state.tokens.clear()
+        op.state.requests.clear()
+    try:
+        yield op
+    finally:
+        op.mutate = op.intercept = None
+        op.signing_alg = "RS256"
+        op.state.scope_claims_in_id_token = False
+
+
+@pytest.fixture
+def op(_http_op: DemoProvider, portal: str, settings: Any) -> Iterator[DemoProvider]:
+    """The demo provider over http on loopback, declared as the portal's default one."""
+    settings.PHI_OIDC = {**settings.PHI_OIDC, "PROVIDERS": {"default": declaration(_http_op)}}
+    yield from _honest(_http_op, portal)
+
+
+@pytest.fixture
+def tls_op(_tls_op: DemoProvider, portal: str, settings: Any, authority: Authority) -> Iterator[DemoProvider]:
+    """The demo provider over TLS, declared with the CA that signed its certificate."""
+    declared = declaration(_tls_op, ca_bundle=authority.path)
+    settings.PHI_OIDC = {**settings.PHI_OIDC, "PROVIDERS": {"default": declared}}
+    yield from _honest(_tls_op, portal)
+
+
+@pytest.fixture
+def browser(portal: str) -> Browser:
+    """A fresh browser."""
+    return Browser(portal)
+
+
+def events(**fields: Any) -> list[AuditEvent]:
+    """Return the trail's events of that kind, oldest first."""
+    return list(AuditEvent.objects.filter(**fields).order_by("id"))

@@ -1,0 +1,13 @@
+"""tests.settings for a portal in a process of its own, as its environment says."""
+
+import json
+import os
+
+from tests.settings import *  # noqa: F403
+from tests.settings import DATABASES, PHI_OIDC
+
+ROOT_URLCONF = "tests.journeys.urls"
+LOGIN_URL = "oidc_authentication_init"
+PHI_OIDC = {**PHI_OIDC, **json.loads(os.environ["TEST_PHI_OIDC"])}
+DATABASES["default"]["ATOMIC_REQUESTS"] = os.environ.get("TEST_ATOMIC_REQUESTS") == "1"
+AUTHENTICATION_BACKENDS = [os.environ.get("TEST_BACKEND", "django_phi_oidc.backends.OIDCAuthenticationBackend")]

@@ -1,0 +1,64 @@
+"""A portal in a process of its own: `python -m tests.journeys.serving` prints its port and serves until killed."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from socketserver import ThreadingMixIn
+from typing import Any
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
+
+from django.conf import settings
+from django.core.wsgi import get_wsgi_application
+
+from tests.databases import child_environment
+
+
+class Server(ThreadingMixIn, WSGIServer):
+    """A thread for each request, and room for all of a barrier's at once."""
+
+    daemon_threads = True
+    request_queue_size = 128
+
+
+class Quiet(WSGIRequestHandler):
+    """Logs nothing."""
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Say nothing."""
+
+
+@contextmanager
+def portal_process(phi_oidc: Mapping[str, Any], *, port: int = 0, **environment: str) -> Iterator[str]:
+    """Run a portal on the running test's databases; give its address."""
+    child = subprocess.Popen(
+        [sys.executable, "-m", "tests.journeys.serving", str(port)],
+        env={
+            **child_environment(os.environ, settings.DATABASES),
+            "DJANGO_SETTINGS_MODULE": "tests.journeys.process_settings",
+            "TEST_PHI_OIDC": json.dumps(phi_oidc),
+            **environment,
+        },
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert child.stdout is not None
+    try:
+        yield f"http://127.0.0.1:{int(child.stdout.readline())}"
+    finally:
+        child.kill()
+        child.wait()
+        child.stdout.close()
+
+
+def main() -> None:
+    """Serve."""
+    server = make_server("127.0.0.1", int(sys.argv[1]), get_wsgi_application(), Server, Quiet)
+    print(server.server_port, flush=True)
+    server.serve_forever()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,110 @@
+"""A pending sign-in is one sealed cookie that opens under its own name alone."""
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.http import HttpRequest, HttpResponse
+from django.test import RequestFactory
+
+from django_phi_oidc import clock, entropy, errors
+from django_phi_oidc.login.pending import Pending, issued_nonce, keep, make_nonce, take
+
+pytestmark = pytest.mark.django_db(databases=["default", "phi_audit"])
+
+
+def pending(**changes: Any) -> Pending:
+    given = {
+        "provider": "default",
+        "nonce": "a-nonce",
+        "code_verifier": "a-verifier",
+        "redirect_uri": "https://testserver/oidc/callback/",
+        "next_url": "/portal/",
+        "started_at": clock.now().timestamp(),
+    }
+    return Pending(**{**given, **changes})
+
+
+def a_request(*, secure: bool = True, cookies: dict[str, str] | None = None) -> HttpRequest:
+    request = RequestFactory().get("/oidc/callback/", secure=secure)
+    request.COOKIES = cookies or {}
+    return request
+
+
+def kept(state: str, *, secure: bool = True, **changes: Any) -> HttpResponse:
+    response = HttpResponse()
+    keep(response, a_request(secure=secure), state, pending(**changes))
+    return response
+
+
+def cookies_of(response: HttpResponse) -> dict[str, str]:
+    return {name: morsel.value for name, morsel in response.cookies.items()}
+
+
+@pytest.mark.parametrize(("secure", "prefix"), [(True, "__Host-phi_oidc_"), (False, "phi_oidc_")])
+def test_keep_sets_a_cookie_that_scripts_and_other_sites_do_not_see(secure: bool, prefix: str) -> None:
+    ((name, morsel),) = kept("a-state", secure=secure).cookies.items()
+    assert name.startswith(prefix)
+    assert "a-state" not in name
+    assert (morsel["httponly"], morsel["samesite"], morsel["path"]) == (True, "Lax", "/")
+    assert (bool(morsel["secure"]), morsel["max-age"], morsel["domain"]) == (secure, 600, "")
+    for secret in ("a-nonce", "a-verifier", "/portal/"):
+        assert secret not in morsel.value
+
+
+def test_take_gives_what_was_kept_once() -> None:
+    request = a_request(cookies=cookies_of(kept("a-state")))
+    assert take(request, "a-state", now=clock.now()).nonce == "a-nonce"
+    with pytest.raises(errors.StateReplayed):
+        take(request, "a-state", now=clock.now())
+
+
+def test_take_of_a_cookie_moved_to_another_state_is_refused() -> None:
+    own, other = cookies_of(kept("own")), cookies_of(kept("other"))
+    moved = dict(zip(own, other.values(), strict=True))
+    with pytest.raises(errors.StateUnknown):
+        take(a_request(cookies=moved), "own", now=clock.now())
+    assert take(a_request(cookies=own), "own", now=clock.now()).nonce == "a-nonce"
+
+
+@pytest.mark.parametrize("damage", [lambda text: text[:-4], lambda text: "x" + text, lambda text: "", lambda text: "ü"])
+def test_take_of_a_damaged_cookie_is_refused(damage: Any) -> None:
+    cookies = cookies_of(kept("a-state"))
+    damaged = {name: damage(text) for name, text in cookies.items()}
+    with pytest.raises(errors.StateUnknown):
+        take(a_request(cookies=damaged), "a-state", now=clock.now())
+    assert take(a_request(cookies=cookies), "a-state", now=clock.now()).provider == "default"
+
+
+@pytest.mark.parametrize(("age", "refused"), [(601, True), (599, False)])
+def test_take_after_ten_minutes_is_refused(age: int, refused: bool) -> None:
+    request = a_request(cookies=cookies_of(kept("a-state")))
+    later = clock.now() + timedelta(seconds=age)
+    if refused:
+        with pytest.raises(errors.StateExpired):
+            take(request, "a-state", now=later)
+    else:
+        assert take(request, "a-state", now=later).provider == "default"
+
+
+def test_keep_drops_the_unreadable_first_then_the_oldest() -> None:
+    cookies: dict[str, str] = {"__Host-phi_oidc_nonsense": "x", "sessionid": "y"}
+    for age in range(5):
+        cookies |= cookies_of(kept(f"state-{age}", started_at=clock.now().timestamp() - age))
+    response = HttpResponse()
+    keep(response, a_request(cookies=cookies), "new", pending())
+    dropped = {name for name, morsel in response.cookies.items() if morsel["max-age"] == 0}
+    oldest = next(iter(cookies_of(kept("state-4"))))
+    assert dropped == {"__Host-phi_oidc_nonsense", oldest}
+    assert all(response.cookies[name]["secure"] for name in dropped), "a browser keeps __Host- from anything else"
+
+
+def test_make_nonce_makes_one_that_is_known_again_and_that_nobody_else_makes(settings: Any) -> None:
+    nonce = make_nonce()
+    assert make_nonce() != nonce
+    assert issued_nonce(nonce)
+    newer_first = list(reversed(settings.PHI_OIDC["ENCRYPTION_KEYS"]))
+    settings.PHI_OIDC = {**settings.PHI_OIDC, "ENCRYPTION_KEYS": newer_first}
+    assert issued_nonce(nonce), "an older key still knows it"
+    for foreign in (entropy.token_b64url(48), nonce[:-4], "", "ü", nonce[:-1] + ("A" if nonce[-1] != "A" else "B")):
+        assert not issued_nonce(foreign)

@@ -1,0 +1,236 @@
+"""R3 and R4. Spec: Core 3.1.2, RFC 6749 4.1, RFC 7636, RFC 9207."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from django_phi_oidc.declarations import ProviderDeclaration
+from django_phi_oidc.errors import (
+    CallbackError,
+    CodeMissing,
+    IssMismatch,
+    IssMissing,
+    ParameterRepeated,
+    ProviderError,
+    StateMissing,
+    StateUnknown,
+)
+from django_phi_oidc.oidc.authorization import (
+    AuthorizationRequest,
+    build_authorization_url,
+    code_challenge,
+    judge_authorization_response,
+    read_state,
+)
+from django_phi_oidc.oidc.metadata import ProviderMetadata
+
+OP = "https://op.example"
+# RFC 7636 appendix B.
+VERIFIER = "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk"
+CHALLENGE = "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM"
+REQUEST = AuthorizationRequest(
+    state="the-state", nonce="the-nonce", code_verifier=VERIFIER, redirect_uri="https://rp.example/callback/?a=b&c"
+)
+Declare = Callable[..., ProviderDeclaration]
+
+
+def query_of(url: str) -> dict[str, list[str]]:
+    return parse_qs(urlsplit(url).query, keep_blank_values=True, strict_parsing=True)
+
+
+def test_code_challenge_example_of_rfc_7636_is_its_challenge() -> None:
+    assert code_challenge(VERIFIER) == CHALLENGE
+
+
+def test_build_authorization_url_plain_declaration_sends_the_code_flow_with_pkce(
+    metadata: ProviderMetadata, declare: Declare
+) -> None:
+    url = build_authorization_url(metadata=metadata, declaration=declare(), request=REQUEST, scope="openid profile")
+    assert url.startswith(f"{OP}/authorize?")
+    assert query_of(url) == {
+        "response_type": ["code"],
+        "client_id": ["portal"],
+        "redirect_uri": [REQUEST.redirect_uri],
+        "scope": ["openid profile"],
+        "state": ["the-state"],
+        "nonce": ["the-nonce"],
+        "code_challenge": [CHALLENGE],
+        "code_challenge_method": ["S256"],
+    }
+
+
+def test_build_authorization_url_declared_options_are_sent(metadata: ProviderMetadata, declare: Declare) -> None:
+    declaration = declare(acr_values=("urn:a", "urn:b"), max_age=0, prompt="login", ui_locales="de fr")
+    claims = {"id_token": {"birthdate": {"essential": True}}}
+    url = build_authorization_url(
+        metadata=metadata, declaration=declaration, request=REQUEST, scope="openid", claims=claims
+    )
+    query = query_of(url)
+    assert (query["acr_values"], query["max_age"], query["prompt"], query["ui_locales"]) == (
+        ["urn:a urn:b"],
+        ["0"],
+        ["login"],
+        ["de fr"],
+    )
+    assert json.loads(query["claims"][0]) == claims
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "start"),
+    [
+        (f"{OP}/authorize", f"{OP}/authorize?response_type="),
+        (f"{OP}/authorize?", f"{OP}/authorize?response_type="),
+        (f"{OP}/authorize?tenant=a%20b", f"{OP}/authorize?tenant=a%20b&response_type="),
+        (f"{OP}/authorize?tenant=a&", f"{OP}/authorize?tenant=a&response_type="),
+    ],
+)
+def test_build_authorization_url_query_of_the_endpoint_is_kept(
+    metadata: ProviderMetadata, declare: Declare, endpoint: str, start: str
+) -> None:
+    changed = replace(metadata, authorization_endpoint=endpoint)
+    url = build_authorization_url(metadata=changed, declaration=declare(), request=REQUEST, scope="openid")
+    assert url.startswith(start)
+
+
+def test_build_authorization_url_never_holds_secret_or_verifier(metadata: ProviderMetadata, declare: Declare) -> None:
+    url = build_authorization_url(
+        metadata=metadata, declaration=declare(client_secret="topsecret"), request=REQUEST, scope="openid"
+    )
+    assert "topsecret" not in url
+    assert VERIFIER not in url
+
+
+def test_authorization_request_repr_shows_nothing() -> None:
+    assert not any(value in repr(REQUEST) for value in ("the-state", "the-nonce", VERIFIER, "rp.example"))
+
+
+STATE_ROWS = [
+    pytest.param(StateMissing, {"state": ["s"]}, {}, id="state_missing: absent"),
+    pytest.param(StateMissing, {"state": ["s"]}, {"state": [""]}, id="state_missing: empty"),
+    pytest.param(StateMissing, {"state": ["s"]}, {"state": []}, id="state_missing: no value"),
+    pytest.param(StateUnknown, {"state": ["s"]}, {"state": ["ſ"]}, id="state_unknown: not ASCII"),
+    pytest.param(StateUnknown, {"state": ["s"]}, {"state": ["\ud800"]}, id="state_unknown: lone surrogate"),
+    *[
+        pytest.param(
+            ParameterRepeated,
+            {"state": ["s"], name: ["s"]},
+            {"state": ["s"], name: ["s", "s"]},
+            id=f"parameter_repeated: {name}",
+        )
+        for name in ("state", "code", "iss", "error")
+    ],
+]
+
+
+@pytest.mark.parametrize(("error", "accepted", "refused"), STATE_ROWS)
+def test_read_state_one_thing_wrong_is_refused(
+    error: type[CallbackError], accepted: dict[str, list[str]], refused: dict[str, list[str]]
+) -> None:
+    assert read_state(accepted) == "s"
+    with pytest.raises(error) as caught:
+        read_state(refused)
+    assert type(caught.value) is error
+
+
+CODE = {"code": ["c"]}
+ERROR = {"error": ["access_denied"]}
+RESPONSE_ROWS = [
+    # error, OP advertises iss, accepted, refused
+    pytest.param(ParameterRepeated, False, CODE, {"code": ["c", "c"]}, id="parameter_repeated: code"),
+    pytest.param(ParameterRepeated, False, CODE, {**CODE, "state": ["s", "s"]}, id="parameter_repeated: state"),
+    pytest.param(
+        ParameterRepeated, False, {**CODE, "iss": [OP]}, {**CODE, "iss": [OP, OP]}, id="parameter_repeated: iss"
+    ),
+    pytest.param(ParameterRepeated, False, CODE, {"error": ["a", "b"]}, id="parameter_repeated: error"),
+    pytest.param(
+        IssMismatch, True, {**CODE, "iss": [OP]}, {**CODE, "iss": ["https://evil.example"]}, id="iss_mismatch"
+    ),
+    pytest.param(
+        IssMismatch, False, {**CODE, "iss": [OP]}, {**CODE, "iss": [OP + "/"]}, id="iss_mismatch: a slash more"
+    ),
+    pytest.param(IssMismatch, False, CODE, {**CODE, "iss": [""]}, id="iss_mismatch: empty"),
+    pytest.param(
+        IssMismatch, False, {**CODE, "iss": [OP]}, {**ERROR, "iss": ["x"]}, id="iss_mismatch: before the error"
+    ),
+    pytest.param(IssMissing, True, {**CODE, "iss": [OP]}, CODE, id="iss_missing"),
+    pytest.param(IssMissing, True, {**CODE, "iss": [OP]}, ERROR, id="iss_missing: before the error"),
+    pytest.param(ProviderError, False, CODE, ERROR, id="provider_error"),
+    pytest.param(ProviderError, False, CODE, {**CODE, **ERROR}, id="provider_error: beside a code"),
+    pytest.param(ProviderError, True, {**CODE, "iss": [OP]}, {**ERROR, "iss": [OP]}, id="provider_error: with iss"),
+    pytest.param(CodeMissing, False, CODE, {}, id="code_missing: absent"),
+    pytest.param(CodeMissing, False, CODE, {"code": [""]}, id="code_missing: empty"),
+    pytest.param(CodeMissing, False, CODE, {"code": [], "error": [""]}, id="code_missing: empty error"),
+    pytest.param(CodeMissing, False, CODE, {"code": ["c\n"]}, id="code_missing: control character"),
+    pytest.param(CodeMissing, False, CODE, {"code": ["ç"]}, id="code_missing: not ASCII"),
+    pytest.param(CodeMissing, False, CODE, {"code": ["\ud800"]}, id="code_missing: lone surrogate"),
+]
+
+
+@pytest.mark.parametrize(("error", "advertised", "accepted", "refused"), RESPONSE_ROWS)
+def test_judge_authorization_response_one_thing_wrong_is_refused(
+    metadata: ProviderMetadata,
+    error: type[CallbackError],
+    advertised: bool,
+    accepted: dict[str, list[str]],
+    refused: dict[str, list[str]],
+) -> None:
+    told = replace(metadata, authorization_response_iss_parameter_supported=advertised)
+    assert judge_authorization_response(accepted, metadata=told) == "c"
+    with pytest.raises(error) as caught:
+        judge_authorization_response(refused, metadata=told)
+    assert type(caught.value) is error
+
+
+def test_judge_authorization_response_every_code_of_r4_has_a_row() -> None:
+    tabled = {row.values[0].code for row in (*STATE_ROWS, *RESPONSE_ROWS)}
+    of_the_keeper_of_states = {"state_replayed", "state_expired"}
+    assert {error.code for error in CallbackError.__subclasses__()} - of_the_keeper_of_states == tabled
+
+
+@pytest.mark.parametrize(
+    ("sent", "kept"),
+    [
+        ("access_denied", "access_denied"),
+        ("login_required", "login_required"),
+        ("interaction_required", "interaction_required"),
+        ("temporarily_unavailable", "temporarily_unavailable"),
+        ("unmet_authentication_requirements", "unmet_authentication_requirements"),
+        ("Access_Denied", "other"),
+        ("sub=248289761001", "other"),
+        ("<script>", "other"),
+        ("a" * 10_000, "other"),
+    ],
+)
+def test_judge_authorization_response_error_is_kept_as_a_registered_code(
+    metadata: ProviderMetadata, sent: str, kept: str
+) -> None:
+    parameters = {"error": [sent], "error_description": ["Jane Doe, born 1970"]}
+    with pytest.raises(ProviderError) as caught:
+        judge_authorization_response(parameters, metadata=metadata)
+    assert caught.value.error == kept
+    assert "Jane" not in f"{caught.value!r} {vars(caught.value)}"
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from(["code", "state", "iss", "error", "x"]),
+        st.lists(st.text(alphabet=st.characters(exclude_categories=())) | st.just(OP), max_size=2),
+    ),
+    st.booleans(),
+)
+def test_judge_authorization_response_anything_gives_a_code_or_a_callback_error(
+    metadata: ProviderMetadata, parameters: dict[str, Any], advertised: bool
+) -> None:
+    told = replace(metadata, authorization_response_iss_parameter_supported=advertised)
+    for judge in (lambda: judge_authorization_response(parameters, metadata=told), lambda: read_state(parameters)):
+        try:
+            result: object = judge()
+        except CallbackError as error:
+            result = error
+        assert isinstance(result, str | CallbackError)

@@ -1,0 +1,317 @@
+"""R2 and the https rule of R1: what the OP says of itself. Spec: Discovery 3 and 4."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from django_phi_oidc.declarations import ProviderDeclaration
+from django_phi_oidc.errors import (
+    AlgUnsupported,
+    IssuerMismatch,
+    MetadataError,
+    MetadataInvalid,
+    PairwiseUnsupported,
+    RevocationUnsupported,
+    SignInRefused,
+    TransportNotHTTPS,
+)
+from django_phi_oidc.oidc.metadata import (
+    ProviderMetadata,
+    build_jwks_request,
+    build_metadata_request,
+    check_https,
+    judge_jwks,
+    judge_metadata,
+    metadata_url,
+)
+from django_phi_oidc.oidc.transport import Response
+
+OP = "https://op.example"
+DOCUMENT = {
+    "issuer": OP,
+    "authorization_endpoint": f"{OP}/authorize",
+    "token_endpoint": f"{OP}/token",
+    "jwks_uri": f"{OP}/jwks",
+    "userinfo_endpoint": f"{OP}/userinfo",
+    "revocation_endpoint": f"{OP}/revoke",
+    "introspection_endpoint": f"{OP}/introspect",
+    "end_session_endpoint": f"{OP}/end",
+    "response_types_supported": ["code"],
+    "subject_types_supported": ["public", "pairwise"],
+    "id_token_signing_alg_values_supported": ["PS256", "RS256"],
+    "token_endpoint_auth_methods_supported": ["client_secret_post"],
+    "authorization_response_iss_parameter_supported": True,
+}
+ABSENT = object()
+Declare = Callable[..., ProviderDeclaration]
+
+
+def document(**changes: Any) -> dict[str, Any]:
+    return {name: value for name, value in {**DOCUMENT, **changes}.items() if value is not ABSENT}
+
+
+def response(members: Any, status: int = 200) -> Response:
+    body = members if isinstance(members, bytes) else json.dumps(members).encode()
+    return Response(status=status, headers={"content-type": "application/json"}, body=body)
+
+
+ENDPOINTS = [name for name in DOCUMENT if name.endswith(("endpoint", "_uri"))]
+REQUIRED = ["authorization_endpoint", "token_endpoint", "jwks_uri"]
+TABLES: dict[type[SignInRefused], list[tuple[str, dict[str, Any], Any, dict[str, Any], Any]]] = {
+    # name, declaration, accepted document, declaration, refused document
+    IssuerMismatch: [
+        ("another host", {}, document(), {}, document(issuer="https://evil.example")),
+        ("a slash more", {}, document(), {}, document(issuer=OP + "/")),
+        ("a slash less", {"issuer": OP + "/"}, document(issuer=OP + "/"), {"issuer": OP + "/"}, document()),
+        ("upper case", {}, document(), {}, document(issuer="https://OP.example")),
+        ("default port", {}, document(), {}, document(issuer=OP + ":443")),
+        ("missing", {}, document(), {}, document(issuer=ABSENT)),
+        ("a list", {}, document(), {}, document(issuer=[OP])),
+    ],
+    MetadataInvalid: [
+        *[(f"no {name}", {}, document(), {}, document(**{name: ABSENT})) for name in REQUIRED],
+        *[(f"{name} is a list", {}, document(), {}, document(**{name: [DOCUMENT[name]]})) for name in ENDPOINTS],
+        *[(f"{name} is empty", {}, document(), {}, document(**{name: ""})) for name in ENDPOINTS],
+        ("subject types as text", {}, document(), {}, document(subject_types_supported="pairwise")),
+        ("a subject type is a number", {}, document(), {}, document(subject_types_supported=["pairwise", 1])),
+        ("algs as text", {}, document(), {}, document(id_token_signing_alg_values_supported="PS256")),
+        ("auth methods null", {}, document(), {}, document(token_endpoint_auth_methods_supported=None)),
+        ("iss flag as text", {}, document(), {}, document(authorization_response_iss_parameter_supported="true")),
+        ("a list", {}, document(), {}, [document()]),
+        ("HTML", {}, document(), {}, b"<html></html>"),
+        ("empty", {}, document(), {}, b""),
+        ("absurd nesting", {}, document(x=[[]]), {}, b'{"x":' + b"[" * 100_000),
+        ("issuer twice", {}, document(), {}, b'{"issuer":"a",' + json.dumps(DOCUMENT).encode()[1:]),
+    ],
+    TransportNotHTTPS: [
+        *[(f"{name} on http", {}, document(), {}, document(**{name: "http://op.example/x"})) for name in ENDPOINTS],
+        (
+            "loopback without leave",
+            {"allow_loopback_http": True},
+            document(token_endpoint="http://127.0.0.1:8000/token"),
+            {},
+            document(token_endpoint="http://127.0.0.1:8000/token"),
+        ),
+        (
+            "http that is no loopback",
+            {"allow_loopback_http": True},
+            document(token_endpoint="http://localhost/token"),
+            {"allow_loopback_http": True},
+            document(token_endpoint="http://localhost.example/token"),
+        ),
+        (
+            "issuer on http",
+            {"issuer": OP},
+            document(),
+            {"issuer": "http://op.example"},
+            document(issuer="http://op.example"),
+        ),
+    ],
+    PairwiseUnsupported: [
+        ("public alone", {}, document(), {}, document(subject_types_supported=["public"])),
+        ("absent", {}, document(), {}, document(subject_types_supported=ABSENT)),
+        (
+            "asked for",
+            {"subject_type": "public"},
+            document(subject_types_supported=["public"]),
+            {"subject_type": "pairwise"},
+            document(subject_types_supported=["public"]),
+        ),
+    ],
+    AlgUnsupported: [
+        ("HS256 alone", {}, document(), {}, document(id_token_signing_alg_values_supported=["HS256", "none"])),
+        ("absent", {}, document(), {}, document(id_token_signing_alg_values_supported=ABSENT)),
+        (
+            "not the declared one",
+            {"id_token_signed_response_alg": ("PS256",)},
+            document(),
+            {"id_token_signed_response_alg": ("EdDSA",)},
+            document(),
+        ),
+    ],
+    RevocationUnsupported: [
+        ("absent", {}, document(), {}, document(revocation_endpoint=ABSENT)),
+        (
+            "required",
+            {"revocation": "best_effort"},
+            document(revocation_endpoint=ABSENT),
+            {"revocation": "required"},
+            document(revocation_endpoint=ABSENT),
+        ),
+    ],
+}
+ROWS = [pytest.param(error, *row[1:], id=f"{error.code}: {row[0]}") for error, rows in TABLES.items() for row in rows]
+
+
+@pytest.mark.parametrize(("error", "declared", "accepted", "refused_declared", "refused"), ROWS)
+def test_judge_metadata_one_thing_wrong_is_refused(
+    declare: Declare,
+    error: type[SignInRefused],
+    declared: dict[str, Any],
+    accepted: Any,
+    refused_declared: dict[str, Any],
+    refused: Any,
+) -> None:
+    assert judge_metadata(response(accepted), declaration=declare(**declared)).jwks_uri == DOCUMENT["jwks_uri"]
+    with pytest.raises(error) as caught:
+        judge_metadata(response(refused), declaration=declare(**refused_declared))
+    assert type(caught.value) is error
+    assert caught.value.__context__ is None
+
+
+def test_judge_metadata_every_code_of_r2_has_a_table() -> None:
+    of_keys = {"key_not_found"}  # in test_jwks.py
+    assert {error.code for error in MetadataError.__subclasses__()} - of_keys <= {error.code for error in TABLES}
+
+
+@pytest.mark.parametrize("status", [201, 204, 301, 404, 500, 503])
+def test_judge_metadata_any_status_but_200_is_metadata_invalid(declare: Declare, status: int) -> None:
+    assert judge_metadata(response(DOCUMENT, 200), declaration=declare())
+    with pytest.raises(MetadataInvalid):
+        judge_metadata(response(DOCUMENT, status), declaration=declare())
+
+
+def test_judge_metadata_full_document_is_kept(declare: Declare) -> None:
+    metadata = judge_metadata(response(DOCUMENT), declaration=declare())
+    assert metadata == ProviderMetadata(
+        issuer=OP,
+        authorization_endpoint=f"{OP}/authorize",
+        token_endpoint=f"{OP}/token",
+        jwks_uri=f"{OP}/jwks",
+        userinfo_endpoint=f"{OP}/userinfo",
+        revocation_endpoint=f"{OP}/revoke",
+        introspection_endpoint=f"{OP}/introspect",
+        end_session_endpoint=f"{OP}/end",
+        subject_types_supported=("public", "pairwise"),
+        id_token_signing_alg_values_supported=("PS256", "RS256"),
+        token_endpoint_auth_methods_supported=("client_secret_post",),
+        authorization_response_iss_parameter_supported=True,
+    )
+
+
+def test_judge_metadata_absent_options_take_the_defaults_of_the_specification(declare: Declare) -> None:
+    absent = dict.fromkeys(
+        (
+            "userinfo_endpoint",
+            "token_endpoint_auth_methods_supported",
+            "authorization_response_iss_parameter_supported",
+        ),
+        ABSENT,
+    )
+    metadata = judge_metadata(response(document(**absent)), declaration=declare())
+    assert metadata.userinfo_endpoint == ""
+    assert metadata.token_endpoint_auth_methods_supported == ("client_secret_basic",)
+    assert metadata.authorization_response_iss_parameter_supported is False
+
+
+@pytest.mark.parametrize(
+    ("accepted", "refused"),
+    [
+        ("https://op.example/x", "http://op.example/x"),
+        ("https://op.example/x", "//op.example/x"),
+        ("https://op.example/x", "op.example/x"),
+        ("https://op.example/x", "https:///x"),
+        ("https://op.example/x", "https:op.example/x"),
+        ("https://op.example/x", "javascript:alert(1)"),
+        ("https://op.example/x", "ftp://op.example/x"),
+        ("https://op.example/x", ""),
+        ("https://op.example:8443/x", "https://op.example:port/x"),
+        ("https://op.example:8443/x", "https://op.example:99999/x"),
+        ("https://op.example/x", "https://user:password@op.example/x"),
+        ("https://op.example/x?a=b", "https://op.example/x#a"),
+        ("https://op.example/x", "https://op.example/x#"),
+        ("https://op.example/x", " https://op.example/x"),
+        ("https://op.example/x", "https://op.example/x\n"),
+        ("https://op.example/x", "https://op.exa\tmple/x"),
+        ("https://op.example/x", "https://op.example\\.evil.example/x"),
+        ("https://op.example/x", "https://öp.example/x"),
+        ("https://[::1]/x", "https://[::1/x"),
+        ("HTTPS://op.example/x", "HTTP://op.example/x"),
+    ],
+)
+def test_check_https_one_thing_wrong_is_transport_not_https(accepted: str, refused: str) -> None:
+    assert check_https(accepted, allow_loopback_http=False) is None
+    for allowed in (False, True):
+        with pytest.raises(TransportNotHTTPS) as caught:
+            check_https(refused, allow_loopback_http=allowed)
+        assert caught.value.code == "transport_not_https"
+
+
+@pytest.mark.parametrize(
+    ("loopback", "other"),
+    [
+        ("http://127.0.0.1:8000/", "http://128.0.0.1:8000/"),
+        ("http://127.8.8.8/", "http://10.0.0.1/"),
+        ("http://[::1]:8000/", "http://[::2]:8000/"),
+        ("http://localhost/", "http://localhost.evil.example/"),
+        ("http://localhost:8000/", "http://localhost@evil.example/"),
+        ("http://127.0.0.1/", "http://127.0.0.1.evil.example/"),
+        ("http://127.0.0.1/", "http://0.0.0.0/"),
+        ("http://127.0.0.1/", "ws://127.0.0.1/"),
+    ],
+)
+def test_check_https_http_passes_on_loopback_with_leave_alone(loopback: str, other: str) -> None:
+    assert check_https(loopback, allow_loopback_http=True) is None
+    with pytest.raises(TransportNotHTTPS):
+        check_https(loopback, allow_loopback_http=False)
+    with pytest.raises(TransportNotHTTPS):
+        check_https(other, allow_loopback_http=True)
+
+
+@given(st.text() | st.text(alphabet="htps:/[]@#?.1\\% ").map("https://".__add__))
+def test_check_https_any_text_passes_or_is_transport_not_https(url: str) -> None:
+    try:
+        check_https(url, allow_loopback_http=True)
+        result: object = "passed"
+    except TransportNotHTTPS as error:
+        result = error.__context__
+    assert result in ("passed", None)
+
+
+@pytest.mark.parametrize(
+    ("issuer", "url"),
+    [
+        ("https://op.example", "https://op.example/.well-known/openid-configuration"),
+        ("https://op.example/", "https://op.example/.well-known/openid-configuration"),
+        ("https://op.example/tenant", "https://op.example/tenant/.well-known/openid-configuration"),
+        ("https://op.example/tenant/", "https://op.example/tenant/.well-known/openid-configuration"),
+    ],
+)
+def test_metadata_url_issuer_with_or_without_slash_is_that_of_discovery_4_1(issuer: str, url: str) -> None:
+    assert metadata_url(issuer) == url
+    assert build_metadata_request(issuer=issuer).url == url
+
+
+def test_build_jwks_request_metadata_gives_a_get_of_jwks_uri(metadata: ProviderMetadata) -> None:
+    request = build_jwks_request(metadata)
+    assert (request.method, request.url, request.body) == ("GET", metadata.jwks_uri, None)
+
+
+def test_judge_jwks_status_but_200_is_metadata_invalid(jwks: dict[str, Any]) -> None:
+    assert len(judge_jwks(response(jwks)).keys) == 3
+    with pytest.raises(MetadataInvalid):
+        judge_jwks(response(jwks, 500))
+
+
+ANY_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.just("https://op.example/x"),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@given(st.dictionaries(st.sampled_from(sorted(DOCUMENT)), ANY_JSON, max_size=3), st.binary(max_size=20))
+def test_judge_metadata_anything_is_judged_or_refused_by_our_own_error(
+    declare: Declare, changes: dict[str, Any], damage: bytes
+) -> None:
+    whole = json.dumps({**DOCUMENT, **changes}).encode()
+    for body in (whole, damage, whole[: len(whole) // 2] + damage):
+        try:
+            result: object = judge_metadata(response(body), declaration=declare())
+        except SignInRefused as error:
+            result = error
+        assert isinstance(result, ProviderMetadata | MetadataError | TransportNotHTTPS)

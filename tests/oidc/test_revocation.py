@@ -1,0 +1,137 @@
+"""Revocation. Spec: RFC 7009; what the OP says, as the design's page on sessions reads it."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+from urllib.parse import parse_qs
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from django_phi_oidc.declarations import ProviderDeclaration
+from django_phi_oidc.errors import RevocationUnsupported
+from django_phi_oidc.oidc.metadata import ProviderMetadata
+from django_phi_oidc.oidc.revocation import (
+    RevocationOutcome,
+    build_revocation_request,
+    judge_revocation_response,
+    read_retry_after,
+)
+from django_phi_oidc.oidc.transport import Response
+
+Answer = Callable[..., Response]
+Declare = Callable[..., ProviderDeclaration]
+
+
+def test_build_revocation_request_token_stands_in_the_body_alone(metadata: ProviderMetadata, declare: Declare) -> None:
+    request = build_revocation_request(
+        metadata=metadata, declaration=declare(), token="rt/secret", token_type_hint="refresh_token"
+    )
+    assert (request.method, request.url) == ("POST", metadata.revocation_endpoint)
+    assert parse_qs((request.body or b"").decode(), strict_parsing=True) == {
+        "token": ["rt/secret"],
+        "token_type_hint": ["refresh_token"],
+    }
+    assert request.headers["Authorization"].startswith("Basic ")
+    assert "secret" not in repr(request)
+
+
+def test_build_revocation_request_without_endpoint_is_revocation_unsupported(
+    metadata: ProviderMetadata, declare: Declare
+) -> None:
+    with pytest.raises(RevocationUnsupported) as caught:
+        build_revocation_request(
+            metadata=replace(metadata, revocation_endpoint=""),
+            declaration=declare(),
+            token="rt",
+            token_type_hint="refresh_token",
+        )
+    assert caught.value.code == "revocation_unsupported"
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "verdict", "final", "alert"),
+    [
+        (200, b"", "done", True, False),
+        (200, {"error": "invalid_client"}, "done", True, False),
+        (200, b"<html>", "done", True, False),
+        (400, {"error": "unsupported_token_type"}, "unsupported", True, False),
+        (403, {"error": "unsupported_token_type"}, "unsupported", True, False),
+        (401, b"", "retry_slowly", False, True),
+        (401, {"error": "invalid_request"}, "retry_slowly", False, True),
+        (401, {"error": "invalid_client"}, "retry_slowly", False, True),
+        (400, {"error": "invalid_client"}, "retry_slowly", False, True),
+        (400, {"error": "invalid_request"}, "refused", True, True),
+        (400, {"error": ["invalid_client"]}, "refused", True, True),
+        (400, b'{"error":"invalid_client","error":"x"}', "refused", True, True),
+        (400, b"<html>", "refused", True, True),
+        (403, b"", "refused", True, True),
+        (404, b"", "refused", True, True),
+        (405, b"", "refused", True, True),
+        (429, b"", "retry", False, False),
+        (429, {"error": "unsupported_token_type"}, "retry", False, False),
+        (500, b"", "retry", False, False),
+        (503, {"error": "invalid_client"}, "retry", False, False),
+        (599, b"", "retry", False, False),
+        (100, b"", "retry", False, False),
+        (202, b"", "retry", False, False),
+        (204, b"", "retry", False, False),
+        (302, b"", "retry", False, False),
+    ],
+)
+def test_judge_revocation_response_each_answer_has_its_verdict(
+    answer: Answer, status: int, body: Any, verdict: str, final: bool, alert: bool
+) -> None:
+    outcome = judge_revocation_response(answer(body, status=status))
+    assert (outcome.verdict, outcome.is_final, outcome.alert, outcome.after) == (verdict, final, alert, None)
+
+
+SENT = "Tue, 24 Nov 2026 12:00:00 GMT"
+
+
+@pytest.mark.parametrize(
+    ("headers", "after"),
+    [
+        pytest.param({"retry-after": "0"}, timedelta(0), id="at once"),
+        pytest.param({"retry-after": "120"}, timedelta(minutes=2), id="seconds"),
+        pytest.param({"retry-after": " 120 "}, timedelta(minutes=2), id="seconds with white space"),
+        pytest.param({"retry-after": "86401"}, timedelta(days=1), id="over a day"),
+        pytest.param({"retry-after": "9" * 9}, timedelta(days=1), id="thirty years"),
+        pytest.param({"retry-after": "9" * 5000}, None, id="no number of seconds"),
+        pytest.param({"retry-after": "-1"}, None, id="negative"),
+        pytest.param({"retry-after": "1.5"}, None, id="a fraction"),
+        pytest.param({"retry-after": "١"}, None, id="a digit that is not ASCII"),
+        pytest.param({"retry-after": "soon"}, None, id="a word"),
+        pytest.param({"retry-after": ""}, None, id="empty"),
+        pytest.param({}, None, id="absent"),
+        pytest.param({"retry-after": "Tue, 24 Nov 2026 12:05:00 GMT", "date": SENT}, timedelta(minutes=5), id="a date"),
+        pytest.param({"retry-after": "Tue, 24 Nov 2026 11:00:00 GMT", "date": SENT}, timedelta(0), id="a past date"),
+        pytest.param(
+            {"retry-after": "Tue, 24 Nov 2099 11:00:00 GMT", "date": SENT}, timedelta(days=1), id="a far date"
+        ),
+        pytest.param({"retry-after": "Tue, 24 Nov 2026 12:05:00 GMT"}, None, id="a date without Date"),
+        pytest.param({"retry-after": "Tue, 99 Nov 2026 12:05:00 GMT", "date": SENT}, None, id="no such day"),
+        pytest.param({"retry-after": "Tue, 24 Xyz 2026 12:05:00 GMT", "date": SENT}, None, id="no such month"),
+    ],
+)
+@pytest.mark.parametrize("status", [401, 429, 503])
+def test_judge_revocation_response_retry_after_is_read_and_held_within_a_day(
+    answer: Answer, headers: dict[str, str], after: timedelta | None, status: int
+) -> None:
+    assert judge_revocation_response(answer(b"", status=status, headers=headers)).after == after
+
+
+@given(
+    status=st.integers(100, 599),
+    body=st.binary(max_size=30),
+    retry_after=st.text()
+    | st.from_regex(r"[A-Z][a-z]{2}, [0-9]{2} (Jan|Feb|Dec) [0-9]{4} [0-9:]{8} GMT", fullmatch=True),
+)
+def test_judge_revocation_response_anything_has_an_outcome(
+    answer: Answer, status: int, body: bytes, retry_after: str
+) -> None:
+    response = answer(body, status=status, headers={"retry-after": retry_after, "date": SENT})
+    assert isinstance(judge_revocation_response(response), RevocationOutcome)
+    assert timedelta(0) <= (read_retry_after(response) or timedelta(0)) <= timedelta(days=1)

@@ -1,0 +1,305 @@
+"""R5. Spec: RFC 6749 4.1.3, 5.1, 5.2; Core 3.1.3."""
+
+import json
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+from urllib.parse import parse_qs
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from django_phi_oidc.declarations import ProviderDeclaration
+from django_phi_oidc.errors import (
+    AccessTokenLifetime,
+    AccessTokenMissing,
+    IDTokenMissing,
+    TokenError,
+    TokenResponseError,
+    TokenResponseInvalid,
+    TokenTypeUnsupported,
+)
+from django_phi_oidc.oidc.metadata import ProviderMetadata
+from django_phi_oidc.oidc.token import (
+    ReceivedToken,
+    TokenResponse,
+    build_code_request,
+    judge_token_response,
+    received_tokens,
+)
+from django_phi_oidc.oidc.transport import Response
+
+MEMBERS = {"access_token": "at", "token_type": "Bearer", "id_token": "a.b.c", "expires_in": 300, "refresh_token": "rt"}
+ABSENT = object()
+Answer = Callable[..., Response]
+Declare = Callable[..., ProviderDeclaration]
+
+
+def members(**changes: Any) -> dict[str, Any]:
+    return {name: value for name, value in {**MEMBERS, **changes}.items() if value is not ABSENT}
+
+
+def test_build_code_request_code_goes_in_the_body_alone(metadata: ProviderMetadata, declare: Declare) -> None:
+    request = build_code_request(
+        metadata=metadata,
+        declaration=declare(),
+        code="c/1",
+        redirect_uri="https://rp.example/cb?a=b",
+        code_verifier="v",
+    )
+    assert (request.method, request.url) == ("POST", metadata.token_endpoint)
+    assert parse_qs((request.body or b"").decode(), strict_parsing=True) == {
+        "grant_type": ["authorization_code"],
+        "code": ["c/1"],
+        "redirect_uri": ["https://rp.example/cb?a=b"],
+        "code_verifier": ["v"],
+    }
+    assert request.headers["Accept"] == "application/json"
+    assert request.headers["Authorization"].startswith("Basic ")
+
+
+Row = tuple[str, dict[str, Any], dict[str, Any]]
+OK: dict[str, Any] = {"body": MEMBERS}
+TABLES: dict[type[TokenResponseError], list[Row]] = {
+    # name, the accepted answer, the refused one
+    TokenError: [
+        *[(f"status {status}", OK, {"body": MEMBERS, "status": status}) for status in (201, 204, 302, 400, 401, 500)],
+        ("error at 400", OK, {"body": {"error": "invalid_grant"}, "status": 400}),
+        ("error at 200", OK, {"body": {"error": "invalid_grant"}}),
+        ("error beside tokens", OK, {"body": members(error="invalid_grant")}),
+        ("error is null", OK, {"body": members(error=None)}),
+        ("HTML at 502", OK, {"body": b"<html>", "status": 502, "content_type": "text/html"}),
+    ],
+    TokenResponseInvalid: [
+        ("HTML", OK, {"body": b"<html>"}),
+        ("empty", OK, {"body": b""}),
+        ("a list", OK, {"body": [MEMBERS]}),
+        ("null", OK, {"body": b"null"}),
+        ("member twice", OK, {"body": b'{"access_token":"evil",' + json.dumps(MEMBERS).encode()[1:]}),
+        ("truncated", OK, {"body": json.dumps(MEMBERS).encode()[:-1]}),
+        ("NaN", {"body": members(x=1)}, {"body": members(x=float("nan"))}),
+        ("nesting", {"body": members(x=[[]])}, {"body": b'{"x":' + b"[" * 10_000}),
+        ("form", OK, {"body": b"access_token=at", "content_type": "application/x-www-form-urlencoded"}),
+        (
+            "sent as text",
+            {**OK, "content_type": "Application/JSON;charset=UTF-8"},
+            {**OK, "content_type": "text/plain"},
+        ),
+        ("sent as JWT", OK, {**OK, "content_type": "application/jwt"}),
+        ("sent as nothing", OK, {**OK, "content_type": ""}),
+        ("refresh token empty", {"body": members(refresh_token=ABSENT)}, {"body": members(refresh_token="")}),
+        ("refresh token null", OK, {"body": members(refresh_token=None)}),
+        ("refresh token a list", OK, {"body": members(refresh_token=["rt"])}),
+        ("refresh token not ASCII", OK, {"body": members(refresh_token="é")}),
+    ],
+    TokenTypeUnsupported: [
+        ("absent", OK, {"body": members(token_type=ABSENT)}),
+        ("DPoP", {"body": members(token_type="bearer")}, {"body": members(token_type="DPoP")}),
+        ("MAC", {"body": members(token_type="BEARER")}, {"body": members(token_type="mac")}),
+        ("null", OK, {"body": members(token_type=None)}),
+        ("a list", OK, {"body": members(token_type=["Bearer"])}),
+        ("a space behind", OK, {"body": members(token_type="Bearer ")}),
+    ],
+    AccessTokenMissing: [
+        ("absent", OK, {"body": members(access_token=ABSENT)}),
+        ("empty", OK, {"body": members(access_token="")}),
+        ("null", OK, {"body": members(access_token=None)}),
+        ("an object", OK, {"body": members(access_token={"value": "at"})}),
+        ("line end", {"body": members(access_token="a-._~+/=t")}, {"body": members(access_token="at\r\nX: y")}),
+        ("not ASCII", OK, {"body": members(access_token="ät")}),
+    ],
+    IDTokenMissing: [
+        ("absent", OK, {"body": members(id_token=ABSENT)}),
+        ("empty", OK, {"body": members(id_token="")}),
+        ("null", OK, {"body": members(id_token=None)}),
+        ("an object", OK, {"body": members(id_token={})}),
+    ],
+    AccessTokenLifetime: [
+        ("zero", {"body": members(expires_in=1)}, {"body": members(expires_in=0)}),
+        ("negative", OK, {"body": members(expires_in=-300)}),
+        ("text", OK, {"body": members(expires_in="300")}),
+        ("a float", OK, {"body": members(expires_in=300.0)}),
+        ("true", OK, {"body": members(expires_in=True)}),
+        ("null", {"body": members(expires_in=ABSENT)}, {"body": members(expires_in=None)}),
+        ("a second over the limit", {"body": members(expires_in=86400)}, {"body": members(expires_in=86401)}),
+        ("beyond any time", OK, {"body": members(expires_in=10**60)}),
+    ],
+}
+ROWS = [pytest.param(error, *row[1:], id=f"{error.code}: {row[0]}") for error, rows in TABLES.items() for row in rows]
+
+
+@pytest.mark.parametrize(("error", "accepted", "refused"), ROWS)
+def test_judge_token_response_one_thing_wrong_is_refused(
+    answer: Answer,
+    declare: Declare,
+    error: type[TokenResponseError],
+    accepted: dict[str, Any],
+    refused: dict[str, Any],
+) -> None:
+    assert judge_token_response(answer(**accepted), declaration=declare()).id_token == "a.b.c"
+    with pytest.raises(error) as caught:
+        judge_token_response(answer(**refused), declaration=declare())
+    assert type(caught.value) is error
+    assert caught.value.__context__ is None
+
+
+def test_judge_token_response_every_code_of_r5_has_a_table() -> None:
+    assert {error.code for error in TokenResponseError.__subclasses__()} == {error.code for error in TABLES}
+
+
+@pytest.mark.parametrize(
+    ("status", "provider_fault"), [(200, False), (400, False), (401, False), (500, True), (503, True)]
+)
+def test_judge_token_response_error_tells_whose_fault_it_is(
+    answer: Answer, declare: Declare, status: int, provider_fault: bool
+) -> None:
+    with pytest.raises(TokenError) as caught:
+        judge_token_response(answer({"error": "invalid_request"}, status=status), declaration=declare())
+    assert caught.value.provider_fault is provider_fault
+
+
+@pytest.mark.parametrize(
+    ("sent", "named"), [("invalid_grant", "invalid_grant"), ("code-8c2f", "other"), (["x"], "other"), (None, "other")]
+)
+def test_judge_token_response_error_message_names_registered_codes_alone(
+    answer: Answer, declare: Declare, sent: Any, named: str
+) -> None:
+    body = {"error": sent, "error_description": "the code 8c2f of Jane"}
+    with pytest.raises(TokenError) as caught:
+        judge_token_response(answer(body, status=400), declaration=declare())
+    assert str(caught.value) == f"The token endpoint answered 400, error {named} (RFC 6749 5.2)."
+
+
+@pytest.mark.parametrize(
+    ("changes", "expires_in", "alert"),
+    [
+        ({"expires_in": 3600}, timedelta(hours=1), False),
+        ({"expires_in": 3601}, timedelta(seconds=3601), True),
+        ({"expires_in": ABSENT}, None, True),
+    ],
+)
+def test_judge_token_response_lifetime_over_an_hour_or_untold_alerts(
+    answer: Answer, declare: Declare, changes: dict[str, Any], expires_in: timedelta | None, alert: bool
+) -> None:
+    tokens = judge_token_response(answer(members(**changes)), declaration=declare())
+    assert (tokens.expires_in, tokens.lifetime_alert) == (expires_in, alert)
+
+
+def test_judge_token_response_declared_limit_is_the_one_that_counts(answer: Answer, declare: Declare) -> None:
+    declaration = declare(max_access_token_lifetime=timedelta(seconds=300))
+    assert judge_token_response(answer(members(expires_in=300)), declaration=declaration).expires_in
+    with pytest.raises(AccessTokenLifetime):
+        judge_token_response(answer(members(expires_in=301)), declaration=declaration)
+
+
+def test_judge_token_response_reprs_show_no_token(answer: Answer, declare: Declare) -> None:
+    body = members(access_token="at-secret", refresh_token="rt-secret", id_token="id-secret")
+    tokens = judge_token_response(answer(body), declaration=declare())
+    assert (tokens.access_token, tokens.refresh_token, tokens.id_token) == ("at-secret", "rt-secret", "id-secret")
+    assert "secret" not in repr(tokens)
+    assert "secret" not in repr(received_tokens(answer(body)))
+
+
+def test_judge_token_response_without_refresh_token_has_an_empty_one(answer: Answer, declare: Declare) -> None:
+    assert judge_token_response(answer(members(refresh_token=ABSENT)), declaration=declare()).refresh_token == ""
+
+
+BOTH = [("refresh_token", "rt"), ("access_token", "at")]
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        pytest.param(MEMBERS, BOTH, id="as it should be"),
+        pytest.param(members(error="server_error"), BOTH, id="beside an error"),
+        pytest.param(members(refresh_token=ABSENT), [("access_token", "at")], id="access token alone"),
+        pytest.param(json.dumps(MEMBERS).encode()[:-1], BOTH, id="truncated"),
+        pytest.param(b"\xff" + json.dumps(MEMBERS).encode(), BOTH, id="not UTF-8"),
+        pytest.param(members(x=float("nan")), BOTH, id="NaN"),
+        pytest.param({"data": {"tokens": [MEMBERS]}}, BOTH, id="nested"),
+        pytest.param(b"[" * 10_000 + json.dumps(MEMBERS).encode(), BOTH, id="absurdly nested"),
+        pytest.param(
+            b'{"access_token":"a1","access_token":"a2"}', [("access_token", "a1"), ("access_token", "a2")], id="twice"
+        ),
+        pytest.param(b'{"access_token":"a1","access_token":"a1"}', [("access_token", "a1")], id="the same twice"),
+        pytest.param(rb'{"access\u005ftoken":"a\/1"}', [("access_token", "a/1")], id="escaped"),
+        pytest.param(b'{"access_token" : \n "at"}', [("access_token", "at")], id="white space"),
+        pytest.param(b'<p>{\'x\': "access_token":"at"</p>', [("access_token", "at")], id="in HTML"),
+        pytest.param(members(access_token="ät"), [("refresh_token", "rt"), ("access_token", "ät")], id="not ASCII"),
+        pytest.param(rb'{"access_token":"\ud800"}', [], id="lone surrogate"),
+        pytest.param(rb'{"access_token":"\udfff"}', [], id="lone surrogate, the last"),
+        pytest.param(members(access_token="", refresh_token=None), [], id="empty and null"),
+        pytest.param({"access_token": ["at"], "refresh_token": 1}, [], id="other types"),
+        pytest.param({"error_description": '"access_token":"no"'}, [], id="in a text"),
+        pytest.param({"x": "access_token", "y": "at"}, [], id="a name as a value"),
+        pytest.param(b"<html>", [], id="HTML"),
+        pytest.param(b"", [], id="empty"),
+    ],
+)
+@pytest.mark.parametrize("status", [200, 400, 500])
+def test_received_tokens_any_wrapping_finds_every_token_refresh_first(
+    answer: Answer, body: Any, expected: list[tuple[str, str]], status: int
+) -> None:
+    tokens = received_tokens(answer(body, status=status, content_type="text/html"))
+    assert [(token.hint, token.value) for token in tokens] == expected
+
+
+def test_received_tokens_form_finds_both(answer: Answer) -> None:
+    body = b"access_token=a%2Ft&token_type=bearer&refresh_token=rt"
+    tokens = received_tokens(answer(body, content_type="application/x-www-form-urlencoded;charset=utf-8"))
+    assert tokens == (ReceivedToken(hint="refresh_token", value="rt"), ReceivedToken(hint="access_token", value="a/t"))
+
+
+def test_received_tokens_thousands_are_cut_at_sixteen(answer: Answer) -> None:
+    assert len(received_tokens(answer([{"access_token": f"t{n}"} for n in range(16)]))) == 16
+    assert len(received_tokens(answer([{"access_token": f"t{n}"} for n in range(17)]))) == 16
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'"access_token":"' * 60_000,
+        b'"' + b'\\"' * 500_000,
+        b"\\" * 1_000_000,
+        b'"a":' * 250_000,
+        b'"a":\t' + b" " * 999_999,
+    ],
+)
+def test_received_tokens_a_mebibyte_of_malice_takes_no_time(answer: Answer, body: bytes) -> None:
+    before = time.perf_counter()
+    tokens = received_tokens(answer(body))
+    assert len(tokens) <= 16
+    assert time.perf_counter() - before < 2
+
+
+ANY_TEXT = st.text(alphabet=st.characters(exclude_categories=()))
+ANY_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | ANY_TEXT,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(sorted(MEMBERS)), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@given(
+    st.dictionaries(st.sampled_from([*MEMBERS, "error"]), ANY_JSON, max_size=3),
+    st.binary(max_size=30),
+    st.sampled_from([200, 200, 400, 503]),
+    st.sampled_from(["application/json", "application/x-www-form-urlencoded"]),
+)
+def test_judge_token_response_anything_is_judged_or_refused_by_our_own_error(
+    answer: Answer, declare: Declare, changes: dict[str, Any], damage: bytes, status: int, content_type: str
+) -> None:
+    whole = json.dumps({**MEMBERS, **changes}).encode()
+    for body in (whole, damage, whole[: len(whole) // 2] + damage + whole[len(whole) // 2 :]):
+        response = answer(body, status=status, content_type=content_type)
+        received = received_tokens(response)
+        try:
+            result: object = judge_token_response(response, declaration=declare())
+        except TokenResponseError as error:
+            result = error
+        assert isinstance(result, TokenResponse | TokenResponseError)
+        if isinstance(result, TokenResponse):
+            values = {token.value for token in received}
+            assert {result.access_token, result.refresh_token} - {""} <= values

@@ -1,0 +1,44 @@
+"""The types of an exchange give nothing away, and read a media type as RFC 9110 8.3.1 says."""
+
+import dataclasses
+
+import pytest
+
+from django_phi_oidc.oidc.transport import Request, Response, media_type
+
+
+def test_request_repr_with_secrets_everywhere_shows_method_and_path_alone() -> None:
+    request = Request(
+        method="POST",
+        url="https://op.example/token?code=query-secret",
+        headers={"Authorization": "Basic header-secret"},
+        body=b"client_secret=body-secret",
+    )
+    assert repr(request) == "Request(POST https://op.example/token)"
+
+
+def test_response_repr_with_tokens_shows_status_and_size_alone() -> None:
+    response = Response(status=200, headers={"set-cookie": "header-secret"}, body=b'{"access_token":"body-secret"}')
+    assert repr(response) == "Response(200, 30 bytes)"
+
+
+def test_request_assignment_is_refused() -> None:
+    request = Request(method="GET", url="https://op.example/", headers={})
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        request.url = "https://evil.example/"  # type: ignore[misc]
+    assert request.url == "https://op.example/"
+
+
+@pytest.mark.parametrize(
+    ("headers", "expected"),
+    [
+        ({"content-type": "application/json"}, "application/json"),
+        ({"content-type": "Application/JSON; charset=UTF-8"}, "application/json"),
+        ({"content-type": " application/json ;charset=utf-8"}, "application/json"),
+        ({"content-type": "application/jwt"}, "application/jwt"),
+        ({"content-type": ""}, ""),
+        ({}, ""),
+    ],
+)
+def test_media_type_any_header_is_bare_and_lower_case(headers: dict[str, str], expected: str) -> None:
+    assert media_type(Response(status=200, headers=headers, body=b"")) == expected

@@ -1,0 +1,39 @@
+from datetime import timedelta
+
+import pytest
+
+from django_phi_oidc.sessions.timeouts import back_off, is_over
+
+
+@pytest.mark.parametrize(
+    ("attempts", "slowly", "expected"),
+    [
+        (1, False, timedelta(seconds=10)),
+        (2, False, timedelta(seconds=20)),
+        (3, False, timedelta(seconds=40)),
+        (9, False, timedelta(seconds=2560)),
+        (10, False, timedelta(hours=1)),
+        (100_000, False, timedelta(hours=1)),
+        (1, True, timedelta(minutes=30)),
+        (2, True, timedelta(hours=1)),
+    ],
+)
+def test_back_off_without_jitter_doubles_up_to_an_hour(attempts: int, slowly: bool, expected: timedelta) -> None:
+    assert back_off(attempts=attempts, slowly=slowly, asked=None, fraction=0.0) == expected
+
+
+def test_back_off_with_most_jitter_keeps_half() -> None:
+    assert back_off(attempts=2, slowly=False, asked=None, fraction=1.0) == timedelta(seconds=10)
+
+
+def test_back_off_when_asked_for_more_waits_for_that() -> None:
+    assert back_off(attempts=1, slowly=False, asked=timedelta(minutes=2), fraction=0.5) == timedelta(minutes=2)
+
+
+def test_back_off_when_asked_for_less_waits_as_usual() -> None:
+    assert back_off(attempts=1, slowly=False, asked=timedelta(seconds=1), fraction=0.0) == timedelta(seconds=10)
+
+
+@pytest.mark.parametrize(("hours", "over"), [(71, False), (72, True), (73, True)])
+def test_is_over_at_the_limit_gives_up(hours: int, over: bool) -> None:
+    assert is_over(waited=timedelta(hours=hours), give_up_after=timedelta(days=3)) is over

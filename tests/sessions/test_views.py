@@ -1,0 +1,204 @@
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+from django.conf import settings as django_settings
+from django.db import connections
+from django.http import HttpResponse
+from django.test import Client
+
+from django_phi_oidc import clock
+from django_phi_oidc.audit.events import Action
+from django_phi_oidc.claims.models import StoredClaim
+from django_phi_oidc.sessions.models import OIDCSession, PendingRevocation
+from tests.sessions.conftest import (
+    ACCESS_TOKEN,
+    NOW,
+    REFRESH_TOKEN,
+    ScriptedOP,
+    SignedIn,
+    declare,
+    django_session_exists,
+    events,
+    id_token,
+    send,
+)
+
+pytestmark = [
+    pytest.mark.django_db(transaction=True, databases=["default", "phi_audit"]),
+    pytest.mark.urls("tests.sessions.urls"),
+]
+COOKIE = django_settings.SESSION_COOKIE_NAME
+
+
+def parameters(response: HttpResponse) -> dict[str, str]:
+    return {name: values[0] for name, values in parse_qs(urlsplit(response["Location"]).query).items()}
+
+
+@pytest.mark.parametrize("path", ["/oidc/logout/", "/oidc/another/logout/"])
+def test_logout_ends_everything_here_and_sends_the_browser_to_the_op(
+    op: ScriptedOP, sign_in: Callable[..., SignedIn], path: str
+) -> None:
+    signed_in = sign_in()
+    response = signed_in.client().post(path)
+    assert OIDCSession.objects.get().end_reason == "logout"
+    assert not django_session_exists(signed_in.django_key)
+    assert not StoredClaim.objects.filter(name="birthdate").exists()
+    assert [asked["token"] for asked in op.asked] == [REFRESH_TOKEN, ACCESS_TOKEN]
+    assert (response.status_code, response["Location"].partition("?")[0]) == (302, f"{op.issuer}/end-session")
+    sent = parameters(response)
+    assert sent.keys() == {"client_id", "post_logout_redirect_uri", "state", "id_token_hint"}
+    assert sent["client_id"] == "portal"
+    assert sent["post_logout_redirect_uri"] == "https://testserver/oidc/logged-out/"
+    assert sent["id_token_hint"] == id_token()
+
+
+def test_logout_is_one_event_of_each_kind(op: ScriptedOP, sign_in: Callable[..., SignedIn]) -> None:
+    signed_in = sign_in()
+    signed_in.client().post("/oidc/logout/")
+    assert [event.reason for event in events(Action.SESSION_ENDED)] == ["logout"]
+    (event,) = events(Action.LOGOUT_COMPLETED)
+    assert (event.actor, event.session) == (str(signed_in.user.pk), str(signed_in.session.pk))
+
+
+def test_logout_response_clears_the_browser(op: ScriptedOP, sign_in: Callable[..., SignedIn]) -> None:
+    client = sign_in().client()
+    for name in ("__Host-phi_oidc_0123", "phi_oidc_4567", "someone_elses"):
+        client.cookies[name] = "x"
+    response = client.post("/oidc/logout/")
+    assert response["Clear-Site-Data"] == '"cache", "storage"'
+    assert (response["Cache-Control"], response["Referrer-Policy"]) == ("no-store", "no-referrer")
+    deleted = {name: morsel["max-age"] for name, morsel in response.cookies.items()}
+    assert deleted == {COOKIE: 0, "__Host-phi_oidc_0123": 0, "phi_oidc_4567": 0}
+    assert response.cookies["__Host-phi_oidc_0123"]["secure"]
+
+
+def test_logout_by_get_is_refused_and_ends_nothing(op: ScriptedOP, sign_in: Callable[..., SignedIn]) -> None:
+    signed_in = sign_in()
+    assert signed_in.client().get("/oidc/logout/").status_code == 405
+    assert OIDCSession.objects.get().ended_at is None
+
+
+def test_logout_without_csrf_token_is_refused_and_ends_nothing(
+    op: ScriptedOP, sign_in: Callable[..., SignedIn]
+) -> None:
+    signed_in = sign_in()
+    client = Client(enforce_csrf_checks=True)
+    client.cookies[COOKIE] = signed_in.django_key
+    assert client.post("/oidc/logout/", secure=True).status_code == 403
+    assert OIDCSession.objects.get().ended_at is None
+
+
+def test_logout_without_csrf_middleware_is_protected_all_the_same(
+    op: ScriptedOP, sign_in: Callable[..., SignedIn], settings: Any
+) -> None:
+    settings.MIDDLEWARE = [name for name in settings.MIDDLEWARE if "Csrf" not in name]
+    signed_in = sign_in()
+    client = Client(enforce_csrf_checks=True)
+    client.cookies[COOKIE] = signed_in.django_key
+    assert client.post("/oidc/logout/", secure=True).status_code == 403
+    assert OIDCSession.objects.get().ended_at is None
+
+
+def test_logout_of_nobody_leads_to_the_last_page(op: ScriptedOP) -> None:
+    client = Client()
+    client.cookies["__Host-phi_oidc_0123"] = "x"
+    response = client.post("/oidc/logout/", secure=True)
+    assert (response.status_code, response["Location"]) == (302, "/oidc/logged-out/")
+    assert set(response.cookies) == {COOKIE, "__Host-phi_oidc_0123"}
+    assert events(Action.LOGOUT_COMPLETED) == []
+
+
+def test_logout_with_an_id_token_that_tells_of_the_person_sends_no_hint(
+    op: ScriptedOP, sign_in: Callable[..., SignedIn]
+) -> None:
+    response = sign_in(claims={"birthdate": "1970-01-01"}).client().post("/oidc/logout/")
+    assert parameters(response).keys() == {"client_id", "post_logout_redirect_uri", "state"}
+
+
+def test_logout_under_atomic_requests_asks_the_op_after_its_commit(
+    op: ScriptedOP, sign_in: Callable[..., SignedIn], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(connections.settings["default"], "ATOMIC_REQUESTS", True)
+    seen: list[bool] = []
+
+    def look_from_outside(handler: Any) -> None:
+        seen.append(OIDCSession.objects.get().ended_at is not None)
+        connections.close_all()
+        send(handler, 503)
+
+    op.discovery = look_from_outside
+    sign_in().client().post("/oidc/logout/")
+    assert seen == [True] * len(seen)
+    assert seen
+
+
+def test_logout_without_an_end_session_endpoint_stays_here(op: ScriptedOP, sign_in: Callable[..., SignedIn]) -> None:
+    op.metadata["end_session_endpoint"] = None
+    response = sign_in().client().post("/oidc/logout/")
+    assert response["Location"] == "/oidc/logged-out/"
+    assert len(op.asked) == 2
+
+
+def test_logout_with_an_op_that_hangs_is_over_in_three_seconds(
+    op: ScriptedOP, sign_in: Callable[..., SignedIn]
+) -> None:
+    op.discovery = op.hang
+    signed_in = sign_in()
+    started = time.monotonic()
+    response = signed_in.client().post("/oidc/logout/")
+    assert time.monotonic() - started < 3
+    assert response["Location"] == "/oidc/logged-out/"
+    assert OIDCSession.objects.get().ended_at is not None
+    assert not django_session_exists(signed_in.django_key)
+    assert PendingRevocation.objects.filter(status="pending").count() == 2
+
+
+def test_logout_with_an_op_that_is_gone_ends_everything_here(
+    settings: Any, unused_port: int, sign_in: Callable[..., SignedIn]
+) -> None:
+    declare(settings, ScriptedOP(port=unused_port))
+    signed_in = sign_in()
+    assert signed_in.client().post("/oidc/logout/")["Location"] == "/oidc/logged-out/"
+    assert not django_session_exists(signed_in.django_key)
+    assert PendingRevocation.objects.filter(status="pending", last_fault="transport_unreachable").count() == 2
+
+
+def test_logged_out_with_our_state_says_that_the_op_knows(op: ScriptedOP, sign_in: Callable[..., SignedIn]) -> None:
+    client = sign_in().client()
+    with clock.running(lambda: NOW):
+        state = parameters(client.post("/oidc/logout/"))["state"]
+    times = {timedelta(0): True, timedelta(minutes=10): True, timedelta(minutes=10, seconds=1): False}
+    for later, known in times.items():
+        moment = NOW + later
+        with clock.running(lambda moment=moment: moment):
+            page = client.get("/oidc/logged-out/", {"state": state}).content.decode()
+        assert ("your sign-in service has been told" in page) is known
+
+
+@pytest.mark.parametrize("query", [{}, {"state": ""}, {"state": "forged.1700000000:sig"}, {"state": "\x00"}])
+def test_logged_out_without_our_state_claims_less(query: dict[str, str]) -> None:
+    response = Client().get("/oidc/logged-out/", query, secure=True)
+    page = response.content.decode()
+    assert "You are signed out" in page
+    assert "has been told" not in page
+    assert response["Cache-Control"] == "no-store"
+
+
+def test_logged_out_page_needs_nothing_from_elsewhere() -> None:
+    page = Client().get("/oidc/logged-out/", secure=True).content.decode()
+    assert "<script" not in page
+    assert "http:" not in page
+    assert "https:" not in page
+    assert 'lang="en' in page
+    assert "prefers-color-scheme: dark" in page
+
+
+def test_logged_out_page_for_a_person_who_is_signed_in_says_so(sign_in: Callable[..., SignedIn]) -> None:
+    page = sign_in().client().get("/oidc/logged-out/").content.decode()
+    assert "You are still signed in" in page
+    assert 'action="/oidc/logout/"' in page
+    assert "csrfmiddlewaretoken" in page

@@ -1,0 +1,80 @@
+"""Settings of the tests: a host project with our app and nothing else. Keys are for tests only."""
+
+import base64
+import os
+from datetime import timedelta
+
+from tests import databases
+
+
+def key(text: str) -> str:
+    """Return a key of 32 bytes, base64url, that says what it is."""
+    return base64.urlsafe_b64encode(text.encode().ljust(32, b".")).decode()
+
+
+SECRET_KEY = "a key for tests only, long enough to please the deployment checks: 0123456789"
+DEBUG = False
+ALLOWED_HOSTS = ["testserver", "127.0.0.1", "localhost"]
+USE_TZ = True
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+ROOT_URLCONF = "tests.urls"
+STATIC_URL = "static/"
+LOGIN_REDIRECT_URL = "/"
+LOGOUT_REDIRECT_URL = "/"
+SESSION_COOKIE_SECURE = True
+CSRF_COOKIE_SECURE = True
+
+INSTALLED_APPS = [
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "django_phi_oidc",
+]
+MIDDLEWARE = [
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django_phi_oidc.middleware.RevocationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+]
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ],
+        },
+    },
+]
+AUTHENTICATION_BACKENDS = ["django_phi_oidc.backends.OIDCAuthenticationBackend"]
+
+DATABASES = databases.declare(os.environ)
+DATABASE_ROUTERS = ["django_phi_oidc.audit.routing.AuditRouter"]
+
+# Messages only wake a sweep; here they go nowhere until a test starts a worker.
+CELERY_BROKER_URL = os.environ.get("TEST_BROKER_URL", "memory://")
+CELERY_TASK_IGNORE_RESULT = True
+
+PHI_OIDC = {
+    "PROVIDERS": {
+        "default": {
+            "issuer": "https://op.example.test",
+            "client_id": "portal",
+            "client_secret": "a secret for tests only",
+        },
+    },
+    "CLAIMS": {
+        "birthdate": {"purpose": "TREAT", "basis": "identity check at sign-in", "retention": "session"},
+        "address": {"purpose": "HOPERAT", "basis": "letters to the patient", "retention": timedelta(days=1)},
+    },
+    "ENCRYPTION_KEYS": [key("test encryption key 2"), key("test encryption key 1")],
+    "SUBJECT_KEYS": [key("test subject key 2"), key("test subject key 1")],
+    "AUDIT_MAC_KEYS": [key("test audit mac key 2"), key("test audit mac key 1")],
+}

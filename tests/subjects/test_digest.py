@@ -1,0 +1,37 @@
+"""The digest is the one that the design states, computed here by hand."""
+
+import hashlib
+import hmac
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from django_phi_oidc.subjects.digest import subject_digest
+
+KEY = bytes(range(32))
+ISSUER = "https://op.example.test"
+
+
+def test_subject_digest_is_hmac_sha256_over_length_prefixed_issuer_and_sub() -> None:
+    message = b"\x00\x00\x00\x17" + b"https://op.example.test" + b"\x00\x00\x00\x05" + b"248\xc3\xa9"
+    expected = hmac.new(KEY, message, hashlib.sha256).hexdigest()
+    assert subject_digest(KEY, issuer=ISSUER, sub="248é") == expected
+
+
+@pytest.mark.parametrize(
+    ("issuer", "sub"),
+    [(ISSUER, "249"), (ISSUER + "/", "248"), (ISSUER + "2", "48"), (ISSUER[:-1], "t248"), ("", ISSUER + "248")],
+)
+def test_subject_digest_of_another_pair_differs(issuer: str, sub: str) -> None:
+    assert subject_digest(KEY, issuer=issuer, sub=sub) != subject_digest(KEY, issuer=ISSUER, sub="248")
+
+
+def test_subject_digest_under_another_key_differs() -> None:
+    assert subject_digest(bytes(32), issuer=ISSUER, sub="248") != subject_digest(KEY, issuer=ISSUER, sub="248")
+
+
+@given(st.text(max_size=20), st.text(max_size=20), st.text(max_size=20), st.text(max_size=20))
+def test_subject_digest_is_equal_for_equal_pairs_alone(issuer: str, sub: str, other: str, other_sub: str) -> None:
+    same = subject_digest(KEY, issuer=issuer, sub=sub) == subject_digest(KEY, issuer=other, sub=other_sub)
+    assert same == ((issuer, sub) == (other, other_sub))

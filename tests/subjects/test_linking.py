@@ -1,0 +1,346 @@
+"""One person, one account: however many servers, whichever keys, whatever happens at once."""
+
+import base64
+import json
+import os
+import re
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.contrib.auth import get_user_model
+from django.db import IntegrityError, connection, connections, transaction
+from django.test.utils import CaptureQueriesContext
+
+from django_phi_oidc.audit.events import Origin, parse_event
+from django_phi_oidc.audit.models import AuditEvent, AuditOutbox
+from django_phi_oidc.errors import NotProvisioned, SubjectKeyMissing
+from django_phi_oidc.keyring import Key
+from django_phi_oidc.subjects.digest import subject_digest
+from django_phi_oidc.subjects.linking import Linked, link, mark_seen, opaque_username
+from django_phi_oidc.subjects.models import PairwiseSubject, SubjectDigest
+from tests import databases
+
+ISSUER, SUB = "https://op.example.test", "subject-canary-248289761001"
+NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
+KEY_1, KEY_2, KEY_3 = (Key(f"{n}{n}{n}{n}abcd", bytes([n]) * 32) for n in (1, 2, 3))
+LAST_KEY = Key("ffffffff", b"\xff" * 32)
+ROOT = Path(__file__).resolve().parents[2]
+PROGRAM = Path(__file__).with_name("sign_in_once.py")
+
+
+def make_user() -> Any:
+    return get_user_model()._default_manager.create_user(username=opaque_username())
+
+
+def sign_in(keys: Sequence[Key] = (KEY_1,), *, sub: str = SUB, **changed: Any) -> Linked:
+    given: dict[str, Any] = {
+        "issuer": ISSUER,
+        "sub": sub,
+        "keys": keys,
+        "create_user": make_user,
+        "origin": Origin(client_ip="192.0.2.1"),
+        "provider": "default",
+        "now": NOW,
+    }
+    return link(**{**given, **changed})
+
+
+def statements(context: CaptureQueriesContext) -> list[str]:
+    """Return what was executed besides the frame of transactions."""
+    executed = [query["sql"] for query in context.captured_queries]
+    return [sql for sql in executed if not re.match(r"BEGIN|COMMIT|ROLLBACK|SAVEPOINT|RELEASE", sql)]
+
+
+def capturing() -> CaptureQueriesContext:
+    return CaptureQueriesContext(connection)
+
+
+def accounts() -> tuple[int, int]:
+    return get_user_model()._default_manager.count(), PairwiseSubject.objects.count()
+
+
+def digests_by_key() -> dict[str, str]:
+    return dict(SubjectDigest.objects.values_list("key_id", "digest"))
+
+
+@pytest.mark.django_db
+def test_link_at_a_first_sign_in_makes_user_subject_digests_and_event_together() -> None:
+    with capturing() as context:
+        linked = sign_in([KEY_2, KEY_1])
+    assert linked.created
+    assert (linked.subject.user, linked.subject.issuer) == (linked.user, ISSUER)
+    assert (linked.subject.first_seen_at, linked.subject.last_seen_at) == (NOW, NOW)
+    assert digests_by_key() == {key.id: subject_digest(key.material, issuer=ISSUER, sub=SUB) for key in (KEY_1, KEY_2)}
+    event = parse_event(AuditOutbox.objects.get().event).event
+    assert (event.action, event.subject, event.provider) == ("subject.linked", str(linked.subject.uuid), "default")
+    assert (event.client_ip, json.loads(event.detail)) == ("192.0.2.1", {"created": True})
+    assert len([sql for sql in statements(context) if sql.startswith("INSERT")]) == 4
+
+
+@pytest.mark.django_db
+def test_link_stores_no_raw_sub_anywhere() -> None:
+    with capturing() as context:
+        sign_in([KEY_1, KEY_2])
+        sign_in([KEY_1, KEY_2, KEY_3])
+    assert len(context) > 5
+    assert not [query["sql"] for query in context.captured_queries if SUB in query["sql"]]
+
+
+@pytest.mark.django_db
+def test_link_of_a_returning_person_is_one_select() -> None:
+    first = sign_in([KEY_1, KEY_2])
+    with capturing() as context:
+        again = sign_in([KEY_1, KEY_2], now=NOW + timedelta(days=1))
+        assert again.user.is_active
+        assert again.subject.user == again.user
+    assert [sql[:6] for sql in statements(context)] == ["SELECT"]
+    assert len(context) == 1
+    assert (again.user, again.subject, again.created) == (first.user, first.subject, False)
+    assert AuditOutbox.objects.count() == 1
+
+
+@pytest.mark.django_db
+def test_link_with_a_key_added_since_adds_its_digest_once() -> None:
+    first = sign_in([KEY_1])
+    with capturing() as context:
+        assert sign_in([KEY_2, KEY_1]).user == first.user
+    assert [sql[:6] for sql in statements(context)] == ["SELECT", "INSERT"]
+    with capturing() as context:
+        assert sign_in([KEY_2, KEY_1]).user == first.user
+    assert [sql[:6] for sql in statements(context)] == ["SELECT"]
+    assert set(digests_by_key()) == {KEY_1.id, KEY_2.id}
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    "other", [{"sub": SUB + "2"}, {"sub": SUB.upper()}, {"issuer": ISSUER + "/"}], ids=["sub", "case", "issuer"]
+)
+def test_link_of_another_sub_or_issuer_is_another_person(other: dict[str, Any]) -> None:
+    first = sign_in()
+    assert sign_in().user == first.user
+    assert sign_in(**other).user != first.user
+    assert accounts() == (2, 2)
+
+
+@pytest.mark.django_db
+def test_link_without_a_way_to_create_refuses_the_new_and_knows_the_old() -> None:
+    first = sign_in()
+    assert sign_in(create_user=None).user == first.user
+    with pytest.raises(NotProvisioned) as refused:
+        sign_in(sub="somebody else", create_user=None)
+    assert refused.value.code == "not_provisioned"
+    assert accounts() == (1, 1)
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("unknown", [KEY_1, KEY_2, KEY_3, LAST_KEY, Key("00000000", bytes(32))], ids=lambda k: k.id)
+def test_link_while_rows_bear_an_unknown_key_refuses_the_new_and_knows_the_old(unknown: Key) -> None:
+    configured = [key for key in (KEY_3, KEY_1, KEY_2) if key != unknown]
+    first = sign_in(configured)
+    assert sign_in(configured, sub="before").created
+    SubjectDigest.objects.create(subject=first.subject, issuer=ISSUER, key_id=unknown.id, digest="0" * 64)
+    assert sign_in(configured).user == first.user
+    before = accounts()
+    with pytest.raises(SubjectKeyMissing) as refused:
+        sign_in(configured, sub="after")
+    assert refused.value.code == "subject_key_missing"
+    assert accounts() == before
+    assert sign_in([*configured, unknown], sub="after").created
+
+
+@pytest.mark.django_db
+def test_link_of_a_person_known_under_a_missing_key_alone_makes_no_second_account() -> None:
+    first = sign_in([KEY_1])
+    with pytest.raises(SubjectKeyMissing):
+        sign_in([KEY_2])
+    assert sign_in([KEY_2, KEY_1]).user == first.user
+    assert accounts() == (1, 1)
+
+
+@pytest.mark.django_db
+def test_link_without_any_key_makes_nothing() -> None:
+    with pytest.raises(SubjectKeyMissing):
+        sign_in([])
+    assert accounts() == (0, 0)
+
+
+@pytest.mark.django_db
+def test_link_at_a_first_sign_in_looks_unknown_keys_up_in_the_index() -> None:
+    sign_in([KEY_1, KEY_2])
+    with capturing() as context:
+        sign_in([KEY_1, KEY_2], sub="another")
+    lookup = [sql for sql in statements(context) if "key_id" in sql and sql.startswith("SELECT")][-1]
+    assert "NOT" not in lookup
+    if connection.vendor == "sqlite":
+        with connection.cursor() as cursor:
+            cursor.execute(f"EXPLAIN QUERY PLAN {lookup}")
+            plan = " ".join(row[3] for row in cursor.fetchall())
+        assert "SCAN" not in plan
+
+
+@pytest.mark.django_db
+def test_link_whose_user_can_not_be_made_leaves_nothing_and_tells_the_fault() -> None:
+    make_twin = get_user_model()._default_manager.create_user
+    make_twin(username="taken")
+    with pytest.raises(IntegrityError):
+        sign_in(create_user=lambda: make_twin(username="taken"))
+    assert accounts() == (1, 0)
+    assert AuditOutbox.objects.count() == 0
+    assert sign_in(create_user=lambda: make_twin(username="free")).created
+
+
+@pytest.mark.django_db
+def test_link_rolled_back_by_its_caller_leaves_no_account_and_no_event() -> None:
+    with suppress(ZeroDivisionError), transaction.atomic():
+        assert sign_in().created
+        raise ZeroDivisionError
+    assert accounts() == (0, 0)
+    assert (SubjectDigest.objects.count(), AuditOutbox.objects.count()) == (0, 0)
+
+
+@pytest.mark.django_db
+def test_mark_seen_moves_the_time_by_one_update() -> None:
+    subject = sign_in().subject
+    later = NOW + timedelta(hours=1)
+    with capturing() as context:
+        mark_seen(subject, now=later)
+    assert [sql[:6] for sql in statements(context)] == ["UPDATE"]
+    assert subject.last_seen_at == later
+    subject.refresh_from_db()
+    assert (subject.first_seen_at, subject.last_seen_at) == (NOW, later)
+
+
+@pytest.mark.django_db
+def test_mark_seen_of_a_person_deleted_meanwhile_raises() -> None:
+    linked = sign_in()
+    linked.user.delete()
+    with pytest.raises(PairwiseSubject.DoesNotExist):
+        mark_seen(linked.subject, now=NOW)
+
+
+def test_opaque_username_is_phi_and_26_base32_characters() -> None:
+    names = {opaque_username() for _ in range(100)}
+    assert len(names) == 100
+    assert all(re.fullmatch("phi_[a-z2-7]{26}", name) for name in names)
+
+
+class Meeting:
+    """Where two sign-ins meet inside their transactions; who waits in vain goes on, as SQLite lets in one at a time."""
+
+    def __init__(self) -> None:
+        self.barrier = threading.Barrier(2)
+
+    def make_user(self) -> Any:
+        user = make_user()
+        with suppress(threading.BrokenBarrierError):
+            self.barrier.wait(0.5)
+        return user
+
+
+def at_once(*calls: Callable[[], Linked]) -> list[Linked]:
+    """Run each call in a thread with connections of its own, all at the same time."""
+    start = threading.Barrier(len(calls))
+
+    def run(call: Callable[[], Linked]) -> Linked:
+        try:
+            start.wait(10)
+            return call()
+        finally:
+            connections.close_all()
+
+    with ThreadPoolExecutor(len(calls)) as pool:
+        return [future.result(30) for future in [pool.submit(run, call) for call in calls]]
+
+
+PAIRS = {
+    "the same keys": ([KEY_1, KEY_2], [KEY_1, KEY_2]),
+    "in another order": ([KEY_1, KEY_2], [KEY_2, KEY_1]),
+    "one key more": ([KEY_1], [KEY_2, KEY_1]),
+    "one key different": ([KEY_1, KEY_2], [KEY_2, KEY_3]),
+    "one key different, older shared": ([KEY_1, KEY_2], [KEY_3, KEY_1]),
+}
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("pair", PAIRS.values(), ids=PAIRS)
+def test_link_of_two_first_sign_ins_at_once_makes_one_account(pair: tuple[list[Key], list[Key]]) -> None:
+    meeting = Meeting()
+    linked = at_once(*(lambda keys=keys: sign_in(keys, create_user=meeting.make_user) for keys in pair))
+    assert linked[0].user == linked[1].user
+    assert sorted(each.created for each in linked) == [False, True]
+    assert accounts() == (1, 1)
+    assert {key.id for keys in pair for key in keys} >= set(digests_by_key())
+    assert AuditEvent.objects.filter(action="subject.linked").count() == 1
+    assert AuditOutbox.objects.count() == 0
+
+
+@pytest.mark.django_db(transaction=True)
+def test_link_of_many_first_sign_ins_at_once_makes_one_account() -> None:
+    lists = [[KEY_1, KEY_2], [KEY_2, KEY_3], [KEY_3, KEY_2, KEY_1], [KEY_2]] * 2
+    linked = at_once(*(lambda keys=keys: sign_in(keys) for keys in lists))
+    assert len({each.user.pk for each in linked}) == 1
+    assert [each.created for each in linked].count(True) == 1
+    assert accounts() == (1, 1)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_link_of_a_returning_person_at_once_adds_the_new_digest_once() -> None:
+    first = sign_in([KEY_1])
+    linked = at_once(*(lambda: sign_in([KEY_2, KEY_3, KEY_1]) for _ in range(4)))
+    assert {each.user.pk for each in linked} == {first.user.pk}
+    assert SubjectDigest.objects.count() == 3
+
+
+@pytest.mark.django_db(transaction=True)
+def test_link_that_sees_the_other_servers_new_key_before_its_own_person_finds_the_account() -> None:
+    """The other server commits this very person between our look-up and our search for unknown keys."""
+    others: list[Linked] = []
+
+    def other_server_first(execute: Any, sql: str, params: Any, many: bool, context: Any) -> Any:
+        result = execute(sql, params, many, context)
+        if not others and sql.startswith("SELECT"):
+            others.append(at_once(lambda: sign_in([KEY_2, KEY_1]))[0])
+        return result
+
+    with connection.execute_wrapper(other_server_first):
+        ours = sign_in([KEY_1])
+    assert others[0].created
+    assert (ours.user, ours.created) == (others[0].user, False)
+    assert accounts() == (1, 1)
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("pair", [([1, 2], [1, 2]), ([1, 2], [2, 3])], ids=["the same keys", "one key different"])
+def test_link_in_two_processes_at_once_makes_one_account(pair: tuple[list[int], list[int]]) -> None:
+    environment = databases.child_environment(
+        os.environ, {alias: connections[alias].settings_dict for alias in databases.ALIASES}
+    )
+    lists = [",".join(base64.urlsafe_b64encode(bytes([n]) * 32).decode() for n in numbers) for numbers in pair]
+    servers = [
+        subprocess.Popen(
+            [sys.executable, PROGRAM, ISSUER, SUB, key_list],
+            env={**environment, "PYTHONPATH": str(ROOT)},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for key_list in lists
+    ]
+    with servers[0], servers[1]:
+        assert [server.stdout.readline() for server in servers if server.stdout] == ["ready\n", "ready\n"]
+        for server in servers:
+            assert server.stdin
+            server.stdin.write("go\n")
+            server.stdin.flush()
+        answers = [json.loads(server.communicate(timeout=30)[0]) for server in servers]
+    assert len({answer["user"] for answer in answers}) == 1
+    assert [answer["created"] for answer in answers].count(True) == 1
+    assert accounts() == (1, 1)

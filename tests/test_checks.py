@@ -1,0 +1,252 @@
+"""Each system check, by id: absent from good settings, present when the one thing is wrong."""
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.apps import apps
+from django.conf import settings
+from django.core.checks import Tags, run_checks
+from django.db import connections
+from django.test import override_settings
+
+from django_phi_oidc import checks, clock, entropy, keyring
+from django_phi_oidc.audit.models import AuditEvent
+from django_phi_oidc.backends import OIDCAuthenticationBackend
+from django_phi_oidc.subjects.models import PairwiseSubject, SubjectDigest
+
+ROOT = Path(__file__).parents[1]
+REVOCATION = "django_phi_oidc.middleware.RevocationMiddleware"
+
+
+class AsksForEmail(OIDCAuthenticationBackend):
+    """Overrides a hook of mozilla's that is never called here."""
+
+    def filter_users_by_claims(self, claims: Any) -> Any:
+        return []
+
+
+class Audited(OIDCAuthenticationBackend):
+    """Overrides the hooks that stay."""
+
+    def update_user(self, user: Any, claims: Any) -> Any:
+        return user
+
+
+def found(**only: Any) -> set[str]:
+    return {message.id.rpartition(".")[2] for message in run_checks(**only) if message.id}
+
+
+Change = Callable[[], dict[str, Any]]
+"""Gives the settings that differ."""
+
+
+def option(**changes: Any) -> Change:
+    return lambda: {"PHI_OIDC": {**settings.PHI_OIDC, **changes}}
+
+
+def provider(**changes: Any) -> Change:
+    return option(PROVIDERS={"default": {**settings.PHI_OIDC["PROVIDERS"]["default"], **changes}})
+
+
+def setting(name: str, value: Any) -> Change:
+    return lambda: {name: value(getattr(settings, name)) if callable(value) else value}
+
+
+def both(first: Change, second: Change) -> Change:
+    return lambda: {**first(), **second()}
+
+
+CLAIM = {"purpose": "TREAT", "basis": "why", "retention": "session"}
+LOCMEM = {"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}}
+# id, what is wrong, what differs in that one thing and is right
+CASES: list[tuple[str, Change, Change]] = [
+    ("E001", option(PROVIDER={}), option()),
+    ("E002", provider(issuer="op"), provider(issuer="https://op")),
+    ("E002", provider(issuer="https://op?x=1"), provider(issuer="https://op/x")),
+    ("E002", provider(client_secret=""), provider(client_secret="s")),
+    ("E002", provider(alg="RS256"), provider(id_token_signed_response_alg=["RS256"])),
+    ("E002", provider(id_token_signed_response_alg=["HS256"]), provider(id_token_signed_response_alg=["ES256"])),
+    ("E002", provider(token_endpoint_auth_method="none"), provider(token_endpoint_auth_method="client_secret_post")),
+    ("E002", provider(leeway=121), provider(leeway=30)),
+    ("E002", option(CLAIMS={"birthdate": {**CLAIM, "purpose": ""}}), option(CLAIMS={"birthdate": CLAIM})),
+    ("E002", option(CLAIMS={"birthdate": {"purpose": "TREAT", "basis": "why"}}), option(CLAIMS={"birthdate": CLAIM})),
+    ("E002", option(TRUSTED_PROXIES=["10.0.0.1/8"]), option(TRUSTED_PROXIES=["10.0.0.0/8"])),
+    ("E003", option(PROVIDERS={}), option()),
+    ("E004", option(SUBJECT_KEYS=[]), option()),
+    ("E004", option(ENCRYPTION_KEYS=["short"]), option()),
+    ("E005", provider(issuer="http://op"), provider(issuer="https://op")),
+    (
+        "E005",
+        provider(issuer="http://127.0.0.1:1"),
+        both(provider(issuer="http://127.0.0.1:1", allow_loopback_http=True), setting("DEBUG", True)),
+    ),
+    ("E006", provider(allow_loopback_http=True), both(provider(allow_loopback_http=True), setting("DEBUG", True))),
+    ("E007", option(CLAIMS={"birthdate": {**CLAIM, "purpose": "FUN"}}), option(CLAIMS={"birthdate": CLAIM})),
+    (
+        "E008",
+        setting("SESSION_ENGINE", "django.contrib.sessions.backends.signed_cookies"),
+        setting("SESSION_ENGINE", "django.contrib.sessions.backends.db"),
+    ),
+    (
+        "E009",
+        both(setting("SESSION_ENGINE", "django.contrib.sessions.backends.cache"), setting("CACHES", LOCMEM)),
+        both(
+            setting("SESSION_ENGINE", "django.contrib.sessions.backends.cache"),
+            setting("CACHES", {"default": {"BACKEND": "django.core.cache.backends.redis.RedisCache"}}),
+        ),
+    ),
+    ("E010", setting("MIDDLEWARE", lambda order: [name for name in order if name != REVOCATION]), option()),
+    (
+        "E010",
+        setting("MIDDLEWARE", lambda order: [REVOCATION, *(name for name in order if name != REVOCATION)]),
+        setting("MIDDLEWARE", lambda order: [*(name for name in order if name != REVOCATION), REVOCATION]),
+    ),
+    ("E011", setting("AUTHENTICATION_BACKENDS", []), option()),
+    (
+        "E012",
+        setting("AUTHENTICATION_BACKENDS", [f"{__name__}.AsksForEmail"]),
+        setting("AUTHENTICATION_BACKENDS", [f"{__name__}.Audited"]),
+    ),
+    ("E014", setting("DATABASE_ROUTERS", []), option()),
+    ("E020", setting("USE_TZ", False), setting("USE_TZ", True)),
+    ("W001", provider(subject_type="public"), provider(subject_type="pairwise")),
+    ("W002", provider(revocation="best_effort"), provider(revocation="required")),
+    ("W003", provider(trusted_audiences=["billing"]), provider(trusted_audiences=[])),
+    ("W004", provider(leeway=31), provider(leeway=30)),
+    ("W005", provider(max_access_token_lifetime=86401), provider(max_access_token_lifetime=86400)),
+    ("W006", both(provider(allow_loopback_http=True), setting("DEBUG", True)), setting("DEBUG", True)),
+    (
+        "W007",
+        setting("AUTHENTICATION_BACKENDS", lambda old: [*old, "django.contrib.auth.backends.ModelBackend"]),
+        option(),
+    ),
+]
+
+
+def test_good_settings_have_no_finding() -> None:
+    assert found() == set()
+
+
+@pytest.mark.parametrize(("check_id", "wrong", "right"), CASES, ids=[f"{case[0]}-{n}" for n, case in enumerate(CASES)])
+def test_check_finds_what_is_wrong_and_nothing_where_it_is_right(check_id: str, wrong: Change, right: Change) -> None:
+    with override_settings(**wrong()):
+        assert check_id in found()
+    with override_settings(**right()):
+        assert check_id not in found()
+
+
+def test_audit_alias_and_its_options_are_checked() -> None:
+    """E013, E015, E016: of the settings' text, since Django opens no database that it is not told of at start."""
+    good = {
+        "transaction_mode": "IMMEDIATE",
+        "timeout": 5,
+        "init_command": "PRAGMA journal_mode = WAL; PRAGMA secure_delete = ON",
+    }
+    assert list(checks._sqlite("default", good)) == []
+    for name, wrong in (("transaction_mode", "DEFERRED"), ("timeout", 1), ("init_command", "PRAGMA journal_mode=wal")):
+        for options in ({**good, name: wrong}, {key: value for key, value in good.items() if key != name}):
+            (message,) = checks._sqlite("default", options)
+            assert message.id == "django_phi_oidc.E016"
+            assert name in message.msg
+
+
+@pytest.mark.postgresql
+@pytest.mark.filterwarnings("ignore:Overriding setting DATABASES")
+def test_audit_database_that_may_be_waited_for_is_told_of() -> None:
+    """W009."""
+    patient = {**settings.DATABASES["phi_audit"], "OPTIONS": {}}
+    with override_settings(DATABASES={**settings.DATABASES, "phi_audit": patient}):
+        assert found() == {"W009"}
+
+
+@pytest.mark.parametrize(
+    ("check_id", "change"),
+    [
+        ("E013", lambda databases: {"default": databases["default"]}),
+        (
+            "E019",
+            lambda databases: {
+                alias: {**databases[alias], "ENGINE": "django.db.backends.sqlite3", "NAME": "one file"}
+                for alias in databases
+            },
+        ),
+        ("E015", lambda databases: {**databases, "phi_audit": {**databases["phi_audit"], "ATOMIC_REQUESTS": True}}),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:Overriding setting DATABASES")
+def test_audit_alias_is_checked(check_id: str, change: Callable[[Any], Any]) -> None:
+    assert check_id not in found()
+    with override_settings(DATABASES=change(settings.DATABASES)):
+        assert check_id in found()
+
+
+def test_other_audit_apps_are_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    """W008: an app of that label is enough."""
+    installed = apps.is_installed
+    monkeypatch.setattr(apps, "is_installed", lambda name: name == "auditlog" or installed(name))
+    assert found() == {"W008"}
+
+
+@pytest.mark.django_db(databases=["default", "phi_audit"])
+def test_missing_trail_is_found() -> None:
+    """W010, a warning: an error would keep `migrate --database phi_audit` from making it."""
+    aliases = ["default", "phi_audit"]
+    assert found(tags=[Tags.database], databases=aliases) == set()
+    with connections["phi_audit"].cursor() as cursor:
+        cursor.execute(f"ALTER TABLE {AuditEvent._meta.db_table} RENAME TO away")
+    assert found(tags=[Tags.database], databases=aliases) == {"W010"}
+
+
+def test_audit_database_that_cannot_be_read_is_found() -> None:
+    """E017, in a process of its own: this one's connections are those of the tests."""
+    run = subprocess.run(
+        [sys.executable, "-c", UNREADABLE],
+        env={**os.environ, "PHI_TEST_DB": "sqlite", "TEST_DATABASE_NAME_PHI_AUDIT": str(ROOT)},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.stdout.split() == ["django_phi_oidc.E017"], run.stderr
+
+
+UNREADABLE = """
+import os
+os.environ["DJANGO_SETTINGS_MODULE"] = "tests.settings"
+import django
+django.setup()
+from django.core.checks import Tags, run_checks
+print(*(message.id for message in run_checks(tags=[Tags.database], databases=["phi_audit"])))
+"""
+
+
+@pytest.mark.django_db(databases=["default", "phi_audit"])
+def test_digest_under_a_key_that_is_not_configured_is_found(django_user_model: Any) -> None:
+    """E018."""
+
+    subject = PairwiseSubject.objects.create(
+        uuid=entropy.uuid7(clock.now()),
+        user=django_user_model.objects.create_user("amina"),
+        issuer="https://op.example.test",
+        first_seen_at=clock.now(),
+        last_seen_at=clock.now(),
+    )
+    for key in keyring.keys("SUBJECT_KEYS"):
+        SubjectDigest.objects.create(subject=subject, issuer=subject.issuer, key_id=key.id, digest=key.id)
+    assert found(tags=[Tags.database], databases=["default"]) == set()
+    with override_settings(**option(SUBJECT_KEYS=settings.PHI_OIDC["SUBJECT_KEYS"][:1])()):
+        assert found(tags=[Tags.database], databases=["default"]) == {"E018"}
+
+
+def test_every_id_is_tested_here() -> None:
+    source = Path(checks.__file__).read_text()
+    ids = {f"E{int(n):03}" for n in re.findall(r"_error\(\s*(\d+)", source)}
+    ids |= {f"W{int(n):03}" for n in re.findall(r"_warning\(\s*(\d+)", source)}
+    tested = set(re.findall(r"\b[EW]\d{3}\b", Path(__file__).read_text()))
+    assert ids == tested

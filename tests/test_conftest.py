@@ -1,0 +1,63 @@
+"""A missing part is told, and fails in CI; a test about the other database is left to the other run."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+NOBODY_THERE = "redis://127.0.0.1:1/0"
+TESTS = """
+import pytest
+
+@pytest.mark.redis
+def test_that_needs_redis():
+    assert True
+
+@pytest.mark.postgresql
+def test_about_postgresql():
+    assert True
+
+def test_that_needs_nothing():
+    assert True
+"""
+
+
+def run_pytest(directory: Path, **environ: str) -> subprocess.CompletedProcess[str]:
+    """Run TESTS with the hooks of tests/conftest.py, in a process of its own, on SQLite."""
+    file = directory / "test_parts_needed.py"
+    file.write_text(TESTS)
+    given = {name: value for name, value in os.environ.items() if name not in {"CI", "PYTEST_ADDOPTS"}}
+    options = ["-p", "tests.conftest", "--strict-markers", "--import-mode=importlib", f"--rootdir={directory}"]
+    return subprocess.run(
+        [sys.executable, "-m", "pytest", *options, "-c", os.devnull, str(file)],
+        cwd=ROOT,
+        env={**given, "DJANGO_SETTINGS_MODULE": "tests.settings", "PHI_TEST_DB": "sqlite", **environ},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+
+
+def test_run_without_a_part_lists_what_was_not_run_and_why(tmp_path: Path) -> None:
+    finished = run_pytest(tmp_path, REDIS_URL=NOBODY_THERE)
+    assert finished.returncode == pytest.ExitCode.OK, finished.stdout + finished.stderr
+    assert "1 redis: redis://:**@127.0.0.1:1/0 does not answer" in finished.stdout
+    assert "1 about another database than sqlite" in finished.stdout
+    assert "1 passed, 1 skipped, 1 deselected" in finished.stdout
+
+
+def test_run_without_a_part_in_ci_fails(tmp_path: Path) -> None:
+    finished = run_pytest(tmp_path, REDIS_URL=NOBODY_THERE, CI="true")
+    assert finished.returncode == pytest.ExitCode.TESTS_FAILED, finished.stdout + finished.stderr
+    assert "redis is missing, and CI runs everything" in finished.stdout
+
+
+@pytest.mark.redis
+def test_run_with_the_part_in_ci_passes(tmp_path: Path, redis_url: str) -> None:
+    finished = run_pytest(tmp_path, REDIS_URL=redis_url, CI="true")
+    assert finished.returncode == pytest.ExitCode.OK, finished.stdout + finished.stderr
+    assert "2 passed, 1 deselected" in finished.stdout

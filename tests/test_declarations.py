@@ -1,0 +1,187 @@
+"""Each option is taken as it should be, and refused when one thing about it is wrong."""
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from django_phi_oidc.declarations import is_loopback_http, parse_claim, parse_provider
+from django_phi_oidc.errors import DeclarationInvalid
+
+PROVIDER = {"issuer": "https://op.example.test", "client_id": "portal", "client_secret": "s3cret"}
+CLAIM = {"purpose": "TREAT", "basis": "identity check", "retention": "session"}
+
+GOOD_PROVIDERS: dict[str, dict[str, Any]] = {
+    "issuer with a path": {"issuer": "https://op.example.test/realms/a"},
+    "issuer with a port": {"issuer": "https://op.example.test:8443"},
+    "issuer on loopback": {"issuer": "http://127.0.0.1:9000", "allow_loopback_http": True},
+    "issuer of 255 characters": {"issuer": "https://op.example.test/" + "a" * 231},
+    "one alg": {"id_token_signed_response_alg": ["ES256"]},
+    "post": {"token_endpoint_auth_method": "client_secret_post"},
+    "max_age zero": {"max_age": 0},
+    "leeway zero": {"leeway": 0},
+    "leeway as a timedelta": {"leeway": timedelta(seconds=120)},
+    "acr values": {"acr_values": ["urn:mace:incommon:iap:silver"]},
+    "public subjects": {"subject_type": "public"},
+}
+BAD_PROVIDERS: dict[str, dict[str, Any]] = {
+    "issuer without scheme": {"issuer": "op.example.test"},
+    "issuer of another scheme": {"issuer": "ftp://op.example.test"},
+    "issuer without host": {"issuer": "https:///path"},
+    "issuer with a query": {"issuer": "https://op.example.test?tenant=a"},
+    "issuer with an empty query": {"issuer": "https://op.example.test?"},
+    "issuer with a fragment": {"issuer": "https://op.example.test#a"},
+    "issuer with credentials": {"issuer": "https://user:pass@op.example.test"},
+    "issuer with a line end": {"issuer": "https://op.example.test\n"},
+    "issuer with a space": {"issuer": " https://op.example.test"},
+    "issuer that is no URL": {"issuer": "https://[::1"},
+    "issuer with a port that is none": {"issuer": "https://op.example.test:99999"},
+    "issuer of 256 characters": {"issuer": "https://op.example.test/" + "a" * 232},
+    "issuer not in ASCII": {"issuer": "https://öp.example.test"},
+    "issuer of no text": {"issuer": 5},
+    "empty client_id": {"client_id": ""},
+    "empty client_secret": {"client_secret": ""},
+    "bytes for client_secret": {"client_secret": b"s3cret"},
+    "an option that nobody knows": {"verify_ssl": False},
+    "the name as an option": {"name": "other"},
+    "alg none": {"id_token_signed_response_alg": ["none"]},
+    "alg HS256": {"id_token_signed_response_alg": ["ES256", "HS256"]},
+    "no alg": {"id_token_signed_response_alg": []},
+    "an alg as text": {"id_token_signed_response_alg": "ES256"},
+    "an alg that is no text": {"id_token_signed_response_alg": [5]},
+    "algs as a number": {"id_token_signed_response_alg": 5},
+    "algs as a dictionary": {"id_token_signed_response_alg": {"ES256": True}},
+    "acr values as text": {"acr_values": "silver"},
+    "acr values as None": {"acr_values": None},
+    "unknown authentication": {"token_endpoint_auth_method": "none"},
+    "a list for a choice": {"subject_type": ["public"]},
+    "negative max_age": {"max_age": -1},
+    "max_age as a boolean": {"max_age": True},
+    "max_age as text": {"max_age": "60"},
+    "negative leeway": {"leeway": -1},
+    "leeway over two minutes": {"leeway": 121},
+    "leeway that is no number": {"leeway": float("nan")},
+    "leeway without end": {"leeway": float("inf")},
+    "leeway as a boolean": {"leeway": True},
+    "lifetime of nothing": {"max_access_token_lifetime": 0},
+    "lifetime without end": {"max_access_token_lifetime": 1e300},
+    "a truthy switch": {"allow_loopback_http": 1},
+}
+
+
+@pytest.mark.parametrize("options", GOOD_PROVIDERS.values(), ids=GOOD_PROVIDERS)
+def test_parse_provider_of_a_good_declaration_is_accepted(options: dict[str, Any]) -> None:
+    provider = parse_provider("default", {**PROVIDER, **options})
+    assert provider.name == "default"
+    assert provider.issuer == options.get("issuer", PROVIDER["issuer"])
+
+
+@pytest.mark.parametrize("options", BAD_PROVIDERS.values(), ids=BAD_PROVIDERS)
+def test_parse_provider_with_one_thing_wrong_raises_without_the_value(options: dict[str, Any]) -> None:
+    parse_provider("default", PROVIDER)
+    with pytest.raises(DeclarationInvalid, match=r"PROVIDERS\['default'\]") as refused:
+        parse_provider("default", {**PROVIDER, **options})
+    assert "s3cret" not in str(refused.value)
+
+
+@pytest.mark.parametrize("missing", PROVIDER)
+def test_parse_provider_without_what_it_needs_raises(missing: str) -> None:
+    raw = {key: value for key, value in PROVIDER.items() if key != missing}
+    with pytest.raises(DeclarationInvalid, match=missing):
+        parse_provider("default", raw)
+
+
+@pytest.mark.parametrize("raw", [None, [], "https://op.example.test", 5], ids=repr)
+def test_parse_provider_of_no_dictionary_raises(raw: Any) -> None:
+    with pytest.raises(DeclarationInvalid, match="dictionary"):
+        parse_provider("default", raw)
+
+
+def test_parse_provider_shows_no_secret() -> None:
+    assert "s3cret" not in repr(parse_provider("default", PROVIDER))
+
+
+@pytest.mark.parametrize("name", ["", 5, None, "a" * 65, "a\nb"], ids=repr)
+def test_parse_provider_of_a_bad_name_raises(name: Any) -> None:
+    assert parse_provider("a" * 64, PROVIDER).name == "a" * 64
+    with pytest.raises(DeclarationInvalid, match="name"):
+        parse_provider(name, PROVIDER)
+
+
+GOOD_CLAIMS: dict[str, tuple[dict[str, Any], Any]] = {
+    "of the session": ({}, "session"),
+    "for a day": ({"retention": timedelta(days=1)}, timedelta(days=1)),
+    "for an hour in seconds": ({"retention": 3600}, timedelta(hours=1)),
+    "never stored": ({"retention": None}, None),
+    "essential": ({"essential": True}, "session"),
+}
+BAD_CLAIMS: dict[str, dict[str, Any]] = {
+    "no purpose": {"purpose": ""},
+    "a blank purpose": {"purpose": "  "},
+    "a purpose that the column can't hold": {"purpose": "T" * 33},
+    "a purpose that is no text": {"purpose": ["TREAT"]},
+    "no basis": {"basis": ""},
+    "a basis that is no text": {"basis": None},
+    "retention of nothing": {"retention": timedelta(0)},
+    "negative retention": {"retention": timedelta(days=-1)},
+    "retention for ever": {"retention": timedelta.max},
+    "retention without end": {"retention": float("inf")},
+    "retention as another word": {"retention": "forever"},
+    "retention as a boolean": {"retention": True},
+    "retention as a list": {"retention": ["session"]},
+    "essential as text": {"essential": "yes"},
+    "an option that nobody knows": {"encrypt": False},
+}
+
+
+@pytest.mark.parametrize(("options", "retention"), GOOD_CLAIMS.values(), ids=GOOD_CLAIMS)
+def test_parse_claim_of_a_good_declaration_is_accepted(options: dict[str, Any], retention: Any) -> None:
+    claim = parse_claim("birthdate", {**CLAIM, **options})
+    assert (claim.name, claim.retention, claim.essential) == ("birthdate", retention, options.get("essential", False))
+
+
+@pytest.mark.parametrize("options", BAD_CLAIMS.values(), ids=BAD_CLAIMS)
+def test_parse_claim_with_one_thing_wrong_raises(options: dict[str, Any]) -> None:
+    parse_claim("birthdate", CLAIM)
+    with pytest.raises(DeclarationInvalid, match=r"CLAIMS\['birthdate'\]"):
+        parse_claim("birthdate", {**CLAIM, **options})
+
+
+@pytest.mark.parametrize("missing", CLAIM)
+def test_parse_claim_without_purpose_basis_or_retention_raises(missing: str) -> None:
+    raw = {key: value for key, value in CLAIM.items() if key != missing}
+    with pytest.raises(DeclarationInvalid, match=missing):
+        parse_claim("birthdate", raw)
+
+
+@pytest.mark.parametrize("name", ["", 5, None, "a" * 256, "a\x00b"], ids=repr)
+def test_parse_claim_of_a_bad_name_raises(name: Any) -> None:
+    assert parse_claim("a" * 255, CLAIM).name == "a" * 255
+    with pytest.raises(DeclarationInvalid, match="name"):
+        parse_claim(name, CLAIM)
+
+
+@pytest.mark.parametrize(
+    ("url", "answer"),
+    [
+        ("http://127.0.0.1:9000", True),
+        ("http://127.255.0.1", True),
+        ("http://[::1]:9000/path", True),
+        ("http://localhost", True),
+        ("http://LOCALHOST:80", True),
+        ("https://127.0.0.1", False),
+        ("http://127.0.0.1.example.test", False),
+        ("http://127.0.0.1@op.example.test", False),
+        ("http://localhost.example.test", False),
+        ("http://128.0.0.1", False),
+        ("http://0.0.0.0", False),
+        ("http://10.0.0.1", False),
+        ("http://127.1", False),
+        ("http://2130706433", False),
+        ("http://[::1", False),
+        ("http://", False),
+        ("", False),
+    ],
+)
+def test_is_loopback_http_says_so_of_http_on_loopback_alone(url: str, *, answer: bool) -> None:
+    assert is_loopback_http(url) is answer

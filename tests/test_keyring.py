@@ -1,0 +1,217 @@
+"""Key lists from every source, and seals that open in their own place alone."""
+
+import base64
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography.fernet import Fernet
+
+from django_phi_oidc import keyring
+from django_phi_oidc.errors import KeyMissing, Undecryptable
+
+OLD, NEW = (base64.urlsafe_b64encode(bytes([n]) * 32).decode() for n in (251, 252))
+CONTEXT = ["table", "column", "7"]
+
+
+@pytest.fixture(autouse=True)
+def _keys(settings: Any) -> None:
+    configure(settings, [NEW, OLD])
+
+
+def configure(settings: Any, source: Any) -> None:
+    settings.PHI_OIDC = {**settings.PHI_OIDC, "ENCRYPTION_KEYS": source}
+
+
+def found() -> list[str]:
+    return [base64.urlsafe_b64encode(key.material).decode() for key in keyring.keys("ENCRYPTION_KEYS")]
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        [NEW, OLD],
+        (NEW, OLD),
+        f"{NEW},{OLD}",
+        f" {NEW} , {OLD} ,",
+        f"{NEW}\r\n{OLD}\r\n",
+        [NEW.rstrip("="), OLD],
+        [NEW, OLD, NEW],
+        [NEW, OLD, NEW.rstrip("=")],
+        lambda: [NEW, OLD],
+        lambda: f"{NEW},{OLD}",
+    ],
+    ids=[
+        "list",
+        "tuple",
+        "text",
+        "text with spaces",
+        "lines",
+        "no padding",
+        "twice",
+        "two spellings",
+        "call",
+        "call text",
+    ],
+)
+def test_keys_from_any_source_come_newest_first_and_once(settings: Any, source: Any) -> None:
+    configure(settings, source)
+    assert found() == [NEW, OLD]
+
+
+def test_keys_from_a_file_are_read_live(settings: Any, tmp_path: Path) -> None:
+    file = tmp_path / "keys"
+    configure(settings, file)
+    file.write_text(f"{OLD}\n")
+    assert found() == [OLD]
+    file.write_text(f"{NEW}\n{OLD}\n")
+    assert found() == [NEW, OLD]
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        None,
+        [],
+        "",
+        " , ,",
+        [NEW[:-4]],
+        [NEW + "AAAA"],
+        ["not base64!" * 4],
+        ["é" * 44],
+        [NEW, ""][1:],
+        [NEW, 5],
+        [NEW, None],
+        b"bytes",
+        {"a": NEW},
+        42,
+        lambda: None,
+    ],
+    ids=lambda source: "callable" if callable(source) else repr(source),
+)
+def test_keys_from_a_source_without_good_keys_raise_key_missing(settings: Any, source: Any) -> None:
+    configure(settings, source)
+    with pytest.raises(KeyMissing, match="ENCRYPTION_KEYS") as refused:
+        keyring.keys("ENCRYPTION_KEYS")
+    assert NEW not in str(refused.value)
+
+
+@pytest.mark.parametrize("content", [None, b"", b"\xff\xfe", b"short"], ids=repr)
+def test_keys_from_a_bad_file_raise_key_missing(settings: Any, tmp_path: Path, content: bytes | None) -> None:
+    file = tmp_path / "keys"
+    if content is not None:
+        file.write_bytes(content)
+    configure(settings, file)
+    with pytest.raises(KeyMissing, match="ENCRYPTION_KEYS"):
+        keyring.keys("ENCRYPTION_KEYS")
+
+
+def test_generate_makes_a_key_that_a_list_takes(settings: Any) -> None:
+    made = keyring.generate()
+    configure(settings, made)
+    assert found() == [made]
+    assert keyring.generate() != made
+
+
+def test_key_shows_its_id_and_not_itself() -> None:
+    (key, _) = keyring.keys("ENCRYPTION_KEYS")
+    assert len(key.id) == 8
+    assert key.id in repr(key)
+    assert "material" not in repr(key)
+
+
+@pytest.mark.parametrize("value", ["", "secret", "ünï\x00cødé \U0001f9ec", '"],["', "a" * 100_000], ids=ascii)
+def test_open_sealed_in_its_own_context_gives_the_value_back(value: str) -> None:
+    assert keyring.open_sealed(keyring.seal(value, context=CONTEXT), context=CONTEXT) == value
+
+
+@pytest.mark.parametrize(
+    "context",
+    [
+        ["table", "column", "8"],
+        ["table", "other", "7"],
+        ["other", "column", "7"],
+        ["table", "column"],
+        ["table", "column", "7", "secret"],
+        ["table", "column,7"],
+        [],
+    ],
+    ids=repr,
+)
+def test_open_sealed_in_another_context_raises_undecryptable(context: list[str]) -> None:
+    sealed = keyring.seal("secret", context=CONTEXT)
+    assert keyring.open_sealed(sealed, context=CONTEXT) == "secret"
+    with pytest.raises(Undecryptable):
+        keyring.open_sealed(sealed, context=context)
+
+
+def damaged(sealed: str) -> dict[str, str]:
+    key_id, _, token = sealed.partition(":")
+    raw = bytearray(base64.urlsafe_b64decode(token))
+    raw[20] ^= 1
+    return {
+        "empty": "",
+        "plain text": "secret",
+        "plain JSON": json.dumps([*CONTEXT, "secret"]),
+        "no key id": token,
+        "another key's id": f"{keyring.keys('ENCRYPTION_KEYS')[1].id}:{token}",
+        "an unknown key's id": f"00000000:{token}",
+        "one bit": f"{key_id}:{base64.urlsafe_b64encode(raw).decode()}",
+        "truncated": sealed[:-8],
+        "not ASCII": f"{key_id}:é{token}",
+        "only the id": f"{key_id}:",
+    }
+
+
+DAMAGES = (
+    "empty",
+    "plain text",
+    "plain JSON",
+    "no key id",
+    "another key's id",
+    "an unknown key's id",
+    "one bit",
+    "truncated",
+    "not ASCII",
+    "only the id",
+)
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_open_sealed_of_damaged_text_raises_undecryptable(damage: str) -> None:
+    sealed = keyring.seal("secret", context=CONTEXT)
+    assert keyring.open_sealed(sealed, context=CONTEXT) == "secret"
+    with pytest.raises(Undecryptable):
+        keyring.open_sealed(damaged(sealed)[damage], context=CONTEXT)
+
+
+@pytest.mark.parametrize(
+    "inside",
+    ["plain", "5", "null", "{}", "[]", json.dumps([*CONTEXT, 5]), json.dumps([*CONTEXT, None]), '["\\ud800"'],
+    ids=repr,
+)
+def test_open_sealed_of_what_a_host_sealed_under_the_same_key_raises_undecryptable(inside: str) -> None:
+    key = keyring.keys("ENCRYPTION_KEYS")[0]
+    token = Fernet(NEW).encrypt(inside.encode()).decode()
+    with pytest.raises(Undecryptable):
+        keyring.open_sealed(f"{key.id}:{token}", context=CONTEXT)
+
+
+def test_seal_uses_the_newest_key_and_opens_with_each(settings: Any) -> None:
+    configure(settings, [OLD])
+    sealed_before = keyring.seal("secret", context=CONTEXT)
+    configure(settings, [NEW, OLD])
+    sealed_after = keyring.seal("secret", context=CONTEXT)
+    assert keyring.open_sealed(sealed_before, context=CONTEXT) == "secret"
+    newest, older = keyring.keys("ENCRYPTION_KEYS")
+    assert (sealed_before[:8], sealed_after[:8]) == (older.id, newest.id)
+    configure(settings, [NEW])
+    with pytest.raises(Undecryptable):
+        keyring.open_sealed(sealed_before, context=CONTEXT)
+
+
+def test_seal_tells_nothing_of_its_time_and_never_repeats_itself() -> None:
+    first, second = (keyring.seal("secret", context=CONTEXT) for _ in range(2))
+    assert first != second
+    assert Fernet(NEW).extract_timestamp(first.partition(":")[2]) == 0

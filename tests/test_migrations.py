@@ -1,0 +1,113 @@
+"""Migrations lead there and back; that of the trail refuses to go back while there are events."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.scratch import scratch_databases
+
+LOOK = """
+import json, django
+django.setup()
+from datetime import UTC, datetime
+from django.core.management import call_command
+from django.db import connections
+
+TRIGGERS = {
+    "sqlite": "SELECT name FROM sqlite_master WHERE type = 'trigger'",
+    "postgresql": "SELECT tgname || ' ' || tgenabled::text FROM pg_trigger WHERE NOT tgisinternal",
+}
+
+def triggers(alias):
+    with connections[alias].cursor() as cursor:
+        cursor.execute(TRIGGERS[connections[alias].vendor])
+        return sorted(name.replace("phi_oidc_audit_refuse_", "") for name, in cursor.fetchall())
+
+def migrate(*where, alias="default"):
+    call_command("migrate", *where, database=alias, verbosity=0)
+
+def migrate_both(*where):
+    migrate(*where)
+    migrate(*where, alias="phi_audit")
+"""
+IN_PLACE = {"sqlite": ["delete", "replace", "update"], "postgresql": ["delete A", "truncate A", "update A"]}
+RECORD = """
+from django_phi_oidc.audit.events import Action, Origin
+from django_phi_oidc.audit.recording import record
+record(Action.LOGIN_REFUSED, origin=Origin(), now=datetime.now(UTC))
+"""
+
+
+@pytest.fixture(params=["separate", pytest.param("shared", marks=pytest.mark.postgresql)])
+def environment(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[dict[str, str]]:
+    """Return the environment of two databases, or of one that bears both aliases."""
+    with scratch_databases(tmp_path, shared=request.param == "shared") as environment:
+        yield environment
+
+
+def run(environment: dict[str, str], script: str) -> Any:
+    """Return what the script prints as JSON, as a process of its own."""
+    command = [sys.executable, "-c", LOOK + script]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def in_place(environment: dict[str, str]) -> list[str]:
+    return IN_PLACE[environment.get("PHI_TEST_DB", "sqlite")]
+
+
+def test_migrate_of_both_aliases_puts_the_triggers_in_place(environment: dict[str, str]) -> None:
+    found = run(environment, 'migrate_both(); print(json.dumps([triggers("default"), triggers("phi_audit")]))')
+    assert found == [in_place(environment)] * 2
+
+
+def test_migrate_of_the_trail_makes_its_own_table_alone(tmp_path: Path) -> None:
+    with scratch_databases(tmp_path) as environment:
+        script = 'migrate(alias="phi_audit"); print(json.dumps(connections["phi_audit"].introspection.table_names()))'
+        assert sorted(run(environment, script)) == ["django_migrations", "django_phi_oidc_auditevent"]
+
+
+def test_migrate_of_the_trail_back_and_forth_without_events_drops_and_makes_the_triggers(
+    environment: dict[str, str],
+) -> None:
+    script = """
+migrate_both()
+migrate_both("django_phi_oidc", "0001")
+without = triggers("phi_audit")
+migrate_both("django_phi_oidc", "zero")
+tables = connections["default"].introspection.table_names() + connections["phi_audit"].introspection.table_names()
+migrate_both()
+print(json.dumps([without, [name for name in tables if "phi_oidc" in name], triggers("phi_audit")]))
+"""
+    assert run(environment, script) == [[], [], in_place(environment)]
+
+
+def test_migrate_of_the_trail_back_with_events_is_refused_and_changes_nothing(environment: dict[str, str]) -> None:
+    script = f"""
+from django.db.migrations.exceptions import IrreversibleError
+from django.db.migrations.recorder import MigrationRecorder
+migrate_both()
+{RECORD}
+try:
+    migrate("django_phi_oidc", "zero", alias="phi_audit")
+except IrreversibleError as error:
+    refusal = str(error)
+applied = ("django_phi_oidc", "0002_audit_triggers") in MigrationRecorder(connections["phi_audit"]).applied_migrations()
+print(json.dumps([refusal, applied, triggers("phi_audit")]))
+"""
+    refusal, applied, triggers = run(environment, script)
+    assert "holds events" in refusal
+    assert applied
+    assert triggers == in_place(environment)
+
+
+def test_makemigrations_has_nothing_to_add() -> None:
+    command = [sys.executable, "-m", "django", "makemigrations", "--check", "--dry-run", "--settings=tests.settings"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stdout + done.stderr
