@@ -9,6 +9,8 @@ from typing import Any
 
 from django.apps import apps
 from django.conf import settings
+from django.contrib.auth.middleware import AuthenticationMiddleware
+from django.contrib.sessions.middleware import SessionMiddleware
 from django.core import checks
 from django.core.checks import CheckMessage, Tags, register
 from django.core.exceptions import ImproperlyConfigured
@@ -116,12 +118,13 @@ def check_middleware(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
     order = list(settings.MIDDLEWARE)
     if MIDDLEWARE not in order:
         return [_error(10, f"{MIDDLEWARE} is not in MIDDLEWARE: sessions can be lost with their tokens alive.")]
-    before = [
-        "django.contrib.sessions.middleware.SessionMiddleware",
-        "django.contrib.auth.middleware.AuthenticationMiddleware",
+    classes = [import_string(path) for path in order]
+    position = order.index(MIDDLEWARE)
+    return [
+        _error(10, f"{MIDDLEWARE} must stand after {needed.__name__}.")
+        for needed in (SessionMiddleware, AuthenticationMiddleware)
+        if not any(isinstance(each, type) and issubclass(each, needed) for each in classes[:position])
     ]
-    late = [name for name in before if name in order and order.index(name) > order.index(MIDDLEWARE)]
-    return [_error(10, f"{MIDDLEWARE} must stand after {name}.") for name in late]
 
 
 @register(Tags.security)

@@ -106,7 +106,10 @@ class SealedTextField(_import_guarded()):  # type: ignore[misc]  # the base is c
             return value
         if not isinstance(value, str):
             raise TypeError(f"{self.name} takes text, not {type(value).__name__}.")
-        sealed = Sealed(keyring.seal(self.to_python(value), context=self._context(model_instance)))
+        # The very mask that a Sealed shows; the same characters from elsewhere are a value like any other.
+        if value is MASK:
+            raise exceptions.ValidationError(f"{self.name}: the mask is not the value.")
+        sealed = Sealed(keyring.seal(value, context=self._context(model_instance)))
         setattr(model_instance, self.attname, sealed)
         return sealed
 

@@ -9,6 +9,7 @@ import os
 import platform
 from collections import Counter
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 
 import django
@@ -89,6 +90,13 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 def _reason(report: pytest.TestReport | pytest.CollectReport) -> str:
     reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
     return reason.removeprefix("Skipped: ")
+
+
+@pytest.fixture(autouse=True)
+def _trail_is_tried_again() -> None:
+    """An audit database that was away in one test is there in the next."""
+    # Models can't be imported before Django is set up, and this file is.
+    import_module("django_phi_oidc.audit.outbox").try_again()
 
 
 @pytest.fixture(scope="session")

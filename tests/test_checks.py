@@ -107,6 +107,11 @@ CASES: list[tuple[str, Change, Change]] = [
         setting("MIDDLEWARE", lambda order: [REVOCATION, *(name for name in order if name != REVOCATION)]),
         setting("MIDDLEWARE", lambda order: [*(name for name in order if name != REVOCATION), REVOCATION]),
     ),
+    (
+        "E010",
+        setting("MIDDLEWARE", lambda order: [name for name in order if "SessionMiddleware" not in name]),
+        option(),
+    ),
     ("E011", setting("AUTHENTICATION_BACKENDS", []), option()),
     (
         "E012",

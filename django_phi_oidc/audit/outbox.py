@@ -4,10 +4,10 @@ A move is INSERT into the trail, then DELETE from the outbox. Whoever is killed 
 the same event, finds the event in the trail under its id with its MAC, and only deletes.
 """
 
+import time
 import uuid
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from functools import partial
 from typing import Any
 
 from django.db import DEFAULT_DB_ALIAS, connections, transaction
@@ -16,6 +16,16 @@ from ..errors import AuditUnavailable
 from .events import Act, Finished, Origin, Outcome, event_text, parse_event
 from .models import AuditOutbox
 from .writing import EventFault, commit, finish, logger, macs_of
+
+COOL_DOWN_SECONDS = 5.0
+"""How long this process leaves the trail alone after a commit, when the last one could not reach it."""
+_away_until = 0.0
+
+
+def try_again() -> None:
+    """Let the next commit try the trail, whatever became of the last one."""
+    global _away_until  # noqa: PLW0603 -- one for the process
+    _away_until = 0.0
 
 
 def enqueue(
@@ -53,7 +63,13 @@ def enqueue(
     )
     finished = finish(act)
     AuditOutbox.objects.using(using).create(id=finished.event.id, event=event_text(finished))
-    transaction.on_commit(partial(_move_committed, finished, using=using), using=using, robust=True)
+
+    def move_committed_event() -> None:
+        _move_committed(finished, using=using)
+
+    # A function with a name, and no partial: Django names what fails, and a partial has no name, so the error would be
+    # one of Django's own, in the middle of the request.
+    transaction.on_commit(move_committed_event, using=using, robust=True)
     return finished.event.id
 
 
@@ -72,13 +88,19 @@ def drain(*, limit: int = 500, using: str = DEFAULT_DB_ALIAS) -> int:
             break
         last = rows[-1].id
         moved += _move([finished for row in rows if (finished := _read(row))], using=using)
+    try_again()
     return moved
 
 
 def _move_committed(finished: Finished, *, using: str) -> None:
+    """Move one event, unless the trail could not be written a moment ago: a request waits for that once, at most."""
+    global _away_until  # noqa: PLW0603 -- one for the process: another thread's wait would tell the same
+    if time.monotonic() < _away_until:
+        return
     try:
         stored = _store_each([finished])
     except AuditUnavailable:
+        _away_until = time.monotonic() + COOL_DOWN_SECONDS
         logger.warning("The audit trail can't be written; event %s waits in the outbox.", finished.event.id)
     else:
         _delete(stored, using=using)

@@ -1,11 +1,14 @@
 """Who acts, and from where, as a request tells it."""
 
 import ipaddress
-from collections.abc import Sequence
+import uuid
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from django.contrib.auth.base_user import AbstractBaseUser
 from django.contrib.auth.models import AnonymousUser
+from django.contrib.sessions.backends.base import SessionBase
 from django.http import HttpRequest
 
 from .. import conf, entropy
@@ -30,14 +33,21 @@ class Actor:
     def from_request(cls, request: HttpRequest) -> "Actor":
         """Return the request's actor; it reads the user and the session, so the response varies by cookie."""
         user = getattr(request, "user", None) or AnonymousUser()
-        session = getattr(request, "session", None)
         origin = Origin(
             actor=str(user.pk) if user.is_authenticated else "",
-            session=str(session.get(SESSION_KEY, "")) if session is not None else "",
+            session=str(session_id_of(getattr(request, "session", {})) or ""),
             client_ip=client_ip(request, trusted=conf.trusted_proxies()),
             request_id=request_id(request),
         )
         return cls(user=user, origin=origin)
+
+
+def session_id_of(session: Mapping[str, Any] | SessionBase) -> uuid.UUID | None:
+    """Return the id of the OIDC session that a Django session names; None where it names none."""
+    try:
+        return uuid.UUID(session.get(SESSION_KEY))
+    except (AttributeError, TypeError, ValueError):
+        return None
 
 
 def client_ip(request: HttpRequest, *, trusted: Sequence[conf.Network]) -> str:

@@ -16,14 +16,12 @@ from ..audit.recording import record_many
 from ..claims import catalog
 from ..claims.storing import store
 from ..declarations import ClaimDeclaration
-from ..oidc.id_token import VerifiedClaims, numeric_date, verify_id_token
+from ..oidc.id_token import VerifiedClaims, check_sub_not_pairwise, numeric_date, verify_id_token
 from ..oidc.token import ReceivedToken, TokenResponse, build_code_request, judge_token_response, received_tokens
 from ..oidc.userinfo import build_userinfo_request, judge_userinfo_response
 from ..provider.registry import Provider
-from ..sessions.revoking import queue_revocations
 from ..sessions.starting import start_session
-from ..sessions.tasks import revoke_soon
-from ..subjects.linking import mark_seen
+from ..sessions.tasks import revoke_received
 from ..subjects.models import PairwiseSubject
 from .pending import Pending, issued_nonce
 
@@ -55,15 +53,13 @@ class Exchanged:
 
 
 @contextmanager
-def nothing_left_alive(
-    received: list[ReceivedToken], *, provider: str, clock: Callable[[], datetime]
-) -> Iterator[None]:
+def nothing_left_alive(received: list[ReceivedToken], *, provider: str) -> Iterator[None]:
     """Whatever exception leaves the block, the tokens in received are queued for revocation, and tried, first."""
     try:
         yield
     except BaseException:
         if received:
-            revoke_soon(queue_revocations(received, provider=provider, now=clock()))
+            revoke_received(received, provider=provider)
         raise
 
 
@@ -109,6 +105,8 @@ def exchange(
             provider.transport.send(userinfo_request, deadline=DEADLINE), sub=id_claims["sub"]
         )
         arrived = {**userinfo, **id_claims}
+        if declaration.subject_type == "pairwise":
+            check_sub_not_pairwise(arrived)
     minimized = catalog.minimize(arrived, declared)
     catalog.require_essential(minimized.kept, declared)
     return Exchanged(id_claims=id_claims, tokens=tokens, claims=minimized.kept, dropped=minimized.dropped)
@@ -125,11 +123,7 @@ def open_session(
     origin: Origin,
     now: datetime,
 ) -> tuple[str, ...]:
-    """Write the session and its claims inside the caller's transaction; return the names of the claims kept.
-
-    The subject's row is locked first: sign-ins of one person wait for each other here.
-    """
-    mark_seen(subject, now=now)
+    """Write the session and its claims inside the caller's transaction; return the names of the claims kept."""
     declaration = provider.declaration
     id_claims = exchanged.id_claims
     start_session(

@@ -7,7 +7,6 @@ import base64
 import hashlib
 import hmac
 import json
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
 
@@ -16,7 +15,7 @@ from django.http import HttpRequest, HttpResponse
 from .. import entropy, keyring
 from ..errors import StateExpired, StateReplayed, StateUnknown, Undecryptable
 from ..replay.spending import spend, was_spent
-from ..sessions.views import PENDING_PREFIXES
+from ..sessions.views import PENDING_PREFIXES, pending_cookies
 
 LIFETIME = timedelta(minutes=10)
 MOST = 5
@@ -91,11 +90,6 @@ def take(request: HttpRequest, state: str, *, now: datetime) -> Pending:
     return pending
 
 
-def cookie_names(cookies: Mapping[str, str]) -> list[str]:
-    """Return the names of the pending sign-ins among cookies."""
-    return [name for name in cookies if name.startswith(PENDING_PREFIXES)][:_LOOKED_AT]
-
-
 def forget(response: HttpResponse, name: str) -> None:
     """Delete one pending sign-in from the browser."""
     response.delete_cookie(name, samesite="Lax")
@@ -108,7 +102,7 @@ def forget_state(response: HttpResponse, request: HttpRequest, state: str) -> No
 
 def _surplus(request: HttpRequest) -> list[str]:
     """Return what must go so that one more is at most MOST: the unreadable, then the oldest."""
-    found = {name: _open(name, request.COOKIES[name]) for name in cookie_names(request.COOKIES)}
+    found = {name: _open(name, request.COOKIES[name]) for name in pending_cookies(request)[:_LOOKED_AT]}
     by_age = sorted(found, key=lambda name: pending.started_at if (pending := found[name]) else 0.0)
     return by_age[: max(0, len(by_age) - (MOST - 1))]
 

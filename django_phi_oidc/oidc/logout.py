@@ -7,6 +7,9 @@ from ..errors import TokenMalformed
 from .jose import parse_compact_jws
 from .metadata import ProviderMetadata
 
+LONGEST_HINT = 4096
+"""Characters. A longer one would make a URL that servers and browsers refuse."""
+
 
 def build_end_session_url(
     *, metadata: ProviderMetadata, client_id: str, post_logout_redirect_uri: str, state: str, id_token_hint: str
@@ -32,10 +35,12 @@ def build_end_session_url(
 
 
 def may_be_hint(id_token: str, *, protocol_claims: Collection[str]) -> bool:
-    """Say whether id_token may stand in a URL: it bears nothing about the person but the protocol's own claims.
+    """Say whether id_token may stand in a URL: it is short, and bears no claim but the protocol's own.
 
     NOT checked: the signature; it was verified when the token came.
     """
+    if len(id_token) > LONGEST_HINT:
+        return False
     try:
         claims = parse_compact_jws(id_token).payload
     except TokenMalformed:

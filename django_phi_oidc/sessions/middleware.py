@@ -10,7 +10,7 @@ from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 
 from .. import clock
-from ..audit.request import SESSION_KEY, Actor
+from ..audit.request import SESSION_KEY, Actor, session_id_of
 from .ending import end_session
 from .models import EndReason
 from .tasks import revoke_soon
@@ -37,19 +37,19 @@ class RevocationMiddleware:
     def __call__(self, request: HttpRequest) -> HttpResponseBase | Awaitable[HttpResponseBase]:
         if self.is_async:
             return self._respond(request)
-        before = request.session.get(SESSION_KEY) if _has_session_cookie(request) else None
+        before = session_id_of(request.session) if _has_session_cookie(request) else None
         response = cast(HttpResponseBase, self.get_response(request))
         if before:
-            after = request.session.get(SESSION_KEY)
+            after = session_id_of(request.session)
             if after != before:
                 _end(request, before, replaced=bool(after))
         return response
 
     async def _respond(self, request: HttpRequest) -> HttpResponseBase:
-        before = await request.session.aget(SESSION_KEY) if _has_session_cookie(request) else None
+        before = await _asession_id_of(request) if _has_session_cookie(request) else None
         response = await cast(Awaitable[HttpResponseBase], self.get_response(request))
         if before:
-            after = await request.session.aget(SESSION_KEY)
+            after = await _asession_id_of(request)
             if after != before:
                 await sync_to_async(_end)(request, before, replaced=bool(after))
         return response
@@ -59,9 +59,13 @@ def _has_session_cookie(request: HttpRequest) -> bool:
     return settings.SESSION_COOKIE_NAME in request.COOKIES
 
 
-def _end(request: HttpRequest, session_id: str, *, replaced: bool) -> None:
+async def _asession_id_of(request: HttpRequest) -> UUID | None:
+    return session_id_of({SESSION_KEY: await request.session.aget(SESSION_KEY)})
+
+
+def _end(request: HttpRequest, session_id: UUID, *, replaced: bool) -> None:
     reason = EndReason.REPLACED if replaced else EndReason.SESSION_LOST
     origin = Actor.from_request(request).origin
-    ended = end_session(UUID(session_id), reason, origin=origin, now=clock.now())
+    ended = end_session(session_id, reason, origin=origin, now=clock.now())
     if ended:
         revoke_soon(ended.revocations)

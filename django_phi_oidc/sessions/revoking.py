@@ -102,23 +102,32 @@ def make_due(*, now: datetime) -> int:
 
 @sensitive_variables()
 def _call(row: PendingRevocation, *, deadline: float) -> Result:
-    ends_at = time.monotonic() + deadline
     try:
         token = PendingRevocation._meta.get_field("token").open(row)
         if token is None:
             raise Undecryptable
-        provider = get_provider(row.provider)
+    except KeyRingError as error:
+        return Result(status=RevocationStatus.PENDING, fault=error.code, slowly=True)
+    received = ReceivedToken(hint=cast(TokenHint, row.token_type_hint), value=token)
+    return call_provider(received, provider_name=row.provider, deadline=deadline)
+
+
+def call_provider(token: ReceivedToken, *, provider_name: str, deadline: float) -> Result:
+    """Return what one call to the revocation endpoint, of at most deadline seconds, came to. Nothing is written."""
+    ends_at = time.monotonic() + deadline
+    try:
+        provider = get_provider(provider_name)
         metadata = provider.metadata(deadline=deadline)
         if not metadata.revocation_endpoint:
             return Result(status=RevocationStatus.UNSUPPORTED, fault=RevocationUnsupported.code)
         request = build_revocation_request(
             metadata=metadata,
             declaration=provider.declaration,
-            token=token,
-            token_type_hint=cast(TokenHint, row.token_type_hint),
+            token=token.value,
+            token_type_hint=token.hint,
         )
         response = provider.transport.send(request, deadline=ends_at - time.monotonic())
-    except (KeyRingError, ProviderUnknown) as error:
+    except ProviderUnknown as error:
         return Result(status=RevocationStatus.PENDING, fault=error.code, slowly=True)
     except (TransportError, MetadataError) as error:
         return Result(status=RevocationStatus.PENDING, fault=error.code)

@@ -3,16 +3,20 @@
 import logging
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 from celery import shared_task
-from django.db import transaction
-from kombu.exceptions import OperationalError
+from django.db import DatabaseError, InterfaceError, OperationalError, connection, transaction
+from kombu.exceptions import OperationalError as BrokerError
 
 from .. import clock, conf
+from ..errors import KeyRingError
+from ..oidc.token import ReceivedToken
 from . import revoking
 
 logger = logging.getLogger(__name__)
+T = TypeVar("T")
 
 INLINE_SECONDS = 2.0
 """For all tokens of a request together."""
@@ -58,6 +62,44 @@ def revoke_soon(pks: Sequence[uuid.UUID]) -> None:
     transaction.on_commit(revoke_inline, robust=True)
 
 
+def revoke_received(tokens: Sequence[ReceivedToken], *, provider: str) -> None:
+    """Queue tokens that no session holds, and try them, before this returns.
+
+    When not even the queue can be written, for want of the database or of a key, the OP is asked straight away: what
+    then fails lives until it expires, and the log says so.
+    """
+    try:
+        pks = on_live_connection(lambda: revoking.queue_revocations(tokens, provider=provider, now=clock.now()))
+    except (DatabaseError, InterfaceError, KeyRingError):
+        logger.exception("The revocations of a refused sign-in can't be queued; the provider is asked at once.")
+        _revoke_unqueued(tokens, provider=provider)
+    else:
+        revoke_soon(pks)
+
+
+def on_live_connection(act: Callable[[], T]) -> T:
+    """Return act(), tried once more on a new connection when that to the default database was lost.
+
+    act: one transaction of its own.
+    """
+    try:
+        return act()
+    except (OperationalError, InterfaceError):
+        if connection.in_atomic_block:
+            raise
+        connection.close()
+        return act()
+
+
+def _revoke_unqueued(tokens: Sequence[ReceivedToken], *, provider: str) -> None:
+    ends_at = time.monotonic() + INLINE_SECONDS
+    for token in tokens:
+        left = max(ends_at - time.monotonic(), _LEAST_SECONDS)
+        result = revoking.call_provider(token, provider_name=provider, deadline=left)
+        if result.fault:
+            logger.error("A token of a refused sign-in is alive and not queued: %s.", result.fault)
+
+
 def _try(pks: Sequence[uuid.UUID]) -> Sequence[uuid.UUID]:
     """Return those that there was no time for."""
     ends_at = time.monotonic() + INLINE_SECONDS
@@ -74,6 +116,6 @@ def _wake(pks: Sequence[uuid.UUID]) -> None:
     try:
         for pk in pks:
             revoke.apply_async((str(pk),), retry=True, retry_policy=_PUBLISHING)
-    except (OperationalError, OSError):
+    except (BrokerError, OSError):
         # The filesystem broker fails with OSError. The rows are due: the next sweep takes them.
         logger.warning("The broker can't be reached; %d revocations wait for the sweep.", len(pks))

@@ -1,8 +1,8 @@
 """The way out that a person takes: first here, then at the OP. Spec: OIDC RP-Initiated Logout 1.0, R9."""
 
+import re
 import time
 from typing import Any
-from uuid import UUID
 
 from django.conf import settings
 from django.contrib import auth
@@ -18,7 +18,7 @@ from django.views.decorators.debug import sensitive_variables
 from django.views.generic import View
 
 from .. import clock, entropy
-from ..audit.request import SESSION_KEY, Actor
+from ..audit.request import Actor, session_id_of
 from ..claims.catalog import PROTOCOL_CLAIMS
 from ..errors import MetadataError, ProviderUnknown, TransportError
 from ..oidc.logout import build_end_session_url, may_be_hint
@@ -28,8 +28,11 @@ from .models import EndReason
 from .tasks import revoke_soon
 
 PENDING_PREFIXES = ("__Host-phi_oidc_", "phi_oidc_")
-"""Of the cookies of sign-ins on their way."""
+"""Of the cookies of sign-ins on their way; 32 hexadecimal digits follow."""
+_PENDING = re.compile(f"(?:{'|'.join(PENDING_PREFIXES)})[0-9a-f]{{32}}")
 STATE_SECONDS = 600
+LONGEST_URL = 8192
+"""Characters of a redirect to the OP; beyond it the person stays here."""
 LOGOUT_SECONDS = 2.0
 """For the OP, in all: what it does not answer by then, the person does not wait for."""
 _LEAST_SECONDS = 0.1
@@ -77,14 +80,16 @@ class LoggedOutView(View):
 
 
 def _end(request: HttpRequest) -> Ended | None:
-    session_id = request.session.get(SESSION_KEY)
+    session_id = session_id_of(request.session)
     ended = None
     if session_id:
         origin = Actor.from_request(request).origin
-        ended = end_session(UUID(session_id), EndReason.LOGOUT, origin=origin, now=clock.now())
-    auth.logout(request)
-    if ended:
-        revoke_soon(ended.revocations)
+        ended = end_session(session_id, EndReason.LOGOUT, origin=origin, now=clock.now())
+    try:
+        auth.logout(request)
+    finally:
+        # A receiver of the host's that fails must not keep the tokens alive until the sweep.
+        revoke_soon(ended.revocations if ended else ())
     return ended
 
 
@@ -95,13 +100,14 @@ def _end_session_url(request: HttpRequest, ended: Ended, *, seconds: float) -> s
         metadata = provider.metadata(deadline=max(seconds, _LEAST_SECONDS))
     except (ProviderUnknown, TransportError, MetadataError):
         return ""
-    return build_end_session_url(
+    url = build_end_session_url(
         metadata=metadata,
         client_id=provider.declaration.client_id,
         post_logout_redirect_uri=request.build_absolute_uri(reverse("oidc_logged_out")),
         state=_make_state(),
         id_token_hint=ended.id_token if may_be_hint(ended.id_token, protocol_claims=PROTOCOL_CLAIMS) else "",
     )
+    return url if len(url) <= LONGEST_URL else ""
 
 
 def _make_state() -> str:
@@ -124,9 +130,13 @@ def _delete_cookies(request: HttpRequest, response: HttpResponse) -> None:
         domain=settings.SESSION_COOKIE_DOMAIN,
         samesite=settings.SESSION_COOKIE_SAMESITE,
     )
-    for name in request.COOKIES:
-        if name.startswith(PENDING_PREFIXES):
-            response.delete_cookie(name, samesite="Lax")
+    for name in pending_cookies(request):
+        response.delete_cookie(name, samesite="Lax")
+
+
+def pending_cookies(request: HttpRequest) -> list[str]:
+    """Return the names of the cookies of sign-ins on their way; a name that only looks like ours can't be written."""
+    return [name for name in request.COOKIES if _PENDING.fullmatch(name)]
 
 
 def private(response: HttpResponse) -> HttpResponse:

@@ -8,7 +8,7 @@ from django.contrib.auth.models import AnonymousUser
 from django.contrib.sessions.backends.db import SessionStore
 from django.test import RequestFactory, override_settings
 
-from django_phi_oidc.audit.request import SESSION_KEY, Actor, client_ip, request_id
+from django_phi_oidc.audit.request import SESSION_KEY, Actor, client_ip, request_id, session_id_of
 
 TRUSTED = [ipaddress.ip_network(network) for network in ("127.0.0.1/32", "10.0.0.0/8", "fd00::/8")]
 
@@ -55,15 +55,25 @@ def test_request_id_of_one_request_stays_and_of_another_differs() -> None:
     assert "chosen" not in request_id(one)
 
 
+OIDC_SESSION = "0c1d9c57-8a1b-4f6e-9d3e-0a6f6a7e2b11"
+
+
+@pytest.mark.parametrize("foreign", ["no-uuid", 7, ["x"], {"x": 1}, None, ""])
+def test_session_id_of_anything_but_a_uuid_is_none(foreign: object) -> None:
+    assert session_id_of({SESSION_KEY: foreign}) is None
+    assert str(session_id_of({SESSION_KEY: OIDC_SESSION})) == OIDC_SESSION
+    assert session_id_of({}) is None
+
+
 def test_from_request_of_a_person_with_a_session_names_both() -> None:
     request = RequestFactory().get("/", REMOTE_ADDR="10.0.0.1", HTTP_X_FORWARDED_FOR="198.51.100.1")
     request.user = get_user_model()(pk=7)
     request.session = SessionStore()
-    request.session._session_cache = {SESSION_KEY: "an-oidc-session"}
+    request.session._session_cache = {SESSION_KEY: OIDC_SESSION}
     with override_settings(PHI_OIDC={"TRUSTED_PROXIES": ["10.0.0.1"]}):
         actor = Actor.from_request(request)
     assert actor.user == request.user
-    assert (actor.origin.actor, actor.origin.session) == ("7", "an-oidc-session")
+    assert (actor.origin.actor, actor.origin.session) == ("7", OIDC_SESSION)
     assert (actor.origin.client_ip, actor.origin.request_id) == ("198.51.100.1", request_id(request))
 
 

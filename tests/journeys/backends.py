@@ -18,3 +18,11 @@ class Refusing(OIDCAuthenticationBackend):
 
     def authenticate(self, request: Any, *, sign_in: Any, **kwargs: Any) -> None:
         return None
+
+
+class Deleting(OIDCAuthenticationBackend):
+    """A person who comes back and is deleted before the session opens."""
+
+    def update_user(self, user: Any, claims: Mapping[str, Any]) -> Any:
+        type(user).objects.filter(pk=user.pk).delete()
+        return user

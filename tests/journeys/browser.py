@@ -5,6 +5,8 @@ from http.client import HTTPConnection
 from http.cookies import SimpleCookie
 from urllib.parse import urlencode, urlsplit
 
+from django.test import Client
+
 from django_phi_oidc.attack.op import DemoProvider
 
 
@@ -28,6 +30,7 @@ class Browser:
     base: str
     cookies: dict[str, str] = field(default_factory=dict)
     op_cookies: dict[str, str] = field(default_factory=dict)
+    headers: dict[str, str] = field(default_factory=dict)
 
     def get(self, url: str) -> Page:
         return self._exchange("GET", url, None)
@@ -59,7 +62,7 @@ class Browser:
         parts = urlsplit(url)
         connection = HTTPConnection(urlsplit(self.base).netloc, timeout=60)
         cookies = "; ".join(f"{name}={value}" for name, value in self.cookies.items())
-        headers = {"Cookie": cookies, "Connection": "close"}
+        headers = {"Cookie": cookies, "Connection": "close", **self.headers}
         if body is not None:
             headers |= {"Content-Type": "application/x-www-form-urlencoded", "Origin": self.base}
         try:
@@ -76,10 +79,32 @@ class Browser:
                     pass
         finally:
             connection.close()
-        for line in response.headers.get_all("Set-Cookie", []):
+        self._keep(response.headers.get_all("Set-Cookie", []))
+        return page
+
+    def _keep(self, set_cookies: list[str]) -> None:
+        for line in set_cookies:
             for name, morsel in SimpleCookie(line).items():
-                if morsel["max-age"] == "0" or morsel["max-age"] == 0:
+                if str(morsel["max-age"]) == "0":
                     self.cookies.pop(name, None)
                 else:
                     self.cookies[name] = morsel.value
-        return page
+
+
+class InProcessBrowser(Browser):
+    """The same browser without a socket: each request meets the settings, the middleware's too, as they are then."""
+
+    def _exchange(self, method: str, url: str, body: bytes | None) -> Page:
+        parts = urlsplit(url)
+        client = Client(raise_request_exception=False, headers={"host": urlsplit(self.base).netloc})
+        client.cookies.load(self.cookies)
+        response = client.generic(
+            method,
+            parts._replace(scheme="", netloc="", fragment="").geturl(),
+            body or b"",
+            content_type="application/x-www-form-urlencoded",
+        )
+        self._keep([morsel.OutputString() for morsel in response.cookies.values()])
+        return Page(
+            response.status_code, response.get("Location", ""), response.content.decode(), list(response.items())
+        )

@@ -87,15 +87,18 @@ def test_take_after_ten_minutes_is_refused(age: int, refused: bool) -> None:
         assert take(request, "a-state", now=later).provider == "default"
 
 
+NONSENSE = f"__Host-phi_oidc_{'0' * 32}"
+
+
 def test_keep_drops_the_unreadable_first_then_the_oldest() -> None:
-    cookies: dict[str, str] = {"__Host-phi_oidc_nonsense": "x", "sessionid": "y"}
+    cookies: dict[str, str] = {NONSENSE: "x", "sessionid": "y"}
     for age in range(5):
         cookies |= cookies_of(kept(f"state-{age}", started_at=clock.now().timestamp() - age))
     response = HttpResponse()
     keep(response, a_request(cookies=cookies), "new", pending())
     dropped = {name for name, morsel in response.cookies.items() if morsel["max-age"] == 0}
     oldest = next(iter(cookies_of(kept("state-4"))))
-    assert dropped == {"__Host-phi_oidc_nonsense", oldest}
+    assert dropped == {NONSENSE, oldest}
     assert all(response.cookies[name]["secure"] for name in dropped), "a browser keeps __Host- from anything else"
 
 

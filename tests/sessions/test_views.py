@@ -32,6 +32,8 @@ pytestmark = [
     pytest.mark.urls("tests.sessions.urls"),
 ]
 COOKIE = django_settings.SESSION_COOKIE_NAME
+SECURE_PENDING = f"__Host-phi_oidc_{'0' * 32}"
+PENDING = f"phi_oidc_{'f' * 32}"
 
 
 def parameters(response: HttpResponse) -> dict[str, str]:
@@ -66,14 +68,14 @@ def test_logout_is_one_event_of_each_kind(op: ScriptedOP, sign_in: Callable[...,
 
 def test_logout_response_clears_the_browser(op: ScriptedOP, sign_in: Callable[..., SignedIn]) -> None:
     client = sign_in().client()
-    for name in ("__Host-phi_oidc_0123", "phi_oidc_4567", "someone_elses"):
+    for name in (SECURE_PENDING, PENDING, "someone_elses"):
         client.cookies[name] = "x"
     response = client.post("/oidc/logout/")
     assert response["Clear-Site-Data"] == '"cache", "storage"'
     assert (response["Cache-Control"], response["Referrer-Policy"]) == ("no-store", "no-referrer")
     deleted = {name: morsel["max-age"] for name, morsel in response.cookies.items()}
-    assert deleted == {COOKIE: 0, "__Host-phi_oidc_0123": 0, "phi_oidc_4567": 0}
-    assert response.cookies["__Host-phi_oidc_0123"]["secure"]
+    assert deleted == {COOKIE: 0, SECURE_PENDING: 0, PENDING: 0}
+    assert response.cookies[SECURE_PENDING]["secure"]
 
 
 def test_logout_by_get_is_refused_and_ends_nothing(op: ScriptedOP, sign_in: Callable[..., SignedIn]) -> None:
@@ -105,10 +107,10 @@ def test_logout_without_csrf_middleware_is_protected_all_the_same(
 
 def test_logout_of_nobody_leads_to_the_last_page(op: ScriptedOP) -> None:
     client = Client()
-    client.cookies["__Host-phi_oidc_0123"] = "x"
+    client.cookies[SECURE_PENDING] = "x"
     response = client.post("/oidc/logout/", secure=True)
     assert (response.status_code, response["Location"]) == (302, "/oidc/logged-out/")
-    assert set(response.cookies) == {COOKIE, "__Host-phi_oidc_0123"}
+    assert set(response.cookies) == {COOKIE, SECURE_PENDING}
     assert events(Action.LOGOUT_COMPLETED) == []
 
 
