@@ -20,7 +20,7 @@ from .jwks import JSONWebKeySet, parse_jwks
 from .transport import Request, Response
 
 REQUIRED_ENDPOINTS = ("authorization_endpoint", "token_endpoint", "jwks_uri")
-OPTIONAL_ENDPOINTS = ("userinfo_endpoint", "revocation_endpoint", "introspection_endpoint", "end_session_endpoint")
+OPTIONAL_ENDPOINTS = ("userinfo_endpoint", "revocation_endpoint", "end_session_endpoint")
 
 _URL = re.compile(r"[!#-;=?-\[\]_a-z~]+")
 """The characters of RFC 3986. Others are dropped by some parsers and kept by others, who then see two hosts."""
@@ -36,11 +36,9 @@ class ProviderMetadata:
     jwks_uri: str
     userinfo_endpoint: str = ""
     revocation_endpoint: str = ""
-    introspection_endpoint: str = ""
     end_session_endpoint: str = ""
     subject_types_supported: tuple[str, ...] = ()
     id_token_signing_alg_values_supported: tuple[str, ...] = ()
-    token_endpoint_auth_methods_supported: tuple[str, ...] = ("client_secret_basic",)
     authorization_response_iss_parameter_supported: bool = False
 
 
@@ -74,9 +72,6 @@ def judge_metadata(response: Response, *, declaration: ProviderDeclaration) -> P
         **{name: _endpoint(members, name) for name in OPTIONAL_ENDPOINTS if name in members},
         subject_types_supported=_strings(members, "subject_types_supported"),
         id_token_signing_alg_values_supported=_strings(members, "id_token_signing_alg_values_supported"),
-        token_endpoint_auth_methods_supported=_strings(
-            members, "token_endpoint_auth_methods_supported", default=("client_secret_basic",)
-        ),
         authorization_response_iss_parameter_supported=_flag(members, "authorization_response_iss_parameter_supported"),
     )
     for name in ("issuer", *REQUIRED_ENDPOINTS, *OPTIONAL_ENDPOINTS):

@@ -32,16 +32,6 @@ class RevocationOutcome:
     after: timedelta | None = None
     """What Retry-After asks for, at most a day; None when it says nothing."""
 
-    @property
-    def is_final(self) -> bool:
-        """No further attempt makes sense."""
-        return self.verdict in ("done", "unsupported", "refused")
-
-    @property
-    def alert(self) -> bool:
-        """A person must look at it now."""
-        return self.verdict in ("retry_slowly", "refused")
-
 
 def build_revocation_request(
     *, metadata: ProviderMetadata, declaration: ProviderDeclaration, token: str, token_type_hint: TokenHint

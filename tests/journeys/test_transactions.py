@@ -131,11 +131,16 @@ class Statements:
         return execute(sql, params, many, context)
 
 
-def test_warm_sign_in_takes_few_statements(op: DemoProvider, settings: Any, portal: str) -> None:
+@pytest.mark.parametrize("visited", [False, True], ids=["no session before", "an anonymous session before"])
+def test_warm_sign_in_takes_few_statements(visited: bool, op: DemoProvider, settings: Any, portal: str) -> None:
     settings.SESSION_COOKIE_SECURE = False
     statements = Statements()
     for warm in (False, True):
         client = Client(headers={"host": urlsplit(portal).netloc})
+        if visited:
+            session = client.session
+            session["language"] = "sv"
+            session.save()
         begun = client.get("/oidc/authenticate/")
         callback = op.authorize(begun["Location"], "amina")
         if warm:
@@ -144,6 +149,6 @@ def test_warm_sign_in_takes_few_statements(op: DemoProvider, settings: Any, port
         else:
             response = client.get(callback)
         assert response.status_code == 302, response.content
-    print(*statements.seen, sep="\n")
+        assert client.session.get("language") == ("sv" if visited else None)
     assert len(statements.seen) <= MOST_STATEMENTS, statements.seen
     assert {"default", "phi_audit"} == {line.partition(":")[0] for line in statements.seen}

@@ -38,12 +38,10 @@ DOCUMENT = {
     "jwks_uri": f"{OP}/jwks",
     "userinfo_endpoint": f"{OP}/userinfo",
     "revocation_endpoint": f"{OP}/revoke",
-    "introspection_endpoint": f"{OP}/introspect",
     "end_session_endpoint": f"{OP}/end",
     "response_types_supported": ["code"],
     "subject_types_supported": ["public", "pairwise"],
     "id_token_signing_alg_values_supported": ["PS256", "RS256"],
-    "token_endpoint_auth_methods_supported": ["client_secret_post"],
     "authorization_response_iss_parameter_supported": True,
 }
 ABSENT = object()
@@ -79,7 +77,6 @@ TABLES: dict[type[SignInRefused], list[tuple[str, dict[str, Any], Any, dict[str,
         ("subject types as text", {}, document(), {}, document(subject_types_supported="pairwise")),
         ("a subject type is a number", {}, document(), {}, document(subject_types_supported=["pairwise", 1])),
         ("algs as text", {}, document(), {}, document(id_token_signing_alg_values_supported="PS256")),
-        ("auth methods null", {}, document(), {}, document(token_endpoint_auth_methods_supported=None)),
         ("iss flag as text", {}, document(), {}, document(authorization_response_iss_parameter_supported="true")),
         ("a list", {}, document(), {}, [document()]),
         ("HTML", {}, document(), {}, b"<html></html>"),
@@ -184,11 +181,9 @@ def test_judge_metadata_full_document_is_kept(declare: Declare) -> None:
         jwks_uri=f"{OP}/jwks",
         userinfo_endpoint=f"{OP}/userinfo",
         revocation_endpoint=f"{OP}/revoke",
-        introspection_endpoint=f"{OP}/introspect",
         end_session_endpoint=f"{OP}/end",
         subject_types_supported=("public", "pairwise"),
         id_token_signing_alg_values_supported=("PS256", "RS256"),
-        token_endpoint_auth_methods_supported=("client_secret_post",),
         authorization_response_iss_parameter_supported=True,
     )
 
@@ -197,14 +192,12 @@ def test_judge_metadata_absent_options_take_the_defaults_of_the_specification(de
     absent = dict.fromkeys(
         (
             "userinfo_endpoint",
-            "token_endpoint_auth_methods_supported",
             "authorization_response_iss_parameter_supported",
         ),
         ABSENT,
     )
     metadata = judge_metadata(response(document(**absent)), declaration=declare())
     assert metadata.userinfo_endpoint == ""
-    assert metadata.token_endpoint_auth_methods_supported == ("client_secret_basic",)
     assert metadata.authorization_response_iss_parameter_supported is False
 
 

@@ -52,40 +52,40 @@ def test_build_revocation_request_without_endpoint_is_revocation_unsupported(
 
 
 @pytest.mark.parametrize(
-    ("status", "body", "verdict", "final", "alert"),
+    ("status", "body", "verdict"),
     [
-        (200, b"", "done", True, False),
-        (200, {"error": "invalid_client"}, "done", True, False),
-        (200, b"<html>", "done", True, False),
-        (400, {"error": "unsupported_token_type"}, "unsupported", True, False),
-        (403, {"error": "unsupported_token_type"}, "unsupported", True, False),
-        (401, b"", "retry_slowly", False, True),
-        (401, {"error": "invalid_request"}, "retry_slowly", False, True),
-        (401, {"error": "invalid_client"}, "retry_slowly", False, True),
-        (400, {"error": "invalid_client"}, "retry_slowly", False, True),
-        (400, {"error": "invalid_request"}, "refused", True, True),
-        (400, {"error": ["invalid_client"]}, "refused", True, True),
-        (400, b'{"error":"invalid_client","error":"x"}', "refused", True, True),
-        (400, b"<html>", "refused", True, True),
-        (403, b"", "refused", True, True),
-        (404, b"", "refused", True, True),
-        (405, b"", "refused", True, True),
-        (429, b"", "retry", False, False),
-        (429, {"error": "unsupported_token_type"}, "retry", False, False),
-        (500, b"", "retry", False, False),
-        (503, {"error": "invalid_client"}, "retry", False, False),
-        (599, b"", "retry", False, False),
-        (100, b"", "retry", False, False),
-        (202, b"", "retry", False, False),
-        (204, b"", "retry", False, False),
-        (302, b"", "retry", False, False),
+        (200, b"", "done"),
+        (200, {"error": "invalid_client"}, "done"),
+        (200, b"<html>", "done"),
+        (400, {"error": "unsupported_token_type"}, "unsupported"),
+        (403, {"error": "unsupported_token_type"}, "unsupported"),
+        (401, b"", "retry_slowly"),
+        (401, {"error": "invalid_request"}, "retry_slowly"),
+        (401, {"error": "invalid_client"}, "retry_slowly"),
+        (400, {"error": "invalid_client"}, "retry_slowly"),
+        (400, {"error": "invalid_request"}, "refused"),
+        (400, {"error": ["invalid_client"]}, "refused"),
+        (400, b'{"error":"invalid_client","error":"x"}', "refused"),
+        (400, b"<html>", "refused"),
+        (403, b"", "refused"),
+        (404, b"", "refused"),
+        (405, b"", "refused"),
+        (429, b"", "retry"),
+        (429, {"error": "unsupported_token_type"}, "retry"),
+        (500, b"", "retry"),
+        (503, {"error": "invalid_client"}, "retry"),
+        (599, b"", "retry"),
+        (100, b"", "retry"),
+        (202, b"", "retry"),
+        (204, b"", "retry"),
+        (302, b"", "retry"),
     ],
 )
 def test_judge_revocation_response_each_answer_has_its_verdict(
-    answer: Answer, status: int, body: Any, verdict: str, final: bool, alert: bool
+    answer: Answer, status: int, body: Any, verdict: str
 ) -> None:
     outcome = judge_revocation_response(answer(body, status=status))
-    assert (outcome.verdict, outcome.is_final, outcome.alert, outcome.after) == (verdict, final, alert, None)
+    assert (outcome.verdict, outcome.after) == (verdict, None)
 
 
 SENT = "Tue, 24 Nov 2026 12:00:00 GMT"
