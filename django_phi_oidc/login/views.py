@@ -177,9 +177,7 @@ def admit(
                 mark_seen(subject, now=now)
             except PairwiseSubject.DoesNotExist as error:
                 raise NotProvisioned from error
-            auth.login(request, user)
-            request.session[SESSION_KEY] = str(session_id)
-            request.session.save()
+            _log_in(request, user, session_id)
             origin = Actor.from_request(request).origin
             stored = open_session(
                 exchanged,
@@ -198,6 +196,24 @@ def admit(
         except BaseException:
             _end(session_id, EndReason.AUDIT_UNAVAILABLE, origin=origin, now=clock.now())
             raise
+
+
+def _log_in(request: HttpRequest, user: Any, session_id: uuid.UUID) -> None:
+    """Sign the user in, and both sessions together, with a Django session that is saved when this returns.
+
+    Its row is inserted with all that login() would write into it. So login() finds its own there, and need not cycle
+    the key of a session that nobody else knows.
+    """
+    request.session.update(
+        {
+            auth.SESSION_KEY: user._meta.pk.value_to_string(user),
+            auth.BACKEND_SESSION_KEY: user.backend,
+            auth.HASH_SESSION_KEY: user.get_session_auth_hash(),
+            SESSION_KEY: str(session_id),
+        }
+    )
+    request.session.create()
+    auth.login(request, user)
 
 
 @contextmanager
