@@ -64,6 +64,7 @@ def both(first: Change, second: Change) -> Change:
 
 CLAIM = {"purpose": "TREAT", "basis": "why", "retention": "session"}
 LOCMEM = {"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}}
+DUMMY = {"default": {"BACKEND": "django.core.cache.backends.dummy.DummyCache"}}
 # id, what is wrong, what differs in that one thing and is right
 CASES: list[tuple[str, Change, Change]] = [
     ("E001", option(PROVIDER={}), option()),
@@ -100,6 +101,11 @@ CASES: list[tuple[str, Change, Change]] = [
             setting("SESSION_ENGINE", "django.contrib.sessions.backends.cache"),
             setting("CACHES", {"default": {"BACKEND": "django.core.cache.backends.redis.RedisCache"}}),
         ),
+    ),
+    (
+        "E009",
+        both(setting("SESSION_ENGINE", "django.contrib.sessions.backends.cached_db"), setting("CACHES", DUMMY)),
+        setting("CACHES", DUMMY),
     ),
     ("E010", setting("MIDDLEWARE", lambda order: [name for name in order if name != REVOCATION]), option()),
     (
@@ -159,6 +165,19 @@ def test_audit_alias_and_its_options_are_checked() -> None:
             (message,) = checks._sqlite("default", options)
             assert message.id == "django_phi_oidc.E016"
             assert name in message.msg
+
+
+@pytest.mark.sqlite
+@pytest.mark.parametrize("alias", ["default", "phi_audit"])
+@pytest.mark.filterwarnings("ignore:Overriding setting DATABASES")
+def test_options_of_each_sqlite_database_are_checked(alias: str) -> None:
+    """E016."""
+    patient = {**settings.DATABASES[alias], "OPTIONS": {**settings.DATABASES[alias]["OPTIONS"], "timeout": 1}}
+    assert found() == set()
+    with override_settings(DATABASES={**settings.DATABASES, alias: patient}):
+        (message,) = run_checks()
+    assert message.id == "django_phi_oidc.E016"
+    assert f"DATABASES[{alias!r}]" in message.msg
 
 
 @pytest.mark.postgresql

@@ -121,7 +121,11 @@ def test_key_shows_its_id_and_not_itself() -> None:
     assert "material" not in repr(key)
 
 
-@pytest.mark.parametrize("value", ["", "secret", "ünï\x00cødé \U0001f9ec", '"],["', "a" * 100_000], ids=ascii)
+@pytest.mark.parametrize(
+    "value",
+    ["", "secret", "ünï\x00cødé \U0001f9ec", '"],["', "a" * 100_000],
+    ids=["empty", "plain", "beyond ASCII", "JSON", "long"],
+)
 def test_open_sealed_in_its_own_context_gives_the_value_back(value: str) -> None:
     assert keyring.open_sealed(keyring.seal(value, context=CONTEXT), context=CONTEXT) == value
 

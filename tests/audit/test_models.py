@@ -5,7 +5,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from django.db import DatabaseError, connections, transaction
+from django.db import DatabaseError, IntegrityError, connections, transaction
+from django.test.utils import CaptureQueriesContext
 
 from django_phi_oidc.audit.events import Action, Origin
 from django_phi_oidc.audit.models import AppendOnly, AuditEvent
@@ -43,6 +44,22 @@ def test_change_of_an_event_by_the_model_is_refused(change: Callable[[AuditEvent
     with pytest.raises(AppendOnly):
         change(event)
     assert AuditEvent.objects.get().actor == "7"
+
+
+@pytest.mark.django_db
+def test_save_of_a_second_event_under_an_id_inserts_and_is_refused() -> None:
+    event = recorded()
+    (row,) = AuditEvent.objects.values()
+    forged = AuditEvent(**{**row, "actor": "8"})
+    with (
+        CaptureQueriesContext(connections["phi_audit"]) as asked,
+        pytest.raises(IntegrityError),
+        transaction.atomic(using="phi_audit"),
+    ):
+        forged.save()
+    statements = [query["sql"].partition(" ")[0] for query in asked if TABLE in query["sql"]]
+    assert statements == ["INSERT"], "nothing is tried that could change a row"
+    assert AuditEvent.objects.get(id=event.id).actor == "7"
 
 
 SQLITE_CHANGES = {

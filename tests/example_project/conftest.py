@@ -14,6 +14,7 @@ sys.path.append(str(ROOT))
 from portal.demo import surroundings  # noqa: E402 -- the example's packages lie beside its manage.py
 from portal.demo.processes import Processes  # noqa: E402
 
+from django_phi_oidc import keyring  # noqa: E402
 from tests.example_project.site import Site  # noqa: E402
 
 CLAIMS = {
@@ -44,3 +45,26 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         processes.wait_until_answers("provider", f"{provider}/.well-known/openid-configuration")
         processes.wait_until_answers("portal", f"{portal}/healthz")
         yield Site(portal=portal, provider=provider, var=var)
+
+
+@pytest.fixture(scope="session")
+def bare_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """Serve the portal with DEBUG off, before its tables were made and without a provider: whatever asks for one of
+    these fails."""
+    var = tmp_path_factory.mktemp("bare")
+    address = f"127.0.0.1:{surroundings.free_port()}"
+    provider = f"https://127.0.0.1:{surroundings.free_port()}"
+    environ = {
+        **{name: value for name, value in os.environ.items() if not name.startswith(surroundings.OURS)},
+        "DJANGO_SECRET_KEY": keyring.generate(),
+        "DJANGO_ALLOWED_HOSTS": "127.0.0.1",
+        "PORTAL_VAR_DIR": str(var),
+        "OIDC_ISSUER": provider,
+        "OIDC_CLIENT_ID": "portal",
+        "OIDC_CLIENT_SECRET": "a secret for tests only",
+        **{f"PHI_{ring}_KEYS": keyring.generate() for ring in ("ENCRYPTION", "SUBJECT", "AUDIT_MAC")},
+    }
+    with Processes(directory=ROOT, logs=var / "log", environ=environ) as processes:
+        processes.python("portal", "manage.py", "runserver", "--noreload", address)
+        processes.wait_until_answers("portal", f"http://{address}/healthz")
+        yield Site(portal=f"http://{address}", provider=provider, var=var)

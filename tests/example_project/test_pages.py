@@ -53,6 +53,13 @@ def revealed(page: Any, site: Site) -> None:
     page.wait_for_selector("[data-claim=birthdate]")
 
 
+def unavailable(page: Any, site: Site) -> None:
+    signed_in("/portal/profile/")(page, site)
+    with site.trail_refusing():
+        page.click("text=Show my details")
+        page.wait_for_selector(".notice")
+
+
 def refused_purpose(page: Any, site: Site) -> None:
     signed_in("/portal/profile/")(page, site)
     page.eval_on_selector("input[name=purpose]", "choice => { choice.value = 'HMARKT' }")
@@ -80,6 +87,12 @@ def expired_form(page: Any, site: Site) -> None:
     page.wait_for_selector(".notice")
 
 
+def broken(page: Any, site: Site) -> None:
+    # With the cookie of a session, whose table is not there.
+    page.context.add_cookies([{"name": "sessionid", "value": "x" * 32, "url": site.portal}])
+    anonymous("/portal/")(page, site)
+
+
 PAGES: dict[str, tuple[Go, str]] = {
     "home": (anonymous("/"), "Your care, in one place"),
     "home signed in": (signed_in("/"), "Your care, in one place"),
@@ -90,10 +103,17 @@ PAGES: dict[str, tuple[Go, str]] = {
     "profile refused": (refused_purpose, "That can’t be opened"),
     "admin refused": (signed_in("/admin/"), "For the clinic’s staff"),
     "expired form": (expired_form, "This form has expired"),
-    "sign-in refused": (anonymous("/oidc/callback/?state=none&code=none"), ""),
+    "sign-in refused": (anonymous("/oidc/callback/?state=none&code=none"), "This sign-in could not be completed"),
+    "profile unavailable": (unavailable, "Your details stay closed for the moment"),
     "signed out": (signed_out, "You are signed out"),
     "provider's login": (anonymous("/portal/"), "Sign in"),
 }
+FAULTS: dict[str, tuple[Go, str]] = {
+    "not found": (anonymous("/nowhere/"), "This page does not exist"),
+    "broken": (broken, "Something went wrong on our side"),
+    "sign-in unavailable": (anonymous("/portal/"), "Signing in is not possible at the moment"),
+}
+"""Pages that DEBUG would keep from being seen, or that a provider would."""
 LOOKS = [(320, "light"), (320, "dark"), (1280, "light"), (1280, "dark")]
 
 
@@ -116,14 +136,12 @@ def page(chromium: Any) -> Iterator[Any]:
     context.close()
 
 
-@pytest.mark.node
-@pytest.mark.parametrize("name", PAGES)
-def test_page_in_every_look_is_accessible_and_fits(name: str, site: Site, page: Any) -> None:
-    go, heading = PAGES[name]
+def check_looks(page: Any, site: Site, go: Go, heading: str) -> None:
+    """Go to a page by its heading: in every look it is accessible and fits."""
     faults: list[str] = []
     page.on("pageerror", lambda error: faults.append(str(error)))
     go(page, site)
-    assert heading in page.inner_text("h1")
+    assert page.inner_text("h1") == heading
     page.evaluate(AXE.read_text())
     for width, scheme in LOOKS:
         page.set_viewport_size({"width": width, "height": 800})
@@ -133,6 +151,18 @@ def test_page_in_every_look_is_accessible_and_fits(name: str, site: Site, page: 
         assert [rule["id"] for rule in found["violations"]] == []
         assert [rule["id"] for rule in found["incomplete"] if rule["id"] == "color-contrast"] == []
     assert faults == []
+
+
+@pytest.mark.node
+@pytest.mark.parametrize("name", PAGES)
+def test_page_in_every_look_is_accessible_and_fits(name: str, site: Site, page: Any) -> None:
+    check_looks(page, site, *PAGES[name])
+
+
+@pytest.mark.node
+@pytest.mark.parametrize("name", FAULTS)
+def test_page_of_a_fault_in_every_look_is_accessible_and_fits(name: str, bare_site: Site, page: Any) -> None:
+    check_looks(page, bare_site, *FAULTS[name])
 
 
 def test_page_by_keyboard_shows_focus_and_skips_to_content(site: Site, page: Any) -> None:

@@ -26,3 +26,21 @@ class Deleting(OIDCAuthenticationBackend):
     def update_user(self, user: Any, claims: Mapping[str, Any]) -> Any:
         type(user).objects.filter(pk=user.pk).delete()
         return user
+
+
+class Naming(OIDCAuthenticationBackend):
+    """A host that overrides every hook, and writes down which claims each was given."""
+
+    def get_username(self, claims: Mapping[str, Any]) -> str:
+        return f"born-{claims['birthdate']}"
+
+    def create_user(self, claims: Mapping[str, Any]) -> Any:
+        user: Any = super().create_user(claims)
+        user.first_name = ",".join(sorted(claims))
+        user.save()
+        return user
+
+    def update_user(self, user: Any, claims: Mapping[str, Any]) -> Any:
+        user.last_name = ",".join(sorted(claims))
+        user.save()
+        return user

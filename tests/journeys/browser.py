@@ -103,6 +103,7 @@ class InProcessBrowser(Browser):
             parts._replace(scheme="", netloc="", fragment="").geturl(),
             body or b"",
             content_type="application/x-www-form-urlencoded",
+            secure=self.base.startswith("https:"),
         )
         self._keep([morsel.OutputString() for morsel in response.cookies.values()])
         return Page(

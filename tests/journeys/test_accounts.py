@@ -12,6 +12,7 @@ from django_phi_oidc.sessions.models import EndReason, OIDCSession
 from django_phi_oidc.subjects.models import PairwiseSubject, SubjectDigest
 
 from .browser import Browser
+from .codes import shows
 from .conftest import EVERYTHING, declaration, events
 
 pytestmark = pytest.mark.django_db(**EVERYTHING)
@@ -58,8 +59,9 @@ def test_deactivated_users_live_session_is_dead_on_its_next_request(op: DemoProv
     assert browser.get("/portal/home/").status == 302
 
 
+@shows("user_inactive")
 def test_deactivated_user_is_refused_and_the_tokens_die(op: DemoProvider, browser: Browser, portal: str) -> None:
-    browser.sign_in(op)
+    assert browser.sign_in(op).status == 302
     get_user_model().objects.update(is_active=False)
     before = len(op.live_tokens)
     page = Browser(portal).sign_in(op)
@@ -68,29 +70,38 @@ def test_deactivated_user_is_refused_and_the_tokens_die(op: DemoProvider, browse
     assert len(op.live_tokens) == before
 
 
+@shows("not_provisioned")
 def test_backend_that_lets_nobody_in_is_refused_and_the_tokens_die(
     op: DemoProvider, settings: Any, browser: Browser
 ) -> None:
+    ours = settings.AUTHENTICATION_BACKENDS
     settings.AUTHENTICATION_BACKENDS = ["tests.journeys.backends.Refusing"]
     assert browser.sign_in(op).status == 403
     assert [event.reason for event in events(action="login.refused")] == ["not_provisioned"]
     assert op.tokens != []
     assert op.live_tokens == []
+    settings.AUTHENTICATION_BACKENDS = ours
+    assert browser.sign_in(op).status == 302
+    assert len(op.live_tokens) == 2
 
 
+@shows("subject_key_missing")
 def test_digest_of_an_unknown_key_refuses_first_sign_ins_alone(
     op: DemoProvider, settings: Any, browser: Browser, portal: str
 ) -> None:
     browser.sign_in(op)
-    one_left = settings.PHI_OIDC["SUBJECT_KEYS"][:1]
-    settings.PHI_OIDC = {**settings.PHI_OIDC, "SUBJECT_KEYS": one_left}
+    all_keys = settings.PHI_OIDC["SUBJECT_KEYS"]
+    settings.PHI_OIDC = {**settings.PHI_OIDC, "SUBJECT_KEYS": all_keys[:1]}
     assert Browser(portal).sign_in(op, "jonas").status == 403
     assert [event.reason for event in events(action="login.refused")] == ["subject_key_missing"]
     again = Browser(portal)
     again.sign_in(op)
     assert again.user() == browser.user()
+    settings.PHI_OIDC = {**settings.PHI_OIDC, "SUBJECT_KEYS": all_keys}
+    assert Browser(portal).sign_in(op, "jonas").status == 302
 
 
+@shows("provider_unknown")
 def test_unknown_provider_is_refused_and_a_named_one_accepted(
     op: DemoProvider, settings: Any, browser: Browser
 ) -> None:

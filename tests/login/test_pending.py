@@ -9,6 +9,7 @@ from django.test import RequestFactory
 
 from django_phi_oidc import clock, entropy, errors
 from django_phi_oidc.login.pending import Pending, issued_nonce, keep, make_nonce, take
+from django_phi_oidc.replay.spending import prune
 
 pytestmark = pytest.mark.django_db(databases=["default", "phi_audit"])
 
@@ -57,6 +58,15 @@ def test_take_gives_what_was_kept_once() -> None:
     assert take(request, "a-state", now=clock.now()).nonce == "a-nonce"
     with pytest.raises(errors.StateReplayed):
         take(request, "a-state", now=clock.now())
+
+
+def test_take_again_is_refused_for_as_long_as_the_cookie_would_be_taken() -> None:
+    request, now = a_request(cookies=cookies_of(kept("a-state"))), clock.now()
+    assert take(request, "a-state", now=now).nonce == "a-nonce"
+    assert prune(now=now + timedelta(minutes=9)) == 0
+    with pytest.raises(errors.StateReplayed):
+        take(request, "a-state", now=now + timedelta(minutes=9))
+    assert prune(now=now + timedelta(minutes=10, seconds=1)) == 1
 
 
 def test_take_of_a_cookie_moved_to_another_state_is_refused() -> None:

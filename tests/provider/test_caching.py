@@ -15,6 +15,7 @@ from django_phi_oidc.errors import (
     TransportTimeout,
     TransportUnreachable,
 )
+from django_phi_oidc.oidc.transport import Request, Response
 from django_phi_oidc.provider.caching import CachedDocument, fresh_seconds
 from django_phi_oidc.provider.registry import Provider
 from tests.provider.memory import ISSUER, JWKS, METADATA, Clock, FakeOP
@@ -118,6 +119,20 @@ def test_metadata_and_keys_fetched_again_after_their_time_only(
 def test_fetch_passes_the_deadline_on(provider: Provider, op: FakeOP) -> None:
     provider.keys(deadline=1.5)
     assert op.deadlines == [1.5, 1.5]
+
+
+def test_keys_get_what_the_metadata_left_of_the_deadline(
+    declare: Callable[..., ProviderDeclaration], clock: Clock
+) -> None:
+    class Slow(FakeOP):
+        def send(self, request: Request, *, deadline: float) -> Response:
+            clock.now += 2.0
+            return super().send(request, deadline=deadline)
+
+    op = Slow()
+    Provider(declaration=declare(issuer=ISSUER), transport=op, monotonic=clock).keys(deadline=5.0)
+    assert op.sent == [METADATA, JWKS]
+    assert op.deadlines == [5.0, 3.0]
 
 
 # Failures

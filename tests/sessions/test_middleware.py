@@ -59,12 +59,15 @@ def test_middleware_when_a_request_keeps_its_session_ends_nothing(
     assert op.asked == []
 
 
-@pytest.mark.parametrize(("page", "reason"), [("aflush", "session_lost"), ("aleave", "django_logout")])
+@pytest.mark.parametrize(
+    ("page", "reason", "status"),
+    [("aflush", "session_lost", 200), ("areplace", "replaced", 400), ("aleave", "django_logout", 200)],
+)
 def test_middleware_under_asgi_when_a_request_loses_its_session_ends_and_revokes_it(
-    op: ScriptedOP, sign_in: Callable[..., SignedIn], page: str, reason: str
+    op: ScriptedOP, sign_in: Callable[..., SignedIn], page: str, reason: str, status: int
 ) -> None:
     signed_in = sign_in()
-    assert get_async(f"/{page}/", signed_in).status_code == 200
+    assert get_async(f"/{page}/", signed_in).status_code == status
     assert OIDCSession.objects.get().end_reason == reason
     assert [asked["token"] for asked in op.asked] == [REFRESH_TOKEN, ACCESS_TOKEN]
 

@@ -9,8 +9,9 @@ from django.conf import settings as django_settings
 from django.db import connections
 from django.http import HttpResponse
 from django.test import Client
+from django.urls import URLPattern
 
-from django_phi_oidc import clock
+from django_phi_oidc import clock, urls
 from django_phi_oidc.audit.events import Action
 from django_phi_oidc.claims.models import StoredClaim
 from django_phi_oidc.sessions.models import OIDCSession, PendingRevocation
@@ -19,6 +20,7 @@ from tests.sessions.conftest import (
     NOW,
     REFRESH_TOKEN,
     ScriptedOP,
+    SecureClient,
     SignedIn,
     declare,
     django_session_exists,
@@ -204,3 +206,20 @@ def test_logged_out_page_for_a_person_who_is_signed_in_says_so(sign_in: Callable
     assert "You are still signed in" in page
     assert 'action="/oidc/logout/"' in page
     assert "csrfmiddlewaretoken" in page
+
+
+@pytest.mark.parametrize("pattern", urls.urlpatterns, ids=lambda pattern: str(pattern.pattern))
+def test_door_is_kept_out_of_the_transaction_of_a_request_on_every_database(pattern: URLPattern) -> None:
+    assert pattern.callback._non_atomic_requests == set(connections) == {"default", "phi_audit"}
+
+
+def test_door_opens_to_people_who_are_not_signed_in(op: ScriptedOP, settings: Any) -> None:
+    settings.MIDDLEWARE = [*settings.MIDDLEWARE, "django.contrib.auth.middleware.LoginRequiredMiddleware"]
+    client = SecureClient()
+    assert client.get("/public/")["Location"].startswith(f"{settings.LOGIN_URL}?")
+    for name in ("", "default/"):
+        begun = client.get(f"/oidc/{name}authenticate/")
+        assert begun["Location"].startswith(f"{op.issuer}/authorize?")
+        assert client.get(f"/oidc/{name}callback/?state=x&code=y").status_code == 403
+        assert client.post(f"/oidc/{name}logout/")["Location"] == "/oidc/logged-out/"
+    assert client.get("/oidc/logged-out/").status_code == 200

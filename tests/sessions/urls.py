@@ -50,6 +50,11 @@ async def aflush(request: HttpRequest) -> HttpResponse:
     return HttpResponse("flushed")
 
 
+async def areplace(request: HttpRequest) -> HttpResponse:
+    await request.session.aset(SESSION_KEY, OTHER_SESSION)
+    return HttpResponse("replaced")
+
+
 async def apublic(request: HttpRequest) -> HttpResponse:
     return HttpResponse("for everybody")
 
@@ -63,6 +68,6 @@ urlpatterns = [
     path("oidc/", include("django_phi_oidc.urls")),
     *(
         path(f"{view.__name__}/", view)
-        for view in (public, flush, forget, replace, cycle, crash, leave, aflush, apublic, aleave)
+        for view in (public, flush, forget, replace, cycle, crash, leave, aflush, areplace, apublic, aleave)
     ),
 ]

@@ -44,6 +44,22 @@ def alive_under(var: Path) -> list[str]:
     return found
 
 
+def directory_of(demo: subprocess.Popen[str]) -> Path:
+    """Return the directory of a running demo as soon as it has started a process in it."""
+    parent = f"PPid:\t{demo.pid}\n"
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        for process in Path("/proc").glob("[0-9]*"):
+            try:
+                variables = (process / "environ").read_bytes() if parent in (process / "status").read_text() else b""
+            except OSError:
+                continue
+            if found := re.search(rb"(?:^|\0)PORTAL_VAR_DIR=([^\0]+)", variables):
+                return Path(found[1].decode())
+        time.sleep(0.05)
+    raise TimeoutError("The demo started nothing.")
+
+
 def directory_in(output: str) -> Path:
     return Path(re.search(r"Databases, queue and logs: (.+)", output)[1]).resolve()
 
@@ -57,6 +73,18 @@ def test_demo_without_a_terminal_tells_the_story_and_leaves_nothing_running(whic
     assert "✗" not in output
     assert "login.refused    failure signature_invalid" in output
     assert not TOKEN.search(output)
+    assert alive_under(directory_in(output)) == []
+
+
+def test_demo_with_a_step_that_does_not_hold_says_so_and_ends_with_1() -> None:
+    with start() as demo:
+        leak = directory_of(demo) / "log" / "careless.log"
+        leak.write_text("born 1984-03-09\n")
+        output = demo.communicate(timeout=120)[0]
+    assert demo.returncode == 1, output
+    assert "10 of 11 steps held." in output
+    assert " 2 ✗ What the portal keeps of her is sealed" in output
+    assert "her date of birth in careless.log" in output
     assert alive_under(directory_in(output)) == []
 
 

@@ -1,0 +1,179 @@
+"""What a sign-in keeps, says and forgets, detail by detail."""
+
+import json
+from typing import Any
+
+import pytest
+from django.contrib.auth import get_user_model
+
+from django_phi_oidc import claims
+from django_phi_oidc.attack.op import DemoProvider, Exchange
+from django_phi_oidc.claims.models import StoredClaim
+from django_phi_oidc.sessions.models import OIDCSession
+
+from .browser import Browser, InProcessBrowser
+from .cases import NO, member
+from .codes import shows
+from .conftest import EVERYTHING, client, declaration, events
+from .serving import portal_process
+from .test_transactions import actor_of, audit_database_away
+
+pytestmark = pytest.mark.django_db(**EVERYTHING)
+
+BORN = "1984-03-09"
+
+
+def set_member(op: DemoProvider, endpoint: str, name: str, value: Any) -> None:
+    """Let the provider say value, or nothing (NO), for that member at that endpoint."""
+
+    def bend(at: str, exchange: Exchange) -> None:
+        if at == endpoint:
+            member(name)(exchange, value)
+
+    op.mutate = bend
+
+
+def asked(op: DemoProvider, path: str) -> bool:
+    return path in [request.path for request in op.requests]
+
+
+def pending(browser: Browser) -> list[str]:
+    return [name for name in browser.cookies if "phi_oidc_" in name]
+
+
+@pytest.mark.parametrize(("scheme", "kept"), [("http", False), ("https", True)])
+def test_next_on_an_https_site_is_https(scheme: str, kept: bool, op: DemoProvider, portal: str) -> None:
+    base = portal.replace("http:", "https:")
+    op.register(client(base))
+    url = f"{scheme}://{base.partition('://')[2]}/portal/letters/"
+    assert InProcessBrowser(base).sign_in(op, next_url=url).location == (url if kept else "/")
+
+
+@pytest.mark.parametrize(("more", "status"), [("", 302), ("&error=access_denied", 403)])
+def test_pending_sign_in_is_gone_after_its_callback(more: str, status: int, op: DemoProvider, browser: Browser) -> None:
+    callback = browser.callback(op) + more
+    assert len(pending(browser)) == 1
+    assert browser.get(callback).status == status
+    assert pending(browser) == []
+
+
+@pytest.mark.parametrize(
+    ("url", "stage"), [("/oidc/nobody/authenticate/", "request"), ("/oidc/callback/?state=x&code=y", "callback")]
+)
+def test_refusal_tells_the_stage(url: str, stage: str, op: DemoProvider, browser: Browser) -> None:
+    assert browser.get(url).status == 403
+    (event,) = events(action="login.refused")
+    assert json.loads(event.detail) == {"stage": stage}
+
+
+@pytest.mark.parametrize(("in_id_token", "held"), [("2000-01-01", "2000-01-01"), (NO, BORN)])
+def test_claim_in_the_id_token_wins_over_userinfo(
+    in_id_token: Any, held: str, op: DemoProvider, browser: Browser
+) -> None:
+    set_member(op, "id_token", "birthdate", in_id_token)
+    assert browser.sign_in(op).status == 302
+    assert asked(op, "/userinfo"), "for the address"
+    session = OIDCSession.objects.get()
+    assert claims.reveal(actor_of(session), session.user, "birthdate", purpose="TREAT") == held
+
+
+@pytest.mark.parametrize("has_userinfo", [True, False])
+def test_provider_without_userinfo_signs_in_without_its_claims(
+    has_userinfo: bool, op: DemoProvider, browser: Browser
+) -> None:
+    if not has_userinfo:
+        set_member(op, "discovery", "userinfo_endpoint", NO)
+    assert browser.sign_in(op).status == 302
+    assert browser.user() != ""
+    assert asked(op, "/userinfo") == has_userinfo
+    held = {"birthdate", "address"} if has_userinfo else set()
+    assert {claim.name for claim in StoredClaim.objects.all()} == held
+
+
+@pytest.mark.parametrize(("seconds", "alert"), [(3600, False), (3601, True), (NO, True)])
+def test_access_token_that_lives_longer_than_an_hour_raises_an_alert(
+    seconds: Any, alert: bool, op: DemoProvider, browser: Browser
+) -> None:
+    set_member(op, "token", "expires_in", seconds)
+    assert browser.sign_in(op).status == 302
+    raised = [json.loads(event.detail) for event in events(action="alert.raised")]
+    assert raised == ([{"rule": "access_token_lifetime"}] if alert else [])
+
+
+@pytest.mark.parametrize(
+    ("acr", "kept"),
+    [("a" * 255, "a" * 255), ("a" * 256, ""), ("a" * 300, ""), (2, ""), (NO, "")],
+    ids=["255", "256", "300", "a number", "none"],
+)
+def test_acr_that_was_not_asked_for_is_kept_where_it_can_be(
+    acr: Any, kept: str, op: DemoProvider, browser: Browser
+) -> None:
+    set_member(op, "id_token", "acr", acr)
+    assert browser.sign_in(op).status == 302
+    assert OIDCSession.objects.get().acr == kept
+    (event,) = events(action="login.succeeded")
+    assert json.loads(event.detail)["acr"] == kept
+
+
+def test_hooks_of_the_host_are_called_with_the_declared_claims_alone(
+    op: DemoProvider, settings: Any, browser: Browser, portal: str
+) -> None:
+    settings.AUTHENTICATION_BACKENDS = ["tests.journeys.backends.Naming"]
+    browser.sign_in(op)
+    user: Any = get_user_model().objects.get()
+    assert user.get_username() == f"born-{BORN}"
+    assert (user.first_name, user.last_name) == ("address,birthdate", "")
+    assert Browser(portal).sign_in(op).status == 302
+    user.refresh_from_db()
+    assert user.last_name == "address,birthdate"
+    assert len(events(action="claim.overfetched")) == 2, "more came than was declared"
+
+
+@pytest.mark.parametrize("atomic", ["1", "0"])
+def test_event_of_a_look_survives_the_rollback_of_its_request(atomic: str, op: DemoProvider) -> None:
+    phi_oidc = {"PROVIDERS": {"default": declaration(op)}}
+    with portal_process(phi_oidc, TEST_ATOMIC_REQUESTS=atomic) as base:
+        op.register(client(base))
+        browser = Browser(base)
+        assert browser.sign_in(op).status == 302
+        page = browser.get("/birthdate/?fail=1")
+    assert page.status == 500
+    assert BORN not in page.body
+    assert [(event.outcome, event.purpose) for event in events(action="claim.revealed")] == [("success", "TREAT")]
+    left = get_user_model().objects.filter(username="of the request that failed").count()
+    assert left == (0 if atomic == "1" else 1), "what the request itself wrote goes with its transaction alone"
+
+
+@pytest.mark.parametrize("atomic", ["1", "0"])
+def test_no_look_by_http_while_the_audit_database_is_away(atomic: str, op: DemoProvider) -> None:
+    phi_oidc = {"PROVIDERS": {"default": declaration(op)}}
+    with portal_process(phi_oidc, TEST_ATOMIC_REQUESTS=atomic) as base:
+        op.register(client(base))
+        browser = Browser(base)
+        browser.sign_in(op)
+        with audit_database_away():
+            page = browser.get("/birthdate/")
+        assert page.status in (500, 503)
+        assert BORN not in page.body
+        assert events(action="claim.revealed") == []
+        page = browser.get("/birthdate/")
+    assert (page.status, page.body) == (200, BORN)
+    assert len(events(action="claim.revealed")) == 1
+
+
+@shows("transport_unreachable")
+def test_provider_that_is_down_is_told_of_and_one_that_is_up_again_accepted(
+    op: DemoProvider, settings: Any, browser: Browser
+) -> None:
+    op.stop()
+    try:
+        page = browser.begin()
+    finally:
+        op.start()
+    assert page.status == 503
+    (event,) = events(action="login.refused")
+    assert (event.reason, json.loads(event.detail)) == ("transport_unreachable", {"stage": "request"})
+    # The portal forgets what it knows of its providers.
+    settings.PHI_OIDC = {**settings.PHI_OIDC}
+    assert browser.sign_in(op).status == 302
+    assert browser.user() != ""
