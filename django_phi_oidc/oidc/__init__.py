@@ -9,6 +9,7 @@ answer, and a `Transport` lies between them. Whatever a check depends on is a ke
     id_token       verify_id_token, the only maker of VerifiedClaims                             Core 3.1.3.7
     userinfo       build_userinfo_request, judge_userinfo_response                               Core 5.3
     revocation     build_revocation_request, judge_revocation_response                           RFC 7009
+    logout         build_end_session_url, may_be_hint                                            RP-Initiated Logout 2
 
 Below them: `jose` judges the structure of a JWS, `jwks` the choice of a key, `client_auth` adds the client's secret,
 `transport` holds the types of an exchange. Signatures are verified by PyJWT and cryptography, never by our arithmetic.
