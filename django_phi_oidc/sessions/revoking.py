@@ -112,6 +112,7 @@ def _call(row: PendingRevocation, *, deadline: float) -> Result:
     return call_provider(received, provider_name=row.provider, deadline=deadline)
 
 
+@sensitive_variables()
 def call_provider(token: ReceivedToken, *, provider_name: str, deadline: float) -> Result:
     """Return what one call to the revocation endpoint, of at most deadline seconds, came to. Nothing is written."""
     ends_at = time.monotonic() + deadline
