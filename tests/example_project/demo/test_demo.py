@@ -20,7 +20,8 @@ TOKEN = re.compile(r"eyJ[\w-]+\.|\b[ar]t_[\w-]{20,}|[?&](code|state)=")
 
 
 def start(**variables: str) -> subprocess.Popen[str]:
-    environ = {name: value for name, value in os.environ.items() if not name.startswith((*surroundings.OURS, "PORT"))}
+    foreign = (*surroundings.OURS, "PORT", "PYTHONUNBUFFERED")
+    environ = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
     return subprocess.Popen(
         [sys.executable, str(ROOT / "manage.py"), "demo"],
         env={**environ, **variables},

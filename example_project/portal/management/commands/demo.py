@@ -36,7 +36,8 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         """Tell the story."""
         if isinstance(sys.stdout, io.TextIOWrapper):
-            sys.stdout.reconfigure(errors="replace")  # a terminal without ✓ is no reason to stop
+            # A terminal without ✓ is no reason to stop, and a pipe shows each step when it was done.
+            sys.stdout.reconfigure(errors="replace", line_buffering=True)
         signal.signal(signal.SIGTERM, _end)
         signal.signal(signal.SIGHUP, _end)
         scene = self.scene()
