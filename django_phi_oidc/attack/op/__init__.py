@@ -9,9 +9,10 @@ sign what they like. It listens on loopback alone and refuses every other addres
         assert [request.path for request in op.requests].count("/token") == 0
 
 Every answer passes `op.mutate(endpoint, exchange)`, which may change `exchange` or return a Reply in its place.
-Endpoints: discovery, jwks, authorize, token, userinfo, revocation, introspection, end_session; `unknown` and
-`malformed` for what is no request to any of them. Two stages come before a signature, `id_token` and `logout_token`:
-there `exchange.header`, `exchange.claims`, `exchange.key` and `exchange.token` count instead of `exchange.reply`.
+Endpoints: discovery, jwks, par, authorize, token, userinfo, revocation, introspection, end_session; `unknown` and
+`malformed` for what is no request to any of them. Three stages come before a signature, `id_token`, `logout_token` and
+`userinfo_jwt`: there `exchange.header`, `exchange.claims`, `exchange.key` and `exchange.token` count instead of
+`exchange.reply`.
 
     def other_issuer(endpoint: str, exchange: Exchange) -> None:
         if endpoint == "id_token":
@@ -34,6 +35,15 @@ At that point the endpoint has done its work: a revocation answered 503 by `muta
 is out of order set `op.intercept`, of the same form, which is asked before anything is done; or stop and start it.
 
 A hook that raises drops the connection, and its traceback is logged.
+
+What an honest provider may do one way or the other is set, on the provider or on the client's registration:
+
+    op.par = "required"                                                # or "offered"; "off" at first
+    op.state.assertion_audiences = ("issuer",)                         # what `aud` of a client assertion may name
+    op.state.heart_claims = True                                       # ID Tokens with jti and nbf, for 5 minutes
+    Client("portal", "", [...], token_endpoint_auth_methods=["private_key_jwt"], jwks_uri="http://127.0.0.1:8000/jwks")
+    Client("portal", "s", [...], userinfo_signed_response_alg="ES256")  # UserInfo is a signed JWT
+    op.requests[-1].auth_method, op.requests[-1].assertion["jti"]      # what a client said of itself
 """
 
 from .driver import NotRedirected, sign_in

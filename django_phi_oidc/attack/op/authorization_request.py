@@ -28,6 +28,8 @@ class AuthorizationRequest:
     """Seconds."""
     acr_values: tuple[str, ...]
     essential_acr: tuple[str, ...]
+    subs: tuple[str, ...]
+    """Who alone may answer, if not empty. Spec: OIDC Core 3.1.2.2, 5.5.1."""
     claims: Mapping[str, Mapping[str, Any]]
 
 
@@ -75,7 +77,8 @@ def judge_request(parameters: Mapping[str, str]) -> AuthorizationRequest:
         prompt=prompt,
         max_age=_max_age(parameters.get("max_age", "")),
         acr_values=tuple(parameters.get("acr_values", "").split()),
-        essential_acr=_essential_acr(claims),
+        essential_acr=_values(claims, "acr") if _of_id_token(claims, "acr").get("essential") else (),
+        subs=_values(claims, "sub"),
         claims=claims,
     )
 
@@ -122,9 +125,11 @@ def _claims(value: str) -> Mapping[str, Mapping[str, Any]]:
     return members
 
 
-def _essential_acr(claims: Mapping[str, Mapping[str, Any]]) -> tuple[str, ...]:
-    wanted = claims.get("id_token", {}).get("acr") or {}
-    if not wanted.get("essential"):
-        return ()
+def _of_id_token(claims: Mapping[str, Mapping[str, Any]], name: str) -> Mapping[str, Any]:
+    return claims.get("id_token", {}).get(name) or {}
+
+
+def _values(claims: Mapping[str, Mapping[str, Any]], name: str) -> tuple[str, ...]:
+    wanted = _of_id_token(claims, name)
     values = wanted.get("values", [wanted["value"]] if "value" in wanted else [])
     return tuple(value for value in values if isinstance(value, str)) if isinstance(values, list) else ()

@@ -3,11 +3,12 @@
 import ssl
 from dataclasses import dataclass, field
 from datetime import timedelta
-from http.client import HTTPConnection, HTTPException, HTTPSConnection
+from http.client import HTTPException
 from urllib.parse import urlencode, urlsplit
 
 from ...entropy import token_b64url
 from .messages import Exchange
+from .outgoing import connect, target
 from .registrations import Client
 from .state import State
 
@@ -68,16 +69,11 @@ def send_logout(
         raise ValueError(f"Client {client.client_id} has no back-channel logout URI.")
     token = logout_token(state, client, sub=sub, sid=sid, jti=jti)
     url = urlsplit(client.backchannel_logout_uri)
-    connection: HTTPConnection
-    if url.scheme == "https":
-        context = trust or ssl.create_default_context()
-        connection = HTTPSConnection(url.netloc, timeout=DEADLINE_SECONDS, context=context)
-    else:
-        connection = HTTPConnection(url.netloc, timeout=DEADLINE_SECONDS)
+    connection = connect(url, timeout=DEADLINE_SECONDS, trust=trust)
     try:
         connection.request(
             "POST",
-            url._replace(scheme="", netloc="").geturl(),
+            target(url),
             body=urlencode({"logout_token": token}),
             headers={"Content-Type": "application/x-www-form-urlencoded"},
         )

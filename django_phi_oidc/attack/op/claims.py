@@ -27,7 +27,7 @@ SCOPE_CLAIMS: Mapping[str, tuple[str, ...]] = {
     "phone": ("phone_number", "phone_number_verified"),
 }
 SCOPES = ("openid", *SCOPE_CLAIMS, "offline_access")
-PROTOCOL_CLAIMS = ("iss", "sub", "aud", "exp", "iat", "auth_time", "nonce", "acr", "sid", "at_hash")
+PROTOCOL_CLAIMS = ("iss", "sub", "aud", "exp", "iat", "nbf", "jti", "auth_time", "nonce", "acr", "sid", "at_hash")
 
 
 def claims_of(account: Account, *, scope: Iterable[str] = (), names: Iterable[str] = ()) -> dict[str, Any]:

@@ -1,14 +1,21 @@
-"""The metadata document. Spec: OIDC Discovery 3, RFC 8414, RFC 9207 3."""
+"""The metadata document. Spec: OIDC Discovery 3, RFC 8414, RFC 9126 5, RFC 9207 3."""
 
+from typing import Any, get_args
+
+from ...declarations import SIGNING_ALGS
 from .claims import SCOPES, supported_claims
 from .messages import Reply, Request
+from .registrations import ClientAuthMethod
 from .state import State
+
+_BACK_CHANNEL = ("token", "revocation", "introspection")
 
 
 def respond(state: State, request: Request) -> Reply:
     """Return what this provider says it can do; it does all of it, unless the hook has it lie."""
     issuer = state.issuer
-    auth_methods = ["client_secret_basic", "client_secret_post"]
+    algs = sorted({key.alg for key in state.published})
+    auth_methods = list(get_args(ClientAuthMethod))
     return Reply(
         headers={"Cache-Control": "public, max-age=300"},
         json={
@@ -32,13 +39,23 @@ def respond(state: State, request: Request) -> Reply:
             "subject_types_supported": [state.subject_type],
             "acr_values_supported": sorted({account.acr for account in state.accounts.values()}),
             "prompt_values_supported": ["none", "login", "consent", "select_account"],
-            "id_token_signing_alg_values_supported": sorted({key.alg for key in state.published}),
-            "token_endpoint_auth_methods_supported": auth_methods,
-            "revocation_endpoint_auth_methods_supported": auth_methods,
-            "introspection_endpoint_auth_methods_supported": auth_methods,
+            "id_token_signing_alg_values_supported": algs,
+            "userinfo_signing_alg_values_supported": algs,
+            **{f"{name}_endpoint_auth_methods_supported": auth_methods for name in _BACK_CHANNEL},
+            **{f"{name}_endpoint_auth_signing_alg_values_supported": list(SIGNING_ALGS) for name in _BACK_CHANNEL},
             "code_challenge_methods_supported": ["S256"],
             "authorization_response_iss_parameter_supported": True,
             "backchannel_logout_supported": True,
             "backchannel_logout_session_supported": True,
+            **_pushing(state),
         },
     )
+
+
+def _pushing(state: State) -> dict[str, Any]:
+    if state.par == "off":
+        return {}
+    return {
+        "pushed_authorization_request_endpoint": f"{state.issuer}/par",
+        "require_pushed_authorization_requests": state.par == "required",
+    }

@@ -2,9 +2,10 @@
 
 import ssl
 from html.parser import HTMLParser
-from http.client import HTTPConnection, HTTPSConnection
 from http.cookies import SimpleCookie
 from urllib.parse import urlencode, urljoin, urlsplit
+
+from .outgoing import connect, target
 
 DEADLINE_SECONDS = 30.0
 
@@ -67,16 +68,12 @@ def _exchange(
     method: str, url: str, body: bytes, cookies: dict[str, str], trust: ssl.SSLContext | None
 ) -> tuple[int, str, str]:
     parts = urlsplit(url)
-    connection: HTTPConnection
-    if parts.scheme == "https":
-        connection = HTTPSConnection(parts.netloc, timeout=DEADLINE_SECONDS, context=trust)
-    else:
-        connection = HTTPConnection(parts.netloc, timeout=DEADLINE_SECONDS)
+    connection = connect(parts, timeout=DEADLINE_SECONDS, trust=trust)
     headers = {"Cookie": "; ".join(f"{name}={value}" for name, value in cookies.items())} if cookies else {}
     if body:
         headers["Content-Type"] = "application/x-www-form-urlencoded"
     try:
-        connection.request(method, parts._replace(scheme="", netloc="").geturl(), body=body or None, headers=headers)
+        connection.request(method, target(parts), body=body or None, headers=headers)
         response = connection.getresponse()
         page = response.read().decode()
         for line in response.headers.get_all("Set-Cookie", []):

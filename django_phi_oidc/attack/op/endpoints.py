@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
-from . import authorize, discovery, end_session, introspection, jwks, revocation, token, userinfo
+from . import authorize, discovery, end_session, introspection, jwks, par, revocation, token, userinfo
 from .messages import Reply, Request, exchange_for, logged
 from .state import State
 
@@ -19,6 +19,7 @@ class Endpoint(NamedTuple):
 ENDPOINTS = {
     "/.well-known/openid-configuration": Endpoint("discovery", discovery.respond, ("GET",)),
     "/jwks": Endpoint("jwks", jwks.respond, ("GET",)),
+    "/par": Endpoint("par", par.respond, ("POST",)),
     "/authorize": Endpoint("authorize", authorize.respond, ("GET", "POST")),
     "/token": Endpoint("token", token.respond, ("POST",)),
     "/userinfo": Endpoint("userinfo", userinfo.respond, ("GET", "POST")),

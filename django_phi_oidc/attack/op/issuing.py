@@ -1,13 +1,16 @@
 """The tokens that a grant is worth. Spec: OIDC Core 2, 3.1.3.3, 12.2; RFC 6749 5.1."""
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
+from ...entropy import token_b64url
 from .claims import claims_of
 from .messages import NO_STORE, Reply, Request, exchange_for
 from .signing import half_hash
 from .state import Grant, State, Token
+
+HEART_LIFETIME = timedelta(minutes=5)
 
 
 def token_reply(
@@ -30,6 +33,7 @@ def token_reply(
 def _id_token(state: State, request: Request, access_token: Token, *, nonce: str, now: datetime) -> str:
     grant = access_token.grant
     key = state.keys[state.signing_alg]
+    lifetime = min(state.id_token_lifetime, HEART_LIFETIME) if state.heart_claims else state.id_token_lifetime
     exchange = exchange_for(request)
     exchange.key = key
     exchange.header = {"alg": key.alg, "kid": key.kid, "typ": "JWT"}
@@ -37,13 +41,14 @@ def _id_token(state: State, request: Request, access_token: Token, *, nonce: str
         "iss": state.issuer,
         "sub": grant.sub,
         "aud": grant.client.client_id,
-        "exp": int((now + state.id_token_lifetime).timestamp()),
+        "exp": int((now + lifetime).timestamp()),
         "iat": int(now.timestamp()),
         "auth_time": int(grant.auth_time.timestamp()),
         "acr": grant.acr,
         "sid": grant.sid,
         "at_hash": half_hash(access_token.value, alg=key.alg),
         **({"nonce": nonce} if nonce else {}),
+        **({"jti": token_b64url(16), "nbf": int(now.timestamp())} if state.heart_claims else {}),
         **claims_of(
             grant.account,
             scope=grant.scope if state.scope_claims_in_id_token else (),

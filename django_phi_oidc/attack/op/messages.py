@@ -8,12 +8,12 @@ from http import HTTPStatus
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
-from .signing import SigningKey
+from .signing import SigningKey, unverified
 
 Pairs = Sequence[tuple[str, str]]
 
 NO_STORE = {"Cache-Control": "no-store", "Pragma": "no-cache"}
-SECRET_PARAMETERS = frozenset({"client_secret", "password", "csrf"})
+SECRET_PARAMETERS = frozenset({"client_secret", "client_assertion", "password", "csrf"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,13 +30,19 @@ class Request:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoggedRequest:
-    """What tests count: `parameters` hold neither secret nor password, `authorization` the scheme alone."""
+    """What tests count: `parameters` hold neither secret nor password, `authorization` the scheme alone.
+
+    `auth_method` is how the client says who it is, right or wrong; several names, with a space between, when it does so
+    in several ways. `assertion` has header and claims of a client assertion, nothing of it verified, and no signature.
+    """
 
     method: str
     path: str
     parameters: Mapping[str, str] = field(repr=False)
     headers: Mapping[str, str] = field(repr=False)
     authorization: str
+    auth_method: str
+    assertion: Mapping[str, Any] = field(repr=False)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -83,8 +89,8 @@ class Reply:
 class Exchange:
     """What the hook sees and may change. At an endpoint that is `reply`.
 
-    At the stages `id_token` and `logout_token`, before the signature, it is `header`, `claims`, `key` (another
-    SigningKey: a foreign signature) and `token`: a string that is sent instead of all that.
+    At the stages `id_token`, `logout_token` and `userinfo_jwt`, before the signature, it is `header`, `claims`, `key`
+    (another SigningKey: a foreign signature) and `token`: a string that is sent instead of all that.
     """
 
     method: str = ""
@@ -119,6 +125,12 @@ class OAuthError(Exception):
         return Reply(status=self.status, headers={**NO_STORE, **self.headers}, json=body)
 
 
+def invalid_client(description: str) -> OAuthError:
+    """Return the refusal of a client that did not prove itself. Spec: RFC 6749 5.2."""
+    challenge = {"WWW-Authenticate": 'Basic realm="demo provider"'}
+    return OAuthError("invalid_client", description, status=401, headers=challenge)
+
+
 def once(pairs: Pairs) -> dict[str, str]:
     """Return the parameters by name.
 
@@ -134,14 +146,30 @@ def once(pairs: Pairs) -> dict[str, str]:
 
 def logged(request: Request) -> LoggedRequest:
     """Return what may be kept of a request."""
-    parameters = dict([*request.query, *request.form])
+    parameters, form = dict([*request.query, *request.form]), dict(request.form)
+    scheme = request.headers.get("authorization", "").partition(" ")[0]
+    methods = {
+        "client_secret_basic": scheme.lower() == "basic",
+        "client_secret_post": "client_secret" in form,
+        "private_key_jwt": "client_assertion" in form,
+    }
     return LoggedRequest(
         method=request.method,
         path=request.path,
         parameters={name: value for name, value in parameters.items() if name not in SECRET_PARAMETERS},
         headers={name: value for name, value in request.headers.items() if name not in {"authorization", "cookie"}},
-        authorization=request.headers.get("authorization", "").partition(" ")[0],
+        authorization=scheme,
+        auth_method=" ".join(method for method, used in methods.items() if used),
+        assertion=_said(form.get("client_assertion", "")),
     )
+
+
+def _said(assertion: str) -> dict[str, Any]:
+    try:
+        header, claims = unverified(assertion)
+    except ValueError:
+        return {}
+    return {**header, **claims}
 
 
 def exchange_for(request: Request, reply: Reply | None = None) -> Exchange:

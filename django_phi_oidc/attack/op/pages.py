@@ -55,6 +55,7 @@ def login_page(
     client: Client,
     accounts: Iterable[Account],
     parameters: Mapping[str, str],
+    redirect_uri: str,
     scope: Iterable[str],
     claims: Iterable[str],
     csrf: str,
@@ -87,7 +88,7 @@ def login_page(
 <h2>Demo accounts and passwords</h2>
 <dl>{people}</dl>"""
     # Chromium holds form-action against the redirects that follow the form, so the client's origin stands there too.
-    back = urlsplit(parameters["redirect_uri"])
+    back = urlsplit(redirect_uri)
     return _page("Sign in", body, form_action=f"'self' {back.scheme}://{back.netloc}", status=403 if fault else 200)
 
 

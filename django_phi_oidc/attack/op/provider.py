@@ -15,7 +15,7 @@ from .messages import LoggedRequest, Mutate
 from .registrations import Account, Client, TLSFiles
 from .server import Server, loopback
 from .signing import SigningKey, make_keys
-from .state import Grant, State, Token
+from .state import Grant, Par, State, Token
 
 
 class DemoProvider:
@@ -38,6 +38,8 @@ class DemoProvider:
         intercept: Mutate | None = None,
         access_token_lifetime: timedelta = timedelta(minutes=10),
         scope_claims_in_id_token: bool = False,
+        heart_claims: bool = False,
+        par: Par = "off",
         pairwise_salt: bytes = b"",
         keys: Mapping[str, SigningKey] | None = None,
         host: str = "127.0.0.1",
@@ -54,6 +56,8 @@ class DemoProvider:
             access_token_lifetime=access_token_lifetime,
             keys=dict(keys or make_keys()),
             scope_claims_in_id_token=scope_claims_in_id_token,
+            heart_claims=heart_claims,
+            par=par,
             mutate=mutate,
             intercept=intercept,
         )
@@ -97,6 +101,15 @@ class DemoProvider:
         if alg not in self.state.keys:
             raise ValueError(f"No key signs with {alg}.")
         self.state.signing_alg = alg
+
+    @property
+    def par(self) -> Par:
+        """Whether authorization requests can or must be pushed; may be set while it runs. Spec: RFC 9126."""
+        return self.state.par
+
+    @par.setter
+    def par(self, par: Par) -> None:
+        self.state.par = par
 
     @property
     def requests(self) -> list[LoggedRequest]:

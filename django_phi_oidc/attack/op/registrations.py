@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-ClientAuthMethod = Literal["client_secret_basic", "client_secret_post"]
+ClientAuthMethod = Literal["client_secret_basic", "client_secret_post", "private_key_jwt"]
 
 DEMO_CLIENT_SECRET = "demo-secret-not-for-production"
 
@@ -25,7 +25,14 @@ class Client:
     sector_identifier: str = ""
     """Host that stands for this client in pairwise subjects; empty: the host of its redirect URIs."""
     token_endpoint_auth_methods: Sequence[ClientAuthMethod] = ("client_secret_basic", "client_secret_post")
+    token_endpoint_auth_signing_alg: str = ""
+    """Of client assertions; empty: any of the four."""
+    jwks: Mapping[str, Any] | None = field(default=None, repr=False)
+    """The client's public keys, for `private_key_jwt`; without them they are fetched from jwks_uri."""
+    jwks_uri: str = ""
     grant_types: Sequence[str] = ("authorization_code", "refresh_token")
+    userinfo_signed_response_alg: str = ""
+    """Empty: UserInfo is plain JSON."""
 
     def sector(self) -> str:
         """Return the host for which this client's subjects are made.

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import jwt
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from jwt.algorithms import get_default_algorithms
@@ -82,6 +83,18 @@ def _signature(signing_input: bytes, key: SigningKey, alg: object) -> bytes:
         # PyJWT refuses a PEM as an HMAC secret; the digest is taken beneath that guard.
         return _ALGORITHMS["HS256"].sign(signing_input, key.public_pem())
     return _ALGORITHMS[key.alg].sign(signing_input, key.private_key)
+
+
+def unverified(token: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return header and claims of a compact JWS as they stand there; the signature may be anybody's.
+
+    Raises: ValueError when it is none, or its payload no JSON object.
+    """
+    try:
+        parts = jwt.decode_complete(token, options={"verify_signature": False})
+    except (jwt.PyJWTError, RecursionError) as error:
+        raise ValueError("No JWT.") from error
+    return parts["header"], parts["payload"]
 
 
 def garbled(token: str) -> str:

@@ -13,6 +13,7 @@ from .signing import SigningKey, make_keys, sign
 from .subjects import session_id_of, subject_of
 
 TokenKind = Literal["access_token", "refresh_token"]
+Par = Literal["off", "offered", "required"]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -48,6 +49,15 @@ class Grant:
     revoked: bool = False
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PushedRequest:
+    """An authorization request that waits for its person. Spec: RFC 9126."""
+
+    client_id: str
+    parameters: Mapping[str, str] = field(repr=False)
+    expires_at: datetime
+
+
 @dataclass(slots=True, kw_only=True)
 class Token:
     """An access or refresh token. `spent` marks a refresh token that was exchanged for the next one."""
@@ -80,7 +90,11 @@ class State:
     refresh_token_lifetime: timedelta = timedelta(hours=12)
     id_token_lifetime: timedelta = timedelta(minutes=10)
     code_lifetime: timedelta = timedelta(minutes=1)
+    pushed_lifetime: timedelta = timedelta(minutes=1)
     scope_claims_in_id_token: bool = False
+    heart_claims: bool = False
+    par: Par = "off"
+    assertion_audiences: Sequence[str] = ("issuer", "token_endpoint", "pushed_authorization_request_endpoint")
     issuer: str = ""
     mutate: Mutate | None = None
     intercept: Mutate | None = None
@@ -91,6 +105,8 @@ class State:
     sessions: dict[str, Session] = field(default_factory=dict, repr=False)
     grants: dict[str, Grant] = field(default_factory=dict, repr=False)
     tokens: dict[str, Token] = field(default_factory=dict, repr=False)
+    pushed: dict[str, PushedRequest] = field(default_factory=dict, repr=False)
+    assertion_jtis: set[tuple[str, str]] = field(default_factory=set, repr=False)
     requests: list[LoggedRequest] = field(default_factory=list, repr=False)
 
     def __post_init__(self) -> None:
@@ -99,6 +115,15 @@ class State:
             client.sector()
         if self.signing_alg not in self.keys:
             raise ValueError(f"No key signs with {self.signing_alg}.")
+
+    def audience_names(self) -> set[str]:
+        """Return the addresses of which a client assertion names one as `aud`. Spec: RFC 7523 3, RFC 9126 2."""
+        known = {
+            "issuer": self.issuer,
+            "token_endpoint": f"{self.issuer}/token",
+            "pushed_authorization_request_endpoint": f"{self.issuer}/par",
+        }
+        return {known[name] for name in self.assertion_audiences}
 
     def cookie_name(self, what: str) -> str:
         """Return a cookie's name; the port is part of it, since cookies of one host are sent to all of its ports."""

@@ -139,6 +139,13 @@ class Relying:
         assert answer.status == 200, answer.body
         return answer.json
 
+    def push(self, headers: Mapping[str, str] | None = None, **changes: Any) -> Answer:
+        return self.send("POST", "/par", self.parameters(**changes), self.basic if headers is None else headers)
+
+    def pushed_url(self, request_uri: str) -> str:
+        query = urlencode({"client_id": self.client_id, "request_uri": request_uri})
+        return f"{self.op.issuer}/authorize?{query}"
+
     def refresh(self, refresh_token: str, **more: str) -> Answer:
         form = {"grant_type": "refresh_token", "refresh_token": refresh_token, **more}
         return self.send("POST", "/token", form, self.basic)

@@ -8,7 +8,7 @@ from urllib.parse import parse_qsl, urlsplit
 import jwt
 import pytest
 
-from django_phi_oidc.attack.op import Reply, dripping, garbled, make_key, sign, sign_bytes
+from django_phi_oidc.attack.op import Client, Reply, dripping, garbled, make_key, sign, sign_bytes
 
 
 def at(wanted, change):
@@ -33,6 +33,7 @@ def test_mutate_sees_every_endpoint_under_its_name(op, rp):
     rp.send("POST", "/revoke", {"token": token}, rp.basic)
     rp.send("POST", "/introspect", {"token": token}, rp.basic)
     rp.send("GET", "/end-session")
+    rp.send("POST", "/par")
     rp.send("GET", "/nowhere")
     rp.send("GET", "/token")
     assert seen == [
@@ -46,6 +47,7 @@ def test_mutate_sees_every_endpoint_under_its_name(op, rp):
         ("revocation", "POST", 200),
         ("introspection", "POST", 200),
         ("end_session", "GET", 200),
+        ("par", "POST", 404),
         ("unknown", "GET", 404),
         ("token", "GET", 405),
     ]
@@ -90,6 +92,22 @@ def test_mutate_token_replaces_the_id_token_by_any_string(op, rp):
     op.mutate = at("id_token", damage)
     with pytest.raises(jwt.InvalidSignatureError):
         verify(op, rp.tokens()["id_token"])
+
+
+def test_mutate_userinfo_jwt_is_signed_as_it_is_or_replaced(op, rp):
+    op.register(Client("portal", rp.secret, [rp.redirect_uri], userinfo_signed_response_alg="RS256"))
+    bearer = {"Authorization": f"Bearer {rp.tokens()['access_token']}"}
+    op.mutate = at("userinfo_jwt", lambda exchange: exchange.claims.update(sub="somebody else"))
+    assert verify(op, rp.send("GET", "/userinfo", headers=bearer).body)["sub"] == "somebody else"
+
+    def damage(exchange):
+        exchange.token = garbled(sign(exchange.header, exchange.claims, exchange.key))
+
+    op.mutate = at("userinfo_jwt", damage)
+    with pytest.raises(jwt.InvalidSignatureError):
+        verify(op, rp.send("GET", "/userinfo", headers=bearer).body)
+    op.mutate = None
+    assert verify(op, rp.send("GET", "/userinfo", headers=bearer).body)["sub"] == op.last_grant.sub
 
 
 def test_sign_bytes_signs_what_no_json_library_would_write(op):
@@ -186,6 +204,7 @@ def test_requests_log_holds_no_secret(op, rp):
         ("POST", "/token"),
     ]
     assert op.requests[-1].authorization == "Basic"
+    assert [one.auth_method for one in op.requests] == ["", "", "client_secret_post", "client_secret_basic"]
     kept = json.dumps([[dict(one.parameters), dict(one.headers)] for one in op.requests], ensure_ascii=False)
     assert rp.secret not in kept
     assert "amina-demo" not in kept

@@ -80,6 +80,26 @@ def test_userinfo_without_a_live_access_token_in_the_header_is_refused(op, rp, c
     assert userinfo(rp, tokens["access_token"]).status == 401
 
 
+@pytest.mark.parametrize("alg", ["PS256", "ES256", "EdDSA", "RS256"])
+def test_userinfo_is_signed_for_a_client_that_registered_so(op, rp, alg):
+    op.register(Client("portal", rp.secret, [rp.redirect_uri], userinfo_signed_response_alg=alg))
+    answer = userinfo(rp, rp.tokens(scope="openid address")["access_token"])
+    assert (answer.status, answer.headers["content-type"]) == (200, "application/jwt")
+    assert answer.headers["cache-control"] == "no-store"
+    keys = jwt.PyJWKSet.from_dict(rp.send("GET", "/jwks").json)
+    token = answer.body.decode()
+    key = keys[jwt.get_unverified_header(token)["kid"]]
+    claims = jwt.decode(token, key, algorithms=[alg], audience="portal", issuer=op.issuer)
+    assert set(claims) == {"iss", "aud", "sub", "address"}
+    assert claims["sub"] == op.subject("amina", "portal")
+
+
+def test_userinfo_refused_is_not_signed(op, rp):
+    op.register(Client("portal", rp.secret, [rp.redirect_uri], userinfo_signed_response_alg="ES256"))
+    answer = userinfo(rp, "nonsense")
+    assert (answer.status, answer.body) == (401, b"")
+
+
 # Revocation. Spec: RFC 7009
 
 

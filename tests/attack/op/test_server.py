@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from django_phi_oidc.attack.op import DemoProvider, demo_accounts, demo_client
+from django_phi_oidc.attack.op import DemoProvider, Reply, demo_accounts, demo_client, make_key
 
 
 def raw(op, data):
@@ -80,6 +80,32 @@ def test_provider_keeps_a_connection_alive(op):
         assert connection.getresponse().read()
     assert connection.sock is first
     connection.close()
+
+
+def test_two_providers_at_once_share_nothing(rp_of):
+    portal = demo_client("https://portal.example")
+    first, second = (
+        DemoProvider([portal], demo_accounts(), keys={"ES256": make_key("ES256")}, signing_alg="ES256")
+        for _ in range(2)
+    )
+    with first.running(), second.running():
+        here, there = (
+            rp_of(op=op, client_id=portal.client_id, secret=portal.client_secret, redirect_uri=portal.redirect_uris[0])
+            for op in (first, second)
+        )
+        there.cookies = here.cookies
+        code = here.callback()["code"]
+        assert there.ask(prompt="none").query["error"] == "login_required"
+        assert there.redeem(code).json["error"] == "invalid_grant"
+        tokens = here.redeem(code).json
+        assert (first.is_active(tokens["access_token"]), second.is_active(tokens["access_token"])) == (True, False)
+        assert here.send("GET", "/jwks").json != there.send("GET", "/jwks").json
+        first.mutate = lambda endpoint, exchange: Reply(status=503)
+        first.par = "required"
+        assert [rp.send("GET", "/jwks").status for rp in (here, there)] == [503, 200]
+        assert there.ask().status == 200
+    assert first.subject("amina", portal.client_id) != second.subject("amina", portal.client_id)
+    assert [request.path for request in second.requests] == ["/authorize", "/token", "/jwks", "/jwks", "/authorize"]
 
 
 def test_provider_stopped_leaves_no_thread_socket_or_port_and_keeps_what_it_knows(rp, op, rp_of):

@@ -63,6 +63,16 @@ def test_token_id_token_bears_the_scopes_claims_where_the_provider_is_set_so(op,
     assert found["address"]["locality"] == "Stockholm"
 
 
+def test_token_id_token_of_a_heart_provider_bears_jti_and_nbf_and_lives_five_minutes(op, rp):
+    op.state.heart_claims = True
+    first, second = (decoded(op, rp, rp.tokens()["id_token"]) for _ in range(2))
+    assert first["exp"] - first["iat"] == 300
+    assert first["nbf"] == first["iat"]
+    assert first["jti"] != second["jti"]
+    op.state.heart_claims = False
+    assert not {"jti", "nbf"} & set(decoded(op, rp, rp.tokens()["id_token"]))
+
+
 def test_token_for_a_code_used_twice_kills_what_the_first_use_gave(op, rp):
     code = rp.callback()["code"]
     first = rp.redeem(code).json
