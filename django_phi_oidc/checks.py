@@ -45,13 +45,14 @@ def _warning(number: int, message: str, hint: str | None = None) -> checks.Warni
 
 @register(Tags.security)
 def check_declarations(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
-    """E001 to E007: PHI_OIDC, its providers, claims and keys; W001 to W006: loosened rules of a provider."""
+    """E001 to E007: PHI_OIDC, its providers, claims and keys; W001 to W006, W011 to W014: a provider's loosenings."""
     found: list[CheckMessage] = []
     try:
         unknown = sorted(set(getattr(settings, "PHI_OIDC", {})) - set(conf.OPTIONS))
         if unknown:
             found.append(_error(1, f"PHI_OIDC has no option {', '.join(unknown)}."))
         conf.trusted_proxies()
+        conf.sector_origins()
         conf.revocation_give_up_after()
         providers = conf.providers().values()
         claims = conf.claims().values()
@@ -59,17 +60,20 @@ def check_declarations(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
         return [*found, _error(2, str(error))]
     if not providers:
         found.append(_error(3, "PHI_OIDC['PROVIDERS'] is empty: nobody can sign in."))
-    for ring in conf.KEY_RINGS:
+    rings = (*conf.KEY_RINGS, *([conf.PAIRWISE_RING] if conf.option(conf.PAIRWISE_RING) else []))
+    for ring in rings:
         try:
             keyring.keys(ring)
         except KeyMissing as error:
             found.append(_error(4, str(error), "manage.py phi_oidc keys generate makes keys."))
     for provider in providers:
         found += [*_unsafe(provider), *_loosened(provider)]
+    purposes = [(claim.name, claim.purpose) for claim in claims]
+    purposes += [(scope.name, scope.purpose) for provider in providers for scope in provider.resource_scopes]
     found += [
-        _error(7, f"PHI_OIDC: the purpose of claim {claim.name!r} is no HL7 PurposeOfUse code that we know.")
-        for claim in claims
-        if claim.purpose not in PURPOSES
+        _error(7, f"PHI_OIDC: the purpose of {name!r} is no HL7 PurposeOfUse code that we know.")
+        for name, purpose in purposes
+        if purpose not in PURPOSES
     ]
     return found
 
@@ -97,6 +101,14 @@ def _loosened(provider: ProviderDeclaration) -> Iterator[CheckMessage]:
         yield _warning(5, f"{who} access tokens may live longer than a day.")
     if provider.allow_loopback_http and settings.DEBUG:
         yield _warning(6, f"{who} http is accepted on loopback addresses.")
+    if provider.token_endpoint_auth_signing_alg == "RS256":
+        yield _warning(11, f"{who} client assertions are signed with RS256.")
+    if provider.client_assertion_audience == "token_endpoint":
+        yield _warning(12, f"{who} the audience of client assertions is an endpoint that the provider names itself.")
+    if provider.par == "never":
+        yield _warning(13, f"{who} authorization requests go through the browser, even where they could be pushed.")
+    if provider.allow_auth_time_zero:
+        yield _warning(14, f"{who} an auth_time of 0 passes max_age: nobody knows how long ago people signed in.")
 
 
 @register(Tags.security)

@@ -10,6 +10,7 @@ Everything here raises ImproperlyConfigured, with the name of the option and nev
 """
 
 import ipaddress
+import re
 from collections.abc import Callable, Mapping
 from datetime import timedelta
 from functools import lru_cache
@@ -26,7 +27,13 @@ from .errors import DeclarationInvalid
 T = TypeVar("T")
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 KEY_RINGS = ("ENCRYPTION_KEYS", "SUBJECT_KEYS", "AUDIT_MAC_KEYS")
-OPTIONS = ("PROVIDERS", "CLAIMS", *KEY_RINGS, "TRUSTED_PROXIES", "REVOCATION_GIVE_UP_AFTER")
+PAIRWISE_RING = "PAIRWISE_KEY"
+"""Needed by pairwise_id alone."""
+_ORIGIN = re.compile(r"https://(?:[A-Za-z0-9.-]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?")
+OPTIONS = (
+    *("PROVIDERS", "CLAIMS", *KEY_RINGS, PAIRWISE_RING),
+    *("TRUSTED_PROXIES", "SECTOR_ORIGINS", "REVOCATION_GIVE_UP_AFTER"),
+)
 
 
 def option(name: str, default: Any = None) -> Any:
@@ -58,6 +65,17 @@ def trusted_proxies() -> tuple[Network, ...]:
         raise ImproperlyConfigured("PHI_OIDC['TRUSTED_PROXIES'] must be a list of networks.") from error
 
 
+@lru_cache(maxsize=1)
+def sector_origins() -> tuple[str, ...]:
+    """Return the origins of this sector beside the one that a request comes to: the portal's further hosts."""
+    origins = option("SECTOR_ORIGINS", ())
+    if not isinstance(origins, list | tuple) or not all(isinstance(origin, str) for origin in origins):
+        raise ImproperlyConfigured("PHI_OIDC['SECTOR_ORIGINS'] must be a list of origins.")
+    if not all(_ORIGIN.fullmatch(origin) for origin in origins):
+        raise ImproperlyConfigured("PHI_OIDC['SECTOR_ORIGINS']: an origin is https:// and a host alone.")
+    return tuple(origins)
+
+
 def revocation_give_up_after() -> timedelta:
     """Return how long a revocation is tried before it is abandoned, with an alert."""
     value = option("REVOCATION_GIVE_UP_AFTER", timedelta(days=3))
@@ -82,3 +100,4 @@ def _forget(*, setting: str, **kwargs: Any) -> None:
         providers.cache_clear()
         claims.cache_clear()
         trusted_proxies.cache_clear()
+        sector_origins.cache_clear()

@@ -1,24 +1,42 @@
 """What a project declares, parsed once into frozen values: its providers and the claims it keeps. No Django."""
 
 import ipaddress
+import re
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from datetime import timedelta
 from typing import Any, Literal, get_args
 from urllib.parse import urlsplit
 
+from .client_keys import ALGS_OF_KTY, ClientKey, read_client_keys
 from .errors import DeclarationInvalid
 
 SIGNING_ALGS = ("PS256", "ES256", "EdDSA", "RS256")
+NAME_IN_URL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+"""Of a provider: it stands in redirect URIs, which a provider compares byte for byte, and which browsers rewrite."""
 """All that can be allowed for an ID Token. `none` and HS* can't be, so they have no name here."""
 
 LONGEST_RETENTION = timedelta(days=36_525)
 
 Retention = Literal["session"] | timedelta | None
-AuthMethod = Literal["client_secret_basic", "client_secret_post"]
+AuthMethod = Literal["client_secret_basic", "client_secret_post", "private_key_jwt"]
+AssertionAudience = Literal["issuer", "token_endpoint"]
 SubjectType = Literal["pairwise", "public"]
 RevocationNeed = Literal["required", "best_effort"]
-Provisioning = Literal["create"]
+Provisioning = Literal["create", "existing"]
+PushedRequests = Literal["auto", "require", "never"]
+ClaimsRequest = Literal["scopes", "parameter", "parameter_null"]
+Profile = Literal["baseline", "heart"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScopeDeclaration:
+    """A scope that the project asks for beside those of its claims, and why."""
+
+    name: str
+    purpose: str
+    """HL7 v3 PurposeOfUse code."""
+    basis: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,15 +46,32 @@ class ProviderDeclaration:
     name: str
     issuer: str
     client_id: str
-    client_secret: str = field(repr=False)
+    client_secret: str = field(default="", repr=False)
+    label: str = ""
+    """What people read where they choose among providers; the name when empty."""
+    profile: Profile = "baseline"
     token_endpoint_auth_method: AuthMethod = "client_secret_basic"
+    client_keys: tuple[ClientKey, ...] = ()
+    """For `private_key_jwt`: the first signs, all of them are published."""
+    token_endpoint_auth_signing_alg: str = ""
+    """Of client assertions; what fits the first key when empty."""
+    client_assertion_audience: AssertionAudience = "issuer"
+    par: PushedRequests = "auto"
+    claims_request: ClaimsRequest = "scopes"
+    resource_scopes: tuple[ScopeDeclaration, ...] = ()
     id_token_signed_response_alg: tuple[str, ...] = SIGNING_ALGS
+    userinfo_signed_response_alg: tuple[str, ...] = ()
+    """When not empty, an answer that is not signed with one of them is refused."""
     subject_type: SubjectType = "pairwise"
     acr_values: tuple[str, ...] = ()
     max_age: int | None = None
     """Seconds."""
+    allow_auth_time_zero: bool = False
+    """Take an `auth_time` of 0 for "not told", and let it pass although `max_age` was asked for."""
     prompt: str = ""
     ui_locales: str = ""
+    login_hint: str = ""
+    """One for everybody, such as a domain; never about a person."""
     leeway: timedelta = timedelta(seconds=30)
     ca_bundle: str = ""
     proxy: str = field(default="", repr=False)
@@ -61,33 +96,52 @@ class ClaimDeclaration:
     essential: bool = False
 
 
+LISTS = ("id_token_signed_response_alg", "userinfo_signed_response_alg", "acr_values", "trusted_audiences")
+TEXTS = (
+    *("issuer", "client_id", "client_secret", "label", "ca_bundle", "proxy"),
+    *("prompt", "ui_locales", "login_hint", "token_endpoint_auth_signing_alg"),
+)
+CHOICES: Mapping[str, tuple[str, ...]] = {
+    "profile": get_args(Profile),
+    "token_endpoint_auth_method": get_args(AuthMethod),
+    "client_assertion_audience": get_args(AssertionAudience),
+    "par": get_args(PushedRequests),
+    "claims_request": get_args(ClaimsRequest),
+    "subject_type": get_args(SubjectType),
+    "revocation": get_args(RevocationNeed),
+    "provisioning": get_args(Provisioning),
+}
+
+
 def parse_provider(name: str, raw: Mapping[str, Any]) -> ProviderDeclaration:
     """Return the provider that raw declares.
 
     Raises: DeclarationInvalid, which names the setting and never its value.
     """
     where = f"PROVIDERS[{name!r}]"
-    _check_name(where, name, longest=64)
+    _check_url_name(where, name)
     values = _known(where, raw, ProviderDeclaration)
-    for key in ("id_token_signed_response_alg", "acr_values", "trusted_audiences"):
+    for key in LISTS:
         if key in values:
             values[key] = _strings(f"{where}[{key!r}]", values[key])
     for key in ("leeway", "max_access_token_lifetime"):
         if key in values:
             values[key] = _duration(f"{where}[{key!r}]", values[key])
-    for key in ("issuer", "client_id", "client_secret", "ca_bundle", "proxy", "prompt", "ui_locales"):
+    for key in TEXTS:
         if key in values and not isinstance(values[key], str):
             raise DeclarationInvalid(f"{where}[{key!r}] must be a string.")
-    for key, choices in (
-        ("token_endpoint_auth_method", AuthMethod),
-        ("subject_type", SubjectType),
-        ("revocation", RevocationNeed),
-        ("provisioning", Provisioning),
-    ):
-        if key in values and values[key] not in get_args(choices):
-            raise DeclarationInvalid(f"{where}[{key!r}] must be one of {', '.join(get_args(choices))}.")
+    for key, choices in CHOICES.items():
+        if key in values and values[key] not in choices:
+            raise DeclarationInvalid(f"{where}[{key!r}] must be one of {', '.join(choices)}.")
+    if "client_keys" in values:
+        values["client_keys"] = read_client_keys(f"{where}['client_keys']", values["client_keys"])
+    if "resource_scopes" in values:
+        values["resource_scopes"] = _scopes(f"{where}['resource_scopes']", values["resource_scopes"])
     provider = ProviderDeclaration(name=name, **values)
     _check_provider(where, provider)
+    _check_client_authentication(where, provider)
+    if provider.profile == "heart":
+        _check_heart(where, provider)
     return provider
 
 
@@ -99,11 +153,7 @@ def parse_claim(name: str, raw: Mapping[str, Any]) -> ClaimDeclaration:
     where = f"CLAIMS[{name!r}]"
     _check_name(where, name, longest=255)
     values = _known(where, raw, ClaimDeclaration)
-    for key in ("purpose", "basis"):
-        if not isinstance(values[key], str) or not values[key].strip():
-            raise DeclarationInvalid(f"{where}[{key!r}] must say something.")
-    if len(values["purpose"]) > 32:
-        raise DeclarationInvalid(f"{where}['purpose'] must be a PurposeOfUse code, 32 characters at most.")
+    _check_reason(where, values)
     retention = values["retention"]
     if retention not in ("session", None):
         values["retention"] = _duration(f"{where}['retention']", retention)
@@ -132,20 +182,52 @@ def _check_provider(where: str, provider: ProviderDeclaration) -> None:
         raise DeclarationInvalid(f"{where}['issuer'] must be at most 255 ASCII characters.")
     if provider.proxy and not provider.proxy.startswith(("http://", "https://")):
         raise DeclarationInvalid(f"{where}['proxy'] must be an http or https URL.")
-    for key in ("client_id", "client_secret"):
-        if not getattr(provider, key):
-            raise DeclarationInvalid(f"{where}[{key!r}] is empty.")
-    unknown = set(provider.id_token_signed_response_alg) - set(SIGNING_ALGS)
-    if unknown or not provider.id_token_signed_response_alg:
-        raise DeclarationInvalid(f"{where}['id_token_signed_response_alg'] may name {', '.join(SIGNING_ALGS)} alone.")
+    if not provider.client_id:
+        raise DeclarationInvalid(f"{where}['client_id'] is empty.")
+    for key in ("id_token_signed_response_alg", "userinfo_signed_response_alg"):
+        if set(getattr(provider, key)) - set(SIGNING_ALGS):
+            raise DeclarationInvalid(f"{where}[{key!r}] may name {', '.join(SIGNING_ALGS)} alone.")
+    if not provider.id_token_signed_response_alg:
+        raise DeclarationInvalid(f"{where}['id_token_signed_response_alg'] is empty.")
     if provider.max_age is not None and (type(provider.max_age) is not int or provider.max_age < 0):
         raise DeclarationInvalid(f"{where}['max_age'] must be a number of seconds, or None.")
     if not timedelta(0) <= provider.leeway <= timedelta(seconds=120):
         raise DeclarationInvalid(f"{where}['leeway'] must be between 0 and 120 seconds.")
     if provider.max_access_token_lifetime <= timedelta(0):
         raise DeclarationInvalid(f"{where}['max_access_token_lifetime'] must be positive.")
-    if type(provider.allow_loopback_http) is not bool:
-        raise DeclarationInvalid(f"{where}['allow_loopback_http'] must be True or False.")
+    for key in ("allow_loopback_http", "allow_auth_time_zero"):
+        if type(getattr(provider, key)) is not bool:
+            raise DeclarationInvalid(f"{where}[{key!r}] must be True or False.")
+
+
+def _check_client_authentication(where: str, provider: ProviderDeclaration) -> None:
+    if provider.token_endpoint_auth_method != "private_key_jwt":
+        if not provider.client_secret:
+            raise DeclarationInvalid(f"{where}['client_secret'] is empty.")
+        if provider.client_keys or provider.token_endpoint_auth_signing_alg:
+            raise DeclarationInvalid(f"{where}['client_keys'] are for private_key_jwt alone.")
+        return
+    if provider.client_secret:
+        raise DeclarationInvalid(f"{where}['client_secret'] has no use with private_key_jwt: leave it out.")
+    if not provider.client_keys:
+        raise DeclarationInvalid(f"{where}['client_keys'] is empty.")
+    algs = ALGS_OF_KTY[provider.client_keys[0].kty]
+    if provider.token_endpoint_auth_signing_alg not in ("", *algs):
+        raise DeclarationInvalid(f"{where}['token_endpoint_auth_signing_alg']: the first key signs {', '.join(algs)}.")
+
+
+def _check_heart(where: str, provider: ProviderDeclaration) -> None:
+    """What the HEART profiles ask of a client, no option takes back; their lifetimes are judged with the tokens.
+
+    Spec: HEART's profile of OAuth 2.0 (Requests to the Token Endpoint; Token Revocation and Introspection).
+    """
+    asked = {
+        "token_endpoint_auth_method": provider.token_endpoint_auth_method == "private_key_jwt",
+        "revocation": provider.revocation == "required",
+        "allow_auth_time_zero": not provider.allow_auth_time_zero,
+    }
+    if loosened := [key for key, kept in asked.items() if not kept]:
+        raise DeclarationInvalid(f"{where}['profile'] heart does not go with its {', '.join(loosened)}.")
 
 
 def _is_issuer(url: str) -> bool:
@@ -157,6 +239,11 @@ def _is_issuer(url: str) -> bool:
         return parts.scheme in ("https", "http") and bool(parts.hostname) and parts.port != 0
     except ValueError:
         return False
+
+
+def _check_url_name(where: str, name: Any) -> None:
+    if not isinstance(name, str) or not NAME_IN_URL.fullmatch(name):
+        raise DeclarationInvalid(f"{where}: a name is 1 to 64 letters and digits, and . _ - after the first of them.")
 
 
 def _check_name(where: str, name: Any, *, longest: int) -> None:
@@ -175,6 +262,32 @@ def _known(where: str, raw: Mapping[str, Any], declared: type) -> dict[str, Any]
     if missing:
         raise DeclarationInvalid(f"{where} lacks {', '.join(missing)}.")
     return dict(raw)
+
+
+def _check_reason(where: str, values: Mapping[str, Any]) -> None:
+    for key in ("purpose", "basis"):
+        if not isinstance(values[key], str) or not values[key].strip():
+            raise DeclarationInvalid(f"{where}[{key!r}] must say something.")
+    if len(values["purpose"]) > 32:
+        raise DeclarationInvalid(f"{where}['purpose'] must be a PurposeOfUse code, 32 characters at most.")
+
+
+def _scopes(where: str, value: Any) -> tuple[ScopeDeclaration, ...]:
+    if not isinstance(value, Mapping):
+        raise DeclarationInvalid(f"{where} must be a dictionary.")
+    return tuple(_scope(f"{where}[{name!r}]", name, raw) for name, raw in value.items())
+
+
+def _scope(where: str, name: Any, raw: Any) -> ScopeDeclaration:
+    """Spec: RFC 6749 3.3 (scope-token)."""
+    _check_name(where, name, longest=255)
+    if not name.isascii() or set(name) & set(' "\\'):
+        raise DeclarationInvalid(f"{where}: a scope is visible ASCII without quotation mark and backslash.")
+    if name == "openid":
+        raise DeclarationInvalid(f"{where}: openid is asked for anyway.")
+    values = _known(where, raw, ScopeDeclaration)
+    _check_reason(where, values)
+    return ScopeDeclaration(name=name, **values)
 
 
 def _strings(where: str, value: Any) -> tuple[str, ...]:

@@ -4,14 +4,17 @@ PhiOidcError
 ├── SignInRefused                 the sign-in ends here; `code` goes to the trail, never to the browser
 │   ├── TransportError            R1, the only kind that may be tried again
 │   ├── MetadataError             R2
+│   ├── PushedRequestError        R3
 │   ├── CallbackError             R4
 │   ├── TokenResponseError        R5
 │   ├── IDTokenError              R6
 │   ├── UserInfoError             R7
 │   └── AccountError              the person is known to the OP, but has no way in here
+├── RefreshMismatch               R8, of a session that lives
 ├── AuditUnavailable              no event, no permit
 ├── RevealRefused                 the policy says no
 ├── ClaimScrubbed                 it was held once, it is gone
+├── SubjectTaken                  an administrator links whom somebody linked before
 ├── DeclarationInvalid            what the project declared can't be meant
 └── KeyRingError                  keys and what they sealed
 
@@ -102,8 +105,31 @@ class RevocationUnsupported(MetadataError, code="revocation_unsupported"):
     """The OP has no revocation endpoint, and this provider requires one."""
 
 
+class PARUnsupported(MetadataError, code="par_unsupported"):
+    """The OP takes no pushed authorization requests, and this provider requires them, or the other way round."""
+
+
 class KeyNotFound(MetadataError, code="key_not_found", provider_fault=True):
     """No published key fits the token (Core 10.1.1)."""
+
+
+# R3: authorization request
+
+
+class PushedRequestError(SignInRefused):
+    """The pushed authorization request was not accepted."""
+
+
+class PARError(PushedRequestError, code="par_error"):
+    """The pushed authorization request endpoint answered with an error (RFC 9126 2.3)."""
+
+    def __init__(self, message: str = "", *, status: int) -> None:
+        super().__init__(message)
+        self.provider_fault = status >= 500
+
+
+class PARResponseInvalid(PushedRequestError, code="par_response_invalid", provider_fault=True):
+    """The answer to the pushed authorization request is not the JSON object of RFC 9126 2.2."""
 
 
 # R4: authorization response
@@ -264,6 +290,10 @@ class AtHashInvalid(IDTokenError, code="at_hash_invalid"):
     """at_hash does not match the access token."""
 
 
+class IDTokenLifetime(IDTokenError, code="id_token_lifetime"):
+    """The ID Token lives longer than the provider's profile allows."""
+
+
 # R7: UserInfo
 
 
@@ -272,11 +302,18 @@ class UserInfoError(SignInRefused):
 
 
 class UserInfoInvalid(UserInfoError, code="userinfo_invalid", provider_fault=True):
-    """The UserInfo response is not a JSON object or was not answered with 200."""
+    """The UserInfo response is no JSON object, or not signed as it must be, or was not answered with 200."""
 
 
 class UserInfoSubMismatch(UserInfoError, code="userinfo_sub_mismatch"):
     """UserInfo speaks of another sub than the ID Token (Core 5.3.2)."""
+
+
+# R8: refresh
+
+
+class RefreshMismatch(PhiOidcError, code="refresh_mismatch"):
+    """The new ID Token speaks of another person, client or authentication than the first one (Core 12.2)."""
 
 
 # Subjects and claims at sign-in
@@ -326,6 +363,14 @@ class ClaimScrubbed(PhiOidcError, code="claim_scrubbed"):
     """The claim was held and has been erased, or its time is over."""
 
 
+class SubjectTaken(PhiOidcError, code="subject_taken"):
+    """The person is linked to an account already; `user` is its primary key, for an administrator's eyes."""
+
+    def __init__(self, user: object) -> None:
+        super().__init__(f"This person is linked to user {user} already.")
+        self.user = user
+
+
 class DeclarationInvalid(PhiOidcError, code="declaration_invalid"):
     """A setting is not as it must be; the message names the option."""
 
@@ -336,6 +381,10 @@ class KeyRingError(PhiOidcError, code="key_ring_error"):
 
 class KeyMissing(KeyRingError, code="key_missing"):
     """A key ring is empty, or a key in it is not 32 bytes of base64url."""
+
+
+class KeyInUse(KeyRingError, code="key_in_use"):
+    """What a key made is still needed: the key is configured, or persons are known by it alone."""
 
 
 class Undecryptable(KeyRingError, code="undecryptable"):

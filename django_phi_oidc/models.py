@@ -4,12 +4,13 @@ from .audit.models import AuditEvent, AuditOutbox
 from .claims.models import StoredClaim
 from .replay.models import SpentValue
 from .sessions.models import OIDCSession, PendingRevocation
-from .subjects.models import PairwiseSubject, SubjectDigest
+from .subjects.models import PairwiseIdentifier, PairwiseSubject, SubjectDigest
 
 __all__ = [
     "AuditEvent",
     "AuditOutbox",
     "OIDCSession",
+    "PairwiseIdentifier",
     "PairwiseSubject",
     "PendingRevocation",
     "SpentValue",

@@ -1,5 +1,5 @@
 """`ready()` imports this; each import connects a receiver."""
 
-from .sessions.receivers import end_on_django_logout
+from .sessions.receivers import end_on_django_logout, end_with_the_subject
 
-__all__ = ["end_on_django_logout"]
+__all__ = ["end_on_django_logout", "end_with_the_subject"]

@@ -2,6 +2,7 @@
 
 from django.urls import path
 
+from .login.documents import ClientKeysView, SectorIdentifierView
 from .login.views import OIDCAuthenticationCallbackView, OIDCAuthenticationRequestView
 from .sessions.views import LoggedOutView, OIDCLogoutView
 
@@ -10,6 +11,8 @@ urlpatterns = [
     path("callback/", OIDCAuthenticationCallbackView.as_view(), name="oidc_authentication_callback"),
     path("logout/", OIDCLogoutView.as_view(), name="oidc_logout"),
     path("logged-out/", LoggedOutView.as_view(), name="oidc_logged_out"),
+    path("jwks.json", ClientKeysView.as_view(), name="oidc_jwks"),
+    path("sector-identifier.json", SectorIdentifierView.as_view(), name="oidc_sector_identifier"),
     path("<str:provider>/authenticate/", OIDCAuthenticationRequestView.as_view(), name="oidc_authentication_init"),
     path("<str:provider>/callback/", OIDCAuthenticationCallbackView.as_view(), name="oidc_authentication_callback"),
     path("<str:provider>/logout/", OIDCLogoutView.as_view(), name="oidc_logout"),

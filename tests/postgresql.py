@@ -41,8 +41,8 @@ def given_url(environ: Mapping[str, str]) -> str:
 
 
 @contextmanager
-def throw_away_server() -> Iterator[str]:
-    """Yield the URL of a PostgreSQL server that lives as long as the block does.
+def throw_away_server(options: Mapping[str, str] = OPTIONS) -> Iterator[str]:
+    """Yield the URL of a PostgreSQL server with these options that lives as long as the block does.
 
     Raises: FileNotFoundError when the wheel is not installed; CalledProcessError or TimeoutError when it won't start.
     """
@@ -53,8 +53,8 @@ def throw_away_server() -> Iterator[str]:
         data = root / "data"
         initdb = [f"{programs}/initdb", "-D", f"{data}", "-U", USER, "-A", "trust", "-E", "UTF8", "--locale=C.UTF-8"]
         subprocess.run(initdb, check=True, stdout=subprocess.DEVNULL, **account)
-        options = [f"-c{name}={value}" for name, value in OPTIONS.items()]
-        command = [f"{programs}/postgres", "-D", f"{data}", "-k", f"{root}", "-clisten_addresses=", *options]
+        given = [f"-c{name}={value}" for name, value in options.items()]
+        command = [f"{programs}/postgres", "-D", f"{data}", "-k", f"{root}", "-clisten_addresses=", *given]
         with (root / "log").open("wb") as log:
             # A session of its own: Ctrl-C is for the tests, which still need their database to finish.
             server = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True, **account)

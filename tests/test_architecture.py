@@ -17,6 +17,7 @@ LINES_OF_A_FUNCTION = 70
 
 FREE_OF_DJANGO = (
     "errors",
+    "client_keys",
     "declarations",
     "oidc",
     "merkle",

@@ -19,6 +19,7 @@ from django_phi_oidc import checks, clock, entropy, keyring
 from django_phi_oidc.audit.models import AuditEvent
 from django_phi_oidc.backends import OIDCAuthenticationBackend
 from django_phi_oidc.subjects.models import PairwiseSubject, SubjectDigest
+from tests.keys import new_pem
 
 ROOT = Path(__file__).parents[1]
 REVOCATION = "django_phi_oidc.middleware.RevocationMiddleware"
@@ -54,6 +55,11 @@ def provider(**changes: Any) -> Change:
     return option(PROVIDERS={"default": {**settings.PHI_OIDC["PROVIDERS"]["default"], **changes}})
 
 
+def key_provider(**changes: Any) -> Change:
+    by_key = {"client_secret": "", "token_endpoint_auth_method": "private_key_jwt", "client_keys": RSA_PEM}
+    return provider(**by_key, **changes)
+
+
 def setting(name: str, value: Any) -> Change:
     return lambda: {name: value(getattr(settings, name)) if callable(value) else value}
 
@@ -62,6 +68,8 @@ def both(first: Change, second: Change) -> Change:
     return lambda: {**first(), **second()}
 
 
+RSA_PEM = new_pem("RSA")
+WHY = {"purpose": "TREAT", "basis": "why"}
 CLAIM = {"purpose": "TREAT", "basis": "why", "retention": "session"}
 LOCMEM = {"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}}
 DUMMY = {"default": {"BACKEND": "django.core.cache.backends.dummy.DummyCache"}}
@@ -77,10 +85,17 @@ CASES: list[tuple[str, Change, Change]] = [
     ("E002", provider(leeway=121), provider(leeway=30)),
     ("E002", option(CLAIMS={"birthdate": {**CLAIM, "purpose": ""}}), option(CLAIMS={"birthdate": CLAIM})),
     ("E002", option(CLAIMS={"birthdate": {"purpose": "TREAT", "basis": "why"}}), option(CLAIMS={"birthdate": CLAIM})),
+    ("E002", provider(profile="heart"), key_provider(profile="heart")),
+    ("E002", option(SECTOR_ORIGINS=["https://a.example.test/"]), option(SECTOR_ORIGINS=["https://a.example.test"])),
+    ("E002", option(SECTOR_ORIGINS=["http://a.example.test"]), option(SECTOR_ORIGINS=["https://a.example.test:8443"])),
+    ("E002", option(SECTOR_ORIGINS=["https://[::1"]), option(SECTOR_ORIGINS=["https://[::1]:8443"])),
+    ("E002", option(SECTOR_ORIGINS="https://a.example.test"), option(SECTOR_ORIGINS=())),
+    ("E002", option(SECTOR_ORIGINS=["https://a@b.example.test"]), option(SECTOR_ORIGINS=["https://b.example.test"])),
     ("E002", option(TRUSTED_PROXIES=["10.0.0.1/8"]), option(TRUSTED_PROXIES=["10.0.0.0/8"])),
     ("E003", option(PROVIDERS={}), option()),
     ("E004", option(SUBJECT_KEYS=[]), option()),
     ("E004", option(ENCRYPTION_KEYS=["short"]), option()),
+    ("E004", option(PAIRWISE_KEY=["short"]), option(PAIRWISE_KEY=None)),
     ("E005", provider(issuer="http://op"), provider(issuer="https://op")),
     (
         "E005",
@@ -89,6 +104,11 @@ CASES: list[tuple[str, Change, Change]] = [
     ),
     ("E006", provider(allow_loopback_http=True), both(provider(allow_loopback_http=True), setting("DEBUG", True))),
     ("E007", option(CLAIMS={"birthdate": {**CLAIM, "purpose": "FUN"}}), option(CLAIMS={"birthdate": CLAIM})),
+    (
+        "E007",
+        provider(resource_scopes={"patient/*.read": {**WHY, "purpose": "FUN"}}),
+        provider(resource_scopes={"patient/*.read": WHY}),
+    ),
     (
         "E008",
         setting("SESSION_ENGINE", "django.contrib.sessions.backends.signed_cookies"),
@@ -132,6 +152,10 @@ CASES: list[tuple[str, Change, Change]] = [
     ("W004", provider(leeway=31), provider(leeway=30)),
     ("W005", provider(max_access_token_lifetime=86401), provider(max_access_token_lifetime=86400)),
     ("W006", both(provider(allow_loopback_http=True), setting("DEBUG", True)), setting("DEBUG", True)),
+    ("W011", key_provider(token_endpoint_auth_signing_alg="RS256"), key_provider()),
+    ("W012", key_provider(client_assertion_audience="token_endpoint"), key_provider()),
+    ("W013", provider(par="never"), provider(par="auto")),
+    ("W014", provider(allow_auth_time_zero=True), provider(allow_auth_time_zero=False)),
     (
         "W007",
         setting("AUTHENTICATION_BACKENDS", lambda old: [*old, "django.contrib.auth.backends.ModelBackend"]),

@@ -45,7 +45,8 @@ def run_pytest(directory: Path, **environ: str) -> subprocess.CompletedProcess[s
 def test_run_without_a_part_lists_what_was_not_run_and_why(tmp_path: Path) -> None:
     finished = run_pytest(tmp_path, REDIS_URL=NOBODY_THERE)
     assert finished.returncode == pytest.ExitCode.OK, finished.stdout + finished.stderr
-    assert "1 redis: redis://:**@127.0.0.1:1/0 does not answer" in finished.stdout
+    # Newer releases of kombu mask the password that is not there.
+    assert "1 redis: redis://127.0.0.1:1/0 does not answer" in finished.stdout.replace(":**@", "")
     assert "1 about another database than sqlite" in finished.stdout
     assert "1 passed, 1 skipped, 1 deselected" in finished.stdout
 

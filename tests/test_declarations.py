@@ -7,8 +7,12 @@ import pytest
 
 from django_phi_oidc.declarations import is_loopback_http, parse_claim, parse_provider
 from django_phi_oidc.errors import DeclarationInvalid
+from tests.keys import new_pem
 
+pytestmark = pytest.mark.sqlite
 PROVIDER = {"issuer": "https://op.example.test", "client_id": "portal", "client_secret": "s3cret"}
+PEMS = {kty: new_pem(kty) for kty in ("RSA", "EC", "OKP")}
+WHY = {"purpose": "TREAT", "basis": "the record is shown"}
 CLAIM = {"purpose": "TREAT", "basis": "identity check", "retention": "session"}
 
 GOOD_PROVIDERS: dict[str, dict[str, Any]] = {
@@ -23,6 +27,16 @@ GOOD_PROVIDERS: dict[str, dict[str, Any]] = {
     "leeway as a timedelta": {"leeway": timedelta(seconds=120)},
     "acr values": {"acr_values": ["urn:mace:incommon:iap:silver"]},
     "public subjects": {"subject_type": "public"},
+    "pushed requests": {"par": "require"},
+    "no pushed requests": {"par": "never"},
+    "claims by parameter": {"claims_request": "parameter_null"},
+    "signed UserInfo": {"userinfo_signed_response_alg": ["ES256", "RS256"]},
+    "plain UserInfo": {"userinfo_signed_response_alg": []},
+    "auth_time zero": {"allow_auth_time_zero": True},
+    "a label and a hint": {"label": "The county", "login_hint": "@clinic.example"},
+    "existing accounts alone": {"provisioning": "existing"},
+    "resource scopes": {"resource_scopes": {"patient/*.read": WHY, "offline_access": WHY}},
+    "no client keys": {"client_keys": []},
 }
 BAD_PROVIDERS: dict[str, dict[str, Any]] = {
     "issuer without scheme": {"issuer": "op.example.test"},
@@ -66,6 +80,52 @@ BAD_PROVIDERS: dict[str, dict[str, Any]] = {
     "lifetime of nothing": {"max_access_token_lifetime": 0},
     "lifetime without end": {"max_access_token_lifetime": 1e300},
     "a truthy switch": {"allow_loopback_http": 1},
+    "another truthy switch": {"allow_auth_time_zero": 1},
+    "an unknown profile": {"profile": "fapi2"},
+    "heart with a secret": {"profile": "heart"},
+    "unknown way of pushing": {"par": True},
+    "unknown way of asking": {"claims_request": "userinfo"},
+    "UserInfo by alg none": {"userinfo_signed_response_alg": ["none"]},
+    "UserInfo by HS256": {"userinfo_signed_response_alg": ["HS256"]},
+    "a login_hint that is no text": {"login_hint": ["@clinic.example"]},
+    "a label that is no text": {"label": 5},
+    "unknown provisioning": {"provisioning": "invitation"},
+    "keys beside a secret": {"client_keys": [PEMS["EC"]]},
+    "a signing alg beside a secret": {"token_endpoint_auth_signing_alg": "ES256"},
+    "scopes as a list": {"resource_scopes": ["patient/*.read"]},
+    "a scope without purpose": {"resource_scopes": {"patient/*.read": {"basis": "shown"}}},
+    "a scope without basis": {"resource_scopes": {"patient/*.read": {**WHY, "basis": " "}}},
+    "a scope with a space": {"resource_scopes": {"patient read": WHY}},
+    "a scope with a quotation mark": {"resource_scopes": {'patient"': WHY}},
+    "a scope with a backslash": {"resource_scopes": {"patient\\": WHY}},
+    "a scope not in ASCII": {"resource_scopes": {"pätient": WHY}},
+    "a scope without name": {"resource_scopes": {"": WHY}},
+    "a scope that is asked for anyway": {"resource_scopes": {"openid": WHY}},
+    "a scope with an option that nobody knows": {"resource_scopes": {"patient/*.read": {**WHY, "retention": 1}}},
+}
+BY_KEY = {
+    **{key: value for key, value in PROVIDER.items() if key != "client_secret"},
+    "token_endpoint_auth_method": "private_key_jwt",
+    "client_keys": [PEMS["RSA"], PEMS["EC"]],
+}
+HEART = {**BY_KEY, "profile": "heart"}
+GOOD_KEYS: dict[str, dict[str, Any]] = {
+    "by key": BY_KEY,
+    "one key, no list": {**BY_KEY, "client_keys": PEMS["OKP"]},
+    "RS256": {**BY_KEY, "token_endpoint_auth_signing_alg": "RS256"},
+    "the token endpoint as audience": {**BY_KEY, "client_assertion_audience": "token_endpoint"},
+    "heart": HEART,
+}
+BAD_KEYS: dict[str, dict[str, Any]] = {
+    "no key": {**BY_KEY, "client_keys": []},
+    "keys left out": {key: value for key, value in BY_KEY.items() if key != "client_keys"},
+    "a secret beside keys": {**BY_KEY, "client_secret": "s3cret"},
+    "an alg of another key": {**BY_KEY, "token_endpoint_auth_signing_alg": "ES256"},
+    "an alg that nobody knows": {**BY_KEY, "token_endpoint_auth_signing_alg": "none"},
+    "an unknown audience": {**BY_KEY, "client_assertion_audience": "https://op.example.test"},
+    "no PEM": {**BY_KEY, "client_keys": ["s3cret"]},
+    "heart that need not revoke": {**HEART, "revocation": "best_effort"},
+    "heart that takes auth_time 0": {**HEART, "allow_auth_time_zero": True},
 }
 
 
@@ -82,6 +142,30 @@ def test_parse_provider_with_one_thing_wrong_raises_without_the_value(options: d
     with pytest.raises(DeclarationInvalid, match=r"PROVIDERS\['default'\]") as refused:
         parse_provider("default", {**PROVIDER, **options})
     assert "s3cret" not in str(refused.value)
+
+
+@pytest.mark.parametrize("raw", GOOD_KEYS.values(), ids=GOOD_KEYS)
+def test_parse_provider_of_a_client_with_keys_is_accepted(raw: dict[str, Any]) -> None:
+    provider = parse_provider("default", raw)
+    assert provider.client_secret == ""
+    assert len(provider.client_keys) == (1 if isinstance(raw["client_keys"], str) else len(raw["client_keys"]))
+    assert hash(provider) == hash(parse_provider("default", raw))
+
+
+@pytest.mark.parametrize("raw", BAD_KEYS.values(), ids=BAD_KEYS)
+def test_parse_provider_of_a_client_with_one_thing_wrong_raises(raw: dict[str, Any]) -> None:
+    with pytest.raises(DeclarationInvalid, match=r"PROVIDERS\['default'\]") as refused:
+        parse_provider("default", raw)
+    assert "s3cret" not in str(refused.value)
+
+
+def test_parse_provider_resource_scopes_keep_their_order_and_reasons() -> None:
+    raw = {**PROVIDER, "resource_scopes": {"b": WHY, "a": {**WHY, "purpose": "HOPERAT"}}}
+    scopes = parse_provider("default", raw).resource_scopes
+    assert [(scope.name, scope.purpose, scope.basis) for scope in scopes] == [
+        ("b", "TREAT", "the record is shown"),
+        ("a", "HOPERAT", "the record is shown"),
+    ]
 
 
 @pytest.mark.parametrize("missing", PROVIDER)
@@ -101,9 +185,14 @@ def test_parse_provider_shows_no_secret() -> None:
     assert "s3cret" not in repr(parse_provider("default", PROVIDER))
 
 
-@pytest.mark.parametrize("name", ["", 5, None, "a" * 65, "a\nb"], ids=repr)
+@pytest.mark.parametrize(
+    "name",
+    ["", 5, None, "a" * 65, "a\nb", "a\n", "a/b", ".", "..", ".a", "a b", "a%2Fb", "a?b", "a#b", "ü", "a;b"],
+    ids=repr,
+)
 def test_parse_provider_of_a_bad_name_raises(name: Any) -> None:
     assert parse_provider("a" * 64, PROVIDER).name == "a" * 64
+    assert parse_provider("Region-2_north.example", PROVIDER).name == "Region-2_north.example"
     with pytest.raises(DeclarationInvalid, match="name"):
         parse_provider(name, PROVIDER)
 

@@ -1,5 +1,6 @@
 """Migrations lead there and back; that of the trail refuses to go back while there are events."""
 
+import ast
 import json
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from django_phi_oidc import migrations
 from tests.scratch import scratch_databases
 
 LOOK = """
@@ -105,6 +107,45 @@ print(json.dumps([refusal, applied, triggers("phi_audit")]))
     assert "holds events" in refusal
     assert applied
     assert triggers == in_place(environment)
+
+
+def test_migrate_of_pairwise_identifiers_back_drops_their_table_and_forth_makes_it_again(tmp_path: Path) -> None:
+    script = """
+from django.contrib.auth import get_user_model
+from django_phi_oidc.subjects.models import PairwiseIdentifier
+
+def kept():
+    return "django_phi_oidc_pairwiseidentifier" in connections["default"].introspection.table_names()
+
+def store():
+    PairwiseIdentifier.objects.create(user=user, sector="lab", value="f" * 64)
+
+migrate_both()
+user = get_user_model().objects.create_user("amina")
+store()
+found = [kept()]
+migrate_both("django_phi_oidc", "0002")
+found += [kept(), triggers("phi_audit")]
+migrate_both()
+store()
+print(json.dumps([*found, PairwiseIdentifier.objects.count()]))
+"""
+    with scratch_databases(tmp_path) as environment:
+        assert run(environment, script) == [True, False, in_place(environment), 1]
+
+
+def test_migrations_import_nothing_of_ours_but_fields() -> None:
+    """What is imported outlives the file that it lies in: a feature leaves by its folder, and a migration stays."""
+    files = sorted(Path(migrations.__file__).parent.glob("0*.py"))
+    assert len(files) >= 3
+    imported = {
+        name.name if isinstance(node, ast.Import) else f"{'.' * node.level}{node.module or ''}"
+        for file in files
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for name in node.names
+    }
+    assert {name for name in imported if name.startswith(("django_phi_oidc", "."))} == {"django_phi_oidc.fields"}
 
 
 def test_makemigrations_has_nothing_to_add() -> None:

@@ -45,6 +45,7 @@ class Action(StrEnum):
     CLAIM_OVERFETCHED = "claim.overfetched"
     CLAIM_SCRUBBED = "claim.scrubbed"
     SUBJECT_LINKED = "subject.linked"
+    SUBJECT_UNLINKED = "subject.unlinked"
     ACCESS_DENIED = "access.denied"
     ALERT_RAISED = "alert.raised"
 
@@ -61,6 +62,7 @@ DETAIL_KEYS: Mapping[str, frozenset[str]] = {
     Action.CLAIM_OVERFETCHED: frozenset({"claims"}),
     Action.CLAIM_SCRUBBED: frozenset({"claims", "counts", "cause"}),
     Action.SUBJECT_LINKED: frozenset({"created"}),
+    Action.SUBJECT_UNLINKED: frozenset(),
     Action.ACCESS_DENIED: frozenset({"claim"}),
     Action.ALERT_RAISED: frozenset({"rule", "count", "claims", "hint", "attempts", "status"}),
 }
@@ -260,9 +262,8 @@ def _object(members: Mapping[str, str]) -> str:
     return "{" + ",".join(f'"{name}":{members[name]}' for name in sorted(members)) + "}"
 
 
-def _canonical_json(value: Any) -> str:
-    # RFC 8785 sorts by UTF-16 units and spells floats its own way: our names are ASCII, and there are no floats.
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+# RFC 8785 sorts by UTF-16 units and spells floats its own way: our names are ASCII, and there are no floats.
+_canonical_json = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode
 
 
 def _is_allowed(value: Any) -> bool:

@@ -6,20 +6,25 @@ the same event, finds the event in the trail under its id with its MAC, and only
 
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from datetime import datetime
 from typing import Any
 
 from django.db import DEFAULT_DB_ALIAS, connections, transaction
 
-from ..errors import AuditUnavailable
+from ..errors import AuditUnavailable, KeyMissing
+from ..statements import delete, insert
 from .events import Act, Finished, Origin, Outcome, event_text, parse_event
 from .models import AuditOutbox
 from .writing import EventFault, commit, finish, logger, macs_of
 
 COOL_DOWN_SECONDS = 5.0
 """How long this process leaves the trail alone after a commit, when the last one could not reach it."""
+_BATCH = 500
 _away_until = 0.0
+_held_back: ContextVar[list[Finished] | None] = ContextVar("django_phi_oidc.audit.outbox", default=None)
 
 
 def try_again() -> None:
@@ -62,15 +67,56 @@ def enqueue(
         detail=detail,
     )
     finished = finish(act)
-    AuditOutbox.objects.using(using).create(id=finished.event.id, event=event_text(finished))
+    insert([AuditOutbox(id=finished.event.id, event=event_text(finished))], using=using)
 
     def move_committed_event() -> None:
-        _move_committed(finished, using=using)
+        held_back = _held_back.get()
+        if held_back is None or using != DEFAULT_DB_ALIAS:
+            _move_committed(finished, using=using)
+        else:
+            held_back.append(finished)
 
     # A function with a name, and no partial: Django names what fails, and a partial has no name, so the error would be
     # one of Django's own, in the middle of the request.
     transaction.on_commit(move_committed_event, using=using, robust=True)
     return finished.event.id
+
+
+@contextmanager
+def holding_back() -> Iterator[list[Finished]]:
+    """Let the events of what is committed in this block wait in the outbox, and give the list of them.
+
+    The permit that follows takes them along (`record_with`). What nobody takes, `drain` moves.
+    """
+    changes: list[Finished] = []
+    token = _held_back.set(changes)
+    try:
+        yield changes
+    finally:
+        _held_back.reset(token)
+
+
+def record_with(changes: Sequence[Finished], acts: Sequence[Act]) -> None:
+    """Commit the events of acts as `recording.record_many` does, and move changes out of the outbox by the same INSERT.
+
+    Raises: AuditUnavailable, and then nothing may be permitted; what becomes of the move never raises.
+    """
+    try:
+        finished = [finish(act) for act in acts]
+        try:
+            commit([*changes, *finished])
+            moved = changes
+        except EventFault:
+            # Somebody drains the outbox, and was faster: the trail has one of changes. They are not lost.
+            commit(finished)
+            moved = ()
+    except (*EventFault, KeyMissing) as error:
+        raise AuditUnavailable from error
+
+    def forget_moved() -> None:
+        _delete(moved, using=DEFAULT_DB_ALIAS)
+
+    transaction.on_commit(forget_moved, robust=True)
 
 
 def drain(*, limit: int = 500, using: str = DEFAULT_DB_ALIAS) -> int:
@@ -83,7 +129,7 @@ def drain(*, limit: int = 500, using: str = DEFAULT_DB_ALIAS) -> int:
     moved = 0
     last = uuid.UUID(int=0)
     while moved < limit:
-        rows = list(AuditOutbox.objects.using(using).filter(id__gt=last).order_by("id")[: limit - moved])
+        rows = list(AuditOutbox.objects.using(using).filter(id__gt=last).order_by("id")[: min(limit - moved, _BATCH)])
         if not rows:
             break
         last = rows[-1].id
@@ -154,5 +200,6 @@ def _read(row: AuditOutbox) -> Finished | None:
 
 
 def _delete(stored: Sequence[Finished], *, using: str) -> None:
+    """An event that a crash brings back is found in the trail by `drain`, which deletes it again."""
     if stored:
-        AuditOutbox.objects.using(using).filter(id__in=[each.event.id for each in stored]).delete()
+        delete(AuditOutbox, [each.event.id for each in stored], using=using)

@@ -4,13 +4,13 @@ import logging
 import uuid
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, fields
 
-from django.db import DatabaseError, DataError, IntegrityError, InterfaceError, connections, transaction
+from django.db import DatabaseError, DataError, IntegrityError, InterfaceError, connections
 
 from .. import entropy, keyring
 from ..errors import AuditUnavailable
-from .events import Act, Event, Finished, build_event, compute_mac, event_text, without_refused
+from ..statements import durably, insert
+from .events import FIELDS, Act, Event, Finished, build_event, compute_mac, event_text, without_refused
 from .models import AuditEvent
 from .routing import AUDIT_ALIAS
 
@@ -37,11 +37,12 @@ def commit(finished: Sequence[Finished]) -> None:
     Requires: no open transaction on the trail's alias.
     Raises: AuditUnavailable; one of EventFault when an id exists or the database can't hold a value.
     """
-    rows = [AuditEvent(**asdict(each.event), mac=each.mac) for each in finished]
-    with reaching_the_trail(), transaction.atomic(using=AUDIT_ALIAS, durable=True):
-        AuditEvent.objects.using(AUDIT_ALIAS).bulk_create(rows)
-    for each in finished:
-        logger.info("%s", event_text(each))
+    rows = [AuditEvent(**{name: getattr(each.event, name) for name in FIELDS}, mac=each.mac) for each in finished]
+    with reaching_the_trail(), durably(AUDIT_ALIAS):
+        insert(rows, using=AUDIT_ALIAS)
+    if logger.isEnabledFor(logging.INFO):
+        for each in finished:
+            logger.info("%s", event_text(each))
 
 
 def macs_of(ids: Collection[uuid.UUID]) -> dict[uuid.UUID, bytes]:
@@ -53,7 +54,7 @@ def macs_of(ids: Collection[uuid.UUID]) -> dict[uuid.UUID, bytes]:
 
 def finished_from(row: AuditEvent) -> Finished:
     """Return the event as the trail holds it; the MAC is NOT checked."""
-    return Finished(Event(**{f.name: getattr(row, f.name) for f in fields(Event)}), bytes(row.mac))
+    return Finished(Event(**{name: getattr(row, name) for name in FIELDS}), bytes(row.mac))
 
 
 @contextmanager

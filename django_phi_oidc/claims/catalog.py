@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
-from ..declarations import ClaimDeclaration
+from ..declarations import ClaimDeclaration, ProviderDeclaration
 from ..errors import ClaimMissing
 
 PROTOCOL_CLAIMS = frozenset(
@@ -33,12 +33,43 @@ SCOPES: Mapping[str, frozenset[str]] = MappingProxyType(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """What an authorization request asks for."""
+
+    scope: str
+    claims: Mapping[str, Mapping[str, Mapping[str, bool] | None]] | None
+    """The claims parameter; None: it is not sent."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Minimized:
     """What came, parted: declared values, and the names of all else."""
 
     kept: dict[str, Any] = field(repr=False)
     dropped: tuple[str, ...]
     """Sorted names of claims that came undeclared; their values are gone."""
+
+
+def ask(declared: Mapping[str, ClaimDeclaration], *, declaration: ProviderDeclaration) -> Asked:
+    """Return what to ask this provider for: the declared claims, in the way that it was declared, and resource scopes.
+
+    By parameter, claims are asked for in UserInfo, not in the ID Token: that one is kept as long as its session, when a
+    claim may long have been scrubbed, and is the hint of a logout while no claim of a person stands in it. An OP that
+    goes by Core 5.4 makes UserInfo necessary in any case, so it costs no further request. `parameter_null` asks for
+    each claim as voluntary: some OPs take nothing but null. It is demanded here all the same.
+
+    Spec: OIDC Core 5.4, 5.5, 5.5.1; 3.1.2.1.
+    """
+    resources = [scope.name for scope in declaration.resource_scopes]
+    if declaration.claims_request == "scopes":
+        return Asked(scope=_joined([*scopes_for(declared).split(), *resources]), claims=None)
+    marked = declaration.claims_request == "parameter"
+    wanted = {
+        name: {"essential": True} if claim.essential and marked else None
+        for name, claim in declared.items()
+        if name not in PROTOCOL_CLAIMS
+    }
+    return Asked(scope=_joined(["openid", *resources]), claims={"userinfo": wanted} if wanted else None)
 
 
 def scopes_for(declared: Mapping[str, ClaimDeclaration]) -> str:
@@ -75,6 +106,11 @@ def require_essential(kept: Mapping[str, Any], declared: Mapping[str, ClaimDecla
 def needs_userinfo(received: Mapping[str, Any], declared: Mapping[str, ClaimDeclaration]) -> bool:
     """Say whether a declared claim is not in received, so that UserInfo must be asked. Spec: OIDC Core 5.3."""
     return any(_is_empty(received.get(name)) for name in declared if name not in PROTOCOL_CLAIMS)
+
+
+def _joined(scopes: list[str]) -> str:
+    """Each once, in the order of first mention."""
+    return " ".join(dict.fromkeys(scopes))
 
 
 def _is_empty(value: Any) -> bool:

@@ -32,18 +32,18 @@ def scrub_session(session_id: uuid.UUID, *, origin: Origin, now: datetime) -> in
 
 def scrub_user(user: AbstractBaseUser, *, origin: Origin, now: datetime) -> int:
     """Erase all claims of a person at once, those of live sessions included; return how many there were."""
-    erased = 0
     with transaction.atomic():
-        for subject in PairwiseSubject.objects.filter(user=user.pk).order_by("pk"):
-            held = StoredClaim.objects.filter(subject=subject).order_by("pk").select_for_update()
-            erased += _erase(
-                dict(held.values_list("pk", "name")),
-                cause="requested",
-                subject=str(subject.uuid),
-                origin=origin,
-                now=now,
-            )
-    return erased
+        return sum(
+            scrub_subject(subject, cause="requested", origin=origin, now=now)
+            for subject in PairwiseSubject.objects.filter(user=user.pk).order_by("pk")
+        )
+
+
+def scrub_subject(subject: PairwiseSubject, *, cause: str, origin: Origin, now: datetime) -> int:
+    """Erase all claims of a subject inside the caller's transaction; return how many there were."""
+    held = StoredClaim.objects.filter(subject=subject.pk).order_by("pk").select_for_update()
+    names = dict(held.values_list("pk", "name"))
+    return _erase(names, cause=cause, subject=str(subject.uuid), origin=origin, now=now)
 
 
 def scrub_due(*, now: datetime, batch: int = BATCH) -> int:

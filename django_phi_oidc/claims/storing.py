@@ -6,9 +6,12 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
+from django.db import router
+
 from ..audit.events import Action, Origin
 from ..audit.outbox import enqueue
 from ..declarations import ClaimDeclaration
+from ..statements import insert
 from ..subjects.models import PairwiseSubject
 from .catalog import PROTOCOL_CLAIMS
 from .models import NO_SESSION, StoredClaim
@@ -32,11 +35,11 @@ def store(
     names = tuple(sorted(name for name in kept if _is_stored(declared.get(name))))
     if not names:
         return ()
-    StoredClaim.objects.bulk_create(
+    insert(
         [_row(declared[name], kept[name], subject=subject, session_id=session_id, now=now) for name in names],
-        update_conflicts=True,
-        unique_fields=["subject", "session", "name"],
-        update_fields=["value", "purpose", "obtained_at", "expires_at"],
+        using=router.db_for_write(StoredClaim),
+        unique=["subject_id", "session", "name"],
+        replaced=["value", "purpose", "obtained_at", "expires_at"],
     )
     enqueue(
         Action.CLAIM_STORED,

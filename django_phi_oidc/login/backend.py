@@ -49,7 +49,7 @@ class OIDCAuthenticationBackend(MozillaBackend):
     ) -> Any:
         """Return the user of a sign-in that was verified; `user.pairwise_link` tells the subject.
 
-        Raises: AccountError: SubjectKeyMissing, UserInactive.
+        Raises: AccountError: SubjectKeyMissing, NotProvisioned, UserInactive.
         """
         linked = self._link(sign_in)
         user: Any = linked.user
@@ -81,11 +81,13 @@ class OIDCAuthenticationBackend(MozillaBackend):
         return ModelBackend.get_user(self, user_id)
 
     def _link(self, sign_in: VerifiedSignIn) -> Linked:
+        provider = conf.providers().get(sign_in.provider)
+        creates = provider is not None and provider.provisioning == "create"
         return link(
             issuer=sign_in.issuer,
             sub=sign_in.sub,
             keys=keyring.keys("SUBJECT_KEYS"),
-            create_user=lambda: self.create_user(sign_in.claims),
+            create_user=(lambda: self.create_user(sign_in.claims)) if creates else None,
             origin=sign_in.origin,
             provider=sign_in.provider,
             now=now(),

@@ -4,19 +4,20 @@
 """
 
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
 from .. import entropy
-from ..audit.events import Act, Action, Origin
-from ..audit.recording import record_many
+from ..audit.events import Act, Action, Finished, Origin
+from ..audit.outbox import record_with
 from ..claims import catalog
 from ..claims.storing import store
 from ..declarations import ClaimDeclaration
-from ..oidc.id_token import VerifiedClaims, check_sub_not_pairwise, numeric_date, verify_id_token
+from ..oidc.client_auth import Freshness
+from ..oidc.id_token import VerifiedClaims, auth_time_of, check_sub_not_pairwise, verify_id_token
 from ..oidc.token import ReceivedToken, TokenResponse, build_code_request, judge_token_response, received_tokens
 from ..oidc.userinfo import build_userinfo_request, judge_userinfo_response
 from ..provider.registry import Provider
@@ -85,13 +86,15 @@ def exchange(
         code=code,
         redirect_uri=pending.redirect_uri,
         code_verifier=pending.code_verifier,
+        freshness=Freshness(now=clock(), jti=entropy.token_b64url(32)),
     )
     response = provider.transport.send(request, deadline=DEADLINE)
     received.extend(received_tokens(response))
     tokens = judge_token_response(response, declaration=declaration)
+    keys = provider.keys(deadline=DEADLINE)
     id_claims = verify_id_token(
         tokens.id_token,
-        keys=provider.keys(deadline=DEADLINE),
+        keys=keys,
         declaration=declaration,
         nonce=pending.nonce,
         issued_nonce=issued_nonce,
@@ -100,9 +103,15 @@ def exchange(
     )
     arrived = dict(id_claims)
     if catalog.needs_userinfo(id_claims, declared) and metadata.userinfo_endpoint:
-        userinfo_request = build_userinfo_request(metadata=metadata, access_token=tokens.access_token)
+        userinfo_request = build_userinfo_request(
+            metadata=metadata, declaration=declaration, access_token=tokens.access_token
+        )
         userinfo = judge_userinfo_response(
-            provider.transport.send(userinfo_request, deadline=DEADLINE), sub=id_claims["sub"]
+            provider.transport.send(userinfo_request, deadline=DEADLINE),
+            sub=id_claims["sub"],
+            keys=keys,
+            declaration=declaration,
+            now=clock(),
         )
         arrived = {**userinfo, **id_claims}
         if declaration.subject_type == "pairwise":
@@ -135,7 +144,7 @@ def open_session(
         sid=str(id_claims.get("sid", "")),
         tokens=exchanged.tokens,
         django_session_key=django_session_key,
-        auth_time=numeric_date(id_claims.get("auth_time")),
+        auth_time=auth_time_of(id_claims),
         acr=read_acr(id_claims),
         now=now,
     )
@@ -156,11 +165,13 @@ def permit(
     subject: PairwiseSubject,
     provider: Provider,
     stored: tuple[str, ...],
+    changes: Sequence[Finished],
     origin: Origin,
     now: datetime,
 ) -> None:
     """Commit the event that permits the sign-in, and what else there is to say of it, in one statement.
 
+    changes: the events of what open_session wrote, which the permit takes out of the outbox.
     Raises: AuditUnavailable: the caller ends the session then.
     """
     told: dict[str, Any] = {
@@ -175,7 +186,7 @@ def permit(
         acts.append(Act(action=Action.CLAIM_OVERFETCHED, detail={"claims": list(exchanged.dropped)}, **told))
     if exchanged.tokens.lifetime_alert:
         acts.append(Act(action=Action.ALERT_RAISED, detail={"rule": "access_token_lifetime"}, **told))
-    record_many(acts)
+    record_with(changes, acts)
 
 
 def read_acr(id_claims: VerifiedClaims) -> str:

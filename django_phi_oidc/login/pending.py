@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from django.http import HttpRequest, HttpResponse
 
 from .. import entropy, keyring
-from ..errors import StateExpired, StateReplayed, StateUnknown, Undecryptable
+from ..errors import KeyMissing, StateExpired, StateReplayed, StateUnknown, Undecryptable
 from ..replay.spending import spend, was_spent
 from ..sessions.views import PENDING_PREFIXES, pending_cookies
 
@@ -90,6 +90,16 @@ def take(request: HttpRequest, state: str, *, now: datetime) -> Pending:
     return pending
 
 
+def next_of(request: HttpRequest, state: str) -> str:
+    """Return where the pending sign-in of that state was to lead, be it over or spent; empty when none opens."""
+    name = _name(request, state)
+    try:
+        pending = _open(name, request.COOKIES.get(name, ""))
+    except KeyMissing:
+        return ""
+    return pending.next_url if pending else ""
+
+
 def forget(response: HttpResponse, name: str) -> None:
     """Delete one pending sign-in from the browser."""
     response.delete_cookie(name, samesite="Lax")
@@ -110,7 +120,8 @@ def _surplus(request: HttpRequest) -> list[str]:
 def _open(name: str, text: str) -> Pending | None:
     try:
         return Pending(**json.loads(keyring.open_sealed(text, context=_context(name)))) if text else None
-    except Undecryptable:
+    except (Undecryptable, TypeError):
+        # TypeError: another release of ours, which remembered other things, has kept it.
         return None
 
 

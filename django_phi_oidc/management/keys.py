@@ -1,60 +1,104 @@
-"""Make keys: files where the settings name files, lines for the environment otherwise."""
+"""Make keys, tell what each is needed for, and retire a subject key that is not needed any more."""
 
-import os
-import tempfile
+import json
 from argparse import ArgumentParser
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from django.core.management.base import OutputWrapper
+from django.core.management.base import CommandError, OutputWrapper
 
 from .. import conf, keyring
+from ..client_keys import ALGS_OF_KTY
+from ..errors import KeyRingError
+from ..subjects.rotating import KeyUse, RingUse, retire, use_of_keys
+from .generating import generate_key_files
+
+__all__ = ["add_arguments", "generate_key_files", "handle"]
 
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Declare the subcommands of `phi_oidc keys`."""
     subcommands = parser.add_subparsers(dest="keys_command", required=True)
     subcommands.add_parser("generate", help="write the key files that do not exist; print keys for the other rings")
+    status = subcommands.add_parser("status", help="tell what each subject key is needed for; list the client keys")
+    status.add_argument("--json", action="store_true", help="one object, for programs")
+    retiring = subcommands.add_parser("retire", help="delete the digests under a subject key that left the list")
+    retiring.add_argument("key_id", metavar="KEYID", help="as `keys status` shows it")
 
 
 def handle(options: Mapping[str, Any], *, stdout: OutputWrapper, stderr: OutputWrapper) -> None:
+    """Do what the subcommand says.
+
+    Raises: CommandError when the keys can't be read, or a key that is to be retired is still needed.
+    """
+    try:
+        {"generate": _generate, "status": _status, "retire": _retire}[options["keys_command"]](options, stdout, stderr)
+    except KeyRingError as error:
+        raise CommandError(str(error)) from error
+
+
+def _generate(options: Mapping[str, Any], stdout: OutputWrapper, stderr: OutputWrapper) -> None:
     """Write the missing key files, print new keys for the rings that have no file, and tell what was done."""
     written = generate_key_files()
-    for ring in conf.KEY_RINGS:
+    for ring in (*conf.KEY_RINGS, conf.PAIRWISE_RING):
         source = conf.option(ring)
-        if not isinstance(source, Path):
+        if source in written:
+            stderr.write(f"{ring}: a new key was written to {source}.")
+        elif isinstance(source, Path):
+            stderr.write(f"{ring}: {source} was there, and left as it is.")
+        elif ring != conf.PAIRWISE_RING:
             stdout.write(f"PHI_{ring}={keyring.generate()}")
             stderr.write(f"{ring}: a new key was printed, and stored nowhere.")
-        elif source in written:
-            stderr.write(f"{ring}: a new key was written to {source}.")
-        else:
-            stderr.write(f"{ring}: {source} was there, and left as it is.")
 
 
-def generate_key_files() -> list[Path]:
-    """Write a new key into each key file that the settings name and that does not exist; return those files.
+def _status(options: Mapping[str, Any], stdout: OutputWrapper, stderr: OutputWrapper) -> None:
+    ring = use_of_keys([key.id for key in keyring.keys("SUBJECT_KEYS")])
+    pairwise = [key.id for key in keyring.keys(conf.PAIRWISE_RING)] if conf.option(conf.PAIRWISE_RING) else []
+    if options["json"]:
+        told = {"subject_keys": asdict(ring), "client_keys": _client_keys(), "pairwise_key": pairwise}
+        stdout.write(json.dumps(told))
+        return
+    _show_subject_keys(ring, stdout)
+    for key in _client_keys():
+        use = "signs" if key["signs"] else "published, does not sign"
+        stdout.write(f"client key of {key['provider']}: {key['kid']} ({key['alg']}): {use}")
+    stdout.write(f"PAIRWISE_KEY: {', '.join(pairwise) or 'not configured'}")
 
-    A file appears with its whole content and mode 0600, in a directory made with mode 0700, and is never overwritten:
-    of several runs at once one writes, and all see what it wrote.
-    """
-    named = [source for ring in conf.KEY_RINGS if isinstance(source := conf.option(ring), Path)]
-    return [path for path in dict.fromkeys(named) if not os.path.lexists(path) and _write_new(path)]
+
+def _show_subject_keys(ring: RingUse, stdout: OutputWrapper) -> None:
+    stdout.write(f"SUBJECT_KEYS: {ring.persons} persons, {ring.unknown} of them known by no key of the list")
+    for key in ring.keys:
+        counts = f"{key.digests} digests, {key.lacking} persons lack one"
+        stdout.write(f"{key.position or '-'}  {key.id}  {counts}: {_say(key)}")
 
 
-def _write_new(path: Path) -> bool:
-    """Return False when somebody else was faster."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    descriptor, draft = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(descriptor, "w", encoding="ascii") as file:
-            file.write(keyring.generate() + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        # A link, unlike a rename, fails where the name is taken.
-        os.link(draft, path)
-    except FileExistsError:
-        return False
-    finally:
-        os.unlink(draft)
-    return True
+def _say(key: KeyUse) -> str:
+    known = f"{key.lost} persons are known by it alone"
+    if key.position:
+        return "may be removed" if key.removable else f"needed, {known}" if key.lost else "needed, the only key"
+    return "not configured, may be retired" if key.removable else f"not configured, and {known}: put it back"
+
+
+def _client_keys() -> list[dict[str, Any]]:
+    """Tell which key signs at which provider; those after the first are published, for a rotation."""
+    keys = []
+    for name, provider in conf.providers().items():
+        for position, key in enumerate(provider.client_keys):
+            fitting, chosen = ALGS_OF_KTY[key.kty], provider.token_endpoint_auth_signing_alg
+            alg = chosen if chosen in fitting else fitting[0]
+            keys.append({"provider": name, "kid": key.kid, "alg": alg, "signs": position == 0})
+    return keys
+
+
+def _retire(options: Mapping[str, Any], stdout: OutputWrapper, stderr: OutputWrapper) -> None:
+    def progress(done: int) -> None:
+        if stderr.isatty():
+            stderr.write(f"\r{done} digests", ending="")
+
+    configured = [key.id for key in keyring.keys("SUBJECT_KEYS")]
+    done = retire(options["key_id"], configured=configured, progress=progress)
+    if done and stderr.isatty():
+        stderr.write("")
+    stdout.write(f"{done} digests under key {options['key_id']} were deleted.")

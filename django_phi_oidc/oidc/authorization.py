@@ -14,6 +14,7 @@ from .metadata import ProviderMetadata
 
 Parameters = Mapping[str, Sequence[str]]
 
+OFFLINE_ACCESS = "offline_access"
 JUDGED_PARAMETERS = ("code", "state", "iss", "error")
 
 REGISTERED_ERRORS = frozenset(
@@ -55,19 +56,20 @@ class AuthorizationRequest:
         return "AuthorizationRequest(…)"
 
 
-def build_authorization_url(
+def authorization_parameters(
     *,
     metadata: ProviderMetadata,
     declaration: ProviderDeclaration,
     request: AuthorizationRequest,
     scope: str,
     claims: Mapping[str, Any] | None = None,
-) -> str:
-    """Return where the browser goes: the OP's endpoint, a query of its own kept, with the request added to it.
+) -> dict[str, str]:
+    """Return the parameters of the authorization request, by the browser or pushed: the code flow with PKCE S256.
 
-    Always the code flow with PKCE S256. scope: space-separated. claims: the claims parameter, sent when not None.
+    scope: space-separated. claims: the claims parameter, sent when not None. Where offline_access is in scope and no
+    prompt is declared, consent is asked for, unless the OP says that it knows no such prompt.
 
-    Spec: Core 3.1.2.1, 5.5; RFC 6749 3.1; RFC 7636 4.3.
+    Spec: Core 3.1.2.1, 5.5, 11; RFC 7636 4.3.
     """
     parameters = {
         "response_type": "code",
@@ -85,10 +87,22 @@ def build_authorization_url(
         parameters["max_age"] = str(declaration.max_age)
     if declaration.prompt:
         parameters["prompt"] = declaration.prompt
+    elif OFFLINE_ACCESS in scope.split() and "consent" in (metadata.prompt_values_supported or ("consent",)):
+        parameters["prompt"] = "consent"
     if declaration.ui_locales:
         parameters["ui_locales"] = declaration.ui_locales
+    if declaration.login_hint:
+        parameters["login_hint"] = declaration.login_hint
     if claims is not None:
         parameters["claims"] = json.dumps(claims, separators=(",", ":"))
+    return parameters
+
+
+def build_authorization_url(*, metadata: ProviderMetadata, parameters: Mapping[str, str]) -> str:
+    """Return where the browser goes: the OP's endpoint, a query of its own kept, with parameters added to it.
+
+    Spec: Core 3.1.2.1; RFC 6749 3.1; RFC 9126 4.
+    """
     endpoint = metadata.authorization_endpoint
     separator = "" if endpoint.endswith(("?", "&")) else "&" if "?" in endpoint else "?"
     return f"{endpoint}{separator}{urlencode(parameters, quote_via=quote, safe='')}"

@@ -1,4 +1,4 @@
-"""R2: what the OP says of itself. Spec: OIDC Discovery 1.0 3 and 4, RFC 8414, RFC 9207 3."""
+"""R2: what the OP says of itself. Spec: OIDC Discovery 1.0 3 and 4, RFC 8414, RFC 9126 5, RFC 9207 3."""
 
 import re
 from collections.abc import Mapping
@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
-from ..declarations import ProviderDeclaration, is_loopback_http
+from ..declarations import ProviderDeclaration, PushedRequests, is_loopback_http
 from ..errors import (
     AlgUnsupported,
     IssuerMismatch,
     MetadataInvalid,
     PairwiseUnsupported,
+    PARUnsupported,
     RevocationUnsupported,
     TransportNotHTTPS,
 )
@@ -20,10 +21,16 @@ from .jwks import JSONWebKeySet, parse_jwks
 from .transport import Request, Response
 
 REQUIRED_ENDPOINTS = ("authorization_endpoint", "token_endpoint", "jwks_uri")
-OPTIONAL_ENDPOINTS = ("userinfo_endpoint", "revocation_endpoint", "end_session_endpoint")
+OPTIONAL_ENDPOINTS = (
+    *("userinfo_endpoint", "revocation_endpoint", "end_session_endpoint"),
+    "pushed_authorization_request_endpoint",
+)
 
-_URL = re.compile(r"[!#-;=?-\[\]_a-z~]+")
-"""The characters of RFC 3986. Others are dropped by some parsers and kept by others, who then see two hosts."""
+_URL = re.compile(r"[!#-;=?-\[\]_a-z~]{1,2048}")
+"""The characters of RFC 3986. Others are dropped by some parsers and kept by others, who then see two hosts.
+
+urlsplit keeps the last 128 URLs that it saw: of a mebibyte each they would fill a process.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +44,10 @@ class ProviderMetadata:
     userinfo_endpoint: str = ""
     revocation_endpoint: str = ""
     end_session_endpoint: str = ""
+    pushed_authorization_request_endpoint: str = ""
+    require_pushed_authorization_requests: bool = False
+    prompt_values_supported: tuple[str, ...] = ()
+    """Empty when the OP does not tell."""
     subject_types_supported: tuple[str, ...] = ()
     id_token_signing_alg_values_supported: tuple[str, ...] = ()
     authorization_response_iss_parameter_supported: bool = False
@@ -59,7 +70,7 @@ def judge_metadata(response: Response, *, declaration: ProviderDeclaration) -> P
     token_endpoint_auth_methods_supported, which OPs leave out or get wrong; the OP itself refuses what it can't do.
 
     Raises: MetadataInvalid, IssuerMismatch, TransportNotHTTPS, PairwiseUnsupported, AlgUnsupported,
-        RevocationUnsupported.
+        RevocationUnsupported, PARUnsupported.
     Spec: Discovery 3, 4.2, 4.3.
     """
     members = _read_document(response)
@@ -70,6 +81,8 @@ def judge_metadata(response: Response, *, declaration: ProviderDeclaration) -> P
         token_endpoint=_endpoint(members, "token_endpoint"),
         jwks_uri=_endpoint(members, "jwks_uri"),
         **{name: _endpoint(members, name) for name in OPTIONAL_ENDPOINTS if name in members},
+        require_pushed_authorization_requests=_flag(members, "require_pushed_authorization_requests"),
+        prompt_values_supported=_strings(members, "prompt_values_supported"),
         subject_types_supported=_strings(members, "subject_types_supported"),
         id_token_signing_alg_values_supported=_strings(members, "id_token_signing_alg_values_supported"),
         authorization_response_iss_parameter_supported=_flag(members, "authorization_response_iss_parameter_supported"),
@@ -82,6 +95,7 @@ def judge_metadata(response: Response, *, declaration: ProviderDeclaration) -> P
         check_pairwise_supported(metadata)
     if declaration.revocation == "required":
         check_revocation_supported(metadata)
+    check_par_supported(metadata, par=declaration.par)
     return metadata
 
 
@@ -135,6 +149,17 @@ def check_revocation_supported(metadata: ProviderMetadata) -> None:
     """`revocation_unsupported`: the OP has a revocation endpoint. Spec: RFC 8414 2, RFC 7009."""
     if not metadata.revocation_endpoint:
         raise RevocationUnsupported
+
+
+def check_par_supported(metadata: ProviderMetadata, *, par: PushedRequests) -> None:
+    """`par_unsupported`: the OP takes pushed requests where they are required, and others where they are never pushed.
+
+    Spec: RFC 9126 5.
+    """
+    if par == "require" and not metadata.pushed_authorization_request_endpoint:
+        raise PARUnsupported
+    if par == "never" and metadata.require_pushed_authorization_requests:
+        raise PARUnsupported
 
 
 def _read_document(response: Response) -> Mapping[str, Any]:

@@ -8,7 +8,7 @@ from typing import Literal
 
 from ..declarations import ProviderDeclaration
 from ..errors import RevocationUnsupported
-from .client_auth import build_client_request
+from .client_auth import Freshness, build_client_request
 from .jose import parse_json_object
 from .metadata import ProviderMetadata
 from .token import TokenHint
@@ -34,9 +34,14 @@ class RevocationOutcome:
 
 
 def build_revocation_request(
-    *, metadata: ProviderMetadata, declaration: ProviderDeclaration, token: str, token_type_hint: TokenHint
+    *,
+    metadata: ProviderMetadata,
+    declaration: ProviderDeclaration,
+    token: str,
+    token_type_hint: TokenHint,
+    freshness: Freshness,
 ) -> Request:
-    """Return the request that revokes token, which stands in the body alone. It can be sent any number of times.
+    """Return the request that revokes token, which stands in the body alone. Another try is built anew.
 
     Raises: RevocationUnsupported when the OP has no revocation endpoint.
     Spec: RFC 7009 2.1.
@@ -44,7 +49,13 @@ def build_revocation_request(
     if not metadata.revocation_endpoint:
         raise RevocationUnsupported
     parameters = {"token": token, "token_type_hint": token_type_hint}
-    return build_client_request(url=metadata.revocation_endpoint, declaration=declaration, parameters=parameters)
+    return build_client_request(
+        url=metadata.revocation_endpoint,
+        metadata=metadata,
+        declaration=declaration,
+        parameters=parameters,
+        freshness=freshness,
+    )
 
 
 def judge_revocation_response(response: Response) -> RevocationOutcome:

@@ -2,11 +2,11 @@
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Literal, cast, get_args
-from urllib.parse import parse_qsl
+from urllib.parse import unquote_plus
 
 from ..declarations import ProviderDeclaration
 from ..errors import (
@@ -17,12 +17,13 @@ from ..errors import (
     TokenResponseInvalid,
     TokenTypeUnsupported,
 )
-from .client_auth import build_client_request
+from .client_auth import Freshness, build_client_request
 from .jose import parse_json_object
 from .metadata import ProviderMetadata
 from .transport import Request, Response, media_type
 
 ALERT_ABOVE = timedelta(hours=1)
+HEART_LONGEST = timedelta(hours=1)
 MAX_RECEIVED = 16
 """Tokens taken out of one refused answer: an OP that sends more must not fill our tables."""
 
@@ -39,6 +40,7 @@ _REGISTERED_ERRORS = frozenset(
         "invalid_scope",
     }
 )
+_FORM_FIELD = re.compile(r"(?<![^&])(access_token|refresh_token)=([^&]*)")
 _LITERAL = re.compile(r'"((?:[^"\\]++|\\.)*+)"?(\s*:\s*)?', re.DOTALL)
 
 
@@ -48,6 +50,7 @@ class TokenResponse:
 
     access_token: str = field(repr=False)
     id_token: str = field(repr=False)
+    """Empty when none came, which a refresh alone allows."""
     refresh_token: str = field(repr=False)
     """Empty when none came."""
     expires_in: timedelta | None
@@ -65,7 +68,13 @@ class ReceivedToken:
 
 
 def build_code_request(
-    *, metadata: ProviderMetadata, declaration: ProviderDeclaration, code: str, redirect_uri: str, code_verifier: str
+    *,
+    metadata: ProviderMetadata,
+    declaration: ProviderDeclaration,
+    code: str,
+    redirect_uri: str,
+    code_verifier: str,
+    freshness: Freshness,
 ) -> Request:
     """Return the request that spends code. It must be sent once, and never again on a time-out.
 
@@ -77,7 +86,13 @@ def build_code_request(
         "redirect_uri": redirect_uri,
         "code_verifier": code_verifier,
     }
-    return build_client_request(url=metadata.token_endpoint, declaration=declaration, parameters=parameters)
+    return build_client_request(
+        url=metadata.token_endpoint,
+        metadata=metadata,
+        declaration=declaration,
+        parameters=parameters,
+        freshness=freshness,
+    )
 
 
 def judge_token_response(response: Response, *, declaration: ProviderDeclaration) -> TokenResponse:
@@ -90,14 +105,21 @@ def judge_token_response(response: Response, *, declaration: ProviderDeclaration
         AccessTokenLifetime.
     Spec: RFC 6749 5.1, 5.2; Core 3.1.3.3 to 3.1.3.5.
     """
+    return judge_tokens(response, declaration=declaration, id_token_of=read_id_token)
+
+
+def judge_tokens(
+    response: Response, *, declaration: ProviderDeclaration, id_token_of: Callable[[Mapping[str, Any]], str]
+) -> TokenResponse:
+    """Do what judge_token_response does; id_token_of reads the ID Token, or refuses, as the grant wants it."""
     parsed = _parse_members(response)
     check_token_error(parsed or {}, status=response.status)
     members = read_members(parsed, response=response)
     check_token_type(members)
-    expires_in = read_expires_in(members, limit=declaration.max_access_token_lifetime)
+    expires_in = read_expires_in(members, declaration=declaration)
     return TokenResponse(
         access_token=read_access_token(members),
-        id_token=read_id_token(members),
+        id_token=id_token_of(members),
         refresh_token=read_refresh_token(members),
         expires_in=expires_in,
         lifetime_alert=expires_in is None or expires_in > ALERT_ABOVE,
@@ -150,14 +172,18 @@ def read_id_token(members: Mapping[str, Any]) -> str:
     return id_token
 
 
-def read_expires_in(members: Mapping[str, Any], *, limit: timedelta) -> timedelta | None:
-    """`access_token_lifetime`: expires_in is a positive JSON integer of seconds, at most limit; None when it is absent.
+def read_expires_in(members: Mapping[str, Any], *, declaration: ProviderDeclaration) -> timedelta | None:
+    """`access_token_lifetime`: expires_in is a positive JSON integer of seconds, within the declared limit.
 
-    Spec: RFC 6749 5.1, A.14.
+    None when it is absent, which the profile `heart` refuses, as it does more than an hour.
+    Spec: RFC 6749 5.1, A.14; HEART's profile of OAuth 2.0 (Token Lifetimes).
     """
-    if "expires_in" not in members:
+    limit = declaration.max_access_token_lifetime
+    if declaration.profile == "heart":
+        limit = min(limit, HEART_LONGEST)
+    elif "expires_in" not in members:
         return None
-    expires_in = members["expires_in"]
+    expires_in = members.get("expires_in")
     if type(expires_in) is not int or not 0 < expires_in <= limit.total_seconds():
         raise AccessTokenLifetime
     return timedelta(seconds=expires_in)
@@ -170,13 +196,18 @@ def received_tokens(response: Response) -> tuple[ReceivedToken, ...]:
     bug wraps badly is alive all the same. Never raises.
     """
     text = response.body.decode("utf-8", errors="replace")
+    pairs: Iterator[tuple[str, str]]
     if media_type(response) == "application/x-www-form-urlencoded":
-        pairs: Iterator[tuple[str, str]] = iter(parse_qsl(text))
+        pairs = ((field[1], unquote_plus(field[2])) for field in _FORM_FIELD.finditer(text))
     else:
         pairs = _string_members(text)
-    found = dict.fromkeys((name, value) for name, value in pairs if name in get_args(TokenHint) and _is_text(value))
-    tokens = [ReceivedToken(hint=cast(TokenHint, name), value=value) for name, value in found]
-    return tuple(sorted(tokens, key=lambda token: get_args(TokenHint).index(token.hint))[:MAX_RECEIVED])
+    found: dict[TokenHint, dict[str, None]] = {hint: {} for hint in get_args(TokenHint)}
+    for name, value in pairs:
+        values = found.get(cast(TokenHint, name))
+        if values is not None and len(values) < MAX_RECEIVED and _is_text(value):
+            values[value] = None
+    tokens = [ReceivedToken(hint=hint, value=value) for hint, values in found.items() for value in values]
+    return tuple(tokens[:MAX_RECEIVED])
 
 
 def _parse_members(response: Response) -> Mapping[str, Any] | None:

@@ -1,47 +1,101 @@
-"""Plain R7: claims that did not come in the ID Token. Signed answers are not read. Spec: OIDC Core 5.3."""
+"""R7: claims that did not come in the ID Token, plain or signed. Spec: OIDC Core 5.3."""
 
 import hmac
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
-from ..errors import UserInfoInvalid, UserInfoSubMismatch
-from .jose import parse_json_object
+from ..declarations import ProviderDeclaration
+from ..errors import IDTokenError, UserInfoInvalid, UserInfoSubMismatch
+from .id_token import (
+    check_alg_not_allowed,
+    check_aud_invalid,
+    check_exp_invalid,
+    check_iss_invalid,
+    check_nbf_invalid,
+    check_signature_invalid,
+)
+from .jose import parse_compact_jws, parse_json_object
+from .jwks import KeySet
 from .metadata import ProviderMetadata
 from .transport import Request, Response, media_type
 
 
-def build_userinfo_request(*, metadata: ProviderMetadata, access_token: str) -> Request:
+def build_userinfo_request(
+    *, metadata: ProviderMetadata, declaration: ProviderDeclaration, access_token: str
+) -> Request:
     """Return the request for the person's claims, the token in the header. Spec: Core 5.3.1, RFC 6750 2.1.
 
     Raises: UserInfoInvalid when the OP has no UserInfo endpoint.
     """
     if not metadata.userinfo_endpoint:
         raise UserInfoInvalid("The OP has no UserInfo endpoint.")
-    headers = {"Accept": "application/json", "Authorization": f"Bearer {access_token}"}
+    accepted = "application/jwt" if declaration.userinfo_signed_response_alg else "application/json"
+    headers = {"Accept": accepted, "Authorization": f"Bearer {access_token}"}
     return Request(method="GET", url=metadata.userinfo_endpoint, headers=headers)
 
 
-def judge_userinfo_response(response: Response, *, sub: str) -> Mapping[str, Any]:
+def judge_userinfo_response(
+    response: Response, *, sub: str, keys: KeySet, declaration: ProviderDeclaration, now: datetime
+) -> Mapping[str, Any]:
     """Return the claims of the person whom sub names, sub being that of the verified ID Token.
 
     NOT checked: types and values of the claims.
 
-    Raises: UserInfoInvalid, UserInfoSubMismatch.
+    Raises: UserInfoInvalid, UserInfoSubMismatch; of a signed answer, what keys raises (KeyNotFound, TransportError,
+        MetadataInvalid).
     Spec: Core 5.3.2, 5.3.4.
     """
-    claims = read_userinfo(response)
+    if response.status == 200 and media_type(response) == "application/jwt":
+        claims = read_signed_userinfo(response, keys=keys, declaration=declaration, now=now)
+    else:
+        claims = read_userinfo(response, declaration=declaration)
     check_userinfo_sub(claims, sub=sub)
     return claims
 
 
-def read_userinfo(response: Response) -> Mapping[str, Any]:
-    """`userinfo_invalid`: the answer is 200 and a JSON object, sent as such. Spec: Core 5.3.2."""
-    if response.status == 200 and media_type(response) == "application/json":
+def read_userinfo(response: Response, *, declaration: ProviderDeclaration) -> Mapping[str, Any]:
+    """`userinfo_invalid`: the answer is 200 and a JSON object, sent as such, where no signature is demanded.
+
+    Spec: Core 5.3.2.
+    """
+    signed = declaration.userinfo_signed_response_alg
+    if response.status == 200 and media_type(response) == "application/json" and not signed:
         try:
             return parse_json_object(response.body)
         except ValueError:
             pass
     raise UserInfoInvalid
+
+
+def read_signed_userinfo(
+    response: Response, *, keys: KeySet, declaration: ProviderDeclaration, now: datetime
+) -> Mapping[str, Any]:
+    """`userinfo_invalid`: the answer is a JWS of at most 64 KiB that the issuer signed for this client.
+
+    iss and aud are judged as an ID Token's are, exp and nbf when they are there. An answer that nobody demanded to be
+    signed is judged like one that had to be.
+
+    Spec: Core 5.3.2, 5.3.4 (4).
+    """
+    refused = ""
+    try:
+        jws = parse_compact_jws(response.body.decode("ascii", errors="replace"))
+        check_alg_not_allowed(
+            jws, allowed=declaration.userinfo_signed_response_alg or declaration.id_token_signed_response_alg
+        )
+        check_signature_invalid(jws, keys=keys)
+        claims = jws.payload
+        check_iss_invalid(claims, issuer=declaration.issuer)
+        check_aud_invalid(claims, client_id=declaration.client_id, trusted_audiences=declaration.trusted_audiences)
+        if "exp" in claims:
+            check_exp_invalid(claims, now=now, leeway=declaration.leeway)
+        check_nbf_invalid(claims, now=now, leeway=declaration.leeway)
+    except IDTokenError as error:
+        refused = error.code
+    if refused:
+        raise UserInfoInvalid(f"The signed UserInfo response was refused as an ID Token would be: {refused}.")
+    return claims
 
 
 def check_userinfo_sub(claims: Mapping[str, Any], *, sub: str) -> None:

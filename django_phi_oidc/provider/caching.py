@@ -54,7 +54,8 @@ class _Copy(Generic[T]):
 class _Flight(Generic[T]):
     """One fetch under way, for which other threads may wait."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, ends_at: float) -> None:
+        self.ends_at = ends_at
         self.landed = threading.Event()
         self.brought: _Copy[T] | None = None
         self.error: SignInRefused | None = None
@@ -76,11 +77,13 @@ class CachedDocument(Generic[T]):
     def get(self, *, deadline: float) -> T:
         """Return the document: fresh, or at most an hour over while the OP can't be reached or answers nonsense.
 
-        deadline: seconds, for the fetch or for the wait for another thread's.
+        deadline: seconds, for the fetch or for the wait for another thread's. When that one had less time than this
+        one, and it was too short, this one tries again with what is left.
 
         Raises: TransportError; whatever the fetch refuses.
         """
         now = self._monotonic()
+        ends_at = now + deadline
         with self._lock:
             held, flight = self._copy, self._flight
             usable = held is not None and now < held.fresh_until + STALE_SECONDS
@@ -90,9 +93,15 @@ class CachedDocument(Generic[T]):
                 return held.value
             own = flight is None
             if flight is None:
-                flight = self._flight = _Flight()
+                flight = self._flight = _Flight(ends_at=ends_at)
         if not own:
-            return self._wait(flight, deadline=deadline)
+            try:
+                return self._wait(flight, deadline=deadline)
+            except TransportTimeout:
+                left = ends_at - self._monotonic()
+                if left <= 0 or ends_at <= flight.ends_at:
+                    raise
+            return self.get(deadline=left)
         try:
             return self._fly(flight, deadline=deadline)
         except (TransportError, MetadataInvalid):
@@ -119,7 +128,7 @@ class CachedDocument(Generic[T]):
                 if now < self._renewed_at + COOLDOWN_SECONDS:
                     return instead_of
                 self._renewed_at = now
-                flight = self._flight = _Flight()
+                flight = self._flight = _Flight(ends_at=now + deadline)
         return self._fly(flight, deadline=deadline) if own else self._wait(flight, deadline=deadline)
 
     def _fly(self, flight: _Flight[T], *, deadline: float) -> T:

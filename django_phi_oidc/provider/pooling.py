@@ -8,6 +8,7 @@ descriptor, because the TLS wrapper takes the first one away, and because http.c
 
 import contextlib
 import http.client
+import io
 import socket
 import ssl
 import threading
@@ -22,6 +23,9 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import TimeoutError as PoolTimeoutError
 
 from ..errors import TransportError, TransportTimeout, TransportTLS, TransportTooLarge, TransportUnreachable
+from .watching import call_at
+
+MAX_HEAD_BYTES = 64 * 1024
 
 
 class Exchange:
@@ -38,9 +42,8 @@ class Exchange:
         """Whether a kept one will not do."""
 
     def __enter__(self) -> Self:
-        self._timer = threading.Timer(self.left(), self._expire)
-        self._timer.daemon = True
-        self._timer.start()
+        self.left()
+        call_at(self._ends_at, self._expire)
         self._token = _current.set(self)
         return self
 
@@ -48,7 +51,6 @@ class Exchange:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         _current.reset(self._token)
-        self._timer.cancel()
         self.hold(None)
 
     def left(self) -> float:
@@ -123,11 +125,46 @@ class HeadersBroken(http.client.HTTPException):
     """The answer's headers are no header lines, or end within one."""
 
 
+class Head:
+    """What comes before a body, interim answers included, up to a limit: http.client has one for each line alone.
+
+    Of a hundred lines of 64 KiB its parser makes 60 MB.
+    """
+
+    def __init__(self, source: io.BufferedIOBase) -> None:
+        self._source = source
+        self._left = MAX_HEAD_BYTES
+
+    def readline(self, limit: int) -> bytes:
+        """Return the next line. Raises: LineTooLong when the head is over its limit."""
+        line = self._source.readline(min(limit, self._left + 1))
+        self._left -= len(line)
+        if self._left < 0:
+            raise http.client.LineTooLong("head")
+        return line
+
+    def close(self) -> None:
+        self._source.close()
+
+
 class StrictResponse(http.client.HTTPResponse):
-    """Refuses what urllib3 takes, with a warning that quotes it."""
+    """Refuses what urllib3 takes, with a warning that quotes it; takes no interim answer for the final one.
+
+    http.client skips 100 alone: after a 103 the connection would be kept, and the next request given this one's answer.
+    Spec: RFC 9110 15.2.
+    """
 
     def begin(self) -> None:
-        super().begin()
+        source = self.fp
+        self.fp = Head(source)  # type: ignore[assignment]  # begin() calls nothing else of it
+        try:
+            super().begin()
+            while self.status < 200:
+                self.headers = None  # type: ignore[assignment]  # as before the first
+                super().begin()
+        finally:
+            if self.fp is not None:
+                self.fp = source
         if self.msg.defects:
             self.close()
             raise HeadersBroken

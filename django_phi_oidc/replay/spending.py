@@ -3,8 +3,9 @@
 import hashlib
 from datetime import datetime
 
-from django.db import IntegrityError, router, transaction
+from django.db import IntegrityError, router
 
+from ..statements import durably, insert
 from .models import SpentValue
 
 
@@ -14,9 +15,10 @@ def spend(kind: str, value: str, *, until: datetime) -> bool:
     until: the time from which the value would be refused for its age, and may be forgotten here.
     Requires: no open transaction (RuntimeError): a rollback would give the value back.
     """
+    using = router.db_for_write(SpentValue)
     try:
-        with transaction.atomic(using=router.db_for_write(SpentValue), durable=True):
-            SpentValue.objects.create(digest=_digest(kind, value), kind=kind, until=until)
+        with durably(using):
+            insert([SpentValue(digest=_digest(kind, value), kind=kind, until=until)], using=using)
     except IntegrityError:
         return False
     return True

@@ -35,6 +35,7 @@ class RevocationMiddleware:
             markcoroutinefunction(self)
 
     def __call__(self, request: HttpRequest) -> HttpResponseBase | Awaitable[HttpResponseBase]:
+        _leave_impossible_session(request)
         if self.is_async:
             return self._respond(request)
         before = session_id_of(request.session) if _has_session_cookie(request) else None
@@ -53,6 +54,12 @@ class RevocationMiddleware:
             if after != before:
                 await sync_to_async(_end)(request, before, replaced=bool(after))
         return response
+
+
+def _leave_impossible_session(request: HttpRequest) -> None:
+    """A cookie can spell NUL (`"\\000"`), and PostgreSQL has none in a text: Django's look-up of it is an error 500."""
+    if "\0" in (request.session.session_key or ""):
+        request.session = type(request.session)()
 
 
 def _has_session_cookie(request: HttpRequest) -> bool:

@@ -21,6 +21,7 @@ class EndReason(models.TextChoices):
     REPLACED = "replaced", "somebody signed in on the same browser"
     SESSION_LOST = "session_lost", "the Django session was flushed"
     AUDIT_UNAVAILABLE = "audit_unavailable", "the sign-in could not be written to the trail"
+    SUBJECT_UNLINKED = "subject_unlinked", "the person's link to the account was deleted"
 
 
 class OIDCSession(models.Model):

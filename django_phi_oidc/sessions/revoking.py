@@ -15,6 +15,7 @@ from .. import entropy
 from ..audit.events import Action, Origin
 from ..audit.outbox import enqueue
 from ..errors import KeyRingError, MetadataError, ProviderUnknown, RevocationUnsupported, TransportError, Undecryptable
+from ..oidc.client_auth import Freshness
 from ..oidc.revocation import build_revocation_request, judge_revocation_response
 from ..oidc.token import ReceivedToken, TokenHint
 from ..provider.registry import get_provider
@@ -73,7 +74,7 @@ def attempt(pk: uuid.UUID, *, now: datetime, deadline: float, give_up_after: tim
         if not leased.update(lease_until=now + LEASE, attempts=models.F("attempts") + 1):
             return None
         row = PendingRevocation.objects.get(pk=pk)
-    result = _call(row, deadline=deadline)
+    result = _call(row, now=now, deadline=deadline)
     return _write(row, result, now=now + timedelta(seconds=time.monotonic() - started), give_up_after=give_up_after)
 
 
@@ -101,7 +102,7 @@ def make_due(*, now: datetime) -> int:
 
 
 @sensitive_variables()
-def _call(row: PendingRevocation, *, deadline: float) -> Result:
+def _call(row: PendingRevocation, *, now: datetime, deadline: float) -> Result:
     try:
         token = PendingRevocation._meta.get_field("token").open(row)
         if token is None:
@@ -109,11 +110,11 @@ def _call(row: PendingRevocation, *, deadline: float) -> Result:
     except KeyRingError as error:
         return Result(status=RevocationStatus.PENDING, fault=error.code, slowly=True)
     received = ReceivedToken(hint=cast(TokenHint, row.token_type_hint), value=token)
-    return call_provider(received, provider_name=row.provider, deadline=deadline)
+    return call_provider(received, provider_name=row.provider, now=now, deadline=deadline)
 
 
 @sensitive_variables()
-def call_provider(token: ReceivedToken, *, provider_name: str, deadline: float) -> Result:
+def call_provider(token: ReceivedToken, *, provider_name: str, now: datetime, deadline: float) -> Result:
     """Return what one call to the revocation endpoint, of at most deadline seconds, came to. Nothing is written."""
     ends_at = time.monotonic() + deadline
     try:
@@ -126,6 +127,7 @@ def call_provider(token: ReceivedToken, *, provider_name: str, deadline: float) 
             declaration=provider.declaration,
             token=token.value,
             token_type_hint=token.hint,
+            freshness=Freshness(now=now, jti=entropy.token_b64url(32)),
         )
         response = provider.transport.send(request, deadline=ends_at - time.monotonic())
     except ProviderUnknown as error:

@@ -5,9 +5,11 @@ import uuid
 from datetime import datetime
 
 from django.contrib.auth.base_user import AbstractBaseUser
+from django.db import router
 from django.views.decorators.debug import sensitive_variables
 
 from ..oidc.token import TokenResponse
+from ..statements import insert
 from ..subjects.models import PairwiseSubject
 from .models import OIDCSession
 
@@ -50,7 +52,7 @@ def start_session(
         started_at=now,
         last_seen_at=now,
     )
-    session.save(force_insert=True)
+    insert([session], using=router.db_for_write(OIDCSession))
     return session
 
 

@@ -95,7 +95,7 @@ def _revoke_unqueued(tokens: Sequence[ReceivedToken], *, provider: str) -> None:
     ends_at = time.monotonic() + INLINE_SECONDS
     for token in tokens:
         left = max(ends_at - time.monotonic(), _LEAST_SECONDS)
-        result = revoking.call_provider(token, provider_name=provider, deadline=left)
+        result = revoking.call_provider(token, provider_name=provider, now=clock.now(), deadline=left)
         if result.fault:
             logger.error("A token of a refused sign-in is alive and not queued: %s.", result.fault)
 

@@ -1,4 +1,4 @@
-"""What is stored of (issuer, `sub`): a keyed digest. No Django."""
+"""What is stored of (issuer, `sub`): a keyed digest; and what other systems know a person by: another. No Django."""
 
 import hashlib
 import hmac
@@ -11,6 +11,17 @@ def subject_digest(key: bytes, *, issuer: str, sub: str) -> str:
     Spec: OIDC Core 5.7: only issuer and `sub` together identify a person.
     """
     return hmac.new(key, _length_prefixed(issuer) + _length_prefixed(sub), hashlib.sha256).hexdigest()
+
+
+def pairwise_value(key: bytes, *, sector: str, model: str, pk: str) -> str:
+    """Return HMAC-SHA256 over sector, the user model's label and the user's primary key, hexadecimal.
+
+    Each is written as in subject_digest; being three, they are never the message of a subject's digest either.
+    Without the key nobody comes from the value to the user, or from one sector's value to another's.
+    Spec: OIDC Core 8.1.
+    """
+    message = b"".join(_length_prefixed(part) for part in (sector, model, pk))
+    return hmac.new(key, message, hashlib.sha256).hexdigest()
 
 
 def _length_prefixed(text: str) -> bytes:

@@ -8,15 +8,20 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from django.contrib.auth import get_user_model
 from django.contrib.auth.base_user import AbstractBaseUser
-from django.db import IntegrityError, transaction
+from django.db import IntegrityError, router, transaction
 from django.db.models import Q
+from django.views.decorators.debug import sensitive_variables
 
 from .. import entropy
 from ..audit.events import Action, Origin
 from ..audit.outbox import enqueue
-from ..errors import NotProvisioned, SubjectKeyMissing
+from ..declarations import ProviderDeclaration
+from ..errors import NotProvisioned, SubjectKeyMissing, SubjectTaken
 from ..keyring import Key
+from ..oidc.id_token import check_sub_invalid, check_sub_not_pairwise
+from ..statements import update
 from .digest import subject_digest
 from .models import PairwiseSubject, SubjectDigest
 
@@ -47,26 +52,57 @@ def link(
     One SELECT for a person who was here before, and an INSERT when a key was added since.
     Raises: SubjectKeyMissing, NotProvisioned.
     """
-    if not keys:
-        raise SubjectKeyMissing
-    digests = {key.id: subject_digest(key.material, issuer=issuer, sub=sub) for key in keys}
-    found = _find(issuer, digests)
-    if found is None and _bears_unknown_key(digests):
-        # The digest under the unknown key may be this very person's, committed by another server a moment ago.
-        found = _find(issuer, digests)
-        if found is None:
-            raise SubjectKeyMissing
-    if found is not None:
-        return found
+    digests = _digests(issuer, sub, keys)
+    if rows := _find(issuer, digests):
+        return _return(rows, digests)
     if create_user is None:
         raise NotProvisioned
     try:
-        return _create(issuer, digests, create_user, origin=origin, provider=provider, now=now)
+        return _create(issuer, digests, create_user, created=True, origin=origin, provider=provider, now=now)
     except IntegrityError:
-        found = _find(issuer, digests)
-        if found is None:
-            raise
-        return found
+        if rows := _rows(issuer, digests):
+            return _return(rows, digests)
+        raise
+
+
+@sensitive_variables()
+def link_existing(
+    user: AbstractBaseUser,
+    *,
+    sub: str,
+    provider: ProviderDeclaration,
+    keys: Sequence[Key],
+    origin: Origin,
+    now: datetime,
+) -> PairwiseSubject:
+    """Link the person whom provider knows as sub to user, so that their first sign-in finds it; return the subject.
+
+    In one transaction, with an event that names the actor of origin. Somebody who is linked already stays so: of two
+    administrators at once, or one and the person's own first sign-in, one wins. A sub that no sign-in could bring is
+    refused as the sign-in would be.
+    Raises: SubjectTaken; SubjectKeyMissing; SubInvalid, SubNotPairwise; the user model's DoesNotExist.
+    """
+    check_sub_invalid({"sub": sub})
+    if provider.subject_type == "pairwise":
+        check_sub_not_pairwise({"sub": sub})
+    digests = _digests(provider.issuer, sub, keys)
+    rows = _find(provider.issuer, digests)
+    if not rows:
+        try:
+            return _create(
+                provider.issuer,
+                digests,
+                lambda: get_user_model()._base_manager.get(pk=user.pk),
+                created=False,
+                origin=origin,
+                provider=provider.name,
+                now=now,
+            ).subject
+        except IntegrityError:
+            rows = _rows(provider.issuer, digests)
+            if not rows:
+                raise
+    raise SubjectTaken(rows[0].subject.user_id)
 
 
 def mark_seen(subject: PairwiseSubject, *, now: datetime) -> None:
@@ -74,7 +110,7 @@ def mark_seen(subject: PairwiseSubject, *, now: datetime) -> None:
 
     Raises: PairwiseSubject.DoesNotExist when the person was deleted meanwhile.
     """
-    if not PairwiseSubject.objects.filter(pk=subject.pk).update(last_seen_at=now):
+    if not update(PairwiseSubject, subject.pk, using=router.db_for_write(PairwiseSubject), last_seen_at=now):
         raise PairwiseSubject.DoesNotExist
     subject.last_seen_at = now
 
@@ -84,18 +120,35 @@ def opaque_username() -> str:
     return "phi_" + base64.b32encode(entropy.token_bytes(16)).decode("ascii").rstrip("=").lower()
 
 
-def _find(issuer: str, digests: Mapping[str, str]) -> Linked | None:
-    """Return the person who was here before, with a digest under each key from now on.
+def _digests(issuer: str, sub: str, keys: Sequence[Key]) -> Mapping[str, str]:
+    """Return the digests of (issuer, sub) by key id. Raises: SubjectKeyMissing when there is no key."""
+    if not keys:
+        raise SubjectKeyMissing
+    return {key.id: subject_digest(key.material, issuer=issuer, sub=sub) for key in keys}
+
+
+def _find(issuer: str, digests: Mapping[str, str]) -> Sequence[SubjectDigest]:
+    """Return what is held of the person; nothing only when they are new for certain. Raises: SubjectKeyMissing."""
+    rows = _rows(issuer, digests)
+    if not rows and _bears_unknown_key(digests):
+        # The digest under the unknown key may be this very person's, committed by another server a moment ago.
+        rows = _rows(issuer, digests)
+        if not rows:
+            raise SubjectKeyMissing
+    return rows
+
+
+def _rows(issuer: str, digests: Mapping[str, str]) -> Sequence[SubjectDigest]:
+    """Return the person's digests.
 
     Two subjects can bear digests of one person only after servers without a common key made them: the older is it.
     """
-    rows = list(
-        SubjectDigest.objects.filter(issuer=issuer, digest__in=digests.values())
-        .select_related("subject__user")
-        .order_by("subject_id")
-    )
-    if not rows:
-        return None
+    found = SubjectDigest.objects.filter(issuer=issuer, digest__in=digests.values())
+    return sorted(found.select_related("subject__user"), key=lambda row: row.subject_id)
+
+
+def _return(rows: Sequence[SubjectDigest], digests: Mapping[str, str]) -> Linked:
+    """Return the person who was here before, with a digest under each key from now on."""
     subject = rows[0].subject
     present = {row.digest for row in rows}
     _add_digests(subject, {key_id: digest for key_id, digest in digests.items() if digest not in present}, again=True)
@@ -105,18 +158,19 @@ def _find(issuer: str, digests: Mapping[str, str]) -> Linked | None:
 def _create(
     issuer: str,
     digests: Mapping[str, str],
-    create_user: Callable[[], AbstractBaseUser],
+    get_user: Callable[[], AbstractBaseUser],
     *,
+    created: bool,
     origin: Origin,
     provider: str,
     now: datetime,
 ) -> Linked:
-    """Make the account, its subject and all digests, or nothing.
+    """Make the subject of that user and all its digests, or nothing. created: whether get_user makes the account.
 
     Raises: IntegrityError when somebody was faster, after that transaction is committed.
     """
     with transaction.atomic():
-        user: Any = create_user()
+        user: Any = get_user()
         subject = PairwiseSubject.objects.create(
             uuid=uuid.UUID(bytes=entropy.token_bytes(16), version=4),
             user=user,
@@ -131,9 +185,9 @@ def _create(
             now=now,
             subject=str(subject.uuid),
             provider=provider,
-            detail={"created": True},
+            detail={"created": created},
         )
-    return Linked(subject=subject, user=user, created=True)
+    return Linked(subject=subject, user=user, created=created)
 
 
 def _add_digests(subject: PairwiseSubject, digests: Mapping[str, str], *, again: bool) -> None:

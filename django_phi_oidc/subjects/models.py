@@ -1,18 +1,24 @@
-"""Who a person is here: (issuer, `sub`), of which only keyed digests are stored."""
+"""Who a person is here: (issuer, `sub`), of which only keyed digests are stored; and who they are to other systems."""
 
 from django.conf import settings
 from django.db import models
 
+from ..audit.events import Origin
+
 
 class PairwiseSubject(models.Model):
-    """One person as one issuer knows them."""
+    """One person as one issuer knows them, linked to a user. Its deletion unlinks: sessions end, claims are erased."""
 
     uuid = models.UUIDField(unique=True, editable=False)
     """Opaque and local: the pseudonym in the audit trail."""
     user = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="pairwise_subjects")
     issuer = models.CharField(max_length=255)
     first_seen_at = models.DateTimeField()
+    """At the first sign-in, or when an administrator linked the person before it."""
     last_seen_at = models.DateTimeField()
+
+    deleted_by: Origin = Origin()
+    """Who deletes it, for the events of that: set on the instance before `delete()`. No column."""
 
     def __str__(self) -> str:
         return str(self.uuid)
@@ -31,4 +37,23 @@ class SubjectDigest(models.Model):
         constraints = (models.UniqueConstraint(fields=["issuer", "digest"], name="phi_oidc_subject_digest_unique"),)
 
     def __str__(self) -> str:
-        return f"{self.key_id} {self.digest[:8]}"
+        return f"under key {self.key_id}"
+
+
+class PairwiseIdentifier(models.Model):
+    """What a user is called in one sector: by one other system. Never changed."""
+
+    user = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="+", db_index=False)
+    sector = models.CharField(max_length=255)
+    value = models.CharField(max_length=64)
+    """Hexadecimal."""
+
+    class Meta:
+        default_permissions = ()
+        constraints = (
+            models.UniqueConstraint(fields=["user", "sector"], name="phi_oidc_pairwise_user_sector_unique"),
+            models.UniqueConstraint(fields=["sector", "value"], name="phi_oidc_pairwise_sector_value_unique"),
+        )
+
+    def __str__(self) -> str:
+        return f"in {self.sector}"

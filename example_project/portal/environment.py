@@ -7,21 +7,15 @@ from typing import Any
 from django.core.exceptions import ImproperlyConfigured
 
 NOT_BUILT = {
-    "OIDC_TOKEN_AUTH_METHOD": ("private_key_jwt",),
-    "OIDC_PAR": ("require",),
-    "OIDC_PROFILE": ("heart",),
-    "OIDC_PROVISIONING": ("existing", "invitation"),
+    "OIDC_PROVISIONING": ("invitation",),
     "PHI_IDLE_TIMEOUT": (),
     "PHI_ABSOLUTE_TIMEOUT": (),
 }
 """What this version can't do yet, by variable: these values, or any where none is named. A portal that is told to
 protect people in one of these ways and can't does not start."""
 
-NOT_READ = ("OIDC_CLIENT_KEY", "PHI_PAIRWISE_KEY", "PHI_AUDIT_SIGNING_KEY")
+NOT_READ = ("PHI_AUDIT_SIGNING_KEY",)
 """Keys whose use is not built yet. They may stand in the environment; `check` says that nothing reads them."""
-
-CHOICES = {"OIDC_PAR": ("auto", "never"), "OIDC_PROFILE": ("baseline",)}
-"""What may be said today of the variables that the app has no option for."""
 
 
 class Environment:
@@ -93,8 +87,6 @@ class Environment:
             if value and (not values or value in values):
                 what = f"{name}={value}" if values else name
                 self._faults.append(f"{what} is not supported by this version: unset it.")
-            elif value and value not in CHOICES.get(name, (value,)):
-                self._faults.append(f"{name} must be one of {', '.join(CHOICES[name])}.")
         if self._missing:
             self._faults.insert(0, f"With DJANGO_DEBUG off these must be set: {', '.join(self._missing)}.")
         if self._faults:

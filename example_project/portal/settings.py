@@ -35,17 +35,29 @@ def key_ring(name: str, file: str) -> list[str] | Path:
     return env.items(name)
 
 
+def client_authentication() -> dict[str, Any]:
+    """Return how the portal proves itself to the provider: its secret, or the keys of private_key_jwt."""
+    method = env.text("OIDC_TOKEN_AUTH_METHOD", "client_secret_basic")
+    if method == "private_key_jwt":
+        return {
+            "token_endpoint_auth_method": method,
+            "client_keys": [Path(path) for path in env.items("OIDC_CLIENT_KEY")],
+        }
+    secret = env.text("OIDC_CLIENT_SECRET") or (secretfiles.read(CLIENT_SECRET_FILE) if DEBUG else "")
+    return {"token_endpoint_auth_method": method, "client_secret": secret}
+
+
 def default_provider() -> dict[str, Any]:
     """Return the declaration of the provider that OIDC_* name. What is not named is the app's to decide."""
     if DEBUG:
         issuer = env.text("OIDC_ISSUER", "http://127.0.0.1:8765")
         client_id = env.text("OIDC_CLIENT_ID", "phi-portal")
-        client_secret = env.text("OIDC_CLIENT_SECRET") or secretfiles.read(CLIENT_SECRET_FILE)
     else:
         issuer, client_id = env.required("OIDC_ISSUER"), env.required("OIDC_CLIENT_ID")
-        client_secret = env.text("OIDC_CLIENT_SECRET")
     named = {
-        "token_endpoint_auth_method": env.text("OIDC_TOKEN_AUTH_METHOD"),
+        "label": env.text("OIDC_LABEL"),
+        "profile": env.text("OIDC_PROFILE"),
+        "par": env.text("OIDC_PAR"),
         "id_token_signed_response_alg": env.items("OIDC_SIGNING_ALGS"),
         "subject_type": env.text("OIDC_SUBJECT_TYPE"),
         "acr_values": env.items("OIDC_ACR_VALUES"),
@@ -58,7 +70,7 @@ def default_provider() -> dict[str, Any]:
     return {
         "issuer": issuer,
         "client_id": client_id,
-        "client_secret": client_secret,
+        **client_authentication(),
         "allow_loopback_http": env.flag("OIDC_ALLOW_LOOPBACK_HTTP", default=DEBUG),
         "max_age": env.seconds("OIDC_MAX_AGE"),
         **{name: value for name, value in named.items() if value not in ("", [], None)},
@@ -77,6 +89,7 @@ PHI_OIDC = {
     "ENCRYPTION_KEYS": key_ring("PHI_ENCRYPTION_KEYS", "encryption-keys"),
     "SUBJECT_KEYS": key_ring("PHI_SUBJECT_KEYS", "subject-keys"),
     "AUDIT_MAC_KEYS": key_ring("PHI_AUDIT_MAC_KEYS", "audit-mac-keys"),
+    "PAIRWISE_KEY": env.items("PHI_PAIRWISE_KEY") or (KEY_FILES / "pairwise-key" if DEBUG else None),
     "TRUSTED_PROXIES": env.items("PHI_TRUSTED_PROXIES"),
 }
 

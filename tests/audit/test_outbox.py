@@ -13,9 +13,9 @@ from django.test import TestCase
 from django.test.utils import CaptureQueriesContext
 
 from django_phi_oidc import keyring
-from django_phi_oidc.audit.events import Action, Finished, Origin, compute_mac, event_text, parse_event
+from django_phi_oidc.audit.events import Act, Action, Finished, Origin, compute_mac, event_text, parse_event
 from django_phi_oidc.audit.models import AuditEvent, AuditOutbox
-from django_phi_oidc.audit.outbox import drain, enqueue
+from django_phi_oidc.audit.outbox import drain, enqueue, holding_back, record_with
 from django_phi_oidc.audit.tasks import drain_outbox
 from django_phi_oidc.audit.writing import commit, finished_from
 from django_phi_oidc.errors import AuditUnavailable
@@ -92,6 +92,81 @@ def test_enqueue_makes_three_statements_in_all() -> None:
         query["sql"].split()[0] for query in (*default, *trail) if query["sql"].split()[0] not in ("BEGIN", "COMMIT")
     ]
     assert done == ["INSERT", "DELETE", "INSERT"]
+
+
+PERMIT = Act(action=Action.LOGIN_SUCCEEDED, origin=ORIGIN, now=NOW)
+
+
+def held_back() -> list[Finished]:
+    """Commit two changes whose events wait for a permit."""
+    with holding_back() as changes:
+        for seconds in range(2):
+            with transaction.atomic():
+                ended(now=NOW + timedelta(seconds=seconds))
+    return changes
+
+
+@pytest.mark.django_db(transaction=True)
+def test_record_with_takes_what_was_held_back_along_in_one_insert(on_both_sides: Any) -> None:
+    changes = held_back()
+    assert on_both_sides() == (2, 0)
+    with (
+        CaptureQueriesContext(connections["phi_audit"]) as trail,
+        CaptureQueriesContext(connections["default"]) as default,
+    ):
+        record_with(changes, [PERMIT])
+    assert [[query["sql"].split()[0] for query in queries] for queries in (trail, default)] == [["INSERT"], ["DELETE"]]
+    assert on_both_sides() == (0, 3)
+    kept = {finished_from(row) for row in AuditEvent.objects.filter(action="session.ended")}
+    assert kept == set(changes)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_holding_back_ends_with_its_block_and_holds_no_event_of_a_change_that_rolls_back(on_both_sides: Any) -> None:
+    with holding_back() as changes, transaction.atomic():
+        ended()
+        transaction.set_rollback(True)
+    assert changes == []
+    with transaction.atomic():
+        ended()
+    assert on_both_sides() == (0, 1)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_holding_back_ended_before_the_commit_holds_nothing(on_both_sides: Any) -> None:
+    with transaction.atomic():
+        with holding_back() as changes:
+            ended()
+        assert on_both_sides() == (1, 0)
+    assert (changes, on_both_sides()) == ([], (0, 1))
+
+
+@pytest.mark.django_db(transaction=True)
+def test_record_with_a_change_that_somebody_drained_meanwhile_permits_all_the_same(on_both_sides: Any) -> None:
+    changes = held_back()
+    assert drain(limit=1) == 1
+    record_with(changes, [PERMIT])
+    assert AuditEvent.objects.filter(action="login.succeeded").count() == 1
+    assert on_both_sides() == (1, 2)
+    assert drain() == 1
+    assert on_both_sides() == (0, 3)
+
+
+def test_record_with_the_audit_database_away_raises_and_loses_no_change(
+    audit_database_away: Callable[[], Any], on_both_sides: Any
+) -> None:
+    changes = held_back()
+    with audit_database_away(), pytest.raises(AuditUnavailable):
+        record_with(changes, [PERMIT])
+    assert on_both_sides() == (2, 0)
+    assert drain() == 2
+    assert not AuditEvent.objects.filter(action="login.succeeded").exists()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_record_with_nothing_held_back_permits(on_both_sides: Any) -> None:
+    record_with([], [PERMIT])
+    assert on_both_sides() == (0, 1)
 
 
 class EnqueueInATestCase(TestCase):

@@ -4,14 +4,28 @@ from typing import Any
 
 import pytest
 
-from django_phi_oidc.claims.catalog import minimize, needs_userinfo, require_essential, scopes_for
-from django_phi_oidc.declarations import ClaimDeclaration, parse_claim
+from django_phi_oidc.claims.catalog import (
+    PROTOCOL_CLAIMS,
+    Asked,
+    ask,
+    minimize,
+    needs_userinfo,
+    require_essential,
+    scopes_for,
+)
+from django_phi_oidc.declarations import ClaimDeclaration, ProviderDeclaration, parse_claim, parse_provider
 from django_phi_oidc.errors import ClaimMissing
 
 
 def declare(*names: str, **options: Any) -> dict[str, ClaimDeclaration]:
     raw = {"purpose": "TREAT", "basis": "treatment", "retention": "session", **options}
     return {name: parse_claim(name, raw) for name in names}
+
+
+def provider(*resource_scopes: str, **options: Any) -> ProviderDeclaration:
+    why = {"purpose": "TREAT", "basis": "the record is shown"}
+    raw = {"issuer": "https://op.example", "client_id": "portal", "client_secret": "s3cret", **options}
+    return parse_provider("default", {**raw, "resource_scopes": dict.fromkeys(resource_scopes, why)})
 
 
 # OIDC Core 5.4.
@@ -47,6 +61,44 @@ def test_scopes_for_a_standard_claim_is_its_scope_alone(scope: str, claim: str) 
 def test_scopes_for_several_claims_is_the_smallest_set_in_one_order(claims: tuple[str, ...], scope: str) -> None:
     assert scopes_for(declare(*claims)) == scope
     assert scopes_for(declare(*reversed(claims))) == scope
+
+
+def test_ask_by_scopes_sends_no_claims_parameter() -> None:
+    assert ask(declare("birthdate", "groups"), declaration=provider()) == Asked(scope="openid profile", claims=None)
+
+
+@pytest.mark.parametrize(
+    ("claims_request", "essential"), [("parameter", {"essential": True}), ("parameter_null", None)]
+)
+def test_ask_by_parameter_names_each_claim_and_no_scope_of_it(claims_request: str, essential: Any) -> None:
+    """OIDC Core 5.5, 5.5.1."""
+    declared = {**declare("birthdate", "family_name#ja-Kana-JP", "groups"), **declare("address", essential=True)}
+    asked = ask(declared, declaration=provider(claims_request=claims_request))
+    assert asked.scope == "openid"
+    assert asked.claims == {
+        "userinfo": {"birthdate": None, "family_name#ja-Kana-JP": None, "groups": None, "address": essential}
+    }
+
+
+@pytest.mark.parametrize("claims_request", ["parameter", "parameter_null"])
+def test_ask_by_parameter_for_claims_of_the_protocol_asks_for_nothing(claims_request: str) -> None:
+    asking = provider(claims_request=claims_request)
+    assert ask(declare(*PROTOCOL_CLAIMS), declaration=asking) == Asked(scope="openid", claims=None)
+    assert ask({}, declaration=asking).claims is None
+    mixed = ask(declare("sub", "birthdate"), declaration=asking)
+    assert mixed.claims == {"userinfo": {"birthdate": None}}
+
+
+@pytest.mark.parametrize(
+    ("claims_request", "scope"),
+    [
+        ("scopes", "openid profile email patient/*.read offline_access"),
+        ("parameter", "openid patient/*.read profile offline_access"),
+    ],
+)
+def test_ask_for_resource_scopes_behind_the_others_and_each_once(claims_request: str, scope: str) -> None:
+    asking = provider("patient/*.read", "profile", "offline_access", claims_request=claims_request)
+    assert ask(declare("name", "email"), declaration=asking).scope == scope
 
 
 def test_minimize_parts_declared_from_undeclared_and_leaves_the_protocol_out() -> None:

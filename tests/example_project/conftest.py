@@ -22,6 +22,7 @@ CLAIMS = {
     "address": {"purpose": "HOPERAT", "basis": "appointment letters", "retention": 86400},
     "phone_number": {"purpose": "HOPERAT", "basis": "reminders", "retention": 1},
 }
+REGION = {"client_id": "portal", "client_secret": "another", "label": "National identity of the northern region"}
 
 
 @pytest.fixture(scope="session")
@@ -62,6 +63,8 @@ def bare_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         "OIDC_ISSUER": provider,
         "OIDC_CLIENT_ID": "portal",
         "OIDC_CLIENT_SECRET": "a secret for tests only",
+        "OIDC_LABEL": "The clinic’s own accounts",
+        "OIDC_PROVIDERS_JSON": json.dumps({"region": {**REGION, "issuer": provider}}),
         **{f"PHI_{ring}_KEYS": keyring.generate() for ring in ("ENCRYPTION", "SUBJECT", "AUDIT_MAC")},
     }
     with Processes(directory=ROOT, logs=var / "log", environ=environ) as processes:

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from django.core.exceptions import ImproperlyConfigured
 from portal.demo.browser import Browser
 from portal.demo.processes import Processes
@@ -31,9 +33,6 @@ PRODUCTION = {
     "OIDC_CLIENT_SECRET": "a secret for tests only",
 }
 REFUSED = {
-    "OIDC_TOKEN_AUTH_METHOD": "private_key_jwt",
-    "OIDC_PAR": "require",
-    "OIDC_PROFILE": "heart",
     "OIDC_PROVISIONING": "invitation",
     "PHI_IDLE_TIMEOUT": "900",
     "PHI_ABSOLUTE_TIMEOUT": "28800",
@@ -105,10 +104,42 @@ def test_refused_table_is_complete() -> None:
     assert set(REFUSED) == set(NOT_BUILT)
 
 
-def test_settings_of_a_provider_that_cannot_be_meant_are_refused_in_every_process(tmp_path: Path) -> None:
-    done = manage(tmp_path, "shell", "--command", "pass", DJANGO_DEBUG="1", OIDC_SIGNING_ALGS="PS256,HS256")
+@pytest.mark.parametrize(
+    ("variable", "value", "option"),
+    [
+        ("OIDC_SIGNING_ALGS", "PS256,HS256", "id_token_signed_response_alg"),
+        ("OIDC_PAR", "always", "par"),
+        ("OIDC_PROFILE", "fapi2", "profile"),
+        ("OIDC_PROFILE", "heart", "token_endpoint_auth_method"),
+        ("OIDC_TOKEN_AUTH_METHOD", "private_key_jwt", "client_keys"),
+    ],
+)
+def test_settings_of_a_provider_that_cannot_be_meant_are_refused_in_every_process(
+    tmp_path: Path, variable: str, value: str, option: str
+) -> None:
+    done = manage(tmp_path, "shell", "--command", "pass", DJANGO_DEBUG="1", **{variable: value})
     assert done.returncode != 0
-    assert "id_token_signed_response_alg" in done.stderr
+    assert option in done.stderr.splitlines()[-1]
+
+
+def test_settings_of_a_provider_that_asks_for_everything_are_taken(tmp_path: Path) -> None:
+    named = []
+    for name in ("new", "old"):
+        pem = ec.generate_private_key(ec.SECP256R1()).private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        (tmp_path / f"{name}.pem").write_bytes(pem)
+        named.append(str(tmp_path / f"{name}.pem"))
+    asked = {
+        "OIDC_TOKEN_AUTH_METHOD": "private_key_jwt",
+        "OIDC_CLIENT_KEY": ",".join(named),
+        "OIDC_PAR": "require",
+        "OIDC_PROFILE": "heart",
+        "OIDC_PROVISIONING": "existing",
+    }
+    it = "__import__('django_phi_oidc.conf', fromlist=['conf']).providers()['default']"
+    told = setting(
+        tmp_path, f"[{it}.profile, {it}.par, {it}.provisioning, len({it}.client_keys)]", **PRODUCTION, **asked
+    )
+    assert told == "['heart', 'require', 'existing', 2]"
 
 
 def test_settings_with_a_key_that_nothing_reads_say_so(tmp_path: Path) -> None:
@@ -208,10 +239,3 @@ def test_check_names_the_variable_and_never_its_value(kind: str, value: str) -> 
     with pytest.raises(ImproperlyConfigured, match="OIDC_SOMETHING") as caught:
         env.check()
     assert value not in str(caught.value).replace("OIDC_SOMETHING must be a JSON object", "")
-
-
-@pytest.mark.parametrize(("name", "value"), [("OIDC_PAR", "always"), ("OIDC_PROFILE", "fapi2")])
-def test_check_of_a_value_that_is_none_raises(name: str, value: str) -> None:
-    Environment({name: ""}).check()
-    with pytest.raises(ImproperlyConfigured, match=name):
-        Environment({name: value}).check()

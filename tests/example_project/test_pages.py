@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from django.template.loader import render_to_string
 
 from tests.example_project.site import PASSWORDS, Site
 from tests.parts import INTEROP, PARTS
@@ -80,6 +81,12 @@ def signed_out(page: Any, site: Site) -> None:
     page.wait_for_url("**/oidc/logged-out/**")
 
 
+def cancelled(page: Any, site: Site) -> None:
+    page.goto(f"{site.portal}/portal/")
+    page.click("button[value=cancel]")
+    page.wait_for_url("**/oidc/callback/**")
+
+
 def expired_form(page: Any, site: Site) -> None:
     signed_in("/portal/")(page, site)
     page.eval_on_selector("form [name=csrfmiddlewaretoken]", "field => { field.value = 'x' }")
@@ -103,7 +110,9 @@ PAGES: dict[str, tuple[Go, str]] = {
     "profile refused": (refused_purpose, "That can’t be opened"),
     "admin refused": (signed_in("/admin/"), "For the clinic’s staff"),
     "expired form": (expired_form, "This form has expired"),
-    "sign-in refused": (anonymous("/oidc/callback/?state=none&code=none"), "This sign-in could not be completed"),
+    "sign-in refused": (anonymous("/oidc/callback/?state=none&code=none"), "Please start signing in again"),
+    "sign-in refused, signed in": (signed_in("/oidc/callback/?state=none&code=none"), "Please start signing in again"),
+    "sign-in cancelled": (cancelled, "The sign-in was not finished"),
     "profile unavailable": (unavailable, "Your details stay closed for the moment"),
     "signed out": (signed_out, "You are signed out"),
     "provider's login": (anonymous("/portal/"), "Sign in"),
@@ -111,9 +120,17 @@ PAGES: dict[str, tuple[Go, str]] = {
 FAULTS: dict[str, tuple[Go, str]] = {
     "not found": (anonymous("/nowhere/"), "This page does not exist"),
     "broken": (broken, "Something went wrong on our side"),
-    "sign-in unavailable": (anonymous("/portal/"), "Signing in is not possible at the moment"),
+    "choice of a provider": (anonymous("/portal/"), "How do you want to sign in?"),
+    "sign-in unavailable": (anonymous("/oidc/region/authenticate/"), "Signing in is not possible at the moment"),
 }
 """Pages that DEBUG would keep from being seen, or that a provider would."""
+CONTEXT = {
+    "reference": "01a20f04-df0d-7d9d-af57-46f39850d3be",
+    "restart_url": "/oidc/region/authenticate/",
+    "choose_url": "/oidc/authenticate/",
+    "home_url": "/",
+    "ways": [{"label": "National identity of the northern region", "url": "/"}, {"label": "Staff", "url": "/"}],
+}
 LOOKS = [(320, "light"), (320, "dark"), (1280, "light"), (1280, "dark")]
 
 
@@ -142,6 +159,11 @@ def check_looks(page: Any, site: Site, go: Go, heading: str) -> None:
     page.on("pageerror", lambda error: faults.append(str(error)))
     go(page, site)
     assert page.inner_text("h1") == heading
+    check_shown(page)
+    assert faults == []
+
+
+def check_shown(page: Any) -> None:
     page.evaluate(AXE.read_text())
     for width, scheme in LOOKS:
         page.set_viewport_size({"width": width, "height": 800})
@@ -150,7 +172,6 @@ def check_looks(page: Any, site: Site, go: Go, heading: str) -> None:
         found = page.evaluate("axe.run({resultTypes: ['violations', 'incomplete']})")
         assert [rule["id"] for rule in found["violations"]] == []
         assert [rule["id"] for rule in found["incomplete"] if rule["id"] == "color-contrast"] == []
-    assert faults == []
 
 
 @pytest.mark.node
@@ -163,6 +184,15 @@ def test_page_in_every_look_is_accessible_and_fits(name: str, site: Site, page: 
 @pytest.mark.parametrize("name", FAULTS)
 def test_page_of_a_fault_in_every_look_is_accessible_and_fits(name: str, bare_site: Site, page: Any) -> None:
     check_looks(page, bare_site, *FAULTS[name])
+
+
+@pytest.mark.node
+@pytest.mark.parametrize("name", ["choose", "refused_restart"])
+def test_page_of_the_app_in_its_own_look_is_accessible_and_fits(name: str, page: Any) -> None:
+    """With everything that one of its pages may have; in what kind of refusal they say they differ in words alone."""
+    page.set_content(render_to_string(f"django_phi_oidc/{name}.html", CONTEXT))
+    assert page.inner_text("h1") == page.title()
+    check_shown(page)
 
 
 def test_page_by_keyboard_shows_focus_and_skips_to_content(site: Site, page: Any) -> None:

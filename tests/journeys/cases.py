@@ -1,4 +1,4 @@
-"""R1, R2, R5, R6 and R7 as cases: what the provider says is bent in two ways that differ in one thing.
+"""R1 to R3 and R5 to R7 as cases: what the provider says is bent in two ways that differ in one thing.
 
 `wrong` is refused with the rule's code, `right` is accepted.
 """
@@ -10,6 +10,9 @@ from typing import Any
 
 from django_phi_oidc import clock
 from django_phi_oidc.attack.op import Exchange, Reply, dripping, garbled, half_hash, make_key, sign, sign_bytes
+from django_phi_oidc.attack.op.signing import unverified
+from django_phi_oidc.client_keys import read_client_keys
+from tests.keys import new_pem
 
 Bend = Callable[[Exchange, Any], Reply | str | None]
 NO = object()
@@ -36,6 +39,12 @@ class Case:
     """Of the refusal's page; 0: as the error's class says."""
     essential: bool = False
     """Whether birthdate is an essential claim."""
+    state: Mapping[str, Any] = field(default_factory=dict)
+    """Of the provider: what it does where it is honest."""
+    client: Mapping[str, Any] = field(default_factory=dict)
+    """Of the portal's registration at the provider."""
+    once: bool = False
+    """No other database than SQLite need see it: what is written of it is written of other cases, too."""
     id: str = ""
 
     def __str__(self) -> str:
@@ -118,8 +127,27 @@ def keyset(change: str) -> Bend:
     return bend
 
 
+def unsigned(exchange: Exchange, wrong: bool) -> None:
+    """Send plainly what was signed."""
+    if wrong:
+        exchange.reply.json = unverified(exchange.reply.body.decode())[1]
+        exchange.reply.headers["Content-Type"] = "application/json"
+
+
+def lifetime(exchange: Exchange, seconds: int) -> None:
+    exchange.claims["exp"] = exchange.claims["iat"] + seconds
+
+
 MIB = 1024 * 1024
 CLIENT = "portal"
+CLIENT_PEM = new_pem("EC")
+(CLIENT_KEY,) = read_client_keys("client_keys", CLIENT_PEM)
+BY_KEY = {"token_endpoint_auth_method": "private_key_jwt", "client_secret": "", "client_keys": CLIENT_PEM}
+"""Of a declaration. The registration that goes with it:"""
+KEY_CLIENT = {
+    "token_endpoint_auth_methods": ("private_key_jwt",),
+    "jwks": {"keys": [CLIENT_KEY.public_jwk("ES256")]},
+}
 
 R1 = [
     Case("transport_redirect", "token", reply, {"status": 302, "headers": {"Location": "/token"}}, None, held=False),
@@ -194,6 +222,60 @@ R2 = [
     Case("key_not_found", "id_token", header("kid"), "nobody's", NO),
     Case("key_not_found", "jwks", keyset("use"), True, False, id="for encryption"),
 ]
+PUSHED: dict[str, Any] = {"state": {"par": "offered"}, "held": False, "stage": "request", "once": True}
+PLAIN = {"headers": {"Content-Type": "text/html"}}
+R2 += [
+    Case(
+        "par_unsupported",
+        "discovery",
+        member("pushed_authorization_request_endpoint"),
+        NO,
+        lambda found: found["pushed_authorization_request_endpoint"],
+        **PUSHED,
+        options={"par": "require"},
+    ),
+    Case(
+        "par_unsupported",
+        "discovery",
+        member("require_pushed_authorization_requests"),
+        True,
+        False,
+        **PUSHED,
+        options={"par": "never"},
+        id="never",
+    ),
+]
+REFUSED_PUSH = Reply(status=400, json={"error": "invalid_request"})
+R3 = [
+    Case("par_error", "par", instead, REFUSED_PUSH, None, **PUSHED, before=True),
+    Case("par_error", "par", reply, {"status": 500}, {"status": 201}, **PUSHED, status=503, id="500"),
+    Case("par_response_invalid", "par", reply, {"status": 200}, {"status": 201}, **PUSHED),
+    Case(
+        "par_response_invalid",
+        "par",
+        member("request_uri"),
+        NO,
+        lambda found: found["request_uri"],
+        **PUSHED,
+        id="no request_uri",
+    ),
+    Case("par_response_invalid", "par", member("expires_in"), 0, 1, **PUSHED, id="expires_in"),
+    Case(
+        "par_response_invalid",
+        "par",
+        reply,
+        PLAIN,
+        {"headers": {"Content-Type": "application/json"}},
+        **PUSHED,
+        id="as html",
+    ),
+]
+HEART: dict[str, Any] = {
+    "options": {**BY_KEY, "profile": "heart"},
+    "client": KEY_CLIENT,
+    "state": {"heart_claims": True},
+    "once": True,
+}
 R5 = [
     Case(
         "token_error",
@@ -225,6 +307,8 @@ R5 = [
     Case("access_token_lifetime", "token", member("expires_in"), "3600", 3600, id="a string"),
     Case("access_token_lifetime", "token", member("expires_in"), 0, 1, id="zero"),
     Case("access_token_lifetime", "token", member("expires_in"), True, NO, id="a bool"),
+    Case("access_token_lifetime", "token", member("expires_in"), 3601, 3600, **HEART, id="heart"),
+    Case("access_token_lifetime", "token", member("expires_in"), NO, 3600, **HEART, id="heart, absent"),
 ]
 R6 = [
     Case("token_malformed", "id_token", token, lambda it: "not.a.token", None),
@@ -264,11 +348,38 @@ R6 = [
         half_hash("another", alg="RS256"),
         lambda claims: claims["at_hash"],
     ),
+    Case("id_token_lifetime", "id_token", lifetime, 301, 300, **HEART),
 ]
+SIGNED: dict[str, Any] = {
+    "options": {"userinfo_signed_response_alg": ["RS256"]},
+    "client": {"userinfo_signed_response_alg": "RS256"},
+    "once": True,
+}
 R7 = [
     Case("userinfo_invalid", "userinfo", reply, {"status": 500}, {"status": 200}),
     Case("userinfo_invalid", "userinfo", reply, {"body": b"[]"}, None, id="no object"),
     Case("userinfo_sub_mismatch", "userinfo", member("sub"), "another", lambda found: found["sub"]),
     Case("claim_missing", "userinfo", member("birthdate"), NO, "1984-03-09", essential=True),
 ]
-BENT = [*R1, *R2, *R5, *R6, *R7]
+SIGNED_R7 = [
+    Case("userinfo_invalid", "userinfo", unsigned, True, False, **SIGNED, id="plain where signed is demanded"),
+    Case("userinfo_invalid", "userinfo_jwt", header("alg"), "none", "RS256", **SIGNED, id="alg none"),
+    Case("userinfo_invalid", "userinfo_jwt", header("alg"), "HS256", "RS256", **SIGNED, id="HS256 with the public key"),
+    Case("userinfo_invalid", "userinfo_jwt", signed_by, True, False, **SIGNED, id="foreign key"),
+    Case(
+        "userinfo_invalid",
+        "userinfo_jwt",
+        member("iss"),
+        lambda it: it["iss"] + "/",
+        lambda it: it["iss"],
+        **SIGNED,
+        id="iss",
+    ),
+    Case("userinfo_invalid", "userinfo_jwt", member("aud"), "another", CLIENT, **SIGNED, id="aud"),
+    Case("userinfo_invalid", "userinfo_jwt", timing("exp"), -31, -25, **SIGNED, id="exp"),
+    Case(
+        "userinfo_sub_mismatch", "userinfo_jwt", member("sub"), "another", lambda it: it["sub"], **SIGNED, id="signed"
+    ),
+    Case("key_not_found", "userinfo_jwt", header("kid"), "nobody's", NO, **SIGNED, id="of UserInfo"),
+]
+BENT = [*R1, *R2, *R3, *R5, *R6, *R7, *SIGNED_R7]

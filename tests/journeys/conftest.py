@@ -10,6 +10,8 @@ from django_phi_oidc.audit.models import AuditEvent
 from tests.tls import Authority, found_authority
 
 from .browser import Browser
+from .logs import everything_logged, leaks
+from .two import _region_op, clinic, declare, region  # noqa: F401 -- fixtures
 
 SECRET = "s3cret & ümlaut:/+"
 EVERYTHING = {"databases": ["default", "phi_audit"], "transaction": True}
@@ -29,6 +31,15 @@ def client(base: str, client_id: str = "portal") -> Client:
         [f"{base}/oidc/callback/", f"{base}/oidc/other/callback/"],
         post_logout_redirect_uris=[f"{base}/oidc/logged-out/"],
     )
+
+
+@pytest.fixture(autouse=True)
+def _logs_hold_no_secret(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Look through every line that was logged in each journey, the refused ones above all."""
+    with everything_logged() as log:
+        yield
+    ops = [value for value in request.node.funcargs.values() if isinstance(value, DemoProvider)]
+    assert leaks("\n".join(log.lines), ops) == []
 
 
 @pytest.fixture(scope="session")
@@ -75,6 +86,8 @@ def _honest(op: DemoProvider, portal: str) -> Iterator[DemoProvider]:
         op.mutate = op.intercept = None
         op.signing_alg = "RS256"
         op.state.scope_claims_in_id_token = False
+        op.state.heart_claims = False
+        op.par = "off"
 
 
 @pytest.fixture

@@ -114,14 +114,6 @@ def test_unknown_provider_is_refused_and_a_named_one_accepted(
     assert browser.user() != ""
 
 
-def test_response_at_another_providers_callback_is_refused(op: DemoProvider, settings: Any, browser: Browser) -> None:
-    both = {"default": declaration(op), "other": declaration(op)}
-    settings.PHI_OIDC = {**settings.PHI_OIDC, "PROVIDERS": both}
-    callback = browser.callback(op).replace("/oidc/callback/", "/oidc/other/callback/")
-    assert browser.get(callback).status == 403
-    assert [event.reason for event in events(action="login.refused")] == ["state_unknown"]
-
-
 def test_tabs_lead_each_to_its_own_page(op: DemoProvider, browser: Browser) -> None:
     tabs = {page: browser.callback(op, next_url=page) for page in ("/portal/a/", "/portal/b/", "/portal/c/?x=1")}
     for page, callback in reversed(tabs.items()):

@@ -4,6 +4,7 @@ A case bends what the provider says in two ways with one function: `wrong` is re
 accepted. Where the portal held tokens, they are dead at the provider when the page comes.
 """
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
@@ -34,6 +35,9 @@ def declare(settings: Any, op: DemoProvider, case: Case) -> None:
     claims = dict(settings.PHI_OIDC["CLAIMS"])
     claims["birthdate"] = {**claims["birthdate"], "essential": case.essential}
     settings.PHI_OIDC = {**settings.PHI_OIDC, "PROVIDERS": {"default": provider}, "CLAIMS": claims}
+    op.register(replace(op.state.clients[CLIENT], **case.client))
+    for name, value in case.state.items():
+        setattr(op.state, name, value)
 
 
 def bend_with(op: DemoProvider, case: Case, value: Any) -> None:
@@ -68,8 +72,11 @@ def assert_accepted(page: Page, browser: Browser, op: DemoProvider) -> None:
     assert {token.kind for token in op.live_tokens} == {"access_token", "refresh_token"}
 
 
+CASES = [pytest.param(case, id=str(case), marks=[pytest.mark.sqlite] if case.once else []) for case in BENT]
+
+
 @refuses(*{case.code for case in BENT})
-@pytest.mark.parametrize("case", BENT, ids=str)
+@pytest.mark.parametrize("case", CASES)
 def test_sign_in_bent_by_the_provider_is_refused(
     case: Case, request: pytest.FixtureRequest, settings: Any, browser: Browser
 ) -> None:
@@ -87,7 +94,7 @@ def test_sign_in_bent_by_the_provider_is_refused(
 
 
 @accepts(*{case.code for case in BENT})
-@pytest.mark.parametrize("case", BENT, ids=str)
+@pytest.mark.parametrize("case", CASES)
 def test_sign_in_that_differs_in_that_one_thing_is_accepted(
     case: Case, request: pytest.FixtureRequest, settings: Any, browser: Browser
 ) -> None:
@@ -233,8 +240,7 @@ def test_each_client_authentication_is_accepted(method: str, op: DemoProvider, s
     provider = declaration(op, token_endpoint_auth_method=method)
     settings.PHI_OIDC = {**settings.PHI_OIDC, "PROVIDERS": {"default": provider}}
     assert_accepted(browser.sign_in(op), browser, op)
-    schemes = {request.authorization for request in op.requests if request.path == "/token"}
-    assert schemes == ({"Basic"} if method == "client_secret_basic" else {""})
+    assert {request.auth_method for request in op.requests if request.path == "/token"} == {method}
 
 
 def test_every_code_has_a_pair() -> None:

@@ -11,6 +11,7 @@ from django.test import RequestFactory
 
 from django_phi_oidc.audit.events import Origin
 from django_phi_oidc.backends import OIDCAuthenticationBackend
+from django_phi_oidc.errors import NotProvisioned
 from django_phi_oidc.login.completing import VerifiedSignIn
 
 pytestmark = pytest.mark.django_db(databases=["default", "phi_audit"])
@@ -63,3 +64,16 @@ def test_permission_checks_need_no_setting_of_mozilla(settings: Any) -> None:
     user = get_user_model().objects.create_user("amina")
     assert user.has_perm("auth.view_user") is False
     assert run_checks() == []
+
+
+def test_first_sign_in_makes_an_account_where_the_provider_says_create_alone(settings: Any) -> None:
+    declared = settings.PHI_OIDC["PROVIDERS"]["default"]
+    existing = {**declared, "provisioning": "existing"}
+    settings.PHI_OIDC = {**settings.PHI_OIDC, "PROVIDERS": {"default": declared, "other": existing}}
+    known = authenticate(sign_in=sign_in())
+    for provider in ("other", "not declared"):
+        with pytest.raises(NotProvisioned):
+            authenticate(sign_in=sign_in(provider=provider, sub="new"))
+        assert authenticate(sign_in=sign_in(provider=provider)) == known
+    assert get_user_model().objects.count() == 1
+    assert authenticate(sign_in=sign_in(sub="new")) != known

@@ -1,5 +1,6 @@
 """Keys are made once, readable by their owner alone, and never overwritten."""
 
+import json
 import os
 import stat
 import subprocess
@@ -9,11 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from django.core.management.base import OutputWrapper
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from django.core.management.base import CommandError, OutputWrapper
 
 from django_phi_oidc import conf, keyring
 from django_phi_oidc.errors import KeyMissing
-from django_phi_oidc.management.keys import generate_key_files, handle
+from django_phi_oidc.management.generating import generate_key_files
+from django_phi_oidc.management.keys import handle
+from django_phi_oidc.subjects.models import SubjectDigest
+from tests.subjects.persons import sign_in
 
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = """
@@ -21,7 +27,7 @@ import sys
 from pathlib import Path
 from django.conf import settings
 settings.configure(PHI_OIDC={"ENCRYPTION_KEYS": Path(sys.argv[1])})
-from django_phi_oidc.management.keys import generate_key_files
+from django_phi_oidc.management.generating import generate_key_files
 print("ready", flush=True)
 sys.stdin.readline()
 made = len(generate_key_files())
@@ -32,7 +38,8 @@ print(made, Path(sys.argv[1]).read_text().strip(), flush=True)
 @pytest.fixture
 def files(settings: Any, tmp_path: Path) -> dict[str, Path]:
     """Name a file for each ring, in a directory that does not exist."""
-    named = {ring: tmp_path / "var" / "keys" / ring.lower() for ring in conf.KEY_RINGS}
+    rings = (*conf.KEY_RINGS, conf.PAIRWISE_RING)
+    named = {ring: tmp_path / "var" / "keys" / ring.lower() for ring in rings}
     settings.PHI_OIDC = {**settings.PHI_OIDC, **named}
     return named
 
@@ -41,11 +48,17 @@ def mode(path: Path) -> int:
     return stat.S_IMODE(path.stat().st_mode)
 
 
-def generate() -> tuple[list[str], str]:
-    """Run the subcommand; return the lines for stdin's reader and what was told besides."""
+def keys(command: str, **options: Any) -> tuple[str, str]:
+    """Run the subcommand; return what it said, and what besides."""
     out, err = StringIO(), StringIO()
-    handle({"keys_command": "generate"}, stdout=OutputWrapper(out), stderr=OutputWrapper(err))
-    return out.getvalue().splitlines(), err.getvalue()
+    handle({"keys_command": command, **options}, stdout=OutputWrapper(out), stderr=OutputWrapper(err))
+    return out.getvalue(), err.getvalue()
+
+
+def generate() -> tuple[list[str], str]:
+    """Return the lines for stdout's reader, and what was told besides."""
+    out, err = keys("generate")
+    return out.splitlines(), err
 
 
 def test_generate_key_files_makes_each_missing_file_and_rings_work(files: dict[str, Path]) -> None:
@@ -141,3 +154,90 @@ def test_keys_generate_with_files_prints_no_key_and_tells_what_it_did(files: dic
     assert f"ENCRYPTION_KEYS: a new key was written to {files['ENCRYPTION_KEYS']}." in told
     assert f"ENCRYPTION_KEYS: {files['ENCRYPTION_KEYS']} was there, and left as it is." in generate()[1]
     assert files["ENCRYPTION_KEYS"].read_text().strip() not in told + "".join(lines)
+
+
+def test_keys_generate_writes_the_pairwise_key_where_the_setting_names_a_file_and_prints_none(
+    files: dict[str, Path], settings: Any
+) -> None:
+    told = generate()[1]
+    assert f"PAIRWISE_KEY: a new key was written to {files['PAIRWISE_KEY']}." in told
+    assert keyring.keys("PAIRWISE_KEY")[0].material not in {keyring.keys(ring)[0].material for ring in conf.KEY_RINGS}
+    settings.PHI_OIDC = {**settings.PHI_OIDC, "PAIRWISE_KEY": [keyring.generate()]}
+    lines, told = generate()
+    assert "PAIRWISE" not in told + "".join(lines)
+
+
+def pem(kind: str) -> str:
+    key = ed25519.Ed25519PrivateKey.generate() if kind == "OKP" else ec.generate_private_key(ec.SECP256R1())
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode("ascii")
+
+
+@pytest.mark.django_db
+def test_keys_status_tells_of_subject_keys_client_keys_and_the_pairwise_key(settings: Any) -> None:
+    texts = [keyring.generate() for _ in range(3)]
+    declared = {"issuer": "https://op.example.test", "client_id": "portal"}
+    signing = {"token_endpoint_auth_method": "private_key_jwt", "client_keys": [pem("EC"), pem("OKP")]}
+    settings.PHI_OIDC = {
+        **settings.PHI_OIDC,
+        "SUBJECT_KEYS": texts[:2],
+        "PROVIDERS": {"region": {**declared, **signing}, "plain": {**declared, "client_secret": "s"}},
+    }
+    new, old = keyring.keys("SUBJECT_KEYS")
+    sign_in([old], sub="dormant")
+    sign_in([new, old])
+    first, second = conf.providers()["region"].client_keys
+
+    told = json.loads(keys("status", json=True)[0])
+    use = {"digests": 1, "lacking": 1, "lost": 0, "removable": True}
+    assert told["subject_keys"] == {
+        "persons": 2,
+        "unknown": 0,
+        "keys": [
+            {"id": new.id, "position": 1, **use},
+            {"id": old.id, "position": 2, "digests": 2, "lacking": 0, "lost": 1, "removable": False},
+        ],
+    }
+    assert told["client_keys"] == [
+        {"provider": "region", "kid": first.kid, "alg": "ES256", "signs": True},
+        {"provider": "region", "kid": second.kid, "alg": "EdDSA", "signs": False},
+    ]
+    assert told["pairwise_key"] == []
+
+    settings.PHI_OIDC = {**settings.PHI_OIDC, "PAIRWISE_KEY": texts[2]}
+    pairwise = keyring.keys("PAIRWISE_KEY")[0].id
+    assert json.loads(keys("status", json=True)[0])["pairwise_key"] == [pairwise]
+    assert keys("status", json=False)[0].splitlines() == [
+        "SUBJECT_KEYS: 2 persons, 0 of them known by no key of the list",
+        f"1  {new.id}  1 digests, 1 persons lack one: may be removed",
+        f"2  {old.id}  2 digests, 0 persons lack one: needed, 1 persons are known by it alone",
+        f"client key of region: {first.kid} (ES256): signs",
+        f"client key of region: {second.kid} (EdDSA): published, does not sign",
+        f"PAIRWISE_KEY: {pairwise}",
+    ]
+    settings.PHI_OIDC = {**settings.PHI_OIDC, "SUBJECT_KEYS": texts[:1]}
+    shown = keys("status", json=False)[0]
+    assert "SUBJECT_KEYS: 2 persons, 1 of them known by no key of the list\n" in shown
+    assert f"-  {old.id}  2 digests, 0 persons lack one: not configured, and 1 persons are known by it alone" in shown
+    assert not any(text in shown for text in texts)
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("command", ["status", "retire"])
+def test_keys_without_a_subject_key_is_an_error(command: str, settings: Any) -> None:
+    settings.PHI_OIDC = {**settings.PHI_OIDC, "SUBJECT_KEYS": []}
+    with pytest.raises(CommandError, match="SUBJECT_KEYS"):
+        keys(command, json=False, key_id="0123abcd")
+
+
+@pytest.mark.django_db
+def test_keys_retire_tells_how_many_and_refuses_what_is_needed(settings: Any) -> None:
+    texts = [keyring.generate() for _ in range(2)]
+    settings.PHI_OIDC = {**settings.PHI_OIDC, "SUBJECT_KEYS": texts}
+    new, old = keyring.keys("SUBJECT_KEYS")
+    sign_in([new, old])
+    with pytest.raises(CommandError, match="is configured"):
+        keys("retire", key_id=old.id)
+    settings.PHI_OIDC = {**settings.PHI_OIDC, "SUBJECT_KEYS": texts[:1]}
+    for digests in (1, 0):
+        assert keys("retire", key_id=old.id) == (f"{digests} digests under key {old.id} were deleted.\n", "")
+    assert SubjectDigest.objects.get().key_id == new.id

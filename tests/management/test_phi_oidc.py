@@ -10,7 +10,7 @@ from django_phi_oidc.management.commands.phi_oidc import SUBCOMMANDS
 from tests.claims.conftest import DAY, NOW, Person
 
 pytestmark = pytest.mark.django_db(databases=["default", "phi_audit"])
-EMPTY = {"audit": ["drain"], "scrub": [], "sessions": ["retry"]}
+EMPTY = {"audit": ["drain"], "keys": ["status"], "scrub": [], "sessions": ["retry"], "subject": ["list"]}
 
 
 def run(*words: str) -> str:

@@ -7,10 +7,13 @@ from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from hypothesis import HealthCheck, settings
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm, RSAPSSAlgorithm
 
+from django_phi_oidc.client_keys import ClientKey, read_client_keys
 from django_phi_oidc.declarations import ProviderDeclaration
+from django_phi_oidc.oidc.client_auth import Freshness
 from django_phi_oidc.oidc.jose import encode_b64url
 from django_phi_oidc.oidc.jwks import StaticKeySet, parse_jwks
 from django_phi_oidc.oidc.metadata import ProviderMetadata
@@ -43,6 +46,20 @@ def private_keys() -> dict[str, Any]:
         "p256": ec.generate_private_key(ec.SECP256R1()),
         "ed25519": ed25519.Ed25519PrivateKey.generate(),
     }
+
+
+@pytest.fixture(scope="session")
+def client_keys(private_keys: dict[str, Any]) -> dict[str, ClientKey]:
+    """The same keys, as a client's own."""
+    pems = [
+        key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode() for key in private_keys.values()
+    ]
+    return dict(zip(private_keys, read_client_keys("client_keys", pems), strict=True))
+
+
+@pytest.fixture(scope="session")
+def freshness(now: datetime) -> Freshness:
+    return Freshness(now=now, jti="a-jti-of-its-own")
 
 
 @pytest.fixture(scope="session")

@@ -23,6 +23,7 @@ from django_phi_oidc.errors import (
 )
 from django_phi_oidc.oidc.authorization import (
     AuthorizationRequest,
+    authorization_parameters,
     build_authorization_url,
     code_challenge,
     judge_authorization_response,
@@ -40,6 +41,13 @@ REQUEST = AuthorizationRequest(
 Declare = Callable[..., ProviderDeclaration]
 
 
+def url_for(metadata: ProviderMetadata, declaration: ProviderDeclaration, **options: Any) -> str:
+    parameters = authorization_parameters(
+        metadata=metadata, declaration=declaration, request=REQUEST, **{"scope": "openid", **options}
+    )
+    return build_authorization_url(metadata=metadata, parameters=parameters)
+
+
 def query_of(url: str) -> dict[str, list[str]]:
     return parse_qs(urlsplit(url).query, keep_blank_values=True, strict_parsing=True)
 
@@ -51,7 +59,7 @@ def test_code_challenge_example_of_rfc_7636_is_its_challenge() -> None:
 def test_build_authorization_url_plain_declaration_sends_the_code_flow_with_pkce(
     metadata: ProviderMetadata, declare: Declare
 ) -> None:
-    url = build_authorization_url(metadata=metadata, declaration=declare(), request=REQUEST, scope="openid profile")
+    url = url_for(metadata, declare(), scope="openid profile")
     assert url.startswith(f"{OP}/authorize?")
     assert query_of(url) == {
         "response_type": ["code"],
@@ -66,19 +74,43 @@ def test_build_authorization_url_plain_declaration_sends_the_code_flow_with_pkce
 
 
 def test_build_authorization_url_declared_options_are_sent(metadata: ProviderMetadata, declare: Declare) -> None:
-    declaration = declare(acr_values=("urn:a", "urn:b"), max_age=0, prompt="login", ui_locales="de fr")
-    claims = {"id_token": {"birthdate": {"essential": True}}}
-    url = build_authorization_url(
-        metadata=metadata, declaration=declaration, request=REQUEST, scope="openid", claims=claims
+    declaration = declare(
+        acr_values=("urn:a", "urn:b"), max_age=0, prompt="login", ui_locales="de fr", login_hint="@clinic.example"
     )
-    query = query_of(url)
-    assert (query["acr_values"], query["max_age"], query["prompt"], query["ui_locales"]) == (
-        ["urn:a urn:b"],
-        ["0"],
-        ["login"],
-        ["de fr"],
-    )
+    claims = {"userinfo": {"birthdate": {"essential": True}}}
+    query = query_of(url_for(metadata, declaration, claims=claims))
+    sent = {name: query[name] for name in ("acr_values", "max_age", "prompt", "ui_locales", "login_hint")}
+    assert sent == {
+        "acr_values": ["urn:a urn:b"],
+        "max_age": ["0"],
+        "prompt": ["login"],
+        "ui_locales": ["de fr"],
+        "login_hint": ["@clinic.example"],
+    }
     assert json.loads(query["claims"][0]) == claims
+
+
+@pytest.mark.parametrize(
+    ("scope", "prompt", "supported", "sent"),
+    [
+        pytest.param("openid offline_access", "", (), ["consent"], id="asked for"),
+        pytest.param("openid offline_access", "", ("login", "consent"), ["consent"], id="supported"),
+        pytest.param("openid offline_access", "", ("login",), None, id="not supported"),
+        pytest.param("openid offline_access", "login", (), ["login"], id="another declared"),
+        pytest.param("openid", "", (), None, id="no offline access"),
+        pytest.param("openid offline_access.read", "", (), None, id="another scope"),
+    ],
+)
+def test_authorization_parameters_offline_access_asks_for_consent(
+    metadata: ProviderMetadata,
+    declare: Declare,
+    scope: str,
+    prompt: str,
+    supported: tuple[str, ...],
+    sent: list[str] | None,
+) -> None:
+    told = replace(metadata, prompt_values_supported=supported)
+    assert query_of(url_for(told, declare(prompt=prompt), scope=scope)).get("prompt") == sent
 
 
 @pytest.mark.parametrize(
@@ -94,14 +126,12 @@ def test_build_authorization_url_query_of_the_endpoint_is_kept(
     metadata: ProviderMetadata, declare: Declare, endpoint: str, start: str
 ) -> None:
     changed = replace(metadata, authorization_endpoint=endpoint)
-    url = build_authorization_url(metadata=changed, declaration=declare(), request=REQUEST, scope="openid")
+    url = url_for(changed, declare())
     assert url.startswith(start)
 
 
 def test_build_authorization_url_never_holds_secret_or_verifier(metadata: ProviderMetadata, declare: Declare) -> None:
-    url = build_authorization_url(
-        metadata=metadata, declaration=declare(client_secret="topsecret"), request=REQUEST, scope="openid"
-    )
+    url = url_for(metadata, declare(client_secret="topsecret"))
     assert "topsecret" not in url
     assert VERIFIER not in url
 

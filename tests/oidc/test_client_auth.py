@@ -1,15 +1,38 @@
-"""The client's secret goes into the header or the body, encoded as RFC 6749 2.3.1 says, never into the URL."""
+"""How the client proves itself: never in the URL. Spec: RFC 6749 2.3.1, RFC 7523, OIDC Core 9."""
 
 import base64
 from collections.abc import Callable
+from datetime import datetime
+from typing import Any
 from urllib.parse import parse_qs
 
+import jwt
 import pytest
 
+from django_phi_oidc.client_keys import ClientKey
 from django_phi_oidc.declarations import ProviderDeclaration
-from django_phi_oidc.oidc.client_auth import authenticate_client, build_client_request
+from django_phi_oidc.oidc.client_auth import Freshness, authenticate_client, build_client_request
+from django_phi_oidc.oidc.jose import parse_compact_jws
+from django_phi_oidc.oidc.metadata import ProviderMetadata
 
 Declare = Callable[..., ProviderDeclaration]
+Authenticate = Callable[..., tuple[dict[str, str], dict[str, str]]]
+METHODS = ["client_secret_basic", "client_secret_post", "private_key_jwt"]
+
+
+@pytest.fixture(scope="session")
+def authenticate(metadata: ProviderMetadata, declare: Declare, freshness: Freshness) -> Authenticate:
+    """authenticate(client_id=…): headers and parameters of a form that has a=b in it."""
+
+    def authenticate(*, now: datetime | None = None, jti: str = "", **declared: Any) -> Any:
+        return authenticate_client(
+            metadata=metadata,
+            declaration=declare(**declared),
+            parameters={"a": "b"},
+            freshness=Freshness(now=now or freshness.now, jti=jti or freshness.jti),
+        )
+
+    return authenticate
 
 
 @pytest.mark.parametrize(
@@ -23,34 +46,109 @@ Declare = Callable[..., ProviderDeclaration]
     ],
 )
 def test_authenticate_client_basic_encodes_each_half(
-    declare: Declare, client_id: str, client_secret: str, userpass: bytes
+    authenticate: Authenticate, client_id: str, client_secret: str, userpass: bytes
 ) -> None:
-    declaration = declare(client_id=client_id, client_secret=client_secret)
-    headers, parameters = authenticate_client(declaration=declaration, parameters={"a": "b"})
+    headers, parameters = authenticate(client_id=client_id, client_secret=client_secret)
     scheme, _, credentials = headers["Authorization"].partition(" ")
     assert (scheme, base64.b64decode(credentials)) == ("Basic", userpass)
     assert parameters == {"a": "b"}
 
 
-def test_authenticate_client_post_puts_both_in_the_form_and_no_header(declare: Declare) -> None:
-    given = {"a": "b"}
-    declaration = declare(token_endpoint_auth_method="client_secret_post")
-    headers, parameters = authenticate_client(declaration=declaration, parameters=given)
+def test_authenticate_client_post_puts_both_in_the_form_and_no_header(authenticate: Authenticate) -> None:
+    headers, parameters = authenticate(token_endpoint_auth_method="client_secret_post")
     assert headers == {}
     assert parameters == {"a": "b", "client_id": "portal", "client_secret": "s3cret"}
-    assert given == {"a": "b"}
 
 
-@pytest.mark.parametrize("method", ["client_secret_basic", "client_secret_post"])
-def test_build_client_request_either_method_keeps_url_and_repr_clean(declare: Declare, method: str) -> None:
-    declaration = declare(token_endpoint_auth_method=method, client_secret="a secret")
+def by_key(key: ClientKey, **declared: Any) -> dict[str, Any]:
+    return {
+        "token_endpoint_auth_method": "private_key_jwt",
+        "client_secret": "",
+        "client_keys": (key,),
+        **declared,
+    }
+
+
+@pytest.mark.parametrize(
+    ("kid", "chosen", "alg"),
+    [
+        ("rsa", "", "PS256"),
+        ("rsa", "PS256", "PS256"),
+        ("rsa", "RS256", "RS256"),
+        ("p256", "", "ES256"),
+        ("ed25519", "", "EdDSA"),
+    ],
+)
+def test_authenticate_client_private_key_jwt_is_what_the_specification_shows(
+    authenticate: Authenticate, client_keys: dict[str, ClientKey], now: datetime, kid: str, chosen: str, alg: str
+) -> None:
+    key = client_keys[kid]
+    headers, parameters = authenticate(**by_key(key, token_endpoint_auth_signing_alg=chosen))
+    assertion = parameters.pop("client_assertion")
+    assert headers == {}
+    assert parameters == {
+        "a": "b",
+        "client_id": "portal",
+        "client_assertion_type": "urn:ietf:params:oauth:client-assertion-type:jwt-bearer",
+    }
+    assert jwt.get_unverified_header(assertion) == {"alg": alg, "kid": key.kid, "typ": "JWT"}
+    issued_at = int(now.timestamp())
+    options: Any = {"verify_exp": False, "verify_iat": False}
+    public = jwt.PyJWK(key.public_jwk(alg))
+    assert jwt.decode(assertion, public, algorithms=[alg], audience="https://op.example", options=options) == {
+        "iss": "portal",
+        "sub": "portal",
+        "aud": "https://op.example",
+        "iat": issued_at,
+        "exp": issued_at + 60,
+        "jti": "a-jti-of-its-own",
+    }
+
+
+def test_authenticate_client_assertion_is_signed_by_the_first_key(
+    authenticate: Authenticate, client_keys: dict[str, ClientKey]
+) -> None:
+    first, second = client_keys["p256"], client_keys["rsa"]
+    for keys in ((first, second), (second, first)):
+        _, parameters = authenticate(**by_key(first, client_keys=keys))
+        assert parse_compact_jws(parameters["client_assertion"]).kid == keys[0].kid
+
+
+def test_authenticate_client_audience_is_the_issuer_or_the_token_endpoint(
+    authenticate: Authenticate, client_keys: dict[str, ClientKey], metadata: ProviderMetadata
+) -> None:
+    for declared, audience in (("issuer", metadata.issuer), ("token_endpoint", metadata.token_endpoint)):
+        _, parameters = authenticate(**by_key(client_keys["p256"], client_assertion_audience=declared))
+        assert parse_compact_jws(parameters["client_assertion"]).payload["aud"] == audience
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_build_client_request_any_method_keeps_url_and_repr_clean(
+    declare: Declare,
+    metadata: ProviderMetadata,
+    client_keys: dict[str, ClientKey],
+    freshness: Freshness,
+    method: str,
+) -> None:
+    declaration = declare(
+        token_endpoint_auth_method=method, client_secret="a secret", client_keys=(client_keys["ed25519"],)
+    )
     request = build_client_request(
-        url="https://op.example/token?x=y", declaration=declaration, parameters={"code": "c&d=é"}
+        url="https://op.example/token?x=y",
+        metadata=metadata,
+        declaration=declaration,
+        parameters={"code": "c&d=é"},
+        freshness=freshness,
     )
     assert (request.method, request.url) == ("POST", "https://op.example/token?x=y")
     assert request.headers["Content-Type"] == "application/x-www-form-urlencoded"
-    assert ("Authorization" in request.headers) is (method == "client_secret_basic")
     form = parse_qs((request.body or b"").decode(), strict_parsing=True)
+    used = {
+        "client_secret_basic": "Authorization" in request.headers,
+        "client_secret_post": form.get("client_secret") == ["a secret"],
+        "private_key_jwt": "client_assertion" in form,
+    }
+    assert [name for name, is_used in used.items() if is_used] == [method]
     assert form["code"] == ["c&d=é"]
-    assert form.get("client_secret") == (["a secret"] if method == "client_secret_post" else None)
     assert "secret" not in repr(request)
+    assert "jti" not in repr(freshness)

@@ -23,6 +23,7 @@ from django_phi_oidc.errors import (
     ExpInvalid,
     IatInvalid,
     IDTokenError,
+    IDTokenLifetime,
     IssInvalid,
     KeyNotFound,
     NbfInvalid,
@@ -34,7 +35,7 @@ from django_phi_oidc.errors import (
     TokenMalformed,
     TokenReplayed,
 )
-from django_phi_oidc.oidc.id_token import numeric_date, verify_id_token
+from django_phi_oidc.oidc.id_token import auth_time_of, numeric_date, verify_id_token
 from django_phi_oidc.oidc.jose import encode_b64url, parse_compact_jws
 from django_phi_oidc.oidc.jwks import StaticKeySet
 
@@ -86,6 +87,8 @@ ONE: dict[str, Any] = {}
 TWO = {"trusted_audiences": ("api",)}
 EDGE = 30  # the leeway, seconds
 AGED = {"max_age": 60}
+UNTOLD = {"max_age": 60, "allow_auth_time_zero": True}
+HEART = {"profile": "heart"}
 STRONG = {"acr_values": ("urn:strong", "urn:stronger")}
 HUGE = 10**60
 NOT_NUMERIC_DATES: list[tuple[str, Any]] = [
@@ -224,12 +227,28 @@ TABLES: dict[type[IDTokenError], list[Row]] = {
         ("missing", AGED, {"auth_time": NOW}, {}),
         ("missing at max_age 0", {"max_age": 0}, {"auth_time": NOW}, {}),
         *no_dates("auth_time", AGED, {"auth_time": NOW - 0.5}),
+        ("missing where 0 passes", UNTOLD, {"auth_time": 0}, {}),
+        ("false where 0 passes", UNTOLD, {"auth_time": 0.0}, {"auth_time": False}),
+        ("text where 0 passes", UNTOLD, {"auth_time": 0}, {"auth_time": "0"}),
     ],
     AuthTimeStale: [
         ("too old", AGED, {"auth_time": NOW - 60 - EDGE}, {"auth_time": NOW - 60 - EDGE - 1}),
         ("before this sign-in", {"max_age": 0}, {"auth_time": NOW - EDGE}, {"auth_time": NOW - EDGE - 1}),
         ("in the future", AGED, {"auth_time": NOW + EDGE}, {"auth_time": NOW + EDGE + 1}),
         ("always 0, as one OP has it", AGED, {"auth_time": NOW}, {"auth_time": 0}),
+        ("1 where 0 passes", UNTOLD, {"auth_time": 0}, {"auth_time": 1}),
+        ("too old where 0 passes", UNTOLD, {"auth_time": NOW - 60 - EDGE}, {"auth_time": NOW - 60 - EDGE - 1}),
+    ],
+    IDTokenLifetime: [
+        ("over five minutes", HEART, {"exp": NOW + 300}, {"exp": NOW + 301}),
+        (
+            "over five minutes, issued a while ago",
+            HEART,
+            {"iat": NOW - 200, "exp": NOW + 100},
+            {"iat": NOW - 201, "exp": NOW + 100},
+        ),
+        ("over before it was issued", HEART, {"iat": NOW, "exp": NOW}, {"iat": NOW + 1, "exp": NOW}),
+        ("fractions", HEART, {"exp": NOW + 300.0}, {"exp": NOW + 300.5}),
     ],
     AtHashInvalid: [
         ("another", ONE, {"at_hash": AT_HASH}, {"at_hash": "87QmUPtjPfzWtF2AnpK9RQ"}),
@@ -418,6 +437,31 @@ def test_verify_id_token_auth_time_and_acr_unasked_are_not_judged(verify: Verify
     token = sign(claims(auth_time="never", acr=["x"]))
     assert verify(token)["auth_time"] == "never"
     assert numeric_date("never") is None
+
+
+@pytest.mark.parametrize(
+    ("auth_time", "expected"),
+    [
+        (NOW, datetime(2026, 11, 24, 12, 0, tzinfo=UTC)),
+        (1, datetime(1970, 1, 1, 0, 0, 1, tzinfo=UTC)),
+        (0, None),
+        (0.0, None),
+        (False, None),
+        ("never", None),
+        (ABSENT, None),
+    ],
+)
+def test_auth_time_of_zero_is_not_told(
+    verify: Verify, sign: Sign, auth_time: object, expected: datetime | None
+) -> None:
+    assert auth_time_of(verify(sign(claims(auth_time=auth_time)))) == expected
+
+
+def test_verify_id_token_long_lived_one_passes_outside_heart(verify: Verify, sign: Sign) -> None:
+    token = sign(claims(exp=NOW + 86_400))
+    assert verify(token)["exp"] == NOW + 86_400
+    with pytest.raises(IDTokenLifetime):
+        verify(token, **HEART)
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from django_phi_oidc.errors import (
     MetadataError,
     MetadataInvalid,
     PairwiseUnsupported,
+    PARUnsupported,
     RevocationUnsupported,
     SignInRefused,
     TransportNotHTTPS,
@@ -39,6 +40,7 @@ DOCUMENT = {
     "userinfo_endpoint": f"{OP}/userinfo",
     "revocation_endpoint": f"{OP}/revoke",
     "end_session_endpoint": f"{OP}/end",
+    "pushed_authorization_request_endpoint": f"{OP}/par",
     "response_types_supported": ["code"],
     "subject_types_supported": ["public", "pairwise"],
     "id_token_signing_alg_values_supported": ["PS256", "RS256"],
@@ -77,6 +79,8 @@ TABLES: dict[type[SignInRefused], list[tuple[str, dict[str, Any], Any, dict[str,
         ("subject types as text", {}, document(), {}, document(subject_types_supported="pairwise")),
         ("a subject type is a number", {}, document(), {}, document(subject_types_supported=["pairwise", 1])),
         ("algs as text", {}, document(), {}, document(id_token_signing_alg_values_supported="PS256")),
+        ("PAR flag as text", {}, document(), {}, document(require_pushed_authorization_requests="true")),
+        ("prompts as text", {}, document(), {}, document(prompt_values_supported="consent")),
         ("iss flag as text", {}, document(), {}, document(authorization_response_iss_parameter_supported="true")),
         ("a list", {}, document(), {}, [document()]),
         ("HTML", {}, document(), {}, b"<html></html>"),
@@ -140,6 +144,29 @@ TABLES: dict[type[SignInRefused], list[tuple[str, dict[str, Any], Any, dict[str,
             document(revocation_endpoint=ABSENT),
         ),
     ],
+    PARUnsupported: [
+        (
+            "required, and absent",
+            {"par": "require"},
+            document(),
+            {"par": "require"},
+            document(pushed_authorization_request_endpoint=ABSENT),
+        ),
+        (
+            "required of one that lacks it",
+            {"par": "auto"},
+            document(pushed_authorization_request_endpoint=ABSENT),
+            {"par": "require"},
+            document(pushed_authorization_request_endpoint=ABSENT),
+        ),
+        (
+            "never, and the OP requires it",
+            {"par": "never"},
+            document(require_pushed_authorization_requests=False),
+            {"par": "never"},
+            document(require_pushed_authorization_requests=True),
+        ),
+    ],
 }
 ROWS = [pytest.param(error, *row[1:], id=f"{error.code}: {row[0]}") for error, rows in TABLES.items() for row in rows]
 
@@ -173,7 +200,8 @@ def test_judge_metadata_any_status_but_200_is_metadata_invalid(declare: Declare,
 
 
 def test_judge_metadata_full_document_is_kept(declare: Declare) -> None:
-    metadata = judge_metadata(response(DOCUMENT), declaration=declare())
+    told = document(require_pushed_authorization_requests=True, prompt_values_supported=["none", "consent"])
+    metadata = judge_metadata(response(told), declaration=declare())
     assert metadata == ProviderMetadata(
         issuer=OP,
         authorization_endpoint=f"{OP}/authorize",
@@ -182,6 +210,9 @@ def test_judge_metadata_full_document_is_kept(declare: Declare) -> None:
         userinfo_endpoint=f"{OP}/userinfo",
         revocation_endpoint=f"{OP}/revoke",
         end_session_endpoint=f"{OP}/end",
+        pushed_authorization_request_endpoint=f"{OP}/par",
+        require_pushed_authorization_requests=True,
+        prompt_values_supported=("none", "consent"),
         subject_types_supported=("public", "pairwise"),
         id_token_signing_alg_values_supported=("PS256", "RS256"),
         authorization_response_iss_parameter_supported=True,
@@ -192,12 +223,15 @@ def test_judge_metadata_absent_options_take_the_defaults_of_the_specification(de
     absent = dict.fromkeys(
         (
             "userinfo_endpoint",
+            "pushed_authorization_request_endpoint",
             "authorization_response_iss_parameter_supported",
         ),
         ABSENT,
     )
     metadata = judge_metadata(response(document(**absent)), declaration=declare())
-    assert metadata.userinfo_endpoint == ""
+    assert (metadata.userinfo_endpoint, metadata.pushed_authorization_request_endpoint) == ("", "")
+    assert metadata.require_pushed_authorization_requests is False
+    assert metadata.prompt_values_supported == ()
     assert metadata.authorization_response_iss_parameter_supported is False
 
 

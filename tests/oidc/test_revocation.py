@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from django_phi_oidc.declarations import ProviderDeclaration
 from django_phi_oidc.errors import RevocationUnsupported
+from django_phi_oidc.oidc.client_auth import Freshness
 from django_phi_oidc.oidc.metadata import ProviderMetadata
 from django_phi_oidc.oidc.revocation import (
     RevocationOutcome,
@@ -25,9 +26,15 @@ Answer = Callable[..., Response]
 Declare = Callable[..., ProviderDeclaration]
 
 
-def test_build_revocation_request_token_stands_in_the_body_alone(metadata: ProviderMetadata, declare: Declare) -> None:
+def test_build_revocation_request_token_stands_in_the_body_alone(
+    metadata: ProviderMetadata, declare: Declare, freshness: Freshness
+) -> None:
     request = build_revocation_request(
-        metadata=metadata, declaration=declare(), token="rt/secret", token_type_hint="refresh_token"
+        metadata=metadata,
+        declaration=declare(),
+        token="rt/secret",
+        token_type_hint="refresh_token",
+        freshness=freshness,
     )
     assert (request.method, request.url) == ("POST", metadata.revocation_endpoint)
     assert parse_qs((request.body or b"").decode(), strict_parsing=True) == {
@@ -39,7 +46,7 @@ def test_build_revocation_request_token_stands_in_the_body_alone(metadata: Provi
 
 
 def test_build_revocation_request_without_endpoint_is_revocation_unsupported(
-    metadata: ProviderMetadata, declare: Declare
+    metadata: ProviderMetadata, declare: Declare, freshness: Freshness
 ) -> None:
     with pytest.raises(RevocationUnsupported) as caught:
         build_revocation_request(
@@ -47,6 +54,7 @@ def test_build_revocation_request_without_endpoint_is_revocation_unsupported(
             declaration=declare(),
             token="rt",
             token_type_hint="refresh_token",
+            freshness=freshness,
         )
     assert caught.value.code == "revocation_unsupported"
 

@@ -21,6 +21,7 @@ from django_phi_oidc.errors import (
     TokenResponseInvalid,
     TokenTypeUnsupported,
 )
+from django_phi_oidc.oidc.client_auth import Freshness
 from django_phi_oidc.oidc.metadata import ProviderMetadata
 from django_phi_oidc.oidc.token import (
     ReceivedToken,
@@ -41,13 +42,16 @@ def members(**changes: Any) -> dict[str, Any]:
     return {name: value for name, value in {**MEMBERS, **changes}.items() if value is not ABSENT}
 
 
-def test_build_code_request_code_goes_in_the_body_alone(metadata: ProviderMetadata, declare: Declare) -> None:
+def test_build_code_request_code_goes_in_the_body_alone(
+    metadata: ProviderMetadata, declare: Declare, freshness: Freshness
+) -> None:
     request = build_code_request(
         metadata=metadata,
         declaration=declare(),
         code="c/1",
         redirect_uri="https://rp.example/cb?a=b",
         code_verifier="v",
+        freshness=freshness,
     )
     assert (request.method, request.url) == ("POST", metadata.token_endpoint)
     assert parse_qs((request.body or b"").decode(), strict_parsing=True) == {
@@ -192,6 +196,25 @@ def test_judge_token_response_declared_limit_is_the_one_that_counts(answer: Answ
     assert judge_token_response(answer(members(expires_in=300)), declaration=declaration).expires_in
     with pytest.raises(AccessTokenLifetime):
         judge_token_response(answer(members(expires_in=301)), declaration=declaration)
+
+
+@pytest.mark.parametrize(
+    ("declared", "accepted", "refused"),
+    [
+        pytest.param({}, 3600, 3601, id="over an hour"),
+        pytest.param({}, 3600, ABSENT, id="untold"),
+        pytest.param({"max_access_token_lifetime": timedelta(seconds=60)}, 60, 61, id="a lower limit of its own"),
+    ],
+)
+def test_judge_token_response_heart_demands_an_hour_at_most(
+    answer: Answer, declare: Declare, declared: dict[str, Any], accepted: Any, refused: Any
+) -> None:
+    heart = declare(profile="heart", **declared)
+    assert judge_token_response(answer(members(expires_in=accepted)), declaration=heart).lifetime_alert is False
+    with pytest.raises(AccessTokenLifetime):
+        judge_token_response(answer(members(expires_in=refused)), declaration=heart)
+    if "max_access_token_lifetime" not in declared:
+        assert judge_token_response(answer(members(expires_in=refused)), declaration=declare()).lifetime_alert is True
 
 
 def test_judge_token_response_reprs_show_no_token(answer: Answer, declare: Declare) -> None:

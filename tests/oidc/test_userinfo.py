@@ -1,22 +1,43 @@
-"""Plain R7. Spec: OIDC Core 5.3."""
+"""R7, plain and signed. Spec: OIDC Core 5.3."""
 
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from django_phi_oidc.errors import UserInfoError, UserInfoInvalid, UserInfoSubMismatch
+from django_phi_oidc.declarations import ProviderDeclaration
+from django_phi_oidc.errors import KeyNotFound, UserInfoError, UserInfoInvalid, UserInfoSubMismatch
+from django_phi_oidc.oidc.jwks import StaticKeySet
 from django_phi_oidc.oidc.metadata import ProviderMetadata
 from django_phi_oidc.oidc.transport import Response
 from django_phi_oidc.oidc.userinfo import build_userinfo_request, judge_userinfo_response
 
+NOW = int(datetime(2026, 11, 24, 12, 0, tzinfo=UTC).timestamp())
 CLAIMS = {"sub": "x", "birthdate": "1970-01-01"}
+SIGNED = {**CLAIMS, "iss": "https://op.example", "aud": "portal"}
+ABSENT = object()
 Answer = Callable[..., Response]
+Declare = Callable[..., ProviderDeclaration]
+Sign = Callable[..., str]
+Judge = Callable[..., Any]
 OK: dict[str, Any] = {"body": CLAIMS}
+
+
+@pytest.fixture(scope="session")
+def judge(keys: StaticKeySet, declare: Declare, now: datetime) -> Judge:
+    """judge(response, userinfo_signed_response_alg=…): of the person x, under the usual declaration but for that."""
+
+    def judge(response: Response, **declared: Any) -> Any:
+        return judge_userinfo_response(response, sub="x", keys=keys, declaration=declare(**declared), now=now)
+
+    return judge
+
+
 TABLES: dict[type[UserInfoError], list[tuple[str, dict[str, Any], dict[str, Any]]]] = {
     # name, accepted answer, refused answer
     UserInfoSubMismatch: [
@@ -34,7 +55,11 @@ TABLES: dict[type[UserInfoError], list[tuple[str, dict[str, Any], dict[str, Any]
         ("a list", OK, {"body": [CLAIMS]}),
         ("empty", OK, {"body": b""}),
         ("sub twice", OK, {"body": b'{"sub":"y","sub":"x"}'}),
-        ("signed", {**OK, "content_type": "application/json;charset=utf-8"}, {**OK, "content_type": "application/jwt"}),
+        (
+            "plain, sent as signed",
+            {**OK, "content_type": "application/json;charset=utf-8"},
+            {**OK, "content_type": "application/jwt"},
+        ),
         ("sent as text", OK, {**OK, "content_type": "text/html"}),
         ("sent as nothing", OK, {**OK, "content_type": ""}),
     ],
@@ -44,11 +69,11 @@ ROWS = [pytest.param(error, *row[1:], id=f"{error.code}: {row[0]}") for error, r
 
 @pytest.mark.parametrize(("error", "accepted", "refused"), ROWS)
 def test_judge_userinfo_response_one_thing_wrong_is_refused(
-    answer: Answer, error: type[UserInfoError], accepted: dict[str, Any], refused: dict[str, Any]
+    answer: Answer, judge: Judge, error: type[UserInfoError], accepted: dict[str, Any], refused: dict[str, Any]
 ) -> None:
-    assert judge_userinfo_response(answer(**accepted), sub="x") == CLAIMS
+    assert judge(answer(**accepted)) == CLAIMS
     with pytest.raises(error) as caught:
-        judge_userinfo_response(answer(**refused), sub="x")
+        judge(answer(**refused))
     assert type(caught.value) is error
     assert caught.value.__context__ is None
 
@@ -57,27 +82,183 @@ def test_judge_userinfo_response_every_code_of_r7_has_a_table() -> None:
     assert set(UserInfoError.__subclasses__()) == set(TABLES)
 
 
-def test_build_userinfo_request_token_stands_in_the_header_alone(metadata: ProviderMetadata) -> None:
-    request = build_userinfo_request(metadata=metadata, access_token="at-secret")
+def claims(**changes: Any) -> dict[str, Any]:
+    return {name: value for name, value in {**SIGNED, **changes}.items() if value is not ABSENT}
+
+
+ES256 = {"userinfo_signed_response_alg": ("ES256",)}
+TWO = {**ES256, "trusted_audiences": ("api",)}
+SIGNED_ROWS: list[tuple[str, dict[str, Any], dict[str, Any], dict[str, Any]]] = [
+    # name, declaration, accepted changes, refused changes
+    ("iss another", ES256, {}, {"iss": "https://evil.example"}),
+    ("iss a slash more", ES256, {}, {"iss": "https://op.example/"}),
+    ("iss missing", ES256, {}, {"iss": ABSENT}),
+    ("aud another", ES256, {}, {"aud": "api"}),
+    ("aud missing", ES256, {}, {"aud": ABSENT}),
+    ("aud untrusted beside", TWO, {"aud": ["portal", "api"]}, {"aud": ["portal", "x"]}),
+    ("aud without this client", TWO, {"aud": ["portal"]}, {"aud": ["api"]}),
+    ("exp past", ES256, {"exp": NOW - 29}, {"exp": NOW - 30}),
+    ("exp text", ES256, {"exp": NOW + 60}, {"exp": str(NOW + 60)}),
+    ("exp null", ES256, {}, {"exp": None}),
+    ("nbf ahead", ES256, {"nbf": NOW + 30}, {"nbf": NOW + 31}),
+    ("iss missing, not demanded", {}, {}, {"iss": ABSENT}),
+]
+
+
+@pytest.mark.parametrize(
+    ("declared", "accepted", "refused"), [pytest.param(*row[1:], id=row[0]) for row in SIGNED_ROWS]
+)
+def test_judge_userinfo_response_signed_claim_wrong_is_userinfo_invalid(
+    answer: Answer,
+    judge: Judge,
+    sign: Sign,
+    declared: dict[str, Any],
+    accepted: dict[str, Any],
+    refused: dict[str, Any],
+) -> None:
+    def judged(changes: dict[str, Any]) -> Any:
+        response = answer(sign(claims(**changes)).encode(), content_type="application/jwt")
+        return judge(response, **declared)
+
+    assert judged(accepted) == claims(**accepted)
+    with pytest.raises(UserInfoInvalid) as caught:
+        judged(refused)
+    assert caught.value.__context__ is None
+
+
+def test_judge_userinfo_response_signed_sub_is_the_id_tokens(answer: Answer, judge: Judge, sign: Sign) -> None:
+    for sub in ("y", ABSENT, None):
+        with pytest.raises(UserInfoSubMismatch):
+            judge(answer(sign(claims(sub=sub)).encode(), content_type="application/jwt"), **ES256)
+
+
+@pytest.mark.parametrize(
+    ("alg", "declared", "accepted"),
+    [
+        ("ES256", ("ES256",), True),
+        ("RS256", ("ES256",), False),
+        ("RS256", ("ES256", "RS256"), True),
+        # Nothing demanded: what an ID Token may be signed with.
+        ("PS256", (), True),
+        ("RS256", (), False),
+    ],
+)
+def test_judge_userinfo_response_signed_by_a_declared_alg_alone(
+    answer: Answer, judge: Judge, sign: Sign, alg: str, declared: tuple[str, ...], accepted: bool
+) -> None:
+    response = answer(sign(SIGNED, alg=alg).encode(), content_type="application/jwt")
+    options = {"userinfo_signed_response_alg": declared, "id_token_signed_response_alg": ("PS256",)}
+    if accepted:
+        assert judge(response, **options) == SIGNED
+        return
+    with pytest.raises(UserInfoInvalid, match="alg_not_allowed"):
+        judge(response, **options)
+
+
+@pytest.mark.parametrize(
+    ("damage", "code"),
+    [
+        (lambda token: token.rpartition(".")[0] + ".AAAA", "signature_invalid"),
+        (lambda token: token.rpartition(".")[0] + ".", "signature_invalid"),
+        (lambda token: token + "\n", "token_malformed"),
+        (lambda token: "é" + token, "token_malformed"),
+        (lambda token: token.replace(".", ". "), "token_malformed"),
+        (lambda token: "", "token_malformed"),
+    ],
+)
+def test_judge_userinfo_response_signed_and_damaged_is_userinfo_invalid(
+    answer: Answer, judge: Judge, sign: Sign, damage: Callable[[str], str], code: str
+) -> None:
+    token = sign(SIGNED)
+    assert judge(answer(token.encode(), content_type="application/jwt"), **ES256) == SIGNED
+    with pytest.raises(UserInfoInvalid, match=code):
+        judge(answer(damage(token).encode(), content_type="application/jwt"), **ES256)
+
+
+@pytest.mark.parametrize("alg", ["none", "HS256"])
+def test_judge_userinfo_response_unsigned_is_userinfo_invalid_even_when_declared(
+    answer: Answer, judge: Judge, sign: Sign, alg: str
+) -> None:
+    response = answer(sign(SIGNED, header={"alg": alg}).encode(), content_type="application/jwt")
+    for declared in ((), (alg,)):
+        with pytest.raises(UserInfoInvalid, match="alg_not_allowed"):
+            judge(response, userinfo_signed_response_alg=declared)
+
+
+def test_judge_userinfo_response_plain_where_signed_is_demanded_is_userinfo_invalid(
+    answer: Answer, judge: Judge
+) -> None:
+    assert judge(answer(SIGNED)) == SIGNED
+    with pytest.raises(UserInfoInvalid):
+        judge(answer(SIGNED), **ES256)
+
+
+def test_judge_userinfo_response_signed_by_nobodys_key_is_key_not_found(
+    answer: Answer, judge: Judge, sign: Sign
+) -> None:
+    with pytest.raises(KeyNotFound):
+        judge(answer(sign(SIGNED, header={"kid": "nobody's"}).encode(), content_type="application/jwt"), **ES256)
+
+
+@pytest.mark.parametrize("status", [201, 401, 500])
+def test_judge_userinfo_response_signed_at_another_status_is_userinfo_invalid(
+    answer: Answer, judge: Judge, sign: Sign, status: int
+) -> None:
+    with pytest.raises(UserInfoInvalid):
+        judge(answer(sign(SIGNED).encode(), status=status, content_type="application/jwt"), **ES256)
+
+
+def test_build_userinfo_request_token_stands_in_the_header_alone(metadata: ProviderMetadata, declare: Declare) -> None:
+    request = build_userinfo_request(metadata=metadata, declaration=declare(), access_token="at-secret")
     assert (request.method, request.url, request.body) == ("GET", metadata.userinfo_endpoint, None)
     assert request.headers["Authorization"] == "Bearer at-secret"
     assert "secret" not in repr(request)
 
 
-def test_build_userinfo_request_without_endpoint_is_userinfo_invalid(metadata: ProviderMetadata) -> None:
+def test_build_userinfo_request_asks_for_a_signature_where_it_is_demanded(
+    metadata: ProviderMetadata, declare: Declare
+) -> None:
+    for declared, accepted in ((ES256, "application/jwt"), ({}, "application/json")):
+        request = build_userinfo_request(metadata=metadata, declaration=declare(**declared), access_token="at")
+        assert request.headers["Accept"] == accepted
+
+
+def test_build_userinfo_request_without_endpoint_is_userinfo_invalid(
+    metadata: ProviderMetadata, declare: Declare
+) -> None:
+    without = replace(metadata, userinfo_endpoint="")
     with pytest.raises(UserInfoInvalid) as caught:
-        build_userinfo_request(metadata=replace(metadata, userinfo_endpoint=""), access_token="at")
+        build_userinfo_request(metadata=without, declaration=declare(), access_token="at")
     assert caught.value.code == "userinfo_invalid"
 
 
 @given(
-    st.binary() | st.dictionaries(st.sampled_from(["sub", "x"]), st.none() | st.text() | st.floats()).map(json.dumps)
+    st.binary() | st.dictionaries(st.sampled_from(["sub", "x"]), st.none() | st.text() | st.floats()).map(json.dumps),
+    st.sampled_from(["application/json", "application/jwt"]),
 )
 def test_judge_userinfo_response_anything_is_judged_or_refused_by_our_own_error(
-    answer: Answer, body: bytes | str
+    answer: Answer, judge: Judge, body: bytes | str, content_type: str
 ) -> None:
+    response = answer(body.encode() if isinstance(body, str) else body, content_type=content_type)
     try:
-        result: object = judge_userinfo_response(answer(body.encode() if isinstance(body, str) else body), sub="x")
+        result: object = judge(response)
     except UserInfoError as error:
         result = error
     assert isinstance(result, dict | UserInfoError)
+
+
+@given(
+    changes=st.dictionaries(
+        st.sampled_from([*SIGNED, "exp", "nbf"]), st.none() | st.booleans() | st.integers() | st.floats() | st.text()
+    ),
+    header=st.dictionaries(st.sampled_from(["alg", "kid", "typ", "crit"]), st.none() | st.text(), max_size=1),
+)
+def test_judge_userinfo_response_any_signed_claims_are_judged_or_refused_by_our_own_error(
+    answer: Answer, judge: Judge, sign: Sign, changes: dict[str, Any], header: dict[str, Any]
+) -> None:
+    token = sign({**SIGNED, **changes}, alg="EdDSA", header=header)
+    try:
+        result: object = judge(answer(token.encode(), content_type="application/jwt"))
+    except (UserInfoError, KeyNotFound) as error:
+        result = error
+    assert isinstance(result, dict | UserInfoError | KeyNotFound)

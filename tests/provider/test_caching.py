@@ -1,6 +1,7 @@
 """R2: what is kept, for how long, who fetches anew, and what an unknown kid does. Time is an argument."""
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -302,6 +303,32 @@ def test_metadata_cold_waiting_ends_at_the_deadline(provider: Provider, op: Fake
     op.gate.set()
     join(threads)
     assert outcomes == [ISSUER]
+
+
+def test_metadata_cold_fetch_that_had_too_little_time_costs_nobody_who_has_more(
+    declare: Callable[..., ProviderDeclaration],
+) -> None:
+    """A sign-out gives the OP a tenth of a second; sign-ins that wait for its fetch have eight."""
+
+    class Slow(FakeOP):
+        def send(self, request: Request, *, deadline: float) -> Response:
+            answer = super().send(request, deadline=deadline)
+            if deadline < 1:
+                raise TransportTimeout
+            return answer
+
+    op = Slow()
+    provider = Provider(declaration=declare(issuer=ISSUER), transport=op)
+    op.gate.clear()
+    leaving, left = in_threads(1, lambda: provider.metadata(deadline=0.1))
+    assert op.asked.acquire(timeout=5)
+    waiting, waited = in_threads(4, lambda: provider.metadata(deadline=5).issuer)
+    time.sleep(0.1)  # so that they wait for the fetch under way
+    op.gate.set()
+    join([*leaving, *waiting])
+    assert [type(outcome) for outcome in left] == [TransportTimeout]
+    assert waited == [ISSUER] * 4
+    assert op.count(METADATA) == 2
 
 
 def test_metadata_cold_failure_reaches_all_who_waited(provider: Provider, op: FakeOP) -> None:

@@ -47,9 +47,11 @@ DRIPS: dict[str, Script] = {
     "silence": silent,
     "headers": dripping(b"HTTP/1.1 200 OK\r\nX: ", b"x" * 200),
     "interim-answers": dripping(b"", b"HTTP/1.1 100 Continue\r\n\r\n" * 9),
+    "early-hints": dripping(b"", b"HTTP/1.1 103 Early Hints\r\n\r\n" * 9),
     "body": dripping(b"HTTP/1.1 200 OK\r\nContent-Length: 200\r\n\r\n", b" " * 200),
     "body-of-unknown-length": dripping(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n", b" " * 200),
     "chunks": dripping(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"1\r\n \r\n" * 40),
+    "trailers": dripping(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\n \r\n0\r\n", b"X: x\r\n" * 40),
 }
 
 

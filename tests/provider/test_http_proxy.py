@@ -29,8 +29,8 @@ def send(transport: HTTPTransport, server: Server, method: str = "GET", *, deadl
     return transport.send(Request(method=method, url=server.url, headers={}, body=body), deadline=deadline).status
 
 
-def tunnelling(*, proxy_answer: bytes = b"HTTP/1.1 200 OK\r\n\r\n") -> Script:
-    """Return a proxy's script: CONNECT, then bytes both ways."""
+def tunnelling(*, proxy_answer: bytes = b"HTTP/1.1 200 OK\r\n\r\n", slow: bool = False) -> Script:
+    """Return a proxy's script: CONNECT, then bytes both ways; slow: those to the client one by one."""
 
     def script(peer: Peer) -> None:
         request = peer.read()
@@ -44,7 +44,10 @@ def tunnelling(*, proxy_answer: bytes = b"HTTP/1.1 200 OK\r\n\r\n") -> Script:
                     data = end.recv(65536)
                     if not data:
                         return
-                    ends[end].sendall(data)
+                    if slow and end is upstream:
+                        peer.drip(data)
+                    else:
+                        ends[end].sendall(data)
 
     return script
 
@@ -89,6 +92,25 @@ def test_send_through_a_proxy_that_does_not_let_through_refused(
             send(open_transport(proxy=proxy.url), server, deadline=0.7)
         assert time.monotonic() - began < 1.0
         assert server.requests == []
+
+
+@pytest.mark.parametrize(
+    ("proxy_script", "script"),
+    [
+        (tunnelling(slow=True), answering(reply())),
+        (tunnelling(), lambda peer: peer.read() and peer.drip(b"HTTP/1.1 200 OK\r\n\r\n" + b" " * 200)),
+    ],
+    ids=["handshake", "answer"],
+)
+def test_send_through_a_proxy_dripping_tunnel_refused_in_time(
+    open_transport: Opening, tls: ssl.SSLContext, proxy_script: Script, script: Script
+) -> None:
+    with serving(script, tls=tls) as server, serving(proxy_script) as proxy:
+        began = time.monotonic()
+        with pytest.raises(TransportTimeout):
+            send(open_transport(proxy=proxy.url), server, deadline=0.7)
+        assert 0.6 < time.monotonic() - began < 1.0
+        assert proxy.accepted == 1
 
 
 def test_send_proxy_of_no_known_scheme_is_refused_when_declared(open_transport: Opening) -> None:

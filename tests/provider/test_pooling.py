@@ -114,13 +114,12 @@ def test_put_conn_after_the_time_is_over_keeps_nothing() -> None:
             assert pool._get_conn() is not kept
 
 
-def test_send_leaves_no_timer_behind(transport: HTTPTransport, tls: ssl.SSLContext) -> None:
+def test_send_leaves_no_thread_behind(transport: HTTPTransport, tls: ssl.SSLContext) -> None:
     with serving(answering(reply()), tls=tls) as server:
         assert send(transport, server, deadline=60) == 200
-    timers = [thread for thread in threading.enumerate() if isinstance(thread, threading.Timer)]
-    for timer in timers:
-        timer.join(1)
-    assert not any(timer.is_alive() for timer in timers)
+        before = set(threading.enumerate())
+        assert [send(transport, server, deadline=60) for _ in range(3)] == [200] * 3
+        assert set(threading.enumerate()) <= before
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
@@ -208,6 +207,25 @@ def test_send_get_again_shares_the_deadline(transport: HTTPTransport, tls: ssl.S
             send(transport, server, deadline=0.8)
         assert time.monotonic() - began < 1.1
         assert server.accepted == 2
+
+
+@pytest.mark.parametrize("interim", [b"HTTP/1.1 103 Early Hints\r\n\r\n", b"HTTP/1.1 102 Processing\r\nX: y\r\n\r\n"])
+def test_send_after_an_interim_answer_gets_its_own(
+    transport: HTTPTransport, tls: ssl.SSLContext, interim: bytes
+) -> None:
+    """Were the interim answer taken for the answer, the kept connection would give this one's to the next request."""
+
+    def hinting(peer: Peer) -> None:
+        while (request := peer.read()) is not None:
+            peer.send(interim)
+            time.sleep(0.05)
+            peer.send(reply(request.split(b" ")[1]))
+
+    with serving(hinting, tls=tls) as server:
+        requests = [Request(method="GET", url=f"{server.url}{number}", headers={}) for number in range(3)]
+        answers = [transport.send(request, deadline=5) for request in requests]
+        assert [(answer.status, answer.body) for answer in answers] == [(200, b"/0"), (200, b"/1"), (200, b"/2")]
+        assert server.accepted == 1
 
 
 def test_send_from_many_threads_answers_each_its_own(transport: HTTPTransport, tls: ssl.SSLContext) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from celery import current_app
 from django.db import transaction
+from kombu import pools
 
 from django_phi_oidc import clock
 from django_phi_oidc.oidc.token import ReceivedToken
@@ -37,16 +38,16 @@ def messages(tmp_path: Path) -> Iterator[Path]:
 
 def use_broker(url: str, options: dict[str, Any], value: Any = None) -> Iterator[Any]:
     app = current_app._get_current_object()
-    before = app.conf.broker_url, app.conf.broker_transport_options
+    before = app.conf.broker_write_url, app.conf.broker_transport_options
     close_pools(app)
-    app.conf.broker_url, app.conf.broker_transport_options = url, options
+    app.conf.broker_write_url, app.conf.broker_transport_options = url, options
     yield value
     close_pools(app)
-    app.conf.broker_url, app.conf.broker_transport_options = before
+    app.conf.broker_write_url, app.conf.broker_transport_options = before
 
 
 def close_pools(app: Any) -> None:
-    app.pool.force_close_all()
+    pools.reset()
     app._pool = None
     app.amqp._producer_pool = None
 

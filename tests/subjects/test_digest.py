@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from django_phi_oidc.subjects.digest import subject_digest
+from django_phi_oidc.subjects.digest import pairwise_value, subject_digest
 
 KEY = bytes(range(32))
 ISSUER = "https://op.example.test"
@@ -35,3 +35,29 @@ def test_subject_digest_under_another_key_differs() -> None:
 def test_subject_digest_is_equal_for_equal_pairs_alone(issuer: str, sub: str, other: str, other_sub: str) -> None:
     same = subject_digest(KEY, issuer=issuer, sub=sub) == subject_digest(KEY, issuer=other, sub=other_sub)
     assert same == ((issuer, sub) == (other, other_sub))
+
+
+PARTS = st.tuples(*[st.text(max_size=12)] * 3)
+
+
+def test_pairwise_value_is_hmac_sha256_over_length_prefixed_sector_model_and_pk() -> None:
+    message = b"\x00\x00\x00\x03lab" + b"\x00\x00\x00\x09auth.user" + b"\x00\x00\x00\x0242"
+    expected = hmac.new(KEY, message, hashlib.sha256).hexdigest()
+    assert pairwise_value(KEY, sector="lab", model="auth.user", pk="42") == expected
+
+
+def test_pairwise_value_under_another_key_differs() -> None:
+    values = {pairwise_value(key, sector="lab", model="m", pk="1") for key in (KEY, bytes(32))}
+    assert len(values) == 2
+
+
+@given(PARTS, PARTS)
+def test_pairwise_value_is_equal_for_equal_parts_alone(one: tuple[str, str, str], other: tuple[str, str, str]) -> None:
+    values = [pairwise_value(KEY, sector=parts[0], model=parts[1], pk=parts[2]) for parts in (one, other)]
+    assert (values[0] == values[1]) == (one == other)
+
+
+@given(st.text(max_size=20), st.text(max_size=20), PARTS)
+def test_pairwise_value_is_no_digest_of_a_subject(issuer: str, sub: str, parts: tuple[str, str, str]) -> None:
+    value = pairwise_value(KEY, sector=parts[0], model=parts[1], pk=parts[2])
+    assert value != subject_digest(KEY, issuer=issuer, sub=sub)

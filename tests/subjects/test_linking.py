@@ -6,69 +6,43 @@ import os
 import re
 import subprocess
 import sys
-import threading
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from django.contrib.auth import get_user_model
 from django.db import IntegrityError, connection, connections, transaction
-from django.test.utils import CaptureQueriesContext
 
-from django_phi_oidc.audit.events import Origin, parse_event
+from django_phi_oidc.audit.events import parse_event
 from django_phi_oidc.audit.models import AuditEvent, AuditOutbox
 from django_phi_oidc.errors import NotProvisioned, SubjectKeyMissing
 from django_phi_oidc.keyring import Key
 from django_phi_oidc.subjects.digest import subject_digest
-from django_phi_oidc.subjects.linking import Linked, link, mark_seen, opaque_username
+from django_phi_oidc.subjects.linking import Linked, mark_seen, opaque_username
 from django_phi_oidc.subjects.models import PairwiseSubject, SubjectDigest
 from tests import databases
 
-ISSUER, SUB = "https://op.example.test", "subject-canary-248289761001"
-NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
-KEY_1, KEY_2, KEY_3 = (Key(f"{n}{n}{n}{n}abcd", bytes([n]) * 32) for n in (1, 2, 3))
-LAST_KEY = Key("ffffffff", b"\xff" * 32)
+from .persons import (
+    ISSUER,
+    KEY_1,
+    KEY_2,
+    KEY_3,
+    LAST_KEY,
+    NOW,
+    SUB,
+    Meeting,
+    accounts,
+    at_once,
+    capturing,
+    digests_by_key,
+    sign_in,
+    statements,
+)
+
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = Path(__file__).with_name("sign_in_once.py")
-
-
-def make_user() -> Any:
-    return get_user_model()._default_manager.create_user(username=opaque_username())
-
-
-def sign_in(keys: Sequence[Key] = (KEY_1,), *, sub: str = SUB, **changed: Any) -> Linked:
-    given: dict[str, Any] = {
-        "issuer": ISSUER,
-        "sub": sub,
-        "keys": keys,
-        "create_user": make_user,
-        "origin": Origin(client_ip="192.0.2.1"),
-        "provider": "default",
-        "now": NOW,
-    }
-    return link(**{**given, **changed})
-
-
-def statements(context: CaptureQueriesContext) -> list[str]:
-    """Return what was executed besides the frame of transactions."""
-    executed = [query["sql"] for query in context.captured_queries]
-    return [sql for sql in executed if not re.match(r"BEGIN|COMMIT|ROLLBACK|SAVEPOINT|RELEASE", sql)]
-
-
-def capturing() -> CaptureQueriesContext:
-    return CaptureQueriesContext(connection)
-
-
-def accounts() -> tuple[int, int]:
-    return get_user_model()._default_manager.count(), PairwiseSubject.objects.count()
-
-
-def digests_by_key() -> dict[str, str]:
-    return dict(SubjectDigest.objects.values_list("key_id", "digest"))
 
 
 @pytest.mark.django_db
@@ -230,34 +204,6 @@ def test_opaque_username_is_phi_and_26_base32_characters() -> None:
     names = {opaque_username() for _ in range(100)}
     assert len(names) == 100
     assert all(re.fullmatch("phi_[a-z2-7]{26}", name) for name in names)
-
-
-class Meeting:
-    """Where two sign-ins meet inside their transactions; who waits in vain goes on, as SQLite lets in one at a time."""
-
-    def __init__(self) -> None:
-        self.barrier = threading.Barrier(2)
-
-    def make_user(self) -> Any:
-        user = make_user()
-        with suppress(threading.BrokenBarrierError):
-            self.barrier.wait(0.5)
-        return user
-
-
-def at_once(*calls: Callable[[], Linked]) -> list[Linked]:
-    """Run each call in a thread with connections of its own, all at the same time."""
-    start = threading.Barrier(len(calls))
-
-    def run(call: Callable[[], Linked]) -> Linked:
-        try:
-            start.wait(10)
-            return call()
-        finally:
-            connections.close_all()
-
-    with ThreadPoolExecutor(len(calls)) as pool:
-        return [future.result(30) for future in [pool.submit(run, call) for call in calls]]
 
 
 PAIRS = {

@@ -8,6 +8,7 @@ from django.core.management.base import BaseCommand
 from ...audit import cli as audit
 from ...claims import cli as scrub
 from ...sessions import cli as sessions
+from ...subjects import cli as subject
 from .. import keys
 
 SUBCOMMANDS = {
@@ -15,6 +16,7 @@ SUBCOMMANDS = {
     "keys": keys,
     "scrub": scrub,
     "sessions": sessions,
+    "subject": subject,
 }
 
 

@@ -1,0 +1,150 @@
+"""A verified person becomes somebody who is signed in: both sessions at once, and the former one's end."""
+
+import base64
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from importlib import import_module
+from typing import Any
+
+from django.conf import settings
+from django.contrib import auth
+from django.contrib.sessions.backends.base import SessionBase
+from django.contrib.sessions.backends.db import SessionStore as DatabaseStore
+from django.db import router, transaction
+from django.http import HttpRequest
+
+from .. import clock, conf, entropy
+from ..audit.events import Origin
+from ..audit.outbox import holding_back
+from ..audit.request import SESSION_KEY, Actor, session_id_of
+from ..errors import NotProvisioned
+from ..oidc.token import ReceivedToken
+from ..provider.registry import Provider
+from ..sessions.ending import end_session
+from ..sessions.models import EndReason
+from ..sessions.tasks import on_live_connection, revoke_soon
+from ..statements import insert
+from ..subjects.linking import mark_seen
+from ..subjects.models import PairwiseSubject
+from .completing import Exchanged, new_session_id, open_session, permit
+
+
+def admit(
+    request: HttpRequest, user: Any, exchanged: Exchanged, provider: Provider, received: list[ReceivedToken]
+) -> None:
+    """Open the sessions, Django's and ours, in one transaction; commit the event that permits them; or end them.
+
+    The new Django session takes the place of the browser's former one for good only when all of that is done: until
+    then, whatever fails, the former session is as it was, and so is who is signed in.
+    received: emptied once the session holds the tokens: from there on its end revokes them.
+    """
+    subject = user.pairwise_link.subject
+    session_id, now = new_session_id(), clock.now()
+    with _new_django_session(request) as former:
+        with holding_back() as changes, transaction.atomic():
+            try:
+                mark_seen(subject, now=now)
+            except PairwiseSubject.DoesNotExist as error:
+                raise NotProvisioned from error
+            _log_in(request, user, session_id)
+            origin = Actor.from_request(request).origin
+            stored = open_session(
+                exchanged,
+                session_id=session_id,
+                subject=subject,
+                provider=provider,
+                declared=conf.claims(),
+                django_session_key=str(request.session.session_key),
+                origin=origin,
+                now=now,
+            )
+        received.clear()
+        try:
+            permit(
+                exchanged, subject=subject, provider=provider, stored=stored, changes=changes, origin=origin, now=now
+            )
+            _end_former_session(former, origin=origin, now=now)
+        except BaseException:
+            _end(session_id, EndReason.AUDIT_UNAVAILABLE, origin=origin, now=clock.now())
+            raise
+
+
+def _log_in(request: HttpRequest, user: Any, session_id: uuid.UUID) -> None:
+    """Sign the user in, and both sessions together, with a Django session that is saved when this returns.
+
+    Its row is inserted with all that login() would write into it. So login() finds its own there, and need not cycle
+    the key of a session that nobody else knows.
+    """
+    request.session.update(
+        {
+            auth.SESSION_KEY: user._meta.pk.value_to_string(user),
+            auth.BACKEND_SESSION_KEY: user.backend,
+            auth.HASH_SESSION_KEY: user.get_session_auth_hash(),
+            SESSION_KEY: str(session_id),
+        }
+    )
+    _create(request.session)
+    _save_changed_alone(request.session)
+    auth.login(request, user)
+
+
+def _create(session: SessionBase) -> None:
+    """Insert a new session. Its key, 160 random bits, is not looked up first, as create() does it."""
+    session._session_key = base64.b32encode(entropy.token_bytes(20)).decode("ascii").lower()
+    if isinstance(session, DatabaseStore) and type(session).save is DatabaseStore.save:
+        # The same row without a savepoint.
+        row = session.create_model_instance(dict(session.items()))
+        insert([row], using=router.db_for_write(type(row), instance=row))
+    else:
+        session.save(must_create=True)
+
+
+def _save_changed_alone(session: SessionBase) -> None:
+    """Let SessionMiddleware, which saves what login() has touched, write the row again only where it would differ."""
+    save, written = session.save, _content(session)
+
+    def save_changed(must_create: bool = False) -> None:
+        if must_create or _content(session) != written:
+            save(must_create)
+
+    session.save = save_changed  # type: ignore[method-assign]  # of this one session, for the rest of the request
+
+
+def _content(session: SessionBase) -> bytes:
+    content: bytes = session.serializer().dumps([session.session_key, dict(session.items())])
+    return content
+
+
+@contextmanager
+def _new_django_session(request: HttpRequest) -> Iterator[SessionBase]:
+    """Give the request a session of its own for the length of the block, and its former one back if the block fails.
+
+    What an anonymous visitor had put into theirs is taken along, as django.contrib.auth does it.
+    """
+    former, user = request.session, request.user
+    fresh = import_module(settings.SESSION_ENGINE).SessionStore()
+    if auth.SESSION_KEY not in former:
+        fresh.update(former.items())
+    request.session = fresh
+    try:
+        yield former
+    except BaseException:
+        request.session, request.user = former, user
+        # An engine without transactions has kept it.
+        if fresh.session_key:
+            fresh.delete()
+        raise
+
+
+def _end_former_session(former: SessionBase, *, origin: Origin, now: datetime) -> None:
+    if session_id := session_id_of(former):
+        _end(session_id, EndReason.REPLACED, origin=origin, now=now)
+    if former.session_key:
+        former.delete()
+
+
+def _end(session_id: uuid.UUID, reason: EndReason, *, origin: Origin, now: datetime) -> None:
+    ended = on_live_connection(lambda: end_session(session_id, reason, origin=origin, now=now))
+    revoke_soon(ended.revocations if ended else ())

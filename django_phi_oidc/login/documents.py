@@ -1,0 +1,64 @@
+"""What OPs fetch from this client: its public keys, and the redirect URIs that are one sector. Open to everybody."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.urls import reverse
+from django.utils.decorators import method_decorator
+from django.views.generic import View
+
+from .. import conf
+from ..client_keys import ALGS_OF_KTY, ClientKey
+from ..declarations import ProviderDeclaration
+from ..sessions.views import door
+
+KEPT = "public, max-age=300"
+"""A new key is published for longer than this before it signs."""
+
+
+@method_decorator(door, name="dispatch")
+class ClientKeysView(View):
+    """The `jwks_uri` of this client: the public keys of all providers that are told by `private_key_jwt` who it is.
+
+    Spec: RFC 7517 5, 8.5.2; RFC 7591 2 (jwks_uri).
+    """
+
+    http_method_names = ("get", "head")
+
+    def get(self, request: HttpRequest) -> HttpResponse:
+        keys = list(public_keys(conf.providers().values()))
+        return _document({"keys": keys}, content_type="application/jwk-set+json")
+
+
+@method_decorator(door, name="dispatch")
+class SectorIdentifierView(View):
+    """The `sector_identifier_uri` of this client: all its redirect URIs, at this origin and at those of SECTOR_ORIGINS.
+
+    Spec: OIDC Core 8.1; Dynamic Client Registration 5.
+    """
+
+    http_method_names = ("get", "head")
+
+    def get(self, request: HttpRequest) -> HttpResponse:
+        origins = dict.fromkeys([f"{request.scheme}://{request.get_host()}", *conf.sector_origins()])
+        paths = [reverse("oidc_authentication_callback")]
+        paths += [reverse("oidc_authentication_callback", kwargs={"provider": name}) for name in conf.providers()]
+        return _document([f"{origin}{path}" for origin in origins for path in paths], content_type="application/json")
+
+
+def public_keys(providers: Iterable[ProviderDeclaration]) -> Iterator[Mapping[str, Any]]:
+    """Yield each key once, for the one algorithm that it signs with; without `alg`, when there are two."""
+    algs: dict[ClientKey, set[str]] = {}
+    for provider in providers:
+        for key in provider.client_keys:
+            fitting, chosen = ALGS_OF_KTY[key.kty], provider.token_endpoint_auth_signing_alg
+            algs.setdefault(key, set()).add(chosen if chosen in fitting else fitting[0])
+    for key, names in algs.items():
+        yield key.public_jwk(*names) if len(names) == 1 else key.public_jwk()
+
+
+def _document(content: Any, *, content_type: str) -> HttpResponse:
+    response = JsonResponse(content, safe=False, content_type=content_type)
+    response["Cache-Control"] = KEPT
+    return response

@@ -1,0 +1,142 @@
+"""What becomes of a sign-in that is refused: an event, a line in the log, a signal, and a page that tells what to do.
+
+The code goes to the first three. The page is one of a few kinds, and bears a reference by which a help desk finds the
+event: nobody at the browser can tell which check of R5 or R6 refused, or whether a `state` was ever ours.
+"""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from django.conf import settings
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import render, resolve_url
+from django.views.generic import View
+
+from .. import clock, conf
+from ..audit.events import Action, Outcome
+from ..audit.recording import record
+from ..audit.request import Actor
+from ..errors import AuditUnavailable, ProviderError, SignInRefused
+from ..sessions.views import private
+from ..signals import sign_in_refused
+from .choosing import begin_url, must_choose
+
+logger = logging.getLogger("django_phi_oidc.login")
+LINE = "A sign-in was refused: reason=%(code)s provider=%(provider)s stage=%(stage)s reference=%(reference)s"
+INTERNAL_ERROR = "internal_error"
+
+Kind = Literal["restart", "declined", "stronger", "not_shared", "no_account", "failed", "unavailable"]
+TEMPLATES: Mapping[Kind, str] = {
+    "restart": "django_phi_oidc/refused_restart.html",
+    "declined": "django_phi_oidc/refused_declined.html",
+    "stronger": "django_phi_oidc/refused_stronger.html",
+    "not_shared": "django_phi_oidc/refused_not_shared.html",
+    "no_account": "django_phi_oidc/refused_no_account.html",
+    "failed": "django_phi_oidc/refused.html",
+    "unavailable": "django_phi_oidc/unavailable.html",
+}
+KINDS: Mapping[str, Kind] = {
+    **dict.fromkeys(("state_missing", "state_unknown", "state_expired", "state_replayed"), "restart"),
+    **dict.fromkeys(("parameter_repeated", "code_missing", "provider_unknown"), "restart"),
+    **dict.fromkeys(("acr_insufficient", "auth_time_missing", "auth_time_stale"), "stronger"),
+    **dict.fromkeys(("not_provisioned", "user_inactive"), "no_account"),
+    "claim_missing": "not_shared",
+    "audit_unavailable": "unavailable",
+}
+"""Of a rule's code. One that is not here is `unavailable` where the provider is at fault, else `failed`."""
+ANSWERS: Mapping[str, Kind] = {
+    **dict.fromkeys(("access_denied", "consent_required", "account_selection_required"), "declined"),
+    **dict.fromkeys(("login_required", "interaction_required"), "declined"),
+    **dict.fromkeys(("server_error", "temporarily_unavailable"), "unavailable"),
+    "unmet_authentication_requirements": "stronger",
+}
+"""Of the error that the provider answered with, for the code `provider_error`. One that is not here is `failed`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """A sign-in at one of its two doors, as far as may be told of it."""
+
+    view: type[View]
+    stage: Literal["request", "callback"]
+    provider: str
+    """A declared name, or empty: what else stands in a URL is the sender's word, and goes nowhere."""
+    named: bool
+    """Whether the URL names the provider."""
+
+
+def attempt_at(view: View, provider: str | None, *, stage: Literal["request", "callback"]) -> Attempt:
+    """Return the attempt at that door. provider: of the URL; without one the first declared is meant."""
+    declared = conf.providers()
+    meant = next(iter(declared), "") if provider is None else provider if provider in declared else ""
+    return Attempt(view=type(view), stage=stage, provider=meant, named=bool(meant) and provider is not None)
+
+
+def refuse(
+    request: HttpRequest, fault: SignInRefused | AuditUnavailable, attempt: Attempt, *, next_url: str
+) -> HttpResponse:
+    """Return the page of a refusal, after it was told. next_url: where the sign-in was to lead, or empty."""
+    status = 503 if fault.provider_fault or isinstance(fault, AuditUnavailable) else 403
+    reference = _tell(
+        request,
+        fault.code,
+        attempt,
+        outcome="failure",
+        level=logging.ERROR if status == 503 else logging.WARNING,
+        detail={"provider_error": fault.error} if isinstance(fault, ProviderError) else {},
+        trail_fault=fault if isinstance(fault, AuditUnavailable) else None,
+    )
+    context = {
+        "reference": reference,
+        "restart_url": begin_url(attempt.provider if attempt.named else None, next_url=next_url),
+        "choose_url": begin_url(None, next_url=next_url) if attempt.named and must_choose() else "",
+        "home_url": resolve_url(settings.LOGIN_REDIRECT_URL) if request.user.is_authenticated else "",
+    }
+    return private(render(request, TEMPLATES[kind_of(fault)], context, status=status))
+
+
+def tell_of_internal_error(request: HttpRequest, attempt: Attempt) -> None:
+    """Tell, everywhere but on a page, of a sign-in that an unforeseen exception ends: that is the caller's to raise."""
+    _tell(request, INTERNAL_ERROR, attempt, outcome="error", level=logging.ERROR, detail={}, trail_fault=None)
+
+
+def kind_of(fault: SignInRefused | AuditUnavailable) -> Kind:
+    """Return the kind of page that the person sees."""
+    if isinstance(fault, ProviderError):
+        return ANSWERS.get(fault.error, "failed")
+    return KINDS.get(fault.code, "unavailable" if fault.provider_fault else "failed")
+
+
+def _tell(
+    request: HttpRequest,
+    code: str,
+    attempt: Attempt,
+    *,
+    outcome: Outcome,
+    level: int,
+    detail: Mapping[str, str],
+    trail_fault: AuditUnavailable | None,
+) -> str:
+    """Return the event's id; the request's when the trail can't be written: what is refused stays refused."""
+    origin = Actor.from_request(request).origin
+    reference = origin.request_id
+    if trail_fault is None:
+        try:
+            event = record(
+                Action.LOGIN_REFUSED,
+                origin=origin,
+                now=clock.now(),
+                outcome=outcome,
+                provider=attempt.provider,
+                reason=code,
+                detail={"stage": attempt.stage, **detail},
+            )
+            reference = str(event)
+        except AuditUnavailable as fault:
+            level, trail_fault = logging.ERROR, fault
+    told = {"code": code, "provider": attempt.provider, "stage": attempt.stage, "reference": reference}
+    logger.log(level, LINE, told, exc_info=trail_fault)
+    sign_in_refused.send_robust(sender=attempt.view, request=request, **told)
+    return reference

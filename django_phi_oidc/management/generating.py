@@ -1,0 +1,36 @@
+"""Make key files, once."""
+
+import os
+import tempfile
+from pathlib import Path
+
+from .. import conf, keyring
+
+
+def generate_key_files() -> list[Path]:
+    """Write a new key into each key file that the settings name and that does not exist; return those files.
+
+    A file appears with its whole content and mode 0600, in a directory made with mode 0700, and is never overwritten:
+    of several runs at once one writes, and all see what it wrote.
+    """
+    rings = (*conf.KEY_RINGS, conf.PAIRWISE_RING)
+    named = [source for ring in rings if isinstance(source := conf.option(ring), Path)]
+    return [path for path in dict.fromkeys(named) if not os.path.lexists(path) and _write_new(path)]
+
+
+def _write_new(path: Path) -> bool:
+    """Return False when somebody else was faster."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    descriptor, draft = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "w", encoding="ascii") as file:
+            file.write(keyring.generate() + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        # A link, unlike a rename, fails where the name is taken.
+        os.link(draft, path)
+    except FileExistsError:
+        return False
+    finally:
+        os.unlink(draft)
+    return True

@@ -1,0 +1,91 @@
+"""Single statements, without what query sets do around them: a sign-in pays for each round trip, and for building SQL.
+
+No signal is sent, no key is read back, and a statement that is a transaction by itself gets no frame.
+"""
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+from django.db import connections, models, transaction
+
+_NEED_NOT_WAIT = " USING (SELECT set_config('synchronous_commit', 'off', true)) AS need_not_wait"
+"""PostgreSQL's way to commit a statement before it is on disk: only this one, and only where it stands alone."""
+
+
+def durably(using: str) -> AbstractContextManager[None]:
+    """Return a block in which one statement is committed when it returns, whatever is rolled back later.
+
+    Where no transaction is open, the database sees to that itself; BEGIN and COMMIT would be two round trips more.
+    Raises: RuntimeError where one is open, or where the connection opens them unasked. Django's TestCase may have one.
+    """
+    connection = connections[using]
+    if connection.get_autocommit():
+        return nullcontext()
+    if not connection.in_atomic_block:
+        raise RuntimeError("A durable statement needs a connection in autocommit.")
+    return transaction.atomic(using=using, durable=True)
+
+
+def insert(
+    rows: Sequence[models.Model], *, using: str, unique: Sequence[str] = (), replaced: Sequence[str] = ()
+) -> None:
+    """Insert rows of one model, at least one, all or none, by one statement unless the database takes only a part.
+
+    unique: names of columns with a unique index; where a row has their values already, it gets those of the columns
+    replaced. Without unique, such a row is an IntegrityError. An automatic key is left to the database.
+    """
+    connection = connections[using]
+    fields = [field for field in rows[0]._meta.concrete_fields if not isinstance(field, models.AutoField)]
+    most = (connection.features.max_query_params or len(rows) * len(fields)) // len(fields)
+    parts = [rows[start : start + most] for start in range(0, len(rows), most)]
+    frame = transaction.atomic(using=using, savepoint=False) if len(parts) > 1 else nullcontext()
+    with frame, connection.cursor() as cursor:
+        for part in parts:
+            values = [field.get_db_prep_save(field.pre_save(row, True), connection) for row in part for field in fields]
+            cursor.execute(_insert(connection, fields, len(part), unique, replaced), values)
+    for row in rows:
+        row._state.adding, row._state.db = False, using
+
+
+def update(model: type[models.Model], key: Any, *, using: str, **values: Any) -> bool:
+    """Set fields of the row with this primary key, by one statement, and say whether there is such a row."""
+    connection = connections[using]
+    fields: list[Any] = [model._meta.get_field(name) for name in values]
+    pk: Any = model._meta.pk
+    quote = connection.ops.quote_name
+    sets = ", ".join(f"{quote(field.column)} = %s" for field in fields)
+    statement = f"UPDATE {quote(model._meta.db_table)} SET {sets} WHERE {quote(pk.column)} = %s"  # noqa: S608 -- as above
+    given = zip((*fields, pk), (*values.values(), key), strict=True)
+    with connection.cursor() as cursor:
+        cursor.execute(statement, [field.get_db_prep_save(value, connection) for field, value in given])
+        return bool(cursor.rowcount)
+
+
+def delete(model: type[models.Model], keys: Sequence[Any], *, using: str) -> None:
+    """Delete the rows with these primary keys, at least one. Requires: that a crash may bring them back.
+
+    On PostgreSQL, outside a transaction, it is not waited for until the deletion is on disk.
+    """
+    connection = connections[using]
+    key: Any = model._meta.pk
+    table, column = map(connection.ops.quote_name, (model._meta.db_table, key.column))
+    hint = _NEED_NOT_WAIT if connection.vendor == "postgresql" and connection.get_autocommit() else ""
+    statement = f"DELETE FROM {table}{hint} WHERE {column} IN ({_places(len(keys))})"  # noqa: S608 -- the model's names
+    with connection.cursor() as cursor:
+        cursor.execute(statement, [key.get_db_prep_value(value, connection) for value in keys])
+
+
+def _insert(connection: Any, fields: Sequence[Any], rows: int, unique: Sequence[str], replaced: Sequence[str]) -> str:
+    quote = connection.ops.quote_name
+    table, columns = quote(fields[0].model._meta.db_table), ", ".join(quote(field.column) for field in fields)
+    places = ", ".join([f"({_places(len(fields))})"] * rows)
+    statement = f"INSERT INTO {table} ({columns}) VALUES {places}"  # noqa: S608 -- the model's names
+    if not unique:
+        return statement
+    sets = ", ".join(f"{quote(column)} = EXCLUDED.{quote(column)}" for column in replaced)
+    return f"{statement} ON CONFLICT ({', '.join(map(quote, unique))}) DO UPDATE SET {sets}"
+
+
+def _places(count: int) -> str:
+    return ", ".join(["%s"] * count)

@@ -1,0 +1,106 @@
+"""Subject keys come and go, and nobody is lost: what each is needed for, and the end of one that no longer is."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from django.db.models import Count, Exists, OuterRef, QuerySet
+
+from ..errors import KeyInUse
+from .models import PairwiseSubject, SubjectDigest
+
+BATCH = 10_000
+"""Digests deleted in one transaction."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyUse:
+    """What one key is to the persons in the tables."""
+
+    id: str
+    position: int | None
+    """In the list, from 1; None: only rows name it."""
+    digests: int
+    lacking: int
+    """Persons who have no digest under it."""
+    lost: int
+    """Persons whom nobody would know again without it."""
+    removable: bool
+    """Whether it may leave the list, or, having left it, be retired."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RingUse:
+    """What the list is to them."""
+
+    persons: int
+    unknown: int
+    """Persons who have no digest under any configured key: nobody knows them again as things stand."""
+    keys: tuple[KeyUse, ...]
+    """Those of the list in its order, then those that only rows name."""
+
+
+def use_of_keys(configured: Sequence[str]) -> RingUse:
+    """Return what the keys with those ids, and all others that rows name, are needed for. Only counts are read:
+
+    the digests by key, the persons, those without a configured key, and for each key those whom no other key knows.
+    """
+    counted = SubjectDigest.objects.order_by("key_id").values_list("key_id").annotate(count=Count("pk"))
+    digests, persons = dict(counted), PairwiseSubject.objects.count()
+    keys = []
+    for key_id in [*configured, *(key_id for key_id in digests if key_id not in configured)]:
+        others = [other for other in configured if other != key_id]
+        lost = _known_by_it_alone(key_id, others)
+        keys.append(
+            KeyUse(
+                id=key_id,
+                position=configured.index(key_id) + 1 if key_id in configured else None,
+                digests=digests.get(key_id, 0),
+                lacking=max(persons - digests.get(key_id, 0), 0),
+                lost=lost,
+                removable=bool(others) and lost == 0,
+            )
+        )
+    unknown = _without(PairwiseSubject.objects.all(), configured).count()
+    return RingUse(persons=persons, unknown=unknown, keys=tuple(keys))
+
+
+def retire(
+    key_id: str,
+    *,
+    configured: Sequence[str],
+    batch: int = BATCH,
+    progress: Callable[[int], None] = lambda done: None,
+) -> int:
+    """Delete the digests under a key that is not configured any more; return how many there were.
+
+    No person is lost, whatever happens meanwhile: a digest goes only while its subject has one under a configured key.
+    Each batch is committed: killed at any point, the next run goes on. progress: told after each how many are gone.
+    Raises: KeyInUse: before anything is deleted, when the key is configured or persons are known by it alone; at the
+    end, when such persons came meanwhile.
+    """
+    if key_id in configured:
+        raise KeyInUse(f"Key {key_id} is configured: take it out of SUBJECT_KEYS on every server first.")
+    _refuse_to_lose(key_id, configured)
+    covered = Exists(SubjectDigest.objects.filter(subject=OuterRef("subject"), key_id__in=configured))
+    done = 0
+    while pks := list(
+        SubjectDigest.objects.filter(covered, key_id=key_id).order_by("pk").values_list("pk", flat=True)[:batch]
+    ):
+        done += SubjectDigest.objects.filter(pk__in=pks).delete()[0]
+        progress(done)
+    _refuse_to_lose(key_id, configured)
+    return done
+
+
+def _without(subjects: QuerySet[PairwiseSubject], key_ids: Sequence[str]) -> QuerySet[PairwiseSubject]:
+    return subjects.exclude(Exists(SubjectDigest.objects.filter(subject=OuterRef("pk"), key_id__in=key_ids)))
+
+
+def _known_by_it_alone(key_id: str, others: Sequence[str]) -> int:
+    """Return how many persons have a digest under key_id, and none under one of the others."""
+    return _without(PairwiseSubject.objects.filter(digests__key_id=key_id), others).count()
+
+
+def _refuse_to_lose(key_id: str, configured: Sequence[str]) -> None:
+    if lost := _known_by_it_alone(key_id, configured):
+        raise KeyInUse(f"{lost} persons are known by key {key_id} alone: put it back, and keep it.")

@@ -1,0 +1,182 @@
+"""Single statements: what each does, that it is one, and that it is committed when it is said to be."""
+
+import uuid
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from django.contrib.auth import get_user_model
+from django.db import IntegrityError, connections, transaction
+from django.test import TestCase
+from django.test.utils import CaptureQueriesContext
+
+from django_phi_oidc.audit.models import AuditOutbox
+from django_phi_oidc.claims.models import StoredClaim
+from django_phi_oidc.replay.models import SpentValue
+from django_phi_oidc.statements import delete, durably, insert, update
+from django_phi_oidc.subjects.models import PairwiseSubject
+
+NOW = datetime(2026, 11, 24, 16, 5, 9, 123456, tzinfo=UTC)
+CLAIM = {"unique": ["subject_id", "session", "name"], "replaced": ["value", "purpose", "obtained_at", "expires_at"]}
+
+
+def spent(digest: str, **given: Any) -> SpentValue:
+    return SpentValue(**{"digest": digest, "kind": "state", "until": NOW, **given})
+
+
+def waiting(number: int) -> AuditOutbox:
+    return AuditOutbox(id=uuid.UUID(int=number), event=f"event {number}")
+
+
+def statements(queries: CaptureQueriesContext) -> list[str]:
+    return [query["sql"].split()[0] for query in queries]
+
+
+class Few:
+    """What a database can do, but for one that takes seven parameters at once."""
+
+    max_query_params = 7
+
+    def __init__(self, features: Any) -> None:
+        self._features = features
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._features, name)
+
+
+@pytest.fixture
+def subject(db: None) -> PairwiseSubject:
+    user = get_user_model().objects.create_user("a-person")
+    return PairwiseSubject.objects.create(
+        uuid=uuid.uuid4(), user=user, issuer="https://op.example.test", first_seen_at=NOW, last_seen_at=NOW
+    )
+
+
+@pytest.mark.django_db(transaction=True)
+def test_insert_is_one_statement_and_the_rows_read_back_equal() -> None:
+    rows = [spent("a"), spent("b", kind="nonce", until=NOW + timedelta(microseconds=1))]
+    with CaptureQueriesContext(connections["default"]) as queries:
+        insert(rows, using="default")
+    assert statements(queries) == ["INSERT"]
+    kept = SpentValue.objects.order_by("digest").values_list("digest", "kind", "until")
+    assert list(kept) == [(row.digest, row.kind, row.until) for row in rows]
+    assert [row._state.adding for row in rows] == [False, False]
+
+
+@pytest.mark.django_db
+def test_insert_of_a_row_that_exists_raises_and_keeps_it() -> None:
+    insert([spent("a")], using="default")
+    with pytest.raises(IntegrityError), transaction.atomic():
+        insert([spent("b"), spent("a", kind="nonce")], using="default")
+    assert list(SpentValue.objects.values_list("digest", "kind")) == [("a", "state")]
+
+
+def test_insert_with_unique_columns_replaces_what_it_is_told_to_and_nothing_else(subject: PairwiseSubject) -> None:
+    def claim(name: str, value: str, **given: Any) -> StoredClaim:
+        named = {"subject": subject, "name": name, "value": value, "purpose": "TREAT", "obtained_at": NOW}
+        return StoredClaim(**{**named, "expires_at": NOW, **given})
+
+    insert([claim("birthdate", "1"), claim("address", "2")], using="default", **CLAIM)
+    before = {row.name: row for row in StoredClaim.objects.all()}
+    insert([claim("birthdate", "3", purpose="HOPERAT")], using="default", **CLAIM)
+    after = {row.name: row for row in StoredClaim.objects.all()}
+    field: Any = StoredClaim._meta.get_field("value")
+    assert {name: (row.pk, row.purpose, field.open(row)) for name, row in after.items()} == {
+        "birthdate": (before["birthdate"].pk, "HOPERAT", "3"),
+        "address": (before["address"].pk, "TREAT", "2"),
+    }
+
+
+@pytest.mark.django_db(transaction=True)
+def test_insert_of_more_than_the_database_takes_at_once_inserts_all_or_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections["default"], "features", Few(connections["default"].features))
+    with CaptureQueriesContext(connections["default"]) as queries:
+        insert([spent(str(number)) for number in range(5)], using="default")
+    assert statements(queries) == ["BEGIN", "INSERT", "INSERT", "INSERT", "COMMIT"]
+    with pytest.raises(IntegrityError):
+        insert([spent(str(number)) for number in (5, 6, 7, 0)], using="default")
+    assert sorted(SpentValue.objects.values_list("digest", flat=True)) == ["0", "1", "2", "3", "4"]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_update_is_one_statement_on_the_named_row_alone_and_says_whether_there_is_one() -> None:
+    insert([spent("a"), spent("b")], using="default")
+    later = NOW + timedelta(microseconds=1)
+    with CaptureQueriesContext(connections["default"]) as queries:
+        assert update(SpentValue, "a", using="default", until=later, kind="nonce") is True
+        assert update(SpentValue, "c", using="default", until=later) is False
+    assert statements(queries) == ["UPDATE", "UPDATE"]
+    kept = SpentValue.objects.order_by("digest").values_list("digest", "kind", "until")
+    assert list(kept) == [("a", "nonce", later), ("b", "state", NOW)]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_delete_is_one_statement_and_takes_the_named_rows_alone() -> None:
+    insert([waiting(number) for number in range(3)], using="default")
+    with CaptureQueriesContext(connections["default"]) as queries:
+        delete(AuditOutbox, [uuid.UUID(int=0), uuid.UUID(int=2), uuid.UUID(int=9)], using="default")
+    assert statements(queries) == ["DELETE"]
+    assert list(AuditOutbox.objects.values_list("id", flat=True)) == [uuid.UUID(int=1)]
+
+
+@pytest.mark.postgresql
+@pytest.mark.django_db(transaction=True)
+def test_delete_lets_nothing_but_itself_be_committed_before_it_is_on_disk() -> None:
+    insert([waiting(0), waiting(1)], using="default")
+
+    def setting() -> str:
+        cursor.execute("SHOW synchronous_commit")
+        return str(cursor.fetchone()[0])
+
+    with connections["default"].cursor() as cursor:
+        cursor.execute("SET synchronous_commit = on")
+        try:
+            with CaptureQueriesContext(connections["default"]) as alone:
+                delete(AuditOutbox, [uuid.UUID(int=0)], using="default")
+            assert setting() == "on"
+            with transaction.atomic():
+                with CaptureQueriesContext(connections["default"]) as framed:
+                    delete(AuditOutbox, [uuid.UUID(int=1)], using="default")
+                assert setting() == "on"
+        finally:
+            cursor.execute("RESET synchronous_commit")
+    assert ["synchronous_commit" in query["sql"] for query in (*alone, *framed)] == [True, False]
+    assert not AuditOutbox.objects.exists()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_durably_outside_a_transaction_commits_each_statement() -> None:
+    with durably("default"):
+        insert([spent("a")], using="default")
+        connections["default"].rollback()
+    assert SpentValue.objects.count() == 1
+
+
+@pytest.mark.django_db(transaction=True)
+def test_durably_inside_a_transaction_raises() -> None:
+    with transaction.atomic(), pytest.raises(RuntimeError, match="durable"), durably("default"):
+        pass
+    with durably("default"):
+        pass
+
+
+@pytest.mark.django_db(transaction=True)
+def test_durably_on_a_connection_that_opens_transactions_unasked_raises() -> None:
+    connection = connections["default"]
+    connection.set_autocommit(False)
+    try:
+        with pytest.raises(RuntimeError, match="autocommit"):
+            durably("default")
+    finally:
+        connection.set_autocommit(True)
+    with durably("default"):
+        pass
+
+
+class DurablyInATestCase(TestCase):
+    """Django's own tests run in a transaction that is rolled back."""
+
+    def test_durably_in_a_test_case_is_let_through(self) -> None:
+        with durably("default"):
+            insert([spent("a")], using="default")
+        assert SpentValue.objects.count() == 1
