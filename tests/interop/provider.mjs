@@ -1,0 +1,230 @@
+// A certified OpenID Provider over TLS on a free port of loopback: `node provider.mjs CERTIFICATE`, a PEM file that
+// holds the key as well. Commands are objects of JSON, one a line, on stdin; each is answered by one line on stdout,
+// and the first line says where the provider is. It ends with its stdin.
+
+import { createHmac, generateKeyPairSync, randomUUID } from 'node:crypto';
+import { readFileSync } from 'node:fs';
+import { createServer } from 'node:https';
+import { createInterface } from 'node:readline';
+import { text } from 'node:stream/consumers';
+
+import Provider, { interactionPolicy } from 'oidc-provider';
+import { createMemoryAdapter } from 'oidc-provider/lib/adapters/memory_adapter.js';
+import htmlSafe from 'oidc-provider/lib/helpers/html_safe.js';
+
+console.info = () => {}; // notices of defaults that are fine here; stdout is for answers alone
+
+const ACCOUNTS = {
+  amina: { name: 'Amina Diallo', birthdate: '1984-03-09', address: { formatted: '3 Lake Road\nHill Valley' } },
+  jonas: { name: 'Jonas Weber', birthdate: '1990-11-30', address: { formatted: '8 Mill Lane\nHill Valley' } },
+};
+const CODE = '246810';
+const KINDS = [
+  ['rsa', { modulusLength: 2048 }],
+  ['ec', { namedCurve: 'P-256' }],
+  ['ed25519', {}],
+];
+
+const LOGIN = page('Sign in', `
+  <form method="post">
+  <p><label>Name <input name="username" autocomplete="username"></label></p>
+  <p>${button('step', 'password', 'Sign in')}</p>
+  </form>`);
+const SECOND_FACTOR = page('One more step', `
+  <form method="post">
+  <p><label>Code from your device <input name="code" autocomplete="one-time-code"></label></p>
+  <p>${button('step', 'code', 'Continue')}</p>
+  </form>`);
+
+const adapter = createMemoryAdapter(15); // one store for every Provider that is made here: what was issued stays
+let keys = newKeys();
+let configured;
+let provider;
+let listener;
+let sessions; // by uid, as last saved
+let observed; // since the last `configure`
+const halfway = new Map(); // uid of the interaction → who gave a name there
+
+const { promise: port, resolve: listening } = Promise.withResolvers();
+const certificate = readFileSync(process.argv[2]);
+const server = createServer({ key: certificate, cert: certificate }, serve);
+server.listen(0, '127.0.0.1', () => listening(server.address().port));
+const issuer = `https://localhost:${await port}`;
+
+const COMMANDS = {
+  // clients: as RFC 7591 has them. par: `offered`, `required` or `off`. refresh_unasked: a refresh token for everybody.
+  configure(options) {
+    configured = options;
+    sessions = new Map();
+    observed = { requests: [], tokens: [], assertions: [], fetched: [] };
+    build();
+  },
+  // New signing keys take the place of the old ones.
+  rotate() {
+    keys = newKeys();
+    build();
+  },
+  // The clients' keys are fetched anew when they are needed next, as when their time is over.
+  forget_client_keys: build,
+  // All sessions become older by so many seconds.
+  async age_sessions({ seconds }) {
+    for (const session of sessions.values()) {
+      session.loginTs -= seconds;
+      await session.persist();
+    }
+  },
+  observed: () => observed,
+};
+
+COMMANDS.configure({ clients: [] });
+reply({ issuer, code: CODE });
+for await (const line of createInterface({ input: process.stdin })) {
+  const { command, ...options } = JSON.parse(line);
+  try {
+    reply((await COMMANDS[command](options)) ?? {});
+  } catch (error) {
+    reply({ error: `${command}: ${error.stack}` });
+  }
+}
+process.exit();
+
+function reply(answer) {
+  process.stdout.write(`${JSON.stringify(answer)}\n`);
+}
+
+function newKeys() {
+  return KINDS.map(([kind, options]) => ({
+    ...generateKeyPairSync(kind, options).privateKey.export({ format: 'jwk' }), kid: randomUUID(), use: 'sig',
+  }));
+}
+
+function build() {
+  const { clients, par = 'offered', refresh_unasked: refreshUnasked = false } = configured;
+  provider = new Provider(issuer, {
+    adapter,
+    clients,
+    assertJwtClientAuthClaimsAndHeader(ctx, claims, { alg }) {
+      observed.assertions.push([ctx.path, alg]);
+    },
+    jwks: { keys },
+    cookies: { keys: ['signs the cookies of a test'] },
+    acrValues: ['weak', 'strong'],
+    claims: { openid: ['sub'], profile: ['name', 'birthdate'], address: ['address'] },
+    features: {
+      devInteractions: { enabled: false },
+      claimsParameter: { enabled: true },
+      introspection: { enabled: true },
+      jwtUserinfo: { enabled: true },
+      pushedAuthorizationRequests: { enabled: par !== 'off', requirePushedAuthorizationRequests: par === 'required' },
+      resourceIndicators: { enabled: false },
+      revocation: { enabled: true },
+      rpInitiatedLogout: { logoutSource },
+    },
+    // Without the dispatcher that keeps a provider in production from fetching out of private networks.
+    fetch(url, { dispatcher, ...options }) {
+      observed.fetched.push(url);
+      return fetch(url, options);
+    },
+    findAccount: (ctx, id) => ({ accountId: id, claims: () => ({ sub: id, ...ACCOUNTS[id] }) }),
+    interactions: { policy: policy(), url: (ctx, interaction) => `/interaction/${interaction.uid}` },
+    issueRefreshToken: (ctx, client, source) => client.grantTypeAllowed('refresh_token')
+      && (refreshUnasked || source.scopes.has('offline_access')),
+    pairwiseIdentifier: (ctx, id, client) => createHmac('sha256', 'of this provider alone')
+      .update(`${client.sectorIdentifier} ${id}`).digest('base64url'),
+    pkce: { required: () => true },
+    rotateRefreshToken: true,
+    subjectTypes: ['pairwise', 'public'],
+  });
+  provider.on('session.saved', (session) => sessions.set(session.uid, session));
+  for (const kind of ['access_token', 'refresh_token']) {
+    provider.on(`${kind}.saved`, ({ jti }) => observed.tokens.push([kind, jti]));
+  }
+  provider.on('server_error', (ctx, error) => console.error(error));
+  listener = provider.callback();
+}
+
+// As it stands, and who is signed in weakly is asked again where a strong sign-in is wished for.
+function policy() {
+  const { Check, base } = interactionPolicy;
+  const prompts = base();
+  prompts.get('login').checks.add(new Check('acr_values', 'a stronger sign-in was asked for', ({ oidc }) => (
+    wantsStrong(oidc.params) && oidc.acr !== 'strong' && !oidc.result?.login
+  )));
+  return prompts;
+}
+
+function wantsStrong(params) {
+  return (params.acr_values ?? '').split(' ').includes('strong');
+}
+
+async function serve(req, res) {
+  const { pathname } = new URL(req.url, issuer);
+  observed.requests.push(`${req.method} ${pathname}`);
+  if (!pathname.startsWith('/interaction/')) {
+    listener(req, res);
+    return;
+  }
+  try {
+    const interaction = await provider.interactionDetails(req, res);
+    if (req.method === 'POST') {
+      await (interaction.prompt.name === 'login' ? signIn : consent)(req, res, interaction);
+    } else {
+      send(res, interaction.prompt.name === 'login' ? LOGIN : consentPage(interaction));
+    }
+  } catch (error) {
+    console.error(error);
+    send(res, page('This did not work', `<p>${htmlSafe(error.message)}</p>`), 400);
+  }
+}
+
+async function signIn(req, res, { uid, params }) {
+  const form = new URLSearchParams(await text(req));
+  const username = form.get('username') ?? halfway.get(uid);
+  if (!Object.hasOwn(ACCOUNTS, username)) {
+    send(res, LOGIN);
+  } else if (form.has('username') && wantsStrong(params)) {
+    halfway.set(uid, username);
+    send(res, SECOND_FACTOR);
+  } else {
+    halfway.delete(uid);
+    const acr = form.get('code') === CODE ? 'strong' : 'weak';
+    await provider.interactionFinished(req, res, { login: { accountId: username, acr } });
+  }
+}
+
+async function consent(req, res, { grantId, params, prompt: { details }, session }) {
+  const form = new URLSearchParams(await text(req));
+  if (form.get('decision') !== 'allow') {
+    await provider.interactionFinished(req, res, { error: 'access_denied' }, { mergeWithLastSubmission: false });
+    return;
+  }
+  const grant = (grantId && await provider.Grant.find(grantId))
+    || new provider.Grant({ accountId: session.accountId, clientId: params.client_id });
+  grant.addOIDCScope((details.missingOIDCScope ?? []).join(' '));
+  grant.addOIDCClaims(details.missingOIDCClaims ?? []);
+  await provider.interactionFinished(req, res, { consent: { grantId: await grant.save() } });
+}
+
+function consentPage({ params, prompt: { details } }) {
+  const asked = [...(details.missingOIDCScope ?? []), ...(details.missingOIDCClaims ?? [])];
+  return page('May they know this?', `
+    <p>${htmlSafe(params.client_id)} asks for:</p>
+    <ul id="asked">${asked.map((item) => `<li>${htmlSafe(item)}</li>`).join('')}</ul>
+    <form method="post"><p>${button('decision', 'allow', 'Allow')} ${button('decision', 'deny', 'Deny')}</p></form>`);
+}
+
+function logoutSource(ctx, form) {
+  ctx.body = page('Sign out here as well?', `${form}<p>${button('logout', 'yes', 'Yes, sign out', 'op.logoutForm')}</p>`);
+}
+
+function button(name, value, label, form = '') {
+  return `<button name="${name}" value="${value}"${form && ` form="${form}"`}>${label}</button>`;
+}
+
+function page(title, body) {
+  return `<!doctype html><html lang="en"><meta charset="utf-8"><title>${title}</title><h1>${title}</h1>${body}</html>`;
+}
+
+function send(res, body, status = 200) {
+  res.writeHead(status, { 'content-type': 'text/html; charset=utf-8', 'cache-control': 'no-store' }).end(body);
+}
