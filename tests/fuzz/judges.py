@@ -1,0 +1,109 @@
+"""The judging functions as one kind: the bytes of an answer go in; what was accepted comes out, or our own refusal."""
+
+import json
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+from cryptography.hazmat.primitives.asymmetric import ec
+from jwt.algorithms import ECAlgorithm
+
+from django_phi_oidc.declarations import ProviderDeclaration
+from django_phi_oidc.oidc.id_token import verify_id_token
+from django_phi_oidc.oidc.jose import encode_b64url, parse_compact_jws, parse_json_object
+from django_phi_oidc.oidc.jwks import StaticKeySet, parse_jwks
+from django_phi_oidc.oidc.metadata import judge_jwks, judge_metadata
+from django_phi_oidc.oidc.token import judge_token_response, received_tokens
+from django_phi_oidc.oidc.transport import Response
+from django_phi_oidc.oidc.userinfo import judge_userinfo_response
+
+ISSUER = "https://op.example"
+NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
+NONCE, ACCESS_TOKEN, SUB = "the-nonce-of-this-sign-in", "an-access-token", "a-subject"
+DECLARATION = ProviderDeclaration(name="default", issuer=ISSUER, client_id="portal", client_secret="s3cret")
+
+_ALGORITHM = ECAlgorithm(ECAlgorithm.SHA256)
+_KEY = ec.generate_private_key(ec.SECP256R1())
+EC_JWK: dict[str, Any] = {**ECAlgorithm.to_jwk(_KEY.public_key(), as_dict=True), "kid": "p256", "use": "sig"}
+EC_JWK.pop("key_ops", None)
+RSA_JWK = {"kty": "RSA", "kid": "rsa", "e": "AQAB", "n": encode_b64url(b"\xf1" * 256), "alg": "PS256"}
+OKP_JWK = {"kty": "OKP", "kid": "ed", "crv": "Ed25519", "x": encode_b64url(b"\x11" * 32), "key_ops": ["verify"]}
+JWKS = {"keys": [EC_JWK, RSA_JWK, OKP_JWK]}
+KEYS = StaticKeySet(parse_jwks(json.dumps(JWKS).encode()))
+
+METADATA = {
+    "issuer": ISSUER,
+    "authorization_endpoint": f"{ISSUER}/authorize?tenant=1",
+    "token_endpoint": f"{ISSUER}/token",
+    "jwks_uri": f"{ISSUER}:8443/jwks",
+    "userinfo_endpoint": f"{ISSUER}/userinfo",
+    "revocation_endpoint": f"{ISSUER}/revoke",
+    "end_session_endpoint": f"{ISSUER}/end-session",
+    "subject_types_supported": ["public", "pairwise"],
+    "id_token_signing_alg_values_supported": ["ES256", "RS256"],
+    "authorization_response_iss_parameter_supported": True,
+}
+HEADER = {"alg": "ES256", "kid": "p256", "typ": "JWT"}
+CLAIMS = {
+    "iss": ISSUER,
+    "aud": ["portal"],
+    "azp": "portal",
+    "sub": SUB,
+    "nonce": NONCE,
+    "iat": int(NOW.timestamp()),
+    "exp": int(NOW.timestamp()) + 300,
+    "auth_time": int(NOW.timestamp()),
+    "acr": "2",
+    "email": "amina@example.org",
+}
+TOKENS = {
+    "access_token": ACCESS_TOKEN,
+    "refresh_token": "a-refresh-token",
+    "id_token": "an.id.token",
+    "token_type": "Bearer",
+    "expires_in": 300,
+}
+USERINFO = {"sub": SUB, "birthdate": "1984-03-09", "address": {"country": "NL"}}
+
+
+def signed(header: bytes, payload: bytes) -> str:
+    """Return a compact JWS of these bytes, whatever they are, with a good signature."""
+    signing_input = f"{encode_b64url(header)}.{encode_b64url(payload)}"
+    return f"{signing_input}.{encode_b64url(_ALGORITHM.sign(signing_input.encode(), _KEY))}"
+
+
+def response(body: bytes, media_type: str = "application/json") -> Response:
+    return Response(status=200, headers={"content-type": media_type}, body=body)
+
+
+def _userinfo(body: bytes, media_type: str) -> Any:
+    return judge_userinfo_response(response(body, media_type), sub=SUB, keys=KEYS, declaration=DECLARATION, now=NOW)
+
+
+def id_token(token: str) -> Any:
+    """Judge an ID Token of which everything that is asked for can be asked."""
+    return verify_id_token(
+        token,
+        keys=KEYS,
+        declaration=DECLARATION,
+        nonce=NONCE,
+        issued_nonce=lambda nonce: False,
+        access_token=ACCESS_TOKEN,
+        now=NOW,
+    )
+
+
+JUDGES: dict[str, Callable[[bytes], Any]] = {
+    "metadata": lambda body: judge_metadata(response(body), declaration=DECLARATION),
+    "jwks": lambda body: judge_jwks(response(body)),
+    "token": lambda body: judge_token_response(response(body), declaration=DECLARATION),
+    "received": lambda body: received_tokens(response(body)),
+    "received form": lambda body: received_tokens(response(body, "application/x-www-form-urlencoded")),
+    "userinfo": lambda body: _userinfo(body, "application/json"),
+    "signed userinfo": lambda body: _userinfo(body, "application/jwt"),
+    "jws": lambda body: parse_compact_jws(body.decode("latin-1")),
+    "payload": lambda body: parse_compact_jws(signed(b'{"alg":"ES256"}', body)),
+    "id_token": lambda body: id_token(body.decode("latin-1")),
+    "json": parse_json_object,
+}
+"""By what they judge."""
