@@ -3,13 +3,17 @@ PYTHON ?= python3
 VENV ?= .venv
 # A constraint such as DJANGO='django~=6.1.0'. Give each one a VENV of its own.
 DJANGO ?=
+# A file of further constraints: `.ci/lowest` prints those of the lowest versions that we allow.
+CONSTRAINTS ?=
 PYTEST_ARGS ?=
+BENCH_ARGS ?=
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+WANTED = $(if $(DJANGO),'$(DJANGO)') $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-sqlite test-postgresql lint clean
+.PHONY: help demo test test-sqlite test-postgresql bench lint clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -24,6 +28,9 @@ test-sqlite: $(VENV)/.dev ## run the tests on SQLite
 
 test-postgresql: $(VENV)/.dev ## run the tests on PostgreSQL: DATABASE_URL, or a throw-away server
 	PHI_TEST_DB=postgresql $(BIN)/python -m tests.postgresql $(BIN)/python -m pytest $(PYTEST_ARGS)
+
+bench: $(VENV)/.bench ## measure the sign-in beside a bare view and its peers, and fail where it is too slow
+	@$(BIN)/python -m tests.benchmarks $(BENCH_ARGS)
 
 lint: $(VENV)/.dev ## check style, types, import contracts and migrations
 	$(BIN)/ruff check .
@@ -44,10 +51,15 @@ $(BIN)/python:
 
 $(VENV)/.demo: pyproject.toml | $(BIN)/python
 	@echo "Installing the app and its demo into $(VENV) ..."
-	@$(PIP) install --editable '.[demo]' $(if $(DJANGO),'$(DJANGO)')
+	@$(PIP) install --editable '.[demo]' $(WANTED)
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml | $(BIN)/python
 	@echo "Installing the app and its tools into $(VENV) ..."
-	@$(PIP) install --editable '.[dev]' $(if $(DJANGO),'$(DJANGO)')
+	@$(PIP) install --editable '.[dev]' $(WANTED)
+	@touch $(VENV)/.demo $@
+
+$(VENV)/.bench: pyproject.toml | $(BIN)/python
+	@echo "Installing the app and what it is measured beside into $(VENV) ..."
+	@$(PIP) install --editable '.[bench]' $(WANTED)
 	@touch $(VENV)/.demo $@

@@ -1,0 +1,183 @@
+"""A lean OP in a process of its own: `python -m tests.benchmarks.sign_in.provider CERTIFICATE` prints its two ports.
+
+One port is for portals: TLS 1.3, HTTP/1.1 on connections that are kept, and each round trip takes as long as it was
+told: one for TCP, one for the TLS handshake, one for each request. The other port is for who measures, and tells it.
+
+It signs at the authorization and not at the token request, so that what is timed is the portal. It checks nothing.
+"""
+
+import json
+import socket
+import ssl
+import sys
+import threading
+import time
+from base64 import urlsafe_b64encode
+from collections.abc import Callable, Mapping
+from hashlib import sha256
+from secrets import token_urlsafe
+from typing import Any, BinaryIO
+from urllib.parse import parse_qsl, urlencode, urlsplit
+
+import jwt
+from cryptography.hazmat.primitives.asymmetric import rsa
+
+PERSON = {"sub": "5b1c9a52-6f9e-4a53-8c0e-2f6b8f0c8b1d", "email": "amina@example.org"}
+CLAIMS = {"birthdate": "1984-03-09", "address": {"formatted": "Storgatan 1\n111 22 Stockholm", "country": "SE"}}
+Answer = tuple[int, Mapping[str, str], bytes]
+
+
+class Provider:
+    """What the OP says at its endpoints, and how often it was asked."""
+
+    def __init__(self, issuer: str) -> None:
+        self.issuer = issuer
+        self.round_trip = 0.0
+        """Seconds."""
+        self.connections = 0
+        self.requests = 0
+        self._key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+        self._answers: dict[str, bytes] = {}
+
+    def for_portals(self, path: str, query: Mapping[str, str], body: bytes) -> Answer:
+        """Answer a portal."""
+        match path:
+            case "/.well-known/openid-configuration":
+                return _json(self._metadata())
+            case "/jwks":
+                jwk = jwt.algorithms.RSAAlgorithm.to_jwk(self._key.public_key(), as_dict=True)
+                return _json({"keys": [{**jwk, "kid": "bench", "use": "sig", "alg": "RS256"}]})
+            case "/token":
+                return 200, {}, self._answers.pop(dict(parse_qsl(body.decode()))["code"])
+            case "/userinfo":
+                return _json(PERSON)
+        return 404, {}, b""
+
+    def for_measuring(self, path: str, query: Mapping[str, str], body: bytes) -> Answer:
+        """Answer who measures."""
+        match path:
+            case "/authorize":
+                code = token_urlsafe(16)
+                self._answers[code] = self._tokens(query)
+                return 302, {"Location": f"{query['redirect_uri']}?{urlencode({'code': code, **_state(query)})}"}, b""
+            case "/round-trip":
+                self.round_trip = float(query["seconds"])
+                return _json(None)
+            case "/counts":
+                return _json({"connections": self.connections, "requests": self.requests})
+        return 404, {}, b""
+
+    def _metadata(self) -> dict[str, Any]:
+        return {
+            "issuer": self.issuer,
+            "authorization_endpoint": f"{self.issuer}/authorize",
+            "token_endpoint": f"{self.issuer}/token",
+            "userinfo_endpoint": f"{self.issuer}/userinfo",
+            "revocation_endpoint": f"{self.issuer}/revoke",
+            "jwks_uri": f"{self.issuer}/jwks",
+            "response_types_supported": ["code"],
+            "subject_types_supported": ["pairwise"],
+            "id_token_signing_alg_values_supported": ["RS256"],
+            "token_endpoint_auth_methods_supported": ["client_secret_basic", "client_secret_post"],
+            "code_challenge_methods_supported": ["S256"],
+        }
+
+    def _tokens(self, query: Mapping[str, str]) -> bytes:
+        now, access_token = int(time.time()), token_urlsafe(32)
+        claims = {
+            "iss": self.issuer,
+            "sub": PERSON["sub"],
+            "aud": query["client_id"],
+            "iat": now,
+            "exp": now + 300,
+            "nonce": query["nonce"],
+            "at_hash": urlsafe_b64encode(sha256(access_token.encode()).digest()[:16]).rstrip(b"=").decode(),
+            **CLAIMS,
+        }
+        answer = {
+            "access_token": access_token,
+            "token_type": "Bearer",
+            "expires_in": 300,
+            "refresh_token": token_urlsafe(32),
+            "id_token": jwt.encode(claims, self._key, algorithm="RS256", headers={"kid": "bench"}),
+        }
+        return json.dumps(answer).encode()
+
+
+def _state(query: Mapping[str, str]) -> dict[str, str]:
+    return {"state": query["state"]}
+
+
+def _json(value: Any) -> Answer:
+    return 200, {"Cache-Control": "max-age=3600"}, json.dumps(value).encode()
+
+
+def listen() -> socket.socket:
+    """Return a socket that listens on a free port of the loopback address."""
+    return socket.create_server(("127.0.0.1", 0), backlog=16)
+
+
+def serve_portals(listener: socket.socket, provider: Provider, context: ssl.SSLContext) -> None:
+    """Serve what portals ask for, over TLS, each round trip as long as it is said to be."""
+
+    def serve(connection: socket.socket) -> None:
+        # On loopback the kernel has answered at once: the round trips of TCP and TLS are waited for here.
+        time.sleep(2 * provider.round_trip)
+        with context.wrap_socket(connection, server_side=True) as secured:
+            _converse(secured, answer)
+
+    def answer(path: str, query: Mapping[str, str], body: bytes) -> Answer:
+        provider.requests += 1
+        time.sleep(provider.round_trip)
+        return provider.for_portals(path, query, body)
+
+    while True:
+        connection = listener.accept()[0]
+        provider.connections += 1
+        threading.Thread(target=serve, args=(connection,), daemon=True).start()
+
+
+def serve_measuring(listener: socket.socket, provider: Provider) -> None:
+    """Serve who measures, one connection at a time."""
+    while True:
+        with listener.accept()[0] as connection:
+            _converse(connection, provider.for_measuring)
+
+
+def _converse(connection: socket.socket, answer: Callable[[str, Mapping[str, str], bytes], Answer]) -> None:
+    """Answer requests until the client hangs up."""
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    with connection.makefile("rb") as stream:
+        while line := stream.readline():
+            target = urlsplit(line.split()[1].decode())
+            body = stream.read(_read_length(stream))
+            status, headers, content = answer(target.path, dict(parse_qsl(target.query)), body)
+            head = {"Content-Type": "application/json", "Content-Length": str(len(content)), **headers}
+            lines = [f"HTTP/1.1 {status} OK", *(f"{name}: {value}" for name, value in head.items()), "", ""]
+            connection.sendall("\r\n".join(lines).encode() + content)
+
+
+def _read_length(stream: BinaryIO) -> int:
+    """Read a request's headers, and return the length of what follows."""
+    length = 0
+    while (line := stream.readline()).strip():
+        name, _, value = line.partition(b":")
+        if name.lower() == b"content-length":
+            length = int(value)
+    return length
+
+
+def main() -> None:
+    """Serve until killed."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.load_cert_chain(sys.argv[1])
+    portals, measuring = listen(), listen()
+    provider = Provider(f"https://127.0.0.1:{portals.getsockname()[1]}")
+    threading.Thread(target=serve_portals, args=(portals, provider, context), daemon=True).start()
+    print(portals.getsockname()[1], measuring.getsockname()[1], flush=True)
+    serve_measuring(measuring, provider)
+
+
+if __name__ == "__main__":
+    main()

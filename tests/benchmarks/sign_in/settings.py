@@ -1,0 +1,84 @@
+"""Settings of a portal in the race: what all share, then what is its own, as the environment says."""
+
+import os
+from datetime import timedelta
+from typing import Any
+
+import dj_database_url
+
+from tests.settings import key
+
+CONTENDER = os.environ["BENCH_CONTENDER"]
+ISSUER = os.environ["BENCH_ISSUER"]
+CA_BUNDLE = os.environ["BENCH_CA_BUNDLE"]
+CLIENT_ID = "portal"
+CLIENT_SECRET = "a secret for benchmarks only"
+
+SECRET_KEY = "a key for benchmarks only, long enough to please everybody: 0123456789"
+DEBUG = False
+ALLOWED_HOSTS = ["127.0.0.1"]
+USE_TZ = True
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+ROOT_URLCONF = f"tests.benchmarks.sign_in.urls.{CONTENDER}"
+LOGIN_REDIRECT_URL = "/home/"
+INSTALLED_APPS = ["django.contrib.auth", "django.contrib.contenttypes", "django.contrib.sessions"]
+MIDDLEWARE = [
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+]
+TEMPLATES = [{"BACKEND": "django.template.backends.django.DjangoTemplates", "APP_DIRS": True}]
+DATABASES: dict[str, dict[str, Any]] = {
+    "default": {
+        **dj_database_url.parse(os.environ["BENCH_DATABASE_URL"]),
+        "NAME": os.environ["BENCH_DATABASE_NAME"],
+        "CONN_MAX_AGE": None,
+        "ATOMIC_REQUESTS": False,
+    }
+}
+CELERY_BROKER_URL = "memory://"
+
+if CONTENDER == "ours":
+    INSTALLED_APPS += ["django_phi_oidc"]
+    MIDDLEWARE += ["django_phi_oidc.middleware.RevocationMiddleware"]
+    AUTHENTICATION_BACKENDS = ["django_phi_oidc.backends.OIDCAuthenticationBackend"]
+    DATABASES["phi_audit"] = {**DATABASES["default"]}
+    DATABASE_ROUTERS = ["django_phi_oidc.audit.routing.AuditRouter"]
+    PHI_OIDC = {
+        "PROVIDERS": {
+            "default": {
+                "issuer": ISSUER,
+                "client_id": CLIENT_ID,
+                "client_secret": CLIENT_SECRET,
+                "ca_bundle": CA_BUNDLE,
+            }
+        },
+        "CLAIMS": {
+            "birthdate": {"purpose": "TREAT", "basis": "identity check at sign-in", "retention": "session"},
+            "address": {"purpose": "HOPERAT", "basis": "letters to the patient", "retention": timedelta(days=1)},
+        },
+        "ENCRYPTION_KEYS": [key("bench encryption key")],
+        "SUBJECT_KEYS": [key("bench subject key")],
+        "AUDIT_MAC_KEYS": [key("bench audit mac key")],
+    }
+
+if CONTENDER == "mozilla":
+    INSTALLED_APPS += ["mozilla_django_oidc"]
+    AUTHENTICATION_BACKENDS = ["mozilla_django_oidc.auth.OIDCAuthenticationBackend"]
+    OIDC_RP_CLIENT_ID = CLIENT_ID
+    OIDC_RP_CLIENT_SECRET = CLIENT_SECRET
+    OIDC_RP_SIGN_ALGO = "RS256"
+    OIDC_OP_AUTHORIZATION_ENDPOINT = f"{ISSUER}/authorize"
+    OIDC_OP_TOKEN_ENDPOINT = f"{ISSUER}/token"
+    OIDC_OP_USER_ENDPOINT = f"{ISSUER}/userinfo"
+    OIDC_OP_JWKS_ENDPOINT = f"{ISSUER}/jwks"
+    OIDC_VERIFY_SSL = CA_BUNDLE
+
+if CONTENDER == "social":
+    INSTALLED_APPS += ["social_django"]
+    AUTHENTICATION_BACKENDS = ["social_core.backends.open_id_connect.OpenIdConnectAuth"]
+    SOCIAL_AUTH_OIDC_OIDC_ENDPOINT = ISSUER
+    SOCIAL_AUTH_OIDC_KEY = CLIENT_ID
+    SOCIAL_AUTH_OIDC_SECRET = CLIENT_SECRET
+    SOCIAL_AUTH_VERIFY_SSL = CA_BUNDLE

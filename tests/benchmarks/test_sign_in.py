@@ -1,0 +1,94 @@
+"""The benchmark measures what it says, at a hundredth of its size, and its verdict can be either."""
+
+import os
+from dataclasses import replace
+
+import pytest
+
+from tests.benchmarks.sign_in.measuring import DURABLE, Result, Sample, check_durable, measure
+from tests.benchmarks.sign_in.portal import commits_of, statements_of, written_of
+from tests.benchmarks.sign_in.telling import missed, rows, table
+from tests.postgresql import given_url, throw_away_server
+
+ROUND_TRIP = 0.02
+WRITTEN = [
+    "django_phi_oidc_spentvalue",
+    "django_phi_oidc_pairwisesubject",
+    "django_session",
+    "auth_user",
+    "django_phi_oidc_oidcsession",
+    "django_phi_oidc_storedclaim",
+    "django_phi_oidc_auditoutbox",
+    "django_phi_oidc_auditoutbox",
+    "django_phi_oidc_auditevent",
+]
+"""By a sign-in: on `default`, the last of them the move out of the outbox, then on `phi_audit`."""
+LOG = ["INSERT a", "BEGIN", "SELECT b", "UPDATE c", "SAVEPOINT x", "INSERT d", "COMMIT", "BEGIN", "SELECT e", "COMMIT"]
+
+
+@pytest.mark.postgresql
+def test_measure_counts_and_times_a_sign_in_at_each_portal() -> None:
+    results = measure(
+        contenders=["bare", "ours", "mozilla"],
+        url=given_url(os.environ),
+        round_trips=[ROUND_TRIP],
+        warm_up=1,
+        rounds=2,
+        told=print,
+    )
+    by_portal = {row["portal"]: row for row in rows(results)}
+    asked = {name: (row["requests"], row["connections"]) for name, row in by_portal.items()}
+    assert asked == {"bare": (1, 0), "ours": (1, 0), "mozilla": (3, 3)}
+    for contender, (requests, connections) in asked.items():
+        waits = requests + 2 * connections
+        assert all(sample.wall > waits * ROUND_TRIP for sample in results[ROUND_TRIP][contender].samples), contender
+        assert all(0 < sample.cpu < sample.wall for sample in results[ROUND_TRIP][contender].samples), contender
+    written = {name: (row["statements"], row["commits"]) for name, row in by_portal.items()}
+    assert (written["bare"], written["ours"]) == ((8, 4), (10, 3))
+    assert results[ROUND_TRIP]["ours"].written == WRITTEN
+
+
+@pytest.mark.postgresql
+def test_check_durable_takes_no_server_that_may_forget() -> None:
+    with throw_away_server(options=DURABLE) as url:
+        check_durable(url)
+        with pytest.raises(ValueError, match="synchronous_commit is off"):
+            check_durable(f"{url}&options=-csynchronous_commit%3Doff")
+
+
+def results_with(**ours: float) -> dict[float, dict[str, Result]]:
+    floor = Sample(wall=0.010, cpu=0.005, requests=1, connections=0)
+    samples = {"bare": floor, "ours": replace(floor, **{"wall": 0.014, "cpu": 0.010, **ours})}
+    return {0.0: {name: Result(samples=[sample] * 3) for name, sample in samples.items()}}
+
+
+@pytest.mark.sqlite
+@pytest.mark.parametrize(
+    ("ours", "told"),
+    [
+        ({"wall": 0.0141}, "1.41 of the bare view's wall time"),
+        ({"cpu": 0.0101}, "2.02 of the bare view's CPU time"),
+        ({"requests": 2}, "2 requests"),
+        ({"connections": 1}, "1 new connections"),
+    ],
+)
+def test_missed_names_what_is_over_the_aim_and_nothing_that_is_just_within(ours: dict[str, float], told: str) -> None:
+    assert missed(results_with()) == []
+    (line,) = missed(results_with(**ours))
+    assert told in line
+
+
+@pytest.mark.sqlite
+def test_table_shows_every_portal_in_milliseconds_and_ratios() -> None:
+    header, _, bare, ours = table(results_with()).splitlines()
+    assert header.count("|") == bare.count("|") == ours.count("|")
+    assert "| bare | 10.0 | 10.0 | 5.0 | × 1.00 | × 1.00 | 1 | 0 |" in bare
+    assert "| ours | 14.0 | 14.0 | 10.0 | × 1.40 | × 2.00 | 1 | 0 |" in ours
+
+
+@pytest.mark.sqlite
+def test_commits_are_those_that_wrote_and_were_waited_for() -> None:
+    assert (len(statements_of(LOG)), commits_of(LOG)) == (5, 2)
+    assert written_of(['INSERT INTO "a" VALUES (1)', 'SELECT "b"', 'UPDATE "c" SET "d" = 1']) == ["a", "c"]
+    assert commits_of([*LOG, "DELETE f"]) == 3
+    assert commits_of([*LOG, "DELETE f USING (SELECT set_config('synchronous_commit', 'off', true)) AS g"]) == 2
