@@ -3,7 +3,7 @@
 docs/reference/checks.md explains each id.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -68,6 +68,7 @@ def check_declarations(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
             found.append(_error(4, str(error), "manage.py phi_oidc keys generate makes keys."))
     for provider in providers:
         found += [*_unsafe(provider), *_loosened(provider)]
+    found += _of_one_issuer(providers)
     purposes = [(claim.name, claim.purpose) for claim in claims]
     purposes += [(scope.name, scope.purpose) for provider in providers for scope in provider.resource_scopes]
     found += [
@@ -76,6 +77,18 @@ def check_declarations(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
         if purpose not in PURPOSES
     ]
     return found
+
+
+def _of_one_issuer(providers: Iterable[ProviderDeclaration]) -> Iterator[CheckMessage]:
+    """People are known by issuer and sub: what one of these providers allows, it allows for the others' accounts."""
+    named: dict[str, list[str]] = {}
+    for provider in providers:
+        named.setdefault(provider.issuer, []).append(repr(provider.name))
+    for names in named.values():
+        if len(names) > 1:
+            yield _warning(
+                15, f"Providers {', '.join(names)} have one issuer: whom one lets in has the accounts of all."
+            )
 
 
 def _unsafe(provider: ProviderDeclaration) -> Iterator[CheckMessage]:

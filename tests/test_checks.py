@@ -60,6 +60,12 @@ def key_provider(**changes: Any) -> Change:
     return provider(**by_key, **changes)
 
 
+def beside(issuer: str) -> Change:
+    """Another provider of that issuer beside the default one."""
+    declared = settings.PHI_OIDC["PROVIDERS"]["default"]
+    return option(PROVIDERS={"default": declared, "other": {**declared, "issuer": issuer}})
+
+
 def setting(name: str, value: Any) -> Change:
     return lambda: {name: value(getattr(settings, name)) if callable(value) else value}
 
@@ -156,6 +162,7 @@ CASES: list[tuple[str, Change, Change]] = [
     ("W012", key_provider(client_assertion_audience="token_endpoint"), key_provider()),
     ("W013", provider(par="never"), provider(par="auto")),
     ("W014", provider(allow_auth_time_zero=True), provider(allow_auth_time_zero=False)),
+    ("W015", beside("https://op.example.test"), beside("https://op.example.test/")),
     (
         "W007",
         setting("AUTHENTICATION_BACKENDS", lambda old: [*old, "django.contrib.auth.backends.ModelBackend"]),

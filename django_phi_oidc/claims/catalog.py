@@ -86,7 +86,7 @@ def minimize(received: Mapping[str, Any], declared: Mapping[str, ClaimDeclaratio
 
     A claim that is null or empty did not come. Spec: OIDC Core 5.3.2.
     """
-    came = {name: value for name, value in received.items() if name not in PROTOCOL_CLAIMS and not _is_empty(value)}
+    came = {name: value for name, value in received.items() if name not in PROTOCOL_CLAIMS and not is_empty(value)}
     return Minimized(
         kept={name: came[name] for name in declared if name in came},
         dropped=tuple(sorted(came.keys() - declared.keys())),
@@ -98,14 +98,14 @@ def require_essential(kept: Mapping[str, Any], declared: Mapping[str, ClaimDecla
 
     Raises: ClaimMissing. Spec: OIDC Core 5.5.1.
     """
-    missing = sorted(name for name, claim in declared.items() if claim.essential and _is_empty(kept.get(name)))
+    missing = sorted(name for name, claim in declared.items() if claim.essential and is_empty(kept.get(name)))
     if missing:
         raise ClaimMissing(f"Essential claims did not come: {', '.join(missing)}.")
 
 
 def needs_userinfo(received: Mapping[str, Any], declared: Mapping[str, ClaimDeclaration]) -> bool:
     """Say whether a declared claim is not in received, so that UserInfo must be asked. Spec: OIDC Core 5.3."""
-    return any(_is_empty(received.get(name)) for name in declared if name not in PROTOCOL_CLAIMS)
+    return any(is_empty(received.get(name)) for name in declared if name not in PROTOCOL_CLAIMS)
 
 
 def _joined(scopes: list[str]) -> str:
@@ -113,7 +113,7 @@ def _joined(scopes: list[str]) -> str:
     return " ".join(dict.fromkeys(scopes))
 
 
-def _is_empty(value: Any) -> bool:
+def is_empty(value: Any) -> bool:
     """False and 0 are values."""
     if isinstance(value, str):
         return not value.strip()

@@ -12,6 +12,7 @@ from django.conf import settings
 from django.contrib import auth
 from django.contrib.sessions.backends.base import SessionBase
 from django.contrib.sessions.backends.db import SessionStore as DatabaseStore
+from django.contrib.sessions.models import Session
 from django.db import router, transaction
 from django.http import HttpRequest
 
@@ -60,15 +61,17 @@ def admit(
                 origin=origin,
                 now=now,
             )
-        received.clear()
         try:
             permit(
                 exchanged, subject=subject, provider=provider, stored=stored, changes=changes, origin=origin, now=now
             )
             _end_former_session(former, origin=origin, now=now)
         except BaseException:
+            # When not even this can be written, received still names the tokens, and they are revoked without a row.
             _end(session_id, EndReason.AUDIT_UNAVAILABLE, origin=origin, now=clock.now())
+            received.clear()
             raise
+        received.clear()
 
 
 def _log_in(request: HttpRequest, user: Any, session_id: uuid.UUID) -> None:
@@ -93,7 +96,7 @@ def _log_in(request: HttpRequest, user: Any, session_id: uuid.UUID) -> None:
 def _create(session: SessionBase) -> None:
     """Insert a new session. Its key, 160 random bits, is not looked up first, as create() does it."""
     session._session_key = base64.b32encode(entropy.token_bytes(20)).decode("ascii").lower()
-    if isinstance(session, DatabaseStore) and type(session).save is DatabaseStore.save:
+    if isinstance(session, DatabaseStore) and type(session).save is DatabaseStore.save and session.model is Session:
         # The same row without a savepoint.
         row = session.create_model_instance(dict(session.items()))
         insert([row], using=router.db_for_write(type(row), instance=row))
@@ -106,8 +109,10 @@ def _save_changed_alone(session: SessionBase) -> None:
     save, written = session.save, _content(session)
 
     def save_changed(must_create: bool = False) -> None:
+        nonlocal written
         if must_create or _content(session) != written:
             save(must_create)
+            written = _content(session)
 
     session.save = save_changed  # type: ignore[method-assign]  # of this one session, for the rest of the request
 

@@ -113,7 +113,7 @@ def exchange(
             declaration=declaration,
             now=clock(),
         )
-        arrived = {**userinfo, **id_claims}
+        arrived = {**userinfo, **{name: value for name, value in id_claims.items() if not catalog.is_empty(value)}}
         if declaration.subject_type == "pairwise":
             check_sub_not_pairwise(arrived)
     minimized = catalog.minimize(arrived, declared)

@@ -28,7 +28,7 @@ class ClientKeysView(View):
 
     def get(self, request: HttpRequest) -> HttpResponse:
         keys = list(public_keys(conf.providers().values()))
-        return _document({"keys": keys}, content_type="application/jwk-set+json")
+        return _document(request, {"keys": keys}, content_type="application/jwk-set+json")
 
 
 @method_decorator(door, name="dispatch")
@@ -44,7 +44,9 @@ class SectorIdentifierView(View):
         origins = dict.fromkeys([f"{request.scheme}://{request.get_host()}", *conf.sector_origins()])
         paths = [reverse("oidc_authentication_callback")]
         paths += [reverse("oidc_authentication_callback", kwargs={"provider": name}) for name in conf.providers()]
-        return _document([f"{origin}{path}" for origin in origins for path in paths], content_type="application/json")
+        return _document(
+            request, [f"{origin}{path}" for origin in origins for path in paths], content_type="application/json"
+        )
 
 
 def public_keys(providers: Iterable[ProviderDeclaration]) -> Iterator[Mapping[str, Any]]:
@@ -58,7 +60,8 @@ def public_keys(providers: Iterable[ProviderDeclaration]) -> Iterator[Mapping[st
         yield key.public_jwk(*names) if len(names) == 1 else key.public_jwk()
 
 
-def _document(content: Any, *, content_type: str) -> HttpResponse:
+def _document(request: HttpRequest, content: Any, *, content_type: str) -> HttpResponse:
     response = JsonResponse(content, safe=False, content_type=content_type)
-    response["Cache-Control"] = KEPT
+    # A browser's session cookie may be renewed with this answer (SESSION_SAVE_EVERY_REQUEST): no shared cache keeps it.
+    response["Cache-Control"] = "private, no-store" if request.COOKIES else KEPT
     return response

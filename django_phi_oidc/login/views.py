@@ -25,7 +25,7 @@ from .pending import Pending, forget_state, keep, make_nonce, next_of, take
 from .refusing import attempt_at, refuse, tell_of_internal_error
 
 
-@method_decorator(door, name="dispatch")
+@method_decorator([door, sensitive_variables()], name="dispatch")
 class OIDCAuthenticationRequestView(View):
     """Sends the browser to the OP, or asks to which. Only `next` of a request has a say, and the OP does not get it."""
 
@@ -58,17 +58,16 @@ class OIDCAuthenticationCallbackView(View):
         request.encoding = "utf-8"
         attempt = attempt_at(self, provider, stage="callback")
         state = ""
+        # Django's 400 for what is no request to us: anybody can send a thousand parameters. What is suspicious later
+        # on, in a hook of the host's, ends a sign-in, and is told like any other end.
+        parameters = dict(request.GET.lists())
         try:
-            parameters = dict(request.GET.lists())
             state = read_state(parameters)
             pending = take(request, state, now=clock.now())
             response: HttpResponse = HttpResponseRedirect(pending.next_url or resolve_url(settings.LOGIN_REDIRECT_URL))
             complete(request, get_provider(provider), pending=pending, parameters=parameters)
         except (SignInRefused, AuditUnavailable) as fault:
             response = refuse(request, fault, attempt, next_url=next_of(request, state))
-        except SuspiciousOperation:
-            # Django's 400 for what is no request to us: anybody can send a thousand parameters.
-            raise
         except BaseException:
             tell_of_internal_error(request, attempt)
             raise

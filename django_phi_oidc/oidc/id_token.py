@@ -36,8 +36,8 @@ VerifiedClaims = NewType("VerifiedClaims", Mapping[str, Any])
 
 MAX_AGE_OF_IAT = timedelta(minutes=10)
 HEART_LONGEST = timedelta(minutes=5)
-_LAST_SECOND = 253402300799
-"""Of the year 9999: what lies behind it is no datetime."""
+_LAST_SECOND = 253402300799 - 24 * 60 * 60
+"""A day before the year 10000: what lies behind it is no datetime in some time zone."""
 
 _HASH_OF_ALG = {"PS256": "sha256", "ES256": "sha256", "RS256": "sha256", "EdDSA": "sha512"}
 """Core defines at_hash by the hash of alg; for EdDSA OPs take the one that Ed25519 itself uses (RFC 8032 5.1)."""

@@ -21,6 +21,7 @@ from typing import Any, Self
 import urllib3
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import TimeoutError as PoolTimeoutError
+from urllib3.util.ssltransport import SSLTransport
 
 from ..errors import TransportError, TransportTimeout, TransportTLS, TransportTooLarge, TransportUnreachable
 from .watching import call_at
@@ -210,7 +211,7 @@ class Pool(urllib3.HTTPConnectionPool):
         if conn is not None:
             conn.handle = conn.exchange.let_go()
             del conn.exchange
-            if conn.handle is None or conn.is_closed:
+            if conn.handle is None or conn.is_closed or _holds_surplus(conn.sock):
                 conn.close()
                 conn = None
         super()._put_conn(conn)
@@ -220,6 +221,17 @@ class TLSPool(Pool, urllib3.HTTPSConnectionPool):
     """The same over TLS."""
 
     ConnectionCls = TLSConnection
+
+
+def _holds_surplus(sock: Any) -> bool:
+    """Say whether TLS has decrypted bytes that nobody read: behind an answer they would be the next request's.
+
+    No poll of the socket sees them, so urllib3 takes such a connection for an idle one.
+    """
+    if isinstance(sock, SSLTransport):
+        # TLS to the OP within TLS to a proxy: what either has read.
+        return bool(sock.sslobj.pending() or sock.incoming.pending or _holds_surplus(sock.socket))
+    return isinstance(sock, ssl.SSLSocket) and sock.pending() > 0
 
 
 def translate(error: Exception, *, expired: bool) -> TransportError:

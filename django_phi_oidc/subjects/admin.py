@@ -7,7 +7,7 @@ from uuid import UUID
 from django import forms
 from django.contrib import admin, messages
 from django.contrib.auth import get_user_model
-from django.core.exceptions import ObjectDoesNotExist
+from django.core.exceptions import ObjectDoesNotExist, PermissionDenied
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.utils.decorators import method_decorator
@@ -91,6 +91,9 @@ class PairwiseSubjectAdmin(SubjectAdmin):
 
     def save_model(self, request: HttpRequest, obj: PairwiseSubject, form: Any, change: bool) -> None:
         """Link, in the transaction of the form. Raises: PhiOidcError; DoesNotExist when the user is gone."""
+        if getattr(obj.user, "is_superuser", False) and not getattr(request.user, "is_superuser", False):
+            # Whoever links says who signs in: to that account too.
+            raise PermissionDenied
         subject = link_existing(
             obj.user,
             sub=form.cleaned_data["sub"],

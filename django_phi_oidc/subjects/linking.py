@@ -148,10 +148,17 @@ def _rows(issuer: str, digests: Mapping[str, str]) -> Sequence[SubjectDigest]:
 
 
 def _return(rows: Sequence[SubjectDigest], digests: Mapping[str, str]) -> Linked:
-    """Return the person who was here before, with a digest under each key from now on."""
+    """Return the person who was here before, with a digest under each key from now on.
+
+    Raises: NotProvisioned when they were unlinked since rows were read.
+    """
     subject = rows[0].subject
     present = {row.digest for row in rows}
-    _add_digests(subject, {key_id: digest for key_id, digest in digests.items() if digest not in present}, again=True)
+    missing = {key_id: digest for key_id, digest in digests.items() if digest not in present}
+    try:
+        _add_digests(subject, missing, again=True)
+    except IntegrityError as error:
+        raise NotProvisioned from error
     return Linked(subject=subject, user=subject.user, created=False)
 
 
@@ -185,6 +192,7 @@ def _create(
             now=now,
             subject=str(subject.uuid),
             provider=provider,
+            resource=f"user/{user.pk}",
             detail={"created": created},
         )
     return Linked(subject=subject, user=user, created=created)

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from django.db import transaction
 from django.db.models import Count, Exists, OuterRef, QuerySet
 
 from ..errors import KeyInUse
@@ -83,10 +84,13 @@ def retire(
     _refuse_to_lose(key_id, configured)
     covered = Exists(SubjectDigest.objects.filter(subject=OuterRef("subject"), key_id__in=configured))
     done = 0
-    while pks := list(
-        SubjectDigest.objects.filter(covered, key_id=key_id).order_by("pk").values_list("pk", flat=True)[:batch]
-    ):
-        done += SubjectDigest.objects.filter(pk__in=pks).delete()[0]
+    going = SubjectDigest.objects.filter(covered, key_id=key_id).order_by("pk")
+    while found := dict(going.values_list("pk", "subject")[:batch]):
+        with transaction.atomic():
+            # Held, and looked at again: a server with another list may be retiring what covers them here.
+            held = PairwiseSubject.objects.select_for_update().filter(pk__in=found.values()).order_by("pk")
+            subjects = list(held.values_list("pk", flat=True))
+            done += going.order_by().filter(pk__in=found, subject__in=subjects).delete()[0]
         progress(done)
     _refuse_to_lose(key_id, configured)
     return done

@@ -66,7 +66,10 @@ def test_refusal_tells_the_stage(url: str, stage: str, op: DemoProvider, browser
     assert json.loads(event.detail) == {"stage": stage}
 
 
-@pytest.mark.parametrize(("in_id_token", "held"), [("2000-01-01", "2000-01-01"), (NO, BORN)])
+@pytest.mark.parametrize(
+    ("in_id_token", "held"),
+    [("2000-01-01", "2000-01-01"), (NO, BORN), pytest.param("", BORN, marks=pytest.mark.sqlite)],
+)
 def test_claim_in_the_id_token_wins_over_userinfo(
     in_id_token: Any, held: str, op: DemoProvider, browser: Browser
 ) -> None:

@@ -2,13 +2,14 @@
 
 import logging
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
 from django.contrib.auth.signals import user_logged_in, user_logged_out
 from django.contrib.sessions.backends.db import SessionStore
 from django.core.cache import cache
-from django.core.exceptions import PermissionDenied
+from django.core.exceptions import PermissionDenied, SuspiciousOperation
 from django.db import connection, connections
 from django.views.debug import ExceptionReporter
 
@@ -19,6 +20,7 @@ from django_phi_oidc.sessions.models import OIDCSession
 from tests.settings import key
 
 from .browser import Browser, InProcessBrowser
+from .cases import NO, member
 from .conftest import EVERYTHING, events
 from .test_transactions import audit_database_away
 
@@ -76,6 +78,19 @@ def test_receiver_that_raises_lets_nobody_in(
     assert events(action="login.succeeded") == []
 
 
+@pytest.mark.sqlite
+def test_receiver_that_finds_something_suspicious_is_told_of_and_leaves_no_token_alive(
+    op: DemoProvider, browser: Browser, vetoing: Callable[[BaseException], None]
+) -> None:
+    """Only a request that is none to us gets Django's 400 without an event: test_failures.py has it."""
+    vetoing(SuspiciousOperation("the host's"))
+    assert browser.sign_in(op).status == 400
+    assert browser.user() == ""
+    assert [(event.outcome, event.reason) for event in events(action="login.refused")] == [("error", "internal_error")]
+    assert op.tokens != []
+    assert op.live_tokens == []
+
+
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: type(fault).__name__)
 def test_second_sign_in_that_fails_leaves_the_first_as_it_was(
     fault: BaseException, engine: str, op: DemoProvider, near: Browser, vetoing: Callable[[BaseException], None]
@@ -118,10 +133,22 @@ def test_outbox_that_cannot_be_emptied_keeps_no_logout_from_ending(
     engine: str, op: DemoProvider, near: Browser
 ) -> None:
     near.sign_in(op)
-    with undeletable("django_phi_oidc_auditoutbox"):
+    with refused("DELETE", "django_phi_oidc_auditoutbox"):
         assert near.post("/oidc/logout/").status == 302
     assert near.user() == ""
     assert op.live_tokens == []
+
+
+@pytest.mark.parametrize(("trail", "status", "live"), [(nullcontext, 302, 2), (audit_database_away, 500, 0)])
+def test_session_that_can_be_neither_permitted_nor_ended_leaves_no_token_alive(
+    trail: Callable[[], Any], status: int, live: int, op: DemoProvider, browser: Browser
+) -> None:
+    callback = browser.callback(op)
+    with trail(), refused("UPDATE", "django_phi_oidc_oidcsession"):
+        assert browser.get(callback).status == status
+    assert (browser.user() != "") is bool(live)
+    assert len(op.tokens) == 2
+    assert len(op.live_tokens) == live
 
 
 @pytest.mark.parametrize("value", ["•••", "ü", "\x00", "x" * 200_000])
@@ -246,15 +273,26 @@ def test_person_deleted_between_two_steps_is_refused(op: DemoProvider, browser: 
     assert len(op.live_tokens) == 2, "those of the session before; nothing tells it that the person is gone"
 
 
-def test_sub_that_userinfo_shows_to_be_shared_is_refused(op: DemoProvider, browser: Browser) -> None:
+@pytest.mark.sqlite
+@pytest.mark.parametrize(
+    ("in_id_token", "suffix", "status"), [(NO, "", 403), (None, "", 403), ("", "", 403), (None, "2", 302)]
+)
+def test_sub_that_userinfo_shows_to_be_shared_is_refused(
+    in_id_token: Any, suffix: str, status: int, op: DemoProvider, browser: Browser
+) -> None:
+    """And an ID Token that names nothing there does not hide it."""
+
     def share(endpoint: str, exchange: Exchange) -> None:
+        if endpoint == "id_token":
+            member("email")(exchange, in_id_token)
         if endpoint == "userinfo":
-            exchange.reply.json["preferred_username"] = exchange.reply.json["sub"]
+            member("email")(exchange, lambda found: found["sub"] + suffix)
 
     op.mutate = share
-    assert browser.sign_in(op).status == 403
-    assert [event.reason for event in events(action="login.refused")] == ["sub_not_pairwise"]
-    assert op.live_tokens == []
+    assert browser.sign_in(op).status == status
+    refusals = [event.reason for event in events(action="login.refused")]
+    assert refusals == (["sub_not_pairwise"] if status == 403 else [])
+    assert len(op.live_tokens) == (0 if status == 403 else 2)
 
 
 def test_error_report_shows_neither_sub_nor_claim_nor_token(
@@ -291,11 +329,11 @@ def terminate_backends() -> None:
         connections.close_all()
 
 
-class undeletable:  # noqa: N801 -- reads as a statement
-    """Make the database refuse every DELETE of a table."""
+class refused:  # noqa: N801 -- reads as a statement
+    """Make the database refuse every DELETE, or UPDATE, of a table's rows."""
 
-    def __init__(self, table: str) -> None:
-        self.table = table
+    def __init__(self, act: str, table: str) -> None:
+        self.act, self.table = act, table
 
     def __enter__(self) -> None:
         with connection.cursor() as cursor:
@@ -305,12 +343,13 @@ class undeletable:  # noqa: N801 -- reads as a statement
                     " $$ BEGIN RAISE EXCEPTION 'no'; END $$"
                 )
                 cursor.execute(
-                    f"CREATE TRIGGER refuse_in_test BEFORE DELETE ON {self.table}"
+                    f"CREATE TRIGGER refuse_in_test BEFORE {self.act} ON {self.table}"
                     " FOR EACH STATEMENT EXECUTE FUNCTION refuse_in_test()"
                 )
             else:
                 cursor.execute(
-                    f"CREATE TRIGGER refuse_in_test BEFORE DELETE ON {self.table} BEGIN SELECT RAISE(ABORT, 'no'); END"
+                    f"CREATE TRIGGER refuse_in_test BEFORE {self.act} ON {self.table}"
+                    " BEGIN SELECT RAISE(ABORT, 'no'); END"
                 )
 
     def __exit__(self, *fault: object) -> None:

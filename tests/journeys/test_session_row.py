@@ -1,10 +1,12 @@
 """The Django session of a sign-in is written once, and again only where a host project has put something into it."""
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
+from django.apps.registry import Apps
 from django.contrib.auth.signals import user_logged_in
+from django.contrib.sessions.backends.db import SessionStore as DatabaseStore
 from django.contrib.sessions.models import Session
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
@@ -66,6 +68,41 @@ def test_sign_in_writes_its_django_session_once(
     assert near.user() != ""
 
 
+class OwnSession(Session):
+    """A host project's own session model, which notes what is saved."""
+
+    saved: ClassVar[list[str]] = []
+
+    class Meta:
+        proxy, app_label = True, "sessions"
+        apps = Apps()
+
+    def save(self, *args: Any, **options: Any) -> None:
+        self.saved.append(self.session_key)
+        super().save(*args, **options)
+
+
+class SessionStore(DatabaseStore):
+    """The engine of that model."""
+
+    @classmethod
+    def get_model_class(cls) -> type[Session]:
+        return OwnSession
+
+
+@pytest.mark.sqlite
+@pytest.mark.parametrize(("engine_of", "is_own"), [(__name__, True), ("django.contrib.sessions.backends.db", False)])
+def test_session_of_a_model_of_the_host_s_own_is_saved_by_that_model(
+    engine_of: str, is_own: bool, settings: Any, op: DemoProvider, near: Browser
+) -> None:
+    settings.SESSION_COOKIE_SECURE = False
+    settings.SESSION_ENGINE = engine_of
+    OwnSession.saved.clear()
+    assert near.sign_in(op).status == 302
+    assert OwnSession.saved == ([near.cookies["sessionid"]] if is_own else [])
+    assert near.user() != ""
+
+
 def test_session_of_each_engine_signs_the_person_in(engine: str, op: DemoProvider, near: Browser) -> None:
     assert near.sign_in(op).status == 302
     session = kept(near, engine)
@@ -73,20 +110,27 @@ def test_session_of_each_engine_signs_the_person_in(engine: str, op: DemoProvide
     assert session.get_expiry_age() == 14 * 24 * 3600
 
 
+def put(session: Any) -> None:
+    session.setdefault("greeting", []).append("hello")
+
+
 @pytest.mark.parametrize(
-    "act",
+    ("act", "greeting"),
     [
-        lambda session: session.update({"greeting": ["hello"]}),
-        lambda session: (session.setdefault("greeting", []).append("hello"), session.save()),
+        (put, ["hello"]),
+        (lambda session: (put(session), session.save()), ["hello"]),
+        pytest.param(
+            lambda session: (put(session), session.save(), session.pop("greeting")), None, marks=pytest.mark.sqlite
+        ),
     ],
-    ids=["left to the middleware", "saved"],
+    ids=["left to the middleware", "saved", "saved and taken out"],
 )
-def test_what_a_receiver_puts_into_the_session_is_kept(
-    act: Callable[[Any], None], engine: str, op: DemoProvider, near: Browser, receiving: Any
+def test_session_is_kept_as_a_receiver_leaves_it(
+    act: Callable[[Any], None], greeting: Any, engine: str, op: DemoProvider, near: Browser, receiving: Any
 ) -> None:
     receiving(act)
     assert near.sign_in(op).status == 302
-    assert kept(near, engine)["greeting"] == ["hello"]
+    assert kept(near, engine).get("greeting") == greeting
 
 
 def test_key_that_a_receiver_cycles_is_the_one_that_is_kept(

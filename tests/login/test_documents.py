@@ -5,6 +5,7 @@ from typing import Any
 import jwt
 import pytest
 from django.conf import settings
+from django.contrib.sessions.backends.cache import SessionStore
 from django.test import Client, override_settings
 from django.urls import reverse
 
@@ -108,6 +109,22 @@ def test_document_is_open_to_everybody_to_read_and_to_keep_for_a_while(name: str
     assert fetch(name, {"default": by_key("EC")}, method="head").status_code == 200
     for method in ("post", "put", "delete", "options"):
         assert fetch(name, {"default": by_key("EC")}, method=method).status_code == 405
+
+
+@pytest.mark.parametrize("name", ["oidc_jwks", "oidc_sector_identifier"])
+@pytest.mark.parametrize(("is_known", "kept"), [(True, "private, no-store"), (False, "public, max-age=300")])
+def test_document_that_comes_with_a_session_cookie_is_kept_by_no_cache(name: str, is_known: bool, kept: str) -> None:
+    engine = "django.contrib.sessions.backends.cache"
+    session = SessionStore()
+    session.update({"language": "sv"})
+    session.create()
+    with override_settings(SESSION_ENGINE=engine, SESSION_SAVE_EVERY_REQUEST=True):
+        client = Client()
+        if is_known:
+            client.cookies["sessionid"] = str(session.session_key)
+        page = client.get(reverse(name))
+    assert ("sessionid" in page.cookies) is is_known
+    assert page["Cache-Control"] == kept
 
 
 @pytest.mark.parametrize("name", ["oidc_jwks", "oidc_sector_identifier"])

@@ -136,3 +136,18 @@ def test_send_environment_of_proxies_and_netrc_is_not_read(
         assert send(transport, server) == 200
     assert b"authorization" not in server.requests[0].lower()
     assert not (home / "keys").exists()
+
+
+@pytest.mark.parametrize(("is_followed", "connections"), [(False, 1), (True, 3)])
+def test_send_through_a_proxy_after_an_answer_that_more_came_with_uses_another(
+    open_transport: Opening, tls: ssl.SSLContext, is_followed: bool, connections: int
+) -> None:
+    """TLS within TLS holds bytes at two places; see the same of a direct connection."""
+    honest = reply(b"honest")
+    answer = honest.ljust(8192) + reply(b"planted") if is_followed else honest
+    with serving(answering(answer, honest), tls=tls) as server, serving(tunnelling(), tls=tls) as proxy:
+        transport = open_transport(proxy=proxy.url)
+        request = Request(method="POST", url=server.url, headers={}, body=b"code=x")
+        answers = [transport.send(request, deadline=5).body for _ in range(3)]
+        assert answers == [b"honest"] * 3
+        assert server.accepted == connections

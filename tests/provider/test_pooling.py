@@ -45,6 +45,20 @@ def test_send_after_connection_close_uses_another(transport: HTTPTransport, tls:
         assert server.accepted == 2
 
 
+@pytest.mark.parametrize(("is_followed", "connections"), [(False, 1), (True, 3)])
+def test_send_after_an_answer_that_more_came_with_uses_another(
+    transport: HTTPTransport, tls: ssl.SSLContext, is_followed: bool, connections: int
+) -> None:
+    """http.client reads 8192 bytes at once. What TLS has decrypted behind them would answer the next request."""
+    honest = reply(b"honest")
+    answer = honest.ljust(8192) + reply(b"planted") if is_followed else honest
+    with serving(answering(answer, honest), tls=tls) as server:
+        request = Request(method="POST", url=server.url, headers={}, body=b"code=x")
+        answers = [transport.send(request, deadline=5).body for _ in range(3)]
+        assert answers == [b"honest"] * 3
+        assert server.accepted == connections
+
+
 def test_send_after_a_cut_uses_another(transport: HTTPTransport, tls: ssl.SSLContext) -> None:
     def dripping_at_second(peer: Peer) -> None:
         while peer.read() is not None:

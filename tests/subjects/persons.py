@@ -67,9 +67,12 @@ class Meeting:
 
     def make_user(self) -> Any:
         user = make_user()
+        self.wait()
+        return user
+
+    def wait(self) -> None:
         with suppress(threading.BrokenBarrierError):
             self.barrier.wait(0.5)
-        return user
 
 
 def at_once(*calls: Callable[[], T]) -> list[T]:

@@ -65,7 +65,7 @@ def test_add_links_with_the_administrator_as_actor(officer: Callable[..., Client
     assert str(subject.uuid) in told(page)[0]
     (event,) = AuditEvent.objects.filter(action="subject.linked")
     assert (event.actor, event.subject, event.provider) == (str(client.user.pk), str(subject.uuid), "default")  # type: ignore[attr-defined]
-    assert (event.detail, event.client_ip) == ('{"created":false}', "127.0.0.1")
+    assert (event.detail, event.resource, event.client_ip) == ('{"created":false}', f"user/{user.pk}", "127.0.0.1")
     assert [entry.object_repr for entry in LogEntry.objects.all()] == [str(subject.uuid)]
     assert sign_in(keyring.keys("SUBJECT_KEYS"), create_user=None).user == user
 
@@ -115,6 +115,21 @@ def test_add_for_a_provider_that_is_not_declared_is_refused(officer: Callable[..
     page = add(officer("add", "view"), make_user().pk, provider="elsewhere")
     assert "elsewhere is not one of the available choices" in page.content.decode()
     assert not PairwiseSubject.objects.exists()
+
+
+@pytest.mark.sqlite
+@pytest.mark.parametrize("is_superuser", [False, True])
+def test_add_to_the_account_of_a_superuser_is_for_superusers(
+    is_superuser: bool, officer: Callable[..., Client]
+) -> None:
+    """Or else whoever may link could link themselves to it, and come in by it."""
+    root = get_user_model().objects.create_superuser("root")
+    who = get_user_model().objects.create_user("officer", is_staff=True, is_superuser=is_superuser)
+    page = add(officer("add", "view", user=who), root.pk)
+    assert page.status_code == (200 if is_superuser else 403)
+    linked = [root] if is_superuser else []
+    assert [subject.user for subject in PairwiseSubject.objects.all()] == linked
+    assert AuditEvent.objects.filter(action="subject.linked").count() == LogEntry.objects.count() == len(linked)
 
 
 def test_delete_unlinks_with_the_administrator_as_actor(officer: Callable[..., Client]) -> None:

@@ -56,6 +56,7 @@ def test_link_at_a_first_sign_in_makes_user_subject_digests_and_event_together()
     event = parse_event(AuditOutbox.objects.get().event).event
     assert (event.action, event.subject, event.provider) == ("subject.linked", str(linked.subject.uuid), "default")
     assert (event.client_ip, json.loads(event.detail)) == ("192.0.2.1", {"created": True})
+    assert event.resource == f"user/{linked.user.pk}"
     assert len([sql for sql in statements(context) if sql.startswith("INSERT")]) == 4
 
 
@@ -261,6 +262,28 @@ def test_link_that_sees_the_other_servers_new_key_before_its_own_person_finds_th
     assert others[0].created
     assert (ours.user, ours.created) == (others[0].user, False)
     assert accounts() == (1, 1)
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("unlinked", [True, False])
+def test_link_of_a_person_who_is_unlinked_after_the_look_refuses_them(unlinked: bool) -> None:
+    """A key was added since, and its digest has nothing to belong to."""
+    first = sign_in([KEY_1])
+
+    def unlink_after_the_look(execute: Any, sql: str, params: Any, many: bool, context: Any) -> Any:
+        result = execute(sql, params, many, context)
+        if unlinked and sql.startswith("SELECT"):
+            at_once(PairwiseSubject.objects.all().delete)
+        return result
+
+    with connection.execute_wrapper(unlink_after_the_look):
+        if unlinked:
+            with pytest.raises(NotProvisioned):
+                sign_in([KEY_2, KEY_1])
+        else:
+            assert sign_in([KEY_2, KEY_1]).user == first.user
+    assert SubjectDigest.objects.count() == (0 if unlinked else 2)
+    assert sign_in([KEY_2, KEY_1]).created is unlinked
 
 
 @pytest.mark.django_db(transaction=True)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from django.core.checks import run_checks
 from django.core.management import CommandError, call_command
-from django.db import transaction
+from django.db import connection, transaction
 
 from django_phi_oidc import keyring
 from django_phi_oidc.errors import KeyInUse, SubjectKeyMissing
@@ -20,7 +20,7 @@ from django_phi_oidc.subjects.models import PairwiseSubject, SubjectDigest
 from django_phi_oidc.subjects.rotating import retire, use_of_keys
 from tests.settings import key
 
-from .persons import KEY_1, KEY_2, KEY_3, accounts, at_once, capturing, sign_in, statements
+from .persons import KEY_1, KEY_2, KEY_3, Meeting, accounts, at_once, capturing, sign_in, statements
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "how-to" / "rotate-subject-keys.md"
 ONE, TWO = key("test subject key 1"), key("test subject key 2")
@@ -133,6 +133,31 @@ def test_retire_that_was_stopped_goes_on() -> None:
         retire(KEY_1.id, configured=[KEY_2.id], batch=1, progress=stop)
     assert SubjectDigest.objects.filter(key_id=KEY_1.id).count() == 2
     assert retire(KEY_1.id, configured=[KEY_2.id], batch=1) == 2
+
+
+@pytest.mark.postgresql
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("shared", [[], [KEY_3]], ids=["disjoint lists", "a key in both lists"])
+def test_retire_on_two_servers_with_other_lists_at_once_loses_nobody(shared: list[Key]) -> None:
+    sign_in([KEY_1, KEY_2, *shared])
+    meeting = Meeting()
+
+    def meet_at_deletion(execute: Any, sql: str, params: Any, many: bool, context: Any) -> Any:
+        if sql.startswith("DELETE"):
+            meeting.wait()
+        return execute(sql, params, many, context)
+
+    def retire_at(going: Key, kept: Key) -> int | None:
+        with connection.execute_wrapper(meet_at_deletion):
+            try:
+                return retire(going.id, configured=[key.id for key in (kept, *shared)])
+            except KeyInUse:
+                return None
+
+    retired = at_once(lambda: retire_at(KEY_1, KEY_2), lambda: retire_at(KEY_2, KEY_1))
+    assert sorted(retired, key=str) == ([1, 1] if shared else [1, None])
+    assert SubjectDigest.objects.count() == 1
+    assert not sign_in([KEY_1, KEY_2, *shared]).created
 
 
 class Operator:
