@@ -12,9 +12,9 @@ from .client_keys import ALGS_OF_KTY, ClientKey, read_client_keys
 from .errors import DeclarationInvalid
 
 SIGNING_ALGS = ("PS256", "ES256", "EdDSA", "RS256")
+"""All that can be allowed for an ID Token. `none` and HS* can't be, so they have no name here."""
 NAME_IN_URL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 """Of a provider: it stands in redirect URIs, which a provider compares byte for byte, and which browsers rewrite."""
-"""All that can be allowed for an ID Token. `none` and HS* can't be, so they have no name here."""
 
 LONGEST_RETENTION = timedelta(days=36_525)
 

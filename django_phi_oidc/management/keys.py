@@ -1,6 +1,7 @@
 """Make keys, tell what each is needed for, and retire a subject key that is not needed any more."""
 
 import json
+import re
 from argparse import ArgumentParser
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -48,7 +49,7 @@ def _generate(options: Mapping[str, Any], stdout: OutputWrapper, stderr: OutputW
             stderr.write(f"{ring}: a new key was written to {source}.")
         elif isinstance(source, Path):
             stderr.write(f"{ring}: {source} was there, and left as it is.")
-        elif ring != conf.PAIRWISE_RING:
+        else:
             stdout.write(f"PHI_{ring}={keyring.generate()}")
             stderr.write(f"{ring}: a new key was printed, and stored nowhere.")
 
@@ -97,6 +98,8 @@ def _retire(options: Mapping[str, Any], stdout: OutputWrapper, stderr: OutputWra
         if stderr.isatty():
             stderr.write(f"\r{done} digests", ending="")
 
+    if not re.fullmatch(r"[0-9a-f]{8}", options["key_id"]):
+        raise CommandError("A KEYID is eight hexadecimal digits, as `keys status` shows it.")
     configured = [key.id for key in keyring.keys("SUBJECT_KEYS")]
     done = retire(options["key_id"], configured=configured, progress=progress)
     if done and stderr.isatty():

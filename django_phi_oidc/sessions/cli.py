@@ -1,4 +1,4 @@
-"""`manage.py phi_oidc sessions …`."""
+"""Try the revocations that are pending."""
 
 from argparse import ArgumentParser
 from collections.abc import Mapping

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -9,10 +10,11 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from jwt.algorithms import ECAlgorithm
 
 from django_phi_oidc.declarations import ProviderDeclaration
-from django_phi_oidc.oidc.id_token import verify_id_token
+from django_phi_oidc.oidc.id_token import auth_time_of, verify_id_token
 from django_phi_oidc.oidc.jose import encode_b64url, parse_compact_jws, parse_json_object
 from django_phi_oidc.oidc.jwks import StaticKeySet, parse_jwks
 from django_phi_oidc.oidc.metadata import judge_jwks, judge_metadata
+from django_phi_oidc.oidc.pushed_authorization import judge_par_response
 from django_phi_oidc.oidc.token import judge_token_response, received_tokens
 from django_phi_oidc.oidc.transport import Response
 from django_phi_oidc.oidc.userinfo import judge_userinfo_response
@@ -39,6 +41,9 @@ METADATA = {
     "userinfo_endpoint": f"{ISSUER}/userinfo",
     "revocation_endpoint": f"{ISSUER}/revoke",
     "end_session_endpoint": f"{ISSUER}/end-session",
+    "pushed_authorization_request_endpoint": f"{ISSUER}/par",
+    "require_pushed_authorization_requests": False,
+    "prompt_values_supported": ["login", "consent"],
     "subject_types_supported": ["public", "pairwise"],
     "id_token_signing_alg_values_supported": ["ES256", "RS256"],
     "authorization_response_iss_parameter_supported": True,
@@ -63,6 +68,7 @@ TOKENS = {
     "token_type": "Bearer",
     "expires_in": 300,
 }
+PUSHED = {"request_uri": "urn:ietf:params:oauth:request_uri:6esc", "expires_in": 60}
 USERINFO = {"sub": SUB, "birthdate": "1984-03-09", "address": {"country": "NL"}}
 
 
@@ -81,8 +87,8 @@ def _userinfo(body: bytes, media_type: str) -> Any:
 
 
 def id_token(token: str) -> Any:
-    """Judge an ID Token of which everything that is asked for can be asked."""
-    return verify_id_token(
+    """Judge an ID Token of which everything that is asked for can be asked, and read what a session keeps of it."""
+    claims = verify_id_token(
         token,
         keys=KEYS,
         declaration=DECLARATION,
@@ -91,6 +97,8 @@ def id_token(token: str) -> Any:
         access_token=ACCESS_TOKEN,
         now=NOW,
     )
+    auth_time_of(claims)
+    return claims
 
 
 JUDGES: dict[str, Callable[[bytes], Any]] = {
@@ -99,6 +107,7 @@ JUDGES: dict[str, Callable[[bytes], Any]] = {
     "token": lambda body: judge_token_response(response(body), declaration=DECLARATION),
     "received": lambda body: received_tokens(response(body)),
     "received form": lambda body: received_tokens(response(body, "application/x-www-form-urlencoded")),
+    "par": lambda body: judge_par_response(replace(response(body), status=201), declaration=DECLARATION),
     "userinfo": lambda body: _userinfo(body, "application/json"),
     "signed userinfo": lambda body: _userinfo(body, "application/jwt"),
     "jws": lambda body: parse_compact_jws(body.decode("latin-1")),

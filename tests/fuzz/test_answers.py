@@ -18,6 +18,7 @@ from django_phi_oidc.provider.caching import MAX_FRESH_SECONDS, MIN_FRESH_SECOND
 from tests.fuzz import judges
 from tests.fuzz.inputs import (
     ANY_TEXT,
+    ODD_NUMBER,
     ODD_TEXT,
     ODD_VALUE,
     PIECES,
@@ -136,6 +137,13 @@ def test_a_form_with_tokens_gives_those_that_have_a_value(names: list[str], valu
 
 
 @PURE
+@given(damaged(judges.PUSHED) | damaged({**judges.PUSHED, "error": "invalid_request"}))
+def test_a_pushed_request_is_answered_with_a_uri_or_refused(body: bytes) -> None:
+    left = judged("par", body)
+    assert isinstance(left, SignInRefused) or (left["client_id"] == "portal" and 0 < len(left["request_uri"]) <= 512)
+
+
+@PURE
 @given(damaged(judges.USERINFO), st.booleans())
 def test_userinfo_damaged_is_refused_or_that_persons(body: bytes, signed: bool) -> None:
     if signed:
@@ -201,13 +209,27 @@ def test_any_cache_control_gives_a_time_within_the_limits(cache_control: str) ->
     assert MIN_FRESH_SECONDS <= seconds <= MAX_FRESH_SECONDS
 
 
+JUDGED = ["iss", "aud", "azp", "sub", "nonce", "iat", "exp", "nbf", "auth_time", "acr", "at_hash", "email"]
+
+
 @PURE
-@given(ODD_VALUE)
-def test_a_claim_of_any_kind_is_no_fault_of_the_token(value: Any) -> None:
+@given(st.sampled_from([*JUDGED, "birthdate"]), ODD_NUMBER | ODD_TEXT | ODD_VALUE)
+def test_one_claim_of_any_kind_is_refused_or_no_fault_of_the_token(name: str, value: Any) -> None:
     """What R6 does not judge may be anything: it is dropped, or stored, by others."""
     try:
-        payload = json.dumps({**judges.CLAIMS, "birthdate": value}, allow_nan=False).encode()
+        payload = json.dumps({**judges.CLAIMS, name: value}, allow_nan=False).encode()
     except ValueError:
         payload = json.dumps(judges.CLAIMS).encode()
     outcome = judged("id_token", judges.signed(json.dumps(judges.HEADER).encode(), payload).encode())
-    assert isinstance(outcome, SignInRefused) or outcome["sub"] == judges.SUB
+    assert isinstance(outcome, SignInRefused) or outcome["sub"]
+
+
+@PURE
+@given(st.sampled_from(["token", "par"]), ODD_VALUE)
+def test_an_error_of_any_kind_is_refused(name: str, value: Any) -> None:
+    good = {"token": judges.TOKENS, "par": judges.PUSHED}[name]
+    try:
+        body = json.dumps({**good, "error": value}, allow_nan=False).encode()
+    except ValueError:
+        body = b"{}"
+    assert isinstance(judged(name, body), SignInRefused)

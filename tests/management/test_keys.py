@@ -138,9 +138,9 @@ def test_keys_generate_without_files_prints_ready_lines_and_stores_nothing(setti
     before = settings.PHI_OIDC
     lines, told = generate()
     names, texts = zip(*(line.split("=", 1) for line in lines), strict=True)
-    assert names == ("PHI_ENCRYPTION_KEYS", "PHI_SUBJECT_KEYS", "PHI_AUDIT_MAC_KEYS")
-    assert len(set(texts)) == 3
-    for ring, text in zip(conf.KEY_RINGS, texts, strict=True):
+    assert names == ("PHI_ENCRYPTION_KEYS", "PHI_SUBJECT_KEYS", "PHI_AUDIT_MAC_KEYS", "PHI_PAIRWISE_KEY")
+    assert len(set(texts)) == 4
+    for ring, text in zip((*conf.KEY_RINGS, conf.PAIRWISE_RING), texts, strict=True):
         settings.PHI_OIDC = {**before, ring: text}
         assert len(keyring.keys(ring)) == 1
         assert text not in told
@@ -156,7 +156,7 @@ def test_keys_generate_with_files_prints_no_key_and_tells_what_it_did(files: dic
     assert files["ENCRYPTION_KEYS"].read_text().strip() not in told + "".join(lines)
 
 
-def test_keys_generate_writes_the_pairwise_key_where_the_setting_names_a_file_and_prints_none(
+def test_keys_generate_writes_the_pairwise_key_where_the_setting_names_a_file_and_prints_it_else(
     files: dict[str, Path], settings: Any
 ) -> None:
     told = generate()[1]
@@ -164,7 +164,8 @@ def test_keys_generate_writes_the_pairwise_key_where_the_setting_names_a_file_an
     assert keyring.keys("PAIRWISE_KEY")[0].material not in {keyring.keys(ring)[0].material for ring in conf.KEY_RINGS}
     settings.PHI_OIDC = {**settings.PHI_OIDC, "PAIRWISE_KEY": [keyring.generate()]}
     lines, told = generate()
-    assert "PAIRWISE" not in told + "".join(lines)
+    assert [line.partition("=")[0] for line in lines] == ["PHI_PAIRWISE_KEY"]
+    assert "PAIRWISE_KEY: a new key was printed, and stored nowhere." in told
 
 
 def pem(kind: str) -> str:
@@ -227,6 +228,12 @@ def test_keys_without_a_subject_key_is_an_error(command: str, settings: Any) -> 
     settings.PHI_OIDC = {**settings.PHI_OIDC, "SUBJECT_KEYS": []}
     with pytest.raises(CommandError, match="SUBJECT_KEYS"):
         keys(command, json=False, key_id="0123abcd")
+
+
+@pytest.mark.parametrize("key_id", ["", "0123abc", "0123abcde", "0123abcg", "0123ABCD"])
+def test_keys_retire_of_what_is_no_key_id_is_an_error(key_id: str) -> None:
+    with pytest.raises(CommandError, match="eight hexadecimal digits"):
+        keys("retire", key_id=key_id)
 
 
 @pytest.mark.django_db

@@ -11,7 +11,7 @@ from django.core.management.base import BaseCommand, CommandError
 
 from django_phi_oidc import conf
 from django_phi_oidc.attack.op import Client, DemoProvider, demo_accounts, demo_client
-from django_phi_oidc.declarations import is_loopback_http
+from django_phi_oidc.declarations import ProviderDeclaration, is_loopback_http
 from portal.demo.lying import Control
 
 
@@ -29,15 +29,21 @@ class Command(BaseCommand):
             help="address of the portal, may be repeated; default: http://127.0.0.1:8000 and http://localhost:8000",
         )
 
+        parser.add_argument("--provider", metavar="NAME", help="which declared provider to be; default: the first")
+
     def handle(self, *args: Any, **options: Any) -> None:
         """Serve until SIGINT or SIGTERM."""
-        issuer = urlsplit(next(iter(conf.providers().values())).issuer)
+        providers = conf.providers()
+        declared = providers.get(options["provider"]) if options["provider"] else next(iter(providers.values()))
+        if declared is None:
+            raise CommandError(f"There is no provider {options['provider']}.")
+        issuer = urlsplit(declared.issuer)
         if not is_loopback_http(issuer.geturl()) or issuer.path:
             raise CommandError("OIDC_ISSUER must be http on loopback: the demo provider is nowhere else.")
         ended = threading.Event()
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: ended.set())
-        client = client_of(options["portal"] or ["http://127.0.0.1:8000", "http://localhost:8000"])
+        client = client_of(options["portal"] or ["http://127.0.0.1:8000", "http://localhost:8000"], declared)
         provider = DemoProvider([client], demo_accounts(), host=str(issuer.hostname), port=issuer.port or 80)
         provider.mutate = Control(provider, client)
         try:
@@ -51,16 +57,22 @@ class Command(BaseCommand):
         provider.stop()
 
 
-def client_of(portals: list[str]) -> Client:
-    """Return the registration of this portal, reachable under each of the addresses, with the secret that it uses."""
-    declared = next(iter(conf.providers().values()))
+def client_of(portals: list[str], declared: ProviderDeclaration) -> Client:
+    """Return the registration of this portal, reachable under each of the addresses, with what it proves itself by."""
     first = demo_client(portals[0])
     others = [demo_client(portal) for portal in portals[1:]]
     return dataclasses.replace(
         first,
         client_id=declared.client_id,
         client_secret=declared.client_secret,
-        redirect_uris=[uri for client in (first, *others) for uri in client.redirect_uris],
+        token_endpoint_auth_methods=(declared.token_endpoint_auth_method,),
+        jwks={"keys": [key.public_jwk() for key in declared.client_keys]},
+        redirect_uris=[
+            uri
+            for client in (first, *others)
+            for own in client.redirect_uris
+            for uri in (own, own.replace("/oidc/", f"/oidc/{declared.name}/"))
+        ],
         post_logout_redirect_uris=[uri for client in (first, *others) for uri in client.post_logout_redirect_uris],
         # No back-channel address: this version of the portal has no door for it.
         backchannel_logout_uri="",
