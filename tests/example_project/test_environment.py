@@ -161,6 +161,18 @@ def test_migrate_twice_makes_both_databases_and_keeps_the_keys(tmp_path: Path) -
     assert manage(tmp_path, "check", *databases, DJANGO_DEBUG="1").returncode == 0
 
 
+@pytest.mark.sqlite
+def test_keys_generate_makes_the_keys_that_every_other_command_misses(tmp_path: Path) -> None:
+    missed = manage(tmp_path, "phi_oidc", "keys", "status", DJANGO_DEBUG="1")
+    assert missed.returncode != 0
+    assert "django_phi_oidc.E004" in missed.stderr
+    made = manage(tmp_path, "phi_oidc", "keys", "generate", DJANGO_DEBUG="1")
+    assert made.returncode == 0, made.stderr
+    rings = {"encryption-keys", "subject-keys", "audit-mac-keys", "pairwise-key"}
+    assert {file.name for file in (tmp_path / "keys").iterdir()} == rings
+    assert "django_phi_oidc.E004" not in manage(tmp_path, "phi_oidc", "keys", "status", DJANGO_DEBUG="1").stderr
+
+
 @pytest.mark.postgresql
 def test_migrate_on_postgresql_makes_both_aliases_of_one_database(tmp_path: Path) -> None:
     server = given_url(os.environ)

@@ -66,6 +66,29 @@ def test_refusal_tells_the_stage(url: str, stage: str, op: DemoProvider, browser
     assert json.loads(event.detail) == {"stage": stage}
 
 
+@pytest.mark.sqlite
+@pytest.mark.parametrize(("host", "status"), [("evil.example", 400), ("127.0.0.1", 302)])
+@pytest.mark.parametrize("looks_first", [True, False], ids=["CommonMiddleware", "without"])
+def test_request_to_a_host_that_is_not_ours_writes_nothing(
+    looks_first: bool, host: str, status: int, op: DemoProvider, settings: Any
+) -> None:
+    """Django's 400, whether its middleware finds it or we do."""
+    common = "django.middleware.common.CommonMiddleware"
+    settings.MIDDLEWARE = [name for name in settings.MIDDLEWARE if looks_first or name != common]
+    assert InProcessBrowser(f"http://{host}").begin().status == status
+    assert events(action="login.refused") == []
+
+
+@pytest.mark.sqlite
+@pytest.mark.parametrize(("count", "status"), [(1000, 302), (1001, 400)])
+def test_request_with_more_parameters_than_django_reads_writes_nothing(
+    count: int, status: int, op: DemoProvider, browser: Browser
+) -> None:
+    query = "&".join(f"a{n}=" for n in range(count))
+    assert browser.get(f"/oidc/authenticate/?{query}").status == status
+    assert events(action="login.refused") == []
+
+
 @pytest.mark.parametrize(
     ("in_id_token", "held"),
     [("2000-01-01", "2000-01-01"), (NO, BORN), pytest.param("", BORN, marks=pytest.mark.sqlite)],

@@ -311,6 +311,27 @@ def test_error_report_shows_neither_sub_nor_claim_nor_token(
         assert secret not in shown
 
 
+@pytest.mark.sqlite
+def test_error_report_of_the_way_to_the_provider_shows_neither_state_nor_nonce(
+    op: DemoProvider, browser: Browser, settings: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The keys go away once the request was pushed, before the browser is given what it is to bring back."""
+    away: list[bool] = []
+    settings.PHI_OIDC = {**settings.PHI_OIDC, "ENCRYPTION_KEYS": lambda: [] if away else [key("a key of the vault")]}
+    op.par = "offered"
+    op.mutate = lambda endpoint, exchange: away.append(True) if endpoint == "par" else None
+    with caplog.at_level(logging.ERROR, "django.request"):
+        assert browser.begin().status == 500
+    (failed,) = [record for record in caplog.records if record.name == "django.request"]
+    assert failed.exc_info
+    report = ExceptionReporter(failed.request, *failed.exc_info, is_email=True)  # type: ignore[attr-defined]
+    shown = report.get_traceback_html() + report.get_traceback_text() + caplog.text
+    assert "in begin" in shown, "the report is about this fault"
+    (pushed,) = [request.parameters for request in op.requests if request.path == "/par"]
+    for secret in (pushed["state"], pushed["nonce"]):
+        assert secret not in shown
+
+
 def change_session(browser: Browser, foreign: Any) -> None:
     store = SessionStore(browser.cookies["sessionid"])
     store[SESSION_KEY] = foreign

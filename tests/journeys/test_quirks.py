@@ -41,6 +41,11 @@ def auth_time_zero(endpoint: str, exchange: Exchange) -> None:
         exchange.claims["auth_time"] = 0
 
 
+def public_alone(endpoint: str, exchange: Exchange) -> None:
+    if endpoint == "discovery":
+        exchange.reply.json["subject_types_supported"] = ["public"]
+
+
 def claims_unasked(endpoint: str, exchange: Exchange) -> None:
     if endpoint == "id_token":
         exchange.claims |= {"birthdate": "1984-03-09", "ssn": "078-05-1120"}
@@ -125,6 +130,15 @@ QUIRKS = [
         {},
         {"revocation": "best_effort"},
         "W002",
+        stage="request",
+    ),
+    Quirk(
+        "LemonLDAP::NG: pairwise subjects that its metadata do not tell of",
+        lambda op: public_alone,
+        "pairwise_unsupported",
+        {},
+        {"subject_type": "public"},
+        "W001",
         stage="request",
     ),
     Quirk(

@@ -118,6 +118,24 @@ def test_client_key_that_was_never_published_is_refused(op: DemoProvider, settin
     assert browser.sign_in(op).status == 302
 
 
+@pytest.mark.parametrize(("rotating", "fetches"), [(False, 1), (True, 2)])
+def test_userinfo_signed_with_a_key_that_is_newer_than_the_known_ones_is_accepted_after_one_refetch(
+    rotating: bool, fetches: int, op: DemoProvider, settings: Any, browser: Browser
+) -> None:
+    """The ID Token made the portal fetch the keys; those that the provider has by the time of UserInfo are others."""
+
+    def rotate(endpoint: str, exchange: Exchange) -> None:
+        if endpoint == "userinfo" and rotating:
+            op.rotate_keys()
+
+    register(op, userinfo_signed_response_alg="RS256")
+    declare(settings, op, userinfo_signed_response_alg=["RS256"])
+    op.intercept = rotate
+    assert browser.sign_in(op).location == "/portal/home/"
+    assert {claim.name for claim in StoredClaim.objects.all()} == {"birthdate", "address"}
+    assert len(sent_to(op, "/jwks")) == fetches
+
+
 def test_claims_asked_for_one_by_one_come_without_their_scopes(
     op: DemoProvider, settings: Any, browser: Browser
 ) -> None:

@@ -37,6 +37,7 @@ from .persons import (
     at_once,
     capturing,
     digests_by_key,
+    make_user,
     sign_in,
     statements,
 )
@@ -138,6 +139,24 @@ def test_link_of_a_person_known_under_a_missing_key_alone_makes_no_second_accoun
         sign_in([KEY_2])
     assert sign_in([KEY_2, KEY_1]).user == first.user
     assert accounts() == (1, 1)
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(("older", "newer"), [(KEY_1, KEY_2), (KEY_2, KEY_1)], ids=lambda key: key.id)
+def test_link_of_a_person_whom_servers_without_a_common_key_made_twice_finds_the_older(older: Key, newer: Key) -> None:
+    """The other server makes its account between our look-up and ours."""
+    others: list[Linked] = []
+
+    def other_server_first() -> Any:
+        others.append(sign_in([older]))
+        return make_user()
+
+    ours = sign_in([newer], create_user=other_server_first)
+    assert (ours.created, others[0].created) == (True, True)
+    assert ours.subject.pk > others[0].subject.pk
+    for keys in ([older, newer], [newer, older]):
+        assert sign_in(keys).user == others[0].user
+    assert accounts() == (2, 2)
 
 
 @pytest.mark.django_db
