@@ -15,7 +15,7 @@ from django_phi_oidc.sessions.models import OIDCSession
 from . import lying
 from .browser import Browser, Page
 
-SECONDS = 20.0
+SECONDS = 45.0
 
 
 class NotHeld(Exception):
@@ -34,7 +34,7 @@ def expect(condition: object, otherwise: str) -> None:
 def eventually(condition: Callable[[], object], otherwise: str) -> None:
     """Go on as soon as the condition holds.
 
-    Raises: NotHeld after 20 s.
+    Raises: NotHeld after 45 s.
     """
     deadline = time.monotonic() + SECONDS
     while not condition():
