@@ -236,3 +236,16 @@ def test_sign_in_at_another_ends_the_session_at_the_first(
     assert clinic.live_tokens == []
     assert browser.post("/oidc/logout/").location.startswith(f"{region.issuer}/end-session")
     assert region.live_tokens == []
+
+
+@pytest.mark.parametrize("name", ["clinic", "region"])
+def test_person_without_an_account_is_led_to_another_way(
+    name: str, clinic: DemoProvider, region: DemoProvider, settings: Any, browser: Browser
+) -> None:
+    """The same way would end at the same page."""
+    settings.AUTHENTICATION_BACKENDS = ["tests.journeys.backends.Refusing"]
+    page = sign_in_at(browser, name, {"clinic": clinic, "region": region}[name])
+    assert_refused(page, browser, "not_provisioned")
+    (way,) = page.body.split('href="')[1:]
+    assert way.startswith("/oidc/authenticate/?next=")
+    assert "Sign in another way" in way
