@@ -45,7 +45,7 @@ def _warning(number: int, message: str, hint: str | None = None) -> checks.Warni
 
 @register(Tags.security)
 def check_declarations(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
-    """E001 to E007: PHI_OIDC, its providers, claims and keys; W001 to W006, W011 to W014: a provider's loosenings."""
+    """E001 to E007: PHI_OIDC, its providers, claims and keys; W001 to W006, W011 to W015: a provider's loosenings."""
     found: list[CheckMessage] = []
     try:
         unknown = sorted(set(getattr(settings, "PHI_OIDC", {})) - set(conf.OPTIONS))

@@ -93,13 +93,13 @@ def _read(where: str, source: str | Path) -> ClientKey:
 def _named(private_key: PrivateKey) -> ClientKey:
     """The kid is the thumbprint. Spec: RFC 7638 3."""
     public = _public_members(private_key)
-    required = {name: public[name] for name in _THUMBPRINT[public["kty"]]}
-    digest = hashlib.sha256(json.dumps(required, sort_keys=True, separators=(",", ":")).encode("ascii")).digest()
+    digest = hashlib.sha256(json.dumps(public, sort_keys=True, separators=(",", ":")).encode("ascii")).digest()
     kid = base64.urlsafe_b64encode(digest).rstrip(b"=").decode("ascii")
     return ClientKey(kid=kid, kty=public["kty"], private_key=private_key)
 
 
 def _public_members(private_key: PrivateKey) -> dict[str, Any]:
+    """Return what the thumbprint is made of, which is all that the public half is."""
     match private_key:
         case RSAPrivateKey():
             members = RSAAlgorithm.to_jwk(private_key.public_key(), as_dict=True)

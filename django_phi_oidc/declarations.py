@@ -82,6 +82,11 @@ class ProviderDeclaration:
     trusted_audiences: tuple[str, ...] = ()
     provisioning: Provisioning = "create"
 
+    def assertion_alg(self, key: ClientKey) -> str:
+        """Return what that key signs client assertions with, now or once it is the first: as declared, if it can."""
+        fitting = ALGS_OF_KTY[key.kty]
+        return self.token_endpoint_auth_signing_alg if self.token_endpoint_auth_signing_alg in fitting else fitting[0]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClaimDeclaration:

@@ -4,12 +4,11 @@ from argparse import ArgumentParser
 from collections.abc import Mapping
 from typing import Any
 
-from django.contrib.auth import get_user_model
-from django.core.exceptions import ObjectDoesNotExist, ValidationError
-from django.core.management.base import CommandError, OutputWrapper
+from django.core.management.base import OutputWrapper
 
 from .. import clock
 from ..audit.events import Origin
+from ..subjects.cli import named_user
 from .scrubbing import scrub_due, scrub_user
 
 
@@ -20,13 +19,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def handle(options: Mapping[str, Any], *, stdout: OutputWrapper, stderr: OutputWrapper) -> None:
     """Erase what is due, or all of one person, and tell how much that was."""
-    erased = scrub_due(now=clock.now()) if (pk := options.get("user")) is None else _scrub_user(pk)
+    now = clock.now()
+    pk = options.get("user")
+    erased = scrub_due(now=now) if pk is None else scrub_user(named_user(pk), origin=Origin(), now=now)
     stdout.write(f"{erased} claims were erased.")
-
-
-def _scrub_user(pk: str) -> int:
-    try:
-        user = get_user_model()._default_manager.get(pk=pk)
-    except (ObjectDoesNotExist, ValidationError, ValueError) as error:
-        raise CommandError(f"There is no user {pk}.") from error
-    return scrub_user(user, origin=Origin(), now=clock.now())

@@ -9,7 +9,7 @@ from django.utils.decorators import method_decorator
 from django.views.generic import View
 
 from .. import conf
-from ..client_keys import ALGS_OF_KTY, ClientKey
+from ..client_keys import ClientKey
 from ..declarations import ProviderDeclaration
 from ..sessions.views import door
 
@@ -54,8 +54,7 @@ def public_keys(providers: Iterable[ProviderDeclaration]) -> Iterator[Mapping[st
     algs: dict[ClientKey, set[str]] = {}
     for provider in providers:
         for key in provider.client_keys:
-            fitting, chosen = ALGS_OF_KTY[key.kty], provider.token_endpoint_auth_signing_alg
-            algs.setdefault(key, set()).add(chosen if chosen in fitting else fitting[0])
+            algs.setdefault(key, set()).add(provider.assertion_alg(key))
     for key, names in algs.items():
         yield key.public_jwk(*names) if len(names) == 1 else key.public_jwk()
 

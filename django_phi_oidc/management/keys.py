@@ -11,7 +11,6 @@ from typing import Any
 from django.core.management.base import CommandError, OutputWrapper
 
 from .. import conf, keyring
-from ..client_keys import ALGS_OF_KTY
 from ..errors import KeyRingError
 from ..subjects.rotating import KeyUse, RingUse, retire, use_of_keys
 from .generating import generate_key_files
@@ -87,8 +86,7 @@ def _client_keys() -> list[dict[str, Any]]:
     keys = []
     for name, provider in conf.providers().items():
         for position, key in enumerate(provider.client_keys):
-            fitting, chosen = ALGS_OF_KTY[key.kty], provider.token_endpoint_auth_signing_alg
-            alg = chosen if chosen in fitting else fitting[0]
+            alg = provider.assertion_alg(key)
             keys.append({"provider": name, "kid": key.kid, "alg": alg, "signs": position == 0})
     return keys
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from urllib.parse import quote_plus, urlencode
 
-from ..client_keys import ALGS_OF_KTY
 from ..declarations import ProviderDeclaration
 from .jose import encode_b64url
 from .metadata import ProviderMetadata
@@ -61,7 +60,7 @@ def make_client_assertion(*, metadata: ProviderMetadata, declaration: ProviderDe
     Endpoint) still has the token endpoint as audience, which a provider that insists on it gets by its declaration.
     """
     key = declaration.client_keys[0]
-    alg = declaration.token_endpoint_auth_signing_alg or ALGS_OF_KTY[key.kty][0]
+    alg = declaration.assertion_alg(key)
     header = {"alg": alg, "kid": key.kid, "typ": "JWT"}
     issued_at = int(freshness.now.timestamp())
     claims = {

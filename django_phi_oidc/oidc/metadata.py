@@ -16,9 +16,8 @@ from ..errors import (
     RevocationUnsupported,
     TransportNotHTTPS,
 )
-from .jose import parse_json_object
 from .jwks import JSONWebKeySet, parse_jwks
-from .transport import Request, Response
+from .transport import Request, Response, json_members
 
 REQUIRED_ENDPOINTS = ("authorization_endpoint", "token_endpoint", "jwks_uri")
 OPTIONAL_ENDPOINTS = (
@@ -164,12 +163,10 @@ def check_par_supported(metadata: ProviderMetadata, *, par: PushedRequests) -> N
 
 def _read_document(response: Response) -> Mapping[str, Any]:
     """The media type is not judged: static hosts send documents as they like, and we only ever read JSON."""
-    if response.status == 200:
-        try:
-            return parse_json_object(response.body)
-        except ValueError:
-            pass
-    raise MetadataInvalid
+    members = json_members(response) if response.status == 200 else None
+    if members is None:
+        raise MetadataInvalid
+    return members
 
 
 def _split(url: str) -> SplitResult | None:

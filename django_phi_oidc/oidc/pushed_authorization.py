@@ -1,6 +1,5 @@
 """R3: the authorization request goes to the OP before the browser does, which sees nothing of it. Spec: RFC 9126."""
 
-import contextlib
 import re
 from collections.abc import Mapping
 
@@ -8,9 +7,8 @@ from ..declarations import ProviderDeclaration
 from ..errors import PARError, PARResponseInvalid
 from .authorization import REGISTERED_ERRORS
 from .client_auth import Freshness, build_client_request
-from .jose import parse_json_object
 from .metadata import ProviderMetadata
-from .transport import Request, Response, media_type
+from .transport import Request, Response, json_members, media_type
 
 _REQUEST_URI = re.compile(r"[!-~]{1,512}")
 """Visible ASCII, and no longer than what goes through every browser and proxy beside a client_id."""
@@ -53,9 +51,7 @@ def judge_par_response(response: Response, *, declaration: ProviderDeclaration) 
     Raises: PARError, PARResponseInvalid.
     Spec: RFC 9126 2.2, 2.3, 4.
     """
-    members: Mapping[str, object] = {}
-    with contextlib.suppress(ValueError):
-        members = parse_json_object(response.body)
+    members = json_members(response) or {}
     check_par_error(members, status=response.status)
     if response.status != 201 or media_type(response) != "application/json":
         raise PARResponseInvalid

@@ -9,10 +9,9 @@ from typing import Literal
 from ..declarations import ProviderDeclaration
 from ..errors import RevocationUnsupported
 from .client_auth import Freshness, build_client_request
-from .jose import parse_json_object
 from .metadata import ProviderMetadata
 from .token import TokenHint
-from .transport import Request, Response
+from .transport import Request, Response, json_members
 
 LONGEST_RETRY_AFTER = timedelta(days=1)
 
@@ -101,8 +100,5 @@ def read_retry_after(response: Response) -> timedelta | None:
 
 def _error_code(response: Response) -> str:
     """Return the OAuth error of the answer, empty when there is none that can be read."""
-    try:
-        error = parse_json_object(response.body).get("error")
-    except ValueError:
-        return ""
+    error = (json_members(response) or {}).get("error")
     return error if isinstance(error, str) else ""

@@ -18,9 +18,8 @@ from ..errors import (
     TokenTypeUnsupported,
 )
 from .client_auth import Freshness, build_client_request
-from .jose import parse_json_object
 from .metadata import ProviderMetadata
-from .transport import Request, Response, media_type
+from .transport import Request, Response, json_members, media_type
 
 ALERT_ABOVE = timedelta(hours=1)
 HEART_LONGEST = timedelta(hours=1)
@@ -112,7 +111,7 @@ def judge_tokens(
     response: Response, *, declaration: ProviderDeclaration, id_token_of: Callable[[Mapping[str, Any]], str]
 ) -> TokenResponse:
     """Do what judge_token_response does; id_token_of reads the ID Token, or refuses, as the grant wants it."""
-    parsed = _parse_members(response)
+    parsed = json_members(response)
     check_token_error(parsed or {}, status=response.status)
     members = read_members(parsed, response=response)
     check_token_type(members)
@@ -208,14 +207,6 @@ def received_tokens(response: Response) -> tuple[ReceivedToken, ...]:
             values[value] = None
     tokens = [ReceivedToken(hint=hint, value=value) for hint, values in found.items() for value in values]
     return tuple(tokens[:MAX_RECEIVED])
-
-
-def _parse_members(response: Response) -> Mapping[str, Any] | None:
-    """Return None for a body that is no JSON object: whether that is a fault depends on the status."""
-    try:
-        return parse_json_object(response.body)
-    except ValueError:
-        return None
 
 
 def _is_token(value: object) -> bool:

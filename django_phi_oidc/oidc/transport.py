@@ -2,7 +2,9 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
+
+from .jose import parse_json_object
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
@@ -38,6 +40,14 @@ class Transport(Protocol):
 
         Raises: TransportError, one of its subclasses for each way to fail.
         """
+
+
+def json_members(response: Response) -> dict[str, Any] | None:
+    """Return the JSON object that the answer's body is, whatever its status and type; None when it is none."""
+    try:
+        return parse_json_object(response.body)
+    except ValueError:
+        return None
 
 
 def media_type(response: Response) -> str:

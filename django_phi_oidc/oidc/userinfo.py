@@ -15,10 +15,10 @@ from .id_token import (
     check_nbf_invalid,
     check_signature_invalid,
 )
-from .jose import parse_compact_jws, parse_json_object
+from .jose import parse_compact_jws
 from .jwks import KeySet
 from .metadata import ProviderMetadata
-from .transport import Request, Response, media_type
+from .transport import Request, Response, json_members, media_type
 
 
 def build_userinfo_request(
@@ -60,12 +60,12 @@ def read_userinfo(response: Response, *, declaration: ProviderDeclaration) -> Ma
     Spec: Core 5.3.2.
     """
     signed = declaration.userinfo_signed_response_alg
-    if response.status == 200 and media_type(response) == "application/json" and not signed:
-        try:
-            return parse_json_object(response.body)
-        except ValueError:
-            pass
-    raise UserInfoInvalid
+    if response.status != 200 or media_type(response) != "application/json" or signed:
+        raise UserInfoInvalid
+    members = json_members(response)
+    if members is None:
+        raise UserInfoInvalid
+    return members
 
 
 def read_signed_userinfo(

@@ -43,7 +43,7 @@ def handle(options: Mapping[str, Any], *, stdout: OutputWrapper, stderr: OutputW
 
 @sensitive_variables()
 def _link(options: Mapping[str, Any], stdout: OutputWrapper) -> None:
-    user, provider = _user(options["user"]), conf.providers().get(options["provider"])
+    user, provider = named_user(options["user"]), conf.providers().get(options["provider"])
     if provider is None:
         raise CommandError(f"There is no provider {options['provider']}.")
     sub = getpass("Subject (sub), not shown: ") if sys.stdin.isatty() else sys.stdin.read()
@@ -72,7 +72,7 @@ def _unlink(options: Mapping[str, Any], stdout: OutputWrapper) -> None:
 def _list(options: Mapping[str, Any], stdout: OutputWrapper) -> None:
     subjects = PairwiseSubject.objects.order_by("pk")
     if options["user"] is not None:
-        subjects = subjects.filter(user=_user(options["user"]))
+        subjects = subjects.filter(user=named_user(options["user"]))
     listed = 0
     for subject in subjects.iterator():
         listed += 1
@@ -88,7 +88,8 @@ def _list(options: Mapping[str, Any], stdout: OutputWrapper) -> None:
         stdout.write("Nobody is linked.")
 
 
-def _user(pk: str) -> Any:
+def named_user(pk: str) -> Any:
+    """Return the user of that primary key. Raises: CommandError."""
     try:
         return get_user_model()._default_manager.get(pk=pk)
     except (ObjectDoesNotExist, ValidationError, ValueError) as error:

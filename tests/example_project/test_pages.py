@@ -7,17 +7,8 @@ import pytest
 from django.template.loader import render_to_string
 
 from tests.example_project.site import PASSWORDS, Site
-from tests.parts import INTEROP, PARTS
+from tests.parts import CHROMIUM, INTEROP, PARTS
 
-CHROMIUM = (
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-)
 AXE = INTEROP / "node_modules" / "axe-core" / "axe.min.js"
 # The portal has SQLite files of its own here, so one of the two runs is enough.
 pytestmark = [pytest.mark.browser, pytest.mark.sqlite]

@@ -4,11 +4,12 @@ import itertools
 import json
 import threading
 from datetime import timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 
 import pytest
 
 from django_phi_oidc.attack.op import Client, garbled, make_key, make_keys, sign
+from tests.handlers import served_by
 
 TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 ALGS = ["PS256", "ES256", "EdDSA", "RS256"]
@@ -289,12 +290,8 @@ def origin(served):
         def log_message(self, *args):
             """Say nothing."""
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Portal) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_address[1]}"
-        server.shutdown()
-        thread.join()
+    with served_by(Portal) as address:
+        yield address
 
 
 @pytest.fixture

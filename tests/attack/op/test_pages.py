@@ -1,13 +1,13 @@
 """The login page in a browser: readable by all, at 320 px, light and dark; its form leads back to the client."""
 
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from http.server import BaseHTTPRequestHandler
 
 import pytest
 
 from django_phi_oidc.attack.op import Client
-from tests.parts import INTEROP
+from tests.handlers import served_by
+from tests.parts import CHROMIUM, INTEROP
 
 pytestmark = [pytest.mark.browser, pytest.mark.node]
 
@@ -27,12 +27,8 @@ class Back(BaseHTTPRequestHandler):
 @pytest.fixture
 def client_url() -> Iterator[str]:
     """Return the redirect URI of a client that is there."""
-    with HTTPServer(("127.0.0.1", 0), Back) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_address[1]}/callback"
-        server.shutdown()
-        thread.join()
+    with served_by(Back) as address:
+        yield f"{address}/callback"
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -42,7 +38,7 @@ def test_login_page_is_accessible_narrow_and_leads_back(op, rp, client_url, chro
     url = rp.url(redirect_uri=client_url, scope="openid profile address", claims='{"userinfo": {"email": null}}')
     said = []
     with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium_path, args=["--no-sandbox"])
+        browser = playwright.chromium.launch(executable_path=chromium_path, args=[*CHROMIUM])
         # The page's own policy forbids the script that judges it.
         context = browser.new_context(viewport={"width": 320, "height": 640}, color_scheme=scheme, bypass_csp=True)
         page = context.new_page()
