@@ -39,7 +39,7 @@ def admit(
 
     The new Django session takes the place of the browser's former one for good only when all of that is done: until
     then, whatever fails, the former session is as it was, and so is who is signed in.
-    received: emptied once the session holds the tokens: from there on its end revokes them.
+    received: emptied where the session was ended again, since its end has queued the tokens.
     """
     subject = user.pairwise_link.subject
     session_id, now = new_session_id(), clock.now()
@@ -71,7 +71,6 @@ def admit(
             _end(session_id, EndReason.AUDIT_UNAVAILABLE, origin=origin, now=clock.now())
             received.clear()
             raise
-        received.clear()
 
 
 def _log_in(request: HttpRequest, user: Any, session_id: uuid.UUID) -> None:

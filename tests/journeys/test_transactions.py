@@ -79,6 +79,8 @@ def test_no_sign_in_while_the_audit_database_is_away(op: DemoProvider, browser: 
     assert StoredClaim.objects.filter(session=OIDCSession.objects.get().pk).count() == 0
     assert op.tokens != []
     assert op.live_tokens == []
+    asked = [request.path for request in op.requests].count("/revoke")
+    assert asked == len(op.tokens) == 2, "each token is revoked, and once"
     assert browser.sign_in(op).status == 302
 
 
