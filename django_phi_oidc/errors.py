@@ -12,6 +12,7 @@ PhiOidcError
 │   └── AccountError              the person is known to the OP, but has no way in here
 ├── RefreshMismatch               R8, of a session that lives
 ├── AuditUnavailable              no event, no permit
+├── ProofInvalid, CheckpointInvalid
 ├── RevealRefused                 the policy says no
 ├── ClaimScrubbed                 it was held once, it is gone
 ├── SubjectTaken                  an administrator links whom somebody linked before
@@ -348,6 +349,14 @@ class UserInactive(AccountError, code="user_inactive"):
 
 class AuditUnavailable(PhiOidcError, code="audit_unavailable"):
     """The audit trail can't be written, so nothing is permitted."""
+
+
+class ProofInvalid(PhiOidcError, code="proof_invalid"):
+    """The proof does not lead to the root (RFC 6962 2.1)."""
+
+
+class CheckpointInvalid(PhiOidcError, code="checkpoint_invalid"):
+    """No checkpoint, or not signed by a known key (C2SP tlog-checkpoint)."""
 
 
 class RevealRefused(PhiOidcError, code="reveal_refused"):
