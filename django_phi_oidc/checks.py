@@ -3,9 +3,11 @@
 docs/reference/checks.md explains each id.
 """
 
+import ipaddress
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import timedelta
 from typing import Any
+from urllib.parse import urlsplit
 
 from django.apps import apps
 from django.conf import settings
@@ -19,9 +21,11 @@ from django.utils.module_loading import import_string
 
 from . import conf, keyring
 from .access.policy import PURPOSES
+from .audit import granting, signing
 from .audit.models import AuditEvent
 from .audit.routing import AUDIT_ALIAS, AuditRouter
 from .declarations import ProviderDeclaration, is_loopback_http
+from .delivery.tasks import declared as declared_sinks
 from .errors import KeyMissing
 from .login.backend import OIDCAuthenticationBackend
 from .subjects.models import SubjectDigest
@@ -33,6 +37,7 @@ SQLITE_NEEDS = {
     "timeout": (5, "seconds at least, or writers give up on each other"),
     "init_command": (("journal_mode=wal", "secure_delete=on"), "PRAGMAs that must stand in it"),
 }
+ENCRYPTED = ("require", "verify-ca", "verify-full")
 
 
 def _error(number: int, message: str, hint: str | None = None) -> checks.Error:
@@ -54,6 +59,7 @@ def check_declarations(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
         conf.trusted_proxies()
         conf.sector_origins()
         conf.revocation_give_up_after()
+        conf.resource_ids()
         providers = conf.providers().values()
         claims = conf.claims().values()
     except ImproperlyConfigured as error:
@@ -172,6 +178,20 @@ def check_backends(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
 
 
 @register(Tags.security)
+def check_sinks(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
+    """E021: SINKS; W016: a sink that is reached without TLS, by loopback."""
+    try:
+        sinks = declared_sinks().values()
+    except ImproperlyConfigured as error:
+        return [_error(21, str(error))]
+    return [
+        _warning(16, f"Sink {sink.name!r} is reached without TLS: what listens there must not pass it on so.")
+        for sink in sinks
+        if sink.is_plain and not settings.DEBUG
+    ]
+
+
+@register(Tags.security)
 def check_audit(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
     """E013 to E016, E019, E020: the trail has a connection of its own, and true times; W008, W009: what weakens it."""
     found: list[CheckMessage] = []
@@ -211,6 +231,86 @@ def _sqlite(alias: str, options: dict[str, Any]) -> Iterator[CheckMessage]:
             good = str(value).upper() == wanted
         if not good:
             yield _error(16, f"DATABASES[{alias!r}]['OPTIONS'][{option!r}] must be {wanted}: {why}.")
+
+
+@register(Tags.security, deploy=True)
+def check_connections(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
+    """W017, W018: databases and a broker that are reached through a network in clear."""
+    found: list[CheckMessage] = []
+    for alias in sorted({"default", AUDIT_ALIAS} & set(settings.DATABASES)):
+        declared = settings.DATABASES[alias]
+        options = declared.get("OPTIONS", {})
+        # libpq takes several, and connects to hostaddr where it is given.
+        hosts = options.get("hostaddr") or declared.get("HOST") or options.get("host") or ""
+        is_near = all(_is_this_machine(host) for host in str(hosts).split(","))
+        if connections[alias].vendor == "postgresql" and not is_near and options.get("sslmode") not in ENCRYPTED:
+            hint = f"DATABASES[{alias!r}]['OPTIONS']: sslmode verify-full, with sslrootcert."
+            found.append(_warning(17, f"{alias!r} is reached in clear, or without noticing that it is.", hint))
+    if not getattr(settings, "CELERY_BROKER_USE_SSL", None) and _in_clear(getattr(settings, "CELERY_BROKER_URL", "")):
+        found.append(_warning(18, "CELERY_BROKER_URL: the broker is reached in clear.", "amqps:// or rediss://"))
+    return found
+
+
+@register(Tags.security)
+def check_log(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
+    """E022: the keys of the audit log, and its name."""
+    try:
+        signing.origin(1)
+        if signing.signing_key() is not None or conf.option("AUDIT_PUBLIC_KEYS"):
+            signing.public_keys()
+    except KeyMissing as error:
+        return [_error(22, str(error), "manage.py phi_oidc keys generate makes a signing key.")]
+    return []
+
+
+@register(Tags.security, deploy=True)
+def check_signing(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
+    """W019: this process could sign checkpoints."""
+    if not conf.option("AUDIT_SIGNING_KEY"):
+        return []
+    hint = "Leave PHI_OIDC['AUDIT_SIGNING_KEY'] out where people are served, and name AUDIT_PUBLIC_KEYS there."
+    return [_warning(19, "This process has the key that signs the audit log; only what seals needs it.", hint)]
+
+
+@register(Tags.database, deploy=True)
+def check_role(app_configs: Any, databases: Sequence[str] | None = None, **kwargs: Any) -> list[CheckMessage]:
+    """W020: this process's database roles could change the trail."""
+    aliases = [alias for alias in (AUDIT_ALIAS, "default") if alias in (databases or ()) and alias in connections]
+    found: list[CheckMessage] = []
+    for alias in aliases:
+        try:
+            if connections[alias].vendor != "postgresql" or (alias == "default" and not granting.is_shared()):
+                continue
+            excess = granting.excess(alias)
+        except DatabaseError as error:
+            return [_error(17, f"The audit database can't be read: {type(error).__name__}.")]
+        if excess:
+            hint = "manage.py phi_oidc audit grants ROLE prints the SQL of a role that reads and inserts alone."
+            found.append(_warning(20, f"The role of {alias!r} could change the trail: it {', '.join(excess)}.", hint))
+    return found
+
+
+def _in_clear(urls: Any) -> bool:
+    """Say whether one of the broker's URLs is of a protocol without TLS and leads to another machine."""
+    # Celery takes several, as a list or with semicolons.
+    for url in ";".join([urls] if isinstance(urls, str) else urls or ()).split(";"):
+        try:
+            host = urlsplit(url.strip()).hostname or ""
+        except ValueError:
+            host = "unreadable"
+        if url.strip().partition(":")[0] in ("amqp", "pyamqp", "redis") and not _is_this_machine(host):
+            return True
+    return False
+
+
+def _is_this_machine(host: str) -> bool:
+    """Say whether host is loopback, a Unix socket's directory, or empty, which is one of them."""
+    if host in ("", "localhost") or host.startswith(("/", "@")):
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
 
 
 @register(Tags.database)

@@ -14,7 +14,7 @@ import re
 from collections.abc import Callable, Mapping
 from datetime import timedelta
 from functools import lru_cache
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
@@ -33,6 +33,7 @@ _ORIGIN = re.compile(r"https://(?:[A-Za-z0-9.-]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})
 OPTIONS = (
     *("PROVIDERS", "CLAIMS", *KEY_RINGS, PAIRWISE_RING),
     *("TRUSTED_PROXIES", "SECTOR_ORIGINS", "REVOCATION_GIVE_UP_AFTER"),
+    *("AUDIT_ORIGIN", "AUDIT_SIGNING_KEY", "AUDIT_PUBLIC_KEYS", "AUDIT_WITNESS_FILE", "RESOURCE_IDS", "SINKS"),
 )
 
 
@@ -82,6 +83,14 @@ def revocation_give_up_after() -> timedelta:
     if not isinstance(value, timedelta) or value <= timedelta(0):
         raise ImproperlyConfigured("PHI_OIDC['REVOCATION_GIVE_UP_AFTER'] must be a positive timedelta.")
     return value
+
+
+def resource_ids() -> Literal["plain", "keyed"]:
+    """Return how an event holds the id of the resource that it is about: as it is, or as a pseudonym."""
+    value = option("RESOURCE_IDS", "plain")
+    if value not in ("plain", "keyed"):
+        raise ImproperlyConfigured("PHI_OIDC['RESOURCE_IDS'] must be 'plain' or 'keyed'.")
+    return "keyed" if value == "keyed" else "plain"
 
 
 def _parsed(name: str, parse: Callable[[str, Mapping[str, Any]], T]) -> Mapping[str, T]:

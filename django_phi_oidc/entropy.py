@@ -23,10 +23,13 @@ def token_b64url(size: int) -> str:
 
 def uuid7(now: datetime) -> uuid.UUID:
     """Return a UUIDv7 that sorts by the microsecond. Spec: RFC 9562 5.7, and 6.2 (method 3)."""
+    return uuid.UUID(int=first_uuid7(now).int | int.from_bytes(token_bytes(8), "big") & (1 << 62) - 1)
+
+
+def first_uuid7(now: datetime) -> uuid.UUID:
+    """Return the lowest id that `uuid7` may give at that instant: what is below it is older."""
     millis, micros = divmod((now - _EPOCH) // timedelta(microseconds=1), 1000)
-    random = int.from_bytes(token_bytes(8), "big") & (1 << 62) - 1
-    value = millis << 80 | 0x7 << 76 | (micros * 4096 // 1000) << 64 | 0b10 << 62 | random
-    return uuid.UUID(int=value)
+    return uuid.UUID(int=millis << 80 | 0x7 << 76 | (micros * 4096 // 1000) << 64 | 0b10 << 62)
 
 
 @contextmanager

@@ -12,6 +12,7 @@ PhiOidcError
 │   └── AccountError              the person is known to the OP, but has no way in here
 ├── RefreshMismatch               R8, of a session that lives
 ├── AuditUnavailable              no event, no permit
+├── SealingRefused                signing now would fork the log
 ├── ProofInvalid, CheckpointInvalid
 ├── RevealRefused                 the policy says no
 ├── ClaimScrubbed                 it was held once, it is gone
@@ -310,9 +311,6 @@ class UserInfoSubMismatch(UserInfoError, code="userinfo_sub_mismatch"):
     """UserInfo speaks of another sub than the ID Token (Core 5.3.2)."""
 
 
-# R8: refresh
-
-
 class RefreshMismatch(PhiOidcError, code="refresh_mismatch"):
     """The new ID Token speaks of another person, client or authentication than the first one (Core 12.2)."""
 
@@ -344,11 +342,12 @@ class UserInactive(AccountError, code="user_inactive"):
     """The account is deactivated."""
 
 
-# Audit, reveal, keys
-
-
 class AuditUnavailable(PhiOidcError, code="audit_unavailable"):
     """The audit trail can't be written, so nothing is permitted."""
+
+
+class SealingRefused(PhiOidcError, code="sealing_refused"):
+    """The log is not a continuation of what was signed before, or the key is not there to sign it."""
 
 
 class ProofInvalid(PhiOidcError, code="proof_invalid"):

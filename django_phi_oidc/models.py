@@ -1,18 +1,35 @@
 """Django looks for models here."""
 
-from .audit.models import AuditEvent, AuditOutbox
+from .audit.models import (
+    AuditCheckpoint,
+    AuditEvent,
+    AuditLeaf,
+    AuditNode,
+    AuditOutbox,
+    AuditUnsealed,
+    AuditWitness,
+    RefusalCount,
+)
 from .claims.models import StoredClaim
+from .delivery.models import SinkCursor
 from .replay.models import SpentValue
 from .sessions.models import OIDCSession, PendingRevocation
 from .subjects.models import PairwiseIdentifier, PairwiseSubject, SubjectDigest
 
 __all__ = [
+    "AuditCheckpoint",
     "AuditEvent",
+    "AuditLeaf",
+    "AuditNode",
     "AuditOutbox",
+    "AuditUnsealed",
+    "AuditWitness",
     "OIDCSession",
     "PairwiseIdentifier",
     "PairwiseSubject",
     "PendingRevocation",
+    "RefusalCount",
+    "SinkCursor",
     "SpentValue",
     "StoredClaim",
     "SubjectDigest",

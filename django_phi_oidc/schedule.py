@@ -8,7 +8,9 @@ def beat_schedule(*, every: float = 10.0) -> dict[str, dict[str, Any]]:
     tasks = {
         "phi_oidc.sweep_revocations": every,
         "phi_oidc.drain_outbox": every,
+        "phi_oidc.seal": every,
         "phi_oidc.scrub": every,
+        "phi_oidc.deliver": every,
         "phi_oidc.prune_spent": 60 * every,
     }
     # A run that nobody took before the next one is due is dropped: it would find nothing that the next one does not.

@@ -1,8 +1,9 @@
 """Celery looks for tasks here."""
 
-from .audit.tasks import drain_outbox
+from .audit.tasks import drain_outbox, seal
 from .claims.tasks import scrub
+from .delivery.tasks import deliver
 from .replay.tasks import prune_spent
 from .sessions.tasks import revoke, sweep_revocations
 
-__all__ = ["drain_outbox", "prune_spent", "revoke", "scrub", "sweep_revocations"]
+__all__ = ["deliver", "drain_outbox", "prune_spent", "revoke", "scrub", "seal", "sweep_revocations"]

@@ -36,12 +36,16 @@ else:
     _Runner = object
 _UID = "django_phi_oidc.testing"
 _DATABASE_FIXTURES = {"db", "transactional_db", "django_db_reset_sequences", "live_server"}
+_KEPT = ("audit", "auditleaf", "auditnode", "auditcheckpoint")
+"""The beginnings of the triggers' names; the first are those of the events."""
 LIFTED: Mapping[str, tuple[str, ...]] = {
-    "postgresql": (
-        "DROP TRIGGER IF EXISTS phi_oidc_audit_refuse_delete ON django_phi_oidc_auditevent",
-        "DROP TRIGGER IF EXISTS phi_oidc_audit_refuse_truncate ON django_phi_oidc_auditevent",
+    "postgresql": tuple(
+        f"DROP TRIGGER IF EXISTS phi_oidc_{kept}_refuse_{operation} "
+        f"ON django_phi_oidc_{'auditevent' if kept == 'audit' else kept}"
+        for kept in _KEPT
+        for operation in ("delete", "truncate")
     ),
-    "sqlite": ("DROP TRIGGER IF EXISTS phi_oidc_audit_refuse_delete",),
+    "sqlite": tuple(f"DROP TRIGGER IF EXISTS phi_oidc_{kept}_refuse_delete" for kept in _KEPT),
 }
 _run = ExitStack()
 _real_names: dict[str, str] = {}

@@ -1,5 +1,6 @@
 """Each system check, by id: absent from good settings, present when the one thing is wrong."""
 
+import base64
 import os
 import re
 import subprocess
@@ -75,6 +76,8 @@ def both(first: Change, second: Change) -> Change:
 
 
 RSA_PEM = new_pem("RSA")
+SIGNING_PEM = new_pem("OKP")
+PUBLIC_KEY = base64.b64encode(bytes(31) + b"\x01").decode()
 WHY = {"purpose": "TREAT", "basis": "why"}
 CLAIM = {"purpose": "TREAT", "basis": "why", "retention": "session"}
 LOCMEM = {"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}}
@@ -98,6 +101,8 @@ CASES: list[tuple[str, Change, Change]] = [
     ("E002", option(SECTOR_ORIGINS="https://a.example.test"), option(SECTOR_ORIGINS=())),
     ("E002", option(SECTOR_ORIGINS=["https://a@b.example.test"]), option(SECTOR_ORIGINS=["https://b.example.test"])),
     ("E002", option(TRUSTED_PROXIES=["10.0.0.1/8"]), option(TRUSTED_PROXIES=["10.0.0.0/8"])),
+    ("E002", option(RESOURCE_IDS="hashed"), option(RESOURCE_IDS="keyed")),
+    ("E002", option(RESOURCE_IDS=None), option(RESOURCE_IDS="plain")),
     ("E003", option(PROVIDERS={}), option()),
     ("E004", option(SUBJECT_KEYS=[]), option()),
     ("E004", option(ENCRYPTION_KEYS=["short"]), option()),
@@ -241,6 +246,87 @@ def test_audit_alias_is_checked(check_id: str, change: Callable[[Any], Any]) -> 
         assert check_id in found()
 
 
+FAR = {"HOST": "db.example.test"}
+# what is reached in clear, what differs in that one thing and is right
+CONNECTIONS = [
+    ({"HOST": "db.example.test"}, {"HOST": "localhost"}),
+    ({"HOST": "192.0.2.1"}, {"HOST": "127.0.0.2"}),
+    ({"HOST": "2001:db8::1"}, {"HOST": "::1"}),
+    ({"HOST": "db.example.test"}, {"HOST": "/run/postgresql"}),
+    ({"HOST": "db.example.test"}, {"HOST": ""}),
+    ({"HOST": "127.0.0.1,192.0.2.1"}, {"HOST": "127.0.0.1,localhost"}),
+    ({"HOST": "", "OPTIONS": {"host": "192.0.2.1"}}, {"HOST": "", "OPTIONS": {"host": "127.0.0.1"}}),
+    ({"HOST": "localhost", "OPTIONS": {"hostaddr": "192.0.2.1"}}, {**FAR, "OPTIONS": {"hostaddr": "127.0.0.1"}}),
+    *(
+        ({**FAR, "OPTIONS": {"sslmode": wrong}}, {**FAR, "OPTIONS": {"sslmode": right}})
+        for wrong in ("disable", "allow", "prefer")
+        for right in ("require", "verify-ca", "verify-full")
+    ),
+]
+
+
+def deployed() -> set[str]:
+    ours = [message for message in run_checks(include_deployment_checks=True) if "phi_oidc" in str(message.id)]
+    return {message.id.rpartition(".")[2] for message in ours if message.id}
+
+
+@pytest.mark.postgresql
+@pytest.mark.parametrize("alias", ["default", "phi_audit"])
+@pytest.mark.parametrize(("wrong", "right"), CONNECTIONS)
+@pytest.mark.filterwarnings("ignore:Overriding setting DATABASES")
+def test_database_that_is_reached_in_clear_is_told_of_where_it_is_deployed(
+    alias: str, wrong: dict[str, Any], right: dict[str, Any]
+) -> None:
+    """W017."""
+
+    def changed(change: dict[str, Any]) -> dict[str, Any]:
+        near = {name: {**declared, "HOST": "localhost"} for name, declared in settings.DATABASES.items()}
+        options = {"connect_timeout": 5, **change.get("OPTIONS", {})}
+        return {**near, alias: {**near[alias], **change, "OPTIONS": options}}
+
+    with override_settings(DATABASES=changed(wrong)):
+        assert (deployed(), found()) == ({"W017"}, set())
+        (message,) = [each for each in run_checks(include_deployment_checks=True) if each.id.endswith(".W017")]
+        assert repr(alias) in message.msg
+    with override_settings(DATABASES=changed(right)):
+        assert deployed() == set()
+
+
+@pytest.mark.sqlite
+@pytest.mark.filterwarnings("ignore:Overriding setting DATABASES")
+def test_sqlite_is_reached_by_no_network_whatever_its_host() -> None:
+    with override_settings(DATABASES={alias: {**each, **FAR} for alias, each in settings.DATABASES.items()}):
+        assert deployed() == set()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "right"),
+    [
+        ("amqp://user:secret@mq.example.test//", "amqps://user:secret@mq.example.test//"),
+        ("redis://:secret@192.0.2.1:6379/0", "rediss://:secret@192.0.2.1:6379/0"),
+        ("redis://192.0.2.1", "redis://127.0.0.1"),
+        ("pyamqp://mq.example.test", "pyamqp://localhost"),
+        ("amqp://[2001:db8::1]", "amqp://[::1]"),
+        ("amqp://mq.example.test", "amqp://"),
+        ("redis://redis.example.test", "redis+socket:///run/redis.sock"),
+        ("amqps://a.example.test;amqp://b.example.test", "amqps://a.example.test;amqps://b.example.test"),
+        (["amqp://localhost", "amqp://b.example.test"], ["amqp://localhost"]),
+        ("amqp://user:[secret@mq.example.test", None),
+        ("redis://192.0.2.1", "memory://"),
+    ],
+)
+def test_broker_that_is_reached_in_clear_is_told_of_where_it_is_deployed(wrong: Any, right: Any) -> None:
+    """W018, without the URL, which has a password in it."""
+    with override_settings(CELERY_BROKER_URL=wrong):
+        assert (deployed(), found()) == ({"W018"}, set())
+        told = [message for message in run_checks(include_deployment_checks=True) if str(message.id).endswith("W018")]
+        assert "secret" not in str(told)
+    with override_settings(CELERY_BROKER_URL=wrong, CELERY_BROKER_USE_SSL={"ssl_cert_reqs": 2}):
+        assert deployed() == set()
+    with override_settings(CELERY_BROKER_URL=right):
+        assert deployed() == set()
+
+
 def test_other_audit_apps_are_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
     """W008: an app of that label is enough."""
     installed = apps.is_installed
@@ -299,9 +385,41 @@ def test_digest_under_a_key_that_is_not_configured_is_found(django_user_model: A
         assert found(tags=[Tags.database], databases=["default"]) == {"E018"}
 
 
+@pytest.mark.parametrize(
+    ("wrong", "right"),
+    [
+        ({"AUDIT_SIGNING_KEY": "no key"}, {"AUDIT_SIGNING_KEY": SIGNING_PEM}),
+        ({"AUDIT_SIGNING_KEY": RSA_PEM}, {"AUDIT_SIGNING_KEY": lambda: SIGNING_PEM}),
+        ({"AUDIT_SIGNING_KEY": Path("/nonexistent/key.pem")}, {"AUDIT_SIGNING_KEY": None}),
+        ({"AUDIT_PUBLIC_KEYS": ["no key"]}, {"AUDIT_PUBLIC_KEYS": [PUBLIC_KEY]}),
+        ({"AUDIT_PUBLIC_KEYS": [PUBLIC_KEY, RSA_PEM]}, {"AUDIT_PUBLIC_KEYS": PUBLIC_KEY}),
+        ({"AUDIT_ORIGIN": "two words"}, {"AUDIT_ORIGIN": "portal.example/audit"}),
+    ],
+)
+def test_log_whose_keys_or_name_can_t_be_read_is_found(wrong: dict[str, Any], right: dict[str, Any]) -> None:
+    """E022."""
+    with override_settings(**option(**wrong)()):
+        assert found() == {"E022"}
+    with override_settings(**option(**right)()):
+        assert found() == set()
+
+
+def test_signing_key_where_it_is_deployed_is_told_of() -> None:
+    """W019."""
+    with override_settings(**option(AUDIT_SIGNING_KEY=SIGNING_PEM)()):
+        assert (deployed(), found()) == ({"W019"}, set())
+    with override_settings(**option(AUDIT_PUBLIC_KEYS=[PUBLIC_KEY])()):
+        assert deployed() == set()
+
+
+ELSEWHERE = {"E021": "delivery/test_checks.py", "W016": "delivery/test_checks.py", "W020": "audit/test_granting.py"}
+"""Ids whose tests need more than settings."""
+
+
 def test_every_id_is_tested_here() -> None:
     source = Path(checks.__file__).read_text()
     ids = {f"E{int(n):03}" for n in re.findall(r"_error\(\s*(\d+)", source)}
     ids |= {f"W{int(n):03}" for n in re.findall(r"_warning\(\s*(\d+)", source)}
     tested = set(re.findall(r"\b[EW]\d{3}\b", Path(__file__).read_text()))
     assert ids == tested
+    assert all(name in (Path(__file__).parent / file).read_text() for name, file in ELSEWHERE.items())

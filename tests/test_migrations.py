@@ -28,7 +28,7 @@ TRIGGERS = {
 def triggers(alias):
     with connections[alias].cursor() as cursor:
         cursor.execute(TRIGGERS[connections[alias].vendor])
-        return sorted(name.replace("phi_oidc_audit_refuse_", "") for name, in cursor.fetchall())
+        return sorted(name for name, in cursor.fetchall())
 
 def migrate(*where, alias="default"):
     call_command("migrate", *where, database=alias, verbosity=0)
@@ -37,7 +37,13 @@ def migrate_both(*where):
     migrate(*where)
     migrate(*where, alias="phi_audit")
 """
-IN_PLACE = {"sqlite": ["delete", "replace", "update"], "postgresql": ["delete A", "truncate A", "update A"]}
+TABLES = ("audit", "auditcheckpoint", "auditleaf", "auditnode")
+REFUSED = {"sqlite": ("delete", "replace", "update"), "postgresql": ("delete A", "truncate A", "update A")}
+QUEUE = {"sqlite": "phi_oidc_audit_queue", "postgresql": "phi_oidc_audit_queue A"}
+IN_PLACE = {
+    vendor: sorted([QUEUE[vendor], *(f"phi_oidc_{table}_refuse_{what}" for table in TABLES for what in refused)])
+    for vendor, refused in REFUSED.items()
+}
 RECORD = """
 from django_phi_oidc.audit.events import Action, Origin
 from django_phi_oidc.audit.recording import record
@@ -69,10 +75,14 @@ def test_migrate_of_both_aliases_puts_the_triggers_in_place(environment: dict[st
     assert found == [in_place(environment)] * 2
 
 
-def test_migrate_of_the_trail_makes_its_own_table_alone(tmp_path: Path) -> None:
+def test_migrate_of_the_trail_makes_its_own_tables_alone(tmp_path: Path) -> None:
     with scratch_databases(tmp_path) as environment:
         script = 'migrate(alias="phi_audit"); print(json.dumps(connections["phi_audit"].introspection.table_names()))'
-        assert sorted(run(environment, script)) == ["django_migrations", "django_phi_oidc_auditevent"]
+        of_trail = ("checkpoint", "event", "leaf", "node", "unsealed")
+        assert sorted(run(environment, script)) == [
+            "django_migrations",
+            *(f"django_phi_oidc_audit{name}" for name in of_trail),
+        ]
 
 
 def test_migrate_of_the_trail_back_and_forth_without_events_drops_and_makes_the_triggers(
@@ -100,13 +110,38 @@ try:
     migrate("django_phi_oidc", "zero", alias="phi_audit")
 except IrreversibleError as error:
     refusal = str(error)
-applied = ("django_phi_oidc", "0002_audit_triggers") in MigrationRecorder(connections["phi_audit"]).applied_migrations()
+recorded = MigrationRecorder(connections["phi_audit"]).applied_migrations()
+applied = ("django_phi_oidc", "0004_transparency_log") in recorded
 print(json.dumps([refusal, applied, triggers("phi_audit")]))
 """
     refusal, applied, triggers = run(environment, script)
     assert "holds events" in refusal
     assert applied
     assert triggers == in_place(environment)
+
+
+def test_migrate_of_the_log_back_with_leaves_is_refused_and_without_them_goes(environment: dict[str, str]) -> None:
+    script = f"""
+from django.db.migrations.exceptions import IrreversibleError
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from django_phi_oidc.audit.sealing import seal
+migrate_both()
+migrate_both("django_phi_oidc", "0003")
+without = triggers("phi_audit")
+{RECORD}
+migrate_both()
+sealed = seal(key=Ed25519PrivateKey.generate(), now=datetime.now(UTC)).events
+try:
+    migrate("django_phi_oidc", "0003", alias="phi_audit")
+except IrreversibleError as error:
+    refusal = str(error)
+print(json.dumps([without, sealed, refusal, triggers("phi_audit")]))
+"""
+    without, sealed, refusal, left = run(environment, script)
+    assert without == [name for name in in_place(environment) if name.startswith("phi_oidc_audit_refuse")]
+    assert sealed == 1, "an event of before the migration was not caught up with"
+    assert "holds events" in refusal
+    assert left == in_place(environment)
 
 
 def test_migrate_of_pairwise_identifiers_back_drops_their_table_and_forth_makes_it_again(tmp_path: Path) -> None:
@@ -125,13 +160,13 @@ user = get_user_model().objects.create_user("amina")
 store()
 found = [kept()]
 migrate_both("django_phi_oidc", "0002")
-found += [kept(), triggers("phi_audit")]
+found += [kept()]
 migrate_both()
 store()
 print(json.dumps([*found, PairwiseIdentifier.objects.count()]))
 """
     with scratch_databases(tmp_path) as environment:
-        assert run(environment, script) == [True, False, in_place(environment), 1]
+        assert run(environment, script) == [True, False, 1]
 
 
 def test_migrations_import_nothing_of_ours_but_fields() -> None:

@@ -64,7 +64,7 @@ def run(environment: dict[str, str], *arguments: str, fails: bool = False) -> st
 
 
 def check_real_databases(environment: dict[str, str]) -> None:
-    assert run(environment, "-c", STATE).splitlines() == ["3 0", "3 0"]
+    assert run(environment, "-c", STATE).splitlines() == ["13 0", "13 0"]
 
 
 @each_arrangement

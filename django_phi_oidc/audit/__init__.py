@@ -4,12 +4,20 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .events import Act as Act
     from .events import Action as Action
     from .events import Origin as Origin
+    from .events import register_actions as register_actions
+    from .recording import record as record
+    from .recording import record_many as record_many
     from .request import Actor as Actor
 
-_DOORS = {"Action": "events", "Origin": "events", "Actor": "request"}
-__all__ = ["Action", "Actor", "Origin"]
+_DOORS = {
+    **dict.fromkeys(("Act", "Action", "Origin", "register_actions"), "events"),
+    **dict.fromkeys(("record", "record_many"), "recording"),
+    "Actor": "request",
+}
+__all__ = ["Act", "Action", "Actor", "Origin", "record", "record_many", "register_actions"]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,37 +1,296 @@
-"""Operates the audit trail."""
+"""Operates the audit trail: seals it, verifies it, proves it, keeps it."""
 
-from argparse import ArgumentParser
-from collections.abc import Mapping
-from typing import Any, TextIO
+import json
+import uuid
+from argparse import ArgumentParser, ArgumentTypeError
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
 
-from django.core.management.base import CommandError
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from django.core.management.base import CommandError, OutputWrapper
 
-from ..errors import AuditUnavailable
-from . import outbox
-from .models import AuditOutbox
+from .. import clock
+from ..errors import AuditUnavailable, CheckpointInvalid, PhiOidcError
+from ..merkle.checkpoint import Checkpoint, verifier_key, verify_checkpoint
+from . import archiving, bundle, granting, outbox, proving, sealing, signing, throttling
+from .browsing import Filters, each
+from .events import Action, Origin, event_text
+from .findings import Finding, Tally
+from .models import AuditCheckpoint, AuditEvent, AuditOutbox
+from .recording import record
+from .verifying import UNSEALED_AFTER, verify
+from .writing import finished_from
+
+_FILTERS = ("action", "outcome", "actor", "subject", "since", "until")
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    """Declare the subcommands of `audit`."""
+    """Declare the subcommands of `phi_oidc audit`."""
     commands = parser.add_subparsers(dest="audit_command", required=True)
     commands.add_parser("drain", help="move to the trail what waits in the outbox")
+    seal = commands.add_parser("seal", help="seal what is new, until nothing is")
+    seal.add_argument("--again", action="store_true", help="also what was refused before, as for want of a MAC key")
+    verifying = commands.add_parser("verify", help="recompute the whole log, name each fault; status 1 if any")
+    verifying.add_argument("--checkpoint", action="append", type=Path, default=[], metavar="FILE", help="kept outside")
+    verifying.add_argument("--archive", action="append", type=Path, default=[], metavar="FILE", help="of events")
+    verifying.add_argument("--unsealed-after", type=_seconds, default=UNSEALED_AFTER, metavar="SECONDS")
+    verifying.add_argument("--json", action="store_true", help="an object for each finding, then one for the whole")
+    prove = commands.add_parser("prove", help="print the proof that an event is in the log")
+    prove.add_argument("event_id", type=uuid.UUID, metavar="EVENT_ID")
+    check = commands.add_parser("check-proof", help="check a proof; python -m django_phi_oidc.audit.bundle is the same")
+    check.add_argument("file", type=Path)
+    check.add_argument("--public-key", action="append", required=True, metavar="KEY")
+    consistency = commands.add_parser("consistency", help="print the proof that one checkpoint continues another")
+    consistency.add_argument("old", type=Path)
+    consistency.add_argument("new", type=Path)
+    checkpoint = commands.add_parser("checkpoint", help="print the newest checkpoint, to be kept outside")
+    checkpoint.add_argument("--public-key", action="store_true", help="print the verifier key instead")
+    export = commands.add_parser("export", help="print events, a line of JSON each")
+    for name in _FILTERS:
+        export.add_argument(f"--{name}", type=_instant if name in ("since", "until") else str)
+    archive = commands.add_parser("archive", help="write sealed events into a file that verify accepts")
+    archive.add_argument("file", type=Path, help="a new one; compressed when its name ends with .gz")
+    archive.add_argument("--first", type=int, metavar="N", help="default: where the last archive ended")
+    archive.add_argument("--before", type=_instant, metavar="TIME", help="only what was sealed before")
+    resume = commands.add_parser("resume", help="go on with a log that was restored from a backup")
+    resume.add_argument("--checkpoint", type=Path, required=True, metavar="FILE", help="the largest one kept outside")
+    resume.add_argument("--reason", required=True, help="for the trail: why it was restored")
+    grants = commands.add_parser("grants", help="print the SQL for a PostgreSQL role that reads and inserts alone")
+    grants.add_argument("role")
 
 
-def handle(options: Mapping[str, Any], *, stdout: TextIO, stderr: TextIO) -> None:
-    """Do what the subcommand says.
+def handle(options: Mapping[str, Any], *, stdout: OutputWrapper, stderr: OutputWrapper) -> None:
+    """Do what the subcommand says. Raises: CommandError when it can't, or finds a fault."""
+    handlers: dict[str, Callable[[Mapping[str, Any], OutputWrapper, OutputWrapper], None]] = {
+        "drain": _drain,
+        "seal": _seal,
+        "verify": _verify,
+        "prove": _prove,
+        "check-proof": _check_proof,
+        "consistency": _consistency,
+        "checkpoint": _checkpoint,
+        "export": _export,
+        "archive": _archive,
+        "resume": _resume,
+        "grants": _grants,
+    }
+    try:
+        handlers[options["audit_command"]](options, stdout, stderr)
+    except (PhiOidcError, LookupError, OSError, UnicodeDecodeError) as error:
+        raise CommandError(str(error)) from error
 
-    Raises: CommandError when the trail can't be written, or an event stays behind.
-    """
-    {"drain": _drain}[options["audit_command"]](stdout)
 
-
-def _drain(stdout: TextIO) -> None:
+def _drain(options: Mapping[str, Any], stdout: OutputWrapper, stderr: OutputWrapper) -> None:
     moved = 0
     try:
-        while step := outbox.drain():
-            moved += step
-    except AuditUnavailable as error:
-        raise CommandError(f"{error} Moved: {moved}; the others wait in the outbox.") from error
+        throttling.flush(now=clock.now())
+    finally:
+        try:
+            while step := outbox.drain():
+                moved += step
+        except AuditUnavailable as error:
+            raise CommandError(f"{error} Moved: {moved}; the others wait in the outbox.") from error
     if left := AuditOutbox.objects.count():
         raise CommandError(f"Moved: {moved}; left in the outbox: {left}, the log says why.")
     stdout.write(f"Moved: {moved}.\n")
+
+
+def _seal(options: Mapping[str, Any], stdout: OutputWrapper, stderr: OutputWrapper) -> None:
+    progress, events, refused = _Progress(stderr, "sealed"), 0, 0
+    for done in sealing.seal_all(key=_signing_key(), clock=clock.now, refused=options["again"]):
+        events, refused = events + done.events, refused + done.refused
+        progress(events, 0)
+    progress.end()
+    stdout.write(f"Sealed: {events}; refused: {refused}.")
+    if refused:
+        raise CommandError("Events were refused: their MAC does not fit, or its key is missing. See `audit verify`.")
+
+
+def _verify(options: Mapping[str, Any], stdout: OutputWrapper, stderr: OutputWrapper) -> None:
+    keys = signing.public_keys()
+    outside = [_outside(path) for path in options["checkpoint"]]
+    archives = [archiving.check_archive(path, keys) for path in options["archive"]]
+    tally, progress = Tally(), _Progress(stderr, "verified")
+    with archiving.reading(archives) if archives else nullcontext(lambda index: None) as archived:
+        for finding in verify(
+            keys=keys,
+            now=clock.now(),
+            tally=tally,
+            outside=outside,
+            archived=archived,
+            unsealed_after=options["unsealed_after"],
+            progress=progress,
+        ):
+            progress.end()
+            stdout.write(json.dumps(_told(finding)) if options["json"] else _line(finding))
+    progress.end()
+    kinds = sorted(kind.value for kind in tally.found)
+    record(
+        Action.AUDIT_VERIFIED,
+        origin=Origin(),
+        now=clock.now(),
+        outcome="failure" if tally.faults else "success",
+        detail={"tree_size": tally.tree_size, "events": tally.events, "findings": tally.faults, "kinds": kinds},
+    )
+    if options["json"]:
+        counts = {kind.value: count for kind, count in sorted(tally.found.items())}
+        whole = {name: getattr(tally, name) for name in ("tree_size", "events", "checkpoints", "waiting", "archived")}
+        stdout.write(json.dumps({**whole, "faults": tally.faults, "found": counts}))
+    else:
+        stdout.write(
+            f"{tally.events} sealed events ({tally.archived} of them from archives), {tally.checkpoints} checkpoints, "
+            f"{tally.waiting} events wait to be sealed; {tally.faults or 'no'} faults."
+        )
+    if tally.faults:
+        raise CommandError("The trail is not as it was sealed.")
+
+
+def _prove(options: Mapping[str, Any], stdout: OutputWrapper, stderr: OutputWrapper) -> None:
+    proof = proving.prove(options["event_id"])
+    record(
+        Action.AUDIT_EXPORTED,
+        origin=Origin(),
+        now=clock.now(),
+        resource=f"AuditEvent/{options['event_id']}",
+        detail={"format": "proof"},
+    )
+    stdout.write(proof)
+
+
+def _check_proof(options: Mapping[str, Any], stdout: OutputWrapper, stderr: OutputWrapper) -> None:
+    stdout.write(bundle.check_file(options["file"], public_keys=options["public_key"]))
+
+
+def _consistency(options: Mapping[str, Any], stdout: OutputWrapper, stderr: OutputWrapper) -> None:
+    stdout.write(proving.prove_consistency(_text(options["old"]), _text(options["new"])))
+
+
+def _checkpoint(options: Mapping[str, Any], stdout: OutputWrapper, stderr: OutputWrapper) -> None:
+    newest = AuditCheckpoint.objects.last()
+    if options["public_key"]:
+        name = signing.origin(newest.epoch if newest else 1)
+        for key in signing.public_keys():
+            stdout.write(verifier_key(name, key))
+    elif newest is None:
+        raise CommandError("Nothing was sealed yet.")
+    else:
+        stdout.write(newest.note)
+
+
+def _export(options: Mapping[str, Any], stdout: OutputWrapper, stderr: OutputWrapper) -> None:
+    filters = Filters(**{name: options[name] or getattr(Filters(), name) for name in _FILTERS})
+    record(
+        Action.AUDIT_EXPORTED,
+        origin=Origin(),
+        now=clock.now(),
+        subject=filters.subject,
+        detail={"format": "json", "filters": list(filters.used())},
+    )
+    for row in each(filters):
+        stdout.write(event_text(finished_from(row)))
+
+
+def _archive(options: Mapping[str, Any], stdout: OutputWrapper, stderr: OutputWrapper) -> None:
+    closed = AuditCheckpoint.objects.order_by("-tree_size")
+    if options["before"]:
+        closed = closed.filter(sealed_at__lt=options["before"])
+    last = closed.first()
+    if last is None:
+        raise CommandError("No checkpoint was signed before that time.")
+    first = _first_unarchived() if options["first"] is None else options["first"]
+    progress = _Progress(stderr, "archived")
+    digest = archiving.write_archive(options["file"], first=first, tree_size=last.tree_size, progress=progress)
+    progress.end()
+    detail = {"first": first, "tree_size": last.tree_size, "sha256": digest}
+    record(Action.AUDIT_ARCHIVED, origin=Origin(), now=clock.now(), detail=detail)
+    stdout.write(f"{options['file']}: the leaves {first} to {last.tree_size - 1}, SHA-256 {digest}.")
+
+
+def _first_unarchived() -> int:
+    last = AuditEvent.objects.filter(action=Action.AUDIT_ARCHIVED).order_by("-id").first()
+    return int(json.loads(last.detail)["tree_size"]) if last else 0
+
+
+def _resume(options: Mapping[str, Any], stdout: OutputWrapper, stderr: OutputWrapper) -> None:
+    note = sealing.resume(
+        outside=_text(options["checkpoint"]), why=options["reason"], key=_signing_key(), now=clock.now()
+    )
+    stdout.write(note)
+
+
+def _grants(options: Mapping[str, Any], stdout: OutputWrapper, stderr: OutputWrapper) -> None:
+    try:
+        for statement in granting.grants(options["role"]):
+            stdout.write(statement)
+    except ValueError as error:
+        raise CommandError(str(error)) from error
+
+
+class _Progress:
+    """A line that is written over, where somebody sees it."""
+
+    def __init__(self, stderr: OutputWrapper, what: str) -> None:
+        self._stderr = stderr if stderr.isatty() else None
+        self._what = what
+        self._open = False
+
+    def __call__(self, done: int, total: int) -> None:
+        if self._stderr is None:
+            return
+        share = done / total if total else 0
+        bar = f"[{'#' * round(share * 30):.<30}] {share:4.0%} " if total else ""
+        self._stderr.write(f"\r{bar}{done:,} {self._what}", ending="")
+        self._stderr.flush()
+        self._open = True
+
+    def end(self) -> None:
+        if self._open and self._stderr is not None:
+            self._stderr.write("")
+            self._open = False
+
+
+def _signing_key() -> Ed25519PrivateKey:
+    key = signing.signing_key()
+    if key is None:
+        raise CommandError("PHI_OIDC['AUDIT_SIGNING_KEY'] is not configured here: nothing can be signed.")
+    return key
+
+
+def _outside(path: Path) -> Checkpoint:
+    try:
+        return verify_checkpoint(_text(path), signing.public_keys())
+    except CheckpointInvalid as error:
+        raise CommandError(f"{path}: {error}") from error
+
+
+def _text(path: Path) -> str:
+    return path.read_text("utf-8")
+
+
+def _told(finding: Finding) -> dict[str, Any]:
+    told = {name: getattr(finding, name) for name in ("event_id", "leaf_index", "tree_size", "text")}
+    return {"kind": finding.kind.value, "fault": finding.is_fault, **told}
+
+
+def _line(finding: Finding) -> str:
+    places = {"event": finding.event_id, "leaf": finding.leaf_index, "checkpoint": finding.tree_size}
+    told = " ".join(f"{name} {value}" for name, value in places.items() if value not in ("", None))
+    return f"{finding.kind.value}: {told}: {finding.text}"
+
+
+def _instant(text: str) -> datetime:
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise ArgumentTypeError("a time is written as in 2026-11-24 or 2026-11-24T16:05:00+01:00") from error
+    return found if found.tzinfo else found.replace(tzinfo=UTC)
+
+
+def _seconds(text: str) -> timedelta:
+    try:
+        return timedelta(seconds=float(text))
+    except (ValueError, OverflowError) as error:
+        raise ArgumentTypeError("a number of seconds is expected") from error

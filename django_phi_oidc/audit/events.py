@@ -9,9 +9,10 @@ import hashlib
 import hmac
 import json
 import logging
+import re
 import unicodedata
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime
@@ -32,7 +33,7 @@ _DROPPED = frozenset({"Cc", "Cs", "Zl", "Zp"})
 
 
 class Action(StrEnum):
-    """Everything that can be in the trail."""
+    """Everything of ours that can be in the trail; a host project's own come by `register_actions`."""
 
     LOGIN_SUCCEEDED = "login.succeeded"
     LOGIN_REFUSED = "login.refused"
@@ -47,12 +48,17 @@ class Action(StrEnum):
     SUBJECT_LINKED = "subject.linked"
     SUBJECT_UNLINKED = "subject.unlinked"
     ACCESS_DENIED = "access.denied"
+    AUDIT_VIEWED = "audit.viewed"
+    AUDIT_EXPORTED = "audit.exported"
+    AUDIT_VERIFIED = "audit.verified"
+    AUDIT_ARCHIVED = "audit.archived"
+    AUDIT_RESTORED = "audit.restored"
     ALERT_RAISED = "alert.raised"
 
 
 DETAIL_KEYS: Mapping[str, frozenset[str]] = {
     Action.LOGIN_SUCCEEDED: frozenset({"acr", "claims"}),
-    Action.LOGIN_REFUSED: frozenset({"stage", "provider_error"}),
+    Action.LOGIN_REFUSED: frozenset({"stage", "provider_error", "count"}),
     Action.LOGOUT_COMPLETED: frozenset(),
     Action.SESSION_ENDED: frozenset({"tokens"}),
     Action.TOKEN_REVOKED: frozenset({"hint", "attempts", "status"}),
@@ -64,9 +70,26 @@ DETAIL_KEYS: Mapping[str, frozenset[str]] = {
     Action.SUBJECT_LINKED: frozenset({"created"}),
     Action.SUBJECT_UNLINKED: frozenset(),
     Action.ACCESS_DENIED: frozenset({"claim"}),
+    Action.AUDIT_VIEWED: frozenset({"page", "filters"}),
+    Action.AUDIT_EXPORTED: frozenset({"format", "filters"}),
+    Action.AUDIT_VERIFIED: frozenset({"tree_size", "events", "findings", "kinds"}),
+    Action.AUDIT_ARCHIVED: frozenset({"first", "tree_size", "sha256"}),
+    Action.AUDIT_RESTORED: frozenset({"epoch", "tree_size", "root_hash", "why"}),
     Action.ALERT_RAISED: frozenset({"rule", "count", "claims", "hint", "attempts", "status"}),
 }
 """The keys that `detail` may have, for each action; `sanitized` comes from here alone."""
+RESERVED_PREFIXES = frozenset(
+    {
+        *(action.partition(".")[0] for action in Action),
+        *("assurance", "checkpoint", "delivery", "django_phi_oidc", "emergency", "grant", "key", "oidc", "phi_oidc"),
+        *("policy", "provider", "refresh", "retention", "role", "sink", "witness"),
+    }
+)
+"""No host project's: ours, now or later."""
+PLAIN_RESOURCES = frozenset({"AuditCheckpoint", "AuditEvent", "Sink"})
+"""Types of our own alerts and checks: their ids are no person's, and stay readable where ids are keyed."""
+_ACTION = re.compile(r"([a-z0-9_]+)\.[a-z0-9_]+")
+_registered: dict[str, frozenset[str]] = {}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,12 +154,26 @@ FIELDS = tuple(sorted(f.name for f in fields(Event)))
 _TEXTS = tuple(name for name in FIELDS if name not in {"v", "id", "occurred_at", "detail"})
 
 
+def register_actions(actions: Mapping[str, Collection[str]]) -> None:
+    """Let this process write actions of the host project's own: each name with the keys that its `detail` may have.
+
+    A name is `prefix.name`, of a-z, 0-9 and _, with a prefix that is not ours; a key is an ASCII identifier that no
+    field of an event bears. All are registered, or none; again with the same keys changes nothing.
+    Raises: ValueError, for one that was registered with other keys, too.
+    """
+    new = {name: _checked_keys(name, keys) for name, keys in actions.items()}
+    for name, keys in new.items():
+        if _registered.get(name, keys) != keys:
+            raise ValueError(f"{name} is registered with other detail keys.")
+    _registered.update(new)
+
+
 def build_event(act: Act, *, id: uuid.UUID, mac_key: str) -> Event:  # noqa: A002 -- the field's name
     """Return the event of act, its strings cleaned and cut, and flagged where that changed one.
 
     Raises: ValueError for an action or outcome out of the vocabulary, a naive time, and what `refused_detail` names.
     """
-    if act.action not in DETAIL_KEYS or act.outcome not in OUTCOMES:
+    if _keys_of(act.action) is None or act.outcome not in OUTCOMES:
         raise ValueError("The action or the outcome is not in the vocabulary.")
     if act.now.utcoffset() is None:
         raise ValueError("The time of an event must be aware.")
@@ -180,8 +217,22 @@ def refused_detail(act: Act) -> tuple[str, ...]:
 
     Allowed are strings, booleans, integers below 2**53 either way, and lists of those; a float has no canonical form.
     """
-    allowed = DETAIL_KEYS.get(act.action, frozenset())
+    allowed = _keys_of(act.action) or frozenset()
     return tuple(key for key, value in (act.detail or {}).items() if key not in allowed or not _is_allowed(value))
+
+
+def keyed_id(resource: str, *, key: bytes) -> str:
+    """Return resource with a pseudonym in place of its id: 128 bits of HMAC-SHA256, as hexadecimal digits.
+
+    resource: `Type/id`; where there is no type, all of it is taken for the id. The same key makes the same pseudonym of
+    the same resource, and others of the same id of another type. PLAIN_RESOURCES stay as they are.
+    """
+    kind, slash, id_ = resource.partition("/") if "/" in resource else ("", "", resource)
+    if not id_ or (kind or id_) in PLAIN_RESOURCES:
+        return resource
+    # An event's canonical bytes, which the same key is used for, begin with a brace.
+    message = b"django_phi_oidc resource id\x00" + resource.encode("utf-8", "surrogatepass")
+    return f"{kind}{slash}{hmac.digest(key, message, hashlib.sha256)[:16].hex()}"
 
 
 def clean(text: str) -> str:
@@ -244,6 +295,24 @@ def _raise(message: str) -> None:
 
 
 _tell_refused: Callable[[str], None] = logging.getLogger("phi_oidc.audit").error
+
+
+def _keys_of(action: str) -> frozenset[str] | None:
+    return DETAIL_KEYS.get(action, _registered.get(action))
+
+
+def _checked_keys(name: str, keys: Collection[str]) -> frozenset[str]:
+    match = _ACTION.fullmatch(name)
+    if match is None or len(name) > MAX_CHARACTERS:
+        raise ValueError(f"{name!r} is not prefix.name of a-z, 0-9 and _.")
+    if match[1] in RESERVED_PREFIXES:
+        raise ValueError(f"{name}: the prefix {match[1]} is ours.")
+    # A text is a collection of its letters.
+    if isinstance(keys, str) or not all(key.isascii() and key.isidentifier() for key in keys):
+        raise ValueError(f"{name}: the detail keys are a set of ASCII identifiers.")
+    if taken := {*FIELDS, "mac", SANITIZED}.intersection(keys):
+        raise ValueError(f"{name}: no detail key may be called {', '.join(sorted(taken))}.")
+    return frozenset(keys)
 
 
 def _members(event: Event) -> dict[str, str]:

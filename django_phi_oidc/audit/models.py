@@ -1,9 +1,10 @@
-"""The trail, and the outbox through which events of changes reach it."""
+"""The trail, the log that it is sealed in, and what waits beside them. Of the first two nothing is ever changed."""
 
-from typing import Any, NoReturn
+from typing import Any, ClassVar, NoReturn, Self
 
 from django.core.exceptions import FieldError
 from django.db import models
+from django.db.models import Q
 
 
 class AppendOnly(FieldError):
@@ -14,14 +15,32 @@ def _refuse(*args: Any, **kwargs: Any) -> NoReturn:
     raise AppendOnly("Audit events are never changed or deleted.")
 
 
-class AuditEventQuerySet(models.QuerySet["AuditEvent"]):
+class AppendOnlyQuerySet(models.QuerySet[Any]):
     """Reads and inserts. The database's triggers refuse the rest as well."""
 
     update = delete = bulk_update = update_or_create = _refuse
     aupdate = adelete = abulk_update = aupdate_or_create = _refuse
 
 
-class AuditEvent(models.Model):
+class AppendOnlyModel(models.Model):
+    """A row that is inserted, and then only read."""
+
+    objects: ClassVar[models.Manager[Self]] = AppendOnlyQuerySet.as_manager()
+
+    class Meta:
+        abstract = True
+        base_manager_name = "objects"
+
+    def save(self, *args: Any, **kwargs: Any) -> None:
+        if not self._state.adding:
+            _refuse()
+        kwargs["force_insert"] = True
+        super().save(*args, **kwargs)
+
+    delete = _refuse
+
+
+class AuditEvent(AppendOnlyModel):
     """One security-relevant act. No foreign keys: deleting a user changes nothing here."""
 
     id = models.UUIDField(primary_key=True, editable=False)
@@ -44,23 +63,87 @@ class AuditEvent(models.Model):
     """Canonical JSON text of a flat object."""
     mac = models.BinaryField(max_length=32)
 
-    objects = AuditEventQuerySet.as_manager()
-
-    class Meta:
-        base_manager_name = "objects"
+    class Meta(AppendOnlyModel.Meta):
         ordering = ("id",)
         default_permissions = ("view",)
+        # Each index is paid for by every event, so they leave out what is nobody's, and what most events are.
+        indexes = (
+            models.Index(fields=["action", "id"], name="phi_oidc_audit_action"),
+            models.Index(fields=["actor", "id"], name="phi_oidc_audit_actor", condition=Q(actor__gt="")),
+            models.Index(fields=["subject", "id"], name="phi_oidc_audit_subject", condition=Q(subject__gt="")),
+            models.Index(fields=["session", "id"], name="phi_oidc_audit_session", condition=Q(session__gt="")),
+            # "error" and "failure" are what sorts before "success".
+            models.Index(fields=["outcome", "id"], name="phi_oidc_audit_outcome", condition=Q(outcome__lt="success")),
+        )
 
     def __str__(self) -> str:
         return f"{self.action} {self.id}"
 
-    def save(self, *args: Any, **kwargs: Any) -> None:
-        if not self._state.adding:
-            _refuse()
-        kwargs["force_insert"] = True
-        super().save(*args, **kwargs)
 
-    delete = _refuse
+class AuditUnsealed(models.Model):
+    """An event that has no leaf yet: a trigger of the events' table writes this row, whoever writes the event."""
+
+    event_id = models.UUIDField(primary_key=True, editable=False)
+    refused = models.BooleanField(db_default=False)
+    """Its MAC does not fit: it was told of once, and is not sealed."""
+
+    class Meta:
+        default_permissions = ()
+
+    def __str__(self) -> str:
+        return str(self.event_id)
+
+
+class AuditLeaf(AppendOnlyModel):
+    """The place of an event in the log. Spec: RFC 6962 2.1."""
+
+    leaf_index = models.BigIntegerField(primary_key=True, editable=False)
+    event_id = models.UUIDField(unique=True)
+    leaf_hash = models.BinaryField(max_length=32)
+    """Over the event's canonical bytes."""
+
+    class Meta(AppendOnlyModel.Meta):
+        ordering = ("leaf_index",)
+        default_permissions = ()
+
+    def __str__(self) -> str:
+        return f"{self.leaf_index} {self.event_id}"
+
+
+class AuditNode(AppendOnlyModel):
+    """The root of a perfect subtree, kept so that a proof reads a few rows: of 256 leaves, and of 256 of those."""
+
+    pk = models.CompositePrimaryKey("level", "node_index")
+    level = models.PositiveSmallIntegerField()
+    """The subtree has 2**level leaves: 8, 16, 24 …"""
+    node_index = models.BigIntegerField()
+    """Its first leaf is node_index * 2**level."""
+    node_hash = models.BinaryField(max_length=32)
+
+    class Meta(AppendOnlyModel.Meta):
+        default_permissions = ()
+
+    def __str__(self) -> str:
+        return f"{self.level}/{self.node_index}"
+
+
+class AuditCheckpoint(AppendOnlyModel):
+    """What was signed of the log when it had tree_size leaves. The note is what counts; the rest is read from it."""
+
+    tree_size = models.BigIntegerField(primary_key=True, editable=False)
+    root_hash = models.BinaryField(max_length=32)
+    epoch = models.PositiveIntegerField()
+    """1, and one more after each `audit resume`."""
+    sealed_at = models.DateTimeField()
+    note = models.TextField()
+    """C2SP tlog-checkpoint, signed."""
+
+    class Meta(AppendOnlyModel.Meta):
+        ordering = ("tree_size",)
+        default_permissions = ("view",)
+
+    def __str__(self) -> str:
+        return str(self.tree_size)
 
 
 class AuditOutbox(models.Model):
@@ -76,3 +159,36 @@ class AuditOutbox(models.Model):
 
     def __str__(self) -> str:
         return str(self.id)
+
+
+class AuditWitness(models.Model):
+    """The largest checkpoint of an origin that somebody outside has: below it the sealer signs nothing."""
+
+    origin = models.CharField(primary_key=True, max_length=255, editable=False)
+    note = models.TextField()
+
+    class Meta:
+        default_permissions = ()
+
+    def __str__(self) -> str:
+        return self.origin
+
+
+class RefusalCount(models.Model):
+    """How often something was refused that cost its sender nothing, in one minute."""
+
+    minute = models.DateTimeField()
+    reason = models.CharField(max_length=64)
+    """Empty: all that got an event in that minute."""
+    network = models.CharField(max_length=64)
+    """Of the sender: an IPv4 address or an IPv6 /64; empty: whoever it was, once the minute had all its events."""
+    count = models.PositiveBigIntegerField()
+
+    class Meta:
+        default_permissions = ()
+        constraints = (
+            models.UniqueConstraint(fields=["minute", "reason", "network"], name="phi_oidc_refusalcount_unique"),
+        )
+
+    def __str__(self) -> str:
+        return f"{self.minute} {self.reason} {self.network}"

@@ -1,6 +1,6 @@
 """Permits and refusals: committed at once, on the trail's own connection, before the answer. No event, no permit.
 
-Refusals that cost their sender nothing are not throttled here.
+Whether a refusal that cost its sender nothing is worth an event, `throttling` says, and not this.
 """
 
 import uuid

@@ -6,14 +6,15 @@ from django.db import DEFAULT_DB_ALIAS, models
 
 AUDIT_ALIAS = "phi_audit"
 _APP = "django_phi_oidc"
-_EVENT = "auditevent"
-_OUTBOX = "auditoutbox"
+TRAIL = frozenset({"auditevent", "auditunsealed", "auditleaf", "auditnode", "auditcheckpoint"})
+"""The models, by Django's name for them, that the trail's database holds."""
+_BESIDE_CHANGES = frozenset({"auditoutbox", "auditwitness", "refusalcount"})
 
 
 class AuditRouter:
-    """Events are read and written on `phi_audit`, which holds nothing else; the outbox lives beside the changes.
+    """The trail is read and written on `phi_audit`, which holds nothing else; the outbox lives beside the changes.
 
-    The events' table may also be made on `default`: where both aliases are one database, the second finds its
+    The trail's tables may also be made on `default`: where both aliases are one database, the second finds its
     migrations recorded by the first. Put this router first in DATABASE_ROUTERS.
     """
 
@@ -24,20 +25,18 @@ class AuditRouter:
         return _home(model)
 
     def allow_relation(self, obj1: models.Model, obj2: models.Model, **hints: Any) -> bool | None:
-        return False if _is_audit(type(obj1)) or _is_audit(type(obj2)) else None
+        return False if _home(type(obj1)) or _home(type(obj2)) else None
 
     def allow_migrate(self, db: str, app_label: str, model_name: str | None = None, **hints: Any) -> bool | None:
-        is_event = app_label == _APP and model_name is not None and model_name.lower() == _EVENT
+        is_trail = app_label == _APP and model_name is not None and model_name.lower() in TRAIL
         if db == AUDIT_ALIAS:
-            return is_event
-        return db == DEFAULT_DB_ALIAS if is_event else None
+            return is_trail
+        return db == DEFAULT_DB_ALIAS if is_trail else None
 
 
 def _home(model: type[models.Model]) -> str | None:
-    if not _is_audit(model):
+    if model._meta.app_label != _APP:
         return None
-    return AUDIT_ALIAS if model._meta.model_name == _EVENT else DEFAULT_DB_ALIAS
-
-
-def _is_audit(model: type[models.Model]) -> bool:
-    return model._meta.app_label == _APP and model._meta.model_name in (_EVENT, _OUTBOX)
+    if model._meta.model_name in TRAIL:
+        return AUDIT_ALIAS
+    return DEFAULT_DB_ALIAS if model._meta.model_name in _BESIDE_CHANGES else None

@@ -1,11 +1,28 @@
 """The trail's Celery tasks."""
 
+from collections import deque
+
 from celery import shared_task
 
-from . import outbox
+from .. import clock
+from . import outbox, sealing, signing, throttling
 
 
 @shared_task(name="phi_oidc.drain_outbox", ignore_result=True, acks_late=True)
 def drain_outbox() -> None:
-    """Move to the trail what waits in the outbox."""
-    outbox.drain()
+    """Write what was counted of refusals, and move to the trail what waits in the outbox."""
+    try:
+        throttling.flush(now=clock.now())
+    finally:
+        outbox.drain()
+
+
+@shared_task(name="phi_oidc.seal", ignore_result=True, acks_late=True)
+def seal() -> None:
+    """Seal what is new, where this worker has the key; and say so where nobody has sealed for too long."""
+    key = signing.signing_key()
+    try:
+        if key is not None:
+            deque(sealing.seal_all(key=key, clock=clock.now), maxlen=0)
+    finally:
+        sealing.tell_of_lag(now=clock.now())

@@ -4,13 +4,14 @@ import logging
 import uuid
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 
 from django.db import DatabaseError, DataError, IntegrityError, InterfaceError, connections
 
-from .. import entropy, keyring
+from .. import conf, entropy, keyring
 from ..errors import AuditUnavailable
 from ..statements import durably, insert
-from .events import FIELDS, Act, Event, Finished, build_event, compute_mac, event_text, without_refused
+from .events import FIELDS, Act, Event, Finished, build_event, compute_mac, event_text, keyed_id, without_refused
 from .models import AuditEvent
 from .routing import AUDIT_ALIAS
 
@@ -22,13 +23,25 @@ EventFault = (IntegrityError, DataError)
 def finish(act: Act) -> Finished:
     """Return the event of act with its id and the MAC of the newest key.
 
-    What is not allowed in its detail is dropped and told to the log as an error; in tests it is refused.
-    Raises: KeyMissing; ValueError for an action or outcome out of the vocabulary.
+    What is not allowed in its detail is dropped and told to the log as an error; in tests it is refused. Where
+    RESOURCE_IDS says so, the id in its resource becomes a pseudonym.
+    Raises: KeyMissing; ImproperlyConfigured; ValueError for an action or outcome out of the vocabulary.
     """
     act = without_refused(act)
+    if act.resource and conf.resource_ids() == "keyed":
+        act = replace(act, resource=keyed_resource(act.resource))
     key = keyring.keys("AUDIT_MAC_KEYS")[0]
     event = build_event(act, id=entropy.uuid7(act.now), mac_key=key.id)
     return Finished(event, compute_mac(event, key.material))
+
+
+def keyed_resource(resource: str) -> str:
+    """Return what the trail holds for resource (`Type/id`) where RESOURCE_IDS is `keyed`: to look for its events.
+
+    The key is the oldest of AUDIT_MAC_KEYS: a resource keeps its pseudonym for as long as that one stays in the list.
+    Raises: KeyMissing.
+    """
+    return keyed_id(resource, key=keyring.keys("AUDIT_MAC_KEYS")[-1].material)
 
 
 def commit(finished: Sequence[Finished]) -> None:
@@ -37,9 +50,18 @@ def commit(finished: Sequence[Finished]) -> None:
     Requires: no open transaction on the trail's alias.
     Raises: AuditUnavailable; one of EventFault when an id exists or the database can't hold a value.
     """
-    rows = [AuditEvent(**{name: getattr(each.event, name) for name in FIELDS}, mac=each.mac) for each in finished]
     with reaching_the_trail(), durably(AUDIT_ALIAS):
-        insert(rows, using=AUDIT_ALIAS)
+        insert(rows_of(finished), using=AUDIT_ALIAS)
+    tell(finished)
+
+
+def rows_of(finished: Sequence[Finished]) -> list[AuditEvent]:
+    """Return the rows that hold the events."""
+    return [AuditEvent(**{name: getattr(each.event, name) for name in FIELDS}, mac=each.mac) for each in finished]
+
+
+def tell(finished: Sequence[Finished]) -> None:
+    """Tell the log of events that are committed, each as one line of canonical JSON."""
     if logger.isEnabledFor(logging.INFO):
         for each in finished:
             logger.info("%s", event_text(each))

@@ -2,6 +2,9 @@
 
 The code goes to the first three. The page is one of a few kinds, and bears a reference by which a help desk finds the
 event: nobody at the browser can tell which check of R5 or R6 refused, or whether a `state` was ever ours.
+
+A refusal that cost its sender nothing is one at the request's door, or at the callback's before a pending sign-in was
+found: of those, a minute's first ones are events (`audit.throttling`).
 """
 
 import logging
@@ -14,10 +17,11 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render, resolve_url
 from django.views.generic import View
 
-from .. import clock, conf
+from .. import clock, conf, entropy
 from ..audit.events import Action, Outcome
 from ..audit.recording import record
 from ..audit.request import Actor
+from ..audit.throttling import admits
 from ..errors import AuditUnavailable, ProviderError, SignInRefused
 from ..sessions.views import private
 from ..signals import sign_in_refused
@@ -26,6 +30,8 @@ from .choosing import begin_url, must_choose
 logger = logging.getLogger("django_phi_oidc.login")
 LINE = "A sign-in was refused: reason=%(code)s provider=%(provider)s stage=%(stage)s reference=%(reference)s"
 INTERNAL_ERROR = "internal_error"
+OF_A_KNOWN_STATE = frozenset({"state_replayed", "state_expired"})
+"""Codes that only a state of ours can have."""
 
 Kind = Literal["restart", "declined", "stronger", "not_shared", "no_account", "failed", "unavailable"]
 TEMPLATES: Mapping[Kind, str] = {
@@ -65,6 +71,8 @@ class Attempt:
     """A declared name, or empty: what else stands in a URL is the sender's word, and goes nowhere."""
     named: bool
     """Whether the URL names the provider."""
+    known_state: bool = False
+    """Whether its pending sign-in was found, and spent: that one can't be had again for nothing."""
 
 
 def attempt_at(view: View, provider: str | None, *, stage: Literal["request", "callback"]) -> Attempt:
@@ -120,14 +128,17 @@ def _tell(
     trail_fault: AuditUnavailable | None,
 ) -> str:
     """Return the event's id; the request's when the trail can't be written: what is refused stays refused."""
-    origin = Actor.from_request(request).origin
+    origin, now = Actor.from_request(request).origin, clock.now()
     reference = origin.request_id
-    if trail_fault is None:
+    if not (attempt.known_state or code in OF_A_KNOWN_STATE or admits(code, origin.client_ip, now=now)):
+        # Of the form of an event's id. By another form, whoever has been throttled would tell a state that was ours.
+        reference = str(entropy.uuid7(now))
+    elif trail_fault is None:
         try:
             event = record(
                 Action.LOGIN_REFUSED,
                 origin=origin,
-                now=clock.now(),
+                now=now,
                 outcome=outcome,
                 provider=attempt.provider,
                 reason=code,

@@ -1,5 +1,7 @@
 """The doors of a sign-in: to the OP, and back. A refusal's code goes to the trail, never to the browser."""
 
+from dataclasses import replace
+
 from django.conf import settings
 from django.contrib import auth
 from django.core.exceptions import SuspiciousOperation
@@ -64,6 +66,7 @@ class OIDCAuthenticationCallbackView(View):
         try:
             state = read_state(parameters)
             pending = take(request, state, now=clock.now())
+            attempt = replace(attempt, known_state=True)
             response: HttpResponse = HttpResponseRedirect(pending.next_url or resolve_url(settings.LOGIN_REDIRECT_URL))
             complete(request, get_provider(provider), pending=pending, parameters=parameters)
         except (SignInRefused, AuditUnavailable) as fault:

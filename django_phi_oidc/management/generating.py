@@ -4,7 +4,10 @@ import os
 import tempfile
 from pathlib import Path
 
-from .. import conf, keyring
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+from .. import conf, entropy, keyring
 
 
 def generate_key_files() -> list[Path]:
@@ -14,17 +17,25 @@ def generate_key_files() -> list[Path]:
     of several runs at once one writes, and all see what it wrote.
     """
     rings = (*conf.KEY_RINGS, conf.PAIRWISE_RING)
-    named = [source for ring in rings if isinstance(source := conf.option(ring), Path)]
-    return [path for path in dict.fromkeys(named) if not os.path.lexists(path) and _write_new(path)]
+    named = {source: keyring.generate for ring in rings if isinstance(source := conf.option(ring), Path)}
+    if isinstance(source := conf.option("AUDIT_SIGNING_KEY"), Path):
+        named[source] = generate_signing_key
+    return [path for path, make in named.items() if not os.path.lexists(path) and _write_new(path, make())]
 
 
-def _write_new(path: Path) -> bool:
+def generate_signing_key() -> str:
+    """Return a new Ed25519 private key as PEM."""
+    key = Ed25519PrivateKey.from_private_bytes(entropy.token_bytes(32))
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode("ascii").strip()
+
+
+def _write_new(path: Path, text: str) -> bool:
     """Return False when somebody else was faster."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     descriptor, draft = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(descriptor, "w", encoding="ascii") as file:
-            file.write(keyring.generate() + "\n")
+            file.write(text + "\n")
             file.flush()
             os.fsync(file.fileno())
         # A link, unlike a rename, fails where the name is taken.

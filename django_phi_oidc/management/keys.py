@@ -51,6 +51,10 @@ def _generate(options: Mapping[str, Any], stdout: OutputWrapper, stderr: OutputW
         else:
             stdout.write(f"PHI_{ring}={keyring.generate()}")
             stderr.write(f"{ring}: a new key was printed, and stored nowhere.")
+    signing = conf.option("AUDIT_SIGNING_KEY")
+    if isinstance(signing, Path):
+        done = "a new key was written to" if signing in written else "left as it is:"
+        stderr.write(f"AUDIT_SIGNING_KEY: {done} {signing}.")
 
 
 def _status(options: Mapping[str, Any], stdout: OutputWrapper, stderr: OutputWrapper) -> None:

@@ -1,10 +1,6 @@
 """The portal as a Django app."""
 
-from typing import Any
-
 from django.apps import AppConfig
-from django.conf import settings
-from django.core import checks
 
 from django_phi_oidc import conf
 
@@ -21,12 +17,3 @@ class PortalConfig(AppConfig):
         conf.providers()
         conf.claims()
         conf.trusted_proxies()
-
-
-@checks.register
-def keys_that_nothing_reads(**kwargs: Any) -> list[checks.CheckMessage]:
-    """Say which keys stand in the environment for nothing."""
-    names = settings.KEYS_THAT_NOTHING_READS
-    if not names:
-        return []
-    return [checks.Warning(f"{', '.join(names)}: nothing in this version reads it.", id="portal.W001")]

@@ -14,9 +14,6 @@ NOT_BUILT = {
 """What this version can't do yet, by variable: these values, or any where none is named. A portal that is told to
 protect people in one of these ways and can't does not start."""
 
-NOT_READ = ("PHI_AUDIT_SIGNING_KEY",)
-"""Keys whose use is not built yet. They may stand in the environment; `check` says that nothing reads them."""
-
 
 class Environment:
     """Reads variables. Faults are collected, and `check` raises them together."""
@@ -75,10 +72,6 @@ class Environment:
     def fault(self, message: str) -> None:
         """Add a fault that the caller found."""
         self._faults.append(message)
-
-    def set_but_not_read(self) -> list[str]:
-        """Return the variables that are set and that nothing reads yet."""
-        return [name for name in NOT_READ if self.text(name)]
 
     def check(self) -> None:
         """Raises: ImproperlyConfigured, which names every missing and every wrong variable, and no value."""

@@ -35,6 +35,12 @@ def key_ring(name: str, file: str) -> list[str] | Path:
     return env.items(name)
 
 
+def signing_key() -> Path | None:
+    """Return the file of the key that seals the trail: in production where that variable is set, and nowhere else."""
+    path = env.text("PHI_AUDIT_SIGNING_KEY")
+    return Path(path) if path else KEY_FILES / "audit-signing-key.pem" if DEBUG else None
+
+
 def client_authentication() -> dict[str, Any]:
     """Return how the portal proves itself to the provider: its secret, or the keys of private_key_jwt."""
     method = env.text("OIDC_TOKEN_AUTH_METHOD", "client_secret_basic")
@@ -90,6 +96,11 @@ PHI_OIDC = {
     "SUBJECT_KEYS": key_ring("PHI_SUBJECT_KEYS", "subject-keys"),
     "AUDIT_MAC_KEYS": key_ring("PHI_AUDIT_MAC_KEYS", "audit-mac-keys"),
     "PAIRWISE_KEY": env.items("PHI_PAIRWISE_KEY") or (KEY_FILES / "pairwise-key" if DEBUG else None),
+    "AUDIT_ORIGIN": env.text("PHI_AUDIT_ORIGIN", "phi-oidc-audit"),
+    "AUDIT_SIGNING_KEY": signing_key(),
+    "AUDIT_PUBLIC_KEYS": env.items("PHI_AUDIT_PUBLIC_KEYS"),
+    "AUDIT_WITNESS_FILE": env.text("PHI_AUDIT_WITNESS_FILE"),
+    "SINKS": env.json("PHI_AUDIT_SINKS_JSON", {}),
     "TRUSTED_PROXIES": env.items("PHI_TRUSTED_PROXIES"),
 }
 
@@ -200,5 +211,4 @@ LOGGING = {
     },
 }
 
-KEYS_THAT_NOTHING_READS = env.set_but_not_read()
 env.check()

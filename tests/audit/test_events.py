@@ -4,6 +4,8 @@ import dataclasses
 import hashlib
 import hmac
 import json
+import subprocess
+import sys
 import uuid
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
@@ -17,6 +19,8 @@ from django_phi_oidc.audit.events import (
     DETAIL_KEYS,
     FIELDS,
     MAX_ITEMS,
+    PLAIN_RESOURCES,
+    RESERVED_PREFIXES,
     SANITIZED,
     Act,
     Action,
@@ -27,8 +31,10 @@ from django_phi_oidc.audit.events import (
     canonical_bytes,
     compute_mac,
     event_text,
+    keyed_id,
     parse_event,
     refused_detail,
+    register_actions,
     strictly,
     without_refused,
 )
@@ -177,6 +183,114 @@ def test_without_refused_in_tests_raises_and_tells_the_key_alone() -> None:
     with strictly(), pytest.raises(ValueError, match="birthdate") as caught:
         without_refused(an_act(detail={"birthdate": "1970-01-01"}))
     assert "1970" not in str(caught.value)
+
+
+# A host project's own actions
+
+CHART = "hospital.chart_printed"
+register_actions({CHART: {"pages", "printer"}})
+
+
+def test_action_of_a_host_project_is_built_with_its_own_keys_alone() -> None:
+    event = built(action=CHART, detail={"pages": 3, "printer": "ward 4"})
+    assert (event.action, json.loads(event.detail)) == (CHART, {"pages": 3, "printer": "ward 4"})
+    assert refused_detail(an_act(action=CHART, detail={"pages": 3, "claim": "x"})) == ("claim",)
+    with pytest.raises(ValueError, match="claim"):
+        built(action=CHART, detail={"claim": "x"})
+    with strictly(), pytest.raises(ValueError, match="claim"):
+        without_refused(an_act(action=CHART, detail={"claim": "x"}))
+
+
+def test_register_actions_again_with_the_same_keys_changes_nothing_and_with_others_raises() -> None:
+    register_actions({CHART: ["printer", "pages"]})
+    for keys in ({"pages"}, {"pages", "printer", "ward"}):
+        with pytest.raises(ValueError, match="other detail keys"):
+            register_actions({CHART: keys})
+    assert refused_detail(an_act(action=CHART, detail={"pages": 3, "printer": "ward 4"})) == ()
+
+
+@pytest.mark.parametrize(
+    ("name", "accepted"),
+    [
+        ("chart_printed", "a_1.chart_printed"),
+        ("b.chart.printed", "b.chart_printed"),
+        ("C.chart_printed", "c.chart_printed"),
+        ("d.Chart", "d.chart"),
+        ("e.", "e.e"),
+        (".f", "f.f"),
+        ("g.chart-printed", "g.chart_printed"),
+        ("h.chart\n", "h.chart"),
+        ("i.\u0131", "i.i"),
+        (f"j.{'j' * 255}", f"j.{'j' * 254}"),
+        *((f"{prefix}.chart_printed", f"{prefix}s.chart_printed") for prefix in sorted(RESERVED_PREFIXES)),
+    ],
+)
+def test_register_actions_with_a_name_that_is_none_or_ours_raises(name: str, accepted: str) -> None:
+    register_actions({accepted: ()})
+    assert built(action=accepted).action == accepted
+    with pytest.raises(ValueError, match=r"prefix"):
+        register_actions({name: ()})
+    with pytest.raises(ValueError, match="vocabulary"):
+        built(action=name)
+
+
+def test_prefixes_of_today_and_of_what_is_planned_are_reserved() -> None:
+    planned = {"role", "emergency", "key", "delivery", "refresh"}
+    assert {action.partition(".")[0] for action in Action} | planned <= RESERVED_PREFIXES
+
+
+@pytest.mark.parametrize("key", [*FIELDS, "mac", SANITIZED, "a key", "1st", "", "\xe9tage", "a-key"])
+def test_register_actions_with_a_detail_key_that_cannot_be_one_raises_and_registers_none(key: str) -> None:
+    with pytest.raises(ValueError, match="detail key"):
+        register_actions({"k.kept_out": {"pages"}, "k.chart_printed": {"pages", key}})
+    with pytest.raises(ValueError, match="vocabulary"):
+        built(action="k.kept_out")
+
+
+def test_register_actions_with_a_text_for_its_keys_raises() -> None:
+    with pytest.raises(ValueError, match="set of"):
+        register_actions({"l.chart_printed": "pages"})
+
+
+def test_doors_of_the_vocabulary_load_no_django() -> None:
+    source = (
+        "import sys; from django_phi_oidc.audit import Act, Action, Origin, register_actions; "
+        "from django_phi_oidc.audit.events import build_event; print('django' in sys.modules)"
+    )
+    ran = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, check=False, timeout=60)
+    assert ran.stdout == "False\n", ran.stderr
+
+
+# Keyed ids
+
+
+def test_keyed_id_is_the_type_and_128_bits_of_hmac_of_the_resource() -> None:
+    mac = hmac.new(b"k" * 32, b"django_phi_oidc resource id\x00Chart/4711", hashlib.sha256)
+    assert keyed_id("Chart/4711", key=b"k" * 32) == f"Chart/{mac.hexdigest()[:32]}"
+
+
+@pytest.mark.parametrize("other", ["Chart/4712", "Patient/4711", "Chart/4711/", "4711", "/4711"])
+def test_keyed_id_of_another_resource_is_another(other: str) -> None:
+    keyed = keyed_id(other, key=b"k" * 32)
+    assert keyed.rpartition("/")[2] != keyed_id("Chart/4711", key=b"k" * 32).rpartition("/")[2]
+    assert "4711" not in keyed
+    assert "4712" not in keyed
+
+
+@pytest.mark.parametrize("resource", ["", "Chart/", *(f"{kind}/7" for kind in sorted(PLAIN_RESOURCES))])
+def test_keyed_id_of_what_is_no_persons_is_as_it_was(resource: str) -> None:
+    assert keyed_id(resource, key=b"k" * 32) == resource
+
+
+@given(any_text)
+def test_keyed_id_of_any_text_needs_its_key_and_holds_no_id(resource: str) -> None:
+    keyed = keyed_id(resource, key=b"k" * 32)
+    _, _, id_ = resource.partition("/") if "/" in resource else ("", "", resource)
+    if id_ and resource.partition("/")[0] not in PLAIN_RESOURCES:
+        assert keyed != keyed_id(resource, key=b"l" * 32)
+        assert keyed.removeprefix(resource.removesuffix(id_)) == keyed[-32:]
+    else:
+        assert keyed == resource
 
 
 @pytest.mark.parametrize(

@@ -4,20 +4,28 @@ import pytest
 from django.apps import apps
 from django.contrib.auth import get_user_model
 
-from django_phi_oidc.audit.models import AuditEvent, AuditOutbox
+from django_phi_oidc.audit.models import (
+    AuditCheckpoint,
+    AuditEvent,
+    AuditLeaf,
+    AuditNode,
+    AuditOutbox,
+    AuditUnsealed,
+    AuditWitness,
+)
 from django_phi_oidc.audit.routing import AuditRouter
 from django_phi_oidc.replay.models import SpentValue
 
 ROUTER = AuditRouter()
 
 
-def test_allow_migrate_to_the_trail_allows_its_events_alone() -> None:
+def test_allow_migrate_to_the_trail_allows_events_and_log_alone() -> None:
     allowed = [
         model
         for model in apps.get_models()
         if ROUTER.allow_migrate("phi_audit", model._meta.app_label, model._meta.model_name)
     ]
-    assert allowed == [AuditEvent]
+    assert allowed == [AuditEvent, AuditUnsealed, AuditLeaf, AuditNode, AuditCheckpoint]
 
 
 @pytest.mark.parametrize(
@@ -43,6 +51,7 @@ def test_allow_migrate_answers_for_each_place(
 def test_db_for_events_is_the_trail_and_for_the_outbox_default() -> None:
     assert (ROUTER.db_for_read(AuditEvent), ROUTER.db_for_write(AuditEvent)) == ("phi_audit", "phi_audit")
     assert (ROUTER.db_for_read(AuditOutbox), ROUTER.db_for_write(AuditOutbox)) == ("default", "default")
+    assert (ROUTER.db_for_read(AuditLeaf), ROUTER.db_for_write(AuditWitness)) == ("phi_audit", "default")
     assert (ROUTER.db_for_read(SpentValue), ROUTER.db_for_write(get_user_model())) == (None, None)
 
 

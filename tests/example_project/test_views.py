@@ -161,5 +161,5 @@ def test_log_of_the_portal_has_no_query_string(site: Site, browser: Browser) -> 
 
 def test_key_files_are_readable_by_their_owner_alone(site: Site) -> None:
     files = list((site.var / "keys").iterdir())
-    assert len(files) == 6
+    assert len(files) == 7
     assert {stat.S_IMODE(os.stat(file).st_mode) for file in files} == {0o600}

@@ -1,6 +1,9 @@
 """What the steps of the story share: the people, their browsers, and the two sides of the wire."""
 
 import json
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -14,6 +17,7 @@ from django_phi_oidc.sessions.models import OIDCSession
 
 from . import lying
 from .browser import Browser, Page
+from .surroundings import ROOT
 
 SECONDS = 45.0
 
@@ -93,6 +97,22 @@ class Scene:
         order = {"next": lying.FORGED_SIGNATURE}
         answer = Browser().post(self.provider + lying.LIE, order, client=self.client)
         expect(answer.status == 200, f"the provider answered {answer.status} and would not lie")
+
+    def manage(self, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+        """Run a command of the portal's as an operator does, with further variables."""
+        return self.python("manage.py", *arguments, **variables)
+
+    def python(self, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+        """Run Python in the example's directory."""
+        return subprocess.run(
+            [sys.executable, *arguments],
+            cwd=ROOT,
+            env={**os.environ, **variables},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=SECONDS,
+        )
 
     def issued_last(self) -> list[str]:
         """Return the tokens that the provider issued at its latest sign-in."""

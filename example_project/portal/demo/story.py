@@ -1,11 +1,15 @@
 """One person's life in the portal: a list of steps, each of which holds or does not."""
 
+import json
+import sqlite3
+import uuid
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 
 from django.db import DatabaseError, connections
 
-from django_phi_oidc.audit.models import AuditEvent
+from django_phi_oidc.audit.models import AuditCheckpoint, AuditEvent, AuditUnsealed
 from django_phi_oidc.audit.routing import AUDIT_ALIAS
 from django_phi_oidc.claims.models import StoredClaim
 
@@ -159,6 +163,47 @@ def trail_refuses_change(scene: Scene) -> str:
     return f"UPDATE and DELETE by plain SQL: refused by triggers. All {len(before)} events stand as they were written."
 
 
+def sealed_and_proven(scene: Scene) -> str:
+    """The worker has sealed the trail; the command verifies it; one event is proven without the portal."""
+    eventually(lambda: not AuditUnsealed.objects.exists(), "events are not sealed")
+    told = scene.manage("phi_oidc", "audit", "verify")
+    expect(told.returncode == 0, f"verify found something: {told.stdout[-500:]}")
+    event = AuditEvent.objects.filter(action="login.succeeded").earliest("pk")
+    proof = scene.var / "proof.json"
+    proof.write_text(scene.manage("phi_oidc", "audit", "prove", str(event.pk)).stdout)
+    key = scene.manage("phi_oidc", "audit", "checkpoint", "--public-key").stdout.strip()
+    checked = scene.python("-m", "django_phi_oidc.audit.bundle", str(proof), "--public-key", key)
+    expect(checked.returncode == 0 and str(event.pk) in checked.stdout, f"the proof does not hold: {checked.stderr}")
+    forged = proof.with_name("forged.json")
+    forged.write_text(proof.read_text().replace('"success"', '"failure"'))
+    refused = scene.python("-m", "django_phi_oidc.audit.bundle", str(forged), "--public-key", key)
+    expect(refused.returncode == 1, "a forged proof holds")
+    size = AuditCheckpoint.objects.latest("tree_size").tree_size
+    return (
+        f"The worker sealed {size} events and signed the root over them. Verified: every one is as it was. Her sign-in "
+        "was proven from a file, by the log’s public key alone; with one word of it changed the proof does not hold."
+    )
+
+
+def tampering_found(scene: Scene) -> str:
+    """In a copy of the trail somebody with all rights changes one event, and is found."""
+    copy = scene.var / "tampered.sqlite3"
+    trail = connections[AUDIT_ALIAS].settings_dict["NAME"]
+    with closing(sqlite3.connect(trail)) as original, closing(sqlite3.connect(copy)) as copied:
+        original.backup(copied)
+        for (name,) in copied.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'").fetchall():
+            copied.execute(f"DROP TRIGGER {name}")
+        victim = copied.execute("SELECT event_id FROM django_phi_oidc_auditleaf WHERE leaf_index = 2").fetchone()[0]
+        copied.execute("UPDATE django_phi_oidc_auditevent SET actor = 'nobody' WHERE id = ?", [victim])
+        copied.commit()
+    told = scene.manage("phi_oidc", "audit", "verify", "--json", PHI_AUDIT_DATABASE_URL=f"sqlite:///{copy}")
+    found = [json.loads(line) for line in told.stdout.splitlines()]
+    named = [(each["kind"], each["event_id"]) for each in found if each.get("kind")]
+    expect(told.returncode == 1, "the change was not found")
+    expect(named == [("event_altered", str(uuid.UUID(victim)))], f"found was {named}")
+    return f"In a copy, without its triggers, one word of one event was changed. Found, and named: event {named[0][1]}."
+
+
 def _revocable(scene: Scene) -> list[str]:
     """Return her access and refresh token."""
     return [scene.tokens[name] for name in ("access token", "refresh token")]
@@ -196,4 +241,10 @@ STEPS = (
     Step(title="What was kept for the session is gone", tell=claims_gone),
     Step(title="The rest goes when its time is over", tell=scrubbed_by_worker, events=("claim.scrubbed success",)),
     Step(title="The trail can’t be rewritten", tell=trail_refuses_change),
+    Step(
+        title="The trail is sealed, verified, and one event proven",
+        tell=sealed_and_proven,
+        events=("audit.verified success", "audit.exported success"),
+    ),
+    Step(title="Somebody with all rights changes an event", tell=tampering_found),
 )

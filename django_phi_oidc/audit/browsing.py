@@ -1,0 +1,245 @@
+"""The trail and its checkpoints a page at a time, newest first: by index and keyset, never counted, never skipped over.
+
+A page deep in the trail costs what the first one does, and events that come in between move nothing: a page begins
+beside the row that the last one ended with.
+"""
+
+import uuid
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from datetime import datetime
+from typing import Generic, TypeVar
+
+from django.db import DataError
+from django.db.models import F, Func, QuerySet, TextField, UUIDField, Value
+from django.db.models.lookups import GreaterThanOrEqual, LessThanOrEqual
+
+from ..entropy import first_uuid7
+from .events import Action
+from .models import AuditCheckpoint, AuditEvent, AuditLeaf, AuditUnsealed
+from .routing import AUDIT_ALIAS
+from .writing import reaching_the_trail
+
+SIZE = 100
+_PARTIAL = {"action": {}, "outcome": {"outcome__lt": "success"}}
+"""What their indexes leave out; those of the other columns leave the empty value out."""
+_HIGHEST = 2**128 - 1
+_Span = tuple[uuid.UUID, uuid.UUID]
+Row = TypeVar("Row")
+Key = TypeVar("Key", uuid.UUID, int)
+# What Django and psycopg raise of a value that the column's type, or SQLite, lets in and no model can hold.
+_UNLOADABLE = (AttributeError, TypeError, ValueError, DataError)
+
+
+class RowUnreadable(LookupError):
+    """A row among those asked for was altered to what can't be an event: `audit verify` names it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Filters:
+    """What an event must have, all of it; what is empty is not asked for."""
+
+    action: str = ""
+    outcome: str = ""
+    actor: str = ""
+    subject: str = ""
+    since: datetime | None = None
+    until: datetime | None = None
+    """Not included."""
+    search: str = ""
+    """A UUID: an event's own, or its session's, subject's or actor's. Anything else: its actor's."""
+
+    def used(self) -> tuple[str, ...]:
+        """Return the names of the filters that are not empty."""
+        return tuple(field.name for field in fields(self) if getattr(self, field.name))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Page(Generic[Row, Key]):
+    """Rows, newest first. newer, older: the key to ask for as after, as before; None where there is nothing."""
+
+    rows: tuple[Row, ...] = ()
+    newer: Key | None = None
+    older: Key | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where an event is in the log: its leaf, and the first checkpoint over it; or why it has none."""
+
+    leaf_index: int | None
+    tree_size: int | None
+    refused: bool = False
+    """The sealer found that its MAC does not fit."""
+
+
+def page(
+    filters: Filters, *, before: uuid.UUID | None = None, after: uuid.UUID | None = None, size: int = SIZE
+) -> Page[AuditEvent, uuid.UUID]:
+    """Return up to size events: the newest, or those next before an id, or next after one; by one query.
+
+    Requires: not both before and after. Raises: AuditUnavailable, RowUnreadable.
+    """
+    span = _span(filters, before, after)
+    if span is None:
+        return Page()
+    direction = "-" if after is None else ""
+    parts = [
+        part.order_by(*(f"{direction}{name}" for name in order))[: size + 1] for part, order in _asked(filters, span)
+    ]
+    rows = parts[0] if len(parts) == 1 else _united(parts, newest_first=after is None, limit=size + 1)
+    return _cut(rows, lambda row: row.id, before, after, size)
+
+
+def page_of_checkpoints(
+    *, before: int | None = None, after: int | None = None, size: int = SIZE
+) -> Page[AuditCheckpoint, int]:
+    """Return up to size checkpoints: the newest, or those next before a tree size, or next after one; by one query.
+
+    Requires: not both before and after. Raises: AuditUnavailable, RowUnreadable.
+    """
+    _refuse_both(before, after)
+    rows = AuditCheckpoint.objects.order_by("-tree_size" if after is None else "tree_size")
+    if before is not None:
+        rows = rows.filter(tree_size__lt=before)
+    if after is not None:
+        rows = rows.filter(tree_size__gt=after)
+    rows = rows[: size + 1]
+    return _cut(rows, lambda row: row.tree_size, before, after, size)
+
+
+def event(event_id: uuid.UUID) -> AuditEvent | None:
+    """Return the event of that id; its MAC is NOT checked. Raises: AuditUnavailable, RowUnreadable."""
+    with _loading():
+        return AuditEvent.objects.filter(id=event_id).first()
+
+
+def checkpoint(tree_size: int) -> AuditCheckpoint | None:
+    """Return the checkpoint of that size; its signature is NOT checked. Raises: AuditUnavailable, RowUnreadable."""
+    with _loading():
+        return AuditCheckpoint.objects.filter(tree_size=tree_size).first()
+
+
+def place(event_id: uuid.UUID) -> Place:
+    """Return where that event is in the log. Raises: AuditUnavailable, RowUnreadable."""
+    with _loading():
+        leaf = AuditLeaf.objects.filter(event_id=event_id).first()
+        if leaf is None:
+            refused = AuditUnsealed.objects.filter(event_id=event_id, refused=True).exists()
+            return Place(leaf_index=None, tree_size=None, refused=refused)
+        over = AuditCheckpoint.objects.filter(tree_size__gt=leaf.leaf_index).order_by("tree_size").first()
+        return Place(leaf_index=leaf.leaf_index, tree_size=over.tree_size if over else None)
+
+
+def last_verification() -> AuditEvent | None:
+    """Return the newest event that tells of a verification. Raises: AuditUnavailable, RowUnreadable."""
+    rows = page(Filters(action=Action.AUDIT_VERIFIED), size=1).rows
+    return rows[0] if rows else None
+
+
+def _span(filters: Filters, before: uuid.UUID | None, after: uuid.UUID | None) -> _Span | None:
+    """Return the first and the last id that are asked for; None where there can be none. An id begins with its time."""
+    _refuse_both(before, after)
+    first = max(
+        0,
+        first_uuid7(filters.since).int if filters.since else 0,
+        after.int + 1 if after is not None else 0,
+    )
+    last = min(
+        _HIGHEST,
+        first_uuid7(filters.until).int - 1 if filters.until else _HIGHEST,
+        before.int - 1 if before is not None else _HIGHEST,
+    )
+    return (uuid.UUID(int=first), uuid.UUID(int=last)) if first <= last else None
+
+
+def _refuse_both(before: object, after: object) -> None:
+    if before is not None and after is not None:
+        raise ValueError("A page lies before a row or after one.")
+
+
+def _asked(filters: Filters, span: _Span) -> list[tuple[QuerySet[AuditEvent], tuple[str, ...]]]:
+    """Return what is asked for, in as many parts as the search has meanings, each with its order by one index."""
+    exact = {name: getattr(filters, name) for name in ("subject", "actor", "action", "outcome")}
+    given = {name: value for name, value in exact.items() if value}
+    rows = AuditEvent.objects.filter(**given)
+    if not filters.search:
+        lead = next((name for name, value in given.items() if (name, value) != ("outcome", "success")), None)
+        rest = AuditEvent.objects.filter(**{name: value for name, value in given.items() if name != lead})
+        return [_along(lead, given[lead], rest, span)] if lead else [(rows.filter(id__range=span), ("id",))]
+    try:
+        id_ = uuid.UUID(filters.search)
+    except ValueError:
+        return [_along("actor", filters.search, rows, span)]
+    itself = rows.filter(id=id_, id__range=span), ("id",)
+    return [itself, *(_along(name, str(id_), rows, span) for name in ("session", "subject", "actor"))]
+
+
+def _along(
+    name: str, value: str, rows: QuerySet[AuditEvent], span: _Span
+) -> tuple[QuerySet[AuditEvent], tuple[str, ...]]:
+    """Return the rows in span with that value, and the order of the index (name, id), which nothing else has.
+
+    With `name = value ORDER BY id` PostgreSQL may go down the key of the whole trail instead, hoping to meet the value
+    soon: somebody who did much, long ago, would cost a look at everything since. So both ends are pairs. The index
+    leaves some values out, and SQLite must be told that they are not asked for.
+    """
+    pair = _Pair(F(name), F("id"))
+    first, last = (_Pair(Value(value), Value(end, output_field=UUIDField())) for end in span)
+    within = GreaterThanOrEqual(pair, first), LessThanOrEqual(pair, last)
+    return rows.filter(*within, **_PARTIAL.get(name, {f"{name}__gt": ""})), (name, "id")
+
+
+class _Pair(Func):
+    """Two values that are compared as one, the first one first."""
+
+    template = "(%(expressions)s)"
+    output_field = TextField()
+
+
+def _united(parts: Iterable[QuerySet[AuditEvent]], *, newest_first: bool, limit: int) -> Iterable[AuditEvent]:
+    """Return the rows of all parts, each once, by one query. An OR would let the database choose to read the trail.
+
+    Django puts no limit on the parts of a union on SQLite; in a subquery they have it everywhere.
+    """
+    compiled = [part.query.get_compiler(AUDIT_ALIAS).as_sql() for part in parts]
+    union = " UNION ".join(f"SELECT * FROM ({sql}) AS part" for sql, _ in compiled)  # noqa: S608 -- Django's own
+    order = f"ORDER BY id {'DESC' if newest_first else 'ASC'} LIMIT {limit:d}"
+    values = [value for _, given in compiled for value in given]
+    return AuditEvent.objects.using(AUDIT_ALIAS).raw(f"{union} {order}", values)
+
+
+def _cut(
+    found: Iterable[Row], key: Callable[[Row], Key], before: Key | None, after: Key | None, size: int
+) -> Page[Row, Key]:
+    with _loading():
+        rows = list(found)
+    more, rows = len(rows) > size, rows[:size]
+    if not rows:
+        return Page()
+    if after is not None:
+        rows.reverse()
+    has_newer, has_older = (more, True) if after is not None else (before is not None, more)
+    return Page(
+        rows=tuple(rows),
+        newer=key(rows[0]) if has_newer else None,
+        older=key(rows[-1]) if has_older else None,
+    )
+
+
+@contextmanager
+def _loading() -> Iterator[None]:
+    with reaching_the_trail():
+        try:
+            yield
+        except _UNLOADABLE as error:
+            raise RowUnreadable from error
+
+
+def each(filters: Filters) -> Iterator[AuditEvent]:
+    """Yield every event that the filters let through, the oldest first. Raises: AuditUnavailable, RowUnreadable."""
+    last = uuid.UUID(int=0)
+    while rows := page(filters, after=last, size=1000).rows:
+        yield from reversed(rows)
+        last = rows[0].id

@@ -1,0 +1,255 @@
+"""The log, computed again from its events, one stretch between two checkpoints after the other.
+
+Three things are held against each other: the event and its MAC, the event and its leaf, the leaves and what was signed
+over them. Which two of them agree tells which one was altered.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from ..merkle.compact import CompactRange
+from ..merkle.rfc6962 import leaf_hash
+from .findings import Finding, Kind, Tally, id_text
+from .models import AuditNode
+from .nodes import KEPT_LEVELS, LogDamaged, range_at
+from .reading import RawEvent, read_leaves
+
+_NOT_A_HASH = bytes(32)
+"""Stands for a leaf that is not there: no root can be computed over it."""
+_MOST_MOVED = 2
+Completed = Mapping[int, tuple[int, Sequence[bytes]]]
+"""What `CompactRange.extend` returns."""
+Archived = Callable[[int], bytes | None]
+"""Leaf index to the event's canonical bytes, out of an archive; to be asked in ascending order."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """A size at which the root is known."""
+
+    tree_size: int
+    root_hash: bytes
+    outside: bool = False
+    """It is not the log's own checkpoint, but one that was kept elsewhere."""
+
+
+@dataclass(slots=True)
+class _Stretch:
+    """Leaves in their order: those of the rows, and in `computed` what their events say where that differs."""
+
+    first: int
+    ids: list[bytes] = field(default_factory=list)
+    hashes: list[bytes] = field(default_factory=list)
+    computed: dict[int, bytes] = field(default_factory=dict)
+    """By leaf index: an event whose MAC fits and whose leaf does not."""
+    gaps: set[int] = field(default_factory=set)
+
+
+class Retracing:
+    """The tree so far, and whether it is what was signed."""
+
+    def __init__(self, *, compute_mac: Callable[[str, bytes], bytes | None], archived: Archived, tally: Tally) -> None:
+        self.tree = CompactRange()
+        self.missing: dict[bytes, tuple[int, bytes]] = {}
+        """Leaf hash to leaf index and event id, of events that are not there; some thousand at most."""
+        self._compute_mac = compute_mac
+        self._archived = archived
+        self._tally = tally
+        self._anchored = True
+
+    def go_on(self, end: int, stops: Sequence[Stop]) -> Iterator[Finding]:
+        """Read the leaves up to end, and yield what is wrong with them. stops: in ascending order, none beyond end."""
+        stretch = _Stretch(first=self.tree.size)
+        yield from self._read(stretch, end)
+        kept = _kept_nodes(stretch.first, end)
+        for stop in stops:
+            yield from self._advance(stretch, stop, kept)
+        if self.tree.size < end:
+            self.tree.extend(stretch.hashes[self.tree.size - stretch.first :])
+
+    def _read(self, stretch: _Stretch, end: int) -> Iterator[Finding]:
+        compute_mac, ids, hashes = self._compute_mac, stretch.ids, stretch.hashes
+        expected = stretch.first
+        for row in read_leaves(stretch.first, end):
+            while row.leaf_index > expected:
+                yield _gap(stretch, expected)
+                expected += 1
+            if row.leaf_index < expected:
+                yield _about(Kind.EVENT_DUPLICATE, row, "There is another event of this id.")
+                continue
+            expected += 1
+            ids.append(row.event_id)
+            hashes.append(row.leaf_hash)
+            canonical = row.canonical
+            if (
+                canonical is None
+                or leaf_hash(canonical) != row.leaf_hash
+                or compute_mac(row.mac_key, canonical) != row.mac
+            ):
+                yield from self._differs(stretch, row)
+        while expected < end:
+            yield _gap(stretch, expected)
+            expected += 1
+        self._tally.events += len(ids)
+
+    def _differs(self, stretch: _Stretch, row: RawEvent) -> Iterator[Finding]:
+        if row.canonical is None:
+            yield from self._is_missing(stretch, row)
+            return
+        computed = leaf_hash(row.canonical)
+        mac = self._compute_mac(row.mac_key, row.canonical)
+        if computed == row.leaf_hash:
+            if mac is None:
+                yield _about(Kind.EVENT_KEY_UNKNOWN, row, f"Its MAC key {row.mac_key} is not configured.")
+            else:
+                yield _about(Kind.EVENT_ALTERED, row, "Its MAC was changed; the event itself is as it was sealed.")
+        elif mac == row.mac:
+            # The leaf or the event: the root will tell.
+            stretch.computed[row.leaf_index] = computed
+        else:
+            yield _about(Kind.EVENT_ALTERED, row, "It is not what was sealed.")
+
+    def _is_missing(self, stretch: _Stretch, row: RawEvent) -> Iterator[Finding]:
+        canonical = self._archived(row.leaf_index)
+        if canonical is not None and leaf_hash(canonical) == row.leaf_hash:
+            self._tally.archived += 1
+            return
+        if len(self.missing) < 10_000:
+            self.missing[row.leaf_hash] = row.leaf_index, row.event_id
+        text = "It was sealed, and is gone." if canonical is None else "It is gone, and the archive has something else."
+        yield _about(Kind.EVENT_MISSING, row, text)
+
+    def _advance(self, stretch: _Stretch, stop: Stop, kept: Mapping[tuple[int, int], bytes]) -> Iterator[Finding]:
+        """Grow the tree up to the stop, and compare."""
+        start, before = self.tree.size, self.tree.nodes
+        leaves = stretch.hashes[start - stretch.first : stop.tree_size - stretch.first]
+        suspects = [index for index in stretch.computed if start <= index < stop.tree_size]
+        nodes = self.tree.extend(leaves, kept=KEPT_LEVELS)
+        fits = self.tree.root() == stop.root_hash
+        if not fits and suspects:
+            for index in suspects:
+                leaves[index - start] = stretch.computed[index]
+            tree = CompactRange(start, before)
+            others = tree.extend(leaves, kept=KEPT_LEVELS)
+            if tree.root() == stop.root_hash:
+                self.tree, nodes, fits = tree, others, True
+                yield from (_leaf_altered(stretch, index) for index in suspects)
+                suspects = []
+        yield from (_event_altered(stretch, index) for index in suspects)
+        self._tally.checkpoints += not stop.outside
+        if fits:
+            self._anchored = True
+            yield from _altered_nodes(nodes, kept)
+        elif not stop.outside:
+            yield from self._mismatch(stretch, start, stop, nodes, kept)
+        elif self._anchored:
+            yield _fork(stop)
+
+    def _mismatch(
+        self, stretch: _Stretch, start: int, stop: Stop, nodes: Completed, kept: Mapping[tuple[int, int], bytes]
+    ) -> Iterator[Finding]:
+        """Say where the leaves do not lead to the signed root, and go on from the kept nodes where those do."""
+        was_anchored, self._anchored = self._anchored, False
+        try:
+            tree = range_at(stop.tree_size)
+        except LogDamaged:
+            pass
+        else:
+            if tree.root() == stop.root_hash:
+                self.tree, self._anchored = tree, True
+        if not was_anchored or any(start <= index < stop.tree_size for index in stretch.gaps):
+            # It was said before what is wrong, or that nothing can be said from there on.
+            return
+        blocks = [index for index, found in _of_level(nodes, 8) if kept.get((8, index), found) != found]
+        where = f"leaves {start} to {stop.tree_size - 1}"
+        if blocks and self._anchored:
+            where = ", ".join(f"leaves {index * 256} to {index * 256 + 255}" for index in blocks)
+        yield Finding(
+            kind=Kind.ROOT_MISMATCH,
+            tree_size=stop.tree_size,
+            leaf_index=start,
+            text=f"The {where} do not lead to the root that was signed.",
+        )
+        yield from _moved(stretch, start, stop.tree_size)
+
+
+def _kept_nodes(start: int, end: int) -> dict[tuple[int, int], bytes]:
+    """Return the kept nodes that the leaves [start, end) complete, by level and index."""
+    return {
+        (level, index): bytes(node_hash)
+        for level in KEPT_LEVELS
+        if end >> level > start >> level
+        for index, node_hash in AuditNode.objects.filter(
+            level=level, node_index__gte=start >> level, node_index__lt=end >> level
+        ).values_list("node_index", "node_hash")
+    }
+
+
+def _altered_nodes(nodes: Completed, kept: Mapping[tuple[int, int], bytes]) -> Iterator[Finding]:
+    for level in nodes:
+        for index, computed in _of_level(nodes, level):
+            if kept.get((level, index)) != computed:
+                what = "is missing" if (level, index) not in kept else "was changed"
+                yield Finding(
+                    kind=Kind.NODE_ALTERED,
+                    leaf_index=index << level,
+                    text=f"The kept node {index} of level {level} {what}; the leaves are as they were signed.",
+                )
+
+
+def _of_level(nodes: Completed, level: int) -> Iterator[tuple[int, bytes]]:
+    first, hashes = nodes.get(level, (0, ()))
+    return enumerate(hashes, start=first)
+
+
+def _moved(stretch: _Stretch, start: int, end: int) -> Iterator[Finding]:
+    """Yield the leaves that are not where the sealer puts them: by event id, under each checkpoint."""
+    ids = stretch.ids[start - stretch.first : end - stretch.first]
+    moved = [place for place, (found, wanted) in enumerate(zip(ids, sorted(ids), strict=True)) if found != wanted]
+    if len(moved) > _MOST_MOVED:
+        moved = [place for place in range(1, len(ids)) if ids[place] <= ids[place - 1]]
+    for place in moved:
+        yield Finding(
+            kind=Kind.LEAF_OUT_OF_ORDER,
+            leaf_index=start + place,
+            event_id=id_text(ids[place]),
+            tree_size=end,
+            text="Its leaf is not in its place among those that were sealed with it.",
+        )
+
+
+def _gap(stretch: _Stretch, index: int) -> Finding:
+    stretch.gaps.add(index)
+    stretch.ids.append(b"")
+    stretch.hashes.append(_NOT_A_HASH)
+    return Finding(kind=Kind.LEAF_MISSING, leaf_index=index, text="The leaf is gone.")
+
+
+def _leaf_altered(stretch: _Stretch, index: int) -> Finding:
+    return Finding(
+        kind=Kind.LEAF_ALTERED,
+        leaf_index=index,
+        event_id=id_text(stretch.ids[index - stretch.first]),
+        text="The hash in its leaf was changed; the event is as it was sealed.",
+    )
+
+
+def _event_altered(stretch: _Stretch, index: int) -> Finding:
+    return Finding(
+        kind=Kind.EVENT_ALTERED,
+        leaf_index=index,
+        event_id=id_text(stretch.ids[index - stretch.first]),
+        text="It is not what was sealed, though its MAC fits: somebody has the MAC key.",
+    )
+
+
+def _fork(stop: Stop) -> Finding:
+    return Finding(
+        kind=Kind.FORK_UNDECLARED,
+        tree_size=stop.tree_size,
+        text="A checkpoint that was kept outside has another root for this size: the log is not its continuation.",
+    )
+
+
+def _about(kind: Kind, row: RawEvent, text: str) -> Finding:
+    return Finding(kind=kind, text=text, event_id=id_text(row.event_id), leaf_index=row.leaf_index)

@@ -1,0 +1,148 @@
+"""Refusals that cost their sender nothing: a minute's first ones are events, of the others there is one that counts.
+
+20 a minute for each reason and address, 600 in all. `admits` counts, in a table, so for all processes together; `flush`
+writes what was counted when the minute is over, and an alert. Time is that of the servers: one whose clock is more than
+SETTLED behind begins a minute anew that another has flushed, and then its refusals are two events that count.
+"""
+
+import ipaddress
+import logging
+from contextlib import nullcontext
+from datetime import datetime, timedelta
+from typing import Any
+
+from django.db import DEFAULT_DB_ALIAS, DatabaseError, InterfaceError, connections, transaction
+from django.db.models import Min
+
+from .events import Action, Origin
+from .models import RefusalCount
+from .outbox import enqueue
+
+logger = logging.getLogger("phi_oidc.audit")
+MOST = 20
+"""Events of one reason and address in a minute."""
+MOST_IN_ALL = 600
+SETTLED = timedelta(seconds=10)
+"""How long after its end a minute may still get counts: of a request that lasts, or a clock that lags."""
+_MINUTE = timedelta(minutes=1)
+_UNKNOWN = "unknown"
+_ANYBODY = ""
+_ALL = ("", _ANYBODY)
+"""The reason and network of the row that counts a minute's events."""
+
+
+def admits(reason: str, client_ip: str, *, now: datetime) -> bool:
+    """Say whether this refusal gets an event of its own; if not, it was counted.
+
+    reason: a rule code. client_ip: an address; the others of its IPv6 /64 are taken for it. Each count is one
+    statement, committed at once unless the caller has a transaction open. A bucket of reason and address is exact. At
+    the edge of MOST_IN_ALL as many more may pass as come at the same time, since nobody waits for the others' total.
+    A counter that can't be reached admits: what nobody counted must not be lost.
+    """
+    minute = now.replace(second=0, microsecond=0)
+    # In a caller's transaction a fault must not take the transaction along.
+    frame = transaction.atomic(using=DEFAULT_DB_ALIAS) if _in_transaction() else nullcontext()
+    try:
+        with frame:
+            # This comes first: while the minute is full, a flood from ever new addresses makes no new rows.
+            if _count_of(minute, *_ALL) >= MOST_IN_ALL:
+                _add_one(minute, reason, _ANYBODY)
+                return False
+            if _add_one(minute, reason, network_of(client_ip)) > MOST:
+                return False
+            _add_one(minute, *_ALL)
+    except (DatabaseError, InterfaceError) as error:
+        logger.warning("Refusals can't be counted (%s), so this one gets its event.", type(error).__name__)
+    return True
+
+
+def flush(*, now: datetime) -> int:
+    """Write, for each minute that is over, what got no event of its own, and return how many refusals that were.
+
+    One `login.refused` for each reason and address, with their number, and one `alert.raised` for each reason. They
+    bear the end of the minute as their time. A minute is one transaction: its counts are deleted in it, and by one
+    flusher only, so to be killed, to repeat it and to run several at once neither loses nor doubles a count.
+    Raises: KeyMissing, DatabaseError; what was not flushed stays for the next time.
+    """
+    flushed = 0
+    over = RefusalCount.objects.using(DEFAULT_DB_ALIAS).filter(minute__lte=now - _MINUTE - SETTLED)
+    while minute := over.aggregate(first=Min("minute"))["first"]:
+        with transaction.atomic(using=DEFAULT_DB_ALIAS):
+            flushed += _flush_minute(minute)
+    return flushed
+
+
+def network_of(client_ip: str) -> str:
+    """Return the network that counts as one sender: an IPv4 address, an IPv6 /64, or "unknown"."""
+    try:
+        address = ipaddress.ip_address(client_ip)
+    except ValueError:
+        return _UNKNOWN
+    if isinstance(address, ipaddress.IPv4Address):
+        return str(address)
+    if address.ipv4_mapped:
+        return str(address.ipv4_mapped)
+    return str(ipaddress.IPv6Network((int(address) >> 64 << 64, 64)))
+
+
+def _flush_minute(minute: datetime) -> int:
+    end = minute + _MINUTE
+    by_reason: dict[str, int] = {}
+    for reason, network, count in _take(minute):
+        # Nothing of the row for anybody was written, of the others the first ones were.
+        suppressed = count if network == _ANYBODY else count - MOST
+        if (reason, network) == _ALL or suppressed <= 0:
+            continue
+        by_reason[reason] = by_reason.get(reason, 0) + suppressed
+        origin = Origin(client_ip="" if network == _UNKNOWN else network)
+        told: dict[str, Any] = {"now": end, "outcome": "failure", "reason": reason, "detail": {"count": suppressed}}
+        enqueue(Action.LOGIN_REFUSED, origin=origin, **told)
+    for reason, count in by_reason.items():
+        detail = {"rule": "refusal_burst", "count": count}
+        enqueue(Action.ALERT_RAISED, origin=Origin(), now=end, reason=reason, detail=detail)
+    return sum(by_reason.values())
+
+
+def _in_transaction() -> bool:
+    return connections[DEFAULT_DB_ALIAS].in_atomic_block
+
+
+def _count_of(minute: datetime, reason: str, network: str) -> int:
+    rows = RefusalCount.objects.using(DEFAULT_DB_ALIAS).filter(minute=minute, reason=reason, network=network)
+    return rows.values_list("count", flat=True).first() or 0
+
+
+def _add_one(minute: datetime, reason: str, network: str) -> int:
+    """Return the count after it, which no other gets. PostgreSQL, and SQLite from 3.35."""
+    columns = ("minute", "reason", "network", "count")
+    table, *quoted = _quoted(RefusalCount._meta.db_table, *columns)
+    row = RefusalCount(minute=minute, reason=reason, network=network, count=1)
+    (count,) = _fetched(
+        f"INSERT INTO {table} ({', '.join(quoted)}) VALUES (%s, %s, %s, %s) "  # noqa: S608 -- the model's names
+        f"ON CONFLICT ({', '.join(quoted[:3])}) DO UPDATE SET {quoted[3]} = {table}.{quoted[3]} + 1 "
+        f"RETURNING {quoted[3]}",
+        {name: getattr(row, name) for name in columns},
+    )[0]
+    return int(count)
+
+
+def _take(minute: datetime) -> list[Any]:
+    """Return the minute's counts, deleted: of two at once, one gets them, when the other has committed or not."""
+    table, *quoted = _quoted(RefusalCount._meta.db_table, "minute", "reason", "network", "count")
+    statement = f"DELETE FROM {table} WHERE {quoted[0]} = %s RETURNING {', '.join(quoted[1:])}"  # noqa: S608 -- as above
+    return _fetched(statement, {"minute": minute})
+
+
+def _fetched(statement: str, values: dict[str, Any]) -> list[Any]:
+    connection = connections[DEFAULT_DB_ALIAS]
+    fields: list[Any] = [RefusalCount._meta.get_field(name) for name in values]
+    given = zip(fields, values.values(), strict=True)
+    with connection.cursor() as cursor:
+        cursor.execute(statement, [field.get_db_prep_save(value, connection) for field, value in given])
+        # All rows: SQLite commits when the last one was read.
+        rows: list[Any] = cursor.fetchall()
+        return rows
+
+
+def _quoted(*names: str) -> list[str]:
+    return [connections[DEFAULT_DB_ALIAS].ops.quote_name(name) for name in names]

@@ -1,0 +1,35 @@
+"""What is delivered: the events of the log in their sealed order, and its checkpoints between them. No Django."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from ..audit.events import Finished
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SealedEvent:
+    """An event with its place in the log."""
+
+    leaf_index: int
+    leaf_hash: bytes
+    finished: Finished
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SealedCheckpoint:
+    """A checkpoint; it follows the last of the tree_size events that it covers."""
+
+    tree_size: int
+    root_hash: bytes
+    epoch: int
+    sealed_at: datetime
+    note: str
+    """C2SP tlog-checkpoint, signed."""
+
+    @property
+    def origin(self) -> str:
+        """The log's name, the first line of the note."""
+        return self.note.partition("\n")[0]
+
+
+Item = SealedEvent | SealedCheckpoint

@@ -1,0 +1,49 @@
+"""A trail for tests: the log's key, events by the number, and checkpoints over them."""
+
+import uuid
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+from django_phi_oidc.audit.events import Act, Action, Origin
+from django_phi_oidc.audit.recording import record_many
+from django_phi_oidc.audit.sealing import Sealed, seal
+
+KEY = Ed25519PrivateKey.from_private_bytes(b"a signing key, for tests only...")
+OTHER_KEY = Ed25519PrivateKey.from_private_bytes(b"another signing key, for tests..")
+PEM = KEY.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode("ascii")
+NOW = datetime(2026, 11, 24, 16, 5, 9, 123456, tzinfo=UTC)
+
+
+def events(count: int, *, at: datetime = NOW, **given: Any) -> list[uuid.UUID]:
+    """Record that many events, a millisecond apart, and return their ids."""
+    origin = Origin(actor="7", session="a-session", client_ip="198.51.100.1", request_id="a-request")
+    acts = [
+        Act(
+            **{
+                "action": Action.CLAIM_REVEALED,
+                "origin": origin,
+                "now": at + timedelta(milliseconds=number),
+                "subject": f"subject {number % 3}",
+                "purpose": "TREAT",
+                "detail": {"claim": "birthdate"},
+                **given,
+            }
+        )
+        for number in range(count)
+    ]
+    return list(record_many(acts))
+
+
+def sealed(count: int, *, at: datetime = NOW, **given: Any) -> list[uuid.UUID]:
+    """Record that many events, seal what is not sealed, and return their ids."""
+    ids = events(count, at=at, **given)
+    seal_now(at=at + timedelta(seconds=1))
+    return ids
+
+
+def seal_now(*, at: datetime = NOW, **given: Any) -> Sealed:
+    """Seal with the tests' key."""
+    return seal(key=KEY, now=at, **given)

@@ -1,0 +1,325 @@
+"""Refusals that cost nothing: which get an event, and what is written of the others when the minute is over."""
+
+import json
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from django.contrib.auth import get_user_model
+from django.db import connections, transaction
+from django.test.utils import CaptureQueriesContext
+
+from django_phi_oidc import clock
+from django_phi_oidc.audit.models import AuditEvent, AuditOutbox, RefusalCount
+from django_phi_oidc.audit.tasks import drain_outbox
+from django_phi_oidc.audit.throttling import MOST, MOST_IN_ALL, SETTLED, admits, flush, network_of
+from django_phi_oidc.errors import AuditUnavailable, KeyMissing
+
+MINUTE = datetime(2026, 11, 24, 16, 5, tzinfo=UTC)
+NOW = MINUTE + timedelta(seconds=9, microseconds=70)
+OVER = MINUTE + timedelta(minutes=1) + SETTLED
+HERE, THERE = "198.51.100.1", "198.51.100.2"
+Told = list[tuple[str, str, str, dict[str, Any], datetime]]
+
+
+def refused(count: int, reason: str = "state_unknown", client_ip: str = HERE, now: datetime = NOW) -> int:
+    """Return how many of count refusals are admitted."""
+    return sum(admits(reason, client_ip, now=now) for _ in range(count))
+
+
+def told() -> Told:
+    return [
+        (event.action, event.reason, event.client_ip, json.loads(event.detail), event.occurred_at)
+        for event in AuditEvent.objects.order_by("action", "reason", "client_ip", "detail")
+    ]
+
+
+def summary(count: int, reason: str = "state_unknown", client_ip: str = HERE) -> Any:
+    return ("login.refused", reason, client_ip, {"count": count}, MINUTE + timedelta(minutes=1))
+
+
+def alert(count: int, reason: str = "state_unknown") -> Any:
+    return ("alert.raised", reason, "", {"rule": "refusal_burst", "count": count}, MINUTE + timedelta(minutes=1))
+
+
+def at_once(act: Callable[[], Any], threads: int = 8) -> list[Any]:
+    """Run act in threads that start behind one barrier, and return what each gave."""
+    barrier = threading.Barrier(threads)
+
+    def run() -> Any:
+        try:
+            barrier.wait(timeout=20)
+            return act()
+        finally:
+            connections.close_all()
+
+    with ThreadPoolExecutor(threads) as pool:
+        return [future.result(timeout=60) for future in [pool.submit(run) for _ in range(threads)]]
+
+
+@pytest.mark.parametrize(
+    ("client_ip", "network"),
+    [
+        ("198.51.100.1", "198.51.100.1"),
+        ("2001:db8:1:2:ffff:ffff:ffff:ffff", "2001:db8:1:2::/64"),
+        ("2001:db8:1:2::", "2001:db8:1:2::/64"),
+        ("2001:db8:1:3::", "2001:db8:1:3::/64"),
+        ("2001:0DB8::1", "2001:db8::/64"),
+        ("fe80::1%eth0", "fe80::/64"),
+        ("::1", "::/64"),
+        ("::ffff:198.51.100.1", "198.51.100.1"),
+        ("", "unknown"),
+        ("a-host", "unknown"),
+    ],
+)
+def test_network_of_an_address_is_what_counts_as_one_sender(client_ip: str, network: str) -> None:
+    assert network_of(client_ip) == network
+
+
+# Which refusals get an event
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    ("other", "admitted"),
+    [
+        ({}, 0),
+        ({"client_ip": THERE}, 20),
+        ({"reason": "state_missing"}, 20),
+        ({"now": MINUTE + timedelta(minutes=1)}, 20),
+        ({"now": MINUTE + timedelta(seconds=59, microseconds=999999)}, 0),
+    ],
+    ids=["the same", "another address", "another reason", "the next minute", "the same minute's end"],
+)
+def test_admits_twenty_a_minute_of_each_reason_and_address(other: dict[str, Any], admitted: int) -> None:
+    assert refused(25) == 20
+    assert refused(25, **other) == admitted
+
+
+@pytest.mark.django_db
+def test_admits_of_addresses_of_one_64_counts_them_as_one() -> None:
+    assert sum(refused(1, client_ip=f"2001:db8::{number:x}:1") for number in range(25)) == 20
+    assert refused(25, client_ip="2001:db8:0:1::1") == 20
+
+
+@pytest.mark.django_db
+def test_admits_of_unknown_senders_counts_them_as_one() -> None:
+    assert refused(12, client_ip="") + refused(13, client_ip="a-host") == 20
+
+
+@pytest.mark.django_db
+def test_admits_of_many_addresses_ends_at_six_hundred_and_makes_no_further_rows() -> None:
+    addresses = [f"10.0.{number // 250}.{number % 250}" for number in range(700)]
+    assert sum(refused(1, client_ip=address) for address in addresses) == MOST_IN_ALL
+    assert refused(1, "state_missing", THERE) == 0, "whatever the reason"
+    counts = RefusalCount.objects.all()
+    assert counts.exclude(network="").count() == MOST_IN_ALL
+    assert set(counts.filter(network="").values_list("reason", "count")) == {
+        *(("", 600), ("state_unknown", 100), ("state_missing", 1))
+    }
+    assert refused(1, now=NOW + timedelta(minutes=1)) == 1
+
+
+@pytest.mark.django_db(transaction=True)
+def test_admits_by_three_statements_that_are_committed_at_once() -> None:
+    with CaptureQueriesContext(connections["default"]) as queries:
+        assert admits("state_unknown", HERE, now=NOW) is True
+    assert [query["sql"].split()[0] for query in queries] == ["SELECT", "INSERT", "INSERT"]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_admits_in_a_transaction_that_rolls_back_is_forgotten_with_it() -> None:
+    with transaction.atomic():
+        assert refused(20) == 20
+        transaction.set_rollback(True)
+    assert refused(25) == 20
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("inside", [False, True], ids=["in autocommit", "in a transaction"])
+def test_admits_without_its_table_admits_and_leaves_a_transaction_usable(
+    inside: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    def rename(old: str, new: str) -> None:
+        with connections["default"].cursor() as cursor:
+            cursor.execute(f"ALTER TABLE {old} RENAME TO {new}")
+
+    rename(RefusalCount._meta.db_table, "away")
+    try:
+        if inside:
+            with transaction.atomic():
+                assert refused(25) == 25
+                get_user_model().objects.create_user("somebody")
+            assert get_user_model().objects.count() == 1
+        else:
+            assert refused(25) == 25
+    finally:
+        rename("away", RefusalCount._meta.db_table)
+    assert caplog.text.count("can't be counted") == 25
+
+
+@pytest.mark.postgresql
+@pytest.mark.django_db(transaction=True)
+def test_admits_of_eight_at_once_is_exact_for_a_bucket() -> None:
+    assert sum(at_once(lambda: refused(10))) == MOST
+    row = RefusalCount.objects.get(network=HERE)
+    assert (row.minute, row.reason, row.count) == (MINUTE, "state_unknown", 80)
+    assert RefusalCount.objects.get(network="").count == MOST
+
+
+@pytest.mark.postgresql
+@pytest.mark.django_db(transaction=True)
+def test_admits_of_eight_at_once_at_the_edge_overshoots_by_seven_at_most() -> None:
+    RefusalCount.objects.create(minute=MINUTE, reason="", network="", count=MOST_IN_ALL - 5)
+    numbers = iter(range(80))
+    admitted = sum(at_once(lambda: sum(refused(1, client_ip=f"10.0.0.{next(numbers)}") for _ in range(10))))
+    assert 5 <= admitted <= 5 + 7
+    counted = sum(RefusalCount.objects.exclude(reason="").values_list("count", flat=True))
+    assert counted == 80, "each is in one row"
+
+
+# What is written when the minute is over
+
+
+@pytest.mark.django_db(transaction=True)
+def test_flush_writes_one_event_for_each_bucket_and_one_alert_for_each_reason() -> None:
+    refused(25)
+    refused(23, client_ip="2001:db8::1")
+    refused(22, "state_missing", client_ip="")
+    refused(20, "state_missing", client_ip=THERE)
+    assert told() == []
+    assert flush(now=OVER) == 10
+    assert told() == [
+        alert(2, "state_missing"),
+        alert(8),
+        summary(2, "state_missing", ""),
+        summary(5),
+        summary(3, client_ip="2001:db8::/64"),
+    ]
+    assert set(AuditEvent.objects.filter(action="login.refused").values_list("outcome", "provider", "request_id")) == {
+        ("failure", "", "")
+    }
+    assert not RefusalCount.objects.exists()
+    assert flush(now=OVER) == 0
+    assert len(told()) == 5
+
+
+@pytest.mark.django_db(transaction=True)
+def test_flush_of_what_came_after_six_hundred_tells_its_number_and_no_address() -> None:
+    RefusalCount.objects.create(minute=MINUTE, reason="", network="", count=MOST_IN_ALL)
+    refused(3)
+    refused(4, client_ip=THERE)
+    assert flush(now=OVER) == 7
+    assert told() == [alert(7), summary(7, client_ip="")]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_flush_of_a_minute_without_a_burst_writes_nothing_and_deletes_its_counts() -> None:
+    refused(20)
+    assert flush(now=OVER) == 0
+    assert (told(), RefusalCount.objects.count()) == ([], 0)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_flush_leaves_a_minute_alone_that_may_still_get_counts() -> None:
+    refused(25)
+    assert flush(now=OVER - timedelta(microseconds=1)) == 0
+    assert RefusalCount.objects.get(network=HERE).count == 25
+    refused(25, now=NOW + timedelta(minutes=1))
+    assert flush(now=OVER) == 5
+    assert RefusalCount.objects.get(network=HERE).minute == MINUTE + timedelta(minutes=1)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_flush_of_two_minutes_writes_each_with_its_own_time() -> None:
+    refused(25)
+    refused(21, now=NOW + timedelta(minutes=1))
+    assert flush(now=OVER + timedelta(hours=1)) == 6
+    at = [(event.occurred_at, json.loads(event.detail)["count"]) for event in AuditEvent.objects.order_by("id")]
+    first, second = MINUTE + timedelta(minutes=1), MINUTE + timedelta(minutes=2)
+    assert at == [(first, 5), (first, 5), (second, 1), (second, 1)]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_flush_that_fails_halfway_keeps_all_counts_and_writes_nothing(settings: Any) -> None:
+    refused(25)
+    declared = settings.PHI_OIDC
+    settings.PHI_OIDC = {**declared, "AUDIT_MAC_KEYS": []}
+    with pytest.raises(KeyMissing):
+        flush(now=OVER)
+    assert (AuditOutbox.objects.count(), RefusalCount.objects.get(network=HERE).count) == (0, 25)
+    settings.PHI_OIDC = declared
+    assert flush(now=OVER) == 5
+
+
+def test_flush_with_the_audit_database_away_leaves_its_events_in_the_outbox(
+    audit_database_away: Callable[[], Any],
+) -> None:
+    refused(25)
+    with audit_database_away():
+        assert flush(now=OVER) == 5
+    assert (AuditOutbox.objects.count(), RefusalCount.objects.count()) == (2, 0)
+
+
+@pytest.mark.postgresql
+@pytest.mark.django_db(transaction=True)
+def test_flush_of_eight_at_once_writes_each_count_once() -> None:
+    for number in range(10):
+        refused(21 + number, client_ip=f"10.0.0.{number}")
+    assert sum(at_once(lambda: flush(now=OVER))) == sum(range(1, 11))
+    drain_outbox()
+    assert sorted(row[3]["count"] for row in told()) == [*range(1, 11), 55]
+
+
+@pytest.mark.postgresql
+@pytest.mark.django_db(transaction=True)
+def test_flush_while_the_minute_still_gets_counts_loses_none() -> None:
+    """A clock that lags: what comes late begins anew, and each refusal is admitted or counted in an event."""
+    done = threading.Event()
+
+    def flush_on() -> int:
+        try:
+            flushed = 0
+            while not done.is_set():
+                flushed += flush(now=OVER)
+            return flushed
+        finally:
+            connections.close_all()
+
+    with ThreadPoolExecutor(2) as pool:
+        flushers = [pool.submit(flush_on) for _ in range(2)]
+        try:
+            admitted = sum(at_once(lambda: refused(50), threads=4))
+        finally:
+            done.set()
+        flushed = sum(flusher.result(timeout=60) for flusher in flushers)
+    assert admitted + flushed + flush(now=OVER) == 200
+
+
+@pytest.mark.django_db(transaction=True)
+def test_drain_outbox_flushes_by_the_clock_first() -> None:
+    refused(25)
+    with clock.running(lambda: OVER):
+        drain_outbox()
+    assert told() == [alert(5), summary(5)]
+    assert AuditOutbox.objects.count() == 0
+
+
+@pytest.mark.django_db(transaction=True)
+def test_drain_outbox_without_the_counts_drains_all_the_same(
+    audit_database_away: Callable[[], Any], settings: Any
+) -> None:
+    refused(25)
+    with audit_database_away():
+        flush(now=OVER)
+        with pytest.raises(AuditUnavailable):
+            drain_outbox()
+    assert AuditOutbox.objects.count() == 2
+    refused(25)
+    settings.PHI_OIDC = {**settings.PHI_OIDC, "AUDIT_MAC_KEYS": []}
+    with clock.running(lambda: OVER), pytest.raises(KeyMissing):
+        drain_outbox()
+    assert (AuditOutbox.objects.count(), len(told())) == (0, 2)

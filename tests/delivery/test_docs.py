@@ -1,0 +1,41 @@
+"""The pages about delivery and the code agree."""
+
+import re
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from django_phi_oidc.delivery import delivering
+from django_phi_oidc.delivery.declaration import SinkDeclaration, parse_sink
+
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+def in_backticks(name: str) -> set[str]:
+    return set(re.findall(r"`([^`\n]+)`", (DOCS / name).read_text()))
+
+
+def test_every_option_of_a_sink_is_documented() -> None:
+    options = {field.name for field in fields(SinkDeclaration)} - {"name"}
+    section = (DOCS / "reference" / "settings.md").read_text().partition("## A sink")[2].partition("\n## ")[0]
+    assert options <= set(re.findall(r"`([^`\n]+)`", section))
+
+
+def test_every_fault_that_stops_a_sink_is_documented() -> None:
+    assert in_backticks("how-to/siem.md") >= delivering._STOPPED
+    assert in_backticks("reference/events.md") >= delivering._STOPPED
+
+
+def test_every_rule_of_an_alert_is_documented() -> None:
+    source = Path(delivering.__file__).read_text()
+    assert set(re.findall(r'"(delivery_\w+)"', source)) <= in_backticks("reference/events.md")
+
+
+def test_example_of_the_guide_is_a_good_declaration() -> None:
+    text = (DOCS / "how-to" / "siem.md").read_text()
+    block = re.search(r"```python\n(.*?)```", text, re.DOTALL)
+    assert block
+    namespace: dict[str, Any] = {"Path": Path}
+    exec(block[1].replace("    ...\n", ""), namespace)
+    sinks = {name: parse_sink(name, raw) for name, raw in namespace["PHI_OIDC"]["SINKS"].items()}
+    assert {sink.type for sink in sinks.values()} == {"syslog", "https", "file"}
