@@ -274,14 +274,19 @@ def check_signing(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
 
 @register(Tags.database, deploy=True)
 def check_role(app_configs: Any, databases: Sequence[str] | None = None, **kwargs: Any) -> list[CheckMessage]:
-    """W020: this process's database roles could change the trail."""
+    """W020: this process's database roles could change the trail; W021: a restore would take all knowledge back."""
     aliases = [alias for alias in (AUDIT_ALIAS, "default") if alias in (databases or ()) and alias in connections]
     found: list[CheckMessage] = []
+    if "default" in aliases and granting.is_shared() and not conf.option("AUDIT_WITNESS_FILE"):
+        message = (
+            "A restore of this one database takes back what the sinks know of the log: nobody would notice a fork."
+        )
+        found.append(_warning(21, message, "Set PHI_OIDC['AUDIT_WITNESS_FILE'], outside of the database."))
     for alias in aliases:
         try:
             if connections[alias].vendor != "postgresql" or (alias == "default" and not granting.is_shared()):
                 continue
-            excess = granting.excess(alias)
+            excess = granting.excess(alias, sealing=bool(conf.option("AUDIT_SIGNING_KEY")))
         except DatabaseError as error:
             return [_error(17, f"The audit database can't be read: {type(error).__name__}.")]
         if excess:

@@ -27,8 +27,8 @@ def uuid7(now: datetime) -> uuid.UUID:
 
 
 def first_uuid7(now: datetime) -> uuid.UUID:
-    """Return the lowest id that `uuid7` may give at that instant: what is below it is older."""
-    millis, micros = divmod((now - _EPOCH) // timedelta(microseconds=1), 1000)
+    """Return the lowest id that `uuid7` may give at that instant: what is below it is older. None is before 1970."""
+    millis, micros = divmod(max(now - _EPOCH, timedelta()) // timedelta(microseconds=1), 1000)
     return uuid.UUID(int=millis << 80 | 0x7 << 76 | (micros * 4096 // 1000) << 64 | 0b10 << 62)
 
 

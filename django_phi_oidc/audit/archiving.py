@@ -10,6 +10,7 @@ import gzip
 import hashlib
 import json
 import os
+import zlib
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -28,7 +29,8 @@ from .reading import read_leaves
 
 FORMAT = "phi-oidc-archive/1"
 STRETCH = 10_000
-LONGEST_LINE = 1024 * 1024
+LONGEST_LINE = 16 * 1024 * 1024
+_RESTORED = b'{"action":"audit.restored"'
 _BEGIN, _MIDDLE, _END = b'{"event":', b',"mac":"', b'"}\n'
 _TAIL = len(_MIDDLE) + 64 + len(_END)
 
@@ -40,6 +42,8 @@ class Archive:
     path: Path
     first: int
     tree_size: int
+    restored: tuple[tuple[int, bytes], ...] = ()
+    """Leaf index and canonical bytes of the events in it that tell of a restore."""
 
 
 def write_archive(path: Path, *, first: int, tree_size: int, progress: Callable[[int, int], None]) -> str:
@@ -89,11 +93,14 @@ def check_archive(path: Path, keys: Sequence[Ed25519PublicKey]) -> Archive:
             tree = CompactRange(header["first"], [base64.b64decode(node, validate=True) for node in header["nodes"]])
         except (TypeError, ValueError) as error:
             raise ProofInvalid("The archive's header is not what it must be.") from error
-        for batch in _batches(_events(file)):
-            tree.extend([leaf_hash(canonical) for canonical in batch])
+        restored: list[tuple[int, bytes]] = []
+        for hashes in _batches(_hashes(file, header["first"], restored)):
+            tree.extend(hashes)
+            if tree.size > checkpoint.tree_size:
+                break
     if (tree.size, tree.root()) != (checkpoint.tree_size, checkpoint.root_hash):
         raise ProofInvalid("The archive does not hold the events that its checkpoint was signed over.")
-    return Archive(path=path, first=header["first"], tree_size=checkpoint.tree_size)
+    return Archive(path=path, first=header["first"], tree_size=checkpoint.tree_size, restored=tuple(restored))
 
 
 @contextmanager
@@ -129,6 +136,8 @@ def _lines(start: int, end: int) -> Iterator[bytes]:
             raise LookupError(f"The event of leaf {expected} is gone: the archive would not be whole.")
         if leaf_hash(row.canonical) != row.leaf_hash:
             raise LookupError(f"The event of leaf {expected} is not what was sealed: `audit verify` tells more.")
+        if len(row.canonical) > LONGEST_LINE - _TAIL - len(_BEGIN):
+            raise LookupError(f"The event of leaf {expected} is too large for an archive.")
         expected += 1
         yield _BEGIN + row.canonical + _MIDDLE + row.mac.hex().encode("ascii") + _END
     if expected != end:
@@ -140,6 +149,14 @@ def _events(file: IO[bytes]) -> Iterator[bytes]:
         if not (line.startswith(_BEGIN) and line.endswith(_END) and line[-_TAIL:].startswith(_MIDDLE)):
             raise ProofInvalid("A line of the archive is no event.")
         yield line[len(_BEGIN) : -_TAIL]
+
+
+def _hashes(file: IO[bytes], first: int, restored: list[tuple[int, bytes]]) -> Iterator[bytes]:
+    """Yield the leaf hashes of the events, and put those that tell of a restore into restored."""
+    for index, canonical in enumerate(_events(file), start=first):
+        if canonical.startswith(_RESTORED):
+            restored.append((index, canonical))
+        yield leaf_hash(canonical)
 
 
 def _batches(events: Iterable[bytes]) -> Iterator[list[bytes]]:
@@ -155,7 +172,7 @@ def _batches(events: Iterable[bytes]) -> Iterator[list[bytes]]:
 def _header(file: IO[bytes]) -> dict[str, Any]:
     try:
         header = json.loads(file.readline(LONGEST_LINE))
-    except (ValueError, EOFError, gzip.BadGzipFile) as error:
+    except (ValueError, RecursionError) as error:
         raise ProofInvalid("The file is no archive that we know.") from error
     if not isinstance(header, dict) or header.get("format") != FORMAT or type(header.get("first")) is not int:
         raise ProofInvalid("The file is no archive that we know.")
@@ -183,7 +200,7 @@ def _opened(path: Path) -> Iterator[IO[bytes]]:
     try:
         with opener(path, "rb") as file:
             yield file
-    except (EOFError, gzip.BadGzipFile) as error:
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise ProofInvalid("The archive is damaged.") from error
 
 

@@ -11,25 +11,24 @@ from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Generic, TypeVar
 
-from django.db import DataError
 from django.db.models import F, Func, QuerySet, TextField, UUIDField, Value
 from django.db.models.lookups import GreaterThanOrEqual, LessThanOrEqual
 
 from ..entropy import first_uuid7
+from ..errors import AuditUnavailable, KeyMissing
 from .events import Action
 from .models import AuditCheckpoint, AuditEvent, AuditLeaf, AuditUnsealed
 from .routing import AUDIT_ALIAS
-from .writing import reaching_the_trail
+from .writing import UNLOADABLE, is_genuine, reaching_the_trail
 
 SIZE = 100
+_LOOKED_AT = 20
 _PARTIAL = {"action": {}, "outcome": {"outcome__lt": "success"}}
 """What their indexes leave out; those of the other columns leave the empty value out."""
 _HIGHEST = 2**128 - 1
 _Span = tuple[uuid.UUID, uuid.UUID]
 Row = TypeVar("Row")
 Key = TypeVar("Key", uuid.UUID, int)
-# What Django and psycopg raise of a value that the column's type, or SQLite, lets in and no model can hold.
-_UNLOADABLE = (AttributeError, TypeError, ValueError, DataError)
 
 
 class RowUnreadable(LookupError):
@@ -133,9 +132,15 @@ def place(event_id: uuid.UUID) -> Place:
 
 
 def last_verification() -> AuditEvent | None:
-    """Return the newest event that tells of a verification. Raises: AuditUnavailable, RowUnreadable."""
-    rows = page(Filters(action=Action.AUDIT_VERIFIED), size=1).rows
-    return rows[0] if rows else None
+    """Return the newest event that tells of a verification, and that its MAC fits.
+
+    Raises: AuditUnavailable, RowUnreadable.
+    """
+    rows = page(Filters(action=Action.AUDIT_VERIFIED), size=_LOOKED_AT).rows
+    try:
+        return next((row for row in rows if is_genuine(row)), None)
+    except KeyMissing as error:
+        raise AuditUnavailable from error
 
 
 def _span(filters: Filters, before: uuid.UUID | None, after: uuid.UUID | None) -> _Span | None:
@@ -233,8 +238,8 @@ def _loading() -> Iterator[None]:
     with reaching_the_trail():
         try:
             yield
-        except _UNLOADABLE as error:
-            raise RowUnreadable from error
+        except UNLOADABLE as error:
+            raise RowUnreadable("A row can be no event: `audit verify` names it.") from error
 
 
 def each(filters: Filters) -> Iterator[AuditEvent]:

@@ -128,9 +128,11 @@ def check_file(path: Path, *, public_keys: Sequence[str]) -> str:
     Raises: ProofInvalid, CheckpointInvalid, KeyMissing; OSError when the file can't be read.
     """
     keys = [read_public_key(Path(text) if Path(text).is_file() else text) for text in public_keys]
-    if path.stat().st_size > MAX_BYTES:
+    with path.open("rb") as file:
+        raw = file.read(MAX_BYTES + 1)
+    if len(raw) > MAX_BYTES:
         raise ProofInvalid("The file is too large for a proof.")
-    text = path.read_text("utf-8", errors="replace")
+    text = raw.decode("utf-8", errors="replace")
     if f'"{CONSISTENCY}"' in text[:200]:
         old, new = check_consistency(text, keys)
         return f"Holds: the log of {new.tree_size} events continues that of {old.tree_size} ({new.origin})."
@@ -174,6 +176,8 @@ def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _hashes(proof: Any) -> list[bytes]:
+    if not isinstance(proof, list):
+        raise ProofInvalid("The proof is no list of hashes.")
     try:
         return [base64.b64decode(each, validate=True) for each in proof]
     except (TypeError, ValueError) as error:

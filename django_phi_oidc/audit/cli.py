@@ -11,19 +11,22 @@ from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from django.core.management.base import CommandError, OutputWrapper
+from django.db import DatabaseError
 
 from .. import clock
 from ..errors import AuditUnavailable, CheckpointInvalid, PhiOidcError
 from ..merkle.checkpoint import Checkpoint, verifier_key, verify_checkpoint
-from . import archiving, bundle, granting, outbox, proving, sealing, signing, throttling
+from . import archiving, bundle, granting, outbox, proving, resuming, sealing, signing, throttling
 from .browsing import Filters, each
 from .events import Action, Origin, event_text
 from .findings import Finding, Tally
 from .models import AuditCheckpoint, AuditEvent, AuditOutbox
 from .recording import record
 from .verifying import UNSEALED_AFTER, verify
-from .writing import finished_from
+from .writing import finished_from, is_genuine
 
+_EPOCH = datetime(1970, 1, 2, tzinfo=UTC)
+_MOST_DIGITS = 9
 _FILTERS = ("action", "outcome", "actor", "subject", "since", "until")
 
 
@@ -58,8 +61,9 @@ def add_arguments(parser: ArgumentParser) -> None:
     resume = commands.add_parser("resume", help="go on with a log that was restored from a backup")
     resume.add_argument("--checkpoint", type=Path, required=True, metavar="FILE", help="the largest one kept outside")
     resume.add_argument("--reason", required=True, help="for the trail: why it was restored")
-    grants = commands.add_parser("grants", help="print the SQL for a PostgreSQL role that reads and inserts alone")
+    grants = commands.add_parser("grants", help="print the SQL for a PostgreSQL role that can change nothing")
     grants.add_argument("role")
+    grants.add_argument("--sealer", action="store_true", help="for what holds the signing key")
 
 
 def handle(options: Mapping[str, Any], *, stdout: OutputWrapper, stderr: OutputWrapper) -> None:
@@ -79,8 +83,10 @@ def handle(options: Mapping[str, Any], *, stdout: OutputWrapper, stderr: OutputW
     }
     try:
         handlers[options["audit_command"]](options, stdout, stderr)
+    except DatabaseError as error:
+        raise CommandError(f"The database says: {error}") from error
     except (PhiOidcError, LookupError, OSError, UnicodeDecodeError) as error:
-        raise CommandError(str(error)) from error
+        raise CommandError(str(error) or type(error).__name__) from error
 
 
 def _drain(options: Mapping[str, Any], stdout: OutputWrapper, stderr: OutputWrapper) -> None:
@@ -100,7 +106,7 @@ def _drain(options: Mapping[str, Any], stdout: OutputWrapper, stderr: OutputWrap
 
 def _seal(options: Mapping[str, Any], stdout: OutputWrapper, stderr: OutputWrapper) -> None:
     progress, events, refused = _Progress(stderr, "sealed"), 0, 0
-    for done in sealing.seal_all(key=_signing_key(), clock=clock.now, refused=options["again"]):
+    for done in sealing.seal_all(key=_signing_key(), clock=clock.now, again=options["again"]):
         events, refused = events + done.events, refused + done.refused
         progress(events, 0)
     progress.end()
@@ -113,6 +119,7 @@ def _verify(options: Mapping[str, Any], stdout: OutputWrapper, stderr: OutputWra
     keys = signing.public_keys()
     outside = [_outside(path) for path in options["checkpoint"]]
     archives = [archiving.check_archive(path, keys) for path in options["archive"]]
+    restored = [told for archive in archives for told in archive.restored]
     tally, progress = Tally(), _Progress(stderr, "verified")
     with archiving.reading(archives) if archives else nullcontext(lambda index: None) as archived:
         for finding in verify(
@@ -121,6 +128,7 @@ def _verify(options: Mapping[str, Any], stdout: OutputWrapper, stderr: OutputWra
             tally=tally,
             outside=outside,
             archived=archived,
+            restored=restored,
             unsealed_after=options["unsealed_after"],
             progress=progress,
         ):
@@ -210,12 +218,14 @@ def _archive(options: Mapping[str, Any], stdout: OutputWrapper, stderr: OutputWr
 
 
 def _first_unarchived() -> int:
-    last = AuditEvent.objects.filter(action=Action.AUDIT_ARCHIVED).order_by("-id").first()
+    """Return where the last archive ended. Nobody without the MAC key has a say in it."""
+    told = AuditEvent.objects.filter(action=Action.AUDIT_ARCHIVED).order_by("-id")
+    last = next((event for event in told.iterator(chunk_size=100) if is_genuine(event)), None)
     return int(json.loads(last.detail)["tree_size"]) if last else 0
 
 
 def _resume(options: Mapping[str, Any], stdout: OutputWrapper, stderr: OutputWrapper) -> None:
-    note = sealing.resume(
+    note = resuming.resume(
         outside=_text(options["checkpoint"]), why=options["reason"], key=_signing_key(), now=clock.now()
     )
     stdout.write(note)
@@ -223,7 +233,7 @@ def _resume(options: Mapping[str, Any], stdout: OutputWrapper, stderr: OutputWra
 
 def _grants(options: Mapping[str, Any], stdout: OutputWrapper, stderr: OutputWrapper) -> None:
     try:
-        for statement in granting.grants(options["role"]):
+        for statement in granting.grants(options["role"], sealing=options["sealer"]):
             stdout.write(statement)
     except ValueError as error:
         raise CommandError(str(error)) from error
@@ -286,11 +296,13 @@ def _instant(text: str) -> datetime:
         found = datetime.fromisoformat(text)
     except ValueError as error:
         raise ArgumentTypeError("a time is written as in 2026-11-24 or 2026-11-24T16:05:00+01:00") from error
-    return found if found.tzinfo else found.replace(tzinfo=UTC)
+    found = found if found.tzinfo else found.replace(tzinfo=UTC)
+    if found < _EPOCH:
+        raise ArgumentTypeError("a time before 1970 is none of the trail's")
+    return found
 
 
 def _seconds(text: str) -> timedelta:
-    try:
-        return timedelta(seconds=float(text))
-    except (ValueError, OverflowError) as error:
-        raise ArgumentTypeError("a number of seconds is expected") from error
+    if not text.isascii() or not text.isdigit() or len(text) > _MOST_DIGITS:
+        raise ArgumentTypeError("a whole number of seconds is expected")
+    return timedelta(seconds=int(text))

@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime
 from enum import StrEnum
+from json.encoder import encode_basestring
 from typing import Any, Literal
 
 VERSION = 1
@@ -74,7 +75,7 @@ DETAIL_KEYS: Mapping[str, frozenset[str]] = {
     Action.AUDIT_EXPORTED: frozenset({"format", "filters"}),
     Action.AUDIT_VERIFIED: frozenset({"tree_size", "events", "findings", "kinds"}),
     Action.AUDIT_ARCHIVED: frozenset({"first", "tree_size", "sha256"}),
-    Action.AUDIT_RESTORED: frozenset({"epoch", "tree_size", "root_hash", "why"}),
+    Action.AUDIT_RESTORED: frozenset({"epoch", "tree_size", "root_hash", "origin", "why"}),
     Action.ALERT_RAISED: frozenset({"rule", "count", "claims", "hint", "attempts", "status"}),
 }
 """The keys that `detail` may have, for each action; `sanitized` comes from here alone."""
@@ -179,25 +180,33 @@ def build_event(act: Act, *, id: uuid.UUID, mac_key: str) -> Event:  # noqa: A00
         raise ValueError("The time of an event must be aware.")
     if refused := refused_detail(act):
         raise ValueError(f"{act.action} takes no such detail: {', '.join(refused)}.")
-    given = {
-        "action": act.action,
-        "outcome": act.outcome,
-        "actor": act.origin.actor,
-        "session": act.origin.session,
-        "client_ip": act.origin.client_ip,
-        "request_id": act.origin.request_id,
-        "subject": act.subject,
-        "provider": act.provider,
-        "purpose": act.purpose,
-        "resource": act.resource,
-        "reason": act.reason,
-    }
-    texts: dict[str, Any] = {name: clean(text) for name, text in given.items()}
-    given_detail = dict(act.detail or {})
-    detail = {key: _cleaned(value) for key, value in given_detail.items()}
-    if texts != given or any(detail[key] != _plain(value) for key, value in given_detail.items()):
+    origin = act.origin
+    given = (
+        *(act.action, act.outcome, origin.actor, act.subject, act.provider, origin.session, origin.client_ip),
+        *(act.purpose, act.resource, act.reason, origin.request_id),
+    )
+    texts = tuple(map(clean, given))
+    detail = {key: _cleaned(value) for key, value in (act.detail or {}).items()}
+    if texts != given or any(detail[key] != _plain(value) for key, value in (act.detail or {}).items()):
         detail[SANITIZED] = True
-    return Event(id=id, occurred_at=act.now.astimezone(UTC), mac_key=mac_key, detail=_canonical_json(detail), **texts)
+    action, outcome, actor, subject, provider, session, client_ip, purpose, resource, reason, request_id = texts
+    return Event(
+        mac_key=mac_key,
+        id=id,
+        occurred_at=act.now.astimezone(UTC),
+        action=action,
+        outcome=outcome,
+        actor=actor,
+        subject=subject,
+        provider=provider,
+        session=session,
+        client_ip=client_ip,
+        purpose=purpose,
+        resource=resource,
+        reason=reason,
+        request_id=request_id,
+        detail=_canonical_json(detail),
+    )
 
 
 def without_refused(act: Act) -> Act:
@@ -244,7 +253,7 @@ def clean(text: str) -> str:
 
 def canonical_bytes(event: Event) -> bytes:
     """Return the bytes that the MAC is over. Spec: RFC 8785."""
-    return _object(_members(event)).encode("utf-8")
+    return _text(event).encode("utf-8")
 
 
 def compute_mac(event: Event, key: bytes) -> bytes:
@@ -254,7 +263,7 @@ def compute_mac(event: Event, key: bytes) -> bytes:
 
 def event_text(finished: Finished) -> str:
     """Return the event as one line of canonical JSON, with its MAC as the hexadecimal member `mac`."""
-    return _object({**_members(finished.event), "mac": f'"{finished.mac.hex()}"'})
+    return _text(finished.event, mac=f'"mac":"{finished.mac.hex()}",')
 
 
 def parse_event(text: str) -> Finished:
@@ -315,20 +324,17 @@ def _checked_keys(name: str, keys: Collection[str]) -> frozenset[str]:
     return frozenset(keys)
 
 
-def _members(event: Event) -> dict[str, str]:
-    members = {name: _canonical_json(getattr(event, name)) for name in _TEXTS}
-    occurred_at = event.occurred_at.astimezone(UTC).isoformat(timespec="microseconds")
-    return {
-        **members,
-        "v": str(event.v),
-        "id": f'"{event.id}"',
-        "occurred_at": f'"{occurred_at.removesuffix("+00:00")}Z"',
-        "detail": event.detail,
-    }
-
-
-def _object(members: Mapping[str, str]) -> str:
-    return "{" + ",".join(f'"{name}":{members[name]}' for name in sorted(members)) + "}"
+def _text(event: Event, *, mac: str = "") -> str:
+    """Return the event's members in their order; mac: one more."""
+    at, text = event.occurred_at.astimezone(UTC).isoformat(timespec="microseconds"), encode_basestring
+    return (
+        f'{{"action":{text(event.action)},"actor":{text(event.actor)},"client_ip":{text(event.client_ip)},'
+        f'"detail":{event.detail},"id":"{event.id}",{mac}"mac_key":{text(event.mac_key)},'
+        f'"occurred_at":"{at.removesuffix("+00:00")}Z","outcome":{text(event.outcome)},'
+        f'"provider":{text(event.provider)},"purpose":{text(event.purpose)},"reason":{text(event.reason)},'
+        f'"request_id":{text(event.request_id)},"resource":{text(event.resource)},"session":{text(event.session)},'
+        f'"subject":{text(event.subject)},"v":{event.v}}}'
+    )
 
 
 # RFC 8785 sorts by UTF-16 units and spells floats its own way: our names are ASCII, and there are no floats.

@@ -1,4 +1,4 @@
-"""The role by which the application reaches the trail on PostgreSQL: it reads and inserts, and nothing else."""
+"""The roles by which the application reaches the trail on PostgreSQL: they read and insert, and nothing else."""
 
 import re
 from collections.abc import Iterator
@@ -9,30 +9,31 @@ from .models import AuditCheckpoint, AuditEvent, AuditLeaf, AuditNode, AuditUnse
 from .routing import AUDIT_ALIAS
 
 ROLE = re.compile(r"[a-z_][a-z0-9_]{0,62}")
-KEPT = (AuditEvent, AuditLeaf, AuditNode, AuditCheckpoint)
-FORBIDDEN = ("UPDATE", "DELETE", "TRUNCATE", "TRIGGER", "REFERENCES")
+_EVENTS = AuditEvent._meta.db_table
+_LOG = tuple(model._meta.db_table for model in (AuditLeaf, AuditNode, AuditCheckpoint))
+_QUEUE = AuditUnsealed._meta.db_table
+_RIGHTS = ("INSERT", "UPDATE", "DELETE", "TRUNCATE", "TRIGGER", "REFERENCES")
+_OF_COLUMNS = ("INSERT", "UPDATE", "REFERENCES")
+"""What can be granted for a single column, too."""
 
 
-def grants(role: str) -> Iterator[str]:
-    """Yield the statements that let role write and read the trail, and seal it, and take every other right from it.
+def grants(role: str, *, sealing: bool) -> Iterator[str]:
+    """Yield the statements that give role what it needs of the trail, and take every other right from it.
 
-    To be run by the owner of the tables, who is another role. The queue of what is not sealed yet is no part of the
-    trail: its rows come and go.
-    Raises: ValueError for a role name that would have to be quoted.
+    Everybody writes events and reads. What seals, and nobody else, writes the log, and empties the queue of what is not
+    sealed yet, which is no part of the trail; a trigger that is the owner's fills it. To be run by that owner.
+    Raises: ValueError for no role name.
     """
     if not ROLE.fullmatch(role):
         raise ValueError("A role's name has lower-case letters, digits and underscores.")
-    for model in KEPT:
-        table = model._meta.db_table
-        yield f"REVOKE ALL ON {table} FROM PUBLIC, {role};"
-        yield f"GRANT SELECT, INSERT ON {table} TO {role};"
-    queue = AuditUnsealed._meta.db_table
-    yield f"REVOKE ALL ON {queue} FROM PUBLIC, {role};"
-    yield f"GRANT SELECT, INSERT, UPDATE, DELETE ON {queue} TO {role};"
+    for table in (_EVENTS, *_LOG, _QUEUE):
+        rights = ", ".join(["SELECT", *_needed(table, sealing=sealing)])
+        yield f'REVOKE ALL ON {table} FROM PUBLIC, "{role}";'
+        yield f'GRANT {rights} ON {table} TO "{role}";'
 
 
-def excess(using: str = AUDIT_ALIAS) -> list[str]:
-    """Return what this connection's role could do to the trail beyond reading and inserting; empty when nothing.
+def excess(using: str = AUDIT_ALIAS, *, sealing: bool) -> list[str]:
+    """Return what this connection's role could do to the trail beyond what it needs; empty when nothing.
 
     An owner or a superuser can do anything: it could disable the triggers. Requires: PostgreSQL.
     """
@@ -44,18 +45,29 @@ def excess(using: str = AUDIT_ALIAS) -> list[str]:
             row = cursor.fetchone()
             return row is not None and row[0] is True
 
+        def has(right: str, table: str) -> bool:
+            whole = is_true("SELECT has_table_privilege(to_regclass(%s), %s)", table, right)
+            any_column = "SELECT has_any_column_privilege(to_regclass(%s), %s)"
+            return whole or (right in _OF_COLUMNS and is_true(any_column, table, right))
+
         if is_true("SELECT rolsuper FROM pg_roles WHERE rolname = current_user"):
             return ["is a superuser"]
-        for table in (model._meta.db_table for model in KEPT):
-            if is_true("SELECT pg_has_role(relowner, 'USAGE') FROM pg_class WHERE oid = to_regclass(%s)", table):
+        for table in (_EVENTS, *_LOG, _QUEUE):
+            if is_true("SELECT pg_has_role(relowner, 'MEMBER') FROM pg_class WHERE oid = to_regclass(%s)", table):
                 found.append(f"owns {table}")
                 continue
-            found += [
-                f"has {right} on {table}"
-                for right in FORBIDDEN
-                if is_true("SELECT has_table_privilege(to_regclass(%s), %s)", table, right)
-            ]
+            needed = _needed(table, sealing=sealing)
+            found += [f"has {right} on {table}" for right in _RIGHTS if right not in needed and has(right, table)]
     return found
+
+
+def _needed(table: str, *, sealing: bool) -> tuple[str, ...]:
+    """Return the rights on that table that are needed beside SELECT."""
+    if table == _EVENTS:
+        return ("INSERT",)
+    if not sealing:
+        return ()
+    return ("INSERT", "UPDATE", "DELETE") if table == _QUEUE else ("INSERT",)
 
 
 def is_shared() -> bool:

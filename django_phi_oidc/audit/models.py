@@ -105,6 +105,7 @@ class AuditLeaf(AppendOnlyModel):
     class Meta(AppendOnlyModel.Meta):
         ordering = ("leaf_index",)
         default_permissions = ()
+        constraints = (models.CheckConstraint(condition=Q(leaf_index__gte=0), name="phi_oidc_auditleaf_index"),)
 
     def __str__(self) -> str:
         return f"{self.leaf_index} {self.event_id}"
@@ -141,6 +142,7 @@ class AuditCheckpoint(AppendOnlyModel):
     class Meta(AppendOnlyModel.Meta):
         ordering = ("tree_size",)
         default_permissions = ("view",)
+        constraints = (models.CheckConstraint(condition=Q(tree_size__gt=0), name="phi_oidc_auditcheckpoint_size"),)
 
     def __str__(self) -> str:
         return str(self.tree_size)

@@ -5,7 +5,9 @@ from typing import Any
 
 from ..merkle.compact import CompactRange, perfect_subtrees
 from ..merkle.proof import NodeReader
+from ..merkle.rfc6962 import HASH_BYTES
 from .models import AuditLeaf, AuditNode
+from .reading import raw
 
 STEP = 8
 KEPT_LEVELS = (8, 16, 24, 32)
@@ -30,8 +32,8 @@ def read_node(level: int, index: int) -> bytes:
     else:
         rows = AuditLeaf.objects.filter(leaf_index__gte=index * width, leaf_index__lt=(index + 1) * width)
         hashes = rows.order_by("leaf_index").values_list("leaf_hash", flat=True)
-    found = [bytes(each) for each in hashes]
-    if len(found) != width:
+    found = [raw(each) for each in hashes]
+    if len(found) != width or set(map(len, found)) != {HASH_BYTES}:
         raise LogDamaged(f"Node {index} of level {level} can't be read.")
     subtree = CompactRange()
     subtree.extend(found)

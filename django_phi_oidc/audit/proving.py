@@ -4,11 +4,11 @@ import uuid
 
 from ..errors import CheckpointInvalid, ProofInvalid
 from ..merkle.checkpoint import parse_checkpoint
-from ..merkle.proof import consistency_proof, inclusion_proof, root_at
+from ..merkle.proof import consistency_proof, inclusion_proof, root_at, verify_inclusion
+from ..merkle.rfc6962 import leaf_hash
 from .bundle import build_bundle, build_consistency
-from .models import AuditCheckpoint
 from .nodes import LogDamaged, read_node
-from .reading import read_event
+from .reading import read_checkpoints, read_event
 
 
 def prove(event_id: uuid.UUID) -> str:
@@ -18,12 +18,22 @@ def prove(event_id: uuid.UUID) -> str:
     Spec: RFC 6962 2.1.1.
     """
     event = read_event(event_id)
-    newest = AuditCheckpoint.objects.last()
+    newest = next(iter(read_checkpoints(-1, limit=1, newest_first=True)), None)
     if event is None or event.canonical is None:
         raise LookupError(f"There is no event {event_id}.")
     if event.leaf_index < 0 or newest is None or event.leaf_index >= newest.tree_size:
         raise LookupError(f"Event {event_id} is not sealed yet.")
     proof = inclusion_proof(event.leaf_index, newest.tree_size, read_node)
+    try:
+        verify_inclusion(
+            leaf_hash=leaf_hash(event.canonical),
+            leaf_index=event.leaf_index,
+            tree_size=newest.tree_size,
+            proof=proof,
+            root_hash=parse_checkpoint(newest.note).root_hash,
+        )
+    except (ProofInvalid, CheckpointInvalid) as error:
+        raise LookupError(f"Event {event_id} is not what was sealed: `audit verify` tells more.") from error
     return build_bundle(canonical=event.canonical, leaf_index=event.leaf_index, proof=proof, note=newest.note)
 
 

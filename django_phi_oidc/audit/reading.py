@@ -14,23 +14,35 @@ from typing import Any, NamedTuple
 from django.db import connections, transaction
 
 from .. import keyring
+from ..merkle.rfc6962 import MAX_TREE_SIZE
 from .events import FIELDS
 from .routing import AUDIT_ALIAS
 
-_EVENT, _LEAF, _QUEUE = (f"django_phi_oidc_audit{name}" for name in ("event", "leaf", "unsealed"))
+_EVENT, _LEAF, _QUEUE, _CHECKPOINT = (
+    f"django_phi_oidc_audit{name}" for name in ("event", "leaf", "unsealed", "checkpoint")
+)
 _OF_EVENT = f"FROM {_EVENT} e LEFT JOIN {_LEAF} l ON l.event_id = e.id"
 _OF_LEAF = f"FROM {_LEAF} l LEFT JOIN {_EVENT} e ON e.id = l.event_id"
-_OF_QUEUE = f"FROM {_QUEUE} u JOIN {_EVENT} e ON e.id = u.event_id LEFT JOIN {_LEAF} l ON l.event_id = u.event_id"
+_OF_QUEUE = f"FROM {_QUEUE} u {{}} LEFT JOIN {_LEAF} l ON l.event_id = u.event_id"
+_TO_EVENT = {
+    # The queue leads, whatever the planner knows of it: led by the trail, each batch would walk all that is sealed.
+    "postgresql": f"CROSS JOIN LATERAL (SELECT * FROM {_EVENT} WHERE id = u.event_id OFFSET 0) e",  # noqa: S608 -- ours
+    "sqlite": f"JOIN {_EVENT} e ON e.id = u.event_id",
+}
 _SQL: dict[str, str] = {
     "v": "e.v::text",
     "id": """'"' || e.id::text || '"'""",
-    "occurred_at": """'"' || to_char(e.occurred_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') || '"'""",
+    # to_char tells neither 2026 BC from 2026, nor anything of infinity.
+    "occurred_at": """CASE WHEN e.occurred_at >= '0001-01-01 00:00:00+00' AND e.occurred_at < '10000-01-01 00:00:00+00'
+        THEN '"' || to_char(e.occurred_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') || '"'
+        ELSE to_json(e.occurred_at::text)::text END""",
     "detail": "e.detail",
 }
-_MEMBERS = " || ',' || ".join(f"""'"{name}":' || {_SQL.get(name, f"to_json(e.{name})::text")}""" for name in FIELDS)
-_CANONICAL = f"CASE WHEN e.id IS NOT NULL THEN coalesce('{{' || {_MEMBERS} || '}}', '') END"
+_MEMBERS = ",".join(f'"{name}":%s' for name in FIELDS)
+_VALUES = ", ".join(_SQL.get(name, f"to_json(e.{name})") for name in FIELDS)
+_CANONICAL = f"CASE WHEN e.id IS NOT NULL THEN format('{{{_MEMBERS}}}', {_VALUES}) END"
 _COLUMNS = (
-    "coalesce(l.leaf_index, -1), uuid_send(coalesce(l.event_id, e.id)), coalesce(l.leaf_hash, ''), "
+    "coalesce(l.leaf_index, -1), coalesce(uuid_send(coalesce(l.event_id, e.id)), ''), coalesce(l.leaf_hash, ''), "
     f"coalesce(e.mac_key, ''), coalesce(e.mac, ''), convert_to({_CANONICAL}, 'UTF8')"
 )
 _TYPES = ("int8", "bytea", "bytea", "text", "bytea", "bytea")
@@ -55,13 +67,15 @@ class RawEvent(NamedTuple):
     mac_key: str
     mac: bytes
     canonical: bytes | None
-    """What the MAC and the leaf are over, for this row as it stands; None where there is no event."""
+    """What the MAC and the leaf are over, for this row as it stands; None where there is no event, empty where the row
+    can be none."""
 
 
 def read_queue(*, after: uuid.UUID, limit: int, refused: bool = False) -> Iterator[RawEvent]:
     """Yield events of the queue with an id beyond after, by id; refused: those whose MAC did not fit, too."""
     open_ones = "" if refused else "AND NOT u.refused"
-    return _read(f"{_OF_QUEUE} WHERE u.event_id > {_literal(after)} {open_ones} ORDER BY u.event_id LIMIT {limit:d}")
+    source = _OF_QUEUE.format(_TO_EVENT[connections[AUDIT_ALIAS].vendor])
+    return _read(f"{source} WHERE u.event_id > {_literal(after)} {open_ones} ORDER BY u.event_id LIMIT {limit:d}")
 
 
 def read_leaves(start: int, end: int) -> Iterator[RawEvent]:
@@ -69,9 +83,57 @@ def read_leaves(start: int, end: int) -> Iterator[RawEvent]:
     return _read(f"{_OF_LEAF} WHERE l.leaf_index >= {start:d} AND l.leaf_index < {end:d} ORDER BY l.leaf_index")
 
 
-def read_leafless() -> Iterator[RawEvent]:
-    """Yield all events that have no leaf, by id. It reads the whole index of the trail."""
-    return _read(f"{_OF_EVENT} WHERE l.event_id IS NULL ORDER BY e.id", planned=False)
+def read_leaves_beyond(tree_size: int, *, limit: int) -> Iterator[RawEvent]:
+    """Yield up to limit leaves with an index that a log of tree_size leaves does not have."""
+    return _read(f"{_OF_LEAF} WHERE l.leaf_index < 0 OR l.leaf_index >= {tree_size:d} LIMIT {limit:d}", planned=False)
+
+
+def read_leafless(tree_size: int) -> Iterator[RawEvent]:
+    """Yield all events that have no leaf with an index in [0, tree_size), by id. It reads the trail's whole index."""
+    among = f"{_OF_EVENT} AND l.leaf_index >= 0 AND l.leaf_index < {tree_size:d}"
+    return _read(f"{among} WHERE l.event_id IS NULL ORDER BY e.id", planned=False)
+
+
+def read_restored() -> Iterator[RawEvent]:
+    """Yield the events that say that the log was restored."""
+    return _read(f"{_OF_EVENT} WHERE e.action = 'audit.restored' ORDER BY e.id", planned=False)
+
+
+def read_queued_without_event() -> Iterator[bytes]:
+    """Yield the ids in the queue that no event has: 16 bytes, but for an id on SQLite that is no UUID."""
+    with connections[AUDIT_ALIAS].cursor() as cursor:
+        cursor.execute(
+            f"SELECT u.event_id FROM {_QUEUE} u LEFT JOIN {_EVENT} e ON e.id = u.event_id "  # noqa: S608 -- ours
+            "WHERE e.id IS NULL ORDER BY u.event_id"
+        )
+        yield from (_id_bytes(id_) for (id_,) in iter(cursor.fetchone, None))
+
+
+class RawCheckpoint(NamedTuple):
+    """A checkpoint as its row has it."""
+
+    tree_size: int
+    """-1 where it is no number, as SQLite lets it."""
+    root_hash: bytes
+    epoch: int
+    note: str
+
+
+def read_checkpoints(
+    after: int, *, limit: int, newest_first: bool = False, below: int = MAX_TREE_SIZE
+) -> list[RawCheckpoint]:
+    """Return up to limit checkpoints of a larger size than after and a smaller one than below, by size."""
+    order = "DESC" if newest_first else "ASC"
+    with connections[AUDIT_ALIAS].cursor() as cursor:
+        cursor.execute(
+            f"SELECT tree_size, root_hash, epoch, note FROM {_CHECKPOINT} "  # noqa: S608 -- ours
+            f"WHERE tree_size > %s AND (tree_size < %s OR %s) ORDER BY tree_size {order} LIMIT %s",
+            [after, below, below == MAX_TREE_SIZE, limit],
+        )
+        return [
+            RawCheckpoint(_number(size), raw(root), _number(epoch), str(note or ""))
+            for size, root, epoch, note in cursor.fetchall()
+        ]
 
 
 def read_event(id_: uuid.UUID) -> RawEvent | None:
@@ -115,7 +177,8 @@ def _read(source: str, *, planned: bool = True) -> Iterator[RawEvent]:
         if planned:
             settings = ", ".join(f"set_config('{name}', 'off', true)" for name in _PLAN)
             cursor.execute(f"SELECT {settings}, set_config('max_parallel_workers_per_gather', '0', true)")
-        with cursor.copy(f"COPY (SELECT {_COLUMNS} {source}) TO STDOUT (FORMAT BINARY)") as copied:
+        statement = f"COPY (SELECT {_COLUMNS} {source}) TO STDOUT (FORMAT BINARY)"
+        with connection.wrap_database_errors, cursor.copy(statement) as copied:
             copied.set_types(_TYPES)
             yield from map(RawEvent._make, copied.rows())
 
@@ -129,9 +192,9 @@ def _of_sqlite(row: tuple[Any, ...]) -> RawEvent:
     return RawEvent(
         leaf_index=-1 if leaf_index is None else leaf_index,
         event_id=_id_bytes(event_id),
-        leaf_hash=_bytes(leaf_hash),
+        leaf_hash=raw(leaf_hash),
         mac_key=str(mac_key or ""),
-        mac=_bytes(mac),
+        mac=raw(mac),
         canonical=_canonical(dict(zip(FIELDS, values, strict=True))) if exists else None,
     )
 
@@ -153,16 +216,21 @@ def _instant(found: re.Match[str]) -> str:
 
 
 def _dashed(text: Any) -> str:
-    raw = _id_bytes(text)
-    return str(uuid.UUID(bytes=raw)) if len(raw) == 16 else str(text)
+    found = _id_bytes(text)
+    return str(uuid.UUID(bytes=found)) if len(found) == 16 else str(text)
 
 
 def _id_bytes(text: Any) -> bytes:
     try:
-        return uuid.UUID(hex=text).bytes
+        return text.bytes if isinstance(text, uuid.UUID) else uuid.UUID(hex=text).bytes
     except (AttributeError, TypeError, ValueError):
         return repr(text).encode("utf-8", "surrogatepass")
 
 
-def _bytes(value: Any) -> bytes:
+def _number(value: Any) -> int:
+    return value if isinstance(value, int) else -1
+
+
+def raw(value: Any) -> bytes:
+    """Return the bytes in a column of bytes; none where it holds something else, as SQLite lets it."""
     return bytes(value) if isinstance(value, bytes | memoryview) else b""

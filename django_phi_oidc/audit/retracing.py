@@ -8,15 +8,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ..merkle.compact import CompactRange
-from ..merkle.rfc6962 import leaf_hash
+from ..merkle.rfc6962 import HASH_BYTES, leaf_hash
 from .findings import Finding, Kind, Tally, id_text
 from .models import AuditNode
 from .nodes import KEPT_LEVELS, LogDamaged, range_at
-from .reading import RawEvent, read_leaves
+from .reading import RawEvent, raw, read_leaves
 
-_NOT_A_HASH = bytes(32)
+_NOT_A_HASH = bytes(HASH_BYTES)
 """Stands for a leaf that is not there: no root can be computed over it."""
 _MOST_MOVED = 2
+_MOST_MISSING = 10_000
 Completed = Mapping[int, tuple[int, Sequence[bytes]]]
 """What `CompactRange.extend` returns."""
 Archived = Callable[[int], bytes | None]
@@ -42,7 +43,12 @@ class _Stretch:
     hashes: list[bytes] = field(default_factory=list)
     computed: dict[int, bytes] = field(default_factory=dict)
     """By leaf index: an event whose MAC fits and whose leaf does not."""
+    remade: set[int] = field(default_factory=set)
+    """Leaf indexes of events whose leaf fits and whose MAC does not."""
     gaps: set[int] = field(default_factory=set)
+
+    def has_gap(self, start: int, end: int) -> bool:
+        return any(start <= index < end for index in self.gaps)
 
 
 class Retracing:
@@ -64,57 +70,53 @@ class Retracing:
         kept = _kept_nodes(stretch.first, end)
         for stop in stops:
             yield from self._advance(stretch, stop, kept)
-        if self.tree.size < end:
-            self.tree.extend(stretch.hashes[self.tree.size - stretch.first :])
+        start = self.tree.size
+        if start < end:
+            self.tree.extend(stretch.hashes[start - stretch.first :])
+            yield from _doubts(stretch, start, end, fits=False)
 
     def _read(self, stretch: _Stretch, end: int) -> Iterator[Finding]:
         compute_mac, ids, hashes = self._compute_mac, stretch.ids, stretch.hashes
         expected = stretch.first
         for row in read_leaves(stretch.first, end):
-            while row.leaf_index > expected:
-                yield _gap(stretch, expected)
-                expected += 1
             if row.leaf_index < expected:
-                yield _about(Kind.EVENT_DUPLICATE, row, "There is another event of this id.")
+                yield _about(Kind.EVENT_DUPLICATE, row, "There is another row of this leaf or this event.")
                 continue
-            expected += 1
+            if row.leaf_index > expected:
+                yield _gap(stretch, expected, row.leaf_index)
+            expected = row.leaf_index + 1
             ids.append(row.event_id)
-            hashes.append(row.leaf_hash)
+            hashes.append(row.leaf_hash if len(row.leaf_hash) == HASH_BYTES else _NOT_A_HASH)
             canonical = row.canonical
-            if (
-                canonical is None
-                or leaf_hash(canonical) != row.leaf_hash
-                or compute_mac(row.mac_key, canonical) != row.mac
-            ):
-                yield from self._differs(stretch, row)
-        while expected < end:
-            yield _gap(stretch, expected)
-            expected += 1
-        self._tally.events += len(ids)
-
-    def _differs(self, stretch: _Stretch, row: RawEvent) -> Iterator[Finding]:
-        if row.canonical is None:
-            yield from self._is_missing(stretch, row)
-            return
-        computed = leaf_hash(row.canonical)
-        mac = self._compute_mac(row.mac_key, row.canonical)
-        if computed == row.leaf_hash:
-            if mac is None:
-                yield _about(Kind.EVENT_KEY_UNKNOWN, row, f"Its MAC key {row.mac_key} is not configured.")
+            if canonical is None:
+                yield from self._is_missing(row)
+            elif leaf_hash(canonical) != row.leaf_hash or compute_mac(row.mac_key, canonical) != row.mac:
+                yield from self._differs(stretch, row, canonical)
             else:
-                yield _about(Kind.EVENT_ALTERED, row, "Its MAC was changed; the event itself is as it was sealed.")
+                self._tally.events += 1
+        if expected < end:
+            yield _gap(stretch, expected, end)
+
+    def _differs(self, stretch: _Stretch, row: RawEvent, canonical: bytes) -> Iterator[Finding]:
+        self._tally.events += 1
+        computed = leaf_hash(canonical)
+        mac = self._compute_mac(row.mac_key, canonical)
+        if computed == row.leaf_hash and mac is None:
+            yield _about(Kind.EVENT_KEY_UNKNOWN, row, f"Its MAC key {row.mac_key!a} is not configured.")
+        elif computed == row.leaf_hash:
+            stretch.remade.add(row.leaf_index)
         elif mac == row.mac:
-            # The leaf or the event: the root will tell.
             stretch.computed[row.leaf_index] = computed
         else:
             yield _about(Kind.EVENT_ALTERED, row, "It is not what was sealed.")
 
-    def _is_missing(self, stretch: _Stretch, row: RawEvent) -> Iterator[Finding]:
+    def _is_missing(self, row: RawEvent) -> Iterator[Finding]:
         canonical = self._archived(row.leaf_index)
         if canonical is not None and leaf_hash(canonical) == row.leaf_hash:
+            self._tally.events += 1
             self._tally.archived += 1
             return
-        if len(self.missing) < 10_000:
+        if len(self.missing) < _MOST_MISSING:
             self.missing[row.leaf_hash] = row.leaf_index, row.event_id
         text = "It was sealed, and is gone." if canonical is None else "It is gone, and the archive has something else."
         yield _about(Kind.EVENT_MISSING, row, text)
@@ -133,16 +135,17 @@ class Retracing:
             others = tree.extend(leaves, kept=KEPT_LEVELS)
             if tree.root() == stop.root_hash:
                 self.tree, nodes, fits = tree, others, True
-                yield from (_leaf_altered(stretch, index) for index in suspects)
-                suspects = []
-        yield from (_event_altered(stretch, index) for index in suspects)
+                for index in suspects:
+                    del stretch.computed[index]
+                    yield _leaf_altered(stretch, index)
+        yield from _doubts(stretch, start, stop.tree_size, fits=fits)
         self._tally.checkpoints += not stop.outside
         if fits:
             self._anchored = True
             yield from _altered_nodes(nodes, kept)
         elif not stop.outside:
             yield from self._mismatch(stretch, start, stop, nodes, kept)
-        elif self._anchored:
+        elif self._anchored and not stretch.has_gap(start, stop.tree_size):
             yield _fork(stop)
 
     def _mismatch(
@@ -157,7 +160,7 @@ class Retracing:
         else:
             if tree.root() == stop.root_hash:
                 self.tree, self._anchored = tree, True
-        if not was_anchored or any(start <= index < stop.tree_size for index in stretch.gaps):
+        if not was_anchored or stretch.has_gap(start, stop.tree_size):
             # It was said before what is wrong, or that nothing can be said from there on.
             return
         blocks = [index for index, found in _of_level(nodes, 8) if kept.get((8, index), found) != found]
@@ -176,7 +179,7 @@ class Retracing:
 def _kept_nodes(start: int, end: int) -> dict[tuple[int, int], bytes]:
     """Return the kept nodes that the leaves [start, end) complete, by level and index."""
     return {
-        (level, index): bytes(node_hash)
+        (level, index): raw(node_hash)
         for level in KEPT_LEVELS
         if end >> level > start >> level
         for index, node_hash in AuditNode.objects.filter(
@@ -218,29 +221,37 @@ def _moved(stretch: _Stretch, start: int, end: int) -> Iterator[Finding]:
         )
 
 
-def _gap(stretch: _Stretch, index: int) -> Finding:
-    stretch.gaps.add(index)
-    stretch.ids.append(b"")
-    stretch.hashes.append(_NOT_A_HASH)
-    return Finding(kind=Kind.LEAF_MISSING, leaf_index=index, text="The leaf is gone.")
+def _gap(stretch: _Stretch, start: int, end: int) -> Finding:
+    stretch.gaps.update(range(start, end))
+    stretch.ids += [b""] * (end - start)
+    stretch.hashes += [_NOT_A_HASH] * (end - start)
+    what = "The leaf is gone." if end == start + 1 else f"The leaves {start} to {end - 1} are gone."
+    return Finding(kind=Kind.LEAF_MISSING, leaf_index=start, text=what)
+
+
+def _doubts(stretch: _Stretch, start: int, end: int, *, fits: bool) -> Iterator[Finding]:
+    """Yield what the root has to say of the events in [start, end) that agree with their MAC, or their leaf, alone."""
+    for index in sorted(stretch.computed):
+        if start <= index < end:
+            text = (
+                "It is not what was sealed, though its MAC fits: somebody has the MAC key."
+                if fits
+                else "It or its leaf is not what was sealed: they differ, and no root tells which."
+            )
+            yield _of_leaf(Kind.EVENT_ALTERED, stretch, index, text)
+    for index in sorted(stretch.remade):
+        if start <= index < end:
+            text = "Its MAC was changed; the event itself is as it was sealed." if fits else "Its MAC does not fit."
+            yield _of_leaf(Kind.EVENT_ALTERED, stretch, index, text)
 
 
 def _leaf_altered(stretch: _Stretch, index: int) -> Finding:
-    return Finding(
-        kind=Kind.LEAF_ALTERED,
-        leaf_index=index,
-        event_id=id_text(stretch.ids[index - stretch.first]),
-        text="The hash in its leaf was changed; the event is as it was sealed.",
-    )
+    text = "The hash in its leaf was changed; the event is as it was sealed."
+    return _of_leaf(Kind.LEAF_ALTERED, stretch, index, text)
 
 
-def _event_altered(stretch: _Stretch, index: int) -> Finding:
-    return Finding(
-        kind=Kind.EVENT_ALTERED,
-        leaf_index=index,
-        event_id=id_text(stretch.ids[index - stretch.first]),
-        text="It is not what was sealed, though its MAC fits: somebody has the MAC key.",
-    )
+def _of_leaf(kind: Kind, stretch: _Stretch, index: int, text: str) -> Finding:
+    return Finding(kind=kind, leaf_index=index, event_id=id_text(stretch.ids[index - stretch.first]), text=text)
 
 
 def _fork(stop: Stop) -> Finding:

@@ -12,6 +12,7 @@ from ..errors import KeyMissing
 from .bundle import read_public_key
 
 DEFAULT_ORIGIN = "phi-oidc-audit"
+_MOST_DIGITS = 9
 
 
 def origin(epoch: int) -> str:
@@ -23,6 +24,15 @@ def origin(epoch: int) -> str:
     if not isinstance(name, str) or not name or not name.isprintable() or set(name) & set(" +"):
         raise KeyMissing("PHI_OIDC['AUDIT_ORIGIN'] must be a name without spaces and '+', such as a host and a path.")
     return name if epoch == 1 else f"{name}/epoch-{epoch}"
+
+
+def epoch_of(name: str) -> int | None:
+    """Return the epoch of the checkpoints of that origin; None for those of another log. Raises: KeyMissing."""
+    if name == origin(1):
+        return 1
+    prefix, _, number = name.rpartition("-")
+    is_epoch = number.isascii() and number.isdigit() and len(number) <= _MOST_DIGITS
+    return int(number) if is_epoch and prefix == f"{origin(1)}/epoch" and name == origin(int(number)) else None
 
 
 def signing_key() -> Ed25519PrivateKey | None:
@@ -45,16 +55,16 @@ def signing_key() -> Ed25519PrivateKey | None:
     return key
 
 
-def public_keys() -> tuple[Ed25519PublicKey, ...]:
-    """Return the keys that checkpoints may be signed by: those of the setting, and the public half of ours.
+def public_keys(own: Ed25519PrivateKey | None = None) -> tuple[Ed25519PublicKey, ...]:
+    """Return the keys that checkpoints may be signed by: the public half of own, and those of the setting.
 
-    Raises: KeyMissing when there is none, or one can't be read.
+    own: that of the setting where it is not given. Raises: KeyMissing when there is none, or one can't be read.
     """
     sources: Any = conf.option("AUDIT_PUBLIC_KEYS", ())
     if not isinstance(sources, list | tuple):
         sources = [sources]
     keys = [read_public_key(source) for source in sources]
-    own = signing_key()
+    own = own or signing_key()
     if own is not None:
         keys.append(own.public_key())
     if not keys:

@@ -5,7 +5,9 @@ from collections import deque
 from celery import shared_task
 
 from .. import clock
+from ..errors import SealingRefused
 from . import outbox, sealing, signing, throttling
+from .alerting import alert
 
 
 @shared_task(name="phi_oidc.drain_outbox", ignore_result=True, acks_late=True)
@@ -24,5 +26,9 @@ def seal() -> None:
     try:
         if key is not None:
             deque(sealing.seal_all(key=key, clock=clock.now), maxlen=0)
+    except SealingRefused:
+        alert("sealing_refused", now=clock.now())
+        raise
     finally:
-        sealing.tell_of_lag(now=clock.now())
+        if late := sealing.late(now=clock.now()):
+            alert("sealing_lag", now=clock.now(), count=late)

@@ -1,37 +1,55 @@
 """What is known outside of the database: a restored one must not sign what was signed before, with other leaves."""
 
+import logging
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Sequence
 from pathlib import Path
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from .. import conf
 from ..errors import CheckpointInvalid, SealingRefused
-from ..merkle.checkpoint import Checkpoint, parse_checkpoint
+from ..merkle.checkpoint import MAX_NOTE_BYTES, Checkpoint, verify_checkpoint
 from .models import AuditWitness
+from .signing import epoch_of
 
-LONGEST = 64 * 1024
-"""Bytes of a witness file that are read."""
+logger = logging.getLogger("phi_oidc.audit")
 
 
-def known_outside(origin: str) -> Iterator[Checkpoint]:
-    """Yield the checkpoints of that origin that the witness file and the sinks have. Their signatures are NOT checked.
+def known_outside(keys: Sequence[Ed25519PublicKey]) -> dict[int, Checkpoint]:
+    """Return, by epoch, the largest checkpoint of this log that the witness file or a sink has, signed by one of keys.
 
-    Raises: SealingRefused when one can't be read: what it would have said is not known.
+    What a sink has confirmed and nobody trusted has signed is left out: a row of that table is no proof of anything.
+    Raises: SealingRefused when the file is there and is no such checkpoint: what it would have said is not known.
     """
-    notes = list(AuditWitness.objects.filter(origin=origin).values_list("note", flat=True))
-    if (path := witness_file()) and path.exists():
+    found: dict[int, Checkpoint] = {}
+    for note in AuditWitness.objects.values_list("note", flat=True):
         try:
-            notes.append(path.read_bytes()[:LONGEST].decode())
+            _keep(found, verify_checkpoint(note, keys))
+        except CheckpointInvalid:
+            logger.warning("What a sink has confirmed is no checkpoint that a known key has signed.")
+    if (path := witness_file()) and os.path.lexists(path):
+        try:
+            with path.open("rb") as file:
+                noted = verify_checkpoint(file.read(MAX_NOTE_BYTES + 1).decode(), keys)
         except (OSError, UnicodeDecodeError) as error:
             raise SealingRefused(f"The witness file can't be read: {type(error).__name__}.") from error
-    for note in notes:
-        try:
-            checkpoint = parse_checkpoint(note)
         except CheckpointInvalid as error:
-            raise SealingRefused("The witness file, or what a sink has confirmed, is no checkpoint.") from error
-        if checkpoint.origin == origin:
-            yield checkpoint
+            raise SealingRefused("The witness file holds no checkpoint that a known key has signed.") from error
+        if not _keep(found, noted):
+            raise SealingRefused("The witness file holds a checkpoint of another log.")
+    return found
+
+
+def _keep(found: dict[int, Checkpoint], noted: Checkpoint) -> bool:
+    """Say whether the checkpoint is of this log; put it into found if it is the largest of its epoch."""
+    epoch = epoch_of(noted.origin)
+    if epoch is None:
+        return False
+    if epoch not in found or found[epoch].tree_size < noted.tree_size:
+        found[epoch] = noted
+    return True
 
 
 def write_witness_file(note: str) -> None:

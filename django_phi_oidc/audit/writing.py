@@ -1,5 +1,6 @@
 """The last steps that every event takes: it gets its id and MAC, is committed to the trail, and is told to the log."""
 
+import hmac
 import logging
 import uuid
 from collections.abc import Collection, Iterator, Sequence
@@ -18,6 +19,8 @@ from .routing import AUDIT_ALIAS
 logger = logging.getLogger("phi_oidc.audit")
 EventFault = (IntegrityError, DataError)
 """What the database says of the event itself, and not of its own state."""
+UNLOADABLE = (AttributeError, TypeError, ValueError, DataError)
+"""What Django and psycopg raise of a value that the column's type, or SQLite, lets in and no model can hold."""
 
 
 def finish(act: Act) -> Finished:
@@ -77,6 +80,13 @@ def macs_of(ids: Collection[uuid.UUID]) -> dict[uuid.UUID, bytes]:
 def finished_from(row: AuditEvent) -> Finished:
     """Return the event as the trail holds it; the MAC is NOT checked."""
     return Finished(Event(**{name: getattr(row, name) for name in FIELDS}), bytes(row.mac))
+
+
+def is_genuine(row: AuditEvent) -> bool:
+    """Say whether the row's MAC is that of its event, under a key that is configured. Raises: KeyMissing."""
+    finished = finished_from(row)
+    keys = [key for key in keyring.keys("AUDIT_MAC_KEYS") if key.id == finished.event.mac_key]
+    return any(hmac.compare_digest(compute_mac(finished.event, key.material), finished.mac) for key in keys)
 
 
 @contextmanager

@@ -180,7 +180,9 @@ def _advance(item: Item) -> dict[str, Any]:
 
 def _witness(taken: Sequence[Item]) -> None:
     """Remember the largest checkpoint that is outside now, of each log: the sealer signs nothing below it."""
-    for checkpoint in (item for item in taken if isinstance(item, SealedCheckpoint)):
+    # They come in the order of their sizes, so the last one of each origin stays.
+    largest = {item.origin: item for item in taken if isinstance(item, SealedCheckpoint)}
+    for checkpoint in largest.values():
         _, is_new = AuditWitness.objects.get_or_create(origin=checkpoint.origin, defaults={"note": checkpoint.note})
         if is_new:
             continue

@@ -11,7 +11,7 @@ from datetime import datetime
 from ..audit.events import OUTCOMES
 from ..audit.models import AuditCheckpoint, AuditEvent, AuditLeaf
 from ..audit.routing import AUDIT_ALIAS
-from ..audit.writing import finished_from, reaching_the_trail
+from ..audit.writing import UNLOADABLE, finished_from, reaching_the_trail
 from .items import Item, SealedCheckpoint, SealedEvent
 from .models import SinkCursor
 
@@ -40,9 +40,13 @@ class Batch:
 
 def gather(cursor: SinkCursor, *, limit: int) -> Batch:
     """Return up to limit items that come next for cursor. Raises: AuditUnavailable."""
-    with reaching_the_trail():
-        place = _find_place(cursor)
-        return place if isinstance(place, Batch) else _read(place, limit=limit)
+    try:
+        with reaching_the_trail():
+            place = _find_place(cursor)
+            return place if isinstance(place, Batch) else _read(place, limit=limit)
+    except UNLOADABLE:
+        # Some row of these can be no event. One at a time, those before it still go out.
+        return gather(cursor, limit=1) if limit > 1 else Batch(fault="event_unreadable")
 
 
 def waiting_since(cursor: SinkCursor) -> datetime | None:
@@ -136,7 +140,7 @@ def _is_readable(row: AuditEvent) -> bool:
     """Say whether any format can tell of the row. NOT checked: its MAC, which the sealer has checked."""
     try:
         return isinstance(json.loads(row.detail), dict) and row.outcome in OUTCOMES
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
 
 

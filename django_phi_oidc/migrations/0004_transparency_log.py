@@ -16,13 +16,19 @@ KEYS = {"auditleaf": ("leaf_index", "event_id"), "auditnode": (), "auditcheckpoi
 """The tables that nothing is changed in, and the columns by which one row could take the place of another."""
 QUEUE = {
     "postgresql": (
+        # With the owner's rights, so that a writer needs none on the queue; by the table's full name, so that no
+        # temporary table of a writer's takes the row.
         """
-        CREATE FUNCTION phi_oidc_audit_queue() RETURNS trigger LANGUAGE plpgsql AS $$
-        BEGIN
-            INSERT INTO django_phi_oidc_auditunsealed (event_id) VALUES (NEW.id);
-            RETURN NULL;
-        END
-        $$
+        DO $do$ BEGIN EXECUTE format($body$
+            CREATE FUNCTION phi_oidc_audit_queue() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
+            BEGIN
+                INSERT INTO %I.django_phi_oidc_auditunsealed (event_id) VALUES (NEW.id);
+                RETURN NULL;
+            END
+            $$
+        $body$, (SELECT nspname FROM pg_namespace n JOIN pg_class c ON c.relnamespace = n.oid
+            WHERE c.oid = 'django_phi_oidc_auditunsealed'::regclass));
+        END $do$
         """,
         """
         CREATE TRIGGER phi_oidc_audit_queue AFTER INSERT ON django_phi_oidc_auditevent
@@ -126,6 +132,11 @@ class Migration(migrations.Migration):
                 "abstract": False,
                 "default_permissions": ("view",),
                 "base_manager_name": "objects",
+                "constraints": [
+                    models.CheckConstraint(
+                        condition=models.Q(("tree_size__gt", 0)), name="phi_oidc_auditcheckpoint_size"
+                    )
+                ],
             },
         ),
         migrations.CreateModel(
@@ -140,6 +151,9 @@ class Migration(migrations.Migration):
                 "abstract": False,
                 "default_permissions": (),
                 "base_manager_name": "objects",
+                "constraints": [
+                    models.CheckConstraint(condition=models.Q(("leaf_index__gte", 0)), name="phi_oidc_auditleaf_index")
+                ],
             },
         ),
         migrations.CreateModel(

@@ -349,8 +349,86 @@ def test_resume_goes_on_with_a_restored_log_and_refuses_one_that_was_not(
         assert audit("seal").startswith("Sealed: ")
 
 
+def test_archived_restore_still_declares_its_epoch(audit: Callable[..., str], tmp_path: Path) -> None:
+    sealed(5)
+    lost = tmp_path / "lost.txt"
+    lost.write_text(audit("checkpoint"))
+    with without_triggers():
+        for table in ("event", "leaf", "checkpoint", "unsealed"):
+            sql(f"DELETE FROM django_phi_oidc_audit{table}")
+    audit("resume", "--checkpoint", lost, "--reason", "x")
+    archive = tmp_path / "archive"
+    audit("archive", archive)
+    with without_triggers():
+        sql(f"DELETE FROM {EVENT} WHERE action = 'audit.restored'")
+    told = audit("verify", "--archive", archive, "--checkpoint", lost)
+    assert "fork_declared" in told
+    assert "no faults" in told
+
+
+def test_archive_of_which_a_bit_is_wrong_is_refused_or_holds_what_was_sealed(
+    audit: Callable[..., str], tmp_path: Path
+) -> None:
+    sealed(20)
+    file = tmp_path / "archive.gz"
+    audit("archive", file)
+    whole, keys = file.read_bytes(), [KEY.public_key()]
+    for place in range(0, len(whole), 7):
+        file.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        try:
+            assert check_archive(file, keys).tree_size == 20
+        except (ProofInvalid, CheckpointInvalid):
+            continue
+    (tmp_path / "deep").write_text("[" * 100_000)
+    with pytest.raises(ProofInvalid):
+        check_archive(tmp_path / "deep", keys)
+
+
+def test_archive_that_was_never_made_does_not_move_the_next_one(audit: Callable[..., str], tmp_path: Path) -> None:
+    sealed(5)
+    (fake,) = events(1, action="audit.archived", detail={"first": 0, "tree_size": 3})
+    with without_triggers():
+        sql(f"UPDATE {EVENT} SET actor = 'x' WHERE id = %s", fake)
+    assert "the leaves 0 to 4" in audit("archive", tmp_path / "one")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("verify", "--unsealed-after", "1e12"),
+        ("verify", "--unsealed-after", "-1"),
+        ("export", "--since", "1066-10-14"),
+        ("archive", "x", "--before", "0001-01-01T00:00:00+14:00"),
+        ("prove", "no-uuid"),
+    ],
+)
+def test_arguments_that_can_t_be_meant_are_told_of(arguments: tuple[str, ...], audit: Callable[..., str]) -> None:
+    with pytest.raises(CommandError, match=r"argument|whole number|1970"):
+        audit(*arguments)
+
+
+def test_commands_with_the_audit_database_away_say_so(audit: Callable[..., str], audit_database_away: Any) -> None:
+    sealed(1)
+    for arguments in (("verify",), ("seal",), ("checkpoint",), ("export",), ("prove", uuid.uuid4())):
+        with audit_database_away(), pytest.raises(CommandError, match=r"database|trail"):
+            audit(*arguments)
+    assert "no faults" in audit("verify")
+
+
+def test_prove_of_an_event_that_was_altered_is_refused(audit: Callable[..., str]) -> None:
+    one, other = sealed(2)
+    with without_triggers():
+        sql(f"UPDATE {EVENT} SET actor = 'evil' WHERE id = %s", one)
+    with pytest.raises(CommandError, match="not what was sealed"):
+        audit("prove", one)
+    assert str(other) in audit("prove", other)
+
+
 def test_grants_prints_sql_and_refuses_a_name_that_would_have_to_be_quoted(audit: Callable[..., str]) -> None:
-    assert "GRANT SELECT, INSERT ON django_phi_oidc_auditevent TO portal;" in audit("grants", "portal")
+    leaf = 'GRANT SELECT, INSERT ON django_phi_oidc_auditleaf TO "portal";'
+    assert 'GRANT SELECT, INSERT ON django_phi_oidc_auditevent TO "portal";' in audit("grants", "portal")
+    assert leaf not in audit("grants", "portal")
+    assert leaf in audit("grants", "portal", "--sealer")
     for name in ("Portal", "x; DROP TABLE y", 'x"', ""):
         with pytest.raises(CommandError, match="lower-case"):
             audit("grants", name)

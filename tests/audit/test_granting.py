@@ -5,21 +5,23 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 
 import pytest
+from django.conf import settings
 from django.core import checks
 from django.db import DatabaseError, connections, transaction
+from django.test import override_settings
 
 from django_phi_oidc.audit.findings import Tally
 from django_phi_oidc.audit.granting import excess, grants, is_shared
 from django_phi_oidc.audit.models import AuditEvent, AuditLeaf
 from django_phi_oidc.audit.verifying import verify
 from tests.audit.log import KEY, NOW, events, seal_now, sealed
-from tests.audit.tampering import TABLES, sql
+from tests.audit.tampering import QUEUE, TABLES, sql
 
 pytestmark = [
     pytest.mark.postgresql,
     pytest.mark.django_db(transaction=True, databases=["default", "phi_audit"]),
 ]
-AsRole = Callable[[], AbstractContextManager[None]]
+AsRole = Callable[..., AbstractContextManager[None]]
 
 
 @pytest.fixture
@@ -27,12 +29,12 @@ def as_role() -> Iterator[AsRole]:
     """Return what acts on the trail as the documented role."""
     role = f"phi_test_{secrets.token_hex(4)}"
     sql(f"CREATE ROLE {role} NOLOGIN")
-    sql(f"GRANT ALL ON {', '.join(TABLES)} TO {role}")
-    for statement in grants(role):
-        sql(statement)
+    sql(f"GRANT ALL ON {', '.join((*TABLES, QUEUE))} TO {role}")
 
     @contextmanager
-    def acting() -> Iterator[None]:
+    def acting(*, sealing: bool = False) -> Iterator[None]:
+        for statement in grants(role, sealing=sealing):
+            sql(statement)
         sql(f"SET ROLE {role}")
         try:
             yield
@@ -44,14 +46,22 @@ def as_role() -> Iterator[AsRole]:
     sql(f"DROP ROLE {role}")
 
 
-def test_role_writes_seals_and_verifies(as_role: AsRole) -> None:
+def test_role_writes_and_that_of_the_sealer_seals_and_both_verify(as_role: AsRole) -> None:
     with as_role():
-        ids = sealed(300)
-        assert excess() == []
+        ids = events(300)
+        assert excess(sealing=False) == []
+        with pytest.raises(DatabaseError, match="permission denied"):
+            seal_now()
+    with as_role(sealing=True):
+        assert seal_now().events == 300
+        assert excess(sealing=True) == []
+        assert "has INSERT on django_phi_oidc_auditleaf" in excess(sealing=False)
+    with as_role():
         assert list(verify(keys=[KEY.public_key()], now=NOW, tally=Tally())) == []
     assert [leaf.event_id for leaf in AuditLeaf.objects.all()] == ids
 
 
+@pytest.mark.parametrize("sealing", [False, True])
 @pytest.mark.parametrize("table", TABLES)
 @pytest.mark.parametrize(
     "statement",
@@ -64,19 +74,35 @@ def test_role_writes_seals_and_verifies(as_role: AsRole) -> None:
         "CREATE TRIGGER mine BEFORE INSERT ON {table} FOR EACH ROW EXECUTE FUNCTION phi_oidc_audit_refuse()",
     ],
 )
-def test_role_can_t_change_the_trail(statement: str, table: str, as_role: AsRole) -> None:
+def test_role_can_t_change_the_trail(statement: str, table: str, sealing: bool, as_role: AsRole) -> None:
     sealed(256)
     column = connections["phi_audit"].introspection.get_primary_key_columns(connections["phi_audit"].cursor(), table)[0]
     with (
-        as_role(),
+        as_role(sealing=sealing),
         pytest.raises(DatabaseError, match=r"permission denied|must be owner"),
         transaction.atomic(using="phi_audit"),
     ):
         sql(statement.format(table=table, column=column))
     assert AuditEvent.objects.count() == 256
-    with as_role():
+    with as_role(sealing=True):
         assert events(1, at=NOW)
         assert seal_now().events == 1
+
+
+@pytest.mark.parametrize("table", [*TABLES[1:], QUEUE])
+@pytest.mark.parametrize("statement", ["INSERT INTO {table} SELECT * FROM {table}", "DELETE FROM {table}"])
+def test_role_that_does_not_seal_can_t_write_the_log_or_touch_the_queue(
+    statement: str, table: str, as_role: AsRole
+) -> None:
+    sealed(256)
+    events(1)
+    with (
+        as_role(),
+        pytest.raises(DatabaseError, match="permission denied"),
+        transaction.atomic(using="phi_audit"),
+    ):
+        sql(statement.format(table=table))
+    assert seal_now().events == 1
 
 
 def told() -> list[str]:
@@ -88,7 +114,6 @@ def test_excess_is_told_of_by_a_check_for_deployment_alone(as_role: AsRole) -> N
     assert "superuser" in told()[0]
     with as_role():
         assert told() == []
-        assert excess() == []
     assert [message for message in checks.run_checks(databases=["phi_audit"]) if "W020" in str(message.id)] == []
 
 
@@ -96,20 +121,35 @@ def test_excess_names_each_right_and_an_owner(as_role: AsRole) -> None:
     with as_role():
         (name,) = one("SELECT current_user")
     sql(f"GRANT UPDATE, TRUNCATE ON django_phi_oidc_auditleaf TO {name}")
-    with as_role():
-        assert excess() == [f"has {right} on django_phi_oidc_auditleaf" for right in ("UPDATE", "TRUNCATE")]
-    sql(f"REVOKE ALL ON django_phi_oidc_auditleaf FROM {name}")
+    sql(f"GRANT UPDATE (actor) ON django_phi_oidc_auditevent TO {name}")
+    sql(f"SET ROLE {name}")
+    assert excess(sealing=False) == [
+        "has UPDATE on django_phi_oidc_auditevent",
+        "has UPDATE on django_phi_oidc_auditleaf",
+        "has TRUNCATE on django_phi_oidc_auditleaf",
+    ]
+    sql("RESET ROLE")
     (owner,) = one("SELECT relowner::regrole::text FROM pg_class WHERE oid = 'django_phi_oidc_auditleaf'::regclass")
     sql(f"ALTER TABLE django_phi_oidc_auditleaf OWNER TO {name}")
     try:
         with as_role():
-            assert excess() == ["owns django_phi_oidc_auditleaf"]
+            assert "owns django_phi_oidc_auditleaf" in excess(sealing=False)
     finally:
         sql(f"ALTER TABLE django_phi_oidc_auditleaf OWNER TO {owner}")
 
 
-def test_aliases_of_one_database_are_shared() -> None:
+def test_one_database_without_a_witness_file_is_told_of_where_it_is_deployed() -> None:
+    """W021."""
+
+    def ids() -> set[str]:
+        aliases = ["default", "phi_audit"]
+        found = checks.run_checks(tags=["database"], include_deployment_checks=True, databases=aliases)
+        return {str(message.id) for message in found}
+
     assert is_shared()
+    assert "django_phi_oidc.W021" in ids()
+    with override_settings(PHI_OIDC={**settings.PHI_OIDC, "AUDIT_WITNESS_FILE": "/var/lib/portal/witness"}):
+        assert "django_phi_oidc.W021" not in ids()
 
 
 def one(statement: str) -> tuple[str, ...]:

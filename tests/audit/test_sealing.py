@@ -6,10 +6,11 @@ import uuid
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from django.conf import settings
-from django.db import connections, transaction
+from django.db import IntegrityError, connections, transaction
 from django.test import override_settings
 from django.test.utils import CaptureQueriesContext
 
@@ -24,12 +25,14 @@ from django_phi_oidc.audit.models import (
     AuditUnsealed,
     AuditWitness,
 )
-from django_phi_oidc.audit.sealing import BATCH, resume, seal_all, tell_of_lag
+from django_phi_oidc.audit.resuming import resume
+from django_phi_oidc.audit.sealing import BATCH, late, seal_all
 from django_phi_oidc.audit.signing import origin, public_keys, signing_key
 from django_phi_oidc.audit.tasks import seal as seal_task
 from django_phi_oidc.audit.writing import finished_from
 from django_phi_oidc.errors import CheckpointInvalid, KeyMissing, SealingRefused
 from django_phi_oidc.merkle.checkpoint import Checkpoint, sign_checkpoint, verify_checkpoint
+from django_phi_oidc.merkle.compact import CompactRange
 from tests.audit.log import KEY, NOW, OTHER_KEY, PEM, events, seal_now, sealed
 from tests.audit.tampering import CHECKPOINT, LEAF, NODE, QUEUE, sql, without_triggers
 from tests.merkle.reference import mth
@@ -136,9 +139,10 @@ def test_seal_with_a_kept_node_that_was_changed_is_refused() -> None:
     sealed(257)
     events(1)
     with without_triggers():
-        sql(f"UPDATE {NODE} SET node_hash = %s", b"\x01" * 32)
-    with pytest.raises(SealingRefused):
-        seal_now()
+        for changed in (b"\x01" * 32, b"\x01" * 31, b""):
+            sql(f"UPDATE {NODE} SET node_hash = %s", changed)
+            with pytest.raises(SealingRefused):
+                seal_now()
 
 
 def test_seal_under_another_origin_is_refused_and_under_the_same_goes_on() -> None:
@@ -197,28 +201,44 @@ def test_seal_whose_witness_file_can_t_be_written_stands_and_says_so(
     assert "The witness file can't be written." in caplog.text
 
 
-def test_seal_below_what_a_sink_has_is_refused_and_of_another_epoch_is_not_asked() -> None:
+def note_of(name: str, size: int, key: Any = KEY) -> str:
+    return sign_checkpoint(Checkpoint(origin=name, tree_size=size, root_hash=bytes(32)), key)
+
+
+def test_seal_below_what_a_sink_has_is_refused() -> None:
     sealed(3)
     sealed(2)
     AuditWitness.objects.create(origin="phi-oidc-audit", note=AuditCheckpoint.objects.last().note)
-    AuditWitness.objects.create(
-        origin="phi-oidc-audit/epoch-2",
-        note=sign_checkpoint(Checkpoint(origin="phi-oidc-audit/epoch-2", tree_size=99, root_hash=bytes(32)), KEY),
-    )
+    # What no key of ours has signed, and what is of another log, is no knowledge of this one.
+    AuditWitness.objects.create(origin="phi-oidc-audit/epoch-2", note=note_of("phi-oidc-audit/epoch-2", 9, OTHER_KEY))
+    AuditWitness.objects.create(origin="other", note=note_of("other", 99))
+    AuditWitness.objects.create(origin="rubbish", note="rubbish")
     assert sealed(1)
     cut_to(3)
     with pytest.raises(SealingRefused, match="known outside"):
         seal_now()
 
 
+def test_seal_of_an_epoch_before_one_that_is_known_outside_is_refused() -> None:
+    """A database from before a restore, restored once more."""
+    sealed(3)
+    AuditWitness.objects.create(origin="phi-oidc-audit/epoch-2", note=note_of("phi-oidc-audit/epoch-2", 4))
+    events(1)
+    with pytest.raises(SealingRefused, match="of phi-oidc-audit/epoch-2"):
+        seal_now()
+    with pytest.raises(SealingRefused, match="larger checkpoint"):
+        resume(outside=note_of("phi-oidc-audit", 9), why="x", key=KEY, now=NOW)
+    resume(outside=note_of("phi-oidc-audit/epoch-2", 4), why="x", key=KEY, now=NOW)
+    assert AuditCheckpoint.objects.last().epoch == 3
+    assert seal_now().events == 1
+
+
 def test_resume_with_a_checkpoint_that_another_key_signed_is_refused() -> None:
     sealed(3)
-    for key, name in ((OTHER_KEY, "phi-oidc-audit"), (KEY, "another")):
-        note = sign_checkpoint(Checkpoint(origin=name, tree_size=9, root_hash=bytes(32)), key)
+    for key, name in ((OTHER_KEY, "phi-oidc-audit"), (KEY, "another"), (KEY, "phi-oidc-audit/epoch-02")):
         with pytest.raises(CheckpointInvalid):
-            resume(outside=note, why="x", key=KEY, now=NOW)
-    note = sign_checkpoint(Checkpoint(origin="phi-oidc-audit", tree_size=9, root_hash=bytes(32)), KEY)
-    assert "epoch-2" in resume(outside=note, why="x", key=KEY, now=NOW)
+            resume(outside=note_of(name, 9, key), why="x", key=KEY, now=NOW)
+    assert "epoch-2" in resume(outside=note_of("phi-oidc-audit", 9), why="x", key=KEY, now=NOW)
     (restored,) = AuditEvent.objects.filter(action="audit.restored")
     assert json.loads(restored.detail)["tree_size"] == 9
     assert AuditLeaf.objects.last().event_id == restored.id
@@ -227,9 +247,7 @@ def test_resume_with_a_checkpoint_that_another_key_signed_is_refused() -> None:
 def test_resume_twice_opens_the_third_epoch() -> None:
     sealed(3)
     for epoch in (2, 3):
-        name = origin(epoch - 1)
-        note = sign_checkpoint(Checkpoint(origin=name, tree_size=99, root_hash=bytes(32)), KEY)
-        resume(outside=note, why="x", key=KEY, now=NOW)
+        resume(outside=note_of(origin(epoch - 1), 99), why="x", key=KEY, now=NOW)
         assert AuditCheckpoint.objects.last().epoch == epoch
     assert sealed(1)
     assert AuditCheckpoint.objects.last().note.startswith("phi-oidc-audit/epoch-3\n")
@@ -248,12 +266,92 @@ def test_the_task_seals_where_the_key_is_and_tells_where_nobody_does() -> None:
     assert AuditEvent.objects.count() == 4
 
 
-def test_tell_of_lag_within_five_minutes_tells_nothing_and_after_an_hour_again() -> None:
+def test_the_task_tells_of_a_lag_after_five_minutes_and_again_after_an_hour() -> None:
     events(1)
-    assert tell_of_lag(now=NOW + timedelta(minutes=4)) == 0
-    for minutes, alerts in ((6, 1), (65, 1), (67, 2)):
-        assert tell_of_lag(now=NOW + timedelta(minutes=minutes)) >= 1
+    assert late(now=NOW + timedelta(minutes=4)) == 0
+    for minutes, alerts in ((4, 0), (6, 1), (65, 1), (67, 2)):
+        with (
+            with_options(AUDIT_SIGNING_KEY=None),
+            clock.running(lambda minutes=minutes: NOW + timedelta(minutes=minutes)),
+        ):
+            seal_task()
         assert AuditEvent.objects.filter(action="alert.raised").count() == alerts
+
+
+def test_the_task_that_is_refused_tells_so_whatever_somebody_without_the_mac_key_has_written() -> None:
+    sealed(3)
+    events(1)
+    cut_to(0)
+    (silencer,) = events(1, action="alert.raised", detail={"rule": "sealing_refused"})
+    with without_triggers():
+        sql("DELETE FROM django_phi_oidc_auditleaf")
+        sql(f"INSERT INTO {LEAF} VALUES (7, %s, %s)", uuid.UUID(int=7), bytes(32))
+        sql("UPDATE django_phi_oidc_auditevent SET actor = 'x' WHERE id = %s", silencer)
+    with with_options(AUDIT_SIGNING_KEY=PEM), clock.running(lambda: NOW + timedelta(minutes=1)):
+        for _ in range(2):
+            with pytest.raises(SealingRefused):
+                seal_task()
+    assert AuditEvent.objects.filter(action="alert.raised").exclude(id=silencer).count() == 1
+
+
+def test_seal_on_top_of_a_checkpoint_that_another_key_signed_is_refused() -> None:
+    """Whoever may insert could add a leaf and a checkpoint, and have the next one signed over them."""
+    sealed(3)
+    forged = events(1)[0]
+    with without_triggers():
+        sql("DELETE FROM django_phi_oidc_auditunsealed")
+    leaf = AuditLeaf.objects.create(leaf_index=3, event_id=forged, leaf_hash=bytes(32))
+    tree = CompactRange()
+    tree.extend([bytes(each.leaf_hash) for each in AuditLeaf.objects.all()])
+    note = sign_checkpoint(Checkpoint(origin="phi-oidc-audit", tree_size=4, root_hash=tree.root()), OTHER_KEY)
+    AuditCheckpoint.objects.create(tree_size=4, root_hash=tree.root(), epoch=1, sealed_at=NOW, note=note)
+    events(1)
+    with pytest.raises(SealingRefused, match="not signed by a known key"):
+        seal_now()
+    assert leaf.leaf_index == 3
+
+
+def test_seal_where_a_node_was_put_before_its_time_is_refused() -> None:
+    sealed(1)
+    AuditNode.objects.create(level=8, node_index=0, node_hash=bytes(32))
+    events(256)
+    with pytest.raises(SealingRefused, match="damaged"):
+        seal_now()
+
+
+def test_leaf_of_a_negative_index_is_refused_by_the_database() -> None:
+    with pytest.raises(IntegrityError):
+        AuditLeaf.objects.create(leaf_index=-1, event_id=uuid.UUID(int=7), leaf_hash=bytes(32))
+    with pytest.raises(IntegrityError):
+        AuditCheckpoint.objects.create(tree_size=0, root_hash=b"", epoch=1, sealed_at=NOW, note="")
+
+
+def test_seal_again_finds_an_event_that_lost_its_place_in_the_queue() -> None:
+    (id_,) = events(1)
+    sql(f"DELETE FROM {QUEUE}")
+    assert [each.events for each in seal_all(key=KEY, clock=lambda: NOW)] == [0]
+    assert sum(each.events for each in seal_all(key=KEY, clock=lambda: NOW, again=True)) == 1
+    assert AuditLeaf.objects.get().event_id == id_
+
+
+def test_seal_of_more_forged_events_than_a_statement_takes_sets_all_aside() -> None:
+    events(1100)
+    with without_triggers():
+        sql("UPDATE django_phi_oidc_auditevent SET actor = 'x'")
+    assert seal_now().refused == 1100
+    assert AuditUnsealed.objects.filter(refused=True).count() == 1100
+
+
+@pytest.mark.postgresql
+def test_queue_can_t_be_shadowed_by_a_temporary_table() -> None:
+    sql("CREATE TEMP TABLE django_phi_oidc_auditunsealed (event_id uuid, refused boolean)")
+    try:
+        events(1)
+        with connections["phi_audit"].cursor() as cursor:
+            cursor.execute("SELECT count(*) FROM public.django_phi_oidc_auditunsealed")
+            assert cursor.fetchone() == (1,)
+    finally:
+        sql("DROP TABLE pg_temp.django_phi_oidc_auditunsealed")
 
 
 def test_queue_of_an_event_is_written_by_the_database_and_with_a_rollback_is_not() -> None:

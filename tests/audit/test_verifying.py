@@ -14,10 +14,13 @@ from django_phi_oidc import keyring
 from django_phi_oidc.audit.events import FIELDS, compute_mac
 from django_phi_oidc.audit.findings import Finding, Kind, Tally
 from django_phi_oidc.audit.models import AuditCheckpoint, AuditEvent, AuditLeaf
-from django_phi_oidc.audit.sealing import resume
+from django_phi_oidc.audit.reading import read_event
+from django_phi_oidc.audit.resuming import resume
+from django_phi_oidc.audit.sealing import seal_all
 from django_phi_oidc.audit.verifying import verify
 from django_phi_oidc.audit.writing import finished_from
 from django_phi_oidc.merkle.checkpoint import Checkpoint, parse_checkpoint
+from django_phi_oidc.merkle.rfc6962 import leaf_hash
 from tests.audit.log import KEY, NOW, OTHER_KEY, events, seal_now, sealed
 from tests.audit.tampering import CHECKPOINT, EVENT, LEAF, NODE, QUEUE, copy_event, is_postgresql, sql, without_triggers
 
@@ -88,7 +91,7 @@ def changed_leaf(column: str, value: Any) -> Callable[[list[uuid.UUID]], object]
 
 def swap_leaves(first: int, second: int) -> Callable[[list[uuid.UUID]], object]:
     def swap(ids: list[uuid.UUID]) -> None:
-        for old, new in ((first, -1), (second, first), (-1, second)):
+        for old, new in ((first, 999), (second, first), (999, second)):
             sql(f"UPDATE {LEAF} SET leaf_index = %s WHERE leaf_index = %s", new, old)
 
     return swap
@@ -164,6 +167,25 @@ TAMPERED: dict[str, tuple[Callable[[list[uuid.UUID]], object], Callable[[list[uu
         lambda ids: sql(f"INSERT INTO {LEAF} VALUES (312, %s, %s)", ID, b"\x03" * 32),
         lambda ids: {("leaf_extra", str(ID))},
     ),
+    "the hash of a leaf cut short": (
+        changed_leaf("leaf_hash", b"\x02" * 31),
+        lambda ids: {("leaf_altered", str(ids[150]))},
+    ),
+    "the hash of the last leaf emptied": (
+        lambda ids: sql(f"UPDATE {LEAF} SET leaf_hash = %s WHERE leaf_index = 311", b""),
+        lambda ids: {("leaf_altered", str(ids[311]))},
+    ),
+    "a kept node cut short": (
+        lambda ids: sql(f"UPDATE {NODE} SET node_hash = %s", b"\x04"),
+        lambda ids: {("node_altered", "")},
+    ),
+    "a kept node and a leaf below it": (
+        lambda ids: (
+            sql(f"UPDATE {NODE} SET node_hash = %s", b"\x04" * 32),
+            sql(f"UPDATE {LEAF} SET leaf_hash = %s WHERE leaf_index = 150", b"\x02" * 32),
+        ),
+        lambda ids: {("node_altered", ""), ("leaf_altered", str(ids[150]))},
+    ),
     "a kept node changed": (
         lambda ids: sql(f"UPDATE {NODE} SET node_hash = %s", b"\x04" * 32),
         lambda ids: {("node_altered", "")},
@@ -192,7 +214,7 @@ TAMPERED: dict[str, tuple[Callable[[list[uuid.UUID]], object], Callable[[list[uu
     "the note of a checkpoint changed": (foreign_note, lambda ids: {("checkpoint_signature", "305")}),
     "the last checkpoint deleted": (
         lambda ids: sql(f"DELETE FROM {CHECKPOINT} WHERE tree_size = 312"),
-        lambda ids: {("leaf_extra", str(id_)) for id_ in ids[305:]},
+        lambda ids: {(kind, str(id_)) for id_ in ids[305:] for kind in ("leaf_extra", "event_unsealed")},
     ),
     "the tail truncated with its checkpoints": (truncate_tail, lambda ids: {("log_truncated", "312")}),
 }
@@ -277,7 +299,7 @@ def test_verify_and_seal_without_the_mac_key_say_so_and_go_on_with_it(ids: list[
         assert len(found()) == 313
         assert seal_now(at=LATER).refused == 1
     assert seal_now(at=LATER).events == 1  # the alert, not the event that was set aside
-    assert seal_now(at=LATER, refused=True).events == 1
+    assert sum(each.events for each in seal_all(key=KEY, clock=lambda: LATER, again=True)) == 1
     assert AuditLeaf.objects.filter(event_id=late).exists()
     assert found() == []
 
@@ -295,6 +317,101 @@ def test_verify_of_an_event_changed_by_who_has_the_mac_key_names_it(ids: list[uu
     with without_triggers():
         sql(f"UPDATE {EVENT} SET actor = 'x', mac = %s WHERE id = %s", mac, ids[150])
     assert kinds() == {("event_altered", str(ids[150]))}
+
+
+def test_verify_beside_a_sealer_finds_nothing(ids: list[uuid.UUID]) -> None:
+    def go_on(done: int, total: int) -> None:
+        sealed(300, at=NOW - timedelta(days=1))
+
+    assert found(progress=go_on) == []
+    assert AuditLeaf.objects.count() == 612
+
+
+@pytest.mark.postgresql
+@pytest.mark.parametrize(
+    "value", ["infinity", "-infinity", "2026-11-24 16:05:09.123456+00 BC", "12026-11-24 16:05:09+00"]
+)
+def test_verify_of_a_time_that_is_spelt_like_the_sealed_one_names_the_event(ids: list[uuid.UUID], value: str) -> None:
+    with without_triggers():
+        sql(f"UPDATE {EVENT} SET occurred_at = %s WHERE id = %s", value, ids[0])
+    assert kinds() == {("event_altered", str(ids[0]))}
+
+
+HUGE = 2**62
+
+
+def test_verify_of_a_log_with_enormous_numbers_ends(ids: list[uuid.UUID]) -> None:
+    with without_triggers():
+        sql(f"INSERT INTO {LEAF} VALUES (%s, %s, %s)", HUGE - 1, ID, b"\x03" * 32)
+        sql(f"INSERT INTO {CHECKPOINT} SELECT %s, root_hash, epoch, sealed_at, 'x' FROM {CHECKPOINT} LIMIT 1", HUGE)
+        sql(f"INSERT INTO {NODE} VALUES (8, %s, %s)", HUGE, b"\x03" * 32)
+    assert kinds() == {
+        ("leaf_missing", ""),
+        ("checkpoint_signature", str(HUGE)),
+        ("leaf_extra", str(ID)),
+        ("node_altered", ""),
+    }
+
+
+def test_verify_of_a_leaf_with_a_negative_index_names_it_and_its_event(ids: list[uuid.UUID]) -> None:
+    (victim,) = events(1, at=NOW)
+    without, again = (
+        ("PRAGMA ignore_check_constraints = ON", "PRAGMA ignore_check_constraints = OFF")
+        if not is_postgresql()
+        else (
+            f"ALTER TABLE {LEAF} DROP CONSTRAINT phi_oidc_auditleaf_index",
+            f"ALTER TABLE {LEAF} ADD CONSTRAINT phi_oidc_auditleaf_index CHECK (leaf_index >= 0)",
+        )
+    )
+    sql(without)
+    try:
+        with without_triggers():
+            sql(f"INSERT INTO {LEAF} VALUES (-1, %s, %s)", victim, b"\x03" * 32)
+            sql(f"DELETE FROM {QUEUE} WHERE event_id = %s", victim)
+        assert kinds() == {("leaf_extra", str(victim)), ("event_unsealed", str(victim))}
+    finally:
+        with without_triggers():
+            sql(f"DELETE FROM {LEAF} WHERE leaf_index < 0")
+        sql(again)
+
+
+def test_verify_with_a_leaf_changed_and_another_gone_accuses_nobody(ids: list[uuid.UUID]) -> None:
+    with without_triggers():
+        sql(f"UPDATE {LEAF} SET leaf_hash = %s WHERE leaf_index = 150", b"\x02" * 32)
+        sql(f"DELETE FROM {LEAF} WHERE leaf_index = 200")
+    (finding,) = [finding for finding in found() if finding.leaf_index == 150]
+    assert "no root tells which" in finding.text
+    assert kinds() == {
+        ("event_altered", str(ids[150])),
+        ("leaf_missing", ""),
+        ("event_unsealed", str(ids[200])),
+    }
+
+
+def test_verify_of_an_event_and_its_leaf_changed_alike_says_nothing_good_of_it(ids: list[uuid.UUID]) -> None:
+    with without_triggers():
+        sql(f"UPDATE {EVENT} SET actor = 'x' WHERE id = %s", ids[150])
+        forged = leaf_hash(read_event(ids[150]).canonical)
+        sql(f"UPDATE {LEAF} SET leaf_hash = %s WHERE leaf_index = 150", forged)
+    (finding,) = [finding for finding in found() if finding.leaf_index == 150]
+    assert (finding.kind, finding.text) == (Kind.EVENT_ALTERED, "Its MAC does not fit.")
+
+
+def test_verify_of_a_restore_whose_event_can_t_be_read_is_undeclared(ids: list[uuid.UUID]) -> None:
+    note = AuditCheckpoint.objects.last().note
+    restore_to(305, ids)
+    resume(outside=note, why="the disk broke", key=KEY, now=LATER)
+    victim = AuditEvent.objects.get(action="audit.restored").id
+    for detail in (
+        "no json",
+        "[]",
+        '{"epoch":2}',
+        '{"epoch":2,"origin":"x","root_hash":"zz","tree_size":1}',
+        "[" * 9999,
+    ):
+        with without_triggers():
+            sql(f"UPDATE {EVENT} SET detail = %s WHERE id = %s", detail, victim)
+        assert kinds() == {("event_altered", str(victim)), ("epoch_undeclared", "306")}
 
 
 def restore_to(size: int, ids: list[uuid.UUID]) -> None:

@@ -328,7 +328,7 @@ def sealed_ids(size: int) -> list[str]:
     return [*(str(leaf.event_id) for leaf in leaves), f"checkpoint-1-{size}"]
 
 
-@pytest.mark.parametrize("damage", [{"detail": "{"}, {"detail": "[]"}, {"outcome": "perhaps"}])
+@pytest.mark.parametrize("damage", [{"detail": "{"}, {"detail": "[]"}, {"detail": "[" * 9999}, {"outcome": "perhaps"}])
 def test_deliver_stops_at_an_event_that_no_format_can_tell(
     sink: Recorder, clock: Clock, damage: dict[str, str]
 ) -> None:
@@ -339,6 +339,22 @@ def test_deliver_stops_at_an_event_that_no_format_can_tell(
     AuditLeaf.objects.create(leaf_index=1, event_id=damaged.event.id, leaf_hash=digest("damaged"))
     checkpoint(2)
     assert run(sink, clock) == Result(accepted=2, fault="event_unreadable")
+    assert alerts() == [("delivery_stopped", "event_unreadable", "Sink/siem")]
+
+
+@pytest.mark.parametrize("value", ["infinity", "2026-11-24 16:05:09+00 BC"])
+@pytest.mark.postgresql
+def test_deliver_stops_at_an_event_that_no_model_can_hold_and_sends_those_before_it(
+    sink: Recorder, clock: Clock, value: str
+) -> None:
+    seal(5)
+    victim = AuditLeaf.objects.get(leaf_index=3).event_id
+    with connections["phi_audit"].cursor() as cursor:
+        cursor.execute("ALTER TABLE django_phi_oidc_auditevent DISABLE TRIGGER ALL")
+        cursor.execute("UPDATE django_phi_oidc_auditevent SET occurred_at = %s WHERE id = %s", [value, victim])
+        cursor.execute("ALTER TABLE django_phi_oidc_auditevent ENABLE TRIGGER ALL")
+    assert run(sink, clock).fault == "event_unreadable"
+    assert sink.received == sealed_ids(3)[:3]
     assert alerts() == [("delivery_stopped", "event_unreadable", "Sink/siem")]
 
 
