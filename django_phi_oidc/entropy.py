@@ -23,13 +23,18 @@ def token_b64url(size: int) -> str:
 
 def uuid7(now: datetime) -> uuid.UUID:
     """Return a UUIDv7 that sorts by the microsecond. Spec: RFC 9562 5.7, and 6.2 (method 3)."""
-    return uuid.UUID(int=first_uuid7(now).int | int.from_bytes(token_bytes(8), "big") & (1 << 62) - 1)
+    return uuid.UUID(int=_lowest(now) | int.from_bytes(token_bytes(8), "big") & (1 << 62) - 1)
 
 
 def first_uuid7(now: datetime) -> uuid.UUID:
     """Return the lowest id that `uuid7` may give at that instant: what is below it is older. None is before 1970."""
-    millis, micros = divmod(max(now - _EPOCH, timedelta()) // timedelta(microseconds=1), 1000)
-    return uuid.UUID(int=millis << 80 | 0x7 << 76 | (micros * 4096 // 1000) << 64 | 0b10 << 62)
+    return uuid.UUID(int=_lowest(now))
+
+
+def _lowest(now: datetime) -> int:
+    since = max(now - _EPOCH, timedelta())
+    millis, micros = divmod((since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds, 1000)
+    return millis << 80 | 0x7 << 76 | (micros * 4096 // 1000) << 64 | 0b10 << 62
 
 
 @contextmanager

@@ -35,7 +35,7 @@ def keys(ring: str) -> tuple[Key, ...]:
 
     Raises: KeyMissing.
     """
-    found = _parse(ring, _texts(ring, conf.option(ring)))
+    found = _parse(ring, tuple(_texts(ring, conf.option(ring))))
     if not found:
         raise KeyMissing(f"PHI_OIDC[{ring!r}] has no key.")
     return found
@@ -95,7 +95,8 @@ def _texts(ring: str, source: Any) -> list[str]:
     return [text.strip() for text in source or () if text.strip()]
 
 
-def _parse(ring: str, texts: list[str]) -> tuple[Key, ...]:
+@lru_cache(maxsize=16)
+def _parse(ring: str, texts: tuple[str, ...]) -> tuple[Key, ...]:
     try:
         # One key has several spellings in base64; two of them are still one key.
         return tuple(dict.fromkeys(_key(text) for text in texts))

@@ -13,7 +13,7 @@ from django.test.utils import CaptureQueriesContext
 from django_phi_oidc.audit.models import AuditOutbox
 from django_phi_oidc.claims.models import StoredClaim
 from django_phi_oidc.replay.models import SpentValue
-from django_phi_oidc.statements import delete, durably, insert, update
+from django_phi_oidc.statements import delete, durably, insert, insert_alone, update
 from django_phi_oidc.subjects.models import PairwiseSubject
 
 NOW = datetime(2026, 11, 24, 16, 5, 9, 123456, tzinfo=UTC)
@@ -180,3 +180,27 @@ class DurablyInATestCase(TestCase):
         with durably("default"):
             insert([spent("a")], using="default")
         assert SpentValue.objects.count() == 1
+
+
+@pytest.mark.postgresql
+@pytest.mark.django_db(transaction=True)
+def test_insert_alone_inserts_where_nobody_has_a_transaction_open_or_watches() -> None:
+    values = ["a", "state", NOW]
+    assert insert_alone(SpentValue, values, using="default")
+    assert SpentValue.objects.get() == spent("a")
+    with pytest.raises(IntegrityError):
+        insert_alone(SpentValue, values, using="default")
+    with transaction.atomic():
+        assert not insert_alone(SpentValue, ["b", "state", NOW], using="default")
+    with CaptureQueriesContext(connections["default"]):
+        assert not insert_alone(SpentValue, ["b", "state", NOW], using="default")
+    with connections["default"].execute_wrapper(lambda execute, *given: execute(*given)):
+        assert not insert_alone(SpentValue, ["b", "state", NOW], using="default")
+    assert SpentValue.objects.count() == 1
+
+
+@pytest.mark.sqlite
+@pytest.mark.django_db(transaction=True)
+def test_insert_alone_on_sqlite_leaves_it_to_others() -> None:
+    assert not insert_alone(SpentValue, ["a", "state", NOW], using="default")
+    assert not SpentValue.objects.exists()

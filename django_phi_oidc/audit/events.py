@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime
 from enum import StrEnum
+from functools import lru_cache
 from json.encoder import encode_basestring
 from typing import Any, Literal
 
@@ -185,7 +186,7 @@ def build_event(act: Act, *, id: uuid.UUID, mac_key: str) -> Event:  # noqa: A00
         *(act.action, act.outcome, origin.actor, act.subject, act.provider, origin.session, origin.client_ip),
         *(act.purpose, act.resource, act.reason, origin.request_id),
     )
-    texts = tuple(map(clean, given))
+    texts = given if _is_clean(given) else tuple(map(clean, given))
     detail = {key: _cleaned(value) for key, value in (act.detail or {}).items()}
     if texts != given or any(detail[key] != _plain(value) for key, value in (act.detail or {}).items()):
         detail[SANITIZED] = True
@@ -244,6 +245,12 @@ def keyed_id(resource: str, *, key: bytes) -> str:
     return f"{kind}{slash}{hmac.digest(key, message, hashlib.sha256)[:16].hex()}"
 
 
+def _is_clean(texts: tuple[str, ...]) -> bool:
+    """Say whether nothing is to be done to any of texts, as far as that can be told cheaply."""
+    together = "".join(texts)
+    return together.isascii() and together.isprintable() and max(map(len, texts)) <= MAX_CHARACTERS
+
+
 def clean(text: str) -> str:
     """Return text without control characters, line separators and lone surrogates, 256 characters at most."""
     if text.isascii() and text.isprintable():
@@ -258,7 +265,26 @@ def canonical_bytes(event: Event) -> bytes:
 
 def compute_mac(event: Event, key: bytes) -> bytes:
     """Return HMAC-SHA256 over the event's canonical bytes, 32 bytes. Spec: RFC 2104."""
-    return hmac.digest(key, canonical_bytes(event), hashlib.sha256)
+    return mac_of(canonical_bytes(event), key)
+
+
+def mac_of(canonical: bytes, key: bytes) -> bytes:
+    """Return HMAC-SHA256 over canonical bytes, 32 bytes, with the work for each key done once.
+
+    The library's own takes twice as long, and a verification makes millions. Requires: a key of 64 bytes at most.
+    Spec: RFC 2104.
+    """
+    inner, outer = _started(key)
+    within, around = inner.copy(), outer.copy()
+    within.update(canonical)
+    around.update(within.digest())
+    return bytes(around.digest())
+
+
+@lru_cache(maxsize=64)
+def _started(key: bytes) -> tuple[Any, Any]:
+    padded = key.ljust(hashlib.sha256().block_size, b"\0")
+    return hashlib.sha256(bytes(x ^ 0x36 for x in padded)), hashlib.sha256(bytes(x ^ 0x5C for x in padded))
 
 
 def event_text(finished: Finished) -> str:

@@ -84,13 +84,13 @@ class Retracing:
                 continue
             if row.leaf_index > expected:
                 yield _gap(stretch, expected, row.leaf_index)
-            expected = row.leaf_index + 1
-            ids.append(row.event_id)
-            hashes.append(row.leaf_hash if len(row.leaf_hash) == HASH_BYTES else _NOT_A_HASH)
-            canonical = row.canonical
+            leaf_index, event_id, sealed, mac_key, mac, canonical = row
+            expected = leaf_index + 1
+            ids.append(event_id)
+            hashes.append(sealed if len(sealed) == HASH_BYTES else _NOT_A_HASH)
             if canonical is None:
                 yield from self._is_missing(row)
-            elif leaf_hash(canonical) != row.leaf_hash or compute_mac(row.mac_key, canonical) != row.mac:
+            elif leaf_hash(canonical) != sealed or compute_mac(mac_key, canonical) != mac:
                 yield from self._differs(stretch, row, canonical)
             else:
                 self._tally.events += 1

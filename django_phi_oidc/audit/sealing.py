@@ -4,14 +4,13 @@ What is new lies in a queue that the events' own transactions fill, so the work 
 the queue as it was. Nothing is sealed on top of a log that is not the continuation of what was signed before.
 """
 
-import hmac
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from django.db import connections
+from django.db import connections, transaction
 
 from ..entropy import first_uuid7
 from ..merkle.rfc6962 import leaf_hash
@@ -50,7 +49,6 @@ class _Batch:
     leaves: list[Leaf] = field(default_factory=list)
     forged: list[bytes] = field(default_factory=list)
     unverifiable: list[bytes] = field(default_factory=list)
-    sealed_before: list[bytes] = field(default_factory=list)
     last: bytes = b""
 
 
@@ -73,7 +71,6 @@ def seal(
         batch = _sort(read_queue(after=after, limit=limit, refused=refused))
         note = append(log, batch.leaves, key=key, now=now) if batch.leaves else ""
         alerts = _set_aside(batch, now=now)
-        _forget(batch.sealed_before)
     tell(alerts)
     if note:
         tell_witness(note)
@@ -114,21 +111,18 @@ def late(*, now: datetime) -> int:
 def _sort(events: Iterable[RawEvent]) -> _Batch:
     """Tell the events whose MAC fits from the others."""
     batch, compute_mac = _Batch(), mac_checker()
-    for event in events:
-        if len(event.event_id) != UUID_BYTES:
+    for _, event_id, _, mac_key, mac, canonical in events:
+        if len(event_id) != UUID_BYTES:
             # No UUID, which SQLite alone can hold: `audit verify` names it.
             continue
-        batch.last = event.event_id
-        canonical = event.canonical or b""
-        mac = compute_mac(event.mac_key, canonical)
-        if event.leaf_index >= 0:
-            batch.sealed_before.append(event.event_id)
-        elif mac is None:
-            batch.unverifiable.append(event.event_id)
-        elif not hmac.compare_digest(mac, event.mac):
-            batch.forged.append(event.event_id)
+        batch.last = event_id
+        computed = compute_mac(mac_key, canonical or b"")
+        if canonical and computed == mac:
+            batch.leaves.append((event_id, leaf_hash(canonical)))
+        elif computed is None:
+            batch.unverifiable.append(event_id)
         else:
-            batch.leaves.append((event.event_id, leaf_hash(canonical)))
+            batch.forged.append(event_id)
     return batch
 
 
@@ -153,18 +147,17 @@ def _set_aside(batch: _Batch, *, now: datetime) -> list[Finished]:
     return alerts
 
 
-def _forget(ids: Sequence[bytes]) -> None:
-    for part in _parts(ids):
-        AuditUnsealed.objects.filter(event_id__in=part).delete()
-
-
 def _requeue() -> None:
-    """Queue every event that has no leaf and lost its place in the queue."""
-    with connections[AUDIT_ALIAS].cursor() as cursor:
+    """Let the queue hold what has no leaf, all of it and nothing else."""
+    with transaction.atomic(using=AUDIT_ALIAS), connections[AUDIT_ALIAS].cursor() as cursor:
         cursor.execute(
             "INSERT INTO django_phi_oidc_auditunsealed (event_id) SELECT e.id FROM django_phi_oidc_auditevent e "
             "LEFT JOIN django_phi_oidc_auditleaf l ON l.event_id = e.id WHERE l.event_id IS NULL "
             "ON CONFLICT DO NOTHING"
+        )
+        cursor.execute(
+            "DELETE FROM django_phi_oidc_auditunsealed "
+            "WHERE event_id IN (SELECT event_id FROM django_phi_oidc_auditleaf)"
         )
 
 

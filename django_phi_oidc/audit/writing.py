@@ -6,12 +6,14 @@ import uuid
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from operator import attrgetter
+from typing import Any
 
 from django.db import DatabaseError, DataError, IntegrityError, InterfaceError, connections
 
 from .. import conf, entropy, keyring
 from ..errors import AuditUnavailable
-from ..statements import durably, insert
+from ..statements import durably, insert, insert_alone
 from .events import FIELDS, Act, Event, Finished, build_event, compute_mac, event_text, keyed_id, without_refused
 from .models import AuditEvent
 from .routing import AUDIT_ALIAS
@@ -19,6 +21,8 @@ from .routing import AUDIT_ALIAS
 logger = logging.getLogger("phi_oidc.audit")
 EventFault = (IntegrityError, DataError)
 """What the database says of the event itself, and not of its own state."""
+_IN_ORDER = attrgetter(*(field.attname for field in AuditEvent._meta.concrete_fields if field.attname != "mac"))
+
 UNLOADABLE = (AttributeError, TypeError, ValueError, DataError)
 """What Django and psycopg raise of a value that the column's type, or SQLite, lets in and no model can hold."""
 
@@ -53,14 +57,20 @@ def commit(finished: Sequence[Finished]) -> None:
     Requires: no open transaction on the trail's alias.
     Raises: AuditUnavailable; one of EventFault when an id exists or the database can't hold a value.
     """
-    with reaching_the_trail(), durably(AUDIT_ALIAS):
-        insert(rows_of(finished), using=AUDIT_ALIAS)
+    with reaching_the_trail():
+        if len(finished) > 1 or not insert_alone(AuditEvent, _values_of(finished[0]), using=AUDIT_ALIAS):
+            with durably(AUDIT_ALIAS):
+                insert(rows_of(finished), using=AUDIT_ALIAS)
     tell(finished)
 
 
 def rows_of(finished: Sequence[Finished]) -> list[AuditEvent]:
     """Return the rows that hold the events."""
     return [AuditEvent(**{name: getattr(each.event, name) for name in FIELDS}, mac=each.mac) for each in finished]
+
+
+def _values_of(finished: Finished) -> list[Any]:
+    return [*_IN_ORDER(finished.event), finished.mac]
 
 
 def tell(finished: Sequence[Finished]) -> None:

@@ -363,11 +363,14 @@ def test_queue_of_an_event_is_written_by_the_database_and_with_a_rollback_is_not
     assert AuditUnsealed.objects.count() == 1
 
 
-def test_queued_again_after_it_was_sealed_is_no_second_leaf() -> None:
+def test_queued_again_after_it_was_sealed_gets_no_second_leaf_and_again_mends_the_queue() -> None:
     (id_,) = sealed(1)
     AuditUnsealed.objects.create(event_id=id_)
-    assert seal_now().events == 0
-    assert (AuditUnsealed.objects.count(), AuditLeaf.objects.count()) == (0, 1)
+    events(1)
+    with pytest.raises(SealingRefused, match="damaged"):
+        seal_now()
+    assert sum(each.events for each in seal_all(key=KEY, clock=lambda: NOW, again=True)) == 1
+    assert (AuditUnsealed.objects.count(), AuditLeaf.objects.count()) == (0, 2)
 
 
 @pytest.mark.parametrize("source", ["", "x", PEM.replace("M", "N", 1), Path("/nonexistent/key.pem")])
