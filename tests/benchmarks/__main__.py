@@ -1,23 +1,46 @@
-"""Measure, and say whether the aim is met: `make bench`, or `python -m tests.benchmarks`. Exits with 1 when it is not.
+"""Measure, and say whether the aims are met: `make bench`, or `python -m tests.benchmarks [sign-in] [audit]`.
 
-Needs the extra `bench`. PostgreSQL is the server of DATABASE_URL, which must have fsync on, or one of its own.
+Exits with 1 when one is not. Needs the extra `bench`. PostgreSQL is the server of DATABASE_URL, which must have fsync
+on, or one of its own.
 """
 
 import json
 import os
 import platform
 import sys
-from argparse import ArgumentParser, RawDescriptionHelpFormatter
-from collections.abc import Sequence
+from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from importlib.metadata import version
+from typing import Any
 
+from tests.benchmarks.audit import telling as of_audit
+from tests.benchmarks.audit.contenders import COUNTED
+from tests.benchmarks.audit.recording import measure_recording
+from tests.benchmarks.audit.trail import measure_trail
+from tests.benchmarks.sign_in import telling as of_sign_in
 from tests.benchmarks.sign_in.measuring import BEGIN, DURABLE, check_durable, measure
-from tests.benchmarks.sign_in.telling import missed, rows, table
 from tests.postgresql import given_url, throw_away_server
 
 ROUND_TRIPS = (0.0, 0.02)
-RAN_WITH = ("django", "mozilla-django-oidc", "social-auth-app-django", "social-auth-core", "psycopg", "urllib3")
+WRITERS = (8, 2)
+OPTIONS = {**DURABLE, "max_connections": "200", "shared_buffers": "1GB", "max_wal_size": "4GB"}
+"""Of a server of our own: as one would set them, and so that what was built does not lead to checkpoints later."""
+RAN_WITH = {
+    "sign-in": ("django", "mozilla-django-oidc", "social-auth-app-django", "social-auth-core", "psycopg", "urllib3"),
+    "audit": ("django", "django-auditlog", "django-easy-audit", "django-pghistory", "psycopg"),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Told:
+    """What a part has to say."""
+
+    title: str
+    table: str
+    rows: Any
+    missed: list[str]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -25,31 +48,82 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = ArgumentParser(
         prog="python -m tests.benchmarks", description=__doc__, formatter_class=RawDescriptionHelpFormatter
     )
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"what to measure of {', '.join(PARTS)}; or all")
     parser.add_argument("--rounds", type=int, default=200, help="sign-ins measured at each portal")
     parser.add_argument("--warm-up", type=int, default=50, help="sign-ins before those")
-    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    parser.add_argument("--turns", type=int, default=6, help="turns of each contender that records events")
+    parser.add_argument("--seconds", type=float, default=1.5, help="length of such a turn")
+    parser.add_argument("--backlog", type=int, default=1_000_000, help="events that are sealed, and then verified")
+    parser.add_argument(
+        "--sealed", type=int, default=5_000_000, help="events of the log that --new ones come on top of"
+    )
+    parser.add_argument("--new", type=int, default=10_000, help="events that are sealed on top of those")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
     options = parser.parse_args(arguments)
-    ran_with = {"python": platform.python_version(), **{name: version(name) for name in RAN_WITH}}
+    if unknown := set(options.parts).difference(PARTS):
+        parser.error(f"There is no part {', '.join(sorted(unknown))}.")
+    parts = {name: part for name, part in PARTS.items() if name in options.parts or not options.parts}
     with ExitStack() as stack:
-        url = given_url(os.environ) or stack.enter_context(throw_away_server(options=DURABLE))
+        url = given_url(os.environ) or stack.enter_context(throw_away_server(options=OPTIONS))
         check_durable(url)
-        results = measure(
-            contenders=list(BEGIN),
-            url=url,
-            round_trips=ROUND_TRIPS,
-            warm_up=options.warm_up,
-            rounds=options.rounds,
-            told=lambda line: print(line, file=sys.stderr),
-        )
-    faults = missed(results)
-    if options.json:
-        print(json.dumps({"sign_in": rows(results), "missed": faults, "versions": ran_with}, indent=2))
-    else:
-        print(f"Sign-in, a returning person, the callback alone. {', '.join(map(' '.join, ran_with.items()))}.\n")
-        print(table(results))
-        print("\n" + "\n".join(f"MISSED: {fault}." for fault in faults) if faults else "\nThe aim is met.")
-    return 1 if faults else 0
+        told = {name: part(url, options) for name, part in parts.items()}
+    _print(told, as_json=options.json)
+    return 1 if any(each.missed for each in told.values()) else 0
 
+
+def _print(told: Mapping[str, Told], *, as_json: bool) -> None:
+    ran_with = {"python": platform.python_version()}
+    ran_with |= {name: version(name) for part in told for name in RAN_WITH[part]}
+    faults = [fault for each in told.values() for fault in each.missed]
+    if as_json:
+        measured = {name.replace("-", "_"): each.rows for name, each in told.items()}
+        print(json.dumps({**measured, "missed": faults, "versions": ran_with}, indent=2))
+        return
+    print(f"{', '.join(map(' '.join, ran_with.items()))}.\n")
+    for each in told.values():
+        print(f"{each.title}\n\n{each.table}\n")
+    print("\n".join(f"MISSED: {fault}." for fault in faults) if faults else "The aims are met.")
+
+
+def _sign_in(url: str, options: Namespace) -> Told:
+    results = measure(
+        contenders=list(BEGIN),
+        url=url,
+        round_trips=ROUND_TRIPS,
+        warm_up=options.warm_up,
+        rounds=options.rounds,
+        told=_say,
+    )
+    return Told(
+        title="Sign-in, a returning person, the callback alone.",
+        table=of_sign_in.table(results),
+        rows=of_sign_in.rows(results),
+        missed=of_sign_in.missed(results),
+    )
+
+
+def _audit(url: str, options: Namespace) -> Told:
+    load = os.getloadavg()[0]
+    recorded, _ = measure_recording(
+        list(COUNTED), url=url, writers=WRITERS, rounds=options.turns, seconds=options.seconds, told=_say
+    )
+    trail = measure_trail(
+        url=url, backlog=options.backlog, verifications=3, sealed=options.sealed, new=options.new, told=_say
+    )
+    results = of_audit.Results(recorded=recorded, trail=trail, cores=os.cpu_count() or 0, load=load)
+    return Told(
+        title=f"The trail, on {results.cores} cores, with a load of {load:.1f} before.",
+        table=of_audit.table(results),
+        rows=of_audit.rows(results),
+        missed=of_audit.missed(results),
+    )
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr)
+
+
+PARTS: Mapping[str, Callable[[str, Namespace], Told]] = {"sign-in": _sign_in, "audit": _audit}
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -1,0 +1,193 @@
+"""Who writes an audit event: for each contender, its table, and what writes one event, committed when it returns.
+
+The same act for all: somebody revealed a claim of somebody. The values differ from event to event as they would: the
+id, and one in a thousand subjects and sessions. Whoever is bare gets them ready-made.
+"""
+
+import hashlib
+import itertools
+import os
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime
+from importlib import import_module
+from typing import Any
+
+import psycopg
+from django.conf import settings
+from django.core.management import call_command
+from django.db import connections
+
+from django_phi_oidc.audit.events import Action, Origin
+
+MODELS = "tests.benchmarks.audit.rows.models"
+"""What can't be imported before Django is set up."""
+PEOPLE = 1000
+CLAIM, PURPOSE, PROVIDER = "birthdate", "TREAT", "default"
+DETAIL = f'{{"claim":"{CLAIM}"}}'
+OURS = "django_phi_oidc_auditevent"
+COLUMNS = (
+    *("id", "v", "mac_key", "occurred_at", "action", "outcome", "actor", "subject", "provider", "session"),
+    *("client_ip", "purpose", "resource", "reason", "request_id", "detail", "mac"),
+)
+_PLACES = ", ".join(["%s"] * len(COLUMNS))
+_LOCK = 0x62656E6368
+Write = Callable[[], object]
+
+
+def person(number: int) -> dict[str, str]:
+    """Return what is known of the act of that number."""
+    who = number % PEOPLE
+    return {
+        "actor": str(who),
+        "subject": hashlib.sha256(b"%d" % who).hexdigest(),
+        "session": hashlib.sha256(b"session %d" % who).hexdigest()[:32],
+        "client_ip": f"198.51.100.{who % 256}",
+        "request_id": f"{who:032x}",
+    }
+
+
+def prepare() -> None:
+    """Make the tables of the contender that the settings name, in the database that they name."""
+    if settings.CONTENDER in settings.PEERS:
+        call_command("migrate", run_syncdb=True, verbosity=0)
+        return
+    call_command("migrate", verbosity=0)
+    with connections["phi_audit"].cursor() as cursor:
+        for statement in TABLES.get(settings.CONTENDER, ()):
+            cursor.execute(statement)
+
+
+TABLES: Mapping[str, tuple[str, ...]] = {
+    # Columns, defaults, constraints and indexes; no triggers.
+    "bare": (f"CREATE TABLE bench_bare (LIKE {OURS} INCLUDING ALL)",),
+    "key alone": (f"CREATE TABLE bench_bare (LIKE {OURS}, PRIMARY KEY (id))",),
+    "orm": (f"CREATE TABLE bench_orm (LIKE {OURS} INCLUDING ALL)",),
+    "chain": (
+        f"CREATE TABLE bench_chain (LIKE {OURS} INCLUDING ALL, place bigint GENERATED ALWAYS AS IDENTITY UNIQUE)",
+    ),
+}
+COUNTED: Mapping[str, str] = {
+    "bare": "bench_bare",
+    "key alone": "bench_bare",
+    "ours": OURS,
+    "orm": "bench_orm",
+    "chain": "bench_chain",
+    "auditlog": "auditlog_logentry",
+    "easyaudit": "easyaudit_crudevent",
+    "pghistory": "rows_revealevent",
+}
+"""The table in which each contender's events are, the floor first, ours third."""
+
+
+def count() -> int:
+    """Return how many events the contender's table has."""
+    with connections["default"].cursor() as cursor:
+        cursor.execute(f"SELECT count(*) FROM {COUNTED[settings.CONTENDER]}")
+        return int(cursor.fetchone()[0])
+
+
+def writer() -> Write:
+    """Return what writes an event of the contender that the settings name, on a connection that is open from now on."""
+    return WRITERS[settings.CONTENDER]()
+
+
+def _bare() -> Write:
+    execute = _psycopg().execute
+    statement = f"INSERT INTO bench_bare ({', '.join(COLUMNS)}) VALUES ({_PLACES})"
+    ready = _ready_made()
+    return lambda: execute(statement, next(ready))
+
+
+def _ours() -> Write:
+    record = import_module("django_phi_oidc.audit.recording").record
+    connections["phi_audit"].ensure_connection()
+    numbers = itertools.cycle([person(number) for number in range(PEOPLE)])
+
+    def write() -> object:
+        who = next(numbers)
+        origin = Origin(
+            actor=who["actor"], session=who["session"], client_ip=who["client_ip"], request_id=who["request_id"]
+        )
+        return record(
+            Action.CLAIM_REVEALED,
+            origin=origin,
+            now=datetime.now(UTC),
+            subject=who["subject"],
+            provider=PROVIDER,
+            purpose=PURPOSE,
+            detail={"claim": CLAIM},
+        )
+
+    return write
+
+
+def _orm() -> Write:
+    event = import_module(MODELS).Event
+    connections["default"].ensure_connection()
+    ready = _ready_made()
+    return lambda: event.objects.create(**dict(zip(COLUMNS, next(ready), strict=True)))
+
+
+def _chain() -> Write:
+    """What most "blockchain" logs do: each event has the hash of the one before, so they are written one by one."""
+    connection = _psycopg()
+    statement = f"INSERT INTO bench_chain ({', '.join(COLUMNS)}) VALUES ({_PLACES})"
+    ready = _ready_made()
+
+    def write() -> None:
+        *values, _ = next(ready)
+        with connection.transaction():
+            connection.execute("SELECT pg_advisory_xact_lock(%s)", [_LOCK])
+            last = connection.execute("SELECT mac FROM bench_chain ORDER BY place DESC LIMIT 1").fetchone()
+            before = last[0] if last else bytes(32)
+            connection.execute(statement, [*values, hashlib.sha256(before + repr(values).encode()).digest()])
+
+    return write
+
+
+def _audited() -> Write:
+    reveal = import_module(MODELS).Reveal
+    connections["default"].ensure_connection()
+    subjects = itertools.cycle([person(number)["subject"] for number in range(PEOPLE)])
+    return lambda: reveal.objects.create(
+        subject=next(subjects), purpose=PURPOSE, claim=CLAIM, revealed_at=datetime.now(UTC)
+    )
+
+
+WRITERS: Mapping[str, Callable[[], Write]] = {
+    "bare": _bare,
+    "key alone": _bare,
+    "ours": _ours,
+    "orm": _orm,
+    "chain": _chain,
+    "auditlog": _audited,
+    "easyaudit": _audited,
+    "pghistory": _audited,
+}
+
+
+def _psycopg() -> Any:
+    """Return a connection in autocommit, as psycopg opens it: what comes often is prepared."""
+    url = settings.DATABASES["default"]
+    given = {"host": url["HOST"], "port": url["PORT"], "user": url["USER"], "password": url["PASSWORD"]}
+    options = {name: value for name, value in given.items() if value}
+    return psycopg.connect(dbname=url["NAME"], autocommit=True, **options, **url.get("OPTIONS", {}))
+
+
+def _ready_made() -> Iterator[tuple[Any, ...]]:
+    """Yield the values of COLUMNS: ids that ascend and are no other process's, and all else made beforehand."""
+    now = datetime.now(UTC)
+    made = []
+    for number in range(PEOPLE):
+        who = person(number)
+        made.append(
+            (
+                *(1, "0123abcd", now, "claim.revealed", "success", who["actor"], who["subject"], PROVIDER),
+                *(who["session"], who["client_ip"], PURPOSE, "", "", who["request_id"], DETAIL, bytes(32)),
+            )
+        )
+    first = int(time.time() * 1000) << 80 | 0x7 << 76 | os.getpid() % 4096 << 64 | 0b10 << 62
+    for number, rest in zip(itertools.count(first), itertools.cycle(made), strict=False):
+        yield (uuid.UUID(int=number), *rest)

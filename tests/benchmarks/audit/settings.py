@@ -1,0 +1,49 @@
+"""Settings of whoever works on a trail: what all share, then what is a contender's own, as the environment says."""
+
+import os
+from typing import Any
+
+import dj_database_url
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+from tests.settings import key
+
+CONTENDER = os.environ.get("BENCH_CONTENDER", "ours")
+PEERS = {"auditlog": ["auditlog"], "easyaudit": ["easyaudit"], "pghistory": ["pgtrigger", "pghistory"]}
+"""What each of them has installed."""
+
+SECRET_KEY = "a key for benchmarks only, long enough to please everybody: 0123456789"
+USE_TZ = True
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+INSTALLED_APPS = ["django.contrib.auth", "django.contrib.contenttypes", "django.contrib.sessions"]
+DATABASES: dict[str, dict[str, Any]] = {
+    "default": {
+        **dj_database_url.parse(os.environ["BENCH_DATABASE_URL"]),
+        "NAME": os.environ["BENCH_DATABASE_NAME"],
+        "CONN_MAX_AGE": None,
+    }
+}
+CELERY_BROKER_URL = "memory://"
+
+if CONTENDER in PEERS:
+    INSTALLED_APPS += PEERS[CONTENDER]
+    PGTRIGGER_INSTALL_ON_MIGRATE = True
+else:
+    INSTALLED_APPS += ["django_phi_oidc"]
+    # As docs/how-to tells who reaches the trail directly, and not through a pooler that swaps connections.
+    options = {**DATABASES["default"].get("OPTIONS", {}), "prepare_threshold": 5}
+    DATABASES["phi_audit"] = {**DATABASES["default"], "OPTIONS": options}
+    DATABASE_ROUTERS = ["django_phi_oidc.audit.routing.AuditRouter"]
+    PHI_OIDC = {
+        "PROVIDERS": {"default": {"issuer": "https://op.example.test", "client_id": "portal", "client_secret": "none"}},
+        "ENCRYPTION_KEYS": [key("bench encryption key")],
+        "SUBJECT_KEYS": [key("bench subject key")],
+        "AUDIT_MAC_KEYS": [key("bench audit mac key")],
+        "AUDIT_SIGNING_KEY": Ed25519PrivateKey.from_private_bytes(b"a signing key, for benchmarks...")
+        .private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        .decode("ascii"),
+    }
+
+# Last: those that audit find the model when they are there already.
+INSTALLED_APPS += ["tests.benchmarks.audit.rows"]
