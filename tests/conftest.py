@@ -1,8 +1,9 @@
 """The choice of database, and an honest account of what was not run.
 
-A test that needs a part says so with a marker: `browser`, `node`, `redis` or `rabbitmq`. Without that part it is
-skipped, and the run ends with a list of what was skipped and why; with CI=true it fails. `postgresql` and `sqlite` mark
-a test that is about that database alone: the run on the other one leaves it out, since `make test` makes both runs.
+A test that needs a part says so with a marker: `browser`, `node`, `openssl`, `redis` or `rabbitmq`. Without that part
+it is skipped, and the run ends with a list of what was skipped and why; with CI=true it fails. `postgresql` and
+`sqlite` mark a test that is about that database alone: the run on the other one leaves it out, since `make test` makes
+both runs.
 """
 
 import os

@@ -69,7 +69,23 @@ def rabbitmq() -> Found:
     return _broker(RABBITMQ_URL)
 
 
-PARTS: dict[str, Callable[[], Found]] = {"browser": browser, "node": node, "redis": redis, "rabbitmq": rabbitmq}
+@cache
+def openssl() -> Found:
+    """Return the path of an OpenSSL that verifies Ed25519 on its command line: 3.0 or newer."""
+    path = shutil.which("openssl")
+    version = subprocess.run([path, "version"], capture_output=True, text=True, check=True).stdout if path else ""
+    if path and version.startswith("OpenSSL ") and int(version.split()[1].split(".")[0]) >= 3:
+        return Found(where=path)
+    return Found(missing=f"no OpenSSL 3 on PATH ({version.strip() or 'none'})")
+
+
+PARTS: dict[str, Callable[[], Found]] = {
+    "browser": browser,
+    "node": node,
+    "openssl": openssl,
+    "redis": redis,
+    "rabbitmq": rabbitmq,
+}
 
 
 def _broker(url: str) -> Found:

@@ -95,11 +95,11 @@ every_kind = pytest.mark.parametrize("made", [full, bare, blank])
 @every_action
 @every_kind
 def test_event_to_json_fits_our_schema(action: str, made: Any) -> None:
-    json_validator().validate(event_to_json(made(action)))
+    assert list(json_validator().iter_errors(event_to_json(made(action)))) == []
 
 
 def test_checkpoint_to_json_fits_our_schema() -> None:
-    json_validator().validate(checkpoint_to_json(CHECKPOINT))
+    assert list(json_validator().iter_errors(checkpoint_to_json(CHECKPOINT))) == []
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,5 @@
 """What others say of our roots, proofs and checkpoints: the package tamperlog, and the openssl command."""
 
-import os
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -23,6 +21,7 @@ from django_phi_oidc.merkle.proof import (
 )
 from django_phi_oidc.merkle.rfc6962 import leaf_hash
 from tests.merkle.trees import LEAVES, reader, some_examples
+from tests.parts import PARTS
 
 SIZES = (*range(1, 18), 31, 32, 33, 64, 65, 100)
 HASHES = [leaf_hash(leaf) for leaf in LEAVES]
@@ -75,20 +74,9 @@ def test_their_proofs_are_verified_by_us(size: int, data: st.DataObject) -> None
     )
 
 
-def openssl() -> str:
-    """Return the path of an OpenSSL that verifies Ed25519 on its command line: 3.0 or newer."""
-    path = shutil.which("openssl")
-    version = subprocess.run([path, "version"], capture_output=True, text=True, check=True).stdout if path else ""
-    if path and version.startswith("OpenSSL ") and int(version.split()[1].split(".")[0]) >= 3:
-        return path
-    missing = f"no OpenSSL 3 on PATH ({version.strip() or 'none'})"
-    if os.environ.get("CI", "").lower() in {"1", "true"}:
-        pytest.fail(missing)
-    pytest.skip(missing)
-
-
+@pytest.mark.openssl
 def test_sign_checkpoint_signature_is_verified_by_openssl(tmp_path: Path) -> None:
-    program, key = openssl(), Ed25519PrivateKey.generate()
+    program, key = PARTS["openssl"]().where, Ed25519PrivateKey.generate()
     note = sign_checkpoint(Checkpoint(origin="log.example", tree_size=100, root_hash=leaf_hash(b"root")), key)
     body, _, line = note.rpartition("\n\n")
     (tmp_path / "key.pem").write_bytes(key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
