@@ -23,7 +23,7 @@ QUEUE = {
             CREATE FUNCTION phi_oidc_audit_queue() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
             BEGIN
                 INSERT INTO %I.django_phi_oidc_auditunsealed (event_id) VALUES (NEW.id);
-                RETURN NEW;
+                RETURN NULL;
             END
             $$
         $body$, (SELECT nspname FROM pg_namespace n JOIN pg_class c ON c.relnamespace = n.oid
@@ -31,14 +31,14 @@ QUEUE = {
         END $do$
         """,
         """
-        CREATE TRIGGER phi_oidc_audit_queue BEFORE INSERT ON django_phi_oidc_auditevent
+        CREATE TRIGGER phi_oidc_audit_queue AFTER INSERT ON django_phi_oidc_auditevent
         FOR EACH ROW EXECUTE FUNCTION phi_oidc_audit_queue()
         """,
         "ALTER TABLE django_phi_oidc_auditevent ENABLE ALWAYS TRIGGER phi_oidc_audit_queue",
     ),
     "sqlite": (
         """
-        CREATE TRIGGER phi_oidc_audit_queue BEFORE INSERT ON django_phi_oidc_auditevent
+        CREATE TRIGGER phi_oidc_audit_queue AFTER INSERT ON django_phi_oidc_auditevent
         BEGIN
             INSERT INTO django_phi_oidc_auditunsealed (event_id) VALUES (NEW.id);
         END
