@@ -1,14 +1,15 @@
 """The one seam for randomness."""
 
 import base64
-import secrets
+import os
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_source: Callable[[int], bytes] = secrets.token_bytes
+_MICROSECOND = timedelta(microseconds=1)
+_source: Callable[[int], bytes] = os.urandom
 
 
 def token_bytes(size: int) -> bytes:
@@ -32,8 +33,7 @@ def first_uuid7(now: datetime) -> uuid.UUID:
 
 
 def _lowest(now: datetime) -> int:
-    since = max(now - _EPOCH, timedelta())
-    millis, micros = divmod((since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds, 1000)
+    millis, micros = divmod(max((now - _EPOCH) // _MICROSECOND, 0), 1000)
     return millis << 80 | 0x7 << 76 | (micros * 4096 // 1000) << 64 | 0b10 << 62
 
 

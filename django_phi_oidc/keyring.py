@@ -35,7 +35,7 @@ def keys(ring: str) -> tuple[Key, ...]:
 
     Raises: KeyMissing.
     """
-    found = _parse(ring, tuple(_texts(ring, conf.option(ring))))
+    found = _parse(ring, _texts(ring, conf.option(ring)))
     if not found:
         raise KeyMissing(f"PHI_OIDC[{ring!r}] has no key.")
     return found
@@ -80,7 +80,7 @@ def _open(key: Key, token: str, context: Sequence[str]) -> str:
     return value
 
 
-def _texts(ring: str, source: Any) -> list[str]:
+def _texts(ring: str, source: Any) -> tuple[str, ...]:
     if callable(source):
         source = source()
     if isinstance(source, Path):
@@ -92,14 +92,14 @@ def _texts(ring: str, source: Any) -> list[str]:
         source = source.replace("\n", ",").split(",")
     if not isinstance(source, list | tuple | None) or not all(isinstance(text, str) for text in source or ()):
         raise KeyMissing(f"PHI_OIDC[{ring!r}] must be a list of keys, a file or a callable.")
-    return [text.strip() for text in source or () if text.strip()]
+    return tuple(source or ())
 
 
 @lru_cache(maxsize=16)
 def _parse(ring: str, texts: tuple[str, ...]) -> tuple[Key, ...]:
     try:
         # One key has several spellings in base64; two of them are still one key.
-        return tuple(dict.fromkeys(_key(text) for text in texts))
+        return tuple(dict.fromkeys(_key(text.strip()) for text in texts if text.strip()))
     except ValueError as error:
         raise KeyMissing(f"PHI_OIDC[{ring!r}]: each key is {KEY_BYTES} bytes as base64url.") from error
 

@@ -7,11 +7,15 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from django.db import connections, models, transaction
 
 _NEED_NOT_WAIT = " USING (SELECT set_config('synchronous_commit', 'off', true)) AS need_not_wait"
 """PostgreSQL's way to commit a statement before it is on disk: only this one, and only where it stands alone."""
+
+_cursors: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
+"""Of each database connection the driver's cursor for `insert_alone`: a new one learns anew how to write each type."""
 
 
 def durably(using: str) -> AbstractContextManager[None]:
@@ -62,7 +66,10 @@ def insert_alone(model: type[models.Model], values: Sequence[Any], *, using: str
     connection.close_if_health_check_failed()
     if not connection.get_autocommit():
         return False
-    with connection.wrap_database_errors, connection.Database.Cursor(connection.connection) as cursor:
+    with connection.wrap_database_errors:
+        cursor = _cursors.get(connection)
+        if cursor is None or cursor.connection is not connection.connection:
+            cursor = _cursors[connection] = connection.Database.Cursor(connection.connection)
         cursor.execute(_insert_of(model), values)
     return True
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from django.contrib.auth import get_user_model
-from django.db import IntegrityError, connections, transaction
+from django.db import DataError, IntegrityError, connections, transaction
 from django.test import TestCase
 from django.test.utils import CaptureQueriesContext
 
@@ -197,6 +197,18 @@ def test_insert_alone_inserts_where_nobody_has_a_transaction_open_or_watches() -
     with connections["default"].execute_wrapper(lambda execute, *given: execute(*given)):
         assert not insert_alone(SpentValue, ["b", "state", NOW], using="default")
     assert SpentValue.objects.count() == 1
+
+
+@pytest.mark.postgresql
+@pytest.mark.django_db(transaction=True)
+def test_insert_alone_goes_on_after_a_fault_and_on_a_new_connection() -> None:
+    assert insert_alone(SpentValue, ["a", "state", NOW], using="default")
+    with pytest.raises(DataError):
+        insert_alone(SpentValue, ["b" * 65, "state", NOW], using="default")
+    assert insert_alone(SpentValue, ["b", "state", NOW], using="default")
+    connections["default"].close()
+    assert insert_alone(SpentValue, ["c", "state", NOW], using="default")
+    assert SpentValue.objects.count() == 3
 
 
 @pytest.mark.sqlite

@@ -100,7 +100,7 @@ def continues(current: CompactRange, outside: Checkpoint) -> bool:
 
 
 def append(log: Log, leaves: Sequence[Leaf], *, key: Ed25519PrivateKey, now: datetime) -> str:
-    """Write leaves, nodes and the checkpoint, take the events out of the queue, and return the note."""
+    """Write leaves (by ascending id), nodes and the checkpoint, empty the queue of them, and return the note."""
     first = log.range.size
     with _inserting(first, leaves):
         completed = log.range.extend([hash_ for _, hash_ in leaves], kept=KEPT_LEVELS)
@@ -112,13 +112,22 @@ def append(log: Log, leaves: Sequence[Leaf], *, key: Ed25519PrivateKey, now: dat
         tree_size=signed.tree_size, root_hash=signed.root_hash, epoch=log.epoch, sealed_at=now, note=note
     )
     insert([row], using=AUDIT_ALIAS)
-    with connections[AUDIT_ALIAS].cursor() as cursor:
-        cursor.execute(
-            "DELETE FROM django_phi_oidc_auditunsealed WHERE event_id IN "
-            "(SELECT event_id FROM django_phi_oidc_auditleaf WHERE leaf_index >= %s)",
-            [first],
-        )
+    _unqueue(leaves, first)
     return note
+
+
+def _unqueue(leaves: Sequence[Leaf], first: int) -> None:
+    connection = connections[AUDIT_ALIAS]
+    with connection.cursor() as cursor:
+        if connection.vendor == "postgresql":
+            # Both sides are read once; what the reading of events has set would look up each one.
+            cursor.execute("SET LOCAL enable_hashjoin = on; SET LOCAL enable_nestloop = off")
+        cursor.execute(
+            # The bounds keep it from reading the whole of a long queue.
+            "DELETE FROM django_phi_oidc_auditunsealed WHERE event_id BETWEEN %s AND %s AND event_id IN "
+            "(SELECT event_id FROM django_phi_oidc_auditleaf WHERE leaf_index >= %s)",
+            [leaves[0][0].hex(), leaves[-1][0].hex(), first],
+        )
 
 
 @contextmanager

@@ -79,12 +79,12 @@ class Retracing:
         compute_mac, ids, hashes = self._compute_mac, stretch.ids, stretch.hashes
         expected = stretch.first
         for row in read_leaves(stretch.first, end):
-            if row.leaf_index < expected:
+            leaf_index, event_id, sealed, mac_key, mac, canonical = row
+            if leaf_index < expected:
                 yield _about(Kind.EVENT_DUPLICATE, row, "There is another row of this leaf or this event.")
                 continue
-            if row.leaf_index > expected:
-                yield _gap(stretch, expected, row.leaf_index)
-            leaf_index, event_id, sealed, mac_key, mac, canonical = row
+            if leaf_index > expected:
+                yield _gap(stretch, expected, leaf_index)
             expected = leaf_index + 1
             ids.append(event_id)
             hashes.append(sealed if len(sealed) == HASH_BYTES else _NOT_A_HASH)

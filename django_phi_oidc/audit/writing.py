@@ -3,25 +3,21 @@
 import hmac
 import logging
 import uuid
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import replace
-from operator import attrgetter
-from typing import Any
+from collections.abc import Collection, Sequence
+from contextlib import AbstractContextManager
 
 from django.db import DatabaseError, DataError, IntegrityError, InterfaceError, connections
 
 from .. import conf, entropy, keyring
 from ..errors import AuditUnavailable
 from ..statements import durably, insert, insert_alone
-from .events import FIELDS, Act, Event, Finished, build_event, compute_mac, event_text, keyed_id, without_refused
+from .events import FIELDS, Act, Event, Finished, build_event, compute_mac, event_text, keyed_id
 from .models import AuditEvent
 from .routing import AUDIT_ALIAS
 
 logger = logging.getLogger("phi_oidc.audit")
 EventFault = (IntegrityError, DataError)
 """What the database says of the event itself, and not of its own state."""
-_IN_ORDER = attrgetter(*(field.attname for field in AuditEvent._meta.concrete_fields if field.attname != "mac"))
 
 UNLOADABLE = (AttributeError, TypeError, ValueError, DataError)
 """What Django and psycopg raise of a value that the column's type, or SQLite, lets in and no model can hold."""
@@ -34,9 +30,8 @@ def finish(act: Act) -> Finished:
     RESOURCE_IDS says so, the id in its resource becomes a pseudonym.
     Raises: KeyMissing; ImproperlyConfigured; ValueError for an action or outcome out of the vocabulary.
     """
-    act = without_refused(act)
     if act.resource and conf.resource_ids() == "keyed":
-        act = replace(act, resource=keyed_resource(act.resource))
+        act = act._replace(resource=keyed_resource(act.resource))
     key = keyring.keys("AUDIT_MAC_KEYS")[0]
     event = build_event(act, id=entropy.uuid7(act.now), mac_key=key.id)
     return Finished(event, compute_mac(event, key.material))
@@ -58,7 +53,8 @@ def commit(finished: Sequence[Finished]) -> None:
     Raises: AuditUnavailable; one of EventFault when an id exists or the database can't hold a value.
     """
     with reaching_the_trail():
-        if len(finished) > 1 or not insert_alone(AuditEvent, _values_of(finished[0]), using=AUDIT_ALIAS):
+        first = finished[0]
+        if len(finished) > 1 or not insert_alone(AuditEvent, (*first.event, first.mac), using=AUDIT_ALIAS):
             with durably(AUDIT_ALIAS):
                 insert(rows_of(finished), using=AUDIT_ALIAS)
     tell(finished)
@@ -66,11 +62,7 @@ def commit(finished: Sequence[Finished]) -> None:
 
 def rows_of(finished: Sequence[Finished]) -> list[AuditEvent]:
     """Return the rows that hold the events."""
-    return [AuditEvent(**{name: getattr(each.event, name) for name in FIELDS}, mac=each.mac) for each in finished]
-
-
-def _values_of(finished: Finished) -> list[Any]:
-    return [*_IN_ORDER(finished.event), finished.mac]
+    return [AuditEvent(**each.event._asdict(), mac=each.mac) for each in finished]
 
 
 def tell(finished: Sequence[Finished]) -> None:
@@ -99,15 +91,12 @@ def is_genuine(row: AuditEvent) -> bool:
     return any(hmac.compare_digest(compute_mac(finished.event, key.material), finished.mac) for key in keys)
 
 
-@contextmanager
-def reaching_the_trail() -> Iterator[None]:
+class reaching_the_trail(AbstractContextManager[None]):  # noqa: N801 -- reads as what it does
     """Turn every fault of the audit database into AuditUnavailable, and start afresh after it."""
-    try:
-        yield
-    except EventFault:
-        raise
-    except (DatabaseError, InterfaceError) as error:
-        connection = connections[AUDIT_ALIAS]
-        if not connection.in_atomic_block:
-            connection.close()
-        raise AuditUnavailable from error
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        if isinstance(error, DatabaseError | InterfaceError) and not isinstance(error, EventFault):
+            connection = connections[AUDIT_ALIAS]
+            if not connection.in_atomic_block:
+                connection.close()
+            raise AuditUnavailable from error

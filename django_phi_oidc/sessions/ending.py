@@ -2,7 +2,7 @@
 
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 from importlib import import_module
 from typing import Any, Literal, cast
@@ -50,7 +50,7 @@ def end_session(session_id: uuid.UUID, reason: EndReason, *, origin: Origin, now
         if not live.update(ended_at=now, end_reason=reason):
             return None
         session = OIDCSession.objects.select_related("subject").get(pk=session_id)
-        origin = replace(origin, session=str(session_id))
+        origin = origin._replace(session=str(session_id))
         opened = {column: value for column in SEALED if (value := _open(session, column))}
         lost = [column for column in SEALED if column not in opened and getattr(session, column) is not None]
         scrub_session(session_id, origin=origin, now=now)

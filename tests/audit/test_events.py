@@ -1,6 +1,5 @@
 """The event's vocabulary, its canonical form and its MAC."""
 
-import dataclasses
 import hashlib
 import hmac
 import json
@@ -56,7 +55,7 @@ def built(**given: Any) -> Event:
 
 def as_json(event: Event) -> dict[str, Any]:
     """Return the members that an independent library is to spell."""
-    members = dataclasses.asdict(event)
+    members = event._asdict()
     occurred_at = event.occurred_at.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
     return {**members, "id": str(event.id), "occurred_at": occurred_at, "detail": json.loads(event.detail)}
 
@@ -101,7 +100,7 @@ def test_compute_mac_is_hmac_sha256_over_the_canonical_bytes() -> None:
 def test_compute_mac_of_an_event_that_differs_in_one_field_differs(name: str) -> None:
     event = built()
     others: dict[str, Any] = {"v": 2, "id": uuid.UUID(int=1), "occurred_at": NOW + timedelta(microseconds=1)}
-    other = dataclasses.replace(event, **{name: others.get(name, '{"claim":"x"}' if name == "detail" else "other")})
+    other = event._replace(**{name: others.get(name, '{"claim":"x"}' if name == "detail" else "other")})
     assert compute_mac(other, b"k" * 32) != compute_mac(event, b"k" * 32)
 
 
@@ -160,7 +159,7 @@ def test_build_event_with_a_longer_list_than_allowed_cuts_and_flags_it() -> None
 )
 def test_build_event_with_one_thing_out_of_the_vocabulary_raises(given_act: dict[str, Any]) -> None:
     assert built().action == "claim.revealed"
-    with pytest.raises(ValueError, match=r"\w"):
+    with strictly(), pytest.raises(ValueError, match=r"\w"):
         built(**given_act)
 
 
@@ -195,10 +194,8 @@ def test_action_of_a_host_project_is_built_with_its_own_keys_alone() -> None:
     event = built(action=CHART, detail={"pages": 3, "printer": "ward 4"})
     assert (event.action, json.loads(event.detail)) == (CHART, {"pages": 3, "printer": "ward 4"})
     assert refused_detail(an_act(action=CHART, detail={"pages": 3, "claim": "x"})) == ("claim",)
-    with pytest.raises(ValueError, match="claim"):
-        built(action=CHART, detail={"claim": "x"})
     with strictly(), pytest.raises(ValueError, match="claim"):
-        without_refused(an_act(action=CHART, detail={"claim": "x"}))
+        built(action=CHART, detail={"claim": "x"})
 
 
 def test_register_actions_again_with_the_same_keys_changes_nothing_and_with_others_raises() -> None:

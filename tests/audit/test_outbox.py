@@ -1,6 +1,5 @@
 """Events of changes are neither lost nor phantom."""
 
-import dataclasses
 import threading
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -219,7 +218,7 @@ def test_drain_after_a_kill_between_insert_and_delete_only_deletes(waiting: list
 def test_drain_of_an_id_that_bears_another_event_keeps_it_and_moves_the_others(
     waiting: list[Finished], on_both_sides: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    other = dataclasses.replace(waiting[0].event, reason="other")
+    other = waiting[0].event._replace(reason="other")
     commit([Finished(other, compute_mac(other, b"k" * 32))])
     assert drain() == 3
     assert on_both_sides() == (1, 4)

@@ -78,7 +78,7 @@ def test_seal_makes_as_many_statements_on_a_long_log_as_on_a_short_one(before: i
     # On top of these: one for each kept level that the right edge of the tree has nodes of.
     edge = sum(query["sql"].lower().count("select") for query in asked if "node" in query["sql"])
     assert edge <= before.bit_count()
-    assert len(asked) <= 12 + before.bit_count()
+    assert len(asked) <= 13 + before.bit_count()
 
 
 def test_seal_of_more_than_one_transaction_takes() -> None:

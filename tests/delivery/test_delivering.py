@@ -5,7 +5,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -334,7 +334,7 @@ def test_deliver_stops_at_an_event_that_no_format_can_tell(
 ) -> None:
     seal(1)
     damaged = finished()
-    fields = {**asdict(damaged.event), **damage}
+    fields = {**damaged.event._asdict(), **damage}
     AuditEvent.objects.create(**fields, mac=damaged.mac)
     AuditLeaf.objects.create(leaf_index=1, event_id=damaged.event.id, leaf_hash=digest("damaged"))
     checkpoint(2)

@@ -204,7 +204,7 @@ def test_event_to_cef_reads_back_by_an_independent_parser() -> None:
 
 def test_event_to_cef_escapes_the_header_too() -> None:
     item = sealed()
-    odd = replace(item.finished.event, action="a|b\\c=d\ne")
+    odd = item.finished.event._replace(action="a|b\\c=d\ne")
     line = event_to_cef(replace(item, finished=replace(item.finished, event=odd)))
     assert cef_parts(line)[0][4] == "a|b\\c=d e"
 
