@@ -30,9 +30,13 @@ KEY_RINGS = ("ENCRYPTION_KEYS", "SUBJECT_KEYS", "AUDIT_MAC_KEYS")
 PAIRWISE_RING = "PAIRWISE_KEY"
 """Needed by pairwise_id alone."""
 _ORIGIN = re.compile(r"https://(?:[A-Za-z0-9.-]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?")
+CHANGES = ("password", "roles")
+"""What END_SESSIONS_ON may name."""
 OPTIONS = (
     *("PROVIDERS", "CLAIMS", *KEY_RINGS, PAIRWISE_RING),
     *("TRUSTED_PROXIES", "SECTOR_ORIGINS", "REVOCATION_GIVE_UP_AFTER"),
+    *("IDLE_TIMEOUT", "ABSOLUTE_TIMEOUT", "SESSION_RECHECK", "END_SESSIONS_ON"),
+    *("CLEAR_ALL_COOKIES", "KEEP_OFFLINE", "BREAK_GLASS_ACCOUNT"),
     *("AUDIT_ORIGIN", "AUDIT_SIGNING_KEY", "AUDIT_PUBLIC_KEYS", "AUDIT_WITNESS_FILE", "RESOURCE_IDS", "SINKS"),
 )
 
@@ -79,9 +83,47 @@ def sector_origins() -> tuple[str, ...]:
 
 def revocation_give_up_after() -> timedelta:
     """Return how long a revocation is tried before it is abandoned, with an alert."""
-    value = option("REVOCATION_GIVE_UP_AFTER", timedelta(days=3))
-    if not isinstance(value, timedelta) or value <= timedelta(0):
-        raise ImproperlyConfigured("PHI_OIDC['REVOCATION_GIVE_UP_AFTER'] must be a positive timedelta.")
+    return _duration("REVOCATION_GIVE_UP_AFTER", timedelta(days=3))
+
+
+def idle_timeout() -> timedelta:
+    """Return how long a session lives without a request that is an activity."""
+    return _duration("IDLE_TIMEOUT", timedelta(minutes=15))
+
+
+def absolute_timeout() -> timedelta:
+    """Return how long a session lives at most."""
+    return _duration("ABSOLUTE_TIMEOUT", timedelta(hours=8))
+
+
+def session_recheck() -> timedelta:
+    """Return how long a request may rely on the last look at the session's row; zero: each one looks."""
+    return _duration("SESSION_RECHECK", timedelta(seconds=30), least=timedelta(0))
+
+
+def end_sessions_on() -> frozenset[str]:
+    """Return which changes of an account end its sessions: of END_SESSIONS_ON."""
+    value = option("END_SESSIONS_ON", ("password",))
+    if not isinstance(value, list | tuple) or not set(value) <= set(CHANGES):
+        raise ImproperlyConfigured(f"PHI_OIDC['END_SESSIONS_ON'] must be a list of: {', '.join(CHANGES)}.")
+    return frozenset(value)
+
+
+def clear_all_cookies() -> bool:
+    """Say whether a logout asks the browser to drop all cookies of the registered domain, and not ours alone."""
+    return _switch("CLEAR_ALL_COOKIES")
+
+
+def keep_offline() -> bool:
+    """Say whether a back-channel logout leaves tokens of `offline_access` alive."""
+    return _switch("KEEP_OFFLINE")
+
+
+def break_glass_account() -> str:
+    """Return the name of the one account that may sign in with a password; empty when there is none."""
+    value = option("BREAK_GLASS_ACCOUNT", "")
+    if not isinstance(value, str):
+        raise ImproperlyConfigured("PHI_OIDC['BREAK_GLASS_ACCOUNT'] must be a user name.")
     return value
 
 
@@ -91,6 +133,20 @@ def resource_ids() -> Literal["plain", "keyed"]:
     if value not in ("plain", "keyed"):
         raise ImproperlyConfigured("PHI_OIDC['RESOURCE_IDS'] must be 'plain' or 'keyed'.")
     return "keyed" if value == "keyed" else "plain"
+
+
+def _duration(name: str, default: timedelta, *, least: timedelta = timedelta.resolution) -> timedelta:
+    value = option(name, default)
+    if not isinstance(value, timedelta) or value < least:
+        raise ImproperlyConfigured(f"PHI_OIDC[{name!r}] must be a {'positive ' if least else ''}timedelta.")
+    return value
+
+
+def _switch(name: str) -> bool:
+    value = option(name, False)
+    if not isinstance(value, bool):
+        raise ImproperlyConfigured(f"PHI_OIDC[{name!r}] must be True or False.")
+    return value
 
 
 def _parsed(name: str, parse: Callable[[str, Mapping[str, Any]], T]) -> Mapping[str, T]:

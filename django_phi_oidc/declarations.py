@@ -23,6 +23,8 @@ AuthMethod = Literal["client_secret_basic", "client_secret_post", "private_key_j
 AssertionAudience = Literal["issuer", "token_endpoint"]
 SubjectType = Literal["pairwise", "public"]
 RevocationNeed = Literal["required", "best_effort"]
+TokenUse = Literal["keep", "discard"]
+EndSessionMethod = Literal["get", "post"]
 Provisioning = Literal["create", "existing"]
 PushedRequests = Literal["auto", "require", "never"]
 ClaimsRequest = Literal["scopes", "parameter", "parameter_null"]
@@ -79,6 +81,12 @@ class ProviderDeclaration:
     allow_loopback_http: bool = False
     max_access_token_lifetime: timedelta = timedelta(hours=24)
     revocation: RevocationNeed = "required"
+    tokens: TokenUse = "keep"
+    """`discard`: the OP's tokens are revoked as soon as the sign-in is done, and never stored."""
+    end_session_method: EndSessionMethod = "get"
+    """How the browser is sent to the OP to end its session there; `post` keeps the hint out of every URL."""
+    allow_logout_token_without_exp: bool = False
+    """Take a logout token without `exp` for two minutes after its `iat`."""
     trusted_audiences: tuple[str, ...] = ()
     provisioning: Provisioning = "create"
 
@@ -114,6 +122,8 @@ CHOICES: Mapping[str, tuple[str, ...]] = {
     "claims_request": get_args(ClaimsRequest),
     "subject_type": get_args(SubjectType),
     "revocation": get_args(RevocationNeed),
+    "tokens": get_args(TokenUse),
+    "end_session_method": get_args(EndSessionMethod),
     "provisioning": get_args(Provisioning),
 }
 
@@ -200,7 +210,7 @@ def _check_provider(where: str, provider: ProviderDeclaration) -> None:
         raise DeclarationInvalid(f"{where}['leeway'] must be between 0 and 120 seconds.")
     if provider.max_access_token_lifetime <= timedelta(0):
         raise DeclarationInvalid(f"{where}['max_access_token_lifetime'] must be positive.")
-    for key in ("allow_loopback_http", "allow_auth_time_zero"):
+    for key in ("allow_loopback_http", "allow_auth_time_zero", "allow_logout_token_without_exp"):
         if type(getattr(provider, key)) is not bool:
             raise DeclarationInvalid(f"{where}[{key!r}] must be True or False.")
 

@@ -52,8 +52,6 @@ def enqueue(
     The audit database is not waited for: the event moves there after the commit, or, when that fails, by `drain`.
     Raises: RuntimeError outside a transaction; KeyMissing; ValueError for an action out of the vocabulary.
     """
-    if not connections[using].in_atomic_block:
-        raise RuntimeError("The event of a change is written in the transaction of that change.")
     act = Act(
         action=action,
         origin=origin,
@@ -66,20 +64,32 @@ def enqueue(
         reason=reason,
         detail=detail,
     )
-    finished = finish(act)
-    insert([AuditOutbox(id=finished.event.id, event=event_text(finished))], using=using)
+    return enqueue_many([act], using=using)[0]
 
-    def move_committed_event() -> None:
+
+def enqueue_many(acts: Sequence[Act], *, using: str = DEFAULT_DB_ALIAS) -> tuple[uuid.UUID, ...]:
+    """Return the ids of the events of acts, in their order, which share their fate: one statement, and one move.
+
+    Raises: what `enqueue` does.
+    """
+    if not connections[using].in_atomic_block:
+        raise RuntimeError("The event of a change is written in the transaction of that change.")
+    if not acts:
+        return ()
+    finished = [finish(act) for act in acts]
+    insert([AuditOutbox(id=each.event.id, event=event_text(each)) for each in finished], using=using)
+
+    def move_committed_events() -> None:
         held_back = _held_back.get()
         if held_back is None or using != DEFAULT_DB_ALIAS:
             _move_committed(finished, using=using)
         else:
-            held_back.append(finished)
+            held_back.extend(finished)
 
     # A function with a name, and no partial: Django names what fails, and a partial has no name, so the error would be
     # one of Django's own, in the middle of the request.
-    transaction.on_commit(move_committed_event, using=using, robust=True)
-    return finished.event.id
+    transaction.on_commit(move_committed_events, using=using, robust=True)
+    return tuple(each.event.id for each in finished)
 
 
 @contextmanager
@@ -138,16 +148,17 @@ def drain(*, limit: int = 500, using: str = DEFAULT_DB_ALIAS) -> int:
     return moved
 
 
-def _move_committed(finished: Finished, *, using: str) -> None:
-    """Move one event, unless the trail could not be written a moment ago: a request waits for that once, at most."""
+def _move_committed(finished: Sequence[Finished], *, using: str) -> None:
+    """Move events, unless the trail could not be written a moment ago: a request waits for that once, at most."""
     global _away_until  # noqa: PLW0603 -- one for the process: another thread's wait would tell the same
     if time.monotonic() < _away_until:
         return
     try:
-        stored = _store_each([finished])
+        stored = _store_all(finished)
     except AuditUnavailable:
         _away_until = time.monotonic() + COOL_DOWN_SECONDS
-        logger.warning("The audit trail can't be written; event %s waits in the outbox.", finished.event.id)
+        for each in finished:
+            logger.warning("The audit trail can't be written; event %s waits in the outbox.", each.event.id)
     else:
         _delete(stored, using=using)
 
@@ -156,14 +167,20 @@ def _move(batch: Sequence[Finished], *, using: str) -> int:
     macs = macs_of([each.event.id for each in batch])
     stored = [each for each in batch if each.event.id in macs and _is_same(each, macs[each.event.id])]
     new = [each for each in batch if each.event.id not in macs]
-    try:
-        if new:
-            commit(new)
-    except EventFault:
-        new = _store_each(new)
-    stored += new
+    stored += _store_all(new)
     _delete(stored, using=using)
     return len(stored)
+
+
+def _store_all(batch: Sequence[Finished]) -> Sequence[Finished]:
+    """Return those of batch that are in the trail now."""
+    if len(batch) > 1:
+        try:
+            commit(batch)
+        except EventFault:
+            return _store_each(batch)
+        return batch
+    return _store_each(batch)
 
 
 def _store_each(batch: Sequence[Finished]) -> list[Finished]:

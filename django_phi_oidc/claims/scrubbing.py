@@ -2,14 +2,16 @@
 
 import uuid
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime
+from itertools import groupby
+from operator import itemgetter
 
 from django.contrib.auth.base_user import AbstractBaseUser
 from django.db import transaction
 
-from ..audit.events import MAX_ITEMS, Action, Origin
-from ..audit.outbox import enqueue
+from ..audit.events import MAX_ITEMS, Act, Action, Origin
+from ..audit.outbox import enqueue_many
 from ..subjects.models import PairwiseSubject
 from .models import NO_SESSION, StoredClaim
 
@@ -17,17 +19,27 @@ BATCH = 10_000
 """Rows erased in one transaction."""
 
 
-def scrub_session(session_id: uuid.UUID, *, origin: Origin, now: datetime) -> int:
-    """Erase the claims of a session inside the caller's transaction; return how many there were.
+def scrub_sessions(session_ids: Collection[uuid.UUID], *, origin: Origin, now: datetime) -> int:
+    """Erase the claims of sessions inside the caller's transaction; return how many there were.
 
-    Requires: the caller holds the session, so that nobody stores into it meanwhile.
+    Requires: the caller holds the sessions, so that nobody stores into them meanwhile.
     """
-    if session_id == NO_SESSION:
+    if NO_SESSION in session_ids:
         raise ValueError("NO_SESSION is no session: its claims outlive them all.")
-    found = StoredClaim.objects.filter(session=session_id).order_by("pk").values_list("pk", "name", "subject__uuid")
-    rows = list(found)
-    subject = str(rows[0][2]) if rows else ""
-    return _erase({pk: name for pk, name, _ in rows}, cause="session_ended", subject=subject, origin=origin, now=now)
+    found = StoredClaim.objects.filter(session__in=session_ids).order_by("session", "pk")
+    rows = list(found.values_list("session", "pk", "name", "subject__uuid"))
+    if not rows:
+        return 0
+    StoredClaim.objects.filter(pk__in=[pk for _, pk, _, _ in rows]).delete()
+    acts: list[Act] = []
+    for session, group in groupby(rows, key=itemgetter(0)):
+        held = list(group)
+        names, subject = [name for *_, name, _ in held], str(held[0][3])
+        acts += _acts(
+            names, cause="session_ended", subject=subject, origin=origin._replace(session=str(session)), now=now
+        )
+    enqueue_many(acts)
+    return len(rows)
 
 
 def scrub_user(user: AbstractBaseUser, *, origin: Origin, now: datetime) -> int:
@@ -69,13 +81,19 @@ def _erase(names: Mapping[int, str], *, cause: str, subject: str, origin: Origin
     if not names:
         return 0
     StoredClaim.objects.filter(pk__in=names).delete()
-    counts = sorted(Counter(names.values()).items())
-    for some in (counts[start : start + MAX_ITEMS] for start in range(0, len(counts), MAX_ITEMS)):
-        enqueue(
-            Action.CLAIM_SCRUBBED,
+    enqueue_many(_acts(names.values(), cause=cause, subject=subject, origin=origin, now=now))
+    return len(names)
+
+
+def _acts(names: Iterable[str], *, cause: str, subject: str, origin: Origin, now: datetime) -> list[Act]:
+    counts = sorted(Counter(names).items())
+    return [
+        Act(
+            action=Action.CLAIM_SCRUBBED,
             origin=origin,
             now=now,
             subject=subject,
             detail={"cause": cause, "claims": [name for name, _ in some], "counts": [count for _, count in some]},
         )
-    return len(names)
+        for some in (counts[start : start + MAX_ITEMS] for start in range(0, len(counts), MAX_ITEMS))
+    ]

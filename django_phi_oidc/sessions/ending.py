@@ -1,24 +1,25 @@
 """The only way out of a session. It waits for no audit database, no OP and no broker."""
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from importlib import import_module
+from itertools import islice
 from typing import Any, Literal, cast
 
 from django.conf import settings
 from django.contrib.sessions.backends.db import SessionStore as DatabaseStore
-from django.db import transaction
+from django.db import connections, transaction
 from django.views.decorators.debug import sensitive_variables
 
-from ..audit.events import Action, Origin
-from ..audit.outbox import enqueue
-from ..claims.scrubbing import scrub_session
+from ..audit.events import Act, Action, Origin
+from ..audit.outbox import enqueue_many
+from ..claims.scrubbing import scrub_sessions
 from ..errors import KeyRingError, Undecryptable
 from ..fields import SealedTextField
 from ..oidc.token import ReceivedToken, TokenHint
-from .models import EndReason, OIDCSession, PendingRevocation, RevocationStatus
+from .models import Doomed, EndReason, OIDCSession, PendingRevocation, RevocationStatus
 
 SealedColumn = Literal["refresh_token", "access_token", "id_token", "session_key"]
 TOKENS: tuple[TokenHint, ...] = ("refresh_token", "access_token")
@@ -37,35 +38,99 @@ class Ended:
     """Tokens to be revoked at the OP once this is committed, the most dangerous first."""
 
 
-@sensitive_variables()
 def end_session(session_id: uuid.UUID, reason: EndReason, *, origin: Origin, now: datetime) -> Ended | None:
     """End the session, exactly once, or return None when it has ended before or was never there.
 
-    One transaction: the row is ended, its claims are scrubbed, each token is queued for revocation, all tokens are
-    dropped, the events lie in the outbox, the Django session is gone (after the commit, where the session engine knows
-    no transactions). A token that can't be opened any more does not keep the session alive; an alert tells of it.
+    As `end_sessions` does it.
+    """
+    return next(iter(end_sessions([session_id], reason, origin=origin, now=now)), None)
+
+
+@sensitive_variables()
+def end_sessions(
+    session_ids: Collection[uuid.UUID], reason: EndReason, *, origin: Origin, now: datetime
+) -> list[Ended]:
+    """End those of the sessions that live, each exactly once, and return what is left of them.
+
+    One transaction: the rows are ended, their claims are scrubbed, each token is queued for revocation, all tokens are
+    dropped, the events lie in the outbox, the Django sessions are gone (after the commit, where the session engine
+    knows no transactions). A token that can't be opened any more does not keep a session alive; an alert tells of it.
+    As many statements for a thousand as for one.
     """
     with transaction.atomic():
-        live = OIDCSession.objects.filter(pk=session_id, ended_at__isnull=True)
-        if not live.update(ended_at=now, end_reason=reason):
-            return None
-        session = OIDCSession.objects.select_related("subject").get(pk=session_id)
-        origin = origin._replace(session=str(session_id))
-        opened = {column: value for column in SEALED if (value := _open(session, column))}
-        lost = [column for column in SEALED if column not in opened and getattr(session, column) is not None]
-        scrub_session(session_id, origin=origin, now=now)
-        revocations = PendingRevocation.objects.queue(
-            [ReceivedToken(hint=hint, value=opened[hint]) for hint in TOKENS if hint in opened],
-            provider=session.provider,
-            session=session_id,
-            access_token_expires_at=session.access_token_expires_at,
-            now=now,
+        sessions = _hold(session_ids)
+        if not sessions:
+            return []
+        dying = [_Dying(session) for session in sessions]
+        scrub_sessions([session.pk for session in sessions], origin=origin, now=now)
+        queued = iter(PendingRevocation.objects.queue([doomed for each in dying for doomed in each.doomed], now=now))
+        enqueue_many([act for each in dying for act in each.acts(reason, origin=origin, now=now)])
+        OIDCSession.objects.filter(pk__in=[session.pk for session in sessions]).update(
+            ended_at=now, end_reason=reason, **dict.fromkeys(SEALED)
         )
-        _tell(session, reason, queued=len(revocations), lost=lost, origin=origin, now=now)
-        OIDCSession.objects.filter(pk=session_id).update(**dict.fromkeys(SEALED))
-        if "session_key" in opened:
-            _delete_django_session(opened["session_key"])
-    return Ended(provider=session.provider, id_token=opened.get("id_token", ""), revocations=revocations)
+        _delete_django_sessions([each.opened["session_key"] for each in dying if "session_key" in each.opened])
+        return [
+            Ended(
+                provider=each.session.provider,
+                id_token=each.opened.get("id_token", ""),
+                revocations=tuple(islice(queued, len(each.doomed))),
+            )
+            for each in dying
+        ]
+
+
+def _hold(session_ids: Collection[uuid.UUID]) -> list[OIDCSession]:
+    """Return those of the sessions that live, and keep them from being ended by others until the commit.
+
+    The first statement writes, or SQLite would hold nobody off until a later one, and then refuse that.
+    """
+    live = OIDCSession.objects.filter(pk__in=session_ids, ended_at__isnull=True)
+    if len(session_ids) > 1 and connections[live.db].features.has_select_for_update:
+        # In one order, so that two who end some of the same sessions do not wait for each other.
+        list(live.order_by("pk").select_for_update().values_list("pk"))
+    if not live.update(refresh_lease_until=None):
+        return []
+    return list(live.select_related("subject").order_by("pk"))
+
+
+class _Dying:
+    """A session on its way out, opened."""
+
+    def __init__(self, session: OIDCSession) -> None:
+        self.session = session
+        self.opened = {column: value for column in SEALED if (value := _open(session, column))}
+        self.doomed = [
+            Doomed(
+                token=ReceivedToken(hint=hint, value=self.opened[hint]),
+                provider=session.provider,
+                session=session.pk,
+                expires_at=session.access_token_expires_at,
+            )
+            for hint in TOKENS
+            if hint in self.opened
+        ]
+
+    def acts(self, reason: EndReason, *, origin: Origin, now: datetime) -> Iterator[Act]:
+        """Yield what is to be told of this end."""
+        session = self.session
+        told: dict[str, Any] = {
+            "origin": origin._replace(session=str(session.pk)),
+            "now": now,
+            "provider": session.provider,
+            "subject": str(session.subject.uuid) if session.subject else "",
+        }
+        yield Act(action=Action.SESSION_ENDED, reason=reason, detail={"tokens": len(self.doomed)}, **told)
+        if reason is EndReason.LOGOUT:
+            yield Act(action=Action.LOGOUT_COMPLETED, **told)
+        # What holds something that no key opens.
+        lost = [column for column in SEALED if column not in self.opened and getattr(session, column) is not None]
+        told["reason"] = Undecryptable.code
+        for hint in TOKENS:
+            if hint in lost:
+                detail = {"hint": hint, "attempts": 0, "status": RevocationStatus.ABANDONED}
+                yield Act(action=Action.TOKEN_REVOCATION_FAILED, outcome="failure", detail=detail, **told)
+        if lost:
+            yield Act(action=Action.ALERT_RAISED, detail={"rule": "session_undecryptable"}, **told)
 
 
 def _open(session: OIDCSession, column: SealedColumn) -> str:
@@ -77,39 +142,19 @@ def _open(session: OIDCSession, column: SealedColumn) -> str:
         return ""
 
 
-def _tell(
-    session: OIDCSession, reason: EndReason, *, queued: int, lost: Sequence[SealedColumn], origin: Origin, now: datetime
-) -> None:
-    """Put the events of this end into the outbox. lost: columns that hold something which no key opens."""
-    told: dict[str, Any] = {
-        "origin": origin,
-        "now": now,
-        "provider": session.provider,
-        "subject": str(session.subject.uuid) if session.subject else "",
-    }
-    enqueue(Action.SESSION_ENDED, reason=reason, detail={"tokens": queued}, **told)
-    if reason is EndReason.LOGOUT:
-        enqueue(Action.LOGOUT_COMPLETED, **told)
-    for hint in TOKENS:
-        if hint in lost:
-            detail = {"hint": hint, "attempts": 0, "status": RevocationStatus.ABANDONED}
-            enqueue(Action.TOKEN_REVOCATION_FAILED, outcome="failure", reason=Undecryptable.code, detail=detail, **told)
-    if lost:
-        enqueue(Action.ALERT_RAISED, reason=Undecryptable.code, detail={"rule": "session_undecryptable"}, **told)
-
-
-def _delete_django_session(key: str) -> None:
-    """Delete the Django session with the open transaction, or, by an engine that knows none, after it.
+def _delete_django_sessions(keys: Sequence[str]) -> None:
+    """Delete Django sessions with the open transaction, or, by an engine that knows none, after it.
 
     cached_db gets both: until the commit another request may put the row into the cache again.
     """
     store = import_module(settings.SESSION_ENGINE).SessionStore
     if issubclass(store, DatabaseStore):
-        store().delete(key)
+        store.get_model_class().objects.filter(session_key__in=keys).delete()
     if store is not DatabaseStore:
 
-        def delete_django_session() -> None:
-            store().delete(key)
+        def delete_django_sessions() -> None:
+            for key in keys:
+                store().delete(key)
 
         # A name of its own and no partial: what fails is logged by name, and a partial's would show the key.
-        transaction.on_commit(delete_django_session, robust=True)
+        transaction.on_commit(delete_django_sessions, robust=True)

@@ -2,6 +2,7 @@
 
 import uuid
 from collections.abc import Iterable
+from dataclasses import dataclass
 from datetime import datetime
 
 from django.conf import settings
@@ -22,6 +23,16 @@ class EndReason(models.TextChoices):
     SESSION_LOST = "session_lost", "the Django session was flushed"
     AUDIT_UNAVAILABLE = "audit_unavailable", "the sign-in could not be written to the trail"
     SUBJECT_UNLINKED = "subject_unlinked", "the person's link to the account was deleted"
+    IDLE_TIMEOUT = "idle_timeout", "nobody did anything for as long as is allowed"
+    ABSOLUTE_TIMEOUT = "absolute_timeout", "it had lasted for as long as is allowed"
+    USER_INACTIVE = "user_inactive", "the account was deactivated or deleted"
+    PASSWORD_CHANGED = "password_changed", "the account's password was changed"
+    ROLES_CHANGED = "roles_changed", "the account's groups or permissions were changed"
+    ADMINISTRATOR = "administrator", "an administrator ended it"
+    BACKCHANNEL_LOGOUT = "backchannel_logout", "the provider said that the person signed out"
+    FRONTCHANNEL_LOGOUT = "frontchannel_logout", "the provider sent the browser to say so"
+    INVALID_GRANT = "invalid_grant", "the provider refused to refresh its tokens"
+    REFRESH_MISMATCH = "refresh_mismatch", "a refresh gave tokens of another person or sign-in"
 
 
 class OIDCSession(models.Model):
@@ -47,9 +58,14 @@ class OIDCSession(models.Model):
     last_seen_at = models.DateTimeField()
     ended_at = models.DateTimeField(null=True, db_index=True)
     end_reason = models.CharField(max_length=32, choices=EndReason, blank=True)
+    refresh_lease_until = models.DateTimeField(null=True)
+    """While it lies ahead, somebody refreshes the tokens."""
 
     class Meta:
-        indexes = (models.Index(fields=["issuer", "sid_digest"], name="phi_oidc_session_sid"),)
+        indexes = (
+            models.Index(fields=["issuer", "sid_digest"], name="phi_oidc_session_sid"),
+            models.Index(fields=["started_at"], condition=models.Q(ended_at=None), name="phi_oidc_session_live"),
+        )
 
     def __str__(self) -> str:
         return str(self.pk)
@@ -65,31 +81,35 @@ class RevocationStatus(models.TextChoices):
     ABANDONED = "abandoned", "given up"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Doomed:
+    """A token that must die."""
+
+    token: ReceivedToken
+    provider: str
+    session: uuid.UUID | None = None
+    """None for the tokens of a refused sign-in."""
+    expires_at: datetime | None = None
+    """Of the access token."""
+
+
 class PendingRevocationQuerySet(models.QuerySet["PendingRevocation"]):
     """Writes the rows of tokens that must die, and finds those whose time has come."""
 
-    def queue(
-        self,
-        tokens: Iterable[ReceivedToken],
-        *,
-        provider: str,
-        session: uuid.UUID | None,
-        access_token_expires_at: datetime | None,
-        now: datetime,
-    ) -> tuple[uuid.UUID, ...]:
+    def queue(self, tokens: Iterable["Doomed"], *, now: datetime) -> tuple[uuid.UUID, ...]:
         """Write one row for each token, due at once, in one statement; return their ids in the order of tokens."""
         rows = [
             self.model(
                 id=entropy.uuid7(now),
-                provider=provider,
-                session=session,
-                token=token.value,
-                token_type_hint=token.hint,
-                token_expires_at=access_token_expires_at if token.hint == "access_token" else None,
+                provider=doomed.provider,
+                session=doomed.session,
+                token=doomed.token.value,
+                token_type_hint=doomed.token.hint,
+                token_expires_at=doomed.expires_at if doomed.token.hint == "access_token" else None,
                 due_at=now,
                 created_at=now,
             )
-            for token in tokens
+            for doomed in tokens
         ]
         self.bulk_create(rows)
         return tuple(row.id for row in rows)

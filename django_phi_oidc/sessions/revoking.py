@@ -19,7 +19,7 @@ from ..oidc.client_auth import Freshness
 from ..oidc.revocation import build_revocation_request, judge_revocation_response
 from ..oidc.token import ReceivedToken, TokenHint
 from ..provider.registry import get_provider
-from .models import PendingRevocation, RevocationStatus
+from .models import Doomed, PendingRevocation, RevocationStatus
 from .timeouts import back_off, is_over
 
 LEASE = timedelta(seconds=30)
@@ -49,9 +49,8 @@ def queue_revocations(
     tokens: Sequence[ReceivedToken], *, provider: str, session_id: uuid.UUID | None = None, now: datetime
 ) -> tuple[uuid.UUID, ...]:
     """Write one PendingRevocation for each token, due at once, in one INSERT; return their ids in the same order."""
-    return PendingRevocation.objects.queue(
-        tokens, provider=provider, session=session_id, access_token_expires_at=None, now=now
-    )
+    doomed = [Doomed(token=token, provider=provider, session=session_id) for token in tokens]
+    return PendingRevocation.objects.queue(doomed, now=now)
 
 
 def due(*, now: datetime, limit: int) -> list[uuid.UUID]:

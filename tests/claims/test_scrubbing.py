@@ -26,7 +26,7 @@ from django_phi_oidc.audit.events import Origin
 from django_phi_oidc.audit.models import AuditEvent, AuditOutbox
 from django_phi_oidc.claims import cli, tasks
 from django_phi_oidc.claims.models import NO_SESSION, StoredClaim
-from django_phi_oidc.claims.scrubbing import scrub_due, scrub_session, scrub_user
+from django_phi_oidc.claims.scrubbing import scrub_due, scrub_sessions, scrub_user
 from tests import databases
 from tests.claims.conftest import DAY, NOW, Person
 
@@ -69,7 +69,7 @@ def test_scrub_session_erases_its_claims_alone_and_tells_once(
     for each in (person, other):
         each.store({"birthdate": "1990-05-17", "allergies": ["latex"], "address": "Bern"})
     with transaction.atomic():
-        assert scrub_session(person.session_id, origin=person.origin(), now=NOW) == 2
+        assert scrub_sessions([person.session_id], origin=person.origin(), now=NOW) == 2
     left = set(StoredClaim.objects.values_list("subject", "name"))
     assert left == {
         (person.subject.pk, "address"),
@@ -86,7 +86,7 @@ def test_scrub_session_without_claims_deletes_and_tells_nothing(
 ) -> None:
     person.store({"address": "Bern"})
     with CaptureQueriesContext(connection) as context, transaction.atomic():
-        assert scrub_session(person.session_id, origin=person.origin(), now=NOW) == 0
+        assert scrub_sessions([person.session_id], origin=person.origin(), now=NOW) == 0
     assert not [query for query in context.captured_queries if re.match("DELETE|INSERT", query["sql"])]
     assert outbox_events("claim.scrubbed") == []
 
@@ -95,7 +95,7 @@ def test_scrub_session_without_claims_deletes_and_tells_nothing(
 def test_scrub_session_rolled_back_erases_nothing(person: Person, outbox_events: Callable[[str], Any]) -> None:
     person.store({"birthdate": "1990-05-17"})
     with suppress(ZeroDivisionError), transaction.atomic():
-        assert scrub_session(person.session_id, origin=person.origin(), now=NOW) == 1
+        assert scrub_sessions([person.session_id], origin=person.origin(), now=NOW) == 1
         raise ZeroDivisionError
     assert StoredClaim.objects.count() == 1
     assert outbox_events("claim.scrubbed") == []
@@ -105,7 +105,7 @@ def test_scrub_session_rolled_back_erases_nothing(person: Person, outbox_events:
 def test_scrub_session_of_no_session_is_refused(person: Person) -> None:
     person.store({"address": "Bern"})
     with pytest.raises(ValueError, match="NO_SESSION"):
-        scrub_session(NO_SESSION, origin=Origin(), now=NOW)
+        scrub_sessions([NO_SESSION], origin=Origin(), now=NOW)
     assert StoredClaim.objects.count() == 1
 
 
