@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +93,17 @@ CASES: list[tuple[str, Change, Change]] = [
     ("E002", provider(id_token_signed_response_alg=["HS256"]), provider(id_token_signed_response_alg=["ES256"])),
     ("E002", provider(token_endpoint_auth_method="none"), provider(token_endpoint_auth_method="client_secret_post")),
     ("E002", provider(leeway=121), provider(leeway=30)),
+    ("E002", provider(tokens="forget"), provider(tokens="discard")),
+    ("E002", provider(end_session_method="put"), provider(end_session_method="post")),
+    ("E002", provider(allow_logout_token_without_exp="yes"), provider(allow_logout_token_without_exp=False)),
+    ("E002", option(IDLE_TIMEOUT=900), option(IDLE_TIMEOUT=timedelta(seconds=900))),
+    ("E002", option(IDLE_TIMEOUT=timedelta(0)), option(IDLE_TIMEOUT=timedelta(seconds=1))),
+    ("E002", option(ABSOLUTE_TIMEOUT=timedelta(-1)), option(ABSOLUTE_TIMEOUT=timedelta(hours=1))),
+    ("E002", option(SESSION_RECHECK=timedelta(-1)), option(SESSION_RECHECK=timedelta(0))),
+    ("E002", option(END_SESSIONS_ON=["email"]), option(END_SESSIONS_ON=["roles", "password"])),
+    ("E002", option(CLEAR_ALL_COOKIES="on"), option(CLEAR_ALL_COOKIES=True)),
+    ("E002", option(KEEP_OFFLINE=1), option(KEEP_OFFLINE=True)),
+    ("E002", option(BREAK_GLASS_ACCOUNT=True), option(BREAK_GLASS_ACCOUNT="")),
     ("E002", option(CLAIMS={"birthdate": {**CLAIM, "purpose": ""}}), option(CLAIMS={"birthdate": CLAIM})),
     ("E002", option(CLAIMS={"birthdate": {"purpose": "TREAT", "basis": "why"}}), option(CLAIMS={"birthdate": CLAIM})),
     ("E002", provider(profile="heart"), key_provider(profile="heart")),

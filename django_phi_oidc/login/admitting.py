@@ -26,6 +26,7 @@ from ..provider.registry import Provider
 from ..sessions.ending import end_session
 from ..sessions.models import EndReason
 from ..sessions.tasks import on_live_connection, revoke_soon
+from ..sessions.visiting import TIMES_KEY, new_times
 from ..statements import insert
 from ..subjects.linking import mark_seen
 from ..subjects.models import PairwiseSubject
@@ -49,7 +50,7 @@ def admit(
                 mark_seen(subject, now=now)
             except PairwiseSubject.DoesNotExist as error:
                 raise NotProvisioned from error
-            _log_in(request, user, session_id)
+            _log_in(request, user, session_id, now=now)
             origin = Actor.from_request(request).origin
             stored = open_session(
                 exchanged,
@@ -73,7 +74,7 @@ def admit(
             raise
 
 
-def _log_in(request: HttpRequest, user: Any, session_id: uuid.UUID) -> None:
+def _log_in(request: HttpRequest, user: Any, session_id: uuid.UUID, *, now: datetime) -> None:
     """Sign the user in, and both sessions together, with a Django session that is saved when this returns.
 
     Its row is inserted with all that login() would write into it. So login() finds its own there, and need not cycle
@@ -85,6 +86,7 @@ def _log_in(request: HttpRequest, user: Any, session_id: uuid.UUID) -> None:
             auth.BACKEND_SESSION_KEY: user.backend,
             auth.HASH_SESSION_KEY: user.get_session_auth_hash(),
             SESSION_KEY: str(session_id),
+            TIMES_KEY: new_times(now),
         }
     )
     _create(request.session)

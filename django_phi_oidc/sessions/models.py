@@ -1,5 +1,6 @@
 """What the OP issued to a Django session, and what must still be revoked."""
 
+import hashlib
 import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -69,6 +70,11 @@ class OIDCSession(models.Model):
 
     def __str__(self) -> str:
         return str(self.pk)
+
+
+def digest(value: str) -> str:
+    """Return the SHA-256 of value, hexadecimal, by which a row is found without the value."""
+    return hashlib.sha256(value.encode("utf-8")).hexdigest()
 
 
 class RevocationStatus(models.TextChoices):

@@ -1,22 +1,26 @@
-"""Whoever ends a session elsewhere ends ours: Django's own logout, and the deletion of a person's link or account."""
+"""Whoever ends a session elsewhere ends ours: Django's own logout, and what becomes of a person's account."""
 
+from collections.abc import Collection
 from typing import Any
 
-from django.contrib.auth.signals import user_logged_out
+from django.conf import settings
+from django.contrib.auth import get_user_model
+from django.contrib.auth.signals import user_logged_in, user_logged_out
 from django.db.models import Model
-from django.db.models.signals import pre_delete
+from django.db.models.signals import m2m_changed, post_save, pre_delete
 from django.dispatch import receiver
 from django.http import HttpRequest
 
-from .. import clock
-from ..audit.events import Action
+from .. import clock, conf
+from ..audit.events import Action, Origin
 from ..audit.outbox import enqueue
-from ..audit.request import Actor, session_id_of
+from ..audit.request import SESSION_KEY, Actor, session_id_of
 from ..claims.scrubbing import scrub_subject
 from ..subjects.models import PairwiseSubject
-from .ending import end_session
+from .ending import end_session, end_sessions
 from .models import EndReason, OIDCSession
 from .tasks import revoke_soon
+from .visiting import TIMES_KEY, new_times
 
 
 @receiver(user_logged_out, dispatch_uid="django_phi_oidc.sessions")
@@ -43,8 +47,63 @@ def end_with_the_subject(*, instance: PairwiseSubject, origin: Model | Any = Non
         return
     actor, now = instance.deleted_by, clock.now()
     live = OIDCSession.objects.filter(subject=instance.pk, ended_at__isnull=True).values_list("pk", flat=True)
-    ended = [end_session(pk, EndReason.SUBJECT_UNLINKED, origin=actor, now=now) for pk in live]
+    ended = end_sessions(list(live), EndReason.SUBJECT_UNLINKED, origin=actor, now=now)
     scrub_subject(instance, cause="unlinked", origin=actor, now=now)
     enqueue(Action.SUBJECT_UNLINKED, origin=actor, now=now, subject=str(instance.uuid))
     if isinstance(origin, Model):
-        revoke_soon([pk for each in ended if each for pk in each.revocations])
+        revoke_soon([pk for each in ended for pk in each.revocations])
+
+
+@receiver(user_logged_in, dispatch_uid="django_phi_oidc.sessions.starting")
+def start_times(*, request: HttpRequest | None, **kwargs: Any) -> None:
+    """Start the timeouts of a session that is not ours; a sign-in by OpenID Connect has written its own."""
+    session = getattr(request, "session", None)
+    if session is not None and SESSION_KEY not in session:
+        session[TIMES_KEY] = new_times(clock.now())
+
+
+@receiver(post_save, sender=settings.AUTH_USER_MODEL, dispatch_uid="django_phi_oidc.sessions.account")
+def end_with_the_account(
+    *, instance: Model, created: bool, update_fields: Collection[str] | None = None, **kwargs: Any
+) -> None:
+    """End the sessions of an account that is deactivated, or that has a new password, in the transaction of that."""
+    if created:
+        return
+    # What set_password() has left, until save() is done.
+    is_new_password = getattr(instance, "_password", None) is not None
+    if not getattr(instance, "is_active", True) and (update_fields is None or "is_active" in update_fields):
+        _end_all([instance.pk], EndReason.USER_INACTIVE)
+    elif is_new_password and "password" in conf.end_sessions_on():
+        _end_all([instance.pk], EndReason.PASSWORD_CHANGED)
+
+
+@receiver(m2m_changed, dispatch_uid="django_phi_oidc.sessions.roles")
+def end_with_the_roles(
+    *, sender: type[Model], instance: Model, action: str, reverse: bool, pk_set: set[Any] | None, **kwargs: Any
+) -> None:
+    """End the sessions of accounts whose groups or permissions are changed, where the host says so."""
+    if action not in ("post_add", "post_remove", "pre_clear") or sender not in _roles():
+        return
+    if "roles" not in conf.end_sessions_on():
+        return
+    if not reverse:
+        _end_all([instance.pk], EndReason.ROLES_CHANGED)
+    elif pk_set is not None:
+        _end_all(pk_set, EndReason.ROLES_CHANGED)
+    else:
+        # All of a group's, or of a permission's.
+        _end_all(list(instance.user_set.values_list("pk", flat=True)), EndReason.ROLES_CHANGED)  # type: ignore[attr-defined]
+
+
+def _roles() -> set[type[Model]]:
+    """Return the tables between accounts and their groups and permissions; a user model of the host's may have none."""
+    user = get_user_model()
+    return {getattr(user, name).through for name in ("groups", "user_permissions") if hasattr(user, name)}
+
+
+def _end_all(users: Collection[Any], reason: EndReason) -> None:
+    """End all sessions of these accounts. One person's tokens are revoked at once, those of many by the sweep."""
+    live = OIDCSession.objects.filter(user__in=users, ended_at__isnull=True).values_list("pk", flat=True)
+    ended = end_sessions(list(live), reason, origin=Origin(), now=clock.now())
+    if len(users) == 1:
+        revoke_soon([pk for each in ended for pk in each.revocations])

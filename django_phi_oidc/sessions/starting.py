@@ -1,6 +1,5 @@
 """A session begins: what the OP issued is kept, sealed, beside the Django session. Spec: OIDC Core 3.1.3.3."""
 
-import hashlib
 import uuid
 from datetime import datetime
 
@@ -11,7 +10,7 @@ from django.views.decorators.debug import sensitive_variables
 from ..oidc.token import TokenResponse
 from ..statements import insert
 from ..subjects.models import PairwiseSubject
-from .models import OIDCSession
+from .models import OIDCSession, digest
 
 
 @sensitive_variables()
@@ -54,8 +53,3 @@ def start_session(
     )
     insert([session], using=router.db_for_write(OIDCSession))
     return session
-
-
-def digest(value: str) -> str:
-    """Return the SHA-256 of value, hexadecimal, by which a row is found without the value."""
-    return hashlib.sha256(value.encode("utf-8")).hexdigest()

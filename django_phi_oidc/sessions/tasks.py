@@ -11,9 +11,12 @@ from django.db import DatabaseError, InterfaceError, OperationalError, connectio
 from kombu.exceptions import OperationalError as BrokerError
 
 from .. import clock, conf
+from ..audit.events import Origin
 from ..errors import KeyRingError
 from ..oidc.token import ReceivedToken
-from . import revoking
+from . import expiring, revoking
+from .ending import end_sessions
+from .models import EndReason
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -23,6 +26,8 @@ INLINE_SECONDS = 2.0
 CALL_SECONDS = 8.0
 SWEEP_SECONDS = 50.0
 _LEAST_SECONDS = 0.05
+_REQUEST_SECONDS = 5.0
+"""What a request takes, between its cycling a Django session's key and its end; a longer one signs a person out."""
 # A broker that is away must not hold a person's logout; Celery's own policy waits between its tries.
 _PUBLISHING = {"max_retries": 1, "interval_start": 0, "interval_step": 0}
 
@@ -44,6 +49,28 @@ def sweep_revocations() -> None:
         deadline=CALL_SECONDS,
         give_up_after=conf.revocation_give_up_after(),
     )
+
+
+@shared_task(name="phi_oidc.end_overdue", ignore_result=True, acks_late=True)
+def end_overdue() -> int:
+    """End each session that is past its limits, of nobody any more, or without a Django session; return how many.
+
+    Their tokens are left to the sweep.
+    """
+    idle, absolute = conf.idle_timeout(), conf.absolute_timeout()
+    ended = 0
+    while found := expiring.overdue(now=clock.now(), idle=idle, absolute=absolute):
+        ended += sum(_end(pks, reason) for reason, pks in found)
+    return ended + _end(expiring.lost_for_good(wait=_wait_for_requests), EndReason.SESSION_LOST)
+
+
+def _end(pks: Sequence[uuid.UUID], reason: EndReason) -> int:
+    parts = (pks[start : start + expiring.BATCH] for start in range(0, len(pks), expiring.BATCH))
+    return sum(len(end_sessions(part, reason, origin=Origin(), now=clock.now())) for part in parts)
+
+
+def _wait_for_requests() -> None:
+    time.sleep(_REQUEST_SECONDS)
 
 
 def revoke_soon(pks: Sequence[uuid.UUID]) -> None:

@@ -1,6 +1,33 @@
-"""When a revocation is tried again: pure functions of times. No Django."""
+"""When a session is over, and when a revocation is tried again: pure functions of times. No Django."""
 
 from datetime import timedelta
+from typing import Literal, NamedTuple
+
+LONGEST_STALE = 60.0
+"""Seconds between two notes of an activity, at most; a tenth of the idle timeout where that is less."""
+
+
+class Times(NamedTuple):
+    """What a Django session remembers, in POSIX seconds."""
+
+    started: float
+    seen: float
+    """The last activity that was noted."""
+    checked: float
+    """The last look at the row."""
+
+
+def over(times: Times, *, now: float, idle: float, absolute: float) -> Literal["idle_timeout", "absolute_timeout", ""]:
+    """Return why a session is over at now, or nothing while it lives. idle, absolute: seconds."""
+    if now - times.started >= absolute:
+        return "absolute_timeout"
+    return "idle_timeout" if now - times.seen >= idle else ""
+
+
+def is_noted(times: Times, *, now: float, idle: float) -> bool:
+    """Say whether an activity at now is to be noted; those in between are not, which is a write less for each."""
+    return now - times.seen >= min(LONGEST_STALE, idle / 10)
+
 
 FIRST_WAIT = timedelta(seconds=10)
 LONGEST_WAIT = timedelta(hours=1)

@@ -6,11 +6,7 @@ from typing import Any
 
 from django.core.exceptions import ImproperlyConfigured
 
-NOT_BUILT = {
-    "OIDC_PROVISIONING": ("invitation",),
-    "PHI_IDLE_TIMEOUT": (),
-    "PHI_ABSOLUTE_TIMEOUT": (),
-}
+NOT_BUILT: Mapping[str, tuple[str, ...]] = {"OIDC_PROVISIONING": ("invitation",)}
 """What this version can't do yet, by variable: these values, or any where none is named. A portal that is told to
 protect people in one of these ways and can't does not start."""
 

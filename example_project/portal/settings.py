@@ -1,6 +1,7 @@
 """The portal's settings, from the environment: README.md beside manage.py has the table."""
 
 import os
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,12 @@ def key_ring(name: str, file: str) -> list[str] | Path:
         return KEY_FILES / file
     env.required(name)
     return env.items(name)
+
+
+def timeout(name: str, default: int) -> timedelta:
+    """Return the seconds in that variable; 0 is a fault that `manage.py check` tells of."""
+    seconds = env.seconds(name)
+    return timedelta(seconds=default if seconds is None else seconds)
 
 
 def signing_key() -> Path | None:
@@ -102,6 +109,8 @@ PHI_OIDC = {
     "AUDIT_WITNESS_FILE": env.text("PHI_AUDIT_WITNESS_FILE"),
     "SINKS": env.json("PHI_AUDIT_SINKS_JSON", {}),
     "TRUSTED_PROXIES": env.items("PHI_TRUSTED_PROXIES"),
+    "IDLE_TIMEOUT": timeout("PHI_IDLE_TIMEOUT", 15 * 60),
+    "ABSOLUTE_TIMEOUT": timeout("PHI_ABSOLUTE_TIMEOUT", 8 * 60 * 60),
 }
 
 INSTALLED_APPS = [

@@ -34,8 +34,6 @@ PRODUCTION = {
 }
 REFUSED = {
     "OIDC_PROVISIONING": "invitation",
-    "PHI_IDLE_TIMEOUT": "900",
-    "PHI_ABSOLUTE_TIMEOUT": "28800",
 }
 
 
@@ -98,6 +96,18 @@ def test_settings_that_ask_for_what_is_not_built_are_refused(tmp_path: Path, nam
     done = manage(tmp_path, "check", DJANGO_DEBUG="1", **{name: value})
     assert done.returncode != 0
     assert name in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize(("given", "idle"), [({}, 900), ({"PHI_IDLE_TIMEOUT": "60"}, 60)], ids=["none", "a minute"])
+def test_settings_have_the_timeouts_that_were_asked_for(tmp_path: Path, given: dict[str, str], idle: int) -> None:
+    expression = "settings.PHI_OIDC['IDLE_TIMEOUT'].seconds, settings.PHI_OIDC['ABSOLUTE_TIMEOUT'].seconds"
+    assert setting(tmp_path, expression, DJANGO_DEBUG="1", **given) == f"{idle} 28800"
+
+
+def test_settings_with_a_timeout_of_nothing_are_refused(tmp_path: Path) -> None:
+    done = manage(tmp_path, "check", DJANGO_DEBUG="1", PHI_IDLE_TIMEOUT="0")
+    assert done.returncode != 0
+    assert "IDLE_TIMEOUT" in done.stderr
 
 
 def test_refused_table_is_complete() -> None:

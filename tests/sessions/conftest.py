@@ -20,6 +20,7 @@ from django.contrib.auth import SESSION_KEY as USER_KEY
 from django.contrib.auth.base_user import AbstractBaseUser
 from django.test import Client
 
+from django_phi_oidc import clock
 from django_phi_oidc.audit.models import AuditEvent, AuditOutbox
 from django_phi_oidc.audit.request import SESSION_KEY
 from django_phi_oidc.claims.models import StoredClaim
@@ -27,6 +28,7 @@ from django_phi_oidc.oidc.jose import encode_b64url
 from django_phi_oidc.oidc.token import TokenResponse
 from django_phi_oidc.sessions.models import OIDCSession
 from django_phi_oidc.sessions.starting import start_session
+from django_phi_oidc.sessions.visiting import TIMES_KEY, new_times
 from django_phi_oidc.subjects.models import PairwiseSubject
 
 NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
@@ -186,6 +188,7 @@ def sign_in() -> Callable[..., SignedIn]:
         store[BACKEND_SESSION_KEY] = BACKEND
         store[HASH_SESSION_KEY] = user.get_session_auth_hash()
         store[SESSION_KEY] = str(session_id)
+        store[TIMES_KEY] = new_times(clock.now())
         store.create()
         store.save()
         session = start_session(
@@ -205,7 +208,7 @@ def sign_in() -> Callable[..., SignedIn]:
             django_session_key=store.session_key,
             auth_time=NOW,
             acr="",
-            now=NOW,
+            now=clock.now(),
         )
         for name, retention in (("birthdate", None), ("address", NOW + timedelta(days=1))):
             StoredClaim.objects.create(

@@ -10,7 +10,9 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from django.contrib.auth.signals import user_logged_out
+from django.contrib.auth import get_user_model
+from django.contrib.auth.models import Group, Permission
+from django.contrib.auth.signals import user_logged_in, user_logged_out
 from django.db import connections, transaction
 from django.test import Client
 
@@ -192,3 +194,80 @@ def test_end_with_the_subject_waits_for_a_sign_in_that_is_opening_a_session(
     assert list(OIDCSession.objects.values_list("end_reason", flat=True)) == ["subject_unlinked"] * 2
     with pytest.raises(PairwiseSubject.DoesNotExist):
         mark_seen(signed_in.subject, now=NOW)
+
+
+def set_password(signed_in: SignedIn) -> None:
+    user = get_user_model()._default_manager.get(pk=signed_in.user.pk)
+    user.set_password("another")
+    user.save()
+
+
+def deactivate(signed_in: SignedIn) -> None:
+    user = get_user_model()._default_manager.get(pk=signed_in.user.pk)
+    user.is_active = False
+    user.save(update_fields=["is_active"])
+
+
+ROLES: dict[str, Callable[[Any, Group], object]] = {
+    "groups.add": lambda user, group: user.groups.add(group),
+    "groups.remove": lambda user, group: user.groups.remove(group),
+    "groups.clear": lambda user, group: user.groups.clear(),
+    "group.user_set.add": lambda user, group: group.user_set.add(user),
+    "group.user_set.clear": lambda user, group: group.user_set.clear(),
+    "permissions.add": lambda user, group: user.user_permissions.add(Permission.objects.all()[0]),
+}
+
+
+@pytest.mark.parametrize(("change", "reason"), [(set_password, "password_changed"), (deactivate, "user_inactive")])
+def test_change_of_an_account_ends_its_sessions(
+    op: ScriptedOP, sign_in: Callable[..., SignedIn], change: Callable[[SignedIn], None], reason: str
+) -> None:
+    changed, other = sign_in(), sign_in()
+    user = get_user_model()._default_manager.get(pk=changed.user.pk)
+    user.first_name = "Another"
+    user.save()
+    user_logged_in.send(sender=type(user), request=None, user=user)
+    assert OIDCSession.objects.get(pk=changed.session.pk).ended_at is None, "that was no such change"
+    change(changed)
+    assert OIDCSession.objects.get(pk=changed.session.pk).end_reason == reason
+    assert OIDCSession.objects.get(pk=other.session.pk).ended_at is None
+    assert not django_session_exists(changed.django_key)
+    assert len(op.asked) == 2
+
+
+def test_new_password_of_an_account_ends_nothing_where_the_host_says_so(
+    sign_in: Callable[..., SignedIn], settings: Any
+) -> None:
+    settings.PHI_OIDC = {**settings.PHI_OIDC, "END_SESSIONS_ON": []}
+    set_password(sign_in())
+    assert OIDCSession.objects.get().ended_at is None
+
+
+@pytest.mark.parametrize("change", ROLES.values(), ids=ROLES)
+def test_change_of_roles_ends_the_sessions_of_the_account_where_the_host_says_so(
+    op: ScriptedOP, sign_in: Callable[..., SignedIn], settings: Any, change: Callable[[Any, Group], object]
+) -> None:
+    changed, other = sign_in(), sign_in()
+    group = Group.objects.create(name="clinicians")
+    user: Any = changed.user
+    if change in (ROLES["groups.remove"], ROLES["groups.clear"], ROLES["group.user_set.clear"]):
+        user.groups.add(group)
+    settings.PHI_OIDC = {**settings.PHI_OIDC, "END_SESSIONS_ON": ["roles"]}
+    change(user, group)
+    assert OIDCSession.objects.get(pk=changed.session.pk).end_reason == "roles_changed"
+    assert OIDCSession.objects.get(pk=other.session.pk).ended_at is None
+
+
+def test_change_of_roles_ends_nothing_unless_the_host_says_so(sign_in: Callable[..., SignedIn]) -> None:
+    user: Any = sign_in().user
+    user.groups.add(Group.objects.create(name="clinicians"))
+    assert OIDCSession.objects.get().ended_at is None
+
+
+def test_change_that_is_rolled_back_ends_nothing(op: ScriptedOP, sign_in: Callable[..., SignedIn]) -> None:
+    signed_in = sign_in()
+    with transaction.atomic():
+        set_password(signed_in)
+        transaction.set_rollback(True)
+    assert OIDCSession.objects.get().ended_at is None
+    assert (op.asked, django_session_exists(signed_in.django_key)) == ([], True)
