@@ -1,14 +1,62 @@
 """What a browser, or a script in it, is told when the session is over, and of when it will be."""
 
 import math
+from functools import lru_cache
+from typing import NamedTuple
 
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect, JsonResponse
 from django.http.response import HttpResponseBase
 from django.shortcuts import resolve_url
-from django.urls import NoReverseMatch, Resolver404, resolve, reverse
+from django.urls import NoReverseMatch, Resolver404, get_script_prefix, get_urlconf, resolve, reverse
+from django.utils.crypto import salted_hmac
 
+from .. import conf
+from ..audit.request import session_id_of
 from .visiting import Visit
+
+PASSIVE_HEADER = "HTTP_X_PHI_PASSIVE"
+LONGEST_WARNING = 60.0
+"""Seconds before the limit; half of the whole time where that is less."""
+_MARK_SALT = "django_phi_oidc.session"
+
+
+class TimeLeft(NamedTuple):
+    """What a page knows of the session that it stands in."""
+
+    session: str
+    """A mark of it, which tells nothing; another session has another."""
+    idle: int
+    """Seconds until the idle timeout if nothing follows, rounded up: who asks after them is told that it is over."""
+    absolute: int
+    """Seconds until the end in any case."""
+
+
+def time_left(request: HttpRequest) -> TimeLeft:
+    """Return how much time is left to the person who is signed in. Requires: somebody is."""
+    visit: Visit | None = getattr(request, "phi_oidc_timing", None)
+    if visit is None:
+        # The session began with this request.
+        idle, absolute = conf.idle_timeout().total_seconds(), conf.absolute_timeout().total_seconds()
+    else:
+        idle, absolute = _idle_seconds(request, visit), visit.absolute_seconds
+    name = str(session_id_of(request.session) or request.user.pk)
+    mark = salted_hmac(_MARK_SALT, name, algorithm="sha256").hexdigest()[:32]
+    return TimeLeft(session=mark, idle=math.ceil(idle), absolute=math.ceil(absolute))
+
+
+def warning_seconds() -> int:
+    """Return how long before the limit a page warns."""
+    whole = min(conf.idle_timeout(), conf.absolute_timeout()).total_seconds()
+    return math.ceil(min(LONGEST_WARNING, whole / 2))
+
+
+def is_passive(request: HttpRequest) -> bool:
+    """Say whether a request is no activity of a person, by its header or by its view."""
+    match = request.resolver_match
+    return request.META.get(PASSIVE_HEADER) == "1" or (
+        match is not None and getattr(match.func, "phi_oidc_passive", False)
+    )
 
 
 def overdue_response(request: HttpRequest, reason: str) -> HttpResponse | None:
@@ -24,6 +72,11 @@ def overdue_response(request: HttpRequest, reason: str) -> HttpResponse | None:
         return None
     if _is_navigation(request):
         return private(HttpResponseRedirect(expired_url()))
+    return problem_response(reason)
+
+
+def problem_response(reason: str) -> HttpResponse:
+    """Return the answer to a script that asks without a session. Spec: RFC 9457."""
     problem = {"title": "The session is over.", "status": 401, "code": reason, "sign_in": sign_in_url()}
     response = JsonResponse(problem, status=401, content_type="application/problem+json")
     response["WWW-Authenticate"] = "Session"
@@ -37,16 +90,26 @@ def tell_when_to_leave(request: HttpRequest, visit: Visit, response: HttpRespons
         and response.get("Content-Type", "").startswith("text/html")
         and not getattr(request, "phi_oidc_watched", False)
     ):
-        seconds = math.ceil(min(visit.idle_seconds, visit.absolute_seconds))
+        seconds = math.ceil(min(_idle_seconds(request, visit), visit.absolute_seconds))
         response.headers.setdefault("Refresh", f"{seconds}; url={expired_url()}")
+
+
+def _idle_seconds(request: HttpRequest, visit: Visit) -> float:
+    return visit.times.seen + visit.idle - visit.now if is_passive(request) else visit.idle_seconds
 
 
 def expired_url() -> str:
     """Return where people land whose session is over: our last page, or where the host's sign-in is."""
+    return _expired_url(get_urlconf() or settings.ROOT_URLCONF, get_script_prefix(), settings.LOGIN_URL)
+
+
+@lru_cache(maxsize=16)
+def _expired_url(urlconf: str, prefix: str, login_url: str) -> str:
+    # Every page of somebody who is signed in bears it, and looking it up takes as long as all else that is done there.
     try:
         return f"{reverse('oidc_logged_out')}?expired=1"
     except NoReverseMatch:
-        return resolve_url(settings.LOGIN_URL)
+        return resolve_url(login_url)
 
 
 def sign_in_url() -> str:

@@ -1,4 +1,4 @@
-"""Measure, and say whether the aims are met: `make bench`, or `python -m tests.benchmarks [sign-in] [audit]`.
+"""Measure, and say whether the aims are met: `make bench`, or `python -m tests.benchmarks [PART …]`.
 
 Exits with 1 when one is not. Needs the extra `bench`. PostgreSQL is the server of DATABASE_URL, which must have fsync
 on, or one of its own.
@@ -19,6 +19,9 @@ from tests.benchmarks.audit import telling as of_audit
 from tests.benchmarks.audit.contenders import COUNTED
 from tests.benchmarks.audit.recording import measure_recording
 from tests.benchmarks.audit.trail import measure_trail
+from tests.benchmarks.sessions import telling as of_sessions
+from tests.benchmarks.sessions.leaving import measure_leaving
+from tests.benchmarks.sessions.requesting import measure_requesting
 from tests.benchmarks.sign_in import telling as of_sign_in
 from tests.benchmarks.sign_in.measuring import BEGIN, DURABLE, check_durable, measure
 from tests.postgresql import given_url, throw_away_server
@@ -29,6 +32,7 @@ OPTIONS = {**DURABLE, "max_connections": "200", "shared_buffers": "1GB", "max_wa
 """Of a server of our own: as one would set them, and so that what was built does not lead to checkpoints later."""
 RAN_WITH = {
     "sign-in": ("django", "mozilla-django-oidc", "social-auth-app-django", "social-auth-core", "psycopg", "urllib3"),
+    "sessions": ("django", "mozilla-django-oidc", "django-auditlog", "psycopg", "urllib3"),
     "audit": ("django", "django-auditlog", "django-easy-audit", "django-pghistory", "psycopg"),
 }
 
@@ -49,8 +53,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog="python -m tests.benchmarks", description=__doc__, formatter_class=RawDescriptionHelpFormatter
     )
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"what to measure of {', '.join(PARTS)}; or all")
-    parser.add_argument("--rounds", type=int, default=200, help="sign-ins measured at each portal")
-    parser.add_argument("--warm-up", type=int, default=50, help="sign-ins before those")
+    parser.add_argument("--rounds", type=int, default=200, help="sign-ins, and logouts, measured at each portal")
+    parser.add_argument("--warm-up", type=int, default=50, help="of both, before those")
+    parser.add_argument("--batches", type=int, default=400, help="turns of each stack of middleware, 20 requests each")
     parser.add_argument("--turns", type=int, default=6, help="turns of each contender that records events")
     parser.add_argument("--seconds", type=float, default=1.5, help="length of such a turn")
     parser.add_argument("--backlog", type=int, default=1_000_000, help="events that are sealed, and then verified")
@@ -102,6 +107,21 @@ def _sign_in(url: str, options: Namespace) -> Told:
     )
 
 
+def _sessions(url: str, options: Namespace) -> Told:
+    results = of_sessions.Results(
+        requests=measure_requesting(batches=options.batches),
+        leaving=measure_leaving(
+            url=url, round_trips=ROUND_TRIPS, warm_up=options.warm_up, rounds=options.rounds, told=_say
+        ),
+    )
+    return Told(
+        title="A request of somebody who is signed in, beyond a bare one; and a logout.",
+        table=of_sessions.table(results),
+        rows=of_sessions.rows(results),
+        missed=of_sessions.missed(results),
+    )
+
+
 def _audit(url: str, options: Namespace) -> Told:
     load = os.getloadavg()[0]
     recorded, _ = measure_recording(
@@ -123,7 +143,7 @@ def _say(line: str) -> None:
     print(line, file=sys.stderr)
 
 
-PARTS: Mapping[str, Callable[[str, Namespace], Told]] = {"sign-in": _sign_in, "audit": _audit}
+PARTS: Mapping[str, Callable[[str, Namespace], Told]] = {"sign-in": _sign_in, "sessions": _sessions, "audit": _audit}
 
 if __name__ == "__main__":
     sys.exit(main())

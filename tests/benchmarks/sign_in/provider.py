@@ -49,6 +49,8 @@ class Provider:
                 return _json({"keys": [{**jwk, "kid": "bench", "use": "sig", "alg": "RS256"}]})
             case "/token":
                 return 200, {}, self._answers.pop(dict(parse_qsl(body.decode()))["code"])
+            case "/revoke":
+                return 200, {}, b""
             case "/userinfo":
                 return _json(PERSON)
         return 404, {}, b""

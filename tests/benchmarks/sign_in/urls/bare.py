@@ -63,4 +63,22 @@ def callback(request: HttpRequest) -> HttpResponse:
     return HttpResponseRedirect(settings.LOGIN_REDIRECT_URL)
 
 
-urlpatterns = [*home, path("begin/", begin), path("callback/", callback)]
+def leave(request: HttpRequest) -> HttpResponse:
+    """Sign the person out, and revoke two tokens, whichever they are: none was kept."""
+    auth.logout(request)
+    for hint in ("refresh_token", "access_token"):
+        pool.request(
+            "POST",
+            f"{settings.ISSUER}/revoke",
+            fields={
+                "token": hint,
+                "token_type_hint": hint,
+                "client_id": settings.CLIENT_ID,
+                "client_secret": settings.CLIENT_SECRET,
+            },
+            encode_multipart=False,
+        )
+    return HttpResponseRedirect(settings.LOGIN_REDIRECT_URL)
+
+
+urlpatterns = [*home, path("begin/", begin), path("callback/", callback), path("leave/", leave)]

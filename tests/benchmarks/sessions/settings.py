@@ -1,0 +1,39 @@
+"""Settings of the process that measures middleware: sessions in its own memory, so that little else is measured."""
+
+from importlib.util import find_spec
+
+from tests.settings import DEFAULT_AUTO_FIELD, PHI_OIDC, SECRET_KEY, USE_TZ
+
+__all__ = ["DEFAULT_AUTO_FIELD", "PHI_OIDC", "SECRET_KEY", "USE_TZ"]
+
+DEBUG = False
+ALLOWED_HOSTS = ["testserver"]
+ROOT_URLCONF = "tests.benchmarks.sessions.stacks"
+INSTALLED_APPS = [
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django_phi_oidc",
+    *(["auditlog"] if find_spec("auditlog") else []),
+]
+MIDDLEWARE: list[str] = []
+"""Each stack names its own."""
+# In memory, and shared by the threads of the process.
+DATABASES = {
+    name: {"ENGINE": "django.db.backends.sqlite3", "NAME": f"file:{name}?mode=memory&cache=shared"}
+    for name in ("default", "phi_audit")
+}
+DATABASE_ROUTERS = ["django_phi_oidc.audit.routing.AuditRouter"]
+SESSION_ENGINE = "django.contrib.sessions.backends.cache"
+AUTHENTICATION_BACKENDS = [
+    "django_phi_oidc.backends.OIDCAuthenticationBackend",
+    "mozilla_django_oidc.auth.OIDCAuthenticationBackend",
+]
+# What mozilla's middleware asks for.
+OIDC_OP_AUTHORIZATION_ENDPOINT = "https://op.example.test/authorize"
+OIDC_OP_TOKEN_ENDPOINT = "https://op.example.test/token"
+OIDC_OP_USER_ENDPOINT = "https://op.example.test/userinfo"
+OIDC_RP_CLIENT_ID = "portal"
+OIDC_RP_CLIENT_SECRET = "a secret for benchmarks only"
+OIDC_RP_SIGN_ALGO = "RS256"
+OIDC_OP_JWKS_ENDPOINT = "https://op.example.test/jwks"

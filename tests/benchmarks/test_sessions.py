@@ -1,0 +1,56 @@
+"""The benchmark of sessions measures what it says, at a hundredth of its size, and its verdict can be either."""
+
+import os
+from dataclasses import replace
+
+import pytest
+
+from tests.benchmarks.sessions.leaving import measure_leaving
+from tests.benchmarks.sessions.requesting import measure_requesting
+from tests.benchmarks.sessions.telling import Results, missed, rows, table
+from tests.benchmarks.sign_in.measuring import Result, Sample
+from tests.postgresql import given_url
+
+ROUND_TRIP = 0.02
+
+
+@pytest.mark.postgresql
+def test_measure_leaving_times_two_revocations_at_each_portal() -> None:
+    results = measure_leaving(url=given_url(os.environ), round_trips=[ROUND_TRIP], warm_up=1, rounds=2, told=print)
+    for result in results[ROUND_TRIP].values():
+        assert all(sample.requests == 2 and sample.wall > 2 * ROUND_TRIP for sample in result.samples)
+        assert all(0 < sample.cpu < sample.wall for sample in result.samples)
+
+
+def test_measure_requesting_serves_every_stack_and_makes_no_query_of_its_own() -> None:
+    results = measure_requesting(["bare", "ours", "mozilla"], batches=4)
+    assert set(results) == {"bare", "ours", "mozilla"}
+    assert all(results["bare"][kind] > 0 for kind in ("sync", "async"))
+    assert {took["sync_queries"] for took in results.values()} == {1.0}
+
+
+def results_with(*, sync: float = 20, queries: float = 1, wall: float = 0.06) -> Results:
+    floor = Sample(wall=0.045, cpu=0.004, requests=2, connections=0)
+    bare = {"sync": 300.0, "async": 1000.0, "sync_queries": 1.0, "async_queries": 0.0}
+    ours = {"sync": sync, "async": 25.0, "sync_queries": queries, "async_queries": 0.0}
+    leaving = {"bare": Result(samples=[floor]), "ours": Result(samples=[replace(floor, wall=wall)])}
+    return Results(requests={"bare": bare, "ours": ours}, leaving={ROUND_TRIP: leaving})
+
+
+def test_missed_of_what_meets_the_aims_is_nothing() -> None:
+    assert missed(results_with()) == []
+    assert "| 20 ms | ours | 60.0 | 4.0 | × 1.33 |" in table(results_with())
+    assert rows(results_with())["logout"][1]["ratio"] == pytest.approx(1.333, abs=0.001)
+
+
+@pytest.mark.parametrize(
+    ("results", "said"),
+    [
+        (results_with(sync=31), "31 µs a request"),
+        (results_with(queries=2), "a query"),
+        (results_with(wall=0.07), "1.56 of the bare"),
+    ],
+)
+def test_missed_says_what_was_missed(results: Results, said: str) -> None:
+    (line,) = missed(results)
+    assert said in line
