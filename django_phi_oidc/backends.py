@@ -1,5 +1,5 @@
 """For AUTHENTICATION_BACKENDS."""
 
-from .login.backend import OIDCAuthenticationBackend
+from .login.backend import BreakGlassBackend, OIDCAuthenticationBackend
 
-__all__ = ["OIDCAuthenticationBackend"]
+__all__ = ["BreakGlassBackend", "OIDCAuthenticationBackend"]

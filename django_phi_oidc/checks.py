@@ -27,7 +27,7 @@ from .audit.routing import AUDIT_ALIAS, AuditRouter
 from .declarations import ProviderDeclaration, is_loopback_http
 from .delivery.tasks import declared as declared_sinks
 from .errors import KeyMissing
-from .login.backend import OIDCAuthenticationBackend
+from .login.backend import BreakGlassBackend, OIDCAuthenticationBackend
 from .subjects.models import SubjectDigest
 
 MIDDLEWARE = "django_phi_oidc.middleware.RevocationMiddleware"
@@ -50,7 +50,7 @@ def _warning(number: int, message: str, hint: str | None = None) -> checks.Warni
 
 @register(Tags.security)
 def check_declarations(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
-    """E001 to E007: PHI_OIDC, its providers, claims and keys; W001 to W006, W011 to W015: a provider's loosenings."""
+    """E001 to E007: PHI_OIDC, its providers, claims and keys; W001 to W006, W011 to W015, W022: its loosenings."""
     found: list[CheckMessage] = []
     try:
         unknown = sorted(set(getattr(settings, "PHI_OIDC", {})) - set(conf.OPTIONS))
@@ -135,6 +135,8 @@ def _loosened(provider: ProviderDeclaration) -> Iterator[CheckMessage]:
         yield _warning(13, f"{who} authorization requests go through the browser, even where they could be pushed.")
     if provider.allow_auth_time_zero:
         yield _warning(14, f"{who} an auth_time of 0 passes max_age: nobody knows how long ago people signed in.")
+    if provider.allow_logout_token_without_exp:
+        yield _warning(22, f"{who} logout tokens without exp are taken for two minutes after their iat.")
 
 
 @register(Tags.security)
@@ -167,7 +169,7 @@ def check_middleware(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
 
 @register(Tags.security)
 def check_backends(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
-    """E011: our backend is in use; E012: no dead hook is overridden; W007: passwords beside it."""
+    """E011: our backend is in use; E012: no dead hook is overridden; W007, W023, E024: passwords beside it."""
     found: list[CheckMessage] = []
     backends = [import_string(path) for path in settings.AUTHENTICATION_BACKENDS]
     ours = [backend for backend in backends if issubclass(backend, OIDCAuthenticationBackend)]
@@ -181,6 +183,12 @@ def check_backends(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
     ]
     if "django.contrib.auth.backends.ModelBackend" in settings.AUTHENTICATION_BACKENDS:
         found.append(_warning(7, "ModelBackend lets people in by password, past the provider."))
+    has_door = any(issubclass(backend, BreakGlassBackend) for backend in backends)
+    account = conf.option("BREAK_GLASS_ACCOUNT", "")
+    if bool(account) != has_door:
+        found.append(_error(24, "BREAK_GLASS_ACCOUNT and django_phi_oidc.backends.BreakGlassBackend need each other."))
+    elif account:
+        found.append(_warning(23, "A local account may sign in by password, past the provider."))
     return found
 
 

@@ -11,6 +11,8 @@ PhiOidcError
 │   ├── UserInfoError             R7
 │   └── AccountError              the person is known to the OP, but has no way in here
 ├── RefreshMismatch               R8, of a session that lives
+├── TokenExpired, RefreshInsideTransaction
+├── LogoutTokenInvalid            R9, and LogoutTokenReplayed: the OP's word that somebody signed out
 ├── AuditUnavailable              no event, no permit
 ├── SealingRefused                signing now would fork the log
 ├── ProofInvalid, CheckpointInvalid
@@ -45,9 +47,6 @@ class SignInRefused(PhiOidcError, code="sign_in_refused"):
     """The sign-in was refused."""
 
 
-# R1: transport to the OP
-
-
 class TransportError(SignInRefused, provider_fault=True):
     """The exchange with the OP did not take place as it must."""
 
@@ -78,9 +77,6 @@ class TransportTimeout(TransportError, code="transport_timeout"):
 
 class TransportTLS(TransportError, code="transport_tls"):
     """The OP's certificate could not be verified."""
-
-
-# R2: discovery and keys
 
 
 class MetadataError(SignInRefused):
@@ -115,9 +111,6 @@ class KeyNotFound(MetadataError, code="key_not_found", provider_fault=True):
     """No published key fits the token (Core 10.1.1)."""
 
 
-# R3: authorization request
-
-
 class PushedRequestError(SignInRefused):
     """The pushed authorization request was not accepted."""
 
@@ -132,9 +125,6 @@ class PARError(PushedRequestError, code="par_error"):
 
 class PARResponseInvalid(PushedRequestError, code="par_response_invalid", provider_fault=True):
     """The answer to the pushed authorization request is not the JSON object of RFC 9126 2.2."""
-
-
-# R4: authorization response
 
 
 class CallbackError(SignInRefused):
@@ -182,9 +172,6 @@ class CodeMissing(CallbackError, code="code_missing"):
     """The response has neither a code nor an error."""
 
 
-# R5: token response
-
-
 class TokenResponseError(SignInRefused):
     """The token response was refused."""
 
@@ -192,8 +179,10 @@ class TokenResponseError(SignInRefused):
 class TokenError(TokenResponseError, code="token_error"):
     """The token endpoint answered with an error (RFC 6749 5.2)."""
 
-    def __init__(self, message: str = "", *, status: int) -> None:
+    def __init__(self, message: str = "", *, status: int, error: str = "other") -> None:
+        """error: a registered code, or `other`."""
         super().__init__(message)
+        self.error = error
         self.provider_fault = status >= 500
 
 
@@ -215,9 +204,6 @@ class AccessTokenMissing(TokenResponseError, code="access_token_missing"):
 
 class AccessTokenLifetime(TokenResponseError, code="access_token_lifetime"):
     """expires_in is not a positive integer, or is longer than allowed."""
-
-
-# R6: ID Token
 
 
 class IDTokenError(SignInRefused):
@@ -296,9 +282,6 @@ class IDTokenLifetime(IDTokenError, code="id_token_lifetime"):
     """The ID Token lives longer than the provider's profile allows."""
 
 
-# R7: UserInfo
-
-
 class UserInfoError(SignInRefused):
     """The UserInfo response was refused."""
 
@@ -315,7 +298,25 @@ class RefreshMismatch(PhiOidcError, code="refresh_mismatch"):
     """The new ID Token speaks of another person, client or authentication than the first one (Core 12.2)."""
 
 
-# Subjects and claims at sign-in
+class TokenExpired(PhiOidcError, code="token_expired"):
+    """There is no live access token, and none to be had: the session has ended, or the OP gives no other one now."""
+
+
+class RefreshInsideTransaction(PhiOidcError, code="refresh_inside_transaction"):
+    """The access token must be refreshed, and on SQLite nothing can be committed beside an open transaction."""
+
+
+class LogoutTokenInvalid(PhiOidcError, code="logout_token_invalid"):
+    """The logout token is not this OP's for this client and for now (Back-Channel Logout 2.6)."""
+
+    def __init__(self, rule: str) -> None:
+        """rule: what was wrong: a code of R6, or one like it. For the log alone."""
+        super().__init__()
+        self.rule = rule
+
+
+class LogoutTokenReplayed(PhiOidcError, code="logout_token_replayed"):
+    """The logout token was spent before."""
 
 
 class AccountError(SignInRefused):

@@ -3,14 +3,20 @@
 from django.urls import path
 
 from .login.documents import ClientKeysView, SectorIdentifierView
+from .login.local import LocalLoginView
 from .login.views import OIDCAuthenticationCallbackView, OIDCAuthenticationRequestView
-from .sessions.views import LoggedOutView, OIDCLogoutView
+from .sessions.channels import BackchannelLogoutView, FrontchannelLogoutView
+from .sessions.views import LoggedOutView, OIDCLogoutView, SessionView
 
 urlpatterns = [
     path("authenticate/", OIDCAuthenticationRequestView.as_view(), name="oidc_authentication_init"),
     path("callback/", OIDCAuthenticationCallbackView.as_view(), name="oidc_authentication_callback"),
     path("logout/", OIDCLogoutView.as_view(), name="oidc_logout"),
     path("logged-out/", LoggedOutView.as_view(), name="oidc_logged_out"),
+    path("session/", SessionView.as_view(), name="oidc_session"),
+    path("backchannel-logout/", BackchannelLogoutView.as_view(), name="oidc_backchannel_logout"),
+    path("frontchannel-logout/", FrontchannelLogoutView.as_view(), name="oidc_frontchannel_logout"),
+    path("local-login/", LocalLoginView.as_view(), name="oidc_local_login"),
     path("jwks.json", ClientKeysView.as_view(), name="oidc_jwks"),
     path("sector-identifier.json", SectorIdentifierView.as_view(), name="oidc_sector_identifier"),
     path("<str:provider>/authenticate/", OIDCAuthenticationRequestView.as_view(), name="oidc_authentication_init"),

@@ -53,6 +53,11 @@ def option(**changes: Any) -> Change:
     return lambda: {"PHI_OIDC": {**settings.PHI_OIDC, **changes}}
 
 
+def with_break_glass(account: str) -> Change:
+    backends = [*settings.AUTHENTICATION_BACKENDS, "django_phi_oidc.backends.BreakGlassBackend"]
+    return lambda: {"AUTHENTICATION_BACKENDS": backends, **option(BREAK_GLASS_ACCOUNT=account)()}
+
+
 def provider(**changes: Any) -> Change:
     return option(PROVIDERS={"default": {**settings.PHI_OIDC["PROVIDERS"]["default"], **changes}})
 
@@ -179,12 +184,16 @@ CASES: list[tuple[str, Change, Change]] = [
     ("W012", key_provider(client_assertion_audience="token_endpoint"), key_provider()),
     ("W013", provider(par="never"), provider(par="auto")),
     ("W014", provider(allow_auth_time_zero=True), provider(allow_auth_time_zero=False)),
+    ("W022", provider(allow_logout_token_without_exp=True), provider(allow_logout_token_without_exp=False)),
     ("W015", beside("https://op.example.test"), beside("https://op.example.test/")),
     (
         "W007",
         setting("AUTHENTICATION_BACKENDS", lambda old: [*old, "django.contrib.auth.backends.ModelBackend"]),
         option(),
     ),
+    ("E024", option(BREAK_GLASS_ACCOUNT="night-desk"), with_break_glass("night-desk")),
+    ("E024", with_break_glass(""), option()),
+    ("W023", with_break_glass("night-desk"), option()),
 ]
 
 

@@ -40,6 +40,7 @@ class Action(StrEnum):
     LOGIN_SUCCEEDED = "login.succeeded"
     LOGIN_REFUSED = "login.refused"
     LOGOUT_COMPLETED = "logout.completed"
+    LOGOUT_REFUSED = "logout.refused"
     SESSION_ENDED = "session.ended"
     TOKEN_REVOKED = "token.revoked"
     TOKEN_REVOCATION_FAILED = "token.revocation_failed"
@@ -62,6 +63,7 @@ DETAIL_KEYS: Mapping[str, frozenset[str]] = {
     Action.LOGIN_SUCCEEDED: frozenset({"acr", "claims"}),
     Action.LOGIN_REFUSED: frozenset({"stage", "provider_error", "count"}),
     Action.LOGOUT_COMPLETED: frozenset(),
+    Action.LOGOUT_REFUSED: frozenset({"count"}),
     Action.SESSION_ENDED: frozenset({"tokens"}),
     Action.TOKEN_REVOKED: frozenset({"hint", "attempts", "status"}),
     Action.TOKEN_REVOCATION_FAILED: frozenset({"hint", "attempts", "status"}),

@@ -106,6 +106,21 @@ def holding_back() -> Iterator[list[Finished]]:
         _held_back.reset(token)
 
 
+@contextmanager
+def moving_together() -> Iterator[None]:
+    """Let the events of all that is committed in this block move to the trail together, at its end."""
+    if _held_back.get() is not None:
+        yield
+        return
+    changes: list[Finished] = []
+    try:
+        with holding_back() as changes:
+            yield
+    finally:
+        if changes:
+            _move_committed(changes, using=DEFAULT_DB_ALIAS)
+
+
 def record_with(changes: Sequence[Finished], acts: Sequence[Act]) -> None:
     """Commit the events of acts as `recording.record_many` does, and move changes out of the outbox by the same INSERT.
 

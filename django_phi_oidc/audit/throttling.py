@@ -14,6 +14,7 @@ from typing import Any
 from django.db import DEFAULT_DB_ALIAS, DatabaseError, InterfaceError, connections, transaction
 from django.db.models import Min
 
+from ..errors import LogoutTokenInvalid, LogoutTokenReplayed
 from .events import Action, Origin
 from .models import RefusalCount
 from .outbox import enqueue
@@ -25,6 +26,7 @@ MOST_IN_ALL = 600
 SETTLED = timedelta(seconds=10)
 """How long after its end a minute may still get counts: of a request that lasts, or a clock that lags."""
 _MINUTE = timedelta(minutes=1)
+_OF_A_LOGOUT = (LogoutTokenInvalid.code, LogoutTokenReplayed.code)
 _UNKNOWN = "unknown"
 _ANYBODY = ""
 _ALL = ("", _ANYBODY)
@@ -56,10 +58,19 @@ def admits(reason: str, client_ip: str, *, now: datetime) -> bool:
     return True
 
 
+def refused_lately(reason: str, client_ip: str, *, now: datetime) -> tuple[int, int]:
+    """Return how many refusals of that reason this minute has counted, of that address and of all together."""
+    minute = now.replace(second=0, microsecond=0)
+    rows = RefusalCount.objects.using(DEFAULT_DB_ALIAS).filter(minute=minute, reason=reason)
+    counts = dict(rows.values_list("network", "count"))
+    return counts.get(network_of(client_ip), 0), sum(counts.values())
+
+
 def flush(*, now: datetime) -> int:
     """Write, for each minute that is over, what got no event of its own, and return how many refusals that were.
 
-    One `login.refused` for each reason and address, with their number, and one `alert.raised` for each reason. They
+    One `login.refused`, or `logout.refused` where a logout token was, for each reason and address, with their number,
+    and one `alert.raised` for each reason. They
     bear the end of the minute as their time. A minute is one transaction: its counts are deleted in it, and by one
     flusher only, so to be killed, to repeat it and to run several at once neither loses nor doubles a count.
     Raises: KeyMissing, DatabaseError; what was not flushed stays for the next time.
@@ -96,7 +107,7 @@ def _flush_minute(minute: datetime) -> int:
         by_reason[reason] = by_reason.get(reason, 0) + suppressed
         origin = Origin(client_ip="" if network == _UNKNOWN else network)
         told: dict[str, Any] = {"now": end, "outcome": "failure", "reason": reason, "detail": {"count": suppressed}}
-        enqueue(Action.LOGIN_REFUSED, origin=origin, **told)
+        enqueue(Action.LOGOUT_REFUSED if reason in _OF_A_LOGOUT else Action.LOGIN_REFUSED, origin=origin, **told)
     for reason, count in by_reason.items():
         detail = {"rule": "refusal_burst", "count": count}
         enqueue(Action.ALERT_RAISED, origin=Origin(), now=end, reason=reason, detail=detail)

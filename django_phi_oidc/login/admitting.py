@@ -15,6 +15,7 @@ from django.contrib.sessions.backends.db import SessionStore as DatabaseStore
 from django.contrib.sessions.models import Session
 from django.db import router, transaction
 from django.http import HttpRequest
+from django.views.decorators.debug import sensitive_variables
 
 from .. import clock, conf, entropy
 from ..audit.events import Origin
@@ -24,7 +25,7 @@ from ..errors import NotProvisioned
 from ..oidc.token import ReceivedToken
 from ..provider.registry import Provider
 from ..sessions.ending import end_session
-from ..sessions.models import EndReason
+from ..sessions.models import Doomed, EndReason, PendingRevocation
 from ..sessions.tasks import on_live_connection, revoke_soon
 from ..sessions.visiting import TIMES_KEY, new_times
 from ..statements import insert
@@ -40,7 +41,8 @@ def admit(
 
     The new Django session takes the place of the browser's former one for good only when all of that is done: until
     then, whatever fails, the former session is as it was, and so is who is signed in.
-    received: emptied where the session was ended again, since its end has queued the tokens.
+    received: emptied where something that is committed names the tokens: the end of a session that was ended again, or
+    the revocations of a provider whose tokens are discarded. Those are tried when all else is done.
     """
     subject = user.pairwise_link.subject
     session_id, now = new_session_id(), clock.now()
@@ -62,6 +64,9 @@ def admit(
                 origin=origin,
                 now=now,
             )
+            discarded = _queue_discarded(received, exchanged, provider, session_id, now=now)
+        if discarded:
+            received.clear()
         try:
             permit(
                 exchanged, subject=subject, provider=provider, stored=stored, changes=changes, origin=origin, now=now
@@ -72,6 +77,27 @@ def admit(
             _end(session_id, EndReason.AUDIT_UNAVAILABLE, origin=origin, now=clock.now())
             received.clear()
             raise
+        finally:
+            revoke_soon(discarded)
+
+
+@sensitive_variables()
+def _queue_discarded(
+    received: list[ReceivedToken], exchanged: Exchanged, provider: Provider, session_id: uuid.UUID, *, now: datetime
+) -> tuple[uuid.UUID, ...]:
+    """Queue all tokens of a provider whose tokens are discarded, with the session that does not store them."""
+    declaration = provider.declaration
+    if declaration.tokens == "keep":
+        return ()
+    lifetime = exchanged.tokens.expires_in
+    expires_at = None if lifetime is None else now + lifetime
+    return PendingRevocation.objects.queue(
+        [
+            Doomed(token=token, provider=declaration.name, session=session_id, expires_at=expires_at)
+            for token in received
+        ],
+        now=now,
+    )
 
 
 def _log_in(request: HttpRequest, user: Any, session_id: uuid.UUID, *, now: datetime) -> None:

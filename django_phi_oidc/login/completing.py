@@ -147,6 +147,7 @@ def open_session(
         auth_time=auth_time_of(id_claims),
         acr=read_acr(id_claims),
         now=now,
+        keeps_tokens=declaration.tokens == "keep",
     )
     return store(
         exchanged.claims,

@@ -1,4 +1,4 @@
-"""Sessions that are refreshed by a lease, found when they are over, and more ways in which they end."""
+"""Sessions that are refreshed by a lease, more ways in which they end, and who may end them."""
 
 from django.conf import settings
 from django.db import migrations, models
@@ -11,6 +11,17 @@ class Migration(migrations.Migration):
     ]
 
     operations = [
+        migrations.AlterModelOptions(
+            name="oidcsession",
+            options={"default_permissions": ("view",), "permissions": (("end_oidcsession", "Can end sessions"),)},
+        ),
+        migrations.AlterModelOptions(
+            name="pendingrevocation",
+            options={
+                "default_permissions": ("view",),
+                "permissions": (("retry_pendingrevocation", "Can have revocations tried again"),),
+            },
+        ),
         migrations.AddField(
             model_name="oidcsession",
             name="refresh_lease_until",
@@ -44,8 +55,6 @@ class Migration(migrations.Migration):
         ),
         migrations.AddIndex(
             model_name="oidcsession",
-            index=models.Index(
-                condition=models.Q(("ended_at", None)), fields=["started_at"], name="phi_oidc_session_live"
-            ),
+            index=models.Index(fields=["started_at"], name="phi_oidc_session_started"),
         ),
     ]

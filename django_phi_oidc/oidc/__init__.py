@@ -11,7 +11,7 @@ answer, and a `Transport` lies between them. Whatever a check depends on is a ke
     userinfo       build_userinfo_request, judge_userinfo_response                               Core 5.3
     refresh        build_refresh_request, judge_refresh_response, verify_refreshed_id_token      Core 12
     revocation     build_revocation_request, judge_revocation_response                           RFC 7009
-    logout         build_end_session_url, may_be_hint                                            RP-Initiated Logout 2
+    logout         build_end_session_url, hint_parameters                                        RP-Initiated Logout 2
 
 Below them: `jose` judges the structure of a JWS, `jwks` the choice of a key, `client_auth` adds the client's proof,
 `transport` holds the types of an exchange. Signatures are verified by PyJWT and cryptography, never by our arithmetic.

@@ -1,48 +1,44 @@
 """R9: the browser is sent to the OP's end-session endpoint. Spec: OIDC RP-Initiated Logout 1.0."""
 
-from collections.abc import Collection
-from urllib.parse import quote, urlencode
+import re
+from collections.abc import Collection, Mapping
+from urllib.parse import quote, urlencode, urlsplit
 
 from ..errors import TokenMalformed
 from .jose import parse_compact_jws
-from .metadata import ProviderMetadata
 
 LONGEST_HINT = 4096
-"""Characters. A longer one would make a URL that servers and browsers refuse."""
+"""Characters of an ID Token in a URL. A longer one would make a URL that servers and browsers refuse."""
+_NETLOC = re.compile(r"[A-Za-z0-9.:\[\]-]+")
 
 
-def build_end_session_url(
-    *, metadata: ProviderMetadata, client_id: str, post_logout_redirect_uri: str, state: str, id_token_hint: str
-) -> str:
-    """Return where the browser goes, a query of the endpoint's own kept; empty when the OP has no such endpoint.
-
-    id_token_hint: empty, or an ID Token that may_be_hint() and whose session has ended.
-
-    Spec: RP-Initiated Logout 2.
-    """
-    endpoint = metadata.end_session_endpoint
-    if not endpoint:
-        return ""
-    parameters = {
-        "client_id": client_id,
-        "post_logout_redirect_uri": post_logout_redirect_uri,
-        "state": state,
-    }
-    if id_token_hint:
-        parameters["id_token_hint"] = id_token_hint
+def build_end_session_url(endpoint: str, parameters: Mapping[str, str]) -> str:
+    """Return where the browser goes, a query of the endpoint's own kept."""
     separator = "" if endpoint.endswith(("?", "&")) else "&" if "?" in endpoint else "?"
     return f"{endpoint}{separator}{urlencode(parameters, quote_via=quote, safe='')}"
 
 
-def may_be_hint(id_token: str, *, protocol_claims: Collection[str]) -> bool:
-    """Say whether id_token may stand in a URL: it is short, and bears no claim but the protocol's own.
+def hint_parameters(id_token: str, *, issuer: str, in_url: bool, protocol_claims: Collection[str]) -> dict[str, str]:
+    """Return what tells the OP whom it signs out: `id_token_hint`, or `logout_hint` with the `sid`, or nothing.
 
-    NOT checked: the signature; it was verified when the token came.
+    id_token: empty, or that of a session which has ended. It goes to its own issuer alone; into a URL only when it is
+    short and bears no claim but protocol_claims. The `sid` is the OP's name for its session and says nothing else.
+
+    NOT checked: the signature; it was verified when the token came. Spec: RP-Initiated Logout 2.
     """
-    if len(id_token) > LONGEST_HINT:
-        return False
     try:
         claims = parse_compact_jws(id_token).payload
     except TokenMalformed:
-        return False
-    return all(name in protocol_claims for name in claims)
+        return {}
+    if claims.get("iss") != issuer:
+        return {}
+    if not in_url or (len(id_token) <= LONGEST_HINT and all(name in protocol_claims for name in claims)):
+        return {"id_token_hint": id_token}
+    sid = claims.get("sid")
+    return {"logout_hint": sid} if sid and isinstance(sid, str) else {}
+
+
+def origin_of(url: str) -> str:
+    """Return the origin of an https or http URL, or nothing when it can't stand in a header as it is."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc}" if _NETLOC.fullmatch(parts.netloc) else ""

@@ -9,6 +9,7 @@ from ..errors import RefreshMismatch
 from .client_auth import Freshness, build_client_request
 from .id_token import VerifiedClaims, check_at_hash_invalid, verify_issued_for_client
 from .jwks import KeySet
+from .logout_token import is_logout
 from .metadata import ProviderMetadata
 from .token import TokenResponse, judge_tokens, read_id_token
 from .transport import Request, Response
@@ -68,8 +69,10 @@ def verify_refreshed_id_token(
 def check_refresh_mismatch(claims: Mapping[str, Any], *, original: Mapping[str, Any]) -> None:
     """`refresh_mismatch`: iss, sub, aud and azp are the same, and so are auth_time and nonce where they came again.
 
-    Spec: Core 12.2.
+    A logout token, which no nonce tells from an ID Token here, is none. Spec: Core 12.2, Back-Channel Logout 4.
     """
+    if is_logout(claims):
+        raise RefreshMismatch
     if any(claims.get(name) != original.get(name) for name in SAME):
         raise RefreshMismatch
     if any(name in claims and claims[name] != original.get(name) for name in SAME_IF_THERE):

@@ -130,7 +130,8 @@ def check_token_error(members: Mapping[str, Any], *, status: int) -> None:
     error = members.get("error")
     if status != 200 or "error" in members:
         named = error if isinstance(error, str) and error in _REGISTERED_ERRORS else "other"
-        raise TokenError(f"The token endpoint answered {status}, error {named} (RFC 6749 5.2).", status=status)
+        message = f"The token endpoint answered {status}, error {named} (RFC 6749 5.2)."
+        raise TokenError(message, status=status, error=named)
 
 
 def read_members(parsed: Mapping[str, Any] | None, *, response: Response) -> Mapping[str, Any]:

@@ -3,7 +3,7 @@
 import hashlib
 from datetime import datetime
 
-from django.db import IntegrityError, router
+from django.db import IntegrityError, connections, router, transaction
 
 from ..statements import durably, insert
 from .models import SpentValue
@@ -18,6 +18,24 @@ def spend(kind: str, value: str, *, until: datetime) -> bool:
     using = router.db_for_write(SpentValue)
     try:
         with durably(using):
+            insert([SpentValue(digest=_digest(kind, value), kind=kind, until=until)], using=using)
+    except IntegrityError:
+        return False
+    return True
+
+
+def spend_with_transaction(kind: str, value: str, *, until: datetime) -> bool:
+    """Return True once for each kind and value, as `spend` does, and give the value back if the transaction rolls back.
+
+    Whoever spends the same value meanwhile waits for that transaction's end.
+    Requires: an open transaction (RuntimeError).
+    """
+    using = router.db_for_write(SpentValue)
+    if not connections[using].in_atomic_block:
+        raise RuntimeError("What is spent with a transaction needs an open one.")
+    try:
+        # A frame of its own, or PostgreSQL would do nothing more for the caller.
+        with transaction.atomic(using=using):
             insert([SpentValue(digest=_digest(kind, value), kind=kind, until=until)], using=using)
     except IntegrityError:
         return False

@@ -1,35 +1,134 @@
-"""Try the revocations that are pending."""
+"""Lists sessions, ends them, and tries the revocations that are pending."""
 
+import json
+import time
+import uuid
 from argparse import ArgumentParser
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from django.contrib.auth import get_user_model
 from django.core.management.base import CommandError, OutputWrapper
+from django.db.models import Exists, OuterRef, QuerySet
 
 from .. import clock, conf
+from ..audit.events import Origin
 from . import revoking
-from .models import RevocationStatus
+from .ending import end_sessions
+from .models import EndReason, OIDCSession, PendingRevocation, RevocationStatus
 from .tasks import CALL_SECONDS
+
+BATCH = 500
 
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Declare the subcommands of `sessions`."""
     commands = parser.add_subparsers(dest="sessions_command", required=True)
+    listing = commands.add_parser("list", help="list the sessions that live, and what waits to be revoked")
+    _add_filters(listing)
+    listing.add_argument("--pending", action="store_true", help="ended ones, too, whose tokens wait to be revoked")
+    listing.add_argument("--limit", type=int, default=1000, help="stop after that many (default: 1000)")
+    listing.add_argument("--json", action="store_true", help="an object a line")
+    end = commands.add_parser("end", help="end sessions, and revoke their tokens")
+    end.add_argument("ids", nargs="*", type=uuid.UUID, metavar="ID", help="of a session, as `list` shows it")
+    _add_filters(end)
+    end.add_argument("--all", action="store_true", help="every session that lives")
+    end.add_argument("--seconds", type=float, default=600.0, help="for the provider, in all (default: 600)")
     retry = commands.add_parser("retry", help="try all pending revocations now, whatever their back-off says")
     retry.add_argument("--seconds", type=float, default=600.0, help="stop after that many seconds (default: 600)")
 
 
 def handle(options: Mapping[str, Any], *, stdout: OutputWrapper, stderr: OutputWrapper) -> None:
-    """Run the subcommand. Raises: CommandError when tokens are left that are not revoked."""
-    if options["sessions_command"] != "retry":
-        raise CommandError(f"No such command: {options['sessions_command']}.")
-    stdout.write(_retry(seconds=options["seconds"]))
+    """Run the subcommand. Raises: CommandError when tokens are left that are not revoked, or nobody was named."""
+    {"list": _list, "end": _end, "retry": _retry}[options["sessions_command"]](options, stdout)
 
 
-def _retry(*, seconds: float) -> str:
-    waiting = revoking.make_due(now=clock.now())
+def _add_filters(parser: ArgumentParser) -> None:
+    parser.add_argument("--user", metavar="NAME", help="of the account with this user name alone")
+    parser.add_argument("--provider", metavar="NAME", help="of this provider alone")
+
+
+def _chosen(options: Mapping[str, Any], sessions: QuerySet[OIDCSession]) -> QuerySet[OIDCSession]:
+    """Raises: CommandError for a user name that nobody has: a typing error must not end nothing, quietly."""
+    if options["user"] is not None:
+        users = get_user_model()._default_manager.filter(**{get_user_model().USERNAME_FIELD: options["user"]})
+        if not users:
+            raise CommandError(f"There is no user {options['user']}.")
+        sessions = sessions.filter(user__in=users)
+    if options["provider"] is not None:
+        sessions = sessions.filter(provider=options["provider"])
+    return sessions
+
+
+def _list(options: Mapping[str, Any], stdout: OutputWrapper) -> None:
+    waiting = PendingRevocation.objects.filter(session=OuterRef("pk"), status=RevocationStatus.PENDING)
+    rows = OIDCSession.objects.annotate(pending=Exists(waiting))
+    rows = rows.filter(pending=True) if options["pending"] else rows.filter(ended_at=None)
+    fields = ("pk", "provider", "started_at", "last_seen_at", "ended_at", "end_reason", "pending")
+    named = f"user__{get_user_model().USERNAME_FIELD}"
+    found = _chosen(options, rows).order_by("started_at", "pk").values_list(*fields, named)
+    for *values, user in found[: options["limit"]].iterator():
+        row = dict(zip(("id", *fields[1:]), values, strict=True)) | {"user": user or ""}
+        if options["json"]:
+            stdout.write(json.dumps(row, default=_plain))
+        else:
+            ended = f"ended {_plain(row['ended_at'])} ({row['end_reason']})" if row["ended_at"] else "lives"
+            tokens = ", tokens wait to be revoked" if row["pending"] else ""
+            times = f"started {_plain(row['started_at'])}, last seen {_plain(row['last_seen_at'])}"
+            stdout.write(f"{row['id']}  {row['user'] or '(nobody)'}  {row['provider']}  {times}, {ended}{tokens}")
+
+
+def _plain(value: Any) -> str:
+    return str(value.isoformat(timespec="seconds") if hasattr(value, "isoformat") else value)
+
+
+def _end(options: Mapping[str, Any], stdout: OutputWrapper) -> None:
+    live = OIDCSession.objects.filter(ended_at=None)
+    if options["ids"]:
+        live = live.filter(pk__in=options["ids"])
+    elif not (options["all"] or options["user"] or options["provider"]):
+        raise CommandError("Name sessions, --user, --provider, or --all.")
+    started, ended, pending = time.monotonic(), 0, []
+    for part in _parts(_chosen(options, live)):
+        done = end_sessions(part, EndReason.ADMINISTRATOR, origin=Origin(), now=clock.now())
+        ended += len(done)
+        pending += [pk for each in done for pk in each.revocations]
+    # All have ended before the first provider is asked: it may be away.
+    left = _revoke(pending, seconds=options["seconds"] - (time.monotonic() - started))
+    told = f"{ended} sessions ended, {len(pending) - left} of {len(pending)} tokens revoked."
+    if left:
+        raise CommandError(f"{told} The others wait for the sweep; the audit trail says why.")
+    if options["ids"] and ended < len(options["ids"]):
+        raise CommandError(f"{told} The others of these sessions do not live.")
+    stdout.write(told)
+
+
+def _parts(live: QuerySet[OIDCSession]) -> Iterator[Sequence[uuid.UUID]]:
+    """Yield the ids of sessions that live, some at a time; each part is ended before the next one is asked for."""
+    while part := list(live.order_by("pk").values_list("pk", flat=True)[:BATCH]):
+        yield part
+
+
+def _revoke(pks: Sequence[uuid.UUID], *, seconds: float) -> int:
+    """Return how many are not revoked when seconds have passed."""
+    ends_at, done = time.monotonic() + seconds, 0
+    for pk in pks:
+        if time.monotonic() >= ends_at:
+            break
+        status = revoking.attempt(
+            pk, now=clock.now(), deadline=CALL_SECONDS, give_up_after=conf.revocation_give_up_after()
+        )
+        done += status is RevocationStatus.DONE
+    return len(pks) - done
+
+
+def _retry(options: Mapping[str, Any], stdout: OutputWrapper) -> None:
+    waiting = len(revoking.make_due(now=clock.now()))
     results = revoking.sweep(
-        clock=clock.now, seconds=seconds, deadline=CALL_SECONDS, give_up_after=conf.revocation_give_up_after()
+        clock=clock.now,
+        seconds=options["seconds"],
+        deadline=CALL_SECONDS,
+        give_up_after=conf.revocation_give_up_after(),
     )
     done = results[RevocationStatus.DONE]
     told = ", ".join(f"{count} {status}" for status, count in sorted(results.items()))
@@ -37,4 +136,4 @@ def _retry(*, seconds: float) -> str:
         raise CommandError(
             f"{waiting} revocations were waiting: {told or 'none could be tried'}. The audit trail says why."
         )
-    return f"{waiting} revocations were waiting: {told or 'nothing to do'}."
+    stdout.write(f"{waiting} revocations were waiting: {told or 'nothing to do'}.")

@@ -9,6 +9,8 @@ from itertools import islice
 from typing import Any, Literal, cast
 
 from django.conf import settings
+from django.contrib.sessions.backends.cache import SessionStore as CacheStore
+from django.contrib.sessions.backends.cached_db import SessionStore as CachedDatabaseStore
 from django.contrib.sessions.backends.db import SessionStore as DatabaseStore
 from django.db import connections, transaction
 from django.views.decorators.debug import sensitive_variables
@@ -48,20 +50,26 @@ def end_session(session_id: uuid.UUID, reason: EndReason, *, origin: Origin, now
 
 @sensitive_variables()
 def end_sessions(
-    session_ids: Collection[uuid.UUID], reason: EndReason, *, origin: Origin, now: datetime
+    session_ids: Collection[uuid.UUID],
+    reason: EndReason,
+    *,
+    origin: Origin,
+    now: datetime,
+    keep_offline_of: Collection[str] = (),
 ) -> list[Ended]:
     """End those of the sessions that live, each exactly once, and return what is left of them.
 
     One transaction: the rows are ended, their claims are scrubbed, each token is queued for revocation, all tokens are
     dropped, the events lie in the outbox, the Django sessions are gone (after the commit, where the session engine
     knows no transactions). A token that can't be opened any more does not keep a session alive; an alert tells of it.
-    As many statements for a thousand as for one.
+    As many statements for a thousand as for one. keep_offline_of: names of providers whose refresh tokens are dropped
+    here, and left alive there.
     """
     with transaction.atomic():
         sessions = _hold(session_ids)
         if not sessions:
             return []
-        dying = [_Dying(session) for session in sessions]
+        dying = [_Dying(session, keeps_offline=session.provider in keep_offline_of) for session in sessions]
         scrub_sessions([session.pk for session in sessions], origin=origin, now=now)
         queued = iter(PendingRevocation.objects.queue([doomed for each in dying for doomed in each.doomed], now=now))
         enqueue_many([act for each in dying for act in each.acts(reason, origin=origin, now=now)])
@@ -96,7 +104,7 @@ def _hold(session_ids: Collection[uuid.UUID]) -> list[OIDCSession]:
 class _Dying:
     """A session on its way out, opened."""
 
-    def __init__(self, session: OIDCSession) -> None:
+    def __init__(self, session: OIDCSession, *, keeps_offline: bool) -> None:
         self.session = session
         self.opened = {column: value for column in SEALED if (value := _open(session, column))}
         self.doomed = [
@@ -107,7 +115,7 @@ class _Dying:
                 expires_at=session.access_token_expires_at,
             )
             for hint in TOKENS
-            if hint in self.opened
+            if hint in self.opened and not (keeps_offline and hint == "refresh_token")
         ]
 
     def acts(self, reason: EndReason, *, origin: Origin, now: datetime) -> Iterator[Act]:
@@ -153,8 +161,12 @@ def _delete_django_sessions(keys: Sequence[str]) -> None:
     if store is not DatabaseStore:
 
         def delete_django_sessions() -> None:
+            engine = store()
+            if store in (CachedDatabaseStore, CacheStore):
+                engine._cache.delete_many([engine.cache_key_prefix + key for key in keys])
+                return
             for key in keys:
-                store().delete(key)
+                engine.delete(key)
 
         # A name of its own and no partial: what fails is logged by name, and a partial's would show the key.
         transaction.on_commit(delete_django_sessions, robust=True)

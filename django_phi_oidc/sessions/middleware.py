@@ -14,10 +14,9 @@ from django.http.response import HttpResponseBase
 from .. import clock, conf
 from ..audit.request import SESSION_KEY, Actor, session_id_of
 from .attending import look, mark_active, rekey
-from .ending import end_session
 from .models import EndReason
 from .refusing import overdue_response, tell_when_to_leave
-from .tasks import revoke_soon
+from .tasks import end_at_once
 from .visiting import TIMES_KEY, Visit
 
 GetResponse = Callable[[HttpRequest], HttpResponseBase | Awaitable[HttpResponseBase]]
@@ -117,14 +116,9 @@ def _settle(request: HttpRequest, visit: Visit) -> HttpResponseBase | None:
 
 def _end(request: HttpRequest, session_id: UUID | None, reason: EndReason) -> None:
     """End the OIDC session, if there is one, and the Django session with it."""
-    ended = None
     if session_id is not None:
-        ended = end_session(session_id, reason, origin=Actor.from_request(request).origin, now=clock.now())
-    try:
-        auth.logout(request)
-    finally:
-        # A receiver of the host's that fails must not keep the tokens alive until the sweep.
-        revoke_soon(ended.revocations if ended else ())
+        end_at_once(session_id, reason, origin=Actor.from_request(request).origin, now=clock.now())
+    auth.logout(request)
 
 
 def _is_changed(request: HttpRequest, visit: Visit) -> bool:
@@ -144,9 +138,7 @@ def _finish(request: HttpRequest, visit: Visit, response: HttpResponseBase) -> N
     after = session_id_of(request.session)
     if visit.session_id is not None and after != visit.session_id:
         reason = EndReason.REPLACED if after else EndReason.SESSION_LOST
-        ended = end_session(visit.session_id, reason, origin=Actor.from_request(request).origin, now=clock.now())
-        if ended:
-            revoke_soon(ended.revocations)
+        end_at_once(visit.session_id, reason, origin=Actor.from_request(request).origin, now=clock.now())
         return
     if auth.SESSION_KEY in request.session:
         _note(request, visit)

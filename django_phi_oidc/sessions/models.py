@@ -65,8 +65,10 @@ class OIDCSession(models.Model):
     class Meta:
         indexes = (
             models.Index(fields=["issuer", "sid_digest"], name="phi_oidc_session_sid"),
-            models.Index(fields=["started_at"], condition=models.Q(ended_at=None), name="phi_oidc_session_live"),
+            models.Index(fields=["started_at"], name="phi_oidc_session_started"),
         )
+        default_permissions = ("view",)
+        permissions = (("end_oidcsession", "Can end sessions"),)
 
     def __str__(self) -> str:
         return str(self.pk)
@@ -151,6 +153,8 @@ class PendingRevocation(models.Model):
         indexes = (
             models.Index(fields=["due_at"], condition=models.Q(status="pending"), name="phi_oidc_revocation_due"),
         )
+        default_permissions = ("view",)
+        permissions = (("retry_pendingrevocation", "Can have revocations tried again"),)
 
     def __str__(self) -> str:
         return f"{self.token_type_hint} {self.pk}"

@@ -17,9 +17,9 @@ from ..audit.outbox import enqueue
 from ..audit.request import SESSION_KEY, Actor, session_id_of
 from ..claims.scrubbing import scrub_subject
 from ..subjects.models import PairwiseSubject
-from .ending import end_session, end_sessions
+from .ending import end_sessions
 from .models import EndReason, OIDCSession
-from .tasks import revoke_soon
+from .tasks import end_at_once, revoke_soon
 from .visiting import TIMES_KEY, new_times
 
 
@@ -29,10 +29,7 @@ def end_on_django_logout(*, request: HttpRequest | None, **kwargs: Any) -> None:
     session_id = session_id_of(request.session) if request is not None else None
     if request is None or session_id is None:
         return
-    origin = Actor.from_request(request).origin
-    ended = end_session(session_id, EndReason.DJANGO_LOGOUT, origin=origin, now=clock.now())
-    if ended:
-        revoke_soon(ended.revocations)
+    end_at_once(session_id, EndReason.DJANGO_LOGOUT, origin=Actor.from_request(request).origin, now=clock.now())
 
 
 @receiver(pre_delete, sender=PairwiseSubject, dispatch_uid="django_phi_oidc.sessions.unlinking")

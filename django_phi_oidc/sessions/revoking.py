@@ -12,8 +12,8 @@ from django.db import models, transaction
 from django.views.decorators.debug import sensitive_variables
 
 from .. import entropy
-from ..audit.events import Action, Origin
-from ..audit.outbox import enqueue
+from ..audit.events import Act, Action, Origin
+from ..audit.outbox import enqueue_many
 from ..errors import KeyRingError, MetadataError, ProviderUnknown, RevocationUnsupported, TransportError, Undecryptable
 from ..oidc.client_auth import Freshness
 from ..oidc.revocation import build_revocation_request, judge_revocation_response
@@ -22,6 +22,7 @@ from ..provider.registry import get_provider
 from .models import Doomed, PendingRevocation, RevocationStatus
 from .timeouts import back_off, is_over
 
+_LEAST_SECONDS = 0.05
 LEASE = timedelta(seconds=30)
 """How long a row is one worker's; longer than any deadline of a call."""
 _FINAL = {
@@ -62,19 +63,41 @@ def due(*, now: datetime, limit: int) -> list[uuid.UUID]:
 def attempt(pk: uuid.UUID, *, now: datetime, deadline: float, give_up_after: timedelta) -> RevocationStatus | None:
     """Try to revoke the token at the OP within deadline seconds, and write down what came of it, with its events.
 
-    None: it is not to be tried now, being unknown, finished, not due, or with another worker. The row is leased by a
-    committed compare-and-set, so two workers never try it at once; a killed one leaves it due when the lease ends.
+    None: it is not to be tried now, being unknown, finished, not due, or with another worker. As `attempt_all`.
+    """
+    return attempt_all([pk], now=now, seconds=deadline, give_up_after=give_up_after).get(pk)
 
-    Requires: deadline below LEASE. Raises: RuntimeError inside an open transaction, which the call would hold open.
+
+def attempt_all(
+    pks: Sequence[uuid.UUID], *, now: datetime, seconds: float, give_up_after: timedelta
+) -> dict[uuid.UUID, RevocationStatus | None]:
+    """Try to revoke these tokens in their order, within seconds for all, and write down together what came of it.
+
+    Returns what became of each that was to be tried; None: there was no time. The rows are leased by a committed
+    compare-and-set, so two workers never try one at once; a killed one leaves them due when the lease ends.
+
+    Requires: seconds below LEASE. Raises: RuntimeError inside an open transaction, which the calls would hold open.
     """
     started = time.monotonic()
+    rows = _lease(pks, now=now)
+    results: list[tuple[PendingRevocation, Result | None]] = []
+    for row in rows:
+        left = seconds - (time.monotonic() - started)
+        is_first = not results
+        has_time = is_first or left >= _LEAST_SECONDS
+        results.append((row, _call(row, now=now, deadline=left) if has_time else None))
+    done_at = now + timedelta(seconds=time.monotonic() - started)
+    return _write(results, now=done_at, give_up_after=give_up_after) if results else {}
+
+
+def _lease(pks: Sequence[uuid.UUID], *, now: datetime) -> list[PendingRevocation]:
+    """Return those of the rows that are ours from now on, in the order of pks."""
     with transaction.atomic(durable=True):
-        leased = PendingRevocation.objects.due(now).filter(pk=pk)
-        if not leased.update(lease_until=now + LEASE, attempts=models.F("attempts") + 1):
-            return None
-        row = PendingRevocation.objects.get(pk=pk)
-    result = _call(row, now=now, deadline=deadline)
-    return _write(row, result, now=now + timedelta(seconds=time.monotonic() - started), give_up_after=give_up_after)
+        due = PendingRevocation.objects.due(now)
+        lease = {"lease_until": now + LEASE, "attempts": models.F("attempts") + 1}
+        leased = [pk for pk in pks if due.filter(pk=pk).update(**lease)]
+        rows = PendingRevocation.objects.in_bulk(leased)
+    return [rows[pk] for pk in leased]
 
 
 def sweep(
@@ -95,9 +118,13 @@ def sweep(
     return results
 
 
-def make_due(*, now: datetime) -> int:
-    """Let every pending revocation be tried now, whatever its back-off says; return how many there are."""
-    return PendingRevocation.objects.filter(status=RevocationStatus.PENDING).update(due_at=now)
+def make_due(*, now: datetime, among: Sequence[uuid.UUID] | None = None) -> list[uuid.UUID]:
+    """Let every pending revocation be tried now, whatever its back-off says; return which. among: these alone."""
+    pending = PendingRevocation.objects.filter(status=RevocationStatus.PENDING)
+    if among is not None:
+        pending = pending.filter(pk__in=among)
+    pending.update(due_at=now)
+    return list(pending.values_list("pk", flat=True))
 
 
 @sensitive_variables()
@@ -142,28 +169,45 @@ def call_provider(token: ReceivedToken, *, provider_name: str, now: datetime, de
     )
 
 
-def _write(row: PendingRevocation, result: Result, *, now: datetime, give_up_after: timedelta) -> RevocationStatus:
-    """Commit the result with its events, unless the lease ran out and another worker has the row by now."""
-    status = result.status
-    if status is RevocationStatus.PENDING and is_over(waited=now - row.created_at, give_up_after=give_up_after):
-        status = RevocationStatus.ABANDONED
-    changes: dict[str, Any] = {"status": status, "last_fault": result.fault, "lease_until": None}
-    if status is RevocationStatus.PENDING:
-        fraction = int.from_bytes(entropy.token_bytes(4)) / 2**32
-        changes["due_at"] = now + back_off(
-            attempts=row.attempts, slowly=result.slowly, asked=result.asked, fraction=fraction
-        )
-    else:
-        changes |= {"finished_at": now, "token": None}
+def _write(
+    results: Sequence[tuple[PendingRevocation, Result | None]], *, now: datetime, give_up_after: timedelta
+) -> dict[uuid.UUID, RevocationStatus | None]:
+    """Commit the results with their events, but for rows whose lease ran out and that another worker has by now."""
+    statuses: dict[uuid.UUID, RevocationStatus | None] = {}
+    acts: list[Act] = []
     with transaction.atomic(durable=True):
-        ours = PendingRevocation.objects.filter(pk=row.pk, attempts=row.attempts, status=RevocationStatus.PENDING)
-        if ours.update(**changes):
-            _tell(row, result, status=status, now=now)
-    return status
+        for row, result in results:
+            ours = PendingRevocation.objects.filter(pk=row.pk, attempts=row.attempts, status=RevocationStatus.PENDING)
+            if result is None:
+                ours.update(lease_until=None, attempts=models.F("attempts") - 1)
+                statuses[row.pk] = None
+                continue
+            status = _status(row, result, now=now, give_up_after=give_up_after)
+            statuses[row.pk] = status
+            if ours.update(**_changes(row, result, status=status, now=now)):
+                acts += _acts(row, result, status=status, now=now)
+        enqueue_many(acts)
+    return statuses
 
 
-def _tell(row: PendingRevocation, result: Result, *, status: RevocationStatus, now: datetime) -> None:
-    """Put the events of this attempt into the outbox: always one, and an alert when a person must know."""
+def _status(row: PendingRevocation, result: Result, *, now: datetime, give_up_after: timedelta) -> RevocationStatus:
+    is_pending = result.status is RevocationStatus.PENDING
+    if is_pending and is_over(waited=now - row.created_at, give_up_after=give_up_after):
+        return RevocationStatus.ABANDONED
+    return result.status
+
+
+def _changes(row: PendingRevocation, result: Result, *, status: RevocationStatus, now: datetime) -> dict[str, Any]:
+    changes: dict[str, Any] = {"status": status, "last_fault": result.fault, "lease_until": None}
+    if status is not RevocationStatus.PENDING:
+        return {**changes, "finished_at": now, "token": None}
+    fraction = int.from_bytes(entropy.token_bytes(4)) / 2**32
+    wait = back_off(attempts=row.attempts, slowly=result.slowly, asked=result.asked, fraction=fraction)
+    return {**changes, "due_at": now + wait}
+
+
+def _acts(row: PendingRevocation, result: Result, *, status: RevocationStatus, now: datetime) -> list[Act]:
+    """Return what is to be told of this attempt: always one event, and an alert when a person must know."""
     told: dict[str, Any] = {
         "origin": Origin(session=str(row.session) if row.session else ""),
         "now": now,
@@ -172,11 +216,11 @@ def _tell(row: PendingRevocation, result: Result, *, status: RevocationStatus, n
     }
     detail = {"hint": row.token_type_hint, "attempts": row.attempts, "status": status}
     if status is RevocationStatus.DONE:
-        enqueue(Action.TOKEN_REVOKED, detail=detail, **told)
-        return
-    enqueue(Action.TOKEN_REVOCATION_FAILED, outcome="failure", detail=detail, **told)
+        return [Act(action=Action.TOKEN_REVOKED, detail=detail, **told)]
+    acts = [Act(action=Action.TOKEN_REVOCATION_FAILED, outcome="failure", detail=detail, **told)]
     if rule := _alert(row, result, status=status):
-        enqueue(Action.ALERT_RAISED, detail={"rule": rule}, **told)
+        acts.append(Act(action=Action.ALERT_RAISED, detail={"rule": rule}, **told))
+    return acts
 
 
 def _alert(row: PendingRevocation, result: Result, *, status: RevocationStatus) -> str:

@@ -27,12 +27,14 @@ def start_session(
     auth_time: datetime | None,
     acr: str,
     now: datetime,
+    keeps_tokens: bool = True,
 ) -> OIDCSession:
     """Return the new session, written in one INSERT inside the caller's transaction.
 
     sid: the ID Token's, or empty; only its digest is kept. The caller puts str(id) into the Django session.
+    keeps_tokens: False where access and refresh token are not stored; the ID Token is, for the logout hint.
     """
-    expires_at = None if tokens.expires_in is None else now + tokens.expires_in
+    expires_at = now + tokens.expires_in if keeps_tokens and tokens.expires_in is not None else None
     session = OIDCSession(
         id=id,
         user_id=user.pk,
@@ -42,8 +44,8 @@ def start_session(
         sid_digest=digest(sid) if sid else "",
         session_key=django_session_key,
         session_key_digest=digest(django_session_key),
-        access_token=tokens.access_token,
-        refresh_token=tokens.refresh_token or None,
+        access_token=tokens.access_token if keeps_tokens else None,
+        refresh_token=tokens.refresh_token or None if keeps_tokens else None,
         id_token=tokens.id_token,
         access_token_expires_at=expires_at,
         auth_time=auth_time,

@@ -4,6 +4,7 @@ import logging
 import time
 import uuid
 from collections.abc import Callable, Sequence
+from datetime import datetime
 from typing import TypeVar
 
 from celery import shared_task
@@ -12,10 +13,11 @@ from kombu.exceptions import OperationalError as BrokerError
 
 from .. import clock, conf
 from ..audit.events import Origin
+from ..audit.outbox import moving_together
 from ..errors import KeyRingError
 from ..oidc.token import ReceivedToken
 from . import expiring, revoking
-from .ending import end_sessions
+from .ending import Ended, end_session, end_sessions
 from .models import EndReason
 
 logger = logging.getLogger(__name__)
@@ -73,6 +75,14 @@ def _wait_for_requests() -> None:
     time.sleep(_REQUEST_SECONDS)
 
 
+def end_at_once(session_id: uuid.UUID, reason: EndReason, *, origin: Origin, now: datetime) -> Ended | None:
+    """End the session as `end_session` does, and revoke its tokens as `revoke_soon` does."""
+    with moving_together():
+        ended = end_session(session_id, reason, origin=origin, now=now)
+        revoke_soon(ended.revocations if ended else ())
+    return ended
+
+
 def revoke_soon(pks: Sequence[uuid.UUID]) -> None:
     """After the open transaction, if there is one, try these revocations in their order within 2 s for all of them.
 
@@ -87,6 +97,17 @@ def revoke_soon(pks: Sequence[uuid.UUID]) -> None:
             _wake(untried)
 
     transaction.on_commit(revoke_inline, robust=True)
+
+
+def wake_sweep() -> None:
+    """Let a worker try what is due, which is more than a request should: one message, however many rows. Never raises.
+
+    Requires: what is due is committed.
+    """
+    try:
+        sweep_revocations.apply_async(retry=True, retry_policy=_PUBLISHING)
+    except (BrokerError, OSError):
+        logger.warning("The broker can't be reached; what is due waits for the next sweep.")
 
 
 def revoke_received(tokens: Sequence[ReceivedToken], *, provider: str) -> None:
@@ -129,14 +150,10 @@ def _revoke_unqueued(tokens: Sequence[ReceivedToken], *, provider: str) -> None:
 
 def _try(pks: Sequence[uuid.UUID]) -> Sequence[uuid.UUID]:
     """Return those that there was no time for."""
-    ends_at = time.monotonic() + INLINE_SECONDS
-    give_up_after = conf.revocation_give_up_after()
-    for position, pk in enumerate(pks):
-        left = ends_at - time.monotonic()
-        if left < _LEAST_SECONDS:
-            return pks[position:]
-        revoking.attempt(pk, now=clock.now(), deadline=left, give_up_after=give_up_after)
-    return ()
+    statuses = revoking.attempt_all(
+        pks, now=clock.now(), seconds=INLINE_SECONDS, give_up_after=conf.revocation_give_up_after()
+    )
+    return [pk for pk, status in statuses.items() if status is None]
 
 
 def _wake(pks: Sequence[uuid.UUID]) -> None:

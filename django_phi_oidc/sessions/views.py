@@ -1,4 +1,7 @@
-"""The way out that a person takes: first here, then at the OP. Spec: OIDC RP-Initiated Logout 1.0, R9."""
+"""The way out that a person takes: first here, then at the OP; and what the pages ask while nobody takes it.
+
+Spec: OIDC RP-Initiated Logout 1.0, R9.
+"""
 
 import re
 import time
@@ -7,9 +10,9 @@ from typing import Any
 from django.conf import settings
 from django.contrib import auth
 from django.contrib.auth.decorators import login_not_required
-from django.core import signing
 from django.db import connections, transaction
-from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect, JsonResponse
+from django.middleware.csrf import get_token
 from django.shortcuts import render, resolve_url
 from django.urls import reverse
 from django.utils.decorators import method_decorator
@@ -17,26 +20,24 @@ from django.views.decorators.csrf import csrf_protect
 from django.views.decorators.debug import sensitive_variables
 from django.views.generic import View
 
-from .. import clock, entropy
-from ..audit.request import Actor, session_id_of
-from ..claims.catalog import PROTOCOL_CLAIMS
-from ..errors import MetadataError, ProviderUnknown, TransportError
-from ..oidc.logout import build_end_session_url, may_be_hint
-from ..provider.registry import get_provider
-from .ending import Ended, end_session
+from .. import clock, conf, entropy
+from ..audit.request import SESSION_KEY, Actor, session_id_of
+from .ending import Ended
 from .models import EndReason
-from .tasks import revoke_soon
+from .parting import Parting, is_our_state, part
+from .refusing import PASSIVE_HEADER, problem_response, time_left
+from .tasks import end_at_once
 
 PENDING_PREFIXES = ("__Host-phi_oidc_", "phi_oidc_")
 """Of the cookies of sign-ins on their way; 32 hexadecimal digits follow."""
 _PENDING = re.compile(f"(?:{'|'.join(PENDING_PREFIXES)})[0-9a-f]{{32}}")
-STATE_SECONDS = 600
-LONGEST_URL = 8192
-"""Characters of a redirect to the OP; beyond it the person stays here."""
 LOGOUT_SECONDS = 2.0
 """For the OP, in all: what it does not answer by then, the person does not wait for."""
-_LEAST_SECONDS = 0.1
-_STATE_SALT = "django_phi_oidc.sessions.logout"
+FORM_POLICY = (
+    "default-src 'none'; script-src 'nonce-{nonce}'; style-src 'self' 'nonce-{nonce}'; img-src 'self'; "
+    "form-action {origin} 'self'; base-uri 'none'; frame-ancestors 'none'"
+)
+"""Of the page that leads to the OP. Chromium holds form-action against the redirect that brings people back, too."""
 
 
 def door(view: Any) -> Any:
@@ -57,10 +58,11 @@ class OIDCLogoutView(View):
         started = time.monotonic()
         ended = _end(request)
         left = LOGOUT_SECONDS - (time.monotonic() - started)
-        url = _end_session_url(request, ended, seconds=left) if ended else ""
-        response = HttpResponseRedirect(url or reverse("oidc_logged_out"))
+        parting = _parting(request, ended, seconds=left) if ended else None
+        response = _leave(request, parting) if parting else HttpResponseRedirect(reverse("oidc_logged_out"))
         _delete_cookies(request, response)
-        response["Clear-Site-Data"] = '"cache", "storage"'
+        kinds = ["cache", *(["cookies"] if conf.clear_all_cookies() else []), "storage"]
+        response["Clear-Site-Data"] = ", ".join(f'"{kind}"' for kind in kinds)
         return private(response)
 
 
@@ -72,11 +74,33 @@ class LoggedOutView(View):
 
     def get(self, request: HttpRequest) -> HttpResponse:
         context = {
-            "at_provider": _is_our_state(request.GET.get("state", "")),
+            "at_provider": is_our_state(request.GET.get("state", ""), now=clock.now()),
+            "expired": request.GET.get("expired") == "1",
             "signed_in": request.user.is_authenticated,
             "home_url": resolve_url(settings.LOGOUT_REDIRECT_URL or "/"),
         }
-        return private(render(request, "django_phi_oidc/logged_out.html", context))
+        response = private(render(request, "django_phi_oidc/logged_out.html", context))
+        # With `no-referrer` the form of this page would come from the origin "null", which Django refuses.
+        response["Referrer-Policy"] = "same-origin"
+        return response
+
+
+@method_decorator([door, csrf_protect], name="dispatch")
+class SessionView(View):
+    """Tells a page how much time its session has: asked by GET, or by POST, which is an activity."""
+
+    http_method_names = ("get", "post")
+
+    def get(self, request: HttpRequest) -> HttpResponse:
+        # Whoever asks without the header asks all the same.
+        request.META[PASSIVE_HEADER] = "1"
+        return self.post(request)
+
+    def post(self, request: HttpRequest) -> HttpResponse:
+        if not request.user.is_authenticated:
+            return problem_response("no_session")
+        # A sign-in meanwhile, for more proof, has changed the CSRF token.
+        return private(JsonResponse({**time_left(request)._asdict(), "token": get_token(request)}))
 
 
 def _end(request: HttpRequest) -> Ended | None:
@@ -84,43 +108,29 @@ def _end(request: HttpRequest) -> Ended | None:
     ended = None
     if session_id:
         origin = Actor.from_request(request).origin
-        ended = end_session(session_id, EndReason.LOGOUT, origin=origin, now=clock.now())
-    try:
-        auth.logout(request)
-    finally:
-        # A receiver of the host's that fails must not keep the tokens alive until the sweep.
-        revoke_soon(ended.revocations if ended else ())
+        ended = end_at_once(session_id, EndReason.LOGOUT, origin=origin, now=clock.now())
+        # It has ended: nobody need look again whether it has.
+        del request.session[SESSION_KEY]
+        if timing := getattr(request, "phi_oidc_timing", None):
+            timing.is_over = True
+    auth.logout(request)
     return ended
 
 
-def _end_session_url(request: HttpRequest, ended: Ended, *, seconds: float) -> str:
-    """Return where the OP ends its own session; empty when it has no such place or can't be asked in time."""
-    try:
-        provider = get_provider(ended.provider)
-        metadata = provider.metadata(deadline=max(seconds, _LEAST_SECONDS))
-    except (ProviderUnknown, TransportError, MetadataError):
-        return ""
-    url = build_end_session_url(
-        metadata=metadata,
-        client_id=provider.declaration.client_id,
-        post_logout_redirect_uri=request.build_absolute_uri(reverse("oidc_logged_out")),
-        state=_make_state(),
-        id_token_hint=ended.id_token if may_be_hint(ended.id_token, protocol_claims=PROTOCOL_CLAIMS) else "",
-    )
-    return url if len(url) <= LONGEST_URL else ""
+def _parting(request: HttpRequest, ended: Ended, *, seconds: float) -> Parting | None:
+    return_to = request.build_absolute_uri(reverse("oidc_logged_out"))
+    return part(ended.provider, id_token=ended.id_token, return_to=return_to, seconds=seconds, now=clock.now())
 
 
-def _make_state() -> str:
-    """Return a random value with its time and a MAC: it needs no storage to be known again."""
-    return signing.Signer(salt=_STATE_SALT).sign(f"{entropy.token_b64url(16)}.{int(clock.now().timestamp())}")
-
-
-def _is_our_state(state: str) -> bool:
-    try:
-        made_at = int(signing.Signer(salt=_STATE_SALT).unsign(state).rpartition(".")[2])
-    except signing.BadSignature:
-        return False
-    return abs(clock.now().timestamp() - made_at) <= STATE_SECONDS
+def _leave(request: HttpRequest, parting: Parting) -> HttpResponse:
+    """Return the redirect to the OP, or the page with a form that leads there."""
+    if parting.method == "get":
+        return HttpResponseRedirect(parting.url)
+    nonce = entropy.token_b64url(16)
+    context = {"endpoint": parting.endpoint, "parameters": parting.parameters, "csp_nonce": nonce}
+    response = render(request, "django_phi_oidc/end_session.html", context)
+    response["Content-Security-Policy"] = FORM_POLICY.format(nonce=nonce, origin=parting.origin)
+    return response
 
 
 def _delete_cookies(request: HttpRequest, response: HttpResponse) -> None:

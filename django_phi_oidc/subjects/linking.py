@@ -105,6 +105,15 @@ def link_existing(
     raise SubjectTaken(rows[0].subject.user_id)
 
 
+@sensitive_variables()
+def find_subjects(*, issuer: str, sub: str, keys: Sequence[Key]) -> list[int]:
+    """Return the primary keys of the subjects of (issuer, sub): one, as a rule, and none when nobody is known so.
+
+    Two, where servers without a common key made them. Raises: SubjectKeyMissing, when nobody can be told to be unknown.
+    """
+    return [row.subject_id for row in _find(issuer, _digests(issuer, sub, keys))]
+
+
 def mark_seen(subject: PairwiseSubject, *, now: datetime) -> None:
     """Note that the person was seen, and hold the row of the subject until the caller's transaction ends.
 

@@ -13,13 +13,14 @@ from django.utils.decorators import sync_and_async_middleware
 from django_phi_oidc import conf
 
 PAGES = (
-    "default-src 'none'; style-src 'self'; img-src 'self'; form-action {forms}; base-uri 'none'; frame-ancestors 'none'"
+    "default-src 'none'; script-src 'self'; connect-src 'self'; style-src 'self'; img-src 'self'; "
+    "form-action {forms}; base-uri 'none'; frame-ancestors 'none'"
 )
 ADMIN = "default-src 'self'; img-src 'self' data:; form-action {forms}; base-uri 'none'; frame-ancestors 'none'"
 
 
 def policy(path: str) -> str:
-    """Return the content security policy of the page at that path: no script but the admin's, nothing from elsewhere.
+    """Return the content security policy of a page: scripts are files of ours, and nothing is from elsewhere.
 
     Forms may lead to a provider, because Chromium holds form-action against the redirect that follows a sign-out.
     """

@@ -11,7 +11,7 @@ from django_phi_oidc.declarations import SIGNING_ALGS
 from django_phi_oidc.errors import KeyNotFound, SignInRefused
 from django_phi_oidc.oidc.authorization import build_authorization_url, judge_authorization_response, read_state
 from django_phi_oidc.oidc.jwks import JSONWebKeySet
-from django_phi_oidc.oidc.logout import build_end_session_url
+from django_phi_oidc.oidc.logout import build_end_session_url, origin_of
 from django_phi_oidc.oidc.metadata import ProviderMetadata, build_jwks_request, check_https
 from django_phi_oidc.oidc.token import TokenResponse, received_tokens
 from django_phi_oidc.provider.caching import MAX_FRESH_SECONDS, MIN_FRESH_SECONDS, fresh_seconds
@@ -80,9 +80,9 @@ def test_metadata_damaged_is_refused_or_leads_to_https_alone(body: bytes) -> Non
         assert build_authorization_url(metadata=metadata, parameters={"state": "x"}).startswith("https://")
         for name in ("token_endpoint", "userinfo_endpoint", "revocation_endpoint", "end_session_endpoint"):
             assert getattr(metadata, name).startswith("https://") or not getattr(metadata, name)
-        assert build_end_session_url(
-            metadata=metadata, client_id="portal", post_logout_redirect_uri="https://x/", state="x", id_token_hint=""
-        ).startswith("https://" if metadata.end_session_endpoint else "")
+        if metadata.end_session_endpoint:
+            assert build_end_session_url(metadata.end_session_endpoint, {"state": "x"}).startswith("https://")
+            assert set(" ;,'*").isdisjoint(origin_of(metadata.end_session_endpoint))
     else:
         assert isinstance(metadata, SignInRefused)
 

@@ -1,67 +1,82 @@
 import json
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
 from django_phi_oidc.oidc.jose import encode_b64url
-from django_phi_oidc.oidc.logout import build_end_session_url, may_be_hint
-from django_phi_oidc.oidc.metadata import ProviderMetadata
+from django_phi_oidc.oidc.logout import LONGEST_HINT, build_end_session_url, hint_parameters, origin_of
 
-PROTOCOL = {"iss", "sub", "aud"}
-
-
-def url(endpoint: str, *, hint: str = "") -> str:
-    metadata = ProviderMetadata(
-        issuer="https://op.example",
-        authorization_endpoint="https://op.example/a",
-        token_endpoint="https://op.example/t",
-        jwks_uri="https://op.example/k",
-        end_session_endpoint=endpoint,
-    )
-    return build_end_session_url(
-        metadata=metadata,
-        client_id="a client&",
-        post_logout_redirect_uri="https://rp.example/out/",
-        state="s:1",
-        id_token_hint=hint,
-    )
+PROTOCOL = {"iss", "sub", "aud", "sid"}
+ISSUER = "https://op.example"
 
 
 def token(**claims: object) -> str:
-    header, payload = ({"alg": "ES256"}, {"iss": "i", "sub": "s", **claims})
+    header, payload = ({"alg": "ES256"}, {"iss": ISSUER, "sub": "s", **claims})
     return ".".join(encode_b64url(json.dumps(part).encode()) for part in (header, payload)) + ".AA"
 
 
-def test_build_end_session_url_names_the_client_and_the_way_back() -> None:
-    assert parse_qs(urlsplit(url("https://op.example/end")).query) == {
-        "client_id": ["a client&"],
-        "post_logout_redirect_uri": ["https://rp.example/out/"],
-        "state": ["s:1"],
-    }
+def hints(id_token: str, **changed: Any) -> dict[str, str]:
+    return hint_parameters(id_token, **{"issuer": ISSUER, "in_url": True, "protocol_claims": PROTOCOL, **changed})
 
 
-def test_build_end_session_url_with_a_hint_sends_it() -> None:
-    assert parse_qs(urlsplit(url("https://op.example/end", hint="a.b.c")).query)["id_token_hint"] == ["a.b.c"]
+def test_build_end_session_url_bears_the_parameters() -> None:
+    sent = {"client_id": "a client&", "post_logout_redirect_uri": "https://rp.example/out/", "state": "s:1"}
+    url = urlsplit(build_end_session_url("https://op.example/end", sent))
+    assert parse_qs(url.query, strict_parsing=True) == {name: [value] for name, value in sent.items()}
 
 
 def test_build_end_session_url_keeps_the_query_of_the_endpoint() -> None:
-    assert url("https://op.example/end?tenant=1").startswith("https://op.example/end?tenant=1&client_id=a%20client%26&")
+    url = build_end_session_url("https://op.example/end?tenant=1", {"client_id": "a client&"})
+    assert url == "https://op.example/end?tenant=1&client_id=a%20client%26"
 
 
-def test_build_end_session_url_without_an_endpoint_is_empty() -> None:
-    assert url("") == ""
+@pytest.mark.parametrize("claims", [{}, {"aud": "portal"}, {"sid": "sid-1"}])
+def test_hint_with_claims_of_the_protocol_alone_is_the_id_token(claims: dict[str, Any]) -> None:
+    assert hints(token(**claims)) == {"id_token_hint": token(**claims)}
+
+
+@pytest.mark.parametrize("claims", [{"email": "a@b"}, {"email": None}])
+def test_hint_with_a_claim_of_the_person_stands_in_no_url_but_in_a_form(claims: dict[str, Any]) -> None:
+    assert hints(token(**claims)) == {}
+    assert hints(token(sid="sid-1", **claims)) == {"logout_hint": "sid-1"}
+    assert hints(token(sid="sid-1", **claims), in_url=False) == {"id_token_hint": token(sid="sid-1", **claims)}
+
+
+def test_hint_that_is_too_long_for_a_url_stands_in_a_form() -> None:
+    room = (LONGEST_HINT - len(token(aud=""))) * 3 // 4
+    fits, too_long = token(aud="a" * room), token(aud="a" * (room + 3))
+    assert hints(fits) == {"id_token_hint": fits}
+    assert hints(too_long) == {}
+    assert hints(too_long, in_url=False) == {"id_token_hint": too_long}
+
+
+@pytest.mark.parametrize("in_url", [True, False])
+def test_hint_of_another_issuer_is_told_to_nobody(in_url: bool) -> None:
+    assert hints(token(sid="sid-1"), issuer=f"{ISSUER}/", in_url=in_url) == {}
+
+
+@pytest.mark.parametrize("in_url", [True, False])
+@pytest.mark.parametrize("id_token", ["", "not a token"])
+def test_hint_without_an_id_token_is_nothing(id_token: str, in_url: bool) -> None:
+    assert hints(id_token, in_url=in_url) == {}
+
+
+@pytest.mark.parametrize("sid", ["", None, 7, ["a"], {"a": 1}])
+def test_hint_with_a_sid_that_is_no_text_is_nothing(sid: object) -> None:
+    assert hints(token(sid=sid, email="a@b")) == {}
 
 
 @pytest.mark.parametrize(
-    ("id_token", "allowed"),
+    ("url", "origin"),
     [
-        (token(), True),
-        (token(aud="portal"), True),
-        (token(email="a@b"), False),
-        (token(email=None), False),
-        ("", False),
-        ("not a token", False),
+        ("https://op.example/end?tenant=1", "https://op.example"),
+        ("https://op.example:8443/end", "https://op.example:8443"),
+        ("http://[::1]:80/end", "http://[::1]:80"),
+        ("https://op.example;script-src*/end", ""),
+        ("https://a b/end", ""),
+        ("", ""),
     ],
 )
-def test_may_be_hint_with_claims_of_the_protocol_alone_is_true(id_token: str, allowed: bool) -> None:
-    assert may_be_hint(id_token, protocol_claims=PROTOCOL) is allowed
+def test_origin_of_a_url_is_what_may_stand_in_a_header(url: str, origin: str) -> None:
+    assert origin_of(url) == origin

@@ -14,7 +14,7 @@ from django.test.utils import CaptureQueriesContext
 
 from django_phi_oidc import clock
 from django_phi_oidc.replay.models import SpentValue
-from django_phi_oidc.replay.spending import prune, spend, was_spent
+from django_phi_oidc.replay.spending import prune, spend, spend_with_transaction, was_spent
 from django_phi_oidc.replay.tasks import prune_spent
 from tests import databases
 
@@ -59,6 +59,33 @@ def test_spend_in_an_open_transaction_raises_and_spends_nothing() -> None:
     with transaction.atomic(), pytest.raises(RuntimeError, match="durable"):
         spend("state", "value", until=UNTIL)
     assert spend("state", "value", until=UNTIL) is True
+
+
+@pytest.mark.django_db(transaction=True)
+def test_spend_with_transaction_shares_the_fate_of_that_transaction() -> None:
+    with transaction.atomic():
+        assert spend_with_transaction("state", "value", until=UNTIL) is True
+        transaction.set_rollback(True)
+    assert was_spent("state", "value") is False
+    with transaction.atomic():
+        assert spend_with_transaction("state", "value", until=UNTIL) is True
+    assert spend("state", "value", until=UNTIL) is False
+
+
+@pytest.mark.django_db(transaction=True)
+def test_spend_with_transaction_of_what_was_spent_leaves_the_transaction_good() -> None:
+    spend("state", "value", until=UNTIL)
+    with transaction.atomic():
+        assert spend_with_transaction("state", "value", until=UNTIL) is False
+        assert spend_with_transaction("state", "other", until=UNTIL) is True
+    assert was_spent("state", "other") is True
+
+
+@pytest.mark.django_db(transaction=True)
+def test_spend_with_transaction_without_one_raises_and_spends_nothing() -> None:
+    with pytest.raises(RuntimeError, match="open one"):
+        spend_with_transaction("state", "value", until=UNTIL)
+    assert was_spent("state", "value") is False
 
 
 @pytest.mark.django_db(transaction=True)

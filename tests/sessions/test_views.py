@@ -1,3 +1,4 @@
+import re
 import time
 from collections.abc import Callable
 from datetime import timedelta
@@ -15,6 +16,7 @@ from django_phi_oidc import clock, urls
 from django_phi_oidc.audit.events import Action
 from django_phi_oidc.claims.models import StoredClaim
 from django_phi_oidc.sessions.models import OIDCSession, PendingRevocation
+from django_phi_oidc.sessions.parting import is_our_state
 from tests.sessions.conftest import (
     ACCESS_TOKEN,
     NOW,
@@ -36,6 +38,7 @@ pytestmark = [
 COOKIE = django_settings.SESSION_COOKIE_NAME
 SECURE_PENDING = f"__Host-phi_oidc_{'0' * 32}"
 PENDING = f"phi_oidc_{'f' * 32}"
+FIELD = re.compile(r'<input type="hidden" name="(\w+)" value="([^"]*)">')
 
 
 def parameters(response: HttpResponse) -> dict[str, str]:
@@ -46,7 +49,7 @@ def parameters(response: HttpResponse) -> dict[str, str]:
 def test_logout_ends_everything_here_and_sends_the_browser_to_the_op(
     op: ScriptedOP, sign_in: Callable[..., SignedIn], path: str
 ) -> None:
-    signed_in = sign_in()
+    signed_in = sign_in(claims={"iss": op.issuer})
     response = signed_in.client().post(path)
     assert OIDCSession.objects.get().end_reason == "logout"
     assert not django_session_exists(signed_in.django_key)
@@ -57,7 +60,7 @@ def test_logout_ends_everything_here_and_sends_the_browser_to_the_op(
     assert sent.keys() == {"client_id", "post_logout_redirect_uri", "state", "id_token_hint"}
     assert sent["client_id"] == "portal"
     assert sent["post_logout_redirect_uri"] == "https://testserver/oidc/logged-out/"
-    assert sent["id_token_hint"] == id_token()
+    assert sent["id_token_hint"] == id_token(iss=op.issuer)
 
 
 def test_logout_is_one_event_of_each_kind(op: ScriptedOP, sign_in: Callable[..., SignedIn]) -> None:
@@ -68,16 +71,29 @@ def test_logout_is_one_event_of_each_kind(op: ScriptedOP, sign_in: Callable[...,
     assert (event.actor, event.session) == (str(signed_in.user.pk), str(signed_in.session.pk))
 
 
-def test_logout_response_clears_the_browser(op: ScriptedOP, sign_in: Callable[..., SignedIn]) -> None:
+@pytest.mark.parametrize(("method", "status"), [("get", 302), ("post", 200)])
+def test_logout_response_clears_the_browser(
+    op: ScriptedOP, sign_in: Callable[..., SignedIn], settings: Any, method: str, status: int
+) -> None:
+    declare(settings, op, end_session_method=method)
     client = sign_in().client()
     for name in (SECURE_PENDING, PENDING, "someone_elses"):
         client.cookies[name] = "x"
     response = client.post("/oidc/logout/")
+    assert response.status_code == status
     assert response["Clear-Site-Data"] == '"cache", "storage"'
     assert (response["Cache-Control"], response["Referrer-Policy"]) == ("no-store", "no-referrer")
     deleted = {name: morsel["max-age"] for name, morsel in response.cookies.items()}
     assert deleted == {COOKIE: 0, SECURE_PENDING: 0, PENDING: 0}
     assert response.cookies[SECURE_PENDING]["secure"]
+
+
+def test_logout_response_clears_the_cookies_of_others_where_that_is_set(
+    op: ScriptedOP, sign_in: Callable[..., SignedIn], settings: Any
+) -> None:
+    settings.PHI_OIDC = {**settings.PHI_OIDC, "CLEAR_ALL_COOKIES": True}
+    response = sign_in().client().post("/oidc/logout/")
+    assert response["Clear-Site-Data"] == '"cache", "cookies", "storage"'
 
 
 def test_logout_by_get_is_refused_and_ends_nothing(op: ScriptedOP, sign_in: Callable[..., SignedIn]) -> None:
@@ -116,11 +132,66 @@ def test_logout_of_nobody_leads_to_the_last_page(op: ScriptedOP) -> None:
     assert events(Action.LOGOUT_COMPLETED) == []
 
 
-def test_logout_with_an_id_token_that_tells_of_the_person_sends_no_hint(
+def test_logout_with_an_id_token_that_tells_of_the_person_keeps_it_out_of_the_url(
     op: ScriptedOP, sign_in: Callable[..., SignedIn]
 ) -> None:
-    response = sign_in(claims={"birthdate": "1970-01-01"}).client().post("/oidc/logout/")
-    assert parameters(response).keys() == {"client_id", "post_logout_redirect_uri", "state"}
+    told = {"iss": op.issuer, "birthdate": "1970-01-01"}
+    sent = parameters(sign_in(claims=told).client().post("/oidc/logout/"))
+    assert sent.keys() == {"client_id", "post_logout_redirect_uri", "state"}
+    sent = parameters(sign_in(claims={**told, "sid": "sid-1"}).client().post("/oidc/logout/"))
+    assert sent.keys() == {"client_id", "post_logout_redirect_uri", "state", "logout_hint"}
+    assert sent["logout_hint"] == "sid-1"
+
+
+def test_logout_by_post_leads_to_the_op_by_a_form_with_any_id_token(
+    op: ScriptedOP, sign_in: Callable[..., SignedIn], settings: Any
+) -> None:
+    declare(settings, op, end_session_method="post")
+    told = {"iss": op.issuer, "birthdate": "1970-01-01"}
+    signed_in = sign_in(claims=told)
+    with clock.running(lambda: NOW):
+        page = signed_in.client().post("/oidc/logout/").content.decode()
+    assert not django_session_exists(signed_in.django_key)
+    assert f'method="post" action="{op.issuer}/end-session"' in page
+    sent = dict(FIELD.findall(page))
+    assert is_our_state(sent.pop("state"), now=NOW)
+    assert sent == {
+        "client_id": "portal",
+        "post_logout_redirect_uri": "https://testserver/oidc/logged-out/",
+        "id_token_hint": id_token(**told),
+    }
+
+
+def test_logout_by_post_is_a_page_that_can_do_nothing_else(
+    op: ScriptedOP, sign_in: Callable[..., SignedIn], settings: Any
+) -> None:
+    declare(settings, op, end_session_method="post")
+    pages = [sign_in().client().post("/oidc/logout/") for _ in range(2)]
+    nonces = [re.findall(r'nonce="([^"]+)"', page.content.decode()) for page in pages]
+    for page, (nonce, *others) in zip(pages, nonces, strict=True):
+        assert others == [nonce]
+        assert page["Content-Security-Policy"] == (
+            f"default-src 'none'; script-src 'nonce-{nonce}'; style-src 'self' 'nonce-{nonce}'; img-src 'self'; "
+            f"form-action {op.issuer} 'self'; base-uri 'none'; frame-ancestors 'none'"
+        )
+    assert nonces[0] != nonces[1]
+
+
+@pytest.mark.parametrize("method", ["get", "post"])
+def test_logout_tells_no_op_of_the_id_token_of_another(
+    op: ScriptedOP, sign_in: Callable[..., SignedIn], settings: Any, method: str
+) -> None:
+    declare(settings, op, end_session_method=method)
+    response = sign_in(claims={"iss": "https://former.example"}).client().post("/oidc/logout/")
+    assert "id_token_hint" not in response.headers.get("Location", response.content.decode())
+
+
+@pytest.mark.parametrize("endpoint", ["http://127.0.0.1;script-src*/end", f"http://127.0.0.1/{'a' * 9000}"])
+def test_logout_with_an_endpoint_that_can_not_be_gone_to_stays_here(
+    op: ScriptedOP, sign_in: Callable[..., SignedIn], endpoint: str
+) -> None:
+    op.metadata["end_session_endpoint"] = endpoint
+    assert sign_in().client().post("/oidc/logout/")["Location"] == "/oidc/logged-out/"
 
 
 def test_logout_under_atomic_requests_asks_the_op_after_its_commit(
@@ -201,9 +272,20 @@ def test_logged_out_page_needs_nothing_from_elsewhere() -> None:
     assert "prefers-color-scheme: dark" in page
 
 
-def test_logged_out_page_for_a_person_who_is_signed_in_says_so(sign_in: Callable[..., SignedIn]) -> None:
-    page = sign_in().client().get("/oidc/logged-out/").content.decode()
+@pytest.mark.parametrize(("query", "told"), [({}, False), ({"expired": "1"}, True), ({"expired": "x"}, False)])
+def test_logged_out_page_after_the_limit_says_why(query: dict[str, str], told: bool) -> None:
+    page = Client().get("/oidc/logged-out/", query, secure=True).content.decode()
+    assert "You are signed out" in page
+    assert ("nothing had happened for a while" in page) is told
+
+
+@pytest.mark.parametrize("query", [{}, {"expired": "1"}])
+def test_logged_out_page_for_a_person_who_is_signed_in_says_so(
+    sign_in: Callable[..., SignedIn], query: dict[str, str]
+) -> None:
+    page = sign_in().client().get("/oidc/logged-out/", query).content.decode()
     assert "You are still signed in" in page
+    assert "nothing had happened" not in page
     assert 'action="/oidc/logout/"' in page
     assert "csrfmiddlewaretoken" in page
 

@@ -1,0 +1,111 @@
+"""Sessions and pending revocations, to look at, to end and to try again. No token, `sid` or session key is shown."""
+
+import uuid
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from django.contrib import admin, messages
+from django.contrib.auth import get_user_model
+from django.core.paginator import Paginator
+from django.db.models import QuerySet
+from django.http import HttpRequest
+from django.utils.translation import gettext as _
+
+from .. import clock
+from ..audit.request import Actor
+from . import revoking
+from .ending import end_sessions
+from .models import EndReason, OIDCSession, PendingRevocation
+from .tasks import revoke_soon
+
+MOST_COUNTED = 10_000
+
+if TYPE_CHECKING:
+    ModelAdmin = admin.ModelAdmin[Any]
+    CountingPaginator = Paginator[Any]
+else:
+    ModelAdmin, CountingPaginator = admin.ModelAdmin, Paginator
+
+
+class CappedPaginator(CountingPaginator):
+    """Counts no further than anybody would page."""
+
+    @cached_property
+    def count(self) -> int:
+        """The number of rows, or MOST_COUNTED."""
+        rows: Any = self.object_list
+        return int(rows[:MOST_COUNTED].count())
+
+
+class _ReadOnly(ModelAdmin):
+    """Rows are looked at; what may be done to them are actions."""
+
+    paginator = CappedPaginator
+    show_full_result_count = False
+    list_per_page = 50
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+
+@admin.register(OIDCSession)
+class OIDCSessionAdmin(_ReadOnly):
+    """Who is signed in, since when, and who was."""
+
+    list_display = ("id", "user", "provider", "started_at", "last_seen_at", "ended_at", "end_reason")
+    list_filter = (("ended_at", admin.EmptyFieldListFilter), "provider", "end_reason")
+    list_select_related = ("user",)
+    fields = (*list_display, "auth_time", "acr", "access_token_expires_at")
+    ordering = ("-started_at",)
+    search_help_text = "A user name, in full."
+    actions = ("end_now",)
+
+    def get_search_fields(self, request: HttpRequest) -> tuple[str, ...]:
+        return (f"user__{get_user_model().USERNAME_FIELD}__exact",)
+
+    def has_end_permission(self, request: HttpRequest) -> bool:
+        """Say whether this person may end sessions."""
+        return request.user.has_perm("django_phi_oidc.end_oidcsession")
+
+    @admin.action(description="End now", permissions=["end"])
+    def end_now(self, request: HttpRequest, queryset: QuerySet[OIDCSession]) -> None:
+        """End the chosen sessions that live; their tokens are revoked within 2 s, or by a worker."""
+        ids: list[uuid.UUID] = list(queryset.order_by().values_list("pk", flat=True))
+        origin = Actor.from_request(request).origin
+        ended = end_sessions(ids, EndReason.ADMINISTRATOR, origin=origin, now=clock.now())
+        revoke_soon([pk for each in ended for pk in each.revocations])
+        self.message_user(request, _("%(count)d sessions were ended.") % {"count": len(ended)}, messages.SUCCESS)
+
+
+@admin.register(PendingRevocation)
+class PendingRevocationAdmin(_ReadOnly):
+    """Tokens that died, or have yet to die, at the provider."""
+
+    list_display = (
+        *("id", "provider", "token_type_hint", "status", "attempts", "last_fault"),
+        *("due_at", "created_at", "finished_at"),
+    )
+    list_filter = ("status", "provider", "token_type_hint")
+    fields = (*list_display, "session", "token_expires_at")
+    ordering = ("-created_at",)
+    actions = ("retry",)
+
+    def has_retry_permission(self, request: HttpRequest) -> bool:
+        """Say whether this person may have revocations tried again."""
+        return request.user.has_perm("django_phi_oidc.retry_pendingrevocation")
+
+    @admin.action(description="Try again now", permissions=["retry"])
+    def retry(self, request: HttpRequest, queryset: QuerySet[PendingRevocation]) -> None:
+        """Try the chosen ones that are pending, whatever their back-off says: within 2 s, or by a worker."""
+        pks = revoking.make_due(now=clock.now(), among=list(queryset.order_by().values_list("pk", flat=True)))
+        revoke_soon(pks)
+        done = PendingRevocation.objects.filter(pk__in=pks, finished_at__isnull=False).count()
+        told = _("%(done)d of %(count)d revocations are done; a worker goes on with the others.")
+        level = messages.SUCCESS if done == len(pks) else messages.WARNING
+        self.message_user(request, told % {"done": done, "count": len(pks)}, level)

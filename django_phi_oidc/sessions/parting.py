@@ -1,0 +1,81 @@
+"""How the browser leaves for the OP once its session has ended here, and how it is known again on its way back.
+
+Spec: OIDC RP-Initiated Logout 1.0, R9.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from django.core import signing
+from django.views.decorators.debug import sensitive_variables
+
+from .. import entropy
+from ..claims.catalog import PROTOCOL_CLAIMS
+from ..declarations import EndSessionMethod
+from ..errors import MetadataError, ProviderUnknown, TransportError
+from ..oidc.logout import build_end_session_url, hint_parameters, origin_of
+from ..provider.registry import get_provider
+
+STATE_SECONDS = 600
+LONGEST_URL = 8192
+"""Characters of a redirect to the OP; beyond it the person stays here."""
+_LEAST_SECONDS = 0.1
+_STATE_SALT = "django_phi_oidc.sessions.logout"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parting:
+    """Where the browser goes to end the OP's own session, and what it takes along."""
+
+    method: EndSessionMethod
+    endpoint: str
+    origin: str
+    """Of the endpoint, as it may stand in a header."""
+    parameters: Mapping[str, str] = field(repr=False)
+
+    @property
+    def url(self) -> str:
+        """The endpoint with the parameters in its query, for a redirect."""
+        return build_end_session_url(self.endpoint, self.parameters)
+
+
+@sensitive_variables()
+def part(provider_name: str, *, id_token: str, return_to: str, seconds: float, now: datetime) -> Parting | None:
+    """Return how to leave; None when the OP has no place for it, can't be asked in time, or would get too long a URL.
+
+    id_token: of the session that has ended; empty when there was none. return_to: the registered post-logout redirect
+    URI. seconds: for the OP's metadata, where they are not known yet.
+    """
+    try:
+        provider = get_provider(provider_name)
+        metadata = provider.metadata(deadline=max(seconds, _LEAST_SECONDS))
+    except (ProviderUnknown, TransportError, MetadataError):
+        return None
+    method = provider.declaration.end_session_method
+    origin = origin_of(metadata.end_session_endpoint)
+    if not origin:
+        return None
+    hint = hint_parameters(id_token, issuer=metadata.issuer, in_url=method == "get", protocol_claims=PROTOCOL_CLAIMS)
+    parameters = {
+        "client_id": provider.declaration.client_id,
+        "post_logout_redirect_uri": return_to,
+        "state": make_state(now),
+        **hint,
+    }
+    parting = Parting(method=method, endpoint=metadata.end_session_endpoint, origin=origin, parameters=parameters)
+    return parting if method == "post" or len(parting.url) <= LONGEST_URL else None
+
+
+def make_state(now: datetime) -> str:
+    """Return a random value with its time and a MAC: it needs no storage to be known again."""
+    return signing.Signer(salt=_STATE_SALT).sign(f"{entropy.token_b64url(16)}.{int(now.timestamp())}")
+
+
+def is_our_state(state: str, *, now: datetime) -> bool:
+    """Say whether we made that state in the last ten minutes."""
+    try:
+        made_at = int(signing.Signer(salt=_STATE_SALT).unsign(state).rpartition(".")[2])
+    except signing.BadSignature:
+        return False
+    return abs(now.timestamp() - made_at) <= STATE_SECONDS

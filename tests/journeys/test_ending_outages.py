@@ -1,0 +1,255 @@
+"""The broker away, PostgreSQL restarted, two hundred people who leave at once: each token dies all the same, once."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+from django.contrib.sessions.models import Session
+from django.db import connections
+from django.db.models import Max
+
+from django_phi_oidc import clock
+from django_phi_oidc.attack.op import DemoProvider, Exchange, Reply
+from django_phi_oidc.audit import outbox
+from django_phi_oidc.audit.models import AuditEvent, AuditOutbox
+from django_phi_oidc.claims.models import StoredClaim
+from django_phi_oidc.sessions.models import OIDCSession, PendingRevocation, RevocationStatus
+from django_phi_oidc.sessions.revoking import LEASE
+from tests import databases
+from tests.postgresql import OPTIONS, restartable_server
+
+from .browser import Browser
+from .conftest import EVERYTHING, client, declaration, events
+from .crowd import Person, bring_in
+from .installation import Installation
+from .leaving import LONGEST_SECONDS, asked, hang, leave, revocation_answers, revoked, sign_in, statuses, stopped
+from .relay import relay_to
+from .working import eventually
+
+pytestmark = pytest.mark.django_db(**EVERYTHING)
+
+
+def install(op: DemoProvider, folder: Path, broker: str = "filesystem://") -> Installation:
+    return Installation(folder, {"PROVIDERS": {"default": declaration(op)}}, broker)
+
+
+def browser_at(base: str, op: DemoProvider) -> Browser:
+    op.register(client(base))
+    return Browser(base)
+
+
+def last_due() -> Any:
+    return PendingRevocation.objects.aggregate(Max("due_at"))["due_at__max"]
+
+
+@pytest.mark.parametrize(
+    "broker",
+    [
+        pytest.param("redis_url", marks=pytest.mark.redis),
+        pytest.param("rabbitmq_url", marks=pytest.mark.rabbitmq),
+    ],
+)
+def test_logout_with_the_broker_away_ends_at_once_and_its_tokens_die_when_it_is_back(
+    broker: str, request: pytest.FixtureRequest, op: DemoProvider, tmp_path: Path
+) -> None:
+    url = urlsplit(request.getfixturevalue(broker))
+    with relay_to(url.hostname or "", url.port or 0) as relay:
+        near = url._replace(netloc=url.netloc.rpartition("@")[0] + f"@127.0.0.1:{relay.port}").geturl()
+        installation = install(op, tmp_path, near)
+        with installation.portal() as base, installation.worker(beat=True):
+            browser = browser_at(base, op)
+            tokens = sign_in(browser, op, installation)
+            assert installation.run(), "the broker is there"
+            relay.go_down()
+            with revocation_answers(op, hang):
+                leave(browser)
+            assert "revocations wait for the sweep" in installation.logs()
+            assert asked(op) == {tokens[0]: 1}
+            assert all(op.is_active(token) for token in tokens)
+            relay.come_back()
+            installation.set_clock(last_due())
+            assert eventually(lambda: statuses() == {RevocationStatus.DONE})
+        assert not any(op.is_active(token) for token in tokens)
+        assert asked(op) == {tokens[0]: 2, tokens[1]: 1}
+        assert revoked() == {"refresh_token": 1, "access_token": 1}
+        assert b"phi_oidc.sweep_revocations" in relay.said
+        assert installation.leaks(op, broker_said=bytes(relay.said)) == []
+
+
+def test_logout_with_a_folder_of_messages_that_cannot_be_written_ends_at_once_and_its_tokens_die_later(
+    op: DemoProvider, tmp_path: Path
+) -> None:
+    installation = install(op, tmp_path)
+    messages, away = tmp_path / "messages", tmp_path / "away"
+    with installation.portal() as base:
+        browser = browser_at(base, op)
+        tokens = sign_in(browser, op, installation)
+        messages.rename(away)
+        with revocation_answers(op, hang):
+            leave(browser)
+        assert "revocations wait for the sweep" in installation.logs()
+        assert all(op.is_active(token) for token in tokens)
+    away.rename(messages)
+    installation.set_clock(last_due())
+    with installation.worker(beat=True):
+        assert eventually(lambda: statuses() == {RevocationStatus.DONE})
+    assert not any(op.is_active(token) for token in tokens)
+    assert asked(op) == {tokens[0]: 2, tokens[1]: 1}
+    assert revoked() == {"refresh_token": 1, "access_token": 1}
+    assert installation.leaks(op) == []
+
+
+@contextmanager
+def connected_to(url: str) -> Iterator[dict[str, str]]:
+    """Let this process use the databases of another server, and give what lets others do so."""
+    environ = {
+        **os.environ,
+        "TEST_DATABASE_URL": url,
+        **{f"TEST_DATABASE_NAME_{a.upper()}": "" for a in databases.ALIASES},
+    }
+    before = {}
+    for alias in databases.ALIASES:
+        connections[alias].close()
+        before[alias] = dict(connections[alias].settings_dict)
+        connections[alias].settings_dict.update(databases.declare(environ)[alias])
+    try:
+        yield {**environ, "DJANGO_SETTINGS_MODULE": "tests.settings"}
+    finally:
+        for alias, settings in before.items():
+            connections[alias].close()
+            connections[alias].settings_dict.update(settings)
+
+
+@pytest.mark.postgresql
+def test_postgresql_restarted_between_a_logout_and_its_revocation_loses_nothing(
+    op: DemoProvider, tmp_path: Path
+) -> None:
+    with restartable_server({**OPTIONS, "synchronous_commit": "on"}) as server, connected_to(server.url) as environment:
+        migrate = [sys.executable, "-m", "django", "migrate", "--verbosity", "0"]
+        subprocess.run(migrate, env=environment, check=True, timeout=60)
+        installation = install(op, tmp_path)
+        installation.environment = {"TEST_DATABASE_URL": server.url}
+
+        def restart() -> None:
+            server.stop(signal.SIGQUIT)
+            server.start()
+            connections.close_all()
+
+        def restart_in_the_call(endpoint: str, exchange: Exchange) -> None:
+            if endpoint == "revocation":
+                op.intercept = None
+                restart()
+
+        with installation.portal() as base, installation.worker():
+            browser = browser_at(base, op)
+            tokens = sign_in(browser, op, installation)
+            op.intercept = restart_in_the_call
+            leave(browser)
+            assert asked(op) == Counter(tokens)
+            assert statuses() == {RevocationStatus.PENDING}, "the answers could not be written down"
+            installation.set_clock(clock.now() + LEASE)
+            assert installation.run()
+            assert asked(op) == Counter(2 * tokens)
+            assert statuses() == {RevocationStatus.DONE}
+
+            more = sign_in(browser, op, installation)
+            with stopped(op):
+                leave(browser)
+            restart()
+            first = PendingRevocation.objects.filter(status=RevocationStatus.PENDING).order_by("due_at")[0]
+            installation.set_clock(last_due())
+            op.intercept = restart_in_the_call
+            assert not installation.run(), "a worker meets the restart, too"
+            connections.close_all()
+            installation.set_clock(last_due() + LEASE)
+            assert installation.run()
+        assert not any(op.is_active(token) for token in tokens + more)
+        in_hand = more[0 if first.token_type_hint == "refresh_token" else 1]
+        assert asked(op) == Counter(2 * tokens + more + [in_hand])
+        assert statuses() == {RevocationStatus.DONE}
+        assert revoked() == {"refresh_token": 2, "access_token": 2}
+        assert len(events(action="session.ended")) == 2
+        assert not AuditOutbox.objects.exists()
+        assert installation.leaks(op) == []
+
+
+PEOPLE = 200
+AT_ONCE = 40
+"""Requests under way. Two processes on two cores answer some 45 logouts a second: 200 at one moment would take 4 s."""
+
+
+@pytest.mark.postgresql
+@pytest.mark.redis
+def test_two_hundred_logouts_at_two_portals_beside_two_workers_revoke_each_token_once(
+    op: DemoProvider, tmp_path: Path, redis_url: str, record_property: Any
+) -> None:
+    url = urlsplit(redis_url)
+    with relay_to(url.hostname or "", url.port or 0) as relay, ExitStack() as stack:
+        installation = install(op, tmp_path, url._replace(netloc=f"127.0.0.1:{relay.port}").geturl())
+        bases = [stack.enter_context(installation.portal(name)) for name in ("portal 1", "portal 2")]
+        for name in ("worker-1", "worker-2"):
+            stack.enter_context(installation.worker(name, beat=True))
+        op.register(client(bases[0]))
+        people = bring_in(op, bases, PEOPLE)
+        tokens = [token for person in people for token in person.tokens]
+        refused = set(tokens[::7])
+        left = set(refused)
+
+        def refuse_once(endpoint: str, exchange: Exchange) -> Reply | None:
+            if endpoint == "revocation" and exchange.parameters["token"] in left:
+                left.discard(exchange.parameters["token"])
+                return Reply(status=503)
+            return None
+
+        op.intercept = refuse_once
+        assert installation.run(), "the workers are there"
+        began = time.monotonic()
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            took = sorted(pool.map(leave_in_a_crowd, people))
+        elapsed = time.monotonic() - began
+        assert not OIDCSession.objects.filter(ended_at=None).exists()
+        assert not Session.objects.exists()
+        assert not StoredClaim.objects.exists()
+        print(f"{elapsed:.2f} s, median {took[PEOPLE // 2]:.2f} max {took[-1]:.2f}")
+        installation.set_clock(clock.now() + timedelta(minutes=1))
+        assert eventually(lambda: statuses() == {RevocationStatus.DONE})
+        print(
+            installation.logs().count("token.revoked"),
+            [
+                (tmp_path / f"{n}.log").read_text().count('"token.revoked"')
+                for n in ("portal 1", "portal 2", "worker-1", "worker-2")
+            ],
+        )
+    assert took[-1] < LONGEST_SECONDS
+    assert not op.live_tokens
+    assert asked(op) == Counter(tokens) + Counter(refused)
+    outbox.drain()
+    assert Counter(AuditEvent.objects.values_list("action", flat=True)) == {
+        "session.ended": PEOPLE,
+        "logout.completed": PEOPLE,
+        "claim.scrubbed": PEOPLE,
+        "token.revoked": len(tokens),
+        "token.revocation_failed": len(refused),
+    }
+    assert installation.leaks(op, broker_said=bytes(relay.said)) == []
+
+
+def leave_in_a_crowd(person: Person) -> float:
+    """Sign out, and return after how many seconds the page was there."""
+    began = time.monotonic()
+    page = person.browser.post("/oidc/logout/")
+    took = time.monotonic() - began
+    assert page.status == 302
+    assert person.browser.user() == ""
+    return took

@@ -1,0 +1,45 @@
+"""A server of its own: `call_for_token.py SESSION N`. Says "ready", waits for a line, then N threads want a token.
+
+Prints what each got, as JSON: the token's SHA-256, or the code of the error.
+"""
+
+import hashlib
+import json
+import sys
+import threading
+import uuid
+
+import django
+
+django.setup()
+
+from django.db import connections  # noqa: E402
+
+from django_phi_oidc.errors import PhiOidcError  # noqa: E402
+from django_phi_oidc.sessions import access_token  # noqa: E402
+
+session, count = uuid.UUID(sys.argv[1]), int(sys.argv[2])
+barrier = threading.Barrier(count)
+got: list[str] = []
+
+
+def call() -> None:
+    connections["default"].ensure_connection()
+    barrier.wait()
+    try:
+        got.append(hashlib.sha256(access_token(session).encode()).hexdigest())
+    except PhiOidcError as error:
+        got.append(error.code)
+    finally:
+        connections.close_all()
+
+
+sys.stdout.write("ready\n")
+sys.stdout.flush()
+sys.stdin.readline()
+threads = [threading.Thread(target=call) for _ in range(count)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+sys.stdout.write(json.dumps(got) + "\n")

@@ -1,0 +1,23 @@
+"""Another server of the portal: `hear_once.py ENGINE CACHE_FOLDER ISSUER SUB` hears that somebody signed out."""
+
+import sys
+
+import django
+from django.conf import settings
+
+engine, folder, issuer, sub = sys.argv[1:]
+settings.SESSION_ENGINE = engine
+settings.CACHES = {"default": {"BACKEND": "django.core.cache.backends.filebased.FileBasedCache", "LOCATION": folder}}
+django.setup()
+
+from datetime import timedelta  # noqa: E402
+
+from django_phi_oidc import clock, keyring  # noqa: E402
+from django_phi_oidc.audit.events import Origin  # noqa: E402
+from django_phi_oidc.oidc.logout_token import LogoutToken  # noqa: E402
+from django_phi_oidc.sessions.hearing import hear_logout_token  # noqa: E402
+
+now = clock.now()
+token = LogoutToken(iss=issuer, sub=sub, sid="", jti="elsewhere", until=now + timedelta(minutes=2))
+ended = hear_logout_token(token, keys=keyring.keys("SUBJECT_KEYS"), origin=Origin(), now=now)
+sys.stdout.write(f"{len(ended)}\n")
