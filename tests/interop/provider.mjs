@@ -111,6 +111,7 @@ function build() {
     acrValues: ['weak', 'strong'],
     claims: { openid: ['sub'], profile: ['name', 'birthdate'], address: ['address'] },
     features: {
+      backchannelLogout: { enabled: true },
       devInteractions: { enabled: false },
       claimsParameter: { enabled: true },
       introspection: { enabled: true },
