@@ -9,17 +9,27 @@ from django_phi_oidc.attack.op import Client, DemoProvider, Exchange, Reply, mak
 LIE = "/_demo/lie"
 ISSUED = "/_demo/issued"
 FORGED_SIGNATURE = "forged_signature"
-LIES = (FORGED_SIGNATURE,)
+OUTAGE = "outage"
+MENDED = "mended"
+ORDERS = (FORGED_SIGNATURE, OUTAGE, MENDED)
 
 
 class Control:
-    """The hook of a demo provider: honest, but for the next ID Token after a lie was ordered by its own client."""
+    """The hooks of a demo provider: honest, but for the next ID Token after its own client ordered a lie.
+
+    From `outage` to `mended` it revokes nothing: its endpoint is out of order.
+    """
 
     def __init__(self, provider: DemoProvider, client: Client) -> None:
         self.provider = provider
         self.client_secret = client.client_secret
         self.expected = base64.b64encode(":".join(map(quote_plus, (client.client_id, client.client_secret))).encode())
         self.lie = ""
+        self.is_out_of_order = False
+
+    def intercept(self, stage: str, exchange: Exchange) -> Reply | None:
+        """Do nothing at the revocation endpoint while it is out of order."""
+        return Reply(status=503) if stage == "revocation" and self.is_out_of_order else None
 
     def __call__(self, stage: str, exchange: Exchange) -> Reply | None:
         """Answer the two addresses of the control, and forge where that was ordered."""
@@ -40,7 +50,11 @@ class Control:
         if exchange.path == ISSUED:
             grant = self.provider.last_grant
             return Reply(json=[token.value for token in self.provider.tokens if token.grant is grant])
-        if exchange.parameters.get("next") not in LIES:
+        order = exchange.parameters.get("next", "")
+        if order not in ORDERS:
             return Reply(status=400)
-        self.lie = exchange.parameters["next"]
-        return Reply(json={"next": self.lie})
+        if order == FORGED_SIGNATURE:
+            self.lie = order
+        else:
+            self.is_out_of_order = order == OUTAGE
+        return Reply(json={"next": order})

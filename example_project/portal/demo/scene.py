@@ -92,11 +92,10 @@ class Scene:
         expect(answer.status == 200, f"introspection answered {answer.status}")
         return cast(dict[str, Any], json.loads(answer.body))
 
-    def order_lie(self) -> None:
-        """Make the provider sign its next ID Token with a key that is not its own."""
-        order = {"next": lying.FORGED_SIGNATURE}
-        answer = Browser().post(self.provider + lying.LIE, order, client=self.client)
-        expect(answer.status == 200, f"the provider answered {answer.status} and would not lie")
+    def order(self, what: str) -> None:
+        """Make the provider do one of lying.ORDERS."""
+        answer = Browser().post(self.provider + lying.LIE, {"next": what}, client=self.client)
+        expect(answer.status == 200, f"the provider answered {answer.status} and would not do as it was told")
 
     def manage(self, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
         """Run a command of the portal's as an operator does, with further variables."""

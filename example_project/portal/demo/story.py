@@ -2,6 +2,7 @@
 
 import json
 import sqlite3
+import time
 import uuid
 from collections.abc import Callable
 from contextlib import closing
@@ -13,7 +14,7 @@ from django_phi_oidc.audit.models import AuditCheckpoint, AuditEvent, AuditUnsea
 from django_phi_oidc.audit.routing import AUDIT_ALIAS
 from django_phi_oidc.claims.models import StoredClaim
 
-from . import planting, searching
+from . import lying, planting, searching
 from .browser import Browser, Page
 from .scene import NotHeld, Scene, eventually, expect
 from .surroundings import RETENTION_SECONDS
@@ -107,7 +108,7 @@ def other_browser(scene: Scene) -> str:
 
 def forged_token(scene: Scene) -> str:
     """A token under a foreign key is refused, and what came with it dies at the provider."""
-    scene.order_lie()
+    scene.order(lying.FORGED_SIGNATURE)
     page = scene.authenticate(Browser(), scene.jonas, hold=False)
     expect(page.status == 403, f"the portal answered {page.status}")
     expect("signature_invalid" not in page.text, "the page tells the reason")
@@ -146,6 +147,25 @@ def scrubbed_by_worker(scene: Scene) -> str:
     """What was kept for some seconds goes by the worker."""
     eventually(lambda: not StoredClaim.objects.exists(), "a claim is held past its time")
     return f"Her address was kept for {RETENTION_SECONDS} s. The beat woke the worker, and the worker erased it."
+
+
+def outage(scene: Scene) -> str:
+    """Amina signs out while the provider revokes nothing; her page comes at once, and the worker goes on."""
+    scene.browser = Browser()
+    scene.sign_in_amina()
+    scene.order(lying.OUTAGE)
+    started = time.monotonic()
+    page = scene.browser.submit(scene.browser.open(f"{scene.portal}/portal/"), {}, action="/oidc/logout/")
+    took = time.monotonic() - started
+    expect(page.path == "/oidc/logged-out/", f"she came to {page.path} with {page.status}")
+    expect(all(map(scene.is_alive, _revocable(scene))), "the provider revoked, though it was out of order")
+    expect(scene.browser.open(f"{scene.portal}/portal/").url.startswith(scene.provider), "her page still opens")
+    scene.order(lying.MENDED)
+    eventually(lambda: not any(map(scene.is_alive, _revocable(scene))), "a token is alive at the provider")
+    return (
+        "She signed in once more, and out while the provider answered 503 to every revocation: after "
+        f"{took:.1f} s she was signed out here. Then it was mended, and the worker, which had waited, revoked both tokens."
+    )
 
 
 def trail_refuses_change(scene: Scene) -> str:
@@ -240,6 +260,11 @@ STEPS = (
     Step(title="Her tokens are dead at the provider", tell=tokens_dead),
     Step(title="What was kept for the session is gone", tell=claims_gone),
     Step(title="The rest goes when its time is over", tell=scrubbed_by_worker, events=("claim.scrubbed success",)),
+    Step(
+        title="The provider is out of order when she signs out",
+        tell=outage,
+        events=("token.revocation_failed failure http_503", "session.ended success logout", "token.revoked success"),
+    ),
     Step(title="The trail can’t be rewritten", tell=trail_refuses_change),
     Step(
         title="The trail is sealed, verified, and one event proven",

@@ -14,7 +14,8 @@ CLIENT = Client("portal", "a secret: for + tests", ["http://127.0.0.1:1/callback
 @pytest.fixture
 def provider() -> Iterator[DemoProvider]:
     provider = DemoProvider([CLIENT], demo_accounts())
-    provider.mutate = lying.Control(provider, CLIENT)
+    provider.mutate = control = lying.Control(provider, CLIENT)
+    provider.intercept = control.intercept
     with provider.running():
         yield provider
 
@@ -42,3 +43,15 @@ def test_control_without_credentials_is_refused(provider: DemoProvider) -> None:
 
 def test_unknown_address_stays_unknown(provider: DemoProvider) -> None:
     assert Browser().open(f"{provider.issuer}/_demo/other").status == 404
+
+
+def test_outage_lasts_until_it_is_mended(provider: DemoProvider) -> None:
+    def revoke() -> int:
+        client = (CLIENT.client_id, CLIENT.client_secret)
+        return Browser().post(f"{provider.issuer}/revoke", {"token": "none"}, client=client).status
+
+    assert revoke() == 200
+    assert order(provider, CLIENT.client_secret, lying.OUTAGE) == 200
+    assert revoke() == 503
+    assert order(provider, CLIENT.client_secret, lying.MENDED) == 200
+    assert revoke() == 200

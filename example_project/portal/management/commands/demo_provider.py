@@ -45,7 +45,8 @@ class Command(BaseCommand):
             signal.signal(number, lambda *_: ended.set())
         client = client_of(options["portal"] or ["http://127.0.0.1:8000", "http://localhost:8000"], declared)
         provider = DemoProvider([client], demo_accounts(), host=str(issuer.hostname), port=issuer.port or 80)
-        provider.mutate = Control(provider, client)
+        provider.mutate = control = Control(provider, client)
+        provider.intercept = control.intercept
         try:
             provider.start()
         except OSError as error:
