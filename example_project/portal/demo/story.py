@@ -164,7 +164,7 @@ def outage(scene: Scene) -> str:
     eventually(lambda: not any(map(scene.is_alive, _revocable(scene))), "a token is alive at the provider")
     return (
         "She signed in once more, and out while the provider answered 503 to every revocation: after "
-        f"{took:.1f} s she was signed out here. Then it was mended, and the worker, which had waited, revoked both tokens."
+        f"{took:.1f} s she was signed out here. Then it was mended, and the worker, which had waited, revoked both."
     )
 
 
