@@ -120,6 +120,7 @@ CONTEXT = {
     "restart_url": "/oidc/region/authenticate/",
     "choose_url": "/oidc/authenticate/",
     "home_url": "/",
+    "expired": True,
     "ways": [{"label": "National identity of the northern region", "url": "/"}, {"label": "Staff", "url": "/"}],
 }
 LOOKS = [(320, "light"), (320, "dark"), (1280, "light"), (1280, "dark")]
@@ -178,7 +179,7 @@ def test_page_of_a_fault_in_every_look_is_accessible_and_fits(name: str, bare_si
 
 
 @pytest.mark.node
-@pytest.mark.parametrize("name", ["choose", "refused_restart"])
+@pytest.mark.parametrize("name", ["choose", "refused_restart", "logged_out"])
 def test_page_of_the_app_in_its_own_look_is_accessible_and_fits(name: str, page: Any) -> None:
     """With everything that one of its pages may have; in what kind of refusal they say they differ in words alone."""
     page.set_content(render_to_string(f"django_phi_oidc/{name}.html", CONTEXT))
@@ -217,4 +218,4 @@ def test_page_asks_nothing_of_other_hosts(site: Site, page: Any) -> None:
     revealed(page, site)
     assert asked
     assert [url for url in asked if not url.startswith((site.portal, site.provider))] == []
-    assert [url for url in asked if url.endswith(".js")] == []
+    assert {url for url in asked if url.endswith(".js")} == {f"{site.portal}/static/django_phi_oidc/session.js"}

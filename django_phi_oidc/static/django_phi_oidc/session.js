@@ -203,8 +203,6 @@
   });
   document.addEventListener("visibilitychange", () => {
     if (document.visibilityState === "visible") {
-      tick();
-      check();
     }
   });
   addEventListener(
