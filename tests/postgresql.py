@@ -19,6 +19,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -40,11 +41,47 @@ def given_url(environ: Mapping[str, str]) -> str:
     return ""
 
 
+@dataclass
+class Server:
+    """A PostgreSQL server of one's own, whose data outlive it."""
+
+    url: str
+    command: Sequence[str]
+    log: Path
+    account: Mapping[str, Any]
+    process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Return when it answers. Raises: TimeoutError."""
+        with self.log.open("ab") as log:
+            # A session of its own: Ctrl-C is for the tests, which still need their database to finish.
+            self.process = subprocess.Popen(
+                self.command, stdout=log, stderr=log, start_new_session=True, **self.account
+            )
+        _wait_until_it_answers(self.url, self.process, self.log)
+
+    def stop(self, how: int = signal.SIGINT) -> None:
+        """Disconnect whoever is left, and end: by SIGINT in order, by SIGQUIT as a crash does."""
+        if self.process is not None:
+            self.process.send_signal(how)
+            self.process.wait(timeout=SECONDS_TO_STOP)
+
+
 @contextmanager
 def throw_away_server(options: Mapping[str, str] = OPTIONS) -> Iterator[str]:
     """Yield the URL of a PostgreSQL server with these options that lives as long as the block does.
 
     Raises: FileNotFoundError when the wheel is not installed; CalledProcessError or TimeoutError when it won't start.
+    """
+    with restartable_server(options) as server:
+        yield server.url
+
+
+@contextmanager
+def restartable_server(options: Mapping[str, str] = OPTIONS) -> Iterator[Server]:
+    """Yield such a server itself. With OPTIONS its last commits may be lost when it is stopped as by a crash.
+
+    Raises: what `throw_away_server` does.
     """
     with tempfile.TemporaryDirectory(prefix="phi-oidc-pg-") as directory:
         root = Path(directory)
@@ -55,16 +92,12 @@ def throw_away_server(options: Mapping[str, str] = OPTIONS) -> Iterator[str]:
         subprocess.run(initdb, check=True, stdout=subprocess.DEVNULL, **account)
         given = [f"-c{name}={value}" for name, value in options.items()]
         command = [f"{programs}/postgres", "-D", f"{data}", "-k", f"{root}", "-clisten_addresses=", *given]
-        with (root / "log").open("wb") as log:
-            # A session of its own: Ctrl-C is for the tests, which still need their database to finish.
-            server = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True, **account)
+        server = Server(f"postgresql://{USER}@/{USER}?host={root}", command, root / "log", account)
         try:
-            url = f"postgresql://{USER}@/{USER}?host={root}"
-            _wait_until_it_answers(url, server, root / "log")
-            yield url
+            server.start()
+            yield server
         finally:
-            server.send_signal(signal.SIGINT)  # fast shutdown: disconnects whoever is left
-            server.wait(timeout=SECONDS_TO_STOP)
+            server.stop()
 
 
 def _programs_for(root: Path) -> Path:

@@ -11,3 +11,13 @@ LOGIN_URL = "oidc_authentication_init"
 PHI_OIDC = {**PHI_OIDC, **json.loads(os.environ["TEST_PHI_OIDC"])}
 DATABASES["default"]["ATOMIC_REQUESTS"] = os.environ.get("TEST_ATOMIC_REQUESTS") == "1"
 AUTHENTICATION_BACKENDS = [os.environ.get("TEST_BACKEND", "django_phi_oidc.backends.OIDCAuthenticationBackend")]
+CELERY_BROKER_TRANSPORT_OPTIONS = json.loads(os.environ.get("TEST_BROKER_OPTIONS", "{}"))
+CELERY_TASK_DEFAULT_QUEUE = os.environ.get("TEST_QUEUE", "celery")
+if "TEST_CACHE_FOLDER" in os.environ:
+    SESSION_ENGINE = "django.contrib.sessions.backends.cached_db"
+    CACHES = {
+        "default": {
+            "BACKEND": "django.core.cache.backends.filebased.FileBasedCache",
+            "LOCATION": os.environ["TEST_CACHE_FOLDER"],
+        }
+    }

@@ -1,6 +1,7 @@
 """A portal in a process of its own: `python -m tests.journeys.serving` prints its port and serves until killed."""
 
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 from django.conf import settings
 from django.core.wsgi import get_wsgi_application
 
+from tests.celery_app import app
 from tests.databases import child_environment
 
 
@@ -32,7 +34,10 @@ class Quiet(WSGIRequestHandler):
 
 @contextmanager
 def portal_process(phi_oidc: Mapping[str, Any], *, port: int = 0, **environment: str) -> Iterator[str]:
-    """Run a portal on the running test's databases; give its address."""
+    """Run a portal on the running test's databases; give its address.
+
+    environment: what `process_settings` reads; TEST_LOG_FILE, where whatever it logs is kept.
+    """
     child = subprocess.Popen(
         [sys.executable, "-m", "tests.journeys.serving", str(port)],
         env={
@@ -55,6 +60,9 @@ def portal_process(phi_oidc: Mapping[str, Any], *, port: int = 0, **environment:
 
 def main() -> None:
     """Serve."""
+    if "TEST_LOG_FILE" in os.environ:
+        logging.basicConfig(filename=os.environ["TEST_LOG_FILE"], level=logging.DEBUG)
+    app.set_default()
     server = make_server("127.0.0.1", int(sys.argv[1]), get_wsgi_application(), Server, Quiet)
     print(server.server_port, flush=True)
     server.serve_forever()

@@ -185,8 +185,8 @@ def test_postgresql_restarted_between_a_logout_and_its_revocation_loses_nothing(
 
 
 PEOPLE = 200
-AT_ONCE = 40
-"""Requests under way. Two processes on two cores answer some 45 logouts a second: 200 at one moment would take 4 s."""
+AT_ONCE = 30
+"""Requests under way: two cores carry some 45 logouts a second, with all that stands around them in this test."""
 
 
 @pytest.mark.postgresql
@@ -221,17 +221,11 @@ def test_two_hundred_logouts_at_two_portals_beside_two_workers_revoke_each_token
         assert not OIDCSession.objects.filter(ended_at=None).exists()
         assert not Session.objects.exists()
         assert not StoredClaim.objects.exists()
-        print(f"{elapsed:.2f} s, median {took[PEOPLE // 2]:.2f} max {took[-1]:.2f}")
         installation.set_clock(clock.now() + timedelta(minutes=1))
         assert eventually(lambda: statuses() == {RevocationStatus.DONE})
-        print(
-            installation.logs().count("token.revoked"),
-            [
-                (tmp_path / f"{n}.log").read_text().count('"token.revoked"')
-                for n in ("portal 1", "portal 2", "worker-1", "worker-2")
-            ],
-        )
-    assert took[-1] < LONGEST_SECONDS
+    told = f"{AT_ONCE} at once, all in {elapsed:.2f} s; median {took[PEOPLE // 2]:.2f} s, longest {took[-1]:.2f} s"
+    record_property("logouts", told)
+    assert took[-1] < LONGEST_SECONDS, told
     assert not op.live_tokens
     assert asked(op) == Counter(tokens) + Counter(refused)
     outbox.drain()

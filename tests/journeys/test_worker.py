@@ -1,64 +1,22 @@
 """What a request could not do, a worker process does: on a real broker, with nothing but ids in its messages."""
 
-import json
-import os
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-from django.conf import settings as django_settings
 
-from django_phi_oidc import entropy
 from django_phi_oidc.attack.op import DemoProvider
 from django_phi_oidc.audit.models import AuditOutbox
 from django_phi_oidc.claims.models import StoredClaim
 from django_phi_oidc.sessions.models import PendingRevocation, RevocationStatus
-from tests.databases import child_environment
 
 from .browser import Browser
 from .conftest import EVERYTHING, declaration, events
 from .test_transactions import audit_database_away
+from .working import eventually, worker
 
 pytestmark = pytest.mark.django_db(**EVERYTHING)
-PATIENCE_SECONDS = 60.0
-
-
-@contextmanager
-def worker(broker: str, phi_oidc: dict[str, Any], folder: Path) -> Iterator[None]:
-    """Run a worker with beat on the databases of the test."""
-    environment = {
-        **child_environment(os.environ, django_settings.DATABASES),
-        "DJANGO_SETTINGS_MODULE": "tests.journeys.process_settings",
-        "TEST_PHI_OIDC": json.dumps(phi_oidc),
-        "TEST_BROKER_URL": broker,
-        "TEST_QUEUE": f"test-{entropy.token_b64url(6)}",
-        "TEST_BEAT_FILE": str(folder / "beat"),
-    }
-    command = [sys.executable, "-m", "celery", "-A", "tests.journeys.worker", "worker", "-B"]
-    command += ["--pool", "solo", "--loglevel", "INFO"]
-    with (folder / "worker.log").open("w") as log:
-        process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
-        try:
-            yield
-        finally:
-            process.terminate()
-            process.wait(timeout=20)
-
-
-def eventually(holds: Callable[[], bool]) -> bool:
-    """Say whether it holds before patience ends."""
-    ends_at = time.monotonic() + PATIENCE_SECONDS
-    while not holds():
-        if time.monotonic() > ends_at:
-            return False
-        time.sleep(0.2)
-    return True
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,72 @@
+"""A port in front of a server that goes away and comes back, and that hears whatever passes."""
+
+import contextlib
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+class Relay:
+    """Passes on what comes, both ways; while it is down it refuses connections, and the old ones are cut."""
+
+    def __init__(self, host: str, port: int) -> None:
+        self.said = bytearray()
+        """All that has passed."""
+        self.port = 0
+        self._target = host, port
+        self._sockets: set[socket.socket] = set()
+        self.come_back()
+
+    def come_back(self) -> None:
+        self._listener = socket.create_server(("127.0.0.1", self.port), backlog=128)
+        self.port = self._listener.getsockname()[1]
+        self._threads = [threading.Thread(target=self._accept, args=(self._listener,))]
+        self._threads[0].start()
+
+    def go_down(self) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._threads[0].join()
+        self._listener.close()
+        for each in self._sockets:
+            _hang_up(each)
+        for thread in self._threads[1:]:
+            thread.join()
+        for each in self._sockets:
+            each.close()
+        self._sockets.clear()
+
+    def _accept(self, listener: socket.socket) -> None:
+        while True:
+            try:
+                near, _ = listener.accept()
+            except OSError:
+                return
+            far = socket.create_connection(self._target)
+            self._sockets |= {near, far}
+            for ends in ((near, far), (far, near)):
+                thread = threading.Thread(target=self._pass_on, args=ends)
+                self._threads.append(thread)
+                thread.start()
+
+    def _pass_on(self, source: socket.socket, target: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                self.said += data
+                target.sendall(data)
+        for each in (source, target):
+            _hang_up(each)
+
+
+def _hang_up(each: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        each.shutdown(socket.SHUT_RDWR)
+
+
+@contextmanager
+def relay_to(host: str, port: int) -> Iterator[Relay]:
+    relay = Relay(host, port)
+    try:
+        yield relay
+    finally:
+        relay.go_down()
