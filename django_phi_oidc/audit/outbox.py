@@ -113,12 +113,17 @@ def moving_together() -> Iterator[None]:
         yield
         return
     changes: list[Finished] = []
+
+    def move_changes() -> None:
+        _move_committed(changes, using=DEFAULT_DB_ALIAS)
+
     try:
         with holding_back() as changes:
             yield
     finally:
         if changes:
-            _move_committed(changes, using=DEFAULT_DB_ALIAS)
+            # As after a commit: what fails is told to the log, and the outbox keeps them.
+            transaction.on_commit(move_changes, robust=True)
 
 
 def record_with(changes: Sequence[Finished], acts: Sequence[Act]) -> None:

@@ -93,7 +93,6 @@ class SessionView(View):
 
     def get(self, request: HttpRequest) -> HttpResponse:
         # Whoever asks without the header asks all the same.
-        request.META[PASSIVE_HEADER] = "1"
         return self.post(request)
 
     def post(self, request: HttpRequest) -> HttpResponse:

@@ -3,7 +3,6 @@
 import base64
 import binascii
 import contextlib
-import json
 import pickle
 import re
 import subprocess
@@ -22,6 +21,7 @@ from django_phi_oidc import entropy
 from django_phi_oidc.attack.op import DemoProvider
 
 from .logs import secrets_of
+from .relay import Relay
 from .serving import portal_process
 from .working import eventually, worker
 
@@ -30,46 +30,29 @@ _MAY_BE_BASE64 = re.compile(rb"[A-Za-z0-9+/=_-]{16,}")
 
 @dataclass
 class Installation:
-    """One project, as its operator runs it.
-
-    Without a broker named, messages are files in the folder, and each is kept when it was taken.
-    """
+    """One project, as its operator runs it."""
 
     folder: Path
     phi_oidc: Mapping[str, Any]
-    broker: str = "filesystem://"
+    broker: Relay
     environment: Mapping[str, str] = field(default_factory=dict)
     queue: str = field(default_factory=lambda: f"test-{entropy.token_b64url(6)}")
 
     def __post_init__(self) -> None:
-        for name in ("messages", "taken", "control", "cache"):
-            (self.folder / name).mkdir()
+        (self.folder / "cache").mkdir()
         self.set_clock(None)
 
-    @property
-    def broker_options(self) -> dict[str, Any]:
-        if not self.broker.startswith("filesystem:"):
-            return {}
-        return {
-            "data_folder_in": str(self.folder / "messages"),
-            "data_folder_out": str(self.folder / "messages"),
-            "control_folder": str(self.folder / "control"),
-            "processed_folder": str(self.folder / "taken"),
-            "store_processed": True,
-            "polling_interval": 0.05,
-        }
-
-    def portal(self, name: str = "portal") -> AbstractContextManager[str]:
+    def portal(self, name: str = "portal", **environment: str) -> AbstractContextManager[str]:
         """Run a portal; give its address."""
-        return portal_process(self.phi_oidc, TEST_LOG_FILE=str(self.folder / f"{name}.log"), **self._environment())
+        log = str(self.folder / f"{name}.log")
+        return portal_process(self.phi_oidc, TEST_LOG_FILE=log, **{**self._environment(), **environment})
 
     def worker(
         self, name: str = "worker", *, beat: bool = False, **environment: str
     ) -> AbstractContextManager[subprocess.Popen[bytes]]:
         """Run a worker, by the clock that `set_clock` sets."""
-        return worker(
-            self.broker, self.phi_oidc, self.folder, name=name, beat=beat, **{**self._environment(), **environment}
-        )
+        given = {**self._environment(), **environment}
+        return worker(self.broker.url, self.phi_oidc, self.folder, name=name, beat=beat, **given)
 
     def set_clock(self, at: datetime | None) -> None:
         """Let it be that time for all workers, and stay that time; None: the system's."""
@@ -77,12 +60,12 @@ class Installation:
         new.write_text(at.isoformat() if at else "")
         new.replace(self.folder / "clock")
 
-    def send(self, task: str = "phi_oidc.sweep_revocations") -> str:
+    def send(self, task: str = "phi_oidc.sweep_revocations", *arguments: str) -> str:
         """Send the message that beat sends, and return its id."""
-        with Celery("beat", broker=self.broker, set_as_current=False) as app:
-            app.conf.update(broker_transport_options=self.broker_options, task_default_queue=self.queue)
+        with Celery("beat", broker=self.broker.url, set_as_current=False) as app:
+            app.conf.task_default_queue = self.queue
             with app.connection_for_write() as connection:
-                return str(app.send_task(task, connection=connection, ignore_result=True).id)
+                return str(app.send_task(task, arguments, connection=connection, ignore_result=True).id)
 
     def run(self, task: str = "phi_oidc.sweep_revocations") -> bool:
         """Let a worker do what beat lets it do, and say, when it is over, whether it succeeded."""
@@ -94,22 +77,17 @@ class Installation:
         """Return what all processes have logged."""
         return "\n".join(path.read_text() for path in self.folder.glob("*.log"))
 
-    def leaks(self, op: DemoProvider, *, broker_said: bytes = b"") -> list[str]:
-        """Return the secrets that lie where none may: in logs, messages, Django sessions and the cache.
-
-        broker_said: what went to and came from the broker, when it is none of files.
-        """
-        messages = [path.read_bytes() for name in ("messages", "taken") for path in (self.folder / name).iterdir()]
+    def leaks(self, op: DemoProvider) -> list[str]:
+        """Return the secrets that lie where none may: in logs, in messages, in Django sessions and in the cache."""
         sessions = [str(session.get_decoded()) for session in Session.objects.all()]
         cached = [str(_read_cached(path)) for path in (self.folder / "cache").iterdir()]
-        found = b"\n".join([*map(_unwrap, [broker_said, *messages]), "\n".join([*sessions, *cached]).encode()])
-        said = f"{self.logs()}\n{found.decode(errors='replace')}"
+        messages = _unwrap(bytes(self.broker.said)).decode(errors="replace")
+        said = "\n".join([self.logs(), messages, *sessions, *cached])
         return sorted(secret for secret in secrets_of(op) if secret in said)
 
     def _environment(self) -> dict[str, str]:
         return {
-            "TEST_BROKER_URL": self.broker,
-            "TEST_BROKER_OPTIONS": json.dumps(self.broker_options),
+            "TEST_BROKER_URL": self.broker.url,
             "TEST_QUEUE": self.queue,
             "TEST_CACHE_FOLDER": str(self.folder / "cache"),
             "TEST_CLOCK_FILE": str(self.folder / "clock"),

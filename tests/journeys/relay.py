@@ -5,18 +5,25 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from urllib.parse import urlsplit
 
 
 class Relay:
     """Passes on what comes, both ways; while it is down it refuses connections, and the old ones are cut."""
 
-    def __init__(self, host: str, port: int) -> None:
+    def __init__(self, url: str) -> None:
         self.said = bytearray()
         """All that has passed."""
         self.port = 0
-        self._target = host, port
+        self._far = urlsplit(url)
         self._sockets: set[socket.socket] = set()
         self.come_back()
+
+    @property
+    def url(self) -> str:
+        """The server's, by way of this port."""
+        account, at, _ = self._far.netloc.rpartition("@")
+        return self._far._replace(netloc=f"{account}{at}127.0.0.1:{self.port}").geturl()
 
     def come_back(self) -> None:
         self._listener = socket.create_server(("127.0.0.1", self.port), backlog=128)
@@ -42,7 +49,7 @@ class Relay:
                 near, _ = listener.accept()
             except OSError:
                 return
-            far = socket.create_connection(self._target)
+            far = socket.create_connection((self._far.hostname, self._far.port))
             self._sockets |= {near, far}
             for ends in ((near, far), (far, near)):
                 thread = threading.Thread(target=self._pass_on, args=ends)
@@ -64,8 +71,9 @@ def _hang_up(each: socket.socket) -> None:
 
 
 @contextmanager
-def relay_to(host: str, port: int) -> Iterator[Relay]:
-    relay = Relay(host, port)
+def relay_to(url: str) -> Iterator[Relay]:
+    """Run a relay to the server at url, which names its port."""
+    relay = Relay(url)
     try:
         yield relay
     finally:

@@ -15,6 +15,7 @@ from django_phi_oidc.attack.op import DemoProvider, Exchange, Reply, dripping
 from django_phi_oidc.audit.models import AuditEvent, AuditOutbox
 from django_phi_oidc.sessions.models import OIDCSession, PendingRevocation, RevocationStatus
 from django_phi_oidc.sessions.revoking import LEASE
+from tests.parts import redis
 
 from .browser import Browser
 from .conftest import EVERYTHING, client, declaration, events
@@ -31,10 +32,11 @@ from .leaving import (
     statuses,
     stopped,
 )
+from .relay import relay_to
 from .test_transactions import audit_database_away
 from .working import eventually
 
-pytestmark = pytest.mark.django_db(**EVERYTHING)
+pytestmark = [pytest.mark.django_db(**EVERYTHING), pytest.mark.redis]
 
 HTML = {"Content-Type": "text/html; charset=utf-8"}
 PAGE = b"<!doctype html><title>Welcome</title>"
@@ -45,11 +47,11 @@ def running(
     _http_op: DemoProvider, django_db_setup: None, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[Installation, str]]:
     """A portal and a worker, for all tests here; and the portal's address."""
-    installation = Installation(
-        tmp_path_factory.mktemp("installation"), {"PROVIDERS": {"default": declaration(_http_op)}}
-    )
-    with installation.portal() as base, installation.worker():
-        yield installation, base
+    with relay_to(redis().where) as broker:
+        phi_oidc = {"PROVIDERS": {"default": declaration(_http_op)}}
+        installation = Installation(tmp_path_factory.mktemp("installation"), phi_oidc, broker)
+        with installation.portal() as base, installation.worker():
+            yield installation, base
 
 
 @pytest.fixture
@@ -257,7 +259,7 @@ def test_revocation_whose_worker_is_killed_is_neither_lost_nor_repeated_without_
     first, second = PendingRevocation.objects.order_by("due_at")
     by_hint = dict(zip(("refresh_token", "access_token"), tokens, strict=True))
     in_hand, other = by_hint[first.token_type_hint], by_hint[second.token_type_hint]
-    dying = Installation(tmp_path, installation.phi_oidc)
+    dying = Installation(tmp_path, installation.phi_oidc, installation.broker)
     dying.set_clock(second.due_at)
     with dying.worker(TEST_KILL_AT=killed.at) as process:
 

@@ -203,6 +203,8 @@
   });
   document.addEventListener("visibilitychange", () => {
     if (document.visibilityState === "visible") {
+      tick();
+      check();
     }
   });
   addEventListener(

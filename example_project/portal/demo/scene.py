@@ -35,12 +35,12 @@ def expect(condition: object, otherwise: str) -> None:
         raise NotHeld(otherwise)
 
 
-def eventually(condition: Callable[[], object], otherwise: str) -> None:
+def eventually(condition: Callable[[], object], otherwise: str, *, seconds: float = SECONDS) -> None:
     """Go on as soon as the condition holds.
 
-    Raises: NotHeld after 45 s.
+    Raises: NotHeld when it does not in that time.
     """
-    deadline = time.monotonic() + SECONDS
+    deadline = time.monotonic() + seconds
     while not condition():
         expect(time.monotonic() < deadline, otherwise)
         time.sleep(0.1)
