@@ -93,6 +93,7 @@ class SessionView(View):
 
     def get(self, request: HttpRequest) -> HttpResponse:
         # Whoever asks without the header asks all the same.
+        request.META[PASSIVE_HEADER] = "1"
         return self.post(request)
 
     def post(self, request: HttpRequest) -> HttpResponse:
