@@ -4,7 +4,7 @@ import json
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 
 from django.contrib.sessions.models import Session
@@ -31,7 +31,9 @@ def sign_in(browser: Browser, op: DemoProvider, installation: Installation) -> l
     assert installation.leaks(op) == []
     found = sorted(op.live_tokens, key=lambda token: token.kind, reverse=True)
     assert [token.kind for token in found] == ["refresh_token", "access_token"]
-    return [token.value for token in found]
+    tokens = [token.value for token in found]
+    assert not any(token in str(browser.cookies) for token in tokens)
+    return tokens
 
 
 def leave(browser: Browser) -> Page:
@@ -76,10 +78,10 @@ Answer = Callable[[threading.Event], Reply | None]
 
 
 @contextmanager
-def revocation_answers(op: DemoProvider, answer: Answer) -> Iterator[None]:
-    """Let answer stand in for the revocation endpoint; the event is set when the block ends."""
+def revocation_answers(op: DemoProvider, answer: Answer, *, also: Collection[str] = ()) -> Iterator[None]:
+    """Let answer stand in for the revocation endpoint, and those named; the event is set when the block ends."""
     over = threading.Event()
-    op.intercept = lambda endpoint, exchange: answer(over) if endpoint == "revocation" else None
+    op.intercept = lambda endpoint, exchange: answer(over) if endpoint in {"revocation", *also} else None
     try:
         yield
     finally:

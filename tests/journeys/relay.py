@@ -32,6 +32,9 @@ class Relay:
         self._threads[0].start()
 
     def go_down(self) -> None:
+        """Once more is no harm."""
+        if self._listener.fileno() < 0:
+            return
         self._listener.shutdown(socket.SHUT_RDWR)
         self._threads[0].join()
         self._listener.close()

@@ -34,7 +34,7 @@ from .leaving import (
 )
 from .relay import relay_to
 from .test_transactions import audit_database_away
-from .working import eventually
+from .working import PATIENCE_SECONDS, eventually
 
 pytestmark = [pytest.mark.django_db(**EVERYTHING), pytest.mark.redis]
 
@@ -144,6 +144,25 @@ def test_logout_at_an_op_out_of_order_ends_at_once_and_its_tokens_die_when_it_is
     assert before == (Counter(tokens) if fault.answer else Counter())
     assert revoked() == {"refresh_token": 1, "access_token": 1}
     assert "/elsewhere" not in [request.path for request in op.requests]
+
+
+def test_logout_at_a_portal_that_has_just_started_ends_at_once_though_the_op_hangs_at_all_it_is_asked(
+    installation: Installation, op: DemoProvider, browser: Browser
+) -> None:
+    tokens = sign_in(browser, op, installation)
+    with installation.portal("portal 2") as base, revocation_answers(op, hang, also={"discovery"}):
+        fresh = Browser(base, browser.cookies)
+        assert fresh.user() != ""
+        page = leave(fresh)
+        assert page.location == "/oidc/logged-out/", "nobody knows where the OP ends its own session"
+        assert asked(op)[tokens[0]] == 0, "nor where it revokes"
+        assert eventually(lambda: PendingRevocation.objects.filter(attempts=1).count() == 2)
+    assert eventually(lambda: not PendingRevocation.objects.exclude(lease_until=None).exists())
+    installation.set_clock(clock.now() + timedelta(minutes=1))
+    assert installation.run()
+    assert not any(op.is_active(token) for token in tokens)
+    assert statuses() == {RevocationStatus.DONE}
+    assert revoked() == {"refresh_token": 1, "access_token": 1}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -270,7 +289,7 @@ def test_revocation_whose_worker_is_killed_is_neither_lost_nor_repeated_without_
 
         op.intercept = None if killed.at else die
         dying.send()
-        assert process.wait(timeout=20) == -signal.SIGKILL
+        assert process.wait(timeout=PATIENCE_SECONDS) == -signal.SIGKILL
     assert dying.leaks(op) == []
     assert eventually(lambda: asked(op) == Counter({in_hand: killed.calls} if killed.calls else {}))
     first.refresh_from_db()

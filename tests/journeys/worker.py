@@ -20,6 +20,8 @@ app.conf.update(
     beat_schedule=beat_schedule(every=1.0),
     beat_schedule_filename=os.environ["TEST_BEAT_FILE"],
     task_ignore_result=True,
+    # Its queue bears the worker's name alone, and would be another test's.
+    worker_enable_remote_control=False,
 )
 app.autodiscover_tasks()
 
