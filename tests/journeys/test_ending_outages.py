@@ -190,8 +190,8 @@ def test_postgresql_restarted_between_a_logout_and_its_revocation_loses_nothing(
 
 
 PEOPLE = 200
-AT_ONCE = 16
-"""Requests under way, as of two servers with eight threads each. Two cores, with all of this test on them, carry some
+AT_ONCE = 8
+"""Requests under way, as of two servers with four threads each. Two cores, with all of this test on them, carry some
 45 logouts a second (and 200 pages of a bare view): the last of 200 at one moment would wait for 4 s.
 """
 
