@@ -44,6 +44,7 @@ LEFT = """new MutationObserver(() => {
 }).observe(document.documentElement, { childList: true })"""
 EXPECTED = re.compile(r"status of 401|favicon\.ico|net::ERR_FAILED|^(kept|left|Clear-Site-Data) ")
 """What the console tells of in any case."""
+FILES = ("/static/", "/favicon.ico")
 COOKIE = django_settings.SESSION_COOKIE_NAME
 
 
@@ -97,7 +98,15 @@ def site(settings: Any) -> Iterator[str]:
     settings.LOGIN_REDIRECT_URL, settings.LOGOUT_REDIRECT_URL = "portal", "home"
     settings.TEMPLATES = [{**settings.TEMPLATES[0], "DIRS": [EXAMPLE / "portal" / "templates"]}]
     settings.MIDDLEWARE = ["portal.headers.content_security_policy", *settings.MIDDLEWARE]
-    server = make_server("127.0.0.1", 0, WSGIHandler(), Server, Quiet)
+    portal = WSGIHandler()
+
+    def serve(environ: Any, start_response: Any) -> Any:
+        if environ["PATH_INFO"].startswith(FILES):
+            # Elsewhere they do not come to Django. Chromium asks for an icon when it likes, and that were an activity.
+            environ.pop("HTTP_COOKIE", None)
+        return portal(environ, start_response)
+
+    server = make_server("127.0.0.1", 0, serve, Server, Quiet)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
     yield f"http://127.0.0.1:{server.server_port}"
@@ -131,11 +140,12 @@ def browse(chromium: Any, site: str, op: ScriptedOP) -> Iterator[Browse]:
 
 
 def opened(context: Any, path: str = "/chart/") -> Any:
-    """Open a page whose clock stands still until the test says otherwise."""
+    """Open a page of a browser whose clock stands still until the test says otherwise."""
+    if not context.pages:
+        context.clock.install(time=NOW)
+        context.clock.pause_at(NOW + MINUTE)
     page = context.new_page()
-    page.clock.install(time=NOW)
     page.goto(path)
-    page.clock.pause_at(NOW + SECOND)
     return page
 
 
