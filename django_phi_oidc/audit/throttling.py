@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from django.db import DEFAULT_DB_ALIAS, DatabaseError, InterfaceError, connections, transaction
-from django.db.models import Min
+from django.db.models import F, Min
 
 from ..errors import LogoutTokenInvalid, LogoutTokenReplayed
 from .events import Action, Origin
@@ -56,6 +56,16 @@ def admits(reason: str, client_ip: str, *, now: datetime) -> bool:
     except (DatabaseError, InterfaceError) as error:
         logger.warning("Refusals can't be counted (%s), so this one gets its event.", type(error).__name__)
     return True
+
+
+def take_back(reason: str, client_ip: str, *, admitted: bool, now: datetime) -> None:
+    """Undo what `admits`, asked before the verdict, has counted: it was no refusal.
+
+    admitted: its answer. Requires: that when this is False, the minute was full, and not the bucket alone.
+    """
+    network = network_of(client_ip) if admitted else _ANYBODY
+    rows = RefusalCount.objects.using(DEFAULT_DB_ALIAS).filter(reason=reason, network=network, count__gt=0)
+    rows.filter(minute=now.replace(second=0, microsecond=0)).update(count=F("count") - 1)
 
 
 def refused_lately(reason: str, client_ip: str, *, now: datetime) -> tuple[int, int]:

@@ -58,6 +58,10 @@ class BreakGlassBackend(ModelBackend):
         user: Any = super().get_user(user_id)
         return user if user is not None and user.get_username() == conf.break_glass_account() else None
 
+    async def aget_user(self, user_id: Any) -> Any:
+        """Do what get_user does, for callers in an event loop: ModelBackend's own would not ask it."""
+        return await sync_to_async(self.get_user)(user_id)
+
 
 class OIDCAuthenticationBackend(MozillaBackend):
     """Maps (issuer, `sub`) to a user, never an e-mail address.

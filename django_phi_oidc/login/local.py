@@ -20,7 +20,7 @@ from .. import clock, conf
 from ..audit.events import Act, Action, Origin
 from ..audit.recording import record, record_many
 from ..audit.request import Actor
-from ..audit.throttling import admits, refused_lately
+from ..audit.throttling import admits, refused_lately, take_back
 from ..errors import AuditUnavailable
 from ..sessions.views import door, private
 from ..sessions.visiting import UNTIL_KEY
@@ -59,11 +59,14 @@ class LocalLoginView(View):
     def post(self, request: HttpRequest) -> HttpResponse:
         origin, now = Actor.from_request(request).origin, clock.now()
         form = LocalForm(request.POST)
+        # Counted first and taken back: of many that come at once, no more have their password looked at.
+        is_told = admits(REFUSED, origin.client_ip, now=now)
         user = None
         if form.is_valid() and not _is_guessing(origin, now=now):
             user = auth.authenticate(request, break_glass=PasswordAttempt(**form.cleaned_data))
         if user is None:
-            return _refuse(request, origin, now=now)
+            return _refuse(request, origin, is_told=is_told, now=now)
+        take_back(REFUSED, origin.client_ip, admitted=is_told, now=now)
         try:
             _permit(origin._replace(actor=str(user.pk)), now=now)
         except AuditUnavailable:
@@ -77,13 +80,14 @@ class LocalLoginView(View):
 
 
 def _is_guessing(origin: Origin, *, now: datetime) -> bool:
+    """Requires: this one is counted already."""
     of_address, in_all = refused_lately(REFUSED, origin.client_ip, now=now)
-    return of_address >= MOST_GUESSES or in_all >= MOST_GUESSES_IN_ALL
+    return of_address > MOST_GUESSES or in_all > MOST_GUESSES_IN_ALL
 
 
-def _refuse(request: HttpRequest, origin: Origin, *, now: datetime) -> HttpResponse:
+def _refuse(request: HttpRequest, origin: Origin, *, is_told: bool, now: datetime) -> HttpResponse:
     """The page is the same whatever was wrong, and whether a password was looked at."""
-    if admits(REFUSED, origin.client_ip, now=now):
+    if is_told:
         try:
             record(
                 Action.LOGIN_REFUSED,

@@ -1,25 +1,35 @@
 """The one local account: its door, what it is told of, and how soon it ends."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Any
 
 import pytest
+from asgiref.sync import async_to_sync
 from django.conf import settings as django_settings
 from django.contrib import auth
+from django.contrib.admin import AdminSite
 from django.contrib.auth import get_user_model
+from django.contrib.auth.hashers import PBKDF2PasswordHasher
+from django.contrib.auth.models import AnonymousUser
 from django.db import connections
 
 from django_phi_oidc import clock
 from django_phi_oidc.audit.events import Action
-from django_phi_oidc.audit.models import AuditEvent
-from django_phi_oidc.audit.request import Actor
+from django_phi_oidc.audit.models import AuditEvent, RefusalCount
+from django_phi_oidc.audit.request import SESSION_KEY, Actor
+from django_phi_oidc.audit.throttling import MOST_IN_ALL, flush
 from django_phi_oidc.claims import reveal
 from django_phi_oidc.errors import RevealRefused
+from django_phi_oidc.login.admin import lead_to_provider
 from django_phi_oidc.login.backend import PasswordAttempt
-from tests.sessions.conftest import NOW, SecureClient
+from django_phi_oidc.login.local import MOST_GUESSES
+from django_phi_oidc.sessions.models import OIDCSession
+from tests.audit.test_throttling import at_once
+from tests.sessions.conftest import NOW, ScriptedOP, SecureClient, SignedIn, op, sign_in
 
+__all__ = ["op", "sign_in"]  # fixtures
 pytestmark = [
     pytest.mark.django_db(transaction=True, databases=["default", "phi_audit"]),
     pytest.mark.urls("tests.urls"),
@@ -48,6 +58,16 @@ def account(settings: Any) -> Any:
     users: Any = get_user_model()._default_manager
     users.create_user(username="somebody", password=PASSWORD, is_staff=True, is_superuser=True)
     return users.create_user(username="night-desk", password=PASSWORD, is_staff=True, is_superuser=True)
+
+
+@pytest.fixture
+def looked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Return the passwords that were looked at."""
+    looked: list[str] = []
+    model: Any = get_user_model()
+    check = model.check_password
+    monkeypatch.setattr(model, "check_password", lambda self, raw: looked.append(raw) or check(self, raw))
+    return looked
 
 
 def enter(client: SecureClient, username: str = "night-desk", password: str = PASSWORD) -> Any:
@@ -109,6 +129,16 @@ def test_session_ends_with_the_setting_and_with_the_name(settings: Any) -> None:
     assert client.get("/admin/").status_code == 302
 
 
+def test_session_ends_with_the_setting_in_an_event_loop_too(settings: Any, rf: Any) -> None:
+    client = SecureClient()
+    enter(client)
+    request = rf.get("/")
+    request.session = client.session
+    assert async_to_sync(auth.aget_user)(request).is_authenticated
+    settings.PHI_OIDC = {**settings.PHI_OIDC, "BREAK_GLASS_ACCOUNT": "somebody"}
+    assert not async_to_sync(auth.aget_user)(request).is_authenticated
+
+
 def test_session_lasts_an_hour_however_busy(moment: type[Moment]) -> None:
     client = SecureClient()
     enter(client)
@@ -122,13 +152,7 @@ def test_session_lasts_an_hour_however_busy(moment: type[Moment]) -> None:
     assert client.session.get(auth.SESSION_KEY) is None
 
 
-def test_guessing_ends_after_five_for_that_address_and_not_for_others(
-    moment: type[Moment], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    looked: list[str] = []
-    model: Any = get_user_model()
-    check = model.check_password
-    monkeypatch.setattr(model, "check_password", lambda self, raw: looked.append(raw) or check(self, raw))
+def test_guessing_ends_after_five_for_that_address_and_not_for_others(moment: type[Moment], looked: list[str]) -> None:
     guesser, other = SecureClient(REMOTE_ADDR="198.51.100.1"), SecureClient(REMOTE_ADDR="198.51.100.2")
     for number in range(5):
         assert enter(guesser, password=f"guess {number}").status_code == 403
@@ -137,6 +161,75 @@ def test_guessing_ends_after_five_for_that_address_and_not_for_others(
     assert enter(other).status_code == 302
     moment.now += timedelta(minutes=1)
     assert enter(guesser).status_code == 302
+
+
+def test_guesses_at_once_are_no_more_than_guesses_in_a_row(moment: type[Moment], looked: list[str]) -> None:
+    def guess() -> int:
+        return int(enter(SecureClient(REMOTE_ADDR="198.51.100.1"), password="wrong").status_code)
+
+    assert at_once(guess) == [403] * 8
+    assert len(looked) <= MOST_GUESSES
+    moment.now += timedelta(minutes=1)
+    assert enter(SecureClient(REMOTE_ADDR="198.51.100.1")).status_code == 302
+
+
+def test_guessing_from_many_addresses_ends_for_all(
+    moment: type[Moment], looked: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("django_phi_oidc.login.local.MOST_GUESSES_IN_ALL", 3)
+    for number in range(3):
+        assert enter(SecureClient(REMOTE_ADDR=f"198.51.100.{number}"), password="wrong").status_code == 403
+    other = SecureClient(REMOTE_ADDR="198.51.100.9")
+    assert enter(other).status_code == 403
+    assert looked == ["wrong"] * 3
+    moment.now += timedelta(minutes=1)
+    assert enter(other).status_code == 302
+
+
+FLOODED = {"a quiet minute": 0, "a minute that is full": MOST_IN_ALL}
+
+
+@pytest.mark.parametrize("others", FLOODED.values(), ids=FLOODED)
+def test_who_is_let_in_is_counted_as_no_guess(others: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("django_phi_oidc.login.local.MOST_GUESSES", 1)
+    RefusalCount.objects.create(minute=NOW.replace(second=0), reason="", network="", count=others)
+    assert [enter(SecureClient()).status_code for _ in range(2)] == [302, 302]
+    flush(now=NOW + timedelta(minutes=2))
+    assert {reason for _, reason, _ in told()} == {"", "break_glass"}
+
+
+@pytest.mark.parametrize("wrong", [{"password": "wrong"}, {"username": "somebody"}, {"username": "nobody"}], ids=str)
+def test_time_does_not_tell_which_account_it_is(wrong: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    hashed: list[int] = []
+    encode = PBKDF2PasswordHasher.encode
+
+    def counted(self: Any, password: str, salt: str, iterations: int | None = None) -> str:
+        hashed.append(iterations or self.iterations)
+        return encode(self, password, salt, iterations)
+
+    monkeypatch.setattr(PBKDF2PasswordHasher, "encode", counted)
+    assert enter(SecureClient(), **wrong).status_code == 403
+    assert hashed == [PBKDF2PasswordHasher.iterations]
+
+
+@pytest.mark.parametrize("is_same", [False, True], ids=["another account's", "the same account's"])
+def test_session_that_the_browser_had_ends_with_its_tokens(
+    op: ScriptedOP, sign_in: Callable[..., SignedIn], account: Any, is_same: bool
+) -> None:
+    person, bystander = sign_in(), sign_in()
+    client = person.client()
+    if is_same:
+        session = client.session
+        session[auth.SESSION_KEY], session[auth.HASH_SESSION_KEY] = str(account.pk), account.get_session_auth_hash()
+        session.save()
+        OIDCSession.objects.filter(pk=person.session.pk).update(user=account)
+    assert enter(client, password="wrong").status_code == 403
+    assert OIDCSession.objects.filter(ended_at=None).count() == 2
+    assert enter(client).status_code == 302
+    assert client.get("/admin/").status_code == 200
+    assert OIDCSession.objects.get(ended_at=None).pk == bystander.session.pk
+    assert SESSION_KEY not in client.session
+    assert [asked["token_type_hint"] for asked in op.asked] == ["refresh_token", "access_token"]
 
 
 def test_nobody_is_let_in_while_the_trail_is_away() -> None:
@@ -209,6 +302,13 @@ def test_admin_refuses_who_is_signed_in_and_no_staff_without_a_loop(account: Any
 def test_admin_keeps_its_form_where_our_urls_are_not_included(settings: Any) -> None:
     settings.ROOT_URLCONF = "tests.login.admin_alone"
     assert b'name="password"' in SecureClient().get("/admin/login/").content
+
+
+def test_admin_site_of_the_projects_own_can_be_led_to_the_provider(rf: Any) -> None:
+    site, request = AdminSite(name="desk"), rf.get("/desk/login/?next=/desk/rota/")
+    request.user = AnonymousUser()
+    lead_to_provider(site)
+    assert site.login(request)["Location"] == "/oidc/authenticate/?next=%2Fdesk%2Frota%2F"
 
 
 def test_cookie_of_a_local_session_ends_with_it() -> None:
