@@ -1,24 +1,30 @@
 """Sessions and pending revocations, to look at, to end and to try again. No token, `sid` or session key is shown."""
 
 import uuid
+from collections.abc import Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from django.contrib import admin, messages
 from django.contrib.auth import get_user_model
 from django.core.paginator import Paginator
+from django.db import transaction
 from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.utils.translation import gettext as _
 
-from .. import clock
+from .. import clock, conf
 from ..audit.request import Actor
 from . import revoking
 from .ending import end_sessions
-from .models import EndReason, OIDCSession, PendingRevocation
-from .tasks import revoke_soon
+from .models import EndReason, OIDCSession, PendingRevocation, RevocationStatus
+from .tasks import revoke_soon, wake_sweep
 
 MOST_COUNTED = 10_000
+BATCH = 500
+"""Sessions that are ended by the same statements."""
+MOST_AT_ONCE = 100
+"""Tokens that the administrator's request itself may see to: it leases all of them before the first is tried."""
 
 if TYPE_CHECKING:
     ModelAdmin = admin.ModelAdmin[Any]
@@ -37,11 +43,24 @@ class CappedPaginator(CountingPaginator):
         return int(rows[:MOST_COUNTED].count())
 
 
+class ProviderFilter(admin.SimpleListFilter):
+    """Offers the declared ones: to ask a big table which it knows takes as long as the table is."""
+
+    title = parameter_name = "provider"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [(name, declared.label or name) for name, declared in conf.providers().items()]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        return queryset.filter(provider=self.value()) if self.value() else queryset
+
+
 class _ReadOnly(ModelAdmin):
     """Rows are looked at; what may be done to them are actions."""
 
     paginator = CappedPaginator
     show_full_result_count = False
+    show_facets = admin.ShowFacets.NEVER
     list_per_page = 50
 
     def has_add_permission(self, request: HttpRequest) -> bool:
@@ -59,7 +78,7 @@ class OIDCSessionAdmin(_ReadOnly):
     """Who is signed in, since when, and who was."""
 
     list_display = ("id", "user", "provider", "started_at", "last_seen_at", "ended_at", "end_reason")
-    list_filter = (("ended_at", admin.EmptyFieldListFilter), "provider", "end_reason")
+    list_filter = (("ended_at", admin.EmptyFieldListFilter), ProviderFilter, "end_reason")
     list_select_related = ("user",)
     fields = (*list_display, "auth_time", "acr", "access_token_expires_at")
     ordering = ("-started_at",)
@@ -76,10 +95,16 @@ class OIDCSessionAdmin(_ReadOnly):
     @admin.action(description="End now", permissions=["end"])
     def end_now(self, request: HttpRequest, queryset: QuerySet[OIDCSession]) -> None:
         """End the chosen sessions that live; their tokens are revoked within 2 s, or by a worker."""
-        ids: list[uuid.UUID] = list(queryset.order_by().values_list("pk", flat=True))
+        ids: list[uuid.UUID] = list(queryset.filter(ended_at=None).order_by().values_list("pk", flat=True))
         origin = Actor.from_request(request).origin
-        ended = end_sessions(ids, EndReason.ADMINISTRATOR, origin=origin, now=clock.now())
-        revoke_soon([pk for each in ended for pk in each.revocations])
+        ended = [
+            each
+            for start in range(0, len(ids), BATCH)
+            for each in end_sessions(
+                ids[start : start + BATCH], EndReason.ADMINISTRATOR, origin=origin, now=clock.now()
+            )
+        ]
+        _revoke([pk for each in ended for pk in each.revocations])
         self.message_user(request, _("%(count)d sessions were ended.") % {"count": len(ended)}, messages.SUCCESS)
 
 
@@ -91,9 +116,10 @@ class PendingRevocationAdmin(_ReadOnly):
         *("id", "provider", "token_type_hint", "status", "attempts", "last_fault"),
         *("due_at", "created_at", "finished_at"),
     )
-    list_filter = ("status", "provider", "token_type_hint")
+    list_filter = ("status", ProviderFilter)
     fields = (*list_display, "session", "token_expires_at")
-    ordering = ("-created_at",)
+    # An id begins with the time when it was made, and has an index.
+    ordering = ("-id",)
     actions = ("retry",)
 
     def has_retry_permission(self, request: HttpRequest) -> bool:
@@ -103,9 +129,18 @@ class PendingRevocationAdmin(_ReadOnly):
     @admin.action(description="Try again now", permissions=["retry"])
     def retry(self, request: HttpRequest, queryset: QuerySet[PendingRevocation]) -> None:
         """Try the chosen ones that are pending, whatever their back-off says: within 2 s, or by a worker."""
-        pks = revoking.make_due(now=clock.now(), among=list(queryset.order_by().values_list("pk", flat=True)))
-        revoke_soon(pks)
+        chosen = queryset.filter(status=RevocationStatus.PENDING).order_by().values_list("pk", flat=True)
+        pks = revoking.make_due(now=clock.now(), among=list(chosen))
+        _revoke(pks)
         done = PendingRevocation.objects.filter(pk__in=pks, finished_at__isnull=False).count()
         told = _("%(done)d of %(count)d revocations are done; a worker goes on with the others.")
         level = messages.SUCCESS if done == len(pks) else messages.WARNING
         self.message_user(request, told % {"done": done, "count": len(pks)}, level)
+
+
+def _revoke(pks: Sequence[uuid.UUID]) -> None:
+    """Try these within 2 s, and leave to a worker what that does not suffice for: all of them, where they are many."""
+    if len(pks) <= MOST_AT_ONCE:
+        revoke_soon(pks)
+    else:
+        transaction.on_commit(wake_sweep, robust=True)

@@ -1,11 +1,14 @@
 """Sessions in the admin: who may look, who may end them, and what no page shows."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 from django.contrib.auth.models import Permission
+from django.db import connection
 from django.test import Client
+from django.test.utils import CaptureQueriesContext
 
 from django_phi_oidc import clock
 from django_phi_oidc.audit.events import Action, Origin
@@ -21,6 +24,9 @@ from tests.sessions.conftest import (
     django_session_exists,
     events,
 )
+from tests.sessions.test_tasks import messages
+
+__all__ = ["messages"]  # fixtures
 
 pytestmark = [
     pytest.mark.django_db(transaction=True, databases=["default", "phi_audit"]),
@@ -94,6 +100,44 @@ def test_end_now_ends_those_that_were_chosen_and_tells_who_did(
     assert [asked["token"] for asked in op.asked] == [REFRESH_TOKEN, ACCESS_TOKEN]
     (event,) = events(Action.SESSION_ENDED)
     assert (event.actor, event.session) == (str(admin.user.pk), str(chosen.session.pk))
+
+
+def test_end_now_of_many_leaves_their_tokens_to_a_worker(
+    op: ScriptedOP,
+    sign_in: Callable[..., SignedIn],
+    admin_with: AdminOf,
+    messages: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("django_phi_oidc.sessions.admin.BATCH", 2)
+    monkeypatch.setattr("django_phi_oidc.sessions.admin.MOST_AT_ONCE", 6)
+    chosen = [sign_in() for _ in range(3)]
+    _, client = admin_with("view_oidcsession", "end_oidcsession")
+    form = {"_selected_action": [str(chosen[0].session.pk)], "select_across": "1", "action": "end_now"}
+    client.post(f"{SESSIONS}?q={chosen[0].user.get_username()}", form)
+    assert (len(op.asked), list(messages.glob("*.msg"))) == (2, [])
+    assert OIDCSession.objects.filter(ended_at=None).count() == 3
+    chosen += [sign_in(), sign_in()]
+    client.post(f"{SESSIONS}?ended_at__isempty=1", form)
+    assert (OIDCSession.objects.filter(ended_at=None).count(), len(op.asked)) == (0, 2)
+    (message,) = messages.glob("*.msg")
+    assert b"phi_oidc.sweep_revocations" in message.read_bytes()
+    assert client.get(SESSIONS)["Location"].startswith("/admin/login/"), "the administrator's own was among them"
+
+
+def test_filters_ask_no_table_which_providers_and_how_many_rows_there_are(
+    op: ScriptedOP, sign_in: Callable[..., SignedIn], admin_with: AdminOf
+) -> None:
+    shown, other = sign_in(), sign_in()
+    OIDCSession.objects.filter(pk=other.session.pk).update(provider="another")
+    _, client = admin_with("view_oidcsession", "view_pendingrevocation")
+    for page in (SESSIONS, REVOCATIONS):
+        with CaptureQueriesContext(connection) as asked:
+            assert "provider=default" in client.get(page, {"_facets": "True"}).content.decode()
+        assert not any("DISTINCT" in query["sql"] for query in asked)
+        assert all("LIMIT" in query["sql"] for query in asked if "COUNT(" in query["sql"])
+    body = client.get(SESSIONS, {"provider": "default"}).content.decode()
+    assert (str(shown.session.pk) in body, str(other.session.pk) in body) == (True, False)
 
 
 def test_end_now_is_refused_to_those_who_may_only_look(

@@ -2,17 +2,20 @@ import json
 import uuid
 from collections.abc import Callable
 from datetime import timedelta
+from http.server import BaseHTTPRequestHandler
 from io import StringIO
 
 import pytest
+from django.contrib.auth import get_user_model
 from django.core.management import CommandError, call_command
+from django.db import connections
 
 from django_phi_oidc import clock
 from django_phi_oidc.audit.events import Origin
 from django_phi_oidc.oidc.token import ReceivedToken
 from django_phi_oidc.sessions.ending import end_session
 from django_phi_oidc.sessions.models import EndReason, OIDCSession, PendingRevocation
-from django_phi_oidc.sessions.revoking import queue_revocations
+from django_phi_oidc.sessions.revoking import queue_revocations, sweep
 from tests.sessions.conftest import (
     ACCESS_TOKEN,
     REFRESH_TOKEN,
@@ -20,14 +23,21 @@ from tests.sessions.conftest import (
     SignedIn,
     answering,
     django_session_exists,
+    events,
+    send,
 )
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "phi_audit"])
 
 
-def run(*arguments: str) -> str:
+class Terminal(StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def run(*arguments: str, stderr: StringIO | None = None) -> str:
     stdout = StringIO()
-    call_command("phi_oidc", "sessions", *arguments, stdout=stdout)
+    call_command("phi_oidc", "sessions", *arguments, stdout=stdout, stderr=stderr or StringIO())
     return stdout.getvalue().strip()
 
 
@@ -65,12 +75,30 @@ def test_list_shows_who_has_a_session_and_no_secret(op: ScriptedOP, sign_in: Cal
         [str(each.session.pk), each.user.get_username(), "default"] for each in (first, second)
     ]
     assert run("list", "--user", second.user.get_username()) == shown.splitlines()[1]
-    assert run("list", "--limit", "1") == shown.splitlines()[0]
-    assert run("list", "--provider", "another") == ""
+    assert run("list", "--provider", "default") == shown
     row = json.loads(run("list", "--json").splitlines()[0])
     assert {"id", "user", "provider", "started_at", "last_seen_at", "ended_at", "end_reason", "pending"} == set(row)
     for secret in (ACCESS_TOKEN, REFRESH_TOKEN, "sid-1", first.django_key):
         assert secret not in shown + json.dumps(row)
+
+
+def test_list_stops_at_its_limit_and_says_that_there_are_more(op: ScriptedOP, sign_in: Callable[..., SignedIn]) -> None:
+    shown = [str(sign_in().session.pk) for _ in range(3)]
+    for limit, said in ((2, "There are more than these 2."), (3, "")):
+        stderr = StringIO()
+        lines = run("list", "--limit", str(limit), stderr=stderr).splitlines()
+        assert [line.split()[0] for line in lines] == shown[:limit]
+        assert stderr.getvalue().strip() == said
+
+
+def test_list_shows_a_name_that_a_terminal_would_obey_without_its_effect(
+    op: ScriptedOP, sign_in: Callable[..., SignedIn]
+) -> None:
+    signed_in = sign_in()
+    for name, shown in (("zoë", "  zoë  "), ("a\x1b[2Jb\nc", r"  'a\x1b[2Jb\nc'  ")):
+        get_user_model()._default_manager.filter(pk=signed_in.user.pk).update(username=name)
+        assert shown in run("list")
+        assert json.loads(run("list", "--json"))["user"] == name
 
 
 def test_list_of_what_is_pending_shows_sessions_that_have_ended(
@@ -101,11 +129,54 @@ def test_end_ends_those_that_were_named_and_no_others(
     assert (django_session_exists(named.django_key), django_session_exists(other.django_key)) == (False, True)
 
 
-def test_end_of_all_ends_all(op: ScriptedOP, sign_in: Callable[..., SignedIn]) -> None:
+def test_end_of_all_ends_all_and_shows_how_far_it_is(op: ScriptedOP, sign_in: Callable[..., SignedIn]) -> None:
     for _ in range(3):
         sign_in()
-    assert run("end", "--all") == "3 sessions ended, 6 of 6 tokens revoked."
-    assert run("end", "--all") == "0 sessions ended, 0 of 0 tokens revoked."
+    with pytest.raises(CommandError, match="say --yes"):
+        run("end", "--all")
+    assert OIDCSession.objects.filter(ended_at=None).count() == 3
+    terminal, elsewhere = Terminal(), StringIO()
+    assert run("end", "--all", "--yes", stderr=terminal) == "3 sessions ended, 6 of 6 tokens revoked."
+    shown = terminal.getvalue()
+    assert shown.index("3 sessions ended") < shown.index("1 of 6 tokens tried") < shown.index("6 of 6 tokens tried")
+    assert run("end", "--all", "--yes", stderr=elsewhere) == "0 sessions ended, 0 of 0 tokens revoked."
+    assert elsewhere.getvalue() == ""
+    assert {(event.reason, event.actor) for event in events("session.ended")} == {("administrator", "")}
+
+
+def test_end_asks_no_provider_without_time_and_leaves_the_tokens_to_the_sweep(
+    op: ScriptedOP, sign_in: Callable[..., SignedIn]
+) -> None:
+    sign_in()
+    with pytest.raises(CommandError, match="The others: 2 pending"):
+        run("end", "--all", "--yes", "--seconds", "0")
+    assert op.asked == []
+    assert run("retry") == "2 revocations were waiting: 2 done."
+
+
+ENDING = {"end": ("end", "--all", "--yes"), "retry": ("retry",)}
+DONE = {
+    "end": "1 sessions ended, 2 of 2 tokens revoked.",
+    "retry": "2 revocations were waiting: 2 done.",
+}
+
+
+@pytest.mark.parametrize("command", ENDING)
+def test_token_that_a_worker_revokes_meanwhile_counts_as_revoked(
+    op: ScriptedOP, sign_in: Callable[..., SignedIn], command: str
+) -> None:
+    def while_a_worker_sweeps(handler: BaseHTTPRequestHandler) -> None:
+        if len(op.asked) == 1:
+            sweep(clock=clock.now, seconds=5, deadline=5, give_up_after=timedelta(days=1))
+            connections.close_all()
+        send(handler, 200)
+
+    signed_in = sign_in()
+    if command == "retry":
+        end_session(signed_in.session.pk, EndReason.LOGOUT, origin=Origin(), now=clock.now())
+    op.answer = while_a_worker_sweeps
+    assert run(*ENDING[command]) == DONE[command]
+    assert len(op.asked) == 2, "once each"
 
 
 def test_end_with_the_provider_away_ends_them_and_says_what_is_left(
@@ -113,14 +184,19 @@ def test_end_with_the_provider_away_ends_them_and_says_what_is_left(
 ) -> None:
     op.answer = answering(500)
     sign_in()
-    with pytest.raises(CommandError, match=r"1 sessions ended, 0 of 2 tokens revoked\. The others wait"):
-        run("end", "--all")
+    with pytest.raises(CommandError, match=r"1 sessions ended, 0 of 2 tokens revoked\. The others: 2 pending\."):
+        run("end", "--all", "--yes")
     assert OIDCSession.objects.get().end_reason == "administrator"
 
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
-    [([], "Name sessions"), (["--user", "nobody"], "no user nobody"), ([str(uuid.UUID(int=1))], "do not live")],
+    [
+        ([], "Name sessions"),
+        (["--user", "nobody"], "no user nobody"),
+        (["--provider", "typo"], "no provider typo"),
+        ([str(uuid.UUID(int=1))], "do not live"),
+    ],
 )
 def test_end_of_nobody_is_refused_and_ends_nothing(
     op: ScriptedOP, sign_in: Callable[..., SignedIn], arguments: list[str], said: str
