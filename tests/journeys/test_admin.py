@@ -1,0 +1,43 @@
+"""The way into the admin: to the provider, and back to the page that was asked for."""
+
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+from django.contrib.auth import get_user_model
+
+from django_phi_oidc.attack.op import DemoProvider
+
+from .browser import Browser, Page
+from .conftest import EVERYTHING
+
+pytestmark = pytest.mark.django_db(**EVERYTHING)
+PAGE = "/admin/auth/user/"
+
+
+@pytest.fixture(autouse=True)
+def _with_an_admin(portal: str, settings: Any) -> None:
+    settings.ROOT_URLCONF = "tests.urls"
+    settings.SESSION_COOKIE_SECURE = settings.CSRF_COOKIE_SECURE = False
+
+
+def led(browser: Browser, op: DemoProvider, url: str) -> Page:
+    """Ask for the page, go where its redirects lead, sign in at the provider, and return what the callback answers."""
+    page = browser.get(url)
+    while page.status == 302 and not page.location.startswith(op.issuer):
+        page = browser.get(page.location)
+    return browser.get(op.authorize(page.location, "amina", cookies=browser.op_cookies))
+
+
+def test_admin_is_reached_by_way_of_the_provider(op: DemoProvider, browser: Browser) -> None:
+    assert led(browser, op, PAGE).location == PAGE
+    refused = browser.get(browser.get(PAGE).location)
+    assert (refused.status, refused.location) == (403, ""), "no member of staff, and no loop"
+    get_user_model()._default_manager.update(is_staff=True, is_superuser=True)
+    assert browser.get(PAGE).status == 200
+
+
+def test_admins_sign_in_leads_to_no_other_host(op: DemoProvider, browser: Browser) -> None:
+    assert led(browser, op, f"/admin/login/?next={PAGE}").location == PAGE
+    there = led(Browser(browser.base), op, "/admin/login/?next=https://evil.example/admin/")
+    assert (there.status, urlsplit(there.location).netloc) == (302, "")
