@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 from django.contrib import admin, messages
 from django.contrib.auth import get_user_model
 from django.core.paginator import Paginator
-from django.db import transaction
 from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.utils.translation import gettext as _
@@ -18,7 +17,7 @@ from ..audit.request import Actor
 from . import revoking
 from .ending import end_sessions
 from .models import EndReason, OIDCSession, PendingRevocation, RevocationStatus
-from .tasks import revoke_soon, wake_sweep
+from .tasks import revoke_soon
 
 MOST_COUNTED = 10_000
 BATCH = 500
@@ -94,7 +93,7 @@ class OIDCSessionAdmin(_ReadOnly):
 
     @admin.action(description="End now", permissions=["end"])
     def end_now(self, request: HttpRequest, queryset: QuerySet[OIDCSession]) -> None:
-        """End the chosen sessions that live; their tokens are revoked within 2 s, or by a worker."""
+        """End the chosen sessions that live; their tokens are revoked within 2 s, or by the sweep."""
         ids: list[uuid.UUID] = list(queryset.filter(ended_at=None).order_by().values_list("pk", flat=True))
         origin = Actor.from_request(request).origin
         ended = [
@@ -128,19 +127,17 @@ class PendingRevocationAdmin(_ReadOnly):
 
     @admin.action(description="Try again now", permissions=["retry"])
     def retry(self, request: HttpRequest, queryset: QuerySet[PendingRevocation]) -> None:
-        """Try the chosen ones that are pending, whatever their back-off says: within 2 s, or by a worker."""
+        """Try the chosen ones that are pending, whatever their back-off says: within 2 s, or by the sweep."""
         chosen = queryset.filter(status=RevocationStatus.PENDING).order_by().values_list("pk", flat=True)
         pks = revoking.make_due(now=clock.now(), among=list(chosen))
         _revoke(pks)
         done = PendingRevocation.objects.filter(pk__in=pks, finished_at__isnull=False).count()
-        told = _("%(done)d of %(count)d revocations are done; a worker goes on with the others.")
+        told = _("%(done)d of %(count)d revocations are done; the sweep goes on with the others.")
         level = messages.SUCCESS if done == len(pks) else messages.WARNING
         self.message_user(request, told % {"done": done, "count": len(pks)}, level)
 
 
 def _revoke(pks: Sequence[uuid.UUID]) -> None:
-    """Try these within 2 s, and leave to a worker what that does not suffice for: all of them, where they are many."""
+    """Try these within 2 s, and leave to the sweep what that does not suffice for: all of them, where they are many."""
     if len(pks) <= MOST_AT_ONCE:
         revoke_soon(pks)
-    else:
-        transaction.on_commit(wake_sweep, robust=True)

@@ -5,7 +5,7 @@ Spec: OIDC Back-Channel Logout 1.0, Front-Channel Logout 1.0, R9.
 
 import logging
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -38,9 +38,8 @@ from ..errors import (
 )
 from ..oidc.logout_token import LogoutToken, addressee, verify_logout_token
 from ..provider.registry import Provider, get_provider
-from .ending import Ended
 from .hearing import hear_logout_token, hear_sid
-from .tasks import on_live_connection, wake_sweep
+from .tasks import on_live_connection
 from .views import door, private
 
 logger = logging.getLogger("django_phi_oidc.logout")
@@ -111,7 +110,7 @@ class FrontchannelLogoutView(ChannelView):
         if declared and sid:
             origin, now = _origin_of(request), clock.now()
             try:
-                _wake_for(on_live_connection(lambda: hear_sid(sid, issuer=issuer, origin=origin, now=now)))
+                on_live_connection(lambda: hear_sid(sid, issuer=issuer, origin=origin, now=now))
             except OURS as fault:
                 _tell_fault(fault, provider=declared[0].name)
                 response.status_code = 503
@@ -153,15 +152,7 @@ def _obey(token: LogoutToken, declaration: ProviderDeclaration, *, origin: Origi
     """End what the token is about. Raises: LogoutTokenReplayed; one of OURS, and then the token is unspent."""
     keys, now = keyring.keys("SUBJECT_KEYS"), clock.now()
     keep = _providers_with_offline_access() if conf.keep_offline() else ()
-    ended = on_live_connection(
-        lambda: hear_logout_token(token, keys=keys, origin=origin, now=now, keep_offline_of=keep)
-    )
-    _wake_for(ended)
-
-
-def _wake_for(ended: Sequence[Ended]) -> None:
-    if any(each.revocations for each in ended):
-        wake_sweep()
+    on_live_connection(lambda: hear_logout_token(token, keys=keys, origin=origin, now=now, keep_offline_of=keep))
 
 
 def _providers_with_offline_access() -> list[str]:

@@ -1,4 +1,4 @@
-"""Tokens die: at once, within the budget of a request, or by the sweep. A message carries an id and only wakes."""
+"""Tokens die: at once, within the budget of a request, or by the sweep. No request sends a message: brokers hang."""
 
 import logging
 import time
@@ -9,7 +9,6 @@ from typing import TypeVar
 
 from celery import shared_task
 from django.db import DatabaseError, InterfaceError, OperationalError, connection, transaction
-from kombu.exceptions import OperationalError as BrokerError
 
 from .. import clock, conf
 from ..audit.events import Origin
@@ -30,16 +29,6 @@ SWEEP_SECONDS = 50.0
 _LEAST_SECONDS = 0.05
 _REQUEST_SECONDS = 5.0
 """What a request takes, between its cycling a Django session's key and its end; a longer one signs a person out."""
-# A broker that is away must not hold a person's logout; Celery's own policy waits between its tries.
-_PUBLISHING = {"max_retries": 1, "interval_start": 0, "interval_step": 0}
-
-
-@shared_task(name="phi_oidc.revoke", ignore_result=True, acks_late=True)
-def revoke(pk: str) -> None:
-    """Try that revocation, if it is due."""
-    revoking.attempt(
-        uuid.UUID(pk), now=clock.now(), deadline=CALL_SECONDS, give_up_after=conf.revocation_give_up_after()
-    )
 
 
 @shared_task(name="phi_oidc.sweep_revocations", ignore_result=True, acks_late=True)
@@ -86,28 +75,18 @@ def end_at_once(session_id: uuid.UUID, reason: EndReason, *, origin: Origin, now
 def revoke_soon(pks: Sequence[uuid.UUID]) -> None:
     """After the open transaction, if there is one, try these revocations in their order within 2 s for all of them.
 
-    What the time did not suffice for wakes a worker; what failed has a due time, and the sweep goes on. Neither the OP
-    nor the broker can make this raise.
+    What the time did not suffice for is due, what failed has a due time, and the sweep goes on. The OP can't make this
+    raise.
     """
     if not pks:
         return
 
     def revoke_inline() -> None:
-        if untried := _try(pks):
-            _wake(untried)
+        revoking.attempt_all(
+            pks, now=clock.now(), seconds=INLINE_SECONDS, give_up_after=conf.revocation_give_up_after()
+        )
 
     transaction.on_commit(revoke_inline, robust=True)
-
-
-def wake_sweep() -> None:
-    """Let a worker try what is due, which is more than a request should: one message, however many rows. Never raises.
-
-    Requires: what is due is committed.
-    """
-    try:
-        sweep_revocations.apply_async(retry=True, retry_policy=_PUBLISHING)
-    except (BrokerError, OSError):
-        logger.warning("The broker can't be reached; what is due waits for the next sweep.")
 
 
 def revoke_received(tokens: Sequence[ReceivedToken], *, provider: str) -> None:
@@ -146,20 +125,3 @@ def _revoke_unqueued(tokens: Sequence[ReceivedToken], *, provider: str) -> None:
         result = revoking.call_provider(token, provider_name=provider, now=clock.now(), deadline=left)
         if result.fault:
             logger.error("A token of a refused sign-in is alive and not queued: %s.", result.fault)
-
-
-def _try(pks: Sequence[uuid.UUID]) -> Sequence[uuid.UUID]:
-    """Return those that there was no time for."""
-    statuses = revoking.attempt_all(
-        pks, now=clock.now(), seconds=INLINE_SECONDS, give_up_after=conf.revocation_give_up_after()
-    )
-    return [pk for pk, status in statuses.items() if status is None]
-
-
-def _wake(pks: Sequence[uuid.UUID]) -> None:
-    try:
-        for pk in pks:
-            revoke.apply_async((str(pk),), retry=True, retry_policy=_PUBLISHING)
-    except (BrokerError, OSError):
-        # The filesystem broker fails with OSError. The rows are due: the next sweep takes them.
-        logger.warning("The broker can't be reached; %d revocations wait for the sweep.", len(pks))

@@ -27,9 +27,8 @@ from tests.sessions.channels import (
 )
 from tests.sessions.conftest import SignedIn, django_session_exists, events
 from tests.sessions.known import name
-from tests.sessions.test_tasks import messages
 
-__all__ = ["_signing_provider", "messages", "portal", "provider"]  # fixtures
+__all__ = ["_signing_provider", "portal", "provider"]  # fixtures
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "phi_audit"])
 
 SignIn = Callable[..., SignedIn]
@@ -107,15 +106,10 @@ def test_frontchannel_logout_by_another_method_ends_nothing(
     assert lives(amina)
 
 
-def test_frontchannel_logout_leaves_tokens_to_one_sweep(
-    portal: str, provider: DemoProvider, amina: SignedIn, messages: Any
-) -> None:
+def test_frontchannel_logout_leaves_tokens_to_the_sweep(portal: str, provider: DemoProvider, amina: SignedIn) -> None:
     frame(portal, iss=provider.issuer, sid=SID)
     assert {(row.status, row.attempts) for row in PendingRevocation.objects.all()} == {("pending", 0)}
     assert "/revoke" not in {request.path for request in provider.requests}
-    assert len(list(messages.glob("*.msg"))) == 1
-    frame(portal, iss=provider.issuer, sid=SID)
-    assert len(list(messages.glob("*.msg"))) == 1
 
 
 def test_frontchannel_logout_with_the_database_away_says_that_it_was_not_done(
