@@ -3,8 +3,8 @@
 No signal is sent, no key is read back, and a statement that is a transaction by itself gets no frame.
 """
 
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import lru_cache
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -30,6 +30,21 @@ def durably(using: str) -> AbstractContextManager[None]:
     if not connection.in_atomic_block:
         raise RuntimeError("A durable statement needs a connection in autocommit.")
     return transaction.atomic(using=using, durable=True)
+
+
+@contextmanager
+def within(seconds: float, *, using: str) -> Iterator[None]:
+    """Let each statement of the block, a transaction of its own, take no longer on PostgreSQL, and then fail.
+
+    Raises: RuntimeError where a transaction is open. Django's TestCase may have one.
+    """
+    connection = connections[using]
+    with transaction.atomic(using=using, durable=True):
+        if connection.vendor == "postgresql":
+            with connection.cursor() as cursor:
+                # Of this transaction: a pooler gives the connection to somebody else after it.
+                cursor.execute("SELECT set_config('statement_timeout', %s, true)", [str(round(seconds * 1000))])
+        yield
 
 
 def insert(

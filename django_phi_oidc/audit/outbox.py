@@ -22,6 +22,8 @@ from .writing import EventFault, commit, finish, logger, macs_of
 
 COOL_DOWN_SECONDS = 5.0
 """How long this process leaves the trail alone after a commit, when the last one could not reach it."""
+MOVE_SECONDS = 0.5
+"""How long a commit's events wait for a trail that hangs: a person waits for that commit."""
 _BATCH = 500
 _away_until = 0.0
 _held_back: ContextVar[list[Finished] | None] = ContextVar("django_phi_oidc.audit.outbox", default=None)
@@ -174,7 +176,7 @@ def _move_committed(finished: Sequence[Finished], *, using: str) -> None:
     if time.monotonic() < _away_until:
         return
     try:
-        stored = _store_all(finished)
+        stored = _store_all(finished, seconds=MOVE_SECONDS)
     except AuditUnavailable:
         _away_until = time.monotonic() + COOL_DOWN_SECONDS
         for each in finished:
@@ -192,25 +194,21 @@ def _move(batch: Sequence[Finished], *, using: str) -> int:
     return len(stored)
 
 
-def _store_all(batch: Sequence[Finished]) -> Sequence[Finished]:
-    """Return those of batch that are in the trail now."""
+def _store_all(batch: Sequence[Finished], *, seconds: float | None = None) -> Sequence[Finished]:
+    """Return those of batch that are in the trail now. seconds: as `commit` takes them."""
     if len(batch) > 1:
         try:
-            commit(batch)
+            commit(batch, seconds=seconds)
         except EventFault:
-            return _store_each(batch)
-        return batch
-    return _store_each(batch)
+            pass
+        else:
+            return batch
+    return [each for each in batch if _store(each, seconds=seconds)]
 
 
-def _store_each(batch: Sequence[Finished]) -> list[Finished]:
-    """Return those of batch that are in the trail now."""
-    return [each for each in batch if _store(each)]
-
-
-def _store(finished: Finished) -> bool:
+def _store(finished: Finished, *, seconds: float | None) -> bool:
     try:
-        commit([finished])
+        commit([finished], seconds=seconds)
     except EventFault:
         mac = macs_of([finished.event.id]).get(finished.event.id)
         return _is_same(finished, mac)

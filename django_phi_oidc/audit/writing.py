@@ -10,7 +10,7 @@ from django.db import DatabaseError, DataError, IntegrityError, InterfaceError, 
 
 from .. import conf, entropy, keyring
 from ..errors import AuditUnavailable
-from ..statements import durably, insert, insert_alone
+from ..statements import durably, insert, insert_alone, within
 from .events import FIELDS, Act, Event, Finished, build_event, compute_mac, event_text, keyed_id
 from .models import AuditEvent
 from .routing import AUDIT_ALIAS
@@ -46,15 +46,19 @@ def keyed_resource(resource: str) -> str:
     return keyed_id(resource, key=keyring.keys("AUDIT_MAC_KEYS")[-1].material)
 
 
-def commit(finished: Sequence[Finished]) -> None:
+def commit(finished: Sequence[Finished], *, seconds: float | None = None) -> None:
     """Commit the events to the trail by one INSERT, all or none, then tell the log.
 
+    seconds: that a trail which hangs, on PostgreSQL, is waited for; else as long as it takes.
     Requires: no open transaction on the trail's alias.
     Raises: AuditUnavailable; one of EventFault when an id exists or the database can't hold a value.
     """
     with reaching_the_trail():
         first = finished[0]
-        if len(finished) > 1 or not insert_alone(AuditEvent, (*first.event, first.mac), using=AUDIT_ALIAS):
+        if seconds is not None:
+            with within(seconds, using=AUDIT_ALIAS):
+                insert(rows_of(finished), using=AUDIT_ALIAS)
+        elif len(finished) > 1 or not insert_alone(AuditEvent, (*first.event, first.mac), using=AUDIT_ALIAS):
             with durably(AUDIT_ALIAS):
                 insert(rows_of(finished), using=AUDIT_ALIAS)
     tell(finished)

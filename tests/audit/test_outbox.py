@@ -1,23 +1,25 @@
 """Events of changes are neither lost nor phantom."""
 
 import threading
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from django.core.management import CommandError, call_command
-from django.db import DEFAULT_DB_ALIAS, connections, transaction
+from django.db import DEFAULT_DB_ALIAS, connection, connections, transaction
 from django.test import TestCase
 from django.test.utils import CaptureQueriesContext
 
 from django_phi_oidc import keyring
 from django_phi_oidc.audit.events import Act, Action, Finished, Origin, compute_mac, event_text, parse_event
 from django_phi_oidc.audit.models import AuditEvent, AuditOutbox
-from django_phi_oidc.audit.outbox import drain, enqueue, holding_back, record_with
+from django_phi_oidc.audit.outbox import MOVE_SECONDS, drain, enqueue, holding_back, record_with
 from django_phi_oidc.audit.tasks import drain_outbox
 from django_phi_oidc.audit.writing import commit, finished_from
 from django_phi_oidc.errors import AuditUnavailable
+from tests.audit.hanging import audit_database_hangs
 
 NOW = datetime(2026, 11, 24, 16, 5, 9, 123456, tzinfo=UTC)
 ORIGIN = Origin(actor="7", session="a-session")
@@ -80,7 +82,7 @@ def test_enqueue_outside_a_transaction_raises(on_both_sides: Any) -> None:
 
 
 @pytest.mark.django_db(transaction=True)
-def test_enqueue_makes_three_statements_in_all() -> None:
+def test_enqueue_makes_three_statements_in_all_beside_the_one_that_bounds_the_wait() -> None:
     with (
         CaptureQueriesContext(connections["phi_audit"]) as trail,
         CaptureQueriesContext(connections["default"]) as default,
@@ -90,7 +92,8 @@ def test_enqueue_makes_three_statements_in_all() -> None:
     done = [
         query["sql"].split()[0] for query in (*default, *trail) if query["sql"].split()[0] not in ("BEGIN", "COMMIT")
     ]
-    assert done == ["INSERT", "DELETE", "INSERT"]
+    bound = ["SELECT"] if connection.vendor == "postgresql" else []
+    assert done == ["INSERT", "DELETE", *bound, "INSERT"]
 
 
 PERMIT = Act(action=Action.LOGIN_SUCCEEDED, origin=ORIGIN, now=NOW)
@@ -199,6 +202,25 @@ def test_enqueue_with_the_audit_database_away_keeps_the_event_and_drain_moves_it
     assert drain() == 1
     assert on_both_sides() == (0, 1)
     assert drain() == 0
+
+
+@pytest.mark.postgresql
+@pytest.mark.django_db(transaction=True)
+def test_enqueue_with_an_audit_database_that_hangs_waits_for_it_once_and_not_for_long(on_both_sides: Any) -> None:
+    started = time.monotonic()
+    with audit_database_hangs():
+        for seconds in range(3):
+            with transaction.atomic():
+                ended(now=NOW + timedelta(seconds=seconds))
+    took = time.monotonic() - started
+    assert MOVE_SECONDS <= took < 3 * MOVE_SECONDS
+    assert on_both_sides() == (3, 0)
+    assert drain() == 3
+    with transaction.atomic():
+        ended()
+    assert on_both_sides() == (0, 4)
+    with connections["phi_audit"].cursor() as cursor:
+        assert cursor.execute("SHOW statement_timeout").fetchone() == ("0",), "of the move alone"
 
 
 def test_drain_moves_at_most_limit_and_the_oldest_first(waiting: list[Finished], on_both_sides: Any) -> None:
