@@ -186,7 +186,7 @@ if env.flag("DJANGO_SECURE_PROXY"):
     SECURE_SSL_REDIRECT = True
     SECURE_HSTS_SECONDS = 365 * 24 * 60 * 60
 
-# Celery's messages carry ids only and wake a sweep. A logout does not wait for a broker that is down.
+# Celery's messages are beat's alone, and carry nothing.
 CELERY_BROKER_URL = env.text("CELERY_BROKER_URL", "filesystem://")
 CELERY_BROKER_TRANSPORT_OPTIONS = stores.broker_options(CELERY_BROKER_URL, folder=VAR / "queue")
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True

@@ -1,0 +1,62 @@
+"""The broker in a folder."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from queue import Empty
+from typing import Any
+
+import pytest
+from kombu import Connection
+from kombu.transport import filesystem
+from portal.broker import Transport
+from portal.celery import app
+from portal.stores import broker_options
+
+
+@pytest.fixture(params=[filesystem.Transport, Transport], ids=["kombu's", "ours"])
+def channel(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Any]:
+    options = broker_options("filesystem://", folder=tmp_path)
+    with Connection(transport=request.param, transport_options=options) as connection:
+        yield connection.channel()
+
+
+class Slow:
+    """What another reads the queue beside, while it is being written."""
+
+    def __init__(self, channel: Any) -> None:
+        self.channel = channel
+        self.read: Any = None
+
+    def __json__(self) -> str:
+        try:
+            self.read = self.channel._get("celery")
+        except (Empty, json.JSONDecodeError) as error:
+            self.read = error
+        return "done"
+
+
+def test_message_that_is_being_written_is_read_by_nobody(channel: Any, request: pytest.FixtureRequest) -> None:
+    message = Slow(channel)
+    channel._put("celery", {"body": message})
+    if "kombu's" in request.node.name:
+        assert isinstance(message.read, json.JSONDecodeError), "what ours is for"
+    else:
+        assert isinstance(message.read, Empty)
+        assert channel._get("celery") == {"body": "done"}
+
+
+def test_messages_come_to_their_queue_once(channel: Any) -> None:
+    for number in range(3):
+        channel._put("celery", {"body": number})
+    channel._put("other", {"body": "other"})
+    assert channel._size("celery") == 3
+    assert {channel._get("celery")["body"] for _ in range(3)} == {0, 1, 2}
+    assert channel._get("other") == {"body": "other"}
+    with pytest.raises(Empty):
+        channel._get("celery")
+
+
+def test_portal_has_that_broker() -> None:
+    with app.connection_for_write("filesystem://") as connection:
+        assert type(connection.transport) is Transport
