@@ -10,6 +10,9 @@ ROOT_URLCONF = "tests.journeys.urls"
 LOGIN_URL = "oidc_authentication_init"
 PHI_OIDC = {**PHI_OIDC, **json.loads(os.environ["TEST_PHI_OIDC"])}
 DATABASES["default"]["ATOMIC_REQUESTS"] = os.environ.get("TEST_ATOMIC_REQUESTS") == "1"
+if "TEST_THREADS" in os.environ:
+    for database in DATABASES.values():
+        database["CONN_MAX_AGE"] = None
 AUTHENTICATION_BACKENDS = [os.environ.get("TEST_BACKEND", "django_phi_oidc.backends.OIDCAuthenticationBackend")]
 CELERY_BROKER_TRANSPORT_OPTIONS = json.loads(os.environ.get("TEST_BROKER_OPTIONS", "{}"))
 CELERY_TASK_DEFAULT_QUEUE = os.environ.get("TEST_QUEUE", "celery")

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from socketserver import ThreadingMixIn
 from typing import Any
@@ -22,7 +23,18 @@ class Server(ThreadingMixIn, WSGIServer):
     """A thread for each request, and room for all of a barrier's at once."""
 
     daemon_threads = True
-    request_queue_size = 128
+    request_queue_size = 256
+
+
+class Crew(Server):
+    """So many threads for all requests, as a portal's server has; the others wait."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.pool = ThreadPoolExecutor(int(os.environ["TEST_THREADS"]))
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        self.pool.submit(self.process_request_thread, request, client_address)
 
 
 class Quiet(WSGIRequestHandler):
@@ -36,7 +48,8 @@ class Quiet(WSGIRequestHandler):
 def portal_process(phi_oidc: Mapping[str, Any], *, port: int = 0, **environment: str) -> Iterator[str]:
     """Run a portal on the running test's databases; give its address.
 
-    environment: what `process_settings` reads; TEST_LOG_FILE, where whatever it logs is kept.
+    environment: what `process_settings` reads; TEST_LOG_FILE, where whatever it logs is kept; TEST_THREADS, where there
+    is not one for each request.
     """
     child = subprocess.Popen(
         [sys.executable, "-m", "tests.journeys.serving", str(port)],
@@ -63,7 +76,8 @@ def main() -> None:
     if "TEST_LOG_FILE" in os.environ:
         logging.basicConfig(filename=os.environ["TEST_LOG_FILE"], level=logging.DEBUG)
     app.set_default()
-    server = make_server("127.0.0.1", int(sys.argv[1]), get_wsgi_application(), Server, Quiet)
+    server_class = Crew if "TEST_THREADS" in os.environ else Server
+    server = make_server("127.0.0.1", int(sys.argv[1]), get_wsgi_application(), server_class, Quiet)
     print(server.server_port, flush=True)
     server.serve_forever()
 
