@@ -110,6 +110,11 @@ class PARUnsupported(MetadataError, code="par_unsupported"):
 class KeyNotFound(MetadataError, code="key_not_found", provider_fault=True):
     """No published key fits the token (Core 10.1.1)."""
 
+    def __init__(self, message: str = "", *, is_certain: bool = True) -> None:
+        """is_certain: the OP was asked just now; else its key may be newer than what we have."""
+        super().__init__(message)
+        self.is_certain = is_certain
+
 
 class PushedRequestError(SignInRefused):
     """The pushed authorization request was not accepted."""

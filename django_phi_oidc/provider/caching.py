@@ -179,6 +179,10 @@ class LiveKeySet:
 
     def _renewed(self, keys: JSONWebKeySet) -> JSONWebKeySet:
         try:
-            return self._cached.renew(instead_of=keys, deadline=self._deadline)
+            renewed = self._cached.renew(instead_of=keys, deadline=self._deadline)
         except SignInRefused as error:
-            raise KeyNotFound(f"No published key fits, and the refetch failed: {error.code}.") from error
+            message = f"No published key fits, and the refetch failed: {error.code}."
+            raise KeyNotFound(message, is_certain=False) from error
+        if renewed is keys:
+            raise KeyNotFound("No key fits, and it is too early to fetch the keys again.", is_certain=False)
+        return renewed

@@ -142,8 +142,7 @@ def _verified(token: str, provider: Provider) -> LogoutToken:
         keys = provider.keys(deadline=OP_SECONDS)
         return verify_logout_token(token, keys=keys, declaration=provider.declaration, now=clock.now())
     except KeyNotFound as error:
-        if error.__cause__ is not None:
-            # The refetch failed: the key may be a new one of the OP's.
+        if not error.is_certain:
             raise
         raise LogoutTokenInvalid(error.code) from error
 

@@ -10,6 +10,7 @@ from django.contrib.auth import get_user_model
 from django.contrib.sessions.backends.db import SessionStore as DatabaseStore
 from django.db.models import Case, CharField, Q, Value, When
 
+from .. import clock
 from ..errors import KeyRingError
 from ..fields import SealedTextField
 from .models import EndReason, OIDCSession
@@ -74,6 +75,6 @@ def _existing(keys: Sequence[str]) -> set[str]:
     """Return those of the keys that the session engine has, expired ones left out where it tells."""
     store = import_module(settings.SESSION_ENGINE).SessionStore
     if issubclass(store, DatabaseStore):
-        rows = store.get_model_class().objects.filter(session_key__in=keys)
+        rows = store.get_model_class().objects.filter(session_key__in=keys, expire_date__gt=clock.now())
         return set(rows.values_list("session_key", flat=True))
     return {key for key in keys if store().exists(key)}

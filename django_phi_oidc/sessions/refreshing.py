@@ -151,6 +151,8 @@ def end_reason(refusal: SignInRefused | RefreshMismatch) -> EndReason | None:
 
     The OP's failures end no session, and neither does its refusal of this client: the grant may be as good as ever.
     """
+    if isinstance(refusal, KeyNotFound) and not refusal.is_certain:
+        return None
     if isinstance(refusal, RefreshMismatch | IDTokenError | KeyNotFound):
         return EndReason.REFRESH_MISMATCH
     if isinstance(refusal, TokenError) and refusal.error == "invalid_grant" and not refusal.provider_fault:

@@ -23,6 +23,7 @@ from django_phi_oidc.audit.tasks import drain_outbox
 from django_phi_oidc.audit.throttling import SETTLED
 from django_phi_oidc.errors import LogoutTokenInvalid
 from django_phi_oidc.oidc.logout_token import EVENT
+from django_phi_oidc.provider.registry import get_provider
 from django_phi_oidc.replay.models import SpentValue
 from django_phi_oidc.sessions.channels import LONGEST_BODY
 from django_phi_oidc.sessions.models import OIDCSession, PendingRevocation
@@ -387,6 +388,30 @@ def test_backchannel_logout_by_a_key_that_could_not_be_looked_for_can_be_repeate
     provider.rotate_keys()
     assert deliver(portal, token_of(provider, **BOTH)).status == 503
     assert refusals() == []
+
+
+def test_backchannel_logout_by_a_key_that_is_new_while_nobody_looks_again_can_be_repeated(
+    portal: str, settings: Any, sign_in: SignIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever sends a token of a made-up key makes us look, and we do so once in 30 s."""
+    provider = DemoProvider([Registered("portal", SECRET, [f"{portal}/oidc/callback/"])], keys=make_keys())
+    with provider.running():
+        declare(settings, default=declaration(provider))
+        assert deliver(portal, token_of(provider, sub="nobody")).status == 200
+        genuine = provider.state.keys
+        provider.state.keys = make_keys()
+        made_up = token_of(provider, **BOTH)
+        provider.state.keys = genuine
+        assert deliver(portal, made_up).status == 400
+        amina = name(sign_in(), **BOTH, issuer=provider.issuer)
+        provider.rotate_keys()
+        token = token_of(provider, **BOTH)
+        early = deliver(portal, token)
+        assert (early.status, early.headers["retry-after"]) == (503, "30")
+        assert lives(amina)
+        monkeypatch.setattr(get_provider("default")._keys, "_renewed_at", float("-inf"))
+        assert deliver(portal, token).status == 200
+        assert not lives(amina)
 
 
 def test_backchannel_logout_while_a_subject_key_is_missing_can_be_repeated(

@@ -95,7 +95,20 @@ def lose_the_user(signed_in: SignedIn) -> None:
     OIDCSession.objects.filter(pk=signed_in.session.pk).update(user=None)
 
 
-SILENT = {"session_lost": delete_django_session, "user_inactive": deactivate, "user_inactive (deleted)": lose_the_user}
+def let_django_session_expire(signed_in: SignedIn) -> None:
+    """As `set_expiry` may have it, a cookie that outlives it is no session any more."""
+    store = import_module(django_settings.SESSION_ENGINE).SessionStore(signed_in.django_key)
+    store.load()
+    store.set_expiry(-864_000)
+    store.save()
+
+
+SILENT = {
+    "session_lost": delete_django_session,
+    "session_lost (expired)": let_django_session_expire,
+    "user_inactive": deactivate,
+    "user_inactive (deleted)": lose_the_user,
+}
 
 
 @pytest.mark.parametrize("case", SILENT)

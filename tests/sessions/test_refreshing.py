@@ -262,6 +262,7 @@ MISMATCHES = {errors.RefreshMismatch, errors.KeyNotFound, *errors.IDTokenError._
         *((cls(), None) for cls in errors.TransportError.__subclasses__()),
         *((cls(), None) for cls in errors.MetadataError.__subclasses__() if cls is not errors.KeyNotFound),
         *((cls(), None) for cls in errors.TokenResponseError.__subclasses__() if cls is not TokenError),
+        (errors.KeyNotFound(is_certain=False), None),
         (errors.ProviderUnknown(), None),
     ],
     ids=lambda value: f"{value.code}-{vars(value)}" if isinstance(value, Exception) else str(value),
