@@ -3,6 +3,7 @@
 import ast
 import configparser
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -43,6 +44,36 @@ PLANTED = {
     "an import that points up": ("oidc/__init__.py", "from django_phi_oidc import conf\n"),
     "a framework in the core": ("oidc/__init__.py", "import django.conf\n"),
     "a feature that looks at its neighbour": ("access/__init__.py", "from django_phi_oidc import subjects\n"),
+}
+
+ENDED = re.compile(r"\b(ended_at|end_reason)\b")
+ONLY_WAY_OUT = PACKAGE / "sessions" / "ending.py"
+READS = {"filter", "exclude", "get", "Q"}
+"""Calls whose keyword arguments ask, and write nothing."""
+BY_NAME = {"setattr", "save", "asave", "bulk_update", "abulk_update"}
+"""Calls that are told the names of what they write."""
+WRITES = {
+    "an update": "rows.update(ended_at=now)",
+    "an update by a dictionary": 'rows.update(**{"end_reason": reason})',
+    "a call of who knows what": 'getattr(rows, "update")(ended_at=now)',
+    "a dictionary of keywords": "dict(ended_at=now)",
+    "a row that is made": "OIDCSession(pk=pk, ended_at=now)",
+    "a row that is made by its manager": "OIDCSession.objects.create(end_reason=reason)",
+    "an attribute": "session.ended_at = now",
+    "an attribute beside another": "session.user, session.end_reason = None, reason",
+    "an attribute that is added to": 'session.end_reason += "!"',
+    "an attribute by name": 'setattr(session, "ended_at", now)',
+    "a save": 'session.save(update_fields=["user", "ended_at"])',
+    "many saves": 'rows.bulk_update(found, ("end_reason",))',
+    "SQL": 'cursor.execute("UPDATE django_phi_oidc_oidcsession SET ended_at = now()")',
+}
+NO_WRITES = {
+    "a filter": "rows.filter(ended_at=None, pk=pk)",
+    "a condition": "Q(ended_at__isnull=True) | Q(end_reason=reason)",
+    "a look": "found = session.ended_at or session.end_reason",
+    "columns that are read": 'rows.values_list("ended_at", *("end_reason",)); list_display = ("id", "ended_at")',
+    "what a row tells": '{"ended_at": at(session.ended_at), "end_reason": session.end_reason or None}',
+    "a function of that name": "def end_reason(refusal): return refreshing.end_reason(refusal)",
 }
 
 
@@ -108,3 +139,44 @@ def test_no_function_is_longer_than_the_house_allows() -> None:
         and (node.end_lineno or node.lineno) - node.lineno >= LINES_OF_A_FUNCTION
     ]
     assert too_long == []
+
+
+def writes_an_end(node: ast.AST) -> bool:
+    """Say whether that is where code writes that a session has ended, or why."""
+    match node:
+        case ast.Attribute(attr=name, ctx=ast.Store() | ast.Del()):
+            return bool(ENDED.fullmatch(name))
+        case ast.Call(func=called, keywords=keywords):
+            name = getattr(called, "attr", getattr(called, "id", ""))
+            is_named = any(ENDED.fullmatch(keyword.arg or "") for keyword in keywords)
+            return (is_named and name not in READS) or (name in BY_NAME and bool(ENDED.search(ast.unparse(node))))
+        case ast.Dict(keys=keys, values=values):
+            said = {
+                ast.unparse(key).strip("'"): ast.unparse(value) for key, value in zip(keys, values, strict=True) if key
+            }
+            # What holds a row's own value tells of that row.
+            return any(ENDED.fullmatch(name) and f".{name}" not in value for name, value in said.items())
+        case ast.Constant(value=str(text)):
+            return "UPDATE" in text.upper() and bool(ENDED.search(text))
+    return False
+
+
+def ends_written_in(source: str) -> list[int]:
+    """Return the lines that do."""
+    return [getattr(node, "lineno", 0) for node in ast.walk(ast.parse(source)) if writes_an_end(node)]
+
+
+@pytest.mark.parametrize("source", WRITES.values(), ids=WRITES)
+def test_write_of_an_end_is_found(source: str) -> None:
+    assert ends_written_in(source) != []
+
+
+@pytest.mark.parametrize("source", NO_WRITES.values(), ids=NO_WRITES)
+def test_what_only_reads_of_an_end_is_no_write_of_it(source: str) -> None:
+    assert ends_written_in(source) == []
+
+
+def test_no_file_but_ending_writes_that_a_session_has_ended() -> None:
+    """It is the only way out: whoever wrote that past it would leave tokens, claims and a Django session alive."""
+    written = {path: lines for path in sources() if (lines := ends_written_in(path.read_text()))}
+    assert list(written) == [ONLY_WAY_OUT], written

@@ -26,13 +26,15 @@ def test_measure_requesting_serves_every_stack_and_makes_no_query_of_its_own() -
     results = measure_requesting(["bare", "ours", "mozilla"], batches=4)
     assert set(results) == {"bare", "ours", "mozilla"}
     assert all(results["bare"][kind] > 0 for kind in ("sync", "async"))
-    assert {took["sync_queries"] for took in results.values()} == {1.0}
+    # The view asks who the user is; under ASGI mozilla's asks for itself, so a query of middleware is seen there.
+    queries = {stack: (took["sync_queries"], took["async_queries"]) for stack, took in results.items()}
+    assert queries == {"bare": (1.0, 1.0), "ours": (1.0, 1.0), "mozilla": (1.0, 2.0)}
 
 
-def results_with(*, sync: float = 20, queries: float = 1, wall: float = 0.06) -> Results:
+def results_with(*, sync: float = 20, queries: float = 1, async_queries: float = 1, wall: float = 0.06) -> Results:
     floor = Sample(wall=0.045, cpu=0.004, requests=2, connections=0)
-    bare = {"sync": 300.0, "async": 1000.0, "sync_queries": 1.0, "async_queries": 0.0}
-    ours = {"sync": sync, "async": 25.0, "sync_queries": queries, "async_queries": 0.0}
+    bare = {"sync": 300.0, "async": 1000.0, "sync_queries": 1.0, "async_queries": 1.0}
+    ours = {"sync": sync, "async": 25.0, "sync_queries": queries, "async_queries": async_queries}
     leaving = {"bare": Result(samples=[floor]), "ours": Result(samples=[replace(floor, wall=wall)])}
     return Results(requests={"bare": bare, "ours": ours}, leaving={ROUND_TRIP: leaving})
 
@@ -47,7 +49,8 @@ def test_missed_of_what_meets_the_aims_is_nothing() -> None:
     ("results", "said"),
     [
         (results_with(sync=31), "31 µs a request"),
-        (results_with(queries=2), "a query"),
+        (results_with(queries=2), "a query when nothing was due (sync)"),
+        (results_with(async_queries=2), "a query when nothing was due (async)"),
         (results_with(wall=0.07), "1.56 of the bare"),
     ],
 )

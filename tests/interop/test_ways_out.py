@@ -9,15 +9,18 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from datetime import timedelta
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import pytest
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import Group
+from django.contrib.sessions.models import Session
 from django.core.handlers.wsgi import WSGIHandler
 from django.core.management import call_command
 
 from django_phi_oidc import clock
+from django_phi_oidc.audit import outbox
 from django_phi_oidc.claims.models import NO_SESSION, StoredClaim
 from django_phi_oidc.errors import TokenExpired
 from django_phi_oidc.oidc.jose import encode_b64url, parse_compact_jws
@@ -253,6 +256,23 @@ def test_sign_in_that_cannot_be_written_to_the_trail_leaves_nothing_alive(case: 
     assert [kind for kind, _ in case.op.tokens()] == ["access_token", "refresh_token"]
     sweep_revocations()
     assert case.op.alive() == []
-    assert OIDCSession.objects.get().end_reason == "audit_unavailable"
+    session = OIDCSession.objects.get()
+    assert (session.end_reason, session.access_token, session.refresh_token) == ("audit_unavailable", None, None)
     assert not StoredClaim.objects.exclude(session=NO_SESSION).exists()
     assert case.person.session_key == ""
+    assert stored(case) == (0, 0)
+    assert events(action="session.ended") == []
+    outbox.drain()
+    (event,) = events(action="session.ended")
+    assert (event.session, event.reason) == (str(session.pk), "audit_unavailable")
+    another = FormPerson(case.person.portal, case.op.issuer, case.op.ca_bundle)
+    with another.web:
+        assert "data-user" in another.sign_in().text
+    engine = case.settings.SESSION_ENGINE.rpartition(".")[2]
+    assert stored(case) == {"db": (1, 0), "cached_db": (1, 1), "cache": (0, 1)}[engine]
+
+
+def stored(case: Case) -> tuple[int, int]:
+    """Return how many sessions lie in the database, and how many in the cache, where nothing else does."""
+    cache = Path(case.settings.CACHES["default"]["LOCATION"])
+    return Session.objects.count(), len(list(cache.glob("*.djcache")))

@@ -9,6 +9,8 @@ from django.test import Client
 
 from django_phi_oidc.attack.op import DemoProvider
 
+SESSION_COOKIE = "sessionid"
+
 
 @dataclass
 class Page:
@@ -31,13 +33,20 @@ class Browser:
     cookies: dict[str, str] = field(default_factory=dict)
     op_cookies: dict[str, str] = field(default_factory=dict)
     headers: dict[str, str] = field(default_factory=dict)
+    urls: list[str] = field(default_factory=list)
+    """All that it was at, and to which it was sent, in order."""
+    session_keys: set[str] = field(default_factory=set, repr=False)
+    """All that it was ever given."""
+
+    def __post_init__(self) -> None:
+        self._note_session_key()
 
     def get(self, url: str) -> Page:
-        return self._exchange("GET", url, None)
+        return self._ask("GET", url, None)
 
     def post(self, url: str, **fields: str) -> Page:
         token = self.cookies.get("csrftoken", "")
-        return self._exchange("POST", url, urlencode({"csrfmiddlewaretoken": token, **fields}).encode())
+        return self._ask("POST", url, urlencode({"csrfmiddlewaretoken": token, **fields}).encode())
 
     def begin(self, *, next_url: str = "/portal/home/", path: str = "/oidc/authenticate/") -> Page:
         """Ask the portal for a sign-in; the page's location is the authorization request."""
@@ -57,6 +66,17 @@ class Browser:
         """Return the pk of who is signed in, or an empty string."""
         page = self.get("/portal/home/")
         return page.body.partition('data-user="')[2].partition('"')[0] if page.status == 200 else ""
+
+    def _ask(self, method: str, url: str, body: bytes | None) -> Page:
+        self.urls.append(url)
+        page = self._exchange(method, url, body)
+        self.urls.append(page.location)
+        self._note_session_key()
+        return page
+
+    def _note_session_key(self) -> None:
+        if SESSION_COOKIE in self.cookies:
+            self.session_keys.add(self.cookies[SESSION_COOKIE])
 
     def _exchange(self, method: str, url: str, body: bytes | None) -> Page:
         parts = urlsplit(url)

@@ -79,6 +79,7 @@ def _honest(op: DemoProvider, portal: str) -> Iterator[DemoProvider]:
     op.register(client(portal))
     with op.state.lock:
         op.state.tokens.clear()
+        op.state.id_tokens.clear()
         op.state.requests.clear()
     try:
         yield op

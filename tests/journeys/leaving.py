@@ -6,9 +6,11 @@ import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from django.contrib.sessions.models import Session
 from django.db import connections
+from django.db.models import Max
 
 from django_phi_oidc.attack.op import DemoProvider, Reply
 from django_phi_oidc.audit import outbox
@@ -60,6 +62,11 @@ def asked(op: DemoProvider) -> Counter[str]:
 
 def statuses() -> set[str]:
     return set(PendingRevocation.objects.values_list("status", flat=True))
+
+
+def last_due() -> Any:
+    """Return when the last of the revocations is to be tried."""
+    return PendingRevocation.objects.aggregate(Max("due_at"))["due_at__max"]
 
 
 def alerts() -> list[str]:

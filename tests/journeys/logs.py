@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from urllib.parse import quote, quote_plus
 
+from django.conf import settings
+
 from django_phi_oidc.attack.op import DemoProvider
 
 SECRET_PARAMETERS = ("code", "state", "nonce", "code_verifier", "client_assertion", "token", "refresh_token")
@@ -39,12 +41,25 @@ def everything_logged() -> Iterator[Log]:
 def secrets_of(op: DemoProvider) -> set[str]:
     """Return what passed between the portal, the provider and the browser, and is for no log."""
     found = {token.value for token in op.tokens} | set(op.state.grants)
+    # Whole, and what they say.
+    found |= {part for token in op.id_tokens for part in (token, token.split(".")[1])}
+    found |= {name for grant in op.state.grants.values() for name in (grant.sub, grant.sid)}
     found |= {request.parameters.get(name, "") for request in op.requests for name in SECRET_PARAMETERS}
     for client in op.state.clients.values():
         found |= {client.client_secret, quote(client.client_secret, safe=""), quote_plus(client.client_secret)}
         found |= {op.subject(username, client.client_id) for username in op.state.accounts}
     # What a test made up in place of one, such as `code=a`, is in every other word.
-    return {secret for secret in found if len(secret) >= 16}
+    return {secret for secret in found if len(secret) >= 16} | claims_of(op)
+
+
+def claims_of(op: DemoProvider) -> set[str]:
+    """Return what the declared claims say of the provider's people, but what others say, too, such as a country."""
+    declared = settings.PHI_OIDC["CLAIMS"]
+    values = [
+        value for account in op.state.accounts.values() for name, value in account.claims.items() if name in declared
+    ]
+    texts = {text for value in values for text in (value.values() if isinstance(value, dict) else [value])}
+    return {text for text in texts if isinstance(text, str) and len(text) >= 10}
 
 
 def leaks(text: str, ops: list[DemoProvider]) -> list[str]:

@@ -13,14 +13,11 @@ DATABASES["default"]["ATOMIC_REQUESTS"] = os.environ.get("TEST_ATOMIC_REQUESTS")
 if "TEST_THREADS" in os.environ:
     for database in DATABASES.values():
         database["CONN_MAX_AGE"] = None
+if "TEST_AUDIT_PORT" in os.environ:
+    DATABASES["phi_audit"] |= {"HOST": "127.0.0.1", "PORT": os.environ["TEST_AUDIT_PORT"]}
 AUTHENTICATION_BACKENDS = [os.environ.get("TEST_BACKEND", "django_phi_oidc.backends.OIDCAuthenticationBackend")]
 CELERY_BROKER_TRANSPORT_OPTIONS = json.loads(os.environ.get("TEST_BROKER_OPTIONS", "{}"))
 CELERY_TASK_DEFAULT_QUEUE = os.environ.get("TEST_QUEUE", "celery")
-if "TEST_CACHE_FOLDER" in os.environ:
-    SESSION_ENGINE = "django.contrib.sessions.backends.cached_db"
-    CACHES = {
-        "default": {
-            "BACKEND": "django.core.cache.backends.filebased.FileBasedCache",
-            "LOCATION": os.environ["TEST_CACHE_FOLDER"],
-        }
-    }
+if "TEST_CACHE" in os.environ:
+    SESSION_ENGINE = f"django.contrib.sessions.backends.{os.environ['TEST_SESSION_ENGINE']}"
+    CACHES = {"default": json.loads(os.environ["TEST_CACHE"])}

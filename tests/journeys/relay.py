@@ -5,7 +5,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 
 class Relay:
@@ -52,12 +52,21 @@ class Relay:
                 near, _ = listener.accept()
             except OSError:
                 return
-            far = socket.create_connection((self._far.hostname, self._far.port))
+            far = self._reach()
             self._sockets |= {near, far}
             for ends in ((near, far), (far, near)):
                 thread = threading.Thread(target=self._pass_on, args=ends)
                 self._threads.append(thread)
                 thread.start()
+
+    def _reach(self) -> socket.socket:
+        """PostgreSQL's URLs can name the directory of a Unix socket instead of a host. Spec: libpq, connection URIs."""
+        directory = parse_qs(self._far.query).get("host")
+        if not directory:
+            return socket.create_connection((self._far.hostname, self._far.port))
+        far = socket.socket(socket.AF_UNIX)
+        far.connect(f"{directory[0]}/.s.PGSQL.{self._far.port or 5432}")
+        return far
 
     def _pass_on(self, source: socket.socket, target: socket.socket) -> None:
         with contextlib.suppress(OSError):
@@ -75,7 +84,7 @@ def _hang_up(each: socket.socket) -> None:
 
 @contextmanager
 def relay_to(url: str) -> Iterator[Relay]:
-    """Run a relay to the server at url, which names its port."""
+    """Run a relay to the server at url, which names its port, or where a Unix socket of PostgreSQL is."""
     relay = Relay(url)
     try:
         yield relay

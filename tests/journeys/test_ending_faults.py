@@ -68,7 +68,7 @@ def browser(installation: Installation, running: tuple[Installation, str], op: D
     """A browser on the portal that is a process of its own."""
     _, base = running
     op.register(client(base))
-    return Browser(base)
+    return installation.browser(base)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,7 +157,7 @@ def test_logout_at_a_portal_that_has_just_started_ends_at_once_though_the_op_han
 ) -> None:
     tokens = sign_in(browser, op, installation)
     with installation.portal("portal 2") as base, revocation_answers(op, hang, also={"discovery"}):
-        fresh = Browser(base, browser.cookies)
+        fresh = installation.browser(base, browser.cookies)
         assert fresh.user() != ""
         page = leave(fresh)
         assert page.location == "/oidc/logged-out/", "nobody knows where the OP ends its own session"

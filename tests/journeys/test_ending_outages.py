@@ -18,7 +18,6 @@ from typing import Any
 import pytest
 from django.contrib.sessions.models import Session
 from django.db import connections
-from django.db.models import Max
 
 from django_phi_oidc import clock
 from django_phi_oidc.attack.op import DemoProvider, Exchange, Reply
@@ -28,13 +27,24 @@ from django_phi_oidc.claims.models import StoredClaim
 from django_phi_oidc.sessions.models import OIDCSession, PendingRevocation, RevocationStatus
 from django_phi_oidc.sessions.revoking import LEASE
 from tests import databases
-from tests.postgresql import OPTIONS, restartable_server
+from tests.postgresql import OPTIONS, given_url, restartable_server
 
 from .browser import Browser
 from .conftest import EVERYTHING, client, declaration, events
 from .crowd import Person, bring_in
 from .installation import Installation
-from .leaving import LONGEST_SECONDS, asked, hang, leave, revocation_answers, revoked, sign_in, statuses, stopped
+from .leaving import (
+    LONGEST_SECONDS,
+    asked,
+    hang,
+    last_due,
+    leave,
+    revocation_answers,
+    revoked,
+    sign_in,
+    statuses,
+    stopped,
+)
 from .relay import Relay, relay_to
 from .working import eventually
 
@@ -45,13 +55,9 @@ def install(op: DemoProvider, folder: Path, broker: Relay) -> Installation:
     return Installation(folder, {"PROVIDERS": {"default": declaration(op)}}, broker)
 
 
-def browser_at(base: str, op: DemoProvider) -> Browser:
+def browser_at(base: str, op: DemoProvider, installation: Installation) -> Browser:
     op.register(client(base))
-    return Browser(base)
-
-
-def last_due() -> Any:
-    return PendingRevocation.objects.aggregate(Max("due_at"))["due_at__max"]
+    return installation.browser(base)
 
 
 @pytest.mark.parametrize(
@@ -67,7 +73,7 @@ def test_logout_with_the_broker_away_ends_at_once_and_its_tokens_die_when_it_is_
     with relay_to(request.getfixturevalue(broker)) as relay:
         installation = install(op, tmp_path, relay)
         with installation.portal() as base, installation.worker(beat=True):
-            browser = browser_at(base, op)
+            browser = browser_at(base, op, installation)
             tokens = sign_in(browser, op, installation)
             assert installation.run(), "the broker is there"
             relay.go_down()
@@ -133,7 +139,7 @@ def test_postgresql_restarted_between_a_logout_and_its_revocation_loses_nothing(
                 restart()
 
         with installation.portal() as base, installation.worker():
-            browser = browser_at(base, op)
+            browser = browser_at(base, op, installation)
             tokens = sign_in(browser, op, installation)
             op.intercept = restart_in_the_call
             leave(browser)
@@ -165,6 +171,40 @@ def test_postgresql_restarted_between_a_logout_and_its_revocation_loses_nothing(
         assert installation.leaks(op) == []
 
 
+@pytest.mark.postgresql
+@pytest.mark.redis
+@pytest.mark.parametrize(
+    "environment", [{}, {"TEST_THREADS": "1"}], ids=["a new connection is refused", "the one that was kept is cut"]
+)
+def test_logout_with_the_audit_database_out_of_reach_ends_at_once_and_is_told_of_when_it_is_back(
+    environment: dict[str, str], op: DemoProvider, tmp_path: Path, redis_url: str
+) -> None:
+    with relay_to(redis_url) as broker, relay_to(given_url(os.environ)) as trail:
+        installation = install(op, tmp_path, broker)
+        installation.environment = {"TEST_AUDIT_PORT": str(trail.port)}
+        with installation.portal(**environment) as base, installation.worker():
+            browser = browser_at(base, op, installation)
+            tokens = sign_in(browser, op, installation)
+            assert b"login.succeeded" in trail.said, "this is the way to the trail"
+            told = set(AuditEvent.objects.values_list("id", flat=True))
+            trail.go_down()
+            leave(browser)
+            assert not any(op.is_active(token) for token in tokens)
+            assert browser.sign_in(op).status == 503, "and nobody is let in"
+            assert not op.live_tokens
+            assert not installation.run("phi_oidc.drain_outbox")
+            assert set(AuditEvent.objects.values_list("id", flat=True)) == told
+            waiting = set(AuditOutbox.objects.values_list("id", flat=True))
+            trail.come_back()
+            assert installation.run("phi_oidc.drain_outbox")
+            assert not AuditOutbox.objects.exists()
+            assert set(AuditEvent.objects.values_list("id", flat=True)) == told | waiting
+            sign_in(browser, op, installation)
+        assert [event.reason for event in events(action="session.ended")] == ["logout", "audit_unavailable"]
+        assert revoked() == {"refresh_token": 2, "access_token": 2}
+        assert installation.leaks(op) == []
+
+
 PEOPLE = 200
 THREADS = "4"
 """Of each portal."""
@@ -184,6 +224,7 @@ def test_two_hundred_logouts_at_two_portals_beside_two_workers_revoke_each_token
             stack.enter_context(installation.worker(name, beat=True))
         op.register(client(bases[0]))
         people = bring_in(op, bases, PEOPLE)
+        installation.browsers = [person.browser for person in people]
         tokens = [token for person in people for token in person.tokens]
         refused = set(tokens[::7])
         left = set(refused)

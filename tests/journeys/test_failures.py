@@ -245,6 +245,7 @@ HEADINGS = {
 def test_kind_of_each_refusal_is_that_of_the_how_to() -> None:
     faults: list[errors.SignInRefused] = [
         *(cls() for cls in CLASSES.values() if "__init__" not in vars(cls)),
+        errors.KeyNotFound(),
         *(errors.ProviderError(error) for error in sorted({*REGISTERED_ERRORS, "other"})),
         *(cls(status=status) for cls in (errors.TokenError, errors.PARError) for status in (400, 503)),
     ]

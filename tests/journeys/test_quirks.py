@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from django.contrib.sessions.models import Session
 from django.core.checks import run_checks
 
 from django_phi_oidc.attack.op import DemoProvider, Exchange, Reply
@@ -239,20 +240,37 @@ def test_bad_code_that_is_answered_in_the_providers_own_words_is_a_token_error(
     assert browser.sign_in(op).status == 302
 
 
+@pytest.mark.postgresql  # as well: what ends here is in the database
 def test_tokens_of_a_provider_without_revocation_are_given_up_and_told_of(
     op: DemoProvider, settings: Any, browser: Browser
 ) -> None:
-    """LemonLDAP::NG, Entra ID: nothing is tried for ever, and the trail says that the tokens live on."""
+    """LemonLDAP::NG, Entra ID: all that is ours ends, nothing is tried for ever, and the trail tells what lives on."""
     op.mutate = lacks("revocation_endpoint")
     settings.PHI_OIDC = {
         **settings.PHI_OIDC,
         "PROVIDERS": {"default": declaration(op, revocation="best_effort")},
     }
     assert browser.sign_in(op).status == 302
-    browser.user()
-    browser.post("/oidc/logout/")
-    assert set(PendingRevocation.objects.values_list("status", flat=True)) == {RevocationStatus.UNSUPPORTED}
-    assert {event.reason for event in events(action="token.revocation_failed")} == {"revocation_unsupported"}
+    assert browser.user() != ""
+    session = OIDCSession.objects.get()
+    assert StoredClaim.objects.filter(session=session.pk).exists()
+    assert browser.post("/oidc/logout/").status == 302
+    assert browser.user() == ""
+    ended = OIDCSession.objects.get()
+    assert (ended.end_reason, ended.ended_at is None) == ("logout", False)
+    assert (ended.access_token, ended.refresh_token, ended.id_token) == (None, None, None)
+    assert not Session.objects.exists()
+    assert not StoredClaim.objects.filter(session=session.pk).exists()
+    assert {token.kind for token in op.live_tokens} == {"access_token", "refresh_token"}, "nobody but the OP kills them"
+    assert session.access_token_expires_at is not None
+    rows = PendingRevocation.objects.values_list("token_type_hint", "status", "token", "token_expires_at")
+    assert sorted(rows) == [
+        ("access_token", RevocationStatus.UNSUPPORTED, None, session.access_token_expires_at),
+        ("refresh_token", RevocationStatus.UNSUPPORTED, None, None),
+    ]
+    reasons = [event.reason for event in events(action="token.revocation_failed")]
+    assert reasons == ["revocation_unsupported"] * 2
+    assert [event.reason for event in events(action="session.ended")] == ["logout"]
 
 
 def test_issuer_of_all_tenants_is_the_issuer_of_none(op: DemoProvider, settings: Any, browser: Browser) -> None:

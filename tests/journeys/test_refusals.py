@@ -13,11 +13,12 @@ import pytest
 
 from django_phi_oidc import clock, errors
 from django_phi_oidc.attack.op import DemoProvider, Exchange, Reply
+from django_phi_oidc.sessions.models import OIDCSession
 from tests.tls import Authority
 
 from . import test_accounts  # noqa: F401 -- its tests show codes too
 from .browser import Browser, Page
-from .cases import BENT, CLIENT, NO, R1, Case, member
+from .cases import BENT, CLIENT, NO, R1, R6, R7, Case, member
 from .codes import ACCEPTED, REFUSED, accepts, refuses, shows
 from .conftest import EVERYTHING, declaration, events
 
@@ -117,6 +118,34 @@ def test_certificate_of_another_ca_is_refused(
 @accepts("transport_tls")
 def test_certificate_of_the_declared_ca_is_accepted(tls_op: DemoProvider, browser: Browser) -> None:
     assert_accepted(browser.sign_in(tls_op), browser, tls_op)
+
+
+@pytest.mark.parametrize("case", {case.code: case for case in (*R6, *R7)}.values(), ids=str)
+def test_refused_sign_in_of_another_person_leaves_who_is_signed_in_and_an_accepted_one_does_not(
+    case: Case, op: DemoProvider, settings: Any, browser: Browser
+) -> None:
+    assert browser.sign_in(op).status == 302
+    amina, cookie, hers = browser.user(), browser.cookies["sessionid"], op.live_tokens
+    assert len(hers) == 2
+    browser.op_cookies.clear()
+    declare(settings, op, case)
+    bend_with(op, case, case.wrong)
+    page = browser.get(browser.callback(op, "jonas"))
+    (event,) = events(action="login.refused")
+    assert (event.reason, str(event.id) in page.body) == (case.code, True)
+    assert (browser.user(), browser.cookies["sessionid"]) == (amina, cookie)
+    assert OIDCSession.objects.get().ended_at is None
+    assert {(token.kind, token.grant.account.username) for token in op.tokens[2:]} == {
+        ("access_token", "jonas"),
+        ("refresh_token", "jonas"),
+    }
+    assert op.live_tokens == hers
+
+    bend_with(op, case, case.right)
+    assert browser.get(browser.callback(op, "jonas")).status == 302
+    assert browser.user() not in ("", amina)
+    assert OIDCSession.objects.get(user=amina).end_reason == "replaced"
+    assert {token.grant.account.username for token in op.live_tokens} == {"jonas"}
 
 
 def altered(url: str, **changes: Any) -> str:

@@ -1,18 +1,23 @@
-"""What a request could not do, a worker process does: on a real broker, with nothing but ids in its messages."""
+"""What no request does, a worker with beat does: on a real broker, with nothing but ids in its messages."""
 
+import re
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from django.contrib.sessions.models import Session
 
 from django_phi_oidc.attack.op import DemoProvider
 from django_phi_oidc.audit.models import AuditOutbox
 from django_phi_oidc.claims.models import StoredClaim
-from django_phi_oidc.sessions.models import PendingRevocation, RevocationStatus
+from django_phi_oidc.sessions.models import OIDCSession, PendingRevocation, RevocationStatus
 
 from .browser import Browser
-from .conftest import EVERYTHING, declaration, events
+from .conftest import EVERYTHING, client, declaration, events
+from .installation import Installation
+from .leaving import statuses
+from .relay import relay_to
 from .test_transactions import audit_database_away
 from .working import eventually, worker
 
@@ -54,3 +59,50 @@ def test_worker_revokes_scrubs_and_drains_what_was_left(
     log = (tmp_path / "worker.log").read_text()
     assert "phi_oidc.sweep_revocations" in log
     assert not [token for token in tokens if token in log]
+
+
+LIMITS = {"idle_timeout": timedelta(minutes=15), "absolute_timeout": timedelta(hours=8)}
+
+
+@pytest.mark.redis
+@pytest.mark.parametrize(("reason", "limit"), LIMITS.items(), ids=LIMITS)
+def test_session_to_which_nobody_comes_back_is_over_a_minute_after_its_limit(
+    reason: str, limit: timedelta, op: DemoProvider, tmp_path: Path, redis_url: str
+) -> None:
+    with relay_to(redis_url) as broker:
+        installation = Installation(tmp_path, {"PROVIDERS": {"default": declaration(op)}}, broker)
+        with installation.portal() as base, installation.worker(beat=True):
+            op.register(client(base))
+            assert installation.browser(base).sign_in(op).status == 302
+            session = OIDCSession.objects.get()
+            if reason == "absolute_timeout":
+                # Somebody who was at it all the time.
+                OIDCSession.objects.update(last_seen_at=session.started_at + limit)
+            assert (len(op.live_tokens), Session.objects.count()) == (2, 1)
+            assert StoredClaim.objects.filter(session=session.pk).exists()
+
+            installation.set_clock(session.started_at + limit - timedelta(seconds=1))
+            before = runs(installation)
+            assert eventually(lambda: runs(installation) > before + 1), "one of them began at that time"
+            assert not OIDCSession.objects.exclude(ended_at=None).exists()
+            assert (len(op.live_tokens), Session.objects.count()) == (2, 1)
+
+            installation.set_clock(session.started_at + limit + timedelta(minutes=1))
+            assert eventually(lambda: OIDCSession.objects.filter(end_reason=reason).exists())
+            assert eventually(lambda: statuses() == {RevocationStatus.DONE})
+            assert eventually(lambda: not AuditOutbox.objects.exists())
+        assert op.tokens
+        assert not op.live_tokens
+        assert not Session.objects.exists()
+        assert installation.cached() == {}
+        assert not StoredClaim.objects.filter(session=session.pk).exists()
+        told = {event.action: event for event in events(session=str(session.pk)) if event.actor == ""}
+        assert set(told) == {"session.ended", "claim.scrubbed", "token.revoked"}
+        assert told["session.ended"].reason == reason
+        assert len(events(action="token.revoked")) == 2
+        assert installation.leaks(op) == []
+
+
+def runs(installation: Installation) -> int:
+    """Return how often what ends abandoned sessions has run."""
+    return len(re.findall(r"Task phi_oidc\.end_overdue\[[^]]+\] succeeded", installation.logs()))

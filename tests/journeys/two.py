@@ -41,6 +41,7 @@ def region(_region_op: DemoProvider, portal: str) -> Iterator[DemoProvider]:
     register(_region_op, "region", portal)
     with _region_op.state.lock:
         _region_op.state.tokens.clear()
+        _region_op.state.id_tokens.clear()
         _region_op.state.requests.clear()
     yield _region_op
     _region_op.mutate = _region_op.intercept = None

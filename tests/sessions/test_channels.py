@@ -1,14 +1,18 @@
 """Back-channel logout over a socket: what is refused, what is done, and what is told to whom. Spec: BCL 1.0, R9."""
 
 import logging
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
+from wsgiref.simple_server import make_server
 
 import pytest
 from django.contrib.sessions.models import Session
+from django.core.handlers.wsgi import WSGIHandler
 from django.db import connection
 from django.test import Client
 from django.views.debug import ExceptionReporter
@@ -29,6 +33,7 @@ from django_phi_oidc.sessions.channels import LONGEST_BODY
 from django_phi_oidc.sessions.models import OIDCSession, PendingRevocation
 from django_phi_oidc.sessions.tasks import sweep_revocations
 from tests.fuzz.inputs import WITH_DATABASE
+from tests.journeys.serving import Quiet, Server
 from tests.sessions.channels import (
     BACKCHANNEL,
     FORM,
@@ -43,7 +48,7 @@ from tests.sessions.channels import (
     token_of,
 )
 from tests.sessions.conftest import SignedIn, django_session_exists, events
-from tests.sessions.known import name, sign_in_often
+from tests.sessions.known import name, sign_in_again, sign_in_often
 
 __all__ = ["_signing_provider", "portal", "provider"]  # fixtures
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "phi_audit"])
@@ -179,6 +184,49 @@ def test_backchannel_logout_with_one_thing_wrong_is_refused_and_the_same_token_u
     done = deliver(portal, token_of(provider, **BOTH, jti=JTI))
     assert (done.status, done.body, done.headers["cache-control"]) == (200, b"", "no-store")
     assert not lives(amina)
+
+
+@contextmanager
+def looking_at_the_answer(look: Callable[[str], None]) -> Iterator[str]:
+    """Run a portal that calls look(status) when it has its answer to a request, and has not sent a byte of it."""
+    application = WSGIHandler()
+
+    def serve(environ: Any, start_response: Any) -> Any:
+        def start(status: str, *rest: Any) -> Any:
+            look(status)
+            return start_response(status, *rest)
+
+        return application(environ, start)
+
+    with make_server("127.0.0.1", 0, serve, Server, Quiet) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+@pytest.mark.parametrize("engine", ["db", "cached_db", "cache"])
+def test_backchannel_logout_has_ended_every_session_before_a_byte_of_its_answer_is_sent(
+    provider: DemoProvider, sign_in: SignIn, settings: Any, tmp_path: Path, engine: str
+) -> None:
+    shared = {"BACKEND": "django.core.cache.backends.filebased.FileBasedCache", "LOCATION": str(tmp_path)}
+    settings.CACHES = {"default": shared}
+    settings.SESSION_ENGINE = f"django.contrib.sessions.backends.{engine}"
+    amina = name(sign_in(), sub=SUB, sid=SID, issuer=provider.issuer)
+    key = sign_in_again(amina, sid="another", issuer=provider.issuer)
+    seen: list[tuple[str, bool, bool, int]] = []
+
+    def look(status: str) -> None:
+        live = OIDCSession.objects.filter(ended_at=None).count()
+        seen.append((status, django_session_exists(amina.django_key), django_session_exists(key), live))
+
+    with looking_at_the_answer(look) as base:
+        assert deliver(base, altered(provider, foreign_key, sub=SUB)).status == 400
+        assert deliver(base, token_of(provider, sub=SUB)).status == 200
+    assert seen == [("400 Bad Request", True, True, 2), ("200 OK", False, False, 0)]
 
 
 def test_backchannel_logout_a_second_time_is_refused(portal: str, provider: DemoProvider, amina: SignedIn) -> None:
@@ -442,17 +490,23 @@ def test_backchannel_logout_asks_the_provider_nothing_and_leaves_its_tokens_to_t
 
 
 def test_backchannel_logout_of_a_thousand_sessions_is_done_in_two_seconds(
-    portal: str, provider: DemoProvider, sign_in: SignIn
+    portal: str, provider: DemoProvider, sign_in: SignIn, record_property: Any
 ) -> None:
-    """In seconds of this process's own, so that a busy machine makes no test fail. It takes half of it."""
-    sign_in_often(sign_in, 1000, sub=SUB, issuer=provider.issuer)
-    token = token_of(provider, sub=SUB)
-    started = time.process_time()
-    assert deliver(portal, token).status == 200
-    assert time.process_time() - started < 2
-    assert not OIDCSession.objects.filter(ended_at=None).exists()
-    assert not Session.objects.exists()
-    assert PendingRevocation.objects.count() == 2000
+    """For so long the OP waits for our answer. The best of three: what else the machine does is not meant."""
+    took = []
+    for number in range(3):
+        sub = f"sub-{number}"
+        sign_in_often(sign_in, 1000, sub=sub, issuer=provider.issuer)
+        token = token_of(provider, sub=sub)
+        started = time.monotonic()
+        assert deliver(portal, token).status == 200
+        took.append(time.monotonic() - started)
+        assert not OIDCSession.objects.filter(ended_at=None).exists()
+        assert not Session.objects.exists()
+        assert PendingRevocation.objects.count() == 2000 * (number + 1)
+    told = ", ".join(f"{seconds:.2f} s" for seconds in took)
+    record_property("a thousand sessions", told)
+    assert min(took) < 2, told
 
 
 @pytest.mark.parametrize(

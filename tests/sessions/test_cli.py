@@ -129,6 +129,27 @@ def test_end_ends_those_that_were_named_and_no_others(
     assert (django_session_exists(named.django_key), django_session_exists(other.django_key)) == (False, True)
 
 
+def test_end_by_provider_ends_those_of_it_and_no_others(op: ScriptedOP, sign_in: Callable[..., SignedIn]) -> None:
+    first, second, elsewhere = sign_in(), sign_in(), sign_in()
+    OIDCSession.objects.filter(pk=elsewhere.session.pk).update(provider="elsewhere")
+    both = ("--provider", "default", "--user", first.user.get_username())
+    assert run("end", *both) == "1 sessions ended, 2 of 2 tokens revoked."
+    assert lives(first, second, elsewhere) == [False, True, True]
+    assert run("end", "--provider", "default") == "1 sessions ended, 2 of 2 tokens revoked."
+    assert lives(first, second, elsewhere) == [False, False, True]
+    assert run("end", "--provider", "default") == "0 sessions ended, 0 of 0 tokens revoked."
+    with pytest.raises(CommandError, match=r"1 sessions ended, 0 of 2 tokens revoked\. The others: 2 pending\."):
+        run("end", "--provider", "elsewhere")  # which is declared no longer, and may be again
+    assert lives(first, second, elsewhere) == [False, False, False]
+    assert len(op.asked) == 4
+
+
+def lives(*people: SignedIn) -> list[bool]:
+    alive = [OIDCSession.objects.get(pk=one.session.pk).ended_at is None for one in people]
+    assert [django_session_exists(one.django_key) for one in people] == alive
+    return alive
+
+
 def test_end_of_all_ends_all_and_shows_how_far_it_is(op: ScriptedOP, sign_in: Callable[..., SignedIn]) -> None:
     for _ in range(3):
         sign_in()

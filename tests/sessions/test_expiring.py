@@ -183,3 +183,10 @@ def test_session_of_a_password_is_not_ours_to_find(moment: type[Moment]) -> None
 
 def test_beat_comes_twice_a_minute() -> None:
     assert beat_schedule()["phi_oidc.end_overdue"]["schedule"] == 30
+
+
+def test_beat_is_done_with_an_abandoned_session_within_a_minute() -> None:
+    """At the worst each run has just missed it, and its Django session is looked for twice."""
+    pauses = {name: entry["schedule"] for name, entry in beat_schedule().items()}
+    in_turn = [pauses[f"phi_oidc.{name}"] for name in ("end_overdue", "sweep_revocations", "drain_outbox")]
+    assert sum(in_turn) + tasks._REQUEST_SECONDS < 60

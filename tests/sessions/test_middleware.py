@@ -1,5 +1,4 @@
 import asyncio
-import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -10,9 +9,11 @@ from django.contrib.sessions.backends.db import SessionStore
 from django.http import HttpRequest, HttpResponse
 from django.test import AsyncClient, Client, RequestFactory
 
-from django_phi_oidc.audit.request import SESSION_KEY
+from django_phi_oidc import clock
+from django_phi_oidc.audit.request import session_id_of
 from django_phi_oidc.middleware import RevocationMiddleware
 from django_phi_oidc.sessions.models import OIDCSession, PendingRevocation, RevocationStatus
+from django_phi_oidc.sessions.visiting import TIMES_KEY
 from tests.sessions.conftest import ACCESS_TOKEN, REFRESH_TOKEN, ScriptedOP, SignedIn
 
 pytestmark = [
@@ -107,18 +108,33 @@ def test_middleware_is_as_synchronous_as_what_it_wraps() -> None:
     assert not iscoroutinefunction(RevocationMiddleware(lambda request: HttpResponse()))
 
 
-def test_middleware_under_asgi_with_nothing_to_end_stays_in_the_event_loop() -> None:
-    seen: list[threading.Thread] = []
+@pytest.mark.parametrize(("looked_ago", "hops"), [(29, 0), (30, 2)], ids=["nothing due", "the row due"])
+def test_middleware_under_asgi_leaves_the_event_loop_for_what_is_due_alone(
+    sign_in: Callable[..., SignedIn], monkeypatch: pytest.MonkeyPatch, looked_ago: int, hops: int
+) -> None:
+    signed_in = sign_in()
+    now = clock.now()
+    request = RequestFactory().get("/")
+    request.COOKIES[django_settings.SESSION_COOKIE_NAME] = signed_in.django_key
+    request.session = SessionStore(signed_in.django_key)
+    # In memory from here on: the hops of Django's own session engine are not counted.
+    request.session[TIMES_KEY] = [now.timestamp(), now.timestamp(), now.timestamp() - looked_ago]
+    hopped: list[Any] = []
 
     async def respond(request: HttpRequest) -> HttpResponse:
-        seen.extend(threading.enumerate())
-        return HttpResponse()
+        return HttpResponse(str(session_id_of(request.session)))
 
-    request = RequestFactory().get("/")
-    request.COOKIES[django_settings.SESSION_COOKIE_NAME] = "k"
-    request.session = SessionStore()
-    request.session[SESSION_KEY] = "kept"
-    before = threading.enumerate()
-    asyncio.run(RevocationMiddleware(respond)(request))  # type: ignore[arg-type]  # it is a coroutine here
-    assert set(seen) <= set(before)
-    assert set(threading.enumerate()) <= set(before)
+    async def serve() -> HttpResponse:
+        loop = asyncio.get_running_loop()
+        run_in_executor = loop.run_in_executor
+        monkeypatch.setattr(loop, "run_in_executor", lambda *call: hopped.append(call) or run_in_executor(*call))
+        served: HttpResponse = await RevocationMiddleware(respond)(request)  # type: ignore[misc]  # a coroutine here
+        return served
+
+    with clock.running(lambda: now):
+        response = async_to_sync(serve)()
+    visit = request.phi_oidc_timing  # type: ignore[attr-defined]
+    assert (visit.session_id, visit.reason) == (signed_in.session.pk, "")
+    assert response.content.decode() == str(signed_in.session.pk)
+    assert response["Refresh"] == "900; url=/oidc/logged-out/?expired=1"
+    assert len(hopped) == hops

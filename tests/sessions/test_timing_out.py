@@ -2,7 +2,10 @@
 
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from datetime import datetime, timedelta
+from importlib import import_module
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -10,6 +13,7 @@ from asgiref.sync import async_to_sync
 from django.conf import settings as django_settings
 from django.contrib.auth import get_user_model
 from django.contrib.sessions.models import Session
+from django.core.cache import cache
 from django.db import connection
 from django.http import HttpResponse
 from django.test import AsyncClient
@@ -195,30 +199,57 @@ def test_request_with_nothing_due_reads_the_django_session_and_nothing_else(
     assert "access_token" not in found[1]
 
 
-def restore(session: Session) -> None:
-    """Put a Django session back, as a cache can that was away when it was deleted."""
-    Session.objects.create(
-        session_key=session.session_key, session_data=session.session_data, expire_date=session.expire_date
-    )
+@dataclass
+class Copy:
+    """Of a Django session as its engine keeps it: the row, the cache's entry, or both."""
+
+    key: str
+    entry: Any = None
+    row: Session | None = None
+
+    @classmethod
+    def of(cls, key: str) -> "Copy":
+        store = import_module(django_settings.SESSION_ENGINE).SessionStore()
+        cached = store.cache_key_prefix + key if hasattr(store, "cache_key_prefix") else ""
+        return cls(cached, cached and cache.get(cached), Session.objects.filter(session_key=key).first())
+
+    def put_back(self) -> None:
+        """As a cache can that was away when it was deleted; behind a cache the row is gone for good."""
+        if self.key:
+            cache.set(self.key, self.entry)
+        elif self.row:
+            self.row.save(force_insert=True)
 
 
+@pytest.mark.parametrize("engine", ["db", "cached_db", "cache"])
 def test_copy_of_a_session_that_has_ended_lives_until_the_next_look(
-    op: ScriptedOP, sign_in: Callable[..., SignedIn], moment: Moment, ask: Ask, settings: Any
+    op: ScriptedOP,
+    sign_in: Callable[..., SignedIn],
+    moment: Moment,
+    ask: Ask,
+    settings: Any,
+    tmp_path: Path,
+    engine: str,
 ) -> None:
+    shared = {"BACKEND": "django.core.cache.backends.filebased.FileBasedCache", "LOCATION": str(tmp_path)}
+    settings.CACHES = {"default": shared}
+    settings.SESSION_ENGINE = f"django.contrib.sessions.backends.{engine}"
     signed_in = sign_in()
-    copy = Session.objects.get(session_key=signed_in.django_key)
+    copy = Copy.of(signed_in.django_key)
+    assert (bool(copy.entry), bool(copy.row)) == (engine != "db", engine != "cache")
     end_session(signed_in.session.pk, EndReason.LOGOUT, origin=Origin(), now=moment.now)
     assert ask(signed_in.django_key, "/open_page/").content == b"for everybody", "refused on its next request"
-    restore(copy)
+    copy.put_back()
     moment.after(timedelta(seconds=29))
     assert ask(signed_in.django_key).status_code == 200
     moment.after(timedelta(seconds=30))
     assert ask(signed_in.django_key).status_code == 401
     assert not django_session_exists(signed_in.django_key)
-    restore(copy)
+    copy.put_back()
     settings.PHI_OIDC = {**settings.PHI_OIDC, "SESSION_RECHECK": timedelta(0)}
     moment.after(timedelta(seconds=1))
     assert ask(signed_in.django_key).status_code == 401
+    assert not django_session_exists(signed_in.django_key)
     assert [event.reason for event in events(Action.SESSION_ENDED)] == ["logout"]
 
 

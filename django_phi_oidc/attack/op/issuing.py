@@ -27,6 +27,7 @@ def token_reply(
     if "refresh_token" in grant.client.grant_types:
         body["refresh_token"] = state.issue(grant, "refresh_token", scope=grant.scope, now=now).value
     body["id_token"] = _id_token(state, request, access_token, nonce=nonce, now=now)
+    state.id_tokens.append(body["id_token"])
     return Reply(headers=dict(NO_STORE), json=body)
 
 

@@ -26,6 +26,7 @@ class Request:
     form: Pairs = field(default=(), repr=False)
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     cookies: Mapping[str, str] = field(default_factory=dict, repr=False)
+    target: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +35,7 @@ class LoggedRequest:
 
     `auth_method` is how the client says who it is, right or wrong; several names, with a space between, when it does so
     in several ways. `assertion` has header and claims of a client assertion, nothing of it verified, and no signature.
+    `target` is the request's, as it came: what stood in the URL, whatever that was.
     """
 
     method: str
@@ -43,6 +45,7 @@ class LoggedRequest:
     authorization: str
     auth_method: str
     assertion: Mapping[str, Any] = field(repr=False)
+    target: str = field(repr=False)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -161,6 +164,7 @@ def logged(request: Request) -> LoggedRequest:
         authorization=scheme,
         auth_method=" ".join(method for method, used in methods.items() if used),
         assertion=_said(form.get("client_assertion", "")),
+        target=request.target,
     )
 
 

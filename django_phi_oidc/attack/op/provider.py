@@ -113,7 +113,7 @@ class DemoProvider:
 
     @property
     def requests(self) -> list[LoggedRequest]:
-        """Every request so far, without secrets, in order of arrival."""
+        """Every request so far, without secrets but those that stood in its URL, in order of arrival."""
         return self.state.requests
 
     @property
@@ -127,6 +127,11 @@ class DemoProvider:
         """Those of them that are still honoured."""
         now = self.state.clock()
         return [token for token in self.tokens if token.active(now=now)]
+
+    @property
+    def id_tokens(self) -> list[str]:
+        """Every ID token issued so far, in order, as the hook left it."""
+        return list(self.state.id_tokens)
 
     @property
     def last_grant(self) -> Grant:

@@ -84,6 +84,7 @@ class Handler(BaseHTTPRequestHandler):
             form=_pairs(body.decode("ascii")) if form else (),
             headers=headers,
             cookies=_cookies(headers.get("cookie", "")),
+            target=self.path,
         )
 
     def _send(self, reply: Reply, *, close: bool = False) -> None:

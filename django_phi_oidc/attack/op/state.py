@@ -105,6 +105,7 @@ class State:
     sessions: dict[str, Session] = field(default_factory=dict, repr=False)
     grants: dict[str, Grant] = field(default_factory=dict, repr=False)
     tokens: dict[str, Token] = field(default_factory=dict, repr=False)
+    id_tokens: list[str] = field(default_factory=list, repr=False)
     pushed: dict[str, PushedRequest] = field(default_factory=dict, repr=False)
     assertion_jtis: set[tuple[str, str]] = field(default_factory=set, repr=False)
     requests: list[LoggedRequest] = field(default_factory=list, repr=False)

@@ -37,8 +37,8 @@ def missed(results: Results) -> list[str]:
     for kind in ("sync", "async"):
         if ours[kind] > MOST_MICROSECONDS:
             lines.append(f"{ours[kind]:.0f} µs a request ({kind}), and the aim is {MOST_MICROSECONDS:.0f}")
-    if ours["sync_queries"] > bare["sync_queries"]:
-        lines.append("the middleware made a query when nothing was due")
+        if ours[f"{kind}_queries"] > bare[f"{kind}_queries"]:
+            lines.append(f"the middleware made a query when nothing was due ({kind})")
     for row in _leaving_rows(results.leaving):
         if row["portal"] == "ours" and row["round_trip"] == HEALTHY * 1000 and row["ratio"] > MOST_LEAVING:
             lines.append(f"a logout at {row['ratio']:.2f} of the bare one's time, and the aim is {MOST_LEAVING}")

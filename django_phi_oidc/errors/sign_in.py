@@ -1,46 +1,6 @@
-"""Every error of the app. Each refusal carries its rule's code; none carries a token, a `sub` or a claim value.
+"""Why a sign-in is refused, by the rules R1 to R7."""
 
-PhiOidcError
-├── SignInRefused                 the sign-in ends here; `code` goes to the trail, never to the browser
-│   ├── TransportError            R1, the only kind that may be tried again
-│   ├── MetadataError             R2
-│   ├── PushedRequestError        R3
-│   ├── CallbackError             R4
-│   ├── TokenResponseError        R5
-│   ├── IDTokenError              R6
-│   ├── UserInfoError             R7
-│   └── AccountError              the person is known to the OP, but has no way in here
-├── RefreshMismatch               R8, of a session that lives
-├── TokenExpired, RefreshInsideTransaction
-├── LogoutTokenInvalid            R9, and LogoutTokenReplayed: the OP's word that somebody signed out
-├── AuditUnavailable              no event, no permit
-├── SealingRefused                signing now would fork the log
-├── ProofInvalid, CheckpointInvalid
-├── RevealRefused                 the policy says no
-├── ClaimScrubbed                 it was held once, it is gone
-├── SubjectTaken                  an administrator links whom somebody linked before
-├── DeclarationInvalid            what the project declared can't be meant
-└── KeyRingError                  keys and what they sealed
-
-`provider_fault` decides the status of the page: 503 for what the OP must mend, 403 for every other refusal.
-"""
-
-
-class PhiOidcError(Exception):
-    """Base of every error that this app raises on purpose."""
-
-    code = "error"
-    provider_fault = False
-
-    def __init_subclass__(cls, *, code: str = "", provider_fault: bool | None = None) -> None:
-        super().__init_subclass__()
-        if code:
-            cls.code = code
-        if provider_fault is not None:
-            cls.provider_fault = provider_fault
-
-    def __init__(self, message: str = "") -> None:
-        super().__init__(message or (self.__doc__ or "").partition("\n")[0])
+from .base import PhiOidcError
 
 
 class SignInRefused(PhiOidcError, code="sign_in_refused"):
@@ -299,31 +259,6 @@ class UserInfoSubMismatch(UserInfoError, code="userinfo_sub_mismatch"):
     """UserInfo speaks of another sub than the ID Token (Core 5.3.2)."""
 
 
-class RefreshMismatch(PhiOidcError, code="refresh_mismatch"):
-    """The new ID Token speaks of another person, client or authentication than the first one (Core 12.2)."""
-
-
-class TokenExpired(PhiOidcError, code="token_expired"):
-    """There is no live access token, and none to be had: the session has ended, or the OP gives no other one now."""
-
-
-class RefreshInsideTransaction(PhiOidcError, code="refresh_inside_transaction"):
-    """The access token must be refreshed, and on SQLite nothing can be committed beside an open transaction."""
-
-
-class LogoutTokenInvalid(PhiOidcError, code="logout_token_invalid"):
-    """The logout token is not this OP's for this client and for now (Back-Channel Logout 2.6)."""
-
-    def __init__(self, rule: str) -> None:
-        """rule: what was wrong: a code of R6, or one like it. For the log alone."""
-        super().__init__()
-        self.rule = rule
-
-
-class LogoutTokenReplayed(PhiOidcError, code="logout_token_replayed"):
-    """The logout token was spent before."""
-
-
 class AccountError(SignInRefused):
     """The person has no way in here."""
 
@@ -346,60 +281,3 @@ class NotProvisioned(AccountError, code="not_provisioned"):
 
 class UserInactive(AccountError, code="user_inactive"):
     """The account is deactivated."""
-
-
-class AuditUnavailable(PhiOidcError, code="audit_unavailable"):
-    """The audit trail can't be written, so nothing is permitted."""
-
-
-class SealingRefused(PhiOidcError, code="sealing_refused"):
-    """The log is not a continuation of what was signed before, or the key is not there to sign it."""
-
-
-class ProofInvalid(PhiOidcError, code="proof_invalid"):
-    """The proof does not lead to the root (RFC 6962 2.1)."""
-
-
-class CheckpointInvalid(PhiOidcError, code="checkpoint_invalid"):
-    """No checkpoint, or not signed by a known key (C2SP tlog-checkpoint)."""
-
-
-class RevealRefused(PhiOidcError, code="reveal_refused"):
-    """The claim may not be revealed to this actor for this purpose; `reason` says which rule refused."""
-
-    def __init__(self, reason: str) -> None:
-        """reason: a code out of access.policy."""
-        super().__init__(f"The claim may not be revealed: {reason}.")
-        self.reason = reason
-
-
-class ClaimScrubbed(PhiOidcError, code="claim_scrubbed"):
-    """The claim was held and has been erased, or its time is over."""
-
-
-class SubjectTaken(PhiOidcError, code="subject_taken"):
-    """The person is linked to an account already; `user` is its primary key, for an administrator's eyes."""
-
-    def __init__(self, user: object) -> None:
-        super().__init__(f"This person is linked to user {user} already.")
-        self.user = user
-
-
-class DeclarationInvalid(PhiOidcError, code="declaration_invalid"):
-    """A setting is not as it must be; the message names the option."""
-
-
-class KeyRingError(PhiOidcError, code="key_ring_error"):
-    """A key ring can't do what was asked of it."""
-
-
-class KeyMissing(KeyRingError, code="key_missing"):
-    """A key ring is empty, or a key in it is not 32 bytes of base64url."""
-
-
-class KeyInUse(KeyRingError, code="key_in_use"):
-    """What a key made is still needed: the key is configured, or persons are known by it alone."""
-
-
-class Undecryptable(KeyRingError, code="undecryptable"):
-    """The sealed text is damaged, foreign, of a missing key, or was moved here from elsewhere."""
