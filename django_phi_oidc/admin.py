@@ -3,6 +3,7 @@
 from django.contrib import admin
 
 from .audit.admin import AuditCheckpointAdmin, AuditEventAdmin
+from .claims.admin import LegalHoldAdmin, StoredClaimAdmin
 from .login.admin import lead_to_provider
 from .sessions.admin import OIDCSessionAdmin, PendingRevocationAdmin
 from .subjects.admin import PairwiseSubjectAdmin
@@ -10,9 +11,11 @@ from .subjects.admin import PairwiseSubjectAdmin
 __all__ = [
     "AuditCheckpointAdmin",
     "AuditEventAdmin",
+    "LegalHoldAdmin",
     "OIDCSessionAdmin",
     "PairwiseSubjectAdmin",
     "PendingRevocationAdmin",
+    "StoredClaimAdmin",
 ]
 
 lead_to_provider(admin.site)

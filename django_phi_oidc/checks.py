@@ -19,7 +19,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db import DatabaseError, connections
 from django.utils.module_loading import import_string
 
-from . import conf, keyring
+from . import buckets, conf, keyring
 from .access.policy import PURPOSES
 from .audit import granting, signing
 from .audit.models import AuditEvent
@@ -67,6 +67,7 @@ def check_declarations(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
         conf.keep_offline()
         conf.break_glass_account()
         conf.resource_ids()
+        keys_of_retention = [buckets.store()] if buckets.is_used() else []
         providers = conf.providers().values()
         claims = conf.claims().values()
     except ImproperlyConfigured as error:
@@ -79,6 +80,11 @@ def check_declarations(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
             keyring.keys(ring)
         except KeyMissing as error:
             found.append(_error(4, str(error), "manage.py phi_oidc keys generate makes keys."))
+    for store in keys_of_retention:
+        try:
+            store.names()
+        except KeyMissing as error:
+            found.append(_error(4, str(error)))
     for provider in providers:
         found += [*_unsafe(provider), *_loosened(provider)]
     found += _of_one_issuer(providers)

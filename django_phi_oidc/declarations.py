@@ -17,6 +17,8 @@ NAME_IN_URL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 """Of a provider: it stands in redirect URIs, which a provider compares byte for byte, and which browsers rewrite."""
 
 LONGEST_RETENTION = timedelta(days=36_525)
+REFERENCES = frozenset({"_claim_names", "_claim_sources"})
+"""What stands in for distributed and aggregated claims, which are never fetched. Spec: OIDC Core 5.6.2."""
 
 Retention = Literal["session"] | timedelta | None
 AuthMethod = Literal["client_secret_basic", "client_secret_post", "private_key_jwt"]
@@ -107,6 +109,8 @@ class ClaimDeclaration:
     retention: Retention
     """`"session"`, a positive timedelta, or None: used at sign-in, never stored."""
     essential: bool = False
+    members: tuple[str, ...] = ()
+    """Of a claim that is an object: the members that are kept, the others being dropped at the door; empty: all."""
 
 
 LISTS = ("id_token_signed_response_alg", "userinfo_signed_response_alg", "acr_values", "trusted_audiences")
@@ -167,6 +171,8 @@ def parse_claim(name: str, raw: Mapping[str, Any]) -> ClaimDeclaration:
     """
     where = f"CLAIMS[{name!r}]"
     _check_name(where, name, longest=255)
+    if name in REFERENCES:
+        raise DeclarationInvalid(f"{where}: distributed and aggregated claims are refused.")
     values = _known(where, raw, ClaimDeclaration)
     _check_reason(where, values)
     retention = values["retention"]
@@ -176,6 +182,8 @@ def parse_claim(name: str, raw: Mapping[str, Any]) -> ClaimDeclaration:
             raise DeclarationInvalid(f"{where}['retention'] must be positive, and 100 years at most.")
     if not isinstance(values.get("essential", False), bool):
         raise DeclarationInvalid(f"{where}['essential'] must be True or False.")
+    if "members" in values:
+        values["members"] = _members(f"{where}['members']", values["members"])
     return ClaimDeclaration(name=name, **values)
 
 
@@ -285,6 +293,15 @@ def _check_reason(where: str, values: Mapping[str, Any]) -> None:
             raise DeclarationInvalid(f"{where}[{key!r}] must say something.")
     if len(values["purpose"]) > 32:
         raise DeclarationInvalid(f"{where}['purpose'] must be a PurposeOfUse code, 32 characters at most.")
+
+
+def _members(where: str, value: Any) -> tuple[str, ...]:
+    members = _strings(where, value)
+    for member in members:
+        _check_name(f"{where}: {member!r}", member, longest=255)
+    if not members or len(set(members)) != len(members):
+        raise DeclarationInvalid(f"{where} must name at least one member, and each once.")
+    return members
 
 
 def _scopes(where: str, value: Any) -> tuple[ScopeDeclaration, ...]:

@@ -5,18 +5,24 @@ save), open whatever looks like a token on assignment, read its keys at import, 
 another row, send plain text to the database in a lookup, or seal the text of an SQL expression.
 """
 
+import re
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from cryptography.fernet import Fernet
 from django.conf import settings
 from django.core import exceptions
+from django.core.serializers.base import SerializationError
 from django.db import models
+from django.db.models.expressions import Col
+from django.db.models.lookups import IsNull
+from django.utils.functional import cached_property
 
-from . import keyring
+from . import buckets, keyring
 
 MASK = "•••"
 KEY_SETTING = "FIELD_ENCRYPTION_KEY"
+_RING_ID = re.compile("[0-9a-f]{8}")
 
 
 class _Unconfigured:
@@ -58,8 +64,9 @@ class Sealed:
 
     @property
     def key_id(self) -> str:
-        """The id of the key that sealed it."""
-        return self.text.partition(":")[0]
+        """The id of the key that sealed it; empty where the text names none, and may be anything."""
+        id_, colon, _ = self.text.partition(":")
+        return id_ if colon and (_RING_ID.fullmatch(id_) or buckets.is_bucket(id_)) else ""
 
     def __repr__(self) -> str:
         return MASK
@@ -67,18 +74,68 @@ class Sealed:
     __str__ = __repr__
 
 
+class _OnlySelected(str):
+    """The SQL of a sealed column, which can be selected: neither Django nor the database does anything else with it."""
+
+    __slots__ = ("plain",)
+    plain: str
+
+    def __new__(cls, plain: str) -> "_OnlySelected":
+        # Where Django joins pieces instead of formatting them, the database is asked for a function that is not there.
+        made = super().__new__(cls, f"a_sealed_column_can_only_be_selected({plain})")
+        made.plain = plain
+        return made
+
+    def __str__(self) -> NoReturn:
+        raise exceptions.FieldError("A sealed column can only be selected: the order of its ciphertexts means nothing.")
+
+
+class _SealedCol(Col):
+    """A sealed column in a statement."""
+
+    def as_sql(self, compiler: Any, connection: Any) -> tuple[str, Any]:
+        sql, params = super().as_sql(compiler, connection)
+        return _OnlySelected(sql), params
+
+
+class _SealedIsNull(IsNull):
+    """The one question that a sealed column answers."""
+
+    def process_lhs(self, compiler: Any, connection: Any, lhs: Any = None) -> tuple[str, Any]:
+        sql, params = compiler.compile(lhs or self.lhs)
+        return getattr(sql, "plain", sql), params
+
+
+def _refuse_in_options(options: Any, name: str) -> None:
+    """Raises: ImproperlyConfigured when options of the model would act on ciphertext of the field of that name."""
+    latest = options.get_latest_by or ()
+    acting = {
+        "ordering": [each for each in options.ordering or () if isinstance(each, str)],
+        "get_latest_by": [latest] if isinstance(latest, str) else latest,
+        "unique_together": [each for group in options.unique_together for each in group],
+        "indexes": [each for index in options.indexes for each in index.fields],
+        "constraints": [each for constraint in options.constraints for each in getattr(constraint, "fields", ())],
+    }
+    for option, names in acting.items():
+        if name in {each.removeprefix("-") for each in names}:
+            raise exceptions.ImproperlyConfigured(f"A sealed field can't be in {option} of its model.")
+
+
 class SealedTextField(_import_guarded()):  # type: ignore[misc]  # the base is chosen at import
     """Text, sealed in the database and in the instance, bound to its table, column and natural key.
 
     bind: attribute names of the natural key; known before the row is saved, hence not an automatic primary key.
-    Assign plain `str` and save; read `Sealed`; `open(instance)` gives the text. The only lookup is `isnull`.
+    bucket: name of the attribute that says under which retention key; empty there: under the newest encryption key.
+    Assign plain `str` and save; read `Sealed`; `open(instance)` gives the text. The only lookup is `isnull`; nothing is
+    ordered by it or computed with it; no serializer of Django's writes it.
     `bulk_update`, `update(field=…)` and expressions are refused: only a whole row knows its natural key.
     """
 
     description = "Sealed text"
 
-    def __init__(self, *args: Any, bind: Sequence[str], **kwargs: Any) -> None:
+    def __init__(self, *args: Any, bind: Sequence[str], bucket: str = "", **kwargs: Any) -> None:
         self.bind = tuple(bind)
+        self.bucket = bucket
         for option in ("unique", "primary_key", "db_index", "choices", "default", "db_default"):
             if kwargs.get(option, models.NOT_PROVIDED) not in (models.NOT_PROVIDED, None, False):
                 raise exceptions.ImproperlyConfigured(f"A sealed field can't have {option}.")
@@ -88,7 +145,8 @@ class SealedTextField(_import_guarded()):  # type: ignore[misc]  # the base is c
     def deconstruct(self) -> Any:
         name, path, args, kwargs = super().deconstruct()
         kwargs.pop("editable")
-        return name, path, args, {**kwargs, "bind": self.bind}
+        bucket = {"bucket": self.bucket} if self.bucket else {}
+        return name, path, args, {**kwargs, "bind": self.bind, **bucket}
 
     def open(self, instance: models.Model) -> str | None:
         """Return the instance's plain text, or None where there is none.
@@ -109,7 +167,8 @@ class SealedTextField(_import_guarded()):  # type: ignore[misc]  # the base is c
         # The very mask that a Sealed shows; the same characters from elsewhere are a value like any other.
         if value is MASK:
             raise exceptions.ValidationError(f"{self.name}: the mask is not the value.")
-        sealed = Sealed(keyring.seal(value, context=self._context(model_instance)))
+        bucket = getattr(model_instance, self.bucket) if self.bucket else ""
+        sealed = Sealed(keyring.seal(value, context=self._context(model_instance), bucket=bucket))
         setattr(model_instance, self.attname, sealed)
         return sealed
 
@@ -130,23 +189,50 @@ class SealedTextField(_import_guarded()):  # type: ignore[misc]  # the base is c
             raise exceptions.ValidationError(f"{self.name}: the mask is not the value.")
         return value
 
-    def value_to_string(self, obj: models.Model) -> str:
-        return MASK
+    def value_to_string(self, obj: models.Model) -> NoReturn:
+        # What serializers call: a mask in a fixture can't be loaded, and plain text must not be in one.
+        meta = obj._meta
+        raise SerializationError(
+            f"{meta.label}.{self.name} is sealed, and no serializer writes it. Leave out the app or the model "
+            f"(dumpdata --exclude {meta.label_lower}), or name the other fields (fields=…). To keep it, back up the "
+            "database and its keys; `phi_oidc subject export` writes what is held of one person."
+        )
+
+    def contribute_to_class(self, cls: type[models.Model], name: str, private_only: bool = False) -> None:
+        _refuse_in_options(cls._meta, name)
+        super().contribute_to_class(cls, name, private_only)
+
+    def get_col(self, alias: str, output_field: Any = None) -> Col:
+        return _SealedCol(alias, self, output_field)
+
+    def select_format(self, compiler: Any, sql: str, params: Any) -> tuple[str, Any]:
+        return getattr(sql, "plain", sql), params
 
     def get_lookup(self, lookup_name: str) -> Any:
         if lookup_name != "isnull":
             raise exceptions.FieldError(f"A sealed field has no lookup {lookup_name!r}: its ciphertexts differ.")
-        return super().get_lookup(lookup_name)
+        return _SealedIsNull
 
     def get_transform(self, lookup_name: str) -> NoReturn:
         raise exceptions.FieldError("A sealed field has no transforms.")
 
-    def _context(self, instance: models.Model) -> list[str]:
+    def context_of(self, bound: Sequence[Any]) -> list[str]:
+        """Return what a text is bound to in the row whose natural key, in the order of bind, is bound.
+
+        Raises: TypeError when a part of it is None.
+        """
         # As the database gives them back: a UUID assigned as text must not seal under another spelling.
-        bound = [self.model._meta.get_field(name).to_python(getattr(instance, name)) for name in self.bind]
-        if any(part is None for part in bound):
+        parts = [to_python(value) for to_python, value in zip(self._bound, bound, strict=True)]
+        if None in parts:
             raise TypeError(f"{self.name} is bound to {', '.join(self.bind)}: set them before saving.")
-        return [self.model._meta.db_table, self.column, *map(str, bound)]
+        return [self.model._meta.db_table, self.column, *map(str, parts)]
+
+    @cached_property
+    def _bound(self) -> list[Any]:
+        return [self.model._meta.get_field(name).to_python for name in self.bind]
+
+    def _context(self, instance: models.Model) -> list[str]:
+        return self.context_of([getattr(instance, name) for name in self.bind])
 
     def _stored(self, value: Any) -> str | None:
         if value is None:

@@ -11,15 +11,19 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from json.encoder import encode_basestring
 from pathlib import Path
 from typing import Any
 
 from cryptography.fernet import Fernet, InvalidToken
 
-from . import conf, entropy
+from . import buckets, conf, entropy
 from .errors import KeyMissing, Undecryptable
 
 KEY_BYTES = 32
+_LISTS = (list, tuple)
+_decode = json.JSONDecoder().raw_decode
+"""Half of json.loads: without the look for an encoding, and for spaces around."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +39,12 @@ def keys(ring: str) -> tuple[Key, ...]:
 
     Raises: KeyMissing.
     """
-    found = _parse(ring, _texts(ring, conf.option(ring)))
+    source = conf.option(ring)
+    texts = tuple(source) if isinstance(source, _LISTS) else _texts(ring, source)
+    try:
+        found = _parse(ring, texts)
+    except TypeError as error:
+        raise _no_list(ring) from error
     if not found:
         raise KeyMissing(f"PHI_OIDC[{ring!r}] has no key.")
     return found
@@ -46,15 +55,15 @@ def generate() -> str:
     return base64.urlsafe_b64encode(entropy.token_bytes(KEY_BYTES)).decode("ascii")
 
 
-def seal(value: str, *, context: Sequence[str]) -> str:
+def seal(value: str, *, context: Sequence[str], bucket: str = "") -> str:
     """Return value sealed under the newest encryption key, to be opened in the same context alone.
+
+    bucket: of the retention key to seal under instead, which is made if there is none.
 
     The text names its key. Its time of writing is not in it: Fernet's clear timestamp is set to zero.
     """
-    key = keys("ENCRYPTION_KEYS")[0]
-    envelope = json.dumps([*context, value], ensure_ascii=False, separators=(",", ":"))
-    token = _fernet(key.material).encrypt_at_time(envelope.encode("utf-8"), current_time=0)
-    return f"{key.id}:{token.decode('ascii')}"
+    key = Key(bucket, buckets.store().create(bucket)) if bucket else keys("ENCRYPTION_KEYS")[0]
+    return _seal([*context, value], key)
 
 
 def open_sealed(text: str, *, context: Sequence[str]) -> str:
@@ -63,21 +72,57 @@ def open_sealed(text: str, *, context: Sequence[str]) -> str:
     Raises: Undecryptable, whichever of damage, foreign key and foreign place it is.
     """
     key_id, _, token = text.partition(":")
-    for key in keys("ENCRYPTION_KEYS"):
+    if "-" in key_id and buckets.is_bucket(key_id):
+        material = buckets.store().get(key_id)
+        if material is None:
+            raise Undecryptable
+        return _open(Key(key_id, material), token, context)
+    return _open(_named(key_id, keys("ENCRYPTION_KEYS")), token, context)
+
+
+def seal_again(text: str, *, context: Sequence[str], ring: Sequence[Key]) -> str:
+    """Return what was sealed in that context under one of the ring, sealed under its first key.
+
+    ring: as `keys("ENCRYPTION_KEYS")` gives it, once for many texts.
+    Raises: Undecryptable, of a text under a retention key too.
+    """
+    key_id, _, token = text.partition(":")
+    return _encrypt(_envelope(_named(key_id, ring), token, context)[0], ring[0])
+
+
+def _named(key_id: str, ring: Sequence[Key]) -> Key:
+    for key in ring:
         if key.id == key_id:
-            return _open(key, token, context)
+            return key
     raise Undecryptable
 
 
+def _seal(envelope: Sequence[str], key: Key) -> str:
+    # What json.dumps writes of a list of texts, at a quarter of the time.
+    return _encrypt(f"[{','.join(map(encode_basestring, envelope))}]".encode(), key)
+
+
+def _encrypt(envelope: bytes, key: Key) -> str:
+    token = _fernet(key.material).encrypt_at_time(envelope, current_time=0)
+    return f"{key.id}:{token.decode('ascii')}"
+
+
 def _open(key: Key, token: str, context: Sequence[str]) -> str:
+    return _envelope(key, token, context)[1]
+
+
+def _envelope(key: Key, token: str, context: Sequence[str]) -> tuple[bytes, str]:
+    """Return what the token holds, and the value in it. Raises: Undecryptable."""
     try:
-        *sealed_context, value = json.loads(_fernet(key.material).decrypt(token.encode("ascii")))
+        envelope = _fernet(key.material).decrypt(token.encode("ascii"))
+        text = envelope.decode("utf-8")
+        (*sealed_context, value), end = _decode(text)
     except (InvalidToken, ValueError, TypeError) as error:
         # Not only damage: a host project may have sealed something of its own under the same key.
         raise Undecryptable from error
-    if sealed_context != list(context) or not isinstance(value, str):
+    if sealed_context != list(context) or not isinstance(value, str) or end != len(text):
         raise Undecryptable
-    return value
+    return envelope, value
 
 
 def _texts(ring: str, source: Any) -> tuple[str, ...]:
@@ -90,13 +135,20 @@ def _texts(ring: str, source: Any) -> tuple[str, ...]:
             raise KeyMissing(f"PHI_OIDC[{ring!r}]: the key file can't be read.") from error
     if isinstance(source, str):
         source = source.replace("\n", ",").split(",")
-    if not isinstance(source, list | tuple | None) or not all(isinstance(text, str) for text in source or ()):
-        raise KeyMissing(f"PHI_OIDC[{ring!r}] must be a list of keys, a file or a callable.")
+    if source is not None and not isinstance(source, _LISTS):
+        raise _no_list(ring)
     return tuple(source or ())
+
+
+def _no_list(ring: str) -> KeyMissing:
+    return KeyMissing(f"PHI_OIDC[{ring!r}] must be a list of keys, a file or a callable.")
 
 
 @lru_cache(maxsize=16)
 def _parse(ring: str, texts: tuple[str, ...]) -> tuple[Key, ...]:
+    """Raises: KeyMissing; TypeError when something in texts is no text."""
+    if not all(isinstance(text, str) for text in texts):
+        raise TypeError("A key is text.")
     try:
         # One key has several spellings in base64; two of them are still one key.
         return tuple(dict.fromkeys(_key(text.strip()) for text in texts if text.strip()))

@@ -10,7 +10,7 @@ from .audit.models import (
     AuditWitness,
     RefusalCount,
 )
-from .claims.models import StoredClaim
+from .claims.models import LegalHold, StoredClaim
 from .delivery.models import SinkCursor
 from .replay.models import SpentValue
 from .sessions.models import OIDCSession, PendingRevocation
@@ -24,6 +24,7 @@ __all__ = [
     "AuditOutbox",
     "AuditUnsealed",
     "AuditWitness",
+    "LegalHold",
     "OIDCSession",
     "PairwiseIdentifier",
     "PairwiseSubject",

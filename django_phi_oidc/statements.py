@@ -89,17 +89,25 @@ def insert_alone(model: type[models.Model], values: Sequence[Any], *, using: str
     return True
 
 
-def update(model: type[models.Model], key: Any, *, using: str, **values: Any) -> bool:
-    """Set fields of the row with this primary key, by one statement, and say whether there is such a row."""
+def update(model: type[models.Model], key: Any, *, using: str, returning: str = "", **values: Any) -> Any:
+    """Set fields of the row with this primary key, by one statement, and say whether there is such a row.
+
+    returning: an SQL expression over the new row, to be returned instead; None when there is no such row.
+    """
     connection = connections[using]
     fields: list[Any] = [model._meta.get_field(name) for name in values]
     pk: Any = model._meta.pk
     quote = connection.ops.quote_name
     sets = ", ".join(f"{quote(field.column)} = %s" for field in fields)
     statement = f"UPDATE {quote(model._meta.db_table)} SET {sets} WHERE {quote(pk.column)} = %s"  # noqa: S608 -- as above
+    if returning:
+        statement += f" RETURNING {returning}"
     given = zip((*fields, pk), (*values.values(), key), strict=True)
     with connection.cursor() as cursor:
         cursor.execute(statement, [field.get_db_prep_save(value, connection) for field, value in given])
+        if returning:
+            row = cursor.fetchone()
+            return row[0] if row else None
         return bool(cursor.rowcount)
 
 

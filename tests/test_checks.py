@@ -111,6 +111,13 @@ CASES: list[tuple[str, Change, Change]] = [
     ("E002", option(BREAK_GLASS_ACCOUNT=True), option(BREAK_GLASS_ACCOUNT="")),
     ("E002", option(CLAIMS={"birthdate": {**CLAIM, "purpose": ""}}), option(CLAIMS={"birthdate": CLAIM})),
     ("E002", option(CLAIMS={"birthdate": {"purpose": "TREAT", "basis": "why"}}), option(CLAIMS={"birthdate": CLAIM})),
+    ("E002", option(CLAIMS={"_claim_names": CLAIM}), option(CLAIMS={"claim_names": CLAIM})),
+    ("E002", option(CLAIMS={"_claim_sources": CLAIM}), option(CLAIMS={"claim_sources": CLAIM})),
+    (
+        "E002",
+        option(CLAIMS={"address": {**CLAIM, "members": "country"}}),
+        option(CLAIMS={"address": {**CLAIM, "members": ["country"]}}),
+    ),
     ("E002", provider(profile="heart"), key_provider(profile="heart")),
     ("E002", option(SECTOR_ORIGINS=["https://a.example.test/"]), option(SECTOR_ORIGINS=["https://a.example.test"])),
     ("E002", option(SECTOR_ORIGINS=["http://a.example.test"]), option(SECTOR_ORIGINS=["https://a.example.test:8443"])),
@@ -123,6 +130,8 @@ CASES: list[tuple[str, Change, Change]] = [
     ("E003", option(PROVIDERS={}), option()),
     ("E004", option(SUBJECT_KEYS=[]), option()),
     ("E004", option(ENCRYPTION_KEYS=["short"]), option()),
+    ("E002", option(RETENTION_KEYS="keys"), option(RETENTION_KEYS=None)),
+    ("E004", option(RETENTION_KEYS=Path("/nowhere")), option(RETENTION_KEYS=Path(__file__).parent)),
     ("E004", option(PAIRWISE_KEY=["short"]), option(PAIRWISE_KEY=None)),
     ("E005", provider(issuer="http://op"), provider(issuer="https://op")),
     (

@@ -203,6 +203,8 @@ GOOD_CLAIMS: dict[str, tuple[dict[str, Any], Any]] = {
     "for an hour in seconds": ({"retention": 3600}, timedelta(hours=1)),
     "never stored": ({"retention": None}, None),
     "essential": ({"essential": True}, "session"),
+    "two members": ({"members": ("postal_code", "country")}, "session"),
+    "members as JSON has them": ({"members": ["postal_code"]}, "session"),
 }
 BAD_CLAIMS: dict[str, dict[str, Any]] = {
     "no purpose": {"purpose": ""},
@@ -220,6 +222,14 @@ BAD_CLAIMS: dict[str, dict[str, Any]] = {
     "retention as a list": {"retention": ["session"]},
     "essential as text": {"essential": "yes"},
     "an option that nobody knows": {"encrypt": False},
+    "members as text": {"members": "country"},
+    "no members": {"members": []},
+    "members as None": {"members": None},
+    "a member that is no text": {"members": ["country", 5]},
+    "a member without name": {"members": [""]},
+    "a member that no name can be": {"members": ["coun\ntry"]},
+    "a member twice": {"members": ["country", "region", "country"]},
+    "members as a dictionary": {"members": {"country": True}},
 }
 
 
@@ -227,6 +237,7 @@ BAD_CLAIMS: dict[str, dict[str, Any]] = {
 def test_parse_claim_of_a_good_declaration_is_accepted(options: dict[str, Any], retention: Any) -> None:
     claim = parse_claim("birthdate", {**CLAIM, **options})
     assert (claim.name, claim.retention, claim.essential) == ("birthdate", retention, options.get("essential", False))
+    assert claim.members == tuple(options.get("members", ()))
 
 
 @pytest.mark.parametrize("options", BAD_CLAIMS.values(), ids=BAD_CLAIMS)
@@ -241,6 +252,13 @@ def test_parse_claim_without_purpose_basis_or_retention_raises(missing: str) -> 
     raw = {key: value for key, value in CLAIM.items() if key != missing}
     with pytest.raises(DeclarationInvalid, match=missing):
         parse_claim("birthdate", raw)
+
+
+@pytest.mark.parametrize("name", ["_claim_names", "_claim_sources"])
+def test_parse_claim_of_what_stands_in_for_claims_elsewhere_raises(name: str) -> None:
+    assert parse_claim(name.removeprefix("_"), CLAIM).name == name.removeprefix("_")
+    with pytest.raises(DeclarationInvalid, match="distributed and aggregated"):
+        parse_claim(name, CLAIM)
 
 
 @pytest.mark.parametrize("name", ["", 5, None, "a" * 256, "a\x00b"], ids=repr)

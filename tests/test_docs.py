@@ -16,6 +16,7 @@ from django_phi_oidc import checks, conf, errors, schedule
 from django_phi_oidc.audit.events import DETAIL_KEYS, Action
 from django_phi_oidc.declarations import ClaimDeclaration, ProviderDeclaration
 from django_phi_oidc.management.commands.phi_oidc import SUBCOMMANDS
+from django_phi_oidc.sessions.models import EndReason
 from tests.databases import child_environment
 
 ROOT = Path(__file__).parents[1]
@@ -44,6 +45,18 @@ def test_every_event_is_documented_with_its_keys() -> None:
     }
     for action in Action:
         assert in_backticks(rows[action.value]) == set(DETAIL_KEYS[action])
+
+
+def test_every_way_out_is_documented_and_none_that_there_is_not() -> None:
+    rows = [
+        cells[2]
+        for line in page("explanation/ways-out.md").splitlines()
+        if (cells := line.split("|"))[0] == "" and len(cells) == 7
+    ]
+    assert (rows[0].strip(), set(rows[1])) == ("reason", {"-"}), "the table's head"
+    reasons = [in_backticks(reason) for reason in rows[2:]]
+    assert all(reasons), "a way out without a reason"
+    assert set.union(*reasons) == set(EndReason.values)
 
 
 def test_every_check_is_documented() -> None:

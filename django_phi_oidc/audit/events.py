@@ -48,8 +48,13 @@ class Action(StrEnum):
     CLAIM_REVEALED = "claim.revealed"
     CLAIM_OVERFETCHED = "claim.overfetched"
     CLAIM_SCRUBBED = "claim.scrubbed"
+    HOLD_PLACED = "hold.placed"
+    HOLD_RELEASED = "hold.released"
+    RETENTION_KEY_DESTROYED = "retention.key_destroyed"
     SUBJECT_LINKED = "subject.linked"
     SUBJECT_UNLINKED = "subject.unlinked"
+    SUBJECT_EXPORTED = "subject.exported"
+    SUBJECT_ERASED = "subject.erased"
     ACCESS_DENIED = "access.denied"
     AUDIT_VIEWED = "audit.viewed"
     AUDIT_EXPORTED = "audit.exported"
@@ -73,6 +78,11 @@ DETAIL_KEYS: Mapping[str, frozenset[str]] = {
     Action.CLAIM_SCRUBBED: frozenset({"claims", "counts", "cause"}),
     Action.SUBJECT_LINKED: frozenset({"created"}),
     Action.SUBJECT_UNLINKED: frozenset(),
+    Action.SUBJECT_EXPORTED: frozenset({"claims"}),
+    Action.SUBJECT_ERASED: frozenset({"claims", "counts"}),
+    Action.HOLD_PLACED: frozenset({"until"}),
+    Action.HOLD_RELEASED: frozenset(),
+    Action.RETENTION_KEY_DESTROYED: frozenset({"bucket"}),
     Action.ACCESS_DENIED: frozenset({"claim"}),
     Action.AUDIT_VIEWED: frozenset({"page", "filters"}),
     Action.AUDIT_EXPORTED: frozenset({"format", "filters"}),

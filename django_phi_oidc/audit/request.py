@@ -3,7 +3,7 @@
 import ipaddress
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from django.contrib.auth.base_user import AbstractBaseUser
@@ -28,6 +28,8 @@ class Actor:
 
     user: AbstractBaseUser | AnonymousUser
     origin: Origin
+    request: HttpRequest | None = field(default=None, repr=False, compare=False)
+    """What the act is part of, if it is part of one: where something is revealed, nobody keeps the response to it."""
 
     @classmethod
     def from_request(cls, request: HttpRequest) -> "Actor":
@@ -39,7 +41,8 @@ class Actor:
             client_ip=client_ip(request, trusted=conf.trusted_proxies()),
             request_id=request_id(request),
         )
-        return cls(user=user, origin=origin)
+        # What wraps a request, as that of Django REST framework does, has it as _request.
+        return cls(user=user, origin=origin, request=getattr(request, "_request", request))
 
 
 def session_id_of(session: Mapping[str, Any] | SessionBase) -> uuid.UUID | None:

@@ -1,6 +1,6 @@
 """What to ask for, what to keep and what to drop at the door, by the project's declaration. No Django."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
@@ -47,7 +47,7 @@ class Minimized:
 
     kept: dict[str, Any] = field(repr=False)
     dropped: tuple[str, ...]
-    """Sorted names of claims that came undeclared; their values are gone."""
+    """Sorted names of what came and was not declared; the values are gone. `address.region` is a member of a claim."""
 
 
 def ask(declared: Mapping[str, ClaimDeclaration], *, declaration: ProviderDeclaration) -> Asked:
@@ -82,15 +82,42 @@ def scopes_for(declared: Mapping[str, ClaimDeclaration]) -> str:
 
 
 def minimize(received: Mapping[str, Any], declared: Mapping[str, ClaimDeclaration]) -> Minimized:
-    """Return the declared claims that came, and the names of the undeclared ones. Claims of the protocol are neither.
+    """Return the declared claims that came, and the names of what came undeclared. Claims of the protocol are neither.
 
-    A claim that is null or empty did not come. Spec: OIDC Core 5.3.2.
+    A claim, or a member of one, that is null or empty did not come. A claim whose members are declared and that is no
+    object is not what was declared. What comes by reference alone did not come: `_claim_names` and `_claim_sources`
+    can't be declared, and nothing in them is fetched or read. Spec: OIDC Core 5.3.2, 5.6.2.
     """
-    came = {name: value for name, value in received.items() if name not in PROTOCOL_CLAIMS and not is_empty(value)}
-    return Minimized(
-        kept={name: came[name] for name in declared if name in came},
-        dropped=tuple(sorted(came.keys() - declared.keys())),
-    )
+    kept: dict[str, Any] = {}
+    dropped: set[str] = set()
+    for name, value in received.items():
+        if name in PROTOCOL_CLAIMS or is_empty(value):
+            continue
+        claim = declared.get(name)
+        narrowed = None if claim is None else narrow(value, claim)
+        if not is_empty(narrowed):
+            kept[name] = narrowed
+        dropped.update(_dropped(name, value, claim))
+    return Minimized(kept=kept, dropped=tuple(sorted(dropped)))
+
+
+def narrow(value: Any, claim: ClaimDeclaration) -> Any:
+    """Return of a claim's value what is declared: all of it, or an object of the declared members that it has.
+
+    None where members are declared and there is none of them.
+    """
+    if not claim.members:
+        return value
+    if not isinstance(value, Mapping):
+        return None
+    return {name: value[name] for name in claim.members if not is_empty(value.get(name))} or None
+
+
+def _dropped(name: str, value: Any, claim: ClaimDeclaration | None) -> Iterator[str]:
+    if claim is None or (claim.members and not isinstance(value, Mapping)):
+        yield name
+    elif claim.members:
+        yield from (f"{name}.{each}" for each in value if each not in claim.members and not is_empty(value[each]))
 
 
 def require_essential(kept: Mapping[str, Any], declared: Mapping[str, ClaimDeclaration]) -> None:

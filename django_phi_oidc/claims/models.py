@@ -1,9 +1,11 @@
 """Claims that the project declared and keeps, sealed."""
 
 import uuid
+from typing import Any
 
 from django.db import models
 
+from .. import clock
 from ..fields import SealedTextField
 from ..subjects.models import PairwiseSubject
 
@@ -18,15 +20,23 @@ class StoredClaim(models.Model):
     session = models.UUIDField(default=NO_SESSION, db_index=True)
     """The OIDC session whose end scrubs it, or NO_SESSION."""
     name = models.CharField(max_length=255)
-    value = SealedTextField(bind=("subject_id", "session", "name"))
+    bucket = models.CharField(max_length=40, default="", editable=False)
+    """The retention key that sealed the value; empty: it is one of ENCRYPTION_KEYS."""
+    value = SealedTextField(bind=("subject_id", "session", "name"), bucket="bucket")
     purpose = models.CharField(max_length=32)
     obtained_at = models.DateTimeField()
     expires_at = models.DateTimeField(null=True, db_index=True)
-    """When the beat task scrubs it; None for a claim of a session."""
+    """When the beat task scrubs it; None for a claim of a session that lives."""
+    held_until = models.DateTimeField(null=True, editable=False)
+    """Until then nothing scrubs it: a legal hold of its subject; None: there is none."""
 
     class Meta:
         default_permissions = ("view",)
-        permissions = (("reveal_storedclaim", "Can reveal claims of other persons"),)
+        permissions = (
+            ("reveal_storedclaim", "Can reveal claims of other persons"),
+            ("scrub_storedclaim", "Can erase claims of other persons"),
+        )
+        indexes = (models.Index(fields=["bucket"], condition=~models.Q(bucket=""), name="phi_oidc_claim_bucket"),)
         constraints = (
             models.UniqueConstraint(fields=["subject", "session", "name"], name="phi_oidc_stored_claim_unique"),
             models.CheckConstraint(
@@ -37,3 +47,51 @@ class StoredClaim(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+
+def _clear_and_tell_the_admin(collector: Any, field: Any, holds: Any, using: str) -> None:
+    """Clear the key as SET_NULL does, and let Django's admin name on its page, and not delete, what a hold keeps.
+
+    The collector of that page has a set of what protects. It is a courtesy alone, for any admin of the host's, too:
+    what refuses a deletion, whoever asks for it, is the receiver that holds the row.
+    """
+    if hasattr(collector, "protected"):
+        lasting = models.Q(until=None) | models.Q(until__gt=clock.now())
+        found = LegalHold.objects.using(using).filter(lasting, pk__in=[hold.pk for hold in holds], released_at=None)
+        collector.protected.update(found)
+    models.SET_NULL(collector, field, holds, using)
+
+
+class HoldForeignKey(models.ForeignKey[Any, Any]):
+    """A foreign key that is told of by Django's admin before it is cleared; to a migration it is an ordinary one."""
+
+    def __init__(self, to: Any, on_delete: Any, **kwargs: Any) -> None:
+        super().__init__(to, _clear_and_tell_the_admin, **kwargs)
+
+    def deconstruct(self) -> Any:
+        name, _, args, kwargs = super().deconstruct()
+        return name, "django.db.models.ForeignKey", args, {**kwargs, "on_delete": models.SET_NULL}
+
+
+class LegalHold(models.Model):
+    """Somebody must be able to show what is held of a person: while it lasts, no path scrubs a claim of theirs."""
+
+    id = models.UUIDField(primary_key=True, editable=False)
+    subject = HoldForeignKey(PairwiseSubject, null=True, on_delete=models.SET_NULL, related_name="holds")
+    """None: erased, after the hold."""
+    reason = models.CharField(max_length=255)
+    """For people: a reference of the matter. It is not in the trail."""
+    placed_at = models.DateTimeField(editable=False)
+    placed_by = models.CharField(max_length=255, editable=False)
+    """The user's primary key as text; empty: by command."""
+    until = models.DateTimeField(null=True, blank=True)
+    """When it ends by itself; None: when it is released."""
+    released_at = models.DateTimeField(null=True, editable=False)
+    released_by = models.CharField(max_length=255, default="", editable=False)
+
+    class Meta:
+        default_permissions = ("view", "add", "change")
+        permissions = (("disclose_legalhold", "Can see what a legal hold keeps"),)
+
+    def __str__(self) -> str:
+        return str(self.id)

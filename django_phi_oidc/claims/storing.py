@@ -14,7 +14,8 @@ from ..declarations import ClaimDeclaration
 from ..statements import insert
 from ..subjects.models import PairwiseSubject
 from .catalog import PROTOCOL_CLAIMS
-from .models import NO_SESSION, StoredClaim
+from .holding import bucket_for, current_hold, set_aside
+from .models import NO_SESSION, LegalHold, StoredClaim
 
 
 def store(
@@ -29,17 +30,25 @@ def store(
 ) -> tuple[str, ...]:
     """Store the declared claims of kept inside the caller's transaction, in one statement; return their names, sorted.
 
-    A claim of the session gets a row of its own, any other replaces what an earlier sign-in brought. A claim without
-    retention, and one that is not declared, is not stored. Purpose and end are those of today's declaration.
+    A claim of the session gets a row of its own, any other replaces what an earlier sign-in brought, which a legal hold
+    keeps beside it. A claim without retention, and one that is not declared, is not stored. Purpose and end are those
+    of today's declaration.
+    Requires: the caller holds the row of the subject. Raises: KeyMissing.
     """
     names = tuple(sorted(name for name in kept if _is_stored(declared.get(name))))
     if not names:
         return ()
+    hold = current_hold(subject, now=now)
+    if hold is not None:
+        set_aside(subject, names, now=now)
     insert(
-        [_row(declared[name], kept[name], subject=subject, session_id=session_id, now=now) for name in names],
+        [
+            _row(declared[name], kept[name], subject=subject, session_id=session_id, hold=hold, now=now)
+            for name in names
+        ],
         using=router.db_for_write(StoredClaim),
         unique=["subject_id", "session", "name"],
-        replaced=["value", "purpose", "obtained_at", "expires_at"],
+        replaced=["bucket", "value", "purpose", "obtained_at", "expires_at", "held_until"],
     )
     enqueue(
         Action.CLAIM_STORED,
@@ -57,12 +66,21 @@ def _is_stored(claim: ClaimDeclaration | None) -> bool:
 
 
 def _row(
-    claim: ClaimDeclaration, value: Any, *, subject: PairwiseSubject, session_id: uuid.UUID, now: datetime
+    claim: ClaimDeclaration,
+    value: Any,
+    *,
+    subject: PairwiseSubject,
+    session_id: uuid.UUID,
+    hold: LegalHold | None,
+    now: datetime,
 ) -> StoredClaim:
+    assert claim.retention is not None  # noqa: S101 -- for the type: a claim without is not stored
     return StoredClaim(
         subject=subject,
         session=session_id if claim.retention == "session" else NO_SESSION,
         name=claim.name,
+        bucket=bucket_for(obtained=now, retention=claim.retention, hold=hold),
+        held_until=subject.held_until,
         value=json.dumps(value, allow_nan=False),
         purpose=claim.purpose,
         obtained_at=now,

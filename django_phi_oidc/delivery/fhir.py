@@ -44,6 +44,8 @@ _LOG_USED = _coding(DCM, "110101", "Audit Log Used")
 _SECURITY_ALERT = _coding(DCM, "110113", "Security Alert")
 _LOGIN, _LOGOUT = _coding(DCM, "110122", "Login"), _coding(DCM, "110123", "Logout")
 _ATTRIBUTES_CHANGED = _coding(DCM, "110137", "User Security Attributes Changed")
+_SECURITY_CONFIGURATION = _coding(DCM, "110129", "Security Configuration")
+_EXPORT, _PATIENT_RECORD = _coding(DCM, "110106", "Export"), _coding(DCM, "110110", "Patient Record")
 _SOURCE, _DESTINATION = _coding(DCM, "110153", "Source Role ID"), _coding(DCM, "110152", "Destination Role ID")
 
 
@@ -63,8 +65,13 @@ MAPPING: Mapping[str, Kind] = {
     Action.CLAIM_REVEALED: _rest("read", "R"),
     Action.CLAIM_OVERFETCHED: Kind(_SECURITY_ALERT, (), "E"),
     Action.CLAIM_SCRUBBED: _rest("delete", "D"),
+    Action.HOLD_PLACED: Kind(_PATIENT_RECORD, (), "U"),
+    Action.HOLD_RELEASED: Kind(_PATIENT_RECORD, (), "U"),
+    Action.RETENTION_KEY_DESTROYED: Kind(_SECURITY_ALERT, (_SECURITY_CONFIGURATION,), "D"),
     Action.SUBJECT_LINKED: Kind(_SECURITY_ALERT, (_ATTRIBUTES_CHANGED,), "C"),
     Action.SUBJECT_UNLINKED: Kind(_SECURITY_ALERT, (_ATTRIBUTES_CHANGED,), "D"),
+    Action.SUBJECT_EXPORTED: Kind(_EXPORT, (), "R"),
+    Action.SUBJECT_ERASED: Kind(_PATIENT_RECORD, (), "D"),
     Action.ACCESS_DENIED: _rest("read", "R"),
     Action.AUDIT_VIEWED: Kind(_LOG_USED, (), "R"),
     Action.AUDIT_EXPORTED: Kind(_LOG_USED, (), "R"),

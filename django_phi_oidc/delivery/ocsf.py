@@ -25,7 +25,7 @@ _CLASSES = {
     DETECTION_FINDING: ("Detection Finding", 2, "Findings"),
 }
 _LOGON, _LOGOFF = (1, "Logon"), (2, "Logoff")
-_CREATE, _READ, _DELETE, _OTHER = (1, "Create"), (2, "Read"), (4, "Delete"), (99, "Other")
+_CREATE, _READ, _UPDATE, _DELETE, _OTHER = (1, "Create"), (2, "Read"), (3, "Update"), (4, "Delete"), (99, "Other")
 MAPPING: Mapping[str, tuple[int, tuple[int, str], str]] = {
     Action.LOGIN_SUCCEEDED: (AUTHENTICATION, _LOGON, ""),
     Action.LOGIN_REFUSED: (AUTHENTICATION, _LOGON, ""),
@@ -38,8 +38,13 @@ MAPPING: Mapping[str, tuple[int, tuple[int, str], str]] = {
     Action.CLAIM_REVEALED: (ENTITY_MANAGEMENT, _READ, "Claim"),
     Action.CLAIM_OVERFETCHED: (ENTITY_MANAGEMENT, _OTHER, "Claim"),
     Action.CLAIM_SCRUBBED: (ENTITY_MANAGEMENT, _DELETE, "Claim"),
+    Action.HOLD_PLACED: (ENTITY_MANAGEMENT, _CREATE, "LegalHold"),
+    Action.HOLD_RELEASED: (ENTITY_MANAGEMENT, _UPDATE, "LegalHold"),
+    Action.RETENTION_KEY_DESTROYED: (ENTITY_MANAGEMENT, _DELETE, "RetentionKey"),
     Action.SUBJECT_LINKED: (ENTITY_MANAGEMENT, _CREATE, "Subject"),
     Action.SUBJECT_UNLINKED: (ENTITY_MANAGEMENT, _DELETE, "Subject"),
+    Action.SUBJECT_EXPORTED: (ENTITY_MANAGEMENT, _READ, "Subject"),
+    Action.SUBJECT_ERASED: (ENTITY_MANAGEMENT, _DELETE, "Subject"),
     Action.ACCESS_DENIED: (ENTITY_MANAGEMENT, _READ, "Claim"),
     Action.AUDIT_VIEWED: (ENTITY_MANAGEMENT, _READ, "AuditTrail"),
     Action.AUDIT_EXPORTED: (ENTITY_MANAGEMENT, _READ, "AuditTrail"),

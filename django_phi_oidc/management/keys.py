@@ -1,4 +1,4 @@
-"""Make keys, tell what each is needed for, and retire a subject key that is not needed any more."""
+"""Make keys, tell what each is needed for, rotate encryption keys, and retire a subject key."""
 
 import json
 import re
@@ -13,6 +13,7 @@ from django.core.management.base import CommandError, OutputWrapper
 from .. import conf, keyring
 from ..errors import KeyRingError
 from ..subjects.rotating import KeyUse, RingUse, retire, use_of_keys
+from . import rotating
 from .generating import generate_key_files
 
 __all__ = ["add_arguments", "generate_key_files", "handle"]
@@ -22,8 +23,11 @@ def add_arguments(parser: ArgumentParser) -> None:
     """Declare the subcommands of `phi_oidc keys`."""
     subcommands = parser.add_subparsers(dest="keys_command", required=True)
     subcommands.add_parser("generate", help="write the key files that do not exist; print keys for the other rings")
-    status = subcommands.add_parser("status", help="tell what each subject key is needed for; list the client keys")
+    status = subcommands.add_parser("status", help="tell what each key is needed for; list the client keys")
     status.add_argument("--json", action="store_true", help="one object, for programs")
+    rotating.add_database(status)
+    rotation = subcommands.add_parser("rotate", help="seal again what is not under the newest encryption key")
+    rotating.add_arguments(rotation)
     retiring = subcommands.add_parser("retire", help="delete the digests under a subject key that left the list")
     retiring.add_argument("key_id", metavar="KEYID", help="as `keys status` shows it")
 
@@ -31,10 +35,12 @@ def add_arguments(parser: ArgumentParser) -> None:
 def handle(options: Mapping[str, Any], *, stdout: OutputWrapper, stderr: OutputWrapper) -> None:
     """Do what the subcommand says.
 
-    Raises: CommandError when the keys can't be read, or a key that is to be retired is still needed.
+    Raises: CommandError when the keys can't be read, a key that is to be retired is still needed, sealed texts name a
+    key that is not configured, or a rotation had to leave some.
     """
+    subcommands = {"generate": _generate, "status": _status, "rotate": rotating.rotate, "retire": _retire}
     try:
-        {"generate": _generate, "status": _status, "retire": _retire}[options["keys_command"]](options, stdout, stderr)
+        subcommands[options["keys_command"]](options, stdout, stderr)
     except KeyRingError as error:
         raise CommandError(str(error)) from error
 
@@ -60,10 +66,18 @@ def _generate(options: Mapping[str, Any], stdout: OutputWrapper, stderr: OutputW
 def _status(options: Mapping[str, Any], stdout: OutputWrapper, stderr: OutputWrapper) -> None:
     ring = use_of_keys([key.id for key in keyring.keys("SUBJECT_KEYS")])
     pairwise = [key.id for key in keyring.keys(conf.PAIRWISE_RING)] if conf.option(conf.PAIRWISE_RING) else []
+    sealed = rotating.use_of_encryption_keys(using=options["database"])
     if options["json"]:
-        told = {"subject_keys": asdict(ring), "client_keys": _client_keys(), "pairwise_key": pairwise}
-        stdout.write(json.dumps(told))
-        return
+        told = {"encryption_keys": sealed, "subject_keys": asdict(ring)}
+        stdout.write(json.dumps({**told, "client_keys": _client_keys(), "pairwise_key": pairwise}))
+    else:
+        rotating.show(sealed, stdout)
+        _show_others(ring, pairwise, stdout)
+    if faults := rotating.faults(sealed):
+        raise CommandError(" ".join(faults))
+
+
+def _show_others(ring: RingUse, pairwise: list[str], stdout: OutputWrapper) -> None:
     _show_subject_keys(ring, stdout)
     for key in _client_keys():
         use = "signs" if key["signs"] else "published, does not sign"

@@ -2,44 +2,26 @@
 
 import uuid
 from collections.abc import Sequence
-from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from django.contrib import admin, messages
 from django.contrib.auth import get_user_model
-from django.core.paginator import Paginator
 from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.utils.translation import gettext as _
 
 from .. import clock, conf
 from ..audit.request import Actor
+from ..listing import ReadOnlyAdmin
 from . import revoking
 from .ending import end_sessions
 from .models import EndReason, OIDCSession, PendingRevocation, RevocationStatus
 from .tasks import revoke_soon
 
-MOST_COUNTED = 10_000
 BATCH = 500
 """Sessions that are ended by the same statements."""
 MOST_AT_ONCE = 100
 """Tokens that the administrator's request itself may see to: it leases all of them before the first is tried."""
-
-if TYPE_CHECKING:
-    ModelAdmin = admin.ModelAdmin[Any]
-    CountingPaginator = Paginator[Any]
-else:
-    ModelAdmin, CountingPaginator = admin.ModelAdmin, Paginator
-
-
-class CappedPaginator(CountingPaginator):
-    """Counts no further than anybody would page."""
-
-    @cached_property
-    def count(self) -> int:
-        """The number of rows, or MOST_COUNTED."""
-        rows: Any = self.object_list
-        return int(rows[:MOST_COUNTED].count())
 
 
 class ProviderFilter(admin.SimpleListFilter):
@@ -54,26 +36,8 @@ class ProviderFilter(admin.SimpleListFilter):
         return queryset.filter(provider=self.value()) if self.value() else queryset
 
 
-class _ReadOnly(ModelAdmin):
-    """Rows are looked at; what may be done to them are actions."""
-
-    paginator = CappedPaginator
-    show_full_result_count = False
-    show_facets = admin.ShowFacets.NEVER
-    list_per_page = 50
-
-    def has_add_permission(self, request: HttpRequest) -> bool:
-        return False
-
-    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
-
-    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
-
-
 @admin.register(OIDCSession)
-class OIDCSessionAdmin(_ReadOnly):
+class OIDCSessionAdmin(ReadOnlyAdmin):
     """Who is signed in, since when, and who was."""
 
     list_display = ("id", "user", "provider", "started_at", "last_seen_at", "ended_at", "end_reason")
@@ -108,7 +72,7 @@ class OIDCSessionAdmin(_ReadOnly):
 
 
 @admin.register(PendingRevocation)
-class PendingRevocationAdmin(_ReadOnly):
+class PendingRevocationAdmin(ReadOnlyAdmin):
     """Tokens that died, or have yet to die, at the provider."""
 
     list_display = (

@@ -13,6 +13,7 @@ from django.http.response import HttpResponseBase
 
 from .. import clock, conf
 from ..audit.request import SESSION_KEY, Actor, session_id_of
+from ..claims.responding import mark
 from .attending import look, mark_active, rekey
 from .models import EndReason
 from .refusing import overdue_response, tell_when_to_leave
@@ -25,6 +26,8 @@ PASSIVE_HEADER = "HTTP_X_PHI_PASSIVE"
 
 class RevocationMiddleware:
     """Ends a session that is over before anybody sees the request, and one that the request has lost after it.
+
+    It also marks each response in which a claim was revealed, so that nobody keeps it.
 
     Stands inside SessionMiddleware and AuthenticationMiddleware, outside of whatever may answer. Under ASGI it runs in
     the event loop and goes to a thread only when there is something to read or write. A request without the session
@@ -52,6 +55,7 @@ class RevocationMiddleware:
         response = cast(HttpResponseBase, self.get_response(request))
         if visit:
             _finish(request, visit, response)
+        mark(request, response)
         return response
 
     async def _respond(self, request: HttpRequest) -> HttpResponseBase:
@@ -71,6 +75,7 @@ class RevocationMiddleware:
                 await sync_to_async(_finish)(request, visit, response)
             else:
                 tell_when_to_leave(request, visit, response)
+        mark(request, response)
         return response
 
 

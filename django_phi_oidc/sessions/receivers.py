@@ -6,6 +6,7 @@ from typing import Any
 from django.conf import settings
 from django.contrib.auth import get_user_model
 from django.contrib.auth.signals import user_logged_in, user_logged_out
+from django.db import transaction
 from django.db.models import Model
 from django.db.models.signals import m2m_changed, post_save, pre_delete
 from django.dispatch import receiver
@@ -15,7 +16,9 @@ from .. import clock, conf
 from ..audit.events import Action, Origin
 from ..audit.outbox import enqueue
 from ..audit.request import SESSION_KEY, Actor, session_id_of
-from ..claims.scrubbing import scrub_subject
+from ..claims.holding import is_held
+from ..claims.scrubbing import scrub_inactive, scrub_subject
+from ..errors import HeldForLegalReasons
 from ..subjects.models import PairwiseSubject
 from .ending import end_sessions
 from .models import EndReason, OIDCSession
@@ -36,13 +39,18 @@ def end_on_django_logout(*, request: HttpRequest | None, **kwargs: Any) -> None:
 def end_with_the_subject(*, instance: PairwiseSubject, origin: Model | Any = None, **kwargs: Any) -> None:
     """End all that a link holds, in the transaction that deletes it: live sessions, claims; and tell of it.
 
+    Raises: HeldForLegalReasons, and then nothing is deleted, neither the subject nor the user.
+
     origin: what delete() was called on. After the commit of one person's deletion their tokens are revoked; those of
     many at once, a queryset, are left to the sweep, or each of them could hold the request up for as long as one does.
     """
-    # The row is held: a sign-in that is opening a session of this subject comes before the look, or finds no subject.
-    if not PairwiseSubject.objects.select_for_update().filter(pk=instance.pk):
-        return
     actor, now = instance.deleted_by, clock.now()
+    # The row is held: a sign-in that is opening a session of this subject comes before the look, or finds no subject.
+    subject = PairwiseSubject.objects.select_for_update(no_key=True).filter(pk=instance.pk).first()
+    if subject is None:
+        return
+    if is_held(subject, now=now):
+        raise HeldForLegalReasons
     live = OIDCSession.objects.filter(subject=instance.pk, ended_at__isnull=True).values_list("pk", flat=True)
     ended = end_sessions(list(live), EndReason.SUBJECT_UNLINKED, origin=actor, now=now)
     scrub_subject(instance, cause="unlinked", origin=actor, now=now)
@@ -63,13 +71,18 @@ def start_times(*, request: HttpRequest | None, **kwargs: Any) -> None:
 def end_with_the_account(
     *, instance: Model, created: bool, update_fields: Collection[str] | None = None, **kwargs: Any
 ) -> None:
-    """End the sessions of an account that is deactivated, or that has a new password, in the transaction of that."""
+    """End the sessions of an account that is deactivated, or that has a new password, in the transaction of that.
+
+    All claims of a deactivated one are erased, those that outlive its sessions, too.
+    """
     if created:
         return
     # What set_password() has left, until save() is done.
     is_new_password = getattr(instance, "_password", None) is not None
     if not getattr(instance, "is_active", True) and (update_fields is None or "is_active" in update_fields):
-        _end_all([instance.pk], EndReason.USER_INACTIVE)
+        with transaction.atomic():
+            _end_all([instance.pk], EndReason.USER_INACTIVE)
+            scrub_inactive([instance.pk], origin=Origin(), now=clock.now())
     elif is_new_password and "password" in conf.end_sessions_on():
         _end_all([instance.pk], EndReason.PASSWORD_CHANGED)
 

@@ -13,11 +13,12 @@ from django.db import DatabaseError, InterfaceError, OperationalError, connectio
 from .. import clock, conf
 from ..audit.events import Origin
 from ..audit.outbox import moving_together
+from ..claims.scrubbing import scrub_inactive
 from ..errors import KeyRingError
 from ..oidc.token import ReceivedToken
 from . import expiring, revoking
 from .ending import Ended, end_session, end_sessions
-from .models import EndReason
+from .models import EndReason, OIDCSession
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -56,8 +57,15 @@ def end_overdue() -> int:
 
 
 def _end(pks: Sequence[uuid.UUID], reason: EndReason) -> int:
-    parts = (pks[start : start + expiring.BATCH] for start in range(0, len(pks), expiring.BATCH))
-    return sum(len(end_sessions(part, reason, origin=Origin(), now=clock.now())) for part in parts)
+    parts = [pks[start : start + expiring.BATCH] for start in range(0, len(pks), expiring.BATCH)]
+    ended = sum(len(end_sessions(part, reason, origin=Origin(), now=clock.now())) for part in parts)
+    if reason is EndReason.USER_INACTIVE:
+        # No signal told of it, or their claims were gone by now.
+        for part in parts:
+            users = OIDCSession.objects.filter(pk__in=part, user__isnull=False).values_list("user", flat=True)
+            with transaction.atomic():
+                scrub_inactive(set(users), origin=Origin(), now=clock.now())
+    return ended
 
 
 def _wait_for_requests() -> None:

@@ -1,5 +1,6 @@
 """Who is linked to which account: a list to read, a form that links, a deletion that unlinks. No digest, no `sub`."""
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 from uuid import UUID
@@ -15,7 +16,7 @@ from django.views.decorators.debug import sensitive_post_parameters
 
 from .. import clock, conf, keyring
 from ..audit.request import Actor
-from ..errors import PhiOidcError
+from ..errors import HeldForLegalReasons, PhiOidcError
 from .linking import link_existing
 from .models import PairwiseSubject
 
@@ -70,12 +71,14 @@ class PairwiseSubjectAdmin(SubjectAdmin):
         self, request: HttpRequest, queryset: QuerySet[PairwiseSubject], search_term: str
     ) -> tuple[QuerySet[PairwiseSubject], bool]:
         """Answer by the index: Django's own search compares a UUID as text."""
-        if term := search_term.strip():
-            try:
-                queryset = queryset.filter(uuid=UUID(term))
-            except ValueError:
-                queryset = queryset.filter(**{f"user__{get_user_model().USERNAME_FIELD}": term})
-        return queryset, False
+        if not (term := search_term.strip()):
+            return queryset, False
+        with suppress(ValueError):
+            found = queryset.filter(uuid=UUID(term))
+            if found.exists():
+                return found, False
+        # A user name may look like a UUID.
+        return queryset.filter(**{f"user__{get_user_model().USERNAME_FIELD}": term}), False
 
     @method_decorator(sensitive_post_parameters("sub"))
     def add_view(
@@ -104,6 +107,16 @@ class PairwiseSubjectAdmin(SubjectAdmin):
         )
         obj.pk = subject.pk
         obj.refresh_from_db()
+
+    def delete_view(
+        self, request: HttpRequest, object_id: str, extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        """Unlink, or say why not: the page has shown a legal hold that lasts, but one may have come since."""
+        try:
+            return super().delete_view(request, object_id, extra_context)
+        except HeldForLegalReasons as refusal:
+            self.message_user(request, str(refusal), messages.ERROR)
+            return HttpResponseRedirect(request.path)
 
     def delete_model(self, request: HttpRequest, obj: PairwiseSubject) -> None:
         """Unlink, in the transaction of the page."""

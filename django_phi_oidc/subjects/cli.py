@@ -18,13 +18,13 @@ from django.views.decorators.debug import sensitive_variables
 
 from .. import clock, conf, keyring
 from ..audit.events import Origin
-from ..errors import PhiOidcError
+from ..errors import HeldForLegalReasons, PhiOidcError
 from .linking import link_existing
 from .models import PairwiseSubject
 
 
-def add_arguments(parser: ArgumentParser) -> None:
-    """Declare the subcommands of `phi_oidc subject`."""
+def add_arguments(parser: ArgumentParser) -> Any:
+    """Declare the subcommands of `phi_oidc subject`, and return where those that need more are declared."""
     commands = parser.add_subparsers(dest="subject_command", required=True)
     link = commands.add_parser("link", help="link the person whose sub is read from standard input to a user")
     link.add_argument("--provider", required=True, metavar="NAME", help="the provider that knows the person so")
@@ -34,6 +34,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     listing = commands.add_parser("list", help="list the linked persons")
     listing.add_argument("--user", metavar="PK", help="of this user alone")
     listing.add_argument("--json", action="store_true", help="an object a line")
+    return commands
 
 
 def handle(options: Mapping[str, Any], *, stdout: OutputWrapper, stderr: OutputWrapper) -> None:
@@ -65,7 +66,10 @@ def _unlink(options: Mapping[str, Any], stdout: OutputWrapper) -> None:
     subject = PairwiseSubject.objects.filter(uuid=options["uuid"]).first()
     if subject is None:
         raise CommandError(f"There is no subject {options['uuid']}.")
-    subject.delete()
+    try:
+        subject.delete()
+    except HeldForLegalReasons as refusal:
+        raise CommandError(f"Nothing was erased, and nobody unlinked. {refusal}") from refusal
     stdout.write(f"User {subject.user_id} was unlinked: subject {options['uuid']} is gone.")
 
 

@@ -117,11 +117,17 @@ def find_subjects(*, issuer: str, sub: str, keys: Sequence[Key]) -> list[int]:
 def mark_seen(subject: PairwiseSubject, *, now: datetime) -> None:
     """Note that the person was seen, and hold the row of the subject until the caller's transaction ends.
 
+    A legal hold of theirs is known on the instance then.
     Raises: PairwiseSubject.DoesNotExist when the person was deleted meanwhile.
     """
-    if not update(PairwiseSubject, subject.pk, using=router.db_for_write(PairwiseSubject), last_seen_at=now):
+    using = router.db_for_write(PairwiseSubject)
+    held = update(PairwiseSubject, subject.pk, using=using, returning="held_until IS NOT NULL", last_seen_at=now)
+    if held is None:
         raise PairwiseSubject.DoesNotExist
     subject.last_seen_at = now
+    if held:
+        # A hold may have come since the row was read; from here on none does.
+        subject.refresh_from_db(fields=["held_until"])
 
 
 def opaque_username() -> str:

@@ -16,6 +16,8 @@ class PairwiseSubject(models.Model):
     first_seen_at = models.DateTimeField()
     """At the first sign-in, or when an administrator linked the person before it."""
     last_seen_at = models.DateTimeField()
+    held_until = models.DateTimeField(null=True, editable=False)
+    """Until then a legal hold keeps it, and the claims; None: there is none."""
 
     deleted_by: Origin = Origin()
     """Who deletes it, for the events of that: set on the instance before `delete()`. No column."""

@@ -1,16 +1,24 @@
-"""`{% load phi_oidc %}{% phi_oidc_session %}` in the <head> of every page of people who are signed in."""
+"""`{% load phi_oidc %}{% phi_oidc_session %}` in the <head> of every page of people who are signed in.
+
+`{% reveal claim purpose="TREAT" as born %}` opens a `MaskedClaim`: `born.value`, or why there is none.
+"""
 
 from typing import Any
 
 from django import template
 from django.forms.utils import flatatt
 from django.middleware.csrf import get_token
+from django.template.base import FilterExpression, Parser, Token, render_value_in_context, token_kwargs
+from django.template.context import Context
+from django.template.exceptions import TemplateSyntaxError
 from django.templatetags.static import static
 from django.urls import reverse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 
+from ..claims import MaskedClaim, Revealed
+from ..errors import ClaimScrubbed, RevealRefused, Undecryptable
 from ..sessions.refusing import expired_url, time_left, warning_seconds
 
 register = template.Library()
@@ -42,6 +50,50 @@ def phi_oidc_session(context: Any) -> SafeString | str:
         *(static("django_phi_oidc/session.js"), nonce, flatatt({f"data-{name}": str(data[name]) for name in data})),
         *(min(left.idle, left.absolute), expired_url()),
     )
+
+
+@register.tag(name="reveal")
+def compile_reveal(parser: Parser, token: Token) -> "RevealNode":
+    """Compile `{% reveal claim purpose=code %}`, which writes the value, or `… as name %}`, which writes nothing."""
+    name, *bits = token.split_contents()
+    if any(command == "cache" for command, _token in parser.command_stack):
+        raise TemplateSyntaxError(f"{name} can't stand in a cache block, which would keep what it writes.")
+    target = bits.pop() if len(bits) == 4 and bits[2] == "as" else ""
+    bits = bits[:2] if target else bits
+    given = token_kwargs(bits[1:], parser)
+    if len(bits) != 2 or set(given) != {"purpose"}:
+        raise TemplateSyntaxError(f"{name} takes a masked claim, purpose=…, and `as` with a name if you like.")
+    return RevealNode(parser.compile_filter(bits[0]), given["purpose"], target)
+
+
+class RevealNode(template.Node):
+    """Reveals a masked claim when the template is rendered, each time."""
+
+    def __init__(self, claim: FilterExpression, purpose: FilterExpression, target: str) -> None:
+        self.claim, self.purpose, self.target = claim, purpose, target
+
+    def render(self, context: Context) -> str:
+        """Return the value as text: the mask where it was refused or can't be opened, nothing where there is none.
+
+        Raises: AuditUnavailable; TypeError for what is no masked claim.
+        """
+        claim = self.claim.resolve(context)
+        if not isinstance(claim, MaskedClaim):
+            raise TypeError("reveal takes a MaskedClaim.")
+        revealed = _look(claim, purpose=str(self.purpose.resolve(context)))
+        if self.target:
+            context[self.target] = revealed
+            return ""
+        if revealed.error is not None:
+            return "" if revealed.is_scrubbed else str(claim)
+        return "" if revealed.value is None else render_value_in_context(revealed.value, context)
+
+
+def _look(claim: MaskedClaim, *, purpose: str) -> Revealed:
+    try:
+        return Revealed(name=claim.name, value=claim.reveal(purpose=purpose))
+    except (RevealRefused, ClaimScrubbed, Undecryptable) as error:
+        return Revealed(name=claim.name, error=error.with_traceback(None))
 
 
 def _texts() -> dict[str, str]:

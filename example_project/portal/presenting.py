@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import Any
 
 from django_phi_oidc.access.policy import PATIENT_REQUEST, PURPOSES
-from django_phi_oidc.declarations import ClaimDeclaration, Retention
+from django_phi_oidc.declarations import Retention
 
 LABELS = {"birthdate": "Date of birth", "address": "Address", "phone_number": "Phone number", "email": "E-mail address"}
 IN_A_FEW_WORDS = {
@@ -35,12 +35,6 @@ def label(name: str) -> str:
 def purpose(code: str) -> Purpose:
     """Return the purpose of that code, in HL7's words where we have none of our own."""
     return Purpose(code, *IN_A_FEW_WORDS.get(code, (PURPOSES.get(code, code).capitalize(),)))
-
-
-def choices(declared: Mapping[str, ClaimDeclaration]) -> list[Purpose]:
-    """Return the purposes that somebody may state here: the person's own request, and each declared one."""
-    codes = [PATIENT_REQUEST, *(claim.purpose for claim in declared.values())]
-    return [purpose(code) for code in dict.fromkeys(codes)]
 
 
 def retention(value: Retention) -> str:

@@ -8,7 +8,7 @@ from . import views
 urlpatterns = [
     path("", views.home, name="home"),
     path("portal/", views.portal, name="portal"),
-    path("portal/profile/", views.profile, name="profile"),
+    path("portal/profile/", views.Profile.as_view(), name="profile"),
     path("healthz", views.healthz, name="healthz"),
     path("admin/login/", views.admin_login),
     path("admin/", admin.site.urls),

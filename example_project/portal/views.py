@@ -1,7 +1,8 @@
 """The pages of the portal."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from django.conf import settings
 from django.contrib.auth.decorators import login_not_required, login_required
@@ -10,27 +11,31 @@ from django.db import DatabaseError, connections
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.urls import reverse
+from django.utils.decorators import method_decorator
 from django.views.decorators.cache import never_cache
-from django.views.decorators.http import require_GET, require_http_methods, require_safe
+from django.views.decorators.http import require_GET, require_safe
+from django.views.generic import TemplateView
 
 from django_phi_oidc import conf
 from django_phi_oidc.access.policy import PATIENT_REQUEST
-from django_phi_oidc.audit.request import Actor
-from django_phi_oidc.claims import reveal
+from django_phi_oidc.claims.views import RevealMixin, ShownClaim
 from django_phi_oidc.declarations import ClaimDeclaration
-from django_phi_oidc.errors import AuditUnavailable, ClaimScrubbed, RevealRefused
 
 from . import presenting
+from .forms import PurposeForm
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Shown:
-    """A claim as the page shows it."""
+class Detail:
+    """A claim in words. `state` is sealed, opened, absent, erased or broken; `text` is there when it is opened."""
 
     name: str
     label: str
-    text: str = ""
-    erased: bool = False
+    basis: str
+    purpose: str
+    retention: str
+    state: str = "sealed"
+    text: str = field(default="", repr=False)
 
 
 @login_not_required
@@ -48,49 +53,46 @@ def portal(request: HttpRequest) -> HttpResponse:
     return render(request, "portal/portal.html", {"keeps": keeps(conf.claims())})
 
 
-@login_required
-@never_cache
-@require_http_methods(["GET", "HEAD", "POST"])
-def profile(request: HttpRequest) -> HttpResponse:
+@method_decorator([login_required, never_cache], name="dispatch")
+class Profile(RevealMixin, TemplateView):
     """First a purpose, then the claims that may be seen for it; each look is an event before it is a look."""
-    declared = conf.claims()
-    context = {"purposes": presenting.choices(declared), "chosen": PATIENT_REQUEST, "keeps": keeps(declared)}
-    if request.method != "POST":
-        return render(request, "portal/profile.html", context)
-    purpose = request.POST.get("purpose", "")
-    if not purpose:
-        return render(request, "portal/profile.html", {**context, "fault": "Choose a purpose first."}, status=400)
-    try:
-        shown = see(request, declared, purpose=purpose)
-    except RevealRefused:
-        return render(request, "portal/refused.html", status=403)
-    except AuditUnavailable:
-        return render(request, "portal/unavailable.html", status=503)
-    said = presenting.purpose(purpose)
-    return render(request, "portal/profile.html", {**context, "chosen": purpose, "said": said, "shown": shown})
+
+    template_name = "portal/profile.html"
+    form_class = PurposeForm
+    initial_purpose = PATIENT_REQUEST
+
+    def get_context_data(self, **kwargs: Any) -> dict[str, Any]:
+        """Return the details in words, and what they were opened for."""
+        context = super().get_context_data(**kwargs)
+        context["details"] = [detail(claim) for claim in context["claims"]]
+        context["said"] = presenting.purpose(context["purpose"]) if "purpose" in context else None
+        return context
+
+    def refused(self, form: Any) -> HttpResponse:
+        """Return a page of its own for a purpose that nothing may be seen for."""
+        return render(self.request, "portal/refused.html", status=403)
+
+    def unavailable(self, form: Any) -> HttpResponse:
+        """Return a page of its own for when nothing can be recorded."""
+        return render(self.request, "portal/unavailable.html", status=503)
 
 
-def see(request: HttpRequest, declared: Mapping[str, ClaimDeclaration], *, purpose: str) -> list[Shown]:
-    """Return the person's claims that are kept for that purpose; all of them on the person's own request.
-
-    For a purpose that none is kept for, the app is asked all the same: the refusal belongs in the trail.
-
-    Raises: RevealRefused, AuditUnavailable.
-    """
-    kept = {name: claim for name, claim in declared.items() if claim.retention is not None}
-    fitting = [name for name, claim in kept.items() if purpose in {claim.purpose, PATIENT_REQUEST}]
-    actor = Actor.from_request(request)
-    return [shown(actor, request.user, name, purpose=purpose) for name in fitting or kept]
-
-
-def shown(actor: Actor, user: object, name: str, *, purpose: str) -> Shown:
-    """Return one claim, opened for that purpose, or as erased."""
-    label = presenting.label(name)
-    try:
-        value = reveal(actor, user, name, purpose=purpose)
-    except ClaimScrubbed:
-        return Shown(name=name, label=label, erased=True)
-    return Shown(name=name, label=label, text="" if value is None else presenting.text(value))
+def detail(claim: ShownClaim) -> Detail:
+    """Return one claim in words: what is declared of it, and what came of it."""
+    declared, revealed = claim.declared, claim.revealed
+    state = "sealed"
+    if revealed is not None and not revealed.is_refused:
+        kinds = {"erased": revealed.is_scrubbed, "broken": revealed.is_undecryptable, "absent": revealed.value is None}
+        state = next((kind for kind, holds in kinds.items() if holds), "opened")
+    return Detail(
+        name=declared.name,
+        label=presenting.label(declared.name),
+        basis=declared.basis,
+        purpose=presenting.purpose(declared.purpose).name,
+        retention=presenting.retention(declared.retention),
+        state=state,
+        text=presenting.text(revealed.value) if revealed is not None and state == "opened" else "",
+    )
 
 
 def keeps(declared: Mapping[str, ClaimDeclaration]) -> list[dict[str, str]]:

@@ -19,6 +19,10 @@ from tests.benchmarks.audit import telling as of_audit
 from tests.benchmarks.audit.contenders import COUNTED
 from tests.benchmarks.audit.recording import measure_recording
 from tests.benchmarks.audit.trail import measure_trail
+from tests.benchmarks.claims import telling as of_claims
+from tests.benchmarks.claims.scrubbing import measure_scrubbing
+from tests.benchmarks.sealing import telling as of_sealing
+from tests.benchmarks.sealing.rotating import measure_sealing
 from tests.benchmarks.sessions import telling as of_sessions
 from tests.benchmarks.sessions.leaving import measure_leaving
 from tests.benchmarks.sessions.requesting import measure_requesting
@@ -33,6 +37,8 @@ OPTIONS = {**DURABLE, "max_connections": "200", "shared_buffers": "1GB", "max_wa
 RAN_WITH = {
     "sign-in": ("django", "mozilla-django-oidc", "social-auth-app-django", "social-auth-core", "psycopg", "urllib3"),
     "sessions": ("django", "mozilla-django-oidc", "django-auditlog", "psycopg", "urllib3"),
+    "claims": ("django", "psycopg"),
+    "sealing": ("django", "cryptography", "psycopg"),
     "audit": ("django", "django-auditlog", "django-easy-audit", "django-pghistory", "psycopg"),
 }
 
@@ -63,6 +69,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--sealed", type=int, default=5_000_000, help="events of the log that --new ones come on top of"
     )
     parser.add_argument("--new", type=int, default=10_000, help="events that are sealed on top of those")
+    parser.add_argument("--claims", type=int, default=200_000, help="claims, of which half are due, and ten times that")
+    parser.add_argument("--texts", type=int, default=200_000, help="sealed texts that get another key")
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
     options = parser.parse_args(arguments)
     if unknown := set(options.parts).difference(PARTS):
@@ -122,6 +130,26 @@ def _sessions(url: str, options: Namespace) -> Told:
     )
 
 
+def _claims(url: str, options: Namespace) -> Told:
+    scrubbing = measure_scrubbing(url=url, rows=options.claims, told=_say)
+    return Told(
+        title="Half of all claims are due, and are erased.",
+        table=of_claims.table(scrubbing),
+        rows=of_claims.rows(scrubbing),
+        missed=of_claims.missed(scrubbing),
+    )
+
+
+def _sealing(url: str, options: Namespace) -> Told:
+    results = measure_sealing(url=url, texts=options.texts, told=_say)
+    return Told(
+        title="Every sealed text gets another key; and one call beside Fernet's.",
+        table=of_sealing.table(results),
+        rows=of_sealing.rows(results),
+        missed=of_sealing.missed(results),
+    )
+
+
 def _audit(url: str, options: Namespace) -> Told:
     load = os.getloadavg()[0]
     recorded, _ = measure_recording(
@@ -143,7 +171,13 @@ def _say(line: str) -> None:
     print(line, file=sys.stderr)
 
 
-PARTS: Mapping[str, Callable[[str, Namespace], Told]] = {"sign-in": _sign_in, "sessions": _sessions, "audit": _audit}
+PARTS: Mapping[str, Callable[[str, Namespace], Told]] = {
+    "sign-in": _sign_in,
+    "sessions": _sessions,
+    "claims": _claims,
+    "sealing": _sealing,
+    "audit": _audit,
+}
 
 if __name__ == "__main__":
     sys.exit(main())

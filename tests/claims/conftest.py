@@ -15,6 +15,7 @@ from django_phi_oidc.audit.models import AuditOutbox
 from django_phi_oidc.audit.request import Actor
 from django_phi_oidc.claims.storing import store
 from django_phi_oidc.declarations import parse_claim
+from django_phi_oidc.subjects.linking import mark_seen
 from django_phi_oidc.subjects.models import PairwiseSubject
 
 NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
@@ -47,7 +48,7 @@ class Person:
     ) -> tuple[str, ...]:
         """Store claims as a sign-in at that time does."""
         with transaction.atomic():
-            PairwiseSubject.objects.filter(pk=self.subject.pk).update(last_seen_at=now)
+            mark_seen(self.subject, now=now)
             return store(
                 claims,
                 declared={name: parse_claim(name, raw) for name, raw in declared.items()},

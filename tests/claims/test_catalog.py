@@ -148,6 +148,67 @@ def test_minimize_of_a_name_with_a_language_takes_it_for_another_claim() -> None
     assert (minimized.kept, minimized.dropped) == ({"name": "Erica"}, ("name#de",))
 
 
+ADDRESS = {
+    "street_address": "Tulegatan 7B",
+    "postal_code": "113 53",
+    "country": "SE",
+    "geo": {"precise": [59.344, 18.058], "floor": 3, "elevator": False},
+}
+
+
+def test_minimize_of_an_object_keeps_all_of_it_with_its_types() -> None:
+    minimized = minimize({"address": ADDRESS}, declare("address"))
+    assert (minimized.kept, minimized.dropped) == ({"address": ADDRESS}, ())
+
+
+def test_minimize_of_declared_members_keeps_these_and_names_the_others() -> None:
+    declared = declare("address", members=("country", "geo", "region"))
+    minimized = minimize({"address": {**ADDRESS, "formatted": " "}}, declared)
+    assert minimized.kept == {"address": {"country": "SE", "geo": ADDRESS["geo"]}}
+    assert minimized.dropped == ("address.postal_code", "address.street_address")
+    assert minimize({"address": ADDRESS}, declare("address", members=tuple(ADDRESS))).dropped == ()
+
+
+@pytest.mark.parametrize("value", ["SE", 7, True, ["country"], [{"country": "SE"}]], ids=repr)
+def test_minimize_of_declared_members_of_what_is_no_object_keeps_nothing(value: Any) -> None:
+    declared = declare("address", members=["country"], essential=True)
+    minimized = minimize({"address": value}, declared)
+    assert (minimized.kept, minimized.dropped) == ({}, ("address",))
+    with pytest.raises(ClaimMissing):
+        require_essential(minimized.kept, declared)
+    require_essential(minimize({"address": {"country": "SE"}}, declared).kept, declared)
+
+
+def test_minimize_of_an_object_without_any_declared_member_is_a_claim_that_did_not_come() -> None:
+    declared = declare("address", members=["region"], essential=True)
+    minimized = minimize({"address": {"country": "SE", "region": ""}}, declared)
+    assert (minimized.kept, minimized.dropped) == ({}, ("address.country",))
+    with pytest.raises(ClaimMissing):
+        require_essential(minimized.kept, declared)
+
+
+def test_minimize_of_claims_by_reference_drops_the_references_and_takes_their_claims_for_missing() -> None:
+    """OIDC Core 5.6.2."""
+    declared = declare("address", "birthdate", essential=True)
+    received = {
+        "birthdate": "1984-03-09",
+        "_claim_names": {"address": "aggregated", "payment_info": "distributed"},
+        "_claim_sources": {
+            "aggregated": {"JWT": "eyJhbGciOiJub25lIn0.e30."},
+            "distributed": {"endpoint": "https://elsewhere.example/claims", "access_token": "ksj3n283dke"},
+        },
+    }
+    minimized = minimize(received, declared)
+    assert minimized.kept == {"birthdate": "1984-03-09"}
+    assert minimized.dropped == ("_claim_names", "_claim_sources")
+    with pytest.raises(ClaimMissing, match="address"):
+        require_essential(minimized.kept, declared)
+    assert needs_userinfo(received, declared)
+    by_value = minimize({**received, "address": ADDRESS}, declared)
+    assert by_value.kept == {"birthdate": "1984-03-09", "address": ADDRESS}
+    require_essential(by_value.kept, declared)
+
+
 def test_minimized_shows_no_value() -> None:
     assert "1990" not in repr(minimize({"birthdate": "1990-05-17"}, declare("birthdate")))
 

@@ -6,8 +6,6 @@ from typing import Any
 import pytest
 from portal import presenting
 
-from django_phi_oidc.declarations import ClaimDeclaration
-
 
 @pytest.mark.parametrize(
     ("value", "text"),
@@ -37,13 +35,6 @@ def test_text_of_a_claim(value: Any, text: str) -> None:
 )
 def test_retention_in_words(retention: Any, text: str) -> None:
     assert presenting.retention(retention) == text
-
-
-def test_choices_name_the_own_request_first_and_each_purpose_once() -> None:
-    declared = {
-        name: ClaimDeclaration(name=name, purpose="TREAT", basis="b", retention="session") for name in ("a", "b")
-    }
-    assert [purpose.code for purpose in presenting.choices(declared)] == ["PATRQT", "TREAT"]
 
 
 def test_purpose_without_words_of_ours_has_hl7s() -> None:

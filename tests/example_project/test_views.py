@@ -70,10 +70,23 @@ def test_profile_with_a_purpose_shows_what_is_kept_for_it(
     assert len(told) >= len(seen)
 
 
-def test_profile_before_a_purpose_shows_nothing(site: Site, browser: Browser) -> None:
+def test_profile_before_a_purpose_shows_what_is_kept_and_why_and_nothing_of_it(site: Site, browser: Browser) -> None:
+    before = len(site.trail())
     page = site.sign_in(browser, path="/portal/profile/")
     assert "1984-03-09" not in page.text
     assert "Choose a purpose" in page.text
+    assert re.findall('data-sealed="([a-z_]+)"', page.text) == ["birthdate", "address", "phone_number"]
+    assert "Treatment: identity check before treatment. Kept until you sign out." in page.text
+    assert "Running the clinic: appointment letters. Kept for 1 day." in page.text
+    assert "claim.revealed" not in [event[0] for event in site.trail()[before:]]
+
+
+def test_profile_with_a_purpose_leaves_what_is_kept_for_another_one_sealed(site: Site, browser: Browser) -> None:
+    page = look(site, browser, {"purpose": "TREAT"})
+    assert re.findall('data-(claim|sealed)="([a-z_]+)"', page.text) == [
+        *(("claim", "birthdate"), ("sealed", "address"), ("sealed", "phone_number")),
+    ]
+    assert "Opened for: Treatment" in page.text
 
 
 def test_profile_without_a_purpose_is_asked_again(site: Site, browser: Browser) -> None:

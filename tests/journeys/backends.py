@@ -1,8 +1,11 @@
 """Host projects' backends, as good and as bad as they come."""
 
+import json
+import logging
 from collections.abc import Mapping
 from typing import Any
 
+from django_phi_oidc import conf
 from django_phi_oidc.backends import OIDCAuthenticationBackend
 
 
@@ -44,3 +47,22 @@ class Naming(OIDCAuthenticationBackend):
         user.last_name = ",".join(sorted(claims))
         user.save()
         return user
+
+
+class Showing(OIDCAuthenticationBackend):
+    """A host that writes down, in clear, what it was given of a person."""
+
+    def create_user(self, claims: Mapping[str, Any]) -> Any:
+        user: Any = super().create_user(claims)
+        user.last_name = json.dumps(claims)
+        user.save()
+        return user
+
+
+class Listening(OIDCAuthenticationBackend):
+    """A host that tells the log whatever it was given beyond what is declared."""
+
+    def create_user(self, claims: Mapping[str, Any]) -> Any:
+        more = {name: value for name, value in claims.items() if name not in conf.claims()}
+        logging.getLogger("host").warning("Given beyond what is declared: %s", more)
+        return super().create_user(claims)

@@ -11,7 +11,7 @@ from django.test.utils import CaptureQueriesContext
 
 from django_phi_oidc import clock
 from django_phi_oidc.audit.events import Action, Origin
-from django_phi_oidc.sessions.admin import CappedPaginator
+from django_phi_oidc.listing import CappedPaginator
 from django_phi_oidc.sessions.ending import end_session
 from django_phi_oidc.sessions.models import EndReason, OIDCSession, PendingRevocation
 from tests.sessions.conftest import (
@@ -168,7 +168,7 @@ def test_paginator_counts_no_further_than_its_cap(
 ) -> None:
     for _ in range(3):
         sign_in()
-    monkeypatch.setattr("django_phi_oidc.sessions.admin.MOST_COUNTED", 2)
+    monkeypatch.setattr("django_phi_oidc.listing.MOST_COUNTED", 2)
     with django_assert_num_queries(1) as asked:
         assert CappedPaginator(OIDCSession.objects.order_by("pk"), 50).count == 2
     assert "LIMIT 2" in asked.captured_queries[0]["sql"]

@@ -18,6 +18,7 @@ from django.test import Client
 
 from django_phi_oidc import clock
 from django_phi_oidc.audit.events import Action, Origin
+from django_phi_oidc.claims.holding import place_hold
 from django_phi_oidc.claims.models import StoredClaim
 from django_phi_oidc.sessions import revoking
 from django_phi_oidc.sessions.ending import end_session
@@ -271,3 +272,40 @@ def test_change_that_is_rolled_back_ends_nothing(op: ScriptedOP, sign_in: Callab
         transaction.set_rollback(True)
     assert OIDCSession.objects.get().ended_at is None
     assert (op.asked, django_session_exists(signed_in.django_key)) == ([], True)
+
+
+def unlink(signed_in: SignedIn) -> None:
+    assert signed_in.session.subject is not None
+    PairwiseSubject.objects.get(pk=signed_in.session.subject_id).delete()
+
+
+def keep(signed_in: SignedIn) -> None:
+    assert signed_in.session.subject is not None
+    place_hold(signed_in.session.subject.uuid, reason="Docket 26-117", until=None, origin=Origin(), now=NOW)
+
+
+@pytest.mark.parametrize("act", [unlink, keep])
+def test_act_on_a_person_whose_session_ends_at_the_same_moment_waits_and_does_not_deadlock(
+    act: Callable[[SignedIn], None], sign_in: Callable[..., SignedIn]
+) -> None:
+    people, start = [sign_in() for _ in range(20)], threading.Barrier(2)
+
+    def leave(signed_in: SignedIn) -> None:
+        end_session(signed_in.session.pk, EndReason.LOGOUT, origin=Origin(), now=NOW)
+
+    def with_each(do: Callable[[SignedIn], None]) -> None:
+        try:
+            for signed_in in people:
+                start.wait(60)
+                do(signed_in)
+        except BaseException:
+            # The other one would wait for nobody.
+            start.abort()
+            raise
+        finally:
+            connections.close_all()
+
+    with ThreadPoolExecutor(2) as pool:
+        for each in [pool.submit(with_each, do) for do in (act, leave)]:
+            each.result(60)
+    assert not OIDCSession.objects.filter(ended_at=None).exists()

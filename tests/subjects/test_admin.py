@@ -4,6 +4,7 @@ import re
 import sys
 from collections.abc import Callable
 from typing import Any
+from uuid import UUID
 
 import pytest
 from django.contrib.admin.models import LogEntry
@@ -177,6 +178,8 @@ def test_search_takes_a_uuid_or_a_user_name_in_full(officer: Callable[..., Clien
 
     assert found(str(one.uuid)) == found(f" {one.uuid.hex} ") == found(one.user.get_username()) == {one.pk}
     assert found("") == {one.pk, other.pk}
+    get_user_model().objects.filter(pk=other.user_id).update(username=str(UUID(int=7)))
+    assert found(str(UUID(int=7))) == {other.pk}
     assert found(one.user.get_username()[:-1]) == found(str(one.uuid)[:-1]) == found("phi_") == set()
 
 

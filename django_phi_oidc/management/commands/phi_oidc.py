@@ -9,12 +9,12 @@ from ...audit import cli as audit
 from ...claims import cli as scrub
 from ...delivery import cli as delivery
 from ...sessions import cli as sessions
-from ...subjects import cli as subject
-from .. import keys
+from .. import hold, keys, subject
 
 SUBCOMMANDS = {
     "audit": audit,
     "delivery": delivery,
+    "hold": hold,
     "keys": keys,
     "scrub": scrub,
     "sessions": sessions,

@@ -207,5 +207,21 @@ def test_requests_log_holds_no_secret(op, rp):
     assert [one.auth_method for one in op.requests] == ["", "", "client_secret_post", "client_secret_basic"]
     kept = json.dumps([[dict(one.parameters), dict(one.headers)] for one in op.requests], ensure_ascii=False)
     assert rp.secret not in kept
+    assert rp.secret not in str([one.target for one in op.requests])
     assert "amina-demo" not in kept
     assert rp.basic["Authorization"] not in kept
+
+
+def test_requests_log_keeps_each_target_as_it_came(op, rp):
+    rp.send("GET", "/jwks?a=%41&a=b")
+    rp.send("POST", "/nowhere?code=c", {"token": "t"})
+    assert [one.target for one in op.requests] == ["/jwks?a=%41&a=b", "/nowhere?code=c"]
+
+
+def test_provider_keeps_every_id_token(op, rp):
+    first = rp.tokens()
+    assert op.id_tokens == [first["id_token"]]
+    again = rp.send(
+        "POST", "/token", {"grant_type": "refresh_token", "refresh_token": first["refresh_token"]}, rp.basic
+    )
+    assert op.id_tokens == [first["id_token"], again.json["id_token"]]

@@ -175,7 +175,7 @@ def test_provider_logs_no_query_no_secret_and_no_token(op, rp, caplog):
 def test_reprs_hide_secrets_and_tokens(op, rp):
     rp.tokens()
     shown = f"{op.state!r} {op.tokens!r} {op.last_grant!r} {op.requests!r}"
-    hidden = [op.last_grant.code, op.last_grant.sub, rp.secret, *(token.value for token in op.tokens)]
+    hidden = [op.last_grant.code, op.last_grant.sub, rp.secret, *(token.value for token in op.tokens), *op.id_tokens]
     assert not [secret for secret in hidden if secret in shown]
 
 

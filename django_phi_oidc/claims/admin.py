@@ -1,0 +1,306 @@
+"""Claims and legal holds in the admin: what is held and until when, the report on that, and who may not be erased.
+
+No value is shown, opened, or read from the database.
+"""
+
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from django import forms
+from django.contrib import admin, messages
+from django.contrib.auth import get_user_model
+from django.core.exceptions import ObjectDoesNotExist, PermissionDenied
+from django.db.models import ForeignKey, QuerySet
+from django.http import HttpRequest, HttpResponse, HttpResponseBase, HttpResponseRedirect
+from django.template.response import TemplateResponse
+from django.urls import path
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
+
+from .. import clock, conf
+from ..access.policy import PURPOSES
+from ..audit.outbox import moving_together
+from ..audit.request import Actor
+from ..errors import HeldForLegalReasons, KeyMissing, PhiOidcError
+from ..fields import MASK
+from ..listing import GoesWithItsPersonAdmin
+from ..subjects.models import PairwiseSubject
+from .holding import active_holds, place_hold, release_hold
+from .models import LegalHold, StoredClaim
+from .reporting import is_overdue, report_claims, report_keys
+from .scrubbing import scrub_user
+
+MOST_PERSONS = 1_000
+"""Whose claims are erased by one request."""
+
+if TYPE_CHECKING:
+    HoldModelForm = forms.ModelForm[LegalHold]
+    SubjectChoiceField = forms.ModelChoiceField[PairwiseSubject]
+else:
+    HoldModelForm, SubjectChoiceField = forms.ModelForm, forms.ModelChoiceField
+
+
+class _DeclaredFilter(admin.SimpleListFilter):
+    """Offers what is declared: to ask a big table what it has takes as long as the table is."""
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        return queryset.filter(**{str(self.parameter_name): self.value()}) if self.value() else queryset
+
+
+class NameFilter(_DeclaredFilter):
+    """By the name of the claim."""
+
+    title = parameter_name = "name"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [(name, name) for name, claim in sorted(conf.claims().items()) if claim.retention is not None]
+
+
+class PurposeFilter(_DeclaredFilter):
+    """By what the claim is held for."""
+
+    title = parameter_name = "purpose"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        declared = sorted({claim.purpose for claim in conf.claims().values() if claim.retention is not None})
+        return [(purpose, f"{purpose}: {PURPOSES.get(purpose, purpose)}") for purpose in declared]
+
+
+class EndFilter(admin.SimpleListFilter):
+    """By what is to become of the claim."""
+
+    title = gettext_lazy("end")
+    parameter_name = "end"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [
+            ("overdue", _("overdue")),
+            ("held", _("kept by a legal hold")),
+            ("session", _("with a session that lives")),
+        ]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        now = clock.now()
+        match self.value():
+            case "overdue":
+                return queryset.filter(is_overdue(now=now))
+            case "held":
+                # By the holds, of which there are few: no index tells which claims are held.
+                return queryset.filter(subject__in=active_holds(now=now).values("subject"), held_until__gt=now)
+            case "session":
+                return queryset.filter(expires_at=None)
+        return queryset
+
+
+def _of_person(queryset: QuerySet[Any], term: str) -> QuerySet[Any]:
+    """Return the rows of that person, a subject's UUID or a user name in full; all for an empty term."""
+    if not (term := term.strip()):
+        return queryset
+    # One after the other: an OR over two tables would be answered by no index. A user name may look like a UUID.
+    subjects = PairwiseSubject.objects.filter(**{f"user__{get_user_model().USERNAME_FIELD}": term})
+    with suppress(ValueError):
+        subjects = PairwiseSubject.objects.filter(uuid=UUID(term)) or subjects
+    return queryset.filter(subject__in=[subject.pk for subject in subjects])
+
+
+class _OfPersonsAdmin(GoesWithItsPersonAdmin):
+    list_select_related = ("subject",)
+    search_fields = ("subject",)
+    search_help_text = "A subject's UUID or a user name, in full."
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
+    ) -> tuple[QuerySet[Any], bool]:
+        """Answer by the index: Django's own search compares a UUID as text."""
+        return _of_person(queryset, search_term), False
+
+
+@admin.register(StoredClaim)
+class StoredClaimAdmin(_OfPersonsAdmin):
+    """What is held of whom, for what, and until when."""
+
+    list_display = ("name", "subject", "purpose", "expires_at", "held_until", "obtained_at", "masked")
+    list_filter = (NameFilter, PurposeFilter, EndFilter)
+    fields = (*list_display, "session", "bucket")
+    # By keys and an index alone.
+    ordering = ("-id",)
+    sortable_by = ("expires_at",)
+    actions = ("erase_now",)
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[StoredClaim]:
+        return super().get_queryset(request).defer("value")
+
+    @admin.display(description="value")
+    def masked(self, claim: StoredClaim) -> str:
+        """Return what stands for every value."""
+        return MASK
+
+    def get_urls(self) -> list[Any]:
+        """Return the admin's own, and the report's before them, which would take it for a key."""
+        report = path(
+            "report/", self.admin_site.admin_view(self.report_view), name="django_phi_oidc_storedclaim_report"
+        )
+        return [report, *super().get_urls()]
+
+    def report_view(self, request: HttpRequest) -> HttpResponseBase:
+        """Show how much is held of what, since when and until when, and what is overdue."""
+        if not self.has_view_permission(request):
+            raise PermissionDenied
+        keys, fault = None, False
+        try:
+            keys = report_keys()
+        except KeyMissing:
+            fault = True
+        context = {
+            **self.admin_site.each_context(request),
+            "opts": self.opts,
+            "title": _("What is held"),
+            "report": report_claims(now=clock.now()),
+            "keys": keys,
+            "keys_are_away": fault,
+            "sees_holds": request.user.has_perm("django_phi_oidc.view_legalhold"),
+        }
+        return TemplateResponse(request, "admin/django_phi_oidc/storedclaim/report.html", context)
+
+    def has_scrub_permission(self, request: HttpRequest) -> bool:
+        """Say whether this person may erase claims of others."""
+        return request.user.has_perm("django_phi_oidc.scrub_storedclaim")
+
+    @admin.action(description="Erase all claims of these persons now", permissions=["scrub"])
+    def erase_now(self, request: HttpRequest, queryset: QuerySet[StoredClaim]) -> None:
+        """Erase all claims of each person of whom one was chosen, in a transaction for each, but of those held."""
+        chosen = queryset.order_by().values_list("subject__user", flat=True).distinct()
+        users = get_user_model()._base_manager.filter(pk__in=chosen)[: MOST_PERSONS + 1]
+        if len(users) > MOST_PERSONS:
+            told = _("These are more than %(most)d persons: nothing was erased. Choose fewer.")
+            self.message_user(request, told % {"most": MOST_PERSONS}, messages.ERROR)
+            return
+        origin, erased, held = Actor.from_request(request).origin, 0, 0
+        with moving_together():
+            for user in users:
+                try:
+                    erased += scrub_user(user, origin=origin, now=clock.now())
+                except HeldForLegalReasons:
+                    held += 1
+        told = _("%(claims)d claims of %(persons)d persons were erased.")
+        self.message_user(request, told % {"claims": erased, "persons": len(users) - held}, messages.SUCCESS)
+        if held:
+            told = _("%(held)d persons are kept by a legal hold: nothing of theirs was erased.")
+            self.message_user(request, told % {"held": held}, messages.WARNING)
+
+
+class SubjectField(SubjectChoiceField):
+    """A person, by the subject's UUID, which the trail has, or by its primary key, which the popup gives."""
+
+    def to_python(self, value: Any) -> PairwiseSubject | None:
+        """Return the subject. Raises: ValidationError."""
+        try:
+            uuid = UUID(str(value).strip())
+        except ValueError:
+            return super().to_python(value)
+        found = PairwiseSubject.objects.filter(uuid=uuid).first()
+        if found is None:
+            raise forms.ValidationError(self.error_messages["invalid_choice"], "invalid_choice", {"value": value})
+        return found
+
+
+class HoldForm(HoldModelForm):
+    """Asks whom to hold, why, and until when."""
+
+    class Meta:
+        model = LegalHold
+        fields = ("subject", "reason", "until")
+        help_texts = {  # noqa: RUF012 -- Django's own form of it
+            "subject": gettext_lazy("The subject's UUID, or its number here."),
+            "reason": gettext_lazy("For people: a reference of the matter. It is not in the trail."),
+            "until": gettext_lazy("Empty: until it is released."),
+        }
+
+    def clean_until(self) -> Any:
+        """Refuse a hold that would be over."""
+        until = self.cleaned_data["until"]
+        if until is not None and until <= clock.now():
+            raise forms.ValidationError(_("That time is over."))
+        return until
+
+
+class LastsFilter(admin.SimpleListFilter):
+    """Those that last, or those that are over."""
+
+    title = gettext_lazy("state")
+    parameter_name = "state"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [("lasts", _("lasts")), ("over", _("over"))]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        lasting = active_holds(now=clock.now()).order_by().values("pk")
+        match self.value():
+            case "lasts":
+                return queryset.filter(pk__in=lasting)
+            case "over":
+                return queryset.exclude(pk__in=lasting)
+        return queryset
+
+
+@admin.register(LegalHold)
+class LegalHoldAdmin(_OfPersonsAdmin):
+    """Who may not be erased: a hold is placed, and released by an action. None is changed or deleted."""
+
+    form = HoldForm
+    raw_id_fields = ("subject",)
+    list_display = ("reason", "subject", "lasts", "until", "placed_at", "placed_by")
+    list_filter = (LastsFilter,)
+    ordering = ("-placed_at",)
+    actions = ("release",)
+
+    def get_fields(self, request: HttpRequest, obj: LegalHold | None = None) -> Any:
+        return ("id", *self.list_display, "released_at", "released_by") if obj else HoldForm.Meta.fields
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return request.user.has_perm("django_phi_oidc.add_legalhold")
+
+    def has_release_permission(self, request: HttpRequest) -> bool:
+        """Say whether this person may release holds."""
+        return request.user.has_perm("django_phi_oidc.change_legalhold")
+
+    @admin.display(boolean=True)
+    def lasts(self, hold: LegalHold) -> bool:
+        """Say whether it keeps somebody now."""
+        return hold.released_at is None and (hold.until is None or hold.until > clock.now())
+
+    def formfield_for_foreignkey(self, db_field: ForeignKey[Any, Any], request: HttpRequest, **kwargs: Any) -> Any:
+        field = super().formfield_for_foreignkey(db_field, request, **{**kwargs, "form_class": SubjectField})
+        if field is not None:
+            # The popup looks for the first class; by the second it is wide enough for a UUID.
+            field.widget.attrs["class"] = "vForeignKeyRawIdAdminField vUUIDField"
+        return field
+
+    def add_view(
+        self, request: HttpRequest, form_url: str = "", extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        """Place a hold, or say why not."""
+        try:
+            return super().add_view(request, form_url, extra_context)
+        except (PhiOidcError, ObjectDoesNotExist) as refusal:
+            self.message_user(request, str(refusal), messages.ERROR)
+            return HttpResponseRedirect(request.path)
+
+    def save_model(self, request: HttpRequest, obj: LegalHold, form: Any, change: bool) -> None:
+        """Place it, in the transaction of the form. Raises: PhiOidcError; DoesNotExist when the person is gone."""
+        origin = Actor.from_request(request).origin
+        hold = place_hold(obj.subject.uuid, reason=obj.reason, until=obj.until, origin=origin, now=clock.now())
+        obj.pk = hold.pk
+        obj.refresh_from_db()
+
+    @admin.action(description="Release", permissions=["release"])
+    def release(self, request: HttpRequest, queryset: QuerySet[LegalHold]) -> None:
+        """Release the chosen holds, each in a transaction of its own."""
+        origin, released = Actor.from_request(request).origin, 0
+        try:
+            for pk in queryset.order_by("placed_at").values_list("pk", flat=True):
+                released += release_hold(pk, origin=origin, now=clock.now())
+        except PhiOidcError as refusal:
+            self.message_user(request, str(refusal), messages.ERROR)
+        self.message_user(request, _("%(count)d holds were released.") % {"count": released}, messages.SUCCESS)

@@ -1,0 +1,89 @@
+"""What a legal hold keeps, past its time too, for whoever may see that: policy, then the events, committed, then it."""
+
+import json
+import uuid
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from .. import clock
+from ..access.policy import PERMISSION_MISSING, PURPOSE_UNKNOWN, PURPOSES, SESSION_MISSING
+from ..audit.events import Act, Action
+from ..audit.recording import record_many
+from ..audit.request import Actor
+from ..errors import RevealRefused, Undecryptable
+from ..subjects.models import PairwiseSubject
+from .holding import is_held
+from .models import StoredClaim
+from .responding import keep_private
+
+PERMISSION = "django_phi_oidc.disclose_legalhold"
+NOT_HELD = "not_held"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeldClaim:
+    """One claim as it was obtained."""
+
+    name: str
+    value: Any = field(repr=False)
+    """As the OP gave it; None where no key opens it."""
+    purpose: str
+    obtained_at: datetime
+    is_over: bool
+    """Its time is over, or a later sign-in has replaced it: but for the hold it would be erased."""
+    is_undecryptable: bool
+
+
+def disclose(actor: Actor, subject_id: uuid.UUID, *, purpose: str) -> list[HeldClaim]:
+    """Return all claims of a person whom a legal hold keeps, after an event for each is committed.
+
+    purpose: HL7 PurposeOfUse code, as a rule HLEGAL: why it is looked at, whatever it was obtained for. The permission
+    is one of its own, `disclose_legalhold`.
+    Raises: RevealRefused, after its own event; AuditUnavailable before anything is opened.
+    """
+    now = clock.now()
+    subject = PairwiseSubject.objects.filter(uuid=subject_id).first()
+    refused = _refuse(actor, subject, purpose, now=now)
+    rows = [] if refused or subject is None else list(StoredClaim.objects.filter(subject=subject.pk).order_by("pk"))
+    told: dict[str, Any] = {
+        "action": Action.ACCESS_DENIED if refused else Action.CLAIM_REVEALED,
+        "origin": actor.origin,
+        "now": now,
+        "outcome": "failure" if refused else "success",
+        "subject": str(subject.uuid) if subject else "",
+        "purpose": purpose,
+        "reason": refused or "legal_hold",
+    }
+    record_many([Act(**told)] if refused else [Act(**told, detail={"claim": row.name}) for row in rows])
+    if refused:
+        raise RevealRefused(refused)
+    keep_private(actor.request)
+    return [_opened(row, now=now) for row in rows]
+
+
+def _refuse(actor: Actor, subject: PairwiseSubject | None, purpose: str, *, now: datetime) -> str:
+    has_perm = getattr(actor.user, "has_perm", None)
+    if not actor.origin.session:
+        return SESSION_MISSING
+    if has_perm is None or not has_perm(PERMISSION):
+        return PERMISSION_MISSING
+    if purpose not in PURPOSES:
+        return PURPOSE_UNKNOWN
+    return "" if subject is not None and is_held(subject, now=now) else NOT_HELD
+
+
+def _opened(row: StoredClaim, *, now: datetime) -> HeldClaim:
+    sealed: Any = StoredClaim._meta.get_field("value")
+    try:
+        value, is_undecryptable = json.loads(sealed.open(row)), False
+    except (Undecryptable, ValueError):
+        value, is_undecryptable = None, True
+    return HeldClaim(
+        name=row.name,
+        value=value,
+        purpose=row.purpose,
+        obtained_at=row.obtained_at,
+        is_over=row.expires_at is not None and row.expires_at <= now,
+        is_undecryptable=is_undecryptable,
+    )

@@ -1,0 +1,139 @@
+"""Legal holds: while one lasts, nothing that is held of a person is scrubbed by any path, nor its key destroyed."""
+
+import uuid
+from collections.abc import Collection
+from datetime import UTC, datetime, timedelta
+from typing import Any, Literal
+
+from django.db import transaction
+from django.db.models import Q, QuerySet
+
+from .. import buckets, entropy
+from ..audit.events import Action, Origin
+from ..audit.outbox import enqueue
+from ..errors import Undecryptable
+from ..subjects.models import PairwiseSubject
+from .models import NO_SESSION, LegalHold, StoredClaim
+
+FOREVER = datetime(9999, 12, 31, tzinfo=UTC)
+"""Until when a hold lasts that has no end."""
+
+
+def place_hold(
+    subject_id: uuid.UUID, *, reason: str, until: datetime | None, origin: Origin, now: datetime
+) -> LegalHold:
+    """Keep all that is held of the subject from now on, what comes later included; return the hold.
+
+    reason: for people, and not in the trail. until: None: until it is released. Whoever is erasing at this moment has
+    done so before, or erases nothing of theirs.
+    Raises: ValueError; PairwiseSubject.DoesNotExist.
+    """
+    if not reason.strip():
+        raise ValueError("A hold has a reason.")
+    if until is not None and until <= now:
+        raise ValueError("That time is over.")
+    with transaction.atomic():
+        subject = PairwiseSubject.objects.select_for_update(no_key=True).get(uuid=subject_id)
+        hold = LegalHold.objects.create(
+            id=uuid.UUID(bytes=entropy.token_bytes(16), version=4),
+            subject=subject,
+            reason=reason.strip(),
+            placed_at=now,
+            placed_by=origin.actor,
+            until=until,
+        )
+        _tell(Action.HOLD_PLACED, hold, subject, origin=origin, now=now)
+        _apply(subject, now=now)
+    return hold
+
+
+def release_hold(hold_id: uuid.UUID, *, origin: Origin, now: datetime) -> bool:
+    """End a hold, and say whether it was one; what no other hold keeps is scrubbed when its time is over.
+
+    Raises: LegalHold.DoesNotExist.
+    """
+    with transaction.atomic():
+        subject = PairwiseSubject.objects.select_for_update(no_key=True).filter(holds=hold_id).first()
+        hold = LegalHold.objects.get(pk=hold_id)
+        if subject is None or hold.released_at is not None:
+            return False
+        hold.released_at, hold.released_by = now, origin.actor
+        hold.save(update_fields=["released_at", "released_by"])
+        _tell(Action.HOLD_RELEASED, hold, subject, origin=origin, now=now)
+        _apply(subject, now=now)
+    return True
+
+
+def active_holds(*, now: datetime) -> QuerySet[LegalHold]:
+    """Return the holds that last, the oldest first."""
+    lasting = Q(until=None) | Q(until__gt=now)
+    return LegalHold.objects.filter(lasting, released_at=None).order_by("placed_at", "pk")
+
+
+def is_held(subject: PairwiseSubject, *, now: datetime) -> bool:
+    """Say whether a legal hold keeps the subject, as the instance has it."""
+    return subject.held_until is not None and subject.held_until > now
+
+
+def current_hold(subject: PairwiseSubject, *, now: datetime) -> LegalHold | None:
+    """Return the hold under whose key claims of the subject are sealed. Requires: the caller holds its row."""
+    return active_holds(now=now).filter(subject=subject.pk).first() if is_held(subject, now=now) else None
+
+
+def bucket_for(*, obtained: datetime, retention: timedelta | Literal["session"], hold: LegalHold | None) -> str:
+    """Return the name of the retention key for such a claim; empty when there are none."""
+    if not buckets.is_used():
+        return ""
+    return buckets.bucket_of(obtained, retention) if hold is None else buckets.hold_bucket(hold.pk.hex)
+
+
+def set_aside(subject: PairwiseSubject, names: Collection[str], *, now: datetime) -> None:
+    """Keep the claims that new ones are about to replace, each as one whose time is over. Requires: a hold."""
+    for claim in StoredClaim.objects.filter(subject=subject.pk, session=NO_SESSION, name__in=names):
+        # Of no session that there is: nothing replaces it, and it is revealed as held alone.
+        _seal_again(claim, bucket=claim.bucket, session=uuid.UUID(bytes=entropy.token_bytes(16), version=4))
+        StoredClaim.objects.filter(pk=claim.pk).update(expires_at=now)
+
+
+def _apply(subject: PairwiseSubject, *, now: datetime) -> None:
+    """Let the subject and all its claims be kept as the holds of it say that last. Requires: its row is held."""
+    holds = list(active_holds(now=now).filter(subject=subject.pk))
+    until = max((hold.until or FOREVER for hold in holds), default=None)
+    PairwiseSubject.objects.filter(pk=subject.pk).update(held_until=until)
+    claims = StoredClaim.objects.filter(subject=subject.pk).order_by("pk").select_for_update()
+    for claim in claims:
+        if buckets.is_used():
+            bucket = bucket_for(obtained=now, retention=_retention(claim), hold=holds[0] if holds else None)
+            _seal_again(claim, bucket=bucket, session=claim.session)
+        StoredClaim.objects.filter(pk=claim.pk).update(held_until=until)
+
+
+def _retention(claim: StoredClaim) -> timedelta | Literal["session"]:
+    if claim.session != NO_SESSION or claim.expires_at is None:
+        return "session"
+    return claim.expires_at - claim.obtained_at
+
+
+def _seal_again(claim: StoredClaim, *, bucket: str, session: uuid.UUID) -> None:
+    """Seal the value under that key and for that session. What can't be opened stays as it is."""
+    if (claim.bucket, claim.session) == (bucket, session):
+        return
+    field: Any = StoredClaim._meta.get_field("value")
+    try:
+        value = field.open(claim)
+    except Undecryptable:
+        return
+    claim.bucket, claim.session, claim.value = bucket, session, value
+    claim.save(update_fields=["bucket", "session", "value"])
+
+
+def _tell(action: Action, hold: LegalHold, subject: PairwiseSubject, *, origin: Origin, now: datetime) -> None:
+    until = {"until": hold.until.isoformat() if hold.until else ""} if action is Action.HOLD_PLACED else {}
+    enqueue(
+        action,
+        origin=origin,
+        now=now,
+        subject=str(subject.uuid),
+        resource=f"LegalHold/{hold.pk}",
+        detail=until,
+    )

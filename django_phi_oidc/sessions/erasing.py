@@ -1,0 +1,103 @@
+"""All that is held of a person goes at once, and the trail alone knows that there was something."""
+
+import uuid
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from django.contrib.auth.base_user import AbstractBaseUser
+from django.db import transaction
+
+from ..audit.events import MAX_ITEMS, Act, Action, Origin
+from ..audit.outbox import enqueue_many
+from ..claims.holding import is_held
+from ..claims.models import StoredClaim
+from ..errors import HeldForLegalReasons
+from ..subjects.models import PairwiseIdentifier, PairwiseSubject
+from .models import OIDCSession
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Erased:
+    """What is gone."""
+
+    subjects: tuple[uuid.UUID, ...]
+    claims: int
+    sessions: int
+    identifiers: int
+
+
+def erase_person(
+    user: AbstractBaseUser, subjects: Sequence[PairwiseSubject], *, origin: Origin, now: datetime
+) -> Erased:
+    """Erase what is held of these subjects of user, in one transaction, and return what that was.
+
+    Live sessions end, claims are erased, and the subjects go with their digests, each with the events of that. After
+    it the rows of the sessions; and, once the account is linked to nobody, what other systems know it by. Tokens are
+    revoked after the commit, as when somebody is unlinked. The account itself is the host project's to delete.
+    Raises: HeldForLegalReasons, and then nothing was erased, of no subject.
+    """
+    with transaction.atomic():
+        # Held, so that neither a sign-in nor a legal hold comes in between; but not its key, which the end of a session
+        # looks at while it holds the session, that comes next here.
+        keys = [subject.pk for subject in subjects]
+        gone = list(PairwiseSubject.objects.select_for_update(no_key=True).filter(pk__in=keys).order_by("pk"))
+        if any(is_held(subject, now=now) for subject in gone):
+            raise HeldForLegalReasons
+        # In the order in which the end of a session holds them, or the two could wait for each other.
+        sessions = OIDCSession.objects.filter(subject__in=gone).order_by("pk").select_for_update()
+        ended = list(sessions.values_list("pk", flat=True))
+        names = _names_of_claims(gone)
+        for subject in gone:
+            subject.deleted_by = origin
+            subject.delete()
+        OIDCSession.objects.filter(pk__in=ended).delete()
+        forgotten, identifiers = _forget_account(user)
+        enqueue_many(_acts(user, names, origin=origin, now=now))
+    return Erased(
+        subjects=tuple(names),
+        claims=sum(counts.total() for counts in names.values()),
+        sessions=len(ended) + forgotten,
+        identifiers=identifiers,
+    )
+
+
+def _names_of_claims(subjects: Sequence[PairwiseSubject]) -> dict[uuid.UUID, Counter[str]]:
+    """Return how many claims of each name each subject has, and hold them."""
+    found: defaultdict[Any, Counter[str]] = defaultdict(Counter)
+    claims = StoredClaim.objects.filter(subject__in=subjects).order_by("pk").select_for_update()
+    for subject, name in claims.values_list("subject", "name"):
+        found[subject][name] += 1
+    return {subject.uuid: found[subject.pk] for subject in subjects}
+
+
+def _forget_account(user: AbstractBaseUser) -> tuple[int, int]:
+    """Erase what is left of an account that is linked to nobody; return how many sessions and identifiers that was."""
+    if PairwiseSubject.objects.filter(user=user.pk).exists():
+        return 0, 0
+    sessions, _ = OIDCSession.objects.filter(user=user.pk, subject=None, ended_at__isnull=False).delete()
+    identifiers, _ = PairwiseIdentifier.objects.filter(user=user.pk).delete()
+    return sessions, identifiers
+
+
+def _acts(
+    user: AbstractBaseUser, names: Mapping[uuid.UUID, Counter[str]], *, origin: Origin, now: datetime
+) -> list[Act]:
+    acts = []
+    for subject, counts in names.items() or [("", Counter[str]())]:
+        told = sorted(counts.items())
+        for start in range(0, max(len(told), 1), MAX_ITEMS):
+            some = told[start : start + MAX_ITEMS]
+            acts.append(
+                Act(
+                    action=Action.SUBJECT_ERASED,
+                    origin=origin,
+                    now=now,
+                    subject=str(subject),
+                    resource=f"user/{user.pk}",
+                    detail={"claims": [name for name, _ in some], "counts": [count for _, count in some]},
+                )
+            )
+    return acts

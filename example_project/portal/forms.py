@@ -1,0 +1,16 @@
+"""The form that asks why somebody's details should be opened."""
+
+from django.utils.html import format_html
+
+from django_phi_oidc.claims import forms
+
+from . import presenting
+
+
+class PurposeForm(forms.PurposeForm):
+    """The app's, in the words of the portal."""
+
+    def label_of(self, code: str) -> str:
+        """Return a purpose as people say it, with a hint where there is one."""
+        said = presenting.purpose(code)
+        return format_html('{} <span class="soft">{}</span>', said.name, said.hint) if said.hint else said.name

@@ -1,0 +1,114 @@
+"""A process that works on claims: `python -m tests.benchmarks.claims.job`, an order a line, and an answer in JSON."""
+
+import json
+import sys
+import time
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import django
+from django.core.management import call_command
+from django.db import connection
+
+CLAIM, SUBJECT, USER = "django_phi_oidc_storedclaim", "django_phi_oidc_pairwisesubject", "auth_user"
+CLAIMS_EACH = 10
+"""Of a person."""
+
+
+def main() -> None:
+    """Carry out orders until the standard input ends."""
+    django.setup()
+    for line in sys.stdin:
+        name, *numbers = line.split()
+        print(json.dumps(ORDERS[name](*map(int, numbers))), flush=True)
+
+
+def migrate() -> dict[str, Any]:
+    """Make the tables."""
+    call_command("migrate", verbosity=0)
+    return {}
+
+
+def fill(count: int) -> dict[str, Any]:
+    """Write that many claims, as they were stored over two days; what was stored on the first one is due."""
+    persons = count // CLAIMS_EACH
+    statements = (
+        f"INSERT INTO {USER} (id, password, is_superuser, username, first_name, last_name, email, is_staff, is_active,"
+        f" date_joined) SELECT n, '', false, 'person ' || n, '', '', '', false, true, now()"
+        f" FROM generate_series(1, {persons:d}) AS n",
+        f"INSERT INTO {SUBJECT} (id, uuid, user_id, issuer, first_seen_at, last_seen_at)"
+        f" SELECT n, gen_random_uuid(), n, 'https://op.example.test', now(), now()"
+        f" FROM generate_series(1, {persons:d}) AS n",
+        f"INSERT INTO {CLAIM} (subject_id, session, name, bucket, value, purpose, obtained_at, expires_at)"
+        f" SELECT n % {persons:d} + 1, '00000000-0000-0000-0000-000000000000', 'claim_' || n / {persons:d}, '',"
+        # As long as a sealed address.
+        " '01234567:' || repeat(md5(n::text), 10), 'TREAT', now() - interval '1 day',"
+        f" now() + (n - {count / 2}) / {count} * interval '2 days' + CASE WHEN n < {count // 2} THEN interval '0' ELSE"
+        " interval '1 hour' END"
+        f" FROM generate_series(0, {count - 1:d}) AS n",
+    )
+    with connection.cursor() as cursor:
+        for statement in statements:
+            cursor.execute(statement)
+        cursor.execute("VACUUM ANALYZE")
+        cursor.execute("CHECKPOINT")
+    return {}
+
+
+def bare() -> dict[str, Any]:
+    """Delete what is due by one statement."""
+    began = time.perf_counter()
+    with connection.cursor() as cursor:
+        cursor.execute(f"DELETE FROM {CLAIM} WHERE expires_at <= now()")
+        erased = cursor.rowcount
+    return {"erased": erased, "wall": time.perf_counter() - began}
+
+
+def scrub() -> dict[str, Any]:
+    """Erase what is due as the task does, with its events."""
+    clock, scrubbing = import_module("django_phi_oidc.clock"), import_module("django_phi_oidc.claims.scrubbing")
+    connection.ensure_connection()
+    began = time.perf_counter()
+    erased = scrubbing.scrub_due(now=clock.now())
+    return {"erased": erased, "wall": time.perf_counter() - began, "peak": _peak_memory()}
+
+
+def left() -> dict[str, Any]:
+    """Count what is there, and what of it is due."""
+    with connection.cursor() as cursor:
+        cursor.execute(f"SELECT count(*), count(*) FILTER (WHERE expires_at <= now()) FROM {CLAIM}")
+        there, due = cursor.fetchone()
+    return {"there": there, "due": due}
+
+
+def read(milliseconds: int) -> dict[str, Any]:
+    """Look claims up for that long, as `reveal` does, and tell how long that took: seconds."""
+    models = import_module("django_phi_oidc.claims.models")
+    ends_at, took, person = time.perf_counter() + milliseconds / 1000, [], 0
+    while time.perf_counter() < ends_at:
+        person += 1
+        began = time.perf_counter()
+        rows = models.StoredClaim.objects.filter(
+            subject__user=person % 1000 + 1, session__in=[models.NO_SESSION], name="claim_1"
+        ).select_related("subject")
+        list(rows)
+        took.append(time.perf_counter() - began)
+    took.sort()
+    return {"reads": len(took), "median": took[len(took) // 2], "p99": took[len(took) * 99 // 100]}
+
+
+ORDERS: Mapping[str, Callable[..., dict[str, Any]]] = {
+    order.__name__: order for order in (migrate, fill, bare, scrub, left, read)
+}
+
+
+def _peak_memory() -> int:
+    """Return the most bytes of memory that this process has ever held."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) * 1024
+
+
+if __name__ == "__main__":
+    main()

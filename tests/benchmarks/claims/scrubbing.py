@@ -1,0 +1,105 @@
+"""How fast what is due is erased: by one bare DELETE, and by ours with one worker and with two."""
+
+import json
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from tests.benchmarks.audit.processes import database, environment_of, line_of, process
+
+READING_MS = 1_500
+"""Of a reader alone; beside a scrub it goes on for as long as that."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Erased:
+    """What was measured of one contender."""
+
+    rows: int
+    wall: float
+    peak: int = 0
+    """Bytes of memory, of the process that held the most."""
+    p99: float = 0.0
+    """Seconds that a reader beside it waited, of a hundred the longest but one."""
+
+    @property
+    def rate(self) -> float:
+        """Rows per second."""
+        return self.rows / self.wall
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scrubbing:
+    """Of one run."""
+
+    bare: Erased
+    one: Erased
+    two: Erased
+    many: Erased
+    """One worker, ten times the rows."""
+    p99_alone: float
+
+
+def measure_scrubbing(*, url: str, rows: int, told: Callable[[str], None]) -> Scrubbing:
+    """Return what erasing half of that many rows took, and half of ten times as many.
+
+    Raises: AssertionError where a row that is due is left, or another is gone.
+    """
+    with database(url) as name, _workers(url, name, 1) as (worker,):
+        worker("migrate")
+        worker("fill", rows)
+        alone = worker("read", READING_MS)["p99"]
+    done = {}
+    for contender, (order, workers, times) in {
+        "bare": ("bare", 1, 1),
+        "one": ("scrub", 1, 1),
+        "two": ("scrub", 2, 1),
+        "many": ("scrub", 1, 10),
+    }.items():
+        done[contender] = _erase(url, order, workers=workers, rows=rows * times)
+        told(f"{done[contender].rows:,} rows erased by {contender}, at {done[contender].rate:,.0f} a second.")
+    return Scrubbing(p99_alone=alone, **done)
+
+
+def _erase(url: str, order: str, *, workers: int, rows: int) -> Erased:
+    with database(url) as name, _workers(url, name, workers + 1) as (reader, *busy):
+        reader("migrate")
+        reader("fill", rows)
+        for each in busy:
+            each("left")
+        began = time.perf_counter()
+        # Each is told before any is heard.
+        answers = [each(order, wait=False) for each in busy]
+        seen = reader("read", max(200, rows // 400))
+        erased = [answer() for answer in answers]
+        wall = max(each["wall"] for each in erased)
+        assert wall <= time.perf_counter() - began
+        assert sum(each["erased"] for each in erased) == rows // 2, erased
+        assert reader("left") == {"there": rows // 2, "due": 0}
+        peak = max(each.get("peak", 0) for each in erased)
+    return Erased(rows=rows // 2, wall=wall, peak=peak, p99=seen["p99"])
+
+
+@contextmanager
+def _workers(url: str, name: str, count: int) -> Iterator[list[Callable[..., Any]]]:
+    """Yield what gives orders to as many new processes, and returns their answers, or what waits for them."""
+    environment = environment_of("ours", url, name)
+    with ExitStack() as stack:
+        running = [stack.enter_context(process("tests.benchmarks.claims.job", **environment)) for _ in range(count)]
+        yield [_orders_of(each) for each in running]
+
+
+def _orders_of(running: subprocess.Popen[str]) -> Callable[..., Any]:
+    def carry_out(*order: object, wait: bool = True) -> Any:
+        assert running.stdin is not None
+        running.stdin.write(" ".join(map(str, order)) + "\n")
+        running.stdin.flush()
+        return answer() if wait else answer
+
+    def answer() -> dict[str, Any]:
+        return dict(json.loads(line_of(running)))
+
+    return carry_out

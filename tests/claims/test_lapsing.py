@@ -1,0 +1,212 @@
+"""A retention key goes when no claim needs it, and then no backup can be read."""
+
+import random
+import threading
+import uuid
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.core.exceptions import ImproperlyConfigured
+from django.db import connections, transaction
+
+from django_phi_oidc import buckets, clock
+from django_phi_oidc.audit.models import AuditEvent
+from django_phi_oidc.audit.outbox import drain
+from django_phi_oidc.audit.verifying import Tally, verify
+from django_phi_oidc.buckets import KeyFolder
+from django_phi_oidc.claims import tasks
+from django_phi_oidc.claims.holding import place_hold, release_hold
+from django_phi_oidc.claims.lapsing import MARGIN, destroy_lapsed
+from django_phi_oidc.claims.models import LegalHold, StoredClaim
+from django_phi_oidc.claims.revealing import reveal
+from django_phi_oidc.claims.scrubbing import scrub_due, scrub_sessions, scrub_user
+from django_phi_oidc.errors import AuditUnavailable, KeyMissing, Undecryptable
+from django_phi_oidc.fields import SealedTextField
+from tests.audit.log import KEY, seal_now
+from tests.backups import back_up, restore
+from tests.claims.conftest import DAY, NOW, Person
+from tests.journeys.test_transactions import audit_database_away
+
+pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "phi_audit"])
+MIDNIGHT = NOW.replace(hour=0) + DAY
+SESSION, ONE_DAY = "20261124-session", "20261124-86400"
+
+
+@pytest.fixture
+def keys(tmp_path: Path, settings: Any) -> KeyFolder:
+    settings.PHI_OIDC = {**settings.PHI_OIDC, "RETENTION_KEYS": tmp_path}
+    return KeyFolder(tmp_path)
+
+
+def test_without_retention_keys_nothing_is_asked_and_none_is_made(make_person: Callable[..., Person]) -> None:
+    make_person().store({"address": "Bern"})
+    assert StoredClaim.objects.get().bucket == ""
+    assert destroy_lapsed(now=NOW + 10 * DAY) == []
+
+
+def test_key_is_destroyed_when_its_day_is_over_and_no_claim_bears_it(
+    keys: KeyFolder, make_person: Callable[..., Person]
+) -> None:
+    person = make_person()
+    person.store({"birthdate": "1990-05-17", "address": "Bern"})
+    with transaction.atomic():
+        scrub_sessions([person.session_id], origin=person.origin(), now=NOW)
+    assert destroy_lapsed(now=MIDNIGHT + MARGIN - timedelta(microseconds=1)) == [], "another may come on this day"
+    assert destroy_lapsed(now=MIDNIGHT + MARGIN) == [SESSION]
+    assert keys.names() == [ONE_DAY]
+    assert scrub_due(now=NOW + DAY) == 1
+    assert destroy_lapsed(now=NOW + DAY) == [ONE_DAY]
+    assert destroy_lapsed(now=NOW + DAY) == []
+    told = AuditEvent.objects.filter(action="retention.key_destroyed").order_by("id")
+    assert [event.detail for event in told] == [f'{{"bucket":"{SESSION}"}}', f'{{"bucket":"{ONE_DAY}"}}']
+
+
+def test_key_of_a_hold_is_destroyed_after_it_and_one_of_an_unknown_hold_is_not(
+    keys: KeyFolder, make_person: Callable[..., Person]
+) -> None:
+    person, unknown = make_person(), buckets.hold_bucket(uuid.uuid4().hex)
+    keys.create(unknown)
+    person.store({"address": "Bern"})
+    hold = place_hold(person.subject.uuid, reason="Docket 26-117", until=None, origin=person.origin(), now=NOW)
+    name = buckets.hold_bucket(hold.pk.hex)
+    assert destroy_lapsed(now=NOW + 10 * DAY) == [ONE_DAY], "nobody bears it any more"
+    release_hold(hold.pk, origin=person.origin(), now=NOW)
+    assert destroy_lapsed(now=NOW) == [name]
+    assert keys.names() == [ONE_DAY, unknown]
+    assert reveal(person.actor(), person.user, "address", purpose="PATRQT") is not None
+    scrub_user(person.user, origin=person.origin(), now=NOW)
+    person.subject.refresh_from_db()
+    person.subject.delete()
+    assert LegalHold.objects.get().subject is None
+    keys.create(name)
+    assert destroy_lapsed(now=NOW) == [name], "of a hold whose person is gone, too"
+
+
+def test_nothing_is_destroyed_that_the_trail_does_not_tell_of(
+    keys: KeyFolder, make_person: Callable[..., Person]
+) -> None:
+    make_person().store({"birthdate": "1990-05-17"})
+    StoredClaim.objects.all().delete()
+    with audit_database_away(), pytest.raises(AuditUnavailable):
+        destroy_lapsed(now=NOW + 2 * DAY)
+    assert keys.names() == [SESSION]
+    assert destroy_lapsed(now=NOW + 2 * DAY) == [SESSION]
+
+
+def test_keys_that_can_not_be_reached_keep_the_claims_from_nothing(
+    keys: KeyFolder, make_person: Callable[..., Person], settings: Any, tmp_path: Path
+) -> None:
+    person = make_person()
+    person.store({"address": "Bern"})
+    declared = settings.PHI_OIDC
+    settings.PHI_OIDC = {**declared, "RETENTION_KEYS": tmp_path / "away"}
+    with pytest.raises(KeyMissing):
+        person.store({"address": "Thun"}, now=NOW + DAY)
+    with pytest.raises(Undecryptable):
+        reveal(person.actor(), person.user, "address", purpose="PATRQT")
+    with clock.running(lambda: NOW + DAY), pytest.raises(KeyMissing):
+        tasks.scrub()
+    assert not StoredClaim.objects.exists(), "it is erased all the same"
+    settings.PHI_OIDC = {**declared, "RETENTION_KEYS": "no folder"}
+    with pytest.raises(ImproperlyConfigured):
+        tasks.scrub()
+    settings.PHI_OIDC = declared
+    with clock.running(lambda: NOW + DAY):
+        tasks.scrub()
+    assert keys.names() == []
+
+
+@pytest.mark.parametrize("is_used", [True, False], ids=["with retention keys", "without"])
+def test_restored_backup_can_be_read_unless_its_keys_have_lapsed(
+    make_person: Callable[..., Person], settings: Any, tmp_path: Path, is_used: bool
+) -> None:
+    if is_used:
+        (tmp_path / "keys").mkdir()
+        settings.PHI_OIDC = {**settings.PHI_OIDC, "RETENTION_KEYS": tmp_path / "keys"}
+    person = make_person()
+    person.store({"birthdate": "1990-05-17", "address": {"locality": "Bern"}})
+    seal_now(at=NOW)
+    back_up(tmp_path / "backup")
+    with clock.running(lambda: NOW + 2 * DAY):
+        scrub_user(person.user, origin=person.origin(), now=NOW)
+        tasks.scrub()
+        drain()
+    assert not StoredClaim.objects.exists()
+    restore(tmp_path / "backup")
+    assert StoredClaim.objects.count() == 2, "they are here again"
+    values = [_open(row) for row in StoredClaim.objects.order_by("name")]
+    assert values == ([None, None] if is_used else ['{"locality": "Bern"}', '"1990-05-17"'])
+    with clock.running(lambda: NOW):
+        if is_used:
+            with pytest.raises(Undecryptable):
+                reveal(person.actor(), person.user, "address", purpose="PATRQT")
+        else:
+            assert reveal(person.actor(), person.user, "address", purpose="PATRQT") == {"locality": "Bern"}
+    seal_now(at=NOW + 2 * DAY)
+    tally = Tally()
+    assert list(verify(keys=[KEY.public_key()], now=NOW + 2 * DAY, tally=tally)) == []
+    assert AuditEvent.objects.filter(action="retention.key_destroyed").count() == (2 if is_used else 0)
+    assert tally.tree_size == AuditEvent.objects.count() > 2
+
+
+def _open(row: StoredClaim) -> str | None:
+    field: SealedTextField = StoredClaim._meta.get_field("value")
+    try:
+        return field.open(row)
+    except Undecryptable:
+        return None
+
+
+def test_no_key_of_a_living_claim_is_destroyed_whatever_goes_on_beside_it(
+    keys: KeyFolder, make_person: Callable[..., Person]
+) -> None:
+    """Sign-ins, ends, holds, releases, scrubs and destructions, days on end, in several threads."""
+    people = [make_person() for _ in range(6)]
+    today = [NOW]
+    over = threading.Event()
+
+    def now() -> datetime:
+        return today[0]
+
+    def live(seed: int) -> int:
+        chance, done = random.Random(seed), 0
+        while not over.wait(0.002):
+            person, session = chance.choice(people[seed::2]), uuid.uuid4()
+            person.store({"birthdate": "1990-05-17", "address": "Bern"}, session_id=session, now=now())
+            if chance.random() < 0.5:
+                hold = place_hold(person.subject.uuid, reason="x", until=None, origin=person.origin(), now=now())
+                if person not in people[:2]:
+                    release_hold(hold.pk, origin=person.origin(), now=now())
+            if chance.random() < 0.7:
+                with transaction.atomic():
+                    scrub_sessions([session], origin=person.origin(), now=now())
+            done += 1
+        connections.close_all()
+        return done
+
+    def sweep() -> int:
+        destroyed = 0
+        try:
+            for _ in range(30):
+                scrub_due(now=now())
+                destroyed += len(destroy_lapsed(now=now()))
+                # Half a day at a time: no sign-in lasts that long.
+                today[0] += DAY / 2
+                over.wait(0.02)
+        finally:
+            over.set()
+            connections.close_all()
+        return destroyed
+
+    with ThreadPoolExecutor(3) as pool:
+        lives = [pool.submit(live, seed) for seed in range(2)]
+        destroyed = pool.submit(sweep).result(120)
+        assert all(each.result(120) > 10 for each in lives)
+    assert destroyed > 10
+    assert StoredClaim.objects.filter(held_until=None).exists()
+    assert StoredClaim.objects.exclude(held_until=None).exists()
+    assert [row.pk for row in StoredClaim.objects.all() if _open(row) is None] == []

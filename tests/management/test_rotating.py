@@ -1,0 +1,190 @@
+"""What an operator sees of encryption keys: what each is still needed for, and what a rotation has left."""
+
+import io
+import json
+import uuid
+from typing import Any
+
+import pytest
+from django.core.management import CommandError, call_command
+from django.core.management.base import OutputWrapper
+from django.db import connection
+
+from django_phi_oidc import clock, keyring
+from django_phi_oidc.management.keys import handle
+from django_phi_oidc.sessions.models import PendingRevocation, RevocationStatus
+from tests.settings import key
+
+pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "phi_audit"])
+OLDEST, OLD, NEW = (key(f"test encryption key of {day}") for day in ("Monday", "Tuesday", "Wednesday"))
+TOKEN = {"database": "default", "table": "django_phi_oidc_pendingrevocation", "column": "token"}
+COLUMN = "django_phi_oidc_pendingrevocation.token"
+
+
+@pytest.fixture(autouse=True)
+def _sealed(settings: Any) -> None:
+    """Seal one text under the oldest key, and two under the next one."""
+    for text, many in ((OLDEST, 1), (OLD, 2)):
+        configure(settings, text)
+        make(many)
+
+
+def configure(settings: Any, *texts: str) -> list[str]:
+    """Configure these keys, newest first, and return their ids."""
+    settings.PHI_OIDC = {**settings.PHI_OIDC, "ENCRYPTION_KEYS": list(texts)}
+    return [each.id for each in keyring.keys("ENCRYPTION_KEYS")]
+
+
+def make(many: int = 1) -> PendingRevocation:
+    """Return the last of so many new rows."""
+    now = clock.now()
+    made = {"token": "secret", "status": RevocationStatus.DONE, "due_at": now, "created_at": now}
+    return [PendingRevocation.objects.create(id=uuid.uuid4(), **made) for _ in range(many)][-1]
+
+
+def write(row: PendingRevocation, text: str) -> None:
+    with connection.cursor() as cursor:
+        pk = PendingRevocation._meta.pk.get_db_prep_value(row.pk, connection)
+        cursor.execute("UPDATE django_phi_oidc_pendingrevocation SET token = %s WHERE id = %s", [text, pk])
+
+
+def run(*words: str) -> tuple[str, str]:
+    """Run `phi_oidc keys …`; return what it printed, and what it said in failing, if it failed."""
+    out = io.StringIO()
+    try:
+        call_command("phi_oidc", "keys", *words, stdout=out, stderr=io.StringIO())
+    except CommandError as error:
+        return out.getvalue(), str(error)
+    return out.getvalue(), ""
+
+
+def of_encryption_keys(printed: str) -> list[str]:
+    """Return the lines of `keys status` down to those of the next list."""
+    lines = printed.splitlines()
+    return lines[: next(n for n, line in enumerate(lines) if line.startswith("SUBJECT_KEYS"))]
+
+
+def test_keys_status_tells_what_each_encryption_key_is_needed_for(settings: Any) -> None:
+    new, old, oldest = configure(settings, NEW, OLD, OLDEST)
+    printed, fault = run("status")
+    assert fault == ""
+    assert of_encryption_keys(printed) == [
+        "ENCRYPTION_KEYS: 3 sealed texts",
+        f"1  {new}  0 texts: seals what is new",
+        f"2  {old}  2 texts: needed until `keys rotate` has run",
+        f"     {COLUMN}  2",
+        f"3  {oldest}  1 texts: needed until `keys rotate` has run",
+        f"     {COLUMN}  1",
+    ]
+    told = json.loads(run("status", "--json")[0])["encryption_keys"]
+    assert told == {
+        "keys": [
+            {"id": new, "position": 1, "texts": 0, "columns": []},
+            {"id": old, "position": 2, "texts": 2, "columns": [{**TOKEN, "texts": 2}]},
+            {"id": oldest, "position": 3, "texts": 1, "columns": [{**TOKEN, "texts": 1}]},
+        ],
+        "retention": {"texts": 0, "columns": []},
+        "nameless": {"texts": 0, "columns": []},
+    }
+
+
+def test_keys_status_of_a_key_that_is_not_configured_but_still_needed_fails_and_names_it(settings: Any) -> None:
+    _, _, oldest = configure(settings, NEW, OLD, OLDEST)
+    configure(settings, NEW, OLD)
+    for words in (["status"], ["status", "--json"]):
+        printed, fault = run(*words)
+        assert fault == f"Texts are sealed under keys that are not configured: {oldest}."
+        assert oldest in printed
+    assert f"-  {oldest}  1 texts: not configured, put it back" in of_encryption_keys(run("status")[0])
+
+
+def test_keys_status_takes_retention_keys_for_no_fault_and_text_without_a_key_for_one(settings: Any) -> None:
+    configure(settings, NEW, OLD, OLDEST)
+    write(make(), f"20261125-86400:{'gAAAAAAAAAAA' * 4}")
+    printed, fault = run("status")
+    assert fault == ""
+    assert of_encryption_keys(printed)[-2:] == [
+        "-  retention keys  1 texts: these keys end by themselves",
+        f"     {COLUMN}  1",
+    ]
+    write(make(), "flu-like: a canary in plain text")
+    printed, fault = run("status")
+    assert fault == "1 texts name no key."
+    assert of_encryption_keys(printed)[-2:] == ["-  no key  1 texts: nothing that was sealed here", f"     {COLUMN}  1"]
+    assert "flu" not in printed
+    assert "canary" not in printed + run("status", "--json")[0]
+
+
+def test_keys_rotate_seals_all_under_the_newest_key_and_the_others_may_go(settings: Any) -> None:
+    new, old, oldest = configure(settings, NEW, OLD, OLDEST)
+    assert run("rotate") == (f"3 texts were sealed again, under key {new}.\n", "")
+    assert of_encryption_keys(run("status")[0])[1:] == [
+        f"1  {new}  3 texts: seals what is new",
+        f"     {COLUMN}  3",
+        f"2  {old}  0 texts: may be removed",
+        f"3  {oldest}  0 texts: may be removed",
+    ]
+    assert run("rotate") == (f"0 texts were sealed again, under key {new}.\n", "")
+    configure(settings, NEW)
+    field: Any = PendingRevocation._meta.get_field("token")
+    assert {field.open(row) for row in PendingRevocation.objects.all()} == {"secret"}
+    assert run("status")[1] == ""
+
+
+def test_keys_rotate_as_json_is_an_object_a_line_and_the_last_one_the_result(settings: Any) -> None:
+    damaged = make()
+    write(damaged, "plain text, a canary")
+    new, *_ = configure(settings, NEW, OLD, OLDEST)
+    printed, fault = run("rotate", "--json")
+    unopenable, result = map(json.loads, printed.splitlines())
+    assert unopenable == {"unopenable": {**TOKEN, "pk": str(damaged.pk)}}
+    assert (result["key"], result["done"]) == (new, 3)
+    assert {**TOKEN, "done": 3, "unopenable": 1, "busy": 0} in result["columns"]
+    assert fault == "1 texts can't be opened."
+    assert "canary" not in printed
+
+
+def test_keys_rotate_without_an_older_key_leaves_its_texts_names_their_rows_and_fails(settings: Any) -> None:
+    new, _, oldest = configure(settings, NEW, OLD, OLDEST)
+    configure(settings, NEW, OLD)
+    (row,) = (each for each in PendingRevocation.objects.all() if each.token.key_id == oldest)
+    before = row.token.text
+    printed, fault = run("rotate")
+    assert printed.splitlines() == [
+        f"{COLUMN} of {row.pk}: can't be opened, and was left as it is",
+        f"2 texts were sealed again, under key {new}.",
+    ]
+    assert fault == "1 texts can't be opened."
+    row.refresh_from_db()
+    assert row.token.text == before
+    configure(settings, NEW, OLD, OLDEST)
+    assert run("rotate") == (f"1 texts were sealed again, under key {new}.\n", "")
+
+
+def test_keys_rotate_with_no_key_at_all_is_an_error(settings: Any) -> None:
+    configure(settings, NEW, OLD, OLDEST)
+    settings.PHI_OIDC = {**settings.PHI_OIDC, "ENCRYPTION_KEYS": []}
+    assert "ENCRYPTION_KEYS" in run("rotate")[1]
+    assert "ENCRYPTION_KEYS" in run("status")[1]
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("kind", [Terminal, io.StringIO])
+def test_keys_rotate_shows_a_bar_at_a_terminal_and_nothing_elsewhere(settings: Any, kind: type[io.StringIO]) -> None:
+    configure(settings, NEW, OLD, OLDEST)
+    out, err = io.StringIO(), kind()
+    options = {"keys_command": "rotate", "database": "", "json": False}
+    handle(options, stdout=OutputWrapper(out), stderr=OutputWrapper(err))
+    assert ("[##############################] 100% 3 texts" in err.getvalue()) == err.isatty()
+    assert bool(err.getvalue()) == err.isatty()
+
+
+def test_keys_rotate_and_status_in_a_named_database_look_there_alone(settings: Any) -> None:
+    configure(settings, NEW, OLD, OLDEST)
+    told = json.loads(run("status", "--json", "--database", "default")[0])["encryption_keys"]
+    assert [key["texts"] for key in told["keys"]] == [0, 2, 1]
+    assert "3 texts were sealed again" in run("rotate", "--database", "default")[0]
