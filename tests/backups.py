@@ -4,6 +4,7 @@ import importlib.util
 import os
 import sqlite3
 import subprocess
+from contextlib import closing
 from pathlib import Path
 
 from django.db import connection
@@ -17,7 +18,7 @@ def back_up(path: Path) -> None:
         _run("pg_dump", "--format=custom", f"--file={path}")
         return
     connection.ensure_connection()
-    with sqlite3.connect(path) as copy:
+    with closing(sqlite3.connect(path)) as copy:
         connection.connection.backup(copy)
 
 

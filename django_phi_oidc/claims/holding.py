@@ -35,7 +35,8 @@ def place_hold(
     with transaction.atomic():
         subject = PairwiseSubject.objects.select_for_update(no_key=True).get(uuid=subject_id)
         hold = LegalHold.objects.create(
-            id=uuid.UUID(bytes=entropy.token_bytes(16), version=4),
+            # It tells when: the key of one that was rolled back is not kept for ever.
+            id=entropy.uuid7(now),
             subject=subject,
             reason=reason.strip(),
             placed_at=now,
@@ -87,12 +88,19 @@ def bucket_for(*, obtained: datetime, retention: timedelta | Literal["session"],
     return buckets.bucket_of(obtained, retention) if hold is None else buckets.hold_bucket(hold.pk.hex)
 
 
-def set_aside(subject: PairwiseSubject, names: Collection[str], *, now: datetime) -> None:
-    """Keep the claims that new ones are about to replace, each as one whose time is over. Requires: a hold."""
+def set_aside(subject: PairwiseSubject, names: Collection[str], *, now: datetime) -> set[str]:
+    """Keep the claims that new ones are about to replace, each as one whose time is over. Requires: a hold.
+
+    Return the names of those that can't be opened, and so not be moved: nothing may take their place.
+    """
+    unmoved = set()
     for claim in StoredClaim.objects.filter(subject=subject.pk, session=NO_SESSION, name__in=names):
         # Of no session that there is: nothing replaces it, and it is revealed as held alone.
-        _seal_again(claim, bucket=claim.bucket, session=uuid.UUID(bytes=entropy.token_bytes(16), version=4))
+        elsewhere = uuid.UUID(bytes=entropy.token_bytes(16), version=4)
+        if not _seal_again(claim, bucket=claim.bucket, session=elsewhere):
+            unmoved.add(claim.name)
         StoredClaim.objects.filter(pk=claim.pk).update(expires_at=now)
+    return unmoved
 
 
 def _apply(subject: PairwiseSubject, *, now: datetime) -> None:
@@ -111,20 +119,22 @@ def _apply(subject: PairwiseSubject, *, now: datetime) -> None:
 def _retention(claim: StoredClaim) -> timedelta | Literal["session"]:
     if claim.session != NO_SESSION or claim.expires_at is None:
         return "session"
-    return claim.expires_at - claim.obtained_at
+    # The clock of a server that let it lapse may be behind that of the one that obtained it.
+    return max(claim.expires_at - claim.obtained_at, timedelta())
 
 
-def _seal_again(claim: StoredClaim, *, bucket: str, session: uuid.UUID) -> None:
-    """Seal the value under that key and for that session. What can't be opened stays as it is."""
+def _seal_again(claim: StoredClaim, *, bucket: str, session: uuid.UUID) -> bool:
+    """Seal the value under that key and for that session; False: it can't be opened, and stays as it is."""
     if (claim.bucket, claim.session) == (bucket, session):
-        return
+        return True
     field: Any = StoredClaim._meta.get_field("value")
     try:
         value = field.open(claim)
     except Undecryptable:
-        return
+        return False
     claim.bucket, claim.session, claim.value = bucket, session, value
     claim.save(update_fields=["bucket", "session", "value"])
+    return True
 
 
 def _tell(action: Action, hold: LegalHold, subject: PairwiseSubject, *, origin: Origin, now: datetime) -> None:

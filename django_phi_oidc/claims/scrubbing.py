@@ -12,15 +12,16 @@ from django.contrib.auth.base_user import AbstractBaseUser
 from django.db import connection, transaction
 from django.db.models import OuterRef, Q, Subquery
 
-from .. import entropy
 from ..audit.events import MAX_ITEMS, Act, Action, Origin
-from ..audit.outbox import enqueue_many
+from ..audit.outbox import enqueue_many, moving_together
 from ..errors import HeldForLegalReasons
 from ..subjects.models import PairwiseSubject
 from .models import NO_SESSION, StoredClaim
 
 BATCH = 10_000
 """Rows erased in one transaction."""
+SCRUB_LOCK = 0x7068695F73637275
+"""Advisory: somebody begins to erase what is due."""
 
 
 def scrub_sessions(session_ids: Collection[uuid.UUID], *, origin: Origin, now: datetime) -> int:
@@ -57,10 +58,9 @@ def scrub_user(user: AbstractBaseUser, *, origin: Origin, now: datetime) -> int:
     Raises: HeldForLegalReasons, and then nothing was erased.
     """
     with transaction.atomic():
-        return sum(
-            scrub_subject(subject, cause="requested", origin=origin, now=now)
-            for subject in PairwiseSubject.objects.filter(user=user.pk).order_by("pk")
-        )
+        # Held before the claims, as a sign-in does: it locks them in another order, by name.
+        subjects = PairwiseSubject.objects.filter(user=user.pk).order_by("pk").select_for_update(no_key=True)
+        return sum(scrub_subject(subject, cause="requested", origin=origin, now=now) for subject in subjects)
 
 
 def scrub_subject(subject: PairwiseSubject, *, cause: str, origin: Origin, now: datetime) -> int:
@@ -91,65 +91,71 @@ def scrub_due(*, now: datetime, batch: int = BATCH) -> int:
     """Erase the claims whose time is over, but those that a legal hold keeps; return how many this run erased.
 
     Each batch and its event is one transaction: killed at any point, nothing is half done. Several workers share the
-    work: on PostgreSQL each begins somewhere else and leaves alone what another one has in hand, on SQLite they wait
-    for each other.
+    work: on PostgreSQL they come from both ends and leave alone what another one has in hand, on SQLite they wait for
+    each other.
     """
-    erased, last = _scrub_batch(after=None, until=now, now=now, batch=batch)
-    if erased < batch or last is None:
-        return erased
-    somewhere = last + (now - last) * (int.from_bytes(entropy.token_bytes(4)) / 2**32)
-    return erased + sum(
-        _scrub_stretch(after, until, now=now, batch=batch) for after, until in ((somewhere, now), (last, somewhere))
-    )
-
-
-def _scrub_stretch(after: datetime, until: datetime, *, now: datetime, batch: int) -> int:
-    """Erase what was due between the two; go on from where the last batch ended, and not through what is gone."""
     erased = 0
-    last: datetime | None = after
-    while last is not None:
-        found, last = _scrub_batch(after=last, until=until, now=now, batch=batch)
+    with moving_together():
+        found, last, newest_first = _scrub_batch(after=None, newest_first=None, now=now, batch=batch)
         erased += found
+        while last is not None:
+            # On from where the last batch ended, and not through what is gone.
+            found, last, _ = _scrub_batch(after=last, newest_first=newest_first, now=now, batch=batch)
+            erased += found
     return erased
 
 
-def _scrub_batch(*, after: datetime | None, until: datetime, now: datetime, batch: int) -> tuple[int, datetime | None]:
-    """Return how many went, and when the last one was due; None when there is no more."""
+def _scrub_batch(
+    *, after: datetime | None, newest_first: bool | None, now: datetime, batch: int
+) -> tuple[int, datetime | None, bool]:
+    """Return how many went, when the last one was due, None when there is no more, and from which end it was."""
     with transaction.atomic():
-        counts, last = _delete_due(after=after, until=until, now=now, batch=batch)
+        if newest_first is None:
+            newest_first = not _is_alone()
+        counts, last = _delete_due(after=after, newest_first=newest_first, now=now, batch=batch)
         enqueue_many(_acts(counts, cause="due", subject="", origin=Origin(), now=now))
-    return counts.total(), last if counts.total() == batch else None
+    return counts.total(), last if counts.total() == batch else None, newest_first
+
+
+def _is_alone() -> bool:
+    """Say whether nobody else is at a first batch; until the transaction ends, others are told that somebody is."""
+    if connection.vendor != "postgresql":
+        return True
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_try_advisory_xact_lock(%s)", [SCRUB_LOCK])
+        return bool(cursor.fetchone()[0])
 
 
 def _delete_due(
-    *, after: datetime | None, until: datetime, now: datetime, batch: int
+    *, after: datetime | None, newest_first: bool, now: datetime, batch: int
 ) -> tuple[Counter[str], datetime | None]:
     """Delete at most batch due rows by one statement; return how many of each name, and when the last was due."""
     table = connection.ops.quote_name(StoredClaim._meta.db_table)
     is_postgresql = connection.vendor == "postgresql"
-    row = "ctid" if is_postgresql else "id"
+    order, edge, on = ("DESC", "min", "<=") if newest_first else ("ASC", "max", ">=")
     due = (
-        f"SELECT {row} FROM {table} WHERE expires_at <= %s{' AND expires_at >= %s' if after else ''}"  # noqa: S608
-        " AND (held_until IS NULL OR held_until <= %s) ORDER BY expires_at LIMIT %s"
+        f"SELECT {'ctid' if is_postgresql else 'id'} FROM {table} WHERE expires_at <= %s"  # noqa: S608
+        f"{f' AND expires_at {on} %s' if after else ''} AND (held_until IS NULL OR held_until <= %s)"
+        f" ORDER BY expires_at {order} LIMIT %s"
     )
     if is_postgresql:
         # A hold that comes meanwhile waits for the rows, or has them first: then they are looked at again.
         statement = (
             f"WITH gone AS (DELETE FROM {table} WHERE ctid = ANY(ARRAY({due} FOR UPDATE SKIP LOCKED))"  # noqa: S608
-            " RETURNING name, expires_at) SELECT name, count(*), max(expires_at) FROM gone GROUP BY name"
+            f" RETURNING name, expires_at) SELECT name, count(*), {edge}(expires_at) FROM gone GROUP BY name"
         )
     else:
         statement = f"DELETE FROM {table} WHERE id IN ({due}) RETURNING name, 1, expires_at"  # noqa: S608
-    moments = [connection.ops.adapt_datetimefield_value(each) for each in (until, after, now) if each]
+    moments = [connection.ops.adapt_datetimefield_value(each) for each in (now, after, now) if each]
     counts: Counter[str] = Counter()
-    last = None
+    edges = []
     with connection.cursor() as cursor:
         cursor.execute(statement, [*moments, batch])
         for name, count, due_at in cursor.fetchall():
             counts[name] += count
-            last = due_at if last is None else max(last, due_at)
-    # SQLite knows no time zones, and Django's are UTC there.
-    return counts, last.replace(tzinfo=UTC) if last is not None and last.tzinfo is None else last
+            # SQLite knows no time zones, and Django's are UTC there.
+            edges.append(due_at if due_at.tzinfo else due_at.replace(tzinfo=UTC))
+    return counts, (min if newest_first else max)(edges, default=None)
 
 
 def _of_subject(subject: PairwiseSubject, *, now: datetime) -> tuple[dict[int, str], list[int]]:

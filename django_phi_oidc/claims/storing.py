@@ -31,16 +31,17 @@ def store(
     """Store the declared claims of kept inside the caller's transaction, in one statement; return their names, sorted.
 
     A claim of the session gets a row of its own, any other replaces what an earlier sign-in brought, which a legal hold
-    keeps beside it. A claim without retention, and one that is not declared, is not stored. Purpose and end are those
-    of today's declaration.
+    keeps beside it; one that is held and can't be opened is not replaced, and nothing is stored in its place. A claim
+    without retention, and one that is not declared, is not stored. Purpose and end are those of today's declaration.
     Requires: the caller holds the row of the subject. Raises: KeyMissing.
     """
     names = tuple(sorted(name for name in kept if _is_stored(declared.get(name))))
+    hold = current_hold(subject, now=now) if names else None
+    if hold is not None:
+        unmoved = set_aside(subject, names, now=now)
+        names = tuple(name for name in names if name not in unmoved)
     if not names:
         return ()
-    hold = current_hold(subject, now=now)
-    if hold is not None:
-        set_aside(subject, names, now=now)
     insert(
         [
             _row(declared[name], kept[name], subject=subject, session_id=session_id, hold=hold, now=now)

@@ -124,9 +124,9 @@ def mark_seen(subject: PairwiseSubject, *, now: datetime) -> None:
     held = update(PairwiseSubject, subject.pk, using=using, returning="held_until IS NOT NULL", last_seen_at=now)
     if held is None:
         raise PairwiseSubject.DoesNotExist
-    subject.last_seen_at = now
+    # A hold may have come or gone since the row was read; from here on none does.
+    subject.last_seen_at, subject.held_until = now, None
     if held:
-        # A hold may have come since the row was read; from here on none does.
         subject.refresh_from_db(fields=["held_until"])
 
 

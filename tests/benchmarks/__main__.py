@@ -69,7 +69,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--sealed", type=int, default=5_000_000, help="events of the log that --new ones come on top of"
     )
     parser.add_argument("--new", type=int, default=10_000, help="events that are sealed on top of those")
-    parser.add_argument("--claims", type=int, default=200_000, help="claims, of which half are due, and ten times that")
+    parser.add_argument(
+        "--claims", type=int, default=2_000_000, help="claims, of which half are due, and a tenth of them"
+    )
     parser.add_argument("--texts", type=int, default=200_000, help="sealed texts that get another key")
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
     options = parser.parse_args(arguments)

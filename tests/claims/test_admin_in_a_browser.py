@@ -52,7 +52,7 @@ def test_officer_holds_one_person_and_erases_another(officer: Any) -> None:  # n
     officer.goto("/admin/django_phi_oidc/storedclaim/")
     officer.locator("#action-toggle").check()
     officer.get_by_label("Action", exact=False).first.select_option("erase_now")
-    officer.get_by_role("button", name="Go").click()
+    officer.locator("button[name=index]").click()
     officer.locator(".messagelist li").nth(1).wait_for()
     assert officer.locator(".messagelist li").all_inner_texts() == [
         "2 claims of 1 persons were erased.",
@@ -63,6 +63,6 @@ def test_officer_holds_one_person_and_erases_another(officer: Any) -> None:  # n
     officer.goto("/admin/django_phi_oidc/legalhold/")
     officer.locator("#action-toggle").check()
     officer.get_by_label("Action", exact=False).first.select_option("release")
-    officer.get_by_role("button", name="Go").click()
+    officer.locator("button[name=index]").click()
     assert "1 holds were released." in officer.inner_text(".messagelist")
     assert LegalHold.objects.get().released_at is not None

@@ -11,7 +11,7 @@ import pytest
 from django.contrib.auth import get_user_model
 from django.db import connections, transaction
 
-from django_phi_oidc import buckets
+from django_phi_oidc import buckets, clock, keyring
 from django_phi_oidc.audit.events import Origin
 from django_phi_oidc.claims.holding import active_holds, place_hold, release_hold
 from django_phi_oidc.claims.models import NO_SESSION, LegalHold, StoredClaim
@@ -58,7 +58,8 @@ def scrub_on_demand(person: Person) -> None:
 
 def deactivate(person: Person) -> None:
     person.user.is_active = False
-    person.user.save()
+    with clock.running(lambda: LATER):
+        person.user.save()
 
 
 def find_deactivated(person: Person) -> None:
@@ -345,3 +346,42 @@ def test_sign_in_that_has_to_wait_for_a_hold_knows_of_it(make_person: Callable[.
         guest.result(10)
     assert sorted(value for _, value in values(person)) == ['"1990-05-17"', '"Thun"', '{"locality": "Bern"}']
     assert scrub_due(now=LATER) == 0
+
+
+@pytest.mark.django_db
+def test_sign_in_that_began_before_a_release_keeps_nothing_for_it(person: Person) -> None:
+    placed = hold(person)
+    person.subject.refresh_from_db()
+    release_hold(placed.pk, origin=OFFICER, now=NOW)
+    assert person.subject.held_until is not None, "as the sign-in has read it"
+    person.store(HELD)
+    assert set(StoredClaim.objects.values_list("held_until", flat=True)) == {None}
+    assert scrub_user(person.user, origin=OFFICER, now=NOW) == 2
+
+
+@pytest.mark.django_db
+def test_sign_in_replaces_nothing_held_that_can_not_be_opened_at_present(
+    person: Person, settings: Any, tmp_path: Any
+) -> None:
+    declared = settings.PHI_OIDC
+    settings.PHI_OIDC = {**declared, "ENCRYPTION_KEYS": [keyring.generate()]}
+    person.store(HELD)
+    hold(person)
+    before = settings.PHI_OIDC
+    settings.PHI_OIDC = declared
+    again = {"address": {"locality": "Thun"}, "allergies": []}
+    assert person.store(again, session_id=uuid.uuid4(), now=NOW + DAY) == ("allergies",)
+    assert person.store({"address": {"locality": "Thun"}}, now=NOW + DAY) == ()
+    StoredClaim.objects.filter(name="allergies").delete()
+    settings.PHI_OIDC = before
+    assert dict(values(person))["address"] == '{"locality": "Bern"}'
+
+
+@pytest.mark.django_db
+def test_hold_is_released_though_a_clock_is_behind(person: Person, settings: Any, tmp_path: Any) -> None:
+    settings.PHI_OIDC = {**settings.PHI_OIDC, "RETENTION_KEYS": tmp_path}
+    placed = hold(person)
+    person.store({"address": "Bern"}, now=NOW + timedelta(seconds=3))
+    scrub_inactive([person.user.pk], origin=OFFICER, now=NOW + timedelta(seconds=1))
+    assert release_hold(placed.pk, origin=OFFICER, now=NOW + timedelta(seconds=5))
+    assert StoredClaim.objects.get().bucket == "20261124-0"

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 from django.core.exceptions import ImproperlyConfigured
-from django.db import connections, transaction
+from django.db import connection, connections, transaction
+from django.test.utils import CaptureQueriesContext
 
 from django_phi_oidc import buckets, clock
 from django_phi_oidc.audit.models import AuditEvent
@@ -77,13 +78,53 @@ def test_key_of_a_hold_is_destroyed_after_it_and_one_of_an_unknown_hold_is_not(
     release_hold(hold.pk, origin=person.origin(), now=NOW)
     assert destroy_lapsed(now=NOW) == [name]
     assert keys.names() == [ONE_DAY, unknown]
-    assert reveal(person.actor(), person.user, "address", purpose="PATRQT") is not None
+    with clock.running(lambda: NOW):
+        assert reveal(person.actor(), person.user, "address", purpose="PATRQT") is not None
     scrub_user(person.user, origin=person.origin(), now=NOW)
     person.subject.refresh_from_db()
     person.subject.delete()
     assert LegalHold.objects.get().subject is None
     keys.create(name)
     assert destroy_lapsed(now=NOW) == [name], "of a hold whose person is gone, too"
+
+
+def test_key_of_a_hold_that_was_rolled_back_is_destroyed_when_nobody_can_be_placing_it(
+    keys: KeyFolder, make_person: Callable[..., Person]
+) -> None:
+    person = make_person()
+    person.store({"address": "Bern"})
+    with transaction.atomic():
+        place_hold(person.subject.uuid, reason="Docket 26-117", until=None, origin=person.origin(), now=NOW)
+        transaction.set_rollback(True)
+    (orphan,) = set(keys.names()) - {ONE_DAY}
+    assert destroy_lapsed(now=NOW + MARGIN) == []
+    assert destroy_lapsed(now=NOW + MARGIN + timedelta(milliseconds=1)) == [orphan]
+
+
+@pytest.mark.postgresql
+def test_key_of_a_hold_that_ends_during_a_sign_in_outlives_it(
+    keys: KeyFolder, make_person: Callable[..., Person]
+) -> None:
+    person, until, second = make_person(), NOW + DAY, timedelta(seconds=1)
+    hold = place_hold(person.subject.uuid, reason="Docket 26-117", until=until, origin=person.origin(), now=NOW)
+    stored, go_on = threading.Event(), threading.Event()
+
+    def sign_in() -> None:
+        with transaction.atomic():
+            person.store({"address": "Bern"}, now=until - second)
+            stored.set()
+            go_on.wait(10)
+        connections.close_all()
+
+    with ThreadPoolExecutor(1) as pool:
+        guest = pool.submit(sign_in)
+        assert stored.wait(10)
+        assert destroy_lapsed(now=until + second) == []
+        go_on.set()
+        guest.result(10)
+    assert _open(StoredClaim.objects.get()) == '"Bern"'
+    scrub_due(now=until + DAY)
+    assert destroy_lapsed(now=until + MARGIN) == [buckets.hold_bucket(hold.pk.hex)]
 
 
 def test_nothing_is_destroyed_that_the_trail_does_not_tell_of(
@@ -106,7 +147,7 @@ def test_keys_that_can_not_be_reached_keep_the_claims_from_nothing(
     settings.PHI_OIDC = {**declared, "RETENTION_KEYS": tmp_path / "away"}
     with pytest.raises(KeyMissing):
         person.store({"address": "Thun"}, now=NOW + DAY)
-    with pytest.raises(Undecryptable):
+    with clock.running(lambda: NOW), pytest.raises(Undecryptable):
         reveal(person.actor(), person.user, "address", purpose="PATRQT")
     with clock.running(lambda: NOW + DAY), pytest.raises(KeyMissing):
         tasks.scrub()
@@ -210,3 +251,15 @@ def test_no_key_of_a_living_claim_is_destroyed_whatever_goes_on_beside_it(
     assert StoredClaim.objects.filter(held_until=None).exists()
     assert StoredClaim.objects.exclude(held_until=None).exists()
     assert [row.pk for row in StoredClaim.objects.all() if _open(row) is None] == []
+
+
+def test_keys_that_claims_bear_are_found_by_one_statement(keys: KeyFolder, make_person: Callable[..., Person]) -> None:
+    person = make_person()
+    for day in range(20):
+        person.store({"birthdate": "1990-05-17"}, session_id=uuid.uuid4(), now=NOW + day * DAY)
+    with CaptureQueriesContext(connection) as context:
+        assert destroy_lapsed(now=NOW + 100 * DAY) == []
+    assert len(context) == 1
+    StoredClaim.objects.filter(bucket="20261130-session").delete()
+    assert destroy_lapsed(now=NOW + 100 * DAY) == ["20261130-session"]
+    assert len(list(keys.names())) == 19

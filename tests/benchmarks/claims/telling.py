@@ -9,7 +9,7 @@ LEAST = {"one": 0.3, "two": 0.5}
 """Of the rate of one bare DELETE of the same rows, with so many workers."""
 MOST_GROWTH = 20e6
 """Bytes of memory, that ten times the rows may take beyond."""
-NAMES = {"bare": "one bare DELETE", "one": "one worker", "two": "two workers", "many": "one worker, ten times the rows"}
+NAMES = {"bare": "one bare DELETE", "one": "one worker", "two": "two workers", "few": "one worker, a tenth of the rows"}
 
 
 def rows(scrubbing: Scrubbing) -> dict[str, Any]:
@@ -26,8 +26,8 @@ def missed(scrubbing: Scrubbing) -> list[str]:
         for name, least in LEAST.items()
         if _ratio(scrubbing, name) < least
     ]
-    if scrubbing.many.peak - scrubbing.one.peak > MOST_GROWTH:
-        grown = (scrubbing.many.peak - scrubbing.one.peak) / 1e6
+    if scrubbing.one.peak - scrubbing.few.peak > MOST_GROWTH:
+        grown = (scrubbing.one.peak - scrubbing.few.peak) / 1e6
         lines.append(f"{grown:.0f} MB more for ten times the rows, and the aim is {MOST_GROWTH / 1e6:.0f}")
     return lines
 
