@@ -29,7 +29,7 @@ test-sqlite: $(VENV)/.dev ## run the tests on SQLite
 test-postgresql: $(VENV)/.dev ## run the tests on PostgreSQL: DATABASE_URL, or a throw-away server
 	PHI_TEST_DB=postgresql $(BIN)/python -m tests.postgresql $(BIN)/python -m pytest $(PYTEST_ARGS)
 
-bench: $(VENV)/.bench ## measure the sign-in and the audit trail beside floors and peers, and fail where they are too slow
+bench: $(VENV)/.bench ## measure sign-ins, sessions, claims, seals and the trail beside floors and peers, and fail where one is too slow
 	@$(BIN)/python -m tests.benchmarks $(BENCH_ARGS)
 
 lint: $(VENV)/.dev ## check style, types, import contracts and migrations

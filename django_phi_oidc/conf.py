@@ -1,4 +1,4 @@
-"""The setting `PHI_OIDC`, read live. Declarations are parsed once, and again when `setting_changed` tells of it.
+"""The setting `PHI_OIDC`. What each request needs is parsed once, and again when `setting_changed` tells of it.
 
     PHI_OIDC = {
         "PROVIDERS": {"default": {"issuer": …, "client_id": …, "client_secret": …}},
@@ -23,6 +23,7 @@ from django.dispatch import receiver
 
 from .declarations import ClaimDeclaration, ProviderDeclaration, parse_claim, parse_provider
 from .errors import DeclarationInvalid
+from .role_rules import RoleRule, parse_rules
 
 T = TypeVar("T")
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -33,7 +34,7 @@ _ORIGIN = re.compile(r"https://(?:[A-Za-z0-9.-]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})
 CHANGES = ("password", "roles")
 """What END_SESSIONS_ON may name."""
 OPTIONS = (
-    *("PROVIDERS", "CLAIMS", *KEY_RINGS, PAIRWISE_RING),
+    *("PROVIDERS", "CLAIMS", "ROLES", *KEY_RINGS, PAIRWISE_RING),
     *("TRUSTED_PROXIES", "SECTOR_ORIGINS", "REVOCATION_GIVE_UP_AFTER"),
     *("IDLE_TIMEOUT", "ABSOLUTE_TIMEOUT", "SESSION_RECHECK", "END_SESSIONS_ON"),
     "RETENTION_KEYS",
@@ -45,7 +46,7 @@ OPTIONS = (
 def option(name: str, default: Any = None) -> Any:
     """Return PHI_OIDC[name] as it stands now."""
     declared = getattr(settings, "PHI_OIDC", {})
-    if not isinstance(declared, Mapping):
+    if type(declared) is not dict and not isinstance(declared, Mapping):
         raise ImproperlyConfigured("PHI_OIDC must be a dictionary.")
     return declared.get(name, default)
 
@@ -60,6 +61,12 @@ def providers() -> Mapping[str, ProviderDeclaration]:
 def claims() -> Mapping[str, ClaimDeclaration]:
     """Return the declared claims by name."""
     return _parsed("CLAIMS", parse_claim)
+
+
+@lru_cache(maxsize=1)
+def roles() -> Mapping[str, tuple[RoleRule, ...]]:
+    """Return the rules from claims to roles, by the name of the provider."""
+    return _parsed("ROLES", parse_rules)
 
 
 @lru_cache(maxsize=1)
@@ -87,16 +94,19 @@ def revocation_give_up_after() -> timedelta:
     return _duration("REVOCATION_GIVE_UP_AFTER", timedelta(days=3))
 
 
+@lru_cache(maxsize=1)
 def idle_timeout() -> timedelta:
     """Return how long a session lives without a request that is an activity."""
     return _duration("IDLE_TIMEOUT", timedelta(minutes=15))
 
 
+@lru_cache(maxsize=1)
 def absolute_timeout() -> timedelta:
     """Return how long a session lives at most."""
     return _duration("ABSOLUTE_TIMEOUT", timedelta(hours=8))
 
 
+@lru_cache(maxsize=1)
 def session_recheck() -> timedelta:
     """Return how long a request may rely on the last look at the session's row; zero: each one looks."""
     return _duration("SESSION_RECHECK", timedelta(seconds=30), least=timedelta(0))
@@ -150,7 +160,7 @@ def _switch(name: str) -> bool:
     return value
 
 
-def _parsed(name: str, parse: Callable[[str, Mapping[str, Any]], T]) -> Mapping[str, T]:
+def _parsed(name: str, parse: Callable[[str, Any], T]) -> Mapping[str, T]:
     declared = option(name, {})
     if not isinstance(declared, Mapping):
         raise ImproperlyConfigured(f"PHI_OIDC[{name!r}] must be a dictionary.")
@@ -163,7 +173,6 @@ def _parsed(name: str, parse: Callable[[str, Mapping[str, Any]], T]) -> Mapping[
 @receiver(setting_changed, dispatch_uid="django_phi_oidc.conf")
 def _forget(*, setting: str, **kwargs: Any) -> None:
     if setting == "PHI_OIDC":
-        providers.cache_clear()
-        claims.cache_clear()
-        trusted_proxies.cache_clear()
-        sector_origins.cache_clear()
+        parsed = (providers, claims, roles, trusted_proxies, sector_origins)
+        for each in (*parsed, idle_timeout, absolute_timeout, session_recheck):
+            each.cache_clear()

@@ -1,5 +1,6 @@
 """Decorators for a host project's views."""
 
+from .access.decorators import phi_access
 from .sessions.decorators import passive
 
-__all__ = ["passive"]
+__all__ = ["passive", "phi_access"]

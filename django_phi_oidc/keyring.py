@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from cryptography.fernet import Fernet, InvalidToken
+from django.views.decorators.debug import sensitive_variables
 
 from . import buckets, conf, entropy
 from .errors import KeyMissing, Undecryptable
@@ -34,6 +35,7 @@ class Key:
     material: bytes = field(repr=False)
 
 
+@sensitive_variables()
 def keys(ring: str) -> tuple[Key, ...]:
     """Return the keys of that ring (one of conf.KEY_RINGS), newest first; never empty.
 
@@ -55,6 +57,7 @@ def generate() -> str:
     return base64.urlsafe_b64encode(entropy.token_bytes(KEY_BYTES)).decode("ascii")
 
 
+@sensitive_variables()
 def seal(value: str, *, context: Sequence[str], bucket: str = "") -> str:
     """Return value sealed under the newest encryption key, to be opened in the same context alone.
 
@@ -152,8 +155,9 @@ def _parse(ring: str, texts: tuple[str, ...]) -> tuple[Key, ...]:
     try:
         # One key has several spellings in base64; two of them are still one key.
         return tuple(dict.fromkeys(_key(text.strip()) for text in texts if text.strip()))
-    except ValueError as error:
-        raise KeyMissing(f"PHI_OIDC[{ring!r}]: each key is {KEY_BYTES} bytes as base64url.") from error
+    except ValueError:
+        # From None: the frames of the cause hold what stands there for a key, and may be one but for a letter.
+        raise KeyMissing(f"PHI_OIDC[{ring!r}]: each key is {KEY_BYTES} bytes as base64url.") from None
 
 
 @lru_cache(maxsize=64)

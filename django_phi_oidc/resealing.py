@@ -26,8 +26,8 @@ BATCH = 2_000
 PAUSES = (0.0, 0.05, 0.2, 0.5)
 """Seconds before each further try at rows that others held or changed."""
 RING_ID = "^[0-9a-f]{8}:"
-RETENTION_ID = "^[0-9a-z]{1,32}(-[0-9a-z]{1,36})+:gAAAA"
-"""With a hyphen, as no id of a ring has it; and then a Fernet token, so that hyphenated plain text is not one."""
+RETENTION_ID = "^([0-9]{8}-(session|[0-9]{1,10})|hold-[0-9a-f]{32}):gAAAA"
+"""As `buckets` spells it: with a hyphen, as no id of a ring has it; then a Fernet token, which plain text is not."""
 _RETENTION, _NAMELESS = "-", ""
 _TEXT = "phi_oidc_sealed_text"
 # No token of ours has it; what has it anyway, as base64 passes over it, is left alone.

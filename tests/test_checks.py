@@ -13,11 +13,12 @@ from typing import Any
 import pytest
 from django.apps import apps
 from django.conf import settings
+from django.contrib.auth.models import Group
 from django.core.checks import Tags, run_checks
 from django.db import connections
 from django.test import override_settings
 
-from django_phi_oidc import checks, clock, entropy, keyring
+from django_phi_oidc import checks, clock, entropy, keyring, role_checks
 from django_phi_oidc.audit.models import AuditEvent
 from django_phi_oidc.backends import OIDCAuthenticationBackend
 from django_phi_oidc.subjects.models import PairwiseSubject, SubjectDigest
@@ -79,6 +80,21 @@ def setting(name: str, value: Any) -> Change:
 
 def both(first: Change, second: Change) -> Change:
     return lambda: {**first(), **second()}
+
+
+def roles(provider_name: str = "default", claim: str = "roles", **rule: Any) -> Change:
+    """One rule, beside two declared claims."""
+    declared = {"roles": {**CLAIM, "retention": None}, "realm": {**CLAIM, "retention": None, "members": ["roles"]}}
+    whole = {"claim": claim, "values": ["nurse"], "groups": ["clinicians"], **rule}
+    return option(CLAIMS=declared, ROLES={provider_name: [whole]})
+
+
+def managing(*names: str) -> Change:
+    """A provider for each name, at each of which one rule manages that name's group."""
+    declared = settings.PHI_OIDC["PROVIDERS"]["default"]
+    providers = {f"p{n}": {**declared, "issuer": f"https://op{n}.example.test"} for n in range(len(names))}
+    rules = {f"p{n}": [{"claim": "birthdate", "values": ["x"], "groups": [name]}] for n, name in enumerate(names)}
+    return option(PROVIDERS=providers, ROLES=rules)
 
 
 RSA_PEM = new_pem("RSA")
@@ -203,6 +219,13 @@ CASES: list[tuple[str, Change, Change]] = [
     ("E024", option(BREAK_GLASS_ACCOUNT="night-desk"), with_break_glass("night-desk")),
     ("E024", with_break_glass(""), option()),
     ("W023", with_break_glass("night-desk"), option()),
+    ("E002", roles(values=[]), roles()),
+    ("E002", option(ROLES=[]), option(ROLES={})),
+    ("E025", roles("other"), roles("default")),
+    ("E025", roles(claim="teams"), roles(claim="roles")),
+    ("E025", roles(claim="amr"), roles(claim="roles")),
+    ("E025", roles(claim="realm"), roles(claim="realm", path=["roles"])),
+    ("W024", managing("clinicians", "clinicians"), managing("clinicians", "clerks")),
 ]
 
 
@@ -415,6 +438,26 @@ def test_digest_under_a_key_that_is_not_configured_is_found(django_user_model: A
         assert found(tags=[Tags.database], databases=["default"]) == {"E018"}
 
 
+def test_user_model_without_what_the_rules_need_is_told_of() -> None:
+    """E025: asked directly, since Django's own checks take no such user model."""
+    with override_settings(**roles(is_staff=True)()):
+        assert role_checks.check_roles(None) == []
+        with override_settings(AUTH_USER_MODEL="auth.Group"):
+            messages = role_checks.check_roles(None)
+    named = {message.msg.split("'")[1] for message in messages if message.id == "django_phi_oidc.E025"}
+    assert named == {"groups", "is_active", "is_staff"}
+
+
+@pytest.mark.django_db(databases=["default", "phi_audit"])
+def test_group_that_a_rule_names_and_that_is_not_there_is_told_of() -> None:
+    """W025."""
+    with override_settings(**roles()()):
+        assert found(tags=[Tags.database], databases=["default"]) == {"W025"}
+        assert found(tags=[Tags.database], databases=["phi_audit"]) == set()
+        Group.objects.create(name="clinicians")
+        assert found(tags=[Tags.database], databases=["default"]) == set()
+
+
 @pytest.mark.parametrize(
     ("wrong", "right"),
     [
@@ -450,7 +493,7 @@ ELSEWHERE = {
 
 
 def test_every_id_is_tested_here() -> None:
-    source = Path(checks.__file__).read_text()
+    source = "".join(Path(module.__file__).read_text() for module in (checks, role_checks))
     ids = {f"E{int(n):03}" for n in re.findall(r"_error\(\s*(\d+)", source)}
     ids |= {f"W{int(n):03}" for n in re.findall(r"_warning\(\s*(\d+)", source)}
     tested = set(re.findall(r"\b[EW]\d{3}\b", Path(__file__).read_text()))

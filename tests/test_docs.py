@@ -12,10 +12,11 @@ import pytest
 from django.conf import settings
 from django.urls import get_resolver
 
-from django_phi_oidc import checks, conf, errors, schedule
+from django_phi_oidc import checks, conf, errors, role_checks, schedule
 from django_phi_oidc.audit.events import DETAIL_KEYS, Action
 from django_phi_oidc.declarations import ClaimDeclaration, ProviderDeclaration
 from django_phi_oidc.management.commands.phi_oidc import SUBCOMMANDS
+from django_phi_oidc.role_rules import RoleRule
 from django_phi_oidc.sessions.models import EndReason
 from tests.databases import child_environment
 
@@ -60,7 +61,7 @@ def test_every_way_out_is_documented_and_none_that_there_is_not() -> None:
 
 
 def test_every_check_is_documented() -> None:
-    source = Path(checks.__file__).read_text()
+    source = "".join(Path(module.__file__).read_text() for module in (checks, role_checks))
     ids = {f"E{int(n):03}" for n in re.findall(r"_error\(\s*(\d+)", source)}
     ids |= {f"W{int(n):03}" for n in re.findall(r"_warning\(\s*(\d+)", source)}
     assert {f"django_phi_oidc.{number}" for number in ids} == {
@@ -69,7 +70,7 @@ def test_every_check_is_documented() -> None:
 
 
 def test_every_option_is_documented() -> None:
-    declared = {f.name for kind in (ProviderDeclaration, ClaimDeclaration) for f in fields(kind)} - {"name"}
+    declared = {f.name for kind in (ProviderDeclaration, ClaimDeclaration, RoleRule) for f in fields(kind)} - {"name"}
     assert declared | set(conf.OPTIONS) <= in_backticks(page("reference/settings.md"))
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from cryptography.fernet import Fernet
+from django.views.debug import ExceptionReporter
 
 from django_phi_oidc import keyring
 from django_phi_oidc.errors import KeyMissing, Undecryptable
@@ -223,3 +224,16 @@ def test_seal_tells_nothing_of_its_time_and_never_repeats_itself() -> None:
     first, second = (keyring.seal("secret", context=CONTEXT) for _ in range(2))
     assert first != second
     assert Fernet(NEW).extract_timestamp(first.partition(":")[2]) == 0
+
+
+def test_error_report_of_a_list_with_a_bad_key_shows_neither_the_good_ones_nor_what_was_to_be_sealed(
+    settings: Any,
+) -> None:
+    good = keyring.generate()
+    settings.PHI_OIDC = {**settings.PHI_OIDC, "ENCRYPTION_KEYS": [good, "no-key-at-all"]}
+    with pytest.raises(KeyMissing) as raised:
+        keyring.seal("the plain text", context=["somewhere"])
+    # From keyring's own frames on: what a caller has in its own is the caller's.
+    report = ExceptionReporter(None, raised.type, raised.value, raised.tb.tb_next).get_traceback_html()
+    assert "_parse" in report
+    assert [text for text in (good, "no-key-at-all", "the plain text") if text in report] == []

@@ -1,10 +1,14 @@
-"""The decision whether a claim may be revealed, as a function of plain values. What is not allowed here is refused.
+"""Whether a claim may be revealed, and a resource seen, as functions of plain values. What is not allowed is refused.
 
 Spec: HL7 v3 ActReason, value set PurposeOfUse (2.16.840.1.113883.1.11.20448), as FHIR R4 expands it.
 """
 
-from collections.abc import Mapping
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from types import MappingProxyType
+
+from ..errors import DeclarationInvalid
 
 PURPOSES: Mapping[str, str] = MappingProxyType(
     {
@@ -78,9 +82,21 @@ SESSION_MISSING = "session_missing"
 PURPOSE_UNKNOWN = "purpose_unknown"
 PURPOSE_NOT_DECLARED = "purpose_not_declared"
 PERMISSION_MISSING = "permission_missing"
+RESOURCE_INVALID = "resource_invalid"
 CLAIM_NOT_DECLARED = "claim_not_declared"
 CLAIM_OF_SESSION = "claim_of_session"
 """The claim is held for the person's own session alone: "there is none" would be a lie to anybody else."""
+# An id is a key, and no words: no blank, no "@", nothing beyond ASCII, and so short that the trail holds all of it.
+_RESOURCE = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}/[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AccessPolicy:
+    """What must hold of somebody who is to see a resource. An empty one lets nobody in."""
+
+    permission: str = ""
+    """As Django's backends know it."""
+    purposes: frozenset[str] = frozenset()
 
 
 def refuse_reveal(
@@ -101,3 +117,45 @@ def refuse_reveal(
     if stated_purpose == declared_purpose or (is_self and stated_purpose == PATIENT_REQUEST):
         return None
     return PURPOSE_NOT_DECLARED
+
+
+def declare(*, permission: object, purpose: object, purposes: Collection[object]) -> AccessPolicy:
+    """Return the policy that a view declares. purpose: the fixed one, or None: each request states one of purposes.
+
+    Raises: DeclarationInvalid where it names no permission, no purpose, a purpose that HL7 has not, or two ways of one.
+    """
+    if not isinstance(permission, str) or not permission.strip():
+        raise DeclarationInvalid("phi_access: permission is missing.")
+    # A text is a collection of its letters.
+    if isinstance(purposes, str) or (purpose is not None and purposes):
+        raise DeclarationInvalid("phi_access: purposes is a list, and goes with a purpose that each request states.")
+    allowed = frozenset(purposes if purpose is None else [purpose])
+    if not allowed:
+        raise DeclarationInvalid("phi_access: purposes is empty, so nobody could be let in.")
+    if unknown := allowed - PURPOSES.keys():
+        raise DeclarationInvalid(f"phi_access: no HL7 PurposeOfUse code: {', '.join(sorted(map(ascii, unknown)))}.")
+    return AccessPolicy(permission=permission, purposes=frozenset(map(str, allowed)))
+
+
+def is_resource(resource: object) -> bool:
+    """Say whether that is `Type/id`, with an id that can be a key."""
+    return isinstance(resource, str) and _RESOURCE.fullmatch(resource) is not None
+
+
+def refuse_access(
+    policy: AccessPolicy, *, has_session: bool, resource: str, permitted: bool, stated_purpose: str
+) -> str | None:
+    """Return the code of the rule that refuses to show a resource, or None: it may be seen.
+
+    has_session: the actor acts in a session that an OP vouched for. permitted: the actor holds the policy's permission,
+    on the very object where it is of objects.
+    """
+    if not has_session:
+        return SESSION_MISSING
+    if not is_resource(resource):
+        return RESOURCE_INVALID
+    if not (policy.permission and permitted):
+        return PERMISSION_MISSING
+    if stated_purpose not in PURPOSES:
+        return PURPOSE_UNKNOWN
+    return None if stated_purpose in policy.purposes else PURPOSE_NOT_DECLARED

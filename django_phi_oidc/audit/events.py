@@ -55,6 +55,8 @@ class Action(StrEnum):
     SUBJECT_UNLINKED = "subject.unlinked"
     SUBJECT_EXPORTED = "subject.exported"
     SUBJECT_ERASED = "subject.erased"
+    ROLE_CHANGED = "role.changed"
+    ACCESS_GRANTED = "access.granted"
     ACCESS_DENIED = "access.denied"
     AUDIT_VIEWED = "audit.viewed"
     AUDIT_EXPORTED = "audit.exported"
@@ -83,22 +85,21 @@ DETAIL_KEYS: Mapping[str, frozenset[str]] = {
     Action.HOLD_PLACED: frozenset({"until"}),
     Action.HOLD_RELEASED: frozenset(),
     Action.RETENTION_KEY_DESTROYED: frozenset({"bucket"}),
+    Action.ROLE_CHANGED: frozenset({"added", "removed", "granted", "withdrawn"}),
+    Action.ACCESS_GRANTED: frozenset(),
     Action.ACCESS_DENIED: frozenset({"claim"}),
     Action.AUDIT_VIEWED: frozenset({"page", "filters"}),
     Action.AUDIT_EXPORTED: frozenset({"format", "filters"}),
     Action.AUDIT_VERIFIED: frozenset({"tree_size", "events", "findings", "kinds"}),
     Action.AUDIT_ARCHIVED: frozenset({"first", "tree_size", "sha256"}),
     Action.AUDIT_RESTORED: frozenset({"epoch", "tree_size", "root_hash", "origin", "why"}),
-    Action.ALERT_RAISED: frozenset({"rule", "count", "claims", "hint", "attempts", "status"}),
+    Action.ALERT_RAISED: frozenset({"rule", "count", "claims", "roles", "hint", "attempts", "status"}),
 }
 """The keys that `detail` may have, for each action; `sanitized` comes from here alone."""
-RESERVED_PREFIXES = frozenset(
-    {
-        *(action.partition(".")[0] for action in Action),
-        *("assurance", "checkpoint", "delivery", "django_phi_oidc", "emergency", "grant", "key", "oidc", "phi_oidc"),
-        *("policy", "provider", "refresh", "retention", "role", "sink", "witness"),
-    }
-)
+RESERVED_PREFIXES = frozenset(action.partition(".")[0] for action in Action) | {
+    *("assurance", "checkpoint", "delivery", "django_phi_oidc", "emergency", "grant", "key", "oidc", "phi_oidc"),
+    *("policy", "provider", "refresh", "retention", "role", "sink", "witness"),
+}
 """No host project's: ours, now or later."""
 PLAIN_RESOURCES = frozenset({"AuditCheckpoint", "AuditEvent", "Sink"})
 """Types of our own alerts and checks: their ids are no person's, and stay readable where ids are keyed."""
@@ -271,10 +272,9 @@ def compute_mac(event: Event, key: bytes) -> bytes:
 
 @lru_cache(maxsize=64)
 def mac_under(key: bytes) -> Callable[[bytes], bytes]:
-    """Return what computes HMAC-SHA256 under key over canonical bytes, 32 bytes, the work for the key being done.
+    """Return what computes HMAC-SHA256 under key over canonical bytes, the work for the key being done (RFC 2104).
 
     The library's own takes twice as long, and a verification makes millions. Requires: a key of 64 bytes at most.
-    Spec: RFC 2104.
     """
     padded = key.ljust(hashlib.sha256().block_size, b"\0")
     inner, outer = (hashlib.sha256(bytes(x ^ pad for x in padded)).copy for pad in (0x36, 0x5C))
@@ -339,8 +339,7 @@ def _keys_of(action: str) -> frozenset[str] | None:
 
 
 def _checked_keys(name: str, keys: Collection[str]) -> frozenset[str]:
-    match = _ACTION.fullmatch(name)
-    if match is None or len(name) > MAX_CHARACTERS:
+    if (match := _ACTION.fullmatch(name)) is None or len(name) > MAX_CHARACTERS:
         raise ValueError(f"{name!r} is not prefix.name of a-z, 0-9 and _.")
     if match[1] in RESERVED_PREFIXES:
         raise ValueError(f"{name}: the prefix {match[1]} is ours.")

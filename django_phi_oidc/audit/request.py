@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from django.contrib.auth import SESSION_KEY as SIGNED_IN
 from django.contrib.auth.base_user import AbstractBaseUser
 from django.contrib.auth.models import AnonymousUser
 from django.contrib.sessions.backends.base import SessionBase
@@ -33,16 +34,27 @@ class Actor:
 
     @classmethod
     def from_request(cls, request: HttpRequest) -> "Actor":
-        """Return the request's actor; it reads the user and the session, so the response varies by cookie."""
+        """Return the request's actor; it reads the user and the session, so the response varies by cookie.
+
+        A session that somebody else has signed in to vouches for nobody, and is not named: request.user may come from
+        an API token that was sent beside a cookie.
+        """
         user = getattr(request, "user", None) or AnonymousUser()
         origin = Origin(
             actor=str(user.pk) if user.is_authenticated else "",
-            session=str(session_id_of(getattr(request, "session", {})) or ""),
+            session=_session_of(request, user),
             client_ip=client_ip(request, trusted=conf.trusted_proxies()),
             request_id=request_id(request),
         )
         # What wraps a request, as that of Django REST framework does, has it as _request.
         return cls(user=user, origin=origin, request=getattr(request, "_request", request))
+
+
+def _session_of(request: HttpRequest, user: AbstractBaseUser | AnonymousUser) -> str:
+    session: Mapping[str, Any] | SessionBase = getattr(request, "session", {})
+    found = session_id_of(session)
+    is_foreign = found is not None and user.is_authenticated and session.get(SIGNED_IN, str(user.pk)) != str(user.pk)
+    return "" if found is None or is_foreign else str(found)
 
 
 def session_id_of(session: Mapping[str, Any] | SessionBase) -> uuid.UUID | None:

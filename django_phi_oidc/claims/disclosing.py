@@ -8,6 +8,7 @@ from typing import Any
 
 from .. import clock
 from ..access.policy import PERMISSION_MISSING, PURPOSE_UNKNOWN, PURPOSES, SESSION_MISSING
+from ..access.responding import keep_private
 from ..audit.events import Act, Action
 from ..audit.recording import record_many
 from ..audit.request import Actor
@@ -15,7 +16,6 @@ from ..errors import RevealRefused, Undecryptable
 from ..subjects.models import PairwiseSubject
 from .holding import is_held
 from .models import StoredClaim
-from .responding import keep_private
 
 PERMISSION = "django_phi_oidc.disclose_legalhold"
 NOT_HELD = "not_held"
@@ -55,7 +55,9 @@ def disclose(actor: Actor, subject_id: uuid.UUID, *, purpose: str) -> list[HeldC
         "purpose": purpose,
         "reason": refused or "legal_hold",
     }
-    record_many([Act(**told)] if refused else [Act(**told, detail={"claim": row.name}) for row in rows])
+    # A look at somebody of whom nothing is held is one, too.
+    details = [{"claim": row.name} for row in rows] or [{}]
+    record_many([Act(**told, detail=detail) for detail in details])
     if refused:
         raise RevealRefused(refused)
     keep_private(actor.request)

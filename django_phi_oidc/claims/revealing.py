@@ -11,15 +11,15 @@ from django.contrib.auth.base_user import AbstractBaseUser
 
 from .. import clock, conf
 from ..access.policy import CLAIM_NOT_DECLARED, CLAIM_OF_SESSION, refuse_reveal
+from ..access.responding import keep_private
 from ..audit.events import Act, Action
 from ..audit.recording import record_many
 from ..audit.request import Actor
 from ..declarations import ClaimDeclaration
-from ..errors import ClaimScrubbed, RevealRefused, Undecryptable
+from ..errors import ClaimScrubbed, KeyMissing, RevealRefused, Undecryptable
 from ..subjects.models import PairwiseSubject
 from .catalog import narrow
 from .models import NO_SESSION, StoredClaim
-from .responding import keep_private
 
 PERMISSION = "django_phi_oidc.reveal_storedclaim"
 BATCH = 1_000
@@ -186,7 +186,7 @@ def _open(judged: _Judged) -> Revealed:
     sealed: Any = StoredClaim._meta.get_field("value")
     try:
         value = json.loads(sealed.open(judged.row))
-    except (Undecryptable, ValueError):
+    except (KeyMissing, Undecryptable, ValueError):
         pass
     else:
         # It may have been stored when more of it was declared.

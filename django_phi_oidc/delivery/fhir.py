@@ -72,6 +72,8 @@ MAPPING: Mapping[str, Kind] = {
     Action.SUBJECT_UNLINKED: Kind(_SECURITY_ALERT, (_ATTRIBUTES_CHANGED,), "D"),
     Action.SUBJECT_EXPORTED: Kind(_EXPORT, (), "R"),
     Action.SUBJECT_ERASED: Kind(_PATIENT_RECORD, (), "D"),
+    Action.ROLE_CHANGED: Kind(_SECURITY_ALERT, (_ATTRIBUTES_CHANGED,), "U"),
+    Action.ACCESS_GRANTED: _rest("read", "R"),
     Action.ACCESS_DENIED: _rest("read", "R"),
     Action.AUDIT_VIEWED: Kind(_LOG_USED, (), "R"),
     Action.AUDIT_EXPORTED: Kind(_LOG_USED, (), "R"),

@@ -18,6 +18,7 @@ from django.http import HttpRequest
 from django.views.decorators.debug import sensitive_variables
 
 from .. import clock, conf, entropy
+from ..access.granting import grant
 from ..audit.events import Origin
 from ..audit.outbox import holding_back
 from ..audit.request import SESSION_KEY, Actor, session_id_of
@@ -52,6 +53,18 @@ def admit(
                 mark_seen(subject, now=now)
             except PairwiseSubject.DoesNotExist as error:
                 raise NotProvisioned from error
+            # Before this session is there, for a change of roles may end the person's others; and before the account's
+            # row is written, for who is the last administrator is asked with several accounts' rows locked in order.
+            if rules := conf.roles().get(provider.declaration.name):
+                grant(
+                    user,
+                    rules=rules,
+                    claims=exchanged.claims,
+                    provider=provider.declaration.name,
+                    subject=str(subject.uuid),
+                    origin=Actor.from_request(request).origin._replace(actor=str(user.pk), session=str(session_id)),
+                    now=now,
+                )
             _log_in(request, user, session_id, now=now)
             origin = Actor.from_request(request).origin
             stored = open_session(

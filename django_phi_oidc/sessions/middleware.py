@@ -12,8 +12,8 @@ from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 
 from .. import clock, conf
+from ..access.responding import mark
 from ..audit.request import SESSION_KEY, Actor, session_id_of
-from ..claims.responding import mark
 from .attending import look, mark_active, rekey
 from .models import EndReason
 from .refusing import overdue_response, tell_when_to_leave
@@ -70,7 +70,9 @@ class RevocationMiddleware:
                 return refused
         response = await cast(Awaitable[HttpResponseBase], self.get_response(request))
         if visit:
-            await request.session.aget(SESSION_KEY)
+            if not hasattr(request.session, "_session_cache"):
+                # Somebody has begun another one.
+                await request.session.aget(SESSION_KEY)
             if _is_changed(request, visit):
                 await sync_to_async(_finish)(request, visit, response)
             else:
@@ -130,7 +132,7 @@ def _is_changed(request: HttpRequest, visit: Visit) -> bool:
     """Say whether the end of the request has something to write."""
     session = request.session
     return (
-        session_id_of(session) != visit.session_id
+        session.get(SESSION_KEY) != visit.named
         or session.session_key != visit.session_key
         or visit.is_noted
         or session.get(TIMES_KEY) != list(visit.times)
@@ -140,7 +142,8 @@ def _is_changed(request: HttpRequest, visit: Visit) -> bool:
 def _finish(request: HttpRequest, visit: Visit, response: HttpResponseBase) -> None:
     if visit.is_over:
         return
-    after = session_id_of(request.session)
+    is_renamed = visit.session_id is not None and request.session.get(SESSION_KEY) != visit.named
+    after = session_id_of(request.session) if is_renamed else visit.session_id
     if visit.session_id is not None and after != visit.session_id:
         reason = EndReason.REPLACED if after else EndReason.SESSION_LOST
         end_at_once(visit.session_id, reason, origin=Actor.from_request(request).origin, now=clock.now())

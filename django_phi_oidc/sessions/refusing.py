@@ -5,13 +5,14 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from django.conf import settings
-from django.http import HttpRequest, HttpResponse, HttpResponseRedirect, JsonResponse
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.http.response import HttpResponseBase
 from django.shortcuts import resolve_url
-from django.urls import NoReverseMatch, Resolver404, get_script_prefix, get_urlconf, resolve, reverse
+from django.urls import NoReverseMatch, Resolver404, resolve, reverse
 from django.utils.crypto import salted_hmac
 
 from .. import conf
+from ..access.answering import is_navigation, private, problem, sign_in_url
 from ..audit.request import session_id_of
 from .visiting import Visit
 
@@ -70,17 +71,14 @@ def overdue_response(request: HttpRequest, reason: str) -> HttpResponse | None:
         return None
     if not getattr(view, "login_required", True):
         return None
-    if _is_navigation(request):
-        return private(HttpResponseRedirect(expired_url()))
+    if is_navigation(request):
+        return private(HttpResponseRedirect(expired_url(request)))
     return problem_response(reason)
 
 
 def problem_response(reason: str) -> HttpResponse:
     """Return the answer to a script that asks without a session. Spec: RFC 9457."""
-    problem = {"title": "The session is over.", "status": 401, "code": reason, "sign_in": sign_in_url()}
-    response = JsonResponse(problem, status=401, content_type="application/problem+json")
-    response["WWW-Authenticate"] = "Session"
-    return private(response)
+    return problem(401, "The session is over.", code=reason, sign_in=sign_in_url())
 
 
 def tell_when_to_leave(request: HttpRequest, visit: Visit, response: HttpResponseBase) -> None:
@@ -91,16 +89,18 @@ def tell_when_to_leave(request: HttpRequest, visit: Visit, response: HttpRespons
         and not getattr(request, "phi_oidc_watched", False)
     ):
         seconds = math.ceil(min(_idle_seconds(request, visit), visit.absolute_seconds))
-        response.headers.setdefault("Refresh", f"{seconds}; url={expired_url()}")
+        response.headers.setdefault("Refresh", f"{seconds}; url={expired_url(request)}")
 
 
 def _idle_seconds(request: HttpRequest, visit: Visit) -> float:
     return visit.times.seen + visit.idle - visit.now if is_passive(request) else visit.idle_seconds
 
 
-def expired_url() -> str:
+def expired_url(request: HttpRequest) -> str:
     """Return where people land whose session is over: our last page, or where the host's sign-in is."""
-    return _expired_url(get_urlconf() or settings.ROOT_URLCONF, get_script_prefix(), settings.LOGIN_URL)
+    # By what the request says of them: Django's own get_urlconf and get_script_prefix look into a thread's locals.
+    urlconf = getattr(request, "urlconf", None) or settings.ROOT_URLCONF
+    return _expired_url(urlconf, request.META.get("SCRIPT_NAME", ""), settings.LOGIN_URL)
 
 
 @lru_cache(maxsize=16)
@@ -110,26 +110,3 @@ def _expired_url(urlconf: str, prefix: str, login_url: str) -> str:
         return f"{reverse('oidc_logged_out')}?expired=1"
     except NoReverseMatch:
         return resolve_url(login_url)
-
-
-def sign_in_url() -> str:
-    """Return where people sign in."""
-    try:
-        return reverse("oidc_authentication_init")
-    except NoReverseMatch:
-        return resolve_url(settings.LOGIN_URL)
-
-
-def _is_navigation(request: HttpRequest) -> bool:
-    mode = request.headers.get("Sec-Fetch-Mode")
-    if mode is not None:
-        return mode == "navigate"
-    is_script = request.headers.get("X-Requested-With") == "XMLHttpRequest"
-    return not is_script and "text/html" in request.headers.get("Accept", "")
-
-
-def private(response: HttpResponse) -> HttpResponse:
-    """Return the response, kept by nobody, and its address told to nobody."""
-    response["Cache-Control"] = "no-store"
-    response["Referrer-Policy"] = "no-referrer"
-    return response

@@ -9,7 +9,7 @@ from django.contrib import auth
 from django.contrib.sessions.backends.base import SessionBase
 
 from .. import conf
-from ..audit.request import session_id_of
+from ..audit.request import SESSION_KEY, session_id_of
 from .timeouts import Times, is_noted, over
 
 TIMES_KEY = "phi_oidc_times"
@@ -28,6 +28,8 @@ class Visit:
     """A request of somebody who is signed in, with an OIDC session or by password."""
 
     session_id: uuid.UUID | None
+    named: Any
+    """As the Django session names it."""
     session_key: str | None
     times: Times
     now: float
@@ -42,13 +44,14 @@ class Visit:
     @classmethod
     def of(cls, session: SessionBase, *, now: datetime) -> "Visit | None":
         """Return the visit of whom this loaded session signs in; None where it signs in nobody."""
-        session_id = session_id_of(session)
+        named, session_id = session.get(SESSION_KEY), session_id_of(session)
         if session_id is None and auth.SESSION_KEY not in session:
             return None
         stamp = now.timestamp()
         entry = session.get(TIMES_KEY)
         return cls(
             session_id=session_id,
+            named=named,
             session_key=session.session_key,
             # Of an OIDC session the row knows; that of a password, which Django began, starts when it is first seen.
             times=Times(*entry) if entry else Times(stamp, stamp, 0.0),

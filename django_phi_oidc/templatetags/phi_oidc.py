@@ -3,6 +3,8 @@
 `{% reveal claim purpose="TREAT" as born %}` opens a `MaskedClaim`: `born.value`, or why there is none.
 """
 
+import sys
+from traceback import walk_stack
 from typing import Any
 
 from django import template
@@ -11,6 +13,7 @@ from django.middleware.csrf import get_token
 from django.template.base import FilterExpression, Parser, Token, render_value_in_context, token_kwargs
 from django.template.context import Context
 from django.template.exceptions import TemplateSyntaxError
+from django.templatetags.cache import CacheNode
 from django.templatetags.static import static
 from django.urls import reverse
 from django.utils.html import format_html
@@ -22,6 +25,7 @@ from ..errors import ClaimScrubbed, RevealRefused, Undecryptable
 from ..sessions.refusing import expired_url, time_left, warning_seconds
 
 register = template.Library()
+_IN_CACHE = "reveal can't stand in a cache block, which would keep what it writes."
 
 
 @register.simple_tag(takes_context=True)
@@ -39,7 +43,7 @@ def phi_oidc_session(context: Any) -> SafeString | str:
     nonce = flatatt({"nonce": str(context.get("csp_nonce") or getattr(request, "csp_nonce", "")) or None})
     data = {
         **{"session": left.session, "idle": left.idle, "absolute": left.absolute, "warning": warning_seconds()},
-        **{"url": reverse("oidc_session"), "token": get_token(request), "expired": expired_url()},
+        **{"url": reverse("oidc_session"), "token": get_token(request), "expired": expired_url(request)},
         **_texts(),
     }
     return format_html(
@@ -48,7 +52,7 @@ def phi_oidc_session(context: Any) -> SafeString | str:
         '<noscript><meta http-equiv="refresh" content="{}; url={}"></noscript>',
         *(static("django_phi_oidc/session.css"), nonce),
         *(static("django_phi_oidc/session.js"), nonce, flatatt({f"data-{name}": str(data[name]) for name in data})),
-        *(min(left.idle, left.absolute), expired_url()),
+        *(min(left.idle, left.absolute), expired_url(request)),
     )
 
 
@@ -57,7 +61,7 @@ def compile_reveal(parser: Parser, token: Token) -> "RevealNode":
     """Compile `{% reveal claim purpose=code %}`, which writes the value, or `… as name %}`, which writes nothing."""
     name, *bits = token.split_contents()
     if any(command == "cache" for command, _token in parser.command_stack):
-        raise TemplateSyntaxError(f"{name} can't stand in a cache block, which would keep what it writes.")
+        raise TemplateSyntaxError(_IN_CACHE)
     target = bits.pop() if len(bits) == 4 and bits[2] == "as" else ""
     bits = bits[:2] if target else bits
     given = token_kwargs(bits[1:], parser)
@@ -75,8 +79,10 @@ class RevealNode(template.Node):
     def render(self, context: Context) -> str:
         """Return the value as text: the mask where it was refused or can't be opened, nothing where there is none.
 
-        Raises: AuditUnavailable; TypeError for what is no masked claim.
+        Raises: AuditUnavailable; TypeError for what is no masked claim; TemplateSyntaxError in a cache block.
         """
+        if _is_cached():
+            raise TemplateSyntaxError(_IN_CACHE)
         claim = self.claim.resolve(context)
         if not isinstance(claim, MaskedClaim):
             raise TypeError("reveal takes a MaskedClaim.")
@@ -87,6 +93,11 @@ class RevealNode(template.Node):
         if revealed.error is not None:
             return "" if revealed.is_scrubbed else str(claim)
         return "" if revealed.value is None else render_value_in_context(revealed.value, context)
+
+
+def _is_cached() -> bool:
+    """Say whether a cache block is being rendered: around an include, or around a block that another template fills."""
+    return any(frame.f_code is CacheNode.render.__code__ for frame, _line in walk_stack(sys._getframe()))
 
 
 def _look(claim: MaskedClaim, *, purpose: str) -> Revealed:

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from django_phi_oidc.access.policy import PATIENT_REQUEST, PURPOSES, refuse_reveal
+from django_phi_oidc.access.policy import PATIENT_REQUEST, PURPOSES, AccessPolicy, refuse_access, refuse_reveal
 
 PATIENT = {
     "declared_purpose": "TREAT",
@@ -71,3 +71,39 @@ def test_purposes_hold_the_codes_that_fhir_r4_expands() -> None:
 def test_purposes_can_not_be_added_to() -> None:
     with pytest.raises(TypeError):
         PURPOSES["MINE"] = "whatever I like"  # type: ignore[index]
+
+
+POLICY = AccessPolicy(permission="portal.view_chart", purposes=frozenset({"TREAT"}))
+SEEN: dict[str, Any] = {
+    "policy": POLICY,
+    "has_session": True,
+    "resource": "Patient/7",
+    "permitted": True,
+    "stated_purpose": "TREAT",
+}
+UNSEEN = {
+    "no session of an OP": ({"has_session": False}, "session_missing"),
+    "no resource": ({"resource": ""}, "resource_invalid"),
+    "no permission": ({"permitted": False}, "permission_missing"),
+    "no purpose": ({"stated_purpose": ""}, "purpose_unknown"),
+    "a purpose that HL7 has not": ({"stated_purpose": "treat"}, "purpose_unknown"),
+    "a purpose that is not the policy's": ({"stated_purpose": "HOPERAT"}, "purpose_not_declared"),
+    "an empty policy": ({"policy": AccessPolicy()}, "permission_missing"),
+    "a policy without a permission": ({"policy": AccessPolicy(purposes=POLICY.purposes)}, "permission_missing"),
+    "a policy without a purpose": ({"policy": AccessPolicy(permission=POLICY.permission)}, "purpose_not_declared"),
+}
+
+
+@pytest.mark.parametrize(("difference", "code"), UNSEEN.values(), ids=UNSEEN)
+def test_refuse_access_with_one_thing_wrong_returns_its_code(difference: dict[str, Any], code: str) -> None:
+    assert refuse_access(**SEEN) is None
+    assert refuse_access(**{**SEEN, **difference}) == code
+
+
+def test_refuse_access_refuses_in_the_order_of_the_reference() -> None:
+    wrong = {"has_session": False, "resource": "", "permitted": False, "stated_purpose": "HOPERAT"}
+    codes = []
+    for name in list(wrong):
+        codes.append(refuse_access(**{**SEEN, **wrong}))
+        del wrong[name]
+    assert codes == ["session_missing", "resource_invalid", "permission_missing", "purpose_not_declared"]

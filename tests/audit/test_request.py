@@ -3,6 +3,7 @@
 import ipaddress
 
 import pytest
+from django.contrib.auth import SESSION_KEY as SIGNED_IN
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import AnonymousUser
 from django.contrib.sessions.backends.db import SessionStore
@@ -75,6 +76,16 @@ def test_from_request_of_a_person_with_a_session_names_both() -> None:
     assert actor.user == request.user
     assert (actor.origin.actor, actor.origin.session) == ("7", OIDC_SESSION)
     assert (actor.origin.client_ip, actor.origin.request_id) == ("198.51.100.1", request_id(request))
+
+
+@pytest.mark.parametrize(("signed_in", "named"), [("7", OIDC_SESSION), ("8", "")])
+def test_from_request_of_a_user_beside_the_session_of_another_names_no_session(signed_in: str, named: str) -> None:
+    """As with an API token that is sent with somebody's cookie."""
+    request = RequestFactory().get("/")
+    request.user = get_user_model()(pk=7)
+    request.session = SessionStore()
+    request.session._session_cache = {SESSION_KEY: OIDC_SESSION, SIGNED_IN: signed_in}
+    assert Actor.from_request(request).origin.session == named
 
 
 def test_from_request_before_any_middleware_is_anonymous() -> None:

@@ -105,3 +105,10 @@ def test_nothing_is_seen_after_the_hold_nor_without_the_trail(counsel: Person, h
     release_hold(held.subject.holds.get().pk, origin=counsel.origin(), now=NOW + DAY)
     with pytest.raises(RevealRefused):
         look(DAY)
+
+
+def test_look_at_a_held_person_of_whom_nothing_is_held_is_an_event(counsel: Person, held: Person) -> None:
+    StoredClaim.objects.all().delete()
+    with clock.running(lambda: NOW + DAY):
+        assert disclose(counsel.actor(), held.subject.uuid, purpose="HLEGAL") == []
+    assert told() == [("claim.revealed", "legal_hold", "HLEGAL", "{}")]

@@ -8,9 +8,10 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from django.core.cache import cache
 from django.core.serializers.json import DjangoJSONEncoder
 from django.db import OperationalError, connection, connections
-from django.template import Context, Template, TemplateSyntaxError
+from django.template import Context, Engine, Template, TemplateSyntaxError
 from django.test.utils import CaptureQueriesContext
 from django.utils.html import conditional_escape, format_html, json_script
 
@@ -226,3 +227,25 @@ def test_tag_misspelt_or_where_it_would_be_cached_does_not_compile(source: str) 
     Template("{% load phi_oidc cache %}{% cache 600 name %}{% endcache %}{% if 1 %}" + GOOD + "{% endif %}")
     with pytest.raises(TemplateSyntaxError):
         Template("{% load phi_oidc %}" + source)
+
+
+PARTS = {
+    "tag": "{% load phi_oidc %}" + GOOD,
+    "include": "{% load cache %}{% cache 600 name %}{% include 'tag' %}{% endcache %}",
+    "base": "{% load cache %}{% cache 600 name %}{% block born %}{% endblock %}{% endcache %}",
+    "extends": "{% extends 'base' %}{% load phi_oidc %}{% block born %}" + GOOD + "{% endblock %}",
+}
+
+
+@pytest.mark.parametrize("name", ["include", "extends"])
+def test_tag_in_a_cache_block_of_another_template_is_refused_before_a_look(name: str, claim: MaskedClaim) -> None:
+    cache.clear()
+    engine = Engine(
+        loaders=[("django.template.loaders.locmem.Loader", PARTS)],
+        libraries={"cache": "django.templatetags.cache", "phi_oidc": "django_phi_oidc.templatetags.phi_oidc"},
+    )
+    engine.get_template("tag").render(Context({"claim": claim}))
+    assert looks() == 1
+    with pytest.raises(TemplateSyntaxError, match="cache block"):
+        engine.get_template(name).render(Context({"claim": claim}))
+    assert looks() == 1

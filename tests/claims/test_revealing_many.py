@@ -5,6 +5,7 @@ import uuid
 from collections import Counter
 from collections.abc import Callable
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -180,6 +181,19 @@ def test_reveal_many_with_the_key_gone_lists_everybody_and_opens_nobody(
     settings.PHI_OIDC = {**settings.PHI_OIDC, "ENCRYPTION_KEYS": [keyring.generate()]}
     found = reveal_many(clinician, [each.user for each in patients], "address")
     assert [of["address"].is_undecryptable for of in found.values()] == [True, True, False, False]
+
+
+def test_reveal_many_with_one_damaged_retention_key_still_lists_the_others(
+    clinician: Person, make_person: Callable[..., Person], settings: Any, tmp_path: Path
+) -> None:
+    settings.PHI_OIDC = {**settings.PHI_OIDC, "RETENTION_KEYS": tmp_path}
+    first, second = make_person(), make_person()
+    first.store({"address": "Bern"}, now=NOW - timedelta(hours=13))
+    second.store({"address": "Thun"})
+    (tmp_path / "20261123-86400").write_bytes(b"damaged")
+    found = reveal_many(clinician, [first.user, second.user], "address")
+    assert found[first.user.pk]["address"].is_undecryptable
+    assert found[second.user.pk]["address"].value == "Thun"
 
 
 def test_reveal_many_of_the_same_person_or_claim_twice_is_one_look(clinician: Person, patients: list[Person]) -> None:

@@ -84,7 +84,7 @@ def test_count_tells_the_texts_by_key_and_opens_none(ward: Any, seal_under: Any)
     ward.Chart.objects.create(text="x")
     write(column, first.pk, f"{RETENTION[0]}:gAAAAAAAAAAA")
     write(column, second.pk, "x-ray: nothing found")
-    write(column, third.pk, "")
+    write(column, third.pk, "x-ray:gAAAA is no key")
     write(column, fourth.pk, "deadbeef without a colon")
     assert count(column) == Census(keys={old.id: 1, new.id: 1}, retention=1, nameless=3)
 

@@ -9,13 +9,14 @@ from ...audit import cli as audit
 from ...claims import cli as scrub
 from ...delivery import cli as delivery
 from ...sessions import cli as sessions
-from .. import hold, keys, subject
+from .. import hold, keys, roles, subject
 
 SUBCOMMANDS = {
     "audit": audit,
     "delivery": delivery,
     "hold": hold,
     "keys": keys,
+    "roles": roles,
     "scrub": scrub,
     "sessions": sessions,
     "subject": subject,

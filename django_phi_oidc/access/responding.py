@@ -1,5 +1,6 @@
-"""A response in which something was revealed: nobody keeps it, and no error report tells what its code held."""
+"""A response in which something may be seen: nobody keeps it, and no error report tells what its code held."""
 
+from functools import lru_cache
 from types import FrameType
 from typing import Any, cast
 
@@ -34,8 +35,9 @@ def keep_private(request: HttpRequest | None) -> None:
     request.phi_oidc_private = True  # type: ignore[attr-defined]  # for mark
     filtering = ReportWithoutVariables(get_exception_reporter_filter(request))
     request.exception_reporter_filter = cast(SafeExceptionReporterFilter, filtering)
-    # Django's `cache_page` would keep the response before any middleware could mark it.
-    request._cache_update_cache = False  # type: ignore[attr-defined]
+    # Django's `cache_page` would keep the response before any middleware could mark it. One that stands inside of a
+    # guarded view says that it will only after this, so the word is taken away and not just answered.
+    request.__class__ = _uncached(cast(Any, type(request)))
 
 
 def is_private(request: HttpRequest) -> bool:
@@ -50,6 +52,14 @@ def mark(request: HttpRequest, response: HttpResponseBase) -> None:
     """
     if is_private(request) or (_runs_while_sent(response) and _has_session(request)):
         response["Cache-Control"] = "no-store"
+
+
+@lru_cache(maxsize=16)
+def _uncached(kind: Any) -> type[HttpRequest]:
+    """Return kind with the attribute by which Django's cache keeps a response, and which is False for good."""
+    never = property(lambda request: False, lambda request, value: None)
+    uncached: type[HttpRequest] = type(kind.__name__, (kind,), {"_cache_update_cache": never})
+    return uncached
 
 
 def _runs_while_sent(response: HttpResponseBase) -> bool:

@@ -1,0 +1,92 @@
+"""Who asks for a guarded view is let in, or gets the answer that is theirs: the rule that refused is in the trail."""
+
+import logging
+from collections.abc import Callable
+
+from django.contrib.auth.views import redirect_to_login
+from django.core.exceptions import ObjectDoesNotExist, PermissionDenied
+from django.http import Http404, HttpRequest, HttpResponse
+from django.http.response import HttpResponseBase
+from django.shortcuts import render
+
+from .. import clock
+from ..audit.request import Actor
+from ..errors import AuditUnavailable
+from .answering import is_navigation, private, problem, sign_in_url
+from .guarding import Find, decide
+from .policy import SESSION_MISSING, AccessPolicy
+from .responding import keep_private
+
+logger = logging.getLogger("django_phi_oidc.access")
+
+
+def admit(
+    request: HttpRequest,
+    policy: AccessPolicy,
+    *,
+    resource: Callable[[], str],
+    purpose: Callable[[], str],
+    find: Find | None = None,
+) -> HttpResponse | None:
+    """Return None when the view may run, which is in the trail by then; else the answer in its place.
+
+    Whatever the response will be, nobody keeps it. The functions are called for somebody who is signed in alone; a
+    request of nobody is led to the sign-in, and is no decision.
+    Raises: PermissionDenied, for the host's page, to a browser that is refused.
+    """
+    keep_private(request)
+    actor = Actor.from_request(request)
+    if not actor.user.is_authenticated:
+        return _to_sign_in(request)
+    try:
+        refused = decide(
+            actor,
+            policy,
+            resource=resource(),
+            purpose=purpose(),
+            find=find and _found_or_none(find),
+            now=clock.now(),
+        )
+    except AuditUnavailable as fault:
+        logger.error("A view was not run: the trail can't be written.", exc_info=fault)  # noqa: TRY400 -- its cause
+        return _unavailable(request)
+    if refused is None:
+        return None
+    return _to_sign_in(request) if refused == SESSION_MISSING else _refuse(request)
+
+
+def unkept(response: HttpResponseBase) -> HttpResponseBase:
+    """Return the view's response with our word on caches in place of its own."""
+    if isinstance(response, HttpResponseBase):
+        response["Cache-Control"] = "no-store"
+    return response
+
+
+def _found_or_none(find: Find) -> Find:
+    """Take every way in which a view says "not here" for one, so that none of them goes past the trail."""
+
+    def found() -> object:
+        try:
+            return find()
+        except (Http404, ObjectDoesNotExist, PermissionDenied):
+            return None
+
+    return found
+
+
+def _to_sign_in(request: HttpRequest) -> HttpResponse:
+    if is_navigation(request):
+        return private(redirect_to_login(request.get_full_path(), sign_in_url()))
+    return problem(401, "A session of the identity provider is needed.", code=SESSION_MISSING, sign_in=sign_in_url())
+
+
+def _refuse(request: HttpRequest) -> HttpResponse:
+    if is_navigation(request):
+        raise PermissionDenied
+    return problem(403, "This is not yours to see.", code="access_denied")
+
+
+def _unavailable(request: HttpRequest) -> HttpResponse:
+    if is_navigation(request):
+        return private(render(request, "django_phi_oidc/not_now.html", status=503))
+    return problem(503, "Nothing can be shown at the moment.", code=AuditUnavailable.code)

@@ -1,0 +1,82 @@
+"""A class-based view that shows what is of a patient: for whom, and for what purpose."""
+
+from collections.abc import Callable, Collection
+from typing import Any
+
+from asgiref.sync import sync_to_async
+from django.http import HttpRequest, HttpResponse
+from django.http.response import HttpResponseBase
+from django.utils.decorators import classonlymethod
+from django.views.generic import View
+
+from ..errors import DeclarationInvalid
+from .admitting import admit, unkept
+from .policy import AccessPolicy, declare
+
+
+class PHIAccessMixin(View):
+    """Guards every method of a view, sync or async: session, permission, purpose, then the event, then the method.
+
+    It is a View itself, so that its dispatch comes before Django's wherever it stands among the bases; what a `setup`
+    does comes before both. A mistake in the declaration is a DeclarationInvalid from as_view().
+    """
+
+    permission: str = ""
+    purpose: str = ""
+    """An HL7 PurposeOfUse code. Where requests state one, override get_purpose and declare `purposes` instead."""
+    purposes: Collection[str] = ()
+
+    def get_resource(self) -> str:
+        """Return `Type/id` of what the view shows. To be overridden."""
+        raise NotImplementedError
+
+    def get_purpose(self) -> str:
+        """Return what the resource is asked for."""
+        return self.purpose
+
+    def get_permission_object(self) -> Any:
+        """Return the object that the permission is asked for; None refuses. Unless overridden it is asked for none."""
+        raise NotImplementedError
+
+    @classonlymethod
+    def as_view(cls, **initkwargs: Any) -> Callable[..., HttpResponseBase]:  # noqa: N805 -- Django's own has it so
+        """Return the view. Raises: DeclarationInvalid."""
+        cls.access_policy(**initkwargs)
+        return super().as_view(**initkwargs)
+
+    @classmethod
+    def access_policy(cls, **given: Any) -> AccessPolicy:
+        """Return what the view asks for. given: in place of the class's own. Raises: DeclarationInvalid."""
+        if not _is_overridden(cls, "get_resource"):
+            raise DeclarationInvalid(f"{cls.__name__}: get_resource is missing.")
+        return declare(
+            permission=given.get("permission", cls.permission),
+            purpose=None if _is_overridden(cls, "get_purpose") else given.get("purpose", cls.purpose),
+            purposes=given.get("purposes", cls.purposes),
+        )
+
+    def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
+        """Return the method's response, or the answer in its place."""
+        run = super().dispatch
+        if self.view_is_async:
+            return self._adispatch(run, request, *args, **kwargs)
+        refused = self._judge(request)
+        return unkept(run(request, *args, **kwargs)) if refused is None else refused
+
+    async def _adispatch(self, run: Callable[..., Any], request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
+        refused = await sync_to_async(self._judge)(request)
+        return unkept(await run(request, *args, **kwargs)) if refused is None else refused
+
+    def _judge(self, request: HttpRequest) -> HttpResponse | None:
+        is_of_object = _is_overridden(type(self), "get_permission_object")
+        return admit(
+            request,
+            self.access_policy(permission=self.permission, purpose=self.purpose, purposes=self.purposes),
+            resource=self.get_resource,
+            purpose=self.get_purpose,
+            find=self.get_permission_object if is_of_object else None,
+        )
+
+
+def _is_overridden(view: type[PHIAccessMixin], name: str) -> bool:
+    return getattr(view, name) is not getattr(PHIAccessMixin, name)
