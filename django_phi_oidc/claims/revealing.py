@@ -104,10 +104,12 @@ def reveal_many(
 
 
 def _reveal(
-    actor: Actor, users: Sequence[AbstractBaseUser], names: Sequence[str], *, purpose: str
+    actor: Actor, users: Sequence[AbstractBaseUser], names: Sequence[str], *, purpose: Any
 ) -> Iterator[Revealed]:
     """Judge and record all, and then yield each user's claims in the order of names, opening one at a time."""
     now = clock.now()
+    # A form that was not filled in gives None: a refusal like any other, with its event.
+    purpose = purpose if isinstance(purpose, str) else ""
     judged: list[_Judged] = []
     size = max(1, BATCH // max(1, len(names)))
     for start in range(0, len(users), size):
