@@ -1,12 +1,14 @@
-"""Lists in Django's admin of tables that grow: to look at, and quick with a million rows."""
+"""What our pages in Django's admin share: lists that are quick with a million rows, and forms that say why not."""
 
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from django.contrib import admin
-from django.core.exceptions import PermissionDenied
+from django.contrib import admin, messages
+from django.core.exceptions import ObjectDoesNotExist, PermissionDenied
 from django.core.paginator import Paginator
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+
+from .errors import PhiOidcError
 
 MOST_COUNTED = 10_000
 
@@ -64,3 +66,21 @@ class GoesWithItsPersonAdmin(ReadOnlyAdmin):
     ) -> HttpResponse:
         """Show a row, without a button that deletes it."""
         return super().change_view(request, object_id, form_url, {**(extra_context or {}), "show_delete": False})
+
+
+class SaysWhyNotAdmin(ModelAdmin):
+    """A refusal of what a form asks for is a message above the form, and not an error of the server's."""
+
+    def add_view(
+        self, request: HttpRequest, form_url: str = "", extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        """Do it, or say why not."""
+        try:
+            return super().add_view(request, form_url, extra_context)
+        except (PhiOidcError, ObjectDoesNotExist) as refusal:
+            self.message_user(request, str(refusal), messages.ERROR)
+            return HttpResponseRedirect(self.again(request))
+
+    def again(self, request: HttpRequest) -> str:
+        """Return where the form is tried again."""
+        return request.path

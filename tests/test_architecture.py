@@ -28,6 +28,7 @@ FREE_OF_DJANGO = (
     "audit.bundle",
     "audit.events",
     "audit.findings",
+    "audit.vocabulary",
     "claims.catalog",
     "delivery.cef",
     "delivery.collector",

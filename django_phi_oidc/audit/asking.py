@@ -9,7 +9,8 @@ from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
 from .browsing import Filters
-from .events import MAX_CHARACTERS, RESERVED_PREFIXES, Action
+from .events import MAX_CHARACTERS
+from .vocabulary import RESERVED_PREFIXES, Action
 
 _FIRST_DAY = datetime(1970, 1, 1, tzinfo=UTC)
 """No id of an event begins with an earlier time."""

@@ -1,4 +1,4 @@
-"""What an audit event is: its vocabulary, its one spelling in bytes, and its MAC. No Django.
+"""What an audit event is: its fields, its one spelling in bytes, and its MAC. No Django.
 
 The canonical form is the RFC 8785 text of all fields but the MAC, `detail` being an object in it. The trail keeps that
 object's canonical text, so the stored text stands in the canonical form as it is, and SQL can build the same bytes.
@@ -16,10 +16,12 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from enum import StrEnum
 from functools import lru_cache
 from json.encoder import encode_basestring
 from typing import Any, Literal, NamedTuple
+
+from .vocabulary import DETAIL_KEYS, PLAIN_RESOURCES, RESERVED_PREFIXES
+from .vocabulary import Action as Action  # noqa: PLC0414 -- whoever makes an event names its action
 
 VERSION = 1
 MAX_CHARACTERS = 256
@@ -32,77 +34,6 @@ Outcome = Literal["success", "failure", "error"]
 OUTCOMES: tuple[Outcome, ...] = ("success", "failure", "error")
 # Controls, lone surrogates, and the two separators that end a line for some readers of logs.
 _DROPPED = frozenset({"Cc", "Cs", "Zl", "Zp"})
-
-
-class Action(StrEnum):
-    """Everything of ours that can be in the trail; a host project's own come by `register_actions`."""
-
-    LOGIN_SUCCEEDED = "login.succeeded"
-    LOGIN_REFUSED = "login.refused"
-    LOGOUT_COMPLETED = "logout.completed"
-    LOGOUT_REFUSED = "logout.refused"
-    SESSION_ENDED = "session.ended"
-    TOKEN_REVOKED = "token.revoked"
-    TOKEN_REVOCATION_FAILED = "token.revocation_failed"
-    CLAIM_STORED = "claim.stored"
-    CLAIM_REVEALED = "claim.revealed"
-    CLAIM_OVERFETCHED = "claim.overfetched"
-    CLAIM_SCRUBBED = "claim.scrubbed"
-    HOLD_PLACED = "hold.placed"
-    HOLD_RELEASED = "hold.released"
-    RETENTION_KEY_DESTROYED = "retention.key_destroyed"
-    SUBJECT_LINKED = "subject.linked"
-    SUBJECT_UNLINKED = "subject.unlinked"
-    SUBJECT_EXPORTED = "subject.exported"
-    SUBJECT_ERASED = "subject.erased"
-    ROLE_CHANGED = "role.changed"
-    ACCESS_GRANTED = "access.granted"
-    ACCESS_DENIED = "access.denied"
-    AUDIT_VIEWED = "audit.viewed"
-    AUDIT_EXPORTED = "audit.exported"
-    AUDIT_VERIFIED = "audit.verified"
-    AUDIT_ARCHIVED = "audit.archived"
-    AUDIT_RESTORED = "audit.restored"
-    ALERT_RAISED = "alert.raised"
-
-
-DETAIL_KEYS: Mapping[str, frozenset[str]] = {
-    Action.LOGIN_SUCCEEDED: frozenset({"acr", "claims"}),
-    Action.LOGIN_REFUSED: frozenset({"stage", "provider_error", "count"}),
-    Action.LOGOUT_COMPLETED: frozenset(),
-    Action.LOGOUT_REFUSED: frozenset({"count"}),
-    Action.SESSION_ENDED: frozenset({"tokens"}),
-    Action.TOKEN_REVOKED: frozenset({"hint", "attempts", "status"}),
-    Action.TOKEN_REVOCATION_FAILED: frozenset({"hint", "attempts", "status"}),
-    Action.CLAIM_STORED: frozenset({"claims"}),
-    Action.CLAIM_REVEALED: frozenset({"claim"}),
-    Action.CLAIM_OVERFETCHED: frozenset({"claims"}),
-    Action.CLAIM_SCRUBBED: frozenset({"claims", "counts", "cause"}),
-    Action.SUBJECT_LINKED: frozenset({"created"}),
-    Action.SUBJECT_UNLINKED: frozenset(),
-    Action.SUBJECT_EXPORTED: frozenset({"claims"}),
-    Action.SUBJECT_ERASED: frozenset({"claims", "counts"}),
-    Action.HOLD_PLACED: frozenset({"until"}),
-    Action.HOLD_RELEASED: frozenset(),
-    Action.RETENTION_KEY_DESTROYED: frozenset({"bucket"}),
-    Action.ROLE_CHANGED: frozenset({"added", "removed", "granted", "withdrawn"}),
-    Action.ACCESS_GRANTED: frozenset(),
-    Action.ACCESS_DENIED: frozenset({"claim"}),
-    Action.AUDIT_VIEWED: frozenset({"page", "filters"}),
-    Action.AUDIT_EXPORTED: frozenset({"format", "filters"}),
-    Action.AUDIT_VERIFIED: frozenset({"tree_size", "events", "findings", "kinds"}),
-    Action.AUDIT_ARCHIVED: frozenset({"first", "tree_size", "sha256"}),
-    Action.AUDIT_RESTORED: frozenset({"epoch", "tree_size", "root_hash", "origin", "why"}),
-    Action.ALERT_RAISED: frozenset({"rule", "count", "claims", "roles", "hint", "attempts", "status"}),
-}
-"""The keys that `detail` may have, for each action; `sanitized` comes from here alone."""
-RESERVED_PREFIXES = frozenset(action.partition(".")[0] for action in Action) | {
-    *("assurance", "checkpoint", "delivery", "django_phi_oidc", "emergency", "grant", "key", "oidc", "phi_oidc"),
-    *("policy", "provider", "refresh", "retention", "role", "sink", "witness"),
-}
-"""No host project's: ours, now or later."""
-PLAIN_RESOURCES = frozenset({"AuditCheckpoint", "AuditEvent", "Sink"})
-"""Types of our own alerts and checks: their ids are no person's, and stay readable where ids are keyed."""
 _ACTION = re.compile(r"([a-z0-9_]+)\.[a-z0-9_]+")
 _registered: dict[str, frozenset[str]] = {}
 
@@ -272,9 +203,10 @@ def compute_mac(event: Event, key: bytes) -> bytes:
 
 @lru_cache(maxsize=64)
 def mac_under(key: bytes) -> Callable[[bytes], bytes]:
-    """Return what computes HMAC-SHA256 under key over canonical bytes, the work for the key being done (RFC 2104).
+    """Return what computes HMAC-SHA256 under key over canonical bytes, 32 bytes, the work for the key being done.
 
     The library's own takes twice as long, and a verification makes millions. Requires: a key of 64 bytes at most.
+    Spec: RFC 2104.
     """
     padded = key.ljust(hashlib.sha256().block_size, b"\0")
     inner, outer = (hashlib.sha256(bytes(x ^ pad for x in padded)).copy for pad in (0x36, 0x5C))
@@ -339,7 +271,8 @@ def _keys_of(action: str) -> frozenset[str] | None:
 
 
 def _checked_keys(name: str, keys: Collection[str]) -> frozenset[str]:
-    if (match := _ACTION.fullmatch(name)) is None or len(name) > MAX_CHARACTERS:
+    match = _ACTION.fullmatch(name)
+    if match is None or len(name) > MAX_CHARACTERS:
         raise ValueError(f"{name!r} is not prefix.name of a-z, 0-9 and _.")
     if match[1] in RESERVED_PREFIXES:
         raise ValueError(f"{name}: the prefix {match[1]} is ours.")

@@ -10,9 +10,9 @@ from uuid import UUID
 from django import forms
 from django.contrib import admin, messages
 from django.contrib.auth import get_user_model
-from django.core.exceptions import ObjectDoesNotExist, PermissionDenied
+from django.core.exceptions import PermissionDenied
 from django.db.models import ForeignKey, QuerySet
-from django.http import HttpRequest, HttpResponse, HttpResponseBase, HttpResponseRedirect
+from django.http import HttpRequest, HttpResponseBase
 from django.template.response import TemplateResponse
 from django.urls import path
 from django.utils.translation import gettext as _
@@ -24,7 +24,7 @@ from ..audit.outbox import moving_together
 from ..audit.request import Actor
 from ..errors import HeldForLegalReasons, KeyMissing, PhiOidcError
 from ..fields import MASK
-from ..listing import GoesWithItsPersonAdmin
+from ..listing import GoesWithItsPersonAdmin, SaysWhyNotAdmin
 from ..subjects.models import PairwiseSubject
 from .holding import active_holds, place_hold, release_hold
 from .models import LegalHold, StoredClaim
@@ -245,7 +245,7 @@ class LastsFilter(admin.SimpleListFilter):
 
 
 @admin.register(LegalHold)
-class LegalHoldAdmin(_OfPersonsAdmin):
+class LegalHoldAdmin(SaysWhyNotAdmin, _OfPersonsAdmin):
     """Who may not be erased: a hold is placed, and released by an action. None is changed or deleted."""
 
     form = HoldForm
@@ -276,16 +276,6 @@ class LegalHoldAdmin(_OfPersonsAdmin):
             # The popup looks for the first class; by the second it is wide enough for a UUID.
             field.widget.attrs["class"] = "vForeignKeyRawIdAdminField vUUIDField"
         return field
-
-    def add_view(
-        self, request: HttpRequest, form_url: str = "", extra_context: dict[str, Any] | None = None
-    ) -> HttpResponse:
-        """Place a hold, or say why not."""
-        try:
-            return super().add_view(request, form_url, extra_context)
-        except (PhiOidcError, ObjectDoesNotExist) as refusal:
-            self.message_user(request, str(refusal), messages.ERROR)
-            return HttpResponseRedirect(request.path)
 
     def save_model(self, request: HttpRequest, obj: LegalHold, form: Any, change: bool) -> None:
         """Place it, in the transaction of the form. Raises: PhiOidcError; DoesNotExist when the person is gone."""

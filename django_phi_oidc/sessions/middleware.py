@@ -142,10 +142,8 @@ def _is_changed(request: HttpRequest, visit: Visit) -> bool:
 def _finish(request: HttpRequest, visit: Visit, response: HttpResponseBase) -> None:
     if visit.is_over:
         return
-    is_renamed = visit.session_id is not None and request.session.get(SESSION_KEY) != visit.named
-    after = session_id_of(request.session) if is_renamed else visit.session_id
-    if visit.session_id is not None and after != visit.session_id:
-        reason = EndReason.REPLACED if after else EndReason.SESSION_LOST
+    if visit.session_id is not None and request.session.get(SESSION_KEY) != visit.named:
+        reason = EndReason.REPLACED if session_id_of(request.session) else EndReason.SESSION_LOST
         end_at_once(visit.session_id, reason, origin=Actor.from_request(request).origin, now=clock.now())
         return
     if auth.SESSION_KEY in request.session:

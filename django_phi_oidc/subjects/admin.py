@@ -8,7 +8,7 @@ from uuid import UUID
 from django import forms
 from django.contrib import admin, messages
 from django.contrib.auth import get_user_model
-from django.core.exceptions import ObjectDoesNotExist, PermissionDenied
+from django.core.exceptions import PermissionDenied
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.utils.decorators import method_decorator
@@ -16,15 +16,15 @@ from django.views.decorators.debug import sensitive_post_parameters
 
 from .. import clock, conf, keyring
 from ..audit.request import Actor
-from ..errors import HeldForLegalReasons, PhiOidcError
+from ..errors import HeldForLegalReasons
+from ..listing import SaysWhyNotAdmin
 from .linking import link_existing
 from .models import PairwiseSubject
 
 if TYPE_CHECKING:
     SubjectForm = forms.ModelForm[PairwiseSubject]
-    SubjectAdmin = admin.ModelAdmin[PairwiseSubject]
 else:
-    SubjectForm, SubjectAdmin = forms.ModelForm, admin.ModelAdmin
+    SubjectForm = forms.ModelForm
 
 
 def _providers() -> list[tuple[str, str]]:
@@ -48,7 +48,7 @@ class LinkForm(SubjectForm):
 
 
 @admin.register(PairwiseSubject)
-class PairwiseSubjectAdmin(SubjectAdmin):
+class PairwiseSubjectAdmin(SaysWhyNotAdmin):
     """Adding links a person to an account, deleting unlinks one; nothing can be changed."""
 
     form = LinkForm
@@ -84,13 +84,13 @@ class PairwiseSubjectAdmin(SubjectAdmin):
     def add_view(
         self, request: HttpRequest, form_url: str = "", extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
-        """Link, or say why not, in a form that has kept all but the `sub`."""
-        try:
-            return super().add_view(request, form_url, extra_context)
-        except (PhiOidcError, ObjectDoesNotExist) as refusal:
-            self.message_user(request, str(refusal), messages.ERROR)
-            kept = {name: request.POST.get(name, "") for name in ("provider", "user")}
-            return HttpResponseRedirect(f"{request.path}?{urlencode(kept)}")
+        """Link, or say why not."""
+        return super().add_view(request, form_url, extra_context)
+
+    def again(self, request: HttpRequest) -> str:
+        """Return the form with all that it had but the `sub`."""
+        kept = {name: request.POST.get(name, "") for name in ("provider", "user")}
+        return f"{request.path}?{urlencode(kept)}"
 
     def save_model(self, request: HttpRequest, obj: PairwiseSubject, form: Any, change: bool) -> None:
         """Link, in the transaction of the form. Raises: PhiOidcError; DoesNotExist when the user is gone."""

@@ -1,9 +1,10 @@
-"""A trail that does not answer: somebody has locked its table."""
+"""A trail that does not answer, and one that fails at once."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
-from django.db import connections
+from django.db import OperationalError, connections
 
 from django_phi_oidc.audit.models import AuditEvent
 from django_phi_oidc.audit.routing import AUDIT_ALIAS
@@ -19,3 +20,14 @@ def audit_database_hangs() -> Iterator[None]:
         yield
     finally:
         other.close()
+
+
+@contextmanager
+def audit_database_fails() -> Iterator[None]:
+    """Let every statement on the trail fail, on this thread's connection, for as long as the block lasts."""
+
+    def fail(execute: Any, sql: str, params: Any, many: bool, context: Any) -> Any:
+        raise OperationalError("the server is away")
+
+    with connections[AUDIT_ALIAS].execute_wrapper(fail):
+        yield

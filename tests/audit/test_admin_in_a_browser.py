@@ -1,7 +1,6 @@
 """The trail's pages as somebody at a browser has them, under the example's content security policy."""
 
 import json
-import threading
 import uuid
 from collections.abc import Iterator
 from datetime import timedelta
@@ -23,6 +22,7 @@ from django_phi_oidc.audit.bundle import check_bundle
 from django_phi_oidc.audit.events import Action, Origin
 from django_phi_oidc.audit.models import AuditEvent
 from tests.audit.log import KEY, NOW, events, sealed
+from tests.handlers import serving
 from tests.interop.site import EXAMPLE  # noqa: F401 -- the example's packages can be imported
 from tests.journeys.serving import Quiet, Server
 from tests.parts import CHROMIUM
@@ -42,14 +42,8 @@ def site(settings: Any, tmp_path: Path) -> Iterator[str]:
     settings.SESSION_COOKIE_SECURE = settings.CSRF_COOKIE_SECURE = False
     settings.MIDDLEWARE = ["portal.headers.content_security_policy", *settings.MIDDLEWARE]
     server = make_server("127.0.0.1", 0, _StaticFilesHandler(WSGIHandler()), Server, Quiet)  # type: ignore[arg-type]
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+    with serving(server) as address:
+        yield address
 
 
 @pytest.fixture

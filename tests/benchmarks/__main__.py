@@ -52,6 +52,13 @@ class Told:
     rows: Any
     missed: list[str]
 
+    @classmethod
+    def by(cls, telling: Any, results: Any, title: str) -> "Told":
+        """Return what telling, the module of the part, says of its results."""
+        return cls(
+            title=title, table=telling.table(results), rows=telling.rows(results), missed=telling.missed(results)
+        )
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Return the exit status."""
@@ -109,12 +116,7 @@ def _sign_in(url: str, options: Namespace) -> Told:
         rounds=options.rounds,
         told=_say,
     )
-    return Told(
-        title="Sign-in, a returning person, the callback alone.",
-        table=of_sign_in.table(results),
-        rows=of_sign_in.rows(results),
-        missed=of_sign_in.missed(results),
-    )
+    return Told.by(of_sign_in, results, "Sign-in, a returning person, the callback alone.")
 
 
 def _sessions(url: str, options: Namespace) -> Told:
@@ -124,32 +126,17 @@ def _sessions(url: str, options: Namespace) -> Told:
             url=url, round_trips=ROUND_TRIPS, warm_up=options.warm_up, rounds=options.rounds, told=_say
         ),
     )
-    return Told(
-        title="A request of somebody who is signed in, beyond a bare one; and a logout.",
-        table=of_sessions.table(results),
-        rows=of_sessions.rows(results),
-        missed=of_sessions.missed(results),
-    )
+    return Told.by(of_sessions, results, "A request of somebody who is signed in, beyond a bare one; and a logout.")
 
 
 def _claims(url: str, options: Namespace) -> Told:
     scrubbing = measure_scrubbing(url=url, rows=options.claims, told=_say)
-    return Told(
-        title="Half of all claims are due, and are erased.",
-        table=of_claims.table(scrubbing),
-        rows=of_claims.rows(scrubbing),
-        missed=of_claims.missed(scrubbing),
-    )
+    return Told.by(of_claims, scrubbing, "Half of all claims are due, and are erased.")
 
 
 def _sealing(url: str, options: Namespace) -> Told:
     results = measure_sealing(url=url, texts=options.texts, told=_say)
-    return Told(
-        title="Every sealed text gets another key; and one call beside Fernet's.",
-        table=of_sealing.table(results),
-        rows=of_sealing.rows(results),
-        missed=of_sealing.missed(results),
-    )
+    return Told.by(of_sealing, results, "Every sealed text gets another key; and one call beside Fernet's.")
 
 
 def _audit(url: str, options: Namespace) -> Told:
@@ -161,12 +148,7 @@ def _audit(url: str, options: Namespace) -> Told:
         url=url, backlog=options.backlog, verifications=3, sealed=options.sealed, new=options.new, told=_say
     )
     results = of_audit.Results(recorded=recorded, trail=trail, cores=os.cpu_count() or 0, load=load)
-    return Told(
-        title=f"The trail, on {results.cores} cores, with a load of {load:.1f} before.",
-        table=of_audit.table(results),
-        rows=of_audit.rows(results),
-        missed=of_audit.missed(results),
-    )
+    return Told.by(of_audit, results, f"The trail, on {results.cores} cores, with a load of {load:.1f} before.")
 
 
 def _say(line: str) -> None:

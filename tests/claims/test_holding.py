@@ -19,6 +19,7 @@ from django_phi_oidc.claims.scrubbing import scrub_due, scrub_inactive, scrub_se
 from django_phi_oidc.errors import HeldForLegalReasons
 from django_phi_oidc.fields import SealedTextField
 from django_phi_oidc.subjects.models import PairwiseSubject
+from tests.beside import transaction_beside
 from tests.claims.conftest import DAY, NOW, Person
 
 OFFICER = Origin(actor="officer")
@@ -289,14 +290,6 @@ def test_hold_beside_those_who_erase_is_before_or_after_each(make_person: Callab
 def test_erasing_that_has_to_wait_for_a_hold_erases_nothing(path: str, make_person: Callable[..., Person]) -> None:
     person = make_person()
     person.store(HELD)
-    placed, waiting = threading.Event(), threading.Event()
-
-    def keep() -> None:
-        with transaction.atomic():
-            hold(person)
-            placed.set()
-            waiting.wait(10)
-        connections.close_all()
 
     def erase() -> None:
         act, _, is_refused = PATHS[path]
@@ -307,13 +300,10 @@ def test_erasing_that_has_to_wait_for_a_hold_erases_nothing(path: str, make_pers
         finally:
             connections.close_all()
 
-    with ThreadPoolExecutor(2) as pool:
-        keeper = pool.submit(keep)
-        assert placed.wait(10)
+    with ThreadPoolExecutor(1) as pool, transaction_beside(lambda: hold(person)) as commit:
         eraser = pool.submit(erase)
         is_waiting = not threading.Event().wait(0.3) and not eraser.done()
-        waiting.set()
-        keeper.result(10)
+        commit()
         eraser.result(10)
     assert is_waiting == (path != "on schedule"), "that one skips what another has"
     assert {name for name, _ in values(person)} == set(HELD)
@@ -324,25 +314,16 @@ def test_erasing_that_has_to_wait_for_a_hold_erases_nothing(path: str, make_pers
 def test_sign_in_that_has_to_wait_for_a_hold_knows_of_it(make_person: Callable[..., Person]) -> None:
     person = make_person()
     person.store(HELD)
-    placed, waiting = threading.Event(), threading.Event()
-
-    def keep() -> None:
-        with transaction.atomic():
-            hold(person)
-            placed.set()
-            waiting.wait(10)
-        connections.close_all()
 
     def sign_in() -> None:
-        person.store({"address": "Thun"}, now=NOW + DAY)
-        connections.close_all()
+        try:
+            person.store({"address": "Thun"}, now=NOW + DAY)
+        finally:
+            connections.close_all()
 
-    with ThreadPoolExecutor(2) as pool:
-        keeper = pool.submit(keep)
-        assert placed.wait(10)
+    with ThreadPoolExecutor(1) as pool, transaction_beside(lambda: hold(person)) as commit:
         guest = pool.submit(sign_in)
-        waiting.set()
-        keeper.result(10)
+        commit()
         guest.result(10)
     assert sorted(value for _, value in values(person)) == ['"1990-05-17"', '"Thun"', '{"locality": "Bern"}']
     assert scrub_due(now=LATER) == 0

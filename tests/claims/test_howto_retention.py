@@ -2,9 +2,8 @@
 
 import json
 import re
-import threading
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from django_phi_oidc.claims.models import StoredClaim
 from django_phi_oidc.claims.revealing import reveal
 from django_phi_oidc.errors import KeyMissing, Undecryptable
 from tests.claims.conftest import DAY, NOW, Person
+from tests.handlers import served_by
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "phi_audit"])
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "how-to" / "retention.md").read_text()
@@ -65,12 +65,8 @@ class Vault(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def vault() -> Iterator[str]:
-    with ThreadingHTTPServer(("127.0.0.1", 0), type("Fresh", (Vault,), {"kept": {}})) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-        thread.join()
+    with served_by(type("Fresh", (Vault,), {"kept": {}})) as address:
+        yield address
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from django.contrib.auth.models import AnonymousUser, Permission
-from django.db import OperationalError, connection, connections, transaction
+from django.db import connection, connections, transaction
 from django.test.utils import CaptureQueriesContext
 
 from django_phi_oidc import claims, clock, keyring
@@ -18,6 +18,7 @@ from django_phi_oidc.audit.models import AuditEvent
 from django_phi_oidc.audit.request import Actor
 from django_phi_oidc.claims.models import NO_SESSION, StoredClaim
 from django_phi_oidc.errors import AuditUnavailable, ClaimScrubbed, RevealRefused, Undecryptable
+from tests.audit.hanging import audit_database_fails
 from tests.claims.conftest import DAY, DECLARED, NOW, Person
 
 pytestmark = pytest.mark.django_db
@@ -54,15 +55,6 @@ def clinician(make_person: Callable[..., Person], db: None) -> Person:
     person = make_person()
     person.user.user_permissions.add(Permission.objects.get(codename="reveal_storedclaim"))
     return person
-
-
-@contextmanager
-def audit_database_away() -> Iterator[None]:
-    def fail(execute: Any, sql: str, params: Any, many: bool, context: Any) -> Any:
-        raise OperationalError("the server is away")
-
-    with connections["phi_audit"].execute_wrapper(fail):
-        yield
 
 
 @contextmanager
@@ -106,13 +98,13 @@ def test_reveal_commits_its_event_before_anything_is_opened(person: Person, sett
 def test_reveal_without_the_audit_database_opens_nothing(person: Person, settings: Any) -> None:
     person.store({"birthdate": "1990-05-17"})
     assert reveal(person.actor(), person.user, "birthdate", purpose="TREAT") == "1990-05-17"
-    with watching_keys(settings) as used, audit_database_away(), pytest.raises(AuditUnavailable):
+    with watching_keys(settings) as used, audit_database_fails(), pytest.raises(AuditUnavailable):
         reveal(person.actor(), person.user, "birthdate", purpose="TREAT")
     assert used == []
 
 
 def test_reveal_refused_without_the_audit_database_is_no_less_refused(person: Person) -> None:
-    with audit_database_away(), pytest.raises(AuditUnavailable):
+    with audit_database_fails(), pytest.raises(AuditUnavailable):
         reveal(person.actor(), person.user, "ssn", purpose="TREAT")
 
 

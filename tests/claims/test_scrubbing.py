@@ -29,6 +29,7 @@ from django_phi_oidc.claims import cli, tasks
 from django_phi_oidc.claims.models import NO_SESSION, StoredClaim
 from django_phi_oidc.claims.scrubbing import scrub_due, scrub_sessions, scrub_user
 from tests import databases
+from tests.beside import transaction_beside
 from tests.claims.conftest import DAY, DECLARED, NOW, Person
 from tests.journeys.working import eventually
 
@@ -295,21 +296,8 @@ def test_scrub_due_by_four_workers_some_of_them_killed_erases_each_row_once(
 def test_scrub_due_skips_what_another_one_holds_and_comes_back_for_it(make_person: Callable[..., Person]) -> None:
     fill(make_person(), due=10, later=0)
     held = StoredClaim.objects.order_by("pk").values_list("pk", flat=True)[0]
-    locked, done = threading.Event(), threading.Event()
-
-    def hold() -> None:
-        with transaction.atomic():
-            StoredClaim.objects.select_for_update().get(pk=held)
-            locked.set()
-            done.wait(10)
-        connections.close_all()
-
-    thread = threading.Thread(target=hold)
-    thread.start()
-    assert locked.wait(10)
-    assert scrub_due(now=NOW, batch=5) == 9
-    done.set()
-    thread.join()
+    with transaction_beside(lambda: StoredClaim.objects.select_for_update().get(pk=held)):
+        assert scrub_due(now=NOW, batch=5) == 9
     assert scrub_due(now=NOW, batch=5) == 1
 
 
@@ -318,21 +306,8 @@ def test_scrub_due_skips_what_another_one_holds_and_comes_back_for_it(make_perso
 def test_scrub_due_leaves_a_claim_that_a_sign_in_renews_meanwhile(make_person: Callable[..., Person]) -> None:
     person = make_person()
     person.store({"address": "Bern"})
-    renewed, done = threading.Event(), threading.Event()
-
-    def sign_in_again() -> None:
-        with transaction.atomic():
-            person.store({"address": "Thun"}, now=NOW + DAY)
-            renewed.set()
-            done.wait(10)
-        connections.close_all()
-
-    thread = threading.Thread(target=sign_in_again)
-    thread.start()
-    assert renewed.wait(10)
-    assert scrub_due(now=NOW + DAY) == 0
-    done.set()
-    thread.join()
+    with transaction_beside(lambda: person.store({"address": "Thun"}, now=NOW + DAY)):
+        assert scrub_due(now=NOW + DAY) == 0
     assert scrub_due(now=NOW + DAY) == 0
     assert StoredClaim.objects.get().expires_at == NOW + DAY + DAY
 

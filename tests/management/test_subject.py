@@ -12,14 +12,13 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import pytest
 from django.conf import settings as django_settings
 from django.core.management import CommandError, call_command
-from django.db import OperationalError, connection, connections
+from django.db import connection, connections
 from django.test import override_settings
 
 from django_phi_oidc import clock
@@ -33,6 +32,7 @@ from django_phi_oidc.sessions.starting import start_session
 from django_phi_oidc.subjects.identifying import pairwise_id
 from django_phi_oidc.subjects.models import PairwiseSubject
 from tests import databases
+from tests.audit.hanging import audit_database_fails
 from tests.audit.log import PEM
 from tests.claims.conftest import DECLARED, NOW, Person
 from tests.settings import key
@@ -94,15 +94,6 @@ def shown(name: str) -> list[tuple[str, str]]:
     found = re.search(rf"<!-- tested: {name} -->\n```console\n(.*?)```", PAGE, re.DOTALL)
     assert found, name
     return [(command, printed) for command, _, printed in (part.partition("\n") for part in found[1].split("$ ")[1:])]
-
-
-@contextmanager
-def audit_database_away() -> Iterator[None]:
-    def fail(execute: Any, sql: str, params: Any, many: bool, context: Any) -> Any:
-        raise OperationalError("the server is away")
-
-    with connections["phi_audit"].execute_wrapper(fail):
-        yield
 
 
 @pytest.mark.parametrize("name", ["report", "export", "erase"])
@@ -170,7 +161,7 @@ def test_export_overwrites_nothing_and_tells_of_nothing_then(person: Person, tmp
 def test_export_without_the_trail_gives_nothing_out(person: Person, tmp_path: Path) -> None:
     path, out = tmp_path / "person.json", io.StringIO()
     for words in (["--output", str(path)], []):
-        with audit_database_away(), pytest.raises(CommandError, match="Nothing was given out"):
+        with audit_database_fails(), pytest.raises(CommandError, match="Nothing was given out"):
             call_command("phi_oidc", "subject", "export", str(person.subject.uuid), *words, stdout=out)
     assert (out.getvalue(), path.exists()) == ("", False)
     run("export", person.subject.uuid, "--output", path)

@@ -1,7 +1,6 @@
 """Back-channel logout over a socket: what is refused, what is done, and what is told to whom. Spec: BCL 1.0, R9."""
 
 import logging
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -33,6 +32,7 @@ from django_phi_oidc.sessions.channels import LONGEST_BODY
 from django_phi_oidc.sessions.models import OIDCSession, PendingRevocation
 from django_phi_oidc.sessions.tasks import sweep_revocations
 from tests.fuzz.inputs import WITH_DATABASE
+from tests.handlers import serving
 from tests.journeys.serving import Quiet, Server
 from tests.sessions.channels import (
     BACKCHANNEL,
@@ -198,14 +198,8 @@ def looking_at_the_answer(look: Callable[[str], None]) -> Iterator[str]:
 
         return application(environ, start)
 
-    with make_server("127.0.0.1", 0, serve, Server, Quiet) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_port}"
-        finally:
-            server.shutdown()
-            thread.join()
+    with serving(make_server("127.0.0.1", 0, serve, Server, Quiet)) as address:
+        yield address
 
 
 @pytest.mark.parametrize("engine", ["db", "cached_db", "cache"])

@@ -121,13 +121,18 @@ def test_erase_tells_names_and_counts_and_who_did_it(op: ScriptedOP, known: Call
         assert (event.actor, event.subject) == ("7", str(person.subject.uuid))
 
 
+def another_subject(person: SignedIn) -> PairwiseSubject:
+    """Return the link of the same account to another provider."""
+    return PairwiseSubject.objects.create(
+        uuid=uuid.uuid4(), user=person.user, issuer="https://other", first_seen_at=NOW, last_seen_at=NOW
+    )
+
+
 def test_erase_of_somebody_who_is_held_changes_nothing_until_the_hold_is_over(
     op: ScriptedOP, known: Callable[[], SignedIn]
 ) -> None:
     person = known()
-    free = PairwiseSubject.objects.create(
-        uuid=uuid.uuid4(), user=person.user, issuer="https://other", first_seen_at=NOW, last_seen_at=NOW
-    )
+    free = another_subject(person)
     hold = place_hold(person.subject.uuid, reason="Docket 26-117", until=NOW + DAY, origin=Origin(), now=NOW)
     before = what_is_held()
     with pytest.raises(HeldForLegalReasons):
@@ -147,9 +152,7 @@ def test_erase_of_one_subject_of_an_account_leaves_the_other_and_what_other_syst
     op: ScriptedOP, known: Callable[[], SignedIn]
 ) -> None:
     person = known()
-    second = PairwiseSubject.objects.create(
-        uuid=uuid.uuid4(), user=person.user, issuer="https://other", first_seen_at=NOW, last_seen_at=NOW
-    )
+    second = another_subject(person)
     erased = erase(person)
     assert (erased.identifiers, PairwiseIdentifier.objects.count()) == (0, 1)
     assert list(PairwiseSubject.objects.all()) == [second]

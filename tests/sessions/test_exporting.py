@@ -3,12 +3,11 @@
 import json
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
 import pytest
-from django.db import OperationalError, connection, connections
+from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
 from django_phi_oidc import clock, conf
@@ -24,6 +23,7 @@ from django_phi_oidc.sessions.exporting import Exported, export_person
 from django_phi_oidc.sessions.models import EndReason, OIDCSession
 from django_phi_oidc.subjects.identifying import pairwise_id
 from django_phi_oidc.subjects.models import PairwiseSubject
+from tests.audit.hanging import audit_database_fails
 from tests.sessions.conftest import ACCESS_TOKEN, NOW, REFRESH_TOKEN, ScriptedOP, SignedIn
 from tests.settings import key
 
@@ -51,15 +51,6 @@ def another_subject(person: SignedIn) -> PairwiseSubject:
         subject=subject, name="address", value='"Bern"', purpose="TREAT", obtained_at=NOW, expires_at=NOW
     )
     return subject
-
-
-@contextmanager
-def audit_database_away() -> Iterator[None]:
-    def fail(execute: Any, sql: str, params: Any, many: bool, context: Any) -> Any:
-        raise OperationalError("the server is away")
-
-    with connections["phi_audit"].execute_wrapper(fail):
-        yield
 
 
 def test_export_has_all_that_is_held_and_nothing_of_anybody_else(
@@ -152,7 +143,7 @@ def test_export_is_an_event_with_the_names_before_the_first_claim_is_opened(
         f"user/{person.user.pk}",
         {"claims": ["address", "birthdate"]},
     )
-    with audit_database_away(), pytest.raises(AuditUnavailable):
+    with audit_database_fails(), pytest.raises(AuditUnavailable):
         export(person)
     assert told == [1, 1], "nothing was opened"
 

@@ -4,33 +4,23 @@ What one order takes is measured inside, without the start of Python and Django;
 the server's that serves it, where that runs on this machine.
 """
 
-import json
 import os
-import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-import django
 from django.core.management import call_command
 from django.db import connections
 
 from django_phi_oidc.audit.findings import Tally
+from tests.benchmarks.orders import Order, carry_out, peak_memory
 
 _module = import_module
 """What has models can't be imported before Django is set up."""
-
-
-def main() -> None:
-    """Carry out orders until the standard input ends."""
-    django.setup()
-    for line in sys.stdin:
-        name, *numbers = line.split()
-        print(json.dumps(ORDERS[name](*map(int, numbers))), flush=True)
 
 
 def migrate() -> dict[str, Any]:
@@ -72,7 +62,7 @@ def verify() -> dict[str, Any]:
     with _taking() as took:
         findings = list(verifying.verify(keys=keys, now=datetime.now(UTC), tally=tally))
     found = [f"{finding.kind}: {finding.event_id}" for finding in findings]
-    return {**took, "events": tally.events, "found": found, "peak": _peak_memory()}
+    return {**took, "events": tally.events, "found": found, "peak": peak_memory()}
 
 
 def tamper() -> dict[str, Any]:
@@ -80,7 +70,7 @@ def tamper() -> dict[str, Any]:
     return {"event": _module("tests.benchmarks.audit.building").tamper()}
 
 
-ORDERS: Mapping[str, Callable[..., dict[str, Any]]] = {
+ORDERS: Mapping[str, Order] = {
     order.__name__: order for order in (migrate, build_genuine, build_sealed, seal, verify, tamper)
 }
 
@@ -109,11 +99,5 @@ def _server_cpu() -> float | None:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def _peak_memory() -> int:
-    """Return the most bytes of memory that this process has ever held."""
-    status = Path("/proc/self/status").read_text()
-    return int(status.partition("VmHWM:")[2].split()[0]) * 1024
-
-
 if __name__ == "__main__":
-    main()
+    carry_out(ORDERS)

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
+from tests.benchmarks.orders import line_of
 from tests.benchmarks.sign_in.measuring import _database as database
 
 __all__ = ["database", "environment_of", "line_of", "process"]
@@ -31,9 +32,3 @@ def process(module: str, *arguments: str, **environment: str) -> Iterator[subpro
             yield running
         finally:
             running.kill()
-
-
-def line_of(running: subprocess.Popen[str]) -> str:
-    """Return the next line that the process says."""
-    assert running.stdout is not None
-    return running.stdout.readline()

@@ -1,13 +1,11 @@
 """How fast a trail is sealed and verified, each in a process of its own."""
 
-import json
-import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
-from tests.benchmarks.audit.processes import database, environment_of, line_of, process
+from tests.benchmarks.audit.processes import database, environment_of, process
+from tests.benchmarks.orders import Order, orders_to
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,14 +82,7 @@ def _seal_and_verify(
 
 
 @contextmanager
-def _working(url: str, name: str) -> Iterator[Callable[..., dict[str, Any]]]:
+def _working(url: str, name: str) -> Iterator[Order]:
     """Yield what gives an order to a new process and returns its answer."""
     with process("tests.benchmarks.audit.job", **environment_of("ours", url, name)) as running:
-        yield lambda *order: _carry_out(running, *order)
-
-
-def _carry_out(running: subprocess.Popen[str], *order: object) -> dict[str, Any]:
-    assert running.stdin is not None
-    running.stdin.write(" ".join(map(str, order)) + "\n")
-    running.stdin.flush()
-    return dict(json.loads(line_of(running)))
+        yield orders_to(running)

@@ -1,30 +1,20 @@
 """A process that works on claims: `python -m tests.benchmarks.claims.job`, an order a line, and an answer in JSON."""
 
-import json
-import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from importlib import import_module
-from pathlib import Path
 from typing import Any
 
-import django
 from django.core.management import call_command
 from django.db import connection
+
+from tests.benchmarks.orders import Order, carry_out, peak_memory
 
 CLAIM, SUBJECT, USER = "django_phi_oidc_storedclaim", "django_phi_oidc_pairwisesubject", "auth_user"
 CLAIMS_EACH = 10
 """Of a person."""
 READING_PAUSE = 0.01
 """Seconds between two looks."""
-
-
-def main() -> None:
-    """Carry out orders until the standard input ends."""
-    django.setup()
-    for line in sys.stdin:
-        name, *numbers = line.split()
-        print(json.dumps(ORDERS[name](*map(int, numbers))), flush=True)
 
 
 def migrate() -> dict[str, Any]:
@@ -74,7 +64,7 @@ def scrub() -> dict[str, Any]:
     connection.ensure_connection()
     began = time.perf_counter()
     erased = scrubbing.scrub_due(now=clock.now())
-    return {"erased": erased, "wall": time.perf_counter() - began, "peak": _peak_memory()}
+    return {"erased": erased, "wall": time.perf_counter() - began, "peak": peak_memory()}
 
 
 def left() -> dict[str, Any]:
@@ -103,16 +93,8 @@ def read(milliseconds: int) -> dict[str, Any]:
     return {"reads": len(took), "median": took[len(took) // 2], "p99": took[len(took) * 99 // 100]}
 
 
-ORDERS: Mapping[str, Callable[..., dict[str, Any]]] = {
-    order.__name__: order for order in (migrate, fill, bare, scrub, left, read)
-}
-
-
-def _peak_memory() -> int:
-    """Return the most bytes of memory that this process has ever held."""
-    status = Path("/proc/self/status").read_text()
-    return int(status.partition("VmHWM:")[2].split()[0]) * 1024
+ORDERS: Mapping[str, Order] = {order.__name__: order for order in (migrate, fill, bare, scrub, left, read)}
 
 
 if __name__ == "__main__":
-    main()
+    carry_out(ORDERS)

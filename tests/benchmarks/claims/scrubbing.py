@@ -1,14 +1,13 @@
 """How fast what is due is erased: by one bare DELETE, and by ours with one worker and with two."""
 
-import json
 import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any
 
-from tests.benchmarks.audit.processes import database, environment_of, line_of, process
+from tests.benchmarks.audit.processes import database, environment_of, process
+from tests.benchmarks.orders import begin, orders_to
 
 READING_MS = 1_500
 """Of a reader alone; beside a scrub it goes on for as long as that."""
@@ -49,9 +48,10 @@ def measure_scrubbing(*, url: str, rows: int, told: Callable[[str], None]) -> Sc
     Raises: AssertionError where a row that is due is left, or another is gone.
     """
     with database(url) as name, _workers(url, name, 1) as (worker,):
-        worker("migrate")
-        worker("fill", rows)
-        alone = worker("read", READING_MS)["p99"]
+        order = orders_to(worker)
+        order("migrate")
+        order("fill", rows)
+        alone = order("read", READING_MS)["p99"]
     done = {}
     for contender, (order, workers, part) in {
         "few": ("scrub", 1, 10),
@@ -66,40 +66,27 @@ def measure_scrubbing(*, url: str, rows: int, told: Callable[[str], None]) -> Sc
 
 def _erase(url: str, order: str, *, workers: int, rows: int) -> Erased:
     with database(url) as name, _workers(url, name, workers + 1) as (reader, *busy):
-        reader("migrate")
-        reader("fill", rows)
+        ask = orders_to(reader)
+        ask("migrate")
+        ask("fill", rows)
         for each in busy:
-            each("left")
+            orders_to(each)("left")
         began = time.perf_counter()
         # Each is told before any is heard.
-        answers = [each(order, wait=False) for each in busy]
-        seen = reader("read", max(200, rows // 1_700))
+        answers = [begin(each, order) for each in busy]
+        seen = ask("read", max(200, rows // 1_700))
         erased = [answer() for answer in answers]
         wall = max(each["wall"] for each in erased)
         assert wall <= time.perf_counter() - began
         assert sum(each["erased"] for each in erased) == rows // 2, erased
-        assert reader("left") == {"there": rows // 2, "due": 0}
+        assert ask("left") == {"there": rows // 2, "due": 0}
         peak = max(each.get("peak", 0) for each in erased)
     return Erased(rows=rows // 2, wall=wall, peak=peak, p99=seen["p99"])
 
 
 @contextmanager
-def _workers(url: str, name: str, count: int) -> Iterator[list[Callable[..., Any]]]:
-    """Yield what gives orders to as many new processes, and returns their answers, or what waits for them."""
+def _workers(url: str, name: str, count: int) -> Iterator[list[subprocess.Popen[str]]]:
+    """Run as many processes that take orders."""
     environment = environment_of("ours", url, name)
     with ExitStack() as stack:
-        running = [stack.enter_context(process("tests.benchmarks.claims.job", **environment)) for _ in range(count)]
-        yield [_orders_of(each) for each in running]
-
-
-def _orders_of(running: subprocess.Popen[str]) -> Callable[..., Any]:
-    def carry_out(*order: object, wait: bool = True) -> Any:
-        assert running.stdin is not None
-        running.stdin.write(" ".join(map(str, order)) + "\n")
-        running.stdin.flush()
-        return answer() if wait else answer
-
-    def answer() -> dict[str, Any]:
-        return dict(json.loads(line_of(running)))
-
-    return carry_out
+        yield [stack.enter_context(process("tests.benchmarks.claims.job", **environment)) for _ in range(count)]

@@ -5,18 +5,17 @@ What an order takes is measured inside, without the start of Python and Django.
 
 import base64
 import json
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib import import_module
-from pathlib import Path
 from statistics import median
 from typing import Any
 
-import django
 from cryptography.fernet import Fernet
 from django.db import connection, transaction
+
+from tests.benchmarks.orders import Order, carry_out, peak_memory
 
 BIRTHDATE, ADDRESS = (
     '"1984-03-09"',
@@ -26,14 +25,6 @@ NIL = "00000000-0000-0000-0000-000000000000"
 BATCH = 2_000
 ROUNDS, CALLS = 40, 500
 """Of the comparison with raw Fernet: rounds, and calls of each contender in each."""
-
-
-def main() -> None:
-    """Carry out orders until the standard input ends."""
-    django.setup()
-    for line in sys.stdin:
-        name, *numbers = line.split()
-        print(json.dumps(ORDERS[name](*map(int, numbers))), flush=True)
 
 
 def build(count: int) -> dict[str, Any]:
@@ -68,7 +59,7 @@ def ours() -> dict[str, Any]:
     counted = time.perf_counter() - counting
     took = _taking(lambda: resealing.reseal(column, ring=ring, batch=BATCH).done)
     assert resealing.count(column).keys == {ring[0].id: took["texts"]}
-    return {**took, "counted": counted, "peak": _peak_memory()}
+    return {**took, "counted": counted, "peak": peak_memory()}
 
 
 def naive() -> dict[str, Any]:
@@ -132,9 +123,7 @@ def ratio() -> dict[str, Any]:
     return found
 
 
-ORDERS: Mapping[str, Callable[..., dict[str, Any]]] = {
-    order.__name__: order for order in (build, ours, naive, floor, ratio)
-}
+ORDERS: Mapping[str, Order] = {order.__name__: order for order in (build, ours, naive, floor, ratio)}
 
 
 def _held() -> Any:
@@ -164,11 +153,5 @@ def _calls(call: Callable[[], Any], calls: Sequence[int]) -> float:
     return (time.perf_counter() - began) / len(calls)
 
 
-def _peak_memory() -> int:
-    """Return the most bytes of memory that this process has ever held. Spec: proc(5)."""
-    status = Path("/proc/self/status").read_text()
-    return int(status.partition("VmHWM:")[2].split()[0]) * 1024
-
-
 if __name__ == "__main__":
-    main()
+    carry_out(ORDERS)

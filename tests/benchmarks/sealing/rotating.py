@@ -1,11 +1,11 @@
 """How fast encryption keys are rotated, and what sealing costs beside Fernet, each in a process of its own."""
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from tests.benchmarks.audit.processes import database, line_of, process
+from tests.benchmarks.audit.processes import database, process
+from tests.benchmarks.orders import orders_to
 
 NAIVE_SHARE = 10
 """The naive way has a tenth of the texts: it would take minutes."""
@@ -89,7 +89,4 @@ def _order(url: str, name: str, *order: object) -> dict[str, Any]:
         "BENCH_DATABASE_NAME": name,
     }
     with process("tests.benchmarks.sealing.job", **environment) as running:
-        assert running.stdin is not None
-        running.stdin.write(" ".join(map(str, order)) + "\n")
-        running.stdin.flush()
-        return dict(json.loads(line_of(running)))
+        return orders_to(running)(*order)

@@ -1,21 +1,10 @@
 """Settings of whoever seals: a project with one app, and two encryption keys, of which all rows are under the older."""
 
-import os
-from typing import Any
-
-import dj_database_url
-
+from tests.benchmarks.audit import settings as of_trail
 from tests.settings import key
 
-SECRET_KEY = "a key for benchmarks only, long enough to please everybody: 0123456789"
-USE_TZ = True
-DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+SECRET_KEY, USE_TZ = of_trail.SECRET_KEY, of_trail.USE_TZ
+DEFAULT_AUTO_FIELD = of_trail.DEFAULT_AUTO_FIELD
 INSTALLED_APPS = ["django.contrib.auth", "django.contrib.contenttypes", "tests.benchmarks.sealing.rows"]
-DATABASES: dict[str, dict[str, Any]] = {
-    "default": {
-        **dj_database_url.parse(os.environ["BENCH_DATABASE_URL"]),
-        "NAME": os.environ["BENCH_DATABASE_NAME"],
-        "CONN_MAX_AGE": None,
-    }
-}
+DATABASES = {"default": of_trail.DATABASES["default"]}
 PHI_OIDC = {"ENCRYPTION_KEYS": [key("bench encryption key of today"), key("bench encryption key, before")]}

@@ -1,0 +1,78 @@
+"""What an audit event can be about, and which details it may have. No Django."""
+
+from collections.abc import Mapping
+from enum import StrEnum
+
+
+class Action(StrEnum):
+    """Everything of ours that can be in the trail; a host project's own come by `register_actions`."""
+
+    LOGIN_SUCCEEDED = "login.succeeded"
+    LOGIN_REFUSED = "login.refused"
+    LOGOUT_COMPLETED = "logout.completed"
+    LOGOUT_REFUSED = "logout.refused"
+    SESSION_ENDED = "session.ended"
+    TOKEN_REVOKED = "token.revoked"
+    TOKEN_REVOCATION_FAILED = "token.revocation_failed"
+    CLAIM_STORED = "claim.stored"
+    CLAIM_REVEALED = "claim.revealed"
+    CLAIM_OVERFETCHED = "claim.overfetched"
+    CLAIM_SCRUBBED = "claim.scrubbed"
+    HOLD_PLACED = "hold.placed"
+    HOLD_RELEASED = "hold.released"
+    RETENTION_KEY_DESTROYED = "retention.key_destroyed"
+    SUBJECT_LINKED = "subject.linked"
+    SUBJECT_UNLINKED = "subject.unlinked"
+    SUBJECT_EXPORTED = "subject.exported"
+    SUBJECT_ERASED = "subject.erased"
+    ROLE_CHANGED = "role.changed"
+    ACCESS_GRANTED = "access.granted"
+    ACCESS_DENIED = "access.denied"
+    AUDIT_VIEWED = "audit.viewed"
+    AUDIT_EXPORTED = "audit.exported"
+    AUDIT_VERIFIED = "audit.verified"
+    AUDIT_ARCHIVED = "audit.archived"
+    AUDIT_RESTORED = "audit.restored"
+    ALERT_RAISED = "alert.raised"
+
+
+DETAIL_KEYS: Mapping[str, frozenset[str]] = {
+    Action.LOGIN_SUCCEEDED: frozenset({"acr", "claims"}),
+    Action.LOGIN_REFUSED: frozenset({"stage", "provider_error", "count"}),
+    Action.LOGOUT_COMPLETED: frozenset(),
+    Action.LOGOUT_REFUSED: frozenset({"count"}),
+    Action.SESSION_ENDED: frozenset({"tokens"}),
+    Action.TOKEN_REVOKED: frozenset({"hint", "attempts", "status"}),
+    Action.TOKEN_REVOCATION_FAILED: frozenset({"hint", "attempts", "status"}),
+    Action.CLAIM_STORED: frozenset({"claims"}),
+    Action.CLAIM_REVEALED: frozenset({"claim"}),
+    Action.CLAIM_OVERFETCHED: frozenset({"claims"}),
+    Action.CLAIM_SCRUBBED: frozenset({"claims", "counts", "cause"}),
+    Action.SUBJECT_LINKED: frozenset({"created"}),
+    Action.SUBJECT_UNLINKED: frozenset(),
+    Action.SUBJECT_EXPORTED: frozenset({"claims"}),
+    Action.SUBJECT_ERASED: frozenset({"claims", "counts"}),
+    Action.HOLD_PLACED: frozenset({"until"}),
+    Action.HOLD_RELEASED: frozenset(),
+    Action.RETENTION_KEY_DESTROYED: frozenset({"bucket"}),
+    Action.ROLE_CHANGED: frozenset({"added", "removed", "granted", "withdrawn"}),
+    Action.ACCESS_GRANTED: frozenset(),
+    Action.ACCESS_DENIED: frozenset({"claim"}),
+    Action.AUDIT_VIEWED: frozenset({"page", "filters"}),
+    Action.AUDIT_EXPORTED: frozenset({"format", "filters"}),
+    Action.AUDIT_VERIFIED: frozenset({"tree_size", "events", "findings", "kinds"}),
+    Action.AUDIT_ARCHIVED: frozenset({"first", "tree_size", "sha256"}),
+    Action.AUDIT_RESTORED: frozenset({"epoch", "tree_size", "root_hash", "origin", "why"}),
+    Action.ALERT_RAISED: frozenset({"rule", "count", "claims", "roles", "hint", "attempts", "status"}),
+}
+"""The keys that `detail` may have, for each action; `sanitized` comes from here alone."""
+RESERVED_PREFIXES = frozenset(
+    {
+        *(action.partition(".")[0] for action in Action),
+        *("assurance", "checkpoint", "delivery", "django_phi_oidc", "emergency", "grant", "key", "oidc", "phi_oidc"),
+        *("policy", "provider", "refresh", "retention", "role", "sink", "witness"),
+    }
+)
+"""No host project's: ours, now or later."""
+PLAIN_RESOURCES = frozenset({"AuditCheckpoint", "AuditEvent", "Sink"})
+"""Types of our own alerts and checks: their ids are no person's, and stay readable where ids are keyed."""
