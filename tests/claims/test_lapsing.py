@@ -66,6 +66,11 @@ def test_key_is_destroyed_when_its_day_is_over_and_no_claim_bears_it(
     assert [event.detail for event in told] == [f'{{"bucket":"{SESSION}"}}', f'{{"bucket":"{ONE_DAY}"}}']
 
 
+def test_margin_is_longer_than_any_sign_in_and_shorter_than_a_day() -> None:
+    """Spec: the last claim of a day is committed minutes after it, and a key that lives on for days is no erasure."""
+    assert timedelta(minutes=30) <= MARGIN < DAY
+
+
 def test_key_of_a_hold_is_destroyed_after_it_and_one_of_an_unknown_hold_is_not(
     keys: KeyFolder, make_person: Callable[..., Person]
 ) -> None:

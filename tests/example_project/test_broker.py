@@ -46,6 +46,23 @@ def test_message_that_is_being_written_is_read_by_nobody(channel: Any, request: 
         assert channel._get("celery") == {"body": "done"}
 
 
+def test_message_that_is_half_in_its_file_is_read_by_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    options, write_text, read = broker_options("filesystem://", folder=tmp_path), Path.write_text, []
+
+    def write_by_halves(path: Path, data: str) -> int:
+        write_text(path, data[: len(data) // 2])
+        with pytest.raises(Empty):
+            channel._get("celery")
+        read.append(channel._size("celery"))
+        return write_text(path, data)
+
+    monkeypatch.setattr(Path, "write_text", write_by_halves)
+    with Connection(transport=Transport, transport_options=options) as connection:
+        channel: Any = connection.channel()
+        channel._put("celery", {"body": "whole"})
+        assert (read, channel._get("celery")) == ([0], {"body": "whole"})
+
+
 def test_messages_come_to_their_queue_once(channel: Any) -> None:
     for number in range(3):
         channel._put("celery", {"body": number})
