@@ -17,12 +17,13 @@ from django.views.decorators.debug import sensitive_post_parameters, sensitive_v
 from django.views.generic import View
 
 from .. import clock, conf
+from ..access.answering import private
 from ..audit.events import Act, Action, Origin
 from ..audit.recording import record, record_many
 from ..audit.request import Actor
 from ..audit.throttling import admits, refused_lately, take_back
 from ..errors import AuditUnavailable
-from ..sessions.views import door, private
+from ..sessions.views import door
 from ..sessions.visiting import UNTIL_KEY
 from .backend import PasswordAttempt
 from .choosing import read_next

@@ -18,12 +18,12 @@ from django.shortcuts import render, resolve_url
 from django.views.generic import View
 
 from .. import clock, conf, entropy
+from ..access.answering import private
 from ..audit.events import Action, Outcome
 from ..audit.recording import record
 from ..audit.request import Actor
 from ..audit.throttling import admits
 from ..errors import AuditUnavailable, ProviderError, SignInRefused
-from ..sessions.views import private
 from ..signals import sign_in_refused
 from .choosing import begin_url, must_choose
 

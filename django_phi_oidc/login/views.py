@@ -13,12 +13,13 @@ from django.views.decorators.debug import sensitive_variables
 from django.views.generic import View
 
 from .. import clock, conf, entropy
+from ..access.answering import private
 from ..audit.request import Actor
 from ..errors import AuditUnavailable, NotProvisioned, SignInRefused, StateUnknown
 from ..oidc.authorization import AuthorizationRequest, judge_authorization_response, read_state
 from ..oidc.token import ReceivedToken
 from ..provider.registry import Provider, get_provider
-from ..sessions.views import door, private
+from ..sessions.views import door
 from .admitting import admit
 from .beginning import authorization_url
 from .choosing import choose, must_choose, read_next

@@ -20,6 +20,7 @@ from django.views.decorators.debug import sensitive_post_parameters, sensitive_v
 from django.views.generic import View
 
 from .. import clock, conf, keyring
+from ..access.answering import private
 from ..audit.events import Action, Origin
 from ..audit.recording import record
 from ..audit.request import client_ip, request_id
@@ -40,7 +41,7 @@ from ..oidc.logout_token import LogoutToken, addressee, verify_logout_token
 from ..provider.registry import Provider, get_provider
 from .hearing import hear_logout_token, hear_sid
 from .tasks import on_live_connection
-from .views import door, private
+from .views import door
 
 logger = logging.getLogger("django_phi_oidc.logout")
 LONGEST_BODY = 72 * 1024

@@ -16,12 +16,11 @@ from ..access.responding import mark
 from ..audit.request import SESSION_KEY, Actor, session_id_of
 from .attending import look, mark_active, rekey
 from .models import EndReason
-from .refusing import overdue_response, tell_when_to_leave
+from .refusing import is_passive, overdue_response, tell_when_to_leave
 from .tasks import end_at_once
 from .visiting import TIMES_KEY, Visit
 
 GetResponse = Callable[[HttpRequest], HttpResponseBase | Awaitable[HttpResponseBase]]
-PASSIVE_HEADER = "HTTP_X_PHI_PASSIVE"
 
 
 class RevocationMiddleware:
@@ -157,7 +156,7 @@ def _note(request: HttpRequest, visit: Visit) -> None:
     lives = True
     if visit.session_id is not None and session.session_key != visit.session_key:
         lives = rekey(visit.session_id, django_session_key=str(session.session_key))
-    if visit.is_noted and not _is_passive(request):
+    if visit.is_noted and not is_passive(request):
         visit.times = visit.times._replace(seen=visit.now)
         if visit.session_id is not None:
             lives = mark_active(visit.session_id, now=datetime.fromtimestamp(visit.now, UTC)) and lives
@@ -166,10 +165,3 @@ def _note(request: HttpRequest, visit: Visit) -> None:
         session.flush()
     elif session.get(TIMES_KEY) != list(visit.times) and (conf.session_recheck() or visit.times.seen == visit.now):
         session[TIMES_KEY] = list(visit.times)
-
-
-def _is_passive(request: HttpRequest) -> bool:
-    match = request.resolver_match
-    return request.META.get(PASSIVE_HEADER) == "1" or (
-        match is not None and getattr(match.func, "phi_oidc_passive", False)
-    )

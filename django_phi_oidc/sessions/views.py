@@ -21,6 +21,7 @@ from django.views.decorators.debug import sensitive_variables
 from django.views.generic import View
 
 from .. import clock, conf, entropy
+from ..access.answering import private
 from ..audit.request import SESSION_KEY, Actor, session_id_of
 from .ending import Ended
 from .models import EndReason
@@ -147,9 +148,3 @@ def _delete_cookies(request: HttpRequest, response: HttpResponse) -> None:
 def pending_cookies(request: HttpRequest) -> list[str]:
     """Return the names of the cookies of sign-ins on their way; a name that only looks like ours can't be written."""
     return [name for name in request.COOKIES if _PENDING.fullmatch(name)]
-
-
-def private(response: HttpResponse) -> HttpResponse:
-    response["Cache-Control"] = "no-store"
-    response["Referrer-Policy"] = "no-referrer"
-    return response
