@@ -1,82 +1,30 @@
-"""A browser without a screen: cookies, no redirect followed, one connection for each request."""
+"""The attack kit's browser, on a socket: one connection for each request. The portal's page tells who is signed in."""
 
-from dataclasses import dataclass, field
 from http.client import HTTPConnection
-from http.cookies import SimpleCookie
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import urlsplit
 
-from django.test import Client
+from django_phi_oidc.attack import browser as kit
+from django_phi_oidc.attack.browser import Page
 
-from django_phi_oidc.attack.op import DemoProvider
-
-SESSION_COOKIE = "sessionid"
-
-
-@dataclass
-class Page:
-    """What came back."""
-
-    status: int
-    location: str
-    body: str
-    headers: list[tuple[str, str]] = field(default_factory=list)
-
-    def header(self, name: str) -> str:
-        return ", ".join(value for key, value in self.headers if key.lower() == name.lower())
+__all__ = ["Browser", "InProcessBrowser", "Page"]
+HOME = "/portal/home/"
 
 
-@dataclass
-class Browser:
-    """One person's browser on the portal at `base`."""
-
-    base: str
-    cookies: dict[str, str] = field(default_factory=dict)
-    op_cookies: dict[str, str] = field(default_factory=dict)
-    headers: dict[str, str] = field(default_factory=dict)
-    urls: list[str] = field(default_factory=list)
-    """All that it was at, and to which it was sent, in order."""
-    session_keys: set[str] = field(default_factory=set, repr=False)
-    """All that it was ever given."""
+class InProcessBrowser(kit.Browser):
+    """The browser without a socket: each request meets the settings, the middleware's too, as they are then."""
 
     def __post_init__(self) -> None:
-        self._note_session_key()
-
-    def get(self, url: str) -> Page:
-        return self._ask("GET", url, None)
-
-    def post(self, url: str, **fields: str) -> Page:
-        token = self.cookies.get("csrftoken", "")
-        return self._ask("POST", url, urlencode({"csrfmiddlewaretoken": token, **fields}).encode())
-
-    def begin(self, *, next_url: str = "/portal/home/", path: str = "/oidc/authenticate/") -> Page:
-        """Ask the portal for a sign-in; the page's location is the authorization request."""
-        return self.get(f"{path}?{urlencode({'next': next_url})}")
-
-    def callback(self, op: DemoProvider, username: str = "amina", *, next_url: str = "/portal/home/") -> str:
-        """Sign in at the OP and return the callback URL, not yet visited."""
-        begun = self.begin(next_url=next_url)
-        assert begun.status == 302, begun
-        return op.authorize(begun.location, username, cookies=self.op_cookies)
-
-    def sign_in(self, op: DemoProvider, username: str = "amina", *, next_url: str = "/portal/home/") -> Page:
-        """Sign in all the way and return what the callback answered."""
-        return self.get(self.callback(op, username, next_url=next_url))
+        super().__post_init__()
+        self.home = HOME
 
     def user(self) -> str:
         """Return the pk of who is signed in, or an empty string."""
-        page = self.get("/portal/home/")
+        page = self.get(self.home)
         return page.body.partition('data-user="')[2].partition('"')[0] if page.status == 200 else ""
 
-    def _ask(self, method: str, url: str, body: bytes | None) -> Page:
-        self.urls.append(url)
-        page = self._exchange(method, url, body)
-        self.urls.append(page.location)
-        self._note_session_key()
-        return page
 
-    def _note_session_key(self) -> None:
-        if SESSION_COOKIE in self.cookies:
-            self.session_keys.add(self.cookies[SESSION_COOKIE])
+class Browser(InProcessBrowser):
+    """One person's browser on the portal at `base`."""
 
     def _exchange(self, method: str, url: str, body: bytes | None) -> Page:
         parts = urlsplit(url)
@@ -101,31 +49,3 @@ class Browser:
             connection.close()
         self._keep(response.headers.get_all("Set-Cookie", []))
         return page
-
-    def _keep(self, set_cookies: list[str]) -> None:
-        for line in set_cookies:
-            for name, morsel in SimpleCookie(line).items():
-                if str(morsel["max-age"]) == "0":
-                    self.cookies.pop(name, None)
-                else:
-                    self.cookies[name] = morsel.value
-
-
-class InProcessBrowser(Browser):
-    """The same browser without a socket: each request meets the settings, the middleware's too, as they are then."""
-
-    def _exchange(self, method: str, url: str, body: bytes | None) -> Page:
-        parts = urlsplit(url)
-        client = Client(raise_request_exception=False, headers={"host": urlsplit(self.base).netloc})
-        client.cookies.load(self.cookies)
-        response = client.generic(
-            method,
-            parts._replace(scheme="", netloc="", fragment="").geturl(),
-            body or b"",
-            content_type="application/x-www-form-urlencoded",
-            secure=self.base.startswith("https:"),
-        )
-        self._keep([morsel.OutputString() for morsel in response.cookies.values()])
-        return Page(
-            response.status_code, response.get("Location", ""), response.content.decode(), list(response.items())
-        )

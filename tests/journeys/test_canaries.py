@@ -28,6 +28,7 @@ from django.db import connections
 
 from django_phi_oidc import clock, entropy
 from django_phi_oidc.attack.op import DemoProvider, Exchange, sign
+from django_phi_oidc.attack.searching import found
 from django_phi_oidc.audit.events import Origin
 from django_phi_oidc.audit.recording import record
 from django_phi_oidc.claims.models import StoredClaim
@@ -37,7 +38,7 @@ from .browser import Browser, Page
 from .conftest import EVERYTHING, client, declaration
 from .installation import Installation
 from .relay import relay_to
-from .searching import found, found_in_files
+from .searching import found_in_files
 
 pytestmark = pytest.mark.django_db(**EVERYTHING)
 

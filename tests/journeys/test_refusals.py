@@ -16,7 +16,7 @@ from django_phi_oidc.attack.op import DemoProvider, Exchange, Reply
 from django_phi_oidc.sessions.models import OIDCSession
 from tests.tls import Authority
 
-from . import test_accounts  # noqa: F401 -- its tests show codes too
+from . import test_accounts, test_step_up  # noqa: F401 -- their tests show codes too
 from .browser import Browser, Page
 from .cases import BENT, CLIENT, NO, R1, R6, R7, Case, member
 from .codes import ACCEPTED, REFUSED, accepts, refuses, shows

@@ -1,0 +1,32 @@
+"""What any logger says, from DEBUG up, in every thread of this process."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+class Log(logging.Handler):
+    """Keeps every line as a log file would have it, tracebacks included."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.DEBUG)
+        self.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
+        self.lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep the line."""
+        self.lines.append(self.format(record))
+
+
+@contextmanager
+def everything_logged() -> Iterator[Log]:
+    """Keep whatever any logger says for the length of the block."""
+    root, log = logging.getLogger(), Log()
+    level = root.level
+    root.addHandler(log)
+    root.setLevel(logging.DEBUG)
+    try:
+        yield log
+    finally:
+        root.setLevel(level)
+        root.removeHandler(log)
