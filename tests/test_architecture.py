@@ -40,6 +40,7 @@ FREE_OF_DJANGO = (
     "delivery.rfc5424",
     "sessions.timeouts",
     "subjects.digest",
+    "watch.doctor",
 )
 PLANTED = {
     "a file without a floor": ("utils.py", ""),

@@ -103,7 +103,7 @@ class HTTPTransport:
 
 
 def _build_manager(declaration: ProviderDeclaration) -> urllib3.PoolManager:
-    context = _build_context(declaration.ca_bundle)
+    context = build_context(declaration.ca_bundle)
     limits: dict[str, Any] = {"ssl_context": context, "cert_reqs": ssl.CERT_REQUIRED, "maxsize": KEPT_CONNECTIONS}
     if declaration.proxy:
         proxy = parse_url(declaration.proxy)
@@ -117,8 +117,11 @@ def _build_manager(declaration: ProviderDeclaration) -> urllib3.PoolManager:
     return manager
 
 
-def _build_context(ca_bundle: str) -> ssl.SSLContext:
-    """Not ssl.create_default_context: that one writes session keys to where SSLKEYLOGFILE says."""
+def build_context(ca_bundle: str) -> ssl.SSLContext:
+    """Return what verifies an OP's certificate, by that file of CAs or by those of the system. Raises: TransportTLS.
+
+    Not ssl.create_default_context: that one writes session keys to where SSLKEYLOGFILE says.
+    """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     if not ca_bundle:

@@ -21,7 +21,7 @@ from django_phi_oidc.errors import (
     TransportUnreachable,
 )
 from django_phi_oidc.oidc.transport import Request, Response
-from django_phi_oidc.provider.http import MAX_BODY_BYTES, HTTPTransport, _build_context
+from django_phi_oidc.provider.http import MAX_BODY_BYTES, HTTPTransport, build_context
 from tests.provider.wire import Peer, Script, Server, answering, chunked, once, reply, serving, silent
 from tests.tls import Authority
 
@@ -239,7 +239,7 @@ def test_send_certificate_of_another_host_refused(transport: HTTPTransport, auth
 
 def test_context_is_for_tls_1_2_or_newer_and_verifies(authority: Authority) -> None:
     """Whatever the system's OpenSSL would allow by itself."""
-    for context in (_build_context(""), _build_context(authority.path)):
+    for context in (build_context(""), build_context(authority.path)):
         assert context.minimum_version == ssl.TLSVersion.TLSv1_2
         assert (context.verify_mode, context.check_hostname) == (ssl.CERT_REQUIRED, True)
 

@@ -9,11 +9,13 @@ from ...audit import cli as audit
 from ...claims import cli as scrub
 from ...delivery import cli as delivery
 from ...sessions import cli as sessions
+from ...watch import cli as doctor
 from .. import hold, keys, roles, subject
 
 SUBCOMMANDS = {
     "audit": audit,
     "delivery": delivery,
+    "doctor": doctor,
     "hold": hold,
     "keys": keys,
     "roles": roles,

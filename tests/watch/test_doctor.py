@@ -1,0 +1,150 @@
+"""The checks of a provider, each on what it looks at alone."""
+
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from typing import Any
+
+import pytest
+
+from django_phi_oidc.attack.op import make_key
+from django_phi_oidc.declarations import ProviderDeclaration, parse_provider
+from django_phi_oidc.errors import PhiOidcError
+from django_phi_oidc.oidc.metadata import judge_metadata
+from django_phi_oidc.oidc.transport import Response
+from django_phi_oidc.watch import doctor
+from django_phi_oidc.watch.doctor import Finding, Peer
+
+NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
+SECOND = timedelta(seconds=1)
+ISSUER = "https://op.example"
+METADATA: dict[str, Any] = {
+    "issuer": ISSUER,
+    **{f"{name}_endpoint": f"{ISSUER}/{name}" for name in ("authorization", "token", "userinfo", "revocation")},
+    **{f"{name}_endpoint": f"{ISSUER}/{name}" for name in ("introspection", "end_session")},
+    "pushed_authorization_request_endpoint": f"{ISSUER}/par",
+    "require_pushed_authorization_requests": False,
+    "jwks_uri": f"{ISSUER}/jwks",
+    "prompt_values_supported": ["login"],
+    "subject_types_supported": ["pairwise"],
+    "id_token_signing_alg_values_supported": ["ES256"],
+    "authorization_response_iss_parameter_supported": True,
+    "code_challenge_methods_supported": ["S256"],
+    "token_endpoint_auth_methods_supported": ["client_secret_basic"],
+    "revocation_endpoint_auth_methods_supported": ["client_secret_basic"],
+    "scopes_supported": ["openid"],
+    "claims_supported": ["sub"],
+    "acr_values_supported": ["gold"],
+    "backchannel_logout_supported": True,
+    "backchannel_logout_session_supported": True,
+}
+DECLARED = parse_provider("default", {"issuer": ISSUER, "client_id": "portal", "client_secret": "s"})
+
+
+def refusal(members: dict[str, Any]) -> str:
+    """Return the code of the rule that refuses a sign-in for that metadata; empty where none does."""
+    response = Response(status=200, headers={}, body=json.dumps(members).encode())
+    try:
+        judge_metadata(response, declaration=DECLARED)
+    except PhiOidcError as error:
+        return error.code
+    return ""
+
+
+def failures(members: dict[str, Any]) -> set[str]:
+    return {finding.code for finding in said(members, DECLARED) if finding.level == "failure"}
+
+
+VALUES: list[Any] = [None, "", 7, [], ["x"], [7], "http://op.example/", "https://op.example", {}, True]
+
+
+@pytest.mark.parametrize("name", METADATA)
+def test_what_a_sign_in_is_refused_for_is_a_failure_of_that_code_and_nothing_else_is(name: str) -> None:
+    assert (refusal(METADATA), failures(METADATA)) == ("", set())
+    ours_alone = {"pkce_unsupported", "client_auth_unsupported"}
+    for value in VALUES:
+        members = {**METADATA, name: value}
+        if value is None:
+            del members[name]
+        code, found = refusal(members), failures(members)
+        assert code in found or not code, value
+        assert found <= ours_alone or code, value
+
+
+def said(members: dict[str, Any], declared: ProviderDeclaration) -> Iterator[Finding]:
+    yield doctor.check_issuer(members, issuer=declared.issuer)
+    yield from doctor.check_members(members, allow_loopback_http=False)
+    yield doctor.check_algorithms(members, allowed=declared.id_token_signed_response_alg)
+    yield doctor.check_pairwise(members, declaration=declared)
+    yield doctor.check_pkce(members)
+    yield doctor.check_pushing(members, declaration=declared)
+    yield doctor.check_client_authentication(members, declaration=declared)
+    yield doctor.check_revocation(members, declaration=declared)
+    yield from doctor.check_logout(members)
+    yield doctor.check_response_issuer(members, is_alone=True)
+    yield doctor.check_asked(members, declaration=declared, claims={})
+    yield doctor.check_assurance(members, wanted=("x",))
+
+
+@pytest.mark.parametrize(("days", "level"), [(31, "ok"), (30, "ok"), (29, "warning"), (0, "warning")])
+def test_certificate_that_ends_within_30_days_is_a_warning(days: int, level: str) -> None:
+    peer = Peer(host="op.example", version="TLSv1.2", until=NOW + timedelta(days=days))
+    finding = doctor.check_peer(peer, now=NOW)
+    assert (finding.level, f"({days} days)" in finding.text) == (level, True)
+
+
+def test_behind_a_proxy_the_end_of_the_certificate_is_not_seen() -> None:
+    finding = doctor.check_peer(Peer(host="op.example", version="TLS"), now=NOW)
+    assert (finding.level, "proxy" in finding.text) == ("ok", True)
+
+
+@pytest.mark.parametrize(
+    ("ahead", "level"),
+    [
+        *((0, "ok"), (1, "ok"), (15, "ok"), (16, "warning"), (30, "warning"), (31, "failure"), (86400, "failure")),
+        # Date is cut to the second: up to one more may have passed.
+        *((-1, "ok"), (-16, "ok"), (-17, "warning"), (-31, "warning"), (-32, "failure")),
+    ],
+)
+def test_clock_that_differs_by_more_than_the_leeway_is_a_failure(ahead: int, level: str) -> None:
+    headers = {"date": format_datetime(NOW + ahead * SECOND, usegmt=True)}
+    times: dict[str, Any] = {"asked_at": NOW, "answered_at": NOW, "leeway": 30 * SECOND}
+    assert doctor.check_clock(headers, **times).level == level
+    aged = {"date": format_datetime(NOW + (ahead - 600) * SECOND, usegmt=True), "age": "600"}
+    assert doctor.check_clock(aged, **times).level == level
+
+
+def test_time_of_the_answer_is_no_difference_of_clocks() -> None:
+    headers = {"date": format_datetime(NOW + 20 * SECOND, usegmt=True)}
+    finding = doctor.check_clock(headers, asked_at=NOW, answered_at=NOW + 20 * SECOND, leeway=30 * SECOND)
+    assert (finding.level, finding.text) == ("ok", "no difference")
+
+
+@pytest.mark.parametrize("headers", [{}, {"date": "yesterday"}, {"date": "Tue, 24 Nov 2026 12:00:00 GMT", "age": "x"}])
+def test_clock_of_an_answer_without_a_date_can_t_be_told(headers: dict[str, str]) -> None:
+    finding = doctor.check_clock(headers, asked_at=NOW, answered_at=NOW, leeway=30 * SECOND)
+    assert (finding.level, finding.code) == ("warning", "clock_untold")
+
+
+def keys(*jwks: dict[str, Any]) -> Response:
+    return Response(status=200, headers={}, body=json.dumps({"keys": jwks}).encode())
+
+
+def test_keys_must_be_told_apart_and_fit() -> None:
+    rsa, ec = (make_key(alg, kid=alg).public_jwk() for alg in ("RS256", "ES256"))
+    bare = {name: value for name, value in rsa.items() if name != "alg"}
+
+    def told(*jwks: dict[str, Any], algs: tuple[str, ...] = ("RS256", "ES256")) -> list[tuple[str, str]]:
+        return [(each.level, each.code) for each in doctor.check_keys(keys(*jwks), algs=algs)]
+
+    assert told(rsa, ec) == [("ok", "")]
+    assert told(rsa) == [("warning", "key_not_found")]
+    assert told(ec, algs=("RS256",)) == told(algs=("RS256",)) == [("failure", "key_not_found")]
+    assert told(bare, ec, algs=("RS256", "PS256", "ES256")) == [("ok", "")]
+    assert told(rsa, ec, {**ec}) == [("failure", "key_not_found")]
+    assert told(rsa, {**rsa, "kid": "another"}, ec) == [("ok", "")]
+    nameless = {name: value for name, value in ec.items() if name != "kid"}
+    assert told(rsa, nameless) == [("ok", "")]
+    assert told(rsa, nameless, nameless) == [("failure", "key_not_found")]
+    assert told(rsa, {**ec, "use": "enc"}) == [("warning", "key_not_found")]
