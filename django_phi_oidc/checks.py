@@ -68,6 +68,7 @@ def check_declarations(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
         conf.break_glass_account()
         conf.resource_ids()
         conf.roles()
+        conf.apis()
         keys_of_retention = [buckets.store()] if buckets.is_used() else []
         providers = conf.providers().values()
         claims = conf.claims().values()

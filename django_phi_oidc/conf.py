@@ -11,7 +11,7 @@ Everything here raises ImproperlyConfigured, with the name of the option and nev
 
 import ipaddress
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
 from functools import lru_cache
 from typing import Any, Literal, TypeVar
@@ -20,7 +20,9 @@ from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.core.signals import setting_changed
 from django.dispatch import receiver
+from django.utils.module_loading import import_string
 
+from .api_rules import APIDeclaration, parse_api
 from .declarations import ClaimDeclaration, ProviderDeclaration, parse_claim, parse_provider
 from .errors import DeclarationInvalid
 from .role_rules import RoleRule, parse_rules
@@ -31,15 +33,18 @@ KEY_RINGS = ("ENCRYPTION_KEYS", "SUBJECT_KEYS", "AUDIT_MAC_KEYS")
 PAIRWISE_RING = "PAIRWISE_KEY"
 """Needed by pairwise_id alone."""
 _ORIGIN = re.compile(r"https://(?:[A-Za-z0-9.-]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?")
+LONGEST_ACTIVATION = timedelta(days=366)
 CHANGES = ("password", "roles")
 """What END_SESSIONS_ON may name."""
 OPTIONS = (
-    *("PROVIDERS", "CLAIMS", "ROLES", *KEY_RINGS, PAIRWISE_RING),
+    *("PROVIDERS", "CLAIMS", "ROLES", "API", *KEY_RINGS, PAIRWISE_RING),
     *("TRUSTED_PROXIES", "SECTOR_ORIGINS", "REVOCATION_GIVE_UP_AFTER"),
     *("IDLE_TIMEOUT", "ABSOLUTE_TIMEOUT", "SESSION_RECHECK", "END_SESSIONS_ON"),
     "RETENTION_KEYS",
     *("CLEAR_ALL_COOKIES", "KEEP_OFFLINE", "BREAK_GLASS_ACCOUNT"),
     *("AUDIT_ORIGIN", "AUDIT_SIGNING_KEY", "AUDIT_PUBLIC_KEYS", "AUDIT_WITNESS_FILE", "RESOURCE_IDS", "SINKS"),
+    "PATIENT_RESOURCES",
+    "ACTIVATION_LIFETIME",
 )
 
 
@@ -70,6 +75,12 @@ def roles() -> Mapping[str, tuple[RoleRule, ...]]:
 
 
 @lru_cache(maxsize=1)
+def apis() -> Mapping[str, APIDeclaration]:
+    """Return what access tokens are to the portal's own APIs, by the name of the provider."""
+    return _parsed("API", parse_api)
+
+
+@lru_cache(maxsize=1)
 def trusted_proxies() -> tuple[Network, ...]:
     """Return the networks whose forwarding headers are believed."""
     try:
@@ -92,6 +103,14 @@ def sector_origins() -> tuple[str, ...]:
 def revocation_give_up_after() -> timedelta:
     """Return how long a revocation is tried before it is abandoned, with an alert."""
     return _duration("REVOCATION_GIVE_UP_AFTER", timedelta(days=3))
+
+
+def activation_lifetime() -> timedelta:
+    """Return for how long an activation code can be redeemed."""
+    value = _duration("ACTIVATION_LIFETIME", timedelta(days=14))
+    if value > LONGEST_ACTIVATION:
+        raise ImproperlyConfigured(f"PHI_OIDC['ACTIVATION_LIFETIME'] must be {LONGEST_ACTIVATION.days} days at most.")
+    return value
 
 
 @lru_cache(maxsize=1)
@@ -146,6 +165,21 @@ def resource_ids() -> Literal["plain", "keyed"]:
     return "keyed" if value == "keyed" else "plain"
 
 
+@lru_cache(maxsize=1)
+def patient_resources() -> Callable[[Any], Iterable[str]] | None:
+    """Return the project's function from a user to the resources that are theirs (`Type/id`); None: there is none."""
+    path = option("PATIENT_RESOURCES")
+    if path is None:
+        return None
+    try:
+        function = import_string(path)
+    except (ImportError, AttributeError) as error:
+        raise ImproperlyConfigured(f"PHI_OIDC['PATIENT_RESOURCES'] can't be imported: {error}") from error
+    if not callable(function):
+        raise ImproperlyConfigured("PHI_OIDC['PATIENT_RESOURCES'] must be the dotted path of a function.")
+    return function  # type: ignore[no-any-return]  # the project's own
+
+
 def _duration(name: str, default: timedelta, *, least: timedelta = timedelta.resolution) -> timedelta:
     value = option(name, default)
     if not isinstance(value, timedelta) or value < least:
@@ -173,6 +207,6 @@ def _parsed(name: str, parse: Callable[[str, Any], T]) -> Mapping[str, T]:
 @receiver(setting_changed, dispatch_uid="django_phi_oidc.conf")
 def _forget(*, setting: str, **kwargs: Any) -> None:
     if setting == "PHI_OIDC":
-        parsed = (providers, claims, roles, trusted_proxies, sector_origins)
-        for each in (*parsed, idle_timeout, absolute_timeout, session_recheck):
+        parsed = (providers, claims, roles, apis, trusted_proxies, sector_origins)
+        for each in (*parsed, idle_timeout, absolute_timeout, session_recheck, patient_resources):
             each.cache_clear()

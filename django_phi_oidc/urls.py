@@ -4,6 +4,7 @@ from django.urls import path
 
 from .login.documents import ClientKeysView, SectorIdentifierView
 from .login.local import LocalLoginView
+from .login.stepping_up import StepUpView
 from .login.views import OIDCAuthenticationCallbackView, OIDCAuthenticationRequestView
 from .sessions.channels import BackchannelLogoutView, FrontchannelLogoutView
 from .sessions.views import LoggedOutView, OIDCLogoutView, SessionView
@@ -11,6 +12,7 @@ from .sessions.views import LoggedOutView, OIDCLogoutView, SessionView
 urlpatterns = [
     path("authenticate/", OIDCAuthenticationRequestView.as_view(), name="oidc_authentication_init"),
     path("callback/", OIDCAuthenticationCallbackView.as_view(), name="oidc_authentication_callback"),
+    path("step-up/", StepUpView.as_view(), name="oidc_step_up"),
     path("logout/", OIDCLogoutView.as_view(), name="oidc_logout"),
     path("logged-out/", LoggedOutView.as_view(), name="oidc_logged_out"),
     path("session/", SessionView.as_view(), name="oidc_session"),

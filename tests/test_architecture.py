@@ -20,6 +20,7 @@ FREE_OF_DJANGO = (
     "errors",
     "client_keys",
     "declarations",
+    "api_rules",
     "role_rules",
     "oidc",
     "merkle",
@@ -39,6 +40,7 @@ FREE_OF_DJANGO = (
     "delivery.ocsf",
     "delivery.rfc5424",
     "sessions.timeouts",
+    "subjects.codes",
     "subjects.digest",
     "watch.doctor",
 )

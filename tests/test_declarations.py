@@ -35,6 +35,7 @@ GOOD_PROVIDERS: dict[str, dict[str, Any]] = {
     "auth_time zero": {"allow_auth_time_zero": True},
     "a label and a hint": {"label": "The county", "login_hint": "@clinic.example"},
     "existing accounts alone": {"provisioning": "existing"},
+    "accounts by a code": {"provisioning": "invitation"},
     "resource scopes": {"resource_scopes": {"patient/*.read": WHY, "offline_access": WHY}},
     "no client keys": {"client_keys": []},
 }
@@ -89,7 +90,7 @@ BAD_PROVIDERS: dict[str, dict[str, Any]] = {
     "UserInfo by HS256": {"userinfo_signed_response_alg": ["HS256"]},
     "a login_hint that is no text": {"login_hint": ["@clinic.example"]},
     "a label that is no text": {"label": 5},
-    "unknown provisioning": {"provisioning": "invitation"},
+    "unknown provisioning": {"provisioning": "invite"},
     "keys beside a secret": {"client_keys": [PEMS["EC"]]},
     "a signing alg beside a secret": {"token_endpoint_auth_signing_alg": "ES256"},
     "scopes as a list": {"resource_scopes": ["patient/*.read"]},

@@ -1,9 +1,15 @@
 """Answers to somebody who is not let in: to a browser one, to a script another. Spec: RFC 9457."""
 
+import re
+
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import resolve_url
 from django.urls import NoReverseMatch, reverse
+
+from .policy import Assurance
+
+_ESCAPED, _ESCAPE = re.compile(r'["\\]'), r"\\\g<0>"
 
 
 def is_navigation(request: HttpRequest) -> bool:
@@ -15,13 +21,32 @@ def is_navigation(request: HttpRequest) -> bool:
     return not is_script and "text/html" in request.headers.get("Accept", "")
 
 
-def problem(status: int, title: str, *, code: str, **members: str) -> HttpResponse:
-    """Return a problem for a script; one of status 401 says that a session is what is missing."""
+def problem(status: int, title: str, *, code: str, challenge: str = "Session", **members: str) -> HttpResponse:
+    """Return a problem for a script; one of status 401 bears the challenge: as a rule, a session is what is missing."""
     told = {"title": title, "status": status, "code": code, **members}
     response = JsonResponse(told, status=status, content_type="application/problem+json")
     if status == 401:
-        response["WWW-Authenticate"] = "Session"
+        response["WWW-Authenticate"] = challenge
     return private(response)
+
+
+def challenge(assurance: Assurance) -> str:
+    """Return the WWW-Authenticate of an answer to whom an OP must know more surely or more lately. Spec: RFC 9470 3."""
+    return bearer_challenge(
+        error="insufficient_user_authentication",
+        error_description="A stronger or newer authentication is needed",
+        acr_values=" ".join(assurance.acr),
+        max_age="" if assurance.max_age is None else str(int(assurance.max_age.total_seconds())),
+    )
+
+
+def bearer_challenge(**parameters: str) -> str:
+    """Return the WWW-Authenticate for whoever asks with an access token, or should; an empty parameter is left out.
+
+    Spec: RFC 6750 3; RFC 9110 5.6.4 (quoted-string).
+    """
+    told = (f'{name}="{_ESCAPED.sub(_ESCAPE, value)}"' for name, value in parameters.items() if value)
+    return f"Bearer {', '.join(told)}"
 
 
 def sign_in_url() -> str:

@@ -1,6 +1,7 @@
-"""A view function that shows what is of a patient: for whom, and for what purpose."""
+"""Guards of view functions: for whom, for what purpose, and how sure a provider must be of who it is."""
 
 from collections.abc import Callable, Collection
+from datetime import timedelta
 from functools import wraps
 from typing import Any, TypeVar, cast
 
@@ -8,8 +9,8 @@ from asgiref.sync import iscoroutinefunction, sync_to_async
 from django.http import HttpRequest, HttpResponse
 
 from ..errors import DeclarationInvalid
-from .admitting import admit, unkept
-from .policy import AccessPolicy, declare
+from .admitting import admit, unkept, vouch
+from .policy import declare, require
 
 View = TypeVar("View", bound=Callable[..., Any])
 
@@ -21,25 +22,27 @@ def phi_access(
     purpose: str | Callable[..., str],
     purposes: Collection[str] = (),
     obj: Callable[..., Any] | None = None,
+    acr: Collection[str] = (),
+    max_age: timedelta | None = None,
 ) -> Callable[[View], View]:
     """Guard a view function, sync or async: session, permission, purpose, then the event, then the view.
 
     resource: returns `Type/id`. purpose: an HL7 PurposeOfUse code, or what returns one of `purposes`. obj: returns the
     object that the permission is asked for; without it, the permission is asked for none. These functions take the
     request and what the URL captured, as the view does, and are no coroutines: beside an async view they run in a
-    thread.
+    thread. acr, max_age: as require_assurance has them, asked for when all else is met, in the same event.
     Raises: DeclarationInvalid when the view is made.
     """
     is_stated = callable(purpose)
-    policy = declare(permission=permission, purpose=None if is_stated else purpose, purposes=purposes)
+    policy = declare(
+        permission=permission, purpose=None if is_stated else purpose, purposes=purposes, acr=acr, max_age=max_age
+    )
     for name, function in {"resource": resource, "purpose": purpose, "obj": obj}.items():
         is_function = callable(function) or (name == "purpose" or (name == "obj" and function is None))
         if not is_function or iscoroutinefunction(function):
             raise DeclarationInvalid(f"phi_access: {name} must be a function, and no coroutine.")
 
     def judge(request: HttpRequest, args: Any, kwargs: Any) -> HttpResponse | None:
-        if not isinstance(request, HttpRequest):
-            raise TypeError("phi_access guards functions of a request: a class takes PHIAccessMixin.")
         return admit(
             request,
             policy,
@@ -48,20 +51,39 @@ def phi_access(
             find=obj and (lambda: obj(request, *args, **kwargs)),
         )
 
-    return _guarding(judge, policy)
+    return _guarding(judge, finish=unkept)
 
 
-def _guarding(judge: Callable[..., HttpResponse | None], policy: AccessPolicy) -> Callable[[View], View]:
+def require_assurance(*, acr: Collection[str] = (), max_age: timedelta | None = None) -> Callable[[View], View]:
+    """Guard a view function, sync or async: whom a provider vouched for, as surely and as lately as asked.
+
+    acr: values of which the sign-in's is one, the weaker first: they are asked for in this order. max_age: since the
+    person authenticated, a minute or more. Who has less signs in again and comes back; a body that was sent is not
+    sent again. Each refusal is an event; a view that runs is none.
+    Raises: DeclarationInvalid when the view is made. Spec: OIDC Core 3.1.2.1; RFC 9470.
+    """
+    assurance = require(acr=acr, max_age=max_age)
+    return _guarding(lambda request, args, kwargs: vouch(request, assurance), finish=lambda response: response)
+
+
+def _guarding(
+    judge: Callable[[HttpRequest, Any, Any], HttpResponse | None], *, finish: Callable[[Any], Any]
+) -> Callable[[View], View]:
+    def check(request: HttpRequest, args: Any, kwargs: Any) -> HttpResponse | None:
+        if not isinstance(request, HttpRequest):
+            raise TypeError("A function of a request is guarded: a class takes PHIAccessMixin or AssuranceMixin.")
+        return judge(request, args, kwargs)
+
     def decorate(view: View) -> View:
         @wraps(view)
         def guarded(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
-            refused = judge(request, args, kwargs)
-            return unkept(view(request, *args, **kwargs)) if refused is None else refused
+            refused = check(request, args, kwargs)
+            return finish(view(request, *args, **kwargs)) if refused is None else refused
 
         @wraps(view)
         async def aguarded(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
-            refused = await sync_to_async(judge)(request, args, kwargs)
-            return unkept(await view(request, *args, **kwargs)) if refused is None else refused
+            refused = await sync_to_async(check)(request, args, kwargs)
+            return finish(await view(request, *args, **kwargs)) if refused is None else refused
 
         return cast(View, aguarded if iscoroutinefunction(view) else guarded)
 

@@ -7,7 +7,15 @@ from typing import Any
 from ..audit.events import Action
 from ..audit.recording import record
 from ..audit.request import Actor
-from .policy import PURPOSES, AccessPolicy, is_resource, refuse_access
+from .policy import (
+    PURPOSES,
+    SESSION_MISSING,
+    AccessPolicy,
+    Assurance,
+    is_resource,
+    refuse_access,
+    refuse_assurance,
+)
 
 Find = Callable[[], Any]
 """Returns the object that the permission is for, or None: there is none."""
@@ -24,7 +32,7 @@ def decide(
     would tell who is a patient here.
     Raises: AuditUnavailable, and then nothing is permitted; what `find` raises, with nothing decided.
     """
-    has_session = bool(actor.origin.session) and bool(actor.user.is_authenticated)
+    has_session = actor.is_vouched_for
     is_asked = has_session and is_resource(resource)
     refused = refuse_access(
         policy,
@@ -32,6 +40,7 @@ def decide(
         resource=resource,
         permitted=is_asked and _is_permitted(actor, policy.permission, find),
         stated_purpose=purpose,
+        too_weak=refuse_assurance(policy.assurance, acr=actor.acr, auth_time=actor.auth_time, now=now),
     )
     record(
         Action.ACCESS_DENIED if refused else Action.ACCESS_GRANTED,
@@ -41,8 +50,34 @@ def decide(
         purpose=purpose if purpose in PURPOSES else "",
         resource=resource if is_resource(resource) else "",
         reason=refused or "",
+        detail=_by_client(actor),
     )
     return refused
+
+
+def decide_assurance(actor: Actor, assurance: Assurance, *, now: datetime) -> str | None:
+    """Return the code of the rule that refuses actor, after the event of that; None, and no event, where none does.
+
+    Raises: AuditUnavailable: it is refused all the same.
+    """
+    if actor.is_vouched_for:
+        refused = refuse_assurance(assurance, acr=actor.acr, auth_time=actor.auth_time, now=now)
+    else:
+        refused = SESSION_MISSING
+    if refused:
+        record(
+            Action.ACCESS_DENIED,
+            origin=actor.origin,
+            now=now,
+            outcome="failure",
+            reason=refused,
+            detail=_by_client(actor),
+        )
+    return refused
+
+
+def _by_client(actor: Actor) -> dict[str, str]:
+    return {"client_id": actor.client_id} if actor.client_id else {}
 
 
 def _is_permitted(actor: Actor, permission: str, find: Find | None) -> bool:

@@ -6,6 +6,7 @@ Spec: HL7 v3 ActReason, value set PurposeOfUse (2.16.840.1.113883.1.11.20448), a
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from types import MappingProxyType
 
 from ..errors import DeclarationInvalid
@@ -83,11 +84,29 @@ PURPOSE_UNKNOWN = "purpose_unknown"
 PURPOSE_NOT_DECLARED = "purpose_not_declared"
 PERMISSION_MISSING = "permission_missing"
 RESOURCE_INVALID = "resource_invalid"
+ACR_INSUFFICIENT, AUTH_TIME_MISSING, AUTH_TIME_STALE = "acr_insufficient", "auth_time_missing", "auth_time_stale"
+TOO_WEAK = frozenset({ACR_INSUFFICIENT, AUTH_TIME_MISSING, AUTH_TIME_STALE})
+"""Codes that another sign-in of the same person heals."""
 CLAIM_NOT_DECLARED = "claim_not_declared"
 CLAIM_OF_SESSION = "claim_of_session"
 """The claim is held for the person's own session alone: "there is none" would be a lie to anybody else."""
+_ACR = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]{1,255}")
 # An id is a key, and no words: no blank, no "@", nothing beyond ASCII, and so short that the trail holds all of it.
 _RESOURCE = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}/[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
+
+
+LEAST_MAX_AGE = timedelta(minutes=1)
+"""A person needs as long to come back, and clocks differ."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Assurance:
+    """How surely, and how lately, an OP must have known who somebody is. An empty one asks for nothing."""
+
+    acr: tuple[str, ...] = ()
+    """One of these. Spec: OIDC Core 2 (acr)."""
+    max_age: timedelta | None = None
+    """Since the person authenticated. Spec: OIDC Core 2 (auth_time)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,6 +116,7 @@ class AccessPolicy:
     permission: str = ""
     """As Django's backends know it."""
     purposes: frozenset[str] = frozenset()
+    assurance: Assurance = Assurance()
 
 
 def refuse_reveal(
@@ -119,10 +139,52 @@ def refuse_reveal(
     return PURPOSE_NOT_DECLARED
 
 
-def declare(*, permission: object, purpose: object, purposes: Collection[object]) -> AccessPolicy:
+def declare_assurance(*, acr: object, max_age: object) -> Assurance:
+    """Return the assurance that a view declares; with neither, one that asks for nothing.
+
+    Raises: DeclarationInvalid where acr is no list of values, or max_age no timedelta of a minute or more.
+    """
+    if not isinstance(acr, list | tuple) or not all(isinstance(value, str) and _ACR.fullmatch(value) for value in acr):
+        raise DeclarationInvalid("acr is a list of values without blanks, such as those of acr_values.")
+    if max_age is not None and (not isinstance(max_age, timedelta) or max_age < LEAST_MAX_AGE):
+        raise DeclarationInvalid("max_age is a timedelta of a minute or more.")
+    return Assurance(acr=tuple(acr), max_age=max_age)
+
+
+def require(*, acr: object, max_age: object) -> Assurance:
+    """Return the assurance that a view declares. Raises: DeclarationInvalid, for one that asks for nothing, too."""
+    assurance = declare_assurance(acr=acr, max_age=max_age)
+    if assurance == Assurance():
+        raise DeclarationInvalid("require_assurance: acr or max_age is missing.")
+    return assurance
+
+
+def refuse_assurance(assurance: Assurance, *, acr: str, auth_time: datetime | None, now: datetime) -> str | None:
+    """Return the code of the rule that refuses a sign-in as too weak or too old, or None.
+
+    acr, auth_time: of the ID Token; "" and None where it told none. Spec: OIDC Core 2; RFC 9470 3.
+    """
+    if assurance.acr and acr not in assurance.acr:
+        return ACR_INSUFFICIENT
+    if assurance.max_age is None:
+        return None
+    if auth_time is None:
+        return AUTH_TIME_MISSING
+    return AUTH_TIME_STALE if now - auth_time > assurance.max_age else None
+
+
+def declare(
+    *,
+    permission: object,
+    purpose: object,
+    purposes: Collection[object],
+    acr: object = (),
+    max_age: object = None,
+) -> AccessPolicy:
     """Return the policy that a view declares. purpose: the fixed one, or None: each request states one of purposes.
 
-    Raises: DeclarationInvalid where it names no permission, no purpose, a purpose that HL7 has not, or two ways of one.
+    Raises: DeclarationInvalid where it names no permission, no purpose, a purpose that HL7 has not, or two ways of one,
+    and as declare_assurance does.
     """
     if not isinstance(permission, str) or not permission.strip():
         raise DeclarationInvalid("phi_access: permission is missing.")
@@ -134,7 +196,11 @@ def declare(*, permission: object, purpose: object, purposes: Collection[object]
         raise DeclarationInvalid("phi_access: purposes is empty, so nobody could be let in.")
     if unknown := allowed - PURPOSES.keys():
         raise DeclarationInvalid(f"phi_access: no HL7 PurposeOfUse code: {', '.join(sorted(map(ascii, unknown)))}.")
-    return AccessPolicy(permission=permission, purposes=frozenset(map(str, allowed)))
+    return AccessPolicy(
+        permission=permission,
+        purposes=frozenset(map(str, allowed)),
+        assurance=declare_assurance(acr=acr, max_age=max_age),
+    )
 
 
 def is_resource(resource: object) -> bool:
@@ -143,12 +209,21 @@ def is_resource(resource: object) -> bool:
 
 
 def refuse_access(
-    policy: AccessPolicy, *, has_session: bool, resource: str, permitted: bool, stated_purpose: str
+    policy: AccessPolicy,
+    *,
+    has_session: bool,
+    resource: str,
+    permitted: bool,
+    stated_purpose: str,
+    too_weak: str | None = None,
+    emergency_purpose: str = "",
 ) -> str | None:
     """Return the code of the rule that refuses to show a resource, or None: it may be seen.
 
     has_session: the actor acts in a session that an OP vouched for. permitted: the actor holds the policy's permission,
-    on the very object where it is of objects.
+    on the very object where it is of objects, or has it by an emergency. emergency_purpose: of that emergency, which
+    may be stated whatever the policy names. too_weak: what refuse_assurance says; it comes last, so that nobody signs
+    in once more to be refused then.
     """
     if not has_session:
         return SESSION_MISSING
@@ -158,4 +233,6 @@ def refuse_access(
         return PERMISSION_MISSING
     if stated_purpose not in PURPOSES:
         return PURPOSE_UNKNOWN
-    return None if stated_purpose in policy.purposes else PURPOSE_NOT_DECLARED
+    if stated_purpose not in policy.purposes and stated_purpose != emergency_purpose:
+        return PURPOSE_NOT_DECLARED
+    return too_weak

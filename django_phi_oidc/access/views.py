@@ -1,6 +1,7 @@
-"""A class-based view that shows what is of a patient: for whom, and for what purpose."""
+"""Guards of class-based views: for whom, for what purpose, and how sure a provider must be of who it is."""
 
 from collections.abc import Callable, Collection
+from datetime import timedelta
 from typing import Any
 
 from asgiref.sync import sync_to_async
@@ -10,15 +11,66 @@ from django.utils.decorators import classonlymethod
 from django.views.generic import View
 
 from ..errors import DeclarationInvalid
-from .admitting import admit, unkept
-from .policy import AccessPolicy, declare
+from .admitting import admit, unkept, vouch
+from .policy import AccessPolicy, declare, require
 
 
-class PHIAccessMixin(View):
+class _Guarded(View):
+    """It is a View itself, so that its dispatch comes before Django's wherever a guard stands among the bases.
+
+    What a `setup` does comes before both. A mistake in the declaration is a DeclarationInvalid from as_view().
+    """
+
+    acr: Collection[str] = ()
+    max_age: timedelta | None = None
+
+    @classonlymethod
+    def as_view(cls, **initkwargs: Any) -> Callable[..., HttpResponseBase]:  # noqa: N805 -- Django's own has it so
+        """Return the view. Raises: DeclarationInvalid."""
+        if issubclass(cls, AssuranceMixin) and issubclass(cls, PHIAccessMixin):
+            raise DeclarationInvalid(f"{cls.__name__}: PHIAccessMixin has acr and max_age of its own.")
+        cls._check_declaration(**initkwargs)
+        return super().as_view(**initkwargs)
+
+    @classmethod
+    def _check_declaration(cls, **given: Any) -> Any:
+        """Raises: DeclarationInvalid."""
+        raise NotImplementedError
+
+    def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
+        """Return the method's response, or the answer in its place."""
+        run = super().dispatch
+        if self.view_is_async:
+            return self._adispatch(run, request, *args, **kwargs)
+        refused = self._judge(request)
+        return self._finish(run(request, *args, **kwargs)) if refused is None else refused
+
+    async def _adispatch(self, run: Callable[..., Any], request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
+        refused = await sync_to_async(self._judge)(request)
+        return self._finish(await run(request, *args, **kwargs)) if refused is None else refused
+
+    def _judge(self, request: HttpRequest) -> HttpResponse | None:
+        raise NotImplementedError
+
+    def _finish(self, response: Any) -> Any:
+        return response
+
+
+class AssuranceMixin(_Guarded):
+    """Guards every method of a view as `require_assurance` guards a function: `acr`, `max_age`."""
+
+    @classmethod
+    def _check_declaration(cls, **given: Any) -> Any:
+        return require(acr=given.get("acr", cls.acr), max_age=given.get("max_age", cls.max_age))
+
+    def _judge(self, request: HttpRequest) -> HttpResponse | None:
+        return vouch(request, require(acr=self.acr, max_age=self.max_age))
+
+
+class PHIAccessMixin(_Guarded):
     """Guards every method of a view, sync or async: session, permission, purpose, then the event, then the method.
 
-    It is a View itself, so that its dispatch comes before Django's wherever it stands among the bases; what a `setup`
-    does comes before both. A mistake in the declaration is a DeclarationInvalid from as_view().
+    `acr` and `max_age` are asked for when all else is met, in the same event.
     """
 
     permission: str = ""
@@ -38,11 +90,9 @@ class PHIAccessMixin(View):
         """Return the object that the permission is asked for; None refuses. Unless overridden it is asked for none."""
         raise NotImplementedError
 
-    @classonlymethod
-    def as_view(cls, **initkwargs: Any) -> Callable[..., HttpResponseBase]:  # noqa: N805 -- Django's own has it so
-        """Return the view. Raises: DeclarationInvalid."""
-        cls.access_policy(**initkwargs)
-        return super().as_view(**initkwargs)
+    @classmethod
+    def _check_declaration(cls, **given: Any) -> Any:
+        return cls.access_policy(**given)
 
     @classmethod
     def access_policy(cls, **given: Any) -> AccessPolicy:
@@ -53,25 +103,24 @@ class PHIAccessMixin(View):
             permission=given.get("permission", cls.permission),
             purpose=None if _is_overridden(cls, "get_purpose") else given.get("purpose", cls.purpose),
             purposes=given.get("purposes", cls.purposes),
+            acr=given.get("acr", cls.acr),
+            max_age=given.get("max_age", cls.max_age),
         )
 
-    def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
-        """Return the method's response, or the answer in its place."""
-        run = super().dispatch
-        if self.view_is_async:
-            return self._adispatch(run, request, *args, **kwargs)
-        refused = self._judge(request)
-        return unkept(run(request, *args, **kwargs)) if refused is None else refused
-
-    async def _adispatch(self, run: Callable[..., Any], request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
-        refused = await sync_to_async(self._judge)(request)
-        return unkept(await run(request, *args, **kwargs)) if refused is None else refused
+    def _finish(self, response: Any) -> Any:
+        return unkept(response)
 
     def _judge(self, request: HttpRequest) -> HttpResponse | None:
         is_of_object = _is_overridden(type(self), "get_permission_object")
         return admit(
             request,
-            self.access_policy(permission=self.permission, purpose=self.purpose, purposes=self.purposes),
+            self.access_policy(
+                permission=self.permission,
+                purpose=self.purpose,
+                purposes=self.purposes,
+                acr=self.acr,
+                max_age=self.max_age,
+            ),
             resource=self.get_resource,
             purpose=self.get_purpose,
             find=self.get_permission_object if is_of_object else None,

@@ -4,6 +4,7 @@ import ipaddress
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
 from django.contrib.auth import SESSION_KEY as SIGNED_IN
@@ -13,10 +14,13 @@ from django.contrib.sessions.backends.base import SessionBase
 from django.http import HttpRequest
 
 from .. import conf, entropy
+from ..oidc.access_token import AccessToken
 from .events import Origin
 
 SESSION_KEY = "phi_oidc_session"
 """The entry of the Django session that holds the OIDC session's id."""
+ASSURANCE_KEY = "phi_oidc_assurance"
+"""The entry that holds how the OP vouched: acr, and auth_time in seconds since the epoch or None."""
 # Beside the server's own variables: a client can set only those whose names begin with HTTP_.
 _REQUEST_ID = "phi_oidc.request_id"
 _UNIX_SOCKET = "127.0.0.1"
@@ -31,23 +35,49 @@ class Actor:
     origin: Origin
     request: HttpRequest | None = field(default=None, repr=False, compare=False)
     """What the act is part of, if it is part of one: where something is revealed, nobody keeps the response to it."""
+    client_id: str = ""
+    """Of the client that acts for the person with an access token, and then in no session."""
+    acr: str = ""
+    """Of the session's ID Token, or of the access token; empty where it told none."""
+    auth_time: datetime | None = None
+    """When the person authenticated at the OP, by its own word."""
+
+    @property
+    def is_vouched_for(self) -> bool:
+        """Whether an OP says who acts: in a session that it opened, or by an access token that it issued."""
+        return bool(self.user.is_authenticated) and bool(self.origin.session or self.client_id)
 
     @classmethod
     def from_request(cls, request: HttpRequest) -> "Actor":
         """Return the request's actor; it reads the user and the session, so the response varies by cookie.
 
         A session that somebody else has signed in to vouches for nobody, and is not named: request.user may come from
-        an API token that was sent beside a cookie.
+        an API token that was sent beside a cookie. Neither is a session where an access token of the OP has let the
+        request in: that is what vouches then.
         """
+        # What wraps a request, as that of Django REST framework does, has it as _request, and its token there as auth.
+        wrapped = getattr(request, "_request", request)
+        token = getattr(wrapped, "auth", None)
+        bearer = token if isinstance(token, AccessToken) else None
         user = getattr(request, "user", None) or AnonymousUser()
         origin = Origin(
             actor=str(user.pk) if user.is_authenticated else "",
-            session=_session_of(request, user),
+            session="" if bearer else _session_of(request, user),
             client_ip=client_ip(request, trusted=conf.trusted_proxies()),
             request_id=request_id(request),
         )
-        # What wraps a request, as that of Django REST framework does, has it as _request.
-        return cls(user=user, origin=origin, request=getattr(request, "_request", request))
+        if bearer:
+            acr, auth_time = bearer.acr, bearer.auth_time
+        else:
+            acr, auth_time = _assurance_of(request) if origin.session else ("", None)
+        return cls(
+            user=user,
+            origin=origin,
+            request=wrapped,
+            client_id=bearer.client_id if bearer else "",
+            acr=acr,
+            auth_time=auth_time,
+        )
 
 
 def _session_of(request: HttpRequest, user: AbstractBaseUser | AnonymousUser) -> str:
@@ -55,6 +85,16 @@ def _session_of(request: HttpRequest, user: AbstractBaseUser | AnonymousUser) ->
     found = session_id_of(session)
     is_foreign = found is not None and user.is_authenticated and session.get(SIGNED_IN, str(user.pk)) != str(user.pk)
     return "" if found is None or is_foreign else str(found)
+
+
+def assurance_entry(*, acr: str, auth_time: datetime | None) -> list[Any]:
+    """Return what the Django session holds under ASSURANCE_KEY."""
+    return [acr, auth_time.timestamp() if auth_time else None]
+
+
+def _assurance_of(request: HttpRequest) -> tuple[str, datetime | None]:
+    acr, auth_time = request.session.get(ASSURANCE_KEY, ("", None))
+    return acr, None if auth_time is None else datetime.fromtimestamp(auth_time, UTC)
 
 
 def session_id_of(session: Mapping[str, Any] | SessionBase) -> uuid.UUID | None:

@@ -3,6 +3,7 @@
 20 a minute for each reason and address, 600 in all. `admits` counts, in a table, so for all processes together; `flush`
 writes what was counted when the minute is over, and an alert. Time is that of the servers: one whose clock is more than
 SETTLED behind begins a minute anew that another has flushed, and then its refusals are two events that count.
+`count_try` counts there, too, what people guess at: tries are never told.
 """
 
 import ipaddress
@@ -14,7 +15,7 @@ from typing import Any
 from django.db import DEFAULT_DB_ALIAS, DatabaseError, InterfaceError, connections, transaction
 from django.db.models import F, Min
 
-from ..errors import LogoutTokenInvalid, LogoutTokenReplayed
+from ..errors import ActivationRefused, LogoutTokenInvalid, LogoutTokenReplayed
 from .events import Action, Origin
 from .models import RefusalCount
 from .outbox import enqueue
@@ -26,6 +27,10 @@ MOST_IN_ALL = 600
 SETTLED = timedelta(seconds=10)
 """How long after its end a minute may still get counts: of a request that lasts, or a clock that lags."""
 _MINUTE = timedelta(minutes=1)
+OF_THE_API = "api:"
+"""Before the reason of a refusal at the portal's own APIs: those reasons are also a sign-in's, and counted apart."""
+_OF_TRIES = "try:"
+"""Before the reason of a row that counts tries, and not refusals: it ends with its minute, and nobody is told."""
 _OF_A_LOGOUT = (LogoutTokenInvalid.code, LogoutTokenReplayed.code)
 _UNKNOWN = "unknown"
 _ANYBODY = ""
@@ -63,9 +68,7 @@ def take_back(reason: str, client_ip: str, *, admitted: bool, now: datetime) -> 
 
     admitted: its answer. Requires: that when this is False, the minute was full, and not the bucket alone.
     """
-    network = network_of(client_ip) if admitted else _ANYBODY
-    rows = RefusalCount.objects.using(DEFAULT_DB_ALIAS).filter(reason=reason, network=network, count__gt=0)
-    rows.filter(minute=now.replace(second=0, microsecond=0)).update(count=F("count") - 1)
+    _take_one_back(reason, network_of(client_ip) if admitted else _ANYBODY, now=now)
 
 
 def refused_lately(reason: str, client_ip: str, *, now: datetime) -> tuple[int, int]:
@@ -76,11 +79,25 @@ def refused_lately(reason: str, client_ip: str, *, now: datetime) -> tuple[int, 
     return counts.get(network_of(client_ip), 0), sum(counts.values())
 
 
+def count_try(kind: str, by: str, *, now: datetime) -> int:
+    """Return how often this minute somebody has tried that, with this time, over all processes: no two get the same.
+
+    by: who, in 64 characters at most; empty: anybody. Committed at once unless the caller has a transaction open.
+    Raises: DatabaseError, and then nobody may try.
+    """
+    return _add_one(now.replace(second=0, microsecond=0), _OF_TRIES + kind, by)
+
+
+def take_back_try(kind: str, by: str, *, now: datetime) -> None:
+    """Undo what `count_try` has counted: it was no guess. now: as it was then."""
+    _take_one_back(_OF_TRIES + kind, by, now=now)
+
+
 def flush(*, now: datetime) -> int:
     """Write, for each minute that is over, what got no event of its own, and return how many refusals that were.
 
-    One `login.refused`, or `logout.refused` where a logout token was, for each reason and address, with their number,
-    and one `alert.raised` for each reason. They
+    One `login.refused` (`logout.refused` of a logout token, `api.refused` of an access token, `activation.refused` of
+    an activation code) for each reason and address, with their number, and one `alert.raised` for each reason. They
     bear the end of the minute as their time. A minute is one transaction: its counts are deleted in it, and by one
     flusher only, so to be killed, to repeat it and to run several at once neither loses nor doubles a count.
     Raises: KeyMissing, DatabaseError; what was not flushed stays for the next time.
@@ -112,20 +129,34 @@ def _flush_minute(minute: datetime) -> int:
     for reason, network, count in _take(minute):
         # Nothing of the row for anybody was written, of the others the first ones were.
         suppressed = count if network == _ANYBODY else count - MOST
-        if (reason, network) == _ALL or suppressed <= 0:
+        if (reason, network) == _ALL or reason.startswith(_OF_TRIES) or suppressed <= 0:
             continue
         by_reason[reason] = by_reason.get(reason, 0) + suppressed
         origin = Origin(client_ip="" if network == _UNKNOWN else network)
-        told: dict[str, Any] = {"now": end, "outcome": "failure", "reason": reason, "detail": {"count": suppressed}}
-        enqueue(Action.LOGOUT_REFUSED if reason in _OF_A_LOGOUT else Action.LOGIN_REFUSED, origin=origin, **told)
+        told: dict[str, Any] = {"now": end, "outcome": "failure", "detail": {"count": suppressed}}
+        enqueue(_action_of(reason), origin=origin, reason=reason.removeprefix(OF_THE_API), **told)
     for reason, count in by_reason.items():
         detail = {"rule": "refusal_burst", "count": count}
-        enqueue(Action.ALERT_RAISED, origin=Origin(), now=end, reason=reason, detail=detail)
+        told = {"now": end, "reason": reason.removeprefix(OF_THE_API), "detail": detail}
+        enqueue(Action.ALERT_RAISED, origin=Origin(), **told)
     return sum(by_reason.values())
+
+
+def _action_of(reason: str) -> Action:
+    if reason.startswith(OF_THE_API):
+        return Action.API_REFUSED
+    if reason == ActivationRefused.code:
+        return Action.ACTIVATION_REFUSED
+    return Action.LOGOUT_REFUSED if reason in _OF_A_LOGOUT else Action.LOGIN_REFUSED
 
 
 def _in_transaction() -> bool:
     return connections[DEFAULT_DB_ALIAS].in_atomic_block
+
+
+def _take_one_back(reason: str, network: str, *, now: datetime) -> None:
+    rows = RefusalCount.objects.using(DEFAULT_DB_ALIAS).filter(reason=reason, network=network, count__gt=0)
+    rows.filter(minute=now.replace(second=0, microsecond=0)).update(count=F("count") - 1)
 
 
 def _count_of(minute: datetime, reason: str, network: str) -> int:

@@ -11,6 +11,7 @@ class Action(StrEnum):
     LOGIN_REFUSED = "login.refused"
     LOGOUT_COMPLETED = "logout.completed"
     LOGOUT_REFUSED = "logout.refused"
+    SESSION_RENEWED = "session.renewed"
     SESSION_ENDED = "session.ended"
     TOKEN_REVOKED = "token.revoked"
     TOKEN_REVOCATION_FAILED = "token.revocation_failed"
@@ -24,10 +25,16 @@ class Action(StrEnum):
     SUBJECT_LINKED = "subject.linked"
     SUBJECT_UNLINKED = "subject.unlinked"
     SUBJECT_EXPORTED = "subject.exported"
+    SUBJECT_ACCOUNTED = "subject.accounted"
     SUBJECT_ERASED = "subject.erased"
+    ACTIVATION_ISSUED = "activation.issued"
+    ACTIVATION_REDEEMED = "activation.redeemed"
+    ACTIVATION_REFUSED = "activation.refused"
+    ACTIVATION_REVOKED = "activation.revoked"
     ROLE_CHANGED = "role.changed"
     ACCESS_GRANTED = "access.granted"
     ACCESS_DENIED = "access.denied"
+    API_REFUSED = "api.refused"
     AUDIT_VIEWED = "audit.viewed"
     AUDIT_EXPORTED = "audit.exported"
     AUDIT_VERIFIED = "audit.verified"
@@ -41,6 +48,7 @@ DETAIL_KEYS: Mapping[str, frozenset[str]] = {
     Action.LOGIN_REFUSED: frozenset({"stage", "provider_error", "count"}),
     Action.LOGOUT_COMPLETED: frozenset(),
     Action.LOGOUT_REFUSED: frozenset({"count"}),
+    Action.SESSION_RENEWED: frozenset({"acr"}),
     Action.SESSION_ENDED: frozenset({"tokens"}),
     Action.TOKEN_REVOKED: frozenset({"hint", "attempts", "status"}),
     Action.TOKEN_REVOCATION_FAILED: frozenset({"hint", "attempts", "status"}),
@@ -51,13 +59,19 @@ DETAIL_KEYS: Mapping[str, frozenset[str]] = {
     Action.SUBJECT_LINKED: frozenset({"created"}),
     Action.SUBJECT_UNLINKED: frozenset(),
     Action.SUBJECT_EXPORTED: frozenset({"claims"}),
+    Action.SUBJECT_ACCOUNTED: frozenset({"since"}),
     Action.SUBJECT_ERASED: frozenset({"claims", "counts"}),
     Action.HOLD_PLACED: frozenset({"until"}),
     Action.HOLD_RELEASED: frozenset(),
     Action.RETENTION_KEY_DESTROYED: frozenset({"bucket"}),
+    Action.ACTIVATION_ISSUED: frozenset({"until"}),
+    Action.ACTIVATION_REDEEMED: frozenset(),
+    Action.ACTIVATION_REFUSED: frozenset({"count"}),
+    Action.ACTIVATION_REVOKED: frozenset(),
     Action.ROLE_CHANGED: frozenset({"added", "removed", "granted", "withdrawn"}),
-    Action.ACCESS_GRANTED: frozenset(),
-    Action.ACCESS_DENIED: frozenset({"claim"}),
+    Action.ACCESS_GRANTED: frozenset({"client_id"}),
+    Action.ACCESS_DENIED: frozenset({"claim", "client_id"}),
+    Action.API_REFUSED: frozenset({"client_id", "count"}),
     Action.AUDIT_VIEWED: frozenset({"page", "filters"}),
     Action.AUDIT_EXPORTED: frozenset({"format", "filters"}),
     Action.AUDIT_VERIFIED: frozenset({"tree_size", "events", "findings", "kinds"}),

@@ -13,6 +13,7 @@ PhiOidcError
 ├── RefreshMismatch               R8, of a session that lives
 ├── TokenExpired, RefreshInsideTransaction
 ├── LogoutTokenInvalid            R9, and LogoutTokenReplayed: the OP's word that somebody signed out
+├── AccessTokenInvalid            what came to the portal's own API; IntrospectionFailed: the OP can't be asked about it
 ├── AuditUnavailable              no event, no permit
 ├── SealingRefused                signing now would fork the log
 ├── ProofInvalid, CheckpointInvalid
@@ -20,6 +21,7 @@ PhiOidcError
 ├── ClaimScrubbed                 it was held once, it is gone
 ├── HeldForLegalReasons           it may not be erased now
 ├── SubjectTaken                  an administrator links whom somebody linked before
+├── InvitationRefused             no activation code for that account; ActivationRefused: a code that lets nobody in
 ├── DeclarationInvalid            what the project declared can't be meant
 └── KeyRingError                  keys and what they sealed
 

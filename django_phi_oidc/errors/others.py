@@ -28,6 +28,19 @@ class LogoutTokenReplayed(PhiOidcError, code="logout_token_replayed"):
     """The logout token was spent before."""
 
 
+class AccessTokenInvalid(PhiOidcError, code="access_token_invalid"):
+    """The access token is not good at this API now (RFC 9068 4; RFC 7662 2.2), or its person has no account."""
+
+    def __init__(self, rule: str) -> None:
+        """rule: what was wrong: a code of R6, or one like it. For the log and the trail."""
+        super().__init__()
+        self.rule = rule
+
+
+class IntrospectionFailed(PhiOidcError, code="introspection_failed"):
+    """The OP does not tell what it knows of an access token (RFC 7662 2.2, 2.3)."""
+
+
 class AuditUnavailable(PhiOidcError, code="audit_unavailable"):
     """The audit trail can't be written, so nothing is permitted."""
 
@@ -67,6 +80,19 @@ class SubjectTaken(PhiOidcError, code="subject_taken"):
     def __init__(self, user: object) -> None:
         super().__init__(f"This person is linked to user {user} already.")
         self.user = user
+
+
+class InvitationRefused(PhiOidcError, code="invitation_refused"):
+    """No activation code can be made; the message says why, for an administrator's eyes."""
+
+
+class ActivationRefused(PhiOidcError, code="activation_refused"):
+    """The activation code lets nobody in, or not this person; `reason` says why, for the trail alone."""
+
+    def __init__(self, reason: str, *, user: object = "") -> None:
+        """user: the primary key of the user whom the code was made for; empty where it is no code."""
+        super().__init__()
+        self.reason, self.user = reason, user
 
 
 class DeclarationInvalid(PhiOidcError, code="declaration_invalid"):

@@ -279,5 +279,9 @@ class NotProvisioned(AccountError, code="not_provisioned"):
     """The person is new here, and this provider does not create accounts."""
 
 
+class SubjectChanged(AccountError, code="subject_changed"):
+    """The person who answered is not the one whose session was to be renewed, or that session is here no more."""
+
+
 class UserInactive(AccountError, code="user_inactive"):
     """The account is deactivated."""

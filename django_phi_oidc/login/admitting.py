@@ -21,8 +21,9 @@ from .. import clock, conf, entropy
 from ..access.granting import grant
 from ..audit.events import Origin
 from ..audit.outbox import holding_back
-from ..audit.request import SESSION_KEY, Actor, session_id_of
+from ..audit.request import ASSURANCE_KEY, SESSION_KEY, Actor, assurance_entry, session_id_of
 from ..errors import NotProvisioned
+from ..oidc.id_token import auth_time_of
 from ..oidc.token import ReceivedToken
 from ..provider.registry import Provider
 from ..sessions.ending import end_session
@@ -32,7 +33,7 @@ from ..sessions.visiting import TIMES_KEY, new_times
 from ..statements import insert
 from ..subjects.linking import mark_seen
 from ..subjects.models import PairwiseSubject
-from .completing import Exchanged, new_session_id, open_session, permit
+from .completing import Exchanged, new_session_id, open_session, permit, read_acr
 
 
 def admit(
@@ -65,7 +66,7 @@ def admit(
                     origin=Actor.from_request(request).origin._replace(actor=str(user.pk), session=str(session_id)),
                     now=now,
                 )
-            _log_in(request, user, session_id, now=now)
+            _log_in(request, user, session_id, exchanged, now=now)
             origin = Actor.from_request(request).origin
             stored = open_session(
                 exchanged,
@@ -113,7 +114,7 @@ def _queue_discarded(
     )
 
 
-def _log_in(request: HttpRequest, user: Any, session_id: uuid.UUID, *, now: datetime) -> None:
+def _log_in(request: HttpRequest, user: Any, session_id: uuid.UUID, exchanged: Exchanged, *, now: datetime) -> None:
     """Sign the user in, and both sessions together, with a Django session that is saved when this returns.
 
     Its row is inserted with all that login() would write into it. So login() finds its own there, and need not cycle
@@ -125,6 +126,9 @@ def _log_in(request: HttpRequest, user: Any, session_id: uuid.UUID, *, now: date
             auth.BACKEND_SESSION_KEY: user.backend,
             auth.HASH_SESSION_KEY: user.get_session_auth_hash(),
             SESSION_KEY: str(session_id),
+            ASSURANCE_KEY: assurance_entry(
+                acr=read_acr(exchanged.id_claims), auth_time=auth_time_of(exchanged.id_claims)
+            ),
             TIMES_KEY: new_times(now),
         }
     )

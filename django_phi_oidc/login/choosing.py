@@ -7,9 +7,7 @@ from django.utils.encoding import iri_to_uri
 from django.utils.http import url_has_allowed_host_and_scheme, urlencode
 
 from .. import conf
-
-LONGEST_NEXT = 512
-"""Characters. Sealed, five of them and all else of ours stay within the 4 KB of a cookie and the 8 KB of a header."""
+from ..access.stepping import LONGEST_NEXT
 
 
 def must_choose() -> bool:

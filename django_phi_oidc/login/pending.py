@@ -7,8 +7,10 @@ import base64
 import hashlib
 import hmac
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
+from typing import Any
 
 from django.http import HttpRequest, HttpResponse
 
@@ -36,10 +38,29 @@ class Pending:
     next_url: str = field(repr=False)
     started_at: float
     """Seconds since the epoch."""
+    renews: str = ""
+    """The OIDC session that this sign-in is to renew; empty: it begins one."""
+    acr: Sequence[str] = ()
+    max_age: int | None = None
+    """Seconds."""
+    attempt: int = 1
 
     def is_over(self, now: datetime) -> bool:
         """Say whether its response comes too late."""
         return now.timestamp() - self.started_at > LIFETIME.total_seconds()
+
+
+def start(*, provider: str, redirect_uri: str, next_url: str, now: datetime, **renewal: Any) -> Pending:
+    """Return a sign-in that starts now. renewal: of what it is one, as Pending has it."""
+    return Pending(
+        provider=provider,
+        nonce=make_nonce(),
+        code_verifier=entropy.token_b64url(32),
+        redirect_uri=redirect_uri,
+        next_url=next_url,
+        started_at=now.timestamp(),
+        **renewal,
+    )
 
 
 def make_nonce() -> str:

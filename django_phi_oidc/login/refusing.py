@@ -33,13 +33,15 @@ INTERNAL_ERROR = "internal_error"
 OF_A_KNOWN_STATE = frozenset({"state_replayed", "state_expired"})
 """Codes that only a state of ours can have."""
 
-Kind = Literal["restart", "declined", "stronger", "not_shared", "no_account", "failed", "unavailable"]
+Stage = Literal["request", "callback", "step_up"]
+Kind = Literal["restart", "declined", "stronger", "not_shared", "no_account", "other_person", "failed", "unavailable"]
 TEMPLATES: Mapping[Kind, str] = {
     "restart": "django_phi_oidc/refused_restart.html",
     "declined": "django_phi_oidc/refused_declined.html",
     "stronger": "django_phi_oidc/refused_stronger.html",
     "not_shared": "django_phi_oidc/refused_not_shared.html",
     "no_account": "django_phi_oidc/refused_no_account.html",
+    "other_person": "django_phi_oidc/refused_other_person.html",
     "failed": "django_phi_oidc/refused.html",
     "unavailable": "django_phi_oidc/unavailable.html",
 }
@@ -48,6 +50,7 @@ KINDS: Mapping[str, Kind] = {
     **dict.fromkeys(("parameter_repeated", "code_missing", "provider_unknown"), "restart"),
     **dict.fromkeys(("acr_insufficient", "auth_time_missing", "auth_time_stale"), "stronger"),
     **dict.fromkeys(("not_provisioned", "user_inactive"), "no_account"),
+    "subject_changed": "other_person",
     "claim_missing": "not_shared",
     "audit_unavailable": "unavailable",
 }
@@ -66,7 +69,7 @@ class Attempt:
     """A sign-in at one of its two doors, as far as may be told of it."""
 
     view: type[View]
-    stage: Literal["request", "callback"]
+    stage: Stage
     provider: str
     """A declared name, or empty: what else stands in a URL is the sender's word, and goes nowhere."""
     named: bool
@@ -75,7 +78,7 @@ class Attempt:
     """Whether its pending sign-in was found, and spent: that one can't be had again for nothing."""
 
 
-def attempt_at(view: View, provider: str | None, *, stage: Literal["request", "callback"]) -> Attempt:
+def attempt_at(view: View, provider: str | None, *, stage: Stage) -> Attempt:
     """Return the attempt at that door. provider: of the URL; without one the first declared is meant."""
     declared = conf.providers()
     meant = next(iter(declared), "") if provider is None else provider if provider in declared else ""
@@ -86,28 +89,39 @@ def refuse(
     request: HttpRequest, fault: SignInRefused | AuditUnavailable, attempt: Attempt, *, next_url: str
 ) -> HttpResponse:
     """Return the page of a refusal, after it was told. next_url: where the sign-in was to lead, or empty."""
-    status = 503 if fault.provider_fault or isinstance(fault, AuditUnavailable) else 403
-    reference = _tell(
+    # The page that asked for a stronger sign-in asks again; a sign-in of its own would end the session.
+    is_step_up = attempt.stage == "step_up" and next_url
+    context = {
+        "reference": tell_of(request, fault, attempt),
+        "restart_url": next_url
+        if is_step_up
+        else begin_url(attempt.provider if attempt.named else None, next_url=next_url),
+        "choose_url": begin_url(None, next_url=next_url) if attempt.named and must_choose() else "",
+        "home_url": resolve_url(settings.LOGIN_REDIRECT_URL) if request.user.is_authenticated else "",
+    }
+    return private(render(request, TEMPLATES[kind_of(fault)], context, status=_status_of(fault)))
+
+
+def tell_of(request: HttpRequest, fault: SignInRefused | AuditUnavailable, attempt: Attempt) -> str:
+    """Tell of a refusal, everywhere but on a page; return its reference."""
+    return _tell(
         request,
         fault.code,
         attempt,
         outcome="failure",
-        level=logging.ERROR if status == 503 else logging.WARNING,
+        level=logging.ERROR if _status_of(fault) == 503 else logging.WARNING,
         detail={"provider_error": fault.error} if isinstance(fault, ProviderError) else {},
         trail_fault=fault if isinstance(fault, AuditUnavailable) else None,
     )
-    context = {
-        "reference": reference,
-        "restart_url": begin_url(attempt.provider if attempt.named else None, next_url=next_url),
-        "choose_url": begin_url(None, next_url=next_url) if attempt.named and must_choose() else "",
-        "home_url": resolve_url(settings.LOGIN_REDIRECT_URL) if request.user.is_authenticated else "",
-    }
-    return private(render(request, TEMPLATES[kind_of(fault)], context, status=status))
 
 
 def tell_of_internal_error(request: HttpRequest, attempt: Attempt) -> None:
     """Tell, everywhere but on a page, of a sign-in that an unforeseen exception ends: that is the caller's to raise."""
     _tell(request, INTERNAL_ERROR, attempt, outcome="error", level=logging.ERROR, detail={}, trail_fault=None)
+
+
+def _status_of(fault: SignInRefused | AuditUnavailable) -> int:
+    return 503 if fault.provider_fault or isinstance(fault, AuditUnavailable) else 403
 
 
 def kind_of(fault: SignInRefused | AuditUnavailable) -> Kind:

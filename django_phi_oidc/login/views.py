@@ -7,25 +7,25 @@ from django.contrib import auth
 from django.core.exceptions import SuspiciousOperation
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.shortcuts import resolve_url
-from django.urls import reverse
 from django.utils.decorators import method_decorator
 from django.views.decorators.debug import sensitive_variables
 from django.views.generic import View
 
-from .. import clock, conf, entropy
+from .. import clock, conf
 from ..access.answering import private
 from ..audit.request import Actor
 from ..errors import AuditUnavailable, NotProvisioned, SignInRefused, StateUnknown
-from ..oidc.authorization import AuthorizationRequest, judge_authorization_response, read_state
+from ..oidc.authorization import judge_authorization_response, read_state
 from ..oidc.token import ReceivedToken
 from ..provider.registry import Provider, get_provider
 from ..sessions.views import door
 from .admitting import admit
-from .beginning import authorization_url
 from .choosing import choose, must_choose, read_next
 from .completing import DEADLINE, VerifiedSignIn, exchange, nothing_left_alive
-from .pending import Pending, forget_state, keep, make_nonce, next_of, take
+from .pending import Pending, forget_state, next_of, start, take
+from .redirecting import callback_url, redirect
 from .refusing import attempt_at, refuse, tell_of_internal_error
+from .stepping_up import ask_again, complete_step_up
 
 
 @method_decorator([door, sensitive_variables()], name="dispatch")
@@ -60,18 +60,21 @@ class OIDCAuthenticationCallbackView(View):
         # What a request says of its own encoding is not asked: some of Python's codecs are no text.
         request.encoding = "utf-8"
         attempt = attempt_at(self, provider, stage="callback")
-        state = ""
+        state, pending = "", None
         # Django's 400 for what is no request to us: anybody can send a thousand parameters. What is suspicious later
         # on, in a hook of the host's, ends a sign-in, and is told like any other end.
         parameters = dict(request.GET.lists())
         try:
             state = read_state(parameters)
             pending = take(request, state, now=clock.now())
-            attempt = replace(attempt, known_state=True)
+            attempt = replace(attempt, known_state=True, stage="step_up" if pending.renews else "callback")
             response: HttpResponse = HttpResponseRedirect(pending.next_url or resolve_url(settings.LOGIN_REDIRECT_URL))
             complete(request, get_provider(provider), pending=pending, parameters=parameters)
         except (SignInRefused, AuditUnavailable) as fault:
-            response = refuse(request, fault, attempt, next_url=next_of(request, state))
+            next_url = next_of(request, state)
+            response = ask_again(request, pending, fault, attempt) or refuse(
+                request, fault, attempt, next_url=next_url
+            )
         except BaseException:
             tell_of_internal_error(request, attempt)
             raise
@@ -85,32 +88,10 @@ def begin(request: HttpRequest, provider: Provider, *, named: bool) -> HttpRespo
 
     Raises: SignInRefused. Spec: OIDC Core 3.1.2.1, RFC 7636.
     """
-    declaration = provider.declaration
-    callback = reverse("oidc_authentication_callback", kwargs={"provider": declaration.name} if named else None)
-    state = entropy.token_b64url(32)
-    pending = Pending(
-        provider=declaration.name,
-        nonce=make_nonce(),
-        code_verifier=entropy.token_b64url(32),
-        redirect_uri=request.build_absolute_uri(callback),
-        next_url=read_next(request),
-        started_at=clock.now().timestamp(),
-    )
-    url = authorization_url(
-        AuthorizationRequest(
-            state=state,
-            nonce=pending.nonce,
-            code_verifier=pending.code_verifier,
-            redirect_uri=pending.redirect_uri,
-        ),
-        provider=provider,
-        declared=conf.claims(),
-        deadline=DEADLINE,
-        clock=clock.now,
-    )
-    response = HttpResponseRedirect(url)
-    keep(response, request, state, pending)
-    return private(response)
+    name = provider.declaration.name
+    callback = callback_url(request, name if named else None)
+    pending = start(provider=name, redirect_uri=callback, next_url=read_next(request), now=clock.now())
+    return redirect(request, provider, pending, declared=conf.claims())
 
 
 def complete(request: HttpRequest, provider: Provider, *, pending: Pending, parameters: dict[str, list[str]]) -> None:
@@ -122,6 +103,9 @@ def complete(request: HttpRequest, provider: Provider, *, pending: Pending, para
     if pending.provider != name:
         raise StateUnknown
     code = judge_authorization_response(parameters, metadata=provider.metadata(deadline=DEADLINE))
+    if pending.renews:
+        complete_step_up(request, provider, pending=pending, code=code)
+        return
     received: list[ReceivedToken] = []
     with nothing_left_alive(received, provider=name):
         exchanged = exchange(

@@ -11,6 +11,8 @@ answer, and a `Transport` lies between them. Whatever a check depends on is a ke
     userinfo       build_userinfo_request, judge_userinfo_response                               Core 5.3
     refresh        build_refresh_request, judge_refresh_response, verify_refreshed_id_token      Core 12
     revocation     build_revocation_request, judge_revocation_response                           RFC 7009
+    access_token   addressee, verify_access_token: what comes to an API of the portal's own      RFC 9068
+    introspection  build_introspection_request, judge_introspection_response                     RFC 7662
     logout         build_end_session_url, hint_parameters                                        RP-Initiated Logout 2
 
 Below them: `jose` judges the structure of a JWS, `jwks` the choice of a key, `client_auth` adds the client's proof,

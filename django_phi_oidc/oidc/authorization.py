@@ -51,6 +51,8 @@ class AuthorizationRequest:
     nonce: str
     code_verifier: str
     redirect_uri: str
+    prompts_login: bool = False
+    """The person is to authenticate anew, whoever is signed in at the OP. Spec: Core 3.1.2.1 (prompt)."""
 
     def __repr__(self) -> str:
         return "AuthorizationRequest(…)"
@@ -67,7 +69,8 @@ def authorization_parameters(
     """Return the parameters of the authorization request, by the browser or pushed: the code flow with PKCE S256.
 
     scope: space-separated. claims: the claims parameter, sent when not None. Where offline_access is in scope and no
-    prompt is declared, consent is asked for, unless the OP says that it knows no such prompt.
+    prompt is declared, consent is asked for, unless the OP says that it knows no such prompt. A login that is prompted
+    for comes beside all that, and in place of `none`.
 
     Spec: Core 3.1.2.1, 5.5, 11; RFC 7636 4.3.
     """
@@ -85,10 +88,14 @@ def authorization_parameters(
         parameters["acr_values"] = " ".join(declaration.acr_values)
     if declaration.max_age is not None:
         parameters["max_age"] = str(declaration.max_age)
-    if declaration.prompt:
-        parameters["prompt"] = declaration.prompt
-    elif OFFLINE_ACCESS in scope.split() and "consent" in (metadata.prompt_values_supported or ("consent",)):
-        parameters["prompt"] = "consent"
+    prompts = declaration.prompt.split()
+    known = metadata.prompt_values_supported or ("consent",)
+    if not prompts and OFFLINE_ACCESS in scope.split() and "consent" in known:
+        prompts = ["consent"]
+    if request.prompts_login:
+        prompts = ["login", *(prompt for prompt in prompts if prompt not in ("login", "none"))]
+    if prompts:
+        parameters["prompt"] = " ".join(prompts)
     if declaration.ui_locales:
         parameters["ui_locales"] = declaration.ui_locales
     if declaration.login_hint:

@@ -145,7 +145,7 @@ def check_iss_invalid(claims: Claims, *, issuer: str) -> None:
 
 def check_aud_invalid(claims: Claims, *, client_id: str, trusted_audiences: tuple[str, ...]) -> None:
     """`aud_invalid`: aud names this client, and beside it trusted audiences alone. Spec: Core 3.1.3.7 (3)."""
-    audiences = _audiences(claims)
+    audiences = audiences_of(claims)
     if client_id not in audiences or not set(audiences) <= {client_id, *trusted_audiences}:
         raise AudInvalid
 
@@ -154,7 +154,7 @@ def check_azp_invalid(claims: Claims, *, client_id: str) -> None:
     """`azp_invalid`: azp is this client; it may be absent with a single audience. Spec: Core 2, 3.1.3.7 (4-5)."""
     if "azp" in claims and claims["azp"] != client_id:
         raise AzpInvalid
-    if "azp" not in claims and len(_audiences(claims)) > 1:
+    if "azp" not in claims and len(audiences_of(claims)) > 1:
         raise AzpInvalid
 
 
@@ -251,7 +251,7 @@ def check_at_hash_invalid(claims: Claims, *, alg: str, access_token: str) -> Non
         raise AtHashInvalid
 
 
-def _audiences(claims: Claims) -> list[str]:
+def audiences_of(claims: Claims) -> list[str]:
     """Return the audiences, none when aud is neither a string nor a list of strings. Spec: RFC 7519 4.1.3."""
     aud = claims.get("aud")
     audiences = [aud] if isinstance(aud, str) else aud

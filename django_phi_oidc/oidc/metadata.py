@@ -21,7 +21,7 @@ from .transport import Request, Response, json_members
 
 REQUIRED_ENDPOINTS = ("authorization_endpoint", "token_endpoint", "jwks_uri")
 OPTIONAL_ENDPOINTS = (
-    *("userinfo_endpoint", "revocation_endpoint", "end_session_endpoint"),
+    *("userinfo_endpoint", "revocation_endpoint", "introspection_endpoint", "end_session_endpoint"),
     "pushed_authorization_request_endpoint",
 )
 
@@ -42,6 +42,7 @@ class ProviderMetadata:
     jwks_uri: str
     userinfo_endpoint: str = ""
     revocation_endpoint: str = ""
+    introspection_endpoint: str = ""
     end_session_endpoint: str = ""
     pushed_authorization_request_endpoint: str = ""
     require_pushed_authorization_requests: bool = False

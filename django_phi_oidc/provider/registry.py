@@ -3,6 +3,7 @@
 import os
 import time
 from collections.abc import Callable
+from copy import copy
 from typing import Any
 
 from django.core.signals import setting_changed
@@ -57,6 +58,15 @@ class Provider:
         """
         self._keys.get(deadline=deadline)
         return LiveKeySet(self._keys, deadline=deadline)
+
+    def as_declared(self, declaration: ProviderDeclaration) -> "Provider":
+        """Return the same OP, its connections and what is known of it, for a request that asks more of it.
+
+        Requires: a declaration that differs in nothing that metadata is judged by.
+        """
+        other = copy(self)
+        other.declaration = declaration
+        return other
 
     def _fetch_metadata(self, deadline: float) -> tuple[ProviderMetadata, float]:
         request = build_metadata_request(issuer=self.declaration.issuer)

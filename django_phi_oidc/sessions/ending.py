@@ -71,6 +71,7 @@ def end_sessions(
             return []
         dying = [_Dying(session, keeps_offline=session.provider in keep_offline_of) for session in sessions]
         scrub_sessions([session.pk for session in sessions], origin=origin, now=now)
+        deferred = PendingRevocation.objects.hasten([session.pk for session in sessions], now=now)
         queued = iter(PendingRevocation.objects.queue([doomed for each in dying for doomed in each.doomed], now=now))
         enqueue_many([act for each in dying for act in each.acts(reason, origin=origin, now=now)])
         OIDCSession.objects.filter(pk__in=[session.pk for session in sessions]).update(
@@ -81,7 +82,7 @@ def end_sessions(
             Ended(
                 provider=each.session.provider,
                 id_token=each.opened.get("id_token", ""),
-                revocations=tuple(islice(queued, len(each.doomed))),
+                revocations=(*islice(queued, len(each.doomed)), *deferred.get(each.session.pk, ())),
             )
             for each in dying
         ]

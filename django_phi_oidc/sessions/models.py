@@ -2,7 +2,7 @@
 
 import hashlib
 import uuid
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -104,8 +104,13 @@ class Doomed:
 class PendingRevocationQuerySet(models.QuerySet["PendingRevocation"]):
     """Writes the rows of tokens that must die, and finds those whose time has come."""
 
-    def queue(self, tokens: Iterable["Doomed"], *, now: datetime) -> tuple[uuid.UUID, ...]:
-        """Write one row for each token, due at once, in one statement; return their ids in the order of tokens."""
+    def queue(
+        self, tokens: Iterable["Doomed"], *, now: datetime, due_at: datetime | None = None
+    ) -> tuple[uuid.UUID, ...]:
+        """Write one row for each token in one statement; return their ids in the order of tokens.
+
+        due_at: None: at once. What is due later is due when its session ends.
+        """
         rows = [
             self.model(
                 id=entropy.uuid7(now),
@@ -114,13 +119,23 @@ class PendingRevocationQuerySet(models.QuerySet["PendingRevocation"]):
                 token=doomed.token.value,
                 token_type_hint=doomed.token.hint,
                 token_expires_at=doomed.expires_at if doomed.token.hint == "access_token" else None,
-                due_at=now,
+                due_at=due_at or now,
                 created_at=now,
             )
             for doomed in tokens
         ]
         self.bulk_create(rows)
         return tuple(row.id for row in rows)
+
+    def hasten(self, sessions: Collection[uuid.UUID], *, now: datetime) -> dict[uuid.UUID | None, list[uuid.UUID]]:
+        """Let what is due later of these sessions be due now; return the ids by session, refresh tokens first."""
+        later = self.filter(session__in=sessions, status=RevocationStatus.PENDING, due_at__gt=now)
+        found: dict[uuid.UUID | None, list[uuid.UUID]] = {}
+        for session, pk in later.order_by("-token_type_hint").values_list("session", "pk"):
+            found.setdefault(session, []).append(pk)
+        if found:
+            later.update(due_at=now)
+        return found
 
     def due(self, now: datetime) -> "PendingRevocationQuerySet":
         """Return what may be tried now: pending, its time has come, and nobody is at it."""
@@ -152,6 +167,7 @@ class PendingRevocation(models.Model):
     class Meta:
         indexes = (
             models.Index(fields=["due_at"], condition=models.Q(status="pending"), name="phi_oidc_revocation_due"),
+            models.Index(fields=["session"], condition=models.Q(status="pending"), name="phi_oidc_revocation_session"),
         )
         default_permissions = ("view",)
         permissions = (("retry_pendingrevocation", "Can have revocations tried again"),)

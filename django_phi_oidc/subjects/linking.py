@@ -114,6 +114,17 @@ def find_subjects(*, issuer: str, sub: str, keys: Sequence[Key]) -> list[int]:
     return [row.subject_id for row in _find(issuer, _digests(issuer, sub, keys))]
 
 
+@sensitive_variables()
+def find_linked(*, issuer: str, sub: str, keys: Sequence[Key]) -> PairwiseSubject | None:
+    """Return the subject of (issuer, sub), with its user, by one SELECT; None when nobody is linked so.
+
+    Nothing is written: neither that they were seen, nor a digest under a newer key.
+    Raises: SubjectKeyMissing, when nobody can be told to be unknown.
+    """
+    rows = _find(issuer, _digests(issuer, sub, keys))
+    return rows[0].subject if rows else None
+
+
 def mark_seen(subject: PairwiseSubject, *, now: datetime) -> None:
     """Note that the person was seen, and hold the row of the subject until the caller's transaction ends.
 

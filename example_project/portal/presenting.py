@@ -1,6 +1,6 @@
 """Claims and purposes in words for the person they are about. No Django."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -35,6 +35,20 @@ def label(name: str) -> str:
 def purpose(code: str) -> Purpose:
     """Return the purpose of that code, in HL7's words where we have none of our own."""
     return Purpose(code, *IN_A_FEW_WORDS.get(code, (PURPOSES.get(code, code).capitalize(),)))
+
+
+def did(action: str) -> str:
+    """Return what somebody did who saw something."""
+    return "took a copy of" if action == "subject.exported" else "looked at"
+
+
+def looked_at(action: str, claims: Sequence[str], resource: str) -> str:
+    """Return what somebody saw."""
+    if action == "subject.exported":
+        return "everything that is held about you"
+    if claims:
+        return f"your {', '.join(label(claim).lower() for claim in claims)}"
+    return "your chart" if resource.startswith("Patient/") else resource
 
 
 def retention(value: Retention) -> str:

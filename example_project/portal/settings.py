@@ -97,6 +97,7 @@ PHI_OIDC = {
         {
             "birthdate": {"purpose": "TREAT", "basis": "identity check before treatment", "retention": "session"},
             "address": {"purpose": "HOPERAT", "basis": "appointment letters", "retention": 24 * 60 * 60},
+            "roles": {"purpose": "HOPERAT", "basis": "who works here, and as what", "retention": None},
         },
     ),
     "ENCRYPTION_KEYS": key_ring("PHI_ENCRYPTION_KEYS", "encryption-keys"),
@@ -153,7 +154,16 @@ TEMPLATES = [
     },
 ]
 
-AUTHENTICATION_BACKENDS = ["django_phi_oidc.backends.OIDCAuthenticationBackend"]
+if "roles" in PHI_OIDC["CLAIMS"]:
+    PHI_OIDC["ROLES"] = {
+        "default": [
+            {"claim": "roles", "values": ["clinician"], "groups": ["Clinicians"]},
+            {"claim": "roles", "values": ["privacy-officer"], "groups": ["Privacy officers"], "is_staff": True},
+        ],
+    }
+
+# The second one signs nobody in: it says whose chart somebody may see.
+AUTHENTICATION_BACKENDS = ["django_phi_oidc.backends.OIDCAuthenticationBackend", "portal.charts.CareTeamBackend"]
 LOGIN_URL = "oidc_authentication_init"
 LOGIN_REDIRECT_URL = "portal"
 LOGOUT_REDIRECT_URL = "home"

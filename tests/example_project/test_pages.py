@@ -52,6 +52,18 @@ def unavailable(page: Any, site: Site) -> None:
         page.wait_for_selector(".notice")
 
 
+def own_looks(page: Any, site: Site) -> None:
+    revealed(page, site)
+    page.goto(f"{site.portal}/portal/access/?all=1")
+    assert "You looked at your date of birth" in page.inner_text(".looks")
+
+
+def not_told(page: Any, site: Site) -> None:
+    signed_in("/portal/access/")(page, site)
+    with site.trail_refusing():
+        page.reload()
+
+
 def refused_purpose(page: Any, site: Site) -> None:
     signed_in("/portal/profile/")(page, site)
     page.eval_on_selector("input[name=purpose]", "choice => { choice.value = 'HMARKT' }")
@@ -99,6 +111,9 @@ PAGES: dict[str, tuple[Go, str]] = {
     "profile revealed": (revealed, "My details"),
     "profile without a purpose": (no_purpose, "My details"),
     "profile refused": (refused_purpose, "That can’t be opened"),
+    "who looked": (signed_in("/portal/access/"), "Who looked at my record"),
+    "who looked, with own looks": (own_looks, "Who looked at my record"),
+    "who looked, unavailable": (not_told, "This can’t be shown at the moment"),
     "admin refused": (signed_in("/admin/"), "For the clinic’s staff"),
     "expired form": (expired_form, "This form has expired"),
     "sign-in refused": (anonymous("/oidc/callback/?state=none&code=none"), "Please start signing in again"),

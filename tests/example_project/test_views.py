@@ -12,7 +12,7 @@ from tests.example_project.site import Site
 pytestmark = pytest.mark.sqlite
 
 PUBLIC = ["/", "/healthz"]
-FOR_PERSONS = ["/portal/", "/portal/profile/", "/admin/"]
+FOR_PERSONS = ["/portal/", "/portal/profile/", "/portal/access/", "/admin/"]
 
 
 @pytest.fixture

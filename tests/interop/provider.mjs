@@ -53,6 +53,7 @@ const issuer = `https://localhost:${await port}`;
 
 const COMMANDS = {
   // clients: as RFC 7591 has them. par: `offered`, `required` or `off`. refresh_unasked: a refresh token for everybody.
+  // apis: by `resource`, what oidc-provider has to know of an API.
   configure(options) {
     configured = options;
     sessions = new Map();
@@ -99,7 +100,7 @@ function newKeys() {
 }
 
 function build() {
-  const { clients, par = 'offered', refresh_unasked: refreshUnasked = false } = configured;
+  const { apis = {}, clients, par = 'offered', refresh_unasked: refreshUnasked = false } = configured;
   provider = new Provider(issuer, {
     adapter,
     clients,
@@ -117,7 +118,11 @@ function build() {
       introspection: { enabled: true },
       jwtUserinfo: { enabled: true },
       pushedAuthorizationRequests: { enabled: par !== 'off', requirePushedAuthorizationRequests: par === 'required' },
-      resourceIndicators: { enabled: false },
+      resourceIndicators: {
+        enabled: Object.keys(apis).length > 0,
+        defaultResource: () => undefined,
+        getResourceServerInfo: (ctx, resource) => apis[resource],
+      },
       revocation: { enabled: true },
       rpInitiatedLogout: { logoutSource },
     },
@@ -203,6 +208,9 @@ async function consent(req, res, { grantId, params, prompt: { details }, session
     || new provider.Grant({ accountId: session.accountId, clientId: params.client_id });
   grant.addOIDCScope((details.missingOIDCScope ?? []).join(' '));
   grant.addOIDCClaims(details.missingOIDCClaims ?? []);
+  for (const [resource, scopes] of Object.entries(details.missingResourceScopes ?? {})) {
+    grant.addResourceScope(resource, scopes.join(' '));
+  }
   await provider.interactionFinished(req, res, { consent: { grantId: await grant.save() } });
 }
 

@@ -237,6 +237,7 @@ HEADINGS = {
     "stronger": "We need more proof that it is you",
     "not_shared": "Something that is needed was not shared",
     "no_account": "No account here is open to you",
+    "other_person": "Somebody else has answered",
     "failed": "We could not sign you in safely",
     "unavailable": "Signing in is not possible at the moment",
 }

@@ -10,9 +10,9 @@ sign what they like. It listens on loopback alone and refuses every other addres
 
 Every answer passes `op.mutate(endpoint, exchange)`, which may change `exchange` or return a Reply in its place.
 Endpoints: discovery, jwks, par, authorize, token, userinfo, revocation, introspection, end_session; `unknown` and
-`malformed` for what is no request to any of them. Three stages come before a signature, `id_token`, `logout_token` and
-`userinfo_jwt`: there `exchange.header`, `exchange.claims`, `exchange.key` and `exchange.token` count instead of
-`exchange.reply`.
+`malformed` for what is no request to any of them. Four stages come before a signature, `id_token`, `access_token` (of
+an API), `logout_token` and `userinfo_jwt`: there `exchange.header`, `exchange.claims`, `exchange.key` and
+`exchange.token` count instead of `exchange.reply`.
 
     def other_issuer(endpoint: str, exchange: Exchange) -> None:
         if endpoint == "id_token":
@@ -42,14 +42,16 @@ What an honest provider may do one way or the other is set, on the provider or o
     op.state.assertion_audiences = ("issuer",)                         # what `aud` of a client assertion may name
     op.state.heart_claims = True                                       # ID Tokens with jti and nbf, for 5 minutes
     Client("portal", "", [...], token_endpoint_auth_methods=["private_key_jwt"], jwks_uri="http://127.0.0.1:8000/jwks")
+    Client("portal", "s", [...], require_pkce=False)                   # a request without PKCE is taken as well
     Client("portal", "s", [...], userinfo_signed_response_alg="ES256")  # UserInfo is a signed JWT
+    op.register_resource(Resource("https://api.example", ["read"]))    # `resource=` at the token endpoint: a JWT for it
     op.requests[-1].auth_method, op.requests[-1].assertion["jti"]      # what a client said of itself
 """
 
 from .driver import NotRedirected, sign_in
 from .messages import Exchange, LoggedRequest, Mutate, Reply, dripping
 from .provider import DemoProvider
-from .registrations import Account, Client, TLSFiles, demo_accounts, demo_client
+from .registrations import Account, Client, Resource, TLSFiles, demo_accounts, demo_client, demo_staff
 from .signing import SigningKey, garbled, half_hash, make_key, make_keys, sign, sign_bytes
 from .state import Grant, Token
 
@@ -63,11 +65,13 @@ __all__ = [
     "Mutate",
     "NotRedirected",
     "Reply",
+    "Resource",
     "SigningKey",
     "TLSFiles",
     "Token",
     "demo_accounts",
     "demo_client",
+    "demo_staff",
     "dripping",
     "garbled",
     "half_hash",

@@ -3,7 +3,7 @@
 import json
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -54,13 +54,17 @@ def judge_redirect(state: State, pairs: Pairs) -> tuple[Client, str]:
     return client, parameters["redirect_uri"]
 
 
-def judge_request(parameters: Mapping[str, str]) -> AuthorizationRequest:
-    """Return the request if all of it can be granted.
+def judge_request(
+    parameters: Mapping[str, str], client: Client, *, further: Iterable[str] = ()
+) -> AuthorizationRequest:
+    """Return the client's request if all of it can be granted. further: scopes beside those of OpenID Connect.
 
     Raises: OAuthError with the error code that goes back to the client.
     """
     _check_form(parameters)
-    scope = tuple(value for value in SCOPES if value in parameters.get("scope", "").split())
+    if client.require_pkce or "code_challenge" in parameters:
+        _check_challenge(parameters)
+    scope = tuple(value for value in (*SCOPES, *further) if value in parameters.get("scope", "").split())
     if "openid" not in scope:
         raise OAuthError("invalid_scope", "The scope lacks openid.")
     prompt = frozenset(parameters.get("prompt", "").split())
@@ -73,7 +77,7 @@ def judge_request(parameters: Mapping[str, str]) -> AuthorizationRequest:
     return AuthorizationRequest(
         scope=scope,
         nonce=parameters.get("nonce", ""),
-        code_challenge=parameters["code_challenge"],
+        code_challenge=parameters.get("code_challenge", ""),
         prompt=prompt,
         max_age=_max_age(parameters.get("max_age", "")),
         acr_values=tuple(parameters.get("acr_values", "").split()),
@@ -93,6 +97,9 @@ def _check_form(parameters: Mapping[str, str]) -> None:
         raise OAuthError("unsupported_response_type", "The only response type is code.")
     if parameters.get("response_mode", "query") != "query":
         raise OAuthError("invalid_request", "The only response mode is query.")
+
+
+def _check_challenge(parameters: Mapping[str, str]) -> None:
     if parameters.get("code_challenge_method") != "S256" or not _CHALLENGE.fullmatch(
         parameters.get("code_challenge", "")
     ):

@@ -50,7 +50,7 @@ def respond(state: State, request: Request) -> Reply:
             client=client,
             redirect_uri=redirect_uri,
             parameters=parameters,
-            asked=judge_request(parameters),
+            asked=judge_request(parameters, client, further=state.resource_scopes()),
             pushed=pushed is not None,
             session=state.session_of(request),
             now=state.clock(),
@@ -93,7 +93,8 @@ def _decided(state: State, request: Request, visit: _Visit, form: dict[str, str]
     given = form.get("password", "").encode()
     if account is None or not hmac.compare_digest(account.password.encode(), given):
         return _page(state, request, visit, fault="User name and password don't match.", username=form.get("username"))
-    session = state.sign_in(account, previous=visit.session, now=visit.now)
+    acr = account.stronger_acr if account.stronger_acr in visit.asked.acr_values else account.acr
+    session = state.sign_in(account, acr=acr, previous=visit.session, now=visit.now)
     reply = _granted(state, visit, session)
     secure = "; Secure" if state.issuer.startswith("https:") else ""
     cookie = f"{state.cookie_name('session')}={session.cookie}; Path=/; HttpOnly; SameSite=Lax{secure}"

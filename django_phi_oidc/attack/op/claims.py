@@ -6,6 +6,8 @@ from typing import Any
 from .registrations import Account
 
 SCOPE_CLAIMS: Mapping[str, tuple[str, ...]] = {
+    # No standard claim: of whoever has one, every client is told, as organizations set up their own providers.
+    "openid": ("roles",),
     "profile": (
         "name",
         "family_name",
@@ -26,7 +28,7 @@ SCOPE_CLAIMS: Mapping[str, tuple[str, ...]] = {
     "address": ("address",),
     "phone": ("phone_number", "phone_number_verified"),
 }
-SCOPES = ("openid", *SCOPE_CLAIMS, "offline_access")
+SCOPES = (*SCOPE_CLAIMS, "offline_access")
 PROTOCOL_CLAIMS = ("iss", "sub", "aud", "exp", "iat", "nbf", "jti", "auth_time", "nonce", "acr", "sid", "at_hash")
 
 

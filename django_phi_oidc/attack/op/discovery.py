@@ -37,7 +37,9 @@ def respond(state: State, request: Request) -> Reply:
             "response_modes_supported": ["query"],
             "grant_types_supported": ["authorization_code", "refresh_token"],
             "subject_types_supported": [state.subject_type],
-            "acr_values_supported": sorted({account.acr for account in state.accounts.values()}),
+            "acr_values_supported": sorted(
+                {acr for each in state.accounts.values() for acr in (each.acr, each.stronger_acr) if acr}
+            ),
             "prompt_values_supported": ["none", "login", "consent", "select_account"],
             "id_token_signing_alg_values_supported": algs,
             "userinfo_signing_alg_values_supported": algs,

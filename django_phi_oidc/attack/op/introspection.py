@@ -6,7 +6,7 @@ from .state import State
 
 
 def respond(state: State, request: Request) -> Reply:
-    """Return what is known of a live token of the asking client; of any other, only that it is not active.
+    """Return what is known of a live token of the asking client, or for an API; of any other, that it is not active.
 
     Spec: RFC 7662 2.2.
     """
@@ -17,7 +17,8 @@ def respond(state: State, request: Request) -> Reply:
     except OAuthError as error:
         return error.reply()
     token = state.find_token(parameters["token"])
-    if token is None or token.grant.client.client_id != client.client_id or not token.active(now=state.clock()):
+    is_known = token is not None and (token.resource or token.grant.client.client_id == client.client_id)
+    if token is None or not is_known or not token.active(now=state.clock()):
         return Reply(headers=dict(NO_STORE), json={"active": False})
     return Reply(
         headers=dict(NO_STORE),
@@ -25,11 +26,13 @@ def respond(state: State, request: Request) -> Reply:
             "active": True,
             "iss": state.issuer,
             "sub": token.grant.sub,
-            "aud": client.client_id,
-            "client_id": client.client_id,
+            "aud": token.resource or client.client_id,
+            "client_id": token.grant.client.client_id,
             "scope": " ".join(token.scope),
             "token_type": "Bearer" if token.kind == "access_token" else "refresh_token",
             "iat": int(token.issued_at.timestamp()),
             "exp": int(token.expires_at.timestamp()),
+            "acr": token.grant.acr,
+            "auth_time": int(token.grant.auth_time.timestamp()),
         },
     )

@@ -7,6 +7,8 @@ from typing import Any
 from ...entropy import token_b64url
 from .claims import claims_of
 from .messages import NO_STORE, Reply, Request, exchange_for
+from .registrations import Resource
+from .resources import for_resource
 from .signing import half_hash
 from .state import Grant, State, Token
 
@@ -14,15 +16,25 @@ HEART_LIFETIME = timedelta(minutes=5)
 
 
 def token_reply(
-    state: State, request: Request, grant: Grant, *, scope: Sequence[str], nonce: str, now: datetime
+    state: State,
+    request: Request,
+    grant: Grant,
+    *,
+    scope: Sequence[str],
+    nonce: str,
+    resource: Resource | None,
+    now: datetime,
 ) -> Reply:
     """Return the token response, all of its tokens new; a refresh token only for a client that may have one."""
-    access_token = state.issue(grant, "access_token", scope=scope, now=now)
+    if resource is None:
+        access_token = state.issue(grant, "access_token", scope=scope, now=now)
+    else:
+        access_token = for_resource(state, request, grant, resource, scope=scope, now=now)
     body: dict[str, Any] = {
         "access_token": access_token.value,
         "token_type": "Bearer",
         "expires_in": int(state.access_token_lifetime.total_seconds()),
-        "scope": " ".join(scope),
+        "scope": " ".join(access_token.scope),
     }
     if "refresh_token" in grant.client.grant_types:
         body["refresh_token"] = state.issue(grant, "refresh_token", scope=grant.scope, now=now).value

@@ -92,8 +92,8 @@ class Reply:
 class Exchange:
     """What the hook sees and may change. At an endpoint that is `reply`.
 
-    At the stages `id_token`, `logout_token` and `userinfo_jwt`, before the signature, it is `header`, `claims`, `key`
-    (another SigningKey: a foreign signature) and `token`: a string that is sent instead of all that.
+    At the stages `id_token`, `access_token`, `logout_token` and `userinfo_jwt`, before the signature, it is `header`,
+    `claims`, `key` (another SigningKey: a foreign signature) and `token`: a string that is sent instead of all that.
     """
 
     method: str = ""

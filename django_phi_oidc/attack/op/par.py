@@ -22,7 +22,7 @@ def respond(state: State, request: Request) -> Reply:
             raise OAuthError("invalid_request", "A push holds the request itself, no request_uri.")
         parameters = {name: value for name, value in form.items() if name not in CREDENTIALS}
         judge_redirect(state, list(parameters.items()))
-        judge_request(parameters)
+        judge_request(parameters, client)
     except RedirectUnsafe as error:
         return OAuthError("invalid_request", str(error)).reply()
     except OAuthError as error:

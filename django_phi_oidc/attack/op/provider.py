@@ -12,7 +12,7 @@ from ...entropy import token_bytes
 from . import driver
 from .backchannel import ClientAnswer, send_logout
 from .messages import LoggedRequest, Mutate
-from .registrations import Account, Client, TLSFiles
+from .registrations import Account, Client, Resource, TLSFiles
 from .server import Server, loopback
 from .signing import SigningKey, make_keys
 from .state import Grant, Par, State, Token
@@ -158,6 +158,11 @@ class DemoProvider:
         client.sector()
         with self.state.lock:
             self.state.clients[client.client_id] = client
+
+    def register_resource(self, resource: Resource) -> None:
+        """Know an API that takes this provider's access tokens, or another registration of one."""
+        with self.state.lock:
+            self.state.resources[resource.identifier] = resource
 
     def rotate_keys(self, *, withdraw: bool = False) -> None:
         """Sign with new keys from now on. The old ones stay in the key set unless withdrawn."""

@@ -33,6 +33,8 @@ class Client:
     grant_types: Sequence[str] = ("authorization_code", "refresh_token")
     userinfo_signed_response_alg: str = ""
     """Empty: UserInfo is plain JSON."""
+    require_pkce: bool = True
+    """Otherwise a request without a challenge is taken; one with a challenge is held to it."""
 
     def sector(self) -> str:
         """Return the host for which this client's subjects are made.
@@ -51,6 +53,18 @@ class Client:
 
 
 @dataclass(frozen=True, slots=True)
+class Resource:
+    """An API that takes this provider's access tokens. Spec: RFC 8707, RFC 9068."""
+
+    identifier: str
+    """What a client asks for by `resource`, and what `aud` of its access token then is."""
+    scopes: Sequence[str] = ()
+    _: KW_ONLY
+    jwt: bool = True
+    """Otherwise its tokens say nothing, and introspection does."""
+
+
+@dataclass(frozen=True, slots=True)
 class Account:
     """One invented person. The password is shown on the login page: there is nothing here to protect."""
 
@@ -59,7 +73,9 @@ class Account:
     _: KW_ONLY
     claims: Mapping[str, Any] = field(default_factory=dict, repr=False)
     acr: str = "urn:example:loa:2"
-    """What a sign-in with this account reaches, whatever was asked for."""
+    """What a sign-in with this account reaches."""
+    stronger_acr: str = ""
+    """What it reaches where acr_values ask for that, as if a second factor had been given."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +92,7 @@ def demo_accounts() -> tuple[Account, ...]:
         Account(
             "amina",
             "amina-demo",
+            stronger_acr="urn:example:loa:3",
             claims={
                 "name": "Amina Okafor-Lindqvist",
                 "given_name": "Amina",
@@ -123,6 +140,24 @@ def demo_accounts() -> tuple[Account, ...]:
                     "country": "DE",
                 },
             },
+        ),
+    )
+
+
+def demo_staff() -> tuple[Account, ...]:
+    """Return a clinician and a privacy officer of the demo, invented too; the clinic's provider says what they are."""
+    return (
+        Account(
+            "lena",
+            "lena-demo",
+            stronger_acr="urn:example:loa:3",
+            claims={"name": "Lena Haddad", "preferred_username": "lena", "roles": ["clinician"]},
+        ),
+        Account(
+            "otto",
+            "otto-demo",
+            stronger_acr="urn:example:loa:3",
+            claims={"name": "Otto Lindgren", "preferred_username": "otto", "roles": ["privacy-officer"]},
         ),
     )
 

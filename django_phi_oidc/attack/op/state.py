@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from ...entropy import token_b64url
 from .messages import Exchange, LoggedRequest, Mutate, Reply, Request, exchange_for
-from .registrations import Account, Client
+from .registrations import Account, Client, Resource
 from .signing import SigningKey, make_keys, sign
 from .subjects import session_id_of, subject_of
 
@@ -70,6 +70,8 @@ class Token:
     expires_at: datetime
     revoked: bool = False
     spent: bool = False
+    resource: str = ""
+    """The API that an access token is for; empty: this provider's own UserInfo."""
 
     def active(self, *, now: datetime) -> bool:
         """Return whether the provider still honours the token."""
@@ -94,6 +96,7 @@ class State:
     scope_claims_in_id_token: bool = False
     heart_claims: bool = False
     par: Par = "off"
+    resources: dict[str, Resource] = field(default_factory=dict)
     assertion_audiences: Sequence[str] = ("issuer", "token_endpoint", "pushed_authorization_request_endpoint")
     issuer: str = ""
     mutate: Mutate | None = None
@@ -165,7 +168,7 @@ class State:
         """Return the session that the request's cookie names."""
         return self.sessions.get(request.cookies.get(self.cookie_name("session"), ""))
 
-    def sign_in(self, account: Account, *, previous: Session | None, now: datetime) -> Session:
+    def sign_in(self, account: Account, *, acr: str, previous: Session | None, now: datetime) -> Session:
         """Return a session of account with a new cookie: the previous one renewed if it is the same person's."""
         with self.lock:
             same = previous is not None and previous.account.username == account.username
@@ -174,7 +177,7 @@ class State:
                 cookie=token_b64url(32),
                 account=account,
                 auth_time=now,
-                acr=account.acr,
+                acr=acr,
                 client_ids=previous.client_ids if previous and same else set(),
             )
             if previous is not None:
@@ -195,11 +198,31 @@ class State:
         """Return a token by value, alive or dead."""
         return self.tokens.get(value)
 
-    def issue(self, grant: Grant, kind: TokenKind, *, scope: Sequence[str], now: datetime) -> Token:
-        """Return a new token of that kind."""
+    def resource_scopes(self) -> list[str]:
+        """Return the scopes of all APIs."""
+        return [scope for resource in self.resources.values() for scope in resource.scopes]
+
+    def issue(
+        self,
+        grant: Grant,
+        kind: TokenKind,
+        *,
+        scope: Sequence[str],
+        now: datetime,
+        value: str = "",
+        resource: str = "",
+    ) -> Token:
+        """Return a new token of that kind, which says nothing unless it was given as value."""
         lifetime = self.access_token_lifetime if kind == "access_token" else self.refresh_token_lifetime
-        value = f"{kind[0]}t_{token_b64url(32)}"
-        token = Token(value=value, kind=kind, grant=grant, scope=scope, issued_at=now, expires_at=now + lifetime)
+        token = Token(
+            value=value or f"{kind[0]}t_{token_b64url(32)}",
+            kind=kind,
+            grant=grant,
+            scope=scope,
+            issued_at=now,
+            expires_at=now + lifetime,
+            resource=resource,
+        )
         with self.lock:
-            self.tokens[value] = token
+            self.tokens[token.value] = token
         return token

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from .client_auth import authenticated
 from .issuing import token_reply
 from .messages import OAuthError, Reply, Request
-from .registrations import Client
+from .registrations import Client, Resource
 from .state import Grant, State, Token
 
 
@@ -30,12 +30,15 @@ def respond(state: State, request: Request) -> Reply:
 
 
 def _code_grant(state: State, request: Request, client: Client, parameters: Mapping[str, str]) -> Reply:
+    resource = _resource(state, parameters)
     grant = _redeemed(state, client, parameters)
-    return token_reply(state, request, grant, scope=grant.scope, nonce=grant.nonce, now=state.clock())
+    return token_reply(
+        state, request, grant, scope=grant.scope, nonce=grant.nonce, resource=resource, now=state.clock()
+    )
 
 
 def _redeemed(state: State, client: Client, parameters: Mapping[str, str]) -> Grant:
-    for name in ("code", "redirect_uri", "code_verifier"):
+    for name in ("code", "redirect_uri", *(["code_verifier"] if client.require_pkce else [])):
         if not parameters.get(name):
             raise OAuthError("invalid_request", f"{name} is missing.")
     with state.lock:
@@ -51,7 +54,8 @@ def _redeemed(state: State, client: Client, parameters: Mapping[str, str]) -> Gr
         raise OAuthError("invalid_grant", "The code has expired.")
     if parameters["redirect_uri"] != grant.redirect_uri:
         raise OAuthError("invalid_grant", "The redirect URI is not that of the authorization request.")
-    digest = hashlib.sha256(parameters["code_verifier"].encode()).digest()
+    verifier = parameters.get("code_verifier", "")
+    digest = hashlib.sha256(verifier.encode()).digest() if verifier else b""
     challenge = base64.urlsafe_b64encode(digest).rstrip(b"=").decode("ascii")
     if not hmac.compare_digest(challenge, grant.code_challenge):
         raise OAuthError("invalid_grant", "The code verifier does not fit the challenge.")
@@ -59,11 +63,20 @@ def _redeemed(state: State, client: Client, parameters: Mapping[str, str]) -> Gr
 
 
 def _refresh_grant(state: State, request: Request, client: Client, parameters: Mapping[str, str]) -> Reply:
+    resource = _resource(state, parameters)
     token = _spent(state, client, parameters)
     wanted = parameters.get("scope", "").split()
     scope = [value for value in token.grant.scope if not wanted or value in wanted]
     # A refreshed ID Token bears no nonce. Spec: OIDC Core 12.2.
-    return token_reply(state, request, token.grant, scope=scope, nonce="", now=state.clock())
+    return token_reply(state, request, token.grant, scope=scope, nonce="", resource=resource, now=state.clock())
+
+
+def _resource(state: State, parameters: Mapping[str, str]) -> Resource | None:
+    """Return the API that the access token is to be for; None: UserInfo. Spec: RFC 8707 2.2."""
+    identifier = parameters.get("resource", "")
+    if identifier and identifier not in state.resources:
+        raise OAuthError("invalid_target", "There is no such resource.")
+    return state.resources.get(identifier)
 
 
 def _spent(state: State, client: Client, parameters: Mapping[str, str]) -> Token:

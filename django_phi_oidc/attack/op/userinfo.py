@@ -19,7 +19,7 @@ def respond(state: State, request: Request) -> Reply:
     if scheme.lower() != "bearer":
         return _refused(401, "")
     token = state.find_token(value.strip())
-    if token is None or token.kind != "access_token" or not token.active(now=state.clock()):
+    if token is None or token.kind != "access_token" or token.resource or not token.active(now=state.clock()):
         return _refused(401, "invalid_token")
     if "openid" not in token.scope:
         return _refused(403, "insufficient_scope")

@@ -70,8 +70,11 @@ class Scene:
         expect(
             login.url.startswith(self.provider), f"the portal answered {login.status} and did not lead to the provider"
         )
-        answer = {"username": person.username, "password": person.password, "decision": "sign-in"}
-        return browser.submit(login, answer, until=self.at_callback if hold else lambda url: False)
+        return browser.submit(login, self.answer(person), until=self.at_callback if hold else lambda url: False)
+
+    def answer(self, person: Account) -> dict[str, str]:
+        """Return what a person enters on the provider's page."""
+        return {"username": person.username, "password": person.password, "decision": "sign-in"}
 
     def sign_in_amina(self) -> Page:
         """Let Amina sign in, and keep what later steps look for."""

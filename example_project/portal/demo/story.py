@@ -13,10 +13,11 @@ from django.db import DatabaseError, connections
 from django_phi_oidc.audit.models import AuditCheckpoint, AuditEvent, AuditUnsealed
 from django_phi_oidc.audit.routing import AUDIT_ALIAS
 from django_phi_oidc.claims.models import StoredClaim
+from django_phi_oidc.sessions.models import OIDCSession
 
 from . import lying, planting, searching
 from .browser import Browser, Page
-from .scene import NotHeld, Scene, eventually, expect
+from .scene import NotHeld, Scene, eventually, expect, tokens_of
 from .surroundings import RETENTION_SECONDS
 
 MOST_TRIES = 3
@@ -85,6 +86,23 @@ def look(scene: Scene) -> Page:
     form = scene.browser.open(f"{scene.portal}/portal/profile/")
     expect(str(scene.amina.claims["birthdate"]) not in form.text, "it was shown before a purpose was chosen")
     return scene.browser.submit(form, {"purpose": "PATRQT"})
+
+
+def step_up(scene: Scene) -> str:
+    """Her chart wants more than a password; she comes back to it, in the same session."""
+    before = OIDCSession.objects.filter(ended_at=None).latest("started_at")
+    login = scene.browser.open(f"{scene.portal}/portal/chart/")
+    expect(login.url.startswith(scene.provider), f"the portal answered {login.status} and did not lead to the provider")
+    page = scene.browser.submit(login, scene.answer(scene.amina))
+    expect(page.status == 200 and page.path == "/portal/chart/", f"she came to {page.path} with {page.status}")
+    expect("data-chart=" in page.text, "the chart is not on the page")
+    after = OIDCSession.objects.get(pk=before.pk)
+    expect(after.ended_at is None and after.acr != before.acr, "her session is not a stronger one")
+    scene.tokens = tokens_of(after)
+    return (
+        "She was asked for a second proof and came back to her chart, which her session was too weak for. It is the "
+        f"same session, now of {after.acr}."
+    )
 
 
 def replay(scene: Scene) -> str:
@@ -241,6 +259,15 @@ STEPS = (
         title="She chooses a purpose and sees her details",
         tell=reveal_for_a_purpose,
         events=("claim.revealed success PATRQT",),
+    ),
+    Step(
+        title="Her chart wants a stronger sign-in",
+        tell=step_up,
+        events=(
+            "access.denied failure acr_insufficient PATRQT",
+            "session.renewed success",
+            "access.granted success PATRQT",
+        ),
     ),
     Step(title="Her way back, opened a second time", tell=replay, events=("login.refused failure state_replayed",)),
     Step(

@@ -17,6 +17,7 @@ BEAT_SECONDS = 1
 CLAIMS = {
     "birthdate": {"purpose": "TREAT", "basis": "identity check before treatment", "retention": "session"},
     "address": {"purpose": "HOPERAT", "basis": "appointment letters", "retention": RETENTION_SECONDS},
+    "roles": {"purpose": "HOPERAT", "basis": "who works here, and as what", "retention": None},
 }
 _held: list[IO[str]] = []
 

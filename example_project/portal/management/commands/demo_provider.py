@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from django.core.management.base import BaseCommand, CommandError
 
 from django_phi_oidc import conf
-from django_phi_oidc.attack.op import Client, DemoProvider, demo_accounts, demo_client
+from django_phi_oidc.attack.op import Client, DemoProvider, demo_accounts, demo_client, demo_staff
 from django_phi_oidc.declarations import ProviderDeclaration, is_loopback_http
 from portal.demo.lying import Control
 
@@ -44,7 +44,8 @@ class Command(BaseCommand):
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: ended.set())
         client = client_of(options["portal"] or ["http://127.0.0.1:8000", "http://localhost:8000"], declared)
-        provider = DemoProvider([client], demo_accounts(), host=str(issuer.hostname), port=issuer.port or 80)
+        people = (*demo_accounts(), *demo_staff())
+        provider = DemoProvider([client], people, host=str(issuer.hostname), port=issuer.port or 80)
         provider.mutate = control = Control(provider, client)
         provider.intercept = control.intercept
         try:
@@ -52,7 +53,7 @@ class Command(BaseCommand):
         except OSError as error:
             raise CommandError(f"Port {provider.port} can't be had: {error.strerror}.") from error
         self.stdout.write(f"Demo identity provider at {provider.issuer}. Not for production: it can lie.")
-        for account in demo_accounts():
+        for account in people:
             self.stdout.write(f"  account {account.username}, password {account.password}")
         ended.wait()
         provider.stop()

@@ -8,6 +8,7 @@ from django.core.management.commands import migrate
 from django_phi_oidc.audit.routing import AUDIT_ALIAS
 from django_phi_oidc.management.keys import generate_key_files
 from portal import secretfiles
+from portal.groups import make_groups
 
 
 class Command(migrate.Command):
@@ -23,6 +24,7 @@ class Command(migrate.Command):
             sys.stdout.flush()
             # Checked a moment ago; a check that misses the trail's table must not keep it from being made.
             super().run_from_argv([*argv, "--database", AUDIT_ALIAS, "--skip-checks"])
+            make_groups()
 
     def make_files(self) -> None:
         """Make the key rings and the two secrets that stand in files; those that exist stay as they are."""

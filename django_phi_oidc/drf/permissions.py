@@ -1,0 +1,160 @@
+"""Guards of API views: by scope, by the same declaration as `phi_access`, by how sure a provider must be.
+
+They ask for whoever is authenticated, by an access token or in a session of a provider. A refusal is raised, so it
+stays one beside any other permission that would let in (`|`).
+"""
+
+from collections.abc import Callable, Collection
+from typing import Any
+
+from django.core.exceptions import ObjectDoesNotExist
+from django.core.exceptions import PermissionDenied as DjangoPermissionDenied
+from django.http import Http404
+from rest_framework.exceptions import APIException, NotAuthenticated, NotFound, PermissionDenied
+from rest_framework.permissions import BasePermission
+from rest_framework.request import Request
+
+from .. import clock, conf
+from ..access.guarding import Find, decide, decide_assurance
+from ..access.policy import PERMISSION_MISSING, SESSION_MISSING, TOO_WEAK, AccessPolicy, declare, require
+from ..access.responding import keep_private
+from ..api_rules import is_scope
+from ..audit.request import Actor
+from ..errors import AuditUnavailable, DeclarationInvalid
+from ..oidc.access_token import AccessToken
+from .refusing import SCOPE_MISSING, insufficient_authentication, insufficient_scope, logger, tell, unavailable
+
+_NOT_HERE = (Http404, ObjectDoesNotExist, DjangoPermissionDenied, NotFound, PermissionDenied)
+"""All ways in which a view says so; none of them goes past the trail."""
+
+
+class HasScope(BasePermission):
+    """Lets in a token that has all of the view's `required_scopes`. A person in a session of their own has no scopes.
+
+    With other kinds of token, that have none, nobody is let in.
+    """
+
+    def has_permission(self, request: Request, view: Any) -> bool:
+        """Raises: Refusal, 403 with the scopes that are missing, after an event; DeclarationInvalid."""
+        required = _required_scopes(view)
+        if not isinstance(request.auth, AccessToken):
+            return request.auth is None and _is_somebody(request)
+        return _once(view, self, lambda: _refuse_scope(request, request.auth, required))
+
+
+class PHIAccess(BasePermission):
+    """Guards every method of a view as PHIAccessMixin does: vouched for, permission, purpose, event, then the method.
+
+    The view has `permission`, `purpose` or `purposes`, `acr`, `max_age`, and the methods `get_resource`, `get_purpose`,
+    `get_permission_object`. It stands last among the permissions: what it lets in, the trail says, was let in.
+    """
+
+    def has_permission(self, request: Request, view: Any) -> bool:
+        """Raises: Refusal, PermissionDenied, NotAuthenticated, after the event of it; DeclarationInvalid."""
+        keep_private(request._request)
+        policy = _policy_of(view)
+        if not _is_somebody(request):
+            return False
+        return _once(view, self, lambda: _refuse_access(request, policy, view))
+
+
+class RequireAssurance(BasePermission):
+    """Lets in whom an OP knew so surely and so lately as the view's `acr` and `max_age` say."""
+
+    def has_permission(self, request: Request, view: Any) -> bool:
+        """Raises: Refusal, 401 with what is asked for, after an event; NotAuthenticated; DeclarationInvalid."""
+        assurance = require(acr=getattr(view, "acr", ()), max_age=getattr(view, "max_age", None))
+        if not _is_somebody(request):
+            return False
+
+        def refuse() -> APIException | None:
+            refused = decide_assurance(Actor.from_request(request), assurance, now=clock.now())
+            if refused is None:
+                return None
+            return insufficient_authentication(assurance) if refused in TOO_WEAK else NotAuthenticated()
+
+        return _once(view, self, refuse)
+
+
+def _is_somebody(request: Request) -> bool:
+    """The framework's settings may make nobody None."""
+    return bool(getattr(request.user, "is_authenticated", False))
+
+
+def _once(view: Any, permission: BasePermission, refuse: Callable[[], APIException | None]) -> bool:
+    """Decide once for a request: the framework asks again for what it tells of a view, as forms and as OPTIONS.
+
+    Raises: what refuse returns.
+    """
+    decided: dict[type, APIException | None] = view.__dict__.setdefault("_phi_oidc_decided", {})
+    if type(permission) not in decided:
+        try:
+            decided[type(permission)] = refuse()
+        except AuditUnavailable as fault:
+            logger.error("An API view was not run: the trail can't be written.", exc_info=fault)
+            decided[type(permission)] = unavailable()
+    if (refused := decided[type(permission)]) is not None:
+        raise refused
+    return True
+
+
+def _required_scopes(view: Any) -> Collection[str]:
+    """Raises: DeclarationInvalid: a view that names none would be open to every token."""
+    required = getattr(view, "required_scopes", None)
+    if not isinstance(required, list | tuple | set | frozenset) or not required or not all(map(is_scope, required)):
+        raise DeclarationInvalid(f"{type(view).__name__}: required_scopes is a list of scopes, and not empty.")
+    return required
+
+
+def _refuse_scope(request: Request, token: AccessToken, required: Collection[str]) -> APIException | None:
+    if token.scopes >= set(required):
+        return None
+    origin = Actor.from_request(request).origin
+    tell(SCOPE_MISSING, origin=origin, provider=token.provider, client_id=token.client_id)
+    return insufficient_scope(required)
+
+
+def _policy_of(view: Any) -> AccessPolicy:
+    """Raises: DeclarationInvalid."""
+    if not hasattr(view, "get_resource"):
+        raise DeclarationInvalid(f"{type(view).__name__}: get_resource is missing.")
+    return declare(
+        permission=getattr(view, "permission", None),
+        purpose=None if hasattr(view, "get_purpose") else getattr(view, "purpose", None),
+        purposes=getattr(view, "purposes", ()),
+        acr=getattr(view, "acr", ()),
+        max_age=getattr(view, "max_age", None),
+    )
+
+
+def _refuse_access(request: Request, policy: AccessPolicy, view: Any) -> APIException | None:
+    refused = decide(
+        Actor.from_request(request),
+        policy,
+        resource=view.get_resource(),
+        purpose=view.get_purpose() if hasattr(view, "get_purpose") else view.purpose,
+        find=_found_or_none(view.get_permission_object) if hasattr(view, "get_permission_object") else None,
+        now=clock.now(),
+    )
+    if refused is None:
+        return None
+    if refused == SESSION_MISSING:
+        return NotAuthenticated()
+    if refused in TOO_WEAK:
+        return insufficient_authentication(policy.assurance)
+    if refused == PERMISSION_MISSING and isinstance(request.auth, AccessToken):
+        api = conf.apis()[request.auth.provider]
+        # Of the token alone, and of nobody's record.
+        if policy.permission not in api.permissions_of(request.auth.scopes):
+            return insufficient_scope(api.scopes_for(policy.permission))
+    return PermissionDenied()
+
+
+def _found_or_none(find: Find) -> Find:
+    def found() -> object:
+        try:
+            return find()
+        except _NOT_HERE:
+            return None
+
+    return found

@@ -1,0 +1,188 @@
+"""Whether an access token was issued by this OP for an API of the portal's own, and what it lets a client do.
+
+Spec: RFC 9068; RFC 6749 3.3 (scope). What UserInfo answers to a token is no proof: it says nothing of the audience.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any, NamedTuple
+
+from ..api_rules import APIDeclaration, is_scope
+from ..declarations import ProviderDeclaration
+from ..errors import AccessTokenInvalid, AudInvalid, IatInvalid, IDTokenError, TokenMalformed
+from .id_token import (
+    audiences_of,
+    check_alg_not_allowed,
+    check_exp_invalid,
+    check_iss_invalid,
+    check_nbf_invalid,
+    check_signature_invalid,
+    check_sub_invalid,
+    is_zero,
+    numeric_date,
+)
+from .jose import JWS, parse_compact_jws
+from .jwks import KeySet
+from .token import HEART_LONGEST
+
+TYP = "at+jwt"
+BEARER = "bearer"
+
+Claims = Mapping[str, Any]
+
+
+class Addressee(NamedTuple):
+    """An API of the portal's own, and the OP whose access tokens it takes."""
+
+    api: APIDeclaration
+    provider: ProviderDeclaration
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AccessToken:
+    """What an OP says of an access token: on whose behalf it is, who uses it, and what for. Not the token itself."""
+
+    provider: str
+    """The declared name."""
+    issuer: str
+    sub: str = field(repr=False)
+    client_id: str
+    scopes: frozenset[str]
+    expires_at: datetime
+    acr: str = ""
+    auth_time: datetime | None = None
+    """When the person authenticated; None when the OP does not tell."""
+
+
+def addressee(token: str, declared: Iterable[Addressee]) -> Addressee:
+    """Return the API and the OP that the token itself names, and which have to judge it. NOTHING is verified.
+
+    What is no JWS names nobody. It is for the one OP that is asked about tokens, and where there are several for none:
+    an OP that did not issue a token must not see it.
+    Raises: AccessTokenInvalid.
+    """
+    known, claims = list(declared), _claims_of(token)
+    if claims is None:
+        asked = [each for each in known if each.api.method == "introspection"]
+        if len(asked) != 1:
+            raise AccessTokenInvalid("token_malformed")
+        return asked[0]
+    issued = [each for each in known if each.provider.issuer == claims.get("iss")]
+    # Of several clients at one issuer, the audience is what tells.
+    meant = [each for each in issued if each.api.audience in audiences_of(claims)] or issued
+    if not meant:
+        raise AccessTokenInvalid("iss_invalid")
+    return meant[0]
+
+
+def verify_access_token(token: str, *, keys: KeySet, meant: Addressee, now: datetime) -> AccessToken:
+    """Return what a JWT says that the declared issuer signed as an access token for this API.
+
+    In the order of verify_id_token: structure, alg, signature; then typ and the claims, which nobody but the OP can
+    have written. Times have the declaration's leeway; one that lives for longer than max_access_token_lifetime is
+    refused, since nothing else ends a JWT. NOT checked: whether it was revoked, whether jti was seen before.
+
+    Raises: AccessTokenInvalid; what keys raises (KeyNotFound, TransportError, MetadataInvalid).
+    Spec: RFC 9068 2, 4; RFC 8725 3.
+    """
+    declaration = meant.provider
+    try:
+        jws = parse_compact_jws(token)
+        check_alg_not_allowed(jws, allowed=declaration.id_token_signed_response_alg)
+        check_signature_invalid(jws, keys=keys)
+        check_typ(jws)
+        claims = jws.payload
+        check_iss_invalid(claims, issuer=declaration.issuer)
+        read = read_claims(claims, meant=meant, now=now)
+        check_lifetime(claims, declaration=declaration, now=now)
+    except IDTokenError as error:
+        raise AccessTokenInvalid(error.code) from error
+    if not _is_text(claims.get("jti")):
+        raise AccessTokenInvalid("jti_invalid")
+    return read
+
+
+def read_claims(claims: Claims, *, meant: Addressee, now: datetime) -> AccessToken:
+    """Return what claims say, which the OP has signed or answered, of an access token for this API that lives.
+
+    A token that is bound to a key (`cnf`) is refused: whoever presents it alone proves nothing.
+    Raises: AccessTokenInvalid, IDTokenError.
+    Spec: RFC 9068 2.2; RFC 7662 2.2; RFC 7800 3.1, RFC 8705 3, RFC 9449 6 (cnf).
+    """
+    declaration = meant.provider
+    check_audience(claims, audience=meant.api.audience)
+    check_exp_invalid(claims, now=now, leeway=declaration.leeway)
+    check_nbf_invalid(claims, now=now, leeway=declaration.leeway)
+    check_sub_invalid(claims)
+    if not _is_text(claims.get("client_id")):
+        raise AccessTokenInvalid("client_id_invalid")
+    if "cnf" in claims:
+        raise AccessTokenInvalid("cnf_unsupported")
+    scopes = read_scope(claims.get("scope", ""))
+    if scopes is None:
+        raise AccessTokenInvalid("scope_invalid")
+    acr = claims.get("acr")
+    return AccessToken(
+        provider=declaration.name,
+        issuer=declaration.issuer,
+        sub=claims["sub"],
+        client_id=claims["client_id"],
+        scopes=scopes,
+        expires_at=datetime.fromtimestamp(claims["exp"], UTC),
+        acr=acr if isinstance(acr, str) and len(acr) <= 255 else "",
+        auth_time=_auth_time(claims.get("auth_time"), now=now, leeway=declaration.leeway),
+    )
+
+
+def read_scope(value: object) -> frozenset[str] | None:
+    """Return the scopes of a list with a space between each two; None when it is no such list. Spec: RFC 6749 3.3."""
+    if value == "":
+        return frozenset()
+    scopes = value.split(" ") if isinstance(value, str) else [""]
+    return frozenset(scopes) if all(map(is_scope, scopes)) else None
+
+
+def check_typ(jws: JWS) -> None:
+    """`typ_invalid`: typ is the media type of access tokens, so that no ID Token passes. Spec: RFC 9068 2.1, 4."""
+    typ: str = jws.header.get("typ", "")
+    if typ.lower().removeprefix("application/") != TYP:
+        raise AccessTokenInvalid("typ_invalid")
+
+
+def check_audience(claims: Claims, *, audience: str) -> None:
+    """`aud_invalid`: aud names this API, whichever others beside it. Spec: RFC 9068 4."""
+    if audience not in audiences_of(claims):
+        raise AudInvalid
+
+
+def check_lifetime(claims: Claims, *, declaration: ProviderDeclaration, now: datetime) -> None:
+    """`iat_invalid`, `access_token_lifetime`: issued, not in the future, and not for longer than is allowed at all.
+
+    Requires: an exp that was checked. Spec: RFC 9068 2.2; RFC 7519 4.1.6.
+    """
+    issued_at = numeric_date(claims.get("iat"))
+    if issued_at is None or issued_at > now + declaration.leeway:
+        raise IatInvalid
+    limit = declaration.max_access_token_lifetime
+    if declaration.profile == "heart":
+        limit = min(limit, HEART_LONGEST)
+    if datetime.fromtimestamp(claims["exp"], UTC) - issued_at > limit:
+        raise AccessTokenInvalid("access_token_lifetime")
+
+
+def _claims_of(token: str) -> Claims | None:
+    try:
+        return parse_compact_jws(token).payload
+    except TokenMalformed:
+        return None
+
+
+def _auth_time(value: object, *, now: datetime, leeway: timedelta) -> datetime | None:
+    """In the future, beyond the leeway, it says nothing about how long ago that was."""
+    auth_time = None if is_zero(value) else numeric_date(value)
+    return None if auth_time is None or auth_time > now + leeway else auth_time
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and 0 < len(value) <= 255 and value.isascii() and value.isprintable()

@@ -1,0 +1,92 @@
+"""As far as a token goes nobody has what they have not, and all that is not about permissions stays theirs."""
+
+import pickle
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from asgiref.sync import async_to_sync
+from django.contrib.auth import get_user_model
+from django.contrib.auth.base_user import AbstractBaseUser
+from django.contrib.auth.models import Group, Permission
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from django_phi_oidc.drf.narrowing import NarrowedUser
+from tests.sessions.conftest import BACKEND
+
+pytestmark = pytest.mark.django_db
+KNOWN = ("auth.view_user", "auth.change_user", "auth.view_group", "admin.view_logentry")
+
+
+@pytest.fixture(autouse=True)
+def _model_backend(settings: Any) -> None:
+    settings.AUTHENTICATION_BACKENDS = [BACKEND, "django.contrib.auth.backends.ModelBackend"]
+
+
+@pytest.fixture
+def person() -> Any:
+    person = get_user_model()._default_manager.create_user(username="amina", email="amina@example.org")
+    permissions = Permission.objects.filter(codename__in=["view_user", "view_group"], content_type__app_label="auth")
+    person.user_permissions.add(permissions.get(codename="view_user"))
+    group = Group.objects.create(name="staff")
+    group.permissions.add(permissions.get(codename="view_group"))
+    person.groups.add(group)
+    return get_user_model()._default_manager.get(pk=person.pk)
+
+
+@settings(deadline=None, max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.sets(st.sampled_from(KNOWN)), st.sets(st.sampled_from(KNOWN)), st.booleans())
+def test_permissions_are_those_that_both_have(person: Any, of_token: set[str], asked: set[str], root: bool) -> None:
+    # Anew: permissions are cached on the instance.
+    person = get_user_model()._default_manager.get(pk=person.pk)
+    person.is_superuser = root
+    both = of_token & (set(KNOWN) if root else {"auth.view_user", "auth.view_group"})
+    narrowed = NarrowedUser(person, of_token)
+    assert {perm for perm in KNOWN if narrowed.has_perm(perm)} == both
+    assert narrowed.has_perms(asked) == (asked <= both)
+    assert narrowed.has_perms(asked) <= person.has_perms(asked)
+    assert narrowed.get_all_permissions() == both
+    assert narrowed.get_user_permissions() | narrowed.get_group_permissions() == both
+    assert {app for app in ("auth", "admin") if narrowed.has_module_perms(app)} == {
+        perm.partition(".")[0] for perm in both
+    }
+    # Django's own backend says no to every object, but of a superuser nobody asks it.
+    assert narrowed.has_perm("auth.view_user", person) == (root and "auth.view_user" in of_token)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_permissions_are_the_same_in_a_coroutine(person: Any) -> None:
+    async_to_sync(_same_in_a_coroutine)(person)
+
+
+async def _same_in_a_coroutine(person: Any) -> None:
+    narrowed = NarrowedUser(person, ["auth.view_user", "auth.change_user"])
+    assert [await narrowed.ahas_perm(perm) for perm in KNOWN] == [True, False, False, False]
+    assert await narrowed.ahas_perms(["auth.view_user"])
+    assert not await narrowed.ahas_perms(["auth.view_user", "auth.view_group"])
+    assert (await narrowed.ahas_module_perms("auth"), await narrowed.ahas_module_perms("admin")) == (True, False)
+    found = [await ask() for ask in (narrowed.aget_all_permissions, narrowed.aget_user_permissions)]
+    assert found == [{"auth.view_user"}] * 2
+    assert await narrowed.aget_group_permissions() == frozenset()
+
+
+def test_all_else_is_the_persons(person: Any) -> None:
+    person.is_staff = person.is_superuser = True
+    narrowed: Any = NarrowedUser(person, [])
+    assert isinstance(narrowed, get_user_model())
+    assert (narrowed, hash(narrowed), str(narrowed)) == (person, hash(person), "amina")
+    assert (narrowed.is_authenticated, narrowed.is_active) == (True, True)
+    assert (narrowed.is_staff, narrowed.is_superuser) == (False, False)
+    narrowed.email = "new@example.org"
+    narrowed.save()
+    row = get_user_model()._default_manager.get(pk=narrowed.pk)
+    assert (row.email, row.is_staff, row.is_superuser) == ("new@example.org", True, True)
+    assert list(Group.objects.filter(user=narrowed)) == list(person.groups.all())
+    assert pickle.loads(pickle.dumps(narrowed)) == person
+
+
+def test_user_model_without_permissions_has_none() -> None:
+    assert not hasattr(AbstractBaseUser, "has_perm")
+    plain: Any = SimpleNamespace(is_active=True)
+    assert not NarrowedUser(plain, ["auth.view_user"]).has_perm("auth.view_user")
