@@ -6,9 +6,10 @@ from .audit.admin import AuditCheckpointAdmin, AuditEventAdmin
 from .claims.admin import LegalHoldAdmin, StoredClaimAdmin
 from .login.admin import lead_to_provider
 from .sessions.admin import OIDCSessionAdmin, PendingRevocationAdmin
-from .subjects.admin import PairwiseSubjectAdmin
+from .subjects.admin import ActivationCodeAdmin, PairwiseSubjectAdmin
 
 __all__ = [
+    "ActivationCodeAdmin",
     "AuditCheckpointAdmin",
     "AuditEventAdmin",
     "LegalHoldAdmin",

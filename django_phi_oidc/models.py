@@ -14,9 +14,10 @@ from .claims.models import LegalHold, StoredClaim
 from .delivery.models import SinkCursor
 from .replay.models import SpentValue
 from .sessions.models import OIDCSession, PendingRevocation
-from .subjects.models import PairwiseIdentifier, PairwiseSubject, SubjectDigest
+from .subjects.models import ActivationCode, PairwiseIdentifier, PairwiseSubject, SubjectDigest
 
 __all__ = [
+    "ActivationCode",
     "AuditCheckpoint",
     "AuditEvent",
     "AuditLeaf",

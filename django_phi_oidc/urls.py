@@ -2,6 +2,7 @@
 
 from django.urls import path
 
+from .login.activating import ActivationView
 from .login.documents import ClientKeysView, SectorIdentifierView
 from .login.local import LocalLoginView
 from .login.stepping_up import StepUpView
@@ -12,6 +13,7 @@ from .sessions.views import LoggedOutView, OIDCLogoutView, SessionView
 urlpatterns = [
     path("authenticate/", OIDCAuthenticationRequestView.as_view(), name="oidc_authentication_init"),
     path("callback/", OIDCAuthenticationCallbackView.as_view(), name="oidc_authentication_callback"),
+    path("activate/", ActivationView.as_view(), name="oidc_activate"),
     path("step-up/", StepUpView.as_view(), name="oidc_step_up"),
     path("logout/", OIDCLogoutView.as_view(), name="oidc_logout"),
     path("logged-out/", LoggedOutView.as_view(), name="oidc_logged_out"),

@@ -19,6 +19,7 @@ from ..oidc.authorization import judge_authorization_response, read_state
 from ..oidc.token import ReceivedToken
 from ..provider.registry import Provider, get_provider
 from ..sessions.views import door
+from .activating import ask_for_code, note_newcomer
 from .admitting import admit
 from .choosing import choose, must_choose, read_next
 from .completing import DEADLINE, VerifiedSignIn, exchange, nothing_left_alive
@@ -72,8 +73,10 @@ class OIDCAuthenticationCallbackView(View):
             complete(request, get_provider(provider), pending=pending, parameters=parameters)
         except (SignInRefused, AuditUnavailable) as fault:
             next_url = next_of(request, state)
-            response = ask_again(request, pending, fault, attempt) or refuse(
-                request, fault, attempt, next_url=next_url
+            response = (
+                ask_again(request, pending, fault, attempt)
+                or ask_for_code(request, fault, attempt, next_url=next_url)
+                or refuse(request, fault, attempt, next_url=next_url)
             )
         except BaseException:
             tell_of_internal_error(request, attempt)
@@ -118,7 +121,11 @@ def complete(request: HttpRequest, provider: Provider, *, pending: Pending, para
             claims=exchanged.claims,
             origin=Actor.from_request(request).origin,
         )
-        user = auth.authenticate(request, sign_in=sign_in)
+        try:
+            user = auth.authenticate(request, sign_in=sign_in)
+        except NotProvisioned:
+            note_newcomer(request, sign_in)
+            raise
         if user is None:
             raise NotProvisioned
         admit(request, user, exchanged, provider, received)

@@ -1,4 +1,4 @@
-"""Links persons to accounts, unlinks and lists them; gives out or erases what is held of one.
+"""Links persons to accounts or invites them, unlinks and lists them; gives out or erases what is held of one.
 
 The `sub` comes on standard input: arguments stand in the shell's history and in the list of processes.
 """
@@ -24,6 +24,7 @@ from ..sessions.erasing import erase_person
 from ..sessions.exporting import export_person
 from ..subjects import cli as links
 from ..subjects.models import PairwiseSubject
+from . import inviting
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -41,7 +42,8 @@ def handle(options: Mapping[str, Any], *, stdout: OutputWrapper, stderr: OutputW
     """Do what the subcommand says. Raises: CommandError when it is refused, or there is no such user or person."""
     own = {"export": _export, "erase": _erase}.get(options["subject_command"])
     if own is None:
-        links.handle(options, stdout=stdout, stderr=stderr)
+        others = inviting if options["subject_command"] == "invite" else links
+        others.handle(options, stdout=stdout, stderr=stderr)
     else:
         own(options, stdout)
 
@@ -107,8 +109,9 @@ def _erase(options: Mapping[str, Any], stdout: OutputWrapper) -> None:
     except PhiOidcError as refusal:
         raise CommandError(f"Nothing was erased. {refusal}") from refusal
     stdout.write(
-        f"User {user.pk}: {len(erased.subjects)} subjects, {erased.claims} claims, {erased.sessions} sessions and"
-        f" {erased.identifiers} pairwise identifiers were erased. The account is left."
+        f"User {user.pk}: {len(erased.subjects)} subjects, {erased.claims} claims, {erased.sessions} sessions,"
+        f" {erased.identifiers} pairwise identifiers and {erased.invitations} invitations were erased."
+        " The account is left."
     )
 
 

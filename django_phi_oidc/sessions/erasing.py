@@ -15,7 +15,8 @@ from ..audit.outbox import enqueue_many
 from ..claims.holding import is_held
 from ..claims.models import StoredClaim
 from ..errors import HeldForLegalReasons
-from ..subjects.models import PairwiseIdentifier, PairwiseSubject
+from ..subjects.inviting import revoke_codes
+from ..subjects.models import ActivationCode, PairwiseIdentifier, PairwiseSubject
 from .models import OIDCSession
 
 
@@ -27,6 +28,7 @@ class Erased:
     claims: int
     sessions: int
     identifiers: int
+    invitations: int
 
 
 def erase_person(
@@ -35,8 +37,9 @@ def erase_person(
     """Erase what is held of these subjects of user, in one transaction, and return what that was.
 
     Live sessions end, claims are erased, and the subjects go with their digests, each with the events of that. After
-    it the rows of the sessions; and, once the account is linked to nobody, what other systems know it by. Tokens are
-    revoked after the commit, as when somebody is unlinked. The account itself is the host project's to delete.
+    it the rows of the sessions; and, once the account is linked to nobody, what other systems know it by, and its
+    invitations. Tokens are revoked after the commit, as when somebody is unlinked. The account itself is the host
+    project's to delete.
     Raises: HeldForLegalReasons, and then nothing was erased, of no subject.
     """
     with transaction.atomic():
@@ -54,13 +57,14 @@ def erase_person(
             subject.deleted_by = origin
             subject.delete()
         OIDCSession.objects.filter(pk__in=ended).delete()
-        forgotten, identifiers = _forget_account(user)
+        forgotten, identifiers, invitations = _forget_account(user, origin=origin, now=now)
         enqueue_many(_acts(user, names, origin=origin, now=now))
     return Erased(
         subjects=tuple(names),
         claims=sum(counts.total() for counts in names.values()),
         sessions=len(ended) + forgotten,
         identifiers=identifiers,
+        invitations=invitations,
     )
 
 
@@ -73,13 +77,19 @@ def _names_of_claims(subjects: Sequence[PairwiseSubject]) -> dict[uuid.UUID, Cou
     return {subject.uuid: found[subject.pk] for subject in subjects}
 
 
-def _forget_account(user: AbstractBaseUser) -> tuple[int, int]:
-    """Erase what is left of an account that is linked to nobody; return how many sessions and identifiers that was."""
+def _forget_account(user: AbstractBaseUser, *, origin: Origin, now: datetime) -> tuple[int, int, int]:
+    """Erase what is left of an account that is linked to nobody; return the numbers of sessions, identifiers and codes.
+
+    A code that could still be redeemed is revoked before: else the person could come back by it, unasked.
+    """
     if PairwiseSubject.objects.filter(user=user.pk).exists():
-        return 0, 0
+        return 0, 0, 0
+    codes = ActivationCode.objects.filter(user=user.pk)
+    revoke_codes(codes, reason="erased", origin=origin, now=now)
+    invitations, _ = codes.delete()
     sessions, _ = OIDCSession.objects.filter(user=user.pk, subject=None, ended_at__isnull=False).delete()
     identifiers, _ = PairwiseIdentifier.objects.filter(user=user.pk).delete()
-    return sessions, identifiers
+    return sessions, identifiers, invitations
 
 
 def _acts(

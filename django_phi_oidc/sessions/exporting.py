@@ -18,7 +18,7 @@ from ..audit.recording import record_many
 from ..claims.models import LegalHold, StoredClaim
 from ..declarations import ClaimDeclaration
 from ..errors import KeyRingError
-from ..subjects.models import PairwiseIdentifier, PairwiseSubject
+from ..subjects.models import ActivationCode, PairwiseIdentifier, PairwiseSubject
 from .models import OIDCSession
 
 
@@ -43,8 +43,8 @@ def export_person(
 
     Every claim that is stored, one whose time is over too, for it is held; sessions without tokens and keys; legal
     holds without their reason, which is about others as well; what the trail tells of the person, which names who
-    looked; and what other systems know the account by. As many SELECTs for ten subjects as for one, but of the trail,
-    which is read a thousand events at a time.
+    looked; what other systems know the account by; and its invitations. As many SELECTs for ten subjects as for one,
+    but of the trail, which is read a thousand events at a time.
     Raises: AuditUnavailable, and then nothing was opened.
     """
     claims = list(StoredClaim.objects.filter(subject__in=subjects).order_by("name", "obtained_at"))
@@ -80,6 +80,7 @@ def export_person(
             {"sector": identifier.sector, "value": identifier.value}
             for identifier in PairwiseIdentifier.objects.filter(user=user.pk).order_by("sector")
         ],
+        "invitations": [_invitation(code) for code in ActivationCode.objects.filter(user=user.pk).order_by("pk")],
         "unreadable": unreadable,
     }
     return Exported(document=document, unreadable=tuple(unreadable))
@@ -151,6 +152,17 @@ def _session(session: OIDCSession, uuids: Mapping[int, str]) -> dict[str, Any]:
         "end_reason": session.end_reason or None,
         "auth_time": _at(session.auth_time),
         "acr": session.acr or None,
+    }
+
+
+def _invitation(code: ActivationCode) -> dict[str, Any]:
+    """Who made it is not told: that is about somebody else."""
+    return {
+        "provider": code.provider,
+        "created_at": _at(code.created_at),
+        "expires_at": _at(code.expires_at),
+        "redeemed_at": _at(code.redeemed_at),
+        "revoked_at": _at(code.revoked_at),
     }
 
 

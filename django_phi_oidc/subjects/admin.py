@@ -1,4 +1,7 @@
-"""Who is linked to which account: a list to read, a form that links, a deletion that unlinks. No digest, no `sub`."""
+"""Who is linked to which account, and who is invited to one: lists to read, forms that link and invite.
+
+No digest and no `sub` is shown; an activation code once, on the page that answers its making.
+"""
 
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -9,26 +12,45 @@ from django import forms
 from django.contrib import admin, messages
 from django.contrib.auth import get_user_model
 from django.core.exceptions import PermissionDenied
-from django.db.models import QuerySet
+from django.db.models import Q, QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.template.response import TemplateResponse
 from django.utils.decorators import method_decorator
-from django.views.decorators.debug import sensitive_post_parameters
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
+from django.views.decorators.debug import sensitive_post_parameters, sensitive_variables
 
 from .. import clock, conf, keyring
 from ..audit.request import Actor
-from ..errors import HeldForLegalReasons
-from ..listing import SaysWhyNotAdmin
+from ..errors import HeldForLegalReasons, InvitationRefused, PhiOidcError
+from ..listing import GoesWithItsPersonAdmin, SaysWhyNotAdmin
+from .inviting import Invitation, invite, revoke_codes
 from .linking import link_existing
-from .models import PairwiseSubject
+from .models import ActivationCode, PairwiseSubject
+
+MOST_CODES = 1_000
+"""Revoked by one request."""
 
 if TYPE_CHECKING:
     SubjectForm = forms.ModelForm[PairwiseSubject]
+    CodeForm = forms.ModelForm[ActivationCode]
 else:
-    SubjectForm = forms.ModelForm
+    SubjectForm = CodeForm = forms.ModelForm
 
 
 def _providers() -> list[tuple[str, str]]:
     return [(name, declared.label or name) for name, declared in conf.providers().items()]
+
+
+def _inviting_providers() -> list[tuple[str, str]]:
+    declared = conf.providers()
+    return [(name, label) for name, label in _providers() if declared[name].provisioning == "invitation"]
+
+
+def _refuse_superuser(request: HttpRequest, user: Any) -> None:
+    """Whoever links or invites says who signs in: to that account too. Raises: PermissionDenied."""
+    if getattr(user, "is_superuser", False) and not getattr(request.user, "is_superuser", False):
+        raise PermissionDenied
 
 
 class LinkForm(SubjectForm):
@@ -94,9 +116,7 @@ class PairwiseSubjectAdmin(SaysWhyNotAdmin):
 
     def save_model(self, request: HttpRequest, obj: PairwiseSubject, form: Any, change: bool) -> None:
         """Link, in the transaction of the form. Raises: PhiOidcError; DoesNotExist when the user is gone."""
-        if getattr(obj.user, "is_superuser", False) and not getattr(request.user, "is_superuser", False):
-            # Whoever links says who signs in: to that account too.
-            raise PermissionDenied
+        _refuse_superuser(request, obj.user)
         subject = link_existing(
             obj.user,
             sub=form.cleaned_data["sub"],
@@ -122,3 +142,142 @@ class PairwiseSubjectAdmin(SaysWhyNotAdmin):
         """Unlink, in the transaction of the page."""
         obj.deleted_by = Actor.from_request(request).origin
         obj.delete()
+
+
+class InvitationForm(CodeForm):
+    """Asks whom to invite, and where they sign in."""
+
+    provider = forms.ChoiceField(
+        choices=_inviting_providers, help_text=gettext_lazy("Those whose provisioning is invitation.")
+    )
+
+    class Meta:
+        model = ActivationCode
+        fields = ("user",)
+
+
+class StateFilter(admin.SimpleListFilter):
+    """By what has become of the code."""
+
+    title = gettext_lazy("state")
+    parameter_name = "state"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [("waiting", _("waiting")), ("redeemed", _("redeemed")), ("over", _("revoked or expired"))]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[ActivationCode]) -> QuerySet[ActivationCode]:
+        waiting = Q(redeemed_at=None, revoked_at=None, expires_at__gt=clock.now())
+        match self.value():
+            case "waiting":
+                return queryset.filter(waiting)
+            case "redeemed":
+                return queryset.exclude(redeemed_at=None)
+            case "over":
+                return queryset.filter(redeemed_at=None).exclude(waiting)
+        return queryset
+
+
+@admin.register(ActivationCode)
+class ActivationCodeAdmin(SaysWhyNotAdmin, GoesWithItsPersonAdmin):
+    """Who is invited to which account. Adding makes a code, and shows it; the actions revoke it, or make another."""
+
+    form = InvitationForm
+    raw_id_fields = ("user",)
+    list_display = ("user", "provider", "state", "expires_at", "created_at", "created_by")
+    list_filter = (StateFilter,)
+    list_select_related = ("user",)
+    search_help_text = "A user name, in full."
+    ordering = ("-id",)
+    actions = ("revoke", "make_another")
+
+    def get_search_fields(self, request: HttpRequest) -> tuple[str, ...]:
+        return (f"user__{get_user_model().USERNAME_FIELD}__exact",)
+
+    def get_fields(self, request: HttpRequest, obj: ActivationCode | None = None) -> Any:
+        return (*self.list_display, "redeemed_at", "revoked_at") if obj else ("provider", "user")
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return self.has_issue_permission(request)
+
+    def has_issue_permission(self, request: HttpRequest) -> bool:
+        """Say whether this person may make and revoke codes."""
+        return request.user.has_perm("django_phi_oidc.issue_activationcode")
+
+    @admin.display
+    def state(self, code: ActivationCode) -> str:
+        """Return what has become of it."""
+        if code.redeemed_at is not None:
+            return _("redeemed")
+        if code.revoked_at is not None:
+            return _("revoked")
+        return _("waiting") if code.expires_at > clock.now() else _("expired")
+
+    @sensitive_variables()
+    def save_model(self, request: HttpRequest, obj: ActivationCode, form: Any, change: bool) -> None:
+        """Invite, in the transaction of the form. Raises: PhiOidcError."""
+        provider = form.cleaned_data["provider"]
+        obj.shown = self._invite(request, obj.user, provider)  # type: ignore[attr-defined]  # once, by response_add
+        made = ActivationCode.objects.get(user=obj.user, provider=provider, redeemed_at=None, revoked_at=None)
+        obj.pk = made.pk
+        obj.refresh_from_db()
+
+    def response_add(self, request: HttpRequest, obj: Any, post_url_continue: str | None = None) -> HttpResponse:
+        """Show the code, here and never again: neither a session nor a cookie has it."""
+        return self._show(request, obj.shown, obj)
+
+    @admin.action(description="Revoke", permissions=["issue"])
+    def revoke(self, request: HttpRequest, queryset: QuerySet[ActivationCode]) -> None:
+        """Revoke the chosen codes that nobody has redeemed."""
+        pks = list(queryset.order_by("pk").values_list("pk", flat=True)[: MOST_CODES + 1])
+        if len(pks) > MOST_CODES:
+            told = _("These are more than %(most)d codes: none was revoked. Choose fewer.")
+            self.message_user(request, told % {"most": MOST_CODES}, messages.ERROR)
+            return
+        codes, origin = ActivationCode.objects.filter(pk__in=pks), Actor.from_request(request).origin
+        revoked = revoke_codes(codes, reason="withdrawn", origin=origin, now=clock.now())
+        self.message_user(request, _("%(count)d codes were revoked.") % {"count": revoked}, messages.SUCCESS)
+
+    @admin.action(description="Make another code, and revoke this one", permissions=["issue"])
+    @method_decorator(sensitive_variables())
+    def make_another(self, request: HttpRequest, queryset: QuerySet[ActivationCode]) -> HttpResponse | None:
+        """Invite the user of the one chosen code again, and show the new one."""
+        chosen = list(queryset.select_related("user")[:2])
+        if len(chosen) != 1:
+            self.message_user(request, _("Choose one: each is shown on a page of its own."), messages.ERROR)
+            return None
+        (code,) = chosen
+        try:
+            return self._show(request, self._invite(request, code.user, code.provider), code)
+        except PhiOidcError as refusal:
+            self.message_user(request, str(refusal), messages.ERROR)
+            return None
+
+    def _invite(self, request: HttpRequest, user: Any, provider: str) -> Invitation:
+        """Raises: PhiOidcError; PermissionDenied."""
+        _refuse_superuser(request, user)
+        declared = conf.providers().get(provider)
+        if declared is None:
+            raise InvitationRefused(f"There is no provider {provider}.")
+        (invitation,) = invite(
+            [user.pk],
+            provider=declared,
+            key=keyring.keys("SUBJECT_KEYS")[0],
+            lifetime=conf.activation_lifetime(),
+            origin=Actor.from_request(request).origin,
+            now=clock.now(),
+        )
+        return invitation
+
+    @sensitive_variables()
+    def _show(self, request: HttpRequest, invitation: Invitation, code: ActivationCode) -> HttpResponse:
+        context = {
+            **self.admin_site.each_context(request),
+            "opts": self.opts,
+            "title": _("The activation code"),
+            "invitation": invitation,
+            "user_invited": code.user,
+            "provider": code.provider,
+        }
+        response = TemplateResponse(request, "admin/django_phi_oidc/activationcode/code.html", context)
+        response["Cache-Control"] = "no-store"
+        return response

@@ -1,4 +1,7 @@
-"""What is stored of (issuer, `sub`): a keyed digest; and what other systems know a person by: another. No Django."""
+"""What is stored of (issuer, `sub`), and of an activation code: a keyed digest; what other systems know a person by.
+
+No Django.
+"""
 
 import hashlib
 import hmac
@@ -21,6 +24,15 @@ def pairwise_value(key: bytes, *, sector: str, model: str, pk: str) -> str:
     Spec: OIDC Core 8.1.
     """
     message = b"".join(_length_prefixed(part) for part in (sector, model, pk))
+    return hmac.new(key, message, hashlib.sha256).hexdigest()
+
+
+def activation_digest(key: bytes, *, issuer: str, code: str) -> str:
+    """Return HMAC-SHA256 over issuer and code, hexadecimal: a code for one issuer is none for another.
+
+    Each is written as in subject_digest, after a text that is no sector: so it is never the message of another digest.
+    """
+    message = b"".join(_length_prefixed(part) for part in ("activation code", issuer, code))
     return hmac.new(key, message, hashlib.sha256).hexdigest()
 
 

@@ -59,3 +59,35 @@ class PairwiseIdentifier(models.Model):
 
     def __str__(self) -> str:
         return f"in {self.sector}"
+
+
+class ActivationCode(models.Model):
+    """An invitation: who signs in at the provider and knows the code becomes this user, once. The code is not here."""
+
+    user = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="+")
+    provider = models.CharField(max_length=64)
+    key_id = models.CharField(max_length=8, editable=False)
+    digest = models.CharField(max_length=64, editable=False)
+    """Hexadecimal; of issuer and code, under that subject key."""
+    created_at = models.DateTimeField(editable=False)
+    created_by = models.CharField(max_length=255, editable=False)
+    """The primary key of who made it; empty for the command."""
+    expires_at = models.DateTimeField(editable=False)
+    redeemed_at = models.DateTimeField(null=True, editable=False)
+    revoked_at = models.DateTimeField(null=True, editable=False)
+
+    class Meta:
+        default_permissions = ("view",)
+        permissions = (("issue_activationcode", "Can make and revoke activation codes"),)
+        constraints = (
+            models.UniqueConstraint(fields=["digest"], name="phi_oidc_activation_code_digest_unique"),
+            # Of two that are made at once, one goes: nobody has two letters that both let in.
+            models.UniqueConstraint(
+                fields=["user", "provider"],
+                condition=models.Q(redeemed_at=None, revoked_at=None),
+                name="phi_oidc_activation_code_live_unique",
+            ),
+        )
+
+    def __str__(self) -> str:
+        return f"for user {self.user_id}"

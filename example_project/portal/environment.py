@@ -6,10 +6,6 @@ from typing import Any
 
 from django.core.exceptions import ImproperlyConfigured
 
-NOT_BUILT: Mapping[str, tuple[str, ...]] = {"OIDC_PROVISIONING": ("invitation",)}
-"""What this version can't do yet, by variable: these values, or any where none is named. A portal that is told to
-protect people in one of these ways and can't does not start."""
-
 
 class Environment:
     """Reads variables. Faults are collected, and `check` raises them together."""
@@ -71,11 +67,6 @@ class Environment:
 
     def check(self) -> None:
         """Raises: ImproperlyConfigured, which names every missing and every wrong variable, and no value."""
-        for name, values in NOT_BUILT.items():
-            value = self.text(name)
-            if value and (not values or value in values):
-                what = f"{name}={value}" if values else name
-                self._faults.append(f"{what} is not supported by this version: unset it.")
         if self._missing:
             self._faults.insert(0, f"With DJANGO_DEBUG off these must be set: {', '.join(self._missing)}.")
         if self._faults:

@@ -15,7 +15,7 @@ from django.core.exceptions import ImproperlyConfigured
 from portal.demo.browser import Browser
 from portal.demo.processes import Processes
 from portal.demo.surroundings import OURS, free_port
-from portal.environment import NOT_BUILT, Environment
+from portal.environment import Environment
 from psycopg import sql
 
 from tests.example_project.conftest import ROOT
@@ -31,9 +31,6 @@ PRODUCTION = {
     "OIDC_ISSUER": "https://op.example",
     "OIDC_CLIENT_ID": "portal",
     "OIDC_CLIENT_SECRET": "a secret for tests only",
-}
-REFUSED = {
-    "OIDC_PROVISIONING": "invitation",
 }
 
 
@@ -91,13 +88,6 @@ def test_settings_with_debug_need_no_variable(tmp_path: Path) -> None:
     assert setting(tmp_path, issuer, DJANGO_DEBUG="1") == "http://127.0.0.1:8765"
 
 
-@pytest.mark.parametrize(("name", "value"), REFUSED.items())
-def test_settings_that_ask_for_what_is_not_built_are_refused(tmp_path: Path, name: str, value: str) -> None:
-    done = manage(tmp_path, "check", DJANGO_DEBUG="1", **{name: value})
-    assert done.returncode != 0
-    assert name in done.stderr.splitlines()[-1]
-
-
 @pytest.mark.parametrize(("given", "idle"), [({}, 900), ({"PHI_IDLE_TIMEOUT": "60"}, 60)], ids=["none", "a minute"])
 def test_settings_have_the_timeouts_that_were_asked_for(tmp_path: Path, given: dict[str, str], idle: int) -> None:
     expression = "settings.PHI_OIDC['IDLE_TIMEOUT'].seconds, settings.PHI_OIDC['ABSOLUTE_TIMEOUT'].seconds"
@@ -110,16 +100,13 @@ def test_settings_with_a_timeout_of_nothing_are_refused(tmp_path: Path) -> None:
     assert "IDLE_TIMEOUT" in done.stderr
 
 
-def test_refused_table_is_complete() -> None:
-    assert set(REFUSED) == set(NOT_BUILT)
-
-
 @pytest.mark.parametrize(
     ("variable", "value", "option"),
     [
         ("OIDC_SIGNING_ALGS", "PS256,HS256", "id_token_signed_response_alg"),
         ("OIDC_PAR", "always", "par"),
         ("OIDC_PROFILE", "fapi2", "profile"),
+        ("OIDC_PROVISIONING", "anybody", "provisioning"),
         ("OIDC_PROFILE", "heart", "token_endpoint_auth_method"),
         ("OIDC_TOKEN_AUTH_METHOD", "private_key_jwt", "client_keys"),
     ],
@@ -143,13 +130,13 @@ def test_settings_of_a_provider_that_asks_for_everything_are_taken(tmp_path: Pat
         "OIDC_CLIENT_KEY": ",".join(named),
         "OIDC_PAR": "require",
         "OIDC_PROFILE": "heart",
-        "OIDC_PROVISIONING": "existing",
+        "OIDC_PROVISIONING": "invitation",
     }
     it = "__import__('django_phi_oidc.conf', fromlist=['conf']).providers()['default']"
     told = setting(
         tmp_path, f"[{it}.profile, {it}.par, {it}.provisioning, len({it}.client_keys)]", **PRODUCTION, **asked
     )
-    assert told == "['heart', 'require', 'existing', 2]"
+    assert told == "['heart', 'require', 'invitation', 2]"
 
 
 def test_settings_without_debug_seal_where_the_key_is_named_alone(tmp_path: Path) -> None:
@@ -201,7 +188,7 @@ def test_migrate_on_postgresql_makes_both_aliases_of_one_database(tmp_path: Path
 
 
 def test_readme_names_every_variable_and_no_other() -> None:
-    read = {*NOT_BUILT}
+    read = set()
     for name in re.findall(r"(?:env\.\w+|key_ring)\(\s*\"([A-Z_]+)\"", (ROOT / "portal" / "settings.py").read_text()):
         read.add(name)
     table = set(

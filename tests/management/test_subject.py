@@ -196,7 +196,9 @@ def test_nobody_is_an_error(act: list[str], person: Person) -> None:
 
 def test_erase_leaves_the_trail_which_verifies(person: Person) -> None:
     run("seal", command="audit")
-    erased = "1 subjects, 2 claims, 1 sessions and 1 pairwise identifiers were erased. The account is left."
+    erased = (
+        "1 subjects, 2 claims, 1 sessions, 1 pairwise identifiers and 0 invitations were erased. The account is left."
+    )
     assert run("erase", person.subject.uuid, "--yes") == f"User {person.user.pk}: {erased}\n"
     for model in (StoredClaim, PairwiseSubject, OIDCSession):
         assert not model.objects.exists()

@@ -1,0 +1,114 @@
+"""Invitations: a code for an account, shown once, redeemed once, revoked by the next one. Only its digest is kept."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+from django.contrib.auth import get_user_model
+from django.db import transaction
+from django.db.models import QuerySet
+from django.views.decorators.debug import sensitive_variables
+
+from ..audit.events import Act, Action, Origin
+from ..audit.outbox import enqueue_many
+from ..declarations import ProviderDeclaration
+from ..errors import InvitationRefused
+from ..keyring import Key
+from .codes import new_code, spell
+from .digest import activation_digest
+from .models import ActivationCode
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Invitation:
+    """What is given out once, and can't be had again."""
+
+    user: Any
+    """The primary key."""
+    code: str = field(repr=False)
+    """As it is shown."""
+    expires_at: datetime
+
+
+@sensitive_variables()
+def invite(
+    users: Sequence[Any],
+    *,
+    provider: ProviderDeclaration,
+    key: Key,
+    lifetime: timedelta,
+    origin: Origin,
+    now: datetime,
+) -> list[Invitation]:
+    """Return a new code for each of these users, in their order, or make none; the former ones are revoked.
+
+    users: primary keys, each once. One transaction, with an event for each code. key: of the subject keys, the newest.
+    Raises: InvitationRefused, where the provider takes no codes, or a user is gone or deactivated.
+    """
+    check_takes_codes(provider)
+    with transaction.atomic():
+        # In one order, so that two who invite the same users do not wait for each other.
+        held = get_user_model()._base_manager.select_for_update(no_key=True, of=("self",))
+        check_users(users, {user.pk: user for user in held.filter(pk__in=users).order_by("pk")})
+        former = ActivationCode.objects.filter(user__in=users, provider=provider.name)
+        revoke_codes(former, reason="reissued", origin=origin, now=now)
+        codes = {pk: new_code() for pk in users}
+        expires_at = now + lifetime
+        ActivationCode.objects.bulk_create(
+            ActivationCode(
+                user_id=pk,
+                provider=provider.name,
+                key_id=key.id,
+                digest=activation_digest(key.material, issuer=provider.issuer, code=code),
+                created_at=now,
+                created_by=origin.actor,
+                expires_at=expires_at,
+            )
+            for pk, code in codes.items()
+        )
+        until = expires_at.isoformat(timespec="seconds")
+        enqueue_many(
+            [_act(Action.ACTIVATION_ISSUED, pk, provider.name, origin, now, detail={"until": until}) for pk in users]
+        )
+    return [Invitation(user=pk, code=spell(code), expires_at=expires_at) for pk, code in codes.items()]
+
+
+def revoke_codes(codes: QuerySet[ActivationCode], *, reason: str, origin: Origin, now: datetime) -> int:
+    """Revoke those of codes that nobody has redeemed, in one transaction; return how many could still have been.
+
+    Each of these has an event with that reason.
+    """
+    with transaction.atomic():
+        held = codes.filter(redeemed_at=None, revoked_at=None).order_by("pk").select_for_update()
+        waiting = list(held.values_list("pk", "user", "provider", "expires_at"))
+        ActivationCode.objects.filter(pk__in=[pk for pk, *_ in waiting]).update(revoked_at=now)
+        live = [(user, provider) for _, user, provider, expires_at in waiting if expires_at > now]
+        enqueue_many(
+            [
+                _act(Action.ACTIVATION_REVOKED, user, provider, origin, now, reason=reason, detail={})
+                for user, provider in live
+            ]
+        )
+    return len(live)
+
+
+def check_takes_codes(provider: ProviderDeclaration) -> None:
+    """Raises: InvitationRefused where nobody would ask for a code."""
+    if provider.provisioning != "invitation":
+        raise InvitationRefused(
+            f"Provider {provider.name} takes no activation codes: its provisioning is {provider.provisioning}."
+        )
+
+
+def check_users(users: Sequence[Any], found: dict[Any, Any]) -> None:
+    """Raises: InvitationRefused for the first of users who is not among found, by primary key, or is deactivated."""
+    for pk in users:
+        if pk not in found:
+            raise InvitationRefused(f"There is no user {pk}.")
+        if not found[pk].is_active:
+            raise InvitationRefused(f"User {pk} is deactivated.")
+
+
+def _act(action: Action, user: Any, provider: str, origin: Origin, now: datetime, **told: Any) -> Act:
+    return Act(action=action, origin=origin, now=now, provider=provider, resource=f"user/{user}", **told)
