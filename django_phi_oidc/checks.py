@@ -67,6 +67,8 @@ def check_declarations(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
         conf.keep_offline()
         conf.break_glass_account()
         conf.resource_ids()
+        conf.patient_resources()
+        conf.activation_lifetime()
         conf.roles()
         conf.apis()
         keys_of_retention = [buckets.store()] if buckets.is_used() else []

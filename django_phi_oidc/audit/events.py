@@ -36,6 +36,7 @@ OUTCOMES: tuple[Outcome, ...] = ("success", "failure", "error")
 _DROPPED = frozenset({"Cc", "Cs", "Zl", "Zp"})
 _ACTION = re.compile(r"([a-z0-9_]+)\.[a-z0-9_]+")
 _registered: dict[str, frozenset[str]] = {}
+_disclosing: set[str] = set()
 
 
 class Origin(NamedTuple):
@@ -98,18 +99,27 @@ FIELDS = tuple(sorted(Event._fields))
 _TEXTS = tuple(name for name in FIELDS if name not in {"v", "id", "occurred_at", "detail"})
 
 
-def register_actions(actions: Mapping[str, Collection[str]]) -> None:
+def register_actions(actions: Mapping[str, Collection[str]], *, disclosures: Collection[str] = ()) -> None:
     """Let this process write actions of the host project's own: each name with the keys that its `detail` may have.
 
     A name is `prefix.name`, of a-z, 0-9 and _, with a prefix that is not ours; a key is an ASCII identifier that no
-    field of an event bears. All are registered, or none; again with the same keys changes nothing.
+    field of an event bears. disclosures: those of them by which somebody sees what is of a person: the person may ask
+    for them. All are registered, or none; again with the same keys changes nothing.
     Raises: ValueError, for one that was registered with other keys, too.
     """
     new = {name: _checked_keys(name, keys) for name, keys in actions.items()}
     for name, keys in new.items():
         if _registered.get(name, keys) != keys:
             raise ValueError(f"{name} is registered with other detail keys.")
+    if isinstance(disclosures, str) or not new.keys() >= set(disclosures):
+        raise ValueError("disclosures is a list of actions that are registered with it.")
     _registered.update(new)
+    _disclosing.update(disclosures)
+
+
+def registered_disclosures() -> frozenset[str]:
+    """Return the host project's actions by which somebody sees what is of a person."""
+    return frozenset(_disclosing)
 
 
 def build_event(act: Act, *, id: uuid.UUID, mac_key: str) -> Event:  # noqa: A002 -- the field's name

@@ -71,6 +71,7 @@ class AuditEvent(AppendOnlyModel):
             models.Index(fields=["action", "id"], name="phi_oidc_audit_action"),
             models.Index(fields=["actor", "id"], name="phi_oidc_audit_actor", condition=Q(actor__gt="")),
             models.Index(fields=["subject", "id"], name="phi_oidc_audit_subject", condition=Q(subject__gt="")),
+            models.Index(fields=["resource", "id"], name="phi_oidc_audit_resource", condition=Q(resource__gt="")),
             models.Index(fields=["session", "id"], name="phi_oidc_audit_session", condition=Q(session__gt="")),
             # "error" and "failure" are what sorts before "success".
             models.Index(fields=["outcome", "id"], name="phi_oidc_audit_outcome", condition=Q(outcome__lt="success")),

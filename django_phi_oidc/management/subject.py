@@ -18,6 +18,7 @@ from django.core.management.base import CommandError, OutputWrapper
 from django.views.decorators.debug import sensitive_variables
 
 from .. import clock, conf
+from ..accounting import cli as accounting
 from ..audit.events import Origin
 from ..errors import AuditUnavailable, PhiOidcError
 from ..sessions.erasing import erase_person
@@ -33,6 +34,8 @@ def add_arguments(parser: ArgumentParser) -> None:
     export = commands.add_parser("export", help="give out all that is held of a person, as JSON; status 1: not all")
     _add_person(export)
     export.add_argument("--output", type=Path, metavar="FILE", help="a new file, for its owner's eyes alone")
+    accounting.add_arguments(commands.add_parser("accounting", help="tell who looked at a person's record"))
+    inviting.add_arguments(commands.add_parser("invite", help="make activation codes, which are shown once"))
     erase = commands.add_parser("erase", help="end the sessions of a person, and erase all that is held of them")
     _add_person(erase)
     erase.add_argument("--yes", action="store_true", help="do not ask")
@@ -40,7 +43,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def handle(options: Mapping[str, Any], *, stdout: OutputWrapper, stderr: OutputWrapper) -> None:
     """Do what the subcommand says. Raises: CommandError when it is refused, or there is no such user or person."""
-    own = {"export": _export, "erase": _erase}.get(options["subject_command"])
+    own = {"accounting": accounting.handle, "export": _export, "erase": _erase}.get(options["subject_command"])
     if own is None:
         others = inviting if options["subject_command"] == "invite" else links
         others.handle(options, stdout=stdout, stderr=stderr)

@@ -110,6 +110,7 @@ PHI_OIDC = {
     "AUDIT_WITNESS_FILE": env.text("PHI_AUDIT_WITNESS_FILE"),
     "SINKS": env.json("PHI_AUDIT_SINKS_JSON", {}),
     "TRUSTED_PROXIES": env.items("PHI_TRUSTED_PROXIES"),
+    "PATIENT_RESOURCES": "portal.records.resources_of",
     "IDLE_TIMEOUT": timeout("PHI_IDLE_TIMEOUT", 15 * 60),
     "ABSOLUTE_TIMEOUT": timeout("PHI_ABSOLUTE_TIMEOUT", 8 * 60 * 60),
 }

@@ -9,6 +9,7 @@ urlpatterns = [
     path("", views.home, name="home"),
     path("portal/", views.portal, name="portal"),
     path("portal/profile/", views.Profile.as_view(), name="profile"),
+    path("portal/access/", views.Access.as_view(), name="access"),
     path("portal/chart/", charts.OwnChart.as_view(), name="own_chart"),
     path("portal/chart/<int:pk>/", charts.PatientChart.as_view(), name="chart"),
     path("portal/patients/", charts.patients, name="patients"),

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 from django.conf import settings
@@ -18,6 +19,8 @@ from django.views.generic import TemplateView
 
 from django_phi_oidc import conf
 from django_phi_oidc.access.policy import PATIENT_REQUEST
+from django_phi_oidc.accounting.reporting import Disclosure
+from django_phi_oidc.accounting.views import AccountingMixin
 from django_phi_oidc.claims.views import RevealMixin, ShownClaim
 from django_phi_oidc.declarations import ClaimDeclaration
 
@@ -36,6 +39,18 @@ class Detail:
     retention: str
     state: str = "sealed"
     text: str = field(default="", repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Look:
+    """That somebody looked, as a sentence: who did what to which part, and why."""
+
+    at: datetime
+    who: str
+    did: str
+    what: str
+    purpose: str
+    is_emergency: bool
 
 
 @login_not_required
@@ -75,6 +90,31 @@ class Profile(RevealMixin, TemplateView):
     def unavailable(self, form: Any) -> HttpResponse:
         """Return a page of its own for when nothing can be recorded."""
         return render(self.request, "portal/unavailable.html", status=503)
+
+
+class Access(AccountingMixin, TemplateView):
+    """Who looked at the record of whoever is signed in; to look at this is an event, too."""
+
+    template_name = "portal/access.html"
+    page_size = 20
+
+    def get_context_data(self, **kwargs: Any) -> dict[str, Any]:
+        """Return the looks in words."""
+        context = super().get_context_data(**kwargs)
+        context["looks"] = [look(shown.disclosure, who=shown.who) for shown in context["disclosures"]]
+        return context
+
+
+def look(disclosure: Disclosure, *, who: str) -> Look:
+    """Return one look in words."""
+    return Look(
+        at=disclosure.occurred_at,
+        who=who,
+        did=presenting.did(disclosure.action),
+        what=presenting.looked_at(disclosure.action, disclosure.claims, disclosure.resource),
+        purpose=presenting.purpose(disclosure.purpose).name,
+        is_emergency=bool(disclosure.emergency),
+    )
 
 
 def detail(claim: ShownClaim) -> Detail:

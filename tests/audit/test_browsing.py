@@ -13,7 +13,7 @@ from django.test.utils import CaptureQueriesContext
 
 from django_phi_oidc import entropy
 from django_phi_oidc.audit import browsing
-from django_phi_oidc.audit.browsing import Filters, RowUnreadable, page, page_of_checkpoints
+from django_phi_oidc.audit.browsing import About, Filters, RowUnreadable, page, page_about, page_of_checkpoints
 from django_phi_oidc.audit.events import Action, Origin
 from django_phi_oidc.audit.models import AuditCheckpoint, AuditEvent, AuditUnsealed
 from django_phi_oidc.audit.routing import AUDIT_ALIAS
@@ -138,6 +138,39 @@ def test_pages_of_checkpoints_give_each_once() -> None:
     assert page_of_checkpoints(before=0) == page_of_checkpoints(after=10) == browsing.Page()
 
 
+def test_page_about_gives_what_is_about_one_of_these_once() -> None:
+    one, other = Action.CLAIM_REVEALED, Action.ACCESS_GRANTED
+    (both,) = events(1, subject=SUBJECT, resource="Patient/1")
+    (by_resource,) = events(1, action=other, detail=None, resource="Patient/2", at=NOW + timedelta(hours=1))
+    (own,) = events(1, subject=SUBJECT, origin=OTHER, at=NOW + timedelta(hours=2))
+    events(1, subject=SUBJECT, outcome="failure")
+    events(1, subject=SUBJECT, action=Action.CLAIM_STORED, detail=None)
+    events(1, subject="Patient/1", resource=SUBJECT)
+    about = {"actions": [one, other], "subjects": [SUBJECT], "resources": ["Patient/1", "Patient/2"]}
+    assert ids(page_about(About(**about))) == [own, by_resource, both]
+    assert ids(page_about(About(**about, unless_actor=OTHER.actor))) == [by_resource, both]
+    assert ids(page_about(About(**about, since=NOW + timedelta(hours=1)))) == [own, by_resource]
+    assert ids(page_about(About(**about), before=own, size=1)) == [by_resource]
+    assert ids(page_about(About(**about), after=both, size=1)) == [by_resource]
+    assert ids(page_about(About(**{**about, "actions": [one]}))) == [own, both]
+    assert page_about(About(actions=[one])) == page_about(About(**about), after=own) == browsing.Page()
+    with pytest.raises(ValueError, match="before a row or after one"):
+        page_about(About(**about), before=own, after=both)
+
+
+def test_events_that_were_taken_out_of_the_table_are_told_of() -> None:
+    assert browsing.begins_at() is None
+    first, *_ = sealed(3)
+    events(1, at=NOW + timedelta(hours=1))
+    assert browsing.begins_at() is None
+    with without_triggers():
+        sql(f"DELETE FROM {EVENT} WHERE id = %s", first)
+    assert browsing.begins_at() == NOW + timedelta(milliseconds=1)
+    with without_triggers():
+        sql(f"DELETE FROM {EVENT}")
+    assert browsing.begins_at() is None
+
+
 def test_place_is_the_leaf_and_the_first_checkpoint_over_it() -> None:
     first, second = sealed(3), sealed(2)
     (waiting,) = events(1)
@@ -180,6 +213,8 @@ def test_audit_database_that_is_away_is_audit_unavailable(audit_database_away: C
         lambda: browsing.event(AT),
         lambda: browsing.place(AT),
         lambda: browsing.checkpoint(1),
+        lambda: page_about(About(actions=["claim.revealed"], subjects=[SUBJECT])),
+        browsing.begins_at,
     )
     for look in looks:
         with audit_database_away(), pytest.raises(AuditUnavailable):
@@ -224,6 +259,7 @@ def _many() -> None:
             at=at,
             origin=origin,
             subject=str(uuid.UUID(int=1000 + number)),
+            resource=f"Patient/{number}",
             action=list(Action)[number % 19],
             detail=None,
         )
@@ -260,6 +296,22 @@ def test_every_page_is_one_query_by_an_index() -> None:
             told = plan(statement, params)
             assert whole_tables(told) == [], f"{name} {cursor}\n{told}"
             assert index in told, f"{name} {cursor}\n{told}"
+
+
+@pytest.mark.usefixtures("_many")
+def test_page_about_somebody_is_one_query_by_the_indexes_of_subject_and_resource() -> None:
+    middle = AuditEvent.objects.order_by("id")[2000:2001].get().id
+    subjects, resources = [str(uuid.UUID(int=1003)), str(uuid.UUID(int=1007))], ["Patient/3", "Patient/8", "Patient/x"]
+    about = About(actions=sorted(Action), subjects=subjects, resources=resources, unless_actor="4", since=NOW)
+    assert len(page_about(about, size=1000).rows) == 300
+    for cursor in ({}, {"before": middle}, {"after": middle}):
+        with statements() as asked:
+            page_about(about, **cursor)
+        ((statement, params),) = asked
+        assert not re.search(r"COUNT\(|OFFSET|LIKE", statement)
+        told = plan(statement, params)
+        assert whole_tables(told) == [], told
+        assert (told.count("phi_oidc_audit_subject"), told.count("phi_oidc_audit_resource")) == (2, 3), told
 
 
 @pytest.mark.usefixtures("_many")

@@ -34,6 +34,7 @@ from django_phi_oidc.audit.events import (
     parse_event,
     refused_detail,
     register_actions,
+    registered_disclosures,
     strictly,
     without_refused,
 )
@@ -204,6 +205,17 @@ def test_register_actions_again_with_the_same_keys_changes_nothing_and_with_othe
         with pytest.raises(ValueError, match="other detail keys"):
             register_actions({CHART: keys})
     assert refused_detail(an_act(action=CHART, detail={"pages": 3, "printer": "ward 4"})) == ()
+
+
+def test_disclosures_are_actions_that_are_registered_with_them() -> None:
+    register_actions({"k.seen": (), "k.kept": ()}, disclosures=["k.seen"])
+    assert {"k.seen", "k.kept"} & registered_disclosures() == {"k.seen"}
+    for wrong in (["k.kept", CHART], "k.kept"):
+        with pytest.raises(ValueError, match="disclosures"):
+            register_actions({"k.kept": (), "l.kept": ()}, disclosures=wrong)
+    assert "k.kept" not in registered_disclosures()
+    with pytest.raises(ValueError, match="vocabulary"):
+        built(action="l.kept")
 
 
 @pytest.mark.parametrize(

@@ -131,6 +131,26 @@ def test_profile_with_the_audit_database_away_opens_nothing(site: Site, browser:
     assert look(site, browser, {"purpose": "PATRQT"}, page=form).status == 200
 
 
+def test_who_looked_is_told_in_words_and_own_looks_on_request(site: Site, browser: Browser) -> None:
+    look(site, browser, {"purpose": "TREAT"})
+    before = len(site.trail())
+    page = browser.open(f"{site.portal}/portal/access/")
+    assert "Nobody else looked at your record." in page.text
+    assert "no-store" in page.headers["Cache-Control"]
+    page = browser.open(f"{site.portal}/portal/access/?all=1")
+    assert "<strong>You</strong> looked at <strong>your date of birth</strong>" in page.text
+    assert [event[0] for event in site.trail()[before:]] == ["subject.accounted"] * 2
+
+
+def test_who_looked_with_the_audit_database_away_is_not_told(site: Site, browser: Browser) -> None:
+    look(site, browser, {"purpose": "TREAT"})
+    with site.trail_refusing():
+        refused = browser.open(f"{site.portal}/portal/access/?all=1")
+    assert refused.status == 503
+    assert "date of birth" not in refused.text
+    assert browser.open(f"{site.portal}/portal/access/?all=1").status == 200
+
+
 def test_admin_for_a_patient_is_refused_without_a_loop(site: Site, browser: Browser) -> None:
     page = site.sign_in(browser, "jonas", path="/admin/")
     assert page.status == 403
