@@ -18,5 +18,6 @@ urlpatterns = [
     path("admin/", admin.site.urls),
     path("oidc/", include("django_phi_oidc.urls")),
 ]
+handler403 = "portal.views.denied"
 handler404 = "portal.views.not_found"
 handler500 = "portal.views.broken"

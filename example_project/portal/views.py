@@ -178,6 +178,12 @@ def form_expired(request: HttpRequest, reason: str = "") -> HttpResponse:
 
 
 @login_not_required
+def denied(request: HttpRequest, exception: Exception) -> HttpResponse:
+    """What somebody gets who asks for what is not theirs to see."""
+    return render(request, "portal/denied.html", status=403)
+
+
+@login_not_required
 def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
     """What an address gets that is none."""
     return render(request, "portal/not_found.html", status=404)

@@ -21,6 +21,7 @@ CLAIMS = {
     "birthdate": {"purpose": "TREAT", "basis": "identity check before treatment", "retention": "session"},
     "address": {"purpose": "HOPERAT", "basis": "appointment letters", "retention": 86400},
     "phone_number": {"purpose": "HOPERAT", "basis": "reminders", "retention": 1},
+    "roles": {"purpose": "HOPERAT", "basis": "who works here, and as what", "retention": None},
 }
 REGION = {"client_id": "portal", "client_secret": "another", "label": "National identity of the northern region"}
 

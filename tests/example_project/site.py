@@ -9,7 +9,7 @@ from pathlib import Path
 
 from portal.demo.browser import Browser, Page
 
-PASSWORDS = {"amina": "amina-demo", "jonas": "jonas-demo"}
+PASSWORDS = {name: f"{name}-demo" for name in ("amina", "jonas", "lena", "otto")}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,10 +21,19 @@ class Site:
     var: Path
 
     def sign_in(self, browser: Browser, username: str = "amina", path: str = "/portal/") -> Page:
-        """Return the page at path, to which signing in leads."""
+        """Return the page at path, to which signing in, or signing in more strongly, leads."""
         login = browser.open(self.portal + path)
         answer = {"username": username, "password": PASSWORDS[username], "decision": "sign-in"}
         return browser.submit(login, answer)
+
+    def let_treat(self, clinician: str, patient: str) -> None:
+        """Put a clinician, by primary key, into the care team of a patient who has a chart."""
+        into = (
+            "INSERT INTO portal_chart_care_team (chart_id, user_id) SELECT id, ? FROM portal_chart WHERE patient_id = ?"
+        )
+        with closing(sqlite3.connect(self.var / "portal.sqlite3", timeout=20)) as connection:
+            connection.execute(into, [clinician, patient])
+            connection.commit()
 
     def trail(self) -> list[tuple[str, str, str, str]]:
         """Return action, outcome, reason and purpose of every event so far."""

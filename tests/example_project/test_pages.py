@@ -16,10 +16,10 @@ pytestmark = [pytest.mark.browser, pytest.mark.sqlite]
 Go = Callable[[Any, Site], None]
 
 
-def sign_in(page: Any, site: Site) -> None:
+def sign_in(page: Any, site: Site, username: str = "amina") -> None:
     page.goto(f"{site.portal}/portal/")
-    page.fill("#username", "amina")
-    page.fill("#password", PASSWORDS["amina"])
+    page.fill("#username", username)
+    page.fill("#password", PASSWORDS[username])
     page.click("button[value=sign-in]")
     page.wait_for_url("**/portal/")
 
@@ -50,6 +50,24 @@ def unavailable(page: Any, site: Site) -> None:
     with site.trail_refusing():
         page.click("text=Show my details")
         page.wait_for_selector(".notice")
+
+
+def own_chart(page: Any, site: Site) -> None:
+    signed_in("/portal/chart/")(page, site)
+    page.fill("#username", "amina")
+    page.fill("#password", PASSWORDS["amina"])
+    page.click("button[value=sign-in]")
+    page.wait_for_url("**/portal/chart/")
+
+
+def patients(page: Any, site: Site) -> None:
+    sign_in(page, site, "lena")
+    page.goto(f"{site.portal}/portal/patients/")
+
+
+def refused_chart(page: Any, site: Site) -> None:
+    sign_in(page, site)
+    page.goto(f"{site.portal}/portal/chart/1000000/")
 
 
 def own_looks(page: Any, site: Site) -> None:
@@ -111,6 +129,9 @@ PAGES: dict[str, tuple[Go, str]] = {
     "profile revealed": (revealed, "My details"),
     "profile without a purpose": (no_purpose, "My details"),
     "profile refused": (refused_purpose, "That can’t be opened"),
+    "own chart": (own_chart, "My chart"),
+    "patients": (patients, "Patients"),
+    "chart refused": (refused_chart, "That is not open to you"),
     "who looked": (signed_in("/portal/access/"), "Who looked at my record"),
     "who looked, with own looks": (own_looks, "Who looked at my record"),
     "who looked, unavailable": (not_told, "This can’t be shown at the moment"),

@@ -12,7 +12,15 @@ from tests.example_project.site import Site
 pytestmark = pytest.mark.sqlite
 
 PUBLIC = ["/", "/healthz"]
-FOR_PERSONS = ["/portal/", "/portal/profile/", "/portal/access/", "/admin/"]
+FOR_PERSONS = [
+    "/portal/",
+    "/portal/chart/",
+    "/portal/chart/1/",
+    "/portal/patients/",
+    "/portal/profile/",
+    "/portal/access/",
+    "/admin/",
+]
 
 
 @pytest.fixture
