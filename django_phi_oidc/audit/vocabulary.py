@@ -69,7 +69,7 @@ DETAIL_KEYS: Mapping[str, frozenset[str]] = {
     Action.ACTIVATION_REFUSED: frozenset({"count"}),
     Action.ACTIVATION_REVOKED: frozenset(),
     Action.ROLE_CHANGED: frozenset({"added", "removed", "granted", "withdrawn"}),
-    Action.ACCESS_GRANTED: frozenset({"client_id"}),
+    Action.ACCESS_GRANTED: frozenset({"client_id", "emergency"}),
     Action.ACCESS_DENIED: frozenset({"claim", "client_id"}),
     Action.API_REFUSED: frozenset({"client_id", "count"}),
     Action.AUDIT_VIEWED: frozenset({"page", "filters"}),

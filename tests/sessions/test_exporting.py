@@ -211,5 +211,5 @@ def test_export_takes_as_many_selects_for_three_subjects_as_for_one(
         with CaptureQueriesContext(connection) as asked:
             export(person, *subjects)
         counts.append(len([query for query in asked if query["sql"].startswith("SELECT")]))
-    # Claims, holds, sessions, identifiers.
-    assert counts == [4, 4]
+    # Claims, holds, sessions, identifiers, invitations.
+    assert counts == [5, 5]

@@ -72,8 +72,11 @@ class Reply:
         separator = "&" if urlsplit(self.redirect_to).query else "?"
         return f"{self.redirect_to}{separator}{urlencode(self.query, doseq=True)}"
 
-    def to_bytes(self, *, close: bool = False) -> bytes:
-        """Return the whole HTTP/1.1 response. A Content-Length that the hook has set is kept, right or wrong."""
+    def to_bytes(self, *, date: str = "", close: bool = False) -> bytes:
+        """Return the whole HTTP/1.1 response. A Date or Content-Length that the hook has set is kept, right or wrong.
+
+        date: as RFC 9110 6.6.1 has it.
+        """
         body = self.body if self.json is None else json.dumps(self.json).encode()
         headers = {name.title(): value for name, value in self.headers.items()}
         if self.redirect_to:
@@ -81,6 +84,8 @@ class Reply:
         if self.json is not None:
             headers.setdefault("Content-Type", "application/json")
         headers.setdefault("Content-Length", str(len(body)))
+        if date:
+            headers.setdefault("Date", date)
         if close:
             headers["Connection"] = "close"
         phrase = HTTPStatus(self.status).phrase if self.status in set(HTTPStatus) else "Unknown"

@@ -90,7 +90,7 @@ class Handler(BaseHTTPRequestHandler):
     def _send(self, reply: Reply, *, close: bool = False) -> None:
         if reply.raw is None:
             self.close_connection = self.close_connection or close
-            self.wfile.write(reply.to_bytes(close=self.close_connection))
+            self.wfile.write(reply.to_bytes(date=self.date_time_string(), close=self.close_connection))
             return
         self.close_connection = True
         for piece in reply.raw:
