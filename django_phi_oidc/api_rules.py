@@ -24,6 +24,8 @@ class APIDeclaration:
     """Each scope with the permissions, as Django's backends know them, that it lets a client use."""
     introspection_cache: timedelta = timedelta(seconds=10)
     """For how long a process relies on the provider's word that a token is alive."""
+    clients: frozenset[str] | None = None
+    """The clients whose tokens are taken; None: each to which the provider gives tokens for this audience."""
 
     def permissions_of(self, scopes: Iterable[str]) -> frozenset[str]:
         """Return what these scopes permit together: nothing for those that are not declared."""
@@ -57,6 +59,8 @@ def parse_api(provider: str, raw: Any) -> APIDeclaration:
         values["scopes"] = _scopes(f"{where}['scopes']", raw["scopes"])
     if "introspection_cache" in raw:
         values["introspection_cache"] = _cache(f"{where}['introspection_cache']", raw["introspection_cache"])
+    if raw.get("clients") is not None:
+        values["clients"] = _clients(f"{where}['clients']", raw["clients"])
     return APIDeclaration(provider=provider, **values)
 
 
@@ -98,6 +102,12 @@ def _scopes(where: str, raw: Any) -> tuple[tuple[str, frozenset[str]], ...]:
         ):
             raise DeclarationInvalid(f"{where}[{scope!r}] must be a list of permissions.")
     return tuple((scope, frozenset(permissions)) for scope, permissions in raw.items())
+
+
+def _clients(where: str, raw: Any) -> frozenset[str]:
+    if not isinstance(raw, list | tuple) or not raw or not all(isinstance(client, str) and client for client in raw):
+        raise DeclarationInvalid(f"{where} must be a list of client ids, and not empty.")
+    return frozenset(raw)
 
 
 def _cache(where: str, value: Any) -> timedelta:

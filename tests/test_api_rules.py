@@ -20,6 +20,7 @@ GOOD: dict[str, Any] = {
         "x": [],
     },
     "introspection_cache": 5,
+    "clients": ["app"],
 }
 
 
@@ -31,7 +32,9 @@ def test_declaration_says_what_scopes_permit() -> None:
     assert api.permissions_of(["x", "undeclared"]) == api.permissions_of([]) == frozenset()
     assert api.scopes_for("portal.view_chart") == ("chart.read", "chart.write")
     assert api.scopes_for("portal.delete_chart") == ()
-    assert parse_api("default", {"audience": "api", "method": "jwt"}).introspection_cache == timedelta(seconds=10)
+    assert api.clients == {"app"}
+    least = parse_api("default", {"audience": "api", "method": "jwt"})
+    assert (least.introspection_cache, least.clients) == (timedelta(seconds=10), None)
 
 
 @pytest.mark.parametrize(
@@ -51,6 +54,9 @@ def test_declaration_says_what_scopes_permit() -> None:
         ({"introspection_cache": timedelta(seconds=-1)}, "'introspection_cache'"),
         ({"introspection_cache": True}, "'introspection_cache'"),
         ({"introspection_cache": float("nan")}, "'introspection_cache'"),
+        ({"clients": []}, "'clients'"),
+        ({"clients": "app"}, "'clients'"),
+        ({"clients": ["app", ""]}, "'clients'"),
         ({"audiences": []}, "audiences"),
     ],
 )

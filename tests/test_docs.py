@@ -12,7 +12,8 @@ import pytest
 from django.conf import settings
 from django.urls import get_resolver
 
-from django_phi_oidc import checks, conf, errors, role_checks, schedule
+from django_phi_oidc import api_checks, checks, conf, errors, role_checks, schedule
+from django_phi_oidc.api_rules import APIDeclaration
 from django_phi_oidc.audit.events import DETAIL_KEYS, Action
 from django_phi_oidc.declarations import ClaimDeclaration, ProviderDeclaration
 from django_phi_oidc.management.commands.phi_oidc import SUBCOMMANDS
@@ -61,7 +62,7 @@ def test_every_way_out_is_documented_and_none_that_there_is_not() -> None:
 
 
 def test_every_check_is_documented() -> None:
-    source = "".join(Path(module.__file__).read_text() for module in (checks, role_checks))
+    source = "".join(Path(module.__file__).read_text() for module in (api_checks, checks, role_checks))
     ids = {f"E{int(n):03}" for n in re.findall(r"_error\(\s*(\d+)", source)}
     ids |= {f"W{int(n):03}" for n in re.findall(r"_warning\(\s*(\d+)", source)}
     assert {f"django_phi_oidc.{number}" for number in ids} == {
@@ -70,7 +71,8 @@ def test_every_check_is_documented() -> None:
 
 
 def test_every_option_is_documented() -> None:
-    declared = {f.name for kind in (ProviderDeclaration, ClaimDeclaration, RoleRule) for f in fields(kind)} - {"name"}
+    kinds = (ProviderDeclaration, ClaimDeclaration, RoleRule, APIDeclaration)
+    declared = {f.name for kind in kinds for f in fields(kind)} - {"name", "provider"}
     assert declared | set(conf.OPTIONS) <= in_backticks(page("reference/settings.md"))
 
 

@@ -1,5 +1,6 @@
 """A person as far as an access token goes: what its scopes permit, of what the person has."""
 
+import copy
 from collections.abc import Iterable
 from typing import Any
 
@@ -21,6 +22,16 @@ class NarrowedUser(SimpleLazyObject):  # type: ignore[type-arg]  # the stubs alo
         self._wrapped: Any = user
         # Past the proxy, which would set it on the user.
         self.__dict__["_of_token"] = frozenset(permissions)
+
+    # A copy, also one that is pickled, would be the user themselves.
+    def __copy__(self) -> "NarrowedUser":
+        return NarrowedUser(copy.copy(self._wrapped), self._of_token)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "NarrowedUser":
+        return NarrowedUser(copy.deepcopy(self._wrapped, memo), self._of_token)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return NarrowedUser, (self._wrapped, self._of_token)
 
     @property
     def is_staff(self) -> bool:

@@ -3,7 +3,7 @@
 Spec: RFC 9068; RFC 6749 3.3 (scope). What UserInfo answers to a token is no proof: it says nothing of the audience.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
@@ -115,8 +115,7 @@ def read_claims(claims: Claims, *, meant: Addressee, now: datetime) -> AccessTok
     check_exp_invalid(claims, now=now, leeway=declaration.leeway)
     check_nbf_invalid(claims, now=now, leeway=declaration.leeway)
     check_sub_invalid(claims)
-    if not _is_text(claims.get("client_id")):
-        raise AccessTokenInvalid("client_id_invalid")
+    check_client(claims, clients=meant.api.clients)
     if "cnf" in claims:
         raise AccessTokenInvalid("cnf_unsupported")
     scopes = read_scope(claims.get("scope", ""))
@@ -154,6 +153,21 @@ def check_audience(claims: Claims, *, audience: str) -> None:
     """`aud_invalid`: aud names this API, whichever others beside it. Spec: RFC 9068 4."""
     if audience not in audiences_of(claims):
         raise AudInvalid
+
+
+def check_client(claims: Claims, *, clients: Collection[str] | None) -> None:
+    """`client_id_invalid`, `client_not_allowed`, `client_for_itself`: an allowed client acts, and for a person.
+
+    sub is the client itself where nobody signed in, and then may be chosen by whoever registered it. Requires: a sub
+    that was checked. Spec: RFC 9068 2.2, 5.
+    """
+    client_id = claims.get("client_id")
+    if not _is_text(client_id):
+        raise AccessTokenInvalid("client_id_invalid")
+    if clients is not None and client_id not in clients:
+        raise AccessTokenInvalid("client_not_allowed")
+    if client_id == claims["sub"]:
+        raise AccessTokenInvalid("client_for_itself")
 
 
 def check_lifetime(claims: Claims, *, declaration: ProviderDeclaration, now: datetime) -> None:

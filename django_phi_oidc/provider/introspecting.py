@@ -1,8 +1,8 @@
 """What this process was told of access tokens a moment ago, and the question when it was not. Spec: RFC 7662 4.
 
 The memory is the process's, and never a shared cache: who could write there would let in whom they like. It keeps
-digests of tokens, and the OP's yes alone: a token that is refused is asked about again, and so no stranger's tokens
-drive out those of people. A yes counts for some seconds, and never beyond the token's `exp`.
+keyed digests of tokens, and the OP's yes alone: a token that is refused is asked about again, and so no stranger's
+tokens drive out those of people. A yes counts for some seconds, and never beyond the token's `exp`.
 """
 
 import hashlib
@@ -42,7 +42,12 @@ class Memory:
         self._monotonic = monotonic
         self._most = most
         self._lock = threading.Lock()
+        self._secret = entropy.token_bytes(32)
         self._told: OrderedDict[Key, _Told] = OrderedDict()
+
+    def key_of(self, token: str, meant: Addressee) -> Key:
+        """Return what the OP's word of a token at that API is found by; in no other memory is it the same."""
+        return meant, hashlib.blake2b(token.encode(), key=self._secret, digest_size=32).digest()
 
     def recall(self, key: Key, *, now: datetime) -> AccessToken | None:
         """Return what was told, if it still counts."""
@@ -90,7 +95,7 @@ def introspect(
     Raises: AccessTokenInvalid; IntrospectionFailed, TransportError, MetadataError.
     """
     memory = memory or _memories.get(os.getpid()) or _memories.setdefault(os.getpid(), Memory())
-    key = meant, hashlib.sha256(token.encode()).digest()
+    key = memory.key_of(token, meant)
     if told := memory.recall(key, now=now):
         return told
     request = build_introspection_request(

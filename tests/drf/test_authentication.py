@@ -34,12 +34,14 @@ METHODS = ("jwt", "introspection")
 
 
 def is_let_in(response: Any, app: App) -> bool:
+    assert not response.cookies, "a token opens no session"
     return bool(response.status_code == 200 and response.json()["user"] == app.user.pk)
 
 
 def is_invalid(response: Any) -> bool:
     """Whatever was wrong, the answer is the same."""
     assert (response.status_code, response["WWW-Authenticate"]) == (401, INVALID), response.content
+    assert not response.cookies
     assert response.json() == {"detail": "The access token is expired, revoked, malformed or not for this API."}
     return True
 
@@ -192,6 +194,8 @@ LIES: dict[str, tuple[Any, str]] = {
     "no jti": (lying({"jti": None}), "jti_invalid"),
     "no exp": (lying({"exp": None}), "exp_invalid"),
     "bound to a key": (lying({"cnf": {"jkt": "x"}}), "cnf_unsupported"),
+    "the client itself": (lying({"sub": "app"}), "client_for_itself"),
+    "what nobody understands": (lying(crit=["x"], x=1), "token_malformed"),
     "an unknown key": (lying(kid="another"), "key_not_found"),
 }
 
@@ -203,8 +207,32 @@ def test_token_of_a_provider_that_lies_is_refused(op: DemoProvider, app: App) ->
         assert is_invalid(app.get("/whoami/", app.token())), name
         assert is_let_in(app.get("/whoami/", honest), app)
         # Whose issuer is nobody's, nobody's token it is.
-        assert refusals()[-1] == (rule, "" if rule == "iss_invalid" else "default", "failure"), name
+        provider = "" if rule in ("iss_invalid", "token_malformed") else "default"
+        assert refusals()[-1] == (rule, provider, "failure"), name
     assert len(refusals()) == len(LIES)
+    # The keys were fetched just now, so this one may be new: nobody can say.
+    unknown = app.get("/whoami/", app.token())
+    assert (unknown.status_code, unknown["Retry-After"], unknown.has_header("WWW-Authenticate")) == (503, "30", False)
+    assert refusals()[-1] == ("key_not_found", "default", "failure")
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_token_of_a_client_that_is_not_declared_is_refused(method: str, app: App, declare: Declare) -> None:
+    token = app.token()
+    declare(method=method, clients=["portal", "app"])
+    assert is_let_in(app.get("/whoami/", token), app)
+    declare(method=method, clients=["portal"])
+    assert is_invalid(app.get("/whoami/", token))
+    assert refusals() == [("client_not_allowed", "default", "failure")]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_key_that_is_new_is_fetched(method: str, op: DemoProvider, app: App, declare: Declare) -> None:
+    declare(method=method)
+    before = app.token()
+    assert is_let_in(app.get("/whoami/", before), app)
+    op.rotate_keys()
+    assert is_let_in(app.get("/whoami/", app.token()), app)
 
 
 def test_token_with_a_foreign_signature_is_refused(op: DemoProvider, app: App) -> None:

@@ -1,5 +1,6 @@
 """As far as a token goes nobody has what they have not, and all that is not about permissions stays theirs."""
 
+import copy
 import pickle
 from types import SimpleNamespace
 from typing import Any
@@ -84,6 +85,16 @@ def test_all_else_is_the_persons(person: Any) -> None:
     assert (row.email, row.is_staff, row.is_superuser) == ("new@example.org", True, True)
     assert list(Group.objects.filter(user=narrowed)) == list(person.groups.all())
     assert pickle.loads(pickle.dumps(narrowed)) == person
+
+
+def test_copy_is_narrowed_too(person: Any) -> None:
+    person.is_superuser = True
+    narrowed = NarrowedUser(person, ["auth.view_user"])
+    for other in (copy.copy(narrowed), copy.deepcopy(narrowed), pickle.loads(pickle.dumps(narrowed))):
+        assert (other, type(other), other.is_superuser) == (person, NarrowedUser, False)
+        assert [perm for perm in KNOWN if other.has_perm(perm)] == ["auth.view_user"]
+        other.email = "other@example.org"
+    assert person.email == "amina@example.org"
 
 
 def test_user_model_without_permissions_has_none() -> None:

@@ -1,6 +1,7 @@
 """RFC 9068: each rule refuses, and passes what differs from the refused in one thing; and who is to judge a token."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -103,6 +104,7 @@ TABLES: dict[str, list[Row]] = {
         *((name, ONE, {}, {"client_id": value}) for name, value in NOT_TEXTS),
         ("a control character", ONE, {}, {"client_id": "a\nb"}),
     ],
+    "client_for_itself": [("the person is the client", ONE, {"client_id": "other"}, {"client_id": CLAIMS["sub"]})],
     "jti_invalid": [(name, ONE, {}, {"jti": value}) for name, value in NOT_TEXTS],
     "scope_invalid": [
         ("a list", ONE, {"scope": "a b"}, {"scope": ["a", "b"]}),
@@ -136,6 +138,20 @@ def test_token_is_refused_for_one_thing(
     with pytest.raises(AccessTokenInvalid) as fault:
         verify(sign(claims(**refused), header=TYP), **declared)
     assert fault.value.rule == rule
+
+
+def test_client_that_is_not_declared_is_refused(
+    sign: Sign, keys: StaticKeySet, declare: Declare, now: datetime
+) -> None:
+    token = sign(claims(), header=TYP)
+    for clients, rule in ((["app", "other"], None), (["other"], "client_not_allowed"), (["APP"], "client_not_allowed")):
+        meant = Addressee(replace(api(), clients=frozenset(clients)), declare())
+        if rule is None:
+            assert verify_access_token(token, keys=keys, meant=meant, now=now).client_id == "app"
+            continue
+        with pytest.raises(AccessTokenInvalid) as fault:
+            verify_access_token(token, keys=keys, meant=meant, now=now)
+        assert fault.value.rule == rule
 
 
 def test_token_that_is_good_tells_all_but_itself(sign: Sign, verify: Verify) -> None:

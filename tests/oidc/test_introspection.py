@@ -62,6 +62,7 @@ ROWS: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     ("nbf_invalid", {"nbf": NOW + 30}, {"nbf": NOW + 31}),
     ("sub_invalid", ONE, {"sub": ABSENT}),
     ("client_id_invalid", ONE, {"client_id": ABSENT}),
+    ("client_for_itself", {"client_id": "app"}, {"client_id": ANSWER["sub"]}),
     ("scope_invalid", {"scope": ABSENT}, {"scope": ["chart.read"]}),
     ("token_type_unsupported", {"token_type": "bearer"}, {"token_type": "DPoP"}),
     ("token_type_unsupported", {"token_type": ABSENT}, {"token_type": "refresh_token"}),

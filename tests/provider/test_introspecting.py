@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from hashlib import sha256
 from typing import Any
 
 import pytest
@@ -137,4 +138,7 @@ def test_memory_is_bounded_and_forgets_what_was_not_used(op: Asked) -> None:
 
 def test_memory_holds_no_token(op: Asked) -> None:
     op.ask("a-token-of-somebody")
-    assert "a-token-of-somebody" not in repr(vars(op.memory))
+    kept = repr(vars(op.memory))
+    assert not any(each in kept for each in ("a-token-of-somebody", repr(sha256(b"a-token-of-somebody").digest())))
+    keys = {memory.key_of("t", MEANT) for memory in (op.memory, op.memory, Memory())}
+    assert len(keys) == 2, "who has one process's memory knows nothing of another's"
