@@ -13,6 +13,7 @@ from rest_framework.request import Request
 
 from .. import clock, conf, keyring
 from ..access.answering import bearer_challenge
+from ..access.responding import keep_private
 from ..audit.events import Origin
 from ..audit.request import client_ip, request_id
 from ..errors import (
@@ -61,7 +62,11 @@ class BearerAuthentication(BaseAuthentication):
             tell(TOKEN_MISPLACED, origin=origin)
             raise invalid_request()
         scheme, _, credentials = request.META.get("HTTP_AUTHORIZATION", "").partition(" ")
-        return _let_in(credentials.strip(" "), origin=origin) if scheme.lower() == BEARER else None
+        if scheme.lower() != BEARER:
+            return None
+        # Django's cache finds pages by their address, and would show them to whoever has no token.
+        keep_private(request._request)
+        return _let_in(credentials.strip(" "), origin=origin)
 
     def authenticate_header(self, request: Request) -> str:
         """Return the challenge to a request without credentials. Spec: RFC 6750 3."""

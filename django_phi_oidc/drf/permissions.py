@@ -29,16 +29,16 @@ _NOT_HERE = (Http404, ObjectDoesNotExist, DjangoPermissionDenied, NotFound, Perm
 
 
 class HasScope(BasePermission):
-    """Lets in a token that has all of the view's `required_scopes`. A person in a session of their own has no scopes.
+    """Lets in a token that has all of the view's `required_scopes`, and a person in a session of a provider.
 
-    With other kinds of token, that have none, nobody is let in.
+    That one has no scopes. By another kind of token or a password nobody is let in.
     """
 
     def has_permission(self, request: Request, view: Any) -> bool:
         """Raises: Refusal, 403 with the scopes that are missing, after an event; DeclarationInvalid."""
         required = _required_scopes(view)
         if not isinstance(request.auth, AccessToken):
-            return request.auth is None and _is_somebody(request)
+            return request.auth is None and Actor.from_request(request).is_vouched_for
         return _once(view, self, lambda: _refuse_scope(request, request.auth, required))
 
 

@@ -39,8 +39,11 @@ def judge_introspection_response(response: Response, *, meant: Addressee, now: d
     Raises: AccessTokenInvalid; IntrospectionFailed, when the answer is none: this client is not accepted, say.
     Spec: RFC 7662 2.2, 2.3.
     """
-    members = json_members(response) if response.status == 200 else None
-    if members is None or not isinstance(members.get("active"), bool):
+    members = json_members(response)
+    # So some OPs answer an ID Token, and a signed token where they introspect opaque ones alone.
+    if response.status == 400 and members is not None and members.get("error") == "unsupported_token_type":
+        raise AccessTokenInvalid("token_type_unsupported")
+    if response.status != 200 or members is None or not isinstance(members.get("active"), bool):
         raise IntrospectionFailed
     declaration = meant.provider
     if not members["active"]:

@@ -6,6 +6,7 @@ from typing import Any
 from django.contrib.auth import get_user_model
 from django.http import Http404
 from django.urls import include, path
+from django.views.decorators.cache import cache_page
 from rest_framework.authentication import SessionAuthentication
 from rest_framework.exceptions import NotFound
 from rest_framework.generics import GenericAPIView
@@ -38,6 +39,10 @@ class View(APIView):
 
 
 class Whoami(View):
+    pass
+
+
+class Cached(View):
     pass
 
 
@@ -139,5 +144,6 @@ OF_PATIENTS = (Chart, Unscoped, Whole, Gone, NotThere, Generic, Undeclared, Sure
 urlpatterns = [
     *(path(f"{view.__name__.lower()}/", view.as_view()) for view in VIEWS),
     *(path(f"{view.__name__.lower()}/<int:pk>/", view.as_view()) for view in OF_PATIENTS),
+    path("cached/", cache_page(600)(Cached.as_view())),
     path("oidc/", include("django_phi_oidc.urls")),
 ]

@@ -410,6 +410,33 @@ def test_bearer_beside_the_cookie_of_another_is_the_tokens_person(
     assert browser.get("/whoami/").json()["user"] == other.user.pk
 
 
+def test_what_a_token_opens_is_kept_by_nobody(
+    app: App,
+    sign_in: Callable[[], SignedIn],  # noqa: F811 -- the fixture
+) -> None:
+    clinician = sign_in()
+    for _ in range(2):
+        assert app.get("/cached/", app.token())["Cache-Control"] == "no-store"
+        assert SecureClient().get("/cached/").status_code == 401
+    assert RAN == ["Cached"] * 2
+    for _ in range(2):
+        assert clinician.client().get("/cached/").status_code == 200
+    assert RAN == ["Cached"] * 3, "the view could be kept"
+
+
+def test_token_needs_no_csrf_token_and_a_cookie_does(
+    app: App,
+    sign_in: Callable[[], SignedIn],  # noqa: F811 -- the fixture
+) -> None:
+    other = sign_in()
+    browser = SecureClient(enforce_csrf_checks=True)
+    browser.cookies = other.client().cookies
+    assert browser.get("/whoami/").json()["user"] == other.user.pk
+    assert browser.post("/whoami/", {}, "application/json").status_code == 403
+    header = {"Authorization": f"Bearer {app.token()}"}
+    assert is_let_in(browser.post("/whoami/", {}, "application/json", headers=header), app)
+
+
 def test_flood_of_bad_tokens_is_counted_apart_from_sign_ins(app: App, op: DemoProvider) -> None:
     foreign = sign({"alg": "ES256", "typ": "at+jwt"}, {"iss": "https://x.example"}, op.state.keys["ES256"])
     at = clock._system().replace(second=5)

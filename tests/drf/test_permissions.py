@@ -50,6 +50,10 @@ def test_scopes_are_no_matter_of_somebody_in_a_session(
 ) -> None:
     assert sign_in().client().get("/scoped/").status_code == 200
     assert SecureClient().get("/scoped/")["WWW-Authenticate"] == 'Bearer realm="api"'
+    by_password = SecureClient()
+    by_password.force_login(app.user, backend="tests.access.wards.Wards")
+    assert by_password.get("/whoami/").status_code == 200
+    assert by_password.get("/scoped/").status_code == 403
     request = Request(RequestFactory().get("/"))
     request.user, request.auth = app.user, "a token of another kind"
     assert not hospital.HasScope().has_permission(request, hospital.Scoped())

@@ -81,6 +81,12 @@ def test_answer_is_refused_for_one_thing(
     assert fault.value.rule == rule
 
 
+def test_token_of_a_kind_that_is_not_introspected_is_no_fault_of_the_providers(judge: Judge) -> None:
+    with pytest.raises(AccessTokenInvalid) as fault:
+        judge({"error": "unsupported_token_type"}, status=400)
+    assert fault.value.rule == "token_type_unsupported"
+
+
 @pytest.mark.parametrize(
     ("body", "status"),
     [
@@ -90,6 +96,9 @@ def test_answer_is_refused_for_one_thing(
         ({**ANSWER, "active": "true"}, 200),
         ({**ANSWER, "active": 1}, 200),
         ({"error": "invalid_client"}, 200),
+        ({"error": "invalid_request"}, 400),
+        ({"error": "unsupported_token_type"}, 200),
+        ([], 400),
         ([ANSWER], 200),
         (b"active", 200),
     ],
