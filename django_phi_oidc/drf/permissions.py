@@ -9,7 +9,7 @@ from typing import Any
 
 from django.core.exceptions import ObjectDoesNotExist
 from django.core.exceptions import PermissionDenied as DjangoPermissionDenied
-from django.http import Http404
+from django.http import Http404, HttpRequest
 from rest_framework.exceptions import APIException, NotAuthenticated, NotFound, PermissionDenied
 from rest_framework.permissions import BasePermission
 from rest_framework.request import Request
@@ -39,7 +39,7 @@ class HasScope(BasePermission):
         required = _required_scopes(view)
         if not isinstance(request.auth, AccessToken):
             return request.auth is None and Actor.from_request(request).is_vouched_for
-        return _once(view, self, lambda: _refuse_scope(request, request.auth, required))
+        return _once(request, view, (type(self),), lambda: _refuse_scope(request, request.auth, required))
 
 
 class PHIAccess(BasePermission):
@@ -55,7 +55,14 @@ class PHIAccess(BasePermission):
         policy = _policy_of(view)
         if not _is_somebody(request):
             return False
-        return _once(view, self, lambda: _refuse_access(request, policy, view))
+        resource, purpose = view.get_resource(), view.get_purpose() if hasattr(view, "get_purpose") else view.purpose
+        # What JSON holds may be a list: a refusal like any other, with its event.
+        purpose = purpose if isinstance(purpose, str) else ""
+
+        def refuse() -> APIException | None:
+            return _refuse_access(request, policy, view, resource=resource, purpose=purpose)
+
+        return _once(request, view, (type(self), repr(resource), purpose), refuse)
 
 
 class RequireAssurance(BasePermission):
@@ -73,7 +80,7 @@ class RequireAssurance(BasePermission):
                 return None
             return insufficient_authentication(assurance) if refused in TOO_WEAK else NotAuthenticated()
 
-        return _once(view, self, refuse)
+        return _once(request, view, (type(self),), refuse)
 
 
 def _is_somebody(request: Request) -> bool:
@@ -81,19 +88,25 @@ def _is_somebody(request: Request) -> bool:
     return bool(getattr(request.user, "is_authenticated", False))
 
 
-def _once(view: Any, permission: BasePermission, refuse: Callable[[], APIException | None]) -> bool:
-    """Decide once for a request: the framework asks again for what it tells of a view, as forms and as OPTIONS.
+def _once(request: Request, view: Any, question: tuple[object, ...], refuse: Callable[[], APIException | None]) -> bool:
+    """Decide a question once for a request: the framework asks again for what it tells of a view, as forms and OPTIONS.
 
     Raises: what refuse returns.
     """
-    decided: dict[type, APIException | None] = view.__dict__.setdefault("_phi_oidc_decided", {})
-    if type(permission) not in decided:
+    asked_for: HttpRequest | None
+    decided: dict[tuple[object, ...], APIException | None]
+    asked_for, decided = view.__dict__.get("_phi_oidc_decided", (None, {}))
+    if asked_for is not request._request:
+        # A view may be the same object for many requests.
+        decided = {}
+        view.__dict__["_phi_oidc_decided"] = request._request, decided
+    if question not in decided:
         try:
-            decided[type(permission)] = refuse()
+            decided[question] = refuse()
         except AuditUnavailable as fault:
             logger.error("An API view was not run: the trail can't be written.", exc_info=fault)
-            decided[type(permission)] = unavailable()
-    if (refused := decided[type(permission)]) is not None:
+            decided[question] = unavailable()
+    if (refused := decided[question]) is not None:
         raise refused
     return True
 
@@ -127,12 +140,14 @@ def _policy_of(view: Any) -> AccessPolicy:
     )
 
 
-def _refuse_access(request: Request, policy: AccessPolicy, view: Any) -> APIException | None:
+def _refuse_access(
+    request: Request, policy: AccessPolicy, view: Any, *, resource: str, purpose: str
+) -> APIException | None:
     refused = decide(
         Actor.from_request(request),
         policy,
-        resource=view.get_resource(),
-        purpose=view.get_purpose() if hasattr(view, "get_purpose") else view.purpose,
+        resource=resource,
+        purpose=purpose,
         find=_found_or_none(view.get_permission_object) if hasattr(view, "get_permission_object") else None,
         now=clock.now(),
     )

@@ -74,7 +74,7 @@ class Chart(View):
         return f"Patient/{self.kwargs['pk']}"
 
     def get_purpose(self) -> Any:
-        return self.request.query_params.get("purpose", "TREAT")
+        return self.request.data.get("purpose", self.request.query_params.get("purpose", "TREAT"))
 
     def get_permission_object(self) -> Any:
         return get_user_model()._default_manager.get(pk=self.kwargs["pk"])

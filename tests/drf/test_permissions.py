@@ -9,6 +9,7 @@ import pytest
 from django.contrib.auth import get_user_model
 from django.db import OperationalError, connections
 from django.test import RequestFactory
+from rest_framework.exceptions import PermissionDenied
 from rest_framework.request import Request
 
 from django_phi_oidc import clock
@@ -116,6 +117,11 @@ def test_purpose_is_judged_as_in_any_guarded_view(app: App, patient: Any) -> Non
         assert response.status_code == (403 if reason else 200)
         assert not response.has_header("WWW-Authenticate"), "the scope is not what is missing"
     assert [told[1] for told in decisions()] == list(reasons.values())
+    for purpose, reason in {"TREAT": "", ("TREAT",): "purpose_unknown", None: "purpose_unknown"}.items():
+        header = {"Authorization": f"Bearer {token}"}
+        sent = app.client.post(f"/chart/{patient.pk}/", {"purpose": purpose}, "application/json", headers=header)
+        assert sent.status_code == (403 if reason else 200)
+        assert decisions()[-1][1] == reason
 
 
 def test_what_is_not_there_is_refused_as_what_is_not_permitted(app: App) -> None:
@@ -185,6 +191,32 @@ def test_what_the_framework_asks_again_is_decided_once(app: App, patient: Any) -
         app.client.options(f"/generic/{patient.pk}/", headers={"Authorization": f"Bearer {token}"}).status_code == 403
     )
     assert len(decisions()) == 2
+
+
+def test_decision_is_of_one_request_and_one_resource(app: App, patient: Any) -> None:
+    HELD.add((app.user.pk, patient.pk))
+    view, token = hospital.Unscoped(), app.token()
+
+    def asked(pk: int) -> Any:
+        rf = RequestFactory(headers={"Authorization": f"Bearer {token}"})
+        view.kwargs = {"pk": pk}
+        view.request = view.initialize_request(rf.get("/"))
+        view.check_permissions(view.request)
+        return view.request
+
+    request = asked(patient.pk)
+    view.check_permissions(request)
+    assert len(decisions()) == 1
+    view.kwargs = {"pk": app.user.pk}
+    with pytest.raises(PermissionDenied):
+        view.check_permissions(request)
+    HELD.clear()
+    with pytest.raises(PermissionDenied):
+        asked(patient.pk)
+    assert [told[:2] for told in decisions()] == [
+        ("access.granted", ""),
+        *[("access.denied", "permission_missing")] * 2,
+    ]
 
 
 def test_token_narrows_what_any_code_asks_of_its_user(app: App) -> None:
