@@ -25,7 +25,9 @@ def handle(options: Mapping[str, Any], *, stdout: OutputWrapper, stderr: OutputW
     providers, name = conf.providers(), options["provider"]
     if name is not None and name not in providers:
         raise CommandError(f"There is no provider {name}.")
-    surroundings = Surroundings(claims=conf.claims(), is_alone=len(providers) == 1)
+    introspecting = [name for name, api in conf.apis().items() if api.method == "introspection"]
+    alone = len(providers) == 1
+    surroundings = Surroundings(claims=conf.claims(), is_alone=alone, introspecting=introspecting)
     failures = warnings = 0
     for declaration in providers.values() if name is None else [providers[name]]:
         if not options["json"]:

@@ -17,6 +17,7 @@ from ..errors import (
     AcrInsufficient,
     AlgUnsupported,
     IatInvalid,
+    IntrospectionFailed,
     IssMissing,
     IssuerMismatch,
     KeyNotFound,
@@ -263,6 +264,14 @@ def check_revocation(members: Mapping[str, Any], *, declaration: ProviderDeclara
         told = f"{declaration.token_endpoint_auth_method} is not among {', '.join(methods)}"
         return _failure("revocation", "client_auth_unsupported", told, "Declare a method that both endpoints take.")
     return _ok("revocation", "offered")
+
+
+def check_introspection(members: Mapping[str, Any]) -> Finding:
+    """Whether the OP can be asked about access tokens, where `API` declares that it is. Spec: RFC 7662, RFC 8414 2."""
+    if not isinstance(members.get("introspection_endpoint"), str):
+        remedy = "Ask the provider for RFC 7662, or declare the method jwt."
+        return _failure("api", IntrospectionFailed.code, "no introspection endpoint, so no token is good", remedy)
+    return _ok("api", "can be asked about access tokens")
 
 
 def check_answer(response: Response) -> Finding:

@@ -1,6 +1,6 @@
 """A look at a live OP: everything that can be asked without anybody signing in."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -32,6 +32,8 @@ class Surroundings:
     claims: Mapping[str, ClaimDeclaration]
     is_alone: bool
     """No other provider is declared."""
+    introspecting: Collection[str] = ()
+    """The names of the providers that are asked about access tokens."""
 
 
 def examine(
@@ -77,6 +79,8 @@ def _said(
     yield doctor.check_pushing(members, declaration=declaration)
     yield doctor.check_client_authentication(members, declaration=declaration)
     yield doctor.check_revocation(members, declaration=declaration)
+    if declaration.name in surroundings.introspecting:
+        yield doctor.check_introspection(members)
     yield from doctor.check_logout(members)
     yield doctor.check_response_issuer(members, is_alone=surroundings.is_alone)
     yield doctor.check_asked(members, declaration=declaration, claims=surroundings.claims)

@@ -202,6 +202,17 @@ def test_provider_that_is_made_wrong_is_told_of(name: str, op: DemoProvider) -> 
         assert lines[at + 1].startswith(" " * 23 + "A") or lines[at + 1].strip(), "what to do about it"
 
 
+def test_introspection_is_looked_at_where_it_is_declared(op: DemoProvider, settings: Any) -> None:
+    assert "api" not in [check for _, check, _ in found()]
+    for method, absent in (("introspection", ("failure", "api", "introspection_failed")), ("jwt", None)):
+        op.mutate = None
+        api = {"default": {"audience": "https://portal.example/api", "method": method}}
+        settings.PHI_OIDC = {**settings.PHI_OIDC, "API": api}
+        assert [line for line in found() if line[1] == "api"] == ([("ok", "api", "")] if absent else [])
+        op.mutate = saying(introspection_endpoint=None)
+        assert [line for line in found() if line[1] == "api"] == ([absent] if absent else [])
+
+
 OPTIONS: dict[str, tuple[dict[str, Any], dict[str, Any], Told]] = {
     "public subjects": (
         {"subject_type": "public"},
