@@ -7,13 +7,15 @@ DJANGO ?=
 CONSTRAINTS ?=
 PYTEST_ARGS ?=
 BENCH_ARGS ?=
+AUDIT_ARGS ?=
+LOCK := requirements-dev.lock
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 WANTED = $(if $(DJANGO),'$(DJANGO)') $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-sqlite test-postgresql bench lint clean
+.PHONY: help demo test test-sqlite test-postgresql bench lint lock audit sbom clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -39,6 +41,22 @@ lint: $(VENV)/.dev ## check style, types, import contracts and migrations
 	$(BIN)/lint-imports
 	DJANGO_SETTINGS_MODULE=tests.settings $(BIN)/python -m django makemigrations --check --dry-run
 
+lock: $(VENV)/.supply ## write the lock file anew: the newest of what pyproject.toml allows, each with its hashes
+	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+		--extra dev --custom-compile-command 'make lock' pyproject.toml --output-file $(LOCK)
+
+audit: $(VENV)/.supply ## ask whether a flaw is known of anything that is locked, and fail where one is, or nobody could say
+	$(BIN)/pip-audit --strict --disable-pip --require-hashes --requirement $(LOCK) $(AUDIT_ARGS)
+	npm audit --prefix tests/interop --audit-level moderate
+
+sbom: $(VENV)/.supply ## write what an installed app consists of to dist/sbom.cdx.json (CycloneDX)
+	rm -rf build/sbom && mkdir -p dist && $(PYTHON) -m venv build/sbom
+	sed 's/ *\\$$//; /--hash/d' $(LOCK) > build/sbom/locked.txt
+	build/sbom/bin/python -m pip --disable-pip-version-check --quiet install . --constraint build/sbom/locked.txt
+	build/sbom/bin/python -m pip --disable-pip-version-check --quiet uninstall --yes pip setuptools
+	$(BIN)/cyclonedx-py environment build/sbom/bin/python --pyproject pyproject.toml --mc-type library \
+		--output-reproducible --output-format JSON --output-file dist/sbom.cdx.json
+
 clean: ## remove what the other targets made
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .tox
 	rm -rf example_project/var tests/interop/node_modules
@@ -54,10 +72,20 @@ $(VENV)/.demo: pyproject.toml | $(BIN)/python
 	@$(PIP) install --editable '.[demo]' $(WANTED)
 	@touch $@
 
-$(VENV)/.dev: pyproject.toml | $(BIN)/python
+# As locked, unless somebody wants other versions.
+$(VENV)/.dev: pyproject.toml $(LOCK) | $(BIN)/python
 	@echo "Installing the app and its tools into $(VENV) ..."
+ifeq ($(strip $(WANTED)),)
+	@$(PIP) install --require-hashes --requirement $(LOCK)
+	@$(PIP) install --no-deps --no-build-isolation --editable .
+else
 	@$(PIP) install --editable '.[dev]' $(WANTED)
+endif
 	@touch $(VENV)/.demo $@
+
+$(VENV)/.supply: pyproject.toml | $(BIN)/python
+	@$(PIP) install --editable '.[supply]'
+	@touch $@
 
 $(VENV)/.bench: pyproject.toml | $(BIN)/python
 	@echo "Installing the app and what it is measured beside into $(VENV) ..."

@@ -22,7 +22,7 @@ from django_phi_oidc.sessions.models import EndReason
 from tests.databases import child_environment
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").rglob("*.md")]
+PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", ROOT / "SECURITY.md", *(ROOT / "docs").rglob("*.md")]
 
 
 def page(name: str) -> str:
