@@ -6,10 +6,12 @@ import socket
 import subprocess
 import sys
 from dataclasses import fields
+from io import StringIO
 from pathlib import Path
 
 import pytest
 from django.conf import settings
+from django.core.management import call_command
 from django.urls import get_resolver
 
 from django_phi_oidc import api_checks, checks, conf, errors, role_checks, schedule
@@ -103,7 +105,7 @@ def block(name: str) -> str:
 
 BEFORE = """
 import os
-from tests.settings import SECRET_KEY, key
+from tests.settings import SECRET_KEY
 USE_TZ = True
 ALLOWED_HOSTS = ["127.0.0.1"]
 STATIC_URL = "static/"
@@ -122,6 +124,7 @@ USE = """
 import django
 django.setup()
 from django.conf import settings
+from django.core.management import call_command
 from django.core.checks import run_checks
 from django.test import Client, RequestFactory
 from django.contrib.auth import get_user
@@ -149,18 +152,18 @@ with op.running():
 @pytest.mark.postgresql
 @pytest.mark.django_db(transaction=True, databases=["default", "phi_audit"])
 def test_readme_example_signs_somebody_in_and_reveals(tmp_path: Path) -> None:
-    """The ten lines, as they stand, in a project of their own, on the databases of this test."""
+    """What `phi_oidc init` writes, as it stands, in a project of their own, on the databases of this test."""
     development = 'PHI_OIDC["PROVIDERS"]["default"]["allow_loopback_http"] = True\n'
-    (tmp_path / "project.py").write_text(BEFORE + block("settings") + development)
+    secrets = tmp_path / "secrets"
+    call_command("phi_oidc", "init", str(secrets), stdout=StringIO())
+    assert (secrets / "settings.py").read_text() == block("settings")
+    keys = dict(line.split("=", 1) for line in (secrets / "portal.env").read_text().splitlines())
+    (tmp_path / "project.py").write_text(BEFORE + block("installed") + block("settings") + development)
     (tmp_path / "urls.py").write_text("from django.urls import include, path\nurlpatterns = []\n" + block("urls"))
     view = block("view") + "    return value\n"
     (tmp_path / "use.py").write_text(
         "import os\n" + USE.replace("from django_phi_oidc.attack", view + "\nfrom django_phi_oidc.attack", 1)
     )
-    keys = {
-        name: settings.PHI_OIDC[name.removeprefix("PHI_")][0]
-        for name in ("PHI_ENCRYPTION_KEYS", "PHI_SUBJECT_KEYS", "PHI_AUDIT_MAC_KEYS")
-    }
     port = free_port()
     environment = {
         **child_environment(os.environ, settings.DATABASES),

@@ -95,6 +95,19 @@ class ActivationRefused(PhiOidcError, code="activation_refused"):
         self.reason, self.user = reason, user
 
 
+class RegistrationUnsupported(PhiOidcError, code="registration_unsupported"):
+    """The OP names no registration endpoint (Discovery 3)."""
+
+
+class RegistrationRefused(PhiOidcError, code="registration_refused"):
+    """The OP did not register the client (RFC 7591 3.2.2)."""
+
+    def __init__(self, error: str) -> None:
+        """error: the OP's error code out of the specifications, or `status_` and the answer's status."""
+        super().__init__(f"The provider did not register the client: {error}.")
+        self.error = error
+
+
 class DeclarationInvalid(PhiOidcError, code="declaration_invalid"):
     """A setting is not as it must be; the message names the option."""
 

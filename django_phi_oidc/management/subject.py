@@ -4,14 +4,13 @@ The `sub` comes on standard input: arguments stand in the shell's history and in
 """
 
 import json
-import os
 import sys
 import uuid
 from argparse import ArgumentParser
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from django.contrib.auth.base_user import AbstractBaseUser
 from django.core.management.base import CommandError, OutputWrapper
@@ -26,6 +25,7 @@ from ..sessions.exporting import export_person
 from ..subjects import cli as links
 from ..subjects.models import PairwiseSubject
 from . import inviting
+from .files import new_file
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -72,7 +72,7 @@ def _export(options: Mapping[str, Any], stdout: OutputWrapper) -> None:
     user, subjects = _person(options)
     path = options["output"]
     try:
-        with _new_file(path) as file:
+        with new_file(path) if path else nullcontext() as file:
             exported = export_person(user, subjects, declared=conf.claims(), origin=Origin(), now=clock.now())
             # What a provider sent as a name must not be obeyed by a terminal.
             text = json.dumps(exported.document, indent=2, ensure_ascii=file is None)
@@ -85,21 +85,6 @@ def _export(options: Mapping[str, Any], stdout: OutputWrapper) -> None:
     stdout.write(text if path is None else f"What is held of user {user.pk} is in {path}.")
     if exported.unreadable:
         raise CommandError(f"Not all of it could be read: {', '.join(exported.unreadable)}.")
-
-
-@contextmanager
-def _new_file(path: Path | None) -> Iterator[TextIO | None]:
-    """Give a file that was not there before, for its owner alone; it is gone again when the block fails."""
-    if path is None:
-        yield None
-        return
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            yield file
-    except BaseException:
-        path.unlink()
-        raise
 
 
 def _erase(options: Mapping[str, Any], stdout: OutputWrapper) -> None:

@@ -37,7 +37,7 @@ def handle(options: Mapping[str, Any], *, stdout: OutputWrapper, stderr: OutputW
             for finding in examine(declaration, surroundings, transport=transport, clock=clock.now):
                 failures += finding.level == "failure"
                 warnings += finding.level == "warning"
-                _tell(finding, declaration.name, options, stdout)
+                tell(finding, declaration.name, as_json=options["json"], stdout=stdout)
         finally:
             transport.close()
     told = f"{failures} failures, {warnings} warnings."
@@ -47,8 +47,9 @@ def handle(options: Mapping[str, Any], *, stdout: OutputWrapper, stderr: OutputW
         stdout.write(told)
 
 
-def _tell(finding: Finding, provider: str, options: Mapping[str, Any], stdout: OutputWrapper) -> None:
-    if options["json"]:
+def tell(finding: Finding, provider: str, *, as_json: bool, stdout: OutputWrapper) -> None:
+    """Write a line of the table with what to do about it, or an object."""
+    if as_json:
         stdout.write(json.dumps({"provider": provider, **asdict(finding)}))
         return
     code = f" [{finding.code}]" if finding.code else ""

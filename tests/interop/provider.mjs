@@ -53,6 +53,7 @@ const issuer = `https://localhost:${await port}`;
 
 const COMMANDS = {
   // clients: as RFC 7591 has them. par: `offered`, `required` or `off`. refresh_unasked: a refresh token for everybody.
+  // initial_access_token: with it clients register themselves.
   // apis: by `resource`, what oidc-provider has to know of an API.
   configure(options) {
     configured = options;
@@ -100,7 +101,9 @@ function newKeys() {
 }
 
 function build() {
-  const { apis = {}, clients, par = 'offered', refresh_unasked: refreshUnasked = false } = configured;
+  const {
+    apis = {}, clients, initial_access_token: initialAccessToken, par = 'offered', refresh_unasked: refreshUnasked = false,
+  } = configured;
   provider = new Provider(issuer, {
     adapter,
     clients,
@@ -117,6 +120,7 @@ function build() {
       claimsParameter: { enabled: true },
       introspection: { enabled: true },
       jwtUserinfo: { enabled: true },
+      registration: { enabled: initialAccessToken !== undefined, initialAccessToken },
       pushedAuthorizationRequests: { enabled: par !== 'off', requirePushedAuthorizationRequests: par === 'required' },
       resourceIndicators: {
         enabled: Object.keys(apis).length > 0,

@@ -10,14 +10,16 @@ from ...claims import cli as scrub
 from ...delivery import cli as delivery
 from ...sessions import cli as sessions
 from ...watch import cli as doctor
-from .. import hold, keys, roles, subject
+from .. import hold, initializing, keys, registering, roles, subject
 
 SUBCOMMANDS = {
     "audit": audit,
     "delivery": delivery,
     "doctor": doctor,
     "hold": hold,
+    "init": initializing,
     "keys": keys,
+    "register": registering,
     "roles": roles,
     "scrub": scrub,
     "sessions": sessions,
@@ -37,8 +39,9 @@ class Command(BaseCommand):
             module.add_arguments(subparsers.add_parser(name, help=summary, description=summary))
 
     def execute(self, *args: Any, **options: Any) -> str | None:
-        """`keys generate` mends what the checks (E004) would stop it for; a proof is checked without the portal."""
-        if options.get("keys_command") == "generate" or options.get("audit_command") == "check-proof":
+        """`init` and `keys generate` mend what the checks stop others for; a proof is checked without the portal."""
+        asked = (options.get("subcommand"), options.get("keys_command"), options.get("audit_command"))
+        if {"init", "generate", "check-proof"} & set(asked):
             options["skip_checks"] = True
         return super().execute(*args, **options)
 
