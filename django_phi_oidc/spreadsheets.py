@@ -1,8 +1,11 @@
 """Texts in a CSV file that a spreadsheet shows, and does not run."""
 
-_OBEYED = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
+import re
+
+# Spreadsheets may part columns by semicolons or tabs, whatever the file does; then a cell begins within ours.
+_OBEYED = re.compile(r"^(?=[\t\r\n])|(?:^|(?<=[;\t\r\n]))(?=[^\S\t\r\n]*[=+\-@＝＋－＠])")
 
 
 def inert(text: str) -> str:
-    """Return text with an apostrophe before it where it would be a formula. Spec: OWASP, CSV Injection."""
-    return f"'{text}" if text.startswith(_OBEYED) else text
+    """Return text with an apostrophe before all in it that would be a formula. Spec: OWASP, CSV Injection."""
+    return _OBEYED.sub("'", text)

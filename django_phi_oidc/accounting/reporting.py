@@ -100,10 +100,8 @@ class Accounting:
         return begins if begins and begins > self.since else None
 
     def _told(self, event: AuditEvent) -> Disclosure:
-        try:
-            detail = json.loads(event.detail)
-        except ValueError:
-            detail = {}
+        detail = _detail_of(event)
+        claims = detail.get("claims", detail.get("claim", []))
         return Disclosure(
             id=event.id,
             occurred_at=event.occurred_at,
@@ -112,7 +110,8 @@ class Accounting:
             is_own=event.actor == self.person,
             purpose=event.purpose,
             resource=self.resources.get(event.resource, event.resource),
-            claims=tuple(detail.get("claims", [detail["claim"]] if "claim" in detail else [])),
+            # An act of the project's own may have something else there.
+            claims=tuple(map(str, claims if isinstance(claims, list) else [claims])),
             emergency=str(detail.get("emergency", "")),
         )
 
@@ -158,6 +157,14 @@ def account(
         # What RESOURCE_IDS says now, it need not have said when an event was written.
         resources={spelled: each for each in named for spelled in (each, keyed_resource(each))},
     )
+
+
+def _detail_of(event: AuditEvent) -> dict[str, Any]:
+    try:
+        detail = json.loads(event.detail)
+    except ValueError:
+        return {}
+    return detail if isinstance(detail, dict) else {}
 
 
 def accounts_of(disclosures: Collection[Disclosure]) -> dict[str, AbstractBaseUser]:

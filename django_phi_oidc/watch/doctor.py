@@ -74,8 +74,8 @@ def _failure(check: str, code: str, text: str, remedy: str) -> Finding:
 
 
 def shown(text: str) -> str:
-    """Return text, which may be an OP's word, as a terminal may have it."""
-    return (text if text.isprintable() else ascii(text))[:_LONGEST]
+    """Return text, which may be an OP's word, as any terminal may have it: no letter that looks like another."""
+    return (text if text.isascii() and text.isprintable() else ascii(text))[:_LONGEST]
 
 
 def check_peer(peer: Peer, *, now: datetime) -> Finding:
@@ -349,11 +349,13 @@ def check_lifetimes(alerts: int | None, *, limit: timedelta) -> Finding:
 def check_clock(headers: Mapping[str, str], *, asked_at: datetime, answered_at: datetime, leeway: timedelta) -> Finding:
     """Date, which is cut to the second, beside our own time. Spec: RFC 9110 6.6.1, RFC 9111 5.1."""
     try:
-        sent = parsedate_to_datetime(headers.get("date", "")).astimezone(UTC)
-        age = timedelta(seconds=int(headers.get("age", "0")[:9]))
+        sent = parsedate_to_datetime(headers.get("date", ""))
+        # Every date is in GMT; one whose zone does not say so is naive.
+        sent = sent.astimezone(UTC) if sent.tzinfo else sent.replace(tzinfo=UTC)
+        sent += timedelta(seconds=int(headers.get("age", "0")[:9]))
+        ahead, behind = sent - answered_at, asked_at - (sent + timedelta(seconds=1))
     except (ValueError, OverflowError):
         return _warning("clock", "clock_untold", "the answer has no Date", "Ask the provider; or compare by hand.")
-    ahead, behind = sent + age - answered_at, asked_at - (sent + age + timedelta(seconds=1))
     apart = max(ahead, behind, timedelta(0))
     told = f"{apart.total_seconds():.0f} s {'ahead' if ahead > behind else 'behind'}" if apart else "no difference"
     if apart > leeway:

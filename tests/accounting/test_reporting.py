@@ -81,6 +81,16 @@ def test_what_the_project_registered_as_a_disclosure_is_told(person: Person) -> 
     assert ([row.id], row.action, row.resource) == (printed, "records_test.printed", resource)
 
 
+@pytest.mark.parametrize(("claims", "shown"), [(3, ("3",)), ("all", ("all",)), ([1, "a"], ("1", "a")), ([], ())])
+def test_act_of_the_projects_own_may_have_whatever_it_likes_for_claims(
+    claims: Any, shown: tuple[str, ...], person: Person
+) -> None:
+    register_actions({"records_test.sent": ["claims"]}, disclosures=["records_test.sent"])
+    look(by=STAFF, resource=f"Patient/{person.user.pk}", action="records_test.sent", detail={"claims": claims})
+    (row,) = told(person).page().rows
+    assert row.claims == shown
+
+
 def test_nothing_of_another_person_is_told(make_person: Callable[..., Person]) -> None:
     person, other = make_person(), make_person()
     pk = person.user.pk
@@ -278,9 +288,10 @@ def test_account_says_from_when_on_it_is_whole(person: Person) -> None:
 
 def test_row_that_can_be_no_event_is_told_from_a_trail_that_is_away(person: Person) -> None:
     (one,) = look(by=STAFF, resource=f"Patient/{person.user.pk}")
-    with without_triggers():
-        sql(f"UPDATE {EVENT} SET detail = 'no JSON' WHERE id = %s", one)
-    assert ids(told(person)) == [one]
+    for detail in ("no JSON", "[]"):
+        with without_triggers():
+            sql(f"UPDATE {EVENT} SET detail = %s WHERE id = %s", detail, one)
+        assert ids(told(person)) == [one]
     with without_triggers():
         wrong = "infinity" if is_postgresql() else "2026-13-01 00:00:00"
         sql(f"UPDATE {EVENT} SET occurred_at = %s WHERE id = %s", wrong, one)

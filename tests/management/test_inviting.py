@@ -219,16 +219,17 @@ def test_sheet_keeps_what_it_had_and_gets_code_and_end() -> None:
     assert all(is_good(row["code"], sub=row["user"]) for row in told)
 
 
-FORMULAS = [
-    "=1+1",
-    "+1",
-    "-1",
-    "@SUM(A1)",
-    "\t=1",
-    "\r=1",
-    '=HYPERLINK("https://evil.example";"x")',
-    "=cmd|' /C calc'!A0",
-]
+FORMULAS = {
+    "=1+1": "'=1+1",
+    "+1": "'+1",
+    "-1": "'-1",
+    "@SUM(A1)": "'@SUM(A1)",
+    "\t=1": "'\t'=1",
+    "\r=1": "'\r'=1",
+    '=HYPERLINK("https://evil.example";"x")': '\'=HYPERLINK("https://evil.example";"x")',
+    "=cmd|' /C calc'!A0": "'=cmd|' /C calc'!A0",
+    "Berg;=1+1": "Berg;'=1+1",
+}
 
 
 def test_cells_that_are_formulas_are_texts_in_what_comes_out() -> None:
@@ -237,8 +238,11 @@ def test_cells_that_are_formulas_are_texts_in_what_comes_out() -> None:
     asked = written('user,"=name"', *(f"{user.pk},{cell}" for user, cell in zip(users, cells, strict=True)))
     told = list(csv.reader(io.StringIO(run("--csv", asked), newline="")))
     assert told[0] == ["user", "'=name", "code", "expires_at"]
-    assert [row[1] for row in told[1:]] == [f"'{formula}" for formula in FORMULAS]
-    assert not [cell for row in told for cell in row if cell.startswith(("=", "+", "-", "@", "\t", "\r"))]
+    assert [row[1] for row in told[1:]] == list(FORMULAS.values())
+    for separator in ",;\t":
+        # A quotation mark after a comma means nothing to whoever parts by something else.
+        cells = [cell for line in run("--csv", asked).splitlines() for cell in line.split(separator)]
+        assert not [cell for cell in cells if cell.strip(' "').startswith(("=", "+", "-", "@"))]
 
 
 def test_sheet_comes_from_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:

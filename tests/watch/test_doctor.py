@@ -1,6 +1,7 @@
 """The checks of a provider, each on what it looks at alone."""
 
 import json
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -121,7 +122,27 @@ def test_time_of_the_answer_is_no_difference_of_clocks() -> None:
     assert (finding.level, finding.text) == ("ok", "no difference")
 
 
-@pytest.mark.parametrize("headers", [{}, {"date": "yesterday"}, {"date": "Tue, 24 Nov 2026 12:00:00 GMT", "age": "x"}])
+@pytest.mark.parametrize("zone", [" GMT", " -0000", ""])
+def test_date_is_in_gmt_wherever_the_portal_is(zone: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "Europe/Stockholm")
+    time.tzset()
+    try:
+        headers = {"date": f"Tue, 24 Nov 2026 12:00:00{zone}"}
+        finding = doctor.check_clock(headers, asked_at=NOW, answered_at=NOW, leeway=30 * SECOND)
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+    assert (finding.level, finding.text) == ("ok", "no difference")
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        *({}, {"date": "yesterday"}, {"date": "Tue, 24 Nov 2026 12:00:00 GMT", "age": "x"}),
+        # Beyond what can be compared.
+        *({"date": "Fri, 31 Dec 9999 23:59:59 GMT"}, {"date": "Fri, 31 Dec 9999 00:00:00 GMT", "age": "999999999"}),
+    ],
+)
 def test_clock_of_an_answer_without_a_date_can_t_be_told(headers: dict[str, str]) -> None:
     finding = doctor.check_clock(headers, asked_at=NOW, answered_at=NOW, leeway=30 * SECOND)
     assert (finding.level, finding.code) == ("warning", "clock_untold")
@@ -148,3 +169,10 @@ def test_keys_must_be_told_apart_and_fit() -> None:
     assert told(rsa, nameless) == [("ok", "")]
     assert told(rsa, nameless, nameless) == [("failure", "key_not_found")]
     assert told(rsa, {**ec, "use": "enc"}) == [("warning", "key_not_found")]
+
+
+def test_word_of_a_provider_looks_like_no_other() -> None:
+    finding = doctor.check_issuer({"issuer": "https://\u043ep.example"}, issuer=ISSUER)
+    assert (finding.level, r"https://\u043ep.example" in finding.text) == ("failure", True)
+    assert doctor.shown(ISSUER) == ISSUER
+    assert len(doctor.shown("é" * 1000)) == 200
