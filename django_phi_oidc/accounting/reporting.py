@@ -14,12 +14,12 @@ from django.contrib.auth import get_user_model
 from django.contrib.auth.base_user import AbstractBaseUser
 from django.core.exceptions import ImproperlyConfigured, ValidationError
 
+from .. import keyring
 from ..access.policy import PATIENT_REQUEST, PURPOSES, is_resource
 from ..audit.browsing import SIZE, About, Page, begins_at, page_about
-from ..audit.events import Act, Action, Origin, registered_disclosures
+from ..audit.events import Act, Action, Origin, keyed_id, registered_disclosures
 from ..audit.models import AuditEvent
 from ..audit.recording import record_many
-from ..audit.writing import keyed_resource
 from ..subjects.models import PairwiseSubject
 
 LOOKS = frozenset({Action.CLAIM_REVEALED, Action.ACCESS_GRANTED, Action.SUBJECT_EXPORTED})
@@ -154,9 +154,15 @@ def account(
         since=since,
         includes_own=include_own,
         subjects=subjects,
-        # What RESOURCE_IDS says now, it need not have said when an event was written.
-        resources={spelled: each for each in named for spelled in (each, keyed_resource(each))},
+        resources={spelled: each for each in named for spelled in _spellings(each)},
     )
+
+
+def _spellings(resource: str) -> Iterator[str]:
+    """Yield what the trail may call it: RESOURCE_IDS, and which key is the oldest, need not be what they were."""
+    yield resource
+    for key in keyring.keys("AUDIT_MAC_KEYS"):
+        yield keyed_id(resource, key=key.material)
 
 
 def _detail_of(event: AuditEvent) -> dict[str, Any]:

@@ -23,7 +23,8 @@ from ..keyring import Key
 from ..oidc.id_token import check_sub_invalid, check_sub_not_pairwise
 from ..statements import update
 from .digest import subject_digest
-from .models import PairwiseSubject, SubjectDigest
+from .inviting import revoke_codes
+from .models import ActivationCode, PairwiseSubject, SubjectDigest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,7 +80,7 @@ def link_existing(
 
     In one transaction, with an event that names the actor of origin. Somebody who is linked already stays so: of two
     administrators at once, or one and the person's own first sign-in, one wins. A sub that no sign-in could bring is
-    refused as the sign-in would be.
+    refused as the sign-in would be. A code for user that waits there is revoked: its letter lets nobody else in.
     Raises: SubjectTaken; SubjectKeyMissing; SubInvalid, SubNotPairwise; the user model's DoesNotExist.
     """
     check_sub_invalid({"sub": sub})
@@ -89,15 +90,19 @@ def link_existing(
     rows = _find(provider.issuer, digests)
     if not rows:
         try:
-            return _create(
-                provider.issuer,
-                digests,
-                lambda: get_user_model()._base_manager.get(pk=user.pk),
-                created=False,
-                origin=origin,
-                provider=provider.name,
-                now=now,
-            ).subject
+            with transaction.atomic():
+                # Before the link, as whoever redeems one does: the other way round they would wait for each other.
+                codes = ActivationCode.objects.filter(user=user.pk, provider=provider.name)
+                revoke_codes(codes, reason="linked", origin=origin, now=now)
+                return _create(
+                    provider.issuer,
+                    digests,
+                    lambda: get_user_model()._base_manager.get(pk=user.pk),
+                    created=False,
+                    origin=origin,
+                    provider=provider.name,
+                    now=now,
+                ).subject
         except IntegrityError:
             rows = _rows(provider.issuer, digests)
             if not rows:

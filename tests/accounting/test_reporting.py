@@ -169,6 +169,11 @@ def test_keyed_ids_are_found_after_the_key_of_macs_was_changed(person: Person, s
     settings.PHI_OIDC = {**settings.PHI_OIDC, "AUDIT_MAC_KEYS": rings}
     after = look(by=STAFF, resource=f"Patient/{person.user.pk}", at=NOW + DAY)
     assert ids(told(person)) == [*after, *before]
+    # One that verifies what is older still, and so is the oldest from now on.
+    rings = [*rings, key("an older key")]
+    settings.PHI_OIDC = {**settings.PHI_OIDC, "AUDIT_MAC_KEYS": rings}
+    last = look(by=STAFF, resource=f"Patient/{person.user.pk}", at=NOW + 2 * DAY)
+    assert ids(told(person)) == [*last, *after, *before]
 
 
 def test_it_is_told_that_it_was_told_of_each_subject(make_person: Callable[..., Person]) -> None:
@@ -241,8 +246,8 @@ def test_many_resources_take_a_query_for_each_hundred(person: Person) -> None:
     with CaptureQueriesContext(connections["phi_audit"]) as asked:
         rows = found.page(size=2).rows
     assert [row.id for row in rows] == [written[2], written[1]]
-    # Each name, and its pseudonym; and the account's own; and one subject.
-    assert len(asked) == 6
+    # Each name, and its pseudonym under each of two keys; and the account's own; and one subject.
+    assert len(asked) == 8
 
 
 def test_query_counts_do_not_grow_with_what_is_told(make_person: Callable[..., Person]) -> None:

@@ -10,10 +10,11 @@ from django.contrib.auth import get_user_model
 
 from django_phi_oidc.audit.events import Origin
 from django_phi_oidc.audit.models import AuditEvent, AuditOutbox
-from django_phi_oidc.errors import ActivationRefused, SubjectKeyMissing
+from django_phi_oidc.errors import ActivationRefused, SubjectKeyMissing, SubjectTaken
 from django_phi_oidc.keyring import Key
 from django_phi_oidc.login.redeeming import redeem
 from django_phi_oidc.subjects.inviting import revoke_codes
+from django_phi_oidc.subjects.linking import link_existing
 from django_phi_oidc.subjects.models import ActivationCode, PairwiseSubject, SubjectDigest
 from tests.subjects.persons import (
     KEY_1,
@@ -253,3 +254,22 @@ def test_code_that_is_redeemed_while_it_is_made_anew_is_one_or_the_other() -> No
         assert (old.redeemed_at is None, old.revoked_at is None) == (first == "revoked", first == "linked")
         assert outcome(second, sub=f"{sub} again") == "linked"
         assert new.revoked_at is None
+
+
+def test_code_that_is_redeemed_while_an_administrator_links_the_person_is_one_or_the_other() -> None:
+    def by_hand(user: Any, sub: str) -> str:
+        try:
+            link_existing(user, sub=sub, provider=declared(), keys=[KEY_1], origin=Origin(), now=NOW)
+        except SubjectTaken as fault:
+            return fault.code
+        return "linked"
+
+    for _ in range(5):
+        user = make_user()
+        code, sub = invited(user), f"person {user.pk}"
+        outcomes = at_once(
+            lambda code=code, sub=sub: outcome(code, sub=sub),  # type: ignore[misc]
+            lambda user=user, sub=sub: by_hand(user, sub),  # type: ignore[misc]
+        )
+        assert outcomes in (["linked", "subject_taken"], ["revoked", "linked"])
+        assert outcome(code, sub=f"{sub} again") in {"redeemed", "revoked"}

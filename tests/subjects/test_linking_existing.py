@@ -17,7 +17,7 @@ from django_phi_oidc.errors import PhiOidcError, SubInvalid, SubjectKeyMissing, 
 from django_phi_oidc.keyring import Key
 from django_phi_oidc.subjects.digest import subject_digest
 from django_phi_oidc.subjects.linking import link_existing
-from django_phi_oidc.subjects.models import PairwiseSubject, SubjectDigest
+from django_phi_oidc.subjects.models import ActivationCode, PairwiseSubject, SubjectDigest
 
 from .persons import ISSUER, KEY_1, KEY_2, NOW, SUB, accounts, at_once, capturing, digests_by_key, make_user, sign_in
 
@@ -140,6 +140,29 @@ def test_link_existing_rolled_back_by_its_caller_leaves_no_link_and_no_event() -
         assert link_by_hand(user).user == user
         raise ZeroDivisionError
     assert (PairwiseSubject.objects.count(), SubjectDigest.objects.count(), AuditOutbox.objects.count()) == (0, 0, 0)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_link_existing_revokes_the_code_that_waits_there_and_no_other() -> None:
+    user, other, taken = make_user(), make_user(), sign_in(sub="somebody").user
+    for number, (invited, provider) in enumerate([(user, "default"), (user, "elsewhere"), (other, "default")]):
+        ActivationCode.objects.create(
+            user=invited,
+            provider=provider,
+            digest=str(number),
+            created_at=NOW,
+            expires_at=NOW + timedelta(days=1),
+        )
+
+    def waiting() -> list[str]:
+        return sorted(ActivationCode.objects.filter(revoked_at=None).values_list("digest", flat=True))
+
+    refused = refusal_of(user, sub="somebody")
+    assert (isinstance(refused, SubjectTaken) and refused.user, waiting()) == (taken.pk, ["0", "1", "2"])
+    link_by_hand(user)
+    assert waiting() == ["1", "2"]
+    event = AuditEvent.objects.get(action="activation.revoked")
+    assert (event.actor, event.reason, event.resource) == ("officer", "linked", f"user/{user.pk}")
 
 
 @pytest.mark.django_db(transaction=True)
