@@ -15,7 +15,9 @@ from typing import Any
 import pytest
 from django.contrib.auth import get_user_model
 from django.contrib.sessions.models import Session
+from django.core.signals import got_request_exception
 from django.db import connections
+from django.views.debug import ExceptionReporter
 
 from django_phi_oidc import clock, conf, keyring
 from django_phi_oidc.audit.events import Origin
@@ -236,6 +238,33 @@ def test_line_in_the_log_has_the_reference_and_neither_code_nor_sub(arrive: Call
         f"reason=unknown provider=default reference={event.id}"
     )
     assert not [text for text in ("5J2R", SUB) if text in "\n".join(log.lines) + answer.content.decode()]
+
+
+def test_fault_report_hides_the_code_and_the_sub(
+    arrive: Callable[..., SecureClient], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Something fails underneath: what Django would send to the project's administrators bears neither."""
+    user, client, reports = make_user(), arrive(), list[str]()
+    code = invited(user)
+    client.raise_request_exception = False
+
+    def report(request: Any, **kwargs: Any) -> None:
+        reporter = ExceptionReporter(request, *sys.exc_info())
+        reports.append(reporter.get_traceback_text() + reporter.get_traceback_html())
+
+    def fail(*given: Any, **told: Any) -> None:
+        raise RuntimeError("a fault of ours")
+
+    got_request_exception.connect(report)
+    try:
+        with monkeypatch.context() as patched:
+            patched.setattr("django_phi_oidc.login.redeeming.enqueue", fail)
+            assert enter(client, code).status_code == 500
+    finally:
+        got_request_exception.disconnect(report)
+    assert "a fault of ours" in reports[0]
+    assert not [text for text in (code, code.replace("-", ""), SUB) if text in reports[0]]
+    assert enter(client, code).status_code == 302, "the code is as good as before"
 
 
 def test_page_without_a_sign_in_leads_to_one_and_takes_no_code() -> None:
