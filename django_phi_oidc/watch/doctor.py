@@ -351,8 +351,7 @@ def check_clock(headers: Mapping[str, str], *, asked_at: datetime, answered_at: 
     try:
         sent = parsedate_to_datetime(headers.get("date", ""))
         # Every date is in GMT; one whose zone does not say so is naive.
-        sent = sent.astimezone(UTC) if sent.tzinfo else sent.replace(tzinfo=UTC)
-        sent += timedelta(seconds=int(headers.get("age", "0")[:9]))
+        sent = sent.replace(tzinfo=sent.tzinfo or UTC) + timedelta(seconds=int(headers.get("age", "0")[:9]))
         ahead, behind = sent - answered_at, asked_at - (sent + timedelta(seconds=1))
     except (ValueError, OverflowError):
         return _warning("clock", "clock_untold", "the answer has no Date", "Ask the provider; or compare by hand.")
