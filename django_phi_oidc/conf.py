@@ -24,6 +24,7 @@ from django.utils.module_loading import import_string
 
 from .api_rules import APIDeclaration, parse_api
 from .declarations import ClaimDeclaration, ProviderDeclaration, parse_claim, parse_provider
+from .emergency_rules import EmergencyDeclaration, parse_emergency
 from .errors import DeclarationInvalid
 from .role_rules import RoleRule, parse_rules
 
@@ -45,6 +46,7 @@ OPTIONS = (
     *("AUDIT_ORIGIN", "AUDIT_SIGNING_KEY", "AUDIT_PUBLIC_KEYS", "AUDIT_WITNESS_FILE", "RESOURCE_IDS", "SINKS"),
     "PATIENT_RESOURCES",
     "ACTIVATION_LIFETIME",
+    "EMERGENCY",
 )
 
 
@@ -78,6 +80,17 @@ def roles() -> Mapping[str, tuple[RoleRule, ...]]:
 def apis() -> Mapping[str, APIDeclaration]:
     """Return what access tokens are to the portal's own APIs, by the name of the provider."""
     return _parsed("API", parse_api)
+
+
+@lru_cache(maxsize=1)
+def emergency() -> EmergencyDeclaration | None:
+    """Return what may be opened in an emergency; None: nothing."""
+    if (declared := option("EMERGENCY")) is None:
+        return None
+    try:
+        return parse_emergency(declared)
+    except DeclarationInvalid as error:
+        raise ImproperlyConfigured(f"PHI_OIDC: {error}") from error
 
 
 @lru_cache(maxsize=1)
@@ -207,6 +220,6 @@ def _parsed(name: str, parse: Callable[[str, Any], T]) -> Mapping[str, T]:
 @receiver(setting_changed, dispatch_uid="django_phi_oidc.conf")
 def _forget(*, setting: str, **kwargs: Any) -> None:
     if setting == "PHI_OIDC":
-        parsed = (providers, claims, roles, apis, trusted_proxies, sector_origins)
+        parsed = (providers, claims, roles, apis, emergency, trusted_proxies, sector_origins)
         for each in (*parsed, idle_timeout, absolute_timeout, session_recheck, patient_resources):
             each.cache_clear()

@@ -1,5 +1,6 @@
 """Django looks for models here."""
 
+from .access.models import EmergencyAccess
 from .audit.models import (
     AuditCheckpoint,
     AuditEvent,
@@ -25,6 +26,7 @@ __all__ = [
     "AuditOutbox",
     "AuditUnsealed",
     "AuditWitness",
+    "EmergencyAccess",
     "LegalHold",
     "OIDCSession",
     "PairwiseIdentifier",

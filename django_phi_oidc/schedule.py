@@ -9,6 +9,7 @@ def beat_schedule(*, every: float = 10.0) -> dict[str, dict[str, Any]]:
         "phi_oidc.sweep_revocations": every,
         # Twice in the minute after which nobody is to find an abandoned session alive.
         "phi_oidc.end_overdue": 3 * every,
+        "phi_oidc.tend_emergencies": every,
         "phi_oidc.drain_outbox": every,
         "phi_oidc.seal": every,
         "phi_oidc.scrub": every,

@@ -21,6 +21,7 @@ FREE_OF_DJANGO = (
     "client_keys",
     "declarations",
     "api_rules",
+    "emergency_rules",
     "role_rules",
     "oidc",
     "merkle",

@@ -1,12 +1,20 @@
 """The decision whether somebody may see a resource: policy, then the event, committed; whatever it says."""
 
+import logging
 from collections.abc import Callable
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
-from ..audit.events import Action
-from ..audit.recording import record
+from .. import conf
+from ..audit.events import Act, Action
+from ..audit.outbox import MOVE_SECONDS
+from ..audit.recording import record, record_many
 from ..audit.request import Actor
+from ..audit.spooling import drain, is_waiting, spool
+from ..errors import AuditUnavailable, KeyMissing
+from .emergency import find_open
+from .models import EmergencyAccess
 from .policy import (
     PURPOSES,
     SESSION_MISSING,
@@ -17,6 +25,7 @@ from .policy import (
     refuse_assurance,
 )
 
+logger = logging.getLogger("django_phi_oidc.access")
 Find = Callable[[], Any]
 """Returns the object that the permission is for, or None: there is none."""
 
@@ -29,29 +38,46 @@ def decide(
     resource: `Type/id`; purpose: the one that is stated, an HL7 code. What is not of that form is refused, and not
     written down: it may be anything. find: called when a session is there and nobody has refused yet; without it the
     permission is asked for no object. What is not found is refused as what is not permitted is: the difference
-    would tell who is a patient here.
+    would tell who is a patient here. Who lacks the permission may have it by an open emergency, which the event names;
+    whoever has one is let in while the trail is away too, by a line of the spool in place of the event.
     Raises: AuditUnavailable, and then nothing is permitted; what `find` raises, with nothing decided.
     """
-    has_session = actor.is_vouched_for
-    is_asked = has_session and is_resource(resource)
+    is_asked = actor.is_vouched_for and is_resource(resource)
+    is_there, is_permitted = _ask(actor, policy.permission, find) if is_asked else (False, False)
+
+    def emergency() -> EmergencyAccess | None:
+        return find_open(actor, resource=resource, permission=policy.permission, now=now) if is_there else None
+
+    by = None if is_permitted else emergency()
     refused = refuse_access(
         policy,
-        has_session=has_session,
+        has_session=actor.is_vouched_for,
         resource=resource,
-        permitted=is_asked and _is_permitted(actor, policy.permission, find),
+        permitted=is_permitted or by is not None,
         stated_purpose=purpose,
         too_weak=refuse_assurance(policy.assurance, acr=actor.acr, auth_time=actor.auth_time, now=now),
+        emergency_purpose=by.purpose if by else "",
     )
-    record(
-        Action.ACCESS_DENIED if refused else Action.ACCESS_GRANTED,
+    act = Act(
+        action=Action.ACCESS_DENIED if refused else Action.ACCESS_GRANTED,
         origin=actor.origin,
         now=now,
         outcome="failure" if refused else "success",
         purpose=purpose if purpose in PURPOSES else "",
         resource=resource if is_resource(resource) else "",
         reason=refused or "",
-        detail=_by_client(actor),
+        detail={**_by_client(actor), **_marked(by)},
     )
+    try:
+        record_many([act])
+    except AuditUnavailable:
+        path = _spool_path()
+        by = None if refused or path is None else by or emergency()
+        if by is None or path is None:
+            raise
+        spool(act._replace(detail=_marked(by)), path=path)
+    else:
+        _drain(now=now)
     return refused
 
 
@@ -80,13 +106,36 @@ def _by_client(actor: Actor) -> dict[str, str]:
     return {"client_id": actor.client_id} if actor.client_id else {}
 
 
-def _is_permitted(actor: Actor, permission: str, find: Find | None) -> bool:
-    """Ask Django's backends, whichever they are. A user model without permissions gives none."""
+def _marked(emergency: EmergencyAccess | None) -> dict[str, str]:
+    return {"emergency": str(emergency.pk)} if emergency else {}
+
+
+def _ask(actor: Actor, permission: str, find: Find | None) -> tuple[bool, bool]:
+    """Return whether the object is there, and what Django's backends say, whichever they are.
+
+    A user model without permissions gives none.
+    """
     has_perm = getattr(actor.user, "has_perm", None)
     if has_perm is None or not permission:
-        return False
+        return False, False
     if find is None:
-        return bool(has_perm(permission))
+        return True, bool(has_perm(permission))
     found = find()
     # Asked for no object, a backend answers for all objects.
-    return found is not None and bool(has_perm(permission, found))
+    return found is not None, found is not None and bool(has_perm(permission, found))
+
+
+def _spool_path() -> Path | None:
+    declared = conf.emergency()
+    return declared.spool if declared else None
+
+
+def _drain(*, now: datetime) -> None:
+    """The trail could be written just now, so what waits beside it goes there. What fails waits for the next one."""
+    path = _spool_path()
+    if path is None or not is_waiting(path):
+        return
+    try:
+        drain(path, now=now, seconds=MOVE_SECONDS)
+    except (AuditUnavailable, KeyMissing, OSError) as fault:
+        logger.error("The spool was not drained: %s.", type(fault).__name__)  # noqa: TRY400 -- the class says it

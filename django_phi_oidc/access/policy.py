@@ -79,6 +79,9 @@ PURPOSES: Mapping[str, str] = MappingProxyType(
 PATIENT_REQUEST = "PATRQT"
 """The purpose for which persons may see their own claims, whatever these are held for."""
 
+EMERGENCY_PURPOSES = ("ETREAT", "BTG")
+"""What an emergency access may be opened for."""
+
 SESSION_MISSING = "session_missing"
 PURPOSE_UNKNOWN = "purpose_unknown"
 PURPOSE_NOT_DECLARED = "purpose_not_declared"

@@ -18,7 +18,7 @@ from ..errors import AuditUnavailable, KeyMissing
 from ..statements import delete, insert
 from .events import Act, Finished, Origin, Outcome, event_text, parse_event
 from .models import AuditOutbox
-from .writing import EventFault, commit, finish, logger, macs_of
+from .writing import EventFault, commit, finish, logger, store, store_new
 
 COOL_DOWN_SECONDS = 5.0
 """How long this process leaves the trail alone after a commit, when the last one could not reach it."""
@@ -176,7 +176,7 @@ def _move_committed(finished: Sequence[Finished], *, using: str) -> None:
     if time.monotonic() < _away_until:
         return
     try:
-        stored = _store_all(finished, seconds=MOVE_SECONDS)
+        stored = store(finished, seconds=MOVE_SECONDS)
     except AuditUnavailable:
         _away_until = time.monotonic() + COOL_DOWN_SECONDS
         for each in finished:
@@ -186,41 +186,9 @@ def _move_committed(finished: Sequence[Finished], *, using: str) -> None:
 
 
 def _move(batch: Sequence[Finished], *, using: str) -> int:
-    macs = macs_of([each.event.id for each in batch])
-    stored = [each for each in batch if each.event.id in macs and _is_same(each, macs[each.event.id])]
-    new = [each for each in batch if each.event.id not in macs]
-    stored += _store_all(new)
+    stored = store_new(batch)
     _delete(stored, using=using)
     return len(stored)
-
-
-def _store_all(batch: Sequence[Finished], *, seconds: float | None = None) -> Sequence[Finished]:
-    """Return those of batch that are in the trail now. seconds: as `commit` takes them."""
-    if len(batch) > 1:
-        try:
-            commit(batch, seconds=seconds)
-        except EventFault:
-            pass
-        else:
-            return batch
-    return [each for each in batch if _store(each, seconds=seconds)]
-
-
-def _store(finished: Finished, *, seconds: float | None) -> bool:
-    try:
-        commit([finished], seconds=seconds)
-    except EventFault:
-        mac = macs_of([finished.event.id]).get(finished.event.id)
-        return _is_same(finished, mac)
-    return True
-
-
-def _is_same(finished: Finished, mac: bytes | None) -> bool:
-    if mac == finished.mac:
-        return True
-    fault = "refuses it" if mac is None else "has another event of that id"
-    logger.error("Event %s stays in the outbox: the trail %s.", finished.event.id, fault)
-    return False
 
 
 def _read(row: AuditOutbox) -> Finished | None:

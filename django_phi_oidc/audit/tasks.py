@@ -4,19 +4,21 @@ from collections import deque
 
 from celery import shared_task
 
-from .. import clock
+from .. import clock, conf
 from ..errors import SealingRefused
-from . import outbox, sealing, signing, throttling
+from . import outbox, sealing, signing, spooling, throttling
 from .alerting import alert
 
 
 @shared_task(name="phi_oidc.drain_outbox", ignore_result=True, acks_late=True)
 def drain_outbox() -> None:
-    """Write what was counted of refusals, and move to the trail what waits in the outbox."""
+    """Write what was counted of refusals, and move to the trail what waits in the outbox and in our spool."""
     try:
         throttling.flush(now=clock.now())
     finally:
         outbox.drain()
+    if (declared := conf.emergency()) and declared.spool:
+        spooling.drain(declared.spool, now=clock.now())
 
 
 @shared_task(name="phi_oidc.seal", ignore_result=True, acks_late=True)

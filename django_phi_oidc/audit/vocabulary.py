@@ -35,6 +35,11 @@ class Action(StrEnum):
     ACCESS_GRANTED = "access.granted"
     ACCESS_DENIED = "access.denied"
     API_REFUSED = "api.refused"
+    EMERGENCY_OPENED = "emergency.opened"
+    EMERGENCY_CLOSED = "emergency.closed"
+    EMERGENCY_EXPIRED = "emergency.expired"
+    EMERGENCY_REVIEWED = "emergency.reviewed"
+    EMERGENCY_REFUSED = "emergency.refused"
     AUDIT_VIEWED = "audit.viewed"
     AUDIT_EXPORTED = "audit.exported"
     AUDIT_VERIFIED = "audit.verified"
@@ -70,14 +75,19 @@ DETAIL_KEYS: Mapping[str, frozenset[str]] = {
     Action.ACTIVATION_REVOKED: frozenset(),
     Action.ROLE_CHANGED: frozenset({"added", "removed", "granted", "withdrawn"}),
     Action.ACCESS_GRANTED: frozenset({"client_id", "emergency"}),
-    Action.ACCESS_DENIED: frozenset({"claim", "client_id"}),
+    Action.ACCESS_DENIED: frozenset({"claim", "client_id", "emergency"}),
     Action.API_REFUSED: frozenset({"client_id", "count"}),
+    Action.EMERGENCY_OPENED: frozenset({"emergency", "everything", "permissions", "until"}),
+    Action.EMERGENCY_CLOSED: frozenset({"emergency"}),
+    Action.EMERGENCY_EXPIRED: frozenset({"emergency"}),
+    Action.EMERGENCY_REVIEWED: frozenset({"emergency", "verdict"}),
+    Action.EMERGENCY_REFUSED: frozenset({"emergency"}),
     Action.AUDIT_VIEWED: frozenset({"page", "filters"}),
     Action.AUDIT_EXPORTED: frozenset({"format", "filters"}),
     Action.AUDIT_VERIFIED: frozenset({"tree_size", "events", "findings", "kinds"}),
     Action.AUDIT_ARCHIVED: frozenset({"first", "tree_size", "sha256"}),
     Action.AUDIT_RESTORED: frozenset({"epoch", "tree_size", "root_hash", "origin", "why"}),
-    Action.ALERT_RAISED: frozenset({"rule", "count", "claims", "roles", "hint", "attempts", "status"}),
+    Action.ALERT_RAISED: frozenset({"rule", "count", "claims", "emergency", "roles", "hint", "attempts", "status"}),
 }
 """The keys that `detail` may have, for each action; `sanitized` comes from here alone."""
 RESERVED_PREFIXES = frozenset(

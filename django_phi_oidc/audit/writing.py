@@ -88,9 +88,51 @@ def finished_from(row: AuditEvent) -> Finished:
     return Finished(Event(**{name: getattr(row, name) for name in FIELDS}), bytes(row.mac))
 
 
+def store(batch: Sequence[Finished], *, seconds: float | None = None) -> Sequence[Finished]:
+    """Return those of batch that are in the trail now, whoever put them there; what it refuses is told to the log.
+
+    seconds: as `commit` takes them. Raises: AuditUnavailable.
+    """
+    if len(batch) > 1:
+        try:
+            commit(batch, seconds=seconds)
+        except EventFault:
+            pass
+        else:
+            return batch
+    return [each for each in batch if _store(each, seconds=seconds)]
+
+
+def store_new(batch: Sequence[Finished], *, seconds: float | None = None) -> Sequence[Finished]:
+    """Do what `store` does, with a look first at which of batch are there already: none is written twice."""
+    macs = macs_of([each.event.id for each in batch])
+    stored = [each for each in batch if each.event.id in macs and _is_same(each, macs[each.event.id])]
+    return [*stored, *store([each for each in batch if each.event.id not in macs], seconds=seconds)]
+
+
+def _store(finished: Finished, *, seconds: float | None) -> bool:
+    try:
+        commit([finished], seconds=seconds)
+    except EventFault:
+        return _is_same(finished, macs_of([finished.event.id]).get(finished.event.id))
+    return True
+
+
+def _is_same(finished: Finished, mac: bytes | None) -> bool:
+    if mac == finished.mac:
+        return True
+    fault = "refuses it" if mac is None else "has another event of that id"
+    logger.error("Event %s stays where it waits: the trail %s.", finished.event.id, fault)
+    return False
+
+
 def is_genuine(row: AuditEvent) -> bool:
     """Say whether the row's MAC is that of its event, under a key that is configured. Raises: KeyMissing."""
-    finished = finished_from(row)
+    return has_our_mac(finished_from(row))
+
+
+def has_our_mac(finished: Finished) -> bool:
+    """Say whether the MAC is that of the event, under a key that is configured. Raises: KeyMissing."""
     keys = [key for key in keyring.keys("AUDIT_MAC_KEYS") if key.id == finished.event.mac_key]
     return any(hmac.compare_digest(compute_mac(finished.event, key.material), finished.mac) for key in keys)
 

@@ -45,6 +45,8 @@ _SECURITY_ALERT = _coding(DCM, "110113", "Security Alert")
 _LOGIN, _LOGOUT = _coding(DCM, "110122", "Login"), _coding(DCM, "110123", "Logout")
 _ATTRIBUTES_CHANGED = _coding(DCM, "110137", "User Security Attributes Changed")
 _SECURITY_CONFIGURATION = _coding(DCM, "110129", "Security Configuration")
+_OVERRIDE_STARTED = _coding(DCM, "110127", "Emergency Override Started")
+_OVERRIDE_STOPPED = _coding(DCM, "110138", "Emergency Override Stopped")
 _EXPORT, _PATIENT_RECORD = _coding(DCM, "110106", "Export"), _coding(DCM, "110110", "Patient Record")
 _SOURCE, _DESTINATION = _coding(DCM, "110153", "Source Role ID"), _coding(DCM, "110152", "Destination Role ID")
 
@@ -82,6 +84,11 @@ MAPPING: Mapping[str, Kind] = {
     Action.ACCESS_GRANTED: _rest("read", "R"),
     Action.ACCESS_DENIED: _rest("read", "R"),
     Action.API_REFUSED: Kind(_AUTHENTICATION, (), "E"),
+    Action.EMERGENCY_OPENED: Kind(_SECURITY_ALERT, (_OVERRIDE_STARTED,), "C"),
+    Action.EMERGENCY_CLOSED: Kind(_SECURITY_ALERT, (_OVERRIDE_STOPPED,), "U"),
+    Action.EMERGENCY_EXPIRED: Kind(_SECURITY_ALERT, (_OVERRIDE_STOPPED,), "U"),
+    Action.EMERGENCY_REVIEWED: Kind(_SECURITY_ALERT, (), "U"),
+    Action.EMERGENCY_REFUSED: Kind(_SECURITY_ALERT, (), "E"),
     Action.AUDIT_VIEWED: Kind(_LOG_USED, (), "R"),
     Action.AUDIT_EXPORTED: Kind(_LOG_USED, (), "R"),
     Action.AUDIT_VERIFIED: Kind(_LOG_USED, (), "R"),

@@ -22,6 +22,7 @@ PhiOidcError
 ├── HeldForLegalReasons           it may not be erased now
 ├── SubjectTaken                  an administrator links whom somebody linked before
 ├── InvitationRefused             no activation code for that account; ActivationRefused: a code that lets nobody in
+├── EmergencyRefused              it is not opened, or not reviewed by this person
 ├── DeclarationInvalid            what the project declared can't be meant
 └── KeyRingError                  keys and what they sealed
 

@@ -108,6 +108,14 @@ class RegistrationRefused(PhiOidcError, code="registration_refused"):
         self.error = error
 
 
+class EmergencyRefused(PhiOidcError, code="emergency_refused"):
+    """The emergency access is not opened, closed or reviewed; `reason` says which rule refused."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"Emergency access is refused: {reason}.")
+        self.reason = reason
+
+
 class DeclarationInvalid(PhiOidcError, code="declaration_invalid"):
     """A setting is not as it must be; the message names the option."""
 

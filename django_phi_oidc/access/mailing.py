@@ -1,0 +1,51 @@
+"""The privacy officer is told of each emergency by mail: at least once, however often it takes.
+
+What is due stands in the row. Whoever sends has it on lease, so a kill or a mail server that is away makes it late, and
+one that is killed after the mail server has the mail sends it again. The mail names no patient and no reason.
+"""
+
+import logging
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+
+from django.core.mail import send_mail
+
+from .models import EmergencyAccess
+
+logger = logging.getLogger("django_phi_oidc.access")
+RETRY = timedelta(minutes=1)
+"""Also the lease: longer than a mail server may take (`EMAIL_TIMEOUT`), or the mail may come twice."""
+MOST = 100
+_TEXT = """\
+Somebody has opened emergency access ("break the glass").
+
+Emergency: {id}
+Account: {actor}
+Purpose: {purpose}
+Opened: {opened_at} (UTC)
+Ends: {expires_at} (UTC), unless it is closed before
+
+It waits for your review in the admin, under "Emergency accesses". The resource and the reason are there.
+"""
+
+
+def send_due(*, mail_to: Sequence[str], now: datetime) -> int:
+    """Send the mails that are due, and return how many a mail server took. What fails is due again after RETRY."""
+    due = EmergencyAccess.objects.filter(alert_due_at__lte=now).order_by("alert_due_at", "pk")
+    return sum(_send(row, mail_to=mail_to, now=now) for row in due.defer("reason", "note")[:MOST])
+
+
+def _send(row: EmergencyAccess, *, mail_to: Sequence[str], now: datetime) -> bool:
+    its = EmergencyAccess.objects.filter(pk=row.pk)
+    if not its.filter(alert_due_at=row.alert_due_at).update(alert_due_at=now + RETRY):
+        return False
+    opened, ends = (moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S") for moment in (row.opened_at, row.expires_at))
+    text = _TEXT.format(id=row.pk, actor=row.actor, purpose=row.purpose, opened_at=opened, expires_at=ends)
+    try:
+        # One mail for all: nobody but the mail server can say whom it reached. An SMTPException is an OSError.
+        send_mail("Emergency access was opened", text, None, list(mail_to))
+    except OSError as fault:
+        logger.error("The mail of emergency %s was not taken: %s.", row.pk, type(fault).__name__)  # noqa: TRY400
+        return False
+    its.update(alert_due_at=None, alerted_at=now)
+    return True

@@ -1,0 +1,193 @@
+"""Permits of an emergency while the trail is away: a file of this machine, a line each, which drains into the trail.
+
+A line is `link event`: the event's canonical text with its own MAC, and HMAC-SHA256, under that MAC's key, over the
+link before and the text. So a line that is altered, taken out, slipped in or moved is noticed, and named by an alert.
+NOT noticed: whole lines that are cut off at the end, by somebody who can write the file. What a kill cut off in the
+middle has no line end, and let nobody in. Several processes may have one file. Requires: POSIX (flock).
+"""
+
+import fcntl
+import hmac
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import datetime
+from pathlib import Path
+from typing import NamedTuple
+
+from .. import keyring
+from ..errors import AuditUnavailable, KeyMissing
+from .events import Act, Action, Finished, Origin, event_text, parse_event
+from .writing import commit, finish, has_our_mac, logger, store_new
+
+MOST_BYTES = 4 * 1024 * 1024
+"""Of the file: some 5,000 permits."""
+_LONGEST_LINE = 64 * 1024
+_BATCH = 500
+_DOMAIN = b"django_phi_oidc spool\x00"
+
+
+class _Line(NamedTuple):
+    raw: bytes
+    event: Finished | None
+    """What is genuine in it by its own MAC."""
+    is_linked: bool
+
+
+def spool(act: Act, *, path: Path, most_bytes: int = MOST_BYTES) -> Finished:
+    """Return the event of act, which is on the disk when this returns, and in the trail after a drain.
+
+    Raises: AuditUnavailable where the file is full or can't be written, and then nothing may be permitted.
+    """
+    try:
+        finished = finish(act)
+        with _held(path) as file:
+            _append(file, finished, most_bytes=most_bytes)
+    except (OSError, KeyMissing) as error:
+        raise AuditUnavailable("The spool can't be written.") from error
+    logger.warning("The audit trail can't be written; event %s waits in the spool.", finished.event.id)
+    return finished
+
+
+def is_waiting(path: Path) -> bool:
+    """Say whether something waits in the file."""
+    try:
+        return path.stat().st_size > 0
+    except OSError:
+        return False
+
+
+def drain(path: Path, *, now: datetime, seconds: float | None = None) -> int:
+    """Move what waits in the file to the trail, in its order, and return how many events that were.
+
+    Safe to kill, to repeat and to run several times at once: an event that is in the trail is not written again, and
+    while one drains, others return 0. A line that is not as it was written goes to a file beside (`.altered`), with an
+    alert; an event in it that is genuine all the same is moved. seconds: as `commit` takes them.
+    Raises: AuditUnavailable, and then the file is as it was; OSError; KeyMissing.
+    """
+    if not is_waiting(path):
+        return 0
+    with _alone(path) as is_alone:
+        if not is_alone:
+            return 0
+        with _held(path) as file:
+            content = _read(file)
+        lines = list(_judge(content))
+        events = [line.event for line in lines if line.event is not None]
+        stored = {
+            each.event.id
+            for start in range(0, len(events), _BATCH)
+            for each in store_new(events[start : start + _BATCH], seconds=seconds)
+        }
+        bad = [each.raw for each in lines if not (each.is_linked and each.event and each.event.event.id in stored)]
+        with _held(path) as file:
+            # What came meanwhile is linked to what is here: all of it stays for the next time, which skips this part.
+            if _read(file) == content:
+                if bad:
+                    _put_aside(path, bad, now=now)
+                os.ftruncate(file, 0)
+                os.fsync(file)
+    return len(stored)
+
+
+def _append(file: int, finished: Finished, *, most_bytes: int) -> None:
+    """Raises: AuditUnavailable; OSError, and then the line is gone again."""
+    size = os.fstat(file).st_size
+    start = max(size - _LONGEST_LINE, 0)
+    tail = os.pread(file, _LONGEST_LINE, start)
+    # Behind it is what a kill cut off.
+    end = start + tail.rfind(b"\n") + 1
+    last = tail[: end - start].removesuffix(b"\n").rpartition(b"\n")[2]
+    text = event_text(finished).encode()
+    link = _link(last.partition(b" ")[0], text, _key(finished))
+    line = b"%s %s\n" % (link, text)
+    if len(line) > _LONGEST_LINE or end + len(line) > most_bytes:
+        raise AuditUnavailable("The spool is full.")
+    try:
+        os.ftruncate(file, end)
+        if os.pwrite(file, line, end) != len(line):
+            raise OSError("The disk is full.")
+        os.fsync(file)
+    except OSError:
+        with suppress(OSError):
+            os.ftruncate(file, end)
+        raise
+
+
+def _judge(content: bytes) -> Iterator[_Line]:
+    before = b""
+    for raw in content.split(b"\n")[:-1]:
+        link, _, text = raw.partition(b" ")
+        event = _genuine(text)
+        yield _Line(raw, event, event is not None and hmac.compare_digest(link, _link(before, text, _key(event))))
+        before = link
+
+
+def _genuine(text: bytes) -> Finished | None:
+    """Return the event whose MAC is ours. Raises: KeyMissing."""
+    try:
+        event = parse_event(text.decode())
+    except ValueError:
+        return None
+    return event if has_our_mac(event) else None
+
+
+def _key(finished: Finished) -> bytes:
+    """Requires: a key that is configured. Raises: KeyMissing."""
+    ring = {key.id: key.material for key in keyring.keys("AUDIT_MAC_KEYS")}
+    return ring[finished.event.mac_key]
+
+
+def _link(before: bytes, text: bytes, key: bytes) -> bytes:
+    return hmac.digest(key, _DOMAIN + before + b"\x00" + text, "sha256").hex().encode()
+
+
+def _put_aside(path: Path, lines: list[bytes], *, now: datetime) -> None:
+    """Keep these lines for whoever finds out what happened, after the alert. Raises: AuditUnavailable; OSError."""
+    logger.error("%d lines of the spool are not as they were written; they are kept in %s.altered.", len(lines), path)
+    detail = {"rule": "spool_altered", "count": len(lines)}
+    commit([finish(Act(action=Action.ALERT_RAISED, origin=Origin(), now=now, outcome="failure", detail=detail))])
+    with _held(path.with_name(f"{path.name}.altered")) as aside:
+        os.pwrite(aside, b"".join(line + b"\n" for line in lines), os.fstat(aside).st_size)
+        os.fsync(aside)
+
+
+def _read(file: int) -> bytes:
+    return os.pread(file, os.fstat(file).st_size, 0)
+
+
+@contextmanager
+def _held(path: Path) -> Iterator[int]:
+    """Give the file, made for this account alone; nobody else of us reads or writes it meanwhile. Raises: OSError."""
+    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        if os.fstat(file).st_size == 0:
+            _keep_name(path.parent)
+        yield file
+    finally:
+        os.close(file)
+
+
+def _keep_name(folder: Path) -> None:
+    """A file whose name is not on the disk is lost with the power, whatever was written to it."""
+    file = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[bool]:
+    """Say whether nobody else drains; whoever is told so holds off the others, but not those who write."""
+    lock = os.open(path.with_name(f"{path.name}.lock"), os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
+    finally:
+        os.close(lock)
