@@ -2,6 +2,7 @@
 
 from django.contrib import admin
 
+from .access.admin import EmergencyAccessAdmin
 from .audit.admin import AuditCheckpointAdmin, AuditEventAdmin
 from .claims.admin import LegalHoldAdmin, StoredClaimAdmin
 from .login.admin import lead_to_provider
@@ -12,6 +13,7 @@ __all__ = [
     "ActivationCodeAdmin",
     "AuditCheckpointAdmin",
     "AuditEventAdmin",
+    "EmergencyAccessAdmin",
     "LegalHoldAdmin",
     "OIDCSessionAdmin",
     "PairwiseSubjectAdmin",

@@ -71,6 +71,7 @@ def check_declarations(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
         conf.activation_lifetime()
         conf.roles()
         conf.apis()
+        conf.emergency()
         keys_of_retention = [buckets.store()] if buckets.is_used() else []
         providers = conf.providers().values()
         claims = conf.claims().values()

@@ -2,6 +2,7 @@
 
 from django.urls import path
 
+from .access.breaking import EmergencyCloseView, EmergencyView
 from .login.activating import ActivationView
 from .login.documents import ClientKeysView, SectorIdentifierView
 from .login.local import LocalLoginView
@@ -15,6 +16,8 @@ urlpatterns = [
     path("callback/", OIDCAuthenticationCallbackView.as_view(), name="oidc_authentication_callback"),
     path("activate/", ActivationView.as_view(), name="oidc_activate"),
     path("step-up/", StepUpView.as_view(), name="oidc_step_up"),
+    path("emergency/", EmergencyView.as_view(), name="oidc_emergency"),
+    path("emergency/<uuid:emergency>/close/", EmergencyCloseView.as_view(), name="oidc_emergency_close"),
     path("logout/", OIDCLogoutView.as_view(), name="oidc_logout"),
     path("logged-out/", LoggedOutView.as_view(), name="oidc_logged_out"),
     path("session/", SessionView.as_view(), name="oidc_session"),

@@ -41,7 +41,7 @@ def admit(
     keep_private(request)
     actor = Actor.from_request(request)
     if not actor.user.is_authenticated:
-        return _to_sign_in(request)
+        return to_sign_in(request)
     try:
         refused = decide(
             actor,
@@ -61,7 +61,7 @@ def vouch(request: HttpRequest, assurance: Assurance) -> HttpResponse | None:
     """Return None when an OP knew so surely and so lately who asks; else the answer in the view's place."""
     actor = Actor.from_request(request)
     if not actor.user.is_authenticated:
-        return _to_sign_in(request)
+        return to_sign_in(request)
     try:
         refused = decide_assurance(actor, assurance, now=clock.now())
     except AuditUnavailable as fault:
@@ -94,8 +94,8 @@ def _answer(request: HttpRequest, actor: Actor, assurance: Assurance, refused: s
     if refused is None:
         return None
     if refused == SESSION_MISSING:
-        return _to_sign_in(request)
-    return _to_step_up(request, actor, assurance) if refused in TOO_WEAK else _refuse(request)
+        return to_sign_in(request)
+    return _to_step_up(request, actor, assurance) if refused in TOO_WEAK else refuse(request)
 
 
 def _to_step_up(request: HttpRequest, actor: Actor, assurance: Assurance) -> HttpResponse:
@@ -104,7 +104,7 @@ def _to_step_up(request: HttpRequest, actor: Actor, assurance: Assurance) -> Htt
     next_url = page_of(request, is_shown=is_page and is_safe)
     door = step_up_url(assurance, session=actor.origin.session, next_url=next_url, now=clock.now())
     if not door:
-        return _refuse(request)
+        return refuse(request)
     if not is_page:
         told = {"code": "insufficient_user_authentication", "step_up": door}
         return problem(401, "A stronger sign-in is needed.", challenge=challenge(assurance), **told)
@@ -113,13 +113,15 @@ def _to_step_up(request: HttpRequest, actor: Actor, assurance: Assurance) -> Htt
     return private(render(request, "django_phi_oidc/step_up.html", {"step_up_url": door}, status=403))
 
 
-def _to_sign_in(request: HttpRequest) -> HttpResponse:
+def to_sign_in(request: HttpRequest) -> HttpResponse:
+    """Return the way to the sign-in, and for a script a problem that names it."""
     if is_navigation(request):
         return private(redirect_to_login(request.get_full_path(), sign_in_url()))
     return problem(401, "A session of the identity provider is needed.", code=SESSION_MISSING, sign_in=sign_in_url())
 
 
-def _refuse(request: HttpRequest) -> HttpResponse:
+def refuse(request: HttpRequest) -> HttpResponse:
+    """Return the refusal for a script. Raises: PermissionDenied, for the host's page, to a browser."""
     if is_navigation(request):
         raise PermissionDenied
     return problem(403, "This is not yours to see.", code="access_denied")

@@ -24,6 +24,12 @@ def may_open(user: Any, resource: str) -> bool:
     return bool(has_perm(OPEN_EVERYTHING if resource == EVERYTHING else OPEN))
 
 
+def own_open(user: Any, *, now: datetime) -> list[EmergencyAccess]:
+    """Return the open emergencies of user, the one that ends first before the others; without their reasons."""
+    rows = EmergencyAccess.objects.lasting(now=now).filter(user=user.pk).order_by("expires_at", "pk")
+    return list(rows.defer("reason", "note"))
+
+
 def find_open(actor: Actor, *, resource: str, permission: str, now: datetime) -> EmergencyAccess | None:
     """Return the open emergency of actor that gives permission on resource: one for it alone before one for all.
 

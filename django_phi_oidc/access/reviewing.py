@@ -1,13 +1,16 @@
 """What another person says of an emergency access, once, when it is over."""
 
-from datetime import datetime
+from collections.abc import Iterator
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 from django.db import transaction
 from django.views.decorators.debug import sensitive_variables
 
+from ..audit.browsing import Filters, each
 from ..audit.events import Action
+from ..audit.models import AuditEvent
 from ..audit.outbox import enqueue
 from ..audit.recording import record
 from ..audit.request import Actor
@@ -16,6 +19,7 @@ from .emergency import REVIEW
 from .models import EVERYTHING, EmergencyAccess, Verdict
 from .policy import PERMISSION_MISSING
 
+_LAST_REQUESTS = timedelta(minutes=1)
 OWN, STILL_OPEN, REVIEWED = "own_emergency", "still_open", "already_reviewed"
 
 
@@ -46,6 +50,18 @@ def review(pk: UUID, *, actor: Actor, verdict: Verdict, note: str, now: datetime
         record(Action.EMERGENCY_REFUSED, origin=actor.origin, now=now, outcome="failure", reason=refused, detail=detail)
         raise EmergencyRefused(refused)
     return row
+
+
+def acts_under(row: EmergencyAccess) -> Iterator[AuditEvent]:
+    """Yield the events that bear the emergency, oldest first; what still waits in a spool is not among them.
+
+    Raises: AuditUnavailable; RowUnreadable where an event of that person and time was altered to what is none.
+    """
+    # A request that came before the end is decided a moment later.
+    until = (row.closed_at or row.expires_at) + _LAST_REQUESTS
+    for event in each(Filters(actor=row.actor, since=row.opened_at, until=until)):
+        if str(row.pk) in event.detail:
+            yield event
 
 
 def _refuse(row: EmergencyAccess, user: Any, *, now: datetime) -> str | None:

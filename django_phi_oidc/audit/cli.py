@@ -13,10 +13,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from django.core.management.base import CommandError, OutputWrapper
 from django.db import DatabaseError
 
-from .. import clock
+from .. import clock, conf
 from ..errors import AuditUnavailable, CheckpointInvalid, PhiOidcError
 from ..merkle.checkpoint import Checkpoint, verifier_key, verify_checkpoint
-from . import archiving, bundle, granting, outbox, proving, resuming, sealing, signing, throttling
+from . import archiving, bundle, granting, outbox, proving, resuming, sealing, signing, spooling, throttling
 from .browsing import Filters, each
 from .events import Action, Origin, event_text
 from .findings import Finding, Tally
@@ -101,6 +101,11 @@ def _drain(options: Mapping[str, Any], stdout: OutputWrapper, stderr: OutputWrap
             raise CommandError(f"{error} Moved: {moved}; the others wait in the outbox.") from error
     if left := AuditOutbox.objects.count():
         raise CommandError(f"Moved: {moved}; left in the outbox: {left}, the log says why.")
+    if (declared := conf.emergency()) and declared.spool:
+        try:
+            moved += spooling.drain(declared.spool, now=clock.now())
+        except OSError as error:
+            raise CommandError(f"The spool can't be read: {type(error).__name__}. Moved: {moved}.") from error
     stdout.write(f"Moved: {moved}.\n")
 
 

@@ -10,6 +10,8 @@ from typing import Any
 from django.contrib.auth.base_user import AbstractBaseUser
 from django.db import transaction
 
+from ..access.closing import close
+from ..access.models import CloseReason, EmergencyAccess
 from ..audit.events import MAX_ITEMS, Act, Action, Origin
 from ..audit.outbox import enqueue_many
 from ..claims.holding import is_held
@@ -38,8 +40,9 @@ def erase_person(
 
     Live sessions end, claims are erased, and the subjects go with their digests, each with the events of that. After
     it the rows of the sessions; and, once the account is linked to nobody, what other systems know it by, and its
-    invitations. Tokens are revoked after the commit, as when somebody is unlinked. The account itself is the host
-    project's to delete.
+    invitations. An emergency that the person opened is closed, and stays: like the trail, it is about what they did
+    with the records of others, and somebody reviews it. Tokens are revoked after the commit, as when somebody is
+    unlinked. The account itself is the host project's to delete.
     Raises: HeldForLegalReasons, and then nothing was erased, of no subject.
     """
     with transaction.atomic():
@@ -87,6 +90,8 @@ def _forget_account(user: AbstractBaseUser, *, origin: Origin, now: datetime) ->
     codes = ActivationCode.objects.filter(user=user.pk)
     revoke_codes(codes, reason="erased", origin=origin, now=now)
     invitations, _ = codes.delete()
+    opened = list(EmergencyAccess.objects.lasting(now=now).filter(user=user.pk).values_list("pk", flat=True))
+    close(opened, CloseReason.ADMINISTRATOR, origin=origin, now=now)
     sessions, _ = OIDCSession.objects.filter(user=user.pk, subject=None, ended_at__isnull=False).delete()
     identifiers, _ = PairwiseIdentifier.objects.filter(user=user.pk).delete()
     return sessions, identifiers, invitations

@@ -10,6 +10,7 @@ from django.contrib.auth.base_user import AbstractBaseUser
 from django.db.models import Q
 from django.views.decorators.debug import sensitive_variables
 
+from ..access.models import EmergencyAccess
 from ..access.policy import PATIENT_REQUEST
 from ..audit.browsing import Filters, RowUnreadable, each
 from ..audit.events import MAX_ITEMS, Act, Action, Origin
@@ -43,7 +44,8 @@ def export_person(
 
     Every claim that is stored, one whose time is over too, for it is held; sessions without tokens and keys; legal
     holds without their reason, which is about others as well; what the trail tells of the person, which names who
-    looked; what other systems know the account by; and its invitations. As many SELECTs for ten subjects as for one,
+    looked; what other systems know the account by; its invitations; and which emergencies the person opened, without
+    the record and the reason, which are about somebody else. As many SELECTs for ten subjects as for one,
     but of the trail, which is read a thousand events at a time.
     Raises: AuditUnavailable, and then nothing was opened.
     """
@@ -81,6 +83,10 @@ def export_person(
             for identifier in PairwiseIdentifier.objects.filter(user=user.pk).order_by("sector")
         ],
         "invitations": [_invitation(code) for code in ActivationCode.objects.filter(user=user.pk).order_by("pk")],
+        "emergencies": [
+            _emergency(row)
+            for row in EmergencyAccess.objects.filter(actor=str(user.pk)).defer("reason", "note").order_by("pk")
+        ],
         "unreadable": unreadable,
     }
     return Exported(document=document, unreadable=tuple(unreadable))
@@ -163,6 +169,20 @@ def _invitation(code: ActivationCode) -> dict[str, Any]:
         "expires_at": _at(code.expires_at),
         "redeemed_at": _at(code.redeemed_at),
         "revoked_at": _at(code.revoked_at),
+    }
+
+
+def _emergency(row: EmergencyAccess) -> dict[str, Any]:
+    return {
+        "id": str(row.pk),
+        "permissions": row.permissions,
+        "purpose": row.purpose,
+        "opened_at": _at(row.opened_at),
+        "expires_at": _at(row.expires_at),
+        "closed_at": _at(row.closed_at),
+        "close_reason": row.close_reason or None,
+        "reviewed_at": _at(row.reviewed_at),
+        "verdict": row.verdict or None,
     }
 
 

@@ -1,5 +1,6 @@
 """`{% load phi_oidc %}{% phi_oidc_session %}` in the <head> of every page of people who are signed in.
 
+`{% phi_oidc_emergency %}` on every page, too: says that emergency access is open, as long as it is.
 `{% reveal claim purpose="TREAT" as born %}` opens a `MaskedClaim`: `born.value`, or why there is none.
 """
 
@@ -20,6 +21,8 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 
+from .. import clock, conf
+from ..access.emergency import own_open
 from ..claims import MaskedClaim, Revealed
 from ..errors import ClaimScrubbed, RevealRefused, Undecryptable
 from ..sessions.refusing import expired_url, time_left, warning_seconds
@@ -54,6 +57,14 @@ def phi_oidc_session(context: Any) -> SafeString | str:
         *(static("django_phi_oidc/session.js"), nonce, flatatt({f"data-{name}": str(data[name]) for name in data})),
         *(min(left.idle, left.absolute), expired_url(request)),
     )
+
+
+@register.inclusion_tag("django_phi_oidc/emergency_banner.html", takes_context=True)
+def phi_oidc_emergency(context: Any) -> dict[str, Any]:
+    """Say which emergencies of this person are open, and where they are closed; nothing where none is."""
+    user = getattr(context.get("request"), "user", None)
+    is_somebody = conf.emergency() is not None and user is not None and user.is_authenticated
+    return {"emergencies": own_open(user, now=clock.now()) if is_somebody else ()}
 
 
 @register.tag(name="reveal")

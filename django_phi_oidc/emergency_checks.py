@@ -1,0 +1,46 @@
+"""System checks of `EMERGENCY`; those of all else are in checks.py, where docs/reference/checks.md leads, too."""
+
+import os
+from typing import Any
+
+from django.conf import settings
+from django.core import checks
+from django.core.checks import CheckMessage, Tags, register
+from django.core.exceptions import ImproperlyConfigured
+
+from . import conf
+from .access.mailing import RETRY
+
+SENDING_NOTHING = ("console", "dummy", "filebased", "locmem")
+"""Django's e-mail backends that reach nobody."""
+
+
+def _error(number: int, message: str) -> checks.Error:
+    return checks.Error(f"PHI_OIDC['EMERGENCY']: {message}", id=f"django_phi_oidc.E{number:03}")
+
+
+def _warning(number: int, message: str) -> checks.Warning:
+    return checks.Warning(f"PHI_OIDC['EMERGENCY']: {message}", id=f"django_phi_oidc.W{number:03}")
+
+
+@register(Tags.security)
+def check_emergency(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
+    """E027: a spool that can't be written; W027, W028: mails that reach nobody, or hold up the worker."""
+    try:
+        declared = conf.emergency()
+    except ImproperlyConfigured:
+        # E002 tells of it.
+        return []
+    if declared is None:
+        return []
+    found: list[CheckMessage] = []
+    if declared.spool and not os.access(declared.spool.parent, os.W_OK | os.X_OK):
+        found.append(_error(27, "the folder of the spool is not there, or this account can't write to it."))
+    if settings.EMAIL_BACKEND.startswith(tuple(f"django.core.mail.backends.{name}." for name in SENDING_NOTHING)):
+        found.append(_warning(27, "EMAIL_BACKEND sends no mail, so the privacy officer is not told."))
+    elif not settings.EMAIL_TIMEOUT or RETRY.total_seconds() <= settings.EMAIL_TIMEOUT:
+        seconds = int(RETRY.total_seconds())
+        found.append(
+            _warning(28, f"EMAIL_TIMEOUT must be less than {seconds} s: a mail server that hangs holds up all.")
+        )
+    return found

@@ -1,0 +1,21 @@
+"""A process of its own: `spool_without_end.py FILE` puts one permit after the other into that spool, and tells of each.
+
+It ends by SIGKILL.
+"""
+
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+import django
+
+django.setup()
+
+from django_phi_oidc.audit.events import Act, Action, Origin  # noqa: E402
+from django_phi_oidc.audit.spooling import spool  # noqa: E402
+
+path = Path(sys.argv[1])
+while True:
+    act = Act(action=Action.ACCESS_GRANTED, origin=Origin(actor="7"), now=datetime.now(UTC), resource="Patient/7")
+    sys.stdout.write(f"{spool(act, path=path).event.id}\n")
+    sys.stdout.flush()
