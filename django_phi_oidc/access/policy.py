@@ -236,6 +236,7 @@ def refuse_access(
         return PERMISSION_MISSING
     if stated_purpose not in PURPOSES:
         return PURPOSE_UNKNOWN
-    if stated_purpose not in policy.purposes and stated_purpose != emergency_purpose:
+    # A policy that names no purpose is open for none, in an emergency neither.
+    if not policy.purposes or (stated_purpose not in policy.purposes and stated_purpose != emergency_purpose):
         return PURPOSE_NOT_DECLARED
     return too_weak

@@ -6,7 +6,7 @@ import os
 from tests.settings import *  # noqa: F403
 from tests.settings import DATABASES, PHI_OIDC
 
-ROOT_URLCONF = "tests.journeys.urls"
+ROOT_URLCONF = os.environ.get("TEST_URLCONF", "tests.journeys.urls")
 LOGIN_URL = "oidc_authentication_init"
 PHI_OIDC = {**PHI_OIDC, **json.loads(os.environ["TEST_PHI_OIDC"])}
 DATABASES["default"]["ATOMIC_REQUESTS"] = os.environ.get("TEST_ATOMIC_REQUESTS") == "1"
