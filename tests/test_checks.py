@@ -97,6 +97,17 @@ def managing(*names: str) -> Change:
     return option(PROVIDERS=providers, ROLES=rules)
 
 
+def emergency(**changes: Any) -> Change:
+    given = {"permissions": {"portal.view_chart": "See a chart"}, "mail_to": ["privacy@example.org"]}
+    return option(EMERGENCY={**given, **changes})
+
+
+def mailing(timeout: int | None) -> Change:
+    smtp = setting("EMAIL_BACKEND", f"{MAIL}.smtp.EmailBackend")
+    return both(emergency(), both(smtp, setting("EMAIL_TIMEOUT", timeout)))
+
+
+MAIL = "django.core.mail.backends"
 RSA_PEM = new_pem("RSA")
 SIGNING_PEM = new_pem("OKP")
 PUBLIC_KEY = base64.b64encode(bytes(31) + b"\x01").decode()
@@ -233,6 +244,11 @@ CASES: list[tuple[str, Change, Change]] = [
     ("E025", roles(claim="amr"), roles(claim="roles")),
     ("E025", roles(claim="realm"), roles(claim="realm", path=["roles"])),
     ("W024", managing("clinicians", "clinicians"), managing("clinicians", "clerks")),
+    ("E002", emergency(mail_to=[]), emergency()),
+    ("E027", emergency(spool="/nowhere/spool"), emergency(spool=str(Path(__file__)))),
+    ("W027", both(emergency(), setting("EMAIL_BACKEND", f"{MAIL}.dummy.EmailBackend")), mailing(10)),
+    ("W028", mailing(60), mailing(59)),
+    ("W028", mailing(None), option()),
 ]
 
 

@@ -11,7 +11,7 @@ from ..audit.events import Act, Action
 from ..audit.outbox import MOVE_SECONDS
 from ..audit.recording import record, record_many
 from ..audit.request import Actor
-from ..audit.spooling import drain, is_waiting, spool
+from ..audit.spooling import drain, is_waiting, record_or_spool, spool
 from ..errors import AuditUnavailable, KeyMissing
 from .emergency import find_open
 from .models import EmergencyAccess
@@ -68,16 +68,21 @@ def decide(
         reason=refused or "",
         detail={**_by_client(actor), **_marked(by)},
     )
-    try:
+    path = _spool_path()
+    if path is None or refused:
         record_many([act])
-    except AuditUnavailable:
-        path = _spool_path()
-        by = None if refused or path is None else by or emergency()
-        if by is None or path is None:
-            raise
-        spool(act._replace(detail=_marked(by)), path=path)
+    elif by is not None:
+        if not record_or_spool(act, path=path, seconds=MOVE_SECONDS):
+            return None
     else:
-        _drain(now=now)
+        try:
+            record_many([act])
+        except AuditUnavailable:
+            if (by := emergency()) is None:
+                raise
+            spool(act._replace(detail=_marked(by)), path=path)
+            return None
+    _drain(path, now=now)
     return refused
 
 
@@ -130,9 +135,8 @@ def _spool_path() -> Path | None:
     return declared.spool if declared else None
 
 
-def _drain(*, now: datetime) -> None:
+def _drain(path: Path | None, *, now: datetime) -> None:
     """The trail could be written just now, so what waits beside it goes there. What fails waits for the next one."""
-    path = _spool_path()
     if path is None or not is_waiting(path):
         return
     try:

@@ -9,6 +9,7 @@ middle has no line end, and let nobody in. Several processes may have one file. 
 import fcntl
 import hmac
 import os
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
@@ -18,7 +19,7 @@ from typing import NamedTuple
 from .. import keyring
 from ..errors import AuditUnavailable, KeyMissing
 from .events import Act, Action, Finished, Origin, event_text, parse_event
-from .writing import commit, finish, has_our_mac, logger, store_new
+from .writing import EventFault, commit, finish, has_our_mac, logger, store_new
 
 MOST_BYTES = 4 * 1024 * 1024
 """Of the file: some 5,000 permits."""
@@ -34,19 +35,36 @@ class _Line(NamedTuple):
     is_linked: bool
 
 
-def spool(act: Act, *, path: Path, most_bytes: int = MOST_BYTES) -> Finished:
-    """Return the event of act, which is on the disk when this returns, and in the trail after a drain.
+def record_or_spool(act: Act, *, path: Path, seconds: float) -> bool:
+    """Commit the event of act to the trail, or put it on the disk; say whether it is in the trail.
+
+    seconds: as `commit` takes them: a trail that hangs is not waited for. The event has one id either way, so that
+    one which was committed unnoticed is not written again.
+    Raises: AuditUnavailable, and then nothing may be permitted.
+    """
+    try:
+        finished = finish(act)
+        try:
+            commit([finished], seconds=seconds)
+        except AuditUnavailable:
+            _spool(finished, path=path, most_bytes=MOST_BYTES)
+            return False
+    except (*EventFault, KeyMissing) as error:
+        raise AuditUnavailable from error
+    return True
+
+
+def spool(act: Act, *, path: Path, most_bytes: int = MOST_BYTES) -> uuid.UUID:
+    """Return the id of the event of act, which is on the disk when this returns, and in the trail after a drain.
 
     Raises: AuditUnavailable where the file is full or can't be written, and then nothing may be permitted.
     """
     try:
         finished = finish(act)
-        with _held(path) as file:
-            _append(file, finished, most_bytes=most_bytes)
-    except (OSError, KeyMissing) as error:
-        raise AuditUnavailable("The spool can't be written.") from error
-    logger.warning("The audit trail can't be written; event %s waits in the spool.", finished.event.id)
-    return finished
+    except KeyMissing as error:
+        raise AuditUnavailable from error
+    _spool(finished, path=path, most_bytes=most_bytes)
+    return finished.event.id
 
 
 def is_waiting(path: Path) -> bool:
@@ -88,6 +106,16 @@ def drain(path: Path, *, now: datetime, seconds: float | None = None) -> int:
                 os.ftruncate(file, 0)
                 os.fsync(file)
     return len(stored)
+
+
+def _spool(finished: Finished, *, path: Path, most_bytes: int) -> None:
+    """Raises: AuditUnavailable."""
+    try:
+        with _held(path) as file:
+            _append(file, finished, most_bytes=most_bytes)
+    except (OSError, KeyMissing) as error:
+        raise AuditUnavailable("The spool can't be written.") from error
+    logger.warning("The audit trail can't be written; event %s waits in the spool.", finished.event.id)
 
 
 def _append(file: int, finished: Finished, *, most_bytes: int) -> None:

@@ -4,6 +4,7 @@ import json
 import smtplib
 import socket
 import threading
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
@@ -35,7 +36,7 @@ from django_phi_oidc.errors import AuditUnavailable, EmergencyRefused
 from tests.access import wards
 from tests.access.emergencies import OFFICER, REASON, actor, allow, declare, forbid, opened, told
 from tests.access.wards import ASKED, HELD, PERMISSION, RAN
-from tests.audit.hanging import audit_database_fails
+from tests.audit.hanging import audit_database_fails, audit_database_hangs
 from tests.sessions.conftest import BACKEND, SignedIn, sign_in  # noqa: F401 -- a fixture
 
 pytestmark = [
@@ -515,6 +516,17 @@ def test_permit_while_the_trail_is_away_goes_by_the_spool_into_the_trail(scene: 
     ]
     assert json.loads(events[0].detail) == {"emergency": str(row.pk)}
     assert [event.action for event in acts_under(row)][2:] == ["access.granted"]
+
+
+@pytest.mark.postgresql
+def test_trail_that_hangs_holds_up_no_look_in_an_emergency(scene: SimpleNamespace, spool: Path) -> None:
+    opened(scene.user, f"Patient/{scene.patient}")
+    with audit_database_hangs():
+        began = time.monotonic()
+        assert look(scene) == 200
+        assert time.monotonic() - began < 5
+    assert look(scene) == 200
+    assert [each[0] for each in told("access.")] == ["access.granted"] * 2
 
 
 def test_emergency_is_opened_while_the_trail_is_away(scene: SimpleNamespace, spool: Path) -> None:

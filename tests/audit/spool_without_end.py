@@ -17,5 +17,5 @@ from django_phi_oidc.audit.spooling import spool  # noqa: E402
 path = Path(sys.argv[1])
 while True:
     act = Act(action=Action.ACCESS_GRANTED, origin=Origin(actor="7"), now=datetime.now(UTC), resource="Patient/7")
-    sys.stdout.write(f"{spool(act, path=path).event.id}\n")
+    sys.stdout.write(f"{spool(act, path=path)}\n")
     sys.stdout.flush()

@@ -11,11 +11,13 @@ import threading
 import time
 import uuid
 from datetime import timedelta
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import pytest
 from django.conf import settings as django_settings
+from django.core.management import CommandError, call_command
 from django.db import connections
 
 from django_phi_oidc.audit.events import Act, Action, Origin
@@ -44,7 +46,7 @@ def permit(number: int, **changed: Any) -> Act:
 
 
 def put(path: Path, *numbers: int) -> list[uuid.UUID]:
-    return [spool(permit(number), path=path).event.id for number in numbers]
+    return [spool(permit(number), path=path) for number in numbers]
 
 
 def trail() -> list[uuid.UUID]:
@@ -268,3 +270,17 @@ def test_beat_drains_the_spool_that_the_settings_name(path: Path, settings: Any)
     settings.PHI_OIDC = {**settings.PHI_OIDC, "EMERGENCY": emergency}
     drain_outbox()
     assert (trail(), is_waiting(path)) == (ids, False)
+
+
+def test_command_drains_the_spool_and_says_how_much(path: Path, settings: Any) -> None:
+    put(path, 1, 2)
+    emergency = {"permissions": {"portal.view_chart": "See a chart"}, "mail_to": ["a@b.example"], "spool": path}
+    settings.PHI_OIDC = {**settings.PHI_OIDC, "EMERGENCY": emergency}
+    out = StringIO()
+    call_command("phi_oidc", "audit", "drain", stdout=out)
+    assert out.getvalue() == "Moved: 2.\n"
+    put(path, 3)
+    path.with_name("spool.lock").unlink()
+    path.with_name("spool.lock").mkdir()
+    with pytest.raises(CommandError, match="The spool can't be read: IsADirectoryError"):
+        call_command("phi_oidc", "audit", "drain", stdout=out)

@@ -27,6 +27,8 @@ from django_phi_oidc.sessions.models import EndReason, OIDCSession, PendingRevoc
 from django_phi_oidc.subjects.identifying import pairwise_id
 from django_phi_oidc.subjects.linking import mark_seen
 from django_phi_oidc.subjects.models import PairwiseIdentifier, PairwiseSubject, SubjectDigest
+from tests.access.emergencies import allow, opened
+from tests.access.emergencies import declare as declare_emergency
 from tests.audit.log import KEY
 from tests.sessions.conftest import (
     ACCESS_TOKEN,
@@ -287,3 +289,19 @@ def test_erase_and_the_end_of_the_same_sessions_do_not_wait_for_each_other(
             each.result(60)
     assert what_is_held() == of()
     assert len(events(Action.SESSION_ENDED)) == len(events(Action.SUBJECT_ERASED)) == 6
+
+
+def test_erase_closes_what_the_person_has_open_in_an_emergency_and_leaves_it_to_be_reviewed(
+    op: ScriptedOP, known: Callable[[], SignedIn], settings: Any
+) -> None:
+    person, other = known(), known()
+    declare_emergency(settings)
+    rows = [opened(allow(each.user, "open_emergencyaccess"), "Patient/7", now=NOW) for each in (person, other)]
+    erase(person)
+    for row in rows:
+        row.refresh_from_db()
+    assert [(row.close_reason, row.reviewed_at) for row in rows] == [("administrator", None), ("", None)]
+    person.user.delete()
+    rows[0].refresh_from_db()
+    assert (rows[0].user, rows[0].actor == "") == (None, False)
+    assert [event.reason for event in events("emergency.closed")] == ["administrator"]

@@ -23,6 +23,9 @@ from django_phi_oidc.sessions.exporting import Exported, export_person
 from django_phi_oidc.sessions.models import EndReason, OIDCSession
 from django_phi_oidc.subjects.identifying import pairwise_id
 from django_phi_oidc.subjects.models import PairwiseSubject
+from tests.access.emergencies import REASON as CANARY
+from tests.access.emergencies import allow, opened
+from tests.access.emergencies import declare as declare_emergency
 from tests.audit.hanging import audit_database_fails
 from tests.sessions.conftest import ACCESS_TOKEN, NOW, REFRESH_TOKEN, ScriptedOP, SignedIn
 from tests.settings import key
@@ -211,5 +214,31 @@ def test_export_takes_as_many_selects_for_three_subjects_as_for_one(
         with CaptureQueriesContext(connection) as asked:
             export(person, *subjects)
         counts.append(len([query for query in asked if query["sql"].startswith("SELECT")]))
-    # Claims, holds, sessions, identifiers, invitations.
-    assert counts == [5, 5]
+    # Claims, holds, sessions, identifiers, invitations, emergencies.
+    assert counts == [6, 6]
+
+
+def test_export_tells_which_emergencies_the_person_opened_and_nothing_of_the_patient(
+    op: ScriptedOP, sign_in: Callable[..., SignedIn], settings: Any
+) -> None:
+    person, other = sign_in(), sign_in()
+    declare_emergency(settings)
+    for each in (person, other):
+        each.user = allow(each.user, "open_emergencyaccess")
+    row = opened(person.user, "Patient/4711", now=NOW)
+    opened(other.user, "Patient/4712", now=NOW)
+    document = export(person).document
+    assert document["emergencies"] == [
+        {
+            "id": str(row.pk),
+            "permissions": row.permissions,
+            "purpose": "ETREAT",
+            "opened_at": "2026-11-24T12:00:00+00:00",
+            "expires_at": "2026-11-24T13:00:00+00:00",
+            "closed_at": None,
+            "close_reason": None,
+            "reviewed_at": None,
+            "verdict": None,
+        }
+    ]
+    assert not any(word in json.dumps(document) for word in ("4711", "4712", CANARY))

@@ -1,0 +1,57 @@
+"""What may stand in `EMERGENCY`, and what is said of what may not."""
+
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from django_phi_oidc.emergency_rules import parse_emergency
+from django_phi_oidc.errors import DeclarationInvalid
+
+GOOD: dict[str, Any] = {"permissions": {"portal.view_chart": "See a chart"}, "mail_to": ["privacy@example.org"]}
+
+
+def test_declaration_has_its_defaults_and_takes_what_json_has() -> None:
+    declared = parse_emergency(GOOD)
+    assert (declared.longest, declared.spool) == (timedelta(hours=1), None)
+    declared = parse_emergency({**GOOD, "longest": 600, "spool": "/var/spool/emergency"})
+    assert (declared.longest, declared.spool) == (timedelta(minutes=10), Path("/var/spool/emergency"))
+    assert parse_emergency({**GOOD, "longest": timedelta(hours=24)}).longest == timedelta(days=1)
+
+
+WRONG: list[tuple[str, Any]] = [
+    ("permissions", {}),
+    ("permissions", ["portal.view_chart"]),
+    ("permissions", {"view_chart": "See"}),
+    ("permissions", {"portal.view_chart": " "}),
+    ("permissions", {"django_phi_oidc.reveal_storedclaim": "Reveal"}),
+    ("permissions", {"django_phi_oidc.review_emergencyaccess": "Review"}),
+    ("mail_to", []),
+    ("mail_to", "privacy@example.org"),
+    ("mail_to", ["privacy"]),
+    ("mail_to", ["a@b.example, c@d.example"]),
+    ("mail_to", ["a@b.example\n"]),
+    ("longest", timedelta(seconds=59)),
+    ("longest", timedelta(hours=24, seconds=1)),
+    ("longest", 86401),
+    ("longest", True),
+    ("longest", "1h"),
+    ("longest", float("nan")),
+    ("spool", "spool"),
+    ("spool", 7),
+    ("unknown", 1),
+]
+
+
+@pytest.mark.parametrize(("name", "value"), WRONG, ids=map(str, WRONG))
+def test_declaration_with_one_thing_wrong_is_refused(name: str, value: Any) -> None:
+    parse_emergency(GOOD)
+    with pytest.raises(DeclarationInvalid, match="EMERGENCY"):
+        parse_emergency({**GOOD, name: value})
+
+
+def test_declaration_that_is_none_or_lacks_something_is_refused() -> None:
+    for wrong in ([], None, *({key: GOOD[key]} for key in GOOD)):
+        with pytest.raises(DeclarationInvalid, match="EMERGENCY"):
+            parse_emergency(wrong)
