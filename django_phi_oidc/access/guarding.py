@@ -68,21 +68,8 @@ def decide(
         reason=refused or "",
         detail={**_by_client(actor), **_marked(by)},
     )
-    path = _spool_path()
-    if path is None or refused:
-        record_many([act])
-    elif by is not None:
-        if not record_or_spool(act, path=path, seconds=MOVE_SECONDS):
-            return None
-    else:
-        try:
-            record_many([act])
-        except AuditUnavailable:
-            if (by := emergency()) is None:
-                raise
-            spool(act._replace(detail=_marked(by)), path=path)
-            return None
-    _drain(path, now=now)
+    if _record(act, by=by, find_emergency=emergency):
+        _drain(now=now)
     return refused
 
 
@@ -105,6 +92,25 @@ def decide_assurance(actor: Actor, assurance: Assurance, *, now: datetime) -> st
             detail=_by_client(actor),
         )
     return refused
+
+
+def _record(act: Act, *, by: EmergencyAccess | None, find_emergency: Callable[[], EmergencyAccess | None]) -> bool:
+    """Say whether the event is in the trail: else it is a permit, under an emergency, and in the spool.
+
+    Raises: AuditUnavailable, where it is in neither.
+    """
+    path = _spool_path() if act.outcome == "success" else None
+    if path is not None and by is not None:
+        return record_or_spool(act, path=path, seconds=MOVE_SECONDS)
+    try:
+        record_many([act])
+    except AuditUnavailable:
+        # Who needed no emergency so far may have opened one since nothing can be recorded.
+        if path is None or (by := find_emergency()) is None:
+            raise
+        spool(act._replace(detail=_marked(by)), path=path)
+        return False
+    return True
 
 
 def _by_client(actor: Actor) -> dict[str, str]:
@@ -135,8 +141,9 @@ def _spool_path() -> Path | None:
     return declared.spool if declared else None
 
 
-def _drain(path: Path | None, *, now: datetime) -> None:
+def _drain(*, now: datetime) -> None:
     """The trail could be written just now, so what waits beside it goes there. What fails waits for the next one."""
+    path = _spool_path()
     if path is None or not is_waiting(path):
         return
     try:
