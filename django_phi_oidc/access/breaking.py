@@ -36,6 +36,7 @@ class EmergencyView(View):
     http_method_names = ("get", "post")
     actor: Actor
     declared: EmergencyDeclaration
+    is_let_in: bool
 
     def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
         declared = conf.emergency()
@@ -45,18 +46,19 @@ class EmergencyView(View):
         if not self.actor.user.is_authenticated or not self.actor.origin.session:
             return to_sign_in(request)
         keep_private(request)
+        self.is_let_in = any(may_open(self.actor.user, each) for each in ("one", EVERYTHING))
         try:
+            # Whoever has lost the permission may still see, and close, what is open.
+            if not self.is_let_in and (request.method == "POST" or not own_open(self.actor.user, now=clock.now())):
+                tell_refused(self.actor, PERMISSION_MISSING, now=clock.now())
+                return refuse(request)
             return super().dispatch(request, *args, **kwargs)
         except AuditUnavailable:
             return unavailable(request)
 
     def get(self, request: HttpRequest) -> HttpResponse:
-        is_let_in = any(may_open(self.actor.user, each) for each in ("", EVERYTHING))
-        if not is_let_in and not own_open(self.actor.user, now=clock.now()):
-            tell_refused(self.actor, PERMISSION_MISSING, now=clock.now())
-            return refuse(request)
-        initial = {"resource": request.GET.get("resource", "")}
-        return self._page(request, self._form(initial=initial) if is_let_in else None, status=200)
+        form = self._form(initial={"resource": request.GET.get("resource", "")}) if self.is_let_in else None
+        return self._page(request, form, status=200)
 
     def post(self, request: HttpRequest) -> HttpResponse:
         form = self._form(request.POST)

@@ -22,7 +22,7 @@ from django_phi_oidc.access.closing import close
 from django_phi_oidc.access.models import CloseReason, EmergencyAccess
 from django_phi_oidc.audit.models import AuditEvent
 from tests.access import wards
-from tests.access.emergencies import REASON, actor, allow, declare, opened, told
+from tests.access.emergencies import REASON, actor, allow, declare, forbid, opened, told
 from tests.access.wards import HELD, PERMISSION
 from tests.audit.hanging import audit_database_fails
 from tests.sessions.conftest import BACKEND, SecureClient, SignedIn, sign_in  # noqa: F401 -- a fixture
@@ -147,6 +147,21 @@ def test_who_may_not_is_refused_with_one_event(sign_in: Callable[[], SignedIn]) 
         response = answer(URL, FILLED, headers={"Accept": f"text/{kind}"})
         assert (response.status_code, response["Cache-Control"]) == (403, "no-store")
         assert [each[:2] for each in told()] == [("emergency.refused", "permission_missing")] * number
+
+
+def test_who_may_not_any_more_sees_and_closes_what_is_open_and_opens_nothing(scene: SimpleNamespace) -> None:
+    row = opened(scene.user, "Patient/7")
+    forbid(scene.user)
+    page = scene.client.get(URL, headers=PAGE)
+    assert (page.status_code, "Open emergency access" in page.content.decode()) == (200, False)
+    assert scene.client.post(URL, FILLED).status_code == 403
+    assert scene.client.post(f"{URL}{row.pk}/close/").status_code == 302
+    assert scene.client.get(URL, headers=PAGE).status_code == 403
+    assert [each[:2] for each in told()[1:]] == [
+        ("emergency.refused", "permission_missing"),
+        ("emergency.closed", "closed"),
+        ("emergency.refused", "permission_missing"),
+    ]
 
 
 def test_nobody_and_a_password_session_are_led_to_the_sign_in(scene: SimpleNamespace) -> None:

@@ -20,10 +20,12 @@ from django.conf import settings as django_settings
 from django.core.management import CommandError, call_command
 from django.db import connections
 
-from django_phi_oidc.audit.events import Act, Action, Origin
+from django_phi_oidc import keyring
+from django_phi_oidc.audit.events import Act, Action, Finished, Origin, build_event, compute_mac
 from django_phi_oidc.audit.models import AuditEvent
 from django_phi_oidc.audit.spooling import drain, is_waiting, spool
 from django_phi_oidc.audit.tasks import drain_outbox
+from django_phi_oidc.audit.writing import commit
 from django_phi_oidc.errors import AuditUnavailable
 from tests.audit.hanging import audit_database_fails
 from tests.audit.log import NOW
@@ -235,6 +237,16 @@ def test_key_that_was_added_does_not_break_the_chain(path: Path, settings: Any) 
     ids += put(path, 2)
     drain(path, now=NOW)
     assert (trail(), alerts()) == (ids, [])
+
+
+def test_event_whose_id_the_trail_has_for_another_is_kept_beside(path: Path) -> None:
+    id_ = spool(permit(1), path=path)
+    other = build_event(permit(2), id=id_, mac_key=keyring.keys("AUDIT_MAC_KEYS")[0].id)
+    commit([Finished(other, compute_mac(other, keyring.keys("AUDIT_MAC_KEYS")[0].material))])
+    put(path, 3)
+    drain(path, now=NOW)
+    assert (len(trail()), alerts()) == (2, [{"count": 1, "rule": "spool_altered"}])
+    assert str(id_).encode() in beside(path)
 
 
 def test_sigkill_at_any_moment_loses_no_permit_that_was_given(path: Path) -> None:
