@@ -100,6 +100,8 @@ _RESOURCE = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}/[A-Za-z0-9][A-Za-z0-9._:-]{0
 
 LEAST_MAX_AGE = timedelta(minutes=1)
 """A person needs as long to come back, and clocks differ."""
+LONGEST_AHEAD = timedelta(minutes=2)
+"""An OP's clock, of ours: the longest `leeway` that may be declared."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,7 +167,8 @@ def require(*, acr: object, max_age: object) -> Assurance:
 def refuse_assurance(assurance: Assurance, *, acr: str, auth_time: datetime | None, now: datetime) -> str | None:
     """Return the code of the rule that refuses a sign-in as too weak or too old, or None.
 
-    acr, auth_time: of the ID Token; "" and None where it told none. Spec: OIDC Core 2; RFC 9470 3.
+    acr, auth_time: of the ID Token; "" and None where it told none. An auth_time that lies ahead says nothing about how
+    long ago that was, and counts as stale. Spec: OIDC Core 2; RFC 9470 3.
     """
     if assurance.acr and acr not in assurance.acr:
         return ACR_INSUFFICIENT
@@ -173,7 +176,7 @@ def refuse_assurance(assurance: Assurance, *, acr: str, auth_time: datetime | No
         return None
     if auth_time is None:
         return AUTH_TIME_MISSING
-    return AUTH_TIME_STALE if now - auth_time > assurance.max_age else None
+    return None if -LONGEST_AHEAD <= now - auth_time <= assurance.max_age else AUTH_TIME_STALE
 
 
 def declare(

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from django.http import HttpRequest
 from django.urls import NoReverseMatch, reverse
-from django.utils.encoding import iri_to_uri
+from django.utils.encoding import escape_uri_path, iri_to_uri
 from django.utils.http import escape_leading_slashes, url_has_allowed_host_and_scheme, urlencode
 
 from .. import keyring
@@ -69,12 +69,13 @@ def page_of(request: HttpRequest, *, is_shown: bool) -> str:
 
     Empty where neither is short enough to be remembered.
     """
-    url = request.get_full_path() if is_shown else request.headers.get("Referer", "")
+    # A path may begin with two slashes, and would name a host.
+    url = escape_leading_slashes(request.get_full_path()) if is_shown else request.headers.get("Referer", "")
     hosts = {request.get_host()}
     if url_has_allowed_host_and_scheme(url, allowed_hosts=hosts, require_https=request.is_secure()):
         parts = urlsplit(iri_to_uri(url))
         page = escape_leading_slashes(f"{parts.path}?{parts.query}" if parts.query else parts.path)
         if page and len(page) <= LONGEST_NEXT:
             return page
-    page = iri_to_uri(request.path)
+    page = escape_leading_slashes(escape_uri_path(request.path))
     return page if len(page) <= LONGEST_NEXT else ""

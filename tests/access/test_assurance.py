@@ -13,6 +13,7 @@ from django.views.generic import View
 
 from django_phi_oidc.access.answering import challenge
 from django_phi_oidc.access.policy import (
+    LONGEST_AHEAD,
     AccessPolicy,
     Assurance,
     declare_assurance,
@@ -42,7 +43,8 @@ MANUAL = (Path(__file__).resolve().parents[2] / "docs" / "how-to" / "require-ass
         (Assurance(acr=("b", "c")), "b c", None, "acr_insufficient"),
         (Assurance(max_age=FIVE), "", FIVE, None),
         (Assurance(max_age=FIVE), "", FIVE + timedelta(microseconds=1), "auth_time_stale"),
-        (Assurance(max_age=FIVE), "", -FIVE, None),
+        (Assurance(max_age=FIVE), "", -LONGEST_AHEAD, None),
+        (Assurance(max_age=FIVE), "", -LONGEST_AHEAD - timedelta(microseconds=1), "auth_time_stale"),
         (Assurance(max_age=FIVE), "", None, "auth_time_missing"),
         (Assurance(acr=("b",), max_age=FIVE), "b", FIVE, None),
         (Assurance(acr=("b",), max_age=FIVE), "a", FIVE, "acr_insufficient"),
@@ -171,6 +173,10 @@ def test_challenge_names_what_is_asked_for_alone() -> None:
         ("/a/", "", False, "/a/"),
         ("/a/?x=" + "y" * LONGEST_NEXT, "", True, "/a/"),
         ("/" + "y" * LONGEST_NEXT, "", True, ""),
+        ("https://testserver//elsewhere.example/?x=1", "", True, "/%2Felsewhere.example/?x=1"),
+        ("https://testserver//elsewhere.example/", "", False, "/%2Felsewhere.example/"),
+        ("https://testserver//elsewhere.example/?x=" + "y" * LONGEST_NEXT, "", True, "/%2Felsewhere.example/"),
+        ("/a%3Fb%23c/", "", False, "/a%3Fb%23c/"),
     ],
 )
 def test_page_to_come_back_to_is_always_on_this_host(
