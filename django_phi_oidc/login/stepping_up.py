@@ -8,6 +8,7 @@ from dataclasses import replace
 from datetime import timedelta
 from uuid import UUID
 
+from django.core.exceptions import SuspiciousOperation
 from django.http import HttpRequest, HttpResponse
 from django.utils.decorators import method_decorator
 from django.views.decorators.debug import sensitive_variables
@@ -32,7 +33,7 @@ from .choosing import must_choose
 from .completing import Exchanged, exchange, nothing_left_alive, read_acr
 from .pending import Pending, start
 from .redirecting import callback_url, redirect
-from .refusing import Attempt, attempt_at, refuse, tell_of
+from .refusing import Attempt, attempt_at, refuse, tell_of, tell_of_internal_error
 
 ATTEMPTS = 2
 """Sign-ins that may come back too weak; after them there is a page that says so."""
@@ -45,6 +46,7 @@ class StepUpView(View):
     http_method_names = ("get",)
 
     def get(self, request: HttpRequest) -> HttpResponse:
+        request.encoding = "utf-8"
         actor = Actor.from_request(request)
         attempt, next_url = attempt_at(self, None, stage="step_up"), ""
         try:
@@ -68,6 +70,11 @@ class StepUpView(View):
             return redirect(request, _demanding(get_provider(row.provider), pending), pending, declared={})
         except SignInRefused as refusal:
             return refuse(request, refusal, attempt, next_url=next_url)
+        except SuspiciousOperation:
+            raise
+        except BaseException:
+            tell_of_internal_error(request, attempt)
+            raise
 
 
 @sensitive_variables()
