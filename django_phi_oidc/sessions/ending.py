@@ -71,7 +71,8 @@ def end_sessions(
             return []
         dying = [_Dying(session, keeps_offline=session.provider in keep_offline_of) for session in sessions]
         scrub_sessions([session.pk for session in sessions], origin=origin, now=now)
-        deferred = PendingRevocation.objects.hasten([session.pk for session in sessions], now=now)
+        kept = [session.pk for session in sessions if session.provider in keep_offline_of]
+        deferred = PendingRevocation.objects.hasten([session.pk for session in sessions], keep_offline=kept, now=now)
         queued = iter(PendingRevocation.objects.queue([doomed for each in dying for doomed in each.doomed], now=now))
         enqueue_many([act for each in dying for act in each.acts(reason, origin=origin, now=now)])
         OIDCSession.objects.filter(pk__in=[session.pk for session in sessions]).update(

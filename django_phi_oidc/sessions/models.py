@@ -120,21 +120,28 @@ class PendingRevocationQuerySet(models.QuerySet["PendingRevocation"]):
                 token_type_hint=doomed.token.hint,
                 token_expires_at=doomed.expires_at if doomed.token.hint == "access_token" else None,
                 due_at=due_at or now,
-                created_at=now,
+                created_at=due_at or now,
             )
             for doomed in tokens
         ]
         self.bulk_create(rows)
         return tuple(row.id for row in rows)
 
-    def hasten(self, sessions: Collection[uuid.UUID], *, now: datetime) -> dict[uuid.UUID | None, list[uuid.UUID]]:
-        """Let what is due later of these sessions be due now; return the ids by session, refresh tokens first."""
+    def hasten(
+        self, sessions: Collection[uuid.UUID], *, keep_offline: Collection[uuid.UUID], now: datetime
+    ) -> dict[uuid.UUID | None, list[uuid.UUID]]:
+        """Let what is due later of these sessions be due now; return the ids by session, refresh tokens first.
+
+        keep_offline: of these, refresh tokens are dropped instead, and live.
+        """
         later = self.filter(session__in=sessions, status=RevocationStatus.PENDING, due_at__gt=now)
+        if keep_offline:
+            later.filter(session__in=keep_offline, token_type_hint="refresh_token").delete()
         found: dict[uuid.UUID | None, list[uuid.UUID]] = {}
         for session, pk in later.order_by("-token_type_hint").values_list("session", "pk"):
             found.setdefault(session, []).append(pk)
         if found:
-            later.update(due_at=now)
+            later.update(due_at=now, created_at=now)
         return found
 
     def due(self, now: datetime) -> "PendingRevocationQuerySet":
@@ -160,6 +167,7 @@ class PendingRevocation(models.Model):
     """While it lies ahead, a worker is at it."""
     last_fault = models.CharField(max_length=64, blank=True)
     created_at = models.DateTimeField()
+    """From when on it was to be tried; it is given up so long after that."""
     finished_at = models.DateTimeField(null=True)
 
     objects = PendingRevocationQuerySet.as_manager()

@@ -119,8 +119,11 @@ def sweep(
 
 
 def make_due(*, now: datetime, among: Sequence[uuid.UUID] | None = None) -> list[uuid.UUID]:
-    """Let every pending revocation be tried now, whatever its back-off says; return which. among: these alone."""
-    pending = PendingRevocation.objects.filter(status=RevocationStatus.PENDING)
+    """Let every pending revocation be tried now, whatever its back-off says; return which. among: these alone.
+
+    What a session held before it was renewed waits for the session's end.
+    """
+    pending = PendingRevocation.objects.filter(status=RevocationStatus.PENDING, created_at__lte=now)
     if among is not None:
         pending = pending.filter(pk__in=among)
     pending.update(due_at=now)

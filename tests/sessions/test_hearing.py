@@ -19,11 +19,12 @@ from django_phi_oidc import keyring
 from django_phi_oidc.audit.events import Action, Origin
 from django_phi_oidc.errors import LogoutTokenReplayed, SubjectKeyMissing
 from django_phi_oidc.oidc.logout_token import LogoutToken
+from django_phi_oidc.oidc.token import ReceivedToken
 from django_phi_oidc.replay.models import SpentValue
 from django_phi_oidc.sessions import hearing
 from django_phi_oidc.sessions.ending import Ended, end_sessions
 from django_phi_oidc.sessions.hearing import hear_logout_token, hear_sid
-from django_phi_oidc.sessions.models import OIDCSession, PendingRevocation
+from django_phi_oidc.sessions.models import Doomed, OIDCSession, PendingRevocation
 from django_phi_oidc.subjects.models import SubjectDigest
 from tests.databases import child_environment
 from tests.sessions.conftest import NOW, SignedIn, django_session_exists, events
@@ -321,7 +322,13 @@ def test_hear_logout_token_makes_on_sqlite_a_statement_for_many_more_sessions(si
 
 
 def test_hear_logout_token_keeps_offline_tokens_of_the_named_providers_alone(people: dict[str, SignedIn]) -> None:
-    OIDCSession.objects.filter(pk=people["amina elsewhere"].session.pk).update(provider="other")
+    elsewhere = people["amina elsewhere"].session.pk
+    OIDCSession.objects.filter(pk=elsewhere).update(provider="other")
+    # Held until a stronger sign-in came: it is due at the session's end.
+    for held_before in (people["amina"].session.pk, elsewhere):
+        token_of = ReceivedToken(hint="refresh_token", value=f"of {held_before}")
+        doomed = Doomed(token=token_of, provider="any", session=held_before)
+        PendingRevocation.objects.queue([doomed], now=NOW, due_at=NOW + timedelta(hours=8))
     ended = hear(token("amina"), keep_offline_of=["other"])
     hints = {
         each.provider: list(
@@ -331,7 +338,10 @@ def test_hear_logout_token_keeps_offline_tokens_of_the_named_providers_alone(peo
         )
         for each in ended
     }
-    assert hints == {"default": ["refresh_token", "access_token"], "other": ["access_token"]}
+    assert hints == {"default": ["refresh_token", "refresh_token", "access_token"], "other": ["access_token"]}
+    assert set(PendingRevocation.objects.filter(session=elsewhere).values_list("token_type_hint", flat=True)) == {
+        "access_token"
+    }
     assert set(OIDCSession.objects.exclude(ended_at=None).values_list("refresh_token", flat=True)) == {None}
 
 
