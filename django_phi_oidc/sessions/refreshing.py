@@ -183,9 +183,10 @@ def keep(lease: Lease, refreshed: Refreshed, *, received: Sequence[ReceivedToken
         return [token for token in received if token.value not in held]
 
 
-def give_back(lease: Lease) -> None:
-    """Let others try, if the lease is still ours; what the session has stays."""
-    OIDCSession.objects.filter(pk=lease.session_id, refresh_lease_until=lease.until).update(refresh_lease_until=None)
+def give_back(lease: Lease) -> bool:
+    """Let others try, if the lease is still ours, and say whether it was; what the session has stays."""
+    leased = OIDCSession.objects.filter(pk=lease.session_id, refresh_lease_until=lease.until)
+    return bool(leased.update(refresh_lease_until=None))
 
 
 @sensitive_variables()

@@ -165,5 +165,8 @@ def _write_off(
     with transaction.atomic(durable=True):
         # The newest first: they live, whatever the OP has done to those before.
         queued = PendingRevocation.objects.queue(rows, now=now)
+        # A grant that the session has no more, after a stronger sign-in or another's refresh, is none of its own.
+        if reason is EndReason.INVALID_GRANT and not refreshing.give_back(lease):
+            reason = None
         ended = end_session(lease.session_id, reason, origin=origin, now=now) if reason else None
     return (*queued, *(ended.revocations if ended else ()))
