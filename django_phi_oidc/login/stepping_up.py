@@ -126,11 +126,13 @@ def ask_again(
 def _demanding(provider: Provider, pending: Pending) -> Provider:
     """Return the provider, of which is asked, and verified, what the page demands beside what every sign-in must be."""
     declared = provider.declaration
+    # Of a page's values those that a sign-in may have; none of them may be, and then the page knows a stronger one.
+    acr = [value for value in pending.acr if value in declared.acr_values] or pending.acr
     ages = [age for age in (pending.max_age, declared.max_age) if age is not None]
     return provider.as_declared(
         replace(
             declared,
-            acr_values=tuple(pending.acr) or declared.acr_values,
+            acr_values=tuple(acr) or declared.acr_values,
             max_age=min(ages, default=None),
             # Where a page wants to know how long ago it was, "not told" is no answer.
             allow_auth_time_zero=declared.allow_auth_time_zero and pending.max_age is None,

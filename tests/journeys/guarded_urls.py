@@ -37,6 +37,11 @@ async def astrong(request: HttpRequest) -> HttpResponse:
     return _ran("astrong", request)
 
 
+@require_assurance(acr=["urn:example:loa:2", STRONG], max_age=timedelta(minutes=5))
+def either(request: HttpRequest) -> HttpResponse:
+    return _ran("either", request)
+
+
 class Strong(AssuranceMixin, View):
     acr = (STRONG,)
 
@@ -55,6 +60,7 @@ urlpatterns = [
     path("strong/", strong),
     path("fresh/", fresh),
     path("astrong/", astrong),
+    path("either/", either),
     path("class/", Strong.as_view()),
     path("chart/", chart),
     *unguarded,

@@ -6,16 +6,21 @@ from typing import Any
 
 import pytest
 from django.contrib.sessions.models import Session
+from django.db import connections
 
 from django_phi_oidc import clock
-from django_phi_oidc.attack.op import DemoProvider, Exchange
-from django_phi_oidc.sessions.models import PendingRevocation
+from django_phi_oidc.attack.op import DemoProvider, Exchange, Reply
+from django_phi_oidc.audit.events import Origin
+from django_phi_oidc.sessions.models import EndReason, OIDCSession, PendingRevocation
 from django_phi_oidc.sessions.revoking import make_due
-from django_phi_oidc.sessions.tasks import sweep_revocations
+from django_phi_oidc.sessions.tasks import end_at_once, sweep_revocations
+from tests.journeys.guarded_urls import STRONG
+from tests.sessions.test_tokens import Caller, Held, at_refresh
 
 from .browser import Browser
 from .conftest import EVERYTHING, events
-from .test_step_up import _pages, amina, asked, set_claim, step_up, to_provider  # noqa: F401 -- fixtures
+from .test_step_up import WEAK, _pages, amina, asked, rows, set_claim, step_up, to_provider  # noqa: F401 -- fixtures
+from .two import Declare, _region_op, clinic, declare, region, sign_in_at  # noqa: F401 -- fixtures
 
 pytestmark = pytest.mark.django_db(**EVERYTHING)
 
@@ -134,3 +139,99 @@ def test_unforeseen_fault_at_the_door_is_told(op: DemoProvider, amina: Browser, 
     assert (amina.get(door).status, reasons()) == (500, ["internal_error"])
     settings.PHI_OIDC = configured
     assert amina.get(door).status == 302
+
+
+REFUSED = Reply(status=400, json={"error": "invalid_grant"})
+
+
+@pytest.mark.parametrize("answer", [None, REFUSED], ids=["new tokens", "invalid_grant"])
+def test_refresh_that_a_step_up_overtakes_changes_nothing(
+    answer: Reply | None,
+    op: DemoProvider,
+    amina: Browser,  # noqa: F811
+) -> None:
+    """A provider that knows one grant of a person may refuse the old refresh token once there is a new one."""
+    session = OIDCSession.objects.get()
+    OIDCSession.objects.update(access_token_expires_at=clock.now())
+    held = Held(answer)
+    op.intercept = at_refresh("token", held)
+    caller = Caller(session.pk)
+    assert held.reached.wait(10)
+    step_up(amina, op, "/strong/")
+    held.released.set()
+    caller.join(20)
+    assert amina.get("/strong/").body == "strong ran"
+    new = [token.value for token in op.tokens[2:4]]
+    session.refresh_from_db()
+    assert (session.ended_at, {open_token(session, "access_token"), open_token(session, "refresh_token")}) == (
+        None,
+        set(new),
+    )
+    assert caller.got in new
+    assert {token.value for token in op.live_tokens} >= set(new)
+    amina.post("/oidc/logout/")
+    assert op.live_tokens == []
+
+
+def open_token(session: OIDCSession, column: str) -> str:
+    return str(OIDCSession._meta.get_field(column).open(session))
+
+
+def test_session_that_ends_before_its_new_key_is_noted_is_nowhere(
+    op: DemoProvider,
+    browser: Browser,
+    settings: Any,
+) -> None:
+    provider = {**settings.PHI_OIDC["PROVIDERS"]["default"], "tokens": "discard"}
+    settings.PHI_OIDC = {**settings.PHI_OIDC, "PROVIDERS": {"default": provider}}
+    browser.sign_in(op)
+    browser.headers["Accept"] = "text/html"
+    callback = callback_of(browser, op, "/strong/")
+
+    session = OIDCSession.objects.get().pk
+
+    def end(endpoint: str, exchange: Exchange) -> None:
+        if endpoint == "revocation":
+            op.intercept = None
+            end_at_once(session, EndReason.ADMINISTRATOR, origin=Origin(), now=clock.now())
+            # Those of the provider's thread.
+            connections.close_all()
+
+    op.intercept = end
+    assert browser.get(callback).status == 302
+    assert (browser.user(), Session.objects.count(), op.live_tokens) == ("", 0, [])
+
+
+def test_answer_of_another_provider_renews_nothing(
+    declare: Declare,  # noqa: F811
+    region: DemoProvider,  # noqa: F811
+    clinic: DemoProvider,  # noqa: F811
+    browser: Browser,
+) -> None:
+    sign_in_at(browser, "region", region)
+    browser.headers["Accept"] = "text/html"
+    leaving = to_provider(browser, "/strong/").location
+    theirs = region.authorize(leaving, "amina", cookies=browser.op_cookies)
+    before = rows()
+    page = browser.get(theirs.replace("/oidc/region/", "/oidc/clinic/"))
+    assert (page.status, reasons(), rows()) == (403, ["state_unknown"], before)
+    assert step_up(browser, region, "/strong/").location == "/strong/"
+
+
+def test_page_that_weaker_values_suffice_for_does_not_take_what_no_sign_in_may_be(
+    op: DemoProvider, browser: Browser, settings: Any
+) -> None:
+    provider = {**settings.PHI_OIDC["PROVIDERS"]["default"], "acr_values": [STRONG]}
+    settings.PHI_OIDC = {**settings.PHI_OIDC, "PROVIDERS": {"default": provider}}
+    assert browser.sign_in(op).status == 302
+    browser.headers["Accept"] = "text/html"
+    later = clock.now() + timedelta(minutes=6)
+    with clock.running(lambda: later):
+        op.mutate = lambda endpoint, exchange: set_claim("acr", WEAK)(exchange) if endpoint == "id_token" else None
+        assert step_up(browser, op, "/either/").location.startswith(op.issuer), "asked once more"
+        assert (reasons(), OIDCSession.objects.get().acr) == (["acr_insufficient"], STRONG)
+        op.mutate = None
+        leaving = to_provider(browser, "/either/")
+        assert asked(leaving)["acr_values"] == STRONG
+        callback = op.authorize(leaving.location, "amina", cookies=browser.op_cookies)
+        assert browser.get(callback).location == "/either/"
