@@ -64,7 +64,8 @@ def test_every_way_out_is_documented_and_none_that_there_is_not() -> None:
 
 
 def test_every_check_is_documented() -> None:
-    source = "".join(Path(module.__file__).read_text() for module in (api_checks, checks, emergency_checks, role_checks))
+    modules = (api_checks, checks, emergency_checks, role_checks)
+    source = "".join(Path(module.__file__).read_text() for module in modules)
     ids = {f"E{int(n):03}" for n in re.findall(r"_error\(\s*(\d+)", source)}
     ids |= {f"W{int(n):03}" for n in re.findall(r"_warning\(\s*(\d+)", source)}
     assert {f"django_phi_oidc.{number}" for number in ids} == {
