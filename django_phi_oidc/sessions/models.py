@@ -8,6 +8,7 @@ from datetime import datetime
 
 from django.conf import settings
 from django.db import models
+from django.db.models.functions import Least
 
 from .. import entropy
 from ..fields import SealedTextField
@@ -132,16 +133,16 @@ class PendingRevocationQuerySet(models.QuerySet["PendingRevocation"]):
     ) -> dict[uuid.UUID | None, list[uuid.UUID]]:
         """Let what is due later of these sessions be due now; return the ids by session, refresh tokens first.
 
-        keep_offline: of these, refresh tokens are dropped instead, and live.
+        keep_offline: of these, refresh tokens that were not to be tried yet are dropped instead, and live.
         """
         later = self.filter(session__in=sessions, status=RevocationStatus.PENDING, due_at__gt=now)
         if keep_offline:
-            later.filter(session__in=keep_offline, token_type_hint="refresh_token").delete()
+            later.filter(session__in=keep_offline, token_type_hint="refresh_token", created_at__gt=now).delete()
         found: dict[uuid.UUID | None, list[uuid.UUID]] = {}
         for session, pk in later.order_by("-token_type_hint").values_list("session", "pk"):
             found.setdefault(session, []).append(pk)
         if found:
-            later.update(due_at=now, created_at=now)
+            later.update(due_at=now, created_at=Least("created_at", models.Value(now)))
         return found
 
     def due(self, now: datetime) -> "PendingRevocationQuerySet":

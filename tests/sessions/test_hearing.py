@@ -322,13 +322,7 @@ def test_hear_logout_token_makes_on_sqlite_a_statement_for_many_more_sessions(si
 
 
 def test_hear_logout_token_keeps_offline_tokens_of_the_named_providers_alone(people: dict[str, SignedIn]) -> None:
-    elsewhere = people["amina elsewhere"].session.pk
-    OIDCSession.objects.filter(pk=elsewhere).update(provider="other")
-    # Held until a stronger sign-in came: it is due at the session's end.
-    for held_before in (people["amina"].session.pk, elsewhere):
-        token_of = ReceivedToken(hint="refresh_token", value=f"of {held_before}")
-        doomed = Doomed(token=token_of, provider="any", session=held_before)
-        PendingRevocation.objects.queue([doomed], now=NOW, due_at=NOW + timedelta(hours=8))
+    OIDCSession.objects.filter(pk=people["amina elsewhere"].session.pk).update(provider="other")
     ended = hear(token("amina"), keep_offline_of=["other"])
     hints = {
         each.provider: list(
@@ -338,11 +332,38 @@ def test_hear_logout_token_keeps_offline_tokens_of_the_named_providers_alone(peo
         )
         for each in ended
     }
-    assert hints == {"default": ["refresh_token", "refresh_token", "access_token"], "other": ["access_token"]}
-    assert set(PendingRevocation.objects.filter(session=elsewhere).values_list("token_type_hint", flat=True)) == {
-        "access_token"
-    }
+    assert hints == {"default": ["refresh_token", "access_token"], "other": ["access_token"]}
     assert set(OIDCSession.objects.exclude(ended_at=None).values_list("refresh_token", flat=True)) == {None}
+
+
+@pytest.mark.parametrize(("keep", "kept"), [(["default"], {"held before"}), ([], set())])
+def test_hear_logout_token_keeps_offline_tokens_of_before_a_stronger_sign_in_too(
+    keep: list[str], kept: set[str], people: dict[str, SignedIn]
+) -> None:
+    """Beside one that is being revoked for another reason, which dies in any case, and is no newer for this end."""
+    earlier, later = NOW - timedelta(hours=1), NOW + timedelta(hours=7)
+    pks = {
+        name: PendingRevocation.objects.queue(
+            [
+                Doomed(
+                    token=ReceivedToken(hint="refresh_token", value=name),
+                    provider="default",
+                    session=people["amina"].session.pk,
+                )
+            ],
+            now=earlier,
+            due_at=due_at,
+        )[0]
+        for name, due_at in (("held before", later), ("backing off", None))
+    }
+    PendingRevocation.objects.filter(pk=pks["backing off"]).update(due_at=NOW + timedelta(minutes=5))
+    (ended,) = hear(token(sid="1"), keep_offline_of=keep)
+    assert {name for name, pk in pks.items() if pk not in ended.revocations} == kept
+    rows = PendingRevocation.objects.in_bulk(pks.values())
+    assert {name for name, pk in pks.items() if pk not in rows} == kept
+    since = {name: rows[pk].created_at for name, pk in pks.items() if pk in rows}
+    assert since == {name: at for name, at in (("held before", NOW), ("backing off", earlier)) if name not in kept}
+    assert {row.due_at for row in rows.values()} == {NOW}
 
 
 # By the browser
