@@ -8,9 +8,11 @@ from .claims.admin import LegalHoldAdmin, StoredClaimAdmin
 from .login.admin import lead_to_provider
 from .sessions.admin import OIDCSessionAdmin, PendingRevocationAdmin
 from .subjects.admin import ActivationCodeAdmin, PairwiseSubjectAdmin
+from .watch.admin import AlertMuteAdmin, SecurityAlertAdmin
 
 __all__ = [
     "ActivationCodeAdmin",
+    "AlertMuteAdmin",
     "AuditCheckpointAdmin",
     "AuditEventAdmin",
     "EmergencyAccessAdmin",
@@ -18,6 +20,7 @@ __all__ = [
     "OIDCSessionAdmin",
     "PairwiseSubjectAdmin",
     "PendingRevocationAdmin",
+    "SecurityAlertAdmin",
     "StoredClaimAdmin",
 ]
 

@@ -47,6 +47,7 @@ OPTIONS = (
     "PATIENT_RESOURCES",
     "ACTIVATION_LIFETIME",
     "EMERGENCY",
+    *("ANOMALY_RULES", "ALERT_RECIPIENTS"),
 )
 
 
@@ -178,6 +179,16 @@ def resource_ids() -> Literal["plain", "keyed"]:
     return "keyed" if value == "keyed" else "plain"
 
 
+def alert_recipients() -> tuple[str, ...]:
+    """Return the addresses to which security alerts are mailed."""
+    return _texts("ALERT_RECIPIENTS", "mail addresses", "@")
+
+
+def anomaly_rules() -> tuple[str, ...]:
+    """Return the dotted paths of the project's own rules."""
+    return _texts("ANOMALY_RULES", "dotted paths", ".")
+
+
 @lru_cache(maxsize=1)
 def patient_resources() -> Callable[[Any], Iterable[str]] | None:
     """Return the project's function from a user to the resources that are theirs (`Type/id`); None: there is none."""
@@ -198,6 +209,13 @@ def _duration(name: str, default: timedelta, *, least: timedelta = timedelta.res
     if not isinstance(value, timedelta) or value < least:
         raise ImproperlyConfigured(f"PHI_OIDC[{name!r}] must be a {'positive ' if least else ''}timedelta.")
     return value
+
+
+def _texts(name: str, what: str, mark: str) -> tuple[str, ...]:
+    value = option(name, ())
+    if not isinstance(value, list | tuple) or not all(isinstance(text, str) and mark in text for text in value):
+        raise ImproperlyConfigured(f"PHI_OIDC[{name!r}] must be a list of {what}.")
+    return tuple(value)
 
 
 def _switch(name: str) -> bool:

@@ -16,9 +16,12 @@ from .delivery.models import SinkCursor
 from .replay.models import SpentValue
 from .sessions.models import OIDCSession, PendingRevocation
 from .subjects.models import ActivationCode, PairwiseIdentifier, PairwiseSubject, SubjectDigest
+from .watch.models import AlertMute, AnomalyMemory, SecurityAlert, WatchCursor
 
 __all__ = [
     "ActivationCode",
+    "AlertMute",
+    "AnomalyMemory",
     "AuditCheckpoint",
     "AuditEvent",
     "AuditLeaf",
@@ -33,8 +36,10 @@ __all__ = [
     "PairwiseSubject",
     "PendingRevocation",
     "RefusalCount",
+    "SecurityAlert",
     "SinkCursor",
     "SpentValue",
     "StoredClaim",
     "SubjectDigest",
+    "WatchCursor",
 ]

@@ -14,6 +14,8 @@ def beat_schedule(*, every: float = 10.0) -> dict[str, dict[str, Any]]:
         "phi_oidc.seal": every,
         "phi_oidc.scrub": every,
         "phi_oidc.deliver": every,
+        "phi_oidc.watch": every,
+        "phi_oidc.watch_providers": 60 * every,
         "phi_oidc.prune_spent": 60 * every,
     }
     # A run that nobody took before the next one is due is dropped: it would find nothing that the next one does not.

@@ -10,3 +10,10 @@ request: HttpRequest. provider: str, the declared name, or empty where none is m
 reference: str, what the person's page shows: the event's id, or the request's where there is no event.
 Receivers see no token, no `sub` and no claim. One that raises is logged, and changes nothing.
 """
+
+security_alert = Signal()
+"""Somebody should look: an alert was raised, or came again after a day. sender: the model `SecurityAlert`.
+
+alert: the row, committed. `phi_oidc.watch` sends it, at least once; not while the alert is muted.
+Receivers see whom it is about (`key`): pass that on to nobody who may not read the trail. One that raises is logged.
+"""

@@ -6,6 +6,7 @@ from .claims.tasks import scrub
 from .delivery.tasks import deliver
 from .replay.tasks import prune_spent
 from .sessions.tasks import end_overdue, sweep_revocations
+from .watch.tasks import watch, watch_providers
 
 __all__ = [
     "deliver",
@@ -16,4 +17,6 @@ __all__ = [
     "seal",
     "sweep_revocations",
     "tend_emergencies",
+    "watch",
+    "watch_providers",
 ]

@@ -44,6 +44,7 @@ FREE_OF_DJANGO = (
     "subjects.codes",
     "subjects.digest",
     "watch.doctor",
+    "watch.rules",
 )
 PLANTED = {
     "a file without a floor": ("utils.py", ""),

@@ -20,10 +20,9 @@ from ..audit.browsing import SIZE, About, Page, begins_at, page_about
 from ..audit.events import Act, Action, Origin, keyed_id, registered_disclosures
 from ..audit.models import AuditEvent
 from ..audit.recording import record_many
+from ..audit.vocabulary import LOOKS
 from ..subjects.models import PairwiseSubject
 
-LOOKS = frozenset({Action.CLAIM_REVEALED, Action.ACCESS_GRANTED, Action.SUBJECT_EXPORTED})
-"""Ours; a project's own come by `register_actions`."""
 _MANY = 1000
 _YEARS = 6
 

@@ -46,6 +46,9 @@ class Action(StrEnum):
     AUDIT_ARCHIVED = "audit.archived"
     AUDIT_RESTORED = "audit.restored"
     ALERT_RAISED = "alert.raised"
+    ALERT_ACKNOWLEDGED = "alert.acknowledged"
+    ALERT_MUTED = "alert.muted"
+    ALERT_UNMUTED = "alert.unmuted"
 
 
 DETAIL_KEYS: Mapping[str, frozenset[str]] = {
@@ -88,8 +91,13 @@ DETAIL_KEYS: Mapping[str, frozenset[str]] = {
     Action.AUDIT_ARCHIVED: frozenset({"first", "tree_size", "sha256"}),
     Action.AUDIT_RESTORED: frozenset({"epoch", "tree_size", "root_hash", "origin", "why"}),
     Action.ALERT_RAISED: frozenset({"rule", "count", "claims", "emergency", "roles", "hint", "attempts", "status"}),
+    Action.ALERT_ACKNOWLEDGED: frozenset({"rule"}),
+    Action.ALERT_MUTED: frozenset({"rule", "until"}),
+    Action.ALERT_UNMUTED: frozenset({"rule"}),
 }
 """The keys that `detail` may have, for each action; `sanitized` comes from here alone."""
+LOOKS = frozenset({Action.CLAIM_REVEALED, Action.ACCESS_GRANTED, Action.SUBJECT_EXPORTED})
+"""By which somebody sees what is of a person: ours; a project's own come by `register_actions`."""
 RESERVED_PREFIXES = frozenset(
     {
         *(action.partition(".")[0] for action in Action),
@@ -98,5 +106,5 @@ RESERVED_PREFIXES = frozenset(
     }
 )
 """No host project's: ours, now or later."""
-PLAIN_RESOURCES = frozenset({"AuditCheckpoint", "AuditEvent", "Sink"})
+PLAIN_RESOURCES = frozenset({"AlertMute", "AuditCheckpoint", "AuditEvent", "SecurityAlert", "Sink"})
 """Types of our own alerts and checks: their ids are no person's, and stay readable where ids are keyed."""

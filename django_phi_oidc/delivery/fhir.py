@@ -95,6 +95,9 @@ MAPPING: Mapping[str, Kind] = {
     Action.AUDIT_ARCHIVED: Kind(_LOG_USED, (), "U"),
     Action.AUDIT_RESTORED: Kind(_LOG_USED, (), "U"),
     Action.ALERT_RAISED: Kind(_SECURITY_ALERT, (), "E"),
+    Action.ALERT_ACKNOWLEDGED: Kind(_SECURITY_ALERT, (), "U"),
+    Action.ALERT_MUTED: Kind(_SECURITY_ALERT, (), "C"),
+    Action.ALERT_UNMUTED: Kind(_SECURITY_ALERT, (), "U"),
 }
 _UNKNOWN = Kind(_coding(DCM, "110100", "Application Activity"), (), "E")
 """An action of a host project."""

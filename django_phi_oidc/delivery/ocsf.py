@@ -66,6 +66,9 @@ MAPPING: Mapping[str, tuple[int, tuple[int, str], str]] = {
     Action.AUDIT_ARCHIVED: (ENTITY_MANAGEMENT, (5, "Move"), "AuditTrail"),
     Action.AUDIT_RESTORED: (ENTITY_MANAGEMENT, _OTHER, "AuditTrail"),
     Action.ALERT_RAISED: (DETECTION_FINDING, _CREATE, ""),
+    Action.ALERT_ACKNOWLEDGED: (ENTITY_MANAGEMENT, _UPDATE, "SecurityAlert"),
+    Action.ALERT_MUTED: (ENTITY_MANAGEMENT, _CREATE, "AlertMute"),
+    Action.ALERT_UNMUTED: (ENTITY_MANAGEMENT, _UPDATE, "AlertMute"),
 }
 """Of each action: the class, the activity, and what kind of entity it is about."""
 _UNKNOWN = (ENTITY_MANAGEMENT, _OTHER, "Resource")
