@@ -29,6 +29,7 @@ from .delivery.tasks import declared as declared_sinks
 from .errors import KeyMissing
 from .login.backend import BreakGlassBackend, OIDCAuthenticationBackend
 from .subjects.models import SubjectDigest
+from .watch.tasks import declared as declared_rules
 
 MIDDLEWARE = "django_phi_oidc.middleware.RevocationMiddleware"
 NEVER_CALLED = ("filter_users_by_claims", "verify_claims", "get_token", "verify_token", "store_tokens")
@@ -69,6 +70,8 @@ def check_declarations(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
         conf.resource_ids()
         conf.patient_resources()
         conf.activation_lifetime()
+        conf.alert_recipients()
+        declared_rules()
         conf.roles()
         conf.apis()
         conf.emergency()

@@ -1,0 +1,178 @@
+"""An alert is told of once, by log, signal and mail; acknowledged and muted by somebody, with an event of each act."""
+
+import json
+import logging
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.core import mail
+from django.db import transaction
+
+from django_phi_oidc.audit.events import Origin, parse_event
+from django_phi_oidc.audit.models import AuditOutbox
+from django_phi_oidc.signals import security_alert
+from django_phi_oidc.watch import alerting
+from django_phi_oidc.watch.alerting import AGAIN, QUIET, Sighting, acknowledge, mute, raise_alert, tell_due, unmute
+from django_phi_oidc.watch.models import AlertMute, SecurityAlert
+from django_phi_oidc.watch.rules import Severity
+from tests.audit.log import NOW
+
+pytestmark = pytest.mark.django_db(databases=["default", "phi_audit"])
+OFFICER = Origin(actor="7", client_ip="198.51.100.9")
+SECOND, HOUR, DAY = timedelta(seconds=1), timedelta(hours=1), timedelta(days=1)
+TO = ["privacy@hospital.example"]
+WHO = "192.0.2.77"
+
+
+def seen(*, kind: str = "replay", key: str = WHO, at: Any = NOW, count: int = 1) -> SecurityAlert:
+    sighting = Sighting(kind=kind, key=key, severity=Severity.WARNING, count=count, first_seen=at, last_seen=at)
+    with transaction.atomic():
+        raise_alert(sighting, now=at)
+    return SecurityAlert.objects.get(kind=kind, key=key, acknowledged_at=None)
+
+
+def tell(*, at: Any = NOW) -> int:
+    return tell_due(recipients=TO, now=at)
+
+
+def told() -> list[tuple[str, str, str, dict[str, Any]]]:
+    found = [parse_event(row.event).event for row in AuditOutbox.objects.order_by("id")]
+    return [(each.action, each.actor, each.resource, json.loads(each.detail)) for each in found]
+
+
+@pytest.fixture
+def heard() -> Iterator[list[SecurityAlert]]:
+    found: list[SecurityAlert] = []
+
+    def hear(*, alert: SecurityAlert, **kwargs: Any) -> None:
+        found.append(alert)
+
+    security_alert.connect(hear)
+    yield found
+    security_alert.disconnect(hear)
+
+
+def test_alert_is_told_of_once_however_often_it_comes(
+    heard: list[SecurityAlert], caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO, "phi_oidc.alerts"):
+        alert = seen()
+        seen(count=4, at=NOW + HOUR)
+        assert (tell(at=NOW + HOUR), tell(at=NOW + 2 * HOUR)) == (1, 0)
+        seen(at=NOW + HOUR + QUIET - SECOND)
+        assert tell(at=NOW + HOUR + QUIET) == 0
+    assert caplog.messages == [f"Security alert {alert.pk}: replay, seen 5 times."]
+    assert heard == [alert]
+    assert [each.to for each in mail.outbox] == [TO]
+    assert f"warning: replay, seen 5 times; alert {alert.pk}" in mail.outbox[0].body
+    assert WHO not in mail.outbox[0].body + mail.outbox[0].subject + caplog.text
+    found = SecurityAlert.objects.get()
+    assert (found.count, found.first_seen, found.told_at) == (6, NOW, NOW + HOUR)
+    assert [action for action, *_ in told()] == ["alert.raised"]
+
+
+def test_alert_that_comes_again_after_a_day_is_told_of_again() -> None:
+    seen()
+    tell()
+    seen(at=NOW + QUIET)
+    assert tell(at=NOW + QUIET) == 1
+    assert len(mail.outbox) == 2
+    assert SecurityAlert.objects.get().count == 2
+
+
+def test_many_alerts_are_one_mail_and_without_recipients_there_is_none() -> None:
+    for number in range(30):
+        seen(key=str(number))
+    assert tell() == 30
+    (message,) = mail.outbox
+    assert message.subject == "30 security alerts of the portal"
+    seen(key="another")
+    assert tell_due(recipients=(), now=NOW) == 1
+    assert len(mail.outbox) == 1
+
+
+def test_mail_that_no_server_takes_is_sent_later(settings: Any, heard: list[SecurityAlert]) -> None:
+    seen()
+    settings.EMAIL_BACKEND, settings.EMAIL_HOST, settings.EMAIL_PORT = (
+        "django.core.mail.backends.smtp.EmailBackend",
+        "127.0.0.1",
+        1,
+    )
+    assert tell() == 0
+    settings.EMAIL_BACKEND = "django.core.mail.backends.locmem.EmailBackend"
+    assert tell(at=NOW + AGAIN - SECOND) == 0
+    assert tell(at=NOW + AGAIN) == 1
+    assert (len(mail.outbox), len(heard)) == (1, 2)
+    assert SecurityAlert.objects.get().told_at == NOW + AGAIN
+
+
+def test_receiver_that_raises_keeps_nobody_else_from_being_told(heard: list[SecurityAlert]) -> None:
+    def fail(**kwargs: Any) -> None:
+        raise ValueError
+
+    security_alert.connect(fail)
+    try:
+        seen()
+        assert tell() == 1
+    finally:
+        security_alert.disconnect(fail)
+    assert len(mail.outbox) == len(heard) == 1
+
+
+def test_acknowledged_alert_is_closed_with_a_note_and_what_comes_again_opens_another() -> None:
+    alert = seen()
+    with pytest.raises(ValueError, match="what came of it"):
+        acknowledge(alert.pk, note=" ", origin=OFFICER, now=NOW)
+    assert acknowledge(alert.pk, note=" A penetration test. ", origin=OFFICER, now=NOW + HOUR)
+    assert not acknowledge(alert.pk, note="Another", origin=OFFICER, now=NOW + HOUR)
+    alert.refresh_from_db()
+    assert (alert.note, alert.acknowledged_by, alert.acknowledged_at) == ("A penetration test.", "7", NOW + HOUR)
+    assert told()[1:] == [("alert.acknowledged", "7", f"SecurityAlert/{alert.pk}", {"rule": "replay"})]
+    assert tell(at=NOW + HOUR) == 0
+    again = seen(at=NOW + 2 * HOUR)
+    assert (again.pk != alert.pk, again.count, tell(at=NOW + 2 * HOUR)) == (True, 1, 1)
+
+
+@pytest.mark.parametrize("key", [WHO, ""], ids=["key", "kind"])
+def test_muted_alert_is_counted_and_told_of_when_the_mute_is_over(key: str) -> None:
+    pending = seen()
+    muted = mute(kind="replay", key=key, until=NOW + DAY, note="Docket 5", origin=OFFICER, now=NOW)
+    seen(count=2, at=NOW + HOUR)
+    assert tell(at=NOW + HOUR) == 0
+    seen(kind="token_forged", at=NOW + HOUR)
+    seen(key="192.0.2.78", at=NOW + HOUR)
+    assert tell(at=NOW + HOUR) == (2 if key else 1)
+    seen(at=NOW + DAY)
+    assert tell(at=NOW + DAY) == 1
+    assert SecurityAlert.objects.get(pk=pending.pk).count == 4
+    detail = {"rule": "replay", "until": (NOW + DAY).isoformat()}
+    assert ("alert.muted", "7", f"AlertMute/{muted.pk}", detail) in told()
+    assert "Docket" not in "".join(AuditOutbox.objects.values_list("event", flat=True))
+
+
+def test_mute_that_somebody_ends_is_over() -> None:
+    muted = mute(kind="replay", key="", until=NOW + DAY, note="Docket 5", origin=OFFICER, now=NOW)
+    assert unmute(muted.pk, origin=OFFICER, now=NOW + HOUR)
+    assert not unmute(muted.pk, origin=OFFICER, now=NOW + HOUR)
+    seen(at=NOW + HOUR)
+    assert tell(at=NOW + HOUR) == 1
+    assert told()[1] == ("alert.unmuted", "7", f"AlertMute/{muted.pk}", {"rule": "replay"})
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"until": NOW},
+        {"until": NOW + alerting.LONGEST_MUTE + SECOND},
+        {"note": " "},
+        {"kind": ""},
+    ],
+)
+def test_mute_without_an_end_a_kind_or_a_reason_is_refused(given: dict[str, Any]) -> None:
+    sound = {"kind": "replay", "key": "", "until": NOW + alerting.LONGEST_MUTE, "note": "Docket 5"}
+    with pytest.raises(ValueError, match="mute"):
+        mute(**{**sound, **given}, origin=OFFICER, now=NOW)
+    assert not AlertMute.objects.exists()
+    mute(**sound, origin=OFFICER, now=NOW)
