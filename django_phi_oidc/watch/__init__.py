@@ -1,1 +1,1 @@
-"""What an operator should know before anybody else finds out: so far, whether a provider is as we need it."""
+"""What an operator should know before anybody else finds out: anomalies, and whether a provider is as we need it."""
