@@ -130,7 +130,7 @@ def test_mute_is_made_from_an_alert_and_ended_by_who_may(officer: Officer) -> No
     assert ending.get(f"{MUTES}add/").status_code == 403
     assert ending.post(MUTES, end, follow=True).status_code == 200
     assert AlertMute.objects.get().ended_at == NOW
-    assert told() == [("alert.muted", str(acting.user.pk)), ("alert.unmuted", str(ending.user.pk))]
+    assert sorted(told()) == [("alert.muted", str(acting.user.pk)), ("alert.unmuted", str(ending.user.pk))]
 
 
 def test_mute_does_not_change_and_is_not_deleted(officer: Officer) -> None:

@@ -158,7 +158,7 @@ def test_mute_that_somebody_ends_is_over() -> None:
     assert not unmute(muted.pk, origin=OFFICER, now=NOW + HOUR)
     seen(at=NOW + HOUR)
     assert tell(at=NOW + HOUR) == 1
-    assert told()[1] == ("alert.unmuted", "7", f"AlertMute/{muted.pk}", {"rule": "replay"})
+    assert ("alert.unmuted", "7", f"AlertMute/{muted.pk}", {"rule": "replay"}) in told()
 
 
 @pytest.mark.parametrize(
