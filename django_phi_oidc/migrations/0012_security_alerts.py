@@ -30,7 +30,7 @@ class Migration(migrations.Migration):
                 ("note", models.CharField(max_length=255)),
                 ("muted_at", models.DateTimeField(editable=False)),
                 ("muted_by", models.CharField(blank=True, editable=False, max_length=256)),
-                ("ended_at", models.DateTimeField(editable=False, null=True)),
+                ("lifted_at", models.DateTimeField(editable=False, null=True)),
             ],
             options={
                 "default_permissions": ("view", "add", "change"),

@@ -126,7 +126,7 @@ class AlertMuteAdmin(SaysWhyNotAdmin, ReadOnlyAdmin):
     """Of what nobody is told for a time. A mute is made, and ended by an action; none is changed or deleted."""
 
     form = MuteForm
-    list_display = ("kind", "key", "lasts", "until", "note", "muted_at", "muted_by", "ended_at")
+    list_display = ("kind", "key", "lasts", "until", "note", "muted_at", "muted_by", "lifted_at")
     ordering = ("-until",)
     actions = ("end",)
 

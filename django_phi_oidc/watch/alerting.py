@@ -143,7 +143,7 @@ def mute(*, kind: str, key: str, until: datetime, note: str, origin: Origin, now
 def unmute(pk: int, *, origin: Origin, now: datetime) -> bool:
     """End a mute before its time, and say whether it lasted."""
     with transaction.atomic():
-        ended = AlertMute.objects.filter(pk=pk, ended_at=None, until__gt=now).update(ended_at=now)
+        ended = AlertMute.objects.filter(pk=pk, lifted_at=None, until__gt=now).update(lifted_at=now)
         if ended:
             rule = AlertMute.objects.values_list("kind", flat=True).get(pk=pk)
             resource = f"AlertMute/{pk}"
@@ -153,7 +153,7 @@ def unmute(pk: int, *, origin: Origin, now: datetime) -> bool:
 
 def lasting_mutes(*, now: datetime) -> Q:
     """Return what is true of the mutes that last."""
-    return Q(ended_at=None, until__gt=now)
+    return Q(lifted_at=None, until__gt=now)
 
 
 def _is_muted(kind: str, key: str, *, now: datetime) -> bool:

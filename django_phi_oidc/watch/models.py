@@ -92,7 +92,7 @@ class AlertMute(models.Model):
     """Why. It is not in the trail."""
     muted_at = models.DateTimeField(editable=False)
     muted_by = models.CharField(max_length=256, blank=True, editable=False)
-    ended_at = models.DateTimeField(null=True, editable=False)
+    lifted_at = models.DateTimeField(null=True, editable=False)
     """When somebody ended it before its time."""
 
     class Meta:

@@ -125,11 +125,11 @@ def test_mute_is_made_from_an_alert_and_ended_by_who_may(officer: Officer) -> No
     assert SecurityAlert.objects.get().due_at is None
     end = {"action": "end", "_selected_action": [str(muted.pk)]}
     acting.post(MUTES, end)
-    assert AlertMute.objects.get().ended_at is None
+    assert AlertMute.objects.get().lifted_at is None
     ending = officer("view_alertmute", "change_alertmute")
     assert ending.get(f"{MUTES}add/").status_code == 403
     assert ending.post(MUTES, end, follow=True).status_code == 200
-    assert AlertMute.objects.get().ended_at == NOW
+    assert AlertMute.objects.get().lifted_at == NOW
     assert sorted(told()) == [("alert.muted", str(acting.user.pk)), ("alert.unmuted", str(ending.user.pk))]
 
 
