@@ -7,6 +7,7 @@ written in one, by a compare-and-set of the cursor: of two workers at the same l
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 from django.db import DEFAULT_DB_ALIAS, transaction
@@ -22,6 +23,8 @@ from .rules import Memory, Rule, Severity
 
 BATCH = 5_000
 """Leaves in one transaction, at most."""
+MOST_KEYS = 20
+"""Alerts of one kind by one batch; what more keys raise is one alert without a key, or a flood would be one of alerts."""
 LAG_AGAIN = timedelta(hours=1)
 _NAME = "rules"
 _MAX_KEY = 256
@@ -64,7 +67,7 @@ def judge_next(rules: Sequence[Rule], *, now: datetime, limit: int = BATCH) -> i
             return None
         _save(memories, {at: then + keeps[at[0]] for at, then in expiries.items()})
         _forget(batch.events, now=now)
-        for sighting in (*seen.values(), *_of_the_log(batch, now=now)):
+        for sighting in (*_folded(seen), *_of_the_log(batch, now=now)):
             raise_alert(sighting, now=now)
     return max(batch.tree_size - cursor.tree_size, 0)
 
@@ -114,6 +117,24 @@ def _note(seen: dict[Key, Sighting], rule: Rule, key: str, event: Event) -> None
     sighting.count += 1
     sighting.event = event.id
     sighting.first_seen, sighting.last_seen = min(sighting.first_seen, at), max(sighting.last_seen, at)
+
+
+def _folded(seen: Mapping[Key, Sighting]) -> Iterator[Sighting]:
+    """Yield what was seen, but of a kind with more than MOST_KEYS keys the sum of all."""
+    by_kind: dict[str, list[Sighting]] = defaultdict(list)
+    for sighting in seen.values():
+        by_kind[sighting.kind].append(sighting)
+    for of_kind in by_kind.values():
+        if len(of_kind) <= MOST_KEYS:
+            yield from of_kind
+            continue
+        yield replace(
+            of_kind[-1],
+            key="",
+            count=sum(each.count for each in of_kind),
+            first_seen=min(each.first_seen for each in of_kind),
+            last_seen=max(each.last_seen for each in of_kind),
+        )
 
 
 def _of_the_log(batch: Batch, *, now: datetime) -> Iterator[Sighting]:

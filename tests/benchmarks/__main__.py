@@ -28,6 +28,8 @@ from tests.benchmarks.sessions.leaving import measure_leaving
 from tests.benchmarks.sessions.requesting import measure_requesting
 from tests.benchmarks.sign_in import telling as of_sign_in
 from tests.benchmarks.sign_in.measuring import BEGIN, DURABLE, check_durable, measure
+from tests.benchmarks.watching import telling as of_watching
+from tests.benchmarks.watching.judging import measure_judging
 from tests.postgresql import given_url, throw_away_server
 
 ROUND_TRIPS = (0.0, 0.02)
@@ -39,6 +41,7 @@ RAN_WITH = {
     "sessions": ("django", "mozilla-django-oidc", "django-auditlog", "psycopg", "urllib3"),
     "claims": ("django", "psycopg"),
     "sealing": ("django", "cryptography", "psycopg"),
+    "watching": ("django", "psycopg"),
     "audit": ("django", "django-auditlog", "django-easy-audit", "django-pghistory", "psycopg"),
 }
 
@@ -80,6 +83,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--claims", type=int, default=2_000_000, help="claims, of which half are due, and a tenth of them"
     )
     parser.add_argument("--texts", type=int, default=200_000, help="sealed texts that get another key")
+    parser.add_argument("--watched", type=int, default=100_000, help="events that the anomaly rules see")
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
     options = parser.parse_args(arguments)
     if unknown := set(options.parts).difference(PARTS):
@@ -139,6 +143,11 @@ def _sealing(url: str, options: Namespace) -> Told:
     return Told.by(of_sealing, results, "Every sealed text gets another key; and one call beside Fernet's.")
 
 
+def _watching(url: str, options: Namespace) -> Told:
+    results = measure_judging(url=url, events=options.watched, told=_say)
+    return Told.by(of_watching, results, "The anomaly rules see a trail.")
+
+
 def _audit(url: str, options: Namespace) -> Told:
     load = os.getloadavg()[0]
     recorded, _ = measure_recording(
@@ -160,6 +169,7 @@ PARTS: Mapping[str, Callable[[str, Namespace], Told]] = {
     "sessions": _sessions,
     "claims": _claims,
     "sealing": _sealing,
+    "watching": _watching,
     "audit": _audit,
 }
 

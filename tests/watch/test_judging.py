@@ -15,12 +15,14 @@ import pytest
 from django.conf import settings
 from django.db import connections
 
+from django_phi_oidc.audit.events import Act, Origin
 from django_phi_oidc.audit.models import AuditEvent
+from django_phi_oidc.audit.recording import record_many
 from django_phi_oidc.errors import AuditUnavailable
-from django_phi_oidc.watch.judging import judge_next, watch_sealing
+from django_phi_oidc.watch.judging import MOST_KEYS, judge_next, watch_sealing
 from django_phi_oidc.watch.models import AnomalyMemory, SecurityAlert, WatchCursor
 from django_phi_oidc.watch.rules import ours
-from tests.audit.conftest import audit_database_away as audit_database_away
+from tests.audit.conftest import audit_database_away  # noqa: F401 -- a fixture
 from tests.audit.log import NOW, events, seal_now, sealed
 from tests.audit.tampering import CHECKPOINT, EVENT, LEAF, sql, without_triggers
 from tests.databases import child_environment
@@ -93,6 +95,27 @@ def test_burst_that_two_runs_meet_is_one() -> None:
     sealed(1, at=NOW + MINUTE, **burst)
     judge_all()
     assert alerts()["refusals_by_address", "198.51.100.1"] == 1
+
+
+@pytest.mark.parametrize(("addresses", "told"), [(MOST_KEYS, MOST_KEYS), (MOST_KEYS + 1, 1)])
+def test_flood_of_keys_is_no_flood_of_alerts(addresses: int, told: int) -> None:
+    record_many(
+        [
+            Act(
+                action="login.refused",
+                origin=Origin(client_ip=f"192.0.2.{number}"),
+                now=NOW + number * timedelta(milliseconds=1),
+                reason="signature_invalid",
+                outcome="failure",
+            )
+            for number in range(addresses)
+        ]
+    )
+    seal_now()
+    judge_all()
+    forged = SecurityAlert.objects.filter(kind="token_forged")
+    assert (forged.count(), sum(each.count for each in forged)) == (told, addresses)
+    assert forged.filter(key="").exists() == (told == 1)
 
 
 def test_what_is_over_is_forgotten() -> None:

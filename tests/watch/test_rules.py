@@ -1,4 +1,4 @@
-"""Each rule is raised by its pattern, and not by one that is just short of it, nor by a week in which nothing is wrong."""
+"""Each rule is raised by its pattern, and not just short of it, nor by a week in which nothing is wrong."""
 
 import json
 import re
