@@ -8,6 +8,24 @@ class Migration(migrations.Migration):
 
     operations = [
         migrations.CreateModel(
+            name="AnomalyMemory",
+            fields=[
+                (
+                    "pk",
+                    models.CompositePrimaryKey(
+                        "kind", "key", blank=True, editable=False, primary_key=True, serialize=False
+                    ),
+                ),
+                ("kind", models.CharField(max_length=64)),
+                ("key", models.CharField(blank=True, max_length=256)),
+                ("state", models.TextField()),
+                ("expires_at", models.DateTimeField()),
+            ],
+            options={
+                "default_permissions": (),
+            },
+        ),
+        migrations.CreateModel(
             name="WatchCursor",
             fields=[
                 ("name", models.CharField(editable=False, max_length=16, primary_key=True, serialize=False)),
@@ -35,20 +53,6 @@ class Migration(migrations.Migration):
             options={
                 "default_permissions": ("view", "add", "change"),
                 "indexes": [models.Index(fields=["kind", "until"], name="phi_oidc_alertmute_kind")],
-            },
-        ),
-        migrations.CreateModel(
-            name="AnomalyMemory",
-            fields=[
-                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
-                ("kind", models.CharField(max_length=64)),
-                ("key", models.CharField(blank=True, max_length=256)),
-                ("state", models.TextField()),
-                ("expires_at", models.DateTimeField(db_index=True)),
-            ],
-            options={
-                "default_permissions": (),
-                "constraints": [models.UniqueConstraint(fields=("kind", "key"), name="phi_oidc_anomalymemory_unique")],
             },
         ),
         migrations.CreateModel(

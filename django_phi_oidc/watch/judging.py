@@ -21,10 +21,10 @@ from .gathering import Batch, gather
 from .models import AnomalyMemory, SecurityAlert, WatchCursor
 from .rules import Memory, Rule, Severity
 
-BATCH = 5_000
+BATCH = 20_000
 """Leaves in one transaction, at most."""
 MOST_KEYS = 20
-"""Alerts of one kind by one batch; what more keys raise is one alert without a key, or a flood would be one of alerts."""
+"""Alerts of one kind by one batch. More keys are one alert without a key, or a flood would be one of alerts."""
 LAG_AGAIN = timedelta(hours=1)
 _NAME = "rules"
 _MAX_KEY = 256

@@ -29,15 +29,16 @@ class WatchCursor(models.Model):
 class AnomalyMemory(models.Model):
     """What a rule remembers of one key."""
 
+    pk = models.CompositePrimaryKey("kind", "key")
     kind = models.CharField(max_length=64)
     key = models.CharField(max_length=256, blank=True)
     state = models.TextField()
     """JSON."""
-    expires_at = models.DateTimeField(db_index=True)
+    expires_at = models.DateTimeField()
+    """No index has it: it changes with each batch, and what is over is found in one look at this small table."""
 
     class Meta:
         default_permissions = ()
-        constraints = (models.UniqueConstraint(fields=["kind", "key"], name="phi_oidc_anomalymemory_unique"),)
 
     def __str__(self) -> str:
         return f"{self.kind} {self.key}"

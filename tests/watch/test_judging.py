@@ -22,11 +22,12 @@ from django_phi_oidc.errors import AuditUnavailable
 from django_phi_oidc.watch.judging import MOST_KEYS, judge_next, watch_sealing
 from django_phi_oidc.watch.models import AnomalyMemory, SecurityAlert, WatchCursor
 from django_phi_oidc.watch.rules import ours
-from tests.audit.conftest import audit_database_away  # noqa: F401 -- a fixture
+from tests.audit import conftest
 from tests.audit.log import NOW, events, seal_now, sealed
 from tests.audit.tampering import CHECKPOINT, EVENT, LEAF, sql, without_triggers
 from tests.databases import child_environment
 
+audit_database_away = conftest.audit_database_away
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "phi_audit"])
 MINUTE, HOUR = timedelta(minutes=1), timedelta(hours=1)
 FORGED = {
