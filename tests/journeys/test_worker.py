@@ -9,9 +9,13 @@ import pytest
 from django.contrib.sessions.models import Session
 
 from django_phi_oidc.attack.op import DemoProvider
+from django_phi_oidc.audit.events import Act, Action, Origin
 from django_phi_oidc.audit.models import AuditOutbox
+from django_phi_oidc.audit.recording import record_many
 from django_phi_oidc.claims.models import StoredClaim
 from django_phi_oidc.sessions.models import OIDCSession, PendingRevocation, RevocationStatus
+from django_phi_oidc.watch.models import SecurityAlert
+from tests.audit.log import NOW, PEM
 
 from .browser import Browser
 from .conftest import EVERYTHING, client, declaration, events
@@ -106,3 +110,24 @@ def test_session_to_which_nobody_comes_back_is_over_a_minute_after_its_limit(
 def runs(installation: Installation) -> int:
     """Return how often what ends abandoned sessions has run."""
     return len(re.findall(r"Task phi_oidc\.end_overdue\[[^]]+\] succeeded", installation.logs()))
+
+
+@pytest.mark.redis
+def test_worker_seals_what_came_and_tells_of_what_is_wrong_in_it(redis_url: str, tmp_path: Path) -> None:
+    refused = Act(
+        action=Action.LOGIN_REFUSED,
+        origin=Origin(client_ip="192.0.2.77"),
+        now=NOW,
+        outcome="failure",
+        provider="default",
+        reason="signature_invalid",
+    )
+    record_many([refused] * 3)
+    with worker(redis_url, {"AUDIT_SIGNING_KEY": PEM}, tmp_path):
+        assert eventually(lambda: SecurityAlert.objects.exclude(told_at=None).filter(kind="token_forged").exists())
+        assert eventually(lambda: len(events(action="alert.raised", resource__startswith="SecurityAlert/")) == 1)
+    alert = SecurityAlert.objects.get(kind="token_forged")
+    assert (alert.key, alert.count) == ("192.0.2.77", 3)
+    log = (tmp_path / "worker.log").read_text()
+    assert f"Security alert {alert.pk}: token_forged, seen 3 times." in log
+    assert "192.0.2.77" not in log
