@@ -1,5 +1,6 @@
 """Django takes middleware by name from here."""
 
 from .sessions.middleware import RevocationMiddleware
+from .watch.middleware import LeakageGuardMiddleware
 
-__all__ = ["RevocationMiddleware"]
+__all__ = ["LeakageGuardMiddleware", "RevocationMiddleware"]

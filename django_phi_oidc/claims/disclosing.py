@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from .. import clock
+from .. import clock, secrecy
 from ..access.policy import PERMISSION_MISSING, PURPOSE_UNKNOWN, PURPOSES, SESSION_MISSING
 from ..access.responding import keep_private
 from ..audit.events import Act, Action
@@ -81,6 +81,7 @@ def _opened(row: StoredClaim, *, now: datetime) -> HeldClaim:
         value, is_undecryptable = json.loads(sealed.open(row)), False
     except (Undecryptable, ValueError):
         value, is_undecryptable = None, True
+    secrecy.learn(value, "claim", place="body")
     return HeldClaim(
         name=row.name,
         value=value,

@@ -9,7 +9,7 @@ from typing import Any
 
 from django.contrib.auth.base_user import AbstractBaseUser
 
-from .. import clock, conf
+from .. import clock, conf, secrecy
 from ..access.policy import CLAIM_NOT_DECLARED, CLAIM_OF_SESSION, refuse_reveal
 from ..access.responding import keep_private
 from ..audit.events import Act, Action
@@ -192,7 +192,9 @@ def _open(judged: _Judged) -> Revealed:
         pass
     else:
         # It may have been stored when more of it was declared.
-        return Revealed(name=judged.name, value=narrow(value, judged.declared))
+        value = narrow(value, judged.declared)
+        secrecy.learn(value, "claim", place="body")
+        return Revealed(name=judged.name, value=value)
     # Made out here: the first one, and the frames that it holds, may know what was opened in vain.
     return Revealed(name=judged.name, error=Undecryptable())
 

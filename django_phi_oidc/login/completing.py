@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from .. import entropy
+from .. import entropy, secrecy
 from ..audit.events import Act, Action, Finished, Origin
 from ..audit.outbox import record_with
 from ..claims import catalog
@@ -90,7 +90,10 @@ def exchange(
     )
     response = provider.transport.send(request, deadline=DEADLINE)
     received.extend(received_tokens(response))
+    for token in received:
+        secrecy.learn(token.value, token.hint)
     tokens = judge_token_response(response, declaration=declaration)
+    secrecy.learn(tokens.id_token, "id_token")
     keys = provider.keys(deadline=DEADLINE)
     id_claims = verify_id_token(
         tokens.id_token,

@@ -6,7 +6,7 @@ from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
 from django.views.decorators.debug import sensitive_variables
 
-from .. import clock, entropy
+from .. import clock, entropy, secrecy
 from ..access.answering import private
 from ..declarations import ClaimDeclaration
 from ..oidc.authorization import AuthorizationRequest
@@ -28,6 +28,7 @@ def redirect(
 ) -> HttpResponse:
     """Return the redirect to the OP; the browser remembers what is pending. Raises: SignInRefused."""
     state = entropy.token_b64url(32)
+    secrecy.learn(state, "state", place="location")
     url = authorization_url(
         AuthorizationRequest(
             state=state,

@@ -11,7 +11,7 @@ from django.utils.decorators import method_decorator
 from django.views.decorators.debug import sensitive_variables
 from django.views.generic import View
 
-from .. import clock, conf
+from .. import clock, conf, metering, secrecy
 from ..access.answering import private
 from ..audit.request import Actor
 from ..errors import AuditUnavailable, NotProvisioned, SignInRefused, StateUnknown
@@ -68,6 +68,9 @@ class OIDCAuthenticationCallbackView(View):
         try:
             state = read_state(parameters)
             pending = take(request, state, now=clock.now())
+            # Not before: what is in a URL that anybody wrote is no secret of ours, and masks nothing.
+            secrecy.learn(state, "state")
+            secrecy.learn(parameters.get("code"), "code")
             attempt = replace(attempt, known_state=True, stage="step_up" if pending.renews else "callback")
             response: HttpResponse = HttpResponseRedirect(pending.next_url or resolve_url(settings.LOGIN_REDIRECT_URL))
             complete(request, get_provider(provider), pending=pending, parameters=parameters)

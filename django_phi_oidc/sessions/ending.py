@@ -147,9 +147,13 @@ def _open(session: OIDCSession, column: SealedColumn) -> str:
     """Return the plain text of that column; empty when there is none or when no key opens it."""
     field_of_column = cast(SealedTextField, OIDCSession._meta.get_field(column))
     try:
-        return field_of_column.open(session) or ""
+        opened = field_of_column.open(session) or ""
     except KeyRingError:
         return ""
+    if column != "session_key":
+        # That one belongs in this request's cookie.
+        secrecy.learn(opened, column)
+    return opened
 
 
 def _delete_django_sessions(keys: Sequence[str]) -> None:

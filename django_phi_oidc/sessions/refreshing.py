@@ -15,7 +15,7 @@ from django.db import connections, transaction
 from django.db.models import Q
 from django.views.decorators.debug import sensitive_variables
 
-from .. import entropy
+from .. import entropy, secrecy
 from ..errors import IDTokenError, KeyNotFound, RefreshMismatch, SignInRefused, TokenError
 from ..fields import SealedTextField
 from ..oidc.client_auth import Freshness
@@ -132,7 +132,10 @@ def ask(lease: Lease, *, received: list[ReceivedToken], clock: Callable[[], date
     response = provider.transport.send(request, deadline=deadline)
     known = (lease.refresh_token, lease.access_token)
     received.extend(token for token in received_tokens(response) if token.value not in known)
+    for token in received:
+        secrecy.learn(token.value, token.hint)
     tokens = judge_refresh_response(response, declaration=declaration)
+    secrecy.learn(tokens.id_token, "id_token")
     if tokens.id_token:
         verify_refreshed_id_token(
             tokens.id_token,
@@ -201,4 +204,6 @@ def _store(session_id: uuid.UUID, refreshed: Refreshed) -> None:
 def _open(row: OIDCSession, column: TokenHint | Literal["id_token"]) -> str:
     """Return the plain text of that column; empty when there is none. Raises: Undecryptable."""
     field_of_column = cast(SealedTextField, OIDCSession._meta.get_field(column))
-    return field_of_column.open(row) or ""
+    opened = field_of_column.open(row) or ""
+    secrecy.learn(opened, column)
+    return opened

@@ -12,7 +12,7 @@ from typing import Any, Literal, cast
 from django.db import transaction
 from django.views.decorators.debug import sensitive_variables
 
-from .. import conf
+from .. import conf, secrecy
 from ..errors import KeyRingError
 from ..fields import SealedTextField
 from ..oidc.token import ReceivedToken, TokenHint, TokenResponse
@@ -86,4 +86,6 @@ def _held(row: OIDCSession) -> Iterator[ReceivedToken]:
 
 
 def _open(row: OIDCSession, column: Literal["refresh_token", "access_token"]) -> str:
-    return cast(SealedTextField, OIDCSession._meta.get_field(column)).open(row) or ""
+    opened = cast(SealedTextField, OIDCSession._meta.get_field(column)).open(row) or ""
+    secrecy.learn(opened, column)
+    return opened

@@ -11,7 +11,7 @@ from typing import Any, cast
 from django.db import models, transaction
 from django.views.decorators.debug import sensitive_variables
 
-from .. import entropy
+from .. import entropy, secrecy
 from ..audit.events import Act, Action, Origin
 from ..audit.outbox import enqueue_many
 from ..errors import KeyRingError, MetadataError, ProviderUnknown, RevocationUnsupported, TransportError, Undecryptable
@@ -136,6 +136,7 @@ def _call(row: PendingRevocation, *, now: datetime, deadline: float) -> Result:
         token = PendingRevocation._meta.get_field("token").open(row)
         if token is None:
             raise Undecryptable
+        secrecy.learn(token, row.token_type_hint)
     except KeyRingError as error:
         return Result(status=RevocationStatus.PENDING, fault=error.code, slowly=True)
     received = ReceivedToken(hint=cast(TokenHint, row.token_type_hint), value=token)

@@ -20,7 +20,7 @@ from django.views.decorators.csrf import csrf_protect
 from django.views.decorators.debug import sensitive_variables
 from django.views.generic import View
 
-from .. import clock, conf, entropy
+from .. import clock, conf, entropy, secrecy
 from ..access.answering import private
 from ..audit.request import SESSION_KEY, Actor, session_id_of
 from .ending import Ended
@@ -125,6 +125,8 @@ def _parting(request: HttpRequest, ended: Ended, *, seconds: float) -> Parting |
 
 def _leave(request: HttpRequest, parting: Parting) -> HttpResponse:
     """Return the redirect to the OP, or the page with a form that leads there."""
+    for name, kind in (("state", "state"), ("id_token_hint", "id_token")):
+        secrecy.learn(parting.parameters.get(name), kind, place="location" if parting.method == "get" else "body")
     if parting.method == "get":
         return HttpResponseRedirect(parting.url)
     nonce = entropy.token_b64url(16)

@@ -1,0 +1,82 @@
+"""What the request at hand knows and must not tell elsewhere: in memory, in its own context, dropped at its end.
+
+Nothing is kept where nobody asked for it by `keeping`, as `LeakageGuardMiddleware` does. No Django.
+"""
+
+import json
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from functools import cached_property
+from html import escape
+from typing import Any, Literal
+from urllib.parse import quote, quote_plus
+
+SHORTEST = 5
+"""Characters; what is shorter stands on any page by chance."""
+Place = Literal["url", "referer", "request_cookie", "location", "header", "cookie", "body"]
+
+
+@dataclass(frozen=True)
+class Secret:
+    """One exact value. Its repr does not show it."""
+
+    kind: str
+    """`code`, `state`, `access_token`, `refresh_token`, `id_token` or `claim`."""
+    value: str = field(repr=False)
+    place: Place | None = None
+    """The one part of this request's response where it belongs."""
+
+    @cached_property
+    def spellings(self) -> frozenset[str]:
+        """How it looks in a message, a repr, a page, JSON and a URL."""
+        plain, shown = self.value, repr(self.value)[1:-1]
+        urls = quote(plain, safe=""), quote_plus(plain)
+        return frozenset({plain, shown, escape(plain), escape(shown), json.dumps(plain)[1:-1], *urls})
+
+
+# A dictionary, and not its content, is what a thread or a task inherits: what is learnt there is known here.
+_at_hand: ContextVar[dict[str, Secret] | None] = ContextVar("phi_oidc_secrecy", default=None)
+
+
+@contextmanager
+def keeping() -> Iterator[None]:
+    """Let `learn` keep what it is told in this block, and forget it at the end, in whatever inherited it too."""
+    known: dict[str, Secret] = {}
+    token = _at_hand.set(known)
+    try:
+        yield
+    finally:
+        _at_hand.reset(token)
+        known.clear()
+
+
+def learn(value: Any, kind: str, *, place: Place | None = None) -> None:
+    """Keep a value, and each text and number in it if it is an object or a list; of the same value, where it belongs.
+
+    Texts and numbers of fewer than SHORTEST characters are NOT kept.
+    """
+    known = _at_hand.get()
+    if known is None:
+        return
+    for text in _texts(value):
+        if len(text) >= SHORTEST and (place or text not in known):
+            known[text] = Secret(kind, text, place)
+
+
+def at_hand() -> Collection[Secret]:
+    """Return what the request at hand has learnt so far."""
+    return tuple((_at_hand.get() or {}).values())
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if isinstance(value, list | tuple):
+        for item in value:
+            yield from _texts(item)
+    elif isinstance(value, str):
+        yield value
+    elif value is not None and not isinstance(value, bool):
+        yield str(value)

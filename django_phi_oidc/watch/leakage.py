@@ -1,0 +1,129 @@
+"""Where a token, a code or what was revealed stands and should not: found in texts, and masked in logs and reports.
+
+Seen are the shapes of tokens, by one regular expression, and the exact values that the request at hand knows
+(`secrecy`). NOT seen are other encodings than the URL's, and the shapes of opaque tokens that nothing names. No Django.
+"""
+
+import logging
+import re
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import unquote_plus
+
+from ..secrecy import Place, at_hand
+
+MASK = "•••"
+TOKEN = re.compile(
+    # A compact JWS or JWE, whose header is the base64url of '{"…', an opaque token after its name, one of a Bearer.
+    r"\beyJ[\w-]{10,}(?:\.[\w-]*){2,4}"
+    r"|(?<=[Bb]earer )[\w.~+/=-]{16,}"
+    r"""|(?<=_token)(["']?\s*[:=]\s*["']?)[\w.~+/=-]{16,}"""
+)
+_HINTS = ("eyJ", "earer ", "_token")
+"""One of these stands in whatever TOKEN finds: looking for them takes a few microseconds, where TOKEN takes hundreds."""
+_LONG = 16
+"""Characters from which a value stands nowhere by chance, not even in a longer word."""
+_OPAQUE = re.compile(r"(?:access|refresh|id|logout)$")
+
+
+def find(text: str, place: Place) -> list[str]:
+    """Return the kinds of what stands in that part of a request or response and does not belong there, each once."""
+    secrets = at_hand()
+    belonging = [secret.value for secret in secrets if secret.place == place]
+    kinds = [secret.kind for secret in secrets if secret.place != place and _stands(secret.value, text)]
+    for token in _tokens(text):
+        if not any(token in value or value in token for value in belonging):
+            kinds.append("token")
+            break
+    return list(dict.fromkeys(kinds))
+
+
+def find_in_url(text: str, place: Place) -> list[str]:
+    """Return what `find` does, of a text in which a URL's encoding may hide it."""
+    return find(f"{text}\n{unquote_plus(text)}" if "%" in text or "+" in text else text, place)
+
+
+def mask(text: str) -> str:
+    """Return the text with a mask for each token and each value that the request at hand knows, wherever they belong."""
+    for secret in sorted(at_hand(), key=lambda each: -len(each.value)):
+        for spelt in secret.spellings:
+            if spelt in text:
+                text = _exactly(spelt).sub(MASK, text)
+    if any(hint in text for hint in _HINTS):
+        text = TOKEN.sub(_masked, text)
+    return text
+
+
+class LeakageFilter(logging.Filter):
+    """For LOGGING: masks in each line, with its arguments, its traceback and what was given as `extra`. None is lost."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Return True, the record being masked; one with nothing to mask stays as it is."""
+        for name in vars(record).keys() - _STANDARD:
+            value = getattr(record, name)
+            if isinstance(value, str) and (masked := mask(value)) != value:
+                setattr(record, name, masked)
+        try:
+            message = record.getMessage()
+        except (TypeError, ValueError, KeyError):
+            # Arguments that do not fit: the handler tells of that, and so must get them. It shows them on stderr.
+            return True
+        if (masked := mask(message)) != message:
+            record.msg, record.args = masked, None
+        if record.exc_info and not record.exc_text:
+            told = _FORMATTER.formatException(record.exc_info)
+            if (masked := mask(told)) != told:
+                # Where a formatter finds this, it writes no traceback of its own.
+                record.exc_text = masked
+        return True
+
+
+def before_send(event: Any, hint: Any) -> Any:
+    """For Sentry: return the event with every text in it masked, and no variables where something was revealed.
+
+    It is good for `before_send`, `before_send_transaction` and `before_breadcrumb`.
+    """
+    return _walk(event, revealed=any(secret.kind == "claim" for secret in at_hand()))
+
+
+def _walk(part: Any, *, revealed: bool) -> Any:
+    if isinstance(part, str):
+        return mask(part)
+    if isinstance(part, dict):
+        return {
+            key: _walk(value, revealed=revealed) for key, value in part.items() if not (revealed and key == "vars")
+        }
+    if isinstance(part, list | tuple):
+        return type(part)(_walk(item, revealed=revealed) for item in part)
+    return part
+
+
+def _tokens(text: str) -> Iterator[str]:
+    if any(hint in text for hint in _HINTS):
+        for match in TOKEN.finditer(text):
+            if _is_token(match):
+                yield match[0].removeprefix(match[1] or "")
+
+
+def _is_token(match: re.Match[str]) -> bool:
+    """Say whether what stands after `_token` is one of OAuth's: a form's CSRF token is none."""
+    start = match.start() - len("_token")
+    return match[1] is None or _OPAQUE.search(match.string, max(0, start - 8), start) is not None
+
+
+def _masked(match: re.Match[str]) -> str:
+    return f"{match[1] or ''}{MASK}" if _is_token(match) else match[0]
+
+
+def _stands(value: str, text: str) -> bool:
+    return value in text and _exactly(value).search(text) is not None
+
+
+def _exactly(value: str) -> re.Pattern[str]:
+    return re.compile(re.escape(value) if len(value) >= _LONG else rf"(?<!\w){re.escape(value)}(?!\w)")
+
+
+
+_FORMATTER = logging.Formatter()
+_STANDARD = frozenset(vars(logging.makeLogRecord({}))) - {"exc_text", "stack_info"}
+"""What every record has, and is no text of anybody's; its message is masked as a whole."""

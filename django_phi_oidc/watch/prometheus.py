@@ -1,0 +1,76 @@
+"""Metrics for Prometheus, with the extra `prometheus`: a sink, and a page to be scraped."""
+
+import os
+from collections.abc import Iterator, Mapping
+
+from django.http import HttpRequest, HttpResponse
+from django.views.decorators.http import require_safe
+from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.registry import Collector
+
+from ..access.answering import private
+from ..metering import COUNTED, TIMED, Metric
+from ..sessions.views import door
+from .metrics import GAUGES, Gauges
+
+PREFIX = "phi_oidc"
+
+
+class GaugeCollector(Collector):
+    """Asks for the gauges when somebody scrapes."""
+
+    def __init__(self) -> None:
+        self._gauges = Gauges()
+
+    def describe(self) -> Iterator[GaugeMetricFamily]:
+        """Yield what there is, without asking."""
+        for name, told in GAUGES.items():
+            yield GaugeMetricFamily(f"{PREFIX}_{name}", told)
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        """Yield those that the databases give."""
+        for name, value in self._gauges.read().items():
+            yield GaugeMetricFamily(f"{PREFIX}_{name}", GAUGES[name], value=value)
+
+
+class PrometheusSink:
+    """Counts and times in a registry: the client's own one, which a project's page may already show."""
+
+    def __init__(self, registry: CollectorRegistry = REGISTRY) -> None:
+        self._counters = {
+            metric: Counter(f"{PREFIX}_{metric.name}", metric.help, metric.labels, registry=registry)
+            for metric in COUNTED
+        }
+        self._histograms = {
+            metric: Histogram(f"{PREFIX}_{metric.name}_seconds", metric.help, metric.labels, registry=registry)
+            for metric in TIMED
+        }
+        registry.register(GAUGE_COLLECTOR)
+
+    def count(self, metric: Metric, labels: Mapping[str, str]) -> None:
+        """Count one more."""
+        self._counters[metric].labels(**labels).inc()
+
+    def observe(self, metric: Metric, seconds: float, labels: Mapping[str, str]) -> None:
+        """Note how long something took."""
+        self._histograms[metric].labels(**labels).observe(seconds)
+
+
+@door
+@require_safe
+def metrics(request: HttpRequest) -> HttpResponse:
+    """Give all metrics of the process, or of all processes where PROMETHEUS_MULTIPROC_DIR says so, as text.
+
+    Whoever can reach it can read it: a project mounts it where only its Prometheus does.
+    """
+    registry = REGISTRY
+    if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
+        registry = CollectorRegistry()
+        MultiProcessCollector(registry)
+        registry.register(GAUGE_COLLECTOR)
+    return private(HttpResponse(generate_latest(registry), content_type=CONTENT_TYPE_LATEST))
+
+
+GAUGE_COLLECTOR = GaugeCollector()
