@@ -72,6 +72,8 @@ def check_declarations(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
         conf.activation_lifetime()
         conf.alert_recipients()
         declared_rules()
+        conf.leakage_guard()
+        conf.metrics()
         conf.roles()
         conf.apis()
         conf.emergency()

@@ -34,6 +34,8 @@ KEY_RINGS = ("ENCRYPTION_KEYS", "SUBJECT_KEYS", "AUDIT_MAC_KEYS")
 PAIRWISE_RING = "PAIRWISE_KEY"
 """Needed by pairwise_id alone."""
 _ORIGIN = re.compile(r"https://(?:[A-Za-z0-9.-]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?")
+METRICS = ("prometheus", "opentelemetry")
+"""What METRICS may name."""
 LONGEST_ACTIVATION = timedelta(days=366)
 CHANGES = ("password", "roles")
 """What END_SESSIONS_ON may name."""
@@ -48,6 +50,7 @@ OPTIONS = (
     "ACTIVATION_LIFETIME",
     "EMERGENCY",
     *("ANOMALY_RULES", "ALERT_RECIPIENTS"),
+    *("LEAKAGE_GUARD", "METRICS"),
 )
 
 
@@ -202,6 +205,22 @@ def patient_resources() -> Callable[[Any], Iterable[str]] | None:
     if not callable(function):
         raise ImproperlyConfigured("PHI_OIDC['PATIENT_RESOURCES'] must be the dotted path of a function.")
     return function  # type: ignore[no-any-return]  # the project's own
+
+
+def leakage_guard() -> Literal["report", "block"]:
+    """Return what becomes of a response that leaks: it is told of, or withheld, too."""
+    value = option("LEAKAGE_GUARD", "report")
+    if value not in ("report", "block"):
+        raise ImproperlyConfigured("PHI_OIDC['LEAKAGE_GUARD'] must be 'report' or 'block'.")
+    return "block" if value == "block" else "report"
+
+
+def metrics() -> tuple[str, ...]:
+    """Return where metrics go to: of METRICS."""
+    value = option("METRICS", ())
+    if not isinstance(value, list | tuple) or not set(value) <= set(METRICS):
+        raise ImproperlyConfigured(f"PHI_OIDC['METRICS'] must be a list of: {', '.join(METRICS)}.")
+    return tuple(dict.fromkeys(value))
 
 
 def _duration(name: str, default: timedelta, *, least: timedelta = timedelta.resolution) -> timedelta:

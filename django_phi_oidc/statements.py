@@ -47,6 +47,11 @@ def within(seconds: float, *, using: str) -> Iterator[None]:
         yield
 
 
+def reading_within(seconds: float, *, using: str) -> AbstractContextManager[None]:
+    """Return `within` for statements that only read: on SQLite nothing, as a transaction there is a writer's."""
+    return within(seconds, using=using) if connections[using].vendor == "postgresql" else nullcontext()
+
+
 def insert(
     rows: Sequence[models.Model], *, using: str, unique: Sequence[str] = (), replaced: Sequence[str] = ()
 ) -> None:

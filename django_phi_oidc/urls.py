@@ -10,6 +10,7 @@ from .login.stepping_up import StepUpView
 from .login.views import OIDCAuthenticationCallbackView, OIDCAuthenticationRequestView
 from .sessions.channels import BackchannelLogoutView, FrontchannelLogoutView
 from .sessions.views import LoggedOutView, OIDCLogoutView, SessionView
+from .watch.views import HealthView
 
 urlpatterns = [
     path("authenticate/", OIDCAuthenticationRequestView.as_view(), name="oidc_authentication_init"),
@@ -24,6 +25,7 @@ urlpatterns = [
     path("backchannel-logout/", BackchannelLogoutView.as_view(), name="oidc_backchannel_logout"),
     path("frontchannel-logout/", FrontchannelLogoutView.as_view(), name="oidc_frontchannel_logout"),
     path("local-login/", LocalLoginView.as_view(), name="oidc_local_login"),
+    path("health/", HealthView.as_view(), name="oidc_health"),
     path("jwks.json", ClientKeysView.as_view(), name="oidc_jwks"),
     path("sector-identifier.json", SectorIdentifierView.as_view(), name="oidc_sector_identifier"),
     path("<str:provider>/authenticate/", OIDCAuthenticationRequestView.as_view(), name="oidc_authentication_init"),

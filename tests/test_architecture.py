@@ -25,6 +25,8 @@ FREE_OF_DJANGO = (
     "role_rules",
     "oidc",
     "merkle",
+    "metering",
+    "secrecy",
     "access.policy",
     "access.roles",
     "audit.bundle",
@@ -45,6 +47,7 @@ FREE_OF_DJANGO = (
     "subjects.digest",
     "watch.doctor",
     "watch.rules",
+    "watch.leakage",
 )
 PLANTED = {
     "a file without a floor": ("utils.py", ""),

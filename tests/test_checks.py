@@ -27,6 +27,9 @@ from tests.keys import new_pem
 ROOT = Path(__file__).parents[1]
 REVOCATION = "django_phi_oidc.middleware.RevocationMiddleware"
 
+GUARD = "django_phi_oidc.middleware.LeakageGuardMiddleware"
+GZIP = "django.middleware.gzip.GZipMiddleware"
+
 
 class AsksForEmail(OIDCAuthenticationBackend):
     """Overrides a hook of mozilla's that is never called here."""
@@ -249,6 +252,19 @@ CASES: list[tuple[str, Change, Change]] = [
     ("W027", both(emergency(), setting("EMAIL_BACKEND", f"{MAIL}.dummy.EmailBackend")), mailing(10)),
     ("W028", mailing(60), mailing(59)),
     ("W028", mailing(None), option()),
+    ("E002", option(LEAKAGE_GUARD="mask"), option(LEAKAGE_GUARD="block")),
+    ("E002", option(METRICS=["statsd"]), option(METRICS=["prometheus", "opentelemetry"])),
+    ("E002", option(METRICS="prometheus"), option(METRICS=[])),
+    (
+        "W030",
+        setting("MIDDLEWARE", lambda order: [*order, GUARD]),
+        setting("MIDDLEWARE", lambda order: [GUARD, *order]),
+    ),
+    (
+        "W030",
+        setting("MIDDLEWARE", lambda order: [GUARD, GZIP, *order]),
+        setting("MIDDLEWARE", lambda order: [GZIP, GUARD, *order]),
+    ),
 ]
 
 

@@ -8,12 +8,13 @@ from contextlib import AbstractContextManager
 
 from django.db import DatabaseError, DataError, IntegrityError, InterfaceError, connections
 
-from .. import conf, entropy, keyring
+from .. import conf, entropy, keyring, metering
 from ..errors import AuditUnavailable
 from ..statements import durably, insert, insert_alone, within
 from .events import FIELDS, Act, Event, Finished, build_event, compute_mac, event_text, keyed_id
 from .models import AuditEvent
 from .routing import AUDIT_ALIAS
+from .vocabulary import DETAIL_KEYS
 
 logger = logging.getLogger("phi_oidc.audit")
 EventFault = (IntegrityError, DataError)
@@ -70,10 +71,20 @@ def rows_of(finished: Sequence[Finished]) -> list[AuditEvent]:
 
 
 def tell(finished: Sequence[Finished]) -> None:
-    """Tell the log of events that are committed, each as one line of canonical JSON."""
+    """Tell the log of events that are committed, each as one line of canonical JSON, and count them."""
+    if metering.is_on():
+        for each in finished:
+            _count(each.event)
     if logger.isEnabledFor(logging.INFO):
         for each in finished:
             logger.info("%s", event_text(each))
+
+
+def _count(event: Event) -> None:
+    # What a host project's own action has for a provider or a reason is its own word, and may be of a person.
+    is_ours = event.action in DETAIL_KEYS
+    provider, reason = (event.provider, event.reason) if is_ours else ("", "")
+    metering.count(metering.EVENTS, provider=provider, action=event.action, outcome=event.outcome, reason=reason)
 
 
 def macs_of(ids: Collection[uuid.UUID]) -> dict[uuid.UUID, bytes]:

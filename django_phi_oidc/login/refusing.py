@@ -17,7 +17,7 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render, resolve_url
 from django.views.generic import View
 
-from .. import clock, conf, entropy
+from .. import clock, conf, entropy, metering
 from ..access.answering import private
 from ..audit.events import Action, Outcome
 from ..audit.recording import record
@@ -142,6 +142,7 @@ def _tell(
     trail_fault: AuditUnavailable | None,
 ) -> str:
     """Return the event's id; the request's when the trail can't be written: what is refused stays refused."""
+    metering.count(metering.SIGN_INS, provider=attempt.provider, stage=attempt.stage, outcome=outcome, reason=code)
     origin, now = Actor.from_request(request).origin, clock.now()
     reference = origin.request_id
     if not (attempt.known_state or code in OF_A_KNOWN_STATE or admits(code, origin.client_ip, now=now)):

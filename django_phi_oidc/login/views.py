@@ -41,7 +41,8 @@ class OIDCAuthenticationRequestView(View):
         try:
             if provider is None and must_choose():
                 return private(choose(request))
-            return begin(request, get_provider(provider), named=provider is not None)
+            with metering.timed(metering.SIGN_IN, provider=attempt.provider, step="request"):
+                return begin(request, get_provider(provider), named=provider is not None)
         except SignInRefused as refusal:
             return refuse(request, refusal, attempt, next_url=read_next(request))
         except SuspiciousOperation:
@@ -74,6 +75,8 @@ class OIDCAuthenticationCallbackView(View):
             attempt = replace(attempt, known_state=True, stage="step_up" if pending.renews else "callback")
             response: HttpResponse = HttpResponseRedirect(pending.next_url or resolve_url(settings.LOGIN_REDIRECT_URL))
             complete(request, get_provider(provider), pending=pending, parameters=parameters)
+            told = {"provider": attempt.provider, "stage": attempt.stage, "outcome": "success", "reason": ""}
+            metering.count(metering.SIGN_INS, **told)
         except (SignInRefused, AuditUnavailable) as fault:
             next_url = next_of(request, state)
             response = (
@@ -114,9 +117,10 @@ def complete(request: HttpRequest, provider: Provider, *, pending: Pending, para
         return
     received: list[ReceivedToken] = []
     with nothing_left_alive(received, provider=name):
-        exchanged = exchange(
-            code, provider=provider, pending=pending, declared=conf.claims(), received=received, clock=clock.now
-        )
+        with metering.timed(metering.SIGN_IN, provider=name, step="exchange"):
+            exchanged = exchange(
+                code, provider=provider, pending=pending, declared=conf.claims(), received=received, clock=clock.now
+            )
         sign_in = VerifiedSignIn(
             provider=name,
             issuer=provider.declaration.issuer,
@@ -125,10 +129,12 @@ def complete(request: HttpRequest, provider: Provider, *, pending: Pending, para
             origin=Actor.from_request(request).origin,
         )
         try:
-            user = auth.authenticate(request, sign_in=sign_in)
+            with metering.timed(metering.SIGN_IN, provider=name, step="authenticate"):
+                user = auth.authenticate(request, sign_in=sign_in)
         except NotProvisioned:
             note_newcomer(request, sign_in)
             raise
         if user is None:
             raise NotProvisioned
-        admit(request, user, exchanged, provider, received)
+        with metering.timed(metering.SIGN_IN, provider=name, step="admit"):
+            admit(request, user, exchanged, provider, received)

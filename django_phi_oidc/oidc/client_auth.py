@@ -79,6 +79,7 @@ def make_client_assertion(*, metadata: ProviderMetadata, declaration: ProviderDe
 
 def build_client_request(
     *,
+    call: str,
     url: str,
     metadata: ProviderMetadata,
     declaration: ProviderDeclaration,
@@ -101,4 +102,5 @@ def build_client_request(
             **headers,
         },
         body=urlencode(authenticated).encode("ascii"),
+        call=call,
     )

@@ -22,6 +22,7 @@ def build_introspection_request(
     if not metadata.introspection_endpoint:
         raise IntrospectionFailed("The OP has no introspection endpoint.")
     return build_client_request(
+        call="introspection",
         url=metadata.introspection_endpoint,
         metadata=metadata,
         declaration=declaration,

@@ -60,7 +60,7 @@ def metadata_url(issuer: str) -> str:
 
 def build_metadata_request(*, issuer: str) -> Request:
     """Return the request for the OP's metadata. Spec: Discovery 4.1."""
-    return Request(method="GET", url=metadata_url(issuer), headers={"Accept": "application/json"})
+    return Request(method="GET", url=metadata_url(issuer), headers={"Accept": "application/json"}, call="metadata")
 
 
 def judge_metadata(response: Response, *, declaration: ProviderDeclaration) -> ProviderMetadata:
@@ -102,7 +102,7 @@ def judge_metadata(response: Response, *, declaration: ProviderDeclaration) -> P
 def build_jwks_request(metadata: ProviderMetadata) -> Request:
     """Return the request for the OP's keys. Spec: Discovery 3 (jwks_uri), RFC 7517 8.5.2."""
     headers = {"Accept": "application/jwk-set+json, application/json"}
-    return Request(method="GET", url=metadata.jwks_uri, headers=headers)
+    return Request(method="GET", url=metadata.jwks_uri, headers=headers, call="keys")
 
 
 def judge_jwks(response: Response) -> JSONWebKeySet:

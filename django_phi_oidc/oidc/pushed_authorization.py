@@ -34,6 +34,7 @@ def build_par_request(
     Spec: RFC 9126 2.1.
     """
     return build_client_request(
+        call="par",
         url=metadata.pushed_authorization_request_endpoint,
         metadata=metadata,
         declaration=declaration,

@@ -27,6 +27,7 @@ def build_refresh_request(
     Spec: Core 12.1, RFC 6749 6.
     """
     return build_client_request(
+        call="refresh",
         url=metadata.token_endpoint,
         metadata=metadata,
         declaration=declaration,

@@ -49,6 +49,7 @@ def build_revocation_request(
         raise RevocationUnsupported
     parameters = {"token": token, "token_type_hint": token_type_hint}
     return build_client_request(
+        call="revocation",
         url=metadata.revocation_endpoint,
         metadata=metadata,
         declaration=declaration,

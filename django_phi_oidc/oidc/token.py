@@ -86,6 +86,7 @@ def build_code_request(
         "code_verifier": code_verifier,
     }
     return build_client_request(
+        call="token",
         url=metadata.token_endpoint,
         metadata=metadata,
         declaration=declaration,

@@ -15,6 +15,8 @@ class Request:
     url: str
     headers: Mapping[str, str]
     body: bytes | None = None
+    call: str = ""
+    """What is asked for, for metrics: a word of ours."""
 
     def __repr__(self) -> str:
         return f"Request({self.method} {self.url.partition('?')[0]})"

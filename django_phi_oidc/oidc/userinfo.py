@@ -32,7 +32,7 @@ def build_userinfo_request(
         raise UserInfoInvalid("The OP has no UserInfo endpoint.")
     accepted = "application/jwt" if declaration.userinfo_signed_response_alg else "application/json"
     headers = {"Accept": accepted, "Authorization": f"Bearer {access_token}"}
-    return Request(method="GET", url=metadata.userinfo_endpoint, headers=headers)
+    return Request(method="GET", url=metadata.userinfo_endpoint, headers=headers, call="userinfo")
 
 
 def judge_userinfo_response(

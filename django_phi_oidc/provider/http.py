@@ -10,9 +10,11 @@ import urllib3
 from urllib3.exceptions import HTTPError
 from urllib3.util import make_headers, parse_url
 
+from .. import metering
 from ..declarations import ProviderDeclaration
 from ..errors import (
     TransportEncoding,
+    TransportError,
     TransportRedirect,
     TransportTimeout,
     TransportTLS,
@@ -53,6 +55,17 @@ class HTTPTransport:
         Spec: RFC 9110 9.2.2, RFC 9112 9.3.1.
         """
         check_https(request.url, allow_loopback_http=self._declaration.allow_loopback_http)
+        told = {"provider": self._declaration.name, "call": request.call, "outcome": "error"}
+        with metering.timed(metering.PROVIDER_CALL, **told) as labels:
+            try:
+                response = self._send(request, deadline=deadline)
+            except TransportError as error:
+                labels["outcome"] = error.code
+                raise
+            labels["outcome"] = f"{response.status // 100}xx"
+            return response
+
+    def _send(self, request: Request, *, deadline: float) -> Response:
         with Exchange(deadline) as exchange:
             try:
                 return self._attempt(request, exchange)

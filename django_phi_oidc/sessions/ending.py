@@ -15,6 +15,7 @@ from django.contrib.sessions.backends.db import SessionStore as DatabaseStore
 from django.db import connections, transaction
 from django.views.decorators.debug import sensitive_variables
 
+from .. import secrecy
 from ..audit.events import Act, Action, Origin
 from ..audit.outbox import enqueue_many
 from ..claims.scrubbing import scrub_sessions

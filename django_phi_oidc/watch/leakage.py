@@ -20,7 +20,7 @@ TOKEN = re.compile(
     r"""|(?<=_token)(["']?\s*[:=]\s*["']?)[\w.~+/=-]{16,}"""
 )
 _HINTS = ("eyJ", "earer ", "_token")
-"""One of these stands in whatever TOKEN finds: looking for them takes a few microseconds, where TOKEN takes hundreds."""
+"""One of these stands in whatever TOKEN finds: looking for that takes microseconds, TOKEN takes hundreds."""
 _LONG = 16
 """Characters from which a value stands nowhere by chance, not even in a longer word."""
 _OPAQUE = re.compile(r"(?:access|refresh|id|logout)$")
@@ -44,7 +44,7 @@ def find_in_url(text: str, place: Place) -> list[str]:
 
 
 def mask(text: str) -> str:
-    """Return the text with a mask for each token and each value that the request at hand knows, wherever they belong."""
+    """Return the text with a mask for each token, and each value that the request at hand knows."""
     for secret in sorted(at_hand(), key=lambda each: -len(each.value)):
         for spelt in secret.spellings:
             if spelt in text:
@@ -55,7 +55,7 @@ def mask(text: str) -> str:
 
 
 class LeakageFilter(logging.Filter):
-    """For LOGGING: masks in each line, with its arguments, its traceback and what was given as `extra`. None is lost."""
+    """For LOGGING: masks in each line, in its traceback and in the texts given as `extra`. No line is lost."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Return True, the record being masked; one with nothing to mask stays as it is."""
@@ -90,9 +90,7 @@ def _walk(part: Any, *, revealed: bool) -> Any:
     if isinstance(part, str):
         return mask(part)
     if isinstance(part, dict):
-        return {
-            key: _walk(value, revealed=revealed) for key, value in part.items() if not (revealed and key == "vars")
-        }
+        return {key: _walk(value, revealed=revealed) for key, value in part.items() if not (revealed and key == "vars")}
     if isinstance(part, list | tuple):
         return type(part)(_walk(item, revealed=revealed) for item in part)
     return part
@@ -121,7 +119,6 @@ def _stands(value: str, text: str) -> bool:
 
 def _exactly(value: str) -> re.Pattern[str]:
     return re.compile(re.escape(value) if len(value) >= _LONG else rf"(?<!\w){re.escape(value)}(?!\w)")
-
 
 
 _FORMATTER = logging.Formatter()

@@ -4,7 +4,9 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from django.db import DEFAULT_DB_ALIAS, DatabaseError, InterfaceError
 from django.db.models import Q, QuerySet
@@ -14,7 +16,7 @@ from ..audit.models import AuditUnsealed
 from ..audit.routing import AUDIT_ALIAS
 from ..claims.models import StoredClaim
 from ..sessions.models import OIDCSession, PendingRevocation
-from ..statements import within
+from ..statements import reading_within
 
 logger = logging.getLogger("django_phi_oidc.metrics")
 MOST = 100_000
@@ -23,33 +25,47 @@ FRESH_SECONDS = 5.0
 """For how long a number is not asked for again, however many look."""
 SECONDS = 2.0
 """That PostgreSQL may take for one of them."""
-GAUGES: Mapping[str, str] = {
-    "sessions_live": "Sessions that have not ended",
-    "revocations_due": "Tokens that should have been revoked by now",
-    "claims_overdue": "Claims whose time is over, that no legal hold keeps and nobody has erased yet",
-    "events_unsealed": "Events of the trail that are not in the sealed log",
+
+
+@dataclass(frozen=True, slots=True)
+class Gauge:
+    """A number of rows of one database."""
+
+    help: str
+    using: str
+    rows: Callable[[datetime], QuerySet[Any]]
+
+
+def _overdue(now: datetime) -> QuerySet[Any]:
+    return StoredClaim.objects.filter(Q(held_until=None) | Q(held_until__lte=now), expires_at__lte=now)
+
+
+GAUGES: Mapping[str, Gauge] = {
+    "sessions_live": Gauge(
+        "Sessions that have not ended", DEFAULT_DB_ALIAS, lambda now: OIDCSession.objects.filter(ended_at=None)
+    ),
+    "revocations_due": Gauge(
+        "Tokens that should have been revoked by now", DEFAULT_DB_ALIAS, PendingRevocation.objects.due
+    ),
+    "claims_overdue": Gauge(
+        "Claims whose time is over, that nobody has erased yet and no legal hold keeps", DEFAULT_DB_ALIAS, _overdue
+    ),
+    "events_unsealed": Gauge(
+        "Events of the trail that are not in the sealed log",
+        AUDIT_ALIAS,
+        lambda now: AuditUnsealed.objects.using(AUDIT_ALIAS).all(),
+    ),
 }
-
-
-def _rows(name: str, now: datetime) -> QuerySet[OIDCSession | PendingRevocation | StoredClaim | AuditUnsealed]:
-    unheld = Q(held_until=None) | Q(held_until__lte=now)
-    queries: Mapping[str, Callable[[], QuerySet[OIDCSession | PendingRevocation | StoredClaim | AuditUnsealed]]] = {
-        "sessions_live": lambda: OIDCSession.objects.filter(ended_at=None),
-        "revocations_due": lambda: PendingRevocation.objects.due(now),
-        "claims_overdue": lambda: StoredClaim.objects.filter(unheld, expires_at__lte=now),
-        "events_unsealed": lambda: AuditUnsealed.objects.using(AUDIT_ALIAS),
-    }
-    return queries[name]()
+"""By name, without the prefix `phi_oidc`."""
 
 
 def measure(*, now: datetime) -> dict[str, int]:
     """Return the gauges, each MOST at most; one that a database does not give in time is left out, and logged."""
     found = {}
-    for name in GAUGES:
-        alias = AUDIT_ALIAS if name == "events_unsealed" else DEFAULT_DB_ALIAS
+    for name, gauge in GAUGES.items():
         try:
-            with within(SECONDS, using=alias):
-                found[name] = _rows(name, now)[:MOST].count()
+            with reading_within(SECONDS, using=gauge.using):
+                found[name] = gauge.rows(now)[:MOST].count()
         except (DatabaseError, InterfaceError) as error:
             logger.warning("%s can't be counted: %s", name, type(error).__name__)
     return found

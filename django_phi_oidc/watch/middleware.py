@@ -60,7 +60,7 @@ class LeakageGuardMiddleware:
 
 
 def _look(request: HttpRequest, response: HttpResponseBase) -> Leaks:
-    """Return the kinds of what stands where it should not, by place. The request comes last, too: by now all is known."""
+    """Return the kinds of what stands where it should not, by place: of the request too, now that all is known."""
     return {place: kinds for place, kinds in (*_in_request(request), *_in_response(response)) if kinds}
 
 

@@ -26,8 +26,8 @@ class OpenTelemetrySink:
             for metric in TIMED
         }
         gauges = Gauges()
-        for name, told in GAUGES.items():
-            meter.create_observable_gauge(f"{PREFIX}.{name}", [_observing(gauges, name)], description=told)
+        for name, gauge in GAUGES.items():
+            meter.create_observable_gauge(f"{PREFIX}.{name}", [_observing(gauges, name)], description=gauge.help)
 
     def count(self, metric: Metric, labels: Mapping[str, str]) -> None:
         """Count one more."""

@@ -26,13 +26,13 @@ class GaugeCollector(Collector):
 
     def describe(self) -> Iterator[GaugeMetricFamily]:
         """Yield what there is, without asking."""
-        for name, told in GAUGES.items():
-            yield GaugeMetricFamily(f"{PREFIX}_{name}", told)
+        for name, gauge in GAUGES.items():
+            yield GaugeMetricFamily(f"{PREFIX}_{name}", gauge.help)
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
         """Yield those that the databases give."""
         for name, value in self._gauges.read().items():
-            yield GaugeMetricFamily(f"{PREFIX}_{name}", GAUGES[name], value=value)
+            yield GaugeMetricFamily(f"{PREFIX}_{name}", GAUGES[name].help, value=value)
 
 
 class PrometheusSink:
@@ -68,7 +68,7 @@ def metrics(request: HttpRequest) -> HttpResponse:
     registry = REGISTRY
     if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
         registry = CollectorRegistry()
-        MultiProcessCollector(registry)
+        MultiProcessCollector(registry)  # type: ignore[no-untyped-call]  # the client has no types here
         registry.register(GAUGE_COLLECTOR)
     return private(HttpResponse(generate_latest(registry), content_type=CONTENT_TYPE_LATEST))
 

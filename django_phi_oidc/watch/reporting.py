@@ -1,5 +1,6 @@
 """Django's error reports, on the page with DEBUG and by mail, with masks where a secret of the request would stand."""
 
+from django.utils.safestring import SafeString
 from django.views.debug import ExceptionReporter
 
 from .leakage import mask
@@ -8,14 +9,14 @@ from .leakage import mask
 class MaskingReporter(ExceptionReporter):
     """For DEFAULT_EXCEPTION_REPORTER: masks what is written at last, so that no part of a report is left out.
 
-    A filter (DEFAULT_EXCEPTION_REPORTER_FILTER) sees variables, settings and forms, and neither an exception's own words
-    nor the URL. The project's filter does its part before.
+    A filter (DEFAULT_EXCEPTION_REPORTER_FILTER) sees neither an exception's own words nor the URL; the project's one
+    does its part before.
     """
 
-    def get_traceback_html(self) -> str:
+    def get_traceback_html(self) -> SafeString:
         """Return the page, masked."""
-        return mask(super().get_traceback_html())
+        return SafeString(mask(super().get_traceback_html()))
 
-    def get_traceback_text(self) -> str:
+    def get_traceback_text(self) -> SafeString:
         """Return the text, masked."""
-        return mask(super().get_traceback_text())
+        return SafeString(mask(super().get_traceback_text()))

@@ -10,7 +10,7 @@ from ..access.answering import private
 from ..audit.routing import AUDIT_ALIAS
 from ..errors import KeyMissing
 from ..sessions.views import door
-from ..statements import within
+from ..statements import reading_within
 
 SECONDS = 2.0
 """That PostgreSQL may take for an answer."""
@@ -38,9 +38,9 @@ class HealthView(View):
 
 def _answers(alias: str) -> bool:
     try:
-        with within(SECONDS, using=alias), connections[alias].cursor() as cursor:
+        with reading_within(SECONDS, using=alias), connections[alias].cursor() as cursor:
             cursor.execute("SELECT 1")
-            return cursor.fetchone() == (1,)
+            return bool(cursor.fetchone())
     except (DatabaseError, InterfaceError):
         return False
 

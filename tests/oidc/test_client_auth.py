@@ -134,6 +134,7 @@ def test_build_client_request_any_method_keeps_url_and_repr_clean(
         token_endpoint_auth_method=method, client_secret="a secret", client_keys=(client_keys["ed25519"],)
     )
     request = build_client_request(
+        call="token",
         url="https://op.example/token?x=y",
         metadata=metadata,
         declaration=declaration,

@@ -1,0 +1,256 @@
+"""Texts, lines of logs, error reports and Sentry's events are masked, and nothing else of them is changed."""
+
+import json
+import logging
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import sentry_sdk
+from django.core import mail
+from django.utils.log import AdminEmailHandler
+from sentry_sdk.integrations.django import DjangoIntegration
+
+from django_phi_oidc import secrecy
+from django_phi_oidc.secrecy import SHORTEST, keeping, learn
+from django_phi_oidc.watch.leakage import MASK, LeakageFilter, before_send, find, find_in_url, mask
+from django_phi_oidc.watch.reporting import MaskingReporter
+from tests.claims.test_responding import mailed_to_admins
+from tests.sessions.conftest import ACCESS_TOKEN, SignedIn
+
+from .leaky import JWE, JWT
+
+SignIn = Callable[..., SignedIn]
+GUARD = "django_phi_oidc.middleware.LeakageGuardMiddleware"
+OPAQUE = "0123456789abcdefXYZ"
+WITH_PARTS = pytest.mark.django_db(transaction=True, databases=["default", "phi_audit"])
+# what holds a token, and the same with one thing less
+TOKENS = {
+    "a JWS": (f"({JWT})", "(eyJhbGciOiJFUzI1NiJ9)"),
+    "a JWE without a key": (JWE, "eyJ.a.b.c.d"),
+    "a JWS without a signature": (JWT.rpartition(".")[0] + ".", JWT.rpartition(".")[0]),
+    "a bearer's": (f"Authorization: Bearer {OPAQUE}", "The bearer of this letter was here"),
+    "a parameter": (f"?access_token={OPAQUE}&x=1", f"?csrf_token={OPAQUE}&x=1"),
+    "a member of JSON": (json.dumps({"refresh_token": OPAQUE}), json.dumps({"refresh_token": "short"})),
+    "a member of a repr": (repr({"id_token": OPAQUE}), repr({"id_token_hint": None})),
+}
+
+
+@pytest.mark.parametrize(("text", "control"), TOKENS.values(), ids=TOKENS)
+def test_shape_of_a_token_is_found_and_masked(text: str, control: str) -> None:
+    assert find(text, "body") == ["token"]
+    assert MASK in mask(text)
+    assert not any(token in mask(text) for token in (JWT, JWE, OPAQUE, JWT.rpartition(".")[0]))
+    assert (find(control, "body"), mask(control)) == ([], control)
+
+
+def test_masked_text_keeps_what_stands_around() -> None:
+    assert mask(f"a ?access_token={OPAQUE}&x=1 b") == f"a ?access_token={MASK}&x=1 b"
+    assert mask(f"a {JWT} b {JWE} c") == f"a {MASK} b {MASK} c"
+
+
+@pytest.mark.parametrize(
+    ("value", "text", "is_found"),
+    [
+        ("Amina", "/people/?name=Amina&page=2", True),
+        ("Amina", "/people/Aminata/", False),
+        ("1984-03-09", "born=1984-03-09", True),
+        ("Jo", "Jo", False),
+        (12345, "?zip=12345", True),
+        (12345, "?order=9123456", False),
+        (True, "True", False),
+        ({"street_address": "Tulegatan 4", "codes": ["AB-1234"]}, "see AB-1234", True),
+        ({"street_address": "Tulegatan 4"}, "/?to=Tulegatan+4", True),
+        ({"street_address": "Tulegatan 4"}, "/?to=Tulegatan%204", True),
+        (OPAQUE, f"x{OPAQUE}x", True),
+    ],
+)
+def test_value_that_the_request_knows_is_found_where_it_stands_alone(value: Any, text: str, is_found: bool) -> None:
+    with keeping():
+        learn(value, "claim", place="body")
+        assert find_in_url(text, "location") == (["claim"] if is_found else [])
+        assert find_in_url(text, "body") == []
+        assert (MASK in mask(text)) is is_found
+
+
+def test_nothing_is_learnt_where_nobody_keeps_and_all_is_forgotten() -> None:
+    learn("a canary", "claim")
+    assert secrecy.at_hand() == ()
+    with keeping():
+        learn("a canary", "claim")
+        learn("a" * (SHORTEST - 1), "claim")
+        (secret,) = secrecy.at_hand()
+        assert "canary" not in repr(secret)
+        inherited: Any = secrecy._at_hand.get()
+        with keeping():
+            assert secrecy.at_hand() == ()
+    assert secrecy.at_hand() == ()
+    assert inherited == {}, "a thread that lives on holds nothing either"
+
+
+@pytest.mark.parametrize("shown", [repr, json.dumps, lambda text: text.replace("'", "&#x27;")])
+def test_value_with_marks_is_masked_as_it_is_usually_spelt(shown: Callable[[str], str]) -> None:
+    value = 'Zoë "Z" O\'Brien'
+    with keeping():
+        learn(value, "claim")
+        if shown not in (repr, json.dumps):
+            value = "Zoe O'Brien"
+            learn(value, "claim")
+        assert MASK in mask(f"seen: {shown(value)}")
+        assert "Brien" not in mask(f"seen: {shown(value)}")
+
+
+class Lines(logging.Handler):
+    """Keeps what a log file would have."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: list[str] = []
+        self.extras: list[Any] = []
+        self.addFilter(LeakageFilter())
+        self.setFormatter(logging.Formatter("%(levelname)s %(message)s"))
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append(self.format(record))
+        self.extras.append(getattr(record, "seen", None))
+
+
+@pytest.fixture
+def lines() -> Iterator[Lines]:
+    handler = Lines()
+    for name in ("hospital", "django.request"):
+        logging.getLogger(name).addHandler(handler)
+    yield handler
+    for name in ("hospital", "django.request"):
+        logging.getLogger(name).removeHandler(handler)
+
+
+def test_line_of_a_log_is_masked_with_its_arguments_traceback_and_extras(lines: Lines) -> None:
+    log = logging.getLogger("hospital")
+    with keeping():
+        learn("a canary", "claim")
+        log.warning("%s and %s", "a canary", JWT, extra={"seen": "a canary"})
+        try:
+            raise ValueError("a canary")
+        except ValueError:
+            log.exception("It failed")
+    log.warning("%s with %d arguments", "a line", 2, extra={"seen": "a canary"})
+    assert lines.lines[0] == f"WARNING {MASK} and {MASK}"
+    assert lines.lines[1].startswith("ERROR It failed\nTraceback")
+    assert lines.lines[1].endswith(f"ValueError: {MASK}")
+    assert lines.lines[2] == "WARNING a line with 2 arguments"
+    assert lines.extras == [MASK, None, "a canary"], "the last one is of nobody's request"
+
+
+def test_line_whose_arguments_do_not_fit_is_left_to_its_handler() -> None:
+    record = logging.makeLogRecord({"msg": "%d", "args": ("no number",)})
+    assert LeakageFilter().filter(record)
+    assert record.args == ("no number",)
+
+
+@pytest.fixture
+def guarded(settings: Any) -> None:
+    settings.ROOT_URLCONF = "tests.watch.leaky"
+    settings.MIDDLEWARE = [GUARD, *settings.MIDDLEWARE]
+
+
+def fail(person: SignedIn, leak: str) -> Any:
+    client = person.client()
+    client.raise_request_exception = False
+    return client.get(f"/page/?leak={leak}&at=error")
+
+
+@WITH_PARTS
+@pytest.mark.parametrize(("leak", "value"), [("access_token", ACCESS_TOKEN), ("claim", "a value"), ("jwt", JWT)])
+def test_what_a_view_logs_and_raises_is_masked_in_its_request(
+    leak: str, value: str, guarded: None, lines: Lines, sign_in: SignIn, at_noon: None
+) -> None:
+    sign_in().client().get(f"/page/?leak={leak}&at=log")
+    assert lines.lines == [f"WARNING Looked at {MASK}"]
+    fail(sign_in(), leak)
+    assert f"RuntimeError: No such thing: {MASK}" in lines.lines[1]
+    assert value not in "".join(lines.lines)
+
+
+@WITH_PARTS
+@pytest.mark.parametrize(("leak", "value"), [("access_token", ACCESS_TOKEN), ("claim", "a value"), ("jwt", JWT)])
+@pytest.mark.parametrize("debug", [True, False])
+def test_error_report_is_masked_with_the_exceptions_own_words(
+    leak: str,
+    value: str,
+    debug: bool,
+    guarded: None,
+    settings: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    sign_in: SignIn,
+    at_noon: None,
+) -> None:
+    """On the page with DEBUG, and in mails."""
+    settings.DEBUG = debug
+    with mailed_to_admins(settings):
+        fail(sign_in(), leak)
+        assert f"No such thing: {value}" in in_mails(), "without the reporter, Django tells"
+        mail.outbox.clear()
+        settings.DEFAULT_EXCEPTION_REPORTER = "django_phi_oidc.watch.reporting.MaskingReporter"
+        for name in ("django", "django.request"):
+            for handler in logging.getLogger(name).handlers:
+                # Each of Django's handlers takes it when it is made.
+                if isinstance(handler, AdminEmailHandler):
+                    monkeypatch.setattr(handler, "reporter_class", MaskingReporter)
+        page = fail(sign_in(), leak).content.decode()
+    assert f"No such thing: {MASK}" in in_mails()
+    assert value not in in_mails() + page
+    assert (f"No such thing: {MASK}" in page) is debug
+
+
+def in_mails() -> str:
+    return "".join(f"{message.subject}{message.body}{message.alternatives}" for message in mail.outbox)
+
+
+class Kept(sentry_sdk.Transport):
+    """Keeps what would go to Sentry."""
+
+    def __init__(self) -> None:
+        super().__init__({})
+        self.sent: list[str] = []
+
+    def capture_envelope(self, envelope: Any) -> None:
+        self.sent += [item.get_bytes().decode() for item in envelope.items]
+
+
+@pytest.fixture
+def sentry() -> Iterator[Callable[..., Kept]]:
+    """Return what starts Sentry with these options, and where its events go then."""
+    before = sentry_sdk.get_global_scope().client
+
+    def start(**options: Any) -> Kept:
+        kept = Kept()
+        sentry_sdk.init(
+            dsn="https://key@sentry.invalid/1",
+            transport=kept,
+            integrations=[DjangoIntegration()],
+            **options,
+        )
+        return kept
+
+    yield start
+    sentry_sdk.get_client().close(timeout=0)
+    sentry_sdk.get_global_scope().set_client(before)
+
+
+@WITH_PARTS
+@pytest.mark.parametrize(("leak", "value"), [("access_token", ACCESS_TOKEN), ("claim", "a value"), ("jwt", JWT)])
+def test_event_of_sentry_is_masked_in_all_of_it(
+    leak: str, value: str, guarded: None, sign_in: SignIn, sentry: Callable[..., Kept], at_noon: None
+) -> None:
+    kept = sentry()
+    fail(sign_in(), leak)
+    assert value in "".join(kept.sent), "without it, Sentry gets the exception, the variables and the breadcrumbs"
+    kept = sentry(before_send=before_send)
+    fail(sign_in(), leak)
+    (event,) = [json.loads(item) for item in kept.sent if '"exception"' in item]
+    assert value not in "".join(kept.sent)
+    assert event["exception"]["values"][-1]["value"] == f"No such thing: {MASK}"
+    frames = event["exception"]["values"][-1]["stacktrace"]["frames"]
+    assert any("vars" in frame for frame in frames) is (leak != "claim"), "after a look, no variables"
+    assert frames[-1]["function"] == "respond"
