@@ -1,5 +1,6 @@
 """System checks of the leak guard and of the metrics."""
 
+from collections.abc import Sequence
 from importlib.util import find_spec
 from typing import Any
 
@@ -47,10 +48,13 @@ def check_leakage_guard(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
         return []
     classes = [each for each in map(import_string, order) if isinstance(each, type)]
     position = classes.index(import_string(GUARD))
-    blind = [each for each in classes[:position] if issubclass(each, SessionMiddleware)]
-    blind += [each for each in classes[position:] if issubclass(each, GZipMiddleware)]
+    unseen = (*_of(SessionMiddleware, classes[:position]), *_of(GZipMiddleware, classes[position:]))
     hint = "GZipMiddleware comes first, then the guard, then whatever writes cookies and pages."
-    return [_warning(30, f"{GUARD} is on the wrong side of {each.__name__}.", hint) for each in blind]
+    return [_warning(30, f"{GUARD} is on the wrong side of {name}.", hint) for name in unseen]
+
+
+def _of(kind: type, classes: Sequence[type]) -> list[str]:
+    return [each.__name__ for each in classes if issubclass(each, kind)]
 
 
 def _is_installed(package: str) -> bool:

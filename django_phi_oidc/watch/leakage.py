@@ -14,16 +14,15 @@ from ..secrecy import Place, at_hand
 
 MASK = "•••"
 TOKEN = re.compile(
-    # A compact JWS or JWE, whose header is the base64url of '{"…', an opaque token after its name, one of a Bearer.
-    r"\beyJ[\w-]{10,}(?:\.[\w-]*){2,4}"
-    r"|(?<=[Bb]earer )[\w.~+/=-]{16,}"
-    r"""|(?<=_token)(["']?\s*[:=]\s*["']?)[\w.~+/=-]{16,}"""
+    # A compact JWS or JWE, whose header is the base64url of '{"…'; a bearer's token; an opaque one after its name.
+    r"\b(eyJ[\w-]{10,}(?:\.[\w-]*){2,4})"
+    r"|earer ([\w.~+/=-]{16,})"
+    r"""|(?:(?<=access)|(?<=refresh)|(?<=logout)|(?<=\bid))_token["']?\s*[:=]\s*["']?([\w.~+/=-]{16,})"""
 )
 _HINTS = ("eyJ", "earer ", "_token")
-"""One of these stands in whatever TOKEN finds: looking for that takes microseconds, TOKEN takes hundreds."""
+"""TOKEN begins with one of these. Looking for them in a page takes microseconds, where TOKEN takes a thousand."""
 _LONG = 16
 """Characters from which a value stands nowhere by chance, not even in a longer word."""
-_OPAQUE = re.compile(r"(?:access|refresh|id|logout)$")
 
 
 def find(text: str, place: Place) -> list[str]:
@@ -97,20 +96,16 @@ def _walk(part: Any, *, revealed: bool) -> Any:
 
 
 def _tokens(text: str) -> Iterator[str]:
-    if any(hint in text for hint in _HINTS):
-        for match in TOKEN.finditer(text):
-            if _is_token(match):
-                yield match[0].removeprefix(match[1] or "")
-
-
-def _is_token(match: re.Match[str]) -> bool:
-    """Say whether what stands after `_token` is one of OAuth's: a form's CSRF token is none."""
-    start = match.start() - len("_token")
-    return match[1] is None or _OPAQUE.search(match.string, max(0, start - 8), start) is not None
+    for hint in _HINTS:
+        at = text.find(hint)
+        while at >= 0:
+            if match := TOKEN.match(text, at):
+                yield match[match.lastindex or 0]
+            at = text.find(hint, at + len(hint))
 
 
 def _masked(match: re.Match[str]) -> str:
-    return f"{match[1] or ''}{MASK}" if _is_token(match) else match[0]
+    return match[0].removesuffix(match[match.lastindex or 0]) + MASK
 
 
 def _stands(value: str, text: str) -> bool:

@@ -21,6 +21,8 @@ from tests.benchmarks.audit.recording import measure_recording
 from tests.benchmarks.audit.trail import measure_trail
 from tests.benchmarks.claims import telling as of_claims
 from tests.benchmarks.claims.scrubbing import measure_scrubbing
+from tests.benchmarks.guard import telling as of_guard
+from tests.benchmarks.guard.guarding import measure_guarding
 from tests.benchmarks.sealing import telling as of_sealing
 from tests.benchmarks.sealing.rotating import measure_sealing
 from tests.benchmarks.sessions import telling as of_sessions
@@ -40,6 +42,7 @@ RAN_WITH = {
     "sign-in": ("django", "mozilla-django-oidc", "social-auth-app-django", "social-auth-core", "psycopg", "urllib3"),
     "sessions": ("django", "mozilla-django-oidc", "django-auditlog", "psycopg", "urllib3"),
     "claims": ("django", "psycopg"),
+    "guard": ("django",),
     "sealing": ("django", "cryptography", "psycopg"),
     "watching": ("django", "psycopg"),
     "audit": ("django", "django-auditlog", "django-easy-audit", "django-pghistory", "psycopg"),
@@ -138,6 +141,10 @@ def _claims(url: str, options: Namespace) -> Told:
     return Told.by(of_claims, scrubbing, "Half of all claims are due, and are erased.")
 
 
+def _guard(url: str, options: Namespace) -> Told:
+    return Told.by(of_guard, measure_guarding(batches=options.batches), "The leak guard, beyond a bare request.")
+
+
 def _sealing(url: str, options: Namespace) -> Told:
     results = measure_sealing(url=url, texts=options.texts, told=_say)
     return Told.by(of_sealing, results, "Every sealed text gets another key; and one call beside Fernet's.")
@@ -168,6 +175,7 @@ PARTS: Mapping[str, Callable[[str, Namespace], Told]] = {
     "sign-in": _sign_in,
     "sessions": _sessions,
     "claims": _claims,
+    "guard": _guard,
     "sealing": _sealing,
     "watching": _watching,
     "audit": _audit,

@@ -1,12 +1,15 @@
 """What a real sign-in, its refusals and its end are counted as, as Prometheus reads it."""
 
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 from django.contrib.auth import get_user_model
 from prometheus_client.parser import text_string_to_metric_families
 
-from django_phi_oidc import clock, metering
+from django_phi_oidc import metering
 from django_phi_oidc.attack.op import DemoProvider
 from django_phi_oidc.audit.models import AuditUnsealed
 from django_phi_oidc.sessions.models import OIDCSession
@@ -103,9 +106,32 @@ def test_provider_that_is_away_is_told_by_the_fault_s_code(
     assert of(scrape(browser)[1], "phi_oidc_provider_call_seconds_count", **labels) == before + 1
 
 
-def test_metrics_page_changes_nothing_and_is_for_get_alone(browser: Browser, metered: None) -> None:
-    now = clock.now()
-    assert browser.post("/metrics/").status == 405
+def test_metrics_page_begins_no_session(browser: Browser, metered: None) -> None:
     scrape(browser)
     assert browser.cookies == {}
-    assert clock.now() >= now
+
+
+PROGRAM = """
+import sys
+from tests import settings
+settings.PHI_OIDC["METRICS"] = ["prometheus"]
+import django
+django.setup()
+from django.test import RequestFactory
+from django_phi_oidc import metering
+from django_phi_oidc.watch.prometheus import metrics
+metering.count(metering.SIGN_INS, provider="default", stage="callback", outcome="success", reason="")
+sys.stdout.write(metrics(RequestFactory().get("/metrics/")).content.decode())
+"""
+
+
+@pytest.mark.sqlite
+def test_processes_of_one_server_are_scraped_together(tmp_path: Path) -> None:
+    """Each counts one; the page of the second one tells of both."""
+    environment = {"DJANGO_SETTINGS_MODULE": "tests.settings", "PROMETHEUS_MULTIPROC_DIR": str(tmp_path)}
+    for counted in (1.0, 2.0):
+        ran = subprocess.run(
+            [sys.executable, "-c", PROGRAM], env=environment, capture_output=True, text=True, check=True, timeout=60
+        )
+        (family,) = [each for each in text_string_to_metric_families(ran.stdout) if each.name == "phi_oidc_sign_ins"]
+        assert [sample.value for sample in family.samples] == [counted]

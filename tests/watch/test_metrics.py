@@ -19,6 +19,7 @@ from django_phi_oidc.audit.events import Act, Action, Origin, register_actions
 from django_phi_oidc.audit.models import AuditUnsealed
 from django_phi_oidc.audit.recording import record_many
 from django_phi_oidc.claims.models import StoredClaim
+from django_phi_oidc.errors import AuditUnavailable
 from django_phi_oidc.oidc.token import ReceivedToken
 from django_phi_oidc.sessions.models import Doomed, PendingRevocation
 from django_phi_oidc.watch import metrics
@@ -116,16 +117,21 @@ def test_event_of_a_host_project_tells_neither_reason_nor_provider(kept: Kept) -
 
 
 def test_event_that_is_not_committed_is_not_counted(kept: Kept) -> None:
-    with audit_database_away(), pytest.raises(Exception, match="trail"):
+    with audit_database_away(), pytest.raises(AuditUnavailable):
         record_many([Act(action=Action.AUDIT_VIEWED, origin=Origin(), now=NOW)])
     assert kept.told == []
 
 
 def test_timed_notes_a_block_that_fails_and_the_labels_that_it_fills_in(kept: Kept) -> None:
     told = {"provider": "p", "call": "token", "outcome": "error"}
-    with pytest.raises(KeyError), metering.timed(metering.PROVIDER_CALL, **told) as labels:
-        labels["outcome"] = "5xx"
-        raise KeyError
+
+    def fail() -> None:
+        with metering.timed(metering.PROVIDER_CALL, **told) as labels:
+            labels["outcome"] = "5xx"
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
     assert kept.told == [("provider_call", {**told, "outcome": "5xx"})]
 
 

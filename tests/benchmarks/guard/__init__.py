@@ -1,0 +1,1 @@
+"""What the leak guard costs a page."""
