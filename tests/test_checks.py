@@ -18,7 +18,7 @@ from django.core.checks import Tags, run_checks
 from django.db import connections
 from django.test import override_settings
 
-from django_phi_oidc import checks, clock, emergency_checks, entropy, keyring, role_checks
+from django_phi_oidc import checks, clock, emergency_checks, entropy, keyring, role_checks, watch_checks
 from django_phi_oidc.audit.models import AuditEvent
 from django_phi_oidc.backends import OIDCAuthenticationBackend
 from django_phi_oidc.subjects.models import PairwiseSubject, SubjectDigest
@@ -531,8 +531,20 @@ ELSEWHERE = {
 """Ids whose tests need more than settings."""
 
 
+@pytest.mark.parametrize(("named", "package"), watch_checks.PACKAGES.items())
+def test_metrics_for_what_is_not_installed_are_told_of(
+    named: str, package: str, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """E030."""
+    settings.PHI_OIDC = {**settings.PHI_OIDC, "METRICS": [named]}
+    assert "E030" not in found()
+    monkeypatch.setitem(sys.modules, package, None)
+    assert "E030" in found()
+
+
 def test_every_id_is_tested_here() -> None:
-    source = "".join(Path(module.__file__).read_text() for module in (checks, emergency_checks, role_checks))
+    modules = (checks, emergency_checks, role_checks, watch_checks)
+    source = "".join(Path(module.__file__).read_text() for module in modules)
     ids = {f"E{int(n):03}" for n in re.findall(r"_error\(\s*(\d+)", source)}
     ids |= {f"W{int(n):03}" for n in re.findall(r"_warning\(\s*(\d+)", source)}
     tested = set(re.findall(r"\b[EW]\d{3}\b", Path(__file__).read_text()))
