@@ -82,9 +82,9 @@ def _in_response(response: HttpResponseBase) -> Iterator[tuple[Place, list[str]]
     if response.cookies:
         set_ = (f"{name}={each.value}" for name, each in response.cookies.items())
         yield "cookie", find_in_url("\n".join(set_), "cookie")
-    kind = headers.get("content-type", "")
+    kind = headers.get("content-type", "").lower()
     if isinstance(response, HttpResponse) and "content-encoding" not in headers and any(text in kind for text in _TEXT):
-        yield "body", find(response.content.decode(response.charset or "utf-8", "replace"), "body")
+        yield "body", find(response.content.decode("utf-8", "replace"), "body")
 
 
 def _settle(request: HttpRequest, response: HttpResponseBase, leaks: Leaks) -> HttpResponseBase:

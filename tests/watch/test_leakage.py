@@ -2,6 +2,8 @@
 
 import json
 import logging
+import re
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -30,6 +32,7 @@ TOKENS = {
     "a JWE without a key": (JWE, "eyJ.a.b.c.d"),
     "a JWS without a signature": (JWT.rpartition(".")[0] + ".", JWT.rpartition(".")[0]),
     "a bearer's": (f"Authorization: Bearer {OPAQUE}", "The bearer of this letter was here"),
+    "a bearer's, by the letter": ("Bearer abcdefghijklmnop7", "Bearer characteristically"),
     "a parameter": (f"?access_token={OPAQUE}&x=1", f"?csrf_token={OPAQUE}&x=1"),
     "a member of JSON": (json.dumps({"refresh_token": OPAQUE}), json.dumps({"refresh_token": "short"})),
     "a member of a repr": (repr({"id_token": OPAQUE}), repr({"id_token_hint": None})),
@@ -42,6 +45,33 @@ def test_shape_of_a_token_is_found_and_masked(text: str, control: str) -> None:
     assert MASK in mask(text)
     assert not any(token in mask(text) for token in (JWT, JWE, OPAQUE, JWT.rpartition(".")[0]))
     assert (find(control, "body"), mask(control)) == ([], control)
+
+
+@pytest.mark.parametrize(
+    "beginning", ["eyJ", "-eyJ", ".eyJ", "eyJaaaaaaaaaa.", "access_token=", "access_token", "Bearer ", "earer 0"]
+)
+def test_text_of_beginnings_takes_no_more_than_its_length(beginning: str) -> None:
+    """Somebody may have written it into a page, to keep the server busy."""
+
+    def seconds(characters: int) -> float:
+        text = (beginning * (characters // len(beginning)))[:characters]
+        taken = []
+        for _ in range(3):
+            started = time.process_time()
+            find(text, "body")
+            mask(text)
+            taken.append(time.process_time() - started)
+        return min(taken)
+
+    assert seconds(400_000) < 30 * seconds(40_000) + 0.05, "a hundred times, if it grew with the square"
+
+
+def test_value_is_kept_by_no_cache_of_regular_expressions() -> None:
+    with keeping():
+        learn("a-canary-for-caches", "claim")
+        assert mask("see a-canary-for-caches") == f"see {MASK}"
+        assert find("see a-canary-for-caches", "url") == ["claim"]
+    assert not [key for key in re._cache if "canary" in str(key)]  # type: ignore[attr-defined]  # where re keeps them
 
 
 def test_masked_text_keeps_what_stands_around() -> None:
