@@ -6,9 +6,11 @@ import pytest
 
 from django_phi_oidc import secrecy
 from django_phi_oidc.attack.op import DemoProvider
+from django_phi_oidc.watch.leakage import MASK
 
 from .browser import Browser, InProcessBrowser
 from .conftest import EVERYTHING, declaration, events
+from .logs import leaks
 
 pytestmark = pytest.mark.django_db(**EVERYTHING)
 GUARD = "django_phi_oidc.middleware.LeakageGuardMiddleware"
@@ -55,6 +57,25 @@ def test_page_that_says_what_its_own_logout_sends_does_not_pass(
     settings.MIDDLEWARE = [*settings.MIDDLEWARE, f"{__name__}.telling"]
     assert guarded.post("/oidc/logout/").status == 500
     assert alerts() == ['{"rule":"leak_header"}']
+
+
+def test_error_page_of_a_callback_shows_code_and_state_and_with_the_masking_reporter_nothing(
+    op: DemoProvider, guarded: Browser, settings: Any
+) -> None:
+    """Both stand in its URL, which no filter of Django's sees. The guard keeps the first page in."""
+    settings.DEBUG = True
+    settings.AUTHENTICATION_BACKENDS = ["tests.journeys.backends.Raising"]
+    callback = guarded.callback(op)
+    assert guarded.get(callback).body.startswith('{"title": "This answer was withheld"')
+    assert alerts() == ['{"rule":"leak_body"}']
+    settings.DEFAULT_EXCEPTION_REPORTER = "django_phi_oidc.watch.reporting.MaskingReporter"
+    callback = guarded.callback(op)
+    page = guarded.get(callback)
+    assert page.status == 500
+    assert "the host&#x27;s own fault" in page.body, "the report is about this fault"
+    assert f"code={MASK}" in page.body
+    assert f"state={MASK}" in page.body
+    assert leaks(page.body, [op]) == []
 
 
 def telling(get_response: Any) -> Any:

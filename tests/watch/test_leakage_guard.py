@@ -54,7 +54,7 @@ async def get_async(path: str, person: SignedIn) -> Any:
 
 
 def alerts() -> list[str]:
-    return [json.loads(event.detail)["rule"] for event in events("alert.raised")]
+    return sorted(json.loads(event.detail)["rule"] for event in events("alert.raised"))
 
 
 def told(caplog: pytest.LogCaptureFixture) -> list[str]:
@@ -121,6 +121,8 @@ def test_response_of_a_coroutine_that_leaks_is_withheld_too(
     assert get_async(f"/{page}/?leak=claim&at={at}", person).status_code == 500
     assert alerts() == [f"leak_{at}"]
     assert get_async("/apage/?leak=claim", person).status_code == 200
+    get_async(f"/apage/?leak=nothing&x={JWT}", person)
+    assert alerts() == sorted([f"leak_{at}", "leak_url"])
 
 
 def test_requests_that_run_at_once_do_not_know_each_other_s_values() -> None:
