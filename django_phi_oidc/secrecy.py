@@ -25,8 +25,8 @@ class Secret:
     kind: str
     """`code`, `state`, `access_token`, `refresh_token`, `id_token` or `claim`."""
     value: str = field(repr=False)
-    place: Place | None = None
-    """The one part of this request's response where it belongs."""
+    place: Place | Literal["anywhere"] | None = None
+    """The one part of this request's response where it belongs; `anywhere`: it is looked for nowhere, and masked in logs."""
 
     @cached_property
     def spellings(self) -> frozenset[str]:
@@ -52,7 +52,7 @@ def keeping() -> Iterator[None]:
         known.clear()
 
 
-def learn(value: Any, kind: str, *, place: Place | None = None) -> None:
+def learn(value: Any, kind: str, *, place: Place | Literal["anywhere"] | None = None) -> None:
     """Keep a value, and each text and number in it if it is an object or a list; of the same value, where it belongs.
 
     Texts and numbers of fewer than SHORTEST characters are NOT kept.

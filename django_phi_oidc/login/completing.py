@@ -120,6 +120,8 @@ def exchange(
         if declaration.subject_type == "pairwise":
             check_sub_not_pairwise(arrived)
     minimized = catalog.minimize(arrived, declared)
+    # Not looked for in the response: a page for nurses may be where whoever claims to be one is led to.
+    secrecy.learn([minimized.kept, id_claims["sub"], id_claims.get("sid")], "claim", place="anywhere")
     catalog.require_essential(minimized.kept, declared)
     return Exchanged(id_claims=id_claims, tokens=tokens, claims=minimized.kept, dropped=minimized.dropped)
 

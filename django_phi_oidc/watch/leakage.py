@@ -24,6 +24,8 @@ TOKEN = re.compile(
 )
 _HINTS = ("eyJ", "earer ", "_token")
 """TOKEN begins with one of these. Looking for them in a page takes microseconds, where TOKEN takes a thousand."""
+TRAIL = "phi_oidc.audit"
+"""The log that tells of events."""
 _LONG = 16
 """Characters from which a value stands nowhere by chance, not even in a longer word."""
 
@@ -32,7 +34,8 @@ def find(text: str, place: Place) -> list[str]:
     """Return the kinds of what stands in that part of a request or response and does not belong there, each once."""
     secrets = at_hand()
     belonging = [secret.value for secret in secrets if secret.place == place]
-    kinds = [each.kind for each in secrets if each.place != place and next(_where(each.value, text), None) is not None]
+    strange = [each for each in secrets if each.place not in (place, "anywhere")]
+    kinds = [each.kind for each in strange if next(_where(each.value, text), None) is not None]
     if any(not any(token in value for value in belonging) for token in _tokens(text)):
         kinds.append("token")
     return list(dict.fromkeys(kinds))
@@ -54,10 +57,15 @@ def mask(text: str) -> str:
 
 
 class LeakageFilter(logging.Filter):
-    """For LOGGING: masks in each line, in its traceback and in the texts given as `extra`. No line is lost."""
+    """For LOGGING: masks in each line, in its traceback and in the texts given as `extra`. No line is lost.
+
+    Lines of the trail stay as they are: an event holds no secret, and its MAC is over each of its characters.
+    """
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Return True, the record being masked; one with nothing to mask stays as it is."""
+        if record.name == TRAIL:
+            return True
         for name in vars(record).keys() - _STANDARD:
             value = getattr(record, name)
             if isinstance(value, str) and (masked := mask(value)) != value:

@@ -172,6 +172,22 @@ def test_line_of_a_log_is_masked_with_its_arguments_traceback_and_extras(lines: 
     assert lines.extras == [MASK, None, "a canary"], "the last one is of nobody's request"
 
 
+def test_value_that_is_for_no_log_is_masked_and_looked_for_nowhere() -> None:
+    with keeping():
+        learn("a canary", "claim", place="anywhere")
+        assert mask("see a canary") == f"see {MASK}"
+        assert find("see a canary", "location") == find("see a canary", "body") == []
+
+
+@pytest.mark.parametrize(("name", "said"), [("phi_oidc.audit", "a canary"), ("phi_oidc.audits", MASK)])
+def test_line_of_the_trail_passes_as_it_is(name: str, said: str) -> None:
+    record = logging.makeLogRecord({"name": name, "msg": "a canary"})
+    with keeping():
+        learn("a canary", "claim")
+        assert LeakageFilter().filter(record)
+    assert record.getMessage() == said
+
+
 def test_line_whose_arguments_do_not_fit_is_left_to_its_handler() -> None:
     record = logging.makeLogRecord({"msg": "%d", "args": ("no number",)})
     assert LeakageFilter().filter(record)
