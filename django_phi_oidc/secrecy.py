@@ -26,7 +26,7 @@ class Secret:
     """`code`, `state`, `access_token`, `refresh_token`, `id_token` or `claim`."""
     value: str = field(repr=False)
     place: Place | Literal["anywhere"] | None = None
-    """The one part of this request's response where it belongs; `anywhere`: it is looked for nowhere, and masked in logs."""
+    """Where in this request's response it belongs; `anywhere`: it is looked for nowhere, and masked in logs."""
 
     @cached_property
     def spellings(self) -> frozenset[str]:
