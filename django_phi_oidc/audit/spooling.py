@@ -123,7 +123,7 @@ def _append(file: int, finished: Finished, *, most_bytes: int) -> None:
     size = os.fstat(file).st_size
     start = max(size - _LONGEST_LINE, 0)
     tail = os.pread(file, _LONGEST_LINE, start)
-    # Behind it is what a kill cut off.
+    # Behind it is what a kill cut off, which is written over.
     end = start + tail.rfind(b"\n") + 1
     last = tail[: end - start].removesuffix(b"\n").rpartition(b"\n")[2]
     text = event_text(finished).encode()
@@ -132,7 +132,6 @@ def _append(file: int, finished: Finished, *, most_bytes: int) -> None:
     if len(line) > _LONGEST_LINE or end + len(line) > most_bytes:
         raise AuditUnavailable("The spool is full.")
     try:
-        os.ftruncate(file, end)
         if os.pwrite(file, line, end) != len(line):
             raise OSError("The disk is full.")
         os.fsync(file)

@@ -20,6 +20,8 @@ from tests.resealing.conftest import NEW, OLD
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "phi_audit"])
 OURS = {
+    "django_phi_oidc_emergencyaccess.reason",
+    "django_phi_oidc_emergencyaccess.note",
     "django_phi_oidc_storedclaim.value",
     "django_phi_oidc_oidcsession.session_key",
     "django_phi_oidc_oidcsession.access_token",
