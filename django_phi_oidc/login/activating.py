@@ -47,7 +47,7 @@ from .refusing import Attempt, tell_of
 logger = logging.getLogger("django_phi_oidc.login")
 LINE = "An activation code was refused: reason=%(reason)s provider=%(provider)s reference=%(reference)s"
 LIFETIME = timedelta(minutes=10)
-MOST_OF_PERSON, MOST_OF_ADDRESS, MOST_IN_ALL = 5, 10, 300
+MOST_OF_PERSON, MOST_OF_ADDRESS, MOST_IN_ALL = 5, 10, 3000
 """Wrong codes in a minute; after them no code is looked at. What is beyond one of these does not count for the next."""
 LONGEST = 64
 """Characters that are looked at."""
