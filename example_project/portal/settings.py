@@ -111,6 +111,11 @@ PHI_OIDC = {
     "SINKS": env.json("PHI_AUDIT_SINKS_JSON", {}),
     "TRUSTED_PROXIES": env.items("PHI_TRUSTED_PROXIES"),
     "PATIENT_RESOURCES": "portal.records.resources_of",
+    "EMERGENCY": {
+        "permissions": {"portal.view_chart": "See the patient’s chart"},
+        "mail_to": env.items("PHI_EMERGENCY_MAIL_TO", "privacy@clinic.example"),
+        "spool": VAR / "emergency.spool",
+    },
     "IDLE_TIMEOUT": timeout("PHI_IDLE_TIMEOUT", 15 * 60),
     "ABSOLUTE_TIMEOUT": timeout("PHI_ABSOLUTE_TIMEOUT", 8 * 60 * 60),
 }
@@ -206,6 +211,13 @@ CELERY_TASK_IGNORE_RESULT = True
 CELERY_TIMEZONE = "UTC"
 CELERY_BEAT_SCHEDULE = beat_schedule(every=float(env.seconds("CELERY_BEAT_SECONDS") or 10))
 CELERY_BEAT_SCHEDULE_FILENAME = str(VAR / "beat-schedule")
+
+# In development a mail is a file.
+EMAIL_BACKEND = f"django.core.mail.backends.{'filebased' if DEBUG else 'smtp'}.EmailBackend"
+EMAIL_FILE_PATH = VAR / "mail"
+EMAIL_HOST = env.text("EMAIL_HOST", "localhost")
+EMAIL_TIMEOUT = 10
+DEFAULT_FROM_EMAIL = env.text("EMAIL_FROM", "portal@clinic.example")
 
 LANGUAGE_CODE = "en"
 TIME_ZONE = "UTC"

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
+from urllib.parse import urlencode
 
 from django.conf import settings
 from django.contrib.auth.decorators import login_not_required, login_required
@@ -18,6 +19,7 @@ from django.views.decorators.http import require_GET, require_safe
 from django.views.generic import TemplateView
 
 from django_phi_oidc import conf
+from django_phi_oidc.access.emergency import may_open
 from django_phi_oidc.access.policy import PATIENT_REQUEST
 from django_phi_oidc.accounting.reporting import Disclosure
 from django_phi_oidc.accounting.views import AccountingMixin
@@ -179,8 +181,11 @@ def form_expired(request: HttpRequest, reason: str = "") -> HttpResponse:
 
 @login_not_required
 def denied(request: HttpRequest, exception: Exception) -> HttpResponse:
-    """What somebody gets who asks for what is not theirs to see."""
-    return render(request, "portal/denied.html", status=403)
+    """What somebody gets who asks for what is not theirs to see: of a chart, with the way to break the glass."""
+    match, emergency = request.resolver_match, ""
+    if match and match.url_name == "chart" and may_open(request.user, resource := f"Patient/{match.kwargs['pk']}"):
+        emergency = f"{reverse('oidc_emergency')}?{urlencode({'resource': resource, 'next': request.path})}"
+    return render(request, "portal/denied.html", {"emergency": emergency}, status=403)
 
 
 @login_not_required

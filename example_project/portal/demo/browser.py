@@ -42,7 +42,7 @@ class _Forms(HTMLParser):
         given = {name: value or "" for name, value in attrs}
         if tag == "form":
             self.found.append(Form(given.get("action", "")))
-        elif tag in {"input", "button", "select"} and self.found and given.get("name"):
+        elif tag in {"input", "button", "select", "textarea"} and self.found and given.get("name"):
             self.found[-1].names.add(given["name"])
             if given.get("type") == "hidden":
                 self.found[-1].fields[given["name"]] = given.get("value", "")

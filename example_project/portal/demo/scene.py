@@ -56,6 +56,8 @@ class Scene:
     var: Path
     amina: Account
     jonas: Account
+    lena: Account
+    otto: Account
     browser: Browser = field(default_factory=Browser)
     callback: str = field(default="", repr=False)
     tokens: dict[str, str] = field(default_factory=dict, repr=False)
@@ -64,9 +66,12 @@ class Scene:
         """Say whether url is the portal's callback."""
         return urlsplit(url).path == "/oidc/callback/"
 
-    def authenticate(self, browser: Browser, person: Account, *, hold: bool) -> Page:
-        """Let a person who wants to see the portal sign in; hold: stop before the way back to the portal is taken."""
-        login = browser.open(f"{self.portal}/portal/")
+    def authenticate(self, browser: Browser, person: Account, *, hold: bool, path: str = "/portal/") -> Page:
+        """Let a person who wants to see a page of the portal sign in, or sign in more strongly.
+
+        hold: stop before the way back to the portal is taken.
+        """
+        login = browser.open(self.portal + path)
         expect(
             login.url.startswith(self.provider), f"the portal answered {login.status} and did not lead to the provider"
         )

@@ -15,7 +15,7 @@ from django_phi_oidc.audit.routing import AUDIT_ALIAS
 from django_phi_oidc.claims.models import StoredClaim
 from django_phi_oidc.sessions.models import OIDCSession
 
-from . import lying, planting, searching
+from . import glass, lying, planting, searching
 from .browser import Browser, Page
 from .scene import NotHeld, Scene, eventually, expect, tokens_of
 from .surroundings import RETENTION_SECONDS
@@ -268,6 +268,21 @@ STEPS = (
             "session.renewed success",
             "access.granted success PATRQT",
         ),
+    ),
+    Step(
+        title="A clinician breaks the glass",
+        tell=glass.broken,
+        events=(
+            "access.denied failure permission_missing TREAT",
+            "emergency.opened success ETREAT",
+            "access.granted success TREAT",
+            "emergency.closed success closed",
+        ),
+    ),
+    Step(
+        title="The privacy officer reviews it",
+        tell=glass.reviewed,
+        events=("emergency.reviewed success",),
     ),
     Step(title="Her way back, opened a second time", tell=replay, events=("login.refused failure state_replayed",)),
     Step(

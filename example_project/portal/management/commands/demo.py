@@ -13,7 +13,7 @@ from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
 from django_phi_oidc import conf
-from django_phi_oidc.attack.op import demo_accounts
+from django_phi_oidc.attack.op import demo_accounts, demo_staff
 from portal.demo.processes import NotStarted, Processes
 from portal.demo.scene import Scene
 from portal.demo.story import STEPS
@@ -65,6 +65,7 @@ class Command(BaseCommand):
         """Return the scene that the environment describes."""
         provider = conf.providers()["default"]
         amina, jonas = demo_accounts()
+        lena, otto = demo_staff()
         return Scene(
             portal=f"http://127.0.0.1:{os.environ['PORT']}",
             provider=provider.issuer,
@@ -72,6 +73,8 @@ class Command(BaseCommand):
             var=settings.VAR,
             amina=amina,
             jonas=jonas,
+            lena=lena,
+            otto=otto,
         )
 
     def start(self, processes: Processes, scene: Scene) -> None:
