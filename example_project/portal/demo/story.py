@@ -275,7 +275,7 @@ STEPS = (
         events=(
             "access.denied failure permission_missing TREAT",
             "emergency.opened success ETREAT",
-            "access.granted success TREAT",
+            "access.granted success ETREAT",
             "emergency.closed success closed",
         ),
     ),
