@@ -89,7 +89,9 @@ class Browser:
             self.session_keys.add(self.cookies[self.session_cookie])
 
     def _exchange(self, method: str, url: str, body: bytes | None) -> Page:
-        return self._page(self._send(method, url, body or b"", client=Client(raise_request_exception=False)))
+        return self._page(
+            self._send(method, url, body or b"", client=Client(enforce_csrf_checks=True, raise_request_exception=False))
+        )
 
     def _send(self, method: str, url: str, body: bytes, *, client: Client, **environ: Any) -> Any:
         parts = urlsplit(url)

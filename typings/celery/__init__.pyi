@@ -21,3 +21,5 @@ class Celery:
 def shared_task(
     *, name: str, ignore_result: bool = ..., acks_late: bool = ..., **options: Any
 ) -> Callable[[Callable[_P, _R]], Task[_P, _R]]: ...
+
+current_app: Any

@@ -5,6 +5,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand
 
+from ...attack import cli as attack
 from ...audit import cli as audit
 from ...claims import cli as scrub
 from ...delivery import cli as delivery
@@ -13,6 +14,7 @@ from ...watch import cli as doctor
 from .. import hold, initializing, keys, registering, roles, subject
 
 SUBCOMMANDS = {
+    "attack": attack,
     "audit": audit,
     "delivery": delivery,
     "doctor": doctor,
