@@ -38,6 +38,8 @@ class Browser:
     headers: dict[str, str] = field(default_factory=dict)
     urls: list[str] = field(default_factory=list)
     """All that it was at, and to which it was sent, in order."""
+    pages: list[Page] = field(default_factory=list, repr=False)
+    """All that came back, in order."""
     session_keys: set[str] = field(default_factory=set, repr=False)
     """All that it was ever given."""
     home: str = "/"
@@ -81,6 +83,7 @@ class Browser:
         self.urls.append(url)
         page = self._exchange(method, url, body)
         self.urls.append(page.location)
+        self.pages.append(page)
         self._note_session_key()
         return page
 
@@ -109,7 +112,9 @@ class Browser:
 
     def _page(self, response: Any) -> Page:
         self._keep([morsel.OutputString() for morsel in response.cookies.values()])
-        return Page(response.status_code, response.get("Location", ""), _body(response), list(response.items()))
+        cookies = [("Set-Cookie", morsel.OutputString()) for morsel in response.cookies.values()]
+        headers = [*response.items(), *cookies]
+        return Page(response.status_code, response.get("Location", ""), _body(response), headers)
 
     def _keep(self, set_cookies: list[str]) -> None:
         for line in set_cookies:

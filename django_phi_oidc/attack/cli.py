@@ -1,7 +1,7 @@
 """Attacks this project's own settings, middleware and URLs, and says what it fell for."""
 
 from argparse import ArgumentParser
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ from django.core.management.base import CommandError, OutputWrapper
 from .. import conf
 from .outcomes import Outcome, as_json, as_junit, line, total
 from .running import Attack, attacks_on, run
+from .scene import Portal
 from .staging import staged
 
 
@@ -25,12 +26,10 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def handle(options: Mapping[str, Any], *, stdout: OutputWrapper, stderr: OutputWrapper) -> None:
     """Tell what comes of each attack. Raises: CommandError when one was not held, or there is no such attack."""
-    name = options["provider"] or next(iter(conf.providers()), "")
-    if name not in conf.providers():
-        raise CommandError(f"There is no provider {name}.")
+    name = options["provider"] or default_provider()
     attacks = chosen(name, options["only"])
     outcomes: list[Outcome] = []
-    with staged(name) as scene:
+    with staged(Portal.of(name), conf.claims()) as scene:
         for outcome in run(attacks, scene):
             outcomes.append(outcome)
             stdout.write(as_json(outcome) if options["json"] else line(outcome))
@@ -43,8 +42,17 @@ def handle(options: Mapping[str, Any], *, stdout: OutputWrapper, stderr: OutputW
         stdout.write(total(outcomes))
 
 
-def chosen(provider: str, only: list[str]) -> list[Attack]:
-    """Return the attacks of those codes, or all. Raises: CommandError where a code has none."""
+def default_provider() -> str:
+    """Return the name of the first provider. Raises: CommandError."""
+    if not conf.providers():
+        raise CommandError("No provider is declared.")
+    return next(iter(conf.providers()))
+
+
+def chosen(provider: str, only: Sequence[str] = ()) -> list[Attack]:
+    """Return the attacks of those codes, or all. Raises: CommandError where there is none, or no such provider."""
+    if provider not in conf.providers():
+        raise CommandError(f"There is no provider {provider}.")
     attacks = attacks_on(conf.providers()[provider], claims=list(conf.claims()))
     if unknown := set(only) - {attack.code for attack in attacks}:
         raise CommandError(f"There is no attack for {', '.join(sorted(unknown))}.")

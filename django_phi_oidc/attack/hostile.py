@@ -13,7 +13,7 @@ from ..audit.events import Action
 from ..audit.models import AuditEvent
 from .answers import Run, altered, session_of
 from .browser import Browser, Page
-from .logouts import rechecked
+from .logouts import rechecked, replayed_logout
 from .scene import WHO, Scene
 
 EVIL = "evil.example"
@@ -146,7 +146,7 @@ def cross_site_logout(scene: Scene) -> None:
     with scene.declaring():
         browser = scene.browser()
         amina = scene.accepted(browser, browser.sign_in(scene.op))
-        token = _csrf(browser)
+        token = csrf_token_of(browser)
         browser.get(reverse("oidc_logout"))
         scene.no("" if scene.user(browser) == amina else "a link signs out")
         browser.headers = {"origin": f"https://{EVIL}", "referer": f"https://{EVIL}/"}
@@ -158,7 +158,7 @@ def cross_site_logout(scene: Scene) -> None:
         scene.must(not scene.user(browser), "nobody can sign out")
 
 
-def _csrf(browser: Browser) -> str:
+def csrf_token_of(browser: Browser) -> str:
     """Return the token that a form in this browser bears, where Django looks for its other half."""
     secret = get_random_string(32)
     if settings.CSRF_USE_SESSIONS:
@@ -201,7 +201,7 @@ def stolen_cookie(scene: Scene) -> None:
         amina = scene.accepted(browser, browser.sign_in(scene.op))
         thief = scene.browser(cookies=dict(browser.cookies))
         scene.must(scene.user(thief) == amina, "the cookie says nobody")
-        browser.post(reverse("oidc_logout"), csrfmiddlewaretoken=_csrf(browser))
+        browser.post(reverse("oidc_logout"), csrfmiddlewaretoken=csrf_token_of(browser))
         with rechecked():
             scene.no("the cookie is signed in still" if scene.user(thief) else "")
 
@@ -215,7 +215,7 @@ def stolen_refresh_token(scene: Scene) -> None:
         scene.accepted(browser, browser.sign_in(scene.op))
         stolen = {token.kind for token in scene.op.live_tokens}
         scene.must("refresh_token" in stolen, "the provider gave no refresh token")
-        browser.post(reverse("oidc_logout"), csrfmiddlewaretoken=_csrf(browser))
+        browser.post(reverse("oidc_logout"), csrfmiddlewaretoken=csrf_token_of(browser))
         scene.no("; ".join(f"the {token.kind} lives" for token in scene.op.live_tokens))
 
 
@@ -230,6 +230,7 @@ HOSTILE: Mapping[tuple[str, str], Run] = {
     ("cross_site_logout", ""): cross_site_logout,
     ("token_error", "a stolen code"): stolen_code,
     ("token_replayed", "a stolen code without PKCE"): stolen_code_without_pkce,
+    ("logout_token_replayed", ""): replayed_logout,
     ("stolen_cookie", ""): stolen_cookie,
     ("stolen_refresh_token", ""): stolen_refresh_token,
 }

@@ -54,6 +54,19 @@ def tell_logout(case: Case, scene: Scene, *, by_choice: str) -> None:
     scene.no("; ".join(seen), by_choice=by_choice)
 
 
+def replayed_logout(scene: Scene) -> None:
+    """A logout token is sent a second time."""
+    with scene.declaring():
+        signed_in(scene)
+        sent = token_of(scene, header("typ"), NO)
+        page = send(scene, sent)
+        scene.must(page.status == 200, f"the answer is {page.status}, {scene.portal.code()}")
+        page = send(scene, sent)
+        told = scene.portal.code()
+        scene.no("" if page.status == 400 else f"the answer is {page.status}")
+        scene.no("" if told in ("logout_token_replayed", None) else f"the trail says {told or 'nothing'}")
+
+
 def signed_in(scene: Scene) -> Browser:
     """Return the browser of somebody who has just signed in."""
     browser = scene.browser()

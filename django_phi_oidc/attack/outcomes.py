@@ -83,4 +83,5 @@ def as_junit(outcomes: Sequence[Outcome]) -> bytes:
             kind = "failure" if outcome.result == "failed" else "skipped"
             told = outcome.told if kind == "failure" else f"{outcome.result}: {outcome.told}"
             ElementTree.SubElement(case, kind, message=told)
-    return ElementTree.tostring(suite, encoding="utf-8", xml_declaration=True)
+    report: bytes = ElementTree.tostring(suite, encoding="utf-8", xml_declaration=True)
+    return report

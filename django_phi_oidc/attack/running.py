@@ -102,7 +102,8 @@ def _lie(case: Case, value: Any, scene: Scene) -> None:
 
     def hook(endpoint: str, exchange: Exchange) -> Reply | None:
         honest(endpoint, exchange)
-        return case.bend(exchange, value) if endpoint == case.endpoint else None
+        bent = case.bend(exchange, value) if endpoint == case.endpoint else None
+        return bent if isinstance(bent, Reply) else None
 
     if case.before:
         scene.op.intercept = hook

@@ -14,7 +14,7 @@ from django.urls import reverse
 
 from .. import conf
 from ..audit.events import Action
-from ..audit.models import AuditEvent
+from ..audit.models import AuditEvent, RefusalCount
 from ..declarations import ProviderDeclaration
 from .browser import Browser, Page
 from .op import Client, DemoProvider, Exchange, Reply
@@ -33,6 +33,9 @@ def who(request: HttpRequest) -> HttpResponse:
 
 class Portal:
     """The host project: how it is led to the provider, and what it says of a refusal."""
+
+    refusals: tuple[int, ...] = (403, 503)
+    """The status of a page that refuses a sign-in."""
 
     def __init__(self, name: str, declared: Mapping[str, Any], parsed: ProviderDeclaration) -> None:
         """declared: the provider as it stands in the settings; parsed: as this app reads it."""
@@ -73,7 +76,8 @@ class Portal:
         )
 
     def mark(self) -> None:
-        """Remember which refusals the trail holds by now."""
+        """Remember which refusals the trail holds by now. It is to tell of the next ones, too, and not to count them."""
+        RefusalCount.objects.all().delete()
         self._seen = set(_refusals().values_list("pk", flat=True))
 
     def code(self) -> str | None:
@@ -99,6 +103,8 @@ class Scene:
     """Of another one."""
     claims: Mapping[str, Any] = field(repr=False)
     """What the provider says of whoever signs in: each declared claim."""
+    notes: dict[str, Any] = field(default_factory=dict, repr=False)
+    """What one attack keeps for the next."""
 
     @property
     def declared(self) -> ProviderDeclaration:
@@ -154,15 +160,15 @@ class Scene:
     def refused(
         self, browser: Browser, page: Page, code: str, *, status: int = 0, alive: int = 0, by_choice: str = ""
     ) -> None:
-        """See that nobody is signed in, that the page does not tell the rule and the trail does, and that no token lives.
+        """See that nobody is signed in, that the trail tells the rule and the page does not, and that no token lives.
 
-        status: of the page; 0: 403 or 503. alive: how many tokens of others may live. by_choice: the setting by which
+        status: of the page; 0: that of any refusal. alive: how many tokens of others may live. by_choice: the setting by which
         the project wants it otherwise.
         """
         seen = []
         if self.user(browser):
             seen.append("somebody is signed in")
-        if page.status not in ((status,) if status else (403, 503)):
+        if page.status not in ((status,) if status else self.portal.refusals):
             seen.append(f"the answer is {page.status}")
         told = self.portal.code()
         if told not in (code, None):

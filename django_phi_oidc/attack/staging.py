@@ -18,7 +18,7 @@ from django.test import override_settings
 from django.test.utils import setup_databases, setup_test_environment, teardown_databases, teardown_test_environment
 from django.urls import get_resolver, include, path
 
-from .. import conf, entropy
+from .. import entropy
 from ..declarations import ClaimDeclaration
 from .authority import found_authority
 from .op import Account, DemoProvider, TLSFiles, demo_accounts
@@ -30,7 +30,7 @@ _HANDLERS = ("handler400", "handler403", "handler404", "handler500")
 
 
 @contextmanager
-def staged(name: str) -> Iterator[Scene]:
+def staged(portal: Portal, claims: Mapping[str, ClaimDeclaration]) -> Iterator[Scene]:
     """Lead the project to a provider that lies, for the length of the block; nothing of its own is written to.
 
     Its settings, middleware, URLs, backends and templates are as they are. Not its own are: the databases, which are
@@ -46,7 +46,7 @@ def staged(name: str) -> Iterator[Scene]:
         stack.enter_context(_quiet())
         stack.enter_context(_messages_in_memory())
         stack.enter_context(override_settings(**_surroundings(folder)))
-        yield stack.enter_context(scene_of(folder, Portal.of(name), said_of(conf.claims())))
+        yield stack.enter_context(scene_of(folder, portal, said_of(claims)))
 
 
 @contextmanager

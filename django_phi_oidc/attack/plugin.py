@@ -1,0 +1,75 @@
+"""The attacks as tests of a project's own pytest run: `pytest --phi-oidc-attack`; without the flag nothing is added.
+
+The attacks run once, in a process of their own with the project's settings, so that no test meets what they did: their
+databases are not the tests'. Each is a test by its name; `-k` picks.
+"""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from .outcomes import Outcome
+
+COMMAND = [sys.executable, "-m", "django", "phi_oidc", "attack", "--json"]
+_OUTCOMES = pytest.StashKey["dict[str, Outcome]"]()
+
+
+class NotHeld(Exception):
+    """The portal fell for an attack, or its positive control failed."""
+
+
+class AttackItem(pytest.Item):
+    """One attack."""
+
+    def runtest(self) -> None:
+        """Say what came of it."""
+        outcome = outcomes(self.config).get(self.name)
+        if outcome is None:
+            raise NotHeld("nothing came of it")
+        if outcome.result == "failed":
+            raise NotHeld(outcome.told)
+        if outcome.result != "held":
+            pytest.skip(f"{outcome.result}: {outcome.told}")
+
+    def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> str:
+        """Return the fault alone; no line of the kit explains more."""
+        return str(excinfo.value)
+
+    def reportinfo(self) -> tuple[Path, None, str]:
+        """Return where it is told to be."""
+        return self.path, None, self.name
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--phi-oidc-attack", action="store_true", help="attack the project with django_phi_oidc's kit")
+
+
+def pytest_collection_modifyitems(session: pytest.Session, config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not config.getoption("phi_oidc_attack"):
+        return
+    # Where the flag is not given, this is loaded in projects without Django.
+    from .cli import chosen, default_provider  # noqa: PLC0415
+
+    items += [AttackItem.from_parent(session, name=attack.name) for attack in chosen(default_provider())]
+
+
+def outcomes(config: pytest.Config) -> "dict[str, Outcome]":
+    """Return what came of each attack, by its name; the first call runs them all."""
+    from .outcomes import from_json  # noqa: PLC0415 -- as above
+
+    if _OUTCOMES not in config.stash:
+        from django.conf import settings  # noqa: PLC0415 -- as above
+
+        environment = {**os.environ, "DJANGO_SETTINGS_MODULE": settings.SETTINGS_MODULE}
+        environment["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
+        ran = subprocess.run(COMMAND, env=environment, capture_output=True, text=True, check=False)  # noqa: S603
+        lines = [from_json(line) for line in ran.stdout.splitlines() if line.startswith("{")]
+        if not lines:
+            raise NotHeld(ran.stderr)
+        config.stash[_OUTCOMES] = {outcome.name: outcome for outcome in lines}
+    return config.stash[_OUTCOMES]

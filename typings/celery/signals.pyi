@@ -1,0 +1,3 @@
+from typing import Any
+
+before_task_publish: Any
