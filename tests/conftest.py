@@ -24,7 +24,7 @@ pytest_plugins = ["django_phi_oidc.testing"]
 
 DATABASE = databases.kind(os.environ)
 IN_CI = os.environ.get("CI", "").lower() in {"1", "true"}
-OF_NO_DATABASE = [Path(__file__).parent / name for name in ("attack", "merkle", "oidc", "provider")]
+OF_NO_DATABASE = [Path(__file__).parent / name for name in ("attack/op", "merkle", "oidc", "provider")]
 """Folders of tests that open no database: one run of them is enough, the one on SQLite."""
 LEFT_OUT = pytest.StashKey[int]()
 

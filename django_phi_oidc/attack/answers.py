@@ -10,11 +10,13 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 from django.conf import settings
 from django.contrib.auth import get_user_model
 from django.contrib.sessions.backends.base import SessionBase
+from django.middleware.csrf import CSRF_SESSION_KEY
 from django.test import override_settings
 from django.urls import reverse
+from django.utils.crypto import get_random_string
 from django.utils.module_loading import import_string
 
-from .. import clock, keyring
+from .. import clock, conf, entropy, keyring
 from ..access.policy import Assurance
 from ..access.stepping import step_up_url
 from ..audit.request import SESSION_KEY
@@ -186,6 +188,39 @@ def _step_up(scene: Scene, browser: Browser, username: str) -> Any:
     return browser.get(scene.op.authorize(browser.get(url).location, username))
 
 
+def local_account(scene: Scene) -> None:
+    """Somebody guesses at the password of the local account; without one its door is not there."""
+    name, door = conf.break_glass_account(), reverse("oidc_local_login")
+    with scene.declaring():
+        page = scene.browser().get(door)
+        if not name:
+            scene.no("" if page.status == 404 else f"there is no local account, and its door answers {page.status}")
+            scene.skip("there is no local account")
+        password = entropy.token_b64url(16)
+        get_user_model()._default_manager.create_user(name, password=password)
+        for given, is_right in ((password, True), (f"{password}x", False)):
+            browser = scene.browser()
+            csrf = csrf_token_of(browser)
+            scene.portal.mark()
+            page = browser.post(door, username=name, password=given, csrfmiddlewaretoken=csrf)
+            if is_right:
+                scene.accepted(browser, page)
+            else:
+                scene.refused(browser, page, "break_glass_refused")
+
+
+def csrf_token_of(browser: Browser) -> str:
+    """Return the token that a form in this browser bears, where Django looks for its other half."""
+    secret = get_random_string(32)
+    if settings.CSRF_USE_SESSIONS:
+        session = session_of(browser)
+        session[CSRF_SESSION_KEY] = secret
+        session.save()
+        browser.cookies[browser.session_cookie] = str(session.session_key)
+    browser.cookies[settings.CSRF_COOKIE_NAME] = secret
+    return secret
+
+
 def session_of(browser: Browser) -> SessionBase:
     """Return the Django session of that browser's cookie."""
     engine: type[SessionBase] = import_string(f"{settings.SESSION_ENGINE}.SessionStore")
@@ -204,4 +239,5 @@ ANSWERS: Mapping[tuple[str, str], Run] = {
     ("not_provisioned", ""): unknown_person,
     ("user_inactive", ""): deactivated_person,
     ("subject_changed", ""): another_person,
+    ("break_glass_refused", ""): local_account,
 }

@@ -23,9 +23,8 @@ from django.urls import reverse
 from .. import entropy
 from ..audit.events import Action
 from ..audit.models import AuditEvent
-from .answers import Run
+from .answers import Run, csrf_token_of
 from .browser import Browser, Page
-from .hostile import csrf_token_of
 from .listening import Log, everything_logged
 from .op import Exchange, Reply
 from .scene import Scene
@@ -148,7 +147,7 @@ def _texts(claims: Mapping[str, Any]) -> dict[str, str]:
 
 def _secrets(scene: Scene, callback: str) -> dict[str, str]:
     asked = dict(parse_qsl(urlsplit(callback).query))
-    tokens = {token.kind: token.value for token in scene.op.tokens[-2:]}
+    tokens: dict[str, str] = {token.kind: token.value for token in scene.op.tokens[-2:]}
     return {"code": asked["code"], "state": asked["state"], "id_token": scene.op.id_tokens[-1], **tokens}
 
 

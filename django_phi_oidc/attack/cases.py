@@ -93,6 +93,8 @@ KEY_CLIENT = {
     "jwks": {"keys": [CLIENT_KEY.public_jwk("ES256")]},
 }
 
+AT_REQUEST: dict[str, Any] = {"held": False, "stage": "request"}
+
 R1 = [
     Case("transport_redirect", "token", reply, {"status": 302, "headers": {"Location": "/token"}}, None, held=False),
     Case("transport_unreachable", "token", reply, {"raw": ()}, None, held=False),
@@ -112,8 +114,7 @@ R1 = [
         member("token_endpoint"),
         lambda found: found["token_endpoint"].replace("https:", "http:"),
         itself("token_endpoint"),
-        held=False,
-        stage="request",
+        **AT_REQUEST,
         loosened_by="allow_loopback_http",
     ),
 ]
@@ -124,27 +125,17 @@ R2 = [
         member("issuer"),
         lambda found: found["issuer"] + "/",
         itself("issuer"),
-        held=False,
-        stage="request",
+        **AT_REQUEST,
     ),
-    Case(
-        "metadata_invalid",
-        "discovery",
-        member("jwks_uri"),
-        NO,
-        itself("jwks_uri"),
-        held=False,
-        stage="request",
-    ),
-    Case("metadata_invalid", "discovery", reply, {"body": b"<html>"}, None, held=False, stage="request", id="html"),
+    Case("metadata_invalid", "discovery", member("jwks_uri"), NO, itself("jwks_uri"), **AT_REQUEST),
+    Case("metadata_invalid", "discovery", reply, {"body": b"<html>"}, None, **AT_REQUEST, id="html"),
     Case(
         "pairwise_unsupported",
         "discovery",
         member("subject_types_supported"),
         ["public"],
         ["pairwise", "public"],
-        held=False,
-        stage="request",
+        **AT_REQUEST,
         loosened_by="subject_type",
     ),
     Case(
@@ -153,8 +144,7 @@ R2 = [
         member("id_token_signing_alg_values_supported"),
         ["HS256", "none"],
         lambda found: ["HS256", *found["id_token_signing_alg_values_supported"]],
-        held=False,
-        stage="request",
+        **AT_REQUEST,
     ),
     Case(
         "revocation_unsupported",
@@ -162,14 +152,13 @@ R2 = [
         member("revocation_endpoint"),
         NO,
         itself("revocation_endpoint"),
-        held=False,
-        stage="request",
+        **AT_REQUEST,
         loosened_by="revocation",
     ),
     Case("key_not_found", "id_token", header("kid"), "nobody's", NO),
     Case("key_not_found", "jwks", keyset("use"), True, False, id="for encryption"),
 ]
-PUSHED: dict[str, Any] = {"state": {"par": "offered"}, "held": False, "stage": "request", "once": True}
+PUSHED: dict[str, Any] = {"state": {"par": "offered"}, **AT_REQUEST, "once": True}
 PLAIN = {"headers": {"Content-Type": "text/html"}}
 R2 += [
     Case(
@@ -199,13 +188,7 @@ R3 = [
     Case("par_error", "par", reply, {"status": 500}, {"status": 201}, **PUSHED, status=503, id="500"),
     Case("par_response_invalid", "par", reply, {"status": 200}, {"status": 201}, **PUSHED),
     Case(
-        "par_response_invalid",
-        "par",
-        member("request_uri"),
-        NO,
-        itself("request_uri"),
-        **PUSHED,
-        id="no request_uri",
+        "par_response_invalid", "par", member("request_uri"), NO, itself("request_uri"), **PUSHED, id="no request_uri"
     ),
     Case("par_response_invalid", "par", member("expires_in"), 0, 1, **PUSHED, id="expires_in"),
     Case(
@@ -285,6 +268,15 @@ _R6 = [
     ),
     Case("aud_invalid", "id_token", member("aud"), [], lambda it: [it["aud"]], id="none"),
     Case("azp_invalid", "id_token", member("azp"), "another", itself("aud")),
+    Case(
+        "azp_invalid",
+        "id_token",
+        members,
+        {"aud": lambda it: [it["aud"], "billing"], "azp": NO},
+        {"aud": lambda it: [it["aud"], "billing"], "azp": lambda it: it["aud"][0]},
+        options={"trusted_audiences": ["billing"]},
+        id="absent beside two audiences",
+    ),
     Case("exp_invalid", "id_token", timing("exp"), -3600, 60, id="an hour ago"),
     Case("exp_invalid", "id_token", timing("exp"), "soon", 60, id="a string"),
     Case("exp_invalid", "id_token", timing("exp"), NO, 60, id="absent"),
@@ -334,13 +326,7 @@ SIGNED_R7 = [
     Case("userinfo_invalid", "userinfo_jwt", header("alg"), "HS256", NO, **SIGNED, id="HS256 with the public key"),
     Case("userinfo_invalid", "userinfo_jwt", signed_by, True, False, **SIGNED, id="foreign key"),
     Case(
-        "userinfo_invalid",
-        "userinfo_jwt",
-        member("iss"),
-        lambda it: it["iss"] + "/",
-        itself("iss"),
-        **SIGNED,
-        id="iss",
+        "userinfo_invalid", "userinfo_jwt", member("iss"), lambda it: it["iss"] + "/", itself("iss"), **SIGNED, id="iss"
     ),
     Case("userinfo_invalid", "userinfo_jwt", member("aud"), "another", itself("aud"), **SIGNED, id="aud"),
     Case("userinfo_invalid", "userinfo_jwt", timing("exp"), -31, 60, **SIGNED, id="exp"),

@@ -31,6 +31,11 @@ def who(request: HttpRequest) -> HttpResponse:
     return HttpResponse(f"user={user.pk}" if user is not None and user.is_authenticated else "nobody")
 
 
+def phi_oidc() -> Any:
+    """Return the setting as it stands now."""
+    return settings.PHI_OIDC
+
+
 class Portal:
     """The host project: how it is led to the provider, and what it says of a refusal."""
 
@@ -45,19 +50,19 @@ class Portal:
     @classmethod
     def of(cls, name: str) -> "Portal":
         """Return the project with its provider of that name. Raises: ImproperlyConfigured."""
-        return cls(name, settings.PHI_OIDC["PROVIDERS"][name], conf.providers()[name])
+        return cls(name, phi_oidc()["PROVIDERS"][name], conf.providers()[name])
 
     def settings(self, op: DemoProvider, *, ca_bundle: str, options: Mapping[str, Any]) -> dict[str, Any]:
         """Return the project's settings that lead to op, with those options of the declaration and all else its own."""
-        claims = {**settings.PHI_OIDC.get("CLAIMS", {}), **options.get("CLAIMS", {})}
+        claims = {**phi_oidc().get("CLAIMS", {}), **options.get("CLAIMS", {})}
         ours = {name: value for name, value in options.items() if name != "CLAIMS"}
         of_the_run = {"issuer": op.issuer, "ca_bundle": ca_bundle, "proxy": "", "provisioning": "create"}
         provider = {**self.declared, **of_the_run, "userinfo_signed_response_alg": [], **ours}
-        return {"PHI_OIDC": {**settings.PHI_OIDC, "PROVIDERS": {self.name: provider}, "CLAIMS": claims}}
+        return {"PHI_OIDC": {**phi_oidc(), "PROVIDERS": {self.name: provider}, "CLAIMS": claims}}
 
     def essential(self, claim: str) -> dict[str, Any]:
         """Return the project's claims, that one an essential one."""
-        return {claim: {**settings.PHI_OIDC["CLAIMS"][claim], "essential": True}}
+        return {claim: {**phi_oidc()["CLAIMS"][claim], "essential": True}}
 
     def registration(self) -> Client:
         """Return the portal as the provider knows it."""
@@ -76,7 +81,7 @@ class Portal:
         )
 
     def mark(self) -> None:
-        """Remember which refusals the trail holds by now. It is to tell of the next ones, too, and not to count them."""
+        """Remember which refusals the trail holds by now. It is to tell of the next ones, and not to count them."""
         RefusalCount.objects.all().delete()
         self._seen = set(_refusals().values_list("pk", flat=True))
 
@@ -162,8 +167,8 @@ class Scene:
     ) -> None:
         """See that nobody is signed in, that the trail tells the rule and the page does not, and that no token lives.
 
-        status: of the page; 0: that of any refusal. alive: how many tokens of others may live. by_choice: the setting by which
-        the project wants it otherwise.
+        status: of the page; 0: that of any refusal. alive: how many tokens of others may live. by_choice: the setting
+        by which the project wants it otherwise.
         """
         seen = []
         if self.user(browser):
