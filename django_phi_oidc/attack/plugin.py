@@ -26,9 +26,12 @@ class NotHeld(Exception):
 class AttackItem(pytest.Item):
     """One attack."""
 
+    code = ""
+    """Of its rule."""
+
     def runtest(self) -> None:
         """Say what came of it."""
-        outcome = outcomes(self.config).get(self.name)
+        outcome = outcomes(self.session).get(self.name)
         if outcome is None:
             raise NotHeld("nothing came of it")
         if outcome.result == "failed":
@@ -49,27 +52,35 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--phi-oidc-attack", action="store_true", help="attack the project with django_phi_oidc's kit")
 
 
+# First, so that `-k` sees them.
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(session: pytest.Session, config: pytest.Config, items: list[pytest.Item]) -> None:
     if not config.getoption("phi_oidc_attack"):
         return
     # Where the flag is not given, this is loaded in projects without Django.
     from .cli import chosen, default_provider  # noqa: PLC0415
 
-    items += [AttackItem.from_parent(session, name=attack.name) for attack in chosen(default_provider())]
+    for attack in chosen(default_provider()):
+        item: AttackItem = AttackItem.from_parent(session, name=attack.name)
+        item.code = attack.code
+        items.append(item)
 
 
-def outcomes(config: pytest.Config) -> "dict[str, Outcome]":
-    """Return what came of each attack, by its name; the first call runs them all."""
+def outcomes(session: pytest.Session) -> "dict[str, Outcome]":
+    """Return what came of each attack, by its name; the first call runs all that were picked."""
     from .outcomes import from_json  # noqa: PLC0415 -- as above
 
-    if _OUTCOMES not in config.stash:
+    stash = session.config.stash
+    if _OUTCOMES not in stash:
         from django.conf import settings  # noqa: PLC0415 -- as above
 
         environment = {**os.environ, "DJANGO_SETTINGS_MODULE": settings.SETTINGS_MODULE}
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
-        ran = subprocess.run(COMMAND, env=environment, capture_output=True, text=True, check=False)  # noqa: S603
+        codes = {item.code for item in session.items if isinstance(item, AttackItem)}
+        only = [word for code in sorted(codes) for word in ("--only", code)]
+        ran = subprocess.run([*COMMAND, *only], env=environment, capture_output=True, text=True, check=False)  # noqa: S603
         lines = [from_json(line) for line in ran.stdout.splitlines() if line.startswith("{")]
         if not lines:
             raise NotHeld(ran.stderr)
-        config.stash[_OUTCOMES] = {outcome.name: outcome for outcome in lines}
-    return config.stash[_OUTCOMES]
+        stash[_OUTCOMES] = {outcome.name: outcome for outcome in lines}
+    return stash[_OUTCOMES]
