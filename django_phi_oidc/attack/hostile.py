@@ -1,6 +1,7 @@
 """Hostile browsers and thieves: forged and stolen states, codes, cookies and tokens, headers, parameters, pages."""
 
 from collections.abc import Mapping
+from datetime import timedelta
 from functools import partial
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
@@ -8,6 +9,7 @@ from django.conf import settings
 from django.urls import reverse
 from django.utils.crypto import get_random_string
 
+from .. import clock, conf
 from ..audit.models import AuditEvent
 from .answers import Run, altered, csrf_token_of, session_of
 from .browser import Page
@@ -190,6 +192,17 @@ def stolen_cookie(scene: Scene) -> None:
             scene.no("the cookie is signed in still" if scene.user(thief) else "")
 
 
+def forgotten_cookie(scene: Scene) -> None:
+    """Somebody comes to a browser whose person went away without signing out."""
+    with scene.declaring():
+        browser = scene.browser()
+        amina = scene.accepted(browser, browser.sign_in(scene.op))
+        scene.must(scene.user(browser) == amina, "the cookie says nobody")
+        later = clock.now() + conf.idle_timeout() + timedelta(minutes=2)
+        with clock.running(lambda: later):
+            scene.no("the cookie is signed in still" if scene.user(browser) else "")
+
+
 def stolen_refresh_token(scene: Scene) -> None:
     """A thief has the tokens of somebody who signs out."""
     if scene.declared.tokens == "discard":
@@ -216,5 +229,6 @@ HOSTILE: Mapping[tuple[str, str], Run] = {
     ("token_replayed", "a stolen code without PKCE"): stolen_code_without_pkce,
     ("logout_token_replayed", ""): replayed_logout,
     ("stolen_cookie", ""): stolen_cookie,
+    ("stolen_cookie", "after the idle timeout"): forgotten_cookie,
     ("stolen_refresh_token", ""): stolen_refresh_token,
 }

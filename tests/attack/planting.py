@@ -136,6 +136,14 @@ def settings(**changed: Any) -> Iterator[None]:
 
 
 @contextmanager
+def without_middleware(path: str) -> Iterator[None]:
+    from django.conf import settings as declared  # noqa: PLC0415
+
+    with settings(MIDDLEWARE=[each for each in declared.MIDDLEWARE if each != path]):
+        yield
+
+
+@contextmanager
 def same_session() -> Iterator[None]:
     """A sign-in goes on in the session that the browser brought."""
 
@@ -336,6 +344,10 @@ FAULTS: Mapping[str, tuple[Plant, tuple[str, ...]]] = {
         ("forged_address",),
     ),
     "key of a session": (same_session, ("session_fixation",)),
+    "middleware": (
+        lambda: without_middleware("django_phi_oidc.middleware.RevocationMiddleware"),
+        ("stolen_cookie",),
+    ),
     "CSRF": (
         by("django.middleware.csrf:CsrfViewMiddleware:process_view", lambda *args: None),
         ("cross_site_logout",),

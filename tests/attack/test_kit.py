@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -11,12 +12,13 @@ import pytest
 from django.core.management import CommandError, call_command
 
 from django_phi_oidc import errors
-from django_phi_oidc.attack.running import attacks_on
+from django_phi_oidc.attack.running import Attack, attacks_on
 from django_phi_oidc.declarations import parse_provider
 from tests import databases
 
-from .example import Project, objects, project
+from .example import ROOT, Project, objects, project
 
+HOW_TO = (ROOT / "docs/how-to/attack-your-portal.md").read_text()
 SIGN_IN = {
     cls.code
     for cls in vars(errors).values()
@@ -62,11 +64,14 @@ def databases_there() -> set[str]:
     return {row[0] for row in found}
 
 
-def test_every_code_is_attacked() -> None:
+def attacks() -> list[Attack]:
     declared = parse_provider("default", {"issuer": "https://op.example", "client_id": "c", "client_secret": "s"})
-    attacks = attacks_on(declared, claims=["birthdate"])
-    assert {attack.code for attack in attacks} >= SIGN_IN | ALSO
-    names = [attack.name for attack in attacks]
+    return attacks_on(declared, claims=["birthdate"])
+
+
+def test_every_code_is_attacked() -> None:
+    assert {attack.code for attack in attacks()} >= SIGN_IN | ALSO
+    names = [attack.name for attack in attacks()]
     assert len(names) == len(set(names))
 
 
@@ -153,3 +158,15 @@ def test_project_that_broke_a_rule_fails(portal: Project) -> None:
 def test_attack_that_there_is_not_is_refused_before_anything_is_made(words: list[str], told: str) -> None:
     with pytest.raises(CommandError, match=told):
         call_command("phi_oidc", "attack", *words, skip_checks=True)
+
+
+def test_howto_shows_what_is_printed(portal: Project) -> None:
+    found = re.search(r"<!-- tested: attack -->\n```console\n\$ python (.*?)\n(.*?)```", HOW_TO, re.DOTALL)
+    assert found
+    ran = portal.run(*found[1].split(), OIDC_ALLOW_LOOPBACK_HTTP="1")
+    assert (ran.returncode, ran.stdout) == (0, found[2]), ran.stderr
+
+
+def test_howto_names_each_attack_that_has_no_rule_code() -> None:
+    assert {attack.code for attack in attacks()} - SIGN_IN - ALSO <= set(re.findall(r"`(\w+)`", HOW_TO))
+    assert "pytest --phi-oidc-attack" in HOW_TO, "as test_plugin.py runs it"
