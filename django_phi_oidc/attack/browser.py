@@ -14,6 +14,10 @@ from django.test import Client
 from .op import DemoProvider
 
 
+class NotBegun(LookupError):
+    """The portal began no sign-in."""
+
+
 @dataclass
 class Page:
     """What came back."""
@@ -69,10 +73,10 @@ class Browser:
         return self.get(f"{path or self.door}?{urlencode({'next': self.home if next_url is None else next_url})}")
 
     def callback(self, op: DemoProvider, username: str = "amina", *, next_url: str | None = None) -> str:
-        """Sign in at the OP and return the callback URL, not yet visited. Raises: LookupError when nothing began."""
+        """Sign in at the OP and return the callback URL, not yet visited. Raises: NotBegun."""
         begun = self.begin(next_url=next_url)
         if begun.status != 302:
-            raise LookupError(f"The portal answered {begun.status}, and no sign-in began.")
+            raise NotBegun(f"The portal answered {begun.status}, and no sign-in began.")
         return op.authorize(begun.location, username, cookies=self.op_cookies)
 
     def sign_in(self, op: DemoProvider, username: str = "amina", *, next_url: str | None = None) -> Page:

@@ -349,6 +349,13 @@ def r6(*, leeway: timedelta = LEEWAY, trusted: Sequence[str] = ()) -> list[Case]
     other = [*trusted, "another"][0]
     by: dict[str, Any] = {"loosened_by": "leeway"}
     stale: dict[str, Any] = {"options": MAX_AGE, **by}
+    far, beyond = int(leeway.total_seconds()) + 5, "beyond the leeway"
+    loosened = [
+        Case("exp_invalid", "id_token", timing("exp"), -far, 60, id=beyond),
+        Case("iat_invalid", "id_token", timing("iat"), -600 - far, 0, id=beyond),
+        Case("nbf_invalid", "id_token", timing("nbf"), far, 0, id=beyond),
+        Case("auth_time_stale", "id_token", timing("auth_time"), -60 - far, 0, options=MAX_AGE, id=beyond),
+    ]
     return [
         *_R6,
         Case("exp_invalid", "id_token", timing("exp"), -31, -within, **by),
@@ -365,6 +372,7 @@ def r6(*, leeway: timedelta = LEEWAY, trusted: Sequence[str] = ()) -> list[Case]
             id="one that others trust",
             loosened_by="trusted_audiences",
         ),
+        *(loosened if leeway > LEEWAY else ()),
     ]
 
 

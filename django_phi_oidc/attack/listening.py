@@ -23,10 +23,15 @@ def everything_logged() -> Iterator[Log]:
     """Keep whatever any logger says for the length of the block."""
     root, log = logging.getLogger(), Log()
     level = root.level
-    root.addHandler(log)
+    known = [each for each in root.manager.loggerDict.values() if isinstance(each, logging.Logger)]
+    # What does not reach the root is heard where it ends.
+    heard = [root, *(each for each in known if not each.propagate)]
+    for logger in heard:
+        logger.addHandler(log)
     root.setLevel(logging.DEBUG)
     try:
         yield log
     finally:
         root.setLevel(level)
-        root.removeHandler(log)
+        for logger in heard:
+            logger.removeHandler(log)

@@ -51,7 +51,7 @@ def tell_logout(case: Case, scene: Scene, *, by_choice: str) -> None:
     with rechecked():
         if not scene.user(browser):
             seen.append("the session was ended")
-    scene.no("; ".join(seen), by_choice=by_choice)
+    scene.no("; ".join(seen), by_choice=by_choice if page.status == 200 else "")
 
 
 def replayed_logout(scene: Scene) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from ..declarations import ProviderDeclaration
 from .answers import ANSWERS
+from .browser import NotBegun
 from .canary import CANARY
 from .cases import Case, cases_for
 from .hostile import HOSTILE
@@ -61,7 +62,7 @@ def attempt(attack: Attack, scene: Scene) -> Ended | None:
         attack.run(scene)
     except Ended as ended:
         return ended
-    except LookupError as error:
+    except NotBegun as error:
         return Ended("failed", f"the control failed: {error}")
     except NotRedirected as error:
         return Ended("failed", f"the control failed: the provider showed a page ({error.status})")

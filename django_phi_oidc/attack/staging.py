@@ -26,6 +26,7 @@ from .scene import WHO, Portal, Scene, who
 
 LOCAL_MEMORY = "django.core.cache.backends.locmem.LocMemCache"
 DEMO_ACR = demo_accounts()[0].acr
+_BROKERS = ("broker_url", "broker_read_url", "broker_write_url")
 _HANDLERS = ("handler400", "handler403", "handler404", "handler500")
 
 
@@ -145,12 +146,19 @@ def _urls() -> types.ModuleType:
 @contextmanager
 def _messages_in_memory() -> Iterator[None]:
     """Let no message reach the project's broker."""
-    before = current_app.conf.broker_url
-    current_app.conf.broker_url = "memory://"
+    before = {name: current_app.conf.get(name) for name in _BROKERS}
+    # To Celery a variable says more than a setting.
+    said = {
+        name: os.environ.pop(f"CELERY_{name.upper()}") for name in _BROKERS if f"CELERY_{name.upper()}" in os.environ
+    }
+    current_app.conf.update(dict.fromkeys(_BROKERS, "memory://"))
     try:
+        if not current_app.connection_for_write().as_uri().startswith("memory:"):
+            raise ImproperlyConfigured("Celery's messages would reach a broker.")
         yield
     finally:
-        current_app.conf.broker_url = before
+        current_app.conf.update(before)
+        os.environ.update({f"CELERY_{name.upper()}": value for name, value in said.items()})
 
 
 @contextmanager
