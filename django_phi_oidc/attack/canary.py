@@ -96,8 +96,9 @@ def walk(scene: Scene) -> Iterator[tuple[str, set[str]]]:
         browser.get("/phi-oidc-attack/nowhere/")
         browser.get(callback)
         scene.op.mutate = _telling(scene, undeclared, fails=True)
-        left.browsers.append(scene.browser())
-        left.browsers[-1].sign_in(scene.op)
+        left.browsers.append(refused := scene.browser())
+        callback = refused.callback(scene.op)
+        refused.get(callback)
         texts |= {f"{name}, refused": text for name, text in _secrets(scene, callback).items()}
         browser.post(reverse("oidc_logout"), csrfmiddlewaretoken=csrf_token_of(browser))
         control = _canary()
@@ -175,7 +176,7 @@ def _plant(left: Left, control: str) -> None:
 
 
 def _tables(connection: Any) -> Iterator[bytes]:
-    """Yield what a database holds: SQLite's as it lies in the file, of others each row."""
+    """Yield what a database holds: SQLite's as it lies in the file, of others each table."""
     connection.ensure_connection()
     if connection.vendor == "sqlite":
         yield connection.connection.serialize()
@@ -183,8 +184,8 @@ def _tables(connection: Any) -> Iterator[bytes]:
     with connection.cursor() as cursor:
         for name in connection.introspection.table_names(cursor):
             cursor.execute(f"SELECT * FROM {connection.ops.quote_name(name)}")  # noqa: S608 -- a table's name
-            for row in cursor.fetchall():
-                yield b"\n".join(bytes(v) if isinstance(v, bytes | memoryview) else str(v).encode() for v in row)
+            values = (value for row in cursor.fetchall() for value in row)
+            yield b"\n".join(bytes(v) if isinstance(v, bytes | memoryview) else str(v).encode() for v in values)
 
 
 @contextmanager

@@ -31,7 +31,7 @@ class Project:
             capture_output=True,
             text=True,
             check=False,
-            timeout=300,
+            timeout=600,
         )
 
     def attack(self, *words: str, **more: str) -> subprocess.CompletedProcess[str]:

@@ -53,7 +53,7 @@ def test_stock_project_falls_for_what_was_predicted_and_holds_the_rest(tmp_path:
         capture_output=True,
         text=True,
         check=False,
-        timeout=300,
+        timeout=600,
     )
     assert ran.returncode == 0, ran.stderr
     outcomes = {name(outcome): (outcome["result"], outcome["told"]) for outcome in objects(ran.stdout)}
