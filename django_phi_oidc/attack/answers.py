@@ -23,7 +23,7 @@ from ..audit.request import SESSION_KEY
 from .bending import NO
 from .browser import Browser
 from .op import Exchange
-from .scene import Scene
+from .scene import Scene, later
 
 # code -> (what the browser brings back, a callback that differs in that one thing and is accepted)
 R4: Mapping[str, tuple[dict[str, Any], dict[str, Any]]] = {
@@ -76,8 +76,7 @@ def late_callback(scene: Scene) -> None:
         with scene.declaring():
             browser = scene.browser()
             begun = browser.begin()
-            later = clock.now() + timedelta(minutes=minutes)
-            with clock.running(lambda then=later: then):  # type: ignore[misc]  # a default argument is bound now
+            with later(timedelta(minutes=minutes)):
                 page = browser.get(scene.op.authorize(begun.location, "amina"))
                 if is_late:
                     scene.refused(browser, page, "state_expired")

@@ -9,12 +9,12 @@ from django.conf import settings
 from django.urls import reverse
 from django.utils.crypto import get_random_string
 
-from .. import clock, conf
+from .. import conf
 from ..audit.models import AuditEvent
 from .answers import Run, altered, csrf_token_of, session_of
 from .browser import Page
-from .logouts import rechecked, replayed_logout
-from .scene import WHO, Scene, phi_oidc
+from .logouts import replayed_logout
+from .scene import WHO, Scene, later, phi_oidc
 
 EVIL = "evil.example"
 ELSEWHERE = (
@@ -188,7 +188,7 @@ def stolen_cookie(scene: Scene) -> None:
         thief = scene.browser(cookies=dict(browser.cookies))
         scene.must(scene.user(thief) == amina, "the cookie says nobody")
         browser.post(reverse("oidc_logout"), csrfmiddlewaretoken=csrf_token_of(browser))
-        with rechecked():
+        with later(2 * conf.session_recheck()):
             scene.no("the cookie is signed in still" if scene.user(thief) else "")
 
 
@@ -198,8 +198,7 @@ def forgotten_cookie(scene: Scene) -> None:
         browser = scene.browser()
         amina = scene.accepted(browser, browser.sign_in(scene.op))
         scene.must(scene.user(browser) == amina, "the cookie says nobody")
-        later = clock.now() + conf.idle_timeout() + timedelta(minutes=2)
-        with clock.running(lambda: later):
+        with later(conf.idle_timeout() + timedelta(minutes=2)):
             scene.no("the cookie is signed in still" if scene.user(browser) else "")
 
 

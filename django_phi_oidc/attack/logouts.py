@@ -1,18 +1,16 @@
 """R9 as cases: a logout token with one thing wrong ends nothing, and the same without it ends the session."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 from django.urls import reverse
 
-from .. import clock, conf
+from .. import conf
 from .bending import NO, Bend, header, member, signed_by, timing, token
 from .browser import Browser, Page
 from .cases import Case, itself
 from .op import Exchange
 from .op.backchannel import EVENT, logout_token
-from .scene import Scene
+from .scene import Scene, later
 
 
 def _case(id_: str, bend: Bend, wrong: Any, right: Any, **more: Any) -> Case:
@@ -41,14 +39,14 @@ def tell_logout(case: Case, scene: Scene, *, by_choice: str) -> None:
     browser = signed_in(scene)
     page = send(scene, token_of(scene, case.bend, case.right))
     scene.must(page.status == 200, f"the answer is {page.status}, {scene.portal.code()}")
-    with rechecked():
+    with later(2 * conf.session_recheck()):
         scene.must(not scene.user(browser), "the session lives on")
     browser = signed_in(scene)
     page = send(scene, token_of(scene, case.bend, case.wrong))
     seen = [] if page.status == 400 else [f"the answer is {page.status}"]
     if scene.portal.code() not in (case.code, None):
         seen.append(f"the trail says {scene.portal.code() or 'nothing'}")
-    with rechecked():
+    with later(2 * conf.session_recheck()):
         if not scene.user(browser):
             seen.append("the session was ended")
     scene.no("; ".join(seen), by_choice=by_choice if page.status == 200 else "")
@@ -91,11 +89,3 @@ def token_of(scene: Scene, bend: Bend, value: Any) -> str:
 def send(scene: Scene, token_: str) -> Page:
     """Return the portal's answer to the provider."""
     return scene.browser().post(reverse("oidc_backchannel_logout"), logout_token=token_)
-
-
-@contextmanager
-def rechecked() -> Iterator[None]:
-    """Let the portal look at a session's row again, as it does each `SESSION_RECHECK`."""
-    later = clock.now() + 2 * conf.session_recheck()
-    with clock.running(lambda: later):
-        yield

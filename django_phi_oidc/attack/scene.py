@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -12,7 +13,7 @@ from django.http import HttpRequest, HttpResponse
 from django.test import override_settings
 from django.urls import reverse
 
-from .. import conf
+from .. import clock, conf
 from ..audit.events import Action
 from ..audit.models import AuditEvent, RefusalCount
 from ..declarations import ProviderDeclaration
@@ -34,6 +35,14 @@ def who(request: HttpRequest) -> HttpResponse:
 def phi_oidc() -> Any:
     """Return the setting as it stands now."""
     return settings.PHI_OIDC
+
+
+@contextmanager
+def later(by: timedelta) -> Iterator[None]:
+    """Let it be that much later, in this process, for the length of the block."""
+    then = clock.now() + by
+    with clock.running(lambda: then):
+        yield
 
 
 class Portal:

@@ -128,6 +128,7 @@ def test_what_a_project_loosened_is_accepted_by_choice_and_the_rest_is_held(port
     others = {name(outcome): outcome["told"] for outcome in outcomes if outcome["result"] != "held"}
     assert others == BY_CHOICE, ran.stderr
     assert {outcome["code"] for outcome in outcomes} == codes
+    assert "exp_invalid (beyond the leeway)" in {name(outcome) for outcome in outcomes}, "a choice has its limit"
     assert {outcome["result"] for outcome in outcomes if name(outcome) in BY_CHOICE} == {"accepted by choice"}
     assert ran.returncode == 0
 
