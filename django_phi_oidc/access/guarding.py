@@ -38,8 +38,8 @@ def decide(
     resource: `Type/id`; purpose: the one that is stated, an HL7 code. What is not of that form is refused, and not
     written down: it may be anything. find: called when a session is there and nobody has refused yet; without it the
     permission is asked for no object. What is not found is refused as what is not permitted is: the difference
-    would tell who is a patient here. Who lacks the permission may have it by an open emergency, and for its purpose: the
-    event names both. Whoever has one is let in while the trail is away too, by a line of the spool in its place.
+    would tell who is a patient here. Who lacks the permission may have it by an open emergency, for its purpose, and
+    the event names both. Whoever has one is let in while the trail is away too, by a line of the spool in its place.
     Raises: AuditUnavailable, and then nothing is permitted; what `find` raises, with nothing decided.
     """
     is_asked = actor.is_vouched_for and is_resource(resource)

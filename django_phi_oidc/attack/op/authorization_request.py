@@ -54,7 +54,9 @@ def judge_redirect(state: State, pairs: Pairs) -> tuple[Client, str]:
     return client, parameters["redirect_uri"]
 
 
-def judge_request(parameters: Mapping[str, str], client: Client, *, further: Iterable[str] = ()) -> AuthorizationRequest:
+def judge_request(
+    parameters: Mapping[str, str], client: Client, *, further: Iterable[str] = ()
+) -> AuthorizationRequest:
     """Return the client's request if all of it can be granted. further: scopes beside those of OpenID Connect.
 
     Raises: OAuthError with the error code that goes back to the client.
