@@ -1,5 +1,6 @@
 """The pages of charts: who sees whose, how surely they signed in, what for, and what the trail says of it."""
 
+import html
 import re
 
 import pytest
@@ -91,3 +92,37 @@ def test_chart_with_the_audit_database_away_stays_closed(site: Site, browser: Br
     assert refused.status == 503
     assert NOTES not in refused.text
     assert NOTES in browser.open(f"{site.portal}/portal/chart/").text
+
+
+def test_emergency_opens_one_chart_under_a_banner_until_it_is_closed(site: Site, browser: Browser) -> None:
+    patient = Browser()
+    jonas = pk_of(site.sign_in(patient, "jonas"))
+    assert NOTES in patient.open(f"{site.portal}/portal/chart/").text, "signed in strongly as it is"
+    site.sign_in(browser, "lena")
+    path = f"/portal/chart/{jonas}/"
+    refused = browser.open(site.portal + path)
+    link = re.search(r'href="(/oidc/emergency/[^"]+)"', refused.text)
+    assert link
+    form = browser.open(site.portal + html.unescape(link[1]))
+    given = {"permissions": "portal.view_chart", "purpose": "BTG", "minutes": "5", "reason": "An allergy?"}
+    login = browser.submit(form, {"resource": f"Patient/{jonas}", **given}, action="/oidc/emergency/")
+    opened = browser.submit(login, {"username": "lena", "password": PASSWORDS["lena"], "decision": "sign-in"})
+    assert (opened.status, opened.path) == (200, path)
+    assert NOTES in opened.text
+    assert "phi-oidc-emergency" in opened.text
+    assert "phi-oidc-emergency" not in patient.open(f"{site.portal}/portal/").text
+    assert ("access.granted", "success", "", "BTG") in site.trail()
+    looks = patient.open(f"{site.portal}/portal/access/").text
+    assert '<span class="badge">Emergency</span>' in looks
+    page = browser.open(f"{site.portal}/oidc/emergency/")
+    # Other tests leave some of hers open, which end later.
+    assert f"Patient/{jonas}<" in page.text
+    page = browser.submit(page, {}, action="/close/")
+    assert f"Patient/{jonas}<" not in page.text
+    assert browser.open(site.portal + path).status == 403
+
+
+def test_who_may_not_break_the_glass_is_offered_none(site: Site, browser: Browser) -> None:
+    site.sign_in(browser)
+    assert "/oidc/emergency/" not in browser.open(f"{site.portal}/portal/chart/1000000/").text
+    assert browser.open(f"{site.portal}/oidc/emergency/").status == 403

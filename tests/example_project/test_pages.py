@@ -70,6 +70,20 @@ def refused_chart(page: Any, site: Site) -> None:
     page.goto(f"{site.portal}/portal/chart/1000000/")
 
 
+def emergency(page: Any, site: Site) -> None:
+    sign_in(page, site, "lena")
+    page.goto(f"{site.portal}/portal/chart/1000000/")
+    page.click("text=This is an emergency")
+
+
+def emergency_open(page: Any, site: Site) -> None:
+    emergency(page, site)
+    page.fill("textarea", "Nobody knows.")
+    page.click("text=Open emergency access")
+    page.goto(f"{site.portal}/oidc/emergency/")
+    page.wait_for_selector(".phi-oidc-emergency")
+
+
 def own_looks(page: Any, site: Site) -> None:
     revealed(page, site)
     page.goto(f"{site.portal}/portal/access/?all=1")
@@ -132,6 +146,8 @@ PAGES: dict[str, tuple[Go, str]] = {
     "own chart": (own_chart, "My chart"),
     "patients": (patients, "Patients"),
     "chart refused": (refused_chart, "That is not open to you"),
+    "emergency": (emergency, "Emergency access"),
+    "emergency, open": (emergency_open, "Emergency access"),
     "who looked": (signed_in("/portal/access/"), "Who looked at my record"),
     "who looked, with own looks": (own_looks, "Who looked at my record"),
     "who looked, unavailable": (not_told, "This can’t be shown at the moment"),
