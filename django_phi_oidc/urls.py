@@ -9,7 +9,7 @@ from .login.local import LocalLoginView
 from .login.stepping_up import StepUpView
 from .login.views import OIDCAuthenticationCallbackView, OIDCAuthenticationRequestView
 from .sessions.channels import BackchannelLogoutView, FrontchannelLogoutView
-from .sessions.views import LoggedOutView, OIDCLogoutView, SessionView
+from .sessions.views import LoggedOutView, OIDCLogoutView, SessionView, door
 from .watch.views import HealthView
 
 urlpatterns = [
@@ -17,8 +17,8 @@ urlpatterns = [
     path("callback/", OIDCAuthenticationCallbackView.as_view(), name="oidc_authentication_callback"),
     path("activate/", ActivationView.as_view(), name="oidc_activate"),
     path("step-up/", StepUpView.as_view(), name="oidc_step_up"),
-    path("emergency/", EmergencyView.as_view(), name="oidc_emergency"),
-    path("emergency/<uuid:emergency>/close/", EmergencyCloseView.as_view(), name="oidc_emergency_close"),
+    path("emergency/", door(EmergencyView.as_view()), name="oidc_emergency"),
+    path("emergency/<uuid:emergency>/close/", door(EmergencyCloseView.as_view()), name="oidc_emergency_close"),
     path("logout/", OIDCLogoutView.as_view(), name="oidc_logout"),
     path("logged-out/", LoggedOutView.as_view(), name="oidc_logged_out"),
     path("session/", SessionView.as_view(), name="oidc_session"),

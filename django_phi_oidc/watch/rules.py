@@ -139,9 +139,17 @@ ALERTS: Mapping[str, Severity] = {
     "delivery_lag": Severity.WARNING,
     "delivery_refused": Severity.WARNING,
     "delivery_stopped": Severity.CRITICAL,
+    "emergency_opened": Severity.CRITICAL,
     "event_forged": Severity.CRITICAL,
     "event_key_unknown": Severity.CRITICAL,
     "last_administrator": Severity.WARNING,
+    "leak_body": Severity.WARNING,
+    "leak_cookie": Severity.WARNING,
+    "leak_header": Severity.WARNING,
+    "leak_location": Severity.WARNING,
+    "leak_referer": Severity.WARNING,
+    "leak_request_cookie": Severity.WARNING,
+    "leak_url": Severity.WARNING,
     "refusal_burst": Severity.WARNING,
     "revocation_abandoned": Severity.CRITICAL,
     "revocation_blocked": Severity.CRITICAL,
@@ -149,6 +157,7 @@ ALERTS: Mapping[str, Severity] = {
     "sealing_lag": Severity.CRITICAL,
     "sealing_refused": Severity.CRITICAL,
     "session_undecryptable": Severity.WARNING,
+    "spool_altered": Severity.CRITICAL,
 }
 """The rules of `alert.raised` that others write: each is an alert of that kind."""
 
@@ -224,12 +233,6 @@ def _of_operation() -> tuple[Rule, ...]:
             by=lambda event: event.provider,
             least=10,
             keep=timedelta(minutes=15),
-        ),
-        Rule(
-            kind="emergency_opened",
-            severity=Severity.CRITICAL,
-            actions={"emergency.opened"},
-            by=lambda event: event.actor,
         ),
         Rule(
             kind="trail_altered",

@@ -26,14 +26,20 @@ class Site:
         answer = {"username": username, "password": PASSWORDS[username], "decision": "sign-in"}
         return browser.submit(login, answer)
 
-    def let_treat(self, clinician: str, patient: str) -> None:
-        """Put a clinician, by primary key, into the care team of a patient who has a chart."""
-        into = (
-            "INSERT INTO portal_chart_care_team (chart_id, user_id) SELECT id, ? FROM portal_chart WHERE patient_id = ?"
-        )
+    @contextmanager
+    def treating(self, clinician: str, patient: str) -> Iterator[None]:
+        """Have a clinician, by primary key, in the care team of a patient who has a chart, for as long."""
+        chart = "SELECT id FROM portal_chart WHERE patient_id = ?"
         with closing(sqlite3.connect(self.var / "portal.sqlite3", timeout=20)) as connection:
-            connection.execute(into, [clinician, patient])
+            connection.execute(
+                f"INSERT INTO portal_chart_care_team (user_id, chart_id) VALUES (?, ({chart}))", [clinician, patient]
+            )
             connection.commit()
+            try:
+                yield
+            finally:
+                connection.execute("DELETE FROM portal_chart_care_team")
+                connection.commit()
 
     def trail(self) -> list[tuple[str, str, str, str]]:
         """Return action, outcome, reason and purpose of every event so far."""

@@ -52,22 +52,22 @@ def test_own_chart_after_a_password_wants_more_and_then_is_opened(site: Site, br
 
 def test_chart_of_a_patient_is_for_who_treats_them(site: Site, browser: Browser) -> None:
     patient = Browser()
-    amina = pk_of(site.sign_in(patient))
-    confirm(site, patient, "amina", "/portal/chart/")
+    jonas = pk_of(site.sign_in(patient, "jonas"))
+    assert NOTES in patient.open(f"{site.portal}/portal/chart/").text, "signed in strongly as it is"
     lena = pk_of(site.sign_in(browser, "lena"))
-    path, before = f"/portal/chart/{amina}/", len(site.trail())
+    path, before = f"/portal/chart/{jonas}/", len(site.trail())
     refused = browser.open(site.portal + path)
     assert refused.status == 403
     assert NOTES not in refused.text
     assert told(site, before) == [("access.denied", "failure", "permission_missing", "TREAT")]
     assert "You do not treat this patient." in browser.open(f"{site.portal}/portal/patients/").text
-    site.let_treat(lena, amina)
-    assert "You treat this patient." in browser.open(f"{site.portal}/portal/patients/").text
-    before = len(site.trail())
-    opened = confirm(site, browser, "lena", path)
-    assert (opened.status, opened.path) == (200, path)
-    assert NOTES in opened.text
-    assert told(site, before)[-1] == ("access.granted", "success", "", "TREAT")
+    with site.treating(lena, jonas):
+        assert "You treat this patient." in browser.open(f"{site.portal}/portal/patients/").text
+        before = len(site.trail())
+        opened = confirm(site, browser, "lena", path)
+        assert (opened.status, opened.path) == (200, path)
+        assert NOTES in opened.text
+        assert told(site, before)[-1] == ("access.granted", "success", "", "TREAT")
     looks = patient.open(f"{site.portal}/portal/access/").text
     assert "your chart" in looks
     assert "Treatment" in looks

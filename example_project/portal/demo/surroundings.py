@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 ROOT = Path(__file__).resolve().parent.parent.parent
 OURS = ("OIDC_", "PHI_", "DJANGO_", "CELERY_", "EMAIL_", "PORTAL_", "DATABASE_URL", "CACHE_URL")
 """The demo is embedded: what these variables say of another installation is not for it."""
-RETENTION_SECONDS = 5
+RETENTION_SECONDS = 15
 BEAT_SECONDS = 1
 CLAIMS = {
     "birthdate": {"purpose": "TREAT", "basis": "identity check before treatment", "retention": "session"},
