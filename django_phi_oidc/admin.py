@@ -5,6 +5,7 @@ from django.contrib import admin
 from .access.admin import EmergencyAccessAdmin
 from .audit.admin import AuditCheckpointAdmin, AuditEventAdmin
 from .claims.admin import LegalHoldAdmin, StoredClaimAdmin
+from .desk.admin import lay_desk
 from .login.admin import lead_to_provider
 from .sessions.admin import OIDCSessionAdmin, PendingRevocationAdmin
 from .subjects.admin import ActivationCodeAdmin, PairwiseSubjectAdmin
@@ -24,4 +25,5 @@ __all__ = [
     "StoredClaimAdmin",
 ]
 
+lay_desk(admin.site)
 lead_to_provider(admin.site)

@@ -42,6 +42,7 @@ FREE_OF_DJANGO = (
     "delivery.items",
     "delivery.ocsf",
     "delivery.rfc5424",
+    "desk.drawing",
     "sessions.timeouts",
     "subjects.codes",
     "subjects.digest",

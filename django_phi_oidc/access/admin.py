@@ -45,12 +45,12 @@ class StateFilter(admin.SimpleListFilter):
         return [("waiting", _("waits for its review")), ("open", _("open")), ("reviewed", _("reviewed"))]
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
-        lasting = EmergencyAccess.objects.lasting(now=clock.now()).order_by().values("pk")
+        now, every = clock.now(), EmergencyAccess.objects
         match self.value():
             case "waiting":
-                return queryset.filter(reviewed_at=None).exclude(pk__in=lasting)
+                return queryset.filter(pk__in=every.waiting(now=now).order_by().values("pk"))
             case "open":
-                return queryset.filter(pk__in=lasting)
+                return queryset.filter(pk__in=every.lasting(now=now).order_by().values("pk"))
             case "reviewed":
                 return queryset.exclude(reviewed_at=None)
         return queryset

@@ -39,6 +39,10 @@ class EmergencyQuerySet(models.QuerySet["EmergencyAccess"]):
         """Return those whose time is over, and that nobody has closed."""
         return self.filter(closed_at=None, expires_at__lte=now)
 
+    def waiting(self, *, now: datetime) -> Self:
+        """Return those that are over, and that nobody has reviewed."""
+        return self.filter(reviewed_at=None).exclude(closed_at=None, expires_at__gt=now)
+
 
 class EmergencyAccess(models.Model):
     """Permissions that a person took in an emergency: for one resource or for all, and for a time.

@@ -41,7 +41,7 @@ else:
 
 View = Callable[..., HttpResponseBase]
 _APP = "django_phi_oidc"
-_UNREADABLE = _("What is stored here was altered and is no event any more: “phi_oidc audit verify” tells which it is.")
+UNREADABLE = _("What is stored here was altered and is no event any more: “phi_oidc audit verify” tells which it is.")
 
 
 def looking(view: View) -> View:
@@ -116,8 +116,8 @@ class AuditEventAdmin(_Pages, EventAdmin):
         try:
             page = browsing.page(filters, **cursor.cleaned_data) if is_valid else page
         except RowUnreadable:
-            faults.append(_UNREADABLE)
-        verified = _verification()
+            faults.append(UNREADABLE)
+        verified = verification()
         _tell(
             request,
             Action.AUDIT_VIEWED,
@@ -145,7 +145,7 @@ class AuditEventAdmin(_Pages, EventAdmin):
         try:
             event, place = browsing.event(event_id), browsing.place(event_id)
         except RowUnreadable:
-            faults.append(_UNREADABLE)
+            faults.append(UNREADABLE)
         if event is None and not faults:
             raise Http404
         self._tell_look(request, "event", event_id, event)
@@ -209,8 +209,8 @@ class AuditCheckpointAdmin(_Pages, CheckpointAdmin):
         try:
             page = browsing.page_of_checkpoints(**cursor.cleaned_data) if cursor.is_valid() else page
         except RowUnreadable:
-            faults.append(_UNREADABLE)
-        verified = _verification()
+            faults.append(UNREADABLE)
+        verified = verification()
         _tell(request, Action.AUDIT_VIEWED, detail={"page": "checkpoints", "filters": []})
         return self.show(
             request,
@@ -267,12 +267,12 @@ def _subject_found(term: str, rows: tuple[AuditEvent, ...]) -> str:
         return ""
 
 
-def _verification() -> dict[str, Any]:
+def verification() -> dict[str, Any]:
     """Return the last verification as the pages tell of it; empty when there was none."""
     try:
         event = browsing.last_verification()
     except RowUnreadable:
-        return {"unreadable": _UNREADABLE}
+        return {"unreadable": UNREADABLE}
     if event is None:
         return {}
     detail = _members(event.detail)

@@ -1,0 +1,1 @@
+"""The privacy officer's desk: how things stand, on the first page of the admin."""
