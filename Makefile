@@ -31,7 +31,7 @@ test-sqlite: $(VENV)/.dev ## run the tests on SQLite
 test-postgresql: $(VENV)/.dev ## run the tests on PostgreSQL: DATABASE_URL, or a throw-away server
 	PHI_TEST_DB=postgresql $(BIN)/python -m tests.postgresql $(BIN)/python -m pytest $(PYTEST_ARGS)
 
-bench: $(VENV)/.bench ## measure sign-ins, sessions, claims, seals, the leak guard, anomaly rules and the trail beside floors and peers, and fail where one is too slow
+bench: $(VENV)/.bench ## measure sign-ins, sessions, claims, seals, the leak guard, anomaly rules, the desk and the trail beside floors and peers, and fail where one is too slow
 	@$(BIN)/python -m tests.benchmarks $(BENCH_ARGS)
 
 lint: $(VENV)/.dev ## check style, types, import contracts and migrations

@@ -32,7 +32,7 @@ def lay_desk(site: AdminSite) -> None:
 def desk(request: HttpRequest) -> dict[str, Any]:
     """Return what the desk shows to this person; empty where they may view nothing of it.
 
-    By five SELECTs,. Of the trail nothing is shown but counts, so it is no look at it.
+    By six SELECTs. Of the trail nothing is shown but counts, so it is no look at it.
     """
 
     def may_view(model: str) -> bool:

@@ -21,6 +21,8 @@ from tests.benchmarks.audit.recording import measure_recording
 from tests.benchmarks.audit.trail import measure_trail
 from tests.benchmarks.claims import telling as of_claims
 from tests.benchmarks.claims.scrubbing import measure_scrubbing
+from tests.benchmarks.desk import telling as of_desk
+from tests.benchmarks.desk.looking import measure_looking
 from tests.benchmarks.guard import telling as of_guard
 from tests.benchmarks.guard.guarding import measure_guarding
 from tests.benchmarks.sealing import telling as of_sealing
@@ -45,6 +47,7 @@ RAN_WITH = {
     "guard": ("django",),
     "sealing": ("django", "cryptography", "psycopg"),
     "watching": ("django", "psycopg"),
+    "desk": ("django", "psycopg"),
     "audit": ("django", "django-auditlog", "django-easy-audit", "django-pghistory", "psycopg"),
 }
 
@@ -87,6 +90,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--texts", type=int, default=200_000, help="sealed texts that get another key")
     parser.add_argument("--watched", type=int, default=100_000, help="events that the anomaly rules see")
+    parser.add_argument("--looked", type=int, default=2_000_000, help="events of the trail that pages show")
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
     options = parser.parse_args(arguments)
     if unknown := set(options.parts).difference(PARTS):
@@ -155,6 +159,11 @@ def _watching(url: str, options: Namespace) -> Told:
     return Told.by(of_watching, results, "The anomaly rules see a trail.")
 
 
+def _desk(url: str, options: Namespace) -> Told:
+    results = measure_looking(url=url, events=options.looked, rounds=20, told=_say)
+    return Told.by(of_desk, results, f"Pages of the admin on a trail of {options.looked:,} events.")
+
+
 def _audit(url: str, options: Namespace) -> Told:
     load = os.getloadavg()[0]
     recorded, _ = measure_recording(
@@ -178,6 +187,7 @@ PARTS: Mapping[str, Callable[[str, Namespace], Told]] = {
     "guard": _guard,
     "sealing": _sealing,
     "watching": _watching,
+    "desk": _desk,
     "audit": _audit,
 }
 

@@ -1,0 +1,38 @@
+"""Two admins over one trail: ours, and what Django gives to whoever writes a usual ModelAdmin."""
+
+from typing import TYPE_CHECKING
+
+from django.contrib import admin
+from django.urls import path
+
+from django_phi_oidc.audit.models import AuditEvent
+
+if TYPE_CHECKING:
+    EventAdmin = admin.ModelAdmin[AuditEvent]
+else:
+    EventAdmin = admin.ModelAdmin
+
+
+class StockAdmin(EventAdmin):
+    """What anybody would write."""
+
+    list_display = (
+        "occurred_at",
+        "action",
+        "outcome",
+        "actor",
+        "subject",
+        "purpose",
+        "resource",
+        "reason",
+        "client_ip",
+    )
+    list_filter = ("outcome",)
+    search_fields = ("actor", "subject")
+    date_hierarchy = "occurred_at"
+    ordering = ("-id",)
+
+
+stock = admin.AdminSite(name="stock")
+stock.register(AuditEvent, StockAdmin)
+urlpatterns = [path("admin/", admin.site.urls), path("stock/", stock.urls)]
