@@ -13,7 +13,7 @@ from django.test.utils import CaptureQueriesContext
 from django_phi_oidc.audit.models import AuditOutbox
 from django_phi_oidc.claims.models import StoredClaim
 from django_phi_oidc.replay.models import SpentValue
-from django_phi_oidc.statements import delete, durably, insert, insert_alone, update
+from django_phi_oidc.statements import counts, delete, durably, insert, insert_alone, update
 from django_phi_oidc.subjects.models import PairwiseSubject
 
 NOW = datetime(2026, 11, 24, 16, 5, 9, 123456, tzinfo=UTC)
@@ -216,3 +216,13 @@ def test_insert_alone_goes_on_after_a_fault_and_on_a_new_connection() -> None:
 def test_insert_alone_on_sqlite_leaves_it_to_others() -> None:
     assert not insert_alone(SpentValue, ["a", "state", NOW], using="default")
     assert not SpentValue.objects.exists()
+
+
+@pytest.mark.django_db
+def test_counts_are_of_each_part_by_one_select_and_go_no_further(django_assert_num_queries: Any) -> None:
+    insert([spent(str(number), kind="state" if number < 3 else "nonce") for number in range(5)], using="default")
+    rows = SpentValue.objects.order_by("until")
+    with django_assert_num_queries(1):
+        assert counts([rows.filter(kind="state"), rows, rows.filter(kind="%s")], most=4, using="default") == [3, 4, 0]
+    with django_assert_num_queries(0):
+        assert counts([], most=4, using="default") == []

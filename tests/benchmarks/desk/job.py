@@ -74,7 +74,7 @@ def fill(count: int) -> dict[str, Any]:
 
 
 def look(rounds: int) -> dict[str, Any]:
-    """Return of each page the median and the least of its milliseconds in so many rounds, and its queries; of Django's in three."""
+    """Return of each page the median and least milliseconds of so many rounds, or of three, and its queries."""
     return {name: _measure(url, 3 if url.startswith("/stock/") else rounds) for name, url in _urls().items()}
 
 
