@@ -315,6 +315,24 @@ def test_page_about_somebody_is_one_query_by_the_indexes_of_subject_and_resource
 
 
 @pytest.mark.usefixtures("_many")
+@pytest.mark.parametrize(
+    ("column", "value", "found"),
+    [("action", "login.succeeded", [100, 100, 100, 0]), ("outcome", "failure", [0, 3, 0, 0])],
+)
+def test_counts_are_one_query_that_reads_nothing_but_an_index(column: str, value: str, found: list[int]) -> None:
+    events(3, at=NOW + timedelta(minutes=25), outcome="failure", reason="permission_missing")
+    sql(f"ANALYZE {EVENT}" if not is_postgresql() else f"VACUUM ANALYZE {EVENT}")
+    times = [NOW + timedelta(minutes=each) for each in (0, 19, 38, 57, 76)]
+    with statements() as asked:
+        assert browsing.counts(column, value, times, most=1000) == found
+    ((statement, params),) = asked
+    told = plan(statement, params)
+    only = "Index Only Scan using" if is_postgresql() else "USING COVERING INDEX"
+    assert f"{only} phi_oidc_audit_{column}" in told, told
+    assert browsing.counts(column, value, times, most=2) == [min(each, 2) for each in found]
+
+
+@pytest.mark.usefixtures("_many")
 def test_other_looks_are_by_an_index() -> None:
     with statements() as asked:
         browsing.last_verification()
