@@ -7,6 +7,7 @@ from .audit.admin import AuditCheckpointAdmin, AuditEventAdmin
 from .claims.admin import LegalHoldAdmin, StoredClaimAdmin
 from .desk.admin import lay_desk
 from .login.admin import lead_to_provider
+from .person.admin import add_persons
 from .sessions.admin import OIDCSessionAdmin, PendingRevocationAdmin
 from .subjects.admin import ActivationCodeAdmin, PairwiseSubjectAdmin
 from .watch.admin import AlertMuteAdmin, SecurityAlertAdmin
@@ -27,3 +28,4 @@ __all__ = [
 
 lay_desk(admin.site)
 lead_to_provider(admin.site)
+add_persons(admin.site)

@@ -89,22 +89,23 @@ def reveal(actor: Actor, user: AbstractBaseUser, name: str, *, purpose: str) -> 
 
 
 def reveal_many(
-    actor: Actor, users: Iterable[AbstractBaseUser], names: str | Iterable[str], *, purpose: str
+    actor: Actor, users: Iterable[AbstractBaseUser], names: str | Iterable[str], *, purpose: str, why: str = ""
 ) -> dict[Any, dict[str, Revealed]]:
     """Return what `reveal` would give or raise for each user, by primary key, and each claim, by name.
 
     One SELECT looks up all rows, a second one the persons who lack one; one INSERT records all; and so for each BATCH
     of claims. Everything is recorded before anything is opened, and what is refused of one is no refusal of another.
+    why: a code for the `reason` of what is permitted; nothing of a person.
     Raises: AuditUnavailable, and then nothing was opened.
     """
     persons = list({user.pk: user for user in users}.values())
     asked = [names] if isinstance(names, str) else list(dict.fromkeys(names))
-    revealed = _reveal(actor, persons, asked, purpose=purpose)
+    revealed = _reveal(actor, persons, asked, purpose=purpose, why=why)
     return {user.pk: {each.name: each for each in (next(revealed) for _ in asked)} for user in persons}
 
 
 def _reveal(
-    actor: Actor, users: Sequence[AbstractBaseUser], names: Sequence[str], *, purpose: Any
+    actor: Actor, users: Sequence[AbstractBaseUser], names: Sequence[str], *, purpose: Any, why: str = ""
 ) -> Iterator[Revealed]:
     """Judge and record all, and then yield each user's claims in the order of names, opening one at a time."""
     now = clock.now()
@@ -114,7 +115,7 @@ def _reveal(
     size = max(1, BATCH // max(1, len(names)))
     for start in range(0, len(users), size):
         batch = list(_judge(actor, users[start : start + size], names, purpose=purpose, now=now))
-        record_many([_act(each, actor=actor, purpose=purpose, now=now) for each in batch])
+        record_many([_act(each, actor=actor, purpose=purpose, why=why, now=now) for each in batch])
         judged += batch
     if any(each.opens for each in judged):
         keep_private(actor.request)
@@ -164,7 +165,7 @@ def _refuse(
     return refused
 
 
-def _act(judged: _Judged, *, actor: Actor, purpose: str, now: datetime) -> Act:
+def _act(judged: _Judged, *, actor: Actor, purpose: str, why: str, now: datetime) -> Act:
     return Act(
         action=Action.ACCESS_DENIED if judged.refused else Action.CLAIM_REVEALED,
         origin=actor.origin,
@@ -172,7 +173,7 @@ def _act(judged: _Judged, *, actor: Actor, purpose: str, now: datetime) -> Act:
         outcome="success" if judged.opens else "failure",
         subject=str(judged.subject.uuid) if judged.subject else "",
         purpose=purpose,
-        reason=judged.refused or (ClaimScrubbed.code if judged.gone else ""),
+        reason=judged.refused or (ClaimScrubbed.code if judged.gone else why),
         detail={"claim": judged.name},
     )
 

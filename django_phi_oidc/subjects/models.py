@@ -22,6 +22,9 @@ class PairwiseSubject(models.Model):
     deleted_by: Origin = Origin()
     """Who deletes it, for the events of that: set on the instance before `delete()`. No column."""
 
+    class Meta:
+        permissions = (("export_pairwisesubject", "Can export all that is held of persons"),)
+
     def __str__(self) -> str:
         return str(self.uuid)
 

@@ -11,13 +11,14 @@ from ...claims import cli as scrub
 from ...delivery import cli as delivery
 from ...sessions import cli as sessions
 from ...watch import cli as doctor
-from .. import hold, initializing, keys, registering, roles, subject
+from .. import groups, hold, initializing, keys, registering, roles, subject
 
 SUBCOMMANDS = {
     "attack": attack,
     "audit": audit,
     "delivery": delivery,
     "doctor": doctor,
+    "groups": groups,
     "hold": hold,
     "init": initializing,
     "keys": keys,

@@ -1,0 +1,95 @@
+"""What each act asks before it is done. A form offers what is this person's alone, and takes nothing else."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from django import forms
+from django.core.exceptions import ValidationError
+from django.utils.text import capfirst
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
+
+from .. import clock
+from ..access.policy import PURPOSES
+
+Choices = Sequence[tuple[str, str]]
+REASONS = (
+    ("identity_check", gettext_lazy("to make sure that this is the person")),
+    ("correction", gettext_lazy("the person asked for a correction")),
+    ("complaint", gettext_lazy("a complaint is looked into")),
+    ("incident", gettext_lazy("an incident is looked into")),
+    ("authority", gettext_lazy("an authority or a court asked for it")),
+)
+"""Why an officer reveals a claim: the event's `reason`. A list, for what is typed would be in the trail for ever."""
+
+
+class ActForm(forms.Form):
+    """Asks nothing but whether it is meant."""
+
+    is_empty = False
+    """Whether there is nothing that this could be done to."""
+
+    def __init__(self, *args: Any, choices: Choices = (), **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.offer(choices)
+
+    def offer(self, choices: Choices) -> None:
+        """Let these be chosen."""
+
+
+class SeveralForm(ActForm):
+    """Asks which, all of them being chosen at first."""
+
+    chosen = forms.MultipleChoiceField(label=gettext_lazy("Which"), widget=forms.CheckboxSelectMultiple)
+
+    def offer(self, choices: Choices) -> None:
+        field: Any = self.fields["chosen"]
+        field.choices, field.initial = choices, [value for value, _label in choices]
+        self.is_empty = not choices
+
+
+class OneForm(ActForm):
+    """Asks which one."""
+
+    chosen = forms.ChoiceField(label=gettext_lazy("Which"), widget=forms.RadioSelect)
+
+    def offer(self, choices: Choices) -> None:
+        field: Any = self.fields["chosen"]
+        field.choices, field.initial = choices, choices[0][0] if choices else None
+        self.is_empty = not choices
+
+
+class RevealForm(SeveralForm):
+    """Asks which claims, for what, and why; nothing is chosen at first. Whether the purpose fits, `reveal` judges."""
+
+    purpose = forms.ChoiceField(label=gettext_lazy("Purpose"))
+    reason = forms.ChoiceField(label=gettext_lazy("Reason"), choices=REASONS, widget=forms.RadioSelect)
+
+    def offer(self, choices: Choices) -> None:
+        super().offer(choices)
+        self.fields["chosen"].initial = []
+        purpose: Any = self.fields["purpose"]
+        codes = [(code, f"{code}: {capfirst(told)}") for code, told in sorted(PURPOSES.items())]
+        purpose.choices = [("", "---------"), *codes]
+
+
+class HoldForm(OneForm):
+    """Asks whom, by the subject, for what matter, and until when."""
+
+    reason = forms.CharField(
+        label=gettext_lazy("Matter"),
+        max_length=255,
+        help_text=gettext_lazy("For people: a reference of the matter. It is not in the trail."),
+    )
+    until = forms.DateTimeField(
+        label=gettext_lazy("Until"),
+        required=False,
+        help_text=gettext_lazy("As in 2027-11-24 16:05. Empty: until it is released."),
+    )
+
+    def clean_until(self) -> Any:
+        """Refuse a hold that would be over."""
+        until = self.cleaned_data["until"]
+        if until is not None and until <= clock.now():
+            raise ValidationError(_("That time is over."))
+        return until
