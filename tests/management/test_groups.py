@@ -33,7 +33,7 @@ def granted(name: str) -> set[str]:
 
 
 def documented() -> dict[str, set[str]]:
-    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in PAGE.splitlines() if line.startswith("|")]
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in PAGE.splitlines() if line.count("|") == 6]
     names = rows[0][1:4]
     found: dict[str, set[str]] = {name: set() for name in names}
     for permission, *marks, _lets in rows[2:]:

@@ -14,6 +14,7 @@ from django_phi_oidc.access.models import EmergencyAccess
 from django_phi_oidc.audit.events import Origin
 from django_phi_oidc.claims.holding import place_hold
 from django_phi_oidc.entropy import uuid7
+from tests.audit.conftest import audit_database_away  # noqa: F401 -- a fixture
 from tests.claims.conftest import DECLARED, NOW, Person
 from tests.sessions.conftest import SignedIn, op, sign_in  # noqa: F401 -- fixtures
 

@@ -1,0 +1,156 @@
+"""The page of a person as each group has it in Chromium, under the example's content security policy."""
+
+import os
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from django.conf import settings as django_settings
+from django.db import connections
+from django.urls import reverse
+
+from django_phi_oidc.audit.models import AuditEvent
+from django_phi_oidc.claims.models import LegalHold, StoredClaim
+from django_phi_oidc.sessions.models import OIDCSession
+from tests.audit.test_admin_in_a_browser import site  # noqa: F401 -- a fixture
+from tests.example_project.test_pages import check_shown
+from tests.parts import CHROMIUM
+from tests.person.conftest import CANARY, held, in_an_emergency
+from tests.person.test_person_page import DOES, EVERY, url
+
+pytestmark = [
+    pytest.mark.django_db(transaction=True, databases=["default", "phi_audit"]),
+    pytest.mark.browser,
+    pytest.mark.node,
+]
+Browse = Callable[[str], Any]
+
+
+@pytest.fixture
+def browse(
+    site: str,  # noqa: F811
+    patient: Any,
+    officer: Callable[[str], Any],
+    chromium_path: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[Browse]:
+    """Return what opens the user's page as an officer of that group and follows the link; nothing may be broken on it."""
+    from playwright.sync_api import sync_playwright  # noqa: PLC0415 -- only where the marker let the test through
+
+    monkeypatch.setenv("DJANGO_ALLOW_ASYNC_UNSAFE", "1")
+    complaints: list[str] = []
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium_path, args=list(CHROMIUM))
+
+        def open_as(group: str) -> Any:
+            key = officer(group).cookies[django_settings.SESSION_COOKIE_NAME].value
+            context = browser.new_context(viewport={"width": 320, "height": 640}, base_url=site)
+            context.set_default_timeout(20_000)
+            context.add_cookies([{"name": django_settings.SESSION_COOKIE_NAME, "value": key, "url": site}])
+            page = context.new_page()
+            page.on("console", lambda message: complaints.append(f"{message.text} {message.location['url']}"))
+            page.on("pageerror", lambda error: complaints.append(str(error)))
+            page.goto(reverse("admin:auth_user_change", args=[patient.user.pk]))
+            page.click("text=Identity and access")
+            page.wait_for_url(f"**{url(patient)}")
+            return page
+
+        yield open_as
+        browser.close()
+        connections.close_all()
+    # A page of a 403 is asked for by these tests, and told of by the browser.
+    assert [each for each in complaints if not each.endswith("/favicon.ico") and "403 (Forbidden)" not in each] == []
+
+
+def photograph(page: Any, name: str) -> None:
+    """Keep a picture for people, where they ask for one by a folder's name in the environment."""
+    if folder := os.environ.get("PHI_TEST_PICTURES"):
+        for width in (320, 1280):
+            for scheme in ("light", "dark"):
+                page.set_viewport_size({"width": width, "height": 800})
+                page.emulate_media(color_scheme=scheme)
+                page.screenshot(path=f"{folder}/{name}-{width}-{scheme}.png", full_page=True)
+
+
+@pytest.mark.parametrize("group", sorted(EVERY))
+def test_group_finds_in_a_person_what_it_may_do_and_no_other_act(group: str, browse: Browse, patient: Any) -> None:
+    held(patient), in_an_emergency(patient)
+    page = browse(group)
+    photograph(page, group.split(maxsplit=1)[0])
+    check_shown(page)
+    offered = {
+        each.split("/")[-2] for each in page.eval_on_selector_all(".person-acts a", "all => all.map(a => a.href)")
+    }
+    assert offered == {name for name, (groups, _) in DOES.items() if group in groups}
+    for act in sorted(offered):
+        page.goto(url(patient, act))
+        photograph(page, f"{group.split(maxsplit=1)[0]}-{act}")
+        check_shown(page)
+    forbidden = sorted(DOES.keys() - offered)
+    for act in forbidden:
+        answer = page.goto(url(patient, act))
+        assert answer.status == 403
+    denied = AuditEvent.objects.filter(action="access.denied", resource=f"user/{patient.user.pk}")
+    assert denied.count() == len(forbidden)
+
+
+def test_privacy_officer_reveals_holds_and_is_kept_from_erasing(browse: Browse, patient: Any) -> None:
+    page = browse("Privacy officer")
+    assert CANARY not in page.content()
+    page.click("text=Reveal claims")
+    page.get_by_label("address").check()
+    page.get_by_label("Purpose").select_option("HOPERAT")
+    page.get_by_label("a complaint is looked into").check()
+    page.click("input[type=submit]")
+    page.wait_for_selector("text=It is shown this once")
+    assert CANARY in page.inner_text("pre")
+    assert CANARY not in page.url
+    photograph(page, "shown")
+    check_shown(page)
+    event = AuditEvent.objects.get(action="claim.revealed")
+    assert (event.purpose, event.reason) == ("HOPERAT", "complaint")
+    page.click("text=Done")
+    assert CANARY not in page.content()
+    assert "claim.revealed" in page.inner_text("section:has(#timeline)")
+
+    page.click("text=Place a legal hold")
+    page.get_by_label("Matter").fill("Docket 26-117")
+    page.click("input[type=submit]")
+    page.wait_for_url(f"**{url(patient)}")
+    assert "Docket 26-117" in page.inner_text("section:has(#holds)")
+    page.click("text=Erase all claims")
+    page.click("input[type=submit]")
+    page.wait_for_selector(".errorlist")
+    assert StoredClaim.objects.filter(subject=patient.subject).exists()
+    photograph(page, "refused")
+    check_shown(page)
+
+    page.click("text=Back, and do nothing")
+    page.click("text=Release legal holds")
+    page.click("input[type=submit]")
+    page.wait_for_url(f"**{url(patient)}")
+    assert LegalHold.objects.get().released_at is not None
+    page.click("text=Erase all claims")
+    page.click("input[type=submit]")
+    page.wait_for_url(f"**{url(patient)}")
+    assert not StoredClaim.objects.filter(subject=patient.subject).exists()
+
+
+def test_help_desk_makes_a_code_and_ends_a_session_by_keyboard(browse: Browse, patient: Any) -> None:
+    page = browse("Help desk")
+    page.click("text=Make an activation code")
+    page.focus("input[type=submit]")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("text=It is shown this once")
+    code = page.inner_text("pre >> nth=0")
+    assert len(code) > 8
+    page.click("text=Done")
+    assert code not in page.content()
+    page.focus("text=End sessions now")
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/end/")
+    page.focus("input[type=submit]")
+    page.keyboard.press("Enter")
+    page.wait_for_url(f"**{url(patient)}")
+    assert "1 sessions were ended." in page.inner_text(".messagelist")
+    assert OIDCSession.objects.get(user=patient.user).ended_at is not None
