@@ -30,7 +30,7 @@ from ..sessions.ending import end_sessions
 from ..sessions.exporting import export_person
 from ..sessions.models import EndReason, OIDCSession
 from ..sessions.tasks import revoke_soon
-from ..subjects.inviting import invite, revoke_codes
+from ..subjects.inviting import invite, is_above, revoke_codes
 from ..subjects.models import ActivationCode, PairwiseSubject
 from .forms import ActForm, Choices, HoldForm, OneForm, RevealForm, SeveralForm
 from .gathering import APP
@@ -77,13 +77,12 @@ class PersonAct:
     """Returns what came of it, in words for a message, or what is shown. Raises: PhiOidcError."""
     offers: Callable[[Asked], Choices] = lambda asked: ()
     form: type[ActForm] = ActForm
-    is_for_equals: bool = False
-    """Whether only a superuser may do it to a superuser."""
+    lets_in: bool = False
+    """Whether it says who signs in to the account: then nobody does it to somebody who may do more than they may."""
 
     def is_permitted(self, user: Any, person: Any) -> bool:
         """Say whether user may do it to person."""
-        is_above = getattr(person, "is_superuser", False) and not getattr(user, "is_superuser", False)
-        return user.has_perm(self.permission) and not (self.is_for_equals and is_above)
+        return user.has_perm(self.permission) and not (self.lets_in and is_above(person, user))
 
 
 def _end(asked: Asked) -> str:
@@ -237,7 +236,7 @@ ACTS = {
             do=_invite,
             offers=_inviting_providers,
             form=OneForm,
-            is_for_equals=True,
+            lets_in=True,
         ),
         PersonAct(
             name="withdraw",

@@ -98,12 +98,14 @@ def _of_site(site: AdminSite) -> Any:
 def _find(request: HttpRequest, key: str) -> AbstractBaseUser:
     """Return the person. Whoever may see nothing of anybody is not told who is there. Raises: PermissionDenied."""
     users = get_user_model()
-    if not _may_come(request.user, users()):
-        raise _refused(request, key)
     try:
-        found: AbstractBaseUser = users._base_manager.get(pk=key)
+        found: AbstractBaseUser | None = users._base_manager.get(pk=key)
     except (ObjectDoesNotExist, ValidationError, ValueError, OverflowError):
-        raise Http404 from None
+        found = None
+    if not _may_come(request.user, users()):
+        raise _refused(request, found)
+    if found is None:
+        raise Http404
     return found
 
 
@@ -116,17 +118,19 @@ def _permitted(request: HttpRequest, person: AbstractBaseUser, name: str) -> Per
     if act is None:
         raise Http404
     if not act.is_permitted(request.user, person):
-        raise _refused(request, person.pk)
+        raise _refused(request, person)
     if name == "export" and not Actor.from_request(request).is_vouched_for:
         # As it is with each claim alone.
-        raise _refused(request, person.pk, SESSION_MISSING)
+        raise _refused(request, person, SESSION_MISSING)
     return act
 
 
-def _refused(request: HttpRequest, pk: object, reason: str = PERMISSION_MISSING) -> PermissionDenied:
-    """Return the refusal, whose event is committed. Raises: AuditUnavailable."""
+def _refused(
+    request: HttpRequest, person: AbstractBaseUser | None, reason: str = PERMISSION_MISSING
+) -> PermissionDenied:
+    """Return the refusal, whose event is committed; a key that is nobody's is not in it. Raises: AuditUnavailable."""
     origin, now = Actor.from_request(request).origin, clock.now()
-    resource = f"user/{pk}"
+    resource = f"user/{person.pk}" if person else ""
     record(Action.ACCESS_DENIED, origin=origin, now=now, outcome="failure", reason=reason, resource=resource)
     return PermissionDenied()
 
@@ -158,7 +162,7 @@ def _ask(request: HttpRequest, person: AbstractBaseUser, act: PersonAct, frame: 
                 return _answer(request, act.do(asked), context)
             except AuditUnavailable:
                 raise
-            except PhiOidcError as refusal:
+            except (PhiOidcError, ObjectDoesNotExist) as refusal:
                 is_refused = isinstance(refusal, RevealRefused)
                 form.add_error(None, _("This can’t be opened for that purpose.") if is_refused else str(refusal))
                 status = 403 if is_refused else 409

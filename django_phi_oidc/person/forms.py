@@ -9,7 +9,7 @@ from django.utils.text import capfirst
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from .. import clock
+from .. import clock, conf
 from ..access.policy import PURPOSES
 
 Choices = Sequence[tuple[str, str]]
@@ -60,17 +60,22 @@ class OneForm(ActForm):
 
 
 class RevealForm(SeveralForm):
-    """Asks which claims, for what, and why; nothing is chosen at first. Whether the purpose fits, `reveal` judges."""
+    """Asks which claims, for what, and why; nothing is chosen at first.
 
-    purpose = forms.ChoiceField(label=gettext_lazy("Purpose"))
+    It offers the purposes that these are declared for. NOT checked: whether the one that came is among them: `reveal`
+    refuses another, and that belongs into the trail.
+    """
+
+    purpose = forms.CharField(label=gettext_lazy("Purpose"), widget=forms.Select)
     reason = forms.ChoiceField(label=gettext_lazy("Reason"), choices=REASONS, widget=forms.RadioSelect)
 
     def offer(self, choices: Choices) -> None:
         super().offer(choices)
         self.fields["chosen"].initial = []
-        purpose: Any = self.fields["purpose"]
-        codes = [(code, f"{code}: {capfirst(told)}") for code, told in sorted(PURPOSES.items())]
-        purpose.choices = [("", "---------"), *codes]
+        declared = conf.claims()
+        codes = sorted({declared[name].purpose for name, _label in choices if name in declared})
+        widget: Any = self.fields["purpose"].widget
+        widget.choices = [("", "---------"), *((code, capfirst(PURPOSES.get(code, code))) for code in codes)]
 
 
 class HoldForm(OneForm):
@@ -84,7 +89,7 @@ class HoldForm(OneForm):
     until = forms.DateTimeField(
         label=gettext_lazy("Until"),
         required=False,
-        help_text=gettext_lazy("As in 2027-11-24 16:05. Empty: until it is released."),
+        help_text=gettext_lazy("As in 2027-11-24 16:05, in this site’s time zone. Empty: until it is released."),
     )
 
     def clean_until(self) -> Any:

@@ -24,7 +24,7 @@ from .. import clock, conf, keyring
 from ..audit.request import Actor
 from ..errors import HeldForLegalReasons, InvitationRefused, PhiOidcError
 from ..listing import GoesWithItsPersonAdmin, SaysWhyNotAdmin
-from .inviting import Invitation, invite, revoke_codes
+from .inviting import Invitation, invite, is_above, revoke_codes
 from .linking import link_existing
 from .models import ActivationCode, PairwiseSubject
 
@@ -47,9 +47,9 @@ def _inviting_providers() -> list[tuple[str, str]]:
     return [(name, label) for name, label in _providers() if declared[name].provisioning == "invitation"]
 
 
-def _refuse_superuser(request: HttpRequest, user: Any) -> None:
+def _refuse_above(request: HttpRequest, user: Any) -> None:
     """Whoever links or invites says who signs in: to that account too. Raises: PermissionDenied."""
-    if getattr(user, "is_superuser", False) and not getattr(request.user, "is_superuser", False):
+    if is_above(user, request.user):
         raise PermissionDenied
 
 
@@ -116,7 +116,7 @@ class PairwiseSubjectAdmin(SaysWhyNotAdmin):
 
     def save_model(self, request: HttpRequest, obj: PairwiseSubject, form: Any, change: bool) -> None:
         """Link, in the transaction of the form. Raises: PhiOidcError; DoesNotExist when the user is gone."""
-        _refuse_superuser(request, obj.user)
+        _refuse_above(request, obj.user)
         subject = link_existing(
             obj.user,
             sub=form.cleaned_data["sub"],
@@ -254,7 +254,7 @@ class ActivationCodeAdmin(SaysWhyNotAdmin, GoesWithItsPersonAdmin):
 
     def _invite(self, request: HttpRequest, user: Any, provider: str) -> Invitation:
         """Raises: PhiOidcError; PermissionDenied."""
-        _refuse_superuser(request, user)
+        _refuse_above(request, user)
         declared = conf.providers().get(provider)
         if declared is None:
             raise InvitationRefused(f"There is no provider {provider}.")

@@ -110,5 +110,17 @@ def check_users(users: Sequence[Any], found: dict[Any, Any]) -> None:
             raise InvitationRefused(f"User {pk} is deactivated.")
 
 
+def is_above(person: Any, actor: Any) -> bool:
+    """Say whether person may do what actor may not, as a superuser or of the staff: who invites them could become them.
+
+    What patients may do on the portal's pages does not count, or nobody of the staff could invite them.
+    """
+    if getattr(actor, "is_superuser", False):
+        return False
+    if getattr(person, "is_superuser", False):
+        return True
+    return bool(getattr(person, "is_staff", False)) and not person.get_all_permissions() <= actor.get_all_permissions()
+
+
 def _act(action: Action, user: Any, provider: str, origin: Origin, now: datetime, **told: Any) -> Act:
     return Act(action=action, origin=origin, now=now, provider=provider, resource=f"user/{user}", **told)

@@ -134,7 +134,7 @@ def test_privacy_officer_reveals_holds_and_is_kept_from_erasing(browse: Browse, 
     assert "Docket 26-117" in page.inner_text("section:has(#holds)")
     page.click("text=Erase all claims")
     page.click("input[type=submit]")
-    page.wait_for_selector(".errorlist")
+    page.wait_for_selector(".errornote")
     assert StoredClaim.objects.filter(subject=patient.subject).exists()
     photograph(page, "refused")
     check_shown(page)

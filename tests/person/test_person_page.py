@@ -135,7 +135,8 @@ def test_page_is_refused_to_who_may_see_nothing_whether_or_not_there_is_such_a_p
     assert [client.get(where).status_code for where in (url(patient), nobody, url(patient, "end"))] == [403] * 3
     reasons = {(each.reason, each.outcome) for each in told("access.denied", client.user)}
     assert reasons == {("permission_missing", "failure")}
-    assert len(told("access.denied", client.user)) == 3
+    about = [each.resource for each in told("access.denied", client.user)]
+    assert about == [f"user/{patient.user.pk}", "", f"user/{patient.user.pk}"]
     permitted = officer(HELP)
     assert permitted.get(url(patient)).status_code == 200
     for missing in (nobody, nobody.replace("999999", "no-number"), url(patient, "nothing")):
@@ -273,6 +274,21 @@ def test_superuser_is_invited_by_a_superuser_alone(patient: Any, officer: Office
     # Roles have changed, and a change of roles ends sessions.
     client.force_login(client.user, backend="django_phi_oidc.backends.OIDCAuthenticationBackend")
     assert client.post(url(patient, "invite"), {"chosen": "default"}).status_code == 200
+
+
+def test_help_desk_can_not_become_an_officer_by_an_invitation(patient: Any, officer: Officer) -> None:
+    client, add = officer(HELP), reverse("admin:django_phi_oidc_activationcode_add")
+    patient.user.is_staff = True
+    patient.user.save()
+    colleague = officer(PRIVACY).user
+    given = {"user": colleague.pk, "provider": "default"}
+    where = reverse("admin:phi_oidc_person_act", args=[colleague.pk, "invite"])
+    assert client.post(where, {"chosen": "default"}).status_code == 403
+    assert client.post(add, given).status_code == 403
+    assert not ActivationCode.objects.exists()
+    assert [each.reason for each in told("access.denied", client.user)] == ["permission_missing"]
+    assert client.post(url(patient, "invite"), {"chosen": "default"}).status_code == 200
+    assert client.post(add, {**given, "user": patient.user.pk}).status_code == 200
 
 
 def test_roles_say_which_rule_gives_them_or_that_none_does(patient: Any, officer: Officer, settings: Any) -> None:
