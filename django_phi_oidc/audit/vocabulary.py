@@ -78,7 +78,7 @@ DETAIL_KEYS: Mapping[str, frozenset[str]] = {
     Action.ACTIVATION_REVOKED: frozenset(),
     Action.ROLE_CHANGED: frozenset({"added", "removed", "granted", "withdrawn"}),
     Action.ACCESS_GRANTED: frozenset({"client_id", "emergency"}),
-    Action.ACCESS_DENIED: frozenset({"claim", "client_id", "emergency"}),
+    Action.ACCESS_DENIED: frozenset({"claim", "client_id", "emergency", "page"}),
     Action.API_REFUSED: frozenset({"client_id", "count"}),
     Action.EMERGENCY_OPENED: frozenset({"emergency", "everything", "permissions", "until"}),
     Action.EMERGENCY_CLOSED: frozenset({"emergency"}),

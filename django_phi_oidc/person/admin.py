@@ -83,7 +83,7 @@ def _of_site(site: AdminSite) -> Any:
         frame = {**site.each_context(request), "opts": PairwiseSubject._meta}
         keep_private(request)
         try:
-            person = _find(request, unquote(quoted))
+            person = _find(request, unquote(quoted), act)
             if not act:
                 return _show(request, person, frame)
             return _ask(request, person, _permitted(request, person, act), frame)
@@ -95,7 +95,7 @@ def _of_site(site: AdminSite) -> Any:
     return person_view
 
 
-def _find(request: HttpRequest, key: str) -> AbstractBaseUser:
+def _find(request: HttpRequest, key: str, act: str) -> AbstractBaseUser:
     """Return the person. Whoever may see nothing of anybody is not told who is there. Raises: PermissionDenied."""
     users = get_user_model()
     try:
@@ -103,7 +103,7 @@ def _find(request: HttpRequest, key: str) -> AbstractBaseUser:
     except (ObjectDoesNotExist, ValidationError, ValueError, OverflowError):
         found = None
     if not _may_come(request.user, users()):
-        raise _refused(request, found)
+        raise _refused(request, found, act)
     if found is None:
         raise Http404
     return found
@@ -118,20 +118,25 @@ def _permitted(request: HttpRequest, person: AbstractBaseUser, name: str) -> Per
     if act is None:
         raise Http404
     if not act.is_permitted(request.user, person):
-        raise _refused(request, person)
+        raise _refused(request, person, name)
     if name == "export" and not Actor.from_request(request).is_vouched_for:
         # As it is with each claim alone.
-        raise _refused(request, person, SESSION_MISSING)
+        raise _refused(request, person, name, SESSION_MISSING)
     return act
 
 
 def _refused(
-    request: HttpRequest, person: AbstractBaseUser | None, reason: str = PERMISSION_MISSING
+    request: HttpRequest, person: AbstractBaseUser | None, act: str, reason: str = PERMISSION_MISSING
 ) -> PermissionDenied:
-    """Return the refusal, whose event is committed; a key that is nobody's is not in it. Raises: AuditUnavailable."""
+    """Return the refusal, whose event is committed, without a key that is nobody's and an act that is none.
+
+    Raises: AuditUnavailable.
+    """
     origin, now = Actor.from_request(request).origin, clock.now()
     resource = f"user/{person.pk}" if person else ""
-    record(Action.ACCESS_DENIED, origin=origin, now=now, outcome="failure", reason=reason, resource=resource)
+    told: dict[str, Any] = {"reason": reason, "resource": resource}
+    told["detail"] = {"page": f"person/{act}" if act in ACTS else "person"}
+    record(Action.ACCESS_DENIED, origin=origin, now=now, outcome="failure", **told)
     return PermissionDenied()
 
 

@@ -166,8 +166,8 @@ def test_act_is_done_by_who_may_and_refused_to_others_with_an_event_either_way(
         assert state(patient) == before
         assert told(event, client.user) == []
         denied = told("access.denied", client.user)
-        assert [(each.reason, each.resource) for each in denied] == [
-            ("permission_missing", f"user/{patient.user.pk}")
+        assert [(each.reason, each.resource, json.loads(each.detail)) for each in denied] == [
+            ("permission_missing", f"user/{patient.user.pk}", {"page": f"person/{act}"})
         ] * 2
 
 
