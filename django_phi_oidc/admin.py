@@ -5,6 +5,7 @@ from django.contrib import admin
 from .access.admin import EmergencyAccessAdmin
 from .audit.admin import AuditCheckpointAdmin, AuditEventAdmin
 from .claims.admin import LegalHoldAdmin, StoredClaimAdmin
+from .delivery.admin import TrailJobAdmin
 from .desk.admin import lay_desk
 from .login.admin import lead_to_provider
 from .person.admin import add_persons
@@ -24,6 +25,7 @@ __all__ = [
     "PendingRevocationAdmin",
     "SecurityAlertAdmin",
     "StoredClaimAdmin",
+    "TrailJobAdmin",
 ]
 
 lay_desk(admin.site)

@@ -74,6 +74,7 @@ def check_declarations(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
         declared_rules()
         conf.leakage_guard()
         conf.metrics()
+        conf.export_folder()
         conf.roles()
         conf.apis()
         conf.emergency()

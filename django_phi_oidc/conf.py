@@ -14,6 +14,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from django.conf import settings
@@ -50,7 +51,7 @@ OPTIONS = (
     "ACTIVATION_LIFETIME",
     "EMERGENCY",
     *("ANOMALY_RULES", "ALERT_RECIPIENTS"),
-    *("LEAKAGE_GUARD", "METRICS"),
+    *("LEAKAGE_GUARD", "METRICS", "EXPORT_FOLDER"),
 )
 
 
@@ -221,6 +222,14 @@ def metrics() -> tuple[str, ...]:
     if not isinstance(value, list | tuple) or not set(value) <= set(METRICS):
         raise ImproperlyConfigured(f"PHI_OIDC['METRICS'] must be a list of: {', '.join(METRICS)}.")
     return tuple(dict.fromkeys(value))
+
+
+def export_folder() -> Path | None:
+    """Return where exports of many events wait for whoever asked for them; None: there are none."""
+    value = option("EXPORT_FOLDER")
+    if value is not None and not (isinstance(value, str | Path) and Path(value).is_absolute()):
+        raise ImproperlyConfigured("PHI_OIDC['EXPORT_FOLDER'] must be the absolute path of a folder.")
+    return None if value is None else Path(value)
 
 
 def _duration(name: str, default: timedelta, *, least: timedelta = timedelta.resolution) -> timedelta:

@@ -12,7 +12,7 @@ from .audit.models import (
     RefusalCount,
 )
 from .claims.models import LegalHold, StoredClaim
-from .delivery.models import SinkCursor
+from .delivery.models import SinkCursor, TrailJob
 from .replay.models import SpentValue
 from .sessions.models import OIDCSession, PendingRevocation
 from .subjects.models import ActivationCode, PairwiseIdentifier, PairwiseSubject, SubjectDigest
@@ -41,5 +41,6 @@ __all__ = [
     "SpentValue",
     "StoredClaim",
     "SubjectDigest",
+    "TrailJob",
     "WatchCursor",
 ]

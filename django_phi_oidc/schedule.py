@@ -14,6 +14,7 @@ def beat_schedule(*, every: float = 10.0) -> dict[str, dict[str, Any]]:
         "phi_oidc.seal": every,
         "phi_oidc.scrub": every,
         "phi_oidc.deliver": every,
+        "phi_oidc.work_trail_jobs": every,
         "phi_oidc.watch": every,
         "phi_oidc.watch_providers": 60 * every,
         "phi_oidc.prune_spent": 60 * every,

@@ -3,7 +3,7 @@
 from .access.tasks import tend_emergencies
 from .audit.tasks import drain_outbox, seal
 from .claims.tasks import scrub
-from .delivery.tasks import deliver
+from .delivery.tasks import deliver, work_trail_jobs
 from .replay.tasks import prune_spent
 from .sessions.tasks import end_overdue, sweep_revocations
 from .watch.tasks import watch, watch_providers
@@ -19,4 +19,5 @@ __all__ = [
     "tend_emergencies",
     "watch",
     "watch_providers",
+    "work_trail_jobs",
 ]

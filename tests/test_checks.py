@@ -18,7 +18,7 @@ from django.core.checks import Tags, run_checks
 from django.db import connections
 from django.test import override_settings
 
-from django_phi_oidc import checks, clock, emergency_checks, entropy, keyring, role_checks, watch_checks
+from django_phi_oidc import checks, clock, emergency_checks, export_checks, entropy, keyring, role_checks, watch_checks
 from django_phi_oidc.audit.models import AuditEvent
 from django_phi_oidc.backends import OIDCAuthenticationBackend
 from django_phi_oidc.subjects.models import PairwiseSubject, SubjectDigest
@@ -255,6 +255,7 @@ CASES: list[tuple[str, Change, Change]] = [
     ("E002", option(LEAKAGE_GUARD="mask"), option(LEAKAGE_GUARD="block")),
     ("E002", option(METRICS=["statsd"]), option(METRICS=["prometheus", "opentelemetry"])),
     ("E002", option(METRICS="prometheus"), option(METRICS=[])),
+    ("E002", option(EXPORT_FOLDER="exports"), option()),
     (
         "W030",
         setting("MIDDLEWARE", lambda order: [*order, GUARD]),
@@ -542,8 +543,22 @@ def test_metrics_for_what_is_not_installed_are_told_of(
     assert "E030" in found()
 
 
+@pytest.mark.parametrize("mode", [0o750, 0o705, None])
+def test_export_folder_is_there_and_nobody_elses(mode: int | None, settings: Any, tmp_path: Path) -> None:
+    """E031."""
+    folder = tmp_path / "exports"
+    settings.PHI_OIDC = {**settings.PHI_OIDC, "EXPORT_FOLDER": str(folder)}
+    if mode:
+        folder.mkdir()
+        folder.chmod(mode)
+    assert "E031" in found()
+    folder.mkdir(exist_ok=True)
+    folder.chmod(0o700)
+    assert "E031" not in found()
+
+
 def test_every_id_is_tested_here() -> None:
-    modules = (checks, emergency_checks, role_checks, watch_checks)
+    modules = (checks, emergency_checks, export_checks, role_checks, watch_checks)
     source = "".join(Path(module.__file__).read_text() for module in modules)
     ids = {f"E{int(n):03}" for n in re.findall(r"_error\(\s*(\d+)", source)}
     ids |= {f"W{int(n):03}" for n in re.findall(r"_warning\(\s*(\d+)", source)}

@@ -2,9 +2,9 @@
 
 import json
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import wraps
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 from urllib.parse import urlencode
 
 from django.contrib import admin, messages
@@ -44,18 +44,16 @@ _APP = "django_phi_oidc"
 UNREADABLE = _("What is stored here was altered and is no event any more: “phi_oidc audit verify” tells which it is.")
 
 
-def looking(view: View) -> View:
-    """Let those look who may. A refused look is an event, too; without the trail nobody looks at anything."""
+def guarding(view: View, *, methods: Collection[str], may: Callable[[Any, HttpRequest], bool]) -> View:
+    """Let those in who may. A refusal is an event, too; without the trail nobody sees or does anything."""
 
     @wraps(view)
     def guarded(self: Any, request: HttpRequest, **asked: Any) -> HttpResponseBase:
-        if request.method not in {"GET", "HEAD"}:
-            return HttpResponseNotAllowed(["GET", "HEAD"])
+        if request.method not in methods:
+            return HttpResponseNotAllowed(methods)
         try:
-            if not self.has_view_permission(request):
-                resource = "/".join([self.opts.object_name, *map(str, asked.values())])
-                _tell(request, Action.ACCESS_DENIED, outcome="failure", reason="permission_missing", resource=resource)
-                raise PermissionDenied
+            if not may(self, request):
+                self.refuse(request, *asked.values())
             return view(self, request, **asked)
         except AuditUnavailable:
             context = {**self.admin_site.each_context(request), "title": _("The audit trail is not available")}
@@ -64,7 +62,12 @@ def looking(view: View) -> View:
     return guarded
 
 
-class _Pages:
+def looking(view: View) -> View:
+    """Let those look who may."""
+    return guarding(view, methods=("GET", "HEAD"), may=lambda pages, request: pages.has_view_permission(request))
+
+
+class TrailPages:
     """What both kinds of pages have of Django's admin: its frame, its sign-in, and no way to change anything."""
 
     opts: Any
@@ -77,6 +80,12 @@ class _Pages:
 
     def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return bool(request.user.has_perm(f"{_APP}.view_{self.opts.model_name}"))
+
+    def refuse(self, request: HttpRequest, *asked: Any) -> NoReturn:
+        """Refuse what is asked for, after the event of it. Raises: PermissionDenied, AuditUnavailable."""
+        resource = "/".join([self.opts.object_name, *map(str, asked)])
+        tell(request, Action.ACCESS_DENIED, outcome="failure", reason="permission_missing", resource=resource)
+        raise PermissionDenied
 
     def routes(self, views: Mapping[str, tuple[str, View]]) -> list[Any]:
         """Return the URLs of these pages: there are no others, so nothing of the admin's own looks without an event."""
@@ -93,7 +102,7 @@ class _Pages:
 
 
 @admin.register(AuditEvent)
-class AuditEventAdmin(_Pages, EventAdmin):
+class AuditEventAdmin(TrailPages, EventAdmin):
     """The events: a list by filters, and one by one, each with its proof."""
 
     def get_urls(self) -> list[Any]:
@@ -118,7 +127,7 @@ class AuditEventAdmin(_Pages, EventAdmin):
         except RowUnreadable:
             faults.append(UNREADABLE)
         verified = verification()
-        _tell(
+        tell(
             request,
             Action.AUDIT_VIEWED,
             subject=filters.subject or _subject_found(filters.search, page.rows),
@@ -131,9 +140,12 @@ class AuditEventAdmin(_Pages, EventAdmin):
             form=FiltersForm(kept) if form.is_valid() else form,
             actions=sorted(Action),
             faults=faults,
-            is_filtered=bool(kept),
+            kept=kept,
+            link=request.build_absolute_uri(f"?{urlencode(kept)}"),
+            may_export=request.user.has_perm(f"{_APP}.export_auditevent"),
             rows=page.rows,
             verified=verified,
+            may_verify=True,
             has_checkpoints=_may_see_checkpoints(request),
             **_ways(page, kept, beside=cursor),
         )
@@ -177,7 +189,7 @@ class AuditEventAdmin(_Pages, EventAdmin):
         return _file(proof, f"proof-{event_id}.json", "application/json")
 
     def _tell_look(self, request: HttpRequest, page: str, event_id: uuid.UUID, event: AuditEvent | None) -> None:
-        _tell(
+        tell(
             request,
             Action.AUDIT_VIEWED,
             subject=event.subject if event else "",
@@ -187,7 +199,7 @@ class AuditEventAdmin(_Pages, EventAdmin):
 
 
 @admin.register(AuditCheckpoint)
-class AuditCheckpointAdmin(_Pages, CheckpointAdmin):
+class AuditCheckpointAdmin(TrailPages, CheckpointAdmin):
     """The checkpoints: a list, and each as the signed note that it is."""
 
     def get_urls(self) -> list[Any]:
@@ -211,7 +223,7 @@ class AuditCheckpointAdmin(_Pages, CheckpointAdmin):
         except RowUnreadable:
             faults.append(UNREADABLE)
         verified = verification()
-        _tell(request, Action.AUDIT_VIEWED, detail={"page": "checkpoints", "filters": []})
+        tell(request, Action.AUDIT_VIEWED, detail={"page": "checkpoints", "filters": []})
         return self.show(
             request,
             "change_list",
@@ -219,6 +231,7 @@ class AuditCheckpointAdmin(_Pages, CheckpointAdmin):
             faults=faults,
             rows=[(row, bytes(row.root_hash).hex()) for row in page.rows],
             verified=verified,
+            may_verify=request.user.has_perm(f"{_APP}.view_auditevent"),
             **_ways(page, {}, beside=cursor),
         )
 
@@ -242,11 +255,12 @@ class AuditCheckpointAdmin(_Pages, CheckpointAdmin):
         if found is None:
             raise Http404
         detail = {"page": "checkpoint", "filters": []}
-        _tell(request, Action.AUDIT_VIEWED, resource=f"AuditCheckpoint/{tree_size}", detail=detail)
+        tell(request, Action.AUDIT_VIEWED, resource=f"AuditCheckpoint/{tree_size}", detail=detail)
         return found
 
 
-def _tell(request: HttpRequest, action: Action, *, outcome: Outcome = OUTCOMES[0], **told: Any) -> None:
+def tell(request: HttpRequest, action: Action, *, outcome: Outcome = OUTCOMES[0], **told: Any) -> None:
+    """Commit an event of whoever makes the request. Raises: AuditUnavailable."""
     record(action, origin=Actor.from_request(request).origin, now=clock.now(), outcome=outcome, **told)
 
 

@@ -331,7 +331,24 @@ def _loading() -> Iterator[None]:
 
 def each(filters: Filters) -> Iterator[AuditEvent]:
     """Yield every event that the filters let through, the oldest first. Raises: AuditUnavailable, RowUnreadable."""
+    for rows in stretches(filters):
+        yield from rows
+
+
+def stretches(filters: Filters) -> Iterator[tuple[AuditEvent, ...]]:
+    """Yield what `each` does, a thousand at a time: only those are held in memory."""
     last = uuid.UUID(int=0)
     while rows := page(filters, after=last, size=1000).rows:
-        yield from reversed(rows)
+        yield rows[::-1]
         last = rows[0].id
+
+
+def is_beyond(filters: Filters, most: int) -> bool:
+    """Say whether the filters let more than most events through; none beyond that are counted.
+
+    An event that is found by two meanings of the search counts twice. Raises: AuditUnavailable.
+    """
+    span = _span(filters, None, None)
+    parts = _asked(filters, span) if span else []
+    with _loading():
+        return sum(_first(most + 1, *part, newest_first=True).count() for part in parts) > most

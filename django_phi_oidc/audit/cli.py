@@ -138,15 +138,14 @@ def _verify(options: Mapping[str, Any], stdout: OutputWrapper, stderr: OutputWra
             progress=progress,
         ):
             progress.end()
-            stdout.write(json.dumps(_told(finding)) if options["json"] else _line(finding))
+            stdout.write(json.dumps(_told(finding)) if options["json"] else finding.line())
     progress.end()
-    kinds = sorted(kind.value for kind in tally.found)
     record(
         Action.AUDIT_VERIFIED,
         origin=Origin(),
         now=clock.now(),
         outcome="failure" if tally.faults else "success",
-        detail={"tree_size": tally.tree_size, "events": tally.events, "findings": tally.faults, "kinds": kinds},
+        detail=tally.detail(),
     )
     if options["json"]:
         counts = {kind.value: count for kind, count in sorted(tally.found.items())}
@@ -288,12 +287,6 @@ def _text(path: Path) -> str:
 def _told(finding: Finding) -> dict[str, Any]:
     told = {name: getattr(finding, name) for name in ("event_id", "leaf_index", "tree_size", "text")}
     return {"kind": finding.kind.value, "fault": finding.is_fault, **told}
-
-
-def _line(finding: Finding) -> str:
-    places = {"event": finding.event_id, "leaf": finding.leaf_index, "checkpoint": finding.tree_size}
-    told = " ".join(f"{name} {value}" for name, value in places.items() if value not in ("", None))
-    return f"{finding.kind.value}: {told}: {finding.text}"
 
 
 def _instant(text: str) -> datetime:

@@ -4,6 +4,7 @@ import uuid
 from collections import Counter
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any
 
 
 class Kind(StrEnum):
@@ -48,6 +49,12 @@ class Finding:
     def is_fault(self) -> bool:
         return self.kind not in NOTICES
 
+    def line(self) -> str:
+        """Return it as a line of text."""
+        places = {"event": self.event_id, "leaf": self.leaf_index, "checkpoint": self.tree_size}
+        told = " ".join(f"{name} {value}" for name, value in places.items() if value not in ("", None))
+        return f"{self.kind.value}: {told}: {self.text}"
+
 
 @dataclass(slots=True)
 class Tally:
@@ -67,6 +74,11 @@ class Tally:
     def faults(self) -> int:
         """The number of findings that are faults."""
         return sum(count for kind, count in self.found.items() if kind not in NOTICES)
+
+    def detail(self) -> dict[str, Any]:
+        """Return what `audit.verified` tells of it."""
+        kinds = sorted(kind.value for kind in self.found)
+        return {"tree_size": self.tree_size, "events": self.events, "findings": self.faults, "kinds": kinds}
 
 
 def id_text(raw: bytes) -> str:

@@ -66,6 +66,7 @@ class AuditEvent(AppendOnlyModel):
     class Meta(AppendOnlyModel.Meta):
         ordering = ("id",)
         default_permissions = ("view",)
+        permissions = (("export_auditevent", "Can take audit events out of the trail"),)
         # Each index is paid for by every event, so they leave out what is nobody's, and what most events are.
         indexes = (
             models.Index(fields=["action", "id"], name="phi_oidc_audit_action"),

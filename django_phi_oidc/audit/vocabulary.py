@@ -106,5 +106,5 @@ RESERVED_PREFIXES = frozenset(
     }
 )
 """No host project's: ours, now or later."""
-PLAIN_RESOURCES = frozenset({"AlertMute", "AuditCheckpoint", "AuditEvent", "SecurityAlert", "Sink"})
+PLAIN_RESOURCES = frozenset({"AlertMute", "AuditCheckpoint", "AuditEvent", "SecurityAlert", "Sink", "TrailJob"})
 """Types of our own alerts and checks: their ids are no person's, and stay readable where ids are keyed."""

@@ -205,7 +205,7 @@ def _entities(item: SealedEvent) -> list[dict[str, Any]]:
             }
         )
     details = {
-        "leaf_index": str(item.leaf_index),
+        "leaf_index": str(item.leaf_index) if item.leaf_index >= 0 else "",
         "event_id": str(event.id),
         "mac": item.finished.mac.hex(),
         **{name: str(getattr(event, name)) for name in ("v", "mac_key", "provider", "session")},

@@ -11,6 +11,7 @@ class SealedEvent:
     """An event with its place in the log."""
 
     leaf_index: int
+    """-1 where an event is told of that is not sealed yet: in an export, never to a sink."""
     leaf_hash: bytes
     finished: Finished
 

@@ -1,4 +1,4 @@
-"""How far each sink has come. Rows are taken to the network under a lease, never under a lock."""
+"""How far each sink has come, and long work on the trail. Rows are worked on under a lease, never under a lock."""
 
 from datetime import datetime
 from typing import ClassVar, Self
@@ -48,3 +48,42 @@ class SinkCursor(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+
+class TrailJob(models.Model):
+    """What somebody asked for that takes a worker's time: an export of many events, or a verification."""
+
+    EXPORT, VERIFICATION = "export", "verification"
+    WAITING, RUNNING, DONE, FAILED, TAKEN = "waiting", "running", "done", "failed", "taken"
+
+    id = models.UUIDField(primary_key=True, editable=False)
+    """UUIDv7: sorts by the time when it was asked for."""
+    kind = models.CharField(max_length=16)
+    asked_by = models.CharField(max_length=256)
+    """The actor of its events."""
+    asked_at = models.DateTimeField()
+    format = models.CharField(max_length=8, blank=True)
+    filters = models.JSONField(default=dict)
+    """As they stand in the address of the trail's page."""
+    state = models.CharField(max_length=8, default=WAITING)
+    attempts = models.PositiveSmallIntegerField(default=0)
+    """Also the fence: whoever has not the last one writes nothing any more."""
+    lease_until = models.DateTimeField(null=True)
+    done = models.BigIntegerField(default=0)
+    total = models.BigIntegerField(default=0)
+    """0: not known."""
+    fault = models.CharField(max_length=64, blank=True)
+    """A code."""
+    result = models.JSONField(default=dict)
+
+    class Meta:
+        default_permissions = ()
+        indexes = (models.Index(fields=["asked_at"], name="phi_oidc_trailjob_asked"),)
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.id}"
+
+    @property
+    def is_open(self) -> bool:
+        """Say whether a worker has still to do with it."""
+        return self.state in (self.WAITING, self.RUNNING)

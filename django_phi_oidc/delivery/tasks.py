@@ -9,7 +9,7 @@ from django.core.exceptions import ImproperlyConfigured
 
 from .. import clock, conf
 from ..errors import AuditUnavailable, DeclarationInvalid
-from . import delivering
+from . import delivering, working
 from .declaration import SinkDeclaration, parse_sink
 from .delivering import Result
 from .sinks import open_sink
@@ -24,6 +24,14 @@ RUN_SECONDS = 50.0
 def deliver() -> None:
     """Deliver to all sinks that are due, and tell of those that lag."""
     deliver_due(seconds=RUN_SECONDS)
+
+
+@shared_task(name="phi_oidc.work_trail_jobs", ignore_result=True, acks_late=True)
+def work_trail_jobs() -> None:
+    """Do one export or verification that somebody asked for, and delete what is a day old."""
+    folder = conf.export_folder()
+    working.prune(now=clock.now(), folder=folder)
+    working.work_next(clock=clock.now, folder=folder, site=site())
 
 
 def declared() -> Mapping[str, SinkDeclaration]:
