@@ -18,7 +18,7 @@ from django.core.checks import Tags, run_checks
 from django.db import connections
 from django.test import override_settings
 
-from django_phi_oidc import checks, clock, emergency_checks, export_checks, entropy, keyring, role_checks, watch_checks
+from django_phi_oidc import checks, clock, emergency_checks, entropy, export_checks, keyring, role_checks, watch_checks
 from django_phi_oidc.audit.models import AuditEvent
 from django_phi_oidc.backends import OIDCAuthenticationBackend
 from django_phi_oidc.subjects.models import PairwiseSubject, SubjectDigest

@@ -10,7 +10,7 @@ from ..audit.browsing import Filters, RowUnreadable, stretches
 from ..audit.events import OUTCOMES, Event, Finished, event_text
 from ..audit.models import AuditEvent, AuditLeaf
 from ..audit.routing import AUDIT_ALIAS
-from ..audit.writing import finished_from, reaching_the_trail
+from ..audit.writing import UNLOADABLE, finished_from, reaching_the_trail
 from ..spreadsheets import inert
 from .fhir import event_to_fhir
 from .formats import compact_json
@@ -35,13 +35,11 @@ def export(filters: Filters, form: str, *, site: str) -> Iterator[tuple[int, byt
     if form == "csv":
         yield 0, _sheet([_COLUMNS])
     for rows in stretches(filters):
-        finished = list(map(_readable, rows))
-        if form == "csv":
-            yield len(rows), _sheet(map(_cells, finished))
-        elif form == "fhir":
-            yield len(rows), _lines(_fhir(finished, site=site))
-        else:
-            yield len(rows), _lines(map(event_text, finished))
+        try:
+            lines = _written([_readable(row) for row in rows], form, site=site)
+        except (*UNLOADABLE, RecursionError) as error:
+            raise RowUnreadable("A row can be no event: `audit verify` names it.") from error
+        yield len(rows), lines
 
 
 def torn(form: str, code: str) -> bytes:
@@ -55,13 +53,16 @@ def torn(form: str, code: str) -> bytes:
 
 
 def _readable(row: AuditEvent) -> Finished:
-    try:
-        is_event = isinstance(json.loads(row.detail), dict) and row.outcome in OUTCOMES
-    except (ValueError, RecursionError):
-        is_event = False
-    if not is_event:
-        raise RowUnreadable("A row can be no event: `audit verify` names it.")
+    """Raises: one of UNLOADABLE, or RecursionError, where no format can tell of the row."""
+    if not isinstance(json.loads(row.detail), dict) or row.outcome not in OUTCOMES:
+        raise ValueError("No event.")
     return finished_from(row)
+
+
+def _written(finished: list[Finished], form: str, *, site: str) -> bytes:
+    if form == "csv":
+        return _sheet(map(_cells, finished))
+    return _lines(_fhir(finished, site=site) if form == "fhir" else map(event_text, finished))
 
 
 def _cells(finished: Finished) -> list[str]:

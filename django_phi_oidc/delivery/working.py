@@ -90,6 +90,7 @@ def take_file(job: TrailJob, *, folder: Path) -> BinaryIO:
     """
     if not TrailJob.objects.filter(pk=job.pk, state=TrailJob.DONE).update(state=TrailJob.TAKEN):
         raise LookupError
+    job.refresh_from_db()
     path = _file_of(job, folder)
     try:
         file = path.open("rb")
