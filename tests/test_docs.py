@@ -14,7 +14,17 @@ from django.conf import settings
 from django.core.management import call_command
 from django.urls import get_resolver
 
-from django_phi_oidc import api_checks, checks, conf, emergency_checks, errors, role_checks, schedule, watch_checks
+from django_phi_oidc import (
+    api_checks,
+    checks,
+    conf,
+    emergency_checks,
+    errors,
+    export_checks,
+    role_checks,
+    schedule,
+    watch_checks,
+)
 from django_phi_oidc.api_rules import APIDeclaration
 from django_phi_oidc.audit.events import DETAIL_KEYS, Action
 from django_phi_oidc.declarations import ClaimDeclaration, ProviderDeclaration
@@ -64,7 +74,7 @@ def test_every_way_out_is_documented_and_none_that_there_is_not() -> None:
 
 
 def test_every_check_is_documented() -> None:
-    modules = (api_checks, checks, emergency_checks, role_checks, watch_checks)
+    modules = (api_checks, checks, emergency_checks, export_checks, role_checks, watch_checks)
     source = "".join(Path(module.__file__).read_text() for module in modules)
     ids = {f"E{int(n):03}" for n in re.findall(r"_error\(\s*(\d+)", source)}
     ids |= {f"W{int(n):03}" for n in re.findall(r"_warning\(\s*(\d+)", source)}

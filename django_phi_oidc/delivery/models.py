@@ -5,6 +5,7 @@ from typing import ClassVar, Self
 
 from django.db import models
 from django.db.models import Q
+from django.utils.translation import gettext_lazy
 
 
 class CursorQuerySet(models.QuerySet["SinkCursor"]):
@@ -77,6 +78,7 @@ class TrailJob(models.Model):
     result = models.JSONField(default=dict)
 
     class Meta:
+        verbose_name_plural = gettext_lazy("exports and verifications")
         default_permissions = ()
         indexes = (models.Index(fields=["asked_at"], name="phi_oidc_trailjob_asked"),)
 

@@ -36,6 +36,7 @@ class Migration(migrations.Migration):
                 ("result", models.JSONField(default=dict)),
             ],
             options={
+                "verbose_name_plural": "exports and verifications",
                 "default_permissions": (),
                 "indexes": [models.Index(fields=["asked_at"], name="phi_oidc_trailjob_asked")],
             },

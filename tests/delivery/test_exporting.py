@@ -3,14 +3,19 @@
 import csv
 import io
 import json
+import re
 import tracemalloc
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
 
 import pytest
 
+from django_phi_oidc import conf, schedule
 from django_phi_oidc.audit.browsing import Filters, RowUnreadable, is_beyond
 from django_phi_oidc.audit.events import parse_event
 from django_phi_oidc.delivery import exporting
+from django_phi_oidc.delivery.admin import MOST_AT_ONCE
 from tests.audit.log import NOW, events, sealed
 from tests.audit.tampering import EVENT, sql, without_triggers
 
@@ -66,6 +71,18 @@ def test_torn_export_says_so_in_a_line_that_is_no_event() -> None:
     assert json.loads(exporting.torn("fhir", "row_unreadable"))["resourceType"] == "OperationOutcome"
     (row,) = csv.reader(io.StringIO(exporting.torn("csv", "row_unreadable").decode()))
     assert row == ["INCOMPLETE: row_unreadable"]
+
+
+def test_page_shows_the_line_and_the_settings_as_they_are(settings: Any) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "how-to" / "read-the-trail.md").read_text()
+    blocks = dict(re.findall(r"<!-- tested: (\w+) -->\n```\w+\n(.*?)```", page, re.DOTALL))
+    assert blocks.pop("incomplete").encode() == exporting.torn("jsonl", "row_unreadable")
+    shown: dict[str, Any] = {}
+    exec("\n".join(blocks.values()), shown)  # noqa: S102 -- the page's own
+    settings.PHI_OIDC = {**settings.PHI_OIDC, **shown["PHI_OIDC"]}
+    assert conf.export_folder() == Path("/var/lib/portal/exports")
+    assert set(shown["CELERY_TASK_ROUTES"]) <= set(schedule.beat_schedule())
+    assert f"{MOST_AT_ONCE:,} events" in page
 
 
 def test_memory_does_not_grow_with_the_export() -> None:
