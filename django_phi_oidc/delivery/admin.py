@@ -28,7 +28,7 @@ from ..errors import AuditUnavailable
 from .exporting import CONTENT_TYPES, ENDINGS, export, torn
 from .models import TrailJob
 from .tasks import site
-from .working import KEPT_FOR, ask, take_file
+from .working import KEPT_FOR, ask, has_too_many, take_file
 
 if TYPE_CHECKING:
     JobAdmin = admin.ModelAdmin[TrailJob]
@@ -116,6 +116,8 @@ class TrailJobAdmin(TrailPages, JobAdmin):
         job_id = entropy.uuid7(now) if is_beyond(filters, MOST_AT_ONCE) else None
         if job_id and conf.export_folder() is None:
             return self._back(request, _("Nothing was exported: these are more than 10,000 events. Ask for fewer."))
+        if job_id and has_too_many(str(request.user.pk)):
+            return self._back(request, _("Nothing was exported: take your other exports first, or wait for a day."))
         tell(
             request,
             Action.AUDIT_EXPORTED,

@@ -30,8 +30,8 @@ def deliver() -> None:
 def work_trail_jobs() -> None:
     """Do one export or verification that somebody asked for, and delete what is a day old."""
     folder = conf.export_folder()
-    working.prune(now=clock.now(), folder=folder)
     working.work_next(clock=clock.now, folder=folder, site=site())
+    working.prune(now=clock.now(), folder=folder)
 
 
 def declared() -> Mapping[str, SinkDeclaration]:

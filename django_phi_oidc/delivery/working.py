@@ -31,6 +31,7 @@ LEASE = timedelta(minutes=10)
 """Longer than a worker at work gives no sign of life."""
 KEPT_FOR = timedelta(days=1)
 MOST_ATTEMPTS = 3
+MOST_UNTAKEN = 5
 _RETRY = timedelta(seconds=30)
 _MOST_NAMED = 20
 _OPEN = (TrailJob.WAITING, TrailJob.RUNNING)
@@ -47,6 +48,12 @@ def ask(kind: str, *, asked_by: str, now: datetime, **asked: Any) -> TrailJob:
     if under_way and kind == TrailJob.VERIFICATION:
         return under_way
     return TrailJob.objects.create(**{"id": entropy.uuid7(now), **asked}, kind=kind, asked_by=asked_by, asked_at=now)
+
+
+def has_too_many(asked_by: str) -> bool:
+    """Say whether this person has as many exports as may wait on the disk: they are to be taken first."""
+    untaken = TrailJob.objects.filter(kind=TrailJob.EXPORT, asked_by=asked_by, state__in=(*_OPEN, TrailJob.DONE))
+    return untaken.count() >= MOST_UNTAKEN
 
 
 def work_next(*, clock: Callable[[], datetime], folder: Path | None, site: str) -> bool:
@@ -88,15 +95,16 @@ def take_file(job: TrailJob, *, folder: Path) -> BinaryIO:
 
     Raises: LookupError where it is not done, was taken, or is not there.
     """
-    if not TrailJob.objects.filter(pk=job.pk, state=TrailJob.DONE).update(state=TrailJob.TAKEN):
-        raise LookupError
     job.refresh_from_db()
     path = _file_of(job, folder)
     try:
         file = path.open("rb")
-        path.unlink(missing_ok=True)
     except OSError as error:
         raise LookupError from error
+    if not TrailJob.objects.filter(pk=job.pk, state=TrailJob.DONE).update(state=TrailJob.TAKEN):
+        file.close()
+        raise LookupError
+    path.unlink(missing_ok=True)
     return file
 
 

@@ -4,7 +4,13 @@ from django.contrib.auth.models import Group, Permission
 
 GROUPS = {
     "Clinicians": ("view_chart", "open_emergencyaccess"),
-    "Privacy officers": ("view_auditevent", "view_emergencyaccess", "review_emergencyaccess", "view_storedclaim"),
+    "Privacy officers": (
+        "view_auditevent",
+        "export_auditevent",
+        "view_emergencyaccess",
+        "review_emergencyaccess",
+        "view_storedclaim",
+    ),
 }
 
 

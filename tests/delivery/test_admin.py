@@ -211,6 +211,20 @@ def test_export_of_many_without_a_folder_is_refused(officer: Officer, folder: Pa
     assert TrailJob.objects.count() == 1
 
 
+def test_sixth_export_that_waits_for_one_person_is_refused(officer: Officer, folder: Path) -> None:
+    sealed(3)
+    client = officer(*BOTH)
+    for _ in range(5):
+        client.post(EXPORT, {"format": "csv"})
+    assert "take your other exports first" in client.post(EXPORT, {"format": "csv"}, follow=True).content.decode()
+    assert (TrailJob.objects.count(), len(told("audit.exported"))) == (5, 5)
+    assert officer(*BOTH).post(EXPORT, {"format": "csv"})["Location"].startswith(JOBS)
+    work_trail_jobs()
+    done = TrailJob.objects.get(state="done")
+    client.post(f"{JOBS}{done.pk}/download/").close()
+    assert client.post(EXPORT, {"format": "csv"})["Location"].startswith(JOBS)
+
+
 def test_verification_is_asked_for_by_who_may_look(officer: Officer, folder: Path) -> None:
     ids = sealed(3)
     with without_triggers():
