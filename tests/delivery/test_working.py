@@ -210,7 +210,7 @@ def test_worker_of_celery_does_what_beat_wakes_it_for(folder: Path, tmp_path: Pa
     job = ask(TrailJob.EXPORT, asked_by="7", now=now, format="csv")
     queue = tmp_path / "queue"
     queue.mkdir()
-    broker = json.dumps({"data_folder_in": str(queue), "data_folder_out": str(queue)})
+    broker = json.dumps({name: str(queue) for name in ("data_folder_in", "data_folder_out", "control_folder")})
     options = {"EXPORT_FOLDER": str(folder)}
     with worker("filesystem://", options, tmp_path, TEST_BROKER_OPTIONS=broker):
         assert eventually(lambda: look(job).state == TrailJob.DONE)
