@@ -1,10 +1,21 @@
 """Each rule of the decision, beside the acceptance that differs in that one thing."""
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
-from django_phi_oidc.access.policy import PATIENT_REQUEST, PURPOSES, AccessPolicy, refuse_access, refuse_reveal
+from django_phi_oidc.access.policy import (
+    PATIENT_REQUEST,
+    PURPOSES,
+    AccessPolicy,
+    Assurance,
+    declare,
+    refuse_access,
+    refuse_reveal,
+    require,
+)
+from django_phi_oidc.errors import DeclarationInvalid
 
 PATIENT = {
     "declared_purpose": "TREAT",
@@ -107,3 +118,42 @@ def test_refuse_access_refuses_in_the_order_of_the_reference() -> None:
         codes.append(refuse_access(**{**SEEN, **wrong}))
         del wrong[name]
     assert codes == ["session_missing", "resource_invalid", "permission_missing", "purpose_not_declared"]
+
+
+def test_refuse_access_without_an_emergency_lets_in_for_no_purpose_beside_the_policys() -> None:
+    assert [refuse_access(**{**SEEN, "stated_purpose": code}) for code in PURPOSES].count(None) == 1
+
+
+DECLARED: dict[str, Any] = {"permission": "portal.view_chart", "purpose": None, "purposes": ["TREAT", "ETREAT"]}
+UNDECLARED = {
+    "no permission": ({"permission": None}, "permission is missing"),
+    "a blank permission": ({"permission": " "}, "permission is missing"),
+    "purposes in one text": ({"purposes": "TREAT"}, "purposes is a list"),
+    "a purpose and purposes": ({"purpose": "TREAT"}, "purposes is a list"),
+    "no purpose at all": ({"purposes": []}, "purposes is empty"),
+    "purposes that HL7 has not": ({"purposes": ["TREAT", "fün", "fin"]}, r"code: 'f\\xfcn', 'fin'\.$"),
+    "a purpose that is no text": ({"purpose": 7, "purposes": []}, r"code: 7\.$"),
+    "an assurance that is none": ({"acr": "one text"}, "acr is a list"),
+    "a time that is none": ({"max_age": 300}, "max_age is a timedelta"),
+}
+
+
+def test_declare_keeps_what_is_declared() -> None:
+    several, fixed = frozenset({"TREAT", "ETREAT"}), frozenset({"TREAT"})
+    assurance = Assurance(acr=("a", "b"), max_age=timedelta(minutes=1))
+    permission = "portal.view_chart"
+    assert declare(**DECLARED) == AccessPolicy(permission=permission, purposes=several)
+    assert declare(permission=permission, purpose="TREAT", purposes=()) == AccessPolicy(
+        permission=permission, purposes=fixed
+    )
+    assert declare(**DECLARED, acr=["a", "b"], max_age=timedelta(minutes=1)) == AccessPolicy(
+        permission=permission, purposes=several, assurance=assurance
+    )
+    assert require(acr=["a", "b"], max_age=timedelta(minutes=1)) == assurance
+
+
+@pytest.mark.parametrize(("difference", "message"), UNDECLARED.values(), ids=UNDECLARED)
+def test_declare_with_one_thing_wrong_says_which(difference: dict[str, Any], message: str) -> None:
+    declare(**DECLARED)
+    with pytest.raises(DeclarationInvalid, match=message):
+        declare(**{**DECLARED, **difference})

@@ -2,7 +2,37 @@ from datetime import timedelta
 
 import pytest
 
-from django_phi_oidc.sessions.timeouts import back_off, is_over
+from django_phi_oidc.sessions.timeouts import Times, back_off, is_noted, is_over, over
+
+
+@pytest.mark.parametrize(
+    ("now", "expected"),
+    [
+        pytest.param(1599.9, "", id="just before"),
+        pytest.param(1600, "idle_timeout", id="idle for 600 s"),
+        pytest.param(1999.9, "idle_timeout", id="idle for longer"),
+        pytest.param(2000, "absolute_timeout", id="both, and the stronger is told"),
+    ],
+)
+def test_over_at_the_limit_ends(now: float, expected: str) -> None:
+    assert over(Times(started=0, seen=1000, checked=0), now=now, idle=600, absolute=2000) == expected
+
+
+def test_over_is_counted_from_the_start_whatever_was_done_since() -> None:
+    assert over(Times(started=500, seen=2499, checked=0), now=2500, idle=600, absolute=2000) == "absolute_timeout"
+
+
+@pytest.mark.parametrize(
+    ("idle", "since", "noted"),
+    [
+        pytest.param(900, 59.9, False, id="within the minute"),
+        pytest.param(900, 60, True, id="after a minute"),
+        pytest.param(300, 29.9, False, id="within a tenth of a short idle timeout"),
+        pytest.param(300, 30, True, id="after a tenth"),
+    ],
+)
+def test_is_noted_once_a_minute_or_a_tenth_of_the_idle_timeout(idle: float, since: float, noted: bool) -> None:
+    assert is_noted(Times(started=0, seen=1000, checked=0), now=1000 + since, idle=idle) is noted
 
 
 @pytest.mark.parametrize(
