@@ -9,13 +9,14 @@ PYTEST_ARGS ?=
 BENCH_ARGS ?=
 AUDIT_ARGS ?=
 LOCK := requirements-dev.lock
+MUTANTS ?=
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 WANTED = $(if $(DJANGO),'$(DJANGO)') $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-sqlite test-postgresql bench lint lock audit sbom clean
+.PHONY: help demo test test-sqlite test-postgresql bench mutate lint lock audit sbom clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -33,6 +34,9 @@ test-postgresql: $(VENV)/.dev ## run the tests on PostgreSQL: DATABASE_URL, or a
 
 bench: $(VENV)/.bench ## measure sign-ins, sessions, claims, seals, the leak guard, anomaly rules, the desk and the trail beside floors and peers, and fail where one is too slow
 	@$(BIN)/python -m tests.benchmarks $(BENCH_ARGS)
+
+mutate: $(VENV)/.mutate ## break the protocol, the log and the rules in small ways, and fail where no test notices (half an hour)
+	@nice -n 10 $(BIN)/python -m tests.mutation $(MUTANTS)
 
 lint: $(VENV)/.dev ## check style, types, import contracts and migrations
 	$(BIN)/ruff check .
@@ -58,7 +62,7 @@ sbom: $(VENV)/.supply ## write what an installed app consists of to dist/sbom.cd
 		--output-reproducible --output-format JSON --output-file dist/sbom.cdx.json
 
 clean: ## remove what the other targets made
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .tox
+	rm -rf $(VENV) build dist mutants *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .tox
 	rm -rf example_project/var tests/interop/node_modules
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -90,4 +94,9 @@ $(VENV)/.supply: pyproject.toml | $(BIN)/python
 $(VENV)/.bench: pyproject.toml | $(BIN)/python
 	@echo "Installing the app and what it is measured beside into $(VENV) ..."
 	@$(PIP) install --editable '.[bench]' $(WANTED)
+	@touch $(VENV)/.demo $@
+
+$(VENV)/.mutate: pyproject.toml | $(BIN)/python
+	@echo "Installing the app and what breaks it into $(VENV) ..."
+	@$(PIP) install --editable '.[mutate]' $(WANTED)
 	@touch $(VENV)/.demo $@

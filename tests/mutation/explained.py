@@ -1,4 +1,4 @@
-"""The mutants that docs/explanation/mutation-testing.md says may survive, and why."""
+"""The mutants that docs/explanation/mutation-testing.md says survive, and why."""
 
 import re
 from pathlib import Path
@@ -6,11 +6,12 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "explanation" / "mutation-testing.md"
-_ENTRY = re.compile(r"^ *- `(?P<function>[\w.]+)`: (?P<before>.+) → (?P<after>.+)$", re.MULTILINE)
+_HEADING = re.compile(r"^### `(\S+)`$", re.MULTILINE)
+_ENTRY = re.compile(r"^ *- `([\w.]+)`: `([^`\n]+)` → (?:`([^`\n]+)`|nothing)$", re.MULTILINE)
 
 
 class Change(NamedTuple):
-    """What a mutant is: lines of a function, without what surrounds them, and what stands in their place."""
+    """What a mutant is: lines of a function, without their indentation, and what stands in their place."""
 
     module: str
     """Its path in django_phi_oidc, such as oidc/jose.py."""
@@ -19,23 +20,16 @@ class Change(NamedTuple):
     after: str
 
     def __str__(self) -> str:
-        return f"  - `{self.function}`: {_quote(self.before)} → {_quote(self.after)}"
+        return f"  - `{self.function}`: `{self.before}` → " + (f"`{self.after}`" if self.after else "nothing")
 
 
 def explained() -> list[Change]:
-    """Return what the page lists, in its order: under a heading for each module, reasons, and below them the changes."""
-    sections = re.split(r"^### `(\S+)`$", PAGE.read_text(), flags=re.MULTILINE)[1:]
+    return read(PAGE.read_text())
+
+
+def read(page: str) -> list[Change]:
+    """Return what a page lists: under a heading for each module, reasons, and below each of them the changes."""
+    modules, texts = (_HEADING.split(page)[start::2] for start in (1, 2))
     return [
-        Change(module, entry["function"], _unquote(entry["before"]), _unquote(entry["after"]))
-        for module, text in zip(sections[::2], sections[1::2], strict=True)
-        for entry in _ENTRY.finditer(text)
+        Change(module, *entry) for module, text in zip(modules, texts, strict=True) for entry in _ENTRY.findall(text)
     ]
-
-
-def _quote(code: str) -> str:
-    mark = "``" if "`" in code else "`"
-    return f"{mark} {code} {mark}" if mark == "``" else f"`{code}`" if code else "nothing"
-
-
-def _unquote(text: str) -> str:
-    return "" if text == "nothing" else text.strip("`").strip()

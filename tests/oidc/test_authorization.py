@@ -137,7 +137,7 @@ def test_build_authorization_url_never_holds_secret_or_verifier(metadata: Provid
 
 
 def test_authorization_request_repr_shows_nothing() -> None:
-    assert not any(value in repr(REQUEST) for value in ("the-state", "the-nonce", VERIFIER, "rp.example"))
+    assert repr(REQUEST) == "AuthorizationRequest(…)"
 
 
 STATE_ROWS = [

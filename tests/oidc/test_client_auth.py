@@ -2,6 +2,7 @@
 
 import base64
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 from urllib.parse import parse_qs
@@ -12,8 +13,14 @@ import pytest
 from django_phi_oidc.client_keys import ClientKey
 from django_phi_oidc.declarations import ProviderDeclaration
 from django_phi_oidc.oidc.client_auth import Freshness, authenticate_client, build_client_request
+from django_phi_oidc.oidc.introspection import build_introspection_request
 from django_phi_oidc.oidc.jose import parse_compact_jws
 from django_phi_oidc.oidc.metadata import ProviderMetadata
+from django_phi_oidc.oidc.pushed_authorization import build_par_request
+from django_phi_oidc.oidc.refresh import build_refresh_request
+from django_phi_oidc.oidc.revocation import build_revocation_request
+from django_phi_oidc.oidc.token import build_code_request
+from django_phi_oidc.oidc.transport import Request
 
 Declare = Callable[..., ProviderDeclaration]
 Authenticate = Callable[..., tuple[dict[str, str], dict[str, str]]]
@@ -153,3 +160,29 @@ def test_build_client_request_any_method_keeps_url_and_repr_clean(
     assert form["code"] == ["c&d=é"]
     assert "secret" not in repr(request)
     assert "jti" not in repr(freshness)
+
+
+BUILDERS: dict[str, tuple[Callable[..., Request], dict[str, Any]]] = {
+    "code": (build_code_request, {"code": "c", "redirect_uri": "https://rp.example/cb", "code_verifier": "v"}),
+    "refresh": (build_refresh_request, {"refresh_token": "rt"}),
+    "revocation": (build_revocation_request, {"token": "rt", "token_type_hint": "refresh_token"}),
+    "introspection": (build_introspection_request, {"token": "at"}),
+    "pushed authorization": (build_par_request, {"parameters": {"state": "s"}}),
+}
+
+
+@pytest.mark.parametrize(("build", "given"), BUILDERS.values(), ids=BUILDERS)
+def test_each_request_bears_an_assertion_for_this_op_and_this_request(
+    build: Callable[..., Request],
+    given: dict[str, Any],
+    declare: Declare,
+    metadata: ProviderMetadata,
+    client_keys: dict[str, ClientKey],
+    freshness: Freshness,
+) -> None:
+    everything = replace(metadata, introspection_endpoint="https://op.example/introspect")
+    declaration = declare(**by_key(client_keys["p256"], client_assertion_audience="token_endpoint"))
+    request = build(metadata=everything, declaration=declaration, freshness=freshness, **given)
+    form = parse_qs((request.body or b"").decode(), strict_parsing=True)
+    claims = parse_compact_jws(form["client_assertion"][0]).payload
+    assert (claims["aud"], claims["jti"]) == (metadata.token_endpoint, freshness.jti)

@@ -26,9 +26,17 @@ def test_build_end_session_url_bears_the_parameters() -> None:
     assert parse_qs(url.query, strict_parsing=True) == {name: [value] for name, value in sent.items()}
 
 
-def test_build_end_session_url_keeps_the_query_of_the_endpoint() -> None:
-    url = build_end_session_url("https://op.example/end?tenant=1", {"client_id": "a client&"})
-    assert url == "https://op.example/end?tenant=1&client_id=a%20client%26"
+@pytest.mark.parametrize(
+    ("endpoint", "expected"),
+    [
+        ("https://op.example/end", "https://op.example/end?client_id=a%20client%26%2F"),
+        ("https://op.example/end?", "https://op.example/end?client_id=a%20client%26%2F"),
+        ("https://op.example/end?tenant=1", "https://op.example/end?tenant=1&client_id=a%20client%26%2F"),
+        ("https://op.example/end?tenant=1&", "https://op.example/end?tenant=1&client_id=a%20client%26%2F"),
+    ],
+)
+def test_build_end_session_url_keeps_the_query_of_the_endpoint(endpoint: str, expected: str) -> None:
+    assert build_end_session_url(endpoint, {"client_id": "a client&/"}) == expected
 
 
 @pytest.mark.parametrize("claims", [{}, {"aud": "portal"}, {"sid": "sid-1"}])

@@ -310,12 +310,15 @@ def test_check_https_any_text_passes_or_is_transport_not_https(url: str) -> None
 )
 def test_metadata_url_issuer_with_or_without_slash_is_that_of_discovery_4_1(issuer: str, url: str) -> None:
     assert metadata_url(issuer) == url
-    assert build_metadata_request(issuer=issuer).url == url
+    request = build_metadata_request(issuer=issuer)
+    assert (request.method, request.url, request.body) == ("GET", url, None)
+    assert request.headers == {"Accept": "application/json"}
 
 
 def test_build_jwks_request_metadata_gives_a_get_of_jwks_uri(metadata: ProviderMetadata) -> None:
     request = build_jwks_request(metadata)
     assert (request.method, request.url, request.body) == ("GET", metadata.jwks_uri, None)
+    assert request.headers == {"Accept": "application/jwk-set+json, application/json"}
 
 
 def test_judge_jwks_status_but_200_is_metadata_invalid(jwks: dict[str, Any]) -> None:

@@ -19,7 +19,9 @@ def test_over_at_the_limit_ends(now: float, expected: str) -> None:
 
 
 def test_over_is_counted_from_the_start_whatever_was_done_since() -> None:
-    assert over(Times(started=500, seen=2499, checked=0), now=2500, idle=600, absolute=2000) == "absolute_timeout"
+    times = Times(started=500, seen=2499, checked=0)
+    assert over(times, now=2499.9, idle=600, absolute=2000) == ""
+    assert over(times, now=2500, idle=600, absolute=2000) == "absolute_timeout"
 
 
 @pytest.mark.parametrize(
