@@ -15,7 +15,7 @@ _NETLOC = re.compile(r"[A-Za-z0-9.:\[\]-]+")
 def build_end_session_url(endpoint: str, parameters: Mapping[str, str]) -> str:
     """Return where the browser goes, a query of the endpoint's own kept."""
     separator = "" if endpoint.endswith(("?", "&")) else "&" if "?" in endpoint else "?"
-    return f"{endpoint}{separator}{urlencode(parameters, quote_via=quote, safe='')}"
+    return f"{endpoint}{separator}{urlencode(parameters, quote_via=quote)}"
 
 
 def hint_parameters(id_token: str, *, issuer: str, in_url: bool, protocol_claims: Collection[str]) -> dict[str, str]:

@@ -90,7 +90,7 @@ WRONG: list[dict[str, Any]] = [
 ]
 
 
-@pytest.mark.parametrize("changed", WRONG, ids=str)
+@pytest.mark.parametrize("changed", WRONG, ids=[str(changed) for changed in WRONG])
 def test_declaration_with_one_thing_wrong_is_refused_when_the_view_is_made(changed: dict[str, Any]) -> None:
     good = {"acr": ["urn:example:loa:3"], "max_age": timedelta(minutes=1)}
     whole = {"purpose": "TREAT", "resource": lambda request: "Patient/7", "permission": "portal.view"}

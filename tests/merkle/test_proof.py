@@ -261,15 +261,14 @@ def test_verify_inclusion_damaged_published_proof_is_refused(damage: Damage, pla
 @pytest.mark.parametrize(
     "damage",
     [
-        {"leaf_hash": b"", "root_hash": b""},
-        {"leaf_hash": OTHER},
-        {"root_hash": OTHER},
-        {"leaf_index": 1},
-        {"tree_size": 0},
-        {"tree_size": 2},
-        {"proof": [OTHER]},
+        pytest.param({"leaf_hash": b"", "root_hash": b""}, id="no hashes"),
+        pytest.param({"leaf_hash": OTHER}, id="another leaf"),
+        pytest.param({"root_hash": OTHER}, id="another root"),
+        pytest.param({"leaf_index": 1}, id="beyond the leaf"),
+        pytest.param({"tree_size": 0}, id="the empty tree"),
+        pytest.param({"tree_size": 2}, id="a larger tree"),
+        pytest.param({"proof": [OTHER]}, id="a hash too many"),
     ],
-    ids=str,
 )
 def test_verify_inclusion_single_leaf_is_its_root_alone(damage: Arguments) -> None:
     accepted = inclusion(0, 1)

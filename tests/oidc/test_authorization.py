@@ -43,7 +43,7 @@ Declare = Callable[..., ProviderDeclaration]
 
 def url_for(metadata: ProviderMetadata, declaration: ProviderDeclaration, **options: Any) -> str:
     parameters = authorization_parameters(
-        metadata=metadata, declaration=declaration, request=REQUEST, **{"scope": "openid", **options}
+        metadata=metadata, declaration=declaration, **{"request": REQUEST, "scope": "openid", **options}
     )
     return build_authorization_url(metadata=metadata, parameters=parameters)
 
@@ -111,6 +111,23 @@ def test_authorization_parameters_offline_access_asks_for_consent(
 ) -> None:
     told = replace(metadata, prompt_values_supported=supported)
     assert query_of(url_for(told, declare(prompt=prompt), scope=scope)).get("prompt") == sent
+
+
+@pytest.mark.parametrize(
+    ("scope", "prompt", "sent"),
+    [
+        pytest.param("openid", "", "login", id="alone"),
+        pytest.param("openid", "login", "login", id="declared too"),
+        pytest.param("openid", "none", "login", id="beside none"),
+        pytest.param("openid", "consent select_account", "login consent select_account", id="beside others"),
+        pytest.param("openid offline_access", "", "login consent", id="beside consent to offline access"),
+    ],
+)
+def test_authorization_parameters_that_prompt_a_login_ask_for_it_first(
+    metadata: ProviderMetadata, declare: Declare, scope: str, prompt: str, sent: str
+) -> None:
+    request = replace(REQUEST, prompts_login=True)
+    assert query_of(url_for(metadata, declare(prompt=prompt), scope=scope, request=request))["prompt"] == [sent]
 
 
 @pytest.mark.parametrize(

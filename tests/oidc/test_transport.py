@@ -10,7 +10,7 @@ from django_phi_oidc.oidc.transport import Request, Response, media_type
 def test_request_repr_with_secrets_everywhere_shows_method_and_path_alone() -> None:
     request = Request(
         method="POST",
-        url="https://op.example/token?code=query-secret",
+        url="https://op.example/token?code=query-secret?more",
         headers={"Authorization": "Basic header-secret"},
         body=b"client_secret=body-secret",
     )
