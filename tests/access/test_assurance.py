@@ -74,23 +74,23 @@ def test_too_weak_comes_after_every_other_rule_and_an_emergency_states_its_own_p
     assert refuse_access(policy, **emergency, emergency_purpose="ETREAT") is None
 
 
-WRONG: list[dict[str, Any]] = [
-    {"acr": "one text"},
-    {"acr": ["two values"]},
-    {"acr": ['a"quote']},
-    {"acr": ["a\\backslash"]},
-    {"acr": ["ä"]},
-    {"acr": [""]},
-    {"acr": [3]},
-    {"acr": None},
-    {"max_age": 300},
-    {"max_age": timedelta(seconds=59)},
-    {"max_age": timedelta(0)},
-    {"max_age": "5m"},
-]
+WRONG: dict[str, dict[str, Any]] = {
+    "one text": {"acr": "one text"},
+    "two values in one": {"acr": ["two values"]},
+    "a quote": {"acr": ['a"quote']},
+    "a backslash": {"acr": ["a\\backslash"]},
+    "not ASCII": {"acr": ["ä"]},
+    "an empty value": {"acr": [""]},
+    "a number": {"acr": [3]},
+    "null": {"acr": None},
+    "seconds": {"max_age": 300},
+    "less than a minute": {"max_age": timedelta(seconds=59)},
+    "no time": {"max_age": timedelta(0)},
+    "a time in words": {"max_age": "5m"},
+}
 
 
-@pytest.mark.parametrize("changed", WRONG, ids=[str(changed) for changed in WRONG])
+@pytest.mark.parametrize("changed", WRONG.values(), ids=WRONG)
 def test_declaration_with_one_thing_wrong_is_refused_when_the_view_is_made(changed: dict[str, Any]) -> None:
     good = {"acr": ["urn:example:loa:3"], "max_age": timedelta(minutes=1)}
     whole = {"purpose": "TREAT", "resource": lambda request: "Patient/7", "permission": "portal.view"}
