@@ -14,6 +14,7 @@ import rfc8785
 from hypothesis import given
 from hypothesis import strategies as st
 
+from django_phi_oidc.audit import events
 from django_phi_oidc.audit.events import (
     DETAIL_KEYS,
     FIELDS,
@@ -87,6 +88,21 @@ def test_canonical_bytes_of_any_event_equal_those_of_another_library(
     assert parse_event(event_text(Finished(event, b"m" * 32))).event == event
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param('"', id="a quote"),
+        pytest.param("a\\b", id="a backslash"),
+        pytest.param("a\nb", id="a line feed"),
+        pytest.param("\x7f\x85", id="controls that JSON does not escape"),
+        pytest.param("a b", id="nothing to escape"),
+    ],
+)
+def test_canonical_bytes_of_a_text_that_nobody_cleaned_equal_those_of_another_library(text: str) -> None:
+    event = built()._replace(reason=text)
+    assert canonical_bytes(event) == rfc8785.dumps(as_json(event))
+
+
 def test_event_text_equals_the_canonical_form_with_the_mac_as_one_more_member() -> None:
     event = built()
     assert event_text(Finished(event, b"\xab" * 32)).encode() == rfc8785.dumps({**as_json(event), "mac": "ab" * 32})
@@ -154,6 +170,11 @@ def test_build_event_with_a_longer_list_than_allowed_cuts_and_flags_it() -> None
     assert cut == {**kept, "sanitized": True}
 
 
+def test_build_event_with_a_tuple_keeps_it_as_a_list_unflagged() -> None:
+    event = built(action=Action.CLAIM_OVERFETCHED, detail={"claims": ("x", "y")})
+    assert json.loads(event.detail) == {"claims": ["x", "y"]}
+
+
 @pytest.mark.parametrize(
     "given_act",
     [{"action": "login.forgotten"}, {"outcome": "perhaps"}, {"now": NOW.replace(tzinfo=None)}, {"detail": {"x": 1}}],
@@ -183,6 +204,16 @@ def test_without_refused_in_tests_raises_and_tells_the_key_alone() -> None:
     with strictly(), pytest.raises(ValueError, match="birthdate") as caught:
         without_refused(an_act(detail={"birthdate": "1970-01-01"}))
     assert "1970" not in str(caught.value)
+
+
+def test_without_refused_outside_of_tests_drops_it_and_tells_the_keys_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+    monkeypatch.setattr(events, "_tell_refused", told.append)
+    given = an_act(detail={"claim": "x", "ge\nbürt": "1970-01-01", "y" * 65: 1})
+    assert without_refused(given) == an_act(detail={"claim": "x"})
+    assert told == [f"claim.revealed: not allowed in its detail: 'ge\\nb\\xfcrt', '{'y' * 63}."]
+    assert without_refused(an_act(detail={"claim": "x"})) == an_act(detail={"claim": "x"})
+    assert len(told) == 1
 
 
 # A host project's own actions
@@ -276,6 +307,11 @@ def test_doors_of_the_vocabulary_load_no_django() -> None:
 def test_keyed_id_is_the_type_and_128_bits_of_hmac_of_the_resource() -> None:
     mac = hmac.new(b"k" * 32, b"django_phi_oidc resource id\x00Chart/4711", hashlib.sha256)
     assert keyed_id("Chart/4711", key=b"k" * 32) == f"Chart/{mac.hexdigest()[:32]}"
+
+
+def test_keyed_id_of_half_a_character_is_told_from_another_half() -> None:
+    halves = {keyed_id(f"Chart/{half}", key=b"k" * 32) for half in ("\ud800", "\ud801", "?")}
+    assert len(halves) == 3
 
 
 @pytest.mark.parametrize("other", ["Chart/4712", "Patient/4711", "Chart/4711/", "4711", "/4711"])
