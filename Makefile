@@ -35,7 +35,7 @@ test-postgresql: $(VENV)/.dev ## run the tests on PostgreSQL: DATABASE_URL, or a
 bench: $(VENV)/.bench ## measure sign-ins, sessions, claims, seals, the leak guard, anomaly rules, the desk and the trail beside floors and peers, and fail where one is too slow
 	@$(BIN)/python -m tests.benchmarks $(BENCH_ARGS)
 
-mutate: $(VENV)/.mutate ## break the protocol, the log and the rules in small ways, and fail where no test notices (half an hour)
+mutate: $(VENV)/.mutate ## break the protocol, the log and the rules in small ways, and fail where no test notices (twenty minutes)
 	@nice -n 10 $(BIN)/python -m tests.mutation $(MUTANTS)
 
 lint: $(VENV)/.dev ## check style, types, import contracts and migrations

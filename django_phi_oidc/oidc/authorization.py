@@ -112,7 +112,7 @@ def build_authorization_url(*, metadata: ProviderMetadata, parameters: Mapping[s
     """
     endpoint = metadata.authorization_endpoint
     separator = "" if endpoint.endswith(("?", "&")) else "&" if "?" in endpoint else "?"
-    return f"{endpoint}{separator}{urlencode(parameters, quote_via=quote, safe='')}"
+    return f"{endpoint}{separator}{urlencode(parameters, quote_via=quote)}"
 
 
 def code_challenge(verifier: str) -> str:

@@ -258,6 +258,11 @@ def test_verify_inclusion_damaged_published_proof_is_refused(damage: Damage, pla
     refused(verify_inclusion, damage(accepted))
 
 
+def test_verify_inclusion_hash_of_wrong_length_is_told_from_a_wrong_root() -> None:
+    with pytest.raises(ProofInvalid, match=r"A hash has 32 bytes\."):
+        verify_inclusion(**{**inclusion(3, 7), "root_hash": b"\0" * 31})
+
+
 @pytest.mark.parametrize(
     "damage",
     [

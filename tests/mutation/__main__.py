@@ -7,6 +7,7 @@ Fails where fewer than nine in ten are killed, and where one survives that the p
 """
 
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -21,6 +22,8 @@ from mutmut.utils.file_utils import walk_mutatable_files
 from tests.mutation.explained import ROOT, Change, explained
 
 LEAST_KILLED = 0.9
+MOST_MEMORY = 2 * 1024**3
+"""Bytes of each process. A loop that has lost its end, and fills a list, would otherwise take all there is."""
 
 
 def main(patterns: list[str]) -> int:
@@ -28,6 +31,7 @@ def main(patterns: list[str]) -> int:
     patterns = patterns or ["django_phi_oidc.*"]
     os.chdir(ROOT)
     shutil.rmtree("mutants", ignore_errors=True)
+    resource.setrlimit(resource.RLIMIT_AS, (MOST_MEMORY, MOST_MEMORY))
     mutmut = Path(sys.executable).with_name("mutmut")
     environment = {**os.environ, "PHI_TEST_DB": "sqlite"}
     subprocess.run([mutmut, "run", "--max-children", "2", *patterns], env=environment, check=True)

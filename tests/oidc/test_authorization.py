@@ -60,6 +60,7 @@ def test_build_authorization_url_plain_declaration_sends_the_code_flow_with_pkce
 ) -> None:
     url = url_for(metadata, declare(), scope="openid profile")
     assert url.startswith(f"{OP}/authorize?")
+    assert "&redirect_uri=https%3A%2F%2Frp.example%2Fcallback%2F%3Fa%3Db%26c&scope=openid%20profile&" in url
     assert query_of(url) == {
         "response_type": ["code"],
         "client_id": ["portal"],
