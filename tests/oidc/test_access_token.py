@@ -102,7 +102,8 @@ TABLES: dict[str, list[Row]] = {
     ],
     "client_id_invalid": [
         *((name, ONE, {}, {"client_id": value}) for name, value in NOT_TEXTS),
-        ("a control character", ONE, {}, {"client_id": "a\nb"}),
+        ("a control character", ONE, {"client_id": "a"}, {"client_id": "a\nb"}),
+        ("too long", ONE, {"client_id": "x" * 255}, {"client_id": "x" * 256}),
     ],
     "client_for_itself": [("the person is the client", ONE, {"client_id": "other"}, {"client_id": CLAIMS["sub"]})],
     "jti_invalid": [(name, ONE, {}, {"jti": value}) for name, value in NOT_TEXTS],
@@ -201,6 +202,11 @@ def test_algorithm_that_is_none_of_ours_is_refused(alg: str, sign: Sign, verify:
         assert fault.value.rule == "alg_not_allowed"
 
 
+def test_token_without_a_scope_opens_nothing(sign: Sign, verify: Verify) -> None:
+    assert verify(sign(claims(scope="a"), header=TYP)).scopes == {"a"}
+    assert verify(sign(claims(scope=ABSENT), header=TYP)).scopes == frozenset()
+
+
 def test_key_that_is_not_there_is_no_fault_of_the_token(sign: Sign, verify: Verify) -> None:
     with pytest.raises(KeyNotFound):
         verify(sign(claims(), header={**TYP, "kid": "another"}))
@@ -212,6 +218,7 @@ def test_key_that_is_not_there_is_no_fault_of_the_token(sign: Sign, verify: Veri
         ({"acr": ABSENT, "auth_time": ABSENT}, ("", None)),
         ({"acr": ["x"], "auth_time": "soon"}, ("", None)),
         ({"acr": "x" * 256, "auth_time": 0}, ("", None)),
+        ({"acr": "x" * 255, "auth_time": ABSENT}, ("x" * 255, None)),
         ({"acr": "x", "auth_time": NOW + LEEWAY + 1}, ("x", None)),
         ({"acr": "x", "auth_time": NOW + LEEWAY}, ("x", datetime.fromtimestamp(NOW + LEEWAY, UTC))),
     ],
