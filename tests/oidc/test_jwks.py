@@ -113,6 +113,10 @@ def test_parse_jwks_odd_rsa_key_is_left_out(jwks: dict[str, Any], change: dict[s
     assert parsed({**usual, **change}) == ()
 
 
+def test_parse_jwks_rsa_key_with_an_exponent_of_64_bits_is_read(jwks: dict[str, Any]) -> None:
+    assert len(parsed({**jwks["keys"][0], "e": encode_b64url(b"\xff" * 8)})) == 1
+
+
 @pytest.mark.parametrize(
     ("accepted", "refused"),
     [

@@ -87,7 +87,10 @@ OK: dict[str, Any] = {"body": MEMBERS, "status": 201}
 TABLES: dict[type[PushedRequestError], list[tuple[str, dict[str, Any], dict[str, Any]]]] = {
     # name, accepted answer, refused answer
     PARError: [
-        *[(f"status {status}", OK, {**OK, "status": status}) for status in (302, 400, 401, 405, 413, 429, 500, 503)],
+        *[
+            (f"status {status}", OK, {**OK, "status": status})
+            for status in (199, 300, 302, 400, 401, 405, 413, 429, 500, 503)
+        ],
         ("an error at 201", OK, {**OK, "body": members(error="invalid_request")}),
         ("an error at 200", OK, {"body": {"error": "invalid_request"}}),
         ("HTML at 502", OK, {"body": b"<html>", "status": 502, "content_type": "text/html"}),
