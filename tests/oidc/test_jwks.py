@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 
 from django_phi_oidc.errors import KeyNotFound, MetadataInvalid
-from django_phi_oidc.oidc.jose import encode_b64url, parse_compact_jws
+from django_phi_oidc.oidc.jose import decode_b64url, encode_b64url, parse_compact_jws
 from django_phi_oidc.oidc.jwks import JSONWebKeySet, StaticKeySet, VerificationKey, parse_jwks
 
 # RFC 7515 appendix A.3 and RFC 8037 appendix A.
@@ -68,7 +68,14 @@ READ_PAIRS = [
     pytest.param(ES256_JWK, {**ES256_JWK, "y": 7}, id="y is a number"),
     pytest.param(ES256_JWK, {k: v for k, v in ES256_JWK.items() if k != "y"}, id="no y"),
     pytest.param(ES256_JWK, {**ES256_JWK, "x": EC_X + "="}, id="padding"),
-    pytest.param(ES256_JWK, {**ES256_JWK, "x": encode_b64url(b"\0" * 33)}, id="33 octets"),
+    *(
+        pytest.param(
+            ES256_JWK,
+            {**ES256_JWK, name: encode_b64url(b"\0" + decode_b64url(ES256_JWK[name]))},
+            id=f"{name} of 33 octets",
+        )
+        for name in ("x", "y")
+    ),
     pytest.param(ES256_JWK, {**ES256_JWK, "kty": "oct"}, id="oct"),
     pytest.param(ES256_JWK, {**ES256_JWK, "kty": "AKP"}, id="a kty of the future"),
     pytest.param(ES256_JWK, {**ES256_JWK, "kty": ["EC"]}, id="kty is a list"),
