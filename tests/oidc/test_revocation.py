@@ -120,6 +120,12 @@ SENT = "Tue, 24 Nov 2026 12:00:00 GMT"
             {"retry-after": "Tue, 24 Nov 2099 11:00:00 GMT", "date": SENT}, timedelta(days=1), id="a far date"
         ),
         pytest.param({"retry-after": "Tue, 24 Nov 2026 12:05:00 GMT"}, None, id="a date without Date"),
+        pytest.param({"retry-after": "Tue, 24 Nov 2026 12:05:00 +0000", "date": SENT}, None, id="a date of a mail"),
+        pytest.param(
+            {"retry-after": "Tue, 24 Nov 2026 12:05:00 GMT", "date": "Tue, 24 Nov 2026 12:00:00 +0000"},
+            None,
+            id="a date beside that of a mail",
+        ),
         pytest.param({"retry-after": "Tue, 99 Nov 2026 12:05:00 GMT", "date": SENT}, None, id="no such day"),
         pytest.param({"retry-after": "Tue, 24 Xyz 2026 12:05:00 GMT", "date": SENT}, None, id="no such month"),
     ],
