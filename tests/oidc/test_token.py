@@ -259,6 +259,9 @@ BOTH = [("refresh_token", "rt"), ("access_token", "at")]
         pytest.param({"x": "access_token", "y": "at"}, [], id="a name as a value"),
         pytest.param(b"<html>", [], id="HTML"),
         pytest.param(b"", [], id="empty"),
+        pytest.param(
+            b'{"refresh_token":"r\\u0074\n"}', [("refresh_token", "rt\n")], id="a line end in clear beside an escape"
+        ),
     ],
 )
 @pytest.mark.parametrize("status", [200, 400, 500])
