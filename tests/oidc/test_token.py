@@ -174,6 +174,7 @@ def test_judge_token_response_error_message_names_registered_codes_alone(
     with pytest.raises(TokenError) as caught:
         judge_token_response(answer(body, status=400), declaration=declare())
     assert str(caught.value) == f"The token endpoint answered 400, error {named} (RFC 6749 5.2)."
+    assert caught.value.error == named
 
 
 @pytest.mark.parametrize(
