@@ -48,6 +48,14 @@ JSON_PAIRS = [
     pytest.param(b'{"a":0.%s}' % (b"1" * 62), b'{"a":0.%s}' % (b"1" * 63), id="float length"),
     pytest.param(nested(20).encode(), nested(21).encode(), id="nesting of objects"),
     pytest.param(b'{"a":%s%s}' % (b"[" * 19, b"]" * 19), b'{"a":%s%s}' % (b"[" * 20, b"]" * 20), id="nesting of lists"),
+    pytest.param(
+        b'{"b":[],"a":%s%s,"c":[]}' % (b"[" * 19, b"]" * 19),
+        b'{"b":[],"a":%s%s,"c":[]}' % (b"[" * 20, b"]" * 20),
+        id="nesting beside lists",
+    ),
+    pytest.param(
+        b'{"a":[0%s]}' % (b",0" * 19_997), b'{"a":[0%s]}' % (b",0" * 19_998), id="20,000 structural characters"
+    ),
     pytest.param(b'{"a":"%s"}' % (b"[" * 99), b'{"a":"%s}' % (b"[" * 99), id="brackets in a string"),
     pytest.param(rb'{"a":"\"%s"}' % (b"{" * 99), rb'{"a":"\\"%s"}' % (b"{" * 99), id="brackets after an escaped quote"),
     pytest.param('{"a":"é"}'.encode(), '{"a":"é"}'.encode("latin-1"), id="not UTF-8"),
