@@ -258,6 +258,7 @@ BOTH = [("refresh_token", "rt"), ("access_token", "at")]
         pytest.param({"access_token": ["at"], "refresh_token": 1}, [], id="other types"),
         pytest.param({"error_description": '"access_token":"no"'}, [], id="in a text"),
         pytest.param({"x": "access_token", "y": "at"}, [], id="a name as a value"),
+        pytest.param(b'"access_token""at"', [], id="no colon between name and value"),
         pytest.param(b"<html>", [], id="HTML"),
         pytest.param(b"", [], id="empty"),
         pytest.param(
