@@ -68,7 +68,7 @@ def looking(view: View) -> View:
 
 
 class TrailPages:
-    """What both kinds of pages have of Django's admin: its frame, its sign-in, and no way to change anything."""
+    """What all pages of the trail have of Django's admin: its frame, its sign-in, and no way to change anything."""
 
     opts: Any
     admin_site: admin.AdminSite

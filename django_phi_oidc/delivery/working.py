@@ -44,8 +44,7 @@ class _LeaseLost(Exception):
 
 def ask(kind: str, *, asked_by: str, now: datetime, **asked: Any) -> TrailJob:
     """Return a new job; or the verification that is under way, for one is enough for all."""
-    under_way = TrailJob.objects.filter(kind=kind, state__in=_OPEN).first()
-    if under_way and kind == TrailJob.VERIFICATION:
+    if kind == TrailJob.VERIFICATION and (under_way := TrailJob.objects.filter(kind=kind, state__in=_OPEN).first()):
         return under_way
     return TrailJob.objects.create(**{"id": entropy.uuid7(now), **asked}, kind=kind, asked_by=asked_by, asked_at=now)
 
