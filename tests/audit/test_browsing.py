@@ -215,6 +215,8 @@ def test_audit_database_that_is_away_is_audit_unavailable(audit_database_away: C
         lambda: browsing.checkpoint(1),
         lambda: page_about(About(actions=["claim.revealed"], subjects=[SUBJECT])),
         browsing.begins_at,
+        lambda: browsing.counts("action", "claim.revealed", [NOW, NOW + timedelta(hours=1)], most=1),
+        lambda: browsing.unsealed(most=1),
     )
     for look in looks:
         with audit_database_away(), pytest.raises(AuditUnavailable):

@@ -18,8 +18,8 @@ from django_phi_oidc.audit.models import AuditEvent
 from django_phi_oidc.audit.routing import AUDIT_ALIAS
 from django_phi_oidc.desk import counting
 from django_phi_oidc.desk.admin import lay_desk
-from tests.audit.log import events, sealed
-from tests.audit.tampering import EVENT, sql, without_triggers
+from tests.audit.log import events
+from tests.audit.tampering import CHECKPOINT, EVENT, is_postgresql, sql, without_triggers
 from tests.desk.conftest import HOUR, NOW, STANDS, fill, officer
 
 MODELS = ("oidcsession", "pendingrevocation", "storedclaim", "securityalert", "emergencyaccess")
@@ -147,16 +147,18 @@ def test_trail_that_is_away_is_said_to_be_and_the_rest_is_shown(audit_database_a
 
 
 def test_damaged_trail_is_told_of_and_breaks_nothing() -> None:
-    sealed(1)
-    (verified,) = events(1, action=Action.AUDIT_VERIFIED, detail={"tree_size": 1, "findings": 0})
+    fill()
     client = officer(*TRAIL)
-    assert "was altered" not in page(client)
+    html = page(client)
+    assert ("None yet" in html, "was altered" in html) == (False, False)
     with without_triggers():
-        sql(
-            f"UPDATE {EVENT} SET outcome = 'failure' WHERE id = %s",
-            verified.hex,
-        )
+        sql(f"UPDATE {EVENT} SET reason = 'altered' WHERE action = 'audit.verified'")
     assert "None yet" in page(client)
+    with without_triggers():
+        sql(f"UPDATE {CHECKPOINT} SET sealed_at = %s", "infinity" if is_postgresql() else "2026-13-01 00:00:00")
+    html = page(client)
+    assert "was altered and is no event any more" in html
+    assert "by the hour" in html
 
 
 def test_numbers_are_no_look_at_the_trail() -> None:
