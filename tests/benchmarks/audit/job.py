@@ -80,14 +80,14 @@ def _taking() -> Iterator[dict[str, Any]]:
     """Yield what is filled, when the block has ended, with what it took: seconds."""
     connections["phi_audit"].ensure_connection()
     took: dict[str, Any] = {}
-    wall, cpu, server = time.perf_counter(), time.process_time(), _server_cpu()
+    wall, cpu, server = time.perf_counter(), time.process_time(), server_cpu()
     yield took
     took |= {"wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu}
-    after = _server_cpu()
+    after = server_cpu()
     took["server_cpu"] = None if server is None or after is None else after - server
 
 
-def _server_cpu() -> float | None:
+def server_cpu() -> float | None:
     """Return the CPU time so far of the server's process for us; None where it is on another machine. Spec: proc(5)."""
     process = Path(f"/proc/{connections['phi_audit'].connection.info.backend_pid}")
     try:

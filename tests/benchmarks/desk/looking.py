@@ -11,10 +11,10 @@ SETTINGS = {"DJANGO_SETTINGS_MODULE": "tests.benchmarks.desk.settings"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Looked:
-    """What a page took on the server: milliseconds, the median and the least, and queries."""
+    """What a page took on the server: milliseconds, the median, those of its CPU, the mean, and queries."""
 
     ms: float
-    best: float
+    cpu: float
     queries: int
 
 
