@@ -19,7 +19,7 @@ from tests.benchmarks.orders import Order, carry_out
 
 SPAN = timedelta(days=30)
 """The trail tells of it, and it ends now."""
-_HOLDS = """
+_EVENTS = """
     INSERT INTO django_phi_oidc_auditevent ({columns})
     SELECT (lpad(to_hex(millis), 12, '0') || '70008000' || lpad(to_hex(number), 12, '0'))::uuid, 1, '0123abcd',
         to_timestamp(millis / 1000.0),
@@ -60,7 +60,7 @@ def fill(count: int) -> dict[str, Any]:
     begun = int(now.timestamp() * 1000) - millis
     with connections["phi_audit"].cursor() as cursor:
         cursor.execute("ALTER TABLE django_phi_oidc_auditevent DISABLE TRIGGER USER")
-        cursor.execute(_HOLDS.format(columns=", ".join(COLUMNS), people=PEOPLE, begun=begun, span=millis, count=count))
+        cursor.execute(_EVENTS.format(columns=", ".join(COLUMNS), people=PEOPLE, begun=begun, span=millis, count=count))
         cursor.execute("ALTER TABLE django_phi_oidc_auditevent ENABLE TRIGGER USER")
         cursor.execute(_SESSIONS.format(count=count // 4, ended=count // 4 * 99 // 100))
         cursor.execute(_CLAIMS.format(count=count // 4, subject=subject.pk))
