@@ -16,7 +16,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 WANTED = $(if $(DJANGO),'$(DJANGO)') $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-sqlite test-postgresql bench mutate lint lock audit sbom clean
+.PHONY: help demo docs links test test-sqlite test-postgresql bench mutate lint lock audit sbom clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -37,6 +37,9 @@ bench: $(VENV)/.bench ## measure sign-ins, sessions, claims, seals, the leak gua
 
 mutate: $(VENV)/.mutate ## break the protocol, the log and the rules in small ways, and fail where no test notices (twenty minutes)
 	@nice -n 10 $(BIN)/python -m tests.mutation $(MUTANTS)
+
+docs: $(VENV)/.dev ## build the manual to build/docs/index.html; a warning is an error
+	$(BIN)/sphinx-build --builder html --nitpicky --fail-on-warning --keep-going --quiet docs build/docs
 
 lint: $(VENV)/.dev ## check style, types, import contracts and migrations
 	$(BIN)/ruff check .
