@@ -24,7 +24,9 @@ html_copy_source = False
 
 def without_links_out(app: Any, name: str, source: list[str]) -> None:
     """What lies beside the manual in the repository is named, and not linked."""
-    source[0] = re.sub(r"\[([^\]]+)\]\((?:\.\./)+((?:[A-Z]+\.md|example_project/|tests/)[^)]*)\)", r"\1 (`\2`)", source[0])
+    source[0] = re.sub(
+        r"\[([^\]]+)\]\((?:\.\./)+((?:[A-Z]+\.md|example_project/|tests/)[^)]*)\)", r"\1 (`\2`)", source[0]
+    )
 
 
 def setup(app: Any) -> None:

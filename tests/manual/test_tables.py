@@ -39,9 +39,7 @@ def test_every_function_with_a_spec_has_its_row_and_no_other_has() -> None:
     found = {
         name
         for path in modules
-        for name in with_a_spec(
-            ast.parse(path.read_text()), ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
-        )
+        for name in with_a_spec(ast.parse(path.read_text()), ".".join(path.relative_to(PACKAGE).with_suffix("").parts))
     }
     assert {row["function"] for row in ROW.finditer(SPECS)} == found
     assert len(found) > 150

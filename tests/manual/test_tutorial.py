@@ -62,16 +62,23 @@ def script(folder: Path, port: int, op_port: int) -> str:
             case "console":
                 parts += commands(block)
             case "provider":
-                parts += [f"{commands(block)[0]} --port {op_port} --portal http://127.0.0.1:{port} &", f"answers {op_port}"]
+                parts += [
+                    f"{commands(block)[0]} --port {op_port} --portal http://127.0.0.1:{port} &",
+                    f"answers {op_port}",
+                ]
             case "portal":
                 parts += [f"{commands(block)[0]} --noreload {port} &", f"answers {port}"]
             case "page":
                 visit = f"python {folder}/../visit.py http://127.0.0.1:{port}/"
                 parts.append(f"{visit} | tee seen; grep -qxF '{block.strip()}' seen")
             case "events":
-                parts.append(f"{commands(block)[0]} | tee events; grep -q claim.revealed events; ! grep -q 1984-03-09 events")
+                parts.append(
+                    f"{commands(block)[0]} | tee events; grep -q claim.revealed events; ! grep -q 1984-03-09 events"
+                )
             case "refused":
-                parts.append(f"! {commands(block)[0]} 2> refusal; cat refusal; grep -q 'never changed or deleted' refusal")
+                parts.append(
+                    f"! {commands(block)[0]} 2> refusal; cat refusal; grep -q 'never changed or deleted' refusal"
+                )
             case _:
                 assert language == "python", name
                 parts.append(f"cat >> {name} <<'END'\n{block}END")
