@@ -1,4 +1,4 @@
-"""The pages that say which function and which test stand for a requirement name such as there are, and leave none out."""
+"""The pages that say which function and which test stand for a requirement name what there is, and leave none out."""
 
 import ast
 import re

@@ -1,4 +1,4 @@
-"""The tutorial is done from an empty folder, as it stands, by a shell; only the ports are others, so that runs don't meet."""
+"""The tutorial is done from an empty folder, as it stands, by a shell. Only the ports are others: runs do not meet."""
 
 import os
 import re
