@@ -41,6 +41,9 @@ mutate: $(VENV)/.mutate ## break the protocol, the log and the rules in small wa
 docs: $(VENV)/.dev ## build the manual to build/docs/index.html; a warning is an error
 	$(BIN)/sphinx-build --builder html --nitpicky --fail-on-warning --keep-going --quiet docs build/docs
 
+links: $(VENV)/.dev ## ask each address that the manual names elsewhere whether it is there: needs the network
+	$(BIN)/sphinx-build --builder linkcheck --quiet docs build/links
+
 lint: $(VENV)/.dev ## check style, types, import contracts and migrations
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .

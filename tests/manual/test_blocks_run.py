@@ -136,13 +136,10 @@ def test_resource_scopes_of_a_page_are_a_declaration() -> None:
     assert "offline_access" in {scope.name for scope in parse_provider("default", raw).resource_scopes}
 
 
-def test_databases_of_the_page_about_roles() -> None:
+def test_databases_of_the_page_about_roles(monkeypatch: pytest.MonkeyPatch) -> None:
     given = {"default": {"ENGINE": "django.db.backends.postgresql", "NAME": "portal", "USER": "owner"}}
-    os.environ["PORTAL_AUDIT_PASSWORD"] = "not-for-production"
-    try:
-        names = executed("postgresql-role", "role", DATABASES=given)
-    finally:
-        del os.environ["PORTAL_AUDIT_PASSWORD"]
+    monkeypatch.setenv("PORTAL_AUDIT_PASSWORD", "not-for-production")
+    names = executed("postgresql-role", "role", DATABASES=given)
     executed("postgresql-role", "patience", DATABASES=names["DATABASES"])
     assert names["DATABASES"]["phi_audit"]["USER"] == "portal_audit"
     assert given["default"]["USER"] == "owner"
