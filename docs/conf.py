@@ -17,6 +17,8 @@ nitpicky = True
 # The tutorial's own portal is nowhere else.
 linkcheck_ignore = [r"http://127\.0\.0\.1"]
 html_theme = "furo"
+html_static_path = ["_static"]
+html_css_files = ["manual.css"]
 html_title = f"django_phi_oidc {release}"
 html_theme_options = {"sidebar_hide_name": False}
 # Nothing is fetched from elsewhere, and no page shows who built it when.
