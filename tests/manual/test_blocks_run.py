@@ -10,7 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from celery import Celery
+from celery import Celery, current_app
 from django.conf import settings
 from django.contrib.auth.models import AnonymousUser
 from django.core.checks import Error, run_checks
@@ -70,18 +70,22 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
 
 
 def test_readme_gives_beat_and_tests_what_they_need() -> None:
-    app = executed("README", "beat", app=SimpleNamespace(conf=SimpleNamespace()), django_phi_oidc=django_phi_oidc)[
-        "app"
-    ]
+    app = SimpleNamespace(conf=SimpleNamespace())
+    executed("README", "beat", app=app, django_phi_oidc=django_phi_oidc)
     assert app.conf.beat_schedule == schedule.beat_schedule()
     assert executed("README", "plugins")["pytest_plugins"] == ["django_phi_oidc.testing"]
     assert commands("README", "init") == [["python", "manage.py", "phi_oidc", "init", "secrets"]]
 
 
 def test_celery_of_the_page_about_production_knows_our_tasks() -> None:
-    app = executed("deploy", "celery")["app"]
-    assert isinstance(app, Celery)
-    assert app.conf.beat_schedule == schedule.beat_schedule()
+    before = current_app._get_current_object()
+    try:
+        app = executed("deploy", "celery")["app"]
+        assert isinstance(app, Celery)
+        assert app.conf.beat_schedule == schedule.beat_schedule()
+        app.close()
+    finally:
+        before.set_current()
 
 
 @pytest.mark.django_db(**EVERYTHING)
