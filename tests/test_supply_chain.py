@@ -70,7 +70,7 @@ def test_updates_are_proposed_for_each_manifest(ecosystem: str, directory: str, 
 
 def test_every_manifest_is_looked_after() -> None:
     """Nobody adds a second lock file that no update and no audit reaches."""
-    ignored = {"node_modules", "build", ".tox", "var"}
+    ignored = {"node_modules", "build", "mutants", ".tox", "var"}
     found = {
         path.relative_to(ROOT)
         for pattern in ("package-lock.json", "*.lock", "requirements*.txt")

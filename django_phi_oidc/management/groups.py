@@ -21,13 +21,13 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
         *("view_storedclaim", "reveal_storedclaim", "scrub_storedclaim"),
         *("view_legalhold", "add_legalhold", "change_legalhold", "disclose_legalhold"),
         *("view_emergencyaccess", "review_emergencyaccess"),
-        *("view_auditevent", "view_auditcheckpoint", "view_securityalert"),
+        *("view_auditevent", "export_auditevent", "view_auditcheckpoint", "view_securityalert"),
     ),
     "Security officer": (
         VIEW_USER,
         *("view_pairwisesubject", "view_activationcode"),
         *("view_oidcsession", "end_oidcsession", "view_pendingrevocation", "retry_pendingrevocation"),
-        *("view_emergencyaccess", "view_auditevent", "view_auditcheckpoint"),
+        *("view_emergencyaccess", "view_auditevent", "export_auditevent", "view_auditcheckpoint"),
         *("view_securityalert", "acknowledge_securityalert", "view_alertmute", "add_alertmute", "change_alertmute"),
     ),
     "Help desk": (

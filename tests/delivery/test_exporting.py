@@ -75,7 +75,7 @@ def test_torn_export_says_so_in_a_line_that_is_no_event() -> None:
 
 def test_page_shows_the_line_and_the_settings_as_they_are(settings: Any) -> None:
     page = (Path(__file__).parents[2] / "docs" / "how-to" / "read-the-trail.md").read_text()
-    blocks = dict(re.findall(r"<!-- tested: (\w+) -->\n```\w+\n(.*?)```", page, re.DOTALL))
+    blocks = dict(re.findall(r"<!-- tested(?:: | by: \S+/)(\w+)(?:\.py)? -->\n```\w+\n(.*?)```", page, re.DOTALL))
     assert blocks.pop("incomplete").encode() == exporting.torn("jsonl", "row_unreadable")
     shown: dict[str, Any] = {}
     exec("\n".join(blocks.values()), shown)
