@@ -16,7 +16,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 WANTED = $(if $(DJANGO),'$(DJANGO)') $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo docs links test test-sqlite test-postgresql bench mutate lint lock audit sbom clean
+.PHONY: help demo docs links test test-sqlite test-postgresql bench mutate screenshots lint lock audit sbom clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -43,6 +43,9 @@ docs: $(VENV)/.dev ## build the manual to build/docs/index.html; a warning is an
 
 links: $(VENV)/.dev ## ask each address that the manual names elsewhere whether it is there: needs the network
 	$(BIN)/sphinx-build --builder linkcheck --quiet docs build/links
+
+screenshots: $(VENV)/.dev ## make the pictures of the README anew, of the example as it runs
+	@$(BIN)/python -m tests.screenshots
 
 lint: $(VENV)/.dev ## check style, types, import contracts and migrations
 	$(BIN)/ruff check .

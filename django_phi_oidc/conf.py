@@ -103,7 +103,7 @@ def trusted_proxies() -> tuple[Network, ...]:
     """Return the networks whose forwarding headers are believed."""
     try:
         return tuple(ipaddress.ip_network(str(network)) for network in option("TRUSTED_PROXIES", ()))
-    except ValueError as error:
+    except (TypeError, ValueError) as error:
         raise ImproperlyConfigured("PHI_OIDC['TRUSTED_PROXIES'] must be a list of networks.") from error
 
 

@@ -114,7 +114,7 @@ def read_public_key(source: str | Path) -> Ed25519PublicKey:
             key = parse_verifier_key(text)[1]
         else:
             key = Ed25519PublicKey.from_public_bytes(base64.b64decode(text, validate=True))
-    except (OSError, ValueError, binascii.Error, UnsupportedAlgorithm) as error:
+    except (AttributeError, OSError, ValueError, binascii.Error, UnsupportedAlgorithm) as error:
         raise KeyMissing("A public key of the log can't be read: a verifier key, PEM or base64 is expected.") from error
     if not isinstance(key, Ed25519PublicKey):
         raise KeyMissing("A public key of the log is no Ed25519 key.")

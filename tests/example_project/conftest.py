@@ -4,6 +4,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -29,7 +30,13 @@ REGION = {"client_id": "portal", "client_secret": "another", "label": "National 
 @pytest.fixture(scope="session")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """Serve the portal and its provider, on SQLite files of their own, without a worker."""
-    var = tmp_path_factory.mktemp("portal")
+    with serving(tmp_path_factory.mktemp("portal")) as served:
+        yield served
+
+
+@contextmanager
+def serving(var: Path) -> Iterator[Site]:
+    """Serve them for the length of the block, with var for their files."""
     portal = f"http://127.0.0.1:{surroundings.free_port()}"
     provider = f"http://127.0.0.1:{surroundings.free_port()}"
     environ = {
