@@ -13,6 +13,8 @@ from .access.mailing import RETRY
 
 SENDING_NOTHING = ("console", "dummy", "filebased", "locmem")
 """Django's e-mail backends that reach nobody."""
+_SMTP = "django.core.mail.backends.smtp.EmailBackend"
+"""Also what Django takes for a mailer that names none."""
 
 
 def _error(number: int, message: str) -> checks.Error:
@@ -36,11 +38,26 @@ def check_emergency(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
     found: list[CheckMessage] = []
     if declared.spool and not os.access(declared.spool.parent, os.W_OK | os.X_OK):
         found.append(_error(27, "the folder of the spool is not there, or this account can't write to it."))
-    if settings.EMAIL_BACKEND.startswith(tuple(f"django.core.mail.backends.{name}." for name in SENDING_NOTHING)):
-        found.append(_warning(27, "EMAIL_BACKEND sends no mail, so the privacy officer is not told."))
-    elif not settings.EMAIL_TIMEOUT or RETRY.total_seconds() <= settings.EMAIL_TIMEOUT:
+    backend, timeout = _mailer()
+    if not backend or backend.startswith(tuple(f"django.core.mail.backends.{name}." for name in SENDING_NOTHING)):
+        found.append(_warning(27, "the mail backend sends no mail, so the privacy officer is not told."))
+    elif not timeout or RETRY.total_seconds() <= timeout:
         seconds = int(RETRY.total_seconds())
         found.append(
-            _warning(28, f"EMAIL_TIMEOUT must be less than {seconds} s: a mail server that hangs holds up all.")
+            _warning(28, f"the mail timeout must be less than {seconds} s: a mail server that hangs holds up all.")
         )
     return found
+
+
+def _mailer() -> tuple[str, float | None]:
+    """Return the backend that sends our mail, empty where none does, and its timeout in seconds.
+
+    They are those of MAILERS, or the settings before it: Django 6.1 knows both.
+    """
+    mailers: Any = getattr(settings, "MAILERS", None)
+    if mailers is None:
+        return settings.EMAIL_BACKEND, settings.EMAIL_TIMEOUT
+    if "default" not in mailers:
+        return "", None
+    default = mailers["default"]
+    return default.get("BACKEND", _SMTP), default.get("OPTIONS", {}).get("timeout")

@@ -5,6 +5,7 @@ import os
 from datetime import timedelta
 
 from tests import databases
+from tests.mailing import mailer
 
 
 def key(text: str) -> str:
@@ -78,3 +79,4 @@ PHI_OIDC = {
     "SUBJECT_KEYS": [key("test subject key 2"), key("test subject key 1")],
     "AUDIT_MAC_KEYS": [key("test audit mac key 2"), key("test audit mac key 1")],
 }
+globals().update(mailer("locmem"))

@@ -5,6 +5,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import django
+
 from django_phi_oidc.schedule import beat_schedule
 
 from . import secretfiles, stores
@@ -213,11 +215,15 @@ CELERY_TIMEZONE = "UTC"
 CELERY_BEAT_SCHEDULE = beat_schedule(every=float(env.seconds("CELERY_BEAT_SECONDS") or 10))
 CELERY_BEAT_SCHEDULE_FILENAME = str(VAR / "beat-schedule")
 
-# In development a mail is a file.
+# In development a mail is a file. Django 6.1 has MAILERS in the place of the other settings.
 EMAIL_BACKEND = f"django.core.mail.backends.{'filebased' if DEBUG else 'smtp'}.EmailBackend"
 EMAIL_FILE_PATH = VAR / "mail"
 EMAIL_HOST = env.text("EMAIL_HOST", "localhost")
 EMAIL_TIMEOUT = 10
+if django.VERSION >= (6, 1):
+    _options = {"file_path": EMAIL_FILE_PATH} if DEBUG else {"host": EMAIL_HOST, "timeout": EMAIL_TIMEOUT}
+    MAILERS = {"default": {"BACKEND": EMAIL_BACKEND, "OPTIONS": _options}}
+    del EMAIL_BACKEND, EMAIL_FILE_PATH, EMAIL_HOST, EMAIL_TIMEOUT
 DEFAULT_FROM_EMAIL = env.text("EMAIL_FROM", "portal@clinic.example")
 
 LANGUAGE_CODE = "en"

@@ -37,6 +37,7 @@ from tests.access import wards
 from tests.access.emergencies import OFFICER, REASON, actor, allow, declare, forbid, opened, told
 from tests.access.wards import ASKED, HELD, PERMISSION, RAN
 from tests.audit.hanging import audit_database_fails, audit_database_hangs
+from tests.mailing import mail_by
 from tests.sessions.conftest import BACKEND, SignedIn, sign_in  # noqa: F401 -- a fixture
 
 pytestmark = [
@@ -398,10 +399,8 @@ def mail_server(settings: Any) -> Iterator[SimpleNamespace]:
 
     thread = threading.Thread(target=serve)
     thread.start()
-    settings.EMAIL_BACKEND = "django.core.mail.backends.smtp.EmailBackend"
-    settings.EMAIL_HOST, settings.EMAIL_PORT = listener.getsockname()
-    settings.EMAIL_TIMEOUT = 10
-    server.port = settings.EMAIL_PORT
+    host, server.port = listener.getsockname()
+    mail_by(settings, "smtp", host=host, port=server.port, timeout=10)
     yield server
     listener.shutdown(socket.SHUT_RDWR)
     listener.close()
@@ -470,8 +469,7 @@ def test_mail_that_was_not_taken_is_tried_again_until_it_is(
 
 
 def test_mail_server_that_is_away_holds_up_nothing(scene: SimpleNamespace, settings: Any, unused_tcp: int) -> None:
-    settings.EMAIL_BACKEND = "django.core.mail.backends.smtp.EmailBackend"
-    settings.EMAIL_HOST, settings.EMAIL_PORT = "127.0.0.1", unused_tcp
+    mail_by(settings, "smtp", host="127.0.0.1", port=unused_tcp)
     row = opened(scene.user, "Patient/7", lasts=SECOND)
     with clock.running(lambda: row.expires_at + SECOND):
         tend_emergencies()

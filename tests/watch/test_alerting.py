@@ -18,6 +18,7 @@ from django_phi_oidc.watch.alerting import AGAIN, QUIET, Sighting, acknowledge, 
 from django_phi_oidc.watch.models import AlertMute, SecurityAlert
 from django_phi_oidc.watch.rules import Severity
 from tests.audit.log import NOW
+from tests.mailing import mail_by
 
 pytestmark = pytest.mark.django_db(databases=["default", "phi_audit"])
 OFFICER = Origin(actor="7", client_ip="198.51.100.9")
@@ -95,13 +96,9 @@ def test_many_alerts_are_one_mail_and_without_recipients_there_is_none() -> None
 
 def test_mail_that_no_server_takes_is_sent_later(settings: Any, heard: list[SecurityAlert]) -> None:
     seen()
-    settings.EMAIL_BACKEND, settings.EMAIL_HOST, settings.EMAIL_PORT = (
-        "django.core.mail.backends.smtp.EmailBackend",
-        "127.0.0.1",
-        1,
-    )
+    mail_by(settings, "smtp", host="127.0.0.1", port=1)
     assert tell() == 0
-    settings.EMAIL_BACKEND = "django.core.mail.backends.locmem.EmailBackend"
+    mail_by(settings, "locmem")
     assert tell(at=NOW + AGAIN - SECOND) == 0
     assert tell(at=NOW + AGAIN) == 1
     assert (len(mail.outbox), len(heard)) == (1, 2)
