@@ -4,7 +4,7 @@ from typing import Any
 
 import django
 
-_NAMES = {"host": "EMAIL_HOST", "port": "EMAIL_PORT", "timeout": "EMAIL_TIMEOUT"}
+_NAMES = {"host": "EMAIL_HOST", "port": "EMAIL_PORT", "timeout": "EMAIL_TIMEOUT", "file_path": "EMAIL_FILE_PATH"}
 
 
 def mailer(backend: str, **options: Any) -> dict[str, Any]:

@@ -3,12 +3,12 @@
 import os
 
 from tests.journeys.process_settings import *  # noqa: F403
+from tests.mailing import mailer
 
 ROOT_URLCONF = "tests.journeys.canary_urls"
 DEBUG = os.environ["TEST_DEBUG"] == "1"
 ADMINS = [("Admin", "admin@clinic.example")]
-EMAIL_BACKEND = "django.core.mail.backends.filebased.EmailBackend"
-EMAIL_FILE_PATH = os.environ["TEST_MAIL_FOLDER"]
+globals().update(mailer("filebased", file_path=os.environ["TEST_MAIL_FOLDER"]))
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
