@@ -79,4 +79,4 @@ PHI_OIDC = {
     "SUBJECT_KEYS": [key("test subject key 2"), key("test subject key 1")],
     "AUDIT_MAC_KEYS": [key("test audit mac key 2"), key("test audit mac key 1")],
 }
-globals().update(mailer("locmem"))
+globals().update(mailer("smtp", timeout=10))
