@@ -24,8 +24,11 @@ pytest_plugins = ["django_phi_oidc.testing"]
 
 DATABASE = databases.kind(os.environ)
 IN_CI = os.environ.get("CI", "").lower() in {"1", "true"}
-OF_NO_DATABASE = [Path(__file__).parent / name for name in ("attack/op", "merkle", "oidc", "provider")]
-"""Folders of tests that open no database: one run of them is enough, the one on SQLite."""
+ON_ONE_DATABASE = {
+    **dict.fromkeys(("attack/op", "manual", "merkle", "mutation", "oidc", "provider"), "sqlite"),
+    **dict.fromkeys(("fuzz", "interop"), "postgresql"),
+}
+"""Folders of tests that are about no database: one run of them is enough. Journeys by our own provider make both."""
 LEFT_OUT = pytest.StashKey[int]()
 
 
@@ -48,8 +51,10 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     for item in items:
-        if any(item.path.is_relative_to(folder) for folder in OF_NO_DATABASE):
-            item.add_marker("sqlite")
+        is_marked = any(item.get_closest_marker(kind) for kind in databases.KINDS)
+        for folder, kind in ON_ONE_DATABASE.items():
+            if item.path.is_relative_to(Path(__file__).parent / folder) and not is_marked:
+                item.add_marker(kind)
     others = [kind for kind in databases.KINDS if kind != DATABASE]
     left_out = [
         item
