@@ -17,7 +17,7 @@ from tests.audit.watching import watch
 app = Celery("portal")
 app.config_from_object("django.conf:settings", namespace="CELERY")
 app.conf.update(
-    beat_schedule=beat_schedule(every=1.0),
+    beat_schedule=beat_schedule(every=float(os.environ.get("TEST_BEAT_SECONDS", "1"))),
     beat_schedule_filename=os.environ["TEST_BEAT_FILE"],
     task_ignore_result=True,
     # Its queue bears the worker's name alone, and would be another test's.
