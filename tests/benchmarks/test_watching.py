@@ -28,7 +28,7 @@ def test_measure_judging_sees_every_event_of_both_trails() -> None:
     ("trail", "changed", "told"),
     [
         ("week", {"wall": 5.1}, "19,608 events/s of a week"),
-        ("flood", {"wall": 5.1}, "19,608 events/s of a flood"),
+        ("flood", {"wall": 6.8}, "14,706 events/s of a flood"),
         ("week", {"alerts": 1}, "1 alerts in a week"),
         ("flood", {"alerts": 0}, "no alert of a flood"),
     ],

@@ -6,8 +6,8 @@ from typing import Any
 
 from tests.benchmarks.watching.judging import Judged
 
-LEAST_RATE = 20_000
-"""Events judged in a second, of either trail."""
+LEAST_RATE = {"week": 20_000, "flood": 15_000}
+"""Events judged in a second. Each of a flood concerns five rules, and most of the week's one or none."""
 
 
 def rows(results: Mapping[str, Judged]) -> dict[str, Any]:
@@ -21,9 +21,9 @@ def rows(results: Mapping[str, Judged]) -> dict[str, Any]:
 def missed(results: Mapping[str, Judged]) -> list[str]:
     """Return a line for each aim that was missed."""
     lines = [
-        f"{judged.rate:,.0f} events/s of a {trail}, and the aim is {LEAST_RATE:,}"
+        f"{judged.rate:,.0f} events/s of a {trail}, and the aim is {LEAST_RATE[trail]:,}"
         for trail, judged in results.items()
-        if judged.rate < LEAST_RATE
+        if judged.rate < LEAST_RATE[trail]
     ]
     if alerts := results["week"].alerts:
         lines.append(f"{alerts} alerts in a week in which nothing is wrong")
