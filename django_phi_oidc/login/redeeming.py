@@ -32,7 +32,7 @@ def redeem(
     with transaction.atomic():
         codes = ActivationCode.objects.filter(provider=provider.name, digest__in=digests)
         # First, and by one statement: whoever comes with the same code meanwhile waits here, and finds it spent.
-        spent = codes.filter(redeemed_at=None, revoked_at=None, expires_at__gt=now).update(redeemed_at=now)
+        spent = codes.waiting(now=now).update(redeemed_at=now)
         found = codes.select_related("user").first()
         if found is None:
             raise ActivationRefused("unknown")

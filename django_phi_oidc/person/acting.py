@@ -202,9 +202,7 @@ def _withdraw(asked: Asked) -> str:
 
 
 def _waiting_codes(asked: Asked) -> Choices:
-    waiting = ActivationCode.objects.filter(
-        user=asked.person.pk, redeemed_at=None, revoked_at=None, expires_at__gt=asked.now
-    )
+    waiting = ActivationCode.objects.waiting(now=asked.now).filter(user=asked.person.pk)
     return [(str(row.pk), row.provider) for row in waiting.order_by("pk")]
 
 

@@ -12,7 +12,7 @@ from django import forms
 from django.contrib import admin, messages
 from django.contrib.auth import get_user_model
 from django.core.exceptions import PermissionDenied
-from django.db.models import Q, QuerySet
+from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.utils.decorators import method_decorator
@@ -166,14 +166,14 @@ class StateFilter(admin.SimpleListFilter):
         return [("waiting", _("waiting")), ("redeemed", _("redeemed")), ("over", _("revoked or expired"))]
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[ActivationCode]) -> QuerySet[ActivationCode]:
-        waiting = Q(redeemed_at=None, revoked_at=None, expires_at__gt=clock.now())
+        waiting = ActivationCode.objects.waiting(now=clock.now()).order_by().values("pk")
         match self.value():
             case "waiting":
-                return queryset.filter(waiting)
+                return queryset.filter(pk__in=waiting)
             case "redeemed":
                 return queryset.exclude(redeemed_at=None)
             case "over":
-                return queryset.filter(redeemed_at=None).exclude(waiting)
+                return queryset.filter(redeemed_at=None).exclude(pk__in=waiting)
         return queryset
 
 
@@ -217,7 +217,7 @@ class ActivationCodeAdmin(SaysWhyNotAdmin, GoesWithItsPersonAdmin):
         """Invite, in the transaction of the form. Raises: PhiOidcError."""
         provider = form.cleaned_data["provider"]
         obj.shown = self._invite(request, obj.user, provider)  # type: ignore[attr-defined]  # once, by response_add
-        made = ActivationCode.objects.get(user=obj.user, provider=provider, redeemed_at=None, revoked_at=None)
+        made = ActivationCode.objects.unspent().get(user=obj.user, provider=provider)
         obj.pk = made.pk
         obj.refresh_from_db()
 

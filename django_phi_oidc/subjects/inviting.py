@@ -7,7 +7,6 @@ from typing import Any
 
 from django.contrib.auth import get_user_model
 from django.db import transaction
-from django.db.models import QuerySet
 from django.views.decorators.debug import sensitive_variables
 
 from ..audit.events import Act, Action, Origin
@@ -17,7 +16,7 @@ from ..errors import InvitationRefused
 from ..keyring import Key
 from .codes import new_code, spell
 from .digest import activation_digest
-from .models import ActivationCode
+from .models import ActivationCode, ActivationCodeQuerySet
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,13 +73,13 @@ def invite(
     return [Invitation(user=pk, code=spell(code), expires_at=expires_at) for pk, code in codes.items()]
 
 
-def revoke_codes(codes: QuerySet[ActivationCode], *, reason: str, origin: Origin, now: datetime) -> int:
+def revoke_codes(codes: ActivationCodeQuerySet, *, reason: str, origin: Origin, now: datetime) -> int:
     """Revoke those of codes that nobody has redeemed, in one transaction; return how many could still have been.
 
     Each of these has an event with that reason.
     """
     with transaction.atomic():
-        held = codes.filter(redeemed_at=None, revoked_at=None).order_by("pk").select_for_update()
+        held = codes.unspent().order_by("pk").select_for_update()
         waiting = list(held.values_list("pk", "user", "provider", "expires_at"))
         ActivationCode.objects.filter(pk__in=[pk for pk, *_ in waiting]).update(revoked_at=now)
         live = [(user, provider) for _, user, provider, expires_at in waiting if expires_at > now]

@@ -1,5 +1,7 @@
 """Who a person is here: (issuer, `sub`), of which only keyed digests are stored; and who they are to other systems."""
 
+from datetime import datetime
+
 from django.conf import settings
 from django.db import models
 
@@ -64,6 +66,18 @@ class PairwiseIdentifier(models.Model):
         return f"in {self.sector}"
 
 
+class ActivationCodeQuerySet(models.QuerySet["ActivationCode"]):
+    """Finds the codes that are good for something."""
+
+    def unspent(self) -> "ActivationCodeQuerySet":
+        """Return those that nobody redeemed or revoked; the time of some may be over."""
+        return self.filter(redeemed_at=None, revoked_at=None)
+
+    def waiting(self, *, now: datetime) -> "ActivationCodeQuerySet":
+        """Return those that can be redeemed now."""
+        return self.unspent().filter(expires_at__gt=now)
+
+
 class ActivationCode(models.Model):
     """An invitation: who signs in at the provider and knows the code becomes this user, once. The code is not here."""
 
@@ -78,6 +92,8 @@ class ActivationCode(models.Model):
     expires_at = models.DateTimeField(editable=False)
     redeemed_at = models.DateTimeField(null=True, editable=False)
     revoked_at = models.DateTimeField(null=True, editable=False)
+
+    objects = ActivationCodeQuerySet.as_manager()
 
     class Meta:
         default_permissions = ("view",)

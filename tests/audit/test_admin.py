@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 from django.contrib.auth import get_user_model
-from django.contrib.auth.models import Permission
 from django.db import connections
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
@@ -21,6 +20,7 @@ from django_phi_oidc.audit.models import AuditCheckpoint, AuditEvent, AuditUnsea
 from django_phi_oidc.audit.routing import AUDIT_ALIAS
 from tests.audit.log import KEY, NOW, events, sealed
 from tests.audit.tampering import EVENT, LEAF, is_postgresql, sql, without_triggers
+from tests.officers import sign_in_officer
 
 EVENTS, CHECKPOINTS = (f"/admin/django_phi_oidc/audit{name}/" for name in ("event", "checkpoint"))
 SUBJECT, SESSION = str(uuid.UUID(int=7)), str(uuid.UUID(int=9))
@@ -36,16 +36,7 @@ def _plain_http(settings: Any) -> None:
 @pytest.fixture
 def officer() -> Officer:
     """Return what signs in somebody of the staff who may view these models."""
-
-    def make(*models: str, is_staff: bool = True) -> Client:
-        user = get_user_model().objects.create_user(f"officer of {' '.join(models)}", is_staff=is_staff)
-        user.user_permissions.set(Permission.objects.filter(codename__in=[f"view_{model}" for model in models]))
-        client = Client()
-        client.force_login(user, backend="django_phi_oidc.backends.OIDCAuthenticationBackend")
-        client.user = user  # type: ignore[attr-defined]
-        return client
-
-    return make
+    return lambda *models, **options: sign_in_officer(*(f"view_{model}" for model in models), **options)
 
 
 def of_event(id_: object, page: str = "change") -> str:

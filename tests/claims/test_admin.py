@@ -9,8 +9,6 @@ from typing import Any
 
 import pytest
 from django.contrib.admin.models import LogEntry
-from django.contrib.auth import get_user_model
-from django.contrib.auth.models import Permission
 from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
@@ -23,6 +21,7 @@ from django_phi_oidc.claims.models import LegalHold, StoredClaim
 from django_phi_oidc.fields import Sealed
 from django_phi_oidc.subjects.models import PairwiseSubject
 from tests.claims.conftest import DAY, NOW, Person
+from tests.officers import sign_in_officer
 
 pytestmark = pytest.mark.django_db(databases=["default", "phi_audit"])
 CLAIMS, HOLDS = "/admin/django_phi_oidc/storedclaim/", "/admin/django_phi_oidc/legalhold/"
@@ -43,16 +42,7 @@ def _at_noon(settings: Any) -> Any:
 @pytest.fixture
 def officer() -> Officer:
     """Return what signs in somebody of the staff with these permissions."""
-
-    def make(*codenames: str, is_superuser: bool = False) -> Client:
-        user = get_user_model().objects.create_user(uuid.uuid4().hex, is_staff=True, is_superuser=is_superuser)
-        user.user_permissions.set(Permission.objects.filter(codename__in=codenames))
-        client = Client()
-        client.force_login(user, backend="django_phi_oidc.backends.OIDCAuthenticationBackend")
-        client.user = user  # type: ignore[attr-defined]
-        return client
-
-    return make
+    return sign_in_officer
 
 
 def told(response: Any) -> list[str]:

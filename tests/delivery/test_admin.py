@@ -11,8 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from django.contrib.auth import get_user_model
-from django.contrib.auth.models import Permission
 from django.test import Client
 
 from django_phi_oidc import clock
@@ -23,6 +21,7 @@ from django_phi_oidc.delivery.tasks import work_trail_jobs
 from tests.audit.conftest import audit_database_away  # noqa: F401 -- a fixture
 from tests.audit.log import NOW, PEM, events, sealed
 from tests.audit.tampering import EVENT, sql, without_triggers
+from tests.officers import sign_in_officer
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "phi_audit"])
 TRAIL, JOBS = (f"/admin/django_phi_oidc/{name}/" for name in ("auditevent", "trailjob"))
@@ -52,16 +51,7 @@ def folder(settings: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
 @pytest.fixture
 def officer() -> Officer:
     """Return what signs in somebody of the staff with these permissions."""
-
-    def make(*codenames: str, is_staff: bool = True) -> Client:
-        user = get_user_model().objects.create_user(uuid.uuid4().hex, is_staff=is_staff)
-        user.user_permissions.set(Permission.objects.filter(codename__in=codenames))
-        client = Client()
-        client.force_login(user, backend="django_phi_oidc.backends.OIDCAuthenticationBackend")
-        client.user = user  # type: ignore[attr-defined]
-        return client
-
-    return make
+    return sign_in_officer
 
 
 def told(action: str) -> list[AuditEvent]:

@@ -6,7 +6,6 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from django.contrib.auth import get_user_model
-from django.contrib.auth.models import Permission
 from django.test import Client
 
 from django_phi_oidc import clock
@@ -18,6 +17,7 @@ from django_phi_oidc.subjects.models import PairwiseSubject
 from django_phi_oidc.watch.models import SecurityAlert
 from tests.audit.conftest import audit_database_away  # noqa: F401 -- a fixture
 from tests.audit.log import events, sealed
+from tests.officers import sign_in_officer
 
 NOW = datetime(2026, 11, 24, 16, 30, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -87,10 +87,6 @@ def at_half_past() -> Iterator[None]:
         yield
 
 
-def officer(*models: str, is_staff: bool = True) -> Client:
+def officer(*models: str, **options: bool) -> Client:
     """Return the browser of somebody of the staff who may view these models."""
-    user = get_user_model().objects.create_user(f"{uuid.uuid4()}", is_staff=is_staff)
-    user.user_permissions.set(Permission.objects.filter(codename__in=[f"view_{model}" for model in models]))
-    client = Client()
-    client.force_login(user, backend="django_phi_oidc.backends.OIDCAuthenticationBackend")
-    return client
+    return sign_in_officer(*(f"view_{model}" for model in models), **options)

@@ -58,18 +58,20 @@ def test_permissions_are_those_that_both_have(person: Any, of_token: set[str], a
 
 @pytest.mark.django_db(transaction=True)
 def test_permissions_are_the_same_in_a_coroutine(person: Any) -> None:
-    async_to_sync(_same_in_a_coroutine)(person)
-
-
-async def _same_in_a_coroutine(person: Any) -> None:
     narrowed = NarrowedUser(person, ["auth.view_user", "auth.change_user"])
-    assert [await narrowed.ahas_perm(perm) for perm in KNOWN] == [True, False, False, False]
-    assert await narrowed.ahas_perms(["auth.view_user"])
-    assert not await narrowed.ahas_perms(["auth.view_user", "auth.view_group"])
-    assert (await narrowed.ahas_module_perms("auth"), await narrowed.ahas_module_perms("admin")) == (True, False)
-    found = [await ask() for ask in (narrowed.aget_all_permissions, narrowed.aget_user_permissions)]
-    assert found == [{"auth.view_user"}] * 2
-    assert await narrowed.aget_group_permissions() == frozenset()
+
+    def awaited(ask: Any, *given: Any) -> Any:
+        return async_to_sync(ask)(*given)
+
+    assert [awaited(narrowed.ahas_perm, perm) for perm in KNOWN] == [True, False, False, False]
+    assert awaited(narrowed.ahas_perms, ["auth.view_user"])
+    assert not awaited(narrowed.ahas_perms, ["auth.view_user", "auth.view_group"])
+    assert [awaited(narrowed.ahas_module_perms, app) for app in ("auth", "admin")] == [True, False]
+    assert [awaited(ask) for ask in (narrowed.aget_all_permissions, narrowed.aget_user_permissions)] == [
+        {"auth.view_user"},
+        {"auth.view_user"},
+    ]
+    assert awaited(narrowed.aget_group_permissions) == frozenset()
 
 
 def test_all_else_is_the_persons(person: Any) -> None:

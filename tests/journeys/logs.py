@@ -1,41 +1,15 @@
 """What the logs of a test said, and whether they said what nobody may read there."""
 
-import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from urllib.parse import quote, quote_plus
 
 from django.conf import settings
 
+from django_phi_oidc.attack.listening import Log, everything_logged
 from django_phi_oidc.attack.op import DemoProvider
 
+__all__ = ["Log", "everything_logged", "leaks", "secrets_of"]
+
 SECRET_PARAMETERS = ("code", "state", "nonce", "code_verifier", "client_assertion", "token", "refresh_token")
-
-
-class Log(logging.Handler):
-    """Keeps every line as a log file would have it, tracebacks included."""
-
-    def __init__(self) -> None:
-        super().__init__(logging.DEBUG)
-        self.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
-        self.lines: list[str] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.lines.append(self.format(record))
-
-
-@contextmanager
-def everything_logged() -> Iterator[Log]:
-    """Keep whatever any logger says, from DEBUG up, in every thread of this process."""
-    root, log = logging.getLogger(), Log()
-    level = root.level
-    root.addHandler(log)
-    root.setLevel(logging.DEBUG)
-    try:
-        yield log
-    finally:
-        root.setLevel(level)
-        root.removeHandler(log)
 
 
 def secrets_of(op: DemoProvider) -> set[str]:

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 from django.contrib.admin.models import LogEntry
 from django.contrib.auth import get_user_model
-from django.contrib.auth.models import Permission
 from django.core.signals import got_request_exception
 from django.test import Client
 from django.views.debug import ExceptionReporter
@@ -21,6 +20,7 @@ from django_phi_oidc.errors import ActivationRefused
 from django_phi_oidc.login.redeeming import redeem
 from django_phi_oidc.subjects import admin, inviting
 from django_phi_oidc.subjects.models import ActivationCode
+from tests.officers import sign_in_officer
 
 from .persons import NOW, make_user
 
@@ -46,17 +46,7 @@ def declare(settings: Any, provisioning: str) -> None:
 @pytest.fixture
 def officer() -> Officer:
     """Return what signs in an administrator with these permissions on the codes."""
-
-    def make(*actions: str, **options: Any) -> Client:
-        user = get_user_model().objects.create_user(f"officer {'-'.join(actions)}", is_staff=True, **options)
-        codenames = [f"{action}_activationcode" for action in actions]
-        user.user_permissions.set(Permission.objects.filter(codename__in=codenames))
-        client = Client()
-        client.force_login(user, backend="django_phi_oidc.backends.OIDCAuthenticationBackend")
-        client.user = user  # type: ignore[attr-defined]
-        return client
-
-    return make
+    return lambda *acts, **options: sign_in_officer(*(f"{act}_activationcode" for act in acts), **options)
 
 
 def add(client: Client, user: Any) -> Any:

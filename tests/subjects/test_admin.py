@@ -17,6 +17,7 @@ from django.views.debug import ExceptionReporter
 from django_phi_oidc import keyring
 from django_phi_oidc.audit.models import AuditEvent
 from django_phi_oidc.subjects.models import PairwiseSubject, SubjectDigest
+from tests.officers import sign_in_officer
 
 from .persons import SUB, make_user, sign_in
 
@@ -28,17 +29,8 @@ pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "phi_
 @pytest.fixture
 def officer() -> Callable[..., Client]:
     """Return what signs in an administrator with these permissions on the links."""
-
-    def make(*actions: str, user: Any = None) -> Client:
-        user = user or get_user_model().objects.create_user(f"officer {'-'.join(actions)}", is_staff=True)
-        codenames = [f"{action}_pairwisesubject" for action in actions]
-        user.user_permissions.set(Permission.objects.filter(codename__in=codenames))
-        client = Client(headers={"x-forwarded-for": "203.0.113.5"})
-        client.force_login(user, backend="django_phi_oidc.backends.OIDCAuthenticationBackend")
-        client.user = user  # type: ignore[attr-defined]
-        return client
-
-    return make
+    seen = {"x-forwarded-for": "203.0.113.5"}
+    return lambda *acts, **who: sign_in_officer(*(f"{act}_pairwisesubject" for act in acts), headers=seen, **who)
 
 
 @pytest.fixture(autouse=True)

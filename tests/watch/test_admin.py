@@ -1,14 +1,11 @@
 """Security alerts in the admin: who may look, acknowledge and mute, and that nobody can do more."""
 
-import uuid
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
 import pytest
 from django.contrib.admin.models import LogEntry
-from django.contrib.auth import get_user_model
-from django.contrib.auth.models import Permission
 from django.test import Client
 
 from django_phi_oidc import clock
@@ -16,6 +13,7 @@ from django_phi_oidc.audit.events import parse_event
 from django_phi_oidc.audit.models import AuditEvent, AuditOutbox
 from django_phi_oidc.watch.models import AlertMute, SecurityAlert
 from tests.audit.log import NOW
+from tests.officers import sign_in_officer
 
 pytestmark = pytest.mark.django_db(databases=["default", "phi_audit"])
 ALERTS, MUTES = "/admin/django_phi_oidc/securityalert/", "/admin/django_phi_oidc/alertmute/"
@@ -35,16 +33,7 @@ def _at_noon(settings: Any) -> Any:
 @pytest.fixture
 def officer() -> Officer:
     """Return what signs in somebody of the staff with these permissions."""
-
-    def make(*codenames: str, is_superuser: bool = False) -> Client:
-        user = get_user_model().objects.create_user(uuid.uuid4().hex, is_staff=True, is_superuser=is_superuser)
-        user.user_permissions.set(Permission.objects.filter(codename__in=codenames))
-        client = Client()
-        client.force_login(user, backend="django_phi_oidc.backends.OIDCAuthenticationBackend")
-        client.user = user  # type: ignore[attr-defined]
-        return client
-
-    return make
+    return sign_in_officer
 
 
 def an_alert(**given: Any) -> SecurityAlert:
