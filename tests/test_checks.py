@@ -109,10 +109,20 @@ def emergency(**changes: Any) -> Change:
     return option(EMERGENCY={**given, **changes})
 
 
+def mailers(**declared: Any) -> Change:
+    """Return the setting of Django 6.1, which is looked at on any."""
+    return both(emergency(), setting("MAILERS", declared))
+
+
+def mailer_of(timeout: int) -> dict[str, Any]:
+    return {"BACKEND": f"{MAIL}.smtp.EmailBackend", "OPTIONS": {"timeout": timeout}}
+
+
 def mailing(timeout: int | None) -> Change:
     return both(emergency(), lambda: mailer("smtp", timeout=timeout))
 
 
+MAIL = "django.core.mail.backends"
 RSA_PEM = new_pem("RSA")
 SIGNING_PEM = new_pem("OKP")
 PUBLIC_KEY = base64.b64encode(bytes(31) + b"\x01").decode()
@@ -253,6 +263,10 @@ CASES: list[tuple[str, Change, Change]] = [
     ("E002", emergency(mail_to=[]), emergency()),
     ("E027", emergency(spool="/nowhere/spool"), emergency(spool=str(Path(__file__)))),
     ("W027", both(emergency(), lambda: mailer("dummy")), mailing(10)),
+    ("W027", mailers(), mailers(default={"OPTIONS": {"timeout": 10}})),
+    ("W027", mailers(default={"BACKEND": f"{MAIL}.console.EmailBackend"}), mailers(default=mailer_of(59))),
+    ("W028", mailers(default=mailer_of(60)), mailers(default=mailer_of(59))),
+    ("W028", mailers(default={}), mailers(default=mailer_of(1))),
     ("W028", mailing(60), mailing(59)),
     ("W028", mailing(None), option()),
     ("E002", option(LEAKAGE_GUARD="mask"), option(LEAKAGE_GUARD="block")),
