@@ -564,6 +564,7 @@ def check_looks(page: Any) -> None:
         assert [rule["id"] for rule in found["incomplete"] if rule["id"] == "color-contrast"] == []
 
 
+@pytest.mark.node
 def test_warning_in_every_look_is_accessible_and_fits(
     browse: Browse, sign_in: Callable[..., SignedIn], moment: Moment
 ) -> None:
@@ -577,6 +578,7 @@ def test_warning_in_every_look_is_accessible_and_fits(
     check_looks(page)
 
 
+@pytest.mark.node
 def test_last_page_in_every_look_is_accessible_and_fits(browse: Browse) -> None:
     page = browse().new_page()
     page.goto("/oidc/logged-out/?expired=1")
