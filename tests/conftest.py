@@ -3,7 +3,8 @@
 A test that needs a part says so with a marker: `browser`, `node`, `openssl`, `redis` or `rabbitmq`. Without that part
 it is skipped, and the run ends with a list of what was skipped and why; with CI=true it fails. `postgresql` and
 `sqlite` mark a test that is about that database alone: the run on the other one leaves it out, since `make test` makes
-both runs.
+both runs. pytest-django keeps from the databases whoever does not ask for them, so a test that does not is run once, on
+SQLite, unless `each_database` marks it as one that makes databases of its own.
 """
 
 import os
@@ -16,6 +17,7 @@ from pathlib import Path
 import django
 import pytest
 from django.db import connections
+from django.test import SimpleTestCase
 
 from tests import celery_app, databases
 from tests.parts import PARTS
@@ -24,11 +26,10 @@ pytest_plugins = ["django_phi_oidc.testing"]
 
 DATABASE = databases.kind(os.environ)
 IN_CI = os.environ.get("CI", "").lower() in {"1", "true"}
-ON_ONE_DATABASE = {
-    **dict.fromkeys(("attack/op", "manual", "merkle", "mutation", "oidc", "provider"), "sqlite"),
-    **dict.fromkeys(("fuzz", "interop"), "postgresql"),
-}
-"""Folders of tests that are about no database: one run of them is enough. Journeys by our own provider make both."""
+ON_ONE_DATABASE = {"fuzz": "postgresql", "interop": "postgresql", "manual": "sqlite"}
+"""Folders of tests whose databases are of no account."""
+ASKING = {"db", "transactional_db", "live_server"}
+"""The fixtures by which a test asks for the databases, where it has no marker for them."""
 LEFT_OUT = pytest.StashKey[int]()
 
 
@@ -37,6 +38,7 @@ def pytest_configure(config: pytest.Config) -> None:
         config.addinivalue_line("markers", f"{marker}: needs {(find.__doc__ or '').removeprefix('Return the ')}")
     for marker in databases.KINDS:
         config.addinivalue_line("markers", f"{marker}: is about {marker}, and left out of the run on the other one.")
+    config.addinivalue_line("markers", "each_database: makes databases of its own, of the kind that the run is on.")
     celery_app.app.set_default()
 
 
@@ -51,10 +53,8 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     for item in items:
-        is_marked = any(item.get_closest_marker(kind) for kind in databases.KINDS)
-        for folder, kind in ON_ONE_DATABASE.items():
-            if item.path.is_relative_to(Path(__file__).parent / folder) and not is_marked:
-                item.add_marker(kind)
+        if not any(item.get_closest_marker(kind) for kind in databases.KINDS) and (only := _only_database(item)):
+            item.add_marker(only)
     others = [kind for kind in databases.KINDS if kind != DATABASE]
     left_out = [
         item
@@ -65,6 +65,16 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if left_out:
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in left_out]
+
+
+def _only_database(item: pytest.Item) -> str:
+    """Return the kind of database that this test is run on, "" for each."""
+    for folder, kind in ON_ONE_DATABASE.items():
+        if item.path.is_relative_to(Path(__file__).parent / folder):
+            return kind
+    is_marked = any(item.get_closest_marker(marker) for marker in ("django_db", "each_database"))
+    is_asking = is_marked or ASKING & set(getattr(item, "fixturenames", ()))
+    return "" if is_asking or issubclass(getattr(item, "cls", None) or object, SimpleTestCase) else "sqlite"
 
 
 @pytest.hookimpl(tryfirst=True)

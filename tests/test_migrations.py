@@ -13,6 +13,7 @@ import pytest
 from django_phi_oidc import migrations
 from tests.scratch import scratch_databases
 
+pytestmark = pytest.mark.each_database
 LOOK = """
 import json, django
 django.setup()

@@ -16,6 +16,7 @@ from django_phi_oidc import testing
 from tests import databases
 from tests.scratch import scratch_databases
 
+pytestmark = pytest.mark.each_database
 HOST = Path(__file__).parent / "hostproject"
 STATE = """
 import django

@@ -75,6 +75,7 @@ def test_every_code_is_attacked() -> None:
     assert len(names) == len(set(names))
 
 
+@pytest.mark.each_database
 def test_example_holds_and_nothing_of_its_own_is_written_to(portal: Project) -> None:
     report = portal.var.parent / "report.xml"
     before = {path: path.read_bytes() for path in portal.var.rglob("*") if path.is_file()}

@@ -72,8 +72,7 @@ def logs_of(output: str) -> str:
     return "\n".join(f"--- {log.name}\n" + "\n".join(log.read_text().splitlines()[-25:]) for log in logs)
 
 
-@pytest.mark.parametrize("which", ["first", "second"])
-def test_demo_without_a_terminal_tells_the_story_and_leaves_nothing_running(which: str) -> None:
+def test_demo_without_a_terminal_tells_the_story_and_leaves_nothing_running() -> None:
     with start() as demo:
         output = demo.communicate(timeout=180)[0]
     assert demo.returncode == 0, output + logs_of(output)
