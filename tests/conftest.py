@@ -13,13 +13,14 @@ from collections import Counter
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import django
 import pytest
 from django.db import connections
-from django.test import SimpleTestCase
+from django.test import SimpleTestCase, TransactionTestCase
 
-from tests import celery_app, databases
+from tests import celery_app, databases, emptying
 from tests.parts import PARTS
 
 pytest_plugins = ["django_phi_oidc.testing"]
@@ -116,9 +117,14 @@ def _trail_is_tried_again() -> None:
 
 
 @pytest.fixture(scope="session")
-def django_db_setup(django_db_setup: None) -> Iterator[None]:
-    """Close all connections before the test database is dropped: Django itself closes that of one alias only."""
-    yield
+def django_db_setup(django_db_setup: None, django_db_blocker: Any) -> Iterator[None]:
+    """Empty databases our way, and close all connections before they are dropped: Django closes that of one alias only."""
+    with django_db_blocker.unblock():
+        fresh = {alias: emptying.staying(alias) for alias in databases.ALIASES}
+    with pytest.MonkeyPatch.context() as patch:
+        teardown = emptying.instead_of_flushing(fresh, TransactionTestCase._fixture_teardown)
+        patch.setattr(TransactionTestCase, "_fixture_teardown", teardown)
+        yield
     connections.close_all()
 
 

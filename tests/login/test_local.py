@@ -51,7 +51,8 @@ def moment() -> Iterator[type[Moment]]:
 
 
 @pytest.fixture(autouse=True)
-def account(settings: Any) -> Any:
+def account(settings: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.setattr(PBKDF2PasswordHasher, "iterations", 1000)  # a million takes its time
     settings.AUTHENTICATION_BACKENDS = [OURS, BREAK_GLASS]
     settings.PHI_OIDC = {**settings.PHI_OIDC, "BREAK_GLASS_ACCOUNT": "night-desk"}
     settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.PBKDF2PasswordHasher"]
