@@ -16,7 +16,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 WANTED = $(if $(DJANGO),'$(DJANGO)') $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo docs links test test-sqlite test-postgresql bench mutate screenshots lint lock audit sbom clean
+.PHONY: help demo docs reference links test test-sqlite test-postgresql bench mutate screenshots lint lock audit sbom clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -40,6 +40,9 @@ mutate: $(VENV)/.mutate ## break the protocol, the log and the rules in small wa
 
 docs: $(VENV)/.dev ## build the manual to build/docs/index.html; a warning is an error
 	$(BIN)/sphinx-build --builder html --nitpicky --fail-on-warning --keep-going --quiet docs build/docs
+
+reference: $(VENV)/.dev ## write the tables of docs/reference/settings.md anew, out of the code
+	@$(BIN)/python -m tests.manual.options
 
 links: $(VENV)/.dev ## ask each address that the manual names elsewhere whether it is there: needs the network
 	$(BIN)/sphinx-build --builder linkcheck --quiet docs build/links

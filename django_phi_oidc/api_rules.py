@@ -17,15 +17,17 @@ class APIDeclaration:
 
     provider: str
     audience: str
-    """What `aud` of such a token names. Spec: RFC 9068 2.2, RFC 8707 2."""
+    """What `aud` of an access token must name (RFC 9068 2.2, RFC 8707 2): 1 to 255 visible ASCII characters, and not
+    the provider's `client_id`."""
     method: Method
-    """How a token is judged: by its signature (RFC 9068), or by the provider, which is asked (RFC 7662)."""
+    """`jwt`: signed tokens of RFC 9068; `introspection`: the provider is asked (RFC 7662), which one provider alone can
+    be."""
     scopes: tuple[tuple[str, frozenset[str]], ...] = ()
-    """Each scope with the permissions, as Django's backends know them, that it lets a client use."""
+    """Scope → list of permissions, as `has_perm` knows them, of which a token with it may use what the person has."""
     introspection_cache: timedelta = timedelta(seconds=10)
-    """For how long a process relies on the provider's word that a token is alive."""
+    """timedelta or seconds, 60 at most: how long a process relies on a yes of the provider's."""
     clients: frozenset[str] | None = None
-    """The clients whose tokens are taken; None: each to which the provider gives tokens for this audience."""
+    """List of the clients whose tokens are taken. Default: none: all that the provider gives such tokens."""
 
     def permissions_of(self, scopes: Iterable[str]) -> frozenset[str]:
         """Return what these scopes permit together: nothing for those that are not declared."""

@@ -201,7 +201,7 @@ def check_backends(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
     if "django.contrib.auth.backends.ModelBackend" in settings.AUTHENTICATION_BACKENDS:
         found.append(_warning(7, "ModelBackend lets people in by password, past the provider."))
     has_door = any(issubclass(backend, BreakGlassBackend) for backend in backends)
-    account = conf.option("BREAK_GLASS_ACCOUNT", "")
+    account = conf.option("BREAK_GLASS_ACCOUNT")
     if bool(account) != has_door:
         found.append(_error(24, "BREAK_GLASS_ACCOUNT and django_phi_oidc.backends.BreakGlassBackend need each other."))
     elif account:

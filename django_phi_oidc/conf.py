@@ -14,6 +14,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
 from functools import lru_cache
+from inspect import get_annotations
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -27,6 +28,7 @@ from .api_rules import APIDeclaration, parse_api
 from .declarations import ClaimDeclaration, ProviderDeclaration, parse_claim, parse_provider
 from .emergency_rules import EmergencyDeclaration, parse_emergency
 from .errors import DeclarationInvalid
+from .options import Options
 from .role_rules import RoleRule, parse_rules
 
 T = TypeVar("T")
@@ -40,27 +42,15 @@ METRICS = ("prometheus", "opentelemetry")
 LONGEST_ACTIVATION = timedelta(days=366)
 CHANGES = ("password", "roles")
 """What END_SESSIONS_ON may name."""
-OPTIONS = (
-    *("PROVIDERS", "CLAIMS", "ROLES", "API", *KEY_RINGS, PAIRWISE_RING),
-    *("TRUSTED_PROXIES", "SECTOR_ORIGINS", "REVOCATION_GIVE_UP_AFTER"),
-    *("IDLE_TIMEOUT", "ABSOLUTE_TIMEOUT", "SESSION_RECHECK", "END_SESSIONS_ON"),
-    "RETENTION_KEYS",
-    *("CLEAR_ALL_COOKIES", "KEEP_OFFLINE", "BREAK_GLASS_ACCOUNT"),
-    *("AUDIT_ORIGIN", "AUDIT_SIGNING_KEY", "AUDIT_PUBLIC_KEYS", "AUDIT_WITNESS_FILE", "RESOURCE_IDS", "SINKS"),
-    "PATIENT_RESOURCES",
-    "ACTIVATION_LIFETIME",
-    "EMERGENCY",
-    *("ANOMALY_RULES", "ALERT_RECIPIENTS"),
-    *("LEAKAGE_GUARD", "METRICS", "EXPORT_FOLDER"),
-)
+OPTIONS = tuple(get_annotations(Options))
 
 
-def option(name: str, default: Any = None) -> Any:
-    """Return PHI_OIDC[name] as it stands now."""
+def option(name: str) -> Any:
+    """Return PHI_OIDC[name] as it stands now; the default, where it does not. name: one of OPTIONS."""
     declared = getattr(settings, "PHI_OIDC", {})
     if type(declared) is not dict and not isinstance(declared, Mapping):
         raise ImproperlyConfigured("PHI_OIDC must be a dictionary.")
-    return declared.get(name, default)
+    return declared.get(name, getattr(Options, name))
 
 
 @lru_cache(maxsize=1)
@@ -102,7 +92,7 @@ def emergency() -> EmergencyDeclaration | None:
 def trusted_proxies() -> tuple[Network, ...]:
     """Return the networks whose forwarding headers are believed."""
     try:
-        return tuple(ipaddress.ip_network(str(network)) for network in option("TRUSTED_PROXIES", ()))
+        return tuple(ipaddress.ip_network(str(network)) for network in option("TRUSTED_PROXIES"))
     except (TypeError, ValueError) as error:
         raise ImproperlyConfigured("PHI_OIDC['TRUSTED_PROXIES'] must be a list of networks.") from error
 
@@ -110,7 +100,7 @@ def trusted_proxies() -> tuple[Network, ...]:
 @lru_cache(maxsize=1)
 def sector_origins() -> tuple[str, ...]:
     """Return the origins of this sector beside the one that a request comes to: the portal's further hosts."""
-    origins = option("SECTOR_ORIGINS", ())
+    origins = option("SECTOR_ORIGINS")
     if not isinstance(origins, list | tuple) or not all(isinstance(origin, str) for origin in origins):
         raise ImproperlyConfigured("PHI_OIDC['SECTOR_ORIGINS'] must be a list of origins.")
     if not all(_ORIGIN.fullmatch(origin) for origin in origins):
@@ -120,12 +110,12 @@ def sector_origins() -> tuple[str, ...]:
 
 def revocation_give_up_after() -> timedelta:
     """Return how long a revocation is tried before it is abandoned, with an alert."""
-    return _duration("REVOCATION_GIVE_UP_AFTER", timedelta(days=3))
+    return _duration("REVOCATION_GIVE_UP_AFTER")
 
 
 def activation_lifetime() -> timedelta:
     """Return for how long an activation code can be redeemed."""
-    value = _duration("ACTIVATION_LIFETIME", timedelta(days=14))
+    value = _duration("ACTIVATION_LIFETIME")
     if value > LONGEST_ACTIVATION:
         raise ImproperlyConfigured(f"PHI_OIDC['ACTIVATION_LIFETIME'] must be {LONGEST_ACTIVATION.days} days at most.")
     return value
@@ -134,24 +124,24 @@ def activation_lifetime() -> timedelta:
 @lru_cache(maxsize=1)
 def idle_timeout() -> timedelta:
     """Return how long a session lives without a request that is an activity."""
-    return _duration("IDLE_TIMEOUT", timedelta(minutes=15))
+    return _duration("IDLE_TIMEOUT")
 
 
 @lru_cache(maxsize=1)
 def absolute_timeout() -> timedelta:
     """Return how long a session lives at most."""
-    return _duration("ABSOLUTE_TIMEOUT", timedelta(hours=8))
+    return _duration("ABSOLUTE_TIMEOUT")
 
 
 @lru_cache(maxsize=1)
 def session_recheck() -> timedelta:
     """Return how long a request may rely on the last look at the session's row; zero: each one looks."""
-    return _duration("SESSION_RECHECK", timedelta(seconds=30), least=timedelta(0))
+    return _duration("SESSION_RECHECK", least=timedelta(0))
 
 
 def end_sessions_on() -> frozenset[str]:
     """Return which changes of an account end its sessions: of END_SESSIONS_ON."""
-    value = option("END_SESSIONS_ON", ("password",))
+    value = option("END_SESSIONS_ON")
     if not isinstance(value, list | tuple) or not set(value) <= set(CHANGES):
         raise ImproperlyConfigured(f"PHI_OIDC['END_SESSIONS_ON'] must be a list of: {', '.join(CHANGES)}.")
     return frozenset(value)
@@ -169,7 +159,7 @@ def keep_offline() -> bool:
 
 def break_glass_account() -> str:
     """Return the name of the one account that may sign in with a password; empty when there is none."""
-    value = option("BREAK_GLASS_ACCOUNT", "")
+    value = option("BREAK_GLASS_ACCOUNT")
     if not isinstance(value, str):
         raise ImproperlyConfigured("PHI_OIDC['BREAK_GLASS_ACCOUNT'] must be a user name.")
     return value
@@ -177,7 +167,7 @@ def break_glass_account() -> str:
 
 def resource_ids() -> Literal["plain", "keyed"]:
     """Return how an event holds the id of the resource that it is about: as it is, or as a pseudonym."""
-    value = option("RESOURCE_IDS", "plain")
+    value = option("RESOURCE_IDS")
     if value not in ("plain", "keyed"):
         raise ImproperlyConfigured("PHI_OIDC['RESOURCE_IDS'] must be 'plain' or 'keyed'.")
     return "keyed" if value == "keyed" else "plain"
@@ -210,7 +200,7 @@ def patient_resources() -> Callable[[Any], Iterable[str]] | None:
 
 def leakage_guard() -> Literal["report", "block"]:
     """Return what becomes of a response that leaks: it is told of, or withheld, too."""
-    value = option("LEAKAGE_GUARD", "report")
+    value = option("LEAKAGE_GUARD")
     if value not in ("report", "block"):
         raise ImproperlyConfigured("PHI_OIDC['LEAKAGE_GUARD'] must be 'report' or 'block'.")
     return "block" if value == "block" else "report"
@@ -218,7 +208,7 @@ def leakage_guard() -> Literal["report", "block"]:
 
 def metrics() -> tuple[str, ...]:
     """Return where metrics go to: of METRICS."""
-    value = option("METRICS", ())
+    value = option("METRICS")
     if not isinstance(value, list | tuple) or not set(value) <= set(METRICS):
         raise ImproperlyConfigured(f"PHI_OIDC['METRICS'] must be a list of: {', '.join(METRICS)}.")
     return tuple(dict.fromkeys(value))
@@ -232,29 +222,29 @@ def export_folder() -> Path | None:
     return None if value is None else Path(value)
 
 
-def _duration(name: str, default: timedelta, *, least: timedelta = timedelta.resolution) -> timedelta:
-    value = option(name, default)
+def _duration(name: str, *, least: timedelta = timedelta.resolution) -> timedelta:
+    value = option(name)
     if not isinstance(value, timedelta) or value < least:
         raise ImproperlyConfigured(f"PHI_OIDC[{name!r}] must be a {'positive ' if least else ''}timedelta.")
     return value
 
 
 def _texts(name: str, what: str, mark: str) -> tuple[str, ...]:
-    value = option(name, ())
+    value = option(name)
     if not isinstance(value, list | tuple) or not all(isinstance(text, str) and mark in text for text in value):
         raise ImproperlyConfigured(f"PHI_OIDC[{name!r}] must be a list of {what}.")
     return tuple(value)
 
 
 def _switch(name: str) -> bool:
-    value = option(name, False)
+    value = option(name)
     if not isinstance(value, bool):
         raise ImproperlyConfigured(f"PHI_OIDC[{name!r}] must be True or False.")
     return value
 
 
 def _parsed(name: str, parse: Callable[[str, Any], T]) -> Mapping[str, T]:
-    declared = option(name, {})
+    declared = option(name)
     if not isinstance(declared, Mapping):
         raise ImproperlyConfigured(f"PHI_OIDC[{name!r}] must be a dictionary.")
     try:

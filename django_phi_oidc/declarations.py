@@ -49,48 +49,75 @@ class ProviderDeclaration:
 
     name: str
     issuer: str
+    """As the provider's metadata has it, byte for byte."""
     client_id: str
+    """The portal's own, as the provider gave it."""
     client_secret: str = field(default="", repr=False)
+    """Not with `private_key_jwt`. Default: required otherwise."""
     label: str = ""
-    """What people read where they choose among providers; the name when empty."""
+    """What people read where they choose among several providers. Default: the name."""
     profile: Profile = "baseline"
+    """`baseline`, or `heart`: the HEART profiles of OAuth 2.0 and OpenID Connect, [below](#the-profile-heart)."""
     token_endpoint_auth_method: AuthMethod = "client_secret_basic"
+    """`client_secret_basic`, `client_secret_post`, `private_key_jwt`."""
     client_keys: tuple[ClientKey, ...] = ()
-    """For `private_key_jwt`: the first signs, all of them are published."""
+    """For `private_key_jwt`: PEM text, `pathlib.Path` of a PEM file, or a list; the first signs, all are in
+    `oidc/jwks.json`. Default: required with it."""
     token_endpoint_auth_signing_alg: str = ""
-    """Of client assertions; what fits the first key when empty."""
+    """Of client assertions: PS256, ES256, EdDSA, or, with warning W011, RS256. Default: what fits the first key."""
     client_assertion_audience: AssertionAudience = "issuer"
+    """`issuer` or, with warning W012, `token_endpoint`."""
     par: PushedRequests = "auto"
+    """Pushed authorization requests: `auto` where the provider takes them, `require`, or, with warning W013, `never`,
+    which a provider that demands them does not go with (`par_unsupported`)."""
     claims_request: ClaimsRequest = "scopes"
+    """`scopes`, or `parameter`: claims asked for one by one; `parameter_null` for providers that read null alone."""
     resource_scopes: tuple[ScopeDeclaration, ...] = ()
+    """Further scopes, name → `{"purpose": …, "basis": …}`; `offline_access` among them."""
     id_token_signed_response_alg: tuple[str, ...] = SIGNING_ALGS
+    """Allowed algorithms; `none` and HS* can't be."""
     userinfo_signed_response_alg: tuple[str, ...] = ()
-    """When not empty, an answer that is not signed with one of them is refused."""
+    """When set, UserInfo must be signed with one of these; otherwise it may be, as ID Tokens are. Default: not set."""
     subject_type: SubjectType = "pairwise"
+    """`pairwise` or, with warning W001, `public`."""
     acr_values: tuple[str, ...] = ()
+    """Sent with the authorization request, and verified on return. Default: not sent."""
     max_age: int | None = None
-    """Seconds."""
+    """Seconds: sent with the authorization request, and verified on return. Default: not sent."""
     allow_auth_time_zero: bool = False
-    """Take an `auth_time` of 0 for "not told", and let it pass although `max_age` was asked for."""
+    """With warning W014: an `auth_time` of 0 is taken for "not told", and passes `max_age`."""
     prompt: str = ""
+    """Sent with the authorization request. Default: not sent."""
     ui_locales: str = ""
+    """Sent with the authorization request. Default: not sent."""
     login_hint: str = ""
-    """One for everybody, such as a domain; never about a person."""
+    """Sent with the authorization request: one for everybody, such as a domain, never about a person.
+    Default: not sent."""
     leeway: timedelta = timedelta(seconds=30)
+    """How far clocks may differ: timedelta or seconds, at most 120."""
     ca_bundle: str = ""
-    proxy: str = field(default="", repr=False)
-    """URL; it may hold a password."""
+    """File of the CA that signed the provider's certificate; nothing turns verification off. Default: system."""
+    proxy: str = field(default="", repr=False)  # it may hold a password
+    """URL of a proxy; no environment variable is read."""
     allow_loopback_http: bool = False
+    """http on loopback addresses, for development."""
     max_access_token_lifetime: timedelta = timedelta(hours=24)
+    """timedelta or seconds; over an hour, or unsaid, raises an alert."""
     revocation: RevocationNeed = "required"
+    """`required`, or `best_effort` for a provider without a revocation endpoint."""
     tokens: TokenUse = "keep"
-    """`discard`: the OP's tokens are revoked as soon as the sign-in is done, and never stored."""
+    """`keep`, or `discard`: the provider's tokens are revoked as soon as the sign-in is done, and never stored."""
     end_session_method: EndSessionMethod = "get"
-    """How the browser is sent to the OP to end its session there; `post` keeps the hint out of every URL."""
+    """How the browser is sent to the provider to end its session there: `get`, or `post`, a form, which keeps the hint
+    out of every URL."""
     allow_logout_token_without_exp: bool = False
-    """Take a logout token without `exp` for two minutes after its `iat`."""
+    """With warning W022: a logout token without `exp` is good for two minutes after its `iat`."""
     trusted_audiences: tuple[str, ...] = ()
+    """Further audiences that an ID Token may name."""
     provisioning: Provisioning = "create"
+    """What happens at a first sign-in: `create` an account, `existing`: an administrator
+    [linked the person](../how-to/link-subjects.md) before, or `invitation`: the person enters an
+    [activation code](../how-to/activation-codes.md)."""
 
     def assertion_alg(self, key: ClientKey) -> str:
         """Return what that key signs client assertions with, now or once it is the first: as declared, if it can."""
@@ -104,13 +131,16 @@ class ClaimDeclaration:
 
     name: str
     purpose: str
-    """HL7 v3 PurposeOfUse code."""
+    """HL7 v3 PurposeOfUse code: what the claim may be opened for."""
     basis: str
+    """In words: why the law lets you ask for it."""
     retention: Retention
-    """`"session"`, a positive timedelta, or None: used at sign-in, never stored."""
+    """`"session"`, a positive timedelta (or seconds), or None: used at sign-in, never stored."""
     essential: bool = False
+    """True: without it the sign-in is refused (`claim_missing`)."""
     members: tuple[str, ...] = ()
-    """Of a claim that is an object: the members that are kept, the others being dropped at the door; empty: all."""
+    """Of a claim that is an object, such as `address`: the names of the members that are kept, all others being dropped
+    at the door. A value that is no object is not kept then. Default: all of it."""
 
 
 LISTS = ("id_token_signed_response_alg", "userinfo_signed_response_alg", "acr_values", "trusted_audiences")

@@ -22,12 +22,15 @@ class EmergencyDeclaration:
     """What emergencies are to this portal."""
 
     permissions: Mapping[str, str]
-    """What may be taken: each permission, as Django's backends know it, with what people read of it."""
+    """Permission → what people read of it: those that may be taken, none of `django_phi_oidc`."""
     mail_to: tuple[str, ...]
-    """Who is told at once: the privacy officer."""
+    """List of addresses that are told of each emergency at once: the privacy officer's."""
     longest: timedelta = timedelta(hours=1)
+    """timedelta or seconds, from a minute to 24 hours: for how long one may be opened."""
     spool: Path | None = None
-    """The file of this machine that holds permits while the trail is away; without it they are refused then."""
+    """Absolute path of a file of this machine, for permits
+    [while the trail is away](../how-to/emergency-access.md#while-the-trail-is-away).
+    Default: none: they are refused then."""
 
 
 def parse_emergency(raw: Any) -> EmergencyDeclaration:

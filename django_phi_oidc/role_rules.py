@@ -25,13 +25,19 @@ class RoleRule:
     """Whoever has one of these values in that claim has these roles."""
 
     claim: str
+    """The name of a claim that `CLAIMS` declares, as a rule with the retention None."""
     values: tuple[str | int, ...]
-    """Compared exactly: a text is no number, and True is not 1."""
+    """List of texts, whole numbers, True, False: one of them, compared exactly (a text is no number, and True is not
+    1), must be the claim's value or in its list."""
     path: tuple[str, ...] = ()
-    """Of a claim that is an object: the members that lead to the values, from the outermost on."""
+    """Of a claim that is an object: the names of the members that lead to the values, from the outermost on.
+    Default: none: the claim itself."""
     groups: tuple[str, ...] = ()
+    """Names of Django groups."""
     is_staff: bool = False
+    """True: the rule gives it."""
     is_superuser: bool = False
+    """True: the rule gives it."""
 
     @property
     def flags(self) -> tuple[Flag, ...]:

@@ -22,6 +22,7 @@ FREE_OF_DJANGO = (
     "declarations",
     "api_rules",
     "emergency_rules",
+    "options",
     "role_rules",
     "oidc",
     "merkle",

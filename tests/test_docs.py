@@ -5,7 +5,6 @@ import re
 import socket
 import subprocess
 import sys
-from dataclasses import fields
 from io import StringIO
 from pathlib import Path
 
@@ -17,7 +16,6 @@ from django.urls import get_resolver
 from django_phi_oidc import (
     api_checks,
     checks,
-    conf,
     emergency_checks,
     errors,
     export_checks,
@@ -25,11 +23,8 @@ from django_phi_oidc import (
     schedule,
     watch_checks,
 )
-from django_phi_oidc.api_rules import APIDeclaration
 from django_phi_oidc.audit.events import DETAIL_KEYS, Action
-from django_phi_oidc.declarations import ClaimDeclaration, ProviderDeclaration
 from django_phi_oidc.management.commands.phi_oidc import SUBCOMMANDS
-from django_phi_oidc.role_rules import RoleRule
 from django_phi_oidc.sessions.models import EndReason
 from tests.databases import child_environment
 
@@ -81,12 +76,6 @@ def test_every_check_is_documented() -> None:
     assert {f"django_phi_oidc.{number}" for number in ids} == {
         name for name in in_backticks(page("reference/checks.md")) if name.startswith("django_phi_oidc.")
     }
-
-
-def test_every_option_is_documented() -> None:
-    kinds = (ProviderDeclaration, ClaimDeclaration, RoleRule, APIDeclaration)
-    declared = {f.name for kind in kinds for f in fields(kind)} - {"name", "provider"}
-    assert declared | set(conf.OPTIONS) <= in_backticks(page("reference/settings.md"))
 
 
 def test_every_command_task_and_url_is_documented() -> None:

@@ -11,7 +11,6 @@ from .. import conf
 from ..errors import KeyMissing
 from .bundle import read_public_key
 
-DEFAULT_ORIGIN = "phi-oidc-audit"
 _MOST_DIGITS = 9
 
 
@@ -20,7 +19,7 @@ def origin(epoch: int) -> str:
 
     Raises: KeyMissing when PHI_OIDC['AUDIT_ORIGIN'] can't be one.
     """
-    name = conf.option("AUDIT_ORIGIN", DEFAULT_ORIGIN)
+    name = conf.option("AUDIT_ORIGIN")
     if not isinstance(name, str) or not name or not name.isprintable() or set(name) & set(" +"):
         raise KeyMissing("PHI_OIDC['AUDIT_ORIGIN'] must be a name without spaces and '+', such as a host and a path.")
     return name if epoch == 1 else f"{name}/epoch-{epoch}"
@@ -60,7 +59,7 @@ def public_keys(own: Ed25519PrivateKey | None = None) -> tuple[Ed25519PublicKey,
 
     own: that of the setting where it is not given. Raises: KeyMissing when there is none, or one can't be read.
     """
-    sources: Any = conf.option("AUDIT_PUBLIC_KEYS", ())
+    sources: Any = conf.option("AUDIT_PUBLIC_KEYS")
     if not isinstance(sources, list | tuple):
         sources = [sources]
     keys = [read_public_key(source) for source in sources]

@@ -39,20 +39,29 @@ class SinkDeclaration:
 
     name: str
     type: SinkType
+    """`syslog`, `https` or `file`."""
     format: Format = "json"
+    """`json`, `ocsf`, `cef`, or `fhir`, which syslog does not take."""
     host: str = ""
+    """`syslog`: the collector. Default: required."""
     port: int = 6514
+    """`syslog`: the collector's."""
     tls: bool = True
-    """False is for loopback addresses alone."""
-    url: str = field(default="", repr=False)
-    """Some collectors take a token in its query."""
+    """`syslog`: False, with warning W016, for a loopback address alone."""
+    url: str = field(default="", repr=False)  # some collectors take a token in its query
+    """`https`: the collector, or with `fhir` the base of a FHIR server; http, with warning W016, on loopback alone.
+    Default: required."""
     headers: Mapping[str, str | Path] = field(default_factory=dict, repr=False)
-    """Sent with each request. A Path is a file whose stripped text is read at use: a secret that is changed there."""
+    """`https`: name → string, or `pathlib.Path` of a file that is read, and stripped, for each request."""
     ca_bundle: str = ""
+    """`syslog`, `https`: file of the CA that signed the collector's certificate; nothing turns verification off.
+    Default: system."""
     client_certificate: str = ""
-    """PEM file of a certificate and its key, not encrypted."""
+    """`syslog`, `https`: PEM file of our certificate and its key, without a password."""
     path: str = ""
+    """`file`: absolute; made with mode 0600, its folder must exist. Default: required."""
     lag_alert: timedelta = timedelta(minutes=5)
+    """timedelta or seconds: how long something sealed may wait before there is an alert."""
 
     @property
     def is_plain(self) -> bool:

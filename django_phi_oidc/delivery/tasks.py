@@ -36,7 +36,7 @@ def work_trail_jobs() -> None:
 
 def declared() -> Mapping[str, SinkDeclaration]:
     """Return the declared sinks by name. Raises: ImproperlyConfigured."""
-    sinks = conf.option("SINKS", {})
+    sinks = conf.option("SINKS")
     if not isinstance(sinks, Mapping):
         raise ImproperlyConfigured("PHI_OIDC['SINKS'] must be a dictionary.")
     try:
