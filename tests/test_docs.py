@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 from django.conf import settings
 from django.core.management import call_command
-from django.urls import get_resolver
 
 from django_phi_oidc import (
     api_checks,
@@ -20,11 +19,9 @@ from django_phi_oidc import (
     errors,
     export_checks,
     role_checks,
-    schedule,
     watch_checks,
 )
 from django_phi_oidc.audit.events import DETAIL_KEYS, Action
-from django_phi_oidc.management.commands.phi_oidc import SUBCOMMANDS
 from django_phi_oidc.sessions.models import EndReason
 from tests.databases import child_environment
 
@@ -76,14 +73,6 @@ def test_every_check_is_documented() -> None:
     assert {f"django_phi_oidc.{number}" for number in ids} == {
         name for name in in_backticks(page("reference/checks.md")) if name.startswith("django_phi_oidc.")
     }
-
-
-def test_every_command_task_and_url_is_documented() -> None:
-    shown = page("reference/commands.md")
-    assert all(f"| `{name}" in shown for name in SUBCOMMANDS)
-    assert all(f"`{name}`" in shown for name in schedule.beat_schedule())
-    names = {key for key in get_resolver("django_phi_oidc.urls").reverse_dict if isinstance(key, str)}
-    assert names <= in_backticks(shown)
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
