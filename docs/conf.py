@@ -4,6 +4,9 @@ import re
 from pathlib import Path
 from typing import Any
 
+import django
+from django.conf import settings
+
 project = "django_phi_oidc"
 copyright = "the authors of django_phi_oidc"  # noqa: A001
 release = next(
@@ -11,9 +14,15 @@ release = next(
     for line in (Path(__file__).parents[1] / "pyproject.toml").read_text().splitlines()
     if line.startswith("version = ")
 )
-extensions = ["myst_parser"]
+extensions = ["myst_parser", "sphinx.ext.autodoc"]
 myst_heading_anchors = 4
 nitpicky = True
+# A signature names types that have no page here: the standard library's, Django's.
+nitpick_ignore_regex = [(r"py:.*", r".*")]
+autodoc_member_order = "bysource"
+autodoc_preserve_defaults = True
+maximum_signature_line_length = 90
+python_use_unqualified_type_names = True
 # The tutorial's own portal is nowhere else.
 linkcheck_ignore = [r"http://127\.0\.0\.1"]
 html_theme = "furo"
@@ -25,6 +34,15 @@ html_theme_options = {"sidebar_hide_name": False}
 html_show_sphinx = False
 html_copy_source = False
 
+# What the signatures and docstrings of python.md are read from.
+settings.configure(
+    INSTALLED_APPS=[
+        *("django.contrib.admin", "django.contrib.auth", "django.contrib.contenttypes", "django.contrib.messages"),
+        *("django.contrib.sessions", "django_phi_oidc"),
+    ]
+)
+django.setup()
+
 
 def without_links_out(app: Any, name: str, source: list[str]) -> None:
     """What lies beside the manual in the repository is named, and not linked."""
@@ -33,6 +51,27 @@ def without_links_out(app: Any, name: str, source: list[str]) -> None:
     )
 
 
+def as_paragraphs(*given: Any) -> None:
+    """Make reStructuredText of a docstring of ours: its code, its backticks, and a paragraph for what it ends with."""
+    _, what, _, thing, _, lines = given
+    text = "\n".join(line if line.startswith("    ") else line.replace("`", "``") for line in lines)
+    text = re.sub(r"\n\n(?=    )", "\n\n::\n\n", text)
+    text = re.sub(
+        r"(?:^|(?<=\.\n)|(?<=\. ))(Raises|Requires|Spec|NOT \w+): ", r"\n\n**\1:** ", text, flags=re.MULTILINE
+    )
+    if what == "exception":
+        text += f"\n\n**Code:** ``{thing.code}``"
+    lines[:] = [*text.splitlines(), ""]
+
+
+def without_objects(*given: Any) -> tuple[str | None, str | None]:
+    """Show a default that is no literal as dots: Sphinx can't read a signature with one."""
+    *_, signature, returned = given
+    return re.sub(r"<function .+>|<factory>", "...", signature) if signature else None, returned
+
+
 def setup(app: Any) -> None:
     """Called by Sphinx."""
     app.connect("source-read", without_links_out)
+    app.connect("autodoc-process-docstring", as_paragraphs)
+    app.connect("autodoc-process-signature", without_objects)

@@ -22,7 +22,9 @@ class _Guarded(View):
     """
 
     acr: Collection[str] = ()
+    """Values of which the sign-in's is one, the weaker first; empty: any. Spec: OIDC Core 3.1.2.1."""
     max_age: timedelta | None = None
+    """Since the person authenticated, a minute or more; None: however long ago that was."""
 
     @classonlymethod
     def as_view(cls, **initkwargs: Any) -> Callable[..., HttpResponseBase]:  # noqa: N805 -- Django's own has it so
@@ -74,20 +76,25 @@ class PHIAccessMixin(_Guarded):
     """
 
     permission: str = ""
+    """What `user.has_perm` is asked: `app.codename`. Needed."""
     purpose: str = ""
     """An HL7 PurposeOfUse code. Where requests state one, override get_purpose and declare `purposes` instead."""
     purposes: Collection[str] = ()
+    """The codes of which get_purpose returns one."""
 
     def get_resource(self) -> str:
         """Return `Type/id` of what the view shows. To be overridden."""
         raise NotImplementedError
 
     def get_purpose(self) -> str:
-        """Return what the resource is asked for."""
+        """Return what the resource is asked for: an HL7 PurposeOfUse code. To be overridden beside `purposes`."""
         return self.purpose
 
     def get_permission_object(self) -> Any:
-        """Return the object that the permission is asked for; None refuses. Unless overridden it is asked for none."""
+        """Return the object that the permission is asked for. Unless overridden it is asked for none.
+
+        None refuses, as do Http404, ObjectDoesNotExist and PermissionDenied from here.
+        """
         raise NotImplementedError
 
     @classmethod

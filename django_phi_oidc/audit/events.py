@@ -47,22 +47,34 @@ class Origin(NamedTuple):
     session: str = ""
     """The opaque id of the OIDC session."""
     client_ip: str = ""
+    """Of the nearest hop that is no trusted proxy."""
     request_id: str = ""
+    """What the log's lines about the request bear, too."""
 
 
 class Act(NamedTuple):
     """What is to be written, before it has an id and a MAC."""
 
     action: str
+    """An Action, or one that the host project registered."""
     origin: Origin
+    """Who acted, and from where."""
     now: datetime
+    """Aware: when it was done."""
     outcome: Outcome = "success"
+    """`success`, `failure` or `error`."""
     subject: str = ""
+    """Whose data: the person's opaque UUID here."""
     provider: str = ""
+    """The declared name."""
     purpose: str = ""
+    """HL7 PurposeOfUse code."""
     resource: str = ""
+    """`Type/id`, a key and no name."""
     reason: str = ""
+    """A code, of no person."""
     detail: Mapping[str, Any] | None = None
+    """Flat, with the keys that the action may have, and never a token, a `sub` or a claim value."""
 
 
 class Event(NamedTuple):

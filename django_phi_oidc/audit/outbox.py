@@ -51,6 +51,7 @@ def enqueue(
 ) -> uuid.UUID:
     """Return the id of an event that is committed if, and only if, the open transaction on `using` is.
 
+    The arguments are the fields of Act; using: the alias of the database on which the change is made.
     The audit database is not waited for: the event moves there after the commit, or, when that fails, by `drain`.
     Raises: RuntimeError outside a transaction; KeyMissing; ValueError for an action out of the vocabulary.
     """

@@ -28,6 +28,7 @@ def record(
 ) -> uuid.UUID:
     """Return the id of the event, which is committed, whatever becomes of the caller's transaction.
 
+    The arguments are the fields of Act.
     Requires: no open transaction on the trail's alias (RuntimeError).
     Raises: AuditUnavailable, and then nothing may be permitted; ValueError for an action out of the vocabulary.
     """

@@ -24,9 +24,9 @@ def place_hold(
 ) -> LegalHold:
     """Keep all that is held of the subject from now on, what comes later included; return the hold.
 
-    reason: for people, and not in the trail. until: None: until it is released. Whoever is erasing at this moment has
-    done so before, or erases nothing of theirs.
-    Raises: ValueError; PairwiseSubject.DoesNotExist.
+    reason: for people, and not in the trail. until: aware; None: until it is released. Whoever is erasing at this
+    moment has done so before, or erases nothing of theirs.
+    Raises: ValueError without a reason, and for a time that is over; PairwiseSubject.DoesNotExist.
     """
     if not reason.strip():
         raise ValueError("A hold has a reason.")

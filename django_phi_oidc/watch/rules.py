@@ -31,8 +31,10 @@ class Rule:
     """Raises an alert by each event of its actions for which `by` gives a key: one alert for each kind and key."""
 
     kind: str
+    """A code: the rule's name in alerts, mutes and the trail."""
     severity: Severity
     actions: Collection[str]
+    """Those of the events that the rule sees, and no others."""
     by: Callable[[Event], str | None]
     """Return whom or what the event is counted for; None: the event does not concern this rule."""
     keep: timedelta = timedelta(0)
@@ -54,6 +56,7 @@ class Many(Rule):
 
     least: int
     of: Callable[[Event], str] = lambda event: str(event.id)
+    """Return what is counted, each once; unless given, the event itself."""
 
     def judge(self, event: Event, memory: Memory) -> bool:
         """Say whether there are so many now."""
