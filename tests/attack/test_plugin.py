@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.manual.blocks import commands
+
 from .example import Project, project
 from .test_kit import BACKENDS, FAULTY, with_settings
 
@@ -36,7 +38,9 @@ def run_pytest(portal: Project, *words: str, **more: str) -> subprocess.Complete
 
 def test_each_attack_is_a_test_by_its_name_beside_the_projects_own(tmp_path: Path) -> None:
     portal = project(tmp_path / "var")
-    ran = run_pytest(portal, "--phi-oidc-attack", "-k", f"{PICKED[1]} or test_of_the_project")
+    ((program, *words),) = commands("attack-your-portal", "plugin")
+    assert program == "pytest"
+    ran = run_pytest(portal, *words, "-k", f"{PICKED[1]} or test_of_the_project")
     assert "3 passed, 1 skipped" in ran.stdout, ran.stdout + ran.stderr
     assert "not applicable: there is no local account" in ran.stdout
     assert ran.returncode == 0

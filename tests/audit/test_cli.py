@@ -22,6 +22,7 @@ from django_phi_oidc.errors import CheckpointInvalid, ProofInvalid
 from django_phi_oidc.merkle.checkpoint import parse_checkpoint, parse_verifier_key
 from tests.audit.log import KEY, NOW, OTHER_KEY, PEM, events, sealed
 from tests.audit.tampering import EVENT, sql, without_triggers
+from tests.manual.blocks import block
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "phi_audit"])
 LATER = NOW + timedelta(minutes=1)
@@ -149,10 +150,19 @@ def check(file: Path, *keys: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+def check_form(proof: Path, form: dict[str, Any]) -> None:
+    """Hold a proof against the page, which leaves values out."""
+    made = json.loads(proof.read_text())
+    assert list(made) == list(form)
+    assert made["format"] == form["format"]
+    assert {name: type(value) for name, value in made.items()} == {name: type(value) for name, value in form.items()}
+
+
 def test_prove_gives_a_proof_that_is_checked_without_django(audit: Callable[..., str], tmp_path: Path) -> None:
     ids = sealed(300)
     proof = tmp_path / "proof.json"
     proof.write_text(audit("prove", ids[7]))
+    check_form(proof, json.loads(block("log-format", "inclusion")))
     assert (told("audit.exported"), AuditEvent.objects.last().resource) == ({"format": "proof"}, f"AuditEvent/{ids[7]}")
     vkey = audit("checkpoint", "--public-key").strip()
     (tmp_path / "key.pem").write_bytes(KEY.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
@@ -231,6 +241,7 @@ def test_consistency_of_two_checkpoints_is_proven_and_checked_without_django(
     proof = tmp_path / "proof.json"
     for old, new in ((0, 1), (1, 2), (0, 2), (2, 2)):
         proof.write_text(audit("consistency", files[old], files[new]))
+        check_form(proof, json.loads(block("log-format", "consistency")))
         assert "continues that of" in check(proof, key).stdout
     bundle = json.loads(proof.read_text())
     bundle["old"] = files[0].read_text()

@@ -3,10 +3,12 @@
 import secrets
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from io import StringIO
 
 import pytest
 from django.conf import settings
 from django.core import checks
+from django.core.management import call_command
 from django.db import DatabaseError, connections, transaction
 from django.test import override_settings
 
@@ -16,6 +18,8 @@ from django_phi_oidc.audit.models import AuditEvent, AuditLeaf
 from django_phi_oidc.audit.verifying import verify
 from tests.audit.log import KEY, NOW, events, seal_now, sealed
 from tests.audit.tampering import QUEUE, TABLES, sql
+from tests.backups import run_client
+from tests.manual.blocks import block
 
 pytestmark = [
     pytest.mark.postgresql,
@@ -44,6 +48,36 @@ def as_role() -> Iterator[AsRole]:
     yield acting
     sql(f"DROP OWNED BY {role}")
     sql(f"DROP ROLE {role}")
+
+
+def test_roles_of_the_page_can_sign_in_and_do_what_is_theirs_alone() -> None:
+    writer, sealer = (f"phi_test_{secrets.token_hex(4)}" for _ in range(2))
+    with connections["phi_audit"].cursor() as cursor:
+        cursor.execute("SELECT current_user, current_database()")
+        owner, database = cursor.fetchone()
+    here = {"portal_audit": writer, "portal_sealer": sealer, "owner": owner, "portal": database}
+    try:
+        for line in block("postgresql-role", "roles").splitlines():
+            asked, _, client = line.removeprefix("$ ").rpartition(" | ")
+            given, printed = "not-for-production\n" * 2, StringIO()
+            if asked:
+                call_command(*(here.get(word, word) for word in asked.split()[2:]), stdout=printed)
+                given = printed.getvalue()
+            run_client(*(here.get(word, word) for word in client.split()), using="phi_audit", given=given)
+        with connections["phi_audit"].cursor() as cursor:
+            cursor.execute("SELECT count(*) FROM pg_roles WHERE rolcanlogin AND rolname IN (%s, %s)", [writer, sealer])
+            assert cursor.fetchone() == (2,)
+        for role, sealing in ((writer, False), (sealer, True)):
+            sql(f"SET ROLE {role}")
+            events(1)
+            assert excess(sealing=sealing) == []
+            assert bool(excess(sealing=False)) is sealing
+            sql("RESET ROLE")
+    finally:
+        sql("RESET ROLE")
+        for role in (writer, sealer):
+            sql(f"DROP OWNED BY {role}")
+            sql(f"DROP ROLE {role}")
 
 
 def test_role_writes_and_that_of_the_sealer_seals_and_both_verify(as_role: AsRole) -> None:

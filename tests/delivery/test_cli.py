@@ -1,4 +1,5 @@
 import json
+import re
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -6,9 +7,11 @@ from typing import Any
 import pytest
 from django.core.management import CommandError, call_command
 
+from django_phi_oidc import clock
 from django_phi_oidc.delivery.models import SinkCursor
 from tests.delivery.log import seal
 from tests.delivery.test_tasks import declare
+from tests.manual.blocks import block, commands
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "phi_audit"])
 
@@ -50,6 +53,20 @@ def test_status_tells_how_far_behind_and_why(away: Path) -> None:
     }
     assert status["lag_seconds"] > 0 or status["behind"]
     assert "3 behind" in run("status")
+
+
+def test_status_of_the_page_is_what_is_printed(settings: Any) -> None:
+    declare(
+        settings,
+        siem={"type": "syslog", "format": "cef", "host": "siem.example"},
+        splunk={"type": "https", "url": "https://splunk.example/"},
+    )
+    size = seal(3)
+    SinkCursor.objects.create(name="siem", due_at=clock.now(), tree_size=size, checkpoint_size=size)
+    SinkCursor.objects.create(name="splunk", due_at=clock.now(), attempts=4, last_fault="transport_unreachable")
+    ((_, _, _, *words),) = commands("siem", "status")
+    expected = block("siem", "status").partition("\n")[2]
+    assert re.sub(r"\d+", "N", run(*words[1:])) == re.sub(r"\d+", "N", expected)
 
 
 def test_deliver_does_not_wait_for_the_back_off(away: Path) -> None:

@@ -1,10 +1,13 @@
 """The blocks of the pages that no other test runs, as they stand."""
 
+import ast
 import os
 import re
+import shlex
 import subprocess
 from collections.abc import Callable, Iterator
 from datetime import timedelta
+from importlib.metadata import PackageNotFoundError, metadata
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,7 +15,7 @@ from typing import Any
 import pytest
 from celery import Celery, current_app
 from django.conf import settings
-from django.contrib.auth.models import AnonymousUser
+from django.contrib.auth.models import AnonymousUser, Group
 from django.core.checks import Error, run_checks
 from django.core.management import call_command
 from django.db import connections
@@ -26,12 +29,13 @@ from django_phi_oidc.attack.authority import found_authority
 from django_phi_oidc.audit import signing
 from django_phi_oidc.claims.models import LegalHold
 from django_phi_oidc.declarations import parse_provider
+from django_phi_oidc.management.groups import GROUPS
 from django_phi_oidc.merkle.checkpoint import verifier_key
 from django_phi_oidc.sessions.models import EndReason
 from tests.audit.log import KEY, PEM, events
 from tests.keys import new_pem
 from tests.mailing import mailer
-from tests.manual.blocks import block, commands
+from tests.manual.blocks import ROOT, block, commands
 from tests.sessions.conftest import ScriptedOP, SignedIn
 
 EVERYTHING: dict[str, Any] = {"transaction": True, "databases": ["default", "phi_audit"]}
@@ -89,12 +93,58 @@ def test_celery_of_the_page_about_production_knows_our_tasks() -> None:
         before.set_current()
 
 
+def test_route_of_the_page_leads_the_jobs_of_the_trail_to_a_queue_of_their_own() -> None:
+    app = Celery(set_as_current=False, task_routes=executed("read-the-trail", "route")["CELERY_TASK_ROUTES"])
+    queues = {task: app.amqp.router.route({}, task).get("queue") for task in schedule.beat_schedule()}
+    assert [task for task, queue in queues.items() if queue.name == "trail"] == ["phi_oidc.work_trail_jobs"]
+    assert len(queues) > 1
+    app.close()
+
+
+def offered(requirement: str) -> bool:
+    """Say whether that distribution is installed, and has all the extras that are asked for."""
+    name, _, extras = requirement.rstrip("]").partition("[")
+    try:
+        known = metadata(name).get_all("Provides-Extra", [])
+    except PackageNotFoundError:
+        return False
+    return set(extras.split(",") if extras else ()) <= set(known)
+
+
+@pytest.mark.parametrize("page", ["README", "tutorial", "metrics-and-health"])
+def test_what_pip_is_told_to_install_is_there_to_be_had(page: str) -> None:
+    """It is installed already: of the project itself, only the names can be wrong."""
+    line = next(line for line in block(page, "install").splitlines() if "pip install" in line)
+    asked = shlex.split(line, comments=True)[3:]
+    assert asked[0].startswith("django-phi-oidc")
+    assert all(offered(each) for each in asked)
+    assert not offered("django-phi-oidc[no-such]")
+    assert not offered("django-fie-oidc")
+
+
+def test_floor_of_the_page_about_performance_is_what_the_benchmark_runs() -> None:
+    tree = ast.parse((ROOT / "tests" / "benchmarks" / "sign_in" / "urls" / "bare.py").read_text())
+    (callback,) = [node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "callback"]
+    run = [ast.unparse(each) for each in callback.body]
+    shown = [ast.unparse(each) for each in ast.parse(block("performance", "floor")).body]
+    assert [each for each in run if each in shown] == shown
+    assert len(shown) > 5
+
+
+@pytest.mark.django_db(**EVERYTHING)
+def test_groups_of_the_page_are_made(run: Run) -> None:
+    printed = run("admin-groups", "command")
+    assert set(Group.objects.values_list("name", flat=True)) == set(GROUPS)
+    assert all(name in printed for name in GROUPS)
+
+
 @pytest.mark.django_db(**EVERYTHING)
 def test_databases_are_migrated_and_checked(run: Run) -> None:
     # In a test mails stay in memory, which Django 6.1 does not want where it is deployed.
     with override_settings(**mailer("smtp", timeout=10)):
         run("README", "migrate")
         run("upgrade", "migrate")
+        run("deploy", "migrate")
 
 
 SETTINGS = [

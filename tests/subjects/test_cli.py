@@ -4,9 +4,7 @@ import io
 import json
 import os
 import pty
-import re
 import select
-import shlex
 import subprocess
 import sys
 import uuid
@@ -22,11 +20,11 @@ from django_phi_oidc import keyring
 from django_phi_oidc.audit.models import AuditEvent
 from django_phi_oidc.subjects.models import PairwiseSubject, SubjectDigest
 from tests import databases
+from tests.manual.blocks import block, commands
 
 from .persons import ISSUER, SUB, make_user, sign_in
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGE = ROOT / "docs" / "how-to" / "link-subjects.md"
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "phi_audit"])
 
 
@@ -48,12 +46,14 @@ def link(user: object, provider: str = "default") -> str:
 
 def test_page_shows_commands_that_link_list_and_unlink(type_in: Any) -> None:
     user = make_user()
-    shown = re.findall(r"\$ python manage\.py phi_oidc subject (.*)", PAGE.read_text())
-    linking, listing, unlinking = (shlex.split(line.replace("42", str(user.pk))) for line in shown)
+    shown = [words[4:] for words in commands("link-subjects", "link")]
+    linking, listing, unlinking = ([word.replace("42", str(user.pk)) for word in words] for words in shown)
     type_in(SUB + "\n")
     told = run(*linking)
     (subject,) = PairwiseSubject.objects.all()
     assert told == f"User {user.pk} was linked: subject {subject.uuid}.\n"
+    expected = block("link-subjects", "link").splitlines()[2]
+    assert told.strip() == expected.replace("42", str(user.pk)).replace(unlinking[-1], str(subject.uuid))
     assert run(*listing).startswith(f"{subject.uuid}  {user.pk}  {ISSUER}  20")
     assert len(run(*listing).splitlines()) == 1
     assert run(*unlinking[:-1], subject.uuid) == f"User {user.pk} was unlinked: subject {subject.uuid} is gone.\n"

@@ -1,11 +1,9 @@
 """Subject keys are appended, promoted and removed, and nobody is lost or doubled on the way."""
 
 import json
-import re
 import shlex
 from collections.abc import Iterator
 from io import StringIO
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,11 +16,12 @@ from django_phi_oidc.errors import KeyInUse, SubjectKeyMissing
 from django_phi_oidc.keyring import Key
 from django_phi_oidc.subjects.models import PairwiseSubject, SubjectDigest
 from django_phi_oidc.subjects.rotating import retire, use_of_keys
+from tests.manual.blocks import block, commands
 from tests.settings import key
 
 from .persons import KEY_1, KEY_2, KEY_3, Meeting, accounts, at_once, capturing, sign_in, statements
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "how-to" / "rotate-subject-keys.md"
+PAGE = "rotate-subject-keys"
 ONE, TWO = key("test subject key 1"), key("test subject key 2")
 
 
@@ -165,8 +164,8 @@ class Operator:
 
     def __init__(self, settings: Any) -> None:
         self.settings = settings
-        shown = re.findall(r"\$ python manage\.py (phi_oidc .*)", PAGE.read_text())
-        self.shown: Iterator[str] = iter(shown)
+        shown = [*commands(PAGE, "status"), *commands(PAGE, "retire")]
+        self.shown: Iterator[str] = iter(shlex.join(words[2:]) for words in shown)
 
     def configure(self, *texts: str) -> list[Key]:
         self.settings.PHI_OIDC = {**self.settings.PHI_OIDC, "SUBJECT_KEYS": list(texts)}
@@ -206,7 +205,10 @@ def test_rotation_as_the_page_tells_it_doubles_and_loses_nobody(settings: Any) -
     one = operator.configure(ONE)
     everybody_signs_in(one, one, subs=[*people[:2], "dormant"])
     old = one[0].id
-    assert "needed, 3 persons are known by it alone" in operator.run_next()
+    printed = operator.run_next()
+    assert "needed, 3 persons are known by it alone" in printed
+    expected = block(PAGE, "status").partition("\n")[2]
+    assert expected.replace("1000", "3").replace("4f2c9d1e", old) in printed
 
     one_two = operator.configure(ONE, TWO)
     new = one_two[1].id

@@ -42,18 +42,14 @@ def callback(request: HttpRequest) -> HttpResponse:
     begun = request.session.pop("sign_in")
     if not constant_time_compare(begun["state"], request.GET["state"]):
         raise PermissionDenied
-    answer = pool.request(
-        "POST",
-        f"{settings.ISSUER}/token",
-        fields={
-            "grant_type": "authorization_code",
-            "code": request.GET["code"],
-            "redirect_uri": request.build_absolute_uri("/callback/"),
-            "client_id": settings.CLIENT_ID,
-            "client_secret": settings.CLIENT_SECRET,
-        },
-        encode_multipart=False,
-    )
+    fields = {
+        "grant_type": "authorization_code",
+        "code": request.GET["code"],
+        "redirect_uri": request.build_absolute_uri("/callback/"),
+        "client_id": settings.CLIENT_ID,
+        "client_secret": settings.CLIENT_SECRET,
+    }
+    answer = pool.request("POST", f"{settings.ISSUER}/token", fields=fields, encode_multipart=False)
     claims = jwt.decode(
         answer.json()["id_token"], key, algorithms=["RS256"], issuer=settings.ISSUER, audience=settings.CLIENT_ID
     )
