@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from inspect import signature
 from pkgutil import resolve_name
 from types import ModuleType
 from typing import Any
@@ -62,6 +63,18 @@ claims.reveal()
 `django_phi_oidc.entropy.token_bytes`, `django_phi_oidc.view_auditevent`
 """
     assert unlisted(text) == ["now", "django_phi_oidc.entropy.token_bytes"]
+
+
+@pytest.mark.parametrize(("page", "home"), [("access", "django_phi_oidc"), ("claims", "django_phi_oidc.claims")])
+def test_arguments_in_a_table_are_those_of_the_signature(page: str, home: str) -> None:
+    rows = re.findall(r"^\| `([\w.]+)\(([^`]+)\)` \|", PAGES[page].read_text(), re.MULTILINE)
+    told = {name: re.findall(r"(?:^|, )(\*|\w+)", arguments) for name, arguments in rows}
+    assert len(told) > 1
+    for name, arguments in told.items():
+        parameters = signature(resolve_name(f"{home}.{name}")).parameters.values()
+        by_place = [each.name for each in parameters if each.kind is not each.KEYWORD_ONLY]
+        by_name = [each.name for each in parameters if each.kind is each.KEYWORD_ONLY]
+        assert arguments == [*by_place, *(["*"] if by_name else []), *by_name]
 
 
 @pytest.mark.parametrize("path", [path for path, found in LISTED.items() if callable(found)])
