@@ -118,7 +118,7 @@ def _trail_is_tried_again() -> None:
 
 @pytest.fixture(scope="session")
 def django_db_setup(django_db_setup: None, django_db_blocker: Any) -> Iterator[None]:
-    """Empty databases our way, and close all connections before they are dropped: Django closes that of one alias only."""
+    """Empty databases in our way, and close all connections before a drop: Django closes those of one alias."""
     with django_db_blocker.unblock():
         fresh = {alias: emptying.staying(alias) for alias in databases.ALIASES}
     with pytest.MonkeyPatch.context() as patch:
