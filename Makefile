@@ -1,6 +1,8 @@
 # Needs make, and Python 3.11 or newer with venv. `make` alone lists the targets.
 PYTHON ?= python3
 VENV ?= .venv
+# The environment of the tests on SQLite: one that is there, where the two halves of `make test` are to show two Pythons.
+SQLITE_VENV ?= $(VENV)
 # A constraint such as DJANGO='django~=6.1.0'. Give each one a VENV of its own.
 DJANGO ?=
 # A file of further constraints: `.ci/lowest` prints those of the lowest versions that we allow.
@@ -26,8 +28,8 @@ demo: $(VENV)/.demo ## show one person's life in the portal, then serve it (ONCE
 
 test: test-sqlite test-postgresql ## run the tests on SQLite, then on PostgreSQL
 
-test-sqlite: $(VENV)/.dev ## run the tests on SQLite
-	PHI_TEST_DB=sqlite $(BIN)/python -m pytest $(PYTEST_ARGS)
+test-sqlite: $(SQLITE_VENV)/.dev ## run the tests on SQLite
+	PHI_TEST_DB=sqlite $(SQLITE_VENV)/bin/python -m pytest $(PYTEST_ARGS)
 
 test-postgresql: $(VENV)/.dev ## run the tests on PostgreSQL: DATABASE_URL, or a throw-away server
 	PHI_TEST_DB=postgresql $(BIN)/python -m tests.postgresql $(BIN)/python -m pytest $(PYTEST_ARGS)

@@ -4,7 +4,8 @@ A test that needs a part says so with a marker: `browser`, `node`, `openssl`, `r
 it is skipped, and the run ends with a list of what was skipped and why; with CI=true it fails. `postgresql` and
 `sqlite` mark a test that is about that database alone: the run on the other one leaves it out, since `make test` makes
 both runs. pytest-django keeps from the databases whoever does not ask for them, so a test that does not is run once, on
-SQLite, unless `each_database` marks it as one that makes databases of its own.
+SQLite, unless `each_database` marks it as one that makes databases of its own; and somebody at a browser does not see
+which database it is, so those are run on PostgreSQL.
 """
 
 import os
@@ -75,7 +76,9 @@ def _only_database(item: pytest.Item) -> str:
             return kind
     is_marked = any(item.get_closest_marker(marker) for marker in ("django_db", "each_database"))
     is_asking = is_marked or ASKING & set(getattr(item, "fixturenames", ()))
-    return "" if is_asking or issubclass(getattr(item, "cls", None) or object, SimpleTestCase) else "sqlite"
+    if not (is_asking or issubclass(getattr(item, "cls", None) or object, SimpleTestCase)):
+        return "sqlite"
+    return "postgresql" if item.get_closest_marker("browser") else ""
 
 
 @pytest.hookimpl(tryfirst=True)

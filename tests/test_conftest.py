@@ -27,6 +27,11 @@ def test_that_needs_nothing():
 def test_with_databases_of_its_own():
     assert True
 
+@pytest.mark.browser
+@pytest.mark.django_db
+def test_in_a_browser():
+    assert True
+
 @pytest.mark.django_db
 def test_that_asks_for_the_databases():
     assert True
@@ -55,8 +60,8 @@ def test_run_without_a_part_lists_what_was_not_run_and_why(tmp_path: Path) -> No
     assert finished.returncode == pytest.ExitCode.OK, finished.stdout + finished.stderr
     # Newer releases of kombu mask the password that is not there.
     assert "1 redis: redis://127.0.0.1:1/0 does not answer" in finished.stdout.replace(":**@", "")
-    assert "1 about another database than sqlite" in finished.stdout
-    assert "3 passed, 1 skipped, 1 deselected" in finished.stdout
+    assert "2 about another database than sqlite" in finished.stdout
+    assert "3 passed, 1 skipped, 2 deselected" in finished.stdout
 
 
 def test_run_without_a_part_in_ci_fails(tmp_path: Path) -> None:
@@ -69,7 +74,7 @@ def test_run_without_a_part_in_ci_fails(tmp_path: Path) -> None:
 def test_run_with_the_part_in_ci_passes(tmp_path: Path, redis_url: str) -> None:
     finished = run_pytest(tmp_path, REDIS_URL=redis_url, CI="true")
     assert finished.returncode == pytest.ExitCode.OK, finished.stdout + finished.stderr
-    assert "4 passed, 1 deselected" in finished.stdout
+    assert "4 passed, 2 deselected" in finished.stdout
 
 
 def test_run_on_postgresql_leaves_out_what_asks_for_no_database(tmp_path: Path) -> None:
@@ -78,5 +83,6 @@ def test_run_on_postgresql_leaves_out_what_asks_for_no_database(tmp_path: Path) 
     assert {line.rpartition("::")[2] for line in finished.stdout.splitlines() if "::" in line} == {
         "test_about_postgresql",
         "test_with_databases_of_its_own",
+        "test_in_a_browser",
         "test_that_asks_for_the_databases",
     }

@@ -214,6 +214,8 @@ def test_no_key_of_a_living_claim_is_destroyed_whatever_goes_on_beside_it(
     people = [make_person() for _ in range(6)]
     today = [NOW]
     over = threading.Event()
+    # Half a day passes between what they do: nothing that a person does lasts longer than MARGIN.
+    doing = [threading.Lock(), threading.Lock()]
 
     def now() -> datetime:
         return today[0]
@@ -222,13 +224,16 @@ def test_no_key_of_a_living_claim_is_destroyed_whatever_goes_on_beside_it(
         chance, done = random.Random(seed), 0
         while not over.wait(0.002):
             person, session = chance.choice(people[seed::2]), uuid.uuid4()
-            person.store({"birthdate": "1990-05-17", "address": "Bern"}, session_id=session, now=now())
+            with doing[seed]:
+                person.store({"birthdate": "1990-05-17", "address": "Bern"}, session_id=session, now=now())
             if chance.random() < 0.5:
-                hold = place_hold(person.subject.uuid, reason="x", until=None, origin=person.origin(), now=now())
+                with doing[seed]:
+                    hold = place_hold(person.subject.uuid, reason="x", until=None, origin=person.origin(), now=now())
                 if person not in people[:2]:
-                    release_hold(hold.pk, origin=person.origin(), now=now())
+                    with doing[seed]:
+                        release_hold(hold.pk, origin=person.origin(), now=now())
             if chance.random() < 0.7:
-                with transaction.atomic():
+                with doing[seed], transaction.atomic():
                     scrub_sessions([session], origin=person.origin(), now=now())
             done += 1
         connections.close_all()
@@ -240,8 +245,8 @@ def test_no_key_of_a_living_claim_is_destroyed_whatever_goes_on_beside_it(
             for _ in range(30):
                 scrub_due(now=now())
                 destroyed += len(destroy_lapsed(now=now()))
-                # Half a day at a time: no sign-in lasts that long.
-                today[0] += DAY / 2
+                with doing[0], doing[1]:
+                    today[0] += DAY / 2
                 over.wait(0.02)
         finally:
             over.set()
