@@ -1,14 +1,20 @@
-"""What our pages in Django's admin share: lists that are quick with a million rows, and forms that say why not."""
+"""What our pages in Django's admin share.
 
-from functools import cached_property
+Lists that are quick with a million rows, forms that say why not, and refusals that the trail has.
+"""
+
+from functools import cached_property, wraps
 from typing import TYPE_CHECKING, Any
 
 from django.contrib import admin, messages
+from django.contrib.admin.utils import unquote
 from django.core.exceptions import ObjectDoesNotExist, PermissionDenied
 from django.core.paginator import Paginator
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.urls import URLPattern
 
-from .errors import PhiOidcError
+from .audit.admin import tell_refusal, trail_unavailable
+from .errors import AuditUnavailable, PhiOidcError
 
 MOST_COUNTED = 10_000
 
@@ -29,7 +35,53 @@ class CappedPaginator(CountingPaginator):
         return int(rows[:MOST_COUNTED].count())
 
 
-class ReadOnlyAdmin(ModelAdmin):
+class AuditedAdmin(ModelAdmin):
+    """Whoever is refused a page or an act leaves `access.denied`, committed before the answer."""
+
+    @property
+    def urls(self) -> list[Any]:
+        """The URLs of all pages, of Django's own and of those that a model has beside them."""
+        return [self._telling(each) for each in self.get_urls()]
+
+    def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
+        """Show the list, or act on what was chosen. Django itself would not say that an act is left to others."""
+        if self._acts(request) - self.get_actions(request).keys():
+            raise PermissionDenied
+        return super().changelist_view(request, extra_context)
+
+    def history_view(self, request: HttpRequest, object_id: str, extra_context: Any = None) -> HttpResponse:
+        """Show what Django has logged of a row. Django itself tells everybody whether there is such a row."""
+        if not self.has_view_permission(request):
+            raise PermissionDenied
+        return super().history_view(request, object_id, extra_context)
+
+    def _acts(self, request: HttpRequest) -> set[str]:
+        """Return which acts on its rows the list is asked for."""
+        every = {*(self.actions or ()), *(name for name, _ in self.admin_site.actions)}
+        return {name for name in request.POST.getlist("action") if name in every}
+
+    def _telling(self, pattern: URLPattern) -> URLPattern:
+        view = pattern.callback
+
+        @wraps(view)
+        def telling(request: HttpRequest, *args: Any, **asked: Any) -> Any:
+            try:
+                return view(request, *args, **asked)
+            except PermissionDenied:
+                # A key that is nobody's is not written.
+                row = self.get_object(request, unquote(asked.get("object_id", "")))
+                act = "" if asked else min(self._acts(request), default="")
+                try:
+                    tell_refusal(request, self.opts, *([row.pk] if row else []), act=act)
+                except AuditUnavailable:
+                    return trail_unavailable(request, self.admin_site)
+                raise
+
+        pattern.callback = telling
+        return pattern
+
+
+class ReadOnlyAdmin(AuditedAdmin):
     """Rows are looked at; what may be done to them are actions."""
 
     paginator = CappedPaginator
@@ -68,7 +120,7 @@ class GoesWithItsPersonAdmin(ReadOnlyAdmin):
         return super().change_view(request, object_id, form_url, {**(extra_context or {}), "show_delete": False})
 
 
-class SaysWhyNotAdmin(ModelAdmin):
+class SaysWhyNotAdmin(AuditedAdmin):
     """A refusal of what a form asks for is a message above the form, and not an error of the server's."""
 
     def add_view(

@@ -15,6 +15,7 @@ from django.utils.translation import gettext_lazy
 from django.views.decorators.debug import sensitive_post_parameters, sensitive_variables
 
 from .. import clock
+from ..audit.admin import trail_unavailable
 from ..audit.browsing import RowUnreadable
 from ..audit.events import Action
 from ..audit.recording import record
@@ -93,7 +94,8 @@ class EmergencyAccessAdmin(ReadOnlyAdmin):
         self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: Any = None
     ) -> HttpResponse:
         """Show one, with its reason and what was done under it, after the event of that; take the review."""
-        if not self.has_view_permission(request):
+        may = self.has_review_permission if request.method == "POST" else self.has_view_permission
+        if not may(request):
             raise PermissionDenied
         keep_private(request)
         try:
@@ -106,17 +108,14 @@ class EmergencyAccessAdmin(ReadOnlyAdmin):
                 return self._review(request, row, form)
             return self._show(request, row, form)
         except AuditUnavailable:
-            context = {**self.admin_site.each_context(request), "title": _("The audit trail is not available")}
-            return TemplateResponse(request, "admin/django_phi_oidc/trail_unavailable.html", context, status=503)
+            return trail_unavailable(request, self.admin_site)
 
     def _review(self, request: HttpRequest, row: EmergencyAccess, form: ReviewForm) -> HttpResponse:
-        """Raises: AuditUnavailable; PermissionDenied."""
+        """Raises: AuditUnavailable."""
         actor, verdict = Actor.from_request(request), Verdict(form.cleaned_data["verdict"])
         try:
             review(row.pk, actor=actor, verdict=verdict, note=form.cleaned_data["note"], now=clock.now())
         except EmergencyRefused as refusal:
-            if refusal.reason not in _REFUSALS:
-                raise PermissionDenied from None
             self.message_user(request, str(_REFUSALS[refusal.reason]), messages.ERROR)
             return HttpResponseRedirect(request.path)
         self.message_user(request, _("The review was signed."), messages.SUCCESS)

@@ -49,15 +49,14 @@ def guarding(view: View, *, methods: Collection[str], may: Callable[[Any, HttpRe
 
     @wraps(view)
     def guarded(self: Any, request: HttpRequest, **asked: Any) -> HttpResponseBase:
-        if request.method not in methods:
-            return HttpResponseNotAllowed(methods)
         try:
             if not may(self, request):
                 self.refuse(request, *asked.values())
+            if request.method not in methods:
+                return HttpResponseNotAllowed(methods)
             return view(self, request, **asked)
         except AuditUnavailable:
-            context = {**self.admin_site.each_context(request), "title": _("The audit trail is not available")}
-            return TemplateResponse(request, f"admin/{_APP}/trail_unavailable.html", context, status=503)
+            return trail_unavailable(request, self.admin_site)
 
     return guarded
 
@@ -83,8 +82,7 @@ class TrailPages:
 
     def refuse(self, request: HttpRequest, *asked: Any) -> NoReturn:
         """Refuse what is asked for, after the event of it. Raises: PermissionDenied, AuditUnavailable."""
-        resource = "/".join([self.opts.object_name, *map(str, asked)])
-        tell(request, Action.ACCESS_DENIED, outcome="failure", reason="permission_missing", resource=resource)
+        tell_refusal(request, self.opts, *asked)
         raise PermissionDenied
 
     def routes(self, views: Mapping[str, tuple[str, View]]) -> list[Any]:
@@ -262,6 +260,25 @@ class AuditCheckpointAdmin(TrailPages, CheckpointAdmin):
 def tell(request: HttpRequest, action: Action, *, outcome: Outcome = OUTCOMES[0], **told: Any) -> None:
     """Commit an event of whoever makes the request. Raises: AuditUnavailable."""
     record(action, origin=Actor.from_request(request).origin, now=clock.now(), outcome=outcome, **told)
+
+
+def tell_refusal(request: HttpRequest, opts: Any, *row: Any, act: str = "") -> None:
+    """Commit that a page of the model, about that row if any, was refused, or an act. Raises: AuditUnavailable."""
+    page = act or str(getattr(request.resolver_match, "url_name", "")).rpartition("_")[2]
+    tell(
+        request,
+        Action.ACCESS_DENIED,
+        outcome="failure",
+        reason="permission_missing",
+        resource="/".join([opts.object_name, *map(str, row)]),
+        detail={"page": f"{opts.model_name}/{page}"},
+    )
+
+
+def trail_unavailable(request: HttpRequest, site: admin.AdminSite) -> HttpResponse:
+    """Return the page, of status 503, for whoever gets nothing because its event can't be written."""
+    context = {**site.each_context(request), "title": _("The audit trail is not available")}
+    return TemplateResponse(request, f"admin/{_APP}/trail_unavailable.html", context, status=503)
 
 
 def _ways(page: browsing.Page[Any, Any], kept: Mapping[str, str], *, beside: Cursor) -> dict[str, str]:

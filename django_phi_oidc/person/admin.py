@@ -19,6 +19,7 @@ from django.views.decorators.debug import sensitive_post_parameters, sensitive_v
 from .. import clock
 from ..access.policy import PERMISSION_MISSING, SESSION_MISSING
 from ..access.responding import keep_private
+from ..audit.admin import trail_unavailable
 from ..audit.events import Action
 from ..audit.recording import record
 from ..audit.request import Actor
@@ -88,9 +89,7 @@ def _of_site(site: AdminSite) -> Any:
                 return _show(request, person, frame)
             return _ask(request, person, _permitted(request, person, act), frame)
         except AuditUnavailable:
-            title = _("The audit trail is not available")
-            page = f"admin/{APP}/trail_unavailable.html"
-            return TemplateResponse(request, page, {**frame, "title": title}, status=503)
+            return trail_unavailable(request, site)
 
     return person_view
 

@@ -294,10 +294,14 @@ def test_who_may_only_look_neither_reviews_nor_closes(scene: SimpleNamespace, re
     reviewer.user.user_permissions.remove(*reviewer.user.user_permissions.filter(codename=REVIEW))  # type: ignore[attr-defined]
     client = reviewer.client()
     assert client.get(admin_url(row)).status_code == 200
-    assert client.post(admin_url(row), VERDICT).status_code == 403
-    assert told()[-1][1] == "permission_missing"
+    denied = ("access.denied", "permission_missing")
+    for given in (VERDICT, {}):
+        assert client.post(admin_url(row), given).status_code == 403
+        assert told("access.")[-1] == (*denied, {"page": "emergencyaccess/change"})
     lasting = opened(scene.user, "Patient/8")
-    client.post(LIST, {"action": "close_now", "_selected_action": [str(lasting.pk)]})
+    act = {"action": "close_now", "_selected_action": [str(lasting.pk)]}
+    assert client.post(LIST, act).status_code == 403
+    assert told("access.")[-1] == (*denied, {"page": "emergencyaccess/close_now"})
     lasting.refresh_from_db()
     assert lasting.closed_at is None
     reviewer.user.user_permissions.clear()  # type: ignore[attr-defined]

@@ -76,7 +76,11 @@ def test_refused_look_is_an_event_that_says_at_what(officer: Officer) -> None:
     assert b"claim.revealed" not in shown
     (first, second) = AuditEvent.objects.filter(action="access.denied")
     assert (first.actor, first.resource, first.outcome) == (str(client.user.pk), f"AuditEvent/{one}", "failure")  # type: ignore[attr-defined]
-    assert (second.resource, second.reason, second.detail) == ("AuditEvent", "permission_missing", "{}")
+    assert (second.resource, second.reason, second.detail) == (
+        "AuditEvent",
+        "permission_missing",
+        '{"page":"auditevent/changelist"}',
+    )
 
 
 def test_nobody_who_is_not_of_the_staff_gets_further_than_the_way_in(officer: Officer) -> None:
