@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
+from urllib.parse import urlencode
 
 from django.contrib.auth.base_user import AbstractBaseUser
 from django.urls import reverse
@@ -44,6 +45,8 @@ class Section:
     columns: tuple[str, ...]
     rows: Sequence[Cells] = ()
     fault: str = ""
+    more: Sequence[Link] = ()
+    """Where all of it is."""
 
 
 def may_view(user: Any, person: AbstractBaseUser) -> list[str]:
@@ -142,6 +145,10 @@ def _timeline(actor: Actor, person: Any, subjects: Sequence[PairwiseSubject], *,
     columns = (_("Time (UTC)"), _("Action"), _("Outcome"), _("Actor"), _("Purpose"), _("Resource"), _("Reason"))
     told: dict[str, Any] = {"name": "timeline", "title": _("Timeline"), "columns": columns}
     uuids = [str(each.uuid) for each in subjects]
+    trail = reverse(f"admin:{APP}_auditevent_changelist")
+    more = [Link(_("Every event by this person"), f"{trail}?{urlencode({'actor': person.pk})}")]
+    for each in uuids:
+        more.append(Link(_("Every event about %(subject)s") % {"subject": each}, f"{trail}?subject={each}"))
     detail = {"page": "person", "filters": ["actor", "subject"]}
     looks = [
         Act(Action.AUDIT_VIEWED, actor.origin, now, subject=each, resource=f"user/{person.pk}", detail=detail)
@@ -156,7 +163,7 @@ def _timeline(actor: Actor, person: Any, subjects: Sequence[PairwiseSubject], *,
     except browsing.RowUnreadable:
         return Section(**told, fault=_("An event here was altered: “phi_oidc audit verify” tells which it is."))
     newest = sorted(found.values(), key=lambda row: row.id, reverse=True)[:MOST]
-    return Section(**told, rows=[_told(row) for row in newest])
+    return Section(**told, rows=[_told(row) for row in newest], more=more)
 
 
 def _told(row: AuditEvent) -> Cells:

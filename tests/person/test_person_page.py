@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Callable
+from html import unescape
 from typing import Any
 
 import pytest
@@ -23,9 +24,11 @@ from django_phi_oidc.conf import providers
 from django_phi_oidc.keyring import keys
 from django_phi_oidc.person.acting import ACTS
 from django_phi_oidc.person.forms import REASONS
+from django_phi_oidc.person.gathering import MOST
 from django_phi_oidc.sessions.models import OIDCSession
 from django_phi_oidc.subjects.inviting import invite
 from django_phi_oidc.subjects.models import ActivationCode
+from tests.audit.log import events
 from tests.claims.conftest import DAY
 from tests.person.conftest import CANARY, NOW, held, in_an_emergency
 from tests.test_docs import in_backticks
@@ -125,6 +128,22 @@ def test_page_shows_each_group_what_it_may_see_and_offers_what_it_may_do(
     looks = told("audit.viewed", client.user)
     assert [each.subject for each in looks] == ([str(patient.subject.uuid)] if group in SEES["timeline"] else [])
     assert DOES.keys() == ACTS.keys()
+
+
+def test_timeline_has_the_newest_events_and_leads_to_all_of_them(patient: Any, officer: Officer) -> None:
+    about, by = str(patient.subject.uuid), Origin(actor=str(patient.user.pk))
+    events(MOST + 1, subject=about)
+    events(3, origin=by, subject="")
+    client = officer(SECURITY)
+    page = client.get(url(patient)).content.decode()
+    timeline = page.partition('<h2 id="timeline">')[2]
+    assert timeline.count('<th scope="row">') == MOST
+    by_them, about_them = re.findall(r'<a href="([^"]+)">Every event', timeline)
+    assert {each.actor for each in client.get(unescape(by_them)).context["rows"]} == {by.actor}
+    found = client.get(unescape(about_them)).context["rows"]
+    assert {each.subject for each in found} == {about}
+    assert len(found) > MOST
+    assert "Every event" not in officer(HELP).get(url(patient)).content.decode()
 
 
 def test_page_is_refused_to_who_may_see_nothing_whether_or_not_there_is_such_a_person(
