@@ -8,10 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from django.contrib import admin, messages
 from django.contrib.admin.utils import unquote
+from django.contrib.admin.widgets import AdminSplitDateTime
 from django.core.exceptions import ObjectDoesNotExist, PermissionDenied
 from django.core.paginator import Paginator
+from django.db.models import DateTimeField
+from django.forms import SplitDateTimeField
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import URLPattern
+from django.utils.translation import gettext_lazy as _
 
 from .audit.admin import tell_refusal, trail_unavailable
 from .errors import AuditUnavailable, PhiOidcError
@@ -120,8 +124,21 @@ class GoesWithItsPersonAdmin(ReadOnlyAdmin):
         return super().change_view(request, object_id, form_url, {**(extra_context or {}), "show_delete": False})
 
 
+class NamedSplitDateTime(AdminSplitDateTime):
+    """Says which of its two inputs is which to those who do not see it; before Django 6.1 nothing else does."""
+
+    def __init__(self, attrs: Any = None) -> None:
+        super().__init__(attrs)
+        for each, name in zip(self.widgets, (_("Date"), _("Time")), strict=True):
+            each.attrs["aria-label"] = name
+
+
 class SaysWhyNotAdmin(AuditedAdmin):
     """A refusal of what a form asks for is a message above the form, and not an error of the server's."""
+
+    formfield_overrides = {  # noqa: RUF012 -- Django's own form of it
+        DateTimeField: {"form_class": SplitDateTimeField, "widget": NamedSplitDateTime}
+    }
 
     def add_view(
         self, request: HttpRequest, form_url: str = "", extra_context: dict[str, Any] | None = None

@@ -61,7 +61,7 @@ class StateFilter(admin.SimpleListFilter):
 class EmergencyAccessAdmin(ReadOnlyAdmin):
     """A list without reasons; the page of one opens the reason, after an event, and takes the review."""
 
-    list_display = ("opened_at", "user", "resource", "purpose", "state", "expires_at", "alerted_at", "verdict")
+    list_display = ("opened_at", "state", "user", "resource", "purpose", "expires_at", "alerted_at", "verdict")
     list_filter = (StateFilter, "verdict")
     list_select_related = ("user",)
     ordering = ("-opened_at",)

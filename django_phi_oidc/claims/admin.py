@@ -27,7 +27,7 @@ from ..fields import MASK
 from ..listing import GoesWithItsPersonAdmin, SaysWhyNotAdmin
 from ..subjects.models import PairwiseSubject
 from .holding import active_holds, place_hold, release_hold
-from .models import LegalHold, StoredClaim
+from .models import NO_SESSION, LegalHold, StoredClaim
 from .reporting import is_overdue, report_claims, report_keys
 from .scrubbing import scrub_user
 
@@ -122,7 +122,7 @@ class StoredClaimAdmin(_OfPersonsAdmin):
 
     list_display = ("name", "subject", "purpose", "expires_at", "held_until", "obtained_at", "masked")
     list_filter = (NameFilter, PurposeFilter, EndFilter)
-    fields = (*list_display, "session", "bucket")
+    fields = (*list_display, "of_session", "bucket")
     # By keys and an index alone.
     ordering = ("-id",)
     sortable_by = ("expires_at",)
@@ -130,6 +130,11 @@ class StoredClaimAdmin(_OfPersonsAdmin):
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[StoredClaim]:
         return super().get_queryset(request).defer("value")
+
+    @admin.display(description=gettext_lazy("session"))
+    def of_session(self, claim: StoredClaim) -> UUID | None:
+        """Return the session that it ends with; None for a claim that outlives sessions."""
+        return None if claim.session == NO_SESSION else claim.session
 
     @admin.display(description="value")
     def masked(self, claim: StoredClaim) -> str:

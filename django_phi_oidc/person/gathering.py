@@ -142,7 +142,7 @@ def _activation(person: Any, subjects: Sequence[PairwiseSubject], now: datetime)
 
 def _timeline(actor: Actor, person: Any, subjects: Sequence[PairwiseSubject], *, now: datetime) -> Section:
     """Return what the person did, and what was done about them: the newest events, after that of this look."""
-    columns = (_("Time (UTC)"), _("Action"), _("Outcome"), _("Actor"), _("Purpose"), _("Resource"), _("Reason"))
+    columns = (_("Time (UTC)"), _("Action"), _("Outcome"), _("Reason"), _("Actor"), _("Purpose"), _("Resource"))
     told: dict[str, Any] = {"name": "timeline", "title": _("Timeline"), "columns": columns}
     uuids = [str(each.uuid) for each in subjects]
     trail = reverse(f"admin:{APP}_auditevent_changelist")
@@ -168,7 +168,7 @@ def _timeline(actor: Actor, person: Any, subjects: Sequence[PairwiseSubject], *,
 
 def _told(row: AuditEvent) -> Cells:
     at = _link(_at(row.occurred_at), "auditevent", row.id)
-    return at, row.action, row.outcome, row.actor, row.purpose, row.resource, row.reason
+    return at, row.action, row.outcome, row.reason, row.actor, row.purpose, row.resource
 
 
 def _link(text: object, model: str, pk: object) -> Link:

@@ -72,7 +72,10 @@ class SecurityAlertAdmin(ReadOnlyAdmin):
     search_help_text = gettext_lazy("A kind or a key, in full.")
     ordering = ("-last_seen",)
     readonly_fields = (*list_display, "event", "told_at", "acknowledged_by", "quiet")
-    fields = (*readonly_fields, "note")
+
+    def get_fields(self, request: HttpRequest, obj: SecurityAlert | None = None) -> Any:
+        may_mute = request.user.has_perm("django_phi_oidc.add_alertmute")
+        return [*(each for each in self.readonly_fields if may_mute or each != "quiet"), "note"]
 
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Any], search_term: str

@@ -17,7 +17,7 @@ from django_phi_oidc import clock
 from django_phi_oidc.audit.events import Origin
 from django_phi_oidc.claims import admin as pages
 from django_phi_oidc.claims.holding import place_hold, release_hold
-from django_phi_oidc.claims.models import LegalHold, StoredClaim
+from django_phi_oidc.claims.models import NO_SESSION, LegalHold, StoredClaim
 from django_phi_oidc.fields import Sealed
 from django_phi_oidc.subjects.models import PairwiseSubject
 from tests.claims.conftest import DAY, NOW, Person
@@ -55,6 +55,18 @@ def found(client: Client, page: str = CLAIMS, **asked: str) -> set[Any]:
 
 def hold(person: Person, *, until: Any = None) -> LegalHold:
     return place_hold(person.subject.uuid, reason="Docket 26-117", until=until, origin=Origin(), now=NOW)
+
+
+def test_claim_shows_the_session_that_it_ends_with_and_none_where_it_outlives_sessions(
+    person: Person, officer: Officer
+) -> None:
+    person.store({"birthdate": CANARY, "address": {"locality": "Bern"}})
+    client = officer("view_storedclaim")
+    shown = {
+        claim.name: client.get(f"{CLAIMS}{claim.pk}/change/").content.decode() for claim in StoredClaim.objects.all()
+    }
+    assert [name for name, page in shown.items() if str(person.session_id) in page] == ["birthdate"]
+    assert not [name for name, page in shown.items() if str(NO_SESSION) in page]
 
 
 def test_claims_are_listed_and_shown_without_a_value_which_is_not_even_read(person: Person, officer: Officer) -> None:

@@ -43,6 +43,11 @@ class Page:
     key: str
     """By which argument the URL names the row; empty where it names none."""
 
+    @property
+    def is_posted(self) -> bool:
+        """Whether it is asked for by POST alone."""
+        return self.model_admin.opts.model_name == "trailjob" and self.name in {"export", "verify", "download"}
+
     def url(self, rows: dict[str, Any]) -> str:
         """Return the address, of that row of the model where it is about one."""
         opts = self.model_admin.opts
@@ -140,6 +145,8 @@ def furnish(patient: Any, asked_by: Any) -> dict[str, Any]:
     mute = AlertMute.objects.create(kind="refusal_burst", key="2001:db8::2", until=NOW + DAY, **muted)
     AlertMute.objects.create(kind="replay", until=NOW + DAY, lifted_at=NOW, **muted)
     event, *_ = _trail(subject, user)
+    seen_under = {"action": Action.ACCESS_GRANTED, "detail": {"emergency": str(waiting.pk)}, "resource": "Patient/7"}
+    events(2, **seen_under, origin=Origin(actor=str(user.pk)), purpose="ETREAT", at=NOW - 3 * HOUR)
     return {
         "pairwisesubject": other.pk,
         "activationcode": ActivationCode.objects.get(user=invited).pk,

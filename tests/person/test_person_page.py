@@ -306,7 +306,9 @@ def test_help_desk_can_not_become_an_officer_by_an_invitation(patient: Any, offi
     assert client.post(where, {"chosen": "default"}).status_code == 403
     assert client.post(add, given).status_code == 403
     assert not ActivationCode.objects.exists()
-    assert [each.reason for each in told("access.denied", client.user)] == ["permission_missing"]
+    denied = told("access.denied", client.user)
+    assert {each.reason for each in denied} == {"permission_missing"}
+    assert sorted(json.loads(each.detail)["page"] for each in denied) == ["activationcode/add", "person/invite"]
     assert client.post(url(patient, "invite"), {"chosen": "default"}).status_code == 200
     assert client.post(add, {**given, "user": patient.user.pk}).status_code == 200
 

@@ -58,6 +58,7 @@ def test_alerts_are_seen_with_a_permission_and_not_without(officer: Officer) -> 
     page = looking.get(page_of(alert)).content.decode()
     assert "192.0.2.77" in page
     assert 'name="note"' not in page
+    assert MUTES not in page, "it is no way for them"
     assert looking.post(page_of(alert), {"note": "Nothing."}).status_code == 403
     assert SecurityAlert.objects.get().acknowledged_at is None
 

@@ -1,0 +1,173 @@
+"""Every page of ours in the admin as each group has it in Chromium, under the example's content security policy."""
+
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from django.conf import settings as django_settings
+from django.db import connections
+
+from tests.audit.test_admin_in_a_browser import site  # noqa: F401 -- a fixture
+from tests.desk import house
+from tests.desk.test_groups import may_look
+from tests.example_project.test_pages import AXE
+from tests.parts import CHROMIUM
+from tests.person.conftest import _at_noon, officer, patient  # noqa: F401 -- fixtures
+from tests.person.test_person_page import EVERY, HELP, PRIVACY, SECURITY, url
+from tests.sessions.conftest import op, sign_in  # noqa: F401 -- fixtures
+
+pytestmark = [
+    pytest.mark.django_db(transaction=True, databases=["default", "phi_audit"]),
+    pytest.mark.browser,
+    pytest.mark.node,
+    # What a page looks like is about no database, so one of the two runs is enough.
+    pytest.mark.sqlite,
+]
+FILES = {"auditevent_proof", "auditcheckpoint_note"}
+"""Pages that give a file."""
+FILTERED = {
+    "pairwisesubject": ["?q=nobody"],
+    "activationcode": ["?state=waiting", "?q=nobody"],
+    "oidcsession": ["?ended_at__isempty=1&provider=default", "?q=nobody"],
+    "pendingrevocation": ["?status__exact=pending"],
+    "storedclaim": ["?purpose=HOPERAT&name=address", "?end=overdue"],
+    "legalhold": ["?state=lasts"],
+    "emergencyaccess": ["?state=waiting"],
+    "securityalert": ["?state=open&severity=warning"],
+    "alertmute": [],
+    "auditevent": ["?outcome=failure", "?actor=nobody", "?since=1969-12-31T23:59"],
+    "auditcheckpoint": ["?before=1"],
+    "trailjob": [],
+}
+"""Of each list."""
+
+
+@pytest.fixture
+def walker(
+    site: str,  # noqa: F811
+    chromium_path: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[Any]:
+    """Return what opens a browser for a client; nothing may be broken on a page."""
+    from playwright.sync_api import sync_playwright  # noqa: PLC0415 -- only where the marker let the test through
+
+    monkeypatch.setenv("DJANGO_ALLOW_ASYNC_UNSAFE", "1")
+    complaints: list[str] = []
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium_path, args=list(CHROMIUM))
+
+        def walk(client: Any) -> Any:
+            context = browser.new_context(viewport={"width": 320, "height": 640}, base_url=site)
+            context.set_default_timeout(20_000)
+            key = client.cookies[django_settings.SESSION_COOKIE_NAME].value
+            context.add_cookies([{"name": django_settings.SESSION_COOKIE_NAME, "value": key, "url": site}])
+            page = context.new_page()
+            page.on("console", lambda message: complaints.append(f"{message.text} {message.location['url']}"))
+            page.on("pageerror", lambda error: complaints.append(str(error)))
+            return page
+
+        yield walk
+        browser.close()
+        connections.close_all()
+    assert [each for each in complaints if not each.endswith("/favicon.ico")] == []
+
+
+def faults(page: Any, name: str) -> list[Any]:
+    """Return what is wrong with the page, narrow and light, and wide and dark; keep pictures where they are wanted."""
+    found: list[Any] = []
+    folder = os.environ.get("PHI_TEST_PICTURES")
+    page.evaluate(AXE.read_text())
+    for width, scheme in [(320, "light"), (1280, "dark"), *([(320, "dark"), (1280, "light")] if folder else [])]:
+        page.set_viewport_size({"width": width, "height": 800})
+        page.emulate_media(color_scheme=scheme)
+        # The admin's links fade from one colour into the other.
+        page.evaluate("Promise.all(document.getAnimations().map(each => each.finished))")
+        if (wide := page.evaluate("document.documentElement.scrollWidth")) > width:
+            found.append((name, width, f"is {wide} wide"))
+        violations = page.evaluate("axe.run('#content', {resultTypes: ['violations'], preload: false})")["violations"]
+        found += [
+            (name, width, scheme, each["id"], each["impact"], [node["html"] for node in each["nodes"]])
+            for each in violations
+        ]
+        if folder:
+            page.screenshot(path=f"{folder}/{name}-{width}-{scheme}.png", full_page=True)
+    return found
+
+
+def links(page: Any) -> set[str]:
+    """Return what the page leads to, without what is asked of it."""
+    found = page.eval_on_selector_all(
+        "#content a, .breadcrumbs a, #nav-sidebar a", "all => all.map(a => new URL(a.href).pathname)"
+    )
+    return set(found)
+
+
+def frames(page: Any) -> set[str]:
+    """Return the colour behind the way that leads here."""
+    found = page.eval_on_selector_all(".breadcrumbs", "all => all.map(a => getComputedStyle(a).backgroundColor)")
+    return set(found)
+
+
+def release(page: Any, rows: dict[str, Any]) -> str:
+    page.goto("/admin/django_phi_oidc/legalhold/?state=lasts")
+    page.locator("tbody input[type=checkbox]").first.check()
+    page.select_option("select[name=action]", "release")
+    page.click("button[name=index]")
+    page.wait_for_selector(".messagelist")
+    return "1 holds were released."
+
+
+def end_mute(page: Any, rows: dict[str, Any]) -> str:
+    page.goto("/admin/django_phi_oidc/alertmute/")
+    page.locator(f"tbody input[value='{rows['alertmute']}']").check()
+    page.select_option("select[name=action]", "end")
+    page.click("button[name=index]")
+    page.wait_for_selector(".messagelist")
+    return "1 mutes were ended."
+
+
+def make_code(page: Any, rows: dict[str, Any]) -> str:
+    page.goto("/admin/django_phi_oidc/activationcode/add/")
+    page.fill("#id_user", str(rows["newcomer"]))
+    page.click("input[name=_save]")
+    page.wait_for_selector(".trail-place")
+    return "It is shown this once"
+
+
+DOES = {PRIVACY: release, SECURITY: end_mute, HELP: make_code}
+
+
+@pytest.mark.parametrize("group", sorted(EVERY))
+def test_group_walks_through_every_page_that_it_may_see(
+    group: str,
+    patient: Any,  # noqa: F811
+    officer: Any,  # noqa: F811
+    walker: Any,
+) -> None:
+    client, kind = officer(group), group.split(maxsplit=1)[0]
+    rows = house.furnish(patient, client.user)
+    urls = {"index": "/admin/", "models": "/admin/django_phi_oidc/", "person": url(patient)}
+    for name, each in house.pages().items():
+        if may_look(name, group) and name not in FILES and not each.is_posted:
+            urls[name] = each.url(rows)
+            if each.name == "changelist":
+                more = FILTERED[each.model_admin.opts.model_name]
+                urls |= {f"{name}-{number}": each.url(rows) + asked for number, asked in enumerate(more)}
+    page = walker(client)
+    found, leads, colours = [], set(), set()
+    for name, where in urls.items():
+        assert page.goto(where).status == 200, name
+        leads |= links(page)
+        colours |= frames(page)
+        found += faults(page, f"{kind}-{name}")
+        if name.endswith("_add"):
+            page.click("input[name=_save]")
+            page.wait_for_selector(".errornote")
+            found += faults(page, f"{kind}-{name}-refused")
+    said = DOES[group](page, rows)
+    assert said in page.inner_text("body")
+    found += faults(page, f"{kind}-did")
+    assert found == []
+    assert len(colours) == 1, "our pages are framed as Django's own"
+    assert [each for each in sorted(leads) if client.get(each).status_code == 403] == []
