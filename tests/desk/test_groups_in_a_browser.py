@@ -21,8 +21,6 @@ pytestmark = [
     pytest.mark.django_db(transaction=True, databases=["default", "phi_audit"]),
     pytest.mark.browser,
     pytest.mark.node,
-    # What a page looks like is about no database, so one of the two runs is enough.
-    pytest.mark.sqlite,
 ]
 FILES = {"auditevent_proof", "auditcheckpoint_note"}
 """Pages that give a file."""

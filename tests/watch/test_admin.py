@@ -1,5 +1,6 @@
 """Security alerts in the admin: who may look, acknowledge and mute, and that nobody can do more."""
 
+import re
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -105,6 +106,8 @@ def test_mute_is_made_from_an_alert_and_ended_by_who_may(officer: Officer) -> No
     asked = f"{MUTES}add/?kind=replay&key=192.0.2.77"
     assert asked.replace("&", "&amp;") in acting.get(page_of(an_alert())).content.decode()
     assert 'value="192.0.2.77"' in acting.get(asked).content.decode()
+    # Before Django 6.1 nothing else says which input is which.
+    assert re.findall(r'name="until_\d"[^>]*aria-label="(\w+)"', acting.get(asked).content.decode()) == ["Date", "Time"]
     form = {"kind": "replay", "key": "192.0.2.77", "note": "A drill"}
     for day in ("2026-11-23", "2027-11-24"):
         assert acting.post(f"{MUTES}add/", {**form, "until_0": day, "until_1": "00:00"}).status_code == 200
