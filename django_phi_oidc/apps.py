@@ -3,13 +3,14 @@
 from importlib import import_module
 
 from django.apps import AppConfig
+from django.utils.translation import gettext_lazy
 
 
 class PHIOIDCConfig(AppConfig):
     """Sign-in with OpenID Connect for portals that hold protected health information."""
 
     name = "django_phi_oidc"
-    verbose_name = "Sign-in and PHI"
+    verbose_name = gettext_lazy("Sign-in and PHI")
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:

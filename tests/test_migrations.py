@@ -170,6 +170,25 @@ print(json.dumps([*found, PairwiseIdentifier.objects.count()]))
         assert run(environment, script) == [True, False, 1]
 
 
+def test_migrate_of_names_touches_no_table_there_and_back(environment: dict[str, str]) -> None:
+    """0014, which makes a table, is the control."""
+    script = """
+from io import StringIO
+
+def statements(name, alias, **options):
+    out = StringIO()
+    call_command("sqlmigrate", "django_phi_oidc", name, database=alias, stdout=out, no_color=True, **options)
+    return [line for line in out.getvalue().splitlines() if line not in ("BEGIN;", "COMMIT;") and line[:2] != "--"]
+
+migrate_both()
+found = [statements("0015", alias, backwards=back) for alias in ("default", "phi_audit") for back in (False, True)]
+migrate_both("django_phi_oidc", "0014")
+migrate_both()
+print(json.dumps([found, bool(statements("0014", "default"))]))
+"""
+    assert run(environment, script) == [[[]] * 4, True]
+
+
 def test_migrations_import_nothing_of_ours_but_fields() -> None:
     """What is imported outlives the file that it lies in: a feature leaves by its folder, and a migration stays."""
     files = sorted(Path(migrations.__file__).parent.glob("0*.py"))

@@ -6,6 +6,7 @@ from typing import Self
 from django.conf import settings
 from django.db import models
 from django.db.models import F, Q
+from django.utils.translation import gettext_lazy as _
 
 from ..fields import SealedTextField
 
@@ -16,16 +17,16 @@ EVERYTHING = "*"
 class CloseReason(models.TextChoices):
     """Why an emergency access is over."""
 
-    CLOSED = "closed", "the person closed it"
-    EXPIRED = "expired", "its time was over"
-    ADMINISTRATOR = "administrator", "an administrator closed it"
+    CLOSED = "closed", _("the person closed it")
+    EXPIRED = "expired", _("its time was over")
+    ADMINISTRATOR = "administrator", _("an administrator closed it")
 
 
 class Verdict(models.TextChoices):
     """What a review says."""
 
-    JUSTIFIED = "justified", "justified"
-    NOT_JUSTIFIED = "not_justified", "not justified"
+    JUSTIFIED = "justified", _("justified")
+    NOT_JUSTIFIED = "not_justified", _("not justified")
 
 
 class EmergencyQuerySet(models.QuerySet["EmergencyAccess"]):
@@ -50,39 +51,44 @@ class EmergencyAccess(models.Model):
     It is open while `closed_at` is None and `expires_at` lies ahead.
     """
 
-    id = models.UUIDField(primary_key=True, editable=False)
+    id = models.UUIDField(_("id"), primary_key=True, editable=False)
     user = models.ForeignKey(
-        settings.AUTH_USER_MODEL, null=True, editable=False, on_delete=models.SET_NULL, related_name="+"
+        settings.AUTH_USER_MODEL,
+        verbose_name=_("user"),
+        null=True,
+        editable=False,
+        on_delete=models.SET_NULL,
+        related_name="+",
     )
     actor = models.CharField(max_length=255, editable=False)
     """The user's primary key as text; it stays when the account goes."""
-    resource = models.CharField(max_length=200, editable=False)
+    resource = models.CharField(_("resource"), max_length=200, editable=False)
     """`Type/id`, or EVERYTHING."""
     permissions = models.JSONField(editable=False)
     """A list of names, as Django's backends know them."""
-    purpose = models.CharField(max_length=16, editable=False)
+    purpose = models.CharField(_("purpose"), max_length=16, editable=False)
     """HL7 PurposeOfUse: ETREAT or BTG."""
     reason = SealedTextField(bind=("id",))
     """What the person wrote; it may tell of a patient."""
-    opened_at = models.DateTimeField(editable=False)
-    expires_at = models.DateTimeField(editable=False)
+    opened_at = models.DateTimeField(_("opened at"), editable=False)
+    expires_at = models.DateTimeField(_("expires at"), editable=False)
     closed_at = models.DateTimeField(null=True, editable=False)
     close_reason = models.CharField(max_length=16, choices=CloseReason, default="", editable=False)
     alert_due_at = models.DateTimeField(null=True, editable=False)
     """When the mail to the privacy officer is to be tried: while it lies ahead, somebody is at it. None: no more."""
-    alerted_at = models.DateTimeField(null=True, editable=False)
+    alerted_at = models.DateTimeField(_("alerted at"), null=True, editable=False)
     """When a mail server took the mail."""
     reviewed_by = models.CharField(max_length=255, default="", editable=False)
     """The reviewer's primary key as text."""
     reviewed_at = models.DateTimeField(null=True, editable=False)
-    verdict = models.CharField(max_length=16, choices=Verdict, default="", editable=False)
+    verdict = models.CharField(_("verdict"), max_length=16, choices=Verdict, default="", editable=False)
     note = SealedTextField(bind=("id",), null=True)
     """What the reviewer wrote."""
 
     objects = EmergencyQuerySet.as_manager()
 
     class Meta:
-        verbose_name_plural = "emergency accesses"
+        verbose_name, verbose_name_plural = _("emergency access"), _("emergency accesses")
         default_permissions = ("view",)
         permissions = (
             ("open_emergencyaccess", "Can open emergency access to one resource"),

@@ -5,6 +5,7 @@ from typing import Any, ClassVar, NoReturn, Self
 from django.core.exceptions import FieldError
 from django.db import models
 from django.db.models import Q
+from django.utils.translation import gettext_lazy as _
 
 
 class AppendOnly(FieldError):
@@ -64,6 +65,7 @@ class AuditEvent(AppendOnlyModel):
     mac = models.BinaryField(max_length=32)
 
     class Meta(AppendOnlyModel.Meta):
+        verbose_name, verbose_name_plural = _("audit event"), _("audit events")
         ordering = ("id",)
         default_permissions = ("view",)
         permissions = (("export_auditevent", "Can take audit events out of the trail"),)
@@ -90,6 +92,7 @@ class AuditUnsealed(models.Model):
     """Its MAC does not fit: it was told of once, and is not sealed."""
 
     class Meta:
+        verbose_name, verbose_name_plural = _("unsealed event"), _("unsealed events")
         default_permissions = ()
 
     def __str__(self) -> str:
@@ -105,6 +108,7 @@ class AuditLeaf(AppendOnlyModel):
     """Over the event's canonical bytes."""
 
     class Meta(AppendOnlyModel.Meta):
+        verbose_name, verbose_name_plural = _("leaf of the log"), _("leaves of the log")
         ordering = ("leaf_index",)
         default_permissions = ()
         constraints = (models.CheckConstraint(condition=Q(leaf_index__gte=0), name="phi_oidc_auditleaf_index"),)
@@ -124,6 +128,7 @@ class AuditNode(AppendOnlyModel):
     node_hash = models.BinaryField(max_length=32)
 
     class Meta(AppendOnlyModel.Meta):
+        verbose_name, verbose_name_plural = _("node of the log"), _("nodes of the log")
         default_permissions = ()
 
     def __str__(self) -> str:
@@ -142,6 +147,7 @@ class AuditCheckpoint(AppendOnlyModel):
     """C2SP tlog-checkpoint, signed."""
 
     class Meta(AppendOnlyModel.Meta):
+        verbose_name, verbose_name_plural = _("audit checkpoint"), _("audit checkpoints")
         ordering = ("tree_size",)
         default_permissions = ("view",)
         constraints = (models.CheckConstraint(condition=Q(tree_size__gt=0), name="phi_oidc_auditcheckpoint_size"),)
@@ -159,6 +165,7 @@ class AuditOutbox(models.Model):
     """The event's canonical JSON text with its MAC."""
 
     class Meta:
+        verbose_name, verbose_name_plural = _("event in the outbox"), _("events in the outbox")
         default_permissions = ()
 
     def __str__(self) -> str:
@@ -172,6 +179,7 @@ class AuditWitness(models.Model):
     note = models.TextField()
 
     class Meta:
+        verbose_name, verbose_name_plural = _("witnessed checkpoint"), _("witnessed checkpoints")
         default_permissions = ()
 
     def __str__(self) -> str:
@@ -189,6 +197,7 @@ class RefusalCount(models.Model):
     count = models.PositiveBigIntegerField()
 
     class Meta:
+        verbose_name, verbose_name_plural = _("refusal count"), _("refusal counts")
         default_permissions = ()
         constraints = (
             models.UniqueConstraint(fields=["minute", "reason", "network"], name="phi_oidc_refusalcount_unique"),

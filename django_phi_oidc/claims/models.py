@@ -4,6 +4,7 @@ import uuid
 from typing import Any
 
 from django.db import models
+from django.utils.translation import gettext_lazy as _
 
 from .. import clock
 from ..fields import SealedTextField
@@ -16,21 +17,24 @@ NO_SESSION = uuid.UUID(int=0)
 class StoredClaim(models.Model):
     """One claim of one person: JSON text, sealed and bound to this subject, session and name."""
 
-    subject = models.ForeignKey(PairwiseSubject, on_delete=models.CASCADE, related_name="claims")
-    session = models.UUIDField(default=NO_SESSION, db_index=True)
+    subject = models.ForeignKey(
+        PairwiseSubject, verbose_name=_("subject"), on_delete=models.CASCADE, related_name="claims"
+    )
+    session = models.UUIDField(_("session"), default=NO_SESSION, db_index=True)
     """The OIDC session whose end scrubs it, or NO_SESSION."""
-    name = models.CharField(max_length=255)
-    bucket = models.CharField(max_length=40, default="", editable=False)
+    name = models.CharField(_("name"), max_length=255)
+    bucket = models.CharField(_("bucket"), max_length=40, default="", editable=False)
     """The retention key that sealed the value; empty: it is one of ENCRYPTION_KEYS."""
     value = SealedTextField(bind=("subject_id", "session", "name"), bucket="bucket")
-    purpose = models.CharField(max_length=32)
-    obtained_at = models.DateTimeField()
-    expires_at = models.DateTimeField(null=True, db_index=True)
+    purpose = models.CharField(_("purpose"), max_length=32)
+    obtained_at = models.DateTimeField(_("obtained at"))
+    expires_at = models.DateTimeField(_("expires at"), null=True, db_index=True)
     """When the beat task scrubs it; None for a claim of a session that lives."""
-    held_until = models.DateTimeField(null=True, editable=False)
+    held_until = models.DateTimeField(_("held until"), null=True, editable=False)
     """Until then nothing scrubs it: a legal hold of its subject; None: there is none."""
 
     class Meta:
+        verbose_name, verbose_name_plural = _("stored claim"), _("stored claims")
         default_permissions = ("view",)
         permissions = (
             ("reveal_storedclaim", "Can reveal claims of other persons"),
@@ -76,20 +80,23 @@ class HoldForeignKey(models.ForeignKey[Any, Any]):
 class LegalHold(models.Model):
     """Somebody must be able to show what is held of a person: while it lasts, no path scrubs a claim of theirs."""
 
-    id = models.UUIDField(primary_key=True, editable=False)
-    subject = HoldForeignKey(PairwiseSubject, null=True, on_delete=models.SET_NULL, related_name="holds")
+    id = models.UUIDField(_("id"), primary_key=True, editable=False)
+    subject = HoldForeignKey(
+        PairwiseSubject, verbose_name=_("subject"), null=True, on_delete=models.SET_NULL, related_name="holds"
+    )
     """None: erased, after the hold."""
-    reason = models.CharField(max_length=255)
+    reason = models.CharField(_("reason"), max_length=255)
     """For people: a reference of the matter. It is not in the trail."""
-    placed_at = models.DateTimeField(editable=False)
-    placed_by = models.CharField(max_length=255, editable=False)
+    placed_at = models.DateTimeField(_("placed at"), editable=False)
+    placed_by = models.CharField(_("placed by"), max_length=255, editable=False)
     """The user's primary key as text; empty: by command."""
-    until = models.DateTimeField(null=True, blank=True)
+    until = models.DateTimeField(_("until"), null=True, blank=True)
     """When it ends by itself; None: when it is released."""
-    released_at = models.DateTimeField(null=True, editable=False)
-    released_by = models.CharField(max_length=255, default="", editable=False)
+    released_at = models.DateTimeField(_("released at"), null=True, editable=False)
+    released_by = models.CharField(_("released by"), max_length=255, default="", editable=False)
 
     class Meta:
+        verbose_name, verbose_name_plural = _("legal hold"), _("legal holds")
         default_permissions = ("view", "add", "change")
         permissions = (("disclose_legalhold", "Can see what a legal hold keeps"),)
 

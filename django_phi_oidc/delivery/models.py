@@ -5,7 +5,7 @@ from typing import ClassVar, Self
 
 from django.db import models
 from django.db.models import Q
-from django.utils.translation import gettext_lazy
+from django.utils.translation import gettext_lazy as _
 
 
 class CursorQuerySet(models.QuerySet["SinkCursor"]):
@@ -45,6 +45,7 @@ class SinkCursor(models.Model):
     """An alert was raised, and it has not caught up since."""
 
     class Meta:
+        verbose_name, verbose_name_plural = _("sink cursor"), _("sink cursors")
         default_permissions = ()
 
     def __str__(self) -> str:
@@ -78,7 +79,7 @@ class TrailJob(models.Model):
     result = models.JSONField(default=dict)
 
     class Meta:
-        verbose_name_plural = gettext_lazy("exports and verifications")
+        verbose_name, verbose_name_plural = _("export or verification"), _("exports and verifications")
         default_permissions = ()
         indexes = (models.Index(fields=["asked_at"], name="phi_oidc_trailjob_asked"),)
 

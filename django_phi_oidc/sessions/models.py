@@ -9,6 +9,7 @@ from datetime import datetime
 from django.conf import settings
 from django.db import models
 from django.db.models.functions import Least
+from django.utils.translation import gettext_lazy as _
 
 from .. import entropy
 from ..fields import SealedTextField
@@ -19,31 +20,33 @@ from ..subjects.models import PairwiseSubject
 class EndReason(models.TextChoices):
     """Why a session ended."""
 
-    LOGOUT = "logout", "the person signed out"
-    DJANGO_LOGOUT = "django_logout", "django.contrib.auth.logout was called"
-    REPLACED = "replaced", "somebody signed in on the same browser"
-    SESSION_LOST = "session_lost", "the Django session was flushed"
-    AUDIT_UNAVAILABLE = "audit_unavailable", "the sign-in could not be written to the trail"
-    SUBJECT_UNLINKED = "subject_unlinked", "the person's link to the account was deleted"
-    IDLE_TIMEOUT = "idle_timeout", "nobody did anything for as long as is allowed"
-    ABSOLUTE_TIMEOUT = "absolute_timeout", "it had lasted for as long as is allowed"
-    USER_INACTIVE = "user_inactive", "the account was deactivated or deleted"
-    PASSWORD_CHANGED = "password_changed", "the account's password was changed"
-    ROLES_CHANGED = "roles_changed", "the account's groups or permissions were changed"
-    ADMINISTRATOR = "administrator", "an administrator ended it"
-    BACKCHANNEL_LOGOUT = "backchannel_logout", "the provider said that the person signed out"
-    FRONTCHANNEL_LOGOUT = "frontchannel_logout", "the provider sent the browser to say so"
-    INVALID_GRANT = "invalid_grant", "the provider refused to refresh its tokens"
-    REFRESH_MISMATCH = "refresh_mismatch", "a refresh gave tokens of another person or sign-in"
+    LOGOUT = "logout", _("the person signed out")
+    DJANGO_LOGOUT = "django_logout", _("django.contrib.auth.logout was called")
+    REPLACED = "replaced", _("somebody signed in on the same browser")
+    SESSION_LOST = "session_lost", _("the Django session was flushed")
+    AUDIT_UNAVAILABLE = "audit_unavailable", _("the sign-in could not be written to the trail")
+    SUBJECT_UNLINKED = "subject_unlinked", _("the person's link to the account was deleted")
+    IDLE_TIMEOUT = "idle_timeout", _("nobody did anything for as long as is allowed")
+    ABSOLUTE_TIMEOUT = "absolute_timeout", _("it had lasted for as long as is allowed")
+    USER_INACTIVE = "user_inactive", _("the account was deactivated or deleted")
+    PASSWORD_CHANGED = "password_changed", _("the account's password was changed")
+    ROLES_CHANGED = "roles_changed", _("the account's groups or permissions were changed")
+    ADMINISTRATOR = "administrator", _("an administrator ended it")
+    BACKCHANNEL_LOGOUT = "backchannel_logout", _("the provider said that the person signed out")
+    FRONTCHANNEL_LOGOUT = "frontchannel_logout", _("the provider sent the browser to say so")
+    INVALID_GRANT = "invalid_grant", _("the provider refused to refresh its tokens")
+    REFRESH_MISMATCH = "refresh_mismatch", _("a refresh gave tokens of another person or sign-in")
 
 
 class OIDCSession(models.Model):
     """Joins a Django session to what the OP issued for it. An ended one has no token left."""
 
-    id = models.UUIDField(primary_key=True, editable=False)
-    user = models.ForeignKey(settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL, related_name="+")
+    id = models.UUIDField(_("id"), primary_key=True, editable=False)
+    user = models.ForeignKey(
+        settings.AUTH_USER_MODEL, verbose_name=_("user"), null=True, on_delete=models.SET_NULL, related_name="+"
+    )
     subject = models.ForeignKey(PairwiseSubject, null=True, on_delete=models.SET_NULL, related_name="+")
-    provider = models.CharField(max_length=64)
+    provider = models.CharField(_("provider"), max_length=64)
     issuer = models.CharField(max_length=255)
     sid_digest = models.CharField(max_length=64, blank=True)
     """SHA-256 of the ID Token's `sid`, hexadecimal, or empty."""
@@ -53,17 +56,18 @@ class OIDCSession(models.Model):
     access_token = SealedTextField(bind=("id",), null=True)
     refresh_token = SealedTextField(bind=("id",), null=True)
     id_token = SealedTextField(bind=("id",), null=True)
-    access_token_expires_at = models.DateTimeField(null=True)
-    auth_time = models.DateTimeField(null=True)
-    acr = models.CharField(max_length=255, blank=True)
-    started_at = models.DateTimeField()
-    last_seen_at = models.DateTimeField()
-    ended_at = models.DateTimeField(null=True, db_index=True)
-    end_reason = models.CharField(max_length=32, choices=EndReason, blank=True)
+    access_token_expires_at = models.DateTimeField(_("access token expires at"), null=True)
+    auth_time = models.DateTimeField(_("auth time"), null=True)
+    acr = models.CharField(_("acr"), max_length=255, blank=True)
+    started_at = models.DateTimeField(_("started at"))
+    last_seen_at = models.DateTimeField(_("last seen at"))
+    ended_at = models.DateTimeField(_("ended at"), null=True, db_index=True)
+    end_reason = models.CharField(_("end reason"), max_length=32, choices=EndReason, blank=True)
     refresh_lease_until = models.DateTimeField(null=True)
     """While it lies ahead, somebody refreshes the tokens."""
 
     class Meta:
+        verbose_name, verbose_name_plural = _("OIDC session"), _("OIDC sessions")
         indexes = (
             models.Index(fields=["issuer", "sid_digest"], name="phi_oidc_session_sid"),
             models.Index(fields=["started_at"], name="phi_oidc_session_started"),
@@ -83,11 +87,11 @@ def digest(value: str) -> str:
 class RevocationStatus(models.TextChoices):
     """Where a revocation stands. Only PENDING is not final."""
 
-    PENDING = "pending", "to be tried"
-    DONE = "done", "revoked at the OP"
-    UNSUPPORTED = "unsupported", "the OP does not revoke tokens of this kind"
-    REFUSED = "refused", "the OP refused for good"
-    ABANDONED = "abandoned", "given up"
+    PENDING = "pending", _("to be tried")
+    DONE = "done", _("revoked at the OP")
+    UNSUPPORTED = "unsupported", _("the OP does not revoke tokens of this kind")
+    REFUSED = "refused", _("the OP refused for good")
+    ABANDONED = "abandoned", _("given up")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,26 +158,27 @@ class PendingRevocationQuerySet(models.QuerySet["PendingRevocation"]):
 class PendingRevocation(models.Model):
     """One token that must die at the OP. A finished row has no token left."""
 
-    id = models.UUIDField(primary_key=True, editable=False)
-    provider = models.CharField(max_length=64)
-    session = models.UUIDField(null=True)
+    id = models.UUIDField(_("id"), primary_key=True, editable=False)
+    provider = models.CharField(_("provider"), max_length=64)
+    session = models.UUIDField(_("session"), null=True)
     """The OIDC session that held the token; None for the tokens of a refused sign-in."""
     token = SealedTextField(bind=("id",), null=True)
-    token_type_hint = models.CharField(max_length=16)
-    token_expires_at = models.DateTimeField(null=True)
-    status = models.CharField(max_length=16, choices=RevocationStatus, default=RevocationStatus.PENDING)
-    attempts = models.PositiveIntegerField(default=0)
-    due_at = models.DateTimeField()
+    token_type_hint = models.CharField(_("token type hint"), max_length=16)
+    token_expires_at = models.DateTimeField(_("token expires at"), null=True)
+    status = models.CharField(_("status"), max_length=16, choices=RevocationStatus, default=RevocationStatus.PENDING)
+    attempts = models.PositiveIntegerField(_("attempts"), default=0)
+    due_at = models.DateTimeField(_("due at"))
     lease_until = models.DateTimeField(null=True)
     """While it lies ahead, a worker is at it."""
-    last_fault = models.CharField(max_length=64, blank=True)
-    created_at = models.DateTimeField()
+    last_fault = models.CharField(_("last fault"), max_length=64, blank=True)
+    created_at = models.DateTimeField(_("created at"))
     """From when on it was to be tried; it is given up so long after that."""
-    finished_at = models.DateTimeField(null=True)
+    finished_at = models.DateTimeField(_("finished at"), null=True)
 
     objects = PendingRevocationQuerySet.as_manager()
 
     class Meta:
+        verbose_name, verbose_name_plural = _("pending revocation"), _("pending revocations")
         indexes = (
             models.Index(fields=["due_at"], condition=models.Q(status="pending"), name="phi_oidc_revocation_due"),
             models.Index(fields=["session"], condition=models.Q(status="pending"), name="phi_oidc_revocation_session"),

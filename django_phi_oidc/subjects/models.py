@@ -4,6 +4,8 @@ from datetime import datetime
 
 from django.conf import settings
 from django.db import models
+from django.utils.translation import gettext
+from django.utils.translation import gettext_lazy as _
 
 from ..audit.events import Origin
 
@@ -11,13 +13,15 @@ from ..audit.events import Origin
 class PairwiseSubject(models.Model):
     """One person as one issuer knows them, linked to a user. Its deletion unlinks: sessions end, claims are erased."""
 
-    uuid = models.UUIDField(unique=True, editable=False)
+    uuid = models.UUIDField(_("UUID"), unique=True, editable=False)
     """Opaque and local: the pseudonym in the audit trail."""
-    user = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="pairwise_subjects")
-    issuer = models.CharField(max_length=255)
-    first_seen_at = models.DateTimeField()
+    user = models.ForeignKey(
+        settings.AUTH_USER_MODEL, verbose_name=_("user"), on_delete=models.CASCADE, related_name="pairwise_subjects"
+    )
+    issuer = models.CharField(_("issuer"), max_length=255)
+    first_seen_at = models.DateTimeField(_("first seen at"))
     """At the first sign-in, or when an administrator linked the person before it."""
-    last_seen_at = models.DateTimeField()
+    last_seen_at = models.DateTimeField(_("last seen at"))
     held_until = models.DateTimeField(null=True, editable=False)
     """Until then a legal hold keeps it, and the claims; None: there is none."""
 
@@ -25,6 +29,7 @@ class PairwiseSubject(models.Model):
     """Who deletes it, for the events of that: set on the instance before `delete()`. No column."""
 
     class Meta:
+        verbose_name, verbose_name_plural = _("pairwise subject"), _("pairwise subjects")
         permissions = (("export_pairwisesubject", "Can export all that is held of persons"),)
 
     def __str__(self) -> str:
@@ -41,10 +46,11 @@ class SubjectDigest(models.Model):
     """Hexadecimal."""
 
     class Meta:
+        verbose_name, verbose_name_plural = _("subject digest"), _("subject digests")
         constraints = (models.UniqueConstraint(fields=["issuer", "digest"], name="phi_oidc_subject_digest_unique"),)
 
     def __str__(self) -> str:
-        return f"under key {self.key_id}"
+        return gettext("under key %(key)s") % {"key": self.key_id}
 
 
 class PairwiseIdentifier(models.Model):
@@ -56,6 +62,7 @@ class PairwiseIdentifier(models.Model):
     """Hexadecimal."""
 
     class Meta:
+        verbose_name, verbose_name_plural = _("pairwise identifier"), _("pairwise identifiers")
         default_permissions = ()
         constraints = (
             models.UniqueConstraint(fields=["user", "sector"], name="phi_oidc_pairwise_user_sector_unique"),
@@ -63,7 +70,7 @@ class PairwiseIdentifier(models.Model):
         )
 
     def __str__(self) -> str:
-        return f"in {self.sector}"
+        return gettext("in %(sector)s") % {"sector": self.sector}
 
 
 class ActivationCodeQuerySet(models.QuerySet["ActivationCode"]):
@@ -81,21 +88,24 @@ class ActivationCodeQuerySet(models.QuerySet["ActivationCode"]):
 class ActivationCode(models.Model):
     """An invitation: who signs in at the provider and knows the code becomes this user, once. The code is not here."""
 
-    user = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="+")
-    provider = models.CharField(max_length=64)
+    user = models.ForeignKey(
+        settings.AUTH_USER_MODEL, verbose_name=_("user"), on_delete=models.CASCADE, related_name="+"
+    )
+    provider = models.CharField(_("provider"), max_length=64)
     key_id = models.CharField(max_length=8, editable=False)
     digest = models.CharField(max_length=64, editable=False)
     """Hexadecimal; of issuer and code, under that subject key."""
-    created_at = models.DateTimeField(editable=False)
-    created_by = models.CharField(max_length=255, editable=False)
+    created_at = models.DateTimeField(_("created at"), editable=False)
+    created_by = models.CharField(_("created by"), max_length=255, editable=False)
     """The primary key of who made it; empty for the command."""
-    expires_at = models.DateTimeField(editable=False)
-    redeemed_at = models.DateTimeField(null=True, editable=False)
-    revoked_at = models.DateTimeField(null=True, editable=False)
+    expires_at = models.DateTimeField(_("expires at"), editable=False)
+    redeemed_at = models.DateTimeField(_("redeemed at"), null=True, editable=False)
+    revoked_at = models.DateTimeField(_("revoked at"), null=True, editable=False)
 
     objects = ActivationCodeQuerySet.as_manager()
 
     class Meta:
+        verbose_name, verbose_name_plural = _("activation code"), _("activation codes")
         default_permissions = ("view",)
         permissions = (("issue_activationcode", "Can make and revoke activation codes"),)
         constraints = (
@@ -109,4 +119,4 @@ class ActivationCode(models.Model):
         )
 
     def __str__(self) -> str:
-        return f"for user {self.user_id}"
+        return gettext("for user %(user)s") % {"user": self.user_id}
