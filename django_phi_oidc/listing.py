@@ -3,6 +3,7 @@
 Lists that are quick with a million rows, forms that say why not, and refusals that the trail has.
 """
 
+import logging
 from functools import cached_property, wraps
 from typing import TYPE_CHECKING, Any
 
@@ -15,18 +16,41 @@ from django.db.models import DateTimeField
 from django.forms import SplitDateTimeField
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import URLPattern
-from django.utils.translation import gettext_lazy as _
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_noop
 
 from .audit.admin import tell_refusal, trail_unavailable
 from .errors import AuditUnavailable, PhiOidcError
 
+logger = logging.getLogger("django_phi_oidc.admin")
 MOST_COUNTED = 10_000
+_WORDS = {
+    "held_for_legal_reasons": gettext_noop("A legal hold keeps what is held of this person: release it first."),
+    "sub_invalid": gettext_noop("sub is not 1 to 255 ASCII characters."),
+    "sub_not_pairwise": gettext_noop("sub is an identifier that other clients see too."),
+}
+"""Of the codes of refusals that somebody of the staff can do something about."""
 
 if TYPE_CHECKING:
     ModelAdmin = admin.ModelAdmin[Any]
     CountingPaginator = Paginator[Any]
 else:
     ModelAdmin, CountingPaginator = admin.ModelAdmin, Paginator
+
+
+def in_words(refusal: PhiOidcError | ObjectDoesNotExist) -> str:
+    """Return what somebody of the staff reads of a refusal, in their language.
+
+    Of a fault that is left to those who run the site it is the code; the log has the rest.
+    """
+    if isinstance(refusal, ObjectDoesNotExist):
+        return _("What this is about is gone.")
+    if refusal.details:
+        return _(refusal.message) % refusal.details
+    if refusal.code in _WORDS:
+        return _(_WORDS[refusal.code])
+    logger.error("What somebody asked for in the admin can't be done: %s %s", refusal.code, refusal)
+    return _("This can’t be done: %(code)s. Tell those who run this site.") % {"code": refusal.code}
 
 
 class CappedPaginator(CountingPaginator):
@@ -147,7 +171,7 @@ class SaysWhyNotAdmin(AuditedAdmin):
         try:
             return super().add_view(request, form_url, extra_context)
         except (PhiOidcError, ObjectDoesNotExist) as refusal:
-            self.message_user(request, str(refusal), messages.ERROR)
+            self.message_user(request, in_words(refusal), messages.ERROR)
             return HttpResponseRedirect(self.again(request))
 
     def again(self, request: HttpRequest) -> str:

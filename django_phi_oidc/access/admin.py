@@ -11,7 +11,7 @@ from django.template.response import TemplateResponse
 from django.urls import reverse
 from django.utils.decorators import method_decorator
 from django.utils.translation import gettext as _
-from django.utils.translation import gettext_lazy
+from django.utils.translation import gettext_lazy, ngettext
 from django.views.decorators.debug import sensitive_post_parameters, sensitive_variables
 
 from .. import clock
@@ -74,20 +74,21 @@ class EmergencyAccessAdmin(ReadOnlyAdmin):
         """Say whether this person may review emergencies of others, and close them."""
         return request.user.has_perm(REVIEW)
 
-    @admin.display
+    @admin.display(description=gettext_lazy("state"))
     def state(self, row: EmergencyAccess) -> str:
         """Return what is to be done about it."""
         if not row.is_over(now=clock.now()):
             return _("open")
         return _("waits for its review") if row.reviewed_at is None else _("reviewed")
 
-    @admin.action(description="Close now", permissions=["review"])
+    @admin.action(description=gettext_lazy("Close now"), permissions=["review"])
     def close_now(self, request: HttpRequest, queryset: QuerySet[EmergencyAccess]) -> None:
         """Close the chosen ones that are open: nothing more is permitted by them from then on."""
         ids = list(queryset.order_by().values_list("pk", flat=True))
         origin = Actor.from_request(request).origin
         closed = close(ids, CloseReason.ADMINISTRATOR, origin=origin, now=clock.now())
-        self.message_user(request, _("%(count)d were closed.") % {"count": len(closed)}, messages.SUCCESS)
+        told = ngettext("%(count)d was closed.", "%(count)d were closed.", len(closed))
+        self.message_user(request, told % {"count": len(closed)}, messages.SUCCESS)
 
     @method_decorator([sensitive_post_parameters("note"), sensitive_variables()])
     def change_view(

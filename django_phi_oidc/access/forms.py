@@ -6,12 +6,19 @@ from typing import Any
 
 from django import forms
 from django.core.exceptions import ValidationError
+from django.utils.text import capfirst
+from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
 from .models import EVERYTHING, Verdict
 from .policy import EMERGENCY_PURPOSES, PURPOSES, is_resource
 
 LONGEST_TEXT = 2000
+
+
+def purpose_label(code: str) -> str:
+    """Return what people read of a purpose: HL7's words in their language, or a code that HL7 has not."""
+    return capfirst(gettext(PURPOSES[code])) if code in PURPOSES else code
 
 
 class EmergencyForm(forms.Form):
@@ -28,7 +35,7 @@ class EmergencyForm(forms.Form):
     )
     purpose = forms.ChoiceField(
         label=_("Purpose"),
-        choices=[(code, PURPOSES[code].capitalize()) for code in EMERGENCY_PURPOSES],
+        choices=lambda: [(code, purpose_label(code)) for code in EMERGENCY_PURPOSES],
         widget=forms.RadioSelect,
         initial=EMERGENCY_PURPOSES[0],
     )

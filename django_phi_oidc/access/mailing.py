@@ -8,7 +8,9 @@ import logging
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
+from django.conf import settings
 from django.core.mail import send_mail
+from django.utils.translation import gettext, gettext_noop, override
 
 from .models import EmergencyAccess
 
@@ -16,17 +18,18 @@ logger = logging.getLogger("django_phi_oidc.access")
 RETRY = timedelta(minutes=1)
 """Also the lease: longer than a mail server may take (`EMAIL_TIMEOUT`), or the mail may come twice."""
 MOST = 100
-_TEXT = """\
+_SUBJECT = gettext_noop("Emergency access was opened")
+_TEXT = gettext_noop("""\
 Somebody has opened emergency access ("break the glass").
 
-Emergency: {id}
-Account: {actor}
-Purpose: {purpose}
-Opened: {opened_at} (UTC)
-Ends: {expires_at} (UTC), unless it is closed before
+Emergency: %(id)s
+Account: %(actor)s
+Purpose: %(purpose)s
+Opened: %(opened_at)s (UTC)
+Ends: %(expires_at)s (UTC), unless it is closed before
 
 It waits for your review in the admin, under "Emergency accesses". The resource and the reason are there.
-"""
+""")
 
 
 def send_due(*, mail_to: Sequence[str], now: datetime) -> int:
@@ -40,10 +43,13 @@ def _send(row: EmergencyAccess, *, mail_to: Sequence[str], now: datetime) -> boo
     if not its.filter(alert_due_at=row.alert_due_at).update(alert_due_at=now + RETRY):
         return False
     opened, ends = (moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S") for moment in (row.opened_at, row.expires_at))
-    text = _TEXT.format(id=row.pk, actor=row.actor, purpose=row.purpose, opened_at=opened, expires_at=ends)
+    told = {"id": row.pk, "actor": row.actor, "purpose": row.purpose, "opened_at": opened, "expires_at": ends}
+    # In the site's language: not in that of whoever opened it, whose request this may be.
+    with override(settings.LANGUAGE_CODE):
+        subject, text = gettext(_SUBJECT), gettext(_TEXT) % told
     try:
         # One mail for all: nobody but the mail server can say whom it reached. An SMTPException is an OSError.
-        send_mail("Emergency access was opened", text, None, list(mail_to))
+        send_mail(subject, text, None, list(mail_to))
     except OSError as fault:
         logger.error("The mail of emergency %s was not taken: %s.", row.pk, type(fault).__name__)  # noqa: TRY400
         return False

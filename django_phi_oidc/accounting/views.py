@@ -33,6 +33,8 @@ class ShownDisclosure:
 
     disclosure: Disclosure
     who: str
+    purpose: str
+    """HL7's words, in the language of whoever reads them; empty where the look had none."""
 
 
 class AccountingMixin(ContextMixin, View):
@@ -78,7 +80,12 @@ class AccountingMixin(ContextMixin, View):
         accounts = accounts_of(page.rows)
         shown = {
             "disclosures": [
-                ShownDisclosure(disclosure=each, who=self._who(each, accounts.get(each.actor))) for each in page.rows
+                ShownDisclosure(
+                    disclosure=each,
+                    who=self._who(each, accounts.get(each.actor)),
+                    purpose=_(each.purpose_name) if each.purpose else "",
+                )
+                for each in page.rows
             ],
             "since": told.since,
             "shows_own": shows_own,

@@ -16,15 +16,15 @@ from django.http import HttpRequest, HttpResponseBase
 from django.template.response import TemplateResponse
 from django.urls import path
 from django.utils.translation import gettext as _
-from django.utils.translation import gettext_lazy
+from django.utils.translation import gettext_lazy, ngettext
 
 from .. import clock, conf
-from ..access.policy import PURPOSES
+from ..access.forms import purpose_label
 from ..audit.outbox import moving_together
 from ..audit.request import Actor
 from ..errors import HeldForLegalReasons, KeyMissing, PhiOidcError
 from ..fields import MASK
-from ..listing import GoesWithItsPersonAdmin, SaysWhyNotAdmin
+from ..listing import GoesWithItsPersonAdmin, SaysWhyNotAdmin, in_words
 from ..subjects.models import PairwiseSubject
 from .holding import active_holds, place_hold, release_hold
 from .models import NO_SESSION, LegalHold, StoredClaim
@@ -51,7 +51,8 @@ class _DeclaredFilter(admin.SimpleListFilter):
 class NameFilter(_DeclaredFilter):
     """By the name of the claim."""
 
-    title = parameter_name = "name"
+    title = gettext_lazy("name")
+    parameter_name = "name"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
         return [(name, name) for name, claim in sorted(conf.claims().items()) if claim.retention is not None]
@@ -60,11 +61,12 @@ class NameFilter(_DeclaredFilter):
 class PurposeFilter(_DeclaredFilter):
     """By what the claim is held for."""
 
-    title = parameter_name = "purpose"
+    title = gettext_lazy("purpose")
+    parameter_name = "purpose"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
         declared = sorted({claim.purpose for claim in conf.claims().values() if claim.retention is not None})
-        return [(purpose, f"{purpose}: {PURPOSES.get(purpose, purpose)}") for purpose in declared]
+        return [(purpose, f"{purpose}: {purpose_label(purpose)}") for purpose in declared]
 
 
 class EndFilter(admin.SimpleListFilter):
@@ -107,7 +109,7 @@ def _of_person(queryset: QuerySet[Any], term: str) -> QuerySet[Any]:
 class _OfPersonsAdmin(GoesWithItsPersonAdmin):
     list_select_related = ("subject",)
     search_fields = ("subject",)
-    search_help_text = "A subject's UUID or a user name, in full."
+    search_help_text = gettext_lazy("A subject's UUID or a user name, in full.")
 
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
@@ -136,7 +138,7 @@ class StoredClaimAdmin(_OfPersonsAdmin):
         """Return the session that it ends with; None for a claim that outlives sessions."""
         return None if claim.session == NO_SESSION else claim.session
 
-    @admin.display(description="value")
+    @admin.display(description=gettext_lazy("value"))
     def masked(self, claim: StoredClaim) -> str:
         """Return what stands for every value."""
         return MASK
@@ -172,7 +174,7 @@ class StoredClaimAdmin(_OfPersonsAdmin):
         """Say whether this person may erase claims of others."""
         return request.user.has_perm("django_phi_oidc.scrub_storedclaim")
 
-    @admin.action(description="Erase all claims of these persons now", permissions=["scrub"])
+    @admin.action(description=gettext_lazy("Erase all claims of these persons now"), permissions=["scrub"])
     def erase_now(self, request: HttpRequest, queryset: QuerySet[StoredClaim]) -> None:
         """Erase all claims of each person of whom one was chosen, in a transaction for each, but of those held."""
         chosen = queryset.order_by().values_list("subject__user", flat=True).distinct()
@@ -188,10 +190,14 @@ class StoredClaimAdmin(_OfPersonsAdmin):
                     erased += scrub_user(user, origin=origin, now=clock.now())
                 except HeldForLegalReasons:
                     held += 1
-        told = _("%(claims)d claims of %(persons)d persons were erased.")
+        told = _("Claims that were erased: %(claims)d, of persons: %(persons)d.")
         self.message_user(request, told % {"claims": erased, "persons": len(users) - held}, messages.SUCCESS)
         if held:
-            told = _("%(held)d persons are kept by a legal hold: nothing of theirs was erased.")
+            told = ngettext(
+                "%(held)d person is kept by a legal hold: nothing of theirs was erased.",
+                "%(held)d persons are kept by a legal hold: nothing of theirs was erased.",
+                held,
+            )
             self.message_user(request, told % {"held": held}, messages.WARNING)
 
 
@@ -270,7 +276,7 @@ class LegalHoldAdmin(SaysWhyNotAdmin, _OfPersonsAdmin):
         """Say whether this person may release holds."""
         return request.user.has_perm("django_phi_oidc.change_legalhold")
 
-    @admin.display(boolean=True)
+    @admin.display(boolean=True, description=gettext_lazy("lasts"))
     def lasts(self, hold: LegalHold) -> bool:
         """Say whether it keeps somebody now."""
         return hold.released_at is None and (hold.until is None or hold.until > clock.now())
@@ -289,7 +295,7 @@ class LegalHoldAdmin(SaysWhyNotAdmin, _OfPersonsAdmin):
         obj.pk = hold.pk
         obj.refresh_from_db()
 
-    @admin.action(description="Release", permissions=["release"])
+    @admin.action(description=gettext_lazy("Release"), permissions=["release"])
     def release(self, request: HttpRequest, queryset: QuerySet[LegalHold]) -> None:
         """Release the chosen holds, each in a transaction of its own."""
         origin, released = Actor.from_request(request).origin, 0
@@ -297,5 +303,6 @@ class LegalHoldAdmin(SaysWhyNotAdmin, _OfPersonsAdmin):
             for pk in queryset.order_by("placed_at").values_list("pk", flat=True):
                 released += release_hold(pk, origin=origin, now=clock.now())
         except PhiOidcError as refusal:
-            self.message_user(request, str(refusal), messages.ERROR)
-        self.message_user(request, _("%(count)d holds were released.") % {"count": released}, messages.SUCCESS)
+            self.message_user(request, in_words(refusal), messages.ERROR)
+        told = ngettext("%(count)d hold was released.", "%(count)d holds were released.", released)
+        self.message_user(request, told % {"count": released}, messages.SUCCESS)

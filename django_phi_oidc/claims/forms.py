@@ -5,10 +5,10 @@ from typing import Any
 
 from django import forms
 from django.core.validators import MaxLengthValidator
-from django.utils.text import capfirst
 from django.utils.translation import gettext_lazy as _
 
-from ..access.policy import PATIENT_REQUEST, PURPOSES
+from ..access.forms import purpose_label
+from ..access.policy import PATIENT_REQUEST
 from ..declarations import ClaimDeclaration
 
 
@@ -35,4 +35,4 @@ class PurposeForm(forms.Form):
 
     def label_of(self, code: str) -> str:
         """Return what people read of a purpose: HL7's words, unless a project has better ones."""
-        return capfirst(PURPOSES.get(code, code))
+        return purpose_label(code)

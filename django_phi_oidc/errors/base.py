@@ -14,5 +14,7 @@ class PhiOidcError(Exception):
         if provider_fault is not None:
             cls.provider_fault = provider_fault
 
-    def __init__(self, message: str = "") -> None:
-        super().__init__(message or (self.__doc__ or "").partition("\n")[0])
+    def __init__(self, message: str = "", **details: object) -> None:
+        """message: in English, with a `%(name)s` for each of details, so that a page can translate it first."""
+        self.message, self.details = message or (self.__doc__ or "").partition("\n")[0], details
+        super().__init__(self.message % details if details else self.message)

@@ -2,6 +2,8 @@
 
 from .base import PhiOidcError
 
+_ = str  # Marks a text for makemessages: the page that shows it translates it.
+
 
 class RefreshMismatch(PhiOidcError, code="refresh_mismatch"):
     """The new ID Token speaks of another person, client or authentication than the first one (Core 12.2)."""
@@ -78,7 +80,7 @@ class SubjectTaken(PhiOidcError, code="subject_taken"):
     """The person is linked to an account already; `user` is its primary key, for an administrator's eyes."""
 
     def __init__(self, user: object) -> None:
-        super().__init__(f"This person is linked to user {user} already.")
+        super().__init__(_("This person is linked to user %(user)s already."), user=user)
         self.user = user
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from django.contrib.auth.base_user import AbstractBaseUser
 from django.utils.functional import Promise
 from django.utils.translation import gettext as _
-from django.utils.translation import gettext_lazy
+from django.utils.translation import gettext_lazy, ngettext
 from django.views.decorators.debug import sensitive_variables
 
 from .. import conf, keyring
@@ -90,7 +90,8 @@ def _end(asked: Asked) -> str:
     with moving_together():
         ended = end_sessions(ids, EndReason.ADMINISTRATOR, origin=asked.actor.origin, now=asked.now)
         revoke_soon([pk for each in ended for pk in each.revocations])
-    return _("%(count)d sessions were ended.") % {"count": len(ended)}
+    told = ngettext("%(count)d session was ended.", "%(count)d sessions were ended.", len(ended))
+    return told % {"count": len(ended)}
 
 
 def _live_sessions(asked: Asked) -> Choices:
@@ -133,7 +134,7 @@ def _kept_claims(asked: Asked) -> Choices:
 
 def _scrub(asked: Asked) -> str:
     count = scrub_user(asked.person, origin=asked.actor.origin, now=asked.now)
-    return _("%(count)d claims were erased.") % {"count": count}
+    return ngettext("%(count)d claim was erased.", "%(count)d claims were erased.", count) % {"count": count}
 
 
 def _hold(asked: Asked) -> str:
@@ -148,8 +149,9 @@ def _subjects(asked: Asked) -> Choices:
 
 
 def _release(asked: Asked) -> str:
-    released = [release_hold(uuid.UUID(pk), origin=asked.actor.origin, now=asked.now) for pk in asked.given["chosen"]]
-    return _("%(count)d holds were released.") % {"count": sum(released)}
+    pks = [uuid.UUID(pk) for pk in asked.given["chosen"]]
+    count = sum(release_hold(pk, origin=asked.actor.origin, now=asked.now) for pk in pks)
+    return ngettext("%(count)d hold was released.", "%(count)d holds were released.", count) % {"count": count}
 
 
 def _lasting_holds(asked: Asked) -> Choices:
@@ -168,7 +170,8 @@ def _disclose(asked: Asked) -> Shown:
 def _close(asked: Asked) -> str:
     ids = [uuid.UUID(pk) for pk in asked.given["chosen"]]
     closed = close(ids, CloseReason.ADMINISTRATOR, origin=asked.actor.origin, now=asked.now)
-    return _("%(count)d were closed.") % {"count": len(closed)}
+    told = ngettext("%(count)d was closed.", "%(count)d were closed.", len(closed))
+    return told % {"count": len(closed)}
 
 
 def _open_emergencies(asked: Asked) -> Choices:
@@ -198,7 +201,7 @@ def _inviting_providers(asked: Asked) -> Choices:
 def _withdraw(asked: Asked) -> str:
     codes = ActivationCode.objects.filter(pk__in=asked.given["chosen"], user=asked.person.pk)
     count = revoke_codes(codes, reason="withdrawn", origin=asked.actor.origin, now=asked.now)
-    return _("%(count)d codes were revoked.") % {"count": count}
+    return ngettext("%(count)d code was revoked.", "%(count)d codes were revoked.", count) % {"count": count}
 
 
 def _waiting_codes(asked: Asked) -> Choices:

@@ -24,6 +24,7 @@ from ..audit.events import Action
 from ..audit.recording import record
 from ..audit.request import Actor
 from ..errors import AuditUnavailable, PhiOidcError, RevealRefused
+from ..listing import in_words
 from ..subjects.models import PairwiseSubject
 from .acting import ACTS, Asked, PersonAct, Shown
 from .gathering import APP, gather, may_view
@@ -168,7 +169,7 @@ def _ask(request: HttpRequest, person: AbstractBaseUser, act: PersonAct, frame: 
                 raise
             except (PhiOidcError, ObjectDoesNotExist) as refusal:
                 is_refused = isinstance(refusal, RevealRefused)
-                form.add_error(None, _("This can’t be opened for that purpose.") if is_refused else str(refusal))
+                form.add_error(None, _("This can’t be opened for that purpose.") if is_refused else in_words(refusal))
                 status = 403 if is_refused else 409
     return TemplateResponse(request, f"{_PAGES}/act.html", context, status=status)
 

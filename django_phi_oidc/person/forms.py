@@ -5,12 +5,11 @@ from typing import Any
 
 from django import forms
 from django.core.exceptions import ValidationError
-from django.utils.text import capfirst
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from .. import clock, conf
-from ..access.policy import PURPOSES
+from ..access.forms import purpose_label
 
 Choices = Sequence[tuple[str, str]]
 REASONS = (
@@ -75,7 +74,7 @@ class RevealForm(SeveralForm):
         declared = conf.claims()
         codes = sorted({declared[name].purpose for name, _label in choices if name in declared})
         widget: Any = self.fields["purpose"].widget
-        widget.choices = [("", "---------"), *((code, capfirst(PURPOSES.get(code, code))) for code in codes)]
+        widget.choices = [("", "---------"), *((code, purpose_label(code)) for code in codes)]
 
 
 class HoldForm(OneForm):

@@ -8,7 +8,7 @@ from django.contrib import admin, messages
 from django.contrib.auth import get_user_model
 from django.db.models import QuerySet
 from django.http import HttpRequest
-from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy, ngettext
 
 from .. import clock, conf
 from ..audit.request import Actor
@@ -27,7 +27,8 @@ MOST_AT_ONCE = 100
 class ProviderFilter(admin.SimpleListFilter):
     """Offers the declared ones: to ask a big table which it knows takes as long as the table is."""
 
-    title = parameter_name = "provider"
+    title = gettext_lazy("provider")
+    parameter_name = "provider"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
         return [(name, declared.label or name) for name, declared in conf.providers().items()]
@@ -45,7 +46,7 @@ class OIDCSessionAdmin(ReadOnlyAdmin):
     list_select_related = ("user",)
     fields = (*list_display, "auth_time", "acr", "access_token_expires_at")
     ordering = ("-started_at",)
-    search_help_text = "A user name, in full."
+    search_help_text = gettext_lazy("A user name, in full.")
     actions = ("end_now",)
 
     def get_search_fields(self, request: HttpRequest) -> tuple[str, ...]:
@@ -55,7 +56,7 @@ class OIDCSessionAdmin(ReadOnlyAdmin):
         """Say whether this person may end sessions."""
         return request.user.has_perm("django_phi_oidc.end_oidcsession")
 
-    @admin.action(description="End now", permissions=["end"])
+    @admin.action(description=gettext_lazy("End now"), permissions=["end"])
     def end_now(self, request: HttpRequest, queryset: QuerySet[OIDCSession]) -> None:
         """End the chosen sessions that live; their tokens are revoked within 2 s, or by the sweep."""
         ids: list[uuid.UUID] = list(queryset.filter(ended_at=None).order_by().values_list("pk", flat=True))
@@ -68,7 +69,8 @@ class OIDCSessionAdmin(ReadOnlyAdmin):
             )
         ]
         _revoke([pk for each in ended for pk in each.revocations])
-        self.message_user(request, _("%(count)d sessions were ended.") % {"count": len(ended)}, messages.SUCCESS)
+        told = ngettext("%(count)d session was ended.", "%(count)d sessions were ended.", len(ended))
+        self.message_user(request, told % {"count": len(ended)}, messages.SUCCESS)
 
 
 @admin.register(PendingRevocation)
@@ -89,14 +91,18 @@ class PendingRevocationAdmin(ReadOnlyAdmin):
         """Say whether this person may have revocations tried again."""
         return request.user.has_perm("django_phi_oidc.retry_pendingrevocation")
 
-    @admin.action(description="Try again now", permissions=["retry"])
+    @admin.action(description=gettext_lazy("Try again now"), permissions=["retry"])
     def retry(self, request: HttpRequest, queryset: QuerySet[PendingRevocation]) -> None:
         """Try the chosen ones that are pending, whatever their back-off says: within 2 s, or by the sweep."""
         chosen = queryset.filter(status=RevocationStatus.PENDING).order_by().values_list("pk", flat=True)
         pks = revoking.make_due(now=clock.now(), among=list(chosen))
         _revoke(pks)
         done = PendingRevocation.objects.filter(pk__in=pks, finished_at__isnull=False).count()
-        told = _("%(done)d of %(count)d revocations are done; the sweep goes on with the others.")
+        told = ngettext(
+            "%(done)d of %(count)d revocation is done; the sweep goes on with the others.",
+            "%(done)d of %(count)d revocations are done; the sweep goes on with the others.",
+            len(pks),
+        )
         level = messages.SUCCESS if done == len(pks) else messages.WARNING
         self.message_user(request, told % {"done": done, "count": len(pks)}, level)
 

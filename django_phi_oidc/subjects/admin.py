@@ -17,13 +17,13 @@ from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.utils.decorators import method_decorator
 from django.utils.translation import gettext as _
-from django.utils.translation import gettext_lazy
+from django.utils.translation import gettext_lazy, gettext_noop, ngettext
 from django.views.decorators.debug import sensitive_post_parameters, sensitive_variables
 
 from .. import clock, conf, keyring
 from ..audit.request import Actor
 from ..errors import HeldForLegalReasons, InvitationRefused, PhiOidcError
-from ..listing import GoesWithItsPersonAdmin, SaysWhyNotAdmin
+from ..listing import GoesWithItsPersonAdmin, SaysWhyNotAdmin, in_words
 from .inviting import Invitation, invite, is_above, revoke_codes
 from .linking import link_existing
 from .models import ActivationCode, PairwiseSubject
@@ -56,12 +56,14 @@ def _refuse_above(request: HttpRequest, user: Any) -> None:
 class LinkForm(SubjectForm):
     """Asks whom to link. The `sub` is not echoed, and does not come back with a page that shows a fault."""
 
-    provider = forms.ChoiceField(choices=_providers)
+    provider = forms.ChoiceField(label=gettext_lazy("Provider"), choices=_providers)
     sub = forms.CharField(
-        label="Subject (sub)",
+        label=gettext_lazy("Subject (sub)"),
         max_length=255,
         widget=forms.PasswordInput(attrs={"autocomplete": "off", "class": "vTextField"}),
-        help_text="What the provider calls this person towards this portal. It is not stored, nor shown again.",
+        help_text=gettext_lazy(
+            "What the provider calls this person towards this portal. It is not stored, nor shown again."
+        ),
     )
 
     class Meta:
@@ -78,7 +80,7 @@ class PairwiseSubjectAdmin(SaysWhyNotAdmin):
     list_display = ("uuid", "user", "issuer", "first_seen_at", "last_seen_at")
     list_select_related = ("user",)
     search_fields = ("uuid", "user")
-    search_help_text = "A subject's UUID or a user name, in full."
+    search_help_text = gettext_lazy("A subject's UUID or a user name, in full.")
     show_full_result_count = False
     # One at a time: each ends sessions, and asks the provider to revoke their tokens.
     actions = None
@@ -135,7 +137,7 @@ class PairwiseSubjectAdmin(SaysWhyNotAdmin):
         try:
             return super().delete_view(request, object_id, extra_context)
         except HeldForLegalReasons as refusal:
-            self.message_user(request, str(refusal), messages.ERROR)
+            self.message_user(request, in_words(refusal), messages.ERROR)
             return HttpResponseRedirect(request.path)
 
     def delete_model(self, request: HttpRequest, obj: PairwiseSubject) -> None:
@@ -148,7 +150,9 @@ class InvitationForm(CodeForm):
     """Asks whom to invite, and where they sign in."""
 
     provider = forms.ChoiceField(
-        choices=_inviting_providers, help_text=gettext_lazy("Those whose provisioning is invitation.")
+        label=gettext_lazy("Provider"),
+        choices=_inviting_providers,
+        help_text=gettext_lazy("Those whose provisioning is invitation."),
     )
 
     class Meta:
@@ -186,7 +190,7 @@ class ActivationCodeAdmin(SaysWhyNotAdmin, GoesWithItsPersonAdmin):
     list_display = ("user", "provider", "state", "expires_at", "created_at", "created_by")
     list_filter = (StateFilter,)
     list_select_related = ("user",)
-    search_help_text = "A user name, in full."
+    search_help_text = gettext_lazy("A user name, in full.")
     ordering = ("-id",)
     actions = ("revoke", "make_another")
 
@@ -203,7 +207,7 @@ class ActivationCodeAdmin(SaysWhyNotAdmin, GoesWithItsPersonAdmin):
         """Say whether this person may make and revoke codes."""
         return request.user.has_perm("django_phi_oidc.issue_activationcode")
 
-    @admin.display
+    @admin.display(description=gettext_lazy("state"))
     def state(self, code: ActivationCode) -> str:
         """Return what has become of it."""
         if code.redeemed_at is not None:
@@ -225,7 +229,7 @@ class ActivationCodeAdmin(SaysWhyNotAdmin, GoesWithItsPersonAdmin):
         """Show the code, here and never again: neither a session nor a cookie has it."""
         return self._show(request, obj.shown, obj)
 
-    @admin.action(description="Revoke", permissions=["issue"])
+    @admin.action(description=gettext_lazy("Revoke"), permissions=["issue"])
     def revoke(self, request: HttpRequest, queryset: QuerySet[ActivationCode]) -> None:
         """Revoke the chosen codes that nobody has redeemed."""
         pks = list(queryset.order_by("pk").values_list("pk", flat=True)[: MOST_CODES + 1])
@@ -235,9 +239,10 @@ class ActivationCodeAdmin(SaysWhyNotAdmin, GoesWithItsPersonAdmin):
             return
         codes, origin = ActivationCode.objects.filter(pk__in=pks), Actor.from_request(request).origin
         revoked = revoke_codes(codes, reason="withdrawn", origin=origin, now=clock.now())
-        self.message_user(request, _("%(count)d codes were revoked.") % {"count": revoked}, messages.SUCCESS)
+        told = ngettext("%(count)d code was revoked.", "%(count)d codes were revoked.", revoked)
+        self.message_user(request, told % {"count": revoked}, messages.SUCCESS)
 
-    @admin.action(description="Make another code, and revoke this one", permissions=["issue"])
+    @admin.action(description=gettext_lazy("Make another code, and revoke this one"), permissions=["issue"])
     @method_decorator(sensitive_variables())
     def make_another(self, request: HttpRequest, queryset: QuerySet[ActivationCode]) -> HttpResponse | None:
         """Invite the user of the one chosen code again, and show the new one."""
@@ -249,7 +254,7 @@ class ActivationCodeAdmin(SaysWhyNotAdmin, GoesWithItsPersonAdmin):
         try:
             return self._show(request, self._invite(request, code.user, code.provider), code)
         except PhiOidcError as refusal:
-            self.message_user(request, str(refusal), messages.ERROR)
+            self.message_user(request, in_words(refusal), messages.ERROR)
             return None
 
     def _invite(self, request: HttpRequest, user: Any, provider: str) -> Invitation:
@@ -257,7 +262,7 @@ class ActivationCodeAdmin(SaysWhyNotAdmin, GoesWithItsPersonAdmin):
         _refuse_above(request, user)
         declared = conf.providers().get(provider)
         if declared is None:
-            raise InvitationRefused(f"There is no provider {provider}.")
+            raise InvitationRefused(gettext_noop("There is no provider %(provider)s."), provider=provider)
         (invitation,) = invite(
             [user.pk],
             provider=declared,

@@ -7,6 +7,7 @@ from typing import Any
 
 from django.contrib.auth import get_user_model
 from django.db import transaction
+from django.utils.translation import gettext_noop
 from django.views.decorators.debug import sensitive_variables
 
 from ..audit.events import Act, Action, Origin
@@ -96,7 +97,9 @@ def check_takes_codes(provider: ProviderDeclaration) -> None:
     """Raises: InvitationRefused where nobody would ask for a code."""
     if provider.provisioning != "invitation":
         raise InvitationRefused(
-            f"Provider {provider.name} takes no activation codes: its provisioning is {provider.provisioning}."
+            gettext_noop("Provider %(provider)s takes no activation codes: its provisioning is %(provisioning)s."),
+            provider=provider.name,
+            provisioning=provider.provisioning,
         )
 
 
@@ -104,9 +107,9 @@ def check_users(users: Sequence[Any], found: dict[Any, Any]) -> None:
     """Raises: InvitationRefused for the first of users who is not among found, by primary key, or is deactivated."""
     for pk in users:
         if pk not in found:
-            raise InvitationRefused(f"There is no user {pk}.")
+            raise InvitationRefused(gettext_noop("There is no user %(user)s."), user=pk)
         if not found[pk].is_active:
-            raise InvitationRefused(f"User {pk} is deactivated.")
+            raise InvitationRefused(gettext_noop("User %(user)s is deactivated."), user=pk)
 
 
 def is_above(person: Any, actor: Any) -> bool:

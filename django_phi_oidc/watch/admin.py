@@ -10,7 +10,7 @@ from django.http import HttpRequest
 from django.urls import reverse
 from django.utils.html import format_html
 from django.utils.translation import gettext as _
-from django.utils.translation import gettext_lazy
+from django.utils.translation import gettext_lazy, ngettext
 
 from .. import clock
 from ..audit.request import Actor
@@ -143,7 +143,7 @@ class AlertMuteAdmin(SaysWhyNotAdmin, ReadOnlyAdmin):
         """Say whether this person may end mutes."""
         return request.user.has_perm("django_phi_oidc.change_alertmute")
 
-    @admin.display(boolean=True)
+    @admin.display(boolean=True, description=gettext_lazy("lasts"))
     def lasts(self, muted: AlertMute) -> bool:
         """Say whether it keeps anybody from being told now."""
         return AlertMute.objects.filter(lasting_mutes(now=clock.now()), pk=muted.pk).exists()
@@ -155,9 +155,10 @@ class AlertMuteAdmin(SaysWhyNotAdmin, ReadOnlyAdmin):
         obj.pk = made.pk
         obj.refresh_from_db()
 
-    @admin.action(description="End now", permissions=["end"])
+    @admin.action(description=gettext_lazy("End now"), permissions=["end"])
     def end(self, request: HttpRequest, queryset: QuerySet[AlertMute]) -> None:
         """End the chosen mutes."""
         origin = Actor.from_request(request).origin
         ended = sum(unmute(pk, origin=origin, now=clock.now()) for pk in queryset.values_list("pk", flat=True))
-        self.message_user(request, _("%(count)d mutes were ended.") % {"count": ended}, messages.SUCCESS)
+        told = ngettext("%(count)d mute was ended.", "%(count)d mutes were ended.", ended)
+        self.message_user(request, told % {"count": ended}, messages.SUCCESS)

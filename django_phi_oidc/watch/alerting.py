@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from smtplib import SMTPException
 
+from django.conf import settings
 from django.core.mail import send_mail
 from django.db import transaction
 from django.db.models import Q
+from django.utils.translation import gettext, ngettext, override
 
 from ..audit.events import Action, Origin
 from ..audit.outbox import enqueue
@@ -161,10 +163,21 @@ def _is_muted(kind: str, key: str, *, now: datetime) -> bool:
 
 
 def _mail(alerts: Sequence[SecurityAlert], recipients: Sequence[str]) -> None:
-    lines = [f"{alert.severity}: {alert.kind}, seen {alert.count} times; alert {alert.pk}" for alert in alerts]
-    send_mail(
-        f"{len(alerts)} security alerts of the portal",
-        "\n".join([*lines, "", "Whom they are about is in the portal's admin."]),
-        None,
-        list(recipients),
+    """In the site's language."""
+    with override(settings.LANGUAGE_CODE):
+        subject = ngettext(
+            "%(count)d security alert of the portal", "%(count)d security alerts of the portal", len(alerts)
+        )
+        lines = [_line(alert) for alert in alerts]
+        text = "\n".join([*lines, "", gettext("Whom they are about is in the portal's admin.")])
+    send_mail(subject % {"count": len(alerts)}, text, None, list(recipients))
+
+
+def _line(alert: SecurityAlert) -> str:
+    told = {"severity": alert.get_severity_display(), "kind": alert.kind, "count": alert.count, "alert": alert.pk}
+    line = ngettext(
+        "%(severity)s: %(kind)s, seen %(count)d time; alert %(alert)d",
+        "%(severity)s: %(kind)s, seen %(count)d times; alert %(alert)d",
+        alert.count,
     )
+    return line % told

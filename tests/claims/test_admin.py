@@ -179,8 +179,8 @@ def test_erase_now_erases_all_claims_of_the_persons_chosen_but_of_those_held(
     client = officer("view_storedclaim", "scrub_storedclaim")
     rows = [StoredClaim.objects.get(subject=each.subject, name="birthdate") for each in (chosen, held)]
     assert told(erase(client, *rows)) == [
-        "4 claims of 1 persons were erased.",
-        "1 persons are kept by a legal hold: nothing of theirs was erased.",
+        "Claims that were erased: 4, of persons: 1.",
+        "1 person is kept by a legal hold: nothing of theirs was erased.",
     ]
     assert set(StoredClaim.objects.values_list("subject", flat=True)) == {held.subject.pk, other.subject.pk}
     erased = outbox_events("claim.scrubbed")
@@ -198,7 +198,7 @@ def test_erase_now_is_for_those_who_may_scrub(person: Person, officer: Officer) 
     erase(looking, claim)
     assert StoredClaim.objects.exists()
     assert told(erase(officer("view_storedclaim", "scrub_storedclaim"), claim)) == [
-        "1 claims of 1 persons were erased."
+        "Claims that were erased: 1, of persons: 1."
     ]
     assert not StoredClaim.objects.exists()
 
@@ -215,7 +215,7 @@ def test_erase_now_of_too_many_persons_erases_nothing(
         "These are more than 2 persons: nothing was erased. Choose fewer."
     ]
     assert StoredClaim.objects.count() == 6
-    assert told(erase(client, first)) == ["2 claims of 1 persons were erased."]
+    assert told(erase(client, first)) == ["Claims that were erased: 2, of persons: 1."]
 
 
 def cells(response: Any) -> list[list[str]]:
@@ -328,7 +328,7 @@ def test_add_while_the_retention_keys_are_away_says_so_and_keeps_nobody(
     person.store({"address": "Bern"})
     settings.PHI_OIDC = {**settings.PHI_OIDC, "RETENTION_KEYS": tmp_path / "nowhere"}
     client = officer("view_legalhold", "add_legalhold")
-    assert "retention key" in told(place(client, person.subject.uuid))[0]
+    assert "key_missing" in told(place(client, person.subject.uuid))[0]
     assert not LegalHold.objects.exists()
     settings.PHI_OIDC = {**settings.PHI_OIDC, "RETENTION_KEYS": tmp_path}
     place(client, person.subject.uuid)
@@ -345,7 +345,7 @@ def test_release_ends_the_holds_chosen_with_the_administrator_as_actor(
     first, second, other = (hold(make_person()) for _ in range(3))
     release_hold(second.pk, origin=Origin(), now=NOW)
     client = officer("view_legalhold", "change_legalhold")
-    assert told(release(client, first, second)) == ["1 holds were released."]
+    assert told(release(client, first, second)) == ["1 hold was released."]
     pk = str(client.user.pk)  # type: ignore[attr-defined]
     first.refresh_from_db()
     assert (first.released_at, first.released_by) == (NOW, pk)

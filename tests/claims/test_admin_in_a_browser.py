@@ -56,8 +56,8 @@ def test_officer_holds_one_person_and_erases_another(officer: Any) -> None:  # n
     officer.locator("button[name=index]").click()
     officer.locator(".messagelist li").nth(1).wait_for()
     assert officer.locator(".messagelist li").all_inner_texts() == [
-        "2 claims of 1 persons were erased.",
-        "1 persons are kept by a legal hold: nothing of theirs was erased.",
+        "Claims that were erased: 2, of persons: 1.",
+        "1 person is kept by a legal hold: nothing of theirs was erased.",
     ]
     assert set(StoredClaim.objects.values_list("subject", flat=True)) == {held.subject.pk}
 
@@ -65,5 +65,5 @@ def test_officer_holds_one_person_and_erases_another(officer: Any) -> None:  # n
     officer.locator("#action-toggle").check()
     officer.get_by_label("Action", exact=False).first.select_option("release")
     officer.locator("button[name=index]").click()
-    assert "1 holds were released." in officer.inner_text(".messagelist")
+    assert "1 hold was released." in officer.inner_text(".messagelist")
     assert LegalHold.objects.get().released_at is not None

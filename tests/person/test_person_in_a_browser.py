@@ -165,5 +165,5 @@ def test_help_desk_makes_a_code_and_ends_a_session_by_keyboard(browse: Browse, p
     page.focus("input[type=submit]")
     page.keyboard.press("Enter")
     page.wait_for_url(f"**{url(patient)}")
-    assert "1 sessions were ended." in page.inner_text(".messagelist")
+    assert "1 session was ended." in page.inner_text(".messagelist")
     assert OIDCSession.objects.get(user=patient.user).ended_at is not None

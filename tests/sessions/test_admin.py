@@ -86,7 +86,7 @@ def test_end_now_ends_those_that_were_chosen_and_tells_who_did(
     chosen, other = sign_in(), sign_in()
     admin, client = admin_with("view_oidcsession", "end_oidcsession")
     form = {"action": "end_now", "_selected_action": [str(chosen.session.pk)]}
-    assert "1 sessions were ended." in client.post(SESSIONS, form, follow=True).content.decode()
+    assert "1 session was ended." in client.post(SESSIONS, form, follow=True).content.decode()
     assert OIDCSession.objects.get(pk=chosen.session.pk).end_reason == "administrator"
     assert {pk for (pk,) in OIDCSession.objects.filter(ended_at=None).values_list("pk")} == {
         other.session.pk,

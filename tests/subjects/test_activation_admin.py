@@ -144,7 +144,7 @@ def test_revoke_is_of_what_waits_and_names_the_administrator(officer: Officer) -
     codes = [invited(user) for user in users]
     redeemed = shown(add(client, users[0]))
     lets_in(redeemed)
-    assert told(act(client, "revoke", *ActivationCode.objects.filter(user__in=users[:2]))) == ["1 codes were revoked."]
+    assert told(act(client, "revoke", *ActivationCode.objects.filter(user__in=users[:2]))) == ["1 code was revoked."]
     assert (str(client.user.pk), f"user/{users[1].pk}") in events("activation.revoked")  # type: ignore[attr-defined]
     assert list(ActivationCode.objects.filter(redeemed_at=None, revoked_at=None)) == [codes[2]]
 
@@ -154,7 +154,7 @@ def test_revoke_of_more_than_a_request_may_take_revokes_none(officer: Officer, m
     client, codes = officer("issue", "view"), [invited(make_user()) for _ in range(2)]
     assert "none was revoked" in told(act(client, "revoke", *codes))[0]
     assert not events("activation.revoked")
-    assert told(act(client, "revoke", codes[0])) == ["1 codes were revoked."]
+    assert told(act(client, "revoke", codes[0])) == ["1 code was revoked."]
 
 
 def test_another_code_is_shown_and_the_one_before_lets_nobody_in(officer: Officer) -> None:

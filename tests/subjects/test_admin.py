@@ -91,14 +91,17 @@ def test_add_that_is_refused_says_why_and_keeps_all_but_the_sub(
     assert (PairwiseSubject.objects.count(), LogEntry.objects.count()) == (1, 0)
 
 
-def test_add_without_a_subject_key_says_which(officer: Callable[..., Client], settings: Any) -> None:
+def test_add_without_a_subject_key_says_so_and_the_log_says_which(
+    officer: Callable[..., Client], settings: Any, caplog: pytest.LogCaptureFixture
+) -> None:
     person()
     client, user = officer("add", "view"), make_user()
     keys = settings.PHI_OIDC["SUBJECT_KEYS"]
     settings.PHI_OIDC = {**settings.PHI_OIDC, "SUBJECT_KEYS": keys[:1]}
-    assert "is not configured" in told(add(client, user.pk, "another"))[0]
+    assert "subject_key_missing" in told(add(client, user.pk, "another"))[0]
     settings.PHI_OIDC = {**settings.PHI_OIDC, "SUBJECT_KEYS": []}
-    assert "has no key" in told(add(client, user.pk, "another"))[0]
+    assert ": key_missing" in told(add(client, user.pk, "another"))[0]
+    assert ["is not configured" in caplog.messages[0], "has no key" in caplog.messages[1]] == [True, True]
     settings.PHI_OIDC = {**settings.PHI_OIDC, "SUBJECT_KEYS": keys}
     add(client, user.pk, "another")
     assert PairwiseSubject.objects.count() == 2
