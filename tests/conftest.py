@@ -28,7 +28,7 @@ pytest_plugins = ["django_phi_oidc.testing"]
 
 DATABASE = databases.kind(os.environ)
 IN_CI = os.environ.get("CI", "").lower() in {"1", "true"}
-ON_ONE_DATABASE = {"fuzz": "postgresql", "interop": "postgresql", "manual": "sqlite"}
+ON_ONE_DATABASE = {"fuzz": "postgresql", "interop": "postgresql", "manual": "sqlite", "translation": "sqlite"}
 """Folders of tests whose databases are of no account."""
 ASKING = {"db", "transactional_db", "live_server"}
 """The fixtures by which a test asks for the databases, where it has no marker for them."""
