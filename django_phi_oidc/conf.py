@@ -12,16 +12,18 @@ Everything here raises ImproperlyConfigured, with the name of the option and nev
 import ipaddress
 import re
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from datetime import timedelta
 from functools import lru_cache
 from inspect import get_annotations
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, cast
 
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.core.signals import setting_changed
 from django.dispatch import receiver
+from django.utils.functional import Promise
 from django.utils.module_loading import import_string
 
 from .api_rules import APIDeclaration, parse_api
@@ -56,7 +58,7 @@ def option(name: str) -> Any:
 @lru_cache(maxsize=1)
 def providers() -> Mapping[str, ProviderDeclaration]:
     """Return the declared providers by name; the first is the default one."""
-    return _parsed("PROVIDERS", parse_provider)
+    return _parsed("PROVIDERS", _parse_provider)
 
 
 @lru_cache(maxsize=1)
@@ -241,6 +243,14 @@ def _switch(name: str) -> bool:
     if not isinstance(value, bool):
         raise ImproperlyConfigured(f"PHI_OIDC[{name!r}] must be True or False.")
     return value
+
+
+def _parse_provider(name: str, raw: Any) -> ProviderDeclaration:
+    """A label may be a lazy translation, which is no string before it is shown."""
+    label = raw.get("label") if isinstance(raw, Mapping) else None
+    if not isinstance(label, Promise):
+        return parse_provider(name, raw)
+    return replace(parse_provider(name, {**raw, "label": ""}), label=cast(str, label))
 
 
 def _parsed(name: str, parse: Callable[[str, Any], T]) -> Mapping[str, T]:

@@ -55,7 +55,8 @@ class ProviderDeclaration:
     client_secret: str = field(default="", repr=False)
     """Not with `private_key_jwt`. Default: required otherwise."""
     label: str = ""
-    """What people read where they choose among several providers. Default: the name."""
+    """What people read where they choose among several providers; may be [a lazy translation](../how-to/translate.md).
+    Default: the name."""
     profile: Profile = "baseline"
     """`baseline`, or `heart`: the HEART profiles of OAuth 2.0 and OpenID Connect, [below](#the-profile-heart)."""
     token_endpoint_auth_method: AuthMethod = "client_secret_basic"

@@ -1,11 +1,11 @@
 """The choice of database, and an honest account of what was not run.
 
-A test that needs a part says so with a marker: `browser`, `node`, `openssl`, `redis` or `rabbitmq`. Without that part
-it is skipped, and the run ends with a list of what was skipped and why; with CI=true it fails. `postgresql` and
-`sqlite` mark a test that is about that database alone: the run on the other one leaves it out, since `make test` makes
-both runs. pytest-django keeps from the databases whoever does not ask for them, so a test that does not is run once, on
-SQLite, unless `each_database` marks it as one that makes databases of its own; and somebody at a browser does not see
-which database it is, so those are run on PostgreSQL.
+A test that needs a part says so with a marker: `browser`, `gettext`, `node`, `openssl`, `redis` or `rabbitmq`. Without
+that part it is skipped, and the run ends with a list of what was skipped and why; with CI=true it fails. `postgresql`
+and `sqlite` mark a test that is about that database alone: the run on the other one leaves it out, since `make test`
+makes both runs. pytest-django keeps from the databases whoever does not ask for them, so a test that does not is run
+once, on SQLite, unless `each_database` marks it as one that makes databases of its own; and somebody at a browser does
+not see which database it is, so those are run on PostgreSQL.
 """
 
 import os

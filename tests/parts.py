@@ -79,8 +79,16 @@ def openssl() -> Found:
     return Found(missing=f"no OpenSSL 3 on PATH ({version.strip() or 'none'})")
 
 
+@cache
+def gettext() -> Found:
+    """Return the path of GNU gettext's xgettext, beside its other programs."""
+    path = shutil.which("xgettext")
+    return Found(where=path) if path and shutil.which("msgfmt") else Found(missing="no xgettext and msgfmt on PATH")
+
+
 PARTS: dict[str, Callable[[], Found]] = {
     "browser": browser,
+    "gettext": gettext,
     "node": node,
     "openssl": openssl,
     "redis": redis,
