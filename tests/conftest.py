@@ -32,6 +32,12 @@ ON_ONE_DATABASE = {"fuzz": "postgresql", "interop": "postgresql", "manual": "sql
 """Folders of tests whose databases are of no account."""
 ASKING = {"db", "transactional_db", "live_server"}
 """The fixtures by which a test asks for the databases, where it has no marker for them."""
+LONG = (
+    *("tests/attack/test_kit.py", "tests/attack/test_planted_faults.py", "tests/desk/test_groups_in_a_browser.py"),
+    *("tests/example_project/demo/test_demo.py", "tests/journeys/test_worker.py", "tests/test_testing.py"),
+)
+"""Files of tests that take a quarter of a minute or more. They begin first, so that none of several processes is left
+with one of them when the others have done all else."""
 LEFT_OUT = pytest.StashKey[int]()
 
 
@@ -58,15 +64,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if not any(item.get_closest_marker(kind) for kind in databases.KINDS) and (only := _only_database(item)):
             item.add_marker(only)
     others = [kind for kind in databases.KINDS if kind != DATABASE]
-    left_out = [
-        item
-        for item in items
-        if not item.get_closest_marker(DATABASE) and any(item.get_closest_marker(kind) for kind in others)
-    ]
+    kept, left_out = [], []
+    for item in items:
+        is_left = not item.get_closest_marker(DATABASE) and any(item.get_closest_marker(kind) for kind in others)
+        (left_out if is_left else kept).append(item)
     config.stash[LEFT_OUT] = len(left_out)
     if left_out:
         config.hook.pytest_deselected(items=left_out)
-        items[:] = [item for item in items if item not in left_out]
+    items[:] = sorted(kept, key=lambda item: not item.nodeid.startswith(LONG))
 
 
 def _only_database(item: pytest.Item) -> str:

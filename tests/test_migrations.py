@@ -52,10 +52,15 @@ record(Action.LOGIN_REFUSED, origin=Origin(), now=datetime.now(UTC))
 """
 
 
-@pytest.fixture(params=["separate", pytest.param("shared", marks=pytest.mark.postgresql)])
+each_arrangement = pytest.mark.parametrize(
+    "environment", ["shared", pytest.param("separate", marks=pytest.mark.postgresql)], indirect=True
+)
+
+
+@pytest.fixture
 def environment(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[dict[str, str]]:
-    """Return the environment of two databases, or of one that bears both aliases."""
-    with scratch_databases(tmp_path, shared=request.param == "shared") as environment:
+    """Return the environment of one database that bears both aliases, where there can be one, or of two."""
+    with scratch_databases(tmp_path, shared=getattr(request, "param", "shared") == "shared") as environment:
         yield environment
 
 
@@ -71,6 +76,7 @@ def in_place(environment: dict[str, str]) -> list[str]:
     return IN_PLACE[environment.get("PHI_TEST_DB", "sqlite")]
 
 
+@each_arrangement
 def test_migrate_of_both_aliases_puts_the_triggers_in_place(environment: dict[str, str]) -> None:
     found = run(environment, 'migrate_both(); print(json.dumps([triggers("default"), triggers("phi_audit")]))')
     assert found == [in_place(environment)] * 2
@@ -86,6 +92,7 @@ def test_migrate_of_the_trail_makes_its_own_tables_alone(tmp_path: Path) -> None
         ]
 
 
+@each_arrangement
 def test_migrate_of_the_trail_back_and_forth_without_events_drops_and_makes_the_triggers(
     environment: dict[str, str],
 ) -> None:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from django.apps import apps
@@ -17,7 +18,6 @@ from tests import databases
 from tests.manual.blocks import block
 from tests.scratch import scratch_databases
 
-pytestmark = pytest.mark.each_database
 HOST = Path(__file__).parent / "hostproject"
 STATE = """
 import django
@@ -35,9 +35,11 @@ for alias in ("default", "phi_audit"):
 
 
 # On SQLite the aliases are always two files; on PostgreSQL they may be one database.
-each_arrangement = pytest.mark.parametrize(
-    "environment", ["shared", pytest.param("separate", marks=pytest.mark.postgresql)], indirect=True
-)
+arrangements = ["shared", pytest.param("separate", marks=pytest.mark.postgresql)]
+
+
+def each_arrangement(test: Any) -> Any:
+    return pytest.mark.each_database(pytest.mark.parametrize("environment", arrangements, indirect=True)(test))
 
 
 @pytest.fixture
@@ -109,11 +111,12 @@ def test_pytest_of_a_host_project_passes(environment: dict[str, str]) -> None:
 
 
 def test_pytest_with_databases_that_are_kept_and_in_processes_passes(environment: dict[str, str]) -> None:
-    for options in (("--reuse-db", "-n2"), ("--reuse-db", "-n2"), ("--create-db", "-n2")):
+    for options in (("--reuse-db", "-n2"), ("--reuse-db", "-n2")):
         assert re.search(r"\b26 passed", run(environment, "-m", "pytest", *options))
     check_real_databases(environment)
 
 
+@pytest.mark.each_database
 def test_pytest_of_tests_that_leave_connections_open_drops_its_databases(environment: dict[str, str]) -> None:
     told = run(environment, "-m", "pytest", "hospital/hosttests_pytest.py", "-k", "by_mark_that_names")
     assert "2 passed" in told

@@ -134,9 +134,9 @@ class StoredClaimAdmin(_OfPersonsAdmin):
         return super().get_queryset(request).defer("value")
 
     @admin.display(description=gettext_lazy("session"))
-    def of_session(self, claim: StoredClaim) -> UUID | None:
-        """Return the session that it ends with; None for a claim that outlives sessions."""
-        return None if claim.session == NO_SESSION else claim.session
+    def of_session(self, claim: StoredClaim) -> str:
+        """Return the session that it ends with; of a claim that outlives sessions what stands for nothing."""
+        return self.get_empty_value_display() if claim.session == NO_SESSION else str(claim.session)
 
     @admin.display(description=gettext_lazy("value"))
     def masked(self, claim: StoredClaim) -> str:

@@ -1,6 +1,5 @@
 """Every page of ours in the admin as each group has it in Chromium, under the example's content security policy."""
 
-import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,7 +10,7 @@ from django.db import connections
 from tests.audit.test_admin_in_a_browser import site  # noqa: F401 -- a fixture
 from tests.desk import house
 from tests.desk.test_groups import may_look
-from tests.example_project.test_pages import AXE
+from tests.looks import faults
 from tests.parts import CHROMIUM
 from tests.person.conftest import _at_noon, officer, patient  # noqa: F401 -- fixtures
 from tests.person.test_person_page import EVERY, HELP, PRIVACY, SECURITY, url
@@ -71,28 +70,6 @@ def walker(
     assert [each for each in complaints if not each.endswith("/favicon.ico")] == []
 
 
-def faults(page: Any, name: str) -> list[Any]:
-    """Return what is wrong with the page, narrow and light, and wide and dark; keep pictures where they are wanted."""
-    found: list[Any] = []
-    folder = os.environ.get("PHI_TEST_PICTURES")
-    page.evaluate(AXE.read_text())
-    for width, scheme in [(320, "light"), (1280, "dark"), *([(320, "dark"), (1280, "light")] if folder else [])]:
-        page.set_viewport_size({"width": width, "height": 800})
-        page.emulate_media(color_scheme=scheme)
-        # The admin's links fade from one colour into the other.
-        page.evaluate("Promise.all(document.getAnimations().map(each => each.finished))")
-        if (wide := page.evaluate("document.documentElement.scrollWidth")) > width:
-            found.append((name, width, f"is {wide} wide"))
-        violations = page.evaluate("axe.run('#content', {resultTypes: ['violations'], preload: false})")["violations"]
-        found += [
-            (name, width, scheme, each["id"], each["impact"], [node["html"] for node in each["nodes"]])
-            for each in violations
-        ]
-        if folder:
-            page.screenshot(path=f"{folder}/{name}-{width}-{scheme}.png", full_page=True)
-    return found
-
-
 def links(page: Any) -> set[str]:
     """Return what the page leads to, without what is asked of it."""
     found = page.eval_on_selector_all(
@@ -113,7 +90,7 @@ def release(page: Any, rows: dict[str, Any]) -> str:
     page.select_option("select[name=action]", "release")
     page.click("button[name=index]")
     page.wait_for_selector(".messagelist")
-    return "1 holds were released."
+    return "1 hold was released."
 
 
 def end_mute(page: Any, rows: dict[str, Any]) -> str:
@@ -122,7 +99,7 @@ def end_mute(page: Any, rows: dict[str, Any]) -> str:
     page.select_option("select[name=action]", "end")
     page.click("button[name=index]")
     page.wait_for_selector(".messagelist")
-    return "1 mutes were ended."
+    return "1 mute was ended."
 
 
 def make_code(page: Any, rows: dict[str, Any]) -> str:
@@ -158,14 +135,14 @@ def test_group_walks_through_every_page_that_it_may_see(
         assert page.goto(where).status == 200, name
         leads |= links(page)
         colours |= frames(page)
-        found += faults(page, f"{kind}-{name}")
+        found += faults(page, within="#content", picture=f"{kind}-{name}")
         if name.endswith("_add"):
             page.click("input[name=_save]")
             page.wait_for_selector(".errornote")
-            found += faults(page, f"{kind}-{name}-refused")
+            found += faults(page, within="#content", picture=f"{kind}-{name}-refused")
     said = DOES[group](page, rows)
     assert said in page.inner_text("body")
-    found += faults(page, f"{kind}-did")
+    found += faults(page, within="#content", picture=f"{kind}-did")
     assert found == []
     assert len(colours) == 1, "our pages are framed as Django's own"
     assert [each for each in sorted(leads) if client.get(each).status_code == 403] == []

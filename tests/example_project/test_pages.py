@@ -7,9 +7,9 @@ import pytest
 from django.template.loader import render_to_string
 
 from tests.example_project.site import PASSWORDS, Site
-from tests.parts import CHROMIUM, INTEROP, PARTS
+from tests.looks import faults
+from tests.parts import CHROMIUM, PARTS
 
-AXE = INTEROP / "node_modules" / "axe-core" / "axe.min.js"
 # The portal has SQLite files of its own here, so one of the two runs is enough.
 pytestmark = [pytest.mark.browser, pytest.mark.sqlite]
 
@@ -175,7 +175,6 @@ CONTEXT = {
     "expired": True,
     "ways": [{"label": "National identity of the northern region", "url": "/"}, {"label": "Staff", "url": "/"}],
 }
-LOOKS = [(320, "light"), (320, "dark"), (1280, "light"), (1280, "dark")]
 
 
 @pytest.fixture(scope="module")
@@ -199,23 +198,12 @@ def page(chromium: Any) -> Iterator[Any]:
 
 def check_looks(page: Any, site: Site, go: Go, heading: str) -> None:
     """Go to a page by its heading: in every look it is accessible and fits."""
-    faults: list[str] = []
-    page.on("pageerror", lambda error: faults.append(str(error)))
+    errors: list[str] = []
+    page.on("pageerror", lambda error: errors.append(str(error)))
     go(page, site)
     assert page.inner_text("h1") == heading
-    check_shown(page)
-    assert faults == []
-
-
-def check_shown(page: Any) -> None:
-    page.evaluate(AXE.read_text())
-    for width, scheme in LOOKS:
-        page.set_viewport_size({"width": width, "height": 800})
-        page.emulate_media(color_scheme=scheme)
-        assert page.evaluate("document.documentElement.scrollWidth") <= width
-        found = page.evaluate("axe.run({resultTypes: ['violations', 'incomplete']})")
-        assert [rule["id"] for rule in found["violations"]] == []
-        assert [rule["id"] for rule in found["incomplete"] if rule["id"] == "color-contrast"] == []
+    assert faults(page, sure=True) == []
+    assert errors == []
 
 
 @pytest.mark.node
@@ -236,7 +224,7 @@ def test_page_of_the_app_in_its_own_look_is_accessible_and_fits(name: str, page:
     """With everything that one of its pages may have; in what kind of refusal they say they differ in words alone."""
     page.set_content(render_to_string(f"django_phi_oidc/{name}.html", CONTEXT))
     assert page.inner_text("h1") == page.title()
-    check_shown(page)
+    assert faults(page, sure=True) == []
 
 
 def test_page_by_keyboard_shows_focus_and_skips_to_content(site: Site, page: Any) -> None:

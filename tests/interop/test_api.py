@@ -21,7 +21,7 @@ from tests.sessions.conftest import BACKEND, SecureClient
 from .conftest import REFRESHING, Declare, client
 from .op import SECRET, CertifiedProvider
 
-pytestmark = [pytest.mark.node, pytest.mark.sqlite, pytest.mark.django_db(**EVERYTHING)]
+pytestmark = [pytest.mark.node, pytest.mark.django_db(**EVERYTHING)]
 
 API, OPAQUE, OTHER = "https://portal.example/api", "https://portal.example/opaque", "https://lab.example/api"
 SCOPE = "chart.read chart.write"

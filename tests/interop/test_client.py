@@ -21,7 +21,7 @@ from .conftest import REFRESHING, Declare, client, refused
 from .op import CertifiedProvider
 from .person import Person
 
-pytestmark = [pytest.mark.node, pytest.mark.browser, pytest.mark.sqlite, pytest.mark.django_db(**EVERYTHING)]
+pytestmark = [pytest.mark.node, pytest.mark.browser, pytest.mark.django_db(**EVERYTHING)]
 
 AGAIN = "/oidc/authenticate/?next=/portal/"
 

@@ -22,7 +22,7 @@ from .cases import BENT, CLIENT, NO, R1, R6, R7, Case, member
 from .codes import ACCEPTED, REFUSED, accepts, refuses, shows
 from .conftest import EVERYTHING, declaration, events
 
-pytestmark = pytest.mark.django_db(**EVERYTHING)
+pytestmark = [pytest.mark.django_db(**EVERYTHING), pytest.mark.postgresql]
 
 CLASSES = {
     cls.code: cls

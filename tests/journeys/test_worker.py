@@ -25,7 +25,7 @@ from .relay import relay_to
 from .test_transactions import audit_database_away
 from .working import eventually, worker
 
-pytestmark = pytest.mark.django_db(**EVERYTHING)
+pytestmark = [pytest.mark.django_db(**EVERYTHING), pytest.mark.postgresql]
 
 
 @pytest.mark.parametrize(

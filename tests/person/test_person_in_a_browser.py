@@ -1,6 +1,5 @@
 """The page of a person as each group has it in Chromium, under the example's content security policy."""
 
-import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -13,7 +12,7 @@ from django_phi_oidc.audit.models import AuditEvent
 from django_phi_oidc.claims.models import LegalHold, StoredClaim
 from django_phi_oidc.sessions.models import OIDCSession
 from tests.audit.test_admin_in_a_browser import site  # noqa: F401 -- a fixture
-from tests.example_project.test_pages import AXE, LOOKS
+from tests.looks import faults
 from tests.parts import CHROMIUM
 from tests.person.conftest import CANARY, held, in_an_emergency
 from tests.person.test_person_page import DOES, EVERY, url
@@ -62,43 +61,23 @@ def browse(
     assert [each for each in complaints if "responded with a status of 4" not in each] == []
 
 
-def check_shown(page: Any) -> None:
-    """In every look it fits, and axe-core has no serious finding in what is ours; the frame is Django's own."""
-    page.evaluate(AXE.read_text())
-    for width, scheme in LOOKS:
-        page.set_viewport_size({"width": width, "height": 800})
-        page.emulate_media(color_scheme=scheme)
-        assert page.evaluate("document.documentElement.scrollWidth") <= width
-        # The admin's links fade from one colour into the other.
-        page.evaluate("Promise.all(document.getAnimations().map(each => each.finished))")
-        found = page.evaluate("axe.run('#content', {resultTypes: ['violations']})")
-        assert [(rule["id"], [node["html"] for node in rule["nodes"]]) for rule in found["violations"]] == []
-
-
-def photograph(page: Any, name: str) -> None:
-    """Keep a picture for people, where they ask for one by a folder's name in the environment."""
-    if folder := os.environ.get("PHI_TEST_PICTURES"):
-        for width in (320, 1280):
-            for scheme in ("light", "dark"):
-                page.set_viewport_size({"width": width, "height": 800})
-                page.emulate_media(color_scheme=scheme)
-                page.screenshot(path=f"{folder}/{name}-{width}-{scheme}.png", full_page=True)
+def look(page: Any, name: str) -> None:
+    """In every look it fits, and axe-core has no finding in what is ours; the frame is Django's own."""
+    assert faults(page, within="#content", picture=name) == []
 
 
 @pytest.mark.parametrize("group", sorted(EVERY))
 def test_group_finds_in_a_person_what_it_may_do_and_no_other_act(group: str, browse: Browse, patient: Any) -> None:
     held(patient), in_an_emergency(patient)
     page = browse(group)
-    photograph(page, group.split(maxsplit=1)[0])
-    check_shown(page)
+    look(page, group.split(maxsplit=1)[0])
     offered = {
         each.split("/")[-2] for each in page.eval_on_selector_all(".person-acts a", "all => all.map(a => a.href)")
     }
     assert offered == {name for name, (groups, _) in DOES.items() if group in groups}
     for act in sorted(offered):
         page.goto(url(patient, act))
-        photograph(page, f"{group.split(maxsplit=1)[0]}-{act}")
-        check_shown(page)
+        look(page, f"{group.split(maxsplit=1)[0]}-{act}")
     forbidden = sorted(DOES.keys() - offered)
     for act in forbidden:
         answer = page.goto(url(patient, act))
@@ -118,8 +97,7 @@ def test_privacy_officer_reveals_holds_and_is_kept_from_erasing(browse: Browse, 
     page.wait_for_selector("text=It is shown this once")
     assert CANARY in page.inner_text("pre")
     assert CANARY not in page.url
-    photograph(page, "shown")
-    check_shown(page)
+    look(page, "shown")
     event = AuditEvent.objects.get(action="claim.revealed")
     assert (event.purpose, event.reason) == ("HOPERAT", "complaint")
     page.click("text=Done")
@@ -135,8 +113,7 @@ def test_privacy_officer_reveals_holds_and_is_kept_from_erasing(browse: Browse, 
     page.click("input[type=submit]")
     page.wait_for_selector(".errornote")
     assert StoredClaim.objects.filter(subject=patient.subject).exists()
-    photograph(page, "refused")
-    check_shown(page)
+    look(page, "refused")
 
     page.click("text=Back, and do nothing")
     page.click("text=Release legal holds")

@@ -21,17 +21,15 @@ from django_phi_oidc.sessions.ending import end_session
 from django_phi_oidc.sessions.models import EndReason, OIDCSession
 from tests.interop.site import EXAMPLE
 from tests.journeys.serving import Quiet, Server
-from tests.parts import CHROMIUM, INTEROP, PARTS
+from tests.looks import faults
+from tests.parts import CHROMIUM, PARTS
 from tests.sessions.conftest import NOW, ScriptedOP, SignedIn, declare, django_session_exists, events, id_token, send
 
 pytestmark = [
     pytest.mark.browser,
-    pytest.mark.sqlite,
     pytest.mark.django_db(transaction=True, databases=["default", "phi_audit"]),
     pytest.mark.urls("tests.sessions.browser_urls"),
 ]
-AXE = INTEROP / "node_modules" / "axe-core" / "axe.min.js"
-LOOKS = [(320, "light"), (320, "dark"), (1280, "light"), (1280, "dark")]
 IDLE, ABSOLUTE, MINUTE, SECOND = timedelta(minutes=15), timedelta(hours=8), timedelta(minutes=1), timedelta(seconds=1)
 KEPT = """addEventListener("pageshow", ({ persisted }) => {
   if (persisted) {
@@ -552,18 +550,6 @@ def test_logout_by_post_leads_to_the_op_and_back(
     assert COOKIE not in op.headers[-1].get("Cookie", ""), "it shares our host, and so our cookies"
 
 
-def check_looks(page: Any) -> None:
-    """In every look the page is accessible and fits."""
-    page.evaluate(AXE.read_text())
-    for width, scheme in LOOKS:
-        page.set_viewport_size({"width": width, "height": 700})
-        page.emulate_media(color_scheme=scheme)
-        assert page.evaluate("document.documentElement.scrollWidth") <= width
-        found = page.evaluate("axe.run({resultTypes: ['violations', 'incomplete']})")
-        assert [rule["id"] for rule in found["violations"]] == []
-        assert [rule["id"] for rule in found["incomplete"] if rule["id"] == "color-contrast"] == []
-
-
 @pytest.mark.node
 def test_warning_in_every_look_is_accessible_and_fits(
     browse: Browse, sign_in: Callable[..., SignedIn], moment: Moment
@@ -572,14 +558,14 @@ def test_warning_in_every_look_is_accessible_and_fits(
     wait_for_warning(page, moment)
     page.route("**/oidc/session/", lambda route: route.abort())
     page.clock.resume()
-    check_looks(page)
+    assert faults(page, sure=True) == []
     page.click("text=Stay signed in")
     page.get_by_role("alert").get_by_text("That did not work.").wait_for()
-    check_looks(page)
+    assert faults(page, sure=True) == []
 
 
 @pytest.mark.node
 def test_last_page_in_every_look_is_accessible_and_fits(browse: Browse) -> None:
     page = browse().new_page()
     page.goto("/oidc/logged-out/?expired=1")
-    check_looks(page)
+    assert faults(page, sure=True) == []

@@ -80,6 +80,7 @@ def look_at_nothing(found: Found, client: Any) -> None:
     """Look at lists that have no row yet."""
     for model in (AuditEvent, AuditCheckpoint, TrailJob, StoredClaim, LegalHold):
         look(found, client, of_model(model))
+    look(found, client, f"{of_model(StoredClaim)}?q=nobody")
     look(found, client, of_model(StoredClaim, "report"))
     look(found, client, reverse("admin:index"))
 

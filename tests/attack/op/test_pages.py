@@ -7,7 +7,8 @@ import pytest
 
 from django_phi_oidc.attack.op import Client
 from tests.handlers import served_by
-from tests.parts import CHROMIUM, INTEROP
+from tests.looks import AXE
+from tests.parts import CHROMIUM
 
 pytestmark = [pytest.mark.browser, pytest.mark.node]
 
@@ -48,7 +49,7 @@ def test_login_page_is_accessible_narrow_and_leads_back(op, rp, client_url, chro
         page.fill("#password", "wrong")
         page.keyboard.press("Enter")
         page.wait_for_selector("[role=alert]")
-        page.add_script_tag(path=str(INTEROP / "node_modules" / "axe-core" / "axe.min.js"))
+        page.add_script_tag(path=str(AXE))
         found = page.evaluate("axe.run()")
         assert [(one["id"], one["nodes"][0]["html"]) for one in found["violations"]] == []
         assert page.evaluate("document.documentElement.scrollWidth") == 320
