@@ -5,6 +5,7 @@ PostgreSQL that was a third of the time.
 """
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 from django.db import connections, transaction
@@ -16,18 +17,18 @@ NEVER = "django_migrations"
 
 
 def instead_of_flushing(fresh: dict[str, list[int]], flush: Callable[[TransactionTestCase], None]) -> Any:
-    """Return a `_fixture_teardown`. fresh: by alias, what staying() told before the first test."""
+    """Return a `_fixture_teardown`. fresh: by alias, what staying() told before the first test; kept up."""
 
     def teardown(case: TransactionTestCase) -> None:
-        aliases = type(case)._databases_names(include_mirrors=False)
         if case.available_apps is not None or case.serialized_rollback:
             flush(case)
             return
+        aliases = type(case)._databases_names(include_mirrors=False)
         for alias in aliases:
             empty(alias)
         if any(staying(alias) != fresh[alias] for alias in aliases):
             flush(case)
-            fresh.update({alias: staying(alias) for alias in aliases})
+            fresh.update({alias: staying(alias) for alias in fresh})
 
     return teardown
 
@@ -58,5 +59,6 @@ def staying(alias: str) -> list[int]:
     return found
 
 
+@cache
 def _tables(alias: str) -> list[str]:
     return connections[alias].introspection.django_table_names(only_existing=True, include_views=False)

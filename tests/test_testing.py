@@ -39,18 +39,24 @@ arrangements = ["shared", pytest.param("separate", marks=pytest.mark.postgresql)
 
 
 def each_arrangement(test: Any) -> Any:
-    return pytest.mark.each_database(pytest.mark.parametrize("environment", arrangements, indirect=True)(test))
+    return pytest.mark.each_database(pytest.mark.parametrize("host", arrangements, indirect=True)(test))
 
 
-@pytest.fixture
-def environment(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[dict[str, str]]:
-    """Return the environment of a host project with migrated databases of its own."""
-    with scratch_databases(tmp_path, shared=getattr(request, "param", "shared") == "shared") as environment:
+@pytest.fixture(scope="module")
+def host(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """Return the environment of a host project with migrated databases of its own, which no test may touch."""
+    is_shared = getattr(request, "param", "shared") == "shared"
+    with scratch_databases(tmp_path_factory.mktemp("host"), shared=is_shared) as environment:
         environment["PYTHONPATH"] = os.pathsep.join((str(HOST), str(HOST.parent.parent)))
         environment["DJANGO_SETTINGS_MODULE"] = "settings"
         for alias in databases.ALIASES:
             run(environment, "manage.py", "migrate", "--skip-checks", f"--database={alias}")
         yield environment
+
+
+@pytest.fixture
+def environment(host: dict[str, str]) -> dict[str, str]:
+    return dict(host)
 
 
 def run(environment: dict[str, str], *arguments: str, fails: bool = False) -> str:

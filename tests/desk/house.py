@@ -125,7 +125,13 @@ def furnish(patient: Any, asked_by: Any) -> dict[str, Any]:
     asked = {"user": user, "actor": str(user.pk), "resource": "Patient/7", "reason": "Nobody knows.", **over}
     waiting = EmergencyAccess.objects.create(id=uuid7(NOW), permissions=["portal.view_chart"], **asked)
     EmergencyAccess.objects.create(
-        id=uuid7(NOW), permissions=[], **asked, reviewed_at=NOW, reviewed_by="8", verdict="justified", note="A drill."
+        id=uuid7(NOW),
+        permissions=[],
+        **asked,
+        reviewed_at=NOW,
+        reviewed_by="an officer",
+        verdict="justified",
+        note="Seen.",
     )
     seen: dict[str, Any] = {"first_seen": NOW - HOUR, "last_seen": NOW, "count": 1204}
     address = f"2001:db8::{uuid.uuid4().hex[:4]}"
@@ -137,11 +143,11 @@ def furnish(patient: Any, asked_by: Any) -> dict[str, Any]:
         key=address,
         severity="critical",
         acknowledged_at=NOW,
-        acknowledged_by="8",
+        acknowledged_by="an officer",
         note="A drill.",
         **seen,
     )
-    muted = {"muted_at": NOW - HOUR, "muted_by": "8", "note": "The scanner of the hospital, each Tuesday."}
+    muted = {"muted_at": NOW - HOUR, "muted_by": "an officer", "note": "The scanner of the hospital, each Tuesday."}
     mute = AlertMute.objects.create(kind="refusal_burst", key="2001:db8::2", until=NOW + DAY, **muted)
     AlertMute.objects.create(kind="replay", until=NOW + DAY, lifted_at=NOW, **muted)
     event, *_ = _trail(subject, user)

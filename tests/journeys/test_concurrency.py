@@ -22,7 +22,7 @@ from .serving import portal_process
 
 pytestmark = [pytest.mark.django_db(**EVERYTHING), pytest.mark.postgresql]
 
-RUNS = 20
+RUNS = 10
 CALLBACKS = 20
 
 
