@@ -16,7 +16,7 @@ STAYING = ("django_content_type", "auth_permission")
 NEVER = "django_migrations"
 
 
-def instead_of_flushing(fresh: dict[str, list[int]], flush: Callable[[TransactionTestCase], None]) -> Any:
+def instead_of_flushing(fresh: dict[str, list[tuple[Any, ...]]], flush: Callable[[TransactionTestCase], None]) -> Any:
     """Return a `_fixture_teardown`. fresh: by alias, what staying() told before the first test; kept up."""
 
     def teardown(case: TransactionTestCase) -> None:
@@ -49,13 +49,13 @@ def empty(alias: str) -> None:
                 cursor.execute(f"DELETE FROM {quote(name)}")
 
 
-def staying(alias: str) -> list[int]:
-    """Return how many rows the tables of STAYING have there, and the highest id of each."""
-    found: list[int] = []
+def staying(alias: str) -> list[tuple[Any, ...]]:
+    """Return the rows of the tables of STAYING."""
+    found: list[tuple[Any, ...]] = []
     for name in sorted({*STAYING} & {*_tables(alias)}):
         with connections[alias].cursor() as cursor:
-            cursor.execute(f"SELECT count(*), max(id) FROM {connections[alias].ops.quote_name(name)}")
-            found += cursor.fetchone()
+            cursor.execute(f"SELECT * FROM {connections[alias].ops.quote_name(name)} ORDER BY id")
+            found += cursor.fetchall()
     return found
 
 

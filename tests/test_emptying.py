@@ -63,9 +63,10 @@ def test_end_leaves_what_migrate_made_alone() -> None:
     "change",
     [
         lambda: Permission.objects.all()[:1].get().delete(),
+        lambda: Permission.objects.filter(codename="view_auditevent").update(codename="x"),
         lambda: Permission.objects.create(codename="x", name="x", content_type=ContentType.objects.all()[:1].get()),
     ],
-    ids=["one is gone", "one more"],
+    ids=["one is gone", "another name", "one more"],
 )
 def test_end_after_a_change_of_permissions_flushes(change: Callable[[], object]) -> None:
     assert flushed(change)

@@ -1,5 +1,6 @@
 """What the logs of a test said, and whether they said what nobody may read there."""
 
+import re
 from urllib.parse import quote, quote_plus
 
 from django.conf import settings
@@ -37,6 +38,7 @@ def claims_of(op: DemoProvider) -> set[str]:
 
 
 def leaks(text: str, ops: list[DemoProvider]) -> list[str]:
-    """Return the secrets that text holds; `eyJ` is how the header of each JWT begins."""
-    marks = {"eyJ", "1984-03-09", "Tulegatan", "s3cret &"}
-    return sorted(secret for secret in marks.union(*map(secrets_of, ops)) if secret in text)
+    """Return the secrets that text holds; `eyJ` is how the header of each JWT begins, and may stand in sealed text."""
+    marks = {"1984-03-09", "Tulegatan", "s3cret &"}
+    found = [secret for secret in marks.union(*map(secrets_of, ops)) if secret in text]
+    return sorted(found + re.findall(r"(?<![\w-])eyJ[\w-]{10,}", text))
