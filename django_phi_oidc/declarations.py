@@ -54,7 +54,7 @@ class ProviderDeclaration:
     """The portal's own, as the provider gave it."""
     client_secret: str = field(default="", repr=False)
     """Not with `private_key_jwt`. Default: required otherwise."""
-    label: str = ""
+    label: str = field(default="", compare=False)  # a lazy one is another text in each language
     """What people read where they choose among several providers; may be [a lazy translation](../how-to/translate.md).
     Default: the name."""
     profile: Profile = "baseline"

@@ -7,8 +7,10 @@ links lead from there. `Default:` says, at the end, what it is that an empty def
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
+NOTHING: Mapping[str, Any] = MappingProxyType({})
 Keys = str | Path | Sequence[str] | Callable[[], Any] | None
 """A list of keys, newest first, in one of the forms in which a project may give it; None: there is none."""
 
@@ -16,15 +18,15 @@ Keys = str | Path | Sequence[str] | Callable[[], Any] | None
 class Options:
     """The options as a project writes them: they are parsed, and refused, where they are read."""
 
-    PROVIDERS: Mapping[str, Any] = {}
+    PROVIDERS: Mapping[str, Any] = NOTHING
     """Name → [provider](#a-provider); the first is the default one; a name is letters, digits, `.`, `_`, `-`.
     Default: required."""
-    CLAIMS: Mapping[str, Any] = {}
+    CLAIMS: Mapping[str, Any] = NOTHING
     """Name → [claim](#a-claim); an undeclared claim is dropped at the door. Default: none kept."""
-    ROLES: Mapping[str, Any] = {}
+    ROLES: Mapping[str, Any] = NOTHING
     """Provider → list of [rules](#a-rule-of-roles) from the values of a claim to Django groups, `is_staff` and
     `is_superuser`. Default: none: groups are left alone."""
-    API: Mapping[str, Any] = {}
+    API: Mapping[str, Any] = NOTHING
     """Provider → [which of its access tokens](#an-api) the portal's own APIs take. Default: none: no token is good."""
     ENCRYPTION_KEYS: Keys = None
     """[Keys](#a-list-of-keys) that seal claims, tokens and pending sign-ins, newest first. Default: required."""
@@ -51,7 +53,7 @@ class Options:
     SECTOR_ORIGINS: Sequence[str] = ()
     """Further origins of this portal, such as `https://other.example`, whose redirect URIs
     `oidc/sector-identifier.json` lists."""
-    SINKS: Mapping[str, Any] = {}
+    SINKS: Mapping[str, Any] = NOTHING
     """Name → [sink](#a-sink): where the audit log is delivered to."""
     REVOCATION_GIVE_UP_AFTER: timedelta = timedelta(days=3)
     """timedelta: how long a revocation is tried before it is abandoned, with an alert."""

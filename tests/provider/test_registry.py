@@ -11,6 +11,8 @@ from contextlib import contextmanager
 
 import pytest
 from django.test import override_settings
+from django.utils import translation
+from django.utils.translation import gettext_lazy
 
 from django_phi_oidc.errors import IssuerMismatch, KeyNotFound, ProviderUnknown
 from django_phi_oidc.oidc.transport import Request
@@ -26,6 +28,16 @@ MINIMAL = {"issuer": "https://127.0.0.1", "client_id": "portal", "client_secret"
 def declaring(**providers: dict[str, object]) -> Iterator[None]:
     with override_settings(PHI_OIDC={"PROVIDERS": {name: {**MINIMAL, **more} for name, more in providers.items()}}):
         yield
+
+
+def test_label_in_every_language_is_of_one_provider() -> None:
+    with declaring(clinic={"label": gettext_lazy("January")}):
+        found = []
+        for language in ("en", "de", "fr"):
+            with translation.override(language):
+                found.append((str(get_provider().declaration.label), id(get_provider())))
+    assert len({label for label, _ in found}) > 1, "it is another text in each"
+    assert len({provider for _, provider in found}) == 1
 
 
 def test_get_provider_by_name_or_the_first() -> None:
