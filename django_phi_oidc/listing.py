@@ -8,6 +8,7 @@ from functools import cached_property, wraps
 from typing import TYPE_CHECKING, Any
 
 from django.contrib import admin, messages
+from django.contrib.admin.options import IS_POPUP_VAR
 from django.contrib.admin.utils import unquote
 from django.contrib.admin.widgets import AdminSplitDateTime
 from django.core.exceptions import ObjectDoesNotExist, PermissionDenied
@@ -53,6 +54,14 @@ def in_words(refusal: PhiOidcError | ObjectDoesNotExist) -> str:
     return _("This can’t be done: %(code)s. Tell those who run this site.") % {"code": refusal.code}
 
 
+class RefusedFor(PermissionDenied):
+    """Refused for what it is about, and not for what it is: `about`, a `Type/id`, is the event's resource."""
+
+    def __init__(self, about: str) -> None:
+        super().__init__(about)
+        self.about = about
+
+
 class CappedPaginator(CountingPaginator):
     """Counts no further than anybody would page."""
 
@@ -73,9 +82,23 @@ class AuditedAdmin(ModelAdmin):
 
     def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
         """Show the list, or act on what was chosen. Django itself would not say that an act is left to others."""
-        if self._acts(request) - self.get_actions(request).keys():
+        if self._refused_acts(request):
             raise PermissionDenied
         return super().changelist_view(request, extra_context)
+
+    def change_view(
+        self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: Any = None
+    ) -> HttpResponse:
+        """Show a row. Django itself looks at what is asked before it looks at who asks, and adds for `_saveasnew`."""
+        if not self.has_view_or_change_permission(request) or "_saveasnew" in request.POST:
+            raise PermissionDenied
+        return super().change_view(request, object_id, form_url, extra_context)
+
+    def delete_view(self, request: HttpRequest, object_id: str, extra_context: Any = None) -> HttpResponse:
+        """Ask before a row is deleted, and delete it; only who may delete is told what is wrong with the request."""
+        if not self.has_delete_permission(request):
+            raise PermissionDenied
+        return super().delete_view(request, object_id, extra_context)
 
     def history_view(self, request: HttpRequest, object_id: str, extra_context: Any = None) -> HttpResponse:
         """Show what Django has logged of a row. Django itself tells everybody whether there is such a row."""
@@ -83,10 +106,13 @@ class AuditedAdmin(ModelAdmin):
             raise PermissionDenied
         return super().history_view(request, object_id, extra_context)
 
-    def _acts(self, request: HttpRequest) -> set[str]:
-        """Return which acts on its rows the list is asked for."""
+    def _refused_acts(self, request: HttpRequest) -> list[str]:
+        """Return which acts on its rows the list is asked for that are left to others. A popup has no acts at all."""
+        if IS_POPUP_VAR in request.GET:
+            return []
         every = {*(self.actions or ()), *(name for name, _ in self.admin_site.actions)}
-        return {name for name in request.POST.getlist("action") if name in every}
+        permitted = self.get_actions(request)
+        return sorted(name for name in {*request.POST.getlist("action")} if name in every and name not in permitted)
 
     def _telling(self, pattern: URLPattern) -> URLPattern:
         view = pattern.callback
@@ -95,12 +121,14 @@ class AuditedAdmin(ModelAdmin):
         def telling(request: HttpRequest, *args: Any, **asked: Any) -> Any:
             try:
                 return view(request, *args, **asked)
-            except PermissionDenied:
+            except PermissionDenied as refusal:
                 # A key that is nobody's is not written.
                 row = self.get_object(request, unquote(asked.get("object_id", "")))
-                act = "" if asked else min(self._acts(request), default="")
+                is_list = str(pattern.name).endswith("_changelist")
+                about = getattr(refusal, "about", "")
                 try:
-                    tell_refusal(request, self.opts, *([row.pk] if row else []), act=act)
+                    for act in (is_list and self._refused_acts(request)) or [""]:
+                        tell_refusal(request, self.opts, *([row.pk] if row else []), act=act, about=about)
                 except AuditUnavailable:
                     return trail_unavailable(request, self.admin_site)
                 raise

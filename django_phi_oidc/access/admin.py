@@ -112,11 +112,13 @@ class EmergencyAccessAdmin(ReadOnlyAdmin):
             return trail_unavailable(request, self.admin_site)
 
     def _review(self, request: HttpRequest, row: EmergencyAccess, form: ReviewForm) -> HttpResponse:
-        """Raises: AuditUnavailable."""
+        """Raises: AuditUnavailable; PermissionDenied."""
         actor, verdict = Actor.from_request(request), Verdict(form.cleaned_data["verdict"])
         try:
             review(row.pk, actor=actor, verdict=verdict, note=form.cleaned_data["note"], now=clock.now())
         except EmergencyRefused as refusal:
+            if refusal.reason not in _REFUSALS:
+                raise PermissionDenied from None
             self.message_user(request, str(_REFUSALS[refusal.reason]), messages.ERROR)
             return HttpResponseRedirect(request.path)
         self.message_user(request, _("The review was signed."), messages.SUCCESS)

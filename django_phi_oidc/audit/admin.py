@@ -70,6 +70,7 @@ class TrailPages:
     """What all pages of the trail have of Django's admin: its frame, its sign-in, and no way to change anything."""
 
     opts: Any
+    model: Any
     admin_site: admin.AdminSite
 
     def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
@@ -82,7 +83,10 @@ class TrailPages:
 
     def refuse(self, request: HttpRequest, *asked: Any) -> NoReturn:
         """Refuse what is asked for, after the event of it. Raises: PermissionDenied, AuditUnavailable."""
-        tell_refusal(request, self.opts, *asked)
+        # A key that is nobody's is not written.
+        with reaching_the_trail():
+            rows = [key for key in asked if self.model._base_manager.filter(pk=key).exists()]
+        tell_refusal(request, self.opts, *rows)
         raise PermissionDenied
 
     def routes(self, views: Mapping[str, tuple[str, View]]) -> list[Any]:
@@ -262,15 +266,18 @@ def tell(request: HttpRequest, action: Action, *, outcome: Outcome = OUTCOMES[0]
     record(action, origin=Actor.from_request(request).origin, now=clock.now(), outcome=outcome, **told)
 
 
-def tell_refusal(request: HttpRequest, opts: Any, *row: Any, act: str = "") -> None:
-    """Commit that a page of the model, about that row if any, was refused, or an act. Raises: AuditUnavailable."""
+def tell_refusal(request: HttpRequest, opts: Any, *row: Any, act: str = "", about: str = "") -> None:
+    """Commit that a page of the model was refused, or an act. Raises: AuditUnavailable.
+
+    It is about that row, if any, or about what about says.
+    """
     page = act or str(getattr(request.resolver_match, "url_name", "")).rpartition("_")[2]
     tell(
         request,
         Action.ACCESS_DENIED,
         outcome="failure",
         reason="permission_missing",
-        resource="/".join([opts.object_name, *map(str, row)]),
+        resource=about or "/".join([opts.object_name, *map(str, row)]),
         detail={"page": f"{opts.model_name}/{page}"},
     )
 

@@ -9,13 +9,18 @@ from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import NoReverseMatch, reverse
 from django.utils.http import urlencode
 
+from ..access.policy import PERMISSION_MISSING
+from ..audit.admin import tell, trail_unavailable
+from ..audit.events import Action
+from ..errors import AuditUnavailable
 from .choosing import begin_url
 
 
 def lead_to_provider(site: AdminSite) -> None:
     """Let the site's login page be a sign-in at the provider, wherever our URLs are included.
 
-    Somebody who is signed in and is no member of staff is refused: another sign-in would lead here again.
+    Somebody who is signed in and is no member of staff is refused, whatever page of the site led here, and that is an
+    event: another sign-in would lead here again.
     """
     form = site.login
 
@@ -29,6 +34,11 @@ def lead_to_provider(site: AdminSite) -> None:
         if site.has_permission(request):
             return HttpResponseRedirect(reverse("admin:index", current_app=site.name))
         if request.user.is_authenticated:
+            try:
+                told: Any = {"reason": PERMISSION_MISSING, "detail": {"page": "login"}}
+                tell(request, Action.ACCESS_DENIED, outcome="failure", **told)
+            except AuditUnavailable:
+                return trail_unavailable(request, site)
             raise PermissionDenied
         # Whether the target is on this host, the sign-in judges.
         return HttpResponseRedirect(f"{begin}?{urlencode({'next': target})}")

@@ -11,7 +11,6 @@ from uuid import UUID
 from django import forms
 from django.contrib import admin, messages
 from django.contrib.auth import get_user_model
-from django.core.exceptions import PermissionDenied
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
@@ -23,7 +22,7 @@ from django.views.decorators.debug import sensitive_post_parameters, sensitive_v
 from .. import clock, conf, keyring
 from ..audit.request import Actor
 from ..errors import HeldForLegalReasons, InvitationRefused, PhiOidcError
-from ..listing import GoesWithItsPersonAdmin, SaysWhyNotAdmin, in_words
+from ..listing import GoesWithItsPersonAdmin, RefusedFor, SaysWhyNotAdmin, in_words
 from .inviting import Invitation, invite, is_above, revoke_codes
 from .linking import link_existing
 from .models import ActivationCode, PairwiseSubject
@@ -48,9 +47,9 @@ def _inviting_providers() -> list[tuple[str, str]]:
 
 
 def _refuse_above(request: HttpRequest, user: Any) -> None:
-    """Whoever links or invites says who signs in: to that account too. Raises: PermissionDenied."""
+    """Whoever links or invites says who signs in: to that account too. Raises: RefusedFor."""
     if is_above(user, request.user):
-        raise PermissionDenied
+        raise RefusedFor(f"user/{user.pk}")
 
 
 class LinkForm(SubjectForm):
@@ -258,7 +257,7 @@ class ActivationCodeAdmin(SaysWhyNotAdmin, GoesWithItsPersonAdmin):
             return None
 
     def _invite(self, request: HttpRequest, user: Any, provider: str) -> Invitation:
-        """Raises: PhiOidcError; PermissionDenied."""
+        """Raises: PhiOidcError; RefusedFor."""
         _refuse_above(request, user)
         declared = conf.providers().get(provider)
         if declared is None:

@@ -3,6 +3,7 @@
 What there is comes from the admin itself, so a page that is new has to be added to these tables.
 """
 
+import json
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -230,3 +231,42 @@ def test_refusal_that_can_t_be_written_is_said_to_be_so_and_nothing_is_shown(
             assert (answer.status_code, "The audit trail is not available" in answer.content.decode()) == (503, True)
         assert client.get(url).status_code == 403
         assert permitted.get(url).status_code == 200
+
+
+def test_request_that_no_page_of_ours_makes_is_refused_with_its_event(
+    patient: Any,  # noqa: F811
+    member: Officer,
+) -> None:
+    client, root = member(HELP), member(ROOT)
+    rows = house.furnish(patient, root.user)
+    subject, claim = rows["pairwisesubject"], rows["storedclaim"]
+    subjects, claims = (f"/admin/django_phi_oidc/{name}/" for name in ("pairwisesubject", "storedclaim"))
+    told = [
+        (client.get(f"{subjects}{subject}/delete/?_to_field=uuid"), f"PairwiseSubject/{subject}", "delete"),
+        (client.get(f"{claims}{claim}/change/?_to_field=uuid"), f"StoredClaim/{claim}", "change"),
+        (client.post(f"{subjects}add/", {"action": "end_now"}), "PairwiseSubject", "add"),
+        (client.get("/admin/django_phi_oidc/auditcheckpoint/7561234567897/change/"), "AuditCheckpoint", "change"),
+    ]
+    assert [answer.status_code for answer, *_ in told] == [403] * 4
+    wanted = [(resource, f"{resource.split('/')[0].lower()}/{page}") for _, resource, page in told]
+    assert sorted((each[2], json.loads(each[3])["page"]) for each in denials(client).elements()) == sorted(wanted)
+    # An add by way of a page that hides nothing of what was sent is nobody's.
+    asked = {"provider": "default", "user": rows["newcomer"], "sub": "whoever", "_saveasnew": "1"}
+    assert root.post(f"{subjects}{subject}/change/", asked).status_code == 403
+    assert root.post(f"{subjects}add/", asked).status_code == 302
+
+
+def test_each_act_of_a_request_that_is_left_to_others_has_its_event_and_what_is_permitted_has_none(
+    patient: Any,  # noqa: F811
+    member: Officer,
+) -> None:
+    security, privacy = member(SECURITY), member(PRIVACY)
+    rows = house.furnish(patient, privacy.user)
+    sessions, claims = (f"/admin/django_phi_oidc/{name}/" for name in ("oidcsession", "storedclaim"))
+    asked = {"action": ["end_now", "delete_selected"], "_selected_action": [str(rows["oidcsession"])], "index": 0}
+    assert security.post(sessions, asked).status_code == 403
+    assert [each[3] for each in denials(security)] == ['{"page":"oidcsession/delete_selected"}']
+    assert not told("session.ended", security.user)
+    act = {"action": "erase_now", "_selected_action": [str(rows["storedclaim"])], "index": 0}
+    assert [privacy.post(f"{claims}{popup}", act).status_code for popup in ("?_popup=1", "")] == [200, 302]
+    assert not denials(privacy)

@@ -9,7 +9,8 @@ from django.contrib.auth import get_user_model
 from django_phi_oidc.attack.op import DemoProvider
 
 from .browser import Browser, Page
-from .conftest import EVERYTHING
+from .conftest import EVERYTHING, events
+from .test_transactions import audit_database_away
 
 pytestmark = pytest.mark.django_db(**EVERYTHING)
 PAGE = "/admin/auth/user/"
@@ -33,8 +34,13 @@ def test_admin_is_reached_by_way_of_the_provider(op: DemoProvider, browser: Brow
     assert led(browser, op, PAGE).location == PAGE
     refused = browser.get(browser.get(PAGE).location)
     assert (refused.status, refused.location) == (403, ""), "no member of staff, and no loop"
+    (denied,) = events(action="access.denied")
+    assert (denied.reason, denied.detail) == ("permission_missing", '{"page":"login"}')
+    with audit_database_away():
+        assert browser.get(browser.get(PAGE).location).status == 503
     get_user_model()._default_manager.update(is_staff=True, is_superuser=True)
     assert browser.get(PAGE).status == 200
+    assert len(events(action="access.denied")) == 1
 
 
 def test_admins_sign_in_leads_to_no_other_host(op: DemoProvider, browser: Browser) -> None:

@@ -137,6 +137,8 @@ def test_account_of_a_superuser_is_for_superusers(is_superuser: bool, officer: O
     assert act(client, "make_another", newest).status_code == (200 if is_superuser else 403)
     assert ActivationCode.objects.count() == (3 if is_superuser else 1)
     assert LogEntry.objects.count() == is_superuser
+    denied = AuditEvent.objects.filter(action="access.denied").values_list("resource", flat=True)
+    assert list(denied) == ([] if is_superuser else [f"user/{root.pk}"] * 2), "whose account it was about"
 
 
 def test_revoke_is_of_what_waits_and_names_the_administrator(officer: Officer) -> None:
