@@ -13,7 +13,6 @@ import platform
 from collections import Counter
 from collections.abc import Iterator
 from importlib import import_module
-from pathlib import Path
 from typing import Any
 
 import django
@@ -77,7 +76,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def _only_database(item: pytest.Item) -> str:
     """Return the kind of database that this test is run on, "" for each."""
     for folder, kind in ON_ONE_DATABASE.items():
-        if item.path.is_relative_to(Path(__file__).parent / folder):
+        if item.nodeid.startswith(f"tests/{folder}/"):
             return kind
     is_marked = any(item.get_closest_marker(marker) for marker in ("django_db", "each_database"))
     is_asking = is_marked or ASKING & set(getattr(item, "fixturenames", ()))
