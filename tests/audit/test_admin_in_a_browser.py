@@ -2,7 +2,7 @@
 
 import json
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from tests.journeys.serving import Quiet, Server
 from tests.parts import CHROMIUM
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "phi_audit"])
+Browse = Callable[[Client], Any]
 SUBJECT = str(uuid.UUID(int=7))
 
 
@@ -47,28 +48,44 @@ def site(settings: Any, tmp_path: Path) -> Iterator[str]:
 
 
 @pytest.fixture
-def officer(site: str, chromium_path: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """Give a narrow page of a browser in which a superuser is signed in; nothing may be broken on it."""
+def expected() -> str:
+    """Return what a complaint of the browser may hold; a test that asks for what is refused has another."""
+    return "/favicon.ico"
+
+
+@pytest.fixture
+def browse(site: str, expected: str, chromium_path: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Browse]:
+    """Return what opens a narrow page for a client who is signed in; nothing may be broken on it."""
     from playwright.sync_api import sync_playwright  # noqa: PLC0415 -- only where the marker let the test through
 
-    client = Client()
-    client.force_login(get_user_model().objects.create_superuser("officer"))
-    cookie = client.cookies[django_settings.SESSION_COOKIE_NAME].value
     monkeypatch.setenv("DJANGO_ALLOW_ASYNC_UNSAFE", "1")
+    complaints: list[str] = []
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium_path, args=list(CHROMIUM))
-        context = browser.new_context(viewport={"width": 320, "height": 640}, base_url=site)
-        context.set_default_timeout(20_000)
-        context.add_cookies([{"name": django_settings.SESSION_COOKIE_NAME, "value": cookie, "url": site}])
-        page = context.new_page()
-        complaints: list[str] = []
-        page.on("console", lambda message: complaints.append(f"{message.text} {message.location['url']}"))
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        yield page
+
+        def open_for(client: Client) -> Any:
+            context = browser.new_context(viewport={"width": 320, "height": 640}, base_url=site)
+            context.set_default_timeout(20_000)
+            key = client.cookies[django_settings.SESSION_COOKIE_NAME].value
+            context.add_cookies([{"name": django_settings.SESSION_COOKIE_NAME, "value": key, "url": site}])
+            page = context.new_page()
+            page.on("console", lambda message: complaints.append(f"{message.text} {message.location['url']}"))
+            page.on("pageerror", lambda error: complaints.append(str(error)))
+            return page
+
+        yield open_for
         browser.close()
         # Inside of playwright's event loop Django has connections of their own, which nobody sees from outside.
         connections.close_all()
-    assert [each for each in complaints if not each.endswith("/favicon.ico")] == []
+    assert [each for each in complaints if expected not in each] == []
+
+
+@pytest.fixture
+def officer(browse: Browse) -> Any:
+    """Return a page in which a superuser is signed in."""
+    client = Client()
+    client.force_login(get_user_model().objects.create_superuser("officer"))
+    return browse(client)
 
 
 def is_as_wide_as_the_screen(page: Any) -> bool:

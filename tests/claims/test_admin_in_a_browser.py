@@ -7,7 +7,7 @@ import pytest
 
 from django_phi_oidc import clock
 from django_phi_oidc.claims.models import LegalHold, StoredClaim
-from tests.audit.test_admin_in_a_browser import is_as_wide_as_the_screen, officer, site  # noqa: F401 -- fixtures
+from tests.audit.test_admin_in_a_browser import browse, expected, is_as_wide_as_the_screen, officer, site  # noqa: F401 -- fixtures
 from tests.claims.conftest import DAY, Person
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "phi_audit"])

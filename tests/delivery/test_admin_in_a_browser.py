@@ -11,7 +11,7 @@ from django_phi_oidc.delivery import admin
 from django_phi_oidc.delivery.models import TrailJob
 from django_phi_oidc.delivery.tasks import work_trail_jobs
 from tests.audit.log import NOW, PEM, events, sealed
-from tests.audit.test_admin_in_a_browser import is_as_wide_as_the_screen, officer, site  # noqa: F401 -- fixtures
+from tests.audit.test_admin_in_a_browser import browse, expected, is_as_wide_as_the_screen, officer, site  # noqa: F401 -- fixtures
 from tests.looks import faults
 
 JOBS = "/admin/django_phi_oidc/trailjob/"

@@ -1,17 +1,13 @@
 """Every page of ours in the admin as each group has it in Chromium, under the example's content security policy."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from django.conf import settings as django_settings
-from django.db import connections
 
-from tests.audit.test_admin_in_a_browser import site  # noqa: F401 -- a fixture
+from tests.audit.test_admin_in_a_browser import Browse, browse, expected, site  # noqa: F401 -- fixtures
 from tests.desk import house
 from tests.desk.test_groups import may_look
 from tests.looks import faults
-from tests.parts import CHROMIUM
 from tests.person.conftest import _at_noon, officer, patient  # noqa: F401 -- fixtures
 from tests.person.test_person_page import EVERY, HELP, PRIVACY, SECURITY, url
 from tests.sessions.conftest import op, sign_in  # noqa: F401 -- fixtures
@@ -40,36 +36,6 @@ FILTERED = {
 """Of each list."""
 
 
-@pytest.fixture
-def walker(
-    site: str,  # noqa: F811
-    chromium_path: str,
-    monkeypatch: pytest.MonkeyPatch,
-) -> Iterator[Any]:
-    """Return what opens a browser for a client; nothing may be broken on a page."""
-    from playwright.sync_api import sync_playwright  # noqa: PLC0415 -- only where the marker let the test through
-
-    monkeypatch.setenv("DJANGO_ALLOW_ASYNC_UNSAFE", "1")
-    complaints: list[str] = []
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium_path, args=list(CHROMIUM))
-
-        def walk(client: Any) -> Any:
-            context = browser.new_context(viewport={"width": 320, "height": 640}, base_url=site)
-            context.set_default_timeout(20_000)
-            key = client.cookies[django_settings.SESSION_COOKIE_NAME].value
-            context.add_cookies([{"name": django_settings.SESSION_COOKIE_NAME, "value": key, "url": site}])
-            page = context.new_page()
-            page.on("console", lambda message: complaints.append(f"{message.text} {message.location['url']}"))
-            page.on("pageerror", lambda error: complaints.append(str(error)))
-            return page
-
-        yield walk
-        browser.close()
-        connections.close_all()
-    assert [each for each in complaints if not each.endswith("/favicon.ico")] == []
-
-
 def links(page: Any) -> set[str]:
     """Return what the page leads to, without what is asked of it."""
     found = page.eval_on_selector_all(
@@ -84,21 +50,22 @@ def frames(page: Any) -> set[str]:
     return set(found)
 
 
-def release(page: Any, rows: dict[str, Any]) -> str:
-    page.goto("/admin/django_phi_oidc/legalhold/?state=lasts")
-    page.locator("tbody input[type=checkbox]").first.check()
-    page.select_option("select[name=action]", "release")
+def act(page: Any, model: str, name: str, row: Any) -> None:
+    """Choose a row of the list, and what to do with it."""
+    page.goto(f"/admin/django_phi_oidc/{model}/")
+    page.locator(f"tbody input[value='{row}']").check()
+    page.select_option("select[name=action]", name)
     page.click("button[name=index]")
     page.wait_for_selector(".messagelist")
+
+
+def release(page: Any, rows: dict[str, Any]) -> str:
+    act(page, "legalhold", "release", rows["legalhold"])
     return "1 hold was released."
 
 
 def end_mute(page: Any, rows: dict[str, Any]) -> str:
-    page.goto("/admin/django_phi_oidc/alertmute/")
-    page.locator(f"tbody input[value='{rows['alertmute']}']").check()
-    page.select_option("select[name=action]", "end")
-    page.click("button[name=index]")
-    page.wait_for_selector(".messagelist")
+    act(page, "alertmute", "end", rows["alertmute"])
     return "1 mute was ended."
 
 
@@ -118,7 +85,7 @@ def test_group_walks_through_every_page_that_it_may_see(
     group: str,
     patient: Any,  # noqa: F811
     officer: Any,  # noqa: F811
-    walker: Any,
+    browse: Browse,  # noqa: F811
 ) -> None:
     client, kind = officer(group), group.split(maxsplit=1)[0]
     rows = house.furnish(patient, client.user)
@@ -129,7 +96,7 @@ def test_group_walks_through_every_page_that_it_may_see(
             if each.name == "changelist":
                 more = FILTERED[each.model_admin.opts.model_name]
                 urls |= {f"{name}-{number}": each.url(rows) + asked for number, asked in enumerate(more)}
-    page = walker(client)
+    page = browse(client)
     found, leads, colours = [], set(), set()
     for name, where in urls.items():
         assert page.goto(where).status == 200, name

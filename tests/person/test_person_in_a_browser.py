@@ -1,19 +1,16 @@
 """The page of a person as each group has it in Chromium, under the example's content security policy."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
-from django.conf import settings as django_settings
-from django.db import connections
 from django.urls import reverse
 
 from django_phi_oidc.audit.models import AuditEvent
 from django_phi_oidc.claims.models import LegalHold, StoredClaim
 from django_phi_oidc.sessions.models import OIDCSession
-from tests.audit.test_admin_in_a_browser import site  # noqa: F401 -- a fixture
+from tests.audit.test_admin_in_a_browser import Browse, browse, site  # noqa: F401 -- fixtures
 from tests.looks import faults
-from tests.parts import CHROMIUM
 from tests.person.conftest import CANARY, held, in_an_emergency
 from tests.person.test_person_page import DOES, EVERY, url
 
@@ -22,43 +19,27 @@ pytestmark = [
     pytest.mark.browser,
     pytest.mark.node,
 ]
-Browse = Callable[[str], Any]
+OpenAs = Callable[[str], Any]
 
 
 @pytest.fixture
-def browse(
-    site: str,  # noqa: F811
-    patient: Any,
-    officer: Callable[[str], Any],
-    chromium_path: str,
-    monkeypatch: pytest.MonkeyPatch,
-) -> Iterator[Browse]:
-    """Return what opens the user's page as an officer of that group and follows the link; nothing may be broken."""
-    from playwright.sync_api import sync_playwright  # noqa: PLC0415 -- only where the marker let the test through
+def expected() -> str:
+    """Refusals are asked for by these tests, and told of by the browser."""
+    return "responded with a status of 4"
 
-    monkeypatch.setenv("DJANGO_ALLOW_ASYNC_UNSAFE", "1")
-    complaints: list[str] = []
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium_path, args=list(CHROMIUM))
 
-        def open_as(group: str) -> Any:
-            key = officer(group).cookies[django_settings.SESSION_COOKIE_NAME].value
-            context = browser.new_context(viewport={"width": 320, "height": 640}, base_url=site)
-            context.set_default_timeout(20_000)
-            context.add_cookies([{"name": django_settings.SESSION_COOKIE_NAME, "value": key, "url": site}])
-            page = context.new_page()
-            page.on("console", lambda message: complaints.append(f"{message.text} {message.location['url']}"))
-            page.on("pageerror", lambda error: complaints.append(str(error)))
-            page.goto(reverse("admin:auth_user_change", args=[patient.user.pk]))
-            page.click("text=Identity and access")
-            page.wait_for_url(f"**{url(patient)}")
-            return page
+@pytest.fixture
+def open_as(browse: Browse, patient: Any, officer: Callable[[str], Any]) -> OpenAs:  # noqa: F811
+    """Return what opens the user's page as an officer of that group and follows the link."""
 
-        yield open_as
-        browser.close()
-        connections.close_all()
-    # Refusals are asked for by these tests, and told of by the browser.
-    assert [each for each in complaints if "responded with a status of 4" not in each] == []
+    def opened(group: str) -> Any:
+        page = browse(officer(group))
+        page.goto(reverse("admin:auth_user_change", args=[patient.user.pk]))
+        page.click("text=Identity and access")
+        page.wait_for_url(f"**{url(patient)}")
+        return page
+
+    return opened
 
 
 def look(page: Any, name: str) -> None:
@@ -67,9 +48,9 @@ def look(page: Any, name: str) -> None:
 
 
 @pytest.mark.parametrize("group", sorted(EVERY))
-def test_group_finds_in_a_person_what_it_may_do_and_no_other_act(group: str, browse: Browse, patient: Any) -> None:
+def test_group_finds_in_a_person_what_it_may_do_and_no_other_act(group: str, open_as: OpenAs, patient: Any) -> None:
     held(patient), in_an_emergency(patient)
-    page = browse(group)
+    page = open_as(group)
     look(page, group.split(maxsplit=1)[0])
     offered = {
         each.split("/")[-2] for each in page.eval_on_selector_all(".person-acts a", "all => all.map(a => a.href)")
@@ -86,8 +67,8 @@ def test_group_finds_in_a_person_what_it_may_do_and_no_other_act(group: str, bro
     assert denied.count() == len(forbidden)
 
 
-def test_privacy_officer_reveals_holds_and_is_kept_from_erasing(browse: Browse, patient: Any) -> None:
-    page = browse("Privacy officer")
+def test_privacy_officer_reveals_holds_and_is_kept_from_erasing(open_as: OpenAs, patient: Any) -> None:
+    page = open_as("Privacy officer")
     assert CANARY not in page.content()
     page.click("text=Reveal claims")
     page.get_by_label("address").check()
@@ -126,8 +107,8 @@ def test_privacy_officer_reveals_holds_and_is_kept_from_erasing(browse: Browse, 
     assert not StoredClaim.objects.filter(subject=patient.subject).exists()
 
 
-def test_help_desk_makes_a_code_and_ends_a_session_by_keyboard(browse: Browse, patient: Any) -> None:
-    page = browse("Help desk")
+def test_help_desk_makes_a_code_and_ends_a_session_by_keyboard(open_as: OpenAs, patient: Any) -> None:
+    page = open_as("Help desk")
     page.click("text=Make an activation code")
     page.focus("input[type=submit]")
     page.keyboard.press("Enter")
