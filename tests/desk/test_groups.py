@@ -244,7 +244,7 @@ def test_request_that_no_page_of_ours_makes_is_refused_with_its_event(
     told = [
         (client.get(f"{subjects}{subject}/delete/?_to_field=uuid"), f"PairwiseSubject/{subject}", "delete"),
         (client.get(f"{claims}{claim}/change/?_to_field=uuid"), f"StoredClaim/{claim}", "change"),
-        (client.post(f"{subjects}add/", {"action": "end_now"}), "PairwiseSubject", "add"),
+        (client.post(f"{subjects}add/", {"action": "delete_selected"}), "PairwiseSubject", "add"),
         (client.get("/admin/django_phi_oidc/auditcheckpoint/7561234567897/change/"), "AuditCheckpoint", "change"),
     ]
     assert [answer.status_code for answer, *_ in told] == [403] * 4
