@@ -18,6 +18,7 @@ from django.test import Client
 from django.urls import include, path
 
 from django_phi_oidc import clock
+from django_phi_oidc.access.admin import EmergencyAccessAdmin
 from django_phi_oidc.access.closing import close
 from django_phi_oidc.access.models import CloseReason, EmergencyAccess
 from django_phi_oidc.audit.models import AuditEvent
@@ -287,6 +288,17 @@ def test_own_emergency_is_not_reviewed_in_the_admin(reviewer: SignedIn) -> None:
     assert client.post(admin_url(row), VERDICT)["Location"] == admin_url(row)
     row.refresh_from_db()
     assert (row.reviewed_at, told()[-1][1]) == (None, "own_emergency")
+
+
+def test_right_that_is_lost_while_the_review_is_sent_signs_nothing(
+    scene: SimpleNamespace, reviewer: SignedIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row = over(scene.user)
+    reviewer.user.user_permissions.remove(*reviewer.user.user_permissions.filter(codename=REVIEW))  # type: ignore[attr-defined]
+    monkeypatch.setattr(EmergencyAccessAdmin, "has_review_permission", lambda *asked: True)
+    assert reviewer.client().post(admin_url(row), VERDICT).status_code == 403
+    row.refresh_from_db()
+    assert row.reviewed_at is None
 
 
 def test_who_may_only_look_neither_reviews_nor_closes(scene: SimpleNamespace, reviewer: SignedIn) -> None:
