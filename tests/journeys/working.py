@@ -46,7 +46,10 @@ def worker(
     command = [sys.executable, "-m", "celery", "-A", "tests.journeys.worker", "worker", *(["-B"] if beat else [])]
     command += ["--pool", "solo", "--loglevel", "DEBUG", "--hostname", f"{name}@%h"]
     command += ["--without-mingle", "--without-gossip", "--without-heartbeat"]
-    with (folder / f"{name}.log").open("w") as log:
+    path = folder / f"{name}.log"
+    path.unlink(missing_ok=True)
+    # At its end, where a test writes, too.
+    with path.open("a") as log:
         # A session of its own, to end beat with its worker. A polite end takes seconds.
         process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
         try:
