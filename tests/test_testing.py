@@ -117,7 +117,7 @@ def test_pytest_of_a_host_project_passes(environment: dict[str, str]) -> None:
 
 
 def test_pytest_with_databases_that_are_kept_and_in_processes_passes(environment: dict[str, str]) -> None:
-    for options in (("--reuse-db", "-n2"), ("--reuse-db", "-n2")):
+    for options in (("--reuse-db", "-n2"), ("--reuse-db", "-n2"), ("--create-db", "-n2")):
         assert re.search(r"\b26 passed", run(environment, "-m", "pytest", *options))
     check_real_databases(environment)
 

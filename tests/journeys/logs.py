@@ -38,7 +38,7 @@ def claims_of(op: DemoProvider) -> set[str]:
 
 
 def leaks(text: str, ops: list[DemoProvider]) -> list[str]:
-    """Return the secrets that text holds; `eyJ` is how the header of each JWT begins, and may stand in sealed text."""
+    """Return the secrets that text holds; a JWT begins with `eyJ`, and has a dot, as sealed text has not."""
     marks = {"1984-03-09", "Tulegatan", "s3cret &"}
     found = [secret for secret in marks.union(*map(secrets_of, ops)) if secret in text]
-    return sorted(found + re.findall(r"(?<![\w-])eyJ[\w-]{10,}", text))
+    return sorted(found + re.findall(r"eyJ[\w-]{10,}\.", text))

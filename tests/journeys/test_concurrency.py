@@ -22,7 +22,7 @@ from .serving import portal_process
 
 pytestmark = [pytest.mark.django_db(**EVERYTHING), pytest.mark.postgresql]
 
-RUNS = 10
+RUNS = 20
 CALLBACKS = 20
 
 

@@ -390,4 +390,6 @@ def test_secrets_that_a_log_holds_are_found(op: DemoProvider, browser: Browser) 
     assert {op.subject("amina", "portal"), op.last_grant.code, op.last_grant.nonce} < secrets
     assert {request.parameters["code_verifier"] for request in op.requests if request.path == "/token"} < secrets
     assert set(leaks(f"told: {' '.join(secrets)}", [op])) >= secrets
+    jwt = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJhbWluYSJ9.c2ln"
+    assert jwt.partition(".")[0] + "." in leaks(f"/?id_token_hint%3D{jwt}", [op])
     assert leaks("told: nothing", [op]) == []
