@@ -2,16 +2,16 @@
 
 from django.contrib import admin
 
-from .access.admin import EmergencyAccessAdmin
+from .access.emergency.admin import EmergencyAccessAdmin
+from .anomalies.admin import AlertMuteAdmin, SecurityAlertAdmin
 from .audit.admin import AuditCheckpointAdmin, AuditEventAdmin
+from .audit_exports.admin import TrailJobAdmin
 from .claims.admin import LegalHoldAdmin, StoredClaimAdmin
-from .delivery.admin import TrailJobAdmin
-from .desk.admin import lay_desk
-from .login.admin import lead_to_provider
-from .person.admin import add_persons
+from .login.admin_site import use_oidc_login
+from .officer_admin.person_views import install_person_pages
+from .officer_admin.site import install_dashboard
 from .sessions.admin import OIDCSessionAdmin, PendingRevocationAdmin
 from .subjects.admin import ActivationCodeAdmin, PairwiseSubjectAdmin
-from .watch.admin import AlertMuteAdmin, SecurityAlertAdmin
 
 __all__ = [
     "ActivationCodeAdmin",
@@ -28,6 +28,6 @@ __all__ = [
     "TrailJobAdmin",
 ]
 
-lay_desk(admin.site)
-lead_to_provider(admin.site)
-add_persons(admin.site)
+install_dashboard(admin.site)
+use_oidc_login(admin.site)
+install_person_pages(admin.site)

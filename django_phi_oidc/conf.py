@@ -26,28 +26,28 @@ from django.dispatch import receiver
 from django.utils.functional import Promise
 from django.utils.module_loading import import_string
 
-from .api_rules import APIDeclaration, parse_api
-from .declarations import ClaimDeclaration, ProviderDeclaration, parse_claim, parse_provider
-from .emergency_rules import EmergencyDeclaration, parse_emergency
+from .config.apis import APIDeclaration, parse_api
+from .config.emergency import EmergencyDeclaration, parse_emergency
+from .config.options import Options
+from .config.providers import ClaimDeclaration, ProviderDeclaration, parse_claim, parse_provider
+from .config.roles import RoleRule, parse_role_rules
 from .errors import DeclarationInvalid
-from .options import Options
-from .role_rules import RoleRule, parse_rules
 
 T = TypeVar("T")
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 KEY_RINGS = ("ENCRYPTION_KEYS", "SUBJECT_KEYS", "AUDIT_MAC_KEYS")
-PAIRWISE_RING = "PAIRWISE_KEY"
+PAIRWISE_KEY_RING = "PAIRWISE_KEY"
 """Needed by pairwise_id alone."""
-_ORIGIN = re.compile(r"https://(?:[A-Za-z0-9.-]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?")
-METRICS = ("prometheus", "opentelemetry")
+_ORIGIN_PATTERN = re.compile(r"https://(?:[A-Za-z0-9.-]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?")
+METRIC_EXPORTERS = ("prometheus", "opentelemetry")
 """What METRICS may name."""
-LONGEST_ACTIVATION = timedelta(days=366)
-CHANGES = ("password", "roles")
+MAX_ACTIVATION_LIFETIME = timedelta(days=366)
+SESSION_ENDING_CHANGES = ("password", "roles")
 """What END_SESSIONS_ON may name."""
-OPTIONS = tuple(get_annotations(Options))
+OPTION_NAMES = tuple(get_annotations(Options))
 
 
-def option(name: str) -> Any:
+def get_option(name: str) -> Any:
     """Return PHI_OIDC[name] as it stands now; the default, where it does not. name: one of OPTIONS."""
     declared = getattr(settings, "PHI_OIDC", {})
     if type(declared) is not dict and not isinstance(declared, Mapping):
@@ -58,31 +58,31 @@ def option(name: str) -> Any:
 @lru_cache(maxsize=1)
 def providers() -> Mapping[str, ProviderDeclaration]:
     """Return the declared providers by name; the first is the default one."""
-    return _parsed("PROVIDERS", _parse_provider)
+    return _parse_declarations("PROVIDERS", _parse_provider)
 
 
 @lru_cache(maxsize=1)
 def claims() -> Mapping[str, ClaimDeclaration]:
     """Return the declared claims by name."""
-    return _parsed("CLAIMS", parse_claim)
+    return _parse_declarations("CLAIMS", parse_claim)
 
 
 @lru_cache(maxsize=1)
 def roles() -> Mapping[str, tuple[RoleRule, ...]]:
     """Return the rules from claims to roles, by the name of the provider."""
-    return _parsed("ROLES", parse_rules)
+    return _parse_declarations("ROLES", parse_role_rules)
 
 
 @lru_cache(maxsize=1)
 def apis() -> Mapping[str, APIDeclaration]:
     """Return what access tokens are to the portal's own APIs, by the name of the provider."""
-    return _parsed("API", parse_api)
+    return _parse_declarations("API", parse_api)
 
 
 @lru_cache(maxsize=1)
 def emergency() -> EmergencyDeclaration | None:
     """Return what may be opened in an emergency; None: nothing."""
-    if (declared := option("EMERGENCY")) is None:
+    if (declared := get_option("EMERGENCY")) is None:
         return None
     try:
         return parse_emergency(declared)
@@ -94,7 +94,7 @@ def emergency() -> EmergencyDeclaration | None:
 def trusted_proxies() -> tuple[Network, ...]:
     """Return the networks whose forwarding headers are believed."""
     try:
-        return tuple(ipaddress.ip_network(str(network)) for network in option("TRUSTED_PROXIES"))
+        return tuple(ipaddress.ip_network(str(network)) for network in get_option("TRUSTED_PROXIES"))
     except (TypeError, ValueError) as error:
         raise ImproperlyConfigured("PHI_OIDC['TRUSTED_PROXIES'] must be a list of networks.") from error
 
@@ -102,66 +102,70 @@ def trusted_proxies() -> tuple[Network, ...]:
 @lru_cache(maxsize=1)
 def sector_origins() -> tuple[str, ...]:
     """Return the origins of this sector beside the one that a request comes to: the portal's further hosts."""
-    origins = option("SECTOR_ORIGINS")
+    origins = get_option("SECTOR_ORIGINS")
     if not isinstance(origins, list | tuple) or not all(isinstance(origin, str) for origin in origins):
         raise ImproperlyConfigured("PHI_OIDC['SECTOR_ORIGINS'] must be a list of origins.")
-    if not all(_ORIGIN.fullmatch(origin) for origin in origins):
+    if not all(_ORIGIN_PATTERN.fullmatch(origin) for origin in origins):
         raise ImproperlyConfigured("PHI_OIDC['SECTOR_ORIGINS']: an origin is https:// and a host alone.")
     return tuple(origins)
 
 
 def revocation_give_up_after() -> timedelta:
     """Return how long a revocation is tried before it is abandoned, with an alert."""
-    return _duration("REVOCATION_GIVE_UP_AFTER")
+    return _get_duration("REVOCATION_GIVE_UP_AFTER")
 
 
 def activation_lifetime() -> timedelta:
     """Return for how long an activation code can be redeemed."""
-    value = _duration("ACTIVATION_LIFETIME")
-    if value > LONGEST_ACTIVATION:
-        raise ImproperlyConfigured(f"PHI_OIDC['ACTIVATION_LIFETIME'] must be {LONGEST_ACTIVATION.days} days at most.")
+    value = _get_duration("ACTIVATION_LIFETIME")
+    if value > MAX_ACTIVATION_LIFETIME:
+        raise ImproperlyConfigured(
+            f"PHI_OIDC['ACTIVATION_LIFETIME'] must be {MAX_ACTIVATION_LIFETIME.days} days at most."
+        )
     return value
 
 
 @lru_cache(maxsize=1)
 def idle_timeout() -> timedelta:
     """Return how long a session lives without a request that is an activity."""
-    return _duration("IDLE_TIMEOUT")
+    return _get_duration("IDLE_TIMEOUT")
 
 
 @lru_cache(maxsize=1)
 def absolute_timeout() -> timedelta:
     """Return how long a session lives at most."""
-    return _duration("ABSOLUTE_TIMEOUT")
+    return _get_duration("ABSOLUTE_TIMEOUT")
 
 
 @lru_cache(maxsize=1)
 def session_recheck() -> timedelta:
     """Return how long a request may rely on the last look at the session's row; zero: each one looks."""
-    return _duration("SESSION_RECHECK", least=timedelta(0))
+    return _get_duration("SESSION_RECHECK", minimum=timedelta(0))
 
 
 def end_sessions_on() -> frozenset[str]:
     """Return which changes of an account end its sessions: of END_SESSIONS_ON."""
-    value = option("END_SESSIONS_ON")
-    if not isinstance(value, list | tuple) or not set(value) <= set(CHANGES):
-        raise ImproperlyConfigured(f"PHI_OIDC['END_SESSIONS_ON'] must be a list of: {', '.join(CHANGES)}.")
+    value = get_option("END_SESSIONS_ON")
+    if not isinstance(value, list | tuple) or not set(value) <= set(SESSION_ENDING_CHANGES):
+        raise ImproperlyConfigured(
+            f"PHI_OIDC['END_SESSIONS_ON'] must be a list of: {', '.join(SESSION_ENDING_CHANGES)}."
+        )
     return frozenset(value)
 
 
-def clear_all_cookies() -> bool:
+def should_clear_all_cookies() -> bool:
     """Say whether a logout asks the browser to drop all cookies of the registered domain, and not ours alone."""
-    return _switch("CLEAR_ALL_COOKIES")
+    return _get_bool("CLEAR_ALL_COOKIES")
 
 
-def keep_offline() -> bool:
+def should_keep_offline_tokens() -> bool:
     """Say whether a back-channel logout leaves tokens of `offline_access` alive."""
-    return _switch("KEEP_OFFLINE")
+    return _get_bool("KEEP_OFFLINE")
 
 
 def break_glass_account() -> str:
     """Return the name of the one account that may sign in with a password; empty when there is none."""
-    value = option("BREAK_GLASS_ACCOUNT")
+    value = get_option("BREAK_GLASS_ACCOUNT")
     if not isinstance(value, str):
         raise ImproperlyConfigured("PHI_OIDC['BREAK_GLASS_ACCOUNT'] must be a user name.")
     return value
@@ -169,7 +173,7 @@ def break_glass_account() -> str:
 
 def resource_ids() -> Literal["plain", "keyed"]:
     """Return how an event holds the id of the resource that it is about: as it is, or as a pseudonym."""
-    value = option("RESOURCE_IDS")
+    value = get_option("RESOURCE_IDS")
     if value not in ("plain", "keyed"):
         raise ImproperlyConfigured("PHI_OIDC['RESOURCE_IDS'] must be 'plain' or 'keyed'.")
     return "keyed" if value == "keyed" else "plain"
@@ -177,18 +181,18 @@ def resource_ids() -> Literal["plain", "keyed"]:
 
 def alert_recipients() -> tuple[str, ...]:
     """Return the addresses to which security alerts are mailed."""
-    return _texts("ALERT_RECIPIENTS", "mail addresses", "@")
+    return _get_strings("ALERT_RECIPIENTS", "mail addresses", "@")
 
 
 def anomaly_rules() -> tuple[str, ...]:
     """Return the dotted paths of the project's own rules."""
-    return _texts("ANOMALY_RULES", "dotted paths", ".")
+    return _get_strings("ANOMALY_RULES", "dotted paths", ".")
 
 
 @lru_cache(maxsize=1)
 def patient_resources() -> Callable[[Any], Iterable[str]] | None:
     """Return the project's function from a user to the resources that are theirs (`Type/id`); None: there is none."""
-    path = option("PATIENT_RESOURCES")
+    path = get_option("PATIENT_RESOURCES")
     if path is None:
         return None
     try:
@@ -202,7 +206,7 @@ def patient_resources() -> Callable[[Any], Iterable[str]] | None:
 
 def leakage_guard() -> Literal["report", "block"]:
     """Return what becomes of a response that leaks: it is told of, or withheld, too."""
-    value = option("LEAKAGE_GUARD")
+    value = get_option("LEAKAGE_GUARD")
     if value not in ("report", "block"):
         raise ImproperlyConfigured("PHI_OIDC['LEAKAGE_GUARD'] must be 'report' or 'block'.")
     return "block" if value == "block" else "report"
@@ -210,36 +214,38 @@ def leakage_guard() -> Literal["report", "block"]:
 
 def metrics() -> tuple[str, ...]:
     """Return where metrics go to: of METRICS."""
-    value = option("METRICS")
-    if not isinstance(value, list | tuple) or not set(value) <= set(METRICS):
-        raise ImproperlyConfigured(f"PHI_OIDC['METRICS'] must be a list of: {', '.join(METRICS)}.")
+    value = get_option("METRICS")
+    if not isinstance(value, list | tuple) or not set(value) <= set(METRIC_EXPORTERS):
+        raise ImproperlyConfigured(f"PHI_OIDC['METRICS'] must be a list of: {', '.join(METRIC_EXPORTERS)}.")
     return tuple(dict.fromkeys(value))
 
 
 def export_folder() -> Path | None:
     """Return where exports of many events wait for whoever asked for them; None: there are none."""
-    value = option("EXPORT_FOLDER")
+    value = get_option("EXPORT_FOLDER")
     if value is not None and not (isinstance(value, str | Path) and Path(value).is_absolute()):
         raise ImproperlyConfigured("PHI_OIDC['EXPORT_FOLDER'] must be the absolute path of a folder.")
     return None if value is None else Path(value)
 
 
-def _duration(name: str, *, least: timedelta = timedelta.resolution) -> timedelta:
-    value = option(name)
-    if not isinstance(value, timedelta) or value < least:
-        raise ImproperlyConfigured(f"PHI_OIDC[{name!r}] must be a {'positive ' if least else ''}timedelta.")
+def _get_duration(name: str, *, minimum: timedelta = timedelta.resolution) -> timedelta:
+    value = get_option(name)
+    if not isinstance(value, timedelta) or value < minimum:
+        raise ImproperlyConfigured(f"PHI_OIDC[{name!r}] must be a {'positive ' if minimum else ''}timedelta.")
     return value
 
 
-def _texts(name: str, what: str, mark: str) -> tuple[str, ...]:
-    value = option(name)
-    if not isinstance(value, list | tuple) or not all(isinstance(text, str) and mark in text for text in value):
-        raise ImproperlyConfigured(f"PHI_OIDC[{name!r}] must be a list of {what}.")
+def _get_strings(name: str, item_description: str, required_substring: str) -> tuple[str, ...]:
+    value = get_option(name)
+    if not isinstance(value, list | tuple) or not all(
+        isinstance(text, str) and required_substring in text for text in value
+    ):
+        raise ImproperlyConfigured(f"PHI_OIDC[{name!r}] must be a list of {item_description}.")
     return tuple(value)
 
 
-def _switch(name: str) -> bool:
-    value = option(name)
+def _get_bool(name: str) -> bool:
+    value = get_option(name)
     if not isinstance(value, bool):
         raise ImproperlyConfigured(f"PHI_OIDC[{name!r}] must be True or False.")
     return value
@@ -253,18 +259,18 @@ def _parse_provider(name: str, raw: Any) -> ProviderDeclaration:
     return replace(parse_provider(name, {**raw, "label": ""}), label=cast(str, label))
 
 
-def _parsed(name: str, parse: Callable[[str, Any], T]) -> Mapping[str, T]:
-    declared = option(name)
+def _parse_declarations(name: str, parse_declaration: Callable[[str, Any], T]) -> Mapping[str, T]:
+    declared = get_option(name)
     if not isinstance(declared, Mapping):
         raise ImproperlyConfigured(f"PHI_OIDC[{name!r}] must be a dictionary.")
     try:
-        return {key: parse(key, raw) for key, raw in declared.items()}
+        return {key: parse_declaration(key, raw) for key, raw in declared.items()}
     except DeclarationInvalid as error:
         raise ImproperlyConfigured(f"PHI_OIDC: {error}") from error
 
 
 @receiver(setting_changed, dispatch_uid="django_phi_oidc.conf")
-def _forget(*, setting: str, **kwargs: Any) -> None:
+def _clear_caches(*, setting: str, **kwargs: Any) -> None:
     if setting == "PHI_OIDC":
         parsed = (providers, claims, roles, apis, emergency, trusted_proxies, sector_origins)
         for each in (*parsed, idle_timeout, absolute_timeout, session_recheck, patient_resources):

@@ -18,14 +18,14 @@ from django.db.models.expressions import Col
 from django.db.models.lookups import IsNull
 from django.utils.functional import cached_property
 
-from . import buckets, keyring
+from .crypto import keyring, retention_keys
 
 MASK = "•••"
-KEY_SETTING = "FIELD_ENCRYPTION_KEY"
-_RING_ID = re.compile("[0-9a-f]{8}")
+LIBRARY_KEY_SETTING = "FIELD_ENCRYPTION_KEY"
+_ENCRYPTION_KEY_ID = re.compile("[0-9a-f]{8}")
 
 
-class _Unconfigured:
+class _UnconfiguredCrypter:
     """Stands in for the library's crypter where the host project has no key for it; refuses to be used."""
 
     def __getattr__(self, name: str) -> NoReturn:
@@ -34,39 +34,39 @@ class _Unconfigured:
         )
 
 
-def _import_guarded() -> "type[models.TextField[Any, Any]]":
+def _import_base_field() -> "type[models.TextField[Any, Any]]":
     """Import the library's field. Without a key of the host's its import fails, and a throw-away key left in place
     would seal the host's own fields with a key that is lost at restart."""
-    if getattr(settings, KEY_SETTING, None) is not None:
+    if getattr(settings, LIBRARY_KEY_SETTING, None) is not None:
         from encrypted_model_fields.fields import EncryptedTextField  # noqa: PLC0415
 
         return EncryptedTextField
-    declared = hasattr(settings, KEY_SETTING)
-    setattr(settings, KEY_SETTING, Fernet.generate_key())
+    declared = hasattr(settings, LIBRARY_KEY_SETTING)
+    setattr(settings, LIBRARY_KEY_SETTING, Fernet.generate_key())
     try:
         from encrypted_model_fields import fields as library  # noqa: PLC0415
     finally:
         if declared:
-            setattr(settings, KEY_SETTING, None)
+            setattr(settings, LIBRARY_KEY_SETTING, None)
         else:
-            delattr(settings, KEY_SETTING)
-    vars(library)["CRYPTER"] = _Unconfigured()
+            delattr(settings, LIBRARY_KEY_SETTING)
+    vars(library)["CRYPTER"] = _UnconfiguredCrypter()
     return library.EncryptedTextField
 
 
-class Sealed:
+class EncryptedText:
     """A value as the database holds it. It shows nothing; `SealedTextField.open` opens it."""
 
-    __slots__ = ("text",)
+    __slots__ = ("ciphertext",)
 
-    def __init__(self, text: str) -> None:
-        self.text = text
+    def __init__(self, ciphertext: str) -> None:
+        self.ciphertext = ciphertext
 
     @property
     def key_id(self) -> str:
         """The id of the key that sealed it; empty where the text names none, and may be anything."""
-        id_, colon, _ = self.text.partition(":")
-        return id_ if colon and (_RING_ID.fullmatch(id_) or buckets.is_bucket(id_)) else ""
+        id_, colon, _ = self.ciphertext.partition(":")
+        return id_ if colon and (_ENCRYPTION_KEY_ID.fullmatch(id_) or retention_keys.is_retention_key_name(id_)) else ""
 
     def __repr__(self) -> str:
         return MASK
@@ -74,16 +74,16 @@ class Sealed:
     __str__ = __repr__
 
 
-class _OnlySelected(str):
+class _SelectOnlySQL(str):
     """The SQL of a sealed column, which can be selected: neither Django nor the database does anything else with it."""
 
-    __slots__ = ("plain",)
-    plain: str
+    __slots__ = ("column_sql",)
+    column_sql: str
 
-    def __new__(cls, plain: str) -> "_OnlySelected":
+    def __new__(cls, column_sql: str) -> "_SelectOnlySQL":
         # Where Django joins pieces instead of formatting them, the database is asked for a function that is not there.
-        made = super().__new__(cls, f"a_sealed_column_can_only_be_selected({plain})")
-        made.plain = plain
+        made = super().__new__(cls, f"a_sealed_column_can_only_be_selected({column_sql})")
+        made.column_sql = column_sql
         return made
 
     def __str__(self) -> NoReturn:
@@ -95,7 +95,7 @@ class _SealedCol(Col):
 
     def as_sql(self, compiler: Any, connection: Any) -> tuple[str, Any]:
         sql, params = super().as_sql(compiler, connection)
-        return _OnlySelected(sql), params
+        return _SelectOnlySQL(sql), params
 
 
 class _SealedIsNull(IsNull):
@@ -103,10 +103,10 @@ class _SealedIsNull(IsNull):
 
     def process_lhs(self, compiler: Any, connection: Any, lhs: Any = None) -> tuple[str, Any]:
         sql, params = compiler.compile(lhs or self.lhs)
-        return getattr(sql, "plain", sql), params
+        return getattr(sql, "column_sql", sql), params
 
 
-def _refuse_in_options(options: Any, name: str) -> None:
+def _validate_model_options(options: Any, field_name: str) -> None:
     """Raises: ImproperlyConfigured when options of the model would act on ciphertext of the field of that name."""
     latest = options.get_latest_by or ()
     acting = {
@@ -117,11 +117,11 @@ def _refuse_in_options(options: Any, name: str) -> None:
         "constraints": [each for constraint in options.constraints for each in getattr(constraint, "fields", ())],
     }
     for option, names in acting.items():
-        if name in {each.removeprefix("-") for each in names}:
+        if field_name in {each.removeprefix("-") for each in names}:
             raise exceptions.ImproperlyConfigured(f"A sealed field can't be in {option} of its model.")
 
 
-class SealedTextField(_import_guarded()):  # type: ignore[misc]  # the base is chosen at import
+class SealedTextField(_import_base_field()):  # type: ignore[misc]  # the base is chosen at import
     """Text, sealed in the database and in the instance, bound to its table, column and natural key.
 
     bind: attribute names of the natural key; known before the row is saved, hence not an automatic primary key.
@@ -148,19 +148,19 @@ class SealedTextField(_import_guarded()):  # type: ignore[misc]  # the base is c
         bucket = {"bucket": self.bucket} if self.bucket else {}
         return name, path, args, {**kwargs, "bind": self.bind, **bucket}
 
-    def open(self, instance: models.Model) -> str | None:
+    def decrypt(self, instance: models.Model) -> str | None:
         """Return the instance's plain text, or None where there is none.
 
         Raises: Undecryptable.
         """
         value = getattr(instance, self.attname)
-        if isinstance(value, Sealed):
-            return keyring.open_sealed(value.text, context=self._context(instance))
+        if isinstance(value, EncryptedText):
+            return keyring.decrypt(value.ciphertext, context=self._get_instance_context(instance))
         return None if value is None else str(value)
 
-    def pre_save(self, model_instance: models.Model, add: bool) -> Sealed | None:
+    def pre_save(self, model_instance: models.Model, add: bool) -> EncryptedText | None:
         value = getattr(model_instance, self.attname)
-        if value is None or isinstance(value, Sealed):
+        if value is None or isinstance(value, EncryptedText):
             return value
         if not isinstance(value, str):
             raise TypeError(f"{self.name} takes text, not {type(value).__name__}.")
@@ -168,21 +168,23 @@ class SealedTextField(_import_guarded()):  # type: ignore[misc]  # the base is c
         if value is MASK:
             raise exceptions.ValidationError(f"{self.name}: the mask is not the value.")
         bucket = getattr(model_instance, self.bucket) if self.bucket else ""
-        sealed = Sealed(keyring.seal(value, context=self._context(model_instance), bucket=bucket))
+        sealed = EncryptedText(
+            keyring.encrypt(value, context=self._get_instance_context(model_instance), retention_key_name=bucket)
+        )
         setattr(model_instance, self.attname, sealed)
         return sealed
 
     def get_db_prep_save(self, value: Any, connection: Any) -> str | None:
-        return self._stored(value)
+        return self._get_ciphertext(value)
 
     def get_db_prep_value(self, value: Any, connection: Any, prepared: bool = False) -> str | None:
-        return self._stored(value)
+        return self._get_ciphertext(value)
 
     def get_prep_value(self, value: Any) -> str | None:
-        return self._stored(value)
+        return self._get_ciphertext(value)
 
-    def from_db_value(self, value: str | None, *args: Any) -> Sealed | None:
-        return None if value is None else Sealed(value)
+    def from_db_value(self, value: str | None, *args: Any) -> EncryptedText | None:
+        return None if value is None else EncryptedText(value)
 
     def to_python(self, value: Any) -> Any:
         if value == MASK:
@@ -199,14 +201,14 @@ class SealedTextField(_import_guarded()):  # type: ignore[misc]  # the base is c
         )
 
     def contribute_to_class(self, cls: type[models.Model], name: str, private_only: bool = False) -> None:
-        _refuse_in_options(cls._meta, name)
+        _validate_model_options(cls._meta, name)
         super().contribute_to_class(cls, name, private_only)
 
     def get_col(self, alias: str, output_field: Any = None) -> Col:
         return _SealedCol(alias, self, output_field)
 
     def select_format(self, compiler: Any, sql: str, params: Any) -> tuple[str, Any]:
-        return getattr(sql, "plain", sql), params
+        return getattr(sql, "column_sql", sql), params
 
     def get_lookup(self, lookup_name: str) -> Any:
         if lookup_name != "isnull":
@@ -216,27 +218,27 @@ class SealedTextField(_import_guarded()):  # type: ignore[misc]  # the base is c
     def get_transform(self, lookup_name: str) -> NoReturn:
         raise exceptions.FieldError("A sealed field has no transforms.")
 
-    def context_of(self, bound: Sequence[Any]) -> list[str]:
+    def get_encryption_context(self, natural_key: Sequence[Any]) -> list[str]:
         """Return what a text is bound to in the row whose natural key, in the order of bind, is bound.
 
         Raises: TypeError when a part of it is None.
         """
         # As the database gives them back: a UUID assigned as text must not seal under another spelling.
-        parts = [to_python(value) for to_python, value in zip(self._bound, bound, strict=True)]
+        parts = [to_python(value) for to_python, value in zip(self._natural_key_converters, natural_key, strict=True)]
         if None in parts:
             raise TypeError(f"{self.name} is bound to {', '.join(self.bind)}: set them before saving.")
         return [self.model._meta.db_table, self.column, *map(str, parts)]
 
     @cached_property
-    def _bound(self) -> list[Any]:
+    def _natural_key_converters(self) -> list[Any]:
         return [self.model._meta.get_field(name).to_python for name in self.bind]
 
-    def _context(self, instance: models.Model) -> list[str]:
-        return self.context_of([getattr(instance, name) for name in self.bind])
+    def _get_instance_context(self, instance: models.Model) -> list[str]:
+        return self.get_encryption_context([getattr(instance, name) for name in self.bind])
 
-    def _stored(self, value: Any) -> str | None:
+    def _get_ciphertext(self, value: Any) -> str | None:
         if value is None:
             return None
-        if not isinstance(value, Sealed):
+        if not isinstance(value, EncryptedText):
             raise exceptions.FieldError(f"{self.name} is sealed with its row: assign it and save the instance.")
-        return value.text
+        return value.ciphertext

@@ -1,6 +1,6 @@
 """Django takes middleware by name from here."""
 
+from .leak_guard.middleware import LeakageGuardMiddleware
 from .sessions.middleware import RevocationMiddleware
-from .watch.middleware import LeakageGuardMiddleware
 
 __all__ = ["LeakageGuardMiddleware", "RevocationMiddleware"]

@@ -1,6 +1,7 @@
 """Django looks for models here."""
 
-from .access.models import EmergencyAccess
+from .access.emergency.models import EmergencyAccess
+from .anomalies.models import AlertMute, AnomalyMemory, SecurityAlert, WatchCursor
 from .audit.models import (
     AuditCheckpoint,
     AuditEvent,
@@ -11,12 +12,12 @@ from .audit.models import (
     AuditWitness,
     RefusalCount,
 )
+from .audit_exports.models import TrailJob
 from .claims.models import LegalHold, StoredClaim
-from .delivery.models import SinkCursor, TrailJob
-from .replay.models import SpentValue
+from .replay.models import UsedIdentifier
 from .sessions.models import OIDCSession, PendingRevocation
+from .siem.models import SinkCursor
 from .subjects.models import ActivationCode, PairwiseIdentifier, PairwiseSubject, SubjectDigest
-from .watch.models import AlertMute, AnomalyMemory, SecurityAlert, WatchCursor
 
 __all__ = [
     "ActivationCode",
@@ -38,9 +39,9 @@ __all__ = [
     "RefusalCount",
     "SecurityAlert",
     "SinkCursor",
-    "SpentValue",
     "StoredClaim",
     "SubjectDigest",
     "TrailJob",
+    "UsedIdentifier",
     "WatchCursor",
 ]

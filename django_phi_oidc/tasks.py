@@ -1,18 +1,19 @@
 """Celery looks for tasks here."""
 
-from .access.tasks import tend_emergencies
+from .access.emergency.tasks import tend_emergencies
+from .anomalies.tasks import watch, watch_providers
 from .audit.tasks import drain_outbox, seal
+from .audit_exports.tasks import work_trail_jobs
 from .claims.tasks import scrub
-from .delivery.tasks import deliver, work_trail_jobs
-from .replay.tasks import prune_spent
-from .sessions.tasks import end_overdue, sweep_revocations
-from .watch.tasks import watch, watch_providers
+from .replay.tasks import delete_expired_identifiers
+from .sessions.tasks import end_expired_sessions, sweep_revocations
+from .siem.tasks import deliver
 
 __all__ = [
+    "delete_expired_identifiers",
     "deliver",
     "drain_outbox",
-    "end_overdue",
-    "prune_spent",
+    "end_expired_sessions",
     "scrub",
     "seal",
     "sweep_revocations",

@@ -23,7 +23,7 @@ from django.test import SimpleTestCase, TransactionTestCase
 from tests import celery_app, databases, emptying
 from tests.parts import PARTS
 
-pytest_plugins = ["django_phi_oidc.testing"]
+pytest_plugins = ["django_phi_oidc.testing.runner"]
 
 DATABASE = databases.kind(os.environ)
 IN_CI = os.environ.get("CI", "").lower() in {"1", "true"}
@@ -120,7 +120,7 @@ def _reason(report: pytest.TestReport | pytest.CollectReport) -> str:
 def _trail_is_tried_again() -> None:
     """An audit database that was away in one test is there in the next."""
     # Models can't be imported before Django is set up, and this file is.
-    import_module("django_phi_oidc.audit.outbox").try_again()
+    import_module("django_phi_oidc.audit.outbox").reset_cooldown()
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,5 @@
 """Private keys of a client, as PEM: the attack kit's own."""
 
-from django_phi_oidc.attack.pems import new_pem, pem
+from django_phi_oidc.testing.attack.throwaway_ca import create_private_key_pem, encode_private_key
 
-__all__ = ["new_pem", "pem"]
+__all__ = ["create_private_key_pem", "encode_private_key"]

@@ -11,7 +11,7 @@ from django.db import connection, models
 from django.test.utils import isolate_apps
 from encrypted_model_fields import fields as library
 
-from django_phi_oidc import keyring
+from django_phi_oidc.crypto import keyring
 from django_phi_oidc.fields import SealedTextField
 
 CANARY = "plain-text-canary"
@@ -66,7 +66,7 @@ def again(note: Any) -> Any:
 
 def opened(note: Any, name: str = "ours") -> str | None:
     """Return what our field of that name holds."""
-    return note._meta.get_field(name).open(note)  # type: ignore[no-any-return]
+    return note._meta.get_field(name).decrypt(note)  # type: ignore[no-any-return]
 
 
 def in_database(note: Any, column: str) -> str:
@@ -87,12 +87,12 @@ def _key(note: Any) -> Any:
 
 
 def replace_key(note: Any, settings: Any) -> None:
-    settings.PHI_OIDC = {**settings.PHI_OIDC, "ENCRYPTION_KEYS": [keyring.generate()]}
+    settings.PHI_OIDC = {**settings.PHI_OIDC, "ENCRYPTION_KEYS": [keyring.generate_key()]}
 
 
 def wrong_key(note: Any, settings: Any) -> None:
     replace_key(note, settings)
-    write(note, "ours", f"{keyring.keys('ENCRYPTION_KEYS')[0].id}:{in_database(note, 'ours').partition(':')[2]}")
+    write(note, "ours", f"{keyring.get_keys('ENCRYPTION_KEYS')[0].id}:{in_database(note, 'ours').partition(':')[2]}")
 
 
 def swap_rows(note: Any, settings: Any) -> None:

@@ -57,7 +57,7 @@ TEMPLATES = [
 AUTHENTICATION_BACKENDS = ["django_phi_oidc.backends.OIDCAuthenticationBackend"]
 
 DATABASES = databases.declare(os.environ)
-DATABASE_ROUTERS = ["django_phi_oidc.audit.routing.AuditRouter"]
+DATABASE_ROUTERS = ["django_phi_oidc.audit.router.AuditRouter"]
 
 # Messages only wake a sweep; here they go nowhere until a test starts a worker.
 CELERY_BROKER_URL = os.environ.get("TEST_BROKER_URL", "memory://")

@@ -8,7 +8,7 @@ from django.core.checks import run_checks
 from django.core.exceptions import ImproperlyConfigured
 
 from django_phi_oidc import conf
-from django_phi_oidc.api_rules import parse_api
+from django_phi_oidc.config.apis import parse_api
 from django_phi_oidc.errors import DeclarationInvalid
 
 GOOD: dict[str, Any] = {
@@ -27,11 +27,11 @@ GOOD: dict[str, Any] = {
 def test_declaration_says_what_scopes_permit() -> None:
     api = parse_api("default", GOOD)
     assert api.introspection_cache == timedelta(seconds=5)
-    assert api.permissions_of(["chart.read"]) == {"portal.view_chart"}
-    assert api.permissions_of(["chart.read", "chart.write"]) == {"portal.view_chart", "portal.change_chart"}
-    assert api.permissions_of(["x", "undeclared"]) == api.permissions_of([]) == frozenset()
-    assert api.scopes_for("portal.view_chart") == ("chart.read", "chart.write")
-    assert api.scopes_for("portal.delete_chart") == ()
+    assert api.get_permissions(["chart.read"]) == {"portal.view_chart"}
+    assert api.get_permissions(["chart.read", "chart.write"]) == {"portal.view_chart", "portal.change_chart"}
+    assert api.get_permissions(["x", "undeclared"]) == api.get_permissions([]) == frozenset()
+    assert api.get_scopes("portal.view_chart") == ("chart.read", "chart.write")
+    assert api.get_scopes("portal.delete_chart") == ()
     assert api.clients == {"app"}
     least = parse_api("default", {"audience": "api", "method": "jwt"})
     assert (least.introspection_cache, least.clients) == (timedelta(seconds=10), None)

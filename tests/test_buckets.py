@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from django.core.exceptions import ImproperlyConfigured
 
-from django_phi_oidc import buckets, keyring
-from django_phi_oidc.buckets import KeyFolder
+from django_phi_oidc.crypto import keyring, retention_keys
+from django_phi_oidc.crypto.retention_keys import RetentionKeyFolder
 from django_phi_oidc.errors import KeyMissing, Undecryptable
 
 NAME = "20261124-86400"
@@ -19,16 +19,16 @@ NOON = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
 
 
 @pytest.fixture
-def folder(tmp_path: Path, settings: Any) -> KeyFolder:
+def folder(tmp_path: Path, settings: Any) -> RetentionKeyFolder:
     settings.PHI_OIDC = {**settings.PHI_OIDC, "RETENTION_KEYS": tmp_path}
-    return KeyFolder(tmp_path)
+    return RetentionKeyFolder(tmp_path)
 
 
-def test_key_is_the_same_for_all_until_it_is_destroyed(folder: KeyFolder, tmp_path: Path) -> None:
+def test_key_is_the_same_for_all_until_it_is_destroyed(folder: RetentionKeyFolder, tmp_path: Path) -> None:
     assert folder.get(NAME) is None
     key = folder.create(NAME)
     assert len(key) == 32
-    assert folder.create(NAME) == KeyFolder(tmp_path).get(NAME) == key
+    assert folder.create(NAME) == RetentionKeyFolder(tmp_path).get(NAME) == key
     assert folder.create(HOLD) != key
     assert stat.S_IMODE((tmp_path / NAME).stat().st_mode) == 0o600
     assert folder.names() == [NAME, HOLD]
@@ -38,7 +38,7 @@ def test_key_is_the_same_for_all_until_it_is_destroyed(folder: KeyFolder, tmp_pa
     assert folder.create(NAME) != key
 
 
-def test_destroyed_key_is_overwritten(folder: KeyFolder, tmp_path: Path) -> None:
+def test_destroyed_key_is_overwritten(folder: RetentionKeyFolder, tmp_path: Path) -> None:
     folder.create(NAME)
     (tmp_path / "another name of the same file").hardlink_to(tmp_path / NAME)
     folder.destroy(NAME)
@@ -46,7 +46,7 @@ def test_destroyed_key_is_overwritten(folder: KeyFolder, tmp_path: Path) -> None
 
 
 def make(folder: Path, name: str) -> bytes:
-    return KeyFolder(folder).create(name)
+    return RetentionKeyFolder(folder).create(name)
 
 
 def test_key_that_many_processes_make_at_once_is_one(tmp_path: Path) -> None:
@@ -62,18 +62,18 @@ def test_key_that_many_processes_make_at_once_is_one(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "name", ["", "..", "../20261124-60", "20261124-", "20261124-60\n", "hold-1", "0123abcd", "20261399-60"]
 )
-def test_name_that_is_none_is_refused(folder: KeyFolder, name: str) -> None:
+def test_name_that_is_none_is_refused(folder: RetentionKeyFolder, name: str) -> None:
     for act in (folder.get, folder.create, folder.destroy):
         with pytest.raises(ValueError, match="no name"):
             act(name)
-    assert not buckets.is_bucket(name)
-    assert buckets.is_bucket(NAME)
-    assert buckets.is_bucket(HOLD)
+    assert not retention_keys.is_retention_key_name(name)
+    assert retention_keys.is_retention_key_name(NAME)
+    assert retention_keys.is_retention_key_name(HOLD)
 
 
 @pytest.mark.parametrize("content", [b"", b"short", b"A" * 44 + b"=" * 8])
 def test_damaged_key_is_an_error_and_no_other_key_takes_its_place(
-    folder: KeyFolder, tmp_path: Path, content: bytes
+    folder: RetentionKeyFolder, tmp_path: Path, content: bytes
 ) -> None:
     (tmp_path / NAME).write_bytes(content)
     for act in (folder.get, folder.create):
@@ -84,52 +84,52 @@ def test_damaged_key_is_an_error_and_no_other_key_takes_its_place(
 
 def test_folder_that_is_away_is_an_error_everywhere(tmp_path: Path) -> None:
     (tmp_path / "a file").touch()
-    away = KeyFolder(tmp_path / "a file")
+    away = RetentionKeyFolder(tmp_path / "a file")
     for act in (away.get, away.create, away.destroy):
         with pytest.raises(KeyMissing):
             act(NAME)
     with pytest.raises(KeyMissing):
         away.names()
     with pytest.raises(KeyMissing):
-        KeyFolder(tmp_path / "nowhere").create(NAME)
+        RetentionKeyFolder(tmp_path / "nowhere").create(NAME)
 
 
 def test_bucket_is_named_after_its_day_and_its_retention() -> None:
-    assert buckets.bucket_of(NOON, timedelta(days=1)) == "20261124-86400"
-    assert buckets.bucket_of(NOON, "session") == "20261124-session"
+    assert retention_keys.retention_key_name(NOON, timedelta(days=1)) == "20261124-86400"
+    assert retention_keys.retention_key_name(NOON, "session") == "20261124-session"
     east = NOON.astimezone(timezone(timedelta(hours=13)))
-    assert buckets.bucket_of(east, "session") == "20261124-session", "the same moment"
-    assert buckets.day_of("20261124-session") == date(2026, 11, 24)
-    assert buckets.day_of(HOLD) is None
+    assert retention_keys.retention_key_name(east, "session") == "20261124-session", "the same moment"
+    assert retention_keys.parse_key_date("20261124-session") == date(2026, 11, 24)
+    assert retention_keys.parse_key_date(HOLD) is None
 
 
 def test_store_is_what_the_setting_says(settings: Any, tmp_path: Path) -> None:
     declared = settings.PHI_OIDC
-    assert not buckets.is_used()
+    assert not retention_keys.is_enabled()
     with pytest.raises(KeyMissing):
-        buckets.store()
-    for given in (tmp_path, KeyFolder(tmp_path)):
+        retention_keys.get_store()
+    for given in (tmp_path, RetentionKeyFolder(tmp_path)):
         settings.PHI_OIDC = {**declared, "RETENTION_KEYS": given}
-        assert buckets.is_used()
-        assert isinstance(buckets.store(), KeyFolder)
+        assert retention_keys.is_enabled()
+        assert isinstance(retention_keys.get_store(), RetentionKeyFolder)
     settings.PHI_OIDC = {**declared, "RETENTION_KEYS": str(tmp_path)}
     with pytest.raises(ImproperlyConfigured, match="RETENTION_KEYS"):
-        buckets.store()
+        retention_keys.get_store()
 
 
-def test_what_a_retention_key_sealed_opens_in_its_place_while_there_is_the_key(folder: KeyFolder) -> None:
-    sealed = keyring.seal("Bern", context=["a place"], bucket=NAME)
+def test_what_a_retention_key_sealed_opens_in_its_place_while_there_is_the_key(folder: RetentionKeyFolder) -> None:
+    sealed = keyring.encrypt("Bern", context=["a place"], retention_key_name=NAME)
     assert sealed.startswith(f"{NAME}:")
-    assert keyring.open_sealed(sealed, context=["a place"]) == "Bern"
+    assert keyring.decrypt(sealed, context=["a place"]) == "Bern"
     with pytest.raises(Undecryptable):
-        keyring.open_sealed(sealed, context=["another place"])
-    other = keyring.seal("Bern", context=["a place"], bucket=HOLD)
+        keyring.decrypt(sealed, context=["another place"])
+    other = keyring.encrypt("Bern", context=["a place"], retention_key_name=HOLD)
     with pytest.raises(Undecryptable):
-        keyring.open_sealed(f"{HOLD}:{sealed.partition(':')[2]}", context=["a place"])
+        keyring.decrypt(f"{HOLD}:{sealed.partition(':')[2]}", context=["a place"])
     folder.destroy(NAME)
     with pytest.raises(Undecryptable):
-        keyring.open_sealed(sealed, context=["a place"])
+        keyring.decrypt(sealed, context=["a place"])
     folder.create(NAME)
     with pytest.raises(Undecryptable):
-        keyring.open_sealed(sealed, context=["a place"])
-    assert keyring.open_sealed(other, context=["a place"]) == "Bern"
+        keyring.decrypt(sealed, context=["a place"])
+    assert keyring.decrypt(other, context=["a place"]) == "Bern"

@@ -18,11 +18,23 @@ from django.core.checks import Tags, run_checks
 from django.db import connections
 from django.test import override_settings
 
-from django_phi_oidc import checks, clock, emergency_checks, entropy, export_checks, keyring, role_checks, watch_checks
+from django_phi_oidc._internal import clock, randomness
 from django_phi_oidc.audit.models import AuditEvent
 from django_phi_oidc.backends import OIDCAuthenticationBackend
+from django_phi_oidc.checks import (
+    audit_exports,
+    core,
+    monitoring,
+)
+from django_phi_oidc.checks import (
+    emergency as emergency_checks,
+)
+from django_phi_oidc.checks import (
+    roles as role_checks,
+)
+from django_phi_oidc.crypto import keyring
 from django_phi_oidc.subjects.models import PairwiseSubject, SubjectDigest
-from tests.keys import new_pem
+from tests.keys import create_private_key_pem
 from tests.mailing import mailer
 
 ROOT = Path(__file__).parents[1]
@@ -123,8 +135,8 @@ def mailing(timeout: int | None) -> Change:
 
 
 MAIL = "django.core.mail.backends"
-RSA_PEM = new_pem("RSA")
-SIGNING_PEM = new_pem("OKP")
+RSA_PEM = create_private_key_pem("RSA")
+SIGNING_PEM = create_private_key_pem("OKP")
 PUBLIC_KEY = base64.b64encode(bytes(31) + b"\x01").decode()
 WHY = {"purpose": "TREAT", "basis": "why"}
 CLAIM = {"purpose": "TREAT", "basis": "why", "retention": "session"}
@@ -305,10 +317,10 @@ def test_audit_alias_and_its_options_are_checked() -> None:
         "timeout": 5,
         "init_command": "PRAGMA journal_mode = WAL; PRAGMA secure_delete = ON",
     }
-    assert list(checks._sqlite("default", good)) == []
+    assert list(core._check_sqlite_options("default", good)) == []
     for name, wrong in (("transaction_mode", "DEFERRED"), ("timeout", 1), ("init_command", "PRAGMA journal_mode=wal")):
         for options in ({**good, name: wrong}, {key: value for key, value in good.items() if key != name}):
-            (message,) = checks._sqlite("default", options)
+            (message,) = core._check_sqlite_options("default", options)
             assert message.id == "django_phi_oidc.E016"
             assert name in message.msg
 
@@ -480,13 +492,13 @@ def test_digest_under_a_key_that_is_not_configured_is_found(django_user_model: A
     """E018."""
 
     subject = PairwiseSubject.objects.create(
-        uuid=entropy.uuid7(clock.now()),
+        uuid=randomness.uuid7(clock.now()),
         user=django_user_model.objects.create_user("amina"),
         issuer="https://op.example.test",
         first_seen_at=clock.now(),
         last_seen_at=clock.now(),
     )
-    for key in keyring.keys("SUBJECT_KEYS"):
+    for key in keyring.get_keys("SUBJECT_KEYS"):
         SubjectDigest.objects.create(subject=subject, issuer=subject.issuer, key_id=key.id, digest=key.id)
     assert found(tags=[Tags.database], databases=["default"]) == set()
     with override_settings(**option(SUBJECT_KEYS=settings.PHI_OIDC["SUBJECT_KEYS"][:1])()):
@@ -496,9 +508,9 @@ def test_digest_under_a_key_that_is_not_configured_is_found(django_user_model: A
 def test_user_model_without_what_the_rules_need_is_told_of() -> None:
     """E025: asked directly, since Django's own checks take no such user model."""
     with override_settings(**roles(is_staff=True)()):
-        assert role_checks.check_roles(None) == []
+        assert role_checks.check_role_rules(None) == []
         with override_settings(AUTH_USER_MODEL="auth.Group"):
-            messages = role_checks.check_roles(None)
+            messages = role_checks.check_role_rules(None)
     named = {message.msg.split("'")[1] for message in messages if message.id == "django_phi_oidc.E025"}
     assert named == {"groups", "is_active", "is_staff"}
 
@@ -547,7 +559,7 @@ ELSEWHERE = {
 """Ids whose tests need more than settings."""
 
 
-@pytest.mark.parametrize(("named", "package"), watch_checks.PACKAGES.items())
+@pytest.mark.parametrize(("named", "package"), monitoring.METRICS_PACKAGES.items())
 def test_metrics_for_what_is_not_installed_are_told_of(
     named: str, package: str, settings: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -573,7 +585,7 @@ def test_export_folder_is_there_and_nobody_elses(mode: int | None, settings: Any
 
 
 def test_every_id_is_tested_here() -> None:
-    modules = (checks, emergency_checks, export_checks, role_checks, watch_checks)
+    modules = (core, emergency_checks, audit_exports, role_checks, monitoring)
     source = "".join(Path(module.__file__).read_text() for module in modules)
     ids = {f"E{int(n):03}" for n in re.findall(r"_error\(\s*(\d+)", source)}
     ids |= {f"W{int(n):03}" for n in re.findall(r"_warning\(\s*(\d+)", source)}

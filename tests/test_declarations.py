@@ -5,13 +5,13 @@ from typing import Any
 
 import pytest
 
-from django_phi_oidc.declarations import is_loopback_http, parse_claim, parse_provider
+from django_phi_oidc.config.providers import is_loopback_http, parse_claim, parse_provider
 from django_phi_oidc.errors import DeclarationInvalid
-from tests.keys import new_pem
+from tests.keys import create_private_key_pem
 
 pytestmark = pytest.mark.sqlite
 PROVIDER = {"issuer": "https://op.example.test", "client_id": "portal", "client_secret": "s3cret"}
-PEMS = {kty: new_pem(kty) for kty in ("RSA", "EC", "OKP")}
+PEMS = {kty: create_private_key_pem(kty) for kty in ("RSA", "EC", "OKP")}
 WHY = {"purpose": "TREAT", "basis": "the record is shown"}
 CLAIM = {"purpose": "TREAT", "basis": "identity check", "retention": "session"}
 

@@ -12,16 +12,16 @@ import pytest
 from django.conf import settings
 from django.core.management import call_command
 
-from django_phi_oidc import (
-    api_checks,
-    checks,
-    emergency_checks,
-    errors,
-    export_checks,
-    role_checks,
-    watch_checks,
-)
+from django_phi_oidc import errors
 from django_phi_oidc.audit.events import DETAIL_KEYS, Action
+from django_phi_oidc.checks import (
+    apis,
+    audit_exports,
+    core,
+    emergency,
+    monitoring,
+    roles,
+)
 from django_phi_oidc.sessions.models import EndReason
 from tests.databases import child_environment
 
@@ -66,7 +66,7 @@ def test_every_way_out_is_documented_and_none_that_there_is_not() -> None:
 
 
 def test_every_check_is_documented() -> None:
-    modules = (api_checks, checks, emergency_checks, export_checks, role_checks, watch_checks)
+    modules = (apis, core, emergency, audit_exports, roles, monitoring)
     source = "".join(Path(module.__file__).read_text() for module in modules)
     ids = {f"E{int(n):03}" for n in re.findall(r"_error\(\s*(\d+)", source)}
     ids |= {f"W{int(n):03}" for n in re.findall(r"_warning\(\s*(\d+)", source)}
@@ -151,7 +151,8 @@ def test_readme_example_signs_somebody_in_and_reveals(tmp_path: Path) -> None:
     (tmp_path / "urls.py").write_text("from django.urls import include, path\nurlpatterns = []\n" + block("urls"))
     view = block("view") + "    return value\n"
     (tmp_path / "use.py").write_text(
-        "import os\n" + USE.replace("from django_phi_oidc.attack", view + "\nfrom django_phi_oidc.attack", 1)
+        "import os\n"
+        + USE.replace("from django_phi_oidc.testing.attack", view + "\nfrom django_phi_oidc.testing.attack", 1)
     )
     port = free_port()
     environment = {

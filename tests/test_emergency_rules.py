@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from django_phi_oidc.emergency_rules import parse_emergency
+from django_phi_oidc.config.emergency import parse_emergency
 from django_phi_oidc.errors import DeclarationInvalid
 
 GOOD: dict[str, Any] = {"permissions": {"portal.view_chart": "See a chart"}, "mail_to": ["privacy@example.org"]}

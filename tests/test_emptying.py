@@ -11,7 +11,7 @@ from django.db import connections
 from django.test import TransactionTestCase
 
 from django_phi_oidc.audit.events import Action, Origin
-from django_phi_oidc.audit.recording import record
+from django_phi_oidc.audit.recorder import record
 from tests import databases, emptying
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=databases.ALIASES)

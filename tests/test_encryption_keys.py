@@ -22,7 +22,8 @@ from typing import Any
 import pytest
 from django.core.management import call_command
 
-from django_phi_oidc import clock, keyring
+from django_phi_oidc._internal import clock
+from django_phi_oidc.crypto import keyring
 from django_phi_oidc.errors import KeyMissing
 from django_phi_oidc.sessions.models import PendingRevocation, RevocationStatus
 from tests.settings import key
@@ -143,7 +144,10 @@ def test_each_other_source_of_the_page_gives_the_list(
     monkeypatch.setenv("PHI_ENCRYPTION_KEYS", f"{NEW},{OLD}")
     declared = found[1].replace("/run/secrets/phi-encryption-keys", str(file)).replace('"…", "…"', f'"{NEW}", "{OLD}"')
     settings.PHI_OIDC = {**settings.PHI_OIDC, **eval(f"{{{declared}}}", {"os": os, "Path": Path})}
-    assert [base64.urlsafe_b64encode(each.material).decode() for each in keyring.keys("ENCRYPTION_KEYS")] == [NEW, OLD]
+    assert [base64.urlsafe_b64encode(each.material).decode() for each in keyring.get_keys("ENCRYPTION_KEYS")] == [
+        NEW,
+        OLD,
+    ]
 
 
 def test_the_line_that_makes_a_key_makes_one(settings: Any) -> None:
@@ -151,7 +155,7 @@ def test_the_line_that_makes_a_key_makes_one(settings: Any) -> None:
     words = shlex.split(command.removeprefix("$ "))
     made = subprocess.run([sys.executable, *words[1:]], capture_output=True, text=True, check=True, timeout=30).stdout
     settings.PHI_OIDC = {**settings.PHI_OIDC, "ENCRYPTION_KEYS": made}
-    assert len(keyring.keys("ENCRYPTION_KEYS")) == 1
+    assert len(keyring.get_keys("ENCRYPTION_KEYS")) == 1
 
 
 @pytest.mark.parametrize("source", ["vault", "kms"])
@@ -159,17 +163,17 @@ def test_keys_from_a_service_seal_and_open_and_are_asked_for_once(
     source: str, service: Service, code: dict[str, Any], settings: Any
 ) -> None:
     settings.PHI_OIDC = {**settings.PHI_OIDC, "ENCRYPTION_KEYS": [OLD]}
-    sealed_before = keyring.seal("secret", context=CONTEXT)
+    sealed_before = keyring.encrypt("secret", context=CONTEXT)
     declared = {**settings.PHI_OIDC}
     exec(block(f"{source}-setting"), {**code, "PHI_OIDC": declared})
     settings.PHI_OIDC = declared
-    sealed = keyring.seal("secret", context=CONTEXT)
+    sealed = keyring.encrypt("secret", context=CONTEXT)
     asked = len(service.asked)
     assert asked == {"vault": 1, "kms": 3}[source]
-    assert keyring.open_sealed(sealed, context=CONTEXT) == "secret"
-    assert keyring.open_sealed(sealed_before, context=CONTEXT) == "secret"
+    assert keyring.decrypt(sealed, context=CONTEXT) == "secret"
+    assert keyring.decrypt(sealed_before, context=CONTEXT) == "secret"
     settings.PHI_OIDC = {**settings.PHI_OIDC, "ENCRYPTION_KEYS": [NEW]}
-    assert keyring.open_sealed(sealed, context=CONTEXT) == "secret"
+    assert keyring.decrypt(sealed, context=CONTEXT) == "secret"
     assert len(service.asked) == asked
 
 
@@ -194,11 +198,11 @@ def test_a_service_that_gives_no_keys_fails_closed_and_is_not_asked_again_at_onc
     service.answer = FAULTS[fault]
     for _ in range(3):
         with pytest.raises(KeyMissing, match="does not answer"):
-            keyring.keys("ENCRYPTION_KEYS")
+            keyring.get_keys("ENCRYPTION_KEYS")
     assert len(service.asked) == 1
     service.answer = None
     time.sleep(0.11)
-    assert len(keyring.keys("ENCRYPTION_KEYS")) == 2
+    assert len(keyring.get_keys("ENCRYPTION_KEYS")) == 2
 
 
 def test_a_service_with_a_wrong_token_or_a_missing_file_fails_closed(
@@ -279,7 +283,7 @@ def test_changing_the_key_goes_as_the_page_says(settings: Any) -> None:
     for _ in range(3):
         PendingRevocation.objects.create(id=uuid.uuid4(), **made)
     settings.PHI_OIDC = {**declared, "ENCRYPTION_KEYS": [NEW, OLD]}
-    new, old = (each.id for each in keyring.keys("ENCRYPTION_KEYS"))
+    new, old = (each.id for each in keyring.get_keys("ENCRYPTION_KEYS"))
     for name in ("before", "rotate", "after"):
         (command, *expected) = block(name).replace("4f2c9d1e", new).replace("a07b51c3", old).splitlines()
         out = StringIO()
@@ -292,4 +296,4 @@ def test_changing_the_key_goes_as_the_page_says(settings: Any) -> None:
         assert printed == expected, name
     settings.PHI_OIDC = {**declared, "ENCRYPTION_KEYS": [NEW]}
     field_of_token: Any = PendingRevocation._meta.get_field("token")
-    assert {field_of_token.open(row) for row in PendingRevocation.objects.all()} == {"secret"}
+    assert {field_of_token.decrypt(row) for row in PendingRevocation.objects.all()} == {"secret"}

@@ -28,10 +28,10 @@ from django.forms import modelform_factory
 from django.test.utils import CaptureQueriesContext, isolate_apps
 from encrypted_model_fields import fields as library
 
-from django_phi_oidc import keyring
+from django_phi_oidc.crypto import keyring
 from django_phi_oidc.errors import Undecryptable
 from django_phi_oidc.fields import SealedTextField
-from django_phi_oidc.resealing import SealedColumn, reseal
+from django_phi_oidc.key_rotation.encryption_keys import EncryptedColumn, reencrypt
 from tests.notes import CANARY, in_database, notes, opened, table, write
 
 __all__ = ["notes"]
@@ -401,13 +401,13 @@ def theirs(notes: Any, settings: Any, monkeypatch: pytest.MonkeyPatch) -> Side:
 @pytest.fixture
 def ours(notes: Any, settings: Any) -> Side:
     """Return our side."""
-    old, new = keyring.generate(), keyring.generate()
+    old, new = keyring.generate_key(), keyring.generate_key()
 
     def configure(*keys: str) -> None:
         settings.PHI_OIDC = {**settings.PHI_OIDC, "ENCRYPTION_KEYS": list(keys)}
 
     configure(old)
-    column = SealedColumn("default", notes._meta.get_field("ours"))
+    column = EncryptedColumn("default", notes._meta.get_field("ours"))
     return Side(
         notes=notes,
         column="ours",
@@ -415,7 +415,7 @@ def ours(notes: Any, settings: Any) -> Side:
         has_key=lambda has: configure(old if has else new),
         promote=lambda: configure(new, old),
         restart=lambda: None,
-        reseal=lambda: reseal(column, ring=keyring.keys("ENCRYPTION_KEYS")) and None,
+        reseal=lambda: reencrypt(column, keys=keyring.get_keys("ENCRYPTION_KEYS")) and None,
         drop_old=lambda: configure(new),
         field=partial(SealedTextField, bind=("id",)),
     )

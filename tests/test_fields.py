@@ -14,7 +14,7 @@ from django.test.utils import isolate_apps
 
 from django_phi_oidc.claims.models import StoredClaim
 from django_phi_oidc.errors import Undecryptable
-from django_phi_oidc.fields import Sealed, SealedTextField
+from django_phi_oidc.fields import EncryptedText, SealedTextField
 from tests.claims.conftest import Person
 from tests.notes import CANARY, DAMAGES, again, in_database, make, notes, opened
 
@@ -56,7 +56,7 @@ def test_claims_swapped_within_one_row_shape_raise_and_stay_as_they_are() -> Non
         with pytest.raises(Undecryptable):
             opened(claim, "value")
         claim.save()
-        assert again(claim).value.text == swapped[claim.pk].text
+        assert again(claim).value.ciphertext == swapped[claim.pk].ciphertext
     for claim in (first, second):
         claim.value = swapped[second.pk if claim is first else first.pk]
         claim.save()
@@ -138,7 +138,7 @@ def test_a_natural_key_in_another_spelling_seals_under_the_one_that_the_database
 
 def test_a_row_without_its_natural_key_is_not_sealed(notes: Any) -> None:
     field = notes._meta.get_field("ours")
-    assert isinstance(field.pre_save(notes(ours=CANARY), True), Sealed)
+    assert isinstance(field.pre_save(notes(ours=CANARY), True), EncryptedText)
     with pytest.raises(TypeError, match="bound"):
         field.pre_save(notes(id=None, ours=CANARY), True)
 
@@ -163,7 +163,7 @@ def test_an_unsaved_value_opens_and_a_saved_one_is_sealed_in_the_instance(notes:
     note = notes(ours=CANARY)
     assert opened(note) == CANARY
     note.save()
-    assert isinstance(note.ours, Sealed)
+    assert isinstance(note.ours, EncryptedText)
     assert CANARY not in repr(vars(note))
     assert opened(note) == CANARY
 
@@ -261,8 +261,8 @@ def test_selecting_a_sealed_column_is_possible_in_every_way(notes: Any) -> None:
         rows.union(notes.objects.none(), rows).get().ours,
         rows.order_by("title").only("ours").get().ours,
     ):
-        assert isinstance(found, Sealed)
-        assert found.text == in_database(note, "ours")
+        assert isinstance(found, EncryptedText)
+        assert found.ciphertext == in_database(note, "ours")
     assert rows.annotate(many=Count("pk")).count() == rows.count() == 1
 
 

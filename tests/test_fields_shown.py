@@ -22,8 +22,9 @@ from django.test import Client
 from django.urls import path
 from django.views.debug import ExceptionReporter
 
-from django_phi_oidc import clock, keyring
+from django_phi_oidc._internal import clock
 from django_phi_oidc.claims.models import StoredClaim
+from django_phi_oidc.crypto import keyring
 from django_phi_oidc.fields import MASK
 from django_phi_oidc.sessions.models import PendingRevocation, RevocationStatus
 from tests.notes import CANARY, DAMAGES, again, in_database, make, notes, opened, write
@@ -143,7 +144,7 @@ def test_copies_and_pickles_hold_the_ciphertext_and_open(notes: Any) -> None:
 @pytest.mark.parametrize("text", ["plain text", "plain: text", "20261125: plain text", "", "deadbeef"])
 def test_a_text_that_names_no_key_shows_nothing_of_itself_as_a_key_id(notes: Any, text: str) -> None:
     note = make(notes)
-    assert note.ours.key_id == keyring.keys("ENCRYPTION_KEYS")[0].id
+    assert note.ours.key_id == keyring.get_keys("ENCRYPTION_KEYS")[0].id
     write(note, "ours", f"20261125-86400:{text}")
     assert again(note).ours.key_id == "20261125-86400"
     write(note, "ours", text)

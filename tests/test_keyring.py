@@ -9,7 +9,7 @@ import pytest
 from cryptography.fernet import Fernet
 from django.views.debug import ExceptionReporter
 
-from django_phi_oidc import keyring
+from django_phi_oidc.crypto import keyring
 from django_phi_oidc.errors import KeyMissing, Undecryptable
 
 OLD, NEW = (base64.urlsafe_b64encode(bytes([n]) * 32).decode() for n in (251, 252))
@@ -26,7 +26,7 @@ def configure(settings: Any, source: Any) -> None:
 
 
 def found() -> list[str]:
-    return [base64.urlsafe_b64encode(key.material).decode() for key in keyring.keys("ENCRYPTION_KEYS")]
+    return [base64.urlsafe_b64encode(key.material).decode() for key in keyring.get_keys("ENCRYPTION_KEYS")]
 
 
 @pytest.mark.parametrize(
@@ -98,7 +98,7 @@ def test_keys_from_a_file_are_read_live(settings: Any, tmp_path: Path) -> None:
 def test_keys_from_a_source_without_good_keys_raise_key_missing(settings: Any, source: Any) -> None:
     configure(settings, source)
     with pytest.raises(KeyMissing, match="ENCRYPTION_KEYS") as refused:
-        keyring.keys("ENCRYPTION_KEYS")
+        keyring.get_keys("ENCRYPTION_KEYS")
     assert NEW not in str(refused.value)
 
 
@@ -109,18 +109,18 @@ def test_keys_from_a_bad_file_raise_key_missing(settings: Any, tmp_path: Path, c
         file.write_bytes(content)
     configure(settings, file)
     with pytest.raises(KeyMissing, match="ENCRYPTION_KEYS"):
-        keyring.keys("ENCRYPTION_KEYS")
+        keyring.get_keys("ENCRYPTION_KEYS")
 
 
 def test_generate_makes_a_key_that_a_list_takes(settings: Any) -> None:
-    made = keyring.generate()
+    made = keyring.generate_key()
     configure(settings, made)
     assert found() == [made]
-    assert keyring.generate() != made
+    assert keyring.generate_key() != made
 
 
 def test_key_shows_its_id_and_not_itself() -> None:
-    (key, _) = keyring.keys("ENCRYPTION_KEYS")
+    (key, _) = keyring.get_keys("ENCRYPTION_KEYS")
     assert len(key.id) == 8
     assert key.id in repr(key)
     assert "material" not in repr(key)
@@ -132,7 +132,7 @@ def test_key_shows_its_id_and_not_itself() -> None:
     ids=["empty", "plain", "beyond ASCII", "JSON", "long"],
 )
 def test_open_sealed_in_its_own_context_gives_the_value_back(value: str) -> None:
-    assert keyring.open_sealed(keyring.seal(value, context=CONTEXT), context=CONTEXT) == value
+    assert keyring.decrypt(keyring.encrypt(value, context=CONTEXT), context=CONTEXT) == value
 
 
 @pytest.mark.parametrize(
@@ -149,10 +149,10 @@ def test_open_sealed_in_its_own_context_gives_the_value_back(value: str) -> None
     ids=repr,
 )
 def test_open_sealed_in_another_context_raises_undecryptable(context: list[str]) -> None:
-    sealed = keyring.seal("secret", context=CONTEXT)
-    assert keyring.open_sealed(sealed, context=CONTEXT) == "secret"
+    sealed = keyring.encrypt("secret", context=CONTEXT)
+    assert keyring.decrypt(sealed, context=CONTEXT) == "secret"
     with pytest.raises(Undecryptable):
-        keyring.open_sealed(sealed, context=context)
+        keyring.decrypt(sealed, context=context)
 
 
 def damaged(sealed: str) -> dict[str, str]:
@@ -164,7 +164,7 @@ def damaged(sealed: str) -> dict[str, str]:
         "plain text": "secret",
         "plain JSON": json.dumps([*CONTEXT, "secret"]),
         "no key id": token,
-        "another key's id": f"{keyring.keys('ENCRYPTION_KEYS')[1].id}:{token}",
+        "another key's id": f"{keyring.get_keys('ENCRYPTION_KEYS')[1].id}:{token}",
         "an unknown key's id": f"00000000:{token}",
         "one bit": f"{key_id}:{base64.urlsafe_b64encode(raw).decode()}",
         "truncated": sealed[:-8],
@@ -189,10 +189,10 @@ DAMAGES = (
 
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_open_sealed_of_damaged_text_raises_undecryptable(damage: str) -> None:
-    sealed = keyring.seal("secret", context=CONTEXT)
-    assert keyring.open_sealed(sealed, context=CONTEXT) == "secret"
+    sealed = keyring.encrypt("secret", context=CONTEXT)
+    assert keyring.decrypt(sealed, context=CONTEXT) == "secret"
     with pytest.raises(Undecryptable):
-        keyring.open_sealed(damaged(sealed)[damage], context=CONTEXT)
+        keyring.decrypt(damaged(sealed)[damage], context=CONTEXT)
 
 
 @pytest.mark.parametrize(
@@ -201,27 +201,27 @@ def test_open_sealed_of_damaged_text_raises_undecryptable(damage: str) -> None:
     ids=repr,
 )
 def test_open_sealed_of_what_a_host_sealed_under_the_same_key_raises_undecryptable(inside: str) -> None:
-    key = keyring.keys("ENCRYPTION_KEYS")[0]
+    key = keyring.get_keys("ENCRYPTION_KEYS")[0]
     token = Fernet(NEW).encrypt(inside.encode()).decode()
     with pytest.raises(Undecryptable):
-        keyring.open_sealed(f"{key.id}:{token}", context=CONTEXT)
+        keyring.decrypt(f"{key.id}:{token}", context=CONTEXT)
 
 
 def test_seal_uses_the_newest_key_and_opens_with_each(settings: Any) -> None:
     configure(settings, [OLD])
-    sealed_before = keyring.seal("secret", context=CONTEXT)
+    sealed_before = keyring.encrypt("secret", context=CONTEXT)
     configure(settings, [NEW, OLD])
-    sealed_after = keyring.seal("secret", context=CONTEXT)
-    assert keyring.open_sealed(sealed_before, context=CONTEXT) == "secret"
-    newest, older = keyring.keys("ENCRYPTION_KEYS")
+    sealed_after = keyring.encrypt("secret", context=CONTEXT)
+    assert keyring.decrypt(sealed_before, context=CONTEXT) == "secret"
+    newest, older = keyring.get_keys("ENCRYPTION_KEYS")
     assert (sealed_before[:8], sealed_after[:8]) == (older.id, newest.id)
     configure(settings, [NEW])
     with pytest.raises(Undecryptable):
-        keyring.open_sealed(sealed_before, context=CONTEXT)
+        keyring.decrypt(sealed_before, context=CONTEXT)
 
 
 def test_seal_tells_nothing_of_its_time_and_never_repeats_itself() -> None:
-    first, second = (keyring.seal("secret", context=CONTEXT) for _ in range(2))
+    first, second = (keyring.encrypt("secret", context=CONTEXT) for _ in range(2))
     assert first != second
     assert Fernet(NEW).extract_timestamp(first.partition(":")[2]) == 0
 
@@ -229,10 +229,10 @@ def test_seal_tells_nothing_of_its_time_and_never_repeats_itself() -> None:
 def test_error_report_of_a_list_with_a_bad_key_shows_neither_the_good_ones_nor_what_was_to_be_sealed(
     settings: Any,
 ) -> None:
-    good = keyring.generate()
+    good = keyring.generate_key()
     settings.PHI_OIDC = {**settings.PHI_OIDC, "ENCRYPTION_KEYS": [good, "no-key-at-all"]}
     with pytest.raises(KeyMissing) as raised:
-        keyring.seal("the plain text", context=["somewhere"])
+        keyring.encrypt("the plain text", context=["somewhere"])
     # From keyring's own frames on: what a caller has in its own is the caller's.
     report = ExceptionReporter(None, raised.type, raised.value, raised.tb.tb_next).get_traceback_html()
     assert "_parse" in report

@@ -10,18 +10,18 @@ from django.db import DataError, IntegrityError, connections, transaction
 from django.test import TestCase
 from django.test.utils import CaptureQueriesContext
 
+from django_phi_oidc._internal.sql import count_rows, delete, durable, insert, insert_autocommit, update
 from django_phi_oidc.audit.models import AuditOutbox
 from django_phi_oidc.claims.models import StoredClaim
-from django_phi_oidc.replay.models import SpentValue
-from django_phi_oidc.statements import counts, delete, durably, insert, insert_alone, update
+from django_phi_oidc.replay.models import UsedIdentifier
 from django_phi_oidc.subjects.models import PairwiseSubject
 
 NOW = datetime(2026, 11, 24, 16, 5, 9, 123456, tzinfo=UTC)
 CLAIM = {"unique": ["subject_id", "session", "name"], "replaced": ["value", "purpose", "obtained_at", "expires_at"]}
 
 
-def spent(digest: str, **given: Any) -> SpentValue:
-    return SpentValue(**{"digest": digest, "kind": "state", "until": NOW, **given})
+def spent(digest: str, **given: Any) -> UsedIdentifier:
+    return UsedIdentifier(**{"digest": digest, "kind": "state", "until": NOW, **given})
 
 
 def waiting(number: int) -> AuditOutbox:
@@ -58,7 +58,7 @@ def test_insert_is_one_statement_and_the_rows_read_back_equal() -> None:
     with CaptureQueriesContext(connections["default"]) as queries:
         insert(rows, using="default")
     assert statements(queries) == ["INSERT"]
-    kept = SpentValue.objects.order_by("digest").values_list("digest", "kind", "until")
+    kept = UsedIdentifier.objects.order_by("digest").values_list("digest", "kind", "until")
     assert list(kept) == [(row.digest, row.kind, row.until) for row in rows]
     assert [row._state.adding for row in rows] == [False, False]
 
@@ -68,7 +68,7 @@ def test_insert_of_a_row_that_exists_raises_and_keeps_it() -> None:
     insert([spent("a")], using="default")
     with pytest.raises(IntegrityError), transaction.atomic():
         insert([spent("b"), spent("a", kind="nonce")], using="default")
-    assert list(SpentValue.objects.values_list("digest", "kind")) == [("a", "state")]
+    assert list(UsedIdentifier.objects.values_list("digest", "kind")) == [("a", "state")]
 
 
 def test_insert_with_unique_columns_replaces_what_it_is_told_to_and_nothing_else(subject: PairwiseSubject) -> None:
@@ -81,7 +81,7 @@ def test_insert_with_unique_columns_replaces_what_it_is_told_to_and_nothing_else
     insert([claim("birthdate", "3", purpose="HOPERAT")], using="default", **CLAIM)
     after = {row.name: row for row in StoredClaim.objects.all()}
     field: Any = StoredClaim._meta.get_field("value")
-    assert {name: (row.pk, row.purpose, field.open(row)) for name, row in after.items()} == {
+    assert {name: (row.pk, row.purpose, field.decrypt(row)) for name, row in after.items()} == {
         "birthdate": (before["birthdate"].pk, "HOPERAT", "3"),
         "address": (before["address"].pk, "TREAT", "2"),
     }
@@ -95,7 +95,7 @@ def test_insert_of_more_than_the_database_takes_at_once_inserts_all_or_none(monk
     assert statements(queries) == ["BEGIN", "INSERT", "INSERT", "INSERT", "COMMIT"]
     with pytest.raises(IntegrityError):
         insert([spent(str(number)) for number in (5, 6, 7, 0)], using="default")
-    assert sorted(SpentValue.objects.values_list("digest", flat=True)) == ["0", "1", "2", "3", "4"]
+    assert sorted(UsedIdentifier.objects.values_list("digest", flat=True)) == ["0", "1", "2", "3", "4"]
 
 
 @pytest.mark.django_db(transaction=True)
@@ -103,10 +103,10 @@ def test_update_is_one_statement_on_the_named_row_alone_and_says_whether_there_i
     insert([spent("a"), spent("b")], using="default")
     later = NOW + timedelta(microseconds=1)
     with CaptureQueriesContext(connections["default"]) as queries:
-        assert update(SpentValue, "a", using="default", until=later, kind="nonce") is True
-        assert update(SpentValue, "c", using="default", until=later) is False
+        assert update(UsedIdentifier, "a", using="default", until=later, kind="nonce") is True
+        assert update(UsedIdentifier, "c", using="default", until=later) is False
     assert statements(queries) == ["UPDATE", "UPDATE"]
-    kept = SpentValue.objects.order_by("digest").values_list("digest", "kind", "until")
+    kept = UsedIdentifier.objects.order_by("digest").values_list("digest", "kind", "until")
     assert list(kept) == [("a", "nonce", later), ("b", "state", NOW)]
 
 
@@ -146,17 +146,17 @@ def test_delete_lets_nothing_but_itself_be_committed_before_it_is_on_disk() -> N
 
 @pytest.mark.django_db(transaction=True)
 def test_durably_outside_a_transaction_commits_each_statement() -> None:
-    with durably("default"):
+    with durable("default"):
         insert([spent("a")], using="default")
         connections["default"].rollback()
-    assert SpentValue.objects.count() == 1
+    assert UsedIdentifier.objects.count() == 1
 
 
 @pytest.mark.django_db(transaction=True)
 def test_durably_inside_a_transaction_raises() -> None:
-    with transaction.atomic(), pytest.raises(RuntimeError, match="durable"), durably("default"):
+    with transaction.atomic(), pytest.raises(RuntimeError, match="durable"), durable("default"):
         pass
-    with durably("default"):
+    with durable("default"):
         pass
 
 
@@ -166,10 +166,10 @@ def test_durably_on_a_connection_that_opens_transactions_unasked_raises() -> Non
     connection.set_autocommit(False)
     try:
         with pytest.raises(RuntimeError, match="autocommit"):
-            durably("default")
+            durable("default")
     finally:
         connection.set_autocommit(True)
-    with durably("default"):
+    with durable("default"):
         pass
 
 
@@ -177,52 +177,56 @@ class DurablyInATestCase(TestCase):
     """Django's own tests run in a transaction that is rolled back."""
 
     def test_durably_in_a_test_case_is_let_through(self) -> None:
-        with durably("default"):
+        with durable("default"):
             insert([spent("a")], using="default")
-        assert SpentValue.objects.count() == 1
+        assert UsedIdentifier.objects.count() == 1
 
 
 @pytest.mark.postgresql
 @pytest.mark.django_db(transaction=True)
 def test_insert_alone_inserts_where_nobody_has_a_transaction_open_or_watches() -> None:
     values = ["a", "state", NOW]
-    assert insert_alone(SpentValue, values, using="default")
-    assert SpentValue.objects.get() == spent("a")
+    assert insert_autocommit(UsedIdentifier, values, using="default")
+    assert UsedIdentifier.objects.get() == spent("a")
     with pytest.raises(IntegrityError):
-        insert_alone(SpentValue, values, using="default")
+        insert_autocommit(UsedIdentifier, values, using="default")
     with transaction.atomic():
-        assert not insert_alone(SpentValue, ["b", "state", NOW], using="default")
+        assert not insert_autocommit(UsedIdentifier, ["b", "state", NOW], using="default")
     with CaptureQueriesContext(connections["default"]):
-        assert not insert_alone(SpentValue, ["b", "state", NOW], using="default")
+        assert not insert_autocommit(UsedIdentifier, ["b", "state", NOW], using="default")
     with connections["default"].execute_wrapper(lambda execute, *given: execute(*given)):
-        assert not insert_alone(SpentValue, ["b", "state", NOW], using="default")
-    assert SpentValue.objects.count() == 1
+        assert not insert_autocommit(UsedIdentifier, ["b", "state", NOW], using="default")
+    assert UsedIdentifier.objects.count() == 1
 
 
 @pytest.mark.postgresql
 @pytest.mark.django_db(transaction=True)
 def test_insert_alone_goes_on_after_a_fault_and_on_a_new_connection() -> None:
-    assert insert_alone(SpentValue, ["a", "state", NOW], using="default")
+    assert insert_autocommit(UsedIdentifier, ["a", "state", NOW], using="default")
     with pytest.raises(DataError):
-        insert_alone(SpentValue, ["b" * 65, "state", NOW], using="default")
-    assert insert_alone(SpentValue, ["b", "state", NOW], using="default")
+        insert_autocommit(UsedIdentifier, ["b" * 65, "state", NOW], using="default")
+    assert insert_autocommit(UsedIdentifier, ["b", "state", NOW], using="default")
     connections["default"].close()
-    assert insert_alone(SpentValue, ["c", "state", NOW], using="default")
-    assert SpentValue.objects.count() == 3
+    assert insert_autocommit(UsedIdentifier, ["c", "state", NOW], using="default")
+    assert UsedIdentifier.objects.count() == 3
 
 
 @pytest.mark.sqlite
 @pytest.mark.django_db(transaction=True)
 def test_insert_alone_on_sqlite_leaves_it_to_others() -> None:
-    assert not insert_alone(SpentValue, ["a", "state", NOW], using="default")
-    assert not SpentValue.objects.exists()
+    assert not insert_autocommit(UsedIdentifier, ["a", "state", NOW], using="default")
+    assert not UsedIdentifier.objects.exists()
 
 
 @pytest.mark.django_db
 def test_counts_are_of_each_part_by_one_select_and_go_no_further(django_assert_num_queries: Any) -> None:
     insert([spent(str(number), kind="state" if number < 3 else "nonce") for number in range(5)], using="default")
-    rows = SpentValue.objects.order_by("until")
+    rows = UsedIdentifier.objects.order_by("until")
     with django_assert_num_queries(1):
-        assert counts([rows.filter(kind="state"), rows, rows.filter(kind="%s")], most=4, using="default") == [3, 4, 0]
+        assert count_rows([rows.filter(kind="state"), rows, rows.filter(kind="%s")], limit=4, using="default") == [
+            3,
+            4,
+            0,
+        ]
     with django_assert_num_queries(0):
-        assert counts([], most=4, using="default") == []
+        assert count_rows([], limit=4, using="default") == []

@@ -13,7 +13,7 @@ from django.apps import apps
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connections
 
-from django_phi_oidc import testing
+from django_phi_oidc.testing import runner
 from tests import databases
 from tests.manual.blocks import block
 from tests.scratch import scratch_databases
@@ -142,6 +142,6 @@ def test_lifting_of_refusals_in_a_database_that_is_no_test_database_is_refused()
     connection.settings_dict["NAME"] = "the real one"
     try:
         with pytest.raises(ImproperlyConfigured, match="not a test database"):
-            testing._lift_refusals(sender=sender, using="default", plan=[])
+            runner._drop_append_only_triggers(sender=sender, using="default", plan=[])
     finally:
         connection.settings_dict["NAME"] = name

@@ -1,5 +1,5 @@
 """A certificate authority for tests: the attack kit's own."""
 
-from django_phi_oidc.attack.authority import Authority, found_authority
+from django_phi_oidc.testing.attack.throwaway_ca import CertificateAuthority, create_certificate_authority
 
-__all__ = ["Authority", "found_authority"]
+__all__ = ["CertificateAuthority", "create_certificate_authority"]

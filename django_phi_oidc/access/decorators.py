@@ -9,10 +9,10 @@ from asgiref.sync import iscoroutinefunction, sync_to_async
 from django.http import HttpRequest, HttpResponse
 
 from ..errors import DeclarationInvalid
-from .admitting import admit, unkept, vouch
-from .policy import declare, require
+from .enforcement import enforce_access_policy, enforce_assurance, set_no_store
+from .policy import parse_access_policy, parse_required_assurance
 
-View = TypeVar("View", bound=Callable[..., Any])
+ViewFunction = TypeVar("ViewFunction", bound=Callable[..., Any])
 
 
 def phi_access(
@@ -24,7 +24,7 @@ def phi_access(
     obj: Callable[..., Any] | None = None,
     acr: Collection[str] = (),
     max_age: timedelta | None = None,
-) -> Callable[[View], View]:
+) -> Callable[[ViewFunction], ViewFunction]:
     """Guard a view function, sync or async: session, permission, purpose, then the event, then the view.
 
     resource: returns `Type/id`. purpose: an HL7 PurposeOfUse code, or what returns one of `purposes`. obj: returns the
@@ -34,7 +34,7 @@ def phi_access(
     Raises: DeclarationInvalid when the view is made.
     """
     is_stated = callable(purpose)
-    policy = declare(
+    policy = parse_access_policy(
         permission=permission, purpose=None if is_stated else purpose, purposes=purposes, acr=acr, max_age=max_age
     )
     for name, function in {"resource": resource, "purpose": purpose, "obj": obj}.items():
@@ -43,18 +43,20 @@ def phi_access(
             raise DeclarationInvalid(f"phi_access: {name} must be a function, and no coroutine.")
 
     def judge(request: HttpRequest, args: Any, kwargs: Any) -> HttpResponse | None:
-        return admit(
+        return enforce_access_policy(
             request,
             policy,
             resource=lambda: resource(request, *args, **kwargs),
             purpose=lambda: purpose(request, *args, **kwargs) if callable(purpose) else purpose,
-            find=obj and (lambda: obj(request, *args, **kwargs)),
+            find_object=obj and (lambda: obj(request, *args, **kwargs)),
         )
 
-    return _guarding(judge, finish=unkept)
+    return _create_guard(judge, finalize_response=set_no_store)
 
 
-def require_assurance(*, acr: Collection[str] = (), max_age: timedelta | None = None) -> Callable[[View], View]:
+def require_assurance(
+    *, acr: Collection[str] = (), max_age: timedelta | None = None
+) -> Callable[[ViewFunction], ViewFunction]:
     """Guard a view function, sync or async: whom a provider vouched for, as surely and as lately as asked.
 
     acr: values of which the sign-in's is one, the weaker first: they are asked for in this order. max_age: since the
@@ -62,29 +64,31 @@ def require_assurance(*, acr: Collection[str] = (), max_age: timedelta | None = 
     sent again. Each refusal is an event; a view that runs is none.
     Raises: DeclarationInvalid when the view is made. Spec: OIDC Core 3.1.2.1; RFC 9470.
     """
-    assurance = require(acr=acr, max_age=max_age)
-    return _guarding(lambda request, args, kwargs: vouch(request, assurance), finish=lambda response: response)
+    assurance = parse_required_assurance(acr=acr, max_age=max_age)
+    return _create_guard(
+        lambda request, args, kwargs: enforce_assurance(request, assurance), finalize_response=lambda response: response
+    )
 
 
-def _guarding(
-    judge: Callable[[HttpRequest, Any, Any], HttpResponse | None], *, finish: Callable[[Any], Any]
-) -> Callable[[View], View]:
+def _create_guard(
+    enforce: Callable[[HttpRequest, Any, Any], HttpResponse | None], *, finalize_response: Callable[[Any], Any]
+) -> Callable[[ViewFunction], ViewFunction]:
     def check(request: HttpRequest, args: Any, kwargs: Any) -> HttpResponse | None:
         if not isinstance(request, HttpRequest):
             raise TypeError("A function of a request is guarded: a class takes PHIAccessMixin or AssuranceMixin.")
-        return judge(request, args, kwargs)
+        return enforce(request, args, kwargs)
 
-    def decorate(view: View) -> View:
+    def decorate(view: ViewFunction) -> ViewFunction:
         @wraps(view)
         def guarded(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
             refused = check(request, args, kwargs)
-            return finish(view(request, *args, **kwargs)) if refused is None else refused
+            return finalize_response(view(request, *args, **kwargs)) if refused is None else refused
 
         @wraps(view)
         async def aguarded(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
             refused = await sync_to_async(check)(request, args, kwargs)
-            return finish(await view(request, *args, **kwargs)) if refused is None else refused
+            return finalize_response(await view(request, *args, **kwargs)) if refused is None else refused
 
-        return cast(View, aguarded if iscoroutinefunction(view) else guarded)
+        return cast(ViewFunction, aguarded if iscoroutinefunction(view) else guarded)
 
     return decorate

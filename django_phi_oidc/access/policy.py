@@ -89,19 +89,19 @@ PURPOSE_NOT_DECLARED = "purpose_not_declared"
 PERMISSION_MISSING = "permission_missing"
 RESOURCE_INVALID = "resource_invalid"
 ACR_INSUFFICIENT, AUTH_TIME_MISSING, AUTH_TIME_STALE = "acr_insufficient", "auth_time_missing", "auth_time_stale"
-TOO_WEAK = frozenset({ACR_INSUFFICIENT, AUTH_TIME_MISSING, AUTH_TIME_STALE})
+STEP_UP_CODES = frozenset({ACR_INSUFFICIENT, AUTH_TIME_MISSING, AUTH_TIME_STALE})
 """Codes that another sign-in of the same person heals."""
 CLAIM_NOT_DECLARED = "claim_not_declared"
-CLAIM_OF_SESSION = "claim_of_session"
+CLAIM_BOUND_TO_SESSION = "claim_of_session"
 """The claim is held for the person's own session alone: "there is none" would be a lie to anybody else."""
-_ACR = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]{1,255}")
+_ACR_PATTERN = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]{1,255}")
 # An id is a key, and no words: no blank, no "@", nothing beyond ASCII, and so short that the trail holds all of it.
-_RESOURCE = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}/[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
+_RESOURCE_PATTERN = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}/[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
 
 
-LEAST_MAX_AGE = timedelta(minutes=1)
+MIN_MAX_AGE = timedelta(minutes=1)
 """A person needs as long to come back, and clocks differ."""
-LONGEST_AHEAD = timedelta(minutes=2)
+MAX_CLOCK_SKEW = timedelta(minutes=2)
 """An OP's clock, of ours: the longest `leeway` that may be declared."""
 
 
@@ -125,8 +125,8 @@ class AccessPolicy:
     assurance: Assurance = Assurance()
 
 
-def refuse_reveal(
-    *, declared_purpose: str, stated_purpose: str, is_self: bool, permitted: bool, has_session: bool
+def find_reveal_refusal(
+    *, declared_purpose: str, stated_purpose: str, is_self: bool, is_permitted: bool, has_session: bool
 ) -> str | None:
     """Return the code of the rule that refuses to reveal a claim, or None: it may be revealed.
 
@@ -136,7 +136,7 @@ def refuse_reveal(
     """
     if not has_session:
         return SESSION_MISSING
-    if not (is_self or permitted):
+    if not (is_self or is_permitted):
         return PERMISSION_MISSING
     if stated_purpose not in PURPOSES:
         return PURPOSE_UNKNOWN
@@ -145,27 +145,29 @@ def refuse_reveal(
     return PURPOSE_NOT_DECLARED
 
 
-def declare_assurance(*, acr: object, max_age: object) -> Assurance:
+def parse_assurance(*, acr: object, max_age: object) -> Assurance:
     """Return the assurance that a view declares; with neither, one that asks for nothing.
 
     Raises: DeclarationInvalid where acr is no list of values, or max_age no timedelta of a minute or more.
     """
-    if not isinstance(acr, list | tuple) or not all(isinstance(value, str) and _ACR.fullmatch(value) for value in acr):
+    if not isinstance(acr, list | tuple) or not all(
+        isinstance(value, str) and _ACR_PATTERN.fullmatch(value) for value in acr
+    ):
         raise DeclarationInvalid("acr is a list of values without blanks, such as those of acr_values.")
-    if max_age is not None and (not isinstance(max_age, timedelta) or max_age < LEAST_MAX_AGE):
+    if max_age is not None and (not isinstance(max_age, timedelta) or max_age < MIN_MAX_AGE):
         raise DeclarationInvalid("max_age is a timedelta of a minute or more.")
     return Assurance(acr=tuple(acr), max_age=max_age)
 
 
-def require(*, acr: object, max_age: object) -> Assurance:
+def parse_required_assurance(*, acr: object, max_age: object) -> Assurance:
     """Return the assurance that a view declares. Raises: DeclarationInvalid, for one that asks for nothing, too."""
-    assurance = declare_assurance(acr=acr, max_age=max_age)
+    assurance = parse_assurance(acr=acr, max_age=max_age)
     if assurance == Assurance():
         raise DeclarationInvalid("require_assurance: acr or max_age is missing.")
     return assurance
 
 
-def refuse_assurance(assurance: Assurance, *, acr: str, auth_time: datetime | None, now: datetime) -> str | None:
+def find_assurance_refusal(assurance: Assurance, *, acr: str, auth_time: datetime | None, now: datetime) -> str | None:
     """Return the code of the rule that refuses a sign-in as too weak or too old, or None.
 
     acr, auth_time: of the ID Token; "" and None where it told none. An auth_time that lies ahead says nothing about how
@@ -177,10 +179,10 @@ def refuse_assurance(assurance: Assurance, *, acr: str, auth_time: datetime | No
         return None
     if auth_time is None:
         return AUTH_TIME_MISSING
-    return None if -LONGEST_AHEAD <= now - auth_time <= assurance.max_age else AUTH_TIME_STALE
+    return None if -MAX_CLOCK_SKEW <= now - auth_time <= assurance.max_age else AUTH_TIME_STALE
 
 
-def declare(
+def parse_access_policy(
     *,
     permission: object,
     purpose: object,
@@ -206,23 +208,23 @@ def declare(
     return AccessPolicy(
         permission=permission,
         purposes=frozenset(map(str, allowed)),
-        assurance=declare_assurance(acr=acr, max_age=max_age),
+        assurance=parse_assurance(acr=acr, max_age=max_age),
     )
 
 
-def is_resource(resource: object) -> bool:
+def is_resource_reference(resource: object) -> bool:
     """Say whether that is `Type/id`, with an id that can be a key."""
-    return isinstance(resource, str) and _RESOURCE.fullmatch(resource) is not None
+    return isinstance(resource, str) and _RESOURCE_PATTERN.fullmatch(resource) is not None
 
 
-def refuse_access(
+def find_access_refusal(
     policy: AccessPolicy,
     *,
     has_session: bool,
     resource: str,
-    permitted: bool,
+    is_permitted: bool,
     stated_purpose: str,
-    too_weak: str | None = None,
+    assurance_refusal: str | None = None,
     emergency_purpose: str = "",
 ) -> str | None:
     """Return the code of the rule that refuses to show a resource, or None: it may be seen.
@@ -234,13 +236,13 @@ def refuse_access(
     """
     if not has_session:
         return SESSION_MISSING
-    if not is_resource(resource):
+    if not is_resource_reference(resource):
         return RESOURCE_INVALID
-    if not (policy.permission and permitted):
+    if not (policy.permission and is_permitted):
         return PERMISSION_MISSING
     if stated_purpose not in PURPOSES:
         return PURPOSE_UNKNOWN
     # A policy that names no purpose is open for none, in an emergency neither.
     if not policy.purposes or (stated_purpose not in policy.purposes and stated_purpose != emergency_purpose):
         return PURPOSE_NOT_DECLARED
-    return too_weak
+    return assurance_refusal

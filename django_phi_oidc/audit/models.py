@@ -8,19 +8,19 @@ from django.db.models import Q
 from django.utils.translation import gettext_lazy as _
 
 
-class AppendOnly(FieldError):
+class AppendOnlyError(FieldError):
     """The audit trail is written once; nothing in it is changed or deleted."""
 
 
-def _refuse(*args: Any, **kwargs: Any) -> NoReturn:
-    raise AppendOnly("Audit events are never changed or deleted.")
+def _raise_append_only(*args: Any, **kwargs: Any) -> NoReturn:
+    raise AppendOnlyError("Audit events are never changed or deleted.")
 
 
 class AppendOnlyQuerySet(models.QuerySet[Any]):
     """Reads and inserts. The database's triggers refuse the rest as well."""
 
-    update = delete = bulk_update = update_or_create = _refuse
-    aupdate = adelete = abulk_update = aupdate_or_create = _refuse
+    update = delete = bulk_update = update_or_create = _raise_append_only
+    aupdate = adelete = abulk_update = aupdate_or_create = _raise_append_only
 
 
 class AppendOnlyModel(models.Model):
@@ -34,11 +34,11 @@ class AppendOnlyModel(models.Model):
 
     def save(self, *args: Any, **kwargs: Any) -> None:
         if not self._state.adding:
-            _refuse()
+            _raise_append_only()
         kwargs["force_insert"] = True
         super().save(*args, **kwargs)
 
-    delete = _refuse
+    delete = _raise_append_only
 
 
 class AuditEvent(AppendOnlyModel):

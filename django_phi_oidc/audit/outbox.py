@@ -14,25 +14,25 @@ from typing import Any
 
 from django.db import DEFAULT_DB_ALIAS, connections, transaction
 
+from .._internal.sql import delete, insert
 from ..errors import AuditUnavailable, KeyMissing
-from ..statements import delete, insert
-from .events import Act, Finished, Origin, Outcome, event_text, parse_event
+from .events import AuthenticatedEvent, EventOutcome, NewEvent, Origin, parse_event, serialize_event
 from .models import AuditOutbox
-from .writing import EventFault, commit, finish, logger, store, store_new
+from .storage import EVENT_ERRORS, authenticate_event, insert_events, logger, store_events, store_missing_events
 
 COOL_DOWN_SECONDS = 5.0
 """How long this process leaves the trail alone after a commit, when the last one could not reach it."""
-MOVE_SECONDS = 0.5
+MOVE_TIMEOUT_SECONDS = 0.5
 """How long a commit's events wait for a trail that hangs: a person waits for that commit."""
-_BATCH = 500
-_away_until = 0.0
-_held_back: ContextVar[list[Finished] | None] = ContextVar("django_phi_oidc.audit.outbox", default=None)
+_BATCH_SIZE = 500
+_unavailable_until = 0.0
+_deferred_events: ContextVar[list[AuthenticatedEvent] | None] = ContextVar("django_phi_oidc.audit.outbox", default=None)
 
 
-def try_again() -> None:
+def reset_cooldown() -> None:
     """Let the next commit try the trail, whatever became of the last one."""
-    global _away_until  # noqa: PLW0603 -- one for the process
-    _away_until = 0.0
+    global _unavailable_until  # noqa: PLW0603 -- one for the process
+    _unavailable_until = 0.0
 
 
 def enqueue(
@@ -40,7 +40,7 @@ def enqueue(
     *,
     origin: Origin,
     now: datetime,
-    outcome: Outcome = "success",
+    outcome: EventOutcome = "success",
     subject: str = "",
     provider: str = "",
     purpose: str = "",
@@ -55,7 +55,7 @@ def enqueue(
     The audit database is not waited for: the event moves there after the commit, or, when that fails, by `drain`.
     Raises: RuntimeError outside a transaction; KeyMissing; ValueError for an action out of the vocabulary.
     """
-    act = Act(
+    act = NewEvent(
         action=action,
         origin=origin,
         now=now,
@@ -70,20 +70,20 @@ def enqueue(
     return enqueue_many([act], using=using)[0]
 
 
-def enqueue_many(acts: Sequence[Act], *, using: str = DEFAULT_DB_ALIAS) -> tuple[uuid.UUID, ...]:
+def enqueue_many(events: Sequence[NewEvent], *, using: str = DEFAULT_DB_ALIAS) -> tuple[uuid.UUID, ...]:
     """Return the ids of the events of acts, in their order, which share their fate: one statement, and one move.
 
     Raises: what `enqueue` does.
     """
     if not connections[using].in_atomic_block:
         raise RuntimeError("The event of a change is written in the transaction of that change.")
-    if not acts:
+    if not events:
         return ()
-    finished = [finish(act) for act in acts]
-    insert([AuditOutbox(id=each.event.id, event=event_text(each)) for each in finished], using=using)
+    finished = [authenticate_event(act) for act in events]
+    insert([AuditOutbox(id=each.event.id, event=serialize_event(each)) for each in finished], using=using)
 
     def move_committed_events() -> None:
-        held_back = _held_back.get()
+        held_back = _deferred_events.get()
         if held_back is None or using != DEFAULT_DB_ALIAS:
             _move_committed(finished, using=using)
         else:
@@ -96,32 +96,32 @@ def enqueue_many(acts: Sequence[Act], *, using: str = DEFAULT_DB_ALIAS) -> tuple
 
 
 @contextmanager
-def holding_back() -> Iterator[list[Finished]]:
+def defer_delivery() -> Iterator[list[AuthenticatedEvent]]:
     """Let the events of what is committed in this block wait in the outbox, and give the list of them.
 
     The permit that follows takes them along (`record_with`). What nobody takes, `drain` moves.
     """
-    changes: list[Finished] = []
-    token = _held_back.set(changes)
+    changes: list[AuthenticatedEvent] = []
+    token = _deferred_events.set(changes)
     try:
         yield changes
     finally:
-        _held_back.reset(token)
+        _deferred_events.reset(token)
 
 
 @contextmanager
-def moving_together() -> Iterator[None]:
+def batch_delivery() -> Iterator[None]:
     """Let the events of all that is committed in this block move to the trail together, at its end."""
-    if _held_back.get() is not None:
+    if _deferred_events.get() is not None:
         yield
         return
-    changes: list[Finished] = []
+    changes: list[AuthenticatedEvent] = []
 
     def move_changes() -> None:
         _move_committed(changes, using=DEFAULT_DB_ALIAS)
 
     try:
-        with holding_back() as changes:
+        with defer_delivery() as changes:
             yield
     finally:
         if changes:
@@ -129,30 +129,30 @@ def moving_together() -> Iterator[None]:
             transaction.on_commit(move_changes, robust=True)
 
 
-def record_with(changes: Sequence[Finished], acts: Sequence[Act]) -> None:
+def record_with_deferred(deferred_events: Sequence[AuthenticatedEvent], events: Sequence[NewEvent]) -> None:
     """Commit the events of acts as `recording.record_many` does, and move changes out of the outbox by the same INSERT.
 
     Raises: AuditUnavailable, and then nothing may be permitted; what becomes of the move never raises.
     """
     try:
-        finished = [finish(act) for act in acts]
+        finished = [authenticate_event(act) for act in events]
         try:
-            commit([*changes, *finished])
-            moved = changes
-        except EventFault:
+            insert_events([*deferred_events, *finished])
+            moved = deferred_events
+        except EVENT_ERRORS:
             # Somebody drains the outbox, and was faster: the trail has one of changes. They are not lost.
-            commit(finished)
+            insert_events(finished)
             moved = ()
-    except (*EventFault, KeyMissing) as error:
+    except (*EVENT_ERRORS, KeyMissing) as error:
         raise AuditUnavailable from error
 
     def forget_moved() -> None:
-        _delete(moved, using=DEFAULT_DB_ALIAS)
+        _delete_rows(moved, using=DEFAULT_DB_ALIAS)
 
     transaction.on_commit(forget_moved, robust=True)
 
 
-def drain(*, limit: int = 500, using: str = DEFAULT_DB_ALIAS) -> int:
+def flush(*, limit: int = 500, using: str = DEFAULT_DB_ALIAS) -> int:
     """Move up to limit events from the outbox to the trail, oldest first, and return how many were moved.
 
     Safe to kill, to repeat and to run several times at once. What can't be moved stays, is told to the log as an error,
@@ -162,37 +162,39 @@ def drain(*, limit: int = 500, using: str = DEFAULT_DB_ALIAS) -> int:
     moved = 0
     last = uuid.UUID(int=0)
     while moved < limit:
-        rows = list(AuditOutbox.objects.using(using).filter(id__gt=last).order_by("id")[: min(limit - moved, _BATCH)])
+        rows = list(
+            AuditOutbox.objects.using(using).filter(id__gt=last).order_by("id")[: min(limit - moved, _BATCH_SIZE)]
+        )
         if not rows:
             break
         last = rows[-1].id
-        moved += _move([finished for row in rows if (finished := _read(row))], using=using)
-    try_again()
+        moved += _move([finished for row in rows if (finished := _parse_row(row))], using=using)
+    reset_cooldown()
     return moved
 
 
-def _move_committed(finished: Sequence[Finished], *, using: str) -> None:
+def _move_committed(events: Sequence[AuthenticatedEvent], *, using: str) -> None:
     """Move events, unless the trail could not be written a moment ago: a request waits for that once, at most."""
-    global _away_until  # noqa: PLW0603 -- one for the process: another thread's wait would tell the same
-    if time.monotonic() < _away_until:
+    global _unavailable_until  # noqa: PLW0603 -- one for the process: another thread's wait would tell the same
+    if time.monotonic() < _unavailable_until:
         return
     try:
-        stored = store(finished, seconds=MOVE_SECONDS)
+        stored = store_events(events, timeout_seconds=MOVE_TIMEOUT_SECONDS)
     except AuditUnavailable:
-        _away_until = time.monotonic() + COOL_DOWN_SECONDS
-        for each in finished:
+        _unavailable_until = time.monotonic() + COOL_DOWN_SECONDS
+        for each in events:
             logger.warning("The audit trail can't be written; event %s waits in the outbox.", each.event.id)
     else:
-        _delete(stored, using=using)
+        _delete_rows(stored, using=using)
 
 
-def _move(batch: Sequence[Finished], *, using: str) -> int:
-    stored = store_new(batch)
-    _delete(stored, using=using)
+def _move(events: Sequence[AuthenticatedEvent], *, using: str) -> int:
+    stored = store_missing_events(events)
+    _delete_rows(stored, using=using)
     return len(stored)
 
 
-def _read(row: AuditOutbox) -> Finished | None:
+def _parse_row(row: AuditOutbox) -> AuthenticatedEvent | None:
     try:
         finished = parse_event(row.event)
     except ValueError:
@@ -203,7 +205,7 @@ def _read(row: AuditOutbox) -> Finished | None:
     return finished
 
 
-def _delete(stored: Sequence[Finished], *, using: str) -> None:
+def _delete_rows(events: Sequence[AuthenticatedEvent], *, using: str) -> None:
     """An event that a crash brings back is found in the trail by `drain`, which deletes it again."""
-    if stored:
-        delete(AuditOutbox, [each.event.id for each in stored], using=using)
+    if events:
+        delete(AuditOutbox, [each.event.id for each in events], using=using)

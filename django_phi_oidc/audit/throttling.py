@@ -21,24 +21,24 @@ from .models import RefusalCount
 from .outbox import enqueue
 
 logger = logging.getLogger("phi_oidc.audit")
-MOST = 20
+MAX_EVENTS_PER_SENDER = 20
 """Events of one reason and address in a minute."""
-MOST_IN_ALL = 600
-SETTLED = timedelta(seconds=10)
+MAX_EVENTS_TOTAL = 600
+FLUSH_DELAY = timedelta(seconds=10)
 """How long after its end a minute may still get counts: of a request that lasts, or a clock that lags."""
 _MINUTE = timedelta(minutes=1)
-OF_THE_API = "api:"
+API_REASON_PREFIX = "api:"
 """Before the reason of a refusal at the portal's own APIs: those reasons are also a sign-in's, and counted apart."""
-_OF_TRIES = "try:"
+_ATTEMPT_REASON_PREFIX = "try:"
 """Before the reason of a row that counts tries, and not refusals: it ends with its minute, and nobody is told."""
-_OF_A_LOGOUT = (LogoutTokenInvalid.code, LogoutTokenReplayed.code)
-_UNKNOWN = "unknown"
-_ANYBODY = ""
-_ALL = ("", _ANYBODY)
+_LOGOUT_REASONS = (LogoutTokenInvalid.code, LogoutTokenReplayed.code)
+_UNKNOWN_NETWORK = "unknown"
+_ANY_NETWORK = ""
+_TOTAL_COUNTER = ("", _ANY_NETWORK)
 """The reason and network of the row that counts a minute's events."""
 
 
-def admits(reason: str, client_ip: str, *, now: datetime) -> bool:
+def allow_event(reason: str, client_ip: str, *, now: datetime) -> bool:
     """Say whether this refusal gets an event of its own; if not, it was counted.
 
     reason: a rule code. client_ip: an address; the others of its IPv6 /64 are taken for it. Each count is one
@@ -48,52 +48,52 @@ def admits(reason: str, client_ip: str, *, now: datetime) -> bool:
     """
     minute = now.replace(second=0, microsecond=0)
     # In a caller's transaction a fault must not take the transaction along.
-    frame = transaction.atomic(using=DEFAULT_DB_ALIAS) if _in_transaction() else nullcontext()
+    frame = transaction.atomic(using=DEFAULT_DB_ALIAS) if _is_in_transaction() else nullcontext()
     try:
         with frame:
             # This comes first: while the minute is full, a flood from ever new addresses makes no new rows.
-            if _count_of(minute, *_ALL) >= MOST_IN_ALL:
-                _add_one(minute, reason, _ANYBODY)
+            if _get_count(minute, *_TOTAL_COUNTER) >= MAX_EVENTS_TOTAL:
+                _increment_count(minute, reason, _ANY_NETWORK)
                 return False
-            if _add_one(minute, reason, network_of(client_ip)) > MOST:
+            if _increment_count(minute, reason, get_sender_network(client_ip)) > MAX_EVENTS_PER_SENDER:
                 return False
-            _add_one(minute, *_ALL)
+            _increment_count(minute, *_TOTAL_COUNTER)
     except (DatabaseError, InterfaceError) as error:
         logger.warning("Refusals can't be counted (%s), so this one gets its event.", type(error).__name__)
     return True
 
 
-def take_back(reason: str, client_ip: str, *, admitted: bool, now: datetime) -> None:
+def release_event(reason: str, client_ip: str, *, was_allowed: bool, now: datetime) -> None:
     """Undo what `admits`, asked before the verdict, has counted: it was no refusal.
 
     admitted: its answer. Requires: that when this is False, the minute was full, and not the bucket alone.
     """
-    _take_one_back(reason, network_of(client_ip) if admitted else _ANYBODY, now=now)
+    _decrement_count(reason, get_sender_network(client_ip) if was_allowed else _ANY_NETWORK, now=now)
 
 
-def refused_lately(reason: str, client_ip: str, *, now: datetime) -> tuple[int, int]:
+def count_refusals(reason: str, client_ip: str, *, now: datetime) -> tuple[int, int]:
     """Return how many refusals of that reason this minute has counted, of that address and of all together."""
     minute = now.replace(second=0, microsecond=0)
     rows = RefusalCount.objects.using(DEFAULT_DB_ALIAS).filter(minute=minute, reason=reason)
     counts = dict(rows.values_list("network", "count"))
-    return counts.get(network_of(client_ip), 0), sum(counts.values())
+    return counts.get(get_sender_network(client_ip), 0), sum(counts.values())
 
 
-def count_try(kind: str, by: str, *, now: datetime) -> int:
+def add_attempt(kind: str, counter_key: str, *, now: datetime) -> int:
     """Return how often this minute somebody has tried that, with this time, over all processes: no two get the same.
 
     by: who, in 64 characters at most; empty: anybody. Committed at once unless the caller has a transaction open.
     Raises: DatabaseError, and then nobody may try.
     """
-    return _add_one(now.replace(second=0, microsecond=0), _OF_TRIES + kind, by)
+    return _increment_count(now.replace(second=0, microsecond=0), _ATTEMPT_REASON_PREFIX + kind, counter_key)
 
 
-def take_back_try(kind: str, by: str, *, now: datetime) -> None:
+def remove_attempt(kind: str, counter_key: str, *, now: datetime) -> None:
     """Undo what `count_try` has counted: it was no guess. now: as it was then."""
-    _take_one_back(_OF_TRIES + kind, by, now=now)
+    _decrement_count(_ATTEMPT_REASON_PREFIX + kind, counter_key, now=now)
 
 
-def flush(*, now: datetime) -> int:
+def flush_refusal_counts(*, now: datetime) -> int:
     """Write, for each minute that is over, what got no event of its own, and return how many refusals that were.
 
     One `login.refused` (`logout.refused` of a logout token, `api.refused` of an access token, `activation.refused` of
@@ -103,19 +103,19 @@ def flush(*, now: datetime) -> int:
     Raises: KeyMissing, DatabaseError; what was not flushed stays for the next time.
     """
     flushed = 0
-    over = RefusalCount.objects.using(DEFAULT_DB_ALIAS).filter(minute__lte=now - _MINUTE - SETTLED)
+    over = RefusalCount.objects.using(DEFAULT_DB_ALIAS).filter(minute__lte=now - _MINUTE - FLUSH_DELAY)
     while minute := over.aggregate(first=Min("minute"))["first"]:
         with transaction.atomic(using=DEFAULT_DB_ALIAS):
             flushed += _flush_minute(minute)
     return flushed
 
 
-def network_of(client_ip: str) -> str:
+def get_sender_network(client_ip: str) -> str:
     """Return the network that counts as one sender: an IPv4 address, an IPv6 /64, or "unknown"."""
     try:
         address = ipaddress.ip_address(client_ip)
     except ValueError:
-        return _UNKNOWN
+        return _UNKNOWN_NETWORK
     if isinstance(address, ipaddress.IPv4Address):
         return str(address)
     if address.ipv4_mapped:
@@ -126,50 +126,50 @@ def network_of(client_ip: str) -> str:
 def _flush_minute(minute: datetime) -> int:
     end = minute + _MINUTE
     by_reason: dict[str, int] = {}
-    for reason, network, count in _take(minute):
+    for reason, network, count in _delete_minute_counts(minute):
         # Nothing of the row for anybody was written, of the others the first ones were.
-        suppressed = count if network == _ANYBODY else count - MOST
-        if (reason, network) == _ALL or reason.startswith(_OF_TRIES) or suppressed <= 0:
+        suppressed = count if network == _ANY_NETWORK else count - MAX_EVENTS_PER_SENDER
+        if (reason, network) == _TOTAL_COUNTER or reason.startswith(_ATTEMPT_REASON_PREFIX) or suppressed <= 0:
             continue
         by_reason[reason] = by_reason.get(reason, 0) + suppressed
-        origin = Origin(client_ip="" if network == _UNKNOWN else network)
+        origin = Origin(client_ip="" if network == _UNKNOWN_NETWORK else network)
         told: dict[str, Any] = {"now": end, "outcome": "failure", "detail": {"count": suppressed}}
-        enqueue(_action_of(reason), origin=origin, reason=reason.removeprefix(OF_THE_API), **told)
+        enqueue(_get_action(reason), origin=origin, reason=reason.removeprefix(API_REASON_PREFIX), **told)
     for reason, count in by_reason.items():
         detail = {"rule": "refusal_burst", "count": count}
-        told = {"now": end, "reason": reason.removeprefix(OF_THE_API), "detail": detail}
+        told = {"now": end, "reason": reason.removeprefix(API_REASON_PREFIX), "detail": detail}
         enqueue(Action.ALERT_RAISED, origin=Origin(), **told)
     return sum(by_reason.values())
 
 
-def _action_of(reason: str) -> Action:
-    if reason.startswith(OF_THE_API):
+def _get_action(reason: str) -> Action:
+    if reason.startswith(API_REASON_PREFIX):
         return Action.API_REFUSED
     if reason == ActivationRefused.code:
         return Action.ACTIVATION_REFUSED
-    return Action.LOGOUT_REFUSED if reason in _OF_A_LOGOUT else Action.LOGIN_REFUSED
+    return Action.LOGOUT_REFUSED if reason in _LOGOUT_REASONS else Action.LOGIN_REFUSED
 
 
-def _in_transaction() -> bool:
+def _is_in_transaction() -> bool:
     return connections[DEFAULT_DB_ALIAS].in_atomic_block
 
 
-def _take_one_back(reason: str, network: str, *, now: datetime) -> None:
+def _decrement_count(reason: str, network: str, *, now: datetime) -> None:
     rows = RefusalCount.objects.using(DEFAULT_DB_ALIAS).filter(reason=reason, network=network, count__gt=0)
     rows.filter(minute=now.replace(second=0, microsecond=0)).update(count=F("count") - 1)
 
 
-def _count_of(minute: datetime, reason: str, network: str) -> int:
+def _get_count(minute: datetime, reason: str, network: str) -> int:
     rows = RefusalCount.objects.using(DEFAULT_DB_ALIAS).filter(minute=minute, reason=reason, network=network)
     return rows.values_list("count", flat=True).first() or 0
 
 
-def _add_one(minute: datetime, reason: str, network: str) -> int:
+def _increment_count(minute: datetime, reason: str, network: str) -> int:
     """Return the count after it, which no other gets. PostgreSQL, and SQLite from 3.35."""
     columns = ("minute", "reason", "network", "count")
-    table, *quoted = _quoted(RefusalCount._meta.db_table, *columns)
+    table, *quoted = _quote_names(RefusalCount._meta.db_table, *columns)
     row = RefusalCount(minute=minute, reason=reason, network=network, count=1)
-    (count,) = _fetched(
+    (count,) = _fetch_rows(
         f"INSERT INTO {table} ({', '.join(quoted)}) VALUES (%s, %s, %s, %s) "  # noqa: S608 -- the model's names
         f"ON CONFLICT ({', '.join(quoted[:3])}) DO UPDATE SET {quoted[3]} = {table}.{quoted[3]} + 1 "
         f"RETURNING {quoted[3]}",
@@ -178,14 +178,14 @@ def _add_one(minute: datetime, reason: str, network: str) -> int:
     return int(count)
 
 
-def _take(minute: datetime) -> list[Any]:
+def _delete_minute_counts(minute: datetime) -> list[Any]:
     """Return the minute's counts, deleted: of two at once, one gets them, when the other has committed or not."""
-    table, *quoted = _quoted(RefusalCount._meta.db_table, "minute", "reason", "network", "count")
+    table, *quoted = _quote_names(RefusalCount._meta.db_table, "minute", "reason", "network", "count")
     statement = f"DELETE FROM {table} WHERE {quoted[0]} = %s RETURNING {', '.join(quoted[1:])}"  # noqa: S608 -- as above
-    return _fetched(statement, {"minute": minute})
+    return _fetch_rows(statement, {"minute": minute})
 
 
-def _fetched(statement: str, values: dict[str, Any]) -> list[Any]:
+def _fetch_rows(statement: str, values: dict[str, Any]) -> list[Any]:
     connection = connections[DEFAULT_DB_ALIAS]
     fields: list[Any] = [RefusalCount._meta.get_field(name) for name in values]
     given = zip(fields, values.values(), strict=True)
@@ -196,5 +196,5 @@ def _fetched(statement: str, values: dict[str, Any]) -> list[Any]:
         return rows
 
 
-def _quoted(*names: str) -> list[str]:
+def _quote_names(*names: str) -> list[str]:
     return [connections[DEFAULT_DB_ALIAS].ops.quote_name(name) for name in names]

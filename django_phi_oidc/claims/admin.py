@@ -18,20 +18,21 @@ from django.urls import path
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
-from .. import clock, conf
-from ..access.forms import purpose_label
-from ..audit.outbox import moving_together
-from ..audit.request import Actor
+from .. import conf
+from .._internal import clock
+from ..access.emergency.forms import get_purpose_label
+from ..audit.admin_base import CascadeOnlyAdmin, ErrorMessageAdmin, get_error_message
+from ..audit.outbox import batch_delivery
+from ..audit.request_context import Actor
 from ..errors import HeldForLegalReasons, KeyMissing, PhiOidcError
 from ..fields import MASK
-from ..listing import GoesWithItsPersonAdmin, SaysWhyNotAdmin, in_words
 from ..subjects.models import PairwiseSubject
-from .holding import active_holds, place_hold, release_hold
+from .legal_holds import list_active_holds, place_hold, release_hold
 from .models import NO_SESSION, LegalHold, StoredClaim
-from .reporting import is_overdue, report_claims, report_keys
-from .scrubbing import scrub_user
+from .retention import scrub_user
+from .retention_report import create_retention_report, find_key_summary, get_overdue_condition
 
-MOST_PERSONS = 1_000
+MAX_PERSONS = 1_000
 """Whose claims are erased by one request."""
 
 if TYPE_CHECKING:
@@ -41,14 +42,14 @@ else:
     HoldModelForm, SubjectChoiceField = forms.ModelForm, forms.ModelChoiceField
 
 
-class _DeclaredFilter(admin.SimpleListFilter):
+class _DeclaredValueFilter(admin.SimpleListFilter):
     """Offers what is declared: to ask a big table what it has takes as long as the table is."""
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
         return queryset.filter(**{str(self.parameter_name): self.value()}) if self.value() else queryset
 
 
-class NameFilter(_DeclaredFilter):
+class ClaimNameFilter(_DeclaredValueFilter):
     """By the name of the claim."""
 
     title = gettext_lazy("name")
@@ -58,7 +59,7 @@ class NameFilter(_DeclaredFilter):
         return [(name, name) for name, claim in sorted(conf.claims().items()) if claim.retention is not None]
 
 
-class PurposeFilter(_DeclaredFilter):
+class ClaimPurposeFilter(_DeclaredValueFilter):
     """By what the claim is held for."""
 
     title = gettext_lazy("purpose")
@@ -66,10 +67,10 @@ class PurposeFilter(_DeclaredFilter):
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
         declared = sorted({claim.purpose for claim in conf.claims().values() if claim.retention is not None})
-        return [(purpose, f"{purpose}: {purpose_label(purpose)}") for purpose in declared]
+        return [(purpose, f"{purpose}: {get_purpose_label(purpose)}") for purpose in declared]
 
 
-class EndFilter(admin.SimpleListFilter):
+class ClaimEndFilter(admin.SimpleListFilter):
     """By what is to become of the claim."""
 
     title = gettext_lazy("end")
@@ -86,16 +87,16 @@ class EndFilter(admin.SimpleListFilter):
         now = clock.now()
         match self.value():
             case "overdue":
-                return queryset.filter(is_overdue(now=now))
+                return queryset.filter(get_overdue_condition(now=now))
             case "held":
                 # By the holds, of which there are few: no index tells which claims are held.
-                return queryset.filter(subject__in=active_holds(now=now).values("subject"), held_until__gt=now)
+                return queryset.filter(subject__in=list_active_holds(now=now).values("subject"), held_until__gt=now)
             case "session":
                 return queryset.filter(expires_at=None)
         return queryset
 
 
-def _of_person(queryset: QuerySet[Any], term: str) -> QuerySet[Any]:
+def _filter_by_person(queryset: QuerySet[Any], term: str) -> QuerySet[Any]:
     """Return the rows of that person, a subject's UUID or a user name in full; all for an empty term."""
     if not (term := term.strip()):
         return queryset
@@ -106,7 +107,7 @@ def _of_person(queryset: QuerySet[Any], term: str) -> QuerySet[Any]:
     return queryset.filter(subject__in=[subject.pk for subject in subjects])
 
 
-class _OfPersonsAdmin(GoesWithItsPersonAdmin):
+class _PersonSearchAdmin(CascadeOnlyAdmin):
     list_select_related = ("subject",)
     search_fields = ("subject",)
     search_help_text = gettext_lazy("A subject's UUID or a user name, in full.")
@@ -115,16 +116,16 @@ class _OfPersonsAdmin(GoesWithItsPersonAdmin):
         self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
     ) -> tuple[QuerySet[Any], bool]:
         """Answer by the index: Django's own search compares a UUID as text."""
-        return _of_person(queryset, search_term), False
+        return _filter_by_person(queryset, search_term), False
 
 
 @admin.register(StoredClaim)
-class StoredClaimAdmin(_OfPersonsAdmin):
+class StoredClaimAdmin(_PersonSearchAdmin):
     """What is held of whom, for what, and until when."""
 
     list_display = ("name", "subject", "purpose", "expires_at", "held_until", "obtained_at", "masked")
-    list_filter = (NameFilter, PurposeFilter, EndFilter)
-    fields = (*list_display, "of_session", "bucket")
+    list_filter = (ClaimNameFilter, ClaimPurposeFilter, ClaimEndFilter)
+    fields = (*list_display, "session_display", "bucket")
     # By keys and an index alone.
     ordering = ("-id",)
     sortable_by = ("expires_at",)
@@ -134,7 +135,7 @@ class StoredClaimAdmin(_OfPersonsAdmin):
         return super().get_queryset(request).defer("value")
 
     @admin.display(description=gettext_lazy("session"))
-    def of_session(self, claim: StoredClaim) -> str:
+    def session_display(self, claim: StoredClaim) -> str:
         """Return the session that it ends with; of a claim that outlives sessions what stands for nothing."""
         return self.get_empty_value_display() if claim.session == NO_SESSION else str(claim.session)
 
@@ -156,14 +157,14 @@ class StoredClaimAdmin(_OfPersonsAdmin):
             raise PermissionDenied
         keys, fault = None, False
         try:
-            keys = report_keys()
+            keys = find_key_summary()
         except KeyMissing:
             fault = True
         context = {
             **self.admin_site.each_context(request),
             "opts": self.opts,
             "title": _("What is held"),
-            "report": report_claims(now=clock.now()),
+            "report": create_retention_report(now=clock.now()),
             "keys": keys,
             "keys_are_away": fault,
             "sees_holds": request.user.has_perm("django_phi_oidc.view_legalhold"),
@@ -178,13 +179,13 @@ class StoredClaimAdmin(_OfPersonsAdmin):
     def erase_now(self, request: HttpRequest, queryset: QuerySet[StoredClaim]) -> None:
         """Erase all claims of each person of whom one was chosen, in a transaction for each, but of those held."""
         chosen = queryset.order_by().values_list("subject__user", flat=True).distinct()
-        users = get_user_model()._base_manager.filter(pk__in=chosen)[: MOST_PERSONS + 1]
-        if len(users) > MOST_PERSONS:
+        users = get_user_model()._base_manager.filter(pk__in=chosen)[: MAX_PERSONS + 1]
+        if len(users) > MAX_PERSONS:
             told = _("These are more than %(most)d persons: nothing was erased. Choose fewer.")
-            self.message_user(request, told % {"most": MOST_PERSONS}, messages.ERROR)
+            self.message_user(request, told % {"most": MAX_PERSONS}, messages.ERROR)
             return
         origin, erased, held = Actor.from_request(request).origin, 0, 0
-        with moving_together():
+        with batch_delivery():
             for user in users:
                 try:
                     erased += scrub_user(user, origin=origin, now=clock.now())
@@ -216,7 +217,7 @@ class SubjectField(SubjectChoiceField):
         return found
 
 
-class HoldForm(HoldModelForm):
+class LegalHoldForm(HoldModelForm):
     """Asks whom to hold, why, and until when."""
 
     class Meta:
@@ -236,19 +237,19 @@ class HoldForm(HoldModelForm):
         return until
 
 
-class LastsFilter(admin.SimpleListFilter):
+class LegalHoldStateFilter(admin.SimpleListFilter):
     """Those that last, or those that are over."""
 
     title = gettext_lazy("state")
     parameter_name = "state"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        return [("lasts", _("lasts")), ("over", _("over"))]
+        return [("is_active", _("is_active")), ("over", _("over"))]
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
-        lasting = active_holds(now=clock.now()).order_by().values("pk")
+        lasting = list_active_holds(now=clock.now()).order_by().values("pk")
         match self.value():
-            case "lasts":
+            case "is_active":
                 return queryset.filter(pk__in=lasting)
             case "over":
                 return queryset.exclude(pk__in=lasting)
@@ -256,18 +257,18 @@ class LastsFilter(admin.SimpleListFilter):
 
 
 @admin.register(LegalHold)
-class LegalHoldAdmin(SaysWhyNotAdmin, _OfPersonsAdmin):
+class LegalHoldAdmin(ErrorMessageAdmin, _PersonSearchAdmin):
     """Who may not be erased: a hold is placed, and released by an action. None is changed or deleted."""
 
-    form = HoldForm
+    form = LegalHoldForm
     raw_id_fields = ("subject",)
-    list_display = ("reason", "subject", "lasts", "until", "placed_at", "placed_by")
-    list_filter = (LastsFilter,)
+    list_display = ("reason", "subject", "is_active", "until", "placed_at", "placed_by")
+    list_filter = (LegalHoldStateFilter,)
     ordering = ("-placed_at",)
     actions = ("release",)
 
     def get_fields(self, request: HttpRequest, obj: LegalHold | None = None) -> Any:
-        return ("id", *self.list_display, "released_at", "released_by") if obj else HoldForm.Meta.fields
+        return ("id", *self.list_display, "released_at", "released_by") if obj else LegalHoldForm.Meta.fields
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         return request.user.has_perm("django_phi_oidc.add_legalhold")
@@ -276,8 +277,8 @@ class LegalHoldAdmin(SaysWhyNotAdmin, _OfPersonsAdmin):
         """Say whether this person may release holds."""
         return request.user.has_perm("django_phi_oidc.change_legalhold")
 
-    @admin.display(boolean=True, description=gettext_lazy("lasts"))
-    def lasts(self, hold: LegalHold) -> bool:
+    @admin.display(boolean=True, description=gettext_lazy("is_active"))
+    def is_active(self, hold: LegalHold) -> bool:
         """Say whether it keeps somebody now."""
         return hold.released_at is None and (hold.until is None or hold.until > clock.now())
 
@@ -303,6 +304,6 @@ class LegalHoldAdmin(SaysWhyNotAdmin, _OfPersonsAdmin):
             for pk in queryset.order_by("placed_at").values_list("pk", flat=True):
                 released += release_hold(pk, origin=origin, now=clock.now())
         except PhiOidcError as refusal:
-            self.message_user(request, in_words(refusal), messages.ERROR)
+            self.message_user(request, get_error_message(refusal), messages.ERROR)
         told = ngettext("%(count)d hold was released.", "%(count)d holds were released.", released)
         self.message_user(request, told % {"count": released}, messages.SUCCESS)

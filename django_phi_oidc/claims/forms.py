@@ -7,9 +7,9 @@ from django import forms
 from django.core.validators import MaxLengthValidator
 from django.utils.translation import gettext_lazy as _
 
-from ..access.forms import purpose_label
+from ..access.emergency.forms import get_purpose_label
 from ..access.policy import PATIENT_REQUEST
-from ..declarations import ClaimDeclaration
+from ..config.providers import ClaimDeclaration
 
 
 class PurposeForm(forms.Form):
@@ -29,10 +29,10 @@ class PurposeForm(forms.Form):
     def __init__(self, *args: Any, claims: Iterable[ClaimDeclaration], is_own: bool, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         codes = [*([PATIENT_REQUEST] if is_own else []), *(claim.purpose for claim in claims)]
-        choices = [(code, self.label_of(code)) for code in dict.fromkeys(codes)]
+        choices = [(code, self.get_purpose_label(code)) for code in dict.fromkeys(codes)]
         widget = self.fields["purpose"].widget
         widget.choices = choices
 
-    def label_of(self, code: str) -> str:
+    def get_purpose_label(self, code: str) -> str:
         """Return what people read of a purpose: HL7's words, unless a project has better ones."""
-        return purpose_label(code)
+        return get_purpose_label(code)

@@ -5,10 +5,10 @@ from typing import Any, NoReturn
 from django.contrib.auth.base_user import AbstractBaseUser
 
 from .. import conf
-from ..audit.request import Actor
-from ..declarations import ClaimDeclaration
+from ..audit.request_context import Actor
+from ..config.providers import ClaimDeclaration
 from ..fields import MASK
-from .revealing import reveal
+from .disclosure import reveal
 
 
 class MaskedClaim:

@@ -6,7 +6,7 @@ from typing import Any
 from django.db import models
 from django.utils.translation import gettext_lazy as _
 
-from .. import clock
+from .._internal import clock
 from ..fields import SealedTextField
 from ..subjects.models import PairwiseSubject
 
@@ -53,7 +53,7 @@ class StoredClaim(models.Model):
         return self.name
 
 
-def _clear_and_tell_the_admin(collector: Any, field: Any, holds: Any, using: str) -> None:
+def _set_null_and_protect_active_holds(collector: Any, field: Any, holds: Any, using: str) -> None:
     """Clear the key as SET_NULL does, and let Django's admin name on its page, and not delete, what a hold keeps.
 
     The collector of that page has a set of what protects. It is a courtesy alone, for any admin of the host's, too:
@@ -66,11 +66,11 @@ def _clear_and_tell_the_admin(collector: Any, field: Any, holds: Any, using: str
     models.SET_NULL(collector, field, holds, using)
 
 
-class HoldForeignKey(models.ForeignKey[Any, Any]):
+class ProtectedHoldForeignKey(models.ForeignKey[Any, Any]):
     """A foreign key that is told of by Django's admin before it is cleared; to a migration it is an ordinary one."""
 
     def __init__(self, to: Any, on_delete: Any, **kwargs: Any) -> None:
-        super().__init__(to, _clear_and_tell_the_admin, **kwargs)
+        super().__init__(to, _set_null_and_protect_active_holds, **kwargs)
 
     def deconstruct(self) -> Any:
         name, _, args, kwargs = super().deconstruct()
@@ -81,7 +81,7 @@ class LegalHold(models.Model):
     """Somebody must be able to show what is held of a person: while it lasts, no path scrubs a claim of theirs."""
 
     id = models.UUIDField(_("id"), primary_key=True, editable=False)
-    subject = HoldForeignKey(
+    subject = ProtectedHoldForeignKey(
         PairwiseSubject, verbose_name=_("subject"), null=True, on_delete=models.SET_NULL, related_name="holds"
     )
     """None: erased, after the hold."""

@@ -13,21 +13,21 @@ from django.views.generic.base import ContextMixin, TemplateResponseMixin
 
 from .. import conf
 from ..access.policy import PATIENT_REQUEST
-from ..audit.request import Actor
-from ..declarations import ClaimDeclaration
+from ..audit.request_context import Actor
+from ..config.providers import ClaimDeclaration
 from ..errors import AuditUnavailable
+from .disclosure import RevealResult, reveal_many
 from .forms import PurposeForm
 from .masking import MaskedClaim
-from .revealing import Revealed, reveal_many
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ShownClaim:
+class DisplayedClaim:
     """A claim as the page has it: what is declared of it, the mask, and what came of it once a purpose was stated."""
 
     declared: ClaimDeclaration
     masked: MaskedClaim
-    revealed: Revealed | None = None
+    revealed: RevealResult | None = None
 
 
 class RevealMixin(TemplateResponseMixin, ContextMixin):
@@ -50,7 +50,7 @@ class RevealMixin(TemplateResponseMixin, ContextMixin):
         """Return whose claims these are: the one who is signed in, unless overridden."""
         return cast(AbstractBaseUser, self.request.user)
 
-    def get_claims(self) -> Mapping[str, ClaimDeclaration]:
+    def get_claim_declarations(self) -> Mapping[str, ClaimDeclaration]:
         """Return what is declared of the page's claims, by name."""
         declared = conf.claims()
         names = self.claim_names or [name for name, claim in declared.items() if claim.retention is not None]
@@ -59,14 +59,16 @@ class RevealMixin(TemplateResponseMixin, ContextMixin):
     def get_form(self, data: Any = None) -> PurposeForm:
         """Return the form for these claims: one that asks, or with data one that was answered."""
         initial = {"purpose": self.initial_purpose}
-        return self.form_class(data, claims=self.get_claims().values(), is_own=self._is_own(), initial=initial)
+        return self.form_class(
+            data, claims=self.get_claim_declarations().values(), is_own=self._is_own_data(), initial=initial
+        )
 
     def get_context_data(self, **kwargs: Any) -> dict[str, Any]:
-        revealed: Mapping[str, Revealed] = kwargs.pop("revealed", {})
+        revealed: Mapping[str, RevealResult] = kwargs.pop("revealed", {})
         actor, person = Actor.from_request(self.request), self.get_person()
         shown = [
-            ShownClaim(declared=claim, masked=MaskedClaim(actor, person, name), revealed=revealed.get(name))
-            for name, claim in self.get_claims().items()
+            DisplayedClaim(declared=claim, masked=MaskedClaim(actor, person, name), revealed=revealed.get(name))
+            for name, claim in self.get_claim_declarations().items()
         ]
         return super().get_context_data(**{"form": self.get_form(), "claims": shown, **kwargs})
 
@@ -74,40 +76,40 @@ class RevealMixin(TemplateResponseMixin, ContextMixin):
         """Show what may be seen for the purpose in the form, after the events of that."""
         form = self.get_form(request.POST)
         if not form.is_valid():
-            return self._answer(form, status=400)
+            return self._render_form(form, status=400)
         purpose: str = form.cleaned_data["purpose"]
         try:
             revealed = self.reveal(purpose)
         except AuditUnavailable:
-            return self.unavailable(form)
+            return self.render_unavailable(form)
         if all(each.is_refused for each in revealed.values()):
-            return self.refused(form)
-        return self._answer(form, status=200, revealed=revealed, purpose=purpose)
+            return self.render_refused(form)
+        return self._render_form(form, status=200, revealed=revealed, purpose=purpose)
 
-    def reveal(self, purpose: str) -> Mapping[str, Revealed]:
+    def reveal(self, purpose: str) -> Mapping[str, RevealResult]:
         """Return what came of each claim that is held for this purpose; of all on a person's own request.
 
         Where nothing is held for it, all are asked for all the same: the refusals belong into the trail.
         Raises: AuditUnavailable.
         """
-        claims, person = self.get_claims(), self.get_person()
-        is_request = purpose == PATIENT_REQUEST and self._is_own()
+        claims, person = self.get_claim_declarations(), self.get_person()
+        is_request = purpose == PATIENT_REQUEST and self._is_own_data()
         fitting = [name for name, claim in claims.items() if is_request or purpose == claim.purpose]
         actor = Actor.from_request(self.request)
         return reveal_many(actor, [person], fitting or claims, purpose=purpose)[person.pk]
 
-    def refused(self, form: PurposeForm) -> HttpResponseBase:
+    def render_refused(self, form: PurposeForm) -> HttpResponseBase:
         """Return the page for a purpose that nothing may be seen for; it tells no reason, which is in the trail."""
         form.add_error(None, _("This can’t be opened for that purpose."))
-        return self._answer(form, status=403)
+        return self._render_form(form, status=403)
 
-    def unavailable(self, form: PurposeForm) -> HttpResponseBase:
+    def render_unavailable(self, form: PurposeForm) -> HttpResponseBase:
         """Return the page for when nothing can be recorded."""
         form.add_error(None, _("Nothing can be opened at the moment. Try again later."))
-        return self._answer(form, status=503)
+        return self._render_form(form, status=503)
 
-    def _answer(self, form: Form, *, status: int, **context: Any) -> HttpResponseBase:
+    def _render_form(self, form: Form, *, status: int, **context: Any) -> HttpResponseBase:
         return self.render_to_response(self.get_context_data(form=form, **context), status=status)
 
-    def _is_own(self) -> bool:
+    def _is_own_data(self) -> bool:
         return self.request.user.pk is not None and self.request.user.pk == self.get_person().pk

@@ -15,15 +15,16 @@ from django.utils.crypto import constant_time_compare
 from django.views.decorators.debug import sensitive_variables
 from mozilla_django_oidc.auth import OIDCAuthenticationBackend as MozillaBackend
 
-from .. import conf, keyring
-from ..clock import now
+from .. import conf
+from .._internal.clock import now
+from ..crypto import keyring
 from ..errors import UserInactive
-from ..subjects.linking import Linked, link, opaque_username
-from .completing import VerifiedSignIn
+from ..subjects.linking import LinkedAccount, create_opaque_username, get_or_create_account
+from .code_exchange import VerifiedSignIn
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PasswordAttempt:
+class BreakGlassCredentials:
     """What was given at the door for the local account; no other form can make it."""
 
     username: str
@@ -35,7 +36,7 @@ class BreakGlassBackend(ModelBackend):
 
     @sensitive_variables()
     def authenticate(  # type: ignore[override]  # answers to our own credential alone, as Django allows
-        self, request: HttpRequest | None, *, break_glass: PasswordAttempt
+        self, request: HttpRequest | None, *, break_glass: BreakGlassCredentials
     ) -> Any:
         """Return the user, or None; another name takes as long as a wrong password."""
         name, users = conf.break_glass_account(), get_user_model()._default_manager
@@ -48,7 +49,7 @@ class BreakGlassBackend(ModelBackend):
         return user if user.check_password(break_glass.password) and self.user_can_authenticate(user) else None
 
     async def aauthenticate(  # type: ignore[override]  # ModelBackend's takes passwords
-        self, request: HttpRequest | None, *, break_glass: PasswordAttempt
+        self, request: HttpRequest | None, *, break_glass: BreakGlassCredentials
     ) -> Any:
         """Do what authenticate does, for callers in an event loop."""
         return await sync_to_async(self.authenticate)(request, break_glass=break_glass)
@@ -96,7 +97,7 @@ class OIDCAuthenticationBackend(MozillaBackend):
 
         Raises: AccountError: SubjectKeyMissing, NotProvisioned, UserInactive.
         """
-        linked = self._link(sign_in)
+        linked = self._get_or_create_account(sign_in)
         user: Any = linked.user
         if not self.user_can_authenticate(user):
             raise UserInactive
@@ -119,19 +120,19 @@ class OIDCAuthenticationBackend(MozillaBackend):
 
     def get_username(self, claims: Mapping[str, Any]) -> str:
         """Return an opaque user name: `phi_` and 26 base32 characters."""
-        return opaque_username()
+        return create_opaque_username()
 
     def get_user(self, user_id: Any) -> Any:
         """Return an active user: a deactivated one's live session is dead on its next request."""
         return ModelBackend.get_user(self, user_id)
 
-    def _link(self, sign_in: VerifiedSignIn) -> Linked:
+    def _get_or_create_account(self, sign_in: VerifiedSignIn) -> LinkedAccount:
         provider = conf.providers().get(sign_in.provider)
         creates = provider is not None and provider.provisioning == "create"
-        return link(
+        return get_or_create_account(
             issuer=sign_in.issuer,
             sub=sign_in.sub,
-            keys=keyring.keys("SUBJECT_KEYS"),
+            keys=keyring.get_keys("SUBJECT_KEYS"),
             create_user=(lambda: self.create_user(sign_in.claims)) if creates else None,
             origin=sign_in.origin,
             provider=sign_in.provider,

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Iterable, Sequence
 
-from .rfc6962 import EMPTY_ROOT, HASH_BYTES, node_hash
+from .rfc6962 import EMPTY_ROOT, HASH_BYTES, hash_node
 
 
 class CompactRange:
@@ -16,7 +16,7 @@ class CompactRange:
         """
         if size < 0 or len(nodes) != size.bit_count():
             raise ValueError("A tree has one node for each bit that is set in its size.")
-        _require_hashes(nodes)
+        _validate_hash_lengths(nodes)
         self.size = size
         self._nodes = list(nodes)
 
@@ -25,11 +25,13 @@ class CompactRange:
         """The roots of the perfect subtrees, from left to right, the largest first: what the next one is made from."""
         return tuple(self._nodes)
 
-    def root(self) -> bytes:
+    def compute_root(self) -> bytes:
         """Return the root hash of the tree. Spec: RFC 6962 2.1, MTH."""
-        return fold(self._nodes)
+        return compute_root_of_subtrees(self._nodes)
 
-    def extend(self, leaf_hashes: Sequence[bytes], *, kept: Collection[int] = ()) -> dict[int, tuple[int, list[bytes]]]:
+    def extend(
+        self, leaf_hashes: Sequence[bytes], *, kept_levels: Collection[int] = ()
+    ) -> dict[int, tuple[int, list[bytes]]]:
         """Append leaves, and return the nodes that are whole now and were not before, on the levels that are kept.
 
         For each such level with a new node: the index of the first one, and their hashes in order. It works level by
@@ -37,25 +39,25 @@ class CompactRange:
 
         Raises: ValueError when one is not HASH_BYTES long.
         """
-        _require_hashes(leaf_hashes)
+        _validate_hash_lengths(leaf_hashes)
         completed: dict[int, tuple[int, list[bytes]]] = {}
         unpaired: list[bytes] = []
         level, whole, nodes = 0, self.size, list(leaf_hashes)
         while nodes:
-            if level in kept:
+            if level in kept_levels:
                 completed[level] = whole, nodes
             if whole % 2:
                 nodes = [self._nodes.pop(), *nodes]
             if len(nodes) % 2:
                 unpaired.append(nodes[-1])
-            nodes = list(map(node_hash, nodes[0::2], nodes[1::2]))
+            nodes = list(map(hash_node, nodes[0::2], nodes[1::2]))
             level, whole = level + 1, whole // 2
         self._nodes += reversed(unpaired)
         self.size += len(leaf_hashes)
         return completed
 
 
-def perfect_subtrees(start: int, end: int) -> list[tuple[int, int]]:
+def list_perfect_subtrees(start: int, end: int) -> list[tuple[int, int]]:
     """Return level and index of the perfect subtrees, from left to right, whose leaves together are [start, end).
 
     Requires: [start, end) is a subtree of a tree: start is a multiple of a power of two that is not below end - start.
@@ -73,15 +75,15 @@ def perfect_subtrees(start: int, end: int) -> list[tuple[int, int]]:
     return subtrees
 
 
-def fold(nodes: Iterable[bytes]) -> bytes:
+def compute_root_of_subtrees(nodes: Iterable[bytes]) -> bytes:
     """Return the root of the tree that these perfect subtrees make up, from left to right. Spec: RFC 6962 2.1, MTH."""
     root = b""
     for node in reversed(list(nodes)):
-        root = node_hash(node, root) if root else node
+        root = hash_node(node, root) if root else node
     return root or EMPTY_ROOT
 
 
-def _require_hashes(hashes: Iterable[bytes]) -> None:
+def _validate_hash_lengths(hashes: Iterable[bytes]) -> None:
     # The hash over two nodes does not tell where the left one ends: lengths are what separates them.
     if set(map(len, hashes)) - {HASH_BYTES}:
         raise ValueError(f"A hash has {HASH_BYTES} bytes.")

@@ -8,19 +8,19 @@ left belong to both trees, those to its right are new. To verify is to compute t
 from collections.abc import Callable, Sequence
 
 from ..errors import ProofInvalid
-from .compact import fold, perfect_subtrees
-from .rfc6962 import EMPTY_ROOT, HASH_BYTES, MAX_TREE_SIZE, node_hash
+from .compact import compute_root_of_subtrees, list_perfect_subtrees
+from .rfc6962 import EMPTY_ROOT, HASH_BYTES, MAX_TREE_SIZE, hash_node
 
 NodeReader = Callable[[int, int], bytes]
 """Level and index of a perfect subtree to its root."""
 
 
-def root_at(tree_size: int, read: NodeReader) -> bytes:
+def compute_root_at_size(tree_size: int, read_node: NodeReader) -> bytes:
     """Return the root hash that the log had at tree_size. Requires: read knows the nodes below that size."""
-    return _root_over((0, tree_size), read)
+    return _compute_subtree_root((0, tree_size), read_node)
 
 
-def inclusion_proof(leaf_index: int, tree_size: int, read: NodeReader) -> list[bytes]:
+def build_inclusion_proof(leaf_index: int, tree_size: int, read_node: NodeReader) -> list[bytes]:
     """Return the hashes that lead from a leaf to the root of the tree of tree_size leaves.
 
     It reads at most some 2 * log2(tree_size) nodes.
@@ -31,10 +31,12 @@ def inclusion_proof(leaf_index: int, tree_size: int, read: NodeReader) -> list[b
     """
     if not 0 <= leaf_index < tree_size:
         raise ValueError("The leaf is not in the tree.")
-    return [_root_over(sibling, read) for sibling in _siblings((leaf_index, leaf_index + 1), tree_size)]
+    return [
+        _compute_subtree_root(sibling, read_node) for sibling in _list_siblings((leaf_index, leaf_index + 1), tree_size)
+    ]
 
 
-def consistency_proof(old_size: int, new_size: int, read: NodeReader) -> list[bytes]:
+def build_consistency_proof(old_size: int, new_size: int, read_node: NodeReader) -> list[bytes]:
     """Return the hashes that lead to the root at old_size and to the one at new_size.
 
     Requires: 0 <= old_size <= new_size. The RFC leaves 0 and equal sizes out: they have the empty proof.
@@ -45,10 +47,10 @@ def consistency_proof(old_size: int, new_size: int, read: NodeReader) -> list[by
         raise ValueError("The old tree is larger than the new one.")
     if old_size in (0, new_size):
         return []
-    edge = _last_perfect(old_size)
+    edge = _get_last_perfect_subtree(old_size)
     # An old tree that is perfect starts at its own root, which the verifier has.
     known = [edge] if edge[0] else []
-    return [_root_over(subtree, read) for subtree in (*known, *_siblings(edge, new_size))]
+    return [_compute_subtree_root(subtree, read_node) for subtree in (*known, *_list_siblings(edge, new_size))]
 
 
 def verify_inclusion(
@@ -64,12 +66,12 @@ def verify_inclusion(
     """
     if not 0 <= leaf_index < tree_size <= MAX_TREE_SIZE:
         raise ProofInvalid("The leaf is not in the tree.")
-    siblings = _siblings((leaf_index, leaf_index + 1), tree_size)
-    _require_hashes([leaf_hash, root_hash, *proof])
-    _require_length(proof, len(siblings))
+    siblings = _list_siblings((leaf_index, leaf_index + 1), tree_size)
+    _validate_hash_lengths([leaf_hash, root_hash, *proof])
+    _validate_proof_length(proof, len(siblings))
     root = leaf_hash
     for (start, _), node in zip(siblings, proof, strict=True):
-        root = node_hash(node, root) if start < leaf_index else node_hash(root, node)
+        root = hash_node(node, root) if start < leaf_index else hash_node(root, node)
     if root != root_hash:
         raise ProofInvalid("The inclusion proof does not lead to the root.")
 
@@ -86,28 +88,28 @@ def verify_consistency(
     """
     if not 0 <= old_size <= new_size <= MAX_TREE_SIZE:
         raise ProofInvalid("The old tree is larger than the new one.")
-    _require_hashes([old_root, new_root, *proof])
+    _validate_hash_lengths([old_root, new_root, *proof])
     if old_size in (0, new_size):
-        _require_length(proof, 0)
+        _validate_proof_length(proof, 0)
         known_root = new_root if old_size else EMPTY_ROOT
         if old_root != known_root or (new_size == 0 and new_root != EMPTY_ROOT):
             raise ProofInvalid("Two roots of one tree.")
         return
-    edge = _last_perfect(old_size)
-    siblings = _siblings(edge, new_size)
+    edge = _get_last_perfect_subtree(old_size)
+    siblings = _list_siblings(edge, new_size)
     path = [*proof] if edge[0] else [old_root, *proof]
-    _require_length(path, 1 + len(siblings))
+    _validate_proof_length(path, 1 + len(siblings))
     old = new = path[0]
     for (start, _), node in zip(siblings, path[1:], strict=True):
         if start < edge[0]:
-            old, new = node_hash(node, old), node_hash(node, new)
+            old, new = hash_node(node, old), hash_node(node, new)
         else:
-            new = node_hash(new, node)
+            new = hash_node(new, node)
     if (old, new) != (old_root, new_root):
         raise ProofInvalid("The consistency proof does not lead to both roots.")
 
 
-def _siblings(subtree: tuple[int, int], tree_size: int) -> list[tuple[int, int]]:
+def _list_siblings(subtree: tuple[int, int], tree_size: int) -> list[tuple[int, int]]:
     """Return the leaves [start, end) of each sibling on the way from a subtree of the tree up to its root."""
     start, end = 0, tree_size
     siblings = []
@@ -122,20 +124,20 @@ def _siblings(subtree: tuple[int, int], tree_size: int) -> list[tuple[int, int]]
     return siblings[::-1]
 
 
-def _last_perfect(size: int) -> tuple[int, int]:
+def _get_last_perfect_subtree(size: int) -> tuple[int, int]:
     """Return the leaves of the last, and smallest, of the perfect subtrees that make up a tree. Requires: size > 0."""
     return size & (size - 1), size
 
 
-def _root_over(subtree: tuple[int, int], read: NodeReader) -> bytes:
-    return fold(read(level, index) for level, index in perfect_subtrees(*subtree))
+def _compute_subtree_root(subtree: tuple[int, int], read_node: NodeReader) -> bytes:
+    return compute_root_of_subtrees(read_node(level, index) for level, index in list_perfect_subtrees(*subtree))
 
 
-def _require_hashes(hashes: Sequence[bytes]) -> None:
+def _validate_hash_lengths(hashes: Sequence[bytes]) -> None:
     if any(len(node) != HASH_BYTES for node in hashes):
         raise ProofInvalid(f"A hash has {HASH_BYTES} bytes.")
 
 
-def _require_length(path: Sequence[bytes], length: int) -> None:
+def _validate_proof_length(path: Sequence[bytes], length: int) -> None:
     if len(path) != length:
         raise ProofInvalid("The proof is too short or too long for these sizes.")

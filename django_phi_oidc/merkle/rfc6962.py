@@ -12,11 +12,11 @@ _LEAF_PREFIX = b"\x00"
 _NODE_PREFIX = b"\x01"
 
 
-def leaf_hash(data: bytes) -> bytes:
+def hash_leaf(data: bytes) -> bytes:
     """Return the hash of the leaf that data is."""
     return sha256(_LEAF_PREFIX + data).digest()
 
 
-def node_hash(left: bytes, right: bytes) -> bytes:
+def hash_node(left: bytes, right: bytes) -> bytes:
     """Return the hash of the node over two others. Requires: HASH_BYTES each, which is NOT checked here."""
     return sha256(_NODE_PREFIX + left + right).digest()

@@ -8,31 +8,31 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
-from ..api_rules import APIDeclaration, is_scope
-from ..declarations import ProviderDeclaration
+from ..config.apis import APIDeclaration, is_scope_token
+from ..config.providers import ProviderDeclaration
 from ..errors import AccessTokenInvalid, AudInvalid, IatInvalid, IDTokenError, TokenMalformed
 from .id_token import (
-    audiences_of,
-    check_alg_not_allowed,
-    check_exp_invalid,
-    check_iss_invalid,
-    check_nbf_invalid,
-    check_signature_invalid,
-    check_sub_invalid,
+    get_audiences,
     is_zero,
-    numeric_date,
+    parse_numeric_date,
+    validate_alg,
+    validate_exp,
+    validate_iss,
+    validate_nbf,
+    validate_signature,
+    validate_sub,
 )
 from .jose import JWS, parse_compact_jws
 from .jwks import KeySet
-from .token import HEART_LONGEST
+from .token import HEART_MAX_ACCESS_TOKEN_LIFETIME
 
-TYP = "at+jwt"
-BEARER = "bearer"
+ACCESS_TOKEN_TYP = "at+jwt"
+BEARER_TOKEN_TYPE = "bearer"
 
 Claims = Mapping[str, Any]
 
 
-class Addressee(NamedTuple):
+class ResourceServer(NamedTuple):
     """An API of the portal's own, and the OP whose access tokens it takes."""
 
     api: APIDeclaration
@@ -55,14 +55,14 @@ class AccessToken:
     """When the person authenticated; None when the OP does not tell."""
 
 
-def addressee(token: str, declared: Iterable[Addressee]) -> Addressee:
+def get_resource_server(token: str, resource_servers: Iterable[ResourceServer]) -> ResourceServer:
     """Return the API and the OP that the token itself names, and which have to judge it. NOTHING is verified.
 
     What is no JWS names nobody. It is for the one OP that is asked about tokens, and where there are several for none:
     an OP that did not issue a token must not see it.
     Raises: AccessTokenInvalid.
     """
-    known, claims = list(declared), _claims_of(token)
+    known, claims = list(resource_servers), _find_claims(token)
     if claims is None:
         asked = [each for each in known if each.api.method == "introspection"]
         if len(asked) != 1:
@@ -70,13 +70,13 @@ def addressee(token: str, declared: Iterable[Addressee]) -> Addressee:
         return asked[0]
     issued = [each for each in known if each.provider.issuer == claims.get("iss")]
     # Of several clients at one issuer, the audience is what tells.
-    meant = [each for each in issued if each.api.audience in audiences_of(claims)] or issued
+    meant = [each for each in issued if each.api.audience in get_audiences(claims)] or issued
     if not meant:
         raise AccessTokenInvalid("iss_invalid")
     return meant[0]
 
 
-def verify_access_token(token: str, *, keys: KeySet, meant: Addressee, now: datetime) -> AccessToken:
+def verify_access_token(token: str, *, keys: KeySet, resource_server: ResourceServer, now: datetime) -> AccessToken:
     """Return what a JWT says that the declared issuer signed as an access token for this API.
 
     In the order of verify_id_token: structure, alg, signature; then typ and the claims, which nobody but the OP can
@@ -86,39 +86,39 @@ def verify_access_token(token: str, *, keys: KeySet, meant: Addressee, now: date
     Raises: AccessTokenInvalid; what keys raises (KeyNotFound, TransportError, MetadataInvalid).
     Spec: RFC 9068 2, 4; RFC 8725 3.
     """
-    declaration = meant.provider
+    declaration = resource_server.provider
     try:
         jws = parse_compact_jws(token)
-        check_alg_not_allowed(jws, allowed=declaration.id_token_signed_response_alg)
-        check_signature_invalid(jws, keys=keys)
-        check_typ(jws)
+        validate_alg(jws, allowed=declaration.id_token_signed_response_alg)
+        validate_signature(jws, keys=keys)
+        validate_typ(jws)
         claims = jws.payload
-        check_iss_invalid(claims, issuer=declaration.issuer)
-        read = read_claims(claims, meant=meant, now=now)
-        check_lifetime(claims, declaration=declaration, now=now)
+        validate_iss(claims, issuer=declaration.issuer)
+        read = parse_access_token_claims(claims, resource_server=resource_server, now=now)
+        validate_lifetime(claims, declaration=declaration, now=now)
     except IDTokenError as error:
         raise AccessTokenInvalid(error.code) from error
-    if not _is_text(claims.get("jti")):
+    if not _is_visible_ascii(claims.get("jti")):
         raise AccessTokenInvalid("jti_invalid")
     return read
 
 
-def read_claims(claims: Claims, *, meant: Addressee, now: datetime) -> AccessToken:
+def parse_access_token_claims(claims: Claims, *, resource_server: ResourceServer, now: datetime) -> AccessToken:
     """Return what claims say, which the OP has signed or answered, of an access token for this API that lives.
 
     A token that is bound to a key (`cnf`) is refused: whoever presents it alone proves nothing.
     Raises: AccessTokenInvalid, IDTokenError.
     Spec: RFC 9068 2.2; RFC 7662 2.2; RFC 7800 3.1, RFC 8705 3, RFC 9449 6 (cnf).
     """
-    declaration = meant.provider
-    check_audience(claims, audience=meant.api.audience)
-    check_exp_invalid(claims, now=now, leeway=declaration.leeway)
-    check_nbf_invalid(claims, now=now, leeway=declaration.leeway)
-    check_sub_invalid(claims)
-    check_client(claims, clients=meant.api.clients)
+    declaration = resource_server.provider
+    validate_audience(claims, audience=resource_server.api.audience)
+    validate_exp(claims, now=now, leeway=declaration.leeway)
+    validate_nbf(claims, now=now, leeway=declaration.leeway)
+    validate_sub(claims)
+    validate_client(claims, clients=resource_server.api.clients)
     if "cnf" in claims:
         raise AccessTokenInvalid("cnf_unsupported")
-    scopes = read_scope(claims.get("scope", ""))
+    scopes = parse_scope(claims.get("scope", ""))
     if scopes is None:
         raise AccessTokenInvalid("scope_invalid")
     acr = claims.get("acr")
@@ -130,39 +130,39 @@ def read_claims(claims: Claims, *, meant: Addressee, now: datetime) -> AccessTok
         scopes=scopes,
         expires_at=datetime.fromtimestamp(claims["exp"], UTC),
         acr=acr if isinstance(acr, str) and len(acr) <= 255 else "",
-        auth_time=_auth_time(claims.get("auth_time"), now=now, leeway=declaration.leeway),
+        auth_time=_parse_auth_time(claims.get("auth_time"), now=now, leeway=declaration.leeway),
     )
 
 
-def read_scope(value: object) -> frozenset[str] | None:
+def parse_scope(value: object) -> frozenset[str] | None:
     """Return the scopes of a list with a space between each two; None when it is no such list. Spec: RFC 6749 3.3."""
     if value == "":
         return frozenset()
     scopes = value.split(" ") if isinstance(value, str) else [""]
-    return frozenset(scopes) if all(map(is_scope, scopes)) else None
+    return frozenset(scopes) if all(map(is_scope_token, scopes)) else None
 
 
-def check_typ(jws: JWS) -> None:
+def validate_typ(jws: JWS) -> None:
     """`typ_invalid`: typ is the media type of access tokens, so that no ID Token passes. Spec: RFC 9068 2.1, 4."""
     typ: str = jws.header.get("typ", "")
-    if typ.lower().removeprefix("application/") != TYP:
+    if typ.lower().removeprefix("application/") != ACCESS_TOKEN_TYP:
         raise AccessTokenInvalid("typ_invalid")
 
 
-def check_audience(claims: Claims, *, audience: str) -> None:
+def validate_audience(claims: Claims, *, audience: str) -> None:
     """`aud_invalid`: aud names this API, whichever others beside it. Spec: RFC 9068 4."""
-    if audience not in audiences_of(claims):
+    if audience not in get_audiences(claims):
         raise AudInvalid
 
 
-def check_client(claims: Claims, *, clients: Collection[str] | None) -> None:
+def validate_client(claims: Claims, *, clients: Collection[str] | None) -> None:
     """`client_id_invalid`, `client_not_allowed`, `client_for_itself`: an allowed client acts, and for a person.
 
     sub is the client itself where nobody signed in, and then may be chosen by whoever registered it. Requires: a sub
     that was checked. Spec: RFC 9068 2.2, 5.
     """
     client_id = claims.get("client_id")
-    if not _is_text(client_id):
+    if not _is_visible_ascii(client_id):
         raise AccessTokenInvalid("client_id_invalid")
     if clients is not None and client_id not in clients:
         raise AccessTokenInvalid("client_not_allowed")
@@ -170,33 +170,33 @@ def check_client(claims: Claims, *, clients: Collection[str] | None) -> None:
         raise AccessTokenInvalid("client_for_itself")
 
 
-def check_lifetime(claims: Claims, *, declaration: ProviderDeclaration, now: datetime) -> None:
+def validate_lifetime(claims: Claims, *, declaration: ProviderDeclaration, now: datetime) -> None:
     """`iat_invalid`, `access_token_lifetime`: issued, not in the future, and not for longer than is allowed at all.
 
     Requires: an exp that was checked. Spec: RFC 9068 2.2; RFC 7519 4.1.6.
     """
-    issued_at = numeric_date(claims.get("iat"))
+    issued_at = parse_numeric_date(claims.get("iat"))
     if issued_at is None or issued_at > now + declaration.leeway:
         raise IatInvalid
     limit = declaration.max_access_token_lifetime
     if declaration.profile == "heart":
-        limit = min(limit, HEART_LONGEST)
+        limit = min(limit, HEART_MAX_ACCESS_TOKEN_LIFETIME)
     if datetime.fromtimestamp(claims["exp"], UTC) - issued_at > limit:
         raise AccessTokenInvalid("access_token_lifetime")
 
 
-def _claims_of(token: str) -> Claims | None:
+def _find_claims(token: str) -> Claims | None:
     try:
         return parse_compact_jws(token).payload
     except TokenMalformed:
         return None
 
 
-def _auth_time(value: object, *, now: datetime, leeway: timedelta) -> datetime | None:
+def _parse_auth_time(value: object, *, now: datetime, leeway: timedelta) -> datetime | None:
     """In the future, beyond the leeway, it says nothing about how long ago that was."""
-    auth_time = None if is_zero(value) else numeric_date(value)
+    auth_time = None if is_zero(value) else parse_numeric_date(value)
     return None if auth_time is None or auth_time > now + leeway else auth_time
 
 
-def _is_text(value: object) -> bool:
+def _is_visible_ascii(value: object) -> bool:
     return isinstance(value, str) and 0 < len(value) <= 255 and value.isascii() and value.isprintable()

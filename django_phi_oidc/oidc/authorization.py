@@ -7,17 +7,25 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, urlencode
 
-from ..declarations import ProviderDeclaration
-from ..errors import CodeMissing, IssMismatch, IssMissing, ParameterRepeated, ProviderError, StateMissing, StateUnknown
+from ..config.providers import ProviderDeclaration
+from ..errors import (
+    CodeMissing,
+    IssMismatch,
+    IssMissing,
+    ParameterRepeated,
+    ProviderError,
+    StateMissing,
+    StateUnknown,
+)
 from .jose import encode_b64url
 from .metadata import ProviderMetadata
 
-Parameters = Mapping[str, Sequence[str]]
+CallbackParameters = Mapping[str, Sequence[str]]
 
 OFFLINE_ACCESS = "offline_access"
-JUDGED_PARAMETERS = ("code", "state", "iss", "error")
+SINGLE_VALUE_PARAMETERS = ("code", "state", "iss", "error")
 
-REGISTERED_ERRORS = frozenset(
+AUTHORIZATION_ERROR_CODES = frozenset(
     {
         # RFC 6749 4.1.2.1
         "invalid_request",
@@ -58,7 +66,7 @@ class AuthorizationRequest:
         return "AuthorizationRequest(…)"
 
 
-def authorization_parameters(
+def build_authorization_parameters(
     *,
     metadata: ProviderMetadata,
     declaration: ProviderDeclaration,
@@ -81,7 +89,7 @@ def authorization_parameters(
         "scope": scope,
         "state": request.state,
         "nonce": request.nonce,
-        "code_challenge": code_challenge(request.code_verifier),
+        "code_challenge": compute_code_challenge(request.code_verifier),
         "code_challenge_method": "S256",
     }
     if declaration.acr_values:
@@ -115,19 +123,19 @@ def build_authorization_url(*, metadata: ProviderMetadata, parameters: Mapping[s
     return f"{endpoint}{separator}{urlencode(parameters, quote_via=quote)}"
 
 
-def code_challenge(verifier: str) -> str:
+def compute_code_challenge(code_verifier: str) -> str:
     """Return the S256 challenge of verifier. Spec: RFC 7636 4.2."""
-    return encode_b64url(hashlib.sha256(verifier.encode("ascii")).digest())
+    return encode_b64url(hashlib.sha256(code_verifier.encode("ascii")).digest())
 
 
-def read_state(parameters: Parameters) -> str:
+def get_state(parameters: CallbackParameters) -> str:
     """Return the callback's state, with no parameter that matters repeated.
 
     Raises: ParameterRepeated, StateMissing; StateUnknown for a state that is not ASCII, which none of ours is.
     Spec: RFC 6749 4.1.2, 10.12.
     """
-    check_parameters_once(parameters)
-    state = _only(parameters, "state")
+    validate_single_values(parameters)
+    state = _get_single_value(parameters, "state")
     if not state:
         raise StateMissing
     if not state.isascii():
@@ -135,7 +143,7 @@ def read_state(parameters: Parameters) -> str:
     return state
 
 
-def judge_authorization_response(parameters: Parameters, *, metadata: ProviderMetadata) -> str:
+def process_authorization_response(parameters: CallbackParameters, *, metadata: ProviderMetadata) -> str:
     """Return the code that the OP sent by the browser. NOT checked: the state, which read_state gives to its keeper.
 
     Order: repeated parameters, iss, error, code: an error is believed only of the OP that iss names.
@@ -143,19 +151,19 @@ def judge_authorization_response(parameters: Parameters, *, metadata: ProviderMe
     Raises: ParameterRepeated, IssMismatch, IssMissing, ProviderError, CodeMissing.
     Spec: RFC 6749 4.1.2; Core 3.1.2.5 to 3.1.2.7; RFC 9207 2.4.
     """
-    check_parameters_once(parameters)
-    check_iss(parameters, metadata=metadata)
-    check_error(parameters)
-    return read_code(parameters)
+    validate_single_values(parameters)
+    validate_response_iss(parameters, metadata=metadata)
+    raise_for_error(parameters)
+    return get_code(parameters)
 
 
-def check_parameters_once(parameters: Parameters) -> None:
+def validate_single_values(parameters: CallbackParameters) -> None:
     """`parameter_repeated`: code, state, iss and error stand in the response at most once. Spec: RFC 6749 3.1."""
-    if any(len(parameters.get(name, ())) > 1 for name in JUDGED_PARAMETERS):
+    if any(len(parameters.get(name, ())) > 1 for name in SINGLE_VALUE_PARAMETERS):
         raise ParameterRepeated
 
 
-def check_iss(parameters: Parameters, *, metadata: ProviderMetadata) -> None:
+def validate_response_iss(parameters: CallbackParameters, *, metadata: ProviderMetadata) -> None:
     """`iss_mismatch`, `iss_missing`: iss is the issuer, byte for byte, and is there when the OP says that it sends it.
 
     An empty iss is a mismatch. Spec: RFC 9207 2.4.
@@ -167,25 +175,25 @@ def check_iss(parameters: Parameters, *, metadata: ProviderMetadata) -> None:
         raise IssMissing
 
 
-def check_error(parameters: Parameters) -> None:
+def raise_for_error(parameters: CallbackParameters) -> None:
     """`provider_error`: the response is no error; if it is, the code is kept out of the registered list, or `other`.
 
     error_description and error_uri are not read. Spec: RFC 6749 4.1.2.1, Core 3.1.2.6.
     """
-    error = _only(parameters, "error")
+    error = _get_single_value(parameters, "error")
     if error:
-        raise ProviderError(error if error in REGISTERED_ERRORS else "other")
+        raise ProviderError(error if error in AUTHORIZATION_ERROR_CODES else "other")
 
 
-def read_code(parameters: Parameters) -> str:
+def get_code(parameters: CallbackParameters) -> str:
     """`code_missing`: the response has a code, of visible ASCII characters. Spec: RFC 6749 4.1.2, A.11."""
-    code = _only(parameters, "code")
+    code = _get_single_value(parameters, "code")
     if not code or not code.isascii() or not code.isprintable():
         raise CodeMissing
     return code
 
 
-def _only(parameters: Parameters, name: str) -> str:
+def _get_single_value(parameters: CallbackParameters, name: str) -> str:
     """A parameter without a value counts as left out. Spec: RFC 6749 3.1."""
     values = parameters.get(name, ())
     return values[0] if values else ""

@@ -7,17 +7,17 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from urllib.parse import quote_plus, urlencode
 
-from ..declarations import ProviderDeclaration
+from ..config.providers import ProviderDeclaration
 from .jose import encode_b64url
 from .metadata import ProviderMetadata
-from .transport import Request
+from .transport import TransportRequest
 
-ASSERTION_TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
-ASSERTION_LIFETIME = timedelta(seconds=60)
+CLIENT_ASSERTION_TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
+CLIENT_ASSERTION_LIFETIME = timedelta(seconds=60)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Freshness:
+class AssertionFreshness:
     """What no two requests of this client share. A secret needs none of it, a client assertion both."""
 
     now: datetime
@@ -25,12 +25,12 @@ class Freshness:
     """Unpredictable, and new for each request that is sent, the repetition of one too. Spec: RFC 7523 3 (7)."""
 
 
-def authenticate_client(
+def build_client_authentication(
     *,
     metadata: ProviderMetadata,
     declaration: ProviderDeclaration,
     parameters: Mapping[str, str],
-    freshness: Freshness,
+    freshness: AssertionFreshness,
 ) -> tuple[dict[str, str], dict[str, str]]:
     """Return (headers, parameters) of a request's form with the client's authentication in one of them, never both.
 
@@ -39,8 +39,8 @@ def authenticate_client(
     client_id = declaration.client_id
     match declaration.token_endpoint_auth_method:
         case "private_key_jwt":
-            assertion = make_client_assertion(metadata=metadata, declaration=declaration, freshness=freshness)
-            proof = {"client_assertion_type": ASSERTION_TYPE, "client_assertion": assertion}
+            assertion = create_client_assertion(metadata=metadata, declaration=declaration, freshness=freshness)
+            proof = {"client_assertion_type": CLIENT_ASSERTION_TYPE, "client_assertion": assertion}
             return {}, {**parameters, "client_id": client_id, **proof}
         case "client_secret_post":
             return {}, {**parameters, "client_id": client_id, "client_secret": declaration.client_secret}
@@ -50,7 +50,9 @@ def authenticate_client(
             return {"Authorization": f"Basic {credentials}"}, dict(parameters)
 
 
-def make_client_assertion(*, metadata: ProviderMetadata, declaration: ProviderDeclaration, freshness: Freshness) -> str:
+def create_client_assertion(
+    *, metadata: ProviderMetadata, declaration: ProviderDeclaration, freshness: AssertionFreshness
+) -> str:
     """Return a JWT that the declaration's first key signed, good for a minute and for one OP.
 
     Its audience is the issuer, unless the declaration says otherwise, and the same at each of the OP's endpoints: an
@@ -60,7 +62,7 @@ def make_client_assertion(*, metadata: ProviderMetadata, declaration: ProviderDe
     Endpoint) still has the token endpoint as audience, which a provider that insists on it gets by its declaration.
     """
     key = declaration.client_keys[0]
-    alg = declaration.assertion_alg(key)
+    alg = declaration.get_assertion_alg(key)
     header = {"alg": alg, "kid": key.kid, "typ": "JWT"}
     issued_at = int(freshness.now.timestamp())
     claims = {
@@ -68,7 +70,7 @@ def make_client_assertion(*, metadata: ProviderMetadata, declaration: ProviderDe
         "sub": declaration.client_id,
         "aud": declaration.issuer if declaration.client_assertion_audience == "issuer" else metadata.token_endpoint,
         "iat": issued_at,
-        "exp": issued_at + int(ASSERTION_LIFETIME.total_seconds()),
+        "exp": issued_at + int(CLIENT_ASSERTION_LIFETIME.total_seconds()),
         "jti": freshness.jti,
     }
     signing_input = ".".join(
@@ -79,21 +81,21 @@ def make_client_assertion(*, metadata: ProviderMetadata, declaration: ProviderDe
 
 def build_client_request(
     *,
-    call: str,
+    operation: str,
     url: str,
     metadata: ProviderMetadata,
     declaration: ProviderDeclaration,
     parameters: Mapping[str, str],
-    freshness: Freshness,
-) -> Request:
+    freshness: AssertionFreshness,
+) -> TransportRequest:
     """Return a POST of parameters as a form by the authenticated client. Nothing of them stands in the URL.
 
     Spec: RFC 6749 2.3.1, 4.1.3, appendix B.
     """
-    headers, authenticated = authenticate_client(
+    headers, authenticated = build_client_authentication(
         metadata=metadata, declaration=declaration, parameters=parameters, freshness=freshness
     )
-    return Request(
+    return TransportRequest(
         method="POST",
         url=url,
         headers={
@@ -102,5 +104,5 @@ def build_client_request(
             **headers,
         },
         body=urlencode(authenticated).encode("ascii"),
-        call=call,
+        operation=operation,
     )

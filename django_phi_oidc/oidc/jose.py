@@ -14,14 +14,14 @@ from typing import Any, Never
 from ..errors import TokenMalformed
 
 MAX_DEPTH = 20
-MAX_STRUCTURE = 20_000
+MAX_STRUCTURAL_CHARACTERS = 20_000
 """Of the characters `[`, `{`, `:` and `,`, those in texts counted too. They bound the number of values: a mebibyte of
 `{"":0},` would become 30 MB, and of `{}` as keys half a second. A key set of a hundred keys has some 2,000."""
 MAX_NUMBER_LENGTH = 64
 """Characters. No number of a protocol message needs more, and reading long ones takes time that is not linear."""
 
 _B64URL = re.compile(r"[A-Za-z0-9_-]+")
-_OPENING = (b"[", b"{", b":", b",")
+_STRUCTURAL_CHARACTERS = (b"[", b"{", b":", b",")
 _NEXT_BRACKET = re.compile(rb'(?:[^"\[\]{}]++|"(?:[^"\\]++|\\.?)*+"?)*+([\[\]{}]?)', re.DOTALL)
 """Steps over texts. It matches whatever comes, and possessively: one pass, without a stack."""
 
@@ -62,13 +62,13 @@ def parse_compact_jws(token: str, *, max_bytes: int = 65536) -> JWS:
     parts = token.split(".", 3)
     if len(parts) != 3:
         raise TokenMalformed
-    header = _token_object(parts[0])
-    _check_header(header)
+    header = _parse_token_part(parts[0])
+    _validate_header(header)
     return JWS(
         header=header,
-        payload=_token_object(parts[1]),
+        payload=_parse_token_part(parts[1]),
         signing_input=f"{parts[0]}.{parts[1]}".encode("ascii"),
-        signature=_token_bytes(parts[2]) if parts[2] else b"",
+        signature=_decode_token_part(parts[2]) if parts[2] else b"",
     )
 
 
@@ -83,11 +83,13 @@ def parse_json_object(data: bytes, *, max_depth: int = MAX_DEPTH) -> dict[str, A
     Spec: RFC 8259, RFC 7515 5.2, RFC 7493.
     """
     value: object = None
-    if sum(map(data.count, _OPENING)) <= MAX_STRUCTURE and not _nests_deeper(data, max_depth):
+    if sum(map(data.count, _STRUCTURAL_CHARACTERS)) <= MAX_STRUCTURAL_CHARACTERS and not _exceeds_depth(
+        data, max_depth
+    ):
         try:
             value = _DECODER.decode(data.decode("utf-8"))
             if b"\\u" in data:
-                _check_text(value)
+                _validate_text(value)
         except ValueError:
             value = None
     if not isinstance(value, dict):
@@ -115,7 +117,7 @@ def encode_b64url(data: bytes) -> str:
     return base64.urlsafe_b64encode(data).rstrip(b"=").decode("ascii")
 
 
-def _token_bytes(part: str) -> bytes:
+def _decode_token_part(part: str) -> bytes:
     try:
         return decode_b64url(part)
     except ValueError:
@@ -123,8 +125,8 @@ def _token_bytes(part: str) -> bytes:
     raise TokenMalformed
 
 
-def _token_object(part: str) -> dict[str, Any]:
-    data = _token_bytes(part)
+def _parse_token_part(part: str) -> dict[str, Any]:
+    data = _decode_token_part(part)
     try:
         return parse_json_object(data)
     except ValueError:
@@ -132,14 +134,14 @@ def _token_object(part: str) -> dict[str, Any]:
     raise TokenMalformed
 
 
-def _check_header(header: Mapping[str, Any]) -> None:
+def _validate_header(header: Mapping[str, Any]) -> None:
     if "crit" in header or not isinstance(header.get("alg"), str):
         raise TokenMalformed
     if any(name in header and not isinstance(header[name], str) for name in ("typ", "kid")):
         raise TokenMalformed
 
 
-def _nests_deeper(data: bytes, max_depth: int) -> bool:
+def _exceeds_depth(data: bytes, max_depth: int) -> bool:
     """Say it without recursion. Of what is no JSON it is right up to the first fault, where the parser stops."""
     if data.count(b"{") + data.count(b"[") <= max_depth:
         return False
@@ -151,20 +153,20 @@ def _nests_deeper(data: bytes, max_depth: int) -> bool:
     return False
 
 
-def _unique_members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _reject_duplicate_members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     members = dict(pairs)
     if len(members) != len(pairs):
         raise ValueError("A member name stands twice.")
     return members
 
 
-def _integer(text: str) -> int:
+def _parse_integer(text: str) -> int:
     if len(text) > MAX_NUMBER_LENGTH:
         raise ValueError("A number is too long.")
     return int(text)
 
 
-def _finite(text: str) -> float:
+def _parse_finite_float(text: str) -> float:
     if len(text) > MAX_NUMBER_LENGTH:
         raise ValueError("A number is too long.")
     number = float(text)
@@ -173,11 +175,11 @@ def _finite(text: str) -> float:
     return number
 
 
-def _no_constant(name: str) -> Never:
+def _reject_constant(name: str) -> Never:
     raise ValueError("NaN and Infinity are no JSON.")
 
 
-def _check_text(value: object) -> None:
+def _validate_text(value: object) -> None:
     """Lone surrogates and NUL come in by `\\u` escapes alone."""
     if isinstance(value, str):
         if "\0" in value:
@@ -185,13 +187,16 @@ def _check_text(value: object) -> None:
         value.encode("utf-8")
     elif isinstance(value, dict):
         for name, member in value.items():
-            _check_text(name)
-            _check_text(member)
+            _validate_text(name)
+            _validate_text(member)
     elif isinstance(value, list):
         for item in value:
-            _check_text(item)
+            _validate_text(item)
 
 
 _DECODER = json.JSONDecoder(
-    object_pairs_hook=_unique_members, parse_int=_integer, parse_float=_finite, parse_constant=_no_constant
+    object_pairs_hook=_reject_duplicate_members,
+    parse_int=_parse_integer,
+    parse_float=_parse_finite_float,
+    parse_constant=_reject_constant,
 )

@@ -13,7 +13,7 @@ from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm, RSAPSSAlgori
 from ..errors import KeyNotFound, MetadataInvalid
 from .jose import decode_b64url, parse_json_object
 
-RSA_BITS = range(2048, 16384 + 1)
+ALLOWED_RSA_KEY_BITS = range(2048, 16384 + 1)
 """RFC 7518 3.3 and 3.5 set the lower end; OpenSSL verifies nothing above the upper."""
 
 PublicKey = RSAPublicKey | EllipticCurvePublicKey | Ed25519PublicKey
@@ -22,7 +22,7 @@ _RS256 = RSAAlgorithm(RSAAlgorithm.SHA256)
 _PS256 = RSAPSSAlgorithm(RSAPSSAlgorithm.SHA256)
 _ES256 = ECAlgorithm(ECAlgorithm.SHA256)
 _EDDSA = OKPAlgorithm()
-_KTY_OF_ALG = {"RS256": "RSA", "PS256": "RSA", "ES256": "EC", "EdDSA": "OKP"}
+_KTY_BY_ALG = {"RS256": "RSA", "PS256": "RSA", "ES256": "EC", "EdDSA": "OKP"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,10 +36,10 @@ class VerificationKey:
     key_ops: tuple[str, ...] | None
     public_key: PublicKey = field(repr=False)
 
-    def fits(self, alg: str) -> bool:
+    def can_verify(self, alg: str) -> bool:
         """Say whether kty, alg, use and key_ops let this key verify alg. Spec: RFC 7517 4.1 to 4.4."""
         return (
-            _KTY_OF_ALG.get(alg) == self.kty
+            _KTY_BY_ALG.get(alg) == self.kty
             and self.alg in (None, alg)
             and self.use in (None, "sig")
             and (self.key_ops is None or "verify" in self.key_ops)
@@ -50,7 +50,7 @@ class VerificationKey:
 
         Spec: RFC 7518 3.3, 3.4, 3.5; RFC 8037 3.1.
         """
-        if not self.fits(alg):
+        if not self.can_verify(alg):
             return False
         match alg, self.public_key:
             case "RS256", RSAPublicKey() as rsa:
@@ -76,7 +76,7 @@ class JSONWebKeySet:
         Raises: KeyNotFound, when none fits or more than one does: we don't try keys in turn.
         Spec: OIDC Core 10.1.1, RFC 7517 4.5.
         """
-        fitting = [key for key in self.keys if kid in (None, key.kid) and key.fits(alg)]
+        fitting = [key for key in self.keys if kid in (None, key.kid) and key.can_verify(alg)]
         if len(fitting) != 1:
             raise KeyNotFound
         return fitting[0]
@@ -85,7 +85,7 @@ class JSONWebKeySet:
 class KeySet(Protocol):
     """Where verification gets a key from; the live one may fetch."""
 
-    def key_for(self, *, kid: str | None, alg: str) -> VerificationKey:
+    def get_key(self, *, kid: str | None, alg: str) -> VerificationKey:
         """Return the one key that fits.
 
         Raises: KeyNotFound, TransportError, MetadataInvalid.
@@ -98,7 +98,7 @@ class StaticKeySet:
 
     jwks: JSONWebKeySet
 
-    def key_for(self, *, kid: str | None, alg: str) -> VerificationKey:
+    def get_key(self, *, kid: str | None, alg: str) -> VerificationKey:
         """Return the one key that fits. Raises: KeyNotFound."""
         return self.jwks.select(kid=kid, alg=alg)
 
@@ -115,13 +115,13 @@ def parse_jwks(body: bytes) -> JSONWebKeySet:
     members = jwks.get("keys")
     if not isinstance(members, list) or not all(isinstance(member, dict) for member in members):
         raise MetadataInvalid
-    return JSONWebKeySet(keys=tuple(key for key in map(_read_key, members) if key is not None))
+    return JSONWebKeySet(keys=tuple(key for key in map(_parse_key, members) if key is not None))
 
 
-def _read_key(jwk: Mapping[str, Any]) -> VerificationKey | None:
+def _parse_key(jwk: Mapping[str, Any]) -> VerificationKey | None:
     """Return None for a key that is of no use to us, as RFC 7517 5 asks."""
     kty, key_ops = jwk.get("kty"), jwk.get("key_ops")
-    read = _READERS.get(kty) if isinstance(kty, str) else None
+    read = _KEY_PARSERS.get(kty) if isinstance(kty, str) else None
     if read is None or any(name in jwk and not isinstance(jwk[name], str) for name in ("kid", "alg", "use")):
         return None
     if "key_ops" in jwk and not (isinstance(key_ops, list) and all(isinstance(op, str) for op in key_ops)):
@@ -140,39 +140,39 @@ def _read_key(jwk: Mapping[str, Any]) -> VerificationKey | None:
     )
 
 
-def _read_rsa(jwk: Mapping[str, Any]) -> PublicKey:
+def _parse_rsa_key(jwk: Mapping[str, Any]) -> PublicKey:
     """Spec: RFC 7518 6.3.1."""
-    n, e = (int.from_bytes(_octets(jwk, name), "big") for name in ("n", "e"))
-    if n.bit_length() not in RSA_BITS or n % 2 == 0:
+    n, e = (int.from_bytes(_decode_member(jwk, name), "big") for name in ("n", "e"))
+    if n.bit_length() not in ALLOWED_RSA_KEY_BITS or n % 2 == 0:
         raise ValueError("The modulus is too short, too long or even.")
     if e.bit_length() > 64:
         raise ValueError("The exponent is one that OpenSSL takes for no key of this size.")
     return RSAPublicNumbers(e, n).public_key()
 
 
-def _read_ec(jwk: Mapping[str, Any]) -> PublicKey:
+def _parse_ec_key(jwk: Mapping[str, Any]) -> PublicKey:
     """P-256 alone, since ES256 is alone. Spec: RFC 7518 6.2.1."""
-    x, y = _octets(jwk, "x"), _octets(jwk, "y")
+    x, y = _decode_member(jwk, "x"), _decode_member(jwk, "y")
     if jwk.get("crv") != "P-256" or len(x) != 32 or len(y) != 32:
         raise ValueError("Not a point of P-256.")
     return EllipticCurvePublicNumbers(int.from_bytes(x, "big"), int.from_bytes(y, "big"), SECP256R1()).public_key()
 
 
-def _read_okp(jwk: Mapping[str, Any]) -> PublicKey:
+def _parse_okp_key(jwk: Mapping[str, Any]) -> PublicKey:
     """Ed25519 alone. Spec: RFC 8037 2."""
     if jwk.get("crv") != "Ed25519":
         raise ValueError("Not an Ed25519 key.")
-    return Ed25519PublicKey.from_public_bytes(_octets(jwk, "x"))
+    return Ed25519PublicKey.from_public_bytes(_decode_member(jwk, "x"))
 
 
-_READERS: Mapping[str, Callable[[Mapping[str, Any]], PublicKey]] = {
-    "RSA": _read_rsa,
-    "EC": _read_ec,
-    "OKP": _read_okp,
+_KEY_PARSERS: Mapping[str, Callable[[Mapping[str, Any]], PublicKey]] = {
+    "RSA": _parse_rsa_key,
+    "EC": _parse_ec_key,
+    "OKP": _parse_okp_key,
 }
 
 
-def _octets(jwk: Mapping[str, Any], name: str) -> bytes:
+def _decode_member(jwk: Mapping[str, Any], name: str) -> bytes:
     value = jwk.get(name)
     if not isinstance(value, str):
         raise ValueError("A member is missing or no string.")  # noqa: TRY004 -- one error for all that is wrong

@@ -5,24 +5,24 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from ..declarations import ProviderDeclaration
+from ..config.providers import ProviderDeclaration
 from ..errors import IatInvalid, IDTokenError, LogoutTokenInvalid
 from .id_token import (
-    MAX_AGE_OF_IAT,
-    check_alg_not_allowed,
-    check_aud_invalid,
-    check_exp_invalid,
-    check_iat_invalid,
-    check_iss_invalid,
-    check_nbf_invalid,
-    check_signature_invalid,
-    check_sub_invalid,
+    MAX_IAT_AGE,
+    validate_alg,
+    validate_aud,
+    validate_exp,
+    validate_iat,
+    validate_iss,
+    validate_nbf,
+    validate_signature,
+    validate_sub,
 )
 from .jose import JWS, parse_compact_jws
 from .jwks import KeySet
 
-EVENT = "http://schemas.openid.net/event/backchannel-logout"
-TYP = "logout+jwt"
+BACKCHANNEL_LOGOUT_EVENT = "http://schemas.openid.net/event/backchannel-logout"
+LOGOUT_TOKEN_TYP = "logout+jwt"
 MAX_AGE_WITHOUT_EXP = timedelta(minutes=2)
 
 Claims = Mapping[str, Any]
@@ -38,20 +38,20 @@ class LogoutToken:
     sid: str = field(repr=False)
     """Empty when the token names a person alone."""
     jti: str = field(repr=False)
-    until: datetime
+    valid_until: datetime
     """After this instant it is refused for its age."""
 
 
-def addressee(token: str, declared: Iterable[ProviderDeclaration]) -> ProviderDeclaration:
+def get_logout_token_declaration(token: str, declarations: Iterable[ProviderDeclaration]) -> ProviderDeclaration:
     """Return the provider and client that the token itself names: whose keys have to verify it. NOTHING is verified.
 
     Raises: LogoutTokenInvalid.
     """
-    claims = _parse(token).payload
+    claims = _parse_logout_token(token).payload
     rule = "iss_invalid"
-    for declaration in declared:
+    for declaration in declarations:
         try:
-            _check_addressed(claims, declaration=declaration)
+            _validate_issuer_and_audience(claims, declaration=declaration)
         except IDTokenError as error:
             # Of several clients at one issuer, the audience is what tells.
             rule = error.code if claims.get("iss") == declaration.issuer else rule
@@ -68,49 +68,49 @@ def verify_logout_token(token: str, *, keys: KeySet, declaration: ProviderDeclar
     Raises: LogoutTokenInvalid; what keys raises (KeyNotFound, TransportError, MetadataInvalid).
     Spec: Back-Channel Logout 2.6; RFC 7519 4.1; RFC 8725 3.
     """
-    jws = _parse(token)
+    jws = _parse_logout_token(token)
     try:
-        check_alg_not_allowed(jws, allowed=declaration.id_token_signed_response_alg)
-        check_signature_invalid(jws, keys=keys)
-        check_typ(jws)
+        validate_alg(jws, allowed=declaration.id_token_signed_response_alg)
+        validate_signature(jws, keys=keys)
+        validate_typ(jws)
         claims = jws.payload
-        _check_addressed(claims, declaration=declaration)
-        until = _check_age(claims, declaration=declaration, now=now)
-        check_nbf_invalid(claims, now=now, leeway=declaration.leeway)
+        _validate_issuer_and_audience(claims, declaration=declaration)
+        until = _validate_age(claims, declaration=declaration, now=now)
+        validate_nbf(claims, now=now, leeway=declaration.leeway)
         if "sub" in claims:
-            check_sub_invalid(claims)
+            validate_sub(claims)
     except IDTokenError as error:
         raise LogoutTokenInvalid(error.code) from error
-    check_logout(claims)
+    validate_logout_claims(claims)
     return LogoutToken(
         iss=declaration.issuer,
         sub=claims.get("sub", ""),
         sid=claims.get("sid", ""),
         jti=claims["jti"],
-        until=until,
+        valid_until=until,
     )
 
 
-def is_logout(claims: Claims) -> bool:
+def has_logout_event(claims: Claims) -> bool:
     """Say whether a token of these claims tells of a logout, and is no ID Token. Spec: Back-Channel Logout 2.4, 4."""
     events = claims.get("events")
-    return isinstance(events, dict) and EVENT in events
+    return isinstance(events, dict) and BACKCHANNEL_LOGOUT_EVENT in events
 
 
-def check_typ(jws: JWS) -> None:
+def validate_typ(jws: JWS) -> None:
     """`typ_invalid`: typ, if there, is the media type of logout tokens. Spec: RFC 7515 4.1.9, RFC 8725 3.11."""
-    typ: str = jws.header.get("typ", TYP)
-    if typ.lower().removeprefix("application/") != TYP:
+    typ: str = jws.header.get("typ", LOGOUT_TOKEN_TYP)
+    if typ.lower().removeprefix("application/") != LOGOUT_TOKEN_TYP:
         raise LogoutTokenInvalid("typ_invalid")
 
 
-def check_logout(claims: Claims) -> None:
+def validate_logout_claims(claims: Claims) -> None:
     """The logout event, a jti, a sub or a sid, and no nonce, which an ID Token would have. Spec: 2.4, 2.6."""
-    if not is_logout(claims) or not isinstance(claims["events"][EVENT], dict):
+    if not has_logout_event(claims) or not isinstance(claims["events"][BACKCHANNEL_LOGOUT_EVENT], dict):
         raise LogoutTokenInvalid("events_invalid")
-    if not _is_text(claims.get("jti")):
+    if not _is_non_empty_string(claims.get("jti")):
         raise LogoutTokenInvalid("jti_invalid")
-    if "sid" in claims and not _is_text(claims["sid"]):
+    if "sid" in claims and not _is_non_empty_string(claims["sid"]):
         raise LogoutTokenInvalid("sid_invalid")
     if "sub" not in claims and "sid" not in claims:
         raise LogoutTokenInvalid("sub_invalid")
@@ -118,25 +118,25 @@ def check_logout(claims: Claims) -> None:
         raise LogoutTokenInvalid("nonce_invalid")
 
 
-def _parse(token: str) -> JWS:
+def _parse_logout_token(token: str) -> JWS:
     try:
         return parse_compact_jws(token)
     except IDTokenError as error:
         raise LogoutTokenInvalid(error.code) from error
 
 
-def _check_addressed(claims: Claims, *, declaration: ProviderDeclaration) -> None:
-    check_iss_invalid(claims, issuer=declaration.issuer)
-    check_aud_invalid(claims, client_id=declaration.client_id, trusted_audiences=declaration.trusted_audiences)
+def _validate_issuer_and_audience(claims: Claims, *, declaration: ProviderDeclaration) -> None:
+    validate_iss(claims, issuer=declaration.issuer)
+    validate_aud(claims, client_id=declaration.client_id, trusted_audiences=declaration.trusted_audiences)
 
 
-def _check_age(claims: Claims, *, declaration: ProviderDeclaration, now: datetime) -> datetime:
+def _validate_age(claims: Claims, *, declaration: ProviderDeclaration, now: datetime) -> datetime:
     """Return the instant after which the token is too old. Raises: IatInvalid, ExpInvalid."""
-    check_iat_invalid(claims, now=now, leeway=declaration.leeway)
+    validate_iat(claims, now=now, leeway=declaration.leeway)
     issued_at = datetime.fromtimestamp(claims["iat"], UTC)
     if "exp" in claims or not declaration.allow_logout_token_without_exp:
-        check_exp_invalid(claims, now=now, leeway=declaration.leeway)
-        ends_at = min(issued_at + MAX_AGE_OF_IAT, datetime.fromtimestamp(claims["exp"], UTC))
+        validate_exp(claims, now=now, leeway=declaration.leeway)
+        ends_at = min(issued_at + MAX_IAT_AGE, datetime.fromtimestamp(claims["exp"], UTC))
     else:
         ends_at = issued_at + MAX_AGE_WITHOUT_EXP
     if now > ends_at + declaration.leeway:
@@ -144,5 +144,5 @@ def _check_age(claims: Claims, *, declaration: ProviderDeclaration, now: datetim
     return ends_at + declaration.leeway
 
 
-def _is_text(value: object) -> bool:
+def _is_non_empty_string(value: object) -> bool:
     return isinstance(value, str) and bool(value)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
-from ..declarations import ProviderDeclaration, PushedRequests, is_loopback_http
+from ..config.providers import PARMode, ProviderDeclaration, is_loopback_http
 from ..errors import (
     AlgUnsupported,
     IssuerMismatch,
@@ -17,7 +17,7 @@ from ..errors import (
     TransportNotHTTPS,
 )
 from .jwks import JSONWebKeySet, parse_jwks
-from .transport import Request, Response, json_members
+from .transport import TransportRequest, TransportResponse, parse_json_body
 
 REQUIRED_ENDPOINTS = ("authorization_endpoint", "token_endpoint", "jwks_uri")
 OPTIONAL_ENDPOINTS = (
@@ -25,7 +25,7 @@ OPTIONAL_ENDPOINTS = (
     "pushed_authorization_request_endpoint",
 )
 
-_URL = re.compile(r"[!#-;=?-\[\]_a-z~]{1,2048}")
+_URL_PATTERN = re.compile(r"[!#-;=?-\[\]_a-z~]{1,2048}")
 """The characters of RFC 3986. Others are dropped by some parsers and kept by others, who then see two hosts.
 
 urlsplit keeps the last 128 URLs that it saw: of a mebibyte each they would fill a process.
@@ -53,17 +53,19 @@ class ProviderMetadata:
     authorization_response_iss_parameter_supported: bool = False
 
 
-def metadata_url(issuer: str) -> str:
+def build_metadata_url(issuer: str) -> str:
     """Return where the OP's metadata lies. Spec: Discovery 4.1 (one terminating / goes)."""
     return f"{issuer.removesuffix('/')}/.well-known/openid-configuration"
 
 
-def build_metadata_request(*, issuer: str) -> Request:
+def build_metadata_request(*, issuer: str) -> TransportRequest:
     """Return the request for the OP's metadata. Spec: Discovery 4.1."""
-    return Request(method="GET", url=metadata_url(issuer), headers={"Accept": "application/json"}, call="metadata")
+    return TransportRequest(
+        method="GET", url=build_metadata_url(issuer), headers={"Accept": "application/json"}, operation="metadata"
+    )
 
 
-def judge_metadata(response: Response, *, declaration: ProviderDeclaration) -> ProviderMetadata:
+def process_metadata_response(response: TransportResponse, *, declaration: ProviderDeclaration) -> ProviderMetadata:
     """Return metadata of the declared issuer, with https endpoints and with all that the declaration needs.
 
     Unknown members are passed over. NOT checked: response_types_supported, code_challenge_methods_supported,
@@ -73,46 +75,48 @@ def judge_metadata(response: Response, *, declaration: ProviderDeclaration) -> P
         RevocationUnsupported, PARUnsupported.
     Spec: Discovery 3, 4.2, 4.3.
     """
-    members = _read_document(response)
-    check_issuer(members, issuer=declaration.issuer)
+    members = _parse_document(response)
+    validate_issuer(members, issuer=declaration.issuer)
     metadata = ProviderMetadata(
         issuer=declaration.issuer,
-        authorization_endpoint=_endpoint(members, "authorization_endpoint"),
-        token_endpoint=_endpoint(members, "token_endpoint"),
-        jwks_uri=_endpoint(members, "jwks_uri"),
-        **{name: _endpoint(members, name) for name in OPTIONAL_ENDPOINTS if name in members},
-        require_pushed_authorization_requests=_flag(members, "require_pushed_authorization_requests"),
-        prompt_values_supported=_strings(members, "prompt_values_supported"),
-        subject_types_supported=_strings(members, "subject_types_supported"),
-        id_token_signing_alg_values_supported=_strings(members, "id_token_signing_alg_values_supported"),
-        authorization_response_iss_parameter_supported=_flag(members, "authorization_response_iss_parameter_supported"),
+        authorization_endpoint=_get_endpoint(members, "authorization_endpoint"),
+        token_endpoint=_get_endpoint(members, "token_endpoint"),
+        jwks_uri=_get_endpoint(members, "jwks_uri"),
+        **{name: _get_endpoint(members, name) for name in OPTIONAL_ENDPOINTS if name in members},
+        require_pushed_authorization_requests=_get_bool(members, "require_pushed_authorization_requests"),
+        prompt_values_supported=_get_strings(members, "prompt_values_supported"),
+        subject_types_supported=_get_strings(members, "subject_types_supported"),
+        id_token_signing_alg_values_supported=_get_strings(members, "id_token_signing_alg_values_supported"),
+        authorization_response_iss_parameter_supported=_get_bool(
+            members, "authorization_response_iss_parameter_supported"
+        ),
     )
     for name in ("issuer", *REQUIRED_ENDPOINTS, *OPTIONAL_ENDPOINTS):
         if url := getattr(metadata, name):
-            check_https(url, allow_loopback_http=declaration.allow_loopback_http)
-    check_alg_supported(metadata, allowed=declaration.id_token_signed_response_alg)
+            validate_https_url(url, allow_loopback_http=declaration.allow_loopback_http)
+    validate_alg_supported(metadata, allowed=declaration.id_token_signed_response_alg)
     if declaration.subject_type == "pairwise":
-        check_pairwise_supported(metadata)
+        validate_pairwise_supported(metadata)
     if declaration.revocation == "required":
-        check_revocation_supported(metadata)
-    check_par_supported(metadata, par=declaration.par)
+        validate_revocation_supported(metadata)
+    validate_par_supported(metadata, par=declaration.par)
     return metadata
 
 
-def build_jwks_request(metadata: ProviderMetadata) -> Request:
+def build_jwks_request(metadata: ProviderMetadata) -> TransportRequest:
     """Return the request for the OP's keys. Spec: Discovery 3 (jwks_uri), RFC 7517 8.5.2."""
     headers = {"Accept": "application/jwk-set+json, application/json"}
-    return Request(method="GET", url=metadata.jwks_uri, headers=headers, call="keys")
+    return TransportRequest(method="GET", url=metadata.jwks_uri, headers=headers, operation="keys")
 
 
-def judge_jwks(response: Response) -> JSONWebKeySet:
+def process_jwks_response(response: TransportResponse) -> JSONWebKeySet:
     """Return the OP's keys. Raises: MetadataInvalid. Spec: RFC 7517 5."""
     if response.status != 200:
         raise MetadataInvalid
     return parse_jwks(response.body)
 
 
-def check_https(url: str, *, allow_loopback_http: bool) -> None:
+def validate_https_url(url: str, *, allow_loopback_http: bool) -> None:
     """`transport_not_https`: url is https with a host, and has no userinfo and no fragment.
 
     http passes on a loopback address, when that is allowed.
@@ -120,38 +124,38 @@ def check_https(url: str, *, allow_loopback_http: bool) -> None:
     Raises: TransportNotHTTPS.
     Spec: Core 3.1.2.1, 3.1.3.1; RFC 6749 3.1, 3.2 (no fragment).
     """
-    parts = _split(url)
+    parts = _split_url(url)
     if parts is None or not parts.hostname or "@" in parts.netloc or "#" in url:
         raise TransportNotHTTPS
     if parts.scheme != "https" and not (allow_loopback_http and is_loopback_http(url)):
         raise TransportNotHTTPS
 
 
-def check_issuer(members: Mapping[str, Any], *, issuer: str) -> None:
+def validate_issuer(members: Mapping[str, Any], *, issuer: str) -> None:
     """`issuer_mismatch`: the metadata's issuer is the declared one, byte for byte. Spec: Discovery 4.3."""
     if members.get("issuer") != issuer:
         raise IssuerMismatch
 
 
-def check_pairwise_supported(metadata: ProviderMetadata) -> None:
+def validate_pairwise_supported(metadata: ProviderMetadata) -> None:
     """`pairwise_unsupported`: the OP offers pairwise subjects. Spec: Discovery 3, Core 8."""
     if "pairwise" not in metadata.subject_types_supported:
         raise PairwiseUnsupported
 
 
-def check_alg_supported(metadata: ProviderMetadata, *, allowed: tuple[str, ...]) -> None:
+def validate_alg_supported(metadata: ProviderMetadata, *, allowed: tuple[str, ...]) -> None:
     """`alg_unsupported`: the OP signs ID Tokens with an algorithm that is allowed. Spec: Discovery 3."""
     if not set(allowed) & set(metadata.id_token_signing_alg_values_supported):
         raise AlgUnsupported
 
 
-def check_revocation_supported(metadata: ProviderMetadata) -> None:
+def validate_revocation_supported(metadata: ProviderMetadata) -> None:
     """`revocation_unsupported`: the OP has a revocation endpoint. Spec: RFC 8414 2, RFC 7009."""
     if not metadata.revocation_endpoint:
         raise RevocationUnsupported
 
 
-def check_par_supported(metadata: ProviderMetadata, *, par: PushedRequests) -> None:
+def validate_par_supported(metadata: ProviderMetadata, *, par: PARMode) -> None:
     """`par_unsupported`: the OP takes pushed requests where they are required, and others where they are never pushed.
 
     Spec: RFC 9126 5.
@@ -162,17 +166,17 @@ def check_par_supported(metadata: ProviderMetadata, *, par: PushedRequests) -> N
         raise PARUnsupported
 
 
-def _read_document(response: Response) -> Mapping[str, Any]:
+def _parse_document(response: TransportResponse) -> Mapping[str, Any]:
     """The media type is not judged: static hosts send documents as they like, and we only ever read JSON."""
-    members = json_members(response) if response.status == 200 else None
+    members = parse_json_body(response) if response.status == 200 else None
     if members is None:
         raise MetadataInvalid
     return members
 
 
-def _split(url: str) -> SplitResult | None:
+def _split_url(url: str) -> SplitResult | None:
     """Return None for what is no URL."""
-    if not _URL.fullmatch(url):
+    if not _URL_PATTERN.fullmatch(url):
         return None
     try:
         parts = urlsplit(url)
@@ -182,21 +186,21 @@ def _split(url: str) -> SplitResult | None:
     return parts
 
 
-def _endpoint(members: Mapping[str, Any], name: str) -> str:
+def _get_endpoint(members: Mapping[str, Any], name: str) -> str:
     value = members.get(name)
     if not isinstance(value, str) or not value:
         raise MetadataInvalid
     return value
 
 
-def _strings(members: Mapping[str, Any], name: str, *, default: tuple[str, ...] = ()) -> tuple[str, ...]:
+def _get_strings(members: Mapping[str, Any], name: str, *, default: tuple[str, ...] = ()) -> tuple[str, ...]:
     value = members.get(name, list(default))
     if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
         raise MetadataInvalid
     return tuple(value)
 
 
-def _flag(members: Mapping[str, Any], name: str) -> bool:
+def _get_bool(members: Mapping[str, Any], name: str) -> bool:
     value = members.get(name, False)
     if not isinstance(value, bool):
         raise MetadataInvalid

@@ -3,18 +3,18 @@
 import re
 from collections.abc import Mapping
 
-from ..declarations import ProviderDeclaration
+from ..config.providers import ProviderDeclaration
 from ..errors import PARError, PARResponseInvalid
-from .authorization import REGISTERED_ERRORS
-from .client_auth import Freshness, build_client_request
+from .authorization import AUTHORIZATION_ERROR_CODES
+from .client_auth import AssertionFreshness, build_client_request
 from .metadata import ProviderMetadata
-from .transport import Request, Response, json_members, media_type
+from .transport import TransportRequest, TransportResponse, get_media_type, parse_json_body
 
-_REQUEST_URI = re.compile(r"[!-~]{1,512}")
+_REQUEST_URI_PATTERN = re.compile(r"[!-~]{1,512}")
 """Visible ASCII, and no longer than what goes through every browser and proxy beside a client_id."""
 
 
-def is_pushed(*, metadata: ProviderMetadata, declaration: ProviderDeclaration) -> bool:
+def is_par_enabled(*, metadata: ProviderMetadata, declaration: ProviderDeclaration) -> bool:
     """Say whether requests to this OP are pushed: wherever it takes them, unless the declaration says never.
 
     `require` without an endpoint is refused with the metadata.
@@ -27,14 +27,14 @@ def build_par_request(
     metadata: ProviderMetadata,
     declaration: ProviderDeclaration,
     parameters: Mapping[str, str],
-    freshness: Freshness,
-) -> Request:
+    freshness: AssertionFreshness,
+) -> TransportRequest:
     """Return the request that pushes parameters, those of an authorization request, by the authenticated client.
 
     Spec: RFC 9126 2.1.
     """
     return build_client_request(
-        call="par",
+        operation="par",
         url=metadata.pushed_authorization_request_endpoint,
         metadata=metadata,
         declaration=declaration,
@@ -43,7 +43,7 @@ def build_par_request(
     )
 
 
-def judge_par_response(response: Response, *, declaration: ProviderDeclaration) -> dict[str, str]:
+def process_par_response(response: TransportResponse, *, declaration: ProviderDeclaration) -> dict[str, str]:
     """Return the parameters that are left for the browser to carry: client_id and request_uri.
 
     201 alone is success: of another 2xx nobody can say what it means. NOT checked: that expires_in suffices for a
@@ -52,21 +52,21 @@ def judge_par_response(response: Response, *, declaration: ProviderDeclaration) 
     Raises: PARError, PARResponseInvalid.
     Spec: RFC 9126 2.2, 2.3, 4.
     """
-    members = json_members(response) or {}
-    check_par_error(members, status=response.status)
-    if response.status != 201 or media_type(response) != "application/json":
+    members = parse_json_body(response) or {}
+    raise_for_par_error(members, status=response.status)
+    if response.status != 201 or get_media_type(response) != "application/json":
         raise PARResponseInvalid
     request_uri, expires_in = members.get("request_uri"), members.get("expires_in")
-    if not isinstance(request_uri, str) or not _REQUEST_URI.fullmatch(request_uri):
+    if not isinstance(request_uri, str) or not _REQUEST_URI_PATTERN.fullmatch(request_uri):
         raise PARResponseInvalid
     if not isinstance(expires_in, int) or isinstance(expires_in, bool) or expires_in <= 0:
         raise PARResponseInvalid
     return {"client_id": declaration.client_id, "request_uri": request_uri}
 
 
-def check_par_error(members: Mapping[str, object], *, status: int) -> None:
+def raise_for_par_error(members: Mapping[str, object], *, status: int) -> None:
     """`par_error`: the answer is a success and no OAuth error. error_description is not read. Spec: RFC 9126 2.3."""
     error = members.get("error")
     if not 200 <= status < 300 or "error" in members:
-        named = error if isinstance(error, str) and error in {*REGISTERED_ERRORS, "invalid_client"} else "other"
+        named = error if isinstance(error, str) and error in {*AUTHORIZATION_ERROR_CODES, "invalid_client"} else "other"
         raise PARError(f"The push was answered with {status}, error {named} (RFC 9126 2.3).", status=status)

@@ -4,30 +4,30 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from ..declarations import ProviderDeclaration
+from ..config.providers import ProviderDeclaration
 from ..errors import RefreshMismatch
-from .client_auth import Freshness, build_client_request
-from .id_token import VerifiedClaims, check_at_hash_invalid, verify_issued_for_client
+from .client_auth import AssertionFreshness, build_client_request
+from .id_token import VerifiedClaims, validate_at_hash, verify_id_token_issuance
 from .jwks import KeySet
-from .logout_token import is_logout
+from .logout_token import has_logout_event
 from .metadata import ProviderMetadata
-from .token import TokenResponse, judge_tokens, read_id_token
-from .transport import Request, Response
+from .token import TokenResponse, get_id_token, process_grant_response
+from .transport import TransportRequest, TransportResponse
 
-SAME = ("iss", "sub", "aud", "azp")
+UNCHANGED_CLAIMS = ("iss", "sub", "aud", "azp")
 """Claims that a refresh leaves as they were, absent ones absent. Spec: Core 12.2."""
-SAME_IF_THERE = ("auth_time", "nonce")
+UNCHANGED_CLAIMS_IF_PRESENT = ("auth_time", "nonce")
 
 
 def build_refresh_request(
-    *, metadata: ProviderMetadata, declaration: ProviderDeclaration, refresh_token: str, freshness: Freshness
-) -> Request:
+    *, metadata: ProviderMetadata, declaration: ProviderDeclaration, refresh_token: str, freshness: AssertionFreshness
+) -> TransportRequest:
     """Return the request that spends refresh_token, for the scope that was granted. An OP that rotates takes it once.
 
     Spec: Core 12.1, RFC 6749 6.
     """
     return build_client_request(
-        call="refresh",
+        operation="refresh",
         url=metadata.token_endpoint,
         metadata=metadata,
         declaration=declaration,
@@ -36,18 +36,18 @@ def build_refresh_request(
     )
 
 
-def judge_refresh_response(response: Response, *, declaration: ProviderDeclaration) -> TokenResponse:
+def process_refresh_response(response: TransportResponse, *, declaration: ProviderDeclaration) -> TokenResponse:
     """Return the new tokens; id_token and refresh_token are empty where none came.
 
     Requires and raises what judge_token_response does, but that an ID Token need not come. Spec: Core 12.2.
     """
-    return judge_tokens(response, declaration=declaration, id_token_of=_id_token_if_any)
+    return process_grant_response(response, declaration=declaration, id_token_getter=_get_optional_id_token)
 
 
 def verify_refreshed_id_token(
     token: str,
     *,
-    original: Mapping[str, Any],
+    original_claims: Mapping[str, Any],
     keys: KeySet,
     declaration: ProviderDeclaration,
     access_token: str,
@@ -61,24 +61,24 @@ def verify_refreshed_id_token(
     Raises: RefreshMismatch; IDTokenError; what keys raises.
     Spec: Core 12.2.
     """
-    jws = verify_issued_for_client(token, keys=keys, declaration=declaration, now=now)
-    check_refresh_mismatch(jws.payload, original=original)
-    check_at_hash_invalid(jws.payload, alg=jws.alg, access_token=access_token)
+    jws = verify_id_token_issuance(token, keys=keys, declaration=declaration, now=now)
+    validate_refreshed_claims(jws.payload, original_claims=original_claims)
+    validate_at_hash(jws.payload, alg=jws.alg, access_token=access_token)
     return VerifiedClaims(jws.payload)
 
 
-def check_refresh_mismatch(claims: Mapping[str, Any], *, original: Mapping[str, Any]) -> None:
+def validate_refreshed_claims(claims: Mapping[str, Any], *, original_claims: Mapping[str, Any]) -> None:
     """`refresh_mismatch`: iss, sub, aud and azp are the same, and so are auth_time and nonce where they came again.
 
     A logout token, which no nonce tells from an ID Token here, is none. Spec: Core 12.2, Back-Channel Logout 4.
     """
-    if is_logout(claims):
+    if has_logout_event(claims):
         raise RefreshMismatch
-    if any(claims.get(name) != original.get(name) for name in SAME):
+    if any(claims.get(name) != original_claims.get(name) for name in UNCHANGED_CLAIMS):
         raise RefreshMismatch
-    if any(name in claims and claims[name] != original.get(name) for name in SAME_IF_THERE):
+    if any(name in claims and claims[name] != original_claims.get(name) for name in UNCHANGED_CLAIMS_IF_PRESENT):
         raise RefreshMismatch
 
 
-def _id_token_if_any(members: Mapping[str, Any]) -> str:
-    return read_id_token(members) if "id_token" in members else ""
+def _get_optional_id_token(members: Mapping[str, Any]) -> str:
+    return get_id_token(members) if "id_token" in members else ""

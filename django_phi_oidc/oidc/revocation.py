@@ -6,17 +6,17 @@ from datetime import timedelta
 from email.utils import parsedate_to_datetime
 from typing import Literal
 
-from ..declarations import ProviderDeclaration
+from ..config.providers import ProviderDeclaration
 from ..errors import RevocationUnsupported
-from .client_auth import Freshness, build_client_request
+from .client_auth import AssertionFreshness, build_client_request
 from .metadata import ProviderMetadata
-from .token import TokenHint
-from .transport import Request, Response, json_members
+from .token import TokenTypeHint
+from .transport import TransportRequest, TransportResponse, parse_json_body
 
-LONGEST_RETRY_AFTER = timedelta(days=1)
+MAX_RETRY_AFTER = timedelta(days=1)
 
-_SECONDS = re.compile(r"[0-9]{1,9}")
-_IMF_FIXDATE = re.compile(r"[A-Z][a-z]{2}, [0-9]{2} [A-Z][a-z]{2} [0-9]{4} [0-9]{2}:[0-9]{2}:[0-9]{2} GMT")
+_DELAY_SECONDS_PATTERN = re.compile(r"[0-9]{1,9}")
+_IMF_FIXDATE_PATTERN = re.compile(r"[A-Z][a-z]{2}, [0-9]{2} [A-Z][a-z]{2} [0-9]{4} [0-9]{2}:[0-9]{2}:[0-9]{2} GMT")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,8 +27,8 @@ class RevocationOutcome:
     before after. retry_slowly: the OP does not know us, which a person must mend. refused: never again.
     """
 
-    verdict: Literal["done", "unsupported", "retry", "retry_slowly", "refused"]
-    after: timedelta | None = None
+    result: Literal["done", "unsupported", "retry", "retry_slowly", "refused"]
+    retry_after: timedelta | None = None
     """What Retry-After asks for, at most a day; None when it says nothing."""
 
 
@@ -37,9 +37,9 @@ def build_revocation_request(
     metadata: ProviderMetadata,
     declaration: ProviderDeclaration,
     token: str,
-    token_type_hint: TokenHint,
-    freshness: Freshness,
-) -> Request:
+    token_type_hint: TokenTypeHint,
+    freshness: AssertionFreshness,
+) -> TransportRequest:
     """Return the request that revokes token, which stands in the body alone. Another try is built anew.
 
     Raises: RevocationUnsupported when the OP has no revocation endpoint.
@@ -49,7 +49,7 @@ def build_revocation_request(
         raise RevocationUnsupported
     parameters = {"token": token, "token_type_hint": token_type_hint}
     return build_client_request(
-        call="revocation",
+        operation="revocation",
         url=metadata.revocation_endpoint,
         metadata=metadata,
         declaration=declaration,
@@ -58,7 +58,7 @@ def build_revocation_request(
     )
 
 
-def judge_revocation_response(response: Response) -> RevocationOutcome:
+def process_revocation_response(response: TransportResponse) -> RevocationOutcome:
     """Return what response means. 200 alone is success, whatever stands in its body; never raises.
 
     Statuses that the specification has no meaning for (2xx but 200, 3xx) are tried again: repeating does no harm, and
@@ -68,38 +68,38 @@ def judge_revocation_response(response: Response) -> RevocationOutcome:
     """
     status = response.status
     if status == 200:
-        return RevocationOutcome(verdict="done")
+        return RevocationOutcome(result="done")
     if status == 429 or not 400 <= status < 500:
-        return RevocationOutcome(verdict="retry", after=read_retry_after(response))
-    error = _error_code(response)
+        return RevocationOutcome(result="retry", retry_after=parse_retry_after(response))
+    error = _get_error_code(response)
     if error == "unsupported_token_type":
-        return RevocationOutcome(verdict="unsupported")
+        return RevocationOutcome(result="unsupported")
     if status == 401 or error == "invalid_client":
-        return RevocationOutcome(verdict="retry_slowly", after=read_retry_after(response))
-    return RevocationOutcome(verdict="refused")
+        return RevocationOutcome(result="retry_slowly", retry_after=parse_retry_after(response))
+    return RevocationOutcome(result="refused")
 
 
-def read_retry_after(response: Response) -> timedelta | None:
+def parse_retry_after(response: TransportResponse) -> timedelta | None:
     """Return how long Retry-After asks us to wait, between nothing and a day; None without one that can be read.
 
     A date is measured from the answer's own Date, so the OP's clock need not agree with ours.
     Spec: RFC 9110 10.2.3, 5.6.7.
     """
     value = response.headers.get("retry-after", "").strip()
-    if _SECONDS.fullmatch(value):
+    if _DELAY_SECONDS_PATTERN.fullmatch(value):
         wait = timedelta(seconds=int(value))
     else:
         sent = response.headers.get("date", "").strip()
-        if not _IMF_FIXDATE.fullmatch(value) or not _IMF_FIXDATE.fullmatch(sent):
+        if not _IMF_FIXDATE_PATTERN.fullmatch(value) or not _IMF_FIXDATE_PATTERN.fullmatch(sent):
             return None
         try:
             wait = parsedate_to_datetime(value) - parsedate_to_datetime(sent)
         except ValueError:
             return None
-    return min(max(wait, timedelta(0)), LONGEST_RETRY_AFTER)
+    return min(max(wait, timedelta(0)), MAX_RETRY_AFTER)
 
 
-def _error_code(response: Response) -> str:
+def _get_error_code(response: TransportResponse) -> str:
     """Return the OAuth error of the answer, empty when there is none that can be read."""
-    error = (json_members(response) or {}).get("error")
+    error = (parse_json_body(response) or {}).get("error")
     return error if isinstance(error, str) else ""

@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import Any, Literal, cast, get_args
 from urllib.parse import unquote_plus
 
-from ..declarations import ProviderDeclaration
+from ..config.providers import ProviderDeclaration
 from ..errors import (
     AccessTokenLifetime,
     AccessTokenMissing,
@@ -17,18 +17,18 @@ from ..errors import (
     TokenResponseInvalid,
     TokenTypeUnsupported,
 )
-from .client_auth import Freshness, build_client_request
+from .client_auth import AssertionFreshness, build_client_request
 from .metadata import ProviderMetadata
-from .transport import Request, Response, json_members, media_type
+from .transport import TransportRequest, TransportResponse, get_media_type, parse_json_body
 
-ALERT_ABOVE = timedelta(hours=1)
-HEART_LONGEST = timedelta(hours=1)
-MAX_RECEIVED = 16
+LIFETIME_ALERT_THRESHOLD = timedelta(hours=1)
+HEART_MAX_ACCESS_TOKEN_LIFETIME = timedelta(hours=1)
+MAX_RECEIVED_TOKENS = 16
 """Tokens taken out of one refused answer: an OP that sends more must not fill our tables."""
 
-TokenHint = Literal["refresh_token", "access_token"]
+TokenTypeHint = Literal["refresh_token", "access_token"]
 
-_REGISTERED_ERRORS = frozenset(
+_TOKEN_ERROR_CODES = frozenset(
     {
         # RFC 6749 5.2
         "invalid_request",
@@ -40,7 +40,7 @@ _REGISTERED_ERRORS = frozenset(
     }
 )
 _FORM_FIELD = re.compile(r"(?<![^&])(access_token|refresh_token)=([^&]*)")
-_LITERAL = re.compile(r'"((?:[^"\\]++|\\.)*+)"?(\s*:\s*)?', re.DOTALL)
+_JSON_STRING_LITERAL = re.compile(r'"((?:[^"\\]++|\\.)*+)"?(\s*:\s*)?', re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,19 +62,19 @@ class TokenResponse:
 class ReceivedToken:
     """A token that the OP has issued, whatever we think of the rest, and that must not stay alive."""
 
-    hint: TokenHint
+    token_type_hint: TokenTypeHint
     value: str = field(repr=False)
 
 
-def build_code_request(
+def build_token_request(
     *,
     metadata: ProviderMetadata,
     declaration: ProviderDeclaration,
     code: str,
     redirect_uri: str,
     code_verifier: str,
-    freshness: Freshness,
-) -> Request:
+    freshness: AssertionFreshness,
+) -> TransportRequest:
     """Return the request that spends code. It must be sent once, and never again on a time-out.
 
     Spec: RFC 6749 4.1.3, RFC 7636 4.5, Core 3.1.3.1.
@@ -86,7 +86,7 @@ def build_code_request(
         "code_verifier": code_verifier,
     }
     return build_client_request(
-        call="token",
+        operation="token",
         url=metadata.token_endpoint,
         metadata=metadata,
         declaration=declaration,
@@ -95,7 +95,7 @@ def build_code_request(
     )
 
 
-def judge_token_response(response: Response, *, declaration: ProviderDeclaration) -> TokenResponse:
+def process_token_response(response: TransportResponse, *, declaration: ProviderDeclaration) -> TokenResponse:
     """Return the tokens of a response that is all that RFC 6749 5.1 and Core 3.1.3.3 ask for.
 
     Requires: the caller queues received_tokens(response) for revocation when this raises. NOT checked: the ID Token,
@@ -105,67 +105,70 @@ def judge_token_response(response: Response, *, declaration: ProviderDeclaration
         AccessTokenLifetime.
     Spec: RFC 6749 5.1, 5.2; Core 3.1.3.3 to 3.1.3.5.
     """
-    return judge_tokens(response, declaration=declaration, id_token_of=read_id_token)
+    return process_grant_response(response, declaration=declaration, id_token_getter=get_id_token)
 
 
-def judge_tokens(
-    response: Response, *, declaration: ProviderDeclaration, id_token_of: Callable[[Mapping[str, Any]], str]
+def process_grant_response(
+    response: TransportResponse,
+    *,
+    declaration: ProviderDeclaration,
+    id_token_getter: Callable[[Mapping[str, Any]], str],
 ) -> TokenResponse:
     """Do what judge_token_response does; id_token_of reads the ID Token, or refuses, as the grant wants it."""
-    parsed = json_members(response)
-    check_token_error(parsed or {}, status=response.status)
-    members = read_members(parsed, response=response)
-    check_token_type(members)
-    expires_in = read_expires_in(members, declaration=declaration)
+    parsed = parse_json_body(response)
+    raise_for_token_error(parsed or {}, status=response.status)
+    members = validate_json_response(parsed, response=response)
+    validate_token_type(members)
+    expires_in = get_expires_in(members, declaration=declaration)
     return TokenResponse(
-        access_token=read_access_token(members),
-        id_token=id_token_of(members),
-        refresh_token=read_refresh_token(members),
+        access_token=get_access_token(members),
+        id_token=id_token_getter(members),
+        refresh_token=get_refresh_token(members),
         expires_in=expires_in,
-        lifetime_alert=expires_in is None or expires_in > ALERT_ABOVE,
+        lifetime_alert=expires_in is None or expires_in > LIFETIME_ALERT_THRESHOLD,
     )
 
 
-def check_token_error(members: Mapping[str, Any], *, status: int) -> None:
+def raise_for_token_error(members: Mapping[str, Any], *, status: int) -> None:
     """`token_error`: the answer is 200 and no OAuth error. error_description is not read. Spec: RFC 6749 5.2."""
     error = members.get("error")
     if status != 200 or "error" in members:
-        named = error if isinstance(error, str) and error in _REGISTERED_ERRORS else "other"
+        named = error if isinstance(error, str) and error in _TOKEN_ERROR_CODES else "other"
         message = f"The token endpoint answered {status}, error {named} (RFC 6749 5.2)."
         raise TokenError(message, status=status, error=named)
 
 
-def read_members(parsed: Mapping[str, Any] | None, *, response: Response) -> Mapping[str, Any]:
+def validate_json_response(parsed: Mapping[str, Any] | None, *, response: TransportResponse) -> Mapping[str, Any]:
     """`token_response_invalid`: the response is a JSON object, and sent as such. Spec: RFC 6749 5.1."""
-    if parsed is None or media_type(response) != "application/json":
+    if parsed is None or get_media_type(response) != "application/json":
         raise TokenResponseInvalid
     return parsed
 
 
-def check_token_type(members: Mapping[str, Any]) -> None:
+def validate_token_type(members: Mapping[str, Any]) -> None:
     """`token_type_unsupported`: token_type is Bearer, in any case. Spec: RFC 6749 5.1, 7.1; Core 3.1.3.3."""
     token_type = members.get("token_type")
     if not isinstance(token_type, str) or token_type.lower() != "bearer":
         raise TokenTypeUnsupported
 
 
-def read_access_token(members: Mapping[str, Any]) -> str:
+def get_access_token(members: Mapping[str, Any]) -> str:
     """`access_token_missing`: access_token is a string of visible ASCII characters. Spec: RFC 6749 5.1, A.12."""
     access_token = members.get("access_token")
-    if not _is_token(access_token):
+    if not _is_valid_token(access_token):
         raise AccessTokenMissing
     return cast(str, access_token)
 
 
-def read_refresh_token(members: Mapping[str, Any]) -> str:
+def get_refresh_token(members: Mapping[str, Any]) -> str:
     """`token_response_invalid`: refresh_token is absent, or a string of visible ASCII. Spec: RFC 6749 5.1, A.17."""
     refresh_token = members.get("refresh_token", "")
-    if "refresh_token" in members and not _is_token(refresh_token):
+    if "refresh_token" in members and not _is_valid_token(refresh_token):
         raise TokenResponseInvalid
     return cast(str, refresh_token)
 
 
-def read_id_token(members: Mapping[str, Any]) -> str:
+def get_id_token(members: Mapping[str, Any]) -> str:
     """`id_token_missing`: id_token is a string that is not empty. Spec: Core 3.1.3.3."""
     id_token = members.get("id_token")
     if not isinstance(id_token, str) or not id_token:
@@ -173,7 +176,7 @@ def read_id_token(members: Mapping[str, Any]) -> str:
     return id_token
 
 
-def read_expires_in(members: Mapping[str, Any], *, declaration: ProviderDeclaration) -> timedelta | None:
+def get_expires_in(members: Mapping[str, Any], *, declaration: ProviderDeclaration) -> timedelta | None:
     """`access_token_lifetime`: expires_in is a positive JSON integer of seconds, within the declared limit.
 
     None when it is absent, which the profile `heart` refuses, as it does more than an hour.
@@ -181,7 +184,7 @@ def read_expires_in(members: Mapping[str, Any], *, declaration: ProviderDeclarat
     """
     limit = declaration.max_access_token_lifetime
     if declaration.profile == "heart":
-        limit = min(limit, HEART_LONGEST)
+        limit = min(limit, HEART_MAX_ACCESS_TOKEN_LIFETIME)
     elif "expires_in" not in members:
         return None
     expires_in = members.get("expires_in")
@@ -190,7 +193,7 @@ def read_expires_in(members: Mapping[str, Any], *, declaration: ProviderDeclarat
     return timedelta(seconds=expires_in)
 
 
-def received_tokens(response: Response) -> tuple[ReceivedToken, ...]:
+def extract_received_tokens(response: TransportResponse) -> tuple[ReceivedToken, ...]:
     """Return every token that response holds, however damaged or refused it is: refresh tokens first, at most 16.
 
     Status and media type don't matter, nor do nesting, repeated names, faulty or truncated JSON: what an attacker or a
@@ -198,38 +201,38 @@ def received_tokens(response: Response) -> tuple[ReceivedToken, ...]:
     """
     text = response.body.decode("utf-8", errors="replace")
     pairs: Iterator[tuple[str, str]]
-    if media_type(response) == "application/x-www-form-urlencoded":
+    if get_media_type(response) == "application/x-www-form-urlencoded":
         pairs = ((field[1], unquote_plus(field[2])) for field in _FORM_FIELD.finditer(text))
     else:
-        pairs = _string_members(text)
-    found: dict[TokenHint, dict[str, None]] = {hint: {} for hint in get_args(TokenHint)}
+        pairs = _scan_string_members(text)
+    found: dict[TokenTypeHint, dict[str, None]] = {hint: {} for hint in get_args(TokenTypeHint)}
     for name, value in pairs:
-        values = found.get(cast(TokenHint, name))
-        if values is not None and len(values) < MAX_RECEIVED and _is_text(value):
+        values = found.get(cast(TokenTypeHint, name))
+        if values is not None and len(values) < MAX_RECEIVED_TOKENS and _is_encodable_text(value):
             values[value] = None
-    tokens = [ReceivedToken(hint=hint, value=value) for hint, values in found.items() for value in values]
-    return tuple(tokens[:MAX_RECEIVED])
+    tokens = [ReceivedToken(token_type_hint=hint, value=value) for hint, values in found.items() for value in values]
+    return tuple(tokens[:MAX_RECEIVED_TOKENS])
 
 
-def _is_token(value: object) -> bool:
+def _is_valid_token(value: object) -> bool:
     return isinstance(value, str) and value != "" and value.isascii() and value.isprintable()
 
 
-def _is_text(value: str) -> bool:
+def _is_encodable_text(value: str) -> bool:
     """Lone surrogates can't be sent back, and were sent by nobody who has issued a token."""
     return value != "" and not any("\ud800" <= character <= "\udfff" for character in value)
 
 
-def _string_members(text: str) -> Iterator[tuple[str, str]]:
+def _scan_string_members(text: str) -> Iterator[tuple[str, str]]:
     """Yield each name with its value, where that is a string, in one pass over text that may be no JSON at all."""
     name, end = "", -1
-    for literal in _LITERAL.finditer(text):
+    for literal in _JSON_STRING_LITERAL.finditer(text):
         if name and literal.start() == end:
-            yield name, _unescape(literal[1])
-        name, end = _unescape(literal[1]) if literal[2] else "", literal.end()
+            yield name, _unescape_json_string(literal[1])
+        name, end = _unescape_json_string(literal[1]) if literal[2] else "", literal.end()
 
 
-def _unescape(literal: str) -> str:
+def _unescape_json_string(literal: str) -> str:
     if "\\" not in literal:
         return literal
     try:

@@ -8,14 +8,14 @@ from .jose import parse_json_object
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
-class Request:
+class TransportRequest:
     """An HTTP request to the OP. Its repr shows neither query nor headers nor body: secrets and tokens stand there."""
 
     method: str
     url: str
     headers: Mapping[str, str]
     body: bytes | None = None
-    call: str = ""
+    operation: str = ""
     """What is asked for, for metrics: a word of ours."""
 
     def __repr__(self) -> str:
@@ -23,7 +23,7 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
-class Response:
+class TransportResponse:
     """The OP's answer, read to its end. Header names are in lower case. Its repr shows the status alone."""
 
     status: int
@@ -37,14 +37,14 @@ class Response:
 class Transport(Protocol):
     """Whatever can carry a request to the OP under the limits of R1."""
 
-    def send(self, request: Request, *, deadline: float) -> Response:
+    def send(self, request: TransportRequest, *, deadline: float) -> TransportResponse:
         """Return the answer within deadline seconds, the whole exchange included. Follows no redirect.
 
         Raises: TransportError, one of its subclasses for each way to fail.
         """
 
 
-def json_members(response: Response) -> dict[str, Any] | None:
+def parse_json_body(response: TransportResponse) -> dict[str, Any] | None:
     """Return the JSON object that the answer's body is, whatever its status and type; None when it is none."""
     try:
         return parse_json_object(response.body)
@@ -52,7 +52,7 @@ def json_members(response: Response) -> dict[str, Any] | None:
         return None
 
 
-def media_type(response: Response) -> str:
+def get_media_type(response: TransportResponse) -> str:
     """Return the answer's media type in lower case, without parameters; empty when it names none.
 
     Spec: RFC 9110 8.3.1.

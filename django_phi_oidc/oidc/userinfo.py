@@ -5,25 +5,25 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from ..declarations import ProviderDeclaration
+from ..config.providers import ProviderDeclaration
 from ..errors import IDTokenError, UserInfoInvalid, UserInfoSubMismatch
 from .id_token import (
-    check_alg_not_allowed,
-    check_aud_invalid,
-    check_exp_invalid,
-    check_iss_invalid,
-    check_nbf_invalid,
-    check_signature_invalid,
+    validate_alg,
+    validate_aud,
+    validate_exp,
+    validate_iss,
+    validate_nbf,
+    validate_signature,
 )
 from .jose import parse_compact_jws
 from .jwks import KeySet
 from .metadata import ProviderMetadata
-from .transport import Request, Response, json_members, media_type
+from .transport import TransportRequest, TransportResponse, get_media_type, parse_json_body
 
 
 def build_userinfo_request(
     *, metadata: ProviderMetadata, declaration: ProviderDeclaration, access_token: str
-) -> Request:
+) -> TransportRequest:
     """Return the request for the person's claims, the token in the header. Spec: Core 5.3.1, RFC 6750 2.1.
 
     Raises: UserInfoInvalid when the OP has no UserInfo endpoint.
@@ -32,11 +32,11 @@ def build_userinfo_request(
         raise UserInfoInvalid("The OP has no UserInfo endpoint.")
     accepted = "application/jwt" if declaration.userinfo_signed_response_alg else "application/json"
     headers = {"Accept": accepted, "Authorization": f"Bearer {access_token}"}
-    return Request(method="GET", url=metadata.userinfo_endpoint, headers=headers, call="userinfo")
+    return TransportRequest(method="GET", url=metadata.userinfo_endpoint, headers=headers, operation="userinfo")
 
 
-def judge_userinfo_response(
-    response: Response, *, sub: str, keys: KeySet, declaration: ProviderDeclaration, now: datetime
+def process_userinfo_response(
+    response: TransportResponse, *, expected_sub: str, keys: KeySet, declaration: ProviderDeclaration, now: datetime
 ) -> Mapping[str, Any]:
     """Return the claims of the person whom sub names, sub being that of the verified ID Token.
 
@@ -46,30 +46,30 @@ def judge_userinfo_response(
         MetadataInvalid).
     Spec: Core 5.3.2, 5.3.4.
     """
-    if response.status == 200 and media_type(response) == "application/jwt":
-        claims = read_signed_userinfo(response, keys=keys, declaration=declaration, now=now)
+    if response.status == 200 and get_media_type(response) == "application/jwt":
+        claims = verify_signed_userinfo(response, keys=keys, declaration=declaration, now=now)
     else:
-        claims = read_userinfo(response, declaration=declaration)
-    check_userinfo_sub(claims, sub=sub)
+        claims = parse_unsigned_userinfo(response, declaration=declaration)
+    validate_userinfo_sub(claims, expected_sub=expected_sub)
     return claims
 
 
-def read_userinfo(response: Response, *, declaration: ProviderDeclaration) -> Mapping[str, Any]:
+def parse_unsigned_userinfo(response: TransportResponse, *, declaration: ProviderDeclaration) -> Mapping[str, Any]:
     """`userinfo_invalid`: the answer is 200 and a JSON object, sent as such, where no signature is demanded.
 
     Spec: Core 5.3.2.
     """
     signed = declaration.userinfo_signed_response_alg
-    if response.status != 200 or media_type(response) != "application/json" or signed:
+    if response.status != 200 or get_media_type(response) != "application/json" or signed:
         raise UserInfoInvalid
-    members = json_members(response)
+    members = parse_json_body(response)
     if members is None:
         raise UserInfoInvalid
     return members
 
 
-def read_signed_userinfo(
-    response: Response, *, keys: KeySet, declaration: ProviderDeclaration, now: datetime
+def verify_signed_userinfo(
+    response: TransportResponse, *, keys: KeySet, declaration: ProviderDeclaration, now: datetime
 ) -> Mapping[str, Any]:
     """`userinfo_invalid`: the answer is a JWS of at most 64 KiB that the issuer signed for this client.
 
@@ -81,16 +81,14 @@ def read_signed_userinfo(
     refused = ""
     try:
         jws = parse_compact_jws(response.body.decode("ascii", errors="replace"))
-        check_alg_not_allowed(
-            jws, allowed=declaration.userinfo_signed_response_alg or declaration.id_token_signed_response_alg
-        )
-        check_signature_invalid(jws, keys=keys)
+        validate_alg(jws, allowed=declaration.userinfo_signed_response_alg or declaration.id_token_signed_response_alg)
+        validate_signature(jws, keys=keys)
         claims = jws.payload
-        check_iss_invalid(claims, issuer=declaration.issuer)
-        check_aud_invalid(claims, client_id=declaration.client_id, trusted_audiences=declaration.trusted_audiences)
+        validate_iss(claims, issuer=declaration.issuer)
+        validate_aud(claims, client_id=declaration.client_id, trusted_audiences=declaration.trusted_audiences)
         if "exp" in claims:
-            check_exp_invalid(claims, now=now, leeway=declaration.leeway)
-        check_nbf_invalid(claims, now=now, leeway=declaration.leeway)
+            validate_exp(claims, now=now, leeway=declaration.leeway)
+        validate_nbf(claims, now=now, leeway=declaration.leeway)
     except IDTokenError as error:
         refused = error.code
     if refused:
@@ -98,8 +96,8 @@ def read_signed_userinfo(
     return claims
 
 
-def check_userinfo_sub(claims: Mapping[str, Any], *, sub: str) -> None:
+def validate_userinfo_sub(claims: Mapping[str, Any], *, expected_sub: str) -> None:
     """`userinfo_sub_mismatch`: the answer's sub is the ID Token's. Spec: Core 5.3.2 (token substitution)."""
     claimed = claims.get("sub")
-    if not isinstance(claimed, str) or not hmac.compare_digest(claimed.encode(), sub.encode()):
+    if not isinstance(claimed, str) or not hmac.compare_digest(claimed.encode(), expected_sub.encode()):
         raise UserInfoSubMismatch

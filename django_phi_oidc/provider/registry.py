@@ -10,19 +10,19 @@ from django.core.signals import setting_changed
 from django.dispatch import receiver
 
 from .. import conf
-from ..declarations import ProviderDeclaration
+from ..config.providers import ProviderDeclaration
 from ..errors import ProviderUnknown
 from ..oidc.jwks import JSONWebKeySet, KeySet
 from ..oidc.metadata import (
     ProviderMetadata,
     build_jwks_request,
     build_metadata_request,
-    judge_jwks,
-    judge_metadata,
+    process_jwks_response,
+    process_metadata_response,
 )
 from ..oidc.transport import Transport
-from .caching import CachedDocument, LiveKeySet, fresh_seconds
-from .http import HTTPTransport
+from .http_transport import HTTPTransport
+from .metadata_cache import CachedDocument, RemoteKeySet, parse_freshness_seconds
 
 
 class Provider:
@@ -41,7 +41,7 @@ class Provider:
         self._metadata = CachedDocument(self._fetch_metadata, monotonic=monotonic)
         self._keys = CachedDocument(self._fetch_keys, monotonic=monotonic)
 
-    def metadata(self, *, deadline: float) -> ProviderMetadata:
+    def get_metadata(self, *, deadline: float) -> ProviderMetadata:
         """Return the OP's metadata, judged against the declaration. deadline: seconds.
 
         Raises: TransportError, MetadataError.
@@ -49,7 +49,7 @@ class Provider:
         """
         return self._metadata.get(deadline=deadline)
 
-    def keys(self, *, deadline: float) -> KeySet:
+    def get_key_set(self, *, deadline: float) -> KeySet:
         """Return the OP's keys, which are refetched when a token comes that none of them fits.
 
         deadline: seconds, for this call, and again for that refetch.
@@ -57,9 +57,9 @@ class Provider:
         Raises: TransportError, MetadataError.
         """
         self._keys.get(deadline=deadline)
-        return LiveKeySet(self._keys, deadline=deadline)
+        return RemoteKeySet(self._keys, deadline=deadline)
 
-    def as_declared(self, declaration: ProviderDeclaration) -> "Provider":
+    def with_declaration(self, declaration: ProviderDeclaration) -> "Provider":
         """Return the same OP, its connections and what is known of it, for a request that asks more of it.
 
         Requires: a declaration that differs in nothing that metadata is judged by.
@@ -71,13 +71,15 @@ class Provider:
     def _fetch_metadata(self, deadline: float) -> tuple[ProviderMetadata, float]:
         request = build_metadata_request(issuer=self.declaration.issuer)
         response = self.transport.send(request, deadline=deadline)
-        return judge_metadata(response, declaration=self.declaration), fresh_seconds(response.headers)
+        return process_metadata_response(response, declaration=self.declaration), parse_freshness_seconds(
+            response.headers
+        )
 
     def _fetch_keys(self, deadline: float) -> tuple[JSONWebKeySet, float]:
         ends_at = self._monotonic() + deadline
-        request = build_jwks_request(self.metadata(deadline=deadline))
+        request = build_jwks_request(self.get_metadata(deadline=deadline))
         response = self.transport.send(request, deadline=ends_at - self._monotonic())
-        return judge_jwks(response), fresh_seconds(response.headers)
+        return process_jwks_response(response), parse_freshness_seconds(response.headers)
 
 
 # By process: what a child inherits is a client whose sockets and locks are its parent's.
@@ -102,6 +104,6 @@ def get_provider(name: str | None = None) -> Provider:
 
 
 @receiver(setting_changed, dispatch_uid="django_phi_oidc.provider.registry")
-def _forget(*, setting: str, **kwargs: Any) -> None:
+def _clear_providers(*, setting: str, **kwargs: Any) -> None:
     if setting == "PHI_OIDC":
         _providers.clear()

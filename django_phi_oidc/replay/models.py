@@ -4,7 +4,7 @@ from django.db import models
 from django.utils.translation import gettext_lazy as _
 
 
-class SpentValue(models.Model):
+class UsedIdentifier(models.Model):
     """One spent value, as a digest, remembered until it would be refused for its age anyway."""
 
     digest = models.CharField(primary_key=True, max_length=64, editable=False)

@@ -2,11 +2,11 @@
 
 from celery import shared_task
 
-from .. import clock
-from . import spending
+from .._internal import clock
+from . import cache
 
 
 @shared_task(name="phi_oidc.prune_spent", ignore_result=True, acks_late=True)
-def prune_spent() -> None:
+def delete_expired_identifiers() -> None:
     """Forget spent values that are refused for their age by now."""
-    spending.prune(now=clock.now())
+    cache.delete_expired(now=clock.now())

@@ -10,17 +10,18 @@ from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.utils.translation import gettext_lazy, ngettext
 
-from .. import clock, conf
-from ..audit.request import Actor
-from ..listing import ReadOnlyAdmin
-from . import revoking
-from .ending import end_sessions
+from .. import conf
+from .._internal import clock
+from ..audit.admin_base import ReadOnlyAdmin
+from ..audit.request_context import Actor
+from . import token_revocation
+from .lifecycle import end_sessions
 from .models import EndReason, OIDCSession, PendingRevocation, RevocationStatus
-from .tasks import revoke_soon
+from .tasks import revoke_after_commit
 
-BATCH = 500
+SESSION_BATCH_SIZE = 500
 """Sessions that are ended by the same statements."""
-MOST_AT_ONCE = 100
+MAX_INLINE_REVOCATIONS = 100
 """Tokens that the administrator's request itself may see to: it leases all of them before the first is tried."""
 
 
@@ -63,12 +64,12 @@ class OIDCSessionAdmin(ReadOnlyAdmin):
         origin = Actor.from_request(request).origin
         ended = [
             each
-            for start in range(0, len(ids), BATCH)
+            for start in range(0, len(ids), SESSION_BATCH_SIZE)
             for each in end_sessions(
-                ids[start : start + BATCH], EndReason.ADMINISTRATOR, origin=origin, now=clock.now()
+                ids[start : start + SESSION_BATCH_SIZE], EndReason.ADMINISTRATOR, origin=origin, now=clock.now()
             )
         ]
-        _revoke([pk for each in ended for pk in each.revocations])
+        _revoke_inline_if_few([pk for each in ended for pk in each.revocation_ids])
         told = ngettext("%(count)d session was ended.", "%(count)d sessions were ended.", len(ended))
         self.message_user(request, told % {"count": len(ended)}, messages.SUCCESS)
 
@@ -95,8 +96,8 @@ class PendingRevocationAdmin(ReadOnlyAdmin):
     def retry(self, request: HttpRequest, queryset: QuerySet[PendingRevocation]) -> None:
         """Try the chosen ones that are pending, whatever their back-off says: within 2 s, or by the sweep."""
         chosen = queryset.filter(status=RevocationStatus.PENDING).order_by().values_list("pk", flat=True)
-        pks = revoking.make_due(now=clock.now(), among=list(chosen))
-        _revoke(pks)
+        pks = token_revocation.reset_backoff(now=clock.now(), revocation_ids=list(chosen))
+        _revoke_inline_if_few(pks)
         done = PendingRevocation.objects.filter(pk__in=pks, finished_at__isnull=False).count()
         told = ngettext(
             "%(done)d of %(count)d revocation is done; the sweep goes on with the others.",
@@ -107,7 +108,7 @@ class PendingRevocationAdmin(ReadOnlyAdmin):
         self.message_user(request, told % {"done": done, "count": len(pks)}, level)
 
 
-def _revoke(pks: Sequence[uuid.UUID]) -> None:
+def _revoke_inline_if_few(revocation_ids: Sequence[uuid.UUID]) -> None:
     """Try these within 2 s, and leave to the sweep what that does not suffice for: all of them, where they are many."""
-    if len(pks) <= MOST_AT_ONCE:
-        revoke_soon(pks)
+    if len(revocation_ids) <= MAX_INLINE_REVOCATIONS:
+        revoke_after_commit(revocation_ids)

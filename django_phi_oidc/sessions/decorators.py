@@ -3,10 +3,10 @@
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-View = TypeVar("View", bound=Callable[..., Any])
+ViewCallable = TypeVar("ViewCallable", bound=Callable[..., Any])
 
 
-def passive(view: View) -> View:
+def passive(view: ViewCallable) -> ViewCallable:
     """Declare that a request to this view is no activity of a person: it does not put the idle timeout off.
 
     For what a page asks by itself, such as polling; the header `X-Phi-Passive: 1` says the same of one request.

@@ -11,7 +11,7 @@ from django.db import models
 from django.db.models.functions import Least
 from django.utils.translation import gettext_lazy as _
 
-from .. import entropy
+from .._internal import randomness
 from ..fields import SealedTextField
 from ..oidc.token import ReceivedToken
 from ..subjects.models import PairwiseSubject
@@ -79,7 +79,7 @@ class OIDCSession(models.Model):
         return str(self.pk)
 
 
-def digest(value: str) -> str:
+def sha256_hex(value: str) -> str:
     """Return the SHA-256 of value, hexadecimal, by which a row is found without the value."""
     return hashlib.sha256(value.encode("utf-8")).hexdigest()
 
@@ -95,14 +95,14 @@ class RevocationStatus(models.TextChoices):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Doomed:
+class TokenToRevoke:
     """A token that must die."""
 
     token: ReceivedToken
     provider: str
-    session: uuid.UUID | None = None
+    session_id: uuid.UUID | None = None
     """None for the tokens of a refused sign-in."""
-    expires_at: datetime | None = None
+    access_token_expires_at: datetime | None = None
     """Of the access token."""
 
 
@@ -110,7 +110,7 @@ class PendingRevocationQuerySet(models.QuerySet["PendingRevocation"]):
     """Writes the rows of tokens that must die, and finds those whose time has come."""
 
     def queue(
-        self, tokens: Iterable["Doomed"], *, now: datetime, due_at: datetime | None = None
+        self, tokens: Iterable["TokenToRevoke"], *, now: datetime, due_at: datetime | None = None
     ) -> tuple[uuid.UUID, ...]:
         """Write one row for each token in one statement; return their ids in the order of tokens.
 
@@ -118,12 +118,14 @@ class PendingRevocationQuerySet(models.QuerySet["PendingRevocation"]):
         """
         rows = [
             self.model(
-                id=entropy.uuid7(now),
+                id=randomness.uuid7(now),
                 provider=doomed.provider,
-                session=doomed.session,
+                session=doomed.session_id,
                 token=doomed.token.value,
-                token_type_hint=doomed.token.hint,
-                token_expires_at=doomed.expires_at if doomed.token.hint == "access_token" else None,
+                token_type_hint=doomed.token.token_type_hint,
+                token_expires_at=doomed.access_token_expires_at
+                if doomed.token.token_type_hint == "access_token"
+                else None,
                 due_at=due_at or now,
                 created_at=due_at or now,
             )
@@ -132,16 +134,18 @@ class PendingRevocationQuerySet(models.QuerySet["PendingRevocation"]):
         self.bulk_create(rows)
         return tuple(row.id for row in rows)
 
-    def hasten(
-        self, sessions: Collection[uuid.UUID], *, keep_offline: Collection[uuid.UUID], now: datetime
+    def make_due_now(
+        self, session_ids: Collection[uuid.UUID], *, keep_offline_session_ids: Collection[uuid.UUID], now: datetime
     ) -> dict[uuid.UUID | None, list[uuid.UUID]]:
         """Let what is due later of these sessions be due now; return the ids by session, refresh tokens first.
 
         keep_offline: of these, refresh tokens that were not to be tried yet are dropped instead, and live.
         """
-        later = self.filter(session__in=sessions, status=RevocationStatus.PENDING, due_at__gt=now)
-        if keep_offline:
-            later.filter(session__in=keep_offline, token_type_hint="refresh_token", created_at__gt=now).delete()
+        later = self.filter(session__in=session_ids, status=RevocationStatus.PENDING, due_at__gt=now)
+        if keep_offline_session_ids:
+            later.filter(
+                session__in=keep_offline_session_ids, token_type_hint="refresh_token", created_at__gt=now
+            ).delete()
         found: dict[uuid.UUID | None, list[uuid.UUID]] = {}
         for session, pk in later.order_by("-token_type_hint").values_list("session", "pk"):
             found.setdefault(session, []).append(pk)

@@ -19,43 +19,45 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, gettext_noop, ngettext
 from django.views.decorators.debug import sensitive_post_parameters, sensitive_variables
 
-from .. import clock, conf, keyring
-from ..audit.request import Actor
+from .. import conf
+from .._internal import clock
+from ..audit.admin_base import CascadeOnlyAdmin, ErrorMessageAdmin, ResourcePermissionDenied, get_error_message
+from ..audit.request_context import Actor
+from ..crypto import keyring
 from ..errors import HeldForLegalReasons, InvitationRefused, PhiOidcError
-from ..listing import GoesWithItsPersonAdmin, RefusedFor, SaysWhyNotAdmin, in_words
-from .inviting import Invitation, invite, is_above, revoke_codes
-from .linking import link_existing
+from .invitations import Invitation, create_invitations, has_more_privileges, revoke_activation_codes
+from .linking import link_existing_user
 from .models import ActivationCode, PairwiseSubject
 
-MOST_CODES = 1_000
+MAX_CODES_REVOKED_AT_ONCE = 1_000
 """Revoked by one request."""
 
 if TYPE_CHECKING:
     SubjectForm = forms.ModelForm[PairwiseSubject]
-    CodeForm = forms.ModelForm[ActivationCode]
+    ActivationCodeForm = forms.ModelForm[ActivationCode]
 else:
-    SubjectForm = CodeForm = forms.ModelForm
+    SubjectForm = ActivationCodeForm = forms.ModelForm
 
 
-def _providers() -> list[tuple[str, str]]:
+def _list_provider_choices() -> list[tuple[str, str]]:
     return [(name, declared.label or name) for name, declared in conf.providers().items()]
 
 
-def _inviting_providers() -> list[tuple[str, str]]:
+def _list_invitation_provider_choices() -> list[tuple[str, str]]:
     declared = conf.providers()
-    return [(name, label) for name, label in _providers() if declared[name].provisioning == "invitation"]
+    return [(name, label) for name, label in _list_provider_choices() if declared[name].provisioning == "invitation"]
 
 
-def _refuse_above(request: HttpRequest, user: Any) -> None:
+def _validate_not_more_privileged(request: HttpRequest, user: Any) -> None:
     """Whoever links or invites says who signs in: to that account too. Raises: RefusedFor."""
-    if is_above(user, request.user):
-        raise RefusedFor(f"user/{user.pk}")
+    if has_more_privileges(user, request.user):
+        raise ResourcePermissionDenied(f"user/{user.pk}")
 
 
-class LinkForm(SubjectForm):
+class SubjectLinkForm(SubjectForm):
     """Asks whom to link. The `sub` is not echoed, and does not come back with a page that shows a fault."""
 
-    provider = forms.ChoiceField(label=gettext_lazy("Provider"), choices=_providers)
+    provider = forms.ChoiceField(label=gettext_lazy("Provider"), choices=_list_provider_choices)
     sub = forms.CharField(
         label=gettext_lazy("Subject (sub)"),
         max_length=255,
@@ -71,10 +73,10 @@ class LinkForm(SubjectForm):
 
 
 @admin.register(PairwiseSubject)
-class PairwiseSubjectAdmin(SaysWhyNotAdmin):
+class PairwiseSubjectAdmin(ErrorMessageAdmin):
     """Adding links a person to an account, deleting unlinks one; nothing can be changed."""
 
-    form = LinkForm
+    form = SubjectLinkForm
     raw_id_fields = ("user",)
     list_display = ("uuid", "user", "issuer", "first_seen_at", "last_seen_at")
     list_select_related = ("user",)
@@ -110,19 +112,19 @@ class PairwiseSubjectAdmin(SaysWhyNotAdmin):
         """Link, or say why not."""
         return super().add_view(request, form_url, extra_context)
 
-    def again(self, request: HttpRequest) -> str:
+    def get_retry_url(self, request: HttpRequest) -> str:
         """Return the form with all that it had but the `sub`."""
         kept = {name: request.POST.get(name, "") for name in ("provider", "user")}
         return f"{request.path}?{urlencode(kept)}"
 
     def save_model(self, request: HttpRequest, obj: PairwiseSubject, form: Any, change: bool) -> None:
         """Link, in the transaction of the form. Raises: PhiOidcError; DoesNotExist when the user is gone."""
-        _refuse_above(request, obj.user)
-        subject = link_existing(
+        _validate_not_more_privileged(request, obj.user)
+        subject = link_existing_user(
             obj.user,
             sub=form.cleaned_data["sub"],
             provider=conf.providers()[form.cleaned_data["provider"]],
-            keys=keyring.keys("SUBJECT_KEYS"),
+            keys=keyring.get_keys("SUBJECT_KEYS"),
             origin=Actor.from_request(request).origin,
             now=clock.now(),
         )
@@ -136,7 +138,7 @@ class PairwiseSubjectAdmin(SaysWhyNotAdmin):
         try:
             return super().delete_view(request, object_id, extra_context)
         except HeldForLegalReasons as refusal:
-            self.message_user(request, in_words(refusal), messages.ERROR)
+            self.message_user(request, get_error_message(refusal), messages.ERROR)
             return HttpResponseRedirect(request.path)
 
     def delete_model(self, request: HttpRequest, obj: PairwiseSubject) -> None:
@@ -145,12 +147,12 @@ class PairwiseSubjectAdmin(SaysWhyNotAdmin):
         obj.delete()
 
 
-class InvitationForm(CodeForm):
+class InvitationForm(ActivationCodeForm):
     """Asks whom to invite, and where they sign in."""
 
     provider = forms.ChoiceField(
         label=gettext_lazy("Provider"),
-        choices=_inviting_providers,
+        choices=_list_invitation_provider_choices,
         help_text=gettext_lazy("Those whose provisioning is invitation."),
     )
 
@@ -159,7 +161,7 @@ class InvitationForm(CodeForm):
         fields = ("user",)
 
 
-class StateFilter(admin.SimpleListFilter):
+class ActivationCodeStateFilter(admin.SimpleListFilter):
     """By what has become of the code."""
 
     title = gettext_lazy("state")
@@ -169,7 +171,7 @@ class StateFilter(admin.SimpleListFilter):
         return [("waiting", _("waiting")), ("redeemed", _("redeemed")), ("over", _("revoked or expired"))]
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[ActivationCode]) -> QuerySet[ActivationCode]:
-        waiting = ActivationCode.objects.waiting(now=clock.now()).order_by().values("pk")
+        waiting = ActivationCode.objects.redeemable(now=clock.now()).order_by().values("pk")
         match self.value():
             case "waiting":
                 return queryset.filter(pk__in=waiting)
@@ -181,13 +183,13 @@ class StateFilter(admin.SimpleListFilter):
 
 
 @admin.register(ActivationCode)
-class ActivationCodeAdmin(SaysWhyNotAdmin, GoesWithItsPersonAdmin):
+class ActivationCodeAdmin(ErrorMessageAdmin, CascadeOnlyAdmin):
     """Who is invited to which account. Adding makes a code, and shows it; the actions revoke it, or make another."""
 
     form = InvitationForm
     raw_id_fields = ("user",)
     list_display = ("user", "provider", "state", "expires_at", "created_at", "created_by")
-    list_filter = (StateFilter,)
+    list_filter = (ActivationCodeStateFilter,)
     list_select_related = ("user",)
     search_help_text = gettext_lazy("A user name, in full.")
     ordering = ("-id",)
@@ -219,25 +221,25 @@ class ActivationCodeAdmin(SaysWhyNotAdmin, GoesWithItsPersonAdmin):
     def save_model(self, request: HttpRequest, obj: ActivationCode, form: Any, change: bool) -> None:
         """Invite, in the transaction of the form. Raises: PhiOidcError."""
         provider = form.cleaned_data["provider"]
-        obj.shown = self._invite(request, obj.user, provider)  # type: ignore[attr-defined]  # once, by response_add
-        made = ActivationCode.objects.unspent().get(user=obj.user, provider=provider)
+        obj.shown = self._create_invitation(request, obj.user, provider)  # type: ignore[attr-defined]  # once, by response_add
+        made = ActivationCode.objects.unused().get(user=obj.user, provider=provider)
         obj.pk = made.pk
         obj.refresh_from_db()
 
     def response_add(self, request: HttpRequest, obj: Any, post_url_continue: str | None = None) -> HttpResponse:
         """Show the code, here and never again: neither a session nor a cookie has it."""
-        return self._show(request, obj.shown, obj)
+        return self._render_code_page(request, obj.shown, obj)
 
     @admin.action(description=gettext_lazy("Revoke"), permissions=["issue"])
     def revoke(self, request: HttpRequest, queryset: QuerySet[ActivationCode]) -> None:
         """Revoke the chosen codes that nobody has redeemed."""
-        pks = list(queryset.order_by("pk").values_list("pk", flat=True)[: MOST_CODES + 1])
-        if len(pks) > MOST_CODES:
+        pks = list(queryset.order_by("pk").values_list("pk", flat=True)[: MAX_CODES_REVOKED_AT_ONCE + 1])
+        if len(pks) > MAX_CODES_REVOKED_AT_ONCE:
             told = _("These are more than %(most)d codes: none was revoked. Choose fewer.")
-            self.message_user(request, told % {"most": MOST_CODES}, messages.ERROR)
+            self.message_user(request, told % {"most": MAX_CODES_REVOKED_AT_ONCE}, messages.ERROR)
             return
         codes, origin = ActivationCode.objects.filter(pk__in=pks), Actor.from_request(request).origin
-        revoked = revoke_codes(codes, reason="withdrawn", origin=origin, now=clock.now())
+        revoked = revoke_activation_codes(codes, reason="withdrawn", origin=origin, now=clock.now())
         told = ngettext("%(count)d code was revoked.", "%(count)d codes were revoked.", revoked)
         self.message_user(request, told % {"count": revoked}, messages.SUCCESS)
 
@@ -251,21 +253,21 @@ class ActivationCodeAdmin(SaysWhyNotAdmin, GoesWithItsPersonAdmin):
             return None
         (code,) = chosen
         try:
-            return self._show(request, self._invite(request, code.user, code.provider), code)
+            return self._render_code_page(request, self._create_invitation(request, code.user, code.provider), code)
         except PhiOidcError as refusal:
-            self.message_user(request, in_words(refusal), messages.ERROR)
+            self.message_user(request, get_error_message(refusal), messages.ERROR)
             return None
 
-    def _invite(self, request: HttpRequest, user: Any, provider: str) -> Invitation:
+    def _create_invitation(self, request: HttpRequest, user: Any, provider: str) -> Invitation:
         """Raises: PhiOidcError; RefusedFor."""
-        _refuse_above(request, user)
+        _validate_not_more_privileged(request, user)
         declared = conf.providers().get(provider)
         if declared is None:
             raise InvitationRefused(gettext_noop("There is no provider %(provider)s."), provider=provider)
-        (invitation,) = invite(
+        (invitation,) = create_invitations(
             [user.pk],
             provider=declared,
-            key=keyring.keys("SUBJECT_KEYS")[0],
+            key=keyring.get_keys("SUBJECT_KEYS")[0],
             lifetime=conf.activation_lifetime(),
             origin=Actor.from_request(request).origin,
             now=clock.now(),
@@ -273,7 +275,7 @@ class ActivationCodeAdmin(SaysWhyNotAdmin, GoesWithItsPersonAdmin):
         return invitation
 
     @sensitive_variables()
-    def _show(self, request: HttpRequest, invitation: Invitation, code: ActivationCode) -> HttpResponse:
+    def _render_code_page(self, request: HttpRequest, invitation: Invitation, code: ActivationCode) -> HttpResponse:
         context = {
             **self.admin_site.each_context(request),
             "opts": self.opts,

@@ -76,13 +76,13 @@ class PairwiseIdentifier(models.Model):
 class ActivationCodeQuerySet(models.QuerySet["ActivationCode"]):
     """Finds the codes that are good for something."""
 
-    def unspent(self) -> "ActivationCodeQuerySet":
+    def unused(self) -> "ActivationCodeQuerySet":
         """Return those that nobody redeemed or revoked; the time of some may be over."""
         return self.filter(redeemed_at=None, revoked_at=None)
 
-    def waiting(self, *, now: datetime) -> "ActivationCodeQuerySet":
+    def redeemable(self, *, now: datetime) -> "ActivationCodeQuerySet":
         """Return those that can be redeemed now."""
-        return self.unspent().filter(expires_at__gt=now)
+        return self.unused().filter(expires_at__gt=now)
 
 
 class ActivationCode(models.Model):

@@ -21,14 +21,16 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 
-from .. import clock, conf
-from ..access.emergency import own_open
-from ..claims import MaskedClaim, Revealed
+from .. import conf
+from .._internal import clock
+from ..access.emergency.queries import list_open_emergencies
+from ..claims.disclosure import RevealResult
+from ..claims.masking import MaskedClaim
 from ..errors import ClaimScrubbed, RevealRefused, Undecryptable
-from ..sessions.refusing import expired_url, time_left, warning_seconds
+from ..sessions.timeout_responses import get_expired_url, get_time_left, get_warning_seconds
 
 register = template.Library()
-_IN_CACHE = "reveal can't stand in a cache block, which would keep what it writes."
+_CACHE_BLOCK_ERROR = "reveal can't stand in a cache block, which would keep what it writes."
 
 
 @register.simple_tag(takes_context=True)
@@ -42,12 +44,12 @@ def phi_oidc_session(context: Any) -> SafeString | str:
     if user is None or not user.is_authenticated or getattr(request, "phi_oidc_watched", False):
         return ""
     request.phi_oidc_watched = True
-    left = time_left(request)
+    left = get_time_left(request)
     nonce = flatatt({"nonce": str(context.get("csp_nonce") or getattr(request, "csp_nonce", "")) or None})
     data = {
-        **{"session": left.session, "idle": left.idle, "absolute": left.absolute, "warning": warning_seconds()},
-        **{"url": reverse("oidc_session"), "token": get_token(request), "expired": expired_url(request)},
-        **_texts(),
+        **{"session": left.session, "idle": left.idle, "absolute": left.absolute, "warning": get_warning_seconds()},
+        **{"url": reverse("oidc_session"), "token": get_token(request), "expired": get_expired_url(request)},
+        **_get_script_texts(),
     }
     return format_html(
         '<link rel="stylesheet" href="{}"{}>\n'
@@ -55,7 +57,7 @@ def phi_oidc_session(context: Any) -> SafeString | str:
         '<noscript><meta http-equiv="refresh" content="{}; url={}"></noscript>',
         *(static("django_phi_oidc/session.css"), nonce),
         *(static("django_phi_oidc/session.js"), nonce, flatatt({f"data-{name}": str(data[name]) for name in data})),
-        *(min(left.idle, left.absolute), expired_url(request)),
+        *(min(left.idle, left.absolute), get_expired_url(request)),
     )
 
 
@@ -64,7 +66,7 @@ def phi_oidc_emergency(context: Any) -> dict[str, Any]:
     """Say which emergencies of this person are open, and where they are closed; nothing where none is."""
     user = getattr(context.get("request"), "user", None)
     is_somebody = conf.emergency() is not None and user is not None and user.is_authenticated
-    return {"emergencies": own_open(user, now=clock.now()) if is_somebody else ()}
+    return {"emergencies": list_open_emergencies(user, now=clock.now()) if is_somebody else ()}
 
 
 @register.tag(name="reveal")
@@ -72,7 +74,7 @@ def compile_reveal(parser: Parser, token: Token) -> "RevealNode":
     """Compile `{% reveal claim purpose=code %}`, which writes the value, or `… as name %}`, which writes nothing."""
     name, *bits = token.split_contents()
     if any(command == "cache" for command, _token in parser.command_stack):
-        raise TemplateSyntaxError(_IN_CACHE)
+        raise TemplateSyntaxError(_CACHE_BLOCK_ERROR)
     target = bits.pop() if len(bits) == 4 and bits[2] == "as" else ""
     bits = bits[:2] if target else bits
     given = token_kwargs(bits[1:], parser)
@@ -84,41 +86,41 @@ def compile_reveal(parser: Parser, token: Token) -> "RevealNode":
 class RevealNode(template.Node):
     """Reveals a masked claim when the template is rendered, each time."""
 
-    def __init__(self, claim: FilterExpression, purpose: FilterExpression, target: str) -> None:
-        self.claim, self.purpose, self.target = claim, purpose, target
+    def __init__(self, claim: FilterExpression, purpose: FilterExpression, variable_name: str) -> None:
+        self.claim, self.purpose, self.variable_name = claim, purpose, variable_name
 
     def render(self, context: Context) -> str:
         """Return the value as text: the mask where it was refused or can't be opened, nothing where there is none.
 
         Raises: AuditUnavailable; TypeError for what is no masked claim; TemplateSyntaxError in a cache block.
         """
-        if _is_cached():
-            raise TemplateSyntaxError(_IN_CACHE)
+        if _is_inside_cache_block():
+            raise TemplateSyntaxError(_CACHE_BLOCK_ERROR)
         claim = self.claim.resolve(context)
         if not isinstance(claim, MaskedClaim):
             raise TypeError("reveal takes a MaskedClaim.")
-        revealed = _look(claim, purpose=str(self.purpose.resolve(context)))
-        if self.target:
-            context[self.target] = revealed
+        revealed = _reveal_claim(claim, purpose=str(self.purpose.resolve(context)))
+        if self.variable_name:
+            context[self.variable_name] = revealed
             return ""
         if revealed.error is not None:
             return "" if revealed.is_scrubbed else str(claim)
         return "" if revealed.value is None else render_value_in_context(revealed.value, context)
 
 
-def _is_cached() -> bool:
+def _is_inside_cache_block() -> bool:
     """Say whether a cache block is being rendered: around an include, or around a block that another template fills."""
     return any(frame.f_code is CacheNode.render.__code__ for frame, _line in walk_stack(sys._getframe()))
 
 
-def _look(claim: MaskedClaim, *, purpose: str) -> Revealed:
+def _reveal_claim(claim: MaskedClaim, *, purpose: str) -> RevealResult:
     try:
-        return Revealed(name=claim.name, value=claim.reveal(purpose=purpose))
+        return RevealResult(name=claim.name, value=claim.reveal(purpose=purpose))
     except (RevealRefused, ClaimScrubbed, Undecryptable) as error:
-        return Revealed(name=claim.name, error=error.with_traceback(None))
+        return RevealResult(name=claim.name, error=error.with_traceback(None))
 
 
-def _texts() -> dict[str, str]:
+def _get_script_texts() -> dict[str, str]:
     return {
         "title": _("Are you still there?"),
         "idle-text": _(

@@ -10,8 +10,8 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 from django.views.generic import TemplateView
 
+from django_phi_oidc.access.mixins import PHIAccessMixin
 from django_phi_oidc.access.policy import PATIENT_REQUEST
-from django_phi_oidc.access.views import PHIAccessMixin
 from django_phi_oidc.fields import SealedTextField
 
 from .models import Chart
@@ -57,7 +57,7 @@ class ChartView(PHIAccessMixin, TemplateView):
         """Open the notes: the guard has let somebody in."""
         chart = Chart.objects.get(patient=self.get_patient())
         sealed = cast(SealedTextField, Chart._meta.get_field("notes"))
-        return super().get_context_data(chart=chart, notes=sealed.open(chart), **kwargs)
+        return super().get_context_data(chart=chart, notes=sealed.decrypt(chart), **kwargs)
 
 
 class OwnChart(ChartView):

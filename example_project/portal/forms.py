@@ -10,7 +10,7 @@ from . import presenting
 class PurposeForm(forms.PurposeForm):
     """The app's, in the words of the portal."""
 
-    def label_of(self, code: str) -> str:
+    def get_purpose_label(self, code: str) -> str:
         """Return a purpose as people say it, with a hint where there is one."""
         said = presenting.purpose(code)
         return format_html('{} <span class="soft">{}</span>', said.name, said.hint) if said.hint else said.name

@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import Any
 
 from django_phi_oidc.access.policy import PATIENT_REQUEST, PURPOSES
-from django_phi_oidc.declarations import Retention
+from django_phi_oidc.config.providers import ClaimRetention
 
 LABELS = {"birthdate": "Date of birth", "address": "Address", "phone_number": "Phone number", "email": "E-mail address"}
 IN_A_FEW_WORDS = {
@@ -51,7 +51,7 @@ def looked_at(action: str, claims: Sequence[str], resource: str) -> str:
     return "your chart" if resource.startswith("Patient/") else resource
 
 
-def retention(value: Retention) -> str:
+def retention(value: ClaimRetention) -> str:
     """Return in words how long a claim is kept."""
     if value is None:
         return "used when you sign in, not kept"

@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from django_phi_oidc import entropy
+from django_phi_oidc._internal import randomness
 
 
 def read(path: Path) -> str:
@@ -11,7 +11,7 @@ def read(path: Path) -> str:
     try:
         return path.read_text("ascii").strip()
     except FileNotFoundError:
-        return entropy.token_b64url(48)
+        return randomness.token_b64url(48)
 
 
 def make(path: Path) -> bool:
@@ -22,5 +22,5 @@ def make(path: Path) -> bool:
     except FileExistsError:
         return False
     with open(descriptor, "w", encoding="ascii") as file:
-        file.write(entropy.token_b64url(48))
+        file.write(randomness.token_b64url(48))
     return True

@@ -179,7 +179,7 @@ LOGOUT_REDIRECT_URL = "home"
 
 # Two connections for each thread: what the trail commits survives the rollback of a request.
 # Without a URL of its own the trail lies in the same PostgreSQL, never in a file of one server among several.
-DATABASE_ROUTERS = ["django_phi_oidc.audit.routing.AuditRouter"]
+DATABASE_ROUTERS = ["django_phi_oidc.audit.router.AuditRouter"]
 DATABASE_URL = env.text("DATABASE_URL")
 AUDIT_URL = env.text("PHI_AUDIT_DATABASE_URL") or ("" if DATABASE_URL.startswith("sqlite") else DATABASE_URL)
 DATABASES = {
@@ -212,7 +212,7 @@ CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 CELERY_TASK_PUBLISH_RETRY = False
 CELERY_TASK_IGNORE_RESULT = True
 CELERY_TIMEZONE = "UTC"
-CELERY_BEAT_SCHEDULE = beat_schedule(every=float(env.seconds("CELERY_BEAT_SECONDS") or 10))
+CELERY_BEAT_SCHEDULE = beat_schedule(interval_seconds=float(env.seconds("CELERY_BEAT_SECONDS") or 10))
 CELERY_BEAT_SCHEDULE_FILENAME = str(VAR / "beat-schedule")
 
 # In development a mail is a file. Django 6.1 has MAILERS in the place of the other settings.
@@ -237,14 +237,14 @@ STATIC_ROOT = VAR / "static"
 STATIC_ROOT.mkdir(exist_ok=True)
 WHITENOISE_USE_FINDERS = True
 
-DEFAULT_EXCEPTION_REPORTER = "django_phi_oidc.watch.reporting.MaskingReporter"
+DEFAULT_EXCEPTION_REPORTER = "django_phi_oidc.leak_guard.error_reporter.MaskingReporter"
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
     "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s"}},
     "filters": {
         "without_query": {"()": "portal.logs.WithoutQuery"},
-        "leakage": {"()": "django_phi_oidc.watch.leakage.LeakageFilter"},
+        "leakage": {"()": "django_phi_oidc.leak_guard.detector.LeakageFilter"},
     },
     "handlers": {
         "stderr": {"class": "logging.StreamHandler", "formatter": "line", "filters": ["without_query", "leakage"]},

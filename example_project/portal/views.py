@@ -19,12 +19,12 @@ from django.views.decorators.http import require_GET, require_safe
 from django.views.generic import TemplateView
 
 from django_phi_oidc import conf
-from django_phi_oidc.access.emergency import may_open
+from django_phi_oidc.access.emergency.queries import can_open
 from django_phi_oidc.access.policy import PATIENT_REQUEST
-from django_phi_oidc.accounting.reporting import Disclosure
-from django_phi_oidc.accounting.views import AccountingMixin
-from django_phi_oidc.claims.views import RevealMixin, ShownClaim
-from django_phi_oidc.declarations import ClaimDeclaration
+from django_phi_oidc.claims.views import DisplayedClaim, RevealMixin
+from django_phi_oidc.config.providers import ClaimDeclaration
+from django_phi_oidc.individual_rights.accounting import Disclosure
+from django_phi_oidc.individual_rights.views import AccountingMixin
 
 from . import presenting
 from .forms import PurposeForm
@@ -85,11 +85,11 @@ class Profile(RevealMixin, TemplateView):
         context["said"] = presenting.purpose(context["purpose"]) if "purpose" in context else None
         return context
 
-    def refused(self, form: Any) -> HttpResponse:
+    def render_refused(self, form: Any) -> HttpResponse:
         """Return a page of its own for a purpose that nothing may be seen for."""
         return render(self.request, "portal/refused.html", status=403)
 
-    def unavailable(self, form: Any) -> HttpResponse:
+    def render_unavailable(self, form: Any) -> HttpResponse:
         """Return a page of its own for when nothing can be recorded."""
         return render(self.request, "portal/unavailable.html", status=503)
 
@@ -119,7 +119,7 @@ def look(disclosure: Disclosure, *, who: str) -> Look:
     )
 
 
-def detail(claim: ShownClaim) -> Detail:
+def detail(claim: DisplayedClaim) -> Detail:
     """Return one claim in words: what is declared of it, and what came of it."""
     declared, revealed = claim.declared, claim.revealed
     state = "sealed"
@@ -183,7 +183,7 @@ def form_expired(request: HttpRequest, reason: str = "") -> HttpResponse:
 def denied(request: HttpRequest, exception: Exception) -> HttpResponse:
     """What somebody gets who asks for what is not theirs to see: of a chart, with the way to break the glass."""
     match, emergency = request.resolver_match, ""
-    if match and match.url_name == "chart" and may_open(request.user, resource := f"Patient/{match.kwargs['pk']}"):
+    if match and match.url_name == "chart" and can_open(request.user, resource := f"Patient/{match.kwargs['pk']}"):
         emergency = f"{reverse('oidc_emergency')}?{urlencode({'resource': resource, 'next': request.path})}"
     return render(request, "portal/denied.html", {"emergency": emergency}, status=403)
 

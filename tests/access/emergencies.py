@@ -8,12 +8,12 @@ from typing import Any
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import Permission
 
-from django_phi_oidc import clock
-from django_phi_oidc.access.models import EmergencyAccess
-from django_phi_oidc.access.opening import open_emergency
+from django_phi_oidc._internal import clock
+from django_phi_oidc.access.emergency.lifecycle import open_emergency
+from django_phi_oidc.access.emergency.models import EmergencyAccess
 from django_phi_oidc.audit.events import Origin
 from django_phi_oidc.audit.models import AuditEvent
-from django_phi_oidc.audit.request import Actor
+from django_phi_oidc.audit.request_context import Actor
 from tests.access.wards import PERMISSION
 
 OFFICER = "privacy@example.org"
@@ -51,7 +51,7 @@ def opened(user: Any, resource: str, **changed: Any) -> EmergencyAccess:
         "permissions": [PERMISSION],
         "purpose": "ETREAT",
         "reason": REASON,
-        "lasts": timedelta(hours=1),
+        "duration": timedelta(hours=1),
         "now": clock.now(),
         **changed,
     }

@@ -11,19 +11,19 @@ from django.contrib.auth.models import AnonymousUser
 from django.http import HttpRequest
 from django.views.generic import View
 
-from django_phi_oidc.access.answering import challenge
+from django_phi_oidc.access.mixins import AssuranceMixin, PHIAccessMixin
 from django_phi_oidc.access.policy import (
-    LONGEST_AHEAD,
+    MAX_CLOCK_SKEW,
     AccessPolicy,
     Assurance,
-    declare_assurance,
-    refuse_access,
-    refuse_assurance,
-    require,
+    find_access_refusal,
+    find_assurance_refusal,
+    parse_assurance,
+    parse_required_assurance,
 )
-from django_phi_oidc.access.stepping import LONGEST_NEXT, page_of
-from django_phi_oidc.access.views import AssuranceMixin, PHIAccessMixin
-from django_phi_oidc.audit.request import ASSURANCE_KEY, SESSION_KEY, Actor, assurance_entry
+from django_phi_oidc.access.responses import format_step_up_challenge
+from django_phi_oidc.access.step_up import MAX_RETURN_PATH_LENGTH, get_return_path
+from django_phi_oidc.audit.request_context import ASSURANCE_KEY, SESSION_KEY, Actor, build_assurance_entry
 from django_phi_oidc.decorators import phi_access, require_assurance
 from django_phi_oidc.errors import DeclarationInvalid
 
@@ -43,8 +43,8 @@ MANUAL = (Path(__file__).resolve().parents[2] / "docs" / "how-to" / "require-ass
         (Assurance(acr=("b", "c")), "b c", None, "acr_insufficient"),
         (Assurance(max_age=FIVE), "", FIVE, None),
         (Assurance(max_age=FIVE), "", FIVE + timedelta(microseconds=1), "auth_time_stale"),
-        (Assurance(max_age=FIVE), "", -LONGEST_AHEAD, None),
-        (Assurance(max_age=FIVE), "", -LONGEST_AHEAD - timedelta(microseconds=1), "auth_time_stale"),
+        (Assurance(max_age=FIVE), "", -MAX_CLOCK_SKEW, None),
+        (Assurance(max_age=FIVE), "", -MAX_CLOCK_SKEW - timedelta(microseconds=1), "auth_time_stale"),
         (Assurance(max_age=FIVE), "", None, "auth_time_missing"),
         (Assurance(acr=("b",), max_age=FIVE), "b", FIVE, None),
         (Assurance(acr=("b",), max_age=FIVE), "a", FIVE, "acr_insufficient"),
@@ -53,7 +53,7 @@ MANUAL = (Path(__file__).resolve().parents[2] / "docs" / "how-to" / "require-ass
 )
 def test_refuse_assurance(assurance: Assurance, acr: str, age: timedelta | None, code: str | None) -> None:
     auth_time = None if age is None else NOW - age
-    assert refuse_assurance(assurance, acr=acr, auth_time=auth_time, now=NOW) == code
+    assert find_assurance_refusal(assurance, acr=acr, auth_time=auth_time, now=NOW) == code
 
 
 def test_too_weak_comes_after_every_other_rule_and_an_emergency_states_its_own_purpose() -> None:
@@ -61,17 +61,17 @@ def test_too_weak_comes_after_every_other_rule_and_an_emergency_states_its_own_p
     given: dict[str, Any] = {
         "has_session": True,
         "resource": "Patient/7",
-        "permitted": True,
+        "is_permitted": True,
         "stated_purpose": "TREAT",
-        "too_weak": "acr_insufficient",
+        "assurance_refusal": "acr_insufficient",
     }
-    assert refuse_access(policy, **given) == "acr_insufficient"
-    assert refuse_access(policy, **{**given, "too_weak": None}) is None
-    assert refuse_access(policy, **{**given, "permitted": False}) == "permission_missing"
-    assert refuse_access(policy, **{**given, "stated_purpose": "HMARKT"}) == "purpose_not_declared"
-    emergency = {**given, "too_weak": None, "stated_purpose": "ETREAT"}
-    assert refuse_access(policy, **emergency) == "purpose_not_declared"
-    assert refuse_access(policy, **emergency, emergency_purpose="ETREAT") is None
+    assert find_access_refusal(policy, **given) == "acr_insufficient"
+    assert find_access_refusal(policy, **{**given, "assurance_refusal": None}) is None
+    assert find_access_refusal(policy, **{**given, "is_permitted": False}) == "permission_missing"
+    assert find_access_refusal(policy, **{**given, "stated_purpose": "HMARKT"}) == "purpose_not_declared"
+    emergency = {**given, "assurance_refusal": None, "stated_purpose": "ETREAT"}
+    assert find_access_refusal(policy, **emergency) == "purpose_not_declared"
+    assert find_access_refusal(policy, **emergency, emergency_purpose="ETREAT") is None
 
 
 WRONG: dict[str, dict[str, Any]] = {
@@ -96,7 +96,7 @@ def test_declaration_with_one_thing_wrong_is_refused_when_the_view_is_made(chang
     whole = {"purpose": "TREAT", "resource": lambda request: "Patient/7", "permission": "portal.view"}
     require_assurance(**good)  # type: ignore[arg-type]
     phi_access(**whole, **good)  # type: ignore[arg-type]
-    for make in (require_assurance, lambda **given: phi_access(**whole, **given), declare_assurance):
+    for make in (require_assurance, lambda **given: phi_access(**whole, **given), parse_assurance):
         with pytest.raises(DeclarationInvalid):
             make(**{**good, **changed})  # type: ignore[operator]
 
@@ -113,8 +113,8 @@ class Chart(PHIAccessMixin, View):
 
 
 def test_guard_that_asks_for_nothing_is_refused() -> None:
-    assert declare_assurance(acr=(), max_age=None) == Assurance()
-    for make in (require, require_assurance):
+    assert parse_assurance(acr=(), max_age=None) == Assurance()
+    for make in (parse_required_assurance, require_assurance):
         with pytest.raises(DeclarationInvalid, match="missing"):
             make(acr=(), max_age=None)  # type: ignore[operator]
     Strong.as_view()
@@ -124,7 +124,7 @@ def test_guard_that_asks_for_nothing_is_refused() -> None:
 
 def test_class_with_both_mixins_is_refused_since_one_would_be_lost() -> None:
     Chart.as_view()
-    assert Chart.access_policy().assurance == Assurance(acr=("urn:example:loa:3",))
+    assert Chart.get_access_policy().assurance == Assurance(acr=("urn:example:loa:3",))
     with pytest.raises(DeclarationInvalid, match="of its own"):
         type("Both", (AssuranceMixin, Chart), {}).as_view()  # type: ignore[attr-defined]
 
@@ -147,7 +147,7 @@ def test_actor_is_known_as_surely_as_their_own_session_says(whose: str, rf: Any,
     request.session = {
         SESSION_KEY: "1c9c1a0e-6b1c-4d3e-9a57-0a5f0c5d0e11",
         "_auth_user_id": "8" if whose == "another's" else "7",
-        ASSURANCE_KEY: assurance_entry(acr="urn:example:loa:3", auth_time=NOW),
+        ASSURANCE_KEY: build_assurance_entry(acr="urn:example:loa:3", auth_time=NOW),
     }
     actor = Actor.from_request(request)
     known = ("", None) if whose == "another's" else ("urn:example:loa:3", NOW)
@@ -156,9 +156,9 @@ def test_actor_is_known_as_surely_as_their_own_session_says(whose: str, rf: Any,
 
 def test_challenge_names_what_is_asked_for_alone() -> None:
     start = 'Bearer error="insufficient_user_authentication", error_description="'
-    assert challenge(Assurance(acr=("a", "b"))).startswith(start)
-    assert challenge(Assurance(acr=("a", "b"))).endswith(', acr_values="a b"')
-    assert challenge(Assurance(max_age=FIVE)).endswith(', max_age="300"')
+    assert format_step_up_challenge(Assurance(acr=("a", "b"))).startswith(start)
+    assert format_step_up_challenge(Assurance(acr=("a", "b"))).endswith(', acr_values="a b"')
+    assert format_step_up_challenge(Assurance(max_age=FIVE)).endswith(', max_age="300"')
 
 
 @pytest.mark.parametrize(
@@ -171,11 +171,16 @@ def test_challenge_names_what_is_asked_for_alone() -> None:
         ("/a/", "https://testserver//elsewhere.example/", False, "/%2Felsewhere.example/"),
         ("/a/", "https://testserver/\\elsewhere.example/", False, "/%5Celsewhere.example/"),
         ("/a/", "", False, "/a/"),
-        ("/a/?x=" + "y" * LONGEST_NEXT, "", True, "/a/"),
-        ("/" + "y" * LONGEST_NEXT, "", True, ""),
+        ("/a/?x=" + "y" * MAX_RETURN_PATH_LENGTH, "", True, "/a/"),
+        ("/" + "y" * MAX_RETURN_PATH_LENGTH, "", True, ""),
         ("https://testserver//elsewhere.example/?x=1", "", True, "/%2Felsewhere.example/?x=1"),
         ("https://testserver//elsewhere.example/", "", False, "/%2Felsewhere.example/"),
-        ("https://testserver//elsewhere.example/?x=" + "y" * LONGEST_NEXT, "", True, "/%2Felsewhere.example/"),
+        (
+            "https://testserver//elsewhere.example/?x=" + "y" * MAX_RETURN_PATH_LENGTH,
+            "",
+            True,
+            "/%2Felsewhere.example/",
+        ),
         ("/a%3Fb%23c/", "", False, "/a%3Fb%23c/"),
     ],
 )
@@ -183,7 +188,7 @@ def test_page_to_come_back_to_is_always_on_this_host(
     path: str, referer: str, is_shown: bool, page: str, rf: Any
 ) -> None:
     headers = {"Referer": referer} if referer else {}
-    assert page_of(rf.get(path, headers=headers, secure=True), is_shown=is_shown) == page
+    assert get_return_path(rf.get(path, headers=headers, secure=True), is_safe_navigation=is_shown) == page
 
 
 def test_page_of_the_manual_holds(rf: Any) -> None:

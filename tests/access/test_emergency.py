@@ -20,18 +20,17 @@ from django.db import IntegrityError, connections
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from django_phi_oidc import clock
-from django_phi_oidc.access import closing, mailing
-from django_phi_oidc.access.guarding import decide
-from django_phi_oidc.access.models import EVERYTHING, CloseReason, EmergencyAccess, Verdict
-from django_phi_oidc.access.opening import open_emergency
+from django_phi_oidc._internal import clock
+from django_phi_oidc.access.decisions import authorize
+from django_phi_oidc.access.emergency import lifecycle, notifications
+from django_phi_oidc.access.emergency.lifecycle import list_emergency_events, open_emergency, review_emergency
+from django_phi_oidc.access.emergency.models import ALL_RESOURCES, CloseReason, EmergencyAccess, ReviewVerdict
+from django_phi_oidc.access.emergency.tasks import tend_emergencies
 from django_phi_oidc.access.policy import AccessPolicy
-from django_phi_oidc.access.reviewing import acts_under, review
-from django_phi_oidc.access.tasks import tend_emergencies
 from django_phi_oidc.audit.models import AuditEvent, AuditOutbox
-from django_phi_oidc.audit.outbox import drain as drain_outbox
-from django_phi_oidc.audit.outbox import try_again
-from django_phi_oidc.audit.spooling import MOST_BYTES, is_waiting
+from django_phi_oidc.audit.outbox import flush as drain_outbox
+from django_phi_oidc.audit.outbox import reset_cooldown
+from django_phi_oidc.audit.spool import MAX_SPOOL_BYTES, has_spooled_events
 from django_phi_oidc.errors import AuditUnavailable, EmergencyRefused
 from tests.access import wards
 from tests.access.emergencies import OFFICER, REASON, actor, allow, declare, forbid, opened, told
@@ -101,18 +100,18 @@ def test_who_has_the_permission_needs_no_emergency_and_none_is_told(scene: Simpl
 def test_emergency_states_its_own_purpose_where_the_view_has_another(scene: SimpleNamespace) -> None:
     policy = AccessPolicy(permission=PERMISSION, purposes=frozenset({"TREAT"}))
     row = opened(scene.user, "Patient/7", purpose="BTG")
-    given: dict[str, Any] = {"resource": "Patient/7", "find": None, "now": clock.now()}
-    assert decide(actor(scene.user), policy, purpose="BTG", **given) is None
+    given: dict[str, Any] = {"resource": "Patient/7", "find_object": None, "now": clock.now()}
+    assert authorize(actor(scene.user), policy, purpose="BTG", **given) is None
     assert last() == ("access.granted", "", "BTG", {"emergency": str(row.pk)})
-    assert decide(actor(scene.user), policy, purpose="ETREAT", **given) == "purpose_not_declared"
+    assert authorize(actor(scene.user), policy, purpose="ETREAT", **given) == "purpose_not_declared"
 
 
 def test_emergency_for_everything_is_a_permission_of_its_own(scene: SimpleNamespace) -> None:
     with pytest.raises(EmergencyRefused):
-        opened(scene.user, EVERYTHING)
+        opened(scene.user, ALL_RESOURCES)
     assert told()[-1][:2] == ("emergency.refused", "permission_missing")
     scene.user = allow(scene.user, EVERYWHERE)
-    row = opened(scene.user, EVERYTHING)
+    row = opened(scene.user, ALL_RESOURCES)
     assert (look(scene), look(scene, scene.other)) == (200, 200)
     own = opened(scene.user, f"Patient/{scene.other}")
     assert (look(scene), last()[3]) == (200, {"emergency": str(row.pk)})
@@ -136,27 +135,27 @@ def test_object_that_is_not_there_is_refused_in_an_emergency_too(scene: SimpleNa
 
 def test_who_signed_in_too_weakly_is_refused_in_an_emergency_too(scene: SimpleNamespace) -> None:
     opened(scene.user, "Patient/7")
-    policy = wards.Chart.access_policy(acr=("strong",))
-    given: dict[str, Any] = {"resource": "Patient/7", "purpose": "ETREAT", "find": None, "now": clock.now()}
-    assert decide(actor(scene.user, acr="weak"), policy, **given) == "acr_insufficient"
+    policy = wards.Chart.get_access_policy(acr=("strong",))
+    given: dict[str, Any] = {"resource": "Patient/7", "purpose": "ETREAT", "find_object": None, "now": clock.now()}
+    assert authorize(actor(scene.user, acr="weak"), policy, **given) == "acr_insufficient"
     assert list(last()[3]) == ["emergency"]
-    assert decide(actor(scene.user, acr="strong"), policy, **given) is None
+    assert authorize(actor(scene.user, acr="strong"), policy, **given) is None
 
 
 def test_access_token_has_no_part_in_an_emergency(scene: SimpleNamespace) -> None:
     """Its scopes would mean nothing."""
     opened(scene.user, "Patient/7")
-    policy = wards.Chart.access_policy()
-    given: dict[str, Any] = {"resource": "Patient/7", "purpose": "ETREAT", "find": None, "now": clock.now()}
-    assert decide(actor(scene.user, session="", client_id="app"), policy, **given) == "permission_missing"
-    assert decide(actor(scene.user), policy, **given) is None
+    policy = wards.Chart.get_access_policy()
+    given: dict[str, Any] = {"resource": "Patient/7", "purpose": "ETREAT", "find_object": None, "now": clock.now()}
+    assert authorize(actor(scene.user, session="", client_id="app"), policy, **given) == "permission_missing"
+    assert authorize(actor(scene.user), policy, **given) is None
 
 
 ENDS: dict[str, Callable[[Any, EmergencyAccess, Any], Any]] = {
-    "its person closed it": lambda user, row, settings: closing.close(
-        [row.pk], CloseReason.CLOSED, origin=actor(user).origin, now=clock.now(), user=user.pk
+    "its person closed it": lambda user, row, settings: lifecycle.close_emergencies(
+        [row.pk], CloseReason.CLOSED, origin=actor(user).origin, now=clock.now(), user_id=user.pk
     ),
-    "an administrator closed it": lambda user, row, settings: closing.close(
+    "an administrator closed it": lambda user, row, settings: lifecycle.close_emergencies(
         [row.pk], CloseReason.ADMINISTRATOR, origin=actor(officer()).origin, now=clock.now()
     ),
     "its time is over": lambda user, row, settings: None,
@@ -174,23 +173,23 @@ def declare_none(settings: Any) -> None:
 
 @pytest.mark.parametrize("end", ENDS)
 def test_end_holds_for_the_next_request(end: str, scene: SimpleNamespace, settings: Any) -> None:
-    row = opened(scene.user, f"Patient/{scene.patient}", lasts=timedelta(minutes=10))
+    row = opened(scene.user, f"Patient/{scene.patient}", duration=timedelta(minutes=10))
     assert look(scene) == 200
     ENDS[end](scene.user, row, settings)
     is_time = end == "its time is over"
-    with clock.running(lambda: row.expires_at) if is_time else nullcontext():
+    with clock.override_clock(lambda: row.expires_at) if is_time else nullcontext():
         assert look(scene) == 403
-    with clock.running(lambda: row.expires_at - timedelta(microseconds=1)) if is_time else nullcontext():
+    with clock.override_clock(lambda: row.expires_at - timedelta(microseconds=1)) if is_time else nullcontext():
         assert look(scene) == (200 if is_time else 403)
 
 
 def test_nobody_closes_what_is_another_persons(scene: SimpleNamespace) -> None:
     row = opened(scene.user, f"Patient/{scene.patient}")
     given: dict[str, Any] = {"origin": actor(scene.user).origin, "now": clock.now()}
-    assert closing.close([row.pk], CloseReason.CLOSED, user=officer().pk, **given) == ()
+    assert lifecycle.close_emergencies([row.pk], CloseReason.CLOSED, user_id=officer().pk, **given) == ()
     assert look(scene) == 200
-    assert closing.close([row.pk], CloseReason.CLOSED, user=scene.user.pk, **given) == (row.pk,)
-    assert closing.close([row.pk], CloseReason.ADMINISTRATOR, **given) == ()
+    assert lifecycle.close_emergencies([row.pk], CloseReason.CLOSED, user_id=scene.user.pk, **given) == (row.pk,)
+    assert lifecycle.close_emergencies([row.pk], CloseReason.ADMINISTRATOR, **given) == ()
     assert [(action, reason) for action, reason, _ in told()] == [
         ("emergency.opened", ""),
         ("emergency.closed", "closed"),
@@ -205,7 +204,11 @@ def test_many_who_close_it_at_once_leave_one_event(scene: SimpleNamespace) -> No
         try:
             connections["default"].ensure_connection()
             barrier.wait()
-            closed.extend(closing.close([row.pk], CloseReason.CLOSED, origin=actor(scene.user).origin, now=clock.now()))
+            closed.extend(
+                lifecycle.close_emergencies(
+                    [row.pk], CloseReason.CLOSED, origin=actor(scene.user).origin, now=clock.now()
+                )
+            )
         finally:
             connections.close_all()
 
@@ -220,7 +223,7 @@ def test_many_who_close_it_at_once_leave_one_event(scene: SimpleNamespace) -> No
 
 def test_opening_tells_what_was_taken_until_when_and_never_why(scene: SimpleNamespace) -> None:
     now = timezone.now().replace(microsecond=0)
-    row = opened(scene.user, "Patient/7", now=now, lasts=timedelta(minutes=5))
+    row = opened(scene.user, "Patient/7", now=now, duration=timedelta(minutes=5))
     (event,) = AuditEvent.objects.filter(action="emergency.opened")
     assert (event.actor, event.resource, event.purpose) == (str(scene.user.pk), "Patient/7", "ETREAT")
     assert json.loads(event.detail) == {
@@ -235,7 +238,7 @@ def test_opening_tells_what_was_taken_until_when_and_never_why(scene: SimpleName
         cursor.execute(f"SELECT * FROM {EmergencyAccess._meta.db_table}")
         assert REASON not in str(cursor.fetchall())
     field: Any = EmergencyAccess._meta.get_field("reason")
-    assert field.open(EmergencyAccess.objects.get()) == REASON
+    assert field.decrypt(EmergencyAccess.objects.get()) == REASON
 
 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
@@ -244,8 +247,8 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "a permission that is not offered": ({"permissions": [PERMISSION, "auth.delete_user"]}, "permission_not_offered"),
     "a purpose of every day": ({"purpose": "TREAT"}, "purpose_not_declared"),
     "no reason": ({"reason": " \n"}, "reason_missing"),
-    "no time": ({"lasts": timedelta(0)}, "duration_invalid"),
-    "too much time": ({"lasts": HOUR + SECOND}, "duration_invalid"),
+    "no time": ({"duration": timedelta(0)}, "duration_invalid"),
+    "too much time": ({"duration": HOUR + SECOND}, "duration_invalid"),
 }
 
 
@@ -271,7 +274,7 @@ def test_opening_by_whoever_may_not_is_refused_and_told(who: str, scene: SimpleN
         user.is_active = False
     given: dict[str, Any] = {"permissions": [PERMISSION], "purpose": "ETREAT", "reason": REASON, "now": clock.now()}
     with pytest.raises(EmergencyRefused) as refused:
-        open_emergency(by, resource="Patient/7", lasts=HOUR, **given)
+        open_emergency(by, resource="Patient/7", duration=HOUR, **given)
     wanted = "session_missing" if who in {"nobody", "without a session"} else "permission_missing"
     assert (refused.value.reason, told()[0][:2]) == (wanted, ("emergency.refused", wanted))
 
@@ -283,8 +286,8 @@ def test_refusal_that_can_t_be_told_is_a_refusal(scene: SimpleNamespace) -> None
 
 
 def test_beat_notes_what_is_over_once_and_only_that(scene: SimpleNamespace) -> None:
-    row, lasting = opened(scene.user, "Patient/7", lasts=SECOND), opened(scene.user, "Patient/8")
-    with clock.running(lambda: row.expires_at + SECOND):
+    row, lasting = opened(scene.user, "Patient/7", duration=SECOND), opened(scene.user, "Patient/8")
+    with clock.override_clock(lambda: row.expires_at + SECOND):
         tend_emergencies()
         tend_emergencies()
     row.refresh_from_db()
@@ -299,12 +302,12 @@ def test_beat_notes_what_is_over_once_and_only_that(scene: SimpleNamespace) -> N
 
 def over(scene: SimpleNamespace) -> EmergencyAccess:
     row = opened(scene.user, "Patient/7")
-    closing.close([row.pk], CloseReason.CLOSED, origin=actor(scene.user).origin, now=clock.now())
+    lifecycle.close_emergencies([row.pk], CloseReason.CLOSED, origin=actor(scene.user).origin, now=clock.now())
     return row
 
 
 def signed(row: EmergencyAccess, user: Any, note: str = "A note") -> EmergencyAccess:
-    return review(row.pk, actor=actor(user), verdict=Verdict.JUSTIFIED, note=note, now=clock.now())
+    return review_emergency(row.pk, actor=actor(user), verdict=ReviewVerdict.JUSTIFIED, note=note, now=clock.now())
 
 
 def test_another_person_reviews_it_once(scene: SimpleNamespace) -> None:
@@ -315,7 +318,7 @@ def test_another_person_reviews_it_once(scene: SimpleNamespace) -> None:
     row.refresh_from_db()
     assert (row.reviewed_by, row.verdict) == (str(first.pk), "justified")
     field: Any = EmergencyAccess._meta.get_field("note")
-    assert (field.open(row), EmergencyAccess._meta.get_field("reason").open(row)) == ("A note", REASON)  # type: ignore[attr-defined]
+    assert (field.decrypt(row), EmergencyAccess._meta.get_field("reason").decrypt(row)) == ("A note", REASON)  # type: ignore[attr-defined]
     assert told()[2:] == [
         ("emergency.reviewed", "", {"emergency": str(row.pk), "verdict": "justified"}),
         ("emergency.refused", "already_reviewed", {"emergency": str(row.pk)}),
@@ -338,7 +341,7 @@ def test_review_needs_a_permission_and_an_end(scene: SimpleNamespace) -> None:
     row, reviewer = opened(scene.user, "Patient/7"), officer(REVIEW)
     with pytest.raises(EmergencyRefused, match="still_open"):
         signed(row, reviewer)
-    closing.close([row.pk], CloseReason.CLOSED, origin=actor(scene.user).origin, now=clock.now())
+    lifecycle.close_emergencies([row.pk], CloseReason.CLOSED, origin=actor(scene.user).origin, now=clock.now())
     with pytest.raises(EmergencyRefused, match="permission_missing"):
         signed(row, officer(OPEN))
     signed(row, reviewer)
@@ -373,7 +376,7 @@ def test_acts_under_it_are_all_and_only_its_own(scene: SimpleNamespace) -> None:
     opened(scene.user, f"Patient/{scene.other}")
     assert [look(scene), look(scene, scene.other), look(scene, purpose="HMARKT")] == [200, 200, 403]
     row.refresh_from_db()
-    acts = [(event.action, event.resource) for event in acts_under(row)]
+    acts = [(event.action, event.resource) for event in list_emergency_events(row)]
     its = f"Patient/{scene.patient}"
     assert acts[2:] == [("access.granted", its), ("access.denied", its)]
     assert sorted(acts[:2]) == [("alert.raised", its), ("emergency.opened", its)]
@@ -456,13 +459,13 @@ def test_mail_that_was_not_taken_is_tried_again_until_it_is(
     due = row.opened_at
     mail_server.refuses = True
     for _ in range(2):
-        assert mailing.send_due(mail_to=[OFFICER], now=due) == 0
-        due += mailing.RETRY
+        assert notifications.send_due_alerts(mail_to=[OFFICER], now=due) == 0
+        due += notifications.RETRY_DELAY
     mail_server.refuses = False
-    assert mailing.send_due(mail_to=[OFFICER], now=due - SECOND) == 0
+    assert notifications.send_due_alerts(mail_to=[OFFICER], now=due - SECOND) == 0
     assert "was not taken: SMTPRecipientsRefused" in caplog.text
     assert REASON not in caplog.text
-    assert mailing.send_due(mail_to=[OFFICER], now=due) == 1
+    assert notifications.send_due_alerts(mail_to=[OFFICER], now=due) == 1
     assert len(mail_server.mails) == 1
     row.refresh_from_db()
     assert row.alerted_at == due
@@ -470,14 +473,14 @@ def test_mail_that_was_not_taken_is_tried_again_until_it_is(
 
 def test_mail_server_that_is_away_holds_up_nothing(scene: SimpleNamespace, settings: Any, unused_tcp: int) -> None:
     mail_by(settings, "smtp", host="127.0.0.1", port=unused_tcp)
-    row = opened(scene.user, "Patient/7", lasts=SECOND)
-    with clock.running(lambda: row.expires_at + SECOND):
+    row = opened(scene.user, "Patient/7", duration=SECOND)
+    with clock.override_clock(lambda: row.expires_at + SECOND):
         tend_emergencies()
     row.refresh_from_db()
     assert (row.close_reason, row.alerted_at, row.alert_due_at) == (
         "expired",
         None,
-        row.expires_at + SECOND + mailing.RETRY,
+        row.expires_at + SECOND + notifications.RETRY_DELAY,
     )
     with pytest.raises(ConnectionRefusedError):
         smtplib.SMTP("127.0.0.1", unused_tcp)
@@ -503,17 +506,17 @@ def test_permit_while_the_trail_is_away_goes_by_the_spool_into_the_trail(scene: 
     row = opened(scene.user, f"Patient/{scene.patient}")
     with audit_database_fails():
         assert [look(scene), look(scene, scene.other), look(scene, purpose="HMARKT")] == [200, 503, 503]
-    assert (RAN, is_waiting(spool)) == (["chart"], True)
+    assert (RAN, has_spooled_events(spool)) == (["chart"], True)
     assert AuditEvent.objects.filter(action__startswith="access.").count() == 0
     assert look(scene, scene.other) == 403
-    assert not is_waiting(spool)
+    assert not has_spooled_events(spool)
     events = AuditEvent.objects.filter(action__startswith="access.").order_by("id")
     assert [(each.action, each.resource) for each in events] == [
         ("access.granted", f"Patient/{scene.patient}"),
         ("access.denied", f"Patient/{scene.other}"),
     ]
     assert json.loads(events[0].detail) == {"emergency": str(row.pk)}
-    assert [event.action for event in acts_under(row)][2:] == ["access.granted"]
+    assert [event.action for event in list_emergency_events(row)][2:] == ["access.granted"]
 
 
 @pytest.mark.postgresql
@@ -532,7 +535,7 @@ def test_emergency_is_opened_while_the_trail_is_away(scene: SimpleNamespace, spo
     with audit_database_fails():
         opened(scene.user, f"Patient/{scene.patient}")
         assert (look(scene), AuditOutbox.objects.count()) == (200, 2)
-    try_again()
+    reset_cooldown()
     drain_outbox()
     assert look(scene) == 200
     actions = list(AuditEvent.objects.order_by("id").values_list("action", flat=True))
@@ -554,7 +557,7 @@ def test_without_a_spool_or_with_a_full_one_nobody_is_let_in(
 ) -> None:
     opened(scene.user, f"Patient/{scene.patient}")
     line = b"x" * 1023 + b"\n"
-    spool.write_bytes(line * (MOST_BYTES // len(line)))
+    spool.write_bytes(line * (MAX_SPOOL_BYTES // len(line)))
     with audit_database_fails():
         assert (look(scene), RAN) == (503, [])
         spool.unlink()
@@ -575,7 +578,7 @@ def test_spool_that_can_t_be_drained_lets_the_request_go_on(
     assert (look(scene), spool.read_bytes()) == (200, content)
     assert "The spool was not drained: IsADirectoryError." in caplog.text
     lock.rmdir()
-    assert (look(scene), is_waiting(spool)) == (200, False)
+    assert (look(scene), has_spooled_events(spool)) == (200, False)
 
 
 def test_open_emergency_costs_a_select_where_the_permission_is_missing_and_nothing_else(

@@ -17,10 +17,10 @@ from django.template import engines
 from django.test import Client
 from django.urls import include, path
 
-from django_phi_oidc import clock
-from django_phi_oidc.access.admin import EmergencyAccessAdmin
-from django_phi_oidc.access.closing import close
-from django_phi_oidc.access.models import CloseReason, EmergencyAccess
+from django_phi_oidc._internal import clock
+from django_phi_oidc.access.emergency.admin import EmergencyAccessAdmin
+from django_phi_oidc.access.emergency.lifecycle import close_emergencies
+from django_phi_oidc.access.emergency.models import CloseReason, EmergencyAccess
 from django_phi_oidc.audit.models import AuditEvent
 from tests.access import wards
 from tests.access.emergencies import REASON, actor, allow, declare, forbid, opened, told
@@ -216,7 +216,7 @@ def test_banner_is_there_as_long_as_the_emergency_is(scene: SimpleNamespace, rf:
         return str(engines["django"].from_string(BANNER).render({}, request)).strip()
 
     assert banner(scene.user) == ""
-    row = opened(scene.user, "Patient/7", lasts=timedelta(minutes=5))
+    row = opened(scene.user, "Patient/7", duration=timedelta(minutes=5))
     shown = banner(scene.user)
     assert 'role="status"' in shown
     assert "Patient/7" in shown
@@ -224,7 +224,7 @@ def test_banner_is_there_as_long_as_the_emergency_is(scene: SimpleNamespace, rf:
     assert REASON not in shown
     assert banner(AnonymousUser()) == ""
     assert banner(get_user_model()._default_manager.create_user("another")) == ""
-    with clock.running(lambda: row.expires_at):
+    with clock.override_clock(lambda: row.expires_at):
         assert banner(scene.user) == ""
 
 
@@ -250,7 +250,7 @@ VERDICT = {"verdict": "not_justified", "note": "Nobody was in need."}
 
 def over(user: Any, resource: str = "Patient/7") -> EmergencyAccess:
     row = opened(user, resource)
-    close([row.pk], CloseReason.CLOSED, origin=actor(user).origin, now=clock.now())
+    close_emergencies([row.pk], CloseReason.CLOSED, origin=actor(user).origin, now=clock.now())
     return row
 
 

@@ -13,8 +13,8 @@ import pytest
 from django.conf import settings as django_settings
 from django.contrib.auth import get_user_model
 
-from django_phi_oidc.access.closing import close
-from django_phi_oidc.access.models import CloseReason
+from django_phi_oidc.access.emergency.lifecycle import close_emergencies
+from django_phi_oidc.access.emergency.models import CloseReason
 from tests.access.emergencies import actor, allow, declared, opened
 from tests.journeys.serving import portal_process
 from tests.sessions.conftest import BACKEND, SignedIn, sign_in  # noqa: F401 -- a fixture
@@ -57,7 +57,7 @@ def test_emergency_ends_for_the_next_request_of_every_process(portals: list[str]
     patient = get_user_model()._default_manager.create_user(username="patient").pk
     assert [look(portal, person, patient)[2] for portal in portals] == [403, 403]
     now = datetime.now(UTC)
-    row = opened(person.user, f"Patient/{patient}", lasts=timedelta(seconds=3), now=now)
+    row = opened(person.user, f"Patient/{patient}", duration=timedelta(seconds=3), now=now)
 
     def look_again_and_again(portal: str) -> list[Look]:
         looks = []
@@ -81,5 +81,5 @@ def test_emergency_that_is_closed_is_over_for_the_next_request_of_every_process(
     patient = get_user_model()._default_manager.create_user(username="patient").pk
     row = opened(person.user, f"Patient/{patient}")
     assert [look(portal, person, patient)[2] for portal in portals] == [200, 200]
-    close([row.pk], CloseReason.CLOSED, origin=actor(person.user).origin, now=datetime.now(UTC))
+    close_emergencies([row.pk], CloseReason.CLOSED, origin=actor(person.user).origin, now=datetime.now(UTC))
     assert [look(portal, person, patient)[2] for portal in portals] == [403, 403]

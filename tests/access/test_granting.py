@@ -12,11 +12,11 @@ from django.contrib.auth.models import Group
 from django.db import connection, connections, transaction
 from django.test.utils import CaptureQueriesContext
 
-from django_phi_oidc import clock
-from django_phi_oidc.access.granting import grant
+from django_phi_oidc._internal import clock
+from django_phi_oidc.access.role_sync import sync_roles
 from django_phi_oidc.audit.events import Origin
 from django_phi_oidc.audit.models import AuditEvent
-from django_phi_oidc.role_rules import RoleRule
+from django_phi_oidc.config.roles import RoleRule
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "phi_audit"])
 
@@ -41,7 +41,7 @@ def somebody(name: str = "amina", *groups: str, **flags: bool) -> Any:
 
 def sign_in(user: Any, *roles: Any, rules: tuple[RoleRule, ...] = RULES) -> None:
     with transaction.atomic():
-        grant(
+        sync_roles(
             get_user_model().objects.get(pk=user.pk),
             rules=rules,
             claims={"roles": list(roles)} if roles else {},
@@ -107,7 +107,7 @@ def test_nothing_is_written_where_nothing_changes(rules: tuple[RoleRule, ...], m
     user = somebody("amina", "clinicians", is_staff=True)
     loaded = get_user_model().objects.get(pk=user.pk)
     with transaction.atomic(), CaptureQueriesContext(connection) as queries:
-        grant(
+        sync_roles(
             loaded,
             rules=rules,
             claims={"roles": ["nurse", "desk"]},

@@ -17,9 +17,9 @@ from django.test import AsyncClient, Client
 from django.test.utils import CaptureQueriesContext
 from django.views.generic import TemplateView, View
 
-from django_phi_oidc.access.views import PHIAccessMixin
+from django_phi_oidc.access.mixins import PHIAccessMixin
 from django_phi_oidc.audit.models import AuditEvent
-from django_phi_oidc.audit.request import SESSION_KEY
+from django_phi_oidc.audit.request_context import SESSION_KEY
 from django_phi_oidc.decorators import phi_access
 from django_phi_oidc.errors import DeclarationInvalid
 from tests.access import wards

@@ -20,13 +20,13 @@ from django.contrib.auth import get_user_model
 from django.http import HttpResponse
 from django.urls import path
 
-from django_phi_oidc import clock
-from django_phi_oidc.access.closing import close
-from django_phi_oidc.access.guarding import decide
-from django_phi_oidc.access.models import CloseReason, EmergencyAccess
+from django_phi_oidc._internal import clock
+from django_phi_oidc.access.decisions import authorize
+from django_phi_oidc.access.emergency.lifecycle import close_emergencies
+from django_phi_oidc.access.emergency.models import CloseReason, EmergencyAccess
 from django_phi_oidc.access.policy import AccessPolicy
 from django_phi_oidc.audit.models import AuditEvent
-from django_phi_oidc.audit.request import ASSURANCE_KEY, SESSION_KEY
+from django_phi_oidc.audit.request_context import ASSURANCE_KEY, SESSION_KEY
 from tests.access import wards
 from tests.access.emergencies import actor, allow, declare, opened
 from tests.access.wards import HELD, PERMISSION
@@ -103,7 +103,7 @@ def arrange(scene: SimpleNamespace, emergency: str) -> str:
     long_ago = clock.now() - timedelta(hours=2) if emergency == "over" else clock.now()
     row = opened(whose, what.get(emergency, f"Patient/{scene.patient}"), permissions=[taken], now=long_ago)
     if emergency == "closed":
-        close([row.pk], CloseReason.CLOSED, origin=actor(whose).origin, now=clock.now())
+        close_emergencies([row.pk], CloseReason.CLOSED, origin=actor(whose).origin, now=clock.now())
     return str(row.pk) if emergency in LETS_IN else ""
 
 
@@ -138,11 +138,11 @@ def test_matrix(role: str, emergency: str, scene: SimpleNamespace, rf: Any) -> N
 @pytest.mark.parametrize("purpose", STATED)
 def test_empty_policy_refuses_everybody(emergency: str, purpose: str, scene: SimpleNamespace) -> None:
     arrange(scene, emergency)
-    given: dict[str, Any] = {"resource": f"Patient/{scene.patient}", "find": None, "now": clock.now()}
-    assert decide(actor(scene.user), AccessPolicy(), purpose=purpose, **given) == "permission_missing"
+    given: dict[str, Any] = {"resource": f"Patient/{scene.patient}", "find_object": None, "now": clock.now()}
+    assert authorize(actor(scene.user), AccessPolicy(), purpose=purpose, **given) == "permission_missing"
     only = AccessPolicy(permission=PERMISSION)
-    assert decide(actor(scene.user), only, purpose=purpose, **given) is not None
+    assert authorize(actor(scene.user), only, purpose=purpose, **given) is not None
     HELD.add((scene.user.pk, None))
-    assert decide(actor(scene.user), only, purpose=purpose, **given) is not None
+    assert authorize(actor(scene.user), only, purpose=purpose, **given) is not None
     whole = AccessPolicy(permission=PERMISSION, purposes=frozenset({"TREAT"}))
-    assert decide(actor(scene.user), whole, purpose="TREAT", **given) is None
+    assert authorize(actor(scene.user), whole, purpose="TREAT", **given) is None

@@ -10,10 +10,10 @@ from django_phi_oidc.access.policy import (
     PURPOSES,
     AccessPolicy,
     Assurance,
-    declare,
-    refuse_access,
-    refuse_reveal,
-    require,
+    find_access_refusal,
+    find_reveal_refusal,
+    parse_access_policy,
+    parse_required_assurance,
 )
 from django_phi_oidc.errors import DeclarationInvalid
 
@@ -21,15 +21,15 @@ PATIENT = {
     "declared_purpose": "TREAT",
     "stated_purpose": "PATRQT",
     "is_self": True,
-    "permitted": False,
+    "is_permitted": False,
     "has_session": True,
 }
-CLINICIAN = {**PATIENT, "stated_purpose": "TREAT", "is_self": False, "permitted": True}
+CLINICIAN = {**PATIENT, "stated_purpose": "TREAT", "is_self": False, "is_permitted": True}
 
 REFUSED = {
     "the patient, in no session of an OP": (PATIENT, {"has_session": False}, "session_missing"),
     "the clinician, in no session of an OP": (CLINICIAN, {"has_session": False}, "session_missing"),
-    "somebody without the permission": (CLINICIAN, {"permitted": False}, "permission_missing"),
+    "somebody without the permission": (CLINICIAN, {"is_permitted": False}, "permission_missing"),
     "the patient for a purpose that nobody declared": (PATIENT, {"stated_purpose": "HMARKT"}, "purpose_not_declared"),
     "the clinician for another purpose": (CLINICIAN, {"stated_purpose": "HOPERAT"}, "purpose_not_declared"),
     "the clinician on request of a patient": (CLINICIAN, {"stated_purpose": "PATRQT"}, "purpose_not_declared"),
@@ -63,15 +63,15 @@ ALLOWED = {
 
 @pytest.mark.parametrize("given", ALLOWED.values(), ids=ALLOWED)
 def test_refuse_reveal_as_it_should_be_returns_none(given: dict[str, Any]) -> None:
-    assert refuse_reveal(**given) is None
+    assert find_reveal_refusal(**given) is None
 
 
 @pytest.mark.parametrize(("accepted", "difference", "code"), REFUSED.values(), ids=REFUSED)
 def test_refuse_reveal_with_one_thing_wrong_returns_its_code(
     accepted: dict[str, Any], difference: dict[str, Any], code: str
 ) -> None:
-    assert refuse_reveal(**accepted) is None
-    assert refuse_reveal(**{**accepted, **difference}) == code
+    assert find_reveal_refusal(**accepted) is None
+    assert find_reveal_refusal(**{**accepted, **difference}) == code
 
 
 def test_purposes_hold_the_codes_that_fhir_r4_expands() -> None:
@@ -89,13 +89,13 @@ SEEN: dict[str, Any] = {
     "policy": POLICY,
     "has_session": True,
     "resource": "Patient/7",
-    "permitted": True,
+    "is_permitted": True,
     "stated_purpose": "TREAT",
 }
 UNSEEN = {
     "no session of an OP": ({"has_session": False}, "session_missing"),
     "no resource": ({"resource": ""}, "resource_invalid"),
-    "no permission": ({"permitted": False}, "permission_missing"),
+    "no permission": ({"is_permitted": False}, "permission_missing"),
     "no purpose": ({"stated_purpose": ""}, "purpose_unknown"),
     "a purpose that HL7 has not": ({"stated_purpose": "treat"}, "purpose_unknown"),
     "a purpose that is not the policy's": ({"stated_purpose": "HOPERAT"}, "purpose_not_declared"),
@@ -107,21 +107,21 @@ UNSEEN = {
 
 @pytest.mark.parametrize(("difference", "code"), UNSEEN.values(), ids=UNSEEN)
 def test_refuse_access_with_one_thing_wrong_returns_its_code(difference: dict[str, Any], code: str) -> None:
-    assert refuse_access(**SEEN) is None
-    assert refuse_access(**{**SEEN, **difference}) == code
+    assert find_access_refusal(**SEEN) is None
+    assert find_access_refusal(**{**SEEN, **difference}) == code
 
 
 def test_refuse_access_refuses_in_the_order_of_the_reference() -> None:
-    wrong = {"has_session": False, "resource": "", "permitted": False, "stated_purpose": "HOPERAT"}
+    wrong = {"has_session": False, "resource": "", "is_permitted": False, "stated_purpose": "HOPERAT"}
     codes = []
     for name in list(wrong):
-        codes.append(refuse_access(**{**SEEN, **wrong}))
+        codes.append(find_access_refusal(**{**SEEN, **wrong}))
         del wrong[name]
     assert codes == ["session_missing", "resource_invalid", "permission_missing", "purpose_not_declared"]
 
 
 def test_refuse_access_without_an_emergency_lets_in_for_no_purpose_beside_the_policys() -> None:
-    assert [refuse_access(**{**SEEN, "stated_purpose": code}) for code in PURPOSES].count(None) == 1
+    assert [find_access_refusal(**{**SEEN, "stated_purpose": code}) for code in PURPOSES].count(None) == 1
 
 
 DECLARED: dict[str, Any] = {"permission": "portal.view_chart", "purpose": None, "purposes": ["TREAT", "ETREAT"]}
@@ -142,18 +142,18 @@ def test_declare_keeps_what_is_declared() -> None:
     several, fixed = frozenset({"TREAT", "ETREAT"}), frozenset({"TREAT"})
     assurance = Assurance(acr=("a", "b"), max_age=timedelta(minutes=1))
     permission = "portal.view_chart"
-    assert declare(**DECLARED) == AccessPolicy(permission=permission, purposes=several)
-    assert declare(permission=permission, purpose="TREAT", purposes=()) == AccessPolicy(
+    assert parse_access_policy(**DECLARED) == AccessPolicy(permission=permission, purposes=several)
+    assert parse_access_policy(permission=permission, purpose="TREAT", purposes=()) == AccessPolicy(
         permission=permission, purposes=fixed
     )
-    assert declare(**DECLARED, acr=["a", "b"], max_age=timedelta(minutes=1)) == AccessPolicy(
+    assert parse_access_policy(**DECLARED, acr=["a", "b"], max_age=timedelta(minutes=1)) == AccessPolicy(
         permission=permission, purposes=several, assurance=assurance
     )
-    assert require(acr=["a", "b"], max_age=timedelta(minutes=1)) == assurance
+    assert parse_required_assurance(acr=["a", "b"], max_age=timedelta(minutes=1)) == assurance
 
 
 @pytest.mark.parametrize(("difference", "message"), UNDECLARED.values(), ids=UNDECLARED)
 def test_declare_with_one_thing_wrong_says_which(difference: dict[str, Any], message: str) -> None:
-    declare(**DECLARED)
+    parse_access_policy(**DECLARED)
     with pytest.raises(DeclarationInvalid, match=message):
-        declare(**{**DECLARED, **difference})
+        parse_access_policy(**{**DECLARED, **difference})

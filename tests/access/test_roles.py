@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from django_phi_oidc.access.roles import Outcome, administrative, decide, matches
-from django_phi_oidc.role_rules import Role, RoleRule
+from django_phi_oidc.access.role_mapping import RoleOutcome, get_administrative_groups, has_matching_value, map_roles
+from django_phi_oidc.config.roles import Role, RoleRule
 
 pytestmark = pytest.mark.sqlite
 
@@ -54,51 +54,53 @@ OTHER: dict[str, tuple[RoleRule, Any]] = {
 
 @pytest.mark.parametrize(("rule_", "value"), MATCHING.values(), ids=MATCHING)
 def test_matches_a_value_of_the_claim(rule_: RoleRule, value: Any) -> None:
-    assert matches(rule_, {"roles": value})
-    assert not matches(rule_, {"teams": value}), "another claim"
+    assert has_matching_value(rule_, {"roles": value})
+    assert not has_matching_value(rule_, {"teams": value}), "another claim"
 
 
 @pytest.mark.parametrize(("rule_", "value"), OTHER.values(), ids=OTHER)
 def test_matches_nothing_that_is_merely_like_it(rule_: RoleRule, value: Any) -> None:
-    assert not matches(rule_, {"roles": value})
+    assert not has_matching_value(rule_, {"roles": value})
 
 
 @pytest.mark.parametrize(
     ("value", "is_held", "is_there", "outcome"),
     [
-        ("nurse", False, True, Outcome.ADDED),
-        ("nurse", True, True, Outcome.KEPT),
-        ("nurse", False, False, Outcome.MISSING),
-        ("clerk", True, True, Outcome.REMOVED),
-        ("clerk", False, True, Outcome.NOT_GIVEN),
-        ("clerk", False, False, Outcome.NOT_GIVEN),
+        ("nurse", False, True, RoleOutcome.ADDED),
+        ("nurse", True, True, RoleOutcome.KEPT),
+        ("nurse", False, False, RoleOutcome.GROUP_MISSING),
+        ("clerk", True, True, RoleOutcome.REMOVED),
+        ("clerk", False, True, RoleOutcome.NOT_GRANTED),
+        ("clerk", False, False, RoleOutcome.NOT_GRANTED),
     ],
 )
 def test_decide_gives_what_a_rule_gives_and_takes_the_rest(
-    value: str, is_held: bool, is_there: bool, outcome: Outcome
+    value: str, is_held: bool, is_there: bool, outcome: RoleOutcome
 ) -> None:
     role, foreign = Role("group", "clinicians"), Role("group", "of somebody else's")
     held = frozenset([foreign, *([role] if is_held else [])])
     there = frozenset([foreign, *([role] if is_there else [])])
-    assert decide([rule()], {"roles": value}, held=held, there=there) == {role: outcome}
+    assert map_roles([rule()], {"roles": value}, held_roles=held, existing_roles=there) == {role: outcome}
 
 
 def test_decide_takes_all_when_the_claim_did_not_come() -> None:
     rules = [rule(is_staff=True), rule("clerk", groups=("b",))]
     held = frozenset([Role("group", "b"), Role("flag", "is_staff")])
-    assert decide(rules, {}, held=held, there=held) == {
-        Role("flag", "is_staff"): Outcome.REMOVED,
-        Role("group", "b"): Outcome.REMOVED,
-        Role("group", "clinicians"): Outcome.NOT_GIVEN,
+    assert map_roles(rules, {}, held_roles=held, existing_roles=held) == {
+        Role("flag", "is_staff"): RoleOutcome.REMOVED,
+        Role("group", "b"): RoleOutcome.REMOVED,
+        Role("group", "clinicians"): RoleOutcome.NOT_GRANTED,
     }
 
 
 def test_role_that_one_of_two_rules_gives_is_given() -> None:
     role = Role("group", "clinicians")
-    decided = decide([rule(), rule("physician")], {"roles": "physician"}, held=frozenset(), there=frozenset([role]))
-    assert decided == {role: Outcome.ADDED}
+    decided = map_roles(
+        [rule(), rule("physician")], {"roles": "physician"}, held_roles=frozenset(), existing_roles=frozenset([role])
+    )
+    assert decided == {role: RoleOutcome.ADDED}
 
 
 def test_administrative_are_the_groups_that_come_with_a_flag() -> None:
     rules = [rule(), rule(groups=("admins",), is_superuser=True), rule(groups=("desk",), is_staff=True)]
-    assert administrative(rules) == {Role("group", "admins"), Role("group", "desk")}
+    assert get_administrative_groups(rules) == {Role("group", "admins"), Role("group", "desk")}

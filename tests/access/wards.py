@@ -12,7 +12,7 @@ from django.urls import include, path
 from django.views.decorators.cache import cache_page
 from django.views.generic import View
 
-from django_phi_oidc.access.views import PHIAccessMixin
+from django_phi_oidc.access.mixins import PHIAccessMixin
 from django_phi_oidc.decorators import phi_access
 
 PERMISSION = "portal.view_chart"

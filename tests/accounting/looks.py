@@ -4,8 +4,8 @@ import uuid
 from datetime import timedelta
 from typing import Any
 
-from django_phi_oidc.audit.events import Act, Action, Origin
-from django_phi_oidc.audit.recording import record_many
+from django_phi_oidc.audit.events import Action, NewEvent, Origin
+from django_phi_oidc.audit.recorder import record_many
 from tests.claims.conftest import NOW
 
 DAY = timedelta(days=1)
@@ -27,7 +27,7 @@ def look(*, by: object = "", count: int = 1, at: Any = NOW, **given: Any) -> lis
     """Record looks a second apart, the last one at that time, and return their ids."""
     origin = Origin(actor=str(by), session="a-session")
     acts = [
-        Act(
+        NewEvent(
             **{
                 "action": Action.ACCESS_GRANTED,
                 "origin": origin,

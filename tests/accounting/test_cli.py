@@ -13,7 +13,7 @@ from django.contrib.auth import get_user_model
 from django.core.management import CommandError, call_command
 from django.test import override_settings
 
-from django_phi_oidc import clock
+from django_phi_oidc._internal import clock
 from django_phi_oidc.audit.events import Action, register_actions
 from django_phi_oidc.audit.models import AuditEvent, AuditLeaf
 from tests.accounting.looks import DAY, RESOURCES, STAFF, look, reveal
@@ -29,7 +29,7 @@ YEAR = 366 * DAY
 @pytest.fixture(autouse=True)
 def _at_noon() -> Iterator[None]:
     options = {**django_settings.PHI_OIDC, "PATIENT_RESOURCES": RESOURCES}
-    with override_settings(PHI_OIDC=options), clock.running(lambda: NOW):
+    with override_settings(PHI_OIDC=options), clock.override_clock(lambda: NOW):
         yield
 
 

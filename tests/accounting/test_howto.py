@@ -16,7 +16,7 @@ from django.contrib.auth import get_user_model
 from django.core.management import call_command
 from django.urls import path
 
-from django_phi_oidc import clock
+from django_phi_oidc._internal import clock
 from django_phi_oidc.audit.events import Action
 from tests.accounting.looks import DAY, look, reveal
 from tests.claims.conftest import NOW
@@ -44,7 +44,7 @@ def _clinic(settings: Any) -> Iterator[None]:
     settings.TEMPLATES = [{**settings.TEMPLATES[0], "APP_DIRS": False, "OPTIONS": options}]
     settings.ROOT_URLCONF = "clinic"
     settings.PHI_OIDC = {**settings.PHI_OIDC, "PATIENT_RESOURCES": "clinic.resources_of"}
-    with clock.running(lambda: NOW):
+    with clock.override_clock(lambda: NOW):
         yield
     del sys.modules["clinic"]
 

@@ -12,12 +12,18 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db import connections
 from django.test.utils import CaptureQueriesContext
 
-from django_phi_oidc.accounting import reporting
-from django_phi_oidc.accounting.reporting import Accounting, Disclosure, account, accounts_of, name_of
-from django_phi_oidc.audit.browsing import RowUnreadable
 from django_phi_oidc.audit.events import Action, Origin, register_actions
 from django_phi_oidc.audit.models import AuditEvent, AuditLeaf
+from django_phi_oidc.audit.search import RowUnreadable
 from django_phi_oidc.errors import AuditUnavailable
+from django_phi_oidc.individual_rights import accounting
+from django_phi_oidc.individual_rights.accounting import (
+    Disclosure,
+    DisclosureAccounting,
+    create_accounting,
+    find_actor_accounts,
+    get_display_name,
+)
 from tests.accounting.looks import DAY, NURSE, STAFF, look, resources_of, reveal
 from tests.audit.hanging import audit_database_fails
 from tests.audit.log import seal_now
@@ -29,13 +35,13 @@ pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "phi_
 ASKER = Origin(actor="9", session="s", client_ip="192.0.2.1")
 
 
-def told(person: Person, **given: Any) -> Accounting:
+def told(person: Person, **given: Any) -> DisclosureAccounting:
     asked: dict[str, Any] = {"resources": resources_of(person.user), "since": NOW - 30 * DAY, "include_own": False}
-    return account(person.user, **{**asked, "origin": ASKER, "now": NOW, **given})
+    return create_accounting(person.user, **{**asked, "origin": ASKER, "now": NOW, **given})
 
 
-def ids(found: Accounting) -> list[uuid.UUID]:
-    return [each.id for page in found.pages() for each in page]
+def ids(found: DisclosureAccounting) -> list[uuid.UUID]:
+    return [each.id for page in found.iter_pages() for each in page]
 
 
 def test_every_kind_of_look_is_told_newest_first(person: Person) -> None:
@@ -49,7 +55,7 @@ def test_every_kind_of_look_is_told_newest_first(person: Person) -> None:
         purpose="PATRQT",
         detail={"claims": ["address", "birthdate"]},
     )
-    (rows,) = told(person).pages()
+    (rows,) = told(person).iter_pages()
     assert [row.id for row in rows] == [*exported, revealed, *part, *granted]
     given = [(row.actor, row.purpose_name, row.resource, row.claims, row.emergency) for row in rows]
     assert given == [
@@ -77,7 +83,7 @@ def test_what_the_project_registered_as_a_disclosure_is_told(person: Person) -> 
     printed = look(by=STAFF, resource=resource, action="records_test.printed")
     look(by=STAFF, resource=resource, action="records_test.archived")
     look(by=STAFF, resource="Patient/another", action="records_test.printed")
-    (row,) = told(person).page().rows
+    (row,) = told(person).get_page().rows
     assert ([row.id], row.action, row.resource) == (printed, "records_test.printed", resource)
 
 
@@ -87,7 +93,7 @@ def test_act_of_the_projects_own_may_have_whatever_it_likes_for_claims(
 ) -> None:
     register_actions({"records_test.sent": ["claims"]}, disclosures=["records_test.sent"])
     look(by=STAFF, resource=f"Patient/{person.user.pk}", action="records_test.sent", detail={"claims": claims})
-    (row,) = told(person).page().rows
+    (row,) = told(person).get_page().rows
     assert row.claims == shown
 
 
@@ -127,7 +133,7 @@ def test_own_looks_are_told_on_request_alone(person: Person) -> None:
     assert ids(told(person)) == [others]
     found = told(person, include_own=True)
     assert ids(found) == [own, others]
-    assert [row.is_own for row in found.page().rows] == [True, False]
+    assert [row.is_own for row in found.get_page().rows] == [True, False]
 
 
 def test_only_what_was_since_is_told(person: Person) -> None:
@@ -142,7 +148,7 @@ def test_a_look_in_an_emergency_says_so(person: Person) -> None:
     resource, emergency = f"Patient/{person.user.pk}", str(uuid.uuid4())
     look(by=STAFF, resource=resource)
     look(by=STAFF, resource=resource, purpose="ETREAT", detail={"emergency": emergency}, at=NOW + DAY)
-    rows = told(person).page().rows
+    rows = told(person).get_page().rows
     assert [(row.purpose_name, row.emergency) for row in rows] == [
         ("emergency treatment", emergency),
         ("treatment", ""),
@@ -158,7 +164,7 @@ def test_keyed_ids_are_found_and_named_as_the_project_has_them(person: Person, s
     assert AuditEvent.objects.get(id=keyed[0]).resource != resource
     for mode in ("keyed", "plain"):
         settings.PHI_OIDC = {**settings.PHI_OIDC, "RESOURCE_IDS": mode}
-        rows = told(person).page().rows
+        rows = told(person).get_page().rows
         assert [(row.id, row.resource) for row in rows] == [(keyed[0], resource), (plain[0], resource)]
 
 
@@ -194,7 +200,9 @@ def test_account_that_is_linked_to_nobody_is_told_of_its_resources() -> None:
     seen = look(by=STAFF, resource=f"Patient/{user.pk}")
     exported = look(action=Action.SUBJECT_EXPORTED, resource=f"user/{user.pk}", at=NOW + DAY)
     look(by=STAFF, resource=f"user/{user.pk}", action=Action.SUBJECT_LINKED)
-    found = account(user, resources=resources_of(user), since=NOW - DAY, include_own=False, origin=Origin(), now=NOW)
+    found = create_accounting(
+        user, resources=resources_of(user), since=NOW - DAY, include_own=False, origin=Origin(), now=NOW
+    )
     assert ids(found) == [*exported, *seen]
     assert AuditEvent.objects.get(action="subject.accounted").subject == ""
 
@@ -205,8 +213,8 @@ def test_without_the_trail_nothing_is_told(person: Person) -> None:
         told(person)
     found = told(person)
     with audit_database_fails(), pytest.raises(AuditUnavailable):
-        found.page()
-    assert len(found.page().rows) == 1
+        found.get_page()
+    assert len(found.get_page().rows) == 1
 
 
 @pytest.mark.parametrize("given", ["Patient/7", ["Patient/7", "Patient 7"], [7], ["Patient/"]])
@@ -222,16 +230,16 @@ def test_pages_forth_and_back_give_each_look_once_while_others_come_in(person: P
     written = look(by=STAFF, count=25, resource=resource)
     written += [reveal(person.subject.uuid, by=STAFF, at=NOW + timedelta(seconds=n)) for n in range(1, 26)]
     found, seen = told(person), []
-    page = found.page(size=20)
+    page = found.get_page(size=20)
     seen += page.rows
-    while page.older is not None:
+    while page.older_key is not None:
         look(by=STAFF, count=5, resource=resource, at=NOW + DAY)
-        page = found.page(before=page.older, size=20)
+        page = found.get_page(before=page.older_key, size=20)
         seen += page.rows
     assert [row.id for row in seen] == written[::-1]
     back = list(page.rows)
-    while page.newer is not None:
-        page = found.page(after=page.newer, size=20)
+    while page.newer_key is not None:
+        page = found.get_page(after=page.newer_key, size=20)
         back = [*page.rows, *back]
     assert [row.id for row in back][-50:] == written[::-1]
     assert len({row.id for row in back}) == len(back) == 60
@@ -244,7 +252,7 @@ def test_many_resources_take_a_query_for_each_hundred(person: Person) -> None:
     ]
     found = told(person, resources=names)
     with CaptureQueriesContext(connections["phi_audit"]) as asked:
-        rows = found.page(size=2).rows
+        rows = found.get_page(size=2).rows
     assert [row.id for row in rows] == [written[2], written[1]]
     # Each name, and its pseudonym under each of two keys; and the account's own; and one subject.
     assert len(asked) == 8
@@ -254,7 +262,7 @@ def test_query_counts_do_not_grow_with_what_is_told(make_person: Callable[..., P
     person, trail, counts = make_person(), connections["phi_audit"], []
     for _ in range(2):
         with CaptureQueriesContext(connections["default"]) as here, CaptureQueriesContext(trail) as there:
-            accounts_of(told(person).page().rows)
+            find_actor_accounts(told(person).get_page().rows)
         counts.append((len(here), len([each for each in there if each["sql"].startswith("SELECT")])))
         for number in range(20):
             reveal(person.subject.uuid, by=person.user.pk + 1 + number % 3)
@@ -270,11 +278,14 @@ def test_names_are_those_of_the_accounts_and_of_nothing_else(person: Person) -> 
     for by in (ada.pk, nameless.pk, gone_pk, "", "no key", "9" * 60, "-1"):
         reveal(person.subject.uuid, by=by)
     gone.delete()
-    rows = told(person).page().rows
-    accounts = accounts_of(rows)
-    assert {actor: name_of(user) for actor, user in accounts.items()} == {str(ada.pk): "Ada Berg", str(nameless.pk): ""}
-    assert name_of(accounts.get(str(gone_pk))) == ""
-    assert accounts_of([]) == {}
+    rows = told(person).get_page().rows
+    accounts = find_actor_accounts(rows)
+    assert {actor: get_display_name(user) for actor, user in accounts.items()} == {
+        str(ada.pk): "Ada Berg",
+        str(nameless.pk): "",
+    }
+    assert get_display_name(accounts.get(str(gone_pk))) == ""
+    assert find_actor_accounts([]) == {}
 
 
 def test_account_says_from_when_on_it_is_whole(person: Person) -> None:
@@ -282,13 +293,13 @@ def test_account_says_from_when_on_it_is_whole(person: Person) -> None:
     look(by=STAFF, resource=resource, at=NOW - 20 * DAY)
     kept = look(by=STAFF, resource=resource, at=NOW - 10 * DAY)
     seal_now(at=NOW)
-    assert told(person).begins_at() is None
+    assert told(person).find_available_since() is None
     gone = AuditLeaf.objects.get(leaf_index=0).event_id
     with without_triggers():
         sql(f"DELETE FROM {EVENT} WHERE id = %s", gone)
     found = told(person)
-    assert (ids(found), found.begins_at()) == (kept, NOW - 10 * DAY)
-    assert told(person, since=NOW - 10 * DAY).begins_at() is None
+    assert (ids(found), found.find_available_since()) == (kept, NOW - 10 * DAY)
+    assert told(person, since=NOW - 10 * DAY).find_available_since() is None
 
 
 def test_row_that_can_be_no_event_is_told_from_a_trail_that_is_away(person: Person) -> None:
@@ -301,13 +312,13 @@ def test_row_that_can_be_no_event_is_told_from_a_trail_that_is_away(person: Pers
         wrong = "infinity" if is_postgresql() else "2026-13-01 00:00:00"
         sql(f"UPDATE {EVENT} SET occurred_at = %s WHERE id = %s", wrong, one)
     with pytest.raises(RowUnreadable):
-        told(person).page()
+        told(person).get_page()
 
 
 @pytest.mark.parametrize(("now", "since"), [("2026-11-24", "2020-11-24"), ("2028-02-29", "2022-02-28")])
 def test_accounting_reaches_back_six_years(now: str, since: str) -> None:
     moments = (datetime.fromisoformat(each).replace(tzinfo=UTC) for each in (now, since))
-    assert reporting.six_years_before(next(moments)) == next(moments)
+    assert accounting.get_accounting_start(next(moments)) == next(moments)
 
 
 def test_disclosure_of_a_purpose_that_hl7_has_not_shows_what_stands_there() -> None:

@@ -12,7 +12,7 @@ from django.db import OperationalError, connections
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
-from django_phi_oidc import clock
+from django_phi_oidc._internal import clock
 from django_phi_oidc.audit.models import AuditEvent, AuditLeaf
 from tests.accounting.looks import DAY, NURSE, RESOURCES, STAFF, look, reveal
 from tests.accounting.urls import TEMPLATE
@@ -36,7 +36,7 @@ def _portal(settings: Any) -> Iterator[None]:
     also = "django.template.loaders.app_directories.Loader"
     options = {**settings.TEMPLATES[0]["OPTIONS"], "loaders": [loader, also]}
     settings.TEMPLATES = [{**settings.TEMPLATES[0], "APP_DIRS": False, "OPTIONS": options}]
-    with clock.running(lambda: NOW):
+    with clock.override_clock(lambda: NOW):
         yield
 
 

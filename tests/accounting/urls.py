@@ -7,8 +7,8 @@ from django.http import HttpRequest, HttpResponse
 from django.urls import include, path
 from django.views.generic import TemplateView
 
-from django_phi_oidc.access.views import AssuranceMixin
-from django_phi_oidc.accounting.views import AccountingMixin
+from django_phi_oidc.access.mixins import AssuranceMixin
+from django_phi_oidc.individual_rights.views import AccountingMixin
 
 
 class Record(AccountingMixin, TemplateView):

@@ -70,10 +70,10 @@ def text(name: str) -> Callable[..., Any]:
 
 def lenient_read(answer: Any) -> Any:
     """Read an answer from the network whatever it is."""
-    from django_phi_oidc.oidc.transport import Response  # noqa: PLC0415
+    from django_phi_oidc.oidc.transport import TransportResponse  # noqa: PLC0415
 
     headers = {name.lower(): value for name, value in answer.headers.itermerged()}
-    return Response(status=answer.status, headers=headers, body=answer.read())
+    return TransportResponse(status=answer.status, headers=headers, body=answer.read())
 
 
 def lenient_par(response: Any, *, declaration: Any) -> dict[str, str]:
@@ -82,10 +82,10 @@ def lenient_par(response: Any, *, declaration: Any) -> dict[str, str]:
 
 def lenient_userinfo(response: Any, **kwargs: Any) -> dict[str, Any]:
     """Read claims, signed or not, by whomever."""
-    from django_phi_oidc.attack.op.signing import unverified  # noqa: PLC0415
+    from django_phi_oidc.testing.mock_provider.signing import parse_unverified  # noqa: PLC0415
 
     try:
-        return dict(unverified(response.body.decode())[1])
+        return dict(parse_unverified(response.body.decode())[1])
     except ValueError:
         read = json.loads(response.body or b"{}")
         return read if isinstance(read, dict) else {}
@@ -98,11 +98,11 @@ def any_key(self: Any, *, kid: Any, alg: str) -> Any:
 def any_authority(declaration: Any) -> Any:
     import urllib3  # noqa: PLC0415
 
-    from django_phi_oidc.provider.pooling import Pool, TLSPool  # noqa: PLC0415
+    from django_phi_oidc.provider.connection_pool import TimedConnectionPool, TimedTLSConnectionPool  # noqa: PLC0415
 
     urllib3.disable_warnings()
     manager = urllib3.PoolManager(cert_reqs="CERT_NONE", assert_hostname=False)
-    manager.pool_classes_by_scheme = {"http": Pool, "https": TLSPool}
+    manager.pool_classes_by_scheme = {"http": TimedConnectionPool, "https": TimedTLSConnectionPool}
     return manager
 
 
@@ -376,18 +376,21 @@ FAULTS: Mapping[str, tuple[Plant, tuple[str, ...]]] = {
 def main() -> None:
     """Attack the portal with each fault in turn, by the attacks that should find it, and print what they found."""
     django.setup()
-    running = import_module("django_phi_oidc.attack.running")
-    cli = import_module("django_phi_oidc.attack.cli")
-    staging = import_module("django_phi_oidc.attack.staging")
-    scene_module, conf = import_module("django_phi_oidc.attack.scene"), import_module("django_phi_oidc.conf")
-    with staging.staged(scene_module.Portal.of("default"), conf.claims()) as scene:
+    running = import_module("django_phi_oidc.testing.attack.runner")
+    cli = import_module("django_phi_oidc.management.subcommands.attack")
+    staging = import_module("django_phi_oidc.testing.attack.environment_setup")
+    scene_module, conf = (
+        import_module("django_phi_oidc.testing.attack.environment"),
+        import_module("django_phi_oidc.conf"),
+    )
+    with staging.set_up_attack_environment(scene_module.Portal.of("default"), conf.claims()) as scene:
         for name, (plant, codes) in FAULTS.items():
             told: dict[str, list[str]] = {code: [] for code in codes}
             with plant():
-                for attack in cli.chosen("default", codes):
+                for attack in cli.select_attacks("default", codes):
                     # One that finds it is enough; a leak is looked for in every place.
                     if not told[attack.code] or attack.code == "canary":
-                        (outcome,) = running.run([attack], scene)
+                        (outcome,) = running.run_attacks([attack], scene)
                         if outcome.result == "failed":
                             told[attack.code].append(f"{outcome.name}: {outcome.told}")
             print(json.dumps({"fault": name, "failed": told}), flush=True)

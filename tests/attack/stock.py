@@ -47,7 +47,7 @@ def configure(folder: Path) -> None:
             alias: {"ENGINE": "django.db.backends.sqlite3", "NAME": str(folder / f"{alias}.sqlite3")}
             for alias in ("default", "phi_audit")
         },
-        DATABASE_ROUTERS=["django_phi_oidc.audit.routing.AuditRouter"],
+        DATABASE_ROUTERS=["django_phi_oidc.audit.router.AuditRouter"],
         LOGIN_REDIRECT_URL="/",
         LOGOUT_REDIRECT_URL="/",
         OIDC_RP_CLIENT_ID="portal",
@@ -65,40 +65,42 @@ def main() -> None:
     """Run the attacks on CODES and print what comes of them."""
     configure(Path(sys.argv[1]))
     django.setup()
-    from django_phi_oidc.attack.op import Client, DemoProvider  # noqa: PLC0415 -- Django is not set up before
-    from django_phi_oidc.attack.outcomes import as_json  # noqa: PLC0415
-    from django_phi_oidc.attack.running import attacks_on, run  # noqa: PLC0415
-    from django_phi_oidc.attack.scene import BASE, Portal  # noqa: PLC0415
-    from django_phi_oidc.attack.staging import staged  # noqa: PLC0415
-    from django_phi_oidc.declarations import ClaimDeclaration, ProviderDeclaration  # noqa: PLC0415
+    from django_phi_oidc.config.providers import ClaimDeclaration, ProviderDeclaration  # noqa: PLC0415
+    from django_phi_oidc.testing.attack.environment import PORTAL_URL, Portal  # noqa: PLC0415
+    from django_phi_oidc.testing.attack.environment_setup import set_up_attack_environment  # noqa: PLC0415
+    from django_phi_oidc.testing.attack.report import render_json  # noqa: PLC0415
+    from django_phi_oidc.testing.attack.runner import list_attacks, run_attacks  # noqa: PLC0415
+    from django_phi_oidc.testing.mock_provider import Client, DemoProvider  # noqa: PLC0415 -- Django is not set up before
 
     class Stock(Portal):
         """Leads mozilla-django-oidc to the provider; it has no trail, and sends whoever it refuses to a page."""
 
-        refusals = (302, 400, 403)
+        refusal_statuses = (302, 400, 403)
 
-        def settings(self, op: DemoProvider, *, ca_bundle: str, options: Mapping[str, Any]) -> dict[str, Any]:
+        def build_settings(self, op: DemoProvider, *, ca_bundle: str, options: Mapping[str, Any]) -> dict[str, Any]:
             os.environ["REQUESTS_CA_BUNDLE"] = ca_bundle
             endpoints = {"AUTHORIZATION": "authorize", "TOKEN": "token", "USER": "userinfo", "JWKS": "jwks"}
             return {f"OIDC_OP_{name}_ENDPOINT": f"{op.issuer}/{at}" for name, at in endpoints.items()}
 
-        def registration(self) -> Client:
-            return Client("portal", "s3cret", [f"{BASE}{reverse('oidc_authentication_callback')}"], require_pkce=False)
+        def create_registration(self) -> Client:
+            return Client(
+                "portal", "s3cret", [f"{PORTAL_URL}{reverse('oidc_authentication_callback')}"], require_pkce=False
+            )
 
-        def mark(self) -> None:
+        def mark_refusals_seen(self) -> None:
             """There is no trail."""
 
-        def code(self) -> None:
+        def find_refusal_code(self) -> None:
             return None
 
     parsed = ProviderDeclaration(
         name="default", issuer="https://op.example", client_id="portal", id_token_signed_response_alg=("RS256",)
     )
     email = ClaimDeclaration(name="email", purpose="TREAT", basis="tests", retention=timedelta(days=1))
-    attacks = [attack for attack in attacks_on(parsed, claims=["email"]) if attack.code in CODES]
-    with staged(Stock("default", {}, parsed), {"email": email}) as scene:
-        for outcome in run(attacks, scene):
-            print(as_json(outcome), flush=True)
+    attacks = [attack for attack in list_attacks(parsed, claim_names=["email"]) if attack.code in CODES]
+    with set_up_attack_environment(Stock("default", {}, parsed), {"email": email}) as scene:
+        for outcome in run_attacks(attacks, scene):
+            print(render_json(outcome), flush=True)
 
 
 if __name__ == "__main__":

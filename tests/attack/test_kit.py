@@ -12,8 +12,8 @@ import pytest
 from django.core.management import CommandError, call_command
 
 from django_phi_oidc import errors
-from django_phi_oidc.attack.running import Attack, attacks_on
-from django_phi_oidc.declarations import parse_provider
+from django_phi_oidc.config.providers import parse_provider
+from django_phi_oidc.testing.attack.runner import Attack, list_attacks
 from tests import databases
 
 from .example import ROOT, Project, objects, project
@@ -66,7 +66,7 @@ def databases_there() -> set[str]:
 
 def attacks() -> list[Attack]:
     declared = parse_provider("default", {"issuer": "https://op.example", "client_id": "c", "client_secret": "s"})
-    return attacks_on(declared, claims=["birthdate"])
+    return list_attacks(declared, claim_names=["birthdate"])
 
 
 def test_every_code_is_attacked() -> None:
@@ -177,4 +177,4 @@ def test_howto_shows_what_is_printed(portal: Project) -> None:
 
 def test_howto_names_each_attack_that_has_no_rule_code() -> None:
     assert {attack.code for attack in attacks()} - SIGN_IN - ALSO <= set(re.findall(r"`(\w+)`", HOW_TO))
-    assert "pytest --phi-oidc-attack" in HOW_TO, "as test_plugin.py runs it"
+    assert "pytest -p django_phi_oidc.testing.pytest_plugin --phi-oidc-attack" in HOW_TO, "as test_plugin.py runs it"

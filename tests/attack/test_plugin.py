@@ -28,7 +28,7 @@ def run_pytest(portal: Project, *words: str, **more: str) -> subprocess.Complete
     folder.mkdir(exist_ok=True)
     (folder / "test_own.py").write_text(ITS_OWN)
     (folder / "pytest.ini").write_text("[pytest]\ndjango_find_project = false\n")
-    (folder / "conftest.py").write_text('pytest_plugins = ["django_phi_oidc.testing"]\n')
+    (folder / "conftest.py").write_text('pytest_plugins = ["django_phi_oidc.testing.runner"]\n')
     paths = [os.path.abspath(path) for path in portal.environ["PYTHONPATH"].split(os.pathsep)]
     environ = {"PYTHONPATH": os.pathsep.join(paths), **more}
     return portal.run(
@@ -49,7 +49,7 @@ def test_each_attack_is_a_test_by_its_name_beside_the_projects_own(tmp_path: Pat
 def test_attack_that_was_not_held_is_a_failure_that_says_what_was_seen(tmp_path: Path) -> None:
     portal = project(tmp_path / "var")
     more = with_settings(portal, faulty=FAULTY, faulty_backends=BACKENDS)
-    ran = run_pytest(portal, "--phi-oidc-attack", *PICKED, **more)
+    ran = run_pytest(portal, "-p", "django_phi_oidc.testing.pytest_plugin", "--phi-oidc-attack", *PICKED, **more)
     assert "1 failed, 1 passed, 1 skipped" in ran.stdout, ran.stdout + ran.stderr
     assert "a session of the account lives" in ran.stdout
     assert ran.returncode == 1

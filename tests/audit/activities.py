@@ -10,15 +10,16 @@ from typing import Any
 from django.contrib.auth.models import Group
 from django.db import transaction
 
-from django_phi_oidc import clock
-from django_phi_oidc.audit import outbox, recording, sealing
-from django_phi_oidc.audit.events import Act, Action, Finished, Origin
-from django_phi_oidc.audit.routing import AUDIT_ALIAS
-from django_phi_oidc.audit.writing import finish, rows_of
-from django_phi_oidc.delivery import delivering
-from django_phi_oidc.delivery.declaration import parse_sink
-from django_phi_oidc.delivery.sinks import open_sink
-from django_phi_oidc.statements import insert
+from django_phi_oidc._internal import clock
+from django_phi_oidc._internal.sql import insert
+from django_phi_oidc.audit import outbox, recorder
+from django_phi_oidc.audit.events import Action, AuthenticatedEvent, NewEvent, Origin
+from django_phi_oidc.audit.log import sequencer
+from django_phi_oidc.audit.router import AUDIT_ALIAS
+from django_phi_oidc.audit.storage import authenticate_event, build_rows
+from django_phi_oidc.config.sinks import parse_sink
+from django_phi_oidc.siem import delivery
+from django_phi_oidc.siem.sinks import create_sink
 from tests.audit.log import KEY, NOW
 
 Tell = Callable[[Iterable[uuid.UUID]], None]
@@ -31,10 +32,10 @@ def record(tell: Tell, *, marker: str, counts: list[int]) -> None:
     for call, count in enumerate(counts):
         origin = Origin(session=f"{marker}/{call}")
         acts = [
-            Act(action=Action.CLAIM_REVEALED, origin=origin, now=NOW, detail={"claim": "birthdate"})
+            NewEvent(action=Action.CLAIM_REVEALED, origin=origin, now=NOW, detail={"claim": "birthdate"})
             for _ in range(count)
         ]
-        tell(recording.record_many(acts))
+        tell(recorder.record_many(acts))
 
 
 def commit_change(marker: str) -> list[uuid.UUID]:
@@ -50,29 +51,29 @@ def commit_change(marker: str) -> list[uuid.UUID]:
 def change(tell: Tell, *, marker: str) -> None:
     """Commit a change, whose events move to the trail behind it, and then whatever else waits in the outbox."""
     tell(commit_change(marker))
-    outbox.drain()
+    outbox.flush()
 
 
 def permit(tell: Tell, *, marker: str) -> None:
     """Commit a change, and a permit that takes the change's events along."""
-    with outbox.holding_back() as changes:
+    with outbox.defer_delivery() as changes:
         ids = commit_change(marker)
     tell(ids)
-    act = Act(action=Action.LOGIN_SUCCEEDED, origin=Origin(session=marker), now=NOW)
-    outbox.record_with(changes, [act])
+    act = NewEvent(action=Action.LOGIN_SUCCEEDED, origin=Origin(session=marker), now=NOW)
+    outbox.record_with_deferred(changes, [act])
     tell([uuid.UUID(int=0)])
 
 
 def seal(tell: Tell) -> None:
     """Seal what there is."""
-    sealing.seal(key=KEY, now=NOW)
+    sequencer.append_to_log(key=KEY, now=NOW)
 
 
 def deliver(tell: Tell, *, path: str, now: str, batch: int) -> None:
     """Deliver one batch to a file."""
-    sink = open_sink(parse_sink("file", {"type": "file", "path": path}), site="portal")
+    sink = create_sink(parse_sink("file", {"type": "file", "path": path}), hostname="portal")
     at = datetime.fromisoformat(now)
-    delivering.deliver("file", sink, clock=lambda: at, seconds=0.0, batch=batch)
+    delivery.deliver("file", sink, clock=lambda: at, seconds=0.0, batch_size=batch)
 
 
 def write(tell: Tell, *, seed: int, transactions: int, held: float) -> None:
@@ -85,7 +86,7 @@ def write(tell: Tell, *, seed: int, transactions: int, held: float) -> None:
         finished = [_finished(Action.ACCESS_DENIED) for _ in range(chance.randint(1, 5))]
         is_kept = chance.random() < 0.8
         with transaction.atomic(using=AUDIT_ALIAS):
-            insert(rows_of(finished), using=AUDIT_ALIAS)
+            insert(build_rows(finished), using=AUDIT_ALIAS)
             time.sleep(chance.uniform(0, held) * (10 if number % 10 == 0 else 1))
             if not is_kept:
                 transaction.set_rollback(True, using=AUDIT_ALIAS)
@@ -96,15 +97,15 @@ def write(tell: Tell, *, seed: int, transactions: int, held: float) -> None:
 def keep_sealing(tell: Tell, *, limit: int, goes_on: Callable[[], bool]) -> None:
     """Seal again and again, small batches, and tell of each checkpoint by its size."""
     while goes_on():
-        sealed = sealing.seal(key=KEY, now=clock.now(), limit=limit)
+        sealed = sequencer.append_to_log(key=KEY, now=clock.now(), limit=limit)
         if sealed.note:
             tell([uuid.UUID(int=int(sealed.note.split("\n")[1]))])
         else:
             time.sleep(0.001)
 
 
-def _finished(action: str) -> Finished:
-    return finish(Act(action=action, origin=Origin(), now=clock.now()))
+def _finished(action: str) -> AuthenticatedEvent:
+    return authenticate_event(NewEvent(action=action, origin=Origin(), now=clock.now()))
 
 
 ACTIVITIES: dict[str, Callable[..., Any]] = {

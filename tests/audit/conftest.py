@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from django.db import connections
 
-from django_phi_oidc.audit.routing import AUDIT_ALIAS
+from django_phi_oidc.audit.router import AUDIT_ALIAS
 
-TRIGGERS = importlib.import_module("django_phi_oidc.migrations.0002_audit_triggers")
+TRIGGERS = importlib.import_module("django_phi_oidc.migrations.0002_triggers")
 
 
 @pytest.fixture
@@ -37,14 +37,12 @@ def audit_database_away(transactional_db: None) -> Callable[[], Any]:
 
 @pytest.fixture
 def triggers_in_place(db: None) -> None:
-    """Create in this test's transaction what `django_phi_oidc.testing` has dropped."""
+    """Create in this test's transaction what `django_phi_oidc.testing.runner` has dropped."""
+    vendor = connections[AUDIT_ALIAS].vendor
+    create = TRIGGERS.create_refusals_postgresql if vendor == "postgresql" else TRIGGERS.create_refusals_sqlite
     with connections[AUDIT_ALIAS].cursor() as cursor:
-        lifted = [
-            statement
-            for statement in TRIGGERS.DROP[connections[AUDIT_ALIAS].vendor]
-            # Those of the log stand on the function.
-            if "FUNCTION" not in statement
-        ]
-        made = [s for s in TRIGGERS.CREATE[connections[AUDIT_ALIAS].vendor] if "CREATE FUNCTION" not in s]
-        for statement in (*lifted, *made):
+        for operation in ("update", "delete", "truncate" if vendor == "postgresql" else "replace"):
+            on_table = " ON django_phi_oidc_auditevent" if vendor == "postgresql" else ""
+            cursor.execute(f"DROP TRIGGER IF EXISTS phi_oidc_audit_refuse_{operation}{on_table}")
+        for statement in create("auditevent"):
             cursor.execute(statement)

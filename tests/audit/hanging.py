@@ -7,7 +7,7 @@ from typing import Any
 from django.db import OperationalError, connections
 
 from django_phi_oidc.audit.models import AuditEvent
-from django_phi_oidc.audit.routing import AUDIT_ALIAS
+from django_phi_oidc.audit.router import AUDIT_ALIAS
 
 
 @contextmanager

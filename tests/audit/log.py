@@ -7,9 +7,9 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from django_phi_oidc.audit.events import Act, Action, Origin
-from django_phi_oidc.audit.recording import record_many
-from django_phi_oidc.audit.sealing import Sealed, seal
+from django_phi_oidc.audit.events import Action, NewEvent, Origin
+from django_phi_oidc.audit.log.sequencer import AppendResult, append_to_log
+from django_phi_oidc.audit.recorder import record_many
 
 KEY = Ed25519PrivateKey.from_private_bytes(b"a signing key, for tests only...")
 OTHER_KEY = Ed25519PrivateKey.from_private_bytes(b"another signing key, for tests..")
@@ -21,7 +21,7 @@ def events(count: int, *, at: datetime = NOW, **given: Any) -> list[uuid.UUID]:
     """Record that many events, a millisecond apart, and return their ids."""
     origin = Origin(actor="7", session="a-session", client_ip="198.51.100.1", request_id="a-request")
     acts = [
-        Act(
+        NewEvent(
             **{
                 "action": Action.CLAIM_REVEALED,
                 "origin": origin,
@@ -44,6 +44,6 @@ def sealed(count: int, *, at: datetime = NOW, **given: Any) -> list[uuid.UUID]:
     return ids
 
 
-def seal_now(*, at: datetime = NOW, **given: Any) -> Sealed:
+def seal_now(*, at: datetime = NOW, **given: Any) -> AppendResult:
     """Seal with the tests' key."""
-    return seal(key=KEY, now=at, **given)
+    return append_to_log(key=KEY, now=at, **given)

@@ -11,11 +11,11 @@ import django
 
 django.setup()
 
-from django_phi_oidc.audit.events import Act, Action, Origin  # noqa: E402
-from django_phi_oidc.audit.spooling import spool  # noqa: E402
+from django_phi_oidc.audit.events import Action, NewEvent, Origin  # noqa: E402
+from django_phi_oidc.audit.spool import spool_event  # noqa: E402
 
 path = Path(sys.argv[1])
 while True:
-    act = Act(action=Action.ACCESS_GRANTED, origin=Origin(actor="7"), now=datetime.now(UTC), resource="Patient/7")
-    sys.stdout.write(f"{spool(act, path=path)}\n")
+    act = NewEvent(action=Action.ACCESS_GRANTED, origin=Origin(actor="7"), now=datetime.now(UTC), resource="Patient/7")
+    sys.stdout.write(f"{spool_event(act, path=path)}\n")
     sys.stdout.flush()

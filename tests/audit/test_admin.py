@@ -13,11 +13,11 @@ from django.db import connections
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
-from django_phi_oidc import clock
-from django_phi_oidc.audit.bundle import check_bundle
+from django_phi_oidc._internal import clock
 from django_phi_oidc.audit.events import Action, Origin
+from django_phi_oidc.audit.log.bundle import verify_inclusion_bundle
 from django_phi_oidc.audit.models import AuditCheckpoint, AuditEvent, AuditUnsealed
-from django_phi_oidc.audit.routing import AUDIT_ALIAS
+from django_phi_oidc.audit.router import AUDIT_ALIAS
 from tests.audit.log import KEY, NOW, events, sealed
 from tests.audit.tampering import EVENT, LEAF, is_postgresql, sql, without_triggers
 from tests.officers import sign_in_officer
@@ -164,7 +164,7 @@ def test_no_request_changes_anything(officer: Officer) -> None:
 @pytest.fixture
 def _a_year_later() -> Iterator[None]:
     """What these looks leave behind is younger than all that is looked for, whatever the day."""
-    with clock.running(lambda: NOW + timedelta(days=365)):
+    with clock.override_clock(lambda: NOW + timedelta(days=365)):
         yield
 
 
@@ -351,7 +351,7 @@ def test_proof_is_a_file_that_holds(officer: Officer) -> None:
         "application/json",
         f'attachment; filename="proof-{one}.json"',
     )
-    proven = check_bundle(answer.content.decode(), [KEY.public_key()])
+    proven = verify_inclusion_bundle(answer.content.decode(), [KEY.public_key()])
     assert (proven.event["id"], proven.leaf_index) == (str(one), 4)
 
 

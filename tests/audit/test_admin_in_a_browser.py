@@ -18,8 +18,8 @@ from django.test import Client
 from django.test.testcases import _StaticFilesHandler
 
 import django_phi_oidc
-from django_phi_oidc.audit.bundle import check_bundle
 from django_phi_oidc.audit.events import Action, Origin
+from django_phi_oidc.audit.log.bundle import verify_inclusion_bundle
 from django_phi_oidc.audit.models import AuditEvent
 from tests.audit.log import KEY, NOW, events, sealed
 from tests.handlers import serving
@@ -120,7 +120,7 @@ def test_officer_finds_an_event_and_takes_its_proof_away(officer: Any, tmp_path:
     with officer.expect_download() as download:
         officer.click("text=Download the proof")
     download.value.save_as(tmp_path / "taken")
-    proven = check_bundle((tmp_path / "taken").read_text(), [KEY.public_key()])
+    proven = verify_inclusion_bundle((tmp_path / "taken").read_text(), [KEY.public_key()])
     assert download.value.suggested_filename == f"proof-{proven.event['id']}.json"
     assert (proven.leaf_index, proven.event["actor"]) == (0, "8")
 

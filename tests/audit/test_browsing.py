@@ -11,12 +11,19 @@ import pytest
 from django.db import connections
 from django.test.utils import CaptureQueriesContext
 
-from django_phi_oidc import entropy
-from django_phi_oidc.audit import browsing
-from django_phi_oidc.audit.browsing import About, Filters, RowUnreadable, page, page_about, page_of_checkpoints
+from django_phi_oidc._internal import randomness
+from django_phi_oidc.audit import search
 from django_phi_oidc.audit.events import Action, Origin
 from django_phi_oidc.audit.models import AuditCheckpoint, AuditEvent, AuditUnsealed
-from django_phi_oidc.audit.routing import AUDIT_ALIAS
+from django_phi_oidc.audit.router import AUDIT_ALIAS
+from django_phi_oidc.audit.search import (
+    EventFilters,
+    EventQuery,
+    RowUnreadable,
+    list_checkpoints,
+    list_events,
+    list_events_of_query,
+)
 from django_phi_oidc.errors import AuditUnavailable
 from tests.audit.log import NOW, events, sealed
 from tests.audit.tampering import EVENT, is_postgresql, sql, without_triggers
@@ -27,39 +34,41 @@ AT = uuid.UUID(int=4)
 OTHER = Origin(actor="8", session=SESSION)
 
 
-def ids(found: browsing.Page[AuditEvent, uuid.UUID]) -> list[uuid.UUID]:
+def ids(found: search.KeysetPage[AuditEvent, uuid.UUID]) -> list[uuid.UUID]:
     return [row.id for row in found.rows]
 
 
-def forth(filters: Filters, size: int) -> Iterator[browsing.Page[AuditEvent, uuid.UUID]]:
-    found = page(filters, size=size)
+def forth(filters: EventFilters, size: int) -> Iterator[search.KeysetPage[AuditEvent, uuid.UUID]]:
+    found = list_events(filters, page_size=size)
     yield found
-    while found.older is not None:
-        found = page(filters, before=found.older, size=size)
+    while found.older_key is not None:
+        found = list_events(filters, before=found.older_key, page_size=size)
         yield found
 
 
 def test_page_gives_the_newest_first() -> None:
     written = events(5)
-    assert page(Filters()) == browsing.Page(rows=tuple(AuditEvent.objects.order_by("-id")))
-    found = page(Filters(), size=3)
-    assert (ids(found), found.newer, found.older) == (written[:1:-1], None, written[2])
+    assert list_events(EventFilters()) == search.KeysetPage(rows=tuple(AuditEvent.objects.order_by("-id")))
+    found = list_events(EventFilters(), page_size=3)
+    assert (ids(found), found.newer_key, found.older_key) == (written[:1:-1], None, written[2])
 
 
-@pytest.mark.parametrize("filters", [Filters(), Filters(actor="7"), Filters(search="7"), Filters(search=SESSION)])
-def test_pages_forth_and_back_give_each_event_once_while_others_come_in(filters: Filters) -> None:
+@pytest.mark.parametrize(
+    "filters", [EventFilters(), EventFilters(actor="7"), EventFilters(search="7"), EventFilters(search=SESSION)]
+)
+def test_pages_forth_and_back_give_each_event_once_while_others_come_in(filters: EventFilters) -> None:
     origin = Origin(actor="7", session=SESSION)
     written = events(250, origin=origin)[::-1]
     seen: list[uuid.UUID] = []
-    last: browsing.Page[AuditEvent, uuid.UUID] = browsing.Page()
+    last: search.KeysetPage[AuditEvent, uuid.UUID] = search.KeysetPage()
     for number, last in enumerate(forth(filters, 100)):
         seen.extend(ids(last))
         events(30, at=NOW + timedelta(minutes=1 + number), origin=origin)
     assert seen == written
-    back, newer = ids(last), last.newer
+    back, newer = ids(last), last.newer_key
     while newer is not None:
-        found = page(filters, after=newer, size=100)
-        back, newer = ids(found) + back, found.newer
+        found = list_events(filters, after=newer, page_size=100)
+        back, newer = ids(found) + back, found.newer_key
     assert back[-250:] == written
     assert len(set(back)) == len(back) == 250 + 3 * 30
 
@@ -67,30 +76,34 @@ def test_pages_forth_and_back_give_each_event_once_while_others_come_in(filters:
 @pytest.mark.parametrize("size", [1, 2, 3])
 def test_page_tells_of_further_ones_only_where_there_are(size: int) -> None:
     written = events(2)[::-1]
-    assert [ids(each) for each in forth(Filters(), size)] == [
+    assert [ids(each) for each in forth(EventFilters(), size)] == [
         written[start : start + size] for start in range(0, 2, size)
     ]
-    assert page(Filters(), after=written[1], size=1).newer is None
-    assert page(Filters(), before=written[1]) == page(Filters(), after=written[0]) == browsing.Page()
+    assert list_events(EventFilters(), after=written[1], page_size=1).newer_key is None
+    assert (
+        list_events(EventFilters(), before=written[1])
+        == list_events(EventFilters(), after=written[0])
+        == search.KeysetPage()
+    )
 
 
 def test_page_before_and_after_at_once_is_refused() -> None:
     with pytest.raises(ValueError, match="before a row or after one"):
-        page(Filters(), before=uuid.UUID(int=1), after=uuid.UUID(int=2))
+        list_events(EventFilters(), before=uuid.UUID(int=1), after=uuid.UUID(int=2))
 
 
-FILTERED: dict[str, tuple[Filters, dict[str, Any]]] = {
-    "action": (Filters(action="claim.stored"), {"action": Action.CLAIM_STORED, "detail": None}),
-    "outcome": (Filters(outcome="failure"), {"outcome": "failure"}),
-    "actor": (Filters(actor="8"), {"origin": OTHER}),
-    "subject": (Filters(subject=SUBJECT), {"subject": SUBJECT}),
-    "since": (Filters(since=NOW + timedelta(hours=1)), {"at": NOW + timedelta(hours=1)}),
-    "until": (Filters(until=NOW), {"at": NOW - timedelta(microseconds=1)}),
-    "actor searched": (Filters(search="8"), {"origin": OTHER}),
-    "session searched": (Filters(search=SESSION), {"origin": OTHER}),
-    "subject searched": (Filters(search=SUBJECT.upper()), {"subject": SUBJECT}),
-    "person searched": (Filters(search=PERSON.replace("-", "")), {"origin": Origin(actor=PERSON)}),
-    "two together": (Filters(outcome="error", search=SUBJECT), {"outcome": "error", "subject": SUBJECT}),
+FILTERED: dict[str, tuple[EventFilters, dict[str, Any]]] = {
+    "action": (EventFilters(action="claim.stored"), {"action": Action.CLAIM_STORED, "detail": None}),
+    "outcome": (EventFilters(outcome="failure"), {"outcome": "failure"}),
+    "actor": (EventFilters(actor="8"), {"origin": OTHER}),
+    "subject": (EventFilters(subject=SUBJECT), {"subject": SUBJECT}),
+    "since": (EventFilters(since=NOW + timedelta(hours=1)), {"at": NOW + timedelta(hours=1)}),
+    "until": (EventFilters(until=NOW), {"at": NOW - timedelta(microseconds=1)}),
+    "actor searched": (EventFilters(search="8"), {"origin": OTHER}),
+    "session searched": (EventFilters(search=SESSION), {"origin": OTHER}),
+    "subject searched": (EventFilters(search=SUBJECT.upper()), {"subject": SUBJECT}),
+    "person searched": (EventFilters(search=PERSON.replace("-", "")), {"origin": Origin(actor=PERSON)}),
+    "two together": (EventFilters(outcome="error", search=SUBJECT), {"outcome": "error", "subject": SUBJECT}),
 }
 
 
@@ -99,43 +112,43 @@ def test_filter_lets_through_what_has_it_and_nothing_else(name: str) -> None:
     filters, given = FILTERED[name]
     others = events(3)
     (one,) = events(1, **given)
-    assert ids(page(filters)) == [one]
-    assert set(ids(page(Filters()))) == {one, *others}
-    assert filters.used() != ()
+    assert ids(list_events(filters)) == [one]
+    assert set(ids(list_events(EventFilters()))) == {one, *others}
+    assert filters.list_used_names() != ()
 
 
 def test_two_filters_both_have_to_fit() -> None:
     events(1, outcome="error")
     events(1, subject=SUBJECT)
-    assert page(Filters(outcome="error", subject=SUBJECT)).rows == ()
-    assert page(Filters(outcome="error", search=SUBJECT)).rows == ()
+    assert list_events(EventFilters(outcome="error", subject=SUBJECT)).rows == ()
+    assert list_events(EventFilters(outcome="error", search=SUBJECT)).rows == ()
 
 
 def test_search_of_an_id_finds_the_event_and_what_bears_it_once() -> None:
     (one,) = events(1)
     (told,) = events(1, at=NOW + timedelta(hours=1), origin=Origin(actor=str(one), session=str(one)), subject=str(one))
-    assert ids(page(Filters(search=str(one)))) == [told, one]
-    assert ids(page(Filters(search=str(one)), before=told)) == [one]
-    assert ids(page(Filters(search=str(one)), after=one)) == [told]
-    assert ids(page(Filters(search=str(one), until=NOW))) == []
+    assert ids(list_events(EventFilters(search=str(one)))) == [told, one]
+    assert ids(list_events(EventFilters(search=str(one)), before=told)) == [one]
+    assert ids(list_events(EventFilters(search=str(one)), after=one)) == [told]
+    assert ids(list_events(EventFilters(search=str(one), until=NOW))) == []
 
 
 @pytest.mark.parametrize("term", [SUBJECT[:-1], "birthdate", "%", "_", "' OR 1=1 --", "x" * 10_000, "é"])
 def test_search_takes_nothing_in_part(term: str) -> None:
     events(2, subject=SUBJECT)
-    assert page(Filters(search=term)).rows == ()
+    assert list_events(EventFilters(search=term)).rows == ()
 
 
 def test_pages_of_checkpoints_give_each_once() -> None:
     for _ in range(5):
         sealed(2)
-    found = page_of_checkpoints(size=2)
-    assert ([row.tree_size for row in found.rows], found.newer, found.older) == ([10, 8], None, 8)
-    found = page_of_checkpoints(before=8, size=2)
-    assert ([row.tree_size for row in found.rows], found.newer, found.older) == ([6, 4], 6, 4)
-    found = page_of_checkpoints(after=4, size=2)
-    assert ([row.tree_size for row in found.rows], found.newer, found.older) == ([8, 6], 8, 6)
-    assert page_of_checkpoints(before=0) == page_of_checkpoints(after=10) == browsing.Page()
+    found = list_checkpoints(page_size=2)
+    assert ([row.tree_size for row in found.rows], found.newer_key, found.older_key) == ([10, 8], None, 8)
+    found = list_checkpoints(before=8, page_size=2)
+    assert ([row.tree_size for row in found.rows], found.newer_key, found.older_key) == ([6, 4], 6, 4)
+    found = list_checkpoints(after=4, page_size=2)
+    assert ([row.tree_size for row in found.rows], found.newer_key, found.older_key) == ([8, 6], 8, 6)
+    assert list_checkpoints(before=0) == list_checkpoints(after=10) == search.KeysetPage()
 
 
 def test_page_about_gives_what_is_about_one_of_these_once() -> None:
@@ -147,50 +160,57 @@ def test_page_about_gives_what_is_about_one_of_these_once() -> None:
     events(1, subject=SUBJECT, action=Action.CLAIM_STORED, detail=None)
     events(1, subject="Patient/1", resource=SUBJECT)
     about = {"actions": [one, other], "subjects": [SUBJECT], "resources": ["Patient/1", "Patient/2"]}
-    assert ids(page_about(About(**about))) == [own, by_resource, both]
-    assert ids(page_about(About(**about, unless_actor=OTHER.actor))) == [by_resource, both]
-    assert ids(page_about(About(**about, since=NOW + timedelta(hours=1)))) == [own, by_resource]
-    assert ids(page_about(About(**about), before=own, size=1)) == [by_resource]
-    assert ids(page_about(About(**about), after=both, size=1)) == [by_resource]
-    assert ids(page_about(About(**{**about, "actions": [one]}))) == [own, both]
-    assert page_about(About(actions=[one])) == page_about(About(**about), after=own) == browsing.Page()
+    assert ids(list_events_of_query(EventQuery(**about))) == [own, by_resource, both]
+    assert ids(list_events_of_query(EventQuery(**about, excluded_actor=OTHER.actor))) == [by_resource, both]
+    assert ids(list_events_of_query(EventQuery(**about, since=NOW + timedelta(hours=1)))) == [own, by_resource]
+    assert ids(list_events_of_query(EventQuery(**about), before=own, page_size=1)) == [by_resource]
+    assert ids(list_events_of_query(EventQuery(**about), after=both, page_size=1)) == [by_resource]
+    assert ids(list_events_of_query(EventQuery(**{**about, "actions": [one]}))) == [own, both]
+    assert (
+        list_events_of_query(EventQuery(actions=[one]))
+        == list_events_of_query(EventQuery(**about), after=own)
+        == search.KeysetPage()
+    )
     with pytest.raises(ValueError, match="before a row or after one"):
-        page_about(About(**about), before=own, after=both)
+        list_events_of_query(EventQuery(**about), before=own, after=both)
 
 
 def test_events_that_were_taken_out_of_the_table_are_told_of() -> None:
-    assert browsing.begins_at() is None
+    assert search.find_oldest_unarchived_time() is None
     first, *_ = sealed(3)
     events(1, at=NOW + timedelta(hours=1))
-    assert browsing.begins_at() is None
+    assert search.find_oldest_unarchived_time() is None
     with without_triggers():
         sql(f"DELETE FROM {EVENT} WHERE id = %s", first)
-    assert browsing.begins_at() == NOW + timedelta(milliseconds=1)
+    assert search.find_oldest_unarchived_time() == NOW + timedelta(milliseconds=1)
     with without_triggers():
         sql(f"DELETE FROM {EVENT}")
-    assert browsing.begins_at() is None
+    assert search.find_oldest_unarchived_time() is None
 
 
 def test_place_is_the_leaf_and_the_first_checkpoint_over_it() -> None:
     first, second = sealed(3), sealed(2)
     (waiting,) = events(1)
-    assert browsing.place(first[2]) == browsing.Place(leaf_index=2, tree_size=3)
-    assert browsing.place(second[0]) == browsing.Place(leaf_index=3, tree_size=5)
-    assert browsing.place(waiting) == browsing.Place(leaf_index=None, tree_size=None)
+    assert search.get_log_position(first[2]) == search.LogPosition(leaf_index=2, tree_size=3)
+    assert search.get_log_position(second[0]) == search.LogPosition(leaf_index=3, tree_size=5)
+    assert search.get_log_position(waiting) == search.LogPosition(leaf_index=None, tree_size=None)
     AuditUnsealed.objects.filter(event_id=waiting).update(refused=True)
-    assert browsing.place(waiting).refused
+    assert search.get_log_position(waiting).refused
 
 
 def test_event_and_checkpoint_are_none_where_there_is_none() -> None:
     (one,) = sealed(1)
-    assert (browsing.event(one), browsing.checkpoint(1)) == (AuditEvent.objects.get(), AuditCheckpoint.objects.get())
-    assert browsing.event(uuid.UUID(int=1)) is browsing.checkpoint(2) is browsing.last_verification() is None
+    assert (search.find_event(one), search.find_checkpoint(1)) == (
+        AuditEvent.objects.get(),
+        AuditCheckpoint.objects.get(),
+    )
+    assert search.find_event(uuid.UUID(int=1)) is search.find_checkpoint(2) is search.find_last_verification() is None
 
 
 def test_last_verification_is_the_newest() -> None:
     for hours in (2, 1):
         events(1, action=Action.AUDIT_VERIFIED, detail={"tree_size": hours}, at=NOW + timedelta(hours=hours))
-    found = browsing.last_verification()
+    found = search.find_last_verification()
     assert found is not None
     assert found.detail == '{"tree_size":2}'
 
@@ -200,23 +220,23 @@ def test_row_that_can_be_no_event_is_told_from_an_audit_database_that_is_away() 
     with without_triggers():
         # What each of them lets in, and Python does not.
         sql(f"UPDATE {EVENT} SET occurred_at = %s", "infinity" if is_postgresql() else "2026-13-01 00:00:00")
-    for look in (lambda: page(Filters()), browsing.last_verification, lambda: browsing.event(one)):
+    for look in (lambda: list_events(EventFilters()), search.find_last_verification, lambda: search.find_event(one)):
         with pytest.raises(RowUnreadable):
             look()
 
 
 def test_audit_database_that_is_away_is_audit_unavailable(audit_database_away: Callable[[], Any]) -> None:
     looks: tuple[Callable[[], Any], ...] = (
-        lambda: page(Filters()),
-        page_of_checkpoints,
-        browsing.last_verification,
-        lambda: browsing.event(AT),
-        lambda: browsing.place(AT),
-        lambda: browsing.checkpoint(1),
-        lambda: page_about(About(actions=["claim.revealed"], subjects=[SUBJECT])),
-        browsing.begins_at,
-        lambda: browsing.counts("action", "claim.revealed", [NOW, NOW + timedelta(hours=1)], most=1),
-        lambda: browsing.unsealed(most=1),
+        lambda: list_events(EventFilters()),
+        list_checkpoints,
+        search.find_last_verification,
+        lambda: search.find_event(AT),
+        lambda: search.get_log_position(AT),
+        lambda: search.find_checkpoint(1),
+        lambda: list_events_of_query(EventQuery(actions=["claim.revealed"], subjects=[SUBJECT])),
+        search.find_oldest_unarchived_time,
+        lambda: search.count_events("action", "claim.revealed", [NOW, NOW + timedelta(hours=1)], max_count=1),
+        lambda: search.count_unsealed(max_count=1),
     )
     for look in looks:
         with audit_database_away(), pytest.raises(AuditUnavailable):
@@ -268,19 +288,19 @@ def _many() -> None:
     sql(f"ANALYZE {EVENT}")
 
 
-INDEXED: dict[str, tuple[Filters, str]] = {
-    "nothing": (Filters(), ""),
-    "action": (Filters(action="claim.revealed"), "phi_oidc_audit_action"),
-    "actor": (Filters(actor="3"), "phi_oidc_audit_actor"),
-    "subject": (Filters(subject=str(uuid.UUID(int=1003))), "phi_oidc_audit_subject"),
-    "an actor searched": (Filters(search="3"), "phi_oidc_audit_actor"),
-    "a session searched": (Filters(search=str(uuid.UUID(int=3))), "phi_oidc_audit_session"),
-    "a subject searched": (Filters(search=str(uuid.UUID(int=1003))), "phi_oidc_audit_subject"),
-    "time": (Filters(since=NOW + timedelta(minutes=19), until=NOW + timedelta(minutes=22)), ""),
-    "what most events are": (Filters(outcome="success"), ""),
-    "outcome": (Filters(outcome="error"), "phi_oidc_audit_outcome"),
+INDEXED: dict[str, tuple[EventFilters, str]] = {
+    "nothing": (EventFilters(), ""),
+    "action": (EventFilters(action="claim.revealed"), "phi_oidc_audit_action"),
+    "actor": (EventFilters(actor="3"), "phi_oidc_audit_actor"),
+    "subject": (EventFilters(subject=str(uuid.UUID(int=1003))), "phi_oidc_audit_subject"),
+    "an actor searched": (EventFilters(search="3"), "phi_oidc_audit_actor"),
+    "a session searched": (EventFilters(search=str(uuid.UUID(int=3))), "phi_oidc_audit_session"),
+    "a subject searched": (EventFilters(search=str(uuid.UUID(int=1003))), "phi_oidc_audit_subject"),
+    "time": (EventFilters(since=NOW + timedelta(minutes=19), until=NOW + timedelta(minutes=22)), ""),
+    "what most events are": (EventFilters(outcome="success"), ""),
+    "outcome": (EventFilters(outcome="error"), "phi_oidc_audit_outcome"),
     "actor and action": (
-        Filters(actor="3", action="session.ended", until=NOW + timedelta(hours=1)),
+        EventFilters(actor="3", action="session.ended", until=NOW + timedelta(hours=1)),
         "phi_oidc_audit_a",
     ),
 }
@@ -292,7 +312,7 @@ def test_every_page_is_one_query_by_an_index() -> None:
     for name, (filters, index) in INDEXED.items():
         for cursor in ({}, {"before": middle}, {"after": middle}):
             with statements() as asked:
-                page(filters, **cursor)
+                list_events(filters, **cursor)
             ((statement, params),) = asked
             assert not re.search(r"COUNT\(|OFFSET|LIKE", statement), name
             told = plan(statement, params)
@@ -304,11 +324,11 @@ def test_every_page_is_one_query_by_an_index() -> None:
 def test_page_about_somebody_is_one_query_by_the_indexes_of_subject_and_resource() -> None:
     middle = AuditEvent.objects.order_by("id")[2000:2001].get().id
     subjects, resources = [str(uuid.UUID(int=1003)), str(uuid.UUID(int=1007))], ["Patient/3", "Patient/8", "Patient/x"]
-    about = About(actions=sorted(Action), subjects=subjects, resources=resources, unless_actor="4", since=NOW)
-    assert len(page_about(about, size=1000).rows) == 300
+    about = EventQuery(actions=sorted(Action), subjects=subjects, resources=resources, excluded_actor="4", since=NOW)
+    assert len(list_events_of_query(about, page_size=1000).rows) == 300
     for cursor in ({}, {"before": middle}, {"after": middle}):
         with statements() as asked:
-            page_about(about, **cursor)
+            list_events_of_query(about, **cursor)
         ((statement, params),) = asked
         assert not re.search(r"COUNT\(|OFFSET|LIKE", statement)
         told = plan(statement, params)
@@ -326,22 +346,22 @@ def test_counts_are_one_query_that_reads_nothing_but_an_index(column: str, value
     sql(f"ANALYZE {EVENT}" if not is_postgresql() else f"VACUUM ANALYZE {EVENT}")
     times = [NOW + timedelta(minutes=each) for each in (0, 19, 38, 57, 76)]
     with statements() as asked:
-        assert browsing.counts(column, value, times, most=1000) == found
+        assert search.count_events(column, value, times, max_count=1000) == found
     ((statement, params),) = asked
     told = plan(statement, params)
     only = "Index Only Scan using" if is_postgresql() else "USING COVERING INDEX"
     assert f"{only} phi_oidc_audit_{column}" in told, told
-    assert browsing.counts(column, value, times, most=2) == [min(each, 2) for each in found]
+    assert search.count_events(column, value, times, max_count=2) == [min(each, 2) for each in found]
 
 
 @pytest.mark.usefixtures("_many")
 def test_other_looks_are_by_an_index() -> None:
     with statements() as asked:
-        browsing.last_verification()
-        browsing.event(AT)
-        browsing.place(AT)
-        browsing.checkpoint(3)
-        page_of_checkpoints(before=3)
+        search.find_last_verification()
+        search.find_event(AT)
+        search.get_log_position(AT)
+        search.find_checkpoint(3)
+        list_checkpoints(before=3)
     assert len(asked) == 6
     assert "phi_oidc_audit_action" in plan(*asked[0])
     if not is_postgresql():
@@ -352,20 +372,20 @@ def test_other_looks_are_by_an_index() -> None:
 @pytest.mark.usefixtures("_many")
 def test_page_deep_in_the_trail_takes_as_few_queries_as_the_first() -> None:
     connection = connections[AUDIT_ALIAS]
-    for found in forth(Filters(), 1000):
+    for found in forth(EventFilters(), 1000):
         last = found
     with CaptureQueriesContext(connection) as first:
-        page(Filters())
+        list_events(EventFilters())
     with CaptureQueriesContext(connection) as deep:
-        page(Filters(), after=last.rows[-1].id)
+        list_events(EventFilters(), after=last.rows[-1].id)
     assert (len(first), len(deep)) == (1, 1)
 
 
 def test_time_filters_take_the_microsecond() -> None:
     moment = datetime(2026, 11, 24, 16, 5, 9, 123457, tzinfo=UTC)
-    with entropy.drawing(bytes):
+    with randomness.override_randomness(bytes):
         # The lowest id of its microsecond.
         (at,) = events(1, at=moment)
     (before,) = events(1, at=moment - timedelta(microseconds=1))
-    assert ids(page(Filters(since=moment))) == [at]
-    assert ids(page(Filters(until=moment))) == [before]
+    assert ids(list_events(EventFilters(since=moment))) == [at]
+    assert ids(list_events(EventFilters(until=moment))) == [before]

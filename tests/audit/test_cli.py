@@ -15,8 +15,8 @@ from django.conf import settings
 from django.core.management import CommandError, call_command
 from django.test import override_settings
 
-from django_phi_oidc import clock
-from django_phi_oidc.audit.archiving import check_archive
+from django_phi_oidc._internal import clock
+from django_phi_oidc.audit.log.archive import verify_archive
 from django_phi_oidc.audit.models import AuditCheckpoint, AuditEvent, AuditLeaf
 from django_phi_oidc.errors import CheckpointInvalid, ProofInvalid
 from django_phi_oidc.merkle.checkpoint import parse_checkpoint, parse_verifier_key
@@ -30,7 +30,10 @@ LATER = NOW + timedelta(minutes=1)
 
 @pytest.fixture(autouse=True)
 def _with_key() -> Iterator[None]:
-    with override_settings(PHI_OIDC={**settings.PHI_OIDC, "AUDIT_SIGNING_KEY": PEM}), clock.running(lambda: LATER):
+    with (
+        override_settings(PHI_OIDC={**settings.PHI_OIDC, "AUDIT_SIGNING_KEY": PEM}),
+        clock.override_clock(lambda: LATER),
+    ):
         yield
 
 
@@ -137,7 +140,7 @@ def test_verify_against_a_checkpoint_that_nobody_signed_is_refused(audit: Callab
 def check(file: Path, *keys: str) -> subprocess.CompletedProcess[str]:
     """Check a proof where there is no Django to import."""
     without = (
-        "import sys; sys.modules['django'] = None; from django_phi_oidc.audit.bundle import main; sys.exit(main())"
+        "import sys; sys.modules['django'] = None; from django_phi_oidc.audit.log.bundle import main; sys.exit(main())"
     )
     arguments = [part for key in keys for part in ("--public-key", key)]
     return subprocess.run(
@@ -309,7 +312,7 @@ def test_archive_that_was_changed_is_refused(audit: Callable[..., str], tmp_path
     file = tmp_path / "archive"
     audit("archive", file)
     whole, keys = file.read_text(), [KEY.public_key()]
-    assert check_archive(file, keys).tree_size == 5
+    assert verify_archive(file, keys).tree_size == 5
     lines = whole.splitlines(keepends=True)
     damaged = {
         "a word": whole.replace('"actor":"7"', '"actor":"8"', 1),
@@ -327,10 +330,10 @@ def test_archive_that_was_changed_is_refused(audit: Callable[..., str], tmp_path
         assert text != whole, what
         file.write_text(text)
         with pytest.raises((ProofInvalid, CheckpointInvalid)):
-            check_archive(file, keys)
+            verify_archive(file, keys)
     (tmp_path / "archive.gz").write_bytes(b"\x1f\x8b no gzip")
     with pytest.raises(ProofInvalid):
-        check_archive(tmp_path / "archive.gz", keys)
+        verify_archive(tmp_path / "archive.gz", keys)
 
 
 def test_resume_goes_on_with_a_restored_log_and_refuses_one_that_was_not(
@@ -387,12 +390,12 @@ def test_archive_of_which_a_bit_is_wrong_is_refused_or_holds_what_was_sealed(
     for place in range(0, len(whole), 7):
         file.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
         try:
-            assert check_archive(file, keys).tree_size == 20
+            assert verify_archive(file, keys).tree_size == 20
         except (ProofInvalid, CheckpointInvalid):
             continue
     (tmp_path / "deep").write_text("[" * 100_000)
     with pytest.raises(ProofInvalid):
-        check_archive(tmp_path / "deep", keys)
+        verify_archive(tmp_path / "deep", keys)
 
 
 def test_archive_that_was_never_made_does_not_move_the_next_one(audit: Callable[..., str], tmp_path: Path) -> None:

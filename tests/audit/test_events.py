@@ -17,27 +17,27 @@ from hypothesis import strategies as st
 from django_phi_oidc.audit import events
 from django_phi_oidc.audit.events import (
     DETAIL_KEYS,
-    FIELDS,
+    EVENT_FIELDS,
     MAX_ITEMS,
-    PLAIN_RESOURCES,
     RESERVED_PREFIXES,
-    SANITIZED,
-    Act,
+    SANITIZED_KEY,
+    UNKEYED_RESOURCE_TYPES,
     Action,
+    AuthenticatedEvent,
     Event,
-    Finished,
+    NewEvent,
     Origin,
     build_event,
     canonical_bytes,
     compute_mac,
-    event_text,
-    keyed_id,
+    compute_resource_pseudonym,
+    drop_refused_detail,
+    get_registered_disclosure_actions,
+    list_refused_detail_keys,
     parse_event,
-    refused_detail,
+    raise_on_refused_detail,
     register_actions,
-    registered_disclosures,
-    strictly,
-    without_refused,
+    serialize_event,
 )
 
 NOW = datetime(2026, 11, 24, 16, 5, 9, 70, tzinfo=UTC)
@@ -47,8 +47,8 @@ any_text = st.text(st.characters(codec=None, exclude_categories=()), max_size=30
 any_scalar = any_text | st.booleans() | st.integers(-(2**53) + 1, 2**53 - 1)
 
 
-def an_act(**given: Any) -> Act:
-    return Act(**{"action": Action.CLAIM_REVEALED, "origin": Origin(actor="7"), "now": NOW, **given})
+def an_act(**given: Any) -> NewEvent:
+    return NewEvent(**{"action": Action.CLAIM_REVEALED, "origin": Origin(actor="7"), "now": NOW, **given})
 
 
 def built(**given: Any) -> Event:
@@ -85,7 +85,7 @@ def test_canonical_bytes_of_any_event_equal_those_of_another_library(
     given_act = {"origin": Origin(actor=actor), "reason": reason, "provider": provider, "detail": detail, "now": now}
     event = built(action=Action.ALERT_RAISED, **given_act)
     assert canonical_bytes(event) == rfc8785.dumps(as_json(event))
-    assert parse_event(event_text(Finished(event, b"m" * 32))).event == event
+    assert parse_event(serialize_event(AuthenticatedEvent(event, b"m" * 32))).event == event
 
 
 @pytest.mark.parametrize(
@@ -105,7 +105,9 @@ def test_canonical_bytes_of_a_text_that_nobody_cleaned_equal_those_of_another_li
 
 def test_event_text_equals_the_canonical_form_with_the_mac_as_one_more_member() -> None:
     event = built()
-    assert event_text(Finished(event, b"\xab" * 32)).encode() == rfc8785.dumps({**as_json(event), "mac": "ab" * 32})
+    assert serialize_event(AuthenticatedEvent(event, b"\xab" * 32)).encode() == rfc8785.dumps(
+        {**as_json(event), "mac": "ab" * 32}
+    )
 
 
 def test_compute_mac_is_hmac_sha256_over_the_canonical_bytes() -> None:
@@ -113,7 +115,7 @@ def test_compute_mac_is_hmac_sha256_over_the_canonical_bytes() -> None:
     assert compute_mac(event, b"k" * 32) == hmac.new(b"k" * 32, canonical_bytes(event), hashlib.sha256).digest()
 
 
-@pytest.mark.parametrize("name", FIELDS)
+@pytest.mark.parametrize("name", EVENT_FIELDS)
 def test_compute_mac_of_an_event_that_differs_in_one_field_differs(name: str) -> None:
     event = built()
     others: dict[str, Any] = {"v": 2, "id": uuid.UUID(int=1), "occurred_at": NOW + timedelta(microseconds=1)}
@@ -122,8 +124,8 @@ def test_compute_mac_of_an_event_that_differs_in_one_field_differs(name: str) ->
 
 
 def test_detail_keys_are_ascii_and_never_named_like_a_field() -> None:
-    keys = {SANITIZED, *(key for keys in DETAIL_KEYS.values() for key in keys)}
-    assert keys.isdisjoint({*FIELDS, "mac"})
+    keys = {SANITIZED_KEY, *(key for keys in DETAIL_KEYS.values() for key in keys)}
+    assert keys.isdisjoint({*EVENT_FIELDS, "mac"})
     assert all(key.isascii() for key in keys)
 
 
@@ -181,38 +183,38 @@ def test_build_event_with_a_tuple_keeps_it_as_a_list_unflagged() -> None:
 )
 def test_build_event_with_one_thing_out_of_the_vocabulary_raises(given_act: dict[str, Any]) -> None:
     assert built().action == "claim.revealed"
-    with strictly(), pytest.raises(ValueError, match=r"\w"):
+    with raise_on_refused_detail(), pytest.raises(ValueError, match=r"\w"):
         built(**given_act)
 
 
 @pytest.mark.parametrize("value", [2**53 - 1, -(2**53) + 1, True, "text", ["a", 1, False], (), Action.CLAIM_STORED])
 def test_refused_detail_with_an_allowed_value_names_nothing(value: Any) -> None:
-    assert refused_detail(an_act(detail={"claim": value})) == ()
+    assert list_refused_detail_keys(an_act(detail={"claim": value})) == ()
 
 
 @pytest.mark.parametrize("value", [2**53, -(2**53), 1.0, None, {"a": 1}, [["a"]], [1.5], b"bytes", {"a"}])
 def test_refused_detail_with_a_value_of_no_allowed_type_names_the_key(value: Any) -> None:
-    assert refused_detail(an_act(detail={"claim": value})) == ("claim",)
+    assert list_refused_detail_keys(an_act(detail={"claim": value})) == ("claim",)
 
 
 @pytest.mark.parametrize("key", ["birthdate", "sanitized", "claims", "CLAIM"])
 def test_refused_detail_with_a_key_that_the_action_does_not_have_names_it(key: str) -> None:
-    assert refused_detail(an_act(detail={"claim": "x", key: "x"})) == (key,)
+    assert list_refused_detail_keys(an_act(detail={"claim": "x", key: "x"})) == (key,)
 
 
 def test_without_refused_in_tests_raises_and_tells_the_key_alone() -> None:
-    with strictly(), pytest.raises(ValueError, match="birthdate") as caught:
-        without_refused(an_act(detail={"birthdate": "1970-01-01"}))
+    with raise_on_refused_detail(), pytest.raises(ValueError, match="birthdate") as caught:
+        drop_refused_detail(an_act(detail={"birthdate": "1970-01-01"}))
     assert "1970" not in str(caught.value)
 
 
 def test_without_refused_outside_of_tests_drops_it_and_tells_the_keys_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[str] = []
-    monkeypatch.setattr(events, "_tell_refused", told.append)
+    monkeypatch.setattr(events, "_report_refused_detail", told.append)
     given = an_act(detail={"claim": "x", "ge\nbürt": "1970-01-01", "y" * 65: 1})
-    assert without_refused(given) == an_act(detail={"claim": "x"})
+    assert drop_refused_detail(given) == an_act(detail={"claim": "x"})
     assert told == [f"claim.revealed: not allowed in its detail: 'ge\\nb\\xfcrt', '{'y' * 63}."]
-    assert without_refused(an_act(detail={"claim": "x"})) == an_act(detail={"claim": "x"})
+    assert drop_refused_detail(an_act(detail={"claim": "x"})) == an_act(detail={"claim": "x"})
     assert len(told) == 1
 
 
@@ -225,8 +227,8 @@ register_actions({CHART: {"pages", "printer"}})
 def test_action_of_a_host_project_is_built_with_its_own_keys_alone() -> None:
     event = built(action=CHART, detail={"pages": 3, "printer": "ward 4"})
     assert (event.action, json.loads(event.detail)) == (CHART, {"pages": 3, "printer": "ward 4"})
-    assert refused_detail(an_act(action=CHART, detail={"pages": 3, "claim": "x"})) == ("claim",)
-    with strictly(), pytest.raises(ValueError, match="claim"):
+    assert list_refused_detail_keys(an_act(action=CHART, detail={"pages": 3, "claim": "x"})) == ("claim",)
+    with raise_on_refused_detail(), pytest.raises(ValueError, match="claim"):
         built(action=CHART, detail={"claim": "x"})
 
 
@@ -235,16 +237,16 @@ def test_register_actions_again_with_the_same_keys_changes_nothing_and_with_othe
     for keys in ({"pages"}, {"pages", "printer", "ward"}):
         with pytest.raises(ValueError, match="other detail keys"):
             register_actions({CHART: keys})
-    assert refused_detail(an_act(action=CHART, detail={"pages": 3, "printer": "ward 4"})) == ()
+    assert list_refused_detail_keys(an_act(action=CHART, detail={"pages": 3, "printer": "ward 4"})) == ()
 
 
 def test_disclosures_are_actions_that_are_registered_with_them() -> None:
     register_actions({"k.seen": (), "k.kept": ()}, disclosures=["k.seen"])
-    assert {"k.seen", "k.kept"} & registered_disclosures() == {"k.seen"}
+    assert {"k.seen", "k.kept"} & get_registered_disclosure_actions() == {"k.seen"}
     for wrong in (["k.kept", CHART], "k.kept"):
         with pytest.raises(ValueError, match="disclosures"):
             register_actions({"k.kept": (), "l.kept": ()}, disclosures=wrong)
-    assert "k.kept" not in registered_disclosures()
+    assert "k.kept" not in get_registered_disclosure_actions()
     with pytest.raises(ValueError, match="vocabulary"):
         built(action="l.kept")
 
@@ -279,7 +281,7 @@ def test_prefixes_of_today_and_of_what_is_planned_are_reserved() -> None:
     assert {action.partition(".")[0] for action in Action} | planned <= RESERVED_PREFIXES
 
 
-@pytest.mark.parametrize("key", [*FIELDS, "mac", SANITIZED, "a key", "1st", "", "\xe9tage", "a-key"])
+@pytest.mark.parametrize("key", [*EVENT_FIELDS, "mac", SANITIZED_KEY, "a key", "1st", "", "\xe9tage", "a-key"])
 def test_register_actions_with_a_detail_key_that_cannot_be_one_raises_and_registers_none(key: str) -> None:
     with pytest.raises(ValueError, match="detail key"):
         register_actions({"k.kept_out": {"pages"}, "k.chart_printed": {"pages", key}})
@@ -294,7 +296,7 @@ def test_register_actions_with_a_text_for_its_keys_raises() -> None:
 
 def test_doors_of_the_vocabulary_load_no_django() -> None:
     source = (
-        "import sys; from django_phi_oidc.audit import Act, Action, Origin, register_actions; "
+        "import sys; from django_phi_oidc.audit.events import NewEvent, Action, Origin, register_actions; "
         "from django_phi_oidc.audit.events import build_event; print('django' in sys.modules)"
     )
     ran = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, check=False, timeout=60)
@@ -306,33 +308,33 @@ def test_doors_of_the_vocabulary_load_no_django() -> None:
 
 def test_keyed_id_is_the_type_and_128_bits_of_hmac_of_the_resource() -> None:
     mac = hmac.new(b"k" * 32, b"django_phi_oidc resource id\x00Chart/4711", hashlib.sha256)
-    assert keyed_id("Chart/4711", key=b"k" * 32) == f"Chart/{mac.hexdigest()[:32]}"
+    assert compute_resource_pseudonym("Chart/4711", key=b"k" * 32) == f"Chart/{mac.hexdigest()[:32]}"
 
 
 def test_keyed_id_of_half_a_character_is_told_from_another_half() -> None:
-    halves = {keyed_id(f"Chart/{half}", key=b"k" * 32) for half in ("\ud800", "\ud801", "?")}
+    halves = {compute_resource_pseudonym(f"Chart/{half}", key=b"k" * 32) for half in ("\ud800", "\ud801", "?")}
     assert len(halves) == 3
 
 
 @pytest.mark.parametrize("other", ["Chart/4712", "Patient/4711", "Chart/4711/", "4711", "/4711"])
 def test_keyed_id_of_another_resource_is_another(other: str) -> None:
-    keyed = keyed_id(other, key=b"k" * 32)
-    assert keyed.rpartition("/")[2] != keyed_id("Chart/4711", key=b"k" * 32).rpartition("/")[2]
+    keyed = compute_resource_pseudonym(other, key=b"k" * 32)
+    assert keyed.rpartition("/")[2] != compute_resource_pseudonym("Chart/4711", key=b"k" * 32).rpartition("/")[2]
     assert "4711" not in keyed
     assert "4712" not in keyed
 
 
-@pytest.mark.parametrize("resource", ["", "Chart/", *(f"{kind}/7" for kind in sorted(PLAIN_RESOURCES))])
+@pytest.mark.parametrize("resource", ["", "Chart/", *(f"{kind}/7" for kind in sorted(UNKEYED_RESOURCE_TYPES))])
 def test_keyed_id_of_what_is_no_persons_is_as_it_was(resource: str) -> None:
-    assert keyed_id(resource, key=b"k" * 32) == resource
+    assert compute_resource_pseudonym(resource, key=b"k" * 32) == resource
 
 
 @given(any_text)
 def test_keyed_id_of_any_text_needs_its_key_and_holds_no_id(resource: str) -> None:
-    keyed = keyed_id(resource, key=b"k" * 32)
+    keyed = compute_resource_pseudonym(resource, key=b"k" * 32)
     _, _, id_ = resource.partition("/") if "/" in resource else ("", "", resource)
-    if id_ and resource.partition("/")[0] not in PLAIN_RESOURCES:
-        assert keyed != keyed_id(resource, key=b"l" * 32)
+    if id_ and resource.partition("/")[0] not in UNKEYED_RESOURCE_TYPES:
+        assert keyed != compute_resource_pseudonym(resource, key=b"l" * 32)
         assert keyed.removeprefix(resource.removesuffix(id_)) == keyed[-32:]
     else:
         assert keyed == resource
@@ -356,7 +358,7 @@ def test_keyed_id_of_any_text_needs_its_key_and_holds_no_id(resource: str) -> No
     ],
 )
 def test_parse_event_with_a_text_that_differs_in_one_place_raises(old: str, new: str) -> None:
-    text = event_text(Finished(built(), b"\xab" * 32))
-    assert parse_event(text) == Finished(built(), b"\xab" * 32)
+    text = serialize_event(AuthenticatedEvent(built(), b"\xab" * 32))
+    assert parse_event(text) == AuthenticatedEvent(built(), b"\xab" * 32)
     with pytest.raises(ValueError, match="vent"):
         parse_event(text.replace(old, new, 1))

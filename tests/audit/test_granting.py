@@ -12,10 +12,10 @@ from django.core.management import call_command
 from django.db import DatabaseError, connections, transaction
 from django.test import override_settings
 
-from django_phi_oidc.audit.findings import Tally
-from django_phi_oidc.audit.granting import excess, grants, is_shared
+from django_phi_oidc.audit.db_privileges import grant_statements, is_single_database, list_excess_privileges
+from django_phi_oidc.audit.log.findings import VerificationSummary
+from django_phi_oidc.audit.log.verifier import verify_log
 from django_phi_oidc.audit.models import AuditEvent, AuditLeaf
-from django_phi_oidc.audit.verifying import verify
 from tests.audit.log import KEY, NOW, events, seal_now, sealed
 from tests.audit.tampering import QUEUE, TABLES, sql
 from tests.backups import run_client
@@ -37,7 +37,7 @@ def as_role() -> Iterator[AsRole]:
 
     @contextmanager
     def acting(*, sealing: bool = False) -> Iterator[None]:
-        for statement in grants(role, sealing=sealing):
+        for statement in grant_statements(role, is_sealer=sealing):
             sql(statement)
         sql(f"SET ROLE {role}")
         try:
@@ -70,8 +70,8 @@ def test_roles_of_the_page_can_sign_in_and_do_what_is_theirs_alone() -> None:
         for role, sealing in ((writer, False), (sealer, True)):
             sql(f"SET ROLE {role}")
             events(1)
-            assert excess(sealing=sealing) == []
-            assert bool(excess(sealing=False)) is sealing
+            assert list_excess_privileges(is_sealer=sealing) == []
+            assert bool(list_excess_privileges(is_sealer=False)) is sealing
             sql("RESET ROLE")
     finally:
         sql("RESET ROLE")
@@ -83,15 +83,15 @@ def test_roles_of_the_page_can_sign_in_and_do_what_is_theirs_alone() -> None:
 def test_role_writes_and_that_of_the_sealer_seals_and_both_verify(as_role: AsRole) -> None:
     with as_role():
         ids = events(300)
-        assert excess(sealing=False) == []
+        assert list_excess_privileges(is_sealer=False) == []
         with pytest.raises(DatabaseError, match="permission denied"):
             seal_now()
     with as_role(sealing=True):
-        assert seal_now().events == 300
-        assert excess(sealing=True) == []
-        assert "has INSERT on django_phi_oidc_auditleaf" in excess(sealing=False)
+        assert seal_now().event_count == 300
+        assert list_excess_privileges(is_sealer=True) == []
+        assert "has INSERT on django_phi_oidc_auditleaf" in list_excess_privileges(is_sealer=False)
     with as_role():
-        assert list(verify(keys=[KEY.public_key()], now=NOW, tally=Tally())) == []
+        assert list(verify_log(keys=[KEY.public_key()], now=NOW, summary=VerificationSummary())) == []
     assert [leaf.event_id for leaf in AuditLeaf.objects.all()] == ids
 
 
@@ -120,7 +120,7 @@ def test_role_can_t_change_the_trail(statement: str, table: str, sealing: bool, 
     assert AuditEvent.objects.count() == 256
     with as_role(sealing=True):
         assert events(1, at=NOW)
-        assert seal_now().events == 1
+        assert seal_now().event_count == 1
 
 
 @pytest.mark.parametrize("table", [*TABLES[1:], QUEUE])
@@ -136,7 +136,7 @@ def test_role_that_does_not_seal_can_t_write_the_log_or_touch_the_queue(
         transaction.atomic(using="phi_audit"),
     ):
         sql(statement.format(table=table))
-    assert seal_now().events == 1
+    assert seal_now().event_count == 1
 
 
 def told() -> list[str]:
@@ -157,7 +157,7 @@ def test_excess_names_each_right_and_an_owner(as_role: AsRole) -> None:
     sql(f"GRANT UPDATE, TRUNCATE ON django_phi_oidc_auditleaf TO {name}")
     sql(f"GRANT UPDATE (actor) ON django_phi_oidc_auditevent TO {name}")
     sql(f"SET ROLE {name}")
-    assert excess(sealing=False) == [
+    assert list_excess_privileges(is_sealer=False) == [
         "has UPDATE on django_phi_oidc_auditevent",
         "has UPDATE on django_phi_oidc_auditleaf",
         "has TRUNCATE on django_phi_oidc_auditleaf",
@@ -167,7 +167,7 @@ def test_excess_names_each_right_and_an_owner(as_role: AsRole) -> None:
     sql(f"ALTER TABLE django_phi_oidc_auditleaf OWNER TO {name}")
     try:
         with as_role():
-            assert "owns django_phi_oidc_auditleaf" in excess(sealing=False)
+            assert "owns django_phi_oidc_auditleaf" in list_excess_privileges(is_sealer=False)
     finally:
         sql(f"ALTER TABLE django_phi_oidc_auditleaf OWNER TO {owner}")
 
@@ -180,7 +180,7 @@ def test_one_database_without_a_witness_file_is_told_of_where_it_is_deployed() -
         found = checks.run_checks(tags=["database"], include_deployment_checks=True, databases=aliases)
         return {str(message.id) for message in found}
 
-    assert is_shared()
+    assert is_single_database()
     assert "django_phi_oidc.W021" in ids()
     with override_settings(PHI_OIDC={**settings.PHI_OIDC, "AUDIT_WITNESS_FILE": "/var/lib/portal/witness"}):
         assert "django_phi_oidc.W021" not in ids()

@@ -14,7 +14,7 @@ from django.core.management import call_command
 from django.db import connections
 from django.test import override_settings
 
-from django_phi_oidc import clock
+from django_phi_oidc._internal import clock
 from django_phi_oidc.audit.models import AuditEvent
 from tests.audit.conftest import TRIGGERS
 from tests.audit.log import NOW, PEM, events, seal_now, sealed
@@ -36,7 +36,7 @@ def block(page: str, name: str) -> str:
 def _in_a_folder_with_a_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.chdir(tmp_path)
     options = {**settings.PHI_OIDC, "AUDIT_SIGNING_KEY": PEM}
-    with override_settings(PHI_OIDC=options), clock.running(lambda: NOW + timedelta(minutes=1)):
+    with override_settings(PHI_OIDC=options), clock.override_clock(lambda: NOW + timedelta(minutes=1)):
         yield
 
 

@@ -18,8 +18,8 @@ from django.db import connections
 
 from django_phi_oidc.audit import outbox
 from django_phi_oidc.audit.models import AuditCheckpoint, AuditEvent, AuditLeaf, AuditOutbox, AuditWitness
-from django_phi_oidc.delivery.models import SinkCursor
 from django_phi_oidc.merkle.checkpoint import parse_checkpoint
+from django_phi_oidc.siem.models import SinkCursor
 from tests.audit.activities import CHANGES, commit_change, deliver
 from tests.audit.killing import END, Ended, Processes
 from tests.audit.log import NOW, events, seal_now
@@ -106,7 +106,7 @@ class Changing:
         self._runs = 0
 
     def order(self, gap: str) -> dict[str, Any]:
-        with outbox.holding_back():
+        with outbox.defer_delivery():
             for _ in range(random.choice((0, 1, 3)) if gap else 3):
                 self._waiting += 1
                 self._told |= {str(id_) for id_ in commit_change(f"waiting {self._waiting}")}
@@ -131,7 +131,7 @@ class Changing:
         self._told |= told - {PERMITTED}
 
     def recover(self) -> None:
-        outbox.drain(limit=100_000)
+        outbox.flush(limit=100_000)
 
     def finish(self) -> None:
         assert not AuditOutbox.objects.exists()

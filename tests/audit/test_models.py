@@ -9,8 +9,8 @@ from django.db import DatabaseError, IntegrityError, connections, transaction
 from django.test.utils import CaptureQueriesContext
 
 from django_phi_oidc.audit.events import Action, Origin
-from django_phi_oidc.audit.models import AppendOnly, AuditEvent
-from django_phi_oidc.audit.recording import record
+from django_phi_oidc.audit.models import AppendOnlyError, AuditEvent
+from django_phi_oidc.audit.recorder import record
 
 NOW = datetime(2026, 11, 24, 16, 5, 9, 123456, tzinfo=UTC)
 TABLE = "django_phi_oidc_auditevent"
@@ -41,7 +41,7 @@ def execute(sql: str) -> None:
 )
 def test_change_of_an_event_by_the_model_is_refused(change: Callable[[AuditEvent], Any]) -> None:
     event = recorded()
-    with pytest.raises(AppendOnly):
+    with pytest.raises(AppendOnlyError):
         change(event)
     assert AuditEvent.objects.get().actor == "7"
 

@@ -12,12 +12,20 @@ from django.db import DEFAULT_DB_ALIAS, connection, connections, transaction
 from django.test import TestCase
 from django.test.utils import CaptureQueriesContext
 
-from django_phi_oidc import keyring
-from django_phi_oidc.audit.events import Act, Action, Finished, Origin, compute_mac, event_text, parse_event
+from django_phi_oidc.audit.events import (
+    Action,
+    AuthenticatedEvent,
+    NewEvent,
+    Origin,
+    compute_mac,
+    parse_event,
+    serialize_event,
+)
 from django_phi_oidc.audit.models import AuditEvent, AuditOutbox
-from django_phi_oidc.audit.outbox import MOVE_SECONDS, drain, enqueue, holding_back, record_with
+from django_phi_oidc.audit.outbox import MOVE_TIMEOUT_SECONDS, defer_delivery, enqueue, flush, record_with_deferred
+from django_phi_oidc.audit.storage import insert_events, parse_event_row
 from django_phi_oidc.audit.tasks import drain_outbox
-from django_phi_oidc.audit.writing import commit, finished_from
+from django_phi_oidc.crypto import keyring
 from django_phi_oidc.errors import AuditUnavailable
 from tests.audit.hanging import audit_database_hangs
 
@@ -30,7 +38,7 @@ def ended(**given: Any) -> Any:
 
 
 @pytest.fixture
-def waiting(audit_database_away: Callable[[], Any]) -> list[Finished]:
+def waiting(audit_database_away: Callable[[], Any]) -> list[AuthenticatedEvent]:
     """Put four events into the outbox, oldest first, and return them."""
     with audit_database_away():
         for seconds in range(4):
@@ -52,7 +60,9 @@ def test_enqueue_in_a_change_that_commits_reaches_the_trail_at_once(on_both_side
         assert on_both_sides() == (1, 0)
     assert on_both_sides() == (0, 1)
     row = AuditEvent.objects.get(id=id_)
-    assert finished_from(row).mac == compute_mac(finished_from(row).event, keyring.keys("AUDIT_MAC_KEYS")[0].material)
+    assert parse_event_row(row).mac == compute_mac(
+        parse_event_row(row).event, keyring.get_keys("AUDIT_MAC_KEYS")[0].material
+    )
 
 
 @pytest.mark.django_db(transaction=True)
@@ -96,12 +106,12 @@ def test_enqueue_makes_three_statements_in_all_beside_the_one_that_bounds_the_wa
     assert done == ["INSERT", "DELETE", *bound, "INSERT"]
 
 
-PERMIT = Act(action=Action.LOGIN_SUCCEEDED, origin=ORIGIN, now=NOW)
+PERMIT = NewEvent(action=Action.LOGIN_SUCCEEDED, origin=ORIGIN, now=NOW)
 
 
-def held_back() -> list[Finished]:
+def held_back() -> list[AuthenticatedEvent]:
     """Commit two changes whose events wait for a permit."""
-    with holding_back() as changes:
+    with defer_delivery() as changes:
         for seconds in range(2):
             with transaction.atomic():
                 ended(now=NOW + timedelta(seconds=seconds))
@@ -116,16 +126,16 @@ def test_record_with_takes_what_was_held_back_along_in_one_insert(on_both_sides:
         CaptureQueriesContext(connections["phi_audit"]) as trail,
         CaptureQueriesContext(connections["default"]) as default,
     ):
-        record_with(changes, [PERMIT])
+        record_with_deferred(changes, [PERMIT])
     assert [[query["sql"].split()[0] for query in queries] for queries in (trail, default)] == [["INSERT"], ["DELETE"]]
     assert on_both_sides() == (0, 3)
-    kept = {finished_from(row) for row in AuditEvent.objects.filter(action="session.ended")}
+    kept = {parse_event_row(row) for row in AuditEvent.objects.filter(action="session.ended")}
     assert kept == set(changes)
 
 
 @pytest.mark.django_db(transaction=True)
 def test_holding_back_ends_with_its_block_and_holds_no_event_of_a_change_that_rolls_back(on_both_sides: Any) -> None:
-    with holding_back() as changes, transaction.atomic():
+    with defer_delivery() as changes, transaction.atomic():
         ended()
         transaction.set_rollback(True)
     assert changes == []
@@ -137,7 +147,7 @@ def test_holding_back_ends_with_its_block_and_holds_no_event_of_a_change_that_ro
 @pytest.mark.django_db(transaction=True)
 def test_holding_back_ended_before_the_commit_holds_nothing(on_both_sides: Any) -> None:
     with transaction.atomic():
-        with holding_back() as changes:
+        with defer_delivery() as changes:
             ended()
         assert on_both_sides() == (1, 0)
     assert (changes, on_both_sides()) == ([], (0, 1))
@@ -146,11 +156,11 @@ def test_holding_back_ended_before_the_commit_holds_nothing(on_both_sides: Any) 
 @pytest.mark.django_db(transaction=True)
 def test_record_with_a_change_that_somebody_drained_meanwhile_permits_all_the_same(on_both_sides: Any) -> None:
     changes = held_back()
-    assert drain(limit=1) == 1
-    record_with(changes, [PERMIT])
+    assert flush(limit=1) == 1
+    record_with_deferred(changes, [PERMIT])
     assert AuditEvent.objects.filter(action="login.succeeded").count() == 1
     assert on_both_sides() == (1, 2)
-    assert drain() == 1
+    assert flush() == 1
     assert on_both_sides() == (0, 3)
 
 
@@ -159,15 +169,15 @@ def test_record_with_the_audit_database_away_raises_and_loses_no_change(
 ) -> None:
     changes = held_back()
     with audit_database_away(), pytest.raises(AuditUnavailable):
-        record_with(changes, [PERMIT])
+        record_with_deferred(changes, [PERMIT])
     assert on_both_sides() == (2, 0)
-    assert drain() == 2
+    assert flush() == 2
     assert not AuditEvent.objects.filter(action="login.succeeded").exists()
 
 
 @pytest.mark.django_db(transaction=True)
 def test_record_with_nothing_held_back_permits(on_both_sides: Any) -> None:
-    record_with([], [PERMIT])
+    record_with_deferred([], [PERMIT])
     assert on_both_sides() == (0, 1)
 
 
@@ -185,7 +195,7 @@ class EnqueueInATestCase(TestCase):
     def test_enqueue_in_a_test_case_waits_for_drain_otherwise(self) -> None:
         id_ = ended()
         assert not AuditEvent.objects.exists()
-        assert drain() == 1
+        assert flush() == 1
         assert AuditEvent.objects.get().id == id_
 
 
@@ -196,12 +206,12 @@ def test_enqueue_with_the_audit_database_away_keeps_the_event_and_drain_moves_it
         with transaction.atomic():
             id_ = ended()
         with pytest.raises(AuditUnavailable):
-            drain()
+            flush()
     assert f"event {id_} waits" in caplog.text
     assert on_both_sides() == (1, 0)
-    assert drain() == 1
+    assert flush() == 1
     assert on_both_sides() == (0, 1)
-    assert drain() == 0
+    assert flush() == 0
 
 
 @pytest.mark.postgresql
@@ -213,9 +223,9 @@ def test_enqueue_with_an_audit_database_that_hangs_waits_for_it_once_and_not_for
             with transaction.atomic():
                 ended(now=NOW + timedelta(seconds=seconds))
     took = time.monotonic() - started
-    assert MOVE_SECONDS <= took < 3 * MOVE_SECONDS
+    assert MOVE_TIMEOUT_SECONDS <= took < 3 * MOVE_TIMEOUT_SECONDS
     assert on_both_sides() == (3, 0)
-    assert drain() == 3
+    assert flush() == 3
     with transaction.atomic():
         ended()
     assert on_both_sides() == (0, 4)
@@ -223,26 +233,28 @@ def test_enqueue_with_an_audit_database_that_hangs_waits_for_it_once_and_not_for
         assert cursor.execute("SHOW statement_timeout").fetchone() == ("0",), "of the move alone"
 
 
-def test_drain_moves_at_most_limit_and_the_oldest_first(waiting: list[Finished], on_both_sides: Any) -> None:
-    assert drain(limit=3) == 3
+def test_drain_moves_at_most_limit_and_the_oldest_first(waiting: list[AuthenticatedEvent], on_both_sides: Any) -> None:
+    assert flush(limit=3) == 3
     assert on_both_sides() == (1, 3)
     assert AuditOutbox.objects.get().id == waiting[3].event.id
 
 
-def test_drain_after_a_kill_between_insert_and_delete_only_deletes(waiting: list[Finished], on_both_sides: Any) -> None:
-    commit(waiting[1:3])
+def test_drain_after_a_kill_between_insert_and_delete_only_deletes(
+    waiting: list[AuthenticatedEvent], on_both_sides: Any
+) -> None:
+    insert_events(waiting[1:3])
     assert on_both_sides() == (4, 2)
-    assert drain() == 4
+    assert flush() == 4
     assert on_both_sides() == (0, 4)
-    assert [finished_from(row) for row in AuditEvent.objects.order_by("id")] == waiting
+    assert [parse_event_row(row) for row in AuditEvent.objects.order_by("id")] == waiting
 
 
 def test_drain_of_an_id_that_bears_another_event_keeps_it_and_moves_the_others(
-    waiting: list[Finished], on_both_sides: Any, caplog: pytest.LogCaptureFixture
+    waiting: list[AuthenticatedEvent], on_both_sides: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     other = waiting[0].event._replace(reason="other")
-    commit([Finished(other, compute_mac(other, b"k" * 32))])
-    assert drain() == 3
+    insert_events([AuthenticatedEvent(other, compute_mac(other, b"k" * 32))])
+    assert flush() == 3
     assert on_both_sides() == (1, 4)
     assert AuditOutbox.objects.get().id == waiting[0].event.id
     assert f"Event {waiting[0].event.id} stays" in caplog.text
@@ -250,17 +262,17 @@ def test_drain_of_an_id_that_bears_another_event_keeps_it_and_moves_the_others(
 
 @pytest.mark.parametrize("damage", ["", "{}", "null", "another"])
 def test_drain_with_damaged_rows_in_front_keeps_them_and_moves_the_others(
-    waiting: list[Finished], on_both_sides: Any, caplog: pytest.LogCaptureFixture, damage: str
+    waiting: list[AuthenticatedEvent], on_both_sides: Any, caplog: pytest.LogCaptureFixture, damage: str
 ) -> None:
-    text = event_text(waiting[3]) if damage == "another" else damage
+    text = serialize_event(waiting[3]) if damage == "another" else damage
     AuditOutbox.objects.filter(id__in=[waiting[0].event.id, waiting[1].event.id]).update(event=text)
-    assert drain(limit=2) == 2
+    assert flush(limit=2) == 2
     assert on_both_sides() == (2, 2)
     assert caplog.text.count("is not an event as it was written") == 2
 
 
 def test_drain_of_an_event_that_the_trail_refuses_keeps_it_and_moves_the_others(
-    waiting: list[Finished], on_both_sides: Any, caplog: pytest.LogCaptureFixture
+    waiting: list[AuthenticatedEvent], on_both_sides: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     table, refused = "django_phi_oidc_auditevent", waiting[1].event.id
     if connections["phi_audit"].vendor == "sqlite":
@@ -275,7 +287,7 @@ def test_drain_of_an_event_that_the_trail_refuses_keeps_it_and_moves_the_others(
     with connections["phi_audit"].cursor() as cursor:
         cursor.execute(refusing)
     try:
-        assert drain() == 3
+        assert flush() == 3
     finally:
         with connections["phi_audit"].cursor() as cursor:
             cursor.execute(undo)
@@ -296,7 +308,7 @@ def test_drain_of_two_at_once_moves_each_event_once(
     def work() -> None:
         try:
             start.wait(timeout=20)
-            moved.append(drain(limit=1000))
+            moved.append(flush(limit=1000))
         finally:
             connections.close_all()
 
@@ -312,25 +324,25 @@ def test_drain_of_two_at_once_moves_each_event_once(
     assert not [record for record in caplog.records if record.levelname == "ERROR"]
 
 
-def test_drain_outbox_moves_what_waits(waiting: list[Finished], on_both_sides: Any) -> None:
+def test_drain_outbox_moves_what_waits(waiting: list[AuthenticatedEvent], on_both_sides: Any) -> None:
     drain_outbox()
     assert on_both_sides() == (0, len(waiting))
 
 
-def test_audit_drain_tells_what_it_moved(waiting: list[Finished], capsys: pytest.CaptureFixture[str]) -> None:
+def test_audit_drain_tells_what_it_moved(waiting: list[AuthenticatedEvent], capsys: pytest.CaptureFixture[str]) -> None:
     call_command("phi_oidc", "audit", "drain")
     assert capsys.readouterr().out == "Moved: 4.\n"
     assert AuditEvent.objects.count() == len(waiting)
 
 
-def test_audit_drain_with_an_event_left_behind_fails(waiting: list[Finished]) -> None:
+def test_audit_drain_with_an_event_left_behind_fails(waiting: list[AuthenticatedEvent]) -> None:
     AuditOutbox.objects.filter(id=waiting[0].event.id).update(event="{}")
     with pytest.raises(CommandError, match=r"Moved: 3; left in the outbox: 1"):
         call_command("phi_oidc", "audit", "drain")
 
 
 def test_audit_drain_with_the_audit_database_away_fails(
-    waiting: list[Finished], audit_database_away: Callable[[], Any]
+    waiting: list[AuthenticatedEvent], audit_database_away: Callable[[], Any]
 ) -> None:
     with audit_database_away(), pytest.raises(CommandError, match="can't be written"):
         call_command("phi_oidc", "audit", "drain")

@@ -9,11 +9,11 @@ import pytest
 from django.contrib.auth.models import Group
 from django.db import connections, transaction
 
-from django_phi_oidc.audit.events import Act, Action, Origin
+from django_phi_oidc._internal.sql import insert
+from django_phi_oidc.audit.events import Action, NewEvent, Origin
 from django_phi_oidc.audit.models import AuditCheckpoint, AuditEvent, AuditUnsealed
-from django_phi_oidc.audit.routing import AUDIT_ALIAS
-from django_phi_oidc.audit.writing import finish, rows_of
-from django_phi_oidc.statements import insert
+from django_phi_oidc.audit.router import AUDIT_ALIAS
+from django_phi_oidc.audit.storage import authenticate_event, build_rows
 from tests.audit.killing import Ended, Processes
 from tests.audit.log import NOW, events, seal_now
 from tests.audit.whole import assert_log_is_coherent, assert_log_is_whole
@@ -104,7 +104,7 @@ def test_a_long_transaction_beside_the_trail_does_not_hold_up_sealing(impatient:
         Group.objects.create(name="a change that takes long")
         for total in (5, 10):
             events(5)
-            assert seal_now().events == 5
+            assert seal_now().event_count == 5
             assert AuditCheckpoint.objects.last().tree_size == total
     assert_log_is_whole()
 
@@ -117,8 +117,11 @@ def test_a_long_transaction_in_the_trail_holds_up_no_other_events(impatient: Non
     def write_slowly() -> None:
         try:
             with transaction.atomic(using=AUDIT_ALIAS):
-                finished = [finish(Act(action=Action.ACCESS_DENIED, origin=Origin(), now=NOW)) for _ in range(3)]
-                insert(rows_of(finished), using=AUDIT_ALIAS)
+                finished = [
+                    authenticate_event(NewEvent(action=Action.ACCESS_DENIED, origin=Origin(), now=NOW))
+                    for _ in range(3)
+                ]
+                insert(build_rows(finished), using=AUDIT_ALIAS)
                 late.extend(sorted(each.event.id for each in finished))
                 has_written.set()
                 may_commit.wait(timeout=60)
@@ -131,10 +134,10 @@ def test_a_long_transaction_in_the_trail_holds_up_no_other_events(impatient: Non
     try:
         assert has_written.wait(timeout=60)
         early = events(5, at=NOW)
-        assert seal_now().events == 5
-        assert seal_now().events == 0
+        assert seal_now().event_count == 5
+        assert seal_now().event_count == 0
     finally:
         may_commit.set()
         writer.join(timeout=60)
-    assert seal_now().events == 3
+    assert seal_now().event_count == 3
     assert assert_log_is_whole() == [*sorted(early), *late]

@@ -14,11 +14,12 @@ from django.db import IntegrityError, connections, transaction
 from django.test import override_settings
 from django.test.utils import CaptureQueriesContext
 
-from django_phi_oidc import entropy, keyring
-from django_phi_oidc.audit.events import Act, Action, Origin, compute_mac, event_text, strictly
+from django_phi_oidc._internal import randomness
+from django_phi_oidc.audit.events import Action, NewEvent, Origin, compute_mac, raise_on_refused_detail, serialize_event
 from django_phi_oidc.audit.models import AuditEvent
-from django_phi_oidc.audit.recording import record, record_many
-from django_phi_oidc.audit.writing import finished_from, keyed_resource
+from django_phi_oidc.audit.recorder import record, record_many
+from django_phi_oidc.audit.storage import get_resource_pseudonym, parse_event_row
+from django_phi_oidc.crypto import keyring
 from django_phi_oidc.errors import AuditUnavailable
 
 NOW = datetime(2026, 11, 24, 16, 5, 9, 123456, tzinfo=UTC)
@@ -26,8 +27,8 @@ ORIGIN = Origin(actor="7", session="a-session", client_ip="198.51.100.1", reques
 ODD = 'naïve 𝒳 " \\ / <b> \U0001f600'
 
 
-def an_act(**given: Any) -> Act:
-    return Act(**{"action": Action.CLAIM_REVEALED, "origin": ORIGIN, "now": NOW, **given})
+def an_act(**given: Any) -> NewEvent:
+    return NewEvent(**{"action": Action.CLAIM_REVEALED, "origin": ORIGIN, "now": NOW, **given})
 
 
 @pytest.mark.django_db
@@ -44,8 +45,8 @@ def test_record_stores_an_event_whose_mac_can_be_recomputed_from_the_row() -> No
         detail={"claim": ODD},
     )
     row = AuditEvent.objects.get()
-    newest = keyring.keys("AUDIT_MAC_KEYS")[0]
-    finished = finished_from(row)
+    newest = keyring.get_keys("AUDIT_MAC_KEYS")[0]
+    finished = parse_event_row(row)
     assert (row.id, row.v, row.mac_key, row.occurred_at, row.reason) == (id_, 1, newest.id, NOW, ODD)
     assert (row.actor, row.session, row.client_ip, row.request_id) == ("7", "a-session", "198.51.100.1", "a-request")
     assert json.loads(row.detail) == {"claim": ODD}
@@ -93,7 +94,7 @@ def test_record_tells_the_log_each_event_as_soon_as_it_is_committed(caplog: pyte
     finally:
         logger.removeHandler(told)
     assert in_trail == [2, 2]
-    assert sorted(caplog.messages) == sorted(event_text(finished_from(row)) for row in AuditEvent.objects.all())
+    assert sorted(caplog.messages) == sorted(serialize_event(parse_event_row(row)) for row in AuditEvent.objects.all())
 
 
 def test_record_with_the_audit_database_away_raises_and_works_when_it_is_back(
@@ -144,7 +145,7 @@ def test_record_with_keyed_resource_ids_holds_the_type_and_what_finds_it_again()
     with with_options(RESOURCE_IDS="keyed"):
         for resource in ("Chart/4711", "Chart/4711", "Chart/4712", "AuditEvent/1", "Sink/siem", ""):
             record(Action.CLAIM_REVEALED, origin=ORIGIN, now=NOW, resource=resource)
-        found = AuditEvent.objects.filter(resource=keyed_resource("Chart/4711"))
+        found = AuditEvent.objects.filter(resource=get_resource_pseudonym("Chart/4711"))
     assert found.count() == 2
     resources = set(AuditEvent.objects.values_list("resource", flat=True))
     assert {"AuditEvent/1", "Sink/siem", ""} < resources
@@ -154,10 +155,10 @@ def test_record_with_keyed_resource_ids_holds_the_type_and_what_finds_it_again()
 
 def test_keyed_resource_is_the_same_for_as_long_as_the_oldest_key_stays() -> None:
     newer, oldest = settings.PHI_OIDC["AUDIT_MAC_KEYS"]
-    before = keyed_resource("Chart/4711")
-    for keys, same in (([keyring.generate(), newer, oldest], True), ([oldest], True), ([newer], False)):
+    before = get_resource_pseudonym("Chart/4711")
+    for keys, same in (([keyring.generate_key(), newer, oldest], True), ([oldest], True), ([newer], False)):
         with with_options(AUDIT_MAC_KEYS=keys):
-            assert (keyed_resource("Chart/4711") == before) is same
+            assert (get_resource_pseudonym("Chart/4711") == before) is same
 
 
 @pytest.mark.django_db
@@ -169,7 +170,7 @@ def test_record_with_resource_ids_that_mean_nothing_writes_nothing() -> None:
 
 @pytest.mark.django_db
 def test_record_of_an_id_that_exists_raises() -> None:
-    with entropy.drawing(bytes):
+    with randomness.override_randomness(bytes):
         record(Action.CLAIM_REVEALED, origin=ORIGIN, now=NOW)
         with pytest.raises(AuditUnavailable) as caught:
             record(Action.CLAIM_REVEALED, origin=ORIGIN, now=NOW)
@@ -194,6 +195,6 @@ def test_record_many_of_nothing_makes_no_statement() -> None:
 
 @pytest.mark.django_db
 def test_record_with_an_unknown_detail_in_tests_raises() -> None:
-    with strictly(), pytest.raises(ValueError, match="birthdate"):
+    with raise_on_refused_detail(), pytest.raises(ValueError, match="birthdate"):
         record(Action.CLAIM_REVEALED, origin=ORIGIN, now=NOW, detail={"birthdate": "1970-01-01"})
     assert record(Action.CLAIM_REVEALED, origin=ORIGIN, now=NOW, detail={"claim": "birthdate"})

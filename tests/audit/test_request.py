@@ -9,7 +9,13 @@ from django.contrib.auth.models import AnonymousUser
 from django.contrib.sessions.backends.db import SessionStore
 from django.test import RequestFactory, override_settings
 
-from django_phi_oidc.audit.request import SESSION_KEY, Actor, client_ip, request_id, session_id_of
+from django_phi_oidc.audit.request_context import (
+    SESSION_KEY,
+    Actor,
+    find_oidc_session_id,
+    get_client_ip,
+    get_request_id,
+)
 
 TRUSTED = [ipaddress.ip_network(network) for network in ("127.0.0.1/32", "10.0.0.0/8", "fd00::/8")]
 
@@ -41,19 +47,19 @@ TRUSTED = [ipaddress.ip_network(network) for network in ("127.0.0.1/32", "10.0.0
 def test_client_ip_is_the_nearest_hop_that_is_no_trusted_proxy(peer: str, forwarded: str, expected: str) -> None:
     headers = {"HTTP_X_FORWARDED_FOR": forwarded} if forwarded else {}
     request = RequestFactory().get("/", REMOTE_ADDR=peer, **headers)
-    assert client_ip(request, trusted=TRUSTED) == expected
+    assert get_client_ip(request, trusted_proxies=TRUSTED) == expected
 
 
 @pytest.mark.parametrize(("peer", "expected"), [("10.0.0.1", "10.0.0.1"), ("", "")])
 def test_client_ip_without_trusted_proxies_believes_no_header(peer: str, expected: str) -> None:
     request = RequestFactory().get("/", REMOTE_ADDR=peer, HTTP_X_FORWARDED_FOR="198.51.100.1")
-    assert client_ip(request, trusted=[]) == expected
+    assert get_client_ip(request, trusted_proxies=[]) == expected
 
 
 def test_request_id_of_one_request_stays_and_of_another_differs() -> None:
     one, other = (RequestFactory().get("/", HTTP_X_REQUEST_ID="chosen by the client") for _ in range(2))
-    assert request_id(one) == request_id(one) != request_id(other)
-    assert "chosen" not in request_id(one)
+    assert get_request_id(one) == get_request_id(one) != get_request_id(other)
+    assert "chosen" not in get_request_id(one)
 
 
 OIDC_SESSION = "0c1d9c57-8a1b-4f6e-9d3e-0a6f6a7e2b11"
@@ -61,9 +67,9 @@ OIDC_SESSION = "0c1d9c57-8a1b-4f6e-9d3e-0a6f6a7e2b11"
 
 @pytest.mark.parametrize("foreign", ["no-uuid", 7, ["x"], {"x": 1}, None, ""])
 def test_session_id_of_anything_but_a_uuid_is_none(foreign: object) -> None:
-    assert session_id_of({SESSION_KEY: foreign}) is None
-    assert str(session_id_of({SESSION_KEY: OIDC_SESSION})) == OIDC_SESSION
-    assert session_id_of({}) is None
+    assert find_oidc_session_id({SESSION_KEY: foreign}) is None
+    assert str(find_oidc_session_id({SESSION_KEY: OIDC_SESSION})) == OIDC_SESSION
+    assert find_oidc_session_id({}) is None
 
 
 def test_from_request_of_a_person_with_a_session_names_both() -> None:
@@ -75,7 +81,7 @@ def test_from_request_of_a_person_with_a_session_names_both() -> None:
         actor = Actor.from_request(request)
     assert actor.user == request.user
     assert (actor.origin.actor, actor.origin.session) == ("7", OIDC_SESSION)
-    assert (actor.origin.client_ip, actor.origin.request_id) == ("198.51.100.1", request_id(request))
+    assert (actor.origin.client_ip, actor.origin.request_id) == ("198.51.100.1", get_request_id(request))
 
 
 @pytest.mark.parametrize(("signed_in", "named"), [("7", OIDC_SESSION), ("8", "")])

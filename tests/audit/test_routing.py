@@ -13,8 +13,8 @@ from django_phi_oidc.audit.models import (
     AuditUnsealed,
     AuditWitness,
 )
-from django_phi_oidc.audit.routing import AuditRouter
-from django_phi_oidc.replay.models import SpentValue
+from django_phi_oidc.audit.router import AuditRouter
+from django_phi_oidc.replay.models import UsedIdentifier
 
 ROUTER = AuditRouter()
 
@@ -52,7 +52,7 @@ def test_db_for_events_is_the_trail_and_for_the_outbox_default() -> None:
     assert (ROUTER.db_for_read(AuditEvent), ROUTER.db_for_write(AuditEvent)) == ("phi_audit", "phi_audit")
     assert (ROUTER.db_for_read(AuditOutbox), ROUTER.db_for_write(AuditOutbox)) == ("default", "default")
     assert (ROUTER.db_for_read(AuditLeaf), ROUTER.db_for_write(AuditWitness)) == ("phi_audit", "default")
-    assert (ROUTER.db_for_read(SpentValue), ROUTER.db_for_write(get_user_model())) == (None, None)
+    assert (ROUTER.db_for_read(UsedIdentifier), ROUTER.db_for_write(get_user_model())) == (None, None)
 
 
 def test_allow_relation_to_an_event_is_refused_and_no_opinion_is_given_on_others() -> None:

@@ -14,10 +14,13 @@ from django.db import IntegrityError, connections, transaction
 from django.test import override_settings
 from django.test.utils import CaptureQueriesContext
 
-from django_phi_oidc import clock
+from django_phi_oidc._internal import clock
 from django_phi_oidc.audit.events import canonical_bytes
+from django_phi_oidc.audit.log.keys import find_signing_key, get_checkpoint_origin, get_public_keys
+from django_phi_oidc.audit.log.recovery import resume_log
+from django_phi_oidc.audit.log.sequencer import BATCH_SIZE, append_all_to_log, count_overdue_events
 from django_phi_oidc.audit.models import (
-    AppendOnly,
+    AppendOnlyError,
     AuditCheckpoint,
     AuditEvent,
     AuditLeaf,
@@ -25,11 +28,8 @@ from django_phi_oidc.audit.models import (
     AuditUnsealed,
     AuditWitness,
 )
-from django_phi_oidc.audit.resuming import resume
-from django_phi_oidc.audit.sealing import BATCH, late, seal_all
-from django_phi_oidc.audit.signing import origin, public_keys, signing_key
+from django_phi_oidc.audit.storage import parse_event_row
 from django_phi_oidc.audit.tasks import seal as seal_task
-from django_phi_oidc.audit.writing import finished_from
 from django_phi_oidc.errors import CheckpointInvalid, KeyMissing, SealingRefused
 from django_phi_oidc.merkle.checkpoint import Checkpoint, sign_checkpoint, verify_checkpoint
 from django_phi_oidc.merkle.compact import CompactRange
@@ -51,7 +51,7 @@ def test_seal_of_new_events_gives_each_a_leaf_and_signs_the_root_of_all() -> Non
     assert AuditUnsealed.objects.count() == 0
     last = AuditCheckpoint.objects.last()
     signed = verify_checkpoint(last.note, [KEY.public_key()], expected_origin="phi-oidc-audit")
-    leaves = tuple(canonical_bytes(finished_from(AuditEvent.objects.get(id=id_)).event) for id_ in ids)
+    leaves = tuple(canonical_bytes(parse_event_row(AuditEvent.objects.get(id=id_)).event) for id_ in ids)
     assert (signed.tree_size, signed.root_hash) == (8, mth(leaves))
     assert [row.tree_size for row in AuditCheckpoint.objects.all()] == [5, 8]
 
@@ -74,7 +74,7 @@ def test_seal_makes_as_many_statements_on_a_long_log_as_on_a_short_one(before: i
     sealed(before)
     events(3)
     with CaptureQueriesContext(connections["phi_audit"]) as asked:
-        assert seal_now().events == 3
+        assert seal_now().event_count == 3
     # On top of these: one for each kept level that the right edge of the tree has nodes of.
     edge = sum(query["sql"].lower().count("select") for query in asked if "node" in query["sql"])
     assert edge <= before.bit_count()
@@ -83,11 +83,11 @@ def test_seal_makes_as_many_statements_on_a_long_log_as_on_a_short_one(before: i
 
 def test_seal_of_more_than_one_transaction_takes() -> None:
     events(25)
-    done = [seal_now(limit=10).events for _ in range(4)]
+    done = [seal_now(limit=10).event_count for _ in range(4)]
     assert done == [10, 10, 5, 0]
     assert [row.tree_size for row in AuditCheckpoint.objects.all()] == [10, 20, 25]
-    assert BATCH >= 10_000
-    assert [each.events for each in seal_all(key=KEY, clock=lambda: NOW)] == [0]
+    assert BATCH_SIZE >= 10_000
+    assert [each.event_count for each in append_all_to_log(key=KEY, clock=lambda: NOW)] == [0]
 
 
 def test_seal_of_an_event_whose_transaction_commits_later_than_a_younger_one() -> None:
@@ -108,7 +108,7 @@ def test_seal_of_an_event_whose_transaction_commits_later_than_a_younger_one() -
 @pytest.mark.parametrize("model", [AuditLeaf, AuditNode, AuditCheckpoint])
 def test_change_of_the_log_by_a_model_is_refused(model: type, change: Callable[[object], object]) -> None:
     sealed(256)
-    with pytest.raises(AppendOnly):
+    with pytest.raises(AppendOnlyError):
         change(model.objects.first())
     assert model.objects.count() == {AuditLeaf: 256, AuditNode: 1, AuditCheckpoint: 1}[model]
 
@@ -150,7 +150,7 @@ def test_seal_under_another_origin_is_refused_and_under_the_same_goes_on() -> No
     events(1)
     with with_options(AUDIT_ORIGIN="another.example/audit"), pytest.raises(SealingRefused, match="origin"):
         seal_now()
-    assert seal_now().events == 1
+    assert seal_now().event_count == 1
 
 
 def cut_to(size: int) -> None:
@@ -174,7 +174,7 @@ def test_seal_of_a_restored_copy_is_refused_by_the_witness_file(tmp_path: Path) 
             seal_now()
         assert witness.read_text() == note
     # Without the file it signs another root for a size that was signed: the very thing.
-    assert seal_now(limit=2).events == 2
+    assert seal_now(limit=2).event_count == 2
     with with_options(AUDIT_WITNESS_FILE=str(witness)), pytest.raises(SealingRefused, match="known outside"):
         seal_now()
 
@@ -189,7 +189,7 @@ def test_seal_with_a_witness_file_that_can_t_be_read_is_refused(text: str, tmp_p
     assert witness.read_text() == text
     witness.unlink()
     with with_options(AUDIT_WITNESS_FILE=str(witness)):
-        assert seal_now().events == 1
+        assert seal_now().event_count == 1
 
 
 def test_seal_whose_witness_file_can_t_be_written_stands_and_says_so(
@@ -197,7 +197,7 @@ def test_seal_whose_witness_file_can_t_be_written_stands_and_says_so(
 ) -> None:
     events(1)
     with with_options(AUDIT_WITNESS_FILE=str(tmp_path / "none" / "witness")):
-        assert seal_now().events == 1
+        assert seal_now().event_count == 1
     assert "The witness file can't be written." in caplog.text
 
 
@@ -227,18 +227,18 @@ def test_seal_of_an_epoch_before_one_that_is_known_outside_is_refused() -> None:
     with pytest.raises(SealingRefused, match="of phi-oidc-audit/epoch-2"):
         seal_now()
     with pytest.raises(SealingRefused, match="larger checkpoint"):
-        resume(outside=note_of("phi-oidc-audit", 9), why="x", key=KEY, now=NOW)
-    resume(outside=note_of("phi-oidc-audit/epoch-2", 4), why="x", key=KEY, now=NOW)
+        resume_log(witnessed_note=note_of("phi-oidc-audit", 9), reason="x", key=KEY, now=NOW)
+    resume_log(witnessed_note=note_of("phi-oidc-audit/epoch-2", 4), reason="x", key=KEY, now=NOW)
     assert AuditCheckpoint.objects.last().epoch == 3
-    assert seal_now().events == 1
+    assert seal_now().event_count == 1
 
 
 def test_resume_with_a_checkpoint_that_another_key_signed_is_refused() -> None:
     sealed(3)
     for key, name in ((OTHER_KEY, "phi-oidc-audit"), (KEY, "another"), (KEY, "phi-oidc-audit/epoch-02")):
         with pytest.raises(CheckpointInvalid):
-            resume(outside=note_of(name, 9, key), why="x", key=KEY, now=NOW)
-    assert "epoch-2" in resume(outside=note_of("phi-oidc-audit", 9), why="x", key=KEY, now=NOW)
+            resume_log(witnessed_note=note_of(name, 9, key), reason="x", key=KEY, now=NOW)
+    assert "epoch-2" in resume_log(witnessed_note=note_of("phi-oidc-audit", 9), reason="x", key=KEY, now=NOW)
     (restored,) = AuditEvent.objects.filter(action="audit.restored")
     assert json.loads(restored.detail)["tree_size"] == 9
     assert AuditLeaf.objects.last().event_id == restored.id
@@ -247,7 +247,7 @@ def test_resume_with_a_checkpoint_that_another_key_signed_is_refused() -> None:
 def test_resume_twice_opens_the_third_epoch() -> None:
     sealed(3)
     for epoch in (2, 3):
-        resume(outside=note_of(origin(epoch - 1), 99), why="x", key=KEY, now=NOW)
+        resume_log(witnessed_note=note_of(get_checkpoint_origin(epoch - 1), 99), reason="x", key=KEY, now=NOW)
         assert AuditCheckpoint.objects.last().epoch == epoch
     assert sealed(1)
     assert AuditCheckpoint.objects.last().note.startswith("phi-oidc-audit/epoch-3\n")
@@ -255,12 +255,12 @@ def test_resume_twice_opens_the_third_epoch() -> None:
 
 def test_the_task_seals_where_the_key_is_and_tells_where_nobody_does() -> None:
     events(3)
-    with with_options(AUDIT_SIGNING_KEY=None), clock.running(lambda: LATER):
+    with with_options(AUDIT_SIGNING_KEY=None), clock.override_clock(lambda: LATER):
         seal_task()
         seal_task()
     (alert,) = AuditEvent.objects.filter(action="alert.raised")
     assert json.loads(alert.detail) == {"rule": "sealing_lag", "count": 3}
-    with with_options(AUDIT_SIGNING_KEY=PEM), clock.running(lambda: LATER):
+    with with_options(AUDIT_SIGNING_KEY=PEM), clock.override_clock(lambda: LATER):
         seal_task()
     assert AuditLeaf.objects.count() == 4
     assert AuditEvent.objects.count() == 4
@@ -268,11 +268,11 @@ def test_the_task_seals_where_the_key_is_and_tells_where_nobody_does() -> None:
 
 def test_the_task_tells_of_a_lag_after_five_minutes_and_again_after_an_hour() -> None:
     events(1)
-    assert late(now=NOW + timedelta(minutes=4)) == 0
+    assert count_overdue_events(now=NOW + timedelta(minutes=4)) == 0
     for minutes, alerts in ((4, 0), (6, 1), (65, 1), (67, 2)):
         with (
             with_options(AUDIT_SIGNING_KEY=None),
-            clock.running(lambda minutes=minutes: NOW + timedelta(minutes=minutes)),
+            clock.override_clock(lambda minutes=minutes: NOW + timedelta(minutes=minutes)),
         ):
             seal_task()
         assert AuditEvent.objects.filter(action="alert.raised").count() == alerts
@@ -287,7 +287,7 @@ def test_the_task_that_is_refused_tells_so_whatever_somebody_without_the_mac_key
         sql("DELETE FROM django_phi_oidc_auditleaf")
         sql(f"INSERT INTO {LEAF} VALUES (7, %s, %s)", uuid.UUID(int=7), bytes(32))
         sql("UPDATE django_phi_oidc_auditevent SET actor = 'x' WHERE id = %s", silencer)
-    with with_options(AUDIT_SIGNING_KEY=PEM), clock.running(lambda: NOW + timedelta(minutes=1)):
+    with with_options(AUDIT_SIGNING_KEY=PEM), clock.override_clock(lambda: NOW + timedelta(minutes=1)):
         for _ in range(2):
             with pytest.raises(SealingRefused):
                 seal_task()
@@ -303,8 +303,8 @@ def test_seal_on_top_of_a_checkpoint_that_another_key_signed_is_refused() -> Non
     leaf = AuditLeaf.objects.create(leaf_index=3, event_id=forged, leaf_hash=bytes(32))
     tree = CompactRange()
     tree.extend([bytes(each.leaf_hash) for each in AuditLeaf.objects.all()])
-    note = sign_checkpoint(Checkpoint(origin="phi-oidc-audit", tree_size=4, root_hash=tree.root()), OTHER_KEY)
-    AuditCheckpoint.objects.create(tree_size=4, root_hash=tree.root(), epoch=1, sealed_at=NOW, note=note)
+    note = sign_checkpoint(Checkpoint(origin="phi-oidc-audit", tree_size=4, root_hash=tree.compute_root()), OTHER_KEY)
+    AuditCheckpoint.objects.create(tree_size=4, root_hash=tree.compute_root(), epoch=1, sealed_at=NOW, note=note)
     events(1)
     with pytest.raises(SealingRefused, match="not signed by a known key"):
         seal_now()
@@ -329,8 +329,8 @@ def test_leaf_of_a_negative_index_is_refused_by_the_database() -> None:
 def test_seal_again_finds_an_event_that_lost_its_place_in_the_queue() -> None:
     (id_,) = events(1)
     sql(f"DELETE FROM {QUEUE}")
-    assert [each.events for each in seal_all(key=KEY, clock=lambda: NOW)] == [0]
-    assert sum(each.events for each in seal_all(key=KEY, clock=lambda: NOW, again=True)) == 1
+    assert [each.event_count for each in append_all_to_log(key=KEY, clock=lambda: NOW)] == [0]
+    assert sum(each.event_count for each in append_all_to_log(key=KEY, clock=lambda: NOW, retry_refused=True)) == 1
     assert AuditLeaf.objects.get().event_id == id_
 
 
@@ -338,7 +338,7 @@ def test_seal_of_more_forged_events_than_a_statement_takes_sets_all_aside() -> N
     events(1100)
     with without_triggers():
         sql("UPDATE django_phi_oidc_auditevent SET actor = 'x'")
-    assert seal_now().refused == 1100
+    assert seal_now().refused_count == 1100
     assert AuditUnsealed.objects.filter(refused=True).count() == 1100
 
 
@@ -369,7 +369,7 @@ def test_queued_again_after_it_was_sealed_gets_no_second_leaf_and_again_mends_th
     events(1)
     with pytest.raises(SealingRefused, match="damaged"):
         seal_now()
-    assert sum(each.events for each in seal_all(key=KEY, clock=lambda: NOW, again=True)) == 1
+    assert sum(each.event_count for each in append_all_to_log(key=KEY, clock=lambda: NOW, retry_refused=True)) == 1
     assert (AuditUnsealed.objects.count(), AuditLeaf.objects.count()) == (0, 2)
 
 
@@ -377,12 +377,12 @@ def test_queued_again_after_it_was_sealed_gets_no_second_leaf_and_again_mends_th
 def test_signing_key_that_can_t_be_read_raises_and_none_is_none(source: object) -> None:
     with with_options(AUDIT_SIGNING_KEY=source):
         if source == "":
-            assert signing_key() is None
+            assert find_signing_key() is None
             with pytest.raises(KeyMissing, match="nothing verifies"):
-                public_keys()
+                get_public_keys()
         else:
             with pytest.raises(KeyMissing, match="AUDIT_SIGNING_KEY"):
-                signing_key()
+                find_signing_key()
 
 
 def test_signing_key_comes_from_text_file_and_callable(tmp_path: Path) -> None:
@@ -390,14 +390,14 @@ def test_signing_key_comes_from_text_file_and_callable(tmp_path: Path) -> None:
     file.write_text(PEM)
     for source in (PEM, file, lambda: PEM):
         with with_options(AUDIT_SIGNING_KEY=source):
-            assert signing_key().private_bytes_raw() == KEY.private_bytes_raw()
+            assert find_signing_key().private_bytes_raw() == KEY.private_bytes_raw()
 
 
 @pytest.mark.parametrize("name", ["", "with space", "with+plus", "line\nbreak", 7])
 def test_origin_that_is_no_key_name_raises(name: object) -> None:
     with with_options(AUDIT_ORIGIN=name), pytest.raises(KeyMissing):
-        origin(1)
-    assert origin(1) == "phi-oidc-audit"
+        get_checkpoint_origin(1)
+    assert get_checkpoint_origin(1) == "phi-oidc-audit"
 
 
 def test_witness_file_is_readable_by_its_owner_alone_or_by_umask(tmp_path: Path) -> None:

@@ -20,12 +20,12 @@ from django.conf import settings as django_settings
 from django.core.management import CommandError, call_command
 from django.db import connections
 
-from django_phi_oidc import keyring
-from django_phi_oidc.audit.events import Act, Action, Finished, Origin, build_event, compute_mac
+from django_phi_oidc.audit.events import Action, AuthenticatedEvent, NewEvent, Origin, build_event, compute_mac
 from django_phi_oidc.audit.models import AuditEvent
-from django_phi_oidc.audit.spooling import drain, is_waiting, spool
+from django_phi_oidc.audit.spool import flush_spool, has_spooled_events, spool_event
+from django_phi_oidc.audit.storage import insert_events
 from django_phi_oidc.audit.tasks import drain_outbox
-from django_phi_oidc.audit.writing import commit
+from django_phi_oidc.crypto import keyring
 from django_phi_oidc.errors import AuditUnavailable
 from tests.audit.hanging import audit_database_fails
 from tests.audit.log import NOW
@@ -41,14 +41,14 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "spool"
 
 
-def permit(number: int, **changed: Any) -> Act:
+def permit(number: int, **changed: Any) -> NewEvent:
     now = NOW + timedelta(seconds=number)
     origin = Origin(actor="7", request_id=f"request {number} “ü”")
-    return Act(action=Action.ACCESS_GRANTED, origin=origin, now=now, resource="Patient/7", **changed)
+    return NewEvent(action=Action.ACCESS_GRANTED, origin=origin, now=now, resource="Patient/7", **changed)
 
 
 def put(path: Path, *numbers: int) -> list[uuid.UUID]:
-    return [spool(permit(number), path=path) for number in numbers]
+    return [spool_event(permit(number), path=path) for number in numbers]
 
 
 def trail() -> list[uuid.UUID]:
@@ -66,12 +66,12 @@ def beside(path: Path) -> bytes:
 
 def test_what_is_spooled_drains_once_and_in_order(path: Path) -> None:
     ids = put(path, 1, 2, 3)
-    assert (trail(), is_waiting(path), path.stat().st_mode & 0o777) == ([], True, 0o600)
-    assert drain(path, now=NOW) == 3
-    assert (trail(), is_waiting(path), alerts()) == (ids, False, [])
-    assert drain(path, now=NOW) == 0
+    assert (trail(), has_spooled_events(path), path.stat().st_mode & 0o777) == ([], True, 0o600)
+    assert flush_spool(path, now=NOW) == 3
+    assert (trail(), has_spooled_events(path), alerts()) == (ids, False, [])
+    assert flush_spool(path, now=NOW) == 0
     ids += put(path, 4)
-    assert drain(path, now=NOW) == 1
+    assert flush_spool(path, now=NOW) == 1
     assert (trail(), alerts()) == (ids, [])
 
 
@@ -79,19 +79,19 @@ def test_spool_stays_as_it_was_while_the_trail_is_away(path: Path) -> None:
     ids = put(path, 1, 2)
     content = path.read_bytes()
     with audit_database_fails(), pytest.raises(AuditUnavailable):
-        drain(path, now=NOW)
+        flush_spool(path, now=NOW)
     assert path.read_bytes() == content
-    drain(path, now=NOW)
+    flush_spool(path, now=NOW)
     assert trail() == ids
 
 
 def test_drain_that_was_killed_before_its_end_writes_nothing_twice(path: Path) -> None:
     ids = put(path, 1, 2)
     content = path.read_bytes()
-    drain(path, now=NOW)
+    flush_spool(path, now=NOW)
     path.write_bytes(content)
-    assert drain(path, now=NOW) == 2
-    assert (trail(), is_waiting(path), alerts()) == (ids, False, [])
+    assert flush_spool(path, now=NOW) == 2
+    assert (trail(), has_spooled_events(path), alerts()) == (ids, False, [])
 
 
 def test_only_one_drains_and_those_who_write_are_not_held_up(path: Path) -> None:
@@ -106,31 +106,31 @@ def test_only_one_drains_and_those_who_write_are_not_held_up(path: Path) -> None
     def drain_slowly() -> None:
         try:
             with connections["phi_audit"].execute_wrapper(slowly):
-                drain(path, now=NOW)
+                flush_spool(path, now=NOW)
         finally:
             connections.close_all()
 
     thread = threading.Thread(target=drain_slowly)
     thread.start()
     assert held.wait(20)
-    assert drain(path, now=NOW) == 0
+    assert flush_spool(path, now=NOW) == 0
     second = put(path, 2)
     go_on.set()
     thread.join()
-    assert (trail(), is_waiting(path)) == (first, True)
-    drain(path, now=NOW)
-    assert (trail(), is_waiting(path), alerts()) == (first + second, False, [])
+    assert (trail(), has_spooled_events(path)) == (first, True)
+    flush_spool(path, now=NOW)
+    assert (trail(), has_spooled_events(path), alerts()) == (first + second, False, [])
 
 
 def test_full_spool_refuses_and_one_that_was_drained_does_not(path: Path) -> None:
     line = len(path.read_bytes()) if put(path, 1) else 0
-    spool(permit(2), path=path, most_bytes=2 * line)
+    spool_event(permit(2), path=path, max_bytes=2 * line)
     with pytest.raises(AuditUnavailable, match="full"):
-        spool(permit(3), path=path, most_bytes=2 * line)
+        spool_event(permit(3), path=path, max_bytes=2 * line)
     assert len(path.read_bytes()) == 2 * line
-    drain(path, now=NOW)
+    flush_spool(path, now=NOW)
     assert len(trail()) == 2
-    spool(permit(3), path=path, most_bytes=2 * line)
+    spool_event(permit(3), path=path, max_bytes=2 * line)
 
 
 def test_full_disk_refuses_and_leaves_no_half_a_line(path: Path) -> None:
@@ -142,7 +142,7 @@ def test_full_disk_refuses_and_leaves_no_half_a_line(path: Path) -> None:
     try:
         limits.setrlimit(limits.RLIMIT_FSIZE, (len(content) + 100, hard))
         with pytest.raises(AuditUnavailable):
-            spool(permit(2), path=path)
+            spool_event(permit(2), path=path)
     finally:
         limits.setrlimit(limits.RLIMIT_FSIZE, (soft, hard))
         signal.signal(signal.SIGXFSZ, ignored)
@@ -155,7 +155,7 @@ def test_file_that_is_a_link_or_in_no_folder_refuses(path: Path) -> None:
     path.symlink_to(target)
     for wrong in (path, path.parent / "nowhere" / "spool"):
         with pytest.raises(AuditUnavailable):
-            spool(permit(1), path=wrong)
+            spool_event(permit(1), path=wrong)
     assert not target.exists()
 
 
@@ -167,12 +167,12 @@ def test_line_that_a_kill_cut_off_anywhere_is_no_event_and_in_nobodys_way(path: 
     for end in range(whole, len(content), 7):
         path.write_bytes(content[:end])
         added = put(path, 3)
-        drain(path, now=NOW)
+        flush_spool(path, now=NOW)
         kept += added
         assert sorted(trail()) == sorted(kept)
     path.write_bytes(content[: len(content) - 1])
-    drain(path, now=NOW)
-    assert (sorted(trail()), is_waiting(path), alerts()) == (sorted(kept), False, [])
+    flush_spool(path, now=NOW)
+    assert (sorted(trail()), has_spooled_events(path), alerts()) == (sorted(kept), False, [])
 
 
 def altered(name: str, lines: list[bytes]) -> list[bytes]:
@@ -207,13 +207,13 @@ def test_line_that_was_altered_is_told_of_and_kept_beside(name: str, path: Path)
     ids = dict(zip((1, 2, 3), put(path, 1, 2, 3), strict=True))
     lines = path.read_bytes().splitlines()
     path.write_bytes(b"".join(line + b"\n" for line in altered(name, lines)))
-    drain(path, now=NOW)
+    flush_spool(path, now=NOW)
     kept, count = ALTERED[name]
     assert trail() == [ids[number] for number in sorted(kept)]
-    assert (alerts(), is_waiting(path)) == ([{"count": count, "rule": "spool_altered"}], False)
+    assert (alerts(), has_spooled_events(path)) == ([{"count": count, "rule": "spool_altered"}], False)
     assert len(beside(path).splitlines()) == count
     put(path, 4)
-    drain(path, now=NOW)
+    flush_spool(path, now=NOW)
     assert len(alerts()) == 1
 
 
@@ -221,11 +221,11 @@ def test_line_under_a_key_that_left_the_list_is_kept_beside(path: Path, settings
     put(path, 1)
     keys = django_settings.PHI_OIDC["AUDIT_MAC_KEYS"]
     settings.PHI_OIDC = {**settings.PHI_OIDC, "AUDIT_MAC_KEYS": keys[1:]}
-    drain(path, now=NOW)
+    flush_spool(path, now=NOW)
     assert (trail(), alerts()) == ([], [{"count": 1, "rule": "spool_altered"}])
     path.write_bytes(beside(path))
     settings.PHI_OIDC = {**settings.PHI_OIDC, "AUDIT_MAC_KEYS": keys}
-    drain(path, now=NOW)
+    flush_spool(path, now=NOW)
     assert len(trail()) == 1
 
 
@@ -235,16 +235,16 @@ def test_key_that_was_added_does_not_break_the_chain(path: Path, settings: Any) 
     ids = put(path, 1)
     settings.PHI_OIDC = {**settings.PHI_OIDC, "AUDIT_MAC_KEYS": keys}
     ids += put(path, 2)
-    drain(path, now=NOW)
+    flush_spool(path, now=NOW)
     assert (trail(), alerts()) == (ids, [])
 
 
 def test_event_whose_id_the_trail_has_for_another_is_kept_beside(path: Path) -> None:
-    id_ = spool(permit(1), path=path)
-    other = build_event(permit(2), id=id_, mac_key=keyring.keys("AUDIT_MAC_KEYS")[0].id)
-    commit([Finished(other, compute_mac(other, keyring.keys("AUDIT_MAC_KEYS")[0].material))])
+    id_ = spool_event(permit(1), path=path)
+    other = build_event(permit(2), id=id_, mac_key=keyring.get_keys("AUDIT_MAC_KEYS")[0].id)
+    insert_events([AuthenticatedEvent(other, compute_mac(other, keyring.get_keys("AUDIT_MAC_KEYS")[0].material))])
     put(path, 3)
-    drain(path, now=NOW)
+    flush_spool(path, now=NOW)
     assert (len(trail()), alerts()) == (2, [{"count": 1, "rule": "spool_altered"}])
     assert str(id_).encode() in beside(path)
 
@@ -259,19 +259,19 @@ def test_sigkill_at_any_moment_loses_no_permit_that_was_given(path: Path) -> Non
         told.append(child.stdout.readline().strip())
         time.sleep(random.uniform(0, 0.05))
         if number % 3 == 2:
-            drain(path, now=NOW)
+            flush_spool(path, now=NOW)
         child.kill()
         # A last line may be cut off on its way to us, too.
         told += [line.strip() for line in child.stdout if line.endswith("\n")]
         child.wait()
         child.stdout.close()
     assert len(told) > KILLS
-    drain(path, now=NOW)
+    flush_spool(path, now=NOW)
     found = [str(id_) for id_ in trail()]
     # One more for each kill: on the disk, and killed before it was told.
     assert set(told) <= set(found)
     assert len(found) <= len(told) + KILLS
-    assert (len(set(found)), alerts(), is_waiting(path)) == (len(found), [], False)
+    assert (len(set(found)), alerts(), has_spooled_events(path)) == (len(found), [], False)
 
 
 def test_beat_drains_the_spool_that_the_settings_name(path: Path, settings: Any) -> None:
@@ -281,7 +281,7 @@ def test_beat_drains_the_spool_that_the_settings_name(path: Path, settings: Any)
     emergency = {"permissions": {"portal.view_chart": "See a chart"}, "mail_to": ["a@b.example"], "spool": path}
     settings.PHI_OIDC = {**settings.PHI_OIDC, "EMERGENCY": emergency}
     drain_outbox()
-    assert (trail(), is_waiting(path)) == (ids, False)
+    assert (trail(), has_spooled_events(path)) == (ids, False)
 
 
 def test_command_drains_the_spool_and_says_how_much(path: Path, settings: Any) -> None:

@@ -12,22 +12,29 @@ from django.contrib.auth import get_user_model
 from django.db import connections, transaction
 from django.test.utils import CaptureQueriesContext
 
-from django_phi_oidc import clock
+from django_phi_oidc._internal import clock
 from django_phi_oidc.audit.models import AuditEvent, AuditOutbox, RefusalCount
 from django_phi_oidc.audit.tasks import drain_outbox
-from django_phi_oidc.audit.throttling import MOST, MOST_IN_ALL, SETTLED, admits, flush, network_of
+from django_phi_oidc.audit.throttling import (
+    FLUSH_DELAY,
+    MAX_EVENTS_PER_SENDER,
+    MAX_EVENTS_TOTAL,
+    allow_event,
+    flush_refusal_counts,
+    get_sender_network,
+)
 from django_phi_oidc.errors import AuditUnavailable, KeyMissing
 
 MINUTE = datetime(2026, 11, 24, 16, 5, tzinfo=UTC)
 NOW = MINUTE + timedelta(seconds=9, microseconds=70)
-OVER = MINUTE + timedelta(minutes=1) + SETTLED
+OVER = MINUTE + timedelta(minutes=1) + FLUSH_DELAY
 HERE, THERE = "198.51.100.1", "198.51.100.2"
 Told = list[tuple[str, str, str, dict[str, Any], datetime]]
 
 
 def refused(count: int, reason: str = "state_unknown", client_ip: str = HERE, now: datetime = NOW) -> int:
     """Return how many of count refusals are admitted."""
-    return sum(admits(reason, client_ip, now=now) for _ in range(count))
+    return sum(allow_event(reason, client_ip, now=now) for _ in range(count))
 
 
 def told() -> Told:
@@ -76,7 +83,7 @@ def at_once(act: Callable[[], Any], threads: int = 8) -> list[Any]:
     ],
 )
 def test_network_of_an_address_is_what_counts_as_one_sender(client_ip: str, network: str) -> None:
-    assert network_of(client_ip) == network
+    assert get_sender_network(client_ip) == network
 
 
 # Which refusals get an event
@@ -113,10 +120,10 @@ def test_admits_of_unknown_senders_counts_them_as_one() -> None:
 @pytest.mark.django_db
 def test_admits_of_many_addresses_ends_at_six_hundred_and_makes_no_further_rows() -> None:
     addresses = [f"10.0.{number // 250}.{number % 250}" for number in range(700)]
-    assert sum(refused(1, client_ip=address) for address in addresses) == MOST_IN_ALL
+    assert sum(refused(1, client_ip=address) for address in addresses) == MAX_EVENTS_TOTAL
     assert refused(1, "state_missing", THERE) == 0, "whatever the reason"
     counts = RefusalCount.objects.all()
-    assert counts.exclude(network="").count() == MOST_IN_ALL
+    assert counts.exclude(network="").count() == MAX_EVENTS_TOTAL
     assert set(counts.filter(network="").values_list("reason", "count")) == {
         *(("", 600), ("state_unknown", 100), ("state_missing", 1))
     }
@@ -126,7 +133,7 @@ def test_admits_of_many_addresses_ends_at_six_hundred_and_makes_no_further_rows(
 @pytest.mark.django_db(transaction=True)
 def test_admits_by_three_statements_that_are_committed_at_once() -> None:
     with CaptureQueriesContext(connections["default"]) as queries:
-        assert admits("state_unknown", HERE, now=NOW) is True
+        assert allow_event("state_unknown", HERE, now=NOW) is True
     assert [query["sql"].split()[0] for query in queries] == ["SELECT", "INSERT", "INSERT"]
 
 
@@ -164,16 +171,16 @@ def test_admits_without_its_table_admits_and_leaves_a_transaction_usable(
 @pytest.mark.postgresql
 @pytest.mark.django_db(transaction=True)
 def test_admits_of_eight_at_once_is_exact_for_a_bucket() -> None:
-    assert sum(at_once(lambda: refused(10))) == MOST
+    assert sum(at_once(lambda: refused(10))) == MAX_EVENTS_PER_SENDER
     row = RefusalCount.objects.get(network=HERE)
     assert (row.minute, row.reason, row.count) == (MINUTE, "state_unknown", 80)
-    assert RefusalCount.objects.get(network="").count == MOST
+    assert RefusalCount.objects.get(network="").count == MAX_EVENTS_PER_SENDER
 
 
 @pytest.mark.postgresql
 @pytest.mark.django_db(transaction=True)
 def test_admits_of_eight_at_once_at_the_edge_overshoots_by_seven_at_most() -> None:
-    RefusalCount.objects.create(minute=MINUTE, reason="", network="", count=MOST_IN_ALL - 5)
+    RefusalCount.objects.create(minute=MINUTE, reason="", network="", count=MAX_EVENTS_TOTAL - 5)
     numbers = iter(range(80))
     admitted = sum(at_once(lambda: sum(refused(1, client_ip=f"10.0.0.{next(numbers)}") for _ in range(10))))
     assert 5 <= admitted <= 5 + 7
@@ -191,7 +198,7 @@ def test_flush_writes_one_event_for_each_bucket_and_one_alert_for_each_reason() 
     refused(22, "state_missing", client_ip="")
     refused(20, "state_missing", client_ip=THERE)
     assert told() == []
-    assert flush(now=OVER) == 10
+    assert flush_refusal_counts(now=OVER) == 10
     assert told() == [
         alert(2, "state_missing"),
         alert(8),
@@ -203,33 +210,33 @@ def test_flush_writes_one_event_for_each_bucket_and_one_alert_for_each_reason() 
         ("failure", "", "")
     }
     assert not RefusalCount.objects.exists()
-    assert flush(now=OVER) == 0
+    assert flush_refusal_counts(now=OVER) == 0
     assert len(told()) == 5
 
 
 @pytest.mark.django_db(transaction=True)
 def test_flush_of_what_came_after_six_hundred_tells_its_number_and_no_address() -> None:
-    RefusalCount.objects.create(minute=MINUTE, reason="", network="", count=MOST_IN_ALL)
+    RefusalCount.objects.create(minute=MINUTE, reason="", network="", count=MAX_EVENTS_TOTAL)
     refused(3)
     refused(4, client_ip=THERE)
-    assert flush(now=OVER) == 7
+    assert flush_refusal_counts(now=OVER) == 7
     assert told() == [alert(7), summary(7, client_ip="")]
 
 
 @pytest.mark.django_db(transaction=True)
 def test_flush_of_a_minute_without_a_burst_writes_nothing_and_deletes_its_counts() -> None:
     refused(20)
-    assert flush(now=OVER) == 0
+    assert flush_refusal_counts(now=OVER) == 0
     assert (told(), RefusalCount.objects.count()) == ([], 0)
 
 
 @pytest.mark.django_db(transaction=True)
 def test_flush_leaves_a_minute_alone_that_may_still_get_counts() -> None:
     refused(25)
-    assert flush(now=OVER - timedelta(microseconds=1)) == 0
+    assert flush_refusal_counts(now=OVER - timedelta(microseconds=1)) == 0
     assert RefusalCount.objects.get(network=HERE).count == 25
     refused(25, now=NOW + timedelta(minutes=1))
-    assert flush(now=OVER) == 5
+    assert flush_refusal_counts(now=OVER) == 5
     assert RefusalCount.objects.get(network=HERE).minute == MINUTE + timedelta(minutes=1)
 
 
@@ -237,7 +244,7 @@ def test_flush_leaves_a_minute_alone_that_may_still_get_counts() -> None:
 def test_flush_of_two_minutes_writes_each_with_its_own_time() -> None:
     refused(25)
     refused(21, now=NOW + timedelta(minutes=1))
-    assert flush(now=OVER + timedelta(hours=1)) == 6
+    assert flush_refusal_counts(now=OVER + timedelta(hours=1)) == 6
     at = [(event.occurred_at, json.loads(event.detail)["count"]) for event in AuditEvent.objects.order_by("id")]
     first, second = MINUTE + timedelta(minutes=1), MINUTE + timedelta(minutes=2)
     assert at == [(first, 5), (first, 5), (second, 1), (second, 1)]
@@ -249,10 +256,10 @@ def test_flush_that_fails_halfway_keeps_all_counts_and_writes_nothing(settings: 
     declared = settings.PHI_OIDC
     settings.PHI_OIDC = {**declared, "AUDIT_MAC_KEYS": []}
     with pytest.raises(KeyMissing):
-        flush(now=OVER)
+        flush_refusal_counts(now=OVER)
     assert (AuditOutbox.objects.count(), RefusalCount.objects.get(network=HERE).count) == (0, 25)
     settings.PHI_OIDC = declared
-    assert flush(now=OVER) == 5
+    assert flush_refusal_counts(now=OVER) == 5
 
 
 def test_flush_with_the_audit_database_away_leaves_its_events_in_the_outbox(
@@ -260,7 +267,7 @@ def test_flush_with_the_audit_database_away_leaves_its_events_in_the_outbox(
 ) -> None:
     refused(25)
     with audit_database_away():
-        assert flush(now=OVER) == 5
+        assert flush_refusal_counts(now=OVER) == 5
     assert (AuditOutbox.objects.count(), RefusalCount.objects.count()) == (2, 0)
 
 
@@ -269,7 +276,7 @@ def test_flush_with_the_audit_database_away_leaves_its_events_in_the_outbox(
 def test_flush_of_eight_at_once_writes_each_count_once() -> None:
     for number in range(10):
         refused(21 + number, client_ip=f"10.0.0.{number}")
-    assert sum(at_once(lambda: flush(now=OVER))) == sum(range(1, 11))
+    assert sum(at_once(lambda: flush_refusal_counts(now=OVER))) == sum(range(1, 11))
     drain_outbox()
     assert sorted(row[3]["count"] for row in told()) == [*range(1, 11), 55]
 
@@ -284,7 +291,7 @@ def test_flush_while_the_minute_still_gets_counts_loses_none() -> None:
         try:
             flushed = 0
             while not done.is_set():
-                flushed += flush(now=OVER)
+                flushed += flush_refusal_counts(now=OVER)
             return flushed
         finally:
             connections.close_all()
@@ -296,13 +303,13 @@ def test_flush_while_the_minute_still_gets_counts_loses_none() -> None:
         finally:
             done.set()
         flushed = sum(flusher.result(timeout=60) for flusher in flushers)
-    assert admitted + flushed + flush(now=OVER) == 200
+    assert admitted + flushed + flush_refusal_counts(now=OVER) == 200
 
 
 @pytest.mark.django_db(transaction=True)
 def test_drain_outbox_flushes_by_the_clock_first() -> None:
     refused(25)
-    with clock.running(lambda: OVER):
+    with clock.override_clock(lambda: OVER):
         drain_outbox()
     assert told() == [alert(5), summary(5)]
     assert AuditOutbox.objects.count() == 0
@@ -314,12 +321,12 @@ def test_drain_outbox_without_the_counts_drains_all_the_same(
 ) -> None:
     refused(25)
     with audit_database_away():
-        flush(now=OVER)
+        flush_refusal_counts(now=OVER)
         with pytest.raises(AuditUnavailable):
             drain_outbox()
     assert AuditOutbox.objects.count() == 2
     refused(25)
     settings.PHI_OIDC = {**settings.PHI_OIDC, "AUDIT_MAC_KEYS": []}
-    with clock.running(lambda: OVER), pytest.raises(KeyMissing):
+    with clock.override_clock(lambda: OVER), pytest.raises(KeyMissing):
         drain_outbox()
     assert (AuditOutbox.objects.count(), len(told())) == (0, 2)

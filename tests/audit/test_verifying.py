@@ -9,17 +9,17 @@ import pytest
 from django.conf import settings
 from django.test import override_settings
 
-from django_phi_oidc import keyring
-from django_phi_oidc.audit.events import FIELDS, compute_mac
-from django_phi_oidc.audit.findings import Finding, Kind, Tally
+from django_phi_oidc.audit.events import EVENT_FIELDS, compute_mac
+from django_phi_oidc.audit.log.findings import FindingKind, LogFinding, VerificationSummary
+from django_phi_oidc.audit.log.reader import find_raw_event
+from django_phi_oidc.audit.log.recovery import resume_log
+from django_phi_oidc.audit.log.sequencer import append_all_to_log
+from django_phi_oidc.audit.log.verifier import verify_log
 from django_phi_oidc.audit.models import AuditCheckpoint, AuditEvent, AuditLeaf
-from django_phi_oidc.audit.reading import read_event
-from django_phi_oidc.audit.resuming import resume
-from django_phi_oidc.audit.sealing import seal_all
-from django_phi_oidc.audit.verifying import verify
-from django_phi_oidc.audit.writing import finished_from
+from django_phi_oidc.audit.storage import parse_event_row
+from django_phi_oidc.crypto import keyring
 from django_phi_oidc.merkle.checkpoint import Checkpoint, parse_checkpoint
-from django_phi_oidc.merkle.rfc6962 import leaf_hash
+from django_phi_oidc.merkle.rfc6962 import hash_leaf
 from tests.audit.log import KEY, NOW, OTHER_KEY, events, seal_now, sealed
 from tests.audit.tampering import CHECKPOINT, EVENT, LEAF, NODE, QUEUE, copy_event, is_postgresql, sql, without_triggers
 
@@ -35,8 +35,10 @@ def ids() -> list[uuid.UUID]:
     return [id_ for number, count in enumerate(BATCHES) for id_ in sealed(count, at=NOW + timedelta(minutes=number))]
 
 
-def found(**given: Any) -> list[Finding]:
-    return list(verify(keys=[KEY.public_key()], now=given.pop("now", LATER), tally=Tally(), **given))
+def found(**given: Any) -> list[LogFinding]:
+    return list(
+        verify_log(keys=[KEY.public_key()], now=given.pop("now", LATER), summary=VerificationSummary(), **given)
+    )
 
 
 def kinds(**given: Any) -> set[tuple[str, str]]:
@@ -49,11 +51,11 @@ def newest() -> Checkpoint:
 
 
 def test_verify_of_an_untouched_trail_finds_nothing(ids: list[uuid.UUID]) -> None:
-    tally = Tally()
-    assert list(verify(keys=[KEY.public_key()], now=LATER, tally=tally, outside=[newest()])) == []
+    tally = VerificationSummary()
+    assert list(verify_log(keys=[KEY.public_key()], now=LATER, summary=tally, witnessed_checkpoints=[newest()])) == []
     assert (tally.tree_size, tally.events, tally.checkpoints, tally.waiting) == (312, 312, 3, 0)
     events(2, at=LATER)
-    assert list(verify(keys=[KEY.public_key()], now=LATER, tally=tally)) == []
+    assert list(verify_log(keys=[KEY.public_key()], now=LATER, summary=tally)) == []
     assert tally.waiting == 2
 
 
@@ -72,7 +74,7 @@ OTHER_VALUES: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("place", [0, 150, 311], ids=["first", "middle", "last"])
-@pytest.mark.parametrize("column", [*FIELDS, "mac"])
+@pytest.mark.parametrize("column", [*EVENT_FIELDS, "mac"])
 def test_verify_after_a_column_was_changed_names_the_event(ids: list[uuid.UUID], column: str, place: int) -> None:
     value = OTHER_VALUES.get(column, "x")
     with without_triggers():
@@ -226,10 +228,10 @@ def test_verify_after_tampering_names_it(
     expected: Callable[[list[uuid.UUID]], set[tuple[str, str]]],
 ) -> None:
     outside = newest()
-    assert kinds(outside=[outside]) == set()
+    assert kinds(witnessed_checkpoints=[outside]) == set()
     with without_triggers():
         tamper(ids)
-    told = kinds(outside=[outside])
+    told = kinds(witnessed_checkpoints=[outside])
     assert expected(ids) <= told
     assert {kind for kind, _ in told} - {"log_truncated", "fork_undeclared"} <= {kind for kind, _ in expected(ids)}
 
@@ -277,11 +279,11 @@ def test_verify_of_an_event_altered_before_it_was_sealed_names_it_and_seal_refus
     with without_triggers():
         sql(f"UPDATE {EVENT} SET actor = 'x' WHERE id = %s", victim)
     done = seal_now(at=LATER)
-    assert (done.events, done.refused) == (1, 1)
+    assert (done.event_count, done.refused_count) == (1, 1)
     assert kinds(now=LATER) == {("event_forged", str(victim))}
     (alert,) = AuditEvent.objects.filter(action="alert.raised")
     assert (alert.resource, alert.detail) == (f"AuditEvent/{victim}", '{"count":1,"rule":"event_forged"}')
-    assert (seal_now(at=LATER).refused, AuditEvent.objects.filter(action="alert.raised").count()) == (0, 1)
+    assert (seal_now(at=LATER).refused_count, AuditEvent.objects.filter(action="alert.raised").count()) == (0, 1)
 
 
 def test_verify_of_an_event_that_nobody_seals_names_it_after_its_time(ids: list[uuid.UUID]) -> None:
@@ -294,25 +296,25 @@ def test_verify_and_seal_without_the_mac_key_say_so_and_go_on_with_it(ids: list[
     (late,) = events(1, at=LATER)
     keys = settings.PHI_OIDC["AUDIT_MAC_KEYS"]
     with override_settings(PHI_OIDC={**settings.PHI_OIDC, "AUDIT_MAC_KEYS": keys[1:]}):
-        assert {finding.kind for finding in found()} == {Kind.EVENT_KEY_UNKNOWN}
+        assert {finding.kind for finding in found()} == {FindingKind.EVENT_KEY_UNKNOWN}
         assert len(found()) == 313
-        assert seal_now(at=LATER).refused == 1
-    assert seal_now(at=LATER).events == 1  # the alert, not the event that was set aside
-    assert sum(each.events for each in seal_all(key=KEY, clock=lambda: LATER, again=True)) == 1
+        assert seal_now(at=LATER).refused_count == 1
+    assert seal_now(at=LATER).event_count == 1  # the alert, not the event that was set aside
+    assert sum(each.event_count for each in append_all_to_log(key=KEY, clock=lambda: LATER, retry_refused=True)) == 1
     assert AuditLeaf.objects.filter(event_id=late).exists()
     assert found() == []
 
 
 def test_verify_with_another_key_finds_every_checkpoint_unsigned(ids: list[uuid.UUID]) -> None:
-    findings = list(verify(keys=[OTHER_KEY.public_key()], now=LATER, tally=Tally()))
+    findings = list(verify_log(keys=[OTHER_KEY.public_key()], now=LATER, summary=VerificationSummary()))
     assert {(finding.kind, finding.tree_size) for finding in findings} == {
-        (Kind.CHECKPOINT_SIGNATURE, size) for size in (5, 305, 312)
+        (FindingKind.CHECKPOINT_SIGNATURE, size) for size in (5, 305, 312)
     }
 
 
 def test_verify_of_an_event_changed_by_who_has_the_mac_key_names_it(ids: list[uuid.UUID]) -> None:
-    event = finished_from(AuditEvent.objects.get(id=ids[150])).event._replace(actor="x")
-    mac = compute_mac(event, keyring.keys("AUDIT_MAC_KEYS")[0].material)
+    event = parse_event_row(AuditEvent.objects.get(id=ids[150])).event._replace(actor="x")
+    mac = compute_mac(event, keyring.get_keys("AUDIT_MAC_KEYS")[0].material)
     with without_triggers():
         sql(f"UPDATE {EVENT} SET actor = 'x', mac = %s WHERE id = %s", mac, ids[150])
     assert kinds() == {("event_altered", str(ids[150]))}
@@ -390,16 +392,16 @@ def test_verify_with_a_leaf_changed_and_another_gone_accuses_nobody(ids: list[uu
 def test_verify_of_an_event_and_its_leaf_changed_alike_says_nothing_good_of_it(ids: list[uuid.UUID]) -> None:
     with without_triggers():
         sql(f"UPDATE {EVENT} SET actor = 'x' WHERE id = %s", ids[150])
-        forged = leaf_hash(read_event(ids[150]).canonical)
+        forged = hash_leaf(find_raw_event(ids[150]).canonical)
         sql(f"UPDATE {LEAF} SET leaf_hash = %s WHERE leaf_index = 150", forged)
     (finding,) = [finding for finding in found() if finding.leaf_index == 150]
-    assert (finding.kind, finding.text) == (Kind.EVENT_ALTERED, "Its MAC does not fit.")
+    assert (finding.kind, finding.text) == (FindingKind.EVENT_ALTERED, "Its MAC does not fit.")
 
 
 def test_verify_of_a_restore_whose_event_can_t_be_read_is_undeclared(ids: list[uuid.UUID]) -> None:
     note = AuditCheckpoint.objects.last().note
     restore_to(305, ids)
-    resume(outside=note, why="the disk broke", key=KEY, now=LATER)
+    resume_log(witnessed_note=note, reason="the disk broke", key=KEY, now=LATER)
     victim = AuditEvent.objects.get(action="audit.restored").id
     for detail in (
         "no json",
@@ -430,10 +432,10 @@ def restore_to(size: int, ids: list[uuid.UUID]) -> None:
 def test_verify_of_a_restored_copy_is_truncated_and_when_it_goes_on_forked(ids: list[uuid.UUID]) -> None:
     outside = newest()
     restore_to(305, ids)
-    assert kinds(outside=[outside]) == {("log_truncated", "312")}
+    assert kinds(witnessed_checkpoints=[outside]) == {("log_truncated", "312")}
     assert kinds() == set()
     sealed(20, at=LATER)
-    assert kinds(outside=[outside]) == {("fork_undeclared", "312")}
+    assert kinds(witnessed_checkpoints=[outside]) == {("fork_undeclared", "312")}
     assert kinds() == set()
 
 
@@ -441,24 +443,24 @@ def test_verify_of_a_restored_copy_that_says_so_tells_it_apart(ids: list[uuid.UU
     older, outside = parse_checkpoint(AuditCheckpoint.objects.get(tree_size=305).note), newest()
     note = AuditCheckpoint.objects.last().note
     restore_to(305, ids)
-    resume(outside=note, why="the disk broke", key=KEY, now=LATER)
+    resume_log(witnessed_note=note, reason="the disk broke", key=KEY, now=LATER)
     sealed(20, at=LATER)
-    assert kinds(outside=[older]) == set()
-    findings = found(outside=[older, outside])
+    assert kinds(witnessed_checkpoints=[older]) == set()
+    findings = found(witnessed_checkpoints=[older, outside])
     assert [(finding.kind, finding.tree_size, finding.is_fault) for finding in findings] == [
-        (Kind.FORK_DECLARED, 312, False)
+        (FindingKind.FORK_DECLARED, 312, False)
     ]
     forged = Checkpoint(origin=outside.origin, tree_size=312, root_hash=b"\x06" * 32)
     larger = Checkpoint(origin=outside.origin, tree_size=313, root_hash=outside.root_hash)
-    assert kinds(outside=[forged]) == {("fork_undeclared", "312")}
-    assert kinds(outside=[larger]) == {("fork_undeclared", "313")}
+    assert kinds(witnessed_checkpoints=[forged]) == {("fork_undeclared", "312")}
+    assert kinds(witnessed_checkpoints=[larger]) == {("fork_undeclared", "313")}
     assert parse_checkpoint(AuditCheckpoint.objects.last().note).origin == "phi-oidc-audit/epoch-2"
 
 
 def test_verify_of_an_epoch_without_its_event_says_so(ids: list[uuid.UUID]) -> None:
     note = AuditCheckpoint.objects.last().note
     restore_to(305, ids)
-    resume(outside=note, why="the disk broke", key=KEY, now=LATER)
+    resume_log(witnessed_note=note, reason="the disk broke", key=KEY, now=LATER)
     victim = AuditEvent.objects.get(action="audit.restored").id
     with without_triggers():
         sql(f"DELETE FROM {EVENT} WHERE id = %s", victim)

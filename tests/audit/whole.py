@@ -6,13 +6,13 @@ from datetime import timedelta
 from django.db.models import Max
 
 from django_phi_oidc.audit.events import canonical_bytes
-from django_phi_oidc.audit.findings import Tally
+from django_phi_oidc.audit.log.findings import VerificationSummary
+from django_phi_oidc.audit.log.verifier import verify_log
 from django_phi_oidc.audit.models import AuditCheckpoint, AuditEvent, AuditLeaf, AuditNode, AuditUnsealed
-from django_phi_oidc.audit.verifying import verify
-from django_phi_oidc.audit.writing import finished_from
+from django_phi_oidc.audit.storage import parse_event_row
 from django_phi_oidc.merkle.checkpoint import Checkpoint, verify_checkpoint
 from django_phi_oidc.merkle.compact import CompactRange
-from django_phi_oidc.merkle.rfc6962 import leaf_hash
+from django_phi_oidc.merkle.rfc6962 import hash_leaf
 from tests.audit.log import KEY, NOW
 from tests.merkle.reference import mth
 
@@ -35,13 +35,13 @@ def assert_log_is_whole() -> list[uuid.UUID]:
     """Each event in the trail has one leaf, and all that is signed and kept follows; return the events by leaf."""
     leaves = list(AuditLeaf.objects.order_by("leaf_index").values_list("leaf_index", "event_id", "leaf_hash"))
     ids = [event_id for _, event_id, _ in leaves]
-    canonical = {row.id: canonical_bytes(finished_from(row).event) for row in AuditEvent.objects.all()}
+    canonical = {row.id: canonical_bytes(parse_event_row(row).event) for row in AuditEvent.objects.all()}
     assert [index for index, _, _ in leaves] == list(range(len(leaves)))
     assert len(ids) == len(set(ids))
     assert set(ids) == set(canonical), "an event without a leaf, or a leaf without an event"
     assert not AuditUnsealed.objects.exists()
     d = tuple(canonical[id_] for id_ in ids)
-    assert [bytes(hash_) for _, _, hash_ in leaves] == [leaf_hash(leaf) for leaf in d]
+    assert [bytes(hash_) for _, _, hash_ in leaves] == [hash_leaf(leaf) for leaf in d]
     _assert_checkpoints_fit(d)
     kept = {(row.level, row.node_index): bytes(row.node_hash) for row in AuditNode.objects.all()}
     assert len(d) < WIDTH**2, "the next level of nodes begins, which is not looked at here"
@@ -53,16 +53,16 @@ def assert_log_is_whole() -> list[uuid.UUID]:
 def _assert_checkpoints_fit(d: tuple[bytes, ...]) -> None:
     tree = CompactRange()
     for row in AuditCheckpoint.objects.order_by("tree_size"):
-        tree.extend([leaf_hash(leaf) for leaf in d[tree.size : row.tree_size]])
+        tree.extend([hash_leaf(leaf) for leaf in d[tree.size : row.tree_size]])
         signed = verify_checkpoint(row.note, [KEY.public_key()], expected_origin="phi-oidc-audit")
-        assert signed == Checkpoint(origin="phi-oidc-audit", tree_size=tree.size, root_hash=tree.root())
+        assert signed == Checkpoint(origin="phi-oidc-audit", tree_size=tree.size, root_hash=tree.compute_root())
         assert (row.tree_size, bytes(row.root_hash)) == (signed.tree_size, signed.root_hash)
-    assert (tree.size, tree.root()) == (len(d), mth(d))
+    assert (tree.size, tree.compute_root()) == (len(d), mth(d))
 
 
 def assert_verify_passes(*, events: int) -> None:
     """The verification that everybody can run finds nothing, and has seen every event."""
-    tally = Tally()
-    findings = list(verify(keys=[KEY.public_key()], now=NOW + timedelta(days=1), tally=tally))
+    tally = VerificationSummary()
+    findings = list(verify_log(keys=[KEY.public_key()], now=NOW + timedelta(days=1), summary=tally))
     assert findings == []
     assert (tally.tree_size, tally.events, tally.waiting) == (events, events, 0)

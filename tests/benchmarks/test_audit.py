@@ -7,10 +7,10 @@ from datetime import UTC, datetime
 import pytest
 from django.db import connections
 
-from django_phi_oidc.audit import sealing, verifying
-from django_phi_oidc.audit.findings import Tally
+from django_phi_oidc.audit.log import sequencer, verifier
+from django_phi_oidc.audit.log.findings import VerificationSummary
+from django_phi_oidc.audit.log.keys import get_public_keys
 from django_phi_oidc.audit.models import AuditCheckpoint, AuditEvent, AuditLeaf, AuditNode, AuditUnsealed
-from django_phi_oidc.audit.signing import public_keys
 from tests.audit.log import KEY, NOW, PEM
 from tests.benchmarks.audit.building import build_genuine, build_sealed, tamper
 from tests.benchmarks.audit.recording import Rates, Written, measure_recording
@@ -56,13 +56,13 @@ def test_measure_trail_seals_and_verifies_all_of_it_in_processes_of_their_own() 
 def test_build_genuine_makes_events_that_verify_until_one_is_changed(settings: pytest.FixtureRequest) -> None:
     settings.PHI_OIDC = {**settings.PHI_OIDC, "AUDIT_SIGNING_KEY": PEM}
     build_genuine(BACKLOG)
-    (done,) = sealing.seal_all(key=KEY, clock=lambda: NOW)
-    assert (done.events, done.refused) == (BACKLOG, 0)
-    tally = Tally()
-    assert list(verifying.verify(keys=public_keys(), now=datetime.now(UTC), tally=tally)) == []
+    (done,) = sequencer.append_all_to_log(key=KEY, clock=lambda: NOW)
+    assert (done.event_count, done.refused_count) == (BACKLOG, 0)
+    tally = VerificationSummary()
+    assert list(verifier.verify_log(keys=get_public_keys(), now=datetime.now(UTC), summary=tally)) == []
     assert (tally.events, tally.tree_size) == (BACKLOG, BACKLOG)
     altered = tamper()
-    (finding,) = verifying.verify(keys=public_keys(), now=datetime.now(UTC), tally=Tally())
+    (finding,) = verifier.verify_log(keys=get_public_keys(), now=datetime.now(UTC), summary=VerificationSummary())
     assert (finding.kind, finding.event_id) == ("event_altered", altered)
 
 
@@ -76,8 +76,8 @@ def test_build_sealed_makes_a_log_that_the_sealer_goes_on_with(settings: pytest.
     assert (AuditEvent.objects.count(), AuditLeaf.objects.count(), AuditUnsealed.objects.count()) == (SEALED, SEALED, 0)
     assert AuditNode.objects.count() == SEALED // 256 + SEALED // 65_536
     build_genuine(100)
-    (done,) = sealing.seal_all(key=KEY, clock=lambda: NOW)
-    assert done.events == 100
+    (done,) = sequencer.append_all_to_log(key=KEY, clock=lambda: NOW)
+    assert done.event_count == 100
     assert list(AuditCheckpoint.objects.values_list("tree_size", flat=True)) == [SEALED, SEALED + 100]
 
 

@@ -12,9 +12,9 @@ from django.db import transaction
 
 from django_phi_oidc.audit.events import Origin, parse_event
 from django_phi_oidc.audit.models import AuditOutbox
-from django_phi_oidc.audit.request import Actor
-from django_phi_oidc.claims.storing import store
-from django_phi_oidc.declarations import parse_claim
+from django_phi_oidc.audit.request_context import Actor
+from django_phi_oidc.claims.storage import store_claims
+from django_phi_oidc.config.providers import parse_claim
 from django_phi_oidc.subjects.linking import mark_seen
 from django_phi_oidc.subjects.models import PairwiseSubject
 
@@ -49,9 +49,9 @@ class Person:
         """Store claims as a sign-in at that time does."""
         with transaction.atomic():
             mark_seen(self.subject, now=now)
-            return store(
+            return store_claims(
                 claims,
-                declared={name: parse_claim(name, raw) for name, raw in declared.items()},
+                declared_claims={name: parse_claim(name, raw) for name, raw in declared.items()},
                 subject=self.subject,
                 session_id=session_id or self.session_id,
                 origin=self.origin(),

@@ -7,10 +7,10 @@ import django
 
 django.setup()
 
-from django_phi_oidc.claims.scrubbing import scrub_due  # noqa: E402
+from django_phi_oidc.claims.retention import scrub_due_claims  # noqa: E402
 
 now, batch = sys.argv[1:]
 sys.stdout.write("ready\n")
 sys.stdout.flush()
 sys.stdin.readline()
-sys.stdout.write(f"{scrub_due(now=datetime.fromisoformat(now), batch=int(batch))}\n")
+sys.stdout.write(f"{scrub_due_claims(now=datetime.fromisoformat(now), batch_size=int(batch))}\n")

@@ -13,12 +13,12 @@ from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
-from django_phi_oidc import clock
+from django_phi_oidc._internal import clock
 from django_phi_oidc.audit.events import Origin
-from django_phi_oidc.claims import admin as pages
-from django_phi_oidc.claims.holding import place_hold, release_hold
+from django_phi_oidc.claims import admin
+from django_phi_oidc.claims.legal_holds import place_hold, release_hold
 from django_phi_oidc.claims.models import NO_SESSION, LegalHold, StoredClaim
-from django_phi_oidc.fields import Sealed
+from django_phi_oidc.fields import EncryptedText
 from django_phi_oidc.subjects.models import PairwiseSubject
 from tests.claims.conftest import DAY, NOW, Person
 from tests.officers import sign_in_officer
@@ -35,7 +35,7 @@ Officer = Callable[..., Client]
 def _at_noon(settings: Any) -> Any:
     settings.SESSION_COOKIE_SECURE = settings.CSRF_COOKIE_SECURE = False
     settings.TIME_ZONE = "UTC"
-    with clock.running(lambda: NOW):
+    with clock.override_clock(lambda: NOW):
         yield
 
 
@@ -72,7 +72,7 @@ def test_claim_shows_the_session_that_it_ends_with_and_none_where_it_outlives_se
 def test_claims_are_listed_and_shown_without_a_value_which_is_not_even_read(person: Person, officer: Officer) -> None:
     person.store({"birthdate": CANARY, "address": {"locality": "Bern"}})
     claim = StoredClaim.objects.get(name="birthdate")
-    assert isinstance(claim.value, Sealed)
+    assert isinstance(claim.value, EncryptedText)
     client = officer("view_storedclaim")
     for url in (CLAIMS, f"{CLAIMS}{claim.pk}/change/"):
         with CaptureQueriesContext(connection) as asked:
@@ -83,7 +83,7 @@ def test_claims_are_listed_and_shown_without_a_value_which_is_not_even_read(pers
         assert "birthdate" in body
         assert "•••" in body
         assert CANARY not in body
-        assert claim.value.text not in body
+        assert claim.value.ciphertext not in body
         assert not any('"value"' in query["sql"] for query in asked)
 
 
@@ -101,7 +101,7 @@ def test_list_asks_as_much_for_many_claims_as_for_one_and_counts_no_further_than
         assert not any("DISTINCT" in query["sql"] for query in asked)
         assert all("LIMIT" in query["sql"] for query in asked if "COUNT(" in query["sql"])
     assert counts[0] == counts[1]
-    monkeypatch.setattr("django_phi_oidc.listing.MOST_COUNTED", 3)
+    monkeypatch.setattr("django_phi_oidc.audit.admin_base.MAX_COUNTED_ROWS", 3)
     assert client.get(CLAIMS).context["cl"].result_count == 3
 
 
@@ -206,7 +206,7 @@ def test_erase_now_is_for_those_who_may_scrub(person: Person, officer: Officer) 
 def test_erase_now_of_too_many_persons_erases_nothing(
     make_person: Callable[..., Person], officer: Officer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pages, "MOST_PERSONS", 2)
+    monkeypatch.setattr(admin, "MAX_PERSONS", 2)
     client = officer("view_storedclaim", "scrub_storedclaim")
     for _ in range(3):
         make_person().store({"birthdate": CANARY, "address": "Bern"})
@@ -233,7 +233,7 @@ def test_report_shows_counts_by_name_and_what_is_overdue(make_person: Callable[.
     for each in persons:
         each.store({"birthdate": CANARY, "address": "Bern"})
     hold(persons[1])
-    with clock.running(lambda: NOW + DAY):
+    with clock.override_clock(lambda: NOW + DAY):
         page = officer("view_storedclaim").get(f"{CLAIMS}report/")
     since, until = "2026-11-24 12:00", "2026-11-25 12:00"
     assert cells(page) == [
@@ -244,7 +244,7 @@ def test_report_shows_counts_by_name_and_what_is_overdue(make_person: Callable[.
     assert HOLDS not in page.content.decode(), "for those who may look at them"
     assert 'role="alert"' not in page.content.decode(), "the next scrub is due"
     assert CANARY not in page.content.decode()
-    with clock.running(lambda: NOW + DAY + timedelta(hours=1, seconds=1)):
+    with clock.override_clock(lambda: NOW + DAY + timedelta(hours=1, seconds=1)):
         late = officer("view_storedclaim").get(f"{CLAIMS}report/")
     assert "does the task phi_oidc.scrub run?" in late.content.decode()
     assert f'href="{CLAIMS}report/"' in client.get(CLAIMS).content.decode()

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from django_phi_oidc import clock
+from django_phi_oidc._internal import clock
 from django_phi_oidc.claims.models import LegalHold, StoredClaim
 from tests.audit.test_admin_in_a_browser import browse, expected, is_as_wide_as_the_screen, officer, site  # noqa: F401 -- fixtures
 from tests.claims.conftest import DAY, Person

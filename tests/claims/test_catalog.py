@@ -4,16 +4,16 @@ from typing import Any
 
 import pytest
 
-from django_phi_oidc.claims.catalog import (
+from django_phi_oidc.claims.minimization import (
     PROTOCOL_CLAIMS,
-    Asked,
-    ask,
+    ClaimsRequest,
+    build_claims_request,
+    get_minimal_scope,
     minimize,
     needs_userinfo,
-    require_essential,
-    scopes_for,
+    validate_essential_claims,
 )
-from django_phi_oidc.declarations import ClaimDeclaration, ProviderDeclaration, parse_claim, parse_provider
+from django_phi_oidc.config.providers import ClaimDeclaration, ProviderDeclaration, parse_claim, parse_provider
 from django_phi_oidc.errors import ClaimMissing
 
 
@@ -44,7 +44,7 @@ SCOPES = {
     ("scope", "claim"), [(scope, name) for scope, names in SCOPES.items() for name in names.split()]
 )
 def test_scopes_for_a_standard_claim_is_its_scope_alone(scope: str, claim: str) -> None:
-    assert scopes_for(declare(claim)) == f"openid {scope}"
+    assert get_minimal_scope(declare(claim)) == f"openid {scope}"
 
 
 @pytest.mark.parametrize(
@@ -59,12 +59,14 @@ def test_scopes_for_a_standard_claim_is_its_scope_alone(scope: str, claim: str) 
     ],
 )
 def test_scopes_for_several_claims_is_the_smallest_set_in_one_order(claims: tuple[str, ...], scope: str) -> None:
-    assert scopes_for(declare(*claims)) == scope
-    assert scopes_for(declare(*reversed(claims))) == scope
+    assert get_minimal_scope(declare(*claims)) == scope
+    assert get_minimal_scope(declare(*reversed(claims))) == scope
 
 
 def test_ask_by_scopes_sends_no_claims_parameter() -> None:
-    assert ask(declare("birthdate", "groups"), declaration=provider()) == Asked(scope="openid profile", claims=None)
+    assert build_claims_request(declare("birthdate", "groups"), provider_declaration=provider()) == ClaimsRequest(
+        scope="openid profile", claims=None
+    )
 
 
 @pytest.mark.parametrize(
@@ -73,7 +75,7 @@ def test_ask_by_scopes_sends_no_claims_parameter() -> None:
 def test_ask_by_parameter_names_each_claim_and_no_scope_of_it(claims_request: str, essential: Any) -> None:
     """OIDC Core 5.5, 5.5.1."""
     declared = {**declare("birthdate", "family_name#ja-Kana-JP", "groups"), **declare("address", essential=True)}
-    asked = ask(declared, declaration=provider(claims_request=claims_request))
+    asked = build_claims_request(declared, provider_declaration=provider(claims_request=claims_request))
     assert asked.scope == "openid"
     assert asked.claims == {
         "userinfo": {"birthdate": None, "family_name#ja-Kana-JP": None, "groups": None, "address": essential}
@@ -83,9 +85,11 @@ def test_ask_by_parameter_names_each_claim_and_no_scope_of_it(claims_request: st
 @pytest.mark.parametrize("claims_request", ["parameter", "parameter_null"])
 def test_ask_by_parameter_for_claims_of_the_protocol_asks_for_nothing(claims_request: str) -> None:
     asking = provider(claims_request=claims_request)
-    assert ask(declare(*PROTOCOL_CLAIMS), declaration=asking) == Asked(scope="openid", claims=None)
-    assert ask({}, declaration=asking).claims is None
-    mixed = ask(declare("sub", "birthdate"), declaration=asking)
+    assert build_claims_request(declare(*PROTOCOL_CLAIMS), provider_declaration=asking) == ClaimsRequest(
+        scope="openid", claims=None
+    )
+    assert build_claims_request({}, provider_declaration=asking).claims is None
+    mixed = build_claims_request(declare("sub", "birthdate"), provider_declaration=asking)
     assert mixed.claims == {"userinfo": {"birthdate": None}}
 
 
@@ -98,7 +102,7 @@ def test_ask_by_parameter_for_claims_of_the_protocol_asks_for_nothing(claims_req
 )
 def test_ask_for_resource_scopes_behind_the_others_and_each_once(claims_request: str, scope: str) -> None:
     asking = provider("patient/*.read", "profile", "offline_access", claims_request=claims_request)
-    assert ask(declare("name", "email"), declaration=asking).scope == scope
+    assert build_claims_request(declare("name", "email"), provider_declaration=asking).scope == scope
 
 
 def test_minimize_parts_declared_from_undeclared_and_leaves_the_protocol_out() -> None:
@@ -125,13 +129,13 @@ def test_minimize_parts_declared_from_undeclared_and_leaves_the_protocol_out() -
     }
     minimized = minimize(received, declare("birthdate", "address"))
     assert minimized.kept == {"birthdate": "1990-05-17"}
-    assert minimized.dropped == ("diagnosis", "ssn")
+    assert minimized.undeclared_claims == ("diagnosis", "ssn")
 
 
 @pytest.mark.parametrize("value", [None, "", "  ", [], {}], ids=repr)
 def test_minimize_of_an_empty_value_neither_keeps_nor_drops(value: Any) -> None:
     minimized = minimize({"birthdate": value, "ssn": value}, declare("birthdate"))
-    assert (minimized.kept, minimized.dropped) == ({}, ())
+    assert (minimized.kept, minimized.undeclared_claims) == ({}, ())
 
 
 @pytest.mark.parametrize("value", [False, 0, 0.0, "0", ["a"], {"a": None}, [None]], ids=repr)
@@ -145,7 +149,7 @@ def test_minimize_of_a_declared_protocol_claim_keeps_nothing() -> None:
 
 def test_minimize_of_a_name_with_a_language_takes_it_for_another_claim() -> None:
     minimized = minimize({"name#de": "Erika", "name": "Erica"}, declare("name"))
-    assert (minimized.kept, minimized.dropped) == ({"name": "Erica"}, ("name#de",))
+    assert (minimized.kept, minimized.undeclared_claims) == ({"name": "Erica"}, ("name#de",))
 
 
 ADDRESS = {
@@ -158,33 +162,33 @@ ADDRESS = {
 
 def test_minimize_of_an_object_keeps_all_of_it_with_its_types() -> None:
     minimized = minimize({"address": ADDRESS}, declare("address"))
-    assert (minimized.kept, minimized.dropped) == ({"address": ADDRESS}, ())
+    assert (minimized.kept, minimized.undeclared_claims) == ({"address": ADDRESS}, ())
 
 
 def test_minimize_of_declared_members_keeps_these_and_names_the_others() -> None:
     declared = declare("address", members=("country", "geo", "region"))
     minimized = minimize({"address": {**ADDRESS, "formatted": " "}}, declared)
     assert minimized.kept == {"address": {"country": "SE", "geo": ADDRESS["geo"]}}
-    assert minimized.dropped == ("address.postal_code", "address.street_address")
-    assert minimize({"address": ADDRESS}, declare("address", members=tuple(ADDRESS))).dropped == ()
+    assert minimized.undeclared_claims == ("address.postal_code", "address.street_address")
+    assert minimize({"address": ADDRESS}, declare("address", members=tuple(ADDRESS))).undeclared_claims == ()
 
 
 @pytest.mark.parametrize("value", ["SE", 7, True, ["country"], [{"country": "SE"}]], ids=repr)
 def test_minimize_of_declared_members_of_what_is_no_object_keeps_nothing(value: Any) -> None:
     declared = declare("address", members=["country"], essential=True)
     minimized = minimize({"address": value}, declared)
-    assert (minimized.kept, minimized.dropped) == ({}, ("address",))
+    assert (minimized.kept, minimized.undeclared_claims) == ({}, ("address",))
     with pytest.raises(ClaimMissing):
-        require_essential(minimized.kept, declared)
-    require_essential(minimize({"address": {"country": "SE"}}, declared).kept, declared)
+        validate_essential_claims(minimized.kept, declared)
+    validate_essential_claims(minimize({"address": {"country": "SE"}}, declared).kept, declared)
 
 
 def test_minimize_of_an_object_without_any_declared_member_is_a_claim_that_did_not_come() -> None:
     declared = declare("address", members=["region"], essential=True)
     minimized = minimize({"address": {"country": "SE", "region": ""}}, declared)
-    assert (minimized.kept, minimized.dropped) == ({}, ("address.country",))
+    assert (minimized.kept, minimized.undeclared_claims) == ({}, ("address.country",))
     with pytest.raises(ClaimMissing):
-        require_essential(minimized.kept, declared)
+        validate_essential_claims(minimized.kept, declared)
 
 
 def test_minimize_of_claims_by_reference_drops_the_references_and_takes_their_claims_for_missing() -> None:
@@ -200,13 +204,13 @@ def test_minimize_of_claims_by_reference_drops_the_references_and_takes_their_cl
     }
     minimized = minimize(received, declared)
     assert minimized.kept == {"birthdate": "1984-03-09"}
-    assert minimized.dropped == ("_claim_names", "_claim_sources")
+    assert minimized.undeclared_claims == ("_claim_names", "_claim_sources")
     with pytest.raises(ClaimMissing, match="address"):
-        require_essential(minimized.kept, declared)
+        validate_essential_claims(minimized.kept, declared)
     assert needs_userinfo(received, declared)
     by_value = minimize({**received, "address": ADDRESS}, declared)
     assert by_value.kept == {"birthdate": "1984-03-09", "address": ADDRESS}
-    require_essential(by_value.kept, declared)
+    validate_essential_claims(by_value.kept, declared)
 
 
 def test_minimized_shows_no_value() -> None:
@@ -216,9 +220,9 @@ def test_minimized_shows_no_value() -> None:
 @pytest.mark.parametrize("kept", [{}, {"address": None}, {"address": {}}, {"birthdate": "1990-05-17"}], ids=repr)
 def test_require_essential_without_it_raises_claim_missing(kept: dict[str, Any]) -> None:
     declared = {**declare("address", essential=True), **declare("birthdate")}
-    require_essential({"address": {"locality": "Bern"}}, declared)
+    validate_essential_claims({"address": {"locality": "Bern"}}, declared)
     with pytest.raises(ClaimMissing, match="address") as refused:
-        require_essential(kept, declared)
+        validate_essential_claims(kept, declared)
     assert refused.value.code == "claim_missing"
     assert "1990" not in str(refused.value)
 

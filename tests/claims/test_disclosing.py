@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 from django.contrib.auth.models import Permission
 
-from django_phi_oidc import clock
+from django_phi_oidc._internal import clock
 from django_phi_oidc.audit.models import AuditEvent
-from django_phi_oidc.claims.disclosing import disclose
-from django_phi_oidc.claims.holding import place_hold, release_hold
+from django_phi_oidc.claims.disclosure import reveal
+from django_phi_oidc.claims.legal_hold_disclosure import disclose_held_claims
+from django_phi_oidc.claims.legal_holds import place_hold, release_hold
 from django_phi_oidc.claims.models import StoredClaim
-from django_phi_oidc.claims.revealing import reveal
 from django_phi_oidc.errors import AuditUnavailable, ClaimScrubbed, RevealRefused
 from tests.claims.conftest import DAY, NOW, Person
 from tests.journeys.test_transactions import audit_database_away
@@ -47,12 +47,12 @@ def told() -> list[tuple[str, str, str, str]]:
 
 
 def test_who_may_sees_all_that_is_held_past_its_time_too(counsel: Person, held: Person) -> None:
-    with clock.running(lambda: NOW + 3 * DAY):
+    with clock.override_clock(lambda: NOW + 3 * DAY):
         with pytest.raises(ClaimScrubbed):
             reveal(held.actor(), held.user, "address", purpose="PATRQT")
         before = told()
-        found = disclose(counsel.actor(), held.subject.uuid, purpose="HLEGAL")
-    assert [(each.name, each.value, each.obtained_at, each.is_over) for each in found] == [
+        found = disclose_held_claims(counsel.actor(), held.subject.uuid, purpose="HLEGAL")
+    assert [(each.name, each.value, each.obtained_at, each.is_expired) for each in found] == [
         ("address", {"locality": "Bern"}, NOW, True),
         ("address", {"locality": "Thun"}, NOW + DAY, True),
     ]
@@ -62,8 +62,8 @@ def test_who_may_sees_all_that_is_held_past_its_time_too(counsel: Person, held: 
 
 def test_claim_that_no_key_opens_is_named(counsel: Person, held: Person) -> None:
     StoredClaim.objects.filter(obtained_at=NOW).update(name="birthdate")
-    with clock.running(lambda: NOW + DAY):
-        found = disclose(counsel.actor(), held.subject.uuid, purpose="HLEGAL")
+    with clock.override_clock(lambda: NOW + DAY):
+        found = disclose_held_claims(counsel.actor(), held.subject.uuid, purpose="HLEGAL")
     assert [(each.name, each.value, each.is_undecryptable) for each in found] == [
         ("birthdate", None, True),
         ("address", {"locality": "Thun"}, False),
@@ -73,20 +73,29 @@ def test_claim_that_no_key_opens_is_named(counsel: Person, held: Person) -> None
 @pytest.mark.parametrize(
     ("reason", "act"),
     [
-        ("permission_missing", lambda counsel, held: disclose(held.actor(), held.subject.uuid, purpose="HLEGAL")),
+        (
+            "permission_missing",
+            lambda counsel, held: disclose_held_claims(held.actor(), held.subject.uuid, purpose="HLEGAL"),
+        ),
         (
             "session_missing",
-            lambda counsel, held: disclose(counsel.actor(session=""), held.subject.uuid, purpose="HLEGAL"),
+            lambda counsel, held: disclose_held_claims(counsel.actor(session=""), held.subject.uuid, purpose="HLEGAL"),
         ),
-        ("purpose_unknown", lambda counsel, held: disclose(counsel.actor(), held.subject.uuid, purpose="FUN")),
-        ("not_held", lambda counsel, held: disclose(counsel.actor(), uuid.uuid4(), purpose="HLEGAL")),
-        ("not_held", lambda counsel, held: disclose(counsel.actor(), counsel.subject.uuid, purpose="HLEGAL")),
+        (
+            "purpose_unknown",
+            lambda counsel, held: disclose_held_claims(counsel.actor(), held.subject.uuid, purpose="FUN"),
+        ),
+        ("not_held", lambda counsel, held: disclose_held_claims(counsel.actor(), uuid.uuid4(), purpose="HLEGAL")),
+        (
+            "not_held",
+            lambda counsel, held: disclose_held_claims(counsel.actor(), counsel.subject.uuid, purpose="HLEGAL"),
+        ),
     ],
 )
 def test_refused_look_is_an_event_and_opens_nothing(
     counsel: Person, held: Person, reason: str, act: Callable[[Person, Person], Any]
 ) -> None:
-    with clock.running(lambda: NOW + DAY), pytest.raises(RevealRefused) as caught:
+    with clock.override_clock(lambda: NOW + DAY), pytest.raises(RevealRefused) as caught:
         act(counsel, held)
     assert reason in str(caught.value)
     assert [(action, why) for action, why, _, _ in told()] == [("access.denied", reason)]
@@ -94,8 +103,8 @@ def test_refused_look_is_an_event_and_opens_nothing(
 
 def test_nothing_is_seen_after_the_hold_nor_without_the_trail(counsel: Person, held: Person) -> None:
     def look(after: timedelta) -> int:
-        with clock.running(lambda: NOW + after):
-            return len(disclose(counsel.actor(), held.subject.uuid, purpose="HLEGAL"))
+        with clock.override_clock(lambda: NOW + after):
+            return len(disclose_held_claims(counsel.actor(), held.subject.uuid, purpose="HLEGAL"))
 
     assert look(9 * DAY - timedelta(seconds=1)) == 2
     with pytest.raises(RevealRefused):
@@ -109,6 +118,6 @@ def test_nothing_is_seen_after_the_hold_nor_without_the_trail(counsel: Person, h
 
 def test_look_at_a_held_person_of_whom_nothing_is_held_is_an_event(counsel: Person, held: Person) -> None:
     StoredClaim.objects.all().delete()
-    with clock.running(lambda: NOW + DAY):
-        assert disclose(counsel.actor(), held.subject.uuid, purpose="HLEGAL") == []
+    with clock.override_clock(lambda: NOW + DAY):
+        assert disclose_held_claims(counsel.actor(), held.subject.uuid, purpose="HLEGAL") == []
     assert told() == [("claim.revealed", "legal_hold", "HLEGAL", "{}")]

@@ -11,11 +11,12 @@ import pytest
 from django.contrib.auth import get_user_model
 from django.db import connections, transaction
 
-from django_phi_oidc import buckets, clock, keyring
+from django_phi_oidc._internal import clock
 from django_phi_oidc.audit.events import Origin
-from django_phi_oidc.claims.holding import active_holds, place_hold, release_hold
+from django_phi_oidc.claims.legal_holds import list_active_holds, place_hold, release_hold
 from django_phi_oidc.claims.models import NO_SESSION, LegalHold, StoredClaim
-from django_phi_oidc.claims.scrubbing import scrub_due, scrub_inactive, scrub_sessions, scrub_user
+from django_phi_oidc.claims.retention import scrub_due_claims, scrub_inactive_users, scrub_sessions, scrub_user
+from django_phi_oidc.crypto import keyring, retention_keys
 from django_phi_oidc.errors import HeldForLegalReasons
 from django_phi_oidc.fields import SealedTextField
 from django_phi_oidc.subjects.models import PairwiseSubject
@@ -41,7 +42,7 @@ def values(person: Person) -> list[tuple[str, str]]:
     """Return name and value of all that is held of the person, opened."""
     field: SealedTextField = StoredClaim._meta.get_field("value")
     rows = StoredClaim.objects.filter(subject=person.subject.pk).order_by("name", "obtained_at", "pk")
-    return [(row.name, str(field.open(row))) for row in rows]
+    return [(row.name, str(field.decrypt(row))) for row in rows]
 
 
 def end_the_session(person: Person) -> None:
@@ -50,7 +51,7 @@ def end_the_session(person: Person) -> None:
 
 
 def scrub_on_schedule(person: Person) -> None:
-    scrub_due(now=LATER)
+    scrub_due_claims(now=LATER)
 
 
 def scrub_on_demand(person: Person) -> None:
@@ -59,13 +60,13 @@ def scrub_on_demand(person: Person) -> None:
 
 def deactivate(person: Person) -> None:
     person.user.is_active = False
-    with clock.running(lambda: LATER):
+    with clock.override_clock(lambda: LATER):
         person.user.save()
 
 
 def find_deactivated(person: Person) -> None:
     with transaction.atomic():
-        scrub_inactive([person.user.pk], origin=Origin(), now=LATER)
+        scrub_inactive_users([person.user.pk], origin=Origin(), now=LATER)
 
 
 def delete_the_user(person: Person) -> None:
@@ -123,9 +124,9 @@ def test_what_a_hold_kept_past_its_time_goes_once_it_is_released(path: str, pers
     person.store(HELD)
     placed = hold(person)
     act(person)
-    assert scrub_due(now=LATER) == 0
+    assert scrub_due_claims(now=LATER) == 0
     assert release_hold(placed.pk, origin=OFFICER, now=LATER)
-    assert scrub_due(now=LATER) == len(erases | {"address"}), "a day is over, too"
+    assert scrub_due_claims(now=LATER) == len(erases | {"address"}), "a day is over, too"
     assert {name for name, _ in values(person)} == HELD.keys() - erases - {"address"}
 
 
@@ -134,8 +135,8 @@ def test_what_a_hold_kept_past_its_time_goes_once_it_is_released(path: str, pers
 def test_hold_ends_by_itself_to_the_second(person: Person) -> None:
     person.store(HELD)
     hold(person, until=LATER)
-    assert scrub_due(now=LATER - timedelta(microseconds=1)) == 0
-    assert scrub_due(now=LATER) == 1
+    assert scrub_due_claims(now=LATER - timedelta(microseconds=1)) == 0
+    assert scrub_due_claims(now=LATER) == 1
     scrub_on_demand(person)
     assert values(person) == []
 
@@ -147,10 +148,10 @@ def test_two_holds_keep_until_both_are_over(person: Person) -> None:
     first, second = hold(person), hold(person, until=LATER + DAY)
     before = values(person)
     assert release_hold(first.pk, origin=OFFICER, now=LATER)
-    assert scrub_due(now=LATER) == 0
+    assert scrub_due_claims(now=LATER) == 0
     assert values(person) == before
-    assert list(active_holds(now=LATER)) == [second]
-    assert scrub_due(now=LATER + DAY) == 1
+    assert list(list_active_holds(now=LATER)) == [second]
+    assert scrub_due_claims(now=LATER + DAY) == 1
 
 
 @pytest.mark.django_db
@@ -196,9 +197,9 @@ def test_sign_in_of_a_held_person_replaces_nothing(person: Person) -> None:
     ]
     current = StoredClaim.objects.get(name="address", session=NO_SESSION)
     assert (current.obtained_at, current.expires_at) == (NOW + DAY, NOW + 2 * DAY)
-    assert scrub_due(now=LATER) == 0
+    assert scrub_due_claims(now=LATER) == 0
     release_hold(placed.pk, origin=OFFICER, now=NOW + DAY)
-    assert scrub_due(now=NOW + DAY) == 1, "what was replaced"
+    assert scrub_due_claims(now=NOW + DAY) == 1, "what was replaced"
     person.store({"address": {"locality": "Biel"}}, now=NOW + DAY)
     assert StoredClaim.objects.filter(name="address").count() == 1, "as ever"
 
@@ -224,7 +225,7 @@ def test_claims_are_under_the_key_of_the_hold_while_it_lasts(person: Person, set
     assert bucket_names() == {f"hold-{second.pk.hex}"}
     release_hold(second.pk, origin=OFFICER, now=NOW + 2 * DAY)
     assert bucket_names() == {"20261126-session", "20261126-86400"}
-    assert buckets.store().names() == sorted(
+    assert retention_keys.get_store().names() == sorted(
         {"20261124-session", "20261124-86400", "20261126-session", "20261126-86400"}
         | {f"hold-{each.pk.hex}" for each in (placed, second)}
     )
@@ -235,11 +236,11 @@ def test_claim_that_no_key_opens_is_held_as_it_is(person: Person, settings: Any,
     settings.PHI_OIDC = {**settings.PHI_OIDC, "RETENTION_KEYS": tmp_path}
     person.store(HELD)
     (tmp_path / "20261124-86400").unlink()
-    lost = StoredClaim.objects.get(name="address").value.text
+    lost = StoredClaim.objects.get(name="address").value.ciphertext
     placed = hold(person)
     kept = StoredClaim.objects.get(name="address")
-    assert (kept.value.text, kept.bucket) == (lost, "20261124-86400")
-    assert scrub_due(now=LATER) == 0
+    assert (kept.value.ciphertext, kept.bucket) == (lost, "20261124-86400")
+    assert scrub_due_claims(now=LATER) == 0
     assert StoredClaim.objects.get(name="birthdate").bucket == f"hold-{placed.pk.hex}"
 
 
@@ -254,7 +255,7 @@ def test_hold_beside_those_who_erase_is_before_or_after_each(make_person: Callab
 
     def erase() -> None:
         start.wait(10)
-        scrub_due(now=LATER, batch=3)
+        scrub_due_claims(now=LATER, batch_size=3)
         connections.close_all()
 
     def end(sessions: list[uuid.UUID]) -> None:
@@ -326,7 +327,7 @@ def test_sign_in_that_has_to_wait_for_a_hold_knows_of_it(make_person: Callable[.
         commit()
         guest.result(10)
     assert sorted(value for _, value in values(person)) == ['"1990-05-17"', '"Thun"', '{"locality": "Bern"}']
-    assert scrub_due(now=LATER) == 0
+    assert scrub_due_claims(now=LATER) == 0
 
 
 @pytest.mark.django_db
@@ -345,7 +346,7 @@ def test_sign_in_replaces_nothing_held_that_can_not_be_opened_at_present(
     person: Person, settings: Any, tmp_path: Any
 ) -> None:
     declared = settings.PHI_OIDC
-    settings.PHI_OIDC = {**declared, "ENCRYPTION_KEYS": [keyring.generate()]}
+    settings.PHI_OIDC = {**declared, "ENCRYPTION_KEYS": [keyring.generate_key()]}
     person.store(HELD)
     hold(person)
     before = settings.PHI_OIDC
@@ -363,6 +364,6 @@ def test_hold_is_released_though_a_clock_is_behind(person: Person, settings: Any
     settings.PHI_OIDC = {**settings.PHI_OIDC, "RETENTION_KEYS": tmp_path}
     placed = hold(person)
     person.store({"address": "Bern"}, now=NOW + timedelta(seconds=3))
-    scrub_inactive([person.user.pk], origin=OFFICER, now=NOW + timedelta(seconds=1))
+    scrub_inactive_users([person.user.pk], origin=OFFICER, now=NOW + timedelta(seconds=1))
     assert release_hold(placed.pk, origin=OFFICER, now=NOW + timedelta(seconds=5))
     assert StoredClaim.objects.get().bucket == "20261124-0"

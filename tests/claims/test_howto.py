@@ -13,7 +13,7 @@ from django.contrib.auth.models import Permission
 from django.http import HttpRequest, HttpResponse
 from django.urls import path
 
-from django_phi_oidc import clock
+from django_phi_oidc._internal import clock
 from django_phi_oidc.audit.models import AuditEvent
 from django_phi_oidc.claims.models import StoredClaim
 from django_phi_oidc.fields import MASK
@@ -55,7 +55,7 @@ def _hospital(settings: Any) -> Iterator[None]:
     options = {**settings.TEMPLATES[0]["OPTIONS"], "loaders": [loader]}
     settings.TEMPLATES = [{**settings.TEMPLATES[0], "APP_DIRS": False, "OPTIONS": options}]
     settings.ROOT_URLCONF = "hospital"
-    with clock.running(lambda: NOW):
+    with clock.override_clock(lambda: NOW):
         yield
     del sys.modules["hospital"]
 

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from django_phi_oidc import buckets
-from django_phi_oidc.claims.lapsing import destroy_lapsed
+from django_phi_oidc.claims.disclosure import reveal
 from django_phi_oidc.claims.models import StoredClaim
-from django_phi_oidc.claims.revealing import reveal
+from django_phi_oidc.claims.retention import destroy_unused_keys
+from django_phi_oidc.crypto import retention_keys
 from django_phi_oidc.errors import KeyMissing, Undecryptable
 from tests.claims.conftest import DAY, NOW, Person
 from tests.handlers import served_by
@@ -70,7 +70,7 @@ def vault() -> Iterator[str]:
 
 
 @pytest.fixture
-def client() -> Callable[..., buckets.RetentionKeys]:
+def client() -> Callable[..., retention_keys.RetentionKeyStore]:
     """Return the class on the page."""
     block = re.search(r"<!-- tested: vault -->\n```python\n(.*?)```", PAGE, re.DOTALL)
     assert block
@@ -79,7 +79,9 @@ def client() -> Callable[..., buckets.RetentionKeys]:
     return names["VaultRetentionKeys"]
 
 
-def test_vault_keeps_a_key_until_it_is_destroyed(vault: str, client: Callable[..., buckets.RetentionKeys]) -> None:
+def test_vault_keeps_a_key_until_it_is_destroyed(
+    vault: str, client: Callable[..., retention_keys.RetentionKeyStore]
+) -> None:
     keys = client(vault, "a token")
     assert (list(keys.names()), keys.get(NAME)) == ([], None)
     key = keys.create(NAME)
@@ -89,7 +91,9 @@ def test_vault_keeps_a_key_until_it_is_destroyed(vault: str, client: Callable[..
     assert (list(keys.names()), keys.get(NAME)) == ([], None)
 
 
-def test_vault_that_refuses_or_is_away_is_an_error(vault: str, client: Callable[..., buckets.RetentionKeys]) -> None:
+def test_vault_that_refuses_or_is_away_is_an_error(
+    vault: str, client: Callable[..., retention_keys.RetentionKeyStore]
+) -> None:
     for keys in (client(vault, "another token"), client("http://127.0.0.1:9", "a token")):
         for act in (keys.get, keys.create, keys.destroy):
             with pytest.raises(KeyMissing):
@@ -99,7 +103,10 @@ def test_vault_that_refuses_or_is_away_is_an_error(vault: str, client: Callable[
 
 
 def test_claims_under_keys_in_vault_open_until_they_lapse(
-    vault: str, client: Callable[..., buckets.RetentionKeys], settings: Any, make_person: Callable[..., Person]
+    vault: str,
+    client: Callable[..., retention_keys.RetentionKeyStore],
+    settings: Any,
+    make_person: Callable[..., Person],
 ) -> None:
     settings.PHI_OIDC = {**settings.PHI_OIDC, "RETENTION_KEYS": client(vault, "a token")}
     person = make_person()
@@ -107,7 +114,7 @@ def test_claims_under_keys_in_vault_open_until_they_lapse(
     copy = StoredClaim.objects.get()
     assert reveal(person.actor(), person.user, "birthdate", purpose="TREAT") == "1990-05-17"
     StoredClaim.objects.all().delete()
-    assert destroy_lapsed(now=NOW + 2 * DAY) == ["20261124-session"]
+    assert destroy_unused_keys(now=NOW + 2 * DAY) == ["20261124-session"]
     copy.save(force_insert=True)
     with pytest.raises(Undecryptable):
         reveal(person.actor(), person.user, "birthdate", purpose="TREAT")

@@ -15,9 +15,10 @@ from django.template import Context, Engine, Template, TemplateSyntaxError
 from django.test.utils import CaptureQueriesContext
 from django.utils.html import conditional_escape, format_html, json_script
 
-from django_phi_oidc import clock
+from django_phi_oidc._internal import clock
 from django_phi_oidc.audit.models import AuditEvent
-from django_phi_oidc.claims import MaskedClaim, Revealed
+from django_phi_oidc.claims.masking import MaskedClaim
+from django_phi_oidc.claims.disclosure import RevealResult
 from django_phi_oidc.errors import AuditUnavailable, ClaimScrubbed, RevealRefused
 from django_phi_oidc.fields import MASK
 from tests.claims.conftest import DAY, NOW, Person
@@ -28,7 +29,7 @@ VALUE = "1990-05-17 & <b>"
 
 @pytest.fixture(autouse=True)
 def _at_noon() -> Iterator[None]:
-    with clock.running(lambda: NOW):
+    with clock.override_clock(lambda: NOW):
         yield
 
 
@@ -143,7 +144,7 @@ def test_masked_claim_is_recorded_and_refused_as_reveal_is(person: Person, claim
         claim.reveal(purpose="HMARKT")
     assert (refused.value.reason, looks()) == ("purpose_not_declared", 3)
     address = MaskedClaim(person.actor(), person.user, "address")
-    with clock.running(lambda: NOW + DAY), pytest.raises(ClaimScrubbed):
+    with clock.override_clock(lambda: NOW + DAY), pytest.raises(ClaimScrubbed):
         address.reveal(purpose="HOPERAT")
 
 
@@ -165,7 +166,7 @@ def test_tag_with_a_purpose_writes_the_value_escaped_and_tells(claim: MaskedClai
 def test_tag_with_as_writes_nothing_and_gives_what_came_of_it(person: Person, claim: MaskedClaim) -> None:
     address = MaskedClaim(person.actor(), person.user, "address")
     source = '{% reveal claim purpose="HOPERAT" as it %}[{{ it }}][{{ it.value.locality }}][{{ it.is_refused }}]'
-    shown = Revealed(name="address")
+    shown = RevealResult(name="address")
     assert render(source, claim=address) == f"[{conditional_escape(shown)}][Bern][False]"
     refused = render(source, claim=claim)
     assert refused.endswith("[][True]")
@@ -186,7 +187,7 @@ def test_tag_with_as_writes_nothing_and_gives_what_came_of_it(person: Person, cl
 def test_tag_writes_the_mask_where_it_is_refused_and_nothing_where_there_is_nothing(
     name: str, purpose: str, at: Any, written: str, person: Person, claim: MaskedClaim
 ) -> None:
-    with clock.running(lambda: at):
+    with clock.override_clock(lambda: at):
         shown = render(
             "{% reveal claim purpose=why %}", claim=MaskedClaim(person.actor(), person.user, name), why=purpose
         )

@@ -12,12 +12,12 @@ from django.core.management import CommandError, call_command
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
-from django_phi_oidc import clock
+from django_phi_oidc._internal import clock
 from django_phi_oidc.audit.events import Origin
-from django_phi_oidc.claims.holding import place_hold
+from django_phi_oidc.claims.legal_holds import place_hold
 from django_phi_oidc.claims.models import StoredClaim
-from django_phi_oidc.claims.reporting import KeysHeld, report_claims, report_keys
-from django_phi_oidc.claims.scrubbing import scrub_sessions
+from django_phi_oidc.claims.retention import scrub_sessions
+from django_phi_oidc.claims.retention_report import RetentionKeySummary, create_retention_report, find_key_summary
 from tests.claims.conftest import DAY, NOW, Person
 
 pytestmark = pytest.mark.django_db(databases=["default", "phi_audit"])
@@ -43,7 +43,7 @@ def run(*words: str) -> str:
 def test_report_tells_per_name_what_is_held_overdue_and_kept(make_person: Callable[..., Person]) -> None:
     first, second = populate(make_person)
     scrub_sessions_of(second)
-    report = report_claims(now=NOW + 2 * DAY)
+    report = create_retention_report(now=NOW + 2 * DAY)
     address, birthdate = report.claims
     assert (address.name, address.purpose, address.count, address.of_sessions) == ("address", "HOPERAT", 2, 0)
     assert (address.since, address.until) == (NOW, NOW + 2 * DAY)
@@ -54,7 +54,7 @@ def test_report_tells_per_name_what_is_held_overdue_and_kept(make_person: Callab
     assert (birthdate.overdue, birthdate.overdue_since, birthdate.held) == (0, None, 1)
     assert (report.holds, report.overdue) == (1, 1)
     first.store({"birthdate": "1990-05-17"}, now=NOW, declared=OTHER_PURPOSE)
-    assert [(each.name, each.purpose) for each in report_claims(now=NOW).claims] == [
+    assert [(each.name, each.purpose) for each in create_retention_report(now=NOW).claims] == [
         ("address", "HOPERAT"),
         ("birthdate", "HOPERAT"),
         ("birthdate", "TREAT"),
@@ -82,7 +82,7 @@ def test_report_is_late_an_hour_after_the_end_of_what_nothing_keeps(
     person: Person, after: timedelta, overdue: int, is_late: bool
 ) -> None:
     person.store({"address": "Bern"})
-    report = report_claims(now=NOW + DAY + after)
+    report = create_retention_report(now=NOW + DAY + after)
     assert (report.overdue, report.is_late) == (overdue, is_late)
 
 
@@ -90,7 +90,7 @@ def test_report_of_what_a_hold_keeps_is_late_once_the_hold_is_over(person: Perso
     person.store({"address": "Bern"})
     until = NOW + 10 * DAY
     place_hold(person.subject.uuid, reason="matter 7", until=until, origin=Origin(), now=NOW)
-    held, over = report_claims(now=until - SECOND), report_claims(now=until)
+    held, over = create_retention_report(now=until - SECOND), create_retention_report(now=until)
     assert (held.overdue, held.is_late, held.holds, held.claims[0].held_past_their_time) == (0, False, 1, 1)
     assert (over.overdue, over.is_late, over.holds, over.claims[0].held_past_their_time) == (1, True, 0, 0)
 
@@ -101,22 +101,22 @@ def test_report_takes_two_selects_however_much_is_held_and_looks_at_no_value(
     for _ in range(2):
         populate(make_person)
         with CaptureQueriesContext(connection) as asked:
-            report_claims(now=NOW)
+            create_retention_report(now=NOW)
         assert len(asked) == 2
         assert not any('"value"' in query["sql"] for query in asked)
 
 
 @pytest.mark.usefixtures("_retention_keys")
 def test_report_tells_of_retention_keys_and_the_oldest_day(make_person: Callable[..., Person]) -> None:
-    assert report_keys() == KeysHeld(count=0, oldest=None, of_holds=0)
+    assert find_key_summary() == RetentionKeySummary(count=0, oldest=None, of_holds=0)
     populate(make_person)
     # Two days, each with its session's and its day's key; and that of the hold.
-    assert report_keys() == KeysHeld(count=5, oldest=date(2026, 11, 24), of_holds=1)
+    assert find_key_summary() == RetentionKeySummary(count=5, oldest=date(2026, 11, 24), of_holds=1)
 
 
 def test_report_of_keys_where_there_are_none_to_be_is_nothing(person: Person) -> None:
     person.store({"address": "Bern"})
-    assert report_keys() is None
+    assert find_key_summary() is None
 
 
 @pytest.fixture
@@ -127,7 +127,7 @@ def _retention_keys(settings: Any, tmp_path: Path) -> None:
 @pytest.mark.usefixtures("_retention_keys")
 def test_command_reports_and_erases_nothing(make_person: Callable[..., Person]) -> None:
     populate(make_person)
-    with clock.running(lambda: NOW + DAY):
+    with clock.override_clock(lambda: NOW + DAY):
         told = run("--report").splitlines()
         report = json.loads(run("--report", "--json"))
     assert told == [
@@ -159,10 +159,10 @@ def test_command_reports_and_erases_nothing(make_person: Callable[..., Person]) 
 def test_command_fails_where_something_is_late_and_says_what_is_held_all_the_same(person: Person) -> None:
     person.store({"address": "Bern"})
     out = io.StringIO()
-    with clock.running(lambda: NOW + 2 * DAY), pytest.raises(CommandError, match="1 claims are overdue"):
+    with clock.override_clock(lambda: NOW + 2 * DAY), pytest.raises(CommandError, match="1 claims are overdue"):
         call_command("phi_oidc", "scrub", "--report", stdout=out, stderr=io.StringIO())
     assert "1 overdue, the first since 2026-11-25T12:00:00+00:00" in out.getvalue()
-    with clock.running(lambda: NOW + 2 * DAY):
+    with clock.override_clock(lambda: NOW + 2 * DAY):
         run()
         assert run("--report") == "No claim is held.\n"
 
@@ -171,7 +171,7 @@ def test_command_fails_where_the_retention_keys_are_away(person: Person, setting
     person.store({"address": "Bern"})
     settings.PHI_OIDC = {**settings.PHI_OIDC, "RETENTION_KEYS": tmp_path / "nowhere"}
     out = io.StringIO()
-    with clock.running(lambda: NOW), pytest.raises(CommandError, match="folder of the retention keys"):
+    with clock.override_clock(lambda: NOW), pytest.raises(CommandError, match="folder of the retention keys"):
         call_command("phi_oidc", "scrub", "--report", stdout=out, stderr=io.StringIO())
     assert "1 claims are held" in out.getvalue()
 

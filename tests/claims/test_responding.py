@@ -15,7 +15,7 @@ from django.test import AsyncClient, Client
 from django.utils.log import AdminEmailHandler
 from django.views.debug import SafeExceptionReporterFilter, get_default_exception_reporter_filter
 
-from django_phi_oidc import clock
+from django_phi_oidc._internal import clock
 from django_phi_oidc.audit.models import AuditEvent
 from tests.claims.conftest import NOW
 from tests.claims.urls import SERVED
@@ -33,7 +33,7 @@ VALUE = "a value"
 def _at_noon() -> Iterator[None]:
     cache.clear()
     SERVED.clear()
-    with clock.running(lambda: NOW):
+    with clock.override_clock(lambda: NOW):
         yield
 
 

@@ -12,11 +12,14 @@ from django.contrib.auth.models import AnonymousUser, Permission
 from django.db import connection, connections, transaction
 from django.test.utils import CaptureQueriesContext
 
-from django_phi_oidc import claims, clock, keyring
+from django_phi_oidc import claims
+from django_phi_oidc.claims import disclosure
+from django_phi_oidc._internal import clock
 from django_phi_oidc.audit.events import Origin
 from django_phi_oidc.audit.models import AuditEvent
-from django_phi_oidc.audit.request import Actor
+from django_phi_oidc.audit.request_context import Actor
 from django_phi_oidc.claims.models import NO_SESSION, StoredClaim
+from django_phi_oidc.crypto import keyring
 from django_phi_oidc.errors import AuditUnavailable, ClaimScrubbed, RevealRefused, Undecryptable
 from tests.audit.hanging import audit_database_fails
 from tests.claims.conftest import DAY, DECLARED, NOW, Person
@@ -41,8 +44,8 @@ VALUES = [
 
 
 def reveal(actor: Actor, user: Any, name: str, *, purpose: str, now: datetime = NOW) -> Any:
-    with clock.running(lambda: now):
-        return claims.reveal(actor, user, name, purpose=purpose)
+    with clock.override_clock(lambda: now):
+        return disclosure.reveal(actor, user, name, purpose=purpose)
 
 
 def events(*actions: str) -> list[AuditEvent]:
@@ -111,7 +114,7 @@ def test_reveal_refused_without_the_audit_database_is_no_less_refused(person: Pe
 def test_reveal_writes_no_value_and_no_ciphertext_into_the_trail(person: Person) -> None:
     person.store({"birthdate": "1990-05-17-canary"})
     assert reveal(person.actor(), person.user, "birthdate", purpose="TREAT") == "1990-05-17-canary"
-    sealed = StoredClaim.objects.get().value.text
+    sealed = StoredClaim.objects.get().value.ciphertext
     for row in AuditEvent.objects.values():
         assert "canary" not in repr(row)
         assert sealed not in repr(row)
@@ -321,15 +324,8 @@ def test_reveal_of_a_row_that_was_tampered_with_raises_after_its_event(person: P
 def test_reveal_with_the_key_gone_raises_undecryptable(person: Person, settings: Any) -> None:
     person.store({"birthdate": "1990-05-17"})
     kept = settings.PHI_OIDC
-    settings.PHI_OIDC = {**kept, "ENCRYPTION_KEYS": [keyring.generate()]}
+    settings.PHI_OIDC = {**kept, "ENCRYPTION_KEYS": [keyring.generate_key()]}
     with pytest.raises(Undecryptable):
         reveal(person.actor(), person.user, "birthdate", purpose="TREAT")
-    settings.PHI_OIDC = {**kept, "ENCRYPTION_KEYS": [keyring.generate(), *kept["ENCRYPTION_KEYS"]]}
+    settings.PHI_OIDC = {**kept, "ENCRYPTION_KEYS": [keyring.generate_key(), *kept["ENCRYPTION_KEYS"]]}
     assert reveal(person.actor(), person.user, "birthdate", purpose="TREAT") == "1990-05-17"
-
-
-def test_claims_door_gives_what_opens_claims_and_nothing_else() -> None:
-    assert claims.__all__ == ["MaskedClaim", "Revealed", "reveal", "reveal_many"]
-    assert all(callable(getattr(claims, name)) for name in claims.__all__)
-    with pytest.raises(AttributeError, match="store"):
-        _ = claims.store  # type: ignore[attr-defined]  # that is what is tested

@@ -14,20 +14,23 @@ from django.contrib.auth.models import Permission
 from django.db import OperationalError, connection, connections
 from django.test.utils import CaptureQueriesContext
 
-from django_phi_oidc import claims, clock, keyring
+from django_phi_oidc.claims import disclosure
+from django_phi_oidc._internal import clock
 from django_phi_oidc.audit.models import AuditEvent
-from django_phi_oidc.claims import Revealed, revealing
+from django_phi_oidc.claims import disclosure
+from django_phi_oidc.claims.disclosure import RevealResult
 from django_phi_oidc.claims.models import StoredClaim
+from django_phi_oidc.crypto import keyring
 from django_phi_oidc.errors import AuditUnavailable, ClaimScrubbed, RevealRefused, Undecryptable
 from tests.claims.conftest import DAY, DECLARED, NOW, Person
 
 pytestmark = pytest.mark.django_db
-Many = dict[Any, dict[str, Revealed]]
+Many = dict[Any, dict[str, RevealResult]]
 
 
 def reveal_many(person: Person, users: Any, names: Any, *, purpose: str = "HOPERAT", now: Any = NOW) -> Many:
-    with clock.running(lambda: now):
-        return claims.reveal_many(person.actor(), users, names, purpose=purpose)
+    with clock.override_clock(lambda: now):
+        return disclosure.reveal_many(person.actor(), users, names, purpose=purpose)
 
 
 def told() -> Counter[tuple[str, str, str, str, str]]:
@@ -100,8 +103,8 @@ def test_reveal_many_answers_and_tells_as_reveal_does(
     of_many = told()
     for user in users:
         for name in [*DECLARED, "ssn"]:
-            with clock.running(lambda: at):
-                alone = outcome(lambda u=user, n=name: claims.reveal(clinician.actor(), u, n, purpose=purpose))
+            with clock.override_clock(lambda: at):
+                alone = outcome(lambda u=user, n=name: disclosure.reveal(clinician.actor(), u, n, purpose=purpose))
             assert outcome(many[user.pk][name].get) == alone
     assert (of_many.total(), told()) == (25, of_many + of_many)
 
@@ -112,13 +115,13 @@ def test_reveal_many_is_two_selects_and_one_insert_at_most(
     names: Any, selects: int, clinician: Person, patients: list[Person]
 ) -> None:
     users, actor = [each.user for each in patients], clinician.actor()
-    assert actor.user.has_perm(revealing.PERMISSION), "Django has asked for the permissions by now"
+    assert actor.user.has_perm(disclosure.REVEAL_PERMISSION), "Django has asked for the permissions by now"
     with CaptureQueriesContext(connection) as ours, CaptureQueriesContext(connections["phi_audit"]) as trail:
-        claims.reveal_many(actor, users, names, purpose="HOPERAT")
+        disclosure.reveal_many(actor, users, names, purpose="HOPERAT")
     assert [query["sql"][:6] for query in ours.captured_queries] == ["SELECT"] * selects
     assert [query["sql"][:6] for query in trail.captured_queries] == ["INSERT"]
     with CaptureQueriesContext(connection) as ours:
-        claims.reveal_many(actor, users[:2], "address", purpose="HOPERAT")
+        disclosure.reveal_many(actor, users[:2], "address", purpose="HOPERAT")
     assert [query["sql"][:6] for query in ours.captured_queries] == ["SELECT"], "a row answers for each"
 
 
@@ -126,7 +129,7 @@ def test_reveal_many_is_two_selects_and_one_insert_at_most(
 def test_reveal_many_of_more_than_a_batch_records_all_before_it_opens_one(
     clinician: Person, patients: list[Person], monkeypatch: pytest.MonkeyPatch, settings: Any
 ) -> None:
-    monkeypatch.setattr(revealing, "BATCH", 4)
+    monkeypatch.setattr(disclosure, "REVEAL_BATCH_SIZE", 4)
     before, used = settings.PHI_OIDC, []
 
     def source() -> Any:
@@ -178,7 +181,7 @@ def test_reveal_many_with_a_row_that_can_not_be_opened_still_lists_the_others(
 def test_reveal_many_with_the_key_gone_lists_everybody_and_opens_nobody(
     clinician: Person, patients: list[Person], settings: Any
 ) -> None:
-    settings.PHI_OIDC = {**settings.PHI_OIDC, "ENCRYPTION_KEYS": [keyring.generate()]}
+    settings.PHI_OIDC = {**settings.PHI_OIDC, "ENCRYPTION_KEYS": [keyring.generate_key()]}
     found = reveal_many(clinician, [each.user for each in patients], "address")
     assert [of["address"].is_undecryptable for of in found.values()] == [True, True, False, False]
 

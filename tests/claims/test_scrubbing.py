@@ -21,13 +21,14 @@ from django.core.management.base import OutputWrapper
 from django.db import connection, connections, transaction
 from django.test.utils import CaptureQueriesContext
 
-from django_phi_oidc import clock
+from django_phi_oidc._internal import clock
 from django_phi_oidc.audit.events import Origin
 from django_phi_oidc.audit.models import AuditEvent, AuditOutbox
-from django_phi_oidc.audit.outbox import drain
-from django_phi_oidc.claims import cli, tasks
+from django_phi_oidc.audit.outbox import flush
+from django_phi_oidc.claims import tasks
 from django_phi_oidc.claims.models import NO_SESSION, StoredClaim
-from django_phi_oidc.claims.scrubbing import scrub_due, scrub_sessions, scrub_user
+from django_phi_oidc.claims.retention import scrub_due_claims, scrub_sessions, scrub_user
+from django_phi_oidc.management.subcommands import scrub as cli
 from tests import databases
 from tests.beside import transaction_beside
 from tests.claims.conftest import DAY, DECLARED, NOW, Person
@@ -139,16 +140,16 @@ def test_deleting_a_user_erases_their_claims(person: Person) -> None:
 @pytest.mark.django_db
 def test_scrub_due_erases_to_the_second_and_leaves_sessions_alone(person: Person) -> None:
     person.store({"birthdate": "1990-05-17", "address": "Bern"})
-    assert scrub_due(now=NOW + DAY - timedelta(microseconds=1)) == 0
-    assert scrub_due(now=NOW + DAY) == 1
-    assert scrub_due(now=NOW + 1000 * DAY) == 0
+    assert scrub_due_claims(now=NOW + DAY - timedelta(microseconds=1)) == 0
+    assert scrub_due_claims(now=NOW + DAY) == 1
+    assert scrub_due_claims(now=NOW + 1000 * DAY) == 0
     assert StoredClaim.objects.get().name == "birthdate"
 
 
 @pytest.mark.django_db
 def test_scrub_due_goes_on_by_batches_each_with_its_event(person: Person, outbox_events: Callable[[str], Any]) -> None:
     fill(person, due=25, later=5)
-    assert scrub_due(now=NOW, batch=10) == 25
+    assert scrub_due_claims(now=NOW, batch_size=10) == 25
     assert StoredClaim.objects.count() == 5
     details = [detail for _, detail in outbox_events("claim.scrubbed")]
     assert sorted(sum(detail["counts"]) for detail in details) == [5, 10, 10]
@@ -161,7 +162,7 @@ def test_scrub_due_goes_on_by_batches_each_with_its_event(person: Person, outbox
 def test_scrub_due_of_many_names_tells_all_of_them(person: Person, outbox_events: Callable[[str], Any]) -> None:
     names = tuple(f"claim_{n:03}" for n in range(150))
     fill(person, due=300, later=0, names=names)
-    assert scrub_due(now=NOW) == 300
+    assert scrub_due_claims(now=NOW) == 300
     told = sorted((detail["claims"], detail["counts"]) for _, detail in outbox_events("claim.scrubbed"))
     assert [name for some, _ in told for name in some] == list(names)
     assert [count for _, some in told for count in some] == [2] * 150
@@ -171,7 +172,7 @@ def test_scrub_due_of_many_names_tells_all_of_them(person: Person, outbox_events
 def test_scrub_due_of_a_full_batch_is_one_statement_and_its_event_another(person: Person) -> None:
     fill(person, due=10_000, later=0)
     with CaptureQueriesContext(connection) as context:
-        assert scrub_due(now=NOW) == 10_000
+        assert scrub_due_claims(now=NOW) == 10_000
     executed = [query["sql"] for query in context.captured_queries]
     assert sum("DELETE" in sql and "storedclaim" in sql for sql in executed) == 2, "the second one finds nothing"
     assert sum("INSERT" in sql and "outbox" in sql for sql in executed) == 1
@@ -181,7 +182,7 @@ def test_scrub_due_of_a_full_batch_is_one_statement_and_its_event_another(person
 def test_scrub_task_and_command_erase_what_is_due(person: Person) -> None:
     out = StringIO()
     person.store({"address": "Bern"})
-    with clock.running(lambda: NOW + DAY):
+    with clock.override_clock(lambda: NOW + DAY):
         tasks.scrub()
         assert not StoredClaim.objects.exists()
         person.store({"address": "Thun"}, now=NOW)
@@ -205,10 +206,10 @@ def test_scrub_due_killed_between_batches_loses_nothing(make_person: Callable[..
         return result
 
     with pytest.raises(KeyboardInterrupt), connection.execute_wrapper(die_at_the_second_batch):
-        scrub_due(now=NOW, batch=10)
+        scrub_due_claims(now=NOW, batch_size=10)
     assert StoredClaim.objects.count() == 20
     assert trail_counts().total() == 10
-    assert scrub_due(now=NOW, batch=10) == 15
+    assert scrub_due_claims(now=NOW, batch_size=10) == 15
     assert trail_counts() == Counter(address=13, phone_number=12)
 
 
@@ -220,7 +221,7 @@ def test_scrub_due_in_several_threads_erases_each_row_once(make_person: Callable
     def work() -> int:
         try:
             start.wait(10)
-            return scrub_due(now=NOW, batch=20)
+            return scrub_due_claims(now=NOW, batch_size=20)
         finally:
             connections.close_all()
 
@@ -294,9 +295,9 @@ def test_scrub_due_by_four_workers_some_of_them_killed_erases_each_row_once(
         erased = [int(worker.communicate(timeout=120)[0]) for worker in running]
     assert 0 < sum(erased) < 8_000
     # What a killed one had in hand the others left alone.
-    scrub_due(now=NOW)
+    scrub_due_claims(now=NOW)
     assert StoredClaim.objects.count() == StoredClaim.objects.filter(expires_at__gt=NOW).count() == 2_000
-    drain(limit=10_000)
+    flush(limit=10_000)
     assert AuditOutbox.objects.count() == 0
     assert trail_counts() == Counter(address=4_000, phone_number=4_000)
     details = AuditEvent.objects.filter(action="claim.scrubbed").values_list("detail", flat=True)
@@ -309,8 +310,8 @@ def test_scrub_due_skips_what_another_one_holds_and_comes_back_for_it(make_perso
     fill(make_person(), due=10, later=0)
     held = StoredClaim.objects.order_by("pk").values_list("pk", flat=True)[0]
     with transaction_beside(lambda: StoredClaim.objects.select_for_update().get(pk=held)):
-        assert scrub_due(now=NOW, batch=5) == 9
-    assert scrub_due(now=NOW, batch=5) == 1
+        assert scrub_due_claims(now=NOW, batch_size=5) == 9
+    assert scrub_due_claims(now=NOW, batch_size=5) == 1
 
 
 @pytest.mark.postgresql
@@ -319,8 +320,8 @@ def test_scrub_due_leaves_a_claim_that_a_sign_in_renews_meanwhile(make_person: C
     person = make_person()
     person.store({"address": "Bern"})
     with transaction_beside(lambda: person.store({"address": "Thun"}, now=NOW + DAY)):
-        assert scrub_due(now=NOW + DAY) == 0
-    assert scrub_due(now=NOW + DAY) == 0
+        assert scrub_due_claims(now=NOW + DAY) == 0
+    assert scrub_due_claims(now=NOW + DAY) == 0
     assert StoredClaim.objects.get().expires_at == NOW + DAY + DAY
 
 

@@ -19,7 +19,7 @@ CANARY = "1990-05-17-canary"
 
 def opened(row: StoredClaim) -> Any:
     field: Any = StoredClaim._meta.get_field("value")
-    return field.open(row)
+    return field.decrypt(row)
 
 
 def stored() -> dict[tuple[str, uuid.UUID], StoredClaim]:

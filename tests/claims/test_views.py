@@ -13,11 +13,11 @@ from django.contrib.auth.models import Permission
 from django.db import OperationalError, connections
 from django.test import Client
 
-from django_phi_oidc import clock
+from django_phi_oidc._internal import clock
 from django_phi_oidc.audit.models import AuditEvent
 from django_phi_oidc.claims.forms import PurposeForm
 from django_phi_oidc.claims.models import StoredClaim
-from django_phi_oidc.declarations import parse_claim
+from django_phi_oidc.config.providers import parse_claim
 from django_phi_oidc.fields import MASK
 from tests.claims.conftest import DECLARED, NOW
 from tests.sessions.conftest import SignedIn, sign_in  # noqa: F401 -- a fixture
@@ -33,7 +33,7 @@ KEPT = [name for name, claim in DECLARED.items() if claim["retention"] is not No
 @pytest.fixture(autouse=True)
 def _portal(settings: Any) -> Iterator[None]:
     settings.TEMPLATES = [{**settings.TEMPLATES[0], "DIRS": [Path(__file__).parent / "templates"]}]
-    with clock.running(lambda: NOW):
+    with clock.override_clock(lambda: NOW):
         yield
 
 

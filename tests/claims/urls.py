@@ -13,8 +13,9 @@ from django.urls import path
 from django.views.decorators.cache import cache_control, cache_page
 from django.views.generic import TemplateView
 
-from django_phi_oidc.audit.request import Actor
-from django_phi_oidc.claims import MaskedClaim, reveal
+from django_phi_oidc.audit.request_context import Actor
+from django_phi_oidc.claims.masking import MaskedClaim
+from django_phi_oidc.claims.disclosure import reveal
 from django_phi_oidc.claims.views import RevealMixin
 from django_phi_oidc.errors import RevealRefused
 

@@ -3,13 +3,13 @@ from pathlib import Path
 import pytest
 
 from tests.delivery.log import Clock
-from tests.tls import Authority, found_authority
+from tests.tls import CertificateAuthority, create_certificate_authority
 
 
 @pytest.fixture(scope="package")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+def authority(tmp_path_factory: pytest.TempPathFactory) -> CertificateAuthority:
     """Return the CA that the collectors' certificates are of."""
-    return found_authority(tmp_path_factory.mktemp("ca"), "collectors")
+    return create_certificate_authority(tmp_path_factory.mktemp("ca"), "collectors")
 
 
 @pytest.fixture

@@ -4,9 +4,9 @@ import hashlib
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from django_phi_oidc.audit.events import Act, Action, Finished, Origin
+from django_phi_oidc.audit.events import Action, AuthenticatedEvent, NewEvent, Origin
 from django_phi_oidc.audit.models import AuditCheckpoint, AuditEvent, AuditLeaf
-from django_phi_oidc.audit.writing import commit, finish
+from django_phi_oidc.audit.storage import authenticate_event, insert_events
 
 NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
 ORIGIN = "portal.example/audit"
@@ -25,14 +25,14 @@ class Clock:
         self.now += timedelta(**duration)
 
 
-def finished(action: str = Action.CLAIM_REVEALED, **fields: Any) -> Finished:
+def finished(action: str = Action.CLAIM_REVEALED, **fields: Any) -> AuthenticatedEvent:
     """Return an event with its MAC that is in no database."""
     given: dict[str, Any] = {
         "origin": Origin(actor="7", session="s-1", client_ip="203.0.113.9", request_id="r-1"),
         "now": NOW,
         **fields,
     }
-    return finish(Act(action=action, **given))
+    return authenticate_event(NewEvent(action=action, **given))
 
 
 def seal(count: int, *, sealed_at: datetime = NOW, epoch: int = 1, salt: str = "", origin: str = ORIGIN) -> int:
@@ -41,7 +41,7 @@ def seal(count: int, *, sealed_at: datetime = NOW, epoch: int = 1, salt: str = "
     start = newest.tree_size if newest else 0
     new = [finished(now=NOW + timedelta(seconds=start + number)) for number in range(count)]
     if new:
-        commit(new)
+        insert_events(new)
     AuditLeaf.objects.bulk_create(
         AuditLeaf(leaf_index=start + number, event_id=each.event.id, leaf_hash=digest(f"{each.event.id}{salt}"))
         for number, each in enumerate(new)

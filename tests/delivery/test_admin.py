@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 from django.test import Client
 
-from django_phi_oidc import clock
+from django_phi_oidc._internal import clock
 from django_phi_oidc.audit.models import AuditEvent
-from django_phi_oidc.delivery import admin
-from django_phi_oidc.delivery.models import TrailJob
-from django_phi_oidc.delivery.tasks import work_trail_jobs
+from django_phi_oidc.audit_exports import admin
+from django_phi_oidc.audit_exports.models import TrailJob
+from django_phi_oidc.audit_exports.tasks import work_trail_jobs
 from tests.audit.conftest import audit_database_away  # noqa: F401 -- a fixture
 from tests.audit.log import NOW, PEM, events, sealed
 from tests.audit.tampering import EVENT, sql, without_triggers
@@ -34,7 +34,7 @@ Officer = Callable[..., Client]
 def _an_hour_later(settings: Any) -> Iterator[None]:
     settings.SESSION_COOKIE_SECURE = settings.CSRF_COOKIE_SECURE = False
     ticks = count()
-    with clock.running(lambda: NOW + timedelta(hours=1, milliseconds=next(ticks))):
+    with clock.override_clock(lambda: NOW + timedelta(hours=1, milliseconds=next(ticks))):
         yield
 
 
@@ -44,7 +44,7 @@ def folder(settings: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
     exports = tmp_path / "exports"
     exports.mkdir(mode=0o700)
     settings.PHI_OIDC = {**settings.PHI_OIDC, "EXPORT_FOLDER": exports, "AUDIT_SIGNING_KEY": PEM}
-    monkeypatch.setattr(admin, "MOST_AT_ONCE", 2)
+    monkeypatch.setattr(admin, "MAX_STREAMED_EVENTS", 2)
     return exports
 
 

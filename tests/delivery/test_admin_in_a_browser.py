@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from django_phi_oidc.audit.events import Action, parse_event
-from django_phi_oidc.delivery import admin
-from django_phi_oidc.delivery.models import TrailJob
-from django_phi_oidc.delivery.tasks import work_trail_jobs
+from django_phi_oidc.audit_exports import admin
+from django_phi_oidc.audit_exports.models import TrailJob
+from django_phi_oidc.audit_exports.tasks import work_trail_jobs
 from tests.audit.log import NOW, PEM, events, sealed
 from tests.audit.test_admin_in_a_browser import browse, expected, is_as_wide_as_the_screen, officer, site  # noqa: F401 -- fixtures
 from tests.looks import faults
@@ -23,7 +23,7 @@ def folder(settings: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
     exports = tmp_path / "exports"
     exports.mkdir(mode=0o700)
     settings.PHI_OIDC = {**settings.PHI_OIDC, "EXPORT_FOLDER": exports, "AUDIT_SIGNING_KEY": PEM}
-    monkeypatch.setattr(admin, "MOST_AT_ONCE", 20)
+    monkeypatch.setattr(admin, "MAX_STREAMED_EVENTS", 20)
     return exports
 
 

@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 
-from django_phi_oidc.checks import check_sinks
+from django_phi_oidc.checks.core import check_sinks
 from tests.delivery.test_tasks import declare
 
 

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from django.core.management import CommandError, call_command
 
-from django_phi_oidc import clock
-from django_phi_oidc.delivery.models import SinkCursor
+from django_phi_oidc._internal import clock
+from django_phi_oidc.siem.models import SinkCursor
 from tests.delivery.log import seal
 from tests.delivery.test_tasks import declare
 from tests.manual.blocks import block, commands

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from django_phi_oidc.delivery.declaration import is_loopback, parse_sink
+from django_phi_oidc.config.sinks import is_loopback, parse_sink
 from django_phi_oidc.errors import DeclarationInvalid
 
 SYSLOG = {"type": "syslog", "host": "siem.example"}
@@ -97,7 +97,7 @@ def test_declaration_shows_no_header() -> None:
     ("name", "plain"), [("syslog", False), ("plain syslog on ::1", True), ("http on loopback", True)]
 )
 def test_is_plain_of_what_goes_without_tls(name: str, plain: bool) -> None:
-    assert parse_sink("siem", ACCEPTED[name]).is_plain is plain
+    assert parse_sink("siem", ACCEPTED[name]).is_plaintext is plain
 
 
 @pytest.mark.parametrize("host", ["10.0.0.1", "localhost.example", "", "::2", "0.0.0.0"])

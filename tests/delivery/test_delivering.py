@@ -15,55 +15,55 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from django.conf import settings
 from django.db import OperationalError, connections, transaction
 
-from django_phi_oidc import keyring
-from django_phi_oidc.audit import sealing
 from django_phi_oidc.audit.events import Action, canonical_bytes, compute_mac, parse_event
+from django_phi_oidc.audit.formats.items import LogItem, SealedEvent
+from django_phi_oidc.audit.log import sequencer
 from django_phi_oidc.audit.models import AuditCheckpoint, AuditEvent, AuditLeaf, AuditOutbox, AuditWitness
-from django_phi_oidc.audit.writing import commit
-from django_phi_oidc.delivery.collector import Answer
-from django_phi_oidc.delivery.declaration import parse_sink
-from django_phi_oidc.delivery.delivering import LEASE, Result, deliver, make_due, watch_lag
-from django_phi_oidc.delivery.items import Item, SealedEvent
-from django_phi_oidc.delivery.models import SinkCursor
-from django_phi_oidc.delivery.sinks import open_sink
+from django_phi_oidc.audit.storage import insert_events
+from django_phi_oidc.config.sinks import parse_sink
+from django_phi_oidc.crypto import keyring
 from django_phi_oidc.merkle.checkpoint import verify_checkpoint
 from django_phi_oidc.merkle.compact import CompactRange
-from django_phi_oidc.merkle.rfc6962 import leaf_hash
+from django_phi_oidc.merkle.rfc6962 import hash_leaf
+from django_phi_oidc.siem.delivery import LEASE_DURATION, DeliveryResult, check_lag, deliver, make_due_now
+from django_phi_oidc.siem.http_protocol import SendResult
+from django_phi_oidc.siem.models import SinkCursor
+from django_phi_oidc.siem.sinks import create_sink
 from tests.databases import child_environment
 from tests.delivery.log import NOW, Clock, checkpoint, digest, finished, first_receipts, seal, sealed_order
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "phi_audit"])
 
 LATE = timedelta(minutes=5)
-REFUSING = Answer(accepted=0, fault="http_400", slowly=True)
-AWAY = Answer(accepted=0, fault="transport_unreachable")
+REFUSING = SendResult(accepted=0, fault="http_400", needs_operator=True)
+AWAY = SendResult(accepted=0, fault="transport_unreachable")
 
 
 @dataclass
 class Recorder:
     """A sink in memory that answers as it is told, or else takes everything."""
 
-    answers: list[Answer] = field(default_factory=list)
+    answers: list[SendResult] = field(default_factory=list)
     received: list[str] = field(default_factory=list)
     batches: list[int] = field(default_factory=list)
     during: Callable[[], object] = lambda: None
 
-    def send(self, items: Sequence[Item], *, deadline: float) -> Answer:
+    def send(self, items: Sequence[LogItem], *, deadline: float) -> SendResult:
         self.batches.append(len(items))
         self.during()
-        answer = self.answers.pop(0) if self.answers else Answer(accepted=len(items))
+        answer = self.answers.pop(0) if self.answers else SendResult(accepted=len(items))
         self.received += [name_of(item) for item in items[: answer.accepted]]
         return answer
 
 
-def name_of(item: Item) -> str:
+def name_of(item: LogItem) -> str:
     if isinstance(item, SealedEvent):
-        return str(item.finished.event.id)
+        return str(item.authenticated_event.event.id)
     return f"checkpoint-{item.epoch}-{item.tree_size}"
 
 
-def run(sink: Recorder, clock: Clock, *, batch: int = 500, seconds: float = 10) -> Result:
-    return deliver("siem", sink, clock=clock, seconds=seconds, batch=batch)
+def run(sink: Recorder, clock: Clock, *, batch: int = 500, seconds: float = 10) -> DeliveryResult:
+    return deliver("siem", sink, clock=clock, seconds=seconds, batch_size=batch)
 
 
 def cursor() -> SinkCursor:
@@ -81,14 +81,14 @@ def sink() -> Recorder:
 
 
 def test_deliver_without_a_log_has_nothing_to_do(sink: Recorder, clock: Clock) -> None:
-    assert run(sink, clock) == Result(is_caught_up=True)
+    assert run(sink, clock) == DeliveryResult(is_caught_up=True)
     assert sink.batches == []
 
 
 def test_deliver_leaves_what_no_checkpoint_covers(sink: Recorder, clock: Clock) -> None:
     seal(2)
     AuditLeaf.objects.create(leaf_index=2, event_id=finished().event.id, leaf_hash=digest("unsealed"))
-    assert run(sink, clock) == Result(accepted=3, is_caught_up=True)
+    assert run(sink, clock) == DeliveryResult(accepted=3, is_caught_up=True)
     assert cursor().tree_size == 2
 
 
@@ -106,7 +106,7 @@ def test_deliver_puts_checkpoints_behind_what_they_cover_at_any_size_of_batch(
 
 def test_deliver_stops_when_its_time_is_over_and_goes_on_later(sink: Recorder, clock: Clock) -> None:
     seal(5)
-    assert run(sink, clock, batch=2, seconds=0) == Result(accepted=2)
+    assert run(sink, clock, batch=2, seconds=0) == DeliveryResult(accepted=2)
     assert run(sink, clock, batch=2).is_caught_up
     assert sink.received == sealed_order()
 
@@ -133,7 +133,7 @@ def test_deliver_after_a_failure_backs_off_longer_each_time(sink: Recorder, cloc
         sink.answers = [AWAY]
         assert run(sink, clock).fault == "transport_unreachable"
         waits.append((cursor().due_at - clock.now).total_seconds())
-        assert run(sink, clock) == Result()  # not due
+        assert run(sink, clock) == DeliveryResult()  # not due
         clock.now = cursor().due_at
     assert all(5 * 2**n <= wait <= 10 * 2**n for n, wait in enumerate(waits))
     assert run(sink, clock).is_caught_up
@@ -142,7 +142,7 @@ def test_deliver_after_a_failure_backs_off_longer_each_time(sink: Recorder, cloc
 
 def test_deliver_never_comes_back_before_it_was_asked_to(sink: Recorder, clock: Clock) -> None:
     seal(1)
-    sink.answers = [Answer(accepted=0, fault="http_429", asked=timedelta(minutes=20))]
+    sink.answers = [SendResult(accepted=0, fault="http_429", retry_after=timedelta(minutes=20))]
     run(sink, clock)
     assert cursor().due_at == clock.now + timedelta(minutes=20)
 
@@ -164,7 +164,7 @@ def test_deliver_halves_the_batch_until_what_is_refused_stands_alone(sink: Recor
     bad = sealed_order()[5]
 
     class Picky(Recorder):
-        def send(self, items: Sequence[Item], *, deadline: float) -> Answer:
+        def send(self, items: Sequence[LogItem], *, deadline: float) -> SendResult:
             if bad in [name_of(item) for item in items]:
                 self.batches.append(len(items))
                 return REFUSING
@@ -194,11 +194,11 @@ def test_deliver_that_lost_its_lease_writes_nothing(sink: Recorder, clock: Clock
     other = Recorder()
 
     def be_overtaken() -> None:
-        clock.now += LEASE
+        clock.now += LEASE_DURATION
         assert run(other, clock).is_caught_up
 
     sink.during = be_overtaken
-    assert run(sink, clock) == Result()
+    assert run(sink, clock) == DeliveryResult()
     assert (cursor().tree_size, cursor().attempts, cursor().last_fault) == (3, 0, "")
     assert other.received == sealed_order()
 
@@ -207,7 +207,7 @@ def test_deliver_that_lost_its_lease_and_failed_disturbs_nobody(sink: Recorder, 
     seal(3)
 
     def be_overtaken() -> None:
-        clock.now += LEASE
+        clock.now += LEASE_DURATION
         assert run(Recorder(), clock).is_caught_up
 
     sink.during = be_overtaken
@@ -248,9 +248,9 @@ def test_deliver_that_dies_before_the_cursor_is_written_repeats_and_loses_nothin
     connections.close_all()
     ended = subprocess.run([sys.executable, script, file], env=environment, check=False, timeout=60)
     assert ended.returncode == -signal.SIGKILL
-    sink = open_sink(parse_sink("siem", {"type": "file", "path": str(file)}), site="s")
-    assert deliver("siem", sink, clock=clock, seconds=5) == Result()  # the dead one's lease
-    clock.now += LEASE
+    sink = create_sink(parse_sink("siem", {"type": "file", "path": str(file)}), hostname="s")
+    assert deliver("siem", sink, clock=clock, seconds=5) == DeliveryResult()  # the dead one's lease
+    clock.now += LEASE_DURATION
     assert deliver("siem", sink, clock=clock, seconds=5).accepted == 7
     lines = file.read_text().splitlines()
     assert lines[4] == '{"half": '
@@ -304,7 +304,7 @@ def test_deliver_of_a_log_with_another_past_stops_and_tells(sink: Recorder, cloc
     run(sink, clock)
     SinkCursor.objects.update(root_hash=digest("another"), leaf_hash=digest("another"))
     seal(2)
-    assert run(sink, clock) == Result(fault="log_forked")
+    assert run(sink, clock) == DeliveryResult(fault="log_forked")
     assert alerts() == [("delivery_stopped", "log_forked", "Sink/siem")]
 
 
@@ -338,7 +338,7 @@ def test_deliver_stops_at_an_event_that_no_format_can_tell(
     AuditEvent.objects.create(**fields, mac=damaged.mac)
     AuditLeaf.objects.create(leaf_index=1, event_id=damaged.event.id, leaf_hash=digest("damaged"))
     checkpoint(2)
-    assert run(sink, clock) == Result(accepted=2, fault="event_unreadable")
+    assert run(sink, clock) == DeliveryResult(accepted=2, fault="event_unreadable")
     assert alerts() == [("delivery_stopped", "event_unreadable", "Sink/siem")]
 
 
@@ -366,7 +366,7 @@ def test_deliver_while_the_trail_is_away_comes_back_soon(sink: Recorder, clock: 
 
     for _ in range(6):
         with connections["phi_audit"].execute_wrapper(fail):
-            assert run(sink, clock) == Result(fault="audit_unavailable")
+            assert run(sink, clock) == DeliveryResult(fault="audit_unavailable")
         assert cursor().due_at <= clock.now + timedelta(seconds=10)
         clock.now = cursor().due_at
     assert run(sink, clock).is_caught_up
@@ -402,7 +402,7 @@ def test_deliver_keeps_a_witness_that_is_larger(sink: Recorder, clock: Clock, kn
 
 def test_deliver_of_events_alone_is_no_witness(sink: Recorder, clock: Clock) -> None:
     seal(2)
-    sink.answers = [Answer(accepted=2, fault="http_500")]
+    sink.answers = [SendResult(accepted=2, fault="http_500")]
     run(sink, clock)
     assert not AuditWitness.objects.exists()
 
@@ -410,16 +410,16 @@ def test_deliver_of_events_alone_is_no_witness(sink: Recorder, clock: Clock) -> 
 def test_watch_lag_tells_once_for_each_lag(sink: Recorder, clock: Clock) -> None:
     seal(1)
     clock.now = NOW + LATE
-    assert not watch_lag("siem", lag_alert=LATE, now=clock.now)
+    assert not check_lag("siem", lag_alert=LATE, now=clock.now)
     clock.go_on(seconds=1)
-    assert [watch_lag("siem", lag_alert=LATE, now=clock.now) for _ in range(3)] == [True] * 3
+    assert [check_lag("siem", lag_alert=LATE, now=clock.now) for _ in range(3)] == [True] * 3
     assert alerts() == [("delivery_lag", "", "Sink/siem")]
     assert run(sink, clock).is_caught_up
-    assert not watch_lag("siem", lag_alert=LATE, now=clock.now)
+    assert not check_lag("siem", lag_alert=LATE, now=clock.now)
     assert not cursor().lagging
     seal(1, sealed_at=clock.now)
     clock.go_on(minutes=6)
-    watch_lag("siem", lag_alert=LATE, now=clock.now)
+    check_lag("siem", lag_alert=LATE, now=clock.now)
     assert len(alerts()) == 2
 
 
@@ -427,12 +427,12 @@ def test_watch_lag_of_a_sink_that_had_all_for_a_moment_begins_anew(sink: Recorde
     """On a busy portal there is always something new when one looks."""
     seal(1)
     clock.go_on(minutes=10)
-    watch_lag("siem", lag_alert=LATE, now=clock.now)
+    check_lag("siem", lag_alert=LATE, now=clock.now)
     assert run(sink, clock).is_caught_up
     seal(1, sealed_at=clock.now)
-    assert not watch_lag("siem", lag_alert=LATE, now=clock.now)
+    assert not check_lag("siem", lag_alert=LATE, now=clock.now)
     clock.go_on(minutes=10)
-    watch_lag("siem", lag_alert=LATE, now=clock.now)
+    check_lag("siem", lag_alert=LATE, now=clock.now)
     assert len(alerts()) == 2
 
 
@@ -441,8 +441,8 @@ def test_watch_lag_tells_in_the_back_off_and_why(sink: Recorder, clock: Clock) -
     sink.answers = [REFUSING]
     run(sink, clock)
     clock.go_on(minutes=5)
-    assert run(sink, clock) == Result()  # not due
-    assert watch_lag("siem", lag_alert=LATE, now=clock.now)
+    assert run(sink, clock) == DeliveryResult()  # not due
+    assert check_lag("siem", lag_alert=LATE, now=clock.now)
     assert alerts()[1] == ("delivery_lag", "http_400", "Sink/siem")
 
 
@@ -458,7 +458,7 @@ def test_make_due_ends_the_back_off(sink: Recorder, clock: Clock) -> None:
     seal(1)
     sink.answers = [REFUSING]
     run(sink, clock)
-    make_due(["siem"], now=clock.now)
+    make_due_now(["siem"], now=clock.now)
     assert run(sink, clock).is_caught_up
 
 
@@ -466,22 +466,22 @@ def test_delivered_lines_prove_the_log_without_the_database(file: Path, clock: C
     """What the sealer signed is recomputed from the file alone: each MAC, each leaf, each root, each signature."""
     key = Ed25519PrivateKey.generate()
     for start in (0, 3):
-        commit([finished(now=NOW + timedelta(seconds=start + number)) for number in range(3)])
-        sealing.seal(key=key, now=clock.now)
+        insert_events([finished(now=NOW + timedelta(seconds=start + number)) for number in range(3)])
+        sequencer.append_to_log(key=key, now=clock.now)
         clock.go_on(seconds=10)
-    sink = open_sink(parse_sink("siem", {"type": "file", "path": str(file)}), site="s")
+    sink = create_sink(parse_sink("siem", {"type": "file", "path": str(file)}), hostname="s")
     assert deliver("siem", sink, clock=clock, seconds=5).accepted == 8
-    macs = {each.id: each.material for each in keyring.keys("AUDIT_MAC_KEYS")}
+    macs = {each.id: each.material for each in keyring.get_keys("AUDIT_MAC_KEYS")}
     tree = CompactRange()
     sizes: list[int] = []
     for line in file.read_text().splitlines():
         members = json.loads(line)
         if "checkpoint" in members:
             signed = verify_checkpoint(members["checkpoint"], [key.public_key()])
-            assert (signed.tree_size, signed.root_hash) == (tree.size, tree.root())
+            assert (signed.tree_size, signed.root_hash) == (tree.size, tree.compute_root())
             sizes.append(signed.tree_size)
         else:
             copy = parse_event(line.replace(f'"leaf_index":{tree.size},', ""))
             assert copy.mac == compute_mac(copy.event, macs[copy.event.mac_key])
-            tree.extend([leaf_hash(canonical_bytes(copy.event))])
+            tree.extend([hash_leaf(canonical_bytes(copy.event))])
     assert sizes == [3, 6]

@@ -4,8 +4,8 @@ import re
 from pathlib import Path
 from typing import Any
 
-from django_phi_oidc.delivery import delivering
-from django_phi_oidc.delivery.declaration import parse_sink
+from django_phi_oidc.config.sinks import parse_sink
+from django_phi_oidc.siem import delivery
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -15,12 +15,12 @@ def in_backticks(name: str) -> set[str]:
 
 
 def test_every_fault_that_stops_a_sink_is_documented() -> None:
-    assert in_backticks("how-to/siem.md") >= delivering._STOPPED
-    assert in_backticks("reference/events.md") >= delivering._STOPPED
+    assert in_backticks("how-to/siem.md") >= delivery._STOPPING_FAULTS
+    assert in_backticks("reference/events.md") >= delivery._STOPPING_FAULTS
 
 
 def test_every_rule_of_an_alert_is_documented() -> None:
-    source = Path(delivering.__file__).read_text()
+    source = Path(delivery.__file__).read_text()
     assert set(re.findall(r'"(delivery_\w+)"', source)) <= in_backticks("reference/events.md")
 
 

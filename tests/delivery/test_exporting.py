@@ -12,25 +12,25 @@ from typing import Any
 import pytest
 
 from django_phi_oidc import conf, schedule
-from django_phi_oidc.audit.browsing import Filters, RowUnreadable, is_beyond
 from django_phi_oidc.audit.events import parse_event
-from django_phi_oidc.delivery import exporting
-from django_phi_oidc.delivery.admin import MOST_AT_ONCE
+from django_phi_oidc.audit.search import EventFilters, RowUnreadable, has_more_events_than
+from django_phi_oidc.audit_exports import export
+from django_phi_oidc.audit_exports.admin import MAX_STREAMED_EVENTS
 from tests.audit.log import NOW, events, sealed
 from tests.audit.tampering import EVENT, sql, without_triggers
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "phi_audit"])
 
 
-def exported(form: str, filters: Filters = Filters()) -> str:  # noqa: B008 -- frozen
-    return b"".join(lines for _, lines in exporting.export(filters, form, site="here")).decode()
+def exported(form: str, filters: EventFilters = EventFilters()) -> str:  # noqa: B008 -- frozen
+    return b"".join(lines for _, lines in export.export_events(filters, form, hostname="here")).decode()
 
 
 def test_jsonl_is_each_event_as_it_was_sealed_oldest_first() -> None:
     ids = sealed(1203)
     found = [parse_event(line).event for line in exported("jsonl").splitlines()]
     assert [each.id for each in found] == ids
-    only = exported("jsonl", Filters(subject="subject 1", since=NOW + timedelta(milliseconds=2)))
+    only = exported("jsonl", EventFilters(subject="subject 1", since=NOW + timedelta(milliseconds=2)))
     assert {parse_event(line).event.subject for line in only.splitlines()} == {"subject 1"}
     assert len(only.splitlines()) == 400
 
@@ -53,7 +53,7 @@ def test_fhir_has_the_place_of_what_is_sealed_and_none_of_what_is_not() -> None:
     assert [each.get("leaf_index") for each in details] == ["0", "1", None]
 
 
-@pytest.mark.parametrize("form", exporting.CONTENT_TYPES)
+@pytest.mark.parametrize("form", export.CONTENT_TYPES)
 @pytest.mark.parametrize("column", ["detail", "occurred_at"])
 def test_row_that_is_no_event_ends_every_export(form: str, column: str) -> None:
     ids = sealed(3)
@@ -67,22 +67,22 @@ def test_row_that_is_no_event_ends_every_export(form: str, column: str) -> None:
 
 def test_torn_export_says_so_in_a_line_that_is_no_event() -> None:
     with pytest.raises(ValueError, match="Not an event"):
-        parse_event(exporting.torn("jsonl", "row_unreadable").decode().strip())
-    assert json.loads(exporting.torn("fhir", "row_unreadable"))["resourceType"] == "OperationOutcome"
-    (row,) = csv.reader(io.StringIO(exporting.torn("csv", "row_unreadable").decode()))
+        parse_event(export.incomplete_marker("jsonl", "row_unreadable").decode().strip())
+    assert json.loads(export.incomplete_marker("fhir", "row_unreadable"))["resourceType"] == "OperationOutcome"
+    (row,) = csv.reader(io.StringIO(export.incomplete_marker("csv", "row_unreadable").decode()))
     assert row == ["INCOMPLETE: row_unreadable"]
 
 
 def test_page_shows_the_line_and_the_settings_as_they_are(settings: Any) -> None:
     page = (Path(__file__).parents[2] / "docs" / "how-to" / "read-the-trail.md").read_text()
     blocks = dict(re.findall(r"<!-- tested(?:: | by: \S+/)(\w+)(?:\.py)? -->\n```\w+\n(.*?)```", page, re.DOTALL))
-    assert blocks.pop("incomplete").encode() == exporting.torn("jsonl", "row_unreadable")
+    assert blocks.pop("incomplete").encode() == export.incomplete_marker("jsonl", "row_unreadable")
     shown: dict[str, Any] = {}
     exec("\n".join(blocks.values()), shown)
     settings.PHI_OIDC = {**settings.PHI_OIDC, **shown["PHI_OIDC"]}
     assert conf.export_folder() == Path("/var/lib/portal/exports")
     assert set(shown["CELERY_TASK_ROUTES"]) <= set(schedule.beat_schedule())
-    assert f"{MOST_AT_ONCE:,} events" in page
+    assert f"{MAX_STREAMED_EVENTS:,} events" in page
 
 
 def test_memory_does_not_grow_with_the_export() -> None:
@@ -91,7 +91,10 @@ def test_memory_does_not_grow_with_the_export() -> None:
 
     def peak(hours: int) -> int:
         tracemalloc.start()
-        count = sum(n for n, _ in exporting.export(Filters(until=NOW + timedelta(hours=hours)), "fhir", site="here"))
+        count = sum(
+            n
+            for n, _ in export.export_events(EventFilters(until=NOW + timedelta(hours=hours)), "fhir", hostname="here")
+        )
         assert count == 1000 * hours
         _, most = tracemalloc.get_traced_memory()
         tracemalloc.stop()
@@ -104,9 +107,11 @@ def test_memory_does_not_grow_with_the_export() -> None:
 def test_is_beyond_counts_no_further_than_it_must() -> None:
     session = "01990000-0000-7000-8000-000000000001"
     sealed(5, subject=session)
-    assert is_beyond(Filters(), 4)
-    assert not is_beyond(Filters(), 5)
-    assert not is_beyond(Filters(subject="another"), 0)
-    assert is_beyond(Filters(search=session), 4)
-    assert not is_beyond(Filters(search=session), 5)
-    assert not is_beyond(Filters(since=datetime(2030, 1, 1, tzinfo=UTC), until=datetime(2029, 1, 1, tzinfo=UTC)), 0)
+    assert has_more_events_than(EventFilters(), 4)
+    assert not has_more_events_than(EventFilters(), 5)
+    assert not has_more_events_than(EventFilters(subject="another"), 0)
+    assert has_more_events_than(EventFilters(search=session), 4)
+    assert not has_more_events_than(EventFilters(search=session), 5)
+    assert not has_more_events_than(
+        EventFilters(since=datetime(2030, 1, 1, tzinfo=UTC), until=datetime(2029, 1, 1, tzinfo=UTC)), 0
+    )

@@ -16,13 +16,12 @@ from fhir.resources.R4B.auditevent import AuditEvent
 from jsonschema import Draft202012Validator
 from ocsf_json_schema import OcsfJsonSchemaEmbedded, get_ocsf_schema
 
-from django_phi_oidc.audit.events import DETAIL_KEYS, Action, Origin, event_text, parse_event, register_actions
-from django_phi_oidc.delivery import fhir, ocsf
-from django_phi_oidc.delivery.cef import checkpoint_to_cef, event_to_cef
-from django_phi_oidc.delivery.fhir import PATIENT_READ, checkpoint_to_fhir, event_to_fhir
-from django_phi_oidc.delivery.formats import checkpoint_to_json, event_to_json, to_line
-from django_phi_oidc.delivery.items import SealedCheckpoint, SealedEvent
-from django_phi_oidc.delivery.ocsf import checkpoint_to_ocsf, event_to_ocsf
+from django_phi_oidc.audit.events import DETAIL_KEYS, Action, Origin, parse_event, register_actions, serialize_event
+from django_phi_oidc.audit.formats import checkpoint_to_json, event_to_json, fhir, item_to_line, ocsf
+from django_phi_oidc.audit.formats.cef import checkpoint_to_cef, event_to_cef
+from django_phi_oidc.audit.formats.fhir import PATIENT_READ_PROFILE, checkpoint_to_fhir, event_to_fhir
+from django_phi_oidc.audit.formats.items import SealedCheckpoint, SealedEvent
+from django_phi_oidc.audit.formats.ocsf import checkpoint_to_ocsf, event_to_ocsf
 from tests.delivery.log import NOW, digest, finished
 
 SCHEMA = Path(__file__).parents[2] / "docs" / "reference" / "event.schema.json"
@@ -35,7 +34,7 @@ FORMATS = ("json", "ocsf", "cef", "fhir")
 
 
 def sealed(action: str = Action.CLAIM_REVEALED, **fields: Any) -> SealedEvent:
-    return SealedEvent(leaf_index=41, leaf_hash=digest("leaf"), finished=finished(action, **fields))
+    return SealedEvent(leaf_index=41, leaf_hash=digest("leaf"), authenticated_event=finished(action, **fields))
 
 
 def full(action: str) -> SealedEvent:
@@ -112,10 +111,10 @@ def test_event_with_one_thing_wrong_does_not_fit_our_schema(damage: dict[str, An
 def test_json_line_without_its_index_is_the_event_as_it_was_hashed() -> None:
     """Whoever has the line can recompute the MAC and the leaf hash."""
     item = full(Action.CLAIM_REVEALED)
-    line = to_line(item, "json", site="s")
+    line = item_to_line(item, "json", hostname="s")
     without = line.replace('"leaf_index":41,', "")
-    assert without == event_text(item.finished)
-    assert parse_event(without) == item.finished
+    assert without == serialize_event(item.authenticated_event)
+    assert parse_event(without) == item.authenticated_event
 
 
 @every_action
@@ -140,7 +139,7 @@ def test_published_schema_refuses_what_is_not_in_it() -> None:
     assert not ocsf_validator(3004).is_valid({key: value for key, value in event.items() if key != "entity"})
 
 
-@pytest.mark.parametrize("mapping", [ocsf.MAPPING, fhir.MAPPING], ids=["ocsf", "fhir"])
+@pytest.mark.parametrize("mapping", [ocsf.ACTION_MAPPING, fhir.ACTION_MAPPING], ids=["ocsf", "fhir"])
 def test_every_action_is_mapped(mapping: dict[str, Any]) -> None:
     """A new action must be given its class; it does not slip into the one of host projects."""
     assert {str(action) for action in mapping} == {action.value for action in Action}
@@ -204,8 +203,8 @@ def test_event_to_cef_reads_back_by_an_independent_parser() -> None:
 
 def test_event_to_cef_escapes_the_header_too() -> None:
     item = sealed()
-    odd = item.finished.event._replace(action="a|b\\c=d\ne")
-    line = event_to_cef(replace(item, finished=replace(item.finished, event=odd)))
+    odd = item.authenticated_event.event._replace(action="a|b\\c=d\ne")
+    line = event_to_cef(replace(item, authenticated_event=replace(item.authenticated_event, event=odd)))
     assert cef_parts(line)[0][4] == "a|b\\c=d e"
 
 
@@ -218,7 +217,7 @@ def test_checkpoint_to_cef_is_one_line_that_holds_the_note() -> None:
 @every_action
 @every_kind
 def test_event_to_fhir_fits_the_model(action: str, made: Any) -> None:
-    resource = event_to_fhir(made(action), site="portal-1")
+    resource = event_to_fhir(made(action), hostname="portal-1")
     read = AuditEvent.model_validate(resource)
     assert json.loads(read.model_dump_json())["id"] == resource["id"]
     assert {coding["code"] for coding in resource["subtype"]} >= {action}
@@ -226,13 +225,13 @@ def test_event_to_fhir_fits_the_model(action: str, made: Any) -> None:
 
 
 def test_checkpoint_to_fhir_fits_the_model() -> None:
-    resource = checkpoint_to_fhir(CHECKPOINT, site="portal-1")
+    resource = checkpoint_to_fhir(CHECKPOINT, hostname="portal-1")
     AuditEvent.model_validate(resource)
     assert {"type": "checkpoint", "valueString": NOTE} in resource["entity"][0]["detail"]
 
 
 def test_model_refuses_what_is_no_audit_event() -> None:
-    resource = event_to_fhir(sealed(), site="portal-1")
+    resource = event_to_fhir(sealed(), hostname="portal-1")
     for damage in ({"agent": None}, {"outcome": ""}, {"surprise": "x"}, {"recorded": "today"}):
         with pytest.raises(ValueError, match=r".+"):
             AuditEvent.model_validate({**resource, **damage})
@@ -240,8 +239,8 @@ def test_model_refuses_what_is_no_audit_event() -> None:
 
 def test_event_to_fhir_of_a_reveal_has_what_balp_demands_of_a_patient_read() -> None:
     """Spec: IHE BALP 1.1.3, IHE.BasicAudit.Read and IHE.BasicAudit.PatientRead: fixed values, slices, cardinalities."""
-    resource = event_to_fhir(sealed(subject="p-1", purpose="TREAT", resource="Claim/birthdate"), site="portal-1")
-    assert resource["meta"]["profile"] == [PATIENT_READ]
+    resource = event_to_fhir(sealed(subject="p-1", purpose="TREAT", resource="Claim/birthdate"), hostname="portal-1")
+    assert resource["meta"]["profile"] == [PATIENT_READ_PROFILE]
     assert (resource["type"]["code"], resource["action"], resource["outcome"]) == ("rest", "R", "0")
     assert [c["code"] for c in resource["subtype"] if c["system"].endswith("restful-interaction")] == ["read"]
     agents = {agent["type"]["coding"][0]["code"]: agent for agent in resource["agent"]}
@@ -262,20 +261,20 @@ def test_event_to_fhir_of_a_reveal_has_what_balp_demands_of_a_patient_read() -> 
     ids=["no patient", "no client", "not a success", "not a read"],
 )
 def test_event_to_fhir_that_lacks_something_claims_no_profile(missing: dict[str, Any]) -> None:
-    assert "meta" not in event_to_fhir(sealed(**{"subject": "p-1", **missing}), site="portal-1")
+    assert "meta" not in event_to_fhir(sealed(**{"subject": "p-1", **missing}), hostname="portal-1")
 
 
 @pytest.mark.parametrize("chosen", FORMATS)
 def test_to_line_is_one_line(chosen: Any) -> None:
     for item in (full(Action.LOGIN_REFUSED), CHECKPOINT):
-        assert len(to_line(item, chosen, site="s").splitlines()) == 1
+        assert len(item_to_line(item, chosen, hostname="s").splitlines()) == 1
 
 
 @pytest.mark.parametrize("microseconds", [0, 1, 999_999])
 def test_times_keep_their_precision(microseconds: int) -> None:
     after = timedelta(microseconds=microseconds)
     item = sealed(now=NOW + after)
-    assert event_to_fhir(item, site="s")["recorded"] == event_to_json(item)["occurred_at"]
+    assert event_to_fhir(item, hostname="s")["recorded"] == event_to_json(item)["occurred_at"]
     assert event_to_ocsf(item)["time"] == int(NOW.timestamp() * 1000) + after // timedelta(milliseconds=1)
 
 
@@ -283,7 +282,7 @@ def test_times_keep_their_precision(microseconds: int) -> None:
 def test_to_line_of_a_host_projects_own_action_fits_too(chosen: Any) -> None:
     register_actions({"delivery_test.opened": {"ward"}})
     item = sealed("delivery_test.opened", subject="p-1", detail={"ward": ODD})
-    line = to_line(item, chosen, site="s")
+    line = item_to_line(item, chosen, hostname="s")
     assert "delivery_test.opened" in line
     if chosen == "json":
         json_validator().validate(json.loads(line))

@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 
 from django_phi_oidc.audit.models import AuditWitness
-from django_phi_oidc.delivery.declaration import parse_sink
-from django_phi_oidc.delivery.delivering import Result, Sink, deliver
-from django_phi_oidc.delivery.models import SinkCursor
-from django_phi_oidc.delivery.sinks import open_sink
+from django_phi_oidc.config.sinks import parse_sink
+from django_phi_oidc.siem.delivery import DeliveryResult, LogSink, deliver
+from django_phi_oidc.siem.models import SinkCursor
+from django_phi_oidc.siem.sinks import create_sink
 from tests.delivery.log import Clock, first_receipts, seal, sealed_order
 from tests.delivery.servers import Collector, SyslogServer, collector, syslog_server
-from tests.tls import Authority
+from tests.tls import CertificateAuthority
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "phi_audit"])
 
@@ -26,7 +26,7 @@ class Outside:
     """A collector, the sink that leads to it, and what it has received, by `sealed_order`'s names."""
 
     server: SyslogServer | Collector
-    sink: Sink
+    sink: LogSink
     received: Callable[[], list[str]]
 
 
@@ -38,31 +38,37 @@ def name_of(members: dict[str, Any]) -> str:
 
 
 @contextmanager
-def syslog(authority: Authority, **options: Any) -> Iterator[Outside]:
-    with syslog_server(authority.context("127.0.0.1")) as server:
+def syslog(authority: CertificateAuthority, **options: Any) -> Iterator[Outside]:
+    with syslog_server(authority.create_server_context("127.0.0.1")) as server:
 
         def received() -> list[str]:
             texts = (message.decode() for message in server.messages)
             return [name_of(json.loads(re.sub(r"^[^\[]*\[.*?\] \ufeff?", "", text))) for text in texts]
 
-        raw = {"type": "syslog", "host": "127.0.0.1", "port": server.port, "ca_bundle": authority.path, **options}
-        yield Outside(server, open_sink(parse_sink("siem", raw), site="portal-1"), received)
+        raw = {
+            "type": "syslog",
+            "host": "127.0.0.1",
+            "port": server.port,
+            "ca_bundle": authority.certificate_path,
+            **options,
+        }
+        yield Outside(server, create_sink(parse_sink("siem", raw), hostname="portal-1"), received)
 
 
 @contextmanager
-def https(authority: Authority, **options: Any) -> Iterator[Outside]:
-    with collector(authority.context("127.0.0.1")) as server:
+def https(authority: CertificateAuthority, **options: Any) -> Iterator[Outside]:
+    with collector(authority.create_server_context("127.0.0.1")) as server:
 
         def received() -> list[str]:
             return [name_of(json.loads(line)) for body in server.bodies for line in body.splitlines()]
 
         url = f"https://127.0.0.1:{server.port}/ingest"
-        raw = {"type": "https", "url": url, "ca_bundle": authority.path, **options}
-        yield Outside(server, open_sink(parse_sink("siem", raw), site="portal-1"), received)
+        raw = {"type": "https", "url": url, "ca_bundle": authority.certificate_path, **options}
+        yield Outside(server, create_sink(parse_sink("siem", raw), hostname="portal-1"), received)
 
 
 @contextmanager
-def fhir(authority: Authority, **options: Any) -> Iterator[Outside]:
+def fhir(authority: CertificateAuthority, **options: Any) -> Iterator[Outside]:
     with https(authority, format="fhir", **options) as outside:
         server = outside.server
         assert isinstance(server, Collector)
@@ -82,15 +88,15 @@ FAULTS: dict[str, list[Any]] = {
 }
 
 
-def run(outside: Outside, clock: Clock) -> Result:
+def run(outside: Outside, clock: Clock) -> DeliveryResult:
     """Deliver; a collector that is to be waited for in vain is not waited for long."""
     deadline = 0.3 if outside.server.fault in ("hang", "silent") else 10
-    return deliver("siem", outside.sink, clock=clock, seconds=20, batch=20, deadline=deadline)
+    return deliver("siem", outside.sink, clock=clock, seconds=20, batch_size=20, send_timeout_seconds=deadline)
 
 
 @pytest.mark.parametrize("way", WAYS)
 def test_collector_that_goes_down_and_comes_back_gets_everything_in_order(
-    authority: Authority, clock: Clock, way: str
+    authority: CertificateAuthority, clock: Clock, way: str
 ) -> None:
     with WAYS[way](authority) as outside:
         seal(7)
@@ -117,16 +123,20 @@ def test_collector_that_goes_down_and_comes_back_gets_everything_in_order(
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_collector_that_never_fails_gets_everything_once(authority: Authority, clock: Clock, way: str) -> None:
+def test_collector_that_never_fails_gets_everything_once(
+    authority: CertificateAuthority, clock: Clock, way: str
+) -> None:
     with WAYS[way](authority) as outside:
         seal(50)
         seal(3)
-        assert run(outside, clock) == Result(accepted=55, is_caught_up=True)
+        assert run(outside, clock) == DeliveryResult(accepted=55, is_caught_up=True)
         assert outside.received() == sealed_order()
-        assert run(outside, clock) == Result(is_caught_up=True)
+        assert run(outside, clock) == DeliveryResult(is_caught_up=True)
 
 
-def test_syslog_collector_that_ends_without_close_notify_has_taken_it(authority: Authority, clock: Clock) -> None:
+def test_syslog_collector_that_ends_without_close_notify_has_taken_it(
+    authority: CertificateAuthority, clock: Clock
+) -> None:
     with syslog(authority) as outside:
         outside.server.fault = "end"
         seal(5)
@@ -135,16 +145,16 @@ def test_syslog_collector_that_ends_without_close_notify_has_taken_it(authority:
 
 
 def test_fhir_server_that_refuses_one_entry_is_offered_all_from_that_one_on_again(
-    authority: Authority, clock: Clock
+    authority: CertificateAuthority, clock: Clock
 ) -> None:
     """A batch's entries are independent: those behind the refused one are taken before it, and then again."""
     with fhir(authority) as outside:
         outside.server.fault = "half"
         seal(9)
-        assert run(outside, clock) == Result(accepted=3, fault="http_422")
+        assert run(outside, clock) == DeliveryResult(accepted=3, fault="http_422")
         assert SinkCursor.objects.get().tree_size == 3
         outside.server.fault = ""
         clock.go_on(hours=2)
-        assert run(outside, clock) == Result(accepted=7, is_caught_up=True)
+        assert run(outside, clock) == DeliveryResult(accepted=7, is_caught_up=True)
         order, received = sealed_order(), outside.received()
         assert received == [*order[:3], *order[4:], *order[3:]]

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from django_phi_oidc.audit.events import Action
-from django_phi_oidc.delivery.items import SealedCheckpoint, SealedEvent
-from django_phi_oidc.delivery.rfc5424 import build_message, frame
+from django_phi_oidc.audit.formats.items import SealedCheckpoint, SealedEvent
+from django_phi_oidc.audit.formats.rfc5424 import build_frame, build_message
 from tests.delivery.log import NOW, digest, finished
 
 GRAMMAR = re.compile(
@@ -22,7 +22,7 @@ CHECKPOINT = SealedCheckpoint(tree_size=7, root_hash=digest("root"), epoch=1, se
 
 
 def sealed(action: str = Action.CLAIM_REVEALED, **fields: Any) -> SealedEvent:
-    return SealedEvent(leaf_index=41, leaf_hash=digest("leaf"), finished=finished(action, **fields))
+    return SealedEvent(leaf_index=41, leaf_hash=digest("leaf"), authenticated_event=finished(action, **fields))
 
 
 def parts(message: bytes) -> dict[str, bytes]:
@@ -42,7 +42,7 @@ def test_build_message_follows_the_grammar(action: str) -> None:
         action.encode(),
     )
     assert read["timestamp"] == b"2026-11-24T12:00:00.000000Z"
-    assert read["data"] == f'[phi@32473 id="{item.finished.event.id}" leaf="41"]'.encode()
+    assert read["data"] == f'[phi@32473 id="{item.authenticated_event.event.id}" leaf="41"]'.encode()
     assert read["msg"] == b"text"
 
 
@@ -80,6 +80,6 @@ def test_build_message_keeps_the_header_s_grammar_whatever_the_host_is_called(ho
 
 def test_frame_counts_octets_and_not_characters() -> None:
     """Spec: RFC 5425 4.3.1: MSG-LEN SP SYSLOG-MSG."""
-    length, _, message = frame(CHECKPOINT, "ü", hostname="h").partition(b" ")
+    length, _, message = build_frame(CHECKPOINT, "ü", hostname="h").partition(b" ")
     assert int(length) == len(message)
     assert message == build_message(CHECKPOINT, "ü", hostname="h")

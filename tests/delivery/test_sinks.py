@@ -18,23 +18,25 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from django_phi_oidc.delivery.collector import Answer
-from django_phi_oidc.delivery.declaration import parse_sink
-from django_phi_oidc.delivery.items import Item, SealedEvent
-from django_phi_oidc.delivery.sinks import end_stream, open_sink
+from django_phi_oidc.audit.formats.items import LogItem, SealedEvent
+from django_phi_oidc.config.sinks import parse_sink
 from django_phi_oidc.errors import TransportError, TransportTimeout
+from django_phi_oidc.siem.http_protocol import SendResult
+from django_phi_oidc.siem.sinks import create_sink, end_stream
 from tests.delivery.log import NOW, digest, finished
 from tests.delivery.servers import Collector, SyslogServer, collector, syslog_server
-from tests.tls import Authority, found_authority
+from tests.tls import CertificateAuthority, create_certificate_authority
 
 
 @pytest.fixture
-def items() -> list[Item]:
-    return [SealedEvent(leaf_index=n, leaf_hash=digest(str(n)), finished=finished(now=NOW)) for n in range(4)]
+def items() -> list[LogItem]:
+    return [
+        SealedEvent(leaf_index=n, leaf_hash=digest(str(n)), authenticated_event=finished(now=NOW)) for n in range(4)
+    ]
 
 
-def send(raw: dict[str, Any], items: list[Item], *, deadline: float = 3.0) -> Answer:
-    return open_sink(parse_sink("siem", raw), site="portal-1").send(items, deadline=deadline)
+def send(raw: dict[str, Any], items: list[LogItem], *, deadline: float = 3.0) -> SendResult:
+    return create_sink(parse_sink("siem", raw), hostname="portal-1").send(items, timeout_seconds=deadline)
 
 
 def indexes(lines: list[str]) -> list[int]:
@@ -44,22 +46,22 @@ def indexes(lines: list[str]) -> list[int]:
 # Files
 
 
-def test_file_sink_appends_lines_that_only_the_owner_reads(file: Path, items: list[Item]) -> None:
+def test_file_sink_appends_lines_that_only_the_owner_reads(file: Path, items: list[LogItem]) -> None:
     raw = {"type": "file", "path": file}
-    assert send(raw, items[:2]) == Answer(accepted=2)
-    assert send(raw, items[2:]) == Answer(accepted=2)
+    assert send(raw, items[:2]) == SendResult(accepted=2)
+    assert send(raw, items[2:]) == SendResult(accepted=2)
     assert indexes(file.read_text().splitlines()) == [0, 1, 2, 3]
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
 
 
-def test_file_sink_ends_a_line_that_a_crash_cut_off(file: Path, items: list[Item]) -> None:
+def test_file_sink_ends_a_line_that_a_crash_cut_off(file: Path, items: list[LogItem]) -> None:
     file.write_text('{"leaf_index":0}\n{"leaf_in')
     send({"type": "file", "path": file}, items[1:])
     assert file.read_text().splitlines()[:2] == ['{"leaf_index":0}', '{"leaf_in']
     assert indexes(file.read_text().splitlines()[2:]) == [1, 2, 3]
 
 
-def test_file_sink_follows_a_file_that_was_rotated_away(file: Path, items: list[Item]) -> None:
+def test_file_sink_follows_a_file_that_was_rotated_away(file: Path, items: list[LogItem]) -> None:
     raw = {"type": "file", "path": file}
     send(raw, items[:2])
     file.rename(file.with_suffix(".1"))
@@ -67,14 +69,14 @@ def test_file_sink_follows_a_file_that_was_rotated_away(file: Path, items: list[
     assert indexes(file.read_text().splitlines()) == [2, 3]
 
 
-def test_file_sink_that_cannot_write_has_delivered_nothing(tmp_path: Path, items: list[Item]) -> None:
+def test_file_sink_that_cannot_write_has_delivered_nothing(tmp_path: Path, items: list[LogItem]) -> None:
     for path in (tmp_path / "missing" / "audit.log", tmp_path):
-        assert send({"type": "file", "path": path}, items) == Answer(accepted=0, fault="file_unwritable")
+        assert send({"type": "file", "path": path}, items) == SendResult(accepted=0, fault="file_unwritable")
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
-def test_file_sink_on_a_full_disk_has_delivered_nothing(items: list[Item]) -> None:
-    assert send({"type": "file", "path": "/dev/full"}, items) == Answer(accepted=0, fault="file_unwritable")
+def test_file_sink_on_a_full_disk_has_delivered_nothing(items: list[LogItem]) -> None:
+    assert send({"type": "file", "path": "/dev/full"}, items) == SendResult(accepted=0, fault="file_unwritable")
 
 
 # TLS, the same for both
@@ -98,63 +100,65 @@ kinds = pytest.mark.parametrize("kind", ["syslog", "https"])
 
 
 @kinds
-def test_sink_with_the_collectors_ca_delivers(kind: str, authority: Authority, items: list[Item]) -> None:
-    with listening(kind, authority.context("127.0.0.1")) as (server, raw):
-        assert send({**raw, "ca_bundle": authority.path}, items) == Answer(accepted=4)
+def test_sink_with_the_collectors_ca_delivers(kind: str, authority: CertificateAuthority, items: list[LogItem]) -> None:
+    with listening(kind, authority.create_server_context("127.0.0.1")) as (server, raw):
+        assert send({**raw, "ca_bundle": authority.certificate_path}, items) == SendResult(accepted=4)
         assert taken(server)
 
 
 @kinds
 @pytest.mark.parametrize("wrong", ["another CA", "the system's CAs", "another name", "expired"])
 def test_sink_tells_nothing_to_whom_it_cannot_verify(
-    kind: str, wrong: str, authority: Authority, items: list[Item], tmp_path: Path
+    kind: str, wrong: str, authority: CertificateAuthority, items: list[LogItem], tmp_path: Path
 ) -> None:
-    context = authority.context("other.example" if wrong == "another name" else "127.0.0.1", expired=wrong == "expired")
-    bundles = {"another CA": found_authority(tmp_path, "others").path, "the system's CAs": ""}
+    context = authority.create_server_context(
+        "other.example" if wrong == "another name" else "127.0.0.1", expired=wrong == "expired"
+    )
+    bundles = {"another CA": create_certificate_authority(tmp_path, "others").certificate_path, "the system's CAs": ""}
     with listening(kind, context) as (server, raw):
-        answer = send({**raw, "ca_bundle": bundles.get(wrong, authority.path)}, items)
-        assert answer == Answer(accepted=0, fault="transport_tls")
+        answer = send({**raw, "ca_bundle": bundles.get(wrong, authority.certificate_path)}, items)
+        assert answer == SendResult(accepted=0, fault="transport_tls")
         assert taken(server) == 0
 
 
 @kinds
-def test_sink_does_not_speak_an_old_tls(kind: str, authority: Authority, items: list[Item]) -> None:
-    context = authority.context("127.0.0.1")
+def test_sink_does_not_speak_an_old_tls(kind: str, authority: CertificateAuthority, items: list[LogItem]) -> None:
+    context = authority.create_server_context("127.0.0.1")
     context.set_ciphers("ALL:@SECLEVEL=0")
     with warnings.catch_warnings(action="ignore", category=DeprecationWarning):
         context.minimum_version = ssl.TLSVersion.TLSv1
         context.maximum_version = ssl.TLSVersion.TLSv1_1
     with listening(kind, context) as (server, raw):
-        assert send({**raw, "ca_bundle": authority.path}, items).accepted == 0
+        assert send({**raw, "ca_bundle": authority.certificate_path}, items).accepted == 0
         assert taken(server) == 0
 
 
 @kinds
-def test_sink_with_a_file_that_is_no_certificate_delivers_nothing(kind: str, items: list[Item], file: Path) -> None:
+def test_sink_with_a_file_that_is_no_certificate_delivers_nothing(kind: str, items: list[LogItem], file: Path) -> None:
     file.write_text("no PEM")
     raw = {"syslog": {"host": "127.0.0.1"}, "https": {"url": "https://127.0.0.1:9/"}}[kind]
     for option in ("ca_bundle", "client_certificate"):
         for path in (file, file.with_suffix(".missing")):
             answer = send({"type": kind, **raw, option: str(path)}, items)
-            assert answer == Answer(accepted=0, fault="transport_tls")
+            assert answer == SendResult(accepted=0, fault="transport_tls")
 
 
 @kinds
 def test_sink_shows_its_own_certificate_to_a_collector_that_asks(
-    kind: str, authority: Authority, items: list[Item]
+    kind: str, authority: CertificateAuthority, items: list[LogItem]
 ) -> None:
-    context = authority.context("127.0.0.1")
-    context.load_verify_locations(authority.path)
+    context = authority.create_server_context("127.0.0.1")
+    context.load_verify_locations(authority.certificate_path)
     context.verify_mode = ssl.CERT_REQUIRED
     client = client_certificate(authority)
     with listening(kind, context) as (server, raw):
-        raw |= {"ca_bundle": authority.path}
+        raw |= {"ca_bundle": authority.certificate_path}
         assert send(raw, items).accepted == 0
         assert taken(server) == 0
-        assert send({**raw, "client_certificate": client}, items) == Answer(accepted=4)
+        assert send({**raw, "client_certificate": client}, items) == SendResult(accepted=4)
 
 
-def client_certificate(authority: Authority) -> str:
+def client_certificate(authority: CertificateAuthority) -> str:
     """Return a PEM file of a certificate that is good for clients, and of its key."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "portal")])
@@ -169,7 +173,7 @@ def client_certificate(authority: Authority) -> str:
         .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH]), critical=False)
         .sign(authority.key, hashes.SHA256())
     )
-    path = authority.folder / "client.pem"
+    path = authority.directory / "client.pem"
     unlocked = serialization.NoEncryption()
     path.write_bytes(
         certificate.public_bytes(serialization.Encoding.PEM)
@@ -181,21 +185,21 @@ def client_certificate(authority: Authority) -> str:
 # Syslog
 
 
-def test_syslog_sink_on_loopback_without_tls_delivers(items: list[Item]) -> None:
+def test_syslog_sink_on_loopback_without_tls_delivers(items: list[LogItem]) -> None:
     with syslog_server(None) as server:
         raw = {"type": "syslog", "host": "127.0.0.1", "port": server.port, "tls": False, "format": "cef"}
-        assert send(raw, items) == Answer(accepted=4)
+        assert send(raw, items) == SendResult(accepted=4)
         assert [message.split(b"] ")[1][:6] for message in server.messages] == [b"CEF:0|"] * 4
 
 
 @pytest.mark.parametrize("fault", ["cut", "reset", "hang", "silent"])
 @pytest.mark.parametrize("tls", [True, False])
 def test_syslog_sink_counts_nothing_of_a_connection_that_ended_badly(
-    fault: str, tls: bool, authority: Authority, items: list[Item]
+    fault: str, tls: bool, authority: CertificateAuthority, items: list[LogItem]
 ) -> None:
-    with syslog_server(authority.context("127.0.0.1") if tls else None) as server:
+    with syslog_server(authority.create_server_context("127.0.0.1") if tls else None) as server:
         server.fault = fault
-        raw = {"type": "syslog", "host": "127.0.0.1", "port": server.port, "ca_bundle": authority.path}
+        raw = {"type": "syslog", "host": "127.0.0.1", "port": server.port, "ca_bundle": authority.certificate_path}
         started = time.monotonic()
         answer = send({**raw, "tls": tls}, items * 200, deadline=0.5)
         assert answer.accepted == 0
@@ -215,7 +219,7 @@ def test_end_stream_of_a_collector_that_ended_in_order_before_it_had_read_all_ra
             server.close()
             with pytest.raises((OSError, TransportError)):  # noqa: PT012 -- whichever of the two is first to see it
                 client.sendall(b"second")
-                end_stream(client, ends_at=time.monotonic() + 3)
+                end_stream(client, monotonic_deadline=time.monotonic() + 3)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems don't show the state of a connection")
@@ -230,7 +234,7 @@ def test_end_stream_waits_until_the_other_machine_has_taken_all() -> None:
             server.shutdown(socket.SHUT_WR)
             client.sendall(b"x" * 200_000)
             with pytest.raises(TransportTimeout):
-                end_stream(client, ends_at=time.monotonic() + 0.2)
+                end_stream(client, monotonic_deadline=time.monotonic() + 0.2)
 
 
 def test_end_stream_of_a_collector_that_read_all_returns() -> None:
@@ -248,7 +252,7 @@ def test_end_stream_of_a_collector_that_read_all_returns() -> None:
         thread = threading.Thread(target=read_all)
         thread.start()
         client.sendall(b"x" * 1000)
-        end_stream(client, ends_at=time.monotonic() + 3)
+        end_stream(client, monotonic_deadline=time.monotonic() + 3)
         thread.join()
         assert len(received) == 1000
 
@@ -257,39 +261,43 @@ def test_end_stream_of_a_collector_that_read_all_returns() -> None:
 
 
 @contextmanager
-def https(authority: Authority, **options: Any) -> Iterator[tuple[Collector, dict[str, Any]]]:
-    with collector(authority.context("127.0.0.1")) as server:
+def https(authority: CertificateAuthority, **options: Any) -> Iterator[tuple[Collector, dict[str, Any]]]:
+    with collector(authority.create_server_context("127.0.0.1")) as server:
         url = f"https://127.0.0.1:{server.port}/ingest"
-        yield server, {"type": "https", "url": url, "ca_bundle": authority.path, **options}
+        yield server, {"type": "https", "url": url, "ca_bundle": authority.certificate_path, **options}
 
 
-def test_https_sink_posts_lines_with_the_declared_headers(authority: Authority, items: list[Item], file: Path) -> None:
+def test_https_sink_posts_lines_with_the_declared_headers(
+    authority: CertificateAuthority, items: list[LogItem], file: Path
+) -> None:
     file.write_text("Splunk from-a-file\n")
     with https(authority, headers={"Authorization": file, "X-Source": "portal"}) as (server, raw):
-        assert send(raw, items) == Answer(accepted=4)
+        assert send(raw, items) == SendResult(accepted=4)
         (headers,) = server.requests
     told = (headers["authorization"], headers["x-source"], headers["content-type"])
     assert told == ("Splunk from-a-file", "portal", "application/x-ndjson")
     assert indexes(server.bodies[0].decode().splitlines()) == [0, 1, 2, 3]
 
 
-def test_https_sink_reads_a_secret_anew_for_each_request(authority: Authority, items: list[Item], file: Path) -> None:
+def test_https_sink_reads_a_secret_anew_for_each_request(
+    authority: CertificateAuthority, items: list[LogItem], file: Path
+) -> None:
     with https(authority, headers={"Authorization": file}) as (server, raw):
-        sink = open_sink(parse_sink("siem", raw), site="s")
+        sink = create_sink(parse_sink("siem", raw), hostname="s")
         for secret in ("one", "two"):
             file.write_text(secret)
-            sink.send(items, deadline=3)
+            sink.send(items, timeout_seconds=3)
         assert [headers["authorization"] for headers in server.requests] == ["one", "two"]
 
 
 @pytest.mark.parametrize("content", [None, "", "two\nlines", "ü"])
 def test_https_sink_without_its_secret_asks_nobody(
-    authority: Authority, items: list[Item], file: Path, content: str | None
+    authority: CertificateAuthority, items: list[LogItem], file: Path, content: str | None
 ) -> None:
     if content is not None:
         file.write_text(content)
     with https(authority, headers={"Authorization": file}) as (server, raw):
-        assert send(raw, items) == Answer(accepted=0, fault="header_unreadable")
+        assert send(raw, items) == SendResult(accepted=0, fault="header_unreadable")
         assert server.requests == []
 
 
@@ -307,41 +315,43 @@ STATUSES = {
 @pytest.mark.parametrize("chosen", ["json", "fhir"])
 @pytest.mark.parametrize(("status", "slowly"), STATUSES.values(), ids=STATUSES)
 def test_https_sink_that_gets_another_status_has_delivered_nothing(
-    authority: Authority, items: list[Item], chosen: str, status: int, slowly: bool
+    authority: CertificateAuthority, items: list[LogItem], chosen: str, status: int, slowly: bool
 ) -> None:
     with https(authority, format=chosen) as (server, raw):
         server.fault = status
-        assert send(raw, items) == Answer(accepted=0, fault=f"http_{status}", slowly=slowly)
+        assert send(raw, items) == SendResult(accepted=0, fault=f"http_{status}", needs_operator=slowly)
 
 
-def test_https_sink_passes_on_how_long_it_is_asked_to_wait(authority: Authority, items: list[Item]) -> None:
+def test_https_sink_passes_on_how_long_it_is_asked_to_wait(
+    authority: CertificateAuthority, items: list[LogItem]
+) -> None:
     with https(authority) as (server, raw):
         server.fault, server.retry_after = 429, "120"
-        asked = send(raw, items).asked
+        asked = send(raw, items).retry_after
         assert asked is not None
         assert asked.total_seconds() == 120
 
 
 @pytest.mark.parametrize("status", [301, 307])
-def test_https_sink_follows_no_redirect(authority: Authority, items: list[Item], status: int) -> None:
+def test_https_sink_follows_no_redirect(authority: CertificateAuthority, items: list[LogItem], status: int) -> None:
     with https(authority) as (server, raw):
         server.fault = status
-        assert send(raw, items) == Answer(accepted=0, fault="transport_redirect", slowly=True)
+        assert send(raw, items) == SendResult(accepted=0, fault="transport_redirect", needs_operator=True)
         assert len(server.requests) == 1
 
 
 @pytest.mark.parametrize(("fault", "told"), [("cut", "unreachable"), ("lost", "unreachable"), ("hang", "timeout")])
 def test_https_sink_without_an_answer_has_delivered_nothing(
-    authority: Authority, items: list[Item], fault: str, told: str
+    authority: CertificateAuthority, items: list[LogItem], fault: str, told: str
 ) -> None:
     with https(authority) as (server, raw):
         server.fault = fault
-        assert send(raw, items, deadline=0.4) == Answer(accepted=0, fault=f"transport_{told}")
+        assert send(raw, items, deadline=0.4) == SendResult(accepted=0, fault=f"transport_{told}")
 
 
-def test_https_sink_posts_one_batch_to_a_fhir_server(authority: Authority, items: list[Item]) -> None:
+def test_https_sink_posts_one_batch_to_a_fhir_server(authority: CertificateAuthority, items: list[LogItem]) -> None:
     with https(authority, format="fhir") as (server, raw):
-        assert send(raw, items) == Answer(accepted=4)
+        assert send(raw, items) == SendResult(accepted=4)
         (headers,) = server.requests
     bundle = json.loads(server.bodies[0])
     assert (bundle["resourceType"], bundle["type"], headers["content-type"]) == (
@@ -354,22 +364,22 @@ def test_https_sink_posts_one_batch_to_a_fhir_server(authority: Authority, items
 
 
 def test_https_sink_with_another_answer_than_a_bundle_has_delivered_nothing(
-    authority: Authority, items: list[Item]
+    authority: CertificateAuthority, items: list[LogItem]
 ) -> None:
     with https(authority, format="fhir") as (server, raw):
         server.fault = "garbage"
-        assert send(raw, items) == Answer(accepted=0, fault="response_invalid")
+        assert send(raw, items) == SendResult(accepted=0, fault="response_invalid")
 
 
 def test_https_sink_with_a_part_taken_says_how_many_before_the_first_that_was_not(
-    authority: Authority, items: list[Item]
+    authority: CertificateAuthority, items: list[LogItem]
 ) -> None:
     with https(authority, format="fhir") as (server, raw):
         server.fault = "half"
-        assert send(raw, items) == Answer(accepted=3, fault="http_422", slowly=True)
+        assert send(raw, items) == SendResult(accepted=3, fault="http_422", needs_operator=True)
 
 
-def test_sinks_leave_no_descriptor_open(authority: Authority, items: list[Item]) -> None:
+def test_sinks_leave_no_descriptor_open(authority: CertificateAuthority, items: list[LogItem]) -> None:
     def open_ones() -> int:
         return len(os.listdir("/proc/self/fd")) if Path("/proc/self/fd").exists() else 0
 

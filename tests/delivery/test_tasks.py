@@ -7,11 +7,12 @@ import pytest
 from celery import current_app
 from django.core.exceptions import ImproperlyConfigured
 
-from django_phi_oidc import clock, schedule
+from django_phi_oidc import schedule
+from django_phi_oidc._internal import clock
 from django_phi_oidc.audit.events import Action
 from django_phi_oidc.audit.models import AuditEvent
-from django_phi_oidc.delivery.models import SinkCursor
-from django_phi_oidc.delivery.tasks import declared, deliver, deliver_due
+from django_phi_oidc.siem.models import SinkCursor
+from django_phi_oidc.siem.tasks import deliver, deliver_to_due_sinks, get_declared_sinks
 from tests.delivery.log import NOW, seal
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "phi_audit"])
@@ -46,18 +47,18 @@ def test_deliver_to_one_that_is_away_does_not_keep_the_others_waiting(settings: 
         here={"type": "file", "path": tmp_path / "log"},
     )
     seal(1)
-    results = deliver_due(seconds=5)
+    results = deliver_to_due_sinks(seconds=5)
     assert (results["away"].fault, results["here"].is_caught_up) == ("file_unwritable", True)
-    assert list(deliver_due(seconds=5)) == ["here", "away"]
+    assert list(deliver_to_due_sinks(seconds=5)) == ["here", "away"]
 
 
 def test_deliver_tells_of_a_sink_that_lags(settings: Any, tmp_path: Path) -> None:
     declare(settings, away={"type": "file", "path": tmp_path / "missing" / "log", "lag_alert": 60})
     seal(1)
-    with clock.running(lambda: NOW + timedelta(seconds=59)):
+    with clock.override_clock(lambda: NOW + timedelta(seconds=59)):
         deliver()
     assert not AuditEvent.objects.filter(action=Action.ALERT_RAISED).exists()
-    with clock.running(lambda: NOW + timedelta(seconds=61)):
+    with clock.override_clock(lambda: NOW + timedelta(seconds=61)):
         deliver()
         deliver()
     (alert,) = AuditEvent.objects.filter(action=Action.ALERT_RAISED)
@@ -67,10 +68,10 @@ def test_deliver_tells_of_a_sink_that_lags(settings: Any, tmp_path: Path) -> Non
 def test_declared_refuses_what_is_no_sink(settings: Any) -> None:
     declare(settings, siem={"type": "smoke"})
     with pytest.raises(ImproperlyConfigured, match=r"SINKS\['siem'\]\['type'\]"):
-        declared()
+        get_declared_sinks()
     settings.PHI_OIDC = {**settings.PHI_OIDC, "SINKS": ["siem"]}
     with pytest.raises(ImproperlyConfigured, match="dictionary"):
-        declared()
+        get_declared_sinks()
 
 
 def test_task_is_registered_and_scheduled() -> None:

@@ -14,11 +14,18 @@ import pytest
 from celery import current_app
 from django.conf import settings as django_settings
 
-from django_phi_oidc import clock, schedule
+from django_phi_oidc import schedule
+from django_phi_oidc._internal import clock
 from django_phi_oidc.audit.models import AuditEvent
-from django_phi_oidc.delivery.models import TrailJob
-from django_phi_oidc.delivery.tasks import work_trail_jobs
-from django_phi_oidc.delivery.working import KEPT_FOR, LEASE, MOST_ATTEMPTS, ask, take_file
+from django_phi_oidc.audit_exports.jobs import (
+    LEASE_DURATION,
+    MAX_ATTEMPTS,
+    RETENTION_PERIOD,
+    open_export_file,
+    request_job,
+)
+from django_phi_oidc.audit_exports.models import TrailJob
+from django_phi_oidc.audit_exports.tasks import work_trail_jobs
 from tests.audit.log import NOW, PEM, events, sealed
 from tests.audit.tampering import EVENT, sql, without_triggers
 from tests.databases import child_environment
@@ -34,16 +41,16 @@ def folder(settings: Any, tmp_path: Path) -> Iterator[Path]:
     exports.mkdir(mode=0o700)
     settings.PHI_OIDC = {**settings.PHI_OIDC, "EXPORT_FOLDER": exports, "AUDIT_SIGNING_KEY": PEM}
     time[0] = NOW + timedelta(seconds=30)
-    with clock.running(lambda: time[0]):
+    with clock.override_clock(lambda: time[0]):
         yield exports
 
 
 def export(form: str = "jsonl", **given: Any) -> TrailJob:
-    return ask(TrailJob.EXPORT, asked_by="7", now=time[0], format=form, **given)
+    return request_job(TrailJob.EXPORT, asked_by="7", now=time[0], format=form, **given)
 
 
 def verification(by: str = "7") -> TrailJob:
-    return ask(TrailJob.VERIFICATION, asked_by=by, now=time[0])
+    return request_job(TrailJob.VERIFICATION, asked_by=by, now=time[0])
 
 
 def look(job: TrailJob) -> TrailJob:
@@ -62,23 +69,23 @@ def test_export_is_a_file_of_its_owner_that_is_taken_once(folder: Path) -> None:
     (file,) = folder.iterdir()
     assert file.stat().st_mode & 0o777 == 0o600
     assert (look(job).state, look(job).result, look(job).done) == (TrailJob.DONE, {"events": 2}, 2)
-    with take_file(job, folder=folder) as taken:
+    with open_export_file(job, folder=folder) as taken:
         assert [json.loads(line)["subject"] for line in taken] == ["subject 1"] * 2
     assert list(folder.iterdir()) == []
     with pytest.raises(LookupError):
-        take_file(job, folder=folder)
+        open_export_file(job, folder=folder)
     assert look(job).state == TrailJob.TAKEN
 
 
 def test_file_that_is_gone_is_not_given(folder: Path) -> None:
     job = export()
     with pytest.raises(LookupError):
-        take_file(job, folder=folder)
+        open_export_file(job, folder=folder)
     work_trail_jobs()
     (file,) = folder.iterdir()
     file.unlink()
     with pytest.raises(LookupError):
-        take_file(job, folder=folder)
+        open_export_file(job, folder=folder)
 
 
 @pytest.mark.parametrize("is_tampered", [False, True])
@@ -107,8 +114,8 @@ def test_one_verification_at_a_time_is_enough() -> None:
 
 def test_job_that_another_worker_has_is_left_alone_until_its_lease_is_over() -> None:
     job = verification()
-    TrailJob.objects.update(state=TrailJob.RUNNING, attempts=1, lease_until=time[0] + LEASE)
-    later(LEASE - timedelta(seconds=1))
+    TrailJob.objects.update(state=TrailJob.RUNNING, attempts=1, lease_until=time[0] + LEASE_DURATION)
+    later(LEASE_DURATION - timedelta(seconds=1))
     work_trail_jobs()
     assert look(job).state == TrailJob.RUNNING
     later(timedelta(seconds=1))
@@ -118,10 +125,10 @@ def test_job_that_another_worker_has_is_left_alone_until_its_lease_is_over() -> 
 
 def test_job_that_was_begun_too_often_has_failed() -> None:
     job = verification()
-    TrailJob.objects.update(state=TrailJob.RUNNING, attempts=MOST_ATTEMPTS, lease_until=time[0] + LEASE)
+    TrailJob.objects.update(state=TrailJob.RUNNING, attempts=MAX_ATTEMPTS, lease_until=time[0] + LEASE_DURATION)
     work_trail_jobs()
     assert look(job).state == TrailJob.RUNNING
-    later(LEASE)
+    later(LEASE_DURATION)
     work_trail_jobs()
     assert look(job).state == TrailJob.FAILED
 
@@ -130,7 +137,7 @@ def test_trail_that_is_away_is_tried_again_and_then_told(settings: Any, folder: 
     job = verification()
     options = settings.PHI_OIDC
     settings.PHI_OIDC = {**options, "AUDIT_MAC_KEYS": []}
-    for _ in range(MOST_ATTEMPTS):
+    for _ in range(MAX_ATTEMPTS):
         work_trail_jobs()
         assert (look(job).state, bool(look(job).fault)) == (TrailJob.WAITING, True)
         later(timedelta(seconds=30))
@@ -160,7 +167,7 @@ def test_export_where_no_folder_is_declared_is_told(settings: Any) -> None:
 def test_jobs_and_their_files_are_gone_after_a_day(folder: Path) -> None:
     job = export()
     work_trail_jobs()
-    later(KEPT_FOR - timedelta(seconds=1))
+    later(RETENTION_PERIOD - timedelta(seconds=1))
     work_trail_jobs()
     assert (look(job).state, len(list(folder.iterdir()))) == (TrailJob.DONE, 1)
     later(timedelta(seconds=1))
@@ -194,12 +201,12 @@ def test_export_whose_worker_is_killed_in_the_middle_is_done_by_the_next(folder:
     done = subprocess.run(command, env=environment, check=False, timeout=60, capture_output=True, text=True)
     assert done.returncode == -signal.SIGKILL, done.stderr
     assert (look(job).state, look(job).done) == (TrailJob.RUNNING, 1000)
-    later(LEASE)
+    later(LEASE_DURATION)
     work_trail_jobs()
     assert look(job).result == {"events": 2500}
-    with take_file(job, folder=folder) as taken:
+    with open_export_file(job, folder=folder) as taken:
         assert sum(1 for _ in taken) == 2500
-    later(KEPT_FOR)
+    later(RETENTION_PERIOD)
     work_trail_jobs()
     assert list(folder.iterdir()) == []
 
@@ -207,7 +214,7 @@ def test_export_whose_worker_is_killed_in_the_middle_is_done_by_the_next(folder:
 def test_worker_of_celery_does_what_beat_wakes_it_for(folder: Path, tmp_path: Path) -> None:
     sealed(3)
     now = datetime.now(NOW.tzinfo)
-    job = ask(TrailJob.EXPORT, asked_by="7", now=now, format="csv")
+    job = request_job(TrailJob.EXPORT, asked_by="7", now=now, format="csv")
     queue = tmp_path / "queue"
     queue.mkdir()
     broker = json.dumps({name: str(queue) for name in ("data_folder_in", "data_folder_out", "control_folder")})

@@ -8,13 +8,13 @@ import pytest
 from django.contrib.auth import get_user_model
 from django.test import Client
 
-from django_phi_oidc import clock
-from django_phi_oidc.access.models import EmergencyAccess
+from django_phi_oidc._internal import clock
+from django_phi_oidc.access.emergency.models import EmergencyAccess
+from django_phi_oidc.anomalies.models import SecurityAlert
 from django_phi_oidc.audit.events import Action
 from django_phi_oidc.claims.models import StoredClaim
 from django_phi_oidc.sessions.models import OIDCSession, PendingRevocation
 from django_phi_oidc.subjects.models import PairwiseSubject
-from django_phi_oidc.watch.models import SecurityAlert
 from tests.audit.conftest import audit_database_away  # noqa: F401 -- a fixture
 from tests.audit.log import events, sealed
 from tests.officers import sign_in_officer
@@ -83,7 +83,7 @@ def fill(now: datetime = NOW) -> None:
 
 @pytest.fixture
 def at_half_past() -> Iterator[None]:
-    with clock.running(lambda: NOW):
+    with clock.override_clock(lambda: NOW):
         yield
 
 

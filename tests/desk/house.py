@@ -9,20 +9,20 @@ from django.contrib import admin
 from django.contrib.auth import get_user_model
 from django.urls import URLPattern, reverse
 
-from django_phi_oidc.access.models import EmergencyAccess
+from django_phi_oidc._internal.randomness import uuid7
+from django_phi_oidc.access.emergency.models import EmergencyAccess
+from django_phi_oidc.anomalies.models import AlertMute, SecurityAlert
+from django_phi_oidc.audit.admin_base import AuditedAdmin
 from django_phi_oidc.audit.events import Action, Origin
 from django_phi_oidc.audit.models import AuditCheckpoint
-from django_phi_oidc.claims.holding import place_hold, release_hold
+from django_phi_oidc.audit_exports.models import TrailJob
+from django_phi_oidc.claims.legal_holds import place_hold, release_hold
 from django_phi_oidc.claims.models import StoredClaim
 from django_phi_oidc.conf import providers
-from django_phi_oidc.delivery.models import TrailJob
-from django_phi_oidc.entropy import uuid7
-from django_phi_oidc.keyring import keys
-from django_phi_oidc.listing import AuditedAdmin
+from django_phi_oidc.crypto.keyring import get_keys
 from django_phi_oidc.sessions.models import PendingRevocation
-from django_phi_oidc.subjects.inviting import invite
+from django_phi_oidc.subjects.invitations import create_invitations
 from django_phi_oidc.subjects.models import ActivationCode, PairwiseSubject
-from django_phi_oidc.watch.models import AlertMute, SecurityAlert
 from tests.audit.log import events, sealed
 from tests.claims.conftest import DAY
 from tests.person.conftest import NOW, held, in_an_emergency
@@ -96,8 +96,8 @@ def furnish(patient: Any, asked_by: Any) -> dict[str, Any]:
     user, subject = patient.user, patient.subject
     release_hold(_hold_of_old(subject).pk, origin=Origin(), now=NOW - HOUR)
     invited = get_user_model()._default_manager.create_user(username=f"newcomer-{uuid.uuid4().hex[:8]}")
-    given: dict[str, Any] = {"provider": providers()["default"], "key": keys("SUBJECT_KEYS")[0], "lifetime": DAY}
-    invite([invited.pk], **given, origin=Origin(actor="1"), now=NOW)
+    given: dict[str, Any] = {"provider": providers()["default"], "key": get_keys("SUBJECT_KEYS")[0], "lifetime": DAY}
+    create_invitations([invited.pk], **given, origin=Origin(actor="1"), now=NOW)
     other = PairwiseSubject.objects.create(
         uuid=uuid.uuid4(), user=invited, issuer="https://op", first_seen_at=NOW, last_seen_at=NOW
     )

@@ -15,9 +15,9 @@ from django.test.utils import CaptureQueriesContext
 
 from django_phi_oidc.audit.events import Action
 from django_phi_oidc.audit.models import AuditEvent
-from django_phi_oidc.audit.routing import AUDIT_ALIAS
-from django_phi_oidc.desk import counting
-from django_phi_oidc.desk.admin import lay_desk
+from django_phi_oidc.audit.router import AUDIT_ALIAS
+from django_phi_oidc.officer_admin import dashboard
+from django_phi_oidc.officer_admin.site import install_dashboard
 from tests.audit.log import events
 from tests.audit.tampering import CHECKPOINT, EVENT, is_postgresql, sql, without_triggers
 from tests.desk.conftest import HOUR, NOW, STANDS, fill, officer
@@ -66,7 +66,7 @@ def test_work_is_marked_where_there_is_some_and_not_where_there_is_none() -> Non
     client = officer(*MODELS)
     assert "to do" not in page(client)
     fill()
-    assert page(client).count("to do") == len([panel for panel in counting.PANELS if panel.is_work])
+    assert page(client).count("to do") == len([panel for panel in dashboard.PANELS if panel.needs_action])
 
 
 @pytest.mark.parametrize("model", [*MODELS, *TRAIL])
@@ -74,7 +74,7 @@ def test_each_sees_what_they_may_view_and_nothing_else_is_asked_for(model: str) 
     fill()
     with CaptureQueriesContext(connections[AUDIT_ALIAS]) as of_trail:
         html = page(officer(model))
-    assert set(numbers(html)) == {str(panel.label) for panel in counting.PANELS if panel.model == model}
+    assert set(numbers(html)) == {str(panel.label) for panel in dashboard.PANELS if panel.model_name == model}
     assert bool(of_trail.captured_queries) == (model in TRAIL)
     assert ("by the hour" in html) == (model == "auditevent")
     assert ("Waiting to be sealed" in html) == (model == "auditcheckpoint")
@@ -111,8 +111,8 @@ def test_charts_have_each_event_in_its_hour() -> None:
 
 def test_no_more_is_counted_than_anybody_reads(monkeypatch: pytest.MonkeyPatch) -> None:
     fill()
-    monkeypatch.setattr(counting, "MOST", 2)
-    monkeypatch.setattr(counting, "MOST_IN_AN_HOUR", 2)
+    monkeypatch.setattr(dashboard, "MAX_COUNT", 2)
+    monkeypatch.setattr(dashboard, "MAX_COUNT_PER_HOUR", 2)
     html = page(officer(*MODELS, *TRAIL))
     assert numbers(html)["Claims held"][0] == "2+"
     assert numbers(html)["Open alerts"][0] == "1"
@@ -191,7 +191,7 @@ def test_project_s_own_first_page_keeps_what_it_has(settings: Any, tmp_path: Pat
 def test_site_with_a_first_page_of_its_own_keeps_it_and_may_include_the_desk(settings: Any, tmp_path: Path) -> None:
     site = AdminSite(name="admin")
     site.index_template = "own.html"
-    lay_desk(site)
+    install_dashboard(site)
     (tmp_path / "own.html").write_text('Own: {% include "admin/django_phi_oidc/desk.html" %}')
     settings.TEMPLATES = [{**settings.TEMPLATES[0], "DIRS": [str(tmp_path)]}]
     request = RequestFactory().get("/admin/")

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from django_phi_oidc import clock
+from django_phi_oidc._internal import clock
 from tests.audit.test_admin_in_a_browser import browse, expected, is_as_wide_as_the_screen, officer, site  # noqa: F401 -- fixtures
 from tests.desk.conftest import fill
 from tests.looks import faults

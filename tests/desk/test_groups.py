@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from django.apps import apps
 
-from django_phi_oidc.audit.admin import TrailPages
+from django_phi_oidc.audit.admin import TrailAdminMixin
+from django_phi_oidc.audit.admin_base import AuditedAdmin
 from django_phi_oidc.audit.models import AuditEvent
-from django_phi_oidc.listing import AuditedAdmin
 from tests.audit.conftest import audit_database_away  # noqa: F401 -- a fixture
 from tests.desk import house
 from tests.person.conftest import NOW, _at_noon, officer, patient  # noqa: F401 -- fixtures
@@ -146,7 +146,7 @@ def test_tables_name_every_page_and_act_of_ours() -> None:
     assert {name for name in acts if not name.endswith(":delete_selected")} == {name for name in ACTS if ":" in name}
     assert ACTS.keys() <= {*every, *acts}
     assert house.of_the_site() == house.PERSON
-    assert all(isinstance(each, AuditedAdmin | TrailPages) for each in house.admins())
+    assert all(isinstance(each, AuditedAdmin | TrailAdminMixin) for each in house.admins())
 
 
 @pytest.mark.parametrize("group", [*sorted(EVERY), NO_GROUP, ROOT])
@@ -197,7 +197,7 @@ def test_each_act_is_done_by_who_may_and_refused_to_others_with_an_event(
         if not colon and page.name not in {"change", "add"} and name not in ACTS and may_look(name, group):
             # A page to read: of ours some say that they are read by GET.
             assert answer.status_code in {200, 405}, name
-        elif page.name == "change" and isinstance(page.model_admin, TrailPages) and may_look(name, group):
+        elif page.name == "change" and isinstance(page.model_admin, TrailAdminMixin) and may_look(name, group):
             assert answer.status_code == 405, name
         else:
             assert answer.status_code == 403, name

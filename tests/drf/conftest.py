@@ -8,15 +8,16 @@ import pytest
 from django.contrib.auth import get_user_model
 from django.test import Client
 
-from django_phi_oidc import clock, keyring
-from django_phi_oidc.attack.op import Client as Registered
-from django_phi_oidc.attack.op import DemoProvider, Resource, SigningKey, demo_accounts, make_keys
+from django_phi_oidc._internal import clock
 from django_phi_oidc.audit.events import Origin
 from django_phi_oidc.audit.models import AuditEvent
-from django_phi_oidc.subjects.linking import link
+from django_phi_oidc.crypto import keyring
+from django_phi_oidc.subjects.linking import get_or_create_account
+from django_phi_oidc.testing.mock_provider import Client as Registered
+from django_phi_oidc.testing.mock_provider import DemoProvider, Resource, SigningKey, create_signing_keys, demo_accounts
 from tests.access.wards import ASKED, HELD, PERMISSION, RAN
 from tests.attack.op.conftest import Relying
-from tests.journeys.logs import everything_logged, leaks
+from tests.journeys.logs import capture_all_logs, leaks
 from tests.sessions.conftest import BACKEND, SecureClient
 
 API, OTHER_API = "https://portal.example/api", "https://lab.example/api"
@@ -30,7 +31,7 @@ Declare = Callable[..., None]
 @pytest.fixture(scope="session")
 def op_keys() -> dict[str, SigningKey]:
     """Return keys made once: RSA keys are slow to find."""
-    return make_keys()
+    return create_signing_keys()
 
 
 @pytest.fixture
@@ -60,7 +61,7 @@ def _hospital(settings: Any) -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def _logs_hold_no_secret(request: pytest.FixtureRequest) -> Iterator[None]:
     """Look through every line that was logged, of the refused requests above all."""
-    with everything_logged() as log:
+    with capture_all_logs() as log:
         yield
     ops = [value for value in request.node.funcargs.values() if isinstance(value, DemoProvider)]
     assert leaks("\n".join(log.lines), ops) == []
@@ -116,10 +117,10 @@ class App:
 @pytest.fixture
 def app(op: DemoProvider, declare: Declare, transactional_db: None) -> App:
     users = get_user_model()._default_manager
-    linked = link(
+    linked = get_or_create_account(
         issuer=op.issuer,
-        sub=op.subject("amina", "app"),
-        keys=keyring.keys("SUBJECT_KEYS"),
+        sub=op.get_subject("amina", "app"),
+        keys=keyring.get_keys("SUBJECT_KEYS"),
         create_user=lambda: users.create_user(username="amina"),
         origin=Origin(),
         provider="default",

@@ -17,8 +17,8 @@ from rest_framework.response import Response
 from rest_framework.serializers import Serializer
 from rest_framework.views import APIView
 
-from django_phi_oidc.drf.authentication import BearerAuthentication
-from django_phi_oidc.drf.permissions import HasScope, PHIAccess, RequireAssurance
+from django_phi_oidc.contrib.rest_framework.authentication import BearerAuthentication
+from django_phi_oidc.contrib.rest_framework.permissions import HasScope, PHIAccess, RequireAssurance
 from tests.access.wards import KEEP, PERMISSION, RAN
 
 

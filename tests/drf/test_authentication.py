@@ -14,12 +14,20 @@ from django.test.utils import CaptureQueriesContext
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from django_phi_oidc import clock
-from django_phi_oidc.attack.op import DemoProvider, Exchange, Reply, Resource, garbled, make_key, sign
+from django_phi_oidc._internal import clock
 from django_phi_oidc.audit.models import AuditEvent, RefusalCount
-from django_phi_oidc.audit.outbox import drain
-from django_phi_oidc.audit.throttling import MOST, flush
+from django_phi_oidc.audit.outbox import flush
+from django_phi_oidc.audit.throttling import MAX_EVENTS_PER_SENDER, flush_refusal_counts
 from django_phi_oidc.subjects.models import PairwiseSubject
+from django_phi_oidc.testing.mock_provider import (
+    DemoProvider,
+    MutableExchange,
+    Reply,
+    Resource,
+    corrupt_signature,
+    create_signing_key,
+    sign_jwt,
+)
 from tests.access.wards import RAN
 from tests.journeys.working import eventually
 from tests.sessions.conftest import SecureClient, SignedIn, sign_in  # noqa: F401 -- a fixture
@@ -47,10 +55,10 @@ def is_invalid(response: Any) -> bool:
     return True
 
 
-def lying(claims: dict[str, Any] | None = None, **header: Any) -> Callable[[str, Exchange], None]:
+def lying(claims: dict[str, Any] | None = None, **header: Any) -> Callable[[str, MutableExchange], None]:
     """Return a hook that changes what stands in access tokens; None as a value leaves it out."""
 
-    def lie(stage: str, exchange: Exchange) -> None:
+    def lie(stage: str, exchange: MutableExchange) -> None:
         if stage != "access_token":
             return
         for told, changes in ((exchange.claims, claims or {}), (exchange.header, header)):
@@ -63,7 +71,7 @@ def lying(claims: dict[str, Any] | None = None, **header: Any) -> Callable[[str,
 
 @contextmanager
 def ahead(seconds: float) -> Any:
-    with clock.running(lambda: clock._system() + timedelta(seconds=seconds)):
+    with clock.override_clock(lambda: clock._get_system_time() + timedelta(seconds=seconds)):
         yield
 
 
@@ -72,7 +80,7 @@ def ahead(seconds: float) -> Any:
 def test_token_for_this_api_is_let_in_as_its_person(
     method: str, jwt: bool, op: DemoProvider, app: App, declare: Declare
 ) -> None:
-    op.register_resource(Resource(API, ["chart.read"], jwt=jwt))
+    op.register_resource(Resource(API, ["chart.read"], issues_jwt=jwt))
     declare(method=method)
     token = app.token()
     assert token.count(".") == (2 if jwt else 0)
@@ -182,7 +190,7 @@ def test_revoked_jwt_lives_until_it_expires(op: DemoProvider, app: App) -> None:
     """The limit of tokens that nobody is asked about."""
     token = app.token()
     assert app.relying.send("POST", "/revoke", {"token": token}, app.relying.basic).status == 200
-    assert not op.is_active(token)
+    assert not op.is_token_active(token)
     assert is_let_in(app.get("/whoami/", token), app)
 
 
@@ -240,12 +248,12 @@ def test_key_that_is_new_is_fetched(method: str, op: DemoProvider, app: App, dec
 def test_token_with_a_foreign_signature_is_refused(op: DemoProvider, app: App) -> None:
     token = app.token()
 
-    def under_a_foreign_key(stage: str, exchange: Exchange) -> None:
+    def under_a_foreign_key(stage: str, exchange: MutableExchange) -> None:
         if stage == "access_token":
-            exchange.key = make_key("ES256", kid=exchange.header["kid"])
+            exchange.key = create_signing_key("ES256", kid=exchange.header["kid"])
 
     op.mutate = under_a_foreign_key
-    for forged in (garbled(token), app.token(), token.rpartition(".")[0] + "."):
+    for forged in (corrupt_signature(token), app.token(), token.rpartition(".")[0] + "."):
         assert is_invalid(app.get("/whoami/", forged))
     assert is_let_in(app.get("/whoami/", token), app)
     assert [reason for reason, *_ in refusals()] == ["signature_invalid"] * 3
@@ -349,7 +357,7 @@ def test_nobody_is_let_in_by_an_answer_that_is_none(op: DemoProvider, app: App, 
     token = app.token()
     for name, spoil in ANSWERS.items():
 
-        def lie(endpoint: str, exchange: Exchange, spoil: Callable[[Reply], None] = spoil) -> None:
+        def lie(endpoint: str, exchange: MutableExchange, spoil: Callable[[Reply], None] = spoil) -> None:
             if endpoint == "introspection":
                 spoil(exchange.reply)
 
@@ -361,7 +369,7 @@ def test_nobody_is_let_in_by_an_answer_that_is_none(op: DemoProvider, app: App, 
 
 
 def test_provider_without_introspection_lets_nobody_in(op: DemoProvider, app: App, declare: Declare) -> None:
-    def silent(endpoint: str, exchange: Exchange) -> None:
+    def silent(endpoint: str, exchange: MutableExchange) -> None:
         if endpoint == "discovery":
             del exchange.reply.json["introspection_endpoint"]
 
@@ -408,7 +416,7 @@ def test_bearer_beside_the_cookie_of_another_is_the_tokens_person(
     browser = other.client()
     assert browser.get("/whoami/").json()["user"] == other.user.pk
     assert is_let_in(browser.get("/whoami/", headers={"Authorization": f"Bearer {token}"}), app)
-    assert is_invalid(browser.get("/whoami/", headers={"Authorization": f"Bearer {garbled(token)}"}))
+    assert is_invalid(browser.get("/whoami/", headers={"Authorization": f"Bearer {corrupt_signature(token)}"}))
     assert browser.get("/whoami/").json()["user"] == other.user.pk
 
 
@@ -440,15 +448,15 @@ def test_token_needs_no_csrf_token_and_a_cookie_does(
 
 
 def test_flood_of_bad_tokens_is_counted_apart_from_sign_ins(app: App, op: DemoProvider) -> None:
-    foreign = sign({"alg": "ES256", "typ": "at+jwt"}, {"iss": "https://x.example"}, op.state.keys["ES256"])
-    at = clock._system().replace(second=5)
-    with clock.running(lambda: at):
-        for _ in range(MOST + 3):
+    foreign = sign_jwt({"alg": "ES256", "typ": "at+jwt"}, {"iss": "https://x.example"}, op.state.keys["ES256"])
+    at = clock._get_system_time().replace(second=5)
+    with clock.override_clock(lambda: at):
+        for _ in range(MAX_EVENTS_PER_SENDER + 3):
             assert is_invalid(app.get("/whoami/", foreign))
-        assert len(refusals()) == MOST
-    assert flush(now=at + timedelta(minutes=2)) == 3
+        assert len(refusals()) == MAX_EVENTS_PER_SENDER
+    assert flush_refusal_counts(now=at + timedelta(minutes=2)) == 3
     assert not RefusalCount.objects.exists()
-    drain()
+    flush()
     told = AuditEvent.objects.filter(reason="iss_invalid").values_list("action", "detail")
     assert {each for each in told if "count" in each[1]} == {
         ("api.refused", '{"count":3}'),
@@ -463,6 +471,6 @@ def test_refusal_stays_one_while_the_trail_is_away(app: App) -> None:
         raise OperationalError("the server is away")
 
     with connections["phi_audit"].execute_wrapper(fail):
-        assert is_invalid(app.get("/whoami/", garbled(token)))
+        assert is_invalid(app.get("/whoami/", corrupt_signature(token)))
         assert is_let_in(app.get("/whoami/", token), app)
     assert refusals() == []

@@ -14,11 +14,11 @@ from rest_framework.settings import api_settings
 from rest_framework.views import APIView
 
 from django_phi_oidc import errors
-from django_phi_oidc.attack.op import DemoProvider, Resource
-from django_phi_oidc.drf import authentication
-from django_phi_oidc.drf.refusing import SCOPE_MISSING, TOKEN_MISPLACED
+from django_phi_oidc.contrib.rest_framework import authentication
+from django_phi_oidc.contrib.rest_framework.exceptions import SCOPE_MISSING, TOKEN_MISPLACED
 from django_phi_oidc.errors import DeclarationInvalid
 from django_phi_oidc.oidc import access_token, introspection
+from django_phi_oidc.testing.mock_provider import DemoProvider, Resource
 from tests.access import wards
 from tests.access.wards import HELD
 
@@ -36,7 +36,7 @@ def portal(app: App, op: DemoProvider, settings: Any, monkeypatch: pytest.Monkey
     declared = {name: value for name, value in settings.PHI_OIDC.items() if name != "API"}
     exec(BLOCKS["settings"], {"PHI_OIDC": declared})
     settings.PHI_OIDC = declared
-    op.register_resource(Resource(API, ["chart.read", "chart.write"], jwt=False))
+    op.register_resource(Resource(API, ["chart.read", "chart.write"], issues_jwt=False))
     monkeypatch.setattr(wards, "PERMISSION", "auth.view_user")
     module = ModuleType("hospital_of_the_page")
     exec(BLOCKS["views"], vars(module))

@@ -13,7 +13,7 @@ from django.contrib.auth.models import Group, Permission
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from django_phi_oidc.drf.narrowing import NarrowedUser
+from django_phi_oidc.contrib.rest_framework.scoped_user import ScopedUser
 from tests.sessions.conftest import BACKEND
 
 pytestmark = pytest.mark.django_db
@@ -43,7 +43,7 @@ def test_permissions_are_those_that_both_have(person: Any, of_token: set[str], a
     person = get_user_model()._default_manager.get(pk=person.pk)
     person.is_superuser = root
     both = of_token & (set(KNOWN) if root else {"auth.view_user", "auth.view_group"})
-    narrowed = NarrowedUser(person, of_token)
+    narrowed = ScopedUser(person, of_token)
     assert {perm for perm in KNOWN if narrowed.has_perm(perm)} == both
     assert narrowed.has_perms(asked) == (asked <= both)
     assert narrowed.has_perms(asked) <= person.has_perms(asked)
@@ -58,7 +58,7 @@ def test_permissions_are_those_that_both_have(person: Any, of_token: set[str], a
 
 @pytest.mark.django_db(transaction=True)
 def test_permissions_are_the_same_in_a_coroutine(person: Any) -> None:
-    narrowed = NarrowedUser(person, ["auth.view_user", "auth.change_user"])
+    narrowed = ScopedUser(person, ["auth.view_user", "auth.change_user"])
 
     def awaited(ask: Any, *given: Any) -> Any:
         return async_to_sync(ask)(*given)
@@ -76,7 +76,7 @@ def test_permissions_are_the_same_in_a_coroutine(person: Any) -> None:
 
 def test_all_else_is_the_persons(person: Any) -> None:
     person.is_staff = person.is_superuser = True
-    narrowed: Any = NarrowedUser(person, [])
+    narrowed: Any = ScopedUser(person, [])
     assert isinstance(narrowed, get_user_model())
     assert (narrowed, hash(narrowed), str(narrowed)) == (person, hash(person), "amina")
     assert (narrowed.is_authenticated, narrowed.is_active) == (True, True)
@@ -91,9 +91,9 @@ def test_all_else_is_the_persons(person: Any) -> None:
 
 def test_copy_is_narrowed_too(person: Any) -> None:
     person.is_superuser = True
-    narrowed = NarrowedUser(person, ["auth.view_user"])
+    narrowed = ScopedUser(person, ["auth.view_user"])
     for other in (copy.copy(narrowed), copy.deepcopy(narrowed), pickle.loads(pickle.dumps(narrowed))):
-        assert (other, type(other), other.is_superuser) == (person, NarrowedUser, False)
+        assert (other, type(other), other.is_superuser) == (person, ScopedUser, False)
         assert [perm for perm in KNOWN if other.has_perm(perm)] == ["auth.view_user"]
         other.email = "other@example.org"
     assert person.email == "amina@example.org"
@@ -102,4 +102,4 @@ def test_copy_is_narrowed_too(person: Any) -> None:
 def test_user_model_without_permissions_has_none() -> None:
     assert not hasattr(AbstractBaseUser, "has_perm")
     plain: Any = SimpleNamespace(is_active=True)
-    assert not NarrowedUser(plain, ["auth.view_user"]).has_perm("auth.view_user")
+    assert not ScopedUser(plain, ["auth.view_user"]).has_perm("auth.view_user")

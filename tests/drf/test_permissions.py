@@ -12,12 +12,12 @@ from django.test import RequestFactory
 from rest_framework.exceptions import PermissionDenied
 from rest_framework.request import Request
 
-from django_phi_oidc import clock
-from django_phi_oidc.attack.op import DemoProvider
+from django_phi_oidc._internal import clock
 from django_phi_oidc.audit.models import AuditEvent
-from django_phi_oidc.audit.request import assurance_entry
+from django_phi_oidc.audit.request_context import build_assurance_entry
 from django_phi_oidc.errors import DeclarationInvalid, RevealRefused
 from django_phi_oidc.oidc.access_token import AccessToken
+from django_phi_oidc.testing.mock_provider import DemoProvider
 from tests.access.wards import ASKED, HELD, RAN
 from tests.sessions.conftest import SecureClient, SignedIn, sign_in  # noqa: F401 -- a fixture
 
@@ -230,8 +230,8 @@ def test_token_narrows_what_any_code_asks_of_its_user(app: App) -> None:
 
 
 def test_claims_are_not_revealed_to_a_token(app: App, patient: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    from django_phi_oidc.audit.request import Actor  # noqa: PLC0415
-    from django_phi_oidc.claims.revealing import reveal  # noqa: PLC0415
+    from django_phi_oidc.audit.request_context import Actor  # noqa: PLC0415
+    from django_phi_oidc.claims.disclosure import reveal  # noqa: PLC0415
 
     def get(view: Any, request: Any, **kwargs: Any) -> Any:
         assert isinstance(request.auth, AccessToken)
@@ -254,7 +254,7 @@ def test_sign_in_that_is_too_weak_or_too_old_is_asked_for_anew(op: DemoProvider,
     assert app.get("/sure/", token).status_code == 200
     weak = app.get("/surer/", token)
     assert (weak.status_code, weak["WWW-Authenticate"]) == (401, challenge("urn:example:loa:3"))
-    with clock.running(lambda: clock._system() + timedelta(seconds=301)):
+    with clock.override_clock(lambda: clock._get_system_time() + timedelta(seconds=301)):
         old = app.get("/sure/", token)
     assert (old.status_code, old["WWW-Authenticate"]) == (401, challenge("urn:example:loa:3 urn:example:loa:2"))
     assert SecureClient().get("/sure/")["WWW-Authenticate"] == 'Bearer realm="api"'
@@ -286,7 +286,7 @@ def test_assurance_of_a_session_is_that_of_its_id_token(
     client = sign_in().client()
     assert client.get("/sure/").status_code == 401
     session = client.session
-    session["phi_oidc_assurance"] = assurance_entry(acr="urn:example:loa:2", auth_time=clock.now())
+    session["phi_oidc_assurance"] = build_assurance_entry(acr="urn:example:loa:2", auth_time=clock.now())
     session.save()
     assert client.get("/sure/").status_code == 200
     assert client.get("/surer/")["WWW-Authenticate"] == challenge("urn:example:loa:3")

@@ -14,7 +14,7 @@ from django.core.checks import run_checks
 run_checks()
 import django_phi_oidc
 names = [found.name for found in pkgutil.walk_packages(django_phi_oidc.__path__, "django_phi_oidc.")]
-assert "django_phi_oidc.drf" in names and "django_phi_oidc.login.views" in names
+assert "django_phi_oidc.contrib.rest_framework" in names and "django_phi_oidc.login.views" in names
 failed = []
 for name in names:
     if name.endswith("__main__") or ".migrations" in name:

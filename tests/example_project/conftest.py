@@ -15,7 +15,7 @@ sys.path.append(str(ROOT))
 from portal.demo import surroundings  # noqa: E402 -- the example's packages lie beside its manage.py
 from portal.demo.processes import Processes  # noqa: E402
 
-from django_phi_oidc import keyring  # noqa: E402
+from django_phi_oidc.crypto import keyring  # noqa: E402
 from tests.example_project.site import Site  # noqa: E402
 
 CLAIMS = {
@@ -65,7 +65,7 @@ def bare_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     provider = f"https://127.0.0.1:{surroundings.free_port()}"
     environ = {
         **{name: value for name, value in os.environ.items() if not name.startswith(surroundings.OURS)},
-        "DJANGO_SECRET_KEY": keyring.generate(),
+        "DJANGO_SECRET_KEY": keyring.generate_key(),
         "DJANGO_ALLOWED_HOSTS": "127.0.0.1",
         "PORTAL_VAR_DIR": str(var),
         "OIDC_ISSUER": provider,
@@ -73,7 +73,7 @@ def bare_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         "OIDC_CLIENT_SECRET": "a secret for tests only",
         "OIDC_LABEL": "The clinic’s own accounts",
         "OIDC_PROVIDERS_JSON": json.dumps({"region": {**REGION, "issuer": provider}}),
-        **{f"PHI_{ring}_KEYS": keyring.generate() for ring in ("ENCRYPTION", "SUBJECT", "AUDIT_MAC")},
+        **{f"PHI_{ring}_KEYS": keyring.generate_key() for ring in ("ENCRYPTION", "SUBJECT", "AUDIT_MAC")},
     }
     with Processes(directory=ROOT, logs=var / "log", environ=environ) as processes:
         processes.python("portal", "manage.py", "runserver", "--noreload", address)

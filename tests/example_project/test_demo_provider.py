@@ -15,8 +15,8 @@ from portal.demo.processes import Processes
 from portal.demo.surroundings import OURS, free_port
 from portal.management.commands.demo_provider import Command, client_of
 
-from django_phi_oidc.attack.op import DemoProvider, Exchange
-from django_phi_oidc.declarations import parse_provider
+from django_phi_oidc.config.providers import parse_provider
+from django_phi_oidc.testing.mock_provider import DemoProvider, MutableExchange
 from tests.example_project.conftest import ROOT
 
 pytestmark = pytest.mark.sqlite
@@ -67,5 +67,5 @@ def test_client_with_keys_is_registered_with_them_and_has_no_control() -> None:
     assert client.token_endpoint_auth_methods == ("private_key_jwt",)
     control = Control(DemoProvider([client]), client)
     for given, status in (("cGhpLXBvcnRhbDo=", 401), ("", 401)):
-        order = Exchange(method="POST", path=ISSUED, headers={"authorization": f"Basic {given}"})
+        order = MutableExchange(method="POST", path=ISSUED, headers={"authorization": f"Basic {given}"})
         assert control.answer(order).status == status

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from django_phi_oidc.attack.op import Client, DemoProvider, demo_accounts
+from django_phi_oidc.testing.mock_provider import Client, DemoProvider, demo_accounts
 
 
 @pytest.fixture(scope="session")

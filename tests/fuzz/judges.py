@@ -9,15 +9,15 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric import ec
 from jwt.algorithms import ECAlgorithm
 
-from django_phi_oidc.declarations import ProviderDeclaration
-from django_phi_oidc.oidc.id_token import auth_time_of, verify_id_token
+from django_phi_oidc.config.providers import ProviderDeclaration
+from django_phi_oidc.oidc.id_token import find_auth_time, verify_id_token
 from django_phi_oidc.oidc.jose import encode_b64url, parse_compact_jws, parse_json_object
 from django_phi_oidc.oidc.jwks import StaticKeySet, parse_jwks
-from django_phi_oidc.oidc.metadata import judge_jwks, judge_metadata
-from django_phi_oidc.oidc.pushed_authorization import judge_par_response
-from django_phi_oidc.oidc.token import judge_token_response, received_tokens
-from django_phi_oidc.oidc.transport import Response
-from django_phi_oidc.oidc.userinfo import judge_userinfo_response
+from django_phi_oidc.oidc.metadata import process_jwks_response, process_metadata_response
+from django_phi_oidc.oidc.pushed_authorization import process_par_response
+from django_phi_oidc.oidc.token import extract_received_tokens, process_token_response
+from django_phi_oidc.oidc.transport import TransportResponse
+from django_phi_oidc.oidc.userinfo import process_userinfo_response
 
 ISSUER = "https://op.example"
 NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
@@ -78,12 +78,14 @@ def signed(header: bytes, payload: bytes) -> str:
     return f"{signing_input}.{encode_b64url(_ALGORITHM.sign(signing_input.encode(), _KEY))}"
 
 
-def response(body: bytes, media_type: str = "application/json") -> Response:
-    return Response(status=200, headers={"content-type": media_type}, body=body)
+def response(body: bytes, media_type: str = "application/json") -> TransportResponse:
+    return TransportResponse(status=200, headers={"content-type": media_type}, body=body)
 
 
 def _userinfo(body: bytes, media_type: str) -> Any:
-    return judge_userinfo_response(response(body, media_type), sub=SUB, keys=KEYS, declaration=DECLARATION, now=NOW)
+    return process_userinfo_response(
+        response(body, media_type), expected_sub=SUB, keys=KEYS, declaration=DECLARATION, now=NOW
+    )
 
 
 def id_token(token: str) -> Any:
@@ -92,22 +94,22 @@ def id_token(token: str) -> Any:
         token,
         keys=KEYS,
         declaration=DECLARATION,
-        nonce=NONCE,
-        issued_nonce=lambda nonce: False,
+        expected_nonce=NONCE,
+        is_issued_nonce=lambda nonce: False,
         access_token=ACCESS_TOKEN,
         now=NOW,
     )
-    auth_time_of(claims)
+    find_auth_time(claims)
     return claims
 
 
 JUDGES: dict[str, Callable[[bytes], Any]] = {
-    "metadata": lambda body: judge_metadata(response(body), declaration=DECLARATION),
-    "jwks": lambda body: judge_jwks(response(body)),
-    "token": lambda body: judge_token_response(response(body), declaration=DECLARATION),
-    "received": lambda body: received_tokens(response(body)),
-    "received form": lambda body: received_tokens(response(body, "application/x-www-form-urlencoded")),
-    "par": lambda body: judge_par_response(replace(response(body), status=201), declaration=DECLARATION),
+    "metadata": lambda body: process_metadata_response(response(body), declaration=DECLARATION),
+    "jwks": lambda body: process_jwks_response(response(body)),
+    "token": lambda body: process_token_response(response(body), declaration=DECLARATION),
+    "received": lambda body: extract_received_tokens(response(body)),
+    "received form": lambda body: extract_received_tokens(response(body, "application/x-www-form-urlencoded")),
+    "par": lambda body: process_par_response(replace(response(body), status=201), declaration=DECLARATION),
     "userinfo": lambda body: _userinfo(body, "application/json"),
     "signed userinfo": lambda body: _userinfo(body, "application/jwt"),
     "jws": lambda body: parse_compact_jws(body.decode("latin-1")),

@@ -7,14 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from django_phi_oidc.declarations import SIGNING_ALGS
+from django_phi_oidc.config.providers import SIGNING_ALGS
 from django_phi_oidc.errors import KeyNotFound, SignInRefused
-from django_phi_oidc.oidc.authorization import build_authorization_url, judge_authorization_response, read_state
+from django_phi_oidc.oidc.authorization import build_authorization_url, get_state, process_authorization_response
 from django_phi_oidc.oidc.jwks import JSONWebKeySet
-from django_phi_oidc.oidc.logout import build_end_session_url, origin_of
-from django_phi_oidc.oidc.metadata import ProviderMetadata, build_jwks_request, check_https
-from django_phi_oidc.oidc.token import TokenResponse, received_tokens
-from django_phi_oidc.provider.caching import MAX_FRESH_SECONDS, MIN_FRESH_SECONDS, fresh_seconds
+from django_phi_oidc.oidc.metadata import ProviderMetadata, build_jwks_request, validate_https_url
+from django_phi_oidc.oidc.rp_initiated_logout import build_end_session_url, parse_url_origin
+from django_phi_oidc.oidc.token import TokenResponse, extract_received_tokens
+from django_phi_oidc.provider.metadata_cache import MAX_FRESH_SECONDS, MIN_FRESH_SECONDS, parse_freshness_seconds
 from tests.fuzz import judges
 from tests.fuzz.inputs import (
     ANY_TEXT,
@@ -82,7 +82,7 @@ def test_metadata_damaged_is_refused_or_leads_to_https_alone(body: bytes) -> Non
             assert getattr(metadata, name).startswith("https://") or not getattr(metadata, name)
         if metadata.end_session_endpoint:
             assert build_end_session_url(metadata.end_session_endpoint, {"state": "x"}).startswith("https://")
-            assert set(" ;,'*").isdisjoint(origin_of(metadata.end_session_endpoint))
+            assert set(" ;,'*").isdisjoint(parse_url_origin(metadata.end_session_endpoint))
     else:
         assert isinstance(metadata, SignInRefused)
 
@@ -90,7 +90,7 @@ def test_metadata_damaged_is_refused_or_leads_to_https_alone(body: bytes) -> Non
 @PURE
 @given(URLS, st.booleans())
 def test_any_endpoint_is_https_with_a_host_or_refused(url: str, loopback: bool) -> None:
-    outcome = in_time(lambda: check_https(url, allow_loopback_http=loopback), SECONDS_FOR_64_KIB)
+    outcome = in_time(lambda: validate_https_url(url, allow_loopback_http=loopback), SECONDS_FOR_64_KIB)
     assert isinstance(outcome, SignInRefused) or url.startswith(("https://", *(["http://"] if loopback else [])))
 
 
@@ -106,7 +106,7 @@ def test_keys_damaged_are_left_out_or_can_be_verified_with(body: bytes, kid: str
             assert key.verify(alg, b"signing input", signature if signature is not None else bytes(64)) is False
     for alg in SIGNING_ALGS:
         found = in_time(lambda alg=alg: keys.select(kid=kid, alg=alg), SECONDS_FOR_64_KIB)
-        assert isinstance(found, KeyNotFound) or (found.kid == kid and found.fits(alg))
+        assert isinstance(found, KeyNotFound) or (found.kid == kid and found.can_verify(alg))
 
 
 @PURE
@@ -132,8 +132,10 @@ def test_a_form_with_tokens_gives_those_that_have_a_value(names: list[str], valu
     received = judged("received form", body)
     assert all(token.value for token in received)
     assert len(received) <= 2 or "&" in value
-    plain = received_tokens(judges.response(b"x=1&refresh_token=r&access_token=a", "application/x-www-form-urlencoded"))
-    assert [(token.hint, token.value) for token in plain] == [("refresh_token", "r"), ("access_token", "a")]
+    plain = extract_received_tokens(
+        judges.response(b"x=1&refresh_token=r&access_token=a", "application/x-www-form-urlencoded")
+    )
+    assert [(token.token_type_hint, token.value) for token in plain] == [("refresh_token", "r"), ("access_token", "a")]
 
 
 @PURE
@@ -194,8 +196,8 @@ def test_any_callback_parameters_give_a_code_and_a_state_or_are_refused(
         jwks_uri="",
         authorization_response_iss_parameter_supported=promised,
     )
-    code = in_time(lambda: judge_authorization_response(parameters, metadata=metadata), SECONDS_FOR_64_KIB)
-    state = in_time(lambda: read_state(parameters), SECONDS_FOR_64_KIB)
+    code = in_time(lambda: process_authorization_response(parameters, metadata=metadata), SECONDS_FOR_64_KIB)
+    state = in_time(lambda: get_state(parameters), SECONDS_FOR_64_KIB)
     assert isinstance(code, SignInRefused) or [code] == parameters["code"]
     assert isinstance(state, SignInRefused) or [state] == parameters["state"]
 
@@ -205,7 +207,7 @@ def test_any_callback_parameters_give_a_code_and_a_state_or_are_refused(
     ANY_TEXT | st.lists(st.sampled_from(["max-age", "=", '"', "9" * 30, "-1", ",", " ", "no-store", "²"])).map("".join)
 )
 def test_any_cache_control_gives_a_time_within_the_limits(cache_control: str) -> None:
-    seconds = in_time(lambda: fresh_seconds({"cache-control": cache_control}), SECONDS_FOR_64_KIB)
+    seconds = in_time(lambda: parse_freshness_seconds({"cache-control": cache_control}), SECONDS_FOR_64_KIB)
     assert MIN_FRESH_SECONDS <= seconds <= MAX_FRESH_SECONDS
 
 

@@ -12,10 +12,10 @@ from django.test import Client
 from hypothesis import given
 from hypothesis import strategies as st
 
-from django_phi_oidc import keyring
-from django_phi_oidc.attack.op import DemoProvider, Exchange
 from django_phi_oidc.audit.models import AuditEvent
-from django_phi_oidc.login.pending import issued_nonce
+from django_phi_oidc.crypto import keyring
+from django_phi_oidc.login.state_cookie import is_issued_nonce
+from django_phi_oidc.testing.mock_provider import DemoProvider, MutableExchange
 from tests.fuzz import judges
 from tests.fuzz.inputs import (
     ANY_TEXT,
@@ -115,7 +115,7 @@ def test_any_damage_to_a_callback_ends_in_our_answer_and_leaves_no_token_alive(
         assert response["Location"] == "/portal/home/"
     if kind in ("again", "cookie") or response.status_code != 302:
         assert response.status_code in {403, 503}
-        assert op.live_tokens == []
+        assert op.active_tokens == []
     op.state.tokens.clear()
 
 
@@ -123,7 +123,7 @@ def test_any_damage_to_a_callback_ends_in_our_answer_and_leaves_no_token_alive(
 @PURE
 @given(ANY_TEXT | st.text("AQaq09-_=", max_size=70))
 def test_no_text_is_a_nonce_that_we_issued(text: str) -> None:
-    assert issued_nonce(text) is False
+    assert is_issued_nonce(text) is False
 
 
 @pytest.mark.parametrize("path", [REQUEST, CALLBACK])
@@ -138,12 +138,12 @@ def test_a_session_cookie_that_no_database_can_hold_ends_in_our_answer(op: DemoP
 def test_a_sign_in_begun_under_another_release_can_be_begun_again(op: DemoProvider, members: str) -> None:
     url, [(name, sealed)] = begin()
     context = ["pending sign-in", name]
-    kept = json.loads(keyring.open_sealed(sealed, context=context))
+    kept = json.loads(keyring.decrypt(sealed, context=context))
     if members == "one more":
         kept["of_a_later_release"] = True
     elif members == "one less":
         del kept["nonce"]
-    cookie = f"{name}={keyring.seal(json.dumps(kept), context=context)}"
+    cookie = f"{name}={keyring.encrypt(json.dumps(kept), context=context)}"
     assert get(REQUEST, "", cookie).status_code == 302
     answer = {"state": dict(parse_qsl(urlsplit(url).query))["state"], "iss": op.issuer, "error": "access_denied"}
     refused = get(CALLBACK, urlencode(answer), cookie)
@@ -202,7 +202,7 @@ def test_64_kib_of_query_or_cookies_take_50_ms(op: DemoProvider, path: str, quer
 
 
 def bend_claims(op: DemoProvider, change: dict[str, Any]) -> None:
-    def bend(stage: str, exchange: Exchange) -> None:
+    def bend(stage: str, exchange: MutableExchange) -> None:
         if stage == "id_token":
             exchange.claims.update(change)
 
@@ -210,7 +210,7 @@ def bend_claims(op: DemoProvider, change: dict[str, Any]) -> None:
 
 
 def bend_body(op: DemoProvider, endpoint: str, damage: Callable[[Any], bytes]) -> None:
-    def bend(at: str, exchange: Exchange) -> None:
+    def bend(at: str, exchange: MutableExchange) -> None:
         if at == endpoint:
             exchange.reply.body, exchange.reply.json = damage(exchange.reply.json), None
             exchange.reply.headers["Content-Type"] = "application/json"
@@ -238,7 +238,7 @@ def test_any_claims_of_the_provider_end_in_our_answer_and_a_refusal_leaves_no_to
     response = get(CALLBACK, urlsplit(callback).query, header_of(cookies))
     op.mutate = None
     assert response.status_code in OUR_ANSWERS
-    assert response.status_code == 302 or op.live_tokens == []
+    assert response.status_code == 302 or op.active_tokens == []
     op.state.tokens.clear()
 
 

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from django_phi_oidc.errors import KeyNotFound, SignInRefused, TransportNotHTTPS
-from django_phi_oidc.oidc.jose import MAX_STRUCTURE, encode_b64url, parse_json_object
+from django_phi_oidc.oidc.jose import MAX_STRUCTURAL_CHARACTERS, encode_b64url, parse_json_object
 from django_phi_oidc.oidc.jwks import JSONWebKeySet, parse_jwks
-from django_phi_oidc.oidc.metadata import check_https
+from django_phi_oidc.oidc.metadata import validate_https_url
 from tests.fuzz import judges
 from tests.fuzz.inputs import KIB, MIB, SECONDS_FOR_64_KIB, SECONDS_FOR_A_MIB, in_time
 
@@ -37,7 +37,7 @@ def compact(jwk: Mapping[str, Any], **changes: str) -> bytes:
 def as_many_as_are_read(piece: bytes) -> bytes:
     """Return a key set of these, one less than would be too many marks of structure, or than a mebibyte holds."""
     marks = sum(piece.count(mark) for mark in b"[{:,")
-    return b'{"keys":[' + (piece * min((MAX_STRUCTURE - 4) // marks, (MIB - 64) // len(piece)))[:-1] + b"]}"
+    return b'{"keys":[' + (piece * min((MAX_STRUCTURAL_CHARACTERS - 4) // marks, (MIB - 64) // len(piece)))[:-1] + b"]}"
 
 
 DOWN = b'{"a":' * 19
@@ -126,8 +126,8 @@ def test_as_many_keys_as_are_read_are_judged_within_250_ms_and_one_is_found_in_5
 
 def test_a_document_with_more_marks_of_structure_than_are_read_is_refused() -> None:
     """The twin is one value shorter."""
-    most = b'{"a":[%s0]}' % (b"0," * (MAX_STRUCTURE - 3))
-    assert len(parse_json_object(most)["a"]) == MAX_STRUCTURE - 2
+    most = b'{"a":[%s0]}' % (b"0," * (MAX_STRUCTURAL_CHARACTERS - 3))
+    assert len(parse_json_object(most)["a"]) == MAX_STRUCTURAL_CHARACTERS - 2
     with pytest.raises(ValueError, match="Not a JSON object"):
         parse_json_object(most.replace(b"[", b"[0,"))
 
@@ -135,9 +135,9 @@ def test_a_document_with_more_marks_of_structure_than_are_read_is_refused() -> N
 def test_an_endpoint_longer_than_is_read_is_refused() -> None:
     """urlsplit keeps what it has split: of a mebibyte each, a hundred endpoints would never be forgotten."""
     longest = "https://op.example/".ljust(2048, "a")
-    check_https(longest, allow_loopback_http=False)
+    validate_https_url(longest, allow_loopback_http=False)
     with pytest.raises(TransportNotHTTPS):
-        check_https(f"{longest}a", allow_loopback_http=False)
+        validate_https_url(f"{longest}a", allow_loopback_http=False)
 
 
 def test_documents_of_great_providers_are_far_from_the_limits() -> None:

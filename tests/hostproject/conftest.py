@@ -1,1 +1,1 @@
-pytest_plugins = ["django_phi_oidc.testing"]
+pytest_plugins = ["django_phi_oidc.testing.runner"]

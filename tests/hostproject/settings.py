@@ -9,4 +9,4 @@ from tests.settings import INSTALLED_APPS as OURS_TOO
 # As in a project: the runner names its test databases itself.
 DATABASES = {alias: {**declared, "TEST": {}} for alias, declared in OURS.items()}
 INSTALLED_APPS = [*OURS_TOO, "hospital"]
-TEST_RUNNER = os.environ.get("HOST_TEST_RUNNER", "django_phi_oidc.testing.PHIAuditTestRunner")
+TEST_RUNNER = os.environ.get("HOST_TEST_RUNNER", "django_phi_oidc.testing.runner.PHIAuditTestRunner")

@@ -9,9 +9,9 @@ import pytest
 from django.core.handlers.wsgi import WSGIHandler
 
 from tests.journeys.conftest import events
-from tests.journeys.logs import everything_logged
+from tests.journeys.logs import capture_all_logs
 from tests.parts import PARTS
-from tests.tls import Authority, found_authority
+from tests.tls import CertificateAuthority, create_certificate_authority
 
 from .op import SECRET, CertifiedProvider, certified_provider
 from .person import Person, arguments
@@ -25,14 +25,14 @@ REFRESHING = {"grant_types": ["authorization_code", "refresh_token"]}
 
 
 @pytest.fixture(scope="package")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    return found_authority(tmp_path_factory.mktemp("authority"), "trusted")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> CertificateAuthority:
+    return create_certificate_authority(tmp_path_factory.mktemp("authority"), "trusted")
 
 
 @pytest.fixture(scope="package")
-def certificate(authority: Authority) -> Path:
+def certificate(authority: CertificateAuthority) -> Path:
     """Return the certificate, with its key, of both sites. They are two hosts, so that they share no cookies."""
-    return authority.certify("localhost", "127.0.0.1")
+    return authority.create_server_certificate("localhost", "127.0.0.1")
 
 
 @pytest.fixture(scope="package")
@@ -42,8 +42,8 @@ def _portal(certificate: Path) -> Iterator[TLSPortal]:
 
 
 @pytest.fixture(scope="package")
-def _op(authority: Authority, certificate: Path) -> Iterator[CertifiedProvider]:
-    with certified_provider(PARTS["node"]().where, certificate=certificate, ca_bundle=authority.path) as op:
+def _op(authority: CertificateAuthority, certificate: Path) -> Iterator[CertifiedProvider]:
+    with certified_provider(PARTS["node"]().where, certificate=certificate, ca_bundle=authority.certificate_path) as op:
         yield op
 
 
@@ -90,7 +90,7 @@ def op(_op: CertifiedProvider, portal: str) -> CertifiedProvider:
 @pytest.fixture(autouse=True)
 def _logs_hold_no_secret(op: CertifiedProvider) -> Iterator[None]:
     """Look through every line that was logged in each journey."""
-    with everything_logged() as log:
+    with capture_all_logs() as log:
         yield
     secrets = {SECRET, "1984-03-09", "Lake Road", *(value for _, value in op.tokens())}
     lines = "\n".join(log.lines)

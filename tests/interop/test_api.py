@@ -10,10 +10,11 @@ import pytest
 import requests
 from django.contrib.auth import get_user_model
 
-from django_phi_oidc import clock, keyring
+from django_phi_oidc._internal import clock
 from django_phi_oidc.audit.events import Origin
+from django_phi_oidc.crypto import keyring
 from django_phi_oidc.oidc.jose import parse_compact_jws
-from django_phi_oidc.subjects.linking import link
+from django_phi_oidc.subjects.linking import get_or_create_account
 from tests.access.wards import HELD, PERMISSION
 from tests.journeys.conftest import EVERYTHING, events
 from tests.sessions.conftest import BACKEND, SecureClient
@@ -95,10 +96,10 @@ def take(settings: Any, **api: Any) -> None:
 
 
 def linked(op: CertifiedProvider, sub: str) -> Any:
-    person = link(
+    person = get_or_create_account(
         issuer=op.issuer,
         sub=sub,
-        keys=keyring.keys("SUBJECT_KEYS"),
+        keys=keyring.get_keys("SUBJECT_KEYS"),
         create_user=lambda: get_user_model()._default_manager.create_user(username="amina"),
         origin=Origin(),
         provider="default",

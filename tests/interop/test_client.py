@@ -6,12 +6,12 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from django_phi_oidc import clock, entropy
+from django_phi_oidc._internal import clock, randomness
 from django_phi_oidc.claims.models import StoredClaim
 from django_phi_oidc.errors import TokenError
-from django_phi_oidc.oidc.client_auth import Freshness
+from django_phi_oidc.oidc.client_auth import AssertionFreshness
 from django_phi_oidc.oidc.jose import parse_compact_jws
-from django_phi_oidc.oidc.refresh import build_refresh_request, judge_refresh_response, verify_refreshed_id_token
+from django_phi_oidc.oidc.refresh import build_refresh_request, process_refresh_response, verify_refreshed_id_token
 from django_phi_oidc.oidc.token import TokenResponse
 from django_phi_oidc.provider.registry import get_provider
 from django_phi_oidc.sessions.models import OIDCSession, PendingRevocation, RevocationStatus
@@ -124,17 +124,17 @@ def refresh(session: OIDCSession, refresh_token: str) -> TokenResponse:
     """Spend refresh_token at the provider of the session, and judge all that comes back."""
     provider = get_provider(session.provider)
     request = build_refresh_request(
-        metadata=provider.metadata(deadline=8),
+        metadata=provider.get_metadata(deadline=8),
         declaration=provider.declaration,
         refresh_token=refresh_token,
-        freshness=Freshness(now=clock.now(), jti=entropy.token_b64url(32)),
+        freshness=AssertionFreshness(now=clock.now(), jti=randomness.token_b64url(32)),
     )
     response = provider.transport.send(request, deadline=8)
-    tokens = judge_refresh_response(response, declaration=provider.declaration)
+    tokens = process_refresh_response(response, declaration=provider.declaration)
     verify_refreshed_id_token(
         tokens.id_token,
-        original=parse_compact_jws(opened(session, "id_token")).payload,
-        keys=provider.keys(deadline=8),
+        original_claims=parse_compact_jws(opened(session, "id_token")).payload,
+        keys=provider.get_key_set(deadline=8),
         declaration=provider.declaration,
         access_token=tokens.access_token,
         now=clock.now(),
@@ -143,7 +143,7 @@ def refresh(session: OIDCSession, refresh_token: str) -> TokenResponse:
 
 
 def opened(session: OIDCSession, column: str) -> str:
-    return OIDCSession._meta.get_field(column).open(session)
+    return OIDCSession._meta.get_field(column).decrypt(session)
 
 
 def test_refresh_gives_the_same_sign_in_once_and_the_session_takes_all_of_it_along(

@@ -7,12 +7,12 @@ from datetime import timedelta
 import pytest
 from django.db import connections
 
-from django_phi_oidc import clock
+from django_phi_oidc._internal import clock
 from django_phi_oidc.errors import TokenExpired
 from django_phi_oidc.oidc.token import ReceivedToken
-from django_phi_oidc.sessions import access_token
+from django_phi_oidc.sessions.access_tokens import get_access_token
 from django_phi_oidc.sessions.models import OIDCSession, PendingRevocation, RevocationStatus
-from django_phi_oidc.sessions.revoking import call_provider
+from django_phi_oidc.sessions.token_revocation import revoke_at_provider
 from tests.journeys.conftest import EVERYTHING, events
 
 from .conftest import REFRESHING, Declare, client
@@ -39,7 +39,7 @@ def expire() -> None:
 
 
 def opened(column: str) -> str:
-    return str(OIDCSession._meta.get_field(column).open(OIDCSession.objects.get()))
+    return str(OIDCSession._meta.get_field(column).decrypt(OIDCSession.objects.get()))
 
 
 def is_active(op: CertifiedProvider, token: str) -> bool:
@@ -53,7 +53,7 @@ def test_refreshed_tokens_are_the_newest_and_die_with_the_session(
     for _ in range(2):
         expire()
         spent.append(opened("refresh_token"))
-        assert is_active(op, access_token(session))
+        assert is_active(op, get_access_token(session))
         assert is_active(op, opened("refresh_token"))
     assert [is_active(op, token) for token in spent] == [False, False]
     assert op.requests("/token") == 3
@@ -65,12 +65,12 @@ def test_refreshed_tokens_are_the_newest_and_die_with_the_session(
 
 
 def test_refresh_of_a_grant_that_is_gone_ends_the_session(op: CertifiedProvider, session: uuid.UUID) -> None:
-    assert access_token(session)
-    token = ReceivedToken(hint="refresh_token", value=opened("refresh_token"))
-    assert call_provider(token, provider_name="default", now=clock.now(), deadline=8).fault == ""
+    assert get_access_token(session)
+    token = ReceivedToken(token_type_hint="refresh_token", value=opened("refresh_token"))
+    assert revoke_at_provider(token, provider_name="default", now=clock.now(), timeout_seconds=8).error_code == ""
     expire()
     with pytest.raises(TokenExpired):
-        access_token(session)
+        get_access_token(session)
     assert [event.reason for event in events(action="session.ended")] == ["invalid_grant"]
     assert op.alive() == []
     assert set(PendingRevocation.objects.values_list("status", flat=True)) == {RevocationStatus.DONE}
@@ -82,7 +82,7 @@ def test_refresh_wanted_by_ten_at_once_is_asked_for_once(op: CertifiedProvider, 
     def call() -> None:
         barrier.wait()
         try:
-            got.append(access_token(session))
+            got.append(get_access_token(session))
         finally:
             connections.close_all()
 

@@ -19,16 +19,17 @@ from django.contrib.sessions.models import Session
 from django.core.handlers.wsgi import WSGIHandler
 from django.core.management import call_command
 
-from django_phi_oidc import clock
+from django_phi_oidc._internal import clock
 from django_phi_oidc.audit import outbox
 from django_phi_oidc.claims.models import NO_SESSION, StoredClaim
 from django_phi_oidc.errors import TokenExpired
 from django_phi_oidc.oidc.jose import encode_b64url, parse_compact_jws
 from django_phi_oidc.oidc.token import ReceivedToken
-from django_phi_oidc.sessions import access_token, tasks
+from django_phi_oidc.sessions import tasks
+from django_phi_oidc.sessions.access_tokens import get_access_token
 from django_phi_oidc.sessions.models import EndReason, OIDCSession
-from django_phi_oidc.sessions.revoking import call_provider
-from django_phi_oidc.sessions.tasks import end_overdue, sweep_revocations
+from django_phi_oidc.sessions.tasks import end_expired_sessions, sweep_revocations
+from django_phi_oidc.sessions.token_revocation import revoke_at_provider
 from tests.journeys.conftest import EVERYTHING, events
 from tests.journeys.test_transactions import audit_database_away
 
@@ -88,7 +89,7 @@ def case(
     case = Case(FormPerson(portal, op.issuer, op.ca_bundle), op, settings)
     system = clock.now
     started = system()
-    with clock.running(lambda: started + case.elapsed), case.person.web:
+    with clock.override_clock(lambda: started + case.elapsed), case.person.web:
         yield case
 
 
@@ -115,7 +116,7 @@ def never_come_back(limit: timedelta) -> Callable[[Case], None]:
         if limit == ABSOLUTE:
             OIDCSession.objects.update(last_seen_at=clock.now() + ABSOLUTE)
         case.elapsed = limit + MINUTE - timedelta(seconds=1)
-        assert end_overdue() == 1
+        assert end_expired_sessions() == 1
 
     return abandon
 
@@ -128,7 +129,7 @@ def deactivate(case: Case) -> None:
 
 def deactivate_behind_our_back(case: Case) -> None:
     get_user_model()._default_manager.update(is_active=False)
-    assert end_overdue() == 1
+    assert end_expired_sessions() == 1
 
 
 def change_password(case: Case) -> None:
@@ -166,20 +167,20 @@ def load_the_front_channel(case: Case) -> None:
 
 def opened(session: OIDCSession, column: str) -> str:
     field: Any = OIDCSession._meta.get_field(column)
-    return str(field.open(session))
+    return str(field.decrypt(session))
 
 
 def refresh_in_vain(case: Case) -> None:
     """The provider has forgotten the refresh token: somebody revoked it there."""
-    token = ReceivedToken(hint="refresh_token", value=opened(case.session, "refresh_token"))
-    assert not call_provider(token, provider_name="default", now=clock.now(), deadline=5).fault
+    token = ReceivedToken(token_type_hint="refresh_token", value=opened(case.session, "refresh_token"))
+    assert not revoke_at_provider(token, provider_name="default", now=clock.now(), timeout_seconds=5).error_code
     refresh(case)
 
 
 def refresh(case: Case) -> None:
     OIDCSession.objects.update(access_token_expires_at=clock.now())
     with pytest.raises(TokenExpired):
-        access_token(case.session.pk)
+        get_access_token(case.session.pk)
 
 
 def refresh_for_another(case: Case) -> None:
@@ -200,7 +201,7 @@ WAYS: Mapping[str, Callable[[Case], None]] = {
     "session_lost": lambda case: case.person.get("/flush/"),
     "session_lost, and nobody came back": lambda case: (
         import_module(case.settings.SESSION_ENGINE).SessionStore().delete(case.person.session_key),
-        end_overdue(),
+        end_expired_sessions(),
     ),
     "subject_unlinked": lambda case: case.session.subject.delete(),
     "idle_timeout": come_back_after(IDLE),
@@ -262,7 +263,7 @@ def test_sign_in_that_cannot_be_written_to_the_trail_leaves_nothing_alive(case: 
     assert case.person.session_key == ""
     assert stored(case) == (0, 0)
     assert events(action="session.ended") == []
-    outbox.drain()
+    outbox.flush()
     (event,) = events(action="session.ended")
     assert (event.session, event.reason) == (str(session.pk), "audit_unavailable")
     another = FormPerson(case.person.portal, case.op.issuer, case.op.ca_bundle)

@@ -11,8 +11,9 @@ from django.template.response import TemplateResponse
 from django.urls import path
 from django.views.generic import TemplateView
 
-from django_phi_oidc.audit.request import Actor
-from django_phi_oidc.claims import MaskedClaim, reveal, reveal_many
+from django_phi_oidc.audit.request_context import Actor
+from django_phi_oidc.claims.masking import MaskedClaim
+from django_phi_oidc.claims.disclosure import reveal, reveal_many
 from django_phi_oidc.claims.views import RevealMixin
 
 from .urls import urlpatterns as portal

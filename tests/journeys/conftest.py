@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 
-from django_phi_oidc.attack.op import Client, DemoProvider, TLSFiles, demo_accounts
 from django_phi_oidc.audit.models import AuditEvent
-from tests.tls import Authority, found_authority
+from django_phi_oidc.testing.mock_provider import Client, DemoProvider, TLSFiles, demo_accounts
+from tests.tls import CertificateAuthority, create_certificate_authority
 
 from .browser import Browser
-from .logs import everything_logged, leaks
+from .logs import capture_all_logs, leaks
 from .two import _region_op, clinic, declare, region  # noqa: F401 -- fixtures
 
 SECRET = "s3cret & ümlaut:/+"
@@ -36,7 +36,7 @@ def client(base: str, client_id: str = "portal") -> Client:
 @pytest.fixture(autouse=True)
 def _logs_hold_no_secret(request: pytest.FixtureRequest) -> Iterator[None]:
     """Look through every line that was logged in each journey, the refused ones above all."""
-    with everything_logged() as log:
+    with capture_all_logs() as log:
         yield
     ops = [value for value in request.node.funcargs.values() if isinstance(value, DemoProvider)]
     assert leaks("\n".join(log.lines), ops) == []
@@ -50,18 +50,18 @@ def _http_op() -> Iterator[DemoProvider]:
 
 
 @pytest.fixture(scope="session")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    return found_authority(tmp_path_factory.mktemp("authority"), "trusted")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> CertificateAuthority:
+    return create_certificate_authority(tmp_path_factory.mktemp("authority"), "trusted")
 
 
 @pytest.fixture(scope="session")
-def other_authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    return found_authority(tmp_path_factory.mktemp("other"), "other")
+def other_authority(tmp_path_factory: pytest.TempPathFactory) -> CertificateAuthority:
+    return create_certificate_authority(tmp_path_factory.mktemp("other"), "other")
 
 
 @pytest.fixture(scope="session")
-def _tls_op(authority: Authority) -> Iterator[DemoProvider]:
-    certificate = authority.certify("127.0.0.1")
+def _tls_op(authority: CertificateAuthority) -> Iterator[DemoProvider]:
+    certificate = authority.create_server_certificate("127.0.0.1")
     op = DemoProvider(accounts=demo_accounts(), tls=TLSFiles(certificate, certificate))
     with op.running():
         yield op
@@ -76,7 +76,7 @@ def portal(live_server: Any, settings: Any) -> str:
 
 
 def _honest(op: DemoProvider, portal: str) -> Iterator[DemoProvider]:
-    op.register(client(portal))
+    op.register_client(client(portal))
     with op.state.lock:
         op.state.tokens.clear()
         op.state.id_tokens.clear()
@@ -99,9 +99,11 @@ def op(_http_op: DemoProvider, portal: str, settings: Any) -> Iterator[DemoProvi
 
 
 @pytest.fixture
-def tls_op(_tls_op: DemoProvider, portal: str, settings: Any, authority: Authority) -> Iterator[DemoProvider]:
+def tls_op(
+    _tls_op: DemoProvider, portal: str, settings: Any, authority: CertificateAuthority
+) -> Iterator[DemoProvider]:
     """The demo provider over TLS, declared with the CA that signed its certificate."""
-    declared = declaration(_tls_op, ca_bundle=authority.path)
+    declared = declaration(_tls_op, ca_bundle=authority.certificate_path)
     settings.PHI_OIDC = {**settings.PHI_OIDC, "PROVIDERS": {"default": declared}}
     yield from _honest(_tls_op, portal)
 

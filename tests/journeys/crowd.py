@@ -10,14 +10,14 @@ from django.contrib.auth import BACKEND_SESSION_KEY, HASH_SESSION_KEY, get_user_
 from django.contrib.auth import SESSION_KEY as USER_KEY
 from django.db import transaction
 
-from django_phi_oidc import clock
-from django_phi_oidc.attack.op import DemoProvider, Grant
-from django_phi_oidc.audit.request import SESSION_KEY
+from django_phi_oidc._internal import clock
+from django_phi_oidc.audit.request_context import SESSION_KEY
 from django_phi_oidc.claims.models import StoredClaim
 from django_phi_oidc.oidc.token import TokenResponse
-from django_phi_oidc.sessions.starting import start_session
-from django_phi_oidc.sessions.visiting import TIMES_KEY, new_times
+from django_phi_oidc.sessions.activity import TIMES_KEY, create_times_entry
+from django_phi_oidc.sessions.lifecycle import start_session
 from django_phi_oidc.subjects.models import PairwiseSubject
+from django_phi_oidc.testing.mock_provider import DemoProvider, Grant
 
 from .browser import Browser
 
@@ -57,19 +57,19 @@ def _sign_in(op: DemoProvider, base: str, number: int) -> Person:
         code="",
         code_expires_at=now,
     )
-    access = op.state.issue(grant, "access_token", scope=grant.scope, now=now).value
-    refresh = op.state.issue(grant, "refresh_token", scope=grant.scope, now=now).value
+    access = op.state.issue_token(grant, "access_token", scope=grant.scope, now=now).value
+    refresh = op.state.issue_token(grant, "refresh_token", scope=grant.scope, now=now).value
     session_id = uuid.uuid4()
     store = import_module(settings.SESSION_ENGINE).SessionStore()
     store[USER_KEY] = str(user.pk)
     store[BACKEND_SESSION_KEY] = "django_phi_oidc.backends.OIDCAuthenticationBackend"
     store[HASH_SESSION_KEY] = user.get_session_auth_hash()
     store[SESSION_KEY] = str(session_id)
-    store[TIMES_KEY] = new_times(now)
+    store[TIMES_KEY] = create_times_entry(now)
     store.create()
     store.save()
     start_session(
-        id=session_id,
+        session_id=session_id,
         user=user,
         subject=subject,
         provider="default",

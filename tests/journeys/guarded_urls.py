@@ -6,7 +6,7 @@ from django.http import HttpRequest, HttpResponse
 from django.urls import path
 from django.views.generic import View
 
-from django_phi_oidc.access.views import AssuranceMixin
+from django_phi_oidc.access.mixins import AssuranceMixin
 from django_phi_oidc.decorators import phi_access, require_assurance
 
 from .urls import urlpatterns as unguarded

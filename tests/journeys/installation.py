@@ -20,8 +20,8 @@ from celery import Celery
 from django.contrib.sessions.models import Session
 from redis import Redis
 
-from django_phi_oidc import entropy
-from django_phi_oidc.attack.op import DemoProvider
+from django_phi_oidc._internal import randomness
+from django_phi_oidc.testing.mock_provider import DemoProvider
 
 from .browser import Browser
 from .logs import secrets_of
@@ -46,7 +46,7 @@ class Installation:
     phi_oidc: Mapping[str, Any]
     broker: Relay
     environment: Mapping[str, str] = field(default_factory=dict)
-    queue: str = field(default_factory=lambda: f"test-{entropy.token_b64url(6)}")
+    queue: str = field(default_factory=lambda: f"test-{randomness.token_b64url(6)}")
     engine: str = "cached_db"
     """Of Django's sessions."""
     redis: str = ""
@@ -119,7 +119,10 @@ class Installation:
         return sorted(secret for secret in secrets_of(op) | session_keys if secret in left)
 
     def _urls(self, op: DemoProvider) -> list[str]:
-        return [*(request.target for request in op.requests), *(url for each in self.browsers for url in each.urls)]
+        return [
+            *(request.request_target for request in op.requests),
+            *(url for each in self.browsers for url in each.visited_urls),
+        ]
 
     def _environment(self) -> dict[str, str]:
         backends = "django.core.cache.backends"

@@ -12,12 +12,12 @@ from django.contrib.sessions.models import Session
 from django.db import connections
 from django.db.models import Max
 
-from django_phi_oidc.attack.op import DemoProvider, Reply
 from django_phi_oidc.audit import outbox
 from django_phi_oidc.claims.models import StoredClaim
 from django_phi_oidc.sessions.models import OIDCSession, PendingRevocation
+from django_phi_oidc.testing.mock_provider import DemoProvider, Reply
 
-from .browser import Browser, Page
+from .browser import Browser, PortalResponse
 from .conftest import events
 from .installation import Installation
 
@@ -31,14 +31,14 @@ def sign_in(browser: Browser, op: DemoProvider, installation: Installation) -> l
     assert browser.user() != ""
     assert StoredClaim.objects.filter(session=OIDCSession.objects.get(ended_at=None).pk).exists()
     assert installation.leaks(op) == []
-    found = sorted(op.live_tokens, key=lambda token: token.kind, reverse=True)
+    found = sorted(op.active_tokens, key=lambda token: token.kind, reverse=True)
     assert [token.kind for token in found] == ["refresh_token", "access_token"]
     tokens = [token.value for token in found]
     assert not any(token in str(browser.cookies) for token in tokens)
     return tokens
 
 
-def leave(browser: Browser) -> Page:
+def leave(browser: Browser) -> PortalResponse:
     """Sign out, within the time that a person waits; all that is ours is over by then."""
     session = OIDCSession.objects.get(ended_at=None)
     began = time.monotonic()
@@ -71,13 +71,13 @@ def last_due() -> Any:
 
 def alerts() -> list[str]:
     """Return the rules of the alerts so far."""
-    outbox.drain()
+    outbox.flush()
     return [json.loads(event.detail)["rule"] for event in events(action="alert.raised")]
 
 
 def revoked() -> Counter[str]:
     """Return how often the trail tells that a token of each kind was revoked."""
-    outbox.drain()
+    outbox.flush()
     return Counter(json.loads(event.detail)["hint"] for event in events(action="token.revoked"))
 
 

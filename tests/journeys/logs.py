@@ -5,10 +5,10 @@ from urllib.parse import quote, quote_plus
 
 from django.conf import settings
 
-from django_phi_oidc.attack.listening import Log, everything_logged
-from django_phi_oidc.attack.op import DemoProvider
+from django_phi_oidc.testing.canary.log_capture import CapturedLog, capture_all_logs
+from django_phi_oidc.testing.mock_provider import DemoProvider
 
-__all__ = ["Log", "everything_logged", "leaks", "secrets_of"]
+__all__ = ["CapturedLog", "capture_all_logs", "leaks", "secrets_of"]
 
 SECRET_PARAMETERS = ("code", "state", "nonce", "code_verifier", "client_assertion", "token", "refresh_token")
 
@@ -22,7 +22,7 @@ def secrets_of(op: DemoProvider) -> set[str]:
     found |= {request.parameters.get(name, "") for request in op.requests for name in SECRET_PARAMETERS}
     for client in op.state.clients.values():
         found |= {client.client_secret, quote(client.client_secret, safe=""), quote_plus(client.client_secret)}
-        found |= {op.subject(username, client.client_id) for username in op.state.accounts}
+        found |= {op.get_subject(username, client.client_id) for username in op.state.accounts}
     # What a test made up in place of one, such as `code=a`, is in every other word.
     return {secret for secret in found if len(secret) >= 16} | claims_of(op)
 

@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from django_phi_oidc.watch.prometheus import metrics
+from django_phi_oidc.metrics.prometheus import metrics
 
 from .urls import urlpatterns as of_the_portal
 

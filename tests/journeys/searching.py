@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import cast
 
-from django_phi_oidc.attack.searching import found
+from django_phi_oidc.testing.canary.search import find_texts
 
 
 def found_in_files(texts: Mapping[str, str], paths: Iterable[Path]) -> dict[str, set[str]]:
@@ -28,7 +28,7 @@ def main() -> None:
     told = {}
     for path in map(Path, asked["paths"]):
         with suppress(FileNotFoundError):
-            told[path.name] = sorted(found(asked["texts"], path.read_bytes()))
+            told[path.name] = sorted(find_texts(asked["texts"], path.read_bytes()))
     json.dump(told, sys.stdout)
 
 

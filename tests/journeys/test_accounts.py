@@ -6,10 +6,10 @@ import pytest
 from django.contrib.auth import get_user_model
 from django.contrib.sessions.models import Session
 
-from django_phi_oidc.attack.op import DemoProvider
 from django_phi_oidc.claims.models import StoredClaim
 from django_phi_oidc.sessions.models import EndReason, OIDCSession
 from django_phi_oidc.subjects.models import PairwiseSubject, SubjectDigest
+from django_phi_oidc.testing.mock_provider import DemoProvider
 
 from .browser import Browser
 from .codes import shows
@@ -30,7 +30,7 @@ def test_first_sign_in_makes_an_opaque_account(op: DemoProvider, browser: Browse
     assert SubjectDigest.objects.filter(subject=subject).count() == 2
     (linked,) = events(action="subject.linked")
     assert linked.subject == str(subject.uuid)
-    sub = op.subject("amina", "portal")
+    sub = op.get_subject("amina", "portal")
     assert not SubjectDigest.objects.filter(digest__contains=sub).exists()
 
 
@@ -63,11 +63,11 @@ def test_deactivated_users_live_session_is_dead_on_its_next_request(op: DemoProv
 def test_deactivated_user_is_refused_and_the_tokens_die(op: DemoProvider, browser: Browser, portal: str) -> None:
     assert browser.sign_in(op).status == 302
     get_user_model().objects.update(is_active=False)
-    before = len(op.live_tokens)
+    before = len(op.active_tokens)
     page = Browser(portal).sign_in(op)
     assert page.status == 403
     assert [event.reason for event in events(action="login.refused")] == ["user_inactive"]
-    assert len(op.live_tokens) == before
+    assert len(op.active_tokens) == before
 
 
 @shows("not_provisioned")
@@ -79,10 +79,10 @@ def test_backend_that_lets_nobody_in_is_refused_and_the_tokens_die(
     assert browser.sign_in(op).status == 403
     assert [event.reason for event in events(action="login.refused")] == ["not_provisioned"]
     assert op.tokens != []
-    assert op.live_tokens == []
+    assert op.active_tokens == []
     settings.AUTHENTICATION_BACKENDS = ours
     assert browser.sign_in(op).status == 302
-    assert len(op.live_tokens) == 2
+    assert len(op.active_tokens) == 2
 
 
 @shows("subject_key_missing")
@@ -107,21 +107,23 @@ def test_unknown_provider_is_refused_and_a_named_one_accepted(
 ) -> None:
     both = {"default": declaration(op), "other": declaration(op)}
     settings.PHI_OIDC = {**settings.PHI_OIDC, "PROVIDERS": both}
-    assert browser.begin(path="/oidc/nobody/authenticate/").status == 403
+    assert browser.start_sign_in(path="/oidc/nobody/authenticate/").status == 403
     assert [event.reason for event in events(action="login.refused")] == ["provider_unknown"]
-    begun = browser.begin(path="/oidc/other/authenticate/")
+    begun = browser.start_sign_in(path="/oidc/other/authenticate/")
     assert browser.get(op.authorize(begun.location, "amina")).status == 302
     assert browser.user() != ""
 
 
 def test_tabs_lead_each_to_its_own_page(op: DemoProvider, browser: Browser) -> None:
-    tabs = {page: browser.callback(op, next_url=page) for page in ("/portal/a/", "/portal/b/", "/portal/c/?x=1")}
+    tabs = {
+        page: browser.get_callback_url(op, next_url=page) for page in ("/portal/a/", "/portal/b/", "/portal/c/?x=1")
+    }
     for page, callback in reversed(tabs.items()):
         assert browser.get(callback).location == page
 
 
 def test_sixth_pending_sign_in_drops_the_oldest(op: DemoProvider, browser: Browser) -> None:
-    callbacks = [browser.callback(op) for _ in range(6)]
+    callbacks = [browser.get_callback_url(op) for _ in range(6)]
     assert len([name for name in browser.cookies if name.startswith("phi_oidc_")]) == 5
     assert browser.get(callbacks[0]).status == 403
     assert browser.get(callbacks[5]).status == 302
@@ -132,13 +134,13 @@ def test_sixth_pending_sign_in_drops_the_oldest(op: DemoProvider, browser: Brows
     ["https://evil.example/", "//evil.example/", "/\\evil.example", "javascript:alert(1)", "/" + "x" * 2000],
 )
 def test_next_elsewhere_leads_home(url: str, op: DemoProvider, browser: Browser) -> None:
-    begun = browser.begin(next_url=url)
+    begun = browser.start_sign_in(next_url=url)
     assert "evil" not in begun.location
     assert browser.get(op.authorize(begun.location, "amina")).location == "/"
 
 
 def test_anonymous_visitor_gets_no_session(op: DemoProvider, browser: Browser) -> None:
-    browser.begin()
+    browser.start_sign_in()
     assert Session.objects.count() == 0
     assert "sessionid" not in browser.cookies
 
@@ -146,12 +148,12 @@ def test_anonymous_visitor_gets_no_session(op: DemoProvider, browser: Browser) -
 def test_sign_in_of_another_person_ends_the_first_session(op: DemoProvider, browser: Browser) -> None:
     browser.sign_in(op)
     first = browser.user()
-    browser.op_cookies.clear()
+    browser.provider_cookies.clear()
     browser.sign_in(op, "jonas")
     assert browser.user() not in ("", first)
     ended = OIDCSession.objects.get(user_id=first)
     assert ended.end_reason == EndReason.REPLACED
-    assert {token.grant.account.username for token in op.live_tokens} == {"jonas"}
+    assert {token.grant.account.username for token in op.active_tokens} == {"jonas"}
     assert Session.objects.count() == 1
     assert not StoredClaim.objects.filter(session=ended.pk).exists()
 

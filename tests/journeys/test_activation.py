@@ -15,19 +15,19 @@ from django.core.management import call_command
 from django.db import connections
 from django.test import Client
 
-from django_phi_oidc import clock
-from django_phi_oidc.attack.op import DemoProvider
+from django_phi_oidc._internal import clock
 from django_phi_oidc.audit.events import Action, Origin
-from django_phi_oidc.audit.recording import record
+from django_phi_oidc.audit.recorder import record
 from django_phi_oidc.claims.models import StoredClaim
 from django_phi_oidc.sessions.models import OIDCSession
-from django_phi_oidc.subjects.codes import new_code, spell
+from django_phi_oidc.subjects.activation_codes import create_code, format_code
 from django_phi_oidc.subjects.models import ActivationCode, PairwiseSubject, SubjectDigest
+from django_phi_oidc.testing.mock_provider import DemoProvider
 
-from .browser import Browser, Page
+from .browser import Browser, PortalResponse
 from .conftest import EVERYTHING, declaration, events
-from .logs import everything_logged
-from .searching import found, found_in_files
+from .logs import capture_all_logs
+from .searching import find_texts, found_in_files
 from .two import Declare
 
 pytestmark = pytest.mark.django_db(**EVERYTHING)
@@ -54,7 +54,7 @@ def invite(user: Any, *words: str) -> str:
     return str(json.loads(out.getvalue())["code"])
 
 
-def enter(browser: Browser, code: str) -> Page:
+def enter(browser: Browser, code: str) -> PortalResponse:
     """Open the page that asks, as the browser was led to, and enter the code."""
     page = browser.get(ACTIVATE)
     assert page.status == 200, page
@@ -62,11 +62,11 @@ def enter(browser: Browser, code: str) -> Page:
     return browser.post(ACTIVATE, csrfmiddlewaretoken=token, code=code)
 
 
-def go_on(browser: Browser, page: Page, op: DemoProvider) -> Page:
+def go_on(browser: Browser, page: PortalResponse, op: DemoProvider) -> PortalResponse:
     """Follow the redirect to the sign-in, and sign in at the provider as the person who is signed in there."""
     begun = browser.get(page.location)
     assert begun.status == 302, begun
-    return browser.get(op.authorize(begun.location, "amina", cookies=browser.op_cookies))
+    return browser.get(op.authorize(begun.location, "amina", cookies=browser.provider_cookies))
 
 
 def reasons(action: str) -> list[str]:
@@ -81,7 +81,7 @@ def test_first_sign_in_asks_for_the_code_and_with_it_leads_to_the_account(op: De
     assert browser.user() == ""
     assert reasons("login.refused") == ["not_provisioned"]
     assert op.tokens != []
-    assert op.live_tokens == []
+    assert op.active_tokens == []
     counted = (PairwiseSubject, SubjectDigest, OIDCSession, StoredClaim, Session)
     assert [model.objects.count() for model in counted] == [0] * 5
 
@@ -98,7 +98,7 @@ def test_first_sign_in_asks_for_the_code_and_with_it_leads_to_the_account(op: De
     assert {"activation.redeemed", "subject.linked", "login.succeeded"} <= told.keys()
     assert reasons("login.refused") == ["not_provisioned"]
 
-    again = Browser(browser.base)
+    again = Browser(browser.base_url)
     assert again.sign_in(op).location == "/portal/home/"
     assert again.user() == str(user.pk)
 
@@ -120,11 +120,11 @@ def test_code_leads_the_person_who_signed_in_last_to_the_account(op: DemoProvide
     user = record_of("jonas")
     code = invite(user)
     browser.sign_in(op, "amina")
-    browser.op_cookies.clear()
+    browser.provider_cookies.clear()
     browser.sign_in(op, "jonas")
     enter(browser, code)
-    assert Browser(browser.base).sign_in(op, "amina").location == ACTIVATE
-    other = Browser(browser.base)
+    assert Browser(browser.base_url).sign_in(op, "amina").location == ACTIVATE
+    other = Browser(browser.base_url)
     assert other.sign_in(op, "jonas").location == "/portal/home/"
     assert other.user() == str(user.pk)
 
@@ -142,7 +142,7 @@ def test_deactivated_account_is_opened_to_nobody_and_an_active_one_is(op: DemoPr
     active.update(is_active=False)
     assert go_on(browser, page, op).status == 403
     assert reasons("login.refused") == ["not_provisioned", "user_inactive"]
-    assert op.live_tokens == []
+    assert op.active_tokens == []
 
 
 def test_whom_create_or_an_administrator_let_in_is_asked_for_no_code(
@@ -151,7 +151,7 @@ def test_whom_create_or_an_administrator_let_in_is_asked_for_no_code(
     declare_default(settings, op, provisioning="create")
     assert browser.sign_in(op).status == 302
     declare_default(settings, op, provisioning="invitation")
-    again = Browser(browser.base)
+    again = Browser(browser.base_url)
     assert again.sign_in(op).location == "/portal/home/"
     assert again.user() == browser.user() != ""
 
@@ -187,8 +187,8 @@ def test_code_of_one_provider_is_none_for_the_other(
     user = record_of("amina")
     code = invite(user, "--provider", "region")
 
-    def sign_in_at(name: str, op: DemoProvider, path: str = "") -> Page:
-        begun = browser.get(path) if path else browser.begin(path=f"/oidc/{name}/authenticate/")
+    def sign_in_at(name: str, op: DemoProvider, path: str = "") -> PortalResponse:
+        begun = browser.get(path) if path else browser.start_sign_in(path=f"/oidc/{name}/authenticate/")
         return browser.get(op.authorize(begun.location, "amina"))
 
     assert sign_in_at("clinic", clinic).location == ACTIVATE
@@ -208,10 +208,10 @@ def test_code_of_one_provider_is_none_for_the_other(
 class Listening(Browser):
     """A browser that keeps all that it was sent."""
 
-    pages: list[Page] = field(default_factory=list, repr=False)
+    pages: list[PortalResponse] = field(default_factory=list, repr=False)
 
-    def _exchange(self, method: str, url: str, body: bytes | None) -> Page:
-        page = super()._exchange(method, url, body)
+    def _dispatch(self, method: str, url: str, body: bytes | None) -> PortalResponse:
+        page = super()._dispatch(method, url, body)
         self.pages.append(page)
         return page
 
@@ -224,7 +224,7 @@ def in_databases(texts: dict[str, str]) -> dict[str, set[str]]:
         with connection.cursor() as cursor:
             for table in connection.introspection.table_names(cursor):
                 cursor.execute(f"SELECT * FROM {connection.ops.quote_name(table)}")
-                if here := found(texts, "\n".join(map(repr, cursor.fetchall())).encode()):
+                if here := find_texts(texts, "\n".join(map(repr, cursor.fetchall())).encode()):
                     hits[f"{alias} {table}"] = here
         if connection.vendor == "sqlite":
             file = Path(connection.settings_dict["NAME"])
@@ -245,14 +245,14 @@ def shown_once(user: Any) -> str:
     assert (answer.status_code, "no-store" in answer["Cache-Control"]) == (200, True)
     code = answer.content.decode().partition("<code>")[2].partition("</code>")[0]
     kept = repr([dict(client.session.items()), [morsel.OutputString() for morsel in client.cookies.values()]])
-    assert found({"code": code, "normal": code.replace("-", "")}, kept.encode()) == set()
+    assert find_texts({"code": code, "normal": code.replace("-", "")}, kept.encode()) == set()
     return code
 
 
-def search(texts: dict[str, str], lines: Iterable[str], pages: Iterable[Page]) -> dict[str, set[str]]:
+def search(texts: dict[str, str], lines: Iterable[str], pages: Iterable[PortalResponse]) -> dict[str, set[str]]:
     hits = in_databases(texts)
     told = {"the log": "\n".join(lines), "a page": repr([(page.headers, page.body) for page in pages])}
-    return hits | {place: here for place, text in told.items() if (here := found(texts, text.encode()))}
+    return hits | {place: here for place, text in told.items() if (here := find_texts(texts, text.encode()))}
 
 
 def test_codes_are_nowhere_in_plain_text_once_they_were_shown(
@@ -260,8 +260,8 @@ def test_codes_are_nowhere_in_plain_text_once_they_were_shown(
 ) -> None:
     settings.ROOT_URLCONF = "tests.journeys.activation_urls"
     users = [record_of(name) for name in ("amina", "jonas", "somebody")]
-    browser, control, sheet = Listening(portal), spell(new_code()), tmp_path / "codes.csv"
-    with everything_logged() as log:
+    browser, control, sheet = Listening(portal), format_code(create_code()), tmp_path / "codes.csv"
+    with capture_all_logs() as log:
         codes = [invite(users[0]), shown_once(users[0]), shown_once(users[1]), *invite_all(users[2:], sheet)]
         browser.sign_in(op)
         assert [enter(browser, code).status for code in (codes[0], codes[0].lower(), codes[1])] == [403, 403, 302]
@@ -275,7 +275,7 @@ def test_codes_are_nowhere_in_plain_text_once_they_were_shown(
 
     get_user_model().objects.filter(pk=users[1].pk).update(last_name=control)
     record(Action.AUDIT_VIEWED, origin=Origin(), now=clock.now(), detail={"page": control})
-    planted = search({"control": control}, [*log.lines, control], [*browser.pages, Page(200, "", control)])
+    planted = search({"control": control}, [*log.lines, control], [*browser.pages, PortalResponse(200, "", control)])
     assert {"default auth_user", "phi_audit django_phi_oidc_auditevent", "the log", "a page"} <= planted.keys()
     if connections["default"].vendor == "sqlite":
         assert len(planted) >= 6, "in the files, too"

@@ -6,9 +6,9 @@ from urllib.parse import urlsplit
 import pytest
 from django.contrib.auth import get_user_model
 
-from django_phi_oidc.attack.op import DemoProvider
+from django_phi_oidc.testing.mock_provider import DemoProvider
 
-from .browser import Browser, Page
+from .browser import Browser, PortalResponse
 from .conftest import EVERYTHING, events
 from .test_transactions import audit_database_away
 
@@ -22,12 +22,12 @@ def _with_an_admin(portal: str, settings: Any) -> None:
     settings.SESSION_COOKIE_SECURE = settings.CSRF_COOKIE_SECURE = False
 
 
-def led(browser: Browser, op: DemoProvider, url: str) -> Page:
+def led(browser: Browser, op: DemoProvider, url: str) -> PortalResponse:
     """Ask for the page, go where its redirects lead, sign in at the provider, and return what the callback answers."""
     page = browser.get(url)
     while page.status == 302 and not page.location.startswith(op.issuer):
         page = browser.get(page.location)
-    return browser.get(op.authorize(page.location, "amina", cookies=browser.op_cookies))
+    return browser.get(op.authorize(page.location, "amina", cookies=browser.provider_cookies))
 
 
 def test_admin_is_reached_by_way_of_the_provider(op: DemoProvider, browser: Browser) -> None:
@@ -45,5 +45,5 @@ def test_admin_is_reached_by_way_of_the_provider(op: DemoProvider, browser: Brow
 
 def test_admins_sign_in_leads_to_no_other_host(op: DemoProvider, browser: Browser) -> None:
     assert led(browser, op, f"/admin/login/?next={PAGE}").location == PAGE
-    there = led(Browser(browser.base), op, "/admin/login/?next=https://evil.example/admin/")
+    there = led(Browser(browser.base_url), op, "/admin/login/?next=https://evil.example/admin/")
     assert (there.status, urlsplit(there.location).netloc) == (302, "")

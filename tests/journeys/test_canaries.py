@@ -26,15 +26,15 @@ from django.core.cache.backends.filebased import FileBasedCache
 from django.core.signing import dumps as signed
 from django.db import connections
 
-from django_phi_oidc import clock, entropy
-from django_phi_oidc.attack.op import DemoProvider, Exchange, sign
-from django_phi_oidc.attack.searching import found
+from django_phi_oidc._internal import clock, randomness
 from django_phi_oidc.audit.events import Origin
-from django_phi_oidc.audit.recording import record
+from django_phi_oidc.audit.recorder import record
 from django_phi_oidc.claims.models import StoredClaim
+from django_phi_oidc.testing.canary.search import find_texts
+from django_phi_oidc.testing.mock_provider import DemoProvider, MutableExchange, sign_jwt
 from tests import databases
 
-from .browser import Browser, Page
+from .browser import Browser, PortalResponse
 from .conftest import EVERYTHING, client, declaration
 from .installation import Installation
 from .relay import relay_to
@@ -55,7 +55,7 @@ CLAIMS = {
 
 def canary() -> str:
     """Return a text that is nobody's, with characters that JSON, HTML and URLs spell otherwise."""
-    return f"Kanarienvögel & {entropy.token_b64url(12)}"
+    return f"Kanarienvögel & {randomness.token_b64url(12)}"
 
 
 # The search
@@ -96,7 +96,7 @@ def test_search_finds_a_text_in_each_form_and_no_other(form: Callable[[bytes], b
     for _ in range(5):
         there, absent = canary(), canary()
         content = b"\x00\xff before, " + form(there.encode()) + b" after \n\x01"
-        assert found({"there": there, "absent": absent}, content) == {"there"}
+        assert find_texts({"there": there, "absent": absent}, content) == {"there"}
 
 
 # The walk
@@ -109,27 +109,27 @@ class Portal:
     installation: Installation
     browser: Browser
     mails: Path
-    pages: list[tuple[str, Page, frozenset[str]]] = field(default_factory=list)
+    pages: list[tuple[str, PortalResponse, frozenset[str]]] = field(default_factory=list)
 
-    def get(self, url: str, *reveals: str) -> Page:
+    def get(self, url: str, *reveals: str) -> PortalResponse:
         return self.seen(url, self.browser.get(url), reveals)
 
-    def post(self, url: str, *reveals: str, **fields: str) -> Page:
+    def post(self, url: str, *reveals: str, **fields: str) -> PortalResponse:
         return self.seen(f"{url} {fields}", self.browser.post(url, **fields), reveals)
 
-    def seen(self, name: str, page: Page, reveals: tuple[str, ...]) -> Page:
+    def seen(self, name: str, page: PortalResponse, reveals: tuple[str, ...]) -> PortalResponse:
         self.pages.append((name, page, frozenset(reveals)))
         return page
 
     def search(self, texts: Mapping[str, str]) -> dict[str, set[str]]:
         """Return which texts are in which place, apart from pages that revealed them in their body on purpose."""
         hits: dict[str, set[str]] = defaultdict(set, found_in_files(texts, self._files()))
-        hits |= {f"table {name}": found(texts, content) for name, content in tables()}
-        hits["broker"] = found(texts, bytes(self.installation.broker.said))
+        hits |= {f"table {name}": find_texts(texts, content) for name, content in tables()}
+        hits["broker"] = find_texts(texts, bytes(self.installation.broker.said))
         for name, page, reveals in self.pages:
-            hits[f"head of {name}"] |= found(texts, f"{page.location}\n{page.headers}".encode())
-            hits[f"body of {name}"] |= found(texts, page.body.encode()) - reveals
-        hits["cookies"] = found(texts, str(self.browser.cookies).encode())
+            hits[f"head of {name}"] |= find_texts(texts, f"{page.location}\n{page.headers}".encode())
+            hits[f"body of {name}"] |= find_texts(texts, page.body.encode()) - reveals
+        hits["cookies"] = find_texts(texts, str(self.browser.cookies).encode())
         return {place: names for place, names in hits.items() if names}
 
     def _files(self) -> Iterator[Path]:
@@ -164,14 +164,14 @@ def running(op: DemoProvider, folder: Path, redis_url: str, *, debug: bool) -> I
     with relay_to(redis_url) as relay:
         installation = Installation(folder, phi_oidc, relay, environment=environment)
         with installation.portal() as base, installation.worker():
-            op.register(client(base))
+            op.register_client(client(base))
             yield Portal(installation, Browser(base), mails)
 
 
 def tell(op: DemoProvider, told: Mapping[str, str]) -> None:
     """Let the provider say what was declared, and much that was not, in the ID Token and at UserInfo."""
     undeclared = {"ssn": told["undeclared"], "diagnosis": {"icd": [told["undeclared object"]]}}
-    referred = sign({"alg": "none"}, {"phone_number": told["aggregated"]}, next(iter(op.state.keys.values())))
+    referred = sign_jwt({"alg": "none"}, {"phone_number": told["aggregated"]}, next(iter(op.state.keys.values())))
     at_userinfo = {
         **undeclared,
         "birthdate": told["birthdate"],
@@ -182,7 +182,7 @@ def tell(op: DemoProvider, told: Mapping[str, str]) -> None:
         "_claim_sources": {"elsewhere": {"JWT": referred}},
     }
 
-    def bend(endpoint: str, exchange: Exchange) -> None:
+    def bend(endpoint: str, exchange: MutableExchange) -> None:
         if endpoint == "userinfo":
             exchange.reply.json = {"sub": exchange.reply.json["sub"], **at_userinfo}
         elif endpoint == "id_token":
@@ -267,7 +267,7 @@ def test_canaries_are_found_only_where_they_were_revealed_on_purpose(
 
         look_around(portal)
         assert portal.search(told) == {}, "while claims are held"
-        revealed = [found(told, page.body.encode()) == reveals for _, page, reveals in portal.pages]
+        revealed = [find_texts(told, page.body.encode()) == reveals for _, page, reveals in portal.pages]
         assert all(revealed), "each page shows what was to be seen for its purpose, and no more"
 
         assert portal.post("/oidc/logout/").status == 302
@@ -297,7 +297,7 @@ def look_around(portal: Portal) -> None:
     assert portal.get("/oidc/callback/?state=x&code=y").status == 403
     assert portal.post("/profile/", purpose="PATRQT", csrfmiddlewaretoken="another").status == 403
     assert len(list(portal.mails.iterdir())) > 1, "errors are told by mail"
-    assert all(page.header("Cache-Control") == "no-store" for _, page, reveals in portal.pages if reveals)
+    assert all(page.join_header_values("Cache-Control") == "no-store" for _, page, reveals in portal.pages if reveals)
     log = (portal.installation.folder / "portal.log").read_text()
     assert "Failed lookup for key [nowhere]" in log, "Django has told the log what its templates held"
     assert "Given beyond what is declared: {}" in log

@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 from django.contrib.auth import get_user_model
 
-from django_phi_oidc.attack.op import DemoProvider, Exchange
 from django_phi_oidc.subjects.models import PairwiseSubject, SubjectDigest
+from django_phi_oidc.testing.mock_provider import DemoProvider, MutableExchange
 from tests.settings import key
 
-from .browser import Browser, Page
+from .browser import Browser, PortalResponse
 from .conftest import EVERYTHING, client, declaration, events
 from .serving import portal_process
 
@@ -26,12 +26,12 @@ RUNS = 20
 CALLBACKS = 20
 
 
-def at_once(acts: list[Callable[[], Page]]) -> list[Page]:
+def at_once(acts: list[Callable[[], PortalResponse]]) -> list[PortalResponse]:
     """Run the acts in threads that start behind one barrier."""
     barrier = threading.Barrier(len(acts))
-    pages: list[Page] = []
+    pages: list[PortalResponse] = []
 
-    def run(act: Callable[[], Page]) -> None:
+    def run(act: Callable[[], PortalResponse]) -> None:
         barrier.wait()
         pages.append(act())
 
@@ -43,7 +43,7 @@ def at_once(acts: list[Callable[[], Page]]) -> list[Page]:
     return pages
 
 
-def hold_token_answer(endpoint: str, exchange: Exchange) -> None:
+def hold_token_answer(endpoint: str, exchange: MutableExchange) -> None:
     if endpoint == "token":
         time.sleep(0.3)
 
@@ -66,9 +66,9 @@ def test_twenty_callbacks_with_one_state_spend_it_once(
         bases = [stack.enter_context(portal_process(phi_oidc, **environment)) for _ in range(2)]
         for run in range(RUNS):
             op.requests.clear()
-            op.register(client(bases[0]))
+            op.register_client(client(bases[0]))
             browser = Browser(bases[0])
-            callback = browser.callback(op)
+            callback = browser.get_callback_url(op)
             target = callback.removeprefix(bases[0])
             acts = [partial(Browser(bases[n % 2], dict(browser.cookies)).get, target) for n in range(CALLBACKS)]
             pages = at_once(acts)
@@ -77,7 +77,7 @@ def test_twenty_callbacks_with_one_state_spend_it_once(
             reasons = Counter(event.reason for event in events(action="login.refused", outcome="failure"))
             assert reasons == {"state_replayed": (CALLBACKS - 1) * (run + 1)}
     if first == 500:
-        assert op.live_tokens == []
+        assert op.active_tokens == []
         assert get_user_model().objects.count() == 0
 
 
@@ -92,11 +92,11 @@ def test_two_first_sign_ins_of_one_person_make_one_account(rings: tuple[str, str
             }
             bases.append(stack.enter_context(portal_process(phi_oidc)))
         uris = [uri for base in bases for uri in client(base).redirect_uris]
-        op.register(replace(client(bases[0]), redirect_uris=uris))
+        op.register_client(replace(client(bases[0]), redirect_uris=uris))
         for _ in range(10):
             get_user_model().objects.all().delete()
             browsers = [Browser(base) for base in bases]
-            callbacks = [browser.callback(op) for browser in browsers]
+            callbacks = [browser.get_callback_url(op) for browser in browsers]
             pages = at_once(
                 [partial(browser.get, callback) for browser, callback in zip(browsers, callbacks, strict=True)]
             )

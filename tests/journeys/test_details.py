@@ -6,13 +6,13 @@ from typing import Any
 import pytest
 from django.contrib.auth import get_user_model
 
-from django_phi_oidc import claims
-from django_phi_oidc.attack.op import DemoProvider, Exchange
+from django_phi_oidc.claims import disclosure
 from django_phi_oidc.claims.models import StoredClaim
 from django_phi_oidc.sessions.models import OIDCSession
+from django_phi_oidc.testing.mock_provider import DemoProvider, MutableExchange
 
 from .browser import Browser, InProcessBrowser
-from .cases import NO, member
+from .cases import OMITTED, tamper_member
 from .codes import shows
 from .conftest import EVERYTHING, client, declaration, events
 from .serving import portal_process
@@ -26,9 +26,9 @@ BORN = "1984-03-09"
 def set_member(op: DemoProvider, endpoint: str, name: str, value: Any) -> None:
     """Let the provider say value, or nothing (NO), for that member at that endpoint."""
 
-    def bend(at: str, exchange: Exchange) -> None:
+    def bend(at: str, exchange: MutableExchange) -> None:
         if at == endpoint:
-            member(name)(exchange, value)
+            tamper_member(name)(exchange, value)
 
     op.mutate = bend
 
@@ -44,14 +44,14 @@ def pending(browser: Browser) -> list[str]:
 @pytest.mark.parametrize(("scheme", "kept"), [("http", False), ("https", True)])
 def test_next_on_an_https_site_is_https(scheme: str, kept: bool, op: DemoProvider, portal: str) -> None:
     base = portal.replace("http:", "https:")
-    op.register(client(base))
+    op.register_client(client(base))
     url = f"{scheme}://{base.partition('://')[2]}/portal/letters/"
     assert InProcessBrowser(base).sign_in(op, next_url=url).location == (url if kept else "/")
 
 
 @pytest.mark.parametrize(("more", "status"), [("", 302), ("&error=access_denied", 403)])
 def test_pending_sign_in_is_gone_after_its_callback(more: str, status: int, op: DemoProvider, browser: Browser) -> None:
-    callback = browser.callback(op) + more
+    callback = browser.get_callback_url(op) + more
     assert len(pending(browser)) == 1
     assert browser.get(callback).status == status
     assert pending(browser) == []
@@ -75,7 +75,7 @@ def test_request_to_a_host_that_is_not_ours_writes_nothing(
     """Django's 400, whether its middleware finds it or we do."""
     common = "django.middleware.common.CommonMiddleware"
     settings.MIDDLEWARE = [name for name in settings.MIDDLEWARE if looks_first or name != common]
-    assert InProcessBrowser(f"http://{host}").begin().status == status
+    assert InProcessBrowser(f"http://{host}").start_sign_in().status == status
     assert events(action="login.refused") == []
 
 
@@ -91,7 +91,7 @@ def test_request_with_more_parameters_than_django_reads_writes_nothing(
 
 @pytest.mark.parametrize(
     ("in_id_token", "held"),
-    [("2000-01-01", "2000-01-01"), (NO, BORN), pytest.param("", BORN, marks=pytest.mark.sqlite)],
+    [("2000-01-01", "2000-01-01"), (OMITTED, BORN), pytest.param("", BORN, marks=pytest.mark.sqlite)],
 )
 def test_claim_in_the_id_token_wins_over_userinfo(
     in_id_token: Any, held: str, op: DemoProvider, browser: Browser
@@ -100,7 +100,7 @@ def test_claim_in_the_id_token_wins_over_userinfo(
     assert browser.sign_in(op).status == 302
     assert asked(op, "/userinfo"), "for the address"
     session = OIDCSession.objects.get()
-    assert claims.reveal(actor_of(session), session.user, "birthdate", purpose="TREAT") == held
+    assert disclosure.reveal(actor_of(session), session.user, "birthdate", purpose="TREAT") == held
 
 
 @pytest.mark.parametrize("has_userinfo", [True, False])
@@ -108,7 +108,7 @@ def test_provider_without_userinfo_signs_in_without_its_claims(
     has_userinfo: bool, op: DemoProvider, browser: Browser
 ) -> None:
     if not has_userinfo:
-        set_member(op, "discovery", "userinfo_endpoint", NO)
+        set_member(op, "discovery", "userinfo_endpoint", OMITTED)
     assert browser.sign_in(op).status == 302
     assert browser.user() != ""
     assert asked(op, "/userinfo") == has_userinfo
@@ -116,7 +116,7 @@ def test_provider_without_userinfo_signs_in_without_its_claims(
     assert {claim.name for claim in StoredClaim.objects.all()} == held
 
 
-@pytest.mark.parametrize(("seconds", "alert"), [(3600, False), (3601, True), (NO, True)])
+@pytest.mark.parametrize(("seconds", "alert"), [(3600, False), (3601, True), (OMITTED, True)])
 def test_access_token_that_lives_longer_than_an_hour_raises_an_alert(
     seconds: Any, alert: bool, op: DemoProvider, browser: Browser
 ) -> None:
@@ -128,7 +128,7 @@ def test_access_token_that_lives_longer_than_an_hour_raises_an_alert(
 
 @pytest.mark.parametrize(
     ("acr", "kept"),
-    [("a" * 255, "a" * 255), ("a" * 256, ""), ("a" * 300, ""), (2, ""), (NO, "")],
+    [("a" * 255, "a" * 255), ("a" * 256, ""), ("a" * 300, ""), (2, ""), (OMITTED, "")],
     ids=["255", "256", "300", "a number", "none"],
 )
 def test_acr_that_was_not_asked_for_is_kept_where_it_can_be(
@@ -159,7 +159,7 @@ def test_hooks_of_the_host_are_called_with_the_declared_claims_alone(
 def test_event_of_a_look_survives_the_rollback_of_its_request(atomic: str, op: DemoProvider) -> None:
     phi_oidc = {"PROVIDERS": {"default": declaration(op)}}
     with portal_process(phi_oidc, TEST_ATOMIC_REQUESTS=atomic) as base:
-        op.register(client(base))
+        op.register_client(client(base))
         browser = Browser(base)
         assert browser.sign_in(op).status == 302
         page = browser.get("/birthdate/?fail=1")
@@ -174,7 +174,7 @@ def test_event_of_a_look_survives_the_rollback_of_its_request(atomic: str, op: D
 def test_no_look_by_http_while_the_audit_database_is_away(atomic: str, op: DemoProvider) -> None:
     phi_oidc = {"PROVIDERS": {"default": declaration(op)}}
     with portal_process(phi_oidc, TEST_ATOMIC_REQUESTS=atomic) as base:
-        op.register(client(base))
+        op.register_client(client(base))
         browser = Browser(base)
         browser.sign_in(op)
         with audit_database_away():
@@ -193,7 +193,7 @@ def test_provider_that_is_down_is_told_of_and_one_that_is_up_again_accepted(
 ) -> None:
     op.stop()
     try:
-        page = browser.begin()
+        page = browser.start_sign_in()
     finally:
         op.start()
     assert page.status == 503

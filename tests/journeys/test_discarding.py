@@ -7,14 +7,14 @@ from typing import Any
 import pytest
 from django.db import connections
 
-from django_phi_oidc import clock
-from django_phi_oidc.attack.op import DemoProvider, Exchange, Reply
+from django_phi_oidc._internal import clock
 from django_phi_oidc.claims.models import StoredClaim
 from django_phi_oidc.errors import TokenExpired
-from django_phi_oidc.sessions import access_token
+from django_phi_oidc.sessions.access_tokens import get_access_token
 from django_phi_oidc.sessions.models import OIDCSession, PendingRevocation, RevocationStatus
-from django_phi_oidc.sessions.revoking import make_due
 from django_phi_oidc.sessions.tasks import sweep_revocations
+from django_phi_oidc.sessions.token_revocation import reset_backoff
+from django_phi_oidc.testing.mock_provider import DemoProvider, MutableExchange, Reply
 
 from .browser import Browser
 from .conftest import EVERYTHING, declaration, events
@@ -61,7 +61,7 @@ def test_discarded_tokens_are_dead_and_not_stored_once_the_sign_in_is_done(
     session = OIDCSession.objects.get(ended_at=None)
     assert (session.access_token, session.refresh_token, session.access_token_expires_at) == (None, None, None)
     assert session.id_token is not None
-    assert op.live_tokens == []
+    assert op.active_tokens == []
     assert revoked(op) == {token.value: 1 for token in op.tokens}
     rows = PendingRevocation.objects.values_list("token_type_hint", "status", "session", "token")
     assert set(rows) == {(hint, RevocationStatus.DONE, session.pk, None) for hint in TOKENS}
@@ -69,7 +69,7 @@ def test_discarded_tokens_are_dead_and_not_stored_once_the_sign_in_is_done(
     assert [event.session for event in events(action="token.revoked")] == [str(session.pk)] * 2
     assert browser.user() != ""
     with pytest.raises(TokenExpired):
-        access_token(session)
+        get_access_token(session)
 
 
 def test_kept_tokens_are_alive_and_stored(use: Callable[[str], None], op: DemoProvider, browser: Browser) -> None:
@@ -78,9 +78,9 @@ def test_kept_tokens_are_alive_and_stored(use: Callable[[str], None], op: DemoPr
     session = OIDCSession.objects.get()
     assert session.access_token is not None
     assert session.refresh_token is not None
-    assert len(op.live_tokens) == 2
+    assert len(op.active_tokens) == 2
     assert not PendingRevocation.objects.exists()
-    assert op.is_active(access_token(session))
+    assert op.is_token_active(get_access_token(session))
 
 
 def test_logout_without_tokens_ends_the_session_and_gives_the_hint(
@@ -100,27 +100,27 @@ def test_discarded_tokens_are_queued_while_the_provider_revokes_nothing(
     op.intercept = lambda endpoint, exchange: Reply(status=503) if endpoint == "revocation" else None
     assert browser.sign_in(op).status == 302
     assert browser.user() != ""
-    assert len(op.live_tokens) == 2
+    assert len(op.active_tokens) == 2
     assert set(PendingRevocation.objects.values_list("token_type_hint", "status")) == {
         (hint, RevocationStatus.PENDING) for hint in TOKENS
     }
     assert OIDCSession.objects.get().access_token is None
     assert [token.value for token in op.tokens if token.value in everything_stored()] == []
     op.intercept = None
-    make_due(now=clock.now())
+    reset_backoff(now=clock.now())
     sweep_revocations()
-    assert op.live_tokens == []
+    assert op.active_tokens == []
 
 
 def test_discarded_tokens_die_once_where_the_sign_in_can_not_be_permitted(
     use: Callable[[str], None], op: DemoProvider, browser: Browser
 ) -> None:
-    callback = browser.callback(op)
+    callback = browser.get_callback_url(op)
     with audit_database_away():
         assert browser.get(callback).status == 503
     assert browser.user() == ""
     assert OIDCSession.objects.get().end_reason == "audit_unavailable"
-    assert op.live_tokens == []
+    assert op.active_tokens == []
     assert revoked(op) == {token.value: 1 for token in op.tokens}
     assert len(op.tokens) == 2
 
@@ -128,22 +128,22 @@ def test_discarded_tokens_die_once_where_the_sign_in_can_not_be_permitted(
 def test_discarded_tokens_die_once_where_the_session_can_be_neither_permitted_nor_ended(
     use: Callable[[str], None], op: DemoProvider, browser: Browser
 ) -> None:
-    callback = browser.callback(op)
+    callback = browser.get_callback_url(op)
     with audit_database_away(), refused("UPDATE", "django_phi_oidc_oidcsession"):
         assert browser.get(callback).status == 500
     assert browser.user() == ""
-    assert op.live_tokens == []
+    assert op.active_tokens == []
     assert revoked(op) == {token.value: 1 for token in op.tokens}
 
 
 def test_discarded_tokens_die_once_where_the_session_can_not_be_opened(
     use: Callable[[str], None], op: DemoProvider, browser: Browser
 ) -> None:
-    callback = browser.callback(op)
+    callback = browser.get_callback_url(op)
     with refused("INSERT", "django_phi_oidc_oidcsession"):
         assert browser.get(callback).status == 500
     assert not OIDCSession.objects.exists()
-    assert op.live_tokens == []
+    assert op.active_tokens == []
     assert revoked(op) == {token.value: 1 for token in op.tokens}
 
 
@@ -153,9 +153,9 @@ def test_second_sign_in_discards_its_own_tokens_alone(
     use("keep")
     browser.sign_in(op)
     use("discard")
-    browser.op_cookies.clear()
+    browser.provider_cookies.clear()
     browser.sign_in(op, "jonas")
-    assert op.live_tokens == []
+    assert op.active_tokens == []
     assert revoked(op) == {token.value: 1 for token in op.tokens}
     assert len(op.tokens) == 4
 
@@ -165,7 +165,7 @@ def test_discarded_answer_with_a_token_deeper_inside_leaves_that_one_dead_too(
 ) -> None:
     """Whatever else an accepted answer holds."""
 
-    def hide(endpoint: str, exchange: Exchange) -> None:
+    def hide(endpoint: str, exchange: MutableExchange) -> None:
         if endpoint == "token":
             exchange.reply.json["more"] = {"refresh_token": "a hidden one"}
 

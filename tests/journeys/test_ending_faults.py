@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from django_phi_oidc import clock
-from django_phi_oidc.attack.op import DemoProvider, Exchange, Reply, dripping
+from django_phi_oidc._internal import clock
 from django_phi_oidc.audit.models import AuditEvent, AuditOutbox
 from django_phi_oidc.sessions.models import OIDCSession, PendingRevocation, RevocationStatus
-from django_phi_oidc.sessions.revoking import LEASE
+from django_phi_oidc.sessions.token_revocation import LEASE_DURATION
+from django_phi_oidc.testing.mock_provider import DemoProvider, MutableExchange, Reply, stream_slowly
 from tests.audit.hanging import audit_database_hangs
 from tests.parts import redis
 
@@ -67,7 +67,7 @@ def installation(running: tuple[Installation, str], op: DemoProvider) -> Iterato
 def browser(installation: Installation, running: tuple[Installation, str], op: DemoProvider) -> Browser:
     """A browser on the portal that is a process of its own."""
     _, base = running
-    op.register(client(base))
+    op.register_client(client(base))
     return installation.browser(base)
 
 
@@ -94,7 +94,7 @@ def show_page(status: int) -> Answer:
 
 
 def drip(over: threading.Event) -> Reply:
-    return Reply(raw=(piece for piece in dripping(Reply(), pause=0) if not over.wait(1)))
+    return Reply(raw=(piece for piece in stream_slowly(Reply(), pause_seconds=0) if not over.wait(1)))
 
 
 def sweep_once(installation: Installation) -> None:
@@ -135,7 +135,7 @@ def test_logout_at_an_op_out_of_order_ends_at_once_and_its_tokens_die_when_it_is
     assert {row.status for row in rows} == {RevocationStatus.PENDING}
     assert {row.token_type_hint: row.last_fault for row in rows}["refresh_token"] == fault.known
     assert rows[0].due_at - left_at >= fault.wait
-    assert all(op.is_active(token) for token in tokens)
+    assert all(op.is_token_active(token) for token in tokens)
     assert alerts() == [fault.alert] * (2 if fault.alert else 0)
 
     before = asked(op)
@@ -144,7 +144,7 @@ def test_logout_at_an_op_out_of_order_ends_at_once_and_its_tokens_die_when_it_is
     assert asked(op) == before, "nothing is tried before its time"
     installation.set_clock(rows[1].due_at)
     assert installation.run()
-    assert not any(op.is_active(token) for token in tokens)
+    assert not any(op.is_token_active(token) for token in tokens)
     assert statuses() == {RevocationStatus.DONE}
     assert asked(op) == before + Counter(tokens)
     assert before == (Counter(tokens) if fault.answer else Counter())
@@ -166,7 +166,7 @@ def test_logout_at_a_portal_that_has_just_started_ends_at_once_though_the_op_han
     assert PendingRevocation.objects.filter(attempts=1, lease_until=None).count() == 2
     installation.set_clock(clock.now() + timedelta(minutes=1))
     assert installation.run()
-    assert not any(op.is_active(token) for token in tokens)
+    assert not any(op.is_token_active(token) for token in tokens)
     assert statuses() == {RevocationStatus.DONE}
     assert revoked() == {"refresh_token": 1, "access_token": 1}
 
@@ -207,7 +207,7 @@ def test_logout_at_an_op_that_answers_for_good_is_not_tried_again(
     assert not PendingRevocation.objects.filter(token__isnull=False).exists()
     assert set(PendingRevocation.objects.values_list("last_fault", flat=True)) == {answered.known}
     assert PendingRevocation.objects.get(token_type_hint="access_token").token_expires_at is not None
-    assert [op.is_active(token) for token in tokens] == [not is_done] * 2, "nobody but the OP can kill a token"
+    assert [op.is_token_active(token) for token in tokens] == [not is_done] * 2, "nobody but the OP can kill a token"
     installation.set_clock(clock.now() + timedelta(days=2))
     assert installation.run()
     assert asked(op) == Counter(tokens)
@@ -225,7 +225,7 @@ def test_revocation_answered_with_a_page_and_200_is_done(
     op.mutate = lambda endpoint, exchange: Reply(headers=dict(HTML), body=PAGE) if endpoint == "revocation" else None
     leave(browser)
     assert statuses() == {RevocationStatus.DONE}
-    assert not any(op.is_active(token) for token in tokens)
+    assert not any(op.is_token_active(token) for token in tokens)
     assert asked(op) == Counter(tokens)
 
 
@@ -238,7 +238,7 @@ def test_logout_while_the_trail_is_away_is_told_of_once_it_is_back(
     with audit_database_away():
         leave(browser)
         assert not installation.run("phi_oidc.drain_outbox")
-    assert not any(op.is_active(token) for token in tokens)
+    assert not any(op.is_token_active(token) for token in tokens)
     waiting = set(AuditOutbox.objects.values_list("id", flat=True))
     assert set(AuditEvent.objects.values_list("id", flat=True)) == told_before
     assert installation.run("phi_oidc.drain_outbox")
@@ -265,7 +265,7 @@ def test_logout_while_the_trail_hangs_and_the_op_too_ends_at_once(
     installation.set_clock(clock.now() + timedelta(minutes=1))
     assert installation.run("phi_oidc.drain_outbox")
     assert installation.run()
-    assert not any(op.is_active(token) for token in tokens)
+    assert not any(op.is_token_active(token) for token in tokens)
     assert revoked() == {"refresh_token": 1, "access_token": 1}
     assert len(events(action="session.ended")) == 1
 
@@ -304,7 +304,7 @@ def test_revocation_whose_worker_is_killed_is_neither_lost_nor_repeated_without_
     dying.set_clock(second.due_at)
     with dying.worker(TEST_KILL_AT=killed.at) as process:
 
-        def die(endpoint: str, exchange: Exchange) -> None:
+        def die(endpoint: str, exchange: MutableExchange) -> None:
             if endpoint == "revocation":
                 op.intercept = None
                 process.kill()
@@ -315,16 +315,16 @@ def test_revocation_whose_worker_is_killed_is_neither_lost_nor_repeated_without_
     assert dying.leaks(op) == []
     assert eventually(lambda: asked(op) == Counter({in_hand: killed.calls} if killed.calls else {}))
     first.refresh_from_db()
-    assert first.lease_until == (second.due_at + LEASE if killed.is_leased else None)
+    assert first.lease_until == (second.due_at + LEASE_DURATION if killed.is_leased else None)
     assert first.status == (RevocationStatus.DONE if killed.is_done else RevocationStatus.PENDING)
 
-    installation.set_clock(second.due_at + LEASE - timedelta(milliseconds=1))
+    installation.set_clock(second.due_at + LEASE_DURATION - timedelta(milliseconds=1))
     assert installation.run()
     if killed.is_leased:
         assert asked(op) == Counter({in_hand: killed.calls, other: 1})
-    installation.set_clock(second.due_at + LEASE)
+    installation.set_clock(second.due_at + LEASE_DURATION)
     assert installation.run()
-    assert not any(op.is_active(token) for token in tokens)
+    assert not any(op.is_token_active(token) for token in tokens)
     assert statuses() == {RevocationStatus.DONE}
     assert asked(op) == {in_hand: killed.calls + (not killed.is_done), other: 1}
     assert revoked() == {"refresh_token": 1, "access_token": 1}

@@ -19,13 +19,13 @@ import pytest
 from django.contrib.sessions.models import Session
 from django.db import connections
 
-from django_phi_oidc import clock
-from django_phi_oidc.attack.op import DemoProvider, Exchange, Reply
+from django_phi_oidc._internal import clock
 from django_phi_oidc.audit import outbox
 from django_phi_oidc.audit.models import AuditEvent, AuditOutbox
 from django_phi_oidc.claims.models import StoredClaim
 from django_phi_oidc.sessions.models import OIDCSession, PendingRevocation, RevocationStatus
-from django_phi_oidc.sessions.revoking import LEASE
+from django_phi_oidc.sessions.token_revocation import LEASE_DURATION
+from django_phi_oidc.testing.mock_provider import DemoProvider, MutableExchange, Reply
 from tests import databases
 from tests.postgresql import OPTIONS, given_url, restartable_server
 
@@ -56,7 +56,7 @@ def install(op: DemoProvider, folder: Path, broker: Relay) -> Installation:
 
 
 def browser_at(base: str, op: DemoProvider, installation: Installation) -> Browser:
-    op.register(client(base))
+    op.register_client(client(base))
     return installation.browser(base)
 
 
@@ -80,11 +80,11 @@ def test_logout_with_the_broker_away_ends_at_once_and_its_tokens_die_when_it_is_
             with revocation_answers(op, hang):
                 leave(browser)
             assert asked(op) == {tokens[0]: 1}
-            assert all(op.is_active(token) for token in tokens)
+            assert all(op.is_token_active(token) for token in tokens)
             relay.come_back()
             installation.set_clock(last_due())
             assert eventually(lambda: statuses() == {RevocationStatus.DONE})
-        assert not any(op.is_active(token) for token in tokens)
+        assert not any(op.is_token_active(token) for token in tokens)
         assert asked(op) == {tokens[0]: 2, tokens[1]: 1}
         assert revoked() == {"refresh_token": 1, "access_token": 1}
         assert b"phi_oidc.sweep_revocations" in relay.said
@@ -133,7 +133,7 @@ def test_postgresql_restarted_between_a_logout_and_its_revocation_loses_nothing(
             server.start()
             connections.close_all()
 
-        def restart_in_the_call(endpoint: str, exchange: Exchange) -> None:
+        def restart_in_the_call(endpoint: str, exchange: MutableExchange) -> None:
             if endpoint == "revocation":
                 op.intercept = None
                 restart()
@@ -145,7 +145,7 @@ def test_postgresql_restarted_between_a_logout_and_its_revocation_loses_nothing(
             leave(browser)
             assert asked(op) == Counter(tokens)
             assert statuses() == {RevocationStatus.PENDING}, "the answers could not be written down"
-            installation.set_clock(clock.now() + LEASE)
+            installation.set_clock(clock.now() + LEASE_DURATION)
             assert installation.run()
             assert asked(op) == Counter(2 * tokens)
             assert statuses() == {RevocationStatus.DONE}
@@ -159,9 +159,9 @@ def test_postgresql_restarted_between_a_logout_and_its_revocation_loses_nothing(
             op.intercept = restart_in_the_call
             assert not installation.run(), "a worker meets the restart, too"
             connections.close_all()
-            installation.set_clock(last_due() + LEASE)
+            installation.set_clock(last_due() + LEASE_DURATION)
             assert installation.run()
-        assert not any(op.is_active(token) for token in tokens + more)
+        assert not any(op.is_token_active(token) for token in tokens + more)
         in_hand = more[0 if first.token_type_hint == "refresh_token" else 1]
         assert asked(op) == Counter(2 * tokens + more + [in_hand])
         assert statuses() == {RevocationStatus.DONE}
@@ -189,9 +189,9 @@ def test_logout_with_the_audit_database_out_of_reach_ends_at_once_and_is_told_of
             told = set(AuditEvent.objects.values_list("id", flat=True))
             trail.go_down()
             leave(browser)
-            assert not any(op.is_active(token) for token in tokens)
+            assert not any(op.is_token_active(token) for token in tokens)
             assert browser.sign_in(op).status == 503, "and nobody is let in"
-            assert not op.live_tokens
+            assert not op.active_tokens
             assert not installation.run("phi_oidc.drain_outbox")
             assert set(AuditEvent.objects.values_list("id", flat=True)) == told
             waiting = set(AuditOutbox.objects.values_list("id", flat=True))
@@ -223,14 +223,14 @@ def test_two_hundred_logouts_at_two_portals_beside_two_workers_revoke_each_token
         for name in ("worker-1", "worker-2"):
             # Half of what an installation has; each second all that a beat wakes would be at work beside the people.
             stack.enter_context(installation.worker(name, beat=True, TEST_BEAT_SECONDS="5"))
-        op.register(client(bases[0]))
+        op.register_client(client(bases[0]))
         people = bring_in(op, bases, PEOPLE)
         installation.browsers = [person.browser for person in people]
         tokens = [token for person in people for token in person.tokens]
         refused = set(tokens[::7])
         left = set(refused)
 
-        def refuse_once(endpoint: str, exchange: Exchange) -> Reply | None:
+        def refuse_once(endpoint: str, exchange: MutableExchange) -> Reply | None:
             if endpoint == "revocation" and exchange.parameters["token"] in left:
                 left.discard(exchange.parameters["token"])
                 return Reply(status=503)
@@ -250,9 +250,9 @@ def test_two_hundred_logouts_at_two_portals_beside_two_workers_revoke_each_token
     told = f"median {took[PEOPLE // 2]:.2f} s, longest {took[-1]:.2f} s"
     record_property("logouts", told)
     assert took[-1] < LONGEST_SECONDS, told
-    assert not op.live_tokens
+    assert not op.active_tokens
     assert asked(op) == Counter(tokens) + Counter(refused)
-    outbox.drain()
+    outbox.flush()
     assert Counter(AuditEvent.objects.values_list("action", flat=True)) == {
         "session.ended": PEOPLE,
         "logout.completed": PEOPLE,

@@ -10,18 +10,19 @@ import pytest
 from django.contrib.auth import get_user_model
 from django.contrib.sessions.models import Session
 
-from django_phi_oidc import clock, errors
-from django_phi_oidc.attack.op import DemoProvider
+from django_phi_oidc import errors
+from django_phi_oidc._internal import clock
 from django_phi_oidc.audit.models import AuditEvent
-from django_phi_oidc.login.refusing import kind_of
+from django_phi_oidc.login.failures import get_failure_page
 from django_phi_oidc.login.views import OIDCAuthenticationCallbackView, OIDCAuthenticationRequestView
-from django_phi_oidc.oidc.authorization import REGISTERED_ERRORS
+from django_phi_oidc.oidc.authorization import AUTHORIZATION_ERROR_CODES
 from django_phi_oidc.signals import sign_in_refused
+from django_phi_oidc.testing.mock_provider import DemoProvider
 
-from .browser import Browser, Page
-from .cases import BENT, Case
+from .browser import Browser, PortalResponse
+from .cases import BENT, TamperingCase
 from .conftest import EVERYTHING, declaration, events
-from .logs import everything_logged, leaks, secrets_of
+from .logs import capture_all_logs, leaks, secrets_of
 from .test_refusals import CLASSES, altered, bend_with
 from .test_refusals import declare as declare_case
 from .test_transactions import audit_database_away
@@ -34,28 +35,28 @@ RESTART = "/oidc/authenticate/?next=%2Fportal%2Fcharts-of-mrs-example%2F"
 Told = dict[str, Any]
 
 
-def case_of(code: str, **like: Any) -> Case:
+def case_of(code: str, **like: Any) -> TamperingCase:
     return next(case for case in BENT if case.code == code and all(getattr(case, k) == v for k, v in like.items()))
 
 
-def bent(case: Case, op: DemoProvider, settings: Any, browser: Browser) -> Page:
+def bent(case: TamperingCase, op: DemoProvider, settings: Any, browser: Browser) -> PortalResponse:
     """Return the page that the case leads to, of a person who wanted NEXT."""
     declare_case(settings, op, case)
-    bend_with(op, case, case.wrong)
+    bend_with(op, case, case.invalid_value)
     return browser.sign_in(op, next_url=NEXT)
 
 
-def heading(page: Page) -> str:
+def heading(page: PortalResponse) -> str:
     found = re.search(r"<h1>(.*?)</h1>", page.body)
     assert found
     return found[1]
 
 
-def links(page: Page) -> list[str]:
+def links(page: PortalResponse) -> list[str]:
     return [piece.partition('"')[0].replace("&amp;", "&") for piece in page.body.split('href="')[1:]]
 
 
-def words(page: Page) -> str:
+def words(page: PortalResponse) -> str:
     """Return the page without what differs from one refusal to the next."""
     return re.sub(r"<code>.*?</code>", "<code></code>", page.body)
 
@@ -78,39 +79,39 @@ def told() -> Iterator[list[Told]]:
 # The pages
 
 
-def cancelled(op: DemoProvider, settings: Any, browser: Browser) -> Page:
-    begun = browser.begin(next_url=NEXT)
+def cancelled(op: DemoProvider, settings: Any, browser: Browser) -> PortalResponse:
+    begun = browser.start_sign_in(next_url=NEXT)
     return browser.get(op.authorize(begun.location, "amina", decision="cancel"))
 
 
-def deactivated(op: DemoProvider, settings: Any, browser: Browser) -> Page:
-    Browser(browser.base).sign_in(op)
+def deactivated(op: DemoProvider, settings: Any, browser: Browser) -> PortalResponse:
+    Browser(browser.base_url).sign_in(op)
     get_user_model().objects.update(is_active=False)
     return browser.sign_in(op, next_url=NEXT)
 
 
-def not_let_in(op: DemoProvider, settings: Any, browser: Browser) -> Page:
+def not_let_in(op: DemoProvider, settings: Any, browser: Browser) -> PortalResponse:
     settings.AUTHENTICATION_BACKENDS = ["tests.journeys.backends.Refusing"]
     return browser.sign_in(op, next_url=NEXT)
 
 
-def too_late(op: DemoProvider, settings: Any, browser: Browser) -> Page:
-    callback, later = browser.callback(op, next_url=NEXT), clock.now() + timedelta(minutes=11)
-    with clock.running(lambda: later):
+def too_late(op: DemoProvider, settings: Any, browser: Browser) -> PortalResponse:
+    callback, later = browser.get_callback_url(op, next_url=NEXT), clock.now() + timedelta(minutes=11)
+    with clock.override_clock(lambda: later):
         return browser.get(callback)
 
 
-def without_trail(op: DemoProvider, settings: Any, browser: Browser) -> Page:
-    callback = browser.callback(op, next_url=NEXT)
+def without_trail(op: DemoProvider, settings: Any, browser: Browser) -> PortalResponse:
+    callback = browser.get_callback_url(op, next_url=NEXT)
     with audit_database_away():
         return browser.get(callback)
 
 
-def of_case(code: str, **like: Any) -> Callable[[DemoProvider, Any, Browser], Page]:
+def of_case(code: str, **like: Any) -> Callable[[DemoProvider, Any, Browser], PortalResponse]:
     return lambda op, settings, browser: bent(case_of(code, **like), op, settings, browser)
 
 
-PAGES: dict[str, tuple[Callable[[DemoProvider, Any, Browser], Page], str, int]] = {
+PAGES: dict[str, tuple[Callable[[DemoProvider, Any, Browser], PortalResponse], str, int]] = {
     "too late": (too_late, "Please start signing in again", 403),
     "cancelled": (cancelled, "The sign-in was not finished", 403),
     "too weak": (of_case("acr_insufficient"), "We need more proof that it is you", 403),
@@ -133,7 +134,10 @@ def test_page_says_what_to_do_and_ends_the_flow(name: str, op: DemoProvider, set
     assert links(page) == [RESTART]
     assert "<meta http-equiv" not in page.body
     assert "<script" not in page.body
-    assert (page.header("Cache-Control"), page.header("Referrer-Policy")) == ("no-store", "no-referrer")
+    assert (page.join_header_values("Cache-Control"), page.join_header_values("Referrer-Policy")) == (
+        "no-store",
+        "no-referrer",
+    )
     assert "phi_oidc_" not in "".join(browser.cookies), "what was pending is over"
     assert Session.objects.count() == int(name == "deactivated"), "of the sign-in before"
     for event in events(action="login.refused"):
@@ -159,7 +163,7 @@ def test_pages_of_all_checks_of_the_tokens_are_one_page(op: DemoProvider, settin
 def test_pages_of_a_state_that_was_and_one_that_never_was_are_one_page(
     op: DemoProvider, browser: Browser, portal: str
 ) -> None:
-    used, pending = browser.callback(op), Browser(portal).callback(op)
+    used, pending = browser.get_callback_url(op), Browser(portal).get_callback_url(op)
     assert browser.get(used).status == 302
     pages = [Browser(portal).get(url) for url in (used, pending, altered(pending, state="x" * 43))]
     assert [event.reason for event in events(action="login.refused")] == [
@@ -192,7 +196,7 @@ def test_page_leads_back_to_where_the_person_began_or_may_choose(
 
 
 def test_page_for_somebody_signed_in_leads_back_in(op: DemoProvider, browser: Browser) -> None:
-    callback = browser.callback(op)
+    callback = browser.get_callback_url(op)
     browser.get(callback)
     page = browser.get(callback)
     assert heading(page) == "Please start signing in again"
@@ -247,18 +251,18 @@ def test_kind_of_each_refusal_is_that_of_the_how_to() -> None:
     faults: list[errors.SignInRefused] = [
         *(cls() for cls in CLASSES.values() if "__init__" not in vars(cls)),
         errors.KeyNotFound(),
-        *(errors.ProviderError(error) for error in sorted({*REGISTERED_ERRORS, "other"})),
+        *(errors.ProviderError(error) for error in sorted({*AUTHORIZATION_ERROR_CODES, "other"})),
         *(cls(status=status) for cls in (errors.TokenError, errors.PARError) for status in (400, 503)),
     ]
     assert {fault.code for fault in faults} == set(CLASSES)
-    said = {str(vars(fault) or fault.code): HEADINGS[kind_of(fault)] for fault in faults}
+    said = {str(vars(fault) or fault.code): HEADINGS[get_failure_page(fault)] for fault in faults}
     assert said == {str(vars(fault) or fault.code): page_of(fault) for fault in faults}
 
 
 def test_how_to_has_each_page_and_no_code_that_is_none() -> None:
     assert set(rows()) == set(HEADINGS.values())
     named = set(re.findall(r"`([a-z_]+)`", " ".join(rows().values())))
-    assert named <= {*CLASSES, *REGISTERED_ERRORS}
+    assert named <= {*CLASSES, *AUTHORIZATION_ERROR_CODES}
 
 
 # What is told elsewhere
@@ -276,7 +280,7 @@ def test_how_to_has_each_page_and_no_code_that_is_none() -> None:
 def test_refusal_is_told_to_the_host_project_and_to_the_log(
     name: str, code: str, level: str, op: DemoProvider, settings: Any, browser: Browser, told: list[Told]
 ) -> None:
-    with everything_logged() as log:
+    with capture_all_logs() as log:
         page = PAGES[name][0](op, settings, browser)
     (given,) = told
     assert given["sender"] is OIDCAuthenticationCallbackView
@@ -293,7 +297,7 @@ def test_refusal_is_told_to_the_host_project_and_to_the_log(
 
 
 def test_refusal_without_the_trail_is_told_all_the_same(op: DemoProvider, browser: Browser, told: list[Told]) -> None:
-    with audit_database_away(), everything_logged() as log:
+    with audit_database_away(), capture_all_logs() as log:
         page = browser.get("/oidc/callback/?state=x&code=y")
     (given,) = told
     assert (page.status, given["code"], given["written"]) == (403, "state_unknown", False)
@@ -306,11 +310,11 @@ def test_refusal_without_the_trail_is_told_all_the_same(op: DemoProvider, browse
 def test_unforeseen_fault_at_either_door_is_told_and_raised(
     op: DemoProvider, settings: Any, browser: Browser, told: list[Told]
 ) -> None:
-    callback = browser.callback(op)
+    callback = browser.get_callback_url(op)
     settings.AUTHENTICATION_BACKENDS = ["tests.journeys.backends.Raising"]
     assert browser.get(callback).status == 500
     settings.PHI_OIDC = {**settings.PHI_OIDC, "ENCRYPTION_KEYS": []}
-    assert browser.begin().status == 500
+    assert browser.start_sign_in().status == 500
     doors = [OIDCAuthenticationCallbackView, OIDCAuthenticationRequestView]
     assert [(given["sender"], given["code"], given["stage"], given["written"]) for given in told] == [
         (door, "internal_error", stage, True) for door, stage in zip(doors, ["callback", "request"], strict=True)
@@ -318,7 +322,7 @@ def test_unforeseen_fault_at_either_door_is_told_and_raised(
     assert [(event.reason, event.outcome) for event in events(action="login.refused")] == [
         ("internal_error", "error")
     ] * 2
-    assert op.live_tokens == []
+    assert op.active_tokens == []
 
 
 @pytest.mark.parametrize(("count", "status", "reasons"), [(1000, 403, ["state_unknown"]), (1001, 400, [])])
@@ -339,7 +343,7 @@ def test_receiver_that_raises_changes_nothing_and_is_logged_without_a_secret(
 
     sign_in_refused.connect(fail)
     try:
-        with everything_logged() as log:
+        with capture_all_logs() as log:
             page = bent(case_of("signature_invalid"), op, settings, browser)
     finally:
         sign_in_refused.disconnect(fail)
@@ -349,7 +353,7 @@ def test_receiver_that_raises_changes_nothing_and_is_logged_without_a_secret(
     assert "the host's own fault" in line
     assert "Traceback" in line
     assert leaks(line, [op]) == []
-    assert op.live_tokens == []
+    assert op.active_tokens == []
 
 
 @pytest.mark.parametrize("path", ["/oidc/{}/authenticate/", "/oidc/{}/callback/?state=x&code=y"])
@@ -357,7 +361,7 @@ def test_name_that_nobody_declared_is_told_nowhere(
     path: str, op: DemoProvider, browser: Browser, told: list[Told]
 ) -> None:
     name = "a-stranger-was-here"
-    with everything_logged() as log:
+    with capture_all_logs() as log:
         page = browser.get(path.format(name))
     (event,), (given,) = events(action="login.refused"), told
     assert (page.status, event.provider, given["provider"]) == (403, "", "")
@@ -387,7 +391,7 @@ def test_secrets_that_a_log_holds_are_found(op: DemoProvider, browser: Browser) 
     browser.sign_in(op)
     secrets = secrets_of(op)
     assert {token.value for token in op.tokens} < secrets
-    assert {op.subject("amina", "portal"), op.last_grant.code, op.last_grant.nonce} < secrets
+    assert {op.get_subject("amina", "portal"), op.last_grant.code, op.last_grant.nonce} < secrets
     assert {request.parameters["code_verifier"] for request in op.requests if request.path == "/token"} < secrets
     assert set(leaks(f"told: {' '.join(secrets)}", [op])) >= secrets
     jwt = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJhbWluYSJ9.c2ln"

@@ -14,13 +14,13 @@ from django.db import connection, connections
 from django.views.debug import ExceptionReporter
 
 from django_phi_oidc import errors
-from django_phi_oidc.attack.op import DemoProvider, Exchange
-from django_phi_oidc.audit.request import SESSION_KEY
+from django_phi_oidc.audit.request_context import SESSION_KEY
 from django_phi_oidc.sessions.models import OIDCSession
+from django_phi_oidc.testing.mock_provider import DemoProvider, MutableExchange
 from tests.settings import key
 
 from .browser import Browser, InProcessBrowser
-from .cases import NO, member
+from .cases import OMITTED, tamper_member
 from .conftest import EVERYTHING, events
 from .test_transactions import audit_database_away
 
@@ -71,7 +71,7 @@ def test_receiver_that_raises_lets_nobody_in(
     assert page.status == (500 if isinstance(fault, RuntimeError) else 403)
     assert near.user() == ""
     assert op.tokens != []
-    assert op.live_tokens == []
+    assert op.active_tokens == []
     assert [event.outcome for event in events(action="login.refused")] == [
         "failure" if isinstance(fault, errors.SignInRefused) else "error"
     ]
@@ -88,7 +88,7 @@ def test_receiver_that_finds_something_suspicious_is_told_of_and_leaves_no_token
     assert browser.user() == ""
     assert [(event.outcome, event.reason) for event in events(action="login.refused")] == [("error", "internal_error")]
     assert op.tokens != []
-    assert op.live_tokens == []
+    assert op.active_tokens == []
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: type(fault).__name__)
@@ -97,13 +97,13 @@ def test_second_sign_in_that_fails_leaves_the_first_as_it_was(
 ) -> None:
     near.sign_in(op)
     first = near.user()
-    near.op_cookies.clear()
-    callback = near.callback(op, "jonas")
+    near.provider_cookies.clear()
+    callback = near.get_callback_url(op, "jonas")
     vetoing(fault)
     assert near.get(callback).status >= 400
     assert near.user() == first
     assert OIDCSession.objects.get(ended_at=None).user_id == int(first)
-    assert {token.grant.account.username for token in op.live_tokens} == {"amina"}
+    assert {token.grant.account.username for token in op.active_tokens} == {"amina"}
 
 
 def test_second_sign_in_without_the_trail_leaves_the_first_as_it_was(
@@ -111,22 +111,22 @@ def test_second_sign_in_without_the_trail_leaves_the_first_as_it_was(
 ) -> None:
     near.sign_in(op)
     first = near.user()
-    near.op_cookies.clear()
-    callback = near.callback(op, "jonas")
+    near.provider_cookies.clear()
+    callback = near.get_callback_url(op, "jonas")
     with audit_database_away():
         assert near.get(callback).status == 503
     assert near.user() == first
-    assert {token.grant.account.username for token in op.live_tokens} == {"amina"}
+    assert {token.grant.account.username for token in op.active_tokens} == {"amina"}
 
 
 def test_second_sign_in_replaces_the_first_in_every_engine(engine: str, op: DemoProvider, near: Browser) -> None:
     near.sign_in(op)
     first, cookies = near.user(), dict(near.cookies)
-    near.op_cookies.clear()
+    near.provider_cookies.clear()
     near.sign_in(op, "jonas")
     assert near.user() not in ("", first)
-    assert InProcessBrowser(near.base, cookies).user() == "", "the former cookie opens nothing"
-    assert {token.grant.account.username for token in op.live_tokens} == {"jonas"}
+    assert InProcessBrowser(near.base_url, cookies).user() == "", "the former cookie opens nothing"
+    assert {token.grant.account.username for token in op.active_tokens} == {"jonas"}
 
 
 def test_outbox_that_cannot_be_emptied_keeps_no_logout_from_ending(
@@ -136,31 +136,31 @@ def test_outbox_that_cannot_be_emptied_keeps_no_logout_from_ending(
     with refused("DELETE", "django_phi_oidc_auditoutbox"):
         assert near.post("/oidc/logout/").status == 302
     assert near.user() == ""
-    assert op.live_tokens == []
+    assert op.active_tokens == []
 
 
 @pytest.mark.parametrize(("trail", "status", "live"), [(nullcontext, 302, 2), (audit_database_away, 500, 0)])
 def test_session_that_can_be_neither_permitted_nor_ended_leaves_no_token_alive(
     trail: Callable[[], Any], status: int, live: int, op: DemoProvider, browser: Browser
 ) -> None:
-    callback = browser.callback(op)
+    callback = browser.get_callback_url(op)
     with trail(), refused("UPDATE", "django_phi_oidc_oidcsession"):
         assert browser.get(callback).status == status
     assert (browser.user() != "") is bool(live)
     assert len(op.tokens) == 2
-    assert len(op.live_tokens) == live
+    assert len(op.active_tokens) == live
 
 
 @pytest.mark.parametrize("value", ["•••", "ü", "\x00", "x" * 200_000])
 def test_token_of_odd_characters_keeps_no_other_alive(value: str, op: DemoProvider, browser: Browser) -> None:
-    def odd(endpoint: str, exchange: Exchange) -> None:
+    def odd(endpoint: str, exchange: MutableExchange) -> None:
         if endpoint == "token":
             exchange.reply.json = {**exchange.reply.json, "nested": {"refresh_token": value}, "token_type": "DPoP"}
 
     op.mutate = odd
     assert browser.sign_in(op).status in (403, 503)
     assert op.tokens != []
-    assert op.live_tokens == []
+    assert op.active_tokens == []
 
 
 def test_key_ring_that_fails_midway_leaves_no_token_alive(op: DemoProvider, settings: Any, browser: Browser) -> None:
@@ -170,11 +170,11 @@ def test_key_ring_that_fails_midway_leaves_no_token_alive(op: DemoProvider, sett
         return [] if away else [key("a key of the vault")]
 
     settings.PHI_OIDC = {**settings.PHI_OIDC, "ENCRYPTION_KEYS": vault}
-    callback = browser.callback(op)
+    callback = browser.get_callback_url(op)
     op.mutate = lambda endpoint, exchange: away.append(True) if endpoint == "token" else None
     assert browser.get(callback).status == 500
     assert op.tokens != []
-    assert op.live_tokens == []
+    assert op.active_tokens == []
 
 
 @pytest.mark.postgresql
@@ -182,9 +182,9 @@ def test_key_ring_that_fails_midway_leaves_no_token_alive(op: DemoProvider, sett
 def test_database_restarted_during_the_token_call_leaves_no_token_alive(
     refused: bool, op: DemoProvider, browser: Browser
 ) -> None:
-    callback = browser.callback(op)
+    callback = browser.get_callback_url(op)
 
-    def restart(endpoint: str, exchange: Exchange) -> None:
+    def restart(endpoint: str, exchange: MutableExchange) -> None:
         if endpoint == "token":
             terminate_backends()
             if refused:
@@ -196,9 +196,9 @@ def test_database_restarted_during_the_token_call_leaves_no_token_alive(
     assert page.status >= 400
     assert browser.user() == ""
     assert op.tokens != []
-    assert op.live_tokens == []
+    assert op.active_tokens == []
     assert OIDCSession.objects.filter(ended_at=None).count() == 0
-    assert Browser(browser.base).sign_in(op).status == 302
+    assert Browser(browser.base_url).sign_in(op).status == 302
 
 
 @pytest.mark.parametrize("name", ["phi_oidc_(x", "phi_oidc_é", "__Host-phi_oidc_{}"])
@@ -207,7 +207,7 @@ def test_cookie_that_looks_like_ours_breaks_nothing(name: str, op: DemoProvider,
         browser.cookies[f"{name}{number}"] = "x"
     assert browser.sign_in(op).status == 302
     assert browser.post("/oidc/logout/").status == 302
-    assert op.live_tokens == []
+    assert op.active_tokens == []
 
 
 @pytest.mark.parametrize("foreign", ["no uuid", 7, ["x"], {"x": "y"}])
@@ -224,7 +224,7 @@ def test_session_that_names_no_session_of_ours_breaks_nothing(
 
 
 def test_long_id_token_is_no_hint_and_logout_ends_all_the_same(op: DemoProvider, browser: Browser) -> None:
-    def long(endpoint: str, exchange: Exchange) -> None:
+    def long(endpoint: str, exchange: MutableExchange) -> None:
         if endpoint == "id_token":
             exchange.claims["amr"] = ["x" * 20_000]
 
@@ -234,15 +234,15 @@ def test_long_id_token_is_no_hint_and_logout_ends_all_the_same(op: DemoProvider,
     assert page.status == 302
     assert page.location.startswith(op.issuer)
     assert "id_token_hint" not in page.location
-    assert op.live_tokens == []
+    assert op.active_tokens == []
 
 
 @pytest.mark.parametrize("path", ["/" + "x" * 511, "/" + "漢" * 56, "/?q=" + "\U0001f642" * 42])
 def test_longest_next_fits_a_cookie(path: str, op: DemoProvider, browser: Browser) -> None:
-    browser.begin(next_url=path)
+    browser.start_sign_in(next_url=path)
     ((name, value),) = [item for item in browser.cookies.items() if item[0].startswith("phi_oidc_")]
     assert len(name) + len(value) + len("__Host-") + 100 < 4096
-    assert browser.get(browser.callback(op, next_url=path)).location != "/"
+    assert browser.get(browser.get_callback_url(op, next_url=path)).location != "/"
 
 
 @pytest.mark.parametrize("charset", ["unicode_escape", "utf-16"])
@@ -261,38 +261,38 @@ def test_receiver_of_a_logout_that_raises_leaves_no_token_alive(op: DemoProvider
         assert browser.post("/oidc/logout/").status == 500
     finally:
         user_logged_out.disconnect(fail)
-    assert op.live_tokens == []
+    assert op.active_tokens == []
     assert browser.user() == ""
 
 
 def test_person_deleted_between_two_steps_is_refused(op: DemoProvider, browser: Browser, settings: Any) -> None:
     settings.AUTHENTICATION_BACKENDS = ["tests.journeys.backends.Deleting"]
-    Browser(browser.base).sign_in(op)
+    Browser(browser.base_url).sign_in(op)
     assert browser.sign_in(op).status == 403
     assert events(action="login.refused")[-1].reason == "not_provisioned"
-    assert len(op.live_tokens) == 2, "those of the session before; nothing tells it that the person is gone"
+    assert len(op.active_tokens) == 2, "those of the session before; nothing tells it that the person is gone"
 
 
 @pytest.mark.sqlite
 @pytest.mark.parametrize(
-    ("in_id_token", "suffix", "status"), [(NO, "", 403), (None, "", 403), ("", "", 403), (None, "2", 302)]
+    ("in_id_token", "suffix", "status"), [(OMITTED, "", 403), (None, "", 403), ("", "", 403), (None, "2", 302)]
 )
 def test_sub_that_userinfo_shows_to_be_shared_is_refused(
     in_id_token: Any, suffix: str, status: int, op: DemoProvider, browser: Browser
 ) -> None:
     """And an ID Token that names nothing there does not hide it."""
 
-    def share(endpoint: str, exchange: Exchange) -> None:
+    def share(endpoint: str, exchange: MutableExchange) -> None:
         if endpoint == "id_token":
-            member("email")(exchange, in_id_token)
+            tamper_member("email")(exchange, in_id_token)
         if endpoint == "userinfo":
-            member("email")(exchange, lambda found: found["sub"] + suffix)
+            tamper_member("email")(exchange, lambda found: found["sub"] + suffix)
 
     op.mutate = share
     assert browser.sign_in(op).status == status
     refusals = [event.reason for event in events(action="login.refused")]
     assert refusals == (["sub_not_pairwise"] if status == 403 else [])
-    assert len(op.live_tokens) == (0 if status == 403 else 2)
+    assert len(op.active_tokens) == (0 if status == 403 else 2)
 
 
 def test_error_report_shows_neither_sub_nor_claim_nor_token(
@@ -307,7 +307,7 @@ def test_error_report_shows_neither_sub_nor_claim_nor_token(
     report = ExceptionReporter(request, *failed.exc_info, is_email=True)
     shown = report.get_traceback_html() + report.get_traceback_text() + caplog.text
     assert "the host's own fault" in shown.replace("&#x27;", "'"), "the report is about this fault"
-    for secret in (op.subject("amina", "portal"), "1984-03-09", "Tulegatan", *(token.value for token in op.tokens)):
+    for secret in (op.get_subject("amina", "portal"), "1984-03-09", "Tulegatan", *(token.value for token in op.tokens)):
         assert secret not in shown
 
 
@@ -321,7 +321,7 @@ def test_error_report_of_the_way_to_the_provider_shows_neither_state_nor_nonce(
     op.par = "offered"
     op.mutate = lambda endpoint, exchange: away.append(True) if endpoint == "par" else None
     with caplog.at_level(logging.ERROR, "django.request"):
-        assert browser.begin().status == 500
+        assert browser.start_sign_in().status == 500
     (failed,) = [record for record in caplog.records if record.name == "django.request"]
     assert failed.exc_info
     report = ExceptionReporter(failed.request, *failed.exc_info, is_email=True)  # type: ignore[attr-defined]

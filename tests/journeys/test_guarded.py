@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from django_phi_oidc import secrecy
-from django_phi_oidc.attack.op import DemoProvider
-from django_phi_oidc.watch.leakage import MASK
+from django_phi_oidc._internal import request_secrets
+from django_phi_oidc.leak_guard.detector import MASK
+from django_phi_oidc.testing.mock_provider import DemoProvider
 
 from .browser import Browser, InProcessBrowser
 from .conftest import EVERYTHING, declaration, events
@@ -38,7 +38,7 @@ def test_sign_in_look_and_logout_pass(
 ) -> None:
     op.par = "required" if par == "on" else "off"
     settings.PHI_OIDC = {**settings.PHI_OIDC, "PROVIDERS": {"default": declaration(op, end_session_method=method)}}
-    callback = guarded.callback(op)
+    callback = guarded.get_callback_url(op)
     assert guarded.get(callback).status == 302
     assert guarded.get(callback).status == 403, "a replay is refused, and not withheld"
     assert guarded.get("/birthdate/").body == "1984-03-09"
@@ -46,7 +46,7 @@ def test_sign_in_look_and_logout_pass(
     assert parting.status == (302 if method == "get" else 200)
     assert hint in parting.location + parting.body, "the token leaves for its provider"
     assert alerts() == []
-    assert list(secrecy.at_hand()) == []
+    assert list(request_secrets.current_secrets()) == []
 
 
 def test_page_that_says_what_its_own_logout_sends_does_not_pass(
@@ -65,11 +65,11 @@ def test_error_page_of_a_callback_shows_code_and_state_and_with_the_masking_repo
     """Both stand in its URL, which no filter of Django's sees. The guard keeps the first page in."""
     settings.DEBUG = True
     settings.AUTHENTICATION_BACKENDS = ["tests.journeys.backends.Raising"]
-    callback = guarded.callback(op)
+    callback = guarded.get_callback_url(op)
     assert guarded.get(callback).body.startswith('{"title": "This answer was withheld"')
     assert alerts() == ['{"rule":"leak_body"}']
-    settings.DEFAULT_EXCEPTION_REPORTER = "django_phi_oidc.watch.reporting.MaskingReporter"
-    callback = guarded.callback(op)
+    settings.DEFAULT_EXCEPTION_REPORTER = "django_phi_oidc.leak_guard.error_reporter.MaskingReporter"
+    callback = guarded.get_callback_url(op)
     page = guarded.get(callback)
     assert page.status == 500
     assert "the host&#x27;s own fault" in page.body, "the report is about this fault"

@@ -9,9 +9,9 @@ from django.contrib.sessions.backends.db import SessionStore
 from django.core.cache.backends.filebased import FileBasedCache
 from django.core.cache.backends.redis import RedisCache
 
-from django_phi_oidc import clock, entropy
-from django_phi_oidc.attack.op import DemoProvider
+from django_phi_oidc._internal import clock, randomness
 from django_phi_oidc.sessions.models import OIDCSession, RevocationStatus
+from django_phi_oidc.testing.mock_provider import DemoProvider
 
 from .browser import Browser
 from .conftest import EVERYTHING, client, declaration
@@ -36,7 +36,7 @@ def test_leaks_finds_each_secret_wherever_it_lies(
         assert browser.user() != ""
         (session_key,) = browser.session_keys
         left = browser.post("/oidc/logout/")
-        assert browser.urls[-2:] == ["/oidc/logout/", left.location]
+        assert browser.visited_urls[-2:] == ["/oidc/logout/", left.location]
         assert f"id_token_hint={op.id_tokens[0]}" in left.location, "where it may be"
         secrets = {
             **{token.kind: token.value for token in op.tokens},
@@ -59,7 +59,7 @@ def test_leaks_finds_each_secret_wherever_it_lies(
 
 def put(secret: str, place: str, installation: Installation, op: DemoProvider) -> None:
     (browser,) = installation.browsers
-    name = entropy.token_b64url(8)
+    name = randomness.token_b64url(8)
     match place:
         case "log":
             (installation.folder / f"{name}.log").write_text(f"INFO: {secret}\n")
@@ -76,7 +76,7 @@ def put(secret: str, place: str, installation: Installation, op: DemoProvider) -
         case "URL of the portal":
             browser.get(f"/portal/home/?code={quote(secret)}")
         case "redirect":
-            browser.urls.append(f"/portal/home/?next={quote(f'/?state={quote(secret)}')}")
+            browser.visited_urls.append(f"/portal/home/?next={quote(f'/?state={quote(secret)}')}")
         case "URL of the provider":
             assert Browser(op.issuer).get(f"/jwks?id_token_hint={quote(secret)}").status == 200
 
@@ -89,7 +89,7 @@ def test_redis_as_broker_and_cache_holds_no_secret_of_a_session_and_nothing_of_o
         phi_oidc = {"PROVIDERS": {"default": declaration(op)}}
         installation = Installation(tmp_path, phi_oidc, relay, engine=engine, redis=relay.url)
         with installation.portal() as base, installation.worker():
-            op.register(client(base))
+            op.register_client(client(base))
             browser = installation.browser(base)
             assert browser.sign_in(op).status == 302
             assert browser.user() != ""
@@ -111,6 +111,6 @@ def test_redis_as_broker_and_cache_holds_no_secret_of_a_session_and_nothing_of_o
             assert installation.run()
             assert statuses() == {RevocationStatus.DONE}
             assert op.tokens
-            assert not op.live_tokens
+            assert not op.active_tokens
             assert all(word in relay.said for word in (b"django.contrib.sessions", b"phi_oidc.sweep_revocations"))
             assert installation.leaks(op) == []

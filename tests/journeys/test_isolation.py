@@ -8,7 +8,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import pytest
 
-from django_phi_oidc.attack.op import DemoProvider, Exchange, Reply
+from django_phi_oidc.testing.mock_provider import DemoProvider, MutableExchange, Reply
 
 from .browser import Browser
 from .conftest import EVERYTHING, events
@@ -21,16 +21,16 @@ pytestmark = [pytest.mark.django_db(**EVERYTHING), pytest.mark.sqlite, pytest.ma
 # What one is allowed, no other is
 
 
-def with_id_claims(**claims: Any) -> Callable[[str, Exchange], None]:
-    def bend(endpoint: str, exchange: Exchange) -> None:
+def with_id_claims(**claims: Any) -> Callable[[str, MutableExchange], None]:
+    def bend(endpoint: str, exchange: MutableExchange) -> None:
         if endpoint == "id_token":
             exchange.claims.update({name: value() if callable(value) else value for name, value in claims.items()})
 
     return bend
 
 
-def with_json(at: str, **members: Any) -> Callable[[str, Exchange], None]:
-    def bend(endpoint: str, exchange: Exchange) -> None:
+def with_json(at: str, **members: Any) -> Callable[[str, MutableExchange], None]:
+    def bend(endpoint: str, exchange: MutableExchange) -> None:
         if endpoint == at:
             exchange.reply.json = {**exchange.reply.json, **members}
             exchange.reply.json = {name: value for name, value in exchange.reply.json.items() if value is not None}
@@ -38,12 +38,12 @@ def with_json(at: str, **members: Any) -> Callable[[str, Exchange], None]:
     return bend
 
 
-def as_it_is(endpoint: str, exchange: Exchange) -> None:
+def as_it_is(endpoint: str, exchange: MutableExchange) -> None:
     return None
 
 
 # options of the clinic, options of the region, what both do → the region's code
-LOOSENED: dict[str, tuple[dict[str, Any], dict[str, Any], Callable[[str, Exchange], None]]] = {
+LOOSENED: dict[str, tuple[dict[str, Any], dict[str, Any], Callable[[str, MutableExchange], None]]] = {
     "aud_invalid": (
         {"trusted_audiences": ["billing"]},
         {},
@@ -78,12 +78,12 @@ def test_loosening_of_one_loosens_nothing_at_another(
     assert_signed_in(sign_in_at(first, "clinic", clinic), first, clinic)
     assert_refused(sign_in_at(second, "region", region), second, code)
     assert region.tokens != []
-    assert region.live_tokens == []
+    assert region.active_tokens == []
     assert first.user() != ""
 
 
 # the clinic may do without, the region may not
-NEEDED: dict[str, tuple[dict[str, Any], dict[str, Any], Callable[[str, Exchange], None], int]] = {
+NEEDED: dict[str, tuple[dict[str, Any], dict[str, Any], Callable[[str, MutableExchange], None], int]] = {
     "revocation_unsupported": (
         {"revocation": "best_effort"},
         {},
@@ -119,17 +119,17 @@ def test_authority_of_one_vouches_for_no_other(
 # A forgery
 
 
-def foreign_key(exchange: Exchange, clinic: DemoProvider, region: DemoProvider) -> None:
+def foreign_key(exchange: MutableExchange, clinic: DemoProvider, region: DemoProvider) -> None:
     """The clinic's key under the region's name for its own."""
     exchange.key = clinic.state.keys["RS256"]
 
 
-def foreign_name(exchange: Exchange, clinic: DemoProvider, region: DemoProvider) -> None:
+def foreign_name(exchange: MutableExchange, clinic: DemoProvider, region: DemoProvider) -> None:
     foreign_key(exchange, clinic, region)
     exchange.header["kid"] = clinic.state.keys["RS256"].kid
 
 
-def foreign_issuer(exchange: Exchange, clinic: DemoProvider, region: DemoProvider) -> None:
+def foreign_issuer(exchange: MutableExchange, clinic: DemoProvider, region: DemoProvider) -> None:
     exchange.claims["iss"] = clinic.issuer
 
 
@@ -145,11 +145,11 @@ def foreign_issuer(exchange: Exchange, clinic: DemoProvider, region: DemoProvide
 def test_token_that_another_could_have_made_is_refused(
     forge: Any, code: str, status: int, clinic: DemoProvider, region: DemoProvider, browser: Browser
 ) -> None:
-    sign_in_at(Browser(browser.base), "clinic", clinic)  # its keys are known to this process
+    sign_in_at(Browser(browser.base_url), "clinic", clinic)  # its keys are known to this process
     region.mutate = lambda at, exchange: forge(exchange, clinic, region) if at == "id_token" else None
     assert_refused(sign_in_at(browser, "region", region), browser, code, status=status)
     assert region.tokens != []
-    assert region.live_tokens == []
+    assert region.active_tokens == []
     region.mutate = None
     assert_signed_in(sign_in_at(browser, "region", region), browser, region)
 
@@ -159,7 +159,7 @@ def test_token_response_of_one_given_by_another_is_refused(
 ) -> None:
     stolen: list[Reply] = []
     clinic.mutate = lambda at, exchange: stolen.append(exchange.reply) if at == "token" else None
-    sign_in_at(Browser(browser.base), "clinic", clinic)
+    sign_in_at(Browser(browser.base_url), "clinic", clinic)
     region.intercept = lambda at, exchange: Reply(json=stolen[0].json) if at == "token" else None
     assert_refused(sign_in_at(browser, "region", region), browser, "key_not_found", status=503)
     assert asked(region, "/revoke") == 2, "what came from there is revoked there"
@@ -228,7 +228,7 @@ def test_metadata_that_names_what_is_anothers_is_refused_in_time(
 ) -> None:
     register(clinic, "clinic", portal, f"{portal}/oidc/region/callback/")
 
-    def borrow(at: str, exchange: Exchange) -> None:
+    def borrow(at: str, exchange: MutableExchange) -> None:
         if at == "discovery":
             own = exchange.reply.json[member]
             exchange.reply.json[member] = own.replace(region.issuer, clinic.issuer)
@@ -241,7 +241,7 @@ def test_metadata_that_names_what_is_anothers_is_refused_in_time(
         page = browser.get(signing.authorize(page.location, "amina"))
     assert_refused(page, browser, code, status=status)
     assert clinic.tokens == []
-    assert region.live_tokens == []
+    assert region.active_tokens == []
     region.mutate = None
     declare()
     assert_signed_in(sign_in_at(browser, "region", region), browser, region)
@@ -273,8 +273,8 @@ def test_secret_of_one_never_reaches_another(
     )
     seen: dict[str, str] = {"clinic": "", "region": ""}
 
-    def seeing(name: str) -> Callable[[str, Exchange], None]:
-        def see(at: str, exchange: Exchange) -> None:
+    def seeing(name: str) -> Callable[[str, MutableExchange], None]:
+        def see(at: str, exchange: MutableExchange) -> None:
             basic = exchange.headers.get("authorization", "").partition("Basic ")[2]
             seen[name] += f"{dict(exchange.parameters)} {dict(exchange.headers)} {base64.b64decode(basic)!r}\n"
 

@@ -10,8 +10,8 @@ from dataclasses import replace
 
 import pytest
 
-from django_phi_oidc.attack.op import DemoProvider, Exchange, Reply, demo_accounts
-from django_phi_oidc.login.completing import DEADLINE
+from django_phi_oidc.login.code_exchange import PROVIDER_TIMEOUT_SECONDS
+from django_phi_oidc.testing.mock_provider import DemoProvider, MutableExchange, Reply, demo_accounts
 
 from .browser import Browser
 from .conftest import EVERYTHING, client, declaration, events
@@ -32,7 +32,7 @@ def two_portals(op: DemoProvider) -> Iterator[list[str]]:
         phi_oidc = {"PROVIDERS": {"default": declaration(op)}}
         bases = [stack.enter_context(portal_process(phi_oidc)) for _ in range(2)]
         uris = [uri for base in bases for uri in client(base).redirect_uris]
-        op.register(replace(client(bases[0]), redirect_uris=uris))
+        op.register_client(replace(client(bases[0]), redirect_uris=uris))
         yield bases
 
 
@@ -41,7 +41,7 @@ class SignIn:
 
     def __init__(self, op: DemoProvider, base: str, number: int) -> None:
         self.browser = Browser(base)
-        self.callback = self.browser.callback(op, PEOPLE[number % len(PEOPLE)])
+        self.callback = self.browser.get_callback_url(op, PEOPLE[number % len(PEOPLE)])
         self.code = self.callback.partition("code=")[2].partition("&")[0]
         self.status, self.took = 0, 0.0
 
@@ -79,7 +79,7 @@ def fetched(op: DemoProvider) -> Counter[str]:
 
 
 def outcomes(sign_ins: list[SignIn]) -> Counter[int]:
-    assert max(sign_in.took for sign_in in sign_ins) < DEADLINE
+    assert max(sign_in.took for sign_in in sign_ins) < PROVIDER_TIMEOUT_SECONDS
     return Counter(sign_in.status for sign_in in sign_ins)
 
 
@@ -95,9 +95,9 @@ class Hooks:
         self.key_set: Reply | None = None
         op.mutate = self
 
-    def __call__(self, endpoint: str, exchange: Exchange) -> Reply | None:
+    def __call__(self, endpoint: str, exchange: MutableExchange) -> Reply | None:
         if endpoint in ("jwks", "discovery"):
-            self.held_too_long |= not self.released.wait(DEADLINE - 2)
+            self.held_too_long |= not self.released.wait(PROVIDER_TIMEOUT_SECONDS - 2)
         if endpoint == "jwks":
             return self.key_set
         if endpoint == "id_token":
@@ -142,7 +142,7 @@ def test_a_hundred_sign_ins_with_fifty_unknown_keys_refetch_once_in_each_process
         assert outcomes(unknown) == {503: 50}
         assert fetched(op) == {JWKS: 2}
     assert Counter(event.reason for event in events(action="login.refused")) == {"key_not_found": 50}
-    assert not {token.grant.code for token in op.live_tokens} & hooks.unknown
+    assert not {token.grant.code for token in op.active_tokens} & hooks.unknown
 
 
 @pytest.mark.parametrize(

@@ -9,11 +9,11 @@ import pytest
 from django.contrib.auth import get_user_model
 from prometheus_client.parser import text_string_to_metric_families
 
-from django_phi_oidc import metering
-from django_phi_oidc.attack.op import DemoProvider
+from django_phi_oidc._internal import metrics
 from django_phi_oidc.audit.models import AuditUnsealed
+from django_phi_oidc.metrics import prometheus
 from django_phi_oidc.sessions.models import OIDCSession
-from django_phi_oidc.watch import prometheus
+from django_phi_oidc.testing.mock_provider import DemoProvider
 
 from .browser import Browser
 from .conftest import EVERYTHING, declaration
@@ -31,10 +31,10 @@ def metered(op: DemoProvider, settings: Any) -> None:
 
 def scrape(browser: Browser) -> tuple[str, Samples]:
     """Return the page as text, and as Prometheus's parser reads it."""
-    prometheus.GAUGE_COLLECTOR._gauges._until = float("-inf")
+    prometheus.GAUGE_COLLECTOR._gauges._fresh_until = float("-inf")
     page = browser.get("/metrics/")
     assert page.status == 200
-    assert page.header("Cache-Control") == "no-store"
+    assert page.join_header_values("Cache-Control") == "no-store"
     found = {
         (sample.name, frozenset(sample.labels.items())): sample.value
         for family in text_string_to_metric_families(page.body)
@@ -88,7 +88,7 @@ def test_no_label_holds_what_tells_of_a_person(op: DemoProvider, browser: Browse
     session, user = OIDCSession.objects.get(), get_user_model().objects.get()
     assert leaks(text, [op]) == []
     assert not any(str(known) in text for known in (session.pk, session.subject.uuid, user.get_username()))
-    allowed = {label for metric in (*metering.COUNTED, *metering.TIMED) for label in metric.labels} | {"le"}
+    allowed = {label for metric in (*metrics.COUNTERS, *metrics.TIMERS) for label in metric.labels} | {"le"}
     assert {label for _, labels in samples for label, _ in labels} <= allowed
     values = {value for _, labels in samples for label, value in labels if label == "provider"}
     assert values <= {"", "default", "region"}, "names that are declared, and no other"
@@ -102,7 +102,7 @@ def test_provider_that_is_away_is_told_by_the_fault_s_code(
     settings.PHI_OIDC = {**settings.PHI_OIDC, "PROVIDERS": {"default": away}}
     labels = {"call": "metadata", "outcome": "transport_unreachable"}
     before = of(scrape(browser)[1], "phi_oidc_provider_call_seconds_count", **labels)
-    assert browser.begin().status == 503
+    assert browser.start_sign_in().status == 503
     assert of(scrape(browser)[1], "phi_oidc_provider_call_seconds_count", **labels) == before + 1
 
 

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from django.contrib.auth import get_user_model
 
-from django_phi_oidc import claims
-from django_phi_oidc.attack.op import DemoProvider, Exchange, sign_bytes
+from django_phi_oidc.claims import disclosure
 from django_phi_oidc.claims.models import StoredClaim
 from django_phi_oidc.sessions.models import OIDCSession
+from django_phi_oidc.testing.mock_provider import DemoProvider, MutableExchange, sign_bytes
 
 from .browser import Browser
 from .conftest import EVERYTHING, events
@@ -37,7 +37,7 @@ def says(request: pytest.FixtureRequest, op: DemoProvider) -> Says:
     """Return what lets the provider say these claims alone of a person, once in the ID Token and once at UserInfo."""
 
     def say(told: Mapping[str, Any]) -> None:
-        def bend(endpoint: str, exchange: Exchange) -> None:
+        def bend(endpoint: str, exchange: MutableExchange) -> None:
             if endpoint == "userinfo":
                 exchange.reply.json = {"sub": exchange.reply.json["sub"]}
                 exchange.reply.json |= told if request.param == endpoint else {}
@@ -55,7 +55,7 @@ def declare(settings: Any, **declared: Mapping[str, Any]) -> None:
 
 def held(name: str) -> Any:
     session = OIDCSession.objects.get()
-    return claims.reveal(actor_of(session), session.user, name, purpose="TREAT")
+    return disclosure.reveal(actor_of(session), session.user, name, purpose="TREAT")
 
 
 def overfetched() -> list[list[str]]:
@@ -113,7 +113,7 @@ def test_essential_claim_without_a_declared_member_refuses(
     declare(settings, address={"members": ["country"], "essential": True})
     says({"address": address})
     assert_refused(browser.sign_in(op), browser, "claim_missing")
-    assert op.live_tokens == []
+    assert op.active_tokens == []
     assert not StoredClaim.objects.exists()
 
 
@@ -165,7 +165,7 @@ def test_member_that_stands_twice_refuses_the_sign_in(
     declare(settings, birthdate={}, address={})
     more = DUPLICATED[said] if twice else '"nickname":"Ami"'
 
-    def bend(endpoint: str, exchange: Exchange) -> None:
+    def bend(endpoint: str, exchange: MutableExchange) -> None:
         if endpoint != where:
             return
         if where == "id_token":

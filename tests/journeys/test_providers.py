@@ -8,14 +8,16 @@ import pytest
 from django.contrib.auth import get_user_model
 from django.urls import resolve, reverse
 
-from django_phi_oidc import clock, conf, keyring
-from django_phi_oidc.attack.op import Client, DemoProvider, Exchange
+from django_phi_oidc import conf
+from django_phi_oidc._internal import clock
 from django_phi_oidc.audit.events import Origin
-from django_phi_oidc.login.completing import DEADLINE
-from django_phi_oidc.subjects.linking import link_existing
+from django_phi_oidc.crypto import keyring
+from django_phi_oidc.login.code_exchange import PROVIDER_TIMEOUT_SECONDS
+from django_phi_oidc.subjects.linking import link_existing_user
 from django_phi_oidc.subjects.models import PairwiseSubject
+from django_phi_oidc.testing.mock_provider import Client, DemoProvider, MutableExchange
 
-from .browser import Browser, Page
+from .browser import Browser, PortalResponse
 from .conftest import EVERYTHING
 from .two import SECRETS, Declare, assert_refused, assert_signed_in, begin_at, callback_of, sign_in_at
 
@@ -29,8 +31,8 @@ pytestmark = [pytest.mark.django_db(**EVERYTHING), pytest.mark.sqlite, pytest.ma
 def test_chooser_has_a_link_for_each_provider_and_nothing_else_of_them(
     browser: Browser, clinic: DemoProvider, region: DemoProvider
 ) -> None:
-    page = browser.begin(next_url="/portal/a/?b=c&d=e")
-    assert (page.status, page.header("Cache-Control")) == (200, "no-store")
+    page = browser.start_sign_in(next_url="/portal/a/?b=c&d=e")
+    assert (page.status, page.join_header_values("Cache-Control")) == (200, "no-store")
     links = [piece.partition('"')[0].replace("&amp;", "&") for piece in page.body.split('href="')[1:]]
     assert links == [
         f"/oidc/{name}/authenticate/?next=%2Fportal%2Fa%2F%3Fb%3Dc%26d%3De" for name in ("clinic", "region")
@@ -47,14 +49,14 @@ def test_chooser_has_a_link_for_each_provider_and_nothing_else_of_them(
 
 @pytest.mark.parametrize("url", ["https://evil.example/", "//evil.example/", "javascript:alert(1)", ""])
 def test_chooser_drops_a_next_that_leads_elsewhere(url: str, browser: Browser) -> None:
-    page = browser.begin(next_url=url)
+    page = browser.start_sign_in(next_url=url)
     assert 'href="/oidc/region/authenticate/"' in page.body
     assert "evil" not in page.body
 
 
 def test_chooser_shows_a_name_where_no_label_is_and_escapes_what_is(browser: Browser, declare: Declare) -> None:
     declare(clinic={"label": ""}, region={"label": "<b>R&D</b>"})
-    body = browser.begin().body
+    body = browser.start_sign_in().body
     assert ">clinic</a>" in body
     assert ">&lt;b&gt;R&amp;D&lt;/b&gt;</a>" in body
 
@@ -62,7 +64,7 @@ def test_chooser_shows_a_name_where_no_label_is_and_escapes_what_is(browser: Bro
 def test_one_provider_is_no_choice(browser: Browser, settings: Any, clinic: DemoProvider) -> None:
     alone = {"clinic": settings.PHI_OIDC["PROVIDERS"]["clinic"]}
     settings.PHI_OIDC = {**settings.PHI_OIDC, "PROVIDERS": alone}
-    assert browser.begin().location.startswith(f"{clinic.issuer}/authorize")
+    assert browser.start_sign_in().location.startswith(f"{clinic.issuer}/authorize")
 
 
 @pytest.mark.parametrize("name", ["authenticate", "callback", "logout", "logged-out", "jwks.json"])
@@ -83,11 +85,11 @@ def test_stopped_provider_stops_nobody_at_another(clinic: DemoProvider, region: 
         assert_refused(page, browser, "transport_unreachable", status=503)
         for again in ("/oidc/region/authenticate/", "/oidc/authenticate/"):
             assert f'href="{again}?next=%2Fportal%2Fhome%2F"' in page.body
-        assert "The region’s sign-in" in browser.begin().body
+        assert "The region’s sign-in" in browser.start_sign_in().body
         assert_signed_in(sign_in_at(browser, "clinic", clinic), browser, clinic)
     finally:
         region.start()
-    again = Browser(browser.base)
+    again = Browser(browser.base_url)
     assert_signed_in(sign_in_at(again, "region", region), again, region)
 
 
@@ -103,22 +105,22 @@ def test_hanging_provider_holds_up_nobody_at_another(
     }
     ready = [(browser, urls[endpoint](browser)) for browser in waiting]
 
-    def hold(at: str, exchange: Exchange) -> None:
+    def hold(at: str, exchange: MutableExchange) -> None:
         if at == endpoint:
             held.release()
-            go_on.wait(DEADLINE)
+            go_on.wait(PROVIDER_TIMEOUT_SECONDS)
 
     region.intercept = hold
-    pages: list[Page] = []
+    pages: list[PortalResponse] = []
     threads = [threading.Thread(target=lambda b, u: pages.append(b.get(u)), args=one) for one in ready]
     for thread in threads:
         thread.start()
     try:
         # One thread fetches metadata, and the others wait for it; codes are each redeemed by their own.
-        assert all(held.acquire(timeout=DEADLINE) for _ in range(1 if endpoint == "discovery" else 4))
+        assert all(held.acquire(timeout=PROVIDER_TIMEOUT_SECONDS) for _ in range(1 if endpoint == "discovery" else 4))
         browser, began_at = Browser(portal), time.monotonic()
         assert_signed_in(sign_in_at(browser, "clinic", clinic), browser, clinic)
-        assert time.monotonic() - began_at < DEADLINE / 2
+        assert time.monotonic() - began_at < PROVIDER_TIMEOUT_SECONDS / 2
         assert pages == []
     finally:
         go_on.set()
@@ -139,7 +141,7 @@ class Slashed:
         self.swapped = False
         op.mutate = self.speak
 
-    def speak(self, at: str, exchange: Exchange) -> None:
+    def speak(self, at: str, exchange: MutableExchange) -> None:
         if at == "discovery":
             exchange.reply.json["issuer"] = self.metadata_of
         elif at == "id_token":
@@ -156,7 +158,7 @@ def slashed(clinic: DemoProvider, settings: Any, portal: str) -> Slashed:
     two = Slashed(clinic)
     providers = {}
     for name, issuer in (("plain", two.plain), ("slashed", two.slashed)):
-        clinic.register(Client(name, SECRETS["clinic"], [f"{portal}/oidc/{name}/callback/"]))
+        clinic.register_client(Client(name, SECRETS["clinic"], [f"{portal}/oidc/{name}/callback/"]))
         providers[name] = {
             "issuer": issuer,
             "client_id": name,
@@ -170,7 +172,7 @@ def slashed(clinic: DemoProvider, settings: Any, portal: str) -> Slashed:
 def test_same_sub_of_issuers_that_differ_in_a_slash_is_two_people(
     slashed: Slashed, clinic: DemoProvider, portal: str
 ) -> None:
-    assert clinic.subject("amina", "plain") == clinic.subject("amina", "slashed")
+    assert clinic.get_subject("amina", "plain") == clinic.get_subject("amina", "slashed")
     users = []
     for name in ("plain", "slashed", "plain"):
         slashed.metadata_of = getattr(slashed, name)
@@ -190,7 +192,7 @@ def test_metadata_and_token_of_the_other_slash_are_refused(
     slashed.metadata_of = getattr(slashed, name)
     slashed.swapped = True
     assert_refused(sign_in_at(browser, name, clinic), browser, "iss_invalid")
-    assert clinic.live_tokens == []
+    assert clinic.active_tokens == []
     slashed.swapped = False
     assert_signed_in(sign_in_at(browser, name, clinic), browser, clinic)
 
@@ -213,11 +215,11 @@ def test_person_whom_an_administrator_linked_has_one_account(
 ) -> None:
     first, second = Browser(portal), Browser(portal)
     sign_in_at(first, "clinic", clinic)
-    link_existing(
+    link_existing_user(
         get_user_model().objects.get(),
-        sub=region.subject("amina", "portal"),
+        sub=region.get_subject("amina", "portal"),
         provider=conf.providers()["region"],
-        keys=keyring.keys("SUBJECT_KEYS"),
+        keys=keyring.get_keys("SUBJECT_KEYS"),
         origin=Origin(),
         now=clock.now(),
     )
@@ -233,9 +235,9 @@ def test_sign_in_at_another_ends_the_session_at_the_first(
     first = browser.user()
     assert_signed_in(sign_in_at(browser, "region", region), browser, region)
     assert browser.user() not in ("", first)
-    assert clinic.live_tokens == []
+    assert clinic.active_tokens == []
     assert browser.post("/oidc/logout/").location.startswith(f"{region.issuer}/end-session")
-    assert region.live_tokens == []
+    assert region.active_tokens == []
 
 
 @pytest.mark.parametrize("name", ["clinic", "region"])

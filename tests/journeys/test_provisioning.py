@@ -9,10 +9,10 @@ import pytest
 from django.contrib.auth import get_user_model
 from django.core.management import call_command
 
-from django_phi_oidc.attack.op import DemoProvider
 from django_phi_oidc.claims.models import StoredClaim
 from django_phi_oidc.sessions.models import OIDCSession
 from django_phi_oidc.subjects.models import PairwiseSubject, SubjectDigest
+from django_phi_oidc.testing.mock_provider import DemoProvider
 
 from .browser import Browser
 from .codes import accepts, shows
@@ -36,7 +36,7 @@ def link(op: DemoProvider, monkeypatch: pytest.MonkeyPatch) -> Any:
 
     def run(username: str) -> Any:
         user = get_user_model().objects.create_user(f"record of {username}")
-        monkeypatch.setattr(sys, "stdin", io.StringIO(op.subject(username, "portal") + "\n"))
+        monkeypatch.setattr(sys, "stdin", io.StringIO(op.get_subject(username, "portal") + "\n"))
         words = ["subject", "link", "--provider", "default", "--user", str(user.pk)]
         call_command("phi_oidc", *words, stdout=io.StringIO())
         return user
@@ -61,7 +61,7 @@ def test_first_sign_in_is_refused_without_a_link_and_its_tokens_die_and_with_one
     assert browser.user() == ""
     assert reasons() == ["not_provisioned"]
     assert op.tokens != []
-    assert op.live_tokens == []
+    assert op.active_tokens == []
     counted = (get_user_model(), PairwiseSubject, SubjectDigest, OIDCSession, StoredClaim)
     assert [model.objects.count() for model in counted] == [0] * 5
 
@@ -77,7 +77,7 @@ def test_link_of_one_person_lets_no_other_in(op: DemoProvider, browser: Browser,
     link("amina")
     assert browser.sign_in(op, "jonas").status == 403
     assert reasons() == ["not_provisioned"]
-    assert op.live_tokens == []
+    assert op.active_tokens == []
 
 
 @accepts("not_provisioned")
@@ -85,7 +85,7 @@ def test_person_whom_create_let_in_stays_in_with_existing(op: DemoProvider, brow
     declare(settings, op, provisioning="create")
     assert browser.sign_in(op).status == 302
     declare(settings, op, provisioning="existing")
-    again = Browser(browser.base)
+    again = Browser(browser.base_url)
     assert again.sign_in(op).status == 302
     assert again.user() == browser.user() != ""
 
@@ -94,16 +94,16 @@ def test_unlinking_signs_the_person_out_everywhere_and_refuses_the_next_sign_in(
     op: DemoProvider, browser: Browser, link: Any
 ) -> None:
     user = link("amina")
-    other = Browser(browser.base)
+    other = Browser(browser.base_url)
     for each in (browser, other):
         each.sign_in(op)
         assert each.user() == str(user.pk)
-    assert len(op.live_tokens) == 4
+    assert len(op.active_tokens) == 4
     assert StoredClaim.objects.count() == 3
 
     unlink(user)
     assert [browser.user(), other.user()] == ["", ""]
-    assert op.live_tokens == []
+    assert op.active_tokens == []
     assert not StoredClaim.objects.exists()
     assert {session.end_reason for session in OIDCSession.objects.all()} == {"subject_unlinked"}
     assert len(events(action="subject.unlinked")) == 1

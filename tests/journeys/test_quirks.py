@@ -11,23 +11,23 @@ import pytest
 from django.contrib.sessions.models import Session
 from django.core.checks import run_checks
 
-from django_phi_oidc.attack.op import DemoProvider, Exchange, Reply
 from django_phi_oidc.claims.models import StoredClaim
 from django_phi_oidc.sessions.models import OIDCSession, PendingRevocation, RevocationStatus
+from django_phi_oidc.testing.mock_provider import DemoProvider, MutableExchange, Reply
 
 from .browser import Browser
 from .conftest import EVERYTHING, declaration, events
 
 pytestmark = [pytest.mark.sqlite, pytest.mark.django_db(**EVERYTHING)]
 
-Hook = Callable[[str, Exchange], Reply | None]
+Hook = Callable[[str, MutableExchange], Reply | None]
 TENANT = "/72f988bf-86f1-41af-91ab-2d7cd011db47/v2.0"
 
 
 def lacks(*names: str) -> Hook:
     """Leave members out of the metadata, and out of the answer at the callback what they promise."""
 
-    def hook(endpoint: str, exchange: Exchange) -> None:
+    def hook(endpoint: str, exchange: MutableExchange) -> None:
         if endpoint == "discovery":
             for name in names:
                 exchange.reply.json.pop(name, None)
@@ -37,17 +37,17 @@ def lacks(*names: str) -> Hook:
     return hook
 
 
-def auth_time_zero(endpoint: str, exchange: Exchange) -> None:
+def auth_time_zero(endpoint: str, exchange: MutableExchange) -> None:
     if endpoint == "id_token":
         exchange.claims["auth_time"] = 0
 
 
-def public_alone(endpoint: str, exchange: Exchange) -> None:
+def public_alone(endpoint: str, exchange: MutableExchange) -> None:
     if endpoint == "discovery":
         exchange.reply.json["subject_types_supported"] = ["public"]
 
 
-def claims_unasked(endpoint: str, exchange: Exchange) -> None:
+def claims_unasked(endpoint: str, exchange: MutableExchange) -> None:
     if endpoint == "id_token":
         exchange.claims |= {"birthdate": "1984-03-09", "ssn": "078-05-1120"}
 
@@ -55,7 +55,7 @@ def claims_unasked(endpoint: str, exchange: Exchange) -> None:
 def null_alone(op: DemoProvider) -> Hook:
     """Answer to what was asked for with null, and to nothing that was asked for with more."""
 
-    def hook(endpoint: str, exchange: Exchange) -> None:
+    def hook(endpoint: str, exchange: MutableExchange) -> None:
         if endpoint == "userinfo" and exchange.reply.json:
             asked = op.last_grant.claims.get("userinfo", {})
             exchange.reply.json = {
@@ -69,7 +69,7 @@ def entra(op: DemoProvider, *, issuer: str) -> Hook:
     """A tenant in the issuer, keys without alg, no revocation, no RFC 9207. issuer: as its own metadata has it."""
     document: dict[str, Any] = {}
 
-    def hook(endpoint: str, exchange: Exchange) -> Reply | None:
+    def hook(endpoint: str, exchange: MutableExchange) -> Reply | None:
         lacks("revocation_endpoint", "authorization_response_iss_parameter_supported")(endpoint, exchange)
         if endpoint == "unknown" and exchange.path == f"{TENANT}/.well-known/openid-configuration":
             return Reply(json=document)
@@ -177,7 +177,7 @@ def test_quirk_is_accepted_with_its_setting_and_refused_without(
     op.mutate = quirk.bend(op)
     declare(settings, op, quirk, quirk.without)
     assert listed() == set()
-    page = browser.begin() if quirk.stage == "request" else browser.sign_in(op)
+    page = browser.start_sign_in() if quirk.stage == "request" else browser.sign_in(op)
     assert page.status == 403
     assert [event.reason for event in events(action="login.refused")] == [quirk.code]
     declare(settings, op, quirk, quirk.allowing)
@@ -204,7 +204,7 @@ def test_auth_time_zero_loosens_nothing_for_another_time(op: DemoProvider, setti
         "PROVIDERS": {"default": declaration(op, max_age=60, allow_auth_time_zero=True)},
     }
 
-    def hour_ago(endpoint: str, exchange: Exchange) -> None:
+    def hour_ago(endpoint: str, exchange: MutableExchange) -> None:
         if endpoint == "id_token":
             exchange.claims["auth_time"] -= 3600
 
@@ -230,7 +230,7 @@ def test_bad_code_that_is_answered_in_the_providers_own_words_is_a_token_error(
 ) -> None:
     """Glewlwyd: 403 and `invalid_code`, which RFC 6749 5.2 does not have."""
 
-    def refused(endpoint: str, exchange: Exchange) -> Reply | None:
+    def refused(endpoint: str, exchange: MutableExchange) -> Reply | None:
         return Reply(status=403, json={"error": "invalid_code"}) if endpoint == "token" else None
 
     op.intercept = refused
@@ -261,7 +261,9 @@ def test_tokens_of_a_provider_without_revocation_are_given_up_and_told_of(
     assert (ended.access_token, ended.refresh_token, ended.id_token) == (None, None, None)
     assert not Session.objects.exists()
     assert not StoredClaim.objects.filter(session=session.pk).exists()
-    assert {token.kind for token in op.live_tokens} == {"access_token", "refresh_token"}, "nobody but the OP kills them"
+    assert {token.kind for token in op.active_tokens} == {"access_token", "refresh_token"}, (
+        "nobody but the OP kills them"
+    )
     assert session.access_token_expires_at is not None
     rows = PendingRevocation.objects.values_list("token_type_hint", "status", "token", "token_expires_at")
     assert sorted(rows) == [
@@ -278,7 +280,7 @@ def test_issuer_of_all_tenants_is_the_issuer_of_none(op: DemoProvider, settings:
     options = {"revocation": "best_effort", "issuer": op.issuer + TENANT}
     settings.PHI_OIDC = {**settings.PHI_OIDC, "PROVIDERS": {"default": declaration(op, **options)}}
     op.mutate = entra(op, issuer=f"{op.issuer}/{{tenantid}}/v2.0")
-    assert browser.begin().status == 503
+    assert browser.start_sign_in().status == 503
     assert [event.reason for event in events(action="login.refused")] == ["issuer_mismatch"]
     op.mutate = entra(op, issuer=op.issuer + TENANT)
     assert browser.sign_in(op).status == 302
@@ -292,7 +294,7 @@ def test_key_without_alg_that_two_keys_could_be_is_found_by_its_kid_alone(
     settings.PHI_OIDC = {**settings.PHI_OIDC, "PROVIDERS": {"default": declaration(op, **options)}}
     honest = entra(op, issuer=op.issuer + TENANT)
 
-    def without_kid(endpoint: str, exchange: Exchange) -> Reply | None:
+    def without_kid(endpoint: str, exchange: MutableExchange) -> Reply | None:
         if endpoint == "id_token":
             del exchange.header["kid"]
         return honest(endpoint, exchange)

@@ -6,12 +6,12 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from django_phi_oidc.attack.op import DemoProvider, Exchange
 from django_phi_oidc.claims.models import StoredClaim
-from tests.keys import new_pem
+from django_phi_oidc.testing.mock_provider import DemoProvider, MutableExchange
+from tests.keys import create_private_key_pem
 
 from .browser import Browser
-from .cases import BY_KEY, CLIENT, KEY_CLIENT
+from .cases import CLIENT, PRIVATE_KEY_JWT_CLIENT, PRIVATE_KEY_JWT_OPTIONS
 from .conftest import EVERYTHING, declaration, events
 
 pytestmark = [pytest.mark.sqlite, pytest.mark.django_db(**EVERYTHING)]
@@ -22,7 +22,7 @@ def declare(settings: Any, op: DemoProvider, **options: Any) -> None:
 
 
 def register(op: DemoProvider, **options: Any) -> None:
-    op.register(replace(op.state.clients[CLIENT], **options))
+    op.register_client(replace(op.state.clients[CLIENT], **options))
 
 
 def query_of(url: str) -> dict[str, list[str]]:
@@ -39,7 +39,7 @@ def test_pushed_request_leaves_nothing_of_it_to_the_browser(
 ) -> None:
     op.par = par
     declare(settings, op, par=declared)
-    begun = browser.begin()
+    begun = browser.start_sign_in()
     query = query_of(begun.location)
     assert set(query) == {"client_id", "request_uri"}
     (push,) = sent_to(op, "/par")
@@ -56,7 +56,7 @@ def test_request_goes_by_the_browser_where_it_is_not_pushed(
 ) -> None:
     op.par = par
     declare(settings, op, par=declared)
-    begun = browser.begin()
+    begun = browser.start_sign_in()
     assert {"state", "nonce", "code_challenge"} <= set(query_of(begun.location))
     assert sent_to(op, "/par") == []
     assert browser.get(op.authorize(begun.location, "amina")).status == 302
@@ -70,11 +70,11 @@ def test_client_with_a_key_proves_each_request_anew(
     register(op, token_endpoint_auth_methods=("private_key_jwt",), jwks_uri=f"{portal}/oidc/jwks.json")
     op.par = "offered"
     monkeypatch.setattr(op.state, "assertion_audiences", (audience,))
-    declare(settings, op, **BY_KEY, client_assertion_audience=audience)
+    declare(settings, op, **PRIVATE_KEY_JWT_OPTIONS, client_assertion_audience=audience)
     assert browser.sign_in(op).location == "/portal/home/"
     assert browser.user() != ""
     browser.post("/oidc/logout/")
-    assert op.live_tokens == []
+    assert op.active_tokens == []
     proven = [request for path in ("/par", "/token", "/revoke") for request in sent_to(op, path)]
     assert [request.path for request in proven] == ["/par", "/token", "/revoke", "/revoke"]
     assert {request.auth_method for request in proven} == {"private_key_jwt"}
@@ -87,12 +87,12 @@ def test_client_with_a_key_proves_each_request_anew(
 def test_client_whose_audience_is_not_the_providers_is_refused(
     op: DemoProvider, settings: Any, browser: Browser, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    register(op, **KEY_CLIENT)
+    register(op, **PRIVATE_KEY_JWT_CLIENT)
     monkeypatch.setattr(op.state, "assertion_audiences", ("token_endpoint",))
-    declare(settings, op, **BY_KEY)
+    declare(settings, op, **PRIVATE_KEY_JWT_OPTIONS)
     assert browser.sign_in(op).status == 403
     assert [event.reason for event in events(action="login.refused")] == ["token_error"]
-    declare(settings, op, **BY_KEY, client_assertion_audience="token_endpoint")
+    declare(settings, op, **PRIVATE_KEY_JWT_OPTIONS, client_assertion_audience="token_endpoint")
     assert browser.sign_in(op).status == 302
 
 
@@ -100,21 +100,21 @@ def test_client_key_is_published_then_signs_then_goes_and_every_sign_in_is_accep
     op: DemoProvider, settings: Any, browser: Browser, portal: str
 ) -> None:
     register(op, token_endpoint_auth_methods=("private_key_jwt",), jwks_uri=f"{portal}/oidc/jwks.json")
-    old, new = new_pem("EC"), new_pem("OKP")
+    old, new = create_private_key_pem("EC"), create_private_key_pem("OKP")
     signed = []
     for keys in ([old], [old, new], [new, old], [new]):
-        declare(settings, op, **{**BY_KEY, "client_keys": keys})
+        declare(settings, op, **{**PRIVATE_KEY_JWT_OPTIONS, "client_keys": keys})
         assert browser.sign_in(op).status == 302
         signed.append(sent_to(op, "/token")[-1].assertion["alg"])
     assert signed == ["ES256", "ES256", "EdDSA", "EdDSA"]
 
 
 def test_client_key_that_was_never_published_is_refused(op: DemoProvider, settings: Any, browser: Browser) -> None:
-    register(op, **KEY_CLIENT)
-    declare(settings, op, **{**BY_KEY, "client_keys": new_pem("EC")})
+    register(op, **PRIVATE_KEY_JWT_CLIENT)
+    declare(settings, op, **{**PRIVATE_KEY_JWT_OPTIONS, "client_keys": create_private_key_pem("EC")})
     assert browser.sign_in(op).status == 403
     assert [event.reason for event in events(action="login.refused")] == ["token_error"]
-    declare(settings, op, **BY_KEY)
+    declare(settings, op, **PRIVATE_KEY_JWT_OPTIONS)
     assert browser.sign_in(op).status == 302
 
 
@@ -124,7 +124,7 @@ def test_userinfo_signed_with_a_key_that_is_newer_than_the_known_ones_is_accepte
 ) -> None:
     """The ID Token made the portal fetch the keys; those that the provider has by the time of UserInfo are others."""
 
-    def rotate(endpoint: str, exchange: Exchange) -> None:
+    def rotate(endpoint: str, exchange: MutableExchange) -> None:
         if endpoint == "userinfo" and rotating:
             op.rotate_keys()
 
@@ -143,7 +143,7 @@ def test_claims_asked_for_one_by_one_come_without_their_scopes(
     declare(settings, op, claims_request="parameter")
     issued: list[dict[str, Any]] = []
 
-    def keep(endpoint: str, exchange: Exchange) -> None:
+    def keep(endpoint: str, exchange: MutableExchange) -> None:
         if endpoint == "id_token":
             issued.append(dict(exchange.claims))
 
@@ -158,7 +158,7 @@ def test_claims_asked_for_one_by_one_come_without_their_scopes(
 def test_offline_access_is_asked_for_with_consent(op: DemoProvider, settings: Any, browser: Browser) -> None:
     why = {"purpose": "TREAT", "basis": "results come overnight"}
     declare(settings, op, resource_scopes={"offline_access": why})
-    begun = browser.begin()
+    begun = browser.start_sign_in()
     query = query_of(begun.location)
     assert (query["scope"], query["prompt"]) == (["openid profile address offline_access"], ["consent"])
     assert browser.get(op.authorize(begun.location, "amina")).status == 302

@@ -14,8 +14,8 @@ from django.contrib.auth.signals import user_logged_in
 from django.db import connection, connections
 from django.test import Client
 
-from django_phi_oidc.attack.op import DemoProvider, Exchange
 from django_phi_oidc.sessions.models import OIDCSession
+from django_phi_oidc.testing.mock_provider import DemoProvider, MutableExchange
 
 from .browser import Browser
 from .conftest import EVERYTHING, events
@@ -42,7 +42,7 @@ def says(op: DemoProvider, settings: Any) -> Says:
     settings.PHI_OIDC = {**settings.PHI_OIDC, "CLAIMS": {"realm": claim}, "ROLES": {"default": RULES}}
 
     def say(*roles: str, status: int = 200) -> None:
-        def bend(endpoint: str, exchange: Exchange) -> None:
+        def bend(endpoint: str, exchange: MutableExchange) -> None:
             if endpoint == "userinfo":
                 exchange.reply.status = status
                 exchange.reply.json = {"sub": exchange.reply.json["sub"]}
@@ -100,7 +100,7 @@ def test_existing_account_and_new_one_are_treated_alike(
     says("admin")
     assert browser.sign_in(op).status == 302
     assert (groups(), get_user_model().objects.get().is_staff) == ([], True)  # type: ignore[attr-defined]
-    assert Browser(browser.base).sign_in(op, "jonas").status == 403
+    assert Browser(browser.base_url).sign_in(op, "jonas").status == 403
     assert len(changes()) == 2, "whom nobody linked gets nothing"
 
 
@@ -113,7 +113,7 @@ def test_change_of_roles_ends_the_persons_other_sessions_and_not_the_one_that_be
     browser.sign_in(op)
     assert browser.user() != ""
     says("nurse")
-    other = Browser(browser.base)
+    other = Browser(browser.base_url)
     assert other.sign_in(op).status == 302
     assert other.user() != ""
     assert (browser.user() != "") is (left == 2)
@@ -121,7 +121,7 @@ def test_change_of_roles_ends_the_persons_other_sessions_and_not_the_one_that_be
     assert {each.end_reason for each in OIDCSession.objects.filter(ended_at__isnull=False)} == (
         {"roles_changed"} if ends else set()
     )
-    assert len(op.live_tokens) == 2 * left
+    assert len(op.active_tokens) == 2 * left
 
 
 def test_same_browser_signs_in_again_with_other_roles_where_that_ends_sessions(
@@ -133,7 +133,7 @@ def test_same_browser_signs_in_again_with_other_roles_where_that_ends_sessions(
         assert browser.sign_in(op).status == 302
         assert browser.user() != ""
     assert sorted(OIDCSession.objects.values_list("end_reason", flat=True)) == ["", "roles_changed", "roles_changed"]
-    assert len(op.live_tokens) == 2
+    assert len(op.active_tokens) == 2
 
 
 def test_roles_stay_as_the_provider_said_while_the_trail_is_away_and_nobody_is_let_in(

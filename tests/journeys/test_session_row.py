@@ -11,8 +11,8 @@ from django.contrib.sessions.models import Session
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
-from django_phi_oidc.attack.op import DemoProvider
-from django_phi_oidc.audit.request import SESSION_KEY
+from django_phi_oidc.audit.request_context import SESSION_KEY
+from django_phi_oidc.testing.mock_provider import DemoProvider
 
 from .browser import Browser
 from .conftest import EVERYTHING
@@ -60,7 +60,7 @@ def test_sign_in_writes_its_django_session_once(
 ) -> None:
     settings.SESSION_COOKIE_SECURE = False
     receiving(act)
-    callback = near.callback(op)
+    callback = near.get_callback_url(op)
     with CaptureQueriesContext(connection) as queries:
         assert near.get(callback).status == 302
     assert [query["sql"].split()[0] for query in queries if '"django_session"' in query["sql"]] == written

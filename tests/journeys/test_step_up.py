@@ -12,16 +12,16 @@ from django.contrib.auth import get_user_model
 from django.contrib.auth.models import Permission
 from django.db import connection
 
-from django_phi_oidc import clock
-from django_phi_oidc.attack.op import DemoProvider, Exchange, Token
+from django_phi_oidc._internal import clock
 from django_phi_oidc.claims.models import StoredClaim
 from django_phi_oidc.sessions.models import OIDCSession, PendingRevocation
-from django_phi_oidc.sessions.tasks import revoke_soon
+from django_phi_oidc.sessions.tasks import revoke_after_commit
+from django_phi_oidc.testing.mock_provider import DemoProvider, MutableExchange, Token
 from tests.journeys import guarded_urls
 from tests.journeys.guarded_urls import RAN, STRONG
 
-from .browser import Browser, Page
-from .cases import NO
+from .browser import Browser, PortalResponse
+from .cases import OMITTED
 from .codes import shows
 from .conftest import EVERYTHING, events
 from .test_transactions import audit_database_away
@@ -46,22 +46,22 @@ def amina(op: DemoProvider, browser: Browser) -> Browser:
     return browser
 
 
-def to_provider(browser: Browser, page: str) -> Page:
+def to_provider(browser: Browser, page: str) -> PortalResponse:
     """Open a guarded page and follow our own door; return the redirect to the OP."""
     refused = browser.get(page)
     assert (refused.status, urlsplit(refused.location).path) == (302, "/oidc/step-up/"), refused
-    assert refused.header("Cache-Control") == "no-store"
+    assert refused.join_header_values("Cache-Control") == "no-store"
     leaving = browser.get(refused.location)
     assert leaving.status == 302, leaving.body
     return leaving
 
 
-def step_up(browser: Browser, op: DemoProvider, page: str, username: str = "amina") -> Page:
+def step_up(browser: Browser, op: DemoProvider, page: str, username: str = "amina") -> PortalResponse:
     """Return what the callback answers."""
-    return browser.get(op.authorize(to_provider(browser, page).location, username, cookies=browser.op_cookies))
+    return browser.get(op.authorize(to_provider(browser, page).location, username, cookies=browser.provider_cookies))
 
 
-def asked(leaving: Page) -> dict[str, str]:
+def asked(leaving: PortalResponse) -> dict[str, str]:
     return {name: values[0] for name, values in parse_qs(urlsplit(leaving.location).query).items()}
 
 
@@ -84,7 +84,7 @@ class Before:
 
     @classmethod
     def of(cls, browser: Browser, op: DemoProvider) -> "Before":
-        return cls(rows(), browser.cookies["sessionid"], browser.user(), op.live_tokens)
+        return cls(rows(), browser.cookies["sessionid"], browser.user(), op.active_tokens)
 
     def is_now(self, browser: Browser, op: DemoProvider) -> bool:
         return self == Before.of(browser, op)
@@ -103,9 +103,9 @@ def test_too_weak_leads_through_a_stronger_sign_in_back_to_the_page(
     page: str, op: DemoProvider, amina: Browser
 ) -> None:
     before = OIDCSession.objects.get()
-    cookie, old = amina.cookies["sessionid"], list(op.live_tokens)
+    cookie, old = amina.cookies["sessionid"], list(op.active_tokens)
     later = clock.now() + timedelta(minutes=6)
-    with clock.running(lambda: later):
+    with clock.override_clock(lambda: later):
         leaving = to_provider(amina, f"{page}?x=1")
         wanted, name = PAGES[page]
         sent = asked(leaving)
@@ -116,7 +116,7 @@ def test_too_weak_leads_through_a_stronger_sign_in_back_to_the_page(
         }
         assert (sent["prompt"], sent["scope"]) == ("login", "openid")
         assert "x%3D1" not in leaving.location, "where it leads is nobody else's business"
-        callback = amina.get(op.authorize(leaving.location, "amina", cookies=amina.op_cookies))
+        callback = amina.get(op.authorize(leaving.location, "amina", cookies=amina.provider_cookies))
         assert (callback.status, callback.location) == (302, f"{page}?x=1"), callback.body
         assert amina.get(callback.location).body == f"{name} ran"
     assert [name] == RAN
@@ -128,9 +128,9 @@ def test_too_weak_leads_through_a_stronger_sign_in_back_to_the_page(
     assert row.auth_time > before.auth_time
     assert row.acr == (WEAK if page == "/fresh/" else STRONG)
     assert amina.cookies["sessionid"] != cookie, "the key is cycled"
-    stranger = Browser(amina.base, cookies={"sessionid": cookie})
+    stranger = Browser(amina.base_url, cookies={"sessionid": cookie})
     assert stranger.user() == ""
-    assert [token for token in op.live_tokens if token not in old] == op.tokens[2:], "the new ones live"
+    assert [token for token in op.active_tokens if token not in old] == op.tokens[2:], "the new ones live"
     assert PendingRevocation.objects.filter(session=row.pk, due_at=row.started_at + timedelta(hours=8)).count() == 2
     assert set(StoredClaim.objects.filter(session=row.pk).values_list("name", flat=True)) == {"birthdate"}
     (event,) = events(action="session.renewed")
@@ -153,11 +153,11 @@ def test_session_that_was_renewed_lives_on_and_with_its_end_its_tokens_die(op: D
     """Those that it held before die with it: with the old refresh token some providers would revoke the new one."""
     step_up(amina, op, "/strong/")
     assert amina.get("/birthdate/").body == "1984-03-09"
-    assert len(op.live_tokens) == 4
-    revoke_soon(PendingRevocation.objects.values_list("pk", flat=True))
-    assert len(op.live_tokens) == 4, "not before"
+    assert len(op.active_tokens) == 4
+    revoke_after_commit(PendingRevocation.objects.values_list("pk", flat=True))
+    assert len(op.active_tokens) == 4, "not before"
     assert amina.post("/oidc/logout/").status == 302
-    assert op.live_tokens == []
+    assert op.active_tokens == []
     assert [row.status for row in PendingRevocation.objects.all()] == ["done"] * 4
     assert (amina.user(), OIDCSession.objects.get().end_reason) == ("", "logout")
 
@@ -165,22 +165,22 @@ def test_session_that_was_renewed_lives_on_and_with_its_end_its_tokens_die(op: D
 def test_renewal_does_not_prolong_the_session(op: DemoProvider, amina: Browser, settings: Any) -> None:
     settings.PHI_OIDC = {**settings.PHI_OIDC, "IDLE_TIMEOUT": timedelta(hours=9)}
     started = clock.now()
-    with clock.running(lambda: started + timedelta(hours=7, minutes=58)):
+    with clock.override_clock(lambda: started + timedelta(hours=7, minutes=58)):
         assert step_up(amina, op, "/strong/").location == "/strong/"
-    with clock.running(lambda: started + timedelta(hours=7, minutes=59)):
+    with clock.override_clock(lambda: started + timedelta(hours=7, minutes=59)):
         assert amina.user() != ""
-    with clock.running(lambda: started + timedelta(hours=8, minutes=1)):
+    with clock.override_clock(lambda: started + timedelta(hours=8, minutes=1)):
         assert amina.user() == ""
     assert OIDCSession.objects.get().end_reason == "absolute_timeout"
 
 
-Bend = Callable[[Exchange], None]
+Bend = Callable[[MutableExchange], None]
 
 
 def set_claim(name: str, value: Any) -> Bend:
-    def bend(exchange: Exchange) -> None:
+    def bend(exchange: MutableExchange) -> None:
         exchange.claims[name] = value(exchange.claims) if callable(value) else value
-        if value is NO:
+        if value is OMITTED:
             del exchange.claims[name]
 
     return bend
@@ -188,14 +188,14 @@ def set_claim(name: str, value: Any) -> Bend:
 
 OLD: dict[str, tuple[str, Bend, str]] = {
     "an old acr": ("/strong/", set_claim("acr", WEAK), "acr_insufficient"),
-    "no acr": ("/strong/", set_claim("acr", NO), "acr_insufficient"),
+    "no acr": ("/strong/", set_claim("acr", OMITTED), "acr_insufficient"),
     "an old auth_time": ("/fresh/", set_claim("auth_time", lambda it: it["iat"] - 400), "auth_time_stale"),
     "an auth_time that only the leeway lets pass": (
         "/fresh/",
         set_claim("auth_time", lambda it: it["iat"] - 315),
         "auth_time_stale",
     ),
-    "no auth_time": ("/fresh/", set_claim("auth_time", NO), "auth_time_missing"),
+    "no auth_time": ("/fresh/", set_claim("auth_time", OMITTED), "auth_time_missing"),
 }
 
 
@@ -207,12 +207,12 @@ def test_answer_that_is_too_weak_is_asked_for_once_more_and_then_refused(
     before = Before.of(amina, op)
     op.mutate = lambda endpoint, exchange: bend(exchange) if endpoint == "id_token" else None
     later = clock.now() + timedelta(minutes=6)
-    with clock.running(lambda: later):
+    with clock.override_clock(lambda: later):
         again = step_up(amina, op, page)
         assert (again.status, again.location.startswith(op.issuer)) == (302, True), again.body
         assert events(action="login.refused", reason=code) != []
         first = len([name for name in amina.cookies if name.startswith("phi_oidc_")])
-        refused = amina.get(op.authorize(again.location, "amina", cookies=amina.op_cookies))
+        refused = amina.get(op.authorize(again.location, "amina", cookies=amina.provider_cookies))
         assert (refused.status, code in refused.body) == (403, False)
         assert "need more proof" in refused.body
         assert f'href="{page}"' in refused.body, "and from there it begins anew"
@@ -246,26 +246,26 @@ def test_another_person_who_answers_changes_nothing_and_the_same_one_does(op: De
 def test_person_who_is_known_here_too_is_another_person(op: DemoProvider, amina: Browser, portal: str) -> None:
     jonas = Browser(portal)
     jonas.sign_in(op, "jonas")
-    amina.op_cookies.clear()
+    amina.provider_cookies.clear()
     assert step_up(amina, op, "/strong/", "jonas").status == 403
     assert [event.reason for event in events(action="login.refused")] == ["subject_changed"]
     assert (amina.user() != jonas.user(), OIDCSession.objects.filter(ended_at=None).count()) == (True, 2)
 
 
 def test_session_that_ended_meanwhile_is_not_renewed(op: DemoProvider, amina: Browser) -> None:
-    callback = op.authorize(to_provider(amina, "/strong/").location, "amina", cookies=amina.op_cookies)
+    callback = op.authorize(to_provider(amina, "/strong/").location, "amina", cookies=amina.provider_cookies)
     pending = {name: value for name, value in amina.cookies.items() if name.startswith("phi_oidc_")}
     amina.post("/oidc/logout/")
     amina.cookies |= pending
     page = amina.get(callback)
     assert (page.status, amina.user()) == (403, "")
     assert [event.reason for event in events(action="login.refused")] == ["subject_changed"]
-    assert op.live_tokens == []
+    assert op.active_tokens == []
 
 
 def test_callback_of_a_step_up_in_a_session_of_another_person_is_refused(op: DemoProvider, amina: Browser) -> None:
-    callback = op.authorize(to_provider(amina, "/strong/").location, "amina", cookies=amina.op_cookies)
-    amina.op_cookies.clear()
+    callback = op.authorize(to_provider(amina, "/strong/").location, "amina", cookies=amina.provider_cookies)
+    amina.provider_cookies.clear()
     assert amina.sign_in(op, "jonas").status == 302
     jonas = amina.user()
     assert amina.get(callback).status == 403
@@ -274,16 +274,16 @@ def test_callback_of_a_step_up_in_a_session_of_another_person_is_refused(op: Dem
 
 
 def test_deactivated_person_is_not_renewed(op: DemoProvider, amina: Browser) -> None:
-    callback = op.authorize(to_provider(amina, "/strong/").location, "amina", cookies=amina.op_cookies)
+    callback = op.authorize(to_provider(amina, "/strong/").location, "amina", cookies=amina.provider_cookies)
     get_user_model().objects.update(is_active=False)
     assert amina.get(callback).status == 403
     assert events(action="session.renewed") == []
-    assert [token for token in op.live_tokens if token in op.tokens[2:]] == []
+    assert [token for token in op.active_tokens if token in op.tokens[2:]] == []
 
 
 def test_trail_that_is_away_renews_nothing(op: DemoProvider, amina: Browser) -> None:
     before = Before.of(amina, op)
-    callback = op.authorize(to_provider(amina, "/strong/").location, "amina", cookies=amina.op_cookies)
+    callback = op.authorize(to_provider(amina, "/strong/").location, "amina", cookies=amina.provider_cookies)
     with audit_database_away():
         page = amina.get(callback)
     assert page.status == 503
@@ -299,12 +299,12 @@ def test_page_is_not_run_while_no_refusal_can_be_written(op: DemoProvider, amina
 
 
 def test_form_that_was_sent_is_not_sent_again_and_the_person_is_told(op: DemoProvider, amina: Browser) -> None:
-    amina.headers["Referer"] = f"{amina.base}/portal/form/"
+    amina.headers["Referer"] = f"{amina.base_url}/portal/form/"
     page = amina.post("/strong/", note="the patient said")
     assert (page.status, "was not saved" in page.body, RAN) == (403, True, [])
     link = page.body.partition('class="button" href="')[2].partition('"')[0]
     leaving = amina.get(link)
-    callback = amina.get(op.authorize(leaving.location, "amina", cookies=amina.op_cookies))
+    callback = amina.get(op.authorize(leaving.location, "amina", cookies=amina.provider_cookies))
     assert (callback.location, RAN) == ("/portal/form/", [])
     assert amina.post("/strong/", note="the patient said").body == "strong ran"
     assert guarded_urls.BODIES == ["the patient said"]
@@ -312,10 +312,10 @@ def test_form_that_was_sent_is_not_sent_again_and_the_person_is_told(op: DemoPro
 
 def test_script_gets_the_challenge_and_where_to_go(op: DemoProvider, amina: Browser) -> None:
     amina.headers["Accept"] = "application/json"
-    amina.headers["Referer"] = f"{amina.base}/portal/app/"
+    amina.headers["Referer"] = f"{amina.base_url}/portal/app/"
     page = amina.get("/astrong/")
     assert page.status == 401
-    assert page.header("WWW-Authenticate") == (
+    assert page.join_header_values("WWW-Authenticate") == (
         'Bearer error="insufficient_user_authentication", '
         'error_description="A stronger or newer authentication is needed", '
         f'acr_values="{STRONG}", max_age="300"'
@@ -323,7 +323,7 @@ def test_script_gets_the_challenge_and_where_to_go(op: DemoProvider, amina: Brow
     told = json.loads(page.body)
     assert told["code"] == "insufficient_user_authentication"
     leaving = amina.get(told["step_up"])
-    assert amina.get(op.authorize(leaving.location, "amina", cookies=amina.op_cookies)).location == "/portal/app/"
+    assert amina.get(op.authorize(leaving.location, "amina", cookies=amina.provider_cookies)).location == "/portal/app/"
     assert amina.get("/astrong/").body == "astrong ran"
 
 
@@ -359,7 +359,7 @@ def test_demand_of_another_session_or_none_of_ours_or_an_old_one_begins_nothing(
     # Nothing in a request shapes what is asked of the provider.
     assert asked(amina.get(f"{hers}&acr_values={WEAK}&prompt=none"))["acr_values"] == STRONG
     later = clock.now() + timedelta(minutes=11)
-    with clock.running(lambda: later):
+    with clock.override_clock(lambda: later):
         assert amina.get(hers).status == 403
     assert len([request for request in op.requests if request.path == "/authorize"]) == begun
 
@@ -367,14 +367,14 @@ def test_demand_of_another_session_or_none_of_ours_or_an_old_one_begins_nothing(
 def test_two_tabs_step_up_each_to_its_own_page(op: DemoProvider, amina: Browser) -> None:
     first, second = to_provider(amina, "/strong/"), to_provider(amina, "/class/?tab=2")
     for leaving, page in ((second, "/class/?tab=2"), (first, "/strong/")):
-        callback = amina.get(op.authorize(leaving.location, "amina", cookies=amina.op_cookies))
+        callback = amina.get(op.authorize(leaving.location, "amina", cookies=amina.provider_cookies))
         assert callback.location == page, callback.body
     amina.post("/oidc/logout/")
-    assert (len(op.tokens), op.live_tokens) == (6, [])
+    assert (len(op.tokens), op.active_tokens) == (6, [])
 
 
 def test_provider_that_cannot_be_reached_is_told_and_changes_nothing(op: DemoProvider, amina: Browser) -> None:
-    callback = op.authorize(to_provider(amina, "/strong/").location, "amina", cookies=amina.op_cookies)
+    callback = op.authorize(to_provider(amina, "/strong/").location, "amina", cookies=amina.provider_cookies)
     before = Before.of(amina, op)
     op.stop()
     try:
@@ -391,7 +391,7 @@ def test_tokens_that_are_discarded_die_at_a_renewal_too(op: DemoProvider, browse
     browser.sign_in(op)
     browser.headers["Accept"] = "text/html"
     assert step_up(browser, op, "/strong/").location == "/strong/"
-    assert (len(op.tokens), op.live_tokens) == (4, [])
+    assert (len(op.tokens), op.active_tokens) == (4, [])
     row = OIDCSession.objects.get()
     assert (row.ended_at, row.access_token, row.refresh_token, row.acr) == (None, None, None, STRONG)
     assert PendingRevocation.objects.filter(status="done").count() == 4
@@ -406,5 +406,5 @@ def test_with_several_providers_the_one_that_vouched_is_asked(
     browser.headers["Accept"] = "text/html"
     leaving = to_provider(browser, "/strong/")
     assert leaving.location.startswith(region.issuer)
-    callback = browser.get(region.authorize(leaving.location, "amina", cookies=browser.op_cookies))
+    callback = browser.get(region.authorize(leaving.location, "amina", cookies=browser.provider_cookies))
     assert (callback.status, callback.location) == (302, "/strong/"), callback.body

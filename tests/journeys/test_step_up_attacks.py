@@ -8,12 +8,12 @@ import pytest
 from django.contrib.sessions.models import Session
 from django.db import connections
 
-from django_phi_oidc import clock
-from django_phi_oidc.attack.op import DemoProvider, Exchange, Reply
+from django_phi_oidc._internal import clock
 from django_phi_oidc.audit.events import Origin
 from django_phi_oidc.sessions.models import EndReason, OIDCSession, PendingRevocation
-from django_phi_oidc.sessions.revoking import make_due
-from django_phi_oidc.sessions.tasks import end_at_once, sweep_revocations
+from django_phi_oidc.sessions.tasks import end_session_and_revoke, sweep_revocations
+from django_phi_oidc.sessions.token_revocation import reset_backoff
+from django_phi_oidc.testing.mock_provider import DemoProvider, MutableExchange, Reply
 from tests.journeys.guarded_urls import STRONG
 from tests.sessions.test_tokens import Caller, Held, at_refresh
 
@@ -26,13 +26,13 @@ pytestmark = pytest.mark.django_db(**EVERYTHING)
 
 
 def callback_of(browser: Browser, op: DemoProvider, page: str) -> str:
-    return op.authorize(to_provider(browser, page).location, "amina", cookies=browser.op_cookies)
+    return op.authorize(to_provider(browser, page).location, "amina", cookies=browser.provider_cookies)
 
 
 def meanwhile(op: DemoProvider, act: Callable[[], Any]) -> None:
     """Let that happen once, while the portal waits for the tokens."""
 
-    def hook(endpoint: str, exchange: Exchange) -> None:
+    def hook(endpoint: str, exchange: MutableExchange) -> None:
         if endpoint == "token":
             op.intercept = None
             act()
@@ -49,10 +49,10 @@ def test_session_that_ends_while_the_provider_is_asked_stays_ended(
     amina: Browser,  # noqa: F811 -- the fixture
 ) -> None:
     callback = callback_of(amina, op, "/strong/")
-    other_tab = Browser(amina.base, cookies=dict(amina.cookies))
+    other_tab = Browser(amina.base_url, cookies=dict(amina.cookies))
     meanwhile(op, lambda: other_tab.post("/oidc/logout/"))
     assert (amina.get(callback).status, reasons(), amina.user()) == (403, ["subject_changed"], "")
-    assert (len(op.tokens), op.live_tokens, events(action="session.renewed")) == (4, [], [])
+    assert (len(op.tokens), op.active_tokens, events(action="session.renewed")) == (4, [], [])
     assert Session.objects.count() == 0
 
 
@@ -61,24 +61,24 @@ def test_two_step_ups_at_once_leave_no_token_alive_behind_them(
     amina: Browser,  # noqa: F811
 ) -> None:
     first, second = callback_of(amina, op, "/strong/"), callback_of(amina, op, "/class/")
-    other_tab = Browser(amina.base, cookies=dict(amina.cookies))
+    other_tab = Browser(amina.base_url, cookies=dict(amina.cookies))
     answers = []
     meanwhile(op, lambda: answers.append(other_tab.get(second).location))
     answers.append(amina.get(first).location)
     assert answers == ["/class/", "/strong/"]
     assert len(events(action="session.renewed")) == 2
     amina.post("/oidc/logout/")
-    assert (len(op.tokens), op.live_tokens) == (6, [])
+    assert (len(op.tokens), op.active_tokens) == (6, [])
     later = clock.now() + timedelta(seconds=31)
-    with clock.running(lambda: later):
+    with clock.override_clock(lambda: later):
         assert other_tab.user() == ""
 
 
 def test_tokens_of_before_outlive_a_retry_of_an_operator(op: DemoProvider, amina: Browser) -> None:  # noqa: F811
     step_up(amina, op, "/strong/")
-    assert (make_due(now=clock.now()), len(op.live_tokens)) == ([], 4)
+    assert (reset_backoff(now=clock.now()), len(op.active_tokens)) == ([], 4)
     amina.post("/oidc/logout/")
-    assert op.live_tokens == []
+    assert op.active_tokens == []
 
 
 def test_tokens_of_before_are_tried_as_long_as_others(
@@ -96,21 +96,21 @@ def test_tokens_of_before_are_tried_as_long_as_others(
     started = clock.now()
     op.stop()
     try:
-        with clock.running(lambda: started + timedelta(hours=2)):
+        with clock.override_clock(lambda: started + timedelta(hours=2)):
             amina.post("/oidc/logout/")
             assert PendingRevocation.objects.count() == 4
             assert set(PendingRevocation.objects.values_list("status", flat=True)) == {"pending"}
     finally:
         op.start()
-    with clock.running(lambda: started + timedelta(hours=2, minutes=30)):
+    with clock.override_clock(lambda: started + timedelta(hours=2, minutes=30)):
         sweep_revocations()
-    assert op.live_tokens == []
+    assert op.active_tokens == []
 
 
 def test_auth_time_that_lies_ahead_says_nothing(op: DemoProvider, amina: Browser) -> None:  # noqa: F811
     """As of a provider that tells its local time. A sign-in that nobody asks for one is none the worse for it."""
 
-    def ahead(endpoint: str, exchange: Exchange) -> None:
+    def ahead(endpoint: str, exchange: MutableExchange) -> None:
         if endpoint == "id_token":
             set_claim("auth_time", lambda it: it["iat"] + 7200)(exchange)
 
@@ -168,13 +168,13 @@ def test_refresh_that_a_step_up_overtakes_changes_nothing(
         set(new),
     )
     assert caller.got in new
-    assert {token.value for token in op.live_tokens} >= set(new)
+    assert {token.value for token in op.active_tokens} >= set(new)
     amina.post("/oidc/logout/")
-    assert op.live_tokens == []
+    assert op.active_tokens == []
 
 
 def open_token(session: OIDCSession, column: str) -> str:
-    return str(OIDCSession._meta.get_field(column).open(session))
+    return str(OIDCSession._meta.get_field(column).decrypt(session))
 
 
 def test_session_that_ends_before_its_new_key_is_noted_is_nowhere(
@@ -190,16 +190,16 @@ def test_session_that_ends_before_its_new_key_is_noted_is_nowhere(
 
     session = OIDCSession.objects.get().pk
 
-    def end(endpoint: str, exchange: Exchange) -> None:
+    def end(endpoint: str, exchange: MutableExchange) -> None:
         if endpoint == "revocation":
             op.intercept = None
-            end_at_once(session, EndReason.ADMINISTRATOR, origin=Origin(), now=clock.now())
+            end_session_and_revoke(session, EndReason.ADMINISTRATOR, origin=Origin(), now=clock.now())
             # Those of the provider's thread.
             connections.close_all()
 
     op.intercept = end
     assert browser.get(callback).status == 302
-    assert (browser.user(), Session.objects.count(), op.live_tokens) == ("", 0, [])
+    assert (browser.user(), Session.objects.count(), op.active_tokens) == ("", 0, [])
 
 
 def test_answer_of_another_provider_renews_nothing(
@@ -211,7 +211,7 @@ def test_answer_of_another_provider_renews_nothing(
     sign_in_at(browser, "region", region)
     browser.headers["Accept"] = "text/html"
     leaving = to_provider(browser, "/strong/").location
-    theirs = region.authorize(leaving, "amina", cookies=browser.op_cookies)
+    theirs = region.authorize(leaving, "amina", cookies=browser.provider_cookies)
     before = rows()
     page = browser.get(theirs.replace("/oidc/region/", "/oidc/clinic/"))
     assert (page.status, reasons(), rows()) == (403, ["state_unknown"], before)
@@ -226,12 +226,12 @@ def test_page_that_weaker_values_suffice_for_does_not_take_what_no_sign_in_may_b
     assert browser.sign_in(op).status == 302
     browser.headers["Accept"] = "text/html"
     later = clock.now() + timedelta(minutes=6)
-    with clock.running(lambda: later):
+    with clock.override_clock(lambda: later):
         op.mutate = lambda endpoint, exchange: set_claim("acr", WEAK)(exchange) if endpoint == "id_token" else None
         assert step_up(browser, op, "/either/").location.startswith(op.issuer), "asked once more"
         assert (reasons(), OIDCSession.objects.get().acr) == (["acr_insufficient"], STRONG)
         op.mutate = None
         leaving = to_provider(browser, "/either/")
         assert asked(leaving)["acr_values"] == STRONG
-        callback = op.authorize(leaving.location, "amina", cookies=browser.op_cookies)
+        callback = op.authorize(leaving.location, "amina", cookies=browser.provider_cookies)
         assert browser.get(callback).location == "/either/"

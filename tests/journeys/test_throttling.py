@@ -10,16 +10,16 @@ from typing import Any
 import pytest
 from django.db import connections
 
-from django_phi_oidc import clock
-from django_phi_oidc.attack.op import DemoProvider
+from django_phi_oidc._internal import clock
 from django_phi_oidc.audit.models import RefusalCount
 from django_phi_oidc.audit.tasks import drain_outbox
-from django_phi_oidc.audit.throttling import SETTLED
+from django_phi_oidc.audit.throttling import FLUSH_DELAY
 from django_phi_oidc.signals import sign_in_refused
+from django_phi_oidc.testing.mock_provider import DemoProvider
 
-from .browser import Browser, Page
+from .browser import Browser, PortalResponse
 from .conftest import EVERYTHING, events
-from .logs import everything_logged
+from .logs import capture_all_logs
 from .test_refusals import altered
 
 pytestmark = pytest.mark.django_db(**EVERYTHING)
@@ -41,7 +41,7 @@ def minute() -> Iterator[Callable[[float], Any]]:
     def go_on(seconds: float) -> None:
         at[0] += timedelta(seconds=seconds)
 
-    with clock.running(lambda: at[0]):
+    with clock.override_clock(lambda: at[0]):
         yield go_on
 
 
@@ -49,7 +49,7 @@ def of(portal: str, address: str) -> Browser:
     return Browser(portal, headers={"X-Forwarded-For": address})
 
 
-def refuse(browser: Browser, times: int, url: str = UNKNOWN) -> list[Page]:
+def refuse(browser: Browser, times: int, url: str = UNKNOWN) -> list[PortalResponse]:
     pages = [browser.get(url) for _ in range(times)]
     assert {page.status for page in pages} == {403}
     return pages
@@ -59,7 +59,7 @@ def reasons() -> list[tuple[str, str]]:
     return [(event.reason, event.client_ip) for event in events(action="login.refused")]
 
 
-def reference(page: Page) -> str:
+def reference(page: PortalResponse) -> str:
     found = re.search(r"<code>(.*?)</code>", page.body)
     assert found
     return found[1]
@@ -81,7 +81,7 @@ def test_flood_from_one_address_is_twenty_events_then_one_with_the_number_and_an
     op: DemoProvider, portal: str, minute: Callable[[float], Any]
 ) -> None:
     started = clock.now()
-    with everything_logged() as log, signals() as received:
+    with capture_all_logs() as log, signals() as received:
         pages = refuse(of(portal, "198.51.100.1"), 25)
     assert reasons() == [("state_unknown", "198.51.100.1")] * 20
     assert {re.sub(r"<code>.*?</code>", "", page.body) for page in pages} == {
@@ -95,7 +95,7 @@ def test_flood_from_one_address_is_twenty_events_then_one_with_the_number_and_an
     assert all(re.fullmatch(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", each) for each in references)
     assert len(set(references)) == 25
 
-    minute(60 + SETTLED.total_seconds())
+    minute(60 + FLUSH_DELAY.total_seconds())
     drain_outbox()
     (summary,) = events(action="login.refused", detail__contains="count")
     (alert,) = events(action="alert.raised")
@@ -139,8 +139,8 @@ def test_refusals_with_a_known_state_are_events_each_of_them(op: DemoProvider, p
     browser = of(portal, "198.51.100.1")
     refuse(browser, 21)
     for _ in range(30):
-        assert browser.get(altered(browser.callback(op), error="access_denied")).status == 403
-    used = browser.callback(op)
+        assert browser.get(altered(browser.get_callback_url(op), error="access_denied")).status == 403
+    used = browser.get_callback_url(op)
     assert browser.get(used).status == 302
     for _ in range(30):
         assert browser.get(used).status == 403
@@ -156,7 +156,7 @@ def test_refusals_of_a_state_that_is_over_are_events_each_of_them(
     op: DemoProvider, portal: str, minute: Callable[[float], Any]
 ) -> None:
     browser = of(portal, "198.51.100.1")
-    callback, kept = browser.callback(op), dict(browser.cookies)
+    callback, kept = browser.get_callback_url(op), dict(browser.cookies)
     minute(601)
     for _ in range(25):
         browser.cookies = dict(kept)
@@ -170,14 +170,14 @@ def test_refusals_at_the_request_while_the_provider_is_away_are_throttled(
     away = {**settings.PHI_OIDC["PROVIDERS"]["default"], "issuer": "http://127.0.0.1:1"}
     settings.PHI_OIDC = {**settings.PHI_OIDC, "PROVIDERS": {"default": away}}
     browser = of(portal, "198.51.100.1")
-    assert {browser.begin().status for _ in range(22)} == {503}
+    assert {browser.start_sign_in().status for _ in range(22)} == {503}
     assert reasons() == [("transport_unreachable", "198.51.100.1")] * 20
 
 
 def test_internal_errors_before_a_state_is_known_are_throttled(op: DemoProvider, settings: Any, portal: str) -> None:
     settings.PHI_OIDC = {**settings.PHI_OIDC, "ENCRYPTION_KEYS": []}
     browser = of(portal, "198.51.100.1")
-    assert {browser.begin().status for _ in range(22)} == {500}
+    assert {browser.start_sign_in().status for _ in range(22)} == {500}
     assert reasons() == [("internal_error", "198.51.100.1")] * 20
 
 

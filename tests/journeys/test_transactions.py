@@ -11,16 +11,17 @@ from django.contrib.sessions.models import Session
 from django.db import connection, connections, transaction
 from django.test import Client
 
-from django_phi_oidc import claims, clock
-from django_phi_oidc.attack.op import DemoProvider
+from django_phi_oidc.claims import disclosure
+from django_phi_oidc._internal import clock
 from django_phi_oidc.audit import outbox
 from django_phi_oidc.audit.events import Action, Origin
 from django_phi_oidc.audit.models import AuditEvent, AuditOutbox
-from django_phi_oidc.audit.recording import record
-from django_phi_oidc.audit.request import Actor
+from django_phi_oidc.audit.recorder import record
+from django_phi_oidc.audit.request_context import Actor
 from django_phi_oidc.claims.models import StoredClaim
 from django_phi_oidc.errors import AuditUnavailable
 from django_phi_oidc.sessions.models import OIDCSession
+from django_phi_oidc.testing.mock_provider import DemoProvider
 
 from .browser import Browser
 from .conftest import EVERYTHING, events
@@ -69,7 +70,7 @@ def test_change_that_rolls_back_leaves_no_event_and_a_committed_one_does() -> No
 
 
 def test_no_sign_in_while_the_audit_database_is_away(op: DemoProvider, browser: Browser) -> None:
-    callback = browser.callback(op)
+    callback = browser.get_callback_url(op)
     with audit_database_away():
         page = browser.get(callback)
     assert page.status == 503
@@ -78,7 +79,7 @@ def test_no_sign_in_while_the_audit_database_is_away(op: DemoProvider, browser: 
     assert OIDCSession.objects.get().end_reason == "audit_unavailable"
     assert StoredClaim.objects.filter(session=OIDCSession.objects.get().pk).count() == 0
     assert op.tokens != []
-    assert op.live_tokens == []
+    assert op.active_tokens == []
     asked = [request.path for request in op.requests].count("/revoke")
     assert asked == len(op.tokens) == 2, "each token is revoked, and once"
     assert browser.sign_in(op).status == 302
@@ -88,8 +89,8 @@ def test_no_reveal_while_the_audit_database_is_away(op: DemoProvider, browser: B
     browser.sign_in(op)
     session = OIDCSession.objects.get()
     with audit_database_away(), pytest.raises(AuditUnavailable):
-        claims.reveal(actor_of(session), session.user, "birthdate", purpose="TREAT")
-    assert claims.reveal(actor_of(session), session.user, "birthdate", purpose="TREAT") == "1984-03-09"
+        disclosure.reveal(actor_of(session), session.user, "birthdate", purpose="TREAT")
+    assert disclosure.reveal(actor_of(session), session.user, "birthdate", purpose="TREAT") == "1984-03-09"
 
 
 def test_logout_ends_everything_while_the_audit_database_is_away_and_its_events_come_later(
@@ -101,10 +102,10 @@ def test_logout_ends_everything_while_the_audit_database_is_away_and_its_events_
         assert browser.post("/oidc/logout/").status == 302
         assert browser.user() == ""
         assert Session.objects.count() == 0
-        assert op.live_tokens == []
+        assert op.active_tokens == []
         assert not StoredClaim.objects.filter(session=session.pk).exists()
     assert events(action="session.ended") == []
-    assert outbox.drain() > 0
+    assert outbox.flush() > 0
     assert AuditOutbox.objects.count() == 0
     (ended,) = events(action="session.ended")
     assert (ended.session, ended.reason) == (str(session.pk), "logout")

@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 from django.contrib.sessions.models import Session
 
-from django_phi_oidc.attack.op import DemoProvider
-from django_phi_oidc.audit.events import Act, Action, Origin
+from django_phi_oidc.anomalies.models import SecurityAlert
+from django_phi_oidc.audit.events import Action, NewEvent, Origin
 from django_phi_oidc.audit.models import AuditOutbox
-from django_phi_oidc.audit.recording import record_many
+from django_phi_oidc.audit.recorder import record_many
 from django_phi_oidc.claims.models import StoredClaim
 from django_phi_oidc.sessions.models import OIDCSession, PendingRevocation, RevocationStatus
-from django_phi_oidc.watch.models import SecurityAlert
+from django_phi_oidc.testing.mock_provider import DemoProvider
 from tests.audit.log import NOW, PEM
 
 from .browser import Browser
@@ -42,13 +42,13 @@ def test_worker_revokes_scrubs_and_drains_what_was_left(
     short = {**claims, "address": {**claims["address"], "retention": timedelta(seconds=1)}}
     settings.PHI_OIDC = {**settings.PHI_OIDC, "CLAIMS": short}
     browser.sign_in(op)
-    tokens = [token.value for token in op.live_tokens]
+    tokens = [token.value for token in op.active_tokens]
     op.stop()
     with audit_database_away():
         assert browser.post("/oidc/logout/").status == 302
     op.start()
     assert browser.user() == ""
-    assert all(op.is_active(token) for token in tokens), "the provider was away"
+    assert all(op.is_token_active(token) for token in tokens), "the provider was away"
     assert PendingRevocation.objects.filter(status=RevocationStatus.PENDING).count() == 2
     assert AuditOutbox.objects.count() > 0
     phi_oidc = {"PROVIDERS": {"default": declaration(op)}}
@@ -56,7 +56,7 @@ def test_worker_revokes_scrubs_and_drains_what_was_left(
         assert eventually(lambda: not PendingRevocation.objects.filter(status=RevocationStatus.PENDING).exists())
         assert eventually(lambda: not StoredClaim.objects.exists())
         assert eventually(lambda: not AuditOutbox.objects.exists())
-    assert not any(op.is_active(token) for token in tokens)
+    assert not any(op.is_token_active(token) for token in tokens)
     assert set(PendingRevocation.objects.values_list("status", "token")) == {(RevocationStatus.DONE, None)}
     assert len(events(action="token.revoked")) == 2
     assert [event.reason for event in events(action="session.ended")] == ["logout"]
@@ -76,27 +76,27 @@ def test_session_to_which_nobody_comes_back_is_over_a_minute_after_its_limit(
     with relay_to(redis_url) as broker:
         installation = Installation(tmp_path, {"PROVIDERS": {"default": declaration(op)}}, broker)
         with installation.portal() as base, installation.worker(beat=True):
-            op.register(client(base))
+            op.register_client(client(base))
             assert installation.browser(base).sign_in(op).status == 302
             session = OIDCSession.objects.get()
             if reason == "absolute_timeout":
                 # Somebody who was at it all the time.
                 OIDCSession.objects.update(last_seen_at=session.started_at + limit)
-            assert (len(op.live_tokens), Session.objects.count()) == (2, 1)
+            assert (len(op.active_tokens), Session.objects.count()) == (2, 1)
             assert StoredClaim.objects.filter(session=session.pk).exists()
 
             installation.set_clock(session.started_at + limit - timedelta(seconds=1))
             before = runs(installation)
             assert eventually(lambda: runs(installation) > before + 1), "one of them began at that time"
             assert not OIDCSession.objects.exclude(ended_at=None).exists()
-            assert (len(op.live_tokens), Session.objects.count()) == (2, 1)
+            assert (len(op.active_tokens), Session.objects.count()) == (2, 1)
 
             installation.set_clock(session.started_at + limit + timedelta(minutes=1))
             assert eventually(lambda: OIDCSession.objects.filter(end_reason=reason).exists())
             assert eventually(lambda: statuses() == {RevocationStatus.DONE})
             assert eventually(lambda: not AuditOutbox.objects.exists())
         assert op.tokens
-        assert not op.live_tokens
+        assert not op.active_tokens
         assert not Session.objects.exists()
         assert installation.cached() == {}
         assert not StoredClaim.objects.filter(session=session.pk).exists()
@@ -114,7 +114,7 @@ def runs(installation: Installation) -> int:
 
 @pytest.mark.redis
 def test_worker_seals_what_came_and_tells_of_what_is_wrong_in_it(redis_url: str, tmp_path: Path) -> None:
-    refused = Act(
+    refused = NewEvent(
         action=Action.LOGIN_REFUSED,
         origin=Origin(client_ip="192.0.2.77"),
         now=NOW,

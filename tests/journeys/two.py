@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from django_phi_oidc.attack.op import Client, DemoProvider, demo_accounts
 from django_phi_oidc.audit.models import AuditEvent
+from django_phi_oidc.testing.mock_provider import Client, DemoProvider, demo_accounts
 
-from .browser import Browser, Page
+from .browser import Browser, PortalResponse
 
 SECRETS = {"clinic": "the-secret-of-the-clinic", "region": "the-secret-of-the-region"}
 Declare = Callable[..., None]
@@ -27,7 +27,7 @@ def _region_op() -> Iterator[DemoProvider]:
 def register(op: DemoProvider, name: str, portal: str, *more: str) -> None:
     """Make the portal known at one provider, with its own secret and its own redirect URI."""
     uris = [f"{portal}/oidc/{name}/callback/", *more]
-    op.register(Client("portal", SECRETS[name], uris, post_logout_redirect_uris=[f"{portal}/oidc/logged-out/"]))
+    op.register_client(Client("portal", SECRETS[name], uris, post_logout_redirect_uris=[f"{portal}/oidc/logged-out/"]))
 
 
 @pytest.fixture
@@ -70,8 +70,8 @@ def declare(clinic: DemoProvider, region: DemoProvider, settings: Any) -> Declar
     return both
 
 
-def begin_at(browser: Browser, name: str) -> Page:
-    return browser.begin(path=f"/oidc/{name}/authenticate/")
+def begin_at(browser: Browser, name: str) -> PortalResponse:
+    return browser.start_sign_in(path=f"/oidc/{name}/authenticate/")
 
 
 def callback_of(browser: Browser, name: str, op: DemoProvider, username: str = "amina") -> str:
@@ -80,17 +80,17 @@ def callback_of(browser: Browser, name: str, op: DemoProvider, username: str = "
     return op.authorize(begun.location, username)
 
 
-def sign_in_at(browser: Browser, name: str, op: DemoProvider, username: str = "amina") -> Page:
+def sign_in_at(browser: Browser, name: str, op: DemoProvider, username: str = "amina") -> PortalResponse:
     return browser.get(callback_of(browser, name, op, username))
 
 
-def assert_signed_in(page: Page, browser: Browser, op: DemoProvider) -> None:
+def assert_signed_in(page: PortalResponse, browser: Browser, op: DemoProvider) -> None:
     assert (page.status, page.location) == (302, "/portal/home/"), page.body
     assert browser.user() != ""
-    assert {token.kind for token in op.live_tokens} == {"access_token", "refresh_token"}
+    assert {token.kind for token in op.active_tokens} == {"access_token", "refresh_token"}
 
 
-def assert_refused(page: Page, browser: Browser, code: str, *, status: int = 403) -> None:
+def assert_refused(page: PortalResponse, browser: Browser, code: str, *, status: int = 403) -> None:
     event = AuditEvent.objects.filter(action="login.refused").order_by("id").last()
     assert event is not None
     assert (event.reason, page.status) == (code, status)

@@ -6,8 +6,8 @@ from django.http import HttpRequest, HttpResponse
 from django.urls import include, path
 from django.views.decorators.csrf import ensure_csrf_cookie
 
-from django_phi_oidc import claims
-from django_phi_oidc.audit.request import Actor
+from django_phi_oidc.claims import disclosure
+from django_phi_oidc.audit.request_context import Actor
 
 
 @ensure_csrf_cookie
@@ -19,7 +19,7 @@ def who(request: HttpRequest, page: str) -> HttpResponse:
 @login_required
 def birthdate(request: HttpRequest) -> HttpResponse:
     """Open the person's date of birth; with ?fail=1, write something and fall over after that."""
-    value = claims.reveal(Actor.from_request(request), request.user, "birthdate", purpose="TREAT")
+    value = disclosure.reveal(Actor.from_request(request), request.user, "birthdate", purpose="TREAT")
     if request.GET.get("fail"):
         get_user_model().objects.create_user("of the request that failed")
         raise RuntimeError("after the look")

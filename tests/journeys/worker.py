@@ -10,14 +10,14 @@ from typing import Any
 from celery import Celery
 from celery.signals import worker_ready
 
-from django_phi_oidc import clock
+from django_phi_oidc._internal import clock
 from django_phi_oidc.schedule import beat_schedule
 from tests.audit.watching import watch
 
 app = Celery("portal")
 app.config_from_object("django.conf:settings", namespace="CELERY")
 app.conf.update(
-    beat_schedule=beat_schedule(every=float(os.environ.get("TEST_BEAT_SECONDS", "1"))),
+    beat_schedule=beat_schedule(interval_seconds=float(os.environ.get("TEST_BEAT_SECONDS", "1"))),
     beat_schedule_filename=os.environ["TEST_BEAT_FILE"],
     task_ignore_result=True,
     # Its queue bears the worker's name alone, and would be another test's.
@@ -40,7 +40,7 @@ def reach(point: str) -> None:
 
 passed: Counter[str] = Counter()
 if "TEST_CLOCK_FILE" in os.environ:
-    by_the_file = clock.running(now_of_file)
+    by_the_file = clock.override_clock(now_of_file)
     by_the_file.__enter__()
 if "TEST_KILL_AT" in os.environ:
 

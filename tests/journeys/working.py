@@ -14,7 +14,7 @@ from typing import Any
 
 from django.conf import settings
 
-from django_phi_oidc import entropy
+from django_phi_oidc._internal import randomness
 from tests.databases import child_environment
 
 PATIENCE_SECONDS = 60.0
@@ -39,7 +39,7 @@ def worker(
         "DJANGO_SETTINGS_MODULE": "tests.journeys.process_settings",
         "TEST_PHI_OIDC": json.dumps(phi_oidc),
         "TEST_BROKER_URL": broker,
-        "TEST_QUEUE": f"test-{entropy.token_b64url(6)}",
+        "TEST_QUEUE": f"test-{randomness.token_b64url(6)}",
         "TEST_BEAT_FILE": str(folder / f"{name}.beat"),
         **environment,
     }

@@ -10,7 +10,7 @@ django.setup()
 
 from django.conf import settings  # noqa: E402
 
-from django_phi_oidc import clock  # noqa: E402
+from django_phi_oidc._internal import clock  # noqa: E402
 from tests.login.test_activating import COOKIE, enter  # noqa: E402
 from tests.sessions.conftest import SecureClient  # noqa: E402
 
@@ -20,7 +20,7 @@ client = SecureClient(REMOTE_ADDR=address)
 client.cookies[COOKIE] = cookie
 sys.stdout.write("ready\n")
 sys.stdout.flush()
-with clock.running(lambda: datetime.fromisoformat(now)):
+with clock.override_clock(lambda: datetime.fromisoformat(now)):
     for line in sys.stdin:
         sys.stdout.write(f"{enter(client, line.strip()).status_code}\n")
         sys.stdout.flush()

@@ -19,26 +19,28 @@ from django.core.signals import got_request_exception
 from django.db import connections
 from django.views.debug import ExceptionReporter
 
-from django_phi_oidc import clock, conf, keyring
+from django_phi_oidc import conf
+from django_phi_oidc._internal import clock
 from django_phi_oidc.audit.events import Origin
 from django_phi_oidc.audit.models import AuditEvent, RefusalCount
-from django_phi_oidc.audit.throttling import MOST, flush
+from django_phi_oidc.audit.throttling import MAX_EVENTS_PER_SENDER, flush_refusal_counts
+from django_phi_oidc.crypto import keyring
 from django_phi_oidc.errors import NotProvisioned, UserInactive
-from django_phi_oidc.login.activating import (
-    LONGEST,
-    MOST_OF_ADDRESS,
-    MOST_OF_PERSON,
+from django_phi_oidc.login.activation import (
+    MAX_CODE_LENGTH,
+    MAX_GUESSES_PER_ADDRESS,
+    MAX_GUESSES_PER_PERSON,
     ActivationView,
-    ask_for_code,
-    note_newcomer,
+    attach_unlinked_sign_in,
+    redirect_to_activation,
 )
-from django_phi_oidc.login.completing import VerifiedSignIn
-from django_phi_oidc.login.refusing import attempt_at
-from django_phi_oidc.subjects.inviting import invite, revoke_codes
+from django_phi_oidc.login.code_exchange import VerifiedSignIn
+from django_phi_oidc.login.failures import create_sign_in_attempt
+from django_phi_oidc.subjects.invitations import create_invitations, revoke_activation_codes
 from django_phi_oidc.subjects.models import ActivationCode, PairwiseSubject
 from tests import databases
 from tests.audit.hanging import audit_database_fails
-from tests.journeys.logs import everything_logged
+from tests.journeys.logs import capture_all_logs
 from tests.sessions.conftest import SecureClient
 from tests.subjects.persons import NOW, SUB, at_once, make_user, sign_in
 
@@ -59,7 +61,7 @@ class Moment:
 @pytest.fixture(autouse=True)
 def moment() -> Iterator[type[Moment]]:
     Moment.now = NOW
-    with clock.running(lambda: Moment.now):
+    with clock.override_clock(lambda: Moment.now):
         yield Moment
 
 
@@ -89,11 +91,11 @@ def arrive(rf: Any) -> Callable[..., SecureClient]:
 def cookie_of(rf: Any, sub: str = SUB, *, address: str = HERE, named: str | None = None) -> Morsel[str]:
     request = rf.get("/oidc/callback/", secure=True, REMOTE_ADDR=address)
     issuer = conf.providers()["default"].issuer
-    note_newcomer(
+    attach_unlinked_sign_in(
         request, VerifiedSignIn(provider="default", issuer=issuer, sub=sub, claims={}, origin=Origin(client_ip=address))
     )
-    attempt = attempt_at(ActivationView(), named, stage="callback")
-    response = ask_for_code(request, NotProvisioned(), attempt, next_url="/portal/")
+    attempt = create_sign_in_attempt(ActivationView(), named, stage="callback")
+    response = redirect_to_activation(request, NotProvisioned(), attempt, next_url="/portal/")
     assert response is not None
     assert (response.status_code, response["Location"], response["Cache-Control"]) == (302, DOOR, "no-store")
     found: Morsel[str] = response.cookies[COOKIE]
@@ -101,10 +103,10 @@ def cookie_of(rf: Any, sub: str = SUB, *, address: str = HERE, named: str | None
 
 
 def invited(user: Any) -> str:
-    (invitation,) = invite(
+    (invitation,) = create_invitations(
         [user.pk],
         provider=conf.providers()["default"],
-        key=keyring.keys("SUBJECT_KEYS")[0],
+        key=keyring.get_keys("SUBJECT_KEYS")[0],
         lifetime=14 * DAY,
         origin=Origin(),
         now=clock.now(),
@@ -143,7 +145,7 @@ def test_code_links_the_person_and_leads_to_the_sign_in_again(arrive: Callable[.
     assert client.cookies[COOKIE].value == ""
     assert client.cookies[COOKIE]["max-age"] == 0
     assert Session.objects.count() == 0
-    assert sign_in(keyring.keys("SUBJECT_KEYS"), create_user=None).user == user
+    assert sign_in(keyring.get_keys("SUBJECT_KEYS"), create_user=None).user == user
 
 
 def test_cookie_is_sealed_and_for_this_host_and_ten_minutes_alone(rf: Any) -> None:
@@ -151,7 +153,7 @@ def test_cookie_is_sealed_and_for_this_host_and_ten_minutes_alone(rf: Any) -> No
     flags = {name: cookie[name] for name in ("secure", "httponly", "samesite", "path", "domain", "max-age")}
     assert flags == {"secure": True, "httponly": True, "samesite": "Lax", "path": "/", "domain": "", "max-age": 600}
     assert SUB not in cookie.value
-    assert keyring.open_sealed(cookie.value, context=["newcomer", COOKIE]).count(SUB) == 1
+    assert keyring.decrypt(cookie.value, context=["newcomer", COOKIE]).count(SUB) == 1
 
 
 def test_sign_in_at_a_named_provider_goes_on_there(arrive: Callable[..., SecureClient]) -> None:
@@ -168,7 +170,7 @@ def expired(user: Any) -> str:
 
 def revoked(user: Any) -> str:
     code = invited(user)
-    revoke_codes(ActivationCode.objects.filter(user=user), reason="withdrawn", origin=Origin(), now=NOW)
+    revoke_activation_codes(ActivationCode.objects.filter(user=user), reason="withdrawn", origin=Origin(), now=NOW)
     return code
 
 
@@ -224,12 +226,12 @@ def test_code_is_good_after_a_refusal(arrive: Callable[..., SecureClient]) -> No
         assert enter(client, wrong).status_code == 403
     assert enter(client, f" {code.lower()} ").status_code == 302
     assert linked() == [user.pk]
-    assert len(f" {code} ") < LONGEST
+    assert len(f" {code} ") < MAX_CODE_LENGTH
 
 
 def test_line_in_the_log_has_the_reference_and_neither_code_nor_sub(arrive: Callable[..., SecureClient]) -> None:
     client = arrive()
-    with everything_logged() as log:
+    with capture_all_logs() as log:
         answer = enter(client, "5J2R-8WNC-3YPT-6FGA")
     (line,) = (line for line in log.lines if "activation code" in line)
     event = AuditEvent.objects.get(action="activation.refused")
@@ -258,7 +260,7 @@ def test_fault_report_hides_the_code_and_the_sub(
     got_request_exception.connect(report)
     try:
         with monkeypatch.context() as patched:
-            patched.setattr("django_phi_oidc.login.redeeming.enqueue", fail)
+            patched.setattr("django_phi_oidc.login.activation_redemption.enqueue", fail)
             assert enter(client, code).status_code == 500
     finally:
         got_request_exception.disconnect(report)
@@ -324,10 +326,10 @@ FORGED: dict[str, Callable[[str], str]] = {
     "altered": bend,
     "cut": lambda text: text[:-20],
     "no seal": lambda text: json.dumps({"provider": "default", "sub": SUB}),
-    "of another cookie": lambda text: keyring.seal(
-        keyring.open_sealed(text, context=["newcomer", COOKIE]), context=["pending sign-in", COOKIE]
+    "of another cookie": lambda text: keyring.encrypt(
+        keyring.decrypt(text, context=["newcomer", COOKIE]), context=["pending sign-in", COOKIE]
     ),
-    "of another release": lambda text: keyring.seal('{"provider": "default"}', context=["newcomer", COOKIE]),
+    "of another release": lambda text: keyring.encrypt('{"provider": "default"}', context=["newcomer", COOKIE]),
 }
 
 
@@ -383,7 +385,7 @@ def test_who_has_an_account_by_now_is_led_to_it_and_the_code_of_another_is_left(
     arrive: Callable[..., SecureClient],
 ) -> None:
     client, first = arrive(), make_user()
-    sign_in(keyring.keys("SUBJECT_KEYS"), create_user=lambda: first)
+    sign_in(keyring.get_keys("SUBJECT_KEYS"), create_user=lambda: first)
     code = invited(make_user())
     assert enter(client, code)["Location"] == BEGIN
     assert linked() == [first.pk]
@@ -392,7 +394,7 @@ def test_who_has_an_account_by_now_is_led_to_it_and_the_code_of_another_is_left(
 
 
 def test_key_that_rows_bear_and_nobody_has_refuses(arrive: Callable[..., SecureClient], settings: Any) -> None:
-    sign_in(keyring.keys("SUBJECT_KEYS")[1:], sub="somebody before")
+    sign_in(keyring.get_keys("SUBJECT_KEYS")[1:], sub="somebody before")
     code, client, before = invited(make_user()), arrive(), settings.PHI_OIDC
     settings.PHI_OIDC = {**before, "SUBJECT_KEYS": before["SUBJECT_KEYS"][:1]}
     assert enter(client, code).status_code == 403
@@ -406,16 +408,18 @@ def test_only_a_refused_newcomer_of_such_a_provider_is_asked(rf: Any, settings: 
         declare(settings, **options)
         request = rf.get("/oidc/callback/", secure=True)
         issuer = conf.providers()["default"].issuer
-        note_newcomer(request, VerifiedSignIn(provider="default", issuer=issuer, sub=SUB, claims={}, origin=Origin()))
-        attempt = attempt_at(ActivationView(), None, stage="callback")
-        return ask_for_code(request, fault or NotProvisioned(), attempt, next_url="") is not None
+        attach_unlinked_sign_in(
+            request, VerifiedSignIn(provider="default", issuer=issuer, sub=SUB, claims={}, origin=Origin())
+        )
+        attempt = create_sign_in_attempt(ActivationView(), None, stage="callback")
+        return redirect_to_activation(request, fault or NotProvisioned(), attempt, next_url="") is not None
 
     assert asked(provisioning="invitation")
     assert not asked(UserInactive(), provisioning="invitation")
     assert not asked(provisioning="existing")
     assert not asked(provisioning="create")
-    attempt = attempt_at(ActivationView(), None, stage="callback")
-    assert ask_for_code(rf.get("/oidc/callback/"), NotProvisioned(), attempt, next_url="") is None
+    attempt = create_sign_in_attempt(ActivationView(), None, stage="callback")
+    assert redirect_to_activation(rf.get("/oidc/callback/"), NotProvisioned(), attempt, next_url="") is None
 
 
 # Guessing
@@ -426,12 +430,12 @@ def test_guessing_ends_for_the_person_wherever_they_are_and_for_nobody_else(
 ) -> None:
     user = make_user()
     code = invited(user)
-    for number in range(MOST_OF_PERSON):
+    for number in range(MAX_GUESSES_PER_PERSON):
         assert enter(arrive(address=f"198.51.100.{number}")).status_code == 403
     late = enter(arrive(address="198.51.100.99"), code)
     assert (late.status_code, late["Retry-After"]) == (429, "60")
     assert linked() == []
-    assert refusals() == ["guessing"] + ["unknown"] * MOST_OF_PERSON
+    assert refusals() == ["guessing"] + ["unknown"] * MAX_GUESSES_PER_PERSON
     assert enter(arrive("another", address=THERE)).status_code == 403
     moment.now += timedelta(minutes=1)
     assert enter(arrive(), code).status_code == 302
@@ -442,7 +446,7 @@ def test_guessing_ends_for_the_address_whoever_signs_in_there_and_for_no_other_a
     arrive: Callable[..., SecureClient],
 ) -> None:
     code = invited(make_user())
-    for number in range(MOST_OF_ADDRESS):
+    for number in range(MAX_GUESSES_PER_ADDRESS):
         assert enter(arrive(f"person {number}")).status_code == 403
     assert enter(arrive("one more"), code).status_code == 429
     assert linked() == []
@@ -452,7 +456,7 @@ def test_guessing_ends_for_the_address_whoever_signs_in_there_and_for_no_other_a
 def test_guessing_from_many_addresses_ends_for_all(
     arrive: Callable[..., SecureClient], monkeypatch: pytest.MonkeyPatch, moment: type[Moment]
 ) -> None:
-    monkeypatch.setattr("django_phi_oidc.login.activating.MOST_IN_ALL", 3)
+    monkeypatch.setattr("django_phi_oidc.login.activation.MAX_GUESSES_TOTAL", 3)
     code = invited(make_user())
     for number in range(3):
         assert enter(arrive(f"person {number}", address=f"198.51.100.{number}")).status_code == 403
@@ -464,25 +468,25 @@ def test_guessing_from_many_addresses_ends_for_all(
 def test_flood_of_one_person_does_not_use_up_what_all_have(
     arrive: Callable[..., SecureClient], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("django_phi_oidc.login.activating.MOST_IN_ALL", MOST_OF_PERSON + 1)
+    monkeypatch.setattr("django_phi_oidc.login.activation.MAX_GUESSES_TOTAL", MAX_GUESSES_PER_PERSON + 1)
     code, flooder = invited(make_user()), arrive()
-    statuses = Counter(enter(flooder).status_code for _ in range(MOST_OF_PERSON + 10))
-    assert statuses == {403: MOST_OF_PERSON, 429: 10}
+    statuses = Counter(enter(flooder).status_code for _ in range(MAX_GUESSES_PER_PERSON + 10))
+    assert statuses == {403: MAX_GUESSES_PER_PERSON, 429: 10}
     assert enter(arrive("another"), code).status_code == 302, "of the same address, too"
 
 
 def test_guesses_at_once_are_no_more_than_guesses_in_a_row(arrive: Callable[..., SecureClient]) -> None:
     clients = [arrive() for _ in range(12)]
     statuses = Counter(at_once(*(lambda client=client: enter(client).status_code for client in clients)))
-    assert statuses == {403: MOST_OF_PERSON, 429: 12 - MOST_OF_PERSON}
+    assert statuses == {403: MAX_GUESSES_PER_PERSON, 429: 12 - MAX_GUESSES_PER_PERSON}
 
 
 def test_codes_that_fit_are_counted_as_no_guesses(arrive: Callable[..., SecureClient]) -> None:
-    for number in range(MOST_OF_ADDRESS + 2):
+    for number in range(MAX_GUESSES_PER_ADDRESS + 2):
         assert enter(arrive(f"person {number}"), invited(make_user())).status_code == 302
-    assert len(linked()) == MOST_OF_ADDRESS + 2
+    assert len(linked()) == MAX_GUESSES_PER_ADDRESS + 2
     tries = RefusalCount.objects.filter(reason__startswith="try:").values_list("count", flat=True)
-    assert (len(tries), set(tries)) == (MOST_OF_ADDRESS + 4, {0})
+    assert (len(tries), set(tries)) == (MAX_GUESSES_PER_ADDRESS + 4, {0})
 
 
 def test_guessing_is_limited_over_two_processes(arrive: Callable[..., SecureClient], settings: Any) -> None:
@@ -512,10 +516,10 @@ def test_guessing_is_limited_over_two_processes(arrive: Callable[..., SecureClie
             return int(other.stdout.readline())
 
         statuses = []
-        for _ in range(MOST_OF_PERSON):
+        for _ in range(MAX_GUESSES_PER_PERSON):
             statuses += [guess_there(), enter(here).status_code]
         other.stdin.close()
-    assert statuses == [403] * MOST_OF_PERSON + [429] * MOST_OF_PERSON
+    assert statuses == [403] * MAX_GUESSES_PER_PERSON + [429] * MAX_GUESSES_PER_PERSON
     assert enter(here, code).status_code == 429
     assert linked() == []
 
@@ -524,10 +528,10 @@ def test_refusals_are_twenty_events_a_minute_for_an_address_then_one_with_the_nu
     arrive: Callable[..., SecureClient],
 ) -> None:
     clients = [arrive(f"person {number}") for number in range(6)]
-    for number in range(MOST + 4):
+    for number in range(MAX_EVENTS_PER_SENDER + 4):
         enter(clients[number % 6])
-    assert len(refusals()) == MOST
-    flush(now=NOW + timedelta(minutes=2))
+    assert len(refusals()) == MAX_EVENTS_PER_SENDER
+    flush_refusal_counts(now=NOW + timedelta(minutes=2))
     summary = AuditEvent.objects.get(action="activation.refused", detail__contains="count")
     assert (summary.reason, summary.client_ip, json.loads(summary.detail)) == ("activation_refused", HERE, {"count": 4})
     (alert,) = AuditEvent.objects.filter(action="alert.raised")
@@ -550,7 +554,7 @@ def test_refusal_while_the_trail_is_away_stays_one(arrive: Callable[..., SecureC
 def test_moment_is_the_minute_of_the_servers(arrive: Callable[..., SecureClient], moment: type[Moment]) -> None:
     moment.now = datetime.combine(NOW.date(), NOW.time(), NOW.tzinfo) + timedelta(seconds=59)
     client = arrive()
-    for _ in range(MOST_OF_PERSON):
+    for _ in range(MAX_GUESSES_PER_PERSON):
         enter(client)
     assert enter(client).status_code == 429
     moment.now += timedelta(seconds=1)

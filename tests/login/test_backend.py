@@ -12,7 +12,7 @@ from django.test import RequestFactory
 from django_phi_oidc.audit.events import Origin
 from django_phi_oidc.backends import OIDCAuthenticationBackend
 from django_phi_oidc.errors import NotProvisioned
-from django_phi_oidc.login.completing import VerifiedSignIn
+from django_phi_oidc.login.code_exchange import VerifiedSignIn
 
 pytestmark = pytest.mark.django_db(databases=["default", "phi_audit"])
 

@@ -8,16 +8,17 @@ import pytest
 from django.test import RequestFactory
 from django.views.debug import ExceptionReporter
 
-from django_phi_oidc import clock, conf, entropy
-from django_phi_oidc.client_keys import read_client_keys
-from django_phi_oidc.declarations import ProviderDeclaration
-from django_phi_oidc.login.beginning import authorization_url
-from django_phi_oidc.login.completing import DEADLINE
-from django_phi_oidc.login.views import begin
+from django_phi_oidc import conf
+from django_phi_oidc._internal import clock, randomness
+from django_phi_oidc.config.client_keys import parse_client_keys
+from django_phi_oidc.config.providers import ProviderDeclaration
+from django_phi_oidc.login.authorization_request import prepare_authorization_url
+from django_phi_oidc.login.code_exchange import PROVIDER_TIMEOUT_SECONDS
+from django_phi_oidc.login.views import start_sign_in
 from django_phi_oidc.oidc.authorization import AuthorizationRequest
-from django_phi_oidc.oidc.transport import Request, Response
+from django_phi_oidc.oidc.transport import TransportRequest, TransportResponse
 from django_phi_oidc.provider.registry import Provider
-from tests.keys import new_pem
+from tests.keys import create_private_key_pem
 
 pytestmark = pytest.mark.sqlite
 ISSUER = "https://op.example.test"
@@ -42,7 +43,7 @@ class PushedAt:
     deadlines: list[tuple[str, float]] = field(default_factory=list)
     pushed: list[bytes] = field(default_factory=list)
 
-    def send(self, request: Request, *, deadline: float) -> Response:
+    def send(self, request: TransportRequest, *, deadline: float) -> TransportResponse:
         path = request.url.removeprefix(ISSUER)
         self.deadlines.append((path, deadline))
         if path == "/par":
@@ -50,7 +51,7 @@ class PushedAt:
             if self.falls_over:
                 raise RuntimeError("nobody foresaw it")
         status, body = (201, {"request_uri": REQUEST_URI, "expires_in": 60}) if path == "/par" else (200, METADATA)
-        return Response(
+        return TransportResponse(
             status=status, headers={"content-type": "application/json"}, body=json.dumps(body).encode("ascii")
         )
 
@@ -61,17 +62,17 @@ def provider(op: PushedAt) -> Provider:
         issuer=ISSUER,
         client_id="portal",
         token_endpoint_auth_method="private_key_jwt",
-        client_keys=read_client_keys("client_keys", [new_pem("EC")]),
+        client_keys=parse_client_keys("client_keys", [create_private_key_pem("EC")]),
     )
     return Provider(declaration=declaration, transport=op)
 
 
 def ask(op: PushedAt, **secrets: str) -> str:
-    asked = {name: entropy.token_b64url(32) for name in ("state", "nonce", "code_verifier")} | secrets
-    return authorization_url(
+    asked = {name: randomness.token_b64url(32) for name in ("state", "nonce", "code_verifier")} | secrets
+    return prepare_authorization_url(
         AuthorizationRequest(redirect_uri="https://portal.example.test/oidc/callback/", **asked),
         provider=provider(op),
-        declared=conf.claims(),
+        declared_claims=conf.claims(),
         deadline=3.5,
         clock=clock.now,
     )
@@ -85,9 +86,15 @@ def test_authorization_url_gives_each_call_to_the_op_the_deadline_it_was_given()
 
 def test_begin_gives_each_call_to_the_op_the_deadline_of_a_sign_in() -> None:
     op = PushedAt()
-    assert begin(RequestFactory().get("/oidc/authenticate/"), provider(op), named=False).status_code == 302
-    assert op.deadlines == [("/.well-known/openid-configuration", DEADLINE), ("/par", DEADLINE)]
-    assert DEADLINE == 8.0
+    assert (
+        start_sign_in(RequestFactory().get("/oidc/authenticate/"), provider(op), provider_in_url=False).status_code
+        == 302
+    )
+    assert op.deadlines == [
+        ("/.well-known/openid-configuration", PROVIDER_TIMEOUT_SECONDS),
+        ("/par", PROVIDER_TIMEOUT_SECONDS),
+    ]
+    assert PROVIDER_TIMEOUT_SECONDS == 8.0
 
 
 def test_error_report_of_a_push_shows_nothing_that_was_pushed() -> None:

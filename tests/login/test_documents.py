@@ -10,10 +10,10 @@ from django.test import Client, override_settings
 from django.urls import reverse
 
 from django_phi_oidc import conf
-from tests.keys import new_pem
+from tests.keys import create_private_key_pem
 
 pytestmark = pytest.mark.sqlite
-PEMS = {kty: new_pem(kty) for kty in ("RSA", "EC", "OKP")}
+PEMS = {kty: create_private_key_pem(kty) for kty in ("RSA", "EC", "OKP")}
 SECRET = {"issuer": "https://op.example.test", "client_id": "portal", "client_secret": "s3cret"}
 
 

@@ -15,16 +15,16 @@ from django.contrib.auth.hashers import PBKDF2PasswordHasher
 from django.contrib.auth.models import AnonymousUser
 from django.db import connections
 
-from django_phi_oidc import clock
+from django_phi_oidc._internal import clock
 from django_phi_oidc.audit.events import Action
 from django_phi_oidc.audit.models import AuditEvent, RefusalCount
-from django_phi_oidc.audit.request import SESSION_KEY, Actor
-from django_phi_oidc.audit.throttling import MOST_IN_ALL, flush
-from django_phi_oidc.claims import reveal
+from django_phi_oidc.audit.request_context import SESSION_KEY, Actor
+from django_phi_oidc.audit.throttling import MAX_EVENTS_TOTAL, flush_refusal_counts
+from django_phi_oidc.claims.disclosure import reveal
 from django_phi_oidc.errors import RevealRefused
-from django_phi_oidc.login.admin import lead_to_provider
-from django_phi_oidc.login.backend import PasswordAttempt
-from django_phi_oidc.login.local import MOST_GUESSES
+from django_phi_oidc.login.admin_site import use_oidc_login
+from django_phi_oidc.login.backend import BreakGlassCredentials
+from django_phi_oidc.login.break_glass import MAX_GUESSES_PER_ADDRESS
 from django_phi_oidc.sessions.models import OIDCSession
 from tests.audit.test_throttling import at_once
 from tests.sessions.conftest import NOW, ScriptedOP, SecureClient, SignedIn, op, sign_in
@@ -46,7 +46,7 @@ class Moment:
 @pytest.fixture(autouse=True)
 def moment() -> Iterator[type[Moment]]:
     Moment.now = NOW
-    with clock.running(lambda: Moment.now):
+    with clock.override_clock(lambda: Moment.now):
         yield Moment
 
 
@@ -169,7 +169,7 @@ def test_guesses_at_once_are_no_more_than_guesses_in_a_row(moment: type[Moment],
         return int(enter(SecureClient(REMOTE_ADDR="198.51.100.1"), password="wrong").status_code)
 
     assert at_once(guess) == [403] * 8
-    assert len(looked) <= MOST_GUESSES
+    assert len(looked) <= MAX_GUESSES_PER_ADDRESS
     moment.now += timedelta(minutes=1)
     assert enter(SecureClient(REMOTE_ADDR="198.51.100.1")).status_code == 302
 
@@ -177,7 +177,7 @@ def test_guesses_at_once_are_no_more_than_guesses_in_a_row(moment: type[Moment],
 def test_guessing_from_many_addresses_ends_for_all(
     moment: type[Moment], looked: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("django_phi_oidc.login.local.MOST_GUESSES_IN_ALL", 3)
+    monkeypatch.setattr("django_phi_oidc.login.break_glass.MAX_GUESSES_TOTAL", 3)
     for number in range(3):
         assert enter(SecureClient(REMOTE_ADDR=f"198.51.100.{number}"), password="wrong").status_code == 403
     other = SecureClient(REMOTE_ADDR="198.51.100.9")
@@ -187,15 +187,15 @@ def test_guessing_from_many_addresses_ends_for_all(
     assert enter(other).status_code == 302
 
 
-FLOODED = {"a quiet minute": 0, "a minute that is full": MOST_IN_ALL}
+FLOODED = {"a quiet minute": 0, "a minute that is full": MAX_EVENTS_TOTAL}
 
 
 @pytest.mark.parametrize("others", FLOODED.values(), ids=FLOODED)
 def test_who_is_let_in_is_counted_as_no_guess(others: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("django_phi_oidc.login.local.MOST_GUESSES", 1)
+    monkeypatch.setattr("django_phi_oidc.login.break_glass.MAX_GUESSES_PER_ADDRESS", 1)
     RefusalCount.objects.create(minute=NOW.replace(second=0), reason="", network="", count=others)
     assert [enter(SecureClient()).status_code for _ in range(2)] == [302, 302]
-    flush(now=NOW + timedelta(minutes=2))
+    flush_refusal_counts(now=NOW + timedelta(minutes=2))
     assert {reason for _, reason, _ in told()} == {"", "break_glass"}
 
 
@@ -249,7 +249,7 @@ def test_nobody_is_let_in_while_the_trail_is_away() -> None:
 
 def test_password_is_taken_at_that_door_alone(account: Any) -> None:
     assert auth.authenticate(None, username="night-desk", password=PASSWORD) is None
-    attempt = PasswordAttempt(username="night-desk", password=PASSWORD)
+    attempt = BreakGlassCredentials(username="night-desk", password=PASSWORD)
     assert auth.authenticate(None, break_glass=attempt) == account
     assert PASSWORD not in repr(attempt)
 
@@ -308,7 +308,7 @@ def test_admin_keeps_its_form_where_our_urls_are_not_included(settings: Any) -> 
 def test_admin_site_of_the_projects_own_can_be_led_to_the_provider(rf: Any) -> None:
     site, request = AdminSite(name="desk"), rf.get("/desk/login/?next=/desk/rota/")
     request.user = AnonymousUser()
-    lead_to_provider(site)
+    use_oidc_login(site)
     assert site.login(request)["Location"] == "/oidc/authenticate/?next=%2Fdesk%2Frota%2F"
 
 

@@ -7,23 +7,30 @@ import pytest
 from django.http import HttpRequest, HttpResponse
 from django.test import RequestFactory
 
-from django_phi_oidc import clock, entropy, errors
-from django_phi_oidc.login.pending import Pending, issued_nonce, keep, make_nonce, take
-from django_phi_oidc.replay.spending import prune
+from django_phi_oidc import errors
+from django_phi_oidc._internal import clock, randomness
+from django_phi_oidc.login.state_cookie import (
+    AuthorizationState,
+    consume_state,
+    create_nonce,
+    is_issued_nonce,
+    store_state,
+)
+from django_phi_oidc.replay.cache import delete_expired
 
 pytestmark = pytest.mark.django_db(databases=["default", "phi_audit"])
 
 
-def pending(**changes: Any) -> Pending:
+def pending(**changes: Any) -> AuthorizationState:
     given = {
         "provider": "default",
         "nonce": "a-nonce",
         "code_verifier": "a-verifier",
         "redirect_uri": "https://testserver/oidc/callback/",
         "next_url": "/portal/",
-        "started_at": clock.now().timestamp(),
+        "started_timestamp": clock.now().timestamp(),
     }
-    return Pending(**{**given, **changes})
+    return AuthorizationState(**{**given, **changes})
 
 
 def a_request(*, secure: bool = True, cookies: dict[str, str] | None = None) -> HttpRequest:
@@ -34,7 +41,7 @@ def a_request(*, secure: bool = True, cookies: dict[str, str] | None = None) -> 
 
 def kept(state: str, *, secure: bool = True, **changes: Any) -> HttpResponse:
     response = HttpResponse()
-    keep(response, a_request(secure=secure), state, pending(**changes))
+    store_state(response, a_request(secure=secure), state, pending(**changes))
     return response
 
 
@@ -55,26 +62,26 @@ def test_keep_sets_a_cookie_that_scripts_and_other_sites_do_not_see(secure: bool
 
 def test_take_gives_what_was_kept_once() -> None:
     request = a_request(cookies=cookies_of(kept("a-state")))
-    assert take(request, "a-state", now=clock.now()).nonce == "a-nonce"
+    assert consume_state(request, "a-state", now=clock.now()).nonce == "a-nonce"
     with pytest.raises(errors.StateReplayed):
-        take(request, "a-state", now=clock.now())
+        consume_state(request, "a-state", now=clock.now())
 
 
 def test_take_again_is_refused_for_as_long_as_the_cookie_would_be_taken() -> None:
     request, now = a_request(cookies=cookies_of(kept("a-state"))), clock.now()
-    assert take(request, "a-state", now=now).nonce == "a-nonce"
-    assert prune(now=now + timedelta(minutes=9)) == 0
+    assert consume_state(request, "a-state", now=now).nonce == "a-nonce"
+    assert delete_expired(now=now + timedelta(minutes=9)) == 0
     with pytest.raises(errors.StateReplayed):
-        take(request, "a-state", now=now + timedelta(minutes=9))
-    assert prune(now=now + timedelta(minutes=10, seconds=1)) == 1
+        consume_state(request, "a-state", now=now + timedelta(minutes=9))
+    assert delete_expired(now=now + timedelta(minutes=10, seconds=1)) == 1
 
 
 def test_take_of_a_cookie_moved_to_another_state_is_refused() -> None:
     own, other = cookies_of(kept("own")), cookies_of(kept("other"))
     moved = dict(zip(own, other.values(), strict=True))
     with pytest.raises(errors.StateUnknown):
-        take(a_request(cookies=moved), "own", now=clock.now())
-    assert take(a_request(cookies=own), "own", now=clock.now()).nonce == "a-nonce"
+        consume_state(a_request(cookies=moved), "own", now=clock.now())
+    assert consume_state(a_request(cookies=own), "own", now=clock.now()).nonce == "a-nonce"
 
 
 @pytest.mark.parametrize("damage", [lambda text: text[:-4], lambda text: "x" + text, lambda text: "", lambda text: "ü"])
@@ -82,8 +89,8 @@ def test_take_of_a_damaged_cookie_is_refused(damage: Any) -> None:
     cookies = cookies_of(kept("a-state"))
     damaged = {name: damage(text) for name, text in cookies.items()}
     with pytest.raises(errors.StateUnknown):
-        take(a_request(cookies=damaged), "a-state", now=clock.now())
-    assert take(a_request(cookies=cookies), "a-state", now=clock.now()).provider == "default"
+        consume_state(a_request(cookies=damaged), "a-state", now=clock.now())
+    assert consume_state(a_request(cookies=cookies), "a-state", now=clock.now()).provider == "default"
 
 
 @pytest.mark.parametrize(("age", "refused"), [(601, True), (599, False)])
@@ -92,9 +99,9 @@ def test_take_after_ten_minutes_is_refused(age: int, refused: bool) -> None:
     later = clock.now() + timedelta(seconds=age)
     if refused:
         with pytest.raises(errors.StateExpired):
-            take(request, "a-state", now=later)
+            consume_state(request, "a-state", now=later)
     else:
-        assert take(request, "a-state", now=later).provider == "default"
+        assert consume_state(request, "a-state", now=later).provider == "default"
 
 
 NONSENSE = f"__Host-phi_oidc_{'0' * 32}"
@@ -103,9 +110,9 @@ NONSENSE = f"__Host-phi_oidc_{'0' * 32}"
 def test_keep_drops_the_unreadable_first_then_the_oldest() -> None:
     cookies: dict[str, str] = {NONSENSE: "x", "sessionid": "y"}
     for age in range(5):
-        cookies |= cookies_of(kept(f"state-{age}", started_at=clock.now().timestamp() - age))
+        cookies |= cookies_of(kept(f"state-{age}", started_timestamp=clock.now().timestamp() - age))
     response = HttpResponse()
-    keep(response, a_request(cookies=cookies), "new", pending())
+    store_state(response, a_request(cookies=cookies), "new", pending())
     dropped = {name for name, morsel in response.cookies.items() if morsel["max-age"] == 0}
     oldest = next(iter(cookies_of(kept("state-4"))))
     assert dropped == {NONSENSE, oldest}
@@ -113,11 +120,11 @@ def test_keep_drops_the_unreadable_first_then_the_oldest() -> None:
 
 
 def test_make_nonce_makes_one_that_is_known_again_and_that_nobody_else_makes(settings: Any) -> None:
-    nonce = make_nonce()
-    assert make_nonce() != nonce
-    assert issued_nonce(nonce)
+    nonce = create_nonce()
+    assert create_nonce() != nonce
+    assert is_issued_nonce(nonce)
     newer_first = list(reversed(settings.PHI_OIDC["ENCRYPTION_KEYS"]))
     settings.PHI_OIDC = {**settings.PHI_OIDC, "ENCRYPTION_KEYS": newer_first}
-    assert issued_nonce(nonce), "an older key still knows it"
-    for foreign in (entropy.token_b64url(48), nonce[:-4], "", "ü", nonce[:-1] + ("A" if nonce[-1] != "A" else "B")):
-        assert not issued_nonce(foreign)
+    assert is_issued_nonce(nonce), "an older key still knows it"
+    for foreign in (randomness.token_b64url(48), nonce[:-4], "", "ü", nonce[:-1] + ("A" if nonce[-1] != "A" else "B")):
+        assert not is_issued_nonce(foreign)

@@ -10,11 +10,11 @@ from django.contrib.auth import get_user_model
 
 from django_phi_oidc.audit.events import Origin
 from django_phi_oidc.audit.models import AuditEvent, AuditOutbox
+from django_phi_oidc.crypto.keyring import SymmetricKey
 from django_phi_oidc.errors import ActivationRefused, SubjectKeyMissing, SubjectTaken
-from django_phi_oidc.keyring import Key
-from django_phi_oidc.login.redeeming import redeem
-from django_phi_oidc.subjects.inviting import revoke_codes
-from django_phi_oidc.subjects.linking import link_existing
+from django_phi_oidc.login.activation_redemption import redeem_code
+from django_phi_oidc.subjects.invitations import revoke_activation_codes
+from django_phi_oidc.subjects.linking import link_existing_user
 from django_phi_oidc.subjects.models import ActivationCode, PairwiseSubject, SubjectDigest
 from tests.subjects.persons import (
     KEY_1,
@@ -42,10 +42,10 @@ def invited(user: Any, **changed: Any) -> str:
 
 
 def enter(
-    code: str, *, sub: str = SUB, keys: Sequence[Key] = (KEY_1,), now: datetime = NOW, **options: Any
+    code: str, *, sub: str = SUB, keys: Sequence[SymmetricKey] = (KEY_1,), now: datetime = NOW, **options: Any
 ) -> PairwiseSubject:
     provider = declared(**options)
-    return redeem(code, sub=sub, provider=provider, keys=keys, origin=Origin(client_ip="192.0.2.1"), now=now)
+    return redeem_code(code, sub=sub, provider=provider, keys=keys, origin=Origin(client_ip="192.0.2.1"), now=now)
 
 
 def outcome(code: str, **given: Any) -> str:
@@ -81,7 +81,7 @@ def expired(user: Any) -> str:
 
 def revoked(user: Any) -> str:
     code = invited(user)
-    revoke_codes(ActivationCode.objects.filter(user=user), reason="withdrawn", origin=Origin(), now=NOW)
+    revoke_activation_codes(ActivationCode.objects.filter(user=user), reason="withdrawn", origin=Origin(), now=NOW)
     return code
 
 
@@ -164,7 +164,7 @@ def test_last_moment_of_a_code_is_before_its_end() -> None:
 
 
 @pytest.mark.parametrize("keys", [[KEY_1], [KEY_2, KEY_1], [KEY_1, KEY_2]], ids=str)
-def test_code_is_good_while_its_key_is_in_the_list(keys: list[Key]) -> None:
+def test_code_is_good_while_its_key_is_in_the_list(keys: list[SymmetricKey]) -> None:
     code = invited(make_user())
     assert outcome(code, keys=[KEY_2]) == "unknown"
     assert outcome(code, keys=keys) == "linked"
@@ -259,7 +259,7 @@ def test_code_that_is_redeemed_while_it_is_made_anew_is_one_or_the_other() -> No
 def test_code_that_is_redeemed_while_an_administrator_links_the_person_is_one_or_the_other() -> None:
     def by_hand(user: Any, sub: str) -> str:
         try:
-            link_existing(user, sub=sub, provider=declared(), keys=[KEY_1], origin=Origin(), now=NOW)
+            link_existing_user(user, sub=sub, provider=declared(), keys=[KEY_1], origin=Origin(), now=NOW)
         except SubjectTaken as fault:
             return fault.code
         return "linked"

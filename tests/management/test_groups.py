@@ -9,8 +9,8 @@ import pytest
 from django.contrib.auth.models import Group, Permission
 from django.core.management import CommandError
 
-from django_phi_oidc.management.groups import GROUPS, wanted
-from django_phi_oidc.role_rules import parse_rules
+from django_phi_oidc.config.roles import parse_role_rules
+from django_phi_oidc.management.subcommands.groups import GROUPS, get_required_permissions
 from tests.person.conftest import make_groups
 
 pytestmark = pytest.mark.django_db
@@ -22,7 +22,7 @@ def test_rules_of_the_page_are_taken_and_give_these_groups() -> None:
     assert found
     declared: dict[str, Any] = {}
     exec(found[1], {"PHI_OIDC": declared})
-    rules = parse_rules("default", declared["ROLES"]["default"])
+    rules = parse_role_rules("default", declared["ROLES"]["default"])
     assert [rule.groups for rule in rules] == [(name,) for name in GROUPS]
     assert all(rule.is_staff for rule in rules)
 
@@ -49,7 +49,11 @@ def test_groups_have_exactly_what_the_page_says() -> None:
         name: {each if "." in each else f"django_phi_oidc.{each}" for each in each_has}
         for name, each_has in documented().items()
     }
-    assert expected == {name: granted(name) for name in GROUPS} == {name: wanted(name) for name in GROUPS}
+    assert (
+        expected
+        == {name: granted(name) for name in GROUPS}
+        == {name: get_required_permissions(name) for name in GROUPS}
+    )
 
 
 def test_groups_again_change_nothing_and_what_somebody_added_is_taken_again() -> None:
@@ -63,7 +67,7 @@ def test_groups_again_change_nothing_and_what_somebody_added_is_taken_again() ->
         make_groups("--check")
     assert "django_phi_oidc.reveal_storedclaim" in granted("Help desk"), "a check changes nothing"
     assert "Help desk: +django_phi_oidc.end_oidcsession, -django_phi_oidc.reveal_storedclaim" in make_groups()
-    assert granted("Help desk") == wanted("Help desk")
+    assert granted("Help desk") == get_required_permissions("Help desk")
     make_groups("--check")
 
 

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 from django.core.management import CommandError, call_command
 
-from django_phi_oidc import clock
+from django_phi_oidc._internal import clock
 from django_phi_oidc.audit.events import Origin, parse_event
 from django_phi_oidc.audit.models import AuditOutbox
-from django_phi_oidc.claims.holding import place_hold
+from django_phi_oidc.claims.legal_holds import place_hold
 from django_phi_oidc.claims.models import LegalHold, StoredClaim
-from django_phi_oidc.claims.scrubbing import scrub_due
+from django_phi_oidc.claims.retention import scrub_due_claims
 from tests.claims.conftest import DAY, NOW, Person
 
 pytestmark = pytest.mark.django_db(databases=["default", "phi_audit"])
@@ -23,7 +23,7 @@ REASON = "court of Bern, 4 C 17"
 
 @pytest.fixture(autouse=True)
 def _at_noon() -> Any:
-    with clock.running(lambda: NOW):
+    with clock.override_clock(lambda: NOW):
         yield
 
 
@@ -49,9 +49,9 @@ def test_place_keeps_a_person_until_release_and_the_trail_has_no_reason() -> Non
     hold = LegalHold.objects.get()
     assert placed == f"Hold {hold.pk} keeps all that is held of subject {person.subject.uuid}.\n"
     assert (hold.subject, hold.reason, hold.placed_at, hold.placed_by) == (person.subject, REASON, NOW, "")
-    assert scrub_due(now=NOW + 2 * DAY) == 0
+    assert scrub_due_claims(now=NOW + 2 * DAY) == 0
     assert run("release", hold.pk) == f"Hold {hold.pk} was released.\n"
-    assert scrub_due(now=NOW + 2 * DAY) == 1
+    assert scrub_due_claims(now=NOW + 2 * DAY) == 1
     resource = f"LegalHold/{hold.pk}"
     assert told("hold.placed") == [(str(person.subject.uuid), resource, '{"until":""}')]
     assert told("hold.released") == [(str(person.subject.uuid), resource, "{}")]
@@ -68,7 +68,7 @@ def test_place_until_a_time_lasts_until_then(until: str, kept: str) -> None:
     assert (hold["until"], hold["lasts"]) == (kept, True)
     ends = LegalHold.objects.get().until
     assert ends is not None
-    with clock.running(lambda: ends):
+    with clock.override_clock(lambda: ends):
         assert listed() == []
         assert [(each["until"], each["lasts"]) for each in listed("--all")] == [(kept, False)]
 
@@ -150,7 +150,7 @@ def test_list_shows_who_is_held_why_and_until_when() -> None:
 def test_list_still_shows_the_hold_of_somebody_who_was_erased_after_it() -> None:
     person = Person()
     hold = place_hold(person.subject.uuid, reason=REASON, until=NOW + DAY, origin=Origin(), now=NOW)
-    with clock.running(lambda: NOW + DAY):
+    with clock.override_clock(lambda: NOW + DAY):
         person.subject.delete()
         assert not StoredClaim.objects.exists()
         assert [(each["id"], each["subject"]) for each in listed("--all")] == [(str(hold.pk), "")]

@@ -18,12 +18,14 @@ from django.core.management import CommandError, call_command
 from django.core.management.base import OutputWrapper
 from django.db import connections
 
-from django_phi_oidc import clock, conf, entropy, keyring
+from django_phi_oidc import conf
+from django_phi_oidc._internal import clock, randomness
 from django_phi_oidc.audit.events import Origin
 from django_phi_oidc.audit.models import AuditEvent
-from django_phi_oidc.login.redeeming import redeem
-from django_phi_oidc.management import inviting
-from django_phi_oidc.subjects.codes import SYMBOLS, read_code
+from django_phi_oidc.crypto import keyring
+from django_phi_oidc.login.activation_redemption import redeem_code
+from django_phi_oidc.management.subcommands import subject_invite
+from django_phi_oidc.subjects.activation_codes import CODE_ALPHABET, parse_code
 from django_phi_oidc.subjects.models import ActivationCode
 from tests.subjects.persons import NOW, make_user
 
@@ -37,7 +39,7 @@ SHOWN = ("K7XM-4QHD-9VTZ-0B31", "5J2R-8WNC-3YPT-6FGA")
 def _at_noon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: Any) -> Iterator[None]:
     monkeypatch.chdir(tmp_path)
     declare(settings, default="invitation")
-    with clock.running(lambda: NOW):
+    with clock.override_clock(lambda: NOW):
         yield
 
 
@@ -78,8 +80,8 @@ def waiting() -> list[Any]:
 
 def is_good(code: str, sub: str = "somebody") -> bool:
     """Say whether the code lets somebody in, and spend it."""
-    provider, keys = conf.providers()["default"], keyring.keys("SUBJECT_KEYS")
-    return bool(redeem(code, sub=sub, provider=provider, keys=keys, origin=Origin(), now=NOW))
+    provider, keys = conf.providers()["default"], keyring.get_keys("SUBJECT_KEYS")
+    return bool(redeem_code(code, sub=sub, provider=provider, keys=keys, origin=Origin(), now=NOW))
 
 
 def block(name: str) -> str:
@@ -91,8 +93,12 @@ def block(name: str) -> str:
 @pytest.fixture
 def codes_of_the_page() -> Iterator[None]:
     """Draw the codes that the page shows."""
-    numbers = iter([sum(SYMBOLS.index(sign) << 5 * n for n, sign in enumerate(read_code(c)[::-1])) for c in SHOWN])
-    with entropy.drawing(lambda size: next(numbers).to_bytes(10, "big") if size == 10 else os.urandom(size)):
+    numbers = iter(
+        [sum(CODE_ALPHABET.index(sign) << 5 * n for n, sign in enumerate(parse_code(c)[::-1])) for c in SHOWN]
+    )
+    with randomness.override_randomness(
+        lambda size: next(numbers).to_bytes(10, "big") if size == 10 else os.urandom(size)
+    ):
         yield
 
 
@@ -316,7 +322,7 @@ def test_sheet_that_is_not_utf_8_is_refused_by_its_line() -> None:
 
 
 def test_many_are_invited_a_batch_a_transaction_and_by_few_statements(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(inviting, "BATCH", 4)
+    monkeypatch.setattr(subject_invite, "BATCH_SIZE", 4)
     users = [make_user() for _ in range(10)]
     asked = written("user", *(str(user.pk) for user in users))
     told = rows(run("--csv", asked))
@@ -327,7 +333,7 @@ def test_many_are_invited_a_batch_a_transaction_and_by_few_statements(monkeypatc
 
 
 def test_user_who_goes_meanwhile_stops_it_and_what_was_written_is_good(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(inviting, "BATCH", 2)
+    monkeypatch.setattr(subject_invite, "BATCH_SIZE", 2)
     users = [make_user() for _ in range(5)]
     asked = written("user", *(str(user.pk) for user in users))
     done: list[int] = []
@@ -337,7 +343,7 @@ def test_user_who_goes_meanwhile_stops_it_and_what_was_written_is_good(monkeypat
         if count == 2:
             get_user_model().objects.filter(pk=users[3].pk).update(is_active=False)
 
-    monkeypatch.setattr(inviting.Progress, "__call__", somebody_goes)
+    monkeypatch.setattr(subject_invite.Progress, "__call__", somebody_goes)
     told = refused("--csv", asked, "--output", "codes.csv")
     assert told == f"User {users[3].pk} is deactivated. Those before line 4 were invited."
     left = rows(Path("codes.csv").read_text())
@@ -381,4 +387,4 @@ def test_codes_of_the_sheet_are_in_no_table() -> None:
         cursor.execute(f"SELECT * FROM {ActivationCode._meta.db_table}")
         stored = repr(cursor.fetchall())
     assert str(user.pk) in stored
-    assert not {row["code"], read_code(row["code"])}.intersection(re.findall(r"[\w-]+", stored))
+    assert not {row["code"], parse_code(row["code"])}.intersection(re.findall(r"[\w-]+", stored))

@@ -14,10 +14,11 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from django.core.management.base import CommandError, OutputWrapper
 
-from django_phi_oidc import conf, keyring
+from django_phi_oidc import conf
+from django_phi_oidc.crypto import keyring
 from django_phi_oidc.errors import KeyMissing
-from django_phi_oidc.management.generating import generate_key_files
-from django_phi_oidc.management.keys import handle
+from django_phi_oidc.management.subcommands.keys_generate import generate_key_files
+from django_phi_oidc.management.subcommands.keys import handle
 from django_phi_oidc.subjects.models import SubjectDigest
 from tests.subjects.persons import sign_in
 
@@ -27,7 +28,7 @@ import sys
 from pathlib import Path
 from django.conf import settings
 settings.configure(PHI_OIDC={"ENCRYPTION_KEYS": Path(sys.argv[1])})
-from django_phi_oidc.management.generating import generate_key_files
+from django_phi_oidc.management.subcommands.keys_generate import generate_key_files
 print("ready", flush=True)
 sys.stdin.readline()
 made = len(generate_key_files())
@@ -38,7 +39,7 @@ print(made, Path(sys.argv[1]).read_text().strip(), flush=True)
 @pytest.fixture
 def files(settings: Any, tmp_path: Path) -> dict[str, Path]:
     """Name a file for each ring, in a directory that does not exist."""
-    rings = (*conf.KEY_RINGS, conf.PAIRWISE_RING)
+    rings = (*conf.KEY_RINGS, conf.PAIRWISE_KEY_RING)
     named = {ring: tmp_path / "var" / "keys" / ring.lower() for ring in rings}
     settings.PHI_OIDC = {**settings.PHI_OIDC, **named}
     return named
@@ -63,9 +64,9 @@ def generate() -> tuple[list[str], str]:
 
 def test_generate_key_files_makes_each_missing_file_and_rings_work(files: dict[str, Path]) -> None:
     with pytest.raises(KeyMissing):
-        keyring.keys("SUBJECT_KEYS")
+        keyring.get_keys("SUBJECT_KEYS")
     assert generate_key_files() == list(files.values())
-    assert len({keyring.keys(ring)[0].id for ring in files}) == len(files)
+    assert len({keyring.get_keys(ring)[0].id for ring in files}) == len(files)
 
 
 @pytest.mark.parametrize("umask", [0o000, 0o022, 0o077], ids=oct)
@@ -82,7 +83,7 @@ def test_generate_key_files_gives_them_to_their_owner_alone(files: dict[str, Pat
 
 
 def test_generate_key_files_leaves_what_is_there(files: dict[str, Path]) -> None:
-    old = keyring.generate()
+    old = keyring.generate_key()
     encryption = files["ENCRYPTION_KEYS"]
     encryption.parent.mkdir(parents=True)
     encryption.write_text(f"{old}\n")
@@ -102,7 +103,7 @@ def test_generate_key_files_leaves_even_what_holds_no_key(files: dict[str, Path]
     assert encryption not in generate_key_files()
     assert not (tmp_path / "nowhere").exists()
     with pytest.raises(KeyMissing):
-        keyring.keys("ENCRYPTION_KEYS")
+        keyring.get_keys("ENCRYPTION_KEYS")
 
 
 def test_generate_key_files_of_one_file_for_two_rings_makes_it_once(files: dict[str, Path], settings: Any) -> None:
@@ -140,15 +141,15 @@ def test_keys_generate_without_files_prints_ready_lines_and_stores_nothing(setti
     names, texts = zip(*(line.split("=", 1) for line in lines), strict=True)
     assert names == ("PHI_ENCRYPTION_KEYS", "PHI_SUBJECT_KEYS", "PHI_AUDIT_MAC_KEYS", "PHI_PAIRWISE_KEY")
     assert len(set(texts)) == 4
-    for ring, text in zip((*conf.KEY_RINGS, conf.PAIRWISE_RING), texts, strict=True):
+    for ring, text in zip((*conf.KEY_RINGS, conf.PAIRWISE_KEY_RING), texts, strict=True):
         settings.PHI_OIDC = {**before, ring: text}
-        assert len(keyring.keys(ring)) == 1
+        assert len(keyring.get_keys(ring)) == 1
         assert text not in told
     assert generate()[0] != lines
 
 
 def test_keys_generate_with_files_prints_no_key_and_tells_what_it_did(files: dict[str, Path], settings: Any) -> None:
-    settings.PHI_OIDC = {**settings.PHI_OIDC, "SUBJECT_KEYS": [keyring.generate()]}
+    settings.PHI_OIDC = {**settings.PHI_OIDC, "SUBJECT_KEYS": [keyring.generate_key()]}
     lines, told = generate()
     assert [line.partition("=")[0] for line in lines] == ["PHI_SUBJECT_KEYS"]
     assert f"ENCRYPTION_KEYS: a new key was written to {files['ENCRYPTION_KEYS']}." in told
@@ -161,8 +162,10 @@ def test_keys_generate_writes_the_pairwise_key_where_the_setting_names_a_file_an
 ) -> None:
     told = generate()[1]
     assert f"PAIRWISE_KEY: a new key was written to {files['PAIRWISE_KEY']}." in told
-    assert keyring.keys("PAIRWISE_KEY")[0].material not in {keyring.keys(ring)[0].material for ring in conf.KEY_RINGS}
-    settings.PHI_OIDC = {**settings.PHI_OIDC, "PAIRWISE_KEY": [keyring.generate()]}
+    assert keyring.get_keys("PAIRWISE_KEY")[0].material not in {
+        keyring.get_keys(ring)[0].material for ring in conf.KEY_RINGS
+    }
+    settings.PHI_OIDC = {**settings.PHI_OIDC, "PAIRWISE_KEY": [keyring.generate_key()]}
     lines, told = generate()
     assert [line.partition("=")[0] for line in lines] == ["PHI_PAIRWISE_KEY"]
     assert "PAIRWISE_KEY: a new key was printed, and stored nowhere." in told
@@ -175,7 +178,7 @@ def pem(kind: str) -> str:
 
 @pytest.mark.django_db
 def test_keys_status_tells_of_subject_keys_client_keys_and_the_pairwise_key(settings: Any) -> None:
-    texts = [keyring.generate() for _ in range(3)]
+    texts = [keyring.generate_key() for _ in range(3)]
     declared = {"issuer": "https://op.example.test", "client_id": "portal"}
     signing = {"token_endpoint_auth_method": "private_key_jwt", "client_keys": [pem("EC"), pem("OKP")]}
     settings.PHI_OIDC = {
@@ -183,19 +186,19 @@ def test_keys_status_tells_of_subject_keys_client_keys_and_the_pairwise_key(sett
         "SUBJECT_KEYS": texts[:2],
         "PROVIDERS": {"region": {**declared, **signing}, "plain": {**declared, "client_secret": "s"}},
     }
-    new, old = keyring.keys("SUBJECT_KEYS")
+    new, old = keyring.get_keys("SUBJECT_KEYS")
     sign_in([old], sub="dormant")
     sign_in([new, old])
     first, second = conf.providers()["region"].client_keys
 
     told = json.loads(keys("status", json=True)[0])
-    use = {"digests": 1, "lacking": 1, "lost": 0, "removable": True}
+    use = {"digests": 1, "persons_without_digest": 1, "dependent_persons": 0, "removable": True}
     assert told["subject_keys"] == {
         "persons": 2,
-        "unknown": 0,
+        "unknown_persons": 0,
         "keys": [
             {"id": new.id, "position": 1, **use},
-            {"id": old.id, "position": 2, "digests": 2, "lacking": 0, "lost": 1, "removable": False},
+            {"id": old.id, "position": 2, "digests": 2, "persons_without_digest": 0, "dependent_persons": 1, "removable": False},
         ],
     }
     assert told["client_keys"] == [
@@ -205,7 +208,7 @@ def test_keys_status_tells_of_subject_keys_client_keys_and_the_pairwise_key(sett
     assert told["pairwise_key"] == []
 
     settings.PHI_OIDC = {**settings.PHI_OIDC, "PAIRWISE_KEY": texts[2]}
-    pairwise = keyring.keys("PAIRWISE_KEY")[0].id
+    pairwise = keyring.get_keys("PAIRWISE_KEY")[0].id
     assert json.loads(keys("status", json=True)[0])["pairwise_key"] == [pairwise]
     lines = keys("status", json=False)[0].splitlines()
     assert lines[lines.index("SUBJECT_KEYS: 2 persons, 0 of them known by no key of the list") :] == [
@@ -239,9 +242,9 @@ def test_keys_retire_of_what_is_no_key_id_is_an_error(key_id: str) -> None:
 
 @pytest.mark.django_db
 def test_keys_retire_tells_how_many_and_refuses_what_is_needed(settings: Any) -> None:
-    texts = [keyring.generate() for _ in range(2)]
+    texts = [keyring.generate_key() for _ in range(2)]
     settings.PHI_OIDC = {**settings.PHI_OIDC, "SUBJECT_KEYS": texts}
-    new, old = keyring.keys("SUBJECT_KEYS")
+    new, old = keyring.get_keys("SUBJECT_KEYS")
     sign_in([new, old])
     with pytest.raises(CommandError, match="is configured"):
         keys("retire", key_id=old.id)

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from django.core.management import CommandError, call_command
 
-from django_phi_oidc import clock
+from django_phi_oidc._internal import clock
 from django_phi_oidc.audit.events import Origin
-from django_phi_oidc.claims.holding import place_hold
+from django_phi_oidc.claims.legal_holds import place_hold
 from django_phi_oidc.claims.models import StoredClaim
 from django_phi_oidc.management.commands.phi_oidc import SUBCOMMANDS
 from tests.claims.conftest import DAY, NOW, Person
@@ -59,10 +59,13 @@ def test_scrub_of_a_user_who_is_held_is_refused_until_the_hold_is_over() -> None
     person = Person()
     person.store({"birthdate": "1984-03-09"})
     place_hold(person.subject.uuid, reason="matter 7", until=NOW + DAY, origin=Origin(), now=NOW)
-    with clock.running(lambda: NOW), pytest.raises(CommandError, match=r"Nothing was erased\. A legal hold keeps"):
+    with (
+        clock.override_clock(lambda: NOW),
+        pytest.raises(CommandError, match=r"Nothing was erased\. A legal hold keeps"),
+    ):
         run("scrub", "--user", str(person.user.pk))
     assert StoredClaim.objects.count() == 1
-    with clock.running(lambda: NOW + DAY):
+    with clock.override_clock(lambda: NOW + DAY):
         assert run("scrub", "--user", str(person.user.pk)) == "1 claims were erased.\n"
 
 
@@ -72,9 +75,9 @@ def test_scrub_destroys_the_retention_keys_that_no_claim_needs_and_tells_how_man
     settings.PHI_OIDC = {**settings.PHI_OIDC, "RETENTION_KEYS": tmp_path}
     Person().store({"address": {"locality": "Stockholm"}, "birthdate": "1984-03-09"})
     assert sorted(path.name for path in tmp_path.iterdir()) == ["20261124-86400", "20261124-session"]
-    with clock.running(lambda: NOW + DAY - timedelta(seconds=1)):
+    with clock.override_clock(lambda: NOW + DAY - timedelta(seconds=1)):
         assert run("scrub") == "0 claims were erased. 0 retention keys were destroyed.\n"
-    with clock.running(lambda: NOW + 2 * DAY):
+    with clock.override_clock(lambda: NOW + 2 * DAY):
         assert run("scrub") == "1 claims were erased. 1 retention keys were destroyed.\n"
     assert [path.name for path in tmp_path.iterdir()] == ["20261124-session"], "that claim's session lives"
 

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 from django.core.management import CommandError, call_command
 
-from django_phi_oidc.attack.op import DemoProvider, Exchange, Reply, TLSFiles, demo_accounts
+from django_phi_oidc.testing.mock_provider import DemoProvider, MutableExchange, Reply, TLSFiles, demo_accounts
 from tests.interop.op import CertifiedProvider, certified_provider
-from tests.keys import new_pem
-from tests.tls import Authority, found_authority
+from tests.keys import create_private_key_pem
+from tests.tls import CertificateAuthority, create_certificate_authority
 
 pytestmark = [pytest.mark.sqlite, pytest.mark.django_db(databases=["default", "phi_audit"])]
 LEAVE = "leave-of-the-provider"
@@ -22,14 +22,16 @@ PORTAL = "https://your.host"
 
 
 @pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    return found_authority(tmp_path_factory.mktemp("authority"), "trusted")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> CertificateAuthority:
+    return create_certificate_authority(tmp_path_factory.mktemp("authority"), "trusted")
 
 
 @pytest.fixture(scope="module")
-def certified(node_path_of_module: str, authority: Authority) -> Iterator[CertifiedProvider]:
-    certificate = authority.certify("127.0.0.1", "localhost")
-    with certified_provider(node_path_of_module, certificate=certificate, ca_bundle=authority.path) as provider:
+def certified(node_path_of_module: str, authority: CertificateAuthority) -> Iterator[CertifiedProvider]:
+    certificate = authority.create_server_certificate("127.0.0.1", "localhost")
+    with certified_provider(
+        node_path_of_module, certificate=certificate, ca_bundle=authority.certificate_path
+    ) as provider:
         provider.configure(initial_access_token=LEAVE)
         yield provider
 
@@ -42,8 +44,8 @@ def node_path_of_module() -> str:
 
 
 @pytest.fixture(scope="module")
-def op(authority: Authority) -> Iterator[DemoProvider]:
-    certificate = authority.certify("127.0.0.1")
+def op(authority: CertificateAuthority) -> Iterator[DemoProvider]:
+    certificate = authority.create_server_certificate("127.0.0.1")
     provider = DemoProvider(accounts=demo_accounts(), tls=TLSFiles(certificate, certificate))
     with provider.running():
         yield provider
@@ -56,8 +58,13 @@ def leave(tmp_path: Path) -> Path:
     return path
 
 
-def declare(settings: Any, issuer: str, authority: Authority, **options: Any) -> None:
-    one = {"issuer": issuer, "client_id": "none yet", "client_secret": "none yet", "ca_bundle": authority.path}
+def declare(settings: Any, issuer: str, authority: CertificateAuthority, **options: Any) -> None:
+    one = {
+        "issuer": issuer,
+        "client_id": "none yet",
+        "client_secret": "none yet",
+        "ca_bundle": authority.certificate_path,
+    }
     settings.PHI_OIDC = {
         **settings.PHI_OIDC,
         "PROVIDERS": {"default": {name: value for name, value in (one | options).items() if value is not None}},
@@ -77,7 +84,7 @@ def run(output: Path, *words: str) -> list[str]:
 
 @pytest.mark.node
 def test_certified_provider_registers_the_portal_as_it_is_declared(
-    certified: CertifiedProvider, authority: Authority, settings: Any, tmp_path: Path, leave: Path
+    certified: CertifiedProvider, authority: CertificateAuthority, settings: Any, tmp_path: Path, leave: Path
 ) -> None:
     declare(settings, certified.issuer, authority, max_age=600)
     told = run(tmp_path / "client.json", "--initial-access-token", str(leave))
@@ -100,9 +107,13 @@ def test_certified_provider_registers_the_portal_as_it_is_declared(
 
 @pytest.mark.node
 def test_certified_provider_registers_a_client_that_has_a_key(
-    certified: CertifiedProvider, authority: Authority, settings: Any, tmp_path: Path, leave: Path
+    certified: CertifiedProvider, authority: CertificateAuthority, settings: Any, tmp_path: Path, leave: Path
 ) -> None:
-    keyed = {"token_endpoint_auth_method": "private_key_jwt", "client_keys": [new_pem("EC")], "client_secret": None}
+    keyed = {
+        "token_endpoint_auth_method": "private_key_jwt",
+        "client_keys": [create_private_key_pem("EC")],
+        "client_secret": None,
+    }
     declare(settings, certified.issuer, authority, **keyed)
     told = run(tmp_path / "client.json", "--initial-access-token", str(leave))
     assert "  ok       registered  jwks_uri: https://your.host/oidc/jwks.json" in told
@@ -113,7 +124,7 @@ def test_certified_provider_registers_a_client_that_has_a_key(
 
 @pytest.mark.node
 def test_certified_provider_without_its_leave_registers_nobody(
-    certified: CertifiedProvider, authority: Authority, settings: Any, tmp_path: Path
+    certified: CertifiedProvider, authority: CertificateAuthority, settings: Any, tmp_path: Path
 ) -> None:
     declare(settings, certified.issuer, authority)
     wrong = tmp_path / "wrong"
@@ -126,7 +137,7 @@ def test_certified_provider_without_its_leave_registers_nobody(
 def registering(op: DemoProvider, answer: Reply) -> None:
     """Let the demo provider offer what it has not, and answer so."""
 
-    def bend(endpoint: str, exchange: Exchange) -> Reply | None:
+    def bend(endpoint: str, exchange: MutableExchange) -> Reply | None:
         if endpoint == "discovery":
             exchange.reply.json["registration_endpoint"] = f"{op.issuer}/register"
         return answer if endpoint == "unknown" else None
@@ -171,7 +182,7 @@ OTHERWISE: dict[str, tuple[dict[str, Any], list[str], bool]] = {
 
 @pytest.mark.parametrize("name", OTHERWISE)
 def test_what_is_registered_otherwise_is_told_of(
-    name: str, op: DemoProvider, authority: Authority, settings: Any, tmp_path: Path
+    name: str, op: DemoProvider, authority: CertificateAuthority, settings: Any, tmp_path: Path
 ) -> None:
     changed, told, is_good = OTHERWISE[name]
     answer = {key: value for key, value in (ASKED | changed).items() if value is not None}
@@ -199,7 +210,7 @@ REFUSALS: dict[str, tuple[Reply, str]] = {
 
 @pytest.mark.parametrize("name", REFUSALS)
 def test_refusal_registers_nothing_and_leaves_no_file(
-    name: str, op: DemoProvider, authority: Authority, settings: Any, tmp_path: Path
+    name: str, op: DemoProvider, authority: CertificateAuthority, settings: Any, tmp_path: Path
 ) -> None:
     answer, error = REFUSALS[name]
     registering(op, answer)
@@ -219,11 +230,11 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
 
 @pytest.mark.parametrize("name", WRONG)
 def test_provider_that_is_wrong_is_sent_nothing(
-    name: str, op: DemoProvider, authority: Authority, settings: Any, tmp_path: Path
+    name: str, op: DemoProvider, authority: CertificateAuthority, settings: Any, tmp_path: Path
 ) -> None:
     changed, code = WRONG[name]
 
-    def bend(endpoint: str, exchange: Exchange) -> None:
+    def bend(endpoint: str, exchange: MutableExchange) -> None:
         if endpoint == "discovery":
             exchange.reply.json.update({"registration_endpoint": f"{op.issuer}/register", **changed})
             for key in [key for key, value in changed.items() if value is None]:
@@ -239,7 +250,7 @@ def test_provider_that_is_wrong_is_sent_nothing(
 
 
 def test_file_that_is_there_is_kept_and_nothing_is_sent(
-    op: DemoProvider, authority: Authority, settings: Any, tmp_path: Path
+    op: DemoProvider, authority: CertificateAuthority, settings: Any, tmp_path: Path
 ) -> None:
     (tmp_path / "client.json").write_text("kept")
     declare(settings, op.issuer, authority)
@@ -251,7 +262,7 @@ def test_file_that_is_there_is_kept_and_nothing_is_sent(
 
 
 def test_address_that_is_no_origin_is_refused(
-    op: DemoProvider, authority: Authority, settings: Any, tmp_path: Path
+    op: DemoProvider, authority: CertificateAuthority, settings: Any, tmp_path: Path
 ) -> None:
     declare(settings, op.issuer, authority)
     for origin in ("your.host", "https://your.host/portal/", "ftp://your.host"):
@@ -267,7 +278,12 @@ def test_address_that_is_no_origin_is_refused(
 
 @pytest.mark.node
 def test_howto_shows_what_is_printed(
-    certified: CertifiedProvider, authority: Authority, settings: Any, tmp_path: Path, leave: Path, monkeypatch: Any
+    certified: CertifiedProvider,
+    authority: CertificateAuthority,
+    settings: Any,
+    tmp_path: Path,
+    leave: Path,
+    monkeypatch: Any,
 ) -> None:
     page = (Path(__file__).parents[2] / "docs" / "how-to" / "register.md").read_text()
     shown = re.search(r"<!-- tested: register -->\n```console\n(.*?)```", page, re.DOTALL)

@@ -10,8 +10,9 @@ from django.core.management import CommandError, call_command
 from django.core.management.base import OutputWrapper
 from django.db import connection
 
-from django_phi_oidc import clock, keyring
-from django_phi_oidc.management.keys import handle
+from django_phi_oidc._internal import clock
+from django_phi_oidc.crypto import keyring
+from django_phi_oidc.management.subcommands.keys import handle
 from django_phi_oidc.sessions.models import PendingRevocation, RevocationStatus
 from tests.settings import key
 
@@ -32,7 +33,7 @@ def _sealed(settings: Any) -> None:
 def configure(settings: Any, *texts: str) -> list[str]:
     """Configure these keys, newest first, and return their ids."""
     settings.PHI_OIDC = {**settings.PHI_OIDC, "ENCRYPTION_KEYS": list(texts)}
-    return [each.id for each in keyring.keys("ENCRYPTION_KEYS")]
+    return [each.id for each in keyring.get_keys("ENCRYPTION_KEYS")]
 
 
 def make(many: int = 1) -> PendingRevocation:
@@ -127,7 +128,7 @@ def test_keys_rotate_seals_all_under_the_newest_key_and_the_others_may_go(settin
     assert run("rotate") == (f"0 texts were sealed again, under key {new}.\n", "")
     configure(settings, NEW)
     field: Any = PendingRevocation._meta.get_field("token")
-    assert {field.open(row) for row in PendingRevocation.objects.all()} == {"secret"}
+    assert {field.decrypt(row) for row in PendingRevocation.objects.all()} == {"secret"}
     assert run("status")[1] == ""
 
 

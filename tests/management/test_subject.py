@@ -21,16 +21,16 @@ from django.core.management import CommandError, call_command
 from django.db import connection, connections
 from django.test import override_settings
 
-from django_phi_oidc import clock
+from django_phi_oidc._internal import clock
 from django_phi_oidc.audit.events import Origin
 from django_phi_oidc.audit.models import AuditEvent
-from django_phi_oidc.claims.holding import place_hold
+from django_phi_oidc.claims.legal_holds import place_hold
 from django_phi_oidc.claims.models import LegalHold, StoredClaim
 from django_phi_oidc.oidc.token import TokenResponse
+from django_phi_oidc.sessions.lifecycle import start_session
 from django_phi_oidc.sessions.models import OIDCSession
-from django_phi_oidc.sessions.starting import start_session
-from django_phi_oidc.subjects.identifying import pairwise_id
 from django_phi_oidc.subjects.models import PairwiseSubject
+from django_phi_oidc.subjects.pairwise import get_pairwise_id
 from tests import databases
 from tests.audit.hanging import audit_database_fails
 from tests.audit.log import PEM
@@ -47,7 +47,7 @@ CANARY = "claim-canary-Bern-7c1f"
 def _at_noon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.chdir(tmp_path)
     options = {"CLAIMS": DECLARED, "PAIRWISE_KEY": key("test pairwise key"), "AUDIT_SIGNING_KEY": PEM}
-    with override_settings(PHI_OIDC={**django_settings.PHI_OIDC, **options}), clock.running(lambda: NOW):
+    with override_settings(PHI_OIDC={**django_settings.PHI_OIDC, **options}), clock.override_clock(lambda: NOW):
         yield
 
 
@@ -57,7 +57,7 @@ def person() -> Person:
     person = Person()
     person.store({"birthdate": "1990-05-17", "address": {"locality": CANARY, "ünï": "Zoë\u202e"}})
     start_session(
-        id=person.session_id,
+        session_id=person.session_id,
         user=person.user,
         subject=person.subject,
         provider="default",
@@ -69,7 +69,7 @@ def person() -> Person:
         acr="",
         now=NOW,
     )
-    pairwise_id(person.user, "billing.example.test")
+    get_pairwise_id(person.user, "billing.example.test")
     return person
 
 

@@ -24,16 +24,18 @@ from django.template import engines
 from django.test import RequestFactory, override_settings
 
 import django_phi_oidc
-from django_phi_oidc import client_keys, keyring, schedule
-from django_phi_oidc.attack.authority import found_authority
-from django_phi_oidc.audit import signing
+from django_phi_oidc import schedule
+from django_phi_oidc.audit.log import keys
 from django_phi_oidc.claims.models import LegalHold
-from django_phi_oidc.declarations import parse_provider
-from django_phi_oidc.management.groups import GROUPS
-from django_phi_oidc.merkle.checkpoint import verifier_key
+from django_phi_oidc.config import client_keys
+from django_phi_oidc.config.providers import parse_provider
+from django_phi_oidc.crypto import keyring
+from django_phi_oidc.management.subcommands.groups import GROUPS
+from django_phi_oidc.merkle.checkpoint import encode_verifier_key
 from django_phi_oidc.sessions.models import EndReason
+from django_phi_oidc.testing.attack.throwaway_ca import create_certificate_authority
 from tests.audit.log import KEY, PEM, events
-from tests.keys import new_pem
+from tests.keys import create_private_key_pem
 from tests.mailing import mailer
 from tests.manual.blocks import ROOT, block, commands
 from tests.sessions.conftest import ScriptedOP, SignedIn
@@ -78,7 +80,7 @@ def test_readme_gives_beat_and_tests_what_they_need() -> None:
     app = SimpleNamespace(conf=SimpleNamespace())
     executed("README", "beat", app=app, django_phi_oidc=django_phi_oidc)
     assert app.conf.beat_schedule == schedule.beat_schedule()
-    assert executed("README", "plugins")["pytest_plugins"] == ["django_phi_oidc.testing"]
+    assert executed("README", "plugins")["pytest_plugins"] == ["django_phi_oidc.testing.runner"]
     assert commands("README", "init") == [["python", "manage.py", "phi_oidc", "init", "secrets"]]
 
 
@@ -165,16 +167,16 @@ SETTINGS = [
 @pytest.mark.parametrize(("page", "name", "option"), SETTINGS)
 def test_settings_of_a_page_are_no_error(page: str, name: str, option: str, tmp_path: Path) -> None:
     (tmp_path / "retention-keys").mkdir(mode=0o700)
-    found_authority(tmp_path, "siem-ca")
+    create_certificate_authority(tmp_path, "siem-ca")
     for file, text in {
-        "client-key.pem": new_pem("EC"),
+        "client-key.pem": create_private_key_pem("EC"),
         "audit-signing-key.pem": PEM,
         "splunk-header": "Splunk x",
     }.items():
         (tmp_path / file).write_text(text)
         (tmp_path / file).chmod(0o600)
     text = block(page, name).replace(
-        "portal.example/audit+1d5a4a4f+AQ…", verifier_key("portal.example/audit", KEY.public_key())
+        "portal.example/audit+1d5a4a4f+AQ…", encode_verifier_key("portal.example/audit", KEY.public_key())
     )
     for folder in ("/etc/portal", "/srv/portal", "/var/log/portal"):
         text = text.replace(folder, str(tmp_path))
@@ -225,7 +227,7 @@ def test_role_of_the_page_is_told_for_how_long_a_statement_may_take() -> None:
 def test_client_key_of_the_page_signs(tmp_path: Path) -> None:
     for line in block("client-keys", "key").splitlines():
         subprocess.run(["bash", "-euo", "pipefail", "-c", line.removeprefix("$ ")], cwd=tmp_path, check=True)
-    (key,) = client_keys.read_client_keys("client_keys", tmp_path / "client-key.pem")
+    (key,) = client_keys.parse_client_keys("client_keys", tmp_path / "client-key.pem")
     assert key.kty == "EC"
     assert (tmp_path / "client-key.pem").stat().st_mode & 0o777 == 0o600
 
@@ -234,7 +236,7 @@ def test_keys_are_generated_as_the_page_says(run: Run) -> None:
     printed = run("encryption-keys", "generate")
     (key,) = re.findall(r"^PHI_ENCRYPTION_KEYS=(\S+)$", printed, re.MULTILINE)
     with override_settings(PHI_OIDC={**settings.PHI_OIDC, "ENCRYPTION_KEYS": key}):
-        assert len(keyring.keys("ENCRYPTION_KEYS")) == 1
+        assert len(keyring.get_keys("ENCRYPTION_KEYS")) == 1
 
 
 @pytest.mark.django_db(**EVERYTHING)
@@ -272,7 +274,7 @@ def test_upgrade_leaves_a_trail_that_goes_on(run: Run) -> None:
 @pytest.mark.django_db(**EVERYTHING)
 def test_public_key_of_the_page_is_that_of_the_log(run: Run) -> None:
     (printed,) = run("rotate-keys", "signing").splitlines()
-    assert printed == verifier_key(signing.origin(1), KEY.public_key())
+    assert printed == encode_verifier_key(keys.get_checkpoint_origin(1), KEY.public_key())
 
 
 @pytest.mark.django_db(**EVERYTHING)

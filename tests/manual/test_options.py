@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 import pytest
 
 import django_phi_oidc
-from django_phi_oidc.delivery.declaration import _OPTIONS, SinkDeclaration
+from django_phi_oidc.config.sinks import _OPTIONS_BY_TYPE, SinkDeclaration
 from tests.manual.blocks import PAGES
 from tests.manual.options import TABLE, meanings, named, rows, shown, written
 
@@ -60,8 +60,8 @@ def test_meaning_names_each_choice(kind: type) -> None:
 
 def test_sink_says_which_types_have_an_option() -> None:
     texts = meanings(SinkDeclaration)
-    for name in frozenset().union(*_OPTIONS.values()):
-        types = [kind for kind, options in _OPTIONS.items() if name in options]
+    for name in frozenset().union(*_OPTIONS_BY_TYPE.values()):
+        types = [kind for kind, options in _OPTIONS_BY_TYPE.items() if name in options]
         assert texts[name].startswith(", ".join(f"`{kind}`" for kind in types) + ":"), name
 
 

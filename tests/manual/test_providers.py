@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from django_phi_oidc.declarations import parse_provider
+from django_phi_oidc.config.providers import parse_provider
 from django_phi_oidc.errors import IssuerMismatch, PairwiseUnsupported, RevocationUnsupported, SignInRefused
-from django_phi_oidc.oidc.metadata import judge_metadata
-from django_phi_oidc.oidc.transport import Response
-from tests.keys import new_pem
+from django_phi_oidc.oidc.metadata import process_metadata_response
+from django_phi_oidc.oidc.transport import TransportResponse
+from tests.keys import create_private_key_pem
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "how-to" / "real-providers.md").read_text()
 
@@ -61,7 +61,7 @@ def declared(tmp_path: Path) -> dict[str, Any]:
     found = re.search(r"<!-- tested: declared -->\n```python\n(.*?)```", PAGE, re.DOTALL)
     assert found
     key = tmp_path / "client-key.pem"
-    key.write_text(new_pem("RSA"))
+    key.write_text(create_private_key_pem("RSA"))
     key.chmod(0o600)
     names: dict[str, Any] = {"Path": Path}
     exec(found[1].replace("/etc/portal/client-key.pem", str(key)), names)
@@ -69,10 +69,10 @@ def declared(tmp_path: Path) -> dict[str, Any]:
 
 
 def judge(name: str, raw: dict[str, Any]) -> None:
-    response = Response(
+    response = TransportResponse(
         status=200, headers={"content-type": "application/json"}, body=json.dumps(PUBLISHED[name]).encode()
     )
-    judge_metadata(response, declaration=parse_provider(name, raw))
+    process_metadata_response(response, declaration=parse_provider(name, raw))
 
 
 def test_each_declaration_goes_with_what_its_provider_publishes(declared: dict[str, Any]) -> None:

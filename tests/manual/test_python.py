@@ -60,9 +60,9 @@ from django_phi_oidc import claims
 from django_phi_oidc.audit import Actor
 from django_phi_oidc.clock import now
 claims.reveal()
-`django_phi_oidc.entropy.token_bytes`, `django_phi_oidc.view_auditevent`
+`django_phi_oidc._internal.randomness.token_bytes`, `django_phi_oidc.view_auditevent`
 """
-    assert unlisted(text) == ["now", "django_phi_oidc.entropy.token_bytes"]
+    assert unlisted(text) == ["now", "django_phi_oidc._internal.randomness.token_bytes"]
 
 
 @pytest.mark.parametrize(("page", "home"), [("access", "django_phi_oidc"), ("claims", "django_phi_oidc.claims")])

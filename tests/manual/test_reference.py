@@ -14,9 +14,9 @@ import django_phi_oidc
 from django_phi_oidc import errors, schedule, urls
 from django_phi_oidc.access import policy
 from django_phi_oidc.audit.events import Action
-from django_phi_oidc.audit.findings import Kind
-from django_phi_oidc.drf.refusing import SCOPE_MISSING, TOKEN_MISPLACED
-from django_phi_oidc.login import local
+from django_phi_oidc.audit.log.findings import FindingKind
+from django_phi_oidc.contrib.rest_framework.exceptions import SCOPE_MISSING, TOKEN_MISPLACED
+from django_phi_oidc.login import break_glass
 from tests.manual.blocks import PAGES
 
 PACKAGE = Path(django_phi_oidc.__file__).parent
@@ -87,7 +87,7 @@ def test_every_url_has_its_row_and_no_other_has() -> None:
 
 
 @pytest.mark.parametrize(
-    ("page", "kinds"), [("events", Action), ("findings", Kind)], ids=lambda each: getattr(each, "__name__", each)
+    ("page", "kinds"), [("events", Action), ("findings", FindingKind)], ids=lambda each: getattr(each, "__name__", each)
 )
 def test_every_kind_has_its_row_and_no_other_has(page: str, kinds: EnumMeta) -> None:
     values = {kind.value for kind in kinds}  # type: ignore[var-annotated]
@@ -96,7 +96,7 @@ def test_every_kind_has_its_row_and_no_other_has(page: str, kinds: EnumMeta) -> 
 
 
 def test_every_row_of_a_rule_code_is_one_of_an_error() -> None:
-    assert names("codes") <= CODES | {local.REFUSED}
+    assert names("codes") <= CODES | {break_glass.REFUSAL_CODE}
 
 
 def test_reasons_of_guards_and_claims_are_those_of_the_policy() -> None:

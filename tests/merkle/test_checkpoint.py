@@ -12,12 +12,12 @@ from django_phi_oidc.errors import CheckpointInvalid
 from django_phi_oidc.merkle.checkpoint import (
     MAX_NOTE_BYTES,
     Checkpoint,
-    checkpoint_body,
-    key_id,
+    build_checkpoint_body,
+    compute_key_id,
+    encode_verifier_key,
     parse_checkpoint,
     parse_verifier_key,
     sign_checkpoint,
-    verifier_key,
     verify_checkpoint,
 )
 from tests.merkle import published
@@ -42,7 +42,7 @@ LINE = NOTE.removeprefix(f"{BODY}\n")
 
 def signature_line(body: str, key: Ed25519PrivateKey, *, name: str = ORIGIN, id_of: Ed25519PrivateKey = KEY) -> str:
     """A signature over body, which may bear another name, and the id of another key."""
-    blob = key_id(name, id_of.public_key()) + key.sign(body.encode())
+    blob = compute_key_id(name, id_of.public_key()) + key.sign(body.encode())
     return f"— {name} {base64.b64encode(blob).decode()}\n"
 
 
@@ -67,8 +67,8 @@ def accepts(note: str, *keys: Ed25519PrivateKey, origin: str | None = ORIGIN) ->
 def test_parse_verifier_key_published_key_is_written_as_published(name: str) -> None:
     vkey = published.VERIFIER_KEYS[name]
     read_name, public_key = parse_verifier_key(vkey)
-    assert (read_name, verifier_key(name, public_key)) == (name, vkey)
-    assert key_id(name, public_key).hex() == vkey.split("+")[1]
+    assert (read_name, encode_verifier_key(name, public_key)) == (name, vkey)
+    assert compute_key_id(name, public_key).hex() == vkey.split("+")[1]
 
 
 @pytest.mark.parametrize("vkey", published.FOREIGN_VERIFIER_KEYS.values(), ids=published.FOREIGN_VERIFIER_KEYS)
@@ -90,32 +90,32 @@ def test_parse_verifier_key_any_part_or_change_of_one_is_refused() -> None:
 
 @pytest.mark.parametrize("name", ["", "a b", "a+b", "a\nb", "a\u00a0b", "a\u2028b", "a\0b", "\ud800", "a" * 256])
 def test_names_that_no_key_can_have_are_refused(name: str) -> None:
-    assert verifier_key(ORIGIN, KEY.public_key()).startswith(f"{ORIGIN}+")
+    assert encode_verifier_key(ORIGIN, KEY.public_key()).startswith(f"{ORIGIN}+")
     with pytest.raises(ValueError, match="1 to 255 characters"):
-        verifier_key(name, KEY.public_key())
+        encode_verifier_key(name, KEY.public_key())
     with pytest.raises(ValueError, match="1 to 255 characters"):
-        checkpoint_body(Checkpoint(origin=name, tree_size=1, root_hash=bytes(32)))
+        build_checkpoint_body(Checkpoint(origin=name, tree_size=1, root_hash=bytes(32)))
 
 
 # Signing
 
 
 def test_checkpoint_body_is_three_lines() -> None:
-    assert checkpoint_body(CHECKPOINT) == BODY
-    assert checkpoint_body(Checkpoint(origin="a", tree_size=0, root_hash=bytes(32))) == f"a\n0\n{'A' * 43}=\n"
+    assert build_checkpoint_body(CHECKPOINT) == BODY
+    assert build_checkpoint_body(Checkpoint(origin="a", tree_size=0, root_hash=bytes(32))) == f"a\n0\n{'A' * 43}=\n"
 
 
 @pytest.mark.parametrize("tree_size", [-1, 2**63])
 def test_checkpoint_body_size_out_of_range_is_refused(tree_size: int) -> None:
-    assert checkpoint_body(Checkpoint(origin="a", tree_size=2**63 - 1, root_hash=bytes(32)))
+    assert build_checkpoint_body(Checkpoint(origin="a", tree_size=2**63 - 1, root_hash=bytes(32)))
     with pytest.raises(ValueError, match="No tree has this size"):
-        checkpoint_body(Checkpoint(origin="a", tree_size=tree_size, root_hash=bytes(32)))
+        build_checkpoint_body(Checkpoint(origin="a", tree_size=tree_size, root_hash=bytes(32)))
 
 
 @pytest.mark.parametrize("length", [0, 31, 33, 64])
 def test_checkpoint_body_root_of_wrong_length_is_refused(length: int) -> None:
     with pytest.raises(ValueError, match="or this root hash"):
-        checkpoint_body(Checkpoint(origin="a", tree_size=1, root_hash=bytes(length)))
+        build_checkpoint_body(Checkpoint(origin="a", tree_size=1, root_hash=bytes(length)))
 
 
 def test_sign_checkpoint_published_key_makes_the_published_note() -> None:
@@ -284,7 +284,7 @@ def test_verify_checkpoint_made_in_go_is_verified() -> None:
         pytest.param([LINE] * 16, [BROKEN, LINE], id="a broken signature before"),
         pytest.param(
             [LINE, signature_line("x", OTHER_KEY, id_of=OTHER_KEY)],
-            [LINE, f"— {ORIGIN} {base64.b64encode(key_id(ORIGIN, KEY.public_key()) + bytes(63)).decode()}\n"],
+            [LINE, f"— {ORIGIN} {base64.b64encode(compute_key_id(ORIGIN, KEY.public_key()) + bytes(63)).decode()}\n"],
             id="a signature too short",
         ),
     ],
@@ -304,7 +304,7 @@ def test_verify_checkpoint_while_keys_rotate_takes_either() -> None:
 
 
 def test_verify_checkpoint_two_keys_of_one_id_are_both_tried() -> None:
-    assert key_id(ORIGIN, KEY.public_key()) == key_id(ORIGIN, SAME_ID_KEY.public_key())
+    assert compute_key_id(ORIGIN, KEY.public_key()) == compute_key_id(ORIGIN, SAME_ID_KEY.public_key())
     assert accepts(NOTE, KEY, SAME_ID_KEY)
     assert accepts(NOTE, SAME_ID_KEY, KEY)
     assert not accepts(NOTE, SAME_ID_KEY)

@@ -6,13 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from django_phi_oidc.merkle.compact import CompactRange, fold, perfect_subtrees
-from django_phi_oidc.merkle.rfc6962 import EMPTY_ROOT, leaf_hash
+from django_phi_oidc.merkle.compact import CompactRange, compute_root_of_subtrees, list_perfect_subtrees
+from django_phi_oidc.merkle.rfc6962 import EMPTY_ROOT, hash_leaf
 from tests.merkle import published
 from tests.merkle.reference import mth
 from tests.merkle.trees import EVERY_SIZE, LEAVES, some_examples
 
-HASHES = [leaf_hash(leaf) for leaf in LEAVES]
+HASHES = [hash_leaf(leaf) for leaf in LEAVES]
 LEVELS = range(10)
 """All levels that a tree of LEAVES has."""
 
@@ -35,14 +35,14 @@ def perfect_nodes(size: int) -> dict[int, list[bytes]]:
 @pytest.mark.parametrize("size", range(len(published.ROOTS)))
 def test_root_published_tree_is_the_published_root(size: int) -> None:
     tree = CompactRange()
-    tree.extend([leaf_hash(leaf) for leaf in published.INPUTS[:size]])
-    assert (tree.size, tree.root()) == (size, published.ROOTS[size])
+    tree.extend([hash_leaf(leaf) for leaf in published.INPUTS[:size]])
+    assert (tree.size, tree.compute_root()) == (size, published.ROOTS[size])
 
 
 def test_extend_leaf_by_leaf_has_the_root_and_nodes_of_every_size() -> None:
     tree = CompactRange()
     for size in range(EVERY_SIZE + 1):
-        assert (tree.size, tree.root()) == (size, mth(LEAVES[:size]))
+        assert (tree.size, tree.compute_root()) == (size, mth(LEAVES[:size]))
         nodes = perfect_nodes(size)
         assert tree.nodes == tuple(nodes[level][-1] for level in reversed(LEVELS) if size >> level & 1)
         tree.extend(HASHES[size : size + 1])
@@ -53,7 +53,7 @@ def test_extend_any_size_by_any_number_has_the_root_of_both() -> None:
         for more in range(35):
             tree = grown(size)
             tree.extend(HASHES[size : size + more])
-            assert (tree.size, tree.root()) == (size + more, mth(LEAVES[: size + more])), (size, more)
+            assert (tree.size, tree.compute_root()) == (size + more, mth(LEAVES[: size + more])), (size, more)
 
 
 @some_examples
@@ -62,22 +62,22 @@ def test_extend_in_any_portions_returns_each_kept_node_once(portions: list[int],
     tree = CompactRange()
     completed: dict[int, list[bytes]] = defaultdict(list)
     for portion in portions:
-        for level, (index, nodes) in tree.extend(HASHES[tree.size : tree.size + portion], kept=kept).items():
+        for level, (index, nodes) in tree.extend(HASHES[tree.size : tree.size + portion], kept_levels=kept).items():
             assert (index, bool(nodes)) == (len(completed[level]), True)
             completed[level] += nodes
-    assert tree.root() == mth(LEAVES[: sum(portions)])
+    assert tree.compute_root() == mth(LEAVES[: sum(portions)])
     assert completed == {level: nodes for level, nodes in perfect_nodes(sum(portions)).items() if level in kept}
 
 
 def test_extend_without_kept_returns_nothing() -> None:
     assert CompactRange().extend(HASHES[:64]) == {}
-    assert list(CompactRange().extend(HASHES[:64], kept=(6, 7))) == [6]
+    assert list(CompactRange().extend(HASHES[:64], kept_levels=(6, 7))) == [6]
 
 
 def test_extend_leaves_what_it_was_given_alone() -> None:
     given_hashes = HASHES[:21]
     tree = grown(5)
-    completed = tree.extend(given_hashes, kept=[0, 1])
+    completed = tree.extend(given_hashes, kept_levels=[0, 1])
     tree.extend(HASHES[:9])
     assert completed[0][1] is not given_hashes
     assert given_hashes == HASHES[:21] == completed[0][1]
@@ -89,9 +89,9 @@ def test_extend_leaves_what_it_was_given_alone() -> None:
 def test_compact_range_made_from_nodes_grows_like_the_first_one(size: int, more: int) -> None:
     first = grown(size)
     second = CompactRange(first.size, first.nodes)
-    kept = second.extend(HASHES[size : size + more], kept=LEVELS)
-    assert kept == first.extend(HASHES[size : size + more], kept=LEVELS)
-    assert (second.size, second.nodes, second.root()) == (first.size, first.nodes, mth(LEAVES[: size + more]))
+    kept = second.extend(HASHES[size : size + more], kept_levels=LEVELS)
+    assert kept == first.extend(HASHES[size : size + more], kept_levels=LEVELS)
+    assert (second.size, second.nodes, second.compute_root()) == (first.size, first.nodes, mth(LEAVES[: size + more]))
 
 
 @pytest.mark.parametrize(
@@ -118,14 +118,14 @@ def test_extend_one_hash_of_wrong_length_changes_nothing(wrong: bytes) -> None:
     tree = grown(13)
     with pytest.raises(ValueError, match="32 bytes"):
         tree.extend([*HASHES[13:20], wrong, *HASHES[20:30]])
-    assert (tree.size, tree.root()) == (13, mth(LEAVES[:13]))
+    assert (tree.size, tree.compute_root()) == (13, mth(LEAVES[:13]))
     tree.extend(HASHES[13:30])
-    assert tree.root() == mth(LEAVES[:30])
+    assert tree.compute_root() == mth(LEAVES[:30])
 
 
 def test_perfect_subtrees_of_each_tree_are_its_nodes() -> None:
     for size in range(EVERY_SIZE + 1):
-        nodes = [perfect_nodes(size)[level][index] for level, index in perfect_subtrees(0, size)]
+        nodes = [perfect_nodes(size)[level][index] for level, index in list_perfect_subtrees(0, size)]
         assert tuple(nodes) == grown(size).nodes
 
 
@@ -133,9 +133,9 @@ def test_perfect_subtrees_of_each_subtree_fold_to_its_root() -> None:
     for level in range(6):
         for start in range(0, 100, 1 << level):
             for end in range(start, start + (1 << level) + 1):
-                subtrees = perfect_subtrees(start, end)
+                subtrees = list_perfect_subtrees(start, end)
                 roots = [mth(LEAVES[index << of : (index + 1) << of]) for of, index in subtrees]
-                assert fold(roots) == mth(LEAVES[start:end]), (start, end)
+                assert compute_root_of_subtrees(roots) == mth(LEAVES[start:end]), (start, end)
                 assert len(subtrees) == (end - start).bit_count()
 
 
@@ -150,10 +150,10 @@ def test_perfect_subtrees_of_each_subtree_fold_to_its_root() -> None:
     ],
 )
 def test_perfect_subtrees_leaves_of_no_subtree_are_refused(accepted: tuple[int, int], refused: tuple[int, int]) -> None:
-    perfect_subtrees(*accepted)
+    list_perfect_subtrees(*accepted)
     with pytest.raises(ValueError, match="No tree has a subtree of these leaves"):
-        perfect_subtrees(*refused)
+        list_perfect_subtrees(*refused)
 
 
 def test_fold_of_nothing_is_the_empty_root() -> None:
-    assert fold([]) == EMPTY_ROOT == CompactRange().root()
+    assert compute_root_of_subtrees([]) == EMPTY_ROOT == CompactRange().compute_root()

@@ -13,32 +13,32 @@ from hypothesis import strategies as st
 from django_phi_oidc.merkle.checkpoint import Checkpoint, sign_checkpoint
 from django_phi_oidc.merkle.compact import CompactRange
 from django_phi_oidc.merkle.proof import (
-    consistency_proof,
-    inclusion_proof,
-    root_at,
+    build_consistency_proof,
+    build_inclusion_proof,
+    compute_root_at_size,
     verify_consistency,
     verify_inclusion,
 )
-from django_phi_oidc.merkle.rfc6962 import leaf_hash
+from django_phi_oidc.merkle.rfc6962 import hash_leaf
 from tests.merkle.trees import LEAVES, reader, some_examples
 from tests.parts import PARTS
 
 SIZES = (*range(1, 18), 31, 32, 33, 64, 65, 100)
-HASHES = [leaf_hash(leaf) for leaf in LEAVES]
+HASHES = [hash_leaf(leaf) for leaf in LEAVES]
 
 
 def test_root_of_every_size_is_theirs() -> None:
     ours = CompactRange()
     for size in range(101):
-        assert ours.root() == root_at(size, reader(size)) == tamperlog.merkle_root(HASHES[:size])
+        assert ours.compute_root() == compute_root_at_size(size, reader(size)) == tamperlog.merkle_root(HASHES[:size])
         ours.extend(HASHES[size : size + 1])
 
 
 def test_inclusion_proof_is_verified_by_them() -> None:
     for size in SIZES:
-        root = root_at(size, reader(size))
+        root = compute_root_at_size(size, reader(size))
         for index in range(size):
-            proof = inclusion_proof(index, size, reader(size))
+            proof = build_inclusion_proof(index, size, reader(size))
             tamperlog.verify_inclusion(index, size, HASHES[index], proof, root)
             with pytest.raises(tamperlog.ProofError):
                 tamperlog.verify_inclusion(index, size, HASHES[index + 1], proof, root)
@@ -46,12 +46,12 @@ def test_inclusion_proof_is_verified_by_them() -> None:
 
 def test_consistency_proof_is_verified_by_them() -> None:
     for new in SIZES:
-        new_root = root_at(new, reader(new))
+        new_root = compute_root_at_size(new, reader(new))
         for old in range(1, new + 1):
-            proof = consistency_proof(old, new, reader(new))
-            tamperlog.verify_consistency(old, root_at(old, reader(old)), new, new_root, proof)
+            proof = build_consistency_proof(old, new, reader(new))
+            tamperlog.verify_consistency(old, compute_root_at_size(old, reader(old)), new, new_root, proof)
             with pytest.raises(tamperlog.ProofError):
-                tamperlog.verify_consistency(old, root_at(old - 1, reader(old)), new, new_root, proof)
+                tamperlog.verify_consistency(old, compute_root_at_size(old - 1, reader(old)), new, new_root, proof)
 
 
 @some_examples
@@ -77,7 +77,7 @@ def test_their_proofs_are_verified_by_us(size: int, data: st.DataObject) -> None
 @pytest.mark.openssl
 def test_sign_checkpoint_signature_is_verified_by_openssl(tmp_path: Path) -> None:
     program, key = PARTS["openssl"]().where, Ed25519PrivateKey.generate()
-    note = sign_checkpoint(Checkpoint(origin="log.example", tree_size=100, root_hash=leaf_hash(b"root")), key)
+    note = sign_checkpoint(Checkpoint(origin="log.example", tree_size=100, root_hash=hash_leaf(b"root")), key)
     body, _, line = note.rpartition("\n\n")
     (tmp_path / "key.pem").write_bytes(key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
     # The signature is what `base64 -d | tail -c 64` leaves of the last word.

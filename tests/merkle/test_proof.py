@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 from django_phi_oidc.errors import ProofInvalid
 from django_phi_oidc.merkle.checkpoint import parse_checkpoint
 from django_phi_oidc.merkle.proof import (
-    consistency_proof,
-    inclusion_proof,
-    root_at,
+    build_consistency_proof,
+    build_inclusion_proof,
+    compute_root_at_size,
     verify_consistency,
     verify_inclusion,
 )
-from django_phi_oidc.merkle.rfc6962 import EMPTY_ROOT, MAX_TREE_SIZE, leaf_hash
+from django_phi_oidc.merkle.rfc6962 import EMPTY_ROOT, MAX_TREE_SIZE, hash_leaf
 from tests.merkle import published
 from tests.merkle.reference import mth, path, proof
 from tests.merkle.trees import EVERY_SIZE, LEAVES, flipped, reader, some_examples
@@ -34,7 +34,7 @@ ROOTS = [mth(LEAVES[:size]) for size in range(EVERY_SIZE + 1)]
 def inclusion(leaf_index: int, tree_size: int) -> Arguments:
     """A proof of LEAVES as the RFC makes it."""
     return {
-        "leaf_hash": leaf_hash(LEAVES[leaf_index]),
+        "leaf_hash": hash_leaf(LEAVES[leaf_index]),
         "leaf_index": leaf_index,
         "tree_size": tree_size,
         "proof": path(leaf_index, LEAVES[:tree_size]),
@@ -54,7 +54,7 @@ def consistency(old_size: int, new_size: int) -> Arguments:
 
 def published_inclusion(leaf_index: int, tree_size: int) -> Arguments:
     return {
-        "leaf_hash": leaf_hash(published.INPUTS[leaf_index]),
+        "leaf_hash": hash_leaf(published.INPUTS[leaf_index]),
         "leaf_index": leaf_index,
         "tree_size": tree_size,
         "proof": list(map(bytes.fromhex, published.INCLUSION[leaf_index, tree_size])),
@@ -96,14 +96,14 @@ def refused(verify: Callable[..., None], arguments: Arguments) -> None:
 
 def test_root_at_every_size_is_the_root() -> None:
     read = reader(EVERY_SIZE)
-    assert [root_at(size, read) for size in range(EVERY_SIZE + 1)] == ROOTS
+    assert [compute_root_at_size(size, read) for size in range(EVERY_SIZE + 1)] == ROOTS
 
 
 def test_inclusion_proof_every_leaf_of_every_size_is_path() -> None:
     for size in range(1, EVERY_SIZE + 1):
         for index in range(size):
             arguments = inclusion(index, size)
-            assert inclusion_proof(index, size, reader(size)) == arguments["proof"], (index, size)
+            assert build_inclusion_proof(index, size, reader(size)) == arguments["proof"], (index, size)
             verify_inclusion(**arguments)
 
 
@@ -111,7 +111,7 @@ def test_consistency_proof_every_pair_of_sizes_is_proof() -> None:
     for new in range(EVERY_SIZE + 1):
         for old in range(new + 1):
             arguments = consistency(old, new)
-            assert consistency_proof(old, new, reader(new)) == arguments["proof"], (old, new)
+            assert build_consistency_proof(old, new, reader(new)) == arguments["proof"], (old, new)
             verify_consistency(**arguments)
 
 
@@ -119,9 +119,9 @@ def test_consistency_proof_every_pair_of_sizes_is_proof() -> None:
 @given(st.integers(min_value=1, max_value=len(LEAVES)), st.data())
 def test_proofs_of_larger_trees_are_those_of_the_rfc(size: int, data: st.DataObject) -> None:
     index = data.draw(st.integers(min_value=0, max_value=size - 1))
-    assert inclusion_proof(index, size, reader(size)) == path(index, LEAVES[:size])
+    assert build_inclusion_proof(index, size, reader(size)) == path(index, LEAVES[:size])
     verify_inclusion(**inclusion(index, size))
-    assert consistency_proof(index, size, reader(size)) == consistency(index, size)["proof"]
+    assert build_consistency_proof(index, size, reader(size)) == consistency(index, size)["proof"]
     verify_consistency(**consistency(index, size))
 
 
@@ -130,7 +130,7 @@ def test_inclusion_proof_published_leaf_is_the_published_proof(place: tuple[int,
     def read(level: int, index: int) -> bytes:
         return mth(published.INPUTS[index << level : (index + 1) << level])
 
-    assert inclusion_proof(*place, read) == published_inclusion(*place)["proof"]
+    assert build_inclusion_proof(*place, read) == published_inclusion(*place)["proof"]
 
 
 @pytest.mark.parametrize("sizes", published.CONSISTENCY)
@@ -138,21 +138,21 @@ def test_consistency_proof_published_sizes_is_the_published_proof(sizes: tuple[i
     def read(level: int, index: int) -> bytes:
         return mth(published.INPUTS[index << level : (index + 1) << level])
 
-    assert consistency_proof(*sizes, read) == published_consistency(*sizes)["proof"]
+    assert build_consistency_proof(*sizes, read) == published_consistency(*sizes)["proof"]
 
 
 @pytest.mark.parametrize("place", [(-1, 5), (5, 5), (6, 5), (0, 0)])
 def test_inclusion_proof_leaf_outside_the_tree_is_refused(place: tuple[int, int]) -> None:
-    assert inclusion_proof(4, 5, reader(5)) == path(4, LEAVES[:5])
+    assert build_inclusion_proof(4, 5, reader(5)) == path(4, LEAVES[:5])
     with pytest.raises(ValueError, match="not in the tree"):
-        inclusion_proof(*place, reader(0))
+        build_inclusion_proof(*place, reader(0))
 
 
 @pytest.mark.parametrize("sizes", [(6, 5), (-1, 5), (1, 0), (-2, -1)])
 def test_consistency_proof_sizes_out_of_order_are_refused(sizes: tuple[int, int]) -> None:
-    assert consistency_proof(4, 5, reader(5)) == proof(4, LEAVES[:5])
+    assert build_consistency_proof(4, 5, reader(5)) == proof(4, LEAVES[:5])
     with pytest.raises(ValueError, match="larger than the new one"):
-        consistency_proof(*sizes, reader(0))
+        build_consistency_proof(*sizes, reader(0))
 
 
 @pytest.mark.parametrize("leaf_index", [0, 1, 2**19 - 1, 2**19, 2**20 - 1, 2**20, 2**20 + 63, 2**20 + 122])
@@ -164,10 +164,10 @@ def test_proofs_of_a_million_leaves_read_a_few_dozen_nodes(leaf_index: int) -> N
         reads.append((level, index))
         return OTHER
 
-    inclusion_proof(leaf_index, size, count)
+    build_inclusion_proof(leaf_index, size, count)
     assert len(set(reads)) == len(reads) <= 2 * math.log2(size)
     reads.clear()
-    consistency_proof(leaf_index, size, count)
+    build_consistency_proof(leaf_index, size, count)
     assert len(set(reads)) == len(reads) <= 2 * math.log2(size)
 
 
@@ -177,14 +177,14 @@ def test_proofs_of_a_million_leaves_read_a_few_dozen_nodes(leaf_index: int) -> N
 def test_verify_inclusion_proof_made_in_go_is_accepted() -> None:
     checkpoint = parse_checkpoint(published.LOG_NOTE)
     arguments = {
-        "leaf_hash": leaf_hash(published.LOG_LEAF),
+        "leaf_hash": hash_leaf(published.LOG_LEAF),
         "leaf_index": published.LOG_LEAF_INDEX,
         "tree_size": checkpoint.tree_size,
         "proof": list(map(base64.b64decode, published.LOG_PROOF)),
         "root_hash": checkpoint.root_hash,
     }
     verify_inclusion(**arguments)
-    refused(verify_inclusion, {**arguments, "leaf_hash": leaf_hash(b"not it")})
+    refused(verify_inclusion, {**arguments, "leaf_hash": hash_leaf(b"not it")})
 
 
 def of_proof(change: Callable[[list[bytes]], list[bytes]]) -> Damage:
@@ -233,7 +233,7 @@ DAMAGED_INCLUSIONS: dict[str, Damage] = {
     "size of ten thousand digits": moved("tree_size", lambda _: 10**10_000),
     "trailing root": lambda arguments: {**arguments, "proof": [*arguments["proof"], arguments["root_hash"]]},
     "preceding root": lambda arguments: {**arguments, "proof": [arguments["root_hash"], *arguments["proof"]]},
-    "another leaf": replaced("leaf_hash", lambda _: leaf_hash(b"WrongLeaf")),
+    "another leaf": replaced("leaf_hash", lambda _: hash_leaf(b"WrongLeaf")),
     "leaf not hashed": replaced("leaf_hash", lambda _: b"WrongLeaf"),
     "empty leaf hash": replaced("leaf_hash", lambda _: b""),
     "short leaf hash": replaced("leaf_hash", lambda leaf: leaf[:31]),
@@ -298,8 +298,8 @@ def test_verify_inclusion_in_the_largest_tree_is_accepted(index: int) -> None:
         "leaf_hash": OTHER,
         "leaf_index": index,
         "tree_size": MAX_TREE_SIZE,
-        "proof": inclusion_proof(index, MAX_TREE_SIZE, read_of_equal_leaves),
-        "root_hash": root_at(MAX_TREE_SIZE, read_of_equal_leaves),
+        "proof": build_inclusion_proof(index, MAX_TREE_SIZE, read_of_equal_leaves),
+        "root_hash": compute_root_at_size(MAX_TREE_SIZE, read_of_equal_leaves),
     }
     verify_inclusion(**accepted)
     refused(verify_inclusion, {**accepted, "tree_size": MAX_TREE_SIZE + 1})
@@ -390,10 +390,10 @@ def test_verify_consistency_at_the_ends_is_strict(sizes: tuple[int, int], damage
 def test_verify_consistency_to_the_largest_tree_is_accepted(old_size: int) -> None:
     accepted = {
         "old_size": old_size,
-        "old_root": root_at(old_size, read_of_equal_leaves),
+        "old_root": compute_root_at_size(old_size, read_of_equal_leaves),
         "new_size": MAX_TREE_SIZE,
-        "new_root": root_at(MAX_TREE_SIZE, read_of_equal_leaves),
-        "proof": consistency_proof(old_size, MAX_TREE_SIZE, read_of_equal_leaves),
+        "new_root": compute_root_at_size(MAX_TREE_SIZE, read_of_equal_leaves),
+        "proof": build_consistency_proof(old_size, MAX_TREE_SIZE, read_of_equal_leaves),
     }
     verify_consistency(**accepted)
     refused(verify_consistency, {**accepted, "new_size": MAX_TREE_SIZE + 1})

@@ -2,7 +2,7 @@
 
 from hashlib import sha256
 
-from django_phi_oidc.merkle.rfc6962 import EMPTY_ROOT, HASH_BYTES, leaf_hash, node_hash
+from django_phi_oidc.merkle.rfc6962 import EMPTY_ROOT, HASH_BYTES, hash_leaf, hash_node
 from tests.merkle import published
 
 
@@ -12,14 +12,14 @@ def test_empty_root_is_the_hash_of_nothing() -> None:
 
 
 def test_leaf_hash_published_leaf_is_the_root_of_one() -> None:
-    assert leaf_hash(published.INPUTS[0]) == published.ROOTS[1]
+    assert hash_leaf(published.INPUTS[0]) == published.ROOTS[1]
 
 
 def test_node_hash_two_published_leaves_is_the_root_of_two() -> None:
-    assert node_hash(*map(leaf_hash, published.INPUTS[:2])) == published.ROOTS[2]
+    assert hash_node(*map(hash_leaf, published.INPUTS[:2])) == published.ROOTS[2]
 
 
 def test_leaf_hash_of_what_a_node_is_made_of_is_no_node() -> None:
-    left, right = map(leaf_hash, published.INPUTS[:2])
-    assert leaf_hash(left + right) != node_hash(left, right)
-    assert sha256(left + right).digest() not in (leaf_hash(left + right), node_hash(left, right))
+    left, right = map(hash_leaf, published.INPUTS[:2])
+    assert hash_leaf(left + right) != hash_node(left, right)
+    assert sha256(left + right).digest() not in (hash_leaf(left + right), hash_node(left, right))

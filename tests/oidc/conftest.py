@@ -11,13 +11,13 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from hypothesis import HealthCheck, settings
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm, RSAPSSAlgorithm
 
-from django_phi_oidc.client_keys import ClientKey, read_client_keys
-from django_phi_oidc.declarations import ProviderDeclaration
-from django_phi_oidc.oidc.client_auth import Freshness
+from django_phi_oidc.config.client_keys import ClientKey, parse_client_keys
+from django_phi_oidc.config.providers import ProviderDeclaration
+from django_phi_oidc.oidc.client_auth import AssertionFreshness
 from django_phi_oidc.oidc.jose import encode_b64url
 from django_phi_oidc.oidc.jwks import StaticKeySet, parse_jwks
 from django_phi_oidc.oidc.metadata import ProviderMetadata
-from django_phi_oidc.oidc.transport import Response
+from django_phi_oidc.oidc.transport import TransportResponse
 
 # The first draw of a fresh clone builds Unicode tables, which takes longer than an example may on a busy machine.
 settings.register_profile("oidc", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -54,12 +54,12 @@ def client_keys(private_keys: dict[str, Any]) -> dict[str, ClientKey]:
     pems = [
         key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode() for key in private_keys.values()
     ]
-    return dict(zip(private_keys, read_client_keys("client_keys", pems), strict=True))
+    return dict(zip(private_keys, parse_client_keys("client_keys", pems), strict=True))
 
 
 @pytest.fixture(scope="session")
-def freshness(now: datetime) -> Freshness:
-    return Freshness(now=now, jti="a-jti-of-its-own")
+def freshness(now: datetime) -> AssertionFreshness:
+    return AssertionFreshness(now=now, jti="a-jti-of-its-own")
 
 
 @pytest.fixture(scope="session")
@@ -123,13 +123,13 @@ def metadata() -> ProviderMetadata:
 
 
 @pytest.fixture(scope="session")
-def answer() -> Callable[..., Response]:
+def answer() -> Callable[..., TransportResponse]:
     """answer({…}, status=200, content_type=…): a response whose body is bytes, or JSON of anything else."""
 
     def answer(
         body: Any = b"", *, status: int = 200, content_type: str = "application/json", headers: Any = None
-    ) -> Response:
+    ) -> TransportResponse:
         content = body if isinstance(body, bytes) else json.dumps(body).encode()
-        return Response(status=status, headers={"content-type": content_type, **(headers or {})}, body=content)
+        return TransportResponse(status=status, headers={"content-type": content_type, **(headers or {})}, body=content)
 
     return answer

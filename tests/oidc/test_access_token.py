@@ -9,10 +9,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from django_phi_oidc.api_rules import APIDeclaration
-from django_phi_oidc.declarations import ProviderDeclaration
+from django_phi_oidc.config.apis import APIDeclaration
+from django_phi_oidc.config.providers import ProviderDeclaration
 from django_phi_oidc.errors import AccessTokenInvalid, KeyNotFound
-from django_phi_oidc.oidc.access_token import AccessToken, Addressee, addressee, read_scope, verify_access_token
+from django_phi_oidc.oidc.access_token import (
+    AccessToken,
+    ResourceServer,
+    get_resource_server,
+    parse_scope,
+    verify_access_token,
+)
 from django_phi_oidc.oidc.jose import encode_b64url
 from django_phi_oidc.oidc.jwks import StaticKeySet
 from tests.oidc.conftest import ISSUER
@@ -53,7 +59,9 @@ def verify(keys: StaticKeySet, declare: Declare, now: datetime) -> Verify:
     """verify(token, leeway=…): under the usual declaration but for what is named."""
 
     def verify(token: str, **declared: Any) -> AccessToken:
-        return verify_access_token(token, keys=keys, meant=Addressee(api(), declare(**declared)), now=now)
+        return verify_access_token(
+            token, keys=keys, resource_server=ResourceServer(api(), declare(**declared)), now=now
+        )
 
     return verify
 
@@ -146,12 +154,12 @@ def test_client_that_is_not_declared_is_refused(
 ) -> None:
     token = sign(claims(), header=TYP)
     for clients, rule in ((["app", "other"], None), (["other"], "client_not_allowed"), (["APP"], "client_not_allowed")):
-        meant = Addressee(replace(api(), clients=frozenset(clients)), declare())
+        meant = ResourceServer(replace(api(), clients=frozenset(clients)), declare())
         if rule is None:
-            assert verify_access_token(token, keys=keys, meant=meant, now=now).client_id == "app"
+            assert verify_access_token(token, keys=keys, resource_server=meant, now=now).client_id == "app"
             continue
         with pytest.raises(AccessTokenInvalid) as fault:
-            verify_access_token(token, keys=keys, meant=meant, now=now)
+            verify_access_token(token, keys=keys, resource_server=meant, now=now)
         assert fault.value.rule == rule
 
 
@@ -231,28 +239,28 @@ def test_assurance_that_can_not_be_read_is_none(
 
 
 def test_addressee_is_whose_issuer_and_audience_the_token_names(sign: Sign, declare: Declare) -> None:
-    here = Addressee(api("a"), declare(name="a"))
-    second = Addressee(api("b", audience="second"), declare(name="b", client_id="other"))
-    asked = Addressee(api("c", method="introspection"), declare(name="c", issuer="https://asked.example"))
+    here = ResourceServer(api("a"), declare(name="a"))
+    second = ResourceServer(api("b", audience="second"), declare(name="b", client_id="other"))
+    asked = ResourceServer(api("c", method="introspection"), declare(name="c", issuer="https://asked.example"))
     declared = [here, second, asked]
-    assert addressee(sign(claims()), declared) == here
-    assert addressee(sign(claims(aud="second")), declared) == second
-    assert addressee(sign(claims(aud="nobody")), declared) == here
-    assert addressee(sign(claims(iss="https://asked.example")), declared) == asked
-    assert addressee("opaque", declared) == asked
+    assert get_resource_server(sign(claims()), declared) == here
+    assert get_resource_server(sign(claims(aud="second")), declared) == second
+    assert get_resource_server(sign(claims(aud="nobody")), declared) == here
+    assert get_resource_server(sign(claims(iss="https://asked.example")), declared) == asked
+    assert get_resource_server("opaque", declared) == asked
 
 
 def test_addressee_of_what_names_nobody_is_nobody(sign: Sign, declare: Declare) -> None:
-    ask_one = Addressee(api("a", method="introspection"), declare(name="a"))
-    ask_other = Addressee(api("b", method="introspection"), declare(name="b", issuer="https://b.example"))
-    assert addressee("opaque", [ask_one]) == ask_one
-    for declared in ([], [Addressee(api(), declare())], [ask_one, ask_other]):
+    ask_one = ResourceServer(api("a", method="introspection"), declare(name="a"))
+    ask_other = ResourceServer(api("b", method="introspection"), declare(name="b", issuer="https://b.example"))
+    assert get_resource_server("opaque", [ask_one]) == ask_one
+    for declared in ([], [ResourceServer(api(), declare())], [ask_one, ask_other]):
         with pytest.raises(AccessTokenInvalid) as fault:
-            addressee("opaque", declared)
+            get_resource_server("opaque", declared)
         assert fault.value.rule == "token_malformed"
     for iss in ("https://unknown.example", ABSENT, ["x"]):
         with pytest.raises(AccessTokenInvalid) as fault:
-            addressee(sign(claims(iss=iss)), [ask_one])
+            get_resource_server(sign(claims(iss=iss)), [ask_one])
         assert fault.value.rule == "iss_invalid"
 
 
@@ -261,12 +269,12 @@ SCOPE = st.text(st.sampled_from([chr(code) for code in range(0x21, 0x7F) if chr(
 
 @given(st.lists(SCOPE, min_size=1))
 def test_scope_list_is_read_as_it_was_written(scopes: list[str]) -> None:
-    assert read_scope(" ".join(scopes)) == frozenset(scopes)
+    assert parse_scope(" ".join(scopes)) == frozenset(scopes)
 
 
 @given(st.text() | st.none() | st.integers() | st.lists(st.text()))
 def test_scope_is_a_list_of_that_form_or_nothing(value: object) -> None:
-    read = read_scope(value)
+    read = parse_scope(value)
     if read is None:
         return
     assert isinstance(value, str)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from django_phi_oidc.declarations import ProviderDeclaration
+from django_phi_oidc.config.providers import ProviderDeclaration
 from django_phi_oidc.errors import (
     CallbackError,
     CodeMissing,
@@ -22,11 +22,11 @@ from django_phi_oidc.errors import (
 )
 from django_phi_oidc.oidc.authorization import (
     AuthorizationRequest,
-    authorization_parameters,
+    build_authorization_parameters,
     build_authorization_url,
-    code_challenge,
-    judge_authorization_response,
-    read_state,
+    compute_code_challenge,
+    get_state,
+    process_authorization_response,
 )
 from django_phi_oidc.oidc.metadata import ProviderMetadata
 
@@ -41,7 +41,7 @@ Declare = Callable[..., ProviderDeclaration]
 
 
 def url_for(metadata: ProviderMetadata, declaration: ProviderDeclaration, **options: Any) -> str:
-    parameters = authorization_parameters(
+    parameters = build_authorization_parameters(
         metadata=metadata, declaration=declaration, **{"request": REQUEST, "scope": "openid", **options}
     )
     return build_authorization_url(metadata=metadata, parameters=parameters)
@@ -52,7 +52,7 @@ def query_of(url: str) -> dict[str, list[str]]:
 
 
 def test_code_challenge_example_of_rfc_7636_is_its_challenge() -> None:
-    assert code_challenge(VERIFIER) == CHALLENGE
+    assert compute_code_challenge(VERIFIER) == CHALLENGE
 
 
 def test_build_authorization_url_plain_declaration_sends_the_code_flow_with_pkce(
@@ -179,9 +179,9 @@ STATE_ROWS = [
 def test_read_state_one_thing_wrong_is_refused(
     error: type[CallbackError], accepted: dict[str, list[str]], refused: dict[str, list[str]]
 ) -> None:
-    assert read_state(accepted) == "s"
+    assert get_state(accepted) == "s"
     with pytest.raises(error) as caught:
-        read_state(refused)
+        get_state(refused)
     assert type(caught.value) is error
 
 
@@ -228,9 +228,9 @@ def test_judge_authorization_response_one_thing_wrong_is_refused(
     refused: dict[str, list[str]],
 ) -> None:
     told = replace(metadata, authorization_response_iss_parameter_supported=advertised)
-    assert judge_authorization_response(accepted, metadata=told) == "c"
+    assert process_authorization_response(accepted, metadata=told) == "c"
     with pytest.raises(error) as caught:
-        judge_authorization_response(refused, metadata=told)
+        process_authorization_response(refused, metadata=told)
     assert type(caught.value) is error
 
 
@@ -259,7 +259,7 @@ def test_judge_authorization_response_error_is_kept_as_a_registered_code(
 ) -> None:
     parameters = {"error": [sent], "error_description": ["Jane Doe, born 1970"]}
     with pytest.raises(ProviderError) as caught:
-        judge_authorization_response(parameters, metadata=metadata)
+        process_authorization_response(parameters, metadata=metadata)
     assert caught.value.error == kept
     assert "Jane" not in f"{caught.value!r} {vars(caught.value)}"
 
@@ -275,7 +275,7 @@ def test_judge_authorization_response_anything_gives_a_code_or_a_callback_error(
     metadata: ProviderMetadata, parameters: dict[str, Any], advertised: bool
 ) -> None:
     told = replace(metadata, authorization_response_iss_parameter_supported=advertised)
-    for judge in (lambda: judge_authorization_response(parameters, metadata=told), lambda: read_state(parameters)):
+    for judge in (lambda: process_authorization_response(parameters, metadata=told), lambda: get_state(parameters)):
         try:
             result: object = judge()
         except CallbackError as error:

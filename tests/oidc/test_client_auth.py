@@ -10,17 +10,17 @@ from urllib.parse import parse_qs
 import jwt
 import pytest
 
-from django_phi_oidc.client_keys import ClientKey
-from django_phi_oidc.declarations import ProviderDeclaration
-from django_phi_oidc.oidc.client_auth import Freshness, authenticate_client, build_client_request
+from django_phi_oidc.config.client_keys import ClientKey
+from django_phi_oidc.config.providers import ProviderDeclaration
+from django_phi_oidc.oidc.client_auth import AssertionFreshness, build_client_authentication, build_client_request
 from django_phi_oidc.oidc.introspection import build_introspection_request
 from django_phi_oidc.oidc.jose import parse_compact_jws
 from django_phi_oidc.oidc.metadata import ProviderMetadata
 from django_phi_oidc.oidc.pushed_authorization import build_par_request
 from django_phi_oidc.oidc.refresh import build_refresh_request
 from django_phi_oidc.oidc.revocation import build_revocation_request
-from django_phi_oidc.oidc.token import build_code_request
-from django_phi_oidc.oidc.transport import Request
+from django_phi_oidc.oidc.token import build_token_request
+from django_phi_oidc.oidc.transport import TransportRequest
 
 Declare = Callable[..., ProviderDeclaration]
 Authenticate = Callable[..., tuple[dict[str, str], dict[str, str]]]
@@ -28,15 +28,15 @@ METHODS = ["client_secret_basic", "client_secret_post", "private_key_jwt"]
 
 
 @pytest.fixture(scope="session")
-def authenticate(metadata: ProviderMetadata, declare: Declare, freshness: Freshness) -> Authenticate:
+def authenticate(metadata: ProviderMetadata, declare: Declare, freshness: AssertionFreshness) -> Authenticate:
     """authenticate(client_id=…): headers and parameters of a form that has a=b in it."""
 
     def authenticate(*, now: datetime | None = None, jti: str = "", **declared: Any) -> Any:
-        return authenticate_client(
+        return build_client_authentication(
             metadata=metadata,
             declaration=declare(**declared),
             parameters={"a": "b"},
-            freshness=Freshness(now=now or freshness.now, jti=jti or freshness.jti),
+            freshness=AssertionFreshness(now=now or freshness.now, jti=jti or freshness.jti),
         )
 
     return authenticate
@@ -101,7 +101,7 @@ def test_authenticate_client_private_key_jwt_is_what_the_specification_shows(
     assert jwt.get_unverified_header(assertion) == {"alg": alg, "kid": key.kid, "typ": "JWT"}
     issued_at = int(now.timestamp())
     options: Any = {"verify_exp": False, "verify_iat": False}
-    public = jwt.PyJWK(key.public_jwk(alg))
+    public = jwt.PyJWK(key.build_public_jwk(alg))
     assert jwt.decode(assertion, public, algorithms=[alg], audience="https://op.example", options=options) == {
         "iss": "portal",
         "sub": "portal",
@@ -134,14 +134,14 @@ def test_build_client_request_any_method_keeps_url_and_repr_clean(
     declare: Declare,
     metadata: ProviderMetadata,
     client_keys: dict[str, ClientKey],
-    freshness: Freshness,
+    freshness: AssertionFreshness,
     method: str,
 ) -> None:
     declaration = declare(
         token_endpoint_auth_method=method, client_secret="a secret", client_keys=(client_keys["ed25519"],)
     )
     request = build_client_request(
-        call="token",
+        operation="token",
         url="https://op.example/token?x=y",
         metadata=metadata,
         declaration=declaration,
@@ -162,8 +162,8 @@ def test_build_client_request_any_method_keeps_url_and_repr_clean(
     assert "jti" not in repr(freshness)
 
 
-BUILDERS: dict[str, tuple[Callable[..., Request], dict[str, Any]]] = {
-    "code": (build_code_request, {"code": "c", "redirect_uri": "https://rp.example/cb", "code_verifier": "v"}),
+BUILDERS: dict[str, tuple[Callable[..., TransportRequest], dict[str, Any]]] = {
+    "code": (build_token_request, {"code": "c", "redirect_uri": "https://rp.example/cb", "code_verifier": "v"}),
     "refresh": (build_refresh_request, {"refresh_token": "rt"}),
     "revocation": (build_revocation_request, {"token": "rt", "token_type_hint": "refresh_token"}),
     "introspection": (build_introspection_request, {"token": "at"}),
@@ -173,12 +173,12 @@ BUILDERS: dict[str, tuple[Callable[..., Request], dict[str, Any]]] = {
 
 @pytest.mark.parametrize(("build", "given"), BUILDERS.values(), ids=BUILDERS)
 def test_each_request_bears_an_assertion_for_this_op_and_this_request(
-    build: Callable[..., Request],
+    build: Callable[..., TransportRequest],
     given: dict[str, Any],
     declare: Declare,
     metadata: ProviderMetadata,
     client_keys: dict[str, ClientKey],
-    freshness: Freshness,
+    freshness: AssertionFreshness,
 ) -> None:
     everything = replace(metadata, introspection_endpoint="https://op.example/introspect")
     declaration = declare(**by_key(client_keys["p256"], client_assertion_audience="token_endpoint"))

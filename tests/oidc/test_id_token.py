@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from django_phi_oidc.declarations import ProviderDeclaration
+from django_phi_oidc.config.providers import ProviderDeclaration
 from django_phi_oidc.errors import (
     AcrInsufficient,
     AlgNotAllowed,
@@ -35,7 +35,7 @@ from django_phi_oidc.errors import (
     TokenMalformed,
     TokenReplayed,
 )
-from django_phi_oidc.oidc.id_token import auth_time_of, numeric_date, verify_id_token
+from django_phi_oidc.oidc.id_token import find_auth_time, parse_numeric_date, verify_id_token
 from django_phi_oidc.oidc.jose import encode_b64url, parse_compact_jws
 from django_phi_oidc.oidc.jwks import StaticKeySet
 
@@ -73,8 +73,8 @@ def verify(keys: StaticKeySet, declare: Declare, now: datetime) -> Verify:
             token,
             keys=keys,
             declaration=declare(**declared),
-            nonce="the-nonce",
-            issued_nonce=ISSUED.__contains__,
+            expected_nonce="the-nonce",
+            is_issued_nonce=ISSUED.__contains__,
             access_token=ACCESS_TOKEN,
             now=now,
         )
@@ -399,7 +399,13 @@ def test_verify_id_token_unsigned_nonce_is_never_looked_up(
 
     def verify(token: str) -> Any:
         return verify_id_token(
-            token, keys=keys, declaration=declare(), nonce="n", issued_nonce=issued, access_token="at", now=now
+            token,
+            keys=keys,
+            declaration=declare(),
+            expected_nonce="n",
+            is_issued_nonce=issued,
+            access_token="at",
+            now=now,
         )
 
     token = sign(claims(nonce="another"))
@@ -436,7 +442,7 @@ def test_verify_id_token_public_subject_may_look_like_an_address(verify: Verify,
 def test_verify_id_token_auth_time_and_acr_unasked_are_not_judged(verify: Verify, sign: Sign) -> None:
     token = sign(claims(auth_time="never", acr=["x"]))
     assert verify(token)["auth_time"] == "never"
-    assert numeric_date("never") is None
+    assert parse_numeric_date("never") is None
 
 
 @pytest.mark.parametrize(
@@ -454,7 +460,7 @@ def test_verify_id_token_auth_time_and_acr_unasked_are_not_judged(verify: Verify
 def test_auth_time_of_zero_is_not_told(
     verify: Verify, sign: Sign, auth_time: object, expected: datetime | None
 ) -> None:
-    assert auth_time_of(verify(sign(claims(auth_time=auth_time)))) == expected
+    assert find_auth_time(verify(sign(claims(auth_time=auth_time)))) == expected
 
 
 def test_verify_id_token_long_lived_one_passes_outside_heart(verify: Verify, sign: Sign) -> None:
@@ -480,7 +486,7 @@ def test_verify_id_token_long_lived_one_passes_outside_heart(verify: Verify, sig
     ],
 )
 def test_numeric_date_number_is_an_instant_and_else_none(value: object, expected: datetime | None) -> None:
-    assert numeric_date(value) == expected
+    assert parse_numeric_date(value) == expected
     for hours in (-23, 23):
         # In a time zone of a host project's, it is a datetime too.
         assert expected is None or expected.astimezone(timezone(timedelta(hours=hours))) == expected
@@ -525,7 +531,7 @@ def test_verify_id_token_rs256_costs_little_more_than_the_signature_check(
     sign: Sign, keys: StaticKeySet, declare: Declare, now: datetime
 ) -> None:
     token, declaration = sign(claims(), alg="RS256"), declare()
-    jws, key = parse_compact_jws(token), keys.key_for(kid="rsa", alg="RS256")
+    jws, key = parse_compact_jws(token), keys.get_key(kid="rsa", alg="RS256")
 
     def fastest(call: Callable[[], object]) -> float:
         times = []
@@ -541,8 +547,8 @@ def test_verify_id_token_rs256_costs_little_more_than_the_signature_check(
             token,
             keys=keys,
             declaration=declaration,
-            nonce="the-nonce",
-            issued_nonce=ISSUED.__contains__,
+            expected_nonce="the-nonce",
+            is_issued_nonce=ISSUED.__contains__,
             access_token=ACCESS_TOKEN,
             now=now,
         )

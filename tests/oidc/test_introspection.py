@@ -6,15 +6,15 @@ from typing import Any
 
 import pytest
 
-from django_phi_oidc.api_rules import APIDeclaration
-from django_phi_oidc.client_keys import ClientKey
-from django_phi_oidc.declarations import ProviderDeclaration
+from django_phi_oidc.config.apis import APIDeclaration
+from django_phi_oidc.config.client_keys import ClientKey
+from django_phi_oidc.config.providers import ProviderDeclaration
 from django_phi_oidc.errors import AccessTokenInvalid, IntrospectionFailed
-from django_phi_oidc.oidc.access_token import AccessToken, Addressee
-from django_phi_oidc.oidc.client_auth import Freshness
-from django_phi_oidc.oidc.introspection import build_introspection_request, judge_introspection_response
+from django_phi_oidc.oidc.access_token import AccessToken, ResourceServer
+from django_phi_oidc.oidc.client_auth import AssertionFreshness
+from django_phi_oidc.oidc.introspection import build_introspection_request, process_introspection_response
 from django_phi_oidc.oidc.metadata import ProviderMetadata
-from django_phi_oidc.oidc.transport import Response
+from django_phi_oidc.oidc.transport import TransportResponse
 from tests.oidc.conftest import ISSUER
 
 NOW = int(datetime(2026, 11, 24, 12, 0, tzinfo=UTC).timestamp())
@@ -41,10 +41,10 @@ def members(**changes: Any) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="session")
-def judge(declare: Declare, answer: Callable[..., Response], now: datetime) -> Judge:
+def judge(declare: Declare, answer: Callable[..., TransportResponse], now: datetime) -> Judge:
     def judge(body: Any, *, status: int = 200, **declared: Any) -> AccessToken:
-        meant = Addressee(API, declare(**declared))
-        return judge_introspection_response(answer(body, status=status), meant=meant, now=now)
+        meant = ResourceServer(API, declare(**declared))
+        return process_introspection_response(answer(body, status=status), resource_server=meant, now=now)
 
     return judge
 
@@ -115,7 +115,7 @@ def test_answer_tells_what_it_lets_a_client_do(judge: Judge) -> None:
 
 
 def test_question_is_asked_by_the_client_with_the_token_in_the_body(
-    declare: Declare, metadata: ProviderMetadata, client_keys: dict[str, ClientKey], freshness: Freshness
+    declare: Declare, metadata: ProviderMetadata, client_keys: dict[str, ClientKey], freshness: AssertionFreshness
 ) -> None:
     known = ProviderMetadata(
         **{name: getattr(metadata, name) for name in metadata.__slots__}
@@ -137,7 +137,7 @@ def test_question_is_asked_by_the_client_with_the_token_in_the_body(
 
 
 def test_question_without_a_place_to_ask_is_none(
-    declare: Declare, metadata: ProviderMetadata, freshness: Freshness
+    declare: Declare, metadata: ProviderMetadata, freshness: AssertionFreshness
 ) -> None:
     with pytest.raises(IntrospectionFailed):
         build_introspection_request(metadata=metadata, declaration=declare(), token="t", freshness=freshness)

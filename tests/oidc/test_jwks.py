@@ -178,7 +178,7 @@ def test_select_one_thing_wrong_is_key_not_found(
 ) -> None:
     assert JSONWebKeySet(keys=parsed(*accepted)).select(kid=kid, alg="ES256").kty == "EC"
     with pytest.raises(KeyNotFound) as caught:
-        StaticKeySet(JSONWebKeySet(keys=parsed(*refused))).key_for(kid=refused_kid, alg="ES256")
+        StaticKeySet(JSONWebKeySet(keys=parsed(*refused))).get_key(kid=refused_kid, alg="ES256")
     assert caught.value.code == "key_not_found"
 
 
@@ -213,7 +213,7 @@ def test_verify_example_of_rfc_8037_a4_holds_for_its_bytes_alone() -> None:
 @pytest.mark.parametrize("alg", ["PS256", "RS256", "ES256", "EdDSA"])
 def test_verify_each_alg_holds_for_that_alg_alone(keys: StaticKeySet, sign: Callable[..., str], alg: str) -> None:
     jws = parse_compact_jws(sign({"sub": "x"}, alg=alg))
-    key = keys.key_for(kid=jws.kid, alg=alg)
+    key = keys.get_key(kid=jws.kid, alg=alg)
     assert key.verify(alg, jws.signing_input, jws.signature)
     assert not any(
         key.verify(other, jws.signing_input, jws.signature)

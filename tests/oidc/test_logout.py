@@ -5,7 +5,12 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from django_phi_oidc.oidc.jose import encode_b64url
-from django_phi_oidc.oidc.logout import LONGEST_HINT, build_end_session_url, hint_parameters, origin_of
+from django_phi_oidc.oidc.rp_initiated_logout import (
+    MAX_HINT_LENGTH,
+    build_end_session_url,
+    build_hint_parameters,
+    parse_url_origin,
+)
 
 PROTOCOL = {"iss", "sub", "aud", "sid"}
 ISSUER = "https://op.example"
@@ -17,7 +22,7 @@ def token(**claims: object) -> str:
 
 
 def hints(id_token: str, **changed: Any) -> dict[str, str]:
-    return hint_parameters(id_token, **{"issuer": ISSUER, "in_url": True, "protocol_claims": PROTOCOL, **changed})
+    return build_hint_parameters(id_token, **{"issuer": ISSUER, "in_url": True, "protocol_claims": PROTOCOL, **changed})
 
 
 def test_build_end_session_url_bears_the_parameters() -> None:
@@ -52,7 +57,7 @@ def test_hint_with_a_claim_of_the_person_stands_in_no_url_but_in_a_form(claims: 
 
 
 def test_hint_that_is_too_long_for_a_url_stands_in_a_form() -> None:
-    room = (LONGEST_HINT - len(token(aud=""))) * 3 // 4
+    room = (MAX_HINT_LENGTH - len(token(aud=""))) * 3 // 4
     fits, too_long = token(aud="a" * room), token(aud="a" * (room + 3))
     assert hints(fits) == {"id_token_hint": fits}
     assert hints(too_long) == {}
@@ -87,4 +92,4 @@ def test_hint_with_a_sid_that_is_no_text_is_nothing(sid: object) -> None:
     ],
 )
 def test_origin_of_a_url_is_what_may_stand_in_a_header(url: str, origin: str) -> None:
-    assert origin_of(url) == origin
+    assert parse_url_origin(url) == origin

@@ -6,12 +6,17 @@ from typing import Any
 
 import pytest
 
-from django_phi_oidc.declarations import ProviderDeclaration
+from django_phi_oidc.config.providers import ProviderDeclaration
 from django_phi_oidc.errors import IDTokenError, KeyNotFound, LogoutTokenInvalid, NonceInvalid, RefreshMismatch
 from django_phi_oidc.oidc.id_token import verify_id_token
 from django_phi_oidc.oidc.jose import encode_b64url
 from django_phi_oidc.oidc.jwks import StaticKeySet
-from django_phi_oidc.oidc.logout_token import EVENT, LogoutToken, addressee, verify_logout_token
+from django_phi_oidc.oidc.logout_token import (
+    BACKCHANNEL_LOGOUT_EVENT,
+    LogoutToken,
+    get_logout_token_declaration,
+    verify_logout_token,
+)
 from django_phi_oidc.oidc.refresh import verify_refreshed_id_token
 from tests.oidc.conftest import ISSUER
 
@@ -22,7 +27,7 @@ CLAIMS: dict[str, Any] = {
     "iat": NOW,
     "exp": NOW + 120,
     "jti": "a-jti",
-    "events": {EVENT: {}},
+    "events": {BACKCHANNEL_LOGOUT_EVENT: {}},
     "sub": "yRq8c3ZbZ0xA",
     "sid": "08a5019c",
 }
@@ -108,13 +113,18 @@ TABLES: dict[str, list[Row]] = {
     "events_invalid": [
         ("absent", ONE, {}, {"events": ABSENT}),
         ("empty", ONE, {}, {"events": {}}),
-        ("another event alone", ONE, {"events": {EVENT: {}, "x": {}}}, {"events": {"x": {}}}),
-        ("its name as text", ONE, {}, {"events": EVENT}),
-        ("its name in a list", ONE, {}, {"events": [EVENT]}),
+        ("another event alone", ONE, {"events": {BACKCHANNEL_LOGOUT_EVENT: {}, "x": {}}}, {"events": {"x": {}}}),
+        ("its name as text", ONE, {}, {"events": BACKCHANNEL_LOGOUT_EVENT}),
+        ("its name in a list", ONE, {}, {"events": [BACKCHANNEL_LOGOUT_EVENT]}),
         ("null", ONE, {}, {"events": None}),
-        ("an event that is null", ONE, {}, {"events": {EVENT: None}}),
-        ("an event that is a list", ONE, {}, {"events": {EVENT: []}}),
-        ("an event that is text", ONE, {"events": {EVENT: {"x": 1}}}, {"events": {EVENT: "{}"}}),
+        ("an event that is null", ONE, {}, {"events": {BACKCHANNEL_LOGOUT_EVENT: None}}),
+        ("an event that is a list", ONE, {}, {"events": {BACKCHANNEL_LOGOUT_EVENT: []}}),
+        (
+            "an event that is text",
+            ONE,
+            {"events": {BACKCHANNEL_LOGOUT_EVENT: {"x": 1}}},
+            {"events": {BACKCHANNEL_LOGOUT_EVENT: "{}"}},
+        ),
     ],
     "jti_invalid": [
         ("absent", ONE, {}, {"jti": ABSENT}),
@@ -265,9 +275,9 @@ def test_verify_logout_token_is_refused_after_the_instant_that_it_returns(
     def verified_at(moment: datetime) -> LogoutToken:
         return verify_logout_token(sign(claims(**changes)), keys=keys, declaration=declare(**declared), now=moment)
 
-    until = verified_at(now).until
+    until = verified_at(now).valid_until
     assert until == now + timedelta(seconds=seconds)
-    assert verified_at(until - timedelta(microseconds=1)).until == until
+    assert verified_at(until - timedelta(microseconds=1)).valid_until == until
     with pytest.raises(LogoutTokenInvalid):
         verified_at(until + timedelta(microseconds=1))
 
@@ -280,8 +290,8 @@ def id_token_of(token: str, keys: StaticKeySet, declaration: ProviderDeclaration
         token,
         keys=keys,
         declaration=declaration,
-        nonce="the-nonce",
-        issued_nonce=lambda nonce: False,
+        expected_nonce="the-nonce",
+        is_issued_nonce=lambda nonce: False,
         access_token="at",
         now=now,
     )
@@ -319,7 +329,7 @@ def test_logout_token_is_no_id_token_of_a_refresh(
 ) -> None:
     def refreshed(token: str) -> Any:
         return verify_refreshed_id_token(
-            token, original=ID_CLAIMS, keys=keys, declaration=declare(), access_token="at", now=now
+            token, original_claims=ID_CLAIMS, keys=keys, declaration=declare(), access_token="at", now=now
         )
 
     assert refreshed(sign(claims(events=ABSENT)))["sub"] == CLAIMS["sub"]
@@ -354,7 +364,7 @@ def declared(declare: Declare) -> list[ProviderDeclaration]:
 def test_addressee_is_the_client_at_the_issuer_that_the_token_names(
     sign: Sign, declared: list[ProviderDeclaration], changes: dict[str, Any], name: str
 ) -> None:
-    assert addressee(sign(claims(**changes)), declared).name == name
+    assert get_logout_token_declaration(sign(claims(**changes)), declared).name == name
 
 
 @pytest.mark.parametrize(
@@ -372,7 +382,7 @@ def test_addressee_that_nobody_is_refuses_before_a_key_is_looked_for(
     sign: Sign, declared: list[ProviderDeclaration], token: Callable[[Sign], str], rule: str
 ) -> None:
     with pytest.raises(LogoutTokenInvalid) as raised:
-        addressee(token(sign), declared)
+        get_logout_token_declaration(token(sign), declared)
     assert raised.value.rule == rule
 
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from django_phi_oidc.declarations import ProviderDeclaration
+from django_phi_oidc.config.providers import ProviderDeclaration
 from django_phi_oidc.errors import (
     AlgUnsupported,
     IssuerMismatch,
@@ -24,12 +24,12 @@ from django_phi_oidc.oidc.metadata import (
     ProviderMetadata,
     build_jwks_request,
     build_metadata_request,
-    check_https,
-    judge_jwks,
-    judge_metadata,
-    metadata_url,
+    build_metadata_url,
+    process_jwks_response,
+    process_metadata_response,
+    validate_https_url,
 )
-from django_phi_oidc.oidc.transport import Response
+from django_phi_oidc.oidc.transport import TransportResponse
 
 OP = "https://op.example"
 DOCUMENT = {
@@ -54,9 +54,9 @@ def document(**changes: Any) -> dict[str, Any]:
     return {name: value for name, value in {**DOCUMENT, **changes}.items() if value is not ABSENT}
 
 
-def response(members: Any, status: int = 200) -> Response:
+def response(members: Any, status: int = 200) -> TransportResponse:
     body = members if isinstance(members, bytes) else json.dumps(members).encode()
-    return Response(status=status, headers={"content-type": "application/json"}, body=body)
+    return TransportResponse(status=status, headers={"content-type": "application/json"}, body=body)
 
 
 ENDPOINTS = [name for name in DOCUMENT if name.endswith(("endpoint", "_uri"))]
@@ -180,9 +180,11 @@ def test_judge_metadata_one_thing_wrong_is_refused(
     refused_declared: dict[str, Any],
     refused: Any,
 ) -> None:
-    assert judge_metadata(response(accepted), declaration=declare(**declared)).jwks_uri == DOCUMENT["jwks_uri"]
+    assert (
+        process_metadata_response(response(accepted), declaration=declare(**declared)).jwks_uri == DOCUMENT["jwks_uri"]
+    )
     with pytest.raises(error) as caught:
-        judge_metadata(response(refused), declaration=declare(**refused_declared))
+        process_metadata_response(response(refused), declaration=declare(**refused_declared))
     assert type(caught.value) is error
     assert caught.value.__context__ is None
 
@@ -194,14 +196,14 @@ def test_judge_metadata_every_code_of_r2_has_a_table() -> None:
 
 @pytest.mark.parametrize("status", [201, 204, 301, 404, 500, 503])
 def test_judge_metadata_any_status_but_200_is_metadata_invalid(declare: Declare, status: int) -> None:
-    assert judge_metadata(response(DOCUMENT, 200), declaration=declare())
+    assert process_metadata_response(response(DOCUMENT, 200), declaration=declare())
     with pytest.raises(MetadataInvalid):
-        judge_metadata(response(DOCUMENT, status), declaration=declare())
+        process_metadata_response(response(DOCUMENT, status), declaration=declare())
 
 
 def test_judge_metadata_full_document_is_kept(declare: Declare) -> None:
     told = document(require_pushed_authorization_requests=True, prompt_values_supported=["none", "consent"])
-    metadata = judge_metadata(response(told), declaration=declare())
+    metadata = process_metadata_response(response(told), declaration=declare())
     assert metadata == ProviderMetadata(
         issuer=OP,
         authorization_endpoint=f"{OP}/authorize",
@@ -228,7 +230,7 @@ def test_judge_metadata_absent_options_take_the_defaults_of_the_specification(de
         ),
         ABSENT,
     )
-    metadata = judge_metadata(response(document(**absent)), declaration=declare())
+    metadata = process_metadata_response(response(document(**absent)), declaration=declare())
     assert (metadata.userinfo_endpoint, metadata.pushed_authorization_request_endpoint) == ("", "")
     assert metadata.require_pushed_authorization_requests is False
     assert metadata.prompt_values_supported == ()
@@ -261,10 +263,10 @@ def test_judge_metadata_absent_options_take_the_defaults_of_the_specification(de
     ],
 )
 def test_check_https_one_thing_wrong_is_transport_not_https(accepted: str, refused: str) -> None:
-    assert check_https(accepted, allow_loopback_http=False) is None
+    assert validate_https_url(accepted, allow_loopback_http=False) is None
     for allowed in (False, True):
         with pytest.raises(TransportNotHTTPS) as caught:
-            check_https(refused, allow_loopback_http=allowed)
+            validate_https_url(refused, allow_loopback_http=allowed)
         assert caught.value.code == "transport_not_https"
 
 
@@ -282,17 +284,17 @@ def test_check_https_one_thing_wrong_is_transport_not_https(accepted: str, refus
     ],
 )
 def test_check_https_http_passes_on_loopback_with_leave_alone(loopback: str, other: str) -> None:
-    assert check_https(loopback, allow_loopback_http=True) is None
+    assert validate_https_url(loopback, allow_loopback_http=True) is None
     with pytest.raises(TransportNotHTTPS):
-        check_https(loopback, allow_loopback_http=False)
+        validate_https_url(loopback, allow_loopback_http=False)
     with pytest.raises(TransportNotHTTPS):
-        check_https(other, allow_loopback_http=True)
+        validate_https_url(other, allow_loopback_http=True)
 
 
 @given(st.text() | st.text(alphabet="htps:/[]@#?.1\\% ").map("https://".__add__))
 def test_check_https_any_text_passes_or_is_transport_not_https(url: str) -> None:
     try:
-        check_https(url, allow_loopback_http=True)
+        validate_https_url(url, allow_loopback_http=True)
         result: object = "passed"
     except TransportNotHTTPS as error:
         result = error.__context__
@@ -309,7 +311,7 @@ def test_check_https_any_text_passes_or_is_transport_not_https(url: str) -> None
     ],
 )
 def test_metadata_url_issuer_with_or_without_slash_is_that_of_discovery_4_1(issuer: str, url: str) -> None:
-    assert metadata_url(issuer) == url
+    assert build_metadata_url(issuer) == url
     request = build_metadata_request(issuer=issuer)
     assert (request.method, request.url, request.body) == ("GET", url, None)
     assert request.headers == {"Accept": "application/json"}
@@ -322,9 +324,9 @@ def test_build_jwks_request_metadata_gives_a_get_of_jwks_uri(metadata: ProviderM
 
 
 def test_judge_jwks_status_but_200_is_metadata_invalid(jwks: dict[str, Any]) -> None:
-    assert len(judge_jwks(response(jwks)).keys) == 3
+    assert len(process_jwks_response(response(jwks)).keys) == 3
     with pytest.raises(MetadataInvalid):
-        judge_jwks(response(jwks, 500))
+        process_jwks_response(response(jwks, 500))
 
 
 ANY_JSON = st.recursive(
@@ -341,7 +343,7 @@ def test_judge_metadata_anything_is_judged_or_refused_by_our_own_error(
     whole = json.dumps({**DOCUMENT, **changes}).encode()
     for body in (whole, damage, whole[: len(whole) // 2] + damage):
         try:
-            result: object = judge_metadata(response(body), declaration=declare())
+            result: object = process_metadata_response(response(body), declaration=declare())
         except SignInRefused as error:
             result = error
         assert isinstance(result, ProviderMetadata | MetadataError | TransportNotHTTPS)

@@ -10,16 +10,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from django_phi_oidc.client_keys import ClientKey
-from django_phi_oidc.declarations import ProviderDeclaration
+from django_phi_oidc.config.client_keys import ClientKey
+from django_phi_oidc.config.providers import ProviderDeclaration
 from django_phi_oidc.errors import PARError, PARResponseInvalid, PushedRequestError
-from django_phi_oidc.oidc.client_auth import Freshness
+from django_phi_oidc.oidc.client_auth import AssertionFreshness
 from django_phi_oidc.oidc.jose import parse_compact_jws
 from django_phi_oidc.oidc.metadata import ProviderMetadata
-from django_phi_oidc.oidc.pushed_authorization import build_par_request, is_pushed, judge_par_response
-from django_phi_oidc.oidc.transport import Response
+from django_phi_oidc.oidc.pushed_authorization import build_par_request, is_par_enabled, process_par_response
+from django_phi_oidc.oidc.transport import TransportResponse
 
-Answer = Callable[..., Response]
+Answer = Callable[..., TransportResponse]
 Declare = Callable[..., ProviderDeclaration]
 # RFC 9126 2.2.
 URI = "urn:ietf:params:oauth:request_uri:6esc_11ACC5bwc014ltc14eY22c"
@@ -44,11 +44,11 @@ def members(**changes: Any) -> dict[str, Any]:
 def test_is_pushed_wherever_it_can_be_unless_never(
     metadata: ProviderMetadata, pushing: ProviderMetadata, declare: Declare, par: str, offered: bool, pushed: bool
 ) -> None:
-    assert is_pushed(metadata=pushing if offered else metadata, declaration=declare(par=par)) is pushed
+    assert is_par_enabled(metadata=pushing if offered else metadata, declaration=declare(par=par)) is pushed
 
 
 def test_build_par_request_parameters_go_in_the_body_alone(
-    pushing: ProviderMetadata, declare: Declare, freshness: Freshness
+    pushing: ProviderMetadata, declare: Declare, freshness: AssertionFreshness
 ) -> None:
     request = build_par_request(
         metadata=pushing,
@@ -69,7 +69,7 @@ def test_build_par_request_parameters_go_in_the_body_alone(
 def test_build_par_request_assertion_has_the_audience_of_all_endpoints(
     pushing: ProviderMetadata,
     declare: Declare,
-    freshness: Freshness,
+    freshness: AssertionFreshness,
     client_keys: dict[str, ClientKey],
     audience: str,
 ) -> None:
@@ -133,9 +133,9 @@ def test_judge_par_response_one_thing_wrong_is_refused(
     accepted: dict[str, Any],
     refused: dict[str, Any],
 ) -> None:
-    assert judge_par_response(answer(**accepted), declaration=declare()) == LEFT
+    assert process_par_response(answer(**accepted), declaration=declare()) == LEFT
     with pytest.raises(error) as caught:
-        judge_par_response(answer(**refused), declaration=declare())
+        process_par_response(answer(**refused), declaration=declare())
     assert type(caught.value) is error
     assert caught.value.__context__ is None
 
@@ -147,7 +147,7 @@ def test_judge_par_response_every_code_of_r3_has_a_table() -> None:
 def test_judge_par_response_longest_request_uri_passes(answer: Answer, declare: Declare) -> None:
     longest = "u" * 512
     response = answer(members(request_uri=longest), status=201)
-    assert judge_par_response(response, declaration=declare())["request_uri"] == longest
+    assert process_par_response(response, declaration=declare())["request_uri"] == longest
 
 
 @pytest.mark.parametrize(("status", "provider_fault"), [(400, False), (401, False), (429, False), (500, True)])
@@ -155,7 +155,7 @@ def test_judge_par_response_error_tells_whose_fault_it_is(
     answer: Answer, declare: Declare, status: int, provider_fault: bool
 ) -> None:
     with pytest.raises(PARError) as caught:
-        judge_par_response(answer({"error": "invalid_request"}, status=status), declaration=declare())
+        process_par_response(answer({"error": "invalid_request"}, status=status), declaration=declare())
     assert caught.value.provider_fault is provider_fault
 
 
@@ -174,7 +174,7 @@ def test_judge_par_response_error_message_names_registered_codes_alone(
 ) -> None:
     body = {"error": sent, "error_description": "the redirect URI of Jane"}
     with pytest.raises(PARError) as caught:
-        judge_par_response(answer(body, status=400), declaration=declare())
+        process_par_response(answer(body, status=400), declaration=declare())
     assert str(caught.value) == f"The push was answered with 400, error {named} (RFC 9126 2.3)."
 
 
@@ -190,7 +190,7 @@ def test_judge_par_response_anything_is_judged_or_refused_by_our_own_error(
 ) -> None:
     for body in (json.dumps({**MEMBERS, **changes}).encode(), damage):
         try:
-            result: object = judge_par_response(answer(body, status=status), declaration=declare())
+            result: object = process_par_response(answer(body, status=status), declaration=declare())
         except PushedRequestError as error:
             result = error
         assert isinstance(result, dict | PushedRequestError)

@@ -7,7 +7,7 @@ from urllib.parse import parse_qs
 
 import pytest
 
-from django_phi_oidc.declarations import ProviderDeclaration
+from django_phi_oidc.config.providers import ProviderDeclaration
 from django_phi_oidc.errors import (
     AccessTokenMissing,
     AtHashInvalid,
@@ -20,11 +20,11 @@ from django_phi_oidc.errors import (
     TokenError,
     TokenResponseInvalid,
 )
-from django_phi_oidc.oidc.client_auth import Freshness
+from django_phi_oidc.oidc.client_auth import AssertionFreshness
 from django_phi_oidc.oidc.jwks import StaticKeySet
 from django_phi_oidc.oidc.metadata import ProviderMetadata
-from django_phi_oidc.oidc.refresh import build_refresh_request, judge_refresh_response, verify_refreshed_id_token
-from django_phi_oidc.oidc.transport import Response
+from django_phi_oidc.oidc.refresh import build_refresh_request, process_refresh_response, verify_refreshed_id_token
+from django_phi_oidc.oidc.transport import TransportResponse
 
 NOW = int(datetime(2026, 11, 24, 12, 0, tzinfo=UTC).timestamp())
 ORIGINAL = {
@@ -39,7 +39,7 @@ ORIGINAL = {
 REFRESHED = {**ORIGINAL, "exp": NOW + 300, "iat": NOW}
 ABSENT = object()
 MEMBERS = {"access_token": "at2", "token_type": "Bearer", "expires_in": 300}
-Answer = Callable[..., Response]
+Answer = Callable[..., TransportResponse]
 Declare = Callable[..., ProviderDeclaration]
 Sign = Callable[..., str]
 Verify = Callable[..., Any]
@@ -55,14 +55,14 @@ def verify(keys: StaticKeySet, declare: Declare, now: datetime) -> Verify:
 
     def verify(token: str, *, original: dict[str, Any] = ORIGINAL, **declared: Any) -> Any:
         return verify_refreshed_id_token(
-            token, original=original, keys=keys, declaration=declare(**declared), access_token="at2", now=now
+            token, original_claims=original, keys=keys, declaration=declare(**declared), access_token="at2", now=now
         )
 
     return verify
 
 
 def test_build_refresh_request_token_stands_in_the_body_alone(
-    metadata: ProviderMetadata, declare: Declare, freshness: Freshness
+    metadata: ProviderMetadata, declare: Declare, freshness: AssertionFreshness
 ) -> None:
     request = build_refresh_request(
         metadata=metadata, declaration=declare(), refresh_token="rt/secret", freshness=freshness
@@ -77,9 +77,9 @@ def test_build_refresh_request_token_stands_in_the_body_alone(
 
 
 def test_judge_refresh_response_neither_id_token_nor_refresh_token_need_come(answer: Answer, declare: Declare) -> None:
-    tokens = judge_refresh_response(answer(MEMBERS), declaration=declare())
+    tokens = process_refresh_response(answer(MEMBERS), declaration=declare())
     assert (tokens.access_token, tokens.id_token, tokens.refresh_token) == ("at2", "", "")
-    tokens = judge_refresh_response(
+    tokens = process_refresh_response(
         answer({**MEMBERS, "id_token": "a.b.c", "refresh_token": "rt2"}), declaration=declare()
     )
     assert (tokens.id_token, tokens.refresh_token) == ("a.b.c", "rt2")
@@ -98,9 +98,9 @@ def test_judge_refresh_response_neither_id_token_nor_refresh_token_need_come(ans
 def test_judge_refresh_response_one_thing_wrong_is_refused(
     answer: Answer, declare: Declare, error: type[PhiOidcError], refused: dict[str, Any]
 ) -> None:
-    assert judge_refresh_response(answer(MEMBERS), declaration=declare())
+    assert process_refresh_response(answer(MEMBERS), declaration=declare())
     with pytest.raises(error):
-        judge_refresh_response(answer(**refused), declaration=declare())
+        process_refresh_response(answer(**refused), declaration=declare())
 
 
 TWO = {"trusted_audiences": ("api",)}

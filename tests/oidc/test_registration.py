@@ -6,21 +6,21 @@ from typing import Any
 
 import pytest
 
-from django_phi_oidc.client_keys import read_client_keys
-from django_phi_oidc.declarations import ProviderDeclaration
+from django_phi_oidc.config.client_keys import parse_client_keys
+from django_phi_oidc.config.providers import ProviderDeclaration
 from django_phi_oidc.errors import RegistrationRefused
 from django_phi_oidc.oidc.registration import (
-    Addresses,
+    ClientURLs,
     Deviation,
+    build_client_metadata,
     build_registration_request,
-    client_metadata,
-    deviations,
-    judge_registration_response,
+    compare_registration,
+    process_registration_response,
 )
-from django_phi_oidc.oidc.transport import Response
-from tests.keys import new_pem
+from django_phi_oidc.oidc.transport import TransportResponse
+from tests.keys import create_private_key_pem
 
-ADDRESSES = Addresses(
+ADDRESSES = ClientURLs(
     callback="https://your.host/callback",
     logged_out="https://your.host/logged-out",
     backchannel_logout="https://your.host/back",
@@ -43,7 +43,7 @@ FRONT = "frontchannel_logout"
 
 
 def told(declared: ProviderDeclaration = DECLARED, **members: Any) -> dict[str, Any]:
-    return client_metadata(declared, addresses=ADDRESSES, members=members, alg="PS256")
+    return build_client_metadata(declared, client_urls=ADDRESSES, provider_metadata=members, id_token_alg="PS256")
 
 
 def test_metadata_are_what_is_declared_and_no_more() -> None:
@@ -57,7 +57,7 @@ def test_metadata_are_what_is_declared_and_no_more() -> None:
 
 
 def test_metadata_of_a_client_with_keys_name_where_they_are_and_how_it_signs() -> None:
-    keys = read_client_keys("client_keys", [new_pem("EC"), new_pem("OKP")])
+    keys = parse_client_keys("client_keys", [create_private_key_pem("EC"), create_private_key_pem("OKP")])
     declared = replace(DECLARED, token_endpoint_auth_method="private_key_jwt", client_keys=keys)
     assert told(declared) == {
         **PLAIN,
@@ -107,13 +107,16 @@ def test_request_is_json_and_bears_the_initial_access_token_where_there_is_one()
     assert "leave" not in repr(request)
 
 
-def response(status: int, members: Any) -> Response:
-    return Response(status=status, headers={}, body=json.dumps(members).encode())
+def response(status: int, members: Any) -> TransportResponse:
+    return TransportResponse(status=status, headers={}, body=json.dumps(members).encode())
 
 
 @pytest.mark.parametrize("status", [200, 201])
 def test_answer_that_names_a_client_is_taken(status: int) -> None:
-    assert judge_registration_response(response(status, {"client_id": "x", "more": 1})) == {"client_id": "x", "more": 1}
+    assert process_registration_response(response(status, {"client_id": "x", "more": 1})) == {
+        "client_id": "x",
+        "more": 1,
+    }
 
 
 @pytest.mark.parametrize(
@@ -133,16 +136,16 @@ def test_answer_that_names_a_client_is_taken(status: int) -> None:
         (response(503, None), "status_503"),
     ],
 )
-def test_any_other_answer_is_refused_by_an_error_that_is_known(answer: Response, error: str) -> None:
+def test_any_other_answer_is_refused_by_an_error_that_is_known(answer: TransportResponse, error: str) -> None:
     with pytest.raises(RegistrationRefused) as refused:
-        judge_registration_response(answer)
+        process_registration_response(answer)
     assert refused.value.error == error
     assert error in str(refused.value)
 
 
 def otherwise(asked: dict[str, Any], **registered: Any) -> list[tuple[str, str]]:
     answer = {name: value for name, value in (asked | registered).items() if value is not None}
-    found = list(deviations(asked, answer))
+    found = list(compare_registration(asked, answer))
     assert all(type(each) is Deviation for each in found)
     return [(each.name, each.level) for each in found]
 

@@ -10,24 +10,24 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from django_phi_oidc.declarations import ProviderDeclaration
+from django_phi_oidc.config.providers import ProviderDeclaration
 from django_phi_oidc.errors import RevocationUnsupported
-from django_phi_oidc.oidc.client_auth import Freshness
+from django_phi_oidc.oidc.client_auth import AssertionFreshness
 from django_phi_oidc.oidc.metadata import ProviderMetadata
 from django_phi_oidc.oidc.revocation import (
     RevocationOutcome,
     build_revocation_request,
-    judge_revocation_response,
-    read_retry_after,
+    parse_retry_after,
+    process_revocation_response,
 )
-from django_phi_oidc.oidc.transport import Response
+from django_phi_oidc.oidc.transport import TransportResponse
 
-Answer = Callable[..., Response]
+Answer = Callable[..., TransportResponse]
 Declare = Callable[..., ProviderDeclaration]
 
 
 def test_build_revocation_request_token_stands_in_the_body_alone(
-    metadata: ProviderMetadata, declare: Declare, freshness: Freshness
+    metadata: ProviderMetadata, declare: Declare, freshness: AssertionFreshness
 ) -> None:
     request = build_revocation_request(
         metadata=metadata,
@@ -46,7 +46,7 @@ def test_build_revocation_request_token_stands_in_the_body_alone(
 
 
 def test_build_revocation_request_without_endpoint_is_revocation_unsupported(
-    metadata: ProviderMetadata, declare: Declare, freshness: Freshness
+    metadata: ProviderMetadata, declare: Declare, freshness: AssertionFreshness
 ) -> None:
     with pytest.raises(RevocationUnsupported) as caught:
         build_revocation_request(
@@ -92,8 +92,8 @@ def test_build_revocation_request_without_endpoint_is_revocation_unsupported(
 def test_judge_revocation_response_each_answer_has_its_verdict(
     answer: Answer, status: int, body: Any, verdict: str
 ) -> None:
-    outcome = judge_revocation_response(answer(body, status=status))
-    assert (outcome.verdict, outcome.after) == (verdict, None)
+    outcome = process_revocation_response(answer(body, status=status))
+    assert (outcome.result, outcome.retry_after) == (verdict, None)
 
 
 SENT = "Tue, 24 Nov 2026 12:00:00 GMT"
@@ -134,7 +134,7 @@ SENT = "Tue, 24 Nov 2026 12:00:00 GMT"
 def test_judge_revocation_response_retry_after_is_read_and_held_within_a_day(
     answer: Answer, headers: dict[str, str], after: timedelta | None, status: int
 ) -> None:
-    assert judge_revocation_response(answer(b"", status=status, headers=headers)).after == after
+    assert process_revocation_response(answer(b"", status=status, headers=headers)).retry_after == after
 
 
 @given(
@@ -147,5 +147,5 @@ def test_judge_revocation_response_anything_has_an_outcome(
     answer: Answer, status: int, body: bytes, retry_after: str
 ) -> None:
     response = answer(body, status=status, headers={"retry-after": retry_after, "date": SENT})
-    assert isinstance(judge_revocation_response(response), RevocationOutcome)
-    assert timedelta(0) <= (read_retry_after(response) or timedelta(0)) <= timedelta(days=1)
+    assert isinstance(process_revocation_response(response), RevocationOutcome)
+    assert timedelta(0) <= (parse_retry_after(response) or timedelta(0)) <= timedelta(days=1)

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from django_phi_oidc.declarations import ProviderDeclaration
+from django_phi_oidc.config.providers import ProviderDeclaration
 from django_phi_oidc.errors import (
     AccessTokenLifetime,
     AccessTokenMissing,
@@ -21,20 +21,20 @@ from django_phi_oidc.errors import (
     TokenResponseInvalid,
     TokenTypeUnsupported,
 )
-from django_phi_oidc.oidc.client_auth import Freshness
+from django_phi_oidc.oidc.client_auth import AssertionFreshness
 from django_phi_oidc.oidc.metadata import ProviderMetadata
 from django_phi_oidc.oidc.token import (
     ReceivedToken,
     TokenResponse,
-    build_code_request,
-    judge_token_response,
-    received_tokens,
+    build_token_request,
+    extract_received_tokens,
+    process_token_response,
 )
-from django_phi_oidc.oidc.transport import Response
+from django_phi_oidc.oidc.transport import TransportResponse
 
 MEMBERS = {"access_token": "at", "token_type": "Bearer", "id_token": "a.b.c", "expires_in": 300, "refresh_token": "rt"}
 ABSENT = object()
-Answer = Callable[..., Response]
+Answer = Callable[..., TransportResponse]
 Declare = Callable[..., ProviderDeclaration]
 
 
@@ -43,9 +43,9 @@ def members(**changes: Any) -> dict[str, Any]:
 
 
 def test_build_code_request_code_goes_in_the_body_alone(
-    metadata: ProviderMetadata, declare: Declare, freshness: Freshness
+    metadata: ProviderMetadata, declare: Declare, freshness: AssertionFreshness
 ) -> None:
-    request = build_code_request(
+    request = build_token_request(
         metadata=metadata,
         declaration=declare(),
         code="c/1",
@@ -142,9 +142,9 @@ def test_judge_token_response_one_thing_wrong_is_refused(
     accepted: dict[str, Any],
     refused: dict[str, Any],
 ) -> None:
-    assert judge_token_response(answer(**accepted), declaration=declare()).id_token == "a.b.c"
+    assert process_token_response(answer(**accepted), declaration=declare()).id_token == "a.b.c"
     with pytest.raises(error) as caught:
-        judge_token_response(answer(**refused), declaration=declare())
+        process_token_response(answer(**refused), declaration=declare())
     assert type(caught.value) is error
     assert caught.value.__context__ is None
 
@@ -160,7 +160,7 @@ def test_judge_token_response_error_tells_whose_fault_it_is(
     answer: Answer, declare: Declare, status: int, provider_fault: bool
 ) -> None:
     with pytest.raises(TokenError) as caught:
-        judge_token_response(answer({"error": "invalid_request"}, status=status), declaration=declare())
+        process_token_response(answer({"error": "invalid_request"}, status=status), declaration=declare())
     assert caught.value.provider_fault is provider_fault
 
 
@@ -172,7 +172,7 @@ def test_judge_token_response_error_message_names_registered_codes_alone(
 ) -> None:
     body = {"error": sent, "error_description": "the code 8c2f of Jane"}
     with pytest.raises(TokenError) as caught:
-        judge_token_response(answer(body, status=400), declaration=declare())
+        process_token_response(answer(body, status=400), declaration=declare())
     assert str(caught.value) == f"The token endpoint answered 400, error {named} (RFC 6749 5.2)."
     assert caught.value.error == named
 
@@ -188,15 +188,15 @@ def test_judge_token_response_error_message_names_registered_codes_alone(
 def test_judge_token_response_lifetime_over_an_hour_or_untold_alerts(
     answer: Answer, declare: Declare, changes: dict[str, Any], expires_in: timedelta | None, alert: bool
 ) -> None:
-    tokens = judge_token_response(answer(members(**changes)), declaration=declare())
+    tokens = process_token_response(answer(members(**changes)), declaration=declare())
     assert (tokens.expires_in, tokens.lifetime_alert) == (expires_in, alert)
 
 
 def test_judge_token_response_declared_limit_is_the_one_that_counts(answer: Answer, declare: Declare) -> None:
     declaration = declare(max_access_token_lifetime=timedelta(seconds=300))
-    assert judge_token_response(answer(members(expires_in=300)), declaration=declaration).expires_in
+    assert process_token_response(answer(members(expires_in=300)), declaration=declaration).expires_in
     with pytest.raises(AccessTokenLifetime):
-        judge_token_response(answer(members(expires_in=301)), declaration=declaration)
+        process_token_response(answer(members(expires_in=301)), declaration=declaration)
 
 
 @pytest.mark.parametrize(
@@ -211,23 +211,23 @@ def test_judge_token_response_heart_demands_an_hour_at_most(
     answer: Answer, declare: Declare, declared: dict[str, Any], accepted: Any, refused: Any
 ) -> None:
     heart = declare(profile="heart", **declared)
-    assert judge_token_response(answer(members(expires_in=accepted)), declaration=heart).lifetime_alert is False
+    assert process_token_response(answer(members(expires_in=accepted)), declaration=heart).lifetime_alert is False
     with pytest.raises(AccessTokenLifetime):
-        judge_token_response(answer(members(expires_in=refused)), declaration=heart)
+        process_token_response(answer(members(expires_in=refused)), declaration=heart)
     if "max_access_token_lifetime" not in declared:
-        assert judge_token_response(answer(members(expires_in=refused)), declaration=declare()).lifetime_alert is True
+        assert process_token_response(answer(members(expires_in=refused)), declaration=declare()).lifetime_alert is True
 
 
 def test_judge_token_response_reprs_show_no_token(answer: Answer, declare: Declare) -> None:
     body = members(access_token="at-secret", refresh_token="rt-secret", id_token="id-secret")
-    tokens = judge_token_response(answer(body), declaration=declare())
+    tokens = process_token_response(answer(body), declaration=declare())
     assert (tokens.access_token, tokens.refresh_token, tokens.id_token) == ("at-secret", "rt-secret", "id-secret")
     assert "secret" not in repr(tokens)
-    assert "secret" not in repr(received_tokens(answer(body)))
+    assert "secret" not in repr(extract_received_tokens(answer(body)))
 
 
 def test_judge_token_response_without_refresh_token_has_an_empty_one(answer: Answer, declare: Declare) -> None:
-    assert judge_token_response(answer(members(refresh_token=ABSENT)), declaration=declare()).refresh_token == ""
+    assert process_token_response(answer(members(refresh_token=ABSENT)), declaration=declare()).refresh_token == ""
 
 
 BOTH = [("refresh_token", "rt"), ("access_token", "at")]
@@ -270,19 +270,22 @@ BOTH = [("refresh_token", "rt"), ("access_token", "at")]
 def test_received_tokens_any_wrapping_finds_every_token_refresh_first(
     answer: Answer, body: Any, expected: list[tuple[str, str]], status: int
 ) -> None:
-    tokens = received_tokens(answer(body, status=status, content_type="text/html"))
-    assert [(token.hint, token.value) for token in tokens] == expected
+    tokens = extract_received_tokens(answer(body, status=status, content_type="text/html"))
+    assert [(token.token_type_hint, token.value) for token in tokens] == expected
 
 
 def test_received_tokens_form_finds_both(answer: Answer) -> None:
     body = b"access_token=a%2Ft&token_type=bearer&refresh_token=rt"
-    tokens = received_tokens(answer(body, content_type="application/x-www-form-urlencoded;charset=utf-8"))
-    assert tokens == (ReceivedToken(hint="refresh_token", value="rt"), ReceivedToken(hint="access_token", value="a/t"))
+    tokens = extract_received_tokens(answer(body, content_type="application/x-www-form-urlencoded;charset=utf-8"))
+    assert tokens == (
+        ReceivedToken(token_type_hint="refresh_token", value="rt"),
+        ReceivedToken(token_type_hint="access_token", value="a/t"),
+    )
 
 
 def test_received_tokens_thousands_are_cut_at_sixteen(answer: Answer) -> None:
-    assert len(received_tokens(answer([{"access_token": f"t{n}"} for n in range(16)]))) == 16
-    assert len(received_tokens(answer([{"access_token": f"t{n}"} for n in range(17)]))) == 16
+    assert len(extract_received_tokens(answer([{"access_token": f"t{n}"} for n in range(16)]))) == 16
+    assert len(extract_received_tokens(answer([{"access_token": f"t{n}"} for n in range(17)]))) == 16
 
 
 @pytest.mark.parametrize(
@@ -297,7 +300,7 @@ def test_received_tokens_thousands_are_cut_at_sixteen(answer: Answer) -> None:
 )
 def test_received_tokens_a_mebibyte_of_malice_takes_no_time(answer: Answer, body: bytes) -> None:
     before = time.perf_counter()
-    tokens = received_tokens(answer(body))
+    tokens = extract_received_tokens(answer(body))
     assert len(tokens) <= 16
     assert time.perf_counter() - before < 2
 
@@ -322,9 +325,9 @@ def test_judge_token_response_anything_is_judged_or_refused_by_our_own_error(
     whole = json.dumps({**MEMBERS, **changes}).encode()
     for body in (whole, damage, whole[: len(whole) // 2] + damage + whole[len(whole) // 2 :]):
         response = answer(body, status=status, content_type=content_type)
-        received = received_tokens(response)
+        received = extract_received_tokens(response)
         try:
-            result: object = judge_token_response(response, declaration=declare())
+            result: object = process_token_response(response, declaration=declare())
         except TokenResponseError as error:
             result = error
         assert isinstance(result, TokenResponse | TokenResponseError)

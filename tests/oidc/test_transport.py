@@ -4,11 +4,11 @@ import dataclasses
 
 import pytest
 
-from django_phi_oidc.oidc.transport import Request, Response, media_type
+from django_phi_oidc.oidc.transport import TransportRequest, TransportResponse, get_media_type
 
 
 def test_request_repr_with_secrets_everywhere_shows_method_and_path_alone() -> None:
-    request = Request(
+    request = TransportRequest(
         method="POST",
         url="https://op.example/token?code=query-secret?more",
         headers={"Authorization": "Basic header-secret"},
@@ -18,12 +18,14 @@ def test_request_repr_with_secrets_everywhere_shows_method_and_path_alone() -> N
 
 
 def test_response_repr_with_tokens_shows_status_and_size_alone() -> None:
-    response = Response(status=200, headers={"set-cookie": "header-secret"}, body=b'{"access_token":"body-secret"}')
+    response = TransportResponse(
+        status=200, headers={"set-cookie": "header-secret"}, body=b'{"access_token":"body-secret"}'
+    )
     assert repr(response) == "Response(200, 30 bytes)"
 
 
 def test_request_assignment_is_refused() -> None:
-    request = Request(method="GET", url="https://op.example/", headers={})
+    request = TransportRequest(method="GET", url="https://op.example/", headers={})
     with pytest.raises(dataclasses.FrozenInstanceError):
         request.url = "https://evil.example/"  # type: ignore[misc]
     assert request.url == "https://op.example/"
@@ -41,4 +43,4 @@ def test_request_assignment_is_refused() -> None:
     ],
 )
 def test_media_type_any_header_is_bare_and_lower_case(headers: dict[str, str], expected: str) -> None:
-    assert media_type(Response(status=200, headers=headers, body=b"")) == expected
+    assert get_media_type(TransportResponse(status=200, headers=headers, body=b"")) == expected

@@ -10,18 +10,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from django_phi_oidc.declarations import ProviderDeclaration
+from django_phi_oidc.config.providers import ProviderDeclaration
 from django_phi_oidc.errors import KeyNotFound, UserInfoError, UserInfoInvalid, UserInfoSubMismatch
 from django_phi_oidc.oidc.jwks import StaticKeySet
 from django_phi_oidc.oidc.metadata import ProviderMetadata
-from django_phi_oidc.oidc.transport import Response
-from django_phi_oidc.oidc.userinfo import build_userinfo_request, judge_userinfo_response
+from django_phi_oidc.oidc.transport import TransportResponse
+from django_phi_oidc.oidc.userinfo import build_userinfo_request, process_userinfo_response
 
 NOW = int(datetime(2026, 11, 24, 12, 0, tzinfo=UTC).timestamp())
 CLAIMS = {"sub": "x", "birthdate": "1970-01-01"}
 SIGNED = {**CLAIMS, "iss": "https://op.example", "aud": "portal"}
 ABSENT = object()
-Answer = Callable[..., Response]
+Answer = Callable[..., TransportResponse]
 Declare = Callable[..., ProviderDeclaration]
 Sign = Callable[..., str]
 Judge = Callable[..., Any]
@@ -32,8 +32,10 @@ OK: dict[str, Any] = {"body": CLAIMS}
 def judge(keys: StaticKeySet, declare: Declare, now: datetime) -> Judge:
     """judge(response, userinfo_signed_response_alg=…): of the person x, under the usual declaration but for that."""
 
-    def judge(response: Response, **declared: Any) -> Any:
-        return judge_userinfo_response(response, sub="x", keys=keys, declaration=declare(**declared), now=now)
+    def judge(response: TransportResponse, **declared: Any) -> Any:
+        return process_userinfo_response(
+            response, expected_sub="x", keys=keys, declaration=declare(**declared), now=now
+        )
 
     return judge
 

@@ -9,11 +9,11 @@ import pytest
 from django.contrib.auth.models import Group
 from django.core.management import call_command
 
-from django_phi_oidc import clock
-from django_phi_oidc.access.models import EmergencyAccess
+from django_phi_oidc._internal import clock
+from django_phi_oidc._internal.randomness import uuid7
+from django_phi_oidc.access.emergency.models import EmergencyAccess
 from django_phi_oidc.audit.events import Origin
-from django_phi_oidc.claims.holding import place_hold
-from django_phi_oidc.entropy import uuid7
+from django_phi_oidc.claims.legal_holds import place_hold
 from tests.audit.conftest import audit_database_away  # noqa: F401 -- a fixture
 from tests.claims.conftest import DECLARED, NOW, Person
 from tests.sessions.conftest import SignedIn, op, sign_in  # noqa: F401 -- fixtures
@@ -25,7 +25,7 @@ SignIn = Callable[..., SignedIn]
 @pytest.fixture(autouse=True)
 def _at_noon(settings: Any) -> Iterator[None]:
     settings.PHI_OIDC = {**settings.PHI_OIDC, "CLAIMS": DECLARED}
-    with clock.running(lambda: NOW):
+    with clock.override_clock(lambda: NOW):
         yield
 
 

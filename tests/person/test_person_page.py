@@ -16,17 +16,17 @@ from django.test import override_settings
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
-from django_phi_oidc.access.models import EmergencyAccess
+from django_phi_oidc.access.emergency.models import EmergencyAccess
 from django_phi_oidc.audit.events import Origin, parse_event
 from django_phi_oidc.audit.models import AuditEvent, AuditOutbox
 from django_phi_oidc.claims.models import LegalHold, StoredClaim
 from django_phi_oidc.conf import providers
-from django_phi_oidc.keyring import keys
-from django_phi_oidc.person.acting import ACTS
-from django_phi_oidc.person.forms import REASONS
-from django_phi_oidc.person.gathering import MOST
+from django_phi_oidc.crypto.keyring import get_keys
+from django_phi_oidc.officer_admin.forms import REVEAL_REASONS
+from django_phi_oidc.officer_admin.person_actions import PERSON_ACTIONS
+from django_phi_oidc.officer_admin.person_sections import MAX_ROWS
 from django_phi_oidc.sessions.models import OIDCSession
-from django_phi_oidc.subjects.inviting import invite
+from django_phi_oidc.subjects.invitations import create_invitations
 from django_phi_oidc.subjects.models import ActivationCode
 from tests.audit.log import events
 from tests.claims.conftest import DAY
@@ -75,8 +75,8 @@ def fields(patient: Any, act: str) -> dict[str, Any]:
         case "invite":
             return {"chosen": "default"}
         case "withdraw":
-            given = {"provider": providers()["default"], "key": keys("SUBJECT_KEYS")[0], "lifetime": DAY}
-            invite([patient.user.pk], **given, origin=Origin(), now=NOW)
+            given = {"provider": providers()["default"], "key": get_keys("SUBJECT_KEYS")[0], "lifetime": DAY}
+            create_invitations([patient.user.pk], **given, origin=Origin(), now=NOW)
             return {"chosen": str(ActivationCode.objects.get().pk)}
         case "end":
             return {"chosen": str(patient.session.pk)}
@@ -127,22 +127,22 @@ def test_page_shows_each_group_what_it_may_see_and_offers_what_it_may_do(
     assert CANARY not in body
     looks = told("audit.viewed", client.user)
     assert [each.subject for each in looks] == ([str(patient.subject.uuid)] if group in SEES["timeline"] else [])
-    assert DOES.keys() == ACTS.keys()
+    assert DOES.keys() == PERSON_ACTIONS.keys()
 
 
 def test_timeline_has_the_newest_events_and_leads_to_all_of_them(patient: Any, officer: Officer) -> None:
     about, by = str(patient.subject.uuid), Origin(actor=str(patient.user.pk))
-    events(MOST + 1, subject=about)
+    events(MAX_ROWS + 1, subject=about)
     events(3, origin=by, subject="")
     client = officer(SECURITY)
     page = client.get(url(patient)).content.decode()
     timeline = page.partition('<h2 id="timeline">')[2]
-    assert timeline.count('<th scope="row">') == MOST
+    assert timeline.count('<th scope="row">') == MAX_ROWS
     by_them, about_them = re.findall(r'<a href="([^"]+)">Every event', timeline)
     assert {each.actor for each in client.get(unescape(by_them)).context["rows"]} == {by.actor}
     found = client.get(unescape(about_them)).context["rows"]
     assert {each.subject for each in found} == {about}
-    assert len(found) > MOST
+    assert len(found) > MAX_ROWS
     assert "Every event" not in officer(HELP).get(url(patient)).content.decode()
 
 
@@ -363,4 +363,4 @@ def test_users_own_page_bears_the_link_whatever_admin_it_has(
 
 
 def test_reasons_are_documented() -> None:
-    assert {code for code, _ in REASONS} <= in_backticks(documented("how-to/admin-groups.md"))
+    assert {code for code, _ in REVEAL_REASONS} <= in_backticks(documented("how-to/admin-groups.md"))

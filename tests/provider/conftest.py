@@ -5,28 +5,28 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from django_phi_oidc.declarations import ProviderDeclaration, parse_provider
-from django_phi_oidc.provider.http import HTTPTransport
-from tests.tls import Authority, found_authority
+from django_phi_oidc.config.providers import ProviderDeclaration, parse_provider
+from django_phi_oidc.provider.http_transport import HTTPTransport
+from tests.tls import CertificateAuthority, create_certificate_authority
 
 
 @pytest.fixture(scope="session")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    return found_authority(tmp_path_factory.mktemp("authority"), "trusted")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> CertificateAuthority:
+    return create_certificate_authority(tmp_path_factory.mktemp("authority"), "trusted")
 
 
 @pytest.fixture(scope="session")
-def other_authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    return found_authority(tmp_path_factory.mktemp("other"), "other")
+def other_authority(tmp_path_factory: pytest.TempPathFactory) -> CertificateAuthority:
+    return create_certificate_authority(tmp_path_factory.mktemp("other"), "other")
 
 
 @pytest.fixture(scope="session")
-def tls(authority: Authority) -> ssl.SSLContext:
-    return authority.context("127.0.0.1")
+def tls(authority: CertificateAuthority) -> ssl.SSLContext:
+    return authority.create_server_context("127.0.0.1")
 
 
 @pytest.fixture
-def declare(authority: Authority) -> Callable[..., ProviderDeclaration]:
+def declare(authority: CertificateAuthority) -> Callable[..., ProviderDeclaration]:
     """Return what makes a declaration that trusts the authority."""
 
     def declare(**options: object) -> ProviderDeclaration:
@@ -34,7 +34,7 @@ def declare(authority: Authority) -> Callable[..., ProviderDeclaration]:
             "issuer": "https://127.0.0.1",
             "client_id": "portal",
             "client_secret": "s",
-            "ca_bundle": authority.path,
+            "ca_bundle": authority.certificate_path,
         }
         return parse_provider("default", {**minimal, **options})
 

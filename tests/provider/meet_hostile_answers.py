@@ -13,28 +13,28 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from django_phi_oidc.declarations import parse_provider
+from django_phi_oidc.config.providers import parse_provider
 from django_phi_oidc.errors import SignInRefused
 from django_phi_oidc.oidc.jwks import JSONWebKeySet, StaticKeySet
-from django_phi_oidc.oidc.metadata import judge_jwks, judge_metadata
-from django_phi_oidc.oidc.token import judge_token_response, received_tokens
-from django_phi_oidc.oidc.transport import Request, Response
-from django_phi_oidc.oidc.userinfo import judge_userinfo_response
-from django_phi_oidc.provider.http import HTTPTransport
+from django_phi_oidc.oidc.metadata import process_jwks_response, process_metadata_response
+from django_phi_oidc.oidc.token import extract_received_tokens, process_token_response
+from django_phi_oidc.oidc.transport import TransportRequest, TransportResponse
+from django_phi_oidc.oidc.userinfo import process_userinfo_response
+from django_phi_oidc.provider.http_transport import HTTPTransport
 
 DECLARATION = parse_provider(
     "default",
     {"issuer": "https://op.example", "client_id": "portal", "client_secret": "s", "allow_loopback_http": True},
 )
 NO_KEYS = StaticKeySet(JSONWebKeySet(keys=()))
-JUDGES: dict[str, Callable[[Response], Any]] = {
+JUDGES: dict[str, Callable[[TransportResponse], Any]] = {
     "none": lambda response: response,
-    "metadata": lambda response: judge_metadata(response, declaration=DECLARATION),
-    "jwks": judge_jwks,
-    "received": received_tokens,
-    "token": lambda response: judge_token_response(response, declaration=DECLARATION),
-    "userinfo": lambda response: judge_userinfo_response(
-        response, sub="x", keys=NO_KEYS, declaration=DECLARATION, now=datetime.now(UTC)
+    "metadata": lambda response: process_metadata_response(response, declaration=DECLARATION),
+    "jwks": process_jwks_response,
+    "received": extract_received_tokens,
+    "token": lambda response: process_token_response(response, declaration=DECLARATION),
+    "userinfo": lambda response: process_userinfo_response(
+        response, expected_sub="x", keys=NO_KEYS, declaration=DECLARATION, now=datetime.now(UTC)
     ),
     "control": lambda response: (b"x" * 30_000_000).count(b"y"),
 }
@@ -54,7 +54,7 @@ def forget_the_peak() -> None:
 def meet(transport: HTTPTransport, url: str, judge: str) -> str:
     """Return what comes of it: a code of ours, or what was accepted."""
     try:
-        answer = transport.send(Request(method="GET", url=url, headers={}), deadline=SECONDS)
+        answer = transport.send(TransportRequest(method="GET", url=url, headers={}), deadline=SECONDS)
         return type(JUDGES[judge](answer)).__name__
     except SignInRefused as refusal:
         return refusal.code

@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from jwt.algorithms import OKPAlgorithm
 
 from django_phi_oidc.errors import PhiOidcError
-from django_phi_oidc.oidc.transport import Request, Response
+from django_phi_oidc.oidc.transport import TransportRequest, TransportResponse
 
 ISSUER = "https://127.0.0.1"
 METADATA = "/.well-known/openid-configuration"
@@ -42,7 +42,7 @@ class FakeOP:
     def __post_init__(self) -> None:
         self.gate.set()
 
-    def send(self, request: Request, *, deadline: float) -> Response:
+    def send(self, request: TransportRequest, *, deadline: float) -> TransportResponse:
         path = request.url.removeprefix(ISSUER)
         self.sent.append(path)
         self.deadlines.append(deadline)
@@ -52,7 +52,7 @@ class FakeOP:
         if self.error is not None:
             raise self.error
         headers = {"content-type": "application/json", "cache-control": self.cache_control}
-        return Response(status=self.status, headers=headers, body=body.encode())
+        return TransportResponse(status=self.status, headers=headers, body=body.encode())
 
     def count(self, path: str) -> int:
         return self.sent.count(path)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from django_phi_oidc.declarations import ProviderDeclaration
+from django_phi_oidc.config.providers import ProviderDeclaration
 from django_phi_oidc.errors import (
     IssuerMismatch,
     KeyNotFound,
@@ -16,8 +16,8 @@ from django_phi_oidc.errors import (
     TransportTimeout,
     TransportUnreachable,
 )
-from django_phi_oidc.oidc.transport import Request, Response
-from django_phi_oidc.provider.caching import CachedDocument, fresh_seconds
+from django_phi_oidc.oidc.transport import TransportRequest, TransportResponse
+from django_phi_oidc.provider.metadata_cache import CachedDocument, parse_freshness_seconds
 from django_phi_oidc.provider.registry import Provider
 from tests.provider.memory import ISSUER, JWKS, METADATA, Clock, FakeOP
 
@@ -42,7 +42,7 @@ def provider(declare: Callable[..., ProviderDeclaration], op: FakeOP, clock: Clo
 
 
 def find(provider: Provider, kid: str, *, deadline: float = 5.0) -> str | None:
-    return provider.keys(deadline=deadline).key_for(kid=kid, alg="EdDSA").kid
+    return provider.get_key_set(deadline=deadline).get_key(kid=kid, alg="EdDSA").kid
 
 
 def in_threads(count: int, act: Callable[[], Any]) -> tuple[list[threading.Thread], list[Any]]:
@@ -95,8 +95,8 @@ def join(threads: list[threading.Thread]) -> None:
     ],
 )
 def test_fresh_seconds_held_within_five_minutes_and_a_day(cache_control: str, seconds: float) -> None:
-    assert fresh_seconds({"cache-control": cache_control}) == seconds
-    assert fresh_seconds({}) == 300
+    assert parse_freshness_seconds({"cache-control": cache_control}) == seconds
+    assert parse_freshness_seconds({}) == 300
 
 
 @pytest.mark.parametrize(("cache_control", "seconds"), [("max-age=3600", 3600), ("", 300), ("max-age=9999999", 86400)])
@@ -105,7 +105,7 @@ def test_metadata_and_keys_fetched_again_after_their_time_only(
 ) -> None:
     op.cache_control = cache_control
     for _ in range(3):
-        assert provider.metadata(deadline=5).token_endpoint == f"{ISSUER}/token"
+        assert provider.get_metadata(deadline=5).token_endpoint == f"{ISSUER}/token"
         assert find(provider, "a") == "a"
     clock.now += seconds - 1
     find(provider, "a")
@@ -113,12 +113,12 @@ def test_metadata_and_keys_fetched_again_after_their_time_only(
     clock.now += 2
     op.metadata = {"token_endpoint": f"{ISSUER}/token2"}
     assert find(provider, "a") == "a"
-    assert provider.metadata(deadline=5).token_endpoint == f"{ISSUER}/token2"
+    assert provider.get_metadata(deadline=5).token_endpoint == f"{ISSUER}/token2"
     assert op.sent == [METADATA, JWKS] * 2
 
 
 def test_fetch_passes_the_deadline_on(provider: Provider, op: FakeOP) -> None:
-    provider.keys(deadline=1.5)
+    provider.get_key_set(deadline=1.5)
     assert op.deadlines == [1.5, 1.5]
 
 
@@ -126,12 +126,12 @@ def test_keys_get_what_the_metadata_left_of_the_deadline(
     declare: Callable[..., ProviderDeclaration], clock: Clock
 ) -> None:
     class Slow(FakeOP):
-        def send(self, request: Request, *, deadline: float) -> Response:
+        def send(self, request: TransportRequest, *, deadline: float) -> TransportResponse:
             clock.now += 2.0
             return super().send(request, deadline=deadline)
 
     op = Slow()
-    Provider(declaration=declare(issuer=ISSUER), transport=op, monotonic=clock).keys(deadline=5.0)
+    Provider(declaration=declare(issuer=ISSUER), transport=op, monotonic=clock).get_key_set(deadline=5.0)
     assert op.sent == [METADATA, JWKS]
     assert op.deadlines == [5.0, 3.0]
 
@@ -157,12 +157,12 @@ def test_metadata_refused_is_not_cached(
         setattr(op, name, value)
     for _ in range(2):
         with pytest.raises(error):
-            provider.metadata(deadline=5)
+            provider.get_metadata(deadline=5)
     assert op.count(METADATA) == 2
     for name, value in good.items():
         setattr(op, name, value)
-    assert provider.metadata(deadline=5).issuer == ISSUER
-    provider.metadata(deadline=5)
+    assert provider.get_metadata(deadline=5).issuer == ISSUER
+    provider.get_metadata(deadline=5)
     assert op.count(METADATA) == 3
 
 
@@ -175,38 +175,38 @@ def test_metadata_of_an_unreachable_op_served_for_an_hour_more(
     for name, value in fault.items():
         setattr(op, name, value)
     clock.now += 600 + HOUR - 1
-    assert provider.metadata(deadline=5).issuer == ISSUER
+    assert provider.get_metadata(deadline=5).issuer == ISSUER
     assert find(provider, "a") == "a"
     clock.now += 2
     with pytest.raises((TransportTimeout, MetadataInvalid)):
-        provider.metadata(deadline=5)
+        provider.get_metadata(deadline=5)
     with pytest.raises((TransportTimeout, MetadataInvalid)):
         find(provider, "a")
 
 
 def test_metadata_of_another_issuer_is_not_passed_over(provider: Provider, op: FakeOP, clock: Clock) -> None:
-    provider.metadata(deadline=5)
+    provider.get_metadata(deadline=5)
     clock.now += HOUR + 1
     op.metadata = {"issuer": "https://elsewhere.test"}
     with pytest.raises(IssuerMismatch):
-        provider.metadata(deadline=5)
+        provider.get_metadata(deadline=5)
     op.metadata = {}
-    assert provider.metadata(deadline=5).issuer == ISSUER
+    assert provider.get_metadata(deadline=5).issuer == ISSUER
 
 
 def test_metadata_after_a_failed_refresh_rests_thirty_seconds(provider: Provider, op: FakeOP, clock: Clock) -> None:
-    provider.metadata(deadline=5)
+    provider.get_metadata(deadline=5)
     clock.now += HOUR + 1
     op.error = TransportUnreachable()
     for _ in range(5):
-        assert provider.metadata(deadline=5).issuer == ISSUER
+        assert provider.get_metadata(deadline=5).issuer == ISSUER
     assert op.count(METADATA) == 2
     clock.now += 29
-    provider.metadata(deadline=5)
+    provider.get_metadata(deadline=5)
     assert op.count(METADATA) == 2
     clock.now += 2
     op.error, op.metadata = None, {"token_endpoint": f"{ISSUER}/token2"}
-    assert provider.metadata(deadline=5).token_endpoint == f"{ISSUER}/token2"
+    assert provider.get_metadata(deadline=5).token_endpoint == f"{ISSUER}/token2"
     assert op.count(METADATA) == 3
 
 
@@ -260,9 +260,9 @@ def test_key_for_refetch_of_nonsense_loses_no_key(provider: Provider, op: FakeOP
 
 
 def test_key_for_is_live_in_a_key_set_held_before(provider: Provider, op: FakeOP) -> None:
-    held = provider.keys(deadline=5)
+    held = provider.get_key_set(deadline=5)
     op.kids = ["b"]
-    assert held.key_for(kid="b", alg="EdDSA").kid == "b"
+    assert held.get_key(kid="b", alg="EdDSA").kid == "b"
 
 
 def test_renew_of_what_was_renewed_meanwhile_fetches_nothing(clock: Clock) -> None:
@@ -274,10 +274,10 @@ def test_renew_of_what_was_renewed_meanwhile_fetches_nothing(clock: Clock) -> No
 
     cached = CachedDocument(fetch, monotonic=clock)
     first = cached.get(deadline=5)
-    second = cached.renew(instead_of=first, deadline=5)
+    second = cached.refetch(outdated=first, deadline=5)
     clock.now += 31
-    assert cached.renew(instead_of=first, deadline=5) == second == "document 1"
-    assert cached.renew(instead_of=second, deadline=5) == "document 2"
+    assert cached.refetch(outdated=first, deadline=5) == second == "document 1"
+    assert cached.refetch(outdated=second, deadline=5) == "document 2"
 
 
 # Threads
@@ -285,7 +285,7 @@ def test_renew_of_what_was_renewed_meanwhile_fetches_nothing(clock: Clock) -> No
 
 def test_metadata_cold_one_fetches_and_the_others_wait(provider: Provider, op: FakeOP) -> None:
     op.gate.clear()
-    threads, outcomes = in_threads(8, lambda: provider.metadata(deadline=5).issuer)
+    threads, outcomes = in_threads(8, lambda: provider.get_metadata(deadline=5).issuer)
     assert op.asked.acquire(timeout=5)
     assert outcomes == []
     op.gate.set()
@@ -296,10 +296,10 @@ def test_metadata_cold_one_fetches_and_the_others_wait(provider: Provider, op: F
 
 def test_metadata_cold_waiting_ends_at_the_deadline(provider: Provider, op: FakeOP) -> None:
     op.gate.clear()
-    threads, outcomes = in_threads(1, lambda: provider.metadata(deadline=5).issuer)
+    threads, outcomes = in_threads(1, lambda: provider.get_metadata(deadline=5).issuer)
     assert op.asked.acquire(timeout=5)
     with pytest.raises(TransportTimeout):
-        provider.metadata(deadline=0.1)
+        provider.get_metadata(deadline=0.1)
     op.gate.set()
     join(threads)
     assert outcomes == [ISSUER]
@@ -311,7 +311,7 @@ def test_metadata_cold_fetch_that_had_too_little_time_costs_nobody_who_has_more(
     """A sign-out gives the OP a tenth of a second; sign-ins that wait for its fetch have eight."""
 
     class Slow(FakeOP):
-        def send(self, request: Request, *, deadline: float) -> Response:
+        def send(self, request: TransportRequest, *, deadline: float) -> TransportResponse:
             answer = super().send(request, deadline=deadline)
             if deadline < 1:
                 raise TransportTimeout
@@ -320,9 +320,9 @@ def test_metadata_cold_fetch_that_had_too_little_time_costs_nobody_who_has_more(
     op = Slow()
     provider = Provider(declaration=declare(issuer=ISSUER), transport=op)
     op.gate.clear()
-    leaving, left = in_threads(1, lambda: provider.metadata(deadline=0.1))
+    leaving, left = in_threads(1, lambda: provider.get_metadata(deadline=0.1))
     assert op.asked.acquire(timeout=5)
-    waiting, waited = in_threads(4, lambda: provider.metadata(deadline=5).issuer)
+    waiting, waited = in_threads(4, lambda: provider.get_metadata(deadline=5).issuer)
     time.sleep(0.1)  # so that they wait for the fetch under way
     op.gate.set()
     join([*leaving, *waiting])
@@ -334,9 +334,9 @@ def test_metadata_cold_fetch_that_had_too_little_time_costs_nobody_who_has_more(
 def test_metadata_cold_failure_reaches_all_who_waited(provider: Provider, op: FakeOP) -> None:
     op.gate.clear()
     op.error = TransportUnreachable()
-    threads, outcomes = in_threads(1, lambda: provider.metadata(deadline=5))
+    threads, outcomes = in_threads(1, lambda: provider.get_metadata(deadline=5))
     assert op.asked.acquire(timeout=5)
-    waiting, waited = in_threads(4, lambda: provider.metadata(deadline=5))
+    waiting, waited = in_threads(4, lambda: provider.get_metadata(deadline=5))
     op.gate.set()
     join([*threads, *waiting])
     assert {type(outcome) for outcome in outcomes + waited} == {TransportUnreachable}
@@ -344,14 +344,14 @@ def test_metadata_cold_failure_reaches_all_who_waited(provider: Provider, op: Fa
 
 
 def test_metadata_stale_one_fetches_and_the_others_go_on(provider: Provider, op: FakeOP, clock: Clock) -> None:
-    provider.metadata(deadline=5)
+    provider.get_metadata(deadline=5)
     assert op.asked.acquire(timeout=5)
     clock.now += HOUR + 1
     op.metadata = {"token_endpoint": f"{ISSUER}/token2"}
     op.gate.clear()
-    threads, outcomes = in_threads(1, lambda: provider.metadata(deadline=5).token_endpoint)
+    threads, outcomes = in_threads(1, lambda: provider.get_metadata(deadline=5).token_endpoint)
     assert op.asked.acquire(timeout=5)
-    assert [provider.metadata(deadline=0.1).token_endpoint for _ in range(3)] == [f"{ISSUER}/token"] * 3
+    assert [provider.get_metadata(deadline=0.1).token_endpoint for _ in range(3)] == [f"{ISSUER}/token"] * 3
     op.gate.set()
     join(threads)
     assert outcomes == [f"{ISSUER}/token2"]
@@ -359,14 +359,14 @@ def test_metadata_stale_one_fetches_and_the_others_go_on(provider: Provider, op:
 
 
 def test_key_for_unknown_kid_one_fetches_and_the_others_wait_for_it(provider: Provider, op: FakeOP) -> None:
-    keys = provider.keys(deadline=5)
+    keys = provider.get_key_set(deadline=5)
     while op.asked.acquire(blocking=False):
         pass
     op.kids = ["b"]
     op.gate.clear()
-    threads, outcomes = in_threads(8, lambda: keys.key_for(kid="b", alg="EdDSA").kid)
+    threads, outcomes = in_threads(8, lambda: keys.get_key(kid="b", alg="EdDSA").kid)
     assert op.asked.acquire(timeout=5)
-    assert keys.key_for(kid="a", alg="EdDSA").kid == "a"
+    assert keys.get_key(kid="a", alg="EdDSA").kid == "a"
     op.gate.set()
     join(threads)
     assert outcomes == ["b"] * 8
@@ -376,6 +376,6 @@ def test_key_for_unknown_kid_one_fetches_and_the_others_wait_for_it(provider: Pr
 def test_metadata_fetch_that_breaks_off_frees_the_others(provider: Provider, op: FakeOP) -> None:
     op.metadata = {"unserialisable": object()}
     with pytest.raises(TypeError):
-        provider.metadata(deadline=5)
+        provider.get_metadata(deadline=5)
     op.metadata = {}
-    assert provider.metadata(deadline=5).issuer == ISSUER
+    assert provider.get_metadata(deadline=5).issuer == ISSUER

@@ -6,8 +6,8 @@ import time
 import pytest
 
 from django_phi_oidc.errors import TransportError, TransportTimeout, TransportUnreachable
-from django_phi_oidc.oidc.transport import Request
-from django_phi_oidc.provider.http import HTTPTransport
+from django_phi_oidc.oidc.transport import TransportRequest
+from django_phi_oidc.provider.http_transport import HTTPTransport
 from tests.provider.wire import Peer, Script, Server, reply, serving
 
 CODE = b"grant_type=authorization_code&code=a-code&redirect_uri=https%3A%2F%2Fportal.test%2F&code_verifier=v"
@@ -15,12 +15,12 @@ CODE = b"grant_type=authorization_code&code=a-code&redirect_uri=https%3A%2F%2Fpo
 
 def send_code(transport: HTTPTransport, server: Server) -> int:
     headers = {"Content-Type": "application/x-www-form-urlencoded"}
-    request = Request(method="POST", url=f"{server.url}token", headers=headers, body=CODE)
+    request = TransportRequest(method="POST", url=f"{server.url}token", headers=headers, body=CODE)
     return transport.send(request, deadline=0.4).status
 
 
 def fetch(transport: HTTPTransport, server: Server) -> int:
-    return transport.send(Request(method="GET", url=server.url, headers={}), deadline=5).status
+    return transport.send(TransportRequest(method="GET", url=server.url, headers={}), deadline=5).status
 
 
 def wait(peer: Peer) -> None:

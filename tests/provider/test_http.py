@@ -20,23 +20,25 @@ from django_phi_oidc.errors import (
     TransportTooLarge,
     TransportUnreachable,
 )
-from django_phi_oidc.oidc.transport import Request, Response
-from django_phi_oidc.provider.http import MAX_BODY_BYTES, HTTPTransport, build_context
+from django_phi_oidc.oidc.transport import TransportRequest, TransportResponse
+from django_phi_oidc.provider.http_transport import MAX_BODY_BYTES, HTTPTransport, create_ssl_context
 from tests.provider.wire import Peer, Script, Server, answering, chunked, once, reply, serving, silent
-from tests.tls import Authority
+from tests.tls import CertificateAuthority
 
 Opening = Callable[..., HTTPTransport]
 
 
-def get(url: str, **headers: str) -> Request:
-    return Request(method="GET", url=url, headers=headers)
+def get(url: str, **headers: str) -> TransportRequest:
+    return TransportRequest(method="GET", url=url, headers=headers)
 
 
-def post(url: str, body: bytes = b"code=secret") -> Request:
-    return Request(method="POST", url=url, headers={"Content-Type": "application/x-www-form-urlencoded"}, body=body)
+def post(url: str, body: bytes = b"code=secret") -> TransportRequest:
+    return TransportRequest(
+        method="POST", url=url, headers={"Content-Type": "application/x-www-form-urlencoded"}, body=body
+    )
 
 
-def fetch(transport: HTTPTransport, server: Server, *, deadline: float = 5.0) -> Response:
+def fetch(transport: HTTPTransport, server: Server, *, deadline: float = 5.0) -> TransportResponse:
     return transport.send(get(server.url), deadline=deadline)
 
 
@@ -191,13 +193,13 @@ def test_send_http_refused(open_transport: Opening, tls: ssl.SSLContext) -> None
 
 
 def test_send_untrusted_authority_refused(
-    transport: HTTPTransport, open_transport: Opening, other_authority: Authority
+    transport: HTTPTransport, open_transport: Opening, other_authority: CertificateAuthority
 ) -> None:
-    with serving(answering(reply()), tls=other_authority.context("127.0.0.1")) as server:
+    with serving(answering(reply()), tls=other_authority.create_server_context("127.0.0.1")) as server:
         with pytest.raises(TransportTLS, match="certificate"):
             fetch(transport, server)
         assert server.requests == []
-        assert fetch(open_transport(ca_bundle=other_authority.path), server).status == 200
+        assert fetch(open_transport(ca_bundle=other_authority.certificate_path), server).status == 200
 
 
 def test_send_authority_not_of_the_system_refused(open_transport: Opening, tls: ssl.SSLContext) -> None:
@@ -207,46 +209,48 @@ def test_send_authority_not_of_the_system_refused(open_transport: Opening, tls: 
         assert fetch(open_transport(), server).status == 200
 
 
-def test_send_ca_bundle_missing_refused(open_transport: Opening, tls: ssl.SSLContext, authority: Authority) -> None:
+def test_send_ca_bundle_missing_refused(
+    open_transport: Opening, tls: ssl.SSLContext, authority: CertificateAuthority
+) -> None:
     with serving(answering(reply()), tls=tls) as server:
         with pytest.raises(TransportTLS, match="ca_bundle"):
-            fetch(open_transport(ca_bundle=f"{authority.path}.missing"), server)
+            fetch(open_transport(ca_bundle=f"{authority.certificate_path}.missing"), server)
         assert server.accepted == 0
-        assert fetch(open_transport(ca_bundle=authority.path), server).status == 200
+        assert fetch(open_transport(ca_bundle=authority.certificate_path), server).status == 200
 
 
-def test_send_expired_certificate_refused(transport: HTTPTransport, authority: Authority) -> None:
+def test_send_expired_certificate_refused(transport: HTTPTransport, authority: CertificateAuthority) -> None:
     with (
-        serving(answering(reply()), tls=authority.context("127.0.0.1", expired=True)) as server,
+        serving(answering(reply()), tls=authority.create_server_context("127.0.0.1", expired=True)) as server,
         pytest.raises(TransportTLS, match="expired"),
     ):
         fetch(transport, server)
     assert server.requests == []
-    with serving(answering(reply()), tls=authority.context("127.0.0.1")) as server:
+    with serving(answering(reply()), tls=authority.create_server_context("127.0.0.1")) as server:
         assert fetch(transport, server).status == 200
 
 
-def test_send_certificate_of_another_host_refused(transport: HTTPTransport, authority: Authority) -> None:
+def test_send_certificate_of_another_host_refused(transport: HTTPTransport, authority: CertificateAuthority) -> None:
     with (
-        serving(answering(reply()), tls=authority.context("127.0.0.2")) as server,
+        serving(answering(reply()), tls=authority.create_server_context("127.0.0.2")) as server,
         pytest.raises(TransportTLS, match="mismatch"),
     ):
         fetch(transport, server)
     assert server.requests == []
-    with serving(answering(reply()), tls=authority.context("127.0.0.2", "127.0.0.1")) as server:
+    with serving(answering(reply()), tls=authority.create_server_context("127.0.0.2", "127.0.0.1")) as server:
         assert fetch(transport, server).status == 200
 
 
-def test_context_is_for_tls_1_2_or_newer_and_verifies(authority: Authority) -> None:
+def test_context_is_for_tls_1_2_or_newer_and_verifies(authority: CertificateAuthority) -> None:
     """Whatever the system's OpenSSL would allow by itself."""
-    for context in (build_context(""), build_context(authority.path)):
+    for context in (create_ssl_context(""), create_ssl_context(authority.certificate_path)):
         assert context.minimum_version == ssl.TLSVersion.TLSv1_2
         assert (context.verify_mode, context.check_hostname) == (ssl.CERT_REQUIRED, True)
 
 
-def test_send_old_tls_refused(transport: HTTPTransport, authority: Authority) -> None:
+def test_send_old_tls_refused(transport: HTTPTransport, authority: CertificateAuthority) -> None:
     for version, accepted in ((ssl.TLSVersion.TLSv1_1, False), (ssl.TLSVersion.TLSv1_2, True)):
-        context = authority.context("127.0.0.1")
+        context = authority.create_server_context("127.0.0.1")
         context.set_ciphers("DEFAULT@SECLEVEL=0")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)
@@ -280,8 +284,8 @@ def test_send_nothing_listens_refused(transport: HTTPTransport, tls: ssl.SSLCont
         transport.send(request, deadline=5)
 
 
-def test_send_unknown_name_refused(transport: HTTPTransport, authority: Authority) -> None:
-    with serving(answering(reply()), tls=authority.context("localhost")) as server:
+def test_send_unknown_name_refused(transport: HTTPTransport, authority: CertificateAuthority) -> None:
+    with serving(answering(reply()), tls=authority.create_server_context("localhost")) as server:
         assert transport.send(get(server.url.replace("127.0.0.1", "localhost")), deadline=5).status == 200
         with pytest.raises(TransportUnreachable, match="resolve"):
             transport.send(get(server.url.replace("127.0.0.1", "op.invalid")), deadline=5)
@@ -310,7 +314,7 @@ def test_send_sends_what_the_request_says_and_asks_for_no_encoding(
     transport: HTTPTransport, tls: ssl.SSLContext
 ) -> None:
     with serving(answering(reply()), tls=tls) as server:
-        request = Request(
+        request = TransportRequest(
             method="POST",
             url=f"{server.url}token?a=b",
             headers={"accept-encoding": "gzip", "X-Own": "1"},

@@ -8,18 +8,18 @@ from collections.abc import Callable
 import pytest
 
 from django_phi_oidc.errors import TransportTimeout
-from django_phi_oidc.oidc.transport import Request, Response
-from django_phi_oidc.provider.http import HTTPTransport
+from django_phi_oidc.oidc.transport import TransportRequest, TransportResponse
+from django_phi_oidc.provider.http_transport import HTTPTransport
 from tests.provider.wire import Peer, Script, Server, answering, chunked, reply, serving, silent
 
 Opening = Callable[..., HTTPTransport]
 
 
-def get(url: str) -> Request:
-    return Request(method="GET", url=url, headers={})
+def get(url: str) -> TransportRequest:
+    return TransportRequest(method="GET", url=url, headers={})
 
 
-def fetch(transport: HTTPTransport, server: Server, *, deadline: float) -> Response:
+def fetch(transport: HTTPTransport, server: Server, *, deadline: float) -> TransportResponse:
     return transport.send(get(server.url), deadline=deadline)
 
 

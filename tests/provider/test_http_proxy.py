@@ -16,17 +16,19 @@ from django_phi_oidc.errors import (
     TransportTLS,
     TransportUnreachable,
 )
-from django_phi_oidc.oidc.transport import Request
-from django_phi_oidc.provider.http import HTTPTransport
+from django_phi_oidc.oidc.transport import TransportRequest
+from django_phi_oidc.provider.http_transport import HTTPTransport
 from tests.provider.wire import Peer, Script, Server, answering, once, reply, serving
-from tests.tls import Authority
+from tests.tls import CertificateAuthority
 
 Opening = Callable[..., HTTPTransport]
 
 
 def send(transport: HTTPTransport, server: Server, method: str = "GET", *, deadline: float = 5.0) -> int:
     body = b"code=x" if method == "POST" else None
-    return transport.send(Request(method=method, url=server.url, headers={}, body=body), deadline=deadline).status
+    return transport.send(
+        TransportRequest(method=method, url=server.url, headers={}, body=body), deadline=deadline
+    ).status
 
 
 def tunnelling(*, proxy_answer: bytes = b"HTTP/1.1 200 OK\r\n\r\n", slow: bool = False) -> Script:
@@ -63,14 +65,14 @@ def test_send_through_a_proxy_shows_it_nothing_but_the_host(open_transport: Open
         assert b"roxy-" not in b"".join(server.requests)
 
 
-def test_send_through_a_proxy_verifies_the_op(open_transport: Opening, other_authority: Authority) -> None:
+def test_send_through_a_proxy_verifies_the_op(open_transport: Opening, other_authority: CertificateAuthority) -> None:
     with (
-        serving(answering(reply()), tls=other_authority.context("127.0.0.1")) as server,
+        serving(answering(reply()), tls=other_authority.create_server_context("127.0.0.1")) as server,
         serving(tunnelling()) as proxy,
     ):
         with pytest.raises(TransportTLS):
             send(open_transport(proxy=proxy.url), server)
-        assert send(open_transport(proxy=proxy.url, ca_bundle=other_authority.path), server) == 200
+        assert send(open_transport(proxy=proxy.url, ca_bundle=other_authority.certificate_path), server) == 200
 
 
 @pytest.mark.parametrize(
@@ -147,7 +149,7 @@ def test_send_through_a_proxy_after_an_answer_that_more_came_with_uses_another(
     answer = honest.ljust(8192) + reply(b"planted") if is_followed else honest
     with serving(answering(answer, honest), tls=tls) as server, serving(tunnelling(), tls=tls) as proxy:
         transport = open_transport(proxy=proxy.url)
-        request = Request(method="POST", url=server.url, headers={}, body=b"code=x")
+        request = TransportRequest(method="POST", url=server.url, headers={}, body=b"code=x")
         answers = [transport.send(request, deadline=5).body for _ in range(3)]
         assert answers == [b"honest"] * 3
         assert server.accepted == connections

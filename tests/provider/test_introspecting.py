@@ -8,17 +8,17 @@ from typing import Any
 
 import pytest
 
-from django_phi_oidc.api_rules import APIDeclaration
-from django_phi_oidc.declarations import ProviderDeclaration
+from django_phi_oidc.config.apis import APIDeclaration
+from django_phi_oidc.config.providers import ProviderDeclaration
 from django_phi_oidc.errors import AccessTokenInvalid, IntrospectionFailed, TransportTimeout
-from django_phi_oidc.oidc.access_token import AccessToken, Addressee
-from django_phi_oidc.oidc.transport import Request, Response
-from django_phi_oidc.provider.introspecting import Memory, introspect
+from django_phi_oidc.oidc.access_token import AccessToken, ResourceServer
+from django_phi_oidc.oidc.transport import TransportRequest, TransportResponse
+from django_phi_oidc.provider.introspection_cache import IntrospectionCache, introspect_token
 from django_phi_oidc.provider.registry import Provider
 
 ISSUER, AUDIENCE = "https://op.example", "https://portal.example/api"
 NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
-MEANT = Addressee(
+MEANT = ResourceServer(
     APIDeclaration(provider="default", audience=AUDIENCE, method="introspection"),
     ProviderDeclaration(name="default", issuer=ISSUER, client_id="portal", client_secret="s"),
 )
@@ -32,14 +32,14 @@ class Asked:
         self.takes = 0.0
         self.questions = 0
         self.says: Any = self.alive()
-        self.memory = Memory(monotonic=lambda: self.seconds, most=3)
+        self.memory = IntrospectionCache(monotonic=lambda: self.seconds, max_tokens=3)
         self.provider = Provider(declaration=MEANT.provider, transport=self, monotonic=lambda: self.seconds)
 
     def alive(self, seconds: int = 600) -> dict[str, Any]:
         exp = int((NOW + timedelta(seconds=seconds)).timestamp())
         return {"active": True, "aud": AUDIENCE, "sub": "s", "client_id": "app", "exp": exp}
 
-    def send(self, request: Request, *, deadline: float) -> Response:
+    def send(self, request: TransportRequest, *, deadline: float) -> TransportResponse:
         if request.method == "GET":
             return answer(
                 {
@@ -56,12 +56,14 @@ class Asked:
             raise self.says
         return answer(self.says)
 
-    def ask(self, token: str = "t", *, meant: Addressee = MEANT, now: datetime = NOW) -> AccessToken:
-        return introspect(token, meant=meant, provider=self.provider, now=now, deadline=2, memory=self.memory)
+    def ask(self, token: str = "t", *, meant: ResourceServer = MEANT, now: datetime = NOW) -> AccessToken:
+        return introspect_token(token, audience=meant, provider=self.provider, now=now, deadline=2, cache=self.memory)
 
 
-def answer(members: Any) -> Response:
-    return Response(status=200, headers={"content-type": "application/json"}, body=json.dumps(members).encode())
+def answer(members: Any) -> TransportResponse:
+    return TransportResponse(
+        status=200, headers={"content-type": "application/json"}, body=json.dumps(members).encode()
+    )
 
 
 @pytest.fixture
@@ -69,7 +71,7 @@ def op() -> Asked:
     return Asked()
 
 
-def cached_for(cache: timedelta) -> Addressee:
+def cached_for(cache: timedelta) -> ResourceServer:
     return MEANT._replace(api=replace(MEANT.api, introspection_cache=cache))
 
 
@@ -140,5 +142,5 @@ def test_memory_holds_no_token(op: Asked) -> None:
     op.ask("a-token-of-somebody")
     kept = repr(vars(op.memory))
     assert not any(each in kept for each in ("a-token-of-somebody", repr(sha256(b"a-token-of-somebody").digest())))
-    keys = {memory.key_of("t", MEANT) for memory in (op.memory, op.memory, Memory())}
+    keys = {memory.compute_key("t", MEANT) for memory in (op.memory, op.memory, IntrospectionCache())}
     assert len(keys) == 2, "who has one process's memory knows nothing of another's"

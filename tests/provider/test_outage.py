@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from django_phi_oidc.attack.op import DemoProvider, Exchange, dripping
-from django_phi_oidc.declarations import ProviderDeclaration
+from django_phi_oidc.config.providers import ProviderDeclaration
 from django_phi_oidc.errors import PhiOidcError, TransportUnreachable
-from django_phi_oidc.provider.http import HTTPTransport
+from django_phi_oidc.provider.http_transport import HTTPTransport
 from django_phi_oidc.provider.registry import Provider
+from django_phi_oidc.testing.mock_provider import DemoProvider, MutableExchange, stream_slowly
 from tests.provider.memory import Clock
 
 SIGN_INS = 20
@@ -48,8 +48,8 @@ def sign_ins(provider: Provider, kid: str) -> tuple[Counter[str], list[float]]:
     def run() -> None:
         began = time.monotonic()
         try:
-            provider.metadata(deadline=DEADLINE)
-            got.append(str(provider.keys(deadline=DEADLINE).key_for(kid=kid, alg="RS256").kid == kid))
+            provider.get_metadata(deadline=DEADLINE)
+            got.append(str(provider.get_key_set(deadline=DEADLINE).get_key(kid=kid, alg="RS256").kid == kid))
         except PhiOidcError as error:
             got.append(error.code)
         took.append(time.monotonic() - began)
@@ -75,7 +75,7 @@ def test_documents_that_expire_while_the_op_is_away_serve_for_an_hour(
     clock.now += HOUR
     assert sign_ins(provider, kid)[0] == {"transport_unreachable": SIGN_INS}
     with pytest.raises(TransportUnreachable):
-        provider.metadata(deadline=DEADLINE)
+        provider.get_metadata(deadline=DEADLINE)
     op.start()
     assert sign_ins(provider, kid)[0] == {"True": SIGN_INS}
 
@@ -87,8 +87,8 @@ def test_documents_that_expire_while_the_op_drips_cost_one_sign_in_its_deadline(
     assert sign_ins(provider, kid)[0] == {"True": SIGN_INS}
     clock.now += 301
 
-    def drip(endpoint: str, exchange: Exchange) -> None:
-        exchange.reply.raw = dripping(exchange.reply, pause=0.05)
+    def drip(endpoint: str, exchange: MutableExchange) -> None:
+        exchange.reply.raw = stream_slowly(exchange.reply, pause_seconds=0.05)
 
     op.mutate = drip
     got, took = sign_ins(provider, kid)

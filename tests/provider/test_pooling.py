@@ -13,18 +13,20 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from django_phi_oidc.errors import TransportError, TransportTimeout, TransportUnreachable
-from django_phi_oidc.oidc.transport import Request
-from django_phi_oidc.provider.http import HTTPTransport
-from django_phi_oidc.provider.pooling import Exchange, Pool
+from django_phi_oidc.oidc.transport import TransportRequest
+from django_phi_oidc.provider.connection_pool import TimedConnectionPool, TimedExchange
+from django_phi_oidc.provider.http_transport import HTTPTransport
 from tests.provider.wire import Peer, Server, answering, once, reply, serving
-from tests.tls import Authority
+from tests.tls import CertificateAuthority
 
 Opening = Callable[..., HTTPTransport]
 
 
 def send(transport: HTTPTransport, server: Server, method: str = "GET", *, deadline: float = 5.0) -> int:
     body = b"code=x" if method == "POST" else None
-    return transport.send(Request(method=method, url=server.url, headers={}, body=body), deadline=deadline).status
+    return transport.send(
+        TransportRequest(method=method, url=server.url, headers={}, body=body), deadline=deadline
+    ).status
 
 
 def methods(server: Server) -> list[str]:
@@ -53,7 +55,7 @@ def test_send_after_an_answer_that_more_came_with_uses_another(
     honest = reply(b"honest")
     answer = honest.ljust(8192) + reply(b"planted") if is_followed else honest
     with serving(answering(answer, honest), tls=tls) as server:
-        request = Request(method="POST", url=server.url, headers={}, body=b"code=x")
+        request = TransportRequest(method="POST", url=server.url, headers={}, body=b"code=x")
         answers = [transport.send(request, deadline=5).body for _ in range(3)]
         assert answers == [b"honest"] * 3
         assert server.accepted == connections
@@ -100,31 +102,31 @@ def test_send_within_its_time_is_not_cut_by_the_one_before(transport: HTTPTransp
 
 
 def test_get_conn_fresh_wanted_is_no_kept_one() -> None:
-    with serving(answering(reply())) as server, Pool("127.0.0.1", server.port) as pool:
+    with serving(answering(reply())) as server, TimedConnectionPool("127.0.0.1", server.port) as pool:
         for wants_fresh in (False, True):
-            with Exchange(5) as exchange:
+            with TimedExchange(5) as exchange:
                 connection = pool._get_conn()
                 connection.connect()
                 pool._put_conn(connection)
-                exchange.wants_fresh = wants_fresh
+                exchange.requires_new_connection = wants_fresh
                 assert pool._get_conn().is_closed is wants_fresh
-                assert exchange.reused is not wants_fresh
+                assert exchange.is_connection_reused is not wants_fresh
                 connection.close()
                 pool._put_conn(connection)
 
 
 def test_put_conn_after_the_time_is_over_keeps_nothing() -> None:
-    with serving(answering(reply())) as server, Pool("127.0.0.1", server.port) as pool:
-        with Exchange(5):
+    with serving(answering(reply())) as server, TimedConnectionPool("127.0.0.1", server.port) as pool:
+        with TimedExchange(5):
             kept = pool._get_conn()
             kept.connect()
             pool._put_conn(kept)
-        with Exchange(0.05):
+        with TimedExchange(0.05):
             assert pool._get_conn() is kept
             time.sleep(0.1)
             pool._put_conn(kept)
         assert kept.is_closed
-        with Exchange(5):
+        with TimedExchange(5):
             assert pool._get_conn() is not kept
 
 
@@ -236,7 +238,7 @@ def test_send_after_an_interim_answer_gets_its_own(
             peer.send(reply(request.split(b" ")[1]))
 
     with serving(hinting, tls=tls) as server:
-        requests = [Request(method="GET", url=f"{server.url}{number}", headers={}) for number in range(3)]
+        requests = [TransportRequest(method="GET", url=f"{server.url}{number}", headers={}) for number in range(3)]
         answers = [transport.send(request, deadline=5) for request in requests]
         assert [(answer.status, answer.body) for answer in answers] == [(200, b"/0"), (200, b"/1"), (200, b"/2")]
         assert server.accepted == 1
@@ -250,7 +252,7 @@ def test_send_from_many_threads_answers_each_its_own(transport: HTTPTransport, t
     seen: dict[int, bytes] = {}
 
     def ask(number: int) -> None:
-        request = Request(method="GET", url=f"{server.url}{number}", headers={})
+        request = TransportRequest(method="GET", url=f"{server.url}{number}", headers={})
         seen[number] = transport.send(request, deadline=5).body
 
     with serving(echo, tls=tls) as server:
@@ -287,7 +289,7 @@ send("parent")
 """
 
 
-def test_send_after_a_fork_shares_no_connection(tls: ssl.SSLContext, authority: Authority) -> None:
+def test_send_after_a_fork_shares_no_connection(tls: ssl.SSLContext, authority: CertificateAuthority) -> None:
     seen: list[list[bytes]] = []
 
     def noting(peer: Peer) -> None:
@@ -297,7 +299,7 @@ def test_send_after_a_fork_shares_no_connection(tls: ssl.SSLContext, authority: 
             peer.send(reply())
 
     with serving(noting, tls=tls) as server:
-        subprocess.run([sys.executable, "-c", FORKING, server.url, authority.path], check=True, timeout=30)
+        subprocess.run([sys.executable, "-c", FORKING, server.url, authority.certificate_path], check=True, timeout=30)
         assert sorted(seen) == [[b"/child", b"/child"], [b"/parent", b"/parent"]]
 
 

@@ -15,11 +15,11 @@ from django.utils import translation
 from django.utils.translation import gettext_lazy
 
 from django_phi_oidc.errors import IssuerMismatch, KeyNotFound, ProviderUnknown
-from django_phi_oidc.oidc.transport import Request
-from django_phi_oidc.provider.http import HTTPTransport
+from django_phi_oidc.oidc.transport import TransportRequest
+from django_phi_oidc.provider.http_transport import HTTPTransport
 from django_phi_oidc.provider.registry import get_provider
 from tests.provider.wire import Peer, answering, reply, serving
-from tests.tls import Authority
+from tests.tls import CertificateAuthority
 
 MINIMAL = {"issuer": "https://127.0.0.1", "client_id": "portal", "client_secret": "s"}
 
@@ -79,16 +79,16 @@ def test_get_provider_forgotten_when_the_setting_changes() -> None:
         assert get_provider() is not before
 
 
-def test_get_provider_forgotten_leaves_no_open_socket(tls: ssl.SSLContext, authority: Authority) -> None:
+def test_get_provider_forgotten_leaves_no_open_socket(tls: ssl.SSLContext, authority: CertificateAuthority) -> None:
     with serving(answering(reply()), tls=tls) as server:
-        with declaring(clinic={"ca_bundle": authority.path}):
-            request = Request(method="GET", url=server.url, headers={})
+        with declaring(clinic={"ca_bundle": authority.certificate_path}):
+            request = TransportRequest(method="GET", url=server.url, headers={})
             assert get_provider().transport.send(request, deadline=5).status == 200
         gc.collect()
         assert server.closed.acquire(timeout=5)
 
 
-def test_provider_metadata_and_keys_judged_over_the_wire(tls: ssl.SSLContext, authority: Authority) -> None:
+def test_provider_metadata_and_keys_judged_over_the_wire(tls: ssl.SSLContext, authority: CertificateAuthority) -> None:
     def op(peer: Peer) -> None:
         while (request := peer.read()) is not None:
             peer.send(reply(json.dumps(document if b"/.well-known/" in request else {"keys": []}).encode()))
@@ -102,14 +102,14 @@ def test_provider_metadata_and_keys_judged_over_the_wire(tls: ssl.SSLContext, au
             "subject_types_supported": ["pairwise"],
             "id_token_signing_alg_values_supported": ["ES256"],
         }
-        with declaring(clinic={"issuer": issuer, "ca_bundle": authority.path}):
+        with declaring(clinic={"issuer": issuer, "ca_bundle": authority.certificate_path}):
             document["issuer"] = f"{issuer}/"
             with pytest.raises(IssuerMismatch):
-                get_provider().metadata(deadline=5)
+                get_provider().get_metadata(deadline=5)
             document["issuer"] = issuer
-            assert get_provider().metadata(deadline=5).jwks_uri == f"{server.url}jwks_uri"
+            assert get_provider().get_metadata(deadline=5).jwks_uri == f"{server.url}jwks_uri"
             with pytest.raises(KeyNotFound):
-                get_provider().keys(deadline=5).key_for(kid="a", alg="ES256")
+                get_provider().get_key_set(deadline=5).get_key(kid="a", alg="ES256")
         assert server.accepted == 1
     paths = [request.split(b" ")[1].decode() for request in server.requests]
     assert paths == ["/.well-known/openid-configuration"] * 2 + ["/jwks_uri"] * 2

@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 
-from django_phi_oidc.provider.watching import Watch
+from django_phi_oidc.provider.deadlines import DeadlineScheduler
 
 FORKED = """
 import os, sys, threading, time
@@ -30,7 +30,7 @@ def started(before: set[threading.Thread]) -> list[threading.Thread]:
 
 
 def test_call_at_calls_each_at_its_time_whatever_the_order_they_came_in() -> None:
-    watch, called = Watch(), queue.Queue[tuple[str, float]]()
+    watch, called = DeadlineScheduler(), queue.Queue[tuple[str, float]]()
     begun = time.monotonic()
     for name, after in (("late", 0.3), ("early", 0.1), ("later", 0.4), ("over", -1.0)):
         watch.call_at(begun + after, lambda name=name: called.put((name, time.monotonic() - begun)))
@@ -41,7 +41,7 @@ def test_call_at_calls_each_at_its_time_whatever_the_order_they_came_in() -> Non
 
 def test_call_at_from_many_threads_uses_one_thread_and_loses_nothing() -> None:
     before = set(threading.enumerate())
-    watch, called = Watch(), queue.Queue[int]()
+    watch, called = DeadlineScheduler(), queue.Queue[int]()
 
     def ask(number: int) -> None:
         for offset in range(20):
@@ -59,7 +59,7 @@ def test_call_at_from_many_threads_uses_one_thread_and_loses_nothing() -> None:
 
 
 def test_call_at_after_the_thread_has_died_calls_all_the_same() -> None:
-    watch, called = Watch(), threading.Event()
+    watch, called = DeadlineScheduler(), threading.Event()
     before = set(threading.enumerate())
     threading_excepthook, threading.excepthook = threading.excepthook, lambda args: None
     try:

@@ -12,10 +12,10 @@ from django.conf import settings
 from django.db import connections, transaction
 from django.test.utils import CaptureQueriesContext
 
-from django_phi_oidc import clock
-from django_phi_oidc.replay.models import SpentValue
-from django_phi_oidc.replay.spending import prune, spend, spend_with_transaction, was_spent
-from django_phi_oidc.replay.tasks import prune_spent
+from django_phi_oidc._internal import clock
+from django_phi_oidc.replay.cache import delete_expired, mark_used, mark_used_in_transaction, was_used
+from django_phi_oidc.replay.models import UsedIdentifier
+from django_phi_oidc.replay.tasks import delete_expired_identifiers
 from tests import databases
 
 NOW = datetime(2026, 11, 24, 16, 5, tzinfo=UTC)
@@ -35,66 +35,66 @@ print(json.dumps(spend("state", "raced", until=datetime(2100, 1, 1, tzinfo=UTC))
 
 @pytest.mark.django_db
 def test_spend_of_a_value_is_true_once_and_of_another_kind_or_value_again() -> None:
-    assert spend("state", "value", until=UNTIL) is True
-    assert spend("state", "value", until=UNTIL) is False
-    assert spend("nonce", "value", until=UNTIL) is True
-    assert spend("state", "other", until=UNTIL) is True
+    assert mark_used("state", "value", expires_at=UNTIL) is True
+    assert mark_used("state", "value", expires_at=UNTIL) is False
+    assert mark_used("nonce", "value", expires_at=UNTIL) is True
+    assert mark_used("state", "other", expires_at=UNTIL) is True
 
 
 @pytest.mark.django_db
 def test_spend_keeps_no_value() -> None:
-    spend("state", "a-secret-value", until=UNTIL)
-    assert "a-secret-value" not in json.dumps(list(SpentValue.objects.values()), default=str)
+    mark_used("state", "a-secret-value", expires_at=UNTIL)
+    assert "a-secret-value" not in json.dumps(list(UsedIdentifier.objects.values()), default=str)
 
 
 @pytest.mark.django_db
 def test_spend_makes_one_statement() -> None:
     with CaptureQueriesContext(connections["default"]) as queries:
-        spend("state", "value", until=UNTIL)
+        mark_used("state", "value", expires_at=UNTIL)
     assert [query["sql"].split()[0] for query in queries if "SAVEPOINT" not in query["sql"]] == ["INSERT"]
 
 
 @pytest.mark.django_db(transaction=True)
 def test_spend_in_an_open_transaction_raises_and_spends_nothing() -> None:
     with transaction.atomic(), pytest.raises(RuntimeError, match="durable"):
-        spend("state", "value", until=UNTIL)
-    assert spend("state", "value", until=UNTIL) is True
+        mark_used("state", "value", expires_at=UNTIL)
+    assert mark_used("state", "value", expires_at=UNTIL) is True
 
 
 @pytest.mark.django_db(transaction=True)
 def test_spend_with_transaction_shares_the_fate_of_that_transaction() -> None:
     with transaction.atomic():
-        assert spend_with_transaction("state", "value", until=UNTIL) is True
+        assert mark_used_in_transaction("state", "value", expires_at=UNTIL) is True
         transaction.set_rollback(True)
-    assert was_spent("state", "value") is False
+    assert was_used("state", "value") is False
     with transaction.atomic():
-        assert spend_with_transaction("state", "value", until=UNTIL) is True
-    assert spend("state", "value", until=UNTIL) is False
+        assert mark_used_in_transaction("state", "value", expires_at=UNTIL) is True
+    assert mark_used("state", "value", expires_at=UNTIL) is False
 
 
 @pytest.mark.django_db(transaction=True)
 def test_spend_with_transaction_of_what_was_spent_leaves_the_transaction_good() -> None:
-    spend("state", "value", until=UNTIL)
+    mark_used("state", "value", expires_at=UNTIL)
     with transaction.atomic():
-        assert spend_with_transaction("state", "value", until=UNTIL) is False
-        assert spend_with_transaction("state", "other", until=UNTIL) is True
-    assert was_spent("state", "other") is True
+        assert mark_used_in_transaction("state", "value", expires_at=UNTIL) is False
+        assert mark_used_in_transaction("state", "other", expires_at=UNTIL) is True
+    assert was_used("state", "other") is True
 
 
 @pytest.mark.django_db(transaction=True)
 def test_spend_with_transaction_without_one_raises_and_spends_nothing() -> None:
     with pytest.raises(RuntimeError, match="open one"):
-        spend_with_transaction("state", "value", until=UNTIL)
-    assert was_spent("state", "value") is False
+        mark_used_in_transaction("state", "value", expires_at=UNTIL)
+    assert was_used("state", "value") is False
 
 
 @pytest.mark.django_db(transaction=True)
 def test_spend_is_committed_when_it_returns() -> None:
-    spend("state", "value", until=UNTIL)
+    mark_used("state", "value", expires_at=UNTIL)
     seen: list[bool] = []
 
     def look() -> None:
-        seen.append(was_spent("state", "value"))
+        seen.append(was_used("state", "value"))
         connections.close_all()
 
     thread = threading.Thread(target=look)
@@ -113,7 +113,7 @@ def test_spend_in_a_race_of_threads_is_true_exactly_once() -> None:
         try:
             connections["default"].ensure_connection()
             start.wait(timeout=30)
-            answers.append(spend("state", "raced", until=UNTIL))
+            answers.append(mark_used("state", "raced", expires_at=UNTIL))
         finally:
             connections.close_all()
 
@@ -152,26 +152,26 @@ def test_spend_in_a_race_of_processes_is_true_exactly_once() -> None:
 
 @pytest.mark.django_db
 def test_was_spent_before_and_after() -> None:
-    assert was_spent("state", "value") is False
-    spend("state", "value", until=UNTIL)
-    assert was_spent("state", "value") is True
-    assert was_spent("nonce", "value") is False
+    assert was_used("state", "value") is False
+    mark_used("state", "value", expires_at=UNTIL)
+    assert was_used("state", "value") is True
+    assert was_used("nonce", "value") is False
 
 
 @pytest.mark.django_db
 def test_prune_forgets_what_is_due_and_nothing_else() -> None:
-    spend("state", "due", until=NOW - timedelta(microseconds=1))
-    spend("state", "not due", until=NOW)
-    assert prune(now=NOW) == 1
-    assert (was_spent("state", "due"), was_spent("state", "not due")) == (False, True)
+    mark_used("state", "due", expires_at=NOW - timedelta(microseconds=1))
+    mark_used("state", "not due", expires_at=NOW)
+    assert delete_expired(now=NOW) == 1
+    assert (was_used("state", "due"), was_used("state", "not due")) == (False, True)
 
 
 @pytest.mark.django_db
 def test_prune_spent_takes_the_time_from_the_clock() -> None:
-    spend("state", "value", until=UNTIL)
-    with clock.running(lambda: UNTIL):
-        prune_spent()
-    assert was_spent("state", "value")
-    with clock.running(lambda: UNTIL + timedelta(seconds=1)):
-        prune_spent()
-    assert not was_spent("state", "value")
+    mark_used("state", "value", expires_at=UNTIL)
+    with clock.override_clock(lambda: UNTIL):
+        delete_expired_identifiers()
+    assert was_used("state", "value")
+    with clock.override_clock(lambda: UNTIL + timedelta(seconds=1)):
+        delete_expired_identifiers()
+    assert not was_used("state", "value")

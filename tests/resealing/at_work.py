@@ -38,14 +38,17 @@ def _write(model: Any, keys: list[Any]) -> None:
         pk = random.choice(keys[:: len(keys) // HOT] if random.random() < 0.5 else keys)
         with transaction.atomic():
             row = model.objects.select_for_update().get(pk=pk)
-            row.token = str(int(field.open(row)) + 1)
+            row.token = str(int(field.decrypt(row)) + 1)
             row.save(update_fields=["token"])
         wrote[str(pk)] += 1
     print(json.dumps(wrote), flush=True)
 
 
 def _reseal(model: Any, keys: list[Any]) -> None:
-    resealing, keyring = import_module("django_phi_oidc.resealing"), import_module("django_phi_oidc.keyring")
+    resealing, keyring = (
+        import_module("django_phi_oidc.key_rotation.encryption_keys"),
+        import_module("django_phi_oidc.crypto.keyring"),
+    )
     column = resealing.SealedColumn("default", model._meta.get_field("token"))
 
     def tell(looked_at: int) -> None:

@@ -8,7 +8,7 @@ import pytest
 from django.db import connection
 from django.test import modify_settings
 
-from django_phi_oidc import keyring
+from django_phi_oidc.crypto import keyring
 from tests.settings import key
 
 APP = "tests.resealing.ward"
@@ -33,8 +33,8 @@ def ward(transactional_db: None) -> Iterator[Any]:
 def seal_under(settings: Any) -> Any:
     """Return what configures the encryption keys, newest first, and returns them."""
 
-    def configure(*texts: str) -> tuple[keyring.Key, ...]:
+    def configure(*texts: str) -> tuple[keyring.SymmetricKey, ...]:
         settings.PHI_OIDC = {**settings.PHI_OIDC, "ENCRYPTION_KEYS": list(texts)}
-        return keyring.keys("ENCRYPTION_KEYS")
+        return keyring.get_keys("ENCRYPTION_KEYS")
 
     return configure

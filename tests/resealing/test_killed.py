@@ -16,8 +16,9 @@ import pytest
 from django.core.management import call_command
 from django.db import connections
 
-from django_phi_oidc import clock, keyring
-from django_phi_oidc.resealing import Census, SealedColumn, count
+from django_phi_oidc._internal import clock
+from django_phi_oidc.crypto import keyring
+from django_phi_oidc.key_rotation.encryption_keys import EncryptedColumn, KeyUsage, count_key_usage
 from django_phi_oidc.sessions.models import PendingRevocation, RevocationStatus
 from tests import databases
 
@@ -54,14 +55,14 @@ def line_of(process: subprocess.Popen[str]) -> str:
 
 
 def test_reseal_killed_twice_while_two_processes_write_loses_no_write_and_brings_none_back(settings: Any) -> None:
-    column, now = SealedColumn("default", PendingRevocation._meta.get_field("token")), clock.now()  # type: ignore[arg-type]
+    column, now = EncryptedColumn("default", PendingRevocation._meta.get_field("token")), clock.now()  # type: ignore[arg-type]
     declared = settings.PHI_OIDC
-    new, old = keyring.keys("ENCRYPTION_KEYS")
+    new, old = keyring.get_keys("ENCRYPTION_KEYS")
     settings.PHI_OIDC = {**declared, "ENCRYPTION_KEYS": declared["ENCRYPTION_KEYS"][1:]}
     made = {"token": "0", "status": RevocationStatus.DONE, "due_at": now, "created_at": now}
     PendingRevocation.objects.bulk_create(PendingRevocation(id=uuid.uuid4(), **made) for _ in range(ROWS))
     settings.PHI_OIDC = declared
-    assert count(column) == Census(keys={old.id: ROWS})
+    assert count_key_usage(column) == KeyUsage(counts_by_key_id={old.id: ROWS})
 
     with ExitStack() as stack:
         writers = [stack.enter_context(at_work("write")) for _ in range(2)]
@@ -75,7 +76,7 @@ def test_reseal_killed_twice_while_two_processes_write_loses_no_write_and_brings
                 pass
             process.kill()
             assert process.wait(timeout=30) == -signal.SIGKILL
-            before, left = left, count(column).keys[old.id]
+            before, left = left, count_key_usage(column).counts_by_key_id[old.id]
             assert 0 < left < before - at / 2
         out = StringIO()
         call_command("phi_oidc", "keys", "rotate", "--json", stdout=out, stderr=StringIO())
@@ -84,9 +85,9 @@ def test_reseal_killed_twice_while_two_processes_write_loses_no_write_and_brings
     done = json.loads(out.getvalue())
     assert done["key"] == new.id
     assert 0 < done["done"] <= left
-    assert count(column) == Census(keys={new.id: ROWS})
+    assert count_key_usage(column) == KeyUsage(counts_by_key_id={new.id: ROWS})
     wrote: Counter[str] = sum((Counter(json.loads(answer)) for answer in answers), Counter())
     assert min(sum(json.loads(answer).values()) for answer in answers) > 20
     field = column.field
-    found = {str(row.pk): int(field.open(row) or "") for row in PendingRevocation.objects.iterator()}
+    found = {str(row.pk): int(field.decrypt(row) or "") for row in PendingRevocation.objects.iterator()}
     assert {pk: number for pk, number in found.items() if number} == wrote

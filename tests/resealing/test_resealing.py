@@ -13,8 +13,15 @@ from typing import Any
 import pytest
 from django.db import connection, connections, transaction
 
-from django_phi_oidc import keyring
-from django_phi_oidc.resealing import Census, Resealed, SealedColumn, count, reseal, sealed_columns
+from django_phi_oidc.crypto import keyring
+from django_phi_oidc.key_rotation.encryption_keys import (
+    EncryptedColumn,
+    KeyUsage,
+    ReencryptionResult,
+    count_key_usage,
+    list_encrypted_columns,
+    reencrypt,
+)
 from tests.beside import transaction_beside
 from tests.resealing.conftest import NEW, OLD
 
@@ -33,11 +40,11 @@ THEIRS = {"ward_chart.text", "ward_chart.remark", "ward_bed.The Note", "ward_vis
 RETENTION = ("20261125-86400", "20261125-session", "hold-0123456789abcdef0123456789abcdef")
 
 
-def column_of(model: Any, name: str) -> SealedColumn:
-    return SealedColumn("default", model._meta.get_field(name))
+def column_of(model: Any, name: str) -> EncryptedColumn:
+    return EncryptedColumn("default", model._meta.get_field(name))
 
 
-def texts(column: SealedColumn) -> dict[str, str]:
+def texts(column: EncryptedColumn) -> dict[str, str]:
     """Return what is in the column, by primary key, as no model reads it."""
     quote = connection.ops.quote_name
     table, text = quote(column.table), quote(column.field.column)
@@ -47,14 +54,14 @@ def texts(column: SealedColumn) -> dict[str, str]:
         return {str(pk): text for pk, text in cursor.fetchall()}
 
 
-def write(column: SealedColumn, pk: uuid.UUID, text: str) -> None:
+def write(column: EncryptedColumn, pk: uuid.UUID, text: str) -> None:
     with connection.cursor() as cursor:
         key = column.field.model._meta.pk.get_db_prep_value(pk, connection)
         cursor.execute(f"UPDATE {column.table} SET {column.field.column} = %s WHERE id = %s", [text, key])
 
 
 def opened(row: Any, name: str) -> str:
-    return str(row._meta.get_field(name).open(row))
+    return str(row._meta.get_field(name).decrypt(row))
 
 
 def charts(ward: Any, many: int, *, archived: bool = False) -> list[Any]:
@@ -62,17 +69,17 @@ def charts(ward: Any, many: int, *, archived: bool = False) -> list[Any]:
 
 
 def test_sealed_columns_are_ours_and_the_host_projects_each_once(ward: Any) -> None:
-    assert {str(column) for column in sealed_columns()} == OURS | THEIRS
-    assert len(sealed_columns()) == len(OURS | THEIRS)
-    assert {column.using for column in sealed_columns()} == {"default"}
+    assert {str(column) for column in list_encrypted_columns()} == OURS | THEIRS
+    assert len(list_encrypted_columns()) == len(OURS | THEIRS)
+    assert {column.using for column in list_encrypted_columns()} == {"default"}
 
 
 def test_sealed_columns_of_a_database_are_those_that_are_migrated_there(ward: Any, settings: Any) -> None:
     settings.DATABASE_ROUTERS = [NothingOnTheTrail()]
-    assert {(column.using, str(column)) for column in sealed_columns("default")} == {
+    assert {(column.using, str(column)) for column in list_encrypted_columns("default")} == {
         ("default", name) for name in OURS | THEIRS
     }
-    assert sealed_columns("phi_audit") == ()
+    assert list_encrypted_columns("phi_audit") == ()
 
 
 class NothingOnTheTrail:
@@ -90,7 +97,9 @@ def test_count_tells_the_texts_by_key_and_opens_none(ward: Any, seal_under: Any)
     write(column, second.pk, "x-ray: nothing found")
     write(column, third.pk, "x-ray:gAAAA is no key")
     write(column, fourth.pk, "deadbeef without a colon")
-    assert count(column) == Census(keys={old.id: 1, new.id: 1}, retention=1, nameless=3)
+    assert count_key_usage(column) == KeyUsage(
+        counts_by_key_id={old.id: 1, new.id: 1}, retention_count=1, unrecognized_count=3
+    )
 
 
 @pytest.mark.parametrize("batch", [1, 2, 7, 8, 100])
@@ -101,14 +110,16 @@ def test_reseal_seals_every_old_text_under_the_newest_key_in_batches(ward: Any, 
     newest = charts(ward, 2)
     ward.Chart.objects.create(text=None)
     kept = {str(pk): text for pk, text in texts(column).items() if pk in {str(c.pk) for c in newest} or text is None}
-    ring, looked_at = keyring.keys("ENCRYPTION_KEYS"), list[int]()
-    assert reseal(column, ring=ring, batch=batch, progress=looked_at.append) == Resealed(done=7)
+    ring, looked_at = keyring.get_keys("ENCRYPTION_KEYS"), list[int]()
+    assert reencrypt(column, keys=ring, batch_size=batch, report_progress=looked_at.append) == ReencryptionResult(
+        reencrypted=7
+    )
     assert looked_at == [*range(batch, 7, batch), 7]
-    assert count(column) == Census(keys={ring[0].id: 9})
+    assert count_key_usage(column) == KeyUsage(counts_by_key_id={ring[0].id: 9})
     assert kept.items() <= texts(column).items()
     seal_under(NEW)
     assert [opened(ward.Chart.objects.get(pk=each.pk), "text") for each in made] == [f"text {n}" for n in range(7)]
-    assert reseal(column, ring=ring, batch=batch) == Resealed()
+    assert reencrypt(column, keys=ring, batch_size=batch) == ReencryptionResult()
 
 
 def test_reseal_reaches_every_table_whatever_its_key_is_and_whatever_its_manager_hides(
@@ -123,9 +134,9 @@ def test_reseal_reaches_every_table_whatever_its_key_is_and_whatever_its_manager
             ward.Visit.objects.create(day=day, bed_code=bed, note=f"{day} {bed}")
     patients = [ward.Patient.objects.create(history=f"history {n}") for n in range(3)]
     ring = seal_under(NEW, OLD)
-    done = {str(column): reseal(column, ring=ring, batch=2) for column in sealed_columns()}
+    done = {str(column): reencrypt(column, keys=ring, batch_size=2) for column in list_encrypted_columns()}
     expected = {"ward_chart.text": 2, "ward_bed.The Note": 4, "ward_visit.note": 4, "ward_patient.history": 3}
-    assert done == {name: Resealed(done=expected.get(name, 0)) for name in OURS | THEIRS}
+    assert done == {name: ReencryptionResult(reencrypted=expected.get(name, 0)) for name in OURS | THEIRS}
     seal_under(NEW)
     assert all(opened(bed, "note") == f"of {bed.code}" for bed in ward.Bed.objects.all())
     assert all(opened(visit, "note") == str(visit) for visit in ward.Visit.objects.all())
@@ -151,7 +162,7 @@ DAMAGES: dict[str, Callable[[str, list[str]], str]] = {
     "the id alone": lambda text, others: text[:9],
     "one bit": one_bit,
     "a missing key": lambda text, others: f"00000000:{text[9:]}",
-    "another key's id": lambda text, others: f"{keyring.keys('ENCRYPTION_KEYS')[1].id}:{text[9:]}",
+    "another key's id": lambda text, others: f"{keyring.get_keys('ENCRYPTION_KEYS')[1].id}:{text[9:]}",
     "another row's": lambda text, others: others[0],
     "another column's": lambda text, others: others[1],
     "what base64 passes over": lambda text, others: f"{text[:20]},{text[20:]}",
@@ -176,7 +187,9 @@ def test_reseal_leaves_what_can_not_be_opened_as_it_is_and_tells_its_row(
     text = DAMAGES[damage](texts(column)[key_in_database(damaged.pk)], others)
     write(column, damaged.pk, text)
     ring, told = seal_under(NEW, OLD, keyring_text(ring[1])), list[str]()
-    assert reseal(column, ring=ring, batch=1, unopenable=told.append) == Resealed(done=1, unopenable=1)
+    assert reencrypt(column, keys=ring, batch_size=1, report_undecryptable=told.append) == ReencryptionResult(
+        reencrypted=1, undecryptable=1
+    )
     assert told == [str(damaged.pk)]
     assert texts(column)[key_in_database(damaged.pk)] == text
     assert opened(ward.Chart.objects.get(pk=other.pk), "text") == "text 1"
@@ -186,7 +199,7 @@ def key_in_database(pk: uuid.UUID) -> str:
     return str(pk) if connection.vendor == "postgresql" else pk.hex
 
 
-def keyring_text(key: keyring.Key) -> str:
+def keyring_text(key: keyring.SymmetricKey) -> str:
     return base64.urlsafe_b64encode(key.material).decode()
 
 
@@ -199,9 +212,9 @@ def test_reseal_leaves_what_is_under_a_retention_key_and_does_not_take_it_for_a_
     write(column, chart.pk, f"{name}:{texts(column)[key_in_database(other.pk)][9:]}")
     before = texts(column)[key_in_database(chart.pk)]
     ring = seal_under(NEW, OLD)
-    assert reseal(column, ring=ring) == Resealed(done=1)
+    assert reencrypt(column, keys=ring) == ReencryptionResult(reencrypted=1)
     assert texts(column)[key_in_database(chart.pk)] == before
-    assert count(column) == Census(keys={ring[0].id: 1}, retention=1)
+    assert count_key_usage(column) == KeyUsage(counts_by_key_id={ring[0].id: 1}, retention_count=1)
 
 
 def in_a_thread(act: Callable[[], Any]) -> Any:
@@ -236,10 +249,10 @@ def test_reseal_keeps_what_a_writer_has_put_there_since_it_was_read(ward: Any, s
         return result
 
     with connection.execute_wrapper(change_after_the_first_read):
-        assert reseal(column, ring=ring, batch=6) == Resealed(done=4)
+        assert reencrypt(column, keys=ring, batch_size=6) == ReencryptionResult(reencrypted=4)
     assert opened(ward.Chart.objects.get(pk=changed), "text") == "new"
     assert not ward.Chart.objects.filter(pk=deleted).exists()
-    assert count(column) == Census(keys={ring[0].id: 5})
+    assert count_key_usage(column) == KeyUsage(counts_by_key_id={ring[0].id: 5})
     assert [opened(ward.Chart.objects.get(pk=each.pk), "text") for each in made[3:]] == ["text 3", "text 4", "text 5"]
 
 
@@ -258,9 +271,9 @@ def test_reseal_takes_again_what_a_writer_without_the_new_key_wrote_since(ward: 
         return result
 
     with connection.execute_wrapper(change_after_the_first_read):
-        assert reseal(column, ring=ring) == Resealed(done=2)
+        assert reencrypt(column, keys=ring) == ReencryptionResult(reencrypted=2)
     assert opened(ward.Chart.objects.get(pk=made[0].pk), "text") == "new"
-    assert count(column) == Census(keys={ring[0].id: 2})
+    assert count_key_usage(column) == KeyUsage(counts_by_key_id={ring[0].id: 2})
 
 
 @pytest.mark.postgresql
@@ -269,8 +282,8 @@ def test_reseal_waits_for_no_row_that_somebody_holds_and_the_next_run_takes_it(w
     column, made = column_of(ward.Chart, "text"), charts(ward, 10)
     ring = seal_under(NEW, OLD)
     with transaction_beside(lambda: ward.Chart.objects.select_for_update().get(pk=made[4].pk)):
-        assert reseal(column, ring=ring, batch=5) == Resealed(done=9, busy=1)
-    assert reseal(column, ring=ring, batch=5) == Resealed(done=1)
+        assert reencrypt(column, keys=ring, batch_size=5) == ReencryptionResult(reencrypted=9, skipped=1)
+    assert reencrypt(column, keys=ring, batch_size=5) == ReencryptionResult(reencrypted=1)
 
 
 def test_reseal_that_was_stopped_goes_on(ward: Any, seal_under: Any) -> None:
@@ -283,10 +296,10 @@ def test_reseal_that_was_stopped_goes_on(ward: Any, seal_under: Any) -> None:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        reseal(column, ring=ring, batch=3, progress=stop)
-    done = count(column).keys[ring[0].id]
+        reencrypt(column, keys=ring, batch_size=3, report_progress=stop)
+    done = count_key_usage(column).counts_by_key_id[ring[0].id]
     assert done == 6
-    assert reseal(column, ring=ring, batch=3) == Resealed(done=3)
+    assert reencrypt(column, keys=ring, batch_size=3) == ReencryptionResult(reencrypted=3)
 
 
 def test_reseal_by_two_at_once_shares_the_work(ward: Any, seal_under: Any) -> None:
@@ -294,17 +307,17 @@ def test_reseal_by_two_at_once_shares_the_work(ward: Any, seal_under: Any) -> No
     column, made = column_of(ward.Chart, "text"), charts(ward, 400)
     ring, start = seal_under(NEW, OLD), threading.Barrier(2)
 
-    def work() -> Resealed:
+    def work() -> ReencryptionResult:
         try:
             start.wait(10)
-            return reseal(column, ring=ring, batch=20)
+            return reencrypt(column, keys=ring, batch_size=20)
         finally:
             connections.close_all()
 
     with ThreadPoolExecutor(2) as pool:
         results = [future.result(60) for future in [pool.submit(work) for _ in range(2)]]
-    assert sum(result.done for result in results) == 400
-    assert not any(result.unopenable or result.busy for result in results)
+    assert sum(result.reencrypted for result in results) == 400
+    assert not any(result.undecryptable or result.skipped for result in results)
     assert {opened(chart, "text") for chart in ward.Chart.objects.all()} == {f"text {n}" for n in range(len(made))}
 
 
@@ -313,8 +326,8 @@ def test_reseal_inside_a_transaction_is_refused(ward: Any, seal_under: Any) -> N
     column, _ = column_of(ward.Chart, "text"), charts(ward, 1)
     ring = seal_under(NEW, OLD)
     with transaction.atomic(), pytest.raises(RuntimeError, match="transaction"):
-        reseal(column, ring=ring)
-    assert reseal(column, ring=ring) == Resealed(done=1)
+        reencrypt(column, keys=ring)
+    assert reencrypt(column, keys=ring) == ReencryptionResult(reencrypted=1)
 
 
 def test_reseal_takes_no_more_memory_for_more_rows(ward: Any, seal_under: Any) -> None:
@@ -327,7 +340,7 @@ def test_reseal_takes_no_more_memory_for_more_rows(ward: Any, seal_under: Any) -
         ring = seal_under(NEW, OLD)
         gc.collect()
         tracemalloc.start()
-        assert reseal(column, ring=ring, batch=100) == Resealed(done=many)
+        assert reencrypt(column, keys=ring, batch_size=100) == ReencryptionResult(reencrypted=many)
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert peaks[2] < 1.5 * peaks[1]

@@ -11,8 +11,8 @@ from django.urls import path
 from django.views.static import serve
 
 import django_phi_oidc
-from django_phi_oidc.audit.request import Actor
-from django_phi_oidc.claims import reveal
+from django_phi_oidc.audit.request_context import Actor
+from django_phi_oidc.claims.disclosure import reveal
 from django_phi_oidc.decorators import passive
 from tests.interop.site import EXAMPLE  # noqa: F401 -- the example's packages can be imported
 from tests.interop.urls import urlpatterns as portal

@@ -16,7 +16,7 @@ django.setup()
 from django.db import connections  # noqa: E402
 
 from django_phi_oidc.errors import PhiOidcError  # noqa: E402
-from django_phi_oidc.sessions import access_token  # noqa: E402
+from django_phi_oidc.sessions.access_tokens import get_access_token  # noqa: E402
 
 session, count = uuid.UUID(sys.argv[1]), int(sys.argv[2])
 barrier = threading.Barrier(count)
@@ -27,7 +27,7 @@ def call() -> None:
     connections["default"].ensure_connection()
     barrier.wait()
     try:
-        got.append(hashlib.sha256(access_token(session).encode()).hexdigest())
+        got.append(hashlib.sha256(get_access_token(session).encode()).hexdigest())
     except PhiOidcError as error:
         got.append(error.code)
     finally:

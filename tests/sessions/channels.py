@@ -9,9 +9,9 @@ from urllib.parse import urlencode, urlsplit
 
 import pytest
 
-from django_phi_oidc.attack.op import Client, DemoProvider
-from django_phi_oidc.attack.op.backchannel import logout_token
 from django_phi_oidc.provider.registry import _providers
+from django_phi_oidc.testing.mock_provider import Client, DemoProvider
+from django_phi_oidc.testing.mock_provider.backchannel import create_logout_token
 
 SECRET = "a secret for tests only"
 BACKCHANNEL, FRONTCHANNEL = "/oidc/backchannel-logout/", "/oidc/frontchannel-logout/"
@@ -63,7 +63,7 @@ def deliver(base: str, token: str, **more: str) -> Answer:
 
 def token_of(provider: DemoProvider, *, client_id: str = "portal", **about: str) -> str:
     """Return a logout token as the provider makes it: of sub, sid or both; its hook has had its say."""
-    return logout_token(provider.state, provider.state.clients[client_id], **about)
+    return create_logout_token(provider.state, provider.state.clients[client_id], **about)
 
 
 def declaration(provider: DemoProvider, **options: Any) -> dict[str, Any]:
@@ -96,7 +96,9 @@ def portal(live_server: Any, settings: Any) -> str:
 def provider(_signing_provider: DemoProvider, portal: str, settings: Any) -> Iterator[DemoProvider]:
     """Yield the portal's default provider, which knows where to post logout tokens."""
     uri = f"{portal}{BACKCHANNEL}"
-    _signing_provider.register(Client("portal", SECRET, [f"{portal}/oidc/callback/"], backchannel_logout_uri=uri))
+    _signing_provider.register_client(
+        Client("portal", SECRET, [f"{portal}/oidc/callback/"], backchannel_logout_uri=uri)
+    )
     declare(settings, default=declaration(_signing_provider))
     _signing_provider.requests.clear()
     yield _signing_provider

@@ -20,15 +20,15 @@ from django.contrib.auth import SESSION_KEY as USER_KEY
 from django.contrib.auth.base_user import AbstractBaseUser
 from django.test import Client
 
-from django_phi_oidc import clock
+from django_phi_oidc._internal import clock
 from django_phi_oidc.audit.models import AuditEvent, AuditOutbox
-from django_phi_oidc.audit.request import SESSION_KEY
+from django_phi_oidc.audit.request_context import SESSION_KEY
 from django_phi_oidc.claims.models import StoredClaim
 from django_phi_oidc.oidc.jose import encode_b64url
 from django_phi_oidc.oidc.token import TokenResponse
+from django_phi_oidc.sessions.activity import TIMES_KEY, create_times_entry
+from django_phi_oidc.sessions.lifecycle import start_session
 from django_phi_oidc.sessions.models import OIDCSession
-from django_phi_oidc.sessions.starting import start_session
-from django_phi_oidc.sessions.visiting import TIMES_KEY, new_times
 from django_phi_oidc.subjects.models import PairwiseSubject
 
 NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
@@ -188,11 +188,11 @@ def sign_in() -> Callable[..., SignedIn]:
         store[BACKEND_SESSION_KEY] = BACKEND
         store[HASH_SESSION_KEY] = user.get_session_auth_hash()
         store[SESSION_KEY] = str(session_id)
-        store[TIMES_KEY] = new_times(clock.now())
+        store[TIMES_KEY] = create_times_entry(clock.now())
         store.create()
         store.save()
         session = start_session(
-            id=session_id,
+            session_id=session_id,
             user=user,
             subject=subject,
             provider="default",

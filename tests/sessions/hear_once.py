@@ -12,12 +12,13 @@ django.setup()
 
 from datetime import timedelta  # noqa: E402
 
-from django_phi_oidc import clock, keyring  # noqa: E402
+from django_phi_oidc._internal import clock  # noqa: E402
 from django_phi_oidc.audit.events import Origin  # noqa: E402
+from django_phi_oidc.crypto import keyring  # noqa: E402
 from django_phi_oidc.oidc.logout_token import LogoutToken  # noqa: E402
-from django_phi_oidc.sessions.hearing import hear_logout_token  # noqa: E402
+from django_phi_oidc.sessions.backchannel_logout import process_logout_token  # noqa: E402
 
 now = clock.now()
-token = LogoutToken(iss=issuer, sub=sub, sid="", jti="elsewhere", until=now + timedelta(minutes=2))
-ended = hear_logout_token(token, keys=keyring.keys("SUBJECT_KEYS"), origin=Origin(), now=now)
+token = LogoutToken(iss=issuer, sub=sub, sid="", jti="elsewhere", valid_until=now + timedelta(minutes=2))
+ended = process_logout_token(token, subject_keys=keyring.get_keys("SUBJECT_KEYS"), origin=Origin(), now=now)
 sys.stdout.write(f"{len(ended)}\n")

@@ -7,11 +7,12 @@ from importlib import import_module
 
 from django.conf import settings
 
-from django_phi_oidc import clock, keyring
+from django_phi_oidc._internal import clock
+from django_phi_oidc.crypto import keyring
 from django_phi_oidc.oidc.token import TokenResponse
-from django_phi_oidc.sessions.models import OIDCSession, digest
-from django_phi_oidc.sessions.starting import start_session
-from django_phi_oidc.subjects.digest import subject_digest
+from django_phi_oidc.sessions.lifecycle import start_session
+from django_phi_oidc.sessions.models import OIDCSession, sha256_hex
+from django_phi_oidc.subjects.identifiers import compute_subject_digest
 from django_phi_oidc.subjects.models import PairwiseSubject, SubjectDigest
 from tests.sessions.conftest import SignedIn
 
@@ -21,10 +22,10 @@ ISSUER = "https://op"
 def name(signed_in: SignedIn, *, sub: str, sid: str = "", issuer: str = ISSUER) -> SignedIn:
     """Let that issuer know the person as sub, under every subject key, and the session as sid."""
     PairwiseSubject.objects.filter(pk=signed_in.subject.pk).update(issuer=issuer)
-    sid_digest = digest(sid) if sid else ""
+    sid_digest = sha256_hex(sid) if sid else ""
     OIDCSession.objects.filter(pk=signed_in.session.pk).update(issuer=issuer, sid_digest=sid_digest)
-    for key in keyring.keys("SUBJECT_KEYS"):
-        found = subject_digest(key.material, issuer=issuer, sub=sub)
+    for key in keyring.get_keys("SUBJECT_KEYS"):
+        found = compute_subject_digest(key.material, issuer=issuer, sub=sub)
         SubjectDigest.objects.create(subject=signed_in.subject, issuer=issuer, key_id=key.id, digest=found)
     return signed_in
 
@@ -36,7 +37,7 @@ def sign_in_again(signed_in: SignedIn, *, sid: str = "", issuer: str = ISSUER) -
     store["phi_oidc_session"] = str(session_id)
     store.save()
     start_session(
-        id=session_id,
+        session_id=session_id,
         user=signed_in.user,
         subject=signed_in.subject,
         provider="default",

@@ -9,10 +9,10 @@ from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
-from django_phi_oidc import clock
+from django_phi_oidc._internal import clock
+from django_phi_oidc.audit.admin_base import CappedPaginator
 from django_phi_oidc.audit.events import Action, Origin
-from django_phi_oidc.listing import CappedPaginator
-from django_phi_oidc.sessions.ending import end_session
+from django_phi_oidc.sessions.lifecycle import end_session
 from django_phi_oidc.sessions.models import EndReason, OIDCSession, PendingRevocation
 from tests.sessions.conftest import (
     ACCESS_TOKEN,
@@ -104,8 +104,8 @@ def test_end_now_of_many_leaves_their_tokens_to_the_sweep(
     admin_with: AdminOf,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("django_phi_oidc.sessions.admin.BATCH", 2)
-    monkeypatch.setattr("django_phi_oidc.sessions.admin.MOST_AT_ONCE", 6)
+    monkeypatch.setattr("django_phi_oidc.sessions.admin.SESSION_BATCH_SIZE", 2)
+    monkeypatch.setattr("django_phi_oidc.sessions.admin.MAX_INLINE_REVOCATIONS", 6)
     chosen = [sign_in() for _ in range(3)]
     _, client = admin_with("view_oidcsession", "end_oidcsession")
     form = {"_selected_action": [str(chosen[0].session.pk)], "select_across": "1", "action": "end_now"}
@@ -168,7 +168,7 @@ def test_paginator_counts_no_further_than_its_cap(
 ) -> None:
     for _ in range(3):
         sign_in()
-    monkeypatch.setattr("django_phi_oidc.listing.MOST_COUNTED", 2)
+    monkeypatch.setattr("django_phi_oidc.audit.admin_base.MAX_COUNTED_ROWS", 2)
     with django_assert_num_queries(1) as asked:
         assert CappedPaginator(OIDCSession.objects.order_by("pk"), 50).count == 2
     assert "LIMIT 2" in asked.captured_queries[0]["sql"]

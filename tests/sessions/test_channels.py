@@ -18,19 +18,26 @@ from django.views.debug import ExceptionReporter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from django_phi_oidc import clock, keyring
-from django_phi_oidc.attack.op import Client as Registered
-from django_phi_oidc.attack.op import DemoProvider, Exchange, make_key, make_keys, sign_bytes
+from django_phi_oidc._internal import clock
 from django_phi_oidc.audit.events import Action
 from django_phi_oidc.audit.tasks import drain_outbox
-from django_phi_oidc.audit.throttling import SETTLED
+from django_phi_oidc.audit.throttling import FLUSH_DELAY
+from django_phi_oidc.crypto import keyring
 from django_phi_oidc.errors import LogoutTokenInvalid
-from django_phi_oidc.oidc.logout_token import EVENT
+from django_phi_oidc.oidc.logout_token import BACKCHANNEL_LOGOUT_EVENT
 from django_phi_oidc.provider.registry import get_provider
-from django_phi_oidc.replay.models import SpentValue
-from django_phi_oidc.sessions.channels import LONGEST_BODY
+from django_phi_oidc.replay.models import UsedIdentifier
+from django_phi_oidc.sessions.backchannel_logout import MAX_BODY_BYTES
 from django_phi_oidc.sessions.models import OIDCSession, PendingRevocation
 from django_phi_oidc.sessions.tasks import sweep_revocations
+from django_phi_oidc.testing.mock_provider import Client as Registered
+from django_phi_oidc.testing.mock_provider import (
+    DemoProvider,
+    MutableExchange,
+    create_signing_key,
+    create_signing_keys,
+    sign_bytes,
+)
 from tests.fuzz.inputs import WITH_DATABASE
 from tests.handlers import serving
 from tests.journeys.serving import Quiet, Server
@@ -78,7 +85,7 @@ def refusals() -> list[tuple[str, str]]:
 
 # R9's refusals, each beside the acceptance of the same token as it was
 
-Alter = Callable[[DemoProvider, Exchange], None]
+Alter = Callable[[DemoProvider, MutableExchange], None]
 
 
 def altered(provider: DemoProvider, alter: Alter, **about: str) -> str:
@@ -91,7 +98,7 @@ def altered(provider: DemoProvider, alter: Alter, **about: str) -> str:
 
 
 def claims(**changes: Any) -> Alter:
-    def alter(provider: DemoProvider, exchange: Exchange) -> None:
+    def alter(provider: DemoProvider, exchange: MutableExchange) -> None:
         for claim, value in changes.items():
             if value is ABSENT:
                 del exchange.claims[claim]
@@ -105,20 +112,20 @@ def header(**changes: Any) -> Alter:
     return lambda provider, exchange: exchange.header.update(changes)
 
 
-def foreign_key(provider: DemoProvider, exchange: Exchange) -> None:
+def foreign_key(provider: DemoProvider, exchange: MutableExchange) -> None:
     """Another's key under the name of the provider's."""
     assert exchange.key
-    exchange.key = make_key(exchange.key.alg, kid=exchange.key.kid)
+    exchange.key = create_signing_key(exchange.key.alg, kid=exchange.key.kid)
 
 
-def sent_instead(make: Callable[[Exchange], str]) -> Alter:
-    def alter(provider: DemoProvider, exchange: Exchange) -> None:
+def sent_instead(make: Callable[[MutableExchange], str]) -> Alter:
+    def alter(provider: DemoProvider, exchange: MutableExchange) -> None:
         exchange.token = make(exchange)
 
     return alter
 
 
-def twice(exchange: Exchange) -> str:
+def twice(exchange: MutableExchange) -> str:
     """A payload with a member twice, properly signed."""
     assert exchange.key
     header = b'{"alg":"%b","kid":"%b"}' % (exchange.key.alg.encode(), exchange.key.kid.encode())
@@ -159,8 +166,8 @@ REFUSED: dict[str, Alter] = {
     "a jti that is a number": claims(jti=7),
     "no events": claims(events=ABSENT),
     "another event": claims(events={"http://schemas.openid.net/event/other": {}}),
-    "the event as text": claims(events=EVENT),
-    "the event without an object": claims(events={EVENT: None}),
+    "the event as text": claims(events=BACKCHANNEL_LOGOUT_EVENT),
+    "the event without an object": claims(events={BACKCHANNEL_LOGOUT_EVENT: None}),
     "neither sub nor sid": claims(sub=ABSENT, sid=ABSENT),
     "an empty sub": claims(sub=""),
     "a sub that is a number": claims(sub=7),
@@ -280,7 +287,7 @@ BODIES: dict[str, tuple[Callable[[str], bytes], str]] = {
         MULTIPART,
     ),
     "too many parameters": (lambda token: f"logout_token={token}{'&a=b' * 100}".encode(), FORM),
-    "too large": (lambda token: f"logout_token={token}&a={'b' * LONGEST_BODY}".encode(), FORM),
+    "too large": (lambda token: f"logout_token={token}&a={'b' * MAX_BODY_BYTES}".encode(), FORM),
     "no text": (lambda token: f"logout_token={token}".encode() + b"\xff", FORM),
     "an odd escape": (lambda token: f"logout_token={token}%00%ff%".encode(), FORM),
 }
@@ -321,7 +328,7 @@ def test_backchannel_logout_of_one_of_several_providers_is_judged_by_its_keys(
     portal: str, provider: DemoProvider, amina: SignedIn, sign_in: SignIn, settings: Any
 ) -> None:
     with DemoProvider().running() as other:
-        other.register(Registered("portal", SECRET, [f"{portal}/oidc/other/callback/"]))
+        other.register_client(Registered("portal", SECRET, [f"{portal}/oidc/other/callback/"]))
         declare(settings, default=declaration(provider), other=declaration(other))
         theirs = name(sign_in(), sub=SUB, sid=SID, issuer=other.issuer)
         assert deliver(portal, altered(other, claims(iss=provider.issuer), **BOTH)).status == 400
@@ -336,7 +343,7 @@ def test_backchannel_logout_of_one_of_several_providers_is_judged_by_its_keys(
 def test_backchannel_logout_of_another_client_at_the_same_issuer_is_judged_as_its_own(
     portal: str, provider: DemoProvider, amina: SignedIn, settings: Any
 ) -> None:
-    provider.register(Registered("lab", SECRET, [f"{portal}/oidc/lab/callback/"]))
+    provider.register_client(Registered("lab", SECRET, [f"{portal}/oidc/lab/callback/"]))
     declare(settings, default=declaration(provider))
     token = token_of(provider, client_id="lab", **BOTH)
     assert deliver(portal, token).status == 400
@@ -372,7 +379,7 @@ def test_backchannel_logout_while_the_database_is_away_can_be_repeated(
         failed = deliver(portal, token)
     assert (failed.status, failed.headers["cache-control"], failed.headers["retry-after"]) == (503, "no-store", "30")
     assert lives(amina)
-    assert (refusals(), SpentValue.objects.count()) == ([], 0)
+    assert (refusals(), UsedIdentifier.objects.count()) == ([], 0)
     assert deliver(portal, token).status == 200
     assert not lives(amina)
 
@@ -422,7 +429,7 @@ def test_backchannel_logout_by_a_new_key_is_done_after_a_look_for_it(
 def test_backchannel_logout_by_a_key_that_could_not_be_looked_for_can_be_repeated(
     portal: str, settings: Any, sign_in: SignIn
 ) -> None:
-    provider = DemoProvider([Registered("portal", SECRET, [f"{portal}/oidc/callback/"])], keys=make_keys())
+    provider = DemoProvider([Registered("portal", SECRET, [f"{portal}/oidc/callback/"])], keys=create_signing_keys())
     with provider.running():
         declare(settings, default=declaration(provider))
         assert deliver(portal, token_of(provider, sub="nobody")).status == 200
@@ -436,12 +443,12 @@ def test_backchannel_logout_by_a_key_that_is_new_while_nobody_looks_again_can_be
     portal: str, settings: Any, sign_in: SignIn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whoever sends a token of a made-up key makes us look, and we do so once in 30 s."""
-    provider = DemoProvider([Registered("portal", SECRET, [f"{portal}/oidc/callback/"])], keys=make_keys())
+    provider = DemoProvider([Registered("portal", SECRET, [f"{portal}/oidc/callback/"])], keys=create_signing_keys())
     with provider.running():
         declare(settings, default=declaration(provider))
         assert deliver(portal, token_of(provider, sub="nobody")).status == 200
         genuine = provider.state.keys
-        provider.state.keys = make_keys()
+        provider.state.keys = create_signing_keys()
         made_up = token_of(provider, **BOTH)
         provider.state.keys = genuine
         assert deliver(portal, made_up).status == 400
@@ -451,7 +458,7 @@ def test_backchannel_logout_by_a_key_that_is_new_while_nobody_looks_again_can_be
         early = deliver(portal, token)
         assert (early.status, early.headers["retry-after"]) == (503, "30")
         assert lives(amina)
-        monkeypatch.setattr(get_provider("default")._keys, "_renewed_at", float("-inf"))
+        monkeypatch.setattr(get_provider("default")._keys, "_last_refetch_at", float("-inf"))
         assert deliver(portal, token).status == 200
         assert not lives(amina)
 
@@ -460,7 +467,7 @@ def test_backchannel_logout_while_a_subject_key_is_missing_can_be_repeated(
     portal: str, provider: DemoProvider, amina: SignedIn, settings: Any
 ) -> None:
     declared, token = settings.PHI_OIDC, token_of(provider, sub=SUB)
-    settings.PHI_OIDC = {**declared, "SUBJECT_KEYS": [keyring.generate()]}
+    settings.PHI_OIDC = {**declared, "SUBJECT_KEYS": [keyring.generate_key()]}
     assert deliver(portal, token).status == 503
     settings.PHI_OIDC = declared
     assert deliver(portal, token).status == 200
@@ -546,11 +553,11 @@ def test_backchannel_logout_that_is_refused_leaves_an_event(portal: str, provide
 
 def test_backchannel_logouts_that_are_refused_by_the_hundred_are_one_event(provider: DemoProvider) -> None:
     now = clock.now().replace(second=5)
-    with clock.running(lambda: now):
+    with clock.override_clock(lambda: now):
         for _ in range(25):
             assert Client().post(BACKCHANNEL, {"a": "b"}).status_code == 400
     assert len(refusals()) == 20
-    with clock.running(lambda: now.replace(second=0) + 2 * SETTLED + (SETTLED * 6)):
+    with clock.override_clock(lambda: now.replace(second=0) + 2 * FLUSH_DELAY + (FLUSH_DELAY * 6)):
         drain_outbox()
     summary = events(Action.LOGOUT_REFUSED)[-1]
     assert (len(refusals()), summary.reason, summary.detail) == (21, "logout_token_invalid", '{"count":5}')
@@ -590,7 +597,7 @@ def test_backchannel_logout_that_crashes_shows_no_token_in_an_error_report(
     def crash(*args: Any, **options: Any) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr("django_phi_oidc.sessions.channels.hear_logout_token", crash)
+    monkeypatch.setattr("django_phi_oidc.sessions.backchannel_logout.process_logout_token", crash)
     with pytest.raises(ZeroDivisionError) as failed:
         Client().post(BACKCHANNEL, urlencode({"logout_token": token}), content_type=FORM)
     # What Django itself would see of it, and not this test.

@@ -10,12 +10,12 @@ from django.contrib.auth import get_user_model
 from django.core.management import CommandError, call_command
 from django.db import connections
 
-from django_phi_oidc import clock
+from django_phi_oidc._internal import clock
 from django_phi_oidc.audit.events import Origin
 from django_phi_oidc.oidc.token import ReceivedToken
-from django_phi_oidc.sessions.ending import end_session
+from django_phi_oidc.sessions.lifecycle import end_session
 from django_phi_oidc.sessions.models import EndReason, OIDCSession, PendingRevocation
-from django_phi_oidc.sessions.revoking import queue_revocations, sweep
+from django_phi_oidc.sessions.token_revocation import queue_revocations, retry_due
 from tests.sessions.conftest import (
     ACCESS_TOKEN,
     REFRESH_TOKEN,
@@ -42,7 +42,7 @@ def run(*arguments: str, stderr: StringIO | None = None) -> str:
 
 
 def queue_for_later() -> None:
-    queue_revocations([ReceivedToken(hint="access_token", value="t")], provider="default", now=clock.now())
+    queue_revocations([ReceivedToken(token_type_hint="access_token", value="t")], provider="default", now=clock.now())
     PendingRevocation.objects.update(due_at=clock.now() + timedelta(hours=1))
 
 
@@ -188,7 +188,7 @@ def test_token_that_a_worker_revokes_meanwhile_counts_as_revoked(
 ) -> None:
     def while_a_worker_sweeps(handler: BaseHTTPRequestHandler) -> None:
         if len(op.asked) == 1:
-            sweep(clock=clock.now, seconds=5, deadline=5, give_up_after=timedelta(days=1))
+            retry_due(clock=clock.now, budget_seconds=5, timeout_seconds=5, give_up_after=timedelta(days=1))
             connections.close_all()
         send(handler, 200)
 

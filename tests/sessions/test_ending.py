@@ -10,11 +10,11 @@ from django.db import DatabaseError, connection, connections, transaction
 from django.test import RequestFactory
 from django.views.debug import ExceptionReporter
 
-from django_phi_oidc import keyring
 from django_phi_oidc.audit.events import Action, Origin
-from django_phi_oidc.audit.outbox import drain
+from django_phi_oidc.audit.outbox import flush
 from django_phi_oidc.claims.models import StoredClaim
-from django_phi_oidc.sessions.ending import Ended, end_session
+from django_phi_oidc.crypto import keyring
+from django_phi_oidc.sessions.lifecycle import EndedSession, end_session
 from django_phi_oidc.sessions.models import EndReason, OIDCSession, PendingRevocation, RevocationStatus
 from tests.sessions.conftest import (
     ACCESS_TOKEN,
@@ -32,12 +32,12 @@ pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "phi_
 ORIGIN = Origin(actor="7", session="another session", client_ip="192.0.2.1", request_id="r")
 
 
-def end(signed_in: SignedIn, reason: EndReason = EndReason.SESSION_LOST) -> Ended | None:
+def end(signed_in: SignedIn, reason: EndReason = EndReason.SESSION_LOST) -> EndedSession | None:
     return end_session(signed_in.session.pk, reason, origin=ORIGIN, now=NOW)
 
 
 def token_of(row: PendingRevocation) -> str | None:
-    return PendingRevocation._meta.get_field("token").open(row)
+    return PendingRevocation._meta.get_field("token").decrypt(row)
 
 
 @contextmanager
@@ -59,7 +59,7 @@ def test_end_session_live_session_leaves_nothing_but_what_must_be_revoked(sign_i
     assert (row.ended_at, row.end_reason) == (NOW, "session_lost")
     assert (row.access_token, row.refresh_token, row.id_token, row.session_key) == (None, None, None, None)
     assert ended.id_token == id_token()
-    queued = [PendingRevocation.objects.get(pk=pk) for pk in ended.revocations]
+    queued = [PendingRevocation.objects.get(pk=pk) for pk in ended.revocation_ids]
     assert [(each.token_type_hint, token_of(each)) for each in queued] == [
         ("refresh_token", REFRESH_TOKEN),
         ("access_token", ACCESS_TOKEN),
@@ -116,7 +116,7 @@ def test_end_session_a_second_time_does_nothing(sign_in: Callable[..., SignedIn]
 def test_end_session_without_refresh_token_queues_the_access_token(sign_in: Callable[..., SignedIn]) -> None:
     ended = end(sign_in(refresh_token=""))
     assert ended is not None
-    assert [PendingRevocation.objects.get(pk=pk).token_type_hint for pk in ended.revocations] == ["access_token"]
+    assert [PendingRevocation.objects.get(pk=pk).token_type_hint for pk in ended.revocation_ids] == ["access_token"]
 
 
 def test_end_session_of_a_deleted_user_still_revokes(sign_in: Callable[..., SignedIn]) -> None:
@@ -124,7 +124,7 @@ def test_end_session_of_a_deleted_user_still_revokes(sign_in: Callable[..., Sign
     OIDCSession.objects.update(user=None, subject=None)
     ended = end(signed_in)
     assert ended is not None
-    assert len(ended.revocations) == 2
+    assert len(ended.revocation_ids) == 2
     assert events(Action.SESSION_ENDED)[0].subject == ""
 
 
@@ -151,7 +151,7 @@ def test_end_session_with_the_trail_away_ends_all_and_its_event_arrives_later(
     assert not StoredClaim.objects.filter(name="birthdate").exists()
     assert PendingRevocation.objects.count() == 2
     assert (events(Action.SESSION_ENDED), waiting()) == ([], 3)
-    assert drain() == 3
+    assert flush() == 3
     assert [event.reason for event in events(Action.SESSION_ENDED)] == ["logout"]
     assert waiting() == 0
 
@@ -160,9 +160,9 @@ def test_end_session_whose_key_is_gone_ends_and_raises_an_alert(
     sign_in: Callable[..., SignedIn], settings: Any
 ) -> None:
     signed_in = sign_in()
-    settings.PHI_OIDC = {**settings.PHI_OIDC, "ENCRYPTION_KEYS": [keyring.generate()]}
+    settings.PHI_OIDC = {**settings.PHI_OIDC, "ENCRYPTION_KEYS": [keyring.generate_key()]}
     ended = end(signed_in)
-    assert ended == Ended(provider="default", id_token="", revocations=())
+    assert ended == EndedSession(provider="default", id_token="", revocation_ids=())
     row = OIDCSession.objects.get()
     assert row.ended_at == NOW
     assert (row.access_token, row.refresh_token, row.id_token) == (None, None, None)
@@ -177,7 +177,7 @@ def test_end_session_with_a_damaged_token_revokes_the_other(sign_in: Callable[..
         cursor.execute("UPDATE django_phi_oidc_oidcsession SET refresh_token = 'damaged'")
     ended = end(signed_in)
     assert ended is not None
-    assert [PendingRevocation.objects.get(pk=pk).token_type_hint for pk in ended.revocations] == ["access_token"]
+    assert [PendingRevocation.objects.get(pk=pk).token_type_hint for pk in ended.revocation_ids] == ["access_token"]
     assert not django_session_exists(signed_in.django_key)
     assert [event.detail for event in events(Action.TOKEN_REVOCATION_FAILED)] == [
         '{"attempts":0,"hint":"refresh_token","status":"abandoned"}'
@@ -220,7 +220,7 @@ def test_end_session_of_ten_at_once_is_done_by_one(sign_in: Callable[..., Signed
     assert len(results) == 10
     assert len([result for result in results if result is not None]) == 1
     assert PendingRevocation.objects.filter(status=RevocationStatus.PENDING).count() == 2
-    drain()
+    flush()
     assert len(events(Action.SESSION_ENDED)) == 1
 
 

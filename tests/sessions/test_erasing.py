@@ -13,20 +13,21 @@ import pytest
 from django.contrib.auth import get_user_model
 from django.db import connections, transaction
 
-from django_phi_oidc import clock, keyring
+from django_phi_oidc._internal import clock
 from django_phi_oidc.audit.events import Action, Origin
-from django_phi_oidc.audit.sealing import seal_all
-from django_phi_oidc.audit.verifying import Tally, verify
-from django_phi_oidc.claims.holding import place_hold
-from django_phi_oidc.claims.lapsing import destroy_lapsed
+from django_phi_oidc.audit.log.sequencer import append_all_to_log
+from django_phi_oidc.audit.log.verifier import VerificationSummary, verify_log
+from django_phi_oidc.claims.legal_holds import place_hold
 from django_phi_oidc.claims.models import LegalHold, StoredClaim
+from django_phi_oidc.claims.retention import destroy_unused_keys
+from django_phi_oidc.crypto import keyring
 from django_phi_oidc.errors import HeldForLegalReasons
-from django_phi_oidc.sessions.ending import end_session
-from django_phi_oidc.sessions.erasing import Erased, erase_person
+from django_phi_oidc.individual_rights.erasure import ErasureResult, erase_person
+from django_phi_oidc.sessions.lifecycle import end_session
 from django_phi_oidc.sessions.models import EndReason, OIDCSession, PendingRevocation
-from django_phi_oidc.subjects.identifying import pairwise_id
 from django_phi_oidc.subjects.linking import mark_seen
 from django_phi_oidc.subjects.models import PairwiseIdentifier, PairwiseSubject, SubjectDigest
+from django_phi_oidc.subjects.pairwise import get_pairwise_id
 from tests.access.emergencies import allow, opened
 from tests.access.emergencies import declare as declare_emergency
 from tests.audit.log import KEY
@@ -50,7 +51,7 @@ DAY = timedelta(days=1)
 @pytest.fixture(autouse=True)
 def _at_noon(settings: Any) -> Iterator[None]:
     settings.PHI_OIDC = {**settings.PHI_OIDC, "PAIRWISE_KEY": key("test pairwise key")}
-    with clock.running(lambda: NOW):
+    with clock.override_clock(lambda: NOW):
         yield
 
 
@@ -60,8 +61,8 @@ def known(sign_in: Callable[..., SignedIn]) -> Callable[[], SignedIn]:
 
     def make() -> SignedIn:
         person = sign_in()
-        pairwise_id(person.user, "billing.example.test")
-        for number, each in enumerate(keyring.keys("SUBJECT_KEYS")):
+        get_pairwise_id(person.user, "billing.example.test")
+        for number, each in enumerate(keyring.get_keys("SUBJECT_KEYS")):
             SubjectDigest.objects.create(
                 subject=person.subject,
                 issuer="https://op",
@@ -73,7 +74,7 @@ def known(sign_in: Callable[..., SignedIn]) -> Callable[[], SignedIn]:
     return make
 
 
-def erase(person: SignedIn, *subjects: PairwiseSubject) -> Erased:
+def erase(person: SignedIn, *subjects: PairwiseSubject) -> ErasureResult:
     return erase_person(person.user, subjects or (person.subject,), origin=OFFICER, now=NOW)
 
 
@@ -102,7 +103,9 @@ def test_erase_leaves_nothing_of_the_person_and_all_of_the_others(
     ended.save(force_insert=True)
     end_session(ended.pk, EndReason.LOGOUT, origin=Origin(), now=NOW)
     erased = erase(person)
-    assert erased == Erased(subjects=(person.subject.uuid,), claims=2, sessions=2, identifiers=1, invitations=0)
+    assert erased == ErasureResult(
+        subject_uuids=(person.subject.uuid,), claim_count=2, session_count=2, identifier_count=1, invitation_count=0
+    )
     assert what_is_held() == of(other.user)
     assert not django_session_exists(person.django_key)
     assert django_session_exists(other.django_key)
@@ -143,7 +146,7 @@ def test_erase_of_somebody_who_is_held_changes_nothing_until_the_hold_is_over(
     assert PairwiseSubject.objects.count() == 2, "what nothing keeps is not erased by half"
     assert OIDCSession.objects.get().ended_at is None
     assert events(Action.SUBJECT_ERASED) == []
-    with clock.running(lambda: NOW + DAY):
+    with clock.override_clock(lambda: NOW + DAY):
         erase_person(person.user, [free, person.subject], origin=OFFICER, now=NOW + DAY)
     assert what_is_held() == of()
     assert LegalHold.objects.get(pk=hold.pk).subject is None
@@ -156,10 +159,10 @@ def test_erase_of_one_subject_of_an_account_leaves_the_other_and_what_other_syst
     person = known()
     second = another_subject(person)
     erased = erase(person)
-    assert (erased.identifiers, PairwiseIdentifier.objects.count()) == (0, 1)
+    assert (erased.identifier_count, PairwiseIdentifier.objects.count()) == (0, 1)
     assert list(PairwiseSubject.objects.all()) == [second]
     erased = erase(person, second)
-    assert (erased.claims, erased.sessions, erased.identifiers) == (0, 0, 1)
+    assert (erased.claim_count, erased.session_count, erased.identifier_count) == (0, 0, 1)
     assert not PairwiseIdentifier.objects.exists()
     told = {event.subject: json.loads(event.detail)["claims"] for event in events(Action.SUBJECT_ERASED)}
     assert told == {str(person.subject.uuid): ["address", "birthdate"], str(second.uuid): []}
@@ -172,7 +175,9 @@ def test_erase_of_an_account_that_was_unlinked_erases_what_was_left(
     person.subject.delete()
     assert (OIDCSession.objects.count(), PairwiseIdentifier.objects.count()) == (1, 1)
     erased = erase_person(person.user, [], origin=OFFICER, now=NOW)
-    assert erased == Erased(subjects=(), claims=0, sessions=1, identifiers=1, invitations=0)
+    assert erased == ErasureResult(
+        subject_uuids=(), claim_count=0, session_count=1, identifier_count=1, invitation_count=0
+    )
     assert (OIDCSession.objects.count(), PairwiseIdentifier.objects.count()) == (0, 0)
     (event,) = events(Action.SUBJECT_ERASED)
     assert (event.subject, event.resource) == ("", f"user/{person.user.pk}")
@@ -192,11 +197,11 @@ def test_erase_that_is_rolled_back_erases_and_tells_nothing(op: ScriptedOP, know
 def test_erase_leaves_a_trail_that_verifies(op: ScriptedOP, known: Callable[[], SignedIn]) -> None:
     person = known()
     end_session(person.session.pk, EndReason.LOGOUT, origin=Origin(), now=NOW)
-    sealed = sum(done.events for done in seal_all(key=KEY, clock=clock.now))
+    sealed = sum(done.event_count for done in append_all_to_log(key=KEY, clock=clock.now))
     erase(person)
-    sealed += sum(done.events for done in seal_all(key=KEY, clock=clock.now))
-    tally = Tally()
-    assert list(verify(keys=[KEY.public_key()], now=NOW, tally=tally)) == []
+    sealed += sum(done.event_count for done in append_all_to_log(key=KEY, clock=clock.now))
+    tally = VerificationSummary()
+    assert list(verify_log(keys=[KEY.public_key()], now=NOW, summary=tally)) == []
     assert (tally.events, sealed) == (sealed, len(events_of(person)))
 
 
@@ -211,11 +216,11 @@ def events_of(person: SignedIn) -> list[Any]:
 
 
 def test_erased_person_who_comes_again_is_new(op: ScriptedOP) -> None:
-    first = persons.sign_in(keyring.keys("SUBJECT_KEYS"))
-    same = persons.sign_in(keyring.keys("SUBJECT_KEYS"))
+    first = persons.sign_in(keyring.get_keys("SUBJECT_KEYS"))
+    same = persons.sign_in(keyring.get_keys("SUBJECT_KEYS"))
     assert (same.created, same.subject.uuid) == (False, first.subject.uuid)
     erase_person(first.user, [first.subject], origin=OFFICER, now=NOW)
-    again = persons.sign_in(keyring.keys("SUBJECT_KEYS"))
+    again = persons.sign_in(keyring.get_keys("SUBJECT_KEYS"))
     assert again.created
     assert again.subject.uuid != first.subject.uuid
     assert again.user != first.user
@@ -230,8 +235,8 @@ def test_retention_keys_of_what_was_erased_go_by_the_schedule(
     claim.bucket, claim.value = "20261124-86400", '"Bern"'
     claim.save()
     erase(person)
-    assert destroy_lapsed(now=NOW) == [], "somebody may still be sealing under today's key"
-    assert destroy_lapsed(now=NOW + DAY) == ["20261124-86400"]
+    assert destroy_unused_keys(now=NOW) == [], "somebody may still be sealing under today's key"
+    assert destroy_unused_keys(now=NOW + DAY) == ["20261124-86400"]
     assert list(tmp_path.iterdir()) == []
 
 
@@ -261,7 +266,7 @@ def test_erase_waits_for_a_sign_in_that_is_opening_a_session_and_erases_that_too
         assert holding.wait(10)
         erased = erase(person)
         opening.result(10)
-    assert erased.sessions == 2
+    assert erased.session_count == 2
     assert what_is_held() == of()
     with pytest.raises(PairwiseSubject.DoesNotExist):
         mark_seen(person.subject, now=NOW)

@@ -9,15 +9,15 @@ import pytest
 from django.conf import settings as django_settings
 from django.contrib.auth import get_user_model
 
-from django_phi_oidc import clock
+from django_phi_oidc._internal import clock
 from django_phi_oidc.audit.events import Action
 from django_phi_oidc.claims.models import StoredClaim
 from django_phi_oidc.schedule import beat_schedule
 from django_phi_oidc.sessions import tasks
-from django_phi_oidc.sessions.attending import rekey
-from django_phi_oidc.sessions.expiring import BATCH
+from django_phi_oidc.sessions.activity import update_session_key
+from django_phi_oidc.sessions.expiry import BATCH_SIZE
 from django_phi_oidc.sessions.models import OIDCSession, PendingRevocation
-from django_phi_oidc.sessions.tasks import end_overdue
+from django_phi_oidc.sessions.tasks import end_expired_sessions
 from tests.sessions.conftest import NOW, SecureClient, SignedIn, django_session_exists, events
 
 pytestmark = [
@@ -40,7 +40,7 @@ class Moment:
 @pytest.fixture(autouse=True)
 def moment() -> Iterator[type[Moment]]:
     Moment.now = NOW
-    with clock.running(lambda: Moment.now):
+    with clock.override_clock(lambda: Moment.now):
         yield Moment
 
 
@@ -67,10 +67,10 @@ def test_abandoned_session_ends_at_its_limit_and_not_a_second_before(
     moment.now = NOW + limit - SECOND
     if limit == ABSOLUTE:
         OIDCSession.objects.update(last_seen_at=moment.now)
-    assert end_overdue() == 0
+    assert end_expired_sessions() == 0
     moment.now = NOW + limit
-    assert end_overdue() == 1
-    assert end_overdue() == 0, "once"
+    assert end_expired_sessions() == 1
+    assert end_expired_sessions() == 0, "once"
     session = OIDCSession.objects.get()
     assert (session.ended_at, session.end_reason) == (moment.now, reason)
     assert (session.access_token, session.refresh_token, session.session_key) == (None, None, None)
@@ -116,7 +116,7 @@ SILENT = {
 def test_session_that_no_signal_ended_is_found(engine: str, sign_in: Callable[..., SignedIn], case: str) -> None:
     kept, gone = sign_in(), sign_in()
     SILENT[case](gone)
-    assert end_overdue() == 1
+    assert end_expired_sessions() == 1
     assert OIDCSession.objects.get(pk=gone.session.pk).end_reason == case.partition(" ")[0]
     assert OIDCSession.objects.get(pk=kept.session.pk).ended_at is None
     assert django_session_exists(kept.django_key)
@@ -134,10 +134,10 @@ def test_session_whose_key_is_cycled_meanwhile_lives(
     waited = []
 
     def note_the_new_key() -> None:
-        waited.append(rekey(signed_in.session.pk, django_session_key=store.session_key))
+        waited.append(update_session_key(signed_in.session.pk, django_session_key=store.session_key))
 
     monkeypatch.setattr(tasks, "_wait_for_requests", note_the_new_key)
-    assert end_overdue() == 0
+    assert end_expired_sessions() == 0
     assert waited == [True]
     assert OIDCSession.objects.get().ended_at is None
 
@@ -157,11 +157,11 @@ def test_more_sessions_than_one_transaction_takes_are_all_ended(
             started_at=NOW,
             last_seen_at=NOW,
         )
-        for number in range(BATCH + 1)
+        for number in range(BATCH_SIZE + 1)
     )
     moment.now = NOW + IDLE
-    assert end_overdue() == BATCH + 2
-    assert len(events(Action.SESSION_ENDED)) == BATCH + 2
+    assert end_expired_sessions() == BATCH_SIZE + 2
+    assert len(events(Action.SESSION_ENDED)) == BATCH_SIZE + 2
 
 
 def test_statements_do_not_grow_with_the_sessions(
@@ -171,7 +171,7 @@ def test_statements_do_not_grow_with_the_sessions(
         sign_in()
     moment.now = NOW + IDLE
     with django_assert_max_num_queries(30):
-        assert end_overdue() == 20
+        assert end_expired_sessions() == 20
 
 
 def test_session_of_a_password_is_not_ours_to_find(moment: type[Moment]) -> None:
@@ -179,7 +179,7 @@ def test_session_of_a_password_is_not_ours_to_find(moment: type[Moment]) -> None
     client = SecureClient()
     client.force_login(user, backend="django_phi_oidc.backends.OIDCAuthenticationBackend")
     moment.now = NOW + ABSOLUTE
-    assert end_overdue() == 0
+    assert end_expired_sessions() == 0
 
 
 def test_beat_comes_twice_a_minute() -> None:
@@ -190,4 +190,4 @@ def test_beat_is_done_with_an_abandoned_session_within_a_minute() -> None:
     """At the worst each run has just missed it, and its Django session is looked for twice."""
     pauses = {name: entry["schedule"] for name, entry in beat_schedule().items()}
     in_turn = [pauses[f"phi_oidc.{name}"] for name in ("end_overdue", "sweep_revocations", "drain_outbox")]
-    assert sum(in_turn) + tasks._REQUEST_SECONDS < 60
+    assert sum(in_turn) + tasks._MAX_REQUEST_SECONDS < 60

@@ -10,19 +10,20 @@ import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
-from django_phi_oidc import clock, conf
-from django_phi_oidc.audit.events import Act, Action, Origin
+from django_phi_oidc import conf
+from django_phi_oidc._internal import clock
+from django_phi_oidc.audit.events import Action, NewEvent, Origin
 from django_phi_oidc.audit.models import AuditEvent
-from django_phi_oidc.audit.outbox import drain
-from django_phi_oidc.audit.recording import record_many
-from django_phi_oidc.claims.holding import place_hold, release_hold
+from django_phi_oidc.audit.outbox import flush
+from django_phi_oidc.audit.recorder import record_many
+from django_phi_oidc.claims.legal_holds import place_hold, release_hold
 from django_phi_oidc.claims.models import NO_SESSION, StoredClaim
 from django_phi_oidc.errors import AuditUnavailable
-from django_phi_oidc.sessions.ending import end_session
-from django_phi_oidc.sessions.exporting import Exported, export_person
+from django_phi_oidc.individual_rights.export import PersonExport, export_person
+from django_phi_oidc.sessions.lifecycle import end_session
 from django_phi_oidc.sessions.models import EndReason, OIDCSession
-from django_phi_oidc.subjects.identifying import pairwise_id
 from django_phi_oidc.subjects.models import PairwiseSubject
+from django_phi_oidc.subjects.pairwise import get_pairwise_id
 from tests.access.emergencies import REASON as CANARY
 from tests.access.emergencies import allow, opened
 from tests.access.emergencies import declare as declare_emergency
@@ -37,13 +38,13 @@ REASON = "Docket 26-117, of another person"
 @pytest.fixture(autouse=True)
 def _at_noon(settings: Any) -> Iterator[None]:
     settings.PHI_OIDC = {**settings.PHI_OIDC, "PAIRWISE_KEY": key("test pairwise key")}
-    with clock.running(lambda: NOW):
+    with clock.override_clock(lambda: NOW):
         yield
 
 
-def export(person: SignedIn, *subjects: PairwiseSubject) -> Exported:
+def export(person: SignedIn, *subjects: PairwiseSubject) -> PersonExport:
     chosen = subjects or (person.subject,)
-    return export_person(person.user, chosen, declared=conf.claims(), origin=Origin(actor="7"), now=NOW)
+    return export_person(person.user, chosen, claim_declarations=conf.claims(), origin=Origin(actor="7"), now=NOW)
 
 
 def another_subject(person: SignedIn) -> PairwiseSubject:
@@ -60,8 +61,8 @@ def test_export_has_all_that_is_held_and_nothing_of_anybody_else(
     op: ScriptedOP, sign_in: Callable[..., SignedIn]
 ) -> None:
     person, other = sign_in(), sign_in()
-    pairwise_id(other.user, "lab.example.test")
-    value = pairwise_id(person.user, "billing.example.test")
+    get_pairwise_id(other.user, "lab.example.test")
+    value = get_pairwise_id(person.user, "billing.example.test")
     hold = place_hold(person.subject.uuid, reason=REASON, until=NOW + timedelta(days=2), origin=Origin(), now=NOW)
     end_session(person.session.pk, EndReason.LOGOUT, origin=Origin(), now=NOW)
     document = export(person).document
@@ -103,7 +104,7 @@ def test_export_has_all_that_is_held_and_nothing_of_anybody_else(
 def test_export_tells_who_looked_and_itself(op: ScriptedOP, sign_in: Callable[..., SignedIn]) -> None:
     person, other = sign_in(), sign_in()
     for number, each in enumerate((person, other)):
-        looked = Act(
+        looked = NewEvent(
             action=Action.CLAIM_REVEALED,
             origin=Origin(actor=f"doctor {number}"),
             now=NOW - timedelta(hours=1),
@@ -178,7 +179,7 @@ def test_export_names_what_no_key_opens_and_has_the_rest(op: ScriptedOP, sign_in
     exported = export(person)
     address, birthdate = exported.document["subjects"][0]["claims"]
     assert (address["value"], "value" in birthdate, birthdate["name"]) == ("a value", False, "birthdate")
-    assert exported.unreadable == ("claim birthdate",)
+    assert exported.unreadable_items == ("claim birthdate",)
     assert exported.document["unreadable"] == ["claim birthdate"]
 
 
@@ -208,7 +209,7 @@ def test_export_takes_as_many_selects_for_three_subjects_as_for_one(
     release_hold(
         place_hold(more[0].uuid, reason=REASON, until=None, origin=Origin(), now=NOW).pk, origin=Origin(), now=NOW
     )
-    drain()
+    flush()
     counts = []
     for subjects in ([person.subject], [person.subject, *more]):
         with CaptureQueriesContext(connection) as asked:

@@ -10,10 +10,10 @@ from django.db import connection
 from django.http import HttpResponse
 from django.test import AsyncClient, Client
 
-from django_phi_oidc.attack.op import Client as Registered
-from django_phi_oidc.attack.op import DemoProvider, Exchange
 from django_phi_oidc.audit.events import Action
 from django_phi_oidc.sessions.models import OIDCSession, PendingRevocation
+from django_phi_oidc.testing.mock_provider import Client as Registered
+from django_phi_oidc.testing.mock_provider import DemoProvider, MutableExchange
 from tests.sessions.channels import (
     FRONTCHANNEL,
     SECRET,
@@ -148,7 +148,7 @@ def test_frontchannel_logout_may_be_framed_by_its_op_alone_and_nothing_else_by_i
 def test_frontchannel_logout_may_be_framed_by_the_pages_that_the_metadata_names(
     portal: str, provider: DemoProvider, settings: Any
 ) -> None:
-    def elsewhere(stage: str, exchange: Exchange) -> None:
+    def elsewhere(stage: str, exchange: MutableExchange) -> None:
         if stage == "discovery":
             exchange.reply.json["end_session_endpoint"] = "https://login.example:8443/end?tenant=1"
             exchange.reply.json["authorization_endpoint"] = "https://[2001:db8::1]/authorize"
@@ -166,7 +166,7 @@ def test_frontchannel_logout_may_be_framed_by_the_pages_that_the_metadata_names(
 def test_frontchannel_logout_may_not_be_framed_by_what_would_be_a_directive(
     portal: str, provider: DemoProvider, settings: Any
 ) -> None:
-    def hostile(stage: str, exchange: Exchange) -> None:
+    def hostile(stage: str, exchange: MutableExchange) -> None:
         if stage == "discovery":
             exchange.reply.json["end_session_endpoint"] = "https://a;frame-ancestors*/end"
 

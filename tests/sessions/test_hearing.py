@@ -15,16 +15,16 @@ from django.conf import settings as django_settings
 from django.db import DatabaseError, connection, connections, transaction
 from django.test.utils import CaptureQueriesContext
 
-from django_phi_oidc import keyring
 from django_phi_oidc.audit.events import Action, Origin
+from django_phi_oidc.crypto import keyring
 from django_phi_oidc.errors import LogoutTokenReplayed, SubjectKeyMissing
 from django_phi_oidc.oidc.logout_token import LogoutToken
 from django_phi_oidc.oidc.token import ReceivedToken
-from django_phi_oidc.replay.models import SpentValue
-from django_phi_oidc.sessions import hearing
-from django_phi_oidc.sessions.ending import Ended, end_sessions
-from django_phi_oidc.sessions.hearing import hear_logout_token, hear_sid
-from django_phi_oidc.sessions.models import Doomed, OIDCSession, PendingRevocation
+from django_phi_oidc.replay.models import UsedIdentifier
+from django_phi_oidc.sessions import backchannel_logout
+from django_phi_oidc.sessions.backchannel_logout import end_sessions_of_sid, process_logout_token
+from django_phi_oidc.sessions.lifecycle import EndedSession, end_sessions
+from django_phi_oidc.sessions.models import OIDCSession, PendingRevocation, TokenToRevoke
 from django_phi_oidc.subjects.models import SubjectDigest
 from tests.databases import child_environment
 from tests.sessions.conftest import NOW, SignedIn, django_session_exists, events
@@ -38,11 +38,11 @@ SignIn = Callable[..., SignedIn]
 
 
 def token(sub: str = "", sid: str = "", *, jti: str = "a-jti", iss: str = ISSUER) -> LogoutToken:
-    return LogoutToken(iss=iss, sub=sub, sid=sid, jti=jti, until=UNTIL)
+    return LogoutToken(iss=iss, sub=sub, sid=sid, jti=jti, valid_until=UNTIL)
 
 
-def hear(token: LogoutToken, **options: Any) -> list[Ended]:
-    return hear_logout_token(token, keys=keyring.keys("SUBJECT_KEYS"), origin=ORIGIN, now=NOW, **options)
+def hear(token: LogoutToken, **options: Any) -> list[EndedSession]:
+    return process_logout_token(token, subject_keys=keyring.get_keys("SUBJECT_KEYS"), origin=ORIGIN, now=NOW, **options)
 
 
 def ended_sessions() -> dict[Any, str]:
@@ -97,7 +97,7 @@ def test_hear_logout_token_leaves_tokens_to_a_sweep_and_events_of_the_op(people:
     ended = hear(token("jonas"))
     rows = PendingRevocation.objects.filter(session=people["jonas"].session.pk)
     assert {(row.status, row.attempts) for row in rows} == {("pending", 0)}
-    assert {row.pk for row in rows} == {pk for each in ended for pk in each.revocations}
+    assert {row.pk for row in rows} == {pk for each in ended for pk in each.revocation_ids}
     (event,) = events(Action.SESSION_ENDED)
     assert (event.reason, event.detail, event.subject) == (
         "backchannel_logout",
@@ -109,7 +109,7 @@ def test_hear_logout_token_leaves_tokens_to_a_sweep_and_events_of_the_op(people:
 
 @pytest.mark.parametrize("position", [0, 1])
 def test_hear_logout_token_knows_a_person_by_any_configured_key(people: dict[str, SignedIn], position: int) -> None:
-    key = keyring.keys("SUBJECT_KEYS")[position]
+    key = keyring.get_keys("SUBJECT_KEYS")[position]
     SubjectDigest.objects.exclude(key_id=key.id).delete()
     assert len(hear(token("amina"))) == 3
 
@@ -118,7 +118,7 @@ def test_hear_logout_token_of_somebody_whose_key_may_be_missing_is_no_nothing_to
     people: dict[str, SignedIn], settings: Any
 ) -> None:
     declared = settings.PHI_OIDC
-    settings.PHI_OIDC = {**declared, "SUBJECT_KEYS": [keyring.generate()]}
+    settings.PHI_OIDC = {**declared, "SUBJECT_KEYS": [keyring.generate_key()]}
     for about in (token("amina"), token("amina", "1")):
         with pytest.raises(SubjectKeyMissing):
             hear(about)
@@ -153,7 +153,7 @@ def test_hear_logout_token_with_the_jti_of_another_issuer_is_another(people: dic
 
 def test_hear_logout_token_remembers_it_until_its_age_refuses_it_and_keeps_no_jti(people: dict[str, SignedIn]) -> None:
     hear(token("amina", jti="jti-canary"))
-    row = SpentValue.objects.get()
+    row = UsedIdentifier.objects.get()
     assert (row.kind, row.until) == ("logout_token", UNTIL)
     assert "canary" not in row.digest
 
@@ -181,7 +181,7 @@ def test_hear_logout_token_that_the_database_fails_is_unspent_and_the_repeat_doe
 ) -> None:
     with database_refusing(), pytest.raises(DatabaseError):
         hear(token("amina"))
-    assert (ended_sessions(), SpentValue.objects.count(), events(Action.SESSION_ENDED)) == ({}, 0, [])
+    assert (ended_sessions(), UsedIdentifier.objects.count(), events(Action.SESSION_ENDED)) == ({}, 0, [])
     assert all(django_session_exists(each.django_key) for each in people.values())
     assert len(hear(token("amina"))) == 3
     assert not django_session_exists(people["amina"].django_key)
@@ -190,19 +190,19 @@ def test_hear_logout_token_that_the_database_fails_is_unspent_and_the_repeat_doe
 def test_hear_logout_token_in_batches_is_one_transaction(
     people: dict[str, SignedIn], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hearing, "BATCH", 1)
+    monkeypatch.setattr(backchannel_logout, "BATCH_SIZE", 1)
     calls: list[Sequence[Any]] = []
 
-    def fail_in_the_last(ids: Sequence[Any], *args: Any, **options: Any) -> list[Ended]:
+    def fail_in_the_last(ids: Sequence[Any], *args: Any, **options: Any) -> list[EndedSession]:
         calls.append(ids)
         if len(calls) == 3:
             raise DatabaseError("in the last batch")
         return end_sessions(ids, *args, **options)
 
-    monkeypatch.setattr(hearing, "end_sessions", fail_in_the_last)
+    monkeypatch.setattr(backchannel_logout, "end_sessions", fail_in_the_last)
     with pytest.raises(DatabaseError, match="last batch"):
         hear(token("amina"))
-    assert (ended_sessions(), SpentValue.objects.count()) == ({}, 0)
+    assert (ended_sessions(), UsedIdentifier.objects.count()) == ({}, 0)
     assert len(hear(token("amina"))) == 3
     assert [len(ids) for ids in calls] == [1] * 6
 
@@ -242,16 +242,16 @@ def test_hear_logout_token_twice_at_once_is_done_by_the_second_when_the_first_fa
 ) -> None:
     spent, lock = threading.Event(), threading.Lock()
 
-    def fail_once(*args: Any, **options: Any) -> list[Ended]:
+    def fail_once(*args: Any, **options: Any) -> list[EndedSession]:
         if lock.acquire(blocking=False):
             # The first holds the jti; the second has met it, or is about to.
             spent.set()
             raise DatabaseError("of the first")
         return end_sessions(*args, **options)
 
-    monkeypatch.setattr(hearing, "end_sessions", fail_once)
+    monkeypatch.setattr(backchannel_logout, "end_sessions", fail_once)
 
-    def second() -> list[Ended]:
+    def second() -> list[EndedSession]:
         assert spent.wait(timeout=20)
         return hear(token("amina"))
 
@@ -268,12 +268,12 @@ def test_hear_logout_token_waits_for_one_that_has_spent_the_same_jti(
     """While the first is in the middle of it, the second neither does it again nor says that it is done."""
     holding, waiting = threading.Event(), threading.Event()
 
-    def hold(*args: Any, **options: Any) -> list[Ended]:
+    def hold(*args: Any, **options: Any) -> list[EndedSession]:
         holding.set()
         assert waiting.wait(timeout=20)
         return end_sessions(*args, **options)
 
-    monkeypatch.setattr(hearing, "end_sessions", hold)
+    monkeypatch.setattr(backchannel_logout, "end_sessions", hold)
 
     def second() -> Any:
         assert holding.wait(timeout=20)
@@ -323,10 +323,10 @@ def test_hear_logout_token_makes_on_sqlite_a_statement_for_many_more_sessions(si
 
 def test_hear_logout_token_keeps_offline_tokens_of_the_named_providers_alone(people: dict[str, SignedIn]) -> None:
     OIDCSession.objects.filter(pk=people["amina elsewhere"].session.pk).update(provider="other")
-    ended = hear(token("amina"), keep_offline_of=["other"])
+    ended = hear(token("amina"), keep_offline_providers=["other"])
     hints = {
         each.provider: list(
-            PendingRevocation.objects.filter(pk__in=each.revocations)
+            PendingRevocation.objects.filter(pk__in=each.revocation_ids)
             .order_by("-token_type_hint")
             .values_list("token_type_hint", flat=True)
         )
@@ -345,10 +345,10 @@ def test_hear_logout_token_keeps_offline_tokens_of_before_a_stronger_sign_in_too
     pks = {
         name: PendingRevocation.objects.queue(
             [
-                Doomed(
-                    token=ReceivedToken(hint="refresh_token", value=name),
+                TokenToRevoke(
+                    token=ReceivedToken(token_type_hint="refresh_token", value=name),
                     provider="default",
-                    session=people["amina"].session.pk,
+                    session_id=people["amina"].session.pk,
                 )
             ],
             now=earlier,
@@ -357,8 +357,8 @@ def test_hear_logout_token_keeps_offline_tokens_of_before_a_stronger_sign_in_too
         for name, due_at in (("held before", later), ("backing off", None))
     }
     PendingRevocation.objects.filter(pk=pks["backing off"]).update(due_at=NOW + timedelta(minutes=5))
-    (ended,) = hear(token(sid="1"), keep_offline_of=keep)
-    assert {name for name, pk in pks.items() if pk not in ended.revocations} == kept
+    (ended,) = hear(token(sid="1"), keep_offline_providers=keep)
+    assert {name for name, pk in pks.items() if pk not in ended.revocation_ids} == kept
     rows = PendingRevocation.objects.in_bulk(pks.values())
     assert {name for name, pk in pks.items() if pk not in rows} == kept
     since = {name: rows[pk].created_at for name, pk in pks.items() if pk in rows}
@@ -382,7 +382,7 @@ def test_hear_logout_token_keeps_offline_tokens_of_before_a_stronger_sign_in_too
 def test_hear_sid_ends_the_sessions_of_that_sid_of_that_issuer(
     people: dict[str, SignedIn], sid: str, issuer: str, ends: set[str]
 ) -> None:
-    hear_sid(sid, issuer=issuer, origin=ORIGIN, now=NOW)
+    end_sessions_of_sid(sid, issuer=issuer, origin=ORIGIN, now=NOW)
     assert {who for who, each in people.items() if each.session.pk in ended_sessions()} == ends
     assert {who for who, each in people.items() if not django_session_exists(each.django_key)} == ends
     assert set(ended_sessions().values()) <= {"frontchannel_logout"}
@@ -390,14 +390,14 @@ def test_hear_sid_ends_the_sessions_of_that_sid_of_that_issuer(
 
 def test_hear_sid_of_nobody_writes_nothing(people: dict[str, SignedIn]) -> None:
     with CaptureQueriesContext(connection) as queries:
-        assert hear_sid("4", issuer=ISSUER, origin=ORIGIN, now=NOW) == []
+        assert end_sessions_of_sid("4", issuer=ISSUER, origin=ORIGIN, now=NOW) == []
     assert [query["sql"].split()[0] for query in queries] == ["SELECT"]
 
 
 def test_hear_sid_keeps_no_token_alive(people: dict[str, SignedIn]) -> None:
-    (ended,) = hear_sid("1", issuer=ISSUER, origin=ORIGIN, now=NOW)
-    assert len(ended.revocations) == 2
-    assert hear_sid("1", issuer=ISSUER, origin=ORIGIN, now=NOW) == []
+    (ended,) = end_sessions_of_sid("1", issuer=ISSUER, origin=ORIGIN, now=NOW)
+    assert len(ended.revocation_ids) == 2
+    assert end_sessions_of_sid("1", issuer=ISSUER, origin=ORIGIN, now=NOW) == []
 
 
 # In another process

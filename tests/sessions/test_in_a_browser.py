@@ -15,9 +15,9 @@ from django.conf import settings as django_settings
 from django.core.handlers.wsgi import WSGIHandler
 from django.db import connections
 
-from django_phi_oidc import clock
+from django_phi_oidc._internal import clock
 from django_phi_oidc.audit.events import Action, Origin
-from django_phi_oidc.sessions.ending import end_session
+from django_phi_oidc.sessions.lifecycle import end_session
 from django_phi_oidc.sessions.models import EndReason, OIDCSession
 from tests.interop.site import EXAMPLE
 from tests.journeys.serving import Quiet, Server
@@ -66,7 +66,7 @@ class Moment:
 @pytest.fixture(autouse=True)
 def moment() -> Iterator[Moment]:
     moment = Moment()
-    with clock.running(lambda: moment.now):
+    with clock.override_clock(lambda: moment.now):
         yield moment
 
 

@@ -9,11 +9,11 @@ from django.contrib.sessions.backends.db import SessionStore
 from django.http import HttpRequest, HttpResponse
 from django.test import AsyncClient, Client, RequestFactory
 
-from django_phi_oidc import clock
-from django_phi_oidc.audit.request import session_id_of
+from django_phi_oidc._internal import clock
+from django_phi_oidc.audit.request_context import find_oidc_session_id
 from django_phi_oidc.middleware import RevocationMiddleware
+from django_phi_oidc.sessions.activity import TIMES_KEY
 from django_phi_oidc.sessions.models import OIDCSession, PendingRevocation, RevocationStatus
-from django_phi_oidc.sessions.visiting import TIMES_KEY
 from tests.sessions.conftest import ACCESS_TOKEN, REFRESH_TOKEN, ScriptedOP, SignedIn
 
 pytestmark = [
@@ -122,7 +122,7 @@ def test_middleware_under_asgi_leaves_the_event_loop_for_what_is_due_alone(
     hopped: list[Any] = []
 
     async def respond(request: HttpRequest) -> HttpResponse:
-        return HttpResponse(str(session_id_of(request.session)))
+        return HttpResponse(str(find_oidc_session_id(request.session)))
 
     async def serve() -> HttpResponse:
         loop = asyncio.get_running_loop()
@@ -131,10 +131,10 @@ def test_middleware_under_asgi_leaves_the_event_loop_for_what_is_due_alone(
         served: HttpResponse = await RevocationMiddleware(respond)(request)  # type: ignore[misc]  # a coroutine here
         return served
 
-    with clock.running(lambda: now):
+    with clock.override_clock(lambda: now):
         response = async_to_sync(serve)()
     visit = request.phi_oidc_timing  # type: ignore[attr-defined]
-    assert (visit.session_id, visit.reason) == (signed_in.session.pk, "")
+    assert (visit.session_id, visit.timeout_reason) == (signed_in.session.pk, "")
     assert response.content.decode() == str(signed_in.session.pk)
     assert response["Refresh"] == "900; url=/oidc/logged-out/?expired=1"
     assert len(hopped) == hops

@@ -16,12 +16,12 @@ from django.contrib.auth.signals import user_logged_in, user_logged_out
 from django.db import connections, transaction
 from django.test import Client
 
-from django_phi_oidc import clock
+from django_phi_oidc._internal import clock
 from django_phi_oidc.audit.events import Action, Origin
-from django_phi_oidc.claims.holding import place_hold
+from django_phi_oidc.claims.legal_holds import place_hold
 from django_phi_oidc.claims.models import StoredClaim
-from django_phi_oidc.sessions import revoking
-from django_phi_oidc.sessions.ending import end_session
+from django_phi_oidc.sessions import token_revocation
+from django_phi_oidc.sessions.lifecycle import end_session
 from django_phi_oidc.sessions.models import EndReason, OIDCSession, PendingRevocation
 from django_phi_oidc.subjects.linking import mark_seen
 from django_phi_oidc.subjects.models import PairwiseSubject
@@ -70,7 +70,7 @@ def test_end_on_django_logout_without_a_request_does_nothing(sign_in: Callable[.
 
 
 def sweep() -> None:
-    revoking.sweep(clock=clock.now, seconds=5, deadline=2, give_up_after=timedelta(days=1))
+    token_revocation.retry_due(clock=clock.now, budget_seconds=5, timeout_seconds=2, give_up_after=timedelta(days=1))
 
 
 DELETIONS: dict[str, Callable[[SignedIn], Any]] = {

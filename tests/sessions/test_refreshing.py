@@ -9,32 +9,33 @@ from typing import Any
 import pytest
 from django.db import connection, connections, transaction
 
-from django_phi_oidc import errors, keyring
+from django_phi_oidc import errors
 from django_phi_oidc.audit.events import Origin
+from django_phi_oidc.crypto import keyring
 from django_phi_oidc.errors import TokenError, Undecryptable
 from django_phi_oidc.oidc.token import ReceivedToken, TokenResponse
-from django_phi_oidc.sessions.ending import end_session
+from django_phi_oidc.sessions.lifecycle import end_session
 from django_phi_oidc.sessions.models import EndReason, OIDCSession
-from django_phi_oidc.sessions.refreshing import (
-    LEASE,
-    MARGIN,
-    Lease,
-    Refreshed,
-    end_reason,
-    find,
-    give_back,
-    is_due,
-    keep,
-    live_token,
-    take_lease,
+from django_phi_oidc.sessions.token_refresh import (
+    LEASE_DURATION,
+    REFRESH_MARGIN,
+    RefreshLease,
+    RefreshResult,
+    acquire_lease,
+    find_end_reason,
+    find_session_with_tokens,
+    get_live_access_token,
+    is_refresh_due,
+    release_lease,
+    store_tokens,
 )
 from tests.sessions.conftest import ACCESS_TOKEN, NOW, REFRESH_TOKEN, SignedIn, id_token
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "phi_audit"])
 
 NEW = (
-    ReceivedToken(hint="refresh_token", value="new-refresh-token"),
-    ReceivedToken(hint="access_token", value="new-access-token"),
+    ReceivedToken(token_type_hint="refresh_token", value="new-refresh-token"),
+    ReceivedToken(token_type_hint="access_token", value="new-access-token"),
 )
 SECOND = timedelta(seconds=1)
 
@@ -52,20 +53,20 @@ def row() -> OIDCSession:
 
 def opened(*columns: str) -> list[str | None]:
     found = row()
-    return [OIDCSession._meta.get_field(column).open(found) for column in columns]
+    return [OIDCSession._meta.get_field(column).decrypt(found) for column in columns]
 
 
 def end(session: OIDCSession) -> None:
     assert end_session(session.pk, EndReason.LOGOUT, origin=Origin(), now=NOW)
 
 
-def lease_of(session: OIDCSession, now: datetime = NOW) -> Lease:
-    lease = take_lease(session, now=now)
+def lease_of(session: OIDCSession, now: datetime = NOW) -> RefreshLease:
+    lease = acquire_lease(session, now=now)
     assert lease is not None
     return lease
 
 
-def refreshed(refresh_token: str = "new-refresh-token", new_id_token: str = "") -> Refreshed:
+def refreshed(refresh_token: str = "new-refresh-token", new_id_token: str = "") -> RefreshResult:
     tokens = TokenResponse(
         access_token="new-access-token",
         id_token=new_id_token,
@@ -73,14 +74,14 @@ def refreshed(refresh_token: str = "new-refresh-token", new_id_token: str = "") 
         expires_in=timedelta(minutes=5),
         lifetime_alert=False,
     )
-    return Refreshed(tokens=tokens, expires_at=NOW + timedelta(minutes=5))
+    return RefreshResult(tokens=tokens, access_token_expires_at=NOW + timedelta(minutes=5))
 
 
 @pytest.mark.parametrize(
     ("expires_at", "refresh_token", "due"),
     [
-        (NOW + MARGIN, REFRESH_TOKEN, True),
-        (NOW + MARGIN + SECOND, REFRESH_TOKEN, False),
+        (NOW + REFRESH_MARGIN, REFRESH_TOKEN, True),
+        (NOW + REFRESH_MARGIN + SECOND, REFRESH_TOKEN, False),
         (NOW - SECOND, REFRESH_TOKEN, True),
         (NOW - SECOND, None, False),
         (None, REFRESH_TOKEN, False),
@@ -90,31 +91,31 @@ def test_is_due_when_the_token_is_about_to_expire_and_can_be_refreshed(
     expires_at: datetime | None, refresh_token: str | None, due: bool
 ) -> None:
     session = OIDCSession(pk=uuid.uuid4(), access_token_expires_at=expires_at, refresh_token=refresh_token)
-    assert is_due(session, now=NOW) is due
+    assert is_refresh_due(session, now=NOW) is due
 
 
 def test_live_token_is_the_stored_one_until_it_expires(session: OIDCSession) -> None:
-    assert live_token(session, now=NOW - SECOND) == ACCESS_TOKEN
-    assert live_token(session, now=NOW) == ""
+    assert get_live_access_token(session, now=NOW - SECOND) == ACCESS_TOKEN
+    assert get_live_access_token(session, now=NOW) == ""
     session.access_token_expires_at = None
-    assert live_token(session, now=NOW + timedelta(days=1)) == ACCESS_TOKEN
+    assert get_live_access_token(session, now=NOW + timedelta(days=1)) == ACCESS_TOKEN
     session.access_token = None  # type: ignore[assignment]  # the stubs do not know that it may be
-    assert live_token(session, now=NOW) == ""
+    assert get_live_access_token(session, now=NOW) == ""
 
 
 def test_find_knows_sessions_that_live_alone(session: OIDCSession) -> None:
-    assert find(session.pk) == session
+    assert find_session_with_tokens(session.pk) == session
     end(session)
-    assert find(session.pk) is None
-    assert find(uuid.uuid4()) is None
+    assert find_session_with_tokens(session.pk) is None
+    assert find_session_with_tokens(uuid.uuid4()) is None
 
 
 def test_take_lease_is_committed_and_one_callers_until_it_runs_out(session: OIDCSession) -> None:
     lease = lease_of(session)
-    assert row().refresh_lease_until == lease.until == NOW + LEASE
+    assert row().refresh_lease_until == lease.expires_at == NOW + LEASE_DURATION
     assert (lease.refresh_token, lease.access_token, lease.id_token) == (REFRESH_TOKEN, ACCESS_TOKEN, id_token())
-    assert take_lease(session, now=NOW + LEASE - SECOND) is None
-    assert lease_of(session, NOW + LEASE).until == NOW + 2 * LEASE
+    assert acquire_lease(session, now=NOW + LEASE_DURATION - SECOND) is None
+    assert lease_of(session, NOW + LEASE_DURATION).expires_at == NOW + 2 * LEASE_DURATION
 
 
 def test_take_lease_shows_no_token(session: OIDCSession) -> None:
@@ -124,29 +125,29 @@ def test_take_lease_shows_no_token(session: OIDCSession) -> None:
 
 def test_take_lease_of_a_session_that_has_ended_is_none(session: OIDCSession) -> None:
     end(session)
-    assert take_lease(session, now=NOW) is None
+    assert acquire_lease(session, now=NOW) is None
 
 
 def test_take_lease_of_tokens_that_others_have_refreshed_is_none(session: OIDCSession) -> None:
-    assert keep(lease_of(session), refreshed(), received=NEW) == []
-    assert take_lease(session, now=NOW + LEASE) is None
-    assert take_lease(row(), now=NOW + LEASE) is not None
+    assert store_tokens(lease_of(session), refreshed(), new_tokens=NEW) == []
+    assert acquire_lease(session, now=NOW + LEASE_DURATION) is None
+    assert acquire_lease(row(), now=NOW + LEASE_DURATION) is not None
 
 
 def test_take_lease_inside_a_transaction_is_refused(session: OIDCSession) -> None:
     with pytest.raises(RuntimeError), transaction.atomic():
-        take_lease(session, now=NOW)
+        acquire_lease(session, now=NOW)
     assert row().refresh_lease_until is None
 
 
 def test_take_lease_without_the_key_leaves_no_lease(session: OIDCSession, settings: Any) -> None:
     before = settings.PHI_OIDC
-    settings.PHI_OIDC = {**before, "ENCRYPTION_KEYS": [keyring.generate()]}
+    settings.PHI_OIDC = {**before, "ENCRYPTION_KEYS": [keyring.generate_key()]}
     with pytest.raises(Undecryptable):
-        take_lease(session, now=NOW)
+        acquire_lease(session, now=NOW)
     assert row().refresh_lease_until is None
     settings.PHI_OIDC = before
-    assert take_lease(session, now=NOW) is not None
+    assert acquire_lease(session, now=NOW) is not None
 
 
 def test_take_lease_by_ten_callers_at_once_is_given_to_one(session: OIDCSession) -> None:
@@ -155,7 +156,7 @@ def test_take_lease_by_ten_callers_at_once_is_given_to_one(session: OIDCSession)
     def work() -> None:
         barrier.wait()
         try:
-            leases.append(take_lease(session, now=NOW))
+            leases.append(acquire_lease(session, now=NOW))
         finally:
             connections.close_all()
 
@@ -170,13 +171,13 @@ def test_take_lease_by_ten_callers_at_once_is_given_to_one(session: OIDCSession)
 
 @pytest.mark.postgresql
 def test_take_lease_of_a_row_that_a_transaction_holds_does_not_wait(session: OIDCSession) -> None:
-    leases: list[Lease | None] = []
+    leases: list[RefreshLease | None] = []
 
     def work() -> None:
         with connection.cursor() as cursor:
             cursor.execute("SET lock_timeout = '1s'")
         try:
-            leases.append(take_lease(session, now=NOW))
+            leases.append(acquire_lease(session, now=NOW))
         finally:
             connections.close_all()
 
@@ -190,7 +191,7 @@ def test_take_lease_of_a_row_that_a_transaction_holds_does_not_wait(session: OID
 
 
 def test_keep_stores_what_came_and_gives_the_lease_back(session: OIDCSession) -> None:
-    assert keep(lease_of(session), refreshed(new_id_token="a.new.one"), received=NEW) == []
+    assert store_tokens(lease_of(session), refreshed(new_id_token="a.new.one"), new_tokens=NEW) == []
     assert opened("refresh_token", "access_token", "id_token") == ["new-refresh-token", "new-access-token", "a.new.one"]
     assert (row().access_token_expires_at, row().refresh_lease_until) == (NOW + timedelta(minutes=5), None)
     with connection.cursor() as cursor:
@@ -199,7 +200,7 @@ def test_keep_stores_what_came_and_gives_the_lease_back(session: OIDCSession) ->
 
 
 def test_keep_of_an_access_token_alone_leaves_the_others(session: OIDCSession) -> None:
-    assert keep(lease_of(session), refreshed(refresh_token=""), received=NEW[1:]) == []
+    assert store_tokens(lease_of(session), refreshed(refresh_token=""), new_tokens=NEW[1:]) == []
     assert opened("refresh_token", "access_token", "id_token") == [REFRESH_TOKEN, "new-access-token", id_token()]
 
 
@@ -210,38 +211,38 @@ def test_keep_in_a_session_that_has_ended_stores_nothing_and_lets_all_die(
     lease = lease_of(session)
     end(session)
     if with_lease:
-        OIDCSession.objects.update(refresh_lease_until=lease.until)
-    assert keep(lease, refreshed(), received=NEW) == list(NEW)
+        OIDCSession.objects.update(refresh_lease_until=lease.expires_at)
+    assert store_tokens(lease, refreshed(), new_tokens=NEW) == list(NEW)
     assert opened("refresh_token", "access_token", "id_token") == [None, None, None]
 
 
 def test_keep_after_another_took_the_lease_leaves_that_ones_tokens(session: OIDCSession) -> None:
     late = lease_of(session)
-    lease_of(session, NOW + LEASE)
-    assert keep(late, refreshed(), received=NEW) == list(NEW)
+    lease_of(session, NOW + LEASE_DURATION)
+    assert store_tokens(late, refreshed(), new_tokens=NEW) == list(NEW)
     assert opened("refresh_token", "access_token") == [REFRESH_TOKEN, ACCESS_TOKEN]
-    assert row().refresh_lease_until == NOW + 2 * LEASE, "the other's lease is the other's"
+    assert row().refresh_lease_until == NOW + 2 * LEASE_DURATION, "the other's lease is the other's"
 
 
 def test_keep_after_another_stored_the_same_tokens_lets_none_of_them_die(session: OIDCSession) -> None:
     late = lease_of(session)
-    keep(lease_of(session, NOW + LEASE), refreshed(), received=NEW)
-    third = ReceivedToken(hint="access_token", value="a third one")
-    assert keep(late, refreshed(), received=[*NEW, third]) == [third]
+    store_tokens(lease_of(session, NOW + LEASE_DURATION), refreshed(), new_tokens=NEW)
+    third = ReceivedToken(token_type_hint="access_token", value="a third one")
+    assert store_tokens(late, refreshed(), new_tokens=[*NEW, third]) == [third]
 
 
 def test_keep_after_the_lease_ran_out_and_nobody_took_it_stores(session: OIDCSession) -> None:
-    lease = lease_of(session, NOW - 10 * LEASE)
-    assert keep(lease, refreshed(), received=NEW) == []
+    lease = lease_of(session, NOW - 10 * LEASE_DURATION)
+    assert store_tokens(lease, refreshed(), new_tokens=NEW) == []
     assert opened("access_token") == ["new-access-token"]
 
 
 def test_give_back_frees_the_lease_that_is_ours_alone(session: OIDCSession) -> None:
     late = lease_of(session)
-    other = lease_of(session, NOW + LEASE)
-    give_back(late)
-    assert row().refresh_lease_until == other.until
-    give_back(other)
+    other = lease_of(session, NOW + LEASE_DURATION)
+    release_lease(late)
+    assert row().refresh_lease_until == other.expires_at
+    release_lease(other)
     assert row().refresh_lease_until is None
     assert opened("refresh_token", "access_token") == [REFRESH_TOKEN, ACCESS_TOKEN]
 
@@ -268,4 +269,4 @@ MISMATCHES = {errors.RefreshMismatch, errors.KeyNotFound, *errors.IDTokenError._
     ids=lambda value: f"{value.code}-{vars(value)}" if isinstance(value, Exception) else str(value),
 )
 def test_end_reason_of_each_refusal(refusal: Any, reason: EndReason | None) -> None:
-    assert end_reason(refusal) is reason
+    assert find_end_reason(refusal) is reason

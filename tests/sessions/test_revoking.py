@@ -13,20 +13,28 @@ import pytest
 from django.db import connection, connections, transaction
 from django.test.utils import CaptureQueriesContext
 
-from django_phi_oidc import entropy, keyring
+from django_phi_oidc._internal import randomness
 from django_phi_oidc.audit.events import Action
-from django_phi_oidc.audit.outbox import drain
+from django_phi_oidc.audit.outbox import flush
+from django_phi_oidc.crypto import keyring
 from django_phi_oidc.oidc.token import ReceivedToken
 from django_phi_oidc.sessions.models import PendingRevocation, RevocationStatus
-from django_phi_oidc.sessions.revoking import LEASE, attempt, due, make_due, queue_revocations, sweep
+from django_phi_oidc.sessions.token_revocation import (
+    LEASE_DURATION,
+    attempt_revocation,
+    list_due,
+    queue_revocations,
+    reset_backoff,
+    retry_due,
+)
 from tests.sessions.conftest import NOW, Answer, ScriptedOP, answering, declare, events, send
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "phi_audit"])
 
 GIVE_UP = timedelta(days=3)
 TOKENS = (
-    ReceivedToken(hint="refresh_token", value="refresh-canary"),
-    ReceivedToken(hint="access_token", value="access-canary"),
+    ReceivedToken(token_type_hint="refresh_token", value="refresh-canary"),
+    ReceivedToken(token_type_hint="access_token", value="access-canary"),
 )
 
 
@@ -35,7 +43,7 @@ def queue(*tokens: ReceivedToken, now: datetime = NOW) -> tuple[uuid.UUID, ...]:
 
 
 def try_at(pk: uuid.UUID, now: datetime = NOW, *, deadline: float = 3.0) -> RevocationStatus | None:
-    return attempt(pk, now=now, deadline=deadline, give_up_after=GIVE_UP)
+    return attempt_revocation(pk, now=now, timeout_seconds=deadline, give_up_after=GIVE_UP)
 
 
 def without_jitter(size: int) -> bytes:
@@ -120,13 +128,13 @@ RETRIED = {
 def test_attempt_with_a_passing_fault_backs_off(op: ScriptedOP, answer: Answer, fault: str, seconds: int) -> None:
     op.answer = answer
     (pk,) = queue()
-    with entropy.drawing(without_jitter):
+    with randomness.override_randomness(without_jitter):
         assert try_at(pk) is RevocationStatus.PENDING
     row = PendingRevocation.objects.get()
     assert (row.status, row.last_fault, row.attempts, row.lease_until) == ("pending", fault, 1, None)
     waits = row.due_at - NOW
     assert timedelta(seconds=seconds) <= waits < timedelta(seconds=seconds + 3)
-    assert PendingRevocation._meta.get_field("token").open(row) == "refresh-canary"
+    assert PendingRevocation._meta.get_field("token").decrypt(row) == "refresh-canary"
     assert [event.reason for event in events(Action.TOKEN_REVOCATION_FAILED)] == [fault]
     assert alerts() == []
     assert try_at(pk) is None, "It is not due."
@@ -138,7 +146,7 @@ def test_attempt_with_a_passing_fault_backs_off(op: ScriptedOP, answer: Answer, 
 def test_attempt_with_a_rejected_client_is_slow_and_alerts_once(op: ScriptedOP, answer: Answer) -> None:
     op.answer = answer
     (pk,) = queue()
-    with entropy.drawing(without_jitter):
+    with randomness.override_randomness(without_jitter):
         assert try_at(pk) is RevocationStatus.PENDING
         assert alerts() == ['{"rule":"revocation_blocked"}']
         row = PendingRevocation.objects.get()
@@ -153,7 +161,7 @@ def test_attempt_past_the_configured_time_abandons_with_an_alert(op: ScriptedOP)
     op.answer = answering(500)
     (pk,) = queue()
     assert try_at(pk, NOW + GIVE_UP - timedelta(minutes=1)) is RevocationStatus.PENDING
-    make_due(now=NOW)
+    reset_backoff(now=NOW)
     assert try_at(pk, NOW + GIVE_UP) is RevocationStatus.ABANDONED
     row = PendingRevocation.objects.get()
     assert (row.status, row.token) == ("abandoned", None)
@@ -217,7 +225,7 @@ def test_attempt_with_a_provider_that_is_not_declared_any_more_waits(op: Scripte
 def test_attempt_without_its_key_waits_until_it_is_back(op: ScriptedOP, settings: Any) -> None:
     (pk,) = queue()
     before = settings.PHI_OIDC
-    settings.PHI_OIDC = {**before, "ENCRYPTION_KEYS": [keyring.generate()]}
+    settings.PHI_OIDC = {**before, "ENCRYPTION_KEYS": [keyring.generate_key()]}
     assert try_at(pk) is RevocationStatus.PENDING
     assert PendingRevocation.objects.get().last_fault == "undecryptable"
     assert op.asked == []
@@ -238,7 +246,7 @@ def test_attempt_makes_its_call_with_no_transaction_open(op: ScriptedOP) -> None
 
     def look_from_outside(handler: Any) -> None:
         # Another connection reads the lease, and could write the row.
-        seen.append(PendingRevocation.objects.get().lease_until == NOW + LEASE)
+        seen.append(PendingRevocation.objects.get().lease_until == NOW + LEASE_DURATION)
         seen.append(PendingRevocation.objects.update(token_expires_at=NOW) == 1)
         connections.close_all()
         send(handler, 200)
@@ -267,17 +275,17 @@ def test_attempt_by_ten_workers_at_once_asks_the_op_once(op: ScriptedOP) -> None
         thread.join()
     assert Counter(results) == {RevocationStatus.DONE: 1, None: 9}
     assert len(op.asked) == 1
-    drain()
+    flush()
     assert len(events(Action.TOKEN_REVOKED)) == 1
 
 
 def test_attempt_after_a_killed_worker_waits_for_the_lease_to_end(op: ScriptedOP) -> None:
     (pk,) = queue()
-    PendingRevocation.objects.update(lease_until=NOW + LEASE, attempts=1)
-    assert try_at(pk, NOW + LEASE - timedelta(seconds=1)) is None
-    assert due(now=NOW + LEASE - timedelta(seconds=1), limit=10) == []
-    assert due(now=NOW + LEASE, limit=10) == [pk]
-    assert try_at(pk, NOW + LEASE) is RevocationStatus.DONE
+    PendingRevocation.objects.update(lease_until=NOW + LEASE_DURATION, attempts=1)
+    assert try_at(pk, NOW + LEASE_DURATION - timedelta(seconds=1)) is None
+    assert list_due(now=NOW + LEASE_DURATION - timedelta(seconds=1), limit=10) == []
+    assert list_due(now=NOW + LEASE_DURATION, limit=10) == [pk]
+    assert try_at(pk, NOW + LEASE_DURATION) is RevocationStatus.DONE
 
 
 @pytest.mark.parametrize(("answer", "status"), [(200, "done"), (503, "pending")])
@@ -286,7 +294,7 @@ def test_attempt_that_lost_its_lease_writes_nothing(op: ScriptedOP, answer: int,
 
     def overtake(handler: Any) -> None:
         op.answer = answering(answer)
-        assert try_at(pk, NOW + LEASE) == status
+        assert try_at(pk, NOW + LEASE_DURATION) == status
         connections.close_all()
         send(handler, 400)
 
@@ -322,8 +330,8 @@ def test_due_puts_the_longest_due_first_and_a_refresh_token_before_its_access_to
     second = queue(*reversed(TOKENS), now=NOW)
     (first,) = queue(TOKENS[1], now=NOW - timedelta(hours=1))
     queue(now=NOW + timedelta(seconds=1))
-    assert due(now=NOW, limit=10) == [first, second[1], second[0]]
-    assert due(now=NOW, limit=1) == [first]
+    assert list_due(now=NOW, limit=10) == [first, second[1], second[0]]
+    assert list_due(now=NOW, limit=1) == [first]
 
 
 def test_sweep_takes_all_that_is_due_and_stops(op: ScriptedOP) -> None:
@@ -331,23 +339,23 @@ def test_sweep_takes_all_that_is_due_and_stops(op: ScriptedOP) -> None:
     queue(*TOKENS)
     answers = cycle([200, 503])
     op.answer = lambda handler: send(handler, next(answers))
-    results = sweep(clock=lambda: NOW, seconds=20, deadline=3, give_up_after=GIVE_UP, limit=3)
+    results = retry_due(clock=lambda: NOW, budget_seconds=20, timeout_seconds=3, give_up_after=GIVE_UP, batch_size=3)
     assert results == {RevocationStatus.DONE: 2, RevocationStatus.PENDING: 2}
     assert len(op.asked) == 4
 
 
 def test_sweep_without_time_stops_at_once(op: ScriptedOP) -> None:
     queue(*TOKENS)
-    assert sweep(clock=lambda: NOW, seconds=0, deadline=3, give_up_after=GIVE_UP) == {}
+    assert retry_due(clock=lambda: NOW, budget_seconds=0, timeout_seconds=3, give_up_after=GIVE_UP) == {}
     assert op.asked == []
 
 
 def test_sweep_of_two_workers_at_once_asks_for_each_token_once(op: ScriptedOP) -> None:
     for number in range(15):
-        queue(ReceivedToken(hint="access_token", value=f"token-{number}"))
+        queue(ReceivedToken(token_type_hint="access_token", value=f"token-{number}"))
     results: Counter[RevocationStatus] = Counter()
-    run: Callable[[], Counter[RevocationStatus]] = lambda: sweep(  # noqa: E731
-        clock=lambda: NOW, seconds=30, deadline=3, give_up_after=GIVE_UP
+    run: Callable[[], Counter[RevocationStatus]] = lambda: retry_due(  # noqa: E731
+        clock=lambda: NOW, budget_seconds=30, timeout_seconds=3, give_up_after=GIVE_UP
     )
 
     def work() -> None:

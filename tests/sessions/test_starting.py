@@ -5,7 +5,7 @@ import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
-from django_phi_oidc.fields import Sealed
+from django_phi_oidc.fields import EncryptedText
 from django_phi_oidc.sessions.models import OIDCSession
 from tests.sessions.conftest import ACCESS_TOKEN, REFRESH_TOKEN, SignedIn
 
@@ -20,8 +20,8 @@ def test_start_session_seals_every_token(sign_in: Callable[..., SignedIn]) -> No
     secrets = (ACCESS_TOKEN, REFRESH_TOKEN, signed_in.django_key, "sid-1")
     assert [secret for secret in secrets if secret in row] == []
     stored = OIDCSession.objects.get()
-    assert isinstance(stored.access_token, Sealed)
-    assert OIDCSession._meta.get_field("access_token").open(stored) == ACCESS_TOKEN
+    assert isinstance(stored.access_token, EncryptedText)
+    assert OIDCSession._meta.get_field("access_token").decrypt(stored) == ACCESS_TOKEN
     assert stored.session_key_digest == hashlib.sha256(signed_in.django_key.encode()).hexdigest()
     assert stored.sid_digest == hashlib.sha256(b"sid-1").hexdigest()
 

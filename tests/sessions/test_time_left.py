@@ -12,7 +12,7 @@ from django.contrib.auth import get_user_model
 from django.template import engines
 from django.test import Client
 
-from django_phi_oidc import clock
+from django_phi_oidc._internal import clock
 from django_phi_oidc.sessions.models import OIDCSession
 from django_phi_oidc.templatetags import phi_oidc
 from tests.sessions.conftest import NOW, ScriptedOP, SecureClient, SignedIn, django_session_exists
@@ -32,7 +32,7 @@ class Moment:
 @pytest.fixture(autouse=True)
 def moment() -> Iterator[Moment]:
     moment = Moment()
-    with clock.running(lambda: moment.now):
+    with clock.override_clock(lambda: moment.now):
         yield moment
 
 

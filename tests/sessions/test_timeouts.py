@@ -2,7 +2,8 @@ from datetime import timedelta
 
 import pytest
 
-from django_phi_oidc.sessions.timeouts import Times, back_off, is_noted, is_over, over
+from django_phi_oidc._internal.retry import compute_backoff
+from django_phi_oidc.sessions.timeouts import SessionTimes, find_timeout_reason, is_abandoned, is_activity_update_due
 
 
 @pytest.mark.parametrize(
@@ -15,13 +16,26 @@ from django_phi_oidc.sessions.timeouts import Times, back_off, is_noted, is_over
     ],
 )
 def test_over_at_the_limit_ends(now: float, expected: str) -> None:
-    assert over(Times(started=0, seen=1000, checked=0), now=now, idle=600, absolute=2000) == expected
+    assert (
+        find_timeout_reason(
+            SessionTimes(started_timestamp=0, last_seen_timestamp=1000, last_checked_timestamp=0),
+            now_timestamp=now,
+            idle_timeout_seconds=600,
+            absolute_timeout_seconds=2000,
+        )
+        == expected
+    )
 
 
 def test_over_is_counted_from_the_start_whatever_was_done_since() -> None:
-    times = Times(started=500, seen=2499, checked=0)
-    assert over(times, now=2499.9, idle=600, absolute=2000) == ""
-    assert over(times, now=2500, idle=600, absolute=2000) == "absolute_timeout"
+    times = SessionTimes(started_timestamp=500, last_seen_timestamp=2499, last_checked_timestamp=0)
+    assert (
+        find_timeout_reason(times, now_timestamp=2499.9, idle_timeout_seconds=600, absolute_timeout_seconds=2000) == ""
+    )
+    assert (
+        find_timeout_reason(times, now_timestamp=2500, idle_timeout_seconds=600, absolute_timeout_seconds=2000)
+        == "absolute_timeout"
+    )
 
 
 @pytest.mark.parametrize(
@@ -34,7 +48,14 @@ def test_over_is_counted_from_the_start_whatever_was_done_since() -> None:
     ],
 )
 def test_is_noted_once_a_minute_or_a_tenth_of_the_idle_timeout(idle: float, since: float, noted: bool) -> None:
-    assert is_noted(Times(started=0, seen=1000, checked=0), now=1000 + since, idle=idle) is noted
+    assert (
+        is_activity_update_due(
+            SessionTimes(started_timestamp=0, last_seen_timestamp=1000, last_checked_timestamp=0),
+            now_timestamp=1000 + since,
+            idle_timeout_seconds=idle,
+        )
+        is noted
+    )
 
 
 @pytest.mark.parametrize(
@@ -51,21 +72,27 @@ def test_is_noted_once_a_minute_or_a_tenth_of_the_idle_timeout(idle: float, sinc
     ],
 )
 def test_back_off_without_jitter_doubles_up_to_an_hour(attempts: int, slowly: bool, expected: timedelta) -> None:
-    assert back_off(attempts=attempts, slowly=slowly, asked=None, fraction=0.0) == expected
+    assert compute_backoff(attempts=attempts, needs_operator=slowly, retry_after=None, jitter_fraction=0.0) == expected
 
 
 def test_back_off_with_most_jitter_keeps_half() -> None:
-    assert back_off(attempts=2, slowly=False, asked=None, fraction=1.0) == timedelta(seconds=10)
+    assert compute_backoff(attempts=2, needs_operator=False, retry_after=None, jitter_fraction=1.0) == timedelta(
+        seconds=10
+    )
 
 
 def test_back_off_when_asked_for_more_waits_for_that() -> None:
-    assert back_off(attempts=1, slowly=False, asked=timedelta(minutes=2), fraction=0.5) == timedelta(minutes=2)
+    assert compute_backoff(
+        attempts=1, needs_operator=False, retry_after=timedelta(minutes=2), jitter_fraction=0.5
+    ) == timedelta(minutes=2)
 
 
 def test_back_off_when_asked_for_less_waits_as_usual() -> None:
-    assert back_off(attempts=1, slowly=False, asked=timedelta(seconds=1), fraction=0.0) == timedelta(seconds=10)
+    assert compute_backoff(
+        attempts=1, needs_operator=False, retry_after=timedelta(seconds=1), jitter_fraction=0.0
+    ) == timedelta(seconds=10)
 
 
 @pytest.mark.parametrize(("hours", "over"), [(71, False), (72, True), (73, True)])
 def test_is_over_at_the_limit_gives_up(hours: int, over: bool) -> None:
-    assert is_over(waited=timedelta(hours=hours), give_up_after=timedelta(days=3)) is over
+    assert is_abandoned(waited=timedelta(hours=hours), give_up_after=timedelta(days=3)) is over

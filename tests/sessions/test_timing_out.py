@@ -19,10 +19,10 @@ from django.http import HttpResponse
 from django.test import AsyncClient
 from django.test.utils import CaptureQueriesContext
 
-from django_phi_oidc import clock
+from django_phi_oidc._internal import clock
 from django_phi_oidc.audit.events import Action, Origin
 from django_phi_oidc.claims.models import StoredClaim
-from django_phi_oidc.sessions.ending import end_session
+from django_phi_oidc.sessions.lifecycle import end_session
 from django_phi_oidc.sessions.models import EndReason, OIDCSession
 from tests.sessions.conftest import (
     ACCESS_TOKEN,
@@ -60,7 +60,7 @@ class Moment:
 @pytest.fixture(autouse=True)
 def moment() -> Iterator[Moment]:
     moment = Moment()
-    with clock.running(lambda: moment.now):
+    with clock.override_clock(lambda: moment.now):
         yield moment
 
 

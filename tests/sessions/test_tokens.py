@@ -27,15 +27,24 @@ from django.db import connection, connections, transaction
 from django.test import RequestFactory
 from django.views.debug import ExceptionReporter
 
-from django_phi_oidc import clock
-from django_phi_oidc.attack.op import DemoProvider, Exchange, Reply, dripping, garbled, make_key, sign
-from django_phi_oidc.attack.op.signing import unverified
+from django_phi_oidc._internal import clock
 from django_phi_oidc.audit.events import Origin
-from django_phi_oidc.audit.request import SESSION_KEY
+from django_phi_oidc.audit.request_context import SESSION_KEY
 from django_phi_oidc.errors import KeyMissing, RefreshInsideTransaction, TokenExpired
-from django_phi_oidc.sessions import access_token, refreshing, tokens
+from django_phi_oidc.sessions import access_tokens, token_refresh
+from django_phi_oidc.sessions.access_tokens import get_access_token
 from django_phi_oidc.sessions.models import OIDCSession, PendingRevocation
-from django_phi_oidc.sessions.refreshing import LEASE
+from django_phi_oidc.sessions.token_refresh import LEASE_DURATION
+from django_phi_oidc.testing.mock_provider import (
+    DemoProvider,
+    MutableExchange,
+    Reply,
+    corrupt_signature,
+    create_signing_key,
+    sign_jwt,
+    stream_slowly,
+)
+from django_phi_oidc.testing.mock_provider.signing import parse_unverified
 from tests.databases import child_environment
 from tests.journeys.browser import Browser
 from tests.journeys.conftest import _http_op, _logs_hold_no_secret, browser, declaration, events, op, portal
@@ -44,7 +53,7 @@ from tests.sessions.conftest import wait_for
 __all__ = ["_http_op", "_logs_hold_no_secret", "browser", "op", "portal"]  # fixtures
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "phi_audit"])
 
-Bend = Callable[[Exchange, dict[str, Any]], Any]
+Bend = Callable[[MutableExchange, dict[str, Any]], Any]
 EXPIRED, EXPIRING, LIVE = -1, 29, 32
 """Seconds until the stored access token expires."""
 
@@ -66,7 +75,7 @@ def row() -> OIDCSession:
 
 
 def opened(column: str) -> str:
-    return str(OIDCSession._meta.get_field(column).open(row()))
+    return str(OIDCSession._meta.get_field(column).decrypt(row()))
 
 
 def refreshes(op: DemoProvider) -> list[Mapping[str, str]]:
@@ -80,10 +89,10 @@ def revoked(op: DemoProvider) -> list[str]:
     return [request.parameters["token"] for request in op.requests if request.path == "/revoke"]
 
 
-def at_refresh(endpoint: str, act: Callable[[Exchange], Any]) -> Callable[[str, Exchange], Any]:
+def at_refresh(endpoint: str, act: Callable[[MutableExchange], Any]) -> Callable[[str, MutableExchange], Any]:
     """Return a hook of the provider that acts at that endpoint of a refresh alone."""
 
-    def hook(at: str, exchange: Exchange) -> Any:
+    def hook(at: str, exchange: MutableExchange) -> Any:
         of_refresh = exchange.parameters.get("grant_type") == "refresh_token"
         return act(exchange) if at == endpoint and of_refresh else None
 
@@ -97,7 +106,7 @@ class Held:
         self.reached, self.released = threading.Event(), threading.Event()
         self.answer = answer
 
-    def __call__(self, exchange: Exchange) -> Reply | None:
+    def __call__(self, exchange: MutableExchange) -> Reply | None:
         self.reached.set()
         self.released.wait(20)
         return self.answer
@@ -113,7 +122,7 @@ class Caller(threading.Thread):
 
     def run(self) -> None:
         try:
-            self.got = access_token(self.session)
+            self.got = get_access_token(self.session)
         except TokenExpired as error:
             self.got = error.code
         finally:
@@ -152,28 +161,28 @@ def test_access_token_that_lives_is_given_without_a_word_to_the_provider(
     seconds: int | None, op: DemoProvider, session: uuid.UUID
 ) -> None:
     OIDCSession.objects.update(access_token_expires_at=None) if seconds is None else age(seconds)
-    assert access_token(session) == opened("access_token")
-    assert access_token(row()) == opened("access_token")
+    assert get_access_token(session) == opened("access_token")
+    assert get_access_token(row()) == opened("access_token")
     assert refreshes(op) == []
 
 
 def test_access_token_that_lives_costs_one_query(session: uuid.UUID, django_assert_num_queries: Any) -> None:
     age(LIVE)
     with django_assert_num_queries(1):
-        access_token(session)
+        get_access_token(session)
 
 
 @pytest.mark.parametrize("seconds", [EXPIRING, EXPIRED])
 def test_access_token_about_to_expire_is_refreshed_and_kept(seconds: int, op: DemoProvider, session: uuid.UUID) -> None:
     age(seconds)
     old = opened("access_token")
-    new = access_token(session)
+    new = get_access_token(session)
     assert new not in ("", old)
-    assert op.is_active(new)
+    assert op.is_token_active(new)
     assert (opened("access_token"), row().refresh_lease_until, row().ended_at) == (new, None, None)
     expires_in = (row().access_token_expires_at or clock.now()) - clock.now()
     assert timedelta(minutes=9) < expires_in <= timedelta(minutes=10)
-    assert access_token(session) == new
+    assert get_access_token(session) == new
     assert len(refreshes(op)) == 1
     assert revoked(op) == [], "with the old access token the provider may revoke the new refresh token"
 
@@ -182,32 +191,32 @@ def test_refresh_sends_the_token_that_came_last_and_none_twice(op: DemoProvider,
     kept = [opened("refresh_token")]
     for _ in range(3):
         age(EXPIRED)
-        access_token(session)
+        get_access_token(session)
         kept.append(opened("refresh_token"))
     assert [parameters["refresh_token"] for parameters in refreshes(op)] == kept[:3]
     assert len(set(kept)) == 4
-    assert op.is_active(kept[3])
+    assert op.is_token_active(kept[3])
 
 
 def test_refresh_keeps_the_new_id_token_and_the_logout_hints_with_it(
     op: DemoProvider, session: uuid.UUID, browser: Browser
 ) -> None:
     first = opened("id_token")
-    access_token(session)
+    get_access_token(session)
     new = opened("id_token")
     assert new != first
     page = browser.post("/oidc/logout/")
     assert f"id_token_hint={new}" in page.location
-    assert op.live_tokens == []
+    assert op.active_tokens == []
 
 
 def test_refresh_without_new_refresh_and_id_token_keeps_the_old_ones(op: DemoProvider, session: uuid.UUID) -> None:
-    def leave_out(exchange: Exchange) -> None:
+    def leave_out(exchange: MutableExchange) -> None:
         del exchange.reply.json["refresh_token"], exchange.reply.json["id_token"]
 
     before = opened("refresh_token"), opened("id_token")
     op.mutate = at_refresh("token", leave_out)
-    assert access_token(session) == opened("access_token")
+    assert get_access_token(session) == opened("access_token")
     assert (opened("refresh_token"), opened("id_token")) == before
 
 
@@ -215,41 +224,41 @@ def test_access_token_of_a_request_is_that_of_its_session(session: uuid.UUID) ->
     request = RequestFactory().get("/")
     request.user = AnonymousUser()
     request.session = {SESSION_KEY: str(session)}  # type: ignore[assignment]  # all that is read of it
-    assert access_token(request) == opened("access_token")
+    assert get_access_token(request) == opened("access_token")
     request.session = {}  # type: ignore[assignment]
     with pytest.raises(TokenExpired):
-        access_token(request)
+        get_access_token(request)
 
 
 def test_access_token_without_refresh_token_lives_until_it_expires(op: DemoProvider, session: uuid.UUID) -> None:
     OIDCSession.objects.update(refresh_token=None)
     age(EXPIRING)
-    assert access_token(session) == opened("access_token")
+    assert get_access_token(session) == opened("access_token")
     age(EXPIRED)
     with pytest.raises(TokenExpired):
-        access_token(session)
+        get_access_token(session)
     assert refreshes(op) == []
     assert row().ended_at is None
 
 
 def test_access_token_of_a_session_that_has_ended_or_never_was_is_refused(session: uuid.UUID, browser: Browser) -> None:
-    assert access_token(session)
+    assert get_access_token(session)
     browser.post("/oidc/logout/")
     for ended in (session, row(), uuid.uuid4()):
         with pytest.raises(TokenExpired) as caught:
-            access_token(ended)
+            get_access_token(ended)
         assert caught.value.code == "token_expired"
 
 
 def claim(name: str, value: Any) -> Bend:
-    def bend(exchange: Exchange, original: dict[str, Any]) -> None:
+    def bend(exchange: MutableExchange, original: dict[str, Any]) -> None:
         exchange.claims[name] = value(original) if callable(value) else value
 
     return bend
 
 
 def without(name: str) -> Bend:
-    def bend(exchange: Exchange, original: dict[str, Any]) -> None:
+    def bend(exchange: MutableExchange, original: dict[str, Any]) -> None:
         exchange.claims.pop(name, None)
 
     return bend
@@ -259,19 +268,19 @@ def header(**members: Any) -> Bend:
     return lambda exchange, original: exchange.header.update(members)
 
 
-def foreign_key(exchange: Exchange, original: dict[str, Any]) -> None:
-    exchange.key = make_key("RS256", kid=exchange.header["kid"])
+def foreign_key(exchange: MutableExchange, original: dict[str, Any]) -> None:
+    exchange.key = create_signing_key("RS256", kid=exchange.header["kid"])
 
 
-def damage(exchange: Exchange, original: dict[str, Any]) -> None:
-    exchange.token = garbled(sign(exchange.header, exchange.claims, exchange.key))  # type: ignore[arg-type]
+def damage(exchange: MutableExchange, original: dict[str, Any]) -> None:
+    exchange.token = corrupt_signature(sign_jwt(exchange.header, exchange.claims, exchange.key))  # type: ignore[arg-type]
 
 
-def as_it_is(exchange: Exchange, original: dict[str, Any]) -> None:
+def as_it_is(exchange: MutableExchange, original: dict[str, Any]) -> None:
     """Change nothing."""
 
 
-def more_than_the_portal(exchange: Exchange, original: dict[str, Any]) -> None:
+def more_than_the_portal(exchange: MutableExchange, original: dict[str, Any]) -> None:
     exchange.claims |= {"aud": ["portal", "api"], "azp": "portal"}
 
 
@@ -310,41 +319,41 @@ def test_refresh_with_another_id_token_ends_the_session_and_all_tokens(
         **settings.PHI_OIDC,
         "PROVIDERS": {"default": declaration(op, trusted_audiences=["api"])},
     }
-    original = unverified(opened("id_token"))[1]
+    original = parse_unverified(opened("id_token"))[1]
     op.mutate = at_refresh("id_token", lambda exchange: accepted(exchange, original))
-    assert op.is_active(access_token(session))
+    assert op.is_token_active(get_access_token(session))
     OIDCSession.objects.update(access_token_expires_at=clock.now())
     op.mutate = at_refresh("id_token", lambda exchange: refused(exchange, original))
     with pytest.raises(TokenExpired):
-        access_token(session)
+        get_access_token(session)
     assert row().end_reason == "refresh_mismatch"
     assert (row().access_token, row().refresh_token, row().id_token) == (None, None, None)
     assert Session.objects.count() == 0
     assert [event.reason for event in events(action="session.ended")] == ["refresh_mismatch"]
-    assert op.live_tokens == []
+    assert op.active_tokens == []
     newest = [token.value for token in op.tokens[-2:]]
     assert set(newest) <= set(revoked(op)), "not only by the provider, with what it knows of their family"
     assert len(refreshes(op)) == 2
 
 
 def test_refresh_that_the_provider_refuses_for_good_ends_the_session(op: DemoProvider, session: uuid.UUID) -> None:
-    assert access_token(session)
+    assert get_access_token(session)
     age(EXPIRING)
     with op.state.lock:
         op.last_grant.revoked = True
     with pytest.raises(TokenExpired):
-        access_token(session)
+        get_access_token(session)
     assert row().end_reason == "invalid_grant"
     assert [event.reason for event in events(action="session.ended")] == ["invalid_grant"]
     assert len(revoked(op)) == 2, "the provider's word for it does not do"
     assert Session.objects.count() == 0
 
 
-def error(status: int, code: str) -> Callable[[Exchange], Reply]:
+def error(status: int, code: str) -> Callable[[MutableExchange], Reply]:
     return lambda exchange: Reply(status=status, json={"error": code})
 
 
-PASSING: dict[str, Callable[[Exchange], Reply]] = {
+PASSING: dict[str, Callable[[MutableExchange], Reply]] = {
     "500": lambda exchange: Reply(status=500),
     "500 invalid_grant": error(500, "invalid_grant"),
     "503": lambda exchange: Reply(status=503, headers={"Retry-After": "1"}),
@@ -355,7 +364,7 @@ PASSING: dict[str, Callable[[Exchange], Reply]] = {
     "redirect": lambda exchange: Reply(status=302, redirect_to="https://elsewhere.example/"),
     "cut off": lambda exchange: Reply(raw=()),
     "hanging": lambda exchange: Reply(raw=hanging()),
-    "dripping": lambda exchange: Reply(raw=dripping(Reply(json={"access_token": "x" * 99}), pause=0.1)),
+    "dripping": lambda exchange: Reply(raw=stream_slowly(Reply(json={"access_token": "x" * 99}), pause_seconds=0.1)),
 }
 
 
@@ -366,22 +375,22 @@ def hanging() -> Iterator[bytes]:
 
 @pytest.mark.parametrize("answer", PASSING.values(), ids=PASSING)
 def test_refresh_at_a_provider_that_is_out_of_order_ends_nothing(
-    answer: Callable[[Exchange], Reply], op: DemoProvider, session: uuid.UUID, monkeypatch: pytest.MonkeyPatch
+    answer: Callable[[MutableExchange], Reply], op: DemoProvider, session: uuid.UUID, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tokens, "CALL_SECONDS", 0.6)
+    monkeypatch.setattr(access_tokens, "CALL_SECONDS", 0.6)
     old = opened("access_token")
     op.intercept = at_refresh("token", answer)
     age(EXPIRING)
     started = time.monotonic()
-    assert access_token(session) == old
+    assert get_access_token(session) == old
     age(EXPIRED)
     with pytest.raises(TokenExpired):
-        access_token(session)
+        get_access_token(session)
     assert time.monotonic() - started < 3.5
     assert (row().ended_at, row().refresh_lease_until) == (None, None)
     assert revoked(op) == []
     op.intercept = None
-    assert access_token(session) not in ("", old)
+    assert get_access_token(session) not in ("", old)
 
 
 def test_refresh_at_a_provider_that_is_away_ends_nothing(op: DemoProvider, session: uuid.UUID) -> None:
@@ -389,13 +398,13 @@ def test_refresh_at_a_provider_that_is_away_ends_nothing(op: DemoProvider, sessi
     age(EXPIRING)
     op.stop()
     try:
-        assert access_token(session) == old
+        assert get_access_token(session) == old
         age(EXPIRED)
         with pytest.raises(TokenExpired):
-            access_token(session)
+            get_access_token(session)
     finally:
         op.start()
-    assert access_token(session) not in ("", old)
+    assert get_access_token(session) not in ("", old)
 
 
 @pytest.mark.parametrize("endpoint", ["discovery", "jwks"])
@@ -405,17 +414,17 @@ def test_refresh_that_could_not_be_judged_spends_nothing(
     settings.PHI_OIDC = {**settings.PHI_OIDC}  # a process that knows nothing yet
     op.intercept = lambda at, exchange: Reply(status=503) if at == endpoint else None
     with pytest.raises(TokenExpired):
-        access_token(session)
+        get_access_token(session)
     assert refreshes(op) == []
     assert (row().ended_at, row().refresh_lease_until) == (None, None)
     op.intercept = None
-    assert access_token(session)
+    assert get_access_token(session)
 
 
 def test_refresh_of_a_provider_that_is_not_declared_any_more_ends_nothing(session: uuid.UUID, settings: Any) -> None:
     settings.PHI_OIDC = {**settings.PHI_OIDC, "PROVIDERS": {}}
     with pytest.raises(TokenExpired):
-        access_token(session)
+        get_access_token(session)
     assert (row().ended_at, row().refresh_lease_until) == (None, None)
 
 
@@ -431,17 +440,17 @@ MISSHAPEN: dict[str, Callable[[dict[str, Any]], Any]] = {
 def test_refresh_with_an_answer_that_is_refused_leaves_nothing_of_it_alive(
     spoil: Callable[[dict[str, Any]], Any], op: DemoProvider, session: uuid.UUID
 ) -> None:
-    assert access_token(session)
+    assert get_access_token(session)
     age(EXPIRED)
     op.mutate = at_refresh("token", lambda exchange: spoil(exchange.reply.json) and None)
     before = opened("access_token"), opened("refresh_token")
     with pytest.raises(TokenExpired):
-        access_token(session)
+        get_access_token(session)
     assert (opened("access_token"), opened("refresh_token")) == before
     assert (row().ended_at, row().refresh_lease_until) == (None, None)
     newest = [token.value for token in op.tokens[-2:]]
     assert sorted(revoked(op)) == sorted(newest)
-    assert not any(map(op.is_active, newest))
+    assert not any(map(op.is_token_active, newest))
 
 
 def test_logout_during_a_refresh_ends_at_once_and_the_new_tokens_die(
@@ -462,7 +471,7 @@ def test_logout_during_a_refresh_ends_at_once_and_the_new_tokens_die(
     assert (row().access_token, row().refresh_token, row().id_token) == (None, None, None)
     assert len(op.tokens) == 4
     assert sorted(revoked(op)) == sorted(token.value for token in op.tokens), "each once"
-    assert op.live_tokens == []
+    assert op.active_tokens == []
     assert set(PendingRevocation.objects.values_list("status", flat=True)) == {"done"}
 
 
@@ -471,7 +480,7 @@ def test_logout_during_a_refresh_of_an_unrotated_token_revokes_it_once(
 ) -> None:
     held, same = Held(), opened("refresh_token")
 
-    def give_the_same(exchange: Exchange) -> None:
+    def give_the_same(exchange: MutableExchange) -> None:
         exchange.reply.json["refresh_token"] = same
         held(exchange)
 
@@ -482,7 +491,7 @@ def test_logout_during_a_refresh_of_an_unrotated_token_revokes_it_once(
     held.released.set()
     caller.join()
     assert revoked(op).count(same) == 1
-    assert op.live_tokens == []
+    assert op.active_tokens == []
 
 
 def test_caller_whose_lease_ran_out_leaves_the_others_tokens(op: DemoProvider, session: uuid.UUID) -> None:
@@ -492,9 +501,9 @@ def test_caller_whose_lease_ran_out_leaves_the_others_tokens(op: DemoProvider, s
     assert held.reached.wait(5)
     op.mutate = None
     # As at a provider that does not rotate.
-    op.state.tokens[spent].spent = False
-    with clock.running(lambda: after(LEASE)):
-        new = access_token(session)
+    op.state.tokens[spent].used = False
+    with clock.override_clock(lambda: after(LEASE_DURATION)):
+        new = get_access_token(session)
     held.released.set()
     late.join()
     assert late.got == new == opened("access_token")
@@ -508,7 +517,7 @@ def after(time_span: timedelta) -> Any:
     return REAL_NOW() + time_span
 
 
-REAL_NOW = clock._system
+REAL_NOW = clock._get_system_time
 
 
 @pytest.mark.parametrize("acted", [False, True], ids=["before the provider acted", "after it acted"])
@@ -523,20 +532,20 @@ def test_caller_that_was_killed_leaves_a_lease_that_runs_out(
         os.kill(process.pid, signal.SIGKILL)
     held.released.set()
     op.mutate = op.intercept = None
-    monkeypatch.setattr(tokens, "CALL_SECONDS", 0.3)
+    monkeypatch.setattr(access_tokens, "CALL_SECONDS", 0.3)
     with pytest.raises(TokenExpired):
-        access_token(session)
+        get_access_token(session)
     assert len(refreshes(op)) == 1
     monkeypatch.undo()
-    with clock.running(lambda: after(LEASE)):
+    with clock.override_clock(lambda: after(LEASE_DURATION)):
         if not acted:
-            assert op.is_active(access_token(session))
+            assert op.is_token_active(get_access_token(session))
         else:
             # What it was given is lost, and the provider takes the spent token for a stolen one.
             with pytest.raises(TokenExpired):
-                access_token(session)
+                get_access_token(session)
             assert row().end_reason == "invalid_grant"
-            assert op.live_tokens == []
+            assert op.active_tokens == []
     assert len(refreshes(op)) == 2
 
 
@@ -548,7 +557,7 @@ def test_twenty_callers_in_two_processes_make_one_refresh_request(op: DemoProvid
         got = [json.loads(process.communicate(timeout=30)[0]) for process in (first, second)]
     assert len(refreshes(op)) == 1
     new = opened("access_token")
-    assert op.is_active(new)
+    assert op.is_token_active(new)
     assert got == [[hashlib.sha256(new.encode()).hexdigest()] * 10] * 2
 
 
@@ -560,13 +569,13 @@ def test_callers_who_waited_in_vain_do_not_ask_again(
     first = Caller(session)
     assert held.reached.wait(5)
     looks: Counter[int] = Counter()
-    find = refreshing.find
+    find = token_refresh.find_session_with_tokens
 
     def counted(session_id: uuid.UUID) -> OIDCSession | None:
         looks[threading.get_ident()] += 1
         return find(session_id)
 
-    monkeypatch.setattr(refreshing, "find", counted)
+    monkeypatch.setattr(token_refresh, "find_session_with_tokens", counted)
     others = [Caller(session) for _ in range(5)]
     # At its third look each has seen that somebody is at it.
     wait_for(lambda: len([count for count in looks.values() if count >= 3]) == 5)
@@ -583,11 +592,11 @@ def test_caller_who_looked_before_another_had_refreshed_takes_that_ones_token(
     seen = row()
     # One that expires at once, and would be refreshed by whoever looks now.
     op.mutate = at_refresh("token", lambda exchange: exchange.reply.json.update(expires_in=5))
-    new = access_token(session)
-    late = tokens._refresh(seen, origin=Origin())
-    assert OIDCSession._meta.get_field("access_token").open(late) == new
+    new = get_access_token(session)
+    late = access_tokens._refresh_tokens(seen, origin=Origin())
+    assert OIDCSession._meta.get_field("access_token").decrypt(late) == new
     assert len(refreshes(op)) == 1
-    assert access_token(session) != new
+    assert get_access_token(session) != new
     assert len(refreshes(op)) == 2
 
 
@@ -597,9 +606,9 @@ def test_refresh_inside_a_transaction_on_sqlite_is_refused_and_a_live_token_is_n
 ) -> None:
     with transaction.atomic():
         with pytest.raises(RefreshInsideTransaction) as caught:
-            access_token(session)
+            get_access_token(session)
         age(LIVE)
-        assert access_token(session) == opened("access_token")
+        assert get_access_token(session) == opened("access_token")
     assert caught.value.code == "refresh_inside_transaction"
     assert refreshes(op) == []
     assert row().refresh_lease_until is None
@@ -609,10 +618,10 @@ def test_refresh_inside_a_transaction_on_sqlite_is_refused_and_a_live_token_is_n
 def test_refresh_inside_a_transaction_on_postgresql_outlives_its_rollback(op: DemoProvider, session: uuid.UUID) -> None:
     with transaction.atomic():
         get_user_model().objects.create_user("rolled-back")
-        new = access_token(session)
+        new = get_access_token(session)
         transaction.set_rollback(True)
     assert not get_user_model().objects.filter(username="rolled-back").exists()
-    assert op.is_active(new)
+    assert op.is_token_active(new)
     assert (opened("access_token"), len(refreshes(op))) == (new, 1)
     assert not apart()
 
@@ -624,10 +633,10 @@ def test_refresh_inside_a_transaction_that_sees_no_news_is_given_them(level: str
         with connection.cursor() as cursor:
             cursor.execute(f"SET TRANSACTION ISOLATION LEVEL {level}")
         old = opened("access_token")
-        new = access_token(session)
+        new = get_access_token(session)
         assert opened("access_token") == old
         # It looks expired from here, and is refreshed by now.
-        assert access_token(session) == new
+        assert get_access_token(session) == new
     assert opened("access_token") == new
 
 
@@ -636,21 +645,21 @@ def test_refresh_inside_a_transaction_that_sees_no_news_is_given_them(level: str
 def test_refresh_inside_a_transaction_that_holds_the_session_gives_up_in_time(
     seconds: int, raises: bool, op: DemoProvider, session: uuid.UUID, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tokens, "CALL_SECONDS", 0.5)
+    monkeypatch.setattr(access_tokens, "CALL_SECONDS", 0.5)
     age(seconds)
     started = time.monotonic()
     with transaction.atomic():
         list(OIDCSession.objects.select_for_update())
         if raises:
             with pytest.raises(TokenExpired):
-                access_token(session)
+                get_access_token(session)
         else:
-            assert access_token(session) == opened("access_token")
+            assert get_access_token(session) == opened("access_token")
         assert refreshes(op) == []
     assert time.monotonic() - started < 3
     # The thread may go on for a moment, and find the row free now.
     wait_for(lambda: not apart())
-    assert access_token(session)
+    assert get_access_token(session)
     assert len(refreshes(op)) == 1
 
 
@@ -658,14 +667,14 @@ def test_refresh_inside_a_transaction_that_holds_the_session_gives_up_in_time(
 def test_refresh_inside_a_transaction_that_holds_what_its_end_needs_is_no_deadlock(
     op: DemoProvider, session: uuid.UUID, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tokens, "CALL_SECONDS", 0.5)
+    monkeypatch.setattr(access_tokens, "CALL_SECONDS", 0.5)
     with op.state.lock:
         op.last_grant.revoked = True
     with transaction.atomic():
         list(Session.objects.select_for_update())
         started = time.monotonic()
         with pytest.raises(TokenExpired):
-            access_token(session)
+            get_access_token(session)
         assert time.monotonic() - started < 3
         assert apart()
     wait_for(lambda: not apart())
@@ -684,14 +693,14 @@ def test_refresh_during_which_the_database_restarts_is_kept(op: DemoProvider, se
         cursor.execute("SELECT pg_backend_pid()")
         (pid,) = cursor.fetchone()
 
-    def terminate(exchange: Exchange) -> None:
+    def terminate(exchange: MutableExchange) -> None:
         with connection.cursor() as cursor:
             cursor.execute("SELECT pg_terminate_backend(%s)", [pid])
         connections.close_all()
 
     op.mutate = at_refresh("token", terminate)
-    new = access_token(session)
-    assert op.is_active(new)
+    new = get_access_token(session)
+    assert op.is_token_active(new)
     assert (opened("access_token"), row().refresh_lease_until) == (new, None)
 
 
@@ -703,11 +712,11 @@ def test_refresh_that_cannot_be_kept_leaves_nothing_alive_and_shows_no_token(
     settings.PHI_OIDC = {**settings.PHI_OIDC, "ENCRYPTION_KEYS": lambda: [] if away else ring}
     op.mutate = at_refresh("token", lambda exchange: away.append(True))
     with pytest.raises(KeyMissing) as failed:
-        access_token(session)
+        get_access_token(session)
     away.clear()
     newest = [token.value for token in op.tokens[-2:]]
     assert sorted(revoked(op)) == sorted(newest)
-    assert not any(map(op.is_active, newest))
+    assert not any(map(op.is_token_active, newest))
     # Without the frame of this test, which knows them all.
     report = ExceptionReporter(RequestFactory().get("/"), failed.type, failed.value, failed.tb.tb_next)
     shown = report.get_traceback_html() + report.get_traceback_text()

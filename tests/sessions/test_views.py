@@ -12,11 +12,12 @@ from django.http import HttpResponse
 from django.test import Client
 from django.urls import URLPattern
 
-from django_phi_oidc import clock, urls
+from django_phi_oidc import urls
+from django_phi_oidc._internal import clock
 from django_phi_oidc.audit.events import Action
 from django_phi_oidc.claims.models import StoredClaim
 from django_phi_oidc.sessions.models import OIDCSession, PendingRevocation
-from django_phi_oidc.sessions.parting import is_our_state
+from django_phi_oidc.sessions.rp_initiated_logout import is_valid_logout_state
 from tests.sessions.conftest import (
     ACCESS_TOKEN,
     NOW,
@@ -149,12 +150,12 @@ def test_logout_by_post_leads_to_the_op_by_a_form_with_any_id_token(
     declare(settings, op, end_session_method="post")
     told = {"iss": op.issuer, "birthdate": "1970-01-01"}
     signed_in = sign_in(claims=told)
-    with clock.running(lambda: NOW):
+    with clock.override_clock(lambda: NOW):
         page = signed_in.client().post("/oidc/logout/").content.decode()
     assert not django_session_exists(signed_in.django_key)
     assert f'method="post" action="{op.issuer}/end-session"' in page
     sent = dict(FIELD.findall(page))
-    assert is_our_state(sent.pop("state"), now=NOW)
+    assert is_valid_logout_state(sent.pop("state"), now=NOW)
     assert sent == {
         "client_id": "portal",
         "post_logout_redirect_uri": "https://testserver/oidc/logged-out/",
@@ -244,12 +245,12 @@ def test_logout_with_an_op_that_is_gone_ends_everything_here(
 
 def test_logged_out_with_our_state_says_that_the_op_knows(op: ScriptedOP, sign_in: Callable[..., SignedIn]) -> None:
     client = sign_in().client()
-    with clock.running(lambda: NOW):
+    with clock.override_clock(lambda: NOW):
         state = parameters(client.post("/oidc/logout/"))["state"]
     times = {timedelta(0): True, timedelta(minutes=10): True, timedelta(minutes=10, seconds=1): False}
     for later, known in times.items():
         moment = NOW + later
-        with clock.running(lambda moment=moment: moment):
+        with clock.override_clock(lambda moment=moment: moment):
             page = client.get("/oidc/logged-out/", {"state": state}).content.decode()
         assert ("your sign-in service has been told" in page) is known
 

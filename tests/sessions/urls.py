@@ -8,11 +8,11 @@ from django.contrib.auth.decorators import login_not_required
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.urls import include, path
 
-from django_phi_oidc import clock
+from django_phi_oidc._internal import clock
 from django_phi_oidc.audit.events import Origin
-from django_phi_oidc.audit.request import SESSION_KEY
+from django_phi_oidc.audit.request_context import SESSION_KEY
 from django_phi_oidc.decorators import passive
-from django_phi_oidc.sessions.ending import end_session
+from django_phi_oidc.sessions.lifecycle import end_session
 from django_phi_oidc.sessions.models import EndReason
 
 OTHER_SESSION = str(uuid.UUID(int=9))

@@ -13,22 +13,22 @@ from django.db import connection, connections
 from django.test.utils import CaptureQueriesContext
 
 from django_phi_oidc.audit.events import Origin
-from django_phi_oidc.keyring import Key
-from django_phi_oidc.subjects.linking import Linked, link, opaque_username
+from django_phi_oidc.crypto.keyring import SymmetricKey
+from django_phi_oidc.subjects.linking import LinkedAccount, create_opaque_username, get_or_create_account
 from django_phi_oidc.subjects.models import PairwiseSubject, SubjectDigest
 
 T = TypeVar("T")
 ISSUER, SUB = "https://op.example.test", "subject-canary-248289761001"
 NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
-KEY_1, KEY_2, KEY_3 = (Key(f"{n}{n}{n}{n}abcd", bytes([n]) * 32) for n in (1, 2, 3))
-LAST_KEY = Key("ffffffff", b"\xff" * 32)
+KEY_1, KEY_2, KEY_3 = (SymmetricKey(f"{n}{n}{n}{n}abcd", bytes([n]) * 32) for n in (1, 2, 3))
+LAST_KEY = SymmetricKey("ffffffff", b"\xff" * 32)
 
 
 def make_user() -> Any:
-    return get_user_model()._default_manager.create_user(username=opaque_username())
+    return get_user_model()._default_manager.create_user(username=create_opaque_username())
 
 
-def sign_in(keys: Sequence[Key] = (KEY_1,), *, sub: str = SUB, **changed: Any) -> Linked:
+def sign_in(keys: Sequence[SymmetricKey] = (KEY_1,), *, sub: str = SUB, **changed: Any) -> LinkedAccount:
     given: dict[str, Any] = {
         "issuer": ISSUER,
         "sub": sub,
@@ -38,7 +38,7 @@ def sign_in(keys: Sequence[Key] = (KEY_1,), *, sub: str = SUB, **changed: Any) -
         "provider": "default",
         "now": NOW,
     }
-    return link(**{**given, **changed})
+    return get_or_create_account(**{**given, **changed})
 
 
 def statements(context: CaptureQueriesContext) -> list[str]:

@@ -10,16 +10,17 @@ django.setup()
 
 from django.contrib.auth import get_user_model  # noqa: E402
 
-from django_phi_oidc import clock, keyring  # noqa: E402
+from django_phi_oidc._internal import clock  # noqa: E402
 from django_phi_oidc.audit.events import Origin  # noqa: E402
-from django_phi_oidc.subjects.linking import link  # noqa: E402
+from django_phi_oidc.crypto import keyring  # noqa: E402
+from django_phi_oidc.subjects.linking import get_or_create_account  # noqa: E402
 
 issuer, sub, key_list = sys.argv[1:]
-keys = [keyring._key(text) for text in key_list.split(",")]
+keys = [keyring._parse_key(text) for text in key_list.split(",")]
 sys.stdout.write("ready\n")
 sys.stdout.flush()
 sys.stdin.readline()
-linked = link(
+linked = get_or_create_account(
     issuer=issuer,
     sub=sub,
     keys=keys,

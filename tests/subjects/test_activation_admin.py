@@ -13,12 +13,14 @@ from django.core.signals import got_request_exception
 from django.test import Client
 from django.views.debug import ExceptionReporter
 
-from django_phi_oidc import clock, conf, keyring
+from django_phi_oidc import conf
+from django_phi_oidc._internal import clock
 from django_phi_oidc.audit.events import Origin
 from django_phi_oidc.audit.models import AuditEvent
+from django_phi_oidc.crypto import keyring
 from django_phi_oidc.errors import ActivationRefused
-from django_phi_oidc.login.redeeming import redeem
-from django_phi_oidc.subjects import admin, inviting
+from django_phi_oidc.login.activation_redemption import redeem_code
+from django_phi_oidc.subjects import admin, invitations
 from django_phi_oidc.subjects.models import ActivationCode
 from tests.officers import sign_in_officer
 
@@ -34,7 +36,7 @@ Officer = Callable[..., Client]
 def _at_noon(settings: Any) -> Iterator[None]:
     settings.SESSION_COOKIE_SECURE = settings.CSRF_COOKIE_SECURE = False
     declare(settings, "invitation")
-    with clock.running(lambda: NOW):
+    with clock.override_clock(lambda: NOW):
         yield
 
 
@@ -67,14 +69,16 @@ def shown(response: Any) -> str:
 
 
 def invited(user: Any) -> ActivationCode:
-    provider, key = conf.providers()["default"], keyring.keys("SUBJECT_KEYS")[0]
-    inviting.invite([user.pk], provider=provider, key=key, lifetime=timedelta(days=1), origin=Origin(), now=NOW)
+    provider, key = conf.providers()["default"], keyring.get_keys("SUBJECT_KEYS")[0]
+    invitations.create_invitations(
+        [user.pk], provider=provider, key=key, lifetime=timedelta(days=1), origin=Origin(), now=NOW
+    )
     return ActivationCode.objects.get(user=user, revoked_at=None)
 
 
 def lets_in(code: str, sub: str = "somebody") -> Any:
-    provider, keys = conf.providers()["default"], keyring.keys("SUBJECT_KEYS")
-    return redeem(code, sub=sub, provider=provider, keys=keys, origin=Origin(), now=NOW).user
+    provider, keys = conf.providers()["default"], keyring.get_keys("SUBJECT_KEYS")
+    return redeem_code(code, sub=sub, provider=provider, keys=keys, origin=Origin(), now=NOW).user
 
 
 def events(action: str) -> list[tuple[str, str]]:
@@ -152,7 +156,7 @@ def test_revoke_is_of_what_waits_and_names_the_administrator(officer: Officer) -
 
 
 def test_revoke_of_more_than_a_request_may_take_revokes_none(officer: Officer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(admin, "MOST_CODES", 1)
+    monkeypatch.setattr(admin, "MAX_CODES_REVOKED_AT_ONCE", 1)
     client, codes = officer("issue", "view"), [invited(make_user()) for _ in range(2)]
     assert "none was revoked" in told(act(client, "revoke", *codes))[0]
     assert not events("activation.revoked")
@@ -206,7 +210,7 @@ def test_fault_report_hides_the_code(officer: Officer, monkeypatch: pytest.Monke
     """Something fails underneath: what Django would send to the project's administrators bears no code."""
     client, user, drawn, reports = officer("issue", "view"), make_user(), [], list[str]()
     client.raise_request_exception = False
-    real = inviting.new_code
+    real = invitations.create_code
 
     def report(request: Any, **kwargs: Any) -> None:
         reporter = ExceptionReporter(request, *sys.exc_info())
@@ -215,8 +219,8 @@ def test_fault_report_hides_the_code(officer: Officer, monkeypatch: pytest.Monke
     def fail(*given: Any, **told: Any) -> None:
         raise RuntimeError("a fault of ours")
 
-    monkeypatch.setattr(inviting, "new_code", lambda: drawn.append(real()) or drawn[-1])
-    monkeypatch.setattr(inviting, "_act", fail)
+    monkeypatch.setattr(invitations, "create_code", lambda: drawn.append(real()) or drawn[-1])
+    monkeypatch.setattr(invitations, "_create_event", fail)
     got_request_exception.connect(report)
     try:
         assert add(client, user).status_code == 500

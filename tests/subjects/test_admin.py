@@ -14,8 +14,8 @@ from django.core.signals import got_request_exception
 from django.test import Client
 from django.views.debug import ExceptionReporter
 
-from django_phi_oidc import keyring
 from django_phi_oidc.audit.models import AuditEvent
+from django_phi_oidc.crypto import keyring
 from django_phi_oidc.subjects.models import PairwiseSubject, SubjectDigest
 from tests.officers import sign_in_officer
 
@@ -39,7 +39,7 @@ def _plain_http(settings: Any) -> None:
 
 
 def person(sub: str = SUB) -> PairwiseSubject:
-    return sign_in(keyring.keys("SUBJECT_KEYS"), sub=sub).subject
+    return sign_in(keyring.get_keys("SUBJECT_KEYS"), sub=sub).subject
 
 
 def add(client: Client, user: object, sub: str = SUB, provider: str = "default") -> Any:
@@ -60,7 +60,7 @@ def test_add_links_with_the_administrator_as_actor(officer: Callable[..., Client
     assert (event.actor, event.subject, event.provider) == (str(client.user.pk), str(subject.uuid), "default")  # type: ignore[attr-defined]
     assert (event.detail, event.resource, event.client_ip) == ('{"created":false}', f"user/{user.pk}", "127.0.0.1")
     assert [entry.object_repr for entry in LogEntry.objects.all()] == [str(subject.uuid)]
-    assert sign_in(keyring.keys("SUBJECT_KEYS"), create_user=None).user == user
+    assert sign_in(keyring.get_keys("SUBJECT_KEYS"), create_user=None).user == user
 
 
 def test_add_asks_for_the_sub_without_echo_and_never_gives_it_back(officer: Callable[..., Client]) -> None:

@@ -16,8 +16,8 @@ import pytest
 from django.core.management import CommandError, call_command
 from django.db import connections
 
-from django_phi_oidc import keyring
 from django_phi_oidc.audit.models import AuditEvent
+from django_phi_oidc.crypto import keyring
 from django_phi_oidc.subjects.models import PairwiseSubject, SubjectDigest
 from tests import databases
 from tests.manual.blocks import block, commands
@@ -67,7 +67,7 @@ def test_link_takes_the_sub_from_standard_input_and_is_found_by_the_sign_in(type
     user = make_user()
     type_in(typed.format(SUB))
     assert SUB not in link(user.pk)
-    assert sign_in(keyring.keys("SUBJECT_KEYS"), create_user=None).user == user
+    assert sign_in(keyring.get_keys("SUBJECT_KEYS"), create_user=None).user == user
 
 
 @pytest.mark.parametrize(
@@ -93,7 +93,7 @@ def test_link_that_can_not_be_is_an_error_and_links_nobody(
 
 
 def test_link_of_somebody_who_is_linked_is_an_error_that_names_the_user(type_in: Any) -> None:
-    first = sign_in(keyring.keys("SUBJECT_KEYS")).user
+    first = sign_in(keyring.get_keys("SUBJECT_KEYS")).user
     type_in(SUB)
     with pytest.raises(CommandError, match=f"linked to user {first.pk} already"):
         link(make_user().pk)
@@ -157,4 +157,4 @@ def test_link_at_a_terminal_asks_and_echoes_nothing() -> None:
     os.close(ours)
     assert (process.returncode, SUB.encode() in shown) == (0, False), shown
     assert f"User {user.pk} was linked".encode() in shown
-    assert sign_in(keyring.keys("SUBJECT_KEYS"), create_user=None).user == user
+    assert sign_in(keyring.get_keys("SUBJECT_KEYS"), create_user=None).user == user

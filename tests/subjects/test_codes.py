@@ -2,9 +2,13 @@
 
 import pytest
 
-from django_phi_oidc import entropy
-from django_phi_oidc.subjects.codes import LENGTH, SYMBOLS, new_code, read_code, spell
-from django_phi_oidc.subjects.digest import activation_digest, pairwise_value, subject_digest
+from django_phi_oidc._internal import randomness
+from django_phi_oidc.subjects.activation_codes import CODE_ALPHABET, CODE_LENGTH, create_code, format_code, parse_code
+from django_phi_oidc.subjects.identifiers import (
+    compute_activation_digest,
+    compute_pairwise_value,
+    compute_subject_digest,
+)
 
 CODE, SHOWN = "K7XM4QHD9VTZ0B31", "K7XM-4QHD-9VTZ-0B31"
 SPELLINGS = {
@@ -37,44 +41,44 @@ def test_code_is_eighty_bits_of_entropy_and_no_other() -> None:
         asked.append(size)
         return bytes(range(size))
 
-    with entropy.drawing(counting):
-        assert new_code() == new_code() == "000G40R40M30E209"
+    with randomness.override_randomness(counting):
+        assert create_code() == create_code() == "000G40R40M30E209"
     assert asked == [10, 10]
     for drawn, code in ((b"\0" * 10, "0" * 16), (b"\xff" * 10, "Z" * 16)):
-        with entropy.drawing(lambda size, drawn=drawn: drawn):  # type: ignore[misc]
-            assert new_code() == code
+        with randomness.override_randomness(lambda size, drawn=drawn: drawn):  # type: ignore[misc]
+            assert create_code() == code
 
 
 def test_codes_are_of_32_signs_that_nobody_confuses() -> None:
-    codes = {new_code() for _ in range(500)}
+    codes = {create_code() for _ in range(500)}
     assert len(codes) == 500
-    assert set("".join(codes)) == set(SYMBOLS) == set("0123456789ABCDEFGHJKMNPQRSTVWXYZ")
-    assert {len(code) for code in codes} == {LENGTH}
-    assert all(read_code(spell(code)) == code for code in codes)
-    assert len(spell(CODE).split("-")) == 4
+    assert set("".join(codes)) == set(CODE_ALPHABET) == set("0123456789ABCDEFGHJKMNPQRSTVWXYZ")
+    assert {len(code) for code in codes} == {CODE_LENGTH}
+    assert all(parse_code(format_code(code)) == code for code in codes)
+    assert len(format_code(CODE).split("-")) == 4
 
 
 @pytest.mark.parametrize("typed", SPELLINGS.values(), ids=SPELLINGS)
 def test_code_is_read_however_it_is_written(typed: str) -> None:
-    assert read_code(typed) == CODE
-    assert spell(read_code(typed)) == SHOWN
+    assert parse_code(typed) == CODE
+    assert format_code(parse_code(typed)) == SHOWN
 
 
 @pytest.mark.parametrize("typed", NO_CODES.values(), ids=NO_CODES)
 def test_what_is_no_code_is_read_as_none(typed: str) -> None:
-    assert read_code(typed) == ""
+    assert parse_code(typed) == ""
 
 
 def test_digest_is_of_key_issuer_and_code_and_is_no_other_digest() -> None:
     key, issuer = b"k" * 32, "https://op.example.test"
     digests = {
-        activation_digest(key, issuer=issuer, code=CODE),
-        activation_digest(b"l" * 32, issuer=issuer, code=CODE),
-        activation_digest(key, issuer=f"{issuer}/", code=CODE),
-        activation_digest(key, issuer=issuer, code=CODE[::-1]),
-        activation_digest(key, issuer=issuer[:-1], code=issuer[-1] + CODE),
-        subject_digest(key, issuer=issuer, sub=CODE),
-        pairwise_value(key, sector="activationcode", model=issuer, pk=CODE),
+        compute_activation_digest(key, issuer=issuer, code=CODE),
+        compute_activation_digest(b"l" * 32, issuer=issuer, code=CODE),
+        compute_activation_digest(key, issuer=f"{issuer}/", code=CODE),
+        compute_activation_digest(key, issuer=issuer, code=CODE[::-1]),
+        compute_activation_digest(key, issuer=issuer[:-1], code=issuer[-1] + CODE),
+        compute_subject_digest(key, issuer=issuer, sub=CODE),
+        compute_pairwise_value(key, sector="activationcode", user_model_label=issuer, pk=CODE),
     }
     assert len(digests) == 7
     assert {len(digest) for digest in digests} == {64}

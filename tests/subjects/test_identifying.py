@@ -9,7 +9,9 @@ from django.contrib.auth.models import AnonymousUser
 from django.db import IntegrityError, connection
 from django.utils.functional import SimpleLazyObject
 
-from django_phi_oidc import keyring, subjects
+from django_phi_oidc import subjects
+from django_phi_oidc.subjects import pairwise
+from django_phi_oidc.crypto import keyring
 from django_phi_oidc.errors import KeyMissing
 from django_phi_oidc.subjects.models import PairwiseIdentifier
 from tests.settings import key
@@ -32,34 +34,34 @@ def use_keys(settings: Any, keys: list[str] | None) -> None:
 @pytest.mark.django_db
 def test_pairwise_id_is_one_for_each_user_and_sector_and_stays() -> None:
     users = [make_user() for _ in range(3)]
-    found = {(user.pk, sector): subjects.pairwise_id(user, sector) for user in users for sector in (BILLING, LAB)}
+    found = {(user.pk, sector): pairwise.get_pairwise_id(user, sector) for user in users for sector in (BILLING, LAB)}
     assert len(set(found.values())) == 6
     assert all(re.fullmatch("[0-9a-f]{64}", value) for value in found.values())
-    again = {(user.pk, sector): subjects.pairwise_id(user, sector) for user in users for sector in (LAB, BILLING)}
+    again = {(user.pk, sector): pairwise.get_pairwise_id(user, sector) for user in users for sector in (LAB, BILLING)}
     assert again == found
 
 
 @pytest.mark.django_db
 def test_pairwise_id_that_exists_is_one_select_and_needs_no_key(settings: Any) -> None:
     user = make_user()
-    value = subjects.pairwise_id(user, BILLING)
+    value = pairwise.get_pairwise_id(user, BILLING)
     for keys in ([NEW, OLD], [NEW], None):
         use_keys(settings, keys)
         with capturing() as context:
-            assert subjects.pairwise_id(user, BILLING) == value
+            assert pairwise.get_pairwise_id(user, BILLING) == value
         assert [sql[:6] for sql in statements(context)] == ["SELECT"]
 
 
 @pytest.mark.django_db
 def test_pairwise_id_at_first_use_is_made_by_the_newest_key(settings: Any) -> None:
     user = make_user()
-    under_old = subjects.pairwise_id(user, BILLING)
+    under_old = pairwise.get_pairwise_id(user, BILLING)
     PairwiseIdentifier.objects.all().delete()
     use_keys(settings, [OLD, NEW])
-    assert subjects.pairwise_id(user, BILLING) == under_old
+    assert pairwise.get_pairwise_id(user, BILLING) == under_old
     PairwiseIdentifier.objects.all().delete()
     use_keys(settings, [NEW, OLD])
-    assert subjects.pairwise_id(user, BILLING) != under_old
+    assert pairwise.get_pairwise_id(user, BILLING) != under_old
 
 
 @pytest.mark.django_db
@@ -67,7 +69,7 @@ def test_pairwise_id_at_first_use_without_a_key_is_an_error_and_stores_nothing(s
     user = make_user()
     use_keys(settings, None)
     with pytest.raises(KeyMissing, match="PAIRWISE_KEY"):
-        subjects.pairwise_id(user, BILLING)
+        pairwise.get_pairwise_id(user, BILLING)
     assert not PairwiseIdentifier.objects.exists()
 
 
@@ -80,29 +82,29 @@ def test_pairwise_id_at_first_use_without_a_key_is_an_error_and_stores_nothing(s
 def test_pairwise_id_of_what_is_no_host_name_is_an_error(sector: str) -> None:
     user = make_user()
     with pytest.raises(ValueError, match="host name"):
-        subjects.pairwise_id(user, sector)
-    assert subjects.pairwise_id(user, "a" * 255) != subjects.pairwise_id(user, "b")
+        pairwise.get_pairwise_id(user, sector)
+    assert pairwise.get_pairwise_id(user, "a" * 255) != pairwise.get_pairwise_id(user, "b")
 
 
 @pytest.mark.django_db
 def test_pairwise_id_of_nobody_is_an_error() -> None:
     for nobody in (AnonymousUser(), get_user_model()(username="not saved")):
         with pytest.raises(ValueError, match="not saved"):
-            subjects.pairwise_id(nobody, BILLING)  # type: ignore[arg-type]
+            pairwise.get_pairwise_id(nobody, BILLING)  # type: ignore[arg-type]
 
 
 @pytest.mark.django_db
 def test_pairwise_id_of_a_requests_lazy_user_is_the_users() -> None:
     user = make_user()
     lazy: Any = SimpleLazyObject(lambda: user)
-    assert subjects.pairwise_id(lazy, BILLING) == subjects.pairwise_id(user, BILLING)
+    assert pairwise.get_pairwise_id(lazy, BILLING) == pairwise.get_pairwise_id(user, BILLING)
 
 
 @pytest.mark.django_db
 def test_pairwise_id_goes_with_its_user() -> None:
     user, other = make_user(), make_user()
-    subjects.pairwise_id(user, BILLING)
-    kept = subjects.pairwise_id(other, BILLING)
+    pairwise.get_pairwise_id(user, BILLING)
+    kept = pairwise.get_pairwise_id(other, BILLING)
     user.delete()
     assert [each.value for each in PairwiseIdentifier.objects.all()] == [kept]
 
@@ -111,7 +113,7 @@ def test_pairwise_id_goes_with_its_user() -> None:
 @pytest.mark.parametrize("taken", ["user and sector", "sector and value"])
 def test_pairwise_identifiers_are_unique_in_the_database(taken: str) -> None:
     user, other = make_user(), make_user()
-    value = subjects.pairwise_id(user, BILLING)
+    value = pairwise.get_pairwise_id(user, BILLING)
     twin = (user, "0" * 64) if taken == "user and sector" else (other, value)
     with pytest.raises(IntegrityError):
         PairwiseIdentifier.objects.create(user=twin[0], sector=BILLING, value=twin[1])
@@ -120,7 +122,7 @@ def test_pairwise_identifiers_are_unique_in_the_database(taken: str) -> None:
 @pytest.mark.django_db(transaction=True)
 def test_pairwise_id_of_many_first_uses_at_once_is_one_value() -> None:
     user = make_user()
-    values = at_once(*(lambda: subjects.pairwise_id(user, BILLING) for _ in range(6)))
+    values = at_once(*(lambda: pairwise.get_pairwise_id(user, BILLING) for _ in range(6)))
     assert set(values) == {PairwiseIdentifier.objects.get().value}
 
 
@@ -138,11 +140,5 @@ def test_pairwise_id_that_a_server_with_another_key_stored_after_the_look_is_tha
         return result
 
     with connection.execute_wrapper(other_server_first):
-        assert subjects.pairwise_id(user, BILLING) == "f" * 64
-    assert keyring.keys("PAIRWISE_KEY")
-
-
-def test_subjects_has_no_other_door() -> None:
-    assert subjects.__all__ == ["pairwise_id"]
-    with pytest.raises(AttributeError, match="no attribute 'link'"):
-        _ = subjects.link  # type: ignore[attr-defined]
+        assert pairwise.get_pairwise_id(user, BILLING) == "f" * 64
+    assert keyring.get_keys("PAIRWISE_KEY")

@@ -10,11 +10,11 @@ from django.db import IntegrityError, connection, transaction
 
 from django_phi_oidc.audit.events import Origin
 from django_phi_oidc.audit.models import AuditEvent, AuditOutbox
-from django_phi_oidc.declarations import ProviderDeclaration, parse_provider
+from django_phi_oidc.config.providers import ProviderDeclaration, parse_provider
 from django_phi_oidc.errors import InvitationRefused
-from django_phi_oidc.subjects.codes import read_code
-from django_phi_oidc.subjects.digest import activation_digest
-from django_phi_oidc.subjects.inviting import Invitation, invite, revoke_codes
+from django_phi_oidc.subjects.activation_codes import parse_code
+from django_phi_oidc.subjects.identifiers import compute_activation_digest
+from django_phi_oidc.subjects.invitations import Invitation, create_invitations, revoke_activation_codes
 from django_phi_oidc.subjects.models import ActivationCode
 
 from .persons import ISSUER, KEY_1, NOW, at_once, capturing, make_user, statements
@@ -36,7 +36,7 @@ def call(*users: Any, **changed: Any) -> list[Invitation]:
         "origin": Origin(actor="officer"),
         "now": NOW,
     }
-    return invite([user.pk for user in users], **{**given, **changed})
+    return create_invitations([user.pk for user in users], **{**given, **changed})
 
 
 def events(action: str) -> list[tuple[str, str, str, str, dict[str, Any]]]:
@@ -57,12 +57,12 @@ def test_invite_keeps_a_digest_and_tells_who_invited_whom_until_when() -> None:
     (row,) = ActivationCode.objects.all()
     assert (row.user, row.provider, row.key_id, row.created_by) == (user, "default", KEY_1.id, "officer")
     assert (row.created_at, row.expires_at, row.redeemed_at, row.revoked_at) == (NOW, NOW + 14 * DAY, None, None)
-    assert (invitation.user, invitation.expires_at) == (user.pk, row.expires_at)
-    assert row.digest == activation_digest(KEY_1.material, issuer=ISSUER, code=read_code(invitation.code))
+    assert (invitation.user_id, invitation.expires_at) == (user.pk, row.expires_at)
+    assert row.digest == compute_activation_digest(KEY_1.material, issuer=ISSUER, code=parse_code(invitation.code))
     told = {"until": "2026-12-08T12:00:00+00:00"}
     assert events("activation.issued") == [("officer", "default", f"user/{user.pk}", "", told)]
     assert invitation.code not in repr(invitation)
-    assert read_code(invitation.code) not in str(ActivationCode.objects.values().get())
+    assert parse_code(invitation.code) not in str(ActivationCode.objects.values().get())
 
 
 def test_invite_again_revokes_the_former_code_of_that_provider_alone() -> None:
@@ -129,7 +129,7 @@ def test_invite_sends_no_code_to_the_database() -> None:
         (invitation,) = call(make_user())
     sent = " ".join(query["sql"] for query in context.captured_queries)
     assert "activationcode" in sent
-    assert not [form for form in (invitation.code, read_code(invitation.code)) if form.lower() in sent.lower()]
+    assert not [form for form in (invitation.code, parse_code(invitation.code)) if form.lower() in sent.lower()]
 
 
 def test_invite_rolled_back_by_its_caller_leaves_the_former_code() -> None:
@@ -169,8 +169,8 @@ def test_revoke_codes_revokes_what_waits_and_tells_of_what_could_still_be_redeem
     call(*users[1:])
     ActivationCode.objects.filter(user=users[1]).update(redeemed_at=NOW)
     codes = ActivationCode.objects.filter(user__in=users[:3])
-    assert revoke_codes(codes, reason="withdrawn", origin=Origin(actor="7"), now=NOW + DAY) == 1
-    assert revoke_codes(codes, reason="withdrawn", origin=Origin(actor="7"), now=NOW + DAY) == 0
+    assert revoke_activation_codes(codes, reason="withdrawn", origin=Origin(actor="7"), now=NOW + DAY) == 1
+    assert revoke_activation_codes(codes, reason="withdrawn", origin=Origin(actor="7"), now=NOW + DAY) == 0
     assert waiting() == [users[3].pk]
     assert events("activation.revoked") == [("7", "default", f"user/{users[2].pk}", "withdrawn", {})]
     assert ActivationCode.objects.get(user=users[1]).revoked_at is None

@@ -17,10 +17,10 @@ from django.db import IntegrityError, connection, connections, transaction
 
 from django_phi_oidc.audit.events import parse_event
 from django_phi_oidc.audit.models import AuditEvent, AuditOutbox
+from django_phi_oidc.crypto.keyring import SymmetricKey
 from django_phi_oidc.errors import NotProvisioned, SubjectKeyMissing
-from django_phi_oidc.keyring import Key
-from django_phi_oidc.subjects.digest import subject_digest
-from django_phi_oidc.subjects.linking import Linked, mark_seen, opaque_username
+from django_phi_oidc.subjects.identifiers import compute_subject_digest
+from django_phi_oidc.subjects.linking import LinkedAccount, create_opaque_username, mark_seen
 from django_phi_oidc.subjects.models import PairwiseSubject, SubjectDigest
 from tests import databases
 
@@ -53,7 +53,9 @@ def test_link_at_a_first_sign_in_makes_user_subject_digests_and_event_together()
     assert linked.created
     assert (linked.subject.user, linked.subject.issuer) == (linked.user, ISSUER)
     assert (linked.subject.first_seen_at, linked.subject.last_seen_at) == (NOW, NOW)
-    assert digests_by_key() == {key.id: subject_digest(key.material, issuer=ISSUER, sub=SUB) for key in (KEY_1, KEY_2)}
+    assert digests_by_key() == {
+        key.id: compute_subject_digest(key.material, issuer=ISSUER, sub=SUB) for key in (KEY_1, KEY_2)
+    }
     event = parse_event(AuditOutbox.objects.get().event).event
     assert (event.action, event.subject, event.provider) == ("subject.linked", str(linked.subject.uuid), "default")
     assert (event.client_ip, json.loads(event.detail)) == ("192.0.2.1", {"created": True})
@@ -117,8 +119,10 @@ def test_link_without_a_way_to_create_refuses_the_new_and_knows_the_old() -> Non
 
 
 @pytest.mark.django_db
-@pytest.mark.parametrize("unknown", [KEY_1, KEY_2, KEY_3, LAST_KEY, Key("00000000", bytes(32))], ids=lambda k: k.id)
-def test_link_while_rows_bear_an_unknown_key_refuses_the_new_and_knows_the_old(unknown: Key) -> None:
+@pytest.mark.parametrize(
+    "unknown", [KEY_1, KEY_2, KEY_3, LAST_KEY, SymmetricKey("00000000", bytes(32))], ids=lambda k: k.id
+)
+def test_link_while_rows_bear_an_unknown_key_refuses_the_new_and_knows_the_old(unknown: SymmetricKey) -> None:
     configured = [key for key in (KEY_3, KEY_1, KEY_2) if key != unknown]
     first = sign_in(configured)
     assert sign_in(configured, sub="before").created
@@ -143,9 +147,11 @@ def test_link_of_a_person_known_under_a_missing_key_alone_makes_no_second_accoun
 
 @pytest.mark.django_db
 @pytest.mark.parametrize(("older", "newer"), [(KEY_1, KEY_2), (KEY_2, KEY_1)], ids=lambda key: key.id)
-def test_link_of_a_person_whom_servers_without_a_common_key_made_twice_finds_the_older(older: Key, newer: Key) -> None:
+def test_link_of_a_person_whom_servers_without_a_common_key_made_twice_finds_the_older(
+    older: SymmetricKey, newer: SymmetricKey
+) -> None:
     """The other server makes its account between our look-up and ours."""
-    others: list[Linked] = []
+    others: list[LinkedAccount] = []
 
     def other_server_first() -> Any:
         others.append(sign_in([older]))
@@ -221,7 +227,7 @@ def test_mark_seen_of_a_person_deleted_meanwhile_raises() -> None:
 
 
 def test_opaque_username_is_phi_and_26_base32_characters() -> None:
-    names = {opaque_username() for _ in range(100)}
+    names = {create_opaque_username() for _ in range(100)}
     assert len(names) == 100
     assert all(re.fullmatch("phi_[a-z2-7]{26}", name) for name in names)
 
@@ -237,7 +243,9 @@ PAIRS = {
 
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize("pair", PAIRS.values(), ids=PAIRS)
-def test_link_of_two_first_sign_ins_at_once_makes_one_account(pair: tuple[list[Key], list[Key]]) -> None:
+def test_link_of_two_first_sign_ins_at_once_makes_one_account(
+    pair: tuple[list[SymmetricKey], list[SymmetricKey]],
+) -> None:
     meeting = Meeting()
     linked = at_once(*(lambda keys=keys: sign_in(keys, create_user=meeting.make_user) for keys in pair))
     assert linked[0].user == linked[1].user
@@ -268,7 +276,7 @@ def test_link_of_a_returning_person_at_once_adds_the_new_digest_once() -> None:
 @pytest.mark.django_db(transaction=True)
 def test_link_that_sees_the_other_servers_new_key_before_its_own_person_finds_the_account() -> None:
     """The other server commits this very person between our look-up and our search for unknown keys."""
-    others: list[Linked] = []
+    others: list[LinkedAccount] = []
 
     def other_server_first(execute: Any, sql: str, params: Any, many: bool, context: Any) -> Any:
         result = execute(sql, params, many, context)

@@ -12,11 +12,11 @@ from django.db import connection, transaction
 
 from django_phi_oidc.audit.events import Origin, parse_event
 from django_phi_oidc.audit.models import AuditEvent, AuditOutbox
-from django_phi_oidc.declarations import parse_provider
+from django_phi_oidc.config.providers import parse_provider
+from django_phi_oidc.crypto.keyring import SymmetricKey
 from django_phi_oidc.errors import PhiOidcError, SubInvalid, SubjectKeyMissing, SubjectTaken, SubNotPairwise
-from django_phi_oidc.keyring import Key
-from django_phi_oidc.subjects.digest import subject_digest
-from django_phi_oidc.subjects.linking import link_existing
+from django_phi_oidc.subjects.identifiers import compute_subject_digest
+from django_phi_oidc.subjects.linking import link_existing_user
 from django_phi_oidc.subjects.models import ActivationCode, PairwiseSubject, SubjectDigest
 
 from .persons import ISSUER, KEY_1, KEY_2, NOW, SUB, accounts, at_once, capturing, digests_by_key, make_user, sign_in
@@ -26,7 +26,7 @@ PUBLIC = {"subject_type": "public"}
 
 def link_by_hand(user: Any, *, sub: str = SUB, keys: Any = (KEY_1,), **options: str) -> PairwiseSubject:
     declared = parse_provider("default", {"issuer": ISSUER, "client_id": "portal", "client_secret": "s", **options})
-    return link_existing(user, sub=sub, provider=declared, keys=keys, origin=Origin(actor="officer"), now=NOW)
+    return link_existing_user(user, sub=sub, provider=declared, keys=keys, origin=Origin(actor="officer"), now=NOW)
 
 
 def refusal_of(user: Any, **changed: Any) -> PhiOidcError | None:
@@ -42,7 +42,9 @@ def test_link_existing_writes_subject_digests_and_event_together() -> None:
     user = make_user()
     subject = link_by_hand(user, keys=[KEY_2, KEY_1])
     assert (subject.user, subject.issuer, subject.first_seen_at) == (user, ISSUER, NOW)
-    assert digests_by_key() == {key.id: subject_digest(key.material, issuer=ISSUER, sub=SUB) for key in (KEY_1, KEY_2)}
+    assert digests_by_key() == {
+        key.id: compute_subject_digest(key.material, issuer=ISSUER, sub=SUB) for key in (KEY_1, KEY_2)
+    }
     event = parse_event(AuditOutbox.objects.get().event).event
     assert (event.action, event.subject, event.provider) == ("subject.linked", str(subject.uuid), "default")
     assert (event.actor, json.loads(event.detail)) == ("officer", {"created": False})
@@ -125,7 +127,7 @@ def test_link_existing_to_a_user_who_is_gone_leaves_nothing() -> None:
 @pytest.mark.django_db
 @pytest.mark.parametrize(("keys", "fault"), [([], True), ([KEY_2], True), ([KEY_2, KEY_1], False)], ids=str)
 def test_link_existing_without_a_key_that_rows_bear_is_refused_like_a_first_sign_in(
-    keys: list[Key], fault: bool
+    keys: list[SymmetricKey], fault: bool
 ) -> None:
     sign_in([KEY_1], sub="somebody before")
     refused = refusal_of(make_user(), keys=keys)

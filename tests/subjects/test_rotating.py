@@ -11,11 +11,11 @@ from django.core.checks import run_checks
 from django.core.management import CommandError, call_command
 from django.db import connection, transaction
 
-from django_phi_oidc import keyring
+from django_phi_oidc.crypto import keyring
+from django_phi_oidc.crypto.keyring import SymmetricKey
 from django_phi_oidc.errors import KeyInUse, SubjectKeyMissing
-from django_phi_oidc.keyring import Key
+from django_phi_oidc.key_rotation.subject_keys import get_subject_key_usage, retire_subject_key
 from django_phi_oidc.subjects.models import PairwiseSubject, SubjectDigest
-from django_phi_oidc.subjects.rotating import retire, use_of_keys
 from tests.manual.blocks import block, commands
 from tests.settings import key
 
@@ -25,10 +25,13 @@ PAGE = "rotate-subject-keys"
 ONE, TWO = key("test subject key 1"), key("test subject key 2")
 
 
-def use(*keys: Key) -> dict[str, tuple[int, int, int, bool]]:
+def use(*keys: SymmetricKey) -> dict[str, tuple[int, int, int, bool]]:
     """Return for each key: digests, persons who lack one, persons lost without it, whether it may go."""
-    found = use_of_keys([each.id for each in keys])
-    return {each.id: (each.digests, each.lacking, each.lost, each.removable) for each in found.keys}
+    found = get_subject_key_usage([each.id for each in keys])
+    return {
+        each.id: (each.digests, each.persons_without_digest, each.dependent_persons, each.removable)
+        for each in found.keys
+    }
 
 
 @pytest.mark.django_db
@@ -48,13 +51,13 @@ def test_use_of_keys_counts_what_each_is_needed_for() -> None:
 def test_use_of_keys_names_what_left_the_list_and_whom_that_loses() -> None:
     sign_in([KEY_1], sub="a")
     sign_in([KEY_1, KEY_2], sub="b")
-    found = use_of_keys([KEY_2.id])
-    assert (found.persons, found.unknown) == (2, 1)
+    found = get_subject_key_usage([KEY_2.id])
+    assert (found.persons, found.unknown_persons) == (2, 1)
     assert [(each.id, each.position) for each in found.keys] == [(KEY_2.id, 1), (KEY_1.id, None)]
     assert use(KEY_2) == {KEY_2.id: (1, 1, 1, False), KEY_1.id: (2, 0, 1, False)}
     sign_in([KEY_1, KEY_2], sub="a")
     assert use(KEY_2) == {KEY_2.id: (2, 0, 2, False), KEY_1.id: (2, 0, 0, True)}
-    assert use_of_keys([KEY_2.id]).unknown == 0
+    assert get_subject_key_usage([KEY_2.id]).unknown_persons == 0
 
 
 @pytest.mark.django_db
@@ -66,7 +69,7 @@ def test_use_of_keys_of_nobody_is_nothing() -> None:
 def test_use_of_keys_is_a_count_for_each_key_and_three_more() -> None:
     sign_in([KEY_1, KEY_2])
     with capturing() as context:
-        use_of_keys([KEY_1.id, KEY_2.id, KEY_3.id])
+        get_subject_key_usage([KEY_1.id, KEY_2.id, KEY_3.id])
     assert len(statements(context)) == 6
     assert all("COUNT(" in sql for sql in statements(context))
 
@@ -76,18 +79,20 @@ def test_retire_of_a_key_that_left_the_list_deletes_its_digests_alone() -> None:
     for sub in "abcde":
         sign_in([KEY_1, KEY_2, KEY_3], sub=sub)
     told: list[int] = []
-    assert retire(KEY_1.id, configured=[KEY_2.id, KEY_3.id], batch=2, progress=told.append) == 5
+    assert (
+        retire_subject_key(KEY_1.id, configured_key_ids=[KEY_2.id, KEY_3.id], batch_size=2, progress=told.append) == 5
+    )
     assert told == [2, 4, 5]
     assert set(SubjectDigest.objects.values_list("key_id", flat=True)) == {KEY_2.id, KEY_3.id}
     assert SubjectDigest.objects.count() == 10
-    assert retire(KEY_1.id, configured=[KEY_2.id, KEY_3.id]) == 0
+    assert retire_subject_key(KEY_1.id, configured_key_ids=[KEY_2.id, KEY_3.id]) == 0
 
 
 @pytest.mark.django_db
 def test_retire_of_a_configured_key_is_refused() -> None:
     sign_in([KEY_1, KEY_2])
     with pytest.raises(KeyInUse, match="is configured") as refused:
-        retire(KEY_1.id, configured=[KEY_2.id, KEY_1.id])
+        retire_subject_key(KEY_1.id, configured_key_ids=[KEY_2.id, KEY_1.id])
     assert refused.value.code == "key_in_use"
     assert SubjectDigest.objects.count() == 2
 
@@ -98,11 +103,11 @@ def test_retire_while_persons_are_known_by_that_key_alone_is_refused_and_deletes
         sign_in([KEY_1], sub=sub)
     sign_in([KEY_1, KEY_2], sub="a")
     with pytest.raises(KeyInUse, match="2 persons"):
-        retire(KEY_1.id, configured=[KEY_2.id])
+        retire_subject_key(KEY_1.id, configured_key_ids=[KEY_2.id])
     assert SubjectDigest.objects.count() == 4
     for sub in "bc":
         sign_in([KEY_1, KEY_2], sub=sub)
-    assert retire(KEY_1.id, configured=[KEY_2.id]) == 3
+    assert retire_subject_key(KEY_1.id, configured_key_ids=[KEY_2.id]) == 3
 
 
 @pytest.mark.django_db
@@ -114,10 +119,10 @@ def test_retire_deletes_no_digest_by_which_alone_somebody_is_known_whatever_come
         SubjectDigest.objects.filter(subject=people[2], key_id=KEY_2.id).delete()
 
     with pytest.raises(KeyInUse, match="1 persons"):
-        retire(KEY_1.id, configured=[KEY_2.id], batch=1, progress=restore)
+        retire_subject_key(KEY_1.id, configured_key_ids=[KEY_2.id], batch_size=1, progress=restore)
     assert set(SubjectDigest.objects.filter(key_id=KEY_1.id).values_list("subject", flat=True)) == {people[2].pk}
     assert sign_in([KEY_2, KEY_1], sub="c").subject == people[2]
-    assert retire(KEY_1.id, configured=[KEY_2.id]) == 1
+    assert retire_subject_key(KEY_1.id, configured_key_ids=[KEY_2.id]) == 1
 
 
 @pytest.mark.django_db
@@ -129,15 +134,15 @@ def test_retire_that_was_stopped_goes_on() -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        retire(KEY_1.id, configured=[KEY_2.id], batch=1, progress=stop)
+        retire_subject_key(KEY_1.id, configured_key_ids=[KEY_2.id], batch_size=1, progress=stop)
     assert SubjectDigest.objects.filter(key_id=KEY_1.id).count() == 2
-    assert retire(KEY_1.id, configured=[KEY_2.id], batch=1) == 2
+    assert retire_subject_key(KEY_1.id, configured_key_ids=[KEY_2.id], batch_size=1) == 2
 
 
 @pytest.mark.postgresql
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize("shared", [[], [KEY_3]], ids=["disjoint lists", "a key in both lists"])
-def test_retire_on_two_servers_with_other_lists_at_once_loses_nobody(shared: list[Key]) -> None:
+def test_retire_on_two_servers_with_other_lists_at_once_loses_nobody(shared: list[SymmetricKey]) -> None:
     sign_in([KEY_1, KEY_2, *shared])
     meeting = Meeting()
 
@@ -146,10 +151,10 @@ def test_retire_on_two_servers_with_other_lists_at_once_loses_nobody(shared: lis
             meeting.wait()
         return execute(sql, params, many, context)
 
-    def retire_at(going: Key, kept: Key) -> int | None:
+    def retire_at(going: SymmetricKey, kept: SymmetricKey) -> int | None:
         with connection.execute_wrapper(meet_at_deletion):
             try:
-                return retire(going.id, configured=[key.id for key in (kept, *shared)])
+                return retire_subject_key(going.id, configured_key_ids=[key.id for key in (kept, *shared)])
             except KeyInUse:
                 return None
 
@@ -167,9 +172,9 @@ class Operator:
         shown = [*commands(PAGE, "status"), *commands(PAGE, "retire")]
         self.shown: Iterator[str] = iter(shlex.join(words[2:]) for words in shown)
 
-    def configure(self, *texts: str) -> list[Key]:
+    def configure(self, *texts: str) -> list[SymmetricKey]:
         self.settings.PHI_OIDC = {**self.settings.PHI_OIDC, "SUBJECT_KEYS": list(texts)}
-        return list(keyring.keys("SUBJECT_KEYS"))
+        return list(keyring.get_keys("SUBJECT_KEYS"))
 
     def run(self, command: str) -> str:
         out = StringIO()
@@ -194,7 +199,7 @@ def test_rotation_as_the_page_tells_it_doubles_and_loses_nobody(settings: Any) -
     people = [f"person {number}" for number in range(4)]
     accounts_of: dict[str, set[Any]] = {sub: set() for sub in [*people, "dormant"]}
 
-    def everybody_signs_in(*servers: list[Key], subs: list[str]) -> None:
+    def everybody_signs_in(*servers: list[SymmetricKey], subs: list[str]) -> None:
         for sub in subs:
             pair = at_once(*(lambda keys=keys, sub=sub: user_at(keys, sub) for keys in servers))
             # Somebody new may be refused where a key is missing; not at both, and nobody whom the tables know.
@@ -243,7 +248,7 @@ def test_rotation_as_the_page_tells_it_doubles_and_loses_nobody(settings: Any) -
     assert list(operator.shown) == []
 
 
-def user_at(keys: list[Key], sub: str) -> Any:
+def user_at(keys: list[SymmetricKey], sub: str) -> Any:
     """Return the pk of whom the sign-in leads to; None when it is refused for want of a key."""
     try:
         return sign_in(keys, sub=sub).user.pk

@@ -5,8 +5,8 @@ from itertools import product
 from django.template import engines
 from django.template.loader import render_to_string
 
-from django_phi_oidc.access.models import EmergencyAccess
-from django_phi_oidc.login.refusing import TEMPLATES
+from django_phi_oidc.access.emergency.models import EmergencyAccess
+from django_phi_oidc.login.failures import TEMPLATES_BY_PAGE
 from tests.access.emergencies import allow
 from tests.audit.hanging import audit_database_fails
 from tests.sessions.conftest import SecureClient, SignedIn
@@ -18,7 +18,7 @@ from .wrapping import untranslated
 OURS = "django_phi_oidc"
 TAGS = "{% load phi_oidc %}{% phi_oidc_session %}{% phi_oidc_emergency %}"
 FLAGS: dict[str, tuple[str, ...]] = {
-    **dict.fromkeys(TEMPLATES.values(), ("home_url", "choose_url")),
+    **dict.fromkeys(TEMPLATES_BY_PAGE.values(), ("home_url", "choose_url")),
     f"{OURS}/activate.html": ("is_open", "is_wrong", "is_guessing", "is_unavailable", "label", "reference"),
     f"{OURS}/logged_out.html": ("signed_in", "expired", "at_provider"),
     **dict.fromkeys((f"{OURS}/{name}.html" for name in ("end_session", "leak_blocked", "not_now", "step_up")), ()),

@@ -10,17 +10,18 @@ from typing import Any
 
 from django.contrib.auth.models import Group
 
-from django_phi_oidc import conf, keyring
-from django_phi_oidc.access.models import CloseReason, EmergencyAccess, Verdict
+from django_phi_oidc import conf
+from django_phi_oidc._internal.randomness import uuid7
+from django_phi_oidc.access.emergency.models import CloseReason, EmergencyAccess, ReviewVerdict
+from django_phi_oidc.anomalies.models import AlertMute, SecurityAlert
 from django_phi_oidc.audit.events import Action, Origin
-from django_phi_oidc.claims.holding import place_hold, release_hold
+from django_phi_oidc.audit_exports.models import TrailJob
+from django_phi_oidc.claims.legal_holds import place_hold, release_hold
 from django_phi_oidc.claims.models import StoredClaim
-from django_phi_oidc.delivery.models import TrailJob
-from django_phi_oidc.entropy import uuid7
+from django_phi_oidc.crypto import keyring
 from django_phi_oidc.sessions.models import EndReason, OIDCSession, PendingRevocation, RevocationStatus
-from django_phi_oidc.subjects.inviting import invite
+from django_phi_oidc.subjects.invitations import create_invitations
 from django_phi_oidc.subjects.models import ActivationCode
-from django_phi_oidc.watch.models import AlertMute, SecurityAlert
 from tests.access.emergencies import OFFICER
 from tests.accounting.looks import RESOURCES
 from tests.audit.log import PEM, events, sealed
@@ -112,8 +113,8 @@ def _of_codes(user: Any) -> None:
 
 def invited(user: Any) -> str:
     """Return a new code of user's."""
-    given = {"provider": conf.providers()["1"], "key": keyring.keys("SUBJECT_KEYS")[0], "lifetime": DAY}
-    (made,) = invite([user.pk], **given, origin=Origin(), now=NOW)
+    given = {"provider": conf.providers()["1"], "key": keyring.get_keys("SUBJECT_KEYS")[0], "lifetime": DAY}
+    (made,) = create_invitations([user.pk], **given, origin=Origin(), now=NOW)
     return made.code
 
 
@@ -123,7 +124,7 @@ def _of_emergencies(user: Any) -> None:
     for given in (
         {},
         *({**over, "close_reason": reason} for reason in CloseReason.values),
-        *({**reviewed, "verdict": verdict} for verdict in Verdict.values),
+        *({**reviewed, "verdict": verdict} for verdict in ReviewVerdict.values),
     ):
         EmergencyAccess.objects.create(
             id=uuid7(NOW),

@@ -12,19 +12,19 @@ from django.urls import include, path, reverse
 from django.utils.translation import gettext_lazy
 from django.views.generic import TemplateView
 
-from django_phi_oidc import clock
-from django_phi_oidc.access.mailing import send_due
-from django_phi_oidc.access.models import EmergencyAccess
+from django_phi_oidc._internal import clock
+from django_phi_oidc.access.emergency.models import EmergencyAccess
+from django_phi_oidc.access.emergency.notifications import send_due_alerts
 from django_phi_oidc.access.policy import PURPOSES
-from django_phi_oidc.accounting.views import AccountingMixin
+from django_phi_oidc.anomalies import alerts
+from django_phi_oidc.anomalies.models import SecurityAlert
+from django_phi_oidc.audit.admin_base import get_error_message
+from django_phi_oidc.audit_exports.models import TrailJob
 from django_phi_oidc.claims.models import StoredClaim
 from django_phi_oidc.claims.views import RevealMixin
-from django_phi_oidc.delivery.models import TrailJob
 from django_phi_oidc.errors import HeldForLegalReasons, InvitationRefused
-from django_phi_oidc.listing import in_words
+from django_phi_oidc.individual_rights.views import AccountingMixin
 from django_phi_oidc.subjects.models import PairwiseSubject
-from django_phi_oidc.watch.alerting import tell_due
-from django_phi_oidc.watch.models import SecurityAlert
 from tests.access.emergencies import OFFICER
 from tests.accounting.looks import look as looked_at
 from tests.claims.conftest import NOW
@@ -86,7 +86,7 @@ def _portal(settings: Any, op: Any, tmp_path: Path) -> Iterator[None]:  # noqa: 
     loaders = ["django.template.loaders.app_directories.Loader", ("django.template.loaders.locmem.Loader", HOST)]
     options = {**settings.TEMPLATES[0]["OPTIONS"], "loaders": loaders}
     settings.TEMPLATES = [{**settings.TEMPLATES[0], "APP_DIRS": False, "OPTIONS": options}]
-    with clock.running(lambda: NOW):
+    with clock.override_clock(lambda: NOW):
         yield
 
 
@@ -109,8 +109,8 @@ def mails() -> list[str]:
     mail.outbox.clear()
     EmergencyAccess.objects.update(alert_due_at=NOW)
     SecurityAlert.objects.update(due_at=NOW)
-    assert send_due(mail_to=[OFFICER], now=NOW) == EmergencyAccess.objects.count()
-    assert tell_due(recipients=[OFFICER], now=NOW) == SecurityAlert.objects.count()
+    assert send_due_alerts(mail_to=[OFFICER], now=NOW) == EmergencyAccess.objects.count()
+    assert alerts.send_due_alerts(recipients=[OFFICER], now=NOW) == SecurityAlert.objects.count()
     return [text for each in mail.outbox for text in (each.subject, each.body)]
 
 
@@ -123,7 +123,7 @@ def test_every_text_is_translated(
     """One walk, for each page, and all that is said on it, shows texts of others."""
     found: Found = {}
     asked = put_in(monkeypatch)
-    monkeypatch.setattr("django_phi_oidc.delivery.admin.MOST_AT_ONCE", 1)
+    monkeypatch.setattr("django_phi_oidc.audit_exports.admin.MAX_STREAMED_EVENTS", 1)
     walking.look_at_nothing(found, boss)
     patient, other = sign_in(), sign_in()
     fill(patient)
@@ -172,9 +172,9 @@ def test_page_of_a_user_has_its_link_translated(boss: Any, monkeypatch: pytest.M
 def test_refusal_is_told_in_the_language_of_who_reads_it(
     refusal: Any, words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert in_words(refusal) == words
+    assert get_error_message(refusal) == words
     put_in(monkeypatch)
-    assert in_words(refusal) == wide(words)
+    assert get_error_message(refusal) == wide(words)
 
 
 PLANTED = """<h1>{{ _("Events") }}</h1>{% load i18n %}<p title="a tip">{% translate "Select %s to change" %}</p>

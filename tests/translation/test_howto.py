@@ -12,9 +12,9 @@ import pytest
 from django.core import mail
 from django.utils.translation import gettext_lazy, override
 
-from django_phi_oidc.access.forms import purpose_label
-from django_phi_oidc.access.mailing import send_due
-from django_phi_oidc.access.models import EmergencyAccess
+from django_phi_oidc.access.emergency.forms import get_purpose_label
+from django_phi_oidc.access.emergency.models import EmergencyAccess
+from django_phi_oidc.access.emergency.notifications import send_due_alerts
 from tests.access.emergencies import OFFICER
 from tests.claims.conftest import NOW
 from tests.mailing import mail_by
@@ -77,9 +77,9 @@ def test_texts_are_gathered_translated_and_shown(
     settings.LOCALE_PATHS, settings.LANGUAGE_CODE = [tmp_path / "locale"], "de"
     assert "OIDC-Sitzungen" in officer.get("/admin/").content.decode()
     with override("en"):
-        assert purpose_label("TREAT") == "Treatment"
-        assert send_due(mail_to=[OFFICER], now=NOW) == 1
-    assert (purpose_label("TREAT"), mail.outbox[0].subject) == ("Behandlung", "Ein Notfallzugriff wurde geöffnet")
+        assert get_purpose_label("TREAT") == "Treatment"
+        assert send_due_alerts(mail_to=[OFFICER], now=NOW) == 1
+    assert (get_purpose_label("TREAT"), mail.outbox[0].subject) == ("Behandlung", "Ein Notfallzugriff wurde geöffnet")
 
 
 @pytest.mark.parametrize(

@@ -7,16 +7,16 @@ from django.contrib import admin
 from django.contrib.auth import get_user_model
 from django.urls import reverse
 
-from django_phi_oidc.access.models import EmergencyAccess
+from django_phi_oidc.access.emergency.models import EmergencyAccess
 from django_phi_oidc.access.policy import PURPOSES
+from django_phi_oidc.anomalies.models import AlertMute, SecurityAlert
 from django_phi_oidc.audit.events import Action
 from django_phi_oidc.audit.models import AuditCheckpoint, AuditEvent, AuditUnsealed
+from django_phi_oidc.audit_exports.models import TrailJob
 from django_phi_oidc.claims.models import LegalHold, StoredClaim
-from django_phi_oidc.delivery.models import TrailJob
-from django_phi_oidc.person.acting import ACTS
+from django_phi_oidc.officer_admin.person_actions import PERSON_ACTIONS
 from django_phi_oidc.sessions.models import OIDCSession, PendingRevocation
 from django_phi_oidc.subjects.models import ActivationCode, PairwiseSubject
-from django_phi_oidc.watch.models import AlertMute, SecurityAlert
 from tests.audit.hanging import audit_database_fails
 from tests.audit.tampering import EVENT, is_postgresql, sql, without_triggers
 from tests.claims.conftest import NOW
@@ -97,7 +97,7 @@ def look_at_rows(found: Found, client: Any) -> None:
         for row in model._default_manager.order_by("pk")[: 3 if model in ALIKE else None]:
             if model is not TrailJob or row.kind == TrailJob.VERIFICATION or row.asked_by == str(client.user.pk):
                 look(found, client, of_model(model, "change", row.pk))
-        if not hasattr(pages, "routes"):
+        if not hasattr(pages, "build_urls"):
             look(found, client, of_model(model, "history", row.pk))
     look(found, client, of_model(StoredClaim, "report"))
 
@@ -207,7 +207,7 @@ def look_at_the_person(found: Found, client: Any, patient: SignedIn) -> None:
         "end": {"chosen": [str(patient.session.pk)]},
         "close": {"chosen": [str(EmergencyAccess.objects.get(closed_at=None).pk)]},
     }
-    assert set(given) == set(ACTS)
+    assert set(given) == set(PERSON_ACTIONS)
     look(found, client, url)
     for name, form in given.items():
         look(found, client, f"{url}{name}/")

@@ -4,11 +4,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from django_phi_oidc import clock
+from django_phi_oidc._internal import clock
 from tests.sessions.conftest import NOW, op, sign_in  # noqa: F401 -- fixtures
 
 
 @pytest.fixture
 def at_noon() -> Iterator[None]:
-    with clock.running(lambda: NOW):
+    with clock.override_clock(lambda: NOW):
         yield

@@ -9,8 +9,8 @@ import django
 
 django.setup()
 
-from django_phi_oidc.watch.judging import judge_next  # noqa: E402
-from django_phi_oidc.watch.rules import ours  # noqa: E402
+from django_phi_oidc.anomalies.engine import evaluate_batch  # noqa: E402
+from django_phi_oidc.anomalies.rules import get_builtin_rules  # noqa: E402
 from tests.audit.log import NOW  # noqa: E402
 from tests.audit.watching import watch  # noqa: E402
 
@@ -23,4 +23,4 @@ def reach(point: str) -> None:
 
 
 watch(reach)
-judge_next(ours(), now=NOW, limit=3)
+evaluate_batch(get_builtin_rules(), now=NOW, limit=3)

@@ -9,9 +9,9 @@ from asgiref.sync import sync_to_async
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect, JsonResponse, StreamingHttpResponse
 from django.urls import include, path
 
-from django_phi_oidc.audit.request import Actor
-from django_phi_oidc.claims import reveal
-from django_phi_oidc.sessions import access_token
+from django_phi_oidc.audit.request_context import Actor
+from django_phi_oidc.claims.disclosure import reveal
+from django_phi_oidc.sessions.access_tokens import get_access_token
 
 JWT = ".".join(
     base64.urlsafe_b64encode(part).decode().rstrip("=")
@@ -30,7 +30,7 @@ def taken(request: HttpRequest) -> str:
         value: Any = reveal(Actor.from_request(request), request.user, "birthdate", purpose="TREAT")
         return str(value)
     if leak == "access_token":
-        return access_token(request)
+        return get_access_token(request)
     return {"jwt": JWT, "jwe": JWE, "bearer": "Bearer 0123456789abcdefXYZ", "nothing": "nothing"}[leak]
 
 

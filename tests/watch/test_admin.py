@@ -9,10 +9,10 @@ import pytest
 from django.contrib.admin.models import LogEntry
 from django.test import Client
 
-from django_phi_oidc import clock
+from django_phi_oidc._internal import clock
+from django_phi_oidc.anomalies.models import AlertMute, SecurityAlert
 from django_phi_oidc.audit.events import parse_event
 from django_phi_oidc.audit.models import AuditEvent, AuditOutbox
-from django_phi_oidc.watch.models import AlertMute, SecurityAlert
 from tests.audit.log import NOW
 from tests.officers import sign_in_officer
 
@@ -27,7 +27,7 @@ Officer = Callable[..., Client]
 def _at_noon(settings: Any) -> Any:
     settings.SESSION_COOKIE_SECURE = settings.CSRF_COOKIE_SECURE = False
     settings.TIME_ZONE = "UTC"
-    with clock.running(lambda: NOW):
+    with clock.override_clock(lambda: NOW):
         yield
 
 

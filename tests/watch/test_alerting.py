@@ -10,13 +10,22 @@ import pytest
 from django.core import mail
 from django.db import transaction
 
+from django_phi_oidc.anomalies import alerts
+from django_phi_oidc.anomalies.alerts import (
+    RENOTIFY_AFTER,
+    SEND_RETRY_DELAY,
+    AlertCandidate,
+    acknowledge_alert,
+    create_mute,
+    end_mute,
+    raise_alert,
+    send_due_alerts,
+)
+from django_phi_oidc.anomalies.models import AlertMute, SecurityAlert
+from django_phi_oidc.anomalies.rules import Severity
 from django_phi_oidc.audit.events import Origin, parse_event
 from django_phi_oidc.audit.models import AuditOutbox
 from django_phi_oidc.signals import security_alert
-from django_phi_oidc.watch import alerting
-from django_phi_oidc.watch.alerting import AGAIN, QUIET, Sighting, acknowledge, mute, raise_alert, tell_due, unmute
-from django_phi_oidc.watch.models import AlertMute, SecurityAlert
-from django_phi_oidc.watch.rules import Severity
 from tests.audit.log import NOW
 from tests.mailing import mail_by
 
@@ -28,14 +37,14 @@ WHO = "192.0.2.77"
 
 
 def seen(*, kind: str = "replay", key: str = WHO, at: Any = NOW, count: int = 1) -> SecurityAlert:
-    sighting = Sighting(kind=kind, key=key, severity=Severity.WARNING, count=count, first_seen=at, last_seen=at)
+    sighting = AlertCandidate(kind=kind, key=key, severity=Severity.WARNING, count=count, first_seen=at, last_seen=at)
     with transaction.atomic():
         raise_alert(sighting, now=at)
     return SecurityAlert.objects.get(kind=kind, key=key, acknowledged_at=None)
 
 
 def tell(*, at: Any = NOW) -> int:
-    return tell_due(recipients=TO, now=at)
+    return send_due_alerts(recipients=TO, now=at)
 
 
 def told() -> list[tuple[str, str, str, dict[str, Any]]]:
@@ -62,8 +71,8 @@ def test_alert_is_told_of_once_however_often_it_comes(
         alert = seen()
         seen(count=4, at=NOW + HOUR)
         assert (tell(at=NOW + HOUR), tell(at=NOW + 2 * HOUR)) == (1, 0)
-        seen(at=NOW + HOUR + QUIET - SECOND)
-        assert tell(at=NOW + HOUR + QUIET) == 0
+        seen(at=NOW + HOUR + RENOTIFY_AFTER - SECOND)
+        assert tell(at=NOW + HOUR + RENOTIFY_AFTER) == 0
     assert caplog.messages == [f"Security alert {alert.pk}: replay, seen 5 times."]
     assert heard == [alert]
     assert [each.to for each in mail.outbox] == [TO]
@@ -77,8 +86,8 @@ def test_alert_is_told_of_once_however_often_it_comes(
 def test_alert_that_comes_again_after_a_day_is_told_of_again() -> None:
     seen()
     tell()
-    seen(at=NOW + QUIET)
-    assert tell(at=NOW + QUIET) == 1
+    seen(at=NOW + RENOTIFY_AFTER)
+    assert tell(at=NOW + RENOTIFY_AFTER) == 1
     assert len(mail.outbox) == 2
     assert SecurityAlert.objects.get().count == 2
 
@@ -90,7 +99,7 @@ def test_many_alerts_are_one_mail_and_without_recipients_there_is_none() -> None
     (message,) = mail.outbox
     assert message.subject == "30 security alerts of the portal"
     seen(key="another")
-    assert tell_due(recipients=(), now=NOW) == 1
+    assert send_due_alerts(recipients=(), now=NOW) == 1
     assert len(mail.outbox) == 1
 
 
@@ -99,10 +108,10 @@ def test_mail_that_no_server_takes_is_sent_later(settings: Any, heard: list[Secu
     mail_by(settings, "smtp", host="127.0.0.1", port=1)
     assert tell() == 0
     mail_by(settings, "locmem")
-    assert tell(at=NOW + AGAIN - SECOND) == 0
-    assert tell(at=NOW + AGAIN) == 1
+    assert tell(at=NOW + SEND_RETRY_DELAY - SECOND) == 0
+    assert tell(at=NOW + SEND_RETRY_DELAY) == 1
     assert (len(mail.outbox), len(heard)) == (1, 2)
-    assert SecurityAlert.objects.get().told_at == NOW + AGAIN
+    assert SecurityAlert.objects.get().told_at == NOW + SEND_RETRY_DELAY
 
 
 def test_receiver_that_raises_keeps_nobody_else_from_being_told(heard: list[SecurityAlert]) -> None:
@@ -121,9 +130,9 @@ def test_receiver_that_raises_keeps_nobody_else_from_being_told(heard: list[Secu
 def test_acknowledged_alert_is_closed_with_a_note_and_what_comes_again_opens_another() -> None:
     alert = seen()
     with pytest.raises(ValueError, match="what came of it"):
-        acknowledge(alert.pk, note=" ", origin=OFFICER, now=NOW)
-    assert acknowledge(alert.pk, note=" A penetration test. ", origin=OFFICER, now=NOW + HOUR)
-    assert not acknowledge(alert.pk, note="Another", origin=OFFICER, now=NOW + HOUR)
+        acknowledge_alert(alert.pk, note=" ", origin=OFFICER, now=NOW)
+    assert acknowledge_alert(alert.pk, note=" A penetration test. ", origin=OFFICER, now=NOW + HOUR)
+    assert not acknowledge_alert(alert.pk, note="Another", origin=OFFICER, now=NOW + HOUR)
     alert.refresh_from_db()
     assert (alert.note, alert.acknowledged_by, alert.acknowledged_at) == ("A penetration test.", "7", NOW + HOUR)
     assert told()[1:] == [("alert.acknowledged", "7", f"SecurityAlert/{alert.pk}", {"rule": "replay"})]
@@ -135,7 +144,7 @@ def test_acknowledged_alert_is_closed_with_a_note_and_what_comes_again_opens_ano
 @pytest.mark.parametrize("key", [WHO, ""], ids=["key", "kind"])
 def test_muted_alert_is_counted_and_told_of_when_the_mute_is_over(key: str) -> None:
     pending = seen()
-    muted = mute(kind="replay", key=key, until=NOW + DAY, note="Docket 5", origin=OFFICER, now=NOW)
+    muted = create_mute(kind="replay", key=key, until=NOW + DAY, note="Docket 5", origin=OFFICER, now=NOW)
     seen(count=2, at=NOW + HOUR)
     assert tell(at=NOW + HOUR) == 0
     seen(kind="token_forged", at=NOW + HOUR)
@@ -150,9 +159,9 @@ def test_muted_alert_is_counted_and_told_of_when_the_mute_is_over(key: str) -> N
 
 
 def test_mute_that_somebody_ends_is_over() -> None:
-    muted = mute(kind="replay", key="", until=NOW + DAY, note="Docket 5", origin=OFFICER, now=NOW)
-    assert unmute(muted.pk, origin=OFFICER, now=NOW + HOUR)
-    assert not unmute(muted.pk, origin=OFFICER, now=NOW + HOUR)
+    muted = create_mute(kind="replay", key="", until=NOW + DAY, note="Docket 5", origin=OFFICER, now=NOW)
+    assert end_mute(muted.pk, origin=OFFICER, now=NOW + HOUR)
+    assert not end_mute(muted.pk, origin=OFFICER, now=NOW + HOUR)
     seen(at=NOW + HOUR)
     assert tell(at=NOW + HOUR) == 1
     assert ("alert.unmuted", "7", f"AlertMute/{muted.pk}", {"rule": "replay"}) in told()
@@ -162,14 +171,14 @@ def test_mute_that_somebody_ends_is_over() -> None:
     "given",
     [
         {"until": NOW},
-        {"until": NOW + alerting.LONGEST_MUTE + SECOND},
+        {"until": NOW + alerts.MAX_MUTE_DURATION + SECOND},
         {"note": " "},
         {"kind": ""},
     ],
 )
 def test_mute_without_an_end_a_kind_or_a_reason_is_refused(given: dict[str, Any]) -> None:
-    sound = {"kind": "replay", "key": "", "until": NOW + alerting.LONGEST_MUTE, "note": "Docket 5"}
+    sound = {"kind": "replay", "key": "", "until": NOW + alerts.MAX_MUTE_DURATION, "note": "Docket 5"}
     with pytest.raises(ValueError, match="mute"):
-        mute(**{**sound, **given}, origin=OFFICER, now=NOW)
+        create_mute(**{**sound, **given}, origin=OFFICER, now=NOW)
     assert not AlertMute.objects.exists()
-    mute(**sound, origin=OFFICER, now=NOW)
+    create_mute(**sound, origin=OFFICER, now=NOW)

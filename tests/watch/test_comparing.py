@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 
 from django_phi_oidc import conf
-from django_phi_oidc.attack.op import DemoProvider, Reply, demo_accounts
+from django_phi_oidc.anomalies.models import AnomalyMemory, SecurityAlert
+from django_phi_oidc.anomalies.provider_drift import check_provider_drift
+from django_phi_oidc.anomalies.tasks import watch_providers
 from django_phi_oidc.errors import TransportUnreachable
-from django_phi_oidc.provider.http import HTTPTransport
-from django_phi_oidc.watch.comparing import compare
-from django_phi_oidc.watch.models import AnomalyMemory, SecurityAlert
-from django_phi_oidc.watch.tasks import watch_providers
+from django_phi_oidc.provider.http_transport import HTTPTransport
+from django_phi_oidc.testing.mock_provider import DemoProvider, Reply, demo_accounts
 from tests.audit.log import NOW
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "phi_audit"])
@@ -32,7 +32,7 @@ def compared(times: int = 1) -> list[str]:
     declaration = conf.providers()["default"]
     transport = HTTPTransport(declaration)
     try:
-        return [kind for _ in range(times) for kind in compare(declaration, transport=transport, now=NOW)]
+        return [kind for _ in range(times) for kind in check_provider_drift(declaration, transport=transport, now=NOW)]
     finally:
         transport.close()
 
@@ -45,9 +45,9 @@ def test_provider_that_says_the_same_raises_nothing(op: DemoProvider) -> None:
 @pytest.mark.parametrize("withdraw", [False, True], ids=["one more", "another"])
 def test_keys_that_change_are_an_alert_each_time(op: DemoProvider, withdraw: bool) -> None:
     compared()
-    op.rotate_keys(withdraw=withdraw)
+    op.rotate_keys(withdraw_old_keys=withdraw)
     assert compared(times=2) == ["provider_keys_changed"]
-    op.rotate_keys(withdraw=withdraw)
+    op.rotate_keys(withdraw_old_keys=withdraw)
     assert compared(times=2) == ["provider_keys_changed"]
     alert = SecurityAlert.objects.get()
     assert (alert.key, alert.severity, alert.count) == ("default", "info", 2)

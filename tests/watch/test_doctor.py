@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from django_phi_oidc.attack.op import make_key
-from django_phi_oidc.declarations import ProviderDeclaration, parse_provider
+from django_phi_oidc.config.providers import ProviderDeclaration, parse_provider
+from django_phi_oidc.doctor import diagnostics
+from django_phi_oidc.doctor.diagnostics import ProviderFinding, TLSPeer
 from django_phi_oidc.errors import PhiOidcError
-from django_phi_oidc.oidc.metadata import judge_metadata
-from django_phi_oidc.oidc.transport import Response
-from django_phi_oidc.watch import doctor
-from django_phi_oidc.watch.doctor import Finding, Peer
+from django_phi_oidc.oidc.metadata import process_metadata_response
+from django_phi_oidc.oidc.transport import TransportResponse
+from django_phi_oidc.testing.mock_provider import create_signing_key
 
 NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
 SECOND = timedelta(seconds=1)
@@ -45,9 +45,9 @@ DECLARED = parse_provider("default", {"issuer": ISSUER, "client_id": "portal", "
 
 def refusal(members: dict[str, Any]) -> str:
     """Return the code of the rule that refuses a sign-in for that metadata; empty where none does."""
-    response = Response(status=200, headers={}, body=json.dumps(members).encode())
+    response = TransportResponse(status=200, headers={}, body=json.dumps(members).encode())
     try:
-        judge_metadata(response, declaration=DECLARED)
+        process_metadata_response(response, declaration=DECLARED)
     except PhiOidcError as error:
         return error.code
     return ""
@@ -73,30 +73,30 @@ def test_what_a_sign_in_is_refused_for_is_a_failure_of_that_code_and_nothing_els
         assert found <= ours_alone or code, value
 
 
-def said(members: dict[str, Any], declared: ProviderDeclaration) -> Iterator[Finding]:
-    yield doctor.check_issuer(members, issuer=declared.issuer)
-    yield from doctor.check_members(members, allow_loopback_http=False)
-    yield doctor.check_algorithms(members, allowed=declared.id_token_signed_response_alg)
-    yield doctor.check_pairwise(members, declaration=declared)
-    yield doctor.check_pkce(members)
-    yield doctor.check_pushing(members, declaration=declared)
-    yield doctor.check_client_authentication(members, declaration=declared)
-    yield doctor.check_revocation(members, declaration=declared)
-    yield from doctor.check_logout(members)
-    yield doctor.check_response_issuer(members, is_alone=True)
-    yield doctor.check_asked(members, declaration=declared, claims={})
-    yield doctor.check_assurance(members, wanted=("x",))
+def said(members: dict[str, Any], declared: ProviderDeclaration) -> Iterator[ProviderFinding]:
+    yield diagnostics.check_issuer(members, issuer=declared.issuer)
+    yield from diagnostics.check_members(members, allow_loopback_http=False)
+    yield diagnostics.check_algorithms(members, allowed=declared.id_token_signed_response_alg)
+    yield diagnostics.check_pairwise(members, declaration=declared)
+    yield diagnostics.check_pkce(members)
+    yield diagnostics.check_par(members, declaration=declared)
+    yield diagnostics.check_client_authentication(members, declaration=declared)
+    yield diagnostics.check_revocation(members, declaration=declared)
+    yield from diagnostics.check_logout(members)
+    yield diagnostics.check_response_issuer(members, is_only_provider=True)
+    yield diagnostics.check_requested_claims(members, declaration=declared, claims={})
+    yield diagnostics.check_acr_values(members, requested=("x",))
 
 
 @pytest.mark.parametrize(("days", "level"), [(31, "ok"), (30, "ok"), (29, "warning"), (0, "warning")])
 def test_certificate_that_ends_within_30_days_is_a_warning(days: int, level: str) -> None:
-    peer = Peer(host="op.example", version="TLSv1.2", until=NOW + timedelta(days=days))
-    finding = doctor.check_peer(peer, now=NOW)
+    peer = TLSPeer(host="op.example", tls_version="TLSv1.2", certificate_expires_at=NOW + timedelta(days=days))
+    finding = diagnostics.check_peer(peer, now=NOW)
     assert (finding.level, f"({days} days)" in finding.text) == (level, True)
 
 
 def test_behind_a_proxy_the_end_of_the_certificate_is_not_seen() -> None:
-    finding = doctor.check_peer(Peer(host="op.example", version="TLS"), now=NOW)
+    finding = diagnostics.check_peer(TLSPeer(host="op.example", tls_version="TLS"), now=NOW)
     assert (finding.level, "proxy" in finding.text) == ("ok", True)
 
 
@@ -111,14 +111,14 @@ def test_behind_a_proxy_the_end_of_the_certificate_is_not_seen() -> None:
 def test_clock_that_differs_by_more_than_the_leeway_is_a_failure(ahead: int, level: str) -> None:
     headers = {"date": format_datetime(NOW + ahead * SECOND, usegmt=True)}
     times: dict[str, Any] = {"asked_at": NOW, "answered_at": NOW, "leeway": 30 * SECOND}
-    assert doctor.check_clock(headers, **times).level == level
+    assert diagnostics.check_clock(headers, **times).level == level
     aged = {"date": format_datetime(NOW + (ahead - 600) * SECOND, usegmt=True), "age": "600"}
-    assert doctor.check_clock(aged, **times).level == level
+    assert diagnostics.check_clock(aged, **times).level == level
 
 
 def test_time_of_the_answer_is_no_difference_of_clocks() -> None:
     headers = {"date": format_datetime(NOW + 20 * SECOND, usegmt=True)}
-    finding = doctor.check_clock(headers, asked_at=NOW, answered_at=NOW + 20 * SECOND, leeway=30 * SECOND)
+    finding = diagnostics.check_clock(headers, requested_at=NOW, received_at=NOW + 20 * SECOND, leeway=30 * SECOND)
     assert (finding.level, finding.text) == ("ok", "no difference")
 
 
@@ -128,7 +128,7 @@ def test_date_is_in_gmt_wherever_the_portal_is(zone: str, monkeypatch: pytest.Mo
     time.tzset()
     try:
         headers = {"date": f"Tue, 24 Nov 2026 12:00:00{zone}"}
-        finding = doctor.check_clock(headers, asked_at=NOW, answered_at=NOW, leeway=30 * SECOND)
+        finding = diagnostics.check_clock(headers, requested_at=NOW, received_at=NOW, leeway=30 * SECOND)
     finally:
         monkeypatch.undo()
         time.tzset()
@@ -144,20 +144,20 @@ def test_date_is_in_gmt_wherever_the_portal_is(zone: str, monkeypatch: pytest.Mo
     ],
 )
 def test_clock_of_an_answer_without_a_date_can_t_be_told(headers: dict[str, str]) -> None:
-    finding = doctor.check_clock(headers, asked_at=NOW, answered_at=NOW, leeway=30 * SECOND)
+    finding = diagnostics.check_clock(headers, requested_at=NOW, received_at=NOW, leeway=30 * SECOND)
     assert (finding.level, finding.code) == ("warning", "clock_untold")
 
 
-def keys(*jwks: dict[str, Any]) -> Response:
-    return Response(status=200, headers={}, body=json.dumps({"keys": jwks}).encode())
+def keys(*jwks: dict[str, Any]) -> TransportResponse:
+    return TransportResponse(status=200, headers={}, body=json.dumps({"keys": jwks}).encode())
 
 
 def test_keys_must_be_told_apart_and_fit() -> None:
-    rsa, ec = (make_key(alg, kid=alg).public_jwk() for alg in ("RS256", "ES256"))
+    rsa, ec = (create_signing_key(alg, kid=alg).public_jwk() for alg in ("RS256", "ES256"))
     bare = {name: value for name, value in rsa.items() if name != "alg"}
 
     def told(*jwks: dict[str, Any], algs: tuple[str, ...] = ("RS256", "ES256")) -> list[tuple[str, str]]:
-        return [(each.level, each.code) for each in doctor.check_keys(keys(*jwks), algs=algs)]
+        return [(each.level, each.code) for each in diagnostics.check_keys(keys(*jwks), algs=algs)]
 
     assert told(rsa, ec) == [("ok", "")]
     assert told(rsa) == [("warning", "key_not_found")]
@@ -172,7 +172,7 @@ def test_keys_must_be_told_apart_and_fit() -> None:
 
 
 def test_word_of_a_provider_looks_like_no_other() -> None:
-    finding = doctor.check_issuer({"issuer": "https://\u043ep.example"}, issuer=ISSUER)
+    finding = diagnostics.check_issuer({"issuer": "https://\u043ep.example"}, issuer=ISSUER)
     assert (finding.level, r"https://\u043ep.example" in finding.text) == ("failure", True)
-    assert doctor.shown(ISSUER) == ISSUER
-    assert len(doctor.shown("é" * 1000)) == 200
+    assert diagnostics.sanitize_text(ISSUER) == ISSUER
+    assert len(diagnostics.sanitize_text("é" * 1000)) == 200

@@ -11,14 +11,14 @@ from typing import Any
 import pytest
 from django.core.management import CommandError, call_command
 
-from django_phi_oidc import clock
-from django_phi_oidc.attack.op import Client, DemoProvider, Reply, TLSFiles, demo_accounts
+from django_phi_oidc._internal import clock
 from django_phi_oidc.audit.events import Action, Origin
-from django_phi_oidc.audit.recording import record
+from django_phi_oidc.audit.recorder import record
+from django_phi_oidc.testing.mock_provider import Client, DemoProvider, Reply, TLSFiles, demo_accounts
 from tests.audit.hanging import audit_database_fails
 from tests.interop.op import SECRET, certified_provider
-from tests.keys import new_pem
-from tests.tls import Authority, found_authority
+from tests.keys import create_private_key_pem
+from tests.tls import CertificateAuthority, create_certificate_authority
 
 pytestmark = pytest.mark.django_db(databases=["default", "phi_audit"])
 SECOND = timedelta(seconds=1)
@@ -43,33 +43,39 @@ SOUND = [
 
 
 @pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    return found_authority(tmp_path_factory.mktemp("authority"), "trusted")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> CertificateAuthority:
+    return create_certificate_authority(tmp_path_factory.mktemp("authority"), "trusted")
 
 
 @pytest.fixture(scope="module")
-def _op(authority: Authority) -> Iterator[DemoProvider]:
-    certificate = authority.certify("127.0.0.1", days=90)
+def _op(authority: CertificateAuthority) -> Iterator[DemoProvider]:
+    certificate = authority.create_server_certificate("127.0.0.1", valid_days=90)
     op = DemoProvider(accounts=demo_accounts(), tls=TLSFiles(certificate, certificate), par="offered")
     with op.running():
         yield op
 
 
 @pytest.fixture
-def op(_op: DemoProvider, authority: Authority, settings: Any) -> Iterator[DemoProvider]:
+def op(_op: DemoProvider, authority: CertificateAuthority, settings: Any) -> Iterator[DemoProvider]:
     """The demo provider over TLS, with the portal as its client."""
-    _op.register(Client("portal", "s3cret", ["https://portal.example/oidc/callback/"]))
+    _op.register_client(Client("portal", "s3cret", ["https://portal.example/oidc/callback/"]))
     declare(settings, _op.issuer, authority)
     yield _op
     _op.mutate = _op.intercept = None
 
 
-def declaration(issuer: str, authority: Authority, **options: Any) -> dict[str, Any]:
-    named = {"issuer": issuer, "client_id": "portal", "client_secret": "s3cret", "ca_bundle": authority.path, **options}
+def declaration(issuer: str, authority: CertificateAuthority, **options: Any) -> dict[str, Any]:
+    named = {
+        "issuer": issuer,
+        "client_id": "portal",
+        "client_secret": "s3cret",
+        "ca_bundle": authority.certificate_path,
+        **options,
+    }
     return {name: value for name, value in named.items() if value is not None}
 
 
-def declare(settings: Any, issuer: str, authority: Authority, **options: Any) -> None:
+def declare(settings: Any, issuer: str, authority: CertificateAuthority, **options: Any) -> None:
     providers = {"default": declaration(issuer, authority, **options)}
     settings.PHI_OIDC = {**settings.PHI_OIDC, "PROVIDERS": providers}
 
@@ -248,7 +254,11 @@ OPTIONS: dict[str, tuple[dict[str, Any], dict[str, Any], Told]] = {
     "a wrong secret": ({"client_secret": "another"}, {}, [("failure", "client", "invalid_client")]),
     "a client that it has not": ({"client_id": "nobody"}, {}, [("failure", "client", "invalid_client")]),
     "assertions that it takes not": (
-        {"token_endpoint_auth_method": "private_key_jwt", "client_secret": None, "client_keys": new_pem("RSA")},
+        {
+            "token_endpoint_auth_method": "private_key_jwt",
+            "client_secret": None,
+            "client_keys": create_private_key_pem("RSA"),
+        },
         {"token_endpoint_auth_signing_alg_values_supported": ["ES256"]},
         [("failure", "client", "client_auth_unsupported"), ("failure", "client", "invalid_client")],
     ),
@@ -257,7 +267,7 @@ OPTIONS: dict[str, tuple[dict[str, Any], dict[str, Any], Told]] = {
 
 @pytest.mark.parametrize("name", OPTIONS)
 def test_declaration_that_does_not_go_with_the_provider_is_told_of(
-    name: str, op: DemoProvider, authority: Authority, settings: Any
+    name: str, op: DemoProvider, authority: CertificateAuthority, settings: Any
 ) -> None:
     options, members, told = OPTIONS[name]
     declare(settings, op.issuer, authority, **options)
@@ -265,7 +275,9 @@ def test_declaration_that_does_not_go_with_the_provider_is_told_of(
     assert wrong() == told
 
 
-def test_other_providers_make_it_count_who_answered(op: DemoProvider, authority: Authority, settings: Any) -> None:
+def test_other_providers_make_it_count_who_answered(
+    op: DemoProvider, authority: CertificateAuthority, settings: Any
+) -> None:
     op.mutate = saying(authorization_response_iss_parameter_supported=None)
     assert wrong() == []
     one = declaration(op.issuer, authority)
@@ -282,15 +294,18 @@ def test_other_providers_make_it_count_who_answered(op: DemoProvider, authority:
 
 
 def test_certificates_of_all_hosts_are_looked_at(
-    op: DemoProvider, authority: Authority, settings: Any, tmp_path: Path
+    op: DemoProvider, authority: CertificateAuthority, settings: Any, tmp_path: Path
 ) -> None:
-    soon, other = authority.certify("localhost", days=20), found_authority(tmp_path, "other")
+    soon, other = (
+        authority.create_server_certificate("localhost", valid_days=20),
+        create_certificate_authority(tmp_path, "other"),
+    )
     for certificate, told in (
         (soon, ("warning", "tls", "certificate_expires")),
-        (authority.certify("localhost", days=45), ("ok", "tls", "")),
-        (authority.certify("localhost", expired=True), ("failure", "tls", "transport_tls")),
-        (authority.certify("elsewhere.example"), ("failure", "tls", "transport_tls")),
-        (other.certify("localhost"), ("failure", "tls", "transport_tls")),
+        (authority.create_server_certificate("localhost", valid_days=45), ("ok", "tls", "")),
+        (authority.create_server_certificate("localhost", expired=True), ("failure", "tls", "transport_tls")),
+        (authority.create_server_certificate("elsewhere.example"), ("failure", "tls", "transport_tls")),
+        (other.create_server_certificate("localhost"), ("failure", "tls", "transport_tls")),
     ):
         with listening(certificate) as port:
             op.mutate = saying(userinfo_endpoint=f"https://localhost:{port}/userinfo")
@@ -315,11 +330,11 @@ class listening:  # noqa: N801 -- reads as what it does
 def test_provider_whose_certificate_can_t_be_verified_is_a_failure(
     op: DemoProvider, settings: Any, tmp_path: Path
 ) -> None:
-    declare(settings, op.issuer, found_authority(tmp_path, "other"))
+    declare(settings, op.issuer, create_certificate_authority(tmp_path, "other"))
     assert found() == [("failure", "discovery", "transport_tls")]
 
 
-def test_provider_that_is_away_is_a_failure(op: DemoProvider, authority: Authority, settings: Any) -> None:
+def test_provider_that_is_away_is_a_failure(op: DemoProvider, authority: CertificateAuthority, settings: Any) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         declare(settings, f"https://127.0.0.1:{taken.getsockname()[1]}", authority)
@@ -333,7 +348,7 @@ def test_host_of_the_keys_that_is_away_is_a_failure(op: DemoProvider) -> None:
         assert wrong() == [("failure", "tls", "transport_unreachable"), ("failure", "keys", "transport_unreachable")]
 
 
-def test_http_on_loopback_is_a_warning(settings: Any, authority: Authority) -> None:
+def test_http_on_loopback_is_a_warning(settings: Any, authority: CertificateAuthority) -> None:
     op = DemoProvider([Client("portal", "s3cret", ["https://portal.example/"])], demo_accounts())
     with op.running():
         declare(settings, op.issuer, authority, allow_loopback_http=True, ca_bundle=None)
@@ -344,9 +359,9 @@ def test_http_on_loopback_is_a_warning(settings: Any, authority: Authority) -> N
 
 def test_clock_is_compared_with_that_of_the_live_provider(op: DemoProvider) -> None:
     real = clock.now
-    with clock.running(lambda: datetime.now(UTC) + 20 * SECOND):
+    with clock.override_clock(lambda: datetime.now(UTC) + 20 * SECOND):
         assert wrong() == [("warning", "clock", "iat_invalid")]
-    with clock.running(lambda: datetime.now(UTC) - 60 * SECOND):
+    with clock.override_clock(lambda: datetime.now(UTC) - 60 * SECOND):
         assert wrong() == [("failure", "clock", "iat_invalid")]
     assert real is clock.now
     assert wrong() == []
@@ -379,9 +394,9 @@ def test_word_of_a_provider_is_nothing_that_a_terminal_obeys(op: DemoProvider) -
 
 
 @pytest.mark.node
-def test_certified_provider_is_sound(node_path: str, authority: Authority, settings: Any) -> None:
-    certificate = authority.certify("127.0.0.1", "localhost", days=90)
-    with certified_provider(node_path, certificate=certificate, ca_bundle=authority.path) as certified:
+def test_certified_provider_is_sound(node_path: str, authority: CertificateAuthority, settings: Any) -> None:
+    certificate = authority.create_server_certificate("127.0.0.1", "localhost", valid_days=90)
+    with certified_provider(node_path, certificate=certificate, ca_bundle=authority.certificate_path) as certified:
         registered = {
             "client_id": "portal",
             "client_secret": SECRET,

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from django.conf import settings
 
-from django_phi_oidc.metering import COUNTED, TIMED
-from django_phi_oidc.watch.metrics import GAUGES
+from django_phi_oidc._internal.metrics import COUNTERS, TIMERS
+from django_phi_oidc.metrics.gauges import GAUGES
 from tests.databases import child_environment
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -89,7 +89,7 @@ def test_code_of_both_pages_in_one_project_does_what_they_say(tmp_path: Path) ->
 def test_every_metric_and_label_is_documented() -> None:
     rows = [line.split("|") for line in METRICS.splitlines() if line.startswith("| `phi_oidc")]
     told = {cells[1].strip(" `"): (cells[2].strip(" `"), set(re.findall(r"`(\w+)`", cells[3]))) for cells in rows}
-    expected = {f"phi_oidc_{m.name}_total": (f"phi_oidc.{m.name}", set(m.labels)) for m in COUNTED}
-    expected |= {f"phi_oidc_{m.name}_seconds": (f"phi_oidc.{m.name}", set(m.labels)) for m in TIMED}
+    expected = {f"phi_oidc_{m.name}_total": (f"phi_oidc.{m.name}", set(m.labels)) for m in COUNTERS}
+    expected |= {f"phi_oidc_{m.name}_seconds": (f"phi_oidc.{m.name}", set(m.labels)) for m in TIMERS}
     expected |= {f"phi_oidc_{name}": (f"phi_oidc.{name}", set()) for name in GAUGES}
     assert told == expected

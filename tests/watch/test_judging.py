@@ -15,13 +15,13 @@ import pytest
 from django.conf import settings
 from django.db import connections
 
-from django_phi_oidc.audit.events import Act, Origin
+from django_phi_oidc.anomalies.engine import MAX_KEYS_PER_KIND, check_sealing_lag, evaluate_batch
+from django_phi_oidc.anomalies.models import AnomalyMemory, SecurityAlert, WatchCursor
+from django_phi_oidc.anomalies.rules import get_builtin_rules
+from django_phi_oidc.audit.events import NewEvent, Origin
 from django_phi_oidc.audit.models import AuditEvent
-from django_phi_oidc.audit.recording import record_many
+from django_phi_oidc.audit.recorder import record_many
 from django_phi_oidc.errors import AuditUnavailable
-from django_phi_oidc.watch.judging import MOST_KEYS, judge_next, watch_sealing
-from django_phi_oidc.watch.models import AnomalyMemory, SecurityAlert, WatchCursor
-from django_phi_oidc.watch.rules import ours
 from tests.audit import conftest
 from tests.audit.log import NOW, events, seal_now, sealed
 from tests.audit.tampering import CHECKPOINT, EVENT, LEAF, sql, without_triggers
@@ -42,7 +42,7 @@ FORGED = {
 
 def judge_all(*, limit: int = 5_000, now: Any = NOW) -> int:
     judged = 0
-    while (count := judge_next(ours(), now=now, limit=limit)) is not None:
+    while (count := evaluate_batch(get_builtin_rules(), now=now, limit=limit)) is not None:
         judged += count
     return judged
 
@@ -98,11 +98,11 @@ def test_burst_that_two_runs_meet_is_one() -> None:
     assert alerts()["refusals_by_address", "198.51.100.1"] == 1
 
 
-@pytest.mark.parametrize(("addresses", "told"), [(MOST_KEYS, MOST_KEYS), (MOST_KEYS + 1, 1)])
+@pytest.mark.parametrize(("addresses", "told"), [(MAX_KEYS_PER_KIND, MAX_KEYS_PER_KIND), (MAX_KEYS_PER_KIND + 1, 1)])
 def test_flood_of_keys_is_no_flood_of_alerts(addresses: int, told: int) -> None:
     record_many(
         [
-            Act(
+            NewEvent(
                 action="login.refused",
                 origin=Origin(client_ip=f"192.0.2.{number}"),
                 now=NOW + number * timedelta(milliseconds=1),
@@ -137,7 +137,7 @@ def test_two_workers_at_once_judge_each_event_once() -> None:
             start.wait()
             # Whoever comes second gets None where there is more: as by the next beat.
             while WatchCursor.objects.filter(tree_size=200).first() is None:
-                judge_next(ours(), now=NOW, limit=5)
+                evaluate_batch(get_builtin_rules(), now=NOW, limit=5)
         except BaseException as fault:  # noqa: BLE001 -- told by the test
             faults.append(fault)
         finally:
@@ -208,14 +208,14 @@ def test_restored_log_is_an_alert_and_what_was_sealed_since_is_judged(again: int
 
 def test_events_that_nobody_seals_are_an_alert_once_an_hour() -> None:
     events(1)
-    assert not watch_sealing(now=NOW + 5 * MINUTE)
+    assert not check_sealing_lag(now=NOW + 5 * MINUTE)
     assert alerts() == {}
     for minutes in (6, 7, 65, 67):
-        assert watch_sealing(now=NOW + minutes * MINUTE)
+        assert check_sealing_lag(now=NOW + minutes * MINUTE)
     assert alerts() == {("sealing_lag", ""): 2}
     assert told() == []
     seal_now(at=NOW + HOUR)
-    assert not watch_sealing(now=NOW + 3 * HOUR)
+    assert not check_sealing_lag(now=NOW + 3 * HOUR)
 
 
 def test_trail_that_is_away_is_told_and_nothing_is_passed_over(audit_database_away: Callable[[], Any]) -> None:

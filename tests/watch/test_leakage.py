@@ -13,10 +13,10 @@ from django.core import mail
 from django.utils.log import AdminEmailHandler
 from sentry_sdk.integrations.django import DjangoIntegration
 
-from django_phi_oidc import secrecy
-from django_phi_oidc.secrecy import SHORTEST, keeping, learn
-from django_phi_oidc.watch.leakage import MASK, LeakageFilter, before_send, find, find_in_url, mask
-from django_phi_oidc.watch.reporting import MaskingReporter
+from django_phi_oidc._internal import request_secrets
+from django_phi_oidc._internal.request_secrets import MIN_SECRET_LENGTH, register_secret, track_secrets
+from django_phi_oidc.leak_guard.detector import MASK, LeakageFilter, before_send, find_leaks, find_leaks_in_url, mask
+from django_phi_oidc.leak_guard.error_reporter import MaskingReporter
 from tests.claims.test_responding import mailed_to_admins
 from tests.sessions.conftest import ACCESS_TOKEN, SignedIn
 
@@ -41,10 +41,10 @@ TOKENS = {
 
 @pytest.mark.parametrize(("text", "control"), TOKENS.values(), ids=TOKENS)
 def test_shape_of_a_token_is_found_and_masked(text: str, control: str) -> None:
-    assert find(text, "body") == ["token"]
+    assert find_leaks(text, "body") == ["token"]
     assert MASK in mask(text)
     assert not any(token in mask(text) for token in (JWT, JWE, OPAQUE, JWT.rpartition(".")[0]))
-    assert (find(control, "body"), mask(control)) == ([], control)
+    assert (find_leaks(control, "body"), mask(control)) == ([], control)
 
 
 @pytest.mark.parametrize(
@@ -58,7 +58,7 @@ def test_text_of_beginnings_takes_no_more_than_its_length(beginning: str) -> Non
         taken = []
         for _ in range(3):
             started = time.process_time()
-            find(text, "body")
+            find_leaks(text, "body")
             mask(text)
             taken.append(time.process_time() - started)
         return min(taken)
@@ -67,10 +67,10 @@ def test_text_of_beginnings_takes_no_more_than_its_length(beginning: str) -> Non
 
 
 def test_value_is_kept_by_no_cache_of_regular_expressions() -> None:
-    with keeping():
-        learn("a-canary-for-caches", "claim")
+    with track_secrets():
+        register_secret("a-canary-for-caches", "claim")
         assert mask("see a-canary-for-caches") == f"see {MASK}"
-        assert find("see a-canary-for-caches", "url") == ["claim"]
+        assert find_leaks("see a-canary-for-caches", "url") == ["claim"]
     assert not [key for key in re._cache if "canary" in str(key)]  # type: ignore[attr-defined]  # where re keeps them
 
 
@@ -96,36 +96,36 @@ def test_masked_text_keeps_what_stands_around() -> None:
     ],
 )
 def test_value_that_the_request_knows_is_found_where_it_stands_alone(value: Any, text: str, is_found: bool) -> None:
-    with keeping():
-        learn(value, "claim", place="body")
-        assert find_in_url(text, "location") == (["claim"] if is_found else [])
-        assert find_in_url(text, "body") == []
+    with track_secrets():
+        register_secret(value, "claim", location="body")
+        assert find_leaks_in_url(text, "location") == (["claim"] if is_found else [])
+        assert find_leaks_in_url(text, "body") == []
         assert (MASK in mask(text)) is is_found
 
 
 def test_nothing_is_learnt_where_nobody_keeps_and_all_is_forgotten() -> None:
-    learn("a canary", "claim")
-    assert secrecy.at_hand() == ()
-    with keeping():
-        learn("a canary", "claim")
-        learn("a" * (SHORTEST - 1), "claim")
-        (secret,) = secrecy.at_hand()
+    register_secret("a canary", "claim")
+    assert request_secrets.current_secrets() == ()
+    with track_secrets():
+        register_secret("a canary", "claim")
+        register_secret("a" * (MIN_SECRET_LENGTH - 1), "claim")
+        (secret,) = request_secrets.current_secrets()
         assert "canary" not in repr(secret)
-        inherited: Any = secrecy._at_hand.get()
-        with keeping():
-            assert secrecy.at_hand() == ()
-    assert secrecy.at_hand() == ()
+        inherited: Any = request_secrets._secrets_context.get()
+        with track_secrets():
+            assert request_secrets.current_secrets() == ()
+    assert request_secrets.current_secrets() == ()
     assert inherited == {}, "a thread that lives on holds nothing either"
 
 
 @pytest.mark.parametrize("shown", [repr, json.dumps, lambda text: text.replace("'", "&#x27;")])
 def test_value_with_marks_is_masked_as_it_is_usually_spelt(shown: Callable[[str], str]) -> None:
     value = 'Zoë "Z" O\'Brien'
-    with keeping():
-        learn(value, "claim")
+    with track_secrets():
+        register_secret(value, "claim")
         if shown not in (repr, json.dumps):
             value = "Zoe O'Brien"
-            learn(value, "claim")
+            register_secret(value, "claim")
         assert MASK in mask(f"seen: {shown(value)}")
         assert "Brien" not in mask(f"seen: {shown(value)}")
 
@@ -157,8 +157,8 @@ def lines() -> Iterator[Lines]:
 
 def test_line_of_a_log_is_masked_with_its_arguments_traceback_and_extras(lines: Lines) -> None:
     log = logging.getLogger("hospital")
-    with keeping():
-        learn("a canary", "claim")
+    with track_secrets():
+        register_secret("a canary", "claim")
         log.warning("%s and %s", "a canary", JWT, extra={"seen": "a canary"})
         try:
             raise ValueError("a canary")
@@ -173,17 +173,17 @@ def test_line_of_a_log_is_masked_with_its_arguments_traceback_and_extras(lines: 
 
 
 def test_value_that_is_for_no_log_is_masked_and_looked_for_nowhere() -> None:
-    with keeping():
-        learn("a canary", "claim", place="anywhere")
+    with track_secrets():
+        register_secret("a canary", "claim", location="anywhere")
         assert mask("see a canary") == f"see {MASK}"
-        assert find("see a canary", "location") == find("see a canary", "body") == []
+        assert find_leaks("see a canary", "location") == find_leaks("see a canary", "body") == []
 
 
 @pytest.mark.parametrize(("name", "said"), [("phi_oidc.audit", "a canary"), ("phi_oidc.audits", MASK)])
 def test_line_of_the_trail_passes_as_it_is(name: str, said: str) -> None:
     record = logging.makeLogRecord({"name": name, "msg": "a canary"})
-    with keeping():
-        learn("a canary", "claim")
+    with track_secrets():
+        register_secret("a canary", "claim")
         assert LeakageFilter().filter(record)
     assert record.getMessage() == said
 
@@ -237,7 +237,7 @@ def test_error_report_is_masked_with_the_exceptions_own_words(
         fail(sign_in(), leak)
         assert f"No such thing: {value}" in in_mails(), "without the reporter, Django tells"
         mail.outbox.clear()
-        settings.DEFAULT_EXCEPTION_REPORTER = "django_phi_oidc.watch.reporting.MaskingReporter"
+        settings.DEFAULT_EXCEPTION_REPORTER = "django_phi_oidc.leak_guard.error_reporter.MaskingReporter"
         for name in ("django", "django.request"):
             for handler in logging.getLogger(name).handlers:
                 # Each of Django's handlers takes it when it is made.

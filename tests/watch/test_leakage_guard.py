@@ -12,7 +12,7 @@ from django.conf import settings as django_settings
 from django.test import AsyncClient, RequestFactory
 from django.utils.http import urlencode
 
-from django_phi_oidc import secrecy
+from django_phi_oidc._internal import request_secrets
 from django_phi_oidc.middleware import LeakageGuardMiddleware
 from tests.journeys.test_transactions import audit_database_away
 from tests.sessions.conftest import ACCESS_TOKEN, SignedIn, events
@@ -109,7 +109,7 @@ def test_value_is_known_in_the_request_that_took_it_alone(sign_in: SignIn, block
     person = sign_in()
     assert get("/page/?leak=claim", person).status_code == 200
     assert get("/page/?leak=nothing&at=location&of=a+value", person).status_code == 302
-    assert list(secrecy.at_hand()) == []
+    assert list(request_secrets.current_secrets()) == []
     assert alerts() == []
 
 
@@ -130,9 +130,9 @@ def test_requests_that_run_at_once_do_not_know_each_other_s_values() -> None:
     met = asyncio.Barrier(2)
 
     async def view(request: Any) -> Any:
-        secrecy.learn(request.headers["X-Value"], "claim", place="body")
+        request_secrets.register_secret(request.headers["X-Value"], "claim", location="body")
         await met.wait()
-        knew[request.headers["X-Value"]] = {secret.value for secret in secrecy.at_hand()}
+        knew[request.headers["X-Value"]] = {secret.value for secret in request_secrets.current_secrets()}
         return respond(RequestFactory().get("/page/?leak=nothing"))
 
     async def both() -> None:

@@ -14,17 +14,17 @@ from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from prometheus_client import CollectorRegistry, generate_latest
 
-from django_phi_oidc import metering
-from django_phi_oidc.audit.events import Act, Action, Origin, register_actions
+from django_phi_oidc._internal import metrics as metering
+from django_phi_oidc.audit.events import Action, NewEvent, Origin, register_actions
 from django_phi_oidc.audit.models import AuditUnsealed
-from django_phi_oidc.audit.recording import record_many
+from django_phi_oidc.audit.recorder import record_many
 from django_phi_oidc.claims.models import StoredClaim
 from django_phi_oidc.errors import AuditUnavailable
+from django_phi_oidc.metrics import gauges as metrics
+from django_phi_oidc.metrics.gauges import GAUGES, GaugeCache, measure_gauges
+from django_phi_oidc.metrics.opentelemetry import OpenTelemetrySink
 from django_phi_oidc.oidc.token import ReceivedToken
-from django_phi_oidc.sessions.models import Doomed, PendingRevocation
-from django_phi_oidc.watch import metrics
-from django_phi_oidc.watch.metrics import GAUGES, Gauges, measure
-from django_phi_oidc.watch.opentelemetry import OpenTelemetrySink
+from django_phi_oidc.sessions.models import PendingRevocation, TokenToRevoke
 from tests.journeys.test_transactions import audit_database_away
 from tests.sessions.conftest import NOW, SignedIn
 
@@ -54,53 +54,53 @@ class Kept:
 @pytest.fixture
 def kept() -> Any:
     sink = Kept()
-    metering.attach([sink])
+    metering.set_sinks([sink])
     yield sink
-    metering.attach(())
+    metering.set_sinks(())
 
 
 def test_measure_counts_what_there_is(sign_in: SignIn) -> None:
-    assert measure(now=NOW) == dict.fromkeys(GAUGES, 0)
+    assert measure_gauges(now=NOW) == dict.fromkeys(GAUGES, 0)
     person = sign_in()
-    doomed = Doomed(token=ReceivedToken(hint="access_token", value="a token"), provider="default")
+    doomed = TokenToRevoke(token=ReceivedToken(token_type_hint="access_token", value="a token"), provider="default")
     PendingRevocation.objects.queue([doomed], now=NOW)
     PendingRevocation.objects.queue([doomed], now=NOW, due_at=LATER)
-    record_many([Act(action=Action.AUDIT_VIEWED, origin=Origin(), now=NOW)])
+    record_many([NewEvent(action=Action.AUDIT_VIEWED, origin=Origin(), now=NOW)])
     unsealed = AuditUnsealed.objects.using("phi_audit").count()
     assert unsealed > 0
     now = {"sessions_live": 1, "revocations_due": 1, "claims_overdue": 0, "events_unsealed": unsealed}
-    assert measure(now=NOW) == now
-    assert measure(now=LATER) == {**now, "revocations_due": 2, "claims_overdue": 1}
+    assert measure_gauges(now=NOW) == now
+    assert measure_gauges(now=LATER) == {**now, "revocations_due": 2, "claims_overdue": 1}
     StoredClaim.objects.filter(subject=person.subject).update(held_until=LATER + timedelta(days=1))
-    assert measure(now=LATER)["claims_overdue"] == 0, "a legal hold keeps it"
+    assert measure_gauges(now=LATER)["claims_overdue"] == 0, "a legal hold keeps it"
 
 
 def test_measure_counts_no_further_than_anybody_needs(sign_in: SignIn, monkeypatch: pytest.MonkeyPatch) -> None:
     sign_in()
     sign_in()
-    monkeypatch.setattr(metrics, "MOST", 1)
-    assert measure(now=NOW)["sessions_live"] == 1
+    monkeypatch.setattr(metrics, "MAX_COUNT", 1)
+    assert measure_gauges(now=NOW)["sessions_live"] == 1
 
 
 def test_measure_leaves_out_what_a_database_does_not_give(caplog: pytest.LogCaptureFixture) -> None:
     with connections["phi_audit"].cursor() as cursor:
         cursor.execute("ALTER TABLE django_phi_oidc_auditunsealed RENAME TO away")
     try:
-        assert set(measure(now=NOW)) == set(GAUGES) - {"events_unsealed"}
+        assert set(measure_gauges(now=NOW)) == set(GAUGES) - {"events_unsealed"}
     finally:
         with connections["phi_audit"].cursor() as cursor:
             cursor.execute("ALTER TABLE away RENAME TO django_phi_oidc_auditunsealed")
     assert "events_unsealed can't be counted" in caplog.text
-    assert set(measure(now=NOW)) == set(GAUGES)
+    assert set(measure_gauges(now=NOW)) == set(GAUGES)
 
 
 def test_gauges_are_asked_for_once_in_a_while(sign_in: SignIn) -> None:
     at = 100.0
-    gauges = Gauges(monotonic=lambda: at)
+    gauges = GaugeCache(monotonic=lambda: at)
     assert gauges.read()["sessions_live"] == 0
     sign_in()
     assert gauges.read()["sessions_live"] == 0
-    at += metrics.FRESH_SECONDS
+    at += metrics.CACHE_SECONDS
     assert gauges.read()["sessions_live"] == 1
 
 
@@ -108,7 +108,7 @@ def test_event_of_a_host_project_tells_neither_reason_nor_provider(kept: Kept) -
     """Its words are the project's, and may be of a person."""
     register_actions({"hospital.metered": ()})
     told = {"origin": Origin(actor="7", session=str(uuid.uuid4())), "now": NOW, "provider": "p", "reason": "amina"}
-    record_many([Act(action="hospital.metered", **told), Act(action=Action.LOGIN_REFUSED, **told)])
+    record_many([NewEvent(action="hospital.metered", **told), NewEvent(action=Action.LOGIN_REFUSED, **told)])
     ours = {"action": "login.refused", "outcome": "success", "provider": "p", "reason": "amina"}
     assert kept.told == [
         ("events", {"action": "hospital.metered", "outcome": "success", "provider": "", "reason": ""}),
@@ -118,7 +118,7 @@ def test_event_of_a_host_project_tells_neither_reason_nor_provider(kept: Kept) -
 
 def test_event_that_is_not_committed_is_not_counted(kept: Kept) -> None:
     with audit_database_away(), pytest.raises(AuditUnavailable):
-        record_many([Act(action=Action.AUDIT_VIEWED, origin=Origin(), now=NOW)])
+        record_many([NewEvent(action=Action.AUDIT_VIEWED, origin=Origin(), now=NOW)])
     assert kept.told == []
 
 
@@ -126,7 +126,7 @@ def test_timed_notes_a_block_that_fails_and_the_labels_that_it_fills_in(kept: Ke
     told = {"provider": "p", "call": "token", "outcome": "error"}
 
     def fail() -> None:
-        with metering.timed(metering.PROVIDER_CALL, **told) as labels:
+        with metering.measure_duration(metering.PROVIDER_CALL_DURATION, **told) as labels:
             labels["outcome"] = "5xx"
             raise KeyError
 
@@ -138,11 +138,13 @@ def test_timed_notes_a_block_that_fails_and_the_labels_that_it_fills_in(kept: Ke
 def test_opentelemetry_gets_the_same(sign_in: SignIn) -> None:
     reader = InMemoryMetricReader()
     provider = MeterProvider(metric_readers=[reader], shutdown_on_exit=False)
-    metering.attach([OpenTelemetrySink(provider)])
+    metering.set_sinks([OpenTelemetrySink(provider)])
     try:
         sign_in()
-        metering.count(metering.SIGN_INS, provider="default", stage="callback", outcome="success", reason="")
-        with metering.timed(metering.SIGN_IN, provider="default", step="admit"):
+        metering.increment(
+            metering.COMPLETED_SIGN_INS, provider="default", stage="callback", outcome="success", reason=""
+        )
+        with metering.measure_duration(metering.SIGN_IN_STEP_DURATION, provider="default", step="admit"):
             pass
         # As the SDK's exporter does, in a thread that no request ends.
         found: list[Any] = []
@@ -150,7 +152,7 @@ def test_opentelemetry_gets_the_same(sign_in: SignIn) -> None:
         thread.start()
         thread.join()
     finally:
-        metering.attach(())
+        metering.set_sinks(())
         provider.shutdown()
     (scope,) = found[0].resource_metrics[0].scope_metrics
     points = {metric.name: (metric.unit, metric.data.data_points[0]) for metric in scope.metrics}
@@ -170,7 +172,7 @@ settings.PHI_OIDC["METRICS"] = {named}
 import django
 django.setup()
 from django.core.checks import run_checks
-from django_phi_oidc import metering, urls
+from django_phi_oidc import urls
 print(*[message.id for message in run_checks()], metering.is_on())
 print(*[name for name in ("prometheus_client", "opentelemetry") if sys.modules.get(name)])
 """
@@ -204,8 +206,10 @@ def test_extra_that_is_not_installed_is_told_of_and_one_that_is_not_asked_for_is
 
 
 def test_registry_of_a_project_s_own_has_the_same(sign_in: SignIn) -> None:
-    from django_phi_oidc.watch.prometheus import PrometheusSink  # noqa: PLC0415
+    from django_phi_oidc.metrics.prometheus import PrometheusSink  # noqa: PLC0415
 
     registry = CollectorRegistry()
-    PrometheusSink(registry).count(metering.SIGN_INS, dict.fromkeys(metering.SIGN_INS.labels, "x"))
+    PrometheusSink(registry).increment(
+        metering.COMPLETED_SIGN_INS, dict.fromkeys(metering.COMPLETED_SIGN_INS.labels, "x")
+    )
     assert b"phi_oidc_sign_ins_total{" in generate_latest(registry)

@@ -10,8 +10,17 @@ from typing import Any
 
 import pytest
 
+from django_phi_oidc.anomalies.rules import (
+    ALERT_SEVERITIES,
+    Rule,
+    RuleMemory,
+    Severity,
+    ThresholdRule,
+    UnusualVolumeRule,
+    get_builtin_rules,
+    merge_rules,
+)
 from django_phi_oidc.audit.events import Event
-from django_phi_oidc.watch.rules import ALERTS, Many, Memory, Rule, Severity, Unusual, merged, ours
 
 from .week import MONDAY, event, of, week
 
@@ -20,15 +29,17 @@ DOCS = Path(__file__).resolve().parents[2] / "docs"
 SECOND, MINUTE, HOUR, DAY = timedelta(seconds=1), timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)
 
 
-def raised(events: Iterable[Event], rules: Iterable[Rule] = ours(), memory: Any = None) -> Counter[tuple[str, str]]:
+def raised(
+    events: Iterable[Event], rules: Iterable[Rule] = get_builtin_rules(), memory: Any = None
+) -> Counter[tuple[str, str]]:
     """Return how often each kind and key is raised; memory: what is remembered, as JSON, before it and after it."""
-    memories = defaultdict[Any, Memory](dict, {key: json.loads(state) for key, state in (memory or {}).items()})
+    memories = defaultdict[Any, RuleMemory](dict, {key: json.loads(state) for key, state in (memory or {}).items()})
     rules, found = list(rules), Counter[tuple[str, str]]()
     for each in events:
         for rule in rules:
-            key = rule.by(each) if each.action in rule.actions else None
+            key = rule.key(each) if each.action in rule.actions else None
             if key is not None:
-                found[rule.kind, key] += rule.judge(each, memories[rule.kind, key])
+                found[rule.kind, key] += rule.evaluate(each, memories[rule.kind, key])
     if memory is not None:
         memory.update({key: json.dumps(state) for key, state in memories.items()})
     return +found
@@ -129,7 +140,7 @@ def test_rule_is_raised_by_its_pattern_and_not_just_short_of_it(
     assert not [each for each in raised(short_of_it) if each[0] == kind]
 
 
-@pytest.mark.parametrize("kind", ALERTS)
+@pytest.mark.parametrize("kind", ALERT_SEVERITIES)
 def test_alert_that_another_part_wrote_is_an_alert_of_its_kind(kind: str) -> None:
     told = event("alert.raised", resource="AuditEvent/1", provider="default", detail={"rule": kind})
     key = "default" if kind.startswith("event_") else "AuditEvent/1"
@@ -140,14 +151,14 @@ def test_alert_that_another_part_wrote_is_an_alert_of_its_kind(kind: str) -> Non
 def test_every_rule_is_in_the_pages_and_every_rule_of_the_trail_is_an_alert() -> None:
     page = (DOCS / "how-to" / "watch-for-anomalies.md").read_text()
     told = (DOCS / "reference" / "events.md").read_text().partition("## Alerts")[2].partition("\n## ")[0]
-    kinds = {rule.kind for rule in ours()}
-    assert kinds - set(ALERTS) <= set(re.findall(r"^\| `(\w+)`", page, re.M))
-    assert set(re.findall(r"`(\w+)`", "".join(re.findall(r"^\|[^|]+", told, re.M)))) == set(ALERTS)
-    assert len(kinds) == len(ours())
+    kinds = {rule.kind for rule in get_builtin_rules()}
+    assert kinds - set(ALERT_SEVERITIES) <= set(re.findall(r"^\| `(\w+)`", page, re.M))
+    assert set(re.findall(r"`(\w+)`", "".join(re.findall(r"^\|[^|]+", told, re.M)))) == set(ALERT_SEVERITIES)
+    assert len(kinds) == len(get_builtin_rules())
 
 
 def test_burst_is_counted_on_and_remembered_no_longer_than_it_must() -> None:
-    rule = next(rule for rule in ours() if rule.kind == "refusals_by_address")
+    rule = next(rule for rule in get_builtin_rules() if rule.kind == "refusals_by_address")
     memory: dict[Any, str] = {}
     assert raised(refusals(115, client_ip="192.0.2.1"), [rule], memory)[rule.kind, "192.0.2.1"] == 101
     assert len(memory[rule.kind, "192.0.2.1"]) < 50 * 15
@@ -156,8 +167,8 @@ def test_burst_is_counted_on_and_remembered_no_longer_than_it_must() -> None:
 
 
 def test_many_records_learns_forgets_and_is_not_fooled_by_a_clock_that_was_wrong() -> None:
-    rule = next(rule for rule in ours() if rule.kind == "many_records")
-    assert isinstance(rule, Unusual)
+    rule = next(rule for rule in get_builtin_rules() if rule.kind == "many_records")
+    assert isinstance(rule, UnusualVolumeRule)
     memory: dict[Any, str] = {}
     assert not raised(days_of(*[40] * 40), [rule], memory)
     state = json.loads(memory["many_records", "7"])
@@ -166,9 +177,9 @@ def test_many_records_learns_forgets_and_is_not_fooled_by_a_clock_that_was_wrong
     assert not raised(looks(1, at=MONDAY + 4000 * DAY), [rule], memory)
     assert raised(looks(121, at=MONDAY + 40 * DAY), [rule], memory) == {("many_records", "7"): 1}
     snooped = raised(looks(9_000, at=MONDAY + 41 * DAY), [rule], memory)
-    assert snooped["many_records", "7"] == rule.most - 120
-    assert len(memory["many_records", "7"]) < 30 * rule.most
-    assert rule.limit([40] * 20 + [5_000] * 7) == 120, "a few days of snooping do not make it usual"
+    assert snooped["many_records", "7"] == rule.max_distinct - 120
+    assert len(memory["many_records", "7"]) < 30 * rule.max_distinct
+    assert rule.get_daily_limit([40] * 20 + [5_000] * 7) == 120, "a few days of snooping do not make it usual"
 
 
 def test_what_is_remembered_names_nobody() -> None:
@@ -205,17 +216,17 @@ def test_what_is_planted_in_that_week_is_found_and_nothing_else(kind: str, usual
 
 def test_rule_of_a_project_joins_ours_and_one_of_the_same_kind_takes_the_place() -> None:
     new = Rule(
-        kind="hospital_export", severity=Severity.INFO, actions={"hospital.exported"}, by=lambda each: each.actor
+        kind="hospital_export", severity=Severity.INFO, actions={"hospital.exported"}, key=lambda each: each.actor
     )
-    patient = Many(
+    patient = ThresholdRule(
         kind="refusals_by_address",
         severity=Severity.INFO,
         actions={"login.refused"},
-        by=lambda each: each.client_ip,
-        least=100,
-        keep=HOUR,
+        key=lambda each: each.client_ip,
+        threshold=100,
+        memory_lifetime=HOUR,
     )
-    rules = merged([new, patient])
-    assert [rule for rule in rules if rule not in ours() and rule.kind not in ALERTS][-1] == new
+    rules = merge_rules([new, patient])
+    assert [rule for rule in rules if rule not in get_builtin_rules() and rule.kind not in ALERT_SEVERITIES][-1] == new
     assert not [each for each in raised(refusals(99, client_ip="192.0.2.1"), rules) if each[0] == patient.kind]
     assert raised(refusals(100, client_ip="192.0.2.1"), rules)[patient.kind, "192.0.2.1"] == 1

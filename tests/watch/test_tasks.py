@@ -12,12 +12,12 @@ from django.core import mail
 from django.core.checks import run_checks
 from django.core.exceptions import ImproperlyConfigured
 
-from django_phi_oidc import clock
-from django_phi_oidc.audit.alerting import alert
-from django_phi_oidc.watch import judging
-from django_phi_oidc.watch.models import SecurityAlert, WatchCursor
-from django_phi_oidc.watch.rules import ours
-from django_phi_oidc.watch.tasks import declared, watch
+from django_phi_oidc._internal import clock
+from django_phi_oidc.anomalies import engine
+from django_phi_oidc.anomalies.models import SecurityAlert, WatchCursor
+from django_phi_oidc.anomalies.rules import get_builtin_rules
+from django_phi_oidc.anomalies.tasks import get_declared_rules, watch
+from django_phi_oidc.audit.recorder import raise_audit_alert
 from tests.audit.log import NOW, events, sealed
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "phi_audit"])
@@ -47,12 +47,12 @@ def test_every_code_block_of_the_page_is_tested() -> None:
 
 
 def test_rules_of_the_project_are_in_use_and_its_people_are_told(hospital: ModuleType) -> None:
-    rules = declared()
+    rules = get_declared_rules()
     assert hospital.night_export in rules
     assert [rule for rule in rules if rule.kind == "refusals_by_address"] == [hospital.refusals]
-    assert len(rules) == len(ours()) + 1
+    assert len(rules) == len(get_builtin_rules()) + 1
     refused = {"action": "login.refused", "reason": "provider_error", "subject": "", "purpose": "", "detail": {}}
-    with clock.running(lambda: NOW):
+    with clock.override_clock(lambda: NOW):
         sealed(99, **refused)
         watch()
         assert {alert.kind for alert in SecurityAlert.objects.all()} == {"refusals_by_person"}
@@ -67,18 +67,18 @@ def test_rules_of_the_project_are_in_use_and_its_people_are_told(hospital: Modul
 def test_watch_reads_all_that_is_sealed_and_says_when_nobody_seals(monkeypatch: pytest.MonkeyPatch) -> None:
     sealed(5)
     events(1)
-    with clock.running(lambda: NOW):
+    with clock.override_clock(lambda: NOW):
         current_app.tasks["phi_oidc.watch"]()
     assert WatchCursor.objects.get().tree_size == 5
     assert not SecurityAlert.objects.exists()
-    with clock.running(lambda: NOW + 2 * judging.sealing.LAG):
+    with clock.override_clock(lambda: NOW + 2 * engine.sequencer.LAG):
         watch()
     assert [each.kind for each in SecurityAlert.objects.all()] == ["sealing_lag"]
     assert SecurityAlert.objects.get().told_at is not None
 
 
 def test_alert_of_the_sealer_is_an_alert() -> None:
-    alert("sealing_refused", now=NOW)
+    raise_audit_alert("sealing_refused", now=NOW)
     sealed(1)
     watch()
     assert [each.kind for each in SecurityAlert.objects.exclude(kind="sealing_lag")] == ["sealing_refused"]

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from django_phi_oidc.audit.events import Act, Event, Origin, build_event
+from django_phi_oidc.audit.events import Event, NewEvent, Origin, build_event
 
 MONDAY = datetime(2026, 11, 16, tzinfo=UTC)
 STAFF, PATIENTS, PORTAL = 220, 4_000, 900
@@ -15,9 +15,11 @@ SHIFTS = (6, 14, 22)
 FAULTS = ("provider_error", "state_expired", "state_missing", "code_missing", "transport_timeout", "state_unknown")
 
 
-def act(action: str, *, at: datetime, actor: str = "", client_ip: str = "", session: str = "", **given: Any) -> Act:
+def act(
+    action: str, *, at: datetime, actor: str = "", client_ip: str = "", session: str = "", **given: Any
+) -> NewEvent:
     """Return what is to be written, of somebody."""
-    return Act(action=action, origin=Origin(actor, session, client_ip, "a-request"), now=at, **given)
+    return NewEvent(action=action, origin=Origin(actor, session, client_ip, "a-request"), now=at, **given)
 
 
 def event(action: str, *, at: datetime = MONDAY, **given: Any) -> Event:
@@ -25,12 +27,12 @@ def event(action: str, *, at: datetime = MONDAY, **given: Any) -> Event:
     return of(act(action, at=at, **given))
 
 
-def of(done: Act) -> Event:
+def of(done: NewEvent) -> Event:
     """Return the event of an act."""
     return build_event(done, id=uuid.uuid4(), mac_key="a key")
 
 
-def week(*, events: int = 100_000, seed: int = 8) -> list[Act]:
+def week(*, events: int = 100_000, seed: int = 8) -> list[NewEvent]:
     """Return that many acts of one week, by time; the same ones for the same seed."""
     chance = random.Random(seed)
     acts = [
@@ -42,7 +44,7 @@ def week(*, events: int = 100_000, seed: int = 8) -> list[Act]:
     return sorted(chance.sample(acts, events), key=lambda done: done.now)
 
 
-def _work(chance: random.Random, day: datetime) -> Iterator[Act]:
+def _work(chance: random.Random, day: datetime) -> Iterator[NewEvent]:
     for number in range(STAFF):
         # Two of seven days off; the front desk has more to do than a ward.
         if chance.random() < 2 / 7:
@@ -65,7 +67,7 @@ def _work(chance: random.Random, day: datetime) -> Iterator[Act]:
     yield act("audit.verified", at=day + timedelta(hours=3), detail={"findings": 0, "events": 5, "tree_size": 5})
 
 
-def _own(chance: random.Random, day: datetime) -> Iterator[Act]:
+def _own(chance: random.Random, day: datetime) -> Iterator[NewEvent]:
     for number in chance.sample(range(PATIENTS), PORTAL):
         at = day + timedelta(seconds=chance.randrange(86_400))
         address = f"198.51.{number // 256}.{number % 256}"
@@ -78,7 +80,7 @@ def _own(chance: random.Random, day: datetime) -> Iterator[Act]:
         yield from _gone(chance, at + timedelta(minutes=15), who)
 
 
-def _signed_in(chance: random.Random, at: datetime, who: dict[str, str]) -> Iterator[Act]:
+def _signed_in(chance: random.Random, at: datetime, who: dict[str, str]) -> Iterator[NewEvent]:
     if chance.random() < 0.03:
         refused = {"reason": chance.choice(FAULTS), "outcome": "failure", "provider": "default"}
         nobody = {"client_ip": who["client_ip"]}
@@ -87,7 +89,7 @@ def _signed_in(chance: random.Random, at: datetime, who: dict[str, str]) -> Iter
     yield act("claim.stored", at=at, provider="default", detail={"claims": ["birthdate"]}, **who)
 
 
-def _gone(chance: random.Random, at: datetime, who: dict[str, str]) -> Iterator[Act]:
+def _gone(chance: random.Random, at: datetime, who: dict[str, str]) -> Iterator[NewEvent]:
     yield act("session.ended", at=at, reason="idle_timeout", detail={"tokens": 1}, provider="default", **who)
     if chance.random() < 0.01:
         told = {"hint": "access_token", "attempts": 1, "status": "pending"}

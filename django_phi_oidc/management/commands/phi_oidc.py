@@ -5,13 +5,21 @@ from typing import Any
 
 from django.core.management.base import BaseCommand
 
-from ...attack import cli as attack
-from ...audit import cli as audit
-from ...claims import cli as scrub
-from ...delivery import cli as delivery
-from ...sessions import cli as sessions
-from ...watch import cli as doctor
-from .. import groups, hold, initializing, keys, registering, roles, subject
+from ..subcommands import (
+    attack,
+    audit,
+    delivery,
+    doctor,
+    groups,
+    hold,
+    init,
+    keys,
+    register,
+    roles,
+    scrub,
+    sessions,
+    subject,
+)
 
 SUBCOMMANDS = {
     "attack": attack,
@@ -20,9 +28,9 @@ SUBCOMMANDS = {
     "doctor": doctor,
     "groups": groups,
     "hold": hold,
-    "init": initializing,
+    "init": init,
     "keys": keys,
-    "register": registering,
+    "register": register,
     "roles": roles,
     "scrub": scrub,
     "sessions": sessions,

@@ -97,7 +97,7 @@ class Browser:
 
     def open(self, url: str, *, until: Callable[[str], bool] = lambda url: False) -> Page:
         """Return the page at url, at the end of its redirects, or the redirect that leads to an address of `until`."""
-        return self._follow(self._send(url), until)
+        return self._follow(self._call_client(url), until)
 
     def submit(
         self,
@@ -110,21 +110,21 @@ class Browser:
         """Return the page to which the form of those fields leads; what it holds already is sent along."""
         form = page.form(fields, action=action)
         body = urlencode({**form.fields, **fields}).encode()
-        return self._follow(self._send(urljoin(page.url, form.action), body=body, origin=page.url), until)
+        return self._follow(self._call_client(urljoin(page.url, form.action), body=body, origin=page.url), until)
 
     def post(self, url: str, fields: Mapping[str, str], *, client: tuple[str, str]) -> Page:
         """Return the answer to a call by a client that names itself. Spec: RFC 6749 2.3.1."""
         basic = base64.b64encode(":".join(map(quote_plus, client)).encode()).decode()
-        return self._send(url, body=urlencode(fields).encode(), authorization=f"Basic {basic}")
+        return self._call_client(url, body=urlencode(fields).encode(), authorization=f"Basic {basic}")
 
     def _follow(self, page: Page, until: Callable[[str], bool]) -> Page:
         for _ in range(MOST_REDIRECTS):
             if not page.location or until(page.location):
                 return page
-            page = self._send(page.location)
+            page = self._call_client(page.location)
         raise http.client.HTTPException("too many redirects")
 
-    def _send(self, url: str, *, body: bytes | None = None, origin: str = "", authorization: str = "") -> Page:
+    def _call_client(self, url: str, *, body: bytes | None = None, origin: str = "", authorization: str = "") -> Page:
         headers = {"Accept": "text/html"}
         if origin:
             parts = urlsplit(origin)

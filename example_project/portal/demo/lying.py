@@ -4,7 +4,7 @@ import base64
 import hmac
 from urllib.parse import quote_plus
 
-from django_phi_oidc.attack.op import Client, DemoProvider, Exchange, Reply, make_key
+from django_phi_oidc.testing.mock_provider import Client, DemoProvider, MutableExchange, Reply, create_signing_key
 
 LIE = "/_demo/lie"
 ISSUED = "/_demo/issued"
@@ -27,20 +27,20 @@ class Control:
         self.lie = ""
         self.is_out_of_order = False
 
-    def intercept(self, stage: str, exchange: Exchange) -> Reply | None:
+    def intercept(self, stage: str, exchange: MutableExchange) -> Reply | None:
         """Do nothing at the revocation endpoint while it is out of order."""
         return Reply(status=503) if stage == "revocation" and self.is_out_of_order else None
 
-    def __call__(self, stage: str, exchange: Exchange) -> Reply | None:
+    def __call__(self, stage: str, exchange: MutableExchange) -> Reply | None:
         """Answer the two addresses of the control, and forge where that was ordered."""
         if stage == "unknown" and exchange.path in {LIE, ISSUED}:
             return self.answer(exchange)
         if stage == "id_token" and self.lie == FORGED_SIGNATURE:
             self.lie = ""
-            exchange.key = make_key(exchange.header["alg"], kid=exchange.header["kid"])
+            exchange.key = create_signing_key(exchange.header["alg"], kid=exchange.header["kid"])
         return None
 
-    def answer(self, exchange: Exchange) -> Reply:
+    def answer(self, exchange: MutableExchange) -> Reply:
         """Take an order, or tell which tokens the latest authorization was given."""
         scheme, _, given = exchange.headers.get("authorization", "").partition(" ")
         if not self.client_secret or scheme != "Basic" or not hmac.compare_digest(given.encode(), self.expected):

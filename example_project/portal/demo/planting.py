@@ -6,7 +6,7 @@ from pathlib import Path
 
 from django.db import connections
 
-from django_phi_oidc import entropy
+from django_phi_oidc._internal import randomness
 
 TABLE = "demo_control"
 
@@ -14,7 +14,7 @@ TABLE = "demo_control"
 @contextmanager
 def control(var: Path) -> Iterator[tuple[list[str], str]]:
     """Plant a text in both databases, in the queue and among the logs; yield the names of the files, and the text."""
-    text = f"planted-{entropy.token_b64url(18)}"
+    text = f"planted-{randomness.token_b64url(18)}"
     files = [var / "queue" / "messages" / "control.planted", var / "log" / "control.log"]
     for file in files:
         file.write_text(text)

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any, cast
 from urllib.parse import urlsplit
 
-from django_phi_oidc.attack.op import Account
 from django_phi_oidc.fields import SealedTextField
 from django_phi_oidc.sessions.models import OIDCSession
+from django_phi_oidc.testing.mock_provider import Account
 
 from . import lying
 from .browser import Browser, Page
@@ -132,5 +132,5 @@ def tokens_of(session: OIDCSession) -> dict[str, str]:
     opened: dict[str, str] = {}
     for column in ("access_token", "refresh_token", "id_token"):
         sealed: Any = OIDCSession._meta.get_field(column)
-        opened[column.replace("_", " ")] = cast(SealedTextField, sealed).open(session) or ""
+        opened[column.replace("_", " ")] = cast(SealedTextField, sealed).decrypt(session) or ""
     return {name: token for name, token in opened.items() if token}

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from django.db import DatabaseError, connections
 
 from django_phi_oidc.audit.models import AuditCheckpoint, AuditEvent, AuditUnsealed
-from django_phi_oidc.audit.routing import AUDIT_ALIAS
+from django_phi_oidc.audit.router import AUDIT_ALIAS
 from django_phi_oidc.claims.models import StoredClaim
 from django_phi_oidc.sessions.models import OIDCSession
 
@@ -211,11 +211,11 @@ def sealed_and_proven(scene: Scene) -> str:
     proof = scene.var / "proof.json"
     proof.write_text(scene.manage("phi_oidc", "audit", "prove", str(event.pk)).stdout)
     key = scene.manage("phi_oidc", "audit", "checkpoint", "--public-key").stdout.strip()
-    checked = scene.python("-m", "django_phi_oidc.audit.bundle", str(proof), "--public-key", key)
+    checked = scene.python("-m", "django_phi_oidc.audit.log.bundle", str(proof), "--public-key", key)
     expect(checked.returncode == 0 and str(event.pk) in checked.stdout, f"the proof does not hold: {checked.stderr}")
     forged = proof.with_name("forged.json")
     forged.write_text(proof.read_text().replace('"success"', '"failure"'))
-    refused = scene.python("-m", "django_phi_oidc.audit.bundle", str(forged), "--public-key", key)
+    refused = scene.python("-m", "django_phi_oidc.audit.log.bundle", str(forged), "--public-key", key)
     expect(refused.returncode == 1, "a forged proof holds")
     size = AuditCheckpoint.objects.latest("tree_size").tree_size
     return (

@@ -20,7 +20,14 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 
-from django_phi_oidc.attack.op import Client, DemoProvider, SigningKey, TLSFiles, demo_accounts, make_keys
+from django_phi_oidc.testing.mock_provider import (
+    Client,
+    DemoProvider,
+    SigningKey,
+    TLSFiles,
+    create_signing_keys,
+    demo_accounts,
+)
 
 PORTAL = "https://portal.example/oidc/callback/"
 VERIFIER = "a-verifier-of-forty-three-characters-or-more-0123456789"
@@ -71,7 +78,7 @@ class Relying:
     ) -> Answer:
         where = urlsplit(self.op.issuer)
         if where.scheme == "https":
-            trust = ssl.create_default_context(cafile=str(self.op.tls.cert))
+            trust = ssl.create_default_context(cafile=str(self.op.tls.certificate_path))
             connection: HTTPConnection = HTTPSConnection(where.netloc, timeout=10, context=trust)
         else:
             connection = HTTPConnection(where.netloc, timeout=10)
@@ -173,7 +180,7 @@ def clock() -> Clock:
 @pytest.fixture(scope="session")
 def keys() -> dict[str, SigningKey]:
     """Return keys made once: RSA keys are slow to find."""
-    return make_keys()
+    return create_signing_keys()
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from datetime import timedelta
 
 import pytest
 
-from django_phi_oidc.attack.op import NotRedirected
+from django_phi_oidc.testing.mock_provider import RedirectExpected
 
 
 def test_authorize_without_a_session_shows_the_login_page(rp):
@@ -212,6 +212,6 @@ def test_authorize_offline_access_needs_consent(op, rp):
 
 
 def test_op_authorize_at_an_unknown_client_raises(op, rp):
-    with pytest.raises(NotRedirected) as raised:
+    with pytest.raises(RedirectExpected) as raised:
         op.authorize(rp.url(client_id="nobody"), "amina")
     assert raised.value.status == 400

@@ -8,7 +8,13 @@ from http.server import BaseHTTPRequestHandler
 
 import pytest
 
-from django_phi_oidc.attack.op import Client, garbled, make_key, make_keys, sign
+from django_phi_oidc.testing.mock_provider import (
+    Client,
+    corrupt_signature,
+    create_signing_key,
+    create_signing_keys,
+    sign_jwt,
+)
 from tests.handlers import served_by
 
 TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
@@ -18,7 +24,7 @@ _jtis = (f"jti-{number}" for number in itertools.count())
 
 @pytest.fixture(scope="module")
 def client_keys():
-    return make_keys()
+    return create_signing_keys()
 
 
 @pytest.fixture
@@ -45,7 +51,7 @@ def assertion(op, key, *, header=None, now=None, **changes):
     }
     claims = {name: value for name, value in claims.items() if value is not None}
     headers = {"alg": key.alg, "kid": key.kid, **(header or {})}
-    return sign({name: value for name, value in headers.items() if value is not None}, claims, key)
+    return sign_jwt({name: value for name, value in headers.items() if value is not None}, claims, key)
 
 
 def introspect(rp, proof, headers=None, **more):
@@ -219,8 +225,8 @@ def test_assertion_with_one_thing_wrong_in_its_header_is_refused(op, rp, key, he
 
 
 def test_assertion_with_another_signature_is_refused(op, rp, key):
-    assert refused(introspect(rp, garbled(assertion(op, key))))
-    assert refused(introspect(rp, assertion(op, make_key("ES256", kid=key.kid))))
+    assert refused(introspect(rp, corrupt_signature(assertion(op, key))))
+    assert refused(introspect(rp, assertion(op, create_signing_key("ES256", kid=key.kid))))
     assert introspect(rp, assertion(op, key)).status == 200
 
 

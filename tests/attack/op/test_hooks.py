@@ -8,7 +8,15 @@ from urllib.parse import parse_qsl, urlsplit
 import jwt
 import pytest
 
-from django_phi_oidc.attack.op import Client, Reply, dripping, garbled, make_key, sign, sign_bytes
+from django_phi_oidc.testing.mock_provider import (
+    Client,
+    Reply,
+    corrupt_signature,
+    create_signing_key,
+    sign_bytes,
+    sign_jwt,
+    stream_slowly,
+)
 
 
 def at(wanted, change):
@@ -77,7 +85,7 @@ def test_mutate_alg_hs256_signs_with_the_public_key_as_the_secret(op, rp):
 
 
 def test_mutate_key_signs_by_a_foreign_key_under_the_known_kid(op, rp):
-    foreign = make_key("RS256", kid=op.state.keys["RS256"].kid)
+    foreign = create_signing_key("RS256", kid=op.state.keys["RS256"].kid)
     op.mutate = at("id_token", lambda exchange: setattr(exchange, "key", foreign))
     token = rp.tokens()["id_token"]
     with pytest.raises(jwt.InvalidSignatureError):
@@ -87,7 +95,7 @@ def test_mutate_key_signs_by_a_foreign_key_under_the_known_kid(op, rp):
 
 def test_mutate_token_replaces_the_id_token_by_any_string(op, rp):
     def damage(exchange):
-        exchange.token = garbled(sign(exchange.header, exchange.claims, exchange.key))
+        exchange.token = corrupt_signature(sign_jwt(exchange.header, exchange.claims, exchange.key))
 
     op.mutate = at("id_token", damage)
     with pytest.raises(jwt.InvalidSignatureError):
@@ -101,7 +109,7 @@ def test_mutate_userinfo_jwt_is_signed_as_it_is_or_replaced(op, rp):
     assert verify(op, rp.send("GET", "/userinfo", headers=bearer).body)["sub"] == "somebody else"
 
     def damage(exchange):
-        exchange.token = garbled(sign(exchange.header, exchange.claims, exchange.key))
+        exchange.token = corrupt_signature(sign_jwt(exchange.header, exchange.claims, exchange.key))
 
     op.mutate = at("userinfo_jwt", damage)
     with pytest.raises(jwt.InvalidSignatureError):
@@ -174,7 +182,7 @@ def test_mutate_raw_drops_the_connection_or_sends_anything(op, rp):
 
 def test_mutate_raw_can_drip(op, rp):
     def drip(exchange):
-        exchange.reply.raw = dripping(Reply(json={"keys": []}), pause=0.01, size=16)
+        exchange.reply.raw = stream_slowly(Reply(json={"keys": []}), pause_seconds=0.01, chunk_size=16)
 
     op.mutate = at("jwks", drip)
     started = time.monotonic()

@@ -9,7 +9,7 @@ from urllib.parse import parse_qs, urlencode
 import jwt
 import pytest
 
-from django_phi_oidc.attack.op import Client
+from django_phi_oidc.testing.mock_provider import Client
 
 OUT = "https://portal.example/out/"
 

@@ -5,7 +5,7 @@ from http.server import BaseHTTPRequestHandler
 
 import pytest
 
-from django_phi_oidc.attack.op import Client
+from django_phi_oidc.testing.mock_provider import Client
 from tests.handlers import served_by
 from tests.looks import AXE
 from tests.parts import CHROMIUM

@@ -5,7 +5,7 @@ from urllib.parse import parse_qs, parse_qsl, urlencode, urlsplit
 
 import pytest
 
-from django_phi_oidc.attack.op import NotRedirected, Reply
+from django_phi_oidc.testing.mock_provider import RedirectExpected, Reply
 
 URN = "urn:ietf:params:oauth:request_uri:"
 
@@ -161,5 +161,5 @@ def test_par_passes_the_hooks(pushing, rp):
             exchange.reply.json["request_uri"] = f"{URN}of-nobody"
 
     pushing.mutate = lie
-    with pytest.raises(NotRedirected):
+    with pytest.raises(RedirectExpected):
         pushing.authorize(rp.pushed_url(rp.push().json["request_uri"]), "amina")

@@ -6,7 +6,7 @@ from datetime import timedelta
 import jwt
 import pytest
 
-from django_phi_oidc.attack.op import Account, Client, DemoProvider
+from django_phi_oidc.testing.mock_provider import Account, Client, DemoProvider
 
 
 def test_discovery_names_the_issuer_and_endpoints_that_answer(op, rp):
@@ -185,22 +185,22 @@ def clients():
 
 def test_subject_is_one_for_a_sector_and_another_elsewhere_and_for_others():
     op = DemoProvider(clients(), [Account("a", "p"), Account("b", "p")])
-    subjects = [op.subject("a", name) for name in ("one", "two", "three", "four")]
+    subjects = [op.get_subject("a", name) for name in ("one", "two", "three", "four")]
     assert subjects[0] == subjects[1] == subjects[2] != subjects[3]
-    assert op.subject("b", "one") != subjects[0]
+    assert op.get_subject("b", "one") != subjects[0]
 
 
 def test_subject_of_another_provider_differs_unless_the_salt_is_the_same():
     people = [Account("a", "p")]
     subjects = [
-        DemoProvider(clients(), people, pairwise_salt=salt).subject("a", "one") for salt in (b"", b"", b"s", b"s")
+        DemoProvider(clients(), people, pairwise_salt=salt).get_subject("a", "one") for salt in (b"", b"", b"s", b"s")
     ]
     assert len(set(subjects)) == 3
 
 
 def test_subject_public_is_one_for_all_and_advertised_so(rp_of):
     op = DemoProvider(clients(), [Account("a", "p")], subject_type="public")
-    assert len({op.subject("a", name) for name in ("one", "two", "three", "four")}) == 1
+    assert len({op.get_subject("a", name) for name in ("one", "two", "three", "four")}) == 1
     with op.running():
         metadata = rp_of(op=op).send("GET", "/.well-known/openid-configuration").json
     assert metadata["subject_types_supported"] == ["public"]

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from django_phi_oidc.attack.op import DemoProvider, Reply, demo_accounts, demo_client, make_key
+from django_phi_oidc.testing.mock_provider import DemoProvider, Reply, create_signing_key, demo_accounts, demo_client
 
 
 def raw(op, data):
@@ -85,7 +85,7 @@ def test_provider_keeps_a_connection_alive(op):
 def test_two_providers_at_once_share_nothing(rp_of):
     portal = demo_client("https://portal.example")
     first, second = (
-        DemoProvider([portal], demo_accounts(), keys={"ES256": make_key("ES256")}, signing_alg="ES256")
+        DemoProvider([portal], demo_accounts(), keys={"ES256": create_signing_key("ES256")}, signing_alg="ES256")
         for _ in range(2)
     )
     with first.running(), second.running():
@@ -98,13 +98,16 @@ def test_two_providers_at_once_share_nothing(rp_of):
         assert there.ask(prompt="none").query["error"] == "login_required"
         assert there.redeem(code).json["error"] == "invalid_grant"
         tokens = here.redeem(code).json
-        assert (first.is_active(tokens["access_token"]), second.is_active(tokens["access_token"])) == (True, False)
+        assert (first.is_token_active(tokens["access_token"]), second.is_token_active(tokens["access_token"])) == (
+            True,
+            False,
+        )
         assert here.send("GET", "/jwks").json != there.send("GET", "/jwks").json
         first.mutate = lambda endpoint, exchange: Reply(status=503)
         first.par = "required"
         assert [rp.send("GET", "/jwks").status for rp in (here, there)] == [503, 200]
         assert there.ask().status == 200
-    assert first.subject("amina", portal.client_id) != second.subject("amina", portal.client_id)
+    assert first.get_subject("amina", portal.client_id) != second.get_subject("amina", portal.client_id)
     assert [request.path for request in second.requests] == ["/authorize", "/token", "/jwks", "/jwks", "/authorize"]
 
 
@@ -180,7 +183,7 @@ def test_reprs_hide_secrets_and_tokens(op, rp):
 
 
 def test_main_serves_until_it_is_told_to_end():
-    command = [sys.executable, "-m", "django_phi_oidc.attack.op", "--port", "0"]
+    command = [sys.executable, "-m", "django_phi_oidc.testing.mock_provider", "--port", "0"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         line = process.stderr.readline()
         issuer = line.split(" at ")[1].split(". ")[0]
@@ -196,7 +199,7 @@ def test_main_serves_until_it_is_told_to_end():
 
 
 def test_package_knows_no_django():
-    code = "import sys, django_phi_oidc.attack.op; sys.exit('django' in sys.modules)"
+    code = "import sys, django_phi_oidc.testing.mock_provider; sys.exit('django' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

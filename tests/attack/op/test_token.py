@@ -8,7 +8,7 @@ from datetime import timedelta
 import jwt
 import pytest
 
-from django_phi_oidc.attack.op import half_hash
+from django_phi_oidc.testing.mock_provider import compute_half_hash
 
 ALGS = ["PS256", "ES256", "EdDSA", "RS256"]
 
@@ -41,13 +41,13 @@ def test_token_for_a_code_returns_an_id_token_that_verifies(op, rp, alg):
         "nonce": "the-nonce",
         "acr": "urn:example:loa:2",
         "sid": grant.sid,
-        "at_hash": half_hash(answer.json["access_token"], alg=alg),
+        "at_hash": compute_half_hash(answer.json["access_token"], alg=alg),
     }
 
 
 def test_half_hash_is_that_of_the_specifications_example():
     # OpenID Connect Core 1.0, appendix A.3: the access token and the at_hash of the example response.
-    assert half_hash("jHkWEdUXMU1BwAsC4vtUsZwnNvTIxEl0z9K3vx5KF0Y", alg="RS256") == "77QmUPtjPfzWtF2AnpK9RQ"
+    assert compute_half_hash("jHkWEdUXMU1BwAsC4vtUsZwnNvTIxEl0z9K3vx5KF0Y", alg="RS256") == "77QmUPtjPfzWtF2AnpK9RQ"
 
 
 def test_token_id_token_bears_what_the_claims_parameter_asked_for_there(op, rp):

@@ -13,14 +13,15 @@ from functools import partial
 
 from django.db import connections
 
-from django_phi_oidc import entropy, keyring
+from django_phi_oidc._internal import randomness
+from django_phi_oidc._internal.sql import insert
+from django_phi_oidc.audit.log.keys import find_signing_key, get_checkpoint_origin
+from django_phi_oidc.audit.log.reader import create_mac_calculator
+from django_phi_oidc.audit.log.tree_storage import STORED_LEVELS, build_node_rows
 from django_phi_oidc.audit.models import AuditCheckpoint
-from django_phi_oidc.audit.nodes import KEPT_LEVELS, kept_rows
-from django_phi_oidc.audit.reading import mac_checker
-from django_phi_oidc.audit.signing import origin, signing_key
+from django_phi_oidc.crypto import keyring
 from django_phi_oidc.merkle.checkpoint import Checkpoint, sign_checkpoint
 from django_phi_oidc.merkle.compact import CompactRange
-from django_phi_oidc.statements import insert
 from tests.audit.tampering import EVENT, LEAF, sql, without_triggers
 from tests.benchmarks.audit.contenders import CLAIM, COLUMNS, PEOPLE, PROVIDER, PURPOSE, person
 
@@ -59,14 +60,16 @@ def build_sealed(count: int) -> None:
         for start in range(0, count, _GROWTH):
             numbers = range(start + 1, min(start + _GROWTH, count) + 1)
             hashes = [hashlib.sha256(number.to_bytes(8, "big")).digest() for number in numbers]
-            if nodes := kept_rows(tree.extend(hashes, kept=KEPT_LEVELS)):
+            if nodes := build_node_rows(tree.extend(hashes, kept_levels=STORED_LEVELS)):
                 insert(nodes, using="phi_audit")
         for each in written:
             each.result()
-    key = signing_key()
+    key = find_signing_key()
     assert key is not None
-    note = sign_checkpoint(Checkpoint(origin=origin(1), tree_size=count, root_hash=tree.root()), key)
-    row = AuditCheckpoint(tree_size=count, root_hash=tree.root(), epoch=1, sealed_at=BEGUN, note=note)
+    note = sign_checkpoint(
+        Checkpoint(origin=get_checkpoint_origin(1), tree_size=count, root_hash=tree.compute_root()), key
+    )
+    row = AuditCheckpoint(tree_size=count, root_hash=tree.compute_root(), epoch=1, sealed_at=BEGUN, note=note)
     insert([row], using="phi_audit")
 
 
@@ -82,9 +85,9 @@ def tamper() -> str:
 
 def _genuine_rows(count: int, begun: datetime) -> Iterator[str]:
     """Yield lines of COPY's text format."""
-    key, compute_mac = keyring.keys("AUDIT_MAC_KEYS")[0].id, mac_checker()
+    key, compute_mac = keyring.get_keys("AUDIT_MAC_KEYS")[0].id, create_mac_calculator()
     made = [_made(key, person(number)) for number in range(PEOPLE)]
-    ids = entropy.first_uuid7(begun).int
+    ids = randomness.lowest_uuid7(begun).int
     detail = f'{{"claim":"{CLAIM}"}}'
     for number, (head, middle, tail, columns) in zip(range(count), itertools.cycle(made), strict=False):
         micros = number * 10

@@ -109,7 +109,7 @@ def _inserting(execute: Callable[..., object]) -> Write:
 
 
 def _ours() -> Write:
-    record = import_module("django_phi_oidc.audit.recording").record
+    record = import_module("django_phi_oidc.audit.recorder").record
     connections["phi_audit"].ensure_connection()
     people = [person(number) for number in range(PEOPLE)]
     # As a request has made it, once for all that it does.

@@ -16,7 +16,7 @@ from typing import Any
 from django.core.management import call_command
 from django.db import connections
 
-from django_phi_oidc.audit.findings import Tally
+from django_phi_oidc.audit.log.findings import VerificationSummary
 from tests.benchmarks.orders import Order, carry_out, peak_memory
 
 _module = import_module
@@ -49,7 +49,10 @@ def build_sealed(count: int) -> dict[str, Any]:
 
 def seal() -> dict[str, Any]:
     """Seal all that waits."""
-    sealing, key = _module("django_phi_oidc.audit.sealing"), _module("django_phi_oidc.audit.signing").signing_key()
+    sealing, key = (
+        _module("django_phi_oidc.audit.log.sequencer"),
+        _module("django_phi_oidc.audit.log.keys").signing_key(),
+    )
     with _taking() as took:
         done = list(sealing.seal_all(key=key, clock=lambda: datetime.now(UTC)))
     return {**took, "events": sum(each.events for each in done), "refused": sum(each.refused for each in done)}
@@ -57,8 +60,11 @@ def seal() -> dict[str, Any]:
 
 def verify() -> dict[str, Any]:
     """Verify the whole log."""
-    verifying, keys = _module("django_phi_oidc.audit.verifying"), _module("django_phi_oidc.audit.signing").public_keys()
-    tally = Tally()
+    verifying, keys = (
+        _module("django_phi_oidc.audit.log.verifier"),
+        _module("django_phi_oidc.audit.log.keys").public_keys(),
+    )
+    tally = VerificationSummary()
     with _taking() as took:
         findings = list(verifying.verify(keys=keys, now=datetime.now(UTC), tally=tally))
     found = [f"{finding.kind}: {finding.event_id}" for finding in findings]

@@ -34,7 +34,7 @@ else:
     # As docs/how-to tells who reaches the trail directly, and not through a pooler that swaps connections.
     options = {**DATABASES["default"].get("OPTIONS", {}), "prepare_threshold": 5}
     DATABASES["phi_audit"] = {**DATABASES["default"], "OPTIONS": options}
-    DATABASE_ROUTERS = ["django_phi_oidc.audit.routing.AuditRouter"]
+    DATABASE_ROUTERS = ["django_phi_oidc.audit.router.AuditRouter"]
     PHI_OIDC = {
         "PROVIDERS": {"default": {"issuer": "https://op.example.test", "client_id": "portal", "client_secret": "none"}},
         "ENCRYPTION_KEYS": [key("bench encryption key")],

@@ -60,7 +60,10 @@ def bare() -> dict[str, Any]:
 
 def scrub() -> dict[str, Any]:
     """Erase what is due as the task does, with its events."""
-    clock, scrubbing = import_module("django_phi_oidc.clock"), import_module("django_phi_oidc.claims.scrubbing")
+    clock, scrubbing = (
+        import_module("django_phi_oidc._internal.clock"),
+        import_module("django_phi_oidc.claims.retention"),
+    )
     connection.ensure_connection()
     began = time.perf_counter()
     erased = scrubbing.scrub_due(now=clock.now())

@@ -61,7 +61,7 @@ def _content(page: str) -> bytes:
 
 
 def _answer(page: str, content: bytes) -> Any:
-    secrecy, http = import_module("django_phi_oidc.secrecy"), import_module("django.http")
+    secrecy, http = import_module("django_phi_oidc._internal.request_secrets"), import_module("django.http")
     if page == "revealing":
         for n in range(10):
             secrecy.learn(f"value number {n}", "claim", place="body")

@@ -29,8 +29,8 @@ ROUNDS, CALLS = 40, 500
 
 def build(count: int) -> dict[str, Any]:
     """Make the table, with that many texts under the older key."""
-    model, keyring = _held(), import_module("django_phi_oidc.keyring")
-    old = keyring.keys("ENCRYPTION_KEYS")[1]
+    model, keyring = _held(), import_module("django_phi_oidc.crypto.keyring")
+    old = keyring.get_keys("ENCRYPTION_KEYS")[1]
     fernet, now = Fernet(base64.urlsafe_b64encode(old.material)), datetime.now(UTC)
     table = model._meta.db_table
     with connection.schema_editor() as editor:
@@ -52,8 +52,11 @@ def build(count: int) -> dict[str, Any]:
 
 def ours() -> dict[str, Any]:
     """Seal all of them again."""
-    resealing, keyring = import_module("django_phi_oidc.resealing"), import_module("django_phi_oidc.keyring")
-    column, ring = resealing.SealedColumn("default", _held()._meta.get_field("value")), keyring.keys("ENCRYPTION_KEYS")
+    resealing, keyring = (
+        import_module("django_phi_oidc.key_rotation.encryption_keys"),
+        import_module("django_phi_oidc.crypto.keyring"),
+    )
+    column, ring = resealing.SealedColumn("default", _held()._meta.get_field("value")), keyring.get_keys("ENCRYPTION_KEYS")
     counting = time.perf_counter()
     assert list(resealing.count(column).keys) == [ring[1].id]
     counted = time.perf_counter() - counting
@@ -70,7 +73,7 @@ def naive() -> dict[str, Any]:
     def rotate() -> int:
         done = 0
         for row in model.objects.iterator(BATCH):
-            row.value = sealed.open(row)
+            row.value = sealed.decrypt(row)
             row.save(update_fields=["value"])
             done += 1
         return done
@@ -104,19 +107,19 @@ def floor() -> dict[str, Any]:
 
 def ratio() -> dict[str, Any]:
     """Compare `seal` and `open_sealed` with Fernet of the very same bytes, in turns; seconds for each call."""
-    keyring = import_module("django_phi_oidc.keyring")
-    fernet = Fernet(base64.urlsafe_b64encode(keyring.keys("ENCRYPTION_KEYS")[0].material))
+    keyring = import_module("django_phi_oidc.crypto.keyring")
+    fernet = Fernet(base64.urlsafe_b64encode(keyring.get_keys("ENCRYPTION_KEYS")[0].material))
     context, found = ["rows_held", "value", "4711", NIL, "birthdate"], {}
     for name, value in (("birthdate", BIRTHDATE), ("token", "x" * 2_000)):
-        text = keyring.seal(value, context=context)
+        text = keyring.encrypt(value, context=context)
         token = text.partition(":")[2].encode()
         envelope = fernet.decrypt(token)
         found[name] = {
             "bytes": len(envelope),
             **_compare(
-                seal=lambda value=value: keyring.seal(value, context=context),
+                seal=lambda value=value: keyring.encrypt(value, context=context),
                 encrypt=lambda envelope=envelope: fernet.encrypt_at_time(envelope, 0),
-                open_sealed=lambda text=text: keyring.open_sealed(text, context=context),
+                open_sealed=lambda text=text: keyring.decrypt(text, context=context),
                 decrypt=lambda token=token: fernet.decrypt(token),
             ),
         }

@@ -23,7 +23,7 @@ DATABASES = {
     name: {"ENGINE": "django.db.backends.sqlite3", "NAME": f"file:{name}?mode=memory&cache=shared"}
     for name in ("default", "phi_audit")
 }
-DATABASE_ROUTERS = ["django_phi_oidc.audit.routing.AuditRouter"]
+DATABASE_ROUTERS = ["django_phi_oidc.audit.router.AuditRouter"]
 SESSION_ENGINE = "django.contrib.sessions.backends.cache"
 AUTHENTICATION_BACKENDS = [
     "django_phi_oidc.backends.OIDCAuthenticationBackend",

@@ -18,9 +18,9 @@ from django.http import HttpRequest, HttpResponse
 from django.test import AsyncRequestFactory, RequestFactory, override_settings
 from django.urls import include, path
 
-from django_phi_oidc import clock
-from django_phi_oidc.audit.request import SESSION_KEY
-from django_phi_oidc.sessions.visiting import TIMES_KEY
+from django_phi_oidc._internal import clock
+from django_phi_oidc.audit.request_context import SESSION_KEY
+from django_phi_oidc.sessions.activity import TIMES_KEY
 
 BASE = (
     "django.contrib.sessions.middleware.SessionMiddleware",
@@ -83,7 +83,7 @@ def _sign_in() -> str:
     """Return the key of a session of somebody who is signed in, as all stacks understand it."""
     user = auth.get_user_model()._default_manager.create_user(username="amina")
     store = import_module(settings.SESSION_ENGINE).SessionStore()
-    soon = clock.now().timestamp() + 20
+    soon = clock.now().timestamp() + 120
     store.update(
         {
             auth.SESSION_KEY: str(user.pk),

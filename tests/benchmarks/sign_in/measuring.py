@@ -18,18 +18,18 @@ from urllib.parse import urlencode, urlsplit
 import psycopg
 from psycopg import sql
 
-from tests.journeys.browser import Browser, Page
-from tests.tls import found_authority
+from tests.journeys.browser import Browser, PortalResponse
+from tests.tls import create_certificate_authority
 
 DURABLE = {"fsync": "on", "synchronous_commit": "on", "full_page_writes": "on"}
 
 
-def _begin_by_post(browser: Browser) -> Page:
+def _begin_by_post(browser: Browser) -> PortalResponse:
     browser.cookies["csrftoken"] = secrets.token_hex(16)
     return browser.post("/login/oidc/")
 
 
-BEGIN: Mapping[str, Callable[[Browser], Page]] = {
+BEGIN: Mapping[str, Callable[[Browser], PortalResponse]] = {
     "bare": lambda browser: browser.get("/begin/"),
     "ours": lambda browser: browser.get("/oidc/authenticate/"),
     "mozilla": lambda browser: browser.get("/oidc/authenticate/"),
@@ -167,8 +167,8 @@ def racing(contenders: Sequence[str], *, url: str) -> Iterator[tuple[OP, list[Po
     """Run a portal for each contender, with a database of its own on one server, and the OP; stop them in the end."""
     with ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="phi-oidc-bench-")))
-        authority = found_authority(directory, "bench")
-        certificate = authority.certify("127.0.0.1")
+        authority = create_certificate_authority(directory, "bench")
+        certificate = authority.create_server_certificate("127.0.0.1")
         provider = stack.enter_context(_process("tests.benchmarks.sign_in.provider", str(certificate)))
         for_portals, for_measuring = _first_line(provider).split()
         op = OP(f"https://127.0.0.1:{for_portals}", int(for_measuring))
@@ -180,7 +180,7 @@ def racing(contenders: Sequence[str], *, url: str) -> Iterator[tuple[OP, list[Po
                 "BENCH_DATABASE_URL": url,
                 "BENCH_DATABASE_NAME": stack.enter_context(_database(url)),
                 "BENCH_ISSUER": op.issuer,
-                "BENCH_CA_BUNDLE": authority.path,
+                "BENCH_CA_BUNDLE": authority.certificate_path,
             }
             processes.append(stack.enter_context(_process("tests.benchmarks.sign_in.portal", **environment)))
         yield (

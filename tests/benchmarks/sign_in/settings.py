@@ -44,7 +44,7 @@ if CONTENDER == "ours":
     MIDDLEWARE += ["django_phi_oidc.middleware.RevocationMiddleware"]
     AUTHENTICATION_BACKENDS = ["django_phi_oidc.backends.OIDCAuthenticationBackend"]
     DATABASES["phi_audit"] = {**DATABASES["default"]}
-    DATABASE_ROUTERS = ["django_phi_oidc.audit.routing.AuditRouter"]
+    DATABASE_ROUTERS = ["django_phi_oidc.audit.router.AuditRouter"]
     PHI_OIDC = {
         "PROVIDERS": {
             "default": {

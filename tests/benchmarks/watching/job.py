@@ -9,7 +9,7 @@ from typing import Any
 
 from django.core.management import call_command
 
-from django_phi_oidc.audit.events import Act
+from django_phi_oidc.audit.events import NewEvent
 from tests.benchmarks.orders import Order, carry_out, peak_memory
 from tests.watch.week import MONDAY, act, week
 
@@ -47,18 +47,18 @@ def fill_flood(count: int) -> dict[str, Any]:
     )
 
 
-def _write(acts: list[Act]) -> dict[str, Any]:
-    recording, sealing = _module("django_phi_oidc.audit.recording"), _module("django_phi_oidc.audit.sealing")
+def _write(acts: list[NewEvent]) -> dict[str, Any]:
+    recording, sealing = _module("django_phi_oidc.audit.recorder"), _module("django_phi_oidc.audit.log.sequencer")
     for start in range(0, len(acts), 500):
         recording.record_many(acts[start : start + 500])
-    key = _module("django_phi_oidc.audit.signing").signing_key()
+    key = _module("django_phi_oidc.audit.log.keys").signing_key()
     done = list(sealing.seal_all(key=key, clock=lambda: datetime.now(UTC)))
     return {"events": sum(each.events for each in done)}
 
 
 def read() -> dict[str, Any]:
     """Read all that is sealed, and parse it: the floor of whoever looks at each event."""
-    reading, models = _module("django_phi_oidc.audit.reading"), _module("django_phi_oidc.audit.models")
+    reading, models = _module("django_phi_oidc.audit.log.reader"), _module("django_phi_oidc.audit.models")
     size = models.AuditCheckpoint.objects.latest("tree_size").tree_size
     began, events = time.perf_counter(), 0
     for raw in reading.read_leaves(0, size):
@@ -68,8 +68,8 @@ def read() -> dict[str, Any]:
 
 def judge() -> dict[str, Any]:
     """Judge all that is sealed, from the beginning, as the task does."""
-    judging, models = _module("django_phi_oidc.watch.judging"), _module("django_phi_oidc.watch.models")
-    rules = _module("django_phi_oidc.watch.tasks").declared()
+    judging, models = _module("django_phi_oidc.anomalies.engine"), _module("django_phi_oidc.anomalies.models")
+    rules = _module("django_phi_oidc.anomalies.tasks").declared()
     for model in (models.WatchCursor, models.AnomalyMemory, models.SecurityAlert):
         model.objects.all().delete()
     began, cpu, events = time.perf_counter(), time.process_time(), 0

@@ -6,7 +6,7 @@ import pytest
 from portal.demo import lying
 from portal.demo.browser import Browser
 
-from django_phi_oidc.attack.op import Client, DemoProvider, demo_accounts
+from django_phi_oidc.testing.mock_provider import Client, DemoProvider, demo_accounts
 
 CLIENT = Client("portal", "a secret: for + tests", ["http://127.0.0.1:1/callback"])
 

@@ -6,7 +6,7 @@ from django.test import LiveServerTestCase, SimpleTestCase, TestCase, Transactio
 from django.utils import timezone
 
 from django_phi_oidc.audit.events import Action, Origin
-from django_phi_oidc.audit.recording import record
+from django_phi_oidc.audit.recorder import record
 from hospital.visiting import traces, visit
 
 

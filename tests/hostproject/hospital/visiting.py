@@ -7,7 +7,7 @@ from django.utils import timezone
 from django_phi_oidc.audit.events import Action, Origin
 from django_phi_oidc.audit.models import AuditEvent, AuditOutbox
 from django_phi_oidc.audit.outbox import enqueue
-from django_phi_oidc.audit.recording import record
+from django_phi_oidc.audit.recorder import record
 
 
 def visit() -> None:

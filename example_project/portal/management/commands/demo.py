@@ -13,7 +13,7 @@ from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
 from django_phi_oidc import conf
-from django_phi_oidc.attack.op import demo_accounts, demo_staff
+from django_phi_oidc.testing.mock_provider import demo_accounts, demo_staff
 from portal.demo.processes import NotStarted, Processes
 from portal.demo.scene import Scene
 from portal.demo.story import STEPS

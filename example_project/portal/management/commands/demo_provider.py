@@ -10,8 +10,8 @@ from urllib.parse import urlsplit
 from django.core.management.base import BaseCommand, CommandError
 
 from django_phi_oidc import conf
-from django_phi_oidc.attack.op import Client, DemoProvider, demo_accounts, demo_client, demo_staff
-from django_phi_oidc.declarations import ProviderDeclaration, is_loopback_http
+from django_phi_oidc.config.providers import ProviderDeclaration, is_loopback_http
+from django_phi_oidc.testing.mock_provider import Client, DemoProvider, demo_accounts, demo_client, demo_staff
 from portal.demo.lying import Control
 
 
@@ -68,7 +68,7 @@ def client_of(portals: list[str], declared: ProviderDeclaration) -> Client:
         client_id=declared.client_id,
         client_secret=declared.client_secret,
         token_endpoint_auth_methods=(declared.token_endpoint_auth_method,),
-        jwks={"keys": [key.public_jwk() for key in declared.client_keys]},
+        jwks={"keys": [key.build_public_jwk() for key in declared.client_keys]},
         redirect_uris=[
             uri
             for client in (first, *others)
@@ -78,5 +78,5 @@ def client_of(portals: list[str], declared: ProviderDeclaration) -> Client:
         post_logout_redirect_uris=[uri for client in (first, *others) for uri in client.post_logout_redirect_uris],
         # No back-channel address: this version of the portal has no door for it.
         backchannel_logout_uri="",
-        sector_identifier=first.sector(),
+        sector_identifier=first.get_sector_identifier(),
     )

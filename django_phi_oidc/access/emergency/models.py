@@ -1,0 +1,122 @@
+"""Emergency access, "break the glass": who opened what, for how long, and what another person said of it."""
+
+from datetime import datetime
+from typing import Self
+
+from django.conf import settings
+from django.db import models
+from django.db.models import F, Q
+from django.utils.translation import gettext_lazy as _
+
+from ...fields import SealedTextField
+
+ALL_RESOURCES = "*"
+"""Stands in `EmergencyAccess.resource` for every resource."""
+
+
+class CloseReason(models.TextChoices):
+    """Why an emergency access is over."""
+
+    CLOSED = "closed", _("the person closed it")
+    EXPIRED = "expired", _("its time was over")
+    ADMINISTRATOR = "administrator", _("an administrator closed it")
+
+
+class ReviewVerdict(models.TextChoices):
+    """What a review says."""
+
+    JUSTIFIED = "justified", _("justified")
+    NOT_JUSTIFIED = "not_justified", _("not justified")
+
+
+class EmergencyQuerySet(models.QuerySet["EmergencyAccess"]):
+    """Emergency accesses."""
+
+    def currently_open(self, *, now: datetime) -> Self:
+        """Return those that are open."""
+        return self.filter(closed_at=None, expires_at__gt=now)
+
+    def expired_unclosed(self, *, now: datetime) -> Self:
+        """Return those whose time is over, and that nobody has closed."""
+        return self.filter(closed_at=None, expires_at__lte=now)
+
+    def awaiting_review(self, *, now: datetime) -> Self:
+        """Return those that are over, and that nobody has reviewed."""
+        return self.filter(reviewed_at=None).exclude(closed_at=None, expires_at__gt=now)
+
+
+class EmergencyAccess(models.Model):
+    """Permissions that a person took in an emergency: for one resource or for all, and for a time.
+
+    It is open while `closed_at` is None and `expires_at` lies ahead.
+    """
+
+    id = models.UUIDField(_("id"), primary_key=True, editable=False)
+    user = models.ForeignKey(
+        settings.AUTH_USER_MODEL,
+        verbose_name=_("user"),
+        null=True,
+        editable=False,
+        on_delete=models.SET_NULL,
+        related_name="+",
+    )
+    actor = models.CharField(max_length=255, editable=False)
+    """The user's primary key as text; it stays when the account goes."""
+    resource = models.CharField(_("resource"), max_length=200, editable=False)
+    """`Type/id`, or EVERYTHING."""
+    permissions = models.JSONField(editable=False)
+    """A list of names, as Django's backends know them."""
+    purpose = models.CharField(_("purpose"), max_length=16, editable=False)
+    """HL7 PurposeOfUse: ETREAT or BTG."""
+    reason = SealedTextField(bind=("id",))
+    """What the person wrote; it may tell of a patient."""
+    opened_at = models.DateTimeField(_("opened at"), editable=False)
+    expires_at = models.DateTimeField(_("expires at"), editable=False)
+    closed_at = models.DateTimeField(null=True, editable=False)
+    close_reason = models.CharField(max_length=16, choices=CloseReason, default="", editable=False)
+    alert_due_at = models.DateTimeField(null=True, editable=False)
+    """When the mail to the privacy officer is to be tried: while it lies ahead, somebody is at it. None: no more."""
+    alerted_at = models.DateTimeField(_("alerted at"), null=True, editable=False)
+    """When a mail server took the mail."""
+    reviewed_by = models.CharField(max_length=255, default="", editable=False)
+    """The reviewer's primary key as text."""
+    reviewed_at = models.DateTimeField(null=True, editable=False)
+    verdict = models.CharField(_("verdict"), max_length=16, choices=ReviewVerdict, default="", editable=False)
+    note = SealedTextField(bind=("id",), null=True)
+    """What the reviewer wrote."""
+
+    objects = EmergencyQuerySet.as_manager()
+
+    class Meta:
+        verbose_name, verbose_name_plural = _("emergency access"), _("emergency accesses")
+        default_permissions = ("view",)
+        permissions = (
+            ("open_emergencyaccess", "Can open emergency access to one resource"),
+            ("open_emergencyaccess_everywhere", "Can open emergency access to every resource"),
+            ("review_emergencyaccess", "Can review emergency access of other persons, and close it"),
+        )
+        indexes = (
+            models.Index(fields=["expires_at"], condition=Q(closed_at=None), name="phi_oidc_emergency_open"),
+            models.Index(fields=["alert_due_at"], condition=~Q(alert_due_at=None), name="phi_oidc_emergency_alert"),
+            models.Index(fields=["opened_at"], name="phi_oidc_emergency_opened"),
+        )
+        constraints = (
+            models.CheckConstraint(condition=Q(expires_at__gt=F("opened_at")), name="phi_oidc_emergency_ends"),
+            models.CheckConstraint(
+                condition=Q(closed_at=None, close_reason="") | (~Q(closed_at=None) & ~Q(close_reason="")),
+                name="phi_oidc_emergency_closed",
+            ),
+            models.CheckConstraint(condition=~Q(reviewed_by=F("actor")), name="phi_oidc_emergency_two_persons"),
+            models.CheckConstraint(
+                condition=Q(reviewed_at=None, reviewed_by="", verdict="", note__isnull=True)
+                | (~Q(reviewed_at=None) & ~Q(reviewed_by="") & ~Q(verdict="")),
+                name="phi_oidc_emergency_reviewed",
+            ),
+        )
+
+    def __str__(self) -> str:
+        return str(self.id)
+
+    def has_ended(self, *, now: datetime) -> bool:
+        """Say whether it gives nothing any more, by its time or by somebody."""
+        return self.closed_at is not None or self.expires_at <= now

@@ -1,0 +1,60 @@
+"""The rules over what is new in the trail, every few seconds; and what the providers say of themselves."""
+
+import logging
+import time
+
+from celery import shared_task
+from django.core.exceptions import ImproperlyConfigured
+from django.utils.module_loading import import_string
+
+from .. import conf
+from .._internal import clock
+from ..errors import MetadataError, TransportError
+from ..provider.http_transport import HTTPTransport
+from .alerts import send_due_alerts
+from .engine import check_sealing_lag, evaluate_batch
+from .provider_drift import check_provider_drift
+from .rules import Rule, merge_rules
+
+logger = logging.getLogger(__name__)
+RUN_SECONDS = 50.0
+
+
+@shared_task(name="phi_oidc.watch", ignore_result=True, acks_late=True)
+def watch() -> None:
+    """Judge what was sealed since the last run, and tell people of what is due."""
+    rules, ends_at = get_declared_rules(), time.monotonic() + RUN_SECONDS
+    try:
+        check_sealing_lag(now=clock.now())
+        while time.monotonic() < ends_at and evaluate_batch(rules, now=clock.now()) is not None:
+            pass
+    finally:
+        send_due_alerts(recipients=conf.alert_recipients(), now=clock.now())
+
+
+@shared_task(name="phi_oidc.watch_providers", ignore_result=True, acks_late=True)
+def watch_providers() -> None:
+    """Raise an alert for each provider whose keys or metadata have changed."""
+    for declaration in conf.providers().values():
+        transport = HTTPTransport(declaration)
+        try:
+            check_provider_drift(declaration, transport=transport, now=clock.now())
+        except (MetadataError, TransportError) as fault:
+            # It is no change, and `phi_oidc doctor` says more.
+            logger.warning("Provider %s can't be compared with what it was: %s.", declaration.name, fault.code)
+        finally:
+            transport.close()
+
+
+def get_declared_rules() -> tuple[Rule, ...]:
+    """Return the rules: ours, and those of ANOMALY_RULES. Raises: ImproperlyConfigured."""
+    given = []
+    for path in conf.anomaly_rules():
+        try:
+            rule = import_string(path)
+        except ImportError as error:
+            raise ImproperlyConfigured(f"PHI_OIDC['ANOMALY_RULES']: there is no {path}.") from error
+        if not isinstance(rule, Rule):
+            raise ImproperlyConfigured(f"PHI_OIDC['ANOMALY_RULES']: {path} is no Rule.")
+        given.append(rule)
+    return merge_rules(given)

@@ -1,0 +1,56 @@
+"""The formats that the log is delivered in: pure functions of an event or a checkpoint. No Django.
+
+Native JSON is the event's canonical text with `leaf_index` in it: without that member, and with `mac` apart, a copy
+is byte for byte what the MAC and the leaf hash are over, so that it can be verified without the database.
+"""
+
+import json
+from datetime import UTC
+from typing import Any
+
+from ...config.sinks import LogFormat
+from ..events import serialize_event
+from .cef import checkpoint_to_cef, event_to_cef
+from .fhir import checkpoint_to_fhir, event_to_fhir
+from .items import LogItem, SealedCheckpoint, SealedEvent
+from .ocsf import checkpoint_to_ocsf, event_to_ocsf
+
+
+def item_to_line(item: LogItem, log_format: LogFormat, *, hostname: str) -> str:
+    """Return the item as one line of text, without a line break in or after it. site: the machine's name."""
+    if log_format == "cef":
+        return event_to_cef(item) if isinstance(item, SealedEvent) else checkpoint_to_cef(item)
+    if log_format == "ocsf":
+        return compact_json(event_to_ocsf(item) if isinstance(item, SealedEvent) else checkpoint_to_ocsf(item))
+    if log_format == "fhir":
+        return compact_json(item_to_fhir(item, hostname=hostname))
+    return compact_json(event_to_json(item) if isinstance(item, SealedEvent) else checkpoint_to_json(item))
+
+
+def item_to_fhir(item: LogItem, *, hostname: str) -> dict[str, Any]:
+    """Return the item as an AuditEvent."""
+    if isinstance(item, SealedEvent):
+        return event_to_fhir(item, hostname=hostname)
+    return checkpoint_to_fhir(item, hostname=hostname)
+
+
+def event_to_json(item: SealedEvent) -> dict[str, Any]:
+    """Return the event's own members, `mac` and `leaf_index`. Schema: docs/reference/event.schema.json."""
+    members: dict[str, Any] = json.loads(serialize_event(item.authenticated_event))
+    return {**members, "leaf_index": item.leaf_index}
+
+
+def checkpoint_to_json(item: SealedCheckpoint) -> dict[str, Any]:
+    """Return the checkpoint's members. Schema: docs/reference/event.schema.json."""
+    sealed_at = item.sealed_at.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds")
+    return {
+        "checkpoint": item.note,
+        "epoch": item.epoch,
+        "root_hash": item.root_hash.hex(),
+        "sealed_at": f"{sealed_at}Z",
+        "tree_size": item.tree_size,
+    }
+
+
+# As the canonical form has it; json.dumps escapes every control character, so a line stays one line.
+compact_json = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode

@@ -1,0 +1,77 @@
+"""The keys of the log: one that signs its checkpoints, wherever it is sealed, and those that verify them, anywhere."""
+
+from pathlib import Path
+from typing import Any
+
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+from ... import conf
+from ...errors import KeyMissing
+from .bundle import read_public_key
+
+_MAX_EPOCH_DIGITS = 9
+
+
+def get_checkpoint_origin(epoch: int) -> str:
+    """Return the first line of the checkpoints of that epoch, which is also their key's name (C2SP tlog-checkpoint).
+
+    Raises: KeyMissing when PHI_OIDC['AUDIT_ORIGIN'] can't be one.
+    """
+    name = conf.get_option("AUDIT_ORIGIN")
+    if not isinstance(name, str) or not name or not name.isprintable() or set(name) & set(" +"):
+        raise KeyMissing("PHI_OIDC['AUDIT_ORIGIN'] must be a name without spaces and '+', such as a host and a path.")
+    return name if epoch == 1 else f"{name}/epoch-{epoch}"
+
+
+def find_epoch(checkpoint_origin: str) -> int | None:
+    """Return the epoch of the checkpoints of that origin; None for those of another log. Raises: KeyMissing."""
+    if checkpoint_origin == get_checkpoint_origin(1):
+        return 1
+    prefix, _, number = checkpoint_origin.rpartition("-")
+    is_epoch = number.isascii() and number.isdigit() and len(number) <= _MAX_EPOCH_DIGITS
+    return (
+        int(number)
+        if is_epoch
+        and prefix == f"{get_checkpoint_origin(1)}/epoch"
+        and checkpoint_origin == get_checkpoint_origin(int(number))
+        else None
+    )
+
+
+def find_signing_key() -> Ed25519PrivateKey | None:
+    """Return the key that signs checkpoints; None where none is configured, as in a web process.
+
+    Raises: KeyMissing when one is configured and can't be read.
+    """
+    source = conf.get_option("AUDIT_SIGNING_KEY")
+    if source is None or source == "":
+        return None
+    if callable(source):
+        source = source()
+    try:
+        pem = source.read_bytes() if isinstance(source, Path) else str(source).encode("ascii")
+        key = load_pem_private_key(pem, password=None)
+    except (OSError, ValueError, TypeError, UnsupportedAlgorithm) as error:
+        raise KeyMissing("PHI_OIDC['AUDIT_SIGNING_KEY'] can't be read: it must be an Ed25519 key in PEM.") from error
+    if not isinstance(key, Ed25519PrivateKey):
+        raise KeyMissing("PHI_OIDC['AUDIT_SIGNING_KEY'] is no Ed25519 key.")
+    return key
+
+
+def get_public_keys(private_key: Ed25519PrivateKey | None = None) -> tuple[Ed25519PublicKey, ...]:
+    """Return the keys that checkpoints may be signed by: the public half of own, and those of the setting.
+
+    own: that of the setting where it is not given. Raises: KeyMissing when there is none, or one can't be read.
+    """
+    sources: Any = conf.get_option("AUDIT_PUBLIC_KEYS")
+    if not isinstance(sources, list | tuple):
+        sources = [sources]
+    keys = [read_public_key(source) for source in sources]
+    private_key = private_key or find_signing_key()
+    if private_key is not None:
+        keys.append(private_key.public_key())
+    if not keys:
+        raise KeyMissing("PHI_OIDC['AUDIT_PUBLIC_KEYS'] is empty, and there is no signing key: nothing verifies.")
+    return tuple(keys)

@@ -1,0 +1,150 @@
+"""Who acts, and from where, as a request tells it."""
+
+import ipaddress
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from django.contrib.auth import SESSION_KEY as SIGNED_IN
+from django.contrib.auth.base_user import AbstractBaseUser
+from django.contrib.auth.models import AnonymousUser
+from django.contrib.sessions.backends.base import SessionBase
+from django.http import HttpRequest
+
+from .. import conf
+from .._internal import randomness
+from ..oidc.access_token import AccessToken
+from .events import Origin
+
+SESSION_KEY = "phi_oidc_session"
+"""The entry of the Django session that holds the OIDC session's id."""
+ASSURANCE_KEY = "phi_oidc_assurance"
+"""The entry that holds how the OP vouched: acr, and auth_time in seconds since the epoch or None."""
+# Beside the server's own variables: a client can set only those whose names begin with HTTP_.
+_REQUEST_ID_KEY = "phi_oidc.request_id"
+_UNIX_SOCKET_PEER_IP = "127.0.0.1"
+IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Actor:
+    """The person who acts, with the origin that events of the act bear."""
+
+    user: AbstractBaseUser | AnonymousUser
+    origin: Origin
+    request: HttpRequest | None = field(default=None, repr=False, compare=False)
+    """What the act is part of, if it is part of one: where something is revealed, nobody keeps the response to it."""
+    client_id: str = ""
+    """Of the client that acts for the person with an access token, and then in no session."""
+    acr: str = ""
+    """Of the session's ID Token, or of the access token; empty where it told none."""
+    auth_time: datetime | None = None
+    """When the person authenticated at the OP, by its own word."""
+
+    @property
+    def is_authenticated_by_provider(self) -> bool:
+        """Whether an OP says who acts: in a session that it opened, or by an access token that it issued."""
+        return bool(self.user.is_authenticated) and bool(self.origin.session or self.client_id)
+
+    @classmethod
+    def from_request(cls, request: HttpRequest) -> "Actor":
+        """Return the request's actor; it reads the user and the session, so the response varies by cookie.
+
+        A session that somebody else has signed in to vouches for nobody, and is not named: request.user may come from
+        an API token that was sent beside a cookie. Neither is a session where an access token of the OP has let the
+        request in: that is what vouches then.
+        """
+        # What wraps a request, as that of Django REST framework does, has it as _request, and its token there as auth.
+        wrapped = getattr(request, "_request", request)
+        token = getattr(wrapped, "auth", None)
+        bearer = token if isinstance(token, AccessToken) else None
+        user = getattr(request, "user", None) or AnonymousUser()
+        origin = Origin(
+            actor=str(user.pk) if user.is_authenticated else "",
+            session="" if bearer else _find_user_session_id(request, user),
+            client_ip=get_client_ip(request, trusted_proxies=conf.trusted_proxies()),
+            request_id=get_request_id(request),
+        )
+        if bearer:
+            acr, auth_time = bearer.acr, bearer.auth_time
+        else:
+            acr, auth_time = _get_assurance(request) if origin.session else ("", None)
+        return cls(
+            user=user,
+            origin=origin,
+            request=wrapped,
+            client_id=bearer.client_id if bearer else "",
+            acr=acr,
+            auth_time=auth_time,
+        )
+
+
+def _find_user_session_id(request: HttpRequest, user: AbstractBaseUser | AnonymousUser) -> str:
+    session: Mapping[str, Any] | SessionBase = getattr(request, "session", {})
+    found = find_oidc_session_id(session)
+    is_foreign = found is not None and user.is_authenticated and session.get(SIGNED_IN, str(user.pk)) != str(user.pk)
+    return "" if found is None or is_foreign else str(found)
+
+
+def build_assurance_entry(*, acr: str, auth_time: datetime | None) -> list[Any]:
+    """Return what the Django session holds under ASSURANCE_KEY."""
+    return [acr, auth_time.timestamp() if auth_time else None]
+
+
+def _get_assurance(request: HttpRequest) -> tuple[str, datetime | None]:
+    acr, auth_time = request.session.get(ASSURANCE_KEY, ("", None))
+    return acr, None if auth_time is None else datetime.fromtimestamp(auth_time, UTC)
+
+
+def find_oidc_session_id(session: Mapping[str, Any] | SessionBase) -> uuid.UUID | None:
+    """Return the id of the OIDC session that a Django session names; None where it names none."""
+    try:
+        return uuid.UUID(session.get(SESSION_KEY))
+    except (AttributeError, TypeError, ValueError):
+        return None
+
+
+def get_client_ip(request: HttpRequest, *, trusted_proxies: Sequence[conf.Network]) -> str:
+    """Return the address of the nearest hop that is no trusted proxy; "" when the server does not know its peer.
+
+    X-Forwarded-For is read from the right, and each entry only on the word of a trusted proxy. An entry that is no
+    address ends the reading: the hop before it is the answer. The peer at a Unix socket counts as 127.0.0.1.
+    """
+    peer = request.META.get("REMOTE_ADDR", "")
+    hop = _parse_address(peer or _UNIX_SOCKET_PEER_IP)
+    if hop is None or (not peer and not _is_trusted(hop, trusted_proxies)):
+        return ""
+    for entry in reversed(request.META.get("HTTP_X_FORWARDED_FOR", "").split(",")):
+        further = _parse_address(entry.strip()) if _is_trusted(hop, trusted_proxies) else None
+        if further is None:
+            break
+        hop = further
+    return str(hop)
+
+
+def get_request_id(request: HttpRequest) -> str:
+    """Return the request's id, made once for each request and never taken from the client."""
+    found: str = request.META.setdefault(_REQUEST_ID_KEY, "") or randomness.token_b64url(12)
+    request.META[_REQUEST_ID_KEY] = found
+    return found
+
+
+def _is_trusted(address: IPAddress, trusted_proxies: Sequence[conf.Network]) -> bool:
+    return any(address in network for network in trusted_proxies)
+
+
+def _parse_address(text: str) -> IPAddress | None:
+    """Return the address in text, which may bear a port or a zone as some proxies write them; None when it is none."""
+    if text.startswith("["):
+        text = text[1:].partition("]")[0]
+    elif text.count(":") == 1:
+        text = text.partition(":")[0]
+    try:
+        address = ipaddress.ip_address(text.partition("%")[0])
+    except ValueError:
+        return None
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
+        return address.ipv4_mapped
+    return address

@@ -1,0 +1,198 @@
+"""Exports and verifications that are asked for on the trail's pages. Each export is an event before its first byte."""
+
+import dataclasses
+import uuid
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from django.contrib import admin, messages
+from django.db.models import Q
+from django.http import (
+    FileResponse,
+    Http404,
+    HttpRequest,
+    HttpResponseBase,
+    HttpResponseRedirect,
+    StreamingHttpResponse,
+)
+from django.urls import reverse
+from django.utils.translation import gettext_lazy as _
+
+from .. import conf
+from .._internal import clock, randomness
+from .._internal.hostname import get_hostname
+from ..audit.admin import (
+    TrailAdminMixin,
+    TrailView,
+    record_request_event,
+    require_trail_permission,
+    require_view_permission,
+)
+from ..audit.events import Action
+from ..audit.filters import EventFiltersForm
+from ..audit.search import EventFilters, RowUnreadable, has_more_events_than
+from ..errors import AuditUnavailable
+from .export import CONTENT_TYPES, FILE_EXTENSIONS, export_events, incomplete_marker
+from .jobs import RETENTION_PERIOD, has_too_many_exports, open_export_file, request_job
+from .models import TrailJob
+
+if TYPE_CHECKING:
+    JobAdmin = admin.ModelAdmin[TrailJob]
+else:
+    JobAdmin = admin.ModelAdmin
+
+MAX_STREAMED_EVENTS = 10_000
+"""Events of an export that is streamed; of more, a worker makes a file."""
+_MAX_LISTED_JOBS = 50
+_LATE_AFTER = timedelta(minutes=2)
+_TRAIL_URL_NAME, _JOB_URL_NAME = (
+    f"admin:django_phi_oidc_{name}" for name in ("auditevent_changelist", "trailjob_change")
+)
+
+
+def require_verification_permission(view: TrailView) -> TrailView:
+    """Let those look, and ask for a verification, who may see the trail."""
+    return require_trail_permission(
+        view, methods=("POST",), has_permission=lambda pages, request: pages.has_view_permission(request)
+    )
+
+
+def require_export_permission(view: TrailView) -> TrailView:
+    """Let those take events out of the trail who may."""
+    return require_trail_permission(
+        view, methods=("POST",), has_permission=lambda pages, request: pages.may_export(request)
+    )
+
+
+@admin.register(TrailJob)
+class TrailJobAdmin(TrailAdminMixin, JobAdmin):
+    """What a worker does, or has done, for whoever asked: their own exports, and everybody's verifications."""
+
+    def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return bool(request.user.has_perm("django_phi_oidc.view_auditevent"))
+
+    def can_export(self, request: HttpRequest) -> bool:
+        """Say whether this person may take events out of the trail; that takes both permissions."""
+        return self.has_view_permission(request) and request.user.has_perm("django_phi_oidc.export_auditevent")
+
+    def get_urls(self) -> list[Any]:
+        """Return the list's, a job's and its file's, and those by which one is asked for."""
+        return self.build_urls(
+            {
+                "changelist": ("", self.list_view),
+                "export": ("export/", self.export_view),
+                "verify": ("verify/", self.verify_view),
+                "change": ("<uuid:job_id>/change/", self.job_view),
+                "download": ("<uuid:job_id>/download/", self.download_view),
+            }
+        )
+
+    @require_view_permission
+    def list_view(self, request: HttpRequest) -> HttpResponseBase:
+        """Show the newest jobs. Nothing of the trail is on this page, nor on a job's, so that looking is no event."""
+        seen = Q(kind=TrailJob.VERIFICATION) | Q(asked_by=str(request.user.pk))
+        jobs = TrailJob.objects.filter(seen).order_by("-asked_at")[:_MAX_LISTED_JOBS]
+        return self.render_page(request, "change_list", title=_("Exports and verifications"), jobs=list(jobs))
+
+    @require_view_permission
+    def job_view(self, request: HttpRequest, job_id: uuid.UUID) -> HttpResponseBase:
+        """Show how far a job is, and what came of it."""
+        job = self._get_job(request, job_id)
+        is_late = job.is_open and not job.attempts and clock.now() - job.asked_at > _LATE_AFTER
+        return self.render_page(
+            request,
+            "job",
+            title=_("Export") if job.kind == TrailJob.EXPORT else _("Verification"),
+            job=job,
+            is_late=is_late,
+            gone_at=job.asked_at + RETENTION_PERIOD,
+            may_export=self.can_export(request),
+        )
+
+    @require_verification_permission
+    def verify_view(self, request: HttpRequest) -> HttpResponseBase:
+        """Have the whole log recomputed."""
+        return self._create_job_response(TrailJob.VERIFICATION, request)
+
+    @require_export_permission
+    def export_view(self, request: HttpRequest) -> HttpResponseBase:
+        """Give the events that the filters let through, or have a worker write them into a file where they are many."""
+        form, wanted = EventFiltersForm(request.POST), request.POST.get("format", "")
+        if not form.is_valid() or wanted not in CONTENT_TYPES:
+            return self._redirect_with_error(request, _("Nothing was exported: what was asked for can't be meant."))
+        now = clock.now()
+        asked = form.get_filters()
+        # What comes in meanwhile, this export's own event first of all, is not in it.
+        until = min(asked.until or now, now)
+        filters = dataclasses.replace(asked, until=until)
+        job_id = randomness.uuid7(now) if has_more_events_than(filters, MAX_STREAMED_EVENTS) else None
+        if job_id and conf.export_folder() is None:
+            return self._redirect_with_error(
+                request, _("Nothing was exported: these are more than 10,000 events. Ask for fewer.")
+            )
+        if job_id and has_too_many_exports(str(request.user.pk)):
+            return self._redirect_with_error(
+                request, _("Nothing was exported: take your other exports first, or wait for a day.")
+            )
+        record_request_event(
+            request,
+            Action.AUDIT_EXPORTED,
+            subject=asked.subject,
+            resource=f"TrailJob/{job_id}" if job_id else "",
+            detail={"format": wanted, "filters": list(asked.list_used_names())},
+        )
+        if job_id:
+            kept = {**form.build_query_parameters(), "until": until.isoformat()}
+            return self._create_job_response(TrailJob.EXPORT, request, id=job_id, format=wanted, filters=kept)
+        name = f"audit-trail-{now:%Y%m%dT%H%M%SZ}.{FILE_EXTENSIONS[wanted]}"
+        return StreamingHttpResponse(
+            _stream_export(filters, wanted),
+            content_type=CONTENT_TYPES[wanted],
+            headers={"Content-Disposition": f'attachment; filename="{name}"'},
+        )
+
+    @require_export_permission
+    def download_view(self, request: HttpRequest, job_id: uuid.UUID) -> HttpResponseBase:
+        """Give the file of an export to whoever asked for it, once."""
+        job, folder = self._get_job(request, job_id), conf.export_folder()
+        record_request_event(
+            request, Action.AUDIT_VIEWED, resource=f"TrailJob/{job.pk}", detail={"page": "export", "filters": []}
+        )
+        try:
+            if folder is None or job.kind != TrailJob.EXPORT:
+                raise LookupError
+            file = open_export_file(job, folder=folder)
+        except LookupError:
+            messages.error(request, _("There is no file to take: it was taken before, or is gone."))
+            return HttpResponseRedirect(reverse(_JOB_URL_NAME, args=[job.pk]))
+        name = f"audit-trail-{job.asked_at:%Y%m%dT%H%M%SZ}.{FILE_EXTENSIONS[job.format]}"
+        return FileResponse(file, as_attachment=True, filename=name, content_type=CONTENT_TYPES[job.format])
+
+    def _get_job(self, request: HttpRequest, job_id: uuid.UUID) -> TrailJob:
+        """Return the job, if it is this person's to see."""
+        job = TrailJob.objects.filter(pk=job_id).first()
+        if job is None:
+            raise Http404
+        if job.kind == TrailJob.EXPORT and job.asked_by != str(request.user.pk):
+            self.deny(request, job_id)
+        return job
+
+    def _create_job_response(self, kind: str, request: HttpRequest, **fields: Any) -> HttpResponseBase:
+        job = request_job(kind, asked_by=str(request.user.pk), now=clock.now(), **fields)
+        return HttpResponseRedirect(reverse(_JOB_URL_NAME, args=[job.pk]))
+
+    def _redirect_with_error(self, request: HttpRequest, message: Any) -> HttpResponseBase:
+        messages.error(request, message)
+        return HttpResponseRedirect(reverse(_TRAIL_URL_NAME))
+
+
+def _stream_export(filters: EventFilters, export_format: str) -> Iterator[bytes]:
+    """Yield the lines; where the trail can't be read on, the last one says so."""
+    try:
+        for _count, lines in export_events(filters, export_format, hostname=get_hostname()):
+            yield lines
+    except RowUnreadable:
+        yield incomplete_marker(export_format, "row_unreadable")
+    except AuditUnavailable as error:
+        yield incomplete_marker(export_format, error.code)

@@ -1,0 +1,69 @@
+"""Writes what a project needs to begin: lines for its settings, and fresh keys, each in a file of its own."""
+
+from argparse import ArgumentParser
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from django.core.management.base import CommandError, OutputWrapper
+from django.views.decorators.debug import sensitive_variables
+
+from ... import conf
+from ...crypto import keyring
+from ._files import create_private_file
+from .keys_generate import generate_signing_key
+
+SETTINGS_TEMPLATE = """\
+MIDDLEWARE += ["django_phi_oidc.middleware.RevocationMiddleware"]
+AUTHENTICATION_BACKENDS = ["django_phi_oidc.backends.OIDCAuthenticationBackend"]
+DATABASES["phi_audit"] = {
+    **DATABASES["default"],
+    "OPTIONS": DATABASES["default"].get("OPTIONS", {}) | {"connect_timeout": 2},
+}
+DATABASE_ROUTERS = ["django_phi_oidc.audit.router.AuditRouter"]
+LOGIN_URL = "oidc_authentication_init"
+PHI_OIDC = {
+    "PROVIDERS": {
+        "default": {name: os.environ[f"OIDC_{name.upper()}"] for name in ("issuer", "client_id", "client_secret")}
+    },
+    "CLAIMS": {"birthdate": {"purpose": "TREAT", "basis": "identity check before treatment", "retention": "session"}},
+    **{ring: os.environ[f"PHI_{ring}"] for ring in ("ENCRYPTION_KEYS", "SUBJECT_KEYS", "AUDIT_MAC_KEYS")},
+    "AUDIT_ORIGIN": "your.host/audit",
+    "AUDIT_SIGNING_KEY": os.environ.get("PHI_AUDIT_SIGNING_KEY"),
+}
+"""
+"""The README shows them."""
+NEXT_STEPS_TEMPLATE = """\
+{folder}/settings.py: append its lines to your settings, and make the claims and the name of the log your own.
+{folder}/portal.env: the environment of every process; fill in the provider. No repository is a place for it.
+{folder}/audit-signing-key.pem: its text is PHI_AUDIT_SIGNING_KEY of the worker that seals the trail, alone.
+Keep a copy of both at a safe place: without the keys, nothing that was sealed can be read again.
+Then: urlpatterns += [path("oidc/", include("django_phi_oidc.urls"))]
+      python manage.py migrate && python manage.py migrate --database phi_audit
+      python manage.py phi_oidc doctor"""
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Declare the arguments of `phi_oidc init`."""
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="a new folder, for its owner's eyes alone")
+
+
+@sensitive_variables()
+def handle(options: Mapping[str, Any], *, stdout: OutputWrapper, stderr: OutputWrapper) -> None:
+    """Write the three files, and say what is to be done with each. Raises: CommandError when the folder is there."""
+    folder: Path = options["folder"]
+    keys = {f"PHI_{ring}": keyring.generate_key() for ring in conf.KEY_RINGS}
+    lines = [f"{name}=" for name in ("OIDC_ISSUER", "OIDC_CLIENT_ID", "OIDC_CLIENT_SECRET")]
+    files = {
+        "settings.py": SETTINGS_TEMPLATE,
+        "portal.env": "\n".join([*lines, *(f"{name}={key}" for name, key in keys.items())]) + "\n",
+        "audit-signing-key.pem": generate_signing_key() + "\n",
+    }
+    try:
+        folder.mkdir(mode=0o700, parents=True)
+        for name, text in files.items():
+            with create_private_file(folder / name) as file:
+                file.write(text)
+    except OSError as error:
+        raise CommandError(f"{folder} can't be written as a new folder: {error.strerror}.") from error
+    stdout.write(NEXT_STEPS_TEMPLATE.format(folder=folder))

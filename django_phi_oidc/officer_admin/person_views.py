@@ -1,0 +1,201 @@
+"""The page of a person, and the acts from it: linked from the user's own page, whatever user model and admin it has."""
+
+from functools import wraps
+from typing import Any
+
+from django.contrib import messages
+from django.contrib.admin import AdminSite
+from django.contrib.admin.utils import quote, unquote
+from django.contrib.auth import get_user_model
+from django.contrib.auth.base_user import AbstractBaseUser
+from django.core.exceptions import ObjectDoesNotExist, PermissionDenied, ValidationError
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase, HttpResponseRedirect
+from django.template.loader import select_template
+from django.template.response import TemplateResponse
+from django.urls import path, reverse
+from django.utils.translation import gettext as _
+from django.views.decorators.debug import sensitive_post_parameters, sensitive_variables
+
+from .._internal import clock
+from ..access.no_store import mark_response_private
+from ..access.policy import PERMISSION_MISSING, SESSION_MISSING
+from ..audit.admin import render_trail_unavailable
+from ..audit.admin_base import get_error_message
+from ..audit.events import Action
+from ..audit.recorder import record
+from ..audit.request_context import Actor
+from ..errors import AuditUnavailable, PhiOidcError, RevealRefused
+from ..subjects.models import PairwiseSubject
+from .person_actions import PERSON_ACTIONS, ActionRequest, ActionResult, PersonAction
+from .person_sections import APP_LABEL, get_sections, list_viewable_sections
+
+_TEMPLATE_DIRECTORY = f"admin/{APP_LABEL}/person"
+
+
+def install_person_pages(site: AdminSite) -> None:
+    """Give the site a page for each person, and link the page of the user model to it, where the site has one.
+
+    No model and no template of the host project's is asked for. That the site makes its URLs when all its pages are
+    registered is why it is done then.
+    """
+    others = site.get_urls
+
+    def get_urls() -> list[Any]:
+        users = site._registry.get(get_user_model())
+        if users is not None and not hasattr(users, "phi_oidc_linked"):
+            _add_person_link(users)
+        view = site.admin_view(_create_person_view(site))
+        return [
+            path(f"{APP_LABEL}/person/<str:quoted>/", view, name="phi_oidc_person"),
+            path(f"{APP_LABEL}/person/<str:quoted>/<str:act>/", view, name="phi_oidc_person_act"),
+            *others(),
+        ]
+
+    site.get_urls = get_urls  # type: ignore[method-assign]  # of this one site
+
+
+def _add_person_link(user_admin: Any) -> None:
+    """Let the change page of users, by whatever template, bear a link for those who may go where it leads."""
+    usual = user_admin.render_change_form
+
+    @wraps(usual)
+    def render_change_form(request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        response = usual(request, context, *args, **kwargs)
+        person = kwargs.get("obj") or context.get("original")
+        if person is not None and isinstance(response, TemplateResponse) and _can_open_page(request.user, person):
+            names: Any = response.template_name
+            of_users = select_template([names] if isinstance(names, str) else names)
+            response.context_data = {
+                **(response.context_data or {}),
+                "phi_oidc_extended": getattr(of_users, "template", of_users),
+                "phi_oidc_person_url": reverse("admin:phi_oidc_person", args=[quote(person.pk)]),
+            }
+            response.template_name = f"{_TEMPLATE_DIRECTORY}/user_change_form.html"
+        return response
+
+    user_admin.render_change_form = render_change_form
+    user_admin.phi_oidc_linked = True
+
+
+def _create_person_view(site: AdminSite) -> Any:
+    @sensitive_post_parameters()
+    @sensitive_variables()
+    def person_view(request: HttpRequest, quoted: str, act: str = "") -> HttpResponseBase:
+        """Show the page of a person, or ask about an act and do it. Who may not is refused, after the event of that."""
+        frame = {**site.each_context(request), "opts": PairwiseSubject._meta}
+        mark_response_private(request)
+        try:
+            person = _get_person(request, unquote(quoted), act)
+            if not act:
+                return _render_person_page(request, person, frame)
+            return _process_action(request, person, _get_permitted_action(request, person, act), frame)
+        except AuditUnavailable:
+            return render_trail_unavailable(request, site)
+
+    return person_view
+
+
+def _get_person(request: HttpRequest, pk: str, action_name: str) -> AbstractBaseUser:
+    """Return the person. Whoever may see nothing of anybody is not told who is there. Raises: PermissionDenied."""
+    users = get_user_model()
+    try:
+        found: AbstractBaseUser | None = users._base_manager.get(pk=pk)
+    except (ObjectDoesNotExist, ValidationError, ValueError, OverflowError):
+        found = None
+    if not _can_open_page(request.user, users()):
+        raise _record_denial(request, found, action_name)
+    if found is None:
+        raise Http404
+    return found
+
+
+def _can_open_page(user: Any, person: Any) -> bool:
+    return bool(list_viewable_sections(user, person)) or any(
+        user.has_perm(act.permission) for act in PERSON_ACTIONS.values()
+    )
+
+
+def _get_permitted_action(request: HttpRequest, person: AbstractBaseUser, action_name: str) -> PersonAction:
+    act = PERSON_ACTIONS.get(action_name)
+    if act is None:
+        raise Http404
+    if not act.is_permitted(request.user, person):
+        raise _record_denial(request, person, action_name)
+    if action_name == "export" and not Actor.from_request(request).is_authenticated_by_provider:
+        # As it is with each claim alone.
+        raise _record_denial(request, person, action_name, SESSION_MISSING)
+    return act
+
+
+def _record_denial(
+    request: HttpRequest, person: AbstractBaseUser | None, action_name: str, reason: str = PERMISSION_MISSING
+) -> PermissionDenied:
+    """Return the refusal, whose event is committed, without a key that is nobody's and an act that is none.
+
+    Raises: AuditUnavailable.
+    """
+    origin, now = Actor.from_request(request).origin, clock.now()
+    resource = f"user/{person.pk}" if person else ""
+    told: dict[str, Any] = {"reason": reason, "resource": resource}
+    told["detail"] = {"page": f"person/{action_name}" if action_name in PERSON_ACTIONS else "person"}
+    record(Action.ACCESS_DENIED, origin=origin, now=now, outcome="failure", **told)
+    return PermissionDenied()
+
+
+def _render_person_page(
+    request: HttpRequest, person: AbstractBaseUser, base_context: dict[str, Any]
+) -> HttpResponseBase:
+    acts = [act for act in PERSON_ACTIONS.values() if act.is_permitted(request.user, person)]
+    sections = list(get_sections(Actor.from_request(request), person, now=clock.now()))
+    shown = {section.name for section in sections}
+    context = {
+        "title": _("Person"),
+        "person": person,
+        "quoted": quote(person.pk),
+        "sections": [(section, [act for act in acts if act.section == section.name]) for section in sections],
+        "other_acts": [act for act in acts if act.section not in shown],
+    }
+    return TemplateResponse(request, f"{_TEMPLATE_DIRECTORY}/person.html", {**base_context, **context})
+
+
+def _process_action(
+    request: HttpRequest, person: AbstractBaseUser, action: PersonAction, base_context: dict[str, Any]
+) -> HttpResponseBase:
+    asked = ActionRequest(actor=Actor.from_request(request), person=person, now=clock.now())
+    form = action.form_class(request.POST if request.method == "POST" else None, choices=action.choices(asked))
+    context = {
+        **base_context,
+        "title": action.title,
+        "act": action,
+        "person": person,
+        "quoted": quote(person.pk),
+        "form": form,
+    }
+    status = 200
+    if request.method == "POST":
+        status = 400
+        if form.is_valid():
+            try:
+                asked.form_data.update(form.cleaned_data)
+                return _render_result(request, action.run(asked), context)
+            except AuditUnavailable:
+                raise
+            except (PhiOidcError, ObjectDoesNotExist) as refusal:
+                is_refused = isinstance(refusal, RevealRefused)
+                form.add_error(
+                    None, _("This can’t be opened for that purpose.") if is_refused else get_error_message(refusal)
+                )
+                status = 403 if is_refused else 409
+    return TemplateResponse(request, f"{_TEMPLATE_DIRECTORY}/act.html", context, status=status)
+
+
+def _render_result(request: HttpRequest, result: str | ActionResult, context: dict[str, Any]) -> HttpResponseBase:
+    """Show it in this answer alone: neither an address nor a message has a value."""
+    if isinstance(result, str):
+        messages.success(request, result)
+        return HttpResponseRedirect(reverse("admin:phi_oidc_person", args=[context["quoted"]]))
+    if result.document:
+        disposition = 'attachment; filename="person.json"'
+        headers = {"Content-Disposition": disposition, "Cache-Control": "no-store"}
+        return HttpResponse(result.document, content_type="application/json", headers=headers)
+    return TemplateResponse(request, f"{_TEMPLATE_DIRECTORY}/shown.html", {**context, "rows": result.rows})

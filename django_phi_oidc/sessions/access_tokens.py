@@ -1,0 +1,174 @@
+"""A live access token of a session, for the host project's own calls: the one that is kept, or a newer one."""
+
+import logging
+import threading
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from functools import partial
+from typing import TypeVar
+
+from django.db import connections, transaction
+from django.http import HttpRequest
+from django.views.decorators.debug import sensitive_variables
+
+from .._internal import clock
+from ..audit.events import Origin
+from ..audit.request_context import Actor, find_oidc_session_id
+from ..errors import RefreshInsideTransaction, RefreshMismatch, SignInRefused, TokenExpired
+from ..oidc.token import ReceivedToken
+from . import token_refresh
+from .lifecycle import end_session
+from .models import EndReason, OIDCSession, PendingRevocation, TokenToRevoke
+from .tasks import CALL_SECONDS, retry_on_lost_connection, revoke_after_commit, revoke_received_tokens
+from .token_refresh import RefreshLease
+
+logger = logging.getLogger(__name__)
+T = TypeVar("T")
+POLL_INTERVAL_SECONDS = 0.05
+
+
+@sensitive_variables()
+def get_access_token(session: OIDCSession | uuid.UUID | HttpRequest) -> str:
+    """Return an access token of the session that has not expired; session: its row, its id, or a request that bears it.
+
+    One that expires within 30 s is refreshed first, by one caller at a time across all processes; the others wait for
+    that one's, 8 s at most. While the OP can't be asked, the old one is returned for as long as it lives. What a
+    refresh brings is committed on its own, whatever is rolled back later. Its answer may end the session (R8).
+
+    Raises: TokenExpired; RefreshInsideTransaction, on SQLite alone, when a refresh is due; Undecryptable.
+    Spec: OIDC Core 12.
+    """
+    row = _get_live_session(_get_session_id(session))
+    if token_refresh.is_refresh_due(row, now=clock.now()):
+        origin = Origin() if isinstance(session, OIDCSession | uuid.UUID) else Actor.from_request(session).origin
+        row = _run_outside_transaction(partial(_refresh_tokens, row, origin=origin)) or _get_live_session(row.pk)
+    token = token_refresh.get_live_access_token(row, now=clock.now())
+    if not token:
+        raise TokenExpired
+    return token
+
+
+def _get_session_id(session: OIDCSession | uuid.UUID | HttpRequest) -> uuid.UUID:
+    if isinstance(session, uuid.UUID):
+        return session
+    session_id = session.pk if isinstance(session, OIDCSession) else find_oidc_session_id(session.session)
+    if session_id is None:
+        raise TokenExpired
+    return session_id
+
+
+def _get_live_session(session_id: uuid.UUID) -> OIDCSession:
+    row = token_refresh.find_session_with_tokens(session_id)
+    if row is None:
+        raise TokenExpired
+    return row
+
+
+def _run_outside_transaction(operation: Callable[[], T]) -> T | None:
+    """Return act(), which commits for itself; None when it goes on after 8 s, in a thread of its own.
+
+    Inside a transaction that thread has connections of its own. It may wait for a lock that the caller's transaction
+    holds, so the caller does not wait for it any longer than that.
+    """
+    connection = transaction.get_connection()
+    if connection.get_autocommit() and not connection.in_atomic_block:
+        return operation()
+    if connection.vendor == "sqlite":
+        # Whoever writes holds the whole file: a second connection could not.
+        raise RefreshInsideTransaction
+    future: Future[T] = Future()
+    threading.Thread(target=_run_in_thread, args=(operation, future), name="phi_oidc.refresh").start()
+    try:
+        return future.result(timeout=CALL_SECONDS)
+    except TimeoutError:
+        return None
+
+
+def _run_in_thread(operation: Callable[[], T], future: "Future[T]") -> None:
+    try:
+        result = operation()
+    except BaseException as error:  # noqa: BLE001 -- it is raised where somebody waits for it
+        connections.close_all()
+        future.set_exception(error)
+    else:
+        connections.close_all()
+        future.set_result(result)
+
+
+def _refresh_tokens(session: OIDCSession, *, origin: Origin) -> OIDCSession:
+    """Return the session's row once it has other tokens than those seen, or as it is when they can't be had.
+
+    What another caller has tried in vain meanwhile is not tried again. Raises: TokenExpired when the session has ended.
+    """
+    ends_at = time.monotonic() + CALL_SECONDS
+    was_held = False
+    while True:
+        row = _get_live_session(session.pk)
+        if row.access_token_expires_at != session.access_token_expires_at:
+            return row
+        if was_held and row.refresh_lease_until is None:
+            return row
+        if row.refresh_lease_until is not None and row.refresh_lease_until > clock.now():
+            was_held = True
+        elif _attempt_refresh(row, origin=origin):
+            return _get_live_session(session.pk)
+        if time.monotonic() >= ends_at:
+            return row
+        time.sleep(POLL_INTERVAL_SECONDS)
+
+
+@sensitive_variables()
+def _attempt_refresh(session: OIDCSession, *, origin: Origin) -> bool:
+    """Refresh the tokens and settle whatever comes of it; return False when another does that, or the row is held."""
+    lease = token_refresh.acquire_lease(session, now=clock.now())
+    if lease is None:
+        return False
+    received: list[ReceivedToken] = []
+    try:
+        revocations = _use_refresh_token(lease, received, origin=origin)
+    except BaseException:
+        # Nothing that is committed names them.
+        if received:
+            revoke_received_tokens(received, provider=lease.provider)
+        raise
+    revoke_after_commit(revocations)
+    return True
+
+
+@sensitive_variables()
+def _use_refresh_token(lease: RefreshLease, new_tokens: list[ReceivedToken], *, origin: Origin) -> Sequence[uuid.UUID]:
+    """Ask the OP; keep what it gave, or end the session, or leave it as it is; return the revocations to be tried."""
+    try:
+        refreshed = token_refresh.request_tokens(
+            lease, new_tokens=new_tokens, clock=clock.now, timeout_seconds=CALL_SECONDS
+        )
+    except (SignInRefused, RefreshMismatch) as refusal:
+        logger.warning("Session %s was not refreshed: %s: %s", lease.session_id, refusal.code, refusal)
+        reason = token_refresh.find_end_reason(refusal)
+        if reason is None:
+            retry_on_lost_connection(partial(token_refresh.release_lease, lease))
+        doomed = new_tokens
+    else:
+        reason = None
+        doomed = retry_on_lost_connection(partial(token_refresh.store_tokens, lease, refreshed, new_tokens=new_tokens))
+    if reason is None and not doomed:
+        return ()
+    return retry_on_lost_connection(partial(_discard_tokens, lease, doomed, reason=reason, origin=origin))
+
+
+def _discard_tokens(
+    lease: RefreshLease, tokens: Sequence[ReceivedToken], *, reason: EndReason | None, origin: Origin
+) -> Sequence[uuid.UUID]:
+    """Queue tokens that nobody keeps, and end the session if there is a reason, in one transaction."""
+    now = clock.now()
+    rows = [TokenToRevoke(token=token, provider=lease.provider, session_id=lease.session_id) for token in tokens]
+    with transaction.atomic(durable=True):
+        # The newest first: they live, whatever the OP has done to those before.
+        queued = PendingRevocation.objects.queue(rows, now=now)
+        # A grant that the session has no more, after a stronger sign-in or another's refresh, is none of its own.
+        if reason is EndReason.INVALID_GRANT and not token_refresh.release_lease(lease):
+            reason = None
+        ended = end_session(lease.session_id, reason, origin=origin, now=now) if reason else None
+    return (*queued, *(ended.revocation_ids if ended else ()))

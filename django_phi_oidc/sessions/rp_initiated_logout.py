@@ -1,0 +1,87 @@
+"""How the browser leaves for the OP once its session has ended here, and how it is known again on its way back.
+
+Spec: OIDC RP-Initiated Logout 1.0, R9.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from django.core import signing
+from django.views.decorators.debug import sensitive_variables
+
+from .._internal import randomness
+from ..claims.minimization import PROTOCOL_CLAIMS
+from ..config.providers import EndSessionMethod
+from ..errors import MetadataError, ProviderUnknown, TransportError
+from ..oidc.rp_initiated_logout import build_end_session_url, build_hint_parameters, parse_url_origin
+from ..provider.registry import get_provider
+
+STATE_MAX_AGE_SECONDS = 600
+MAX_URL_LENGTH = 8192
+"""Characters of a redirect to the OP; beyond it the person stays here."""
+_MIN_CALL_SECONDS = 0.1
+_STATE_SALT = "django_phi_oidc.sessions.logout"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndSessionRequest:
+    """Where the browser goes to end the OP's own session, and what it takes along."""
+
+    method: EndSessionMethod
+    endpoint: str
+    endpoint_origin: str
+    """Of the endpoint, as it may stand in a header."""
+    parameters: Mapping[str, str] = field(repr=False)
+
+    @property
+    def url(self) -> str:
+        """The endpoint with the parameters in its query, for a redirect."""
+        return build_end_session_url(self.endpoint, self.parameters)
+
+
+@sensitive_variables()
+def build_end_session_request(
+    provider_name: str, *, id_token: str, post_logout_redirect_uri: str, timeout_seconds: float, now: datetime
+) -> EndSessionRequest | None:
+    """Return how to leave; None when the OP has no place for it, can't be asked in time, or would get too long a URL.
+
+    id_token: of the session that has ended; empty when there was none. return_to: the registered post-logout redirect
+    URI. seconds: for the OP's metadata, where they are not known yet.
+    """
+    try:
+        provider = get_provider(provider_name)
+        metadata = provider.get_metadata(deadline=max(timeout_seconds, _MIN_CALL_SECONDS))
+    except (ProviderUnknown, TransportError, MetadataError):
+        return None
+    method = provider.declaration.end_session_method
+    origin = parse_url_origin(metadata.end_session_endpoint)
+    if not origin:
+        return None
+    hint = build_hint_parameters(
+        id_token, issuer=metadata.issuer, in_url=method == "get", protocol_claims=PROTOCOL_CLAIMS
+    )
+    parameters = {
+        "client_id": provider.declaration.client_id,
+        "post_logout_redirect_uri": post_logout_redirect_uri,
+        "state": create_logout_state(now),
+        **hint,
+    }
+    parting = EndSessionRequest(
+        method=method, endpoint=metadata.end_session_endpoint, endpoint_origin=origin, parameters=parameters
+    )
+    return parting if method == "post" or len(parting.url) <= MAX_URL_LENGTH else None
+
+
+def create_logout_state(now: datetime) -> str:
+    """Return a random value with its time and a MAC: it needs no storage to be known again."""
+    return signing.Signer(salt=_STATE_SALT).sign(f"{randomness.token_b64url(16)}.{int(now.timestamp())}")
+
+
+def is_valid_logout_state(state: str, *, now: datetime) -> bool:
+    """Say whether we made that state in the last ten minutes."""
+    try:
+        made_at = int(signing.Signer(salt=_STATE_SALT).unsign(state).rpartition(".")[2])
+    except signing.BadSignature:
+        return False
+    return abs(now.timestamp() - made_at) <= STATE_MAX_AGE_SECONDS

@@ -1,0 +1,296 @@
+"""The ways out: syslog over TLS, HTTPS, a file. Each takes a batch within a deadline, and says what became of it.
+
+Every exchange has a connection of its own, verified certificates, and one limit to all of its time.
+"""
+
+import http.client
+import os
+import socket
+import ssl
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import urllib3
+from urllib3.exceptions import HTTPError
+
+from ..audit.formats import item_to_line
+from ..audit.formats.items import LogItem
+from ..audit.formats.rfc5424 import build_frame
+from ..config.sinks import SinkDeclaration, is_valid_header_value
+from ..errors import (
+    TransportError,
+    TransportRedirect,
+    TransportTimeout,
+    TransportTLS,
+    TransportTooLarge,
+    TransportUnreachable,
+)
+from ..oidc.transport import TransportRequest, TransportResponse
+from ..provider.connection_pool import TimedConnectionPool, TimedExchange, TimedTLSConnectionPool, translate_error
+from .http_protocol import (
+    SendResult,
+    build_bundle_request,
+    build_lines_request,
+    process_bundle_response,
+    process_lines_response,
+)
+
+MAX_RESPONSE_BYTES = 4 * 1024 * 1024
+"""A FHIR server may send the whole batch back."""
+_CHUNK_BYTES = 64 * 1024
+_TCP_CLOSE = 7
+"""TCP_CLOSE, the first byte of Linux's struct tcp_info."""
+_POLL_SECONDS = 0.005
+
+
+class FileSink:
+    """A file that lines are appended to, and that is on disk when they are accepted."""
+
+    def __init__(self, declaration: SinkDeclaration, *, hostname: str) -> None:
+        self._declaration = declaration
+        self._hostname = hostname
+
+    def send(self, items: Sequence[LogItem], *, timeout_seconds: float) -> SendResult:
+        """Append items. A line that a crash cut off is ended first, so that each of ours stands alone."""
+        text = "".join(f"{item_to_line(item, self._declaration.format, hostname=self._hostname)}\n" for item in items)
+        try:
+            _append_to_file(Path(self._declaration.path), text.encode("utf-8"))
+        except OSError:
+            return SendResult(accepted=0, fault="file_unwritable")
+        return SendResult(accepted=len(items))
+
+
+class SyslogSink:
+    """A collector of syslog messages over TLS or, on loopback, plain TCP. Spec: RFC 5424, RFC 5425, RFC 6587 3.4.1.
+
+    Syslog has no acknowledgement. A batch counts as delivered when the collector ended the stream in order after we
+    did, its machine having taken every byte. That it kept them, this does not tell.
+    """
+
+    def __init__(self, declaration: SinkDeclaration, *, hostname: str) -> None:
+        self._declaration = declaration
+        self._hostname = hostname
+
+    def send(self, items: Sequence[LogItem], *, timeout_seconds: float) -> SendResult:
+        """Send items over one connection and wait until the collector has read to its end."""
+        frames = b"".join(
+            build_frame(
+                item, item_to_line(item, self._declaration.format, hostname=self._hostname), hostname=self._hostname
+            )
+            for item in items
+        )
+        try:
+            self._exchange(frames, timeout_seconds=timeout_seconds)
+        except TransportError as error:
+            return SendResult(accepted=0, fault=error.code)
+        return SendResult(accepted=len(items))
+
+    def _exchange(self, frames: bytes, *, timeout_seconds: float) -> None:
+        declaration = self._declaration
+        ends_at = time.monotonic() + timeout_seconds
+        with TimedExchange(timeout_seconds) as exchange:
+            try:
+                context = build_ssl_context(declaration) if declaration.tls else None
+                with exchange.connect(declaration.host, declaration.port, ()) as connection:
+                    if context is None:
+                        connection.sendall(frames)
+                        end_stream(connection, monotonic_deadline=ends_at)
+                    else:
+                        with context.wrap_socket(connection, server_hostname=declaration.host) as secured:
+                            secured.sendall(frames)
+                            _end_tls_stream(secured, monotonic_deadline=ends_at)
+            except (OSError, ValueError) as error:
+                if isinstance(error, ssl.SSLError) and error.errno == ssl.SSL_ERROR_SYSCALL and not exchange.is_expired:
+                    # A reset while writing, which ssl tells without a reason.
+                    raise TransportUnreachable("The collector reset the connection.") from None
+                raise translate_error(error, is_expired=exchange.is_expired) from None
+            if exchange.is_expired:
+                # Our own cut looks like the end of the collector's stream.
+                raise TransportTimeout
+
+
+class HTTPSSink:
+    """A collector of lines, or a FHIR server, over HTTPS. 2xx is an acknowledgement."""
+
+    def __init__(self, declaration: SinkDeclaration, *, hostname: str) -> None:
+        self._declaration = declaration
+        self._hostname = hostname
+
+    def send(self, items: Sequence[LogItem], *, timeout_seconds: float) -> SendResult:
+        """Post items in one request."""
+        declaration = self._declaration
+        try:
+            headers = {name: _read_header_value(value) for name, value in declaration.headers.items()}
+        except (OSError, ValueError):
+            return SendResult(accepted=0, fault="header_unreadable")
+        is_fhir = declaration.format == "fhir"
+        if is_fhir:
+            request = build_bundle_request(items, url=declaration.url, headers=headers, hostname=self._hostname)
+        else:
+            request = build_lines_request(
+                items, url=declaration.url, log_format=declaration.format, headers=headers, hostname=self._hostname
+            )
+        try:
+            response = _post(request, declaration, timeout_seconds=timeout_seconds)
+        except TransportError as error:
+            return SendResult(accepted=0, fault=error.code, needs_operator=isinstance(error, TransportRedirect))
+        judge = process_bundle_response if is_fhir else process_lines_response
+        return judge(response, count=len(items))
+
+
+def create_sink(declaration: SinkDeclaration, *, hostname: str) -> FileSink | SyslogSink | HTTPSSink:
+    """Return the way to that sink. hostname: the name of this machine."""
+    kinds: dict[str, type[FileSink | SyslogSink | HTTPSSink]] = {
+        "file": FileSink,
+        "syslog": SyslogSink,
+        "https": HTTPSSink,
+    }
+    return kinds[declaration.type](declaration, hostname=hostname)
+
+
+def build_ssl_context(declaration: SinkDeclaration) -> ssl.SSLContext:
+    """Return a context that verifies certificate and name. Raises: TransportTLS when a file can't be used.
+
+    Not ssl.create_default_context: that one writes session keys to where SSLKEYLOGFILE says.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    try:
+        if declaration.ca_bundle:
+            context.load_verify_locations(cafile=declaration.ca_bundle)
+        else:
+            context.load_default_certs()
+        if declaration.client_certificate:
+            # With a password, even an empty one, OpenSSL never asks for it at a terminal.
+            context.load_cert_chain(declaration.client_certificate, password="")
+    except OSError as error:
+        raise TransportTLS("ca_bundle or client_certificate can't be used.") from error
+    return context
+
+
+def _append_to_file(path: Path, data: bytes) -> None:
+    is_new = not path.exists()
+    descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o600)
+    with open(descriptor, "r+b", buffering=0) as file:
+        if file.seek(0, os.SEEK_END):
+            file.seek(-1, os.SEEK_END)
+            if file.read(1) != b"\n":
+                data = b"\n" + data
+        left = memoryview(data)
+        while left:
+            left = left[file.write(left) :]
+        os.fsync(file.fileno())
+    if is_new:
+        _sync_directory(path.parent)
+
+
+def _sync_directory(path: Path) -> None:
+    """A new file's name is on disk only then."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def end_stream(connection: socket.socket, *, monotonic_deadline: float) -> None:
+    """End our stream, and return once the collector has read it all and ended its own. ends_at: time.monotonic().
+
+    Raises: OSError, TransportUnreachable, TransportTimeout.
+    """
+    connection.shutdown(socket.SHUT_WR)
+    while connection.recv(_CHUNK_BYTES):
+        pass
+    _wait_until_acknowledged(connection, monotonic_deadline=monotonic_deadline)
+
+
+def _end_tls_stream(tls_socket: ssl.SSLSocket, *, monotonic_deadline: float) -> None:
+    """Send close_notify, and wait for the collector's, or for the end of its stream.
+
+    RFC 5425 4.4 demands its close_notify, but rsyslog with GnuTLS answers ours by an end of TCP alone.
+    """
+    try:
+        tls_socket.unwrap()
+    except ssl.SSLEOFError:
+        pass
+    except OSError as error:
+        # How older releases of OpenSSL tell of the same.
+        if isinstance(error, ssl.SSLError) or error.errno != 0:
+            raise
+    end_stream(tls_socket, monotonic_deadline=monotonic_deadline)
+
+
+def _wait_until_acknowledged(connection: socket.socket, *, monotonic_deadline: float) -> None:
+    """Return once the peer's machine has acknowledged our end of stream, and all before it.
+
+    One that stopped reading halfway ends its stream too, in order, when it has read what had come by then: what comes
+    after that is answered by a reset, which arrives behind the end of the stream. Other systems than Linux don't show
+    the state, so there only a reset that has come is seen.
+    Raises: TransportUnreachable, TransportTimeout.
+    """
+    while sys.platform == "linux" and connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] != _TCP_CLOSE:
+        if time.monotonic() >= monotonic_deadline:
+            raise TransportTimeout
+        time.sleep(_POLL_SECONDS)
+    if connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+        raise TransportUnreachable("The collector reset the connection.")
+
+
+def _read_header_value(value: str | Path) -> str:
+    """Raises: OSError, ValueError."""
+    if isinstance(value, str):
+        return value
+    text = value.read_text(encoding="ascii").strip()
+    if not is_valid_header_value(text):
+        raise ValueError("No header's value.")
+    return text
+
+
+def _post(request: TransportRequest, declaration: SinkDeclaration, *, timeout_seconds: float) -> TransportResponse:
+    """Return the answer, whatever its status but 3xx, within deadline seconds. The request is sent once.
+
+    Raises: TransportError.
+    """
+    limits: dict[str, Any] = {"maxsize": 1}
+    if request.url.startswith("https:"):
+        limits |= {"ssl_context": build_ssl_context(declaration), "cert_reqs": ssl.CERT_REQUIRED}
+    with urllib3.PoolManager(**limits) as manager, TimedExchange(timeout_seconds) as exchange:
+        manager.pool_classes_by_scheme = {"http": TimedConnectionPool, "https": TimedTLSConnectionPool}
+        left = exchange.get_remaining_seconds()
+        try:
+            answer = manager.urlopen(
+                request.method,
+                request.url,
+                body=request.body,
+                headers={"User-Agent": "django-phi-oidc", **request.headers, "Accept-Encoding": "identity"},
+                timeout=urllib3.Timeout(connect=left, read=left),
+                redirect=False,
+                retries=False,
+                preload_content=False,
+                decode_content=False,
+            )
+            try:
+                response = _read_response(answer)
+            finally:
+                answer.close()
+        # ValueError: what http.client has for a header with a line break, quoting it.
+        except (HTTPError, http.client.HTTPException, OSError, ValueError) as error:
+            raise translate_error(error, is_expired=exchange.is_expired) from None
+        if exchange.is_expired:
+            raise TransportTimeout
+        return response
+
+
+def _read_response(response: urllib3.BaseHTTPResponse) -> TransportResponse:
+    if 300 <= response.status < 400:
+        raise TransportRedirect
+    body = bytearray()
+    while chunk := response.read(_CHUNK_BYTES):
+        body += chunk
+        if len(body) > MAX_RESPONSE_BYTES:
+            raise TransportTooLarge
+    headers = {name.lower(): value for name, value in response.headers.itermerged()}
+    return TransportResponse(status=response.status, headers=headers, body=bytes(body))

@@ -1,0 +1,55 @@
+"""The log goes out: every few seconds, to every sink that is due."""
+
+import logging
+from collections.abc import Mapping
+
+from celery import shared_task
+from django.core.exceptions import ImproperlyConfigured
+
+from .. import conf
+from .._internal import clock
+from .._internal.hostname import get_hostname
+from ..config.sinks import SinkDeclaration, parse_sink
+from ..errors import AuditUnavailable, DeclarationInvalid
+from . import delivery
+from .delivery import DeliveryResult
+from .sinks import create_sink
+
+logger = logging.getLogger(__name__)
+
+RUN_SECONDS = 50.0
+"""For all sinks together."""
+
+
+@shared_task(name="phi_oidc.deliver", ignore_result=True, acks_late=True)
+def deliver() -> None:
+    """Deliver to all sinks that are due, and tell of those that lag."""
+    deliver_to_due_sinks(seconds=RUN_SECONDS)
+
+
+def get_declared_sinks() -> Mapping[str, SinkDeclaration]:
+    """Return the declared sinks by name. Raises: ImproperlyConfigured."""
+    sinks = conf.get_option("SINKS")
+    if not isinstance(sinks, Mapping):
+        raise ImproperlyConfigured("PHI_OIDC['SINKS'] must be a dictionary.")
+    try:
+        return {name: parse_sink(name, raw) for name, raw in sinks.items()}
+    except DeclarationInvalid as error:
+        raise ImproperlyConfigured(f"PHI_OIDC: {error}") from error
+
+
+def deliver_to_due_sinks(*, seconds: float) -> dict[str, DeliveryResult]:
+    """Deliver to each sink that is due, the healthy ones first, each for its part of seconds; then look for lags.
+
+    One that is away or hangs holds up the others of this run for the deadline of one exchange at most.
+    """
+    sinks = get_declared_sinks()
+    results: dict[str, DeliveryResult] = {}
+    for name in delivery.get_cursors(tuple(sinks), now=clock.now()):
+        sink = create_sink(sinks[name], hostname=get_hostname())
+        results[name] = delivery.deliver(name, sink, clock=clock.now, seconds=seconds / len(sinks))
+        try:
+            delivery.check_lag(name, lag_alert=sinks[name].lag_alert, now=clock.now())
+        except AuditUnavailable:
+            logger.warning("The audit trail can't be read; how far sink %s is behind is not known.", name)
+    return results

@@ -1,0 +1,138 @@
+"""A browser without a screen, in the portal's process: cookies, and no redirect followed.
+
+Each request passes the project's own middleware, URLs and views, as a server would hand it over.
+"""
+
+from dataclasses import dataclass, field
+from http.cookies import SimpleCookie
+from typing import Any
+from urllib.parse import urlencode, urlsplit
+
+from django.http.response import HttpResponseBase
+from django.test import Client
+
+from ..mock_provider import DemoProvider
+
+
+class SignInNotStarted(LookupError):
+    """The portal began no sign-in."""
+
+
+@dataclass
+class PortalResponse:
+    """What came back."""
+
+    status: int
+    location: str
+    body: str
+    headers: list[tuple[str, str]] = field(default_factory=list)
+
+    def join_header_values(self, name: str) -> str:
+        """Return what that header says, however often it is there."""
+        return ", ".join(value for key, value in self.headers if key.lower() == name.lower())
+
+
+@dataclass
+class Browser:
+    """One person's browser on the portal at `base`."""
+
+    base_url: str
+    cookies: dict[str, str] = field(default_factory=dict)
+    provider_cookies: dict[str, str] = field(default_factory=dict)
+    headers: dict[str, str] = field(default_factory=dict)
+    visited_urls: list[str] = field(default_factory=list)
+    """All that it was at, and to which it was sent, in order."""
+    responses: list[PortalResponse] = field(default_factory=list, repr=False)
+    """All that came back, in order."""
+    session_keys: set[str] = field(default_factory=set, repr=False)
+    """All that it was ever given."""
+    default_next_url: str = "/"
+    """Where a sign-in leads."""
+    sign_in_url: str = "/oidc/authenticate/"
+    """Where it begins."""
+    session_cookie_name: str = "sessionid"
+
+    def __post_init__(self) -> None:
+        self._record_session_key()
+
+    def get(self, url: str) -> PortalResponse:
+        """Return what the portal answers. url: a path, or whole."""
+        return self._request("GET", url, None)
+
+    def post(self, url: str, **fields: str) -> PortalResponse:
+        """Return what the portal answers to a form of its own."""
+        fields = {"csrfmiddlewaretoken": self.csrf_token(), **fields}
+        return self._request("POST", url, urlencode(fields).encode())
+
+    def csrf_token(self) -> str:
+        """Return what a form of the portal's would hold."""
+        return self.cookies.get("csrftoken", "")
+
+    def start_sign_in(self, *, next_url: str | None = None, path: str = "") -> PortalResponse:
+        """Ask the portal for a sign-in; the page's location is the authorization request."""
+        return self.get(
+            f"{path or self.sign_in_url}?{urlencode({'next': self.default_next_url if next_url is None else next_url})}"
+        )
+
+    def get_callback_url(self, op: DemoProvider, username: str = "amina", *, next_url: str | None = None) -> str:
+        """Sign in at the OP and return the callback URL, not yet visited. Raises: NotBegun."""
+        begun = self.start_sign_in(next_url=next_url)
+        if begun.status != 302:
+            raise SignInNotStarted(f"The portal answered {begun.status}, and no sign-in began.")
+        return op.authorize(begun.location, username, cookies=self.provider_cookies)
+
+    def sign_in(self, op: DemoProvider, username: str = "amina", *, next_url: str | None = None) -> PortalResponse:
+        """Sign in all the way and return what the callback answered."""
+        return self.get(self.get_callback_url(op, username, next_url=next_url))
+
+    def _request(self, method: str, url: str, body: bytes | None) -> PortalResponse:
+        self.visited_urls.append(url)
+        page = self._dispatch(method, url, body)
+        self.visited_urls.append(page.location)
+        self.responses.append(page)
+        self._record_session_key()
+        return page
+
+    def _record_session_key(self) -> None:
+        if self.session_cookie_name in self.cookies:
+            self.session_keys.add(self.cookies[self.session_cookie_name])
+
+    def _dispatch(self, method: str, url: str, body: bytes | None) -> PortalResponse:
+        return self._parse_response(
+            self._call_client(
+                method, url, body or b"", client=Client(enforce_csrf_checks=True, raise_request_exception=False)
+            )
+        )
+
+    def _call_client(self, method: str, url: str, body: bytes, *, client: Client, **environ: Any) -> Any:
+        parts = urlsplit(url)
+        client.cookies.load(self.cookies)
+        origin = {"origin": self.base_url} if method == "POST" else {}
+        return client.generic(
+            method,
+            parts._replace(scheme="", netloc="", fragment="").geturl(),
+            body,
+            content_type="application/x-www-form-urlencoded",
+            secure=self.base_url.startswith("https:"),
+            headers={"host": urlsplit(self.base_url).netloc, **origin, **self.headers},
+            **environ,
+        )
+
+    def _parse_response(self, response: Any) -> PortalResponse:
+        self._store_cookies([morsel.OutputString() for morsel in response.cookies.values()])
+        cookies = [("Set-Cookie", morsel.OutputString()) for morsel in response.cookies.values()]
+        headers = [*response.items(), *cookies]
+        return PortalResponse(response.status_code, response.get("Location", ""), _read_body(response), headers)
+
+    def _store_cookies(self, set_cookie_headers: list[str]) -> None:
+        for line in set_cookie_headers:
+            for name, morsel in SimpleCookie(line).items():
+                if str(morsel["max-age"]) == "0":
+                    self.cookies.pop(name, None)
+                else:
+                    self.cookies[name] = morsel.value
+
+
+def _read_body(response: HttpResponseBase) -> str:
+    content: bytes = b"".join(response) if response.streaming else response.content  # type: ignore[attr-defined]
+    return content.decode("utf-8", "replace")

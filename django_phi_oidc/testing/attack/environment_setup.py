@@ -1,0 +1,194 @@
+"""What an attack runs in: throw-away databases, caches, keys and messages, and of all else the project's own."""
+
+import logging
+import os
+import types
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from celery import current_app
+from django.conf import settings
+from django.contrib.auth.decorators import login_not_required
+from django.core.exceptions import ImproperlyConfigured
+from django.db import connections
+from django.test import override_settings
+from django.test.utils import setup_databases, setup_test_environment, teardown_databases, teardown_test_environment
+from django.urls import get_resolver, include, path
+
+from ..._internal import randomness
+from ...config.providers import ClaimDeclaration
+from ..mock_provider import Account, DemoProvider, TLSFiles, demo_accounts
+from .environment import WHOAMI_PATH, AttackEnvironment, Portal, whoami_view
+from .throwaway_ca import create_certificate_authority
+
+LOCMEM_CACHE_BACKEND = "django.core.cache.backends.locmem.LocMemCache"
+DEMO_ACR = demo_accounts()[0].acr
+_BROKER_SETTINGS = ("broker_url", "broker_read_url", "broker_write_url")
+_ERROR_HANDLERS = ("handler400", "handler403", "handler404", "handler500")
+
+
+@contextmanager
+def set_up_attack_environment(
+    portal: Portal, claim_declarations: Mapping[str, ClaimDeclaration]
+) -> Iterator[AttackEnvironment]:
+    """Lead the project to a provider that lies, for the length of the block; nothing of its own is written to.
+
+    Its settings, middleware, URLs, backends and templates are as they are. Not its own are: the databases, which are
+    made for this and destroyed; caches, mails and Celery's broker, which are in memory; the directory of
+    `RETENTION_KEYS`; the issuer, and `provisioning`, without which no control could be accepted.
+    Raises: ImproperlyConfigured when a database would be one that was there before.
+    """
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(TemporaryDirectory(prefix="phi-oidc-attack-")))
+        setup_test_environment(debug=False)
+        stack.callback(teardown_test_environment)
+        stack.enter_context(create_throwaway_databases(folder))
+        stack.enter_context(_suppress_logging())
+        stack.enter_context(_use_in_memory_broker())
+        stack.enter_context(override_settings(**_create_isolation_settings(folder)))
+        yield stack.enter_context(run_attack_provider(folder, portal, create_claim_values(claim_declarations)))
+
+
+@contextmanager
+def run_attack_provider(directory: Path, portal: Portal, claims: Mapping[str, Any]) -> Iterator[AttackEnvironment]:
+    """Run the provider that lies, over TLS. folder: for its certificates."""
+    authority = create_certificate_authority(directory, "attack")
+    certificate = authority.create_server_certificate("127.0.0.1")
+    acr = next(iter(portal.declaration.acr_values), DEMO_ACR)
+    accounts = [Account(account.username, account.password, acr=acr) for account in demo_accounts()]
+    op = DemoProvider(accounts=accounts, tls=TLSFiles(certificate, certificate))
+    with op.running():
+        yield AttackEnvironment(
+            op,
+            portal,
+            authority.certificate_path,
+            create_certificate_authority(directory, "another").certificate_path,
+            claims,
+        )
+
+
+@contextmanager
+def create_throwaway_databases(directory: Path) -> Iterator[None]:
+    """Make an empty database for each alias, and destroy it; SQLite's lie in folder.
+
+    They are named after this process, so that a test run of the project's beside this one loses nothing.
+    Raises: ImproperlyConfigured when an alias still reaches what it reached before.
+    """
+    before = {alias: str(connections[alias].settings_dict["NAME"]) for alias in connections}
+    with ExitStack() as stack:
+        for alias, real in before.items():
+            if connections[alias].vendor == "sqlite":
+                # Nobody minds whether it survives a power cut.
+                command = connections[alias].settings_dict["OPTIONS"].get("init_command", "")
+                stack.enter_context(
+                    _override_connection_settings(alias, "OPTIONS", init_command=f"{command};PRAGMA synchronous=OFF")
+                )
+                test_name = str(directory / f"{alias}.sqlite3")
+            else:
+                test_name = f"attack_{os.getpid()}_{real}"
+            stack.enter_context(_override_connection_settings(alias, "TEST", NAME=test_name))
+        made = setup_databases(verbosity=0, interactive=False, serialized_aliases=())
+        stack.callback(teardown_databases, made, verbosity=0)
+        # Django closes one alias before it drops a database; PostgreSQL keeps one that another is still connected to.
+        stack.callback(connections.close_all)
+        same = [alias for alias, real in before.items() if connections[alias].settings_dict["NAME"] == real]
+        if same:
+            raise ImproperlyConfigured(f"No throw-away database could be made for {', '.join(same)}.")
+        yield
+
+
+@contextmanager
+def _override_connection_settings(alias: str, key: str, **overrides: str) -> Iterator[None]:
+    """Change a connection's settings for the length of the block."""
+    declared: Any = connections[alias].settings_dict
+    before = declared[key]
+    declared[key] = {**before, **overrides}
+    try:
+        yield
+    finally:
+        declared[key] = before
+
+
+def create_claim_values(claim_declarations: Mapping[str, ClaimDeclaration]) -> dict[str, Any]:
+    """Return what the provider says of whoever signs in: for each claim a value that is nobody's, of its own form."""
+    return {name: _create_claim_value(name, claim) for name, claim in claim_declarations.items()}
+
+
+def _create_claim_value(name: str, claim: ClaimDeclaration) -> Any:
+    text = f"Kanarienvögel & {randomness.token_b64url(12)}"
+    if name.endswith("_verified"):
+        return True
+    if name.endswith("date"):
+        drawn = randomness.token_bytes(3)
+        return f"18{drawn[0] % 100:02}-{1 + drawn[1] % 12:02}-{1 + drawn[2] % 28:02}"
+    if name == "email":
+        return f"{randomness.token_b64url(12)}@example.org".lower()
+    if claim.members or name == "address":
+        return {member: f"{text} {member}" for member in claim.members or ("street_address", "locality")}
+    return text
+
+
+def _create_isolation_settings(directory: Path) -> dict[str, Any]:
+    """Return the settings that keep an attack away from what is the project's own."""
+    caches = {alias: {"BACKEND": LOCMEM_CACHE_BACKEND, "LOCATION": f"attack-{alias}"} for alias in settings.CACHES}
+    changed: dict[str, Any] = {"ROOT_URLCONF": _create_urlconf(), "CACHES": caches}
+    if "RETENTION_KEYS" in getattr(settings, "PHI_OIDC", {}):
+        keys = directory / "retention-keys"
+        keys.mkdir()
+        changed["PHI_OIDC"] = {**settings.PHI_OIDC, "RETENTION_KEYS": keys}
+    return changed
+
+
+def _create_urlconf() -> types.ModuleType:
+    """Return the project's URLs, and one more that says who is signed in."""
+    project: Any = get_resolver().urlconf_module
+    urls: Any = types.ModuleType("django_phi_oidc_attack_urls")
+    urls.urlpatterns = [
+        path(WHOAMI_PATH.lstrip("/"), login_not_required(whoami_view)),
+        path("", include(settings.ROOT_URLCONF)),
+    ]
+    for handler in _ERROR_HANDLERS:
+        if hasattr(project, handler):
+            setattr(urls, handler, getattr(project, handler))
+    return urls  # type: ignore[no-any-return]  # a module
+
+
+@contextmanager
+def _use_in_memory_broker() -> Iterator[None]:
+    """Let no message reach the project's broker."""
+    before = {name: current_app.conf.get(name) for name in _BROKER_SETTINGS}
+    # To Celery a variable says more than a setting.
+    said = {
+        name: os.environ.pop(f"CELERY_{name.upper()}")
+        for name in _BROKER_SETTINGS
+        if f"CELERY_{name.upper()}" in os.environ
+    }
+    current_app.conf.update(dict.fromkeys(_BROKER_SETTINGS, "memory://"))
+    try:
+        if not current_app.connection_for_write().as_uri().startswith("memory:"):
+            raise ImproperlyConfigured("Celery's messages would reach a broker.")
+        yield
+    finally:
+        current_app.conf.update(before)
+        os.environ.update({f"CELERY_{name.upper()}": value for name, value in said.items()})
+
+
+@contextmanager
+def _suppress_logging() -> Iterator[None]:
+    """Keep the refusals' lines out of the project's logs."""
+    loggers = [logging.getLogger(), *map(logging.getLogger, logging.root.manager.loggerDict)]
+    handlers = {handler for logger in loggers for handler in logger.handlers}
+    for handler in handlers:
+        handler.addFilter(_reject_record)
+    try:
+        yield
+    finally:
+        for handler in handlers:
+            handler.removeFilter(_reject_record)
+
+
+def _reject_record(record: logging.LogRecord) -> bool:
+    return False
