@@ -32,7 +32,7 @@ test-sqlite: $(SQLITE_VENV)/.dev ## run the tests on SQLite
 	PHI_TEST_DB=sqlite $(SQLITE_VENV)/bin/python -m pytest $(PYTEST_ARGS)
 
 test-postgresql: $(VENV)/.dev ## run the tests on PostgreSQL: DATABASE_URL, or a throw-away server
-	PHI_TEST_DB=postgresql $(BIN)/python -m tests.postgresql $(BIN)/python -m pytest $(PYTEST_ARGS)
+	PHI_TEST_DB=postgresql $(BIN)/python -m tests.support.postgresql $(BIN)/python -m pytest $(PYTEST_ARGS)
 
 bench: $(VENV)/.bench ## measure sign-ins, sessions, claims, seals, the leak guard, anomaly rules, the desk and the trail beside floors and peers, and fail where one is too slow
 	@$(BIN)/python -m tests.benchmarks $(BENCH_ARGS)
@@ -44,13 +44,13 @@ docs: $(VENV)/.dev ## build the manual to build/docs/index.html; a warning is an
 	$(BIN)/sphinx-build --builder html --nitpicky --fail-on-warning --keep-going --quiet docs build/docs
 
 reference: $(VENV)/.dev ## write the tables of docs/reference/settings.md anew, out of the code
-	@$(BIN)/python -m tests.manual.options
+	@$(BIN)/python -m tests.docs.manual.settings_reference
 
 links: $(VENV)/.dev ## ask each address that the manual names elsewhere whether it is there: needs the network
 	$(BIN)/sphinx-build --builder linkcheck --quiet docs build/links
 
 screenshots: $(VENV)/.dev ## make the pictures of the README anew, of the example as it runs
-	@$(BIN)/python -m tests.screenshots
+	@$(BIN)/python -m tests.docs.screenshots
 
 lint: $(VENV)/.dev ## check style, types, import contracts and migrations
 	$(BIN)/ruff check .
@@ -65,7 +65,7 @@ lock: $(VENV)/.supply ## write the lock file anew: the newest of what pyproject.
 
 audit: $(VENV)/.supply ## ask whether a flaw is known of anything that is locked, and fail where one is, or nobody could say
 	$(BIN)/pip-audit --strict --disable-pip --require-hashes --requirement $(LOCK) $(AUDIT_ARGS)
-	npm audit --prefix tests/interop --audit-level moderate
+	npm audit --prefix tests/integration/interop --audit-level moderate
 
 sbom: $(VENV)/.supply ## write what an installed app consists of to dist/sbom.cdx.json (CycloneDX)
 	rm -rf build/sbom && mkdir -p dist && $(PYTHON) -m venv build/sbom
@@ -77,7 +77,7 @@ sbom: $(VENV)/.supply ## write what an installed app consists of to dist/sbom.cd
 
 clean: ## remove what the other targets made
 	rm -rf $(VENV) build dist mutants *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .tox
-	rm -rf example_project/var tests/interop/node_modules
+	rm -rf example_project/var tests/integration/interop/node_modules
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BIN)/python:

@@ -20,20 +20,29 @@ import pytest
 from django.db import connections
 from django.test import SimpleTestCase, TransactionTestCase
 
-from tests import celery_app, databases, emptying
-from tests.parts import PARTS
+from tests.support import celery_app, databases
+from tests.support import database_flush as emptying
+from tests.support.external_tools import PARTS
 
 pytest_plugins = ["django_phi_oidc.testing.runner"]
 
 DATABASE = databases.kind(os.environ)
 IN_CI = os.environ.get("CI", "").lower() in {"1", "true"}
-ON_ONE_DATABASE = {"fuzz": "postgresql", "interop": "postgresql", "manual": "sqlite", "translation": "sqlite"}
+ON_ONE_DATABASE = {"security/fuzz": "postgresql", "integration/interop": "postgresql", "docs/manual": "sqlite", "docs/translation": "sqlite"}
 """Folders of tests whose databases are of no account."""
 ASKING = {"db", "transactional_db", "live_server"}
 """The fixtures by which a test asks for the databases, where it has no marker for them."""
 LONG = (
-    *("tests/attack/test_kit.py", "tests/attack/test_planted_faults.py", "tests/desk/test_groups_in_a_browser.py"),
-    *("tests/example_project/demo/test_demo.py", "tests/journeys/test_worker.py", "tests/test_testing.py"),
+    *(
+        "tests/security/attack/test_attack_command.py",
+        "tests/security/attack/test_planted_faults.py",
+        "tests/browser/test_admin_groups.py",
+    ),
+    *(
+        "tests/integration/example_project/demo/test_demo.py",
+        "tests/integration/journeys/test_worker.py",
+        "tests/integration/test_hostproject.py",
+    ),
 )
 """Files of tests that take a quarter of a minute or more. They begin first, so that none of several processes is left
 with one of them when the others have done all else."""

@@ -4,8 +4,8 @@ import base64
 import os
 from datetime import timedelta
 
-from tests import databases
-from tests.mailing import mailer
+from tests.support import databases
+from tests.support.mail_settings import mailer
 
 
 def key(text: str) -> str:

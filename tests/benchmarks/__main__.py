@@ -15,26 +15,26 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
 
-from tests.benchmarks.audit import telling as of_audit
+from tests.benchmarks.anomalies import report as of_watching
+from tests.benchmarks.anomalies.rule_throughput import measure_judging
+from tests.benchmarks.audit import report as of_audit
 from tests.benchmarks.audit.contenders import COUNTED
-from tests.benchmarks.audit.recording import measure_recording
-from tests.benchmarks.audit.trail import measure_trail
-from tests.benchmarks.claims import telling as of_claims
-from tests.benchmarks.claims.scrubbing import measure_scrubbing
-from tests.benchmarks.desk import telling as of_desk
-from tests.benchmarks.desk.looking import measure_looking
-from tests.benchmarks.guard import telling as of_guard
-from tests.benchmarks.guard.guarding import measure_guarding
-from tests.benchmarks.sealing import telling as of_sealing
-from tests.benchmarks.sealing.rotating import measure_sealing
-from tests.benchmarks.sessions import telling as of_sessions
-from tests.benchmarks.sessions.leaving import measure_leaving
-from tests.benchmarks.sessions.requesting import measure_requesting
-from tests.benchmarks.sign_in import telling as of_sign_in
-from tests.benchmarks.sign_in.measuring import BEGIN, DURABLE, check_durable, measure
-from tests.benchmarks.watching import telling as of_watching
-from tests.benchmarks.watching.judging import measure_judging
-from tests.postgresql import given_url, throw_away_server
+from tests.benchmarks.audit.log_throughput import measure_trail
+from tests.benchmarks.audit.write_throughput import measure_recording
+from tests.benchmarks.claims import report as of_claims
+from tests.benchmarks.claims.scrub_throughput import measure_scrubbing
+from tests.benchmarks.dashboard import report as of_desk
+from tests.benchmarks.dashboard.page_times import measure_looking
+from tests.benchmarks.encryption import report as of_sealing
+from tests.benchmarks.encryption.rotation_throughput import measure_sealing
+from tests.benchmarks.leak_guard import report as of_guard
+from tests.benchmarks.leak_guard.middleware_cost import measure_guarding
+from tests.benchmarks.sessions import report as of_sessions
+from tests.benchmarks.sessions.logout_time import measure_leaving
+from tests.benchmarks.sessions.request_overhead import measure_requesting
+from tests.benchmarks.sign_in import report as of_sign_in
+from tests.benchmarks.sign_in.measurement import BEGIN, DURABLE, check_durable, measure
+from tests.support.postgresql import given_url, throw_away_server
 
 ROUND_TRIPS = (0.0, 0.02)
 WRITERS = (8, 2)

@@ -11,12 +11,12 @@ from django_phi_oidc.audit.log import sequencer, verifier
 from django_phi_oidc.audit.log.findings import VerificationSummary
 from django_phi_oidc.audit.log.keys import get_public_keys
 from django_phi_oidc.audit.models import AuditCheckpoint, AuditEvent, AuditLeaf, AuditNode, AuditUnsealed
-from tests.audit.log import KEY, NOW, PEM
-from tests.benchmarks.audit.building import build_genuine, build_sealed, tamper
-from tests.benchmarks.audit.recording import Rates, Written, measure_recording
-from tests.benchmarks.audit.telling import Results, missed, rows, table
-from tests.benchmarks.audit.trail import Took, Trail, measure_trail
-from tests.postgresql import given_url
+from tests.benchmarks.audit.log_throughput import Took, Trail, measure_trail
+from tests.benchmarks.audit.report import Results, missed, rows, table
+from tests.benchmarks.audit.trail_builder import build_genuine, build_sealed, tamper
+from tests.benchmarks.audit.write_throughput import Rates, Written, measure_recording
+from tests.support.audit_log import KEY, NOW, PEM
+from tests.support.postgresql import given_url
 
 BACKLOG = 2_000
 SEALED = 70_000

@@ -5,9 +5,9 @@ from dataclasses import replace
 
 import pytest
 
-from tests.benchmarks.claims.scrubbing import Erased, Scrubbing, measure_scrubbing
-from tests.benchmarks.claims.telling import missed, rows, table
-from tests.postgresql import given_url
+from tests.benchmarks.claims.report import missed, rows, table
+from tests.benchmarks.claims.scrub_throughput import Erased, Scrubbing, measure_scrubbing
+from tests.support.postgresql import given_url
 
 MET = Scrubbing(
     bare=Erased(rows=100, wall=1.0),

@@ -5,11 +5,11 @@ from dataclasses import replace
 
 import pytest
 
-from tests.benchmarks.sessions.leaving import measure_leaving
-from tests.benchmarks.sessions.requesting import measure_requesting
-from tests.benchmarks.sessions.telling import Results, missed, rows, table
-from tests.benchmarks.sign_in.measuring import Result, Sample
-from tests.postgresql import given_url
+from tests.benchmarks.sessions.logout_time import measure_leaving
+from tests.benchmarks.sessions.report import Results, missed, rows, table
+from tests.benchmarks.sessions.request_overhead import measure_requesting
+from tests.benchmarks.sign_in.measurement import Result, Sample
+from tests.support.postgresql import given_url
 
 ROUND_TRIP = 0.02
 

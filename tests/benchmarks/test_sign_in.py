@@ -5,10 +5,10 @@ from dataclasses import replace
 
 import pytest
 
-from tests.benchmarks.sign_in.measuring import DURABLE, Result, Sample, check_durable, measure
+from tests.benchmarks.sign_in.measurement import DURABLE, Result, Sample, check_durable, measure
 from tests.benchmarks.sign_in.portal import commits_of, statements_of, written_of
-from tests.benchmarks.sign_in.telling import missed, rows, table
-from tests.postgresql import given_url, throw_away_server
+from tests.benchmarks.sign_in.report import missed, rows, table
+from tests.support.postgresql import given_url, throw_away_server
 
 ROUND_TRIP = 0.02
 WRITTEN = [

@@ -19,7 +19,7 @@ from mutmut.mutation.diff_apply import get_diff_for_mutant
 from mutmut.stats import status_by_exit_code
 from mutmut.utils.file_utils import walk_mutatable_files
 
-from tests.mutation.explained import ROOT, Change, explained
+from tests.mutation.surviving_mutants import ROOT, Change, explained
 
 LEAST_KILLED = 0.9
 MOST_MEMORY = 2 * 1024**3

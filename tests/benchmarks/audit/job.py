@@ -17,7 +17,7 @@ from django.core.management import call_command
 from django.db import connections
 
 from django_phi_oidc.audit.log.findings import VerificationSummary
-from tests.benchmarks.orders import Order, carry_out, peak_memory
+from tests.benchmarks.worker_protocol import Order, carry_out, peak_memory
 
 _module = import_module
 """What has models can't be imported before Django is set up."""
@@ -32,14 +32,14 @@ def migrate() -> dict[str, Any]:
 def build_genuine(count: int) -> dict[str, Any]:
     """Write genuine events that wait to be sealed."""
     with _taking() as took:
-        _module("tests.benchmarks.audit.building").build_genuine(count)
+        _module("tests.benchmarks.audit.trail_builder").build_genuine(count)
     return took
 
 
 def build_sealed(count: int) -> dict[str, Any]:
     """Write a sealed log."""
     with _taking() as took:
-        _module("tests.benchmarks.audit.building").build_sealed(count)
+        _module("tests.benchmarks.audit.trail_builder").build_sealed(count)
         with connections["phi_audit"].cursor() as cursor:
             # What the server would do by itself some time later, and at the wrong moment.
             cursor.execute("VACUUM ANALYZE")
@@ -73,7 +73,7 @@ def verify() -> dict[str, Any]:
 
 def tamper() -> dict[str, Any]:
     """Change one event."""
-    return {"event": _module("tests.benchmarks.audit.building").tamper()}
+    return {"event": _module("tests.benchmarks.audit.trail_builder").tamper()}
 
 
 ORDERS: Mapping[str, Order] = {

@@ -6,8 +6,8 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
-from tests.benchmarks.orders import line_of
-from tests.benchmarks.sign_in.measuring import _database as database
+from tests.benchmarks.sign_in.measurement import _database as database
+from tests.benchmarks.worker_protocol import line_of
 
 __all__ = ["database", "environment_of", "line_of", "process"]
 

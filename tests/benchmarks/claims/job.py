@@ -8,7 +8,7 @@ from typing import Any
 from django.core.management import call_command
 from django.db import connection
 
-from tests.benchmarks.orders import Order, carry_out, peak_memory
+from tests.benchmarks.worker_protocol import Order, carry_out, peak_memory
 
 CLAIM, SUBJECT, USER = "django_phi_oidc_storedclaim", "django_phi_oidc_pairwisesubject", "auth_user"
 CLAIMS_EACH = 10

@@ -8,7 +8,7 @@ __all__ = ["DEFAULT_AUTO_FIELD", "PHI_OIDC", "SECRET_KEY", "USE_TZ"]
 
 DEBUG = False
 ALLOWED_HOSTS = ["testserver"]
-ROOT_URLCONF = "tests.benchmarks.sessions.stacks"
+ROOT_URLCONF = "tests.benchmarks.sessions.middleware_stacks"
 INSTALLED_APPS = [
     "django.contrib.auth",
     "django.contrib.contenttypes",

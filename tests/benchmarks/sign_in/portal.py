@@ -17,7 +17,7 @@ from django.core.wsgi import get_wsgi_application
 from django.db import connections
 
 from tests.benchmarks.sign_in.provider import PERSON
-from tests.journeys.serving import Quiet
+from tests.support.portal_process import Quiet
 
 FRAMES = ("BEGIN", "COMMIT", "ROLLBACK", "SAVEPOINT", "RELEASE SAVEPOINT", "ROLLBACK TO SAVEPOINT")
 WRITES = ("INSERT", "UPDATE", "DELETE")

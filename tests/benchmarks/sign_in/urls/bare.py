@@ -17,7 +17,7 @@ from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import path
 from django.utils.crypto import constant_time_compare
 
-from .home import urlpatterns as home
+from tests.benchmarks.sign_in.urls.home import urlpatterns as home
 
 pool = urllib3.PoolManager(ca_certs=settings.CA_BUNDLE)
 jwks = pool.request("GET", f"{settings.ISSUER}/jwks").json()

@@ -1,0 +1,62 @@
+"""The benchmark of sealing measures what it says, at a hundredth of its size, and its verdict can be either."""
+
+import os
+from dataclasses import replace
+
+import pytest
+
+from tests.benchmarks.encryption.report import missed, rows, table
+from tests.benchmarks.encryption.rotation_throughput import Beside, Results, Took, measure_sealing
+from tests.support.postgresql import given_url
+
+
+@pytest.mark.postgresql
+def test_measure_sealing_rotates_every_text_by_each_contender() -> None:
+    results = measure_sealing(url=given_url(os.environ), texts=2_000, told=print)
+    assert {name: took.texts for name, took in results.rotated.items()} == {"floor": 2_000, "ours": 2_000, "naive": 200}
+    for took in (*results.rotated.values(), results.small):
+        assert 0 < took.cpu < 3 * took.wall
+    assert 20e6 < results.small.peak < 500e6
+    for beside in results.beside.values():
+        assert 0 < beside.encrypt < beside.seal
+        assert 0 < beside.decrypt < beside.open_sealed
+    assert results.beside["token"].bytes > 2_000 > results.beside["birthdate"].bytes
+
+
+JUST_WITHIN = Took(texts=60_000, wall=2.0, cpu=1.5, counted=0.2, peak=80_000_000)
+SEALED = Beside(bytes=96, seal=8e-6, encrypt=5e-6, open_sealed=9.6e-6, decrypt=6e-6)
+
+
+def results_with(*, ours: Took = JUST_WITHIN, birthdate: Beside = SEALED, token: Beside = SEALED) -> Results:
+    floor, naive = replace(JUST_WITHIN, wall=1.5), replace(JUST_WITHIN, texts=6_000)
+    return Results(
+        rotated={"floor": floor, "ours": ours, "naive": naive},
+        small=replace(JUST_WITHIN, texts=6_000, peak=75_000_000),
+        beside={"birthdate": birthdate, "token": token},
+    )
+
+
+@pytest.mark.sqlite
+@pytest.mark.parametrize(
+    ("results", "told"),
+    [
+        (results_with(ours=replace(JUST_WITHIN, wall=2.1)), "28,571 texts/s"),
+        (results_with(ours=replace(JUST_WITHIN, peak=81_000_000)), "6 MB more"),
+        (results_with(birthdate=replace(SEALED, seal=8.1e-6)), "seal takes 1.62"),
+        (results_with(birthdate=replace(SEALED, open_sealed=9.7e-6)), "open_sealed takes 1.62"),
+    ],
+)
+def test_missed_names_what_is_over_the_aim_and_nothing_that_is_just_within(results: Results, told: str) -> None:
+    assert missed(results_with()) == []
+    assert missed(results_with(token=replace(SEALED, seal=9e-6))) == []
+    (line,) = missed(results)
+    assert told in line
+
+
+@pytest.mark.sqlite
+def test_table_shows_every_contender_and_call() -> None:
+    rotated, sealed = table(results_with()).split("\n\n")
+    assert "| ours | 60,000 | 30,000 | 0.75 | 25.0 | 0.20 | 80 |" in rotated
+    assert "| naive | 6,000 | 3,000 | 0.07 |" in rotated
+    assert "| birthdate | 96 | `open_sealed` | 9.6 | × 1.60 |" in sealed
+    assert rows(results_with())["sealing"][0]["of_fernet"] == pytest.approx(1.6)

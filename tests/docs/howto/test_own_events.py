@@ -1,0 +1,92 @@
+"""A host project records what it does: the how-to's examples run, as they stand."""
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import AnonymousUser
+from django.db import transaction
+from django.test import RequestFactory
+
+from django_phi_oidc.audit.events import parse_event
+from django_phi_oidc.audit.models import AuditEvent, AuditOutbox
+from tests.support.audit_fixtures import audit_database_away  # noqa: F401 -- fixtures
+
+HOW_TO = (Path(__file__).parents[3] / "docs" / "how-to" / "record-your-own-events.md").read_text()
+
+
+def example(name: str) -> dict[str, Any]:
+    found = re.search(rf"<!-- tested: {name} -->\n```python\n(.*?)```", HOW_TO, re.DOTALL)
+    assert found
+    project: dict[str, Any] = {"__name__": "hospital"}
+    exec(found[1], project)
+    return project
+
+
+class Chart:
+    """Stands for a row of the project's own."""
+
+    number = 4711
+
+    def __init__(self, delete: Callable[[], None] = lambda: None) -> None:
+        self.delete = delete
+
+
+@pytest.fixture(autouse=True)
+def registered() -> None:
+    module = ModuleType("hospital")
+    module.__path__ = [str(Path(__file__).parent)]
+    example("register")["HospitalConfig"]("hospital", module).ready()
+
+
+def a_request() -> Any:
+    request = RequestFactory().get("/", REMOTE_ADDR="198.51.100.1")
+    request.user = AnonymousUser()
+    return request
+
+
+@pytest.mark.django_db
+def test_example_of_a_permit_is_recorded_before_it_is_granted() -> None:
+    response = example("permit")["print_chart"](a_request(), 4711)
+    assert (response.status_code, response.content) == (200, b"printed")
+    event = AuditEvent.objects.get()
+    assert (event.action, event.outcome, event.purpose, event.resource, event.client_ip) == (
+        *("hospital.chart_printed", "success", "TREAT", "Chart/4711", "198.51.100.1"),
+    )
+    assert json.loads(event.detail) == {"pages": 3, "printer": "ward 4"}
+
+
+def test_example_of_a_permit_without_the_trail_is_no_permit(audit_database_away: Callable[[], Any]) -> None:
+    with audit_database_away():
+        response = example("permit")["print_chart"](a_request(), 4711)
+    assert response.status_code == 503
+    assert not AuditEvent.objects.exists()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_example_of_a_change_is_told_if_and_only_if_it_is_made() -> None:
+    archive = example("change")["archive_chart"]
+
+    def fail() -> None:
+        raise RuntimeError("the host's own fault")
+
+    with pytest.raises(RuntimeError):
+        archive(a_request(), Chart(fail))
+    with transaction.atomic():
+        archive(a_request(), Chart())
+        transaction.set_rollback(True)
+    assert (AuditOutbox.objects.count(), AuditEvent.objects.count()) == (0, 0)
+    archive(a_request(), Chart())
+    assert AuditEvent.objects.get().resource == "Chart/4711"
+
+
+def test_change_of_an_action_of_the_host_waits_in_the_outbox_as_any_other(
+    audit_database_away: Callable[[], Any],
+) -> None:
+    with audit_database_away():
+        example("change")["archive_chart"](a_request(), Chart())
+    assert parse_event(AuditOutbox.objects.get().event).event.action == "hospital.chart_archived"

@@ -1,0 +1,120 @@
+"""The page on retention: its client of Vault lets claims lapse, at something that answers like Vault."""
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from django_phi_oidc.claims.disclosure import reveal
+from django_phi_oidc.claims.models import StoredClaim
+from django_phi_oidc.claims.retention import destroy_unused_keys
+from django_phi_oidc.crypto import retention_keys
+from django_phi_oidc.errors import KeyMissing, Undecryptable
+from tests.support.claims_fixtures import DAY, NOW, Person, _declared, make_person  # noqa: F401 -- fixtures
+from tests.support.http_server import served_by
+
+pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "phi_audit"])
+PAGE = (Path(__file__).resolve().parents[3] / "docs" / "how-to" / "retention.md").read_text()
+NAME = "20261124-86400"
+
+
+class Vault(BaseHTTPRequestHandler):
+    """Of the KV engine, version 2, what the page asks for."""
+
+    kept: dict[str, Any]
+
+    def answer(self) -> None:
+        kind, _, name = self.path.removeprefix("/v1/secret/").partition("/phi-retention")
+        name, body = name.lstrip("/"), self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        if self.headers["X-Vault-Token"] != "a token":
+            return self.say(403)
+        match self.command, kind, name in self.kept:
+            case "GET", "data", True:
+                return self.say(200, {"data": {"data": self.kept[name]}})
+            case "POST", "data", False:
+                asked = json.loads(body)
+                assert asked["options"] == {"cas": 0}
+                self.kept[name] = asked["data"]
+                return self.say(200, {"data": {"version": 1}})
+            case "POST", "data", True:
+                return self.say(400, {"errors": ["check-and-set parameter did not match the current version"]})
+            case "DELETE", "metadata", _:
+                self.kept.pop(name, None)
+                return self.say(204)
+            case "LIST", "metadata", _ if self.kept:
+                return self.say(200, {"data": {"keys": sorted(self.kept)}})
+        return self.say(404, {"errors": []})
+
+    def __getattr__(self, name: str) -> Any:
+        return self.answer if name.startswith("do_") else super().__getattribute__(name)
+
+    def say(self, status: int, body: Any = None) -> None:
+        data = b"" if body is None else json.dumps(body).encode()
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, *arguments: Any) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def vault() -> Iterator[str]:
+    with served_by(type("Fresh", (Vault,), {"kept": {}})) as address:
+        yield address
+
+
+@pytest.fixture
+def client() -> Callable[..., retention_keys.RetentionKeyStore]:
+    """Return the class on the page."""
+    block = re.search(r"<!-- tested: vault -->\n```python\n(.*?)```", PAGE, re.DOTALL)
+    assert block
+    names: dict[str, Any] = {}
+    exec(block[1], names)
+    return names["VaultRetentionKeys"]
+
+
+def test_vault_keeps_a_key_until_it_is_destroyed(
+    vault: str, client: Callable[..., retention_keys.RetentionKeyStore]
+) -> None:
+    keys = client(vault, "a token")
+    assert (list(keys.names()), keys.get(NAME)) == ([], None)
+    key = keys.create(NAME)
+    assert (len(key), keys.create(NAME), keys.get(NAME), list(keys.names())) == (32, key, key, [NAME])
+    keys.destroy(NAME)
+    keys.destroy(NAME)
+    assert (list(keys.names()), keys.get(NAME)) == ([], None)
+
+
+def test_vault_that_refuses_or_is_away_is_an_error(
+    vault: str, client: Callable[..., retention_keys.RetentionKeyStore]
+) -> None:
+    for keys in (client(vault, "another token"), client("http://127.0.0.1:9", "a token")):
+        for act in (keys.get, keys.create, keys.destroy):
+            with pytest.raises(KeyMissing):
+                act(NAME)
+        with pytest.raises(KeyMissing):
+            keys.names()
+
+
+def test_claims_under_keys_in_vault_open_until_they_lapse(
+    vault: str,
+    client: Callable[..., retention_keys.RetentionKeyStore],
+    settings: Any,
+    make_person: Callable[..., Person],
+) -> None:
+    settings.PHI_OIDC = {**settings.PHI_OIDC, "RETENTION_KEYS": client(vault, "a token")}
+    person = make_person()
+    person.store({"birthdate": "1990-05-17"})
+    copy = StoredClaim.objects.get()
+    assert reveal(person.actor(), person.user, "birthdate", purpose="TREAT") == "1990-05-17"
+    StoredClaim.objects.all().delete()
+    assert destroy_unused_keys(now=NOW + 2 * DAY) == ["20261124-session"]
+    copy.save(force_insert=True)
+    with pytest.raises(Undecryptable):
+        reveal(person.actor(), person.user, "birthdate", purpose="TREAT")

@@ -1,0 +1,261 @@
+"""Each page in Chromium: no finding of axe-core, nothing wider than the window, in light and in dark."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from django.template.loader import render_to_string
+
+from tests.integration.example_project.served_portal import PASSWORDS, Site
+from tests.support.accessibility import faults
+from tests.support.external_tools import CHROMIUM, PARTS
+
+# The portal has SQLite files of its own here, so one of the two runs is enough.
+pytestmark = [pytest.mark.browser, pytest.mark.sqlite]
+
+Go = Callable[[Any, Site], None]
+
+
+def sign_in(page: Any, site: Site, username: str = "amina") -> None:
+    page.goto(f"{site.portal}/portal/")
+    page.fill("#username", username)
+    page.fill("#password", PASSWORDS[username])
+    page.click("button[value=sign-in]")
+    page.wait_for_url("**/portal/")
+
+
+def signed_in(path: str) -> Go:
+    def go(page: Any, site: Site) -> None:
+        sign_in(page, site)
+        page.goto(site.portal + path)
+
+    return go
+
+
+def anonymous(path: str) -> Go:
+    def go(page: Any, site: Site) -> None:
+        page.goto(site.portal + path)
+
+    return go
+
+
+def revealed(page: Any, site: Site) -> None:
+    signed_in("/portal/profile/")(page, site)
+    page.click("text=Show my details")
+    page.wait_for_selector("[data-claim=birthdate]")
+
+
+def unavailable(page: Any, site: Site) -> None:
+    signed_in("/portal/profile/")(page, site)
+    with site.trail_refusing():
+        page.click("text=Show my details")
+        page.wait_for_selector(".notice")
+
+
+def own_chart(page: Any, site: Site) -> None:
+    signed_in("/portal/chart/")(page, site)
+    page.fill("#username", "amina")
+    page.fill("#password", PASSWORDS["amina"])
+    page.click("button[value=sign-in]")
+    page.wait_for_url("**/portal/chart/")
+
+
+def patients(page: Any, site: Site) -> None:
+    sign_in(page, site, "lena")
+    page.goto(f"{site.portal}/portal/patients/")
+
+
+def refused_chart(page: Any, site: Site) -> None:
+    sign_in(page, site)
+    page.goto(f"{site.portal}/portal/chart/1000000/")
+
+
+def emergency(page: Any, site: Site) -> None:
+    sign_in(page, site, "lena")
+    page.goto(f"{site.portal}/portal/chart/1000000/")
+    page.click("text=This is an emergency")
+
+
+def emergency_open(page: Any, site: Site) -> None:
+    emergency(page, site)
+    page.fill("textarea", "Nobody knows.")
+    page.click("text=Open emergency access")
+    page.goto(f"{site.portal}/oidc/emergency/")
+    page.wait_for_selector(".phi-oidc-emergency")
+
+
+def own_looks(page: Any, site: Site) -> None:
+    revealed(page, site)
+    page.goto(f"{site.portal}/portal/access/?all=1")
+    assert "You looked at your date of birth" in page.inner_text(".looks")
+
+
+def not_told(page: Any, site: Site) -> None:
+    signed_in("/portal/access/")(page, site)
+    with site.trail_refusing():
+        page.reload()
+
+
+def refused_purpose(page: Any, site: Site) -> None:
+    signed_in("/portal/profile/")(page, site)
+    page.eval_on_selector("input[name=purpose]", "choice => { choice.value = 'HMARKT' }")
+    page.click("text=Show my details")
+    page.wait_for_selector(".notice")
+
+
+def no_purpose(page: Any, site: Site) -> None:
+    signed_in("/portal/profile/")(page, site)
+    page.eval_on_selector("input[name=purpose]", "choice => { choice.checked = false }")
+    page.click("text=Show my details")
+    page.wait_for_selector("#fault")
+
+
+def signed_out(page: Any, site: Site) -> None:
+    signed_in("/portal/")(page, site)
+    page.click("text=Sign out")
+    page.wait_for_url("**/oidc/logged-out/**")
+
+
+def cancelled(page: Any, site: Site) -> None:
+    page.goto(f"{site.portal}/portal/")
+    page.click("button[value=cancel]")
+    page.wait_for_url("**/oidc/callback/**")
+
+
+def expired_form(page: Any, site: Site) -> None:
+    signed_in("/portal/")(page, site)
+    page.eval_on_selector("form [name=csrfmiddlewaretoken]", "field => { field.value = 'x' }")
+    page.click("text=Sign out")
+    page.wait_for_selector(".notice")
+
+
+def broken(page: Any, site: Site) -> None:
+    # With the cookie of a session, whose table is not there.
+    page.context.add_cookies([{"name": "sessionid", "value": "x" * 32, "url": site.portal}])
+    anonymous("/portal/")(page, site)
+
+
+PAGES: dict[str, tuple[Go, str]] = {
+    "home": (anonymous("/"), "Your care, in one place"),
+    "home signed in": (signed_in("/"), "Your care, in one place"),
+    "portal": (signed_in("/portal/"), "Welcome"),
+    "profile": (signed_in("/portal/profile/"), "My details"),
+    "profile revealed": (revealed, "My details"),
+    "profile without a purpose": (no_purpose, "My details"),
+    "profile refused": (refused_purpose, "That can’t be opened"),
+    "own chart": (own_chart, "My chart"),
+    "patients": (patients, "Patients"),
+    "chart refused": (refused_chart, "That is not open to you"),
+    "emergency": (emergency, "Emergency access"),
+    "emergency, open": (emergency_open, "Emergency access"),
+    "who looked": (signed_in("/portal/access/"), "Who looked at my record"),
+    "who looked, with own looks": (own_looks, "Who looked at my record"),
+    "who looked, unavailable": (not_told, "This can’t be shown at the moment"),
+    "admin refused": (signed_in("/admin/"), "For the clinic’s staff"),
+    "expired form": (expired_form, "This form has expired"),
+    "sign-in refused": (anonymous("/oidc/callback/?state=none&code=none"), "Please start signing in again"),
+    "sign-in refused, signed in": (signed_in("/oidc/callback/?state=none&code=none"), "Please start signing in again"),
+    "sign-in cancelled": (cancelled, "The sign-in was not finished"),
+    "profile unavailable": (unavailable, "Your details stay closed for the moment"),
+    "signed out": (signed_out, "You are signed out"),
+    "provider's login": (anonymous("/portal/"), "Sign in"),
+}
+FAULTS: dict[str, tuple[Go, str]] = {
+    "not found": (anonymous("/nowhere/"), "This page does not exist"),
+    "broken": (broken, "Something went wrong on our side"),
+    "choice of a provider": (anonymous("/portal/"), "How do you want to sign in?"),
+    "sign-in unavailable": (anonymous("/oidc/region/authenticate/"), "Signing in is not possible at the moment"),
+}
+"""Pages that DEBUG would keep from being seen, or that a provider would."""
+CONTEXT = {
+    "reference": "01a20f04-df0d-7d9d-af57-46f39850d3be",
+    "restart_url": "/oidc/region/authenticate/",
+    "choose_url": "/oidc/authenticate/",
+    "home_url": "/",
+    "expired": True,
+    "ways": [{"label": "National identity of the northern region", "url": "/"}, {"label": "Staff", "url": "/"}],
+}
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Any]:
+    """Start the Chromium that the run found. For this module alone: playwright leaves an event loop running in the
+    thread, and Django's synchronous parts refuse to work beside one."""
+    from playwright.sync_api import sync_playwright  # noqa: PLC0415 -- only where the marker let the test through
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=PARTS["browser"]().where, args=[*CHROMIUM])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(chromium: Any) -> Iterator[Any]:
+    context = chromium.new_context()
+    yield context.new_page()
+    context.close()
+
+
+def check_looks(page: Any, site: Site, go: Go, heading: str) -> None:
+    """Go to a page by its heading: in every look it is accessible and fits."""
+    errors: list[str] = []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    go(page, site)
+    assert page.inner_text("h1") == heading
+    assert faults(page, sure=True) == []
+    assert errors == []
+
+
+@pytest.mark.node
+@pytest.mark.parametrize("name", PAGES)
+def test_page_in_every_look_is_accessible_and_fits(name: str, site: Site, page: Any) -> None:
+    check_looks(page, site, *PAGES[name])
+
+
+@pytest.mark.node
+@pytest.mark.parametrize("name", FAULTS)
+def test_page_of_a_fault_in_every_look_is_accessible_and_fits(name: str, bare_site: Site, page: Any) -> None:
+    check_looks(page, bare_site, *FAULTS[name])
+
+
+@pytest.mark.node
+@pytest.mark.parametrize("name", ["choose", "refused_restart", "logged_out"])
+def test_page_of_the_app_in_its_own_look_is_accessible_and_fits(name: str, page: Any) -> None:
+    """With everything that one of its pages may have; in what kind of refusal they say they differ in words alone."""
+    page.set_content(render_to_string(f"django_phi_oidc/{name}.html", CONTEXT))
+    assert page.inner_text("h1") == page.title()
+    assert faults(page, sure=True) == []
+
+
+def test_page_by_keyboard_shows_focus_and_skips_to_content(site: Site, page: Any) -> None:
+    page.goto(f"{site.portal}/")
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.textContent") == "Skip to the content"
+    assert page.evaluate("document.activeElement.getBoundingClientRect().top >= 0")
+    page.keyboard.press("Enter")
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.textContent") == "Sign in"
+    assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
+
+
+def test_page_without_script_signs_in_reveals_and_signs_out(site: Site, chromium: Any) -> None:
+    context = chromium.new_context(java_script_enabled=False)
+    page = context.new_page()
+    sign_in(page, site)
+    page.click("text=See my details")
+    page.click("text=Show my details")
+    assert "1984-03-09" in page.inner_text("[data-claim=birthdate]")
+    page.click("text=Sign out")
+    page.wait_for_url("**/oidc/logged-out/**")
+    page.goto(f"{site.portal}/portal/")
+    assert page.url.startswith(site.provider)
+    context.close()
+
+
+def test_page_asks_nothing_of_other_hosts(site: Site, page: Any) -> None:
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    revealed(page, site)
+    assert asked
+    assert [url for url in asked if not url.startswith((site.portal, site.provider))] == []
+    assert {url for url in asked if url.endswith(".js")} == {f"{site.portal}/static/django_phi_oidc/session.js"}

@@ -1,0 +1,183 @@
+"""What the portal can be to the npm oidc-provider: a client that pushes, signs, reads signed answers, and refreshes."""
+
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+from django_phi_oidc._internal import clock, randomness
+from django_phi_oidc.claims.models import StoredClaim
+from django_phi_oidc.errors import TokenError
+from django_phi_oidc.oidc.client_auth import AssertionFreshness
+from django_phi_oidc.oidc.jose import parse_compact_jws
+from django_phi_oidc.oidc.refresh import build_refresh_request, process_refresh_response, verify_refreshed_id_token
+from django_phi_oidc.oidc.token import TokenResponse
+from django_phi_oidc.provider.registry import get_provider
+from django_phi_oidc.sessions.models import OIDCSession, PendingRevocation, RevocationStatus
+from tests.integration.interop.browser_user import Person
+from tests.integration.interop.conftest import REFRESHING, Declare, client, refused
+from tests.support.certified_provider import CertifiedProvider
+from tests.support.portal_fixtures import EVERYTHING
+
+pytestmark = [pytest.mark.node, pytest.mark.browser, pytest.mark.django_db(**EVERYTHING)]
+
+AGAIN = "/oidc/authenticate/?next=/portal/"
+
+
+def pem(key: rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey) -> str:
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
+
+
+@pytest.mark.parametrize(("offer", "pushed"), [("required", True), ("off", False)])
+def test_request_is_pushed_where_the_provider_takes_it(
+    offer: str, pushed: bool, op: CertifiedProvider, portal: str, person: Person
+) -> None:
+    op.configure(client(portal), par=offer)
+    asked: list[str] = []
+    person.page.on("request", lambda request: asked.append(request.url))
+    person.begin()
+    person.sign_in()
+    person.allow()
+    assert person.arrives()
+    (query,) = [parse_qs(urlsplit(url).query) for url in asked if url.startswith(f"{op.issuer}/auth?")]
+    assert (query.keys() == {"client_id", "request_uri"}) == pushed
+    assert ("state" in query) == (not pushed)
+    assert op.requests("/request") == pushed
+
+
+def test_request_that_is_never_pushed_does_not_reach_a_provider_that_requires_it(
+    op: CertifiedProvider, portal: str, person: Person, declare: Declare
+) -> None:
+    op.configure(client(portal), par="required")
+    declare(default={"par": "never"})
+    person.begin()
+    assert {person.reference(): "par_unsupported"} == refused()
+    assert op.requests("/auth") == 0
+
+
+def test_private_key_jwt_with_each_kind_of_key_and_keys_rotated_under_the_providers_eyes(
+    op: CertifiedProvider, portal: str, person: Person, declare: Declare
+) -> None:
+    jwks_uri = f"{portal}/oidc/jwks.json"
+    op.configure(client(portal, jwks_uri=jwks_uri, token_endpoint_auth_method="private_key_jwt"), par="off")
+    first, second = pem(rsa.generate_private_key(65537, 2048)), pem(ec.generate_private_key(ec.SECP256R1()))
+    third = pem(ed25519.Ed25519PrivateKey.generate())
+
+    def signed_by(*keys: str) -> None:
+        method = {"token_endpoint_auth_method": "private_key_jwt", "client_secret": ""}
+        declare(default={**method, "client_keys": list(keys)})
+
+    signed_by(first)
+    person.begin()
+    person.sign_in()
+    person.allow()
+    assert person.arrives()
+    for keys in (first, second), (second, first), (second,):
+        signed_by(*keys)
+        if keys == (first, second):
+            op.forget_client_keys()
+        person.begin(AGAIN)
+        assert person.arrives()
+    assert op.assertions("/token") == ["PS256", "PS256", "ES256", "ES256"]
+    assert op.fetched(jwks_uri) == 2, "at first, and after the second key was appended; promoted, it was known"
+
+    signed_by(third)
+    person.begin(AGAIN)
+    assert {person.reference(): "token_error"} == refused(), "a key that was not appended first is not known"
+    op.forget_client_keys()
+    person.begin(AGAIN)
+    assert person.arrives()
+    assert op.assertions("/token")[-1] == "EdDSA"
+    assert op.assertions("/token/revocation") == ["PS256", "ES256", "ES256", "EdDSA"]
+    assert set(PendingRevocation.objects.values_list("status", flat=True)) == {RevocationStatus.DONE}
+    assert op.alive() == ["access_token"], "of the session that is left"
+
+
+@pytest.mark.parametrize("alg", ["ES256", "EdDSA"])
+def test_userinfo_that_is_signed_like_the_id_token_is_taken(
+    alg: str, op: CertifiedProvider, portal: str, person: Person, declare: Declare
+) -> None:
+    op.configure(client(portal, id_token_signed_response_alg=alg, userinfo_signed_response_alg=alg))
+    declare(default={"id_token_signed_response_alg": [alg], "userinfo_signed_response_alg": [alg]})
+    person.begin()
+    person.sign_in()
+    person.allow()
+    assert person.arrives()
+    assert {claim.name for claim in StoredClaim.objects.all()} == {"birthdate", "address"}
+    assert op.alive() == ["access_token"]
+
+
+def test_userinfo_that_should_be_signed_and_is_not_is_refused_with_its_token(
+    op: CertifiedProvider, person: Person, declare: Declare
+) -> None:
+    declare(default={"userinfo_signed_response_alg": ["PS256"]})
+    person.begin()
+    person.sign_in()
+    person.allow()
+    assert {person.reference(): "userinfo_invalid"} == refused()
+    assert (len(op.tokens()), op.alive()) == (1, [])
+
+
+def refresh(session: OIDCSession, refresh_token: str) -> TokenResponse:
+    """Spend refresh_token at the provider of the session, and judge all that comes back."""
+    provider = get_provider(session.provider)
+    request = build_refresh_request(
+        metadata=provider.get_metadata(deadline=8),
+        declaration=provider.declaration,
+        refresh_token=refresh_token,
+        freshness=AssertionFreshness(now=clock.now(), jti=randomness.token_b64url(32)),
+    )
+    response = provider.transport.send(request, deadline=8)
+    tokens = process_refresh_response(response, declaration=provider.declaration)
+    verify_refreshed_id_token(
+        tokens.id_token,
+        original_claims=parse_compact_jws(opened(session, "id_token")).payload,
+        keys=provider.get_key_set(deadline=8),
+        declaration=provider.declaration,
+        access_token=tokens.access_token,
+        now=clock.now(),
+    )
+    return tokens
+
+
+def opened(session: OIDCSession, column: str) -> str:
+    return OIDCSession._meta.get_field(column).decrypt(session)
+
+
+def test_refresh_gives_the_same_sign_in_once_and_the_session_takes_all_of_it_along(
+    op: CertifiedProvider, portal: str, person: Person, declare: Declare
+) -> None:
+    op.configure(client(portal, **REFRESHING))
+    basis = {"purpose": "TREAT", "basis": "results that arrive while the person is away"}
+    declare(default={"resource_scopes": {"offline_access": basis}})
+    person.begin()
+    person.sign_in()
+    assert "offline_access" in person.page.inner_text("#asked").split()
+    person.allow()
+    assert person.arrives()
+    session = OIDCSession.objects.get()
+    spent = opened(session, "refresh_token")
+    fresh = refresh(session, spent)
+    assert fresh.refresh_token not in ("", spent)
+    assert op.introspect(fresh.access_token)["active"]
+    person.page.click("text=Sign out")
+    assert person.asked() == "Sign out here as well?"
+    assert (len(op.tokens()), op.alive()) == (4, [])
+
+
+def test_refresh_token_used_twice_is_refused_and_ends_what_came_of_it(
+    op: CertifiedProvider, portal: str, person: Person
+) -> None:
+    op.configure(client(portal, **REFRESHING), refresh_unasked=True)
+    person.begin()
+    person.sign_in()
+    person.allow()
+    assert person.arrives()
+    session = OIDCSession.objects.get()
+    spent = opened(session, "refresh_token")
+    fresh = refresh(session, spent)
+    refresh(session, fresh.refresh_token)
+    with pytest.raises(TokenError, match="invalid_grant"):
+        refresh(session, spent)
+    assert (len(op.tokens()), op.alive()) == (6, [])

@@ -1,0 +1,101 @@
+"""Two providers at once, `clinic` and `region`, the clinic declared first.
+
+At both the portal has the same client id, so that nothing but the rules keeps them apart.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from django_phi_oidc.audit.models import AuditEvent
+from django_phi_oidc.testing.mock_provider import Client, DemoProvider, demo_accounts
+from tests.support.http_browser import Browser, PortalResponse
+
+SECRETS = {"clinic": "the-secret-of-the-clinic", "region": "the-secret-of-the-region"}
+Declare = Callable[..., None]
+
+
+@pytest.fixture(scope="session")
+def _region_op() -> Iterator[DemoProvider]:
+    op = DemoProvider(accounts=demo_accounts())
+    with op.running():
+        yield op
+
+
+def register(op: DemoProvider, name: str, portal: str, *more: str) -> None:
+    """Make the portal known at one provider, with its own secret and its own redirect URI."""
+    uris = [f"{portal}/oidc/{name}/callback/", *more]
+    op.register_client(Client("portal", SECRETS[name], uris, post_logout_redirect_uris=[f"{portal}/oidc/logged-out/"]))
+
+
+@pytest.fixture
+def clinic(op: DemoProvider, portal: str) -> DemoProvider:
+    register(op, "clinic", portal, f"{portal}/oidc/callback/")
+    return op
+
+
+@pytest.fixture
+def region(_region_op: DemoProvider, portal: str) -> Iterator[DemoProvider]:
+    register(_region_op, "region", portal)
+    with _region_op.state.lock:
+        _region_op.state.tokens.clear()
+        _region_op.state.id_tokens.clear()
+        _region_op.state.requests.clear()
+    yield _region_op
+    _region_op.mutate = _region_op.intercept = None
+    _region_op.state.scope_claims_in_id_token = False
+
+
+@pytest.fixture
+def declare(clinic: DemoProvider, region: DemoProvider, settings: Any) -> Declare:
+    """Declare both; again, with other options, when called."""
+
+    def both(**options: dict[str, Any]) -> None:
+        providers = {
+            name: {
+                "issuer": op.issuer,
+                "client_id": "portal",
+                "client_secret": SECRETS[name],
+                "allow_loopback_http": True,
+                "label": f"The {name}’s sign-in",
+                **options.get(name, {}),
+            }
+            for name, op in (("clinic", clinic), ("region", region))
+        }
+        settings.PHI_OIDC = {**settings.PHI_OIDC, "PROVIDERS": providers}
+
+    both()
+    return both
+
+
+def begin_at(browser: Browser, name: str) -> PortalResponse:
+    return browser.start_sign_in(path=f"/oidc/{name}/authenticate/")
+
+
+def callback_of(browser: Browser, name: str, op: DemoProvider, username: str = "amina") -> str:
+    begun = begin_at(browser, name)
+    assert begun.status == 302, begun
+    return op.authorize(begun.location, username)
+
+
+def sign_in_at(browser: Browser, name: str, op: DemoProvider, username: str = "amina") -> PortalResponse:
+    return browser.get(callback_of(browser, name, op, username))
+
+
+def assert_signed_in(page: PortalResponse, browser: Browser, op: DemoProvider) -> None:
+    assert (page.status, page.location) == (302, "/portal/home/"), page.body
+    assert browser.user() != ""
+    assert {token.kind for token in op.active_tokens} == {"access_token", "refresh_token"}
+
+
+def assert_refused(page: PortalResponse, browser: Browser, code: str, *, status: int = 403) -> None:
+    event = AuditEvent.objects.filter(action="login.refused").order_by("id").last()
+    assert event is not None
+    assert (event.reason, page.status) == (code, status)
+    assert str(event.id) in page.body
+    assert browser.user() == ""
+
+
+def asked(op: DemoProvider, path: str) -> int:
+    return [request.path for request in op.requests].count(path)

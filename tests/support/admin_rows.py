@@ -1,0 +1,205 @@
+"""A house in which something happened: rows on each page of ours in the admin, and every page by its name."""
+
+import uuid
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from django.contrib import admin
+from django.contrib.auth import get_user_model
+from django.urls import URLPattern, reverse
+
+from django_phi_oidc._internal.randomness import uuid7
+from django_phi_oidc.access.emergency.models import EmergencyAccess
+from django_phi_oidc.anomalies.models import AlertMute, SecurityAlert
+from django_phi_oidc.audit.admin_base import AuditedAdmin
+from django_phi_oidc.audit.events import Action, Origin
+from django_phi_oidc.audit.models import AuditCheckpoint
+from django_phi_oidc.audit_exports.models import TrailJob
+from django_phi_oidc.claims.legal_holds import place_hold, release_hold
+from django_phi_oidc.claims.models import StoredClaim
+from django_phi_oidc.conf import providers
+from django_phi_oidc.crypto.keyring import get_keys
+from django_phi_oidc.sessions.models import PendingRevocation
+from django_phi_oidc.subjects.invitations import create_invitations
+from django_phi_oidc.subjects.models import ActivationCode, PairwiseSubject
+from tests.support.audit_log import events, sealed
+from tests.support.claims_fixtures import DAY
+from tests.support.person_page_fixtures import NOW, held, in_an_emergency
+
+APP = "django_phi_oidc"
+HOUR = timedelta(hours=1)
+PERSON = {"phi_oidc_person", "phi_oidc_person_act"}
+"""Pages that belong to no model: the tests of the person's page go through them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Page:
+    """A page of ours in the admin."""
+
+    model_admin: Any
+    name: str
+    """changelist, change, add, delete, history, or what the model has beside them."""
+    key: str
+    """By which argument the URL names the row; empty where it names none."""
+
+    @property
+    def is_posted(self) -> bool:
+        """Whether it is asked for by POST alone."""
+        return self.model_admin.opts.model_name == "trailjob" and self.name in {"export", "verify", "download"}
+
+    def url(self, rows: dict[str, Any]) -> str:
+        """Return the address, of that row of the model where it is about one."""
+        opts = self.model_admin.opts
+        asked = {self.key: rows[opts.model_name]} if self.key else {}
+        return reverse(f"admin:{APP}_{opts.model_name}_{self.name}", kwargs=asked)
+
+
+def admins() -> list[Any]:
+    """Return what shows our models."""
+    return [each for each in admin.site._registry.values() if type(each).__module__.startswith(f"{APP}.")]
+
+
+def pages() -> dict[str, Page]:
+    """Return every page, by `model_name`."""
+    found = {}
+    for model_admin in admins():
+        for pattern in model_admin.urls:
+            if pattern.name:
+                name = pattern.name.rpartition("_")[2]
+                key = next(iter(pattern.pattern.converters), "")
+                found[f"{model_admin.opts.model_name}_{name}"] = Page(model_admin=model_admin, name=name, key=key)
+    return found
+
+
+def acts() -> set[str]:
+    """Return what is done to rows that are chosen in a list, by `model:act`."""
+    return {
+        f"{each.opts.model_name}:{name}"
+        for each in admins()
+        for name in (*(each.actions or ()), *(name for name, _ in admin.site.actions))
+        if isinstance(each, AuditedAdmin)
+    }
+
+
+def of_the_site() -> set[str]:
+    """Return the names of our pages that belong to no model."""
+    found = {each.name for each in admin.site.get_urls() if isinstance(each, URLPattern) and each.name}
+    return {name for name in found if "phi_oidc" in name}
+
+
+def furnish(patient: Any, asked_by: Any) -> dict[str, Any]:
+    """Make rows on every page, and return the key of one of each model: one that something can be done to.
+
+    asked_by: whose exports they are.
+    """
+    user, subject = patient.user, patient.subject
+    release_hold(_hold_of_old(subject).pk, origin=Origin(), now=NOW - HOUR)
+    invited = get_user_model()._default_manager.create_user(username=f"newcomer-{uuid.uuid4().hex[:8]}")
+    given: dict[str, Any] = {"provider": providers()["default"], "key": get_keys("SUBJECT_KEYS")[0], "lifetime": DAY}
+    create_invitations([invited.pk], **given, origin=Origin(actor="1"), now=NOW)
+    other = PairwiseSubject.objects.create(
+        uuid=uuid.uuid4(), user=invited, issuer="https://op", first_seen_at=NOW, last_seen_at=NOW
+    )
+    unheld = StoredClaim.objects.create(
+        subject=other, name="address", value='"Bern"', purpose="HOPERAT", obtained_at=NOW, expires_at=NOW + DAY
+    )
+    tries = [("pending", 3, "timeout"), ("done", 1, ""), ("refused", 9, "invalid_client")]
+    revocations = [
+        PendingRevocation.objects.create(
+            id=uuid7(NOW),
+            provider="default",
+            session=patient.session.pk,
+            token="a token" if status == "pending" else None,
+            token_type_hint="refresh_token",
+            status=status,
+            attempts=attempts,
+            last_fault=fault,
+            due_at=NOW,
+            created_at=NOW - HOUR,
+            finished_at=None if status == "pending" else NOW,
+        )
+        for status, attempts, fault in tries
+    ]
+    over = {"opened_at": NOW - 3 * HOUR, "expires_at": NOW - 2 * HOUR, "purpose": "ETREAT"}
+    asked = {"user": user, "actor": str(user.pk), "resource": "Patient/7", "reason": "Nobody knows.", **over}
+    waiting = EmergencyAccess.objects.create(id=uuid7(NOW), permissions=["portal.view_chart"], **asked)
+    EmergencyAccess.objects.create(
+        id=uuid7(NOW),
+        permissions=[],
+        **asked,
+        reviewed_at=NOW,
+        reviewed_by="an officer",
+        verdict="justified",
+        note="Seen.",
+    )
+    seen: dict[str, Any] = {"first_seen": NOW - HOUR, "last_seen": NOW, "count": 1204}
+    address = f"2001:db8::{uuid.uuid4().hex[:4]}"
+    alert = SecurityAlert.objects.create(
+        kind="refusal_burst", key=address, severity="warning", event=uuid.uuid4(), **seen
+    )
+    SecurityAlert.objects.create(
+        kind="replay",
+        key=address,
+        severity="critical",
+        acknowledged_at=NOW,
+        acknowledged_by="an officer",
+        note="A drill.",
+        **seen,
+    )
+    muted = {"muted_at": NOW - HOUR, "muted_by": "an officer", "note": "The scanner of the hospital, each Tuesday."}
+    mute = AlertMute.objects.create(kind="refusal_burst", key="2001:db8::2", until=NOW + DAY, **muted)
+    AlertMute.objects.create(kind="replay", until=NOW + DAY, lifted_at=NOW, **muted)
+    event, *_ = _trail(subject, user)
+    seen_under = {"action": Action.ACCESS_GRANTED, "detail": {"emergency": str(waiting.pk)}, "resource": "Patient/7"}
+    events(2, **seen_under, origin=Origin(actor=str(user.pk)), purpose="ETREAT", at=NOW - 3 * HOUR)
+    return {
+        "pairwisesubject": other.pk,
+        "activationcode": ActivationCode.objects.get(user=invited).pk,
+        "oidcsession": patient.session.pk,
+        "pendingrevocation": revocations[0].pk,
+        "storedclaim": unheld.pk,
+        "legalhold": held(patient).pk,
+        "emergencyaccess": waiting.pk,
+        "open emergency": in_an_emergency(patient).pk,
+        "securityalert": alert.pk,
+        "alertmute": mute.pk,
+        "auditevent": event,
+        "auditcheckpoint": AuditCheckpoint.objects.latest("tree_size").pk,
+        "trailjob": _jobs(asked_by),
+        "subject": subject.uuid,
+        "newcomer": invited.pk,
+    }
+
+
+def _hold_of_old(subject: Any) -> Any:
+    return place_hold(subject.uuid, reason="Docket 26-98", until=None, origin=Origin(), now=NOW - 2 * HOUR)
+
+
+def _trail(subject: Any, user: Any) -> list[uuid.UUID]:
+    about = {"subject": str(subject.uuid), "at": NOW - HOUR}
+    found = events(3, **about)
+    origin = Origin(actor=str(user.pk), session=str(uuid.uuid4()), client_ip="2001:db8::1", request_id="a-request")
+    events(3, action=Action.LOGIN_SUCCEEDED, origin=origin, detail={}, **about)
+    refused = {"action": Action.LOGIN_REFUSED, "outcome": "failure", "reason": "state_unknown", "detail": {}}
+    sealed(2, **refused, at=NOW - HOUR / 2, subject="")
+    events(1, action=Action.AUDIT_VERIFIED, detail={"tree_size": 8, "findings": 0}, at=NOW)
+    return found
+
+
+def _jobs(asked_by: Any) -> uuid.UUID:
+    """Return the key of the one export."""
+    given = {"asked_by": str(asked_by.pk), "asked_at": NOW - HOUR / 4}
+    TrailJob.objects.create(
+        id=uuid7(NOW),
+        kind="verification",
+        state="done",
+        **given,
+        done=8,
+        total=8,
+        result={"tree_size": 8, "waiting": 1, "findings": 0},
+    )
+    made = TrailJob.objects.create(
+        id=uuid7(NOW), kind="export", state="running", format="jsonl", **given, done=3000, total=12000
+    )
+    return made.pk

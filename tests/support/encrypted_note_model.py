@@ -1,0 +1,125 @@
+"""A table with fields of django-encrypted-model-fields and ours side by side: `from tests.support.encrypted_note_model import notes`."""
+
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from cryptography.fernet import Fernet, MultiFernet
+from django.db import connection, models
+from django.test.utils import isolate_apps
+from encrypted_model_fields import fields as library
+
+from django_phi_oidc.crypto import keyring
+from django_phi_oidc.fields import SealedTextField
+
+CANARY = "plain-text-canary"
+
+
+@contextmanager
+def table(model: type[models.Model]) -> Iterator[None]:
+    """Make the model's table for the block."""
+    with connection.schema_editor() as editor:
+        editor.create_model(model)
+    try:
+        yield
+    finally:
+        with connection.schema_editor() as editor:
+            editor.delete_model(model)
+
+
+@pytest.fixture
+def notes(monkeypatch: pytest.MonkeyPatch, transactional_db: None) -> Iterator[Any]:
+    """Return the model, with its table; the library has a key."""
+    monkeypatch.setattr(library, "CRYPTER", MultiFernet([Fernet(Fernet.generate_key())]))
+    with isolate_apps("django_phi_oidc"):
+
+        class Note(models.Model):  # noqa: DJ008
+            id = models.UUIDField(primary_key=True, default=uuid.uuid4)
+            title = models.CharField(max_length=500, blank=True)
+            theirs = library.EncryptedTextField(null=True, blank=True)
+            theirs_too = library.EncryptedTextField(null=True, blank=True)
+            number = library.EncryptedIntegerField(null=True, blank=True)
+            instant = library.EncryptedDateTimeField(null=True, blank=True)
+            ours = SealedTextField(bind=("id",), null=True)
+            other = SealedTextField(bind=("id",), null=True)
+            about = SealedTextField(bind=("id", "title"), null=True)
+
+            class Meta:
+                app_label = "django_phi_oidc"
+                db_table = "tests_note"
+
+        with table(Note):
+            yield Note
+
+
+def make(notes: Any, text: str = CANARY, **values: Any) -> Any:
+    """Return a new row with that text in our field."""
+    return notes.objects.get(pk=notes.objects.create(ours=text, **values).pk)
+
+
+def again(note: Any) -> Any:
+    """Return the row as the database has it."""
+    return type(note).objects.get(pk=note.pk)
+
+
+def opened(note: Any, name: str = "ours") -> str | None:
+    """Return what our field of that name holds."""
+    return note._meta.get_field(name).decrypt(note)  # type: ignore[no-any-return]
+
+
+def in_database(note: Any, column: str) -> str:
+    """Return what is in that column of the row, as no model reads it."""
+    with connection.cursor() as cursor:
+        cursor.execute(f"SELECT {column} FROM tests_note WHERE id = %s", [_key(note)])
+        return str(cursor.fetchone()[0])
+
+
+def write(note: Any, column: str, text: str) -> None:
+    """Put text into that column of the row, as no model does."""
+    with connection.cursor() as cursor:
+        cursor.execute(f"UPDATE tests_note SET {column} = %s WHERE id = %s", [text, _key(note)])
+
+
+def _key(note: Any) -> Any:
+    return note._meta.pk.get_db_prep_value(note.pk, connection)
+
+
+def replace_key(note: Any, settings: Any) -> None:
+    settings.PHI_OIDC = {**settings.PHI_OIDC, "ENCRYPTION_KEYS": [keyring.generate_key()]}
+
+
+def wrong_key(note: Any, settings: Any) -> None:
+    replace_key(note, settings)
+    write(note, "ours", f"{keyring.get_keys('ENCRYPTION_KEYS')[0].id}:{in_database(note, 'ours').partition(':')[2]}")
+
+
+def swap_rows(note: Any, settings: Any) -> None:
+    other = make(type(note), "of another")
+    mine, theirs = in_database(note, "ours"), in_database(other, "ours")
+    write(note, "ours", theirs)
+    write(other, "ours", mine)
+
+
+def swap_columns(note: Any, settings: Any) -> None:
+    note.other = CANARY
+    note.save()
+    write(note, "ours", in_database(note, "other"))
+
+
+def write_as(form: Callable[[str], str]) -> Callable[[Any, Any], None]:
+    return lambda note, settings: write(note, "ours", form(in_database(note, "ours")))
+
+
+DAMAGES: dict[str, Callable[[Any, Any], None]] = {
+    "missing key": replace_key,
+    "wrong key": wrong_key,
+    "swapped rows": swap_rows,
+    "another column's": swap_columns,
+    "truncated": write_as(lambda text: text[:-8]),
+    "cut to its key's id": write_as(lambda text: text[:9]),
+    "plain text": write_as(lambda text: "forged"),
+    "empty": write_as(lambda text: ""),
+}
+"""What makes the text of a row's field of ours one that can't be opened."""

@@ -1,0 +1,90 @@
+"""What a live provider says of itself, beside what it said before."""
+
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from django_phi_oidc import conf
+from django_phi_oidc.anomalies.models import AnomalyMemory, SecurityAlert
+from django_phi_oidc.anomalies.provider_drift import check_provider_drift
+from django_phi_oidc.anomalies.tasks import watch_providers
+from django_phi_oidc.errors import TransportUnreachable
+from django_phi_oidc.provider.http_transport import HTTPTransport
+from django_phi_oidc.testing.mock_provider import DemoProvider, Reply, demo_accounts
+from tests.support.audit_log import NOW
+
+pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "phi_audit"])
+MINUTES = timedelta(minutes=10)
+
+
+@pytest.fixture
+def op(settings: Any) -> Iterator[DemoProvider]:
+    op = DemoProvider(accounts=demo_accounts())
+    with op.running():
+        declared = {"issuer": op.issuer, "client_id": "portal", "client_secret": "s", "allow_loopback_http": True}
+        settings.PHI_OIDC = {**settings.PHI_OIDC, "PROVIDERS": {"default": declared}}
+        yield op
+
+
+def compared(times: int = 1) -> list[str]:
+    declaration = conf.providers()["default"]
+    transport = HTTPTransport(declaration)
+    try:
+        return [kind for _ in range(times) for kind in check_provider_drift(declaration, transport=transport, now=NOW)]
+    finally:
+        transport.close()
+
+
+def test_provider_that_says_the_same_raises_nothing(op: DemoProvider) -> None:
+    assert compared(times=3) == []
+    assert AnomalyMemory.objects.count() == 2
+
+
+@pytest.mark.parametrize("withdraw", [False, True], ids=["one more", "another"])
+def test_keys_that_change_are_an_alert_each_time(op: DemoProvider, withdraw: bool) -> None:
+    compared()
+    op.rotate_keys(withdraw_old_keys=withdraw)
+    assert compared(times=2) == ["provider_keys_changed"]
+    op.rotate_keys(withdraw_old_keys=withdraw)
+    assert compared(times=2) == ["provider_keys_changed"]
+    alert = SecurityAlert.objects.get()
+    assert (alert.key, alert.severity, alert.count) == ("default", "info", 2)
+
+
+def test_metadata_that_change_are_an_alert_until_they_are_known(op: DemoProvider) -> None:
+    compared()
+
+    def lie(endpoint: str, exchange: Any) -> None:
+        if endpoint == "discovery":
+            exchange.reply.json["userinfo_endpoint"] = f"{op.issuer}/elsewhere"
+
+    op.mutate = lie
+    assert compared(times=2) == ["provider_metadata_changed"]
+    op.mutate = None
+    assert compared() == ["provider_metadata_changed"]
+
+
+def test_provider_that_is_away_or_answers_nonsense_has_not_changed(
+    op: DemoProvider, caplog: pytest.LogCaptureFixture
+) -> None:
+    watch_providers()
+    op.intercept = lambda endpoint, exchange: Reply(json={"issuer": "https://other.example"})
+    watch_providers()
+    op.intercept = None
+    op.stop()
+    watch_providers()
+    with pytest.raises(TransportUnreachable):
+        compared()
+    assert not SecurityAlert.objects.exists()
+    assert [message.rpartition(": ")[2] for message in caplog.messages if "can't be compared" in message] == [
+        "issuer_mismatch.",
+        "transport_unreachable.",
+    ]
+    op.start()
+    watch_providers()
+    assert not SecurityAlert.objects.exists()
+    op.rotate_keys()
+    watch_providers()
+    assert SecurityAlert.objects.get().kind == "provider_keys_changed"

@@ -1,0 +1,117 @@
+"""Exports of the trail: whole, readable by what they are for, in flat memory, and torn where they can't go on."""
+
+import csv
+import io
+import json
+import re
+import tracemalloc
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from django_phi_oidc import conf, schedule
+from django_phi_oidc.audit.events import parse_event
+from django_phi_oidc.audit.search import EventFilters, RowUnreadable, has_more_events_than
+from django_phi_oidc.audit_exports import export
+from django_phi_oidc.audit_exports.admin import MAX_STREAMED_EVENTS
+from tests.support.audit_log import NOW, events, sealed
+from tests.support.audit_tampering import EVENT, sql, without_triggers
+
+pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "phi_audit"])
+
+
+def exported(form: str, filters: EventFilters = EventFilters()) -> str:  # noqa: B008 -- frozen
+    return b"".join(lines for _, lines in export.export_events(filters, form, hostname="here")).decode()
+
+
+def test_jsonl_is_each_event_as_it_was_sealed_oldest_first() -> None:
+    ids = sealed(1203)
+    found = [parse_event(line).event for line in exported("jsonl").splitlines()]
+    assert [each.id for each in found] == ids
+    only = exported("jsonl", EventFilters(subject="subject 1", since=NOW + timedelta(milliseconds=2)))
+    assert {parse_event(line).event.subject for line in only.splitlines()} == {"subject 1"}
+    assert len(only.splitlines()) == 400
+
+
+def test_csv_is_for_a_spreadsheet_and_nothing_in_it_is_a_formula() -> None:
+    sealed(1, reason="=HYPERLINK(1)", resource="+1;=2", detail={"claim": 'a "b", c'})
+    (row,) = csv.DictReader(io.StringIO(exported("csv")))
+    assert (row["reason"], row["resource"]) == ("'=HYPERLINK(1)", "'+1;'=2")
+    assert (row["occurred_at"], json.loads(row["detail"])) == ("2026-11-24T16:05:09.123456Z", {"claim": 'a "b", c'})
+    assert next(iter(row)) == "id"
+    assert len(row["mac"]) == 64
+
+
+def test_fhir_has_the_place_of_what_is_sealed_and_none_of_what_is_not() -> None:
+    sealed(2)
+    events(1, at=NOW + timedelta(hours=1))
+    told = [json.loads(line) for line in exported("fhir").splitlines()]
+    assert {each["resourceType"] for each in told} == {"AuditEvent"}
+    details = [{d["type"]: d["valueString"] for e in each["entity"] for d in e.get("detail", ())} for each in told]
+    assert [each.get("leaf_index") for each in details] == ["0", "1", None]
+
+
+@pytest.mark.parametrize("form", export.CONTENT_TYPES)
+@pytest.mark.parametrize("column", ["detail", "occurred_at"])
+def test_row_that_is_no_event_ends_every_export(form: str, column: str) -> None:
+    ids = sealed(3)
+    assert ids[2].hex in exported(form).replace("-", "")
+    with without_triggers():
+        value = "'no json'" if column == "detail" else "'infinity'"
+        sql(f"UPDATE {EVENT} SET {column} = {value} WHERE id = %s", ids[1])
+    with pytest.raises(RowUnreadable):
+        exported(form)
+
+
+def test_torn_export_says_so_in_a_line_that_is_no_event() -> None:
+    with pytest.raises(ValueError, match="Not an event"):
+        parse_event(export.incomplete_marker("jsonl", "row_unreadable").decode().strip())
+    assert json.loads(export.incomplete_marker("fhir", "row_unreadable"))["resourceType"] == "OperationOutcome"
+    (row,) = csv.reader(io.StringIO(export.incomplete_marker("csv", "row_unreadable").decode()))
+    assert row == ["INCOMPLETE: row_unreadable"]
+
+
+def test_page_shows_the_line_and_the_settings_as_they_are(settings: Any) -> None:
+    page = (Path(__file__).parents[3] / "docs" / "how-to" / "read-the-trail.md").read_text()
+    blocks = dict(re.findall(r"<!-- tested(?:: | by: \S+/)(\w+)(?:\.py)? -->\n```\w+\n(.*?)```", page, re.DOTALL))
+    assert blocks.pop("incomplete").encode() == export.incomplete_marker("jsonl", "row_unreadable")
+    shown: dict[str, Any] = {}
+    exec("\n".join(blocks.values()), shown)
+    settings.PHI_OIDC = {**settings.PHI_OIDC, **shown["PHI_OIDC"]}
+    assert conf.export_folder() == Path("/var/lib/portal/exports")
+    assert set(shown["CELERY_TASK_ROUTES"]) <= set(schedule.beat_schedule())
+    assert f"{MAX_STREAMED_EVENTS:,} events" in page
+
+
+def test_memory_does_not_grow_with_the_export() -> None:
+    for number in range(8):
+        events(1000, at=NOW + timedelta(hours=number))
+
+    def peak(hours: int) -> int:
+        tracemalloc.start()
+        count = sum(
+            n
+            for n, _ in export.export_events(EventFilters(until=NOW + timedelta(hours=hours)), "fhir", hostname="here")
+        )
+        assert count == 1000 * hours
+        _, most = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        return most
+
+    peak(1)  # What is loaded once.
+    assert peak(8) < 1.5 * peak(2)
+
+
+def test_is_beyond_counts_no_further_than_it_must() -> None:
+    session = "01990000-0000-7000-8000-000000000001"
+    sealed(5, subject=session)
+    assert has_more_events_than(EventFilters(), 4)
+    assert not has_more_events_than(EventFilters(), 5)
+    assert not has_more_events_than(EventFilters(subject="another"), 0)
+    assert has_more_events_than(EventFilters(search=session), 4)
+    assert not has_more_events_than(EventFilters(search=session), 5)
+    assert not has_more_events_than(
+        EventFilters(since=datetime(2030, 1, 1, tzinfo=UTC), until=datetime(2029, 1, 1, tzinfo=UTC)), 0
+    )

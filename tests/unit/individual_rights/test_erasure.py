@@ -1,0 +1,312 @@
+"""A person who is erased: nothing is left of them but the trail, which is intact; and they may come again, as new."""
+
+import json
+import threading
+import uuid
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.contrib.auth import get_user_model
+from django.db import connections, transaction
+
+from django_phi_oidc._internal import clock
+from django_phi_oidc.audit.events import Action, Origin
+from django_phi_oidc.audit.log.sequencer import append_all_to_log
+from django_phi_oidc.audit.log.verifier import VerificationSummary, verify_log
+from django_phi_oidc.claims.legal_holds import place_hold
+from django_phi_oidc.claims.models import LegalHold, StoredClaim
+from django_phi_oidc.claims.retention import destroy_unused_keys
+from django_phi_oidc.crypto import keyring
+from django_phi_oidc.errors import HeldForLegalReasons
+from django_phi_oidc.individual_rights.erasure import ErasureResult, erase_person
+from django_phi_oidc.sessions.lifecycle import end_session
+from django_phi_oidc.sessions.models import EndReason, OIDCSession, PendingRevocation
+from django_phi_oidc.subjects.linking import mark_seen
+from django_phi_oidc.subjects.models import PairwiseIdentifier, PairwiseSubject, SubjectDigest
+from django_phi_oidc.subjects.pairwise import get_pairwise_id
+from tests.settings import key
+from tests.support import subject_linking as persons
+from tests.support.audit_log import KEY
+from tests.support.emergency_access import allow, opened
+from tests.support.emergency_access import declare as declare_emergency
+from tests.support.session_fixtures import (
+    ACCESS_TOKEN,
+    NOW,
+    REFRESH_TOKEN,
+    ScriptedOP,
+    SignedIn,
+    django_session_exists,
+    events,
+)
+
+pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "phi_audit"])
+OFFICER = Origin(actor="7")
+DAY = timedelta(days=1)
+
+
+@pytest.fixture(autouse=True)
+def _at_noon(settings: Any) -> Iterator[None]:
+    settings.PHI_OIDC = {**settings.PHI_OIDC, "PAIRWISE_KEY": key("test pairwise key")}
+    with clock.override_clock(lambda: NOW):
+        yield
+
+
+@pytest.fixture
+def known(sign_in: Callable[..., SignedIn]) -> Callable[[], SignedIn]:
+    """Return what signs somebody in whom billing knows, and whom the provider's word would be known by."""
+
+    def make() -> SignedIn:
+        person = sign_in()
+        get_pairwise_id(person.user, "billing.example.test")
+        for number, each in enumerate(keyring.get_keys("SUBJECT_KEYS")):
+            SubjectDigest.objects.create(
+                subject=person.subject,
+                issuer="https://op",
+                key_id=each.id,
+                digest=f"{person.subject.pk:060}{number:04}",
+            )
+        return person
+
+    return make
+
+
+def erase(person: SignedIn, *subjects: PairwiseSubject) -> ErasureResult:
+    return erase_person(person.user, subjects or (person.subject,), origin=OFFICER, now=NOW)
+
+
+def what_is_held() -> dict[str, set[Any]]:
+    """Return whose rows there are."""
+    return {
+        "subjects": set(PairwiseSubject.objects.values_list("user", flat=True)),
+        "claims": set(StoredClaim.objects.values_list("subject__user", flat=True)),
+        "digests": set(SubjectDigest.objects.values_list("subject__user", flat=True)),
+        "sessions": set(OIDCSession.objects.values_list("user", flat=True)),
+        "identifiers": set(PairwiseIdentifier.objects.values_list("user", flat=True)),
+    }
+
+
+def of(*users: Any) -> dict[str, set[Any]]:
+    """Return what is held when it is of these users, and of each of them."""
+    return {kind: {user.pk for user in users} for kind in what_is_held()}
+
+
+def test_erase_leaves_nothing_of_the_person_and_all_of_the_others(
+    op: ScriptedOP, known: Callable[[], SignedIn]
+) -> None:
+    person, other = known(), known()
+    ended = OIDCSession.objects.get(pk=person.session.pk)
+    ended.pk, ended.session_key, ended.id_token, ended.access_token, ended.refresh_token = uuid.uuid4(), *[None] * 4
+    ended.save(force_insert=True)
+    end_session(ended.pk, EndReason.LOGOUT, origin=Origin(), now=NOW)
+    erased = erase(person)
+    assert erased == ErasureResult(
+        subject_uuids=(person.subject.uuid,), claim_count=2, session_count=2, identifier_count=1, invitation_count=0
+    )
+    assert what_is_held() == of(other.user)
+    assert not django_session_exists(person.django_key)
+    assert django_session_exists(other.django_key)
+    assert get_user_model().objects.filter(pk=person.user.pk).exists(), "the account is the host project's"
+    assert [asked["token"] for asked in op.asked] == [REFRESH_TOKEN, ACCESS_TOKEN]
+    assert not PendingRevocation.objects.exclude(status="done").exists()
+
+
+def test_erase_tells_names_and_counts_and_who_did_it(op: ScriptedOP, known: Callable[[], SignedIn]) -> None:
+    person = known()
+    erase(person)
+    (event,) = events(Action.SUBJECT_ERASED)
+    assert (event.actor, event.subject) == ("7", str(person.subject.uuid))
+    assert event.resource == f"user/{person.user.pk}"
+    assert json.loads(event.detail) == {"claims": ["address", "birthdate"], "counts": [1, 1]}
+    for action in (Action.SESSION_ENDED, Action.SUBJECT_UNLINKED):
+        (event,) = events(action)
+        assert (event.actor, event.subject) == ("7", str(person.subject.uuid))
+
+
+def another_subject(person: SignedIn) -> PairwiseSubject:
+    """Return the link of the same account to another provider."""
+    return PairwiseSubject.objects.create(
+        uuid=uuid.uuid4(), user=person.user, issuer="https://other", first_seen_at=NOW, last_seen_at=NOW
+    )
+
+
+def test_erase_of_somebody_who_is_held_changes_nothing_until_the_hold_is_over(
+    op: ScriptedOP, known: Callable[[], SignedIn]
+) -> None:
+    person = known()
+    free = another_subject(person)
+    hold = place_hold(person.subject.uuid, reason="Docket 26-117", until=NOW + DAY, origin=Origin(), now=NOW)
+    before = what_is_held()
+    with pytest.raises(HeldForLegalReasons):
+        erase(person, free, person.subject)
+    assert what_is_held() == before
+    assert PairwiseSubject.objects.count() == 2, "what nothing keeps is not erased by half"
+    assert OIDCSession.objects.get().ended_at is None
+    assert events(Action.SUBJECT_ERASED) == []
+    with clock.override_clock(lambda: NOW + DAY):
+        erase_person(person.user, [free, person.subject], origin=OFFICER, now=NOW + DAY)
+    assert what_is_held() == of()
+    assert LegalHold.objects.get(pk=hold.pk).subject is None
+    assert len(events(Action.SUBJECT_ERASED)) == 2
+
+
+def test_erase_of_one_subject_of_an_account_leaves_the_other_and_what_other_systems_know_it_by(
+    op: ScriptedOP, known: Callable[[], SignedIn]
+) -> None:
+    person = known()
+    second = another_subject(person)
+    erased = erase(person)
+    assert (erased.identifier_count, PairwiseIdentifier.objects.count()) == (0, 1)
+    assert list(PairwiseSubject.objects.all()) == [second]
+    erased = erase(person, second)
+    assert (erased.claim_count, erased.session_count, erased.identifier_count) == (0, 0, 1)
+    assert not PairwiseIdentifier.objects.exists()
+    told = {event.subject: json.loads(event.detail)["claims"] for event in events(Action.SUBJECT_ERASED)}
+    assert told == {str(person.subject.uuid): ["address", "birthdate"], str(second.uuid): []}
+
+
+def test_erase_of_an_account_that_was_unlinked_erases_what_was_left(
+    op: ScriptedOP, known: Callable[[], SignedIn]
+) -> None:
+    person = known()
+    person.subject.delete()
+    assert (OIDCSession.objects.count(), PairwiseIdentifier.objects.count()) == (1, 1)
+    erased = erase_person(person.user, [], origin=OFFICER, now=NOW)
+    assert erased == ErasureResult(
+        subject_uuids=(), claim_count=0, session_count=1, identifier_count=1, invitation_count=0
+    )
+    assert (OIDCSession.objects.count(), PairwiseIdentifier.objects.count()) == (0, 0)
+    (event,) = events(Action.SUBJECT_ERASED)
+    assert (event.subject, event.resource) == ("", f"user/{person.user.pk}")
+
+
+def test_erase_that_is_rolled_back_erases_and_tells_nothing(op: ScriptedOP, known: Callable[[], SignedIn]) -> None:
+    person = known()
+    before = what_is_held()
+    with transaction.atomic():
+        erase(person)
+        transaction.set_rollback(True)
+    assert what_is_held() == before
+    assert OIDCSession.objects.get().ended_at is None
+    assert (op.asked, events(Action.SUBJECT_ERASED), events(Action.SESSION_ENDED)) == ([], [], [])
+
+
+def test_erase_leaves_a_trail_that_verifies(op: ScriptedOP, known: Callable[[], SignedIn]) -> None:
+    person = known()
+    end_session(person.session.pk, EndReason.LOGOUT, origin=Origin(), now=NOW)
+    sealed = sum(done.event_count for done in append_all_to_log(key=KEY, clock=clock.now))
+    erase(person)
+    sealed += sum(done.event_count for done in append_all_to_log(key=KEY, clock=clock.now))
+    tally = VerificationSummary()
+    assert list(verify_log(keys=[KEY.public_key()], now=NOW, summary=tally)) == []
+    assert (tally.events, sealed) == (sealed, len(events_of(person)))
+
+
+def events_of(person: SignedIn) -> list[Any]:
+    """Return what the trail still tells of the person."""
+    return [
+        event
+        for action in Action
+        for event in events(action)
+        if event.subject == str(person.subject.uuid) or event.session == str(person.session.pk)
+    ]
+
+
+def test_erased_person_who_comes_again_is_new(op: ScriptedOP) -> None:
+    first = persons.sign_in(keyring.get_keys("SUBJECT_KEYS"))
+    same = persons.sign_in(keyring.get_keys("SUBJECT_KEYS"))
+    assert (same.created, same.subject.uuid) == (False, first.subject.uuid)
+    erase_person(first.user, [first.subject], origin=OFFICER, now=NOW)
+    again = persons.sign_in(keyring.get_keys("SUBJECT_KEYS"))
+    assert again.created
+    assert again.subject.uuid != first.subject.uuid
+    assert again.user != first.user
+
+
+def test_retention_keys_of_what_was_erased_go_by_the_schedule(
+    op: ScriptedOP, known: Callable[[], SignedIn], settings: Any, tmp_path: Path
+) -> None:
+    settings.PHI_OIDC = {**settings.PHI_OIDC, "RETENTION_KEYS": tmp_path}
+    person = known()
+    claim = StoredClaim.objects.get(name="address")
+    claim.bucket, claim.value = "20261124-86400", '"Bern"'
+    claim.save()
+    erase(person)
+    assert destroy_unused_keys(now=NOW) == [], "somebody may still be sealing under today's key"
+    assert destroy_unused_keys(now=NOW + DAY) == ["20261124-86400"]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_erase_waits_for_a_sign_in_that_is_opening_a_session_and_erases_that_too(
+    op: ScriptedOP, known: Callable[[], SignedIn]
+) -> None:
+    person = known()
+    holding, go_on = threading.Event(), threading.Event()
+
+    def sign_in_again() -> None:
+        try:
+            with transaction.atomic():
+                mark_seen(person.subject, now=NOW)
+                holding.set()
+                go_on.wait(0.3)
+                twin = OIDCSession.objects.get(pk=person.session.pk)
+                twin.pk, twin.session_key, twin.id_token, twin.access_token, twin.refresh_token = (
+                    uuid.uuid4(),
+                    *[None] * 4,
+                )
+                twin.save(force_insert=True)
+        finally:
+            connections.close_all()
+
+    with ThreadPoolExecutor(1) as pool:
+        opening = pool.submit(sign_in_again)
+        assert holding.wait(10)
+        erased = erase(person)
+        opening.result(10)
+    assert erased.session_count == 2
+    assert what_is_held() == of()
+    with pytest.raises(PairwiseSubject.DoesNotExist):
+        mark_seen(person.subject, now=NOW)
+
+
+def test_erase_and_the_end_of_the_same_sessions_do_not_wait_for_each_other(
+    op: ScriptedOP, known: Callable[[], SignedIn]
+) -> None:
+    people = [known() for _ in range(6)]
+    start = threading.Barrier(2)
+
+    def run(act: Callable[[SignedIn], Any]) -> None:
+        try:
+            for person in people:
+                start.wait(10)
+                act(person)
+        finally:
+            connections.close_all()
+
+    def leave(person: SignedIn) -> None:
+        end_session(person.session.pk, EndReason.LOGOUT, origin=Origin(), now=NOW)
+
+    with ThreadPoolExecutor(2) as pool:
+        for each in [pool.submit(run, act) for act in (erase, leave)]:
+            each.result(60)
+    assert what_is_held() == of()
+    assert len(events(Action.SESSION_ENDED)) == len(events(Action.SUBJECT_ERASED)) == 6
+
+
+def test_erase_closes_what_the_person_has_open_in_an_emergency_and_leaves_it_to_be_reviewed(
+    op: ScriptedOP, known: Callable[[], SignedIn], settings: Any
+) -> None:
+    person, other = known(), known()
+    declare_emergency(settings)
+    rows = [opened(allow(each.user, "open_emergencyaccess"), "Patient/7", now=NOW) for each in (person, other)]
+    erase(person)
+    for row in rows:
+        row.refresh_from_db()
+    assert [(row.close_reason, row.reviewed_at) for row in rows] == [("administrator", None), ("", None)]
+    person.user.delete()
+    rows[0].refresh_from_db()
+    assert (rows[0].user, rows[0].actor == "") == (None, False)
+    assert [event.reason for event in events("emergency.closed")] == ["administrator"]

@@ -1,0 +1,280 @@
+"""Subject keys are appended, promoted and removed, and nobody is lost or doubled on the way."""
+
+import json
+import shlex
+from collections.abc import Iterator
+from io import StringIO
+from typing import Any
+
+import pytest
+from django.core.checks import run_checks
+from django.core.management import CommandError, call_command
+from django.db import connection, transaction
+
+from django_phi_oidc.crypto import keyring
+from django_phi_oidc.crypto.keyring import SymmetricKey
+from django_phi_oidc.errors import KeyInUse, SubjectKeyMissing
+from django_phi_oidc.key_rotation.subject_keys import get_subject_key_usage, retire_subject_key
+from django_phi_oidc.subjects.models import PairwiseSubject, SubjectDigest
+from tests.settings import key
+from tests.support.manual_blocks import block, commands
+from tests.support.subject_linking import (
+    KEY_1,
+    KEY_2,
+    KEY_3,
+    Meeting,
+    accounts,
+    at_once,
+    capturing,
+    sign_in,
+    statements,
+)
+
+PAGE = "rotate-subject-keys"
+ONE, TWO = key("test subject key 1"), key("test subject key 2")
+
+
+def use(*keys: SymmetricKey) -> dict[str, tuple[int, int, int, bool]]:
+    """Return for each key: digests, persons who lack one, persons lost without it, whether it may go."""
+    found = get_subject_key_usage([each.id for each in keys])
+    return {
+        each.id: (each.digests, each.persons_without_digest, each.dependent_persons, each.removable)
+        for each in found.keys
+    }
+
+
+@pytest.mark.django_db
+def test_use_of_keys_counts_what_each_is_needed_for() -> None:
+    for sub in "abc":
+        sign_in([KEY_1], sub=sub)
+    assert use(KEY_1) == {KEY_1.id: (3, 0, 3, False)}
+    assert use(KEY_1, KEY_2) == {KEY_1.id: (3, 0, 3, False), KEY_2.id: (0, 3, 0, True)}
+    for sub in "ab":
+        sign_in([KEY_2, KEY_1], sub=sub)
+    assert use(KEY_2, KEY_1) == {KEY_2.id: (2, 1, 0, True), KEY_1.id: (3, 0, 1, False)}
+    sign_in([KEY_2, KEY_1], sub="c")
+    assert use(KEY_2, KEY_1) == {KEY_2.id: (3, 0, 0, True), KEY_1.id: (3, 0, 0, True)}
+
+
+@pytest.mark.django_db
+def test_use_of_keys_names_what_left_the_list_and_whom_that_loses() -> None:
+    sign_in([KEY_1], sub="a")
+    sign_in([KEY_1, KEY_2], sub="b")
+    found = get_subject_key_usage([KEY_2.id])
+    assert (found.persons, found.unknown_persons) == (2, 1)
+    assert [(each.id, each.position) for each in found.keys] == [(KEY_2.id, 1), (KEY_1.id, None)]
+    assert use(KEY_2) == {KEY_2.id: (1, 1, 1, False), KEY_1.id: (2, 0, 1, False)}
+    sign_in([KEY_1, KEY_2], sub="a")
+    assert use(KEY_2) == {KEY_2.id: (2, 0, 2, False), KEY_1.id: (2, 0, 0, True)}
+    assert get_subject_key_usage([KEY_2.id]).unknown_persons == 0
+
+
+@pytest.mark.django_db
+def test_use_of_keys_of_nobody_is_nothing() -> None:
+    assert use(KEY_1) == {KEY_1.id: (0, 0, 0, False)}
+
+
+@pytest.mark.django_db
+def test_use_of_keys_is_a_count_for_each_key_and_three_more() -> None:
+    sign_in([KEY_1, KEY_2])
+    with capturing() as context:
+        get_subject_key_usage([KEY_1.id, KEY_2.id, KEY_3.id])
+    assert len(statements(context)) == 6
+    assert all("COUNT(" in sql for sql in statements(context))
+
+
+@pytest.mark.django_db
+def test_retire_of_a_key_that_left_the_list_deletes_its_digests_alone() -> None:
+    for sub in "abcde":
+        sign_in([KEY_1, KEY_2, KEY_3], sub=sub)
+    told: list[int] = []
+    assert (
+        retire_subject_key(KEY_1.id, configured_key_ids=[KEY_2.id, KEY_3.id], batch_size=2, progress=told.append) == 5
+    )
+    assert told == [2, 4, 5]
+    assert set(SubjectDigest.objects.values_list("key_id", flat=True)) == {KEY_2.id, KEY_3.id}
+    assert SubjectDigest.objects.count() == 10
+    assert retire_subject_key(KEY_1.id, configured_key_ids=[KEY_2.id, KEY_3.id]) == 0
+
+
+@pytest.mark.django_db
+def test_retire_of_a_configured_key_is_refused() -> None:
+    sign_in([KEY_1, KEY_2])
+    with pytest.raises(KeyInUse, match="is configured") as refused:
+        retire_subject_key(KEY_1.id, configured_key_ids=[KEY_2.id, KEY_1.id])
+    assert refused.value.code == "key_in_use"
+    assert SubjectDigest.objects.count() == 2
+
+
+@pytest.mark.django_db
+def test_retire_while_persons_are_known_by_that_key_alone_is_refused_and_deletes_nothing() -> None:
+    for sub in "abc":
+        sign_in([KEY_1], sub=sub)
+    sign_in([KEY_1, KEY_2], sub="a")
+    with pytest.raises(KeyInUse, match="2 persons"):
+        retire_subject_key(KEY_1.id, configured_key_ids=[KEY_2.id])
+    assert SubjectDigest.objects.count() == 4
+    for sub in "bc":
+        sign_in([KEY_1, KEY_2], sub=sub)
+    assert retire_subject_key(KEY_1.id, configured_key_ids=[KEY_2.id]) == 3
+
+
+@pytest.mark.django_db
+def test_retire_deletes_no_digest_by_which_alone_somebody_is_known_whatever_comes_in_between() -> None:
+    """No sign-in leaves such a person beside digests of other keys; a restored backup could."""
+    people = [sign_in([KEY_1, KEY_2], sub=sub).subject for sub in "abc"]
+
+    def restore(done: int) -> None:
+        SubjectDigest.objects.filter(subject=people[2], key_id=KEY_2.id).delete()
+
+    with pytest.raises(KeyInUse, match="1 persons"):
+        retire_subject_key(KEY_1.id, configured_key_ids=[KEY_2.id], batch_size=1, progress=restore)
+    assert set(SubjectDigest.objects.filter(key_id=KEY_1.id).values_list("subject", flat=True)) == {people[2].pk}
+    assert sign_in([KEY_2, KEY_1], sub="c").subject == people[2]
+    assert retire_subject_key(KEY_1.id, configured_key_ids=[KEY_2.id]) == 1
+
+
+@pytest.mark.django_db
+def test_retire_that_was_stopped_goes_on() -> None:
+    for sub in "abc":
+        sign_in([KEY_1, KEY_2], sub=sub)
+
+    def stop(done: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        retire_subject_key(KEY_1.id, configured_key_ids=[KEY_2.id], batch_size=1, progress=stop)
+    assert SubjectDigest.objects.filter(key_id=KEY_1.id).count() == 2
+    assert retire_subject_key(KEY_1.id, configured_key_ids=[KEY_2.id], batch_size=1) == 2
+
+
+@pytest.mark.postgresql
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("shared", [[], [KEY_3]], ids=["disjoint lists", "a key in both lists"])
+def test_retire_on_two_servers_with_other_lists_at_once_loses_nobody(shared: list[SymmetricKey]) -> None:
+    sign_in([KEY_1, KEY_2, *shared])
+    meeting = Meeting()
+
+    def meet_at_deletion(execute: Any, sql: str, params: Any, many: bool, context: Any) -> Any:
+        if sql.startswith("DELETE"):
+            meeting.wait()
+        return execute(sql, params, many, context)
+
+    def retire_at(going: SymmetricKey, kept: SymmetricKey) -> int | None:
+        with connection.execute_wrapper(meet_at_deletion):
+            try:
+                return retire_subject_key(going.id, configured_key_ids=[key.id for key in (kept, *shared)])
+            except KeyInUse:
+                return None
+
+    retired = at_once(lambda: retire_at(KEY_1, KEY_2), lambda: retire_at(KEY_2, KEY_1))
+    assert sorted(retired, key=str) == ([1, 1] if shared else [1, None])
+    assert SubjectDigest.objects.count() == 1
+    assert not sign_in([KEY_1, KEY_2, *shared]).created
+
+
+class Operator:
+    """Follows the page, command by command, on a portal whose list of keys changes."""
+
+    def __init__(self, settings: Any) -> None:
+        self.settings = settings
+        shown = [*commands(PAGE, "status"), *commands(PAGE, "retire")]
+        self.shown: Iterator[str] = iter(shlex.join(words[2:]) for words in shown)
+
+    def configure(self, *texts: str) -> list[SymmetricKey]:
+        self.settings.PHI_OIDC = {**self.settings.PHI_OIDC, "SUBJECT_KEYS": list(texts)}
+        return list(keyring.get_keys("SUBJECT_KEYS"))
+
+    def run(self, command: str) -> str:
+        out = StringIO()
+        call_command(*shlex.split(command), stdout=out, stderr=StringIO())
+        return out.getvalue()
+
+    def run_next(self, **replaced: str) -> str:
+        command = next(self.shown)
+        for old, new in replaced.items():
+            command = command.replace(old.removeprefix("_"), new)
+        return self.run(command)
+
+    def status(self) -> dict[str, tuple[int | None, int, bool]]:
+        keys = json.loads(self.run("phi_oidc keys status --json"))["subject_keys"]["keys"]
+        return {each["id"]: (each["position"], each["lost"], each["removable"]) for each in keys}
+
+
+@pytest.mark.django_db(transaction=True)
+def test_rotation_as_the_page_tells_it_doubles_and_loses_nobody(settings: Any) -> None:
+    """Two servers, each with its own list wherever a restart comes between, and all persons at both at once."""
+    operator = Operator(settings)
+    people = [f"person {number}" for number in range(4)]
+    accounts_of: dict[str, set[Any]] = {sub: set() for sub in [*people, "dormant"]}
+
+    def everybody_signs_in(*servers: list[SymmetricKey], subs: list[str]) -> None:
+        for sub in subs:
+            pair = at_once(*(lambda keys=keys, sub=sub: user_at(keys, sub) for keys in servers))
+            # Somebody new may be refused where a key is missing; not at both, and nobody whom the tables know.
+            assert pair.count(None) <= (0 if accounts_of[sub] else 1)
+            accounts_of[sub] |= set(pair) - {None}
+        assert {len(users) for users in accounts_of.values()} <= {0, 1}
+
+    one = operator.configure(ONE)
+    everybody_signs_in(one, one, subs=[*people[:2], "dormant"])
+    old = one[0].id
+    printed = operator.run_next()
+    assert "needed, 3 persons are known by it alone" in printed
+    expected = block(PAGE, "status").partition("\n")[2]
+    assert expected.replace("1000", "3").replace("4f2c9d1e", old) in printed
+
+    one_two = operator.configure(ONE, TWO)
+    new = one_two[1].id
+    everybody_signs_in(one, one_two, subs=people[:3])
+    with pytest.raises(SubjectKeyMissing):
+        sign_in(one, sub="new at a server that lacks the new key")
+    two_one = operator.configure(TWO, ONE)
+    everybody_signs_in(one_two, two_one, subs=people)
+
+    assert operator.status() == {new: (1, 0, True), old: (2, 1, False)}, "the dormant person"
+    assert "needed, 1 persons are known by it alone" in operator.run_next()
+    two = operator.configure(TWO)
+    with pytest.raises(CommandError, match="1 persons"):
+        operator.run(f"phi_oidc keys retire {old}")
+    with pytest.raises(SubjectKeyMissing):
+        sign_in(two, sub="dormant")
+    operator.configure(TWO, ONE)
+    everybody_signs_in(two_one, two_one, subs=["dormant"])
+    assert "may be removed" in operator.run("phi_oidc keys status").splitlines()[2]
+
+    operator.configure(TWO)
+    everybody_signs_in(two_one, two, subs=[*people, "dormant"])
+    with pytest.raises(SubjectKeyMissing):
+        sign_in(two, sub="somebody new")
+    assert checks() == ["django_phi_oidc.E018"]
+    assert operator.run_next(_4f2c9d1e=old) == f"5 digests under key {old} were deleted.\n"
+    assert checks() == []
+    everybody_signs_in(two, two, subs=[*people, "dormant"])
+    assert sign_in(two, sub="somebody new").created
+    assert accounts() == (6, 6)
+    assert operator.status() == {new: (1, 6, False)}
+    assert list(operator.shown) == []
+
+
+def user_at(keys: list[SymmetricKey], sub: str) -> Any:
+    """Return the pk of whom the sign-in leads to; None when it is refused for want of a key."""
+    try:
+        return sign_in(keys, sub=sub).user.pk
+    except SubjectKeyMissing:
+        return None
+
+
+def checks() -> list[str | None]:
+    found = run_checks(tags=["database"], databases=["default"])
+    return [message.id for message in found if str(message.id).startswith("django_phi_oidc.E")]
+
+
+@pytest.mark.django_db
+def test_removal_of_a_person_takes_the_digests_and_frees_the_key() -> None:
+    sign_in([KEY_1], sub="dormant")
+    sign_in([KEY_1, KEY_2], sub="a")
+    assert use(KEY_2, KEY_1)[KEY_1.id][2:] == (1, False)
+    with transaction.atomic():
+        PairwiseSubject.objects.order_by("pk")[0].delete()
+    assert use(KEY_2, KEY_1)[KEY_1.id][2:] == (0, True)

@@ -1,0 +1,78 @@
+"""`manage.py phi_oidc groups`: the three groups are what the page says, and again changes nothing."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import Group, Permission
+from django.core.management import CommandError
+
+from django_phi_oidc.config.roles import parse_role_rules
+from django_phi_oidc.management.subcommands.groups import GROUPS, get_required_permissions
+from tests.support.person_page_fixtures import make_groups
+
+pytestmark = pytest.mark.django_db
+PAGE = (Path(__file__).resolve().parents[4] / "docs" / "how-to" / "admin-groups.md").read_text()
+
+
+def test_rules_of_the_page_are_taken_and_give_these_groups() -> None:
+    found = re.search(r"<!-- tested: groups -->\n```python\n(.*?)```", PAGE, re.DOTALL)
+    assert found
+    declared: dict[str, Any] = {}
+    exec(found[1], {"PHI_OIDC": declared})
+    rules = parse_role_rules("default", declared["ROLES"]["default"])
+    assert [rule.groups for rule in rules] == [(name,) for name in GROUPS]
+    assert all(rule.is_staff for rule in rules)
+
+
+def granted(name: str) -> set[str]:
+    pairs = Group.objects.get(name=name).permissions.values_list("content_type__app_label", "codename")
+    return {f"{app}.{codename}" for app, codename in pairs}
+
+
+def documented() -> dict[str, set[str]]:
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in PAGE.splitlines() if line.count("|") == 6]
+    names = rows[0][1:4]
+    found: dict[str, set[str]] = {name: set() for name in names}
+    for permission, *marks, _lets in rows[2:]:
+        for name, mark in zip(names, marks, strict=True):
+            assert mark in {"yes", ""}
+            found[name] |= {permission.strip("`")} if mark else set()
+    return found
+
+
+def test_groups_have_exactly_what_the_page_says() -> None:
+    make_groups()
+    expected = {
+        name: {each if "." in each else f"django_phi_oidc.{each}" for each in each_has}
+        for name, each_has in documented().items()
+    }
+    assert (
+        expected
+        == {name: granted(name) for name in GROUPS}
+        == {name: get_required_permissions(name) for name in GROUPS}
+    )
+
+
+def test_groups_again_change_nothing_and_what_somebody_added_is_taken_again() -> None:
+    first = [json.loads(line) for line in make_groups("--json").splitlines()]
+    assert [(told["group"], told["made"]) for told in first] == [(name, True) for name in GROUPS]
+    assert make_groups() == "".join(f"{name}: as it was\n" for name in GROUPS)
+    desk = Group.objects.get(name="Help desk")
+    desk.permissions.add(Permission.objects.get(codename="reveal_storedclaim"))
+    desk.permissions.remove(Permission.objects.get(codename="end_oidcsession"))
+    with pytest.raises(CommandError, match="not as"):
+        make_groups("--check")
+    assert "django_phi_oidc.reveal_storedclaim" in granted("Help desk"), "a check changes nothing"
+    assert "Help desk: +django_phi_oidc.end_oidcsession, -django_phi_oidc.reveal_storedclaim" in make_groups()
+    assert granted("Help desk") == get_required_permissions("Help desk")
+    make_groups("--check")
+
+
+def test_groups_without_a_permission_make_none() -> None:
+    Permission.objects.get(codename="export_pairwisesubject").delete()
+    with pytest.raises(CommandError, match="export_pairwisesubject: run migrate"):
+        make_groups()
+    assert not Group.objects.exists()

@@ -1,0 +1,157 @@
+"""`manage.py phi_oidc hold`, as an operator types it."""
+
+import io
+import json
+import uuid
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.core.management import CommandError, call_command
+
+from django_phi_oidc._internal import clock
+from django_phi_oidc.audit.events import Origin, parse_event
+from django_phi_oidc.audit.models import AuditOutbox
+from django_phi_oidc.claims.legal_holds import place_hold
+from django_phi_oidc.claims.models import LegalHold, StoredClaim
+from django_phi_oidc.claims.retention import scrub_due_claims
+from tests.support.claims_fixtures import DAY, NOW, Person
+
+pytestmark = pytest.mark.django_db(databases=["default", "phi_audit"])
+REASON = "court of Bern, 4 C 17"
+
+
+@pytest.fixture(autouse=True)
+def _at_noon() -> Any:
+    with clock.override_clock(lambda: NOW):
+        yield
+
+
+def run(*words: object) -> str:
+    out = io.StringIO()
+    call_command("phi_oidc", "hold", *map(str, words), stdout=out, stderr=io.StringIO())
+    return out.getvalue()
+
+
+def listed(*words: object) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in run("list", "--json", *words).splitlines()]
+
+
+def told(action: str) -> list[tuple[str, str, str]]:
+    events = [parse_event(row.event).event for row in AuditOutbox.objects.order_by("id")]
+    return [(event.subject, event.resource, event.detail) for event in events if event.action == action]
+
+
+def test_place_keeps_a_person_until_release_and_the_trail_has_no_reason() -> None:
+    person = Person()
+    person.store({"address": "Bern"})
+    placed = run("place", person.subject.uuid, "--reason", REASON)
+    hold = LegalHold.objects.get()
+    assert placed == f"Hold {hold.pk} keeps all that is held of subject {person.subject.uuid}.\n"
+    assert (hold.subject, hold.reason, hold.placed_at, hold.placed_by) == (person.subject, REASON, NOW, "")
+    assert scrub_due_claims(now=NOW + 2 * DAY) == 0
+    assert run("release", hold.pk) == f"Hold {hold.pk} was released.\n"
+    assert scrub_due_claims(now=NOW + 2 * DAY) == 1
+    resource = f"LegalHold/{hold.pk}"
+    assert told("hold.placed") == [(str(person.subject.uuid), resource, '{"until":""}')]
+    assert told("hold.released") == [(str(person.subject.uuid), resource, "{}")]
+
+
+@pytest.mark.parametrize(
+    ("until", "kept"),
+    [("2026-11-25", "2026-11-25T00:00:00+00:00"), ("2026-11-24T16:05:00+01:00", "2026-11-24T15:05:00+00:00")],
+)
+def test_place_until_a_time_lasts_until_then(until: str, kept: str) -> None:
+    person = Person()
+    run("place", person.subject.uuid, "--reason", REASON, "--until", until)
+    (hold,) = listed()
+    assert (hold["until"], hold["lasts"]) == (kept, True)
+    ends = LegalHold.objects.get().until
+    assert ends is not None
+    with clock.override_clock(lambda: ends):
+        assert listed() == []
+        assert [(each["until"], each["lasts"]) for each in listed("--all")] == [(kept, False)]
+
+
+@pytest.mark.parametrize(
+    ("words", "fault"),
+    [
+        (["--reason", "  "], "has a reason"),
+        ([], "required: --reason"),
+        (["--reason", "x" * 256], "255 characters"),
+        (["--reason", REASON, "--until", "2026-11-24T12:00:00Z"], "time is over"),
+        (["--reason", REASON, "--until", "soon"], "a time is written as"),
+    ],
+)
+def test_place_that_can_not_be_is_an_error_and_keeps_nothing(words: list[str], fault: str) -> None:
+    person = Person()
+    with pytest.raises(CommandError, match=fault):
+        run("place", person.subject.uuid, *words)
+    assert not LegalHold.objects.exists()
+    run("place", person.subject.uuid, "--reason", "x" * 255)
+    assert LegalHold.objects.count() == 1
+
+
+def test_place_on_nobody_is_an_error() -> None:
+    Person()
+    with pytest.raises(CommandError, match="There is no subject"):
+        run("place", uuid.uuid4(), "--reason", REASON)
+    assert not LegalHold.objects.exists()
+
+
+def test_release_of_none_and_of_one_that_was_released_is_an_error() -> None:
+    person = Person()
+    hold = place_hold(person.subject.uuid, reason=REASON, until=None, origin=Origin(), now=NOW)
+    with pytest.raises(CommandError, match="There is no hold"):
+        run("release", uuid.uuid4())
+    run("release", hold.pk)
+    with pytest.raises(CommandError, match="was released before"):
+        run("release", hold.pk)
+    assert len(told("hold.released")) == 1
+
+
+def test_list_shows_who_is_held_why_and_until_when() -> None:
+    assert run("list") == "Nobody is held.\n"
+    assert run("list", "--json") == ""
+    first, second = Person(), Person()
+    moments = [NOW + timedelta(seconds=n) for n in range(3)]
+    holds = [
+        place_hold(person.subject.uuid, reason=reason, until=until, origin=Origin(actor="7"), now=now)
+        for person, reason, until, now in (
+            (first, REASON, None, moments[0]),
+            (second, "\x1b[2J", NOW + DAY, moments[1]),
+            (first, "another", None, moments[2]),
+        )
+    ]
+    run("release", holds[2].pk)
+    shown = run("list").splitlines()
+    assert shown[0] == (
+        f"{holds[0].pk}  {first.subject.uuid}  placed 2026-11-24T12:00:00+00:00, until it is released: {REASON}"
+    )
+    assert shown[1].endswith(r"until 2026-11-25T12:00:00+00:00: '\x1b[2J'"), "a terminal does not obey it"
+    assert len(shown) == 2
+    assert [each["id"] for each in listed("--subject", first.subject.uuid)] == [str(holds[0].pk)]
+    everything = listed("--all", "--subject", first.subject.uuid)
+    assert [(each["id"], each["lasts"]) for each in everything] == [(str(holds[0].pk), True), (str(holds[2].pk), False)]
+    assert everything[1] == {
+        "id": str(holds[2].pk),
+        "subject": str(first.subject.uuid),
+        "reason": "another",
+        "placed_at": "2026-11-24T12:00:02+00:00",
+        "placed_by": "7",
+        "until": "",
+        "released_at": "2026-11-24T12:00:00+00:00",
+        "released_by": "",
+        "lasts": False,
+    }
+    assert run("list", "--all").splitlines()[2].endswith("released 2026-11-24T12:00:00+00:00: another")
+
+
+def test_list_still_shows_the_hold_of_somebody_who_was_erased_after_it() -> None:
+    person = Person()
+    hold = place_hold(person.subject.uuid, reason=REASON, until=NOW + DAY, origin=Origin(), now=NOW)
+    with clock.override_clock(lambda: NOW + DAY):
+        person.subject.delete()
+        assert not StoredClaim.objects.exists()
+        assert [(each["id"], each["subject"]) for each in listed("--all")] == [(str(hold.pk), "")]
+        assert "(erased)" in run("list", "--all")

@@ -1,0 +1,261 @@
+"""Keys are made once, readable by their owner alone, and never overwritten."""
+
+import json
+import os
+import stat
+import subprocess
+import sys
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from django.core.management.base import CommandError, OutputWrapper
+
+from django_phi_oidc import conf
+from django_phi_oidc.crypto import keyring
+from django_phi_oidc.errors import KeyMissing
+from django_phi_oidc.management.subcommands.keys import handle
+from django_phi_oidc.management.subcommands.keys_generate import generate_key_files
+from django_phi_oidc.subjects.models import SubjectDigest
+from tests.support.subject_linking import sign_in
+
+ROOT = Path(__file__).resolve().parents[4]
+PROGRAM = """
+import sys
+from pathlib import Path
+from django.conf import settings
+settings.configure(PHI_OIDC={"ENCRYPTION_KEYS": Path(sys.argv[1])})
+from django_phi_oidc.management.subcommands.keys_generate import generate_key_files
+print("ready", flush=True)
+sys.stdin.readline()
+made = len(generate_key_files())
+print(made, Path(sys.argv[1]).read_text().strip(), flush=True)
+"""
+
+
+@pytest.fixture
+def files(settings: Any, tmp_path: Path) -> dict[str, Path]:
+    """Name a file for each ring, in a directory that does not exist."""
+    rings = (*conf.KEY_RINGS, conf.PAIRWISE_KEY_RING)
+    named = {ring: tmp_path / "var" / "keys" / ring.lower() for ring in rings}
+    settings.PHI_OIDC = {**settings.PHI_OIDC, **named}
+    return named
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def keys(command: str, **options: Any) -> tuple[str, str]:
+    """Run the subcommand; return what it said, and what besides."""
+    out, err = StringIO(), StringIO()
+    handle({"keys_command": command, "database": "", **options}, stdout=OutputWrapper(out), stderr=OutputWrapper(err))
+    return out.getvalue(), err.getvalue()
+
+
+def generate() -> tuple[list[str], str]:
+    """Return the lines for stdout's reader, and what was told besides."""
+    out, err = keys("generate")
+    return out.splitlines(), err
+
+
+def test_generate_key_files_makes_each_missing_file_and_rings_work(files: dict[str, Path]) -> None:
+    with pytest.raises(KeyMissing):
+        keyring.get_keys("SUBJECT_KEYS")
+    assert generate_key_files() == list(files.values())
+    assert len({keyring.get_keys(ring)[0].id for ring in files}) == len(files)
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o022, 0o077], ids=oct)
+def test_generate_key_files_gives_them_to_their_owner_alone(files: dict[str, Path], umask: int) -> None:
+    before = os.umask(umask)
+    try:
+        generate_key_files()
+    finally:
+        os.umask(before)
+    assert {mode(path) for path in files.values()} == {0o600}
+    (directory,) = {path.parent for path in files.values()}
+    assert mode(directory) == 0o700
+    assert sorted(directory.iterdir()) == sorted(files.values())
+
+
+def test_generate_key_files_leaves_what_is_there(files: dict[str, Path]) -> None:
+    old = keyring.generate_key()
+    encryption = files["ENCRYPTION_KEYS"]
+    encryption.parent.mkdir(parents=True)
+    encryption.write_text(f"{old}\n")
+    assert encryption not in generate_key_files()
+    assert encryption.read_text() == f"{old}\n"
+    assert generate_key_files() == []
+
+
+@pytest.mark.parametrize("kind", ["empty file", "dangling link"])
+def test_generate_key_files_leaves_even_what_holds_no_key(files: dict[str, Path], kind: str, tmp_path: Path) -> None:
+    encryption = files["ENCRYPTION_KEYS"]
+    encryption.parent.mkdir(parents=True)
+    if kind == "empty file":
+        encryption.touch()
+    else:
+        encryption.symlink_to(tmp_path / "nowhere")
+    assert encryption not in generate_key_files()
+    assert not (tmp_path / "nowhere").exists()
+    with pytest.raises(KeyMissing):
+        keyring.get_keys("ENCRYPTION_KEYS")
+
+
+def test_generate_key_files_of_one_file_for_two_rings_makes_it_once(files: dict[str, Path], settings: Any) -> None:
+    shared = files["ENCRYPTION_KEYS"]
+    settings.PHI_OIDC = {**settings.PHI_OIDC, "SUBJECT_KEYS": shared}
+    assert generate_key_files().count(shared) == 1
+
+
+def test_generate_key_files_by_many_at_once_makes_one_file_that_all_see(tmp_path: Path) -> None:
+    file = tmp_path / "var" / "encryption"
+    runs = [
+        subprocess.Popen(
+            [sys.executable, "-c", PROGRAM, file],
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(4)
+    ]
+    assert [run.stdout.readline() for run in runs if run.stdout] == ["ready\n"] * 4
+    for run in runs:
+        assert run.stdin
+        run.stdin.write("go\n")
+        run.stdin.flush()
+    answers = [run.communicate(timeout=30)[0].split() for run in runs]
+    assert sorted(made for made, _ in answers) == ["0", "0", "0", "1"]
+    assert {key for _, key in answers} == {file.read_text().strip()}
+    assert list(file.parent.iterdir()) == [file]
+
+
+def test_keys_generate_without_files_prints_ready_lines_and_stores_nothing(settings: Any) -> None:
+    before = settings.PHI_OIDC
+    lines, told = generate()
+    names, texts = zip(*(line.split("=", 1) for line in lines), strict=True)
+    assert names == ("PHI_ENCRYPTION_KEYS", "PHI_SUBJECT_KEYS", "PHI_AUDIT_MAC_KEYS", "PHI_PAIRWISE_KEY")
+    assert len(set(texts)) == 4
+    for ring, text in zip((*conf.KEY_RINGS, conf.PAIRWISE_KEY_RING), texts, strict=True):
+        settings.PHI_OIDC = {**before, ring: text}
+        assert len(keyring.get_keys(ring)) == 1
+        assert text not in told
+    assert generate()[0] != lines
+
+
+def test_keys_generate_with_files_prints_no_key_and_tells_what_it_did(files: dict[str, Path], settings: Any) -> None:
+    settings.PHI_OIDC = {**settings.PHI_OIDC, "SUBJECT_KEYS": [keyring.generate_key()]}
+    lines, told = generate()
+    assert [line.partition("=")[0] for line in lines] == ["PHI_SUBJECT_KEYS"]
+    assert f"ENCRYPTION_KEYS: a new key was written to {files['ENCRYPTION_KEYS']}." in told
+    assert f"ENCRYPTION_KEYS: {files['ENCRYPTION_KEYS']} was there, and left as it is." in generate()[1]
+    assert files["ENCRYPTION_KEYS"].read_text().strip() not in told + "".join(lines)
+
+
+def test_keys_generate_writes_the_pairwise_key_where_the_setting_names_a_file_and_prints_it_else(
+    files: dict[str, Path], settings: Any
+) -> None:
+    told = generate()[1]
+    assert f"PAIRWISE_KEY: a new key was written to {files['PAIRWISE_KEY']}." in told
+    assert keyring.get_keys("PAIRWISE_KEY")[0].material not in {
+        keyring.get_keys(ring)[0].material for ring in conf.KEY_RINGS
+    }
+    settings.PHI_OIDC = {**settings.PHI_OIDC, "PAIRWISE_KEY": [keyring.generate_key()]}
+    lines, told = generate()
+    assert [line.partition("=")[0] for line in lines] == ["PHI_PAIRWISE_KEY"]
+    assert "PAIRWISE_KEY: a new key was printed, and stored nowhere." in told
+
+
+def pem(kind: str) -> str:
+    key = ed25519.Ed25519PrivateKey.generate() if kind == "OKP" else ec.generate_private_key(ec.SECP256R1())
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode("ascii")
+
+
+@pytest.mark.django_db
+def test_keys_status_tells_of_subject_keys_client_keys_and_the_pairwise_key(settings: Any) -> None:
+    texts = [keyring.generate_key() for _ in range(3)]
+    declared = {"issuer": "https://op.example.test", "client_id": "portal"}
+    signing = {"token_endpoint_auth_method": "private_key_jwt", "client_keys": [pem("EC"), pem("OKP")]}
+    settings.PHI_OIDC = {
+        **settings.PHI_OIDC,
+        "SUBJECT_KEYS": texts[:2],
+        "PROVIDERS": {"region": {**declared, **signing}, "plain": {**declared, "client_secret": "s"}},
+    }
+    new, old = keyring.get_keys("SUBJECT_KEYS")
+    sign_in([old], sub="dormant")
+    sign_in([new, old])
+    first, second = conf.providers()["region"].client_keys
+
+    told = json.loads(keys("status", json=True)[0])
+    use = {"digests": 1, "persons_without_digest": 1, "dependent_persons": 0, "removable": True}
+    assert told["subject_keys"] == {
+        "persons": 2,
+        "unknown_persons": 0,
+        "keys": [
+            {"id": new.id, "position": 1, **use},
+            {
+                "id": old.id,
+                "position": 2,
+                "digests": 2,
+                "persons_without_digest": 0,
+                "dependent_persons": 1,
+                "removable": False,
+            },
+        ],
+    }
+    assert told["client_keys"] == [
+        {"provider": "region", "kid": first.kid, "alg": "ES256", "signs": True},
+        {"provider": "region", "kid": second.kid, "alg": "EdDSA", "signs": False},
+    ]
+    assert told["pairwise_key"] == []
+
+    settings.PHI_OIDC = {**settings.PHI_OIDC, "PAIRWISE_KEY": texts[2]}
+    pairwise = keyring.get_keys("PAIRWISE_KEY")[0].id
+    assert json.loads(keys("status", json=True)[0])["pairwise_key"] == [pairwise]
+    lines = keys("status", json=False)[0].splitlines()
+    assert lines[lines.index("SUBJECT_KEYS: 2 persons, 0 of them known by no key of the list") :] == [
+        "SUBJECT_KEYS: 2 persons, 0 of them known by no key of the list",
+        f"1  {new.id}  1 digests, 1 persons lack one: may be removed",
+        f"2  {old.id}  2 digests, 0 persons lack one: needed, 1 persons are known by it alone",
+        f"client key of region: {first.kid} (ES256): signs",
+        f"client key of region: {second.kid} (EdDSA): published, does not sign",
+        f"PAIRWISE_KEY: {pairwise}",
+    ]
+    settings.PHI_OIDC = {**settings.PHI_OIDC, "SUBJECT_KEYS": texts[:1]}
+    shown = keys("status", json=False)[0]
+    assert "SUBJECT_KEYS: 2 persons, 1 of them known by no key of the list\n" in shown
+    assert f"-  {old.id}  2 digests, 0 persons lack one: not configured, and 1 persons are known by it alone" in shown
+    assert not any(text in shown for text in texts)
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("command", ["status", "retire"])
+def test_keys_without_a_subject_key_is_an_error(command: str, settings: Any) -> None:
+    settings.PHI_OIDC = {**settings.PHI_OIDC, "SUBJECT_KEYS": []}
+    with pytest.raises(CommandError, match="SUBJECT_KEYS"):
+        keys(command, json=False, key_id="0123abcd")
+
+
+@pytest.mark.parametrize("key_id", ["", "0123abc", "0123abcde", "0123abcg", "0123ABCD"])
+def test_keys_retire_of_what_is_no_key_id_is_an_error(key_id: str) -> None:
+    with pytest.raises(CommandError, match="eight hexadecimal digits"):
+        keys("retire", key_id=key_id)
+
+
+@pytest.mark.django_db
+def test_keys_retire_tells_how_many_and_refuses_what_is_needed(settings: Any) -> None:
+    texts = [keyring.generate_key() for _ in range(2)]
+    settings.PHI_OIDC = {**settings.PHI_OIDC, "SUBJECT_KEYS": texts}
+    new, old = keyring.get_keys("SUBJECT_KEYS")
+    sign_in([new, old])
+    with pytest.raises(CommandError, match="is configured"):
+        keys("retire", key_id=old.id)
+    settings.PHI_OIDC = {**settings.PHI_OIDC, "SUBJECT_KEYS": texts[:1]}
+    for digests in (1, 0):
+        assert keys("retire", key_id=old.id) == (f"{digests} digests under key {old.id} were deleted.\n", "")
+    assert SubjectDigest.objects.get().key_id == new.id

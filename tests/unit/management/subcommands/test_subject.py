@@ -1,0 +1,253 @@
+"""`manage.py phi_oidc subject export` and `erase`, as an operator types them, and as the pages show them."""
+
+import io
+import json
+import os
+import pty
+import re
+import select
+import shlex
+import stat
+import subprocess
+import sys
+import uuid
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from django.conf import settings as django_settings
+from django.core.management import CommandError, call_command
+from django.db import connection, connections
+from django.test import override_settings
+
+from django_phi_oidc._internal import clock
+from django_phi_oidc.audit.events import Origin
+from django_phi_oidc.audit.models import AuditEvent
+from django_phi_oidc.claims.legal_holds import place_hold
+from django_phi_oidc.claims.models import LegalHold, StoredClaim
+from django_phi_oidc.oidc.token import TokenResponse
+from django_phi_oidc.sessions.lifecycle import start_session
+from django_phi_oidc.sessions.models import OIDCSession
+from django_phi_oidc.subjects.models import PairwiseSubject
+from django_phi_oidc.subjects.pairwise import get_pairwise_id
+from tests.settings import key
+from tests.support import databases
+from tests.support.audit_log import PEM
+from tests.support.audit_outage import audit_database_fails
+from tests.support.claims_fixtures import DECLARED, NOW, Person
+
+pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "phi_audit"])
+ROOT = Path(__file__).resolve().parents[4]
+PAGE = (ROOT / "docs" / "how-to" / "answer-a-request-of-a-person.md").read_text()
+CANARY = "claim-canary-Bern-7c1f"
+
+
+@pytest.fixture(autouse=True)
+def _at_noon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.chdir(tmp_path)
+    options = {"CLAIMS": DECLARED, "PAIRWISE_KEY": key("test pairwise key"), "AUDIT_SIGNING_KEY": PEM}
+    with override_settings(PHI_OIDC={**django_settings.PHI_OIDC, **options}), clock.override_clock(lambda: NOW):
+        yield
+
+
+@pytest.fixture
+def person() -> Person:
+    """Return somebody who signed in, with two claims, and whom billing knows."""
+    person = Person()
+    person.store({"birthdate": "1990-05-17", "address": {"locality": CANARY, "ünï": "Zoë\u202e"}})
+    start_session(
+        session_id=person.session_id,
+        user=person.user,
+        subject=person.subject,
+        provider="default",
+        issuer=person.subject.issuer,
+        sid="",
+        tokens=TokenResponse(access_token="", refresh_token="", id_token="", expires_in=None, lifetime_alert=False),
+        django_session_key="none",
+        auth_time=NOW,
+        acr="",
+        now=NOW,
+    )
+    get_pairwise_id(person.user, "billing.example.test")
+    return person
+
+
+def run(*words: object, command: str = "subject") -> str:
+    out = io.StringIO()
+    call_command("phi_oidc", command, *map(str, words), stdout=out, stderr=io.StringIO())
+    return out.getvalue()
+
+
+def typed(command: str) -> str:
+    """Return what the command, as a page has it, prints on either stream."""
+    words = shlex.split(command)
+    assert words[:3] == ["python", "manage.py", "phi_oidc"]
+    try:
+        return run(*words[4:], command=words[3])
+    except CommandError as fault:
+        return f"CommandError: {fault}\n"
+
+
+def shown(name: str) -> list[tuple[str, str]]:
+    """Return the commands of that block of the page, each with what it prints."""
+    found = re.search(rf"<!-- tested: {name} -->\n```console\n(.*?)```", PAGE, re.DOTALL)
+    assert found, name
+    return [(command, printed) for command, _, printed in (part.partition("\n") for part in found[1].split("$ ")[1:])]
+
+
+@pytest.mark.parametrize("name", ["report", "export", "erase"])
+def test_page_shows_commands_and_what_they_print(name: str, person: Person) -> None:
+    ((command, printed),) = shown(name)
+    assert typed(command.replace("42", str(person.user.pk))) == printed.replace("42", str(person.user.pk))
+
+
+def test_page_shows_how_a_hold_keeps_somebody(person: Person) -> None:
+    place, *further = shown("hold")
+    subject = "5e1f0c9a-7f0e-4d0b-9a51-4f3c2d7a6b10"
+    hold_shown = "0b6f3c52-9a8e-4f7d-8c61-2d5e7a9b1c34"
+    told = typed(place[0].replace(subject, str(person.subject.uuid)))
+    names = {subject: str(person.subject.uuid), hold_shown: str(LegalHold.objects.get().pk)}
+
+    def here(text: str) -> str:
+        for there, name in names.items():
+            text = text.replace(there, name)
+        return text
+
+    assert told == here(place[1])
+    for command, printed in further:
+        assert typed(here(command)) == here(printed)
+    assert typed(here(further[0][0])).startswith(f"User {person.user.pk}: 1 subjects, 2 claims")
+
+
+@pytest.mark.parametrize("by", ["uuid", "user"])
+def test_export_writes_a_new_file_for_its_owner_alone(by: str, person: Person, tmp_path: Path) -> None:
+    who = [person.subject.uuid] if by == "uuid" else ["--user", person.user.pk]
+    path = tmp_path / "person.json"
+    before = os.umask(0)
+    try:
+        told = run("export", *who, "--output", path)
+    finally:
+        os.umask(before)
+    assert told == f"What is held of user {person.user.pk} is in {path}.\n"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    document = json.loads(path.read_text("utf-8"))
+    (subject,) = document["subjects"]
+    assert {each["name"]: each["value"] for each in subject["claims"]} == {
+        "birthdate": "1990-05-17",
+        "address": {"locality": CANARY, "ünï": "Zoë\u202e"},
+    }
+    assert "Zoë" in path.read_text("utf-8"), "for people to read"
+    assert (len(document["sessions"]), len(document["identifiers"])) == (1, 1)
+
+
+def test_export_to_standard_output_gives_a_terminal_nothing_to_obey(person: Person) -> None:
+    told = run("export", person.subject.uuid)
+    assert told.isascii()
+    assert json.loads(told)["subjects"][0]["claims"][0]["value"]["ünï"] == "Zoë\u202e"
+
+
+def test_export_overwrites_nothing_and_tells_of_nothing_then(person: Person, tmp_path: Path) -> None:
+    path, link = tmp_path / "person.json", tmp_path / "link.json"
+    path.write_text("mine")
+    link.symlink_to(tmp_path / "elsewhere.json")
+    for taken in (path, link, tmp_path / "no folder" / "person.json"):
+        with pytest.raises(CommandError, match="can't be written as a new file"):
+            run("export", person.subject.uuid, "--output", taken)
+    assert path.read_text() == "mine"
+    assert not AuditEvent.objects.filter(action="subject.exported").exists()
+
+
+def test_export_without_the_trail_gives_nothing_out(person: Person, tmp_path: Path) -> None:
+    path, out = tmp_path / "person.json", io.StringIO()
+    for words in (["--output", str(path)], []):
+        with audit_database_fails(), pytest.raises(CommandError, match="Nothing was given out"):
+            call_command("phi_oidc", "subject", "export", str(person.subject.uuid), *words, stdout=out)
+    assert (out.getvalue(), path.exists()) == ("", False)
+    run("export", person.subject.uuid, "--output", path)
+    assert CANARY in path.read_text("utf-8")
+
+
+def test_export_of_what_no_key_opens_gives_the_rest_and_fails(person: Person, tmp_path: Path) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("UPDATE django_phi_oidc_storedclaim SET value = 'damaged' WHERE name = 'birthdate'")
+    path = tmp_path / "person.json"
+    with pytest.raises(CommandError, match=r"Not all of it could be read: claim birthdate\."):
+        run("export", person.subject.uuid, "--output", path)
+    document = json.loads(path.read_text("utf-8"))
+    assert [each.get("value", "none") for each in document["subjects"][0]["claims"]][1:] == ["none"]
+    assert CANARY in path.read_text("utf-8")
+
+
+@pytest.mark.parametrize("act", [["export"], ["erase", "--yes"]])
+def test_nobody_is_an_error(act: list[str], person: Person) -> None:
+    for who, fault in (
+        ([uuid.uuid4()], "There is no subject"),
+        (["--user", "0"], "There is no user 0"),
+        ([], "required"),
+        ([person.subject.uuid, "--user", person.user.pk], "not allowed with"),
+        (["amina"], "invalid UUID"),
+    ):
+        with pytest.raises(CommandError, match=fault):
+            run(*act, *who)
+    assert StoredClaim.objects.count() == 2
+    assert not AuditEvent.objects.filter(action="subject.exported").exists()
+
+
+def test_erase_leaves_the_trail_which_verifies(person: Person) -> None:
+    run("seal", command="audit")
+    erased = (
+        "1 subjects, 2 claims, 1 sessions, 1 pairwise identifiers and 0 invitations were erased. The account is left."
+    )
+    assert run("erase", person.subject.uuid, "--yes") == f"User {person.user.pk}: {erased}\n"
+    for model in (StoredClaim, PairwiseSubject, OIDCSession):
+        assert not model.objects.exists()
+    run("seal", command="audit")
+    told = f"{AuditEvent.objects.count()} sealed events"
+    assert run("verify", command="audit").startswith(told)
+    assert AuditEvent.objects.filter(subject=str(person.subject.uuid), action="claim.stored").count() == 1
+
+
+def test_erase_without_yes_is_refused_where_nobody_can_be_asked(
+    person: Person, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO("yes\n"))
+    with pytest.raises(CommandError, match=r"will be erased, for good\. Say --yes"):
+        run("erase", person.subject.uuid)
+    assert StoredClaim.objects.count() == 2
+
+
+def test_unlink_of_somebody_who_is_held_is_refused(person: Person) -> None:
+    place_hold(person.subject.uuid, reason="Docket 26-117", until=None, origin=Origin(), now=NOW)
+    for act in (["unlink"], ["erase", "--yes"]):
+        with pytest.raises(CommandError, match=r"Nothing was erased.* A legal hold keeps"):
+            run(*act, person.subject.uuid)
+    assert (StoredClaim.objects.count(), OIDCSession.objects.filter(ended_at=None).count()) == (2, 1)
+
+
+@pytest.mark.sqlite
+@pytest.mark.parametrize(("answer", "status", "left"), [("no", 1, 2), ("", 1, 2), ("yes", 0, 0)])
+def test_erase_at_a_terminal_asks_first(answer: str, status: int, left: int, person: Person) -> None:
+    environment = databases.child_environment(
+        os.environ, {alias: connections[alias].settings_dict for alias in databases.ALIASES}
+    )
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "django", "phi_oidc", "subject", "erase", str(person.subject.uuid)],
+        env={**environment, "PYTHONPATH": str(ROOT)},
+        cwd=ROOT,
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        start_new_session=True,
+    )
+    os.close(theirs)
+    told = b""
+    with process, suppress(OSError):
+        while select.select([ours], [], [], 30)[0] and (read := os.read(ours, 1024)):
+            told += read
+            if told.endswith(b"Type yes: "):
+                os.write(ours, answer.encode() + b"\n")
+    os.close(ours)
+    assert str(person.subject.uuid).encode() in told
+    assert (process.returncode, StoredClaim.objects.count()) == (status, left), told

@@ -1,0 +1,390 @@
+"""`manage.py phi_oidc subject invite`, as an operator types it, and as the page shows it."""
+
+import csv
+import io
+import json
+import os
+import re
+import shlex
+import stat
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.contrib.auth import get_user_model
+from django.core.management import CommandError, call_command
+from django.core.management.base import OutputWrapper
+from django.db import connections
+
+from django_phi_oidc import conf
+from django_phi_oidc._internal import clock, randomness
+from django_phi_oidc.audit.events import Origin
+from django_phi_oidc.audit.models import AuditEvent
+from django_phi_oidc.crypto import keyring
+from django_phi_oidc.login.activation_redemption import redeem_code
+from django_phi_oidc.management.subcommands import subject_invite
+from django_phi_oidc.subjects.activation_codes import CODE_ALPHABET, parse_code
+from django_phi_oidc.subjects.models import ActivationCode
+from tests.support.subject_linking import NOW, make_user
+
+pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "phi_audit"])
+ROOT = Path(__file__).resolve().parents[4]
+PAGE = (ROOT / "docs" / "how-to" / "activation-codes.md").read_text()
+SHOWN = ("K7XM-4QHD-9VTZ-0B31", "5J2R-8WNC-3YPT-6FGA")
+
+
+@pytest.fixture(autouse=True)
+def _at_noon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: Any) -> Iterator[None]:
+    monkeypatch.chdir(tmp_path)
+    declare(settings, default="invitation")
+    with clock.override_clock(lambda: NOW):
+        yield
+
+
+def declare(settings: Any, **provisioning: str) -> None:
+    """Declare providers of these names, with this provisioning."""
+    default = settings.PHI_OIDC["PROVIDERS"]["default"]
+    providers = {name: {**default, "provisioning": how} for name, how in provisioning.items()}
+    settings.PHI_OIDC = {**settings.PHI_OIDC, "PROVIDERS": providers}
+
+
+def run(*words: object, stdout: Any = None) -> str:
+    out = stdout or io.StringIO()
+    call_command("phi_oidc", "subject", "invite", *map(str, words), stdout=out, stderr=io.StringIO())
+    return "" if stdout else out.getvalue()
+
+
+def refused(*words: object) -> str:
+    with pytest.raises(CommandError) as refusal:
+        run(*words)
+    return str(refusal.value)
+
+
+def written(*lines: str, name: str = "users.csv") -> Path:
+    path = Path(name)
+    path.write_bytes("".join(f"{line}\r\n" for line in lines).encode())
+    return path
+
+
+def rows(text: str) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(text, newline="")))
+
+
+def waiting() -> list[Any]:
+    return list(
+        ActivationCode.objects.filter(redeemed_at=None, revoked_at=None).order_by("pk").values_list("user", flat=True)
+    )
+
+
+def is_good(code: str, sub: str = "somebody") -> bool:
+    """Say whether the code lets somebody in, and spend it."""
+    provider, keys = conf.providers()["default"], keyring.get_keys("SUBJECT_KEYS")
+    return bool(redeem_code(code, sub=sub, provider=provider, keys=keys, origin=Origin(), now=NOW))
+
+
+def block(name: str) -> str:
+    found = re.search(rf"<!-- tested: {re.escape(name)} -->\n```\w+\n(.*?)```", PAGE, re.DOTALL)
+    assert found, name
+    return found[1]
+
+
+@pytest.fixture
+def codes_of_the_page() -> Iterator[None]:
+    """Draw the codes that the page shows."""
+    numbers = iter(
+        [sum(CODE_ALPHABET.index(sign) << 5 * n for n, sign in enumerate(parse_code(c)[::-1])) for c in SHOWN]
+    )
+    with randomness.override_randomness(
+        lambda size: next(numbers).to_bytes(10, "big") if size == 10 else os.urandom(size)
+    ):
+        yield
+
+
+@pytest.mark.usefixtures("codes_of_the_page")
+def test_page_shows_how_one_is_invited_and_the_code_revoked() -> None:
+    user = make_user()
+
+    def here(text: str) -> str:
+        return text.replace("42", str(user.pk))
+
+    for name, left in (("one", [user.pk]), ("revoke", [])):
+        typed, _, printed = block(name).removeprefix("$ ").partition("\n")
+        words = shlex.split(here(typed))
+        assert words[:5] == ["python", "manage.py", "phi_oidc", "subject", "invite"]
+        assert run(*words[5:]) == here(printed)
+        assert waiting() == left
+
+
+@pytest.mark.usefixtures("codes_of_the_page")
+def test_page_shows_how_many_are_invited() -> None:
+    users = [make_user(), make_user()]
+
+    def here(text: str) -> str:
+        return re.sub(r"\b4([23])\b", lambda found: str(users[int(found[1]) - 2].pk), text)
+
+    Path("users.csv").write_text(here(block("users.csv")))
+    typed, _, printed = block("many").removeprefix("$ ").partition("\n")
+    assert run(*shlex.split(typed)[5:]) == printed
+    assert Path("letters.csv").read_text() == here(block("letters.csv"))
+    assert all(is_good(code, sub=f"person {code}") for code in SHOWN)
+
+
+def test_one_is_invited_by_primary_key_and_the_code_is_good() -> None:
+    user = make_user()
+    told = json.loads(run(user.pk, "--json"))
+    assert (told["user"], told["expires_at"]) == (str(user.pk), "2026-12-08T12:00:00+00:00")
+    assert is_good(told["code"])
+    (event,) = AuditEvent.objects.filter(action="activation.issued")
+    assert (event.actor, event.resource) == ("", f"user/{user.pk}")
+
+
+@pytest.mark.parametrize("who", ["0", "nobody", ""])
+def test_nobody_is_invited_who_is_not_there(who: str) -> None:
+    assert f"There is no user {who}." in refused(who)
+    assert not ActivationCode.objects.exists()
+
+
+def test_deactivated_user_is_not_invited() -> None:
+    user = make_user()
+    get_user_model().objects.filter(pk=user.pk).update(is_active=False)
+    assert refused(user.pk) == f"User {user.pk} is deactivated."
+    get_user_model().objects.filter(pk=user.pk).update(is_active=True)
+    assert run(user.pk)
+
+
+PROVIDERS = {
+    "the only one that takes codes": ({"a": "create", "b": "invitation"}, [], "b", ""),
+    "one of two, named": ({"a": "invitation", "b": "invitation"}, ["--provider", "b"], "b", ""),
+    "one of two, not named": ({"a": "invitation", "b": "invitation"}, [], "", "Say --provider: a, b."),
+    "none": ({"a": "create", "b": "existing"}, [], "", "No provider takes activation codes"),
+    "one that takes none": ({"a": "create", "b": "invitation"}, ["--provider", "a"], "", "its provisioning is create"),
+    "one that is not there": ({"a": "invitation"}, ["--provider", "c"], "", "There is no provider c."),
+}
+
+
+@pytest.mark.parametrize(("declared", "words", "provider", "fault"), PROVIDERS.values(), ids=PROVIDERS)
+def test_provider_is_the_one_that_is_meant(
+    declared: dict[str, str], words: list[str], provider: str, fault: str, settings: Any
+) -> None:
+    declare(settings, **declared)
+    user = make_user()
+    asked = written("user", str(user.pk))
+    for act in ([user.pk], ["--csv", asked]):
+        if fault:
+            assert fault in refused(*act, *words)
+        else:
+            run(*act, *words)
+    assert set(ActivationCode.objects.values_list("provider", flat=True)) == ({provider} if provider else set())
+
+
+def test_revoke_is_of_one_user_and_where_it_is_said_of_one_provider(settings: Any) -> None:
+    declare(settings, a="invitation", b="invitation")
+    user, other = make_user(), make_user()
+    for provider in "ab":
+        for each in (user, other):
+            run(each.pk, "--provider", provider)
+    assert run("--revoke", user.pk, "--provider", "a") == f"User {user.pk}: 1 codes were revoked.\n"
+    assert waiting() == [other.pk, user.pk, other.pk]
+    assert run("--revoke", user.pk) == f"User {user.pk}: 1 codes were revoked.\n"
+    assert run("--revoke", user.pk) == f"User {user.pk}: 0 codes were revoked.\n"
+    assert waiting() == [other.pk, other.pk]
+    assert {event.reason for event in AuditEvent.objects.filter(action="activation.revoked")} == {"withdrawn"}
+
+
+WORDS = {
+    "nobody": ([], "one of the arguments"),
+    "one and many": (["1", "--csv", "users.csv"], "not allowed with"),
+    "one and another to revoke": (["1", "--revoke", "2"], "not allowed with"),
+    "an output for one": (["1", "--output", "codes.csv"], "--output goes with --csv"),
+    "an object for many": (["--csv", "users.csv", "--json"], "--json goes with one user"),
+}
+
+
+@pytest.mark.parametrize(("words", "fault"), WORDS.values(), ids=WORDS)
+def test_words_that_do_not_go_together_are_refused(words: list[str], fault: str) -> None:
+    written("user", str(make_user().pk))
+    assert fault in refused(*words)
+    assert not ActivationCode.objects.exists()
+
+
+# Many
+
+
+def test_sheet_keeps_what_it_had_and_gets_code_and_end() -> None:
+    users = [make_user() for _ in range(3)]
+    lines = [f'"Å, {n}",{user.pk},"two\nlines"' for n, user in enumerate(users)]
+    told = rows(run("--csv", written("\ufeffname,user,note", lines[0], "", lines[1], lines[2])))
+    assert [list(row) for row in told] == [["name", "user", "note", "code", "expires_at"]] * 3
+    assert [(row["name"], row["user"], row["note"]) for row in told] == [
+        (f"Å, {n}", str(user.pk), "two\nlines") for n, user in enumerate(users)
+    ]
+    assert {row["expires_at"] for row in told} == {"2026-12-08T12:00:00+00:00"}
+    assert waiting() == [user.pk for user in users]
+    assert all(is_good(row["code"], sub=row["user"]) for row in told)
+
+
+FORMULAS = {
+    "=1+1": "'=1+1",
+    "+1": "'+1",
+    "-1": "'-1",
+    "@SUM(A1)": "'@SUM(A1)",
+    "\t=1": "'\t'=1",
+    "\r=1": "'\r'=1",
+    '=HYPERLINK("https://evil.example";"x")': '\'=HYPERLINK("https://evil.example";"x")',
+    "=cmd|' /C calc'!A0": "'=cmd|' /C calc'!A0",
+    "Berg;=1+1": "Berg;'=1+1",
+}
+
+
+def test_cells_that_are_formulas_are_texts_in_what_comes_out() -> None:
+    users = [make_user() for _ in FORMULAS]
+    cells = ['"{}"'.format(formula.replace('"', '""')) for formula in FORMULAS]
+    asked = written('user,"=name"', *(f"{user.pk},{cell}" for user, cell in zip(users, cells, strict=True)))
+    told = list(csv.reader(io.StringIO(run("--csv", asked), newline="")))
+    assert told[0] == ["user", "'=name", "code", "expires_at"]
+    assert [row[1] for row in told[1:]] == list(FORMULAS.values())
+    for separator in ",;\t":
+        # A quotation mark after a comma means nothing to whoever parts by something else.
+        cells = [cell for line in run("--csv", asked).splitlines() for cell in line.split(separator)]
+        assert not [cell for cell in cells if cell.strip(' "').startswith(("=", "+", "-", "@"))]
+
+
+def test_sheet_comes_from_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
+    user = make_user()
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(f"user\n{user.pk}\n".encode())))
+    (row,) = rows(run("--csv", "-"))
+    assert is_good(row["code"])
+
+
+def test_output_is_a_new_file_for_its_owner_alone() -> None:
+    asked = written("user", str(make_user().pk))
+    assert run("--csv", asked, "--output", "codes.csv") == "1 users were invited; their codes are in codes.csv.\n"
+    assert stat.S_IMODE(Path("codes.csv").stat().st_mode) == 0o600
+    before = Path("codes.csv").read_bytes()
+    elsewhere = Path("elsewhere.csv")
+    Path("link.csv").symlink_to(elsewhere)
+    for taken in ("codes.csv", "link.csv", "no/such/folder.csv"):
+        assert f"{taken} can't be written as a new file" in refused("--csv", asked, "--output", taken)
+    assert (Path("codes.csv").read_bytes(), elsewhere.exists()) == (before, False)
+    assert ActivationCode.objects.count() == 1
+
+
+FAULTS: dict[str, tuple[Callable[[Any, Any], list[str]], str]] = {
+    "nothing": (lambda a, b: [], "Line 1: there is no column user"),
+    "no such column": (lambda a, b: ["name", "x"], "Line 1: there is no column user"),
+    "parted by semicolons": (lambda a, b: ["user;name", f"{a};x"], "columns are parted by commas"),
+    "two columns of one name": (lambda a, b: ["user,x,x", f"{a},1,2"], "Line 1: two columns have one name"),
+    "a column of ours": (lambda a, b: ["user,code", f"{a},1"], "Line 1: the column code is what is added"),
+    "nobody": (lambda a, b: ["user,x", ""], "There is no user in it"),
+    "too few columns": (lambda a, b: ["user,x", f"{a},1", f"{b}"], "Line 3: 1 columns, and 2 in the first line"),
+    "too many columns": (lambda a, b: ["user", f"{a},1"], "Line 2: 2 columns, and 1 in the first line"),
+    "an empty cell": (lambda a, b: ["user,x", f"{a},1", " ,2"], "Line 3: '' is no primary key of a user"),
+    "a name": (lambda a, b: ["user", f"{a}", "amina"], "Line 3: 'amina' is no primary key of a user"),
+    "a number that none is": (lambda a, b: ["user", f"{a}", "9" * 30], "Line 3: '9999"),
+    "what a terminal would obey": (lambda a, b: ["user", "\x1b[2J"], r"Line 2: '\x1b[2J' is no primary key"),
+    "somebody who is not there": (lambda a, b: ["user", f"{a}", "999999999"], "Line 3: There is no user 999999999."),
+    "somebody twice": (lambda a, b: ["user", f"{a}", f"{b}", f" {a}"], "stands in line 2, too"),
+    "a quotation mark that does not end": (lambda a, b: ["user,x", f'{a},"x'], "Line 2: unexpected end of data"),
+    "after a cell of two lines": (lambda a, b: ["user,x", f'{a},"x\r\ny"', "0,z"], "Line 4: There is no user 0."),
+}
+
+
+@pytest.mark.parametrize(("lines", "fault"), FAULTS.values(), ids=FAULTS)
+def test_sheet_with_a_fault_is_refused_by_its_line_and_invites_nobody(
+    lines: Callable[[Any, Any], list[str]], fault: str
+) -> None:
+    users = [make_user(), make_user()]
+    asked = written(*lines(*(user.pk for user in users)))
+    assert fault in refused("--csv", asked, "--output", "codes.csv")
+    assert (ActivationCode.objects.count(), Path("codes.csv").exists()) == (0, False)
+    assert AuditEvent.objects.count() == 0
+    asked = written("user", *(str(user.pk) for user in users))
+    run("--csv", asked, "--output", "codes.csv")
+    assert ActivationCode.objects.count() == 2
+
+
+def test_sheet_with_a_deactivated_user_in_its_last_line_invites_nobody() -> None:
+    users = [make_user() for _ in range(4)]
+    get_user_model().objects.filter(pk=users[-1].pk).update(is_active=False)
+    asked = written("user", *(str(user.pk) for user in users))
+    assert refused("--csv", asked) == f"Line 5: User {users[-1].pk} is deactivated."
+    assert not ActivationCode.objects.exists()
+
+
+def test_sheet_that_is_not_utf_8_is_refused_by_its_line() -> None:
+    user = make_user()
+    Path("users.csv").write_bytes(f"user,name\n{user.pk},".encode() + "Åke\n".encode("latin-1"))
+    assert refused("--csv", "users.csv") == "Line 2: this is not UTF-8."
+    assert "can't be read" in refused("--csv", "nowhere.csv")
+    assert not ActivationCode.objects.exists()
+
+
+def test_many_are_invited_a_batch_a_transaction_and_by_few_statements(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(subject_invite, "BATCH_SIZE", 4)
+    users = [make_user() for _ in range(10)]
+    asked = written("user", *(str(user.pk) for user in users))
+    told = rows(run("--csv", asked))
+    assert [row["user"] for row in told] == [str(user.pk) for user in users]
+    assert len({row["code"] for row in told}) == 10
+    assert waiting() == [user.pk for user in users]
+    assert AuditEvent.objects.filter(action="activation.issued").count() == 10
+
+
+def test_user_who_goes_meanwhile_stops_it_and_what_was_written_is_good(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(subject_invite, "BATCH_SIZE", 2)
+    users = [make_user() for _ in range(5)]
+    asked = written("user", *(str(user.pk) for user in users))
+    done: list[int] = []
+
+    def somebody_goes(progress: Any, count: int, total: int) -> None:
+        done.append(count)
+        if count == 2:
+            get_user_model().objects.filter(pk=users[3].pk).update(is_active=False)
+
+    monkeypatch.setattr(subject_invite.Progress, "__call__", somebody_goes)
+    told = refused("--csv", asked, "--output", "codes.csv")
+    assert told == f"User {users[3].pk} is deactivated. Those before line 4 were invited."
+    left = rows(Path("codes.csv").read_text())
+    assert [row["user"] for row in left] == [str(user.pk) for user in users[:2]]
+    assert all(is_good(row["code"], sub=row["user"]) for row in left)
+    assert ActivationCode.objects.count() == 2
+    assert done == [2]
+
+
+def test_file_without_a_code_goes_when_nobody_could_be_invited(monkeypatch: pytest.MonkeyPatch, settings: Any) -> None:
+    user = make_user()
+    asked = written("user", str(user.pk))
+    before = settings.PHI_OIDC
+    settings.PHI_OIDC = {**before, "SUBJECT_KEYS": []}
+    assert "has no key" in refused("--csv", asked, "--output", "codes.csv")
+    assert not Path("codes.csv").exists()
+    settings.PHI_OIDC = before
+    run("--csv", asked, "--output", "codes.csv")
+    assert Path("codes.csv").exists()
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(("output", "is_seen"), [(["--output", "codes.csv"], True), ([], False)])
+def test_progress_is_on_a_terminal_and_not_among_the_codes(output: list[str], is_seen: bool) -> None:
+    users, out, err = [make_user() for _ in range(3)], Terminal(), Terminal()
+    asked = written("user", *(str(user.pk) for user in users))
+    words = ["subject", "invite", "--csv", str(asked), *output]
+    call_command("phi_oidc", *words, stdout=OutputWrapper(out), stderr=OutputWrapper(err))
+    assert ("100% 3 users were invited" in err.getvalue()) == is_seen
+    assert not re.search(r"[0-9A-Z]{4}-[0-9A-Z]{4}", err.getvalue())
+
+
+def test_codes_of_the_sheet_are_in_no_table() -> None:
+    user = make_user()
+    (row,) = rows(run("--csv", written("user,name", f"{user.pk},{'=x'}")))
+    with connections["default"].cursor() as cursor:
+        cursor.execute(f"SELECT * FROM {ActivationCode._meta.db_table}")
+        stored = repr(cursor.fetchall())
+    assert str(user.pk) in stored
+    assert not {row["code"], parse_code(row["code"])}.intersection(re.findall(r"[\w-]+", stored))

@@ -1,0 +1,143 @@
+"""RFC 7662: the question, and each rule that refuses an answer, beside what differs from it in one thing."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from django_phi_oidc.config.apis import APIDeclaration
+from django_phi_oidc.config.client_keys import ClientKey
+from django_phi_oidc.config.providers import ProviderDeclaration
+from django_phi_oidc.errors import AccessTokenInvalid, IntrospectionFailed
+from django_phi_oidc.oidc.access_token import AccessToken, ResourceServer
+from django_phi_oidc.oidc.client_auth import AssertionFreshness
+from django_phi_oidc.oidc.introspection import build_introspection_request, process_introspection_response
+from django_phi_oidc.oidc.metadata import ProviderMetadata
+from django_phi_oidc.oidc.transport import TransportResponse
+from tests.unit.oidc.conftest import ISSUER
+
+NOW = int(datetime(2026, 11, 24, 12, 0, tzinfo=UTC).timestamp())
+API = APIDeclaration(provider="default", audience="https://portal.example/api", method="introspection")
+ANSWER: dict[str, Any] = {
+    "active": True,
+    "iss": ISSUER,
+    "aud": API.audience,
+    "sub": "yRq8c3ZbZ0xA",
+    "client_id": "app",
+    "scope": "chart.read",
+    "token_type": "Bearer",
+    "exp": NOW + 300,
+    "username": "nobody asks",
+}
+ABSENT = object()
+
+Declare = Callable[..., ProviderDeclaration]
+Judge = Callable[..., AccessToken]
+
+
+def members(**changes: Any) -> dict[str, Any]:
+    return {name: value for name, value in {**ANSWER, **changes}.items() if value is not ABSENT}
+
+
+@pytest.fixture(scope="session")
+def judge(declare: Declare, answer: Callable[..., TransportResponse], now: datetime) -> Judge:
+    def judge(body: Any, *, status: int = 200, **declared: Any) -> AccessToken:
+        meant = ResourceServer(API, declare(**declared))
+        return process_introspection_response(answer(body, status=status), resource_server=meant, now=now)
+
+    return judge
+
+
+ONE: dict[str, Any] = {}
+ROWS: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
+    # the rule, what is accepted, what is refused
+    ("token_inactive", ONE, {"active": False}),
+    ("iss_invalid", {"iss": ABSENT}, {"iss": "https://other.example"}),
+    ("aud_invalid", {"aud": ["x", API.audience]}, {"aud": ["x"]}),
+    ("aud_invalid", ONE, {"aud": ABSENT}),
+    ("aud_invalid", ONE, {"aud": "portal"}),
+    ("exp_invalid", ONE, {"exp": ABSENT}),
+    ("exp_invalid", {"exp": NOW - 29}, {"exp": NOW - 30}),
+    ("nbf_invalid", {"nbf": NOW + 30}, {"nbf": NOW + 31}),
+    ("sub_invalid", ONE, {"sub": ABSENT}),
+    ("client_id_invalid", ONE, {"client_id": ABSENT}),
+    ("client_for_itself", {"client_id": "app"}, {"client_id": ANSWER["sub"]}),
+    ("scope_invalid", {"scope": ABSENT}, {"scope": ["chart.read"]}),
+    ("token_type_unsupported", {"token_type": "bearer"}, {"token_type": "DPoP"}),
+    ("token_type_unsupported", {"token_type": ABSENT}, {"token_type": "refresh_token"}),
+    ("token_type_unsupported", ONE, {"token_type": ["Bearer"]}),
+    ("cnf_unsupported", ONE, {"cnf": {"jkt": "x"}}),
+]
+
+
+@pytest.mark.parametrize(("rule", "accepted", "refused"), ROWS)
+def test_answer_is_refused_for_one_thing(
+    rule: str, accepted: dict[str, Any], refused: dict[str, Any], judge: Judge
+) -> None:
+    assert judge(members(**accepted)).client_id == "app"
+    with pytest.raises(AccessTokenInvalid) as fault:
+        judge(members(**refused))
+    assert fault.value.rule == rule
+
+
+def test_token_of_a_kind_that_is_not_introspected_is_no_fault_of_the_providers(judge: Judge) -> None:
+    with pytest.raises(AccessTokenInvalid) as fault:
+        judge({"error": "unsupported_token_type"}, status=400)
+    assert fault.value.rule == "token_type_unsupported"
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        (ANSWER, 201),
+        (ANSWER, 401),
+        (ANSWER, 503),
+        ({**ANSWER, "active": "true"}, 200),
+        ({**ANSWER, "active": 1}, 200),
+        ({"error": "invalid_client"}, 200),
+        ({"error": "invalid_request"}, 400),
+        ({"error": "unsupported_token_type"}, 200),
+        ([], 400),
+        ([ANSWER], 200),
+        (b"active", 200),
+    ],
+)
+def test_answer_that_is_none_lets_nobody_in(body: Any, status: int, judge: Judge) -> None:
+    with pytest.raises(IntrospectionFailed):
+        judge(body, status=status)
+
+
+def test_answer_tells_what_it_lets_a_client_do(judge: Judge) -> None:
+    told = judge(members(acr="urn:example:loa:3", auth_time=NOW - 5))
+    assert (told.sub, told.scopes, told.acr) == ("yRq8c3ZbZ0xA", {"chart.read"}, "urn:example:loa:3")
+    assert told.auth_time == datetime.fromtimestamp(NOW, UTC) - timedelta(seconds=5)
+
+
+def test_question_is_asked_by_the_client_with_the_token_in_the_body(
+    declare: Declare, metadata: ProviderMetadata, client_keys: dict[str, ClientKey], freshness: AssertionFreshness
+) -> None:
+    known = ProviderMetadata(
+        **{name: getattr(metadata, name) for name in metadata.__slots__}
+        | {"introspection_endpoint": f"{ISSUER}/introspect"}
+    )
+    ask: dict[str, Any] = {"metadata": known, "token": "t0ken+/=", "freshness": freshness}
+    request = build_introspection_request(declaration=declare(), **ask)
+    assert (request.method, request.url) == ("POST", f"{ISSUER}/introspect")
+    assert request.body == b"token=t0ken%2B%2F%3D&token_type_hint=access_token"
+    assert request.headers["Authorization"].startswith("Basic ")
+    signing = {
+        "token_endpoint_auth_method": "private_key_jwt",
+        "client_secret": "",
+        "client_keys": (client_keys["p256"],),
+    }
+    signed = build_introspection_request(declaration=declare(**signing), **ask)
+    assert b"client_assertion=" in (signed.body or b"")
+    assert "t0ken" not in repr(request) + repr(signed)
+
+
+def test_question_without_a_place_to_ask_is_none(
+    declare: Declare, metadata: ProviderMetadata, freshness: AssertionFreshness
+) -> None:
+    with pytest.raises(IntrospectionFailed):
+        build_introspection_request(metadata=metadata, declaration=declare(), token="t", freshness=freshness)

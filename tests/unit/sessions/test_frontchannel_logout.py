@@ -1,0 +1,231 @@
+"""Front-channel logout: what ends, who may frame it, and that cookies are nobody's business. Spec: FCL 1.0, R9."""
+
+from collections.abc import Callable
+from typing import Any, cast
+from urllib.parse import urlencode
+
+import pytest
+from asgiref.sync import async_to_sync
+from django.db import connection
+from django.http import HttpResponse
+from django.test import AsyncClient, Client
+
+from django_phi_oidc.audit.events import Action
+from django_phi_oidc.sessions.models import OIDCSession, PendingRevocation
+from django_phi_oidc.testing.mock_provider import Client as Registered
+from django_phi_oidc.testing.mock_provider import DemoProvider, MutableExchange
+from tests.support.session_fixtures import SignedIn, django_session_exists, events
+from tests.unit.sessions.logout_token_provider import (
+    FRONTCHANNEL,
+    SECRET,
+    Answer,
+    _signing_provider,
+    declaration,
+    declare,
+    exchange,
+    portal,
+    provider,
+)
+from tests.unit.sessions.provider_sessions import name
+
+__all__ = ["_signing_provider", "portal", "provider"]  # fixtures
+pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "phi_audit"])
+
+SignIn = Callable[..., SignedIn]
+SID = "sid-canary"
+FRAMED = "django.middleware.clickjacking.XFrameOptionsMiddleware"
+
+
+@pytest.fixture
+def amina(sign_in: SignIn, provider: DemoProvider) -> SignedIn:
+    """Return somebody in a session that the provider knows by SID."""
+    return name(sign_in(), sub="amina", sid=SID, issuer=provider.issuer)
+
+
+def lives(signed_in: SignedIn) -> bool:
+    alive = OIDCSession.objects.get(pk=signed_in.session.pk).ended_at is None
+    assert django_session_exists(signed_in.django_key) is alive
+    return alive
+
+
+def frame(base: str, **parameters: str) -> Answer:
+    """Ask as a frame in a page of the OP's does."""
+    return exchange(base, "GET", f"{FRONTCHANNEL}?{urlencode(parameters)}")
+
+
+def ancestors(answer: Answer) -> str:
+    return answer.headers["content-security-policy"].removeprefix("frame-ancestors ")
+
+
+NOTHING: dict[str, Callable[[str], dict[str, str]]] = {
+    "an unknown sid": lambda iss: {"iss": iss, "sid": "unknown"},
+    "an empty sid": lambda iss: {"iss": iss, "sid": ""},
+    "no sid": lambda iss: {"iss": iss},
+    "NUL in the sid": lambda iss: {"iss": iss, "sid": "\0"},
+    "a huge sid": lambda iss: {"iss": iss, "sid": "x" * 30_000},
+    "an unknown iss": lambda iss: {"iss": f"{iss}/", "sid": SID},
+    "an empty iss": lambda iss: {"iss": "", "sid": SID},
+    "no iss": lambda iss: {"sid": SID},
+    "nothing": lambda iss: {},
+}
+
+
+@pytest.mark.parametrize("parameters", NOTHING.values(), ids=NOTHING)
+def test_frontchannel_logout_of_the_unknown_looks_like_that_of_the_known(
+    portal: str, provider: DemoProvider, amina: SignedIn, parameters: Callable[[str], dict[str, str]]
+) -> None:
+    unknown = frame(portal, **parameters(provider.issuer))
+    assert lives(amina)
+    known = frame(portal, iss=provider.issuer, sid=SID)
+    assert not lives(amina)
+    assert (unknown.status, unknown.body) == (known.status, known.body) == (200, b"")
+    for answer in (unknown, known):
+        assert (answer.headers["cache-control"], answer.headers["referrer-policy"]) == ("no-store", "no-referrer")
+        assert not {"set-cookie", "vary", "x-frame-options"} & set(answer.headers)
+    assert OIDCSession.objects.get().end_reason == "frontchannel_logout"
+
+
+def test_frontchannel_logout_ends_the_sessions_of_that_sid_alone(
+    portal: str, provider: DemoProvider, amina: SignedIn, sign_in: SignIn
+) -> None:
+    other = name(sign_in(), sub="jonas", sid="another", issuer=provider.issuer)
+    elsewhere = name(sign_in(), sub="amina", sid=SID, issuer="https://other.example")
+    frame(portal, iss=provider.issuer, sid=SID)
+    assert [lives(each) for each in (amina, other, elsewhere)] == [False, True, True]
+
+
+@pytest.mark.parametrize("method", ["HEAD", "OPTIONS", "POST", "PUT", "DELETE"])
+def test_frontchannel_logout_by_another_method_ends_nothing(
+    portal: str, provider: DemoProvider, amina: SignedIn, method: str
+) -> None:
+    answer = exchange(portal, method, f"{FRONTCHANNEL}?{urlencode({'iss': provider.issuer, 'sid': SID})}")
+    if method in ("HEAD", "OPTIONS"):
+        assert (answer.status, answer.headers["allow"], answer.headers["cache-control"]) == (405, "GET", "no-store")
+    else:
+        assert answer.status == 403
+    assert lives(amina)
+
+
+def test_frontchannel_logout_leaves_tokens_to_the_sweep(portal: str, provider: DemoProvider, amina: SignedIn) -> None:
+    frame(portal, iss=provider.issuer, sid=SID)
+    assert {(row.status, row.attempts) for row in PendingRevocation.objects.all()} == {("pending", 0)}
+    assert "/revoke" not in {request.path for request in provider.requests}
+
+
+def test_frontchannel_logout_with_the_database_away_says_that_it_was_not_done(
+    portal: str, provider: DemoProvider, amina: SignedIn
+) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("ALTER TABLE django_phi_oidc_pendingrevocation RENAME TO away")
+    try:
+        failed = frame(portal, iss=provider.issuer, sid=SID)
+    finally:
+        with connection.cursor() as cursor:
+            cursor.execute("ALTER TABLE away RENAME TO django_phi_oidc_pendingrevocation")
+    assert (failed.status, failed.headers["cache-control"]) == (503, "no-store")
+    assert lives(amina)
+    assert frame(portal, iss=provider.issuer, sid=SID).status == 200
+    assert not lives(amina)
+
+
+# Who may frame it
+
+
+def test_frontchannel_logout_may_be_framed_by_its_op_alone_and_nothing_else_by_it(
+    provider: DemoProvider, amina: SignedIn, settings: Any
+) -> None:
+    settings.MIDDLEWARE = [*settings.MIDDLEWARE, FRAMED]
+    known = Client().get(FRONTCHANNEL, {"iss": provider.issuer, "sid": "unknown"}, secure=True)
+    assert known["Content-Security-Policy"] == f"frame-ancestors {provider.issuer}"
+    assert "X-Frame-Options" not in known
+    unknown = Client().get(FRONTCHANNEL, {"iss": "https://evil.example", "sid": SID}, secure=True)
+    assert (unknown["Content-Security-Policy"], unknown["X-Frame-Options"]) == ("frame-ancestors 'none'", "DENY")
+    for path in ("/oidc/logged-out/", "/oidc/authenticate/", "/portal/home/"):
+        other = Client().get(path, {"iss": provider.issuer}, secure=True)
+        assert other["X-Frame-Options"] == "DENY"
+
+
+def test_frontchannel_logout_may_be_framed_by_the_pages_that_the_metadata_names(
+    portal: str, provider: DemoProvider, settings: Any
+) -> None:
+    def elsewhere(stage: str, exchange: MutableExchange) -> None:
+        if stage == "discovery":
+            exchange.reply.json["end_session_endpoint"] = "https://login.example:8443/end?tenant=1"
+            exchange.reply.json["authorization_endpoint"] = "https://[2001:db8::1]/authorize"
+
+    provider.mutate = elsewhere
+    declare(settings, default=declaration(provider))
+    answer = frame(portal, iss=provider.issuer, sid=SID)
+    assert set(ancestors(answer).split()) == {
+        provider.issuer,
+        "https://login.example:8443",
+        "https://[2001:db8::1]",
+    }
+
+
+def test_frontchannel_logout_may_not_be_framed_by_what_would_be_a_directive(
+    portal: str, provider: DemoProvider, settings: Any
+) -> None:
+    def hostile(stage: str, exchange: MutableExchange) -> None:
+        if stage == "discovery":
+            exchange.reply.json["end_session_endpoint"] = "https://a;frame-ancestors*/end"
+
+    provider.mutate = hostile
+    declare(settings, default=declaration(provider))
+    assert ancestors(frame(portal, iss=provider.issuer, sid=SID)) == provider.issuer
+
+
+def test_frontchannel_logout_with_the_op_out_of_reach_is_done_and_framed_by_its_issuer(
+    portal: str, settings: Any, sign_in: SignIn
+) -> None:
+    provider = DemoProvider([Registered("portal", SECRET, [f"{portal}/oidc/callback/"])])
+    provider.start()
+    provider.stop()
+    declare(settings, default=declaration(provider))
+    amina = name(sign_in(), sub="amina", sid=SID, issuer=provider.issuer)
+    assert ancestors(frame(portal, iss=provider.issuer, sid=SID)) == provider.issuer
+    assert not lives(amina)
+
+
+# What cookies say
+
+
+@pytest.fixture(params=["wsgi", "asgi"])
+def framed_with_cookie(request: pytest.FixtureRequest) -> Callable[..., HttpResponse]:
+    """Return what asks from a frame whose cookies come along, as those of a page on the same site do."""
+
+    def ask(key: str, **parameters: str) -> HttpResponse:
+        client = Client() if request.param == "wsgi" else AsyncClient()
+        client.cookies["sessionid"] = key
+        if isinstance(client, Client):
+            return cast(HttpResponse, client.get(FRONTCHANNEL, parameters, secure=True))
+        return cast(HttpResponse, async_to_sync(client.get)(FRONTCHANNEL, parameters, secure=True))
+
+    return ask
+
+
+@pytest.mark.parametrize("every_request", [False, True], ids=["", "SESSION_SAVE_EVERY_REQUEST"])
+@pytest.mark.parametrize("known_by_now", [True, False], ids=["looked at", "first request"])
+@pytest.mark.parametrize("sid", [SID, "unknown"])
+def test_frontchannel_logout_in_a_browser_that_is_signed_in_reads_and_sets_no_cookie(
+    provider: DemoProvider,
+    amina: SignedIn,
+    settings: Any,
+    framed_with_cookie: Callable[..., HttpResponse],
+    sid: str,
+    known_by_now: bool,
+    every_request: bool,
+) -> None:
+    settings.SESSION_SAVE_EVERY_REQUEST = every_request
+    if known_by_now:
+        assert amina.client().get("/portal/home/").status_code == 200
+    before = OIDCSession.objects.get().last_seen_at
+    answer = framed_with_cookie(amina.django_key, iss=provider.issuer, sid=sid)
+    assert (answer.status_code, answer.content, answer.cookies) == (200, b"", {})
+    assert lives(amina) is (sid == "unknown")
+    assert OIDCSession.objects.get().last_seen_at == before
+    assert [(each.reason, each.actor) for each in events(Action.SESSION_ENDED)] == (
+        [("frontchannel_logout", "")] if sid == SID else []
+    )
+    page = amina.client().get("/portal/home/")
+    assert page.status_code == (200 if sid == "unknown" else 302)

@@ -1,0 +1,353 @@
+"""What the middleware ends by the clock, and what it looks up."""
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from importlib import import_module
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+from asgiref.sync import async_to_sync
+from django.conf import settings as django_settings
+from django.contrib.auth import get_user_model
+from django.contrib.sessions.models import Session
+from django.core.cache import cache
+from django.db import connection
+from django.http import HttpResponse
+from django.test import AsyncClient
+from django.test.utils import CaptureQueriesContext
+
+from django_phi_oidc._internal import clock
+from django_phi_oidc.audit.events import Action, Origin
+from django_phi_oidc.claims.models import StoredClaim
+from django_phi_oidc.sessions.lifecycle import end_session
+from django_phi_oidc.sessions.models import EndReason, OIDCSession
+from tests.support.session_fixtures import (
+    ACCESS_TOKEN,
+    NOW,
+    REFRESH_TOKEN,
+    ScriptedOP,
+    SecureClient,
+    SignedIn,
+    django_session_exists,
+    events,
+)
+
+pytestmark = [
+    pytest.mark.django_db(transaction=True, databases=["default", "phi_audit"]),
+    pytest.mark.urls("tests.unit.sessions.urls"),
+]
+IDLE, ABSOLUTE = timedelta(minutes=15), timedelta(hours=8)
+SECOND = timedelta(seconds=1)
+HTML = {"Accept": "text/html,*/*"}
+METHODS = ["get", "head", "post", "put", "patch", "delete", "options"]
+Ask = Callable[..., HttpResponse]
+
+
+class Moment:
+    """The time, as the test sets it."""
+
+    def __init__(self) -> None:
+        self.now = NOW
+
+    def after(self, elapsed: timedelta) -> None:
+        """Let it be so long after NOW."""
+        self.now = NOW + elapsed
+
+
+@pytest.fixture(autouse=True)
+def moment() -> Iterator[Moment]:
+    moment = Moment()
+    with clock.override_clock(lambda: moment.now):
+        yield moment
+
+
+@pytest.fixture(params=["wsgi", "asgi"])
+def ask(request: pytest.FixtureRequest) -> Ask:
+    """Return what asks for a page as a browser that holds the cookie, by both kinds of server."""
+
+    def ask(key: str, path: str = "/public/", method: str = "get", **headers: str) -> HttpResponse:
+        if request.param == "wsgi":
+            client = SecureClient()
+            client.cookies[django_settings.SESSION_COOKIE_NAME] = key
+            return cast(HttpResponse, getattr(client, method)(path, headers=headers))
+        asynchronous = AsyncClient()
+        asynchronous.cookies[django_settings.SESSION_COOKIE_NAME] = key
+        return cast(HttpResponse, async_to_sync(getattr(asynchronous, method))(path, secure=True, headers=headers))
+
+    return ask
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(("limit", "reason"), [(IDLE, "idle_timeout"), (ABSOLUTE, "absolute_timeout")])
+def test_session_ends_at_its_limit_by_every_method_and_not_a_second_before(
+    op: ScriptedOP,
+    sign_in: Callable[..., SignedIn],
+    moment: Moment,
+    ask: Ask,
+    method: str,
+    limit: timedelta,
+    reason: str,
+) -> None:
+    signed_in = sign_in()
+    busy_until(signed_in, ask, moment, limit - SECOND)
+    assert ask(signed_in.django_key, method=method).status_code == 200
+    signed_in = sign_in()
+    moment.now += limit
+    answer = ask(signed_in.django_key, method=method)
+    assert answer.status_code == 401
+    session = OIDCSession.objects.get(pk=signed_in.session.pk)
+    assert (session.ended_at, session.end_reason) == (moment.now, "absolute_timeout" if limit == ABSOLUTE else reason)
+    assert not django_session_exists(signed_in.django_key)
+    assert {asked["token"] for asked in op.asked} == {REFRESH_TOKEN, ACCESS_TOKEN}
+    assert not StoredClaim.objects.filter(session=session.pk).exists()
+    (event,) = events(Action.SESSION_ENDED)
+    assert (event.reason, event.actor) == (session.end_reason, str(signed_in.user.pk))
+
+
+def busy_until(signed_in: SignedIn, ask: Ask, moment: Moment, end: timedelta) -> None:
+    """Ask every ten minutes."""
+    started = moment.now
+    while moment.now + timedelta(minutes=10) < started + end:
+        moment.now += timedelta(minutes=10)
+        assert ask(signed_in.django_key).status_code == 200
+    moment.now = started + end
+
+
+def test_overdue_navigation_is_led_to_the_last_page_and_a_script_gets_a_problem(
+    op: ScriptedOP, sign_in: Callable[..., SignedIn], moment: Moment, ask: Ask
+) -> None:
+    first, second, third = sign_in(), sign_in(), sign_in()
+    moment.after(IDLE)
+    led = ask(first.django_key, method="post", **HTML)
+    assert (led.status_code, led["Location"]) == (302, "/oidc/logged-out/?expired=1")
+    for key, headers in [
+        (second.django_key, {**HTML, "Sec-Fetch-Mode": "cors"}),
+        (third.django_key, {**HTML, "X-Requested-With": "XMLHttpRequest"}),
+    ]:
+        told = ask(key, **headers)
+        assert (told.status_code, told["Content-Type"]) == (401, "application/problem+json")
+        assert json.loads(told.content) == {
+            "title": "The session is over.",
+            "status": 401,
+            "code": "idle_timeout",
+            "sign_in": "/oidc/authenticate/",
+        }
+        assert (told["Cache-Control"], told["WWW-Authenticate"]) == ("no-store", "Session")
+
+
+def test_overdue_session_on_a_page_for_everybody_ends_and_the_page_is_shown(
+    op: ScriptedOP, sign_in: Callable[..., SignedIn], moment: Moment, ask: Ask
+) -> None:
+    signed_in = sign_in()
+    assert ask(signed_in.django_key, "/open_page/").content.decode() == f"for {signed_in.user.get_username()}"
+    moment.after(IDLE)
+    assert ask(signed_in.django_key, "/open_page/").content == b"for everybody"
+    assert OIDCSession.objects.get().end_reason == "idle_timeout"
+
+
+def test_overdue_session_at_a_page_that_is_not_there_ends_and_is_a_404(
+    op: ScriptedOP, sign_in: Callable[..., SignedIn], moment: Moment, ask: Ask
+) -> None:
+    signed_in = sign_in()
+    moment.after(IDLE)
+    assert ask(signed_in.django_key, "/nowhere/").status_code == 404
+    assert OIDCSession.objects.get().end_reason == "idle_timeout"
+
+
+PASSIVE = {"a passive view": ("/poll/", {}), "the header": ("/public/", {"X-Phi-Passive": "1"})}
+
+
+@pytest.mark.parametrize(("path", "headers"), PASSIVE.values(), ids=PASSIVE)
+def test_passive_request_is_no_activity(
+    op: ScriptedOP, sign_in: Callable[..., SignedIn], moment: Moment, ask: Ask, path: str, headers: dict[str, str]
+) -> None:
+    polling, working = sign_in(), sign_in()
+    moment.after(IDLE / 2)
+    assert ask(polling.django_key, path, **headers).status_code == 200
+    assert ask(working.django_key).status_code == 200
+    moment.after(IDLE)
+    assert ask(working.django_key).status_code == 200
+    assert ask(polling.django_key).status_code == 401
+
+
+def test_activity_is_written_once_a_minute(sign_in: Callable[..., SignedIn], moment: Moment, ask: Ask) -> None:
+    signed_in = sign_in()
+    seen = []
+    for seconds in (29, 59, 60, 90, 119, 120):
+        moment.after(timedelta(seconds=seconds))
+        ask(signed_in.django_key)
+        seen.append((OIDCSession.objects.get().last_seen_at - NOW).total_seconds())
+    assert seen == [0, 0, 60, 60, 60, 120]
+
+
+def test_request_with_nothing_due_reads_the_django_session_and_nothing_else(
+    sign_in: Callable[..., SignedIn], moment: Moment, ask: Ask
+) -> None:
+    signed_in = sign_in()
+    moment.after(timedelta(seconds=29))
+    with CaptureQueriesContext(connection) as nothing_due:
+        assert ask(signed_in.django_key).status_code == 200
+    assert [query["sql"].split()[0] for query in nothing_due] == ["SELECT"]
+    moment.after(timedelta(seconds=30))
+    with CaptureQueriesContext(connection) as looked:
+        assert ask(signed_in.django_key).status_code == 200
+    found = [query["sql"] for query in looked if query["sql"].startswith(("SELECT", "UPDATE"))]
+    assert ["oidcsession" in sql for sql in found] == [False, True, False]
+    assert "access_token" not in found[1]
+
+
+@dataclass
+class Copy:
+    """Of a Django session as its engine keeps it: the row, the cache's entry, or both."""
+
+    key: str
+    entry: Any = None
+    row: Session | None = None
+
+    @classmethod
+    def of(cls, key: str) -> "Copy":
+        store = import_module(django_settings.SESSION_ENGINE).SessionStore()
+        cached = store.cache_key_prefix + key if hasattr(store, "cache_key_prefix") else ""
+        return cls(cached, cached and cache.get(cached), Session.objects.filter(session_key=key).first())
+
+    def put_back(self) -> None:
+        """As a cache can that was away when it was deleted; behind a cache the row is gone for good."""
+        if self.key:
+            cache.set(self.key, self.entry)
+        elif self.row:
+            self.row.save(force_insert=True)
+
+
+@pytest.mark.parametrize("engine", ["db", "cached_db", "cache"])
+def test_copy_of_a_session_that_has_ended_lives_until_the_next_look(
+    op: ScriptedOP,
+    sign_in: Callable[..., SignedIn],
+    moment: Moment,
+    ask: Ask,
+    settings: Any,
+    tmp_path: Path,
+    engine: str,
+) -> None:
+    shared = {"BACKEND": "django.core.cache.backends.filebased.FileBasedCache", "LOCATION": str(tmp_path)}
+    settings.CACHES = {"default": shared}
+    settings.SESSION_ENGINE = f"django.contrib.sessions.backends.{engine}"
+    signed_in = sign_in()
+    copy = Copy.of(signed_in.django_key)
+    assert (bool(copy.entry), bool(copy.row)) == (engine != "db", engine != "cache")
+    end_session(signed_in.session.pk, EndReason.LOGOUT, origin=Origin(), now=moment.now)
+    assert ask(signed_in.django_key, "/open_page/").content == b"for everybody", "refused on its next request"
+    copy.put_back()
+    moment.after(timedelta(seconds=29))
+    assert ask(signed_in.django_key).status_code == 200
+    moment.after(timedelta(seconds=30))
+    assert ask(signed_in.django_key).status_code == 401
+    assert not django_session_exists(signed_in.django_key)
+    copy.put_back()
+    settings.PHI_OIDC = {**settings.PHI_OIDC, "SESSION_RECHECK": timedelta(0)}
+    moment.after(timedelta(seconds=1))
+    assert ask(signed_in.django_key).status_code == 401
+    assert not django_session_exists(signed_in.django_key)
+    assert [event.reason for event in events(Action.SESSION_ENDED)] == ["logout"]
+
+
+def test_session_of_an_account_that_was_deactivated_without_a_signal_ends_at_the_next_look(
+    op: ScriptedOP, sign_in: Callable[..., SignedIn], moment: Moment, ask: Ask
+) -> None:
+    signed_in, other = sign_in(), sign_in()
+    get_user_model()._default_manager.filter(pk=signed_in.user.pk).update(is_active=False)
+    moment.after(timedelta(seconds=30))
+    assert (ask(signed_in.django_key).status_code, ask(other.django_key).status_code) == (401, 200)
+    assert OIDCSession.objects.get(pk=signed_in.session.pk).end_reason == "user_inactive"
+
+
+def test_session_without_times_of_its_own_is_looked_up(
+    op: ScriptedOP, sign_in: Callable[..., SignedIn], moment: Moment, ask: Ask
+) -> None:
+    signed_in = sign_in()
+    store = Session.get_session_store_class()(signed_in.django_key)
+    del store["phi_oidc_times"]
+    store.save()
+    moment.after(IDLE - SECOND)
+    assert ask(signed_in.django_key).status_code == 200
+    store = Session.get_session_store_class()(signed_in.django_key)
+    assert store["phi_oidc_times"] == [NOW.timestamp(), moment.now.timestamp(), moment.now.timestamp()]
+
+
+def test_new_key_of_the_django_session_is_noted_and_goes_with_the_session(
+    op: ScriptedOP, sign_in: Callable[..., SignedIn], moment: Moment, ask: Ask
+) -> None:
+    signed_in = sign_in()
+    answer = ask(signed_in.django_key, "/cycle/")
+    key = answer.cookies[django_settings.SESSION_COOKIE_NAME].value
+    assert key != signed_in.django_key
+    assert ask(key).status_code == 200
+    end_session(signed_in.session.pk, EndReason.ADMINISTRATOR, origin=Origin(), now=moment.now)
+    assert not django_session_exists(key)
+
+
+def test_session_that_ends_while_a_view_runs_is_gone_at_its_end(
+    op: ScriptedOP, sign_in: Callable[..., SignedIn], moment: Moment, ask: Ask
+) -> None:
+    signed_in = sign_in()
+    moment.after(timedelta(minutes=2))
+    assert ask(signed_in.django_key, "/ended_meanwhile/").status_code == 200
+    assert not django_session_exists(signed_in.django_key)
+    assert [event.reason for event in events(Action.SESSION_ENDED)] == ["administrator"]
+
+
+@pytest.fixture
+def local(settings: Any) -> str:
+    """Sign somebody in by a password, and return the key of the Django session."""
+    settings.AUTHENTICATION_BACKENDS = [
+        *settings.AUTHENTICATION_BACKENDS,
+        "django.contrib.auth.backends.ModelBackend",
+    ]
+    get_user_model()._default_manager.create_user(username="local", password="local")
+    key: str = SecureClient().get("/password/").cookies[django_settings.SESSION_COOKIE_NAME].value
+    return key
+
+
+@pytest.mark.parametrize("limit", [IDLE, ABSOLUTE])
+def test_session_of_a_password_ends_too(local: str, moment: Moment, ask: Ask, limit: timedelta) -> None:
+    while moment.now + timedelta(minutes=10) < NOW + limit:
+        moment.now += timedelta(minutes=10)
+        assert ask(local).status_code == 200
+    moment.now = moment.now + IDLE - SECOND if limit == IDLE else NOW + limit - SECOND
+    assert ask(local, "/open_page/").content == b"for local"
+    moment.now += IDLE if limit == IDLE else SECOND
+    assert ask(local).status_code == 401
+    assert not django_session_exists(local)
+
+
+def test_session_with_an_end_of_its_own_does_not_outlive_it(local: str, moment: Moment, ask: Ask) -> None:
+    store = Session.get_session_store_class()(local)
+    store["phi_oidc_until"] = int((NOW + timedelta(minutes=10)).timestamp())
+    store.save()
+    moment.after(timedelta(minutes=10) - SECOND)
+    assert ask(local).status_code == 200
+    moment.after(timedelta(minutes=10))
+    assert ask(local).status_code == 401
+
+
+PAGES = {"/public/": "870; url=/oidc/logged-out/?expired=1", "/watched/": None, "/data/": None, "/nowhere/": None}
+
+
+@pytest.mark.parametrize(("path", "refresh"), PAGES.items(), ids=PAGES)
+def test_page_leaves_by_itself_at_the_limit(
+    sign_in: Callable[..., SignedIn], moment: Moment, ask: Ask, path: str, refresh: str | None
+) -> None:
+    signed_in = sign_in()
+    moment.after(timedelta(seconds=30))
+    assert ask(signed_in.django_key, path).headers.get("Refresh") == refresh
+
+
+def test_page_near_the_absolute_limit_leaves_then(sign_in: Callable[..., SignedIn], moment: Moment, ask: Ask) -> None:
+    signed_in = sign_in()
+    started: datetime = moment.now
+    busy_until(signed_in, ask, moment, ABSOLUTE - timedelta(minutes=3))
+    answer = ask(signed_in.django_key)
+    assert answer["Refresh"] == "180; url=/oidc/logged-out/?expired=1"
+    assert moment.now == started + ABSOLUTE - timedelta(minutes=3)

@@ -1,0 +1,313 @@
+"""What `SealedTextField` does, and refuses by every door; test_field_traps.py has the library's field beside it."""
+
+import json
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from django.core.exceptions import FieldError, ImproperlyConfigured, ValidationError
+from django.db import DatabaseError, models
+from django.db.models import Case, Count, Exists, F, Max, OuterRef, Q, Subquery, Value, When, Window
+from django.db.models.functions import Coalesce, Concat, Length, RowNumber
+from django.test.utils import isolate_apps
+
+from django_phi_oidc.claims.models import StoredClaim
+from django_phi_oidc.errors import Undecryptable
+from django_phi_oidc.fields import EncryptedText, SealedTextField
+from tests.support.claims_fixtures import Person
+from tests.support.encrypted_note_model import CANARY, DAMAGES, again, in_database, make, notes, opened
+
+__all__ = ["notes"]
+pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "phi_audit"])
+
+
+def test_open_of_what_was_saved_gives_it_back(notes: Any) -> None:
+    note = make(notes, "ünï\x00cødé " * 100)
+    assert opened(note) == "ünï\x00cødé " * 100
+    assert opened(note, "other") is None
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_what_can_not_be_opened_raises_and_is_kept_by_every_save(notes: Any, settings: Any, damage: str) -> None:
+    note = make(notes)
+    assert opened(again(note)) == CANARY
+    DAMAGES[damage](note, settings)
+    before = in_database(note, "ours")
+    found = again(note)
+    with pytest.raises(Undecryptable):
+        opened(found)
+    found.title = "changed"
+    found.save()
+    again(note).save(update_fields=["ours"])
+    notes.objects.bulk_create([again(note)], update_conflicts=True, unique_fields=["id"], update_fields=["ours"])
+    assert (in_database(note, "ours"), again(note).title) == (before, "changed")
+
+
+def test_claims_swapped_within_one_row_shape_raise_and_stay_as_they_are() -> None:
+    person = Person()
+    person.store({"birthdate": "1984-03-09", "address": {"locality": "Stockholm"}})
+    first, second = StoredClaim.objects.order_by("name")
+    swapped = {first.pk: second.value, second.pk: first.value}
+    for claim in (first, second):
+        claim.value = swapped[claim.pk]
+        claim.save()
+    for claim in StoredClaim.objects.all():
+        with pytest.raises(Undecryptable):
+            opened(claim, "value")
+        claim.save()
+        assert again(claim).value.ciphertext == swapped[claim.pk].ciphertext
+    for claim in (first, second):
+        claim.value = swapped[second.pk if claim is first else first.pk]
+        claim.save()
+    held = {claim.name: json.loads(opened(claim, "value") or "") for claim in StoredClaim.objects.all()}
+    assert held == {"birthdate": "1984-03-09", "address": {"locality": "Stockholm"}}
+
+
+def test_a_part_of_the_natural_key_that_changes_under_a_text_takes_its_meaning(notes: Any) -> None:
+    note = notes.objects.create(title="birthdate", about=CANARY)
+    notes.objects.filter(pk=note.pk).update(title="address")
+    with pytest.raises(Undecryptable):
+        opened(again(note), "about")
+    notes.objects.filter(pk=note.pk).update(title="birthdate")
+    assert opened(again(note), "about") == CANARY
+
+
+EXPRESSIONS: dict[str, Any] = {
+    "F": F("title"),
+    "Value": Value("text"),
+    "Concat": Concat(F("title"), Value("!")),
+    "plain text": "new",
+}
+
+
+@pytest.mark.parametrize("expression", EXPRESSIONS.values(), ids=EXPRESSIONS)
+def test_update_is_refused_but_for_none(notes: Any, expression: Any) -> None:
+    note = make(notes)
+    with pytest.raises(FieldError, match="assign it and save"):
+        notes.objects.filter(pk=note.pk).update(ours=expression)
+    assert opened(again(note)) == CANARY
+    notes.objects.filter(pk=note.pk).update(ours=None)
+    assert opened(again(note)) is None
+
+
+def test_bulk_update_is_refused_and_save_is_not(notes: Any) -> None:
+    note = make(notes)
+    note.ours = "new"
+    with pytest.raises(FieldError):
+        notes.objects.bulk_update([note], ["ours"])
+    assert opened(again(note)) == CANARY
+    note.save()
+    assert opened(again(note)) == "new"
+
+
+@pytest.mark.parametrize("save", ["save", "create", "bulk_create"])
+def test_saving_an_expression_is_refused(notes: Any, save: str) -> None:
+    given = {"ours": F("title")}
+    doors: dict[str, Any] = {
+        "save": lambda: notes(**given).save(),
+        "create": lambda: notes.objects.create(**given),
+        "bulk_create": lambda: notes.objects.bulk_create([notes(**given)]),
+    }
+    with pytest.raises(TypeError):
+        doors[save]()
+    assert not notes.objects.exists()
+
+
+@pytest.mark.parametrize("value", [5, b"bytes", True, ["list"], {"a": 1}, object()], ids=type)
+def test_saving_anything_but_text_is_refused(notes: Any, value: Any) -> None:
+    assert opened(make(notes, "5")) == "5"
+    with pytest.raises(TypeError):
+        notes.objects.create(ours=value)
+
+
+def test_update_or_create_by_the_natural_key_seals_anew(notes: Any) -> None:
+    key = uuid.uuid4()
+    for text in ("first", "second"):
+        notes.objects.update_or_create(id=key, defaults={"ours": text})
+        assert opened(notes.objects.get(pk=key)) == text
+
+
+def test_a_natural_key_in_another_spelling_seals_under_the_one_that_the_database_gives_back(notes: Any) -> None:
+    key = uuid.uuid4()
+    for spelling in (key.hex, str(key).upper(), "{" + str(key) + "}"):
+        notes(id=spelling, ours=CANARY).save()
+        assert opened(notes.objects.get(pk=key)) == CANARY
+        notes.objects.all().delete()
+
+
+def test_a_row_without_its_natural_key_is_not_sealed(notes: Any) -> None:
+    field = notes._meta.get_field("ours")
+    assert isinstance(field.pre_save(notes(ours=CANARY), True), EncryptedText)
+    with pytest.raises(TypeError, match="bound"):
+        field.pre_save(notes(id=None, ours=CANARY), True)
+
+
+def test_values_survive_bulk_create_upsert_defer_only_and_save_of_other_columns(notes: Any) -> None:
+    made = notes.objects.bulk_create(notes(ours=str(n)) for n in range(3))
+    changed = [notes(pk=note.pk, ours=f"new {n}") for n, note in enumerate(made)]
+    notes.objects.bulk_create(changed, update_conflicts=True, unique_fields=["id"], update_fields=["ours"])
+    for n, note in enumerate(made):
+        for found in (
+            notes.objects.get(pk=note.pk),
+            notes.objects.defer("ours").get(pk=note.pk),
+            notes.objects.only("ours").get(pk=note.pk),
+        ):
+            assert opened(found) == f"new {n}"
+            found.title = "changed"
+            found.save()
+    assert [opened(notes.objects.get(pk=note.pk)) for note in made] == ["new 0", "new 1", "new 2"]
+
+
+def test_an_unsaved_value_opens_and_a_saved_one_is_sealed_in_the_instance(notes: Any) -> None:
+    note = notes(ours=CANARY)
+    assert opened(note) == CANARY
+    note.save()
+    assert isinstance(note.ours, EncryptedText)
+    assert CANARY not in repr(vars(note))
+    assert opened(note) == CANARY
+
+
+@pytest.mark.parametrize("door", ["save", "full_clean"])
+def test_the_mask_is_never_taken_for_the_value(notes: Any, door: str) -> None:
+    note = make(notes)
+    note.ours = str(note.ours)
+    with pytest.raises(ValidationError):
+        getattr(note, door)()
+    assert opened(again(note)) == CANARY
+
+
+LOOKUPS: dict[str, Any] = {
+    "exact": {"": CANARY},
+    "None": {"": None},
+    "in": {"__in": [CANARY]},
+    "contains": {"__contains": CANARY},
+    "startswith": {"__startswith": CANARY},
+    "gt": {"__gt": CANARY},
+    "regex": {"__regex": CANARY},
+    "length": {"__length": 5},
+    "a mistyped one": {"__nonsense": CANARY},
+}
+
+
+@pytest.mark.parametrize("lookup", LOOKUPS.values(), ids=LOOKUPS)
+@pytest.mark.parametrize("door", ["filter", "exclude", "get"])
+def test_lookups_by_value_are_refused(notes: Any, lookup: dict[str, Any], door: str) -> None:
+    make(notes)
+    with pytest.raises(FieldError):
+        getattr(notes.objects, door)(**{f"ours{suffix}": value for suffix, value in lookup.items()})
+
+
+def test_get_or_create_by_value_is_refused(notes: Any) -> None:
+    with pytest.raises(FieldError):
+        notes.objects.get_or_create(ours=CANARY)
+
+
+def test_isnull_is_the_one_lookup_and_goes_wherever_lookups_go(notes: Any) -> None:
+    note, empty = make(notes), notes.objects.create()
+    assert notes.objects.filter(ours__isnull=False, other__isnull=True).get() == note
+    assert notes.objects.exclude(ours__isnull=False).get() == empty
+    assert not notes.objects.filter(Q(ours__isnull=True) & Q(other__isnull=False)).exists()
+    told = notes.objects.annotate(has=Case(When(ours__isnull=False, then=Value(1)), default=Value(0)))
+    assert dict(told.values_list("pk", "has")) == {note.pk: 1, empty.pk: 0}
+    same = notes.objects.filter(pk=OuterRef("pk"), ours__isnull=False)
+    assert notes.objects.filter(Exists(same)).get() == note
+    assert notes.objects.filter(ours__isnull=False).update(title="held") == 1
+    assert notes.objects.filter(ours__isnull=False).delete()[0] == 1
+
+
+COMPUTING: dict[str, Callable[[Any], Any]] = {
+    "order_by": lambda rows: rows.order_by("ours"),
+    "order_by, descending": lambda rows: rows.order_by("title", "-ours"),
+    "order_by(F)": lambda rows: rows.order_by(F("ours").desc()),
+    "latest": lambda rows: [rows.latest("ours")],
+    "filter by it": lambda rows: rows.filter(title=F("ours")),
+    "annotate": lambda rows: rows.annotate(x=Length("ours")),
+    "annotate, joined": lambda rows: rows.annotate(x=Coalesce("ours", "other")),
+    "annotate, in Case": lambda rows: rows.annotate(x=Case(When(title="", then=F("ours")))),
+    "aggregate": lambda rows: rows.aggregate(x=Max("ours")),
+    "count": lambda rows: rows.aggregate(x=Count("ours")),
+    "window": lambda rows: rows.annotate(x=Window(RowNumber(), order_by=F("ours").asc())),
+    "update of another": lambda rows: rows.update(title=F("ours")),
+    "distinct on": lambda rows: rows.distinct("ours"),
+}
+
+
+@pytest.mark.parametrize(
+    "computing",
+    [*list(COMPUTING)[:-1], pytest.param("distinct on", marks=pytest.mark.postgresql)],
+)
+def test_computing_with_a_sealed_column_is_refused(notes: Any, computing: str) -> None:
+    note = make(notes)
+    with pytest.raises((FieldError, DatabaseError)) as refused:
+        list(COMPUTING[computing](notes.objects.all()))
+    # Django says so, or the database, of a function of that name.
+    assert "only be selected" in str(refused.value).replace("_", " ")
+    assert opened(again(note)) == CANARY
+    assert again(note).title == ""
+
+
+def test_selecting_a_sealed_column_is_possible_in_every_way(notes: Any) -> None:
+    note = make(notes, title="b")
+    rows = notes.objects.filter(pk=note.pk)
+    for found in (
+        rows.values("ours").get()["ours"],
+        rows.values_list("ours", flat=True).get(),
+        rows.annotate(again=F("ours")).get().again,
+        rows.annotate(again=Subquery(notes.objects.filter(pk=OuterRef("pk")).values("ours"))).get().again,
+        rows.annotate(many=Count("pk")).get().ours,
+        rows.distinct().get().ours,
+        rows.values("ours").annotate(many=Count("pk")).get()["ours"],
+        rows.union(notes.objects.none(), rows).get().ours,
+        rows.order_by("title").only("ours").get().ours,
+    ):
+        assert isinstance(found, EncryptedText)
+        assert found.ciphertext == in_database(note, "ours")
+    assert rows.annotate(many=Count("pk")).count() == rows.count() == 1
+
+
+OPTIONS: dict[str, Any] = {
+    "unique": True,
+    "primary_key": True,
+    "db_index": True,
+    "choices": [("a", "A")],
+    "default": "a",
+    "db_default": "a",
+}
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_an_option_that_would_act_on_ciphertext_is_refused(option: str) -> None:
+    assert SealedTextField(bind=("id",))
+    with pytest.raises(ImproperlyConfigured, match=option):
+        SealedTextField(bind=("id",), **{option: OPTIONS[option]})
+
+
+MODEL_OPTIONS: dict[str, Callable[[str], Any]] = {
+    "ordering": lambda name: ["-id", f"-{name}"],
+    "get_latest_by": lambda name: name,
+    "unique_together": lambda name: [("number", name)],
+    "indexes": lambda name: [models.Index(fields=["number", f"-{name}"], name="an_index")],
+    "constraints": lambda name: [models.UniqueConstraint(fields=["number", name], name="a_constraint")],
+}
+
+
+@pytest.mark.parametrize("option", MODEL_OPTIONS)
+def test_a_model_whose_options_would_act_on_ciphertext_is_refused(option: str) -> None:
+    def declare(name: str) -> None:
+        with isolate_apps("django_phi_oidc"):
+            fields = {"number": models.IntegerField(), "text": SealedTextField(bind=("number",))}
+            options = {"app_label": "django_phi_oidc", option: MODEL_OPTIONS[option](name)}
+            type("Declared", (models.Model,), {"__module__": __name__, "Meta": type("Meta", (), options), **fields})
+
+    declare("number")
+    with pytest.raises(ImproperlyConfigured, match=option):
+        declare("text")
+
+
+def test_deconstruct_gives_what_a_migration_can_make_again() -> None:
+    field: Any = StoredClaim._meta.get_field("value")
+    name, path, args, kwargs = field.deconstruct()
+    assert (name, path, args) == ("value", "django_phi_oidc.fields.SealedTextField", [])
+    assert SealedTextField(*args, **kwargs).deconstruct()[3] == kwargs
+    assert kwargs["bind"] == ("subject_id", "session", "name")
