@@ -1,13 +1,13 @@
 # Needs make, and Python 3.11 or newer with venv. `make` alone lists the targets.
 PYTHON ?= python3
 VENV ?= .venv
-# The environment of the tests on SQLite: one that is there, where the two halves of `make test` are to show two Pythons.
-SQLITE_VENV ?= $(VENV)
 # A constraint such as DJANGO='django~=6.1.0'. Give each one a VENV of its own.
 DJANGO ?=
 # A file of further constraints: `.ci/lowest` prints those of the lowest versions that we allow.
 CONSTRAINTS ?=
 PYTEST_ARGS ?=
+# Test processes: one more than the processors, because many tests wait for a socket or another process.
+WORKERS ?= $(shell $(PYTHON) -c 'import os; print((os.cpu_count() or 1) + 1)')
 BENCH_ARGS ?=
 AUDIT_ARGS ?=
 LOCK := requirements-dev.lock
@@ -15,10 +15,15 @@ MUTANTS ?=
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+PARALLEL = -n $(WORKERS) --dist worksteal
+SQLITE = PHI_TEST_DB=sqlite $(BIN)/python -m pytest
+POSTGRESQL = PHI_TEST_DB=postgresql $(BIN)/python -m tests.support.postgresql $(BIN)/python -m pytest
+# Tests that start many processes and assert response times: they need the machine alone.
+EXCLUSIVE := $(addprefix tests/integration/journeys/test_session_end_,faults.py outages.py)
 WANTED = $(if $(DJANGO),'$(DJANGO)') $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo docs reference links test test-sqlite test-postgresql bench mutate screenshots lint lock audit sbom clean
+.PHONY: help demo docs reference links test test-slow test-postgresql test-all bench mutate screenshots lint lock audit sbom clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -26,13 +31,17 @@ help: ## list the targets
 demo: $(VENV)/.demo ## show one person's life in the portal, then serve it (ONCE=1: only show)
 	@$(BIN)/python example_project/manage.py demo
 
-test: test-sqlite test-postgresql ## run the tests on SQLite, then on PostgreSQL
+test: $(VENV)/.dev ## run the tests that a change needs: on SQLite, in parallel, without the slow ones
+	$(SQLITE) $(PARALLEL) --scope quick $(PYTEST_ARGS)
 
-test-sqlite: $(SQLITE_VENV)/.dev ## run the tests on SQLite
-	PHI_TEST_DB=sqlite $(SQLITE_VENV)/bin/python -m pytest $(PYTEST_ARGS)
+test-slow: $(VENV)/.dev ## run the slow tests that `make test` leaves out, on SQLite
+	$(SQLITE) $(PARALLEL) --scope slow $(PYTEST_ARGS)
 
-test-postgresql: $(VENV)/.dev ## run the tests on PostgreSQL: DATABASE_URL, or a throw-away server
-	PHI_TEST_DB=postgresql $(BIN)/python -m tests.support.postgresql $(BIN)/python -m pytest $(PYTEST_ARGS)
+test-postgresql: $(VENV)/.dev ## run all tests on PostgreSQL: DATABASE_URL, or a temporary server
+	$(POSTGRESQL) $(PARALLEL) $(EXCLUSIVE:%=--ignore=%) $(PYTEST_ARGS)
+	$(if $(EXCLUSIVE),$(POSTGRESQL) $(EXCLUSIVE))
+
+test-all: test test-slow test-postgresql ## run all tests, on SQLite and on PostgreSQL
 
 bench: $(VENV)/.bench ## measure sign-ins, sessions, claims, seals, the leak guard, anomaly rules, the desk and the trail beside floors and peers, and fail where one is too slow
 	@$(BIN)/python -m tests.benchmarks $(BENCH_ARGS)

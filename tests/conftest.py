@@ -1,11 +1,10 @@
-"""The choice of database, and an honest account of what was not run.
+"""Select the tests of a run by database and by duration, and report what was not run.
 
-A test that needs a part says so with a marker: `browser`, `gettext`, `node`, `openssl`, `redis` or `rabbitmq`. Without
-that part it is skipped, and the run ends with a list of what was skipped and why; with CI=true it fails. `postgresql`
-and `sqlite` mark a test that is about that database alone: the run on the other one leaves it out, since `make test`
-makes both runs. pytest-django keeps from the databases whoever does not ask for them, so a test that does not is run
-once, on SQLite, unless `each_database` marks it as one that makes databases of its own; and somebody at a browser does
-not see which database it is, so those are run on PostgreSQL.
+A test that needs an external program has a marker: `browser`, `gettext`, `node`, `openssl`, `redis` or `rabbitmq`. Without
+the program it is skipped, and the run ends with a list of what was skipped and why; with CI=true it fails. `postgresql`
+and `sqlite` mark a test about that database alone. A test that asks for no database runs once, on SQLite, unless
+`each_database` marks it as one that creates databases of its own. Browser tests run on PostgreSQL, because a user of a
+browser does not see which database it is.
 """
 
 import os
@@ -20,33 +19,40 @@ import pytest
 from django.db import connections
 from django.test import SimpleTestCase, TransactionTestCase
 
-from tests.support import celery_app, databases
-from tests.support import database_flush as emptying
+from tests.support import celery_app, database_flush, databases
 from tests.support.external_tools import PARTS
 
 pytest_plugins = ["django_phi_oidc.testing.runner"]
 
 DATABASE = databases.kind(os.environ)
 IN_CI = os.environ.get("CI", "").lower() in {"1", "true"}
-ON_ONE_DATABASE = {"security/fuzz": "postgresql", "integration/interop": "postgresql", "docs/manual": "sqlite", "docs/translation": "sqlite"}
+ON_ONE_DATABASE = {
+    "security/fuzz": "postgresql",
+    "integration/interop": "postgresql",
+    "docs/manual": "sqlite",
+    "docs/translation": "sqlite",
+}
 """Folders of tests whose databases are of no account."""
 ASKING = {"db", "transactional_db", "live_server"}
 """The fixtures by which a test asks for the databases, where it has no marker for them."""
-LONG = (
+SLOW = (
     *(
-        "tests/security/attack/test_attack_command.py",
-        "tests/security/attack/test_planted_faults.py",
+        "tests/security/attack/",
+        "tests/integration/audit/test_killed_processes.py",
         "tests/browser/test_admin_groups.py",
     ),
-    *(
-        "tests/integration/example_project/demo/test_demo.py",
-        "tests/integration/journeys/test_worker.py",
-        "tests/integration/test_hostproject.py",
-    ),
+    *("tests/integration/example_project/demo/test_demo.py", "tests/integration/journeys/test_worker.py"),
+    *("tests/integration/test_hostproject.py",),
 )
-"""Files of tests that take a quarter of a minute or more. They begin first, so that none of several processes is left
-with one of them when the others have done all else."""
-LEFT_OUT = pytest.StashKey[int]()
+"""Tests that take a quarter of a minute or more: `make test` leaves them out, `make test-all` runs them. They start
+first, so that no process is left with one of them when the others have finished."""
+DESELECTED = pytest.StashKey[int]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--scope", choices=["quick", "slow", "all"], default="all", help="leave out the slow tests, or all others"
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -71,15 +77,20 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if not any(item.get_closest_marker(kind) for kind in databases.KINDS) and (only := _only_database(item)):
             item.add_marker(only)
-    others = [kind for kind in databases.KINDS if kind != DATABASE]
-    kept, left_out = [], []
+    scope = config.getoption("scope")
+    selected, deselected = [], []
     for item in items:
-        is_left = not item.get_closest_marker(DATABASE) and any(item.get_closest_marker(kind) for kind in others)
-        (left_out if is_left else kept).append(item)
-    config.stash[LEFT_OUT] = len(left_out)
-    if left_out:
-        config.hook.pytest_deselected(items=left_out)
-    items[:] = sorted(kept, key=lambda item: not item.nodeid.startswith(LONG))
+        is_in_scope = scope == "all" or (scope == "slow") == item.nodeid.startswith(SLOW)
+        (selected if is_in_scope and not _is_for_another_database(item) else deselected).append(item)
+    config.stash[DESELECTED] = len(deselected)
+    if deselected:
+        config.hook.pytest_deselected(items=deselected)
+    items[:] = sorted(selected, key=lambda item: not item.nodeid.startswith(SLOW))
+
+
+def _is_for_another_database(item: pytest.Item) -> bool:
+    kinds = [kind for kind in databases.KINDS if item.get_closest_marker(kind)]
+    return bool(kinds) and DATABASE not in kinds
 
 
 def _only_database(item: pytest.Item) -> str:
@@ -108,15 +119,15 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     reasons = Counter(_reason(report) for report in terminalreporter.stats.get("skipped", []))
-    left_out = config.stash.get(LEFT_OUT, 0)
-    if not reasons and not left_out:
+    deselected = config.stash.get(DESELECTED, 0)
+    if not reasons and not deselected:
         return
     terminalreporter.section("not run")
     for reason, count in sorted(reasons.items()):
         terminalreporter.line(f"{count:4} {reason}")
-    if left_out:
+    if deselected:
         terminalreporter.line(
-            f"{left_out:4} about another database than {DATABASE}, or none: `make test` makes both runs"
+            f"{deselected:4} slow, or about another database than {DATABASE}: `make test-all` runs all"
         )
 
 
@@ -136,9 +147,9 @@ def _trail_is_tried_again() -> None:
 def django_db_setup(django_db_setup: None, django_db_blocker: Any) -> Iterator[None]:
     """Empty databases in our way, and close all connections before a drop: Django closes those of one alias."""
     with django_db_blocker.unblock():
-        fresh = {alias: emptying.staying(alias) for alias in databases.ALIASES}
+        fresh = {alias: database_flush.staying(alias) for alias in databases.ALIASES}
     with pytest.MonkeyPatch.context() as patch:
-        teardown = emptying.instead_of_flushing(fresh, TransactionTestCase._fixture_teardown)
+        teardown = database_flush.instead_of_flushing(fresh, TransactionTestCase._fixture_teardown)
         patch.setattr(TransactionTestCase, "_fixture_teardown", teardown)
         yield
     connections.close_all()

@@ -36,7 +36,7 @@ def client_url() -> Iterator[str]:
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_login_page_is_accessible_narrow_and_leads_back(op, rp, client_url, chromium_path, scheme):
     sync_api = pytest.importorskip("playwright.sync_api")
-    op.register(Client("portal", rp.secret, [client_url], client_name="Portal"))
+    op.register_client(Client("portal", rp.secret, [client_url], client_name="Portal"))
     url = rp.url(redirect_uri=client_url, scope="openid profile address", claims='{"userinfo": {"email": null}}')
     said = []
     with sync_api.sync_playwright() as playwright:

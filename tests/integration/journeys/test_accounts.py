@@ -169,7 +169,7 @@ def test_refused_callback_signs_nobody_out(method: str, op: DemoProvider, browse
 def test_claims_are_stored_sealed_and_nothing_undeclared(op: DemoProvider, browser: Browser) -> None:
     browser.sign_in(op)
     assert {claim.name for claim in StoredClaim.objects.all()} == {"birthdate", "address"}
-    assert "1984" not in "".join(claim.value.text for claim in StoredClaim.objects.all())
+    assert "1984" not in "".join(claim.value.ciphertext for claim in StoredClaim.objects.all())
     (over,) = events(action="claim.overfetched")
     assert "gender" in over.detail
     assert "female" not in over.detail
