@@ -64,6 +64,7 @@ screenshots: $(VENV)/.dev ## make the pictures of the README anew, of the exampl
 lint: $(VENV)/.dev ## check style, types, import contracts and migrations
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/codespell django_phi_oidc docs example_project tests *.md
 	$(BIN)/python -m mypy
 	$(BIN)/lint-imports
 	DJANGO_SETTINGS_MODULE=tests.settings $(BIN)/python -m django makemigrations --check --dry-run
