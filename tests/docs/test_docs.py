@@ -106,7 +106,7 @@ MIDDLEWARE = [
     "django.contrib.auth.middleware.AuthenticationMiddleware",
 ]
 TEMPLATES = [{"BACKEND": "django.template.backends.django.DjangoTemplates", "APP_DIRS": True}]
-from tests import databases
+from tests.support import databases
 DATABASES = {"default": databases.declare(os.environ)["default"]}
 """
 USE = """
@@ -123,7 +123,7 @@ messages = run_checks(databases=["default", "phi_audit"])
 unexpected = {m.id for m in messages} - {"django_phi_oidc.E006"}
 assert not unexpected, messages
 
-from django_phi_oidc.attack.op import Client as Registered, DemoProvider, demo_accounts
+from django_phi_oidc.testing.mock_provider import Client as Registered, DemoProvider, demo_accounts
 op = DemoProvider(accounts=demo_accounts(), port=int(os.environ["OP_PORT"]))
 client = Client(headers={"host": "127.0.0.1"})
 with op.running():

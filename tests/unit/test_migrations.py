@@ -47,7 +47,7 @@ IN_PLACE = {
 }
 RECORD = """
 from django_phi_oidc.audit.events import Action, Origin
-from django_phi_oidc.audit.recording import record
+from django_phi_oidc.audit.recorder import record
 record(Action.LOGIN_REFUSED, origin=Origin(), now=datetime.now(UTC))
 """
 
@@ -132,13 +132,13 @@ def test_migrate_of_the_log_back_with_leaves_is_refused_and_without_them_goes(en
     script = f"""
 from django.db.migrations.exceptions import IrreversibleError
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from django_phi_oidc.audit.sealing import seal
+from django_phi_oidc.audit.log.sequencer import append_to_log
 migrate_both()
 migrate_both("django_phi_oidc", "0003")
 without = triggers("phi_audit")
 {RECORD}
 migrate_both()
-sealed = seal(key=Ed25519PrivateKey.generate(), now=datetime.now(UTC)).events
+sealed = append_to_log(key=Ed25519PrivateKey.generate(), now=datetime.now(UTC)).events
 try:
     migrate("django_phi_oidc", "0003", alias="phi_audit")
 except IrreversibleError as error:

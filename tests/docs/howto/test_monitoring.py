@@ -33,7 +33,7 @@ django.setup()
 from django.core.checks import run_checks
 from django.test import Client
 from django.views.debug import get_exception_reporter_class
-from tests.watch.leaky import JWT
+from tests.support.leaking_views import JWT
 import sentry_sdk
 
 found = {message.id for message in run_checks()}

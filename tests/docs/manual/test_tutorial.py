@@ -32,7 +32,7 @@ import sys
 from urllib.error import HTTPError
 from urllib.request import HTTPCookieProcessor, HTTPRedirectHandler, build_opener
 
-from django_phi_oidc.attack.op import sign_in
+from django_phi_oidc.testing.mock_provider import sign_in
 
 
 class UntilTheProvider(HTTPRedirectHandler):

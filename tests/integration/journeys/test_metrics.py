@@ -117,9 +117,9 @@ settings.PHI_OIDC["METRICS"] = ["prometheus"]
 import django
 django.setup()
 from django.test import RequestFactory
-from django_phi_oidc import metering
-from django_phi_oidc.watch.prometheus import metrics
-metering.count(metering.SIGN_INS, provider="default", stage="callback", outcome="success", reason="")
+from django_phi_oidc._internal import metrics
+from django_phi_oidc.metrics.prometheus import metrics
+metrics.count(metrics.SIGN_INS, provider="default", stage="callback", outcome="success", reason="")
 sys.stdout.write(metrics(RequestFactory().get("/metrics/")).content.decode())
 """
 

@@ -180,8 +180,8 @@ import os, signal, sys, django
 django.setup()
 from datetime import timedelta
 from pathlib import Path
-from django_phi_oidc.delivery import exporting, working
-from tests.audit.log import NOW
+from django_phi_oidc.audit_exports import export, jobs
+from tests.support.audit_log import NOW
 class Clock:
     calls = 0
     def __call__(self):
@@ -189,7 +189,7 @@ class Clock:
         if self.calls == 4:
             os.kill(os.getpid(), signal.SIGKILL)
         return NOW + timedelta(seconds=30)
-working.work_next(clock=Clock(), folder=Path(sys.argv[1]), site="here")
+jobs.work_next(clock=Clock(), folder=Path(sys.argv[1]), site="here")
 """
 
 

@@ -266,17 +266,17 @@ def test_send_from_many_threads_answers_each_its_own(transport: HTTPTransport, t
 
 FORKING = """
 import os, sys
-from django_phi_oidc.declarations import parse_provider
-from django_phi_oidc.oidc.transport import Request
-from django_phi_oidc.provider.http import HTTPTransport
-from django_phi_oidc.provider.pooling import Exchange, Pool
+from django_phi_oidc.config.providers import parse_provider
+from django_phi_oidc.oidc.transport import TransportRequest
+from django_phi_oidc.provider.http_transport import HTTPTransport
+from django_phi_oidc.provider.connection_pool import TimedExchange, TimedConnectionPool
 
 url, ca_bundle = sys.argv[1:]
 declared = {"issuer": url, "client_id": "portal", "client_secret": "s", "ca_bundle": ca_bundle}
 transport = HTTPTransport(parse_provider("default", declared))
 
 def send(who):
-    assert transport.send(Request(method="GET", url=url + who, headers={}), deadline=5).status == 200
+    assert transport.send(TransportRequest(method="GET", url=url + who, headers={}), deadline=5).status == 200
 
 send("parent")
 child = os.fork()

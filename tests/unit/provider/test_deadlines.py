@@ -11,7 +11,7 @@ from django_phi_oidc.provider.deadlines import DeadlineScheduler
 
 FORKED = """
 import os, sys, threading, time
-from django_phi_oidc.provider.watching import call_at
+from django_phi_oidc.provider.deadlines import call_at
 called = threading.Event()
 call_at(time.monotonic() + 3600, print)
 call_at(time.monotonic(), called.set)

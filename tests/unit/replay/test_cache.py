@@ -25,11 +25,11 @@ import json, sys, django
 django.setup()
 from datetime import UTC, datetime
 from django.db import connection
-from django_phi_oidc.replay.spending import spend
+from django_phi_oidc.replay.cache import mark_used
 connection.ensure_connection()
 print("ready", flush=True)
 sys.stdin.readline()
-print(json.dumps(spend("state", "raced", until=datetime(2100, 1, 1, tzinfo=UTC))), flush=True)
+print(json.dumps(mark_used("state", "raced", until=datetime(2100, 1, 1, tzinfo=UTC))), flush=True)
 """
 
 
