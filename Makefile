@@ -28,7 +28,7 @@ WANTED = $(if $(DJANGO),'$(DJANGO)') $(if $(CONSTRAINTS),--constraint $(CONSTRAI
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: $(VENV)/.demo ## show one person's life in the portal, then serve it (ONCE=1: only show)
+demo: $(VENV)/.demo ## show a sign-in and what follows in the example portal, then serve it (ONCE=1: only show)
 	@$(BIN)/python example_project/manage.py demo
 
 test: $(VENV)/.dev ## run the tests that a change needs: on SQLite, in parallel, without the slow ones
@@ -43,25 +43,25 @@ test-postgresql: $(VENV)/.dev ## run all tests on PostgreSQL: DATABASE_URL, or a
 
 test-all: test test-slow test-postgresql ## run all tests, on SQLite and on PostgreSQL
 
-bench: $(VENV)/.bench ## measure sign-ins, sessions, claims, seals, the leak guard, anomaly rules, the desk and the trail beside floors and peers, and fail where one is too slow
+bench: $(VENV)/.bench ## measure ratios to a floor or to other libraries, and fail where one misses its aim
 	@$(BIN)/python -m tests.benchmarks $(BENCH_ARGS)
 
-mutate: $(VENV)/.mutate ## break the protocol, the log and the rules in small ways, and fail where no test notices (twenty minutes)
+mutate: $(VENV)/.mutate ## make small changes to the protocol code, and fail where no test notices (20 minutes)
 	@nice -n 10 $(BIN)/python -m tests.mutation $(MUTANTS)
 
 docs: $(VENV)/.dev ## build the manual to build/docs/index.html; a warning is an error
 	$(BIN)/sphinx-build --builder html --nitpicky --fail-on-warning --keep-going --quiet docs build/docs
 
-reference: $(VENV)/.dev ## write the tables of docs/reference/settings.md anew, out of the code
+reference: $(VENV)/.dev ## write the tables of docs/reference/settings.md from the code
 	@$(BIN)/python -m tests.docs.manual.settings_reference
 
-links: $(VENV)/.dev ## ask each address that the manual names elsewhere whether it is there: needs the network
+links: $(VENV)/.dev ## check the external links of the manual: needs the network
 	$(BIN)/sphinx-build --builder linkcheck --quiet docs build/links
 
-screenshots: $(VENV)/.dev ## make the pictures of the README anew, of the example as it runs
+screenshots: $(VENV)/.dev ## make the screenshots of the manual from the running example
 	@$(BIN)/python -m tests.docs.screenshots
 
-lint: $(VENV)/.dev ## check style, types, import contracts and migrations
+lint: $(VENV)/.dev ## check style, spelling, types, import contracts and migrations
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/codespell django_phi_oidc docs example_project tests *.md
@@ -69,15 +69,15 @@ lint: $(VENV)/.dev ## check style, types, import contracts and migrations
 	$(BIN)/lint-imports
 	DJANGO_SETTINGS_MODULE=tests.settings $(BIN)/python -m django makemigrations --check --dry-run
 
-lock: $(VENV)/.supply ## write the lock file anew: the newest of what pyproject.toml allows, each with its hashes
+lock: $(VENV)/.supply ## write the lock file: the newest versions that pyproject.toml allows, with hashes
 	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 		--extra dev --custom-compile-command 'make lock' pyproject.toml --output-file $(LOCK)
 
-audit: $(VENV)/.supply ## ask whether a flaw is known of anything that is locked, and fail where one is, or nobody could say
+audit: $(VENV)/.supply ## fail when a vulnerability of a locked version is known, or the database cannot be reached
 	$(BIN)/pip-audit --strict --disable-pip --require-hashes --requirement $(LOCK) $(AUDIT_ARGS)
 	npm audit --prefix tests/integration/interop --audit-level moderate
 
-sbom: $(VENV)/.supply ## write what an installed app consists of to dist/sbom.cdx.json (CycloneDX)
+sbom: $(VENV)/.supply ## write the components of an installed app to dist/sbom.cdx.json (CycloneDX)
 	rm -rf build/sbom && mkdir -p dist && $(PYTHON) -m venv build/sbom
 	sed 's/ *\\$$//; /--hash/d' $(LOCK) > build/sbom/locked.txt
 	build/sbom/bin/python -m pip --disable-pip-version-check --quiet install . --constraint build/sbom/locked.txt
@@ -85,7 +85,7 @@ sbom: $(VENV)/.supply ## write what an installed app consists of to dist/sbom.cd
 	$(BIN)/cyclonedx-py environment build/sbom/bin/python --pyproject pyproject.toml --mc-type library \
 		--output-reproducible --output-format JSON --output-file dist/sbom.cdx.json
 
-clean: ## remove what the other targets made
+clean: ## remove what the other targets created
 	rm -rf $(VENV) build dist mutants *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .tox
 	rm -rf example_project/var tests/integration/interop/node_modules
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
@@ -100,7 +100,7 @@ $(VENV)/.demo: pyproject.toml | $(BIN)/python
 	@$(PIP) install --editable '.[demo]' $(WANTED)
 	@touch $@
 
-# As locked, unless somebody wants other versions.
+# The locked versions, unless DJANGO or CONSTRAINTS ask for others.
 $(VENV)/.dev: pyproject.toml $(LOCK) | $(BIN)/python
 	@echo "Installing the app and its tools into $(VENV) ..."
 ifeq ($(strip $(WANTED)),)
@@ -116,11 +116,11 @@ $(VENV)/.supply: pyproject.toml | $(BIN)/python
 	@touch $@
 
 $(VENV)/.bench: pyproject.toml | $(BIN)/python
-	@echo "Installing the app and what it is measured beside into $(VENV) ..."
+	@echo "Installing the app and what it is compared with into $(VENV) ..."
 	@$(PIP) install --editable '.[bench]' $(WANTED)
 	@touch $(VENV)/.demo $@
 
 $(VENV)/.mutate: pyproject.toml | $(BIN)/python
-	@echo "Installing the app and what breaks it into $(VENV) ..."
+	@echo "Installing the app and mutmut into $(VENV) ..."
 	@$(PIP) install --editable '.[mutate]' $(WANTED)
 	@touch $(VENV)/.demo $@
