@@ -29,7 +29,7 @@ def prepare_authorization_url(
     *,
     provider: Provider,
     declared_claims: Mapping[str, ClaimDeclaration],
-    deadline: float,
+    timeout_seconds: float,
     clock: Callable[[], datetime],
 ) -> str:
     """Return where the browser goes. A request that is pushed has arrived at the OP by then, and is not in the URL.
@@ -38,7 +38,7 @@ def prepare_authorization_url(
     Raises: TransportError, MetadataError, PushedRequestError. Spec: OIDC Core 3.1.2.1; RFC 9126 2, 4.
     """
     declaration = provider.declaration
-    metadata = provider.get_metadata(deadline=deadline)
+    metadata = provider.get_metadata(timeout_seconds=timeout_seconds)
     asked = minimization.build_claims_request(declared_claims, provider_declaration=declaration)
     parameters = build_authorization_parameters(
         metadata=metadata,
@@ -54,7 +54,9 @@ def prepare_authorization_url(
             parameters=parameters,
             freshness=AssertionFreshness(now=clock(), jti=randomness.token_b64url(32)),
         )
-        parameters = process_par_response(provider.transport.send(push, deadline=deadline), declaration=declaration)
+        parameters = process_par_response(
+            provider.transport.send(push, timeout_seconds=timeout_seconds), declaration=declaration
+        )
     return build_authorization_url(metadata=metadata, parameters=parameters)
 
 
@@ -85,7 +87,7 @@ def redirect_to_provider(
         ),
         provider=provider,
         declared_claims=declared_claims,
-        deadline=PROVIDER_TIMEOUT_SECONDS,
+        timeout_seconds=PROVIDER_TIMEOUT_SECONDS,
         clock=clock.now,
     )
     response = HttpResponseRedirect(url)

@@ -85,7 +85,7 @@ def exchange_code(
     Raises: SignInRefused. Spec: OIDC Core 3.1.3, 5.3.
     """
     declaration = provider.declaration
-    metadata = provider.get_metadata(deadline=PROVIDER_TIMEOUT_SECONDS)
+    metadata = provider.get_metadata(timeout_seconds=PROVIDER_TIMEOUT_SECONDS)
     request = build_token_request(
         metadata=metadata,
         declaration=declaration,
@@ -94,13 +94,13 @@ def exchange_code(
         code_verifier=authorization_state.code_verifier,
         freshness=AssertionFreshness(now=clock(), jti=randomness.token_b64url(32)),
     )
-    response = provider.transport.send(request, deadline=PROVIDER_TIMEOUT_SECONDS)
+    response = provider.transport.send(request, timeout_seconds=PROVIDER_TIMEOUT_SECONDS)
     issued_tokens.extend(extract_received_tokens(response))
     for token in issued_tokens:
         request_secrets.register_secret(token.value, token.token_type_hint)
     tokens = process_token_response(response, declaration=declaration)
     request_secrets.register_secret(tokens.id_token, "id_token")
-    keys = provider.get_key_set(deadline=PROVIDER_TIMEOUT_SECONDS)
+    keys = provider.get_key_set(timeout_seconds=PROVIDER_TIMEOUT_SECONDS)
     id_claims = verify_id_token(
         tokens.id_token,
         keys=keys,
@@ -116,7 +116,7 @@ def exchange_code(
             metadata=metadata, declaration=declaration, access_token=tokens.access_token
         )
         userinfo = process_userinfo_response(
-            provider.transport.send(userinfo_request, deadline=PROVIDER_TIMEOUT_SECONDS),
+            provider.transport.send(userinfo_request, timeout_seconds=PROVIDER_TIMEOUT_SECONDS),
             expected_sub=id_claims["sub"],
             keys=keys,
             declaration=declaration,

@@ -120,7 +120,9 @@ def complete_sign_in(
     name = provider.declaration.name
     if authorization_state.provider != name:
         raise StateUnknown
-    code = process_authorization_response(parameters, metadata=provider.get_metadata(deadline=PROVIDER_TIMEOUT_SECONDS))
+    code = process_authorization_response(
+        parameters, metadata=provider.get_metadata(timeout_seconds=PROVIDER_TIMEOUT_SECONDS)
+    )
     if authorization_state.session_to_renew:
         complete_step_up(request, provider, authorization_state=authorization_state, code=code)
         return

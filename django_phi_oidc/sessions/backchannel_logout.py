@@ -220,7 +220,7 @@ def _get_logout_token(request: HttpRequest) -> str:
 def _verify_with_provider_keys(token: str, provider: Provider) -> LogoutToken:
     """Return what the token says. Raises: LogoutTokenInvalid; TransportError, MetadataError: it can't be judged now."""
     try:
-        keys = provider.get_key_set(deadline=PROVIDER_CALL_SECONDS)
+        keys = provider.get_key_set(timeout_seconds=PROVIDER_CALL_SECONDS)
         return verify_logout_token(token, keys=keys, declaration=provider.declaration, now=clock.now())
     except KeyNotFound as error:
         if not error.is_certain:
@@ -252,7 +252,7 @@ def _iter_frame_ancestors(declaration: ProviderDeclaration) -> Iterable[str]:
     """Yield the origins of the OP's pages: that of its issuer, and those of the endpoints to which people come."""
     urls = [declaration.issuer]
     try:
-        metadata = get_provider(declaration.name).get_metadata(deadline=PROVIDER_CALL_SECONDS)
+        metadata = get_provider(declaration.name).get_metadata(timeout_seconds=PROVIDER_CALL_SECONDS)
         urls += [metadata.authorization_endpoint, metadata.end_session_endpoint]
     except (TransportError, MetadataError) as fault:
         logger.warning("The provider %s may frame from its issuer's origin alone: %s.", declaration.name, fault.code)

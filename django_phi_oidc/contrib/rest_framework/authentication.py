@@ -71,10 +71,15 @@ def verify_bearer_token(token: str, *, audience: ResourceServer, now: datetime) 
     """
     provider = get_provider(audience.provider.name)
     if audience.api.method == "introspection":
-        return introspect_token(token, audience=audience, provider=provider, now=now, deadline=PROVIDER_TIMEOUT_SECONDS)
+        return introspect_token(
+            token, audience=audience, provider=provider, now=now, timeout_seconds=PROVIDER_TIMEOUT_SECONDS
+        )
     try:
         return verify_access_token(
-            token, keys=provider.get_key_set(deadline=PROVIDER_TIMEOUT_SECONDS), resource_server=audience, now=now
+            token,
+            keys=provider.get_key_set(timeout_seconds=PROVIDER_TIMEOUT_SECONDS),
+            resource_server=audience,
+            now=now,
         )
     except KeyNotFound as fault:
         # The OP's key may be newer than what we have, as long as it was not asked just now.

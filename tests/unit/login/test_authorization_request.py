@@ -40,12 +40,12 @@ class PushedAt:
     """A Transport to an OP that takes pushed requests, or falls over at them; it keeps what came, with the deadline."""
 
     falls_over: bool = False
-    deadlines: list[tuple[str, float]] = field(default_factory=list)
+    timeouts: list[tuple[str, float]] = field(default_factory=list)
     pushed: list[bytes] = field(default_factory=list)
 
-    def send(self, request: TransportRequest, *, deadline: float) -> TransportResponse:
+    def send(self, request: TransportRequest, *, timeout_seconds: float) -> TransportResponse:
         path = request.url.removeprefix(ISSUER)
-        self.deadlines.append((path, deadline))
+        self.timeouts.append((path, timeout_seconds))
         if path == "/par":
             self.pushed.append(request.body or b"")
             if self.falls_over:
@@ -73,7 +73,7 @@ def ask(op: PushedAt, **secrets: str) -> str:
         AuthorizationRequest(redirect_uri="https://portal.example.test/oidc/callback/", **asked),
         provider=provider(op),
         declared_claims=conf.claims(),
-        deadline=3.5,
+        timeout_seconds=3.5,
         clock=clock.now,
     )
 
@@ -81,7 +81,7 @@ def ask(op: PushedAt, **secrets: str) -> str:
 def test_authorization_url_gives_each_call_to_the_op_the_deadline_it_was_given() -> None:
     op = PushedAt()
     assert REQUEST_URI.rpartition(":")[2] in ask(op)
-    assert op.deadlines == [("/.well-known/openid-configuration", 3.5), ("/par", 3.5)]
+    assert op.timeouts == [("/.well-known/openid-configuration", 3.5), ("/par", 3.5)]
 
 
 def test_begin_gives_each_call_to_the_op_the_deadline_of_a_sign_in() -> None:
@@ -90,7 +90,7 @@ def test_begin_gives_each_call_to_the_op_the_deadline_of_a_sign_in() -> None:
         start_sign_in(RequestFactory().get("/oidc/authenticate/"), provider(op), provider_in_url=False).status_code
         == 302
     )
-    assert op.deadlines == [
+    assert op.timeouts == [
         ("/.well-known/openid-configuration", PROVIDER_TIMEOUT_SECONDS),
         ("/par", PROVIDER_TIMEOUT_SECONDS),
     ]
