@@ -78,7 +78,7 @@ class PairwiseSubjectAdmin(ErrorMessageAdmin):
     list_display = ("uuid", "user", "issuer", "first_seen_at", "last_seen_at")
     list_select_related = ("user",)
     search_fields = ("uuid", "user")
-    search_help_text = gettext_lazy("A complete subject UUID or user name.")
+    search_help_text = gettext_lazy("A subject's UUID or a user name, in full.")
     show_full_result_count = False
     # No deletion in bulk: each one ends sessions and revokes their tokens at the provider.
     actions = None
@@ -181,7 +181,7 @@ class ActivationCodeAdmin(ErrorMessageAdmin, CascadeOnlyAdmin):
     list_display = ("user", "provider", "state", "expires_at", "created_at", "created_by")
     list_filter = (ActivationCodeStateFilter,)
     list_select_related = ("user",)
-    search_help_text = gettext_lazy("A complete user name.")
+    search_help_text = gettext_lazy("A user name, in full.")
     ordering = ("-id",)
     actions = ("revoke", "make_another")
 
