@@ -82,8 +82,10 @@ class HTTPTransport:
     def _send_once(self, request: TransportRequest, exchange: TimedExchange) -> TransportResponse:
         headers = {name: value for name, value in request.headers.items() if name.lower() != "accept-encoding"}
         remaining = exchange.get_remaining_seconds()
+        pid, managers = os.getpid(), self._pool_managers
+        manager = managers.get(pid) or managers.setdefault(pid, _create_pool_manager(self._declaration))
         try:
-            raw_response = self._get_pool_manager().urlopen(
+            raw_response = manager.urlopen(
                 request.method,
                 request.url,
                 body=request.body,
@@ -105,10 +107,6 @@ class HTTPTransport:
             # Without a length, a body that the timer cut off looks complete.
             raise TransportTimeout
         return response
-
-    def _get_pool_manager(self) -> urllib3.PoolManager:
-        pid, managers = os.getpid(), self._pool_managers
-        return managers.get(pid) or managers.setdefault(pid, _create_pool_manager(self._declaration))
 
 
 def _create_pool_manager(declaration: ProviderDeclaration) -> urllib3.PoolManager:

@@ -11,7 +11,6 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from django.views.decorators.debug import sensitive_variables
@@ -28,22 +27,16 @@ MAX_CACHED_TOKENS = 4096
 CacheKey = tuple[ResourceServer, bytes]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _CachedToken:
-    token: AccessToken
-    valid_until: float
-
-
 class IntrospectionCache:
     """Introspected tokens, for as long as they are valid here. Threads may share it."""
 
     def __init__(self, *, monotonic: Callable[[], float] = time.monotonic, max_tokens: int = MAX_CACHED_TOKENS) -> None:
         """monotonic: a clock in seconds that never goes back."""
-        self._monotonic = monotonic
+        self.monotonic = monotonic
         self._max_tokens = max_tokens
         self._lock = threading.Lock()
         self._digest_key = randomness.token_bytes(32)
-        self._cached_tokens: OrderedDict[CacheKey, _CachedToken] = OrderedDict()
+        self._cached_tokens: OrderedDict[CacheKey, tuple[AccessToken, float]] = OrderedDict()
 
     def compute_key(self, token: str, audience: ResourceServer) -> CacheKey:
         """Return the cache key of a token at that API. It differs between caches."""
@@ -52,25 +45,22 @@ class IntrospectionCache:
     def find_token(self, key: CacheKey, *, now: datetime) -> AccessToken | None:
         """Return the cached token, if it is still valid."""
         with self._lock:
-            entry = self._cached_tokens.get(key)
-            if entry is None:
+            if key not in self._cached_tokens:
                 return None
-            if self._monotonic() >= entry.valid_until or now >= entry.token.expires_at:
+            token, valid_until = self._cached_tokens[key]
+            if self.monotonic() >= valid_until or now >= token.expires_at:
                 del self._cached_tokens[key]
                 return None
             self._cached_tokens.move_to_end(key)
-            return entry.token
+            return token
 
     def store_token(self, key: CacheKey, token: AccessToken, *, valid_until: float) -> None:
         """Cache the token until that time of the monotonic clock."""
         with self._lock:
-            self._cached_tokens[key] = _CachedToken(token=token, valid_until=valid_until)
+            self._cached_tokens[key] = token, valid_until
             self._cached_tokens.move_to_end(key)
             if len(self._cached_tokens) > self._max_tokens:
                 self._cached_tokens.popitem(last=False)
-
-    def get_monotonic_time(self) -> float:
-        return self._monotonic()
 
 
 # Keyed by process id: a thread that a forked child lacks may hold the inherited lock.
@@ -104,7 +94,7 @@ def introspect_token(
         freshness=AssertionFreshness(now=now, jti=randomness.token_b64url(32)),
     )
     # Read the clock before the request: a token revoked while the response is in transit must not be cached longer.
-    started_at = cache.get_monotonic_time()
+    started_at = cache.monotonic()
     response = provider.transport.send(request, timeout_seconds=timeout_seconds)
     access_token = process_introspection_response(response, resource_server=audience, now=now)
     if audience.api.introspection_cache > timedelta(0):

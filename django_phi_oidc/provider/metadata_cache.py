@@ -7,6 +7,7 @@ import copy
 import re
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -169,12 +170,8 @@ class RemoteKeySet:
         Spec: OIDC Core 10.1.1.
         """
         keys = self._cached.get(timeout_seconds=self._timeout_seconds)
-        try:
+        with suppress(KeyNotFound):
             return keys.select(kid=kid, alg=alg)
-        except KeyNotFound:
-            return self._refetch_keys(keys).select(kid=kid, alg=alg)
-
-    def _refetch_keys(self, keys: JSONWebKeySet) -> JSONWebKeySet:
         try:
             fetched = self._cached.refetch(outdated=keys, timeout_seconds=self._timeout_seconds)
         except SignInRefused as error:
@@ -182,4 +179,4 @@ class RemoteKeySet:
             raise KeyNotFound(message, is_certain=False) from error
         if fetched is keys:
             raise KeyNotFound("No key matches, and it is too early to fetch the keys again.", is_certain=False)
-        return fetched
+        return fetched.select(kid=kid, alg=alg)

@@ -89,11 +89,9 @@ def get_provider(name: str | None = None) -> Provider:
     if declaration is None:
         raise ProviderUnknown
     key = os.getpid(), declaration
-    provider = _providers.get(key)
-    if provider is None:
-        transport = HTTPTransport(declaration)
-        provider = _providers.setdefault(key, Provider(declaration=declaration, transport=transport))
-    return provider
+    if provider := _providers.get(key):
+        return provider
+    return _providers.setdefault(key, Provider(declaration=declaration, transport=HTTPTransport(declaration)))
 
 
 @receiver(setting_changed, dispatch_uid="django_phi_oidc.provider.registry")

@@ -37,7 +37,7 @@ class FakeOP:
     sent: list[str] = field(default_factory=list)
     timeouts: list[float] = field(default_factory=list)
     gate: threading.Event = field(default_factory=threading.Event)
-    asked: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
+    received: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
 
     def __post_init__(self) -> None:
         self.gate.set()
@@ -47,7 +47,7 @@ class FakeOP:
         self.sent.append(path)
         self.timeouts.append(timeout_seconds)
         body = json.dumps(self._document() if path == METADATA else {"keys": [jwk(kid) for kid in self.kids]})
-        self.asked.release()
+        self.received.release()
         assert self.gate.wait(10)
         if self.error is not None:
             raise self.error

@@ -282,7 +282,7 @@ def test_refetch_of_an_already_replaced_copy_fetches_nothing(clock: Clock) -> No
 def test_first_fetch_is_shared_by_waiting_threads(provider: Provider, op: FakeOP) -> None:
     op.gate.clear()
     threads, outcomes = in_threads(8, lambda: provider.get_metadata(timeout_seconds=5).issuer)
-    assert op.asked.acquire(timeout=5)
+    assert op.received.acquire(timeout=5)
     assert outcomes == []
     op.gate.set()
     join(threads)
@@ -293,7 +293,7 @@ def test_first_fetch_is_shared_by_waiting_threads(provider: Provider, op: FakeOP
 def test_wait_for_another_fetch_times_out(provider: Provider, op: FakeOP) -> None:
     op.gate.clear()
     threads, outcomes = in_threads(1, lambda: provider.get_metadata(timeout_seconds=5).issuer)
-    assert op.asked.acquire(timeout=5)
+    assert op.received.acquire(timeout=5)
     with pytest.raises(TransportTimeout):
         provider.get_metadata(timeout_seconds=0.1)
     op.gate.set()
@@ -317,7 +317,7 @@ def test_thread_with_more_time_fetches_again_after_a_shorter_timeout(
     provider = Provider(declaration=declare(issuer=ISSUER), transport=op)
     op.gate.clear()
     short, short_outcomes = in_threads(1, lambda: provider.get_metadata(timeout_seconds=0.1))
-    assert op.asked.acquire(timeout=5)
+    assert op.received.acquire(timeout=5)
     waiting, outcomes = in_threads(4, lambda: provider.get_metadata(timeout_seconds=5).issuer)
     time.sleep(0.1)  # so that they wait for the fetch in progress
     op.gate.set()
@@ -331,7 +331,7 @@ def test_fetch_error_reaches_all_waiting_threads(provider: Provider, op: FakeOP)
     op.gate.clear()
     op.error = TransportUnreachable()
     threads, outcomes = in_threads(1, lambda: provider.get_metadata(timeout_seconds=5))
-    assert op.asked.acquire(timeout=5)
+    assert op.received.acquire(timeout=5)
     waiting, waiting_outcomes = in_threads(4, lambda: provider.get_metadata(timeout_seconds=5))
     op.gate.set()
     join([*threads, *waiting])
@@ -342,12 +342,12 @@ def test_fetch_error_reaches_all_waiting_threads(provider: Provider, op: FakeOP)
 
 def test_stale_copy_is_served_while_one_thread_fetches(provider: Provider, op: FakeOP, clock: Clock) -> None:
     provider.get_metadata(timeout_seconds=5)
-    assert op.asked.acquire(timeout=5)
+    assert op.received.acquire(timeout=5)
     clock.now += HOUR + 1
     op.metadata = {"token_endpoint": f"{ISSUER}/token2"}
     op.gate.clear()
     threads, outcomes = in_threads(1, lambda: provider.get_metadata(timeout_seconds=5).token_endpoint)
-    assert op.asked.acquire(timeout=5)
+    assert op.received.acquire(timeout=5)
     assert [provider.get_metadata(timeout_seconds=0.1).token_endpoint for _ in range(3)] == [f"{ISSUER}/token"] * 3
     op.gate.set()
     join(threads)
@@ -357,12 +357,12 @@ def test_stale_copy_is_served_while_one_thread_fetches(provider: Provider, op: F
 
 def test_refetch_for_an_unknown_kid_is_shared_by_waiting_threads(provider: Provider, op: FakeOP) -> None:
     keys = provider.get_key_set(timeout_seconds=5)
-    while op.asked.acquire(blocking=False):
+    while op.received.acquire(blocking=False):
         pass
     op.kids = ["b"]
     op.gate.clear()
     threads, outcomes = in_threads(8, lambda: keys.get_key(kid="b", alg="EdDSA").kid)
-    assert op.asked.acquire(timeout=5)
+    assert op.received.acquire(timeout=5)
     assert keys.get_key(kid="a", alg="EdDSA").kid == "a"
     op.gate.set()
     join(threads)

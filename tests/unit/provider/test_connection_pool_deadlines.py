@@ -7,11 +7,11 @@ import sys
 import threading
 import time
 
-from django_phi_oidc.provider.deadlines import DeadlineScheduler
+from django_phi_oidc.provider.connection_pool import DeadlineScheduler
 
 FORKING_PROGRAM = """
 import os, sys, threading, time
-from django_phi_oidc.provider.deadlines import call_at
+from django_phi_oidc.provider.connection_pool import call_at
 called = threading.Event()
 call_at(time.monotonic() + 3600, print)
 call_at(time.monotonic(), called.set)
