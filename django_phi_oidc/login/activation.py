@@ -28,13 +28,13 @@ from ..audit.request_context import Actor
 from ..audit.throttling import add_attempt, get_sender_network, remove_attempt
 from ..crypto import keyring
 from ..crypto.keyring import SymmetricKey
-from ..errors import ActivationRefused, AuditUnavailable, NotProvisioned, SignInRefused, SubjectKeyMissing
+from ..errors import ActivationRefused, NotProvisioned, SubjectKeyMissing
 from ..sessions.views import public_view
 from ..subjects.identifiers import compute_subject_digest
 from ..subjects.linking import find_linked_subject
 from .activation_redemption import redeem_code
 from .code_exchange import VerifiedSignIn
-from .failures import SignInAttempt, report_failure
+from .failures import LoginError, SignInAttempt, report_failure
 from .provider_selection import build_sign_in_url, parse_next_url
 from .state_cookie import read_encrypted_cookie, set_encrypted_cookie
 
@@ -74,7 +74,7 @@ def attach_unlinked_sign_in(request: HttpRequest, sign_in: VerifiedSignIn) -> No
 
 
 def redirect_to_activation(
-    request: HttpRequest, error: SignInRefused | AuditUnavailable, attempt: SignInAttempt, *, next_url: str
+    request: HttpRequest, error: LoginError, attempt: SignInAttempt, *, next_url: str
 ) -> HttpResponse | None:
     """Report the failure and redirect to the activation page; None if an activation code would not help."""
     sign_in: VerifiedSignIn | None = getattr(request, _REQUEST_ATTRIBUTE, None)
@@ -118,7 +118,11 @@ class ActivationView(View):
         provider, keys = conf.providers()[unlinked.provider], keyring.get_keys("SUBJECT_KEYS")
         limits = _get_guess_limits(unlinked, origin, keys)
         try:
-            _enforce_guess_limits(limits, now=now)
+            # Count before checking, so that concurrent requests cannot exceed a limit. One limit after the other, so
+            # that attempts beyond the own limit do not use up the limit of all.
+            for counter_key, limit in limits:
+                if add_attempt(_THROTTLE_KIND, counter_key, now=now) > limit:
+                    raise ActivationRefused(TOO_MANY_GUESSES)
             code = request.POST.get("code", "")[:MAX_CODE_LENGTH]
             redeem_code(code, sub=unlinked.sub, provider=provider, keys=keys, origin=origin, now=now)
         except (ActivationRefused, SubjectKeyMissing) as error:
@@ -133,19 +137,8 @@ def _get_guess_limits(
 ) -> Sequence[tuple[str, int]]:
     """Return the keys of the attempt counters, each with its limit."""
     person = compute_subject_digest(keys[0].material, issuer=unlinked.issuer, sub=unlinked.sub)
-    return (
-        (person, MAX_GUESSES_PER_PERSON),
-        (get_sender_network(origin.client_ip), MAX_GUESSES_PER_ADDRESS),
-        ("", MAX_GUESSES_TOTAL),
-    )
-
-
-def _enforce_guess_limits(limits: Sequence[tuple[str, int]], *, now: datetime) -> None:
-    """Count before checking, so that concurrent requests cannot exceed a limit. Raises: ActivationRefused."""
-    for counter_key, limit in limits:
-        # One after the other: attempts beyond the own limit do not use up the limit of all.
-        if add_attempt(_THROTTLE_KIND, counter_key, now=now) > limit:
-            raise ActivationRefused(TOO_MANY_GUESSES)
+    network = get_sender_network(origin.client_ip)
+    return (person, MAX_GUESSES_PER_PERSON), (network, MAX_GUESSES_PER_ADDRESS), ("", MAX_GUESSES_TOTAL)
 
 
 def _deny_activation(

@@ -64,7 +64,7 @@ def build_callback_url(request: HttpRequest, provider: str | None) -> str:
 def redirect_to_provider(
     request: HttpRequest,
     provider: Provider,
-    authorization_state: AuthorizationState,
+    pending: AuthorizationState,
     *,
     declared_claims: Mapping[str, ClaimDeclaration],
 ) -> HttpResponse:
@@ -74,10 +74,10 @@ def redirect_to_provider(
     url = prepare_authorization_url(
         AuthorizationRequest(
             state=state,
-            nonce=authorization_state.nonce,
-            code_verifier=authorization_state.code_verifier,
-            redirect_uri=authorization_state.redirect_uri,
-            prompts_login=bool(authorization_state.session_to_renew),
+            nonce=pending.nonce,
+            code_verifier=pending.code_verifier,
+            redirect_uri=pending.redirect_uri,
+            prompts_login=bool(pending.session_to_renew),
         ),
         provider=provider,
         declared_claims=declared_claims,
@@ -85,5 +85,5 @@ def redirect_to_provider(
         clock=clock.now,
     )
     response = HttpResponseRedirect(url)
-    store_state(response, request, state, authorization_state)
+    store_state(response, request, state, pending)
     return set_private_headers(response)

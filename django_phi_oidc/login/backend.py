@@ -4,10 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from asgiref.sync import sync_to_async
-from django.conf import settings
 from django.contrib.auth import get_user_model
-from django.contrib.auth.backends import ModelBackend
+from django.contrib.auth.backends import BaseBackend, ModelBackend
 from django.contrib.auth.base_user import AbstractBaseUser
 from django.contrib.auth.hashers import make_password
 from django.http import HttpRequest
@@ -48,19 +46,14 @@ class BreakGlassBackend(ModelBackend):
             return None
         return user if user.check_password(break_glass.password) and self.user_can_authenticate(user) else None
 
-    async def aauthenticate(  # type: ignore[override]  # ModelBackend's takes passwords
-        self, request: HttpRequest | None, *, break_glass: BreakGlassCredentials
-    ) -> Any:
-        return await sync_to_async(self.authenticate)(request, break_glass=break_glass)
-
     def get_user(self, user_id: Any) -> Any:
         """Return the account while BREAK_GLASS_ACCOUNT names it, and it is active."""
         user: Any = super().get_user(user_id)
         return user if user is not None and user.get_username() == conf.break_glass_account() else None
 
-    async def aget_user(self, user_id: Any) -> Any:
-        """ModelBackend.aget_user would not call get_user."""
-        return await sync_to_async(self.get_user)(user_id)
+    # ModelBackend's would not call the methods above.
+    aauthenticate = BaseBackend.aauthenticate  # type: ignore[assignment]  # it takes passwords
+    aget_user = BaseBackend.aget_user
 
 
 class OIDCAuthenticationBackend(MozillaBackend):
@@ -70,22 +63,9 @@ class OIDCAuthenticationBackend(MozillaBackend):
     the declared claims. mozilla-django-oidc's other hooks are never called: overriding them is a check error.
     """
 
-    @staticmethod
-    def get_settings(attr: str, *args: Any) -> Any:
-        """Return settings for the constructor of the base class, which runs at every permission check.
-
-        The endpoints, which are unknown without a request, and the secret are empty.
-        """
-        provider = next(iter(conf.providers().values()), None)
-        values = {
-            "OIDC_OP_TOKEN_ENDPOINT": "",
-            "OIDC_OP_USER_ENDPOINT": "",
-            "OIDC_OP_JWKS_ENDPOINT": "",
-            "OIDC_RP_CLIENT_ID": provider.client_id if provider else "",
-            "OIDC_RP_CLIENT_SECRET": "",
-            "OIDC_RP_SIGN_ALGO": provider.id_token_signed_response_alg[0] if provider else "",
-        }
-        return values[attr] if attr in values else getattr(settings, attr, *args)
+    def __init__(self) -> None:
+        # Without the settings that the base class reads. This runs at every permission check.
+        self.UserModel = get_user_model()
 
     # Repeated here: the innermost decorator applies, and django.contrib.auth has one that hides less.
     @sensitive_variables()
@@ -115,10 +95,8 @@ class OIDCAuthenticationBackend(MozillaBackend):
         user.pairwise_link = linked
         return user
 
-    async def aauthenticate(  # type: ignore[override]  # ModelBackend's takes passwords
-        self, request: HttpRequest | None, *, sign_in: VerifiedSignIn
-    ) -> Any:
-        return await sync_to_async(self.authenticate)(request, sign_in=sign_in)
+    # ModelBackend's would not call the method above.
+    aauthenticate = BaseBackend.aauthenticate  # type: ignore[assignment]  # it takes passwords
 
     def create_user(self, claims: Mapping[str, Any]) -> AbstractBaseUser:
         """Return a new user with an opaque name and no data about the person."""

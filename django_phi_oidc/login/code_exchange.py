@@ -80,7 +80,7 @@ def exchange_code(
     code: str,
     *,
     provider: Provider,
-    authorization_state: AuthorizationState,
+    pending: AuthorizationState,
     declared_claims: Mapping[str, ClaimDeclaration],
     issued_tokens: list[ReceivedToken],
     clock: Callable[[], datetime],
@@ -96,8 +96,8 @@ def exchange_code(
         metadata=metadata,
         declaration=declaration,
         code=code,
-        redirect_uri=authorization_state.redirect_uri,
-        code_verifier=authorization_state.code_verifier,
+        redirect_uri=pending.redirect_uri,
+        code_verifier=pending.code_verifier,
         freshness=AssertionFreshness(now=clock(), jti=randomness.token_b64url(32)),
     )
     response = provider.transport.send(request, timeout_seconds=PROVIDER_TIMEOUT_SECONDS)
@@ -111,31 +111,26 @@ def exchange_code(
         tokens.id_token,
         keys=keys,
         declaration=declaration,
-        expected_nonce=authorization_state.nonce,
+        expected_nonce=pending.nonce,
         is_issued_nonce=is_issued_nonce,
         access_token=tokens.access_token,
         now=clock(),
     )
     claims = dict(id_claims)
     if minimization.needs_userinfo(id_claims, declared_claims) and metadata.userinfo_endpoint:
-        userinfo_request = build_userinfo_request(
-            metadata=metadata, declaration=declaration, access_token=tokens.access_token
-        )
+        access_token = tokens.access_token
+        request = build_userinfo_request(metadata=metadata, declaration=declaration, access_token=access_token)
+        response = provider.transport.send(request, timeout_seconds=PROVIDER_TIMEOUT_SECONDS)
         userinfo = process_userinfo_response(
-            provider.transport.send(userinfo_request, timeout_seconds=PROVIDER_TIMEOUT_SECONDS),
-            expected_sub=id_claims["sub"],
-            keys=keys,
-            declaration=declaration,
-            now=clock(),
+            response, expected_sub=id_claims["sub"], keys=keys, declaration=declaration, now=clock()
         )
         claims = {**userinfo, **{name: value for name, value in id_claims.items() if not minimization.is_empty(value)}}
         if declaration.subject_type == "pairwise":
             validate_pairwise_sub(claims)
     minimized = minimization.minimize(claims, declared_claims)
     # Masked wherever they occur, but not searched for in redirects: a role such as "nurse" may be part of a URL.
-    request_secrets.register_secret(
-        [minimized.kept, id_claims["sub"], id_claims.get("sid")], "claim", location="anywhere"
-    )
+    secrets = [minimized.kept, id_claims["sub"], id_claims.get("sid")]
+    request_secrets.register_secret(secrets, "claim", location="anywhere")
     minimization.validate_essential_claims(minimized.kept, declared_claims)
     return TokenExchangeResult(
         id_token_claims=id_claims, tokens=tokens, claims=minimized.kept, undeclared_claims=minimized.undeclared_claims

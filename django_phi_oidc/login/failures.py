@@ -9,6 +9,7 @@ Requests that fail before a pending sign-in was found cost their sender nothing,
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Literal
 
 from django.conf import settings
@@ -32,6 +33,7 @@ INTERNAL_ERROR = "internal_error"
 KNOWN_STATE_CODES = frozenset({"state_replayed", "state_expired"})
 """Codes that require a state that was issued here."""
 
+LoginError = SignInRefused | AuditUnavailable
 SignInStage = Literal["request", "callback", "step_up"]
 FailurePage = Literal[
     "restart", "declined", "stronger", "not_shared", "no_account", "other_person", "failed", "unavailable"
@@ -88,7 +90,7 @@ def create_sign_in_attempt(view: View, provider: str | None, *, stage: SignInSta
 
 
 def render_login_failure(
-    request: HttpRequest, error: SignInRefused | AuditUnavailable, attempt: SignInAttempt, *, next_url: str
+    request: HttpRequest, error: LoginError, attempt: SignInAttempt, *, next_url: str
 ) -> HttpResponse:
     """Report the failure and return its page. next_url: where the sign-in would have led, or empty."""
     sign_in_url = build_sign_in_url(attempt.provider if attempt.provider_in_url else None, next_url=next_url)
@@ -104,29 +106,24 @@ def render_login_failure(
     return set_private_headers(render(request, template, context, status=_get_http_status(error)))
 
 
-def report_failure(request: HttpRequest, error: SignInRefused | AuditUnavailable, attempt: SignInAttempt) -> str:
+def report_failure(request: HttpRequest, error: LoginError, attempt: SignInAttempt) -> str:
     """Report a failed sign-in everywhere but on a page, and return the reference."""
-    return _report(
-        request,
-        error.code,
-        attempt,
-        outcome="failure",
-        log_level=logging.ERROR if _get_http_status(error) == 503 else logging.WARNING,
-        detail={"provider_error": error.error} if isinstance(error, ProviderError) else {},
-        audit_error=error if isinstance(error, AuditUnavailable) else None,
-    )
+    level = logging.ERROR if _get_http_status(error) == 503 else logging.WARNING
+    detail = {"provider_error": error.error} if isinstance(error, ProviderError) else {}
+    audit_error = error if isinstance(error, AuditUnavailable) else None
+    return _report(request, error.code, attempt, level, outcome="failure", detail=detail, audit_error=audit_error)
 
 
 def report_internal_error(request: HttpRequest, attempt: SignInAttempt) -> None:
     """Report a sign-in that an unexpected exception ended, which the caller raises again."""
-    _report(request, INTERNAL_ERROR, attempt, outcome="error", log_level=logging.ERROR, detail={}, audit_error=None)
+    _report(request, INTERNAL_ERROR, attempt, logging.ERROR, outcome="error")
 
 
-def _get_http_status(error: SignInRefused | AuditUnavailable) -> int:
+def _get_http_status(error: LoginError) -> int:
     return 503 if error.provider_fault or isinstance(error, AuditUnavailable) else 403
 
 
-def get_failure_page(error: SignInRefused | AuditUnavailable) -> FailurePage:
+def get_failure_page(error: LoginError) -> FailurePage:
     """Return the kind of page that the user sees."""
     if isinstance(error, ProviderError):
         return PAGES_BY_PROVIDER_ERROR.get(error.error, "failed")
@@ -137,11 +134,11 @@ def _report(
     request: HttpRequest,
     code: str,
     attempt: SignInAttempt,
+    log_level: int,
     *,
     outcome: EventOutcome,
-    log_level: int,
-    detail: Mapping[str, str],
-    audit_error: AuditUnavailable | None,
+    detail: Mapping[str, str] = MappingProxyType({}),
+    audit_error: AuditUnavailable | None = None,
 ) -> str:
     provider, stage = attempt.provider, attempt.stage
     metrics.increment(metrics.COMPLETED_SIGN_INS, provider=provider, stage=stage, outcome=outcome, reason=code)

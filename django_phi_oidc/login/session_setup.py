@@ -68,7 +68,10 @@ def establish_session(
             issued_tokens.clear()
         try:
             record_with_deferred(change_events, new.build_events(stored_claims, origin))
-            _end_previous_session(previous_session, origin=origin, now=new.now)
+            if previous_id := find_oidc_session_id(previous_session):
+                _end_oidc_session(previous_id, EndReason.REPLACED, origin=origin, now=new.now)
+            if previous_session.session_key:
+                previous_session.delete()
         except BaseException:
             # If this fails too, issued_tokens still contains the tokens, and they are revoked without a row.
             _end_oidc_session(new.session_id, EndReason.AUDIT_UNAVAILABLE, origin=origin, now=clock.now())
@@ -160,10 +163,8 @@ class _NewSession:
         lifetime = self.result.tokens.expires_in
         fields: Any = {"provider": self.provider.name, "session_id": self.session_id}
         expires_at = None if lifetime is None else self.now + lifetime
-        revocations = [
-            TokenToRevoke(token=token, access_token_expires_at=expires_at, **fields) for token in issued_tokens
-        ]
-        return PendingRevocation.objects.queue(revocations, now=self.now)
+        tokens = [TokenToRevoke(token=token, access_token_expires_at=expires_at, **fields) for token in issued_tokens]
+        return PendingRevocation.objects.queue(tokens, now=self.now)
 
     def build_events(self, stored_claims: Sequence[str], origin: Origin) -> list[NewEvent]:
         """Return the event that permits the sign-in, and further events about it."""
@@ -172,11 +173,9 @@ class _NewSession:
             details[Action.CLAIM_OVERFETCHED] = {"claims": list(self.result.undeclared_claims)}
         if self.result.tokens.lifetime_alert:
             details[Action.ALERT_RAISED] = {"rule": "access_token_lifetime"}
-        fields: Any = {"provider": self.provider.name, "subject": str(self.subject.uuid)}
-        return [
-            NewEvent(action=action, origin=origin, now=self.now, detail=detail, **fields)
-            for action, detail in details.items()
-        ]
+        subject, provider = str(self.subject.uuid), self.provider.name
+        fields: Any = {"origin": origin, "now": self.now, "provider": provider, "subject": subject}
+        return [NewEvent(action=action, detail=detail, **fields) for action, detail in details.items()]
 
 
 def _insert_session(session: SessionBase) -> None:
@@ -227,13 +226,6 @@ def _replace_django_session(request: HttpRequest) -> Iterator[SessionBase]:
         if new.session_key:
             new.delete()
         raise
-
-
-def _end_previous_session(previous_session: SessionBase, *, origin: Origin, now: datetime) -> None:
-    if session_id := find_oidc_session_id(previous_session):
-        _end_oidc_session(session_id, EndReason.REPLACED, origin=origin, now=now)
-    if previous_session.session_key:
-        previous_session.delete()
 
 
 def _end_oidc_session(session_id: uuid.UUID, reason: EndReason, *, origin: Origin, now: datetime) -> None:

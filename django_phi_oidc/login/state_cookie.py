@@ -8,7 +8,7 @@ import hashlib
 import hmac
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
@@ -49,23 +49,24 @@ class AuthorizationState:
     """Seconds."""
     attempt_number: int = 1
 
-    def is_expired(self, now: datetime) -> bool:
-        return now.timestamp() - self.started_timestamp > STATE_LIFETIME.total_seconds()
-
 
 def create_authorization_state(
     *, provider: str, redirect_uri: str, next_url: str, now: datetime, **step_up_fields: Any
 ) -> AuthorizationState:
     """Return the state of a sign-in that starts now. step_up_fields: those of AuthorizationState with a default."""
     return AuthorizationState(
-        provider=provider,
-        nonce=create_nonce(),
-        code_verifier=randomness.token_b64url(32),
-        redirect_uri=redirect_uri,
-        next_url=next_url,
-        started_timestamp=now.timestamp(),
-        **step_up_fields,
+        provider=provider, redirect_uri=redirect_uri, next_url=next_url, **_create_secrets(now), **step_up_fields
     )
+
+
+def renew_authorization_state(state: AuthorizationState, *, now: datetime) -> AuthorizationState:
+    """Return the state of the next attempt of a step-up."""
+    return replace(state, **_create_secrets(now), attempt_number=state.attempt_number + 1)
+
+
+def _create_secrets(now: datetime) -> dict[str, Any]:
+    nonce, code_verifier = create_nonce(), randomness.token_b64url(32)
+    return {"nonce": nonce, "code_verifier": code_verifier, "started_timestamp": now.timestamp()}
 
 
 def create_nonce() -> str:
@@ -85,12 +86,10 @@ def is_issued_nonce(nonce: str) -> bool:
     return any(hmac.compare_digest(_compute_nonce_mac(key, random), mac) for key in keyring.get_keys("ENCRYPTION_KEYS"))
 
 
-def store_state(
-    response: HttpResponse, request: HttpRequest, state: str, authorization_state: AuthorizationState
-) -> None:
+def store_state(response: HttpResponse, request: HttpRequest, state: str, pending: AuthorizationState) -> None:
     """Set the cookie of the pending sign-in, and delete the oldest cookies when there are too many."""
     name = _get_cookie_name(request, state)
-    set_encrypted_cookie(response, request, name, authorization_state, context=_CONTEXT, lifetime=STATE_LIFETIME)
+    set_encrypted_cookie(response, request, name, pending, context=_CONTEXT, lifetime=STATE_LIFETIME)
     for surplus in _list_surplus_cookies(request):
         response.delete_cookie(surplus, samesite="Lax")
 
@@ -102,7 +101,7 @@ def consume_state(request: HttpRequest, state: str, *, now: datetime) -> Authori
     Raises: StateReplayed, StateUnknown, StateExpired.
     """
     pending = _read_state(request, _get_cookie_name(request, state))
-    if pending is None or pending.is_expired(now):
+    if pending is None or now.timestamp() - pending.started_timestamp > STATE_LIFETIME.total_seconds():
         if was_used("state", state):
             raise StateReplayed
         raise StateUnknown if pending is None else StateExpired

@@ -33,7 +33,7 @@ from .authorization_request import build_callback_url, redirect_to_provider
 from .code_exchange import TokenExchangeResult, exchange_code, revoke_tokens_on_error
 from .failures import SignInAttempt, create_sign_in_attempt, render_login_failure, report_failure, report_internal_error
 from .provider_selection import needs_provider_selection
-from .state_cookie import AuthorizationState, create_authorization_state
+from .state_cookie import AuthorizationState, create_authorization_state, renew_authorization_state
 
 MAX_STEP_UP_ATTEMPTS = 2
 """After this many insufficient authentications the failure page is shown."""
@@ -79,52 +79,39 @@ class StepUpView(View):
 
 
 @sensitive_variables()
-def complete_step_up(
-    request: HttpRequest, provider: Provider, *, authorization_state: AuthorizationState, code: str
-) -> None:
+def complete_step_up(request: HttpRequest, provider: Provider, *, pending: AuthorizationState, code: str) -> None:
     """Renew the current session with the new tokens and assurance. Its claims do not change.
 
     Raises: SignInRefused, AuditUnavailable. The session is then unchanged, and the issued tokens are revoked.
     """
     issued_tokens: list[ReceivedToken] = []
-    with revoke_tokens_on_error(issued_tokens, provider=authorization_state.provider):
+    with revoke_tokens_on_error(issued_tokens, provider=pending.provider):
         result = exchange_code(
             code,
-            provider=_apply_step_up_requirements(provider, authorization_state),
-            authorization_state=authorization_state,
+            provider=_apply_step_up_requirements(provider, pending),
+            pending=pending,
             declared_claims={},
             issued_tokens=issued_tokens,
             clock=clock.now,
         )
-        _validate_assurance(result, authorization_state)
-        _renew_current_session(request, result, provider, authorization_state, issued_tokens)
+        _validate_assurance(result, pending)
+        _renew_current_session(request, result, provider, pending, issued_tokens)
 
 
 def retry_step_up(
     request: HttpRequest,
-    authorization_state: AuthorizationState | None,
+    pending: AuthorizationState | None,
     error: SignInRefused | AuditUnavailable,
     attempt: SignInAttempt,
 ) -> HttpResponse | None:
     """After an insufficient authentication, report it and redirect to the provider once more; else return None."""
-    pending = authorization_state
     if pending is None or not pending.session_to_renew or pending.attempt_number >= MAX_STEP_UP_ATTEMPTS:
         return None
     if error.code not in STEP_UP_CODES:
         return None
     report_failure(request, error, attempt)
     try:
-        again = create_authorization_state(
-            provider=pending.provider,
-            redirect_uri=pending.redirect_uri,
-            next_url=pending.next_url,
-            now=clock.now(),
-            session_to_renew=pending.session_to_renew,
-            acr=pending.acr,
-            max_age=pending.max_age,
-            attempt_number=pending.attempt_number + 1,
-        )
-        return _redirect_to_provider(request, again)
+        return _redirect_to_provider(request, renew_authorization_state(pending, now=clock.now()))
     except SignInRefused as refusal:
         return render_login_failure(request, refusal, attempt, next_url=pending.next_url)
 
@@ -134,11 +121,11 @@ def _redirect_to_provider(request: HttpRequest, pending: AuthorizationState) -> 
     return redirect_to_provider(request, provider, pending, declared_claims={})
 
 
-def _apply_step_up_requirements(provider: Provider, authorization_state: AuthorizationState) -> Provider:
+def _apply_step_up_requirements(provider: Provider, pending: AuthorizationState) -> Provider:
     """Return the provider with the page's requirements in addition to those of each sign-in."""
-    declaration, max_age = provider.declaration, authorization_state.max_age
+    declaration, max_age = provider.declaration, pending.max_age
     # Of the page's values, those that a sign-in may have. If there are none, the page requires a stronger one.
-    acr = [value for value in authorization_state.acr if value in declaration.acr_values] or authorization_state.acr
+    acr = [value for value in pending.acr if value in declaration.acr_values] or pending.acr
     ages = [age for age in (max_age, declaration.max_age) if age is not None]
     return provider.with_declaration(
         replace(
@@ -151,9 +138,9 @@ def _apply_step_up_requirements(provider: Provider, authorization_state: Authori
     )
 
 
-def _validate_assurance(result: TokenExchangeResult, authorization_state: AuthorizationState) -> None:
+def _validate_assurance(result: TokenExchangeResult, pending: AuthorizationState) -> None:
     """Check max_age without R6's leeway: pages allow none, and would require another step-up. Raises: AuthTimeStale."""
-    max_age = None if authorization_state.max_age is None else timedelta(seconds=authorization_state.max_age)
+    max_age = None if pending.max_age is None else timedelta(seconds=pending.max_age)
     assurance = Assurance(max_age=max_age)
     if find_assurance_refusal(assurance, acr=result.acr, auth_time=result.auth_time, now=clock.now()):
         raise AuthTimeStale
@@ -164,13 +151,13 @@ def _renew_current_session(
     request: HttpRequest,
     result: TokenExchangeResult,
     provider: Provider,
-    authorization_state: AuthorizationState,
+    pending: AuthorizationState,
     issued_tokens: list[ReceivedToken],
 ) -> None:
     """issued_tokens: emptied once committed rows contain the tokens."""
     actor, now = Actor.from_request(request), clock.now()
     declaration, sub = provider.declaration, result.id_token_claims["sub"]
-    if actor.origin.session != authorization_state.session_to_renew:
+    if actor.origin.session != pending.session_to_renew:
         raise SubjectChanged
     session = _get_actor_session(actor)
     subject_ids = list_subject_ids(issuer=declaration.issuer, sub=sub, keys=keyring.get_keys("SUBJECT_KEYS"))

@@ -79,7 +79,7 @@ class OIDCAuthenticationCallbackView(View):
             request_secrets.register_secret(parameters.get("code"), "code")
             attempt = replace(attempt, is_state_known=True, stage="step_up" if pending.session_to_renew else "callback")
             response: HttpResponse = HttpResponseRedirect(pending.next_url or resolve_url(settings.LOGIN_REDIRECT_URL))
-            complete_sign_in(request, get_provider(provider), authorization_state=pending, parameters=parameters)
+            complete_sign_in(request, get_provider(provider), pending=pending, parameters=parameters)
             labels = {"provider": attempt.provider, "stage": attempt.stage, "outcome": "success", "reason": ""}
             metrics.increment(metrics.COMPLETED_SIGN_INS, **labels)
         except (SignInRefused, AuditUnavailable) as error:
@@ -104,30 +104,25 @@ def start_sign_in(request: HttpRequest, provider: Provider, *, provider_in_url: 
     """
     name = provider.declaration.name
     callback_url = build_callback_url(request, name if provider_in_url else None)
-    pending = create_authorization_state(
-        provider=name, redirect_uri=callback_url, next_url=parse_next_url(request), now=clock.now()
-    )
+    next_url = parse_next_url(request)
+    pending = create_authorization_state(provider=name, redirect_uri=callback_url, next_url=next_url, now=clock.now())
     return redirect_to_provider(request, provider, pending, declared_claims=conf.claims())
 
 
 def complete_sign_in(
-    request: HttpRequest,
-    provider: Provider,
-    *,
-    authorization_state: AuthorizationState,
-    parameters: dict[str, list[str]],
+    request: HttpRequest, provider: Provider, *, pending: AuthorizationState, parameters: dict[str, list[str]]
 ) -> None:
     """Sign the user in, or renew the session that a step-up is for.
 
     Raises: SignInRefused, AuditUnavailable, after all issued tokens were queued for revocation.
     """
     name = provider.declaration.name
-    if authorization_state.provider != name:
+    if pending.provider != name:
         raise StateUnknown
     metadata = provider.get_metadata(timeout_seconds=PROVIDER_TIMEOUT_SECONDS)
     code = process_authorization_response(parameters, metadata=metadata)
-    if authorization_state.session_to_renew:
-        complete_step_up(request, provider, authorization_state=authorization_state, code=code)
+    if pending.session_to_renew:
+        complete_step_up(request, provider, pending=pending, code=code)
         return
     measure_step = partial(metrics.measure_duration, metrics.SIGN_IN_STEP_DURATION, provider=name)
     issued_tokens: list[ReceivedToken] = []
@@ -136,7 +131,7 @@ def complete_sign_in(
             result = exchange_code(
                 code,
                 provider=provider,
-                authorization_state=authorization_state,
+                pending=pending,
                 declared_claims=conf.claims(),
                 issued_tokens=issued_tokens,
                 clock=clock.now,

@@ -4,7 +4,7 @@ No digest and no `sub` is shown. An activation code is shown once, in the respon
 """
 
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlencode
 from uuid import UUID
 
@@ -31,12 +31,6 @@ from .models import ActivationCode, PairwiseSubject
 
 MAX_CODES_REVOKED_AT_ONCE = 1_000
 
-if TYPE_CHECKING:
-    SubjectForm = forms.ModelForm[PairwiseSubject]
-    ActivationCodeForm = forms.ModelForm[ActivationCode]
-else:
-    SubjectForm = ActivationCodeForm = forms.ModelForm
-
 
 def _list_provider_choices() -> list[tuple[str, str]]:
     return [(name, provider.label or name) for name, provider in conf.providers().items()]
@@ -53,7 +47,7 @@ def _validate_not_more_privileged(request: HttpRequest, user: Any) -> None:
         raise ResourcePermissionDenied(f"user/{user.pk}")
 
 
-class SubjectLinkForm(SubjectForm):
+class SubjectLinkForm(forms.ModelForm):  # type: ignore[type-arg]  # only the stubs have type arguments
     """Links a person to a user. The `sub` is not rendered, also not after a validation error."""
 
     provider = forms.ChoiceField(label=gettext_lazy("Provider"), choices=_list_provider_choices)
@@ -70,6 +64,7 @@ class SubjectLinkForm(SubjectForm):
 
 
 @admin.register(PairwiseSubject)
+@method_decorator(sensitive_post_parameters("sub"), name="add_view")
 class PairwiseSubjectAdmin(ErrorMessageAdmin):
     """Adding links a person to a user, deleting unlinks one. Nothing can be changed."""
 
@@ -101,12 +96,6 @@ class PairwiseSubjectAdmin(ErrorMessageAdmin):
                 return subjects, False
         # A user name may look like a UUID.
         return queryset.filter(**{f"user__{get_user_model().USERNAME_FIELD}": term}), False
-
-    @method_decorator(sensitive_post_parameters("sub"))
-    def add_view(
-        self, request: HttpRequest, form_url: str = "", extra_context: dict[str, Any] | None = None
-    ) -> HttpResponse:
-        return super().add_view(request, form_url, extra_context)
 
     def get_retry_url(self, request: HttpRequest) -> str:
         """Return the URL of the form with its previous input, except for the `sub`."""
@@ -141,7 +130,7 @@ class PairwiseSubjectAdmin(ErrorMessageAdmin):
         obj.delete()
 
 
-class InvitationForm(ActivationCodeForm):
+class InvitationForm(forms.ModelForm):  # type: ignore[type-arg]  # as above
     provider = forms.ChoiceField(
         label=gettext_lazy("Provider"),
         choices=_list_invitation_provider_choices,

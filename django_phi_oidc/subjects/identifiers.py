@@ -10,7 +10,7 @@ def compute_subject_digest(key: bytes, *, issuer: str, sub: str) -> str:
     Each is UTF-8, preceded by its length in bytes (4 bytes, big-endian), so no two pairs give the same message.
     Spec: OIDC Core 5.7: only issuer and `sub` together identify a person.
     """
-    return hmac.new(key, _encode_length_prefixed(issuer) + _encode_length_prefixed(sub), hashlib.sha256).hexdigest()
+    return _compute_hmac(key, issuer, sub)
 
 
 def compute_pairwise_value(key: bytes, *, sector: str, user_model_label: str, pk: str) -> str:
@@ -20,8 +20,7 @@ def compute_pairwise_value(key: bytes, *, sector: str, user_model_label: str, pk
     key, a value cannot be linked to the user or to the value in another sector.
     Spec: OIDC Core 8.1.
     """
-    message = b"".join(_encode_length_prefixed(part) for part in (sector, user_model_label, pk))
-    return hmac.new(key, message, hashlib.sha256).hexdigest()
+    return _compute_hmac(key, sector, user_model_label, pk)
 
 
 def compute_activation_digest(key: bytes, *, issuer: str, code: str) -> str:
@@ -29,10 +28,9 @@ def compute_activation_digest(key: bytes, *, issuer: str, code: str) -> str:
 
     Each is encoded as in compute_subject_digest, after a text that is no sector, so no other digest has this message.
     """
-    message = b"".join(_encode_length_prefixed(part) for part in ("activation code", issuer, code))
-    return hmac.new(key, message, hashlib.sha256).hexdigest()
+    return _compute_hmac(key, "activation code", issuer, code)
 
 
-def _encode_length_prefixed(text: str) -> bytes:
-    data = text.encode("utf-8")
-    return len(data).to_bytes(4, "big") + data
+def _compute_hmac(key: bytes, *parts: str) -> str:
+    encoded = [part.encode("utf-8") for part in parts]
+    return hmac.new(key, b"".join(len(part).to_bytes(4, "big") + part for part in encoded), hashlib.sha256).hexdigest()

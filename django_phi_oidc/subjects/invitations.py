@@ -67,9 +67,9 @@ def create_invitations(
             for pk, code in codes.items()
         )
         detail = {"until": expires_at.isoformat(timespec="seconds")}
-        enqueue_many(
-            [_create_event(Action.ACTIVATION_ISSUED, pk, provider.name, origin, now, detail=detail) for pk in user_ids]
-        )
+        fields: Any = {"provider": provider.name, "origin": origin, "now": now, "detail": detail}
+        issued = Action.ACTIVATION_ISSUED
+        enqueue_many([NewEvent(action=issued, resource=f"user/{pk}", **fields) for pk in user_ids])
     return [Invitation(user_id=pk, code=format_code(code), expires_at=expires_at) for pk, code in codes.items()]
 
 
@@ -79,8 +79,9 @@ def revoke_activation_codes(codes: ActivationCodeQuerySet, *, reason: str, origi
         locked = codes.unused().order_by("pk").select_for_update()
         rows = list(locked.values_list("pk", "user", "provider", "expires_at"))
         ActivationCode.objects.filter(pk__in=[pk for pk, *_ in rows]).update(revoked_at=now)
+        fields: Any = {"action": Action.ACTIVATION_REVOKED, "origin": origin, "now": now, "reason": reason}
         events = [
-            _create_event(Action.ACTIVATION_REVOKED, user, provider, origin, now, reason=reason, detail={})
+            NewEvent(provider=provider, resource=f"user/{user}", detail={}, **fields)
             for _, user, provider, expires_at in rows
             if expires_at > now
         ]
@@ -118,11 +119,3 @@ def has_more_privileges(user: Any, actor: Any) -> bool:
     if getattr(user, "is_superuser", False):
         return True
     return bool(getattr(user, "is_staff", False)) and not user.get_all_permissions() <= actor.get_all_permissions()
-
-
-def _create_event(
-    action: Action, user_id: Any, provider: str, origin: Origin, now: datetime, **event_fields: Any
-) -> NewEvent:
-    return NewEvent(
-        action=action, origin=origin, now=now, provider=provider, resource=f"user/{user_id}", **event_fields
-    )

@@ -6,6 +6,7 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from django.contrib.auth import get_user_model
@@ -94,15 +95,9 @@ def link_existing_user(
                 # Lock codes before the link, as redeem_code does: the reverse order could deadlock with it.
                 codes = ActivationCode.objects.filter(user=user.pk, provider=provider.name)
                 revoke_activation_codes(codes, reason="linked", origin=origin, now=now)
-                return _create_subject(
-                    provider.issuer,
-                    digests,
-                    lambda: get_user_model()._base_manager.get(pk=user.pk),
-                    created=False,
-                    origin=origin,
-                    provider=provider.name,
-                    now=now,
-                ).subject
+                get_user = partial(get_user_model()._base_manager.get, pk=user.pk)
+                fields: Any = {"origin": origin, "provider": provider.name, "now": now}
+                return _create_subject(provider.issuer, digests, get_user, created=False, **fields).subject
         except IntegrityError:
             rows = _query_digests(provider.issuer, digests)
             if not rows:
@@ -200,9 +195,8 @@ def _create_subject(
     get_user: Callable[[], AbstractBaseUser],
     *,
     created: bool,
-    origin: Origin,
-    provider: str,
     now: datetime,
+    **event_fields: Any,
 ) -> LinkedAccount:
     """Create the subject of that user and all its digests, in one transaction. created: whether get_user creates it.
 
@@ -220,12 +214,11 @@ def _create_subject(
         _insert_digests(subject, digests, ignore_conflicts=False)
         enqueue(
             Action.SUBJECT_LINKED,
-            origin=origin,
             now=now,
             subject=str(subject.uuid),
-            provider=provider,
             resource=f"user/{user.pk}",
             detail={"created": created},
+            **event_fields,
         )
     return LinkedAccount(subject=subject, user=user, created=created)
 

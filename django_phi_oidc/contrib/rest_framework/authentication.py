@@ -5,11 +5,9 @@ Spec: RFC 6750, RFC 9068, RFC 7662.
 """
 
 import re
-from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from django.contrib.auth.base_user import AbstractBaseUser
 from django.http import QueryDict
 from django.views.decorators.debug import sensitive_variables
 from rest_framework.authentication import BaseAuthentication
@@ -21,10 +19,7 @@ from ...access.no_store import mark_response_private
 from ...access.responses import format_bearer_challenge
 from ...audit.events import Origin
 from ...audit.request_context import get_client_ip, get_request_id
-from ...config.apis import APIDeclaration
-from ...config.providers import ProviderDeclaration
 from ...crypto import keyring
-from ...crypto.keyring import SymmetricKey
 from ...errors import (
     AccessTokenInvalid,
     IntrospectionFailed,
@@ -32,7 +27,6 @@ from ...errors import (
     KeyRingError,
     MetadataError,
     NotProvisioned,
-    PhiOidcError,
     SubjectKeyMissing,
     TransportError,
     UserInactive,
@@ -52,13 +46,9 @@ from .scoped_user import ScopedUser
 
 PROVIDER_TIMEOUT_SECONDS = 2.0
 """For each call to the provider. Short, because an API client is waiting."""
-
-
-def list_declared_apis(
-    apis: Mapping[str, APIDeclaration], providers: Mapping[str, ProviderDeclaration]
-) -> list[ResourceServer]:
-    """Return the declared APIs with their providers. One without a provider is skipped (E026)."""
-    return [ResourceServer(api, providers[name]) for name, api in apis.items() if name in providers]
+FORM_CONTENT_TYPE = "application/x-www-form-urlencoded"
+TOKEN_PARAMETER = "access_token"
+_B64TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*")
 
 
 @sensitive_variables("token")
@@ -79,28 +69,6 @@ def verify_bearer_token(token: str, *, audience: ResourceServer, now: datetime) 
         if not error.is_certain:
             raise
         raise AccessTokenInvalid(error.code) from error
-
-
-def get_linked_user(token: AccessToken, *, keys: Sequence[SymmetricKey]) -> AbstractBaseUser:
-    """Return the active user that the token's subject is linked to, by one SELECT. keys: the subject keys.
-
-    Raises: AccessTokenInvalid; SubjectKeyMissing, when a missing key may be the reason for not finding the subject.
-    """
-    subject = find_linked_subject(issuer=token.issuer, sub=token.sub, keys=keys)
-    if subject is None:
-        raise AccessTokenInvalid(NotProvisioned.code)
-    if not subject.user.is_active:
-        raise AccessTokenInvalid(UserInactive.code)
-    return subject.user
-
-
-FORM_CONTENT_TYPE = "application/x-www-form-urlencoded"
-TOKEN_PARAMETER = "access_token"
-VERIFICATION_UNAVAILABLE_ERRORS: tuple[type[PhiOidcError], ...] = (
-    *(TransportError, MetadataError, IntrospectionFailed),
-    *(SubjectKeyMissing, KeyRingError),
-)
-_B64TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*")
 
 
 class BearerAuthentication(BaseAuthentication):
@@ -143,17 +111,25 @@ def _authenticate_token(token: str, *, origin: Origin) -> tuple[Any, AccessToken
     try:
         if not _B64TOKEN.fullmatch(token):
             raise AccessTokenInvalid("token_malformed")
-        audience = get_resource_server(token, list_declared_apis(conf.apis(), conf.providers()))
+        providers = conf.providers()
+        # An API without a declared provider is a check error (E026).
+        apis = [ResourceServer(api, providers[name]) for name, api in conf.apis().items() if name in providers]
+        audience = get_resource_server(token, apis)
         provider = audience.provider.name
         access_token = verify_bearer_token(token, audience=audience, now=clock.now())
-        user = get_linked_user(access_token, keys=keyring.get_keys("SUBJECT_KEYS"))
+        keys = keyring.get_keys("SUBJECT_KEYS")
+        subject = find_linked_subject(issuer=access_token.issuer, sub=access_token.sub, keys=keys)
+        if subject is None:
+            raise AccessTokenInvalid(NotProvisioned.code)
+        if not subject.user.is_active:
+            raise AccessTokenInvalid(UserInactive.code)
     except AccessTokenInvalid as error:
         report_api_refusal(error.rule, origin=origin, provider=provider)
         raise invalid_token() from None
-    except VERIFICATION_UNAVAILABLE_ERRORS as error:
+    except (TransportError, MetadataError, IntrospectionFailed, SubjectKeyMissing, KeyRingError) as error:
         report_api_refusal(error.code, origin=origin, provider=provider, is_server_error=True)
         raise service_unavailable() from error
-    return ScopedUser(user, audience.api.get_permissions(access_token.scopes)), access_token
+    return ScopedUser(subject.user, audience.api.get_permissions(access_token.scopes)), access_token
 
 
 def _has_misplaced_token(request: Request) -> bool:

@@ -68,7 +68,7 @@ class PHIAccess(BasePermission):
         """Raises: APIRequestRefused, PermissionDenied, NotAuthenticated, after an event; DeclarationInvalid."""
         mark_response_private(request._request)
         policy = _get_policy(view)
-        if not _is_authenticated(request):
+        if not getattr(request.user, "is_authenticated", False):  # UNAUTHENTICATED_USER may be None
             return False
         resource, purpose = view.get_resource(), view.get_purpose() if hasattr(view, "get_purpose") else view.purpose
         # A value from JSON may be a list: refuse it with an event, as any other invalid purpose.
@@ -86,7 +86,7 @@ class RequireAssurance(BasePermission):
     def has_permission(self, request: Request, view: Any) -> bool:
         """Raises: APIRequestRefused, 401 with the requirements, after an event; NotAuthenticated."""
         assurance = parse_required_assurance(acr=getattr(view, "acr", ()), max_age=getattr(view, "max_age", None))
-        if not _is_authenticated(request):
+        if not getattr(request.user, "is_authenticated", False):
             return False
 
         def find_refusal() -> APIException | None:
@@ -96,11 +96,6 @@ class RequireAssurance(BasePermission):
             return insufficient_user_authentication(assurance) if refusal_code in STEP_UP_CODES else NotAuthenticated()
 
         return _decide_once(request, view, (type(self),), find_refusal)
-
-
-def _is_authenticated(request: Request) -> bool:
-    """UNAUTHENTICATED_USER may be None."""
-    return bool(getattr(request.user, "is_authenticated", False))
 
 
 def _decide_once(

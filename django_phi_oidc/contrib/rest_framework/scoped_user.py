@@ -17,6 +17,8 @@ class ScopedUser(SimpleLazyObject):  # type: ignore[type-arg]  # the stubs alone
     project's user model that call `self.has_perm`.
     """
 
+    is_staff = is_superuser = False
+
     def __init__(self, user: AbstractBaseUser, permissions: Iterable[str]) -> None:
         super().__init__(lambda: user)
         self._wrapped: Any = user
@@ -32,14 +34,6 @@ class ScopedUser(SimpleLazyObject):  # type: ignore[type-arg]  # the stubs alone
 
     def __reduce__(self) -> tuple[Any, ...]:
         return ScopedUser, (self._wrapped, self._token_permissions)
-
-    @property
-    def is_staff(self) -> bool:
-        return False
-
-    @property
-    def is_superuser(self) -> bool:
-        return False
 
     def has_perm(self, perm: str, obj: Any = None) -> bool:
         """A user model without permissions has none."""

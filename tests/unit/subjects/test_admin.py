@@ -167,14 +167,14 @@ def test_pages_show_no_digest(officer: Callable[..., Client]) -> None:
 def test_search_matches_complete_uuids_and_user_names(officer: Callable[..., Client]) -> None:
     client, one, other = officer("view"), person("one"), person("other")
 
-    def found(term: str) -> set[Any]:
+    def search(term: str) -> set[Any]:
         return {subject.pk for subject in client.get(LIST, {"q": term}).context["cl"].result_list}
 
-    assert found(str(one.uuid)) == found(f" {one.uuid.hex} ") == found(one.user.get_username()) == {one.pk}
-    assert found("") == {one.pk, other.pk}
+    assert search(str(one.uuid)) == search(f" {one.uuid.hex} ") == search(one.user.get_username()) == {one.pk}
+    assert search("") == {one.pk, other.pk}
     get_user_model().objects.filter(pk=other.user_id).update(username=str(UUID(int=7)))
-    assert found(str(UUID(int=7))) == {other.pk}
-    assert found(one.user.get_username()[:-1]) == found(str(one.uuid)[:-1]) == found("phi_") == set()
+    assert search(str(UUID(int=7))) == {other.pk}
+    assert search(one.user.get_username()[:-1]) == search(str(one.uuid)[:-1]) == search("phi_") == set()
 
 
 def test_error_report_hides_the_sub(officer: Callable[..., Client], settings: Any) -> None:

@@ -223,7 +223,7 @@ def test_error_report_hides_the_code(officer: Officer, monkeypatch: pytest.Monke
         raise RuntimeError("an internal error")
 
     monkeypatch.setattr(invitations, "create_code", lambda: created.append(create_code()) or created[-1])
-    monkeypatch.setattr(invitations, "_create_event", fail)
+    monkeypatch.setattr(invitations, "NewEvent", fail)
     got_request_exception.connect(report)
     try:
         assert add(client, user).status_code == 500

@@ -402,10 +402,10 @@ def test_token_is_refused_without_a_declared_api(app: App, settings: Any) -> Non
 def test_jwt_costs_one_select(app: App) -> None:
     token = app.token()
     assert is_accepted(app.get("/whoami/", token), app)
-    with CaptureQueriesContext(connections["default"]) as own, CaptureQueriesContext(connections["phi_audit"]) as trail:
+    with CaptureQueriesContext(connections["default"]) as own, CaptureQueriesContext(connections["phi_audit"]) as audit:
         assert is_accepted(app.get("/whoami/", token), app)
     assert [query["sql"][:6] for query in own.captured_queries] == ["SELECT"]
-    assert len(trail) == 0
+    assert len(audit) == 0
 
 
 def test_token_takes_precedence_over_a_session_cookie(
