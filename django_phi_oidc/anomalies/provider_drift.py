@@ -28,10 +28,10 @@ def check_provider_drift(declaration: ProviderDeclaration, *, transport: Transpo
     The first time tells nothing. What the provider answers is asked for anew, and judged as a sign-in judges it.
     Requires: no transaction is open. Raises: TransportError, MetadataError.
     """
-    answer = transport.send(build_metadata_request(issuer=declaration.issuer), deadline=TIMEOUT_SECONDS)
+    answer = transport.send(build_metadata_request(issuer=declaration.issuer), timeout_seconds=TIMEOUT_SECONDS)
     metadata = process_metadata_response(answer, declaration=declaration)
     members = json.dumps(parse_json_object(answer.body), sort_keys=True).encode()
-    keys = process_jwks_response(transport.send(build_jwks_request(metadata), deadline=TIMEOUT_SECONDS)).keys
+    keys = process_jwks_response(transport.send(build_jwks_request(metadata), timeout_seconds=TIMEOUT_SECONDS)).keys
     spelled = sorted(key.public_key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo) for key in keys)
     found = {METADATA_CHANGED: members, KEYS_CHANGED: b"".join(spelled)}
     return [kind for kind, said in found.items() if _has_changed(kind, declaration.name, said, now=now)]

@@ -49,7 +49,7 @@ def probe_provider(
     """
     asked_at = clock()
     try:
-        answer = transport.send(build_metadata_request(issuer=declaration.issuer), deadline=TIMEOUT_SECONDS)
+        answer = transport.send(build_metadata_request(issuer=declaration.issuer), timeout_seconds=TIMEOUT_SECONDS)
     except TransportError as error:
         yield diagnostics.diagnose_request_error("discovery", error)
         return
@@ -120,7 +120,7 @@ def _check_keys(
         return
     request = TransportRequest(method="GET", url=url, headers={"Accept": "application/jwk-set+json, application/json"})
     try:
-        answer = transport.send(request, deadline=TIMEOUT_SECONDS)
+        answer = transport.send(request, timeout_seconds=TIMEOUT_SECONDS)
     except TransportError as error:
         yield diagnostics.diagnose_request_error("keys", error)
         return
@@ -145,7 +145,7 @@ def _check_client_is_known(
     except SignInRefused:
         return
     try:
-        yield diagnostics.check_client_is_known(transport.send(request, deadline=TIMEOUT_SECONDS))
+        yield diagnostics.check_client_is_known(transport.send(request, timeout_seconds=TIMEOUT_SECONDS))
     except TransportError as error:
         yield diagnostics.diagnose_request_error("client", error)
 

@@ -44,7 +44,7 @@ def register_client(
     Spec: RFC 7591 3.
     """
     members = diagnostics.find_metadata_members(
-        transport.send(build_metadata_request(issuer=declaration.issuer), deadline=TIMEOUT_SECONDS)
+        transport.send(build_metadata_request(issuer=declaration.issuer), timeout_seconds=TIMEOUT_SECONDS)
     )
     if members is None:
         raise MetadataInvalid
@@ -59,7 +59,7 @@ def register_client(
         raise AlgUnsupported
     asked = build_client_metadata(declaration, client_urls=addresses, provider_metadata=members, id_token_alg=algs[0])
     request = build_registration_request(endpoint, metadata=asked, initial_access_token=initial_access_token)
-    answered = process_registration_response(transport.send(request, deadline=TIMEOUT_SECONDS))
+    answered = process_registration_response(transport.send(request, timeout_seconds=TIMEOUT_SECONDS))
     return RegistrationResult(members=answered, findings=tuple(_compare_registration(asked, answered)))
 
 

@@ -1,7 +1,8 @@
-"""An activation code is spent, and the person who knew it linked to the account that it was made for: both, or none."""
+"""Redeem an activation code: mark it used, and link the person to its account, in one transaction."""
 
 from collections.abc import Sequence
 from datetime import datetime
+from typing import Any
 
 from django.db import transaction
 from django.views.decorators.debug import sensitive_variables
@@ -27,37 +28,33 @@ def redeem_code(
     origin: Origin,
     now: datetime,
 ) -> PairwiseSubject:
-    """Link the person whom provider knows as sub to the user of the code, and return the subject.
+    """Link the person with that sub to the user of the code, and return the subject.
 
-    Of many at once, with whichever subs, one has the code. A refusal takes the same statements whatever its reason:
-    `unknown`, `expired`, `redeemed`, `revoked`, or `user_inactive`; only `subject_taken` comes after a code that fits.
-    Raises: ActivationRefused, and then the code is as it was; SubjectKeyMissing, SubInvalid, SubNotPairwise.
+    Of concurrent requests, one redeems the code. Each refusal takes the same statements: `unknown`, `expired`,
+    `redeemed`, `revoked`, `user_inactive`. Only `subject_taken` comes after a correct code.
+    Raises: ActivationRefused, with the code left unchanged; SubjectKeyMissing, SubInvalid, SubNotPairwise.
     """
     code = parse_code(code_text)
     digests = [compute_activation_digest(key.material, issuer=provider.issuer, code=code) for key in keys]
     with transaction.atomic():
         codes = ActivationCode.objects.filter(provider=provider.name, digest__in=digests)
-        # First, and by one statement: whoever comes with the same code meanwhile waits here, and finds it spent.
-        spent = codes.redeemable(now=now).update(redeemed_at=now)
-        found = codes.select_related("user").first()
-        if found is None:
+        # The update comes first, in one statement: a concurrent request with the same code waits here, then finds it
+        # redeemed.
+        is_redeemed = codes.redeemable(now=now).update(redeemed_at=now)
+        activation = codes.select_related("user").first()
+        if activation is None:
             raise ActivationRefused("unknown")
-        if not spent:
-            raise ActivationRefused(_get_refusal_reason(found), user=found.user_id)
-        if not found.user.is_active:
-            raise ActivationRefused("user_inactive", user=found.user_id)
+        user = activation.user
+        if not is_redeemed:
+            raise ActivationRefused(_get_refusal_reason(activation), user=user.pk)
+        if not user.is_active:
+            raise ActivationRefused("user_inactive", user=user.pk)
         try:
-            subject = link_existing_user(found.user, sub=sub, provider=provider, keys=keys, origin=origin, now=now)
-        except SubjectTaken as fault:
-            raise ActivationRefused(fault.code, user=found.user_id) from fault
-        enqueue(
-            Action.ACTIVATION_REDEEMED,
-            origin=origin,
-            now=now,
-            subject=str(subject.uuid),
-            provider=provider.name,
-            resource=f"user/{found.user_id}",
-        )
+            subject = link_existing_user(user, sub=sub, provider=provider, keys=keys, origin=origin, now=now)
+        except SubjectTaken as error:
+            raise ActivationRefused(error.code, user=user.pk) from error
+        fields: Any = {"subject": str(subject.uuid), "provider": provider.name, "resource": f"user/{user.pk}"}
+        enqueue(Action.ACTIVATION_REDEEMED, origin=origin, now=now, **fields)
     return subject
 
 

@@ -1,4 +1,4 @@
-"""The admin's way in is the provider; it has no password of its own."""
+"""Sign-in to the admin through the provider instead of a password."""
 
 from typing import Any
 
@@ -17,30 +17,30 @@ from .provider_selection import build_sign_in_url
 
 
 def use_oidc_login(site: AdminSite) -> None:
-    """Let the site's login page be a sign-in at the provider, wherever our URLs are included.
+    """Replace the site's login page by the OIDC sign-in, wherever this app's URLs are included.
 
-    Somebody who is signed in and is no member of staff is refused, whatever page of the site led here, and that is an
-    event: another sign-in would lead here again.
+    A signed-in user who is not a member of staff is refused with an event, because another sign-in would lead back
+    here.
     """
-    form = site.login
+    original_login = site.login
 
     @login_not_required
     def login(request: HttpRequest, extra_context: Any = None) -> HttpResponse:
-        target = request.GET.get("next") or reverse("admin:index", current_app=site.name)
+        index_url = reverse("admin:index", current_app=site.name)
         try:
-            begin = build_sign_in_url(None, next_url="")
+            sign_in_url = build_sign_in_url(None, next_url="")
         except NoReverseMatch:
-            return form(request, extra_context)
+            return original_login(request, extra_context)
         if site.has_permission(request):
-            return HttpResponseRedirect(reverse("admin:index", current_app=site.name))
+            return HttpResponseRedirect(index_url)
         if request.user.is_authenticated:
             try:
-                told: Any = {"reason": PERMISSION_MISSING, "detail": {"page": "login"}}
-                record_request_event(request, Action.ACCESS_DENIED, outcome="failure", **told)
+                fields: Any = {"reason": PERMISSION_MISSING, "detail": {"page": "login"}}
+                record_request_event(request, Action.ACCESS_DENIED, outcome="failure", **fields)
             except AuditUnavailable:
                 return render_trail_unavailable(request, site)
             raise PermissionDenied
-        # Whether the target is on this host, the sign-in judges.
-        return HttpResponseRedirect(f"{begin}?{urlencode({'next': target})}")
+        # The sign-in validates `next`.
+        return HttpResponseRedirect(f"{sign_in_url}?{urlencode({'next': request.GET.get('next') or index_url})}")
 
     site.login = login  # type: ignore[method-assign]  # of this one site

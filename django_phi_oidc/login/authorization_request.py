@@ -1,7 +1,4 @@
-"""The browser leaves for the OP, with what must be remembered of it in a cookie. Spec: OIDC Core 3.1.2.1, RFC 7636.
-
-The start of a sign-in: what is asked of the OP, and how it gets there. Spec: OIDC Core 3.1.2, RFC 9126.
-"""
+"""The authorization request: its URL, and the redirect to the provider. Spec: OIDC Core 3.1.2, RFC 7636, RFC 9126."""
 
 from collections.abc import Callable, Mapping
 from datetime import datetime
@@ -22,44 +19,43 @@ from .code_exchange import PROVIDER_TIMEOUT_SECONDS
 from .state_cookie import AuthorizationState, store_state
 
 
-# A push holds the client's proof and all that the browser is not to carry.
+# A pushed request contains the client authentication and all that the browser must not see.
 @sensitive_variables()
 def prepare_authorization_url(
     authorization_request: AuthorizationRequest,
     *,
     provider: Provider,
     declared_claims: Mapping[str, ClaimDeclaration],
-    deadline: float,
+    timeout_seconds: float,
     clock: Callable[[], datetime],
 ) -> str:
-    """Return where the browser goes. A request that is pushed has arrived at the OP by then, and is not in the URL.
+    """Return the URL to redirect the browser to, after pushing the request to the provider if PAR is enabled.
 
-    deadline: seconds, for each call to the OP. No transaction is open.
+    timeout_seconds: for each call to the provider. Requires: no open transaction.
     Raises: TransportError, MetadataError, PushedRequestError. Spec: OIDC Core 3.1.2.1; RFC 9126 2, 4.
     """
     declaration = provider.declaration
-    metadata = provider.get_metadata(deadline=deadline)
-    asked = minimization.build_claims_request(declared_claims, provider_declaration=declaration)
+    metadata = provider.get_metadata(timeout_seconds=timeout_seconds)
+    claims_request = minimization.build_claims_request(declared_claims, provider_declaration=declaration)
     parameters = build_authorization_parameters(
         metadata=metadata,
         declaration=declaration,
         request=authorization_request,
-        scope=asked.scope,
-        claims=asked.claims,
+        scope=claims_request.scope,
+        claims=claims_request.claims,
     )
     if is_par_enabled(metadata=metadata, declaration=declaration):
-        push = build_par_request(
-            metadata=metadata,
-            declaration=declaration,
-            parameters=parameters,
-            freshness=AssertionFreshness(now=clock(), jti=randomness.token_b64url(32)),
+        freshness = AssertionFreshness(now=clock(), jti=randomness.token_b64url(32))
+        par_request = build_par_request(
+            metadata=metadata, declaration=declaration, parameters=parameters, freshness=freshness
         )
-        parameters = process_par_response(provider.transport.send(push, deadline=deadline), declaration=declaration)
+        response = provider.transport.send(par_request, timeout_seconds=timeout_seconds)
+        parameters = process_par_response(response, declaration=declaration)
     return build_authorization_url(metadata=metadata, parameters=parameters)
 
 
 def build_callback_url(request: HttpRequest, provider: str | None) -> str:
-    """Return where the browser comes back to. provider: None where the URL names none."""
+    """Return the redirect_uri. provider: None for the URL without a provider name."""
     kwargs = {"provider": provider} if provider is not None else None
     return request.build_absolute_uri(reverse("oidc_authentication_callback", kwargs=kwargs))
 
@@ -68,26 +64,26 @@ def build_callback_url(request: HttpRequest, provider: str | None) -> str:
 def redirect_to_provider(
     request: HttpRequest,
     provider: Provider,
-    authorization_state: AuthorizationState,
+    pending: AuthorizationState,
     *,
     declared_claims: Mapping[str, ClaimDeclaration],
 ) -> HttpResponse:
-    """Return the redirect to the OP; the browser remembers what is pending. Raises: SignInRefused."""
+    """Return the redirect to the provider, which sets the state cookie. Raises: SignInRefused."""
     state = randomness.token_b64url(32)
     request_secrets.register_secret(state, "state", location="location")
     url = prepare_authorization_url(
         AuthorizationRequest(
             state=state,
-            nonce=authorization_state.nonce,
-            code_verifier=authorization_state.code_verifier,
-            redirect_uri=authorization_state.redirect_uri,
-            prompts_login=bool(authorization_state.session_to_renew),
+            nonce=pending.nonce,
+            code_verifier=pending.code_verifier,
+            redirect_uri=pending.redirect_uri,
+            prompts_login=bool(pending.session_to_renew),
         ),
         provider=provider,
         declared_claims=declared_claims,
-        deadline=PROVIDER_TIMEOUT_SECONDS,
+        timeout_seconds=PROVIDER_TIMEOUT_SECONDS,
         clock=clock.now,
     )
     response = HttpResponseRedirect(url)
-    store_state(response, request, state, authorization_state)
+    store_state(response, request, state, pending)
     return set_private_headers(response)

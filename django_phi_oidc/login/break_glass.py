@@ -1,6 +1,7 @@
-"""The door for the one local account, when no provider can be reached: a password, an alert at each use, an hour.
+"""Password sign-in for the one local account, for when no provider is reachable. Each use raises an alert.
 
-It is not there unless BREAK_GLASS_ACCOUNT names the account. What it opens is no OIDC session: claims stay sealed.
+The page exists only if BREAK_GLASS_ACCOUNT names the account. The session lasts an hour and is no OIDC session, so
+claims stay encrypted.
 """
 
 from datetime import datetime, timedelta
@@ -20,24 +21,24 @@ from .. import conf
 from .._internal import clock
 from ..access.responses import set_private_headers
 from ..audit.events import Action, NewEvent, Origin
-from ..audit.recorder import record, record_many
+from ..audit.recorder import record_many
+from ..audit.refusals import report_refusal
 from ..audit.request_context import Actor
 from ..audit.throttling import allow_event, count_refusals, release_event
 from ..errors import AuditUnavailable
 from ..sessions.activity import ENDS_AT_KEY
 from ..sessions.views import public_view
 from .backend import BreakGlassCredentials
+from .failures import TEMPLATES_BY_PAGE
 from .provider_selection import parse_next_url
 
 SESSION_LIFETIME = timedelta(hours=1)
 REFUSAL_CODE = "break_glass_refused"
 MAX_GUESSES_PER_ADDRESS, MAX_GUESSES_TOTAL = 5, 50
-"""Wrong ones in a minute, of one address and of all; after them no password is looked at."""
+"""Wrong passwords per minute. Further ones are not checked."""
 
 
 class BreakGlassLoginForm(forms.Form):
-    """Asks for the account and its password."""
-
     username = forms.CharField(max_length=254, widget=forms.TextInput(attrs={"autocomplete": "username"}))
     password = forms.CharField(
         max_length=4096, strip=False, widget=forms.PasswordInput(attrs={"autocomplete": "current-password"})
@@ -48,7 +49,7 @@ class BreakGlassLoginForm(forms.Form):
     [public_view, csrf_protect, sensitive_post_parameters("password"), sensitive_variables()], name="dispatch"
 )
 class BreakGlassLoginView(View):
-    """Lets the local account in, after the event that permits it and an alert are committed."""
+    """Signs the local account in, after the event that permits it and an alert are committed."""
 
     http_method_names = ("get", "post")
 
@@ -63,65 +64,42 @@ class BreakGlassLoginView(View):
     def post(self, request: HttpRequest) -> HttpResponse:
         origin, now = Actor.from_request(request).origin, clock.now()
         form = BreakGlassLoginForm(request.POST)
-        # Counted first and taken back: of many that come at once, no more have their password looked at.
-        is_told = allow_event(REFUSAL_CODE, origin.client_ip, now=now)
+        # Count before checking and undo it on success, so that concurrent requests cannot exceed the limit.
+        is_event_allowed = allow_event(REFUSAL_CODE, origin.client_ip, now=now)
         user = None
         if form.is_valid() and not _is_over_guess_limit(origin, now=now):
             user = auth.authenticate(request, break_glass=BreakGlassCredentials(**form.cleaned_data))
         if user is None:
-            return _deny_sign_in(request, origin, is_event_allowed=is_told, now=now)
-        release_event(REFUSAL_CODE, origin.client_ip, was_allowed=is_told, now=now)
+            # The page is the same whether the name, the password or the limit was the reason.
+            refusal: Any = {"is_event_allowed": is_event_allowed, "detail": {"stage": "local"}}
+            audit_error = report_refusal(Action.LOGIN_REFUSED, REFUSAL_CODE, origin=origin, now=now, **refusal)[1]
+            return _render_page(request, status=503 if audit_error else 403)
+        release_event(REFUSAL_CODE, origin.client_ip, was_allowed=is_event_allowed, now=now)
+        origin = origin._replace(actor=str(user.pk))
+        permit = NewEvent(action=Action.LOGIN_SUCCEEDED, origin=origin, now=now, reason="break_glass")
+        alert = NewEvent(action=Action.ALERT_RAISED, origin=origin, now=now, detail={"rule": "break_glass_used"})
         try:
-            _record_login_succeeded(origin._replace(actor=str(user.pk)), now=now)
+            record_many([permit, alert])
         except AuditUnavailable:
-            return set_private_headers(render(request, "django_phi_oidc/unavailable.html", status=503))
-        # Whoever was signed in here is no longer, and RevocationMiddleware sees to what they held.
+            return set_private_headers(render(request, TEMPLATES_BY_PAGE["unavailable"], status=503))
+        # Ends the previous user's session. RevocationMiddleware then queues the revocation of its tokens.
         request.session.flush()
         auth.login(request, user)
         request.session[ENDS_AT_KEY] = int((now + SESSION_LIFETIME).timestamp())
         request.session.set_expiry(int(SESSION_LIFETIME.total_seconds()))
-        return set_private_headers(
-            HttpResponseRedirect(parse_next_url(request) or resolve_url(settings.LOGIN_REDIRECT_URL))
-        )
+        url = parse_next_url(request) or resolve_url(settings.LOGIN_REDIRECT_URL)
+        return set_private_headers(HttpResponseRedirect(url))
 
 
 def _is_over_guess_limit(origin: Origin, *, now: datetime) -> bool:
-    """Requires: this one is counted already."""
-    of_address, in_all = count_refusals(REFUSAL_CODE, origin.client_ip, now=now)
-    return of_address > MAX_GUESSES_PER_ADDRESS or in_all > MAX_GUESSES_TOTAL
-
-
-def _deny_sign_in(request: HttpRequest, origin: Origin, *, is_event_allowed: bool, now: datetime) -> HttpResponse:
-    """The page is the same whatever was wrong, and whether a password was looked at."""
-    if is_event_allowed:
-        try:
-            record(
-                Action.LOGIN_REFUSED,
-                origin=origin,
-                now=now,
-                outcome="failure",
-                reason=REFUSAL_CODE,
-                detail={"stage": "local"},
-            )
-        except AuditUnavailable:
-            # It stays refused.
-            return _render_page(request, status=503)
-    return _render_page(request, status=403)
-
-
-def _record_login_succeeded(origin: Origin, *, now: datetime) -> None:
-    """Raises: AuditUnavailable: then nobody is let in."""
-    record_many(
-        [
-            NewEvent(action=Action.LOGIN_SUCCEEDED, origin=origin, now=now, reason="break_glass"),
-            NewEvent(action=Action.ALERT_RAISED, origin=origin, now=now, detail={"rule": "break_glass_used"}),
-        ]
-    )
+    """Requires: the current request is counted already."""
+    from_address, total = count_refusals(REFUSAL_CODE, origin.client_ip, now=now)
+    return from_address > MAX_GUESSES_PER_ADDRESS or total > MAX_GUESSES_TOTAL
 
 
 def _render_page(request: HttpRequest, *, status: int) -> HttpResponse:
     context = {"form": BreakGlassLoginForm(), "refused": status != 200}
     response = set_private_headers(render(request, "django_phi_oidc/local_login.html", context, status=status))
-    # With `no-referrer` the form would come from the origin "null", which Django refuses.
+    # With `no-referrer` the form would be sent with the origin "null", which Django's CSRF check refuses.
     response["Referrer-Policy"] = "same-origin"
     return response

@@ -1,4 +1,4 @@
-"""What OPs fetch from this client: its public keys, and the redirect URIs that are one sector. Open to everybody."""
+"""Public documents that providers fetch from this client: its keys, and the redirect URIs of its sector."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -14,12 +14,12 @@ from ..config.providers import ProviderDeclaration
 from ..sessions.views import public_view
 
 PUBLIC_CACHE_CONTROL = "public, max-age=300"
-"""A new key is published for longer than this before it signs."""
+"""A new key must be published for longer than this before it signs."""
 
 
 @method_decorator(public_view, name="dispatch")
 class ClientKeysView(View):
-    """The `jwks_uri` of this client: the public keys of all providers that are told by `private_key_jwt` who it is.
+    """The `jwks_uri` of this client: the public keys for all providers that use `private_key_jwt`.
 
     Spec: RFC 7517 5, 8.5.2; RFC 7591 2 (jwks_uri).
     """
@@ -33,7 +33,7 @@ class ClientKeysView(View):
 
 @method_decorator(public_view, name="dispatch")
 class SectorIdentifierView(View):
-    """The `sector_identifier_uri` of this client: all its redirect URIs, at this origin and at those of SECTOR_ORIGINS.
+    """The `sector_identifier_uri` of this client: its redirect URIs at this origin and at those of SECTOR_ORIGINS.
 
     Spec: OIDC Core 8.1; Dynamic Client Registration 5.
     """
@@ -44,13 +44,12 @@ class SectorIdentifierView(View):
         origins = dict.fromkeys([f"{request.scheme}://{request.get_host()}", *conf.sector_origins()])
         paths = [reverse("oidc_authentication_callback")]
         paths += [reverse("oidc_authentication_callback", kwargs={"provider": name}) for name in conf.providers()]
-        return _render_json_document(
-            request, [f"{origin}{path}" for origin in origins for path in paths], content_type="application/json"
-        )
+        urls = [f"{origin}{path}" for origin in origins for path in paths]
+        return _render_json_document(request, urls, content_type="application/json")
 
 
 def list_public_keys(providers: Iterable[ProviderDeclaration]) -> Iterator[Mapping[str, Any]]:
-    """Yield each key once, for the one algorithm that it signs with; without `alg`, when there are two."""
+    """Yield each key once, with the `alg` that it signs with, or without `alg` when there are several."""
     algs: dict[ClientKey, set[str]] = {}
     for provider in providers:
         for key in provider.client_keys:
@@ -61,6 +60,6 @@ def list_public_keys(providers: Iterable[ProviderDeclaration]) -> Iterator[Mappi
 
 def _render_json_document(request: HttpRequest, content: Any, *, content_type: str) -> HttpResponse:
     response = JsonResponse(content, safe=False, content_type=content_type)
-    # A browser's session cookie may be renewed with this answer (SESSION_SAVE_EVERY_REQUEST): no shared cache keeps it.
+    # With SESSION_SAVE_EVERY_REQUEST this response may set a session cookie, which no shared cache may store.
     response["Cache-Control"] = "private, no-store" if request.COOKIES else PUBLIC_CACHE_CONTROL
     return response

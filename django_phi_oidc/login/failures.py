@@ -1,15 +1,15 @@
-"""What becomes of a sign-in that is refused: an event, a line in the log, a signal, and a page that tells what to do.
+"""The failure of a sign-in: an event, a log line, a signal, and a page that says what the user can do.
 
-The code goes to the first three. The page is one of a few kinds, and bears a reference by which a help desk finds the
-event: nobody at the browser can tell which check of R5 or R6 refused, or whether a `state` was ever ours.
+Only the first three contain the code. There are few kinds of page, with a reference by which a help desk finds the
+event: the browser must not see which check of R5 or R6 failed, or whether a `state` was ever issued here.
 
-A refusal that cost its sender nothing is one at the request's door, or at the callback's before a pending sign-in was
-found: of those, a minute's first ones are events (`audit.throttling`).
+Requests that fail before a pending sign-in was found cost their sender nothing, so their events are throttled.
 """
 
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Literal
 
 from django.conf import settings
@@ -18,12 +18,11 @@ from django.shortcuts import render, resolve_url
 from django.views.generic import View
 
 from .. import conf
-from .._internal import clock, metrics, randomness
+from .._internal import clock, metrics
 from ..access.responses import set_private_headers
 from ..audit.events import Action, EventOutcome
-from ..audit.recorder import record
+from ..audit.refusals import RefusalLog, report_refusal
 from ..audit.request_context import Actor
-from ..audit.throttling import allow_event
 from ..errors import AuditUnavailable, ProviderError, SignInRefused
 from ..signals import sign_in_refused
 from .provider_selection import build_sign_in_url, needs_provider_selection
@@ -32,8 +31,9 @@ logger = logging.getLogger("django_phi_oidc.login")
 LOG_MESSAGE = "A sign-in was refused: reason=%(code)s provider=%(provider)s stage=%(stage)s reference=%(reference)s"
 INTERNAL_ERROR = "internal_error"
 KNOWN_STATE_CODES = frozenset({"state_replayed", "state_expired"})
-"""Codes that only a state of ours can have."""
+"""Codes that require a state that was issued here."""
 
+LoginError = SignInRefused | AuditUnavailable
 SignInStage = Literal["request", "callback", "step_up"]
 FailurePage = Literal[
     "restart", "declined", "stronger", "not_shared", "no_account", "other_person", "failed", "unavailable"
@@ -57,123 +57,103 @@ PAGES_BY_CODE: Mapping[str, FailurePage] = {
     "claim_missing": "not_shared",
     "audit_unavailable": "unavailable",
 }
-"""Of a rule's code. One that is not here is `unavailable` where the provider is at fault, else `failed`."""
+"""By rule code. Other codes: `unavailable` for a fault of the provider, else `failed`."""
 PAGES_BY_PROVIDER_ERROR: Mapping[str, FailurePage] = {
     **dict.fromkeys(("access_denied", "consent_required", "account_selection_required"), "declined"),
     **dict.fromkeys(("login_required", "interaction_required"), "declined"),
     **dict.fromkeys(("server_error", "temporarily_unavailable"), "unavailable"),
     "unmet_authentication_requirements": "stronger",
 }
-"""Of the error that the provider answered with, for the code `provider_error`. One that is not here is `failed`."""
+"""For the code `provider_error`, by the provider's error. Other errors: `failed`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SignInAttempt:
-    """A sign-in at one of its two doors, as far as may be told of it."""
+    """A request of a sign-in, as far as it may be reported."""
 
     view: type[View]
     stage: SignInStage
     provider: str
-    """A declared name, or empty: what else stands in a URL is the sender's word, and goes nowhere."""
+    """A declared name, or empty. Other names in a URL come from the sender, and are not reported."""
     provider_in_url: bool
     """Whether the URL names the provider."""
     is_state_known: bool = False
-    """Whether its pending sign-in was found, and spent: that one can't be had again for nothing."""
+    """Whether its pending sign-in was found, and used up. That cannot be repeated for free, so it is not throttled."""
 
 
 def create_sign_in_attempt(view: View, provider: str | None, *, stage: SignInStage) -> SignInAttempt:
-    """Return the attempt at that door. provider: of the URL; without one the first declared is meant."""
-    declared = conf.providers()
-    meant = next(iter(declared), "") if provider is None else provider if provider in declared else ""
-    return SignInAttempt(
-        view=type(view), stage=stage, provider=meant, provider_in_url=bool(meant) and provider is not None
-    )
+    """Return the attempt. provider: from the URL; None: the first declared provider."""
+    providers = conf.providers()
+    name = next(iter(providers), "") if provider is None else provider if provider in providers else ""
+    in_url = bool(name) and provider is not None
+    return SignInAttempt(view=type(view), stage=stage, provider=name, provider_in_url=in_url)
 
 
 def render_login_failure(
-    request: HttpRequest, fault: SignInRefused | AuditUnavailable, attempt: SignInAttempt, *, next_url: str
+    request: HttpRequest, error: LoginError, attempt: SignInAttempt, *, next_url: str
 ) -> HttpResponse:
-    """Return the page of a refusal, after it was told. next_url: where the sign-in was to lead, or empty."""
-    # The page that asked for a stronger sign-in asks again; a sign-in of its own would end the session.
-    is_step_up = attempt.stage == "step_up" and next_url
+    """Report the failure and return its page. next_url: where the sign-in would have led, or empty."""
+    sign_in_url = build_sign_in_url(attempt.provider if attempt.provider_in_url else None, next_url=next_url)
+    can_choose = attempt.provider_in_url and needs_provider_selection()
     context = {
-        "reference": report_failure(request, fault, attempt),
-        "restart_url": next_url
-        if is_step_up
-        else build_sign_in_url(attempt.provider if attempt.provider_in_url else None, next_url=next_url),
-        "choose_url": build_sign_in_url(None, next_url=next_url)
-        if attempt.provider_in_url and needs_provider_selection()
-        else "",
+        "reference": report_failure(request, error, attempt),
+        # After a failed step-up, retry through the page that required it: a new sign-in would end the session.
+        "restart_url": next_url if attempt.stage == "step_up" and next_url else sign_in_url,
+        "choose_url": build_sign_in_url(None, next_url=next_url) if can_choose else "",
         "home_url": resolve_url(settings.LOGIN_REDIRECT_URL) if request.user.is_authenticated else "",
     }
-    return set_private_headers(
-        render(request, TEMPLATES_BY_PAGE[get_failure_page(fault)], context, status=_get_http_status(fault))
-    )
+    template = TEMPLATES_BY_PAGE[get_failure_page(error)]
+    return set_private_headers(render(request, template, context, status=_get_http_status(error)))
 
 
-def report_failure(request: HttpRequest, fault: SignInRefused | AuditUnavailable, attempt: SignInAttempt) -> str:
-    """Tell of a refusal, everywhere but on a page; return its reference."""
-    return _report(
-        request,
-        fault.code,
-        attempt,
-        outcome="failure",
-        log_level=logging.ERROR if _get_http_status(fault) == 503 else logging.WARNING,
-        detail={"provider_error": fault.error} if isinstance(fault, ProviderError) else {},
-        audit_error=fault if isinstance(fault, AuditUnavailable) else None,
-    )
+def report_failure(request: HttpRequest, error: LoginError, attempt: SignInAttempt) -> str:
+    """Report a failed sign-in everywhere but on a page, and return the reference."""
+    level = logging.ERROR if _get_http_status(error) == 503 else logging.WARNING
+    detail = {"provider_error": error.error} if isinstance(error, ProviderError) else {}
+    audit_error = error if isinstance(error, AuditUnavailable) else None
+    return _report(request, error.code, attempt, level, outcome="failure", detail=detail, audit_error=audit_error)
 
 
 def report_internal_error(request: HttpRequest, attempt: SignInAttempt) -> None:
-    """Tell, everywhere but on a page, of a sign-in that an unforeseen exception ends: that is the caller's to raise."""
-    _report(request, INTERNAL_ERROR, attempt, outcome="error", log_level=logging.ERROR, detail={}, audit_error=None)
+    """Report a sign-in that an unexpected exception ended, which the caller raises again."""
+    _report(request, INTERNAL_ERROR, attempt, logging.ERROR, outcome="error")
 
 
-def _get_http_status(fault: SignInRefused | AuditUnavailable) -> int:
-    return 503 if fault.provider_fault or isinstance(fault, AuditUnavailable) else 403
+def _get_http_status(error: LoginError) -> int:
+    return 503 if error.provider_fault or isinstance(error, AuditUnavailable) else 403
 
 
-def get_failure_page(fault: SignInRefused | AuditUnavailable) -> FailurePage:
-    """Return the kind of page that the person sees."""
-    if isinstance(fault, ProviderError):
-        return PAGES_BY_PROVIDER_ERROR.get(fault.error, "failed")
-    return PAGES_BY_CODE.get(fault.code, "unavailable" if fault.provider_fault else "failed")
+def get_failure_page(error: LoginError) -> FailurePage:
+    """Return the kind of page that the user sees."""
+    if isinstance(error, ProviderError):
+        return PAGES_BY_PROVIDER_ERROR.get(error.error, "failed")
+    return PAGES_BY_CODE.get(error.code, "unavailable" if error.provider_fault else "failed")
 
 
 def _report(
     request: HttpRequest,
     code: str,
     attempt: SignInAttempt,
+    log_level: int,
     *,
     outcome: EventOutcome,
-    log_level: int,
-    detail: Mapping[str, str],
-    audit_error: AuditUnavailable | None,
+    detail: Mapping[str, str] = MappingProxyType({}),
+    audit_error: AuditUnavailable | None = None,
 ) -> str:
-    """Return the event's id; the request's when the trail can't be written: what is refused stays refused."""
-    metrics.increment(
-        metrics.COMPLETED_SIGN_INS, provider=attempt.provider, stage=attempt.stage, outcome=outcome, reason=code
-    )
-    origin, now = Actor.from_request(request).origin, clock.now()
-    reference = origin.request_id
-    if not (attempt.is_state_known or code in KNOWN_STATE_CODES or allow_event(code, origin.client_ip, now=now)):
-        # Of the form of an event's id. By another form, whoever has been throttled would tell a state that was ours.
-        reference = str(randomness.uuid7(now))
-    elif audit_error is None:
-        try:
-            event = record(
-                Action.LOGIN_REFUSED,
-                origin=origin,
-                now=now,
-                outcome=outcome,
-                provider=attempt.provider,
-                reason=code,
-                detail={"stage": attempt.stage, **detail},
-            )
-            reference = str(event)
-        except AuditUnavailable as fault:
-            log_level, audit_error = logging.ERROR, fault
-    told = {"code": code, "provider": attempt.provider, "stage": attempt.stage, "reference": reference}
-    logger.log(log_level, LOG_MESSAGE, told, exc_info=audit_error)
-    sign_in_refused.send_robust(sender=attempt.view, request=request, **told)
+    provider, stage = attempt.provider, attempt.stage
+    metrics.increment(metrics.COMPLETED_SIGN_INS, provider=provider, stage=stage, outcome=outcome, reason=code)
+    fields = {"code": code, "provider": provider, "stage": stage}
+    reference = report_refusal(
+        Action.LOGIN_REFUSED,
+        code,
+        origin=Actor.from_request(request).origin,
+        now=clock.now(),
+        log=RefusalLog(logger, LOG_MESSAGE, fields, log_level),
+        is_event_allowed=attempt.is_state_known or code in KNOWN_STATE_CODES or None,
+        audit_error=audit_error,
+        outcome=outcome,
+        provider=provider,
+        detail={"stage": stage, **detail},
+    ).reference
+    sign_in_refused.send_robust(sender=attempt.view, request=request, reference=reference, **fields)
     return reference

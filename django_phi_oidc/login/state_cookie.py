@@ -1,6 +1,6 @@
-"""A sign-in on its way: one sealed cookie, named after its `state`. Nothing of it lies in the session store.
+"""The state of a pending sign-in, in an encrypted cookie whose name is derived from `state`.
 
-Several tabs do not meet, and an anonymous visitor gets no session.
+No session is needed: several tabs do not interfere, and an anonymous visitor gets no session.
 """
 
 import base64
@@ -8,9 +8,9 @@ import hashlib
 import hmac
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 from django.http import HttpRequest, HttpResponse
 
@@ -22,15 +22,18 @@ from ..sessions.views import STATE_COOKIE_PREFIXES, list_state_cookie_names
 
 STATE_LIFETIME = timedelta(minutes=10)
 MAX_PENDING_SIGN_INS = 5
-"""Pending sign-ins in one browser; the oldest goes."""
+"""Pending sign-ins per browser. The oldest are deleted."""
 SECURE_COOKIE_PREFIX, COOKIE_PREFIX = STATE_COOKIE_PREFIXES
-"""A browser takes a cookie of the first kind over https alone, for this host alone."""
+"""Browsers accept a cookie with the first prefix over https only, and for this host only."""
 _MAX_COOKIES_READ = 20
+_CONTEXT = "pending sign-in"
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuthorizationState:
-    """What must be remembered from the authorization request until its response."""
+    """The data of an authorization request that its response is checked against."""
 
     provider: str
     nonce: str = field(repr=False)
@@ -40,74 +43,65 @@ class AuthorizationState:
     started_timestamp: float
     """Seconds since the epoch."""
     session_to_renew: str = ""
-    """The OIDC session that this sign-in is to renew; empty: it begins one."""
+    """The id of the OIDC session that a step-up renews; empty for a new sign-in."""
     acr: Sequence[str] = ()
     max_age: int | None = None
     """Seconds."""
     attempt_number: int = 1
 
-    def is_expired(self, now: datetime) -> bool:
-        """Say whether its response comes too late."""
-        return now.timestamp() - self.started_timestamp > STATE_LIFETIME.total_seconds()
-
 
 def create_authorization_state(
     *, provider: str, redirect_uri: str, next_url: str, now: datetime, **step_up_fields: Any
 ) -> AuthorizationState:
-    """Return a sign-in that starts now. renewal: of what it is one, as Pending has it."""
+    """Return the state of a sign-in that starts now. step_up_fields: those of AuthorizationState with a default."""
     return AuthorizationState(
-        provider=provider,
-        nonce=create_nonce(),
-        code_verifier=randomness.token_b64url(32),
-        redirect_uri=redirect_uri,
-        next_url=next_url,
-        started_timestamp=now.timestamp(),
-        **step_up_fields,
+        provider=provider, redirect_uri=redirect_uri, next_url=next_url, **_create_secrets(now), **step_up_fields
     )
 
 
+def renew_authorization_state(state: AuthorizationState, *, now: datetime) -> AuthorizationState:
+    """Return the state of the next attempt of a step-up."""
+    return replace(state, **_create_secrets(now), attempt_number=state.attempt_number + 1)
+
+
+def _create_secrets(now: datetime) -> dict[str, Any]:
+    nonce, code_verifier = create_nonce(), randomness.token_b64url(32)
+    return {"nonce": nonce, "code_verifier": code_verifier, "started_timestamp": now.timestamp()}
+
+
 def create_nonce() -> str:
-    """Return 256 random bits with a MAC, so that a nonce of ours is known again without a table."""
+    """Return 256 random bits and a MAC, which proves without a table that this portal issued the nonce."""
     random = randomness.token_bytes(32)
-    return _encode_b64url(random + _compute_nonce_mac(keyring.get_keys("ENCRYPTION_KEYS")[0], random))
+    mac = _compute_nonce_mac(keyring.get_keys("ENCRYPTION_KEYS")[0], random)
+    return base64.urlsafe_b64encode(random + mac).decode("ascii")
 
 
 def is_issued_nonce(nonce: str) -> bool:
-    """Say whether make_nonce() made that nonce, for whichever sign-in."""
+    """Return whether create_nonce() created that nonce, for any sign-in."""
     try:
         raw = base64.urlsafe_b64decode(nonce.encode("ascii"))
     except (ValueError, UnicodeEncodeError):
         return False
-    random, tag = raw[:32], raw[32:]
-    return any(hmac.compare_digest(_compute_nonce_mac(key, random), tag) for key in keyring.get_keys("ENCRYPTION_KEYS"))
+    random, mac = raw[:32], raw[32:]
+    return any(hmac.compare_digest(_compute_nonce_mac(key, random), mac) for key in keyring.get_keys("ENCRYPTION_KEYS"))
 
 
-def store_state(
-    response: HttpResponse, request: HttpRequest, state: str, authorization_state: AuthorizationState
-) -> None:
-    """Put the pending sign-in into the browser, and take the oldest out when there are too many."""
+def store_state(response: HttpResponse, request: HttpRequest, state: str, pending: AuthorizationState) -> None:
+    """Set the cookie of the pending sign-in, and delete the oldest cookies when there are too many."""
     name = _get_cookie_name(request, state)
-    response.set_cookie(
-        name,
-        keyring.encrypt(json.dumps(asdict(authorization_state)), context=_get_encryption_context(name)),
-        max_age=STATE_LIFETIME,
-        secure=request.is_secure(),
-        httponly=True,
-        samesite="Lax",
-    )
-    for stale in _list_surplus_cookies(request):
-        delete_state_cookie(response, stale)
+    set_encrypted_cookie(response, request, name, pending, context=_CONTEXT, lifetime=STATE_LIFETIME)
+    for surplus in _list_surplus_cookies(request):
+        response.delete_cookie(surplus, samesite="Lax")
 
 
 def consume_state(request: HttpRequest, state: str, *, now: datetime) -> AuthorizationState:
-    """Return the pending sign-in of that state, spent: exactly once across all processes.
+    """Return the pending sign-in of that state, and mark it used: once across all processes.
 
-    The spending is committed when this returns, before anything is sent to the OP.
+    The mark is committed when this returns, before any request to the provider.
     Raises: StateReplayed, StateUnknown, StateExpired.
     """
-    name = _get_cookie_name(request, state)
-    pending = _decrypt_state(name, request.COOKIES.get(name, ""))
-    if pending is None or pending.is_expired(now):
+    pending = _read_state(request, _get_cookie_name(request, state))
+    if pending is None or now.timestamp() - pending.started_timestamp > STATE_LIFETIME.total_seconds():
         if was_used("state", state):
             raise StateReplayed
         raise StateUnknown if pending is None else StateExpired
@@ -117,45 +111,56 @@ def consume_state(request: HttpRequest, state: str, *, now: datetime) -> Authori
 
 
 def find_next_url(request: HttpRequest, state: str) -> str:
-    """Return where the pending sign-in of that state was to lead, be it over or spent; empty when none opens."""
-    name = _get_cookie_name(request, state)
+    """Return next_url of the sign-in of that state, even if expired or used; empty when its cookie is unreadable."""
     try:
-        pending = _decrypt_state(name, request.COOKIES.get(name, ""))
+        pending = _read_state(request, _get_cookie_name(request, state))
     except KeyMissing:
         return ""
     return pending.next_url if pending else ""
 
 
-def delete_state_cookie(response: HttpResponse, cookie_name: str) -> None:
-    """Delete one pending sign-in from the browser."""
-    response.delete_cookie(cookie_name, samesite="Lax")
-
-
 def delete_state(response: HttpResponse, request: HttpRequest, state: str) -> None:
-    """Delete the pending sign-in of that state from the browser."""
-    delete_state_cookie(response, _get_cookie_name(request, state))
+    """Delete the cookie of that state."""
+    response.delete_cookie(_get_cookie_name(request, state), samesite="Lax")
+
+
+def set_encrypted_cookie(
+    response: HttpResponse, request: HttpRequest, name: str, value: Any, *, context: str, lifetime: timedelta
+) -> None:
+    """Set a cookie with an encrypted dataclass instance, which only `read_encrypted_cookie` of that name decrypts."""
+    response.set_cookie(
+        name,
+        keyring.encrypt(json.dumps(asdict(value)), context=[context, name]),
+        max_age=lifetime,
+        secure=request.is_secure(),
+        httponly=True,
+        samesite="Lax",
+    )
+
+
+def read_encrypted_cookie(request: HttpRequest, name: str, cls: type[T], *, context: str) -> T | None:
+    """Return the dataclass instance of that cookie; None when it is missing or unreadable. Raises: KeyMissing."""
+    if not (ciphertext := request.COOKIES.get(name, "")):
+        return None
+    try:
+        return cls(**json.loads(keyring.decrypt(ciphertext, context=[context, name])))
+    except (Undecryptable, TypeError):
+        # TypeError: another release, with other fields, set the cookie.
+        return None
+
+
+def _read_state(request: HttpRequest, cookie_name: str) -> AuthorizationState | None:
+    return read_encrypted_cookie(request, cookie_name, AuthorizationState, context=_CONTEXT)
 
 
 def _list_surplus_cookies(request: HttpRequest) -> list[str]:
-    """Return what must go so that one more is at most MOST: the unreadable, then the oldest."""
-    found = {
-        name: _decrypt_state(name, request.COOKIES[name])
-        for name in list_state_cookie_names(request)[:_MAX_COOKIES_READ]
-    }
-    by_age = sorted(found, key=lambda name: pending.started_timestamp if (pending := found[name]) else 0.0)
+    """Return the cookies to delete to make room for one more: the unreadable ones, then the oldest."""
+    ages = {}
+    for name in list_state_cookie_names(request)[:_MAX_COOKIES_READ]:
+        pending = _read_state(request, name)
+        ages[name] = pending.started_timestamp if pending else 0.0
+    by_age = sorted(ages, key=ages.__getitem__)
     return by_age[: max(0, len(by_age) - (MAX_PENDING_SIGN_INS - 1))]
-
-
-def _decrypt_state(cookie_name: str, ciphertext: str) -> AuthorizationState | None:
-    try:
-        return (
-            AuthorizationState(**json.loads(keyring.decrypt(ciphertext, context=_get_encryption_context(cookie_name))))
-            if ciphertext
-            else None
-        )
-    except (Undecryptable, TypeError):
-        # TypeError: another release of ours, which remembered other things, has kept it.
-        return None
 
 
 def _get_cookie_name(request: HttpRequest, state: str) -> str:
@@ -163,13 +168,5 @@ def _get_cookie_name(request: HttpRequest, state: str) -> str:
     return prefix + hashlib.sha256(state.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
-def _get_encryption_context(cookie_name: str) -> list[str]:
-    return ["pending sign-in", cookie_name]
-
-
 def _compute_nonce_mac(key: keyring.SymmetricKey, random: bytes) -> bytes:
     return hmac.digest(key.material, b"django_phi_oidc nonce\x00" + random, "sha256")[:16]
-
-
-def _encode_b64url(data: bytes) -> str:
-    return base64.urlsafe_b64encode(data).decode("ascii")

@@ -1,6 +1,10 @@
-"""The doors of a sign-in: to the OP, and back. A refusal's code goes to the trail, never to the browser."""
+"""The views of a sign-in: the authorization request and the callback.
+
+The code of a refusal goes to the audit log, never to the browser.
+"""
 
 from dataclasses import replace
+from functools import partial
 
 from django.conf import settings
 from django.contrib import auth
@@ -32,7 +36,7 @@ from .step_up import complete_step_up, retry_step_up
 
 @method_decorator([public_view, sensitive_variables()], name="dispatch")
 class OIDCAuthenticationRequestView(View):
-    """Sends the browser to the OP, or asks to which. Only `next` of a request has a say, and the OP does not get it."""
+    """Redirects to the provider or shows the page to choose one. Reads only `next`, which the provider never sees."""
 
     http_method_names = ("get",)
 
@@ -55,35 +59,35 @@ class OIDCAuthenticationRequestView(View):
 
 @method_decorator([public_view, sensitive_variables()], name="dispatch")
 class OIDCAuthenticationCallbackView(View):
-    """Takes the OP's answer: a session, or a refusal that leaves no token alive and nobody signed out."""
+    """Processes the provider's authorization response: a session, or a refusal that ends no session."""
 
     http_method_names = ("get",)
 
     def get(self, request: HttpRequest, provider: str | None = None) -> HttpResponse:
-        # What a request says of its own encoding is not asked: some of Python's codecs are no text.
+        # Ignore the charset that the request declares: some of Python's codecs are not text encodings.
         request.encoding = "utf-8"
         attempt = create_sign_in_attempt(self, provider, stage="callback")
         state, pending = "", None
-        # Django's 400 for what is no request to us: anybody can send a thousand parameters. What is suspicious later
-        # on, in a hook of the host's, ends a sign-in, and is told like any other end.
+        # Outside the try block: too many parameters are Django's 400, and anyone can send those. A SuspiciousOperation
+        # raised later, in a hook of the host project, is reported like any other failure of a sign-in.
         parameters = dict(request.GET.lists())
         try:
             state = get_state(parameters)
             pending = consume_state(request, state, now=clock.now())
-            # Not before: what is in a URL that anybody wrote is no secret of ours, and masks nothing.
+            # Only now: values from a URL that anyone may have written are no secrets, and must not be masked.
             request_secrets.register_secret(state, "state")
             request_secrets.register_secret(parameters.get("code"), "code")
             attempt = replace(attempt, is_state_known=True, stage="step_up" if pending.session_to_renew else "callback")
             response: HttpResponse = HttpResponseRedirect(pending.next_url or resolve_url(settings.LOGIN_REDIRECT_URL))
-            complete_sign_in(request, get_provider(provider), authorization_state=pending, parameters=parameters)
-            told = {"provider": attempt.provider, "stage": attempt.stage, "outcome": "success", "reason": ""}
-            metrics.increment(metrics.COMPLETED_SIGN_INS, **told)
-        except (SignInRefused, AuditUnavailable) as fault:
+            complete_sign_in(request, get_provider(provider), pending=pending, parameters=parameters)
+            labels = {"provider": attempt.provider, "stage": attempt.stage, "outcome": "success", "reason": ""}
+            metrics.increment(metrics.COMPLETED_SIGN_INS, **labels)
+        except (SignInRefused, AuditUnavailable) as error:
             next_url = find_next_url(request, state)
             response = (
-                retry_step_up(request, pending, fault, attempt)
-                or redirect_to_activation(request, fault, attempt, next_url=next_url)
-                or render_login_failure(request, fault, attempt, next_url=next_url)
+                retry_step_up(request, pending, error, attempt)
+                or redirect_to_activation(request, error, attempt, next_url=next_url)
+                or render_login_failure(request, error, attempt, next_url=next_url)
             )
         except BaseException:
             report_internal_error(request, attempt)
@@ -94,61 +98,58 @@ class OIDCAuthenticationCallbackView(View):
 
 
 def start_sign_in(request: HttpRequest, provider: Provider, *, provider_in_url: bool) -> HttpResponse:
-    """Return the redirect to the OP, with the pending sign-in in a cookie.
+    """Return the redirect to the provider, with the state of the sign-in in a cookie.
 
     Raises: SignInRefused. Spec: OIDC Core 3.1.2.1, RFC 7636.
     """
     name = provider.declaration.name
-    callback = build_callback_url(request, name if provider_in_url else None)
-    pending = create_authorization_state(
-        provider=name, redirect_uri=callback, next_url=parse_next_url(request), now=clock.now()
-    )
+    callback_url = build_callback_url(request, name if provider_in_url else None)
+    next_url = parse_next_url(request)
+    pending = create_authorization_state(provider=name, redirect_uri=callback_url, next_url=next_url, now=clock.now())
     return redirect_to_provider(request, provider, pending, declared_claims=conf.claims())
 
 
 def complete_sign_in(
-    request: HttpRequest,
-    provider: Provider,
-    *,
-    authorization_state: AuthorizationState,
-    parameters: dict[str, list[str]],
+    request: HttpRequest, provider: Provider, *, pending: AuthorizationState, parameters: dict[str, list[str]]
 ) -> None:
-    """Sign the person in.
+    """Sign the user in, or renew the session that a step-up is for.
 
-    Raises: SignInRefused, AuditUnavailable; nothing that the OP issued is left alive then.
+    Raises: SignInRefused, AuditUnavailable, after all issued tokens were queued for revocation.
     """
     name = provider.declaration.name
-    if authorization_state.provider != name:
+    if pending.provider != name:
         raise StateUnknown
-    code = process_authorization_response(parameters, metadata=provider.get_metadata(deadline=PROVIDER_TIMEOUT_SECONDS))
-    if authorization_state.session_to_renew:
-        complete_step_up(request, provider, authorization_state=authorization_state, code=code)
+    metadata = provider.get_metadata(timeout_seconds=PROVIDER_TIMEOUT_SECONDS)
+    code = process_authorization_response(parameters, metadata=metadata)
+    if pending.session_to_renew:
+        complete_step_up(request, provider, pending=pending, code=code)
         return
-    received: list[ReceivedToken] = []
-    with revoke_tokens_on_error(received, provider=name):
-        with metrics.measure_duration(metrics.SIGN_IN_STEP_DURATION, provider=name, step="exchange"):
-            exchanged = exchange_code(
+    measure_step = partial(metrics.measure_duration, metrics.SIGN_IN_STEP_DURATION, provider=name)
+    issued_tokens: list[ReceivedToken] = []
+    with revoke_tokens_on_error(issued_tokens, provider=name):
+        with measure_step(step="exchange"):
+            result = exchange_code(
                 code,
                 provider=provider,
-                authorization_state=authorization_state,
+                pending=pending,
                 declared_claims=conf.claims(),
-                issued_tokens=received,
+                issued_tokens=issued_tokens,
                 clock=clock.now,
             )
         sign_in = VerifiedSignIn(
             provider=name,
             issuer=provider.declaration.issuer,
-            sub=exchanged.id_token_claims["sub"],
-            claims=exchanged.claims,
+            sub=result.id_token_claims["sub"],
+            claims=result.claims,
             origin=Actor.from_request(request).origin,
         )
         try:
-            with metrics.measure_duration(metrics.SIGN_IN_STEP_DURATION, provider=name, step="authenticate"):
+            with measure_step(step="authenticate"):
                 user = auth.authenticate(request, sign_in=sign_in)
         except NotProvisioned:
             attach_unlinked_sign_in(request, sign_in)
             raise
         if user is None:
             raise NotProvisioned
-        with metrics.measure_duration(metrics.SIGN_IN_STEP_DURATION, provider=name, step="admit"):
-            establish_session(request, user, exchanged, provider, received)
+        with measure_step(step="admit"):
+            establish_session(request, user, result, provider.declaration, issued_tokens)

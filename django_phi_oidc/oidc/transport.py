@@ -37,8 +37,8 @@ class TransportResponse:
 class Transport(Protocol):
     """Whatever can carry a request to the OP under the limits of R1."""
 
-    def send(self, request: TransportRequest, *, deadline: float) -> TransportResponse:
-        """Return the answer within deadline seconds, the whole exchange included. Follows no redirect.
+    def send(self, request: TransportRequest, *, timeout_seconds: float) -> TransportResponse:
+        """Return the response. Follows no redirect. timeout_seconds: for the whole exchange.
 
         Raises: TransportError, one of its subclasses for each way to fail.
         """

@@ -1,21 +1,31 @@
-"""R1: connections that end when their time is over, and pools that take back none of those.
+"""R1: connections that are shut down at the deadline of their exchange, and pools that never reuse such a connection.
 
-The sockets' own time-outs bound one read each, so an answer that drips never passes them. What ends an exchange here
-is a timer that shuts the connection down, by a second handle on its socket which is kept from before the TLS
-handshake: handshake, headers and body then end at once, wherever they stand. The handle is a duplicate of the
-descriptor, because the TLS wrapper takes the first one away, and because http.client closes it early.
+Socket timeouts bound each read, so a response that drips never exceeds them. Here a timer shuts the connection down
+through a second handle on its socket, created before the TLS handshake, so that handshake, headers and body all end
+at once. The handle is a duplicate of the descriptor, because the TLS wrapper takes over the first one and because
+http.client closes it early.
+
+This is the only module that relies on internals of urllib3 and http.client. Checked with urllib3 2.2 to 2.8 and
+Python 3.11 to 3.14:
+- urllib3: `HTTPConnection._new_conn`, `HTTPConnectionPool._get_conn` and `_put_conn`, `ConnectionCls`,
+  `response_class`, the attributes `sslobj`, `incoming` and `socket` of `SSLTransport`, and wrapped errors in
+  `original_error` or `args`.
+- http.client: `HTTPResponse.begin()` reads the head through `fp.readline` alone, can run again once `headers` is None,
+  and reports malformed header lines in `msg.defects`; more than 100 headers raise HTTPException itself.
 """
 
 import contextlib
+import heapq
 import http.client
 import io
+import itertools
+import os
 import socket
 import ssl
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextvars import ContextVar
-from types import TracebackType
 from typing import Any, Self
 
 import urllib3
@@ -24,13 +34,54 @@ from urllib3.exceptions import TimeoutError as PoolTimeoutError
 from urllib3.util.ssltransport import SSLTransport
 
 from ..errors import TransportError, TransportTimeout, TransportTLS, TransportTooLarge, TransportUnreachable
-from .deadlines import call_at
 
 MAX_HEAD_BYTES = 64 * 1024
 
 
+class DeadlineScheduler:
+    """Runs callbacks at their time, in one daemon thread per process. A thread per exchange would cost more than TLS.
+
+    Requires: callbacks are short and do not raise.
+    """
+
+    def __init__(self) -> None:
+        self._condition = threading.Condition()
+        self._scheduled: list[tuple[float, int, Callable[[], None]]] = []
+        self._sequence_numbers = itertools.count()
+        self._thread: threading.Thread | None = None
+
+    def call_at(self, monotonic_time: float, callback: Callable[[], None]) -> None:
+        """Run the callback at or soon after that value of time.monotonic()."""
+        entry = (monotonic_time, next(self._sequence_numbers), callback)
+        with self._condition:
+            heapq.heappush(self._scheduled, entry)
+            if self._thread is None or not self._thread.is_alive():
+                self._thread = threading.Thread(target=self._run, name="phi_oidc deadlines", daemon=True)
+                self._thread.start()
+            elif self._scheduled[0] is entry:
+                self._condition.notify()
+
+    def _run(self) -> None:
+        while True:
+            with self._condition:
+                while not self._scheduled or (remaining := self._scheduled[0][0] - time.monotonic()) > 0:
+                    self._condition.wait(remaining if self._scheduled else None)
+                callback = heapq.heappop(self._scheduled)[2]
+            callback()
+
+
+# Keyed by process id: a forked child has no timer thread, and a thread that it lacks may hold the inherited lock.
+_schedulers_by_pid: dict[int, DeadlineScheduler] = {}
+
+
+def call_at(monotonic_time: float, callback: Callable[[], None]) -> None:
+    pid = os.getpid()
+    scheduler = _schedulers_by_pid.get(pid) or _schedulers_by_pid.setdefault(pid, DeadlineScheduler())
+    scheduler.call_at(monotonic_time, callback)
+
+
 class TimedExchange:
-    """The time of one request. When it is over, the socket in use is shut down, and no other is ever touched."""
+    """The time limit of one request. At its end the socket in use is shut down, and no other."""
 
     def __init__(self, timeout_seconds: float) -> None:
         self._ends_at = time.monotonic() + timeout_seconds
@@ -38,9 +89,9 @@ class TimedExchange:
         self._handle: socket.socket | None = None
         self.is_expired = False
         self.is_connection_reused = False
-        """Whether the connection in use was a kept one."""
+        """Whether the connection in use comes from the pool."""
         self.requires_new_connection = False
-        """Whether a kept one will not do."""
+        """Whether pooled connections must not be used."""
 
     def __enter__(self) -> Self:
         self.get_remaining_seconds()
@@ -48,49 +99,44 @@ class TimedExchange:
         self._token = _current_exchange.set(self)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *exc_info: object) -> None:
         _current_exchange.reset(self._token)
         self.set_handle(None)
 
     def get_remaining_seconds(self) -> float:
-        """Return the seconds that are left, more than none. Raises: TransportTimeout."""
-        left = self._ends_at - time.monotonic()
-        if left <= 0:
+        """Return the remaining seconds, always positive. Raises: TransportTimeout."""
+        remaining = self._ends_at - time.monotonic()
+        if remaining <= 0:
             raise TransportTimeout
-        return left
+        return remaining
 
     def connect(self, host: str, port: int, socket_options: Sequence[tuple[int, int, int | bytes]]) -> socket.socket:
-        """Return a connected socket. The addresses of host share what is left of the time.
-
-        Raises: TransportUnreachable, TransportTimeout.
-        """
+        """Return a connected socket. Host addresses share the remaining time. Raises: TransportError."""
         self.is_connection_reused = False
         try:
             addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         except (OSError, UnicodeError):
-            raise TransportUnreachable("The OP's name does not resolve.") from None
-        failed: TransportError = TransportUnreachable("The OP's name has no address.")
+            raise TransportUnreachable("The provider's host name does not resolve.") from None
+        error: TransportError = TransportUnreachable("The provider's host name has no address.")
         for position, (family, kind, protocol, _, address) in enumerate(addresses):
-            with contextlib.ExitStack() as opened:
+            with contextlib.ExitStack() as stack:
                 try:
-                    connection = opened.enter_context(socket.socket(family, kind, protocol))
+                    connection = stack.enter_context(socket.socket(family, kind, protocol))
                     for option in socket_options:
                         connection.setsockopt(*option)
                     connection.settimeout(self.get_remaining_seconds() / (len(addresses) - position))
                     connection.connect(address)
                     connection.settimeout(self.get_remaining_seconds())
                     self.set_handle(connection.dup())
-                except OSError as error:
-                    failed = translate_error(error, is_expired=self.is_expired)
+                except OSError as os_error:
+                    error = translate_error(os_error, is_expired=self.is_expired)
                 else:
-                    opened.pop_all()
+                    stack.pop_all()
                     return connection
-        raise failed
+        raise error
 
     def set_handle(self, handle: socket.socket | None) -> None:
-        """Make handle the one that is shut down at the end of the time; close the one before."""
+        """Set the handle that the timer shuts down, and close the previous one."""
         with self._lock:
             if self._handle is not None:
                 self._handle.close()
@@ -99,7 +145,7 @@ class TimedExchange:
                 self._shut_down_socket()
 
     def release_handle(self) -> socket.socket | None:
-        """Return the handle, which the timer can't touch any more; None when it has been shut down."""
+        """Take the handle away from the timer and return it; None after the deadline."""
         with self._lock:
             if self.is_expired:
                 return None
@@ -113,23 +159,23 @@ class TimedExchange:
 
     def _shut_down_socket(self) -> None:
         if self._handle is not None:
-            # The OP may have closed it first.
+            # The provider may have closed it first.
             with contextlib.suppress(OSError):
                 self._handle.shutdown(socket.SHUT_RDWR)
 
 
 _current_exchange: ContextVar[TimedExchange] = ContextVar("django_phi_oidc.provider.connection_pool")
-"""urllib3 lets nothing of ours pass through to the connection that it picks."""
+"""urllib3 has no parameter that reaches the connection that the pool selects."""
 
 
 class MalformedHeaders(http.client.HTTPException):
-    """The answer's headers are no header lines, or end within one."""
+    """A line of the response head is no header line, or the head is truncated."""
 
 
 class LimitedHeaderReader:
-    """What comes before a body, interim answers included, up to a limit: http.client has one for each line alone.
+    """Limits all that precedes a body, interim responses included. http.client limits single lines only.
 
-    Of a hundred lines of 64 KiB its parser makes 60 MB.
+    Its parser turns a hundred lines of 64 KiB into 60 MB.
     """
 
     def __init__(self, source: io.BufferedIOBase) -> None:
@@ -137,7 +183,7 @@ class LimitedHeaderReader:
         self._remaining_bytes = MAX_HEAD_BYTES
 
     def readline(self, limit: int) -> bytes:
-        """Return the next line. Raises: LineTooLong when the head is over its limit."""
+        """Return the next line. Raises: LineTooLong when the head exceeds its limit."""
         line = self._source.readline(min(limit, self._remaining_bytes + 1))
         self._remaining_bytes -= len(line)
         if self._remaining_bytes < 0:
@@ -149,19 +195,19 @@ class LimitedHeaderReader:
 
 
 class StrictResponse(http.client.HTTPResponse):
-    """Refuses what urllib3 takes, with a warning that quotes it; takes no interim answer for the final one.
+    """Refuses malformed headers, which urllib3 accepts with a warning that quotes them, and skips interim responses.
 
-    http.client skips 100 alone: after a 103 the connection would be kept, and the next request given this one's answer.
-    Spec: RFC 9110 15.2.
+    http.client skips only 100. After a 103 the connection would be reused, and the next request would receive this
+    one's response. Spec: RFC 9110 15.2.
     """
 
     def begin(self) -> None:
         source = self.fp
-        self.fp = LimitedHeaderReader(source)  # type: ignore[assignment]  # begin() calls nothing else of it
+        self.fp = LimitedHeaderReader(source)  # type: ignore[assignment]  # begin() calls only readline
         try:
             super().begin()
             while self.status < 200:
-                self.headers = None  # type: ignore[assignment]  # as before the first
+                self.headers = None  # type: ignore[assignment]  # as before the first call
                 super().begin()
         finally:
             if self.fp is not None:
@@ -172,7 +218,7 @@ class StrictResponse(http.client.HTTPResponse):
 
 
 class TimedConnection(HTTPConnection):
-    """A connection whose handle is with its exchange while one is under way, and here while it is kept."""
+    """A connection whose handle belongs to the current exchange, or to the connection while it is pooled."""
 
     response_class = StrictResponse
     exchange: TimedExchange
@@ -189,11 +235,11 @@ class TimedConnection(HTTPConnection):
 
 
 class TimedTLSConnection(TimedConnection, HTTPSConnection):
-    """The same over TLS."""
+    """TimedConnection over TLS."""
 
 
 class TimedConnectionPool(urllib3.HTTPConnectionPool):
-    """A pool that takes back no connection that was shut down. Use it within an Exchange."""
+    """A pool that takes back no connection that was shut down. Use it within a TimedExchange."""
 
     ConnectionCls = TimedConnection
 
@@ -218,41 +264,40 @@ class TimedConnectionPool(urllib3.HTTPConnectionPool):
 
 
 class TimedTLSConnectionPool(TimedConnectionPool, urllib3.HTTPSConnectionPool):
-    """The same over TLS."""
+    """TimedConnectionPool over TLS."""
 
     ConnectionCls = TimedTLSConnection
 
 
 def _has_unread_bytes(sock: Any) -> bool:
-    """Say whether TLS has decrypted bytes that nobody read: behind an answer they would be the next request's.
+    """Return whether TLS has decrypted bytes that are still unread: they would become the next request's response.
 
-    No poll of the socket sees them, so urllib3 takes such a connection for an idle one.
+    Polling the socket does not show them, so urllib3 considers such a connection idle.
     """
     if isinstance(sock, SSLTransport):
-        # TLS to the OP within TLS to a proxy: what either has read.
+        # TLS to the provider inside TLS to a proxy: check both layers.
         return bool(sock.sslobj.pending() or sock.incoming.pending or _has_unread_bytes(sock.socket))
     return isinstance(sock, ssl.SSLSocket) and sock.pending() > 0
 
 
 def translate_error(error: Exception, *, is_expired: bool) -> TransportError:
-    """Return our error for one of urllib3, http.client, ssl or socket, and nothing of its text.
+    """Return the TransportError for an error of urllib3, http.client, ssl or socket.
 
-    Theirs quote URLs, headers and what the OP sent.
+    Its text is dropped, because it quotes URLs, headers and data that the provider sent.
     """
     root = _get_root_error(error)
     if is_expired or isinstance(root, TimeoutError | PoolTimeoutError):
         return TransportTimeout()
     if isinstance(root, ssl.SSLCertVerificationError):
-        return TransportTLS(f"The OP's certificate could not be verified: {root.verify_message}")
+        return TransportTLS(f"The provider's certificate could not be verified: {root.verify_message}")
     if isinstance(root, ssl.SSLError) and not isinstance(root, ssl.SSLEOFError | ssl.SSLZeroReturnError):
-        return TransportTLS(f"TLS with the OP failed: {root.reason}")
+        return TransportTLS(f"TLS with the provider failed: {root.reason}")
     if isinstance(root, http.client.LineTooLong) or type(root) is http.client.HTTPException:
-        # The latter is what http.client raises for more than 100 headers.
-        return TransportTooLarge("The headers are over the limit.")
-    return TransportUnreachable(f"The exchange with the OP broke off: {type(root).__name__}")
+        # http.client raises the latter for more than 100 headers.
+        return TransportTooLarge("The headers exceed the limit.")
+    return TransportUnreachable(f"The exchange with the provider was interrupted: {type(root).__name__}")
 
 
 def _get_root_error(error: Exception) -> Exception:
-    """urllib3 keeps the error that it wraps as an argument, a proxy's as an attribute."""
     inner = getattr(error, "original_error", None) or next((a for a in error.args if isinstance(a, Exception)), None)
     return error if inner is None else _get_root_error(inner)

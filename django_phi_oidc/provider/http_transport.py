@@ -1,4 +1,4 @@
-"""R1: the way to the OP. One pooled, kept-alive client for each provider and process, with a limit to everything."""
+"""R1: HTTP to a provider. One pooled keep-alive client per provider and process, with limits on time and size."""
 
 import http.client
 import os
@@ -28,45 +28,44 @@ from .connection_pool import TimedConnectionPool, TimedExchange, TimedTLSConnect
 MAX_BODY_BYTES = 1024 * 1024
 CHUNK_BYTES = 64 * 1024
 MAX_POOLED_CONNECTIONS = 32
-"""For each host of a provider and process; a thread beyond them gets a connection that is closed after use."""
+"""Per host and process. Further threads get a connection that is closed after use."""
 
 
 class HTTPTransport:
-    """Carries requests to one provider within the limits of R1. Threads may share it, and so may a forked child.
+    """Sends requests to one provider within the limits of R1. Threads and forked children may share it.
 
-    Certificates are always verified, TLS is 1.2 or newer. No redirect is followed, no encoded answer is decoded, no
-    environment variable and no .netrc is read: a proxy is the declaration's.
+    Certificates are always verified, and TLS is 1.2 or newer. It follows no redirect, decodes no encoded response and
+    reads no environment variable and no .netrc: the proxy comes from the declaration.
 
-    NOT covered by the deadline: name resolution, which the system's resolver bounds.
+    NOT covered by the timeout: name resolution, which the system's resolver limits.
     """
 
     def __init__(self, declaration: ProviderDeclaration) -> None:
         self._declaration = declaration
-        # By process. A child leaves alone what it inherited: closing it takes locks that no thread of the child holds.
+        # Keyed by process id. A child does not close inherited pools: a thread that it lacks may hold their locks.
         self._pool_managers: dict[int, urllib3.PoolManager] = {}
 
-    def send(self, request: TransportRequest, *, deadline: float) -> TransportResponse:
-        """Return the answer, whatever its status but 3xx, within deadline seconds for the whole exchange.
+    def send(self, request: TransportRequest, *, timeout_seconds: float) -> TransportResponse:
+        """Return the response, of any status but 3xx. timeout_seconds: for the whole exchange.
 
-        A request is sent once. A GET alone is sent again, on a new connection and within the same deadline, when it
-        went out on a kept connection that broke. A kept connection that the OP has closed by then is not used at all.
+        A request is sent once. Only a GET is sent again, on a new connection and within the same time, when a pooled
+        connection failed under it. A pooled connection that the provider has already closed is not used.
 
-        Raises: TransportError, one of its subclasses for each way to fail.
-        Spec: RFC 9110 9.2.2, RFC 9112 9.3.1.
+        Raises: TransportError, with a subclass for each cause. Spec: RFC 9110 9.2.2, RFC 9112 9.3.1.
         """
         validate_https_url(request.url, allow_loopback_http=self._declaration.allow_loopback_http)
-        told = {"provider": self._declaration.name, "call": request.operation, "outcome": "error"}
-        with metrics.measure_duration(metrics.PROVIDER_CALL_DURATION, **told) as labels:
+        labels = {"provider": self._declaration.name, "call": request.operation, "outcome": "error"}
+        with metrics.measure_duration(metrics.PROVIDER_CALL_DURATION, **labels) as final_labels:
             try:
-                response = self._send_with_retry(request, deadline=deadline)
+                response = self._send_with_retry(request, timeout_seconds=timeout_seconds)
             except TransportError as error:
-                labels["outcome"] = error.code
+                final_labels["outcome"] = error.code
                 raise
-            labels["outcome"] = f"{response.status // 100}xx"
+            final_labels["outcome"] = f"{response.status // 100}xx"
             return response
 
-    def _send_with_retry(self, request: TransportRequest, *, deadline: float) -> TransportResponse:
-        with TimedExchange(deadline) as exchange:
+    def _send_with_retry(self, request: TransportRequest, *, timeout_seconds: float) -> TransportResponse:
+        with TimedExchange(timeout_seconds) as exchange:
             try:
                 return self._send_once(request, exchange)
             except TransportUnreachable:
@@ -76,43 +75,38 @@ class HTTPTransport:
             return self._send_once(request, exchange)
 
     def close(self) -> None:
-        """Close the connections that this process keeps."""
-        manager = self._pool_managers.pop(os.getpid(), None)
-        if manager is not None:
+        """Close the pooled connections of this process."""
+        if manager := self._pool_managers.pop(os.getpid(), None):
             manager.clear()
 
     def _send_once(self, request: TransportRequest, exchange: TimedExchange) -> TransportResponse:
         headers = {name: value for name, value in request.headers.items() if name.lower() != "accept-encoding"}
-        left = exchange.get_remaining_seconds()
+        remaining = exchange.get_remaining_seconds()
+        pid, managers = os.getpid(), self._pool_managers
+        manager = managers.get(pid) or managers.setdefault(pid, _create_pool_manager(self._declaration))
         try:
-            answer = self._get_pool_manager().urlopen(
+            raw_response = manager.urlopen(
                 request.method,
                 request.url,
                 body=request.body,
                 headers={"User-Agent": "django-phi-oidc", **headers, "Accept-Encoding": "identity"},
-                timeout=urllib3.Timeout(connect=left, read=left),
+                timeout=urllib3.Timeout(connect=remaining, read=remaining),
                 redirect=False,
                 retries=False,
                 preload_content=False,
                 decode_content=False,
             )
             try:
-                response = _read_response(answer)
+                response = _read_response(raw_response)
             finally:
-                answer.close()
-        # ValueError: what http.client has for a header with a line break, quoting it.
+                raw_response.close()
+        # ValueError: http.client raises it for a header with a line break, and quotes the header.
         except (HTTPError, http.client.HTTPException, OSError, ValueError) as error:
             raise translate_error(error, is_expired=exchange.is_expired) from None
         if exchange.is_expired:
-            # Where nothing tells the body's length, our own cut looks like its end.
+            # Without a length, a body that the timer cut off looks complete.
             raise TransportTimeout
         return response
-
-    def _get_pool_manager(self) -> urllib3.PoolManager:
-        manager = self._pool_managers.get(os.getpid())
-        if manager is None:
-            manager = self._pool_managers.setdefault(os.getpid(), _create_pool_manager(self._declaration))
-        return manager
 
 
 def _create_pool_manager(declaration: ProviderDeclaration) -> urllib3.PoolManager:
@@ -131,9 +125,9 @@ def _create_pool_manager(declaration: ProviderDeclaration) -> urllib3.PoolManage
 
 
 def create_ssl_context(ca_bundle: str) -> ssl.SSLContext:
-    """Return what verifies an OP's certificate, by that file of CAs or by those of the system. Raises: TransportTLS.
+    """Return a context that verifies against that CA file, or the system's CAs if empty. Raises: TransportTLS.
 
-    Not ssl.create_default_context: that one writes session keys to where SSLKEYLOGFILE says.
+    Not ssl.create_default_context, which logs session keys to the file that SSLKEYLOGFILE names.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
@@ -143,7 +137,7 @@ def create_ssl_context(ca_bundle: str) -> ssl.SSLContext:
     try:
         context.load_verify_locations(cafile=ca_bundle)
     except OSError as error:
-        raise TransportTLS("ca_bundle can't be read.") from error
+        raise TransportTLS("ca_bundle cannot be read.") from error
     return context
 
 

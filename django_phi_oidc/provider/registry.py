@@ -1,4 +1,4 @@
-"""The providers of this process by name: what was declared, the way to them, and what they say of themselves."""
+"""The declared providers of this process, by name, with their transport, metadata and keys."""
 
 import os
 import time
@@ -26,14 +26,10 @@ from .metadata_cache import CachedDocument, RemoteKeySet, parse_freshness_second
 
 
 class Provider:
-    """One OP: its declaration, the transport to it, and its metadata and keys as far as this process knows them."""
+    """A provider: its declaration, the transport to it, and its metadata and keys as cached in this process."""
 
     def __init__(
-        self,
-        *,
-        declaration: ProviderDeclaration,
-        transport: Transport,
-        monotonic: Callable[[], float] = time.monotonic,
+        self, *, declaration: ProviderDeclaration, transport: Transport, monotonic: Callable[[], float] = time.monotonic
     ) -> None:
         self.declaration = declaration
         self.transport = transport
@@ -41,66 +37,61 @@ class Provider:
         self._metadata = CachedDocument(self._fetch_metadata, monotonic=monotonic)
         self._keys = CachedDocument(self._fetch_keys, monotonic=monotonic)
 
-    def get_metadata(self, *, deadline: float) -> ProviderMetadata:
-        """Return the OP's metadata, judged against the declaration. deadline: seconds.
+    def get_metadata(self, *, timeout_seconds: float) -> ProviderMetadata:
+        """Return the provider's metadata, validated against the declaration.
 
-        Raises: TransportError, MetadataError.
-        Spec: OIDC Discovery 4.
+        Raises: TransportError, MetadataError. Spec: OIDC Discovery 4.
         """
-        return self._metadata.get(deadline=deadline)
+        return self._metadata.get(timeout_seconds=timeout_seconds)
 
-    def get_key_set(self, *, deadline: float) -> KeySet:
-        """Return the OP's keys, which are refetched when a token comes that none of them fits.
+    def get_key_set(self, *, timeout_seconds: float) -> KeySet:
+        """Return the provider's keys, which are fetched again when no key matches a token.
 
-        deadline: seconds, for this call, and again for that refetch.
-
+        timeout_seconds: for this call, and again for each later fetch.
         Raises: TransportError, MetadataError.
         """
-        self._keys.get(deadline=deadline)
-        return RemoteKeySet(self._keys, deadline=deadline)
+        self._keys.get(timeout_seconds=timeout_seconds)
+        return RemoteKeySet(self._keys, timeout_seconds=timeout_seconds)
 
     def with_declaration(self, declaration: ProviderDeclaration) -> "Provider":
-        """Return the same OP, its connections and what is known of it, for a request that asks more of it.
+        """Return the same provider, sharing connections and caches, for a request with stricter requirements.
 
-        Requires: a declaration that differs in nothing that metadata is judged by.
+        Requires: the declarations differ in nothing that metadata is validated against.
         """
         other = copy(self)
         other.declaration = declaration
         return other
 
-    def _fetch_metadata(self, deadline: float) -> tuple[ProviderMetadata, float]:
+    def _fetch_metadata(self, timeout_seconds: float) -> tuple[ProviderMetadata, float]:
         request = build_metadata_request(issuer=self.declaration.issuer)
-        response = self.transport.send(request, deadline=deadline)
-        return process_metadata_response(response, declaration=self.declaration), parse_freshness_seconds(
-            response.headers
-        )
+        response = self.transport.send(request, timeout_seconds=timeout_seconds)
+        metadata = process_metadata_response(response, declaration=self.declaration)
+        return metadata, parse_freshness_seconds(response.headers)
 
-    def _fetch_keys(self, deadline: float) -> tuple[JSONWebKeySet, float]:
-        ends_at = self._monotonic() + deadline
-        request = build_jwks_request(self.get_metadata(deadline=deadline))
-        response = self.transport.send(request, deadline=ends_at - self._monotonic())
+    def _fetch_keys(self, timeout_seconds: float) -> tuple[JSONWebKeySet, float]:
+        ends_at = self._monotonic() + timeout_seconds
+        request = build_jwks_request(self.get_metadata(timeout_seconds=timeout_seconds))
+        response = self.transport.send(request, timeout_seconds=ends_at - self._monotonic())
         return process_jwks_response(response), parse_freshness_seconds(response.headers)
 
 
-# By process: what a child inherits is a client whose sockets and locks are its parent's.
+# Keyed by process id: the sockets and locks of an inherited client belong to the parent process.
 _providers: dict[tuple[int, ProviderDeclaration], Provider] = {}
 
 
 def get_provider(name: str | None = None) -> Provider:
-    """Return the provider of that name, or the first declared; the same object for as long as it is declared so.
+    """Return the provider of that name, or the first one; the same object as long as its declaration is unchanged.
 
     Raises: ProviderUnknown.
     """
-    declared = conf.providers()
-    declaration = next(iter(declared.values()), None) if name is None else declared.get(name)
+    providers = conf.providers()
+    declaration = next(iter(providers.values()), None) if name is None else providers.get(name)
     if declaration is None:
         raise ProviderUnknown
     key = os.getpid(), declaration
-    provider = _providers.get(key)
-    if provider is None:
-        transport = HTTPTransport(declaration)
-        provider = _providers.setdefault(key, Provider(declaration=declaration, transport=transport))
-    return provider
+    if provider := _providers.get(key):
+        return provider
+    return _providers.setdefault(key, Provider(declaration=declaration, transport=HTTPTransport(declaration)))
 
 
 @receiver(setting_changed, dispatch_uid="django_phi_oidc.provider.registry")

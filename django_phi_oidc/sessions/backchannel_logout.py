@@ -27,14 +27,12 @@ from .. import conf
 from .._internal import clock
 from ..access.responses import set_private_headers
 from ..audit.events import Action, Origin
-from ..audit.recorder import record
+from ..audit.refusals import RefusalLog, report_refusal
 from ..audit.request_context import get_client_ip, get_request_id
-from ..audit.throttling import allow_event
 from ..config.providers import ProviderDeclaration
 from ..crypto import keyring
 from ..crypto.keyring import SymmetricKey
 from ..errors import (
-    AuditUnavailable,
     KeyNotFound,
     KeyRingError,
     LogoutTokenInvalid,
@@ -120,6 +118,9 @@ def _end_matching_sessions(
 
 
 logger = logging.getLogger("django_phi_oidc.logout")
+REFUSAL_LOG_MESSAGE = (
+    "A logout token was refused: reason=%(reason)s rule=%(rule)s provider=%(provider)s request=%(request)s"
+)
 MAX_BODY_BYTES = 72 * 1024
 """Bytes: those of the longest token, and room for parameters that mean nothing to us."""
 MAX_PARAMETERS = 100
@@ -220,7 +221,7 @@ def _get_logout_token(request: HttpRequest) -> str:
 def _verify_with_provider_keys(token: str, provider: Provider) -> LogoutToken:
     """Return what the token says. Raises: LogoutTokenInvalid; TransportError, MetadataError: it can't be judged now."""
     try:
-        keys = provider.get_key_set(deadline=PROVIDER_CALL_SECONDS)
+        keys = provider.get_key_set(timeout_seconds=PROVIDER_CALL_SECONDS)
         return verify_logout_token(token, keys=keys, declaration=provider.declaration, now=clock.now())
     except KeyNotFound as error:
         if not error.is_certain:
@@ -252,7 +253,7 @@ def _iter_frame_ancestors(declaration: ProviderDeclaration) -> Iterable[str]:
     """Yield the origins of the OP's pages: that of its issuer, and those of the endpoints to which people come."""
     urls = [declaration.issuer]
     try:
-        metadata = get_provider(declaration.name).get_metadata(deadline=PROVIDER_CALL_SECONDS)
+        metadata = get_provider(declaration.name).get_metadata(timeout_seconds=PROVIDER_CALL_SECONDS)
         urls += [metadata.authorization_endpoint, metadata.end_session_endpoint]
     except (TransportError, MetadataError) as fault:
         logger.warning("The provider %s may frame from its issuer's origin alone: %s.", declaration.name, fault.code)
@@ -280,21 +281,11 @@ def _ignore_browser_session(request: HttpRequest) -> None:
 
 
 def _report_refusal(request: HttpRequest, refusal: LogoutTokenInvalid | LogoutTokenReplayed, *, provider: str) -> None:
-    """Tell the trail and the log. provider: a declared name, on the word of a token that nobody may have signed."""
-    origin, now = _origin_from_request(request), clock.now()
-    logger.warning(
-        "A logout token was refused: reason=%s rule=%s provider=%s request=%s",
-        refusal.code,
-        getattr(refusal, "rule", ""),
-        provider,
-        origin.request_id,
-    )
-    if not allow_event(refusal.code, origin.client_ip, now=now):
-        return
-    try:
-        record(Action.LOGOUT_REFUSED, origin=origin, now=now, outcome="failure", provider=provider, reason=refusal.code)
-    except AuditUnavailable:
-        logger.exception("The refusal of a logout token can't be written to the trail.")
+    """provider: a declared name, from a token that may not be authentic."""
+    origin = _origin_from_request(request)
+    fields = {"reason": refusal.code, "rule": getattr(refusal, "rule", ""), "provider": provider}
+    log = RefusalLog(logger, REFUSAL_LOG_MESSAGE, {**fields, "request": origin.request_id})
+    report_refusal(Action.LOGOUT_REFUSED, refusal.code, origin=origin, now=clock.now(), log=log, provider=provider)
 
 
 def _log_fault(fault: Exception, *, provider: str) -> None:

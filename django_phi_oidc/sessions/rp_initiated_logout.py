@@ -51,7 +51,7 @@ def build_end_session_request(
     """
     try:
         provider = get_provider(provider_name)
-        metadata = provider.get_metadata(deadline=max(timeout_seconds, _MIN_CALL_SECONDS))
+        metadata = provider.get_metadata(timeout_seconds=max(timeout_seconds, _MIN_CALL_SECONDS))
     except (ProviderUnknown, TransportError, MetadataError):
         return None
     method = provider.declaration.end_session_method

@@ -120,9 +120,9 @@ def request_tokens(
     ends_at = time.monotonic() + timeout_seconds
     provider = get_provider(lease.provider)
     declaration = provider.declaration
-    metadata = provider.get_metadata(deadline=timeout_seconds)
+    metadata = provider.get_metadata(timeout_seconds=timeout_seconds)
     # Before the token is spent: without keys nobody could judge what came for it.
-    keys = provider.get_key_set(deadline=max(ends_at - time.monotonic(), _MIN_CALL_SECONDS))
+    keys = provider.get_key_set(timeout_seconds=max(ends_at - time.monotonic(), _MIN_CALL_SECONDS))
     sent_at = clock()
     request = build_refresh_request(
         metadata=metadata,
@@ -131,7 +131,7 @@ def request_tokens(
         freshness=AssertionFreshness(now=sent_at, jti=randomness.token_b64url(32)),
     )
     # With all of the time: a call that is cut short may lose the only token that the OP takes from now on.
-    response = provider.transport.send(request, deadline=timeout_seconds)
+    response = provider.transport.send(request, timeout_seconds=timeout_seconds)
     known = (lease.refresh_token, lease.access_token)
     new_tokens.extend(token for token in extract_received_tokens(response) if token.value not in known)
     for token in new_tokens:

@@ -170,7 +170,7 @@ def revoke_at_provider(
     ends_at = time.monotonic() + timeout_seconds
     try:
         provider = get_provider(provider_name)
-        metadata = provider.get_metadata(deadline=timeout_seconds)
+        metadata = provider.get_metadata(timeout_seconds=timeout_seconds)
         if not metadata.revocation_endpoint:
             return RevocationAttemptResult(status=RevocationStatus.UNSUPPORTED, error_code=RevocationUnsupported.code)
         request = build_revocation_request(
@@ -180,7 +180,7 @@ def revoke_at_provider(
             token_type_hint=token.token_type_hint,
             freshness=AssertionFreshness(now=now, jti=randomness.token_b64url(32)),
         )
-        response = provider.transport.send(request, deadline=ends_at - time.monotonic())
+        response = provider.transport.send(request, timeout_seconds=ends_at - time.monotonic())
     except ProviderUnknown as error:
         return RevocationAttemptResult(status=RevocationStatus.PENDING, error_code=error.code, needs_operator=True)
     except (TransportError, MetadataError) as error:

@@ -1,7 +1,4 @@
-"""What is stored of (issuer, `sub`), and of an activation code: a keyed digest; what other systems know a person by.
-
-No Django.
-"""
+"""Keyed digests of (issuer, `sub`) and of activation codes, and the pairwise identifiers for other systems."""
 
 import hashlib
 import hmac
@@ -10,32 +7,30 @@ import hmac
 def compute_subject_digest(key: bytes, *, issuer: str, sub: str) -> str:
     """Return HMAC-SHA256 over issuer and sub, hexadecimal.
 
-    Each is UTF-8 after its length in bytes (4 bytes, big-endian), so no two pairs make the same message.
+    Each is UTF-8, preceded by its length in bytes (4 bytes, big-endian), so no two pairs give the same message.
     Spec: OIDC Core 5.7: only issuer and `sub` together identify a person.
     """
-    return hmac.new(key, _encode_length_prefixed(issuer) + _encode_length_prefixed(sub), hashlib.sha256).hexdigest()
+    return _compute_hmac(key, issuer, sub)
 
 
 def compute_pairwise_value(key: bytes, *, sector: str, user_model_label: str, pk: str) -> str:
     """Return HMAC-SHA256 over sector, the user model's label and the user's primary key, hexadecimal.
 
-    Each is written as in subject_digest; being three, they are never the message of a subject's digest either.
-    Without the key nobody comes from the value to the user, or from one sector's value to another's.
+    Each is encoded as in compute_subject_digest. Three parts never give the message of a subject digest. Without the
+    key, a value cannot be linked to the user or to the value in another sector.
     Spec: OIDC Core 8.1.
     """
-    message = b"".join(_encode_length_prefixed(part) for part in (sector, user_model_label, pk))
-    return hmac.new(key, message, hashlib.sha256).hexdigest()
+    return _compute_hmac(key, sector, user_model_label, pk)
 
 
 def compute_activation_digest(key: bytes, *, issuer: str, code: str) -> str:
-    """Return HMAC-SHA256 over issuer and code, hexadecimal: a code for one issuer is none for another.
+    """Return HMAC-SHA256 over issuer and code, hexadecimal. A code is valid for one issuer only.
 
-    Each is written as in subject_digest, after a text that is no sector: so it is never the message of another digest.
+    Each is encoded as in compute_subject_digest, after a text that is no sector, so no other digest has this message.
     """
-    message = b"".join(_encode_length_prefixed(part) for part in ("activation code", issuer, code))
-    return hmac.new(key, message, hashlib.sha256).hexdigest()
+    return _compute_hmac(key, "activation code", issuer, code)
 
 
-def _encode_length_prefixed(text: str) -> bytes:
-    data = text.encode("utf-8")
-    return len(data).to_bytes(4, "big") + data
+def _compute_hmac(key: bytes, *parts: str) -> str:
+    encoded = [part.encode("utf-8") for part in parts]
+    return hmac.new(key, b"".join(len(part).to_bytes(4, "big") + part for part in encoded), hashlib.sha256).hexdigest()

@@ -1,4 +1,4 @@
-"""Invitations: a code for an account, shown once, redeemed once, revoked by the next one. Only its digest is kept."""
+"""Invitations: activation codes for users. A code is shown once, redeemed once, and revoked by the next one."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -22,12 +22,11 @@ from .models import ActivationCode, ActivationCodeQuerySet
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Invitation:
-    """What is given out once, and can't be had again."""
+    """An invitation with its code, which is not stored and cannot be shown again."""
 
     user_id: Any
-    """The primary key."""
     code: str = field(repr=False)
-    """As it is shown."""
+    """With separators."""
     expires_at: datetime
 
 
@@ -41,18 +40,18 @@ def create_invitations(
     origin: Origin,
     now: datetime,
 ) -> list[Invitation]:
-    """Return a new code for each of these users, in their order, or make none; the former ones are revoked.
+    """Create a code for each user, in their order, or for none, and revoke the previous ones.
 
-    users: primary keys, each once. One transaction, with an event for each code. key: of the subject keys, the newest.
-    Raises: InvitationRefused, where the provider takes no codes, or a user is gone or deactivated.
+    user_ids: primary keys without duplicates. key: the newest subject key. One transaction, with an event for each.
+    Raises: InvitationRefused, if the provider accepts no codes, or a user does not exist or is deactivated.
     """
     validate_accepts_codes(provider)
     with transaction.atomic():
-        # In one order, so that two who invite the same users do not wait for each other.
-        held = get_user_model()._base_manager.select_for_update(no_key=True, of=("self",))
-        validate_users(user_ids, {user.pk: user for user in held.filter(pk__in=user_ids).order_by("pk")})
-        former = ActivationCode.objects.filter(user__in=user_ids, provider=provider.name)
-        revoke_activation_codes(former, reason="reissued", origin=origin, now=now)
+        # Lock in a fixed order, so that two concurrent calls for the same users do not deadlock.
+        users = get_user_model()._base_manager.select_for_update(no_key=True, of=("self",))
+        validate_users(user_ids, {user.pk: user for user in users.filter(pk__in=user_ids).order_by("pk")})
+        previous = ActivationCode.objects.filter(user__in=user_ids, provider=provider.name)
+        revoke_activation_codes(previous, reason="reissued", origin=origin, now=now)
         codes = {pk: create_code() for pk in user_ids}
         expires_at = now + lifetime
         ActivationCode.objects.bulk_create(
@@ -67,47 +66,41 @@ def create_invitations(
             )
             for pk, code in codes.items()
         )
-        until = expires_at.isoformat(timespec="seconds")
-        enqueue_many(
-            [
-                _create_event(Action.ACTIVATION_ISSUED, pk, provider.name, origin, now, detail={"until": until})
-                for pk in user_ids
-            ]
-        )
+        detail = {"until": expires_at.isoformat(timespec="seconds")}
+        fields: Any = {"provider": provider.name, "origin": origin, "now": now, "detail": detail}
+        issued = Action.ACTIVATION_ISSUED
+        enqueue_many([NewEvent(action=issued, resource=f"user/{pk}", **fields) for pk in user_ids])
     return [Invitation(user_id=pk, code=format_code(code), expires_at=expires_at) for pk, code in codes.items()]
 
 
 def revoke_activation_codes(codes: ActivationCodeQuerySet, *, reason: str, origin: Origin, now: datetime) -> int:
-    """Revoke those of codes that nobody has redeemed, in one transaction; return how many could still have been.
-
-    Each of these has an event with that reason.
-    """
+    """Revoke the unused codes, in one transaction, and return how many were not expired. Each of those has an event."""
     with transaction.atomic():
-        held = codes.unused().order_by("pk").select_for_update()
-        waiting = list(held.values_list("pk", "user", "provider", "expires_at"))
-        ActivationCode.objects.filter(pk__in=[pk for pk, *_ in waiting]).update(revoked_at=now)
-        live = [(user, provider) for _, user, provider, expires_at in waiting if expires_at > now]
-        enqueue_many(
-            [
-                _create_event(Action.ACTIVATION_REVOKED, user, provider, origin, now, reason=reason, detail={})
-                for user, provider in live
-            ]
-        )
-    return len(live)
+        locked = codes.unused().order_by("pk").select_for_update()
+        rows = list(locked.values_list("pk", "user", "provider", "expires_at"))
+        ActivationCode.objects.filter(pk__in=[pk for pk, *_ in rows]).update(revoked_at=now)
+        fields: Any = {"action": Action.ACTIVATION_REVOKED, "origin": origin, "now": now, "reason": reason}
+        events = [
+            NewEvent(provider=provider, resource=f"user/{user}", detail={}, **fields)
+            for _, user, provider, expires_at in rows
+            if expires_at > now
+        ]
+        enqueue_many(events)
+    return len(events)
 
 
 def validate_accepts_codes(provider: ProviderDeclaration) -> None:
-    """Raises: InvitationRefused where nobody would ask for a code."""
+    """Raises: InvitationRefused."""
     if provider.provisioning != "invitation":
         raise InvitationRefused(
-            gettext_noop("Provider %(provider)s takes no activation codes: its provisioning is %(provisioning)s."),
+            gettext_noop("Provider %(provider)s accepts no activation codes: its provisioning is %(provisioning)s."),
             provider=provider.name,
             provisioning=provider.provisioning,
         )
 
 
 def validate_users(user_ids: Sequence[Any], users_by_id: dict[Any, Any]) -> None:
-    """Raises: InvitationRefused for the first of users who is not among found, by primary key, or is deactivated."""
+    """Raises: InvitationRefused for the first user that is missing or deactivated."""
     for pk in user_ids:
         if pk not in users_by_id:
             raise InvitationRefused(gettext_noop("There is no user %(user)s."), user=pk)
@@ -116,20 +109,13 @@ def validate_users(user_ids: Sequence[Any], users_by_id: dict[Any, Any]) -> None
 
 
 def has_more_privileges(user: Any, actor: Any) -> bool:
-    """Say whether person may do what actor may not, as a superuser or of the staff: who invites them could become them.
+    """Return whether user, a superuser or staff member, has permissions that actor lacks.
 
-    What patients may do on the portal's pages does not count, or nobody of the staff could invite them.
+    An actor who invites or links such a user could sign in as them. Users who are not staff never count, otherwise
+    staff could not invite patients, who have permissions of their own.
     """
     if getattr(actor, "is_superuser", False):
         return False
     if getattr(user, "is_superuser", False):
         return True
     return bool(getattr(user, "is_staff", False)) and not user.get_all_permissions() <= actor.get_all_permissions()
-
-
-def _create_event(
-    action: Action, user_id: Any, provider: str, origin: Origin, now: datetime, **event_fields: Any
-) -> NewEvent:
-    return NewEvent(
-        action=action, origin=origin, now=now, provider=provider, resource=f"user/{user_id}", **event_fields
-    )

@@ -1,4 +1,4 @@
-"""Who a person is to another system: an identifier that no other system can join with its own. Spec: OIDC Core 8.1."""
+"""Pairwise identifiers of users for other systems, which those systems cannot correlate. Spec: OIDC Core 8.1."""
 
 import re
 
@@ -11,16 +11,16 @@ from .identifiers import compute_pairwise_value
 from .models import PairwiseIdentifier
 
 SECTOR_PATTERN = re.compile(r"[a-z0-9]([a-z0-9.-]{0,253}[a-z0-9])?")
-"""A host name in lower case, as Core 8.1 has it: in two spellings it would be two sectors."""
+"""A host name in lower case (Core 8.1): another spelling would be another sector."""
 
 
 def get_pairwise_id(user: AbstractBaseUser, sector: str) -> str:
-    """Return user's identifier in that sector: 64 hexadecimal digits, the same for ever, at one SELECT.
+    """Return the user's identifier in that sector: 64 hexadecimal digits that never change, by one SELECT.
 
-    sector: the host name of the system that gets it. The newest PAIRWISE_KEY makes it at first use, and it is stored:
-    no later key changes it, and of several first uses at once all get the same one. It goes with the user. A primary
-    key that is given to somebody else afterwards gives them the former's identifier as well.
-    Raises: ValueError for a sector that is no such name and a user that is not saved; at first use, KeyMissing.
+    sector: the host name of the system that receives it. At first use it is computed with the newest PAIRWISE_KEY and
+    stored, so later keys do not change it, and concurrent first uses get the same one. It is deleted with the user. If
+    a primary key is reused, its new user gets the previous user's identifier.
+    Raises: ValueError for an invalid sector or an unsaved user; at first use, KeyMissing.
     Spec: OIDC Core 8.1.
     """
     if not SECTOR_PATTERN.fullmatch(sector):
@@ -28,12 +28,11 @@ def get_pairwise_id(user: AbstractBaseUser, sector: str) -> str:
     if user.pk is None:
         raise ValueError("A user that is not saved has no identifier.")
 
-    identifiers = PairwiseIdentifier.objects
-    found = identifiers.filter(user=user.pk, sector=sector).first()
-    if found is None:
-        key = keyring.get_keys(conf.PAIRWISE_KEY_RING)[0]
-        value = compute_pairwise_value(
-            key.material, sector=sector, user_model_label=get_user_model()._meta.label_lower, pk=str(user.pk)
+    identifier = PairwiseIdentifier.objects.filter(user=user.pk, sector=sector).first()
+    if identifier is None:
+        key, label = keyring.get_keys(conf.PAIRWISE_KEY_RING)[0], get_user_model()._meta.label_lower
+        value = compute_pairwise_value(key.material, sector=sector, user_model_label=label, pk=str(user.pk))
+        identifier, _ = PairwiseIdentifier.objects.get_or_create(
+            user_id=user.pk, sector=sector, defaults={"value": value}
         )
-        found, _ = identifiers.get_or_create(user_id=user.pk, sector=sector, defaults={"value": value})
-    return found.value
+    return identifier.value

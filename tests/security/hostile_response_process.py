@@ -54,7 +54,7 @@ def forget_the_peak() -> None:
 def meet(transport: HTTPTransport, url: str, judge: str) -> str:
     """Return what comes of it: a code of ours, or what was accepted."""
     try:
-        answer = transport.send(TransportRequest(method="GET", url=url, headers={}), deadline=SECONDS)
+        answer = transport.send(TransportRequest(method="GET", url=url, headers={}), timeout_seconds=SECONDS)
         return type(JUDGES[judge](answer)).__name__
     except SignInRefused as refusal:
         return refusal.code

@@ -1,4 +1,4 @@
-"""The demo provider on a socket, an app that has its access tokens, and the person on whose behalf it uses them."""
+"""The demo provider on a socket, and an app with access tokens of a user."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ Declare = Callable[..., None]
 
 @pytest.fixture(scope="session")
 def op_keys() -> dict[str, SigningKey]:
-    """Return keys made once: RSA keys are slow to find."""
+    """Create the keys once: RSA keys are slow to generate."""
     return create_signing_keys()
 
 
@@ -52,15 +52,15 @@ def op(op_keys: dict[str, SigningKey]) -> Iterator[DemoProvider]:
 def _hospital(settings: Any) -> Iterator[None]:
     settings.ROOT_URLCONF = "tests.support.api_views"
     settings.AUTHENTICATION_BACKENDS = [BACKEND, "tests.support.guarded_views.Wards"]
-    for noted in (HELD, ASKED, RAN):
-        noted.clear()
+    for recorded in (HELD, ASKED, RAN):
+        recorded.clear()
     yield
     HELD.clear()
 
 
 @pytest.fixture(autouse=True)
 def _logs_hold_no_secret(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Look through every line that was logged, of the refused requests above all."""
+    """Search each log line for secrets, also those of refused requests."""
     with capture_all_logs() as log:
         yield
     ops = [value for value in request.node.funcargs.values() if isinstance(value, DemoProvider)]
@@ -69,7 +69,7 @@ def _logs_hold_no_secret(request: pytest.FixtureRequest) -> Iterator[None]:
 
 @pytest.fixture
 def declare(op: DemoProvider, settings: Any) -> Declare:
-    """Declare the provider, and its tokens with options of their own: declare(method="introspection")."""
+    """Return a function that declares the provider and its API with options: declare(method="introspection")."""
 
     def declare(provider: dict[str, Any] | None = None, **api: Any) -> None:
         settings.PHI_OIDC = {
@@ -92,25 +92,24 @@ def declare(op: DemoProvider, settings: Any) -> Declare:
 
 @dataclass
 class App:
-    """An app of the portal's sector, which acts for amina."""
+    """An app in the portal's sector that acts on behalf of amina."""
 
     relying: Relying
     user: Any
     client: Client
 
     def tokens(self, *, resource: str = API, scope: str = "openid chart.read", **changes: Any) -> dict[str, Any]:
-        """Return what the provider gives for a sign-in of amina's at the app."""
+        """Return the token response for a sign-in of amina at the app."""
         code = self.relying.callback(scope=scope, **changes)["code"]
-        answer = self.relying.redeem(code, resource=resource or None)
-        assert answer.status == 200, answer.body
-        return dict(answer.json)
+        response = self.relying.redeem(code, resource=resource or None)
+        assert response.status == 200, response.body
+        return dict(response.json)
 
-    def token(self, **asked: Any) -> str:
-        """Return an access token."""
-        return str(self.tokens(**asked)["access_token"])
+    def token(self, **options: Any) -> str:
+        return str(self.tokens(**options)["access_token"])
 
     def get(self, path: str, token: str = "", **extra: Any) -> Any:
-        """Ask the portal's API."""
+        """Send a request to the portal's API."""
         return self.client.get(path, headers={"Authorization": f"Bearer {token}"} if token else {}, **extra)
 
 
@@ -132,10 +131,10 @@ def app(op: DemoProvider, declare: Declare, transactional_db: None) -> App:
 def refusals() -> list[tuple[str, str, str]]:
     """Return reason, provider and outcome of each refused request, oldest first."""
     events = AuditEvent.objects.filter(action="api.refused").order_by("id")
-    return [(each.reason, each.provider, each.outcome) for each in events]
+    return [(event.reason, event.provider, event.outcome) for event in events]
 
 
 def decisions() -> list[tuple[str, str, str, str]]:
-    """Return action, reason, resource and detail of each decision of a guard, oldest first."""
+    """Return action, reason, resource and detail of each access decision, oldest first."""
     events = AuditEvent.objects.filter(action__startswith="access.").order_by("id")
-    return [(each.action, each.reason, each.resource, each.detail) for each in events]
+    return [(event.action, event.reason, event.resource, event.detail) for event in events]

@@ -1,4 +1,4 @@
-"""API views of a host project, behind each guard and behind none."""
+"""API views of a host project, with and without each permission class."""
 
 from datetime import timedelta
 from typing import Any
@@ -81,7 +81,7 @@ class Chart(View):
 
 
 class Unscoped(Chart):
-    """What the token permits is then asked by PHIAccess alone."""
+    """Only PHIAccess checks what the token permits."""
 
     permission_classes = (PHIAccess,)
 

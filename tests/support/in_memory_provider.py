@@ -1,4 +1,4 @@
-"""An OP in memory, on the Transport's seam, and a clock that a test sets."""
+"""A provider in memory, behind the Transport interface, and a clock that a test sets."""
 
 import json
 import threading
@@ -27,7 +27,7 @@ class Clock:
 
 @dataclass
 class FakeOP:
-    """A Transport that answers from memory, counts, and holds its answers back while `gate` is closed."""
+    """A Transport that answers from memory, counts requests, and blocks while `gate` is closed."""
 
     metadata: dict[str, Any] = field(default_factory=dict)
     kids: list[str] = field(default_factory=lambda: ["a"])
@@ -35,19 +35,19 @@ class FakeOP:
     error: PhiOidcError | None = None
     status: int = 200
     sent: list[str] = field(default_factory=list)
-    deadlines: list[float] = field(default_factory=list)
+    timeouts: list[float] = field(default_factory=list)
     gate: threading.Event = field(default_factory=threading.Event)
-    asked: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
+    received: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
 
     def __post_init__(self) -> None:
         self.gate.set()
 
-    def send(self, request: TransportRequest, *, deadline: float) -> TransportResponse:
+    def send(self, request: TransportRequest, *, timeout_seconds: float) -> TransportResponse:
         path = request.url.removeprefix(ISSUER)
         self.sent.append(path)
-        self.deadlines.append(deadline)
+        self.timeouts.append(timeout_seconds)
         body = json.dumps(self._document() if path == METADATA else {"keys": [jwk(kid) for kid in self.kids]})
-        self.asked.release()
+        self.received.release()
         assert self.gate.wait(10)
         if self.error is not None:
             raise self.error

@@ -1,4 +1,4 @@
-"""Persons who sign in, on servers with whichever keys, one after the other or all at once."""
+"""Helpers for sign-ins on servers with different subject keys, in sequence or concurrently."""
 
 import re
 import threading
@@ -29,7 +29,7 @@ def make_user() -> Any:
 
 
 def sign_in(keys: Sequence[SymmetricKey] = (KEY_1,), *, sub: str = SUB, **changed: Any) -> LinkedAccount:
-    given: dict[str, Any] = {
+    arguments: dict[str, Any] = {
         "issuer": ISSUER,
         "sub": sub,
         "keys": keys,
@@ -38,11 +38,11 @@ def sign_in(keys: Sequence[SymmetricKey] = (KEY_1,), *, sub: str = SUB, **change
         "provider": "default",
         "now": NOW,
     }
-    return get_or_create_account(**{**given, **changed})
+    return get_or_create_account(**{**arguments, **changed})
 
 
 def statements(context: CaptureQueriesContext) -> list[str]:
-    """Return what was executed besides the frame of transactions."""
+    """Return the executed statements except transaction control."""
     executed = [query["sql"] for query in context.captured_queries]
     return [sql for sql in executed if not re.match(r"BEGIN|COMMIT|ROLLBACK|SAVEPOINT|RELEASE", sql)]
 
@@ -60,7 +60,7 @@ def digests_by_key() -> dict[str, str]:
 
 
 class Meeting:
-    """Where two sign-ins meet inside their transactions; who waits in vain goes on, as SQLite lets in one at a time."""
+    """A meeting point of two sign-ins inside their transactions. A lone one continues: SQLite allows one at a time."""
 
     def __init__(self) -> None:
         self.barrier = threading.Barrier(2)
@@ -76,7 +76,7 @@ class Meeting:
 
 
 def at_once(*calls: Callable[[], T]) -> list[T]:
-    """Run each call in a thread with connections of its own, all at the same time."""
+    """Run the calls concurrently, each in a thread with its own connections."""
     start = threading.Barrier(len(calls))
 
     def run(call: Callable[[], T]) -> T:

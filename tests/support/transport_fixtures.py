@@ -1,4 +1,4 @@
-"""What the tests of provider/ share: two authorities, one of them trusted, and declarations."""
+"""Fixtures for the tests of provider/: a trusted and another certificate authority, declarations and transports."""
 
 import ssl
 from collections.abc import Callable, Iterator
@@ -27,7 +27,7 @@ def tls(authority: CertificateAuthority) -> ssl.SSLContext:
 
 @pytest.fixture
 def declare(authority: CertificateAuthority) -> Callable[..., ProviderDeclaration]:
-    """Return what makes a declaration that trusts the authority."""
+    """Return a function that creates a declaration that trusts the authority."""
 
     def declare(**options: object) -> ProviderDeclaration:
         minimal = {
@@ -43,7 +43,7 @@ def declare(authority: CertificateAuthority) -> Callable[..., ProviderDeclaratio
 
 @pytest.fixture
 def open_transport(declare: Callable[..., ProviderDeclaration]) -> Iterator[Callable[..., HTTPTransport]]:
-    """Return what makes a transport that is closed after the test."""
+    """Return a function that creates a transport, which is closed after the test."""
     opened: list[HTTPTransport] = []
 
     def open_transport(**options: object) -> HTTPTransport:

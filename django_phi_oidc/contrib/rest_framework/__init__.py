@@ -1,4 +1,4 @@
-"""Django REST framework: access tokens of the OP at the portal's own APIs, and the guards of their views.
+"""Django REST framework: authentication by the provider's access tokens, and permission classes. Needs the extra `drf`.
 
-Needs the extra `drf`. Nothing else of this app imports it: without the framework all the rest works.
+No other module of this app imports this package.
 """

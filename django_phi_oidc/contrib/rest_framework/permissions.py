@@ -1,7 +1,7 @@
-"""Guards of API views: by scope, by the same declaration as `phi_access`, by how sure a provider must be.
+"""Permission classes for API views: by scope, by the access policy that `phi_access` uses, by assurance.
 
-They ask for whoever is authenticated, by an access token or in a session of a provider. A refusal is raised, so it
-stays one beside any other permission that would let in (`|`).
+They accept users authenticated by an access token or by an OIDC session. A refusal raises an exception, so that in a
+combination with `|` the other permission cannot override it.
 """
 
 from collections.abc import Callable, Collection
@@ -35,22 +35,22 @@ from .exceptions import (
     insufficient_scope,
     insufficient_user_authentication,
     logger,
-    report_refusal,
+    report_api_refusal,
     service_unavailable,
 )
 
 _NOT_FOUND_OR_DENIED_ERRORS = (Http404, ObjectDoesNotExist, DjangoPermissionDenied, NotFound, PermissionDenied)
-"""All ways in which a view says so; none of them goes past the trail."""
+"""The ways in which a view reports a missing object. Each must lead to a refusal with an event."""
 
 
 class HasScope(BasePermission):
-    """Lets in a token that has all of the view's `required_scopes`, and a person in a session of a provider.
+    """Accepts a token with all of the view's `required_scopes`, and any OIDC session, which has no scopes.
 
-    That one has no scopes. By another kind of token or a password nobody is let in.
+    Other kinds of tokens and password sessions are refused.
     """
 
     def has_permission(self, request: Request, view: Any) -> bool:
-        """Raises: Refusal, 403 with the scopes that are missing, after an event; DeclarationInvalid."""
+        """Raises: APIRequestRefused, 403 with the required scopes, after an event; DeclarationInvalid."""
         required = _get_required_scopes(view)
         if not isinstance(request.auth, AccessToken):
             return request.auth is None and Actor.from_request(request).is_authenticated_by_provider
@@ -58,93 +58,84 @@ class HasScope(BasePermission):
 
 
 class PHIAccess(BasePermission):
-    """Guards every method of a view as PHIAccessMixin does: vouched for, permission, purpose, event, then the method.
+    """Enforces the view's access policy for each method, as PHIAccessMixin does, and records the event first.
 
     The view has `permission`, `purpose` or `purposes`, `acr`, `max_age`, and the methods `get_resource`, `get_purpose`,
-    `get_permission_object`. It stands last among the permissions: what it lets in, the trail says, was let in.
+    `get_permission_object`. Use it as the last permission class: its event says that access was permitted.
     """
 
     def has_permission(self, request: Request, view: Any) -> bool:
-        """Raises: Refusal, PermissionDenied, NotAuthenticated, after the event of it; DeclarationInvalid."""
+        """Raises: APIRequestRefused, PermissionDenied, NotAuthenticated, after an event; DeclarationInvalid."""
         mark_response_private(request._request)
         policy = _get_policy(view)
-        if not _is_authenticated(request):
+        if not getattr(request.user, "is_authenticated", False):  # UNAUTHENTICATED_USER may be None
             return False
         resource, purpose = view.get_resource(), view.get_purpose() if hasattr(view, "get_purpose") else view.purpose
-        # What JSON holds may be a list: a refusal like any other, with its event.
+        # A value from JSON may be a list: refuse it with an event, as any other invalid purpose.
         purpose = purpose if isinstance(purpose, str) else ""
 
-        def refuse() -> APIException | None:
+        def find_refusal() -> APIException | None:
             return _find_access_refusal(request, policy, view, resource=resource, purpose=purpose)
 
-        return _decide_once(request, view, (type(self), repr(resource), purpose), refuse)
+        return _decide_once(request, view, (type(self), repr(resource), purpose), find_refusal)
 
 
 class RequireAssurance(BasePermission):
-    """Lets in whom an OP knew so surely and so lately as the view's `acr` and `max_age` say."""
+    """Requires the authentication that the view's `acr` and `max_age` demand."""
 
     def has_permission(self, request: Request, view: Any) -> bool:
-        """Raises: Refusal, 401 with what is asked for, after an event; NotAuthenticated; DeclarationInvalid."""
+        """Raises: APIRequestRefused, 401 with the requirements, after an event; NotAuthenticated."""
         assurance = parse_required_assurance(acr=getattr(view, "acr", ()), max_age=getattr(view, "max_age", None))
-        if not _is_authenticated(request):
+        if not getattr(request.user, "is_authenticated", False):
             return False
 
-        def refuse() -> APIException | None:
-            refused = authorize_assurance(Actor.from_request(request), assurance, now=clock.now())
-            if refused is None:
+        def find_refusal() -> APIException | None:
+            refusal_code = authorize_assurance(Actor.from_request(request), assurance, now=clock.now())
+            if refusal_code is None:
                 return None
-            return insufficient_user_authentication(assurance) if refused in STEP_UP_CODES else NotAuthenticated()
+            return insufficient_user_authentication(assurance) if refusal_code in STEP_UP_CODES else NotAuthenticated()
 
-        return _decide_once(request, view, (type(self),), refuse)
-
-
-def _is_authenticated(request: Request) -> bool:
-    """The framework's settings may make nobody None."""
-    return bool(getattr(request.user, "is_authenticated", False))
+        return _decide_once(request, view, (type(self),), find_refusal)
 
 
 def _decide_once(
     request: Request, view: Any, decision_key: tuple[object, ...], find_refusal: Callable[[], APIException | None]
 ) -> bool:
-    """Decide a question once for a request: the framework asks again for what it tells of a view, as forms and OPTIONS.
+    """Decide once per request: the framework checks permissions again to render forms and OPTIONS.
 
-    Raises: what refuse returns.
+    Raises: the exception that find_refusal returns.
     """
-    asked_for: HttpRequest | None
-    decided: dict[tuple[object, ...], APIException | None]
-    asked_for, decided = view.__dict__.get("_phi_oidc_decided", (None, {}))
-    if asked_for is not request._request:
-        # A view may be the same object for many requests.
-        decided = {}
-        view.__dict__["_phi_oidc_decided"] = request._request, decided
-    if decision_key not in decided:
+    decided_request: HttpRequest | None
+    decisions: dict[tuple[object, ...], APIException | None]
+    decided_request, decisions = view.__dict__.get("_phi_oidc_decided", (None, {}))
+    if decided_request is not request._request:
+        # A view object may serve several requests.
+        decisions = {}
+        view.__dict__["_phi_oidc_decided"] = request._request, decisions
+    if decision_key not in decisions:
         try:
-            decided[decision_key] = find_refusal()
-        except AuditUnavailable as fault:
-            logger.error("An API view was not run: the trail can't be written.", exc_info=fault)
-            decided[decision_key] = service_unavailable()
-    if (refused := decided[decision_key]) is not None:
-        raise refused
+            decisions[decision_key] = find_refusal()
+        except AuditUnavailable as error:
+            logger.error("An API view was not run, because the audit log is unavailable.", exc_info=error)
+            decisions[decision_key] = service_unavailable()
+    if (refusal := decisions[decision_key]) is not None:
+        raise refusal
     return True
 
 
 def _get_required_scopes(view: Any) -> Collection[str]:
-    """Raises: DeclarationInvalid: a view that names none would be open to every token."""
-    required = getattr(view, "required_scopes", None)
-    if (
-        not isinstance(required, list | tuple | set | frozenset)
-        or not required
-        or not all(map(is_scope_token, required))
-    ):
-        raise DeclarationInvalid(f"{type(view).__name__}: required_scopes is a list of scopes, and not empty.")
-    return required
+    """Raises: DeclarationInvalid, also without scopes, which would accept every token."""
+    scopes = getattr(view, "required_scopes", None)
+    if isinstance(scopes, list | tuple | set | frozenset) and scopes and all(map(is_scope_token, scopes)):
+        return scopes
+    raise DeclarationInvalid(f"{type(view).__name__}: required_scopes must be a non-empty list of scopes.")
 
 
 def _find_scope_refusal(request: Request, token: AccessToken, required_scopes: Collection[str]) -> APIException | None:
     if token.scopes >= set(required_scopes):
         return None
     origin = Actor.from_request(request).origin
-    report_refusal(SCOPE_MISSING, origin=origin, provider=token.provider, client_id=token.client_id)
+    report_api_refusal(SCOPE_MISSING, origin=origin, provider=token.provider, client_id=token.client_id)
     return insufficient_scope(required_scopes)
 
 
@@ -164,7 +155,7 @@ def _get_policy(view: Any) -> AccessPolicy:
 def _find_access_refusal(
     request: Request, policy: AccessPolicy, view: Any, *, resource: str, purpose: str
 ) -> APIException | None:
-    refused = authorize(
+    refusal_code = authorize(
         Actor.from_request(request),
         policy,
         resource=resource,
@@ -172,25 +163,25 @@ def _find_access_refusal(
         find_object=_suppress_not_found(view.get_permission_object) if hasattr(view, "get_permission_object") else None,
         now=clock.now(),
     )
-    if refused is None:
+    if refusal_code is None:
         return None
-    if refused == SESSION_MISSING:
+    if refusal_code == SESSION_MISSING:
         return NotAuthenticated()
-    if refused in STEP_UP_CODES:
+    if refusal_code in STEP_UP_CODES:
         return insufficient_user_authentication(policy.assurance)
-    if refused == PERMISSION_MISSING and isinstance(request.auth, AccessToken):
+    if refusal_code == PERMISSION_MISSING and isinstance(request.auth, AccessToken):
         api = conf.apis()[request.auth.provider]
-        # Of the token alone, and of nobody's record.
+        # The token is the reason, so the response reveals nothing about the record.
         if policy.permission not in api.get_permissions(request.auth.scopes):
             return insufficient_scope(api.get_scopes(policy.permission))
     return PermissionDenied()
 
 
 def _suppress_not_found(find: FindObject) -> FindObject:
-    def found() -> object:
+    def find_or_none() -> object:
         try:
             return find()
         except _NOT_FOUND_OR_DENIED_ERRORS:
             return None
 
-    return found
+    return find_or_none

@@ -55,7 +55,7 @@ RARE = {
     "Nothing was exported: take your other exports first, or wait for a day.",
     "Somebody else has acknowledged it.",
     "There is no user %(user)s.",
-    "These are more than %(most)d codes: none was revoked. Choose fewer.",
+    "You selected more than %(most)d codes. None was revoked. Select fewer.",
     "These are more than %(most)d persons: nothing was erased. Choose fewer.",
     "What this is about is gone.",
     "Identity and access",

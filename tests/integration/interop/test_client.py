@@ -123,17 +123,17 @@ def refresh(session: OIDCSession, refresh_token: str) -> TokenResponse:
     """Spend refresh_token at the provider of the session, and judge all that comes back."""
     provider = get_provider(session.provider)
     request = build_refresh_request(
-        metadata=provider.get_metadata(deadline=8),
+        metadata=provider.get_metadata(timeout_seconds=8),
         declaration=provider.declaration,
         refresh_token=refresh_token,
         freshness=AssertionFreshness(now=clock.now(), jti=randomness.token_b64url(32)),
     )
-    response = provider.transport.send(request, deadline=8)
+    response = provider.transport.send(request, timeout_seconds=8)
     tokens = process_refresh_response(response, declaration=provider.declaration)
     verify_refreshed_id_token(
         tokens.id_token,
         original_claims=parse_compact_jws(opened(session, "id_token")).payload,
-        keys=provider.get_key_set(deadline=8),
+        keys=provider.get_key_set(timeout_seconds=8),
         declaration=provider.declaration,
         access_token=tokens.access_token,
         now=clock.now(),

@@ -1,4 +1,4 @@
-"""A server of its own: `guess.py TIME PROVIDERS ADDRESS COOKIE`. Says "ready", and enters each code that it is sent."""
+"""A server process: arguments TIME PROVIDERS ADDRESS COOKIE. Prints "ready", then submits each code that it reads."""
 
 import json
 import sys

@@ -1,4 +1,4 @@
-"""A host project that has the admin, and not our URLs."""
+"""A host project with the admin, but without the URLs of django_phi_oidc."""
 
 from django.contrib import admin
 from django.urls import path

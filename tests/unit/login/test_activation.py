@@ -1,4 +1,4 @@
-"""The page that asks for an activation code: who may try, how often, and what becomes of it."""
+"""The activation page: who may enter a code, how often, and with which result."""
 
 import json
 import os
@@ -48,7 +48,8 @@ pytestmark = [
     pytest.mark.django_db(transaction=True, databases=["default", "phi_audit"]),
     pytest.mark.urls("tests.urls"),
 ]
-DOOR, BEGIN, COOKIE = "/oidc/activate/", "/oidc/authenticate/?next=%2Fportal%2F", "__Host-phi_oidc_activation"
+URL, COOKIE = "/oidc/activate/", "__Host-phi_oidc_activation"
+SIGN_IN_URL = "/oidc/authenticate/?next=%2Fportal%2F"
 WRONG = "0000-0000-0000-0000"
 DAY = timedelta(days=1)
 HERE, THERE = "198.51.100.1", "198.51.100.2"
@@ -77,7 +78,7 @@ def declare(settings: Any, **options: Any) -> None:
 
 @pytest.fixture
 def arrive(rf: Any) -> Callable[..., SecureClient]:
-    """Return what gives the browser of somebody for whom the provider vouched a moment ago, and whom nobody knows."""
+    """Return a function that creates a browser after a sign-in of a person without a linked account."""
 
     def make(sub: str = SUB, *, address: str = HERE, named: str | None = None) -> SecureClient:
         client = SecureClient(REMOTE_ADDR=address)
@@ -97,9 +98,9 @@ def cookie_of(rf: Any, sub: str = SUB, *, address: str = HERE, named: str | None
     attempt = create_sign_in_attempt(ActivationView(), named, stage="callback")
     response = redirect_to_activation(request, NotProvisioned(), attempt, next_url="/portal/")
     assert response is not None
-    assert (response.status_code, response["Location"], response["Cache-Control"]) == (302, DOOR, "no-store")
-    found: Morsel[str] = response.cookies[COOKIE]
-    return found
+    assert (response.status_code, response["Location"], response["Cache-Control"]) == (302, URL, "no-store")
+    cookie: Morsel[str] = response.cookies[COOKIE]
+    return cookie
 
 
 def invited(user: Any) -> str:
@@ -115,16 +116,16 @@ def invited(user: Any) -> str:
 
 
 def enter(client: SecureClient, code: str = WRONG) -> Any:
-    return client.post(DOOR, {"code": code})
+    return client.post(URL, {"code": code})
 
 
 def refusals() -> list[str]:
-    """Return the reasons, by name: the clock stands still, and events of one instant have no order."""
+    """Return the reasons, sorted: the clock is fixed, and events of the same time have no order."""
     return sorted(event.reason for event in AuditEvent.objects.filter(action="activation.refused"))
 
 
 def body_of(response: Any) -> str:
-    """Return the page without what is another on each."""
+    """Return the page without its CSRF token and reference."""
     page = re.sub(r'name="csrfmiddlewaretoken" value="\w+"', "", response.content.decode())
     return re.sub(r"<code>[-0-9a-f]{36}</code>", "", page)
 
@@ -133,14 +134,14 @@ def linked() -> list[Any]:
     return list(PairwiseSubject.objects.order_by("pk").values_list("user", flat=True))
 
 
-def test_code_links_the_person_and_leads_to_the_sign_in_again(arrive: Callable[..., SecureClient]) -> None:
+def test_valid_code_links_the_person_and_redirects_to_the_sign_in(arrive: Callable[..., SecureClient]) -> None:
     user, client = make_user(), arrive()
     code = invited(user)
-    page = client.get(DOOR)
+    page = client.get(URL)
     assert (page.status_code, page["Cache-Control"], page["Referrer-Policy"]) == (200, "no-store", "same-origin")
     assert 'name="code"' in page.content.decode()
-    answer = enter(client, code)
-    assert (answer.status_code, answer["Location"], answer["Cache-Control"]) == (302, BEGIN, "no-store")
+    response = enter(client, code)
+    assert (response.status_code, response["Location"], response["Cache-Control"]) == (302, SIGN_IN_URL, "no-store")
     assert linked() == [user.pk]
     assert client.cookies[COOKIE].value == ""
     assert client.cookies[COOKIE]["max-age"] == 0
@@ -148,7 +149,7 @@ def test_code_links_the_person_and_leads_to_the_sign_in_again(arrive: Callable[.
     assert sign_in(keyring.get_keys("SUBJECT_KEYS"), create_user=None).user == user
 
 
-def test_cookie_is_sealed_and_for_this_host_and_ten_minutes_alone(rf: Any) -> None:
+def test_cookie_is_encrypted_and_valid_for_this_host_and_ten_minutes(rf: Any) -> None:
     cookie = cookie_of(rf)
     flags = {name: cookie[name] for name in ("secure", "httponly", "samesite", "path", "domain", "max-age")}
     assert flags == {"secure": True, "httponly": True, "samesite": "Lax", "path": "/", "domain": "", "max-age": 600}
@@ -156,9 +157,9 @@ def test_cookie_is_sealed_and_for_this_host_and_ten_minutes_alone(rf: Any) -> No
     assert keyring.decrypt(cookie.value, context=["newcomer", COOKIE]).count(SUB) == 1
 
 
-def test_sign_in_at_a_named_provider_goes_on_there(arrive: Callable[..., SecureClient]) -> None:
-    answer = enter(arrive(named="default"), invited(make_user()))
-    assert answer["Location"] == "/oidc/default/authenticate/?next=%2Fportal%2F"
+def test_sign_in_continues_at_the_named_provider(arrive: Callable[..., SecureClient]) -> None:
+    response = enter(arrive(named="default"), invited(make_user()))
+    assert response["Location"] == "/oidc/default/authenticate/?next=%2Fportal%2F"
 
 
 def expired(user: Any) -> str:
@@ -195,7 +196,7 @@ REFUSED: dict[str, Callable[[Any], str]] = {
 }
 
 
-def test_refusals_look_the_same_whatever_was_wrong_and_are_told_apart_in_the_trail_alone(
+def test_refusal_reasons_differ_only_in_the_audit_log(
     arrive: Callable[..., SecureClient],
 ) -> None:
     pages, users = set(), {}
@@ -203,23 +204,21 @@ def test_refusals_look_the_same_whatever_was_wrong_and_are_told_apart_in_the_tra
         users[reason] = make_user()
         code = make(users[reason])
         client = arrive(f"person {reason}")
-        answer = enter(client, code)
-        assert (answer.status_code, answer["Cache-Control"]) == (403, "no-store")
-        assert code not in answer.content.decode()
+        response = enter(client, code)
+        assert (response.status_code, response["Cache-Control"]) == (403, "no-store")
+        assert code not in response.content.decode()
         event = AuditEvent.objects.get(action="activation.refused", reason=reason)
-        assert str(event.id) in answer.content.decode()
-        about = "" if reason == "unknown" else f"user/{users[reason].pk}"
-        assert (event.outcome, event.provider, event.resource, event.subject, event.detail) == (
-            *("failure", "default", about),
-            *("", "{}"),
-        )
-        pages.add(body_of(answer))
-        assert client.get(DOOR).status_code == 200, "they may try again"
+        assert str(event.id) in response.content.decode()
+        resource = "" if reason == "unknown" else f"user/{users[reason].pk}"
+        recorded = (event.outcome, event.provider, event.resource, event.subject, event.detail)
+        assert recorded == ("failure", "default", resource, "", "{}")
+        pages.add(body_of(response))
+        assert client.get(URL).status_code == 200, "the form may be sent again"
     assert len(pages) == 1
     assert (linked(), refusals()) == ([], sorted(REFUSED))
 
 
-def test_code_is_good_after_a_refusal(arrive: Callable[..., SecureClient]) -> None:
+def test_code_stays_valid_after_a_refusal(arrive: Callable[..., SecureClient]) -> None:
     user, client = make_user(), arrive()
     code = invited(user)
     for wrong in (WRONG, "", f"{code}0", "x" * 5000):
@@ -229,23 +228,23 @@ def test_code_is_good_after_a_refusal(arrive: Callable[..., SecureClient]) -> No
     assert len(f" {code} ") < MAX_CODE_LENGTH
 
 
-def test_line_in_the_log_has_the_reference_and_neither_code_nor_sub(arrive: Callable[..., SecureClient]) -> None:
+def test_log_line_has_the_reference_but_no_code_or_sub(arrive: Callable[..., SecureClient]) -> None:
     client = arrive()
     with capture_all_logs() as log:
-        answer = enter(client, "5J2R-8WNC-3YPT-6FGA")
+        response = enter(client, "5J2R-8WNC-3YPT-6FGA")
     (line,) = (line for line in log.lines if "activation code" in line)
     event = AuditEvent.objects.get(action="activation.refused")
     assert line == (
         "WARNING django_phi_oidc.login: An activation code was refused: "
         f"reason=unknown provider=default reference={event.id}"
     )
-    assert not [text for text in ("5J2R", SUB) if text in "\n".join(log.lines) + answer.content.decode()]
+    assert not [text for text in ("5J2R", SUB) if text in "\n".join(log.lines) + response.content.decode()]
 
 
-def test_fault_report_hides_the_code_and_the_sub(
+def test_error_report_hides_the_code_and_the_sub(
     arrive: Callable[..., SecureClient], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Something fails underneath: what Django would send to the project's administrators bears neither."""
+    """An error report, as Django sends it to administrators, contains neither."""
     user, client, reports = make_user(), arrive(), list[str]()
     code = invited(user)
     client.raise_request_exception = False
@@ -254,8 +253,8 @@ def test_fault_report_hides_the_code_and_the_sub(
         reporter = ExceptionReporter(request, *sys.exc_info())
         reports.append(reporter.get_traceback_text() + reporter.get_traceback_html())
 
-    def fail(*given: Any, **told: Any) -> None:
-        raise RuntimeError("a fault of ours")
+    def fail(*args: Any, **kwargs: Any) -> None:
+        raise RuntimeError("an internal error")
 
     got_request_exception.connect(report)
     try:
@@ -264,35 +263,35 @@ def test_fault_report_hides_the_code_and_the_sub(
             assert enter(client, code).status_code == 500
     finally:
         got_request_exception.disconnect(report)
-    assert "a fault of ours" in reports[0]
+    assert "an internal error" in reports[0]
     assert not [text for text in (code, code.replace("-", ""), SUB) if text in reports[0]]
-    assert enter(client, code).status_code == 302, "the code is as good as before"
+    assert enter(client, code).status_code == 302, "the code is still valid"
 
 
-def test_page_without_a_sign_in_leads_to_one_and_takes_no_code() -> None:
+def test_page_without_a_sign_in_redirects_and_accepts_no_code() -> None:
     code = invited(make_user())
     client = SecureClient()
-    led = client.get(DOOR)
-    assert (led.status_code, led["Location"]) == (302, "/oidc/authenticate/")
+    response = client.get(URL)
+    assert (response.status_code, response["Location"]) == (302, "/oidc/authenticate/")
     assert enter(client, code).status_code == 403
     assert 'name="code"' not in enter(client, code).content.decode()
     assert (linked(), refusals()) == ([], [])
     client.force_login(make_user())
-    assert client.get(DOOR)["Location"] == "/"
+    assert client.get(URL)["Location"] == "/"
 
 
-def test_ten_minutes_after_the_sign_in_it_is_too_late(
+def test_cookie_expires_ten_minutes_after_the_sign_in(
     arrive: Callable[..., SecureClient], moment: type[Moment]
 ) -> None:
     user = make_user()
     code, late, soon = invited(user), arrive("late"), arrive("soon")
     moment.now += timedelta(seconds=600)
-    assert soon.get(DOOR).status_code == 200
+    assert soon.get(URL).status_code == 200
     moment.now += timedelta(seconds=1)
-    assert late.get(DOOR)["Location"] == "/oidc/authenticate/"
-    answer = enter(late, code)
-    assert answer.status_code == 403
-    assert 'href="/oidc/authenticate/"' in answer.content.decode()
+    assert late.get(URL)["Location"] == "/oidc/authenticate/"
+    response = enter(late, code)
+    assert response.status_code == 403
+    assert 'href="/oidc/authenticate/"' in response.content.decode()
     assert linked() == []
     moment.now -= timedelta(seconds=1)
     assert enter(soon, code).status_code == 302
@@ -306,7 +305,7 @@ CHANGED: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("options", CHANGED.values(), ids=CHANGED)
-def test_cookie_of_a_provider_that_is_not_what_it_was_is_worth_nothing(
+def test_cookie_is_invalid_after_a_change_of_the_provider(
     options: dict[str, Any], arrive: Callable[..., SecureClient], settings: Any
 ) -> None:
     code, client = invited(make_user()), arrive()
@@ -318,14 +317,14 @@ def test_cookie_of_a_provider_that_is_not_what_it_was_is_worth_nothing(
     assert enter(client, code).status_code == 302
 
 
-def bend(text: str) -> str:
+def alter(text: str) -> str:
     return text[:-5] + ("A" if text[-5] != "A" else "B") + text[-4:]
 
 
 FORGED: dict[str, Callable[[str], str]] = {
-    "altered": bend,
+    "altered": alter,
     "cut": lambda text: text[:-20],
-    "no seal": lambda text: json.dumps({"provider": "default", "sub": SUB}),
+    "not encrypted": lambda text: json.dumps({"provider": "default", "sub": SUB}),
     "of another cookie": lambda text: keyring.encrypt(
         keyring.decrypt(text, context=["newcomer", COOKIE]), context=["pending sign-in", COOKIE]
     ),
@@ -334,27 +333,25 @@ FORGED: dict[str, Callable[[str], str]] = {
 
 
 @pytest.mark.parametrize("forge", FORGED.values(), ids=FORGED)
-def test_cookie_that_is_not_ours_is_worth_nothing(
-    forge: Callable[[str], str], arrive: Callable[..., SecureClient]
-) -> None:
+def test_forged_cookie_is_invalid(forge: Callable[[str], str], arrive: Callable[..., SecureClient]) -> None:
     code, client = invited(make_user()), arrive()
-    honest = client.cookies[COOKIE].value
-    client.cookies[COOKIE] = forge(honest)
+    valid = client.cookies[COOKIE].value
+    client.cookies[COOKIE] = forge(valid)
     assert enter(client, code).status_code == 403
     assert linked() == []
-    client.cookies[COOKIE] = honest
+    client.cookies[COOKIE] = valid
     assert enter(client, code).status_code == 302
 
 
-def test_page_wants_a_csrf_token(rf: Any) -> None:
+def test_form_requires_a_csrf_token(rf: Any) -> None:
     code, client = invited(make_user()), SecureClient(enforce_csrf_checks=True)
     client.cookies[COOKIE] = cookie_of(rf).value
-    token = re.search(r'name="csrfmiddlewaretoken" value="(\w+)"', client.get(DOOR).content.decode())
+    token = re.search(r'name="csrfmiddlewaretoken" value="(\w+)"', client.get(URL).content.decode())
     assert enter(client, code).status_code == 403
     assert (linked(), refusals()) == ([], [])
     assert token
     headers = {"HTTP_REFERER": "https://testserver/oidc/activate/"}
-    assert client.post(DOOR, {"code": code, "csrfmiddlewaretoken": token[1]}, **headers).status_code == 302
+    assert client.post(URL, {"code": code, "csrfmiddlewaretoken": token[1]}, **headers).status_code == 302
 
 
 SENT = {
@@ -367,34 +364,34 @@ SENT = {
 
 
 @pytest.mark.parametrize(("kind", "status"), [("urlencoded", 400), ("multipart", 403)])
-def test_half_a_character_is_no_code(kind: str, status: int, arrive: Callable[..., SecureClient]) -> None:
+def test_invalid_charset_gives_no_code(kind: str, status: int, arrive: Callable[..., SecureClient]) -> None:
     client, (content_type, body) = arrive(), SENT[kind]
-    assert client.generic("POST", DOOR, body, content_type=content_type).status_code == status
+    assert client.generic("POST", URL, body, content_type=content_type).status_code == status
     assert refusals() == ["unknown"] * (status == 403)
 
 
-def test_who_presses_twice_is_led_on_twice(arrive: Callable[..., SecureClient]) -> None:
+def test_double_submit_redirects_twice(arrive: Callable[..., SecureClient]) -> None:
     user = make_user()
-    code, one, other, stranger = invited(user), arrive(), arrive(), arrive("somebody else")
+    code, one, other, stranger = invited(user), arrive(), arrive(), arrive("other")
     assert [enter(client, code).status_code for client in (one, other, stranger)] == [302, 302, 403]
     assert linked() == [user.pk]
     assert refusals() == ["redeemed"] * 2
 
 
-def test_who_has_an_account_by_now_is_led_to_it_and_the_code_of_another_is_left(
+def test_linked_person_is_redirected_and_the_code_stays_unused(
     arrive: Callable[..., SecureClient],
 ) -> None:
     client, first = arrive(), make_user()
     sign_in(keyring.get_keys("SUBJECT_KEYS"), create_user=lambda: first)
     code = invited(make_user())
-    assert enter(client, code)["Location"] == BEGIN
+    assert enter(client, code)["Location"] == SIGN_IN_URL
     assert linked() == [first.pk]
     assert refusals() == ["subject_taken"]
     assert ActivationCode.objects.get().redeemed_at is None
 
 
-def test_key_that_rows_bear_and_nobody_has_refuses(arrive: Callable[..., SecureClient], settings: Any) -> None:
-    sign_in(keyring.get_keys("SUBJECT_KEYS")[1:], sub="somebody before")
+def test_missing_subject_key_refuses(arrive: Callable[..., SecureClient], settings: Any) -> None:
+    sign_in(keyring.get_keys("SUBJECT_KEYS")[1:], sub="known")
     code, client, before = invited(make_user()), arrive(), settings.PHI_OIDC
     settings.PHI_OIDC = {**before, "SUBJECT_KEYS": before["SUBJECT_KEYS"][:1]}
     assert enter(client, code).status_code == 403
@@ -403,8 +400,8 @@ def test_key_that_rows_bear_and_nobody_has_refuses(arrive: Callable[..., SecureC
     assert enter(client, code).status_code == 302
 
 
-def test_only_a_refused_newcomer_of_such_a_provider_is_asked(rf: Any, settings: Any) -> None:
-    def asked(fault: Any = None, **options: str) -> bool:
+def test_only_an_unlinked_sign_in_of_an_inviting_provider_is_redirected(rf: Any, settings: Any) -> None:
+    def is_redirected(error: Any = None, **options: str) -> bool:
         declare(settings, **options)
         request = rf.get("/oidc/callback/", secure=True)
         issuer = conf.providers()["default"].issuer
@@ -412,12 +409,12 @@ def test_only_a_refused_newcomer_of_such_a_provider_is_asked(rf: Any, settings: 
             request, VerifiedSignIn(provider="default", issuer=issuer, sub=SUB, claims={}, origin=Origin())
         )
         attempt = create_sign_in_attempt(ActivationView(), None, stage="callback")
-        return redirect_to_activation(request, fault or NotProvisioned(), attempt, next_url="") is not None
+        return redirect_to_activation(request, error or NotProvisioned(), attempt, next_url="") is not None
 
-    assert asked(provisioning="invitation")
-    assert not asked(UserInactive(), provisioning="invitation")
-    assert not asked(provisioning="existing")
-    assert not asked(provisioning="create")
+    assert is_redirected(provisioning="invitation")
+    assert not is_redirected(UserInactive(), provisioning="invitation")
+    assert not is_redirected(provisioning="existing")
+    assert not is_redirected(provisioning="create")
     attempt = create_sign_in_attempt(ActivationView(), None, stage="callback")
     assert redirect_to_activation(rf.get("/oidc/callback/"), NotProvisioned(), attempt, next_url="") is None
 
@@ -425,9 +422,7 @@ def test_only_a_refused_newcomer_of_such_a_provider_is_asked(rf: Any, settings: 
 # Guessing
 
 
-def test_guessing_ends_for_the_person_wherever_they_are_and_for_nobody_else(
-    arrive: Callable[..., SecureClient], moment: type[Moment]
-) -> None:
+def test_guesses_are_limited_per_person(arrive: Callable[..., SecureClient], moment: type[Moment]) -> None:
     user = make_user()
     code = invited(user)
     for number in range(MAX_GUESSES_PER_PERSON):
@@ -442,7 +437,7 @@ def test_guessing_ends_for_the_person_wherever_they_are_and_for_nobody_else(
     assert linked() == [user.pk]
 
 
-def test_guessing_ends_for_the_address_whoever_signs_in_there_and_for_no_other_address(
+def test_guesses_are_limited_per_address(
     arrive: Callable[..., SecureClient],
 ) -> None:
     code = invited(make_user())
@@ -453,7 +448,7 @@ def test_guessing_ends_for_the_address_whoever_signs_in_there_and_for_no_other_a
     assert enter(arrive("one more", address=THERE), code).status_code == 302
 
 
-def test_guessing_from_many_addresses_ends_for_all(
+def test_guesses_are_limited_in_total(
     arrive: Callable[..., SecureClient], monkeypatch: pytest.MonkeyPatch, moment: type[Moment]
 ) -> None:
     monkeypatch.setattr("django_phi_oidc.login.activation.MAX_GUESSES_TOTAL", 3)
@@ -465,23 +460,23 @@ def test_guessing_from_many_addresses_ends_for_all(
     assert enter(arrive(address="198.51.100.99"), code).status_code == 302
 
 
-def test_flood_of_one_person_does_not_use_up_what_all_have(
+def test_guesses_of_one_person_do_not_use_up_the_total_limit(
     arrive: Callable[..., SecureClient], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("django_phi_oidc.login.activation.MAX_GUESSES_TOTAL", MAX_GUESSES_PER_PERSON + 1)
     code, flooder = invited(make_user()), arrive()
     statuses = Counter(enter(flooder).status_code for _ in range(MAX_GUESSES_PER_PERSON + 10))
     assert statuses == {403: MAX_GUESSES_PER_PERSON, 429: 10}
-    assert enter(arrive("another"), code).status_code == 302, "of the same address, too"
+    assert enter(arrive("another"), code).status_code == 302, "from the same address"
 
 
-def test_guesses_at_once_are_no_more_than_guesses_in_a_row(arrive: Callable[..., SecureClient]) -> None:
+def test_concurrent_guesses_do_not_exceed_the_limit(arrive: Callable[..., SecureClient]) -> None:
     clients = [arrive() for _ in range(12)]
     statuses = Counter(at_once(*(lambda client=client: enter(client).status_code for client in clients)))
     assert statuses == {403: MAX_GUESSES_PER_PERSON, 429: 12 - MAX_GUESSES_PER_PERSON}
 
 
-def test_codes_that_fit_are_counted_as_no_guesses(arrive: Callable[..., SecureClient]) -> None:
+def test_valid_codes_do_not_count_as_guesses(arrive: Callable[..., SecureClient]) -> None:
     for number in range(MAX_GUESSES_PER_ADDRESS + 2):
         assert enter(arrive(f"person {number}"), invited(make_user())).status_code == 302
     assert len(linked()) == MAX_GUESSES_PER_ADDRESS + 2
@@ -489,15 +484,15 @@ def test_codes_that_fit_are_counted_as_no_guesses(arrive: Callable[..., SecureCl
     assert (len(tries), set(tries)) == (MAX_GUESSES_PER_ADDRESS + 4, {0})
 
 
-def test_guessing_is_limited_over_two_processes(arrive: Callable[..., SecureClient], settings: Any) -> None:
-    """The other one guesses, and this one has its count."""
+def test_guesses_are_limited_across_processes(arrive: Callable[..., SecureClient], settings: Any) -> None:
+    """Guesses in another process count in this one."""
     code, here = invited(make_user()), arrive()
     environment = databases.child_environment(
         os.environ, {alias: connections[alias].settings_dict for alias in databases.ALIASES}
     )
-    words = [NOW.isoformat(), json.dumps(settings.PHI_OIDC["PROVIDERS"]), THERE, here.cookies[COOKIE].value]
+    arguments = [NOW.isoformat(), json.dumps(settings.PHI_OIDC["PROVIDERS"]), THERE, here.cookies[COOKIE].value]
     other = subprocess.Popen(
-        [sys.executable, "-m", "tests.unit.login.activation_process", *words],
+        [sys.executable, "-m", "tests.unit.login.activation_process", *arguments],
         env={**environment, "PYTHONPATH": str(Path(__file__).parents[3])},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -524,7 +519,7 @@ def test_guessing_is_limited_over_two_processes(arrive: Callable[..., SecureClie
     assert linked() == []
 
 
-def test_refusals_are_twenty_events_a_minute_for_an_address_then_one_with_the_number(
+def test_refusal_events_are_throttled_per_address(
     arrive: Callable[..., SecureClient],
 ) -> None:
     clients = [arrive(f"person {number}") for number in range(6)]
@@ -536,22 +531,22 @@ def test_refusals_are_twenty_events_a_minute_for_an_address_then_one_with_the_nu
     assert (summary.reason, summary.client_ip, json.loads(summary.detail)) == ("activation_refused", HERE, {"count": 4})
     (alert,) = AuditEvent.objects.filter(action="alert.raised")
     assert (alert.reason, json.loads(alert.detail)) == ("activation_refused", {"rule": "refusal_burst", "count": 4})
-    assert not RefusalCount.objects.exists(), "tries go with their minute, untold"
+    assert not RefusalCount.objects.exists(), "attempt counts are deleted without an event"
 
 
-def test_refusal_while_the_trail_is_away_stays_one(arrive: Callable[..., SecureClient]) -> None:
+def test_refusal_stays_a_refusal_during_an_audit_outage(arrive: Callable[..., SecureClient]) -> None:
     user, client = make_user(), arrive()
     code = invited(user)
     with audit_database_fails():
-        answer = enter(client)
-        assert answer.status_code == 503
-        assert 'name="code"' in answer.content.decode()
-        assert enter(client, code).status_code == 302, "a change, which the outbox keeps"
+        response = enter(client)
+        assert response.status_code == 503
+        assert 'name="code"' in response.content.decode()
+        assert enter(client, code).status_code == 302, "a change, which is stored in the outbox"
     assert linked() == [user.pk]
     assert refusals() == []
 
 
-def test_moment_is_the_minute_of_the_servers(arrive: Callable[..., SecureClient], moment: type[Moment]) -> None:
+def test_limits_are_per_minute_of_the_server_clock(arrive: Callable[..., SecureClient], moment: type[Moment]) -> None:
     moment.now = datetime.combine(NOW.date(), NOW.time(), NOW.tzinfo) + timedelta(seconds=59)
     client = arrive()
     for _ in range(MAX_GUESSES_PER_PERSON):

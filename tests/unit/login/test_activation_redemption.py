@@ -1,4 +1,4 @@
-"""A code lets one person in, once, whoever comes at the same time; and whatever is wrong with it, nothing happens."""
+"""Redemption of activation codes: a code links one person, also under concurrency. An invalid code changes nothing."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -36,7 +36,7 @@ WRONG = "0000-0000-0000-0000"
 
 
 def invited(user: Any, **changed: Any) -> str:
-    """Return a code for user."""
+    """Return the code of a new invitation."""
     (invitation,) = call(user, **changed)
     return invitation.code
 
@@ -48,30 +48,30 @@ def enter(
     return redeem_code(code, sub=sub, provider=provider, keys=keys, origin=Origin(client_ip="192.0.2.1"), now=now)
 
 
-def outcome(code: str, **given: Any) -> str:
-    """Return why the code was refused; "linked" when it was not."""
+def outcome(code: str, **options: Any) -> str:
+    """Return the reason of the refusal, or "linked"."""
     try:
-        enter(code, **given)
+        enter(code, **options)
     except ActivationRefused as refusal:
         return refusal.reason
     return "linked"
 
 
-def test_code_links_the_person_to_the_account_and_is_spent() -> None:
+def test_code_links_the_person_and_is_marked_redeemed() -> None:
     user = make_user()
     subject = enter(invited(user), now=NOW + DAY)
     assert (subject.user, subject.first_seen_at) == (user, NOW + DAY)
     assert sign_in(create_user=None).user == user
     row = ActivationCode.objects.get()
     assert (row.redeemed_at, row.revoked_at) == (NOW + DAY, None)
-    told = [
+    events = [
         (event.action, event.subject, event.provider, event.resource, event.client_ip, event.detail)
         for event in AuditEvent.objects.exclude(action="activation.issued").order_by("action")
     ]
-    place = (str(subject.uuid), "default", f"user/{user.pk}", "192.0.2.1")
-    assert told == [
-        ("activation.redeemed", *place, "{}"),
-        ("subject.linked", *place, '{"created":false}'),
+    fields = (str(subject.uuid), "default", f"user/{user.pk}", "192.0.2.1")
+    assert events == [
+        ("activation.redeemed", *fields, "{}"),
+        ("subject.linked", *fields, '{"created":false}'),
     ]
 
 
@@ -93,7 +93,7 @@ def reissued(user: Any) -> str:
 
 def spent(user: Any) -> str:
     code = invited(user)
-    enter(code, sub="somebody else")
+    enter(code, sub="other person")
     return code
 
 
@@ -111,11 +111,11 @@ def of_another_issuer(user: Any) -> str:
     return invited(user, provider=declared(issuer="https://before.example.test"))
 
 
-def of_a_key_that_is_gone(user: Any) -> str:
+def of_a_removed_key(user: Any) -> str:
     return invited(user, key=KEY_3)
 
 
-def of_a_user_who_is_gone(user: Any) -> str:
+def of_a_deleted_user(user: Any) -> str:
     code = invited(user)
     user.delete()
     return code
@@ -131,57 +131,57 @@ REFUSED: dict[str, tuple[Callable[[Any], str], str]] = {
     "of a deactivated user": (deactivated, "user_inactive"),
     "of another provider": (of_another_provider, "unknown"),
     "of the same provider with another issuer": (of_another_issuer, "unknown"),
-    "under a key that is gone": (of_a_key_that_is_gone, "unknown"),
-    "of a user who is gone": (of_a_user_who_is_gone, "unknown"),
+    "under a removed key": (of_a_removed_key, "unknown"),
+    "of a deleted user": (of_a_deleted_user, "unknown"),
 }
 
 
 @pytest.mark.parametrize(("make", "reason"), REFUSED.values(), ids=REFUSED)
-def test_code_that_is_not_good_links_nobody_and_the_good_one_does(make: Callable[[Any], str], reason: str) -> None:
+def test_invalid_code_links_no_account(make: Callable[[Any], str], reason: str) -> None:
     user, other = make_user(), make_user()
-    good, bad = invited(other), make(user)
+    valid, invalid = invited(other), make(user)
     before, linked = list(ActivationCode.objects.values()), PairwiseSubject.objects.count()
-    assert outcome(bad) == reason
+    assert outcome(invalid) == reason
     assert list(ActivationCode.objects.values()) == before
     assert (PairwiseSubject.objects.count(), AuditOutbox.objects.count()) == (linked, 0)
-    assert outcome(good) == "linked"
+    assert outcome(valid) == "linked"
     assert sign_in(create_user=None).user == other
 
 
 @pytest.mark.parametrize("reason", ["wrong", "expired", "revoked", "spent", "of a deactivated user"])
 def test_refusals_take_the_same_statements(reason: str) -> None:
     make, _ = REFUSED[reason]
-    bad = make(make_user())
+    invalid = make(make_user())
     with capturing() as context:
-        assert outcome(bad) != "linked"
+        assert outcome(invalid) != "linked"
     assert [sql.split()[0] for sql in statements(context)] == ["UPDATE", "SELECT"]
 
 
-def test_last_moment_of_a_code_is_before_its_end() -> None:
+def test_code_expires_at_its_end_time() -> None:
     code = invited(make_user())
     assert outcome(code, now=NOW + 14 * DAY) == "expired"
     assert outcome(code, now=NOW + 14 * DAY - timedelta(microseconds=1)) == "linked"
 
 
 @pytest.mark.parametrize("keys", [[KEY_1], [KEY_2, KEY_1], [KEY_1, KEY_2]], ids=str)
-def test_code_is_good_while_its_key_is_in_the_list(keys: list[SymmetricKey]) -> None:
+def test_code_is_valid_while_its_key_is_configured(keys: list[SymmetricKey]) -> None:
     code = invited(make_user())
     assert outcome(code, keys=[KEY_2]) == "unknown"
     assert outcome(code, keys=keys) == "linked"
     assert set(SubjectDigest.objects.values_list("key_id", flat=True)) == {key.id for key in keys}
 
 
-def test_person_who_is_linked_already_stays_so_and_the_code_is_as_good_as_before() -> None:
+def test_linked_person_is_refused_and_the_code_stays_valid() -> None:
     first = sign_in()
     code = invited(make_user())
     assert outcome(code) == "subject_taken"
     assert ActivationCode.objects.get().redeemed_at is None
     assert PairwiseSubject.objects.get().user == first.user
-    assert outcome(code, sub="somebody new") == "linked"
+    assert outcome(code, sub="new person") == "linked"
 
 
-def test_code_without_a_key_that_rows_bear_is_refused_like_a_first_sign_in() -> None:
-    sign_in([KEY_2], sub="somebody before")
+def test_code_is_refused_while_a_subject_key_is_missing() -> None:
+    sign_in([KEY_2], sub="known")
     code = invited(make_user())
     with pytest.raises(SubjectKeyMissing):
         enter(code)
@@ -189,13 +189,13 @@ def test_code_without_a_key_that_rows_bear_is_refused_like_a_first_sign_in() -> 
     assert outcome(code, keys=[KEY_1, KEY_2]) == "linked"
 
 
-def test_refusal_names_the_account_for_the_trail_and_no_code() -> None:
+def test_refusal_names_the_user_but_not_the_code() -> None:
     user = make_user()
     code = expired(user)
-    with pytest.raises(ActivationRefused) as refused:
+    with pytest.raises(ActivationRefused) as refusal:
         enter(code)
-    assert refused.value.user == user.pk
-    assert code not in f"{refused.value!r} {refused.value} {vars(refused.value)}"
+    assert refusal.value.user == user.pk
+    assert code not in f"{refusal.value!r} {refusal.value} {vars(refusal.value)}"
 
 
 def test_code_and_sub_are_in_no_statement() -> None:
@@ -208,10 +208,10 @@ def test_code_and_sub_are_in_no_statement() -> None:
     assert not [text for text in (SUB, code, code.replace("-", ""), WRONG.replace("-", "")) if text in sent]
 
 
-# Many at once, each with a connection of its own
+# Concurrent calls, each with its own connection
 
 
-def test_fifty_persons_with_one_code_are_one_account() -> None:
+def test_one_code_links_one_of_fifty_persons() -> None:
     user = make_user()
     code = invited(user)
     outcomes = at_once(*(lambda n=n: outcome(code, sub=f"person {n}") for n in range(50)))
@@ -222,7 +222,7 @@ def test_fifty_persons_with_one_code_are_one_account() -> None:
         assert AuditEvent.objects.filter(action=action).count() == 1
 
 
-def test_fifty_browsers_of_one_person_with_one_code_are_one_account() -> None:
+def test_one_code_links_one_account_for_fifty_requests_of_a_person() -> None:
     user = make_user()
     code = invited(user)
     outcomes = at_once(*(lambda: outcome(code, keys=[KEY_1, KEY_2]) for _ in range(50)))
@@ -231,7 +231,7 @@ def test_fifty_browsers_of_one_person_with_one_code_are_one_account() -> None:
     assert sign_in(create_user=None).user == user
 
 
-def test_person_with_the_codes_of_ten_accounts_gets_one_of_them_and_the_others_codes_are_left() -> None:
+def test_ten_codes_link_a_person_to_one_account() -> None:
     users = [make_user() for _ in range(10)]
     codes = [invited(user) for user in users]
     outcomes = at_once(*(lambda code=code: outcome(code) for code in codes))
@@ -240,7 +240,7 @@ def test_person_with_the_codes_of_ten_accounts_gets_one_of_them_and_the_others_c
     assert ActivationCode.objects.filter(redeemed_at=None).count() == 9
 
 
-def test_code_that_is_redeemed_while_it_is_made_anew_is_one_or_the_other() -> None:
+def test_code_redeemed_during_a_reissue_is_either_redeemed_or_revoked() -> None:
     for _ in range(5):
         user = make_user()
         code = invited(user)
@@ -256,12 +256,12 @@ def test_code_that_is_redeemed_while_it_is_made_anew_is_one_or_the_other() -> No
         assert new.revoked_at is None
 
 
-def test_code_that_is_redeemed_while_an_administrator_links_the_person_is_one_or_the_other() -> None:
-    def by_hand(user: Any, sub: str) -> str:
+def test_code_redeemed_during_a_manual_link_has_one_winner() -> None:
+    def link_manually(user: Any, sub: str) -> str:
         try:
             link_existing_user(user, sub=sub, provider=declared(), keys=[KEY_1], origin=Origin(), now=NOW)
-        except SubjectTaken as fault:
-            return fault.code
+        except SubjectTaken as error:
+            return error.code
         return "linked"
 
     for _ in range(5):
@@ -269,7 +269,7 @@ def test_code_that_is_redeemed_while_an_administrator_links_the_person_is_one_or
         code, sub = invited(user), f"person {user.pk}"
         outcomes = at_once(
             lambda code=code, sub=sub: outcome(code, sub=sub),  # type: ignore[misc]
-            lambda user=user, sub=sub: by_hand(user, sub),  # type: ignore[misc]
+            lambda user=user, sub=sub: link_manually(user, sub),  # type: ignore[misc]
         )
         assert outcomes in (["linked", "subject_taken"], ["revoked", "linked"])
         assert outcome(code, sub=f"{sub} again") in {"redeemed", "revoked"}

@@ -1,4 +1,4 @@
-"""What the start of a sign-in asks of the OP: for how long it waits, and what nobody reads when it fails."""
+"""The authorization request: its timeouts, and what an error report about it hides."""
 
 import json
 from dataclasses import dataclass, field
@@ -36,27 +36,27 @@ METADATA = {
 
 
 @dataclass
-class PushedAt:
-    """A Transport to an OP that takes pushed requests, or falls over at them; it keeps what came, with the deadline."""
+class PARProvider:
+    """A Transport to a provider with PAR, which records requests and timeouts, and may fail on a push."""
 
-    falls_over: bool = False
-    deadlines: list[tuple[str, float]] = field(default_factory=list)
+    fails: bool = False
+    timeouts: list[tuple[str, float]] = field(default_factory=list)
     pushed: list[bytes] = field(default_factory=list)
 
-    def send(self, request: TransportRequest, *, deadline: float) -> TransportResponse:
+    def send(self, request: TransportRequest, *, timeout_seconds: float) -> TransportResponse:
         path = request.url.removeprefix(ISSUER)
-        self.deadlines.append((path, deadline))
+        self.timeouts.append((path, timeout_seconds))
         if path == "/par":
             self.pushed.append(request.body or b"")
-            if self.falls_over:
-                raise RuntimeError("nobody foresaw it")
+            if self.fails:
+                raise RuntimeError("unexpected")
         status, body = (201, {"request_uri": REQUEST_URI, "expires_in": 60}) if path == "/par" else (200, METADATA)
         return TransportResponse(
             status=status, headers={"content-type": "application/json"}, body=json.dumps(body).encode("ascii")
         )
 
 
-def provider(op: PushedAt) -> Provider:
+def provider(op: PARProvider) -> Provider:
     declaration = ProviderDeclaration(
         name="default",
         issuer=ISSUER,
@@ -67,51 +67,49 @@ def provider(op: PushedAt) -> Provider:
     return Provider(declaration=declaration, transport=op)
 
 
-def ask(op: PushedAt, **secrets: str) -> str:
-    asked = {name: randomness.token_b64url(32) for name in ("state", "nonce", "code_verifier")} | secrets
+def prepare_url(op: PARProvider, **secrets: str) -> str:
+    values = {name: randomness.token_b64url(32) for name in ("state", "nonce", "code_verifier")} | secrets
     return prepare_authorization_url(
-        AuthorizationRequest(redirect_uri="https://portal.example.test/oidc/callback/", **asked),
+        AuthorizationRequest(redirect_uri="https://portal.example.test/oidc/callback/", **values),
         provider=provider(op),
         declared_claims=conf.claims(),
-        deadline=3.5,
+        timeout_seconds=3.5,
         clock=clock.now,
     )
 
 
-def test_authorization_url_gives_each_call_to_the_op_the_deadline_it_was_given() -> None:
-    op = PushedAt()
-    assert REQUEST_URI.rpartition(":")[2] in ask(op)
-    assert op.deadlines == [("/.well-known/openid-configuration", 3.5), ("/par", 3.5)]
+def test_timeout_is_passed_to_each_provider_call() -> None:
+    op = PARProvider()
+    assert REQUEST_URI.rpartition(":")[2] in prepare_url(op)
+    assert op.timeouts == [("/.well-known/openid-configuration", 3.5), ("/par", 3.5)]
 
 
-def test_begin_gives_each_call_to_the_op_the_deadline_of_a_sign_in() -> None:
-    op = PushedAt()
-    assert (
-        start_sign_in(RequestFactory().get("/oidc/authenticate/"), provider(op), provider_in_url=False).status_code
-        == 302
-    )
-    assert op.deadlines == [
+def test_sign_in_uses_its_timeout_for_each_provider_call() -> None:
+    op = PARProvider()
+    request = RequestFactory().get("/oidc/authenticate/")
+    assert start_sign_in(request, provider(op), provider_in_url=False).status_code == 302
+    assert op.timeouts == [
         ("/.well-known/openid-configuration", PROVIDER_TIMEOUT_SECONDS),
         ("/par", PROVIDER_TIMEOUT_SECONDS),
     ]
     assert PROVIDER_TIMEOUT_SECONDS == 8.0
 
 
-def test_error_report_of_a_push_shows_nothing_that_was_pushed() -> None:
-    op = PushedAt(falls_over=True)
+def test_error_report_hides_the_pushed_request() -> None:
+    op = PARProvider(fails=True)
     secrets = {name: f"canary-of-the-{name}" for name in ("state", "nonce", "code_verifier")}
-    with pytest.raises(RuntimeError) as failed:
-        ask(op, **secrets)
-    assert failed.tb.tb_next
-    assert failed.tb.tb_next.tb_next
-    # Without the frames of this file.
+    with pytest.raises(RuntimeError) as error:
+        prepare_url(op, **secrets)
+    assert error.tb.tb_next
+    assert error.tb.tb_next.tb_next
+    # Without this file's frames.
     report: Any = ExceptionReporter(
-        RequestFactory().get("/"), failed.type, failed.value, failed.tb.tb_next.tb_next, is_email=True
+        RequestFactory().get("/"), error.type, error.value, error.tb.tb_next.tb_next, is_email=True
     )
-    shown = report.get_traceback_html() + report.get_traceback_text()
-    assert "nobody foresaw it" in shown
+    text = report.get_traceback_html() + report.get_traceback_text()
+    assert "unexpected" in text
     (pushed,) = op.pushed
     assert b"state=canary-of-the-state" in pushed
     assert b"client_assertion=eyJ" in pushed
     for secret in ("canary-of-the-state", "canary-of-the-nonce", "canary-of-the-code_verifier", "eyJ"):
-        assert secret not in shown
+        assert secret not in text

@@ -1,4 +1,4 @@
-"""What OPs fetch: the client's public keys, and the redirect URIs of its sector. No database is opened for either."""
+"""The documents for providers: the client's public keys, and its sector's redirect URIs. They need no database."""
 
 from typing import Any
 
@@ -38,7 +38,7 @@ def published(**providers: Any) -> list[dict[str, Any]]:
     return keys
 
 
-def test_jwks_holds_the_public_half_of_each_key_of_a_provider() -> None:
+def test_jwks_contains_the_public_key_of_each_client_key() -> None:
     keys = published(default=by_key("RSA", "EC", "OKP"), other=SECRET)
     assert [(key["kty"], key["alg"], key["use"]) for key in keys] == [
         ("RSA", "PS256", "sig"),
@@ -50,12 +50,12 @@ def test_jwks_holds_the_public_half_of_each_key_of_a_provider() -> None:
     assert all(jwt.PyJWK(key).key_id == key["kid"] for key in keys)
 
 
-def test_jwks_names_the_chosen_alg_where_the_key_can_sign_with_it() -> None:
+def test_jwks_has_the_configured_alg_if_the_key_supports_it() -> None:
     keys = published(default=by_key("RSA", "EC", token_endpoint_auth_signing_alg="RS256"))
     assert [key["alg"] for key in keys] == ["RS256", "ES256"]
 
 
-def test_jwks_names_a_key_of_two_providers_once_and_no_alg_when_they_differ() -> None:
+def test_jwks_lists_a_shared_key_once_without_alg_if_it_differs() -> None:
     (same,) = published(a=by_key("RSA"), b=by_key("RSA"))
     assert same["alg"] == "PS256"
     (differing,) = published(a=by_key("RSA"), b=by_key("RSA", token_endpoint_auth_signing_alg="RS256"))
@@ -63,14 +63,14 @@ def test_jwks_names_a_key_of_two_providers_once_and_no_alg_when_they_differ() ->
     assert {**differing, "alg": "PS256"} == same
 
 
-def test_jwks_of_a_client_with_a_secret_is_empty() -> None:
+def test_jwks_is_empty_with_a_client_secret() -> None:
     assert published(default=SECRET) == []
 
 
 CALLBACKS = ["/oidc/callback/", "/oidc/default/callback/", "/oidc/other/callback/"]
 
 
-def test_sector_identifier_lists_each_callback_at_each_origin_once() -> None:
+def test_sector_identifier_lists_each_callback_at_each_origin() -> None:
     both = {"default": SECRET, "other": SECRET}
     here = fetch("oidc_sector_identifier", both).json()
     assert here == [f"http://testserver{path}" for path in CALLBACKS]
@@ -79,7 +79,7 @@ def test_sector_identifier_lists_each_callback_at_each_origin_once() -> None:
     assert everywhere == [f"{origin}{path}" for origin in ("http://testserver", *further) for path in CALLBACKS]
 
 
-def test_sector_identifier_asked_at_one_of_the_declared_origins_lists_it_once() -> None:
+def test_sector_identifier_lists_the_requested_origin_once() -> None:
     phi_oidc = {**settings.PHI_OIDC, "PROVIDERS": {"default": SECRET}, "SECTOR_ORIGINS": ["https://testserver"]}
     with override_settings(PHI_OIDC=phi_oidc):
         uris = Client().get(reverse("oidc_sector_identifier"), secure=True).json()
@@ -87,19 +87,17 @@ def test_sector_identifier_asked_at_one_of_the_declared_origins_lists_it_once() 
     assert uris == [f"https://testserver{path}" for path in CALLBACKS[:2]]
 
 
-def test_sector_identifier_of_a_host_that_is_not_ours_is_refused() -> None:
+def test_sector_identifier_of_another_host_is_refused() -> None:
     with override_settings(ALLOWED_HOSTS=["portal.example.test"]):
-        assert Client().get(reverse("oidc_sector_identifier"), headers={"host": "evil.example"}).status_code == 400
-        assert (
-            Client().get(reverse("oidc_sector_identifier"), headers={"host": "portal.example.test"}).status_code == 200
-        )
+        for host, status in (("evil.example", 400), ("portal.example.test", 200)):
+            assert Client().get(reverse("oidc_sector_identifier"), headers={"host": host}).status_code == status
 
 
 @pytest.mark.parametrize(
     ("name", "content_type"),
     [("oidc_jwks", "application/jwk-set+json"), ("oidc_sector_identifier", "application/json")],
 )
-def test_document_is_open_to_everybody_to_read_and_to_keep_for_a_while(name: str, content_type: str) -> None:
+def test_document_is_public_and_cacheable(name: str, content_type: str) -> None:
     page = fetch(name, {"default": by_key("EC")})
     assert page.status_code == 200
     assert page["Content-Type"] == content_type
@@ -112,8 +110,8 @@ def test_document_is_open_to_everybody_to_read_and_to_keep_for_a_while(name: str
 
 
 @pytest.mark.parametrize("name", ["oidc_jwks", "oidc_sector_identifier"])
-@pytest.mark.parametrize(("is_known", "kept"), [(True, "private, no-store"), (False, "public, max-age=300")])
-def test_document_that_comes_with_a_session_cookie_is_kept_by_no_cache(name: str, is_known: bool, kept: str) -> None:
+@pytest.mark.parametrize(("is_known", "cache_control"), [(True, "private, no-store"), (False, "public, max-age=300")])
+def test_document_with_a_session_cookie_is_not_cacheable(name: str, is_known: bool, cache_control: str) -> None:
     engine = "django.contrib.sessions.backends.cache"
     session = SessionStore()
     session.update({"language": "sv"})
@@ -124,11 +122,11 @@ def test_document_that_comes_with_a_session_cookie_is_kept_by_no_cache(name: str
             client.cookies["sessionid"] = str(session.session_key)
         page = client.get(reverse(name))
     assert ("sessionid" in page.cookies) is is_known
-    assert page["Cache-Control"] == kept
+    assert page["Cache-Control"] == cache_control
 
 
 @pytest.mark.parametrize("name", ["oidc_jwks", "oidc_sector_identifier"])
-def test_document_is_open_where_every_other_page_demands_a_login(name: str) -> None:
-    demanding = [*settings.MIDDLEWARE, "django.contrib.auth.middleware.LoginRequiredMiddleware"]
-    with override_settings(MIDDLEWARE=demanding):
+def test_document_is_exempt_from_login_required_middleware(name: str) -> None:
+    middleware = [*settings.MIDDLEWARE, "django.contrib.auth.middleware.LoginRequiredMiddleware"]
+    with override_settings(MIDDLEWARE=middleware):
         assert Client().get(reverse(name)).status_code == 200

@@ -1,4 +1,4 @@
-"""A pending sign-in is one sealed cookie that opens under its own name alone."""
+"""A pending sign-in is an encrypted cookie that can be decrypted only under its own name."""
 
 from datetime import timedelta
 from typing import Any
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.django_db(databases=["default", "phi_audit"])
 
 
 def pending(**changes: Any) -> AuthorizationState:
-    given = {
+    fields = {
         "provider": "default",
         "nonce": "a-nonce",
         "code_verifier": "a-verifier",
@@ -30,18 +30,18 @@ def pending(**changes: Any) -> AuthorizationState:
         "next_url": "/portal/",
         "started_timestamp": clock.now().timestamp(),
     }
-    return AuthorizationState(**{**given, **changes})
+    return AuthorizationState(**{**fields, **changes})
 
 
-def a_request(*, secure: bool = True, cookies: dict[str, str] | None = None) -> HttpRequest:
+def build_request(*, secure: bool = True, cookies: dict[str, str] | None = None) -> HttpRequest:
     request = RequestFactory().get("/oidc/callback/", secure=secure)
     request.COOKIES = cookies or {}
     return request
 
 
-def kept(state: str, *, secure: bool = True, **changes: Any) -> HttpResponse:
+def store(state: str, *, secure: bool = True, **changes: Any) -> HttpResponse:
     response = HttpResponse()
-    store_state(response, a_request(secure=secure), state, pending(**changes))
+    store_state(response, build_request(secure=secure), state, pending(**changes))
     return response
 
 
@@ -50,8 +50,8 @@ def cookies_of(response: HttpResponse) -> dict[str, str]:
 
 
 @pytest.mark.parametrize(("secure", "prefix"), [(True, "__Host-phi_oidc_"), (False, "phi_oidc_")])
-def test_keep_sets_a_cookie_that_scripts_and_other_sites_do_not_see(secure: bool, prefix: str) -> None:
-    ((name, morsel),) = kept("a-state", secure=secure).cookies.items()
+def test_state_cookie_is_encrypted_http_only_and_lax(secure: bool, prefix: str) -> None:
+    ((name, morsel),) = store("a-state", secure=secure).cookies.items()
     assert name.startswith(prefix)
     assert "a-state" not in name
     assert (morsel["httponly"], morsel["samesite"], morsel["path"]) == (True, "Lax", "/")
@@ -60,15 +60,15 @@ def test_keep_sets_a_cookie_that_scripts_and_other_sites_do_not_see(secure: bool
         assert secret not in morsel.value
 
 
-def test_take_gives_what_was_kept_once() -> None:
-    request = a_request(cookies=cookies_of(kept("a-state")))
+def test_state_is_consumed_once() -> None:
+    request = build_request(cookies=cookies_of(store("a-state")))
     assert consume_state(request, "a-state", now=clock.now()).nonce == "a-nonce"
     with pytest.raises(errors.StateReplayed):
         consume_state(request, "a-state", now=clock.now())
 
 
-def test_take_again_is_refused_for_as_long_as_the_cookie_would_be_taken() -> None:
-    request, now = a_request(cookies=cookies_of(kept("a-state"))), clock.now()
+def test_replay_is_refused_until_the_state_expires() -> None:
+    request, now = build_request(cookies=cookies_of(store("a-state"))), clock.now()
     assert consume_state(request, "a-state", now=now).nonce == "a-nonce"
     assert delete_expired(now=now + timedelta(minutes=9)) == 0
     with pytest.raises(errors.StateReplayed):
@@ -76,26 +76,26 @@ def test_take_again_is_refused_for_as_long_as_the_cookie_would_be_taken() -> Non
     assert delete_expired(now=now + timedelta(minutes=10, seconds=1)) == 1
 
 
-def test_take_of_a_cookie_moved_to_another_state_is_refused() -> None:
-    own, other = cookies_of(kept("own")), cookies_of(kept("other"))
+def test_cookie_of_another_state_is_refused() -> None:
+    own, other = cookies_of(store("own")), cookies_of(store("other"))
     moved = dict(zip(own, other.values(), strict=True))
     with pytest.raises(errors.StateUnknown):
-        consume_state(a_request(cookies=moved), "own", now=clock.now())
-    assert consume_state(a_request(cookies=own), "own", now=clock.now()).nonce == "a-nonce"
+        consume_state(build_request(cookies=moved), "own", now=clock.now())
+    assert consume_state(build_request(cookies=own), "own", now=clock.now()).nonce == "a-nonce"
 
 
 @pytest.mark.parametrize("damage", [lambda text: text[:-4], lambda text: "x" + text, lambda text: "", lambda text: "ü"])
-def test_take_of_a_damaged_cookie_is_refused(damage: Any) -> None:
-    cookies = cookies_of(kept("a-state"))
+def test_damaged_cookie_is_refused(damage: Any) -> None:
+    cookies = cookies_of(store("a-state"))
     damaged = {name: damage(text) for name, text in cookies.items()}
     with pytest.raises(errors.StateUnknown):
-        consume_state(a_request(cookies=damaged), "a-state", now=clock.now())
-    assert consume_state(a_request(cookies=cookies), "a-state", now=clock.now()).provider == "default"
+        consume_state(build_request(cookies=damaged), "a-state", now=clock.now())
+    assert consume_state(build_request(cookies=cookies), "a-state", now=clock.now()).provider == "default"
 
 
 @pytest.mark.parametrize(("age", "refused"), [(601, True), (599, False)])
-def test_take_after_ten_minutes_is_refused(age: int, refused: bool) -> None:
-    request = a_request(cookies=cookies_of(kept("a-state")))
+def test_expired_state_is_refused(age: int, refused: bool) -> None:
+    request = build_request(cookies=cookies_of(store("a-state")))
     later = clock.now() + timedelta(seconds=age)
     if refused:
         with pytest.raises(errors.StateExpired):
@@ -104,27 +104,27 @@ def test_take_after_ten_minutes_is_refused(age: int, refused: bool) -> None:
         assert consume_state(request, "a-state", now=later).provider == "default"
 
 
-NONSENSE = f"__Host-phi_oidc_{'0' * 32}"
+UNREADABLE = f"__Host-phi_oidc_{'0' * 32}"
 
 
-def test_keep_drops_the_unreadable_first_then_the_oldest() -> None:
-    cookies: dict[str, str] = {NONSENSE: "x", "sessionid": "y"}
+def test_surplus_cookies_are_deleted_unreadable_first() -> None:
+    cookies: dict[str, str] = {UNREADABLE: "x", "sessionid": "y"}
     for age in range(5):
-        cookies |= cookies_of(kept(f"state-{age}", started_timestamp=clock.now().timestamp() - age))
+        cookies |= cookies_of(store(f"state-{age}", started_timestamp=clock.now().timestamp() - age))
     response = HttpResponse()
-    store_state(response, a_request(cookies=cookies), "new", pending())
-    dropped = {name for name, morsel in response.cookies.items() if morsel["max-age"] == 0}
-    oldest = next(iter(cookies_of(kept("state-4"))))
-    assert dropped == {NONSENSE, oldest}
-    assert all(response.cookies[name]["secure"] for name in dropped), "a browser keeps __Host- from anything else"
+    store_state(response, build_request(cookies=cookies), "new", pending())
+    deleted = {name for name, morsel in response.cookies.items() if morsel["max-age"] == 0}
+    oldest = next(iter(cookies_of(store("state-4"))))
+    assert deleted == {UNREADABLE, oldest}
+    assert all(response.cookies[name]["secure"] for name in deleted), "browsers accept __Host- only with secure"
 
 
-def test_make_nonce_makes_one_that_is_known_again_and_that_nobody_else_makes(settings: Any) -> None:
+def test_only_issued_nonces_are_recognized(settings: Any) -> None:
     nonce = create_nonce()
     assert create_nonce() != nonce
     assert is_issued_nonce(nonce)
     newer_first = list(reversed(settings.PHI_OIDC["ENCRYPTION_KEYS"]))
     settings.PHI_OIDC = {**settings.PHI_OIDC, "ENCRYPTION_KEYS": newer_first}
-    assert is_issued_nonce(nonce), "an older key still knows it"
+    assert is_issued_nonce(nonce), "older keys are accepted"
     for foreign in (randomness.token_b64url(48), nonce[:-4], "", "ü", nonce[:-1] + ("A" if nonce[-1] != "A" else "B")):
         assert not is_issued_nonce(foreign)

@@ -1,4 +1,4 @@
-"""R1 over real sockets: each refusal beside an acceptance that differs in that one thing."""
+"""R1 over real sockets. Each refusal is paired with an acceptance that differs in one thing."""
 
 import gzip
 import socket
@@ -38,8 +38,8 @@ def post(url: str, body: bytes = b"code=secret") -> TransportRequest:
     )
 
 
-def fetch(transport: HTTPTransport, server: Server, *, deadline: float = 5.0) -> TransportResponse:
-    return transport.send(get(server.url), deadline=deadline)
+def fetch(transport: HTTPTransport, server: Server, *, timeout_seconds: float = 5.0) -> TransportResponse:
+    return transport.send(get(server.url), timeout_seconds=timeout_seconds)
 
 
 def many_headers(count: int, *, length: int = 1) -> list[str]:
@@ -52,7 +52,7 @@ def resetting(peer: Peer) -> None:
 
 
 GZIP_BOMB = gzip.compress(b" " * 1_000_000) * 200
-"""200 KB that become 200 MB."""
+"""200 KB, which decompress to 200 MB."""
 
 PAIRS: dict[str, tuple[type[TransportError], Script, Script]] = {
     "redirect": (
@@ -60,7 +60,7 @@ PAIRS: dict[str, tuple[type[TransportError], Script, Script]] = {
         once(reply(b"{}", "Location: https://127.0.0.1/", status="302 Found")),
         once(reply(b"{}", "Location: https://127.0.0.1/", status="200 OK")),
     ),
-    "redirect-keeping-the-method": (
+    "redirect-with-same-method": (
         TransportRedirect,
         once(reply(b"{}", "Location: https://127.0.0.1/", status="307 Temporary Redirect")),
         once(reply(b"{}", "Location: https://127.0.0.1/", status="407 Proxy Authentication Required")),
@@ -96,7 +96,7 @@ PAIRS: dict[str, tuple[type[TransportError], Script, Script]] = {
         once(reply(b"{}", *many_headers(40, length=2000))),
         once(reply(b"{}", *many_headers(30, length=2000))),
     ),
-    "interim-answers-over-the-limit": (
+    "interim-responses-over-the-limit": (
         TransportTooLarge,
         once(b"HTTP/1.1 100 Continue\r\n\r\n" * 3000 + reply()),
         once(b"HTTP/1.1 100 Continue\r\n\r\n" * 1000 + reply()),
@@ -127,9 +127,9 @@ PAIRS: dict[str, tuple[type[TransportError], Script, Script]] = {
         once(chunked(10)),
     ),
     "reset": (TransportUnreachable, resetting, once(reply())),
-    "closed-without-an-answer": (TransportUnreachable, once(b""), once(reply())),
+    "closed-without-a-response": (TransportUnreachable, once(b""), once(reply())),
     "closed-within-the-headers": (TransportUnreachable, once(reply()[:20]), once(reply())),
-    "no-header-line": (TransportUnreachable, once(reply(b"{}", "no-colon")), once(reply(b"{}", "no-colon:"))),
+    "malformed-header-line": (TransportUnreachable, once(reply(b"{}", "no-colon")), once(reply(b"{}", "no-colon:"))),
     "closed-within-the-body": (TransportUnreachable, once(reply(b" " * 99)[:-1]), once(reply(b" " * 99))),
     "closed-within-a-chunk": (TransportUnreachable, once(chunked(99)[:-20]), once(chunked(99))),
     "not-http": (TransportUnreachable, once(b"220 mail.example.test ESMTP\r\n\r\n"), once(reply())),
@@ -142,7 +142,7 @@ PAIRS: dict[str, tuple[type[TransportError], Script, Script]] = {
 
 
 @pytest.mark.parametrize(("error", "refused", "accepted"), PAIRS.values(), ids=PAIRS)
-def test_send_hostile_answer_refused(
+def test_hostile_response_is_refused(
     transport: HTTPTransport,
     tls: ssl.SSLContext,
     error: type[TransportError],
@@ -159,7 +159,7 @@ def test_send_hostile_answer_refused(
     assert not 300 <= response.status < 400
 
 
-def test_send_length_over_the_limit_refused_before_the_body_comes(
+def test_content_length_over_the_limit_is_refused_before_the_body(
     transport: HTTPTransport, tls: ssl.SSLContext
 ) -> None:
     def announcing(length: int) -> Script:
@@ -172,14 +172,14 @@ def test_send_length_over_the_limit_refused_before_the_body_comes(
 
     for length, error in ((MAX_BODY_BYTES + 1, TransportTooLarge), (MAX_BODY_BYTES, TransportTimeout)):
         with serving(announcing(length), tls=tls) as server, pytest.raises(error):
-            fetch(transport, server, deadline=0.5)
+            fetch(transport, server, timeout_seconds=0.5)
         assert len(server.requests) == 1
 
 
 # transport_not_https
 
 
-def test_send_http_refused(open_transport: Opening, tls: ssl.SSLContext) -> None:
+def test_plain_http_is_refused(open_transport: Opening, tls: ssl.SSLContext) -> None:
     with serving(answering(reply())) as server:
         with pytest.raises(TransportNotHTTPS):
             fetch(open_transport(), server)
@@ -192,7 +192,7 @@ def test_send_http_refused(open_transport: Opening, tls: ssl.SSLContext) -> None
 # transport_tls
 
 
-def test_send_untrusted_authority_refused(
+def test_untrusted_authority_is_refused(
     transport: HTTPTransport, open_transport: Opening, other_authority: CertificateAuthority
 ) -> None:
     with serving(answering(reply()), tls=other_authority.create_server_context("127.0.0.1")) as server:
@@ -202,14 +202,14 @@ def test_send_untrusted_authority_refused(
         assert fetch(open_transport(ca_bundle=other_authority.certificate_path), server).status == 200
 
 
-def test_send_authority_not_of_the_system_refused(open_transport: Opening, tls: ssl.SSLContext) -> None:
+def test_authority_unknown_to_the_system_is_refused(open_transport: Opening, tls: ssl.SSLContext) -> None:
     with serving(answering(reply()), tls=tls) as server:
         with pytest.raises(TransportTLS):
             fetch(open_transport(ca_bundle=""), server)
         assert fetch(open_transport(), server).status == 200
 
 
-def test_send_ca_bundle_missing_refused(
+def test_missing_ca_bundle_is_refused(
     open_transport: Opening, tls: ssl.SSLContext, authority: CertificateAuthority
 ) -> None:
     with serving(answering(reply()), tls=tls) as server:
@@ -219,7 +219,7 @@ def test_send_ca_bundle_missing_refused(
         assert fetch(open_transport(ca_bundle=authority.certificate_path), server).status == 200
 
 
-def test_send_expired_certificate_refused(transport: HTTPTransport, authority: CertificateAuthority) -> None:
+def test_expired_certificate_is_refused(transport: HTTPTransport, authority: CertificateAuthority) -> None:
     with (
         serving(answering(reply()), tls=authority.create_server_context("127.0.0.1", expired=True)) as server,
         pytest.raises(TransportTLS, match="expired"),
@@ -230,7 +230,7 @@ def test_send_expired_certificate_refused(transport: HTTPTransport, authority: C
         assert fetch(transport, server).status == 200
 
 
-def test_send_certificate_of_another_host_refused(transport: HTTPTransport, authority: CertificateAuthority) -> None:
+def test_certificate_of_another_host_is_refused(transport: HTTPTransport, authority: CertificateAuthority) -> None:
     with (
         serving(answering(reply()), tls=authority.create_server_context("127.0.0.2")) as server,
         pytest.raises(TransportTLS, match="mismatch"),
@@ -241,14 +241,14 @@ def test_send_certificate_of_another_host_refused(transport: HTTPTransport, auth
         assert fetch(transport, server).status == 200
 
 
-def test_context_is_for_tls_1_2_or_newer_and_verifies(authority: CertificateAuthority) -> None:
-    """Whatever the system's OpenSSL would allow by itself."""
+def test_ssl_context_requires_tls_1_2_and_verification(authority: CertificateAuthority) -> None:
+    """The system's OpenSSL may allow more by default."""
     for context in (create_ssl_context(""), create_ssl_context(authority.certificate_path)):
         assert context.minimum_version == ssl.TLSVersion.TLSv1_2
         assert (context.verify_mode, context.check_hostname) == (ssl.CERT_REQUIRED, True)
 
 
-def test_send_old_tls_refused(transport: HTTPTransport, authority: CertificateAuthority) -> None:
+def test_tls_1_1_is_refused(transport: HTTPTransport, authority: CertificateAuthority) -> None:
     for version, accepted in ((ssl.TLSVersion.TLSv1_1, False), (ssl.TLSVersion.TLSv1_2, True)):
         context = authority.create_server_context("127.0.0.1")
         context.set_ciphers("DEFAULT@SECLEVEL=0")
@@ -263,12 +263,12 @@ def test_send_old_tls_refused(transport: HTTPTransport, authority: CertificateAu
                     fetch(transport, server)
 
 
-def test_send_plain_server_refused(transport: HTTPTransport, tls: ssl.SSLContext) -> None:
+def test_server_without_tls_is_refused(transport: HTTPTransport, tls: ssl.SSLContext) -> None:
     with (
         serving(lambda peer: peer.send(b"HTTP/1.1 400 Bad Request\r\n\r\n")) as server,
         pytest.raises(TransportTLS),
     ):
-        transport.send(get(server.url.replace("http:", "https:")), deadline=5)
+        transport.send(get(server.url.replace("http:", "https:")), timeout_seconds=5)
     with serving(answering(reply(status="400 Bad Request")), tls=tls) as server:
         assert fetch(transport, server).status == 400
 
@@ -276,27 +276,27 @@ def test_send_plain_server_refused(transport: HTTPTransport, tls: ssl.SSLContext
 # transport_unreachable
 
 
-def test_send_nothing_listens_refused(transport: HTTPTransport, tls: ssl.SSLContext) -> None:
+def test_closed_port_is_unreachable(transport: HTTPTransport, tls: ssl.SSLContext) -> None:
     with serving(answering(reply()), tls=tls) as server:
         assert fetch(transport, server).status == 200
     request = get(f"https://127.0.0.1:{free_port()}/")
     with pytest.raises(TransportUnreachable):
-        transport.send(request, deadline=5)
+        transport.send(request, timeout_seconds=5)
 
 
-def test_send_unknown_name_refused(transport: HTTPTransport, authority: CertificateAuthority) -> None:
+def test_unknown_host_name_is_unreachable(transport: HTTPTransport, authority: CertificateAuthority) -> None:
     with serving(answering(reply()), tls=authority.create_server_context("localhost")) as server:
-        assert transport.send(get(server.url.replace("127.0.0.1", "localhost")), deadline=5).status == 200
+        assert transport.send(get(server.url.replace("127.0.0.1", "localhost")), timeout_seconds=5).status == 200
         with pytest.raises(TransportUnreachable, match="resolve"):
-            transport.send(get(server.url.replace("127.0.0.1", "op.invalid")), deadline=5)
+            transport.send(get(server.url.replace("127.0.0.1", "op.invalid")), timeout_seconds=5)
 
 
-def test_send_closed_in_the_handshake_refused(transport: HTTPTransport, tls: ssl.SSLContext) -> None:
+def test_connection_closed_during_the_handshake_is_unreachable(transport: HTTPTransport, tls: ssl.SSLContext) -> None:
     with (
         serving(lambda peer: peer.connection.recv(9) and None) as server,
         pytest.raises(TransportUnreachable),
     ):
-        transport.send(get(server.url.replace("http:", "https:")), deadline=5)
+        transport.send(get(server.url.replace("http:", "https:")), timeout_seconds=5)
     with serving(answering(reply()), tls=tls) as server:
         assert fetch(transport, server).status == 200
 
@@ -307,12 +307,10 @@ def free_port() -> int:
     return port
 
 
-# What goes out, what comes back
+# requests and responses
 
 
-def test_send_sends_what_the_request_says_and_asks_for_no_encoding(
-    transport: HTTPTransport, tls: ssl.SSLContext
-) -> None:
+def test_request_is_sent_unchanged_but_for_accept_encoding(transport: HTTPTransport, tls: ssl.SSLContext) -> None:
     with serving(answering(reply()), tls=tls) as server:
         request = TransportRequest(
             method="POST",
@@ -320,7 +318,7 @@ def test_send_sends_what_the_request_says_and_asks_for_no_encoding(
             headers={"accept-encoding": "gzip", "X-Own": "1"},
             body=b"code=x",
         )
-        transport.send(request, deadline=5)
+        transport.send(request, timeout_seconds=5)
     head, _, body = server.requests[0].partition(b"\r\n\r\n")
     lines = head.lower().split(b"\r\n")
     assert lines[0] == b"post /token?a=b http/1.1"
@@ -330,7 +328,7 @@ def test_send_sends_what_the_request_says_and_asks_for_no_encoding(
 
 
 @pytest.mark.parametrize("status", ["200 OK", "204 No Content", "400 Bad Request", "401 Unauthorized", "503 Busy"])
-def test_send_any_other_status_returned(transport: HTTPTransport, tls: ssl.SSLContext, status: str) -> None:
+def test_any_status_but_3xx_is_returned(transport: HTTPTransport, tls: ssl.SSLContext, status: str) -> None:
     answer = reply(b"", "Cache-Control: max-age=1", "CACHE-CONTROL: public", "Retry-After: 7", status=status)
     with serving(answering(answer), tls=tls) as server:
         response = fetch(transport, server)
@@ -339,24 +337,24 @@ def test_send_any_other_status_returned(transport: HTTPTransport, tls: ssl.SSLCo
     assert response.headers["retry-after"] == "7"
 
 
-def test_send_error_tells_nothing_of_the_exchange(transport: HTTPTransport, tls: ssl.SSLContext) -> None:
+def test_error_contains_no_data_of_the_exchange(transport: HTTPTransport, tls: ssl.SSLContext) -> None:
     hostile = (once(b"HTTP/1.1 token-of-the-op\r\n\r\n"), resetting, once(reply(b"token-of-the-op")[:-1]), silent)
     for script in hostile:
         with serving(script, tls=tls) as server:
             request = get(f"{server.url}?code=secret", Authorization="Bearer secret")
             with pytest.raises(PhiOidcError) as caught:
-                transport.send(request, deadline=0.3)
+                transport.send(request, timeout_seconds=0.3)
         report = "".join(traceback.format_exception(caught.value))
         assert "Bearer" not in report
         assert "code=" not in report
         assert "token-of-the-op" not in report
 
 
-def test_send_header_with_a_line_break_refused(transport: HTTPTransport, tls: ssl.SSLContext) -> None:
+def test_header_with_a_line_break_is_refused(transport: HTTPTransport, tls: ssl.SSLContext) -> None:
     with serving(answering(reply()), tls=tls) as server:
         broken = get(server.url, Authorization="Bearer a\r\nHost: b")
         with pytest.raises(TransportUnreachable) as caught:
-            transport.send(broken, deadline=5)
+            transport.send(broken, timeout_seconds=5)
         assert "Bearer" not in "".join(traceback.format_exception(caught.value))
         assert server.requests == []
-        assert transport.send(get(server.url, Authorization="Bearer a"), deadline=5).status == 200
+        assert transport.send(get(server.url, Authorization="Bearer a"), timeout_seconds=5).status == 200

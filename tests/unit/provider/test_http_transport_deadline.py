@@ -1,4 +1,4 @@
-"""`transport_timeout` of R1 over real sockets: whatever drips ends in time, and what is merely slow does not."""
+"""`transport_timeout` of R1 over real sockets: dripping exchanges are ended, slow ones within the timeout are not."""
 
 import socket
 import ssl
@@ -19,12 +19,12 @@ def get(url: str) -> TransportRequest:
     return TransportRequest(method="GET", url=url, headers={})
 
 
-def fetch(transport: HTTPTransport, server: Server, *, deadline: float) -> TransportResponse:
-    return transport.send(get(server.url), deadline=deadline)
+def fetch(transport: HTTPTransport, server: Server, *, timeout_seconds: float) -> TransportResponse:
+    return transport.send(get(server.url), timeout_seconds=timeout_seconds)
 
 
-def quarter(data: bytes) -> Script:
-    """Answer slowly, byte by byte, and well in time."""
+def slow_end(data: bytes) -> Script:
+    """Send the last five bytes one by one, well within the timeout."""
 
     def script(peer: Peer) -> None:
         peer.read()
@@ -46,7 +46,7 @@ def dripping(head: bytes, rest: bytes) -> Script:
 DRIPS: dict[str, Script] = {
     "silence": silent,
     "headers": dripping(b"HTTP/1.1 200 OK\r\nX: ", b"x" * 200),
-    "interim-answers": dripping(b"", b"HTTP/1.1 100 Continue\r\n\r\n" * 9),
+    "interim-responses": dripping(b"", b"HTTP/1.1 100 Continue\r\n\r\n" * 9),
     "early-hints": dripping(b"", b"HTTP/1.1 103 Early Hints\r\n\r\n" * 9),
     "body": dripping(b"HTTP/1.1 200 OK\r\nContent-Length: 200\r\n\r\n", b" " * 200),
     "body-of-unknown-length": dripping(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n", b" " * 200),
@@ -57,34 +57,34 @@ DRIPS: dict[str, Script] = {
 
 @pytest.mark.parametrize("plain", [False, True], ids=["tls", "plain"])
 @pytest.mark.parametrize("script", DRIPS.values(), ids=DRIPS)
-def test_send_dripping_answer_refused_in_time(
-    open_transport: Opening, tls: ssl.SSLContext, script: Script, plain: bool
-) -> None:
+def test_dripping_response_times_out(open_transport: Opening, tls: ssl.SSLContext, script: Script, plain: bool) -> None:
     transport = open_transport(allow_loopback_http=plain)
     with serving(script, tls=None if plain else tls) as server:
         began = time.monotonic()
         with pytest.raises(TransportTimeout):
-            fetch(transport, server, deadline=0.7)
+            fetch(transport, server, timeout_seconds=0.7)
         assert 0.6 < time.monotonic() - began < 1.0
         assert len(server.requests) == 1
 
 
 @pytest.mark.parametrize("data", [reply(b" " * 5), reply(b""), chunked(3)], ids=["body", "headers", "chunks"])
-def test_send_slow_answer_in_time_accepted(transport: HTTPTransport, tls: ssl.SSLContext, data: bytes) -> None:
-    with serving(quarter(data), tls=tls) as server:
-        assert fetch(transport, server, deadline=2).status == 200
+def test_slow_response_within_the_timeout_is_accepted(
+    transport: HTTPTransport, tls: ssl.SSLContext, data: bytes
+) -> None:
+    with serving(slow_end(data), tls=tls) as server:
+        assert fetch(transport, server, timeout_seconds=2).status == 200
 
 
-def test_send_dripping_handshake_refused_in_time(transport: HTTPTransport) -> None:
+def test_dripping_handshake_times_out(transport: HTTPTransport) -> None:
     record = b"\x16\x03\x03\x40\x00\x02\x00\x3f\xfc" + bytes(16384)
     with serving(lambda peer: peer.drip(record)) as server:
         began = time.monotonic()
         with pytest.raises(TransportTimeout):
-            transport.send(get(server.url.replace("http:", "https:")), deadline=0.7)
+            transport.send(get(server.url.replace("http:", "https:")), timeout_seconds=0.7)
         assert 0.6 < time.monotonic() - began < 1.0
 
 
-def test_send_unanswered_connect_refused_in_time(transport: HTTPTransport) -> None:
+def test_unanswered_connect_times_out(transport: HTTPTransport) -> None:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen(0)
@@ -96,16 +96,16 @@ def test_send_unanswered_connect_refused_in_time(transport: HTTPTransport) -> No
                 client.connect_ex(("127.0.0.1", port))
             began = time.monotonic()
             with pytest.raises(TransportTimeout):
-                transport.send(get(f"https://127.0.0.1:{port}/"), deadline=0.7)
+                transport.send(get(f"https://127.0.0.1:{port}/"), timeout_seconds=0.7)
             assert time.monotonic() - began < 1.0
         finally:
             for client in waiting:
                 client.close()
 
 
-def test_send_no_time_left_refused_unsent(transport: HTTPTransport, tls: ssl.SSLContext) -> None:
+def test_request_without_remaining_time_is_not_sent(transport: HTTPTransport, tls: ssl.SSLContext) -> None:
     with serving(answering(reply()), tls=tls) as server:
         with pytest.raises(TransportTimeout):
-            fetch(transport, server, deadline=0)
+            fetch(transport, server, timeout_seconds=0)
         assert server.accepted == 0
-        assert fetch(transport, server, deadline=5).status == 200
+        assert fetch(transport, server, timeout_seconds=5).status == 200

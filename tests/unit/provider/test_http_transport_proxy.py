@@ -1,4 +1,4 @@
-"""R1: a proxy is the declaration's alone, and sees nothing but the host. Over real sockets."""
+"""R1 over real sockets: the proxy comes from the declaration alone, and sees only the host."""
 
 import base64
 import select
@@ -24,15 +24,15 @@ from tests.support.tls import CertificateAuthority
 Opening = Callable[..., HTTPTransport]
 
 
-def send(transport: HTTPTransport, server: Server, method: str = "GET", *, deadline: float = 5.0) -> int:
+def send(transport: HTTPTransport, server: Server, method: str = "GET", *, timeout_seconds: float = 5.0) -> int:
     body = b"code=x" if method == "POST" else None
     return transport.send(
-        TransportRequest(method=method, url=server.url, headers={}, body=body), deadline=deadline
+        TransportRequest(method=method, url=server.url, headers={}, body=body), timeout_seconds=timeout_seconds
     ).status
 
 
 def tunnelling(*, proxy_answer: bytes = b"HTTP/1.1 200 OK\r\n\r\n", slow: bool = False) -> Script:
-    """Return a proxy's script: CONNECT, then bytes both ways; slow: those to the client one by one."""
+    """Return a proxy's script: CONNECT, then bytes both ways. slow: send those to the client one by one."""
 
     def script(peer: Peer) -> None:
         request = peer.read()
@@ -54,7 +54,7 @@ def tunnelling(*, proxy_answer: bytes = b"HTTP/1.1 200 OK\r\n\r\n", slow: bool =
     return script
 
 
-def test_send_through_a_proxy_shows_it_nothing_but_the_host(open_transport: Opening, tls: ssl.SSLContext) -> None:
+def test_proxy_sees_only_the_host(open_transport: Opening, tls: ssl.SSLContext) -> None:
     with serving(answering(reply()), tls=tls) as server, serving(tunnelling()) as proxy:
         transport = open_transport(proxy=proxy.url.replace("//", "//us%40er:pass@"))
         assert [send(transport, server, "POST"), send(transport, server)] == [200, 200]
@@ -65,7 +65,9 @@ def test_send_through_a_proxy_shows_it_nothing_but_the_host(open_transport: Open
         assert b"roxy-" not in b"".join(server.requests)
 
 
-def test_send_through_a_proxy_verifies_the_op(open_transport: Opening, other_authority: CertificateAuthority) -> None:
+def test_provider_certificate_is_verified_through_a_proxy(
+    open_transport: Opening, other_authority: CertificateAuthority
+) -> None:
     with (
         serving(answering(reply()), tls=other_authority.create_server_context("127.0.0.1")) as server,
         serving(tunnelling()) as proxy,
@@ -85,13 +87,13 @@ def test_send_through_a_proxy_verifies_the_op(open_transport: Opening, other_aut
     ],
     ids=["refusing", "closing", "silent", "dripping"],
 )
-def test_send_through_a_proxy_that_does_not_let_through_refused(
+def test_proxy_that_opens_no_tunnel_is_an_error(
     open_transport: Opening, tls: ssl.SSLContext, script: Script, error: type[TransportError]
 ) -> None:
     with serving(answering(reply()), tls=tls) as server, serving(script) as proxy:
         began = time.monotonic()
         with pytest.raises(error):
-            send(open_transport(proxy=proxy.url), server, deadline=0.7)
+            send(open_transport(proxy=proxy.url), server, timeout_seconds=0.7)
         assert time.monotonic() - began < 1.0
         assert server.requests == []
 
@@ -104,23 +106,23 @@ def test_send_through_a_proxy_that_does_not_let_through_refused(
     ],
     ids=["handshake", "answer"],
 )
-def test_send_through_a_proxy_dripping_tunnel_refused_in_time(
+def test_dripping_tunnel_times_out(
     open_transport: Opening, tls: ssl.SSLContext, proxy_script: Script, script: Script
 ) -> None:
     with serving(script, tls=tls) as server, serving(proxy_script) as proxy:
         began = time.monotonic()
         with pytest.raises(TransportTimeout):
-            send(open_transport(proxy=proxy.url), server, deadline=0.7)
+            send(open_transport(proxy=proxy.url), server, timeout_seconds=0.7)
         assert 0.6 < time.monotonic() - began < 1.0
         assert proxy.accepted == 1
 
 
-def test_send_proxy_of_no_known_scheme_is_refused_when_declared(open_transport: Opening) -> None:
+def test_declared_proxy_of_unknown_scheme_is_refused(open_transport: Opening) -> None:
     with pytest.raises(DeclarationInvalid, match="proxy"):
         open_transport(proxy="socks5://127.0.0.1:1")
 
 
-def test_send_environment_of_proxies_and_netrc_is_not_read(
+def test_proxy_variables_and_netrc_are_not_read(
     transport: HTTPTransport,
     tls: ssl.SSLContext,
     monkeypatch: pytest.MonkeyPatch,
@@ -141,15 +143,15 @@ def test_send_environment_of_proxies_and_netrc_is_not_read(
 
 
 @pytest.mark.parametrize(("is_followed", "connections"), [(False, 1), (True, 3)])
-def test_send_through_a_proxy_after_an_answer_that_more_came_with_uses_another(
+def test_tunnel_with_unread_bytes_is_not_reused(
     open_transport: Opening, tls: ssl.SSLContext, is_followed: bool, connections: int
 ) -> None:
-    """TLS within TLS holds bytes at two places; see the same of a direct connection."""
+    """TLS inside TLS buffers bytes at two places. See test_connection_with_unread_bytes_is_not_reused."""
     honest = reply(b"honest")
     answer = honest.ljust(8192) + reply(b"planted") if is_followed else honest
     with serving(answering(answer, honest), tls=tls) as server, serving(tunnelling(), tls=tls) as proxy:
         transport = open_transport(proxy=proxy.url)
         request = TransportRequest(method="POST", url=server.url, headers={}, body=b"code=x")
-        answers = [transport.send(request, deadline=5).body for _ in range(3)]
+        answers = [transport.send(request, timeout_seconds=5).body for _ in range(3)]
         assert answers == [b"honest"] * 3
         assert server.accepted == connections

@@ -1,4 +1,4 @@
-"""The code is sent once, whatever becomes of the request: never again on a time-out, a reset or a broken connection."""
+"""The authorization code is sent once: never again after a timeout, a reset or a broken connection."""
 
 import ssl
 import time
@@ -16,65 +16,63 @@ CODE = b"grant_type=authorization_code&code=a-code&redirect_uri=https%3A%2F%2Fpo
 def send_code(transport: HTTPTransport, server: Server) -> int:
     headers = {"Content-Type": "application/x-www-form-urlencoded"}
     request = TransportRequest(method="POST", url=f"{server.url}token", headers=headers, body=CODE)
-    return transport.send(request, deadline=0.4).status
+    return transport.send(request, timeout_seconds=0.4).status
 
 
 def fetch(transport: HTTPTransport, server: Server) -> int:
-    return transport.send(TransportRequest(method="GET", url=server.url, headers={}), deadline=5).status
+    return transport.send(TransportRequest(method="GET", url=server.url, headers={}), timeout_seconds=5).status
 
 
 def wait(peer: Peer) -> None:
     peer.connection.recv(1)
 
 
-FATES: dict[str, tuple[type[TransportError], Script]] = {
+FAILURES: dict[str, tuple[type[TransportError], Script]] = {
     "no answer": (TransportTimeout, wait),
-    "an answer that drips": (TransportTimeout, lambda peer: peer.drip(reply(b" " * 99))),
-    "an answer after interim ones that drip": (
+    "a dripping answer": (TransportTimeout, lambda peer: peer.drip(reply(b" " * 99))),
+    "dripping interim answers": (
         TransportTimeout,
         lambda peer: peer.drip(b"HTTP/1.1 103 Early Hints\r\n\r\n" * 9),
     ),
     "a reset": (TransportUnreachable, Peer.reset),
     "a close": (TransportUnreachable, lambda peer: None),
-    "a close within the answer": (TransportUnreachable, lambda peer: peer.send(reply(b" " * 99)[:-9])),
-    "a redirect that would keep the method": (
+    "a close during the answer": (TransportUnreachable, lambda peer: peer.send(reply(b" " * 99)[:-9])),
+    "a redirect with the same method": (
         TransportError,
         lambda peer: peer.send(reply(b"", "Location: /token", status="307 Temporary Redirect")),
     ),
-    "a wish to be asked again": (
+    "a redirect with Retry-After": (
         TransportError,
         lambda peer: peer.send(reply(b"", "Location: /token", "Retry-After: 0", status="308 Permanent Redirect")),
     ),
 }
 
 
-@pytest.mark.parametrize("kept", [False, True], ids=["a new connection", "a kept connection"])
-@pytest.mark.parametrize(("error", "fate"), FATES.values(), ids=FATES)
-def test_code_whatever_becomes_of_the_request_is_sent_once(
-    transport: HTTPTransport, tls: ssl.SSLContext, error: type[TransportError], fate: Script, kept: bool
+@pytest.mark.parametrize("pooled", [False, True], ids=["a new connection", "a pooled connection"])
+@pytest.mark.parametrize(("error", "failure"), FAILURES.values(), ids=FAILURES)
+def test_code_is_sent_once_after_any_failure(
+    transport: HTTPTransport, tls: ssl.SSLContext, error: type[TransportError], failure: Script, pooled: bool
 ) -> None:
     def script(peer: Peer) -> None:
         while (request := peer.read()) is not None:
             if request.startswith(b"POST"):
-                fate(peer)
+                failure(peer)
                 return
             peer.send(reply())
 
     with serving(script, tls=tls) as server:
-        if kept:
+        if pooled:
             assert fetch(transport, server) == 200
         with pytest.raises(error):
             send_code(transport, server)
         assert server.accepted == 1
-        # The connection is gone, and with it all that could send the code again.
+        # The connection is closed, so nothing can send the code again.
         assert fetch(transport, server) == 200
         assert sum(CODE in request for request in server.requests) == 1
 
 
 @pytest.mark.parametrize("status", ["429 Too Many Requests", "503 Service Unavailable", "408 Request Timeout"])
-def test_code_that_the_op_wants_later_is_not_sent_again(
-    transport: HTTPTransport, tls: ssl.SSLContext, status: str
-) -> None:
+def test_retry_after_does_not_send_the_code_again(transport: HTTPTransport, tls: ssl.SSLContext, status: str) -> None:
     def script(peer: Peer) -> None:
         while peer.read() is not None:
             peer.send(reply(b"", "Retry-After: 0", status=status))
@@ -85,8 +83,8 @@ def test_code_that_the_op_wants_later_is_not_sent_again(
         assert len(server.requests) == 1
 
 
-def test_get_on_a_kept_connection_that_breaks_is_sent_again(transport: HTTPTransport, tls: ssl.SSLContext) -> None:
-    """The twin: the same fate, and nothing to lose."""
+def test_get_on_a_broken_pooled_connection_is_sent_again(transport: HTTPTransport, tls: ssl.SSLContext) -> None:
+    """The counterpart: the same failure of a request that may be repeated."""
 
     def script(peer: Peer) -> None:
         peer.read()

@@ -1,4 +1,4 @@
-"""For how long a process relies on what the provider said of a token, and what it never keeps."""
+"""The introspection cache: how long a positive result is valid, and what is never stored."""
 
 import json
 from dataclasses import replace
@@ -18,30 +18,30 @@ from django_phi_oidc.provider.registry import Provider
 
 ISSUER, AUDIENCE = "https://op.example", "https://portal.example/api"
 NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
-MEANT = ResourceServer(
+AUDIENCE_API = ResourceServer(
     APIDeclaration(provider="default", audience=AUDIENCE, method="introspection"),
     ProviderDeclaration(name="default", issuer=ISSUER, client_id="portal", client_secret="s"),
 )
 
 
-class Asked:
-    """An OP that says the same of every token, and a clock that each question moves."""
+class IntrospectionStub:
+    """A provider that answers every introspection the same, and a clock that each request advances."""
 
     def __init__(self) -> None:
         self.seconds = 0.0
-        self.takes = 0.0
-        self.questions = 0
-        self.says: Any = self.alive()
-        self.memory = IntrospectionCache(monotonic=lambda: self.seconds, max_tokens=3)
-        self.provider = Provider(declaration=MEANT.provider, transport=self, monotonic=lambda: self.seconds)
+        self.duration = 0.0
+        self.request_count = 0
+        self.answer: Any = self.active()
+        self.cache = IntrospectionCache(monotonic=lambda: self.seconds, max_tokens=3)
+        self.provider = Provider(declaration=AUDIENCE_API.provider, transport=self, monotonic=lambda: self.seconds)
 
-    def alive(self, seconds: int = 600) -> dict[str, Any]:
+    def active(self, seconds: int = 600) -> dict[str, Any]:
         exp = int((NOW + timedelta(seconds=seconds)).timestamp())
         return {"active": True, "aud": AUDIENCE, "sub": "s", "client_id": "app", "exp": exp}
 
-    def send(self, request: TransportRequest, *, deadline: float) -> TransportResponse:
+    def send(self, request: TransportRequest, *, timeout_seconds: float) -> TransportResponse:
         if request.method == "GET":
-            return answer(
+            return json_response(
                 {
                     "issuer": ISSUER,
                     **{name: f"{ISSUER}/{name}" for name in ("authorization_endpoint", "token_endpoint", "jwks_uri")},
@@ -50,97 +50,101 @@ class Asked:
                     "id_token_signing_alg_values_supported": ["ES256"],
                 }
             )
-        self.questions += 1
-        self.seconds += self.takes
-        if isinstance(self.says, Exception):
-            raise self.says
-        return answer(self.says)
+        self.request_count += 1
+        self.seconds += self.duration
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return json_response(self.answer)
 
-    def ask(self, token: str = "t", *, meant: ResourceServer = MEANT, now: datetime = NOW) -> AccessToken:
-        return introspect_token(token, audience=meant, provider=self.provider, now=now, deadline=2, cache=self.memory)
+    def introspect(
+        self, token: str = "t", *, audience: ResourceServer = AUDIENCE_API, now: datetime = NOW
+    ) -> AccessToken:
+        return introspect_token(
+            token, audience=audience, provider=self.provider, now=now, timeout_seconds=2, cache=self.cache
+        )
 
 
-def answer(members: Any) -> TransportResponse:
+def json_response(members: Any) -> TransportResponse:
     return TransportResponse(
         status=200, headers={"content-type": "application/json"}, body=json.dumps(members).encode()
     )
 
 
 @pytest.fixture
-def op() -> Asked:
-    return Asked()
+def op() -> IntrospectionStub:
+    return IntrospectionStub()
 
 
 def cached_for(cache: timedelta) -> ResourceServer:
-    return MEANT._replace(api=replace(MEANT.api, introspection_cache=cache))
+    return AUDIENCE_API._replace(api=replace(AUDIENCE_API.api, introspection_cache=cache))
 
 
-def test_yes_counts_for_the_declared_time_from_before_the_question(op: Asked) -> None:
-    op.takes = 3
-    told = op.ask()
+def test_active_token_is_cached_from_the_start_of_the_request(op: IntrospectionStub) -> None:
+    op.duration = 3
+    token = op.introspect()
     op.seconds = 9.9
-    assert (op.ask(), op.questions) == (told, 1)
+    assert (op.introspect(), op.request_count) == (token, 1)
     op.seconds = 10
-    assert (op.ask(), op.questions) == (told, 2)
+    assert (op.introspect(), op.request_count) == (token, 2)
 
 
-def test_yes_never_counts_beyond_the_tokens_end(op: Asked) -> None:
-    op.says = op.alive(5)
-    op.ask()
-    op.ask(now=NOW + timedelta(seconds=4))
-    assert op.questions == 1
-    op.says = {"active": False}
+def test_active_token_is_not_cached_beyond_its_expiry(op: IntrospectionStub) -> None:
+    op.answer = op.active(5)
+    op.introspect()
+    op.introspect(now=NOW + timedelta(seconds=4))
+    assert op.request_count == 1
+    op.answer = {"active": False}
     with pytest.raises(AccessTokenInvalid):
-        op.ask(now=NOW + timedelta(seconds=5))
+        op.introspect(now=NOW + timedelta(seconds=5))
 
 
-def test_yes_without_a_cache_counts_once(op: Asked) -> None:
+def test_token_is_introspected_each_time_without_a_cache(op: IntrospectionStub) -> None:
     for _ in range(2):
-        op.ask(meant=cached_for(timedelta(0)))
-    assert op.questions == 2
+        op.introspect(audience=cached_for(timedelta(0)))
+    assert op.request_count == 2
 
 
-NO: list[tuple[Any, type[Exception]]] = [
+NEGATIVE_RESULTS: list[tuple[Any, type[Exception]]] = [
     ({"active": False}, AccessTokenInvalid),
     ({}, IntrospectionFailed),
     (TransportTimeout(), TransportTimeout),
 ]
 
 
-@pytest.mark.parametrize(("says", "raised"), NO)
-def test_no_is_never_kept(says: Any, raised: type[Exception], op: Asked) -> None:
+@pytest.mark.parametrize(("answer", "error"), NEGATIVE_RESULTS)
+def test_negative_result_is_not_cached(answer: Any, error: type[Exception], op: IntrospectionStub) -> None:
     for _ in range(2):
-        op.says = says
-        with pytest.raises(raised):
-            op.ask()
-    op.says = op.alive()
-    assert op.ask().client_id == "app"
-    assert op.questions == 3
+        op.answer = answer
+        with pytest.raises(error):
+            op.introspect()
+    op.answer = op.active()
+    assert op.introspect().client_id == "app"
+    assert op.request_count == 3
 
 
-def test_yes_is_of_one_token_at_one_api_as_it_is_declared(op: Asked) -> None:
-    other = MEANT._replace(api=replace(MEANT.api, audience="other"))
-    op.ask()
-    op.ask("another")
+def test_cache_entry_is_for_one_token_and_one_declared_api(op: IntrospectionStub) -> None:
+    other = AUDIENCE_API._replace(api=replace(AUDIENCE_API.api, audience="other"))
+    op.introspect()
+    op.introspect("another")
     with pytest.raises(AccessTokenInvalid):
-        op.ask(meant=other)
-    op.ask(meant=cached_for(timedelta(seconds=5)))
-    assert op.questions == 4
+        op.introspect(audience=other)
+    op.introspect(audience=cached_for(timedelta(seconds=5)))
+    assert op.request_count == 4
 
 
-def test_memory_is_bounded_and_forgets_what_was_not_used(op: Asked) -> None:
+def test_cache_evicts_the_least_recently_used_token(op: IntrospectionStub) -> None:
     for token in ("a", "b", "c", "a", "d"):
-        op.ask(token)
-    assert op.questions == 4
-    op.ask("a")
-    assert op.questions == 4
-    op.ask("b")
-    assert op.questions == 5
+        op.introspect(token)
+    assert op.request_count == 4
+    op.introspect("a")
+    assert op.request_count == 4
+    op.introspect("b")
+    assert op.request_count == 5
 
 
-def test_memory_holds_no_token(op: Asked) -> None:
-    op.ask("a-token-of-somebody")
-    kept = repr(vars(op.memory))
-    assert not any(each in kept for each in ("a-token-of-somebody", repr(sha256(b"a-token-of-somebody").digest())))
-    keys = {memory.compute_key("t", MEANT) for memory in (op.memory, op.memory, IntrospectionCache())}
-    assert len(keys) == 2, "who has one process's memory knows nothing of another's"
+def test_cache_stores_no_token(op: IntrospectionStub) -> None:
+    op.introspect("secret-token")
+    stored = repr(vars(op.cache))
+    assert not any(text in stored for text in ("secret-token", repr(sha256(b"secret-token").digest())))
+    keys = {cache.compute_key("t", AUDIENCE_API) for cache in (op.cache, op.cache, IntrospectionCache())}
+    assert len(keys) == 2, "keys differ between caches"

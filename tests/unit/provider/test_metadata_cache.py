@@ -1,4 +1,4 @@
-"""R2: what is kept, for how long, who fetches anew, and what an unknown kid does. Time is an argument."""
+"""R2: the cache of metadata and keys, with a clock that the test sets."""
 
 import threading
 import time
@@ -41,16 +41,16 @@ def provider(declare: Callable[..., ProviderDeclaration], op: FakeOP, clock: Clo
     return Provider(declaration=declare(issuer=ISSUER), transport=op, monotonic=clock)
 
 
-def find(provider: Provider, kid: str, *, deadline: float = 5.0) -> str | None:
-    return provider.get_key_set(deadline=deadline).get_key(kid=kid, alg="EdDSA").kid
+def find(provider: Provider, kid: str) -> str | None:
+    return provider.get_key_set(timeout_seconds=5).get_key(kid=kid, alg="EdDSA").kid
 
 
-def in_threads(count: int, act: Callable[[], Any]) -> tuple[list[threading.Thread], list[Any]]:
+def in_threads(count: int, function: Callable[[], Any]) -> tuple[list[threading.Thread], list[Any]]:
     outcomes: list[Any] = []
 
     def run() -> None:
         try:
-            outcomes.append(act())
+            outcomes.append(function())
         except PhiOidcError as error:
             outcomes.append(error)
 
@@ -66,7 +66,7 @@ def join(threads: list[threading.Thread]) -> None:
         assert not thread.is_alive()
 
 
-# For how long
+# Freshness
 
 
 @pytest.mark.parametrize(
@@ -94,18 +94,18 @@ def join(threads: list[threading.Thread]) -> None:
         ("max-age=3600, no-cache", 300),
     ],
 )
-def test_fresh_seconds_held_within_five_minutes_and_a_day(cache_control: str, seconds: float) -> None:
+def test_freshness_is_between_five_minutes_and_a_day(cache_control: str, seconds: float) -> None:
     assert parse_freshness_seconds({"cache-control": cache_control}) == seconds
     assert parse_freshness_seconds({}) == 300
 
 
 @pytest.mark.parametrize(("cache_control", "seconds"), [("max-age=3600", 3600), ("", 300), ("max-age=9999999", 86400)])
-def test_metadata_and_keys_fetched_again_after_their_time_only(
+def test_metadata_and_keys_are_fetched_again_only_when_stale(
     provider: Provider, op: FakeOP, clock: Clock, cache_control: str, seconds: float
 ) -> None:
     op.cache_control = cache_control
     for _ in range(3):
-        assert provider.get_metadata(deadline=5).token_endpoint == f"{ISSUER}/token"
+        assert provider.get_metadata(timeout_seconds=5).token_endpoint == f"{ISSUER}/token"
         assert find(provider, "a") == "a"
     clock.now += seconds - 1
     find(provider, "a")
@@ -113,27 +113,25 @@ def test_metadata_and_keys_fetched_again_after_their_time_only(
     clock.now += 2
     op.metadata = {"token_endpoint": f"{ISSUER}/token2"}
     assert find(provider, "a") == "a"
-    assert provider.get_metadata(deadline=5).token_endpoint == f"{ISSUER}/token2"
+    assert provider.get_metadata(timeout_seconds=5).token_endpoint == f"{ISSUER}/token2"
     assert op.sent == [METADATA, JWKS] * 2
 
 
-def test_fetch_passes_the_deadline_on(provider: Provider, op: FakeOP) -> None:
-    provider.get_key_set(deadline=1.5)
-    assert op.deadlines == [1.5, 1.5]
+def test_timeout_is_passed_to_each_fetch(provider: Provider, op: FakeOP) -> None:
+    provider.get_key_set(timeout_seconds=1.5)
+    assert op.timeouts == [1.5, 1.5]
 
 
-def test_keys_get_what_the_metadata_left_of_the_deadline(
-    declare: Callable[..., ProviderDeclaration], clock: Clock
-) -> None:
+def test_key_fetch_gets_the_remaining_time(declare: Callable[..., ProviderDeclaration], clock: Clock) -> None:
     class Slow(FakeOP):
-        def send(self, request: TransportRequest, *, deadline: float) -> TransportResponse:
+        def send(self, request: TransportRequest, *, timeout_seconds: float) -> TransportResponse:
             clock.now += 2.0
-            return super().send(request, deadline=deadline)
+            return super().send(request, timeout_seconds=timeout_seconds)
 
     op = Slow()
-    Provider(declaration=declare(issuer=ISSUER), transport=op, monotonic=clock).get_key_set(deadline=5.0)
+    Provider(declaration=declare(issuer=ISSUER), transport=op, monotonic=clock).get_key_set(timeout_seconds=5.0)
     assert op.sent == [METADATA, JWKS]
-    assert op.deadlines == [5.0, 3.0]
+    assert op.timeouts == [5.0, 3.0]
 
 
 # Failures
@@ -149,25 +147,25 @@ def test_keys_get_what_the_metadata_left_of_the_deadline(
     ],
     ids=["issuer", "invalid", "status", "unreachable"],
 )
-def test_metadata_refused_is_not_cached(
+def test_refused_metadata_is_not_cached(
     provider: Provider, op: FakeOP, fault: dict[str, Any], error: type[PhiOidcError]
 ) -> None:
-    good = {name: getattr(op, name) for name in fault}
+    valid = {name: getattr(op, name) for name in fault}
     for name, value in fault.items():
         setattr(op, name, value)
     for _ in range(2):
         with pytest.raises(error):
-            provider.get_metadata(deadline=5)
+            provider.get_metadata(timeout_seconds=5)
     assert op.count(METADATA) == 2
-    for name, value in good.items():
+    for name, value in valid.items():
         setattr(op, name, value)
-    assert provider.get_metadata(deadline=5).issuer == ISSUER
-    provider.get_metadata(deadline=5)
+    assert provider.get_metadata(timeout_seconds=5).issuer == ISSUER
+    provider.get_metadata(timeout_seconds=5)
     assert op.count(METADATA) == 3
 
 
 @pytest.mark.parametrize("fault", [{"error": TransportTimeout()}, {"status": 500}], ids=["unreachable", "status"])
-def test_metadata_of_an_unreachable_op_served_for_an_hour_more(
+def test_stale_metadata_is_used_for_an_hour_while_the_provider_is_unreachable(
     provider: Provider, op: FakeOP, clock: Clock, fault: dict[str, Any]
 ) -> None:
     op.cache_control = "max-age=600"
@@ -175,45 +173,45 @@ def test_metadata_of_an_unreachable_op_served_for_an_hour_more(
     for name, value in fault.items():
         setattr(op, name, value)
     clock.now += 600 + HOUR - 1
-    assert provider.get_metadata(deadline=5).issuer == ISSUER
+    assert provider.get_metadata(timeout_seconds=5).issuer == ISSUER
     assert find(provider, "a") == "a"
     clock.now += 2
     with pytest.raises((TransportTimeout, MetadataInvalid)):
-        provider.get_metadata(deadline=5)
+        provider.get_metadata(timeout_seconds=5)
     with pytest.raises((TransportTimeout, MetadataInvalid)):
         find(provider, "a")
 
 
-def test_metadata_of_another_issuer_is_not_passed_over(provider: Provider, op: FakeOP, clock: Clock) -> None:
-    provider.get_metadata(deadline=5)
+def test_stale_metadata_is_not_used_on_an_issuer_mismatch(provider: Provider, op: FakeOP, clock: Clock) -> None:
+    provider.get_metadata(timeout_seconds=5)
     clock.now += HOUR + 1
     op.metadata = {"issuer": "https://elsewhere.test"}
     with pytest.raises(IssuerMismatch):
-        provider.get_metadata(deadline=5)
+        provider.get_metadata(timeout_seconds=5)
     op.metadata = {}
-    assert provider.get_metadata(deadline=5).issuer == ISSUER
+    assert provider.get_metadata(timeout_seconds=5).issuer == ISSUER
 
 
-def test_metadata_after_a_failed_refresh_rests_thirty_seconds(provider: Provider, op: FakeOP, clock: Clock) -> None:
-    provider.get_metadata(deadline=5)
+def test_failed_refresh_is_not_repeated_for_thirty_seconds(provider: Provider, op: FakeOP, clock: Clock) -> None:
+    provider.get_metadata(timeout_seconds=5)
     clock.now += HOUR + 1
     op.error = TransportUnreachable()
     for _ in range(5):
-        assert provider.get_metadata(deadline=5).issuer == ISSUER
+        assert provider.get_metadata(timeout_seconds=5).issuer == ISSUER
     assert op.count(METADATA) == 2
     clock.now += 29
-    provider.get_metadata(deadline=5)
+    provider.get_metadata(timeout_seconds=5)
     assert op.count(METADATA) == 2
     clock.now += 2
     op.error, op.metadata = None, {"token_endpoint": f"{ISSUER}/token2"}
-    assert provider.get_metadata(deadline=5).token_endpoint == f"{ISSUER}/token2"
+    assert provider.get_metadata(timeout_seconds=5).token_endpoint == f"{ISSUER}/token2"
     assert op.count(METADATA) == 3
 
 
 # Unknown kid
 
 
-def test_key_for_unknown_kid_refetches_at_once(provider: Provider, op: FakeOP) -> None:
+def test_unknown_kid_refetches_the_keys(provider: Provider, op: FakeOP) -> None:
     assert find(provider, "a") == "a"
     op.kids = ["a", "b"]
     assert find(provider, "b") == "b"
@@ -221,7 +219,7 @@ def test_key_for_unknown_kid_refetches_at_once(provider: Provider, op: FakeOP) -
     assert op.count(JWKS) == 2
 
 
-def test_key_for_unknown_kid_refetches_once_in_thirty_seconds(provider: Provider, op: FakeOP, clock: Clock) -> None:
+def test_unknown_kid_refetches_once_in_thirty_seconds(provider: Provider, op: FakeOP, clock: Clock) -> None:
     for kid in ("b", "c", "d", "e", "f"):
         with pytest.raises(KeyNotFound):
             find(provider, kid)
@@ -236,9 +234,7 @@ def test_key_for_unknown_kid_refetches_once_in_thirty_seconds(provider: Provider
     assert op.count(JWKS) == 3
 
 
-def test_key_for_unknown_kid_failed_refetch_counts_and_loses_no_key(
-    provider: Provider, op: FakeOP, clock: Clock
-) -> None:
+def test_failed_refetch_counts_and_keeps_the_old_keys(provider: Provider, op: FakeOP, clock: Clock) -> None:
     find(provider, "a")
     op.error = TransportTimeout()
     for _ in range(3):
@@ -251,7 +247,7 @@ def test_key_for_unknown_kid_failed_refetch_counts_and_loses_no_key(
     assert find(provider, "b") == "b"
 
 
-def test_key_for_refetch_of_nonsense_loses_no_key(provider: Provider, op: FakeOP) -> None:
+def test_invalid_refetched_keys_keep_the_old_ones(provider: Provider, op: FakeOP) -> None:
     find(provider, "a")
     op.status = 404
     with pytest.raises(KeyNotFound, match="metadata_invalid"):
@@ -259,34 +255,34 @@ def test_key_for_refetch_of_nonsense_loses_no_key(provider: Provider, op: FakeOP
     assert find(provider, "a") == "a"
 
 
-def test_key_for_is_live_in_a_key_set_held_before(provider: Provider, op: FakeOP) -> None:
-    held = provider.get_key_set(deadline=5)
+def test_earlier_key_set_sees_refetched_keys(provider: Provider, op: FakeOP) -> None:
+    key_set = provider.get_key_set(timeout_seconds=5)
     op.kids = ["b"]
-    assert held.get_key(kid="b", alg="EdDSA").kid == "b"
+    assert key_set.get_key(kid="b", alg="EdDSA").kid == "b"
 
 
-def test_renew_of_what_was_renewed_meanwhile_fetches_nothing(clock: Clock) -> None:
+def test_refetch_of_an_already_replaced_copy_fetches_nothing(clock: Clock) -> None:
     fetched: list[str] = []
 
-    def fetch(deadline: float) -> tuple[str, float]:
+    def fetch(timeout_seconds: float) -> tuple[str, float]:
         fetched.append(f"document {len(fetched)}")
         return fetched[-1], HOUR
 
     cached = CachedDocument(fetch, monotonic=clock)
-    first = cached.get(deadline=5)
-    second = cached.refetch(outdated=first, deadline=5)
+    first = cached.get(timeout_seconds=5)
+    second = cached.refetch(outdated=first, timeout_seconds=5)
     clock.now += 31
-    assert cached.refetch(outdated=first, deadline=5) == second == "document 1"
-    assert cached.refetch(outdated=second, deadline=5) == "document 2"
+    assert cached.refetch(outdated=first, timeout_seconds=5) == second == "document 1"
+    assert cached.refetch(outdated=second, timeout_seconds=5) == "document 2"
 
 
 # Threads
 
 
-def test_metadata_cold_one_fetches_and_the_others_wait(provider: Provider, op: FakeOP) -> None:
+def test_first_fetch_is_shared_by_waiting_threads(provider: Provider, op: FakeOP) -> None:
     op.gate.clear()
-    threads, outcomes = in_threads(8, lambda: provider.get_metadata(deadline=5).issuer)
-    assert op.asked.acquire(timeout=5)
+    threads, outcomes = in_threads(8, lambda: provider.get_metadata(timeout_seconds=5).issuer)
+    assert op.received.acquire(timeout=5)
     assert outcomes == []
     op.gate.set()
     join(threads)
@@ -294,78 +290,79 @@ def test_metadata_cold_one_fetches_and_the_others_wait(provider: Provider, op: F
     assert op.count(METADATA) == 1
 
 
-def test_metadata_cold_waiting_ends_at_the_deadline(provider: Provider, op: FakeOP) -> None:
+def test_wait_for_another_fetch_times_out(provider: Provider, op: FakeOP) -> None:
     op.gate.clear()
-    threads, outcomes = in_threads(1, lambda: provider.get_metadata(deadline=5).issuer)
-    assert op.asked.acquire(timeout=5)
+    threads, outcomes = in_threads(1, lambda: provider.get_metadata(timeout_seconds=5).issuer)
+    assert op.received.acquire(timeout=5)
     with pytest.raises(TransportTimeout):
-        provider.get_metadata(deadline=0.1)
+        provider.get_metadata(timeout_seconds=0.1)
     op.gate.set()
     join(threads)
     assert outcomes == [ISSUER]
 
 
-def test_metadata_cold_fetch_that_had_too_little_time_costs_nobody_who_has_more(
+def test_thread_with_more_time_fetches_again_after_a_shorter_timeout(
     declare: Callable[..., ProviderDeclaration],
 ) -> None:
-    """A sign-out gives the OP a tenth of a second; sign-ins that wait for its fetch have eight."""
+    """A sign-out waits a tenth of a second for the provider. Sign-ins that wait for its fetch have eight seconds."""
 
     class Slow(FakeOP):
-        def send(self, request: TransportRequest, *, deadline: float) -> TransportResponse:
-            answer = super().send(request, deadline=deadline)
-            if deadline < 1:
+        def send(self, request: TransportRequest, *, timeout_seconds: float) -> TransportResponse:
+            answer = super().send(request, timeout_seconds=timeout_seconds)
+            if timeout_seconds < 1:
                 raise TransportTimeout
             return answer
 
     op = Slow()
     provider = Provider(declaration=declare(issuer=ISSUER), transport=op)
     op.gate.clear()
-    leaving, left = in_threads(1, lambda: provider.get_metadata(deadline=0.1))
-    assert op.asked.acquire(timeout=5)
-    waiting, waited = in_threads(4, lambda: provider.get_metadata(deadline=5).issuer)
-    time.sleep(0.1)  # so that they wait for the fetch under way
+    short, short_outcomes = in_threads(1, lambda: provider.get_metadata(timeout_seconds=0.1))
+    assert op.received.acquire(timeout=5)
+    waiting, outcomes = in_threads(4, lambda: provider.get_metadata(timeout_seconds=5).issuer)
+    time.sleep(0.1)  # so that they wait for the fetch in progress
     op.gate.set()
-    join([*leaving, *waiting])
-    assert [type(outcome) for outcome in left] == [TransportTimeout]
-    assert waited == [ISSUER] * 4
+    join([*short, *waiting])
+    assert [type(outcome) for outcome in short_outcomes] == [TransportTimeout]
+    assert outcomes == [ISSUER] * 4
     assert op.count(METADATA) == 2
 
 
-def test_metadata_cold_failure_reaches_all_who_waited(provider: Provider, op: FakeOP) -> None:
+def test_fetch_error_reaches_all_waiting_threads(provider: Provider, op: FakeOP) -> None:
     op.gate.clear()
     op.error = TransportUnreachable()
-    threads, outcomes = in_threads(1, lambda: provider.get_metadata(deadline=5))
-    assert op.asked.acquire(timeout=5)
-    waiting, waited = in_threads(4, lambda: provider.get_metadata(deadline=5))
+    threads, outcomes = in_threads(1, lambda: provider.get_metadata(timeout_seconds=5))
+    assert op.received.acquire(timeout=5)
+    waiting, waiting_outcomes = in_threads(4, lambda: provider.get_metadata(timeout_seconds=5))
     op.gate.set()
     join([*threads, *waiting])
-    assert {type(outcome) for outcome in outcomes + waited} == {TransportUnreachable}
-    assert len({id(outcome) for outcome in outcomes + waited}) == 5
+    outcomes += waiting_outcomes
+    assert {type(outcome) for outcome in outcomes} == {TransportUnreachable}
+    assert len({id(outcome) for outcome in outcomes}) == 5
 
 
-def test_metadata_stale_one_fetches_and_the_others_go_on(provider: Provider, op: FakeOP, clock: Clock) -> None:
-    provider.get_metadata(deadline=5)
-    assert op.asked.acquire(timeout=5)
+def test_stale_copy_is_served_while_one_thread_fetches(provider: Provider, op: FakeOP, clock: Clock) -> None:
+    provider.get_metadata(timeout_seconds=5)
+    assert op.received.acquire(timeout=5)
     clock.now += HOUR + 1
     op.metadata = {"token_endpoint": f"{ISSUER}/token2"}
     op.gate.clear()
-    threads, outcomes = in_threads(1, lambda: provider.get_metadata(deadline=5).token_endpoint)
-    assert op.asked.acquire(timeout=5)
-    assert [provider.get_metadata(deadline=0.1).token_endpoint for _ in range(3)] == [f"{ISSUER}/token"] * 3
+    threads, outcomes = in_threads(1, lambda: provider.get_metadata(timeout_seconds=5).token_endpoint)
+    assert op.received.acquire(timeout=5)
+    assert [provider.get_metadata(timeout_seconds=0.1).token_endpoint for _ in range(3)] == [f"{ISSUER}/token"] * 3
     op.gate.set()
     join(threads)
     assert outcomes == [f"{ISSUER}/token2"]
     assert op.count(METADATA) == 2
 
 
-def test_key_for_unknown_kid_one_fetches_and_the_others_wait_for_it(provider: Provider, op: FakeOP) -> None:
-    keys = provider.get_key_set(deadline=5)
-    while op.asked.acquire(blocking=False):
+def test_refetch_for_an_unknown_kid_is_shared_by_waiting_threads(provider: Provider, op: FakeOP) -> None:
+    keys = provider.get_key_set(timeout_seconds=5)
+    while op.received.acquire(blocking=False):
         pass
     op.kids = ["b"]
     op.gate.clear()
     threads, outcomes = in_threads(8, lambda: keys.get_key(kid="b", alg="EdDSA").kid)
-    assert op.asked.acquire(timeout=5)
+    assert op.received.acquire(timeout=5)
     assert keys.get_key(kid="a", alg="EdDSA").kid == "a"
     op.gate.set()
     join(threads)
@@ -373,9 +370,9 @@ def test_key_for_unknown_kid_one_fetches_and_the_others_wait_for_it(provider: Pr
     assert op.count(JWKS) == 2
 
 
-def test_metadata_fetch_that_breaks_off_frees_the_others(provider: Provider, op: FakeOP) -> None:
+def test_unexpected_fetch_error_releases_the_cache(provider: Provider, op: FakeOP) -> None:
     op.metadata = {"unserialisable": object()}
     with pytest.raises(TypeError):
-        provider.get_metadata(deadline=5)
+        provider.get_metadata(timeout_seconds=5)
     op.metadata = {}
-    assert provider.get_metadata(deadline=5).issuer == ISSUER
+    assert provider.get_metadata(timeout_seconds=5).issuer == ISSUER

@@ -1,4 +1,4 @@
-"""The registry: one provider for each declaration and process, forgotten when the setting changes."""
+"""The registry: one provider per declaration and process, cleared when the setting changes."""
 
 import gc
 import json
@@ -30,17 +30,17 @@ def declaring(**providers: dict[str, object]) -> Iterator[None]:
         yield
 
 
-def test_label_in_every_language_is_of_one_provider() -> None:
+def test_translated_label_gives_one_provider() -> None:
     with declaring(clinic={"label": gettext_lazy("January")}):
-        found = []
+        labels = []
         for language in ("en", "de", "fr"):
             with translation.override(language):
-                found.append((str(get_provider().declaration.label), id(get_provider())))
-    assert len({label for label, _ in found}) > 1, "it is another text in each"
-    assert len({provider for _, provider in found}) == 1
+                labels.append((str(get_provider().declaration.label), id(get_provider())))
+    assert len({label for label, _ in labels}) > 1, "the text differs between languages"
+    assert len({provider for _, provider in labels}) == 1
 
 
-def test_get_provider_by_name_or_the_first() -> None:
+def test_provider_is_found_by_name_or_the_first_is_returned() -> None:
     with declaring(clinic={"client_id": "one"}, lab={"client_id": "two"}):
         assert get_provider().declaration.name == get_provider("clinic").declaration.name == "clinic"
         assert get_provider("lab").declaration.client_id == "two"
@@ -51,26 +51,26 @@ def test_get_provider_by_name_or_the_first() -> None:
 
 
 @pytest.mark.parametrize("name", ["other", "", "CLINIC"])
-def test_get_provider_unknown_name_refused(name: str) -> None:
+def test_unknown_provider_name_is_refused(name: str) -> None:
     with declaring(clinic={}):
         with pytest.raises(ProviderUnknown):
             get_provider(name)
         assert get_provider("clinic").declaration.name == "clinic"
 
 
-def test_get_provider_nothing_declared_refused() -> None:
+def test_get_provider_without_providers_is_refused() -> None:
     with declaring(), pytest.raises(ProviderUnknown):
         get_provider()
     with declaring(clinic={}):
         assert get_provider().declaration.name == "clinic"
 
 
-def test_get_provider_equal_declarations_of_two_names_are_two() -> None:
+def test_equal_declarations_of_two_names_give_two_providers() -> None:
     with declaring(clinic={}, lab={}):
         assert get_provider("clinic") is not get_provider("lab")
 
 
-def test_get_provider_forgotten_when_the_setting_changes() -> None:
+def test_changed_setting_clears_the_providers() -> None:
     with declaring(clinic={}):
         before = get_provider()
         with declaring(clinic={"client_id": "other"}):
@@ -79,16 +79,16 @@ def test_get_provider_forgotten_when_the_setting_changes() -> None:
         assert get_provider() is not before
 
 
-def test_get_provider_forgotten_leaves_no_open_socket(tls: ssl.SSLContext, authority: CertificateAuthority) -> None:
+def test_cleared_provider_leaves_no_open_socket(tls: ssl.SSLContext, authority: CertificateAuthority) -> None:
     with serving(answering(reply()), tls=tls) as server:
         with declaring(clinic={"ca_bundle": authority.certificate_path}):
             request = TransportRequest(method="GET", url=server.url, headers={})
-            assert get_provider().transport.send(request, deadline=5).status == 200
+            assert get_provider().transport.send(request, timeout_seconds=5).status == 200
         gc.collect()
         assert server.closed.acquire(timeout=5)
 
 
-def test_provider_metadata_and_keys_judged_over_the_wire(tls: ssl.SSLContext, authority: CertificateAuthority) -> None:
+def test_metadata_and_keys_are_validated_over_a_socket(tls: ssl.SSLContext, authority: CertificateAuthority) -> None:
     def op(peer: Peer) -> None:
         while (request := peer.read()) is not None:
             peer.send(reply(json.dumps(document if b"/.well-known/" in request else {"keys": []}).encode()))
@@ -105,17 +105,17 @@ def test_provider_metadata_and_keys_judged_over_the_wire(tls: ssl.SSLContext, au
         with declaring(clinic={"issuer": issuer, "ca_bundle": authority.certificate_path}):
             document["issuer"] = f"{issuer}/"
             with pytest.raises(IssuerMismatch):
-                get_provider().get_metadata(deadline=5)
+                get_provider().get_metadata(timeout_seconds=5)
             document["issuer"] = issuer
-            assert get_provider().get_metadata(deadline=5).jwks_uri == f"{server.url}jwks_uri"
+            assert get_provider().get_metadata(timeout_seconds=5).jwks_uri == f"{server.url}jwks_uri"
             with pytest.raises(KeyNotFound):
-                get_provider().get_key_set(deadline=5).get_key(kid="a", alg="ES256")
+                get_provider().get_key_set(timeout_seconds=5).get_key(kid="a", alg="ES256")
         assert server.accepted == 1
     paths = [request.split(b" ")[1].decode() for request in server.requests]
     assert paths == ["/.well-known/openid-configuration"] * 2 + ["/jwks_uri"] * 2
 
 
-FORKING = """
+FORKING_PROGRAM = """
 import os
 from django.conf import settings
 settings.configure(PHI_OIDC={"PROVIDERS": {"a": {
@@ -132,6 +132,6 @@ assert get_provider() is before
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
-def test_get_provider_after_a_fork_is_another() -> None:
-    done = subprocess.run([sys.executable, "-c", FORKING], check=False, timeout=30)
-    assert done.returncode == 0
+def test_forked_child_has_its_own_provider() -> None:
+    process = subprocess.run([sys.executable, "-c", FORKING_PROGRAM], check=False, timeout=30)
+    assert process.returncode == 0

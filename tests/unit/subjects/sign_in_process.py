@@ -1,4 +1,4 @@
-"""A server of its own: `sign_in_once.py ISSUER SUB KEY,KEY,…`. Says "ready", waits for a line, links, prints JSON."""
+"""A server process: arguments ISSUER SUB KEY,KEY,… Prints "ready", waits for a line, links, and prints JSON."""
 
 import json
 import sys

@@ -1,4 +1,4 @@
-"""The page of links: who may, may; each act bears its actor; no `sub` and no digest comes out of it."""
+"""The admin of subjects: permissions, actors in events, and no `sub` or digest on any page."""
 
 import re
 import sys
@@ -27,9 +27,11 @@ pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "phi_
 
 @pytest.fixture
 def officer() -> Callable[..., Client]:
-    """Return what signs in an administrator with these permissions on the links."""
-    seen = {"x-forwarded-for": "203.0.113.5"}
-    return lambda *acts, **who: sign_in_officer(*(f"{act}_pairwisesubject" for act in acts), headers=seen, **who)
+    """Return a function that signs in an administrator with these permissions on subjects."""
+    headers = {"x-forwarded-for": "203.0.113.5"}
+    return lambda *names, **options: sign_in_officer(
+        *(f"{name}_pairwisesubject" for name in names), headers=headers, **options
+    )
 
 
 @pytest.fixture(autouse=True)
@@ -45,16 +47,16 @@ def add(client: Client, user: object, sub: str = SUB, provider: str = "default")
     return client.post(ADD, {"provider": provider, "user": user, "sub": sub}, follow=True)
 
 
-def told(response: Any) -> list[str]:
+def messages_of(response: Any) -> list[str]:
     return [str(message) for message in response.context["messages"]]
 
 
-def test_add_links_with_the_administrator_as_actor(officer: Callable[..., Client]) -> None:
+def test_add_links_the_person_and_records_the_administrator(officer: Callable[..., Client]) -> None:
     client, user = officer("add", "view"), make_user()
     page = add(client, user.pk)
     subject = PairwiseSubject.objects.get()
     assert (subject.user, page.redirect_chain[0][0]) == (user, LIST)
-    assert str(subject.uuid) in told(page)[0]
+    assert str(subject.uuid) in messages_of(page)[0]
     (event,) = AuditEvent.objects.filter(action="subject.linked")
     assert (event.actor, event.subject, event.provider) == (str(client.user.pk), str(subject.uuid), "default")  # type: ignore[attr-defined]
     assert (event.detail, event.resource, event.client_ip) == ('{"created":false}', f"user/{user.pk}", "127.0.0.1")
@@ -62,7 +64,7 @@ def test_add_links_with_the_administrator_as_actor(officer: Callable[..., Client
     assert sign_in(keyring.get_keys("SUBJECT_KEYS"), create_user=None).user == user
 
 
-def test_add_asks_for_the_sub_without_echo_and_never_gives_it_back(officer: Callable[..., Client]) -> None:
+def test_form_never_renders_the_sub(officer: Callable[..., Client]) -> None:
     client = officer("add", "view")
     form = client.get(ADD).content.decode()
     (field,) = re.findall(r'<input[^>]*name="sub"[^>]*>', form)
@@ -74,39 +76,39 @@ def test_add_asks_for_the_sub_without_echo_and_never_gives_it_back(officer: Call
 
 
 @pytest.mark.parametrize(
-    ("sub", "fault"),
+    ("sub", "message"),
     [("248é", "255 ASCII"), ("amina@example.org", "other clients"), (SUB, "linked to user {} already")],
 )
-def test_add_that_is_refused_says_why_and_keeps_all_but_the_sub(
-    sub: str, fault: str, officer: Callable[..., Client]
+def test_refused_link_shows_the_reason_and_keeps_other_input(
+    sub: str, message: str, officer: Callable[..., Client]
 ) -> None:
     client, user, first = officer("add", "view"), make_user(), person()
     page = add(client, user.pk, sub)
-    assert len(told(page)) == 1
-    assert fault.format(first.user_id) in told(page)[0]
+    assert len(messages_of(page)) == 1
+    assert message.format(first.user_id) in messages_of(page)[0]
     assert f'name="user" value="{user.pk}"' in page.content.decode()
     assert sub not in page.content.decode()
     assert sub not in page.redirect_chain[0][0]
     assert (PairwiseSubject.objects.count(), LogEntry.objects.count()) == (1, 0)
 
 
-def test_add_without_a_subject_key_says_so_and_the_log_says_which(
+def test_link_without_a_subject_key_shows_and_logs_the_error(
     officer: Callable[..., Client], settings: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     person()
     client, user = officer("add", "view"), make_user()
     keys = settings.PHI_OIDC["SUBJECT_KEYS"]
     settings.PHI_OIDC = {**settings.PHI_OIDC, "SUBJECT_KEYS": keys[:1]}
-    assert "subject_key_missing" in told(add(client, user.pk, "another"))[0]
+    assert "subject_key_missing" in messages_of(add(client, user.pk, "another"))[0]
     settings.PHI_OIDC = {**settings.PHI_OIDC, "SUBJECT_KEYS": []}
-    assert ": key_missing" in told(add(client, user.pk, "another"))[0]
+    assert ": key_missing" in messages_of(add(client, user.pk, "another"))[0]
     assert ["is not configured" in caplog.messages[0], "has no key" in caplog.messages[1]] == [True, True]
     settings.PHI_OIDC = {**settings.PHI_OIDC, "SUBJECT_KEYS": keys}
     add(client, user.pk, "another")
     assert PairwiseSubject.objects.count() == 2
 
 
-def test_add_for_a_provider_that_is_not_declared_is_refused(officer: Callable[..., Client]) -> None:
+def test_link_at_an_undeclared_provider_is_refused(officer: Callable[..., Client]) -> None:
     page = add(officer("add", "view"), make_user().pk, provider="elsewhere")
     assert "elsewhere is not one of the available choices" in page.content.decode()
     assert not PairwiseSubject.objects.exists()
@@ -114,20 +116,18 @@ def test_add_for_a_provider_that_is_not_declared_is_refused(officer: Callable[..
 
 @pytest.mark.sqlite
 @pytest.mark.parametrize("is_superuser", [False, True])
-def test_add_to_the_account_of_a_superuser_is_for_superusers(
-    is_superuser: bool, officer: Callable[..., Client]
-) -> None:
-    """Or else whoever may link could link themselves to it, and come in by it."""
+def test_only_superusers_link_superusers(is_superuser: bool, officer: Callable[..., Client]) -> None:
+    """Otherwise administrators could link themselves to a superuser."""
     root = get_user_model().objects.create_superuser("root")
-    who = get_user_model().objects.create_user("officer", is_staff=True, is_superuser=is_superuser)
-    page = add(officer("add", "view", user=who), root.pk)
+    user = get_user_model().objects.create_user("officer", is_staff=True, is_superuser=is_superuser)
+    page = add(officer("add", "view", user=user), root.pk)
     assert page.status_code == (200 if is_superuser else 403)
     linked = [root] if is_superuser else []
     assert [subject.user for subject in PairwiseSubject.objects.all()] == linked
     assert AuditEvent.objects.filter(action="subject.linked").count() == LogEntry.objects.count() == len(linked)
 
 
-def test_delete_unlinks_with_the_administrator_as_actor(officer: Callable[..., Client]) -> None:
+def test_delete_unlinks_the_person_and_records_the_administrator(officer: Callable[..., Client]) -> None:
     client, subject = officer("delete", "view"), person()
     confirm = client.get(f"{LIST}{subject.pk}/delete/").content.decode()
     assert not any(digest[:8] in confirm for digest in SubjectDigest.objects.values_list("digest", flat=True))
@@ -139,22 +139,22 @@ def test_delete_unlinks_with_the_administrator_as_actor(officer: Callable[..., C
 
 
 @pytest.mark.parametrize("permitted", ["view", "add", "delete", "change", ""])
-def test_each_act_needs_its_permission(permitted: str, officer: Callable[..., Client]) -> None:
+def test_each_action_requires_its_permission(permitted: str, officer: Callable[..., Client]) -> None:
     client, subject = officer(*filter(None, [permitted])), person()
     change = f"{LIST}{subject.pk}/change/"
-    answers = {
+    statuses = {
         "view": client.get(change).status_code,
         "add": client.get(ADD).status_code,
         "delete": client.get(f"{LIST}{subject.pk}/delete/").status_code,
         "change": client.post(change, {"user": client.user.pk}).status_code,  # type: ignore[attr-defined]
     }
-    # For Django who may change may look.
+    # Django's change permission includes view.
     opened = {"change": "view"}.get(permitted, permitted)
-    assert answers == {act: 200 if act == opened else 403 for act in answers}
+    assert statuses == {name: 200 if name == opened else 403 for name in statuses}
     assert PairwiseSubject.objects.get().user_id == subject.user_id
 
 
-def test_pages_show_who_and_when_and_no_digest(officer: Callable[..., Client]) -> None:
+def test_pages_show_no_digest(officer: Callable[..., Client]) -> None:
     client, subject = officer("view", "delete"), person()
     for url in (LIST, f"{LIST}{subject.pk}/change/"):
         page = client.get(url).content.decode()
@@ -164,21 +164,21 @@ def test_pages_show_who_and_when_and_no_digest(officer: Callable[..., Client]) -
     assert "delete_selected" not in client.get(LIST).content.decode()
 
 
-def test_search_takes_a_uuid_or_a_user_name_in_full(officer: Callable[..., Client]) -> None:
+def test_search_matches_complete_uuids_and_user_names(officer: Callable[..., Client]) -> None:
     client, one, other = officer("view"), person("one"), person("other")
 
-    def found(term: str) -> set[Any]:
-        return {each.pk for each in client.get(LIST, {"q": term}).context["cl"].result_list}
+    def search(term: str) -> set[Any]:
+        return {subject.pk for subject in client.get(LIST, {"q": term}).context["cl"].result_list}
 
-    assert found(str(one.uuid)) == found(f" {one.uuid.hex} ") == found(one.user.get_username()) == {one.pk}
-    assert found("") == {one.pk, other.pk}
+    assert search(str(one.uuid)) == search(f" {one.uuid.hex} ") == search(one.user.get_username()) == {one.pk}
+    assert search("") == {one.pk, other.pk}
     get_user_model().objects.filter(pk=other.user_id).update(username=str(UUID(int=7)))
-    assert found(str(UUID(int=7))) == {other.pk}
-    assert found(one.user.get_username()[:-1]) == found(str(one.uuid)[:-1]) == found("phi_") == set()
+    assert search(str(UUID(int=7))) == {other.pk}
+    assert search(one.user.get_username()[:-1]) == search(str(one.uuid)[:-1]) == search("phi_") == set()
 
 
-def test_fault_report_of_the_form_hides_the_sub(officer: Callable[..., Client], settings: Any) -> None:
-    """Something fails underneath: what Django would send to the project's administrators bears no `sub`."""
+def test_error_report_hides_the_sub(officer: Callable[..., Client], settings: Any) -> None:
+    """An error report, as Django sends it to administrators, contains no `sub`."""
     client, user = officer("add", "view"), make_user()
     client.raise_request_exception = False
     settings.PHI_OIDC = {**settings.PHI_OIDC, "SUBJECT_KEYS": _fails}
@@ -193,21 +193,21 @@ def test_fault_report_of_the_form_hides_the_sub(officer: Callable[..., Client], 
         assert client.post(ADD, {"provider": "default", "user": user.pk, "sub": SUB}).status_code == 500
     finally:
         got_request_exception.disconnect(report)
-    assert "the key server&#x27;s own fault" in reports[0]
+    assert "key server error" in reports[0]
     assert f"user = '{user.pk}'" in reports[0]
     assert SUB not in reports[0]
 
 
 def _fails() -> list[str]:
-    raise RuntimeError("the key server's own fault")
+    raise RuntimeError("key server error")
 
 
-def test_user_who_is_deleted_in_the_admin_is_unlinked_by_whoever_may_unlink(officer: Callable[..., Client]) -> None:
+def test_deleting_a_linked_user_requires_the_permission_to_unlink(officer: Callable[..., Client]) -> None:
     subject = person()
     allowed = Permission.objects.get(codename="delete_user")
-    for actions, gone in (((), False), (("delete",), True)):
+    for actions, is_unlinked in (((), False), (("delete",), True)):
         client = officer(*actions)
         client.user.user_permissions.add(allowed)  # type: ignore[attr-defined]
         client.post(f"/admin/auth/user/{subject.user_id}/delete/", {"post": "yes"})
-        assert PairwiseSubject.objects.exists() is not gone
+        assert PairwiseSubject.objects.exists() is not is_unlinked
     assert AuditEvent.objects.filter(action="subject.unlinked").count() == 1

@@ -1,4 +1,4 @@
-"""The page of activation codes: who may, may; a code is shown once, and kept by nothing; each act bears its actor."""
+"""The admin of activation codes: permissions, codes that are shown once and not stored, and actors in events."""
 
 import re
 import sys
@@ -46,23 +46,23 @@ def declare(settings: Any, provisioning: str) -> None:
 
 @pytest.fixture
 def officer() -> Officer:
-    """Return what signs in an administrator with these permissions on the codes."""
-    return lambda *acts, **options: sign_in_officer(*(f"{act}_activationcode" for act in acts), **options)
+    """Return a function that signs in an administrator with these permissions on the codes."""
+    return lambda *names, **options: sign_in_officer(*(f"{name}_activationcode" for name in names), **options)
 
 
 def add(client: Client, user: Any) -> Any:
     return client.post(ADD, {"provider": "default", "user": user.pk})
 
 
-def act(client: Client, action: str, *codes: ActivationCode) -> Any:
+def run_action(client: Client, action: str, *codes: ActivationCode) -> Any:
     return client.post(LIST, {"action": action, "_selected_action": [code.pk for code in codes]}, follow=True)
 
 
-def told(response: Any) -> list[str]:
+def messages_of(response: Any) -> list[str]:
     return [str(message) for message in response.context["messages"]]
 
 
-def shown(response: Any) -> str:
+def code_of(response: Any) -> str:
     (code,) = re.findall(r"<code>([0-9A-Z-]{19})</code>", response.content.decode())
     return str(code)
 
@@ -75,7 +75,7 @@ def invited(user: Any) -> ActivationCode:
     return ActivationCode.objects.get(user=user, revoked_at=None)
 
 
-def lets_in(code: str, sub: str = "somebody") -> Any:
+def redeem(code: str, sub: str = "s") -> Any:
     provider, keys = conf.providers()["default"], keyring.get_keys("SUBJECT_KEYS")
     return redeem_code(code, sub=sub, provider=provider, keys=keys, origin=Origin(), now=NOW).user
 
@@ -84,10 +84,10 @@ def events(action: str) -> list[tuple[str, str]]:
     return list(AuditEvent.objects.filter(action=action).order_by("id").values_list("actor", "resource"))
 
 
-def test_add_shows_the_code_once_and_names_the_administrator(officer: Officer) -> None:
+def test_add_shows_the_code_once_and_records_the_administrator(officer: Officer) -> None:
     client, user = officer("issue", "view"), make_user()
     page = add(client, user)
-    code, row = shown(page), ActivationCode.objects.get()
+    code, row = code_of(page), ActivationCode.objects.get()
     assert (page.status_code, "no-store" in page["Cache-Control"]) == (200, True)
     assert (row.created_by, events("activation.issued")) == (
         str(client.user.pk),  # type: ignore[attr-defined]
@@ -98,30 +98,30 @@ def test_add_shows_the_code_once_and_names_the_administrator(officer: Officer) -
     everywhere = [page.content.decode() for page in later] + [repr(LogEntry.objects.values())]
     everywhere += [repr(dict(client.session)), *(morsel.OutputString() for morsel in client.cookies.values())]
     assert not [text for text in everywhere for form in (code, code.replace("-", ""), row.digest[:12]) if form in text]
-    assert lets_in(code) == user
+    assert redeem(code) == user
 
 
-@pytest.mark.parametrize(("permitted", "opened"), [("view", {"look"}), ("issue", {"add"}), ("", set())])
-def test_each_act_needs_its_permission(permitted: str, opened: set[str], officer: Officer) -> None:
+@pytest.mark.parametrize(("permitted", "opened"), [("view", {"view"}), ("issue", {"add"}), ("", set())])
+def test_each_action_requires_its_permission(permitted: str, opened: set[str], officer: Officer) -> None:
     client, code = officer(*filter(None, [permitted])), invited(make_user())
     page = f"{LIST}{code.pk}"
-    answers = {
-        "look": client.get(f"{page}/change/").status_code,
+    statuses = {
+        "view": client.get(f"{page}/change/").status_code,
         "add": client.get(ADD).status_code,
         "change": client.post(f"{page}/change/", {"provider": "x", "user": client.user.pk}).status_code,  # type: ignore[attr-defined]
         "delete": client.post(f"{page}/delete/", {"post": "yes"}).status_code,
     }
-    assert answers == {act: 200 if act in opened else 403 for act in answers}
+    assert statuses == {name: 200 if name in opened else 403 for name in statuses}
     assert add(client, make_user()).status_code == (200 if "add" in opened else 403)
     before = ActivationCode.objects.values().get(pk=code.pk)
     for action in ("revoke", "make_another", "delete_selected"):
-        act(client, action, code)
+        run_action(client, action, code)
         client.get(LIST, {"action": action, "_selected_action": code.pk})
     assert ActivationCode.objects.values().get(pk=code.pk) == before
     assert ActivationCode.objects.count() == 1 + len(opened & {"add"})
 
 
-def test_look_at_the_form_makes_no_code(officer: Officer) -> None:
+def test_opening_the_form_creates_no_code(officer: Officer) -> None:
     client, user = officer("issue", "view"), make_user()
     client.get(ADD, {"provider": "default", "user": user.pk})
     assert client.post(ADD, {"provider": "default", "user": ""}).status_code == 200
@@ -131,72 +131,76 @@ def test_look_at_the_form_makes_no_code(officer: Officer) -> None:
 
 
 @pytest.mark.parametrize("is_superuser", [False, True])
-def test_account_of_a_superuser_is_for_superusers(is_superuser: bool, officer: Officer) -> None:
+def test_only_superusers_invite_superusers(is_superuser: bool, officer: Officer) -> None:
     root = get_user_model().objects.create_superuser("root")
     client, code = officer("issue", "view", is_superuser=is_superuser), invited(root)
     assert add(client, root).status_code == (200 if is_superuser else 403)
     newest = ActivationCode.objects.latest("pk")
     assert (newest != code) is is_superuser
-    assert act(client, "make_another", newest).status_code == (200 if is_superuser else 403)
+    assert run_action(client, "make_another", newest).status_code == (200 if is_superuser else 403)
     assert ActivationCode.objects.count() == (3 if is_superuser else 1)
     assert LogEntry.objects.count() == is_superuser
     denied = AuditEvent.objects.filter(action="access.denied").values_list("resource", flat=True)
-    assert list(denied) == ([] if is_superuser else [f"user/{root.pk}"] * 2), "whose account it was about"
+    assert list(denied) == ([] if is_superuser else [f"user/{root.pk}"] * 2)
 
 
-def test_revoke_is_of_what_waits_and_names_the_administrator(officer: Officer) -> None:
+def test_revoke_affects_unused_codes_and_records_the_administrator(officer: Officer) -> None:
     client, users = officer("issue", "view"), [make_user() for _ in range(3)]
     codes = [invited(user) for user in users]
-    redeemed = shown(add(client, users[0]))
-    lets_in(redeemed)
-    assert told(act(client, "revoke", *ActivationCode.objects.filter(user__in=users[:2]))) == ["1 code was revoked."]
+    redeemed = code_of(add(client, users[0]))
+    redeem(redeemed)
+    assert messages_of(run_action(client, "revoke", *ActivationCode.objects.filter(user__in=users[:2]))) == [
+        "1 code was revoked."
+    ]
     assert (str(client.user.pk), f"user/{users[1].pk}") in events("activation.revoked")  # type: ignore[attr-defined]
     assert list(ActivationCode.objects.filter(redeemed_at=None, revoked_at=None)) == [codes[2]]
 
 
-def test_revoke_of_more_than_a_request_may_take_revokes_none(officer: Officer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_revoke_of_too_many_codes_revokes_none(officer: Officer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(admin, "MAX_CODES_REVOKED_AT_ONCE", 1)
     client, codes = officer("issue", "view"), [invited(make_user()) for _ in range(2)]
-    assert "none was revoked" in told(act(client, "revoke", *codes))[0]
+    assert "None was revoked" in messages_of(run_action(client, "revoke", *codes))[0]
     assert not events("activation.revoked")
-    assert told(act(client, "revoke", codes[0])) == ["1 code was revoked."]
+    assert messages_of(run_action(client, "revoke", codes[0])) == ["1 code was revoked."]
 
 
-def test_another_code_is_shown_and_the_one_before_lets_nobody_in(officer: Officer) -> None:
+def test_replacement_code_is_shown_and_the_previous_one_is_invalid(officer: Officer) -> None:
     client, user = officer("issue", "view"), make_user()
-    former = shown(add(client, user))
-    page = act(client, "make_another", ActivationCode.objects.get())
+    previous = code_of(add(client, user))
+    page = run_action(client, "make_another", ActivationCode.objects.get())
     assert (page.status_code, "no-store" in page["Cache-Control"]) == (200, True)
     with pytest.raises(ActivationRefused) as refusal:
-        lets_in(former)
+        redeem(previous)
     assert refusal.value.reason == "revoked"
-    assert lets_in(shown(page)) == user
+    assert redeem(code_of(page)) == user
 
 
-def test_another_code_that_can_t_be_made_says_why_and_leaves_the_one_before(officer: Officer, settings: Any) -> None:
+def test_failed_replacement_shows_the_reason_and_keeps_the_code(officer: Officer, settings: Any) -> None:
     client, users = officer("issue", "view"), [make_user() for _ in range(2)]
     codes = [invited(user) for user in users]
-    assert told(act(client, "make_another", *codes)) == ["Choose one: each is shown on a page of its own."]
+    assert messages_of(run_action(client, "make_another", *codes)) == [
+        "Select one code: a new code is shown on its own page."
+    ]
     get_user_model().objects.filter(pk=users[0].pk).update(is_active=False)
-    assert told(act(client, "make_another", codes[0])) == [f"User {users[0].pk} is deactivated."]
-    assert told(add(client, users[0]) and client.get(ADD)) == [f"User {users[0].pk} is deactivated."]
+    assert messages_of(run_action(client, "make_another", codes[0])) == [f"User {users[0].pk} is deactivated."]
+    assert messages_of(add(client, users[0]) and client.get(ADD)) == [f"User {users[0].pk} is deactivated."]
     declare(settings, "create")
-    assert "takes no activation codes" in told(act(client, "make_another", codes[1]))[0]
+    assert "accepts no activation codes" in messages_of(run_action(client, "make_another", codes[1]))[0]
     settings.PHI_OIDC = {**settings.PHI_OIDC, "PROVIDERS": {}}
-    assert told(act(client, "make_another", codes[1])) == ["There is no provider default."]
+    assert messages_of(run_action(client, "make_another", codes[1])) == ["There is no provider default."]
     assert list(ActivationCode.objects.filter(revoked_at=None).order_by("pk")) == codes
 
 
-def test_list_tells_what_became_of_each(officer: Officer) -> None:
+def test_list_shows_the_state_of_each_code(officer: Officer) -> None:
     client, users = officer("issue", "view"), [make_user() for _ in range(4)]
-    lets_in(shown(add(client, users[0])))
-    act(client, "revoke", invited(users[1]))
+    redeem(code_of(add(client, users[0])))
+    run_action(client, "revoke", invited(users[1]))
     over, waiting = invited(users[2]), invited(users[3])
     ActivationCode.objects.filter(pk=over.pk).update(expires_at=NOW)
     states = {}
     for state in ("", "waiting", "redeemed", "over"):
-        found = client.get(LIST, {"state": state} if state else {}).context["cl"].result_list
-        states[state] = [code.user for code in found]
+        codes = client.get(LIST, {"state": state} if state else {}).context["cl"].result_list
+        states[state] = [code.user for code in codes]
     assert states == {"": users[::-1], "waiting": [users[3]], "redeemed": [users[0]], "over": [users[2], users[1]]}
     assert waiting.user == users[3]
     page = client.get(LIST).content.decode()
@@ -205,27 +209,27 @@ def test_list_tells_what_became_of_each(officer: Officer) -> None:
     assert client.get(LIST, {"q": users[0].get_username()[:-1]}).context["cl"].result_count == 0
 
 
-def test_fault_report_hides_the_code(officer: Officer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Something fails underneath: what Django would send to the project's administrators bears no code."""
-    client, user, drawn, reports = officer("issue", "view"), make_user(), [], list[str]()
+def test_error_report_hides_the_code(officer: Officer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An error report, as Django sends it to administrators, contains no code."""
+    client, user, created, reports = officer("issue", "view"), make_user(), [], list[str]()
     client.raise_request_exception = False
-    real = invitations.create_code
+    create_code = invitations.create_code
 
     def report(request: Any, **kwargs: Any) -> None:
         reporter = ExceptionReporter(request, *sys.exc_info())
         reports.append(reporter.get_traceback_text() + reporter.get_traceback_html())
 
-    def fail(*given: Any, **told: Any) -> None:
-        raise RuntimeError("a fault of ours")
+    def fail(*args: Any, **kwargs: Any) -> None:
+        raise RuntimeError("an internal error")
 
-    monkeypatch.setattr(invitations, "create_code", lambda: drawn.append(real()) or drawn[-1])
-    monkeypatch.setattr(invitations, "_create_event", fail)
+    monkeypatch.setattr(invitations, "create_code", lambda: created.append(create_code()) or created[-1])
+    monkeypatch.setattr(invitations, "NewEvent", fail)
     got_request_exception.connect(report)
     try:
         assert add(client, user).status_code == 500
     finally:
         got_request_exception.disconnect(report)
-    assert "a fault of ours" in reports[0]
-    assert drawn
-    assert drawn[0] not in reports[0]
+    assert "an internal error" in reports[0]
+    assert created
+    assert created[0] not in reports[0]
     assert not ActivationCode.objects.exists()

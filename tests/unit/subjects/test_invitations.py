@@ -1,4 +1,4 @@
-"""Who is invited gets one code that works, and the one before it works no more."""
+"""Invitations: an invited user has one valid code, and the previous one is revoked."""
 
 import json
 from datetime import timedelta
@@ -28,14 +28,14 @@ def declared(name: str = "default", **options: str) -> ProviderDeclaration:
 
 
 def call(*users: Any, **changed: Any) -> list[Invitation]:
-    given: dict[str, Any] = {
+    arguments: dict[str, Any] = {
         "provider": declared(),
         "key": KEY_1,
         "lifetime": 14 * DAY,
         "origin": Origin(actor="officer"),
         "now": NOW,
     }
-    return create_invitations([user.pk for user in users], **{**given, **changed})
+    return create_invitations([user.pk for user in users], **{**arguments, **changed})
 
 
 def events(action: str) -> list[tuple[str, str, str, str, dict[str, Any]]]:
@@ -50,7 +50,7 @@ def waiting() -> list[Any]:
     return list(rows.order_by("pk").values_list("user", flat=True))
 
 
-def test_invite_keeps_a_digest_and_tells_who_invited_whom_until_when() -> None:
+def test_invitation_stores_a_digest_and_records_an_event() -> None:
     user = make_user()
     (invitation,) = call(user)
     (row,) = ActivationCode.objects.all()
@@ -58,13 +58,13 @@ def test_invite_keeps_a_digest_and_tells_who_invited_whom_until_when() -> None:
     assert (row.created_at, row.expires_at, row.redeemed_at, row.revoked_at) == (NOW, NOW + 14 * DAY, None, None)
     assert (invitation.user_id, invitation.expires_at) == (user.pk, row.expires_at)
     assert row.digest == compute_activation_digest(KEY_1.material, issuer=ISSUER, code=parse_code(invitation.code))
-    told = {"until": "2026-12-08T12:00:00+00:00"}
-    assert events("activation.issued") == [("officer", "default", f"user/{user.pk}", "", told)]
+    detail = {"until": "2026-12-08T12:00:00+00:00"}
+    assert events("activation.issued") == [("officer", "default", f"user/{user.pk}", "", detail)]
     assert invitation.code not in repr(invitation)
     assert parse_code(invitation.code) not in str(ActivationCode.objects.values().get())
 
 
-def test_invite_again_revokes_the_former_code_of_that_provider_alone() -> None:
+def test_new_invitation_revokes_the_previous_code_of_that_provider() -> None:
     user, other = make_user(), make_user()
     call(user, other)
     call(user, provider=declared("clinic"))
@@ -75,18 +75,18 @@ def test_invite_again_revokes_the_former_code_of_that_provider_alone() -> None:
     assert events("activation.revoked") == [("officer", "default", f"user/{user.pk}", "reissued", {})]
 
 
-def test_invite_again_after_the_former_code_is_over_tells_of_no_revocation() -> None:
+def test_new_invitation_records_no_revocation_of_an_expired_code() -> None:
     user = make_user()
     call(user)
     call(user, now=NOW + 14 * DAY)
     call(user, now=NOW + 15 * DAY)
     assert waiting() == [user.pk]
     assert len(events("activation.issued")) == 3
-    assert len(events("activation.revoked")) == 1, "of the second, which could still have been redeemed"
+    assert len(events("activation.revoked")) == 1, "of the second code, which had not expired"
 
 
 @pytest.mark.parametrize("provisioning", ["create", "existing", "invitation"])
-def test_invite_where_nobody_would_ask_for_a_code_is_refused(provisioning: str) -> None:
+def test_invitation_requires_the_provisioning_invitation(provisioning: str) -> None:
     user = make_user()
     if provisioning == "invitation":
         assert call(user, provider=declared(provisioning=provisioning))
@@ -96,22 +96,22 @@ def test_invite_where_nobody_would_ask_for_a_code_is_refused(provisioning: str) 
     assert not ActivationCode.objects.exists()
 
 
-def test_invite_of_one_who_is_gone_or_deactivated_invites_nobody() -> None:
-    users, gone, inactive = [make_user(), make_user()], make_user(), make_user()
+def test_missing_or_deactivated_user_refuses_all_invitations() -> None:
+    users, deleted, inactive = [make_user(), make_user()], make_user(), make_user()
     call(users[0])
-    pk = gone.pk
-    gone.delete()
-    gone.pk = pk
+    pk = deleted.pk
+    deleted.delete()
+    deleted.pk = pk
     get_user_model().objects.filter(pk=inactive.pk).update(is_active=False)
-    for fault, told in ((gone, "no user"), (inactive, "is deactivated")):
-        with pytest.raises(InvitationRefused, match=told):
-            call(users[0], fault, users[1])
+    for invalid, message in ((deleted, "no user"), (inactive, "is deactivated")):
+        with pytest.raises(InvitationRefused, match=message):
+            call(users[0], invalid, users[1])
     assert (waiting(), AuditOutbox.objects.count()) == ([users[0].pk], 0)
     assert events("activation.revoked") == []
     assert len(call(*users)) == 2
 
 
-def test_invite_of_many_takes_as_many_statements_as_of_one() -> None:
+def test_number_of_statements_does_not_depend_on_the_number_of_users() -> None:
     counts = []
     for number in (1, 30):
         users = [make_user() for _ in range(number)]
@@ -123,7 +123,7 @@ def test_invite_of_many_takes_as_many_statements_as_of_one() -> None:
     assert counts[0] == counts[1]
 
 
-def test_invite_sends_no_code_to_the_database() -> None:
+def test_code_is_in_no_statement() -> None:
     with capturing() as context:
         (invitation,) = call(make_user())
     sent = " ".join(query["sql"] for query in context.captured_queries)
@@ -131,7 +131,7 @@ def test_invite_sends_no_code_to_the_database() -> None:
     assert not [form for form in (invitation.code, parse_code(invitation.code)) if form.lower() in sent.lower()]
 
 
-def test_invite_rolled_back_by_its_caller_leaves_the_former_code() -> None:
+def test_rolled_back_invitation_leaves_the_previous_code() -> None:
     user = make_user()
     call(user)
     with transaction.atomic():
@@ -141,16 +141,16 @@ def test_invite_rolled_back_by_its_caller_leaves_the_former_code() -> None:
     assert ActivationCode.objects.count() == len(events("activation.issued")) == 1
 
 
-def test_invite_of_the_same_users_by_eight_at_once_leaves_each_one_code() -> None:
+def test_concurrent_invitations_leave_one_valid_code_per_user() -> None:
     users = [make_user() for _ in range(5)]
-    made = at_once(*(lambda n=n: call(*users[:: 1 if n % 2 else -1]) for n in range(8)))
+    results = at_once(*(lambda n=n: call(*users[:: 1 if n % 2 else -1]) for n in range(8)))
     assert sorted(waiting()) == sorted(user.pk for user in users)
     assert ActivationCode.objects.count() == len(events("activation.issued")) == 40
     assert len(events("activation.revoked")) == 35
-    assert len({invitation.code for invitations in made for invitation in invitations}) == 40
+    assert len({invitation.code for invitations in results for invitation in invitations}) == 40
 
 
-def test_database_itself_has_no_two_codes_that_work_for_one_user_and_provider() -> None:
+def test_database_constraint_allows_one_unused_code_per_user_and_provider() -> None:
     user = make_user()
     call(user)
     row = ActivationCode.objects.get()
@@ -162,7 +162,7 @@ def test_database_itself_has_no_two_codes_that_work_for_one_user_and_provider() 
     assert ActivationCode.objects.count() == 2
 
 
-def test_revoke_codes_revokes_what_waits_and_tells_of_what_could_still_be_redeemed() -> None:
+def test_revocation_affects_unused_codes_and_records_unexpired_ones() -> None:
     users = [make_user() for _ in range(4)]
     call(users[0], lifetime=DAY)
     call(*users[1:])
@@ -175,7 +175,7 @@ def test_revoke_codes_revokes_what_waits_and_tells_of_what_could_still_be_redeem
     assert ActivationCode.objects.get(user=users[1]).revoked_at is None
 
 
-def test_code_goes_with_its_user() -> None:
+def test_code_is_deleted_with_its_user() -> None:
     user, other = make_user(), make_user()
     call(user, other)
     get_user_model().objects.filter(pk=user.pk).delete()
@@ -183,10 +183,10 @@ def test_code_goes_with_its_user() -> None:
 
 
 @pytest.mark.postgresql
-def test_codes_are_found_by_their_indexes() -> None:
+def test_codes_have_indexes_for_their_queries() -> None:
     with connection.cursor() as cursor:
         cursor.execute("SELECT indexdef FROM pg_indexes WHERE tablename = 'django_phi_oidc_activationcode'")
-        found = " ".join(index for (index,) in cursor.fetchall())
-    assert "(digest)" in found
-    assert "(user_id, provider)" in found
-    assert "pattern_ops" not in found
+        indexes = " ".join(index for (index,) in cursor.fetchall())
+    assert "(digest)" in indexes
+    assert "(user_id, provider)" in indexes
+    assert "pattern_ops" not in indexes

@@ -1,4 +1,4 @@
-"""One person, one account: however many servers, whichever keys, whatever happens at once."""
+"""One person gets one account, with several servers, different key lists and concurrent sign-ins."""
 
 import base64
 import json
@@ -46,7 +46,7 @@ PROGRAM = Path(__file__).with_name("sign_in_process.py")
 
 
 @pytest.mark.django_db
-def test_link_at_a_first_sign_in_makes_user_subject_digests_and_event_together() -> None:
+def test_first_sign_in_creates_user_subject_digests_and_event() -> None:
     with capturing() as context:
         linked = sign_in([KEY_2, KEY_1])
     assert linked.created
@@ -63,7 +63,7 @@ def test_link_at_a_first_sign_in_makes_user_subject_digests_and_event_together()
 
 
 @pytest.mark.django_db
-def test_link_stores_no_raw_sub_anywhere() -> None:
+def test_raw_sub_is_in_no_statement() -> None:
     with capturing() as context:
         sign_in([KEY_1, KEY_2])
         sign_in([KEY_1, KEY_2, KEY_3])
@@ -72,7 +72,7 @@ def test_link_stores_no_raw_sub_anywhere() -> None:
 
 
 @pytest.mark.django_db
-def test_link_of_a_returning_person_is_one_select() -> None:
+def test_known_person_takes_one_select() -> None:
     first = sign_in([KEY_1, KEY_2])
     with capturing() as context:
         again = sign_in([KEY_1, KEY_2], now=NOW + timedelta(days=1))
@@ -85,7 +85,7 @@ def test_link_of_a_returning_person_is_one_select() -> None:
 
 
 @pytest.mark.django_db
-def test_link_with_a_key_added_since_adds_its_digest_once() -> None:
+def test_new_key_adds_its_digest_once() -> None:
     first = sign_in([KEY_1])
     with capturing() as context:
         assert sign_in([KEY_2, KEY_1]).user == first.user
@@ -100,7 +100,7 @@ def test_link_with_a_key_added_since_adds_its_digest_once() -> None:
 @pytest.mark.parametrize(
     "other", [{"sub": SUB + "2"}, {"sub": SUB.upper()}, {"issuer": ISSUER + "/"}], ids=["sub", "case", "issuer"]
 )
-def test_link_of_another_sub_or_issuer_is_another_person(other: dict[str, Any]) -> None:
+def test_another_sub_or_issuer_is_another_person(other: dict[str, Any]) -> None:
     first = sign_in()
     assert sign_in().user == first.user
     assert sign_in(**other).user != first.user
@@ -108,12 +108,12 @@ def test_link_of_another_sub_or_issuer_is_another_person(other: dict[str, Any]) 
 
 
 @pytest.mark.django_db
-def test_link_without_a_way_to_create_refuses_the_new_and_knows_the_old() -> None:
+def test_without_create_user_only_known_persons_sign_in() -> None:
     first = sign_in()
     assert sign_in(create_user=None).user == first.user
-    with pytest.raises(NotProvisioned) as refused:
-        sign_in(sub="somebody else", create_user=None)
-    assert refused.value.code == "not_provisioned"
+    with pytest.raises(NotProvisioned) as refusal:
+        sign_in(sub="unknown", create_user=None)
+    assert refusal.value.code == "not_provisioned"
     assert accounts() == (1, 1)
 
 
@@ -121,22 +121,22 @@ def test_link_without_a_way_to_create_refuses_the_new_and_knows_the_old() -> Non
 @pytest.mark.parametrize(
     "unknown", [KEY_1, KEY_2, KEY_3, LAST_KEY, SymmetricKey("00000000", bytes(32))], ids=lambda k: k.id
 )
-def test_link_while_rows_bear_an_unknown_key_refuses_the_new_and_knows_the_old(unknown: SymmetricKey) -> None:
+def test_with_an_unknown_key_only_known_persons_sign_in(unknown: SymmetricKey) -> None:
     configured = [key for key in (KEY_3, KEY_1, KEY_2) if key != unknown]
     first = sign_in(configured)
     assert sign_in(configured, sub="before").created
     SubjectDigest.objects.create(subject=first.subject, issuer=ISSUER, key_id=unknown.id, digest="0" * 64)
     assert sign_in(configured).user == first.user
     before = accounts()
-    with pytest.raises(SubjectKeyMissing) as refused:
+    with pytest.raises(SubjectKeyMissing) as refusal:
         sign_in(configured, sub="after")
-    assert refused.value.code == "subject_key_missing"
+    assert refusal.value.code == "subject_key_missing"
     assert accounts() == before
     assert sign_in([*configured, unknown], sub="after").created
 
 
 @pytest.mark.django_db
-def test_link_of_a_person_known_under_a_missing_key_alone_makes_no_second_account() -> None:
+def test_person_known_under_a_missing_key_gets_no_second_account() -> None:
     first = sign_in([KEY_1])
     with pytest.raises(SubjectKeyMissing):
         sign_in([KEY_2])
@@ -146,33 +146,31 @@ def test_link_of_a_person_known_under_a_missing_key_alone_makes_no_second_accoun
 
 @pytest.mark.django_db
 @pytest.mark.parametrize(("older", "newer"), [(KEY_1, KEY_2), (KEY_2, KEY_1)], ids=lambda key: key.id)
-def test_link_of_a_person_whom_servers_without_a_common_key_made_twice_finds_the_older(
-    older: SymmetricKey, newer: SymmetricKey
-) -> None:
-    """The other server makes its account between our look-up and ours."""
+def test_older_of_two_accounts_of_a_person_is_used(older: SymmetricKey, newer: SymmetricKey) -> None:
+    """The other server creates its account between the look-up and the insert of this one."""
     others: list[LinkedAccount] = []
 
     def other_server_first() -> Any:
         others.append(sign_in([older]))
         return make_user()
 
-    ours = sign_in([newer], create_user=other_server_first)
-    assert (ours.created, others[0].created) == (True, True)
-    assert ours.subject.pk > others[0].subject.pk
+    own = sign_in([newer], create_user=other_server_first)
+    assert (own.created, others[0].created) == (True, True)
+    assert own.subject.pk > others[0].subject.pk
     for keys in ([older, newer], [newer, older]):
         assert sign_in(keys).user == others[0].user
     assert accounts() == (2, 2)
 
 
 @pytest.mark.django_db
-def test_link_without_any_key_makes_nothing() -> None:
+def test_first_sign_in_without_keys_is_refused() -> None:
     with pytest.raises(SubjectKeyMissing):
         sign_in([])
     assert accounts() == (0, 0)
 
 
 @pytest.mark.django_db
-def test_link_at_a_first_sign_in_looks_unknown_keys_up_in_the_index() -> None:
+def test_unknown_keys_are_looked_up_in_the_index() -> None:
     sign_in([KEY_1, KEY_2])
     with capturing() as context:
         sign_in([KEY_1, KEY_2], sub="another")
@@ -186,18 +184,18 @@ def test_link_at_a_first_sign_in_looks_unknown_keys_up_in_the_index() -> None:
 
 
 @pytest.mark.django_db
-def test_link_whose_user_can_not_be_made_leaves_nothing_and_tells_the_fault() -> None:
-    make_twin = get_user_model()._default_manager.create_user
-    make_twin(username="taken")
+def test_error_of_create_user_leaves_no_rows() -> None:
+    create_user = get_user_model()._default_manager.create_user
+    create_user(username="taken")
     with pytest.raises(IntegrityError):
-        sign_in(create_user=lambda: make_twin(username="taken"))
+        sign_in(create_user=lambda: create_user(username="taken"))
     assert accounts() == (1, 0)
     assert AuditOutbox.objects.count() == 0
-    assert sign_in(create_user=lambda: make_twin(username="free")).created
+    assert sign_in(create_user=lambda: create_user(username="free")).created
 
 
 @pytest.mark.django_db
-def test_link_rolled_back_by_its_caller_leaves_no_account_and_no_event() -> None:
+def test_rolled_back_sign_in_leaves_no_account_and_no_event() -> None:
     with suppress(ZeroDivisionError), transaction.atomic():
         assert sign_in().created
         raise ZeroDivisionError
@@ -206,7 +204,7 @@ def test_link_rolled_back_by_its_caller_leaves_no_account_and_no_event() -> None
 
 
 @pytest.mark.django_db
-def test_mark_seen_moves_the_time_by_one_update() -> None:
+def test_mark_seen_takes_one_update() -> None:
     subject = sign_in().subject
     later = NOW + timedelta(hours=1)
     with capturing() as context:
@@ -218,7 +216,7 @@ def test_mark_seen_moves_the_time_by_one_update() -> None:
 
 
 @pytest.mark.django_db
-def test_mark_seen_of_a_person_deleted_meanwhile_raises() -> None:
+def test_mark_seen_of_a_deleted_subject_raises() -> None:
     linked = sign_in()
     linked.user.delete()
     with pytest.raises(PairwiseSubject.DoesNotExist):
@@ -242,13 +240,13 @@ PAIRS = {
 
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize("pair", PAIRS.values(), ids=PAIRS)
-def test_link_of_two_first_sign_ins_at_once_makes_one_account(
+def test_two_concurrent_first_sign_ins_create_one_account(
     pair: tuple[list[SymmetricKey], list[SymmetricKey]],
 ) -> None:
     meeting = Meeting()
     linked = at_once(*(lambda keys=keys: sign_in(keys, create_user=meeting.make_user) for keys in pair))
     assert linked[0].user == linked[1].user
-    assert sorted(each.created for each in linked) == [False, True]
+    assert sorted(account.created for account in linked) == [False, True]
     assert accounts() == (1, 1)
     assert {key.id for keys in pair for key in keys} >= set(digests_by_key())
     assert AuditEvent.objects.filter(action="subject.linked").count() == 1
@@ -256,25 +254,25 @@ def test_link_of_two_first_sign_ins_at_once_makes_one_account(
 
 
 @pytest.mark.django_db(transaction=True)
-def test_link_of_many_first_sign_ins_at_once_makes_one_account() -> None:
+def test_many_concurrent_first_sign_ins_create_one_account() -> None:
     lists = [[KEY_1, KEY_2], [KEY_2, KEY_3], [KEY_3, KEY_2, KEY_1], [KEY_2]] * 2
     linked = at_once(*(lambda keys=keys: sign_in(keys) for keys in lists))
-    assert len({each.user.pk for each in linked}) == 1
-    assert [each.created for each in linked].count(True) == 1
+    assert len({account.user.pk for account in linked}) == 1
+    assert [account.created for account in linked].count(True) == 1
     assert accounts() == (1, 1)
 
 
 @pytest.mark.django_db(transaction=True)
-def test_link_of_a_returning_person_at_once_adds_the_new_digest_once() -> None:
+def test_concurrent_sign_ins_add_a_new_digest_once() -> None:
     first = sign_in([KEY_1])
     linked = at_once(*(lambda: sign_in([KEY_2, KEY_3, KEY_1]) for _ in range(4)))
-    assert {each.user.pk for each in linked} == {first.user.pk}
+    assert {account.user.pk for account in linked} == {first.user.pk}
     assert SubjectDigest.objects.count() == 3
 
 
 @pytest.mark.django_db(transaction=True)
-def test_link_that_sees_the_other_servers_new_key_before_its_own_person_finds_the_account() -> None:
-    """The other server commits this very person between our look-up and our search for unknown keys."""
+def test_account_committed_between_two_queries_is_found() -> None:
+    """The other server commits this person between the look-up and the search for unknown keys."""
     others: list[LinkedAccount] = []
 
     def other_server_first(execute: Any, sql: str, params: Any, many: bool, context: Any) -> Any:
@@ -284,25 +282,25 @@ def test_link_that_sees_the_other_servers_new_key_before_its_own_person_finds_th
         return result
 
     with connection.execute_wrapper(other_server_first):
-        ours = sign_in([KEY_1])
+        own = sign_in([KEY_1])
     assert others[0].created
-    assert (ours.user, ours.created) == (others[0].user, False)
+    assert (own.user, own.created) == (others[0].user, False)
     assert accounts() == (1, 1)
 
 
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize("unlinked", [True, False])
-def test_link_of_a_person_who_is_unlinked_after_the_look_refuses_them(unlinked: bool) -> None:
-    """A key was added since, and its digest has nothing to belong to."""
+def test_person_unlinked_during_the_sign_in_is_refused(unlinked: bool) -> None:
+    """The digest under a new key has no subject to refer to."""
     first = sign_in([KEY_1])
 
-    def unlink_after_the_look(execute: Any, sql: str, params: Any, many: bool, context: Any) -> Any:
+    def unlink_after_select(execute: Any, sql: str, params: Any, many: bool, context: Any) -> Any:
         result = execute(sql, params, many, context)
         if unlinked and sql.startswith("SELECT"):
             at_once(PairwiseSubject.objects.all().delete)
         return result
 
-    with connection.execute_wrapper(unlink_after_the_look):
+    with connection.execute_wrapper(unlink_after_select):
         if unlinked:
             with pytest.raises(NotProvisioned):
                 sign_in([KEY_2, KEY_1])
@@ -314,7 +312,7 @@ def test_link_of_a_person_who_is_unlinked_after_the_look_refuses_them(unlinked: 
 
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize("pair", [([1, 2], [1, 2]), ([1, 2], [2, 3])], ids=["the same keys", "one key different"])
-def test_link_in_two_processes_at_once_makes_one_account(pair: tuple[list[int], list[int]]) -> None:
+def test_first_sign_ins_in_two_processes_create_one_account(pair: tuple[list[int], list[int]]) -> None:
     environment = databases.child_environment(
         os.environ, {alias: connections[alias].settings_dict for alias in databases.ALIASES}
     )
@@ -335,7 +333,7 @@ def test_link_in_two_processes_at_once_makes_one_account(pair: tuple[list[int], 
             assert server.stdin
             server.stdin.write("go\n")
             server.stdin.flush()
-        answers = [json.loads(server.communicate(timeout=30)[0]) for server in servers]
-    assert len({answer["user"] for answer in answers}) == 1
-    assert [answer["created"] for answer in answers].count(True) == 1
+        results = [json.loads(server.communicate(timeout=30)[0]) for server in servers]
+    assert len({result["user"] for result in results}) == 1
+    assert [result["created"] for result in results].count(True) == 1
     assert accounts() == (1, 1)

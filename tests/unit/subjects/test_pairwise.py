@@ -1,4 +1,4 @@
-"""What another system calls a person: one name for ever, and none that a third system knows."""
+"""Pairwise identifiers: stable, and different for each sector."""
 
 import re
 from typing import Any
@@ -30,17 +30,17 @@ def use_keys(settings: Any, keys: list[str] | None) -> None:
 
 
 @pytest.mark.django_db
-def test_pairwise_id_is_one_for_each_user_and_sector_and_stays() -> None:
+def test_pairwise_id_is_unique_per_user_and_sector_and_stable() -> None:
     users = [make_user() for _ in range(3)]
-    found = {(user.pk, sector): pairwise.get_pairwise_id(user, sector) for user in users for sector in (BILLING, LAB)}
-    assert len(set(found.values())) == 6
-    assert all(re.fullmatch("[0-9a-f]{64}", value) for value in found.values())
+    values = {(user.pk, sector): pairwise.get_pairwise_id(user, sector) for user in users for sector in (BILLING, LAB)}
+    assert len(set(values.values())) == 6
+    assert all(re.fullmatch("[0-9a-f]{64}", value) for value in values.values())
     again = {(user.pk, sector): pairwise.get_pairwise_id(user, sector) for user in users for sector in (LAB, BILLING)}
-    assert again == found
+    assert again == values
 
 
 @pytest.mark.django_db
-def test_pairwise_id_that_exists_is_one_select_and_needs_no_key(settings: Any) -> None:
+def test_stored_pairwise_id_takes_one_select_and_no_key(settings: Any) -> None:
     user = make_user()
     value = pairwise.get_pairwise_id(user, BILLING)
     for keys in ([NEW, OLD], [NEW], None):
@@ -51,7 +51,7 @@ def test_pairwise_id_that_exists_is_one_select_and_needs_no_key(settings: Any) -
 
 
 @pytest.mark.django_db
-def test_pairwise_id_at_first_use_is_made_by_the_newest_key(settings: Any) -> None:
+def test_new_pairwise_id_uses_the_newest_key(settings: Any) -> None:
     user = make_user()
     under_old = pairwise.get_pairwise_id(user, BILLING)
     PairwiseIdentifier.objects.all().delete()
@@ -63,7 +63,7 @@ def test_pairwise_id_at_first_use_is_made_by_the_newest_key(settings: Any) -> No
 
 
 @pytest.mark.django_db
-def test_pairwise_id_at_first_use_without_a_key_is_an_error_and_stores_nothing(settings: Any) -> None:
+def test_new_pairwise_id_without_a_key_is_an_error(settings: Any) -> None:
     user = make_user()
     use_keys(settings, None)
     with pytest.raises(KeyMissing, match="PAIRWISE_KEY"):
@@ -77,7 +77,7 @@ def test_pairwise_id_at_first_use_without_a_key_is_an_error_and_stores_nothing(s
     ["", " ", "Billing.example.org", "billing.example.org/", "https://billing.example.org", "billing\n", "-b", "b.",
      "bülling.example", "a" * 256],
 )  # fmt: skip
-def test_pairwise_id_of_what_is_no_host_name_is_an_error(sector: str) -> None:
+def test_invalid_sector_is_an_error(sector: str) -> None:
     user = make_user()
     with pytest.raises(ValueError, match="host name"):
         pairwise.get_pairwise_id(user, sector)
@@ -85,26 +85,26 @@ def test_pairwise_id_of_what_is_no_host_name_is_an_error(sector: str) -> None:
 
 
 @pytest.mark.django_db
-def test_pairwise_id_of_nobody_is_an_error() -> None:
-    for nobody in (AnonymousUser(), get_user_model()(username="not saved")):
+def test_unsaved_user_is_an_error() -> None:
+    for user in (AnonymousUser(), get_user_model()(username="not saved")):
         with pytest.raises(ValueError, match="not saved"):
-            pairwise.get_pairwise_id(nobody, BILLING)  # type: ignore[arg-type]
+            pairwise.get_pairwise_id(user, BILLING)  # type: ignore[arg-type]
 
 
 @pytest.mark.django_db
-def test_pairwise_id_of_a_requests_lazy_user_is_the_users() -> None:
+def test_lazy_user_has_the_users_pairwise_id() -> None:
     user = make_user()
     lazy: Any = SimpleLazyObject(lambda: user)
     assert pairwise.get_pairwise_id(lazy, BILLING) == pairwise.get_pairwise_id(user, BILLING)
 
 
 @pytest.mark.django_db
-def test_pairwise_id_goes_with_its_user() -> None:
+def test_pairwise_id_is_deleted_with_its_user() -> None:
     user, other = make_user(), make_user()
     pairwise.get_pairwise_id(user, BILLING)
-    kept = pairwise.get_pairwise_id(other, BILLING)
+    value = pairwise.get_pairwise_id(other, BILLING)
     user.delete()
-    assert [each.value for each in PairwiseIdentifier.objects.all()] == [kept]
+    assert [identifier.value for identifier in PairwiseIdentifier.objects.all()] == [value]
 
 
 @pytest.mark.django_db
@@ -112,20 +112,20 @@ def test_pairwise_id_goes_with_its_user() -> None:
 def test_pairwise_identifiers_are_unique_in_the_database(taken: str) -> None:
     user, other = make_user(), make_user()
     value = pairwise.get_pairwise_id(user, BILLING)
-    twin = (user, "0" * 64) if taken == "user and sector" else (other, value)
+    duplicate = (user, "0" * 64) if taken == "user and sector" else (other, value)
     with pytest.raises(IntegrityError):
-        PairwiseIdentifier.objects.create(user=twin[0], sector=BILLING, value=twin[1])
+        PairwiseIdentifier.objects.create(user=duplicate[0], sector=BILLING, value=duplicate[1])
 
 
 @pytest.mark.django_db(transaction=True)
-def test_pairwise_id_of_many_first_uses_at_once_is_one_value() -> None:
+def test_concurrent_first_uses_get_one_pairwise_id() -> None:
     user = make_user()
     values = at_once(*(lambda: pairwise.get_pairwise_id(user, BILLING) for _ in range(6)))
     assert set(values) == {PairwiseIdentifier.objects.get().value}
 
 
 @pytest.mark.django_db(transaction=True)
-def test_pairwise_id_that_a_server_with_another_key_stored_after_the_look_is_that_one(settings: Any) -> None:
+def test_pairwise_id_stored_concurrently_under_another_key_is_used(settings: Any) -> None:
     user = make_user()
     others: list[str] = []
     stored = PairwiseIdentifier(user=user, sector=BILLING, value="f" * 64)

@@ -1,4 +1,4 @@
-"""What an access token opens: by scope, by its person's permissions, for a purpose, by how sure the sign-in was."""
+"""API permission classes: scopes, user permissions, purposes and assurance."""
 
 from collections.abc import Callable
 from datetime import timedelta
@@ -14,7 +14,8 @@ from rest_framework.request import Request
 
 from django_phi_oidc._internal import clock
 from django_phi_oidc.audit.models import AuditEvent
-from django_phi_oidc.audit.request_context import build_assurance_entry
+from django_phi_oidc.audit.request_context import Actor, build_assurance_entry
+from django_phi_oidc.claims.disclosure import reveal
 from django_phi_oidc.errors import DeclarationInvalid, RevealRefused
 from django_phi_oidc.oidc.access_token import AccessToken
 from django_phi_oidc.testing.mock_provider import DemoProvider
@@ -25,7 +26,7 @@ from tests.support.session_fixtures import SecureClient, SignedIn, sign_in  # no
 
 pytestmark = pytest.mark.django_db(**EVERYTHING)
 BY_APP = '{"client_id":"app"}'
-SCOPE = 'Bearer error="insufficient_scope", error_description="The access token has not the scope for this", scope='
+SCOPE = 'Bearer error="insufficient_scope", error_description="The access token lacks the required scope", scope='
 
 
 @pytest.fixture
@@ -33,7 +34,7 @@ def patient() -> Any:
     return get_user_model()._default_manager.create_user(username="patient")
 
 
-def test_scopes_that_the_view_requires_are_all_needed(app: App) -> None:
+def test_view_requires_all_its_scopes(app: App) -> None:
     assert app.get("/scoped/", app.token(scope="openid chart.read chart.write")).status_code == 200
     for scope in ("openid", "openid chart.write"):
         refused = app.get("/scoped/", app.token(scope=scope))
@@ -44,7 +45,7 @@ def test_scopes_that_the_view_requires_are_all_needed(app: App) -> None:
     assert len(refusals()) == 2
 
 
-def test_scopes_are_no_matter_of_somebody_in_a_session(
+def test_oidc_session_needs_no_scope(
     app: App,
     sign_in: Callable[[], SignedIn],  # noqa: F811 -- the fixture
 ) -> None:
@@ -59,20 +60,20 @@ def test_scopes_are_no_matter_of_somebody_in_a_session(
     assert not hospital.HasScope().has_permission(request, hospital.Scoped())
 
 
-def test_refusal_stays_one_beside_another_permission(app: App) -> None:
+def test_refusal_is_not_overridden_by_another_permission(app: App) -> None:
     assert app.get("/either/", app.token(scope="openid chart.write")).status_code == 200
     assert app.get("/either/", app.token()).status_code == 403
 
 
-def test_view_that_requires_no_scope_is_none(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
-    for declared in ((), "chart.read", ("two words",), None, ("",)):
-        monkeypatch.setattr(hospital.Open, "required_scopes", declared)
+def test_view_without_scopes_is_invalid(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
+    for scopes in ((), "chart.read", ("two words",), None, ("",)):
+        monkeypatch.setattr(hospital.Open, "required_scopes", scopes)
         with pytest.raises(DeclarationInvalid):
             app.get("/open/", app.token())
     assert RAN == []
 
 
-def test_token_opens_what_its_scopes_and_its_person_both_permit(app: App, patient: Any) -> None:
+def test_access_requires_scope_and_permission(app: App, patient: Any) -> None:
     resource = f"Patient/{patient.pk}"
     granted = ("access.granted", "", resource, BY_APP)
     denied = ("access.denied", "permission_missing", resource, BY_APP)
@@ -95,7 +96,7 @@ def test_token_opens_what_its_scopes_and_its_person_both_permit(app: App, patien
             assert refusals()[refused:] == [("scope_missing", "default", "failure")]
 
 
-def test_event_of_a_look_names_person_client_and_purpose_and_no_session(
+def test_access_event_has_user_client_and_purpose(
     app: App,
     patient: Any,
     sign_in: Callable[[], SignedIn],  # noqa: F811 -- the fixture
@@ -108,14 +109,14 @@ def test_event_of_a_look_names_person_client_and_purpose_and_no_session(
     assert (event.detail, event.client_ip) == (BY_APP, "127.0.0.1")
 
 
-def test_purpose_is_judged_as_in_any_guarded_view(app: App, patient: Any) -> None:
+def test_purpose_is_validated(app: App, patient: Any) -> None:
     HELD.add((app.user.pk, patient.pk))
     token, reasons = app.token(), {"TREAT": "", "HMARKT": "purpose_not_declared", "treat": "purpose_unknown"}
     for purpose, reason in reasons.items():
         response = app.get(f"/chart/{patient.pk}/?purpose={purpose}", token)
         assert response.status_code == (403 if reason else 200)
-        assert not response.has_header("WWW-Authenticate"), "the scope is not what is missing"
-    assert [told[1] for told in decisions()] == list(reasons.values())
+        assert not response.has_header("WWW-Authenticate"), "not because of the scope"
+    assert [reason for _, reason, *_ in decisions()] == list(reasons.values())
     for purpose, reason in {"TREAT": "", ("TREAT",): "purpose_unknown", None: "purpose_unknown"}.items():
         header = {"Authorization": f"Bearer {token}"}
         sent = app.client.post(f"/chart/{patient.pk}/", {"purpose": purpose}, "application/json", headers=header)
@@ -123,26 +124,26 @@ def test_purpose_is_judged_as_in_any_guarded_view(app: App, patient: Any) -> Non
         assert decisions()[-1][1] == reason
 
 
-def test_what_is_not_there_is_refused_as_what_is_not_permitted(app: App) -> None:
+def test_missing_object_is_refused_like_a_denied_one(app: App) -> None:
     for view in ("gone", "notthere", "generic"):
         response = app.get(f"/{view}/999/", app.token())
         assert (response.status_code, RAN) == (403, [])
     assert decisions() == [("access.denied", "permission_missing", "Patient/999", BY_APP)] * 3
 
 
-def test_permission_of_no_object_is_asked_for_none(app: App) -> None:
+def test_permission_without_object_is_checked_for_none(app: App) -> None:
     assert app.get("/whole/7/", app.token()).status_code == 403
     HELD.add((app.user.pk, None))
     assert app.get("/whole/7/", app.token()).status_code == 200
     assert ASKED == [None, None]
 
 
-def test_view_that_declares_too_little_is_none(app: App) -> None:
+def test_view_without_get_resource_is_invalid(app: App) -> None:
     with pytest.raises(DeclarationInvalid, match="get_resource"):
         app.get("/undeclared/7/", app.token())
 
 
-def test_person_in_a_session_is_guarded_by_the_same_permission(
+def test_oidc_session_is_checked_by_the_same_permission(
     app: App,
     patient: Any,
     sign_in: Callable[[], SignedIn],  # noqa: F811 -- the fixture
@@ -152,24 +153,21 @@ def test_person_in_a_session_is_guarded_by_the_same_permission(
     assert clinician.client().get(f"/chart/{patient.pk}/").status_code == 200
     assert decisions() == [("access.granted", "", f"Patient/{patient.pk}", "{}")]
     assert AuditEvent.objects.get(action="access.granted").session == str(clinician.session.pk)
-    nobody = SecureClient().get(f"/unscoped/{patient.pk}/")
-    assert (nobody.status_code, nobody["WWW-Authenticate"], nobody["Cache-Control"]) == (
-        401,
-        'Bearer realm="api"',
-        "no-store",
-    )
+    response = SecureClient().get(f"/unscoped/{patient.pk}/")
+    headers = response["WWW-Authenticate"], response["Cache-Control"]
+    assert (response.status_code, *headers) == (401, 'Bearer realm="api"', "no-store")
     by_password = SecureClient()
     by_password.force_login(clinician.user, backend="tests.support.guarded_views.Wards")
     assert by_password.get(f"/unscoped/{patient.pk}/").status_code == 401
-    assert [told[1] for told in decisions()] == ["", "session_missing"]
+    assert [reason for _, reason, *_ in decisions()] == ["", "session_missing"]
 
 
-def test_nothing_is_shown_without_the_trail(app: App, patient: Any) -> None:
+def test_access_is_refused_during_an_audit_outage(app: App, patient: Any) -> None:
     HELD.add((app.user.pk, patient.pk))
     token = app.token()
 
     def fail(*args: Any) -> Any:
-        raise OperationalError("the server is away")
+        raise OperationalError("the server is unreachable")
 
     with connections["phi_audit"].execute_wrapper(fail):
         response = app.get(f"/chart/{patient.pk}/", token)
@@ -177,33 +175,29 @@ def test_nothing_is_shown_without_the_trail(app: App, patient: Any) -> None:
     assert app.get(f"/chart/{patient.pk}/", token).status_code == 200
 
 
-def test_what_the_framework_asks_again_is_decided_once(app: App, patient: Any) -> None:
-    """OPTIONS looks whether PUT and POST would be permitted, and asks each permission for each of them."""
+def test_repeated_permission_checks_are_decided_once(app: App, patient: Any) -> None:
+    """OPTIONS checks each permission class again for PUT and for POST."""
+    url, headers = f"/generic/{patient.pk}/", {"Authorization": f"Bearer {app.token()}"}
     HELD.add((app.user.pk, patient.pk))
-    token = app.token()
-    assert (
-        app.client.options(f"/generic/{patient.pk}/", headers={"Authorization": f"Bearer {token}"}).status_code == 200
-    )
+    assert app.client.options(url, headers=headers).status_code == 200
     assert len(decisions()) == 1
     HELD.clear()
-    assert (
-        app.client.options(f"/generic/{patient.pk}/", headers={"Authorization": f"Bearer {token}"}).status_code == 403
-    )
+    assert app.client.options(url, headers=headers).status_code == 403
     assert len(decisions()) == 2
 
 
-def test_decision_is_of_one_request_and_one_resource(app: App, patient: Any) -> None:
+def test_decision_is_for_one_request_and_one_resource(app: App, patient: Any) -> None:
     HELD.add((app.user.pk, patient.pk))
     view, token = hospital.Unscoped(), app.token()
 
-    def asked(pk: int) -> Any:
+    def check(pk: int) -> Any:
         rf = RequestFactory(headers={"Authorization": f"Bearer {token}"})
         view.kwargs = {"pk": pk}
         view.request = view.initialize_request(rf.get("/"))
         view.check_permissions(view.request)
         return view.request
 
-    request = asked(patient.pk)
+    request = check(patient.pk)
     view.check_permissions(request)
     assert len(decisions()) == 1
     view.kwargs = {"pk": app.user.pk}
@@ -211,14 +205,14 @@ def test_decision_is_of_one_request_and_one_resource(app: App, patient: Any) -> 
         view.check_permissions(request)
     HELD.clear()
     with pytest.raises(PermissionDenied):
-        asked(patient.pk)
-    assert [told[:2] for told in decisions()] == [
+        check(patient.pk)
+    assert [decision[:2] for decision in decisions()] == [
         ("access.granted", ""),
         *[("access.denied", "permission_missing")] * 2,
     ]
 
 
-def test_token_narrows_what_any_code_asks_of_its_user(app: App) -> None:
+def test_token_limits_is_staff_and_is_superuser(app: App) -> None:
     get_user_model().objects.filter(pk=app.user.pk).update(is_staff=True, is_superuser=True)
     header = {"Authorization": f"Bearer {app.token()}"}
     assert app.client.get("/staff/", headers=header).status_code == 403
@@ -228,9 +222,7 @@ def test_token_narrows_what_any_code_asks_of_its_user(app: App) -> None:
     assert (row.is_staff, row.is_superuser) == (True, True)
 
 
-def test_claims_are_not_revealed_to_a_token(app: App, patient: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    from django_phi_oidc.audit.request_context import Actor  # noqa: PLC0415
-    from django_phi_oidc.claims.disclosure import reveal  # noqa: PLC0415
+def test_claims_are_not_disclosed_to_a_token(app: App, patient: Any, monkeypatch: pytest.MonkeyPatch) -> None:
 
     def get(view: Any, request: Any, **kwargs: Any) -> Any:
         assert isinstance(request.auth, AccessToken)
@@ -243,12 +235,12 @@ def test_claims_are_not_revealed_to_a_token(app: App, patient: Any, monkeypatch:
 
 
 def challenge(acr: str) -> str:
-    described = "A stronger or newer authentication is needed"
-    told = f'Bearer error="insufficient_user_authentication", error_description="{described}"'
-    return f'{told}, acr_values="{acr}", max_age="300"'
+    description = "A stronger or newer authentication is needed"
+    error = f'Bearer error="insufficient_user_authentication", error_description="{description}"'
+    return f'{error}, acr_values="{acr}", max_age="300"'
 
 
-def test_sign_in_that_is_too_weak_or_too_old_is_asked_for_anew(op: DemoProvider, app: App) -> None:
+def test_insufficient_authentication_gets_a_step_up_challenge(op: DemoProvider, app: App) -> None:
     token = app.token()
     assert app.get("/sure/", token).status_code == 200
     weak = app.get("/surer/", token)
@@ -263,7 +255,7 @@ def test_sign_in_that_is_too_weak_or_too_old_is_asked_for_anew(op: DemoProvider,
     ]
 
 
-def test_assurance_is_asked_for_in_the_event_of_a_look(op: DemoProvider, app: App, patient: Any) -> None:
+def test_assurance_is_part_of_the_access_decision(op: DemoProvider, app: App, patient: Any) -> None:
     HELD.add((app.user.pk, patient.pk))
     path = f"/surechart/{patient.pk}/"
     weak = app.get(path, app.token())
@@ -275,10 +267,11 @@ def test_assurance_is_asked_for_in_the_event_of_a_look(op: DemoProvider, app: Ap
 
     op.mutate = stronger
     assert app.get(path, app.token()).status_code == 200
-    assert [told[:2] for told in decisions()] == [("access.denied", "acr_insufficient"), ("access.granted", "")]
+    outcomes = [decision[:2] for decision in decisions()]
+    assert outcomes == [("access.denied", "acr_insufficient"), ("access.granted", "")]
 
 
-def test_assurance_of_a_session_is_that_of_its_id_token(
+def test_session_assurance_is_that_of_its_id_token(
     app: App,
     sign_in: Callable[[], SignedIn],  # noqa: F811 -- the fixture
 ) -> None:

@@ -1,4 +1,4 @@
-"""As far as a token goes nobody has what they have not, and all that is not about permissions stays theirs."""
+"""A scoped user has only permissions that both user and token have, and is the user in all else."""
 
 import copy
 import pickle
@@ -38,61 +38,61 @@ def person() -> Any:
 
 @settings(deadline=None, max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.sets(st.sampled_from(KNOWN)), st.sets(st.sampled_from(KNOWN)), st.booleans())
-def test_permissions_are_those_that_both_have(person: Any, of_token: set[str], asked: set[str], root: bool) -> None:
-    # Anew: permissions are cached on the instance.
+def test_permissions_are_the_intersection_of_user_and_token(
+    person: Any, token_permissions: set[str], required: set[str], is_superuser: bool
+) -> None:
+    # A new instance, because permissions are cached on it.
     person = get_user_model()._default_manager.get(pk=person.pk)
-    person.is_superuser = root
-    both = of_token & (set(KNOWN) if root else {"auth.view_user", "auth.view_group"})
-    narrowed = ScopedUser(person, of_token)
-    assert {perm for perm in KNOWN if narrowed.has_perm(perm)} == both
-    assert narrowed.has_perms(asked) == (asked <= both)
-    assert narrowed.has_perms(asked) <= person.has_perms(asked)
-    assert narrowed.get_all_permissions() == both
-    assert narrowed.get_user_permissions() | narrowed.get_group_permissions() == both
-    assert {app for app in ("auth", "admin") if narrowed.has_module_perms(app)} == {
+    person.is_superuser = is_superuser
+    both = token_permissions & (set(KNOWN) if is_superuser else {"auth.view_user", "auth.view_group"})
+    scoped = ScopedUser(person, token_permissions)
+    assert {perm for perm in KNOWN if scoped.has_perm(perm)} == both
+    assert scoped.has_perms(required) == (required <= both)
+    assert scoped.has_perms(required) <= person.has_perms(required)
+    assert scoped.get_all_permissions() == both
+    assert scoped.get_user_permissions() | scoped.get_group_permissions() == both
+    assert {app for app in ("auth", "admin") if scoped.has_module_perms(app)} == {
         perm.partition(".")[0] for perm in both
     }
-    # Django's own backend says no to every object, but of a superuser nobody asks it.
-    assert narrowed.has_perm("auth.view_user", person) == (root and "auth.view_user" in of_token)
+    # ModelBackend denies all object permissions, except to superusers, who never reach it.
+    assert scoped.has_perm("auth.view_user", person) == (is_superuser and "auth.view_user" in token_permissions)
 
 
 @pytest.mark.django_db(transaction=True)
-def test_permissions_are_the_same_in_a_coroutine(person: Any) -> None:
-    narrowed = ScopedUser(person, ["auth.view_user", "auth.change_user"])
+def test_async_permission_checks_are_the_same(person: Any) -> None:
+    scoped = ScopedUser(person, ["auth.view_user", "auth.change_user"])
 
-    def awaited(ask: Any, *given: Any) -> Any:
-        return async_to_sync(ask)(*given)
+    def awaited(method: Any, *args: Any) -> Any:
+        return async_to_sync(method)(*args)
 
-    assert [awaited(narrowed.ahas_perm, perm) for perm in KNOWN] == [True, False, False, False]
-    assert awaited(narrowed.ahas_perms, ["auth.view_user"])
-    assert not awaited(narrowed.ahas_perms, ["auth.view_user", "auth.view_group"])
-    assert [awaited(narrowed.ahas_module_perms, app) for app in ("auth", "admin")] == [True, False]
-    assert [awaited(ask) for ask in (narrowed.aget_all_permissions, narrowed.aget_user_permissions)] == [
-        {"auth.view_user"},
-        {"auth.view_user"},
-    ]
-    assert awaited(narrowed.aget_group_permissions) == frozenset()
+    assert [awaited(scoped.ahas_perm, perm) for perm in KNOWN] == [True, False, False, False]
+    assert awaited(scoped.ahas_perms, ["auth.view_user"])
+    assert not awaited(scoped.ahas_perms, ["auth.view_user", "auth.view_group"])
+    assert [awaited(scoped.ahas_module_perms, app) for app in ("auth", "admin")] == [True, False]
+    assert awaited(scoped.aget_all_permissions) == {"auth.view_user"}
+    assert awaited(scoped.aget_user_permissions) == {"auth.view_user"}
+    assert awaited(scoped.aget_group_permissions) == frozenset()
 
 
-def test_all_else_is_the_persons(person: Any) -> None:
+def test_other_attributes_are_those_of_the_user(person: Any) -> None:
     person.is_staff = person.is_superuser = True
-    narrowed: Any = ScopedUser(person, [])
-    assert isinstance(narrowed, get_user_model())
-    assert (narrowed, hash(narrowed), str(narrowed)) == (person, hash(person), "amina")
-    assert (narrowed.is_authenticated, narrowed.is_active) == (True, True)
-    assert (narrowed.is_staff, narrowed.is_superuser) == (False, False)
-    narrowed.email = "new@example.org"
-    narrowed.save()
-    row = get_user_model()._default_manager.get(pk=narrowed.pk)
+    scoped: Any = ScopedUser(person, [])
+    assert isinstance(scoped, get_user_model())
+    assert (scoped, hash(scoped), str(scoped)) == (person, hash(person), "amina")
+    assert (scoped.is_authenticated, scoped.is_active) == (True, True)
+    assert (scoped.is_staff, scoped.is_superuser) == (False, False)
+    scoped.email = "new@example.org"
+    scoped.save()
+    row = get_user_model()._default_manager.get(pk=scoped.pk)
     assert (row.email, row.is_staff, row.is_superuser) == ("new@example.org", True, True)
-    assert list(Group.objects.filter(user=narrowed)) == list(person.groups.all())
-    assert pickle.loads(pickle.dumps(narrowed)) == person
+    assert list(Group.objects.filter(user=scoped)) == list(person.groups.all())
+    assert pickle.loads(pickle.dumps(scoped)) == person
 
 
-def test_copy_is_narrowed_too(person: Any) -> None:
+def test_copy_is_limited_too(person: Any) -> None:
     person.is_superuser = True
-    narrowed = ScopedUser(person, ["auth.view_user"])
-    for other in (copy.copy(narrowed), copy.deepcopy(narrowed), pickle.loads(pickle.dumps(narrowed))):
+    scoped = ScopedUser(person, ["auth.view_user"])
+    for other in (copy.copy(scoped), copy.deepcopy(scoped), pickle.loads(pickle.dumps(scoped))):
         assert (other, type(other), other.is_superuser) == (person, ScopedUser, False)
         assert [perm for perm in KNOWN if other.has_perm(perm)] == ["auth.view_user"]
         other.email = "other@example.org"
