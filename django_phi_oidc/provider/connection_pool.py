@@ -5,8 +5,8 @@ through a second handle on its socket, created before the TLS handshake, so that
 at once. The handle is a duplicate of the descriptor, because the TLS wrapper takes over the first one and because
 http.client closes it early.
 
-This is the only module that relies on internals of urllib3 and http.client. Checked with urllib3 2.2 to 2.8 and
-Python 3.11 to 3.14:
+This is the only module that relies on internals of urllib3 and http.client. The tests run with
+urllib3 2.2 on Python 3.11 and the newest 2.x on Python 3.13:
 - urllib3: `HTTPConnection._new_conn`, `HTTPConnectionPool._get_conn` and `_put_conn`, `ConnectionCls`,
   `response_class`, the attributes `sslobj`, `incoming` and `socket` of `SSLTransport`, and wrapped errors in
   `original_error` or `args`.
