@@ -336,16 +336,8 @@ def _serialize_fields(event: Event, *, mac_member: str = "") -> str:
     )
 
 
-def _canonical_json(detail: Mapping[str, Any]) -> str:
-    # RFC 8785 sorts by UTF-16 units and has its own number format: detail keys are ASCII, and there are no floats.
-    members = [
-        f"{encode_basestring(key)}:{encode_basestring(value) if isinstance(value, str) else _encode_json(value)}"
-        for key, value in sorted(detail.items())
-    ]
-    return f"{{{','.join(members)}}}"
-
-
-_encode_json = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode
+# RFC 8785 sorts by UTF-16 units and has its own number format: detail keys are ASCII, and there are no floats.
+_canonical_json = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode
 
 
 def _is_allowed_value(value: Any) -> bool:
