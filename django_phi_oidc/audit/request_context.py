@@ -25,14 +25,17 @@ ASSURANCE_KEY = "phi_oidc_assurance"
 # A client can only set META entries whose names begin with HTTP_.
 _REQUEST_ID_KEY = "phi_oidc.request_id"
 _UNIX_SOCKET_PEER_IP = "127.0.0.1"
+_CACHE_ATTRIBUTE = "_phi_oidc_actor"
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
+Session = Mapping[str, Any] | SessionBase
+User = AbstractBaseUser | AnonymousUser
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Actor:
     """The person who acts, and the origin for the events of the act."""
 
-    user: AbstractBaseUser | AnonymousUser
+    user: User
     origin: Origin
     request: HttpRequest | None = field(default=None, repr=False, compare=False)
     """The request that the act is part of, if any. If claims are disclosed, its response is marked no-store."""
@@ -55,33 +58,44 @@ class Actor:
         The OIDC session is left out if another user has signed in to the Django session: request.user may come from an
         API token that was sent together with a cookie. It is also left out if an access token of the provider
         authenticated the request: the assurance is then that of the token.
+        The actor is kept on the request, and built again after its user, session, token or address changed.
         """
         # Wrapping requests, such as those of Django REST framework, have it as _request, which has their token as auth.
         wrapped = getattr(request, "_request", request)
         token = getattr(wrapped, "auth", None)
         bearer = token if isinstance(token, AccessToken) else None
         user = getattr(request, "user", None) or AnonymousUser()
+        session: Session = {} if bearer else getattr(request, "session", {})
+        sources = (
+            *(bearer, user.pk, session.get(SIGNED_IN), session.get(SESSION_KEY), session.get(ASSURANCE_KEY)),
+            *(request.META.get("REMOTE_ADDR"), request.META.get("HTTP_X_FORWARDED_FOR"), conf.trusted_proxies()),
+        )
+        cached_sources, actor = getattr(wrapped, _CACHE_ATTRIBUTE, (None, None))
+        if actor is None or actor.user is not user or cached_sources != sources:
+            actor = cls._build(wrapped, user, session, bearer)
+            setattr(wrapped, _CACHE_ATTRIBUTE, (sources, actor))
+        return actor
+
+    @classmethod
+    def _build(cls, request: HttpRequest, user: User, session: Session, bearer: AccessToken | None) -> "Actor":
+        session_id = _find_user_session_id(session, user)
+        acr, auth_time = _get_assurance(session) if session_id else ("", None)
+        if bearer:
+            acr, auth_time = bearer.acr, bearer.auth_time
         origin = Origin(
             actor=str(user.pk) if user.is_authenticated else "",
-            session="" if bearer else _find_user_session_id(request, user),
+            session=session_id,
             client_ip=get_client_ip(request, trusted_proxies=conf.trusted_proxies()),
             request_id=get_request_id(request),
         )
-        if bearer:
-            acr, auth_time = bearer.acr, bearer.auth_time
-        else:
-            acr, auth_time = _get_assurance(request) if origin.session else ("", None)
         client_id = bearer.client_id if bearer else ""
-        return cls(user=user, origin=origin, request=wrapped, client_id=client_id, acr=acr, auth_time=auth_time)
+        return cls(user=user, origin=origin, request=request, client_id=client_id, acr=acr, auth_time=auth_time)
 
 
-def _find_user_session_id(request: HttpRequest, user: AbstractBaseUser | AnonymousUser) -> str:
-    session: Mapping[str, Any] | SessionBase = getattr(request, "session", {})
+def _find_user_session_id(session: Session, user: User) -> str:
     session_id = find_oidc_session_id(session)
-    if session_id is None:
-        return ""
     is_foreign = user.is_authenticated and session.get(SIGNED_IN, str(user.pk)) != str(user.pk)
-    return "" if is_foreign else str(session_id)
+    return "" if session_id is None or is_foreign else str(session_id)
 
 
 def build_assurance_entry(*, acr: str, auth_time: datetime | None) -> list[Any]:
@@ -89,12 +103,12 @@ def build_assurance_entry(*, acr: str, auth_time: datetime | None) -> list[Any]:
     return [acr, auth_time.timestamp() if auth_time else None]
 
 
-def _get_assurance(request: HttpRequest) -> tuple[str, datetime | None]:
-    acr, auth_time = request.session.get(ASSURANCE_KEY, ("", None))
+def _get_assurance(session: Session) -> tuple[str, datetime | None]:
+    acr, auth_time = session.get(ASSURANCE_KEY, ("", None))
     return acr, None if auth_time is None else datetime.fromtimestamp(auth_time, UTC)
 
 
-def find_oidc_session_id(session: Mapping[str, Any] | SessionBase) -> uuid.UUID | None:
+def find_oidc_session_id(session: Session) -> uuid.UUID | None:
     """Return the id of the OIDC session that a Django session refers to, if any."""
     try:
         return uuid.UUID(session.get(SESSION_KEY))
