@@ -13,7 +13,7 @@ from typing import Unpack
 
 from django.db import DEFAULT_DB_ALIAS, connections, transaction
 
-from .._internal.sql import delete, insert
+from .._internal.sql import delete
 from ..errors import AuditUnavailable, KeyMissing
 from .events import AuthenticatedEvent, EventFields, NewEvent, parse_event, serialize_event
 from .models import AuditOutbox
@@ -54,7 +54,8 @@ def enqueue_many(events: Sequence[NewEvent], *, using: str = DEFAULT_DB_ALIAS) -
     if not events:
         return ()
     authenticated = [authenticate_event(event) for event in events]
-    insert([AuditOutbox(id=item.event.id, event=serialize_event(item)) for item in authenticated], using=using)
+    rows = [AuditOutbox(id=item.event.id, event=serialize_event(item)) for item in authenticated]
+    AuditOutbox.objects.using(using).bulk_create(rows)
 
     def move_committed_events() -> None:
         deferred = _deferred_events.get()

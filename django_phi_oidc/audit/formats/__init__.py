@@ -1,7 +1,7 @@
-"""The formats that the log is delivered in: pure functions of an event or a checkpoint. No Django.
+"""The output formats of the log: pure functions of an event or a checkpoint. No Django.
 
-Native JSON is the event's canonical text with `leaf_index` in it: without that member, and with `mac` apart, a copy
-is byte for byte what the MAC and the leaf hash are over, so that it can be verified without the database.
+Native JSON is the event's canonical text with two more members. Without `leaf_index` and `mac` it is, byte for byte,
+the input of the MAC and the leaf hash, so a copy can be verified without the database.
 """
 
 import json
@@ -17,7 +17,7 @@ from .ocsf import checkpoint_to_ocsf, event_to_ocsf
 
 
 def item_to_line(item: LogItem, log_format: LogFormat, *, hostname: str) -> str:
-    """Return the item as one line of text, without a line break in or after it. site: the machine's name."""
+    """Return the item as one line of text, without a line break. hostname: that of the sending machine."""
     if log_format == "cef":
         return event_to_cef(item) if isinstance(item, SealedEvent) else checkpoint_to_cef(item)
     if log_format == "ocsf":
@@ -52,5 +52,5 @@ def checkpoint_to_json(item: SealedCheckpoint) -> dict[str, Any]:
     }
 
 
-# As the canonical form has it; json.dumps escapes every control character, so a line stays one line.
+# The canonical form; json escapes every control character, so the result is one line.
 compact_json = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode

@@ -16,7 +16,7 @@ from django.test.utils import CaptureQueriesContext
 
 from django_phi_oidc._internal import clock
 from django_phi_oidc.audit.events import canonical_bytes
-from django_phi_oidc.audit.log.keys import find_signing_key, get_checkpoint_origin, get_public_keys
+from django_phi_oidc.audit.log.signing_keys import find_signing_key, get_checkpoint_origin, get_public_keys
 from django_phi_oidc.audit.log.recovery import resume_log
 from django_phi_oidc.audit.log.sequencer import BATCH_SIZE, append_all_to_log, count_overdue_events
 from django_phi_oidc.audit.models import (
