@@ -325,17 +325,12 @@ def build_verification_context() -> dict[str, Any]:
         return {"unreadable": UNREADABLE_MESSAGE}
     if event is None:
         return {}
-    detail = _parse_detail(event.detail)
-    findings = detail.get("findings")
-    return {"event": event, **detail, "is_clean": event.outcome == "success" and findings == 0}
-
-
-def _parse_detail(detail: str) -> dict[str, Any]:
     try:
-        members = json.loads(detail)
-    except ValueError:
-        return {}
-    return members if isinstance(members, dict) else {}
+        detail = dict(json.loads(event.detail))
+    except (TypeError, ValueError):
+        detail = {}
+    is_clean = event.outcome == "success" and detail.get("findings") == 0
+    return {"event": event, **detail, "is_clean": is_clean}
 
 
 def _format_detail(detail: str) -> str:

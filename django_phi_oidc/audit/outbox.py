@@ -91,17 +91,13 @@ def batch_delivery() -> Iterator[None]:
         yield
         return
     events: list[AuthenticatedEvent] = []
-
-    def move_events() -> None:
-        _move_committed(events, using=DEFAULT_DB_ALIAS)
-
     try:
         with defer_delivery() as events:
             yield
     finally:
         if events:
             # As after a commit: a failure is logged, and the outbox keeps the events.
-            transaction.on_commit(move_events, robust=True)
+            transaction.on_commit(lambda: _move_committed(events, using=DEFAULT_DB_ALIAS), robust=True)
 
 
 def record_with_deferred(deferred_events: Sequence[AuthenticatedEvent], events: Sequence[NewEvent]) -> None:
@@ -120,11 +116,7 @@ def record_with_deferred(deferred_events: Sequence[AuthenticatedEvent], events: 
             moved = ()
     except (*EVENT_ERRORS, KeyMissing) as error:
         raise AuditUnavailable from error
-
-    def delete_moved() -> None:
-        _delete_rows(moved, using=DEFAULT_DB_ALIAS)
-
-    transaction.on_commit(delete_moved, robust=True)
+    transaction.on_commit(lambda: _delete_rows(moved, using=DEFAULT_DB_ALIAS), robust=True)
 
 
 def flush(*, limit: int = 500, using: str = DEFAULT_DB_ALIAS) -> int:

@@ -49,17 +49,13 @@ def raise_audit_alert(rule: str, *, now: datetime, count: int = 0) -> None:
     Only events with a valid MAC count, so an attacker cannot suppress an alert by inserting a forged event.
     Raises: AuditUnavailable.
     """
-    if _was_raised_recently(rule, now=now):
-        return
+    id_range = lowest_uuid7(now - ALERT_INTERVAL), lowest_uuid7(now + timedelta(milliseconds=1))
+    alerts = AuditEvent.objects.filter(action=Action.ALERT_RAISED, id__range=id_range, detail__contains=f'"{rule}"')
+    with translate_database_errors():
+        if any(
+            has_valid_row_mac(event) and json.loads(event.detail).get("rule") == rule
+            for event in alerts.iterator(chunk_size=100)
+        ):
+            return
     detail = {"rule": rule, "count": count} if count else {"rule": rule}
     insert_events([authenticate_event(NewEvent(Action.ALERT_RAISED, Origin(), now, detail=detail))])
-
-
-def _was_raised_recently(rule: str, *, now: datetime) -> bool:
-    with translate_database_errors():
-        id_range = lowest_uuid7(now - ALERT_INTERVAL), lowest_uuid7(now + timedelta(milliseconds=1))
-        alerts = AuditEvent.objects.filter(action=Action.ALERT_RAISED, id__range=id_range)
-        return any(
-            has_valid_row_mac(event) and json.loads(event.detail).get("rule") == rule
-            for event in alerts.filter(detail__contains=f'"{rule}"').iterator(chunk_size=100)
-        )

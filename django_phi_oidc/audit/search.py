@@ -30,6 +30,8 @@ _PARTIAL_INDEX_CONDITIONS = {"action": {}, "outcome": {"outcome__lt": "success"}
 """The conditions of these indexes. The other ones exclude the empty value."""
 _MAX_UUID = 2**128 - 1
 _IdRange = tuple[uuid.UUID, uuid.UUID]
+_QueryPart = tuple[QuerySet[AuditEvent], tuple[str, ...]]
+"""Rows, and the order of the index that finds them."""
 Row = TypeVar("Row")
 Key = TypeVar("Key", uuid.UUID, int)
 
@@ -103,10 +105,7 @@ def list_events(
     id_range = _find_id_range(filters, before, after)
     if id_range is None:
         return KeysetPage()
-    newest_first, limit = after is None, page_size + 1
-    parts = [_limit_rows(limit, *part, newest_first=newest_first) for part in _build_query_parts(filters, id_range)]
-    rows = parts[0] if len(parts) == 1 else _union_parts(parts, newest_first=newest_first, limit=limit)
-    return _build_page(rows, lambda row: row.id, before, after, page_size)
+    return _fetch_event_page(_build_query_parts(filters, id_range), before, after, page_size)
 
 
 def list_events_of_query(
@@ -119,21 +118,12 @@ def list_events_of_query(
     id_range = _find_id_range(EventFilters(since=query.since), before, after)
     if id_range is None:
         return KeysetPage()
-    newest_first, limit = after is None, page_size + 1
     events = AuditEvent.objects.filter(action__in=query.actions, outcome="success")
     if query.excluded_actor:
         events = events.exclude(actor=query.excluded_actor)
     values = [*(("subject", value) for value in query.subjects), *(("resource", value) for value in query.resources)]
-    parts = [
-        _limit_rows(limit, *_filter_by_index(*value, events, id_range), newest_first=newest_first) for value in values
-    ]
-    rows_by_id: dict[uuid.UUID, AuditEvent] = {}
-    with _translate_row_errors():
-        for start in range(0, len(parts), _PARTS_PER_QUERY):
-            batch = parts[start : start + _PARTS_PER_QUERY]
-            rows_by_id |= {row.id: row for row in _union_parts(batch, newest_first=newest_first, limit=limit)}
-    rows = sorted(rows_by_id.values(), key=lambda row: row.id, reverse=newest_first)[:limit]
-    return _build_page(rows, lambda row: row.id, before, after, page_size)
+    parts = [_filter_by_index(*value, events, id_range) for value in values]
+    return _fetch_event_page(parts, before, after, page_size)
 
 
 def find_oldest_unarchived_time() -> datetime | None:
@@ -242,7 +232,7 @@ def _validate_single_bound(before: object, after: object) -> None:
         raise ValueError("A page begins before a row or after one, not both.")
 
 
-def _build_query_parts(filters: EventFilters, id_range: _IdRange) -> list[tuple[QuerySet[AuditEvent], tuple[str, ...]]]:
+def _build_query_parts(filters: EventFilters, id_range: _IdRange) -> list[_QueryPart]:
     """Return a query for each meaning of the search, with the order of the index that it uses."""
     exact = {name: getattr(filters, name) for name in ("subject", "actor", "action", "outcome")}
     values = {name: value for name, value in exact.items() if value}
@@ -261,9 +251,7 @@ def _build_query_parts(filters: EventFilters, id_range: _IdRange) -> list[tuple[
     return [by_id, *(_filter_by_index(name, str(id_), rows, id_range) for name in ("session", "subject", "actor"))]
 
 
-def _filter_by_index(
-    name: str, value: str, rows: QuerySet[AuditEvent], id_range: _IdRange
-) -> tuple[QuerySet[AuditEvent], tuple[str, ...]]:
+def _filter_by_index(name: str, value: str, rows: QuerySet[AuditEvent], id_range: _IdRange) -> _QueryPart:
     """Return the rows with the value in the id range, and the order of the index (name, id), which nothing else has.
 
     For `name = value ORDER BY id` PostgreSQL may scan the primary key instead, expecting to find the value soon. A user
@@ -299,6 +287,21 @@ def _union_parts(parts: Iterable[QuerySet[AuditEvent]], *, newest_first: bool, l
     order = f"ORDER BY id {'DESC' if newest_first else 'ASC'} LIMIT {limit:d}"
     values = [value for _, parameters in compiled for value in parameters]
     return AuditEvent.objects.using(AUDIT_ALIAS).raw(f"{union} {order}", values)
+
+
+def _fetch_event_page(
+    parts: Sequence[_QueryPart], before: uuid.UUID | None, after: uuid.UUID | None, page_size: int
+) -> KeysetPage[AuditEvent, uuid.UUID]:
+    newest_first, limit = after is None, page_size + 1
+    querysets = [_limit_rows(limit, *part, newest_first=newest_first) for part in parts]
+    rows: dict[uuid.UUID, AuditEvent] = {}
+    with _translate_row_errors():
+        for start in range(0, len(querysets), _PARTS_PER_QUERY):
+            batch = querysets[start : start + _PARTS_PER_QUERY]
+            found = batch[0] if len(batch) == 1 else _union_parts(batch, newest_first=newest_first, limit=limit)
+            rows |= {row.id: row for row in found}
+    newest = sorted(rows.values(), key=lambda row: row.id, reverse=newest_first)[:limit]
+    return _build_page(newest, lambda row: row.id, before, after, page_size)
 
 
 def _build_page(

@@ -164,37 +164,23 @@ def _get_count(minute: datetime, reason: str, network: str) -> int:
 
 def _increment_count(minute: datetime, reason: str, network: str) -> int:
     """Return the new count, which is unique. PostgreSQL, and SQLite from 3.35."""
-    columns = ("minute", "reason", "network", "count")
-    table, *quoted = _quote_names(RefusalCount._meta.db_table, *columns)
-    row = RefusalCount(minute=minute, reason=reason, network=network, count=1)
-    (count,) = _fetch_rows(
-        f"INSERT INTO {table} ({', '.join(quoted)}) VALUES (%s, %s, %s, %s) "  # noqa: S608 -- the model's names
-        f"ON CONFLICT ({', '.join(quoted[:3])}) DO UPDATE SET {quoted[3]} = {table}.{quoted[3]} + 1 "
-        f"RETURNING {quoted[3]}",
-        {name: getattr(row, name) for name in columns},
-    )[0]
-    return int(count)
+    statement = (
+        "INSERT INTO django_phi_oidc_refusalcount (minute, reason, network, count) VALUES (%s, %s, %s, 1) "
+        "ON CONFLICT (minute, reason, network) DO UPDATE SET count = django_phi_oidc_refusalcount.count + 1 "
+        "RETURNING count"
+    )
+    return int(_fetch_rows(statement, minute, reason, network)[0][0])
 
 
 def _delete_minute_counts(minute: datetime) -> list[Any]:
     """Delete the counts of the minute, and return them. Of two concurrent transactions, only one gets them."""
-    table, *quoted = _quote_names(RefusalCount._meta.db_table, "minute", "reason", "network", "count")
-    statement = f"DELETE FROM {table} WHERE {quoted[0]} = %s RETURNING {', '.join(quoted[1:])}"  # noqa: S608 -- as above
-    return _fetch_rows(statement, {"minute": minute})
+    statement = "DELETE FROM django_phi_oidc_refusalcount WHERE minute = %s RETURNING reason, network, count"
+    return _fetch_rows(statement, minute)
 
 
-def _fetch_rows(statement: str, values: dict[str, Any]) -> list[Any]:
+def _fetch_rows(statement: str, minute: datetime, *parameters: str) -> list[Any]:
     connection = connections[DEFAULT_DB_ALIAS]
-    fields: list[Any] = [RefusalCount._meta.get_field(name) for name in values]
-    parameters = [
-        field.get_db_prep_save(value, connection) for field, value in zip(fields, values.values(), strict=True)
-    ]
     with connection.cursor() as cursor:
-        cursor.execute(statement, parameters)
+        cursor.execute(statement, [connection.ops.adapt_datetimefield_value(minute), *parameters])
         # All rows, because SQLite commits after the last one was read.
-        rows: list[Any] = cursor.fetchall()
-        return rows
-
-
-def _quote_names(*names: str) -> list[str]:
-    return [connections[DEFAULT_DB_ALIAS].ops.quote_name(name) for name in names]
+        return list(cursor.fetchall())

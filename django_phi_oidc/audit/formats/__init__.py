@@ -5,14 +5,13 @@ the input of the MAC and the leaf hash, so a copy can be verified without the da
 """
 
 import json
-from datetime import UTC
 from typing import Any
 
 from ...config.sinks import LogFormat
 from ..events import serialize_event
 from .cef import checkpoint_to_cef, event_to_cef
 from .fhir import checkpoint_to_fhir, event_to_fhir
-from .items import LogItem, SealedCheckpoint, SealedEvent
+from .items import LogItem, SealedCheckpoint, SealedEvent, format_instant
 from .ocsf import checkpoint_to_ocsf, event_to_ocsf
 
 
@@ -42,12 +41,11 @@ def event_to_json(item: SealedEvent) -> dict[str, Any]:
 
 def checkpoint_to_json(item: SealedCheckpoint) -> dict[str, Any]:
     """Return the checkpoint's members. Schema: docs/reference/event.schema.json."""
-    sealed_at = item.sealed_at.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds")
     return {
         "checkpoint": item.note,
         "epoch": item.epoch,
         "root_hash": item.root_hash.hex(),
-        "sealed_at": f"{sealed_at}Z",
+        "sealed_at": format_instant(item.sealed_at),
         "tree_size": item.tree_size,
     }
 

@@ -9,11 +9,10 @@ Spec: hl7.org/fhir/R4/auditevent.html; profiles.ihe.net/ITI/BALP (1.1.3).
 import ipaddress
 import json
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from ..events import Action, Event
-from .items import SealedCheckpoint, SealedEvent
+from .items import SealedCheckpoint, SealedEvent, format_instant
 
 PRODUCT = "django_phi_oidc"
 ACTION_SYSTEM = "urn:django-phi-oidc:audit-action"
@@ -114,7 +113,7 @@ def event_to_fhir(item: SealedEvent, *, hostname: str) -> dict[str, Any]:
         "type": kind.type,
         "subtype": [*kind.subtype, {"system": ACTION_SYSTEM, "code": event.action}],
         "action": kind.action,
-        "recorded": _format_instant(event.occurred_at),
+        "recorded": format_instant(event.occurred_at),
         "outcome": _OUTCOME_CODES[event.outcome],
         "agent": _agents(event, kind, purpose, hostname=hostname),
         "source": _event_source(hostname),
@@ -131,19 +130,15 @@ def event_to_fhir(item: SealedEvent, *, hostname: str) -> dict[str, Any]:
 
 def checkpoint_to_fhir(item: SealedCheckpoint, *, hostname: str) -> dict[str, Any]:
     """Return the checkpoint as an AuditEvent about the log; the note is in the entity's detail."""
-    details = {
-        "checkpoint": item.note,
-        "tree_size": str(item.tree_size),
-        "root_hash": item.root_hash.hex(),
-        "epoch": str(item.epoch),
-    }
+    details = {"checkpoint": item.note, "tree_size": str(item.tree_size)}
+    details |= {"root_hash": item.root_hash.hex(), "epoch": str(item.epoch)}
     return {
         "resourceType": "AuditEvent",
         "id": f"checkpoint-{item.epoch}-{item.tree_size}",
         "type": _LOG_USED,
         "subtype": [{"system": ACTION_SYSTEM, "code": "checkpoint"}],
         "action": "C",
-        "recorded": _format_instant(item.sealed_at),
+        "recorded": format_instant(item.sealed_at),
         "outcome": "0",
         "agent": [_server_agent(hostname, _SOURCE)],
         "source": _event_source(hostname),
@@ -156,16 +151,10 @@ def _agents(
 ) -> list[dict[str, Any]]:
     """Data flows from source to destination: to the client on reads, from the client on creation and update."""
     is_inward = event_type.action in ("C", "U")
-    agents = [_server_agent(hostname, _DESTINATION if is_inward else _SOURCE)]
+    server_role, client_role = (_DESTINATION, _SOURCE) if is_inward else (_SOURCE, _DESTINATION)
+    agents = [_server_agent(hostname, server_role)]
     if _is_ip_address(event.client_ip):
-        agents.append(
-            {
-                "type": {"coding": [_SOURCE if is_inward else _DESTINATION]},
-                "who": {"display": event.client_ip},
-                "requestor": False,
-                "network": {"address": event.client_ip, "type": "2"},
-            }
-        )
+        agents.append(_network_agent(client_role, {"display": event.client_ip}, address=event.client_ip, type="2"))
     if event.actor.strip():
         user: dict[str, Any] = {
             "type": {"coding": [_coding(f"{_HL7}v3-ParticipationType", "IRCP", "information recipient")]},
@@ -179,12 +168,12 @@ def _agents(
 
 
 def _server_agent(hostname: str, role: dict[str, str]) -> dict[str, Any]:
-    return {
-        "type": {"coding": [role]},
-        "who": {"display": PRODUCT, "identifier": {"value": hostname}},
-        "requestor": False,
-        "network": {"address": hostname, "type": "1"},
-    }
+    who = {"display": PRODUCT, "identifier": {"value": hostname}}
+    return _network_agent(role, who, address=hostname, type="1")
+
+
+def _network_agent(role: dict[str, str], who: dict[str, Any], **network: str) -> dict[str, Any]:
+    return {"type": {"coding": [role]}, "who": who, "requestor": False, "network": network}
 
 
 def _event_source(hostname: str) -> dict[str, Any]:
@@ -215,12 +204,8 @@ def _entities(item: SealedEvent) -> list[dict[str, Any]]:
     }
     entities.append(_data_entity(event.resource.strip() or event.session.strip() or f"urn:uuid:{event.id}", details))
     if event.request_id.strip():
-        entities.append(
-            {
-                "what": {"identifier": {"value": event.request_id}},
-                "type": _coding(_BALP_ENTITY, "XrequestId", "X-Request-Id"),
-            }
-        )
+        request_type = _coding(_BALP_ENTITY, "XrequestId", "X-Request-Id")
+        entities.append({"what": {"identifier": {"value": event.request_id}}, "type": request_type})
     return entities
 
 
@@ -250,7 +235,3 @@ def _is_ip_address(text: str) -> bool:
 
 def _detail_text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-
-
-def _format_instant(moment: datetime) -> str:
-    return moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"

@@ -1,7 +1,7 @@
 """The items of the log: events in their sealed order, and checkpoints between them. No Django."""
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 
 from ..events import AuthenticatedEvent
 
@@ -34,3 +34,8 @@ class SealedCheckpoint:
 
 
 LogItem = SealedEvent | SealedCheckpoint
+
+
+def format_instant(time: datetime) -> str:
+    """Return the time in UTC as RFC 3339, with microseconds and `Z`."""
+    return time.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"

@@ -174,7 +174,7 @@ def _entity_management_members(event: Event, entity_type: str, detail: Mapping[s
         actor["user"] = {"uid": event.actor}
     if event.session:
         actor["session"] = {"uid": event.session}
-    return {"entity": entity, **({"actor": actor} if actor else {})}
+    return {"entity": entity, "actor": actor} if actor else {"entity": entity}
 
 
 def _detection_finding_members(event: Event, detail: Mapping[str, Any]) -> dict[str, Any]:

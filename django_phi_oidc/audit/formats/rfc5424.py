@@ -1,9 +1,8 @@
 """Syslog messages, and their framing in a stream. No Django. Spec: RFC 5424 6, RFC 5425 4.3, RFC 6587 3.4.1."""
 
 import re
-from datetime import UTC
 
-from .items import LogItem, SealedEvent
+from .items import LogItem, SealedEvent, format_instant
 
 FACILITY = 13
 """`log audit`"""
@@ -31,15 +30,14 @@ def build_message(item: LogItem, text: str, *, hostname: str) -> bytes:
     if isinstance(item, SealedEvent):
         event = item.authenticated_event.event
         severity = _ALERT_SEVERITY if event.action == "alert.raised" else _SEVERITY_BY_OUTCOME[event.outcome]
-        moment, message_id = event.occurred_at, event.action
+        time, message_id = event.occurred_at, event.action
         parameters = {"id": str(event.id), "leaf": str(item.leaf_index)}
     else:
-        severity, moment, message_id = _NOTICE_SEVERITY, item.sealed_at, "checkpoint"
+        severity, time, message_id = _NOTICE_SEVERITY, item.sealed_at, "checkpoint"
         parameters = {"checkpoint": str(item.tree_size)}
-    timestamp = moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
     data = "".join(f' {name}="{_escape_parameter(value)}"' for name, value in parameters.items())
     host, message_id = _header_field(hostname, 255), _header_field(message_id, 32)
-    header = f"<{FACILITY * 8 + severity}>1 {timestamp} {host} {APP_NAME} - {message_id} [{SD_ID}{data}] "
+    header = f"<{FACILITY * 8 + severity}>1 {format_instant(time)} {host} {APP_NAME} - {message_id} [{SD_ID}{data}] "
     return header.encode("ascii") + (b"" if text.isascii() else _BOM) + text.encode("utf-8")
 
 

@@ -72,7 +72,8 @@ def write_archive(path: Path, *, first_leaf_index: int, tree_size: int, progress
                 end = min(start + BATCH_SIZE, tree_size)
                 file.writelines(_render_lines(start, end))
                 progress(end - first_leaf_index, tree_size - first_leaf_index)
-        digest = _compute_sha256_hex(draft)
+        with draft.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
         # Unlike rename, link fails if the name exists.
         os.link(draft, path)
     finally:
@@ -207,8 +208,3 @@ def _open_archive(path: Path) -> Iterator[IO[bytes]]:
             yield file
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise ProofInvalid("The archive is damaged.") from error
-
-
-def _compute_sha256_hex(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

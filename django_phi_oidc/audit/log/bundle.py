@@ -72,7 +72,9 @@ def verify_inclusion_bundle(text: str, keys: Sequence[Ed25519PublicKey]) -> Veri
         raise ProofInvalid("The file is not a known proof.")
     checkpoint = verify_checkpoint(str(bundle["checkpoint"]), keys)
     try:
-        canonical = _canonical_bytes(event)
+        canonical = json.dumps(
+            event, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+        ).encode()
     except (UnicodeEncodeError, ValueError) as error:
         raise ProofInvalid("The event has no canonical form (RFC 8785).") from error
     verify_inclusion(
@@ -183,10 +185,6 @@ def _parse_hashes(proof: Any) -> list[bytes]:
         return [base64.b64decode(text, validate=True) for text in proof]
     except (TypeError, ValueError) as error:
         raise ProofInvalid("The proof is not a list of hashes.") from error
-
-
-def _canonical_bytes(event: Mapping[str, Any]) -> bytes:
-    return json.dumps(event, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
 
 
 def _render_json(bundle: Mapping[str, Any]) -> str:

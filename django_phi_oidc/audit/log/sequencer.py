@@ -273,10 +273,10 @@ def _mark_refused(batch: _CheckedBatch, *, now: datetime) -> list[AuthenticatedE
     """Mark refused events, so that later runs skip them, and write an alert for each rule."""
     alerts = []
     for rule, ids in (("event_forged", batch.forged_ids), ("event_key_unknown", batch.unverifiable_ids)):
-        marked = sum(
-            AuditUnsealed.objects.filter(event_id__in=chunk, refused=False).update(refused=True)
-            for chunk in _chunk_ids(ids)
-        )
+        marked = 0
+        for start in range(0, len(ids), _UPDATE_CHUNK_SIZE):
+            chunk = [_parse_uuid(id_) for id_ in ids[start : start + _UPDATE_CHUNK_SIZE]]
+            marked += AuditUnsealed.objects.filter(event_id__in=chunk, refused=False).update(refused=True)
         if marked:
             resource, detail = f"AuditEvent/{_parse_uuid(ids[0])}", {"rule": rule, "count": len(ids)}
             alert = NewEvent(Action.ALERT_RAISED, Origin(), now, resource=resource, detail=detail)
@@ -297,12 +297,6 @@ def _rebuild_queue() -> None:
             "DELETE FROM django_phi_oidc_auditunsealed "
             "WHERE event_id IN (SELECT event_id FROM django_phi_oidc_auditleaf)"
         )
-
-
-def _chunk_ids(ids: Sequence[bytes]) -> Iterator[list[uuid.UUID]]:
-    """Yield the ids in chunks that fit into one statement of any database."""
-    for start in range(0, len(ids), _UPDATE_CHUNK_SIZE):
-        yield [_parse_uuid(id_) for id_ in ids[start : start + _UPDATE_CHUNK_SIZE]]
 
 
 def _parse_uuid(raw: bytes) -> uuid.UUID:

@@ -90,7 +90,10 @@ def _verify_remaining_rows(
 ) -> Iterator[LogFinding]:
     """Yield faults outside the sealed leaves. Leaves appended in the meantime are covered by a newer checkpoint."""
     beyond = list(read_leaves_beyond(size, limit=_MAX_REPORTED_ROWS))
-    nodes = list(AuditNode.objects.filter(_build_extra_nodes_filter(size))[:_MAX_REPORTED_ROWS])
+    is_extra = Q(node_index__lt=0) | ~Q(level__in=STORED_LEVELS)
+    for level in STORED_LEVELS:
+        is_extra |= Q(level=level, node_index__gte=size >> level)
+    nodes = list(AuditNode.objects.filter(is_extra)[:_MAX_REPORTED_ROWS])
     covered, findings = checkpoints.verify_remaining(size)
     yield from findings
     for leaf in beyond:
@@ -110,14 +113,6 @@ def _verify_remaining_rows(
     for id_bytes in read_orphaned_queue_ids():
         text = "It is gone, and was never sealed."
         yield LogFinding(kind=FindingKind.EVENT_MISSING, event_id=format_event_id(id_bytes), text=text)
-
-
-def _build_extra_nodes_filter(size: int) -> Q:
-    """Select stored nodes over leaves that the log does not have."""
-    beyond = Q(node_index__lt=0) | ~Q(level__in=STORED_LEVELS)
-    for level in STORED_LEVELS:
-        beyond |= Q(level=level, node_index__gte=size >> level)
-    return beyond
 
 
 def _count_leaves_to_read(verified_size: int) -> int:
@@ -221,19 +216,13 @@ def _check_witnessed_checkpoints(
         if epoch is not None and later_restores and checkpoint.tree_size > later_restores[0].leaf_index:
             findings.append(_build_restore_finding(checkpoint, epoch, later_restores[0]))
         elif epoch is None or checkpoint.tree_size > size:
-            findings.append(_build_truncation_finding(checkpoint, size))
+            kept_size = checkpoint.tree_size
+            text = f"A checkpoint of {kept_size} events was kept outside; the log ends at {size}."
+            kind = FindingKind.LOG_TRUNCATED
+            findings.append(LogFinding(kind=kind, tree_size=kept_size, leaf_index=size, text=text))
         else:
             roots.append(KnownRoot(checkpoint.tree_size, checkpoint.root_hash, is_witnessed=True))
     return roots, findings
-
-
-def _build_truncation_finding(checkpoint: Checkpoint, tree_size: int) -> LogFinding:
-    return LogFinding(
-        kind=FindingKind.LOG_TRUNCATED,
-        tree_size=checkpoint.tree_size,
-        leaf_index=tree_size,
-        text=f"A checkpoint of {checkpoint.tree_size} events was kept outside; the log ends at {tree_size}.",
-    )
 
 
 def _build_restore_finding(checkpoint: Checkpoint, epoch: int, restore: LogRestore) -> LogFinding:

@@ -85,7 +85,7 @@ def verifier_key(capsys: pytest.CaptureFixture[str]) -> str:
     return execute("python manage.py phi_oidc audit checkpoint --public-key", capsys).strip()
 
 
-def test_sealing_the_trail_goes_as_the_page_says(run: Callable[..., None], capsys: pytest.CaptureFixture[str]) -> None:
+def test_commands_of_the_sealing_page(run: Callable[..., None], capsys: pytest.CaptureFixture[str]) -> None:
     ids = events(312)
     run("seal-the-trail", "seal", {})
     given = {"portal.example/audit+1d5a4a4f+AQ…": verifier_key(capsys), EXAMPLE_ID: str(ids[0])}
@@ -98,9 +98,7 @@ def test_sealing_the_trail_goes_as_the_page_says(run: Callable[..., None], capsy
     run("seal-the-trail", "consistency", given)
 
 
-def test_resuming_a_restored_log_goes_as_the_page_says(
-    run: Callable[..., None], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_commands_of_the_restore_page(run: Callable[..., None], capsys: pytest.CaptureFixture[str]) -> None:
     sealed(305)
     sealed(7)
     execute("python manage.py phi_oidc audit checkpoint > checkpoint.txt", capsys)
@@ -111,14 +109,14 @@ def test_resuming_a_restored_log_goes_as_the_page_says(
     assert printed.splitlines()[:2] == block("restore-the-trail", "resume").splitlines()[1:3]
 
 
-def test_archiving_goes_as_the_page_says(run: Callable[..., None]) -> None:
+def test_commands_of_the_archive_page(run: Callable[..., None]) -> None:
     sealed(312)
     run("archive-the-trail", "archive", {})
     if is_postgresql():
         # In a test database this one trigger is lifted.
-        made = [each for each in TRIGGERS.CREATE["postgresql"] if "refuse_delete" in each]
-        for each in made:
-            sql(each)
+        for statement in TRIGGERS.create_refusals_postgresql("auditevent"):
+            if "refuse_delete" in statement:
+                sql(statement)
         for statement in block("archive-the-trail", "removing").split(";\n"):
             if statement.strip():
                 sql(statement)
