@@ -60,7 +60,7 @@ def test_example_of_a_permit_is_recorded_before_it_is_granted() -> None:
     assert json.loads(event.detail) == {"pages": 3, "printer": "ward 4"}
 
 
-def test_example_of_a_permit_without_the_trail_is_no_permit(audit_database_away: Callable[[], Any]) -> None:
+def test_example_of_a_permit_without_the_audit_database_is_refused(audit_database_away: Callable[[], Any]) -> None:
     with audit_database_away():
         response = example("permit")["print_chart"](a_request(), 4711)
     assert response.status_code == 503
@@ -68,7 +68,7 @@ def test_example_of_a_permit_without_the_trail_is_no_permit(audit_database_away:
 
 
 @pytest.mark.django_db(transaction=True)
-def test_example_of_a_change_is_told_if_and_only_if_it_is_made() -> None:
+def test_example_of_a_change_is_recorded_if_and_only_if_it_is_committed() -> None:
     archive = example("change")["archive_chart"]
 
     def fail() -> None:
@@ -84,7 +84,7 @@ def test_example_of_a_change_is_told_if_and_only_if_it_is_made() -> None:
     assert AuditEvent.objects.get().resource == "Chart/4711"
 
 
-def test_change_of_an_action_of_the_host_waits_in_the_outbox_as_any_other(
+def test_host_project_event_waits_in_the_outbox(
     audit_database_away: Callable[[], Any],
 ) -> None:
     with audit_database_away():

@@ -77,7 +77,7 @@ def test_two_writers_and_two_sealers_on_sqlite_seal_every_event_once(processes: 
     assert_sealed_once(*race(processes, writers=2, sealers=2, held=0.002))
 
 
-def test_two_sealers_that_start_at_once_double_nothing_and_fail_never(processes: Processes) -> None:
+def test_two_concurrent_sealers_duplicate_nothing_and_never_fail(processes: Processes) -> None:
     for start in range(STARTS):
         ids = events(BACKLOG)
         ended = processes.run({"activity": "seal"}, {"activity": "seal"})
@@ -99,7 +99,7 @@ def impatient() -> Iterator[None]:
     connection.close()
 
 
-def test_a_long_transaction_beside_the_trail_does_not_hold_up_sealing(impatient: None) -> None:
+def test_long_transaction_on_another_database_does_not_delay_sealing(impatient: None) -> None:
     with transaction.atomic():
         Group.objects.create(name="a change that takes long")
         for total in (5, 10):
@@ -110,7 +110,7 @@ def test_a_long_transaction_beside_the_trail_does_not_hold_up_sealing(impatient:
 
 
 @pytest.mark.postgresql
-def test_a_long_transaction_in_the_trail_holds_up_no_other_events(impatient: None) -> None:
+def test_long_transaction_on_the_audit_database_delays_no_other_events(impatient: None) -> None:
     has_written, may_commit = threading.Event(), threading.Event()
     late: list[uuid.UUID] = []
 

@@ -284,7 +284,7 @@ def processes(settings: Any, tmp_path: Path, activity: str) -> Iterator[Processe
 
 
 @pytest.mark.parametrize("activity", CASES)
-def test_killed_in_each_gap_loses_nothing_and_doubles_nothing(
+def test_kill_in_each_gap_loses_and_duplicates_nothing(
     activity: str, processes: Processes, tmp_path: Path, record_property: Any
 ) -> None:
     case = CASES[activity](tmp_path)

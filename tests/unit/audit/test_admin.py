@@ -69,7 +69,7 @@ def test_each_page_needs_the_permission_of_its_own_model(permitted: str, officer
             assert len(told(action="access.denied")) - refusals == (model not in models)
 
 
-def test_refused_look_is_an_event_that_says_at_what(officer: Officer) -> None:
+def test_refused_view_is_an_event_with_its_page(officer: Officer) -> None:
     (one,) = sealed(1)
     client = officer("pairwisesubject")
     shown = client.get(of_event(one)).content + client.get(EVENTS).content
@@ -83,7 +83,7 @@ def test_refused_look_is_an_event_that_says_at_what(officer: Officer) -> None:
     )
 
 
-def test_nobody_who_is_not_of_the_staff_gets_further_than_the_way_in(officer: Officer) -> None:
+def test_users_who_are_not_staff_are_redirected_to_the_login_page(officer: Officer) -> None:
     (one,) = sealed(1)
     for client in (Client(), officer("auditevent", "auditcheckpoint", is_staff=False)):
         for url in chain(*pages(one).values()):
@@ -92,7 +92,7 @@ def test_nobody_who_is_not_of_the_staff_gets_further_than_the_way_in(officer: Of
     assert told() == []
 
 
-def test_each_look_is_an_event_with_its_actor_and_whose_data_it_was(officer: Officer) -> None:
+def test_each_view_is_an_event_with_its_actor_and_subject(officer: Officer) -> None:
     one, _ = sealed(2, subject=SUBJECT)
     client = officer("auditevent", "auditcheckpoint")
     looks = {
@@ -115,7 +115,7 @@ def test_each_look_is_an_event_with_its_actor_and_whose_data_it_was(officer: Off
     assert told() == [(str(client.user.pk), *look) for look in looks.values()]  # type: ignore[attr-defined]
 
 
-def test_pages_answer_nothing_while_the_trail_is_away(officer: Officer, audit_database_away: Any) -> None:
+def test_pages_return_503_without_the_audit_database(officer: Officer, audit_database_away: Any) -> None:
     (one,) = sealed(1)
     clients = officer("auditevent", "auditcheckpoint"), officer("pairwisesubject")
     for url in chain(*pages(one).values()):
@@ -128,7 +128,7 @@ def test_pages_answer_nothing_while_the_trail_is_away(officer: Officer, audit_da
             assert str(one) not in answer.content.decode()
 
 
-def test_pages_answer_nothing_where_the_look_cant_be_written(officer: Officer, settings: Any) -> None:
+def test_pages_return_503_if_the_view_cannot_be_recorded(officer: Officer, settings: Any) -> None:
     (one,) = sealed(1)
     client = officer("auditevent", "auditcheckpoint")
     settings.PHI_OIDC = {**settings.PHI_OIDC, "AUDIT_MAC_KEYS": []}
@@ -183,9 +183,7 @@ FILTERED: dict[str, tuple[dict[str, str], dict[str, Any]]] = {
 
 @pytest.mark.usefixtures("_a_year_later")
 @pytest.mark.parametrize("name", FILTERED)
-def test_filter_shows_what_has_it_and_stays_in_the_form_and_the_links(
-    name: str, officer: Officer, settings: Any
-) -> None:
+def test_filter_shows_matching_events_and_stays_in_form_and_links(name: str, officer: Officer, settings: Any) -> None:
     settings.TIME_ZONE = "Asia/Tokyo"
     asked, given = FILTERED[name]
     events(3, reason="another")
@@ -217,14 +215,14 @@ BAD = {
     "time that is none": ("until=2026-02-30T00:00", "Enter a valid date/time."),
     "time before all": ("since=1969-12-31T23:59", "Enter a valid date/time."),
     "time at the edge": ("until=0001-01-01T00:00%2B14:00", "Enter a valid date/time."),
-    "before is no id": ("before=1", "names no entry to begin beside"),
-    "after with NUL": ("after=%00", "names no entry to begin beside"),
+    "before is no id": ("before=1", "names no entry to begin at"),
+    "after with NUL": ("after=%00", "names no entry to begin at"),
     "both ends": (f"before={SESSION}&after={SESSION}", "before an entry or after one, not both"),
 }
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_what_cant_be_meant_is_told_and_nothing_shown(name: str, officer: Officer) -> None:
+def test_invalid_filter_shows_an_error_and_no_events(name: str, officer: Officer) -> None:
     events(3)
     asked, message = BAD[name]
     page = officer("auditevent").get(f"{EVENTS}?{asked}")
@@ -244,7 +242,7 @@ def test_what_cant_be_meant_is_told_and_nothing_shown(name: str, officer: Office
         "until=1970-01-01",
     ],
 )
-def test_what_nothing_has_is_an_empty_page(asked: str, officer: Officer) -> None:
+def test_filter_without_matches_shows_an_empty_page(asked: str, officer: Officer) -> None:
     events(3)
     page = officer("auditevent").get(f"{EVENTS}?{asked}")
     assert "No event here is what you ask for." in page.content.decode()
@@ -254,14 +252,14 @@ def test_what_nothing_has_is_an_empty_page(asked: str, officer: Officer) -> None
 @pytest.mark.parametrize(
     "asked", ["before=x", "after=-1", f"before={2**63}", "before=" + "9" * 10_000, "before=1&after=2", "before=%00"]
 )
-def test_checkpoints_beside_what_is_none_are_not_shown(asked: str, officer: Officer) -> None:
+def test_invalid_checkpoint_cursor_shows_no_checkpoints(asked: str, officer: Officer) -> None:
     sealed(1)
     page = officer("auditcheckpoint").get(f"{CHECKPOINTS}?{asked}")
     assert (page.status_code, page.context["rows"]) == (200, [])
     assert 'role="alert"' in page.content.decode()
 
 
-def test_address_of_nothing_is_not_found_and_no_event(officer: Officer) -> None:
+def test_missing_row_is_404_without_an_event(officer: Officer) -> None:
     sealed(1)
     client = officer("auditevent", "auditcheckpoint")
     for url in (
@@ -277,7 +275,7 @@ def test_address_of_nothing_is_not_found_and_no_event(officer: Officer) -> None:
     assert told() == []
 
 
-def test_pages_cost_few_queries_and_count_nothing(officer: Officer) -> None:
+def test_pages_make_few_queries_and_count_nothing(officer: Officer) -> None:
     for hours in range(3):
         sealed(110, at=NOW + timedelta(hours=hours), subject=SUBJECT)
     deep = str(AuditEvent.objects.order_by("id")[150:151].get().id)
@@ -305,7 +303,7 @@ def test_pages_cost_few_queries_and_count_nothing(officer: Officer) -> None:
     assert costs[EVENTS] == costs[f"{EVENTS}?before={deep}"]
 
 
-def test_event_page_shows_all_of_it_and_its_place(officer: Officer) -> None:
+def test_event_page_shows_all_fields_and_the_log_position(officer: Officer) -> None:
     sealed(3)
     origin = Origin(actor="8", session=SESSION, client_ip="2001:db8::1", request_id="request-1")
     more = {"provider": "clinic", "resource": "AuditEvent/x", "reason": "why", "subject": SUBJECT}
@@ -330,7 +328,7 @@ def test_event_page_shows_all_of_it_and_its_place(officer: Officer) -> None:
     assert f"{CHECKPOINTS}4/change/" not in officer("auditevent").get(of_event(one)).content.decode()
 
 
-def test_event_that_is_not_sealed_has_no_proof(officer: Officer) -> None:
+def test_unsealed_event_has_no_proof(officer: Officer) -> None:
     (one,) = events(1)
     client = officer("auditevent")
     html = client.get(of_event(one)).content.decode()
@@ -344,7 +342,7 @@ def test_event_that_is_not_sealed_has_no_proof(officer: Officer) -> None:
     assert "its MAC does not fit" in client.get(of_event(one)).content.decode()
 
 
-def test_proof_is_a_file_that_holds(officer: Officer) -> None:
+def test_proof_is_a_valid_file(officer: Officer) -> None:
     one = sealed(7)[4]
     answer = officer("auditevent").get(of_event(one, "proof"))
     assert (answer["Content-Type"], answer["Content-Disposition"]) == (
@@ -355,7 +353,7 @@ def test_proof_is_a_file_that_holds(officer: Officer) -> None:
     assert (proven.event["id"], proven.leaf_index) == (str(one), 4)
 
 
-def test_proof_from_a_damaged_log_is_not_given(officer: Officer) -> None:
+def test_damaged_log_gives_no_proof(officer: Officer) -> None:
     one, other, *_ = sealed(7)
     with without_triggers():
         sql(f"DELETE FROM {LEAF} WHERE event_id = %s", other)
@@ -363,7 +361,7 @@ def test_proof_from_a_damaged_log_is_not_given(officer: Officer) -> None:
     assert "or the log is damaged" in answer.content.decode()
 
 
-def test_note_of_a_checkpoint_is_a_file_as_it_was_signed(officer: Officer) -> None:
+def test_note_of_a_checkpoint_is_a_file(officer: Officer) -> None:
     sealed(2)
     client = officer("auditcheckpoint")
     note = AuditCheckpoint.objects.get().note
@@ -373,7 +371,7 @@ def test_note_of_a_checkpoint_is_a_file_as_it_was_signed(officer: Officer) -> No
     assert note.replace("+", "&#x2B;") in client.get(f"{CHECKPOINTS}2/change/").content.decode().replace("+", "&#x2B;")
 
 
-def test_checkpoints_are_listed_newest_first_by_pages(officer: Officer) -> None:
+def test_checkpoints_are_listed_newest_first_in_pages(officer: Officer) -> None:
     for _ in range(102):
         sealed(1)
     client = officer("auditcheckpoint")
@@ -422,7 +420,7 @@ def test_everything_is_escaped(officer: Officer) -> None:
         assert "&lt;script&gt;alert" in html
 
 
-def test_pages_have_no_script_and_style_of_ours_in_line_and_are_not_stored(officer: Officer) -> None:
+def test_pages_have_no_inline_script_or_style_and_are_not_stored(officer: Officer) -> None:
     (one,) = sealed(1)
     client = officer("auditevent", "auditcheckpoint")
     for url in chain(*pages(one).values()):
@@ -431,7 +429,7 @@ def test_pages_have_no_script_and_style_of_ours_in_line_and_are_not_stored(offic
         assert not re.search(r"<style|<script(?![^>]* src=)|\son\w+=|\sstyle=", answer.content.decode())
 
 
-def test_row_that_can_be_no_event_is_told_of(officer: Officer) -> None:
+def test_unreadable_row_is_reported(officer: Officer) -> None:
     one, other = sealed(2)
     with without_triggers():
         sql(

@@ -47,7 +47,7 @@ def test_change_of_an_event_by_the_model_is_refused(change: Callable[[AuditEvent
 
 
 @pytest.mark.django_db
-def test_save_of_a_second_event_under_an_id_inserts_and_is_refused() -> None:
+def test_save_with_an_existing_id_only_inserts_and_is_refused() -> None:
     event = recorded()
     (row,) = AuditEvent.objects.values()
     forged = AuditEvent(**{**row, "actor": "8"})
@@ -109,7 +109,7 @@ def test_change_of_an_event_on_postgresql_is_refused(sql: str, role: str) -> Non
 
 
 @pytest.mark.usefixtures("triggers_in_place")
-def test_insert_of_further_events_is_let_through() -> None:
+def test_insert_of_more_events_is_allowed() -> None:
     assert recorded() != recorded()
     assert AuditEvent.objects.count() == 2
 

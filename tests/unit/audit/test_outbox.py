@@ -54,7 +54,7 @@ def on_both_sides() -> Callable[[], tuple[int, int]]:
 
 
 @pytest.mark.django_db(transaction=True)
-def test_enqueue_in_a_change_that_commits_reaches_the_trail_at_once(on_both_sides: Any) -> None:
+def test_event_of_a_committed_change_is_moved_at_once(on_both_sides: Any) -> None:
     with transaction.atomic():
         id_ = ended()
         assert on_both_sides() == (1, 0)
@@ -66,7 +66,7 @@ def test_enqueue_in_a_change_that_commits_reaches_the_trail_at_once(on_both_side
 
 
 @pytest.mark.django_db(transaction=True)
-def test_enqueue_in_a_change_that_rolls_back_leaves_no_event(on_both_sides: Any) -> None:
+def test_event_of_a_rolled_back_change_does_not_exist(on_both_sides: Any) -> None:
     with transaction.atomic():
         ended()
         transaction.set_rollback(True)
@@ -74,7 +74,7 @@ def test_enqueue_in_a_change_that_rolls_back_leaves_no_event(on_both_sides: Any)
 
 
 @pytest.mark.django_db(transaction=True)
-def test_enqueue_in_a_savepoint_that_rolls_back_leaves_no_event_of_it(on_both_sides: Any) -> None:
+def test_event_of_a_rolled_back_savepoint_does_not_exist(on_both_sides: Any) -> None:
     with transaction.atomic():
         with transaction.atomic():
             ended()
@@ -92,7 +92,7 @@ def test_enqueue_outside_a_transaction_raises(on_both_sides: Any) -> None:
 
 
 @pytest.mark.django_db(transaction=True)
-def test_enqueue_makes_three_statements_in_all_beside_the_one_that_bounds_the_wait() -> None:
+def test_enqueue_makes_three_statements_and_one_for_the_timeout() -> None:
     with (
         CaptureQueriesContext(connections["phi_audit"]) as trail,
         CaptureQueriesContext(connections["default"]) as default,
@@ -119,7 +119,7 @@ def held_back() -> list[AuthenticatedEvent]:
 
 
 @pytest.mark.django_db(transaction=True)
-def test_record_with_takes_what_was_held_back_along_in_one_insert(on_both_sides: Any) -> None:
+def test_record_with_deferred_inserts_permit_and_deferred_events_at_once(on_both_sides: Any) -> None:
     changes = held_back()
     assert on_both_sides() == (2, 0)
     with (
@@ -134,7 +134,7 @@ def test_record_with_takes_what_was_held_back_along_in_one_insert(on_both_sides:
 
 
 @pytest.mark.django_db(transaction=True)
-def test_holding_back_ends_with_its_block_and_holds_no_event_of_a_change_that_rolls_back(on_both_sides: Any) -> None:
+def test_defer_delivery_ends_with_its_block_and_ignores_rolled_back_changes(on_both_sides: Any) -> None:
     with defer_delivery() as changes, transaction.atomic():
         ended()
         transaction.set_rollback(True)
@@ -145,7 +145,7 @@ def test_holding_back_ends_with_its_block_and_holds_no_event_of_a_change_that_ro
 
 
 @pytest.mark.django_db(transaction=True)
-def test_holding_back_ended_before_the_commit_holds_nothing(on_both_sides: Any) -> None:
+def test_defer_delivery_that_ends_before_the_commit_defers_nothing(on_both_sides: Any) -> None:
     with transaction.atomic():
         with defer_delivery() as changes:
             ended()
@@ -154,7 +154,7 @@ def test_holding_back_ended_before_the_commit_holds_nothing(on_both_sides: Any) 
 
 
 @pytest.mark.django_db(transaction=True)
-def test_record_with_a_change_that_somebody_drained_meanwhile_permits_all_the_same(on_both_sides: Any) -> None:
+def test_record_with_deferred_permits_after_a_concurrent_flush(on_both_sides: Any) -> None:
     changes = held_back()
     assert flush(limit=1) == 1
     record_with_deferred(changes, [PERMIT])
@@ -164,7 +164,7 @@ def test_record_with_a_change_that_somebody_drained_meanwhile_permits_all_the_sa
     assert on_both_sides() == (0, 3)
 
 
-def test_record_with_the_audit_database_away_raises_and_loses_no_change(
+def test_record_with_deferred_without_the_audit_database_raises_and_loses_no_event(
     audit_database_away: Callable[[], Any], on_both_sides: Any
 ) -> None:
     changes = held_back()
@@ -176,7 +176,7 @@ def test_record_with_the_audit_database_away_raises_and_loses_no_change(
 
 
 @pytest.mark.django_db(transaction=True)
-def test_record_with_nothing_held_back_permits(on_both_sides: Any) -> None:
+def test_record_with_deferred_without_deferred_events_permits(on_both_sides: Any) -> None:
     record_with_deferred([], [PERMIT])
     assert on_both_sides() == (0, 1)
 
@@ -186,20 +186,20 @@ class EnqueueInATestCase(TestCase):
 
     databases = frozenset({"default", "phi_audit"})
 
-    def test_enqueue_in_a_test_case_moves_when_its_callbacks_are_run(self) -> None:
+    def test_event_in_a_test_case_is_moved_when_on_commit_callbacks_run(self) -> None:
         with self.captureOnCommitCallbacks(execute=True):
             id_ = ended()
         assert AuditEvent.objects.get().id == id_
         assert not AuditOutbox.objects.exists()
 
-    def test_enqueue_in_a_test_case_waits_for_drain_otherwise(self) -> None:
+    def test_event_in_a_test_case_waits_for_flush_otherwise(self) -> None:
         id_ = ended()
         assert not AuditEvent.objects.exists()
         assert flush() == 1
         assert AuditEvent.objects.get().id == id_
 
 
-def test_enqueue_with_the_audit_database_away_keeps_the_event_and_drain_moves_it(
+def test_event_waits_without_the_audit_database_and_flush_moves_it(
     audit_database_away: Callable[[], Any], on_both_sides: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     with audit_database_away():
@@ -216,7 +216,7 @@ def test_enqueue_with_the_audit_database_away_keeps_the_event_and_drain_moves_it
 
 @pytest.mark.postgresql
 @pytest.mark.django_db(transaction=True)
-def test_enqueue_with_an_audit_database_that_hangs_waits_for_it_once_and_not_for_long(on_both_sides: Any) -> None:
+def test_hanging_audit_database_delays_only_one_commit_and_briefly(on_both_sides: Any) -> None:
     started = time.monotonic()
     with audit_database_hangs():
         for seconds in range(3):
@@ -233,13 +233,13 @@ def test_enqueue_with_an_audit_database_that_hangs_waits_for_it_once_and_not_for
         assert cursor.execute("SHOW statement_timeout").fetchone() == ("0",), "of the move alone"
 
 
-def test_drain_moves_at_most_limit_and_the_oldest_first(waiting: list[AuthenticatedEvent], on_both_sides: Any) -> None:
+def test_flush_moves_at_most_limit_events_oldest_first(waiting: list[AuthenticatedEvent], on_both_sides: Any) -> None:
     assert flush(limit=3) == 3
     assert on_both_sides() == (1, 3)
     assert AuditOutbox.objects.get().id == waiting[3].event.id
 
 
-def test_drain_after_a_kill_between_insert_and_delete_only_deletes(
+def test_flush_after_a_kill_between_insert_and_delete_only_deletes(
     waiting: list[AuthenticatedEvent], on_both_sides: Any
 ) -> None:
     insert_events(waiting[1:3])
@@ -249,7 +249,7 @@ def test_drain_after_a_kill_between_insert_and_delete_only_deletes(
     assert [parse_event_row(row) for row in AuditEvent.objects.order_by("id")] == waiting
 
 
-def test_drain_of_an_id_that_bears_another_event_keeps_it_and_moves_the_others(
+def test_flush_keeps_an_event_whose_id_is_used_by_another(
     waiting: list[AuthenticatedEvent], on_both_sides: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     other = waiting[0].event._replace(reason="other")
@@ -261,7 +261,7 @@ def test_drain_of_an_id_that_bears_another_event_keeps_it_and_moves_the_others(
 
 
 @pytest.mark.parametrize("damage", ["", "{}", "null", "another"])
-def test_drain_with_damaged_rows_in_front_keeps_them_and_moves_the_others(
+def test_flush_keeps_damaged_rows_and_moves_the_others(
     waiting: list[AuthenticatedEvent], on_both_sides: Any, caplog: pytest.LogCaptureFixture, damage: str
 ) -> None:
     text = serialize_event(waiting[3]) if damage == "another" else damage
@@ -271,7 +271,7 @@ def test_drain_with_damaged_rows_in_front_keeps_them_and_moves_the_others(
     assert caplog.text.count("is not an event as it was written") == 2
 
 
-def test_drain_of_an_event_that_the_trail_refuses_keeps_it_and_moves_the_others(
+def test_flush_keeps_an_event_that_the_database_refuses(
     waiting: list[AuthenticatedEvent], on_both_sides: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     table, refused = "django_phi_oidc_auditevent", waiting[1].event.id
@@ -296,7 +296,7 @@ def test_drain_of_an_event_that_the_trail_refuses_keeps_it_and_moves_the_others(
 
 
 @pytest.mark.postgresql
-def test_drain_of_two_at_once_moves_each_event_once(
+def test_concurrent_flushes_move_each_event_once(
     audit_database_away: Callable[[], Any], on_both_sides: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     with audit_database_away(), transaction.atomic():
@@ -324,24 +324,26 @@ def test_drain_of_two_at_once_moves_each_event_once(
     assert not [record for record in caplog.records if record.levelname == "ERROR"]
 
 
-def test_drain_outbox_moves_what_waits(waiting: list[AuthenticatedEvent], on_both_sides: Any) -> None:
+def test_drain_outbox_task_moves_all_events(waiting: list[AuthenticatedEvent], on_both_sides: Any) -> None:
     drain_outbox()
     assert on_both_sides() == (0, len(waiting))
 
 
-def test_audit_drain_tells_what_it_moved(waiting: list[AuthenticatedEvent], capsys: pytest.CaptureFixture[str]) -> None:
+def test_audit_drain_prints_how_many_events_were_moved(
+    waiting: list[AuthenticatedEvent], capsys: pytest.CaptureFixture[str]
+) -> None:
     call_command("phi_oidc", "audit", "drain")
     assert capsys.readouterr().out == "Moved: 4.\n"
     assert AuditEvent.objects.count() == len(waiting)
 
 
-def test_audit_drain_with_an_event_left_behind_fails(waiting: list[AuthenticatedEvent]) -> None:
+def test_audit_drain_that_leaves_an_event_fails(waiting: list[AuthenticatedEvent]) -> None:
     AuditOutbox.objects.filter(id=waiting[0].event.id).update(event="{}")
     with pytest.raises(CommandError, match=r"Moved: 3; left in the outbox: 1"):
         call_command("phi_oidc", "audit", "drain")
 
 
-def test_audit_drain_with_the_audit_database_away_fails(
+def test_audit_drain_without_the_audit_database_fails(
     waiting: list[AuthenticatedEvent], audit_database_away: Callable[[], Any]
 ) -> None:
     with audit_database_away(), pytest.raises(CommandError, match="can't be written"):

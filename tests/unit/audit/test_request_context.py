@@ -50,19 +50,19 @@ TRUSTED = [ipaddress.ip_network(network) for network in ("127.0.0.1/32", "10.0.0
         ("not an address", "198.51.100.1", ""),
     ],
 )
-def test_client_ip_is_the_nearest_hop_that_is_no_trusted_proxy(peer: str, forwarded: str, expected: str) -> None:
+def test_client_ip_is_the_nearest_hop_that_is_not_a_trusted_proxy(peer: str, forwarded: str, expected: str) -> None:
     headers = {"HTTP_X_FORWARDED_FOR": forwarded} if forwarded else {}
     request = RequestFactory().get("/", REMOTE_ADDR=peer, **headers)
     assert get_client_ip(request, trusted_proxies=TRUSTED) == expected
 
 
 @pytest.mark.parametrize(("peer", "expected"), [("10.0.0.1", "10.0.0.1"), ("", "")])
-def test_client_ip_without_trusted_proxies_believes_no_header(peer: str, expected: str) -> None:
+def test_client_ip_without_trusted_proxies_ignores_headers(peer: str, expected: str) -> None:
     request = RequestFactory().get("/", REMOTE_ADDR=peer, HTTP_X_FORWARDED_FOR="198.51.100.1")
     assert get_client_ip(request, trusted_proxies=[]) == expected
 
 
-def test_request_id_of_one_request_stays_and_of_another_differs() -> None:
+def test_request_id_is_stable_for_a_request_and_unique() -> None:
     one, other = (RequestFactory().get("/", HTTP_X_REQUEST_ID="chosen by the client") for _ in range(2))
     assert get_request_id(one) == get_request_id(one) != get_request_id(other)
     assert "chosen" not in get_request_id(one)
@@ -80,7 +80,7 @@ OIDC_SESSION = "0c1d9c57-8a1b-4f6e-9d3e-0a6f6a7e2b11"
 
 
 @pytest.mark.parametrize("foreign", ["no-uuid", 7, ["x"], {"x": 1}, None, ""])
-def test_session_id_of_anything_but_a_uuid_is_none(foreign: object) -> None:
+def test_session_id_that_is_not_a_uuid_is_ignored(foreign: object) -> None:
     assert find_oidc_session_id({SESSION_KEY: foreign}) is None
     assert str(find_oidc_session_id({SESSION_KEY: OIDC_SESSION})) == OIDC_SESSION
     assert find_oidc_session_id({}) is None

@@ -46,7 +46,7 @@ def forth(filters: EventFilters, size: int) -> Iterator[search.KeysetPage[AuditE
         yield found
 
 
-def test_page_gives_the_newest_first() -> None:
+def test_page_has_the_newest_events_first() -> None:
     written = events(5)
     assert list_events(EventFilters()) == search.KeysetPage(rows=tuple(AuditEvent.objects.order_by("-id")))
     found = list_events(EventFilters(), page_size=3)
@@ -56,7 +56,7 @@ def test_page_gives_the_newest_first() -> None:
 @pytest.mark.parametrize(
     "filters", [EventFilters(), EventFilters(actor="7"), EventFilters(search="7"), EventFilters(search=SESSION)]
 )
-def test_pages_forth_and_back_give_each_event_once_while_others_come_in(filters: EventFilters) -> None:
+def test_paging_forth_and_back_shows_each_event_once_despite_new_ones(filters: EventFilters) -> None:
     origin = Origin(actor="7", session=SESSION)
     written = events(250, origin=origin)[::-1]
     seen: list[uuid.UUID] = []
@@ -74,7 +74,7 @@ def test_pages_forth_and_back_give_each_event_once_while_others_come_in(filters:
 
 
 @pytest.mark.parametrize("size", [1, 2, 3])
-def test_page_tells_of_further_ones_only_where_there_are(size: int) -> None:
+def test_page_has_cursors_only_if_there_are_more_events(size: int) -> None:
     written = events(2)[::-1]
     assert [ids(each) for each in forth(EventFilters(), size)] == [
         written[start : start + size] for start in range(0, 2, size)
@@ -108,7 +108,7 @@ FILTERED: dict[str, tuple[EventFilters, dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize("name", FILTERED)
-def test_filter_lets_through_what_has_it_and_nothing_else(name: str) -> None:
+def test_filter_selects_matching_events_only(name: str) -> None:
     filters, given = FILTERED[name]
     others = events(3)
     (one,) = events(1, **given)
@@ -117,14 +117,14 @@ def test_filter_lets_through_what_has_it_and_nothing_else(name: str) -> None:
     assert filters.list_used_names() != ()
 
 
-def test_two_filters_both_have_to_fit() -> None:
+def test_two_filters_must_both_match() -> None:
     events(1, outcome="error")
     events(1, subject=SUBJECT)
     assert list_events(EventFilters(outcome="error", subject=SUBJECT)).rows == ()
     assert list_events(EventFilters(outcome="error", search=SUBJECT)).rows == ()
 
 
-def test_search_of_an_id_finds_the_event_and_what_bears_it_once() -> None:
+def test_search_of_an_id_finds_the_event_and_references_once() -> None:
     (one,) = events(1)
     (told,) = events(1, at=NOW + timedelta(hours=1), origin=Origin(actor=str(one), session=str(one)), subject=str(one))
     assert ids(list_events(EventFilters(search=str(one)))) == [told, one]
@@ -134,12 +134,12 @@ def test_search_of_an_id_finds_the_event_and_what_bears_it_once() -> None:
 
 
 @pytest.mark.parametrize("term", [SUBJECT[:-1], "birthdate", "%", "_", "' OR 1=1 --", "x" * 10_000, "é"])
-def test_search_takes_nothing_in_part(term: str) -> None:
+def test_search_matches_whole_values_only(term: str) -> None:
     events(2, subject=SUBJECT)
     assert list_events(EventFilters(search=term)).rows == ()
 
 
-def test_pages_of_checkpoints_give_each_once() -> None:
+def test_pages_of_checkpoints_show_each_once() -> None:
     for _ in range(5):
         sealed(2)
     found = list_checkpoints(page_size=2)
@@ -151,7 +151,7 @@ def test_pages_of_checkpoints_give_each_once() -> None:
     assert list_checkpoints(before=0) == list_checkpoints(after=10) == search.KeysetPage()
 
 
-def test_page_about_gives_what_is_about_one_of_these_once() -> None:
+def test_events_of_a_query_are_listed_once() -> None:
     one, other = Action.CLAIM_REVEALED, Action.ACCESS_GRANTED
     (both,) = events(1, subject=SUBJECT, resource="Patient/1")
     (by_resource,) = events(1, action=other, detail=None, resource="Patient/2", at=NOW + timedelta(hours=1))
@@ -175,7 +175,7 @@ def test_page_about_gives_what_is_about_one_of_these_once() -> None:
         list_events_of_query(EventQuery(**about), before=own, after=both)
 
 
-def test_events_that_were_taken_out_of_the_table_are_told_of() -> None:
+def test_oldest_unarchived_time_is_known_after_events_were_removed() -> None:
     assert search.find_oldest_unarchived_time() is None
     first, *_ = sealed(3)
     events(1, at=NOW + timedelta(hours=1))
@@ -188,7 +188,7 @@ def test_events_that_were_taken_out_of_the_table_are_told_of() -> None:
     assert search.find_oldest_unarchived_time() is None
 
 
-def test_place_is_the_leaf_and_the_first_checkpoint_over_it() -> None:
+def test_log_position_is_the_leaf_and_the_first_checkpoint_that_covers_it() -> None:
     first, second = sealed(3), sealed(2)
     (waiting,) = events(1)
     assert search.get_log_position(first[2]) == search.LogPosition(leaf_index=2, tree_size=3)
@@ -198,7 +198,7 @@ def test_place_is_the_leaf_and_the_first_checkpoint_over_it() -> None:
     assert search.get_log_position(waiting).refused
 
 
-def test_event_and_checkpoint_are_none_where_there_is_none() -> None:
+def test_missing_event_and_checkpoint_are_none() -> None:
     (one,) = sealed(1)
     assert (search.find_event(one), search.find_checkpoint(1)) == (
         AuditEvent.objects.get(),
@@ -215,7 +215,7 @@ def test_last_verification_is_the_newest() -> None:
     assert found.detail == '{"tree_size":2}'
 
 
-def test_row_that_can_be_no_event_is_told_from_an_audit_database_that_is_away() -> None:
+def test_unreadable_row_raises_row_unreadable() -> None:
     (one,) = events(1, action=Action.AUDIT_VERIFIED, detail=None)
     with without_triggers():
         # What each of them lets in, and Python does not.
@@ -225,7 +225,7 @@ def test_row_that_can_be_no_event_is_told_from_an_audit_database_that_is_away() 
             look()
 
 
-def test_audit_database_that_is_away_is_audit_unavailable(audit_database_away: Callable[[], Any]) -> None:
+def test_missing_audit_database_raises_audit_unavailable(audit_database_away: Callable[[], Any]) -> None:
     looks: tuple[Callable[[], Any], ...] = (
         lambda: list_events(EventFilters()),
         list_checkpoints,
@@ -307,7 +307,7 @@ INDEXED: dict[str, tuple[EventFilters, str]] = {
 
 
 @pytest.mark.usefixtures("_many")
-def test_every_page_is_one_query_by_an_index() -> None:
+def test_every_page_is_one_query_with_an_index() -> None:
     middle = AuditEvent.objects.order_by("id")[2000:2001].get().id
     for name, (filters, index) in INDEXED.items():
         for cursor in ({}, {"before": middle}, {"after": middle}):
@@ -321,7 +321,7 @@ def test_every_page_is_one_query_by_an_index() -> None:
 
 
 @pytest.mark.usefixtures("_many")
-def test_page_about_somebody_is_one_query_by_the_indexes_of_subject_and_resource() -> None:
+def test_events_of_a_query_use_the_indexes_of_subject_and_resource() -> None:
     middle = AuditEvent.objects.order_by("id")[2000:2001].get().id
     subjects, resources = [str(uuid.UUID(int=1003)), str(uuid.UUID(int=1007))], ["Patient/3", "Patient/8", "Patient/x"]
     about = EventQuery(actions=sorted(Action), subjects=subjects, resources=resources, excluded_actor="4", since=NOW)
@@ -341,7 +341,7 @@ def test_page_about_somebody_is_one_query_by_the_indexes_of_subject_and_resource
     ("column", "value", "found"),
     [("action", "login.succeeded", [100, 100, 100, 0]), ("outcome", "failure", [0, 3, 0, 0])],
 )
-def test_counts_are_one_query_that_reads_nothing_but_an_index(column: str, value: str, found: list[int]) -> None:
+def test_counts_are_one_index_only_query(column: str, value: str, found: list[int]) -> None:
     events(3, at=NOW + timedelta(minutes=25), outcome="failure", reason="permission_missing")
     sql(f"ANALYZE {EVENT}" if not is_postgresql() else f"VACUUM ANALYZE {EVENT}")
     times = [NOW + timedelta(minutes=each) for each in (0, 19, 38, 57, 76)]
@@ -355,7 +355,7 @@ def test_counts_are_one_query_that_reads_nothing_but_an_index(column: str, value
 
 
 @pytest.mark.usefixtures("_many")
-def test_other_looks_are_by_an_index() -> None:
+def test_other_queries_use_an_index() -> None:
     with statements() as asked:
         search.find_last_verification()
         search.find_event(AT)
@@ -370,7 +370,7 @@ def test_other_looks_are_by_an_index() -> None:
 
 
 @pytest.mark.usefixtures("_many")
-def test_page_deep_in_the_trail_takes_as_few_queries_as_the_first() -> None:
+def test_late_page_takes_as_few_queries_as_the_first() -> None:
     connection = connections[AUDIT_ALIAS]
     for found in forth(EventFilters(), 1000):
         last = found
@@ -381,7 +381,7 @@ def test_page_deep_in_the_trail_takes_as_few_queries_as_the_first() -> None:
     assert (len(first), len(deep)) == (1, 1)
 
 
-def test_time_filters_take_the_microsecond() -> None:
+def test_time_filters_have_microsecond_precision() -> None:
     moment = datetime(2026, 11, 24, 16, 5, 9, 123457, tzinfo=UTC)
     with randomness.override_randomness(bytes):
         # The lowest id of its microsecond.

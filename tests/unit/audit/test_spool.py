@@ -64,7 +64,7 @@ def beside(path: Path) -> bytes:
     return path.with_name(f"{path.name}.altered").read_bytes()
 
 
-def test_what_is_spooled_drains_once_and_in_order(path: Path) -> None:
+def test_spooled_events_are_flushed_once_and_in_order(path: Path) -> None:
     ids = put(path, 1, 2, 3)
     assert (trail(), has_spooled_events(path), path.stat().st_mode & 0o777) == ([], True, 0o600)
     assert flush_spool(path, now=NOW) == 3
@@ -75,7 +75,7 @@ def test_what_is_spooled_drains_once_and_in_order(path: Path) -> None:
     assert (trail(), alerts()) == (ids, [])
 
 
-def test_spool_stays_as_it_was_while_the_trail_is_away(path: Path) -> None:
+def test_spool_is_unchanged_without_the_audit_database(path: Path) -> None:
     ids = put(path, 1, 2)
     content = path.read_bytes()
     with audit_database_fails(), pytest.raises(AuditUnavailable):
@@ -85,7 +85,7 @@ def test_spool_stays_as_it_was_while_the_trail_is_away(path: Path) -> None:
     assert trail() == ids
 
 
-def test_drain_that_was_killed_before_its_end_writes_nothing_twice(path: Path) -> None:
+def test_flush_after_a_killed_flush_writes_nothing_twice(path: Path) -> None:
     ids = put(path, 1, 2)
     content = path.read_bytes()
     flush_spool(path, now=NOW)
@@ -94,7 +94,7 @@ def test_drain_that_was_killed_before_its_end_writes_nothing_twice(path: Path) -
     assert (trail(), has_spooled_events(path), alerts()) == (ids, False, [])
 
 
-def test_only_one_drains_and_those_who_write_are_not_held_up(path: Path) -> None:
+def test_only_one_process_flushes_and_writers_do_not_wait(path: Path) -> None:
     first = put(path, 1)
     held, go_on = threading.Event(), threading.Event()
 
@@ -122,7 +122,7 @@ def test_only_one_drains_and_those_who_write_are_not_held_up(path: Path) -> None
     assert (trail(), has_spooled_events(path), alerts()) == (first + second, False, [])
 
 
-def test_full_spool_refuses_and_one_that_was_drained_does_not(path: Path) -> None:
+def test_full_spool_refuses_until_it_is_flushed(path: Path) -> None:
     line = len(path.read_bytes()) if put(path, 1) else 0
     spool_event(permit(2), path=path, max_bytes=2 * line)
     with pytest.raises(AuditUnavailable, match="full"):
@@ -133,7 +133,7 @@ def test_full_spool_refuses_and_one_that_was_drained_does_not(path: Path) -> Non
     spool_event(permit(3), path=path, max_bytes=2 * line)
 
 
-def test_full_disk_refuses_and_leaves_no_half_a_line(path: Path) -> None:
+def test_full_disk_refuses_and_leaves_no_partial_line(path: Path) -> None:
     """A real one would be that of all other tests: a limit of this process's files fails in the same place."""
     put(path, 1)
     content = path.read_bytes()
@@ -150,7 +150,7 @@ def test_full_disk_refuses_and_leaves_no_half_a_line(path: Path) -> None:
     put(path, 2)
 
 
-def test_file_that_is_a_link_or_in_no_folder_refuses(path: Path) -> None:
+def test_symlink_or_missing_directory_is_refused(path: Path) -> None:
     target = path.with_name("elsewhere")
     path.symlink_to(target)
     for wrong in (path, path.parent / "nowhere" / "spool"):
@@ -159,7 +159,7 @@ def test_file_that_is_a_link_or_in_no_folder_refuses(path: Path) -> None:
     assert not target.exists()
 
 
-def test_line_that_a_kill_cut_off_anywhere_is_no_event_and_in_nobodys_way(path: Path) -> None:
+def test_truncated_line_is_no_event_and_is_overwritten(path: Path) -> None:
     kept = put(path, 1)
     whole = len(path.read_bytes())
     put(path, 2)
@@ -203,7 +203,7 @@ ALTERED = {
 
 
 @pytest.mark.parametrize("name", ALTERED)
-def test_line_that_was_altered_is_told_of_and_kept_beside(name: str, path: Path) -> None:
+def test_altered_line_raises_an_alert_and_is_kept(name: str, path: Path) -> None:
     ids = dict(zip((1, 2, 3), put(path, 1, 2, 3), strict=True))
     lines = path.read_bytes().splitlines()
     path.write_bytes(b"".join(line + b"\n" for line in altered(name, lines)))
@@ -217,7 +217,7 @@ def test_line_that_was_altered_is_told_of_and_kept_beside(name: str, path: Path)
     assert len(alerts()) == 1
 
 
-def test_line_under_a_key_that_left_the_list_is_kept_beside(path: Path, settings: Any) -> None:
+def test_line_under_a_removed_key_is_kept(path: Path, settings: Any) -> None:
     put(path, 1)
     keys = django_settings.PHI_OIDC["AUDIT_MAC_KEYS"]
     settings.PHI_OIDC = {**settings.PHI_OIDC, "AUDIT_MAC_KEYS": keys[1:]}
@@ -229,7 +229,7 @@ def test_line_under_a_key_that_left_the_list_is_kept_beside(path: Path, settings
     assert len(trail()) == 1
 
 
-def test_key_that_was_added_does_not_break_the_chain(path: Path, settings: Any) -> None:
+def test_added_key_does_not_break_the_chain(path: Path, settings: Any) -> None:
     keys = django_settings.PHI_OIDC["AUDIT_MAC_KEYS"]
     settings.PHI_OIDC = {**settings.PHI_OIDC, "AUDIT_MAC_KEYS": keys[1:]}
     ids = put(path, 1)
@@ -239,7 +239,7 @@ def test_key_that_was_added_does_not_break_the_chain(path: Path, settings: Any) 
     assert (trail(), alerts()) == (ids, [])
 
 
-def test_event_whose_id_the_trail_has_for_another_is_kept_beside(path: Path) -> None:
+def test_event_whose_id_is_used_by_another_is_kept(path: Path) -> None:
     id_ = spool_event(permit(1), path=path)
     other = build_event(permit(2), id=id_, mac_key=keyring.get_keys("AUDIT_MAC_KEYS")[0].id)
     insert_events([AuthenticatedEvent(other, compute_mac(other, keyring.get_keys("AUDIT_MAC_KEYS")[0].material))])
@@ -249,7 +249,7 @@ def test_event_whose_id_the_trail_has_for_another_is_kept_beside(path: Path) -> 
     assert str(id_).encode() in beside(path)
 
 
-def test_sigkill_at_any_moment_loses_no_permit_that_was_given(path: Path) -> None:
+def test_sigkill_at_any_moment_loses_no_given_permit(path: Path) -> None:
     """A writer is killed, again and again; one that drains is at work meanwhile."""
     told: list[str] = []
     environment = {**child_environment(os.environ, django_settings.DATABASES), "PYTHONPATH": os.getcwd()}
@@ -274,7 +274,7 @@ def test_sigkill_at_any_moment_loses_no_permit_that_was_given(path: Path) -> Non
     assert (len(set(found)), alerts(), has_spooled_events(path)) == (len(found), [], False)
 
 
-def test_beat_drains_the_spool_that_the_settings_name(path: Path, settings: Any) -> None:
+def test_drain_outbox_task_flushes_the_configured_spool(path: Path, settings: Any) -> None:
     ids = put(path, 1, 2)
     drain_outbox()
     assert trail() == []
@@ -284,7 +284,7 @@ def test_beat_drains_the_spool_that_the_settings_name(path: Path, settings: Any)
     assert (trail(), has_spooled_events(path)) == (ids, False)
 
 
-def test_command_drains_the_spool_and_says_how_much(path: Path, settings: Any) -> None:
+def test_audit_drain_command_flushes_the_spool_and_prints_the_number(path: Path, settings: Any) -> None:
     put(path, 1, 2)
     emergency = {"permissions": {"portal.view_chart": "See a chart"}, "mail_to": ["a@b.example"], "spool": path}
     settings.PHI_OIDC = {**settings.PHI_OIDC, "EMERGENCY": emergency}

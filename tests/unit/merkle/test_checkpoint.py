@@ -89,7 +89,7 @@ def test_parse_verifier_key_any_part_or_change_of_one_is_refused() -> None:
 
 
 @pytest.mark.parametrize("name", ["", "a b", "a+b", "a\nb", "a\u00a0b", "a\u2028b", "a\0b", "\ud800", "a" * 256])
-def test_names_that_no_key_can_have_are_refused(name: str) -> None:
+def test_invalid_key_names_are_refused(name: str) -> None:
     assert encode_verifier_key(ORIGIN, KEY.public_key()).startswith(f"{ORIGIN}+")
     with pytest.raises(ValueError, match="1 to 255 characters"):
         encode_verifier_key(name, KEY.public_key())
@@ -183,7 +183,7 @@ BODIES = {
 
 
 @pytest.mark.parametrize(("accepted", "refused"), BODIES.values(), ids=BODIES)
-def test_parse_checkpoint_body_with_one_thing_wrong_is_refused(accepted: str, refused: str) -> None:
+def test_parse_checkpoint_damaged_body_is_refused(accepted: str, refused: str) -> None:
     assert parse_checkpoint(f"{accepted}\n{LINE}").origin == ORIGIN
     with pytest.raises(CheckpointInvalid) as caught:
         parse_checkpoint(f"{refused}\n{LINE}")
@@ -239,11 +239,11 @@ def test_parse_checkpoint_one_byte_over_64_kib_is_refused(filling: str) -> None:
         parse_checkpoint(note_of(MAX_NOTE_BYTES + 1))
 
 
-def test_parse_checkpoint_extension_lines_are_let_through() -> None:
+def test_parse_checkpoint_extension_lines_are_accepted() -> None:
     assert accepts(signed(f"{BODY}timestamp 1\n— not a signature\n"))
 
 
-def test_parse_checkpoint_judges_no_signature() -> None:
+def test_parse_checkpoint_does_not_verify_signatures() -> None:
     assert parse_checkpoint(signed(BODY).replace(LINE, signature_line("x", OTHER_KEY))) == CHECKPOINT
 
 
@@ -289,12 +289,14 @@ def test_verify_checkpoint_made_in_go_is_verified() -> None:
         ),
     ],
 )
-def test_verify_checkpoint_signatures_are_judged_together(accepted: Sequence[str], refused: Sequence[str]) -> None:
+def test_verify_checkpoint_needs_every_known_signature_to_be_valid(
+    accepted: Sequence[str], refused: Sequence[str]
+) -> None:
     assert accepts("\n".join([BODY, "".join(accepted)]))
     assert not accepts("\n".join([BODY, "".join(refused)]))
 
 
-def test_verify_checkpoint_while_keys_rotate_takes_either() -> None:
+def test_verify_checkpoint_with_two_signatures_accepts_either_key() -> None:
     rotated = f"{NOTE}{signature_line(BODY, OTHER_KEY, id_of=OTHER_KEY)}"
     assert accepts(rotated, KEY)
     assert accepts(rotated, OTHER_KEY)

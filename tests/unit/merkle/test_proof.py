@@ -258,7 +258,7 @@ def test_verify_inclusion_damaged_published_proof_is_refused(damage: Damage, pla
     refused(verify_inclusion, damage(accepted))
 
 
-def test_verify_inclusion_hash_of_wrong_length_is_told_from_a_wrong_root() -> None:
+def test_verify_inclusion_hash_of_wrong_length_has_its_own_message() -> None:
     with pytest.raises(ProofInvalid, match=r"A hash has 32 bytes\."):
         verify_inclusion(**{**inclusion(3, 7), "root_hash": b"\0" * 31})
 
@@ -275,7 +275,7 @@ def test_verify_inclusion_hash_of_wrong_length_is_told_from_a_wrong_root() -> No
         pytest.param({"proof": [OTHER]}, id="a hash too many"),
     ],
 )
-def test_verify_inclusion_single_leaf_is_its_root_alone(damage: Arguments) -> None:
+def test_verify_inclusion_single_leaf_is_the_root(damage: Arguments) -> None:
     accepted = inclusion(0, 1)
     assert accepted["proof"] == []
     verify_inclusion(**accepted)
@@ -380,7 +380,7 @@ def test_verify_consistency_damaged_published_proof_is_refused(damage: Damage, s
         pytest.param((1, 2), {"old_size": 3}, id="back to the past"),
     ],
 )
-def test_verify_consistency_at_the_ends_is_strict(sizes: tuple[int, int], damage: Arguments) -> None:
+def test_verify_consistency_of_equal_or_empty_trees_is_strict(sizes: tuple[int, int], damage: Arguments) -> None:
     accepted = consistency(*sizes)
     verify_consistency(**accepted)
     refused(verify_consistency, {**accepted, **damage})

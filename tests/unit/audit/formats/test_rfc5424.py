@@ -69,12 +69,12 @@ def test_build_message_of_ascii_has_no_bom() -> None:
     assert parts(build_message(CHECKPOINT, "plain", hostname="h"))["msg"] == b"plain"
 
 
-def test_build_message_of_other_text_is_utf8_behind_a_bom() -> None:
+def test_build_message_of_other_text_is_utf8_after_a_bom() -> None:
     assert parts(build_message(CHECKPOINT, "ü𝒳", hostname="h"))["msg"] == b"\xef\xbb\xbf" + "ü𝒳".encode()
 
 
 @pytest.mark.parametrize(("hostname", "told"), [("", b"-"), ("a b\n", b"a_b_"), ("ü", b"_"), ("x" * 300, b"x" * 255)])
-def test_build_message_keeps_the_header_s_grammar_whatever_the_host_is_called(hostname: str, told: bytes) -> None:
+def test_build_message_replaces_invalid_hostname_characters(hostname: str, told: bytes) -> None:
     assert parts(build_message(CHECKPOINT, "text", hostname=hostname))["hostname"] == told
 
 

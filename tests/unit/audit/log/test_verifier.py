@@ -60,7 +60,7 @@ def newest() -> Checkpoint:
     return parse_checkpoint(AuditCheckpoint.objects.last().note)
 
 
-def test_verify_of_an_untouched_trail_finds_nothing(ids: list[uuid.UUID]) -> None:
+def test_unaltered_log_has_no_findings(ids: list[uuid.UUID]) -> None:
     tally = VerificationSummary()
     assert list(verify_log(keys=[KEY.public_key()], now=LATER, summary=tally, witnessed_checkpoints=[newest()])) == []
     assert (tally.tree_size, tally.events, tally.checkpoints, tally.waiting) == (312, 312, 3, 0)
@@ -69,7 +69,7 @@ def test_verify_of_an_untouched_trail_finds_nothing(ids: list[uuid.UUID]) -> Non
     assert tally.waiting == 2
 
 
-def test_verify_of_an_empty_trail_finds_nothing() -> None:
+def test_empty_log_has_no_findings() -> None:
     assert found() == []
 
 
@@ -85,7 +85,7 @@ OTHER_VALUES: dict[str, Any] = {
 
 @pytest.mark.parametrize("place", [0, 150, 311], ids=["first", "middle", "last"])
 @pytest.mark.parametrize("column", [*EVENT_FIELDS, "mac"])
-def test_verify_after_a_column_was_changed_names_the_event(ids: list[uuid.UUID], column: str, place: int) -> None:
+def test_altered_column_is_found(ids: list[uuid.UUID], column: str, place: int) -> None:
     value = OTHER_VALUES.get(column, "x")
     with without_triggers():
         assert sql(f"UPDATE {EVENT} SET {column} = %s WHERE id = %s", value, ids[place]) == 1
@@ -232,7 +232,7 @@ TAMPERED: dict[str, tuple[Callable[[list[uuid.UUID]], object], Callable[[list[uu
 
 
 @pytest.mark.parametrize(("tamper", "expected"), TAMPERED.values(), ids=TAMPERED)
-def test_verify_after_tampering_names_it(
+def test_tampering_is_found(
     ids: list[uuid.UUID],
     tamper: Callable[[list[uuid.UUID]], object],
     expected: Callable[[list[uuid.UUID]], set[tuple[str, str]]],
@@ -247,7 +247,7 @@ def test_verify_after_tampering_names_it(
 
 
 @pytest.mark.sqlite
-def test_verify_after_insert_or_replace_names_the_event(ids: list[uuid.UUID]) -> None:
+def test_insert_or_replace_is_found(ids: list[uuid.UUID]) -> None:
     values = ", ".join("'x'" if name == "actor" else name for name in column_names())
     statement = f"INSERT OR REPLACE INTO {EVENT} SELECT {values} FROM {EVENT} WHERE id = %s"
     with pytest.raises(Exception, match="REPLACE refused"):
@@ -263,7 +263,7 @@ def column_names() -> list[str]:
 
 
 @pytest.mark.postgresql
-def test_verify_after_an_id_was_used_again_names_it(ids: list[uuid.UUID]) -> None:
+def test_duplicate_id_is_found(ids: list[uuid.UUID]) -> None:
     sql(f"ALTER TABLE {EVENT} DROP CONSTRAINT {EVENT}_pkey")
     try:
         with without_triggers():
@@ -277,14 +277,14 @@ def test_verify_after_an_id_was_used_again_names_it(ids: list[uuid.UUID]) -> Non
     assert found() == []
 
 
-def test_verify_of_an_event_deleted_before_it_was_sealed_names_it(ids: list[uuid.UUID]) -> None:
+def test_event_deleted_before_sealing_is_found(ids: list[uuid.UUID]) -> None:
     (victim,) = events(1, at=LATER)
     with without_triggers():
         sql(f"DELETE FROM {EVENT} WHERE id = %s", victim)
     assert kinds() == {("event_missing", str(victim))}
 
 
-def test_verify_of_an_event_altered_before_it_was_sealed_names_it_and_seal_refuses_it(ids: list[uuid.UUID]) -> None:
+def test_event_altered_before_sealing_is_found_and_not_sealed(ids: list[uuid.UUID]) -> None:
     victim, _ = events(2, at=LATER)
     with without_triggers():
         sql(f"UPDATE {EVENT} SET actor = 'x' WHERE id = %s", victim)
@@ -296,13 +296,13 @@ def test_verify_of_an_event_altered_before_it_was_sealed_names_it_and_seal_refus
     assert (seal_now(at=LATER).refused_count, AuditEvent.objects.filter(action="alert.raised").count()) == (0, 1)
 
 
-def test_verify_of_an_event_that_nobody_seals_names_it_after_its_time(ids: list[uuid.UUID]) -> None:
+def test_event_that_is_not_sealed_in_time_is_found(ids: list[uuid.UUID]) -> None:
     (late,) = events(1, at=LATER)
     assert kinds(now=LATER + timedelta(minutes=4)) == set()
     assert kinds(now=LATER + timedelta(minutes=6)) == {("event_unsealed", str(late))}
 
 
-def test_verify_and_seal_without_the_mac_key_say_so_and_go_on_with_it(ids: list[uuid.UUID]) -> None:
+def test_missing_mac_key_is_found_and_restored_key_resolves_it(ids: list[uuid.UUID]) -> None:
     (late,) = events(1, at=LATER)
     keys = settings.PHI_OIDC["AUDIT_MAC_KEYS"]
     with override_settings(PHI_OIDC={**settings.PHI_OIDC, "AUDIT_MAC_KEYS": keys[1:]}):
@@ -315,14 +315,14 @@ def test_verify_and_seal_without_the_mac_key_say_so_and_go_on_with_it(ids: list[
     assert found() == []
 
 
-def test_verify_with_another_key_finds_every_checkpoint_unsigned(ids: list[uuid.UUID]) -> None:
+def test_checkpoints_of_another_key_are_all_found(ids: list[uuid.UUID]) -> None:
     findings = list(verify_log(keys=[OTHER_KEY.public_key()], now=LATER, summary=VerificationSummary()))
     assert {(finding.kind, finding.tree_size) for finding in findings} == {
         (FindingKind.CHECKPOINT_SIGNATURE, size) for size in (5, 305, 312)
     }
 
 
-def test_verify_of_an_event_changed_by_who_has_the_mac_key_names_it(ids: list[uuid.UUID]) -> None:
+def test_event_altered_with_the_mac_key_is_found(ids: list[uuid.UUID]) -> None:
     event = parse_event_row(AuditEvent.objects.get(id=ids[150])).event._replace(actor="x")
     mac = compute_mac(event, keyring.get_keys("AUDIT_MAC_KEYS")[0].material)
     with without_triggers():
@@ -330,7 +330,7 @@ def test_verify_of_an_event_changed_by_who_has_the_mac_key_names_it(ids: list[uu
     assert kinds() == {("event_altered", str(ids[150]))}
 
 
-def test_verify_beside_a_sealer_finds_nothing(ids: list[uuid.UUID]) -> None:
+def test_verification_concurrent_with_sealing_has_no_findings(ids: list[uuid.UUID]) -> None:
     def go_on(done: int, total: int) -> None:
         sealed(300, at=NOW - timedelta(days=1))
 
@@ -342,7 +342,7 @@ def test_verify_beside_a_sealer_finds_nothing(ids: list[uuid.UUID]) -> None:
 @pytest.mark.parametrize(
     "value", ["infinity", "-infinity", "2026-11-24 16:05:09.123456+00 BC", "12026-11-24 16:05:09+00"]
 )
-def test_verify_of_a_time_that_is_spelt_like_the_sealed_one_names_the_event(ids: list[uuid.UUID], value: str) -> None:
+def test_time_with_the_same_text_as_the_sealed_one_is_found(ids: list[uuid.UUID], value: str) -> None:
     with without_triggers():
         sql(f"UPDATE {EVENT} SET occurred_at = %s WHERE id = %s", value, ids[0])
     assert kinds() == {("event_altered", str(ids[0]))}
@@ -351,7 +351,7 @@ def test_verify_of_a_time_that_is_spelt_like_the_sealed_one_names_the_event(ids:
 HUGE = 2**62
 
 
-def test_verify_of_a_log_with_enormous_numbers_ends(ids: list[uuid.UUID]) -> None:
+def test_verification_of_enormous_numbers_ends(ids: list[uuid.UUID]) -> None:
     with without_triggers():
         sql(f"INSERT INTO {LEAF} VALUES (%s, %s, %s)", HUGE - 1, ID, b"\x03" * 32)
         sql(f"INSERT INTO {CHECKPOINT} SELECT %s, root_hash, epoch, sealed_at, 'x' FROM {CHECKPOINT} LIMIT 1", HUGE)
@@ -364,7 +364,7 @@ def test_verify_of_a_log_with_enormous_numbers_ends(ids: list[uuid.UUID]) -> Non
     }
 
 
-def test_verify_of_a_leaf_with_a_negative_index_names_it_and_its_event(ids: list[uuid.UUID]) -> None:
+def test_negative_leaf_index_is_found(ids: list[uuid.UUID]) -> None:
     (victim,) = events(1, at=NOW)
     without, again = (
         ("PRAGMA ignore_check_constraints = ON", "PRAGMA ignore_check_constraints = OFF")
@@ -386,12 +386,12 @@ def test_verify_of_a_leaf_with_a_negative_index_names_it_and_its_event(ids: list
         sql(again)
 
 
-def test_verify_with_a_leaf_changed_and_another_gone_accuses_nobody(ids: list[uuid.UUID]) -> None:
+def test_altered_leaf_next_to_a_missing_one_is_reported_as_undecided(ids: list[uuid.UUID]) -> None:
     with without_triggers():
         sql(f"UPDATE {LEAF} SET leaf_hash = %s WHERE leaf_index = 150", b"\x02" * 32)
         sql(f"DELETE FROM {LEAF} WHERE leaf_index = 200")
     (finding,) = [finding for finding in found() if finding.leaf_index == 150]
-    assert "no root tells which" in finding.text
+    assert "no root shows which" in finding.text
     assert kinds() == {
         ("event_altered", str(ids[150])),
         ("leaf_missing", ""),
@@ -399,16 +399,16 @@ def test_verify_with_a_leaf_changed_and_another_gone_accuses_nobody(ids: list[uu
     }
 
 
-def test_verify_of_an_event_and_its_leaf_changed_alike_says_nothing_good_of_it(ids: list[uuid.UUID]) -> None:
+def test_event_altered_together_with_its_leaf_is_found(ids: list[uuid.UUID]) -> None:
     with without_triggers():
         sql(f"UPDATE {EVENT} SET actor = 'x' WHERE id = %s", ids[150])
         forged = hash_leaf(find_raw_event(ids[150]).canonical)
         sql(f"UPDATE {LEAF} SET leaf_hash = %s WHERE leaf_index = 150", forged)
     (finding,) = [finding for finding in found() if finding.leaf_index == 150]
-    assert (finding.kind, finding.text) == (FindingKind.EVENT_ALTERED, "Its MAC does not fit.")
+    assert (finding.kind, finding.text) == (FindingKind.EVENT_ALTERED, "Its MAC is not valid.")
 
 
-def test_verify_of_a_restore_whose_event_can_t_be_read_is_undeclared(ids: list[uuid.UUID]) -> None:
+def test_unreadable_restore_event_declares_no_epoch(ids: list[uuid.UUID]) -> None:
     note = AuditCheckpoint.objects.last().note
     restore_to(305, ids)
     resume_log(witnessed_note=note, reason="the disk broke", key=KEY, now=LATER)
@@ -439,7 +439,7 @@ def restore_to(size: int, ids: list[uuid.UUID]) -> None:
             sql(f"DELETE FROM {QUEUE} WHERE event_id = %s", id_)
 
 
-def test_verify_of_a_restored_copy_is_truncated_and_when_it_goes_on_forked(ids: list[uuid.UUID]) -> None:
+def test_restored_log_is_truncated_and_after_new_events_forked(ids: list[uuid.UUID]) -> None:
     outside = newest()
     restore_to(305, ids)
     assert kinds(witnessed_checkpoints=[outside]) == {("log_truncated", "312")}
@@ -449,7 +449,7 @@ def test_verify_of_a_restored_copy_is_truncated_and_when_it_goes_on_forked(ids: 
     assert kinds() == set()
 
 
-def test_verify_of_a_restored_copy_that_says_so_tells_it_apart(ids: list[uuid.UUID]) -> None:
+def test_declared_restore_is_not_a_fault(ids: list[uuid.UUID]) -> None:
     older, outside = parse_checkpoint(AuditCheckpoint.objects.get(tree_size=305).note), newest()
     note = AuditCheckpoint.objects.last().note
     restore_to(305, ids)
@@ -467,7 +467,7 @@ def test_verify_of_a_restored_copy_that_says_so_tells_it_apart(ids: list[uuid.UU
     assert parse_checkpoint(AuditCheckpoint.objects.last().note).origin == "phi-oidc-audit/epoch-2"
 
 
-def test_verify_of_an_epoch_without_its_event_says_so(ids: list[uuid.UUID]) -> None:
+def test_epoch_without_its_event_is_found(ids: list[uuid.UUID]) -> None:
     note = AuditCheckpoint.objects.last().note
     restore_to(305, ids)
     resume_log(witnessed_note=note, reason="the disk broke", key=KEY, now=LATER)
