@@ -1,4 +1,4 @@
-"""A host project records what it does: the how-to's examples run, as they stand."""
+"""The examples of the how-to on recording events of a host project work."""
 
 import json
 import re
@@ -20,15 +20,15 @@ HOW_TO = (Path(__file__).parents[3] / "docs" / "how-to" / "record-your-own-event
 
 
 def example(name: str) -> dict[str, Any]:
-    found = re.search(rf"<!-- tested: {name} -->\n```python\n(.*?)```", HOW_TO, re.DOTALL)
-    assert found
+    match = re.search(rf"<!-- tested: {name} -->\n```python\n(.*?)```", HOW_TO, re.DOTALL)
+    assert match
     project: dict[str, Any] = {"__name__": "hospital"}
-    exec(found[1], project)
+    exec(match[1], project)
     return project
 
 
 class Chart:
-    """Stands for a row of the project's own."""
+    """Stands for a model instance of the project."""
 
     number = 4711
 
@@ -72,7 +72,7 @@ def test_example_of_a_change_is_recorded_if_and_only_if_it_is_committed() -> Non
     archive = example("change")["archive_chart"]
 
     def fail() -> None:
-        raise RuntimeError("the host's own fault")
+        raise RuntimeError("an error of the host project")
 
     with pytest.raises(RuntimeError):
         archive(a_request(), Chart(fail))

@@ -1,4 +1,4 @@
-"""The documented role writes, seals and verifies the trail, and can change nothing in it; a check tells who could."""
+"""The documented roles write, seal and verify the audit log but cannot change it; a check reports other privileges."""
 
 import secrets
 from collections.abc import Callable, Iterator
@@ -30,7 +30,7 @@ AsRole = Callable[..., AbstractContextManager[None]]
 
 @pytest.fixture
 def as_role() -> Iterator[AsRole]:
-    """Return what acts on the trail as the documented role."""
+    """Return a context manager that sets the documented role on the audit connection."""
     role = f"phi_test_{secrets.token_hex(4)}"
     sql(f"CREATE ROLE {role} NOLOGIN")
     sql(f"GRANT ALL ON {', '.join((*TABLES, QUEUE))} TO {role}")
@@ -55,15 +55,15 @@ def test_documented_roles_can_log_in_and_have_only_their_privileges() -> None:
     with connections["phi_audit"].cursor() as cursor:
         cursor.execute("SELECT current_user, current_database()")
         owner, database = cursor.fetchone()
-    here = {"portal_audit": writer, "portal_sealer": sealer, "owner": owner, "portal": database}
+    names = {"portal_audit": writer, "portal_sealer": sealer, "owner": owner, "portal": database}
     try:
         for line in block("postgresql-role", "roles").splitlines():
-            asked, _, client = line.removeprefix("$ ").rpartition(" | ")
-            given, printed = "not-for-production\n" * 2, StringIO()
-            if asked:
-                call_command(*(here.get(word, word) for word in asked.split()[2:]), stdout=printed)
-                given = printed.getvalue()
-            run_client(*(here.get(word, word) for word in client.split()), using="phi_audit", given=given)
+            command, _, client = line.removeprefix("$ ").rpartition(" | ")
+            stdin, printed = "not-for-production\n" * 2, StringIO()
+            if command:
+                call_command(*(names.get(word, word) for word in command.split()[2:]), stdout=printed)
+                stdin = printed.getvalue()
+            run_client(*(names.get(word, word) for word in client.split()), using="phi_audit", given=stdin)
         with connections["phi_audit"].cursor() as cursor:
             cursor.execute("SELECT count(*) FROM pg_roles WHERE rolcanlogin AND rolname IN (%s, %s)", [writer, sealer])
             assert cursor.fetchone() == (2,)
@@ -137,15 +137,15 @@ def test_writer_role_cannot_write_the_log_or_the_queue(statement: str, table: st
     assert seal_now().event_count == 1
 
 
-def told() -> list[str]:
-    found = checks.run_checks(tags=["database"], include_deployment_checks=True, databases=["phi_audit"])
-    return [message.msg for message in found if message.id == "django_phi_oidc.W020"]
+def excess_warnings() -> list[str]:
+    messages = checks.run_checks(tags=["database"], include_deployment_checks=True, databases=["phi_audit"])
+    return [message.msg for message in messages if message.id == "django_phi_oidc.W020"]
 
 
 def test_excess_privileges_are_reported_by_a_deployment_check(as_role: AsRole) -> None:
-    assert "superuser" in told()[0]
+    assert "superuser" in excess_warnings()[0]
     with as_role():
-        assert told() == []
+        assert excess_warnings() == []
     assert [message for message in checks.run_checks(databases=["phi_audit"]) if "W020" in str(message.id)] == []
 
 
@@ -175,8 +175,8 @@ def test_single_database_without_a_witness_file_is_reported() -> None:
 
     def ids() -> set[str]:
         aliases = ["default", "phi_audit"]
-        found = checks.run_checks(tags=["database"], include_deployment_checks=True, databases=aliases)
-        return {str(message.id) for message in found}
+        messages = checks.run_checks(tags=["database"], include_deployment_checks=True, databases=aliases)
+        return {str(message.id) for message in messages}
 
     assert is_single_database()
     assert "django_phi_oidc.W021" in ids()

@@ -1,4 +1,4 @@
-"""The event's vocabulary, its canonical form and its MAC."""
+"""Actions, canonical form and MAC of events."""
 
 import hashlib
 import hmac
@@ -47,16 +47,16 @@ any_text = st.text(st.characters(codec=None, exclude_categories=()), max_size=30
 any_scalar = any_text | st.booleans() | st.integers(-(2**53) + 1, 2**53 - 1)
 
 
-def an_act(**given: Any) -> NewEvent:
-    return NewEvent(**{"action": Action.CLAIM_REVEALED, "origin": Origin(actor="7"), "now": NOW, **given})
+def new_event(**fields: Any) -> NewEvent:
+    return NewEvent(**{"action": Action.CLAIM_REVEALED, "origin": Origin(actor="7"), "now": NOW, **fields})
 
 
-def built(**given: Any) -> Event:
-    return build_event(an_act(**given), id=ID, mac_key="0123abcd")
+def built(**fields: Any) -> Event:
+    return build_event(new_event(**fields), id=ID, mac_key="0123abcd")
 
 
 def as_json(event: Event) -> dict[str, Any]:
-    """Return the members that an independent library is to spell."""
+    """Return the members for an independent JCS library."""
     members = event._asdict()
     occurred_at = event.occurred_at.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
     return {**members, "id": str(event.id), "occurred_at": occurred_at, "detail": json.loads(event.detail)}
@@ -82,8 +82,8 @@ def test_canonical_bytes_of_a_plain_event() -> None:
 def test_canonical_bytes_of_any_event_equal_those_of_another_library(
     actor: str, reason: str, provider: str, detail: dict[str, Any], now: datetime
 ) -> None:
-    given_act = {"origin": Origin(actor=actor), "reason": reason, "provider": provider, "detail": detail, "now": now}
-    event = built(action=Action.ALERT_RAISED, **given_act)
+    fields = {"origin": Origin(actor=actor), "reason": reason, "provider": provider, "detail": detail, "now": now}
+    event = built(action=Action.ALERT_RAISED, **fields)
     assert canonical_bytes(event) == rfc8785.dumps(as_json(event))
     assert parse_event(serialize_event(AuthenticatedEvent(event, b"m" * 32))).event == event
 
@@ -94,7 +94,7 @@ def test_canonical_bytes_of_any_event_equal_those_of_another_library(
         pytest.param('"', id="a quote"),
         pytest.param("a\\b", id="a backslash"),
         pytest.param("a\nb", id="a line feed"),
-        pytest.param("\x7f\x85", id="controls that JSON does not escape"),
+        pytest.param("\x7f\x85", id="control characters that JSON does not escape"),
         pytest.param("a b", id="nothing to escape"),
     ],
 )
@@ -139,7 +139,7 @@ def test_build_event_in_another_time_zone_writes_utc() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given_text", "kept"),
+    ("text", "sanitized"),
     [
         ("line\nbreak", "linebreak"),
         ("nul\x00", "nul"),
@@ -150,13 +150,13 @@ def test_build_event_in_another_time_zone_writes_utc() -> None:
         ("é" * 257, "é" * 256),
     ],
 )
-def test_build_event_sanitizes_and_flags_unsafe_strings(given_text: str, kept: str) -> None:
-    in_field = built(reason=given_text)
-    in_detail = built(detail={"claim": given_text})
-    in_list = built(action=Action.CLAIM_STORED, detail={"claims": [given_text, "plain"]})
-    assert (in_field.reason, in_field.detail) == (kept, '{"sanitized":true}')
-    assert json.loads(in_detail.detail) == {"claim": kept, "sanitized": True}
-    assert json.loads(in_list.detail) == {"claims": [kept, "plain"], "sanitized": True}
+def test_build_event_sanitizes_and_flags_unsafe_strings(text: str, sanitized: str) -> None:
+    in_field = built(reason=text)
+    in_detail = built(detail={"claim": text})
+    in_list = built(action=Action.CLAIM_STORED, detail={"claims": [text, "plain"]})
+    assert (in_field.reason, in_field.detail) == (sanitized, '{"sanitized":true}')
+    assert json.loads(in_detail.detail) == {"claim": sanitized, "sanitized": True}
+    assert json.loads(in_list.detail) == {"claims": [sanitized, "plain"], "sanitized": True}
 
 
 @pytest.mark.parametrize("text", ["x" * 256, "naïve", "𝒳 \U0001f600", 'quoted " and \\', "", "</script>"])
@@ -178,47 +178,47 @@ def test_build_event_stores_a_tuple_as_a_list_unflagged() -> None:
 
 
 @pytest.mark.parametrize(
-    "given_act",
+    "fields",
     [{"action": "login.forgotten"}, {"outcome": "perhaps"}, {"now": NOW.replace(tzinfo=None)}, {"detail": {"x": 1}}],
 )
-def test_build_event_with_an_invalid_field_raises(given_act: dict[str, Any]) -> None:
+def test_build_event_with_an_invalid_field_raises(fields: dict[str, Any]) -> None:
     assert built().action == "claim.revealed"
     with raise_on_refused_detail(), pytest.raises(ValueError, match=r"\w"):
-        built(**given_act)
+        built(**fields)
 
 
 @pytest.mark.parametrize("value", [2**53 - 1, -(2**53) + 1, True, "text", ["a", 1, False], (), Action.CLAIM_STORED])
 def test_detail_with_an_allowed_value_is_not_refused(value: Any) -> None:
-    assert list_refused_detail_keys(an_act(detail={"claim": value})) == ()
+    assert list_refused_detail_keys(new_event(detail={"claim": value})) == ()
 
 
 @pytest.mark.parametrize("value", [2**53, -(2**53), 1.0, None, {"a": 1}, [["a"]], [1.5], b"bytes", {"a"}])
 def test_detail_with_a_value_of_another_type_is_refused(value: Any) -> None:
-    assert list_refused_detail_keys(an_act(detail={"claim": value})) == ("claim",)
+    assert list_refused_detail_keys(new_event(detail={"claim": value})) == ("claim",)
 
 
 @pytest.mark.parametrize("key", ["birthdate", "sanitized", "claims", "CLAIM"])
 def test_detail_key_that_the_action_does_not_have_is_refused(key: str) -> None:
-    assert list_refused_detail_keys(an_act(detail={"claim": "x", key: "x"})) == (key,)
+    assert list_refused_detail_keys(new_event(detail={"claim": "x", key: "x"})) == (key,)
 
 
 def test_refused_detail_in_tests_raises_with_the_key_but_not_the_value() -> None:
     with raise_on_refused_detail(), pytest.raises(ValueError, match="birthdate") as caught:
-        drop_refused_detail(an_act(detail={"birthdate": "1970-01-01"}))
+        drop_refused_detail(new_event(detail={"birthdate": "1970-01-01"}))
     assert "1970" not in str(caught.value)
 
 
 def test_refused_detail_outside_tests_is_dropped_and_only_keys_are_logged(monkeypatch: pytest.MonkeyPatch) -> None:
-    told: list[str] = []
-    monkeypatch.setattr(events, "_report_refused_detail", told.append)
-    given = an_act(detail={"claim": "x", "ge\nbürt": "1970-01-01", "y" * 65: 1})
-    assert drop_refused_detail(given) == an_act(detail={"claim": "x"})
-    assert told == [f"claim.revealed: not allowed in its detail: 'ge\\nb\\xfcrt', '{'y' * 63}."]
-    assert drop_refused_detail(an_act(detail={"claim": "x"})) == an_act(detail={"claim": "x"})
-    assert len(told) == 1
+    errors: list[str] = []
+    monkeypatch.setattr(events, "_report_refused_detail", errors.append)
+    event = new_event(detail={"claim": "x", "ge\nbürt": "1970-01-01", "y" * 65: 1})
+    assert drop_refused_detail(event) == new_event(detail={"claim": "x"})
+    assert errors == [f"claim.revealed: not allowed in its detail: 'ge\\nb\\xfcrt', '{'y' * 63}."]
+    assert drop_refused_detail(new_event(detail={"claim": "x"})) == new_event(detail={"claim": "x"})
+    assert len(errors) == 1
 
 
-# A host project's own actions
+# Actions of host projects
 
 CHART = "hospital.chart_printed"
 register_actions({CHART: {"pages", "printer"}})
@@ -227,7 +227,7 @@ register_actions({CHART: {"pages", "printer"}})
 def test_action_of_a_host_project_has_only_its_registered_keys() -> None:
     event = built(action=CHART, detail={"pages": 3, "printer": "ward 4"})
     assert (event.action, json.loads(event.detail)) == (CHART, {"pages": 3, "printer": "ward 4"})
-    assert list_refused_detail_keys(an_act(action=CHART, detail={"pages": 3, "claim": "x"})) == ("claim",)
+    assert list_refused_detail_keys(new_event(action=CHART, detail={"pages": 3, "claim": "x"})) == ("claim",)
     with raise_on_refused_detail(), pytest.raises(ValueError, match="claim"):
         built(action=CHART, detail={"claim": "x"})
 
@@ -237,7 +237,7 @@ def test_register_actions_again_with_other_keys_raises() -> None:
     for keys in ({"pages"}, {"pages", "printer", "ward"}):
         with pytest.raises(ValueError, match="other detail keys"):
             register_actions({CHART: keys})
-    assert list_refused_detail_keys(an_act(action=CHART, detail={"pages": 3, "printer": "ward 4"})) == ()
+    assert list_refused_detail_keys(new_event(action=CHART, detail={"pages": 3, "printer": "ward 4"})) == ()
 
 
 def test_disclosures_must_be_registered_in_the_same_call() -> None:
@@ -303,7 +303,7 @@ def test_event_modules_do_not_import_django() -> None:
     assert ran.stdout == "False\n", ran.stderr
 
 
-# Keyed ids
+# Resource pseudonyms
 
 
 def test_resource_pseudonym_is_the_type_and_128_bits_of_hmac() -> None:

@@ -1,4 +1,4 @@
-"""The model, its QuerySet and the database each refuse to change the trail."""
+"""The model, its QuerySet and the database triggers each refuse changes of events."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -52,13 +52,13 @@ def test_save_with_an_existing_id_only_inserts_and_is_refused() -> None:
     (row,) = AuditEvent.objects.values()
     forged = AuditEvent(**{**row, "actor": "8"})
     with (
-        CaptureQueriesContext(connections["phi_audit"]) as asked,
+        CaptureQueriesContext(connections["phi_audit"]) as queries,
         pytest.raises(IntegrityError),
         transaction.atomic(using="phi_audit"),
     ):
         forged.save()
-    statements = [query["sql"].partition(" ")[0] for query in asked if TABLE in query["sql"]]
-    assert statements == ["INSERT"], "nothing is tried that could change a row"
+    statements = [query["sql"].partition(" ")[0] for query in queries if TABLE in query["sql"]]
+    assert statements == ["INSERT"], "no statement that could change a row"
     assert AuditEvent.objects.get(id=event.id).actor == "7"
 
 

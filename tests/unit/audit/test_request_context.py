@@ -1,4 +1,4 @@
-"""Who acts, and from where."""
+"""The actor of a request, its address and its ids."""
 
 import ipaddress
 from collections.abc import Callable

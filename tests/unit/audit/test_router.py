@@ -1,4 +1,4 @@
-"""Which database holds which audit table."""
+"""The database of each audit table."""
 
 import pytest
 from django.apps import apps

@@ -1,4 +1,4 @@
-"""Checkpoints: published notes and keys, and one thing wrong at a time. Spec: C2SP tlog-checkpoint, signed-note."""
+"""Checkpoints: published notes and keys, and one damage at a time. Spec: C2SP tlog-checkpoint, signed-note."""
 
 import base64
 from collections.abc import Callable, Sequence
@@ -33,7 +33,7 @@ def private_key(number: int) -> Ed25519PrivateKey:
 ORIGIN = "log.example/audit"
 KEY, OTHER_KEY = private_key(1372), private_key(7)
 SAME_ID_KEY = private_key(41992)
-"""Another key whose id under ORIGIN is that of KEY: four bytes are found by trying."""
+"""Another key with the same id as KEY under ORIGIN, found by brute force over four bytes."""
 CHECKPOINT = Checkpoint(origin=ORIGIN, tree_size=20852163, root_hash=bytes(range(32)))
 BODY = "log.example/audit\n20852163\nAAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=\n"
 NOTE = sign_checkpoint(CHECKPOINT, KEY)
@@ -41,18 +41,18 @@ LINE = NOTE.removeprefix(f"{BODY}\n")
 
 
 def signature_line(body: str, key: Ed25519PrivateKey, *, name: str = ORIGIN, id_of: Ed25519PrivateKey = KEY) -> str:
-    """A signature over body, which may bear another name, and the id of another key."""
+    """Return a signature line over body, optionally with another name or key id."""
     blob = compute_key_id(name, id_of.public_key()) + key.sign(body.encode())
     return f"— {name} {base64.b64encode(blob).decode()}\n"
 
 
 def signed(body: str) -> str:
-    """A note of any body at all, signed as it should be: what is wrong is the body."""
+    """Return a note with any body and a valid signature."""
     return f"{body}\n{signature_line(body, KEY)}"
 
 
 def accepts(note: str, *keys: Ed25519PrivateKey, origin: str | None = ORIGIN) -> bool:
-    """Whether the note is verified to be CHECKPOINT; all that may happen else is CheckpointInvalid."""
+    """Whether the note is verified as CHECKPOINT. Any other result than CheckpointInvalid is an error."""
     try:
         read = verify_checkpoint(note, [key.public_key() for key in keys or [KEY]], expected_origin=origin)
     except CheckpointInvalid:
@@ -272,9 +272,7 @@ def test_verify_checkpoint_made_in_go_is_verified() -> None:
     [
         pytest.param([LINE], [BROKEN], id="a signature of another body"),
         pytest.param([LINE], [signature_line(BODY, OTHER_KEY)], id="a signature by another key under the id"),
-        pytest.param(
-            [LINE], [signature_line(BODY, OTHER_KEY, id_of=OTHER_KEY)], id="a signature by a key that nobody knows"
-        ),
+        pytest.param([LINE], [signature_line(BODY, OTHER_KEY, id_of=OTHER_KEY)], id="a signature by an unknown key"),
         pytest.param([LINE], [signature_line(BODY, KEY, name="witness.example")], id="under another name"),
         pytest.param([LINE], [signature_line(BODY[:-1], KEY)], id="without the newline"),
         pytest.param([LINE], [signature_line(f"{BODY}\n", KEY)], id="with the blank line"),

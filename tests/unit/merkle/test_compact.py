@@ -1,4 +1,4 @@
-"""Growing a tree, held against the definitions of the RFC. Spec: RFC 6962 2.1."""
+"""Growing a tree, compared with the definitions of the RFC. Spec: RFC 6962 2.1."""
 
 from collections import defaultdict
 

@@ -1,4 +1,4 @@
-"""What others say of our roots, proofs and checkpoints: the package tamperlog, and the openssl command."""
+"""Roots, proofs and checkpoints compared with the package tamperlog and the openssl command."""
 
 import subprocess
 from pathlib import Path
@@ -28,10 +28,10 @@ HASHES = [hash_leaf(leaf) for leaf in LEAVES]
 
 
 def test_root_of_every_size_equals_that_of_tamperlog() -> None:
-    ours = CompactRange()
+    tree = CompactRange()
     for size in range(101):
-        assert ours.compute_root() == compute_root_at_size(size, reader(size)) == tamperlog.merkle_root(HASHES[:size])
-        ours.extend(HASHES[size : size + 1])
+        assert tree.compute_root() == compute_root_at_size(size, reader(size)) == tamperlog.merkle_root(HASHES[:size])
+        tree.extend(HASHES[size : size + 1])
 
 
 def test_inclusion_proof_is_verified_by_tamperlog() -> None:

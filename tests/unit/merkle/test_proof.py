@@ -1,4 +1,4 @@
-"""Proofs, made and judged: the RFC's definitions for the makers, and damage of each kind for the judges."""
+"""Proofs: built as the RFC defines them, and refused with each kind of damage."""
 
 import base64
 import math
@@ -32,7 +32,7 @@ ROOTS = [mth(LEAVES[:size]) for size in range(EVERY_SIZE + 1)]
 
 
 def inclusion(leaf_index: int, tree_size: int) -> Arguments:
-    """A proof of LEAVES as the RFC makes it."""
+    """Return a proof over LEAVES as the RFC defines it."""
     return {
         "leaf_hash": hash_leaf(LEAVES[leaf_index]),
         "leaf_index": leaf_index,
@@ -81,7 +81,7 @@ def perfect_root_of_equal_leaves(level: int) -> bytes:
 
 
 def read_of_equal_leaves(level: int, index: int) -> bytes:
-    """A log of any size at all, whose leaves all have the hash OTHER."""
+    """Read a log of any size whose leaves all have the hash OTHER."""
     return perfect_root_of_equal_leaves(level)
 
 
@@ -91,7 +91,7 @@ def refused(verify: Callable[..., None], arguments: Arguments) -> None:
     assert caught.value.code == "proof_invalid"
 
 
-# Made
+# Building
 
 
 def test_root_at_every_size_is_the_root() -> None:
@@ -171,7 +171,7 @@ def test_proofs_of_a_million_leaves_read_a_few_dozen_nodes(leaf_index: int) -> N
     assert len(set(reads)) == len(reads) <= 2 * math.log2(size)
 
 
-# Judged: inclusion
+# Verifying inclusion
 
 
 def test_verify_inclusion_proof_made_in_go_is_accepted() -> None:
@@ -316,7 +316,7 @@ def test_verify_inclusion_one_flipped_bit_is_refused(size: int, data: st.DataObj
     refused(verify_inclusion, {**accepted, "leaf_hash": leaf, "root_hash": root, "proof": changed})
 
 
-# Judged: consistency
+# Verifying consistency
 
 DAMAGED_CONSISTENCIES: dict[str, Damage] = {
     **DAMAGED_PROOFS,

@@ -1,4 +1,4 @@
-"""Canonical bytes made from columns are the event's own; a row that can be no event is read all the same."""
+"""Canonical bytes built from columns equal those of the event, and rows that are no events can be read."""
 
 import hmac
 import uuid
@@ -38,7 +38,7 @@ DETAILS = st.fixed_dictionaries(
         "status": st.booleans(),
     },
 )
-ACTS = st.builds(
+NEW_EVENTS = st.builds(
     lambda texts, time, detail, outcome: NewEvent(
         action=Action.ALERT_RAISED,
         origin=Origin(actor=texts[0], session=texts[1], client_ip=texts[2], request_id=texts[3]),
@@ -60,14 +60,14 @@ ACTS = st.builds(
 
 @pytest.mark.django_db
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(acts=st.lists(ACTS, min_size=1, max_size=20))
-def test_canonical_bytes_of_the_row_equal_those_of_the_event(acts: list[NewEvent]) -> None:
+@given(new_events=st.lists(NEW_EVENTS, min_size=1, max_size=20))
+def test_canonical_bytes_of_the_row_equal_those_of_the_event(new_events: list[NewEvent]) -> None:
     compute = create_mac_calculator()
-    for id_ in record_many(acts):
-        raw, finished = find_raw_event(id_), parse_event_row(AuditEvent.objects.get(id=id_))
-        assert raw.canonical == canonical_bytes(finished.event)
-        assert (raw.event_id, raw.leaf_index, raw.mac_key) == (id_.bytes, -1, finished.event.mac_key)
-        assert raw.mac == finished.mac == compute(raw.mac_key, raw.canonical)
+    for id_ in record_many(new_events):
+        raw, stored = find_raw_event(id_), parse_event_row(AuditEvent.objects.get(id=id_))
+        assert raw.canonical == canonical_bytes(stored.event)
+        assert (raw.event_id, raw.leaf_index, raw.mac_key) == (id_.bytes, -1, stored.event.mac_key)
+        assert raw.mac == stored.mac == compute(raw.mac_key, raw.canonical)
 
 
 def test_mac_calculator_computes_hmac_and_knows_configured_keys_only() -> None:

@@ -1,4 +1,4 @@
-"""Every committed event gets a leaf, once; a checkpoint is signed; a log that does not go on is not signed."""
+"""Every committed event gets one leaf, a checkpoint is signed, and a log that does not continue is not signed."""
 
 import json
 import stat
@@ -73,21 +73,21 @@ def test_nodes_of_perfect_subtrees_are_stored() -> None:
 def test_number_of_statements_does_not_grow_with_the_log(before: int) -> None:
     sealed(before)
     events(3)
-    with CaptureQueriesContext(connections["phi_audit"]) as asked:
+    with CaptureQueriesContext(connections["phi_audit"]) as queries:
         assert seal_now().event_count == 3
-    # On top of these: one for each kept level that the right edge of the tree has nodes of.
-    edge = sum(query["sql"].lower().count("select") for query in asked if "node" in query["sql"])
+    # In addition, one per stored level with nodes on the right edge of the tree.
+    edge = sum(query["sql"].lower().count("select") for query in queries if "node" in query["sql"])
     assert edge <= before.bit_count()
-    assert len(asked) <= 13 + before.bit_count()
+    assert len(queries) <= 13 + before.bit_count()
 
 
 def test_large_queue_is_sealed_in_several_transactions() -> None:
     events(25)
-    done = [seal_now(limit=10).event_count for _ in range(4)]
-    assert done == [10, 10, 5, 0]
+    counts = [seal_now(limit=10).event_count for _ in range(4)]
+    assert counts == [10, 10, 5, 0]
     assert [row.tree_size for row in AuditCheckpoint.objects.all()] == [10, 20, 25]
     assert BATCH_SIZE >= 10_000
-    assert [each.event_count for each in append_all_to_log(key=KEY, clock=lambda: NOW)] == [0]
+    assert [result.event_count for result in append_all_to_log(key=KEY, clock=lambda: NOW)] == [0]
 
 
 def test_event_that_commits_late_is_sealed_after_a_newer_one() -> None:
@@ -114,12 +114,12 @@ def test_change_of_the_log_by_a_model_is_refused(model: type, change: Callable[[
 
 
 UNSIGNABLE = {
-    "a leaf more": lambda: sql(f"INSERT INTO {LEAF} SELECT 5, %s, leaf_hash FROM {LEAF} LIMIT 1", uuid.UUID(int=7)),
-    "a leaf less": lambda: sql(f"DELETE FROM {LEAF} WHERE leaf_index = 4"),
-    "a leaf changed": lambda: sql(f"UPDATE {LEAF} SET leaf_hash = %s WHERE leaf_index = 4", b"\x01" * 32),
-    "a leaf in the middle gone": lambda: sql(f"DELETE FROM {LEAF} WHERE leaf_index = 3"),
-    "no note": lambda: sql(f"UPDATE {CHECKPOINT} SET note = 'x'"),
-    "no checkpoint": lambda: sql(f"DELETE FROM {CHECKPOINT}"),
+    "additional leaf": lambda: sql(f"INSERT INTO {LEAF} SELECT 5, %s, leaf_hash FROM {LEAF} LIMIT 1", uuid.UUID(int=7)),
+    "missing leaf": lambda: sql(f"DELETE FROM {LEAF} WHERE leaf_index = 4"),
+    "altered leaf": lambda: sql(f"UPDATE {LEAF} SET leaf_hash = %s WHERE leaf_index = 4", b"\x01" * 32),
+    "missing leaf in the middle": lambda: sql(f"DELETE FROM {LEAF} WHERE leaf_index = 3"),
+    "altered note": lambda: sql(f"UPDATE {CHECKPOINT} SET note = 'x'"),
+    "missing checkpoint": lambda: sql(f"DELETE FROM {CHECKPOINT}"),
 }
 
 
@@ -154,7 +154,7 @@ def test_log_with_another_origin_is_not_continued() -> None:
 
 
 def cut_to(size: int) -> None:
-    """Make the log what it was when it had that many leaves."""
+    """Remove leaves and checkpoints beyond a size."""
     with without_triggers():
         sql(f"DELETE FROM {LEAF} WHERE leaf_index >= %s", size)
         sql(f"DELETE FROM {CHECKPOINT} WHERE tree_size > %s", size)
@@ -173,7 +173,7 @@ def test_restored_log_is_refused_because_of_the_witness_file(tmp_path: Path) -> 
         with pytest.raises(SealingRefused, match="5 events is known outside"):
             seal_now()
         assert witness.read_text() == note
-    # Without the file it signs another root for a size that was signed: the very thing.
+    # Without the file it signs another root for the same size, which must not happen.
     assert seal_now(limit=2).event_count == 2
     with with_options(AUDIT_WITNESS_FILE=str(witness)), pytest.raises(SealingRefused, match="known outside"):
         seal_now()
@@ -209,7 +209,7 @@ def test_log_smaller_than_a_checkpoint_of_a_sink_is_not_continued() -> None:
     sealed(3)
     sealed(2)
     AuditWitness.objects.create(origin="phi-oidc-audit", note=AuditCheckpoint.objects.last().note)
-    # What no key of ours has signed, and what is of another log, is no knowledge of this one.
+    # Notes signed by other keys, and notes of other logs, are ignored.
     AuditWitness.objects.create(origin="phi-oidc-audit/epoch-2", note=note_of("phi-oidc-audit/epoch-2", 9, OTHER_KEY))
     AuditWitness.objects.create(origin="other", note=note_of("other", 99))
     AuditWitness.objects.create(origin="rubbish", note="rubbish")
@@ -220,7 +220,7 @@ def test_log_smaller_than_a_checkpoint_of_a_sink_is_not_continued() -> None:
 
 
 def test_epoch_older_than_a_witnessed_one_is_not_continued() -> None:
-    """A database from before a restore, restored once more."""
+    """A backup from before a restore was restored again."""
     sealed(3)
     AuditWitness.objects.create(origin="phi-oidc-audit/epoch-2", note=note_of("phi-oidc-audit/epoch-2", 4))
     events(1)
@@ -282,27 +282,27 @@ def test_refused_seal_task_alerts_despite_a_forged_alert() -> None:
     sealed(3)
     events(1)
     cut_to(0)
-    (silencer,) = events(1, action="alert.raised", detail={"rule": "sealing_refused"})
+    (forged,) = events(1, action="alert.raised", detail={"rule": "sealing_refused"})
     with without_triggers():
         sql("DELETE FROM django_phi_oidc_auditleaf")
         sql(f"INSERT INTO {LEAF} VALUES (7, %s, %s)", uuid.UUID(int=7), bytes(32))
-        sql("UPDATE django_phi_oidc_auditevent SET actor = 'x' WHERE id = %s", silencer)
+        sql("UPDATE django_phi_oidc_auditevent SET actor = 'x' WHERE id = %s", forged)
     with with_options(AUDIT_SIGNING_KEY=PEM), clock.override_clock(lambda: NOW + timedelta(minutes=1)):
         for _ in range(2):
             with pytest.raises(SealingRefused):
                 seal_task()
-    assert AuditEvent.objects.filter(action="alert.raised").exclude(id=silencer).count() == 1
+    assert AuditEvent.objects.filter(action="alert.raised").exclude(id=forged).count() == 1
 
 
 def test_checkpoint_signed_by_another_key_is_not_continued() -> None:
-    """Whoever may insert could add a leaf and a checkpoint, and have the next one signed over them."""
+    """An attacker with INSERT could add a leaf and a checkpoint, and have the next one signed over them."""
     sealed(3)
     forged = events(1)[0]
     with without_triggers():
         sql("DELETE FROM django_phi_oidc_auditunsealed")
     leaf = AuditLeaf.objects.create(leaf_index=3, event_id=forged, leaf_hash=bytes(32))
     tree = CompactRange()
-    tree.extend([bytes(each.leaf_hash) for each in AuditLeaf.objects.all()])
+    tree.extend([bytes(leaf.leaf_hash) for leaf in AuditLeaf.objects.all()])
     note = sign_checkpoint(Checkpoint(origin="phi-oidc-audit", tree_size=4, root_hash=tree.compute_root()), OTHER_KEY)
     AuditCheckpoint.objects.create(tree_size=4, root_hash=tree.compute_root(), epoch=1, sealed_at=NOW, note=note)
     events(1)
@@ -329,8 +329,8 @@ def test_negative_leaf_index_is_refused_by_the_database() -> None:
 def test_retry_finds_an_event_that_is_missing_in_the_queue() -> None:
     (id_,) = events(1)
     sql(f"DELETE FROM {QUEUE}")
-    assert [each.event_count for each in append_all_to_log(key=KEY, clock=lambda: NOW)] == [0]
-    assert sum(each.event_count for each in append_all_to_log(key=KEY, clock=lambda: NOW, retry_refused=True)) == 1
+    assert [result.event_count for result in append_all_to_log(key=KEY, clock=lambda: NOW)] == [0]
+    assert sum(result.event_count for result in append_all_to_log(key=KEY, clock=lambda: NOW, retry_refused=True)) == 1
     assert AuditLeaf.objects.get().event_id == id_
 
 
@@ -369,7 +369,7 @@ def test_event_queued_twice_gets_no_second_leaf_and_retry_repairs_the_queue() ->
     events(1)
     with pytest.raises(SealingRefused, match="damaged"):
         seal_now()
-    assert sum(each.event_count for each in append_all_to_log(key=KEY, clock=lambda: NOW, retry_refused=True)) == 1
+    assert sum(result.event_count for result in append_all_to_log(key=KEY, clock=lambda: NOW, retry_refused=True)) == 1
     assert (AuditUnsealed.objects.count(), AuditLeaf.objects.count()) == (0, 2)
 
 
