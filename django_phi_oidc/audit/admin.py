@@ -9,16 +9,10 @@ from urllib.parse import urlencode
 
 from django.contrib import admin, messages
 from django.core.exceptions import PermissionDenied
-from django.http import (
-    Http404,
-    HttpRequest,
-    HttpResponse,
-    HttpResponseBase,
-    HttpResponseNotAllowed,
-    HttpResponseRedirect,
-)
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase, HttpResponseNotAllowed
+from django.shortcuts import redirect
 from django.template.response import TemplateResponse
-from django.urls import path, reverse
+from django.urls import path
 from django.utils.translation import gettext_lazy as _
 
 from .._internal import clock
@@ -191,7 +185,7 @@ class AuditEventAdmin(TrailAdminMixin, EventAdmin):
                 proof = create_inclusion_proof(event_id) if event else ""
         except (LookupError, ValueError):
             messages.error(request, _("There is no proof of this event: it is not sealed yet, or the log is damaged."))
-            return HttpResponseRedirect(reverse(f"admin:{_APP_LABEL}_auditevent_change", args=[event_id]))
+            return redirect(f"admin:{_APP_LABEL}_auditevent_change", event_id)
         if event is None:
             raise Http404
         self._record_view(request, "proof", event_id, event)

@@ -67,7 +67,9 @@ class EventFiltersForm(forms.Form):
     def build_query_parameters(self) -> dict[str, str]:
         """Return the used filters as they are in a URL, and as the browser's input for a time accepts them."""
         values = {name: value for name, value in self.cleaned_data.items() if value}
-        return {name: _format_time(value) if isinstance(value, datetime) else value for name, value in values.items()}
+        for name in {"since", "until"} & values.keys():
+            values[name] = values[name].astimezone(UTC).replace(tzinfo=None).isoformat()
+        return values
 
 
 class PageCursorForm(forms.Form):
@@ -94,7 +96,3 @@ class EventCursorForm(PageCursorForm):
 class CheckpointCursorForm(PageCursorForm):
     before = forms.IntegerField(required=False, min_value=0, max_value=_MAX_TREE_SIZE)
     after = forms.IntegerField(required=False, min_value=0, max_value=_MAX_TREE_SIZE)
-
-
-def _format_time(time: datetime) -> str:
-    return time.astimezone(UTC).replace(tzinfo=None).isoformat()

@@ -65,7 +65,6 @@ def enqueue_many(events: Sequence[NewEvent], *, using: str = DEFAULT_DB_ALIAS) -
             deferred.extend(authenticated)
 
     # A named function: when a robust hook fails, Django logs its __qualname__, which a partial does not have.
-    # one of Django's own, in the middle of the request.
     transaction.on_commit(move_committed_events, using=using, robust=True)
     return tuple(item.event.id for item in authenticated)
 

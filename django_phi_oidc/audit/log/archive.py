@@ -10,9 +10,10 @@ import hashlib
 import json
 import os
 import zlib
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
@@ -95,8 +96,9 @@ def verify_archive(path: Path, keys: Sequence[Ed25519PublicKey]) -> LogArchive:
         except (TypeError, ValueError) as error:
             raise ProofInvalid("The header of the archive is not valid.") from error
         restore_events: list[tuple[int, bytes]] = []
-        for hashes in _batch_hashes(_hash_events(file, header["first"], restore_events)):
-            tree.extend(hashes)
+        leaf_hashes = _hash_events(file, header["first"], restore_events)
+        while batch := list(islice(leaf_hashes, BATCH_SIZE)):
+            tree.extend(batch)
             if tree.size > checkpoint.tree_size:
                 break
     tree_size = checkpoint.tree_size
@@ -163,16 +165,6 @@ def _hash_events(file: IO[bytes], first_leaf_index: int, restore_events: list[tu
         if canonical.startswith(_RESTORE_EVENT_PREFIX):
             restore_events.append((index, canonical))
         yield hash_leaf(canonical)
-
-
-def _batch_hashes(hashes: Iterable[bytes]) -> Iterator[list[bytes]]:
-    batch: list[bytes] = []
-    for leaf_hash in hashes:
-        batch.append(leaf_hash)
-        if len(batch) == BATCH_SIZE:
-            yield batch
-            batch = []
-    yield batch
 
 
 def _read_header(file: IO[bytes]) -> dict[str, Any]:

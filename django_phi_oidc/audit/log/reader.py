@@ -26,7 +26,7 @@ _FROM_LEAF = f"FROM {_LEAF_TABLE} l LEFT JOIN {_EVENT_TABLE} e ON e.id = l.event
 _FROM_QUEUE = f"FROM {_QUEUE_TABLE} u {{}} LEFT JOIN {_LEAF_TABLE} l ON 1 = 0"
 _JOIN_EVENT = {
     # The queue must be the outer side, regardless of statistics: otherwise each batch would scan all sealed events.
-    "postgresql": f"CROSS JOIN LATERAL (SELECT * FROM {_EVENT_TABLE} WHERE id = u.event_id OFFSET 0) e",  # noqa: S608 -- ours
+    "postgresql": f"CROSS JOIN LATERAL (SELECT * FROM {_EVENT_TABLE} WHERE id = u.event_id OFFSET 0) e",  # noqa: S608 -- constants
     "sqlite": f"JOIN {_EVENT_TABLE} e ON e.id = u.event_id",
 }
 _FIELD_SQL: dict[str, str] = {
@@ -125,7 +125,7 @@ def read_orphaned_queue_ids() -> Iterator[bytes]:
     """Yield queued ids without an event: 16 bytes, except on SQLite for an id that is not a UUID."""
     with connections[AUDIT_ALIAS].cursor() as cursor:
         cursor.execute(
-            f"SELECT u.event_id FROM {_QUEUE_TABLE} u LEFT JOIN {_EVENT_TABLE} e ON e.id = u.event_id "  # noqa: S608 -- ours
+            f"SELECT u.event_id FROM {_QUEUE_TABLE} u LEFT JOIN {_EVENT_TABLE} e ON e.id = u.event_id "  # noqa: S608 -- constants
             "WHERE e.id IS NULL ORDER BY u.event_id"
         )
         yield from (_parse_id_bytes(id_) for (id_,) in iter(cursor.fetchone, None))
@@ -148,7 +148,7 @@ def read_checkpoints(
     order = "DESC" if newest_first else "ASC"
     with connections[AUDIT_ALIAS].cursor() as cursor:
         cursor.execute(
-            f"SELECT tree_size, root_hash, epoch, note FROM {_CHECKPOINT_TABLE} "  # noqa: S608 -- ours
+            f"SELECT tree_size, root_hash, epoch, note FROM {_CHECKPOINT_TABLE} "  # noqa: S608 -- constants
             f"WHERE tree_size > %s AND (tree_size < %s OR %s) ORDER BY tree_size {order} LIMIT %s",
             [after_size, below_size, below_size == MAX_TREE_SIZE, limit],
         )

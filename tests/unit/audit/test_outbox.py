@@ -79,9 +79,9 @@ def test_event_of_a_rolled_back_savepoint_does_not_exist(count_events: Any) -> N
         with transaction.atomic():
             enqueue_session_ended()
             transaction.set_rollback(True)
-        kept = enqueue_session_ended()
+        id_ = enqueue_session_ended()
     assert count_events() == (0, 1)
-    assert AuditEvent.objects.get().id == kept
+    assert AuditEvent.objects.get().id == id_
 
 
 @pytest.mark.django_db(transaction=True)
@@ -134,8 +134,8 @@ def test_record_with_deferred_inserts_permit_and_deferred_events_at_once(count_e
         ["DELETE"],
     ]
     assert count_events() == (0, 3)
-    kept = {parse_event_row(row) for row in AuditEvent.objects.filter(action="session.ended")}
-    assert kept == set(changes)
+    moved = {parse_event_row(row) for row in AuditEvent.objects.filter(action="session.ended")}
+    assert moved == set(changes)
 
 
 @pytest.mark.django_db(transaction=True)

@@ -109,9 +109,9 @@ FILTERED: dict[str, tuple[EventFilters, dict[str, Any]]] = {
 
 @pytest.mark.parametrize("name", FILTERED)
 def test_filter_selects_matching_events_only(name: str) -> None:
-    filters, given = FILTERED[name]
+    filters, fields = FILTERED[name]
     others = events(3)
-    (one,) = events(1, **given)
+    (one,) = events(1, **fields)
     assert ids(list_events(filters)) == [one]
     assert set(ids(list_events(EventFilters()))) == {one, *others}
     assert filters.list_used_names() != ()
