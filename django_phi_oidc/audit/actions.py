@@ -1,11 +1,11 @@
-"""What an audit event can be about, and which details it may have. No Django."""
+"""The actions of audit events, and the details they may have. No Django."""
 
 from collections.abc import Mapping
 from enum import StrEnum
 
 
 class Action(StrEnum):
-    """Everything of ours that can be in the trail; a host project's own come by `register_actions`."""
+    """The actions of this package; a host project registers its own by `register_actions`."""
 
     LOGIN_SUCCEEDED = "login.succeeded"
     LOGIN_REFUSED = "login.refused"
@@ -95,9 +95,9 @@ DETAIL_KEYS: Mapping[str, frozenset[str]] = {
     Action.ALERT_MUTED: frozenset({"rule", "until"}),
     Action.ALERT_UNMUTED: frozenset({"rule"}),
 }
-"""The keys that `detail` may have, for each action; `sanitized` comes from here alone."""
+"""The allowed keys of `detail` for each action. `sanitized` is only set by this package."""
 DISCLOSURE_ACTIONS = frozenset({Action.CLAIM_REVEALED, Action.ACCESS_GRANTED, Action.SUBJECT_EXPORTED})
-"""By which somebody sees what is of a person: ours; a project's own come by `register_actions`."""
+"""Actions that disclose a person's data; a host project registers its own by `register_actions`."""
 RESERVED_PREFIXES = frozenset(
     {
         *(action.partition(".")[0] for action in Action),
@@ -105,6 +105,6 @@ RESERVED_PREFIXES = frozenset(
         *("policy", "provider", "refresh", "retention", "role", "sink", "witness"),
     }
 )
-"""No host project's: ours, now or later."""
+"""Prefixes that host projects may not register, for present and future actions of this package."""
 UNKEYED_RESOURCE_TYPES = frozenset({"AlertMute", "AuditCheckpoint", "AuditEvent", "SecurityAlert", "Sink", "TrailJob"})
-"""Types of our own alerts and checks: their ids are no person's, and stay readable where ids are keyed."""
+"""Resource types of this package: their ids do not identify a person, so keyed ids leave them readable."""

@@ -1,4 +1,4 @@
-"""The trail's own pages, to read and nothing else. Each look is an event, committed before the page is given."""
+"""Read-only admin pages of the audit log. Each view is an event that is committed before the response."""
 
 import json
 import uuid
@@ -9,16 +9,10 @@ from urllib.parse import urlencode
 
 from django.contrib import admin, messages
 from django.core.exceptions import PermissionDenied
-from django.http import (
-    Http404,
-    HttpRequest,
-    HttpResponse,
-    HttpResponseBase,
-    HttpResponseNotAllowed,
-    HttpResponseRedirect,
-)
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase, HttpResponseNotAllowed
+from django.shortcuts import redirect
 from django.template.response import TemplateResponse
-from django.urls import path, reverse
+from django.urls import path
 from django.utils.translation import gettext_lazy as _
 
 from .._internal import clock
@@ -41,39 +35,39 @@ else:
 
 TrailView = Callable[..., HttpResponseBase]
 _APP_LABEL = "django_phi_oidc"
-UNREADABLE_MESSAGE = _(
-    "What is stored here was altered and is no event any more: “phi_oidc audit verify” tells which it is."
-)
+UNREADABLE_MESSAGE = _("The stored row was altered and is no event any more: run “phi_oidc audit verify” to find it.")
 
 
 def require_trail_permission(
     view: TrailView, *, methods: Collection[str], has_permission: Callable[[Any, HttpRequest], bool]
 ) -> TrailView:
-    """Let those in who may. A refusal is an event, too; without the trail nobody sees or does anything."""
+    """Check a permission before the view. Refusals are events too; without the audit log nothing is permitted."""
 
     @wraps(view)
-    def guarded(self: Any, request: HttpRequest, **asked: Any) -> HttpResponseBase:
+    def guarded_view(self: Any, request: HttpRequest, **kwargs: Any) -> HttpResponseBase:
         try:
             if not has_permission(self, request):
-                self.deny(request, *asked.values())
+                self.deny(request, *kwargs.values())
             if request.method not in methods:
                 return HttpResponseNotAllowed(methods)
-            return view(self, request, **asked)
+            return view(self, request, **kwargs)
         except AuditUnavailable:
             return render_trail_unavailable(request, self.admin_site)
 
-    return guarded
+    return guarded_view
 
 
 def require_view_permission(view: TrailView) -> TrailView:
-    """Let those look who may."""
+    """Check the view permission before a view for GET and HEAD."""
     return require_trail_permission(
-        view, methods=("GET", "HEAD"), has_permission=lambda pages, request: pages.has_view_permission(request)
+        view,
+        methods=("GET", "HEAD"),
+        has_permission=lambda model_admin, request: model_admin.has_view_permission(request),
     )
 
 
 class TrailAdminMixin:
-    """What all pages of the trail have of Django's admin: its frame, its sign-in, and no way to change anything."""
+    """What the audit pages use of Django's admin: layout and sign-in, but no way to change anything."""
 
     opts: Any
     model: Any
@@ -88,15 +82,15 @@ class TrailAdminMixin:
         return bool(request.user.has_perm(f"{_APP_LABEL}.view_{self.opts.model_name}"))
 
     def deny(self, request: HttpRequest, *row_keys: Any) -> NoReturn:
-        """Refuse what is asked for, after the event of it. Raises: PermissionDenied, AuditUnavailable."""
-        # A key that is nobody's is not written.
+        """Refuse the request, after its event is committed. Raises: PermissionDenied, AuditUnavailable."""
+        # Keys without a row come from the URL, and are not written to the event.
         with translate_database_errors():
             rows = [key for key in row_keys if self.model._base_manager.filter(pk=key).exists()]
         record_access_denied(request, self.opts, *rows)
         raise PermissionDenied
 
     def build_urls(self, views: Mapping[str, tuple[str, TrailView]]) -> list[Any]:
-        """Return the URLs of these pages: there are no others, so nothing of the admin's own looks without an event."""
+        """Return the URLs of these views only: the admin's own views would read without an event."""
         prefix = f"{_APP_LABEL}_{self.opts.model_name}"
         return [
             path(route, self.admin_site.admin_view(view), name=f"{prefix}_{name}")
@@ -104,17 +98,16 @@ class TrailAdminMixin:
         ]
 
     def render_page(self, request: HttpRequest, template_name: str, **context: Any) -> HttpResponseBase:
-        """Return a page of the admin's. What its template shows is loaded already: it asks no database."""
+        """Render an admin page. Its data must be loaded already: templates make no queries."""
         frame = {**self.admin_site.each_context(request), "opts": self.opts, **context}
         return TemplateResponse(request, f"admin/{_APP_LABEL}/{self.opts.model_name}/{template_name}.html", frame)
 
 
 @admin.register(AuditEvent)
 class AuditEventAdmin(TrailAdminMixin, EventAdmin):
-    """The events: a list by filters, and one by one, each with its proof."""
+    """Events: a list with filters, single events, and their proofs."""
 
     def get_urls(self) -> list[Any]:
-        """Return the list's, an event's and a proof's."""
         return self.build_urls(
             {
                 "changelist": ("", self.list_view),
@@ -125,10 +118,12 @@ class AuditEventAdmin(TrailAdminMixin, EventAdmin):
 
     @require_view_permission
     def list_view(self, request: HttpRequest) -> HttpResponseBase:
-        """Show the events that the filters let through, or say what is wrong with the filters, and show none."""
+        """Show the matching events, or none and the errors if the filters are not valid."""
         form, cursor = EventFiltersForm(request.GET), EventCursorForm(request.GET)
         is_valid, faults = all([form.is_valid(), cursor.is_valid()]), cursor.list_errors()
-        filters, kept = (form.get_filters(), form.build_query_parameters()) if form.is_valid() else (EventFilters(), {})
+        filters, parameters = EventFilters(), dict[str, str]()
+        if form.is_valid():
+            filters, parameters = form.get_filters(), form.build_query_parameters()
         page: search.KeysetPage[AuditEvent, uuid.UUID] = search.KeysetPage()
         try:
             page = search.list_events(filters, **cursor.cleaned_data) if is_valid else page
@@ -145,22 +140,22 @@ class AuditEventAdmin(TrailAdminMixin, EventAdmin):
             request,
             "change_list",
             title=_("Audit trail"),
-            form=EventFiltersForm(kept) if form.is_valid() else form,
+            form=EventFiltersForm(parameters) if form.is_valid() else form,
             actions=sorted(Action),
             faults=faults,
-            kept=kept,
-            link=request.build_absolute_uri(f"?{urlencode(kept)}"),
+            kept=parameters,
+            link=request.build_absolute_uri(f"?{urlencode(parameters)}"),
             may_export=request.user.has_perm(f"{_APP_LABEL}.export_auditevent"),
             rows=page.rows,
             verified=verified,
             may_verify=True,
             has_checkpoints=_can_view_checkpoints(request),
-            **_build_page_links(page, kept, cursor=cursor),
+            **_build_page_links(page, parameters, cursor=cursor),
         )
 
     @require_view_permission
     def event_view(self, request: HttpRequest, event_id: uuid.UUID) -> HttpResponseBase:
-        """Show all of one event, and where it is in the log."""
+        """Show all fields of an event, and its position in the log."""
         event, place, faults = None, search.LogPosition(leaf_index=None, tree_size=None), []
         try:
             event, place = search.find_event(event_id), search.get_log_position(event_id)
@@ -183,14 +178,14 @@ class AuditEventAdmin(TrailAdminMixin, EventAdmin):
 
     @require_view_permission
     def proof_view(self, request: HttpRequest, event_id: uuid.UUID) -> HttpResponseBase:
-        """Give the proof of one event as a file, or say why there is none."""
+        """Return the proof of an event as a file, or a message if there is none."""
         try:
             event = search.find_event(event_id)
             with translate_database_errors():
                 proof = create_inclusion_proof(event_id) if event else ""
         except (LookupError, ValueError):
             messages.error(request, _("There is no proof of this event: it is not sealed yet, or the log is damaged."))
-            return HttpResponseRedirect(reverse(f"admin:{_APP_LABEL}_auditevent_change", args=[event_id]))
+            return redirect(f"admin:{_APP_LABEL}_auditevent_change", event_id)
         if event is None:
             raise Http404
         self._record_view(request, "proof", event_id, event)
@@ -208,10 +203,9 @@ class AuditEventAdmin(TrailAdminMixin, EventAdmin):
 
 @admin.register(AuditCheckpoint)
 class AuditCheckpointAdmin(TrailAdminMixin, CheckpointAdmin):
-    """The checkpoints: a list, and each as the signed note that it is."""
+    """Checkpoints: a list, and the signed notes."""
 
     def get_urls(self) -> list[Any]:
-        """Return the list's, a checkpoint's and its note's."""
         return self.build_urls(
             {
                 "changelist": ("", self.list_view),
@@ -246,40 +240,40 @@ class AuditCheckpointAdmin(TrailAdminMixin, CheckpointAdmin):
     @require_view_permission
     def checkpoint_view(self, request: HttpRequest, tree_size: int) -> HttpResponseBase:
         """Show the note of a checkpoint."""
-        found = self._get_viewed_checkpoint(request, tree_size)
-        return self.render_page(request, "checkpoint", title=_("Checkpoint of the audit trail"), checkpoint=found)
+        checkpoint = self._get_viewed_checkpoint(request, tree_size)
+        return self.render_page(request, "checkpoint", title=_("Checkpoint of the audit trail"), checkpoint=checkpoint)
 
     @require_view_permission
     def note_view(self, request: HttpRequest, tree_size: int) -> HttpResponseBase:
-        """Give the note of a checkpoint as a file, to be kept where nobody here can reach it."""
+        """Return the note of a checkpoint as a file, to be kept outside of this system."""
         note = self._get_viewed_checkpoint(request, tree_size).note
         return _build_download_response(note, f"checkpoint-{tree_size}.txt", "text/plain; charset=utf-8")
 
     def _get_viewed_checkpoint(self, request: HttpRequest, tree_size: int) -> AuditCheckpoint:
         try:
-            found = search.find_checkpoint(tree_size)
-        except RowUnreadable:
-            found = None
-        if found is None:
+            checkpoint = search.find_checkpoint(tree_size)
+        except RowUnreadable as error:
+            raise Http404 from error
+        if checkpoint is None:
             raise Http404
         detail = {"page": "checkpoint", "filters": []}
         record_request_event(request, Action.AUDIT_VIEWED, resource=f"AuditCheckpoint/{tree_size}", detail=detail)
-        return found
+        return checkpoint
 
 
 def record_request_event(
     request: HttpRequest, action: Action, *, outcome: EventOutcome = OUTCOMES[0], **event_fields: Any
 ) -> None:
-    """Commit an event of whoever makes the request. Raises: AuditUnavailable."""
+    """Commit an event with the request's user as its actor. Raises: AuditUnavailable."""
     record(action, origin=Actor.from_request(request).origin, now=clock.now(), outcome=outcome, **event_fields)
 
 
 def record_access_denied(
     request: HttpRequest, opts: Any, *row_keys: Any, operation: str = "", resource: str = ""
 ) -> None:
-    """Commit that a page of the model was refused, or an act. Raises: AuditUnavailable.
+    """Commit that a page of a model, or an operation, was refused. Raises: AuditUnavailable.
 
-    It is about that row, if any, or about what about says.
+    row_keys: the row concerned, if any. operation: by default the page. resource: replaces the model and row.
     """
     page = operation or str(getattr(request.resolver_match, "url_name", "")).rpartition("_")[2]
     record_request_event(
@@ -293,7 +287,7 @@ def record_access_denied(
 
 
 def render_trail_unavailable(request: HttpRequest, site: admin.AdminSite) -> HttpResponse:
-    """Return the page, of status 503, for whoever gets nothing because its event can't be written."""
+    """Return the page, with status 503, for requests whose event cannot be written."""
     context = {**site.each_context(request), "title": _("The audit trail is not available")}
     return TemplateResponse(request, f"admin/{_APP_LABEL}/trail_unavailable.html", context, status=503)
 
@@ -301,7 +295,7 @@ def render_trail_unavailable(request: HttpRequest, site: admin.AdminSite) -> Htt
 def _build_page_links(
     page: search.KeysetPage[Any, Any], filter_parameters: Mapping[str, str], *, cursor: PageCursorForm
 ) -> dict[str, str]:
-    """Return the query strings of the pages around this one; "" where there is none."""
+    """Return the query strings of the adjacent pages; "" without such."""
     newer = urlencode({**filter_parameters, "after": page.newer_key}) if page.newer_key is not None else ""
     older = urlencode({**filter_parameters, "before": page.older_key}) if page.older_key is not None else ""
     is_first = cursor.is_valid() and set(cursor.cleaned_data.values()) == {None}
@@ -309,37 +303,32 @@ def _build_page_links(
 
 
 def _find_searched_subject(term: str, rows: tuple[AuditEvent, ...]) -> str:
-    """Return the subject that a search turned out to be about."""
-    found = {row.subject for row in rows if row.subject}
+    """Return the subject that the search term is, judging by the result rows; "" if it is not a subject."""
     try:
-        return str(uuid.UUID(term)) if str(uuid.UUID(term)) in found else ""
+        subject = str(uuid.UUID(term))
     except ValueError:
         return ""
+    return subject if any(row.subject == subject for row in rows) else ""
 
 
 def build_verification_context() -> dict[str, Any]:
-    """Return the last verification as the pages tell of it; empty when there was none."""
+    """Return the last verification for the templates; empty if there was none."""
     try:
         event = search.find_last_verification()
     except RowUnreadable:
         return {"unreadable": UNREADABLE_MESSAGE}
     if event is None:
         return {}
-    detail = _parse_detail(event.detail)
-    findings = detail.get("findings")
-    return {"event": event, **detail, "is_clean": event.outcome == "success" and findings == 0}
-
-
-def _parse_detail(detail: str) -> dict[str, Any]:
     try:
-        members = json.loads(detail)
-    except ValueError:
-        return {}
-    return members if isinstance(members, dict) else {}
+        detail = dict(json.loads(event.detail))
+    except (TypeError, ValueError):
+        detail = {}
+    is_clean = event.outcome == "success" and detail.get("findings") == 0
+    return {"event": event, **detail, "is_clean": is_clean}
 
 
 def _format_detail(detail: str) -> str:
-    """Return the detail for people; as it stands where it is no JSON."""
+    """Return the detail with line breaks; unchanged if it is not JSON."""
     try:
         return json.dumps(json.loads(detail), ensure_ascii=False, indent=2)
     except (ValueError, RecursionError):

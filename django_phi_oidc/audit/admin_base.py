@@ -1,6 +1,6 @@
-"""What our pages in Django's admin share.
+"""Base classes of the package's admin pages.
 
-Lists that are quick with a million rows, forms that say why not, and refusals that the trail has.
+They have fast lists with a million rows, forms that show errors as messages, and audit events for refusals.
 """
 
 import logging
@@ -30,7 +30,7 @@ _MESSAGES_BY_CODE = {
     "sub_invalid": gettext_noop("sub is not 1 to 255 ASCII characters."),
     "sub_not_pairwise": gettext_noop("sub is an identifier that other clients see too."),
 }
-"""Of the codes of refusals that somebody of the staff can do something about."""
+"""Messages of refusals that staff can resolve, by code."""
 
 if TYPE_CHECKING:
     ModelAdmin = admin.ModelAdmin[Any]
@@ -40,22 +40,22 @@ else:
 
 
 def get_error_message(error: PhiOidcError | ObjectDoesNotExist) -> str:
-    """Return what somebody of the staff reads of a refusal, in their language.
+    """Return the translated message of a refusal for staff.
 
-    Of a fault that is left to those who run the site it is the code; the log has the rest.
+    For an error that only operators can resolve it has only the code; the details are in the application log.
     """
     if isinstance(error, ObjectDoesNotExist):
-        return _("What this is about is gone.")
+        return _("The object does not exist any more.")
     if error.details:
         return _(error.message) % error.details
     if error.code in _MESSAGES_BY_CODE:
         return _(_MESSAGES_BY_CODE[error.code])
-    logger.error("What somebody asked for in the admin can't be done: %s %s", error.code, error)
-    return _("This can’t be done: %(code)s. Tell those who run this site.") % {"code": error.code}
+    logger.error("A request in the admin failed: %s %s", error.code, error)
+    return _("This can’t be done: %(code)s. Ask the operators of this site.") % {"code": error.code}
 
 
 class ResourcePermissionDenied(PermissionDenied):
-    """Refused for what it is about, and not for what it is: `about`, a `Type/id`, is the event's resource."""
+    """Refused because of the object, not the page. `resource`, a `Type/id`, is the resource of the event."""
 
     def __init__(self, resource: str) -> None:
         super().__init__(resource)
@@ -63,25 +63,24 @@ class ResourcePermissionDenied(PermissionDenied):
 
 
 class CappedPaginator(BasePaginator):
-    """Counts no further than anybody would page."""
+    """Counts at most MAX_COUNTED_ROWS rows."""
 
     @cached_property
     def count(self) -> int:
-        """The number of rows, or MOST_COUNTED."""
         rows: Any = self.object_list
         return int(rows[:MAX_COUNTED_ROWS].count())
 
 
 class AuditedAdmin(ModelAdmin):
-    """Whoever is refused a page or an act leaves `access.denied`, committed before the answer."""
+    """Records `access.denied` for refused pages and actions, committed before the response."""
 
     @property
     def urls(self) -> list[Any]:
-        """The URLs of all pages, of Django's own and of those that a model has beside them."""
-        return [self._log_denied_access(each) for each in self.get_urls()]
+        """The URLs of all pages, Django's and additional ones."""
+        return [self._log_denied_access(pattern) for pattern in self.get_urls()]
 
     def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
-        """Show the list, or act on what was chosen. Django itself would not say that an act is left to others."""
+        """Show the list, or run an action. Django would not refuse an action without permission, but ignore it."""
         if self._list_denied_actions(request):
             raise PermissionDenied
         return super().changelist_view(request, extra_context)
@@ -89,58 +88,56 @@ class AuditedAdmin(ModelAdmin):
     def change_view(
         self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: Any = None
     ) -> HttpResponse:
-        """Show a row. Django itself looks at what is asked before it looks at who asks, and adds for `_saveasnew`."""
+        """Show a row. Django validates the request before it checks permissions, and adds a row for `_saveasnew`."""
         if not self.has_view_or_change_permission(request) or "_saveasnew" in request.POST:
             raise PermissionDenied
         return super().change_view(request, object_id, form_url, extra_context)
 
     def delete_view(self, request: HttpRequest, object_id: str, extra_context: Any = None) -> HttpResponse:
-        """Ask before a row is deleted, and delete it; only who may delete is told what is wrong with the request."""
+        """Confirm and delete a row. The permission check comes first, so that others do not learn what is wrong."""
         if not self.has_delete_permission(request):
             raise PermissionDenied
         return super().delete_view(request, object_id, extra_context)
 
     def history_view(self, request: HttpRequest, object_id: str, extra_context: Any = None) -> HttpResponse:
-        """Show what Django has logged of a row. Django itself tells everybody whether there is such a row."""
+        """Show Django's history of a row. Without this check Django discloses whether the row exists."""
         if not self.has_view_permission(request):
             raise PermissionDenied
         return super().history_view(request, object_id, extra_context)
 
     def _list_denied_actions(self, request: HttpRequest) -> list[str]:
-        """Return which acts on its rows the list is asked for that are left to others. A popup has no acts at all."""
+        """Return the requested list actions that exist but are not permitted. Popups have no actions."""
         if IS_POPUP_VAR in request.GET:
             return []
-        every = {*(self.actions or ()), *(name for name, _ in self.admin_site.actions)}
-        permitted = self.get_actions(request)
-        return sorted(name for name in {*request.POST.getlist("action")} if name in every and name not in permitted)
+        existing = {*(self.actions or ()), *(name for name, _ in self.admin_site.actions)}
+        return sorted({*request.POST.getlist("action")} & existing - self.get_actions(request).keys())
 
     def _log_denied_access(self, pattern: URLPattern) -> URLPattern:
         view = pattern.callback
 
         @wraps(view)
-        def telling(request: HttpRequest, *args: Any, **asked: Any) -> Any:
+        def audited_view(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
             try:
-                return view(request, *args, **asked)
+                return view(request, *args, **kwargs)
             except PermissionDenied as refusal:
-                # A key that is nobody's is not written.
-                row = self.get_object(request, unquote(asked.get("object_id", "")))
+                # Keys without a row come from the URL, and are not written to the event.
+                row = self.get_object(request, unquote(kwargs.get("object_id", "")))
+                row_keys = [row.pk] if row else []
+                resource = getattr(refusal, "resource", "")
                 is_list = str(pattern.name).endswith("_changelist")
-                about = getattr(refusal, "resource", "")
                 try:
-                    for act in (is_list and self._list_denied_actions(request)) or [""]:
-                        record_access_denied(
-                            request, self.opts, *([row.pk] if row else []), operation=act, resource=about
-                        )
+                    for action in (is_list and self._list_denied_actions(request)) or [""]:
+                        record_access_denied(request, self.opts, *row_keys, operation=action, resource=resource)
                 except AuditUnavailable:
                     return render_trail_unavailable(request, self.admin_site)
                 raise
 
-        pattern.callback = telling
+        pattern.callback = audited_view
         return pattern
 
 
 class ReadOnlyAdmin(AuditedAdmin):
-    """Rows are looked at; what may be done to them are actions."""
+    """Rows can be viewed; changes are only possible by actions."""
 
     paginator = CappedPaginator
     show_full_result_count = False
@@ -158,46 +155,44 @@ class ReadOnlyAdmin(AuditedAdmin):
 
 
 class CascadeOnlyAdmin(ReadOnlyAdmin):
-    """Rows of a person, which nobody deletes alone, and which are no obstacle to the deletion of the person.
+    """Rows that are only deleted together with their person.
 
-    Django asks of each row that a deletion would take along whether it may be deleted, and this says yes: who may
-    delete a person is the person's own page to say.
+    Django checks the delete permission of each row that a deletion cascades to. It is granted here, because the page of
+    the person decides who may delete the person.
     """
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return obj is not None
 
     def delete_view(self, request: HttpRequest, object_id: str, extra_context: Any = None) -> HttpResponse:
-        """Refuse: it is no page of these rows."""
         raise PermissionDenied
 
     def change_view(
         self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: Any = None
     ) -> HttpResponse:
-        """Show a row, without a button that deletes it."""
+        """Show a row without a delete button."""
         return super().change_view(request, object_id, form_url, {**(extra_context or {}), "show_delete": False})
 
 
 class LabelledSplitDateTimeWidget(AdminSplitDateTime):
-    """Says which of its two inputs is which to those who do not see it; before Django 6.1 nothing else does."""
+    """Labels its two inputs for screen readers, which Django does not before 6.1."""
 
     def __init__(self, attrs: Any = None) -> None:
         super().__init__(attrs)
-        for each, name in zip(self.widgets, (_("Date"), _("Time")), strict=True):
-            each.attrs["aria-label"] = name
+        for widget, name in zip(self.widgets, (_("Date"), _("Time")), strict=True):
+            widget.attrs["aria-label"] = name
 
 
 class ErrorMessageAdmin(AuditedAdmin):
-    """A refusal of what a form asks for is a message above the form, and not an error of the server's."""
+    """Shows refusals of a form as a message above the form, and not as a server error."""
 
-    formfield_overrides = {  # noqa: RUF012 -- Django's own form of it
+    formfield_overrides = {  # noqa: RUF012 -- the type that Django expects
         DateTimeField: {"form_class": SplitDateTimeField, "widget": LabelledSplitDateTimeWidget}
     }
 
     def add_view(
         self, request: HttpRequest, form_url: str = "", extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
-        """Do it, or say why not."""
         try:
             return super().add_view(request, form_url, extra_context)
         except (PhiOidcError, ObjectDoesNotExist) as refusal:
@@ -205,5 +200,4 @@ class ErrorMessageAdmin(AuditedAdmin):
             return HttpResponseRedirect(self.get_retry_url(request))
 
     def get_retry_url(self, request: HttpRequest) -> str:
-        """Return where the form is tried again."""
         return request.path

@@ -1,4 +1,4 @@
-"""The roles by which the application reaches the trail on PostgreSQL: they read and insert, and nothing else."""
+"""Privileges of the application's PostgreSQL roles on the audit tables: read and insert, nothing else."""
 
 import re
 from collections.abc import Iterator
@@ -14,30 +14,30 @@ _LOG_TABLES = tuple(model._meta.db_table for model in (AuditLeaf, AuditNode, Aud
 _QUEUE_TABLE = AuditUnsealed._meta.db_table
 _CHECKED_PRIVILEGES = ("INSERT", "UPDATE", "DELETE", "TRUNCATE", "TRIGGER", "REFERENCES")
 _COLUMN_PRIVILEGES = ("INSERT", "UPDATE", "REFERENCES")
-"""What can be granted for a single column, too."""
+"""Privileges that can also be granted for a single column."""
 
 
 def grant_statements(role: str, *, is_sealer: bool) -> Iterator[str]:
-    """Yield the statements that give role what it needs of the trail, and take every other right from it.
+    """Yield the statements that grant a role what it needs on the audit tables, and revoke everything else.
 
-    Everybody writes events and reads. What seals, and nobody else, writes the log, and empties the queue of what is not
-    sealed yet, which is no part of the trail; a trigger that is the owner's fills it. To be run by that owner.
-    Raises: ValueError for no role name.
+    All roles read, and insert events. Only the sealer's role writes the log, and empties the queue of unsealed events,
+    which is filled by a trigger with the owner's rights. To be run by the owner.
+    Raises: ValueError for an invalid role name.
     """
     if not ROLE_NAME_PATTERN.fullmatch(role):
-        raise ValueError("A role's name has lower-case letters, digits and underscores.")
+        raise ValueError("A role name consists of lower-case letters, digits and underscores.")
     for table in (_EVENT_TABLE, *_LOG_TABLES, _QUEUE_TABLE):
-        rights = ", ".join(["SELECT", *_get_needed_privileges(table, is_sealer=is_sealer)])
+        privileges = ", ".join(["SELECT", *_get_needed_privileges(table, is_sealer=is_sealer)])
         yield f'REVOKE ALL ON {table} FROM PUBLIC, "{role}";'
-        yield f'GRANT {rights} ON {table} TO "{role}";'
+        yield f'GRANT {privileges} ON {table} TO "{role}";'
 
 
 def list_excess_privileges(using: str = AUDIT_ALIAS, *, is_sealer: bool) -> list[str]:
-    """Return what this connection's role could do to the trail beyond what it needs; empty when nothing.
+    """Return what the role of this connection could do on the audit tables beyond its needs.
 
-    An owner or a superuser can do anything: it could disable the triggers. Requires: PostgreSQL.
+    An owner or superuser can do anything, such as disable the triggers. Requires: PostgreSQL.
     """
-    found = []
+    excess = []
     with connections[using].cursor() as cursor:
 
         def is_true(query: str, *values: str) -> bool:
@@ -45,26 +45,25 @@ def list_excess_privileges(using: str = AUDIT_ALIAS, *, is_sealer: bool) -> list
             row = cursor.fetchone()
             return row is not None and row[0] is True
 
-        def has(right: str, table: str) -> bool:
-            whole = is_true("SELECT has_table_privilege(to_regclass(%s), %s)", table, right)
+        def has(privilege: str, table: str) -> bool:
+            on_table = is_true("SELECT has_table_privilege(to_regclass(%s), %s)", table, privilege)
             any_column = "SELECT has_any_column_privilege(to_regclass(%s), %s)"
-            return whole or (right in _COLUMN_PRIVILEGES and is_true(any_column, table, right))
+            return on_table or (privilege in _COLUMN_PRIVILEGES and is_true(any_column, table, privilege))
 
         if is_true("SELECT rolsuper FROM pg_roles WHERE rolname = current_user"):
             return ["is a superuser"]
         for table in (_EVENT_TABLE, *_LOG_TABLES, _QUEUE_TABLE):
             if is_true("SELECT pg_has_role(relowner, 'MEMBER') FROM pg_class WHERE oid = to_regclass(%s)", table):
-                found.append(f"owns {table}")
+                excess.append(f"owns {table}")
                 continue
             needed = _get_needed_privileges(table, is_sealer=is_sealer)
-            found += [
-                f"has {right} on {table}" for right in _CHECKED_PRIVILEGES if right not in needed and has(right, table)
-            ]
-    return found
+            others = [privilege for privilege in _CHECKED_PRIVILEGES if privilege not in needed]
+            excess += [f"has {privilege} on {table}" for privilege in others if has(privilege, table)]
+    return excess
 
 
 def _get_needed_privileges(table: str, *, is_sealer: bool) -> tuple[str, ...]:
-    """Return the rights on that table that are needed beside SELECT."""
+    """Return the privileges that are needed in addition to SELECT."""
     if table == _EVENT_TABLE:
         return ("INSERT",)
     if not is_sealer:
@@ -73,12 +72,12 @@ def _get_needed_privileges(table: str, *, is_sealer: bool) -> tuple[str, ...]:
 
 
 def is_single_database() -> bool:
-    """Say whether `default` and `phi_audit` are one PostgreSQL database."""
-    where = []
+    """Whether `default` and `phi_audit` are the same PostgreSQL database."""
+    databases = []
     for alias in (DEFAULT_DB_ALIAS, AUDIT_ALIAS):
         if connections[alias].vendor != "postgresql":
             return False
         with connections[alias].cursor() as cursor:
             cursor.execute("SELECT pg_postmaster_start_time(), current_database()")
-            where.append(cursor.fetchone())
-    return bool(where[0] == where[1])
+            databases.append(cursor.fetchone())
+    return bool(databases[0] == databases[1])

@@ -1,4 +1,4 @@
-"""Who acts, and from where, as a request tells it."""
+"""Who acts, and from where, according to a request."""
 
 import ipaddress
 import uuid
@@ -19,87 +19,97 @@ from ..oidc.access_token import AccessToken
 from .events import Origin
 
 SESSION_KEY = "phi_oidc_session"
-"""The entry of the Django session that holds the OIDC session's id."""
+"""The Django session key of the OIDC session's id."""
 ASSURANCE_KEY = "phi_oidc_assurance"
-"""The entry that holds how the OP vouched: acr, and auth_time in seconds since the epoch or None."""
-# Beside the server's own variables: a client can set only those whose names begin with HTTP_.
+"""The Django session key of the ID Token's acr, and its auth_time in seconds since the epoch or None."""
+# A client can only set META entries whose names begin with HTTP_.
 _REQUEST_ID_KEY = "phi_oidc.request_id"
 _UNIX_SOCKET_PEER_IP = "127.0.0.1"
+_CACHE_ATTRIBUTE = "_phi_oidc_actor"
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
+Session = Mapping[str, Any] | SessionBase
+User = AbstractBaseUser | AnonymousUser
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Actor:
-    """The person who acts, with the origin that events of the act bear."""
+    """The person who acts, and the origin for the events of the act."""
 
-    user: AbstractBaseUser | AnonymousUser
+    user: User
     origin: Origin
     request: HttpRequest | None = field(default=None, repr=False, compare=False)
-    """What the act is part of, if it is part of one: where something is revealed, nobody keeps the response to it."""
+    """The request that the act is part of, if any. If claims are disclosed, its response is marked no-store."""
     client_id: str = ""
-    """Of the client that acts for the person with an access token, and then in no session."""
+    """The client that acts for the person with an access token, and so without a session."""
     acr: str = ""
-    """Of the session's ID Token, or of the access token; empty where it told none."""
+    """Of the session's ID Token, or of the access token; empty if it had none."""
     auth_time: datetime | None = None
-    """When the person authenticated at the OP, by its own word."""
+    """When the person authenticated at the provider, according to the provider."""
 
     @property
     def is_authenticated_by_provider(self) -> bool:
-        """Whether an OP says who acts: in a session that it opened, or by an access token that it issued."""
+        """Whether a provider authenticated the user: in a session that it opened, or by an access token it issued."""
         return bool(self.user.is_authenticated) and bool(self.origin.session or self.client_id)
 
     @classmethod
     def from_request(cls, request: HttpRequest) -> "Actor":
-        """Return the request's actor; it reads the user and the session, so the response varies by cookie.
+        """Return the request's actor. Reads the user and the session, so the response varies by cookie.
 
-        A session that somebody else has signed in to vouches for nobody, and is not named: request.user may come from
-        an API token that was sent beside a cookie. Neither is a session where an access token of the OP has let the
-        request in: that is what vouches then.
+        The OIDC session is left out if another user has signed in to the Django session: request.user may come from an
+        API token that was sent together with a cookie. It is also left out if an access token of the provider
+        authenticated the request: the assurance is then that of the token.
+        The actor is kept on the request, and built again after its user, session, token or address changed.
         """
-        # What wraps a request, as that of Django REST framework does, has it as _request, and its token there as auth.
+        # Wrapping requests, such as those of Django REST framework, have it as _request, which has their token as auth.
         wrapped = getattr(request, "_request", request)
         token = getattr(wrapped, "auth", None)
         bearer = token if isinstance(token, AccessToken) else None
         user = getattr(request, "user", None) or AnonymousUser()
+        session: Session = {} if bearer else getattr(request, "session", {})
+        sources = (
+            *(bearer, user.pk, session.get(SIGNED_IN), session.get(SESSION_KEY), session.get(ASSURANCE_KEY)),
+            *(request.META.get("REMOTE_ADDR"), request.META.get("HTTP_X_FORWARDED_FOR"), conf.trusted_proxies()),
+        )
+        cached_sources, actor = getattr(wrapped, _CACHE_ATTRIBUTE, (None, None))
+        if actor is None or actor.user is not user or cached_sources != sources:
+            actor = cls._build(wrapped, user, session, bearer)
+            setattr(wrapped, _CACHE_ATTRIBUTE, (sources, actor))
+        return actor
+
+    @classmethod
+    def _build(cls, request: HttpRequest, user: User, session: Session, bearer: AccessToken | None) -> "Actor":
+        session_id = _find_user_session_id(session, user)
+        acr, auth_time = _get_assurance(session) if session_id else ("", None)
+        if bearer:
+            acr, auth_time = bearer.acr, bearer.auth_time
         origin = Origin(
             actor=str(user.pk) if user.is_authenticated else "",
-            session="" if bearer else _find_user_session_id(request, user),
+            session=session_id,
             client_ip=get_client_ip(request, trusted_proxies=conf.trusted_proxies()),
             request_id=get_request_id(request),
         )
-        if bearer:
-            acr, auth_time = bearer.acr, bearer.auth_time
-        else:
-            acr, auth_time = _get_assurance(request) if origin.session else ("", None)
-        return cls(
-            user=user,
-            origin=origin,
-            request=wrapped,
-            client_id=bearer.client_id if bearer else "",
-            acr=acr,
-            auth_time=auth_time,
-        )
+        client_id = bearer.client_id if bearer else ""
+        return cls(user=user, origin=origin, request=request, client_id=client_id, acr=acr, auth_time=auth_time)
 
 
-def _find_user_session_id(request: HttpRequest, user: AbstractBaseUser | AnonymousUser) -> str:
-    session: Mapping[str, Any] | SessionBase = getattr(request, "session", {})
-    found = find_oidc_session_id(session)
-    is_foreign = found is not None and user.is_authenticated and session.get(SIGNED_IN, str(user.pk)) != str(user.pk)
-    return "" if found is None or is_foreign else str(found)
+def _find_user_session_id(session: Session, user: User) -> str:
+    session_id = find_oidc_session_id(session)
+    is_foreign = user.is_authenticated and session.get(SIGNED_IN, str(user.pk)) != str(user.pk)
+    return "" if session_id is None or is_foreign else str(session_id)
 
 
 def build_assurance_entry(*, acr: str, auth_time: datetime | None) -> list[Any]:
-    """Return what the Django session holds under ASSURANCE_KEY."""
+    """Return the value that the Django session stores under ASSURANCE_KEY."""
     return [acr, auth_time.timestamp() if auth_time else None]
 
 
-def _get_assurance(request: HttpRequest) -> tuple[str, datetime | None]:
-    acr, auth_time = request.session.get(ASSURANCE_KEY, ("", None))
+def _get_assurance(session: Session) -> tuple[str, datetime | None]:
+    acr, auth_time = session.get(ASSURANCE_KEY, ("", None))
     return acr, None if auth_time is None else datetime.fromtimestamp(auth_time, UTC)
 
 
-def find_oidc_session_id(session: Mapping[str, Any] | SessionBase) -> uuid.UUID | None:
-    """Return the id of the OIDC session that a Django session names; None where it names none."""
+def find_oidc_session_id(session: Session) -> uuid.UUID | None:
+    """Return the id of the OIDC session that a Django session refers to, if any."""
     try:
         return uuid.UUID(session.get(SESSION_KEY))
     except (AttributeError, TypeError, ValueError):
@@ -107,28 +117,28 @@ def find_oidc_session_id(session: Mapping[str, Any] | SessionBase) -> uuid.UUID 
 
 
 def get_client_ip(request: HttpRequest, *, trusted_proxies: Sequence[conf.Network]) -> str:
-    """Return the address of the nearest hop that is no trusted proxy; "" when the server does not know its peer.
+    """Return the address of the nearest hop that is not a trusted proxy; "" if the server does not know its peer.
 
-    X-Forwarded-For is read from the right, and each entry only on the word of a trusted proxy. An entry that is no
-    address ends the reading: the hop before it is the answer. The peer at a Unix socket counts as 127.0.0.1.
+    X-Forwarded-For is read from the right, and an entry is believed only if the hop after it is a trusted proxy. An
+    entry that is not an address ends the search, and the hop after it is returned. A Unix socket peer is 127.0.0.1.
     """
     peer = request.META.get("REMOTE_ADDR", "")
     hop = _parse_address(peer or _UNIX_SOCKET_PEER_IP)
     if hop is None or (not peer and not _is_trusted(hop, trusted_proxies)):
         return ""
     for entry in reversed(request.META.get("HTTP_X_FORWARDED_FOR", "").split(",")):
-        further = _parse_address(entry.strip()) if _is_trusted(hop, trusted_proxies) else None
-        if further is None:
+        address = _parse_address(entry.strip()) if _is_trusted(hop, trusted_proxies) else None
+        if address is None:
             break
-        hop = further
+        hop = address
     return str(hop)
 
 
 def get_request_id(request: HttpRequest) -> str:
-    """Return the request's id, made once for each request and never taken from the client."""
-    found: str = request.META.setdefault(_REQUEST_ID_KEY, "") or randomness.token_b64url(12)
-    request.META[_REQUEST_ID_KEY] = found
-    return found
+    """Return the request's id: created once per request and never taken from the client."""
+    request_id: str = request.META.setdefault(_REQUEST_ID_KEY, "") or randomness.token_b64url(12)
+    request.META[_REQUEST_ID_KEY] = request_id
+    return request_id
 
 
 def _is_trusted(address: IPAddress, trusted_proxies: Sequence[conf.Network]) -> bool:
@@ -136,7 +146,7 @@ def _is_trusted(address: IPAddress, trusted_proxies: Sequence[conf.Network]) -> 
 
 
 def _parse_address(text: str) -> IPAddress | None:
-    """Return the address in text, which may bear a port or a zone as some proxies write them; None when it is none."""
+    """Parse an address that may have a port or a zone, as some proxies write them."""
     if text.startswith("["):
         text = text[1:].partition("]")[0]
     elif text.count(":") == 1:

@@ -7,15 +7,15 @@ from django.db import DEFAULT_DB_ALIAS, models
 AUDIT_ALIAS = "phi_audit"
 _APP_LABEL = "django_phi_oidc"
 TRAIL_MODELS = frozenset({"auditevent", "auditunsealed", "auditleaf", "auditnode", "auditcheckpoint"})
-"""The models, by Django's name for them, that the trail's database holds."""
+"""Model names of the tables in the audit database."""
 _DEFAULT_DATABASE_MODELS = frozenset({"auditoutbox", "auditwitness", "refusalcount"})
 
 
 class AuditRouter:
-    """The trail is read and written on `phi_audit`, which holds nothing else; the outbox lives beside the changes.
+    """Reads and writes audit tables on `phi_audit`, which has no other tables. The outbox is on `default`.
 
-    The trail's tables may also be made on `default`: where both aliases are one database, the second finds its
-    migrations recorded by the first. Put this router first in DATABASE_ROUTERS.
+    Audit tables may also be created on `default`: if both aliases are one database, the second alias finds the
+    migrations already recorded by the first. Put this router first in DATABASE_ROUTERS.
     """
 
     def db_for_read(self, model: type[models.Model], **hints: Any) -> str | None:

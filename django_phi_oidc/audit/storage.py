@@ -1,10 +1,10 @@
-"""The last steps that every event takes: it gets its id and MAC, is committed to the trail, and is told to the log."""
+"""Give events their id and MAC, commit them to the audit log, and write them to the application log."""
 
 import hmac
 import logging
 import uuid
 from collections.abc import Collection, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 
 from django.db import DatabaseError, DataError, IntegrityError, InterfaceError, connections
 
@@ -29,18 +29,18 @@ from .router import AUDIT_ALIAS
 
 logger = logging.getLogger("phi_oidc.audit")
 EVENT_ERRORS = (IntegrityError, DataError)
-"""What the database says of the event itself, and not of its own state."""
+"""Database errors about the event itself, and not about the state of the database."""
 
 UNLOADABLE_ROW_ERRORS = (AttributeError, TypeError, ValueError, DataError)
-"""What Django and psycopg raise of a value that the column's type, or SQLite, lets in and no model can hold."""
+"""Raised by Django and psycopg for values that the column type, or SQLite, accepts but a model cannot load."""
 
 
 def authenticate_event(new_event: NewEvent) -> AuthenticatedEvent:
-    """Return the event of act with its id and the MAC of the newest key.
+    """Return the event with an id and the MAC of the newest key.
 
-    What is not allowed in its detail is dropped and told to the log as an error; in tests it is refused. Where
-    RESOURCE_IDS says so, the id in its resource becomes a pseudonym.
-    Raises: KeyMissing; ImproperlyConfigured; ValueError for an action or outcome out of the vocabulary.
+    Refused detail is dropped and logged as an error; tests raise instead. With RESOURCE_IDS `keyed`, the id in the
+    resource becomes a pseudonym.
+    Raises: KeyMissing; ImproperlyConfigured; ValueError for an unknown action or outcome.
     """
     if new_event.resource and conf.resource_ids() == "keyed":
         new_event = new_event._replace(resource=get_resource_pseudonym(new_event.resource))
@@ -50,20 +50,21 @@ def authenticate_event(new_event: NewEvent) -> AuthenticatedEvent:
 
 
 def get_resource_pseudonym(resource: str) -> str:
-    """Return what the trail holds for resource (`Type/id`) where RESOURCE_IDS is `keyed`: to look for its events.
+    """Return the pseudonym that the audit log stores for a resource (`Type/id`) if RESOURCE_IDS is `keyed`.
 
-    The key is the oldest of AUDIT_MAC_KEYS: a resource keeps its pseudonym for as long as that one stays in the list.
+    Use it to search for the events of a resource. The key is the oldest of AUDIT_MAC_KEYS, so a pseudonym is stable
+    for as long as that key stays in the list.
     Raises: KeyMissing.
     """
     return compute_resource_pseudonym(resource, key=keyring.get_keys("AUDIT_MAC_KEYS")[-1].material)
 
 
 def insert_events(events: Sequence[AuthenticatedEvent], *, timeout_seconds: float | None = None) -> None:
-    """Commit the events to the trail by one INSERT, all or none, then tell the log.
+    """Commit the events to the audit log by one INSERT, all or none, then log them.
 
-    seconds: that a trail which hangs, on PostgreSQL, is waited for; else as long as it takes.
-    Requires: no open transaction on the trail's alias.
-    Raises: AuditUnavailable; one of EventFault when an id exists or the database can't hold a value.
+    timeout_seconds: statement timeout on PostgreSQL; None means no limit.
+    Requires: no open transaction on the audit alias.
+    Raises: AuditUnavailable; one of EVENT_ERRORS if an id exists or the database cannot store a value.
     """
     with translate_database_errors():
         first = events[0]
@@ -77,104 +78,93 @@ def insert_events(events: Sequence[AuthenticatedEvent], *, timeout_seconds: floa
 
 
 def build_rows(events: Sequence[AuthenticatedEvent]) -> list[AuditEvent]:
-    """Return the rows that hold the events."""
-    return [AuditEvent(**each.event._asdict(), mac=each.mac) for each in events]
+    return [AuditEvent(**item.event._asdict(), mac=item.mac) for item in events]
 
 
 def log_events(events: Sequence[AuthenticatedEvent]) -> None:
-    """Tell the log of events that are committed, each as one line of canonical JSON, and count them."""
+    """Write committed events to the application log, one line of canonical JSON each, and count them."""
     if metrics.has_sinks():
-        for each in events:
-            _count_metric(each.event)
+        for item in events:
+            _count_metric(item.event)
     if logger.isEnabledFor(logging.INFO):
-        for each in events:
-            logger.info("%s", serialize_event(each))
+        for item in events:
+            logger.info("%s", serialize_event(item))
 
 
 def _count_metric(event: Event) -> None:
-    # What a host project's own action has for a provider or a reason is its own word, and may be of a person.
-    is_ours = event.action in DETAIL_KEYS
-    provider, reason = (event.provider, event.reason) if is_ours else ("", "")
+    # Provider and reason of a host project's action are not from a closed list, and may be personal data.
+    is_builtin = event.action in DETAIL_KEYS
+    provider, reason = (event.provider, event.reason) if is_builtin else ("", "")
     metrics.increment(
         metrics.COMMITTED_EVENTS, provider=provider, action=event.action, outcome=event.outcome, reason=reason
     )
 
 
 def get_stored_macs(event_ids: Collection[uuid.UUID]) -> dict[uuid.UUID, bytes]:
-    """Return the MACs of those events that are in the trail. Raises: AuditUnavailable."""
+    """Return the MACs of those of the events that are in the audit log. Raises: AuditUnavailable."""
     with translate_database_errors():
-        found = AuditEvent.objects.using(AUDIT_ALIAS).filter(id__in=event_ids).values_list("id", "mac")
-        return {id_: bytes(mac) for id_, mac in found}
+        rows = AuditEvent.objects.using(AUDIT_ALIAS).filter(id__in=event_ids).values_list("id", "mac")
+        return {event_id: bytes(mac) for event_id, mac in rows}
 
 
 def parse_event_row(row: AuditEvent) -> AuthenticatedEvent:
-    """Return the event as the trail holds it; the MAC is NOT checked."""
+    """Return the event of a row. The MAC is NOT checked."""
     return AuthenticatedEvent(Event(**{name: getattr(row, name) for name in EVENT_FIELDS}), bytes(row.mac))
 
 
 def store_events(
     events: Sequence[AuthenticatedEvent], *, timeout_seconds: float | None = None
 ) -> Sequence[AuthenticatedEvent]:
-    """Return those of batch that are in the trail now, whoever put them there; what it refuses is told to the log.
+    """Insert events, and return those that are in the audit log now, also if another process wrote them.
 
-    seconds: as `commit` takes them. Raises: AuditUnavailable.
+    Events that the database refuses are logged. timeout_seconds: as for `insert_events`. Raises: AuditUnavailable.
     """
     if len(events) > 1:
-        try:
+        with suppress(*EVENT_ERRORS):
             insert_events(events, timeout_seconds=timeout_seconds)
-        except EVENT_ERRORS:
-            pass
-        else:
             return events
-    return [each for each in events if _store_event(each, timeout_seconds=timeout_seconds)]
+    return [item for item in events if _store_event(item, timeout_seconds=timeout_seconds)]
 
 
 def store_missing_events(
     events: Sequence[AuthenticatedEvent], *, timeout_seconds: float | None = None
 ) -> Sequence[AuthenticatedEvent]:
-    """Do what `store` does, with a look first at which of batch are there already: none is written twice."""
-    macs = get_stored_macs([each.event.id for each in events])
-    stored = [each for each in events if each.event.id in macs and _is_stored(each, macs[each.event.id])]
-    return [
-        *stored,
-        *store_events([each for each in events if each.event.id not in macs], timeout_seconds=timeout_seconds),
-    ]
+    """Do what `store_events` does, but first look up which events are stored already, and insert only the others."""
+    macs = get_stored_macs([item.event.id for item in events])
+    stored = [item for item in events if item.event.id in macs and _is_stored(item, macs[item.event.id])]
+    missing = [item for item in events if item.event.id not in macs]
+    return [*stored, *store_events(missing, timeout_seconds=timeout_seconds)]
 
 
-def _store_event(authenticated_event: AuthenticatedEvent, *, timeout_seconds: float | None) -> bool:
+def _store_event(item: AuthenticatedEvent, *, timeout_seconds: float | None) -> bool:
     try:
-        insert_events([authenticated_event], timeout_seconds=timeout_seconds)
+        insert_events([item], timeout_seconds=timeout_seconds)
     except EVENT_ERRORS:
-        return _is_stored(
-            authenticated_event, get_stored_macs([authenticated_event.event.id]).get(authenticated_event.event.id)
-        )
+        return _is_stored(item, get_stored_macs([item.event.id]).get(item.event.id))
     return True
 
 
-def _is_stored(authenticated_event: AuthenticatedEvent, stored_mac: bytes | None) -> bool:
-    if stored_mac == authenticated_event.mac:
+def _is_stored(item: AuthenticatedEvent, stored_mac: bytes | None) -> bool:
+    if stored_mac == item.mac:
         return True
-    fault = "refuses it" if stored_mac is None else "has another event of that id"
-    logger.error("Event %s stays where it waits: the trail %s.", authenticated_event.event.id, fault)
+    fault = "refuses it" if stored_mac is None else "has another event with that id"
+    logger.error("Event %s is not moved: the audit log %s.", item.event.id, fault)
     return False
 
 
 def has_valid_row_mac(row: AuditEvent) -> bool:
-    """Say whether the row's MAC is that of its event, under a key that is configured. Raises: KeyMissing."""
+    """Whether the MAC of the row is valid under a configured key. Raises: KeyMissing."""
     return has_valid_mac(parse_event_row(row))
 
 
-def has_valid_mac(authenticated_event: AuthenticatedEvent) -> bool:
-    """Say whether the MAC is that of the event, under a key that is configured. Raises: KeyMissing."""
-    keys = [key for key in keyring.get_keys("AUDIT_MAC_KEYS") if key.id == authenticated_event.event.mac_key]
-    return any(
-        hmac.compare_digest(compute_mac(authenticated_event.event, key.material), authenticated_event.mac)
-        for key in keys
-    )
+def has_valid_mac(item: AuthenticatedEvent) -> bool:
+    """Whether the MAC of the event is valid under a configured key. Raises: KeyMissing."""
+    keys = [key for key in keyring.get_keys("AUDIT_MAC_KEYS") if key.id == item.event.mac_key]
+    return any(hmac.compare_digest(compute_mac(item.event, key.material), item.mac) for key in keys)
 
 
-class translate_database_errors(AbstractContextManager[None]):  # noqa: N801 -- reads as what it does
-    """Turn every fault of the audit database into AuditUnavailable, and start afresh after it."""
+class translate_database_errors(AbstractContextManager[None]):  # noqa: N801 -- used like a function
+    """Turn errors of the audit database into AuditUnavailable, and close the connection so that the next use is new."""
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         if isinstance(error, DatabaseError | InterfaceError) and not isinstance(error, EVENT_ERRORS):

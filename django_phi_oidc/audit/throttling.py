@@ -1,9 +1,9 @@
-"""Refusals that cost their sender nothing: a minute's first ones are events, of the others there is one that counts.
+"""Throttle the events of refusals that cost their sender nothing.
 
-20 a minute for each reason and address, 600 in all. `admits` counts, in a table, so for all processes together; `flush`
-writes what was counted when the minute is over, and an alert. Time is that of the servers: one whose clock is more than
-SETTLED behind begins a minute anew that another has flushed, and then its refusals are two events that count.
-`count_try` counts there, too, what people guess at: tries are never told.
+The first refusals of a minute are events of their own: 20 per reason and address, 600 in total. The others are counted
+in a table, for all processes, and `flush_refusal_counts` writes one event with their number, and an alert, when the
+minute is over. A server whose clock is more than FLUSH_DELAY behind starts a minute again that was already flushed; its
+refusals are then a second event. `add_attempt` counts attempts to guess a code in the same table, without events.
 """
 
 import ipaddress
@@ -22,36 +22,37 @@ from .outbox import enqueue
 
 logger = logging.getLogger("phi_oidc.audit")
 MAX_EVENTS_PER_SENDER = 20
-"""Events of one reason and address in a minute."""
+"""Events per reason and address in a minute."""
 MAX_EVENTS_TOTAL = 600
 FLUSH_DELAY = timedelta(seconds=10)
-"""How long after its end a minute may still get counts: of a request that lasts, or a clock that lags."""
+"""A minute is flushed this long after its end, for slow requests and lagging clocks."""
 _MINUTE = timedelta(minutes=1)
 API_REASON_PREFIX = "api:"
-"""Before the reason of a refusal at the portal's own APIs: those reasons are also a sign-in's, and counted apart."""
+"""Prefix of reasons of refused API calls: the same reasons exist for sign-ins, and are counted separately."""
 _ATTEMPT_REASON_PREFIX = "try:"
-"""Before the reason of a row that counts tries, and not refusals: it ends with its minute, and nobody is told."""
+"""Prefix of rows that count attempts and not refusals: deleted after their minute, without an event."""
 _LOGOUT_REASONS = (LogoutTokenInvalid.code, LogoutTokenReplayed.code)
 _UNKNOWN_NETWORK = "unknown"
 _ANY_NETWORK = ""
 _TOTAL_COUNTER = ("", _ANY_NETWORK)
-"""The reason and network of the row that counts a minute's events."""
+"""Reason and network of the row that counts the events of a minute."""
 
 
 def allow_event(reason: str, client_ip: str, *, now: datetime) -> bool:
-    """Say whether this refusal gets an event of its own; if not, it was counted.
+    """Whether this refusal gets an event of its own; otherwise it is counted.
 
-    reason: a rule code. client_ip: an address; the others of its IPv6 /64 are taken for it. Each count is one
-    statement, committed at once unless the caller has a transaction open. A bucket of reason and address is exact. At
-    the edge of MOST_IN_ALL as many more may pass as come at the same time, since nobody waits for the others' total.
-    A counter that can't be reached admits: what nobody counted must not be lost.
+    reason: a rule code. client_ip: all addresses of an IPv6 /64 count as one. Each count is one statement, committed
+    at once unless the caller has an open transaction. The limit per reason and address is exact. MAX_EVENTS_TOTAL may
+    be exceeded by concurrent requests, which do not wait for each other.
+    If the database cannot count, the answer is True: a refusal that is not counted must not be lost.
     """
     minute = now.replace(second=0, microsecond=0)
-    # In a caller's transaction a fault must not take the transaction along.
-    frame = transaction.atomic(using=DEFAULT_DB_ALIAS) if _is_in_transaction() else nullcontext()
+    # A savepoint, so that an error does not break the transaction of the caller.
+    in_transaction = connections[DEFAULT_DB_ALIAS].in_atomic_block
+    savepoint = transaction.atomic(using=DEFAULT_DB_ALIAS) if in_transaction else nullcontext()
     try:
-        with frame:
-            # This comes first: while the minute is full, a flood from ever new addresses makes no new rows.
+        with savepoint:
+            # First, so that a flood from ever new addresses adds no rows while the minute is full.
             if _get_count(minute, *_TOTAL_COUNTER) >= MAX_EVENTS_TOTAL:
                 _increment_count(minute, reason, _ANY_NETWORK)
                 return False
@@ -59,20 +60,20 @@ def allow_event(reason: str, client_ip: str, *, now: datetime) -> bool:
                 return False
             _increment_count(minute, *_TOTAL_COUNTER)
     except (DatabaseError, InterfaceError) as error:
-        logger.warning("Refusals can't be counted (%s), so this one gets its event.", type(error).__name__)
+        logger.warning("Refusals can't be counted (%s), so this one gets an event.", type(error).__name__)
     return True
 
 
 def release_event(reason: str, client_ip: str, *, was_allowed: bool, now: datetime) -> None:
-    """Undo what `admits`, asked before the verdict, has counted: it was no refusal.
+    """Undo the count of an `allow_event` call that was made before the decision, which was no refusal.
 
-    admitted: its answer. Requires: that when this is False, the minute was full, and not the bucket alone.
+    was_allowed: its result. Requires: if False, then because the minute was full, and not only the address.
     """
     _decrement_count(reason, get_sender_network(client_ip) if was_allowed else _ANY_NETWORK, now=now)
 
 
 def count_refusals(reason: str, client_ip: str, *, now: datetime) -> tuple[int, int]:
-    """Return how many refusals of that reason this minute has counted, of that address and of all together."""
+    """Return how many refusals of the reason were counted this minute: of the address, and in total."""
     minute = now.replace(second=0, microsecond=0)
     rows = RefusalCount.objects.using(DEFAULT_DB_ALIAS).filter(minute=minute, reason=reason)
     counts = dict(rows.values_list("network", "count"))
@@ -80,31 +81,31 @@ def count_refusals(reason: str, client_ip: str, *, now: datetime) -> tuple[int, 
 
 
 def add_attempt(kind: str, counter_key: str, *, now: datetime) -> int:
-    """Return how often this minute somebody has tried that, with this time, over all processes: no two get the same.
+    """Count an attempt, and return the number of attempts this minute over all processes. Each number is unique.
 
-    by: who, in 64 characters at most; empty: anybody. Committed at once unless the caller has a transaction open.
-    Raises: DatabaseError, and then nobody may try.
+    counter_key: who tries, at most 64 characters; empty for all together. Committed at once unless the caller has an
+    open transaction. Raises: DatabaseError, and then no attempt may be made.
     """
     return _increment_count(now.replace(second=0, microsecond=0), _ATTEMPT_REASON_PREFIX + kind, counter_key)
 
 
 def remove_attempt(kind: str, counter_key: str, *, now: datetime) -> None:
-    """Undo what `count_try` has counted: it was no guess. now: as it was then."""
+    """Undo the count of an `add_attempt` call that turned out not to be a guess. now: the same time as in that call."""
     _decrement_count(_ATTEMPT_REASON_PREFIX + kind, counter_key, now=now)
 
 
 def flush_refusal_counts(*, now: datetime) -> int:
-    """Write, for each minute that is over, what got no event of its own, and return how many refusals that were.
+    """Write events for the counted refusals of each minute that is over, and return the number of these refusals.
 
-    One `login.refused` (`logout.refused` of a logout token, `api.refused` of an access token, `activation.refused` of
-    an activation code) for each reason and address, with their number, and one `alert.raised` for each reason. They
-    bear the end of the minute as their time. A minute is one transaction: its counts are deleted in it, and by one
-    flusher only, so to be killed, to repeat it and to run several at once neither loses nor doubles a count.
-    Raises: KeyMissing, DatabaseError; what was not flushed stays for the next time.
+    Writes one `login.refused` (`logout.refused` for logout tokens, `api.refused` for access tokens,
+    `activation.refused` for activation codes) per reason and address, with their number, and one `alert.raised` per
+    reason. Their time is the end of the minute. A minute is one transaction that deletes its counts, so killing,
+    repeating and concurrent runs neither lose nor duplicate a count.
+    Raises: KeyMissing, DatabaseError; minutes that were not flushed stay for the next run.
     """
     flushed = 0
-    over = RefusalCount.objects.using(DEFAULT_DB_ALIAS).filter(minute__lte=now - _MINUTE - FLUSH_DELAY)
-    while minute := over.aggregate(first=Min("minute"))["first"]:
+    due = RefusalCount.objects.using(DEFAULT_DB_ALIAS).filter(minute__lte=now - _MINUTE - FLUSH_DELAY)
+    while minute := due.aggregate(first=Min("minute"))["first"]:
         with transaction.atomic(using=DEFAULT_DB_ALIAS):
             flushed += _flush_minute(minute)
     return flushed
@@ -127,18 +128,19 @@ def _flush_minute(minute: datetime) -> int:
     end = minute + _MINUTE
     by_reason: dict[str, int] = {}
     for reason, network, count in _delete_minute_counts(minute):
-        # Nothing of the row for anybody was written, of the others the first ones were.
+        # The first refusals of a known network had events of their own, those of "any network" had none.
         suppressed = count if network == _ANY_NETWORK else count - MAX_EVENTS_PER_SENDER
         if (reason, network) == _TOTAL_COUNTER or reason.startswith(_ATTEMPT_REASON_PREFIX) or suppressed <= 0:
             continue
         by_reason[reason] = by_reason.get(reason, 0) + suppressed
         origin = Origin(client_ip="" if network == _UNKNOWN_NETWORK else network)
-        told: dict[str, Any] = {"now": end, "outcome": "failure", "detail": {"count": suppressed}}
-        enqueue(_get_action(reason), origin=origin, reason=reason.removeprefix(API_REASON_PREFIX), **told)
+        detail: dict[str, Any] = {"count": suppressed}
+        code = reason.removeprefix(API_REASON_PREFIX)
+        enqueue(_get_action(reason), origin=origin, now=end, outcome="failure", reason=code, detail=detail)
     for reason, count in by_reason.items():
         detail = {"rule": "refusal_burst", "count": count}
-        told = {"now": end, "reason": reason.removeprefix(API_REASON_PREFIX), "detail": detail}
-        enqueue(Action.ALERT_RAISED, origin=Origin(), **told)
+        code = reason.removeprefix(API_REASON_PREFIX)
+        enqueue(Action.ALERT_RAISED, origin=Origin(), now=end, reason=code, detail=detail)
     return sum(by_reason.values())
 
 
@@ -148,10 +150,6 @@ def _get_action(reason: str) -> Action:
     if reason == ActivationRefused.code:
         return Action.ACTIVATION_REFUSED
     return Action.LOGOUT_REFUSED if reason in _LOGOUT_REASONS else Action.LOGIN_REFUSED
-
-
-def _is_in_transaction() -> bool:
-    return connections[DEFAULT_DB_ALIAS].in_atomic_block
 
 
 def _decrement_count(reason: str, network: str, *, now: datetime) -> None:
@@ -165,36 +163,24 @@ def _get_count(minute: datetime, reason: str, network: str) -> int:
 
 
 def _increment_count(minute: datetime, reason: str, network: str) -> int:
-    """Return the count after it, which no other gets. PostgreSQL, and SQLite from 3.35."""
-    columns = ("minute", "reason", "network", "count")
-    table, *quoted = _quote_names(RefusalCount._meta.db_table, *columns)
-    row = RefusalCount(minute=minute, reason=reason, network=network, count=1)
-    (count,) = _fetch_rows(
-        f"INSERT INTO {table} ({', '.join(quoted)}) VALUES (%s, %s, %s, %s) "  # noqa: S608 -- the model's names
-        f"ON CONFLICT ({', '.join(quoted[:3])}) DO UPDATE SET {quoted[3]} = {table}.{quoted[3]} + 1 "
-        f"RETURNING {quoted[3]}",
-        {name: getattr(row, name) for name in columns},
-    )[0]
-    return int(count)
+    """Return the new count, which is unique. PostgreSQL, and SQLite from 3.35."""
+    statement = (
+        "INSERT INTO django_phi_oidc_refusalcount (minute, reason, network, count) VALUES (%s, %s, %s, 1) "
+        "ON CONFLICT (minute, reason, network) DO UPDATE SET count = django_phi_oidc_refusalcount.count + 1 "
+        "RETURNING count"
+    )
+    return int(_fetch_rows(statement, minute, reason, network)[0][0])
 
 
 def _delete_minute_counts(minute: datetime) -> list[Any]:
-    """Return the minute's counts, deleted: of two at once, one gets them, when the other has committed or not."""
-    table, *quoted = _quote_names(RefusalCount._meta.db_table, "minute", "reason", "network", "count")
-    statement = f"DELETE FROM {table} WHERE {quoted[0]} = %s RETURNING {', '.join(quoted[1:])}"  # noqa: S608 -- as above
-    return _fetch_rows(statement, {"minute": minute})
+    """Delete the counts of the minute, and return them. Of two concurrent transactions, only one gets them."""
+    statement = "DELETE FROM django_phi_oidc_refusalcount WHERE minute = %s RETURNING reason, network, count"
+    return _fetch_rows(statement, minute)
 
 
-def _fetch_rows(statement: str, values: dict[str, Any]) -> list[Any]:
+def _fetch_rows(statement: str, minute: datetime, *parameters: str) -> list[Any]:
     connection = connections[DEFAULT_DB_ALIAS]
-    fields: list[Any] = [RefusalCount._meta.get_field(name) for name in values]
-    given = zip(fields, values.values(), strict=True)
     with connection.cursor() as cursor:
-        cursor.execute(statement, [field.get_db_prep_save(value, connection) for field, value in given])
-        # All rows: SQLite commits when the last one was read.
-        rows: list[Any] = cursor.fetchall()
-        return rows
-
-
-def _quote_names(*names: str) -> list[str]:
-    return [connections[DEFAULT_DB_ALIAS].ops.quote_name(name) for name in names]
+        cursor.execute(statement, [connection.ops.adapt_datetimefield_value(minute), *parameters])
+        # All rows, because SQLite commits after the last one was read.
+        return list(cursor.fetchall())

@@ -17,8 +17,8 @@ from django.db.models import F, Q, QuerySet
 from .._internal import randomness
 from ..audit.events import Action, Origin
 from ..audit.filters import EventFiltersForm
-from ..audit.log import keys
 from ..audit.log.findings import VerificationSummary
+from ..audit.log.signing_keys import get_public_keys
 from ..audit.log.verifier import verify_log
 from ..audit.recorder import record
 from ..audit.search import RowUnreadable
@@ -165,7 +165,7 @@ def _run_verification(
     tally = VerificationSummary()
     lines: list[str] = []
     with translate_database_errors():
-        for finding in verify_log(keys=keys.get_public_keys(), now=clock(), summary=tally, progress=report_progress):
+        for finding in verify_log(keys=get_public_keys(), now=clock(), summary=tally, progress=report_progress):
             lines += [finding.render_line()] if len(lines) < _MAX_FINDING_LINES else []
     record(
         Action.AUDIT_VERIFIED,

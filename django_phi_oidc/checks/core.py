@@ -23,7 +23,7 @@ from .. import conf
 from ..access.policy import PURPOSES
 from ..anomalies.tasks import get_declared_rules as declared_rules
 from ..audit import db_privileges
-from ..audit.log import keys
+from ..audit.log import signing_keys
 from ..audit.models import AuditEvent
 from ..audit.router import AUDIT_ALIAS, AuditRouter
 from ..config.providers import ProviderDeclaration, is_loopback_http
@@ -297,9 +297,9 @@ def check_connections(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
 def check_audit_log_keys(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
     """E022: the keys of the audit log, and its name."""
     try:
-        keys.get_checkpoint_origin(1)
-        if keys.find_signing_key() is not None or conf.get_option("AUDIT_PUBLIC_KEYS"):
-            keys.get_public_keys()
+        signing_keys.get_checkpoint_origin(1)
+        if signing_keys.find_signing_key() is not None or conf.get_option("AUDIT_PUBLIC_KEYS"):
+            signing_keys.get_public_keys()
     except KeyMissing as error:
         return [_error(22, str(error), "manage.py phi_oidc keys generate makes a signing key.")]
     return []

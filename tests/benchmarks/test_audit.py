@@ -9,7 +9,7 @@ from django.db import connections
 
 from django_phi_oidc.audit.log import sequencer, verifier
 from django_phi_oidc.audit.log.findings import VerificationSummary
-from django_phi_oidc.audit.log.keys import get_public_keys
+from django_phi_oidc.audit.log.signing_keys import get_public_keys
 from django_phi_oidc.audit.models import AuditCheckpoint, AuditEvent, AuditLeaf, AuditNode, AuditUnsealed
 from tests.benchmarks.audit.log_throughput import Took, Trail, measure_trail
 from tests.benchmarks.audit.report import Results, missed, rows, table

@@ -1,4 +1,4 @@
-"""A trail that is away, and a trail with its triggers in place."""
+"""Fixtures: an unreachable audit database, and an audit database with its triggers."""
 
 import importlib
 from collections.abc import Callable, Iterator
@@ -15,12 +15,12 @@ TRIGGERS = importlib.import_module("django_phi_oidc.migrations.0002_triggers")
 
 @pytest.fixture
 def audit_database_away(transactional_db: None) -> Callable[[], Any]:
-    """Return a context manager inside which the audit database can't be reached."""
+    """Return a context manager inside which the audit database cannot be reached."""
 
     @contextmanager
     def away() -> Iterator[None]:
         connection = connections[AUDIT_ALIAS]
-        here = dict(connection.settings_dict)
+        original = dict(connection.settings_dict)
         connection.close()
         if connection.vendor == "postgresql":
             connection.settings_dict["PORT"], connection.settings_dict["HOST"] = "1", "127.0.0.1"
@@ -30,14 +30,14 @@ def audit_database_away(transactional_db: None) -> Callable[[], Any]:
             yield
         finally:
             connection.close()
-            connection.settings_dict.update(here)
+            connection.settings_dict.update(original)
 
     return away
 
 
 @pytest.fixture
 def triggers_in_place(db: None) -> None:
-    """Create in this test's transaction what `django_phi_oidc.testing.runner` has dropped."""
+    """Create, in the transaction of the test, the triggers that `django_phi_oidc.testing.runner` has dropped."""
     vendor = connections[AUDIT_ALIAS].vendor
     create = TRIGGERS.create_refusals_postgresql if vendor == "postgresql" else TRIGGERS.create_refusals_sqlite
     with connections[AUDIT_ALIAS].cursor() as cursor:

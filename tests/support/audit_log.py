@@ -1,4 +1,4 @@
-"""A trail for tests: the log's key, events by the number, and checkpoints over them."""
+"""An audit log for tests: signing keys, recorded events, and checkpoints."""
 
 import uuid
 from datetime import UTC, datetime, timedelta
@@ -17,10 +17,10 @@ PEM = KEY.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decod
 NOW = datetime(2026, 11, 24, 16, 5, 9, 123456, tzinfo=UTC)
 
 
-def events(count: int, *, at: datetime = NOW, **given: Any) -> list[uuid.UUID]:
-    """Record that many events, a millisecond apart, and return their ids."""
+def events(count: int, *, at: datetime = NOW, **fields: Any) -> list[uuid.UUID]:
+    """Record events, a millisecond apart, and return their ids. fields: of NewEvent."""
     origin = Origin(actor="7", session="a-session", client_ip="198.51.100.1", request_id="a-request")
-    acts = [
+    new_events = [
         NewEvent(
             **{
                 "action": Action.CLAIM_REVEALED,
@@ -29,21 +29,21 @@ def events(count: int, *, at: datetime = NOW, **given: Any) -> list[uuid.UUID]:
                 "subject": f"subject {number % 3}",
                 "purpose": "TREAT",
                 "detail": {"claim": "birthdate"},
-                **given,
+                **fields,
             }
         )
         for number in range(count)
     ]
-    return list(record_many(acts))
+    return list(record_many(new_events))
 
 
-def sealed(count: int, *, at: datetime = NOW, **given: Any) -> list[uuid.UUID]:
-    """Record that many events, seal what is not sealed, and return their ids."""
-    ids = events(count, at=at, **given)
+def sealed(count: int, *, at: datetime = NOW, **fields: Any) -> list[uuid.UUID]:
+    """Record events, seal everything that is not sealed, and return their ids."""
+    ids = events(count, at=at, **fields)
     seal_now(at=at + timedelta(seconds=1))
     return ids
 
 
-def seal_now(*, at: datetime = NOW, **given: Any) -> AppendResult:
-    """Seal with the tests' key."""
-    return append_to_log(key=KEY, now=at, **given)
+def seal_now(*, at: datetime = NOW, **options: Any) -> AppendResult:
+    """Append to the log with the key of the tests."""
+    return append_to_log(key=KEY, now=at, **options)

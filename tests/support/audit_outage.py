@@ -1,4 +1,4 @@
-"""A trail that does not answer, and one that fails at once."""
+"""An audit database that hangs, and one that fails at once."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +12,7 @@ from django_phi_oidc.audit.router import AUDIT_ALIAS
 
 @contextmanager
 def audit_database_hangs() -> Iterator[None]:
-    """Let every INSERT into the trail wait for as long as the block lasts. PostgreSQL."""
+    """Block every INSERT of events until the end of the block. PostgreSQL."""
     other = connections[AUDIT_ALIAS].copy(AUDIT_ALIAS)
     try:
         with other.cursor() as cursor:
@@ -24,7 +24,7 @@ def audit_database_hangs() -> Iterator[None]:
 
 @contextmanager
 def audit_database_fails() -> Iterator[None]:
-    """Let every statement on the trail fail, on this thread's connection, for as long as the block lasts."""
+    """Make every statement on this thread's audit connection fail inside the block."""
 
     def fail(execute: Any, sql: str, params: Any, many: bool, context: Any) -> Any:
         raise OperationalError("the server is away")

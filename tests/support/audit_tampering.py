@@ -1,4 +1,4 @@
-"""What a database administrator can do: SQL with the triggers out of the way."""
+"""Tampering as a database administrator: SQL without the triggers."""
 
 import uuid
 from collections.abc import Iterator
@@ -18,16 +18,16 @@ def is_postgresql() -> bool:
 
 
 def sql(statement: str, *values: Any) -> int:
-    """Execute on the trail's database, UUIDs as that database has them; return how many rows it touched."""
-    given = [value.hex if isinstance(value, uuid.UUID) and not is_postgresql() else value for value in values]
+    """Execute a statement on the audit database, and return the number of rows. Converts UUIDs for SQLite."""
+    parameters = [value.hex if isinstance(value, uuid.UUID) and not is_postgresql() else value for value in values]
     with connections["phi_audit"].cursor() as cursor:
-        cursor.execute(statement, given)
+        cursor.execute(statement, parameters)
         return int(cursor.rowcount)
 
 
 @contextmanager
 def without_triggers() -> Iterator[None]:
-    """Disable every trigger of the trail for the block, as its owner or a superuser can."""
+    """Disable all triggers of the audit tables inside the block, as their owner or a superuser can."""
     if is_postgresql():
         for table in TABLES:
             sql(f"ALTER TABLE {table} DISABLE TRIGGER ALL")

@@ -1,8 +1,8 @@
-"""The points of a process between which nothing changes that another could see.
+"""The points of a process between which nothing changes that another process could see.
 
-They are before each statement, on both sides of each COMMIT, in the middle of what goes to the database or into a file
-in one piece, and before a file is filled, synced or put in place. All is wrapped from outside, Django's cursors and its
-one way to COMMIT, psycopg's COPY and Python's files; of our own code nothing is patched.
+They are before each statement, before and after each COMMIT, in the middle of data that is sent to the database or
+written to a file at once, and before a file is written, synced or renamed. Django's cursors and its commit method,
+psycopg's COPY and Python's files are wrapped. The package itself is not patched.
 """
 
 import builtins
@@ -24,7 +24,7 @@ Reach = Callable[[str], None]
 
 
 def watch(reach: Reach) -> None:
-    """Call reach, with its name, at each point that this process comes past from now on."""
+    """Call reach with the name of each point that this process passes from now on."""
     for alias in ALIASES:
         connection: Any = connections[alias]
         connection.execute_wrappers.append(partial(_watched_statement, reach))
@@ -38,9 +38,9 @@ def watch(reach: Reach) -> None:
     builtins.open = partial(_watched_open, reach, builtins.open)
 
 
-def _bound(function: Callable[..., Any], *given: Any) -> Any:
-    """Return a method that calls function with given in front of its object."""
-    return lambda *args, **kwargs: function(*given, *args, **kwargs)
+def _bound(function: Callable[..., Any], *leading: Any) -> Any:
+    """Return a method that calls function with leading arguments before its object."""
+    return lambda *args, **kwargs: function(*leading, *args, **kwargs)
 
 
 def _watched_statement(reach: Reach, execute: Any, sql: str, params: Any, many: bool, context: Any) -> Any:
@@ -54,7 +54,7 @@ def _watched_statement(reach: Reach, execute: Any, sql: str, params: Any, many: 
 
 
 def _watched_commit(reach: Reach, alias: str, commit: Any) -> Any:
-    """Django commits by this method alone; what it does in autocommit is committed by the statement itself."""
+    """Django commits only by this method. In autocommit, the statement itself commits."""
     reach(f"COMMIT on {alias}")
     commit()
     reach(f"after COMMIT on {alias}")
@@ -92,7 +92,7 @@ def _watched_open(reach: Reach, open_: Any, file: Any, mode: str = "r", bufferin
 
 
 class _HalfWriter(io.FileIO):
-    """A file that takes half of what it is first given, as the system may."""
+    """A file whose first write writes only half of the data, as the operating system may."""
 
     def __init__(self, reach: Reach, file: Any, mode: str) -> None:
         super().__init__(file, mode)
@@ -109,5 +109,5 @@ class _HalfWriter(io.FileIO):
 
 
 def _name_of(sql: str) -> str:
-    found = _OF_INTEREST.search(sql)
-    return " ".join(filter(None, (sql.split(maxsplit=1)[0], *(found.groups() if found else ()))))
+    match = _OF_INTEREST.search(sql)
+    return " ".join(filter(None, (sql.split(maxsplit=1)[0], *(match.groups() if match else ()))))

@@ -1,4 +1,4 @@
-"""MTH, PATH, PROOF and SUBPROOF as RFC 6962 2.1 writes them, over the leaves themselves. Slow, and no code of ours."""
+"""MTH, PATH, PROOF and SUBPROOF as RFC 6962 2.1 defines them, over the leaves. Slow, independent of the package."""
 
 from functools import lru_cache
 from hashlib import sha256

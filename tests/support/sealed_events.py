@@ -1,4 +1,4 @@
-"""A log as the sealer leaves it, made by hand: events, their leaves, and a checkpoint."""
+"""A log as the sequencer writes it, built by hand: events, leaves, and a checkpoint."""
 
 import hashlib
 from datetime import UTC, datetime, timedelta
@@ -13,7 +13,7 @@ ORIGIN = "portal.example/audit"
 
 
 class Clock:
-    """A clock that stands still until it is told to go on."""
+    """A clock that only advances by `go_on`."""
 
     def __init__(self) -> None:
         self.now = NOW + timedelta(minutes=1)
@@ -26,13 +26,13 @@ class Clock:
 
 
 def finished(action: str = Action.CLAIM_REVEALED, **fields: Any) -> AuthenticatedEvent:
-    """Return an event with its MAC that is in no database."""
-    given: dict[str, Any] = {
+    """Return an authenticated event that is not in the database."""
+    values: dict[str, Any] = {
         "origin": Origin(actor="7", session="s-1", client_ip="203.0.113.9", request_id="r-1"),
         "now": NOW,
         **fields,
     }
-    return authenticate_event(NewEvent(action=action, **given))
+    return authenticate_event(NewEvent(action=action, **values))
 
 
 def seal(count: int, *, sealed_at: datetime = NOW, epoch: int = 1, salt: str = "", origin: str = ORIGIN) -> int:
@@ -43,8 +43,8 @@ def seal(count: int, *, sealed_at: datetime = NOW, epoch: int = 1, salt: str = "
     if new:
         insert_events(new)
     AuditLeaf.objects.bulk_create(
-        AuditLeaf(leaf_index=start + number, event_id=each.event.id, leaf_hash=digest(f"{each.event.id}{salt}"))
-        for number, each in enumerate(new)
+        AuditLeaf(leaf_index=start + number, event_id=item.event.id, leaf_hash=digest(f"{item.event.id}{salt}"))
+        for number, item in enumerate(new)
     )
     checkpoint(start + count, sealed_at=sealed_at, epoch=epoch, salt=salt, origin=origin)
     return start + count
@@ -61,7 +61,7 @@ def digest(text: str) -> bytes:
 
 
 def sealed_order() -> list[str]:
-    """Return what must have been delivered, in order: ids of events, and `checkpoint-<epoch>-<size>` behind them."""
+    """Return the expected deliveries in order: event ids, each batch followed by `checkpoint-<epoch>-<size>`."""
     ids = {leaf.leaf_index: str(leaf.event_id) for leaf in AuditLeaf.objects.all()}
     assert AuditEvent.objects.filter(id__in=ids.values()).count() == len(ids)
     order: list[str] = []
@@ -74,5 +74,5 @@ def sealed_order() -> list[str]:
 
 
 def first_receipts(received: list[str]) -> list[str]:
-    """Return received without what came again."""
+    """Return the received items without repetitions."""
     return list(dict.fromkeys(received))

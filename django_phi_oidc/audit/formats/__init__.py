@@ -1,23 +1,22 @@
-"""The formats that the log is delivered in: pure functions of an event or a checkpoint. No Django.
+"""The output formats of the log: pure functions of an event or a checkpoint. No Django.
 
-Native JSON is the event's canonical text with `leaf_index` in it: without that member, and with `mac` apart, a copy
-is byte for byte what the MAC and the leaf hash are over, so that it can be verified without the database.
+Native JSON is the event's canonical text with two more members. Without `leaf_index` and `mac` it is, byte for byte,
+the input of the MAC and the leaf hash, so a copy can be verified without the database.
 """
 
 import json
-from datetime import UTC
 from typing import Any
 
 from ...config.sinks import LogFormat
 from ..events import serialize_event
 from .cef import checkpoint_to_cef, event_to_cef
 from .fhir import checkpoint_to_fhir, event_to_fhir
-from .items import LogItem, SealedCheckpoint, SealedEvent
+from .items import LogItem, SealedCheckpoint, SealedEvent, format_instant
 from .ocsf import checkpoint_to_ocsf, event_to_ocsf
 
 
 def item_to_line(item: LogItem, log_format: LogFormat, *, hostname: str) -> str:
-    """Return the item as one line of text, without a line break in or after it. site: the machine's name."""
+    """Return the item as one line of text, without a line break. hostname: that of the sending machine."""
     if log_format == "cef":
         return event_to_cef(item) if isinstance(item, SealedEvent) else checkpoint_to_cef(item)
     if log_format == "ocsf":
@@ -42,15 +41,14 @@ def event_to_json(item: SealedEvent) -> dict[str, Any]:
 
 def checkpoint_to_json(item: SealedCheckpoint) -> dict[str, Any]:
     """Return the checkpoint's members. Schema: docs/reference/event.schema.json."""
-    sealed_at = item.sealed_at.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds")
     return {
         "checkpoint": item.note,
         "epoch": item.epoch,
         "root_hash": item.root_hash.hex(),
-        "sealed_at": f"{sealed_at}Z",
+        "sealed_at": format_instant(item.sealed_at),
         "tree_size": item.tree_size,
     }
 
 
-# As the canonical form has it; json.dumps escapes every control character, so a line stays one line.
+# The canonical form; json escapes every control character, so the result is one line.
 compact_json = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode

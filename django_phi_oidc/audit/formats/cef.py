@@ -1,6 +1,6 @@
 """ArcSight's Common Event Format, version 0: one line of header and extension. No Django.
 
-Only keys of the published dictionary are used; what has none of its own is in a custom string with its label.
+Uses only keys of the published dictionary; fields without one are custom strings with a label.
 Spec: Implementing ArcSight Common Event Format, version 25 or later: Header Information, Character Encoding.
 """
 
@@ -47,7 +47,7 @@ def event_to_cef(item: SealedEvent) -> str:
 
 
 def checkpoint_to_cef(item: SealedCheckpoint) -> str:
-    """Return the checkpoint as one line; the note stands in `cs1`, its line breaks as `\\n`."""
+    """Return the checkpoint as one line; the note is in `cs1`, with its line breaks as `\\n`."""
     extension = {
         "rt": _epoch_milliseconds(item.sealed_at),
         "cat": "checkpoint",
@@ -82,7 +82,7 @@ def _epoch_milliseconds(moment: datetime) -> int:
 
 
 def _address_fields(text: str) -> dict[str, str]:
-    """`src` is for IPv4 alone."""
+    """Return the address fields; `src` takes IPv4 only."""
     try:
         address = ipaddress.ip_address(text)
     except ValueError:

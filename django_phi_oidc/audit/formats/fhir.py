@@ -1,23 +1,22 @@
 """FHIR R4 AuditEvent, after the patterns of IHE BALP. No Django.
 
-Access to claims is written as BALP writes access to a resource: agents client, server and user, and the entities
-patient, data and transaction. `meta.profile` names a profile of BALP only where all that it demands is there. Every
-other action follows DICOM's types. Each has the action itself as a further subtype.
+Access to claims follows BALP's access to a resource: agents client, server and user, and entities patient, data and
+transaction. `meta.profile` names a BALP profile only if the event meets all its requirements. Every other action uses
+DICOM types. Each event has the action itself as an additional subtype.
 Spec: hl7.org/fhir/R4/auditevent.html; profiles.ihe.net/ITI/BALP (1.1.3).
 """
 
 import ipaddress
 import json
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from ..events import Action, Event
-from .items import SealedCheckpoint, SealedEvent
+from .items import SealedCheckpoint, SealedEvent, format_instant
 
 PRODUCT = "django_phi_oidc"
 ACTION_SYSTEM = "urn:django-phi-oidc:audit-action"
-"""The system of our own subtype."""
+"""The code system of the additional subtype."""
 PATIENT_READ_PROFILE = "https://profiles.ihe.net/ITI/BALP/StructureDefinition/IHE.BasicAudit.PatientRead"
 DCM = "http://dicom.nema.org/resources/ontology/DCM"
 _HL7 = "http://terminology.hl7.org/CodeSystem/"
@@ -27,7 +26,7 @@ _OUTCOME_CODES = {"success": "0", "failure": "4", "error": "8"}
 
 
 class AuditEventType(NamedTuple):
-    """How an action is told: type, subtypes beside our own, and C, R, U, D or E."""
+    """FHIR coding of an action: type, subtypes other than the action itself, and C, R, U, D or E."""
 
     type: dict[str, str]
     subtype: tuple[dict[str, str], ...]
@@ -100,50 +99,46 @@ ACTION_MAPPING: Mapping[str, AuditEventType] = {
     Action.ALERT_UNMUTED: AuditEventType(_SECURITY_ALERT, (), "U"),
 }
 _UNKNOWN_ACTION = AuditEventType(_coding(DCM, "110100", "Application Activity"), (), "E")
-"""An action of a host project."""
+"""For actions of host projects."""
 
 
 def event_to_fhir(item: SealedEvent, *, hostname: str) -> dict[str, Any]:
-    """Return the event as an AuditEvent. site: the name of the machine that tells of it."""
+    """Return the event as an AuditEvent. hostname: that of the reporting machine."""
     event = item.authenticated_event.event
     kind = ACTION_MAPPING.get(event.action, _UNKNOWN_ACTION)
     purpose = [{"coding": [{"system": f"{_HL7}v3-ActReason", "code": event.purpose}]}] if event.purpose.strip() else []
-    built: dict[str, Any] = {
+    resource: dict[str, Any] = {
         "resourceType": "AuditEvent",
         "id": str(event.id),
         "type": kind.type,
         "subtype": [*kind.subtype, {"system": ACTION_SYSTEM, "code": event.action}],
         "action": kind.action,
-        "recorded": _format_instant(event.occurred_at),
+        "recorded": format_instant(event.occurred_at),
         "outcome": _OUTCOME_CODES[event.outcome],
         "agent": _agents(event, kind, purpose, hostname=hostname),
         "source": _event_source(hostname),
         "entity": _entities(item),
     }
     if event.reason.strip():
-        built["outcomeDesc"] = event.reason
+        resource["outcomeDesc"] = event.reason
     if purpose:
-        built["purposeOfEvent"] = purpose
+        resource["purposeOfEvent"] = purpose
     if _is_patient_read(event):
-        built["meta"] = {"profile": [PATIENT_READ_PROFILE]}
-    return built
+        resource["meta"] = {"profile": [PATIENT_READ_PROFILE]}
+    return resource
 
 
 def checkpoint_to_fhir(item: SealedCheckpoint, *, hostname: str) -> dict[str, Any]:
-    """Return the checkpoint as an AuditEvent about the log; the note stands in the entity's detail."""
-    details = {
-        "checkpoint": item.note,
-        "tree_size": str(item.tree_size),
-        "root_hash": item.root_hash.hex(),
-        "epoch": str(item.epoch),
-    }
+    """Return the checkpoint as an AuditEvent about the log; the note is in the entity's detail."""
+    details = {"checkpoint": item.note, "tree_size": str(item.tree_size)}
+    details |= {"root_hash": item.root_hash.hex(), "epoch": str(item.epoch)}
     return {
         "resourceType": "AuditEvent",
         "id": f"checkpoint-{item.epoch}-{item.tree_size}",
         "type": _LOG_USED,
         "subtype": [{"system": ACTION_SYSTEM, "code": "checkpoint"}],
         "action": "C",
-        "recorded": _format_instant(item.sealed_at),
+        "recorded": format_instant(item.sealed_at),
         "outcome": "0",
         "agent": [_server_agent(hostname, _SOURCE)],
         "source": _event_source(hostname),
@@ -154,18 +149,12 @@ def checkpoint_to_fhir(item: SealedCheckpoint, *, hostname: str) -> dict[str, An
 def _agents(
     event: Event, event_type: AuditEventType, purpose: list[dict[str, Any]], *, hostname: str
 ) -> list[dict[str, Any]]:
-    """The data goes from the source to the destination: to the client when it is read, from it when it is made."""
+    """Data flows from source to destination: to the client on reads, from the client on creation and update."""
     is_inward = event_type.action in ("C", "U")
-    agents = [_server_agent(hostname, _DESTINATION if is_inward else _SOURCE)]
+    server_role, client_role = (_DESTINATION, _SOURCE) if is_inward else (_SOURCE, _DESTINATION)
+    agents = [_server_agent(hostname, server_role)]
     if _is_ip_address(event.client_ip):
-        agents.append(
-            {
-                "type": {"coding": [_SOURCE if is_inward else _DESTINATION]},
-                "who": {"display": event.client_ip},
-                "requestor": False,
-                "network": {"address": event.client_ip, "type": "2"},
-            }
-        )
+        agents.append(_network_agent(client_role, {"display": event.client_ip}, address=event.client_ip, type="2"))
     if event.actor.strip():
         user: dict[str, Any] = {
             "type": {"coding": [_coding(f"{_HL7}v3-ParticipationType", "IRCP", "information recipient")]},
@@ -179,12 +168,12 @@ def _agents(
 
 
 def _server_agent(hostname: str, role: dict[str, str]) -> dict[str, Any]:
-    return {
-        "type": {"coding": [role]},
-        "who": {"display": PRODUCT, "identifier": {"value": hostname}},
-        "requestor": False,
-        "network": {"address": hostname, "type": "1"},
-    }
+    who = {"display": PRODUCT, "identifier": {"value": hostname}}
+    return _network_agent(role, who, address=hostname, type="1")
+
+
+def _network_agent(role: dict[str, str], who: dict[str, Any], **network: str) -> dict[str, Any]:
+    return {"type": {"coding": [role]}, "who": who, "requestor": False, "network": network}
 
 
 def _event_source(hostname: str) -> dict[str, Any]:
@@ -215,17 +204,13 @@ def _entities(item: SealedEvent) -> list[dict[str, Any]]:
     }
     entities.append(_data_entity(event.resource.strip() or event.session.strip() or f"urn:uuid:{event.id}", details))
     if event.request_id.strip():
-        entities.append(
-            {
-                "what": {"identifier": {"value": event.request_id}},
-                "type": _coding(_BALP_ENTITY, "XrequestId", "X-Request-Id"),
-            }
-        )
+        request_type = _coding(_BALP_ENTITY, "XrequestId", "X-Request-Id")
+        entities.append({"what": {"identifier": {"value": event.request_id}}, "type": request_type})
     return entities
 
 
 def _data_entity(identifier: str, details: Mapping[str, str]) -> dict[str, Any]:
-    """BALP allows one entity of this type, so everything about the data is in it."""
+    """Return the one entity of this type that BALP allows, with everything about the data."""
     return {
         "what": {"identifier": {"value": identifier}},
         "type": _coding(f"{_HL7}audit-entity-type", "2", "System Object"),
@@ -235,7 +220,7 @@ def _data_entity(identifier: str, details: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _is_patient_read(event: Event) -> bool:
-    """BALP's reads are of success, by a client with an address, of data about a patient."""
+    """BALP's PatientRead needs a successful read, a client address, and a patient."""
     is_read = event.action == Action.CLAIM_REVEALED and event.outcome == "success"
     return is_read and bool(event.subject.strip()) and _is_ip_address(event.client_ip)
 
@@ -250,7 +235,3 @@ def _is_ip_address(text: str) -> bool:
 
 def _detail_text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-
-
-def _format_instant(moment: datetime) -> str:
-    return moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"

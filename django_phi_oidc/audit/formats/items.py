@@ -1,24 +1,24 @@
-"""What is delivered: the events of the log in their sealed order, and its checkpoints between them. No Django."""
+"""The items of the log: events in their sealed order, and checkpoints between them. No Django."""
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 
 from ..events import AuthenticatedEvent
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SealedEvent:
-    """An event with its place in the log."""
+    """An event and its leaf."""
 
     leaf_index: int
-    """-1 where an event is told of that is not sealed yet: in an export, never to a sink."""
+    """-1 for an event that is not sealed yet: possible in exports, never for sinks."""
     leaf_hash: bytes
     authenticated_event: AuthenticatedEvent
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SealedCheckpoint:
-    """A checkpoint; it follows the last of the tree_size events that it covers."""
+    """A checkpoint, after the last of the tree_size events that it covers."""
 
     tree_size: int
     root_hash: bytes
@@ -34,3 +34,8 @@ class SealedCheckpoint:
 
 
 LogItem = SealedEvent | SealedCheckpoint
+
+
+def format_instant(time: datetime) -> str:
+    """Return the time in UTC as RFC 3339, with microseconds and `Z`."""
+    return time.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"

@@ -1,7 +1,7 @@
 """The Open Cybersecurity Schema Framework, version 1.5.0. No Django.
 
-Sign-ins and their ends are Authentication (3002), alerts are Detection Finding (2004), everything else is Entity
-Management (3004). What the schema has no attribute for is under `unmapped`, which it keeps for that.
+Sign-in and sign-out are Authentication (3002), alerts are Detection Finding (2004), everything else is Entity
+Management (3004). Fields without an attribute in the schema are under `unmapped`.
 Spec: schema.ocsf.io/1.5.0.
 """
 
@@ -70,50 +70,48 @@ ACTION_MAPPING: Mapping[str, tuple[int, tuple[int, str], str]] = {
     Action.ALERT_MUTED: (ENTITY_MANAGEMENT, _CREATE, "AlertMute"),
     Action.ALERT_UNMUTED: (ENTITY_MANAGEMENT, _UPDATE, "AlertMute"),
 }
-"""Of each action: the class, the activity, and what kind of entity it is about."""
+"""For each action: the class, the activity, and the type of the entity."""
 _UNKNOWN_ACTION = (ENTITY_MANAGEMENT, _OTHER, "Resource")
-"""An action of a host project."""
+"""For actions of host projects."""
 _SEVERITIES = {"success": (1, "Informational"), "failure": (3, "Medium"), "error": (4, "High")}
 _STATUSES = {"success": (1, "Success"), "failure": (2, "Failure"), "error": (2, "Failure")}
 _EPOCH = datetime.fromisoformat("1970-01-01T00:00:00+00:00")
 
 
 def event_to_ocsf(item: SealedEvent) -> dict[str, Any]:
-    """Return the event as an object of its class."""
+    """Return the event as an object of its OCSF class."""
     event = item.authenticated_event.event
     class_uid, activity, kind = ACTION_MAPPING.get(event.action, _UNKNOWN_ACTION)
     detail = json.loads(event.detail)
-    built = _base_event(class_uid, activity, event.occurred_at)
-    built["metadata"] |= {"uid": str(event.id), "event_code": event.action, "sequence": item.leaf_index}
+    members = _base_event(class_uid, activity, event.occurred_at)
+    members["metadata"] |= {"uid": str(event.id), "event_code": event.action, "sequence": item.leaf_index}
     if event.request_id:
-        built["metadata"]["correlation_uid"] = event.request_id
-    built["message"] = event.action
-    built["unmapped"] = {
+        members["metadata"]["correlation_uid"] = event.request_id
+    members["message"] = event.action
+    members["unmapped"] = {
         "detail": detail,
         "mac": item.authenticated_event.mac.hex(),
         **{name: str(value) for name in _UNMAPPED_FIELDS if (value := getattr(event, name))},
     }
     if event.reason:
-        built["status_code"] = event.reason
+        members["status_code"] = event.reason
     if class_uid == DETECTION_FINDING:
-        return built | _detection_finding_members(event, detail)
-    built["severity_id"], built["severity"] = _SEVERITIES[event.outcome]
-    built["status_id"], built["status"] = _STATUSES[event.outcome]
-    built |= _source_endpoint(event)
-    return built | (
-        _authentication_members(event)
-        if class_uid == AUTHENTICATION
-        else _entity_management_members(event, kind, detail)
-    )
+        return members | _detection_finding_members(event, detail)
+    members["severity_id"], members["severity"] = _SEVERITIES[event.outcome]
+    members["status_id"], members["status"] = _STATUSES[event.outcome]
+    members |= _source_endpoint(event)
+    if class_uid == AUTHENTICATION:
+        return members | _authentication_members(event)
+    return members | _entity_management_members(event, kind, detail)
 
 
 def checkpoint_to_ocsf(item: SealedCheckpoint) -> dict[str, Any]:
-    """Return the checkpoint as an Entity Management of the log; the note stands in `unmapped`."""
-    built = _base_event(ENTITY_MANAGEMENT, _OTHER, item.sealed_at)
-    built["metadata"] |= {"uid": f"checkpoint-{item.epoch}-{item.tree_size}", "event_code": "checkpoint"}
-    built["severity_id"], built["severity"] = _SEVERITIES["success"]
-    built["status_id"], built["status"] = _STATUSES["success"]
-    return built | {
+    """Return the checkpoint as Entity Management of the log; the note is in `unmapped`."""
+    members = _base_event(ENTITY_MANAGEMENT, _OTHER, item.sealed_at)
+    members["metadata"] |= {"uid": f"checkpoint-{item.epoch}-{item.tree_size}", "event_code": "checkpoint"}
+    members["severity_id"], members["severity"] = _SEVERITIES["success"]
+    members["status_id"], members["status"] = _STATUSES["success"]
+    return members | {
         "message": "checkpoint",
         "entity": {"type": "AuditTrail", "name": item.origin, "version": str(item.tree_size)},
         "unmapped": {
@@ -153,37 +151,34 @@ def _source_endpoint(event: Event) -> dict[str, Any]:
 
 
 def _authentication_members(event: Event) -> dict[str, Any]:
-    """A sign-in that was refused has no user yet."""
+    """Return the members of the class. A refused sign-in has no user yet."""
     user = event.actor or event.subject
-    built: dict[str, Any] = {
+    members: dict[str, Any] = {
         "user": {"uid": user} if user else {"name": "Unknown"},
         "service": {"name": event.provider or PRODUCT["name"]},
         "auth_protocol_id": 4,
         "auth_protocol": "OpenID",
     }
     if event.session:
-        built["session"] = {"uid": event.session}
-    return built
+        members["session"] = {"uid": event.session}
+    return members
 
 
 def _entity_management_members(event: Event, entity_type: str, detail: Mapping[str, Any]) -> dict[str, Any]:
-    entity: dict[str, Any] = {
-        "type": entity_type,
-        "uid": event.resource or event.subject or event.session or str(event.id),
-    }
-    claims = detail.get("claims", detail.get("claim"))
-    if claims:
+    uid = event.resource or event.subject or event.session or str(event.id)
+    entity: dict[str, Any] = {"type": entity_type, "uid": uid}
+    if claims := detail.get("claims", detail.get("claim")):
         entity["name"] = ", ".join(claims) if isinstance(claims, list) else str(claims)
     actor: dict[str, Any] = {}
     if event.actor:
         actor["user"] = {"uid": event.actor}
     if event.session:
         actor["session"] = {"uid": event.session}
-    return {"entity": entity, **({"actor": actor} if actor else {})}
+    return {"entity": entity, "actor": actor} if actor else {"entity": entity}
 
 
 def _detection_finding_members(event: Event, detail: Mapping[str, Any]) -> dict[str, Any]:
-    built: dict[str, Any] = {
+    members: dict[str, Any] = {
         "severity_id": 4,
         "severity": "High",
         "status_id": 1,
@@ -195,8 +190,8 @@ def _detection_finding_members(event: Event, detail: Mapping[str, Any]) -> dict[
         },
     }
     if event.resource:
-        built["resources"] = [{"uid": event.resource}]
-    return built
+        members["resources"] = [{"uid": event.resource}]
+    return members
 
 
 def _epoch_milliseconds(moment: datetime) -> int:

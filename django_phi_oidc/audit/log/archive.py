@@ -1,8 +1,7 @@
-"""Sealed events in a file of their own, which proves by itself that it holds what was sealed.
+"""Archives: files of sealed events that can be verified by themselves.
 
-A line says which leaves these are: the tree before them (its perfect subtrees), and the checkpoint after them. Then
-comes a line for each event, in the order of the leaves. `audit verify --archive FILE` takes an event from it that is
-not in the table any more.
+The first line states the leaf range: the tree before it (its perfect subtrees), and the checkpoint after it. Then there
+is one line per event, in leaf order. `audit verify --archive FILE` reads events that are no longer in the table.
 """
 
 import base64
@@ -11,9 +10,10 @@ import hashlib
 import json
 import os
 import zlib
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
@@ -37,26 +37,25 @@ _TAIL_BYTES = len(_MAC_SEPARATOR) + 64 + len(_LINE_END)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogArchive:
-    """A file of the events of the leaves [first, tree_size), found to hold what was sealed."""
+    """A verified file with the events of the leaves [first_leaf_index, tree_size)."""
 
     path: Path
     first_leaf_index: int
     tree_size: int
     restore_events: tuple[tuple[int, bytes], ...] = ()
-    """Leaf index and canonical bytes of the events in it that tell of a restore."""
+    """Leaf index and canonical bytes of its `audit.restored` events."""
 
 
 def write_archive(path: Path, *, first_leaf_index: int, tree_size: int, progress: Callable[[int, int], None]) -> str:
-    """Write the events of the leaves [first, tree_size) into a new file, of mode 0600, and return its SHA-256 in hex.
+    """Write the events of the leaves [first_leaf_index, tree_size) to a new file, and return its SHA-256 in hex.
 
-    It is compressed when its name ends with .gz, and is there as a whole or not at all.
-    Raises: LookupError when tree_size has no checkpoint, or an event of them is gone; FileExistsError; OSError.
+    The file has mode 0600, is compressed if its name ends with .gz, and is written completely or not at all.
+    Raises: LookupError if tree_size has no checkpoint, or an event is missing; FileExistsError; OSError.
     """
     checkpoint = AuditCheckpoint.objects.filter(tree_size=tree_size).first()
     if checkpoint is None or not 0 <= first_leaf_index < tree_size:
-        raise LookupError(
-            f"An archive ends at a checkpoint; there is none of {tree_size} events beyond {first_leaf_index}."
-        )
+        text = f"An archive ends at a checkpoint; there is none of {tree_size} events beyond {first_leaf_index}."
+        raise LookupError(text)
     header = {
         "format": ARCHIVE_FORMAT,
         "first": first_leaf_index,
@@ -65,7 +64,7 @@ def write_archive(path: Path, *, first_leaf_index: int, tree_size: int, progress
         "checkpoint": checkpoint.note,
     }
     if path.exists():
-        raise FileExistsError(f"{path} exists already.")
+        raise FileExistsError(f"{path} already exists.")
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with _create_file(draft, compressed=path.suffix == ".gz") as file:
@@ -74,8 +73,9 @@ def write_archive(path: Path, *, first_leaf_index: int, tree_size: int, progress
                 end = min(start + BATCH_SIZE, tree_size)
                 file.writelines(_render_lines(start, end))
                 progress(end - first_leaf_index, tree_size - first_leaf_index)
-        digest = _compute_sha256_hex(draft)
-        # A link, unlike a rename, fails where the name is taken.
+        with draft.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        # Unlike rename, link fails if the name exists.
         os.link(draft, path)
     finally:
         draft.unlink(missing_ok=True)
@@ -83,9 +83,9 @@ def write_archive(path: Path, *, first_leaf_index: int, tree_size: int, progress
 
 
 def verify_archive(path: Path, keys: Sequence[Ed25519PublicKey]) -> LogArchive:
-    """Return the archive, read to its end and found to lead from the tree before it to the checkpoint after it.
+    """Read the whole archive, and check that it leads from the tree before it to the checkpoint after it.
 
-    The MACs in it are NOT checked: the leaves say more.
+    The MACs are NOT checked: the leaf hashes prove more.
     Raises: ProofInvalid, CheckpointInvalid; OSError.
     """
     with _open_archive(path) as file:
@@ -94,22 +94,24 @@ def verify_archive(path: Path, keys: Sequence[Ed25519PublicKey]) -> LogArchive:
         try:
             tree = CompactRange(header["first"], [base64.b64decode(node, validate=True) for node in header["nodes"]])
         except (TypeError, ValueError) as error:
-            raise ProofInvalid("The archive's header is not what it must be.") from error
-        restored: list[tuple[int, bytes]] = []
-        for hashes in _batch_hashes(_hash_events(file, header["first"], restored)):
-            tree.extend(hashes)
+            raise ProofInvalid("The header of the archive is not valid.") from error
+        restore_events: list[tuple[int, bytes]] = []
+        leaf_hashes = _hash_events(file, header["first"], restore_events)
+        while batch := list(islice(leaf_hashes, BATCH_SIZE)):
+            tree.extend(batch)
             if tree.size > checkpoint.tree_size:
                 break
-    if (tree.size, tree.compute_root()) != (checkpoint.tree_size, checkpoint.root_hash):
+    tree_size = checkpoint.tree_size
+    if (tree.size, tree.compute_root()) != (tree_size, checkpoint.root_hash):
         raise ProofInvalid("The archive does not hold the events that its checkpoint was signed over.")
     return LogArchive(
-        path=path, first_leaf_index=header["first"], tree_size=checkpoint.tree_size, restore_events=tuple(restored)
+        path=path, first_leaf_index=header["first"], tree_size=tree_size, restore_events=tuple(restore_events)
     )
 
 
 @contextmanager
 def open_archives(archives: Sequence[LogArchive]) -> Iterator[Callable[[int], bytes | None]]:
-    """Give what finds an event's canonical bytes by its leaf index, to be asked in ascending order."""
+    """Yield a function from leaf index to canonical bytes, to be called in ascending order."""
     files = [(archive, _enumerate_events(archive)) for archive in archives]
 
     def find(leaf_index: int) -> bytes | None:
@@ -137,15 +139,15 @@ def _render_lines(start: int, end: int) -> Iterator[bytes]:
     expected = start
     for row in read_leaves(start, end):
         if row.canonical is None or row.leaf_index != expected:
-            raise LookupError(f"The event of leaf {expected} is gone: the archive would not be whole.")
+            raise LookupError(f"The event of leaf {expected} is gone: the archive would be incomplete.")
         if hash_leaf(row.canonical) != row.leaf_hash:
-            raise LookupError(f"The event of leaf {expected} is not what was sealed: `audit verify` tells more.")
+            raise LookupError(f"The event of leaf {expected} is not what was sealed: run `audit verify`.")
         if len(row.canonical) > MAX_LINE_BYTES - _TAIL_BYTES - len(_LINE_START):
             raise LookupError(f"The event of leaf {expected} is too large for an archive.")
         expected += 1
         yield _LINE_START + row.canonical + _MAC_SEPARATOR + row.mac.hex().encode("ascii") + _LINE_END
     if expected != end:
-        raise LookupError(f"The leaf {expected} is gone: the archive would not be whole.")
+        raise LookupError(f"The leaf {expected} is gone: the archive would be incomplete.")
 
 
 def _read_events(file: IO[bytes]) -> Iterator[bytes]:
@@ -153,37 +155,27 @@ def _read_events(file: IO[bytes]) -> Iterator[bytes]:
         if not (
             line.startswith(_LINE_START) and line.endswith(_LINE_END) and line[-_TAIL_BYTES:].startswith(_MAC_SEPARATOR)
         ):
-            raise ProofInvalid("A line of the archive is no event.")
+            raise ProofInvalid("A line of the archive is not an event.")
         yield line[len(_LINE_START) : -_TAIL_BYTES]
 
 
 def _hash_events(file: IO[bytes], first_leaf_index: int, restore_events: list[tuple[int, bytes]]) -> Iterator[bytes]:
-    """Yield the leaf hashes of the events, and put those that tell of a restore into restored."""
+    """Yield the leaf hashes of the events, and add `audit.restored` events to restore_events."""
     for index, canonical in enumerate(_read_events(file), start=first_leaf_index):
         if canonical.startswith(_RESTORE_EVENT_PREFIX):
             restore_events.append((index, canonical))
         yield hash_leaf(canonical)
 
 
-def _batch_hashes(hashes: Iterable[bytes]) -> Iterator[list[bytes]]:
-    batch: list[bytes] = []
-    for event in hashes:
-        batch.append(event)
-        if len(batch) == BATCH_SIZE:
-            yield batch
-            batch = []
-    yield batch
-
-
 def _read_header(file: IO[bytes]) -> dict[str, Any]:
     try:
         header = json.loads(file.readline(MAX_LINE_BYTES))
     except (ValueError, RecursionError) as error:
-        raise ProofInvalid("The file is no archive that we know.") from error
+        raise ProofInvalid("The file is not a known archive.") from error
     if not isinstance(header, dict) or header.get("format") != ARCHIVE_FORMAT or type(header.get("first")) is not int:
-        raise ProofInvalid("The file is no archive that we know.")
+        raise ProofInvalid("The file is not a known archive.")
     if not isinstance(header.get("nodes"), list) or "checkpoint" not in header:
-        raise ProofInvalid("The archive's header is not what it must be.")
+        raise ProofInvalid("The header of the archive is not valid.")
     return header
 
 
@@ -191,9 +183,9 @@ def _read_header(file: IO[bytes]) -> dict[str, Any]:
 def _create_file(path: Path, *, compressed: bool) -> Iterator[IO[bytes]]:
     with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
         if compressed:
-            # No name and no time in it: the same events are the same file.
+            # Without name and time, the same events make the same file.
             with gzip.GzipFile(filename="", mode="wb", fileobj=file, mtime=0) as inner:
-                yield inner  # type: ignore[misc]  # a file of bytes in all that is used here
+                yield inner  # type: ignore[misc]  # a binary file as far as it is used here
         else:
             yield file
         file.flush()
@@ -208,8 +200,3 @@ def _open_archive(path: Path) -> Iterator[IO[bytes]]:
             yield file
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise ProofInvalid("The archive is damaged.") from error
-
-
-def _compute_sha256_hex(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

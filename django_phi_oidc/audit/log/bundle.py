@@ -1,9 +1,9 @@
-"""The proof that an event is in the log, in one file, and its check by somebody who has the log's public key alone.
+"""Proof bundles: files that prove that an event is in the log, and their verification with the log's public key.
 
     python -m django_phi_oidc.audit.log.bundle proof.json --public-key KEY
 
-needs no database, no settings and no Django. What it proves: the event was in the log, word for word, when the
-checkpoint was signed. What it does not: that the log has gone on from there.
+needs no database, no settings and no Django. It proves that the event was in the log, byte for byte, when the
+checkpoint was signed. It does not prove that the log was continued from there.
 """
 
 import base64
@@ -29,12 +29,12 @@ INCLUSION_FORMAT = "phi-oidc-inclusion-proof/1"
 CONSISTENCY_FORMAT = "phi-oidc-consistency-proof/1"
 MAX_BUNDLE_BYTES = 1024 * 1024
 _BASE64_KEY_CHARACTERS = 44
-"""32 bytes as base64. A verifier key is longer."""
+"""Of 32 bytes. A verifier key is longer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VerifiedInclusion:
-    """What a bundle has proven."""
+    """What an inclusion bundle proves."""
 
     event: Mapping[str, Any]
     leaf_index: int
@@ -42,44 +42,41 @@ class VerifiedInclusion:
 
 
 def build_inclusion_bundle(*, canonical: bytes, leaf_index: int, proof: Sequence[bytes], note: str) -> str:
-    """Return the bundle's JSON text. canonical: the event's bytes as the leaf was made of them."""
+    """Return the JSON text of the bundle. canonical: the canonical bytes of the event, the input of the leaf hash."""
     return _render_json(
         {
             "format": INCLUSION_FORMAT,
             "event": json.loads(canonical),
             "leaf_index": leaf_index,
-            "proof": [_encode_base64(each) for each in proof],
+            "proof": _encode_hashes(proof),
             "checkpoint": note,
         }
     )
 
 
 def build_consistency_bundle(*, old_note: str, new_note: str, proof: Sequence[bytes]) -> str:
-    """Return the JSON text that proves that the checkpoint new continues the checkpoint old."""
+    """Return the JSON text of the proof that the new checkpoint continues the old one."""
     return _render_json(
-        {
-            "format": CONSISTENCY_FORMAT,
-            "old": old_note,
-            "new": new_note,
-            "proof": [_encode_base64(each) for each in proof],
-        }
+        {"format": CONSISTENCY_FORMAT, "old": old_note, "new": new_note, "proof": _encode_hashes(proof)}
     )
 
 
 def verify_inclusion_bundle(text: str, keys: Sequence[Ed25519PublicKey]) -> VerifiedInclusion:
-    """Return what the bundle proves.
+    """Verify an inclusion bundle, and return what it proves.
 
     Raises: ProofInvalid, CheckpointInvalid. Spec: RFC 6962 2.1.1, C2SP tlog-checkpoint.
     """
     bundle = _parse_bundle(text, INCLUSION_FORMAT, ("event", "leaf_index", "proof", "checkpoint"))
     event, leaf_index = bundle["event"], bundle["leaf_index"]
     if not isinstance(event, dict) or type(leaf_index) is not int:
-        raise ProofInvalid("The file is no proof that we know.")
+        raise ProofInvalid("The file is not a known proof.")
     checkpoint = verify_checkpoint(str(bundle["checkpoint"]), keys)
     try:
-        canonical = _canonical_bytes(event)
+        canonical = json.dumps(
+            event, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+        ).encode()
     except (UnicodeEncodeError, ValueError) as error:
-        raise ProofInvalid("The event can't be spelt canonically (RFC 8785).") from error
+        raise ProofInvalid("The event has no canonical form (RFC 8785).") from error
     verify_inclusion(
         leaf_hash=hash_leaf(canonical),
         leaf_index=leaf_index,
@@ -91,7 +88,7 @@ def verify_inclusion_bundle(text: str, keys: Sequence[Ed25519PublicKey]) -> Veri
 
 
 def verify_consistency_bundle(text: str, keys: Sequence[Ed25519PublicKey]) -> tuple[Checkpoint, Checkpoint]:
-    """Return the old and the new checkpoint, the second of which continues the first.
+    """Verify a consistency bundle, and return the old checkpoint and the new one that continues it.
 
     Raises: ProofInvalid, CheckpointInvalid. Spec: RFC 6962 2.1.2.
     """
@@ -110,7 +107,7 @@ def verify_consistency_bundle(text: str, keys: Sequence[Ed25519PublicKey]) -> tu
 def read_public_key(source: str | Path) -> Ed25519PublicKey:
     """Return an Ed25519 key: a verifier key (`name+id+key`), PEM, 32 bytes of base64, or the path of one of these.
 
-    The name in a verifier key is NOT compared: a log's origin changes with its epoch, and its key need not.
+    The name in a verifier key is NOT compared: the origin of a log changes with its epoch, but the key may stay.
     Raises: KeyMissing.
     """
     try:
@@ -124,15 +121,15 @@ def read_public_key(source: str | Path) -> Ed25519PublicKey:
     except (AttributeError, OSError, ValueError, binascii.Error, UnsupportedAlgorithm) as error:
         raise KeyMissing("A public key of the log can't be read: a verifier key, PEM or base64 is expected.") from error
     if not isinstance(key, Ed25519PublicKey):
-        raise KeyMissing("A public key of the log is no Ed25519 key.")
+        raise KeyMissing("A public key of the log is not an Ed25519 key.")
     return key
 
 
 def verify_proof_file(path: Path, *, public_keys: Sequence[str]) -> str:
-    """Return a sentence on what the proof in that file proves, of an event or of two checkpoints.
+    """Verify the proof in a file, of an event or of two checkpoints, and return a sentence about it.
 
     public_keys: texts of keys, or paths of files that hold them.
-    Raises: ProofInvalid, CheckpointInvalid, KeyMissing; OSError when the file can't be read.
+    Raises: ProofInvalid, CheckpointInvalid, KeyMissing; OSError if the file cannot be read.
     """
     keys = [read_public_key(Path(text) if Path(text).is_file() else text) for text in public_keys]
     with path.open("rb") as file:
@@ -144,17 +141,14 @@ def verify_proof_file(path: Path, *, public_keys: Sequence[str]) -> str:
         old, new = verify_consistency_bundle(text, keys)
         return f"Holds: the log of {new.tree_size} events continues that of {old.tree_size} ({new.origin})."
     proven = verify_inclusion_bundle(text, keys)
-    told = f"event {proven.event.get('id')} ({proven.event.get('action')}, {proven.event.get('occurred_at')})"
-    return f"Holds: {told} is leaf {proven.leaf_index} of {proven.checkpoint.tree_size} in {proven.checkpoint.origin}."
+    event = f"event {proven.event.get('id')} ({proven.event.get('action')}, {proven.event.get('occurred_at')})"
+    return f"Holds: {event} is leaf {proven.leaf_index} of {proven.checkpoint.tree_size} in {proven.checkpoint.origin}."
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Return 0 when the proof holds, 1 when it does not, 2 when the call is wrong."""
-    parser = ArgumentParser(
-        prog="python -m django_phi_oidc.audit.log.bundle",
-        description=__doc__,
-        formatter_class=RawDescriptionHelpFormatter,
-    )
+    """Return 0 if the proof holds, 1 if not, and 2 for wrong arguments."""
+    prog = "python -m django_phi_oidc.audit.log.bundle"
+    parser = ArgumentParser(prog=prog, description=__doc__, formatter_class=RawDescriptionHelpFormatter)
     parser.add_argument("file", type=Path, help="the proof")
     parser.add_argument(
         "--public-key", action="append", required=True, metavar="KEY", help="verifier key, PEM, base64, or their file"
@@ -172,37 +166,33 @@ def _parse_bundle(text: str, expected_format: str, members: Sequence[str]) -> di
     try:
         bundle = json.loads(text, object_pairs_hook=_reject_duplicate_members)
     except (ValueError, RecursionError) as error:
-        raise ProofInvalid("The file is no proof that we know.") from error
+        raise ProofInvalid("The file is not a known proof.") from error
     if not isinstance(bundle, dict) or bundle.get("format") != expected_format or set(bundle) != {"format", *members}:
-        raise ProofInvalid("The file is no proof that we know.")
+        raise ProofInvalid("The file is not a known proof.")
     return bundle
 
 
 def _reject_duplicate_members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(dict(pairs)) != len(pairs):
-        raise ValueError("A member stands twice.")
+        raise ValueError("Duplicate member.")
     return dict(pairs)
 
 
 def _parse_hashes(proof: Any) -> list[bytes]:
     if not isinstance(proof, list):
-        raise ProofInvalid("The proof is no list of hashes.")
+        raise ProofInvalid("The proof is not a list of hashes.")
     try:
-        return [base64.b64decode(each, validate=True) for each in proof]
+        return [base64.b64decode(text, validate=True) for text in proof]
     except (TypeError, ValueError) as error:
-        raise ProofInvalid("The proof is no list of hashes.") from error
-
-
-def _canonical_bytes(event: Mapping[str, Any]) -> bytes:
-    return json.dumps(event, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+        raise ProofInvalid("The proof is not a list of hashes.") from error
 
 
 def _render_json(bundle: Mapping[str, Any]) -> str:
     return json.dumps(bundle, ensure_ascii=False, indent=1) + "\n"
 
 
-def _encode_base64(raw: bytes) -> str:
-    return base64.b64encode(raw).decode("ascii")
+def _encode_hashes(hashes: Sequence[bytes]) -> list[str]:
+    return [base64.b64encode(value).decode("ascii") for value in hashes]
 
 
 if __name__ == "__main__":

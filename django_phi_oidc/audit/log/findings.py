@@ -1,4 +1,4 @@
-"""What a verification can find, each kind by its name. No Django."""
+"""The kinds of faults that a verification reports. No Django."""
 
 import uuid
 from collections import Counter
@@ -8,7 +8,7 @@ from typing import Any
 
 
 class FindingKind(StrEnum):
-    """The kinds of findings; docs/reference/findings.md says what each tells."""
+    """The kinds of findings, described in docs/reference/findings.md."""
 
     EVENT_ALTERED = "event_altered"
     EVENT_FORGED = "event_forged"
@@ -31,37 +31,37 @@ class FindingKind(StrEnum):
 
 
 NOTICE_KINDS = frozenset({FindingKind.FORK_DECLARED})
-"""Kinds that are no fault: the log says so itself."""
+"""Kinds that are not faults: the log itself declares them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogFinding:
-    """One thing that is not as it was sealed."""
+    """Something that is not as it was sealed."""
 
     kind: FindingKind
     text: str
     event_id: str = ""
     leaf_index: int | None = None
     tree_size: int | None = None
-    """Of the checkpoint that it is about."""
+    """Of the checkpoint concerned."""
 
     @property
     def is_fault(self) -> bool:
         return self.kind not in NOTICE_KINDS
 
     def render_line(self) -> str:
-        """Return it as a line of text."""
+        """Return the finding as a line of text."""
         places = {"event": self.event_id, "leaf": self.leaf_index, "checkpoint": self.tree_size}
-        told = " ".join(f"{name} {value}" for name, value in places.items() if value not in ("", None))
-        return f"{self.kind.value}: {told}: {self.text}"
+        place = " ".join(f"{name} {value}" for name, value in places.items() if value not in ("", None))
+        return f"{self.kind.value}: {place}: {self.text}"
 
 
 @dataclass(slots=True)
 class VerificationSummary:
-    """What a verification has seen so far."""
+    """The totals of a verification so far."""
 
     tree_size: int = 0
-    """Of the newest checkpoint that verifies."""
+    """Of the newest valid checkpoint."""
     events: int = 0
     checkpoints: int = 0
     waiting: int = 0
@@ -76,11 +76,11 @@ class VerificationSummary:
         return sum(count for kind, count in self.counts_by_kind.items() if kind not in NOTICE_KINDS)
 
     def build_event_detail(self) -> dict[str, Any]:
-        """Return what `audit.verified` tells of it."""
+        """Return the detail of the `audit.verified` event."""
         kinds = sorted(kind.value for kind in self.counts_by_kind)
         return {"tree_size": self.tree_size, "events": self.events, "findings": self.fault_count, "kinds": kinds}
 
 
 def format_event_id(id_bytes: bytes) -> str:
-    """Return an event's id as text; one that is no UUID as it is written in the row."""
+    """Return an event's id as text; an id that is not a UUID as it is in the row."""
     return str(uuid.UUID(bytes=id_bytes)) if len(id_bytes) == 16 else id_bytes.decode("utf-8", "replace")

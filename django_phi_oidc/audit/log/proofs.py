@@ -1,4 +1,4 @@
-"""What convinces somebody who does not trust this database: an event is in the log; the log has only grown."""
+"""Build proofs for a party that does not trust this database: an event is in the log; the log has only grown."""
 
 import uuid
 
@@ -14,7 +14,7 @@ from .tree_storage import LogDamaged, read_node
 def create_inclusion_proof(event_id: uuid.UUID) -> str:
     """Return the bundle that proves the event under the newest checkpoint, as JSON text.
 
-    Raises: LookupError when there is no such event, or it is not sealed yet, or the log is damaged.
+    Raises: LookupError if there is no such event, it is not sealed yet, or the log is damaged.
     Spec: RFC 6962 2.1.1.
     """
     event = find_raw_event(event_id)
@@ -33,24 +33,24 @@ def create_inclusion_proof(event_id: uuid.UUID) -> str:
             root_hash=parse_checkpoint(newest.note).root_hash,
         )
     except (ProofInvalid, CheckpointInvalid) as error:
-        raise LookupError(f"Event {event_id} is not what was sealed: `audit verify` tells more.") from error
+        raise LookupError(f"Event {event_id} is not what was sealed: run `audit verify`.") from error
     return build_inclusion_bundle(canonical=event.canonical, leaf_index=event.leaf_index, proof=proof, note=newest.note)
 
 
 def create_consistency_proof(old_note: str, new_note: str) -> str:
-    """Return the JSON text that proves that the checkpoint new continues old. Their signatures are NOT checked.
+    """Return the JSON text that proves that new_note continues old_note. The signatures are NOT checked.
 
-    Raises: CheckpointInvalid; ProofInvalid when this log leads to one of them not.
+    Raises: CheckpointInvalid; ProofInvalid if this log does not lead to both of them.
     Spec: RFC 6962 2.1.2.
     """
-    first, second = parse_checkpoint(old_note), parse_checkpoint(new_note)
-    if first.tree_size > second.tree_size:
+    old, new = parse_checkpoint(old_note), parse_checkpoint(new_note)
+    if old.tree_size > new.tree_size:
         raise CheckpointInvalid("The old checkpoint is larger than the new one.")
     try:
-        for each in (first, second):
-            if compute_root_at_size(each.tree_size, read_node) != each.root_hash:
-                raise ProofInvalid(f"This log has another root at {each.tree_size} events.")
-        proof = build_consistency_proof(first.tree_size, second.tree_size, read_node)
+        for checkpoint in (old, new):
+            if compute_root_at_size(checkpoint.tree_size, read_node) != checkpoint.root_hash:
+                raise ProofInvalid(f"This log has another root at {checkpoint.tree_size} events.")
+        proof = build_consistency_proof(old.tree_size, new.tree_size, read_node)
     except LogDamaged as error:
         raise ProofInvalid(f"The log does not reach that far, or is damaged: {error}") from error
     return build_consistency_bundle(old_note=old_note, new_note=new_note, proof=proof)

@@ -1,7 +1,7 @@
-"""Events as the database holds them, in bytes, in one pass: what seals and what verifies trusts no model.
+"""Read events as raw bytes in one pass. Sealing and verification do not trust the models.
 
-A row may have been altered to what no model could load, so nothing of it is parsed: the canonical form is made of the
-columns as they are, by PostgreSQL itself (three times as fast as here), or here out of what SQLite gives.
+A row may have been altered so that no model can load it, so nothing is parsed: the canonical form is built of the
+columns as they are, by PostgreSQL (three times as fast as here), or here from what SQLite returns.
 """
 
 import json
@@ -25,14 +25,14 @@ _FROM_EVENT = f"FROM {_EVENT_TABLE} e LEFT JOIN {_LEAF_TABLE} l ON l.event_id = 
 _FROM_LEAF = f"FROM {_LEAF_TABLE} l LEFT JOIN {_EVENT_TABLE} e ON e.id = l.event_id"
 _FROM_QUEUE = f"FROM {_QUEUE_TABLE} u {{}} LEFT JOIN {_LEAF_TABLE} l ON 1 = 0"
 _JOIN_EVENT = {
-    # The queue leads, whatever the planner knows of it: led by the trail, each batch would walk all that is sealed.
-    "postgresql": f"CROSS JOIN LATERAL (SELECT * FROM {_EVENT_TABLE} WHERE id = u.event_id OFFSET 0) e",  # noqa: S608 -- ours
+    # The queue must be the outer side, regardless of statistics: otherwise each batch would scan all sealed events.
+    "postgresql": f"CROSS JOIN LATERAL (SELECT * FROM {_EVENT_TABLE} WHERE id = u.event_id OFFSET 0) e",  # noqa: S608 -- constants
     "sqlite": f"JOIN {_EVENT_TABLE} e ON e.id = u.event_id",
 }
 _FIELD_SQL: dict[str, str] = {
     "v": "e.v",
     "id": "e.id",
-    # to_char tells neither 2026 BC from 2026, nor anything of infinity.
+    # to_char does not distinguish 2026 BC from 2026, and returns nothing for infinity.
     "occurred_at": """CASE WHEN e.occurred_at >= '0001-01-01 00:00:00+00' AND e.occurred_at < '10000-01-01 00:00:00+00'
         THEN to_char(e.occurred_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')
         ELSE e.occurred_at::text END""",
@@ -42,7 +42,7 @@ _FIELD_PLACEHOLDERS = {"v": "%s", "id": '"%s"', "occurred_at": '"%s"', "detail":
 
 
 def _build_canonical_sql(placeholder: str, expression: str) -> str:
-    """Return SQL for the canonical form; place, value: of a text, where it stands in it, and what stands there."""
+    """Return SQL for the canonical form. placeholder, expression: how a text column is formatted and read."""
     members = ",".join(f'"{name}":{_FIELD_PLACEHOLDERS.get(name, placeholder)}' for name in EVENT_FIELDS)
     return (
         f"format('{{{members}}}', {', '.join(_FIELD_SQL.get(name, expression.format(name)) for name in EVENT_FIELDS)})"
@@ -50,7 +50,7 @@ def _build_canonical_sql(placeholder: str, expression: str) -> str:
 
 
 _JOINED_TEXTS = " || ".join(f"e.{name}" for name in EVENT_FIELDS if name not in _FIELD_SQL)
-# One look at all texts tells whether any of them has something to escape, which takes as long as all the rest.
+# One test over all texts shows whether any needs escaping, which takes as long as everything else.
 _NEEDS_NO_ESCAPING = f"octet_length(to_json({_JOINED_TEXTS})::text) = octet_length({_JOINED_TEXTS}) + 2"
 _UNESCAPED_SQL, _ESCAPED_SQL = _build_canonical_sql('"%s"', "e.{}"), _build_canonical_sql("%s", "to_json(e.{})")
 _CANONICAL_SQL = f"CASE WHEN {_NEEDS_NO_ESCAPING} THEN {_UNESCAPED_SQL} WHEN e.id IS NOT NULL THEN {_ESCAPED_SQL} END"
@@ -59,14 +59,9 @@ _POSTGRESQL_COLUMNS = (
     f"coalesce(e.mac_key, ''), coalesce(e.mac, ''), convert_to({_CANONICAL_SQL}, 'UTF8')"
 )
 _COLUMN_TYPES = ("int8", "bytea", "bytea", "text", "bytea", "bytea")
-# One index look-up for each row: a plan that sorts or hashes the whole trail for some of it would spill to the disk.
+# One index look-up per row: a plan that sorts or hashes the whole table for some of its rows would spill to disk.
 _DISABLED_PLANNER_OPTIONS = (
-    "enable_hashjoin",
-    "enable_mergejoin",
-    "enable_bitmapscan",
-    "enable_seqscan",
-    "enable_sort",
-    "jit",
+    *("enable_hashjoin", "enable_mergejoin", "enable_bitmapscan", "enable_seqscan", "enable_sort", "jit"),
 )
 _SQLITE_COLUMNS = (
     "l.leaf_index, coalesce(l.event_id, e.id), l.leaf_hash, e.mac_key, e.mac, e.id IS NOT NULL, "
@@ -77,29 +72,28 @@ _encode_json = json.JSONEncoder(ensure_ascii=False, default=repr).encode
 
 
 class RawEvent(NamedTuple):
-    """An event beside its leaf; one of the two may be missing."""
+    """An event and its leaf; one of the two may be missing."""
 
     leaf_index: int
-    """-1 where there is no leaf."""
+    """-1 without a leaf."""
     event_id: bytes
-    """16 bytes, but for an id on SQLite that is no UUID; of the leaf where there is one."""
+    """That of the leaf, if there is one. 16 bytes, except on SQLite for an id that is not a UUID."""
     leaf_hash: bytes
     mac_key: str
     mac: bytes
     canonical: bytes | None
-    """What the MAC and the leaf are over, for this row as it stands; None where there is no event, empty where the row
-    can be none."""
+    """The MAC and leaf input of this row as it is; None without an event, empty if the row cannot be an event."""
 
 
 def read_queue(*, after_id: uuid.UUID, limit: int, include_refused: bool = False) -> Iterator[RawEvent]:
-    """Yield events of the queue with an id beyond after, by id; refused: those whose MAC did not fit, too.
+    """Yield queued events with an id greater than after_id, by id. include_refused: also those with an invalid MAC.
 
-    Whether one has a leaf is NOT looked up: a second leaf of it is refused by the database.
+    Whether an event already has a leaf is NOT looked up: the database refuses a second leaf of an event.
     """
-    open_ones = "" if include_refused else "AND NOT u.refused"
+    refused_filter = "" if include_refused else "AND NOT u.refused"
     source = _FROM_QUEUE.format(_JOIN_EVENT[connections[AUDIT_ALIAS].vendor])
     return _read_rows(
-        f"{source} WHERE u.event_id > {_uuid_literal(after_id)} {open_ones} ORDER BY u.event_id LIMIT {limit:d}"
+        f"{source} WHERE u.event_id > {_uuid_literal(after_id)} {refused_filter} ORDER BY u.event_id LIMIT {limit:d}"
     )
 
 
@@ -109,7 +103,7 @@ def read_leaves(start: int, end: int) -> Iterator[RawEvent]:
 
 
 def read_leaves_beyond(tree_size: int, *, limit: int) -> Iterator[RawEvent]:
-    """Yield up to limit leaves with an index that a log of tree_size leaves does not have."""
+    """Yield up to `limit` leaves with an index outside [0, tree_size)."""
     return _read_rows(
         f"{_FROM_LEAF} WHERE l.leaf_index < 0 OR l.leaf_index >= {tree_size:d} LIMIT {limit:d}",
         force_index_lookups=False,
@@ -117,31 +111,31 @@ def read_leaves_beyond(tree_size: int, *, limit: int) -> Iterator[RawEvent]:
 
 
 def read_leafless_events(tree_size: int) -> Iterator[RawEvent]:
-    """Yield all events that have no leaf with an index in [0, tree_size), by id. It reads the trail's whole index."""
-    among = f"{_FROM_EVENT} AND l.leaf_index >= 0 AND l.leaf_index < {tree_size:d}"
-    return _read_rows(f"{among} WHERE l.event_id IS NULL ORDER BY e.id", force_index_lookups=False)
+    """Yield all events without a leaf with an index in [0, tree_size), by id. Reads the whole index of the events."""
+    source = f"{_FROM_EVENT} AND l.leaf_index >= 0 AND l.leaf_index < {tree_size:d}"
+    return _read_rows(f"{source} WHERE l.event_id IS NULL ORDER BY e.id", force_index_lookups=False)
 
 
 def read_restore_events() -> Iterator[RawEvent]:
-    """Yield the events that say that the log was restored."""
+    """Yield the `audit.restored` events."""
     return _read_rows(f"{_FROM_EVENT} WHERE e.action = 'audit.restored' ORDER BY e.id", force_index_lookups=False)
 
 
 def read_orphaned_queue_ids() -> Iterator[bytes]:
-    """Yield the ids in the queue that no event has: 16 bytes, but for an id on SQLite that is no UUID."""
+    """Yield queued ids without an event: 16 bytes, except on SQLite for an id that is not a UUID."""
     with connections[AUDIT_ALIAS].cursor() as cursor:
         cursor.execute(
-            f"SELECT u.event_id FROM {_QUEUE_TABLE} u LEFT JOIN {_EVENT_TABLE} e ON e.id = u.event_id "  # noqa: S608 -- ours
+            f"SELECT u.event_id FROM {_QUEUE_TABLE} u LEFT JOIN {_EVENT_TABLE} e ON e.id = u.event_id "  # noqa: S608 -- constants
             "WHERE e.id IS NULL ORDER BY u.event_id"
         )
         yield from (_parse_id_bytes(id_) for (id_,) in iter(cursor.fetchone, None))
 
 
 class RawCheckpoint(NamedTuple):
-    """A checkpoint as its row has it."""
+    """A checkpoint as it is in its row."""
 
     tree_size: int
-    """-1 where it is no number, as SQLite lets it."""
+    """-1 if it is not a number, which SQLite accepts."""
     root_hash: bytes
     epoch: int
     note: str
@@ -150,11 +144,11 @@ class RawCheckpoint(NamedTuple):
 def read_checkpoints(
     after_size: int, *, limit: int, newest_first: bool = False, below_size: int = MAX_TREE_SIZE
 ) -> list[RawCheckpoint]:
-    """Return up to limit checkpoints of a larger size than after and a smaller one than below, by size."""
+    """Return up to `limit` checkpoints with a tree size between after_size and below_size (exclusive), by size."""
     order = "DESC" if newest_first else "ASC"
     with connections[AUDIT_ALIAS].cursor() as cursor:
         cursor.execute(
-            f"SELECT tree_size, root_hash, epoch, note FROM {_CHECKPOINT_TABLE} "  # noqa: S608 -- ours
+            f"SELECT tree_size, root_hash, epoch, note FROM {_CHECKPOINT_TABLE} "  # noqa: S608 -- constants
             f"WHERE tree_size > %s AND (tree_size < %s OR %s) ORDER BY tree_size {order} LIMIT %s",
             [after_size, below_size, below_size == MAX_TREE_SIZE, limit],
         )
@@ -165,12 +159,12 @@ def read_checkpoints(
 
 
 def find_raw_event(event_id: uuid.UUID) -> RawEvent | None:
-    """Return the event of that id; None when there is none."""
+    """Return the event with that id, if any."""
     return next(_read_rows(f"{_FROM_EVENT} WHERE e.id = {_uuid_literal(event_id)}"), None)
 
 
 def create_mac_calculator() -> Callable[[str, bytes], bytes | None]:
-    """Return what computes the MAC over canonical bytes by the id of its key; None for a key that is not configured.
+    """Return a function that computes the MAC of canonical bytes by key id; None for a key that is not configured.
 
     Raises: KeyMissing.
     """
@@ -197,7 +191,7 @@ def _read_rows(source: str, *, force_index_lookups: bool = True) -> Iterator[Raw
         statement = f"COPY (SELECT {_POSTGRESQL_COLUMNS} {source}) TO STDOUT (FORMAT BINARY)"
         with connection.wrap_database_errors, cursor.copy(statement) as copied:
             copied.set_types(_COLUMN_TYPES)
-            # What _make does, without a call of Python's for each row.
+            # As RawEvent._make, without a Python call per row.
             yield from map(partial(tuple.__new__, RawEvent), copied.rows())
 
 
@@ -218,7 +212,7 @@ def _parse_sqlite_row(row: tuple[Any, ...]) -> RawEvent:
 
 
 def _build_canonical_bytes(columns: dict[str, Any]) -> bytes:
-    """Spell the row as `events.canonical_bytes` spells the event that it was; what it can't have been, somehow else."""
+    """Return what `events.canonical_bytes` returns for the original event; other bytes for an altered row."""
     special = {
         "v": str(columns["v"]),
         "id": f'"{_format_uuid(columns["id"])}"',
@@ -234,8 +228,8 @@ def _format_sqlite_time(match: re.Match[str]) -> str:
 
 
 def _format_uuid(value: Any) -> str:
-    found = _parse_id_bytes(value)
-    return str(uuid.UUID(bytes=found)) if len(found) == 16 else str(value)
+    id_bytes = _parse_id_bytes(value)
+    return str(uuid.UUID(bytes=id_bytes)) if len(id_bytes) == 16 else str(value)
 
 
 def _parse_id_bytes(value: Any) -> bytes:
@@ -250,5 +244,5 @@ def _as_integer(value: Any) -> int:
 
 
 def as_bytes(value: Any) -> bytes:
-    """Return the bytes in a column of bytes; none where it holds something else, as SQLite lets it."""
+    """Return the bytes of a binary column; none if it holds another type, which SQLite accepts."""
     return bytes(value) if isinstance(value, bytes | memoryview) else b""

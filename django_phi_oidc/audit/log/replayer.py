@@ -1,10 +1,11 @@
-"""The log, computed again from its events, one stretch between two checkpoints after the other.
+"""Recompute the log from its events, one range between two known roots after the other.
 
-Three things are held against each other: the event and its MAC, the event and its leaf, the leaves and what was signed
-over them. Which two of them agree tells which one was altered.
+Three things are compared: event and MAC, event and leaf, leaves and signed root. Which two of them agree shows which
+one was altered.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from ...merkle.compact import CompactRange
@@ -15,36 +16,36 @@ from .reader import RawEvent, as_bytes, read_leaves
 from .tree_storage import STORED_LEVELS, LogDamaged, read_compact_range
 
 _MISSING_LEAF_HASH = bytes(HASH_BYTES)
-"""Stands for a leaf that is not there: no root can be computed over it."""
+"""Placeholder of a missing leaf: no root can be computed over it."""
 _MAX_MOVED_LEAVES = 2
 _MAX_MISSING_EVENTS = 10_000
 CompletedNodes = Mapping[int, tuple[int, Sequence[bytes]]]
 """What `CompactRange.extend` returns."""
 ArchivedEventLookup = Callable[[int], bytes | None]
-"""Leaf index to the event's canonical bytes, out of an archive; to be asked in ascending order."""
+"""Leaf index to the event's canonical bytes in an archive; called in ascending order."""
 
 
 @dataclass(frozen=True, slots=True)
 class KnownRoot:
-    """A size at which the root is known."""
+    """A tree size with a known root."""
 
     tree_size: int
     root_hash: bytes
     is_witnessed: bool = False
-    """It is not the log's own checkpoint, but one that was kept elsewhere."""
+    """From a checkpoint that was kept outside, and not from the log's own."""
 
 
 @dataclass(slots=True)
 class _LeafRange:
-    """Leaves in their order: those of the rows, and in `computed` what their events say where that differs."""
+    """Consecutive leaves: the hashes of the rows, and those computed from events where they differ."""
 
     first_leaf_index: int
     event_ids: list[bytes] = field(default_factory=list)
     leaf_hashes: list[bytes] = field(default_factory=list)
     computed_hashes: dict[int, bytes] = field(default_factory=dict)
-    """By leaf index: an event whose MAC fits and whose leaf does not."""
+    """By leaf index: events whose MAC is valid but does not match the leaf."""
     invalid_mac_indexes: set[int] = field(default_factory=set)
-    """Leaf indexes of events whose leaf fits and whose MAC does not."""
+    """Leaf indexes of events that match the leaf but whose MAC is invalid."""
     missing_indexes: set[int] = field(default_factory=set)
 
     def has_gap(self, start: int, end: int) -> bool:
@@ -52,7 +53,7 @@ class _LeafRange:
 
 
 class LogReplay:
-    """The tree so far, and whether it is what was signed."""
+    """The tree read so far, and whether it matches what was signed."""
 
     def __init__(
         self,
@@ -63,42 +64,41 @@ class LogReplay:
     ) -> None:
         self.tree = CompactRange()
         self.missing_events: dict[bytes, tuple[int, bytes]] = {}
-        """Leaf hash to leaf index and event id, of events that are not there; some thousand at most."""
+        """Leaf hash to leaf index and event id of missing events; at most _MAX_MISSING_EVENTS."""
         self._compute_mac = compute_mac
         self._find_archived = find_archived
         self._summary = summary
         self._is_anchored = True
 
     def advance(self, end: int, known_roots: Sequence[KnownRoot]) -> Iterator[LogFinding]:
-        """Read the leaves up to end, and yield what is wrong with them. stops: in ascending order, none beyond end."""
-        stretch = _LeafRange(first_leaf_index=self.tree.size)
-        yield from self._read_leaves(stretch, end)
-        kept = _get_stored_nodes(stretch.first_leaf_index, end)
-        for stop in known_roots:
-            yield from self._advance_to_root(stretch, stop, kept)
+        """Read the leaves up to `end`, and yield findings. known_roots: in ascending order, none beyond `end`."""
+        leaf_range = _LeafRange(first_leaf_index=self.tree.size)
+        yield from self._read_leaves(leaf_range, end)
+        stored_nodes = _get_stored_nodes(leaf_range.first_leaf_index, end)
+        for root in known_roots:
+            yield from self._advance_to_root(leaf_range, root, stored_nodes)
         start = self.tree.size
         if start < end:
-            self.tree.extend(stretch.leaf_hashes[start - stretch.first_leaf_index :])
-            yield from _report_disputed_events(stretch, start, end, root_matches=False)
+            self.tree.extend(leaf_range.leaf_hashes[start - leaf_range.first_leaf_index :])
+            yield from _report_disputed_events(leaf_range, start, end, root_matches=False)
 
     def _read_leaves(self, leaf_range: _LeafRange, end: int) -> Iterator[LogFinding]:
         compute_mac, ids, hashes = self._compute_mac, leaf_range.event_ids, leaf_range.leaf_hashes
         expected = leaf_range.first_leaf_index
         for row in read_leaves(leaf_range.first_leaf_index, end):
-            leaf_index, event_id, sealed, mac_key, mac, canonical = row
+            leaf_index, event_id, leaf_hash, mac_key, mac, canonical = row
             if leaf_index < expected:
-                yield _build_row_finding(
-                    FindingKind.EVENT_DUPLICATE, row, "There is another row of this leaf or this event."
-                )
+                text = "There is another row of this leaf or this event."
+                yield _build_row_finding(FindingKind.EVENT_DUPLICATE, row, text)
                 continue
             if leaf_index > expected:
                 yield _add_missing_leaves(leaf_range, expected, leaf_index)
             expected = leaf_index + 1
             ids.append(event_id)
-            hashes.append(sealed if len(sealed) == HASH_BYTES else _MISSING_LEAF_HASH)
+            hashes.append(leaf_hash if len(leaf_hash) == HASH_BYTES else _MISSING_LEAF_HASH)
             if canonical is None:
                 yield from self._report_missing_event(row)
-            elif hash_leaf(canonical) != sealed or compute_mac(mac_key, canonical) != mac:
+            elif hash_leaf(canonical) != leaf_hash or compute_mac(mac_key, canonical) != mac:
                 yield from self._report_difference(leaf_range, row, canonical)
             else:
                 self._summary.events += 1
@@ -110,9 +110,8 @@ class LogReplay:
         computed = hash_leaf(canonical)
         mac = self._compute_mac(row.mac_key, canonical)
         if computed == row.leaf_hash and mac is None:
-            yield _build_row_finding(
-                FindingKind.EVENT_KEY_UNKNOWN, row, f"Its MAC key {row.mac_key!a} is not configured."
-            )
+            text = f"Its MAC key {row.mac_key!a} is not configured."
+            yield _build_row_finding(FindingKind.EVENT_KEY_UNKNOWN, row, text)
         elif computed == row.leaf_hash:
             leaf_range.invalid_mac_indexes.add(row.leaf_index)
         elif mac == row.mac:
@@ -134,33 +133,33 @@ class LogReplay:
     def _advance_to_root(
         self, leaf_range: _LeafRange, known_root: KnownRoot, stored_nodes: Mapping[tuple[int, int], bytes]
     ) -> Iterator[LogFinding]:
-        """Grow the tree up to the stop, and compare."""
-        start, before = self.tree.size, self.tree.nodes
-        leaves = leaf_range.leaf_hashes[
-            start - leaf_range.first_leaf_index : known_root.tree_size - leaf_range.first_leaf_index
-        ]
-        suspects = [index for index in leaf_range.computed_hashes if start <= index < known_root.tree_size]
+        """Grow the tree up to the known root, and compare."""
+        start, nodes_before, end = self.tree.size, self.tree.nodes, known_root.tree_size
+        leaves = leaf_range.leaf_hashes[start - leaf_range.first_leaf_index : end - leaf_range.first_leaf_index]
+        suspects = [index for index in leaf_range.computed_hashes if start <= index < end]
         nodes = self.tree.extend(leaves, kept_levels=STORED_LEVELS)
-        fits = self.tree.compute_root() == known_root.root_hash
-        if not fits and suspects:
+        matches = self.tree.compute_root() == known_root.root_hash
+        if not matches and suspects:
             for index in suspects:
                 leaves[index - start] = leaf_range.computed_hashes[index]
-            tree = CompactRange(start, before)
-            others = tree.extend(leaves, kept_levels=STORED_LEVELS)
+            tree = CompactRange(start, nodes_before)
+            other_nodes = tree.extend(leaves, kept_levels=STORED_LEVELS)
             if tree.compute_root() == known_root.root_hash:
-                self.tree, nodes, fits = tree, others, True
+                self.tree, nodes, matches = tree, other_nodes, True
                 for index in suspects:
                     del leaf_range.computed_hashes[index]
-                    yield _build_altered_leaf_finding(leaf_range, index)
-        yield from _report_disputed_events(leaf_range, start, known_root.tree_size, root_matches=fits)
+                    text = "The hash in its leaf was changed; the event is as it was sealed."
+                    yield _build_leaf_finding(FindingKind.LEAF_ALTERED, leaf_range, index, text)
+        yield from _report_disputed_events(leaf_range, start, end, root_matches=matches)
         self._summary.checkpoints += not known_root.is_witnessed
-        if fits:
+        if matches:
             self._is_anchored = True
             yield from _report_altered_nodes(nodes, stored_nodes)
         elif not known_root.is_witnessed:
             yield from self._report_root_mismatch(leaf_range, start, known_root, nodes, stored_nodes)
-        elif self._is_anchored and not leaf_range.has_gap(start, known_root.tree_size):
-            yield _build_fork_finding(known_root)
+        elif self._is_anchored and not leaf_range.has_gap(start, end):
+            text = "A checkpoint that was kept outside has another root for this size: this log does not continue it."
+            yield LogFinding(kind=FindingKind.FORK_UNDECLARED, tree_size=end, text=text)
 
     def _report_root_mismatch(
         self,
@@ -170,33 +169,27 @@ class LogReplay:
         nodes: CompletedNodes,
         stored_nodes: Mapping[tuple[int, int], bytes],
     ) -> Iterator[LogFinding]:
-        """Say where the leaves do not lead to the signed root, and go on from the kept nodes where those do."""
+        """Report leaves that do not lead to the signed root, and continue from the stored nodes where these do."""
         was_anchored, self._is_anchored = self._is_anchored, False
-        try:
-            tree = read_compact_range(known_root.tree_size)
-        except LogDamaged:
-            pass
-        else:
+        end = known_root.tree_size
+        with suppress(LogDamaged):
+            tree = read_compact_range(end)
             if tree.compute_root() == known_root.root_hash:
                 self.tree, self._is_anchored = tree, True
-        if not was_anchored or leaf_range.has_gap(start, known_root.tree_size):
-            # It was said before what is wrong, or that nothing can be said from there on.
+        if not was_anchored or leaf_range.has_gap(start, end):
+            # An earlier finding reported the cause, or that nothing is known from there on.
             return
-        blocks = [index for index, found in _enumerate_level(nodes, 8) if stored_nodes.get((8, index), found) != found]
-        where = f"leaves {start} to {known_root.tree_size - 1}"
+        blocks = [index for index, node in _enumerate_level(nodes, 8) if stored_nodes.get((8, index), node) != node]
+        where = f"leaves {start} to {end - 1}"
         if blocks and self._is_anchored:
             where = ", ".join(f"leaves {index * 256} to {index * 256 + 255}" for index in blocks)
-        yield LogFinding(
-            kind=FindingKind.ROOT_MISMATCH,
-            tree_size=known_root.tree_size,
-            leaf_index=start,
-            text=f"The {where} do not lead to the root that was signed.",
-        )
-        yield from _report_moved_leaves(leaf_range, start, known_root.tree_size)
+        text = f"The {where} do not lead to the root that was signed."
+        yield LogFinding(kind=FindingKind.ROOT_MISMATCH, tree_size=end, leaf_index=start, text=text)
+        yield from _report_moved_leaves(leaf_range, start, end)
 
 
 def _get_stored_nodes(start: int, end: int) -> dict[tuple[int, int], bytes]:
-    """Return the kept nodes that the leaves [start, end) complete, by level and index."""
+    """Return the stored nodes that the leaves [start, end) complete, by level and index."""
     return {
         (level, index): as_bytes(node_hash)
         for level in STORED_LEVELS
@@ -212,11 +205,8 @@ def _report_altered_nodes(nodes: CompletedNodes, stored_nodes: Mapping[tuple[int
         for index, computed in _enumerate_level(nodes, level):
             if stored_nodes.get((level, index)) != computed:
                 what = "is missing" if (level, index) not in stored_nodes else "was changed"
-                yield LogFinding(
-                    kind=FindingKind.NODE_ALTERED,
-                    leaf_index=index << level,
-                    text=f"The kept node {index} of level {level} {what}; the leaves are as they were signed.",
-                )
+                text = f"The stored node {index} of level {level} {what}; the leaves are as they were signed."
+                yield LogFinding(kind=FindingKind.NODE_ALTERED, leaf_index=index << level, text=text)
 
 
 def _enumerate_level(nodes: CompletedNodes, level: int) -> Iterator[tuple[int, bytes]]:
@@ -225,9 +215,9 @@ def _enumerate_level(nodes: CompletedNodes, level: int) -> Iterator[tuple[int, b
 
 
 def _report_moved_leaves(leaf_range: _LeafRange, start: int, end: int) -> Iterator[LogFinding]:
-    """Yield the leaves that are not where the sealer puts them: by event id, under each checkpoint."""
+    """Yield the leaves that are not in the sequencer's order: by event id, under each checkpoint."""
     ids = leaf_range.event_ids[start - leaf_range.first_leaf_index : end - leaf_range.first_leaf_index]
-    moved = [place for place, (found, wanted) in enumerate(zip(ids, sorted(ids), strict=True)) if found != wanted]
+    moved = [place for place, (id_, expected) in enumerate(zip(ids, sorted(ids), strict=True)) if id_ != expected]
     if len(moved) > _MAX_MOVED_LEAVES:
         moved = [place for place in range(1, len(ids)) if ids[place] <= ids[place - 1]]
     for place in moved:
@@ -244,52 +234,31 @@ def _add_missing_leaves(leaf_range: _LeafRange, start: int, end: int) -> LogFind
     leaf_range.missing_indexes.update(range(start, end))
     leaf_range.event_ids += [b""] * (end - start)
     leaf_range.leaf_hashes += [_MISSING_LEAF_HASH] * (end - start)
-    what = "The leaf is gone." if end == start + 1 else f"The leaves {start} to {end - 1} are gone."
-    return LogFinding(kind=FindingKind.LEAF_MISSING, leaf_index=start, text=what)
+    text = "The leaf is gone." if end == start + 1 else f"The leaves {start} to {end - 1} are gone."
+    return LogFinding(kind=FindingKind.LEAF_MISSING, leaf_index=start, text=text)
 
 
 def _report_disputed_events(
     leaf_range: _LeafRange, start: int, end: int, *, root_matches: bool
 ) -> Iterator[LogFinding]:
-    """Yield what the root has to say of the events in [start, end) that agree with their MAC, or their leaf, alone."""
+    """Yield findings for events in [start, end) that match only their MAC, or only their leaf."""
+    text = "It or its leaf is not what was sealed: they differ, and no root shows which of them is wrong."
+    if root_matches:
+        text = "It is not what was sealed, but its MAC is valid: the MAC key was used to alter it."
     for index in sorted(leaf_range.computed_hashes):
         if start <= index < end:
-            text = (
-                "It is not what was sealed, though its MAC fits: somebody has the MAC key."
-                if root_matches
-                else "It or its leaf is not what was sealed: they differ, and no root tells which."
-            )
             yield _build_leaf_finding(FindingKind.EVENT_ALTERED, leaf_range, index, text)
+    text = "Its MAC is not valid."
+    if root_matches:
+        text = "Its MAC was changed; the event itself is as it was sealed."
     for index in sorted(leaf_range.invalid_mac_indexes):
         if start <= index < end:
-            text = (
-                "Its MAC was changed; the event itself is as it was sealed."
-                if root_matches
-                else "Its MAC does not fit."
-            )
             yield _build_leaf_finding(FindingKind.EVENT_ALTERED, leaf_range, index, text)
-
-
-def _build_altered_leaf_finding(leaf_range: _LeafRange, index: int) -> LogFinding:
-    text = "The hash in its leaf was changed; the event is as it was sealed."
-    return _build_leaf_finding(FindingKind.LEAF_ALTERED, leaf_range, index, text)
 
 
 def _build_leaf_finding(kind: FindingKind, leaf_range: _LeafRange, index: int, text: str) -> LogFinding:
-    return LogFinding(
-        kind=kind,
-        leaf_index=index,
-        event_id=format_event_id(leaf_range.event_ids[index - leaf_range.first_leaf_index]),
-        text=text,
-    )
-
-
-def _build_fork_finding(known_root: KnownRoot) -> LogFinding:
-    return LogFinding(
-        kind=FindingKind.FORK_UNDECLARED,
-        tree_size=known_root.tree_size,
-        text="A checkpoint that was kept outside has another root for this size: the log is not its continuation.",
-    )
+    event_id = format_event_id(leaf_range.event_ids[index - leaf_range.first_leaf_index])
+    return LogFinding(kind=kind, leaf_index=index, event_id=event_id, text=text)
 
 
 def _build_row_finding(kind: FindingKind, row: RawEvent, text: str) -> LogFinding:

@@ -1,12 +1,8 @@
-"""Events become leaves of the log, and a checkpoint is signed over them: one transaction, one sealer at a time.
+"""Append committed events to the Merkle log and sign a checkpoint over them, in one transaction.
 
-What is new lies in a queue that the events' own transactions fill, so the work is proportional to it. A crash leaves
-the queue as it was. Nothing is sealed on top of a log that is not the continuation of what was signed before.
-
-The log's end: what was signed last, looked at before anything is appended, and one transaction in which it grows.
-
-One sealer at a time. Nothing is signed on top of a log that is not the continuation of what was signed before, by a
-known key, here or outside.
+New events are in a queue that a trigger fills in the transaction of each event, so the work is proportional to what is
+new, and a crash leaves the queue unchanged. Only one process appends at a time, and nothing is signed unless the log
+continues what was signed before by a known key, in the database or outside of it.
 """
 
 import logging
@@ -22,31 +18,30 @@ from django.db import IntegrityError, connections, transaction
 from django.db.models import Max
 
 from ..._internal.randomness import lowest_uuid7
-from ..._internal.sql import insert
 from ...errors import CheckpointInvalid, SealingRefused
 from ...merkle.checkpoint import Checkpoint, sign_checkpoint, verify_checkpoint
 from ...merkle.compact import CompactRange
 from ...merkle.proof import compute_root_at_size
 from ...merkle.rfc6962 import hash_leaf
 from ..events import Action, AuthenticatedEvent, NewEvent, Origin
-from ..models import AuditCheckpoint, AuditLeaf, AuditUnsealed
+from ..models import AuditCheckpoint, AuditEvent, AuditLeaf, AuditNode, AuditUnsealed
 from ..router import AUDIT_ALIAS
 from ..storage import authenticate_event, build_rows, log_events, translate_database_errors
-from .keys import get_checkpoint_origin, get_public_keys
 from .reader import RawEvent, create_mac_calculator, read_checkpoints, read_queue
+from .signing_keys import get_checkpoint_origin, get_public_keys
 from .tree_storage import STORED_LEVELS, LogDamaged, build_node_rows, read_compact_range, read_node
 from .witness import get_witnessed_checkpoints, write_witness_file
 
 logger = logging.getLogger("phi_oidc.audit")
 _ADVISORY_LOCK_ID = 0x7068695F6F696463
-"""Of pg_advisory_xact_lock: "phi_oidc"."""
+"""Key of pg_advisory_xact_lock: "phi_oidc"."""
 _COPY_ROW = struct.Struct(">hiqi16si32s")
 _COPY_HEADER = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 _COPY_TRAILER = b"\xff\xff"
 _COPY_CHUNK_SIZE = 5_000
-"""Leaves that are handed over at once."""
+"""Leaves that are written to COPY at once."""
 Leaf = tuple[bytes, bytes]
-"""The 16 bytes of an event's id, and its leaf hash."""
+"""The 16 bytes of an event's id, and the leaf hash."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,27 +52,27 @@ class LogState:
 
 @contextmanager
 def exclusive_transaction() -> Iterator[None]:
-    """One transaction of the trail's database that no other sealer is in. Raises: RuntimeError inside of another."""
+    """One transaction of the audit database, exclusive among sequencers. Raises: RuntimeError inside another one."""
     connection = connections[AUDIT_ALIAS]
     try:
         with transaction.atomic(using=AUDIT_ALIAS, durable=True), connection.cursor() as cursor:
-            # On SQLite the transaction itself is exclusive, being IMMEDIATE.
+            # On SQLite the transaction is IMMEDIATE, and thus already exclusive.
             if connection.vendor == "postgresql":
                 cursor.execute("SELECT pg_advisory_xact_lock(%s)", [_ADVISORY_LOCK_ID])
             yield
     except (LogDamaged, IntegrityError) as error:
-        raise SealingRefused("The log is damaged, and nothing is sealed on top: `audit verify` tells more.") from error
+        raise SealingRefused("The log is damaged, and nothing is appended: run `audit verify`.") from error
 
 
 def get_current_log(key: Ed25519PrivateKey) -> LogState:
-    """Return the log as it was signed last, and as the outside knows it. Raises: SealingRefused, LogDamaged."""
+    """Return the log as it was signed last, checked against the witnessed checkpoints. Raises: as below."""
     keys = get_public_keys(key)
     log = get_last_signed_log(keys)
-    for epoch, known in get_witnessed_checkpoints(keys).items():
-        if epoch > log.epoch or (epoch == log.epoch and not is_consistent_with(log.compact_range, known)):
+    for epoch, witnessed in get_witnessed_checkpoints(keys).items():
+        if epoch > log.epoch or (epoch == log.epoch and not is_consistent_with(log.compact_range, witnessed)):
             raise SealingRefused(
-                f"A checkpoint of {known.tree_size} events is known outside, of {known.origin}, which this log does "
-                "not continue. If it was restored from a backup, `audit resume` goes on with it and says so for good."
+                f"A checkpoint of {witnessed.tree_size} events is known outside, of {witnessed.origin}, which this log "
+                "does not continue. After a restore from a backup, `audit resume` starts a new epoch and records it."
             )
     return log
 
@@ -85,10 +80,10 @@ def get_current_log(key: Ed25519PrivateKey) -> LogState:
 def get_last_signed_log(keys: Sequence[Ed25519PublicKey]) -> LogState:
     """Return the log as it was signed last. Raises: SealingRefused, LogDamaged."""
     rows = read_checkpoints(-1, limit=1, newest_first=True)
-    size = AuditLeaf.objects.aggregate(top=Max("leaf_index"))["top"]
+    last_index = AuditLeaf.objects.aggregate(last=Max("leaf_index"))["last"]
     covered = rows[0].tree_size if rows else 0
-    if (0 if size is None else size + 1) != covered:
-        raise SealingRefused("There are more or fewer leaves than the last checkpoint has: `audit verify` tells more.")
+    if (0 if last_index is None else last_index + 1) != covered:
+        raise SealingRefused("The number of leaves is not that of the last checkpoint: run `audit verify`.")
     if not rows:
         return LogState(epoch=1, compact_range=CompactRange())
     try:
@@ -99,7 +94,7 @@ def get_last_signed_log(keys: Sequence[Ed25519PublicKey]) -> LogState:
         ) from error
     log = LogState(epoch=rows[0].epoch, compact_range=read_compact_range(covered))
     if (signed.tree_size, signed.root_hash) != (covered, log.compact_range.compute_root()):
-        raise SealingRefused("The leaves do not lead to the last checkpoint: `audit verify` tells more.")
+        raise SealingRefused("The leaves do not lead to the last checkpoint: run `audit verify`.")
     return log
 
 
@@ -110,22 +105,16 @@ def is_consistent_with(compact_range: CompactRange, checkpoint: Checkpoint) -> b
 
 
 def append_leaves(log: LogState, leaves: Sequence[Leaf], *, key: Ed25519PrivateKey, now: datetime) -> str:
-    """Write leaves (by ascending id), nodes and the checkpoint, empty the queue of them, and return the note."""
+    """Insert leaves (by ascending id), nodes and the checkpoint, remove them from the queue, and return the note."""
     first = log.compact_range.size
     with _insert_leaves(first, leaves):
         completed = log.compact_range.extend([hash_ for _, hash_ in leaves], kept_levels=STORED_LEVELS)
-    if nodes := build_node_rows(completed):
-        insert(nodes, using=AUDIT_ALIAS)
-    signed = Checkpoint(
-        origin=get_checkpoint_origin(log.epoch),
-        tree_size=log.compact_range.size,
-        root_hash=log.compact_range.compute_root(),
-    )
-    note = sign_checkpoint(signed, key)
-    row = AuditCheckpoint(
-        tree_size=signed.tree_size, root_hash=signed.root_hash, epoch=log.epoch, sealed_at=now, note=note
-    )
-    insert([row], using=AUDIT_ALIAS)
+    AuditNode.objects.bulk_create(build_node_rows(completed))
+    tree_size, root_hash = log.compact_range.size, log.compact_range.compute_root()
+    checkpoint = Checkpoint(origin=get_checkpoint_origin(log.epoch), tree_size=tree_size, root_hash=root_hash)
+    note = sign_checkpoint(checkpoint, key)
+    row = AuditCheckpoint(tree_size=tree_size, root_hash=root_hash, epoch=log.epoch, sealed_at=now, note=note)
+    AuditCheckpoint.objects.bulk_create([row])
     _delete_from_queue(leaves, first)
     return note
 
@@ -134,10 +123,10 @@ def _delete_from_queue(leaves: Sequence[Leaf], first_leaf_index: int) -> None:
     connection = connections[AUDIT_ALIAS]
     with connection.cursor() as cursor:
         if connection.vendor == "postgresql":
-            # Both sides are read once; what the reading of events has set would look up each one.
+            # Reads both sides once. The planner settings of the event reader would look up each row instead.
             cursor.execute("SET LOCAL enable_hashjoin = on; SET LOCAL enable_nestloop = off")
         cursor.execute(
-            # The bounds keep it from reading the whole of a long queue.
+            # The bounds avoid reading all of a long queue.
             "DELETE FROM django_phi_oidc_auditunsealed WHERE event_id BETWEEN %s AND %s AND event_id IN "
             "(SELECT event_id FROM django_phi_oidc_auditleaf WHERE leaf_index >= %s)",
             [leaves[0][0].hex(), leaves[-1][0].hex(), first_leaf_index],
@@ -146,7 +135,7 @@ def _delete_from_queue(leaves: Sequence[Leaf], first_leaf_index: int) -> None:
 
 @contextmanager
 def _insert_leaves(first_leaf_index: int, leaves: Sequence[Leaf]) -> Iterator[None]:
-    """Insert the leaves, which are there after the block; PostgreSQL is still at it while the block runs."""
+    """Insert the leaves, which exist after the block. PostgreSQL works on them while the block runs."""
     connection = connections[AUDIT_ALIAS]
     with connection.cursor() as cursor:
         if connection.vendor != "postgresql":
@@ -159,15 +148,15 @@ def _insert_leaves(first_leaf_index: int, leaves: Sequence[Leaf]) -> Iterator[No
         columns = "django_phi_oidc_auditleaf (leaf_index, event_id, leaf_hash)"
         with connection.wrap_database_errors, cursor.copy(f"COPY {columns} FROM STDIN (FORMAT BINARY)") as copy:
             for start in range(0, len(leaves), _COPY_CHUNK_SIZE):
-                piece = enumerate(leaves[start : start + _COPY_CHUNK_SIZE], start=first_leaf_index + start)
-                rows = [_COPY_ROW.pack(3, 8, index, 16, id_, 32, hash_) for index, (id_, hash_) in piece]
+                chunk = enumerate(leaves[start : start + _COPY_CHUNK_SIZE], start=first_leaf_index + start)
+                rows = [_COPY_ROW.pack(3, 8, index, 16, id_, 32, hash_) for index, (id_, hash_) in chunk]
                 copy.write(b"".join((b"" if start else _COPY_HEADER, *rows)))
             copy.write(_COPY_TRAILER)
             yield
 
 
 def update_witness_file(note: str) -> None:
-    """A checkpoint that the file could not take stands all the same; the next one tries again."""
+    """Write the newest checkpoint to the witness file. If that fails it stays valid, and the next one tries again."""
     try:
         write_witness_file(note)
     except OSError:
@@ -176,24 +165,24 @@ def update_witness_file(note: str) -> None:
 
 UUID_BYTES = 16
 BATCH_SIZE = 50_000
-"""Events in one transaction and under one checkpoint, at most."""
+"""Maximum number of events in one transaction and under one checkpoint."""
 MAX_SEALING_DELAY = timedelta(minutes=5)
-"""An event that waits for longer has an alert."""
+"""An event that is unsealed for longer raises an alert."""
 _LOWEST_ID = uuid.UUID(int=0)
 _UPDATE_CHUNK_SIZE = 500
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AppendResult:
-    """What one transaction of the sealer came to."""
+    """The outcome of one transaction of the sequencer."""
 
     event_count: int = 0
     refused_count: int = 0
-    """Events whose MAC does not fit, or whose MAC key is not configured."""
+    """Events whose MAC is invalid, or whose MAC key is not configured."""
     note: str = ""
-    """The new checkpoint; empty where nothing was new."""
+    """The new checkpoint; empty if there were no new events."""
     last_event_id: uuid.UUID | None = None
-    """The largest id that was looked at."""
+    """The largest id that was read."""
 
 
 @dataclass(slots=True)
@@ -212,11 +201,11 @@ def append_to_log(
     include_refused: bool = False,
     after_id: uuid.UUID = _LOWEST_ID,
 ) -> AppendResult:
-    """Seal up to limit events that are committed and not sealed, and return what became of it.
+    """Append up to `limit` committed events that have no leaf, and return the outcome.
 
-    refused, after: look again at events that were refused before, those with an id beyond after, as when a missing MAC
-    key was put back.
-    Raises: SealingRefused when the log as it stands is not what was signed last, here or outside; KeyMissing.
+    include_refused, after_id: also retry refused events with a larger id, for example after a missing MAC key was
+    restored.
+    Raises: SealingRefused if the log is not what was signed last, here or outside; KeyMissing.
     """
     with exclusive_transaction():
         log = get_current_log(key)
@@ -237,37 +226,37 @@ def append_to_log(
 def append_all_to_log(
     *, key: Ed25519PrivateKey, clock: Callable[[], datetime], retry_refused: bool = False
 ) -> Iterator[AppendResult]:
-    """Seal until nothing is new, and yield what became of each transaction.
+    """Append until nothing is new, and yield the outcome of each transaction.
 
-    again: first put every event without a leaf into the queue that is not there, and look at refused ones once more.
-    Raises: what `seal` does.
+    retry_refused: first queue all events without a leaf, and retry refused ones.
+    Raises: as `append_to_log`.
     """
     last: uuid.UUID | None = _LOWEST_ID if retry_refused else None
     if retry_refused:
         _rebuild_queue()
     while last is not None:
-        done = append_to_log(key=key, now=clock(), include_refused=True, after_id=last)
-        last = done.last_event_id
-        yield done
+        result = append_to_log(key=key, now=clock(), include_refused=True, after_id=last)
+        last = result.last_event_id
+        yield result
     while True:
-        done = append_to_log(key=key, now=clock())
-        yield done
-        if done.event_count + done.refused_count < BATCH_SIZE:
+        result = append_to_log(key=key, now=clock())
+        yield result
+        if result.event_count + result.refused_count < BATCH_SIZE:
             return
 
 
 def count_overdue_events(*, now: datetime) -> int:
-    """Return how many events have waited longer than LAG to be sealed. Raises: AuditUnavailable."""
+    """Return how many events have been unsealed for longer than MAX_SEALING_DELAY. Raises: AuditUnavailable."""
     with translate_database_errors():
         return AuditUnsealed.objects.filter(refused=False, event_id__lt=lowest_uuid7(now - MAX_SEALING_DELAY)).count()
 
 
 def _check_macs(events: Iterable[RawEvent]) -> _CheckedBatch:
-    """Tell the events whose MAC fits from the others."""
+    """Separate the events with a valid MAC from the others."""
     batch, compute_mac = _CheckedBatch(), create_mac_calculator()
     for _, event_id, _, mac_key, mac, canonical in events:
         if len(event_id) != UUID_BYTES:
-            # No UUID, which SQLite alone can hold: `audit verify` names it.
+            # Not a UUID, which only SQLite can store. `audit verify` reports it.
             continue
         batch.last_id = event_id
         computed = compute_mac(mac_key, canonical or b"")
@@ -281,29 +270,23 @@ def _check_macs(events: Iterable[RawEvent]) -> _CheckedBatch:
 
 
 def _mark_refused(batch: _CheckedBatch, *, now: datetime) -> list[AuthenticatedEvent]:
-    """Mark what is not sealed, so that each run does not look at it again, and raise an alert for each kind."""
+    """Mark refused events, so that later runs skip them, and write an alert for each rule."""
     alerts = []
     for rule, ids in (("event_forged", batch.forged_ids), ("event_key_unknown", batch.unverifiable_ids)):
-        marked = sum(
-            AuditUnsealed.objects.filter(event_id__in=part, refused=False).update(refused=True)
-            for part in _chunk_ids(ids)
-        )
+        marked = 0
+        for start in range(0, len(ids), _UPDATE_CHUNK_SIZE):
+            chunk = [_parse_uuid(id_) for id_ in ids[start : start + _UPDATE_CHUNK_SIZE]]
+            marked += AuditUnsealed.objects.filter(event_id__in=chunk, refused=False).update(refused=True)
         if marked:
-            act = NewEvent(
-                action=Action.ALERT_RAISED,
-                origin=Origin(),
-                now=now,
-                resource=f"AuditEvent/{_parse_uuid(ids[0])}",
-                detail={"rule": rule, "count": len(ids)},
-            )
-            alerts.append(authenticate_event(act))
-    if alerts:
-        insert(build_rows(alerts), using=AUDIT_ALIAS)
+            resource, detail = f"AuditEvent/{_parse_uuid(ids[0])}", {"rule": rule, "count": len(ids)}
+            alert = NewEvent(Action.ALERT_RAISED, Origin(), now, resource=resource, detail=detail)
+            alerts.append(authenticate_event(alert))
+    AuditEvent.objects.bulk_create(build_rows(alerts))
     return alerts
 
 
 def _rebuild_queue() -> None:
-    """Let the queue hold what has no leaf, all of it and nothing else."""
+    """Make the queue hold exactly the events without a leaf."""
     with transaction.atomic(using=AUDIT_ALIAS), connections[AUDIT_ALIAS].cursor() as cursor:
         cursor.execute(
             "INSERT INTO django_phi_oidc_auditunsealed (event_id) SELECT e.id FROM django_phi_oidc_auditevent e "
@@ -314,12 +297,6 @@ def _rebuild_queue() -> None:
             "DELETE FROM django_phi_oidc_auditunsealed "
             "WHERE event_id IN (SELECT event_id FROM django_phi_oidc_auditleaf)"
         )
-
-
-def _chunk_ids(ids: Sequence[bytes]) -> Iterator[list[uuid.UUID]]:
-    """Yield ids in parts that any database takes in one statement."""
-    for start in range(0, len(ids), _UPDATE_CHUNK_SIZE):
-        yield [_parse_uuid(id_) for id_ in ids[start : start + _UPDATE_CHUNK_SIZE]]
 
 
 def _parse_uuid(raw: bytes) -> uuid.UUID:

@@ -1,6 +1,6 @@
-"""The whole log, recomputed from the events, in flat memory; each fault by its kind and by the event it is about."""
+"""Recompute the whole log from the events, in constant memory, and report each fault with its kind and its event."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import partial
 
@@ -13,7 +13,6 @@ from ...merkle.checkpoint import Checkpoint, verify_checkpoint
 from ...merkle.rfc6962 import hash_leaf
 from ..models import AuditLeaf, AuditNode
 from .findings import FindingKind, LogFinding, VerificationSummary, format_event_id
-from .keys import find_epoch, get_checkpoint_origin
 from .reader import (
     RawCheckpoint,
     RawEvent,
@@ -25,10 +24,11 @@ from .reader import (
 )
 from .recovery import LogRestore, get_log_restores
 from .replayer import ArchivedEventLookup, KnownRoot, LogReplay
+from .signing_keys import find_epoch, get_checkpoint_origin
 from .tree_storage import STORED_LEVELS
 
 LEAVES_PER_CHUNK = 50_000
-"""Leaves that are held in memory at once; it ends at a checkpoint where there is one in twice as many."""
+"""Leaves in memory at once. A chunk ends at a checkpoint if there is one within twice as many."""
 UNSEALED_AFTER = timedelta(minutes=5)
 _MAX_REPORTED_ROWS = 1000
 
@@ -44,40 +44,38 @@ def verify_log(
     unsealed_after: timedelta = UNSEALED_AFTER,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Iterator[LogFinding]:
-    """Yield what is not as it was sealed, and count in tally what was seen.
+    """Yield what is not as it was sealed, and count in `summary` what was read.
 
-    outside: checkpoints that were kept elsewhere, their signatures verified by the caller. archived: the canonical
-    bytes of an event that is not in the table any more; restored: those among them that tell of a restore, with their
-    leaf index. progress: called with the leaves done and their number.
-    Requires: nothing else is asked of the trail's connection between two findings. A sealer may run beside it.
+    witnessed_checkpoints: checkpoints that were kept outside, whose signatures the caller has verified. find_archived:
+    returns the canonical bytes of an event that is no longer in the table. archived_restore_events: leaf index and
+    canonical bytes of the restore events among these. progress: called with the leaves read and their total.
+    Requires: the audit connection is not used between two findings. A sequencer may run at the same time.
     Raises: KeyMissing.
     """
     compute_mac = create_mac_calculator()
     restores = get_log_restores(archived_restore_events)
-    seals = _CheckpointVerifier(keys, restores)
-    summary.tree_size = seals.get_newest_size()
+    checkpoints = _CheckpointVerifier(keys, restores)
+    summary.tree_size = checkpoints.get_newest_size()
     size = _count_leaves_to_read(summary.tree_size)
-    retracing = LogReplay(compute_mac=compute_mac, find_archived=find_archived, summary=summary)
-    witnessed, findings = _check_witnessed_checkpoints(witnessed_checkpoints, size=size, restores=restores)
+    replay = LogReplay(compute_mac=compute_mac, find_archived=find_archived, summary=summary)
+    witnessed_roots, findings = _check_witnessed_checkpoints(witnessed_checkpoints, size=size, restores=restores)
     yield from _add_to_summary(findings, summary)
-    while retracing.tree.size < size:
-        start = retracing.tree.size
-        stops, findings, end = seals.verify_chunk(start, size)
+    while replay.tree.size < size:
+        start = replay.tree.size
+        signed_roots, findings, end = checkpoints.verify_chunk(start, size)
         yield from _add_to_summary(findings, summary)
-        known = [stop for stop in witnessed if start < stop.tree_size <= end]
-        both = sorted([*stops, *known], key=lambda stop: (stop.tree_size, stop.is_witnessed))
-        yield from _add_to_summary(retracing.advance(end, both), summary)
+        known_roots = [*signed_roots, *(root for root in witnessed_roots if start < root.tree_size <= end)]
+        known_roots.sort(key=lambda root: (root.tree_size, root.is_witnessed))
+        yield from _add_to_summary(replay.advance(end, known_roots), summary)
         progress(end, size)
-    overdue = lowest_uuid7(now - unsealed_after).bytes
-    judge = partial(
-        _check_leafless_event, missing_events=retracing.missing_events, compute_mac=compute_mac, overdue_id=overdue
+    overdue_id = lowest_uuid7(now - unsealed_after).bytes
+    check_leafless = partial(
+        _check_leafless_event, missing_events=replay.missing_events, compute_mac=compute_mac, overdue_id=overdue_id
     )
-    yield from _add_to_summary(_verify_remaining_rows(size, seals, judge, summary=summary), summary)
+    yield from _add_to_summary(_verify_remaining_rows(size, checkpoints, check_leafless, summary=summary), summary)
 
 
-def _add_to_summary(
-    findings: Iterator[LogFinding] | Sequence[LogFinding], summary: VerificationSummary
-) -> Iterator[LogFinding]:
+def _add_to_summary(findings: Iterable[LogFinding], summary: VerificationSummary) -> Iterator[LogFinding]:
     for finding in findings:
         summary.counts_by_kind[finding.kind] += 1
         yield finding
@@ -90,9 +88,12 @@ def _verify_remaining_rows(
     *,
     summary: VerificationSummary,
 ) -> Iterator[LogFinding]:
-    """Yield what is wrong beside the sealed leaves. What a sealer has appended meanwhile, its checkpoint covers."""
+    """Yield faults outside the sealed leaves. Leaves appended in the meantime are covered by a newer checkpoint."""
     beyond = list(read_leaves_beyond(size, limit=_MAX_REPORTED_ROWS))
-    nodes = list(AuditNode.objects.filter(_build_extra_nodes_filter(size))[:_MAX_REPORTED_ROWS])
+    is_extra = Q(node_index__lt=0) | ~Q(level__in=STORED_LEVELS)
+    for level in STORED_LEVELS:
+        is_extra |= Q(level=level, node_index__gte=size >> level)
+    nodes = list(AuditNode.objects.filter(is_extra)[:_MAX_REPORTED_ROWS])
     covered, findings = checkpoints.verify_remaining(size)
     yield from findings
     for leaf in beyond:
@@ -101,7 +102,7 @@ def _verify_remaining_rows(
             yield LogFinding(kind=FindingKind.LEAF_EXTRA, leaf_index=leaf.leaf_index, event_id=id_, text=text)
     for node in nodes:
         if node.node_index < 0 or (node.node_index + 1) << node.level > covered or node.level not in STORED_LEVELS:
-            text = f"A node {node.node_index} of level {node.level} is kept, and the log has no such leaves."
+            text = f"Node {node.node_index} of level {node.level} is stored, but the log has no such leaves."
             yield LogFinding(kind=FindingKind.NODE_ALTERED, text=text)
     for event in read_leafless_events(covered):
         finding = check_leafless(event)
@@ -110,29 +111,19 @@ def _verify_remaining_rows(
         else:
             yield finding
     for id_bytes in read_orphaned_queue_ids():
-        text = "It is gone, and was not sealed yet."
+        text = "It is gone, and was never sealed."
         yield LogFinding(kind=FindingKind.EVENT_MISSING, event_id=format_event_id(id_bytes), text=text)
 
 
-def _build_extra_nodes_filter(size: int) -> Q:
-    """Return what finds kept nodes over leaves that the log does not have."""
-    beyond = Q(node_index__lt=0) | ~Q(level__in=STORED_LEVELS)
-    for level in STORED_LEVELS:
-        beyond |= Q(level=level, node_index__gte=size >> level)
-    return beyond
-
-
 def _count_leaves_to_read(verified_size: int) -> int:
-    """Return how many leaves are read: beyond the verified ones as many as a checkpoint covers that may be no good."""
+    """Return how many leaves to read: the verified ones, and those that only an invalid checkpoint covers."""
     covered = max((row.tree_size for row in read_checkpoints(verified_size, limit=1, newest_first=True)), default=0)
-    further = AuditLeaf.objects.filter(
-        leaf_index__gte=verified_size, leaf_index__lt=max(covered, verified_size)
-    ).count()
-    return verified_size + further
+    unverified = AuditLeaf.objects.filter(leaf_index__gte=verified_size, leaf_index__lt=max(covered, verified_size))
+    return verified_size + unverified.count()
 
 
 class _CheckpointVerifier:
-    """The checkpoints of the database, in their order."""
+    """Verifies the checkpoints of the database in their order."""
 
     def __init__(self, keys: Sequence[Ed25519PublicKey], restores: Mapping[int, LogRestore]) -> None:
         self._keys = keys
@@ -141,7 +132,7 @@ class _CheckpointVerifier:
         self._previous_size = 0
 
     def get_newest_size(self) -> int:
-        """Return the size of the newest checkpoint that verifies; 0 where none does."""
+        """Return the size of the newest valid checkpoint; 0 if there is none."""
         rows = read_checkpoints(-1, limit=1, newest_first=True)
         while rows:
             if isinstance(self._verify_signature(rows[0]), Checkpoint):
@@ -150,26 +141,27 @@ class _CheckpointVerifier:
         return 0
 
     def verify_chunk(self, start: int, size: int) -> tuple[list[KnownRoot], list[LogFinding], int]:
-        """Return the roots that were signed beyond start, what is wrong with their checkpoints, and how far to read."""
-        stops: list[KnownRoot] = []
+        """Return the roots signed after `start`, the faults of their checkpoints, and the size up to which to read."""
+        limit = min(size, start + 2 * LEAVES_PER_CHUNK)
+        roots: list[KnownRoot] = []
         findings: list[LogFinding] = []
         for row in self._read_after(start):
-            if row.tree_size > min(size, start + 2 * LEAVES_PER_CHUNK):
+            if row.tree_size > limit:
                 break
-            stop, faults = self._verify_row(row)
+            root, faults = self._verify_row(row)
             findings += faults
-            stops += [stop] if stop else []
+            roots += [root] if root else []
             if row.tree_size >= start + LEAVES_PER_CHUNK:
-                return stops, findings, row.tree_size
-        return stops, findings, min(size, start + 2 * LEAVES_PER_CHUNK)
+                return roots, findings, row.tree_size
+        return roots, findings, limit
 
     def verify_remaining(self, size: int) -> tuple[int, list[LogFinding]]:
-        """Return how many leaves good checkpoints cover by now, and what is wrong with those beyond size."""
+        """Return how many leaves valid checkpoints cover by now, and the faults of checkpoints beyond `size`."""
         covered, findings = size, []
         for row in self._read_after(size):
-            stop, faults = self._verify_row(row)
+            root, faults = self._verify_row(row)
             findings += faults
-            covered = stop.tree_size if stop else covered
+            covered = root.tree_size if root else covered
         return covered, findings
 
     def _read_after(self, start: int) -> Iterator[RawCheckpoint]:
@@ -180,91 +172,70 @@ class _CheckpointVerifier:
                 return
 
     def _verify_row(self, row: RawCheckpoint) -> tuple[KnownRoot | None, list[LogFinding]]:
-        signed = self._verify_signature(row)
-        if isinstance(signed, LogFinding):
-            return None, [signed]
+        checkpoint = self._verify_signature(row)
+        if isinstance(checkpoint, LogFinding):
+            return None, [checkpoint]
         findings = list(self._verify_epoch(row))
-        if row.root_hash != signed.root_hash:
-            findings.append(
-                _build_checkpoint_finding(
-                    FindingKind.CHECKPOINT_ALTERED, row, "Its root is not the one that was signed."
-                )
-            )
-        return KnownRoot(signed.tree_size, signed.root_hash), findings
+        if row.root_hash != checkpoint.root_hash:
+            text = "Its root is not the one that was signed."
+            findings.append(_build_checkpoint_finding(FindingKind.CHECKPOINT_ALTERED, row, text))
+        return KnownRoot(checkpoint.tree_size, checkpoint.root_hash), findings
 
     def _verify_signature(self, row: RawCheckpoint) -> Checkpoint | LogFinding:
         try:
-            signed = verify_checkpoint(row.note, self._keys, expected_origin=get_checkpoint_origin(row.epoch))
+            checkpoint = verify_checkpoint(row.note, self._keys, expected_origin=get_checkpoint_origin(row.epoch))
         except CheckpointInvalid as error:
             return _build_checkpoint_finding(FindingKind.CHECKPOINT_SIGNATURE, row, str(error))
-        if signed.tree_size != row.tree_size:
-            return _build_checkpoint_finding(
-                FindingKind.CHECKPOINT_ALTERED, row, "Its size is not the one that was signed."
-            )
-        return signed
+        if checkpoint.tree_size != row.tree_size:
+            text = "Its size is not the one that was signed."
+            return _build_checkpoint_finding(FindingKind.CHECKPOINT_ALTERED, row, text)
+        return checkpoint
 
     def _verify_epoch(self, row: RawCheckpoint) -> Iterator[LogFinding]:
-        """An epoch begins with the event that says so."""
-        before, self._previous_size = self._previous_size, row.tree_size
+        """Check that a new epoch begins with the event that declares it."""
+        previous_size, self._previous_size = self._previous_size, row.tree_size
         if row.epoch == self._epoch:
             return
-        opened = self._restores.get(row.epoch)
-        declared = opened is not None and row.epoch > self._epoch and before <= opened.leaf_index < row.tree_size
+        restore = self._restores.get(row.epoch)
+        is_newer = row.epoch > self._epoch
         self._epoch = row.epoch
-        if not declared:
-            yield _build_checkpoint_finding(
-                FindingKind.EPOCH_UNDECLARED, row, "Its epoch begins without the event that declares it."
-            )
+        if restore is None or not is_newer or not previous_size <= restore.leaf_index < row.tree_size:
+            text = "Its epoch begins without the event that declares it."
+            yield _build_checkpoint_finding(FindingKind.EPOCH_UNDECLARED, row, text)
 
 
 def _check_witnessed_checkpoints(
     witnessed_checkpoints: Sequence[Checkpoint], *, size: int, restores: Mapping[int, LogRestore]
 ) -> tuple[list[KnownRoot], list[LogFinding]]:
-    """Tell the outside checkpoints that the log must lead to from those that it can't, and say why."""
-    stops: list[KnownRoot] = []
+    """Return the roots of the witnessed checkpoints that the log must lead to, and findings for the other ones."""
+    roots: list[KnownRoot] = []
     findings = []
-    for each in witnessed_checkpoints:
-        epoch = find_epoch(each.origin)
-        later = [restores[opened] for opened in sorted(restores) if epoch is not None and opened > epoch]
-        if epoch is not None and later and each.tree_size > later[0].leaf_index:
-            findings.append(_build_restore_finding(each, epoch, later[0]))
-        elif epoch is None or each.tree_size > size:
-            findings.append(_build_truncation_finding(each, size))
+    for checkpoint in witnessed_checkpoints:
+        epoch = find_epoch(checkpoint.origin)
+        later_restores = [restores[number] for number in sorted(restores) if epoch is not None and number > epoch]
+        if epoch is not None and later_restores and checkpoint.tree_size > later_restores[0].leaf_index:
+            findings.append(_build_restore_finding(checkpoint, epoch, later_restores[0]))
+        elif epoch is None or checkpoint.tree_size > size:
+            kept_size = checkpoint.tree_size
+            text = f"A checkpoint of {kept_size} events was kept outside; the log ends at {size}."
+            kind = FindingKind.LOG_TRUNCATED
+            findings.append(LogFinding(kind=kind, tree_size=kept_size, leaf_index=size, text=text))
         else:
-            stops.append(KnownRoot(each.tree_size, each.root_hash, is_witnessed=True))
-    return stops, findings
-
-
-def _build_truncation_finding(checkpoint: Checkpoint, tree_size: int) -> LogFinding:
-    return LogFinding(
-        kind=FindingKind.LOG_TRUNCATED,
-        tree_size=checkpoint.tree_size,
-        leaf_index=tree_size,
-        text=f"A checkpoint of {checkpoint.tree_size} events was kept outside; the log ends at {tree_size}.",
-    )
+            roots.append(KnownRoot(checkpoint.tree_size, checkpoint.root_hash, is_witnessed=True))
+    return roots, findings
 
 
 def _build_restore_finding(checkpoint: Checkpoint, epoch: int, restore: LogRestore) -> LogFinding:
-    """A checkpoint beyond where a restored log went on: declared, if the declaration reaches as far."""
+    """Report a checkpoint that a restore lost. It is a declared fork if the restore event covers the checkpoint."""
     lost, lost_epoch = restore.lost_checkpoint, find_epoch(restore.lost_checkpoint.origin) or 0
-    reaches = (epoch, checkpoint.tree_size) <= (lost_epoch, lost.tree_size)
-    is_another = (epoch, checkpoint.tree_size) == (
-        lost_epoch,
-        lost.tree_size,
-    ) and checkpoint.root_hash != lost.root_hash
-    if not reaches or is_another:
-        return LogFinding(
-            kind=FindingKind.FORK_UNDECLARED,
-            tree_size=checkpoint.tree_size,
-            leaf_index=restore.leaf_index,
-            text=f"The log was restored, and declared {lost.tree_size} events as known outside, not these.",
-        )
-    return LogFinding(
-        kind=FindingKind.FORK_DECLARED,
-        tree_size=checkpoint.tree_size,
-        leaf_index=restore.leaf_index,
-        text=f"The log was restored and says so: of {lost.tree_size} events, {restore.leaf_index} were left.",
-    )
+    place, lost_place = (epoch, checkpoint.tree_size), (lost_epoch, lost.tree_size)
+    if place > lost_place or (place == lost_place and checkpoint.root_hash != lost.root_hash):
+        kind = FindingKind.FORK_UNDECLARED
+        text = f"The log was restored, and declared {lost.tree_size} events as known outside, not these."
+    else:
+        kind = FindingKind.FORK_DECLARED
+        text = f"The log was restored and says so: of {lost.tree_size} events, {restore.leaf_index} were left."
+    return LogFinding(kind=kind, tree_size=checkpoint.tree_size, leaf_index=restore.leaf_index, text=text)
 
 
 def _check_leafless_event(
@@ -274,23 +245,25 @@ def _check_leafless_event(
     compute_mac: Callable[[str, bytes], bytes | None],
     overdue_id: bytes,
 ) -> LogFinding | None:
-    """Say what is wrong with an event without a leaf; None when it waits its turn."""
+    """Return what is wrong with an event that has no leaf; None if it only waits to be sealed."""
     canonical = event.canonical or b""
     mac = compute_mac(event.mac_key, canonical)
     id_ = format_event_id(event.event_id)
-    if lost := missing_events.get(hash_leaf(canonical)):
-        text = f"The leaf names event {format_event_id(lost[1])} now, and was made of this one."
-        return LogFinding(kind=FindingKind.LEAF_ALTERED, event_id=id_, leaf_index=lost[0], text=text)
+    if missing := missing_events.get(hash_leaf(canonical)):
+        text = f"The leaf now names event {format_event_id(missing[1])}, but was made of this one."
+        return LogFinding(kind=FindingKind.LEAF_ALTERED, event_id=id_, leaf_index=missing[0], text=text)
     if mac is None:
-        text = f"It is not sealed: its MAC key {event.mac_key!a} is not configured."
-        return LogFinding(kind=FindingKind.EVENT_KEY_UNKNOWN, event_id=id_, text=text)
-    if mac != event.mac:
-        return LogFinding(
-            kind=FindingKind.EVENT_FORGED, event_id=id_, text="Its MAC does not fit, and it was never sealed."
+        kind, text = (
+            FindingKind.EVENT_KEY_UNKNOWN,
+            f"It is not sealed: its MAC key {event.mac_key!a} is not configured.",
         )
-    if event.event_id < overdue_id:
-        return LogFinding(kind=FindingKind.EVENT_UNSEALED, event_id=id_, text="It should have been sealed long ago.")
-    return None
+    elif mac != event.mac:
+        kind, text = FindingKind.EVENT_FORGED, "Its MAC is not valid, and it was never sealed."
+    elif event.event_id < overdue_id:
+        kind, text = FindingKind.EVENT_UNSEALED, "It should have been sealed long ago."
+    else:
+        return None
+    return LogFinding(kind=kind, event_id=id_, text=text)
 
 
 def _build_checkpoint_finding(kind: FindingKind, row: RawCheckpoint, text: str) -> LogFinding:

@@ -1,4 +1,4 @@
-"""What is known outside of the database: a restored one must not sign what was signed before, with other leaves."""
+"""Checkpoints kept outside the database: a restored database must not sign the same sizes again with other leaves."""
 
 import logging
 import os
@@ -12,38 +12,38 @@ from ... import conf
 from ...errors import CheckpointInvalid, SealingRefused
 from ...merkle.checkpoint import MAX_NOTE_BYTES, Checkpoint, verify_checkpoint
 from ..models import AuditWitness
-from .keys import find_epoch
+from .signing_keys import find_epoch
 
 logger = logging.getLogger("phi_oidc.audit")
 
 
 def get_witnessed_checkpoints(keys: Sequence[Ed25519PublicKey]) -> dict[int, Checkpoint]:
-    """Return, by epoch, the largest checkpoint of this log that the witness file or a sink has, signed by one of keys.
+    """Return the largest checkpoint of each epoch in the witness file or confirmed by a sink, signed by one of `keys`.
 
-    What a sink has confirmed and nobody trusted has signed is left out: a row of that table is no proof of anything.
-    Raises: SealingRefused when the file is there and is no such checkpoint: what it would have said is not known.
+    Rows of the table without a valid signature are ignored: anybody with write access could have inserted them.
+    Raises: SealingRefused if the file exists but does not hold a checkpoint of this log: what it held is unknown.
     """
-    found: dict[int, Checkpoint] = {}
+    largest: dict[int, Checkpoint] = {}
     for note in AuditWitness.objects.values_list("note", flat=True):
         try:
-            _keep_largest(found, verify_checkpoint(note, keys))
+            _add_if_largest(largest, verify_checkpoint(note, keys))
         except CheckpointInvalid:
-            logger.warning("What a sink has confirmed is no checkpoint that a known key has signed.")
+            logger.warning("A checkpoint that a sink has confirmed is not signed by a known key.")
     if (path := find_witness_file()) and os.path.lexists(path):
         try:
             with path.open("rb") as file:
-                noted = verify_checkpoint(file.read(MAX_NOTE_BYTES + 1).decode(), keys)
+                checkpoint = verify_checkpoint(file.read(MAX_NOTE_BYTES + 1).decode(), keys)
         except (OSError, UnicodeDecodeError) as error:
             raise SealingRefused(f"The witness file can't be read: {type(error).__name__}.") from error
         except CheckpointInvalid as error:
-            raise SealingRefused("The witness file holds no checkpoint that a known key has signed.") from error
-        if not _keep_largest(found, noted):
+            raise SealingRefused("The witness file holds no checkpoint signed by a known key.") from error
+        if not _add_if_largest(largest, checkpoint):
             raise SealingRefused("The witness file holds a checkpoint of another log.")
-    return found
+    return largest
 
 
-def _keep_largest(largest_by_epoch: dict[int, Checkpoint], checkpoint: Checkpoint) -> bool:
-    """Say whether the checkpoint is of this log; put it into found if it is the largest of its epoch."""
+def _add_if_largest(largest_by_epoch: dict[int, Checkpoint], checkpoint: Checkpoint) -> bool:
+    """Add the checkpoint if it is the largest of its epoch. Return False if it belongs to another log."""
     epoch = find_epoch(checkpoint.origin)
     if epoch is None:
         return False
@@ -53,10 +53,7 @@ def _keep_largest(largest_by_epoch: dict[int, Checkpoint], checkpoint: Checkpoin
 
 
 def write_witness_file(note: str) -> None:
-    """Put the newest checkpoint into the witness file, where one is configured; the file is whole at any moment.
-
-    Raises: OSError.
-    """
+    """Replace the content of the witness file, if one is configured, atomically. Raises: OSError."""
     path = find_witness_file()
     if path is None:
         return
@@ -73,6 +70,6 @@ def write_witness_file(note: str) -> None:
 
 
 def find_witness_file() -> Path | None:
-    """Return the path of the witness file; None where none is configured."""
+    """Return the path of the witness file; None if none is configured."""
     path = conf.get_option("AUDIT_WITNESS_FILE")
     return Path(path) if path else None

@@ -27,7 +27,7 @@ from ...audit.log import (
     sequencer,
 )
 from ...audit.log import (
-    keys as signing,
+    signing_keys as signing,
 )
 from ...audit.log.findings import LogFinding, VerificationSummary
 from ...audit.log.verifier import UNSEALED_AFTER, verify_log

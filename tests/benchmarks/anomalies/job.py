@@ -51,7 +51,7 @@ def _write(acts: list[NewEvent]) -> dict[str, Any]:
     recording, sealing = _module("django_phi_oidc.audit.recorder"), _module("django_phi_oidc.audit.log.sequencer")
     for start in range(0, len(acts), 500):
         recording.record_many(acts[start : start + 500])
-    key = _module("django_phi_oidc.audit.log.keys").signing_key()
+    key = _module("django_phi_oidc.audit.log.signing_keys").signing_key()
     done = list(sealing.seal_all(key=key, clock=lambda: datetime.now(UTC)))
     return {"events": sum(each.events for each in done)}
 

@@ -51,7 +51,7 @@ def seal() -> dict[str, Any]:
     """Seal all that waits."""
     sealing, key = (
         _module("django_phi_oidc.audit.log.sequencer"),
-        _module("django_phi_oidc.audit.log.keys").signing_key(),
+        _module("django_phi_oidc.audit.log.signing_keys").signing_key(),
     )
     with _taking() as took:
         done = list(sealing.seal_all(key=key, clock=lambda: datetime.now(UTC)))
@@ -62,7 +62,7 @@ def verify() -> dict[str, Any]:
     """Verify the whole log."""
     verifying, keys = (
         _module("django_phi_oidc.audit.log.verifier"),
-        _module("django_phi_oidc.audit.log.keys").public_keys(),
+        _module("django_phi_oidc.audit.log.signing_keys").public_keys(),
     )
     tally = VerificationSummary()
     with _taking() as took:

@@ -1,4 +1,4 @@
-"""The pages on sealing, restoring and archiving: their commands, as they stand, print what the pages say."""
+"""The commands of the pages on sealing, restoring and archiving print what the pages show."""
 
 import re
 import shlex
@@ -27,9 +27,9 @@ EXAMPLE_ID = "01990000-0000-7000-8000-000000000001"
 
 
 def block(page: str, name: str) -> str:
-    found = re.search(rf"<!-- tested: {name} -->\n```\w+\n(.*?)```", PAGES[page], re.DOTALL)
-    assert found, name
-    return found[1]
+    match = re.search(rf"<!-- tested: {name} -->\n```\w+\n(.*?)```", PAGES[page], re.DOTALL)
+    assert match, name
+    return match[1]
 
 
 @pytest.fixture(autouse=True)
@@ -42,16 +42,16 @@ def _in_a_folder_with_a_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 @pytest.fixture
 def run(capsys: pytest.CaptureFixture[str]) -> Callable[[str, str, dict[str, str]], None]:
-    """Return what runs a block's commands and compares what they print with what stands there."""
+    """Return a function that runs the commands of a block, and compares their output with the page."""
 
-    def run_block(page: str, name: str, given: dict[str, str]) -> None:
+    def run_block(page: str, name: str, replacements: dict[str, str]) -> None:
         lines = block(page, name).splitlines()
         commands = [number for number, line in enumerate(lines) if line.startswith("$ ")]
         assert commands
         for number, after in zip(commands, [*commands[1:], len(lines)], strict=True):
             command, expected = lines[number][2:], "\n".join(lines[number + 1 : after])
-            for here, there in given.items():
-                command, expected = command.replace(here, there), expected.replace(here, there)
+            for old, new in replacements.items():
+                command, expected = command.replace(old, new), expected.replace(old, new)
             printed = execute(command, capsys)
             pattern = re.escape(expected.strip()).replace("…", r"[^ ]*?").replace(r"\n", "\n")
             if "=" not in expected:
@@ -71,10 +71,10 @@ def execute(command: str, capsys: pytest.CaptureFixture[str]) -> str:
         printed = capsys.readouterr().out
     else:
         environment = {"PYTHONPATH": str(ROOT), "PATH": ""}
-        done = subprocess.run(
+        process = subprocess.run(
             [sys.executable, *parts[1:]], env=environment, capture_output=True, text=True, check=True, timeout=60
         )
-        printed = done.stdout
+        printed = process.stdout
     if target:
         Path(target).write_text(printed)
         return ""
@@ -85,22 +85,20 @@ def verifier_key(capsys: pytest.CaptureFixture[str]) -> str:
     return execute("python manage.py phi_oidc audit checkpoint --public-key", capsys).strip()
 
 
-def test_sealing_the_trail_goes_as_the_page_says(run: Callable[..., None], capsys: pytest.CaptureFixture[str]) -> None:
+def test_commands_of_the_sealing_page(run: Callable[..., None], capsys: pytest.CaptureFixture[str]) -> None:
     ids = events(312)
     run("seal-the-trail", "seal", {})
-    given = {"portal.example/audit+1d5a4a4f+AQ…": verifier_key(capsys), EXAMPLE_ID: str(ids[0])}
+    replacements = {"portal.example/audit+1d5a4a4f+AQ…": verifier_key(capsys), EXAMPLE_ID: str(ids[0])}
     for name in ("checkpoint", "verify", "prove"):
-        run("seal-the-trail", name, given)
-    # The events that verifying and proving have left.
+        run("seal-the-trail", name, replacements)
+    # The events of verifying and proving.
     seal_now()
     sealed(330 - 312 - AuditEvent.objects.filter(action__startswith="audit.").count())
     execute("python manage.py phi_oidc audit checkpoint > newer.txt", capsys)
-    run("seal-the-trail", "consistency", given)
+    run("seal-the-trail", "consistency", replacements)
 
 
-def test_resuming_a_restored_log_goes_as_the_page_says(
-    run: Callable[..., None], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_commands_of_the_restore_page(run: Callable[..., None], capsys: pytest.CaptureFixture[str]) -> None:
     sealed(305)
     sealed(7)
     execute("python manage.py phi_oidc audit checkpoint > checkpoint.txt", capsys)
@@ -111,14 +109,14 @@ def test_resuming_a_restored_log_goes_as_the_page_says(
     assert printed.splitlines()[:2] == block("restore-the-trail", "resume").splitlines()[1:3]
 
 
-def test_archiving_goes_as_the_page_says(run: Callable[..., None]) -> None:
+def test_commands_of_the_archive_page(run: Callable[..., None]) -> None:
     sealed(312)
     run("archive-the-trail", "archive", {})
     if is_postgresql():
-        # In a test database this one trigger is lifted.
-        made = [each for each in TRIGGERS.CREATE["postgresql"] if "refuse_delete" in each]
-        for each in made:
-            sql(each)
+        # Test databases do not have this trigger.
+        for statement in TRIGGERS.create_refusals_postgresql("auditevent"):
+            if "refuse_delete" in statement:
+                sql(statement)
         for statement in block("archive-the-trail", "removing").split(";\n"):
             if statement.strip():
                 sql(statement)

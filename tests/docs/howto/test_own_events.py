@@ -1,4 +1,4 @@
-"""A host project records what it does: the how-to's examples run, as they stand."""
+"""The examples of the how-to on recording events of a host project work."""
 
 import json
 import re
@@ -20,15 +20,15 @@ HOW_TO = (Path(__file__).parents[3] / "docs" / "how-to" / "record-your-own-event
 
 
 def example(name: str) -> dict[str, Any]:
-    found = re.search(rf"<!-- tested: {name} -->\n```python\n(.*?)```", HOW_TO, re.DOTALL)
-    assert found
+    match = re.search(rf"<!-- tested: {name} -->\n```python\n(.*?)```", HOW_TO, re.DOTALL)
+    assert match
     project: dict[str, Any] = {"__name__": "hospital"}
-    exec(found[1], project)
+    exec(match[1], project)
     return project
 
 
 class Chart:
-    """Stands for a row of the project's own."""
+    """Stands for a model instance of the project."""
 
     number = 4711
 
@@ -60,7 +60,7 @@ def test_example_of_a_permit_is_recorded_before_it_is_granted() -> None:
     assert json.loads(event.detail) == {"pages": 3, "printer": "ward 4"}
 
 
-def test_example_of_a_permit_without_the_trail_is_no_permit(audit_database_away: Callable[[], Any]) -> None:
+def test_example_of_a_permit_without_the_audit_database_is_refused(audit_database_away: Callable[[], Any]) -> None:
     with audit_database_away():
         response = example("permit")["print_chart"](a_request(), 4711)
     assert response.status_code == 503
@@ -68,11 +68,11 @@ def test_example_of_a_permit_without_the_trail_is_no_permit(audit_database_away:
 
 
 @pytest.mark.django_db(transaction=True)
-def test_example_of_a_change_is_told_if_and_only_if_it_is_made() -> None:
+def test_example_of_a_change_is_recorded_if_and_only_if_it_is_committed() -> None:
     archive = example("change")["archive_chart"]
 
     def fail() -> None:
-        raise RuntimeError("the host's own fault")
+        raise RuntimeError("an error of the host project")
 
     with pytest.raises(RuntimeError):
         archive(a_request(), Chart(fail))
@@ -84,7 +84,7 @@ def test_example_of_a_change_is_told_if_and_only_if_it_is_made() -> None:
     assert AuditEvent.objects.get().resource == "Chart/4711"
 
 
-def test_change_of_an_action_of_the_host_waits_in_the_outbox_as_any_other(
+def test_host_project_event_waits_in_the_outbox(
     audit_database_away: Callable[[], Any],
 ) -> None:
     with audit_database_away():

@@ -25,7 +25,7 @@ from django.test import RequestFactory, override_settings
 
 import django_phi_oidc
 from django_phi_oidc import schedule
-from django_phi_oidc.audit.log import keys
+from django_phi_oidc.audit.log import signing_keys
 from django_phi_oidc.claims.models import LegalHold
 from django_phi_oidc.config import client_keys
 from django_phi_oidc.config.providers import parse_provider
@@ -274,7 +274,7 @@ def test_upgrade_leaves_a_trail_that_goes_on(run: Run) -> None:
 @pytest.mark.django_db(**EVERYTHING)
 def test_public_key_of_the_page_is_that_of_the_log(run: Run) -> None:
     (printed,) = run("rotate-keys", "signing").splitlines()
-    assert printed == encode_verifier_key(keys.get_checkpoint_origin(1), KEY.public_key())
+    assert printed == encode_verifier_key(signing_keys.get_checkpoint_origin(1), KEY.public_key())
 
 
 @pytest.mark.django_db(**EVERYTHING)

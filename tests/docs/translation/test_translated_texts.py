@@ -57,7 +57,7 @@ RARE = {
     "There is no user %(user)s.",
     "You selected more than %(most)d codes. None was revoked. Select fewer.",
     "These are more than %(most)d persons: nothing was erased. Choose fewer.",
-    "What this is about is gone.",
+    "The object does not exist any more.",
     "Identity and access",
     "in %(sector)s",
 }
@@ -172,7 +172,7 @@ def test_page_of_a_user_has_its_link_translated(boss: Any, monkeypatch: pytest.M
 @pytest.mark.parametrize(
     ("refusal", "words"),
     [
-        (PairwiseSubject.DoesNotExist("no row"), "What this is about is gone."),
+        (PairwiseSubject.DoesNotExist("no row"), "The object does not exist any more."),
         (InvitationRefused("There is no user %(user)s.", user="7"), "There is no user 7."),
         (HeldForLegalReasons(), "A legal hold keeps what is held of this person: release it first."),
     ],

@@ -1,7 +1,7 @@
-"""Processes that do one thing of the trail each, at the same time, and die by SIGKILL at the point that a test says.
+"""Concurrent processes that run one activity each, and are killed by SIGKILL at the point that a test chooses.
 
-`python -m tests.integration.audit.killable_processes` has Django set up and no connection open, and forks a child for each order: Django's
-start would take longer than all the rest. On the standard output a child says what it comes past and what is done.
+`python -m tests.integration.audit.killable_processes` sets Django up without open connections, and forks a child per
+order, because starting Django takes longer than everything else. Children report points and results on stdout.
 """
 
 import gc
@@ -29,27 +29,27 @@ from tests.support.kill_points import watch
 
 END = "the end"
 LONGEST_SECONDS = 60
-"""A child that has not ended by then is killed by its alarm, and fails its test."""
+"""A child that runs longer is killed by its alarm, and fails its test."""
 
 
 @dataclass(slots=True)
-class Ended:
-    """What a child came past, in order, what it told of as done, and how it ended."""
+class ProcessResult:
+    """The points that a child passed, in order, the ids that it reported as done, and its exit status."""
 
     passed: list[str] = field(default_factory=list)
-    told: list[str] = field(default_factory=list)
+    reported: list[str] = field(default_factory=list)
     status: int = 0
-    """0, or the signal's number, negative."""
+    """0, or the negative signal number."""
     seconds: float = 0.0
 
     @property
     def is_killed(self) -> bool:
-        assert self.status in {0, -signal.SIGKILL}, f"The child failed with status {self.status}; stderr says why."
+        assert self.status in {0, -signal.SIGKILL}, f"The child failed with status {self.status}; see stderr."
         return self.status != 0
 
 
 class Processes:
-    """The forking process, on the running test's databases."""
+    """The forking process, on the databases of the running test."""
 
     def __init__(self, phi_oidc: Mapping[str, Any]) -> None:
         self._mark = f"killed {secrets.token_hex(4)}"
@@ -62,41 +62,40 @@ class Processes:
         )
 
     def close(self) -> None:
-        """End it."""
         assert self._server.stdin is not None
         assert self._server.stdout is not None
         self._server.stdin.close()
         self._server.wait(timeout=LONGEST_SECONDS)
         self._server.stdout.close()
 
-    def run(self, *orders: Mapping[str, Any]) -> list[Ended]:
-        """Carry out the orders all at once, and return how each ended, once the databases are rid of them all.
+    def run(self, *orders: Mapping[str, Any]) -> list[ProcessResult]:
+        """Run the orders concurrently, and return the results after all have disconnected from the databases.
 
-        An order has `activity`, a name in `activities`, and what that takes; `kill_at`, a point (the third time that it
-        comes past X is `X 3`); `kill_after`, seconds; `watched`, to hear of points without a kill; `endless`, for one
-        that is told to stop when all others have ended.
+        An order has `activity`, a key of ACTIVITIES, and its arguments; `kill_at`, a point (the third pass of X is
+        `X 3`); `kill_after`, seconds; `watched`, to report points without a kill; `endless`, for an activity that is
+        stopped after all others have ended.
         """
         assert self._server.stdin is not None
         assert self._server.stdout is not None
         self._server.stdin.write(json.dumps(orders) + "\n")
         self._server.stdin.flush()
-        ended = [Ended() for _ in orders]
+        ended = [ProcessResult() for _ in orders]
         for line in self._server.stdout:
-            said = json.loads(line)
-            if "ended" in said:
+            message = json.loads(line)
+            if "ended" in message:
                 break
-            child = ended[said["child"]]
-            child.passed += said.get("passed", ())
-            child.told += said.get("told", ())
-            child.status = said.get("status", 0)
-            child.seconds = said.get("seconds", 0.0)
+            child = ended[message["child"]]
+            child.passed += message.get("passed", ())
+            child.reported += message.get("reported", ())
+            child.status = message.get("status", 0)
+            child.seconds = message.get("seconds", 0.0)
         else:
-            raise RuntimeError("The forking process has ended; stderr says why.")
+            raise RuntimeError("The forking process has ended; see stderr.")
         self._wait_until_gone()
         return ended
 
     def _wait_until_gone(self) -> None:
-        """PostgreSQL notices by itself that a client is gone, and may finish a statement before."""
+        """Wait until PostgreSQL has noticed that the clients are gone. It may finish a statement before."""
         if connections["default"].vendor != "postgresql":
             return
         ends_at = time.monotonic() + LONGEST_SECONDS
@@ -107,27 +106,27 @@ class Processes:
 
 
 def serve() -> None:
-    """Carry out orders until the standard input ends."""
+    """Run orders until the standard input ends."""
     settings.PHI_OIDC = {**settings.PHI_OIDC, **json.loads(sys.argv[1])}
     django.setup()
     activities = import_module("tests.integration.audit.process_activities").ACTIVITIES
     for alias in ALIASES:
-        # What a first connection loads and makes need not be loaded and made by each child.
+        # A first connection loads modules and caches, which children then share.
         connections[alias].ensure_connection()
         connections[alias].close()
-    # A collection in a child would copy the pages that it shares with this process.
+    # Garbage collection in a child would copy the pages that it shares with this process.
     gc.collect()
     gc.freeze()
     gc.disable()
     for line in sys.stdin:
-        _carry_out(json.loads(line), activities)
-        _say(ended=True)
+        _run_orders(json.loads(line), activities)
+        _report(ended=True)
 
 
-def _carry_out(orders: list[dict[str, Any]], activities: Mapping[str, Callable[..., None]]) -> None:
-    """Let the children start at one moment, when all are connected, and wait for them.
+def _run_orders(orders: list[dict[str, Any]], activities: Mapping[str, Callable[..., None]]) -> None:
+    """Start the children at the same moment, after all have connected, and wait for them.
 
-    Each end of a pipe is closed where it is of no use: to wait for the end of a pipe is to wait for all who have it.
+    Unused pipe ends are closed, because a pipe ends only after all its writers have closed it.
     """
     is_ready, ready = os.pipe()
     gate, opener = os.pipe()
@@ -138,7 +137,7 @@ def _carry_out(orders: list[dict[str, Any]], activities: Mapping[str, Callable[.
         if not child:
             for end in (is_ready, opener, stopper):
                 os.close(end)
-            _live(number, order, activities, ready=ready, gate=gate, stop=stop)
+            _run_child(number, order, activities, ready=ready, gate=gate, stop=stop)
         children.append(child)
     for end in (ready, gate, stop):
         os.close(end)
@@ -154,7 +153,7 @@ def _carry_out(orders: list[dict[str, Any]], activities: Mapping[str, Callable[.
         if orders[number].get("endless"):
             stopper = _closed(stopper)
         status = os.waitstatus_to_exitcode(os.waitpid(children[number], 0)[1])
-        _say(child=number, status=status, seconds=time.monotonic() - began)
+        _report(child=number, status=status, seconds=time.monotonic() - began)
     _closed(stopper)
     os.close(is_ready)
 
@@ -165,7 +164,7 @@ def _closed(end: int) -> int:
     return -1
 
 
-def _live(
+def _run_child(
     number: int,
     order: dict[str, Any],
     activities: Mapping[str, Callable[..., None]],
@@ -174,7 +173,7 @@ def _live(
     gate: int,
     stop: int,
 ) -> NoReturn:
-    """The life of a child, which never goes back to where it was forked."""
+    """Run an order in the child, which never returns."""
     status = 1
     try:
         signal.alarm(LONGEST_SECONDS)
@@ -189,7 +188,7 @@ def _live(
         def reach(point: str) -> None:
             passed[point] += 1
             name = point if passed[point] == 1 else f"{point} {passed[point]}"
-            _say(child=number, passed=[name])
+            _report(child=number, passed=[name])
             if name == kill_at:
                 os.kill(os.getpid(), signal.SIGKILL)
 
@@ -199,26 +198,26 @@ def _live(
             order["goes_on"] = lambda: not select.select([stop], [], [], 0)[0]
         os.write(ready, b"+")
         os.read(gate, 1)
-        activity(tell=lambda ids: _tell(number, ids), **order)
+        activity(report=lambda ids: _report_ids(number, ids), **order)
         if is_watched:
             reach(END)
         status = 0
-    except BaseException:  # noqa: BLE001 -- whatever it is, it must not go up into the loop of the one that forks
+    except BaseException:  # noqa: BLE001 -- nothing may propagate into the loop of the forking process
         traceback.print_exc()
     finally:
         os.write(ready, b"+")
         os._exit(status)
 
 
-def _tell(number: int, ids: Any) -> None:
+def _report_ids(number: int, ids: Any) -> None:
     texts = [str(id_) for id_ in ids]
     for start in range(0, len(texts), 50):
-        _say(child=number, told=texts[start : start + 50])
+        _report(child=number, reported=texts[start : start + 50])
 
 
-def _say(**said: Any) -> None:
-    """One write below PIPE_BUF: whole, whatever others write and whenever it is killed. Spec: POSIX, write()."""
-    line = json.dumps(said).encode() + b"\n"
+def _report(**values: Any) -> None:
+    """Report by one write below PIPE_BUF, which is atomic. Spec: POSIX, write()."""
+    line = json.dumps(values).encode() + b"\n"
     assert len(line) < select.PIPE_BUF
     os.write(sys.__stdout__.fileno(), line)
 

@@ -1,4 +1,4 @@
-"""What must be true of a log, whatever its processes went through: recomputed from the events, by the RFC's formula."""
+"""Invariants of a log after any interruption, recomputed from the events by the definitions of the RFC."""
 
 import uuid
 from datetime import timedelta
@@ -17,13 +17,13 @@ from tests.support.audit_log import KEY, NOW
 from tests.support.rfc6962_reference import mth
 
 WIDTH = 256
-"""Leaves below one node that is kept."""
+"""Leaves below one stored node."""
 
 
 def assert_log_is_coherent() -> None:
-    """Leaves and checkpoint end at one size, and every other event waits in the queue: true at any moment.
+    """Leaves and checkpoint have the same size, and all other events are in the queue. True at any moment.
 
-    Requires: nobody writes, or the caller has a snapshot.
+    Requires: no concurrent writes, or a snapshot.
     """
     leaves, top = AuditLeaf.objects.count(), AuditLeaf.objects.aggregate(top=Max("leaf_index"))["top"]
     signed = AuditCheckpoint.objects.aggregate(top=Max("tree_size"))["top"]
@@ -32,7 +32,7 @@ def assert_log_is_coherent() -> None:
 
 
 def assert_log_is_whole() -> list[uuid.UUID]:
-    """Each event in the trail has one leaf, and all that is signed and kept follows; return the events by leaf."""
+    """Each event has one leaf, and checkpoints and nodes match. Return the events in leaf order."""
     leaves = list(AuditLeaf.objects.order_by("leaf_index").values_list("leaf_index", "event_id", "leaf_hash"))
     ids = [event_id for _, event_id, _ in leaves]
     canonical = {row.id: canonical_bytes(parse_event_row(row).event) for row in AuditEvent.objects.all()}
@@ -43,9 +43,11 @@ def assert_log_is_whole() -> list[uuid.UUID]:
     d = tuple(canonical[id_] for id_ in ids)
     assert [bytes(hash_) for _, _, hash_ in leaves] == [hash_leaf(leaf) for leaf in d]
     _assert_checkpoints_fit(d)
-    kept = {(row.level, row.node_index): bytes(row.node_hash) for row in AuditNode.objects.all()}
-    assert len(d) < WIDTH**2, "the next level of nodes begins, which is not looked at here"
-    assert kept == {(8, start // WIDTH): mth(d[start : start + WIDTH]) for start in range(0, len(d) - WIDTH + 1, WIDTH)}
+    stored = {(row.level, row.node_index): bytes(row.node_hash) for row in AuditNode.objects.all()}
+    assert len(d) < WIDTH**2, "the next level of nodes begins, which is not checked here"
+    assert stored == {
+        (8, start // WIDTH): mth(d[start : start + WIDTH]) for start in range(0, len(d) - WIDTH + 1, WIDTH)
+    }
     assert_verify_passes(events=len(d))
     return ids
 
@@ -61,8 +63,8 @@ def _assert_checkpoints_fit(d: tuple[bytes, ...]) -> None:
 
 
 def assert_verify_passes(*, events: int) -> None:
-    """The verification that everybody can run finds nothing, and has seen every event."""
-    tally = VerificationSummary()
-    findings = list(verify_log(keys=[KEY.public_key()], now=NOW + timedelta(days=1), summary=tally))
+    """The verifier has no findings, and has read every event."""
+    summary = VerificationSummary()
+    findings = list(verify_log(keys=[KEY.public_key()], now=NOW + timedelta(days=1), summary=summary))
     assert findings == []
-    assert (tally.tree_size, tally.events, tally.waiting) == (events, events, 0)
+    assert (summary.tree_size, summary.events, summary.waiting) == (events, events, 0)

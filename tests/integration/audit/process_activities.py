@@ -1,4 +1,4 @@
-"""What the processes of `killing` do: an activity tells of the ids of what is done, once it is done."""
+"""The activities of killable processes. An activity reports the ids of events after they are committed."""
 
 import random
 import time
@@ -22,20 +22,20 @@ from django_phi_oidc.siem import delivery
 from django_phi_oidc.siem.sinks import create_sink
 from tests.support.audit_log import KEY, NOW
 
-Tell = Callable[[Iterable[uuid.UUID]], None]
+Report = Callable[[Iterable[uuid.UUID]], None]
 CHANGES = 2
 """Events of one change."""
 
 
-def record(tell: Tell, *, marker: str, counts: list[int]) -> None:
-    """Record so many events by one INSERT (SQLite: by some, in a transaction), then so many, and so on."""
+def record(report: Report, *, marker: str, counts: list[int]) -> None:
+    """Record events in batches of the given counts, each by one INSERT (SQLite: several, in a transaction)."""
     for call, count in enumerate(counts):
         origin = Origin(session=f"{marker}/{call}")
-        acts = [
+        events = [
             NewEvent(action=Action.CLAIM_REVEALED, origin=origin, now=NOW, detail={"claim": "birthdate"})
             for _ in range(count)
         ]
-        tell(recorder.record_many(acts))
+        report(recorder.record_many(events))
 
 
 def commit_change(marker: str) -> list[uuid.UUID]:
@@ -48,66 +48,66 @@ def commit_change(marker: str) -> list[uuid.UUID]:
         ]
 
 
-def change(tell: Tell, *, marker: str) -> None:
-    """Commit a change, whose events move to the trail behind it, and then whatever else waits in the outbox."""
-    tell(commit_change(marker))
+def change(report: Report, *, marker: str) -> None:
+    """Commit a change, whose events are moved after it, and then flush the outbox."""
+    report(commit_change(marker))
     outbox.flush()
 
 
-def permit(tell: Tell, *, marker: str) -> None:
-    """Commit a change, and a permit that takes the change's events along."""
+def permit(report: Report, *, marker: str) -> None:
+    """Commit a change, and a permit that moves the events of the change."""
     with outbox.defer_delivery() as changes:
         ids = commit_change(marker)
-    tell(ids)
-    act = NewEvent(action=Action.LOGIN_SUCCEEDED, origin=Origin(session=marker), now=NOW)
-    outbox.record_with_deferred(changes, [act])
-    tell([uuid.UUID(int=0)])
+    report(ids)
+    event = NewEvent(action=Action.LOGIN_SUCCEEDED, origin=Origin(session=marker), now=NOW)
+    outbox.record_with_deferred(changes, [event])
+    report([uuid.UUID(int=0)])
 
 
-def seal(tell: Tell) -> None:
-    """Seal what there is."""
+def seal(report: Report) -> None:
+    """Append all events to the log."""
     sequencer.append_to_log(key=KEY, now=NOW)
 
 
-def deliver(tell: Tell, *, path: str, now: str, batch: int) -> None:
+def deliver(report: Report, *, path: str, now: str, batch: int) -> None:
     """Deliver one batch to a file."""
     sink = create_sink(parse_sink("file", {"type": "file", "path": path}), hostname="portal")
     at = datetime.fromisoformat(now)
     delivery.deliver("file", sink, clock=lambda: at, seconds=0.0, batch_size=batch)
 
 
-def write(tell: Tell, *, seed: int, transactions: int, held: float) -> None:
-    """Write events in transactions that stay open up to held seconds, each tenth up to ten times that; roll some back.
+def write(report: Report, *, seed: int, transactions: int, max_wait: float) -> None:
+    """Write events in transactions that stay open for some time, every tenth for longer; roll some back.
 
-    The ids are drawn before the wait, so those who commit early overtake the others.
+    max_wait: in seconds. Ids are generated before the wait, so transactions that commit early overtake others.
     """
     chance = random.Random(seed)
     for number in range(transactions):
-        finished = [_finished(Action.ACCESS_DENIED) for _ in range(chance.randint(1, 5))]
-        is_kept = chance.random() < 0.8
+        authenticated = [_authenticated(Action.ACCESS_DENIED) for _ in range(chance.randint(1, 5))]
+        is_committed = chance.random() < 0.8
         with transaction.atomic(using=AUDIT_ALIAS):
-            insert(build_rows(finished), using=AUDIT_ALIAS)
-            time.sleep(chance.uniform(0, held) * (10 if number % 10 == 0 else 1))
-            if not is_kept:
+            insert(build_rows(authenticated), using=AUDIT_ALIAS)
+            time.sleep(chance.uniform(0, max_wait) * (10 if number % 10 == 0 else 1))
+            if not is_committed:
                 transaction.set_rollback(True, using=AUDIT_ALIAS)
-        if is_kept:
-            tell(each.event.id for each in finished)
+        if is_committed:
+            report(item.event.id for item in authenticated)
 
 
-def keep_sealing(tell: Tell, *, limit: int, goes_on: Callable[[], bool]) -> None:
-    """Seal again and again, small batches, and tell of each checkpoint by its size."""
+def keep_sealing(report: Report, *, limit: int, goes_on: Callable[[], bool]) -> None:
+    """Append in small batches until stopped, and report each checkpoint by its size."""
     while goes_on():
         sealed = sequencer.append_to_log(key=KEY, now=clock.now(), limit=limit)
         if sealed.note:
-            tell([uuid.UUID(int=int(sealed.note.split("\n")[1]))])
+            report([uuid.UUID(int=int(sealed.note.split("\n")[1]))])
         else:
             time.sleep(0.001)
 
 
-def _finished(action: str) -> AuthenticatedEvent:
+def _authenticated(action: str) -> AuthenticatedEvent:
     return authenticate_event(NewEvent(action=action, origin=Origin(), now=clock.now()))
 
 
 ACTIVITIES: dict[str, Callable[..., Any]] = {
-    each.__name__: each for each in (record, change, permit, seal, deliver, write, keep_sealing)
+    activity.__name__: activity for activity in (record, change, permit, seal, deliver, write, keep_sealing)
 }

@@ -1,7 +1,7 @@
-"""SIGKILL in every gap between two statements of whatever writes the trail: nothing lost, nothing doubled.
+"""SIGKILL between any two statements of the audit log's writers: nothing is lost or duplicated.
 
-Each kill is of a process of its own, at what the kills before it have left behind; only now and then somebody cleans up
-in between. After each, what is in the tables is looked at; in the end, all of it is recomputed.
+Each kill hits a new process, which starts from the state that earlier kills left. Only some kills are followed by a
+recovery. The tables are checked after each kill, and recomputed at the end.
 """
 
 import json
@@ -20,7 +20,7 @@ from django_phi_oidc.audit import outbox
 from django_phi_oidc.audit.models import AuditCheckpoint, AuditEvent, AuditLeaf, AuditOutbox, AuditWitness
 from django_phi_oidc.merkle.checkpoint import parse_checkpoint
 from django_phi_oidc.siem.models import SinkCursor
-from tests.integration.audit.killable_processes import END, Ended, Processes
+from tests.integration.audit.killable_processes import END, Processes, ProcessResult
 from tests.integration.audit.log_assertions import WIDTH, assert_log_is_coherent, assert_log_is_whole
 from tests.integration.audit.process_activities import CHANGES, commit_change, deliver
 from tests.support.audit_log import NOW, events, seal_now
@@ -28,44 +28,44 @@ from tests.support.audit_log import NOW, events, seal_now
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "phi_audit"])
 
 KILLS = 10
-"""In each gap, at least."""
+"""Minimum per gap."""
 ROUNDS = 8
-"""Of attempts at those gaps that have had fewer."""
+"""Of attempts at gaps with fewer kills."""
 RUNS_BY_THE_CLOCK = 15
-"""Killed at any moment: inside of statements, of COMMIT, and of what the database does by itself."""
+"""Kills at random times: within statements, COMMIT, or the database server."""
 AT_LEAST = 50
-"""Kills of each activity."""
+"""Minimum number of kills per activity."""
 RECOVERED_EACH = 3
-"""Of the kills in a gap, so many come to one that is followed by what cleans up; the others by another kill."""
+"""One of so many kills in a gap is followed by a recovery, the others by another kill."""
 MORE_THAN_ONE_INSERT = (59, 70)
-"""So many events SQLite takes by two statements, in a transaction."""
+"""Numbers of events that SQLite inserts by two statements, in a transaction."""
 
 
 class Case(Protocol):
-    """An activity of `activities`, under kills."""
+    """An activity under kills."""
 
     def order(self, gap: str) -> dict[str, Any]:
-        """Prepare a run, and return what the activity takes. gap: where it will be killed; empty: it comes past all."""
+        """Prepare a run, and return its arguments. gap: where it will be killed; empty: the run passes all gaps."""
 
     def start_afresh(self) -> None:
-        """Prepare for a run that is to do what only the first one does."""
+        """Prepare for a run that passes the gaps of a first run."""
 
-    def judge(self, order: dict[str, Any], ended: Ended) -> None:
-        """Look at what a run has left behind, killed or not."""
+    def check(self, order: dict[str, Any], ended: ProcessResult) -> None:
+        """Check the state after a run, killed or not."""
 
     def recover(self) -> None:
-        """Do what the next run, or beat, would do."""
+        """Do what the next run, or Celery beat, would do."""
 
     def finish(self) -> None:
-        """Look at all of it, after a recovery."""
+        """Check the whole state after a recovery."""
 
 
 class Recording:
-    """All events of a call are in the trail, or none; those that were told of are."""
+    """All events of a call are in the audit log, or none; reported ones are."""
 
     def __init__(self, directory: Path) -> None:
         self._expected: dict[str, tuple[int, ...]] = {}
-        self._told: set[str] = set()
+        self._reported: set[str] = set()
 
     def order(self, gap: str) -> dict[str, Any]:
         return {
@@ -74,16 +74,18 @@ class Recording:
         }
 
     def start_afresh(self) -> None:
-        """Each run is like the others."""
+        """All runs are the same."""
 
-    def judge(self, order: dict[str, Any], ended: Ended) -> None:
+    def check(self, order: dict[str, Any], ended: ProcessResult) -> None:
         calls = [f"{order['marker']}/{call}" for call in range(3)]
         of_run = dict(AuditEvent.objects.filter(session__in=calls).values_list("id", "session"))
         found = Counter(of_run.values())
         done = sum(call in found for call in calls)
-        assert found == dict(zip(calls[:done], order["counts"], strict=False)), "a part of a call, or one out of turn"
-        assert set(ended.told) <= set(map(str, of_run))
-        self._told.update(ended.told)
+        assert found == dict(zip(calls[:done], order["counts"], strict=False)), (
+            "an incomplete call, or calls out of order"
+        )
+        assert set(ended.reported) <= set(map(str, of_run))
+        self._reported.update(ended.reported)
         self._expected[order["marker"]] = tuple(order["counts"][:done])
 
     def recover(self) -> None:
@@ -91,16 +93,16 @@ class Recording:
 
     def finish(self) -> None:
         ids = {str(id_) for id_ in AuditEvent.objects.values_list("id", flat=True)}
-        assert self._told <= ids
+        assert self._reported <= ids
         assert len(ids) == sum(map(sum, self._expected.values()))
         assert_log_is_whole()
 
 
 class Changing:
-    """The events of a change are in the outbox or the trail if, and only if, it is committed; in the end, the trail."""
+    """The events of a change are in outbox or audit log exactly if it is committed, and finally in the audit log."""
 
     def __init__(self, directory: Path) -> None:
-        self._told: set[str] = set()
+        self._reported: set[str] = set()
         self._permitted: set[str] = set()
         self._waiting = 0
         self._runs = 0
@@ -109,26 +111,26 @@ class Changing:
         with outbox.defer_delivery():
             for _ in range(random.choice((0, 1, 3)) if gap else 3):
                 self._waiting += 1
-                self._told |= {str(id_) for id_ in commit_change(f"waiting {self._waiting}")}
+                self._reported |= {str(id_) for id_ in commit_change(f"waiting {self._waiting}")}
         self._runs += 1
         return {"marker": f"run {self._runs}"}
 
     def start_afresh(self) -> None:
-        """Each run is like the others."""
+        """All runs are the same."""
 
-    def judge(self, order: dict[str, Any], ended: Ended) -> None:
+    def check(self, order: dict[str, Any], ended: ProcessResult) -> None:
         marker = order["marker"]
         trail = AuditEvent.objects.filter(session=marker)
         moved = set(trail.filter(action="session.ended").values_list("id", flat=True))
         waiting = set(AuditOutbox.objects.filter(event__contains=f'"session":"{marker}"').values_list("id", flat=True))
         committed = Group.objects.filter(name=marker).exists()
         assert len(moved | waiting) == (CHANGES if committed else 0)
-        told = set(ended.told)
-        assert {str(id_) for id_ in moved | waiting} >= told - {PERMITTED}
+        reported = set(ended.reported)
+        assert {str(id_) for id_ in moved | waiting} >= reported - {PERMITTED}
         permits = trail.filter(action="login.succeeded").count()
-        assert permits in ({1} if PERMITTED in told else {0, 1})
-        assert committed or not permits, "a permit ahead of what it stands for"
-        self._told |= told - {PERMITTED}
+        assert permits in ({1} if PERMITTED in reported else {0, 1})
+        assert committed or not permits, "a permit before its change"
+        self._reported |= reported - {PERMITTED}
 
     def recover(self) -> None:
         outbox.flush(limit=100_000)
@@ -139,17 +141,17 @@ class Changing:
         assert Counter(changed.values_list("session", flat=True)) == dict.fromkeys(
             Group.objects.values_list("name", flat=True), CHANGES
         )
-        assert self._told <= {str(id_) for id_ in changed.values_list("id", flat=True)}
+        assert self._reported <= {str(id_) for id_ in changed.values_list("id", flat=True)}
         seal_now()
         assert_log_is_whole()
 
 
 PERMITTED = "00000000-0000-0000-0000-000000000000"
-"""What `permit` tells of when its answer may be given."""
+"""Reported by `permit` when the permit may be given."""
 
 
 class Sealing:
-    """Leaves, nodes and the checkpoint are there together, or none; no size is ever signed with two roots."""
+    """Leaves, nodes and checkpoint exist together or not at all, and no size is signed with two roots."""
 
     def __init__(self, directory: Path) -> None:
         self._witness_file = directory / "witness"
@@ -164,13 +166,13 @@ class Sealing:
         return {}
 
     def start_afresh(self) -> None:
-        """Each run is like the others."""
+        """All runs are the same."""
 
-    def judge(self, order: dict[str, Any], ended: Ended) -> None:
+    def check(self, order: dict[str, Any], ended: ProcessResult) -> None:
         assert_log_is_coherent()
         for row in AuditCheckpoint.objects.order_by("-tree_size")[:2]:
             assert self._signed.setdefault(row.tree_size, row.note) == row.note
-        # The file is whole at any moment, and never ahead of what is committed.
+        # The file is complete at any moment, and never newer than the committed state.
         outside = self._witness_file.read_text()
         assert self._signed[parse_checkpoint(outside).tree_size] == outside
 
@@ -185,7 +187,7 @@ class Sealing:
 
 
 class Delivering:
-    """A line for each leaf and each checkpoint, in order; after a kill the last batch again, and a line cut off."""
+    """A line per leaf and checkpoint, in order. A kill may repeat the last batch and truncate a line."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
@@ -199,8 +201,8 @@ class Delivering:
 
     def start_afresh(self) -> None:
         self.recover()
-        self._look_at_file()
-        # Another log, and a small one: to deliver all of a large one to each new sink would take long.
+        self._check_file()
+        # A new, small log, because delivering a large one to each new sink takes long.
         with connections["phi_audit"].cursor() as cursor:
             for table in ("auditevent", "auditleaf", "auditcheckpoint"):
                 cursor.execute(f"DELETE FROM django_phi_oidc_{table}")
@@ -209,7 +211,7 @@ class Delivering:
         self._file = self._directory / f"sink {self._runs}"
         self._killed = 0
 
-    def judge(self, order: dict[str, Any], ended: Ended) -> None:
+    def check(self, order: dict[str, Any], ended: ProcessResult) -> None:
         self._killed += ended.is_killed
         items = {item for item, _ in self._lines()}
         for cursor in SinkCursor.objects.all():
@@ -223,12 +225,12 @@ class Delivering:
             deliver(lambda ids: None, **self._run())
 
     def finish(self) -> None:
-        self._look_at_file()
+        self._check_file()
         assert self._torn, "no kill was in the middle of a line"
         assert_log_is_whole()
 
-    def _look_at_file(self) -> None:
-        """Requires: all is delivered."""
+    def _check_file(self) -> None:
+        """Requires: everything is delivered."""
         sizes = list(AuditCheckpoint.objects.values_list("tree_size", flat=True))
         expected = []
         for start, size in zip([0, *sizes], sizes, strict=False):
@@ -236,17 +238,17 @@ class Delivering:
         lines = [line for line in self._lines() if line != TORN]
         in_file = dict(lines)
         assert list(in_file) == expected
-        assert all(in_file[item] == members for item, members in lines), "one item in two wordings"
+        assert all(in_file[item] == members for item, members in lines), "two different lines of one item"
         ids = [in_file["leaf", index]["id"] for index in range(sizes[-1])]
         assert ids == [str(id_) for id_ in AuditLeaf.objects.values_list("event_id", flat=True)]
-        # What comes again is a batch that was sent and not written down.
+        # A repeated batch was sent, but its cursor was not saved.
         torn = sum(line == TORN for line in self._lines())
         assert len(lines) - len(expected) <= BATCH * self._killed
         assert torn <= self._killed
         self._torn += torn
 
     def _run(self) -> dict[str, Any]:
-        # The lease of one who was killed has run out by then.
+        # The lease of a killed process has expired by then.
         self._runs += 1
         return {"path": str(self._file), "now": (NOW + self._runs * timedelta(minutes=10)).isoformat(), "batch": BATCH}
 
@@ -262,7 +264,7 @@ class Delivering:
 
 
 TORN: tuple[tuple[str, int], Any] = (("torn", 0), None)
-"""A line that was cut off."""
+"""A truncated line."""
 BATCH = 100
 CASES: dict[str, type[Case]] = {
     "record": Recording,
@@ -271,7 +273,7 @@ CASES: dict[str, type[Case]] = {
     "seal": Sealing,
     "deliver": Delivering,
 }
-"""By the activity. One more is one more row."""
+"""By activity."""
 
 
 @pytest.fixture
@@ -284,16 +286,16 @@ def processes(settings: Any, tmp_path: Path, activity: str) -> Iterator[Processe
 
 
 @pytest.mark.parametrize("activity", CASES)
-def test_killed_in_each_gap_loses_nothing_and_doubles_nothing(
+def test_kill_in_each_gap_loses_and_duplicates_nothing(
     activity: str, processes: Processes, tmp_path: Path, record_property: Any
 ) -> None:
     case = CASES[activity](tmp_path)
 
-    def run(gap: str = "", *, state_for: str = "", recovers: bool = True, **given: Any) -> Ended:
+    def run(gap: str = "", *, state_for: str = "", recovers: bool = True, **options: Any) -> ProcessResult:
         order = case.order(state_for)
-        ended = processes.run({"activity": activity, **order, **given})[0]
+        ended = processes.run({"activity": activity, **order, **options})[0]
         assert not gap or ended.is_killed == (ended.passed[-1] == gap)
-        case.judge(order, ended)
+        case.check(order, ended)
         if recovers:
             case.recover()
         return ended
@@ -308,7 +310,7 @@ def test_killed_in_each_gap_loses_nothing_and_doubles_nothing(
         for gap in left:
             if gap not in again:
                 case.start_afresh()
-            # In another state it may come past other gaps: that run is without a kill, and is made up for later.
+            # In another state the run may pass other gaps, and is not killed. A later attempt makes up for it.
             recovers = killed[gap] % RECOVERED_EACH == 0
             killed[gap] += run(gap, state_for="" if attempt else gap, recovers=recovers, kill_at=gap).is_killed
     seconds = run().seconds

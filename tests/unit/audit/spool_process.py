@@ -1,7 +1,4 @@
-"""A process of its own: `spool_without_end.py FILE` puts one permit after the other into that spool, and tells of each.
-
-It ends by SIGKILL.
-"""
+"""`spool_process.py FILE` spools one permit after the other and prints the id of each, until it is killed."""
 
 import sys
 from datetime import UTC, datetime
@@ -16,6 +13,8 @@ from django_phi_oidc.audit.spool import spool_event  # noqa: E402
 
 path = Path(sys.argv[1])
 while True:
-    act = NewEvent(action=Action.ACCESS_GRANTED, origin=Origin(actor="7"), now=datetime.now(UTC), resource="Patient/7")
-    sys.stdout.write(f"{spool_event(act, path=path)}\n")
+    event = NewEvent(
+        action=Action.ACCESS_GRANTED, origin=Origin(actor="7"), now=datetime.now(UTC), resource="Patient/7"
+    )
+    sys.stdout.write(f"{spool_event(event, path=path)}\n")
     sys.stdout.flush()

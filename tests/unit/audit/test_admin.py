@@ -1,4 +1,4 @@
-"""The trail's own pages: who may looks, and leaves an event; nobody changes anything; nothing breaks them."""
+"""The audit pages: views need a permission and are recorded, nothing can be changed, and damaged rows are shown."""
 
 import re
 import uuid
@@ -35,7 +35,7 @@ def _plain_http(settings: Any) -> None:
 
 @pytest.fixture
 def officer() -> Officer:
-    """Return what signs in somebody of the staff who may view these models."""
+    """Return a function that signs in a staff user with the view permissions of models."""
     return lambda *models, **options: sign_in_officer(*(f"view_{model}" for model in models), **options)
 
 
@@ -43,10 +43,10 @@ def of_event(id_: object, page: str = "change") -> str:
     return f"{EVENTS}{id_}/{page}/"
 
 
-def told(**wanted: Any) -> list[tuple[str, str, str, str]]:
-    """Return what the trail has of looks: the actor, subject, resource and detail of each."""
-    found = AuditEvent.objects.filter(**{"action": "audit.viewed", **wanted})
-    return [(each.actor, each.subject, each.resource, each.detail) for each in found]
+def recorded(**filters: Any) -> list[tuple[str, str, str, str]]:
+    """Return actor, subject, resource and detail of the recorded views, or of other events."""
+    events = AuditEvent.objects.filter(**{"action": "audit.viewed", **filters})
+    return [(event.actor, event.subject, event.resource, event.detail) for event in events]
 
 
 def pages(id_: object) -> dict[str, list[str]]:
@@ -63,13 +63,13 @@ def test_each_page_needs_the_permission_of_its_own_model(permitted: str, officer
     client = officer(*models)
     for model, urls in pages(ids[0]).items():
         for url in urls:
-            looks, refusals = len(told()), len(told(action="access.denied"))
+            views, refusals = len(recorded()), len(recorded(action="access.denied"))
             assert client.get(url).status_code == (200 if model in models else 403), url
-            assert len(told()) - looks == (model in models)
-            assert len(told(action="access.denied")) - refusals == (model not in models)
+            assert len(recorded()) - views == (model in models)
+            assert len(recorded(action="access.denied")) - refusals == (model not in models)
 
 
-def test_refused_look_is_an_event_that_says_at_what(officer: Officer) -> None:
+def test_refused_view_is_an_event_with_its_page(officer: Officer) -> None:
     (one,) = sealed(1)
     client = officer("pairwisesubject")
     shown = client.get(of_event(one)).content + client.get(EVENTS).content
@@ -83,19 +83,19 @@ def test_refused_look_is_an_event_that_says_at_what(officer: Officer) -> None:
     )
 
 
-def test_nobody_who_is_not_of_the_staff_gets_further_than_the_way_in(officer: Officer) -> None:
+def test_users_who_are_not_staff_are_redirected_to_the_login_page(officer: Officer) -> None:
     (one,) = sealed(1)
     for client in (Client(), officer("auditevent", "auditcheckpoint", is_staff=False)):
         for url in chain(*pages(one).values()):
             answer = client.get(url)
             assert (answer.status_code, answer["Location"].split("?")[0]) == (302, "/admin/login/")
-    assert told() == []
+    assert recorded() == []
 
 
-def test_each_look_is_an_event_with_its_actor_and_whose_data_it_was(officer: Officer) -> None:
+def test_each_view_is_an_event_with_its_actor_and_subject(officer: Officer) -> None:
     one, _ = sealed(2, subject=SUBJECT)
     client = officer("auditevent", "auditcheckpoint")
-    looks = {
+    views = {
         EVENTS: ("", "", '{"filters":[],"page":"events"}'),
         f"{EVENTS}?subject={SUBJECT}&outcome=success&action=": (
             SUBJECT,
@@ -110,12 +110,12 @@ def test_each_look_is_an_event_with_its_actor_and_whose_data_it_was(officer: Off
         f"{CHECKPOINTS}2/change/": ("", "AuditCheckpoint/2", '{"filters":[],"page":"checkpoint"}'),
         f"{CHECKPOINTS}2/note/": ("", "AuditCheckpoint/2", '{"filters":[],"page":"checkpoint"}'),
     }
-    for url in looks:
+    for url in views:
         assert client.get(url).status_code == 200
-    assert told() == [(str(client.user.pk), *look) for look in looks.values()]  # type: ignore[attr-defined]
+    assert recorded() == [(str(client.user.pk), *view) for view in views.values()]  # type: ignore[attr-defined]
 
 
-def test_pages_answer_nothing_while_the_trail_is_away(officer: Officer, audit_database_away: Any) -> None:
+def test_pages_return_503_without_the_audit_database(officer: Officer, audit_database_away: Any) -> None:
     (one,) = sealed(1)
     clients = officer("auditevent", "auditcheckpoint"), officer("pairwisesubject")
     for url in chain(*pages(one).values()):
@@ -128,7 +128,7 @@ def test_pages_answer_nothing_while_the_trail_is_away(officer: Officer, audit_da
             assert str(one) not in answer.content.decode()
 
 
-def test_pages_answer_nothing_where_the_look_cant_be_written(officer: Officer, settings: Any) -> None:
+def test_pages_return_503_if_the_view_cannot_be_recorded(officer: Officer, settings: Any) -> None:
     (one,) = sealed(1)
     client = officer("auditevent", "auditcheckpoint")
     settings.PHI_OIDC = {**settings.PHI_OIDC, "AUDIT_MAC_KEYS": []}
@@ -163,7 +163,7 @@ def test_no_request_changes_anything(officer: Officer) -> None:
 
 @pytest.fixture
 def _a_year_later() -> Iterator[None]:
-    """What these looks leave behind is younger than all that is looked for, whatever the day."""
+    """Make the events of these views newer than the events of the test."""
     with clock.override_clock(lambda: NOW + timedelta(days=365)):
         yield
 
@@ -183,15 +183,13 @@ FILTERED: dict[str, tuple[dict[str, str], dict[str, Any]]] = {
 
 @pytest.mark.usefixtures("_a_year_later")
 @pytest.mark.parametrize("name", FILTERED)
-def test_filter_shows_what_has_it_and_stays_in_the_form_and_the_links(
-    name: str, officer: Officer, settings: Any
-) -> None:
+def test_filter_shows_matching_events_and_stays_in_form_and_links(name: str, officer: Officer, settings: Any) -> None:
     settings.TIME_ZONE = "Asia/Tokyo"
-    asked, given = FILTERED[name]
+    parameters, fields = FILTERED[name]
     events(3, reason="another")
-    events(101, **given, reason="this")
+    events(101, **fields, reason="this")
     client = officer("auditevent")
-    page = client.get(EVENTS, asked)
+    page = client.get(EVENTS, parameters)
     assert [row.reason for row in page.context["rows"]] == ["this"] * 100
     older = client.get(EVENTS + "?" + page.context["older"])
     assert [row.reason for row in older.context["rows"]] == ["this"]
@@ -199,43 +197,43 @@ def test_filter_shows_what_has_it_and_stays_in_the_form_and_the_links(
     back = client.get(EVENTS + "?" + older.context["newer"])
     assert [row.id for row in back.context["rows"]] == [row.id for row in page.context["rows"]]
     html = re.sub(r"\s+", " ", page.content.decode())
-    (kept,) = page.context["form"].data.values()
-    assert f'value="{kept}"' in html
+    (value,) = page.context["form"].data.values()
+    assert f'value="{value}"' in html
     assert page.context["older"].replace("&", "&amp;") in html
 
 
 BAD = {
     "action unknown": ("action=claim.invented", "There is no such action."),
-    "action of no shape": ("action=revealed", "There is no such action."),
+    "malformed action": ("action=revealed", "There is no such action."),
     "action with NUL": ("action=claim%00", "Null characters are not allowed."),
     "outcome unknown": ("outcome=maybe", "Select a valid choice."),
     "actor with NUL": ("actor=7%00", "Null characters are not allowed."),
     "search too long": ("search=" + "x" * 10_000, "at most 256 characters"),
     "subject too long": ("subject=" + "x" * 257, "at most 256 characters"),
-    "time of no shape": ("since=yesterday", "Enter a valid date/time."),
+    "malformed time": ("since=yesterday", "Enter a valid date/time."),
     "time with NUL": ("since=2026%00", "Enter a valid date/time."),
-    "time that is none": ("until=2026-02-30T00:00", "Enter a valid date/time."),
-    "time before all": ("since=1969-12-31T23:59", "Enter a valid date/time."),
+    "time that does not exist": ("until=2026-02-30T00:00", "Enter a valid date/time."),
+    "time before 1970": ("since=1969-12-31T23:59", "Enter a valid date/time."),
     "time at the edge": ("until=0001-01-01T00:00%2B14:00", "Enter a valid date/time."),
-    "before is no id": ("before=1", "names no entry to begin beside"),
-    "after with NUL": ("after=%00", "names no entry to begin beside"),
+    "before is not an id": ("before=1", "names no entry to begin at"),
+    "after with NUL": ("after=%00", "names no entry to begin at"),
     "both ends": (f"before={SESSION}&after={SESSION}", "before an entry or after one, not both"),
 }
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_what_cant_be_meant_is_told_and_nothing_shown(name: str, officer: Officer) -> None:
+def test_invalid_filter_shows_an_error_and_no_events(name: str, officer: Officer) -> None:
     events(3)
-    asked, message = BAD[name]
-    page = officer("auditevent").get(f"{EVENTS}?{asked}")
+    query, message = BAD[name]
+    page = officer("auditevent").get(f"{EVENTS}?{query}")
     assert (page.status_code, page.context["rows"]) == (200, ())
     assert message in page.content.decode()
     assert "claim.revealed</td>" not in page.content.decode()
-    assert len(told()) == 1
+    assert len(recorded()) == 1
 
 
 @pytest.mark.parametrize(
-    "asked",
+    "query",
     [
         "action=clinic.opened",
         "search=%C3%A9",
@@ -244,24 +242,24 @@ def test_what_cant_be_meant_is_told_and_nothing_shown(name: str, officer: Office
         "until=1970-01-01",
     ],
 )
-def test_what_nothing_has_is_an_empty_page(asked: str, officer: Officer) -> None:
+def test_filter_without_matches_shows_an_empty_page(query: str, officer: Officer) -> None:
     events(3)
-    page = officer("auditevent").get(f"{EVENTS}?{asked}")
+    page = officer("auditevent").get(f"{EVENTS}?{query}")
     assert "No event here is what you ask for." in page.content.decode()
     assert 'role="alert"' not in page.content.decode()
 
 
 @pytest.mark.parametrize(
-    "asked", ["before=x", "after=-1", f"before={2**63}", "before=" + "9" * 10_000, "before=1&after=2", "before=%00"]
+    "query", ["before=x", "after=-1", f"before={2**63}", "before=" + "9" * 10_000, "before=1&after=2", "before=%00"]
 )
-def test_checkpoints_beside_what_is_none_are_not_shown(asked: str, officer: Officer) -> None:
+def test_invalid_checkpoint_cursor_shows_no_checkpoints(query: str, officer: Officer) -> None:
     sealed(1)
-    page = officer("auditcheckpoint").get(f"{CHECKPOINTS}?{asked}")
+    page = officer("auditcheckpoint").get(f"{CHECKPOINTS}?{query}")
     assert (page.status_code, page.context["rows"]) == (200, [])
     assert 'role="alert"' in page.content.decode()
 
 
-def test_address_of_nothing_is_not_found_and_no_event(officer: Officer) -> None:
+def test_missing_row_is_404_without_an_event(officer: Officer) -> None:
     sealed(1)
     client = officer("auditevent", "auditcheckpoint")
     for url in (
@@ -274,10 +272,10 @@ def test_address_of_nothing_is_not_found_and_no_event(officer: Officer) -> None:
         f"{CHECKPOINTS}{'9' * 5000}/change/",
     ):
         assert client.get(url).status_code == 404
-    assert told() == []
+    assert recorded() == []
 
 
-def test_pages_cost_few_queries_and_count_nothing(officer: Officer) -> None:
+def test_pages_make_few_queries_and_count_nothing(officer: Officer) -> None:
     for hours in range(3):
         sealed(110, at=NOW + timedelta(hours=hours), subject=SUBJECT)
     deep = str(AuditEvent.objects.order_by("id")[150:151].get().id)
@@ -294,18 +292,18 @@ def test_pages_cost_few_queries_and_count_nothing(officer: Officer) -> None:
         f"{CHECKPOINTS}220/change/",
     ):
         with (
-            CaptureQueriesContext(connections["default"]) as ours,
-            CaptureQueriesContext(connections[AUDIT_ALIAS]) as trails,
+            CaptureQueriesContext(connections["default"]) as default_queries,
+            CaptureQueriesContext(connections[AUDIT_ALIAS]) as audit_queries,
         ):
             assert client.get(url).status_code == 200
-        asked = [query["sql"] for query in (*ours, *trails)]
-        costs[url] = len(asked)
-        assert not [each for each in asked if re.search(r"COUNT\(|OFFSET", each)]
-        assert len(asked) <= 8, asked
+        statements = [query["sql"] for query in (*default_queries, *audit_queries)]
+        costs[url] = len(statements)
+        assert not [statement for statement in statements if re.search(r"COUNT\(|OFFSET", statement)]
+        assert len(statements) <= 8, statements
     assert costs[EVENTS] == costs[f"{EVENTS}?before={deep}"]
 
 
-def test_event_page_shows_all_of_it_and_its_place(officer: Officer) -> None:
+def test_event_page_shows_all_fields_and_the_log_position(officer: Officer) -> None:
     sealed(3)
     origin = Origin(actor="8", session=SESSION, client_ip="2001:db8::1", request_id="request-1")
     more = {"provider": "clinic", "resource": "AuditEvent/x", "reason": "why", "subject": SUBJECT}
@@ -324,13 +322,13 @@ def test_event_page_shows_all_of_it_and_its_place(officer: Officer) -> None:
         "request-1",
     }
     shown |= {*more.values(), "TREAT", row.mac_key, "3", "4 events"}
-    assert [each for each in shown if f">{each}<" not in html] == []
+    assert [text for text in shown if f">{text}<" not in html] == []
     assert "&quot;claim&quot;: &quot;birthdate&quot;" in html
     assert f"{CHECKPOINTS}4/change/" in html
     assert f"{CHECKPOINTS}4/change/" not in officer("auditevent").get(of_event(one)).content.decode()
 
 
-def test_event_that_is_not_sealed_has_no_proof(officer: Officer) -> None:
+def test_unsealed_event_has_no_proof(officer: Officer) -> None:
     (one,) = events(1)
     client = officer("auditevent")
     html = client.get(of_event(one)).content.decode()
@@ -339,12 +337,12 @@ def test_event_that_is_not_sealed_has_no_proof(officer: Officer) -> None:
     answer = client.get(of_event(one, "proof"), follow=True)
     assert answer.redirect_chain == [(of_event(one), 302)]
     assert "There is no proof of this event" in answer.content.decode()
-    assert [look[3] for look in told()] == ['{"filters":[],"page":"event"}'] * 2
+    assert [view[3] for view in recorded()] == ['{"filters":[],"page":"event"}'] * 2
     AuditUnsealed.objects.filter(event_id=one).update(refused=True)
     assert "its MAC does not fit" in client.get(of_event(one)).content.decode()
 
 
-def test_proof_is_a_file_that_holds(officer: Officer) -> None:
+def test_proof_is_a_valid_file(officer: Officer) -> None:
     one = sealed(7)[4]
     answer = officer("auditevent").get(of_event(one, "proof"))
     assert (answer["Content-Type"], answer["Content-Disposition"]) == (
@@ -355,7 +353,7 @@ def test_proof_is_a_file_that_holds(officer: Officer) -> None:
     assert (proven.event["id"], proven.leaf_index) == (str(one), 4)
 
 
-def test_proof_from_a_damaged_log_is_not_given(officer: Officer) -> None:
+def test_damaged_log_gives_no_proof(officer: Officer) -> None:
     one, other, *_ = sealed(7)
     with without_triggers():
         sql(f"DELETE FROM {LEAF} WHERE event_id = %s", other)
@@ -363,7 +361,7 @@ def test_proof_from_a_damaged_log_is_not_given(officer: Officer) -> None:
     assert "or the log is damaged" in answer.content.decode()
 
 
-def test_note_of_a_checkpoint_is_a_file_as_it_was_signed(officer: Officer) -> None:
+def test_note_of_a_checkpoint_is_a_file(officer: Officer) -> None:
     sealed(2)
     client = officer("auditcheckpoint")
     note = AuditCheckpoint.objects.get().note
@@ -373,13 +371,13 @@ def test_note_of_a_checkpoint_is_a_file_as_it_was_signed(officer: Officer) -> No
     assert note.replace("+", "&#x2B;") in client.get(f"{CHECKPOINTS}2/change/").content.decode().replace("+", "&#x2B;")
 
 
-def test_checkpoints_are_listed_newest_first_by_pages(officer: Officer) -> None:
+def test_checkpoints_are_listed_newest_first_in_pages(officer: Officer) -> None:
     for _ in range(102):
         sealed(1)
     client = officer("auditcheckpoint")
     page = client.get(CHECKPOINTS)
     older = client.get(f"{CHECKPOINTS}?{page.context['older']}")
-    sizes = [[row.tree_size for row, _ in each.context["rows"]] for each in (page, older)]
+    sizes = [[row.tree_size for row, _ in shown.context["rows"]] for shown in (page, older)]
     assert sizes == [list(range(102, 2, -1)), [2, 1]]
     assert page.context["rows"][0][1] == bytes(AuditCheckpoint.objects.last().root_hash).hex()
     assert (page.context["newer"], page.context["newest"], older.context["older"]) == ("", "", "")
@@ -399,9 +397,9 @@ def test_last_verification_is_on_both_lists(
     client = officer("auditevent", "auditcheckpoint")
     for url in (EVENTS, CHECKPOINTS):
         assert "None yet" in client.get(url).content.decode()
-    given = {"action": Action.AUDIT_VERIFIED, "detail": detail, "outcome": outcome}
-    events(1, at=NOW + timedelta(hours=1), origin=Origin(actor="the auditor"), **given)
-    events(1, at=NOW, origin=Origin(), **{**given, "detail": {"findings": 9}})
+    fields = {"action": Action.AUDIT_VERIFIED, "detail": detail, "outcome": outcome}
+    events(1, at=NOW + timedelta(hours=1), origin=Origin(actor="the auditor"), **fields)
+    events(1, at=NOW, origin=Origin(), **{**fields, "detail": {"findings": 9}})
     for url in (EVENTS, CHECKPOINTS):
         html = client.get(url).content.decode().partition("</section>")[0]
         assert shown in html
@@ -412,9 +410,9 @@ def test_last_verification_is_on_both_lists(
 
 def test_everything_is_escaped(officer: Officer) -> None:
     evil = "<script>alert('x')</script>"
-    given: dict[str, Any] = {"reason": evil, "subject": evil, "resource": evil, "purpose": evil, "provider": evil}
+    fields: dict[str, Any] = {"reason": evil, "subject": evil, "resource": evil, "purpose": evil, "provider": evil}
     origin = Origin(actor=evil, session=evil, client_ip=evil, request_id=evil)
-    (one,) = sealed(1, origin=origin, detail={"claim": evil}, **given)
+    (one,) = sealed(1, origin=origin, detail={"claim": evil}, **fields)
     client = officer("auditevent")
     for url in (EVENTS, of_event(one), f"{EVENTS}?search={evil}&action={evil}&since={evil}&before={evil}"):
         html = client.get(url).content.decode()
@@ -422,7 +420,7 @@ def test_everything_is_escaped(officer: Officer) -> None:
         assert "&lt;script&gt;alert" in html
 
 
-def test_pages_have_no_script_and_style_of_ours_in_line_and_are_not_stored(officer: Officer) -> None:
+def test_pages_have_no_inline_script_or_style_and_are_not_stored(officer: Officer) -> None:
     (one,) = sealed(1)
     client = officer("auditevent", "auditcheckpoint")
     for url in chain(*pages(one).values()):
@@ -431,7 +429,7 @@ def test_pages_have_no_script_and_style_of_ours_in_line_and_are_not_stored(offic
         assert not re.search(r"<style|<script(?![^>]* src=)|\son\w+=|\sstyle=", answer.content.decode())
 
 
-def test_row_that_can_be_no_event_is_told_of(officer: Officer) -> None:
+def test_unreadable_row_is_reported(officer: Officer) -> None:
     one, other = sealed(2)
     with without_triggers():
         sql(

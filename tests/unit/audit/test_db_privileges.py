@@ -1,4 +1,4 @@
-"""The documented role writes, seals and verifies the trail, and can change nothing in it; a check tells who could."""
+"""The documented roles write, seal and verify the audit log but cannot change it; a check reports other privileges."""
 
 import secrets
 from collections.abc import Callable, Iterator
@@ -30,7 +30,7 @@ AsRole = Callable[..., AbstractContextManager[None]]
 
 @pytest.fixture
 def as_role() -> Iterator[AsRole]:
-    """Return what acts on the trail as the documented role."""
+    """Return a context manager that sets the documented role on the audit connection."""
     role = f"phi_test_{secrets.token_hex(4)}"
     sql(f"CREATE ROLE {role} NOLOGIN")
     sql(f"GRANT ALL ON {', '.join((*TABLES, QUEUE))} TO {role}")
@@ -50,20 +50,20 @@ def as_role() -> Iterator[AsRole]:
     sql(f"DROP ROLE {role}")
 
 
-def test_roles_of_the_page_can_sign_in_and_do_what_is_theirs_alone() -> None:
+def test_documented_roles_can_log_in_and_have_only_their_privileges() -> None:
     writer, sealer = (f"phi_test_{secrets.token_hex(4)}" for _ in range(2))
     with connections["phi_audit"].cursor() as cursor:
         cursor.execute("SELECT current_user, current_database()")
         owner, database = cursor.fetchone()
-    here = {"portal_audit": writer, "portal_sealer": sealer, "owner": owner, "portal": database}
+    names = {"portal_audit": writer, "portal_sealer": sealer, "owner": owner, "portal": database}
     try:
         for line in block("postgresql-role", "roles").splitlines():
-            asked, _, client = line.removeprefix("$ ").rpartition(" | ")
-            given, printed = "not-for-production\n" * 2, StringIO()
-            if asked:
-                call_command(*(here.get(word, word) for word in asked.split()[2:]), stdout=printed)
-                given = printed.getvalue()
-            run_client(*(here.get(word, word) for word in client.split()), using="phi_audit", given=given)
+            command, _, client = line.removeprefix("$ ").rpartition(" | ")
+            stdin, printed = "not-for-production\n" * 2, StringIO()
+            if command:
+                call_command(*(names.get(word, word) for word in command.split()[2:]), stdout=printed)
+                stdin = printed.getvalue()
+            run_client(*(names.get(word, word) for word in client.split()), using="phi_audit", given=stdin)
         with connections["phi_audit"].cursor() as cursor:
             cursor.execute("SELECT count(*) FROM pg_roles WHERE rolcanlogin AND rolname IN (%s, %s)", [writer, sealer])
             assert cursor.fetchone() == (2,)
@@ -80,7 +80,7 @@ def test_roles_of_the_page_can_sign_in_and_do_what_is_theirs_alone() -> None:
             sql(f"DROP ROLE {role}")
 
 
-def test_role_writes_and_that_of_the_sealer_seals_and_both_verify(as_role: AsRole) -> None:
+def test_writer_role_writes_sealer_role_seals_and_both_verify(as_role: AsRole) -> None:
     with as_role():
         ids = events(300)
         assert list_excess_privileges(is_sealer=False) == []
@@ -108,7 +108,7 @@ def test_role_writes_and_that_of_the_sealer_seals_and_both_verify(as_role: AsRol
         "CREATE TRIGGER mine BEFORE INSERT ON {table} FOR EACH ROW EXECUTE FUNCTION phi_oidc_audit_refuse()",
     ],
 )
-def test_role_can_t_change_the_trail(statement: str, table: str, sealing: bool, as_role: AsRole) -> None:
+def test_role_cannot_change_the_audit_log(statement: str, table: str, sealing: bool, as_role: AsRole) -> None:
     sealed(256)
     column = connections["phi_audit"].introspection.get_primary_key_columns(connections["phi_audit"].cursor(), table)[0]
     with (
@@ -125,9 +125,7 @@ def test_role_can_t_change_the_trail(statement: str, table: str, sealing: bool, 
 
 @pytest.mark.parametrize("table", [*TABLES[1:], QUEUE])
 @pytest.mark.parametrize("statement", ["INSERT INTO {table} SELECT * FROM {table}", "DELETE FROM {table}"])
-def test_role_that_does_not_seal_can_t_write_the_log_or_touch_the_queue(
-    statement: str, table: str, as_role: AsRole
-) -> None:
+def test_writer_role_cannot_write_the_log_or_the_queue(statement: str, table: str, as_role: AsRole) -> None:
     sealed(256)
     events(1)
     with (
@@ -139,19 +137,19 @@ def test_role_that_does_not_seal_can_t_write_the_log_or_touch_the_queue(
     assert seal_now().event_count == 1
 
 
-def told() -> list[str]:
-    found = checks.run_checks(tags=["database"], include_deployment_checks=True, databases=["phi_audit"])
-    return [message.msg for message in found if message.id == "django_phi_oidc.W020"]
+def excess_warnings() -> list[str]:
+    messages = checks.run_checks(tags=["database"], include_deployment_checks=True, databases=["phi_audit"])
+    return [message.msg for message in messages if message.id == "django_phi_oidc.W020"]
 
 
-def test_excess_is_told_of_by_a_check_for_deployment_alone(as_role: AsRole) -> None:
-    assert "superuser" in told()[0]
+def test_excess_privileges_are_reported_by_a_deployment_check(as_role: AsRole) -> None:
+    assert "superuser" in excess_warnings()[0]
     with as_role():
-        assert told() == []
+        assert excess_warnings() == []
     assert [message for message in checks.run_checks(databases=["phi_audit"]) if "W020" in str(message.id)] == []
 
 
-def test_excess_names_each_right_and_an_owner(as_role: AsRole) -> None:
+def test_excess_privileges_name_each_privilege_and_ownership(as_role: AsRole) -> None:
     with as_role():
         (name,) = one("SELECT current_user")
     sql(f"GRANT UPDATE, TRUNCATE ON django_phi_oidc_auditleaf TO {name}")
@@ -172,13 +170,13 @@ def test_excess_names_each_right_and_an_owner(as_role: AsRole) -> None:
         sql(f"ALTER TABLE django_phi_oidc_auditleaf OWNER TO {owner}")
 
 
-def test_one_database_without_a_witness_file_is_told_of_where_it_is_deployed() -> None:
+def test_single_database_without_a_witness_file_is_reported() -> None:
     """W021."""
 
     def ids() -> set[str]:
         aliases = ["default", "phi_audit"]
-        found = checks.run_checks(tags=["database"], include_deployment_checks=True, databases=aliases)
-        return {str(message.id) for message in found}
+        messages = checks.run_checks(tags=["database"], include_deployment_checks=True, databases=aliases)
+        return {str(message.id) for message in messages}
 
     assert is_single_database()
     assert "django_phi_oidc.W021" in ids()

@@ -1,4 +1,4 @@
-"""The event's vocabulary, its canonical form and its MAC."""
+"""Actions, canonical form and MAC of events."""
 
 import hashlib
 import hmac
@@ -47,22 +47,22 @@ any_text = st.text(st.characters(codec=None, exclude_categories=()), max_size=30
 any_scalar = any_text | st.booleans() | st.integers(-(2**53) + 1, 2**53 - 1)
 
 
-def an_act(**given: Any) -> NewEvent:
-    return NewEvent(**{"action": Action.CLAIM_REVEALED, "origin": Origin(actor="7"), "now": NOW, **given})
+def new_event(**fields: Any) -> NewEvent:
+    return NewEvent(**{"action": Action.CLAIM_REVEALED, "origin": Origin(actor="7"), "now": NOW, **fields})
 
 
-def built(**given: Any) -> Event:
-    return build_event(an_act(**given), id=ID, mac_key="0123abcd")
+def built(**fields: Any) -> Event:
+    return build_event(new_event(**fields), id=ID, mac_key="0123abcd")
 
 
 def as_json(event: Event) -> dict[str, Any]:
-    """Return the members that an independent library is to spell."""
+    """Return the members for an independent JCS library."""
     members = event._asdict()
     occurred_at = event.occurred_at.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
     return {**members, "id": str(event.id), "occurred_at": occurred_at, "detail": json.loads(event.detail)}
 
 
-def test_canonical_bytes_of_a_plain_event_are_these() -> None:
+def test_canonical_bytes_of_a_plain_event() -> None:
     event = built(purpose="TREAT", detail={"claim": "birthdate"}, subject="a-subject", provider="default")
     assert canonical_bytes(event) == (
         b'{"action":"claim.revealed","actor":"7","client_ip":"","detail":{"claim":"birthdate"},'
@@ -82,8 +82,8 @@ def test_canonical_bytes_of_a_plain_event_are_these() -> None:
 def test_canonical_bytes_of_any_event_equal_those_of_another_library(
     actor: str, reason: str, provider: str, detail: dict[str, Any], now: datetime
 ) -> None:
-    given_act = {"origin": Origin(actor=actor), "reason": reason, "provider": provider, "detail": detail, "now": now}
-    event = built(action=Action.ALERT_RAISED, **given_act)
+    fields = {"origin": Origin(actor=actor), "reason": reason, "provider": provider, "detail": detail, "now": now}
+    event = built(action=Action.ALERT_RAISED, **fields)
     assert canonical_bytes(event) == rfc8785.dumps(as_json(event))
     assert parse_event(serialize_event(AuthenticatedEvent(event, b"m" * 32))).event == event
 
@@ -94,16 +94,16 @@ def test_canonical_bytes_of_any_event_equal_those_of_another_library(
         pytest.param('"', id="a quote"),
         pytest.param("a\\b", id="a backslash"),
         pytest.param("a\nb", id="a line feed"),
-        pytest.param("\x7f\x85", id="controls that JSON does not escape"),
+        pytest.param("\x7f\x85", id="control characters that JSON does not escape"),
         pytest.param("a b", id="nothing to escape"),
     ],
 )
-def test_canonical_bytes_of_a_text_that_nobody_cleaned_equal_those_of_another_library(text: str) -> None:
+def test_canonical_bytes_of_unsanitized_text_equal_those_of_another_library(text: str) -> None:
     event = built()._replace(reason=text)
     assert canonical_bytes(event) == rfc8785.dumps(as_json(event))
 
 
-def test_event_text_equals_the_canonical_form_with_the_mac_as_one_more_member() -> None:
+def test_serialized_event_is_the_canonical_form_with_the_mac_as_a_member() -> None:
     event = built()
     assert serialize_event(AuthenticatedEvent(event, b"\xab" * 32)).encode() == rfc8785.dumps(
         {**as_json(event), "mac": "ab" * 32}
@@ -139,7 +139,7 @@ def test_build_event_in_another_time_zone_writes_utc() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given_text", "kept"),
+    ("text", "sanitized"),
     [
         ("line\nbreak", "linebreak"),
         ("nul\x00", "nul"),
@@ -150,104 +150,104 @@ def test_build_event_in_another_time_zone_writes_utc() -> None:
         ("é" * 257, "é" * 256),
     ],
 )
-def test_build_event_with_a_string_that_must_not_be_kept_cleans_and_flags_it(given_text: str, kept: str) -> None:
-    in_field = built(reason=given_text)
-    in_detail = built(detail={"claim": given_text})
-    in_list = built(action=Action.CLAIM_STORED, detail={"claims": [given_text, "plain"]})
-    assert (in_field.reason, in_field.detail) == (kept, '{"sanitized":true}')
-    assert json.loads(in_detail.detail) == {"claim": kept, "sanitized": True}
-    assert json.loads(in_list.detail) == {"claims": [kept, "plain"], "sanitized": True}
+def test_build_event_sanitizes_and_flags_unsafe_strings(text: str, sanitized: str) -> None:
+    in_field = built(reason=text)
+    in_detail = built(detail={"claim": text})
+    in_list = built(action=Action.CLAIM_STORED, detail={"claims": [text, "plain"]})
+    assert (in_field.reason, in_field.detail) == (sanitized, '{"sanitized":true}')
+    assert json.loads(in_detail.detail) == {"claim": sanitized, "sanitized": True}
+    assert json.loads(in_list.detail) == {"claims": [sanitized, "plain"], "sanitized": True}
 
 
 @pytest.mark.parametrize("text", ["x" * 256, "naïve", "𝒳 \U0001f600", 'quoted " and \\', "", "</script>"])
-def test_build_event_with_a_string_that_may_be_kept_keeps_it_unflagged(text: str) -> None:
+def test_build_event_keeps_safe_strings_unflagged(text: str) -> None:
     event = built(reason=text, detail={"claim": text})
     assert (event.reason, json.loads(event.detail)) == (text, {"claim": text})
 
 
-def test_build_event_with_a_longer_list_than_allowed_cuts_and_flags_it() -> None:
+def test_build_event_truncates_and_flags_long_lists() -> None:
     kept = json.loads(built(action=Action.CLAIM_OVERFETCHED, detail={"claims": ["x"] * MAX_ITEMS}).detail)
     cut = json.loads(built(action=Action.CLAIM_OVERFETCHED, detail={"claims": ["x"] * (MAX_ITEMS + 1)}).detail)
     assert kept == {"claims": ["x"] * MAX_ITEMS}
     assert cut == {**kept, "sanitized": True}
 
 
-def test_build_event_with_a_tuple_keeps_it_as_a_list_unflagged() -> None:
+def test_build_event_stores_a_tuple_as_a_list_unflagged() -> None:
     event = built(action=Action.CLAIM_OVERFETCHED, detail={"claims": ("x", "y")})
     assert json.loads(event.detail) == {"claims": ["x", "y"]}
 
 
 @pytest.mark.parametrize(
-    "given_act",
+    "fields",
     [{"action": "login.forgotten"}, {"outcome": "perhaps"}, {"now": NOW.replace(tzinfo=None)}, {"detail": {"x": 1}}],
 )
-def test_build_event_with_one_thing_out_of_the_vocabulary_raises(given_act: dict[str, Any]) -> None:
+def test_build_event_with_an_invalid_field_raises(fields: dict[str, Any]) -> None:
     assert built().action == "claim.revealed"
     with raise_on_refused_detail(), pytest.raises(ValueError, match=r"\w"):
-        built(**given_act)
+        built(**fields)
 
 
 @pytest.mark.parametrize("value", [2**53 - 1, -(2**53) + 1, True, "text", ["a", 1, False], (), Action.CLAIM_STORED])
-def test_refused_detail_with_an_allowed_value_names_nothing(value: Any) -> None:
-    assert list_refused_detail_keys(an_act(detail={"claim": value})) == ()
+def test_detail_with_an_allowed_value_is_not_refused(value: Any) -> None:
+    assert list_refused_detail_keys(new_event(detail={"claim": value})) == ()
 
 
 @pytest.mark.parametrize("value", [2**53, -(2**53), 1.0, None, {"a": 1}, [["a"]], [1.5], b"bytes", {"a"}])
-def test_refused_detail_with_a_value_of_no_allowed_type_names_the_key(value: Any) -> None:
-    assert list_refused_detail_keys(an_act(detail={"claim": value})) == ("claim",)
+def test_detail_with_a_value_of_another_type_is_refused(value: Any) -> None:
+    assert list_refused_detail_keys(new_event(detail={"claim": value})) == ("claim",)
 
 
 @pytest.mark.parametrize("key", ["birthdate", "sanitized", "claims", "CLAIM"])
-def test_refused_detail_with_a_key_that_the_action_does_not_have_names_it(key: str) -> None:
-    assert list_refused_detail_keys(an_act(detail={"claim": "x", key: "x"})) == (key,)
+def test_detail_key_that_the_action_does_not_have_is_refused(key: str) -> None:
+    assert list_refused_detail_keys(new_event(detail={"claim": "x", key: "x"})) == (key,)
 
 
-def test_without_refused_in_tests_raises_and_tells_the_key_alone() -> None:
+def test_refused_detail_in_tests_raises_with_the_key_but_not_the_value() -> None:
     with raise_on_refused_detail(), pytest.raises(ValueError, match="birthdate") as caught:
-        drop_refused_detail(an_act(detail={"birthdate": "1970-01-01"}))
+        drop_refused_detail(new_event(detail={"birthdate": "1970-01-01"}))
     assert "1970" not in str(caught.value)
 
 
-def test_without_refused_outside_of_tests_drops_it_and_tells_the_keys_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    told: list[str] = []
-    monkeypatch.setattr(events, "_report_refused_detail", told.append)
-    given = an_act(detail={"claim": "x", "ge\nbürt": "1970-01-01", "y" * 65: 1})
-    assert drop_refused_detail(given) == an_act(detail={"claim": "x"})
-    assert told == [f"claim.revealed: not allowed in its detail: 'ge\\nb\\xfcrt', '{'y' * 63}."]
-    assert drop_refused_detail(an_act(detail={"claim": "x"})) == an_act(detail={"claim": "x"})
-    assert len(told) == 1
+def test_refused_detail_outside_tests_is_dropped_and_only_keys_are_logged(monkeypatch: pytest.MonkeyPatch) -> None:
+    errors: list[str] = []
+    monkeypatch.setattr(events, "_report_refused_detail", errors.append)
+    event = new_event(detail={"claim": "x", "ge\nbürt": "1970-01-01", "y" * 65: 1})
+    assert drop_refused_detail(event) == new_event(detail={"claim": "x"})
+    assert errors == [f"claim.revealed: not allowed in its detail: 'ge\\nb\\xfcrt', '{'y' * 63}."]
+    assert drop_refused_detail(new_event(detail={"claim": "x"})) == new_event(detail={"claim": "x"})
+    assert len(errors) == 1
 
 
-# A host project's own actions
+# Actions of host projects
 
 CHART = "hospital.chart_printed"
 register_actions({CHART: {"pages", "printer"}})
 
 
-def test_action_of_a_host_project_is_built_with_its_own_keys_alone() -> None:
+def test_action_of_a_host_project_has_only_its_registered_keys() -> None:
     event = built(action=CHART, detail={"pages": 3, "printer": "ward 4"})
     assert (event.action, json.loads(event.detail)) == (CHART, {"pages": 3, "printer": "ward 4"})
-    assert list_refused_detail_keys(an_act(action=CHART, detail={"pages": 3, "claim": "x"})) == ("claim",)
+    assert list_refused_detail_keys(new_event(action=CHART, detail={"pages": 3, "claim": "x"})) == ("claim",)
     with raise_on_refused_detail(), pytest.raises(ValueError, match="claim"):
         built(action=CHART, detail={"claim": "x"})
 
 
-def test_register_actions_again_with_the_same_keys_changes_nothing_and_with_others_raises() -> None:
+def test_register_actions_again_with_other_keys_raises() -> None:
     register_actions({CHART: ["printer", "pages"]})
     for keys in ({"pages"}, {"pages", "printer", "ward"}):
         with pytest.raises(ValueError, match="other detail keys"):
             register_actions({CHART: keys})
-    assert list_refused_detail_keys(an_act(action=CHART, detail={"pages": 3, "printer": "ward 4"})) == ()
+    assert list_refused_detail_keys(new_event(action=CHART, detail={"pages": 3, "printer": "ward 4"})) == ()
 
 
-def test_disclosures_are_actions_that_are_registered_with_them() -> None:
+def test_disclosures_must_be_registered_in_the_same_call() -> None:
     register_actions({"k.seen": (), "k.kept": ()}, disclosures=["k.seen"])
     assert {"k.seen", "k.kept"} & get_registered_disclosure_actions() == {"k.seen"}
     for wrong in (["k.kept", CHART], "k.kept"):
         with pytest.raises(ValueError, match="disclosures"):
             register_actions({"k.kept": (), "l.kept": ()}, disclosures=wrong)
     assert "k.kept" not in get_registered_disclosure_actions()
-    with pytest.raises(ValueError, match="vocabulary"):
+    with pytest.raises(ValueError, match="unknown"):
         built(action="l.kept")
 
 
@@ -267,34 +267,34 @@ def test_disclosures_are_actions_that_are_registered_with_them() -> None:
         *((f"{prefix}.chart_printed", f"{prefix}s.chart_printed") for prefix in sorted(RESERVED_PREFIXES)),
     ],
 )
-def test_register_actions_with_a_name_that_is_none_or_ours_raises(name: str, accepted: str) -> None:
+def test_register_actions_with_an_invalid_or_reserved_name_raises(name: str, accepted: str) -> None:
     register_actions({accepted: ()})
     assert built(action=accepted).action == accepted
     with pytest.raises(ValueError, match=r"prefix"):
         register_actions({name: ()})
-    with pytest.raises(ValueError, match="vocabulary"):
+    with pytest.raises(ValueError, match="unknown"):
         built(action=name)
 
 
-def test_prefixes_of_today_and_of_what_is_planned_are_reserved() -> None:
+def test_present_and_planned_prefixes_are_reserved() -> None:
     planned = {"role", "emergency", "key", "delivery", "refresh"}
     assert {action.partition(".")[0] for action in Action} | planned <= RESERVED_PREFIXES
 
 
 @pytest.mark.parametrize("key", [*EVENT_FIELDS, "mac", SANITIZED_KEY, "a key", "1st", "", "\xe9tage", "a-key"])
-def test_register_actions_with_a_detail_key_that_cannot_be_one_raises_and_registers_none(key: str) -> None:
+def test_register_actions_with_an_invalid_detail_key_registers_nothing(key: str) -> None:
     with pytest.raises(ValueError, match="detail key"):
         register_actions({"k.kept_out": {"pages"}, "k.chart_printed": {"pages", key}})
-    with pytest.raises(ValueError, match="vocabulary"):
+    with pytest.raises(ValueError, match="unknown"):
         built(action="k.kept_out")
 
 
-def test_register_actions_with_a_text_for_its_keys_raises() -> None:
+def test_register_actions_with_a_string_as_keys_raises() -> None:
     with pytest.raises(ValueError, match="set of"):
         register_actions({"l.chart_printed": "pages"})
 
 
-def test_doors_of_the_vocabulary_load_no_django() -> None:
+def test_event_modules_do_not_import_django() -> None:
     source = (
         "import sys; from django_phi_oidc.audit.events import NewEvent, Action, Origin, register_actions; "
         "from django_phi_oidc.audit.events import build_event; print('django' in sys.modules)"
@@ -303,21 +303,21 @@ def test_doors_of_the_vocabulary_load_no_django() -> None:
     assert ran.stdout == "False\n", ran.stderr
 
 
-# Keyed ids
+# Resource pseudonyms
 
 
-def test_keyed_id_is_the_type_and_128_bits_of_hmac_of_the_resource() -> None:
+def test_resource_pseudonym_is_the_type_and_128_bits_of_hmac() -> None:
     mac = hmac.new(b"k" * 32, b"django_phi_oidc resource id\x00Chart/4711", hashlib.sha256)
     assert compute_resource_pseudonym("Chart/4711", key=b"k" * 32) == f"Chart/{mac.hexdigest()[:32]}"
 
 
-def test_keyed_id_of_half_a_character_is_told_from_another_half() -> None:
+def test_resource_pseudonyms_of_lone_surrogates_differ() -> None:
     halves = {compute_resource_pseudonym(f"Chart/{half}", key=b"k" * 32) for half in ("\ud800", "\ud801", "?")}
     assert len(halves) == 3
 
 
 @pytest.mark.parametrize("other", ["Chart/4712", "Patient/4711", "Chart/4711/", "4711", "/4711"])
-def test_keyed_id_of_another_resource_is_another(other: str) -> None:
+def test_resource_pseudonyms_of_different_resources_differ(other: str) -> None:
     keyed = compute_resource_pseudonym(other, key=b"k" * 32)
     assert keyed.rpartition("/")[2] != compute_resource_pseudonym("Chart/4711", key=b"k" * 32).rpartition("/")[2]
     assert "4711" not in keyed
@@ -325,12 +325,12 @@ def test_keyed_id_of_another_resource_is_another(other: str) -> None:
 
 
 @pytest.mark.parametrize("resource", ["", "Chart/", *(f"{kind}/7" for kind in sorted(UNKEYED_RESOURCE_TYPES))])
-def test_keyed_id_of_what_is_no_persons_is_as_it_was(resource: str) -> None:
+def test_resources_of_the_package_have_no_pseudonym(resource: str) -> None:
     assert compute_resource_pseudonym(resource, key=b"k" * 32) == resource
 
 
 @given(any_text)
-def test_keyed_id_of_any_text_needs_its_key_and_holds_no_id(resource: str) -> None:
+def test_resource_pseudonym_depends_on_the_key_and_does_not_contain_the_id(resource: str) -> None:
     keyed = compute_resource_pseudonym(resource, key=b"k" * 32)
     _, _, id_ = resource.partition("/") if "/" in resource else ("", "", resource)
     if id_ and resource.partition("/")[0] not in UNKEYED_RESOURCE_TYPES:
@@ -357,7 +357,7 @@ def test_keyed_id_of_any_text_needs_its_key_and_holds_no_id(resource: str) -> No
         ('"detail":{}', '"detail":[]'),
     ],
 )
-def test_parse_event_with_a_text_that_differs_in_one_place_raises(old: str, new: str) -> None:
+def test_parse_event_of_a_text_that_differs_in_one_place_raises(old: str, new: str) -> None:
     text = serialize_event(AuthenticatedEvent(built(), b"\xab" * 32))
     assert parse_event(text) == AuthenticatedEvent(built(), b"\xab" * 32)
     with pytest.raises(ValueError, match="vent"):

@@ -1,4 +1,4 @@
-"""The model, its QuerySet and the database each refuse to change the trail."""
+"""The model, its QuerySet and the database triggers each refuse changes of events."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -47,18 +47,18 @@ def test_change_of_an_event_by_the_model_is_refused(change: Callable[[AuditEvent
 
 
 @pytest.mark.django_db
-def test_save_of_a_second_event_under_an_id_inserts_and_is_refused() -> None:
+def test_save_with_an_existing_id_only_inserts_and_is_refused() -> None:
     event = recorded()
     (row,) = AuditEvent.objects.values()
     forged = AuditEvent(**{**row, "actor": "8"})
     with (
-        CaptureQueriesContext(connections["phi_audit"]) as asked,
+        CaptureQueriesContext(connections["phi_audit"]) as queries,
         pytest.raises(IntegrityError),
         transaction.atomic(using="phi_audit"),
     ):
         forged.save()
-    statements = [query["sql"].partition(" ")[0] for query in asked if TABLE in query["sql"]]
-    assert statements == ["INSERT"], "nothing is tried that could change a row"
+    statements = [query["sql"].partition(" ")[0] for query in queries if TABLE in query["sql"]]
+    assert statements == ["INSERT"], "no statement that could change a row"
     assert AuditEvent.objects.get(id=event.id).actor == "7"
 
 
@@ -109,7 +109,7 @@ def test_change_of_an_event_on_postgresql_is_refused(sql: str, role: str) -> Non
 
 
 @pytest.mark.usefixtures("triggers_in_place")
-def test_insert_of_further_events_is_let_through() -> None:
+def test_insert_of_more_events_is_allowed() -> None:
     assert recorded() != recorded()
     assert AuditEvent.objects.count() == 2
 

@@ -1,4 +1,4 @@
-"""Permits and refusals are committed at once, or nothing is permitted."""
+"""Permits and refusals are committed at once, or AuditUnavailable is raised."""
 
 import json
 import logging
@@ -27,8 +27,8 @@ ORIGIN = Origin(actor="7", session="a-session", client_ip="198.51.100.1", reques
 ODD = 'naïve 𝒳 " \\ / <b> \U0001f600'
 
 
-def an_act(**given: Any) -> NewEvent:
-    return NewEvent(**{"action": Action.CLAIM_REVEALED, "origin": ORIGIN, "now": NOW, **given})
+def new_event(**fields: Any) -> NewEvent:
+    return NewEvent(**{"action": Action.CLAIM_REVEALED, "origin": ORIGIN, "now": NOW, **fields})
 
 
 @pytest.mark.django_db
@@ -46,22 +46,22 @@ def test_record_stores_an_event_whose_mac_can_be_recomputed_from_the_row() -> No
     )
     row = AuditEvent.objects.get()
     newest = keyring.get_keys("AUDIT_MAC_KEYS")[0]
-    finished = parse_event_row(row)
+    stored = parse_event_row(row)
     assert (row.id, row.v, row.mac_key, row.occurred_at, row.reason) == (id_, 1, newest.id, NOW, ODD)
     assert (row.actor, row.session, row.client_ip, row.request_id) == ("7", "a-session", "198.51.100.1", "a-request")
     assert json.loads(row.detail) == {"claim": ODD}
-    assert finished.mac == compute_mac(finished.event, newest.material)
+    assert stored.mac == compute_mac(stored.event, newest.material)
 
 
 @pytest.mark.django_db
-def test_record_makes_one_statement_on_the_trail_and_none_elsewhere() -> None:
+def test_record_makes_one_statement_on_the_audit_database_only() -> None:
     with (
-        CaptureQueriesContext(connections["phi_audit"]) as trail,
-        CaptureQueriesContext(connections["default"]) as default,
+        CaptureQueriesContext(connections["phi_audit"]) as audit_queries,
+        CaptureQueriesContext(connections["default"]) as default_queries,
     ):
         record(Action.LOGIN_REFUSED, origin=ORIGIN, now=NOW, outcome="failure", reason="state_unknown")
-    assert [query["sql"].split()[0] for query in trail if "SAVEPOINT" not in query["sql"]] == ["INSERT"]
-    assert len(default) == 0
+    assert [query["sql"].split()[0] for query in audit_queries if "SAVEPOINT" not in query["sql"]] == ["INSERT"]
+    assert len(default_queries) == 0
 
 
 @pytest.mark.django_db(transaction=True)
@@ -73,7 +73,7 @@ def test_record_in_a_transaction_that_rolls_back_survives() -> None:
 
 
 @pytest.mark.django_db(transaction=True)
-def test_record_in_a_transaction_of_the_trail_raises() -> None:
+def test_record_in_a_transaction_of_the_audit_database_raises() -> None:
     with transaction.atomic():
         record(Action.CLAIM_REVEALED, origin=ORIGIN, now=NOW)
     with transaction.atomic(using="phi_audit"), pytest.raises(RuntimeError, match="durable"):
@@ -82,22 +82,22 @@ def test_record_in_a_transaction_of_the_trail_raises() -> None:
 
 
 @pytest.mark.django_db(transaction=True)
-def test_record_tells_the_log_each_event_as_soon_as_it_is_committed(caplog: pytest.LogCaptureFixture) -> None:
-    in_trail: list[int] = []
-    told = logging.Handler()
-    told.emit = lambda record_: in_trail.append(AuditEvent.objects.count())  # type: ignore[method-assign]  # a probe
+def test_record_logs_each_event_after_it_is_committed(caplog: pytest.LogCaptureFixture) -> None:
+    counts: list[int] = []
+    handler = logging.Handler()
+    handler.emit = lambda record_: counts.append(AuditEvent.objects.count())  # type: ignore[method-assign]  # a probe
     logger = logging.getLogger("phi_oidc.audit")
-    logger.addHandler(told)
+    logger.addHandler(handler)
     try:
         with caplog.at_level("INFO", "phi_oidc.audit"):
-            record_many([an_act(), an_act(action=Action.ACCESS_DENIED)])
+            record_many([new_event(), new_event(action=Action.ACCESS_DENIED)])
     finally:
-        logger.removeHandler(told)
-    assert in_trail == [2, 2]
+        logger.removeHandler(handler)
+    assert counts == [2, 2]
     assert sorted(caplog.messages) == sorted(serialize_event(parse_event_row(row)) for row in AuditEvent.objects.all())
 
 
-def test_record_with_the_audit_database_away_raises_and_works_when_it_is_back(
+def test_record_without_the_audit_database_raises_and_works_again_afterwards(
     audit_database_away: Callable[[], Any], caplog: pytest.LogCaptureFixture
 ) -> None:
     with audit_database_away(), pytest.raises(AuditUnavailable), caplog.at_level("INFO", "phi_oidc.audit"):
@@ -109,7 +109,7 @@ def test_record_with_the_audit_database_away_raises_and_works_when_it_is_back(
 
 @pytest.mark.postgresql
 @pytest.mark.django_db(transaction=True)
-def test_record_after_the_server_has_dropped_the_connection_raises_once_and_then_works() -> None:
+def test_record_after_a_dropped_connection_raises_once() -> None:
     with connections["phi_audit"].cursor() as cursor:
         cursor.execute("SELECT pg_backend_pid()")
         (pid,) = cursor.fetchone()
@@ -134,26 +134,26 @@ def with_options(**options: Any) -> Any:
 
 @pytest.mark.django_db
 @pytest.mark.parametrize("options", [{}, {"RESOURCE_IDS": "plain"}])
-def test_record_with_plain_resource_ids_holds_the_id(options: dict[str, str]) -> None:
+def test_record_with_plain_resource_ids_stores_the_id(options: dict[str, str]) -> None:
     with with_options(**options):
         record(Action.CLAIM_REVEALED, origin=ORIGIN, now=NOW, resource="Chart/4711")
     assert AuditEvent.objects.get().resource == "Chart/4711"
 
 
 @pytest.mark.django_db
-def test_record_with_keyed_resource_ids_holds_the_type_and_what_finds_it_again() -> None:
+def test_record_with_keyed_resource_ids_stores_type_and_pseudonym() -> None:
     with with_options(RESOURCE_IDS="keyed"):
         for resource in ("Chart/4711", "Chart/4711", "Chart/4712", "AuditEvent/1", "Sink/siem", ""):
             record(Action.CLAIM_REVEALED, origin=ORIGIN, now=NOW, resource=resource)
-        found = AuditEvent.objects.filter(resource=get_resource_pseudonym("Chart/4711"))
-    assert found.count() == 2
+        matching = AuditEvent.objects.filter(resource=get_resource_pseudonym("Chart/4711"))
+    assert matching.count() == 2
     resources = set(AuditEvent.objects.values_list("resource", flat=True))
     assert {"AuditEvent/1", "Sink/siem", ""} < resources
     assert len({resource for resource in resources if re.fullmatch(r"Chart/[0-9a-f]{32}", resource)}) == 2
     assert len(resources) == 5
 
 
-def test_keyed_resource_is_the_same_for_as_long_as_the_oldest_key_stays() -> None:
+def test_resource_pseudonym_is_stable_while_the_oldest_key_stays() -> None:
     newer, oldest = settings.PHI_OIDC["AUDIT_MAC_KEYS"]
     before = get_resource_pseudonym("Chart/4711")
     for keys, same in (([keyring.generate_key(), newer, oldest], True), ([oldest], True), ([newer], False)):
@@ -162,14 +162,14 @@ def test_keyed_resource_is_the_same_for_as_long_as_the_oldest_key_stays() -> Non
 
 
 @pytest.mark.django_db
-def test_record_with_resource_ids_that_mean_nothing_writes_nothing() -> None:
+def test_record_with_an_invalid_resource_ids_setting_writes_nothing() -> None:
     with with_options(RESOURCE_IDS="hashed"), pytest.raises(ImproperlyConfigured, match="RESOURCE_IDS"):
         record(Action.CLAIM_REVEALED, origin=ORIGIN, now=NOW, resource="Chart/4711")
     assert not AuditEvent.objects.exists()
 
 
 @pytest.mark.django_db
-def test_record_of_an_id_that_exists_raises() -> None:
+def test_record_with_an_existing_id_raises() -> None:
     with randomness.override_randomness(bytes):
         record(Action.CLAIM_REVEALED, origin=ORIGIN, now=NOW)
         with pytest.raises(AuditUnavailable) as caught:
@@ -181,7 +181,7 @@ def test_record_of_an_id_that_exists_raises() -> None:
 @pytest.mark.django_db
 def test_record_many_makes_one_insert_and_keeps_the_order() -> None:
     with CaptureQueriesContext(connections["phi_audit"]) as queries:
-        ids = record_many([an_act(reason=str(number)) for number in range(20)])
+        ids = record_many([new_event(reason=str(number)) for number in range(20)])
     assert sum(query["sql"].startswith("INSERT") for query in queries) == 1
     assert [AuditEvent.objects.get(id=id_).reason for id_ in ids] == [str(number) for number in range(20)]
 

@@ -1,4 +1,4 @@
-"""Which database holds which audit table."""
+"""The database of each audit table."""
 
 import pytest
 from django.apps import apps
@@ -19,7 +19,7 @@ from django_phi_oidc.replay.models import UsedIdentifier
 ROUTER = AuditRouter()
 
 
-def test_allow_migrate_to_the_trail_allows_events_and_log_alone() -> None:
+def test_audit_database_has_only_the_audit_tables() -> None:
     allowed = [
         model
         for model in apps.get_models()
@@ -42,20 +42,20 @@ def test_allow_migrate_to_the_trail_allows_events_and_log_alone() -> None:
         ("other", "auth", None, None),
     ],
 )
-def test_allow_migrate_answers_for_each_place(
+def test_allow_migrate_by_database_and_model(
     db: str, app_label: str, model_name: str | None, allowed: bool | None
 ) -> None:
     assert ROUTER.allow_migrate(db, app_label, model_name) is allowed
 
 
-def test_db_for_events_is_the_trail_and_for_the_outbox_default() -> None:
+def test_events_use_the_audit_database_and_the_outbox_default() -> None:
     assert (ROUTER.db_for_read(AuditEvent), ROUTER.db_for_write(AuditEvent)) == ("phi_audit", "phi_audit")
     assert (ROUTER.db_for_read(AuditOutbox), ROUTER.db_for_write(AuditOutbox)) == ("default", "default")
     assert (ROUTER.db_for_read(AuditLeaf), ROUTER.db_for_write(AuditWitness)) == ("phi_audit", "default")
     assert (ROUTER.db_for_read(UsedIdentifier), ROUTER.db_for_write(get_user_model())) == (None, None)
 
 
-def test_allow_relation_to_an_event_is_refused_and_no_opinion_is_given_on_others() -> None:
+def test_relations_to_events_are_refused() -> None:
     user = get_user_model()()
     assert ROUTER.allow_relation(user, AuditEvent()) is False
     assert ROUTER.allow_relation(AuditOutbox(), user) is False

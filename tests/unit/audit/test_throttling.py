@@ -1,4 +1,4 @@
-"""Refusals that cost nothing: which get an event, and what is written of the others when the minute is over."""
+"""Throttled refusals: which get an event, and the events of the others when the minute is over."""
 
 import json
 import threading
@@ -29,15 +29,15 @@ MINUTE = datetime(2026, 11, 24, 16, 5, tzinfo=UTC)
 NOW = MINUTE + timedelta(seconds=9, microseconds=70)
 OVER = MINUTE + timedelta(minutes=1) + FLUSH_DELAY
 HERE, THERE = "198.51.100.1", "198.51.100.2"
-Told = list[tuple[str, str, str, dict[str, Any], datetime]]
+Recorded = list[tuple[str, str, str, dict[str, Any], datetime]]
 
 
 def refused(count: int, reason: str = "state_unknown", client_ip: str = HERE, now: datetime = NOW) -> int:
-    """Return how many of count refusals are admitted."""
+    """Return how many of the refusals get an event."""
     return sum(allow_event(reason, client_ip, now=now) for _ in range(count))
 
 
-def told() -> Told:
+def recorded() -> Recorded:
     return [
         (event.action, event.reason, event.client_ip, json.loads(event.detail), event.occurred_at)
         for event in AuditEvent.objects.order_by("action", "reason", "client_ip", "detail")
@@ -52,14 +52,14 @@ def alert(count: int, reason: str = "state_unknown") -> Any:
     return ("alert.raised", reason, "", {"rule": "refusal_burst", "count": count}, MINUTE + timedelta(minutes=1))
 
 
-def at_once(act: Callable[[], Any], threads: int = 8) -> list[Any]:
-    """Run act in threads that start behind one barrier, and return what each gave."""
+def at_once(function: Callable[[], Any], threads: int = 8) -> list[Any]:
+    """Run function in threads that start at the same time, and return the results."""
     barrier = threading.Barrier(threads)
 
     def run() -> Any:
         try:
             barrier.wait(timeout=20)
-            return act()
+            return function()
         finally:
             connections.close_all()
 
@@ -82,7 +82,7 @@ def at_once(act: Callable[[], Any], threads: int = 8) -> list[Any]:
         ("a-host", "unknown"),
     ],
 )
-def test_network_of_an_address_is_what_counts_as_one_sender(client_ip: str, network: str) -> None:
+def test_sender_network_of_an_address(client_ip: str, network: str) -> None:
     assert get_sender_network(client_ip) == network
 
 
@@ -91,7 +91,7 @@ def test_network_of_an_address_is_what_counts_as_one_sender(client_ip: str, netw
 
 @pytest.mark.django_db
 @pytest.mark.parametrize(
-    ("other", "admitted"),
+    ("other", "allowed"),
     [
         ({}, 0),
         ({"client_ip": THERE}, 20),
@@ -101,27 +101,27 @@ def test_network_of_an_address_is_what_counts_as_one_sender(client_ip: str, netw
     ],
     ids=["the same", "another address", "another reason", "the next minute", "the same minute's end"],
 )
-def test_admits_twenty_a_minute_of_each_reason_and_address(other: dict[str, Any], admitted: int) -> None:
+def test_twenty_events_a_minute_per_reason_and_address(other: dict[str, Any], allowed: int) -> None:
     assert refused(25) == 20
-    assert refused(25, **other) == admitted
+    assert refused(25, **other) == allowed
 
 
 @pytest.mark.django_db
-def test_admits_of_addresses_of_one_64_counts_them_as_one() -> None:
+def test_addresses_of_one_ipv6_64_count_as_one_sender() -> None:
     assert sum(refused(1, client_ip=f"2001:db8::{number:x}:1") for number in range(25)) == 20
     assert refused(25, client_ip="2001:db8:0:1::1") == 20
 
 
 @pytest.mark.django_db
-def test_admits_of_unknown_senders_counts_them_as_one() -> None:
+def test_unknown_addresses_count_as_one_sender() -> None:
     assert refused(12, client_ip="") + refused(13, client_ip="a-host") == 20
 
 
 @pytest.mark.django_db
-def test_admits_of_many_addresses_ends_at_six_hundred_and_makes_no_further_rows() -> None:
+def test_six_hundred_events_a_minute_in_total_and_no_more_rows() -> None:
     addresses = [f"10.0.{number // 250}.{number % 250}" for number in range(700)]
     assert sum(refused(1, client_ip=address) for address in addresses) == MAX_EVENTS_TOTAL
-    assert refused(1, "state_missing", THERE) == 0, "whatever the reason"
+    assert refused(1, "state_missing", THERE) == 0, "for any reason"
     counts = RefusalCount.objects.all()
     assert counts.exclude(network="").count() == MAX_EVENTS_TOTAL
     assert set(counts.filter(network="").values_list("reason", "count")) == {
@@ -131,14 +131,14 @@ def test_admits_of_many_addresses_ends_at_six_hundred_and_makes_no_further_rows(
 
 
 @pytest.mark.django_db(transaction=True)
-def test_admits_by_three_statements_that_are_committed_at_once() -> None:
+def test_allow_event_makes_three_autocommitted_statements() -> None:
     with CaptureQueriesContext(connections["default"]) as queries:
         assert allow_event("state_unknown", HERE, now=NOW) is True
     assert [query["sql"].split()[0] for query in queries] == ["SELECT", "INSERT", "INSERT"]
 
 
 @pytest.mark.django_db(transaction=True)
-def test_admits_in_a_transaction_that_rolls_back_is_forgotten_with_it() -> None:
+def test_counts_of_a_rolled_back_transaction_are_undone() -> None:
     with transaction.atomic():
         assert refused(20) == 20
         transaction.set_rollback(True)
@@ -147,7 +147,7 @@ def test_admits_in_a_transaction_that_rolls_back_is_forgotten_with_it() -> None:
 
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize("inside", [False, True], ids=["in autocommit", "in a transaction"])
-def test_admits_without_its_table_admits_and_leaves_a_transaction_usable(
+def test_event_is_allowed_without_the_table_and_the_transaction_stays_usable(
     inside: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     def rename(old: str, new: str) -> None:
@@ -170,7 +170,7 @@ def test_admits_without_its_table_admits_and_leaves_a_transaction_usable(
 
 @pytest.mark.postgresql
 @pytest.mark.django_db(transaction=True)
-def test_admits_of_eight_at_once_is_exact_for_a_bucket() -> None:
+def test_concurrent_counts_of_one_sender_are_exact() -> None:
     assert sum(at_once(lambda: refused(10))) == MAX_EVENTS_PER_SENDER
     row = RefusalCount.objects.get(network=HERE)
     assert (row.minute, row.reason, row.count) == (MINUTE, "state_unknown", 80)
@@ -179,27 +179,27 @@ def test_admits_of_eight_at_once_is_exact_for_a_bucket() -> None:
 
 @pytest.mark.postgresql
 @pytest.mark.django_db(transaction=True)
-def test_admits_of_eight_at_once_at_the_edge_overshoots_by_seven_at_most() -> None:
+def test_concurrent_refusals_exceed_the_total_by_at_most_seven() -> None:
     RefusalCount.objects.create(minute=MINUTE, reason="", network="", count=MAX_EVENTS_TOTAL - 5)
     numbers = iter(range(80))
-    admitted = sum(at_once(lambda: sum(refused(1, client_ip=f"10.0.0.{next(numbers)}") for _ in range(10))))
-    assert 5 <= admitted <= 5 + 7
+    allowed = sum(at_once(lambda: sum(refused(1, client_ip=f"10.0.0.{next(numbers)}") for _ in range(10))))
+    assert 5 <= allowed <= 5 + 7
     counted = sum(RefusalCount.objects.exclude(reason="").values_list("count", flat=True))
-    assert counted == 80, "each is in one row"
+    assert counted == 80, "each refusal is counted in one row"
 
 
-# What is written when the minute is over
+# Events that are written when the minute is over
 
 
 @pytest.mark.django_db(transaction=True)
-def test_flush_writes_one_event_for_each_bucket_and_one_alert_for_each_reason() -> None:
+def test_flush_writes_one_event_per_sender_and_one_alert_per_reason() -> None:
     refused(25)
     refused(23, client_ip="2001:db8::1")
     refused(22, "state_missing", client_ip="")
     refused(20, "state_missing", client_ip=THERE)
-    assert told() == []
+    assert recorded() == []
     assert flush_refusal_counts(now=OVER) == 10
-    assert told() == [
+    assert recorded() == [
         alert(2, "state_missing"),
         alert(8),
         summary(2, "state_missing", ""),
@@ -211,27 +211,27 @@ def test_flush_writes_one_event_for_each_bucket_and_one_alert_for_each_reason() 
     }
     assert not RefusalCount.objects.exists()
     assert flush_refusal_counts(now=OVER) == 0
-    assert len(told()) == 5
+    assert len(recorded()) == 5
 
 
 @pytest.mark.django_db(transaction=True)
-def test_flush_of_what_came_after_six_hundred_tells_its_number_and_no_address() -> None:
+def test_flush_of_refusals_beyond_the_total_has_no_address() -> None:
     RefusalCount.objects.create(minute=MINUTE, reason="", network="", count=MAX_EVENTS_TOTAL)
     refused(3)
     refused(4, client_ip=THERE)
     assert flush_refusal_counts(now=OVER) == 7
-    assert told() == [alert(7), summary(7, client_ip="")]
+    assert recorded() == [alert(7), summary(7, client_ip="")]
 
 
 @pytest.mark.django_db(transaction=True)
 def test_flush_of_a_minute_without_a_burst_writes_nothing_and_deletes_its_counts() -> None:
     refused(20)
     assert flush_refusal_counts(now=OVER) == 0
-    assert (told(), RefusalCount.objects.count()) == ([], 0)
+    assert (recorded(), RefusalCount.objects.count()) == ([], 0)
 
 
 @pytest.mark.django_db(transaction=True)
-def test_flush_leaves_a_minute_alone_that_may_still_get_counts() -> None:
+def test_flush_skips_a_minute_that_may_still_get_counts() -> None:
     refused(25)
     assert flush_refusal_counts(now=OVER - timedelta(microseconds=1)) == 0
     assert RefusalCount.objects.get(network=HERE).count == 25
@@ -241,7 +241,7 @@ def test_flush_leaves_a_minute_alone_that_may_still_get_counts() -> None:
 
 
 @pytest.mark.django_db(transaction=True)
-def test_flush_of_two_minutes_writes_each_with_its_own_time() -> None:
+def test_flush_of_two_minutes_writes_the_time_of_each() -> None:
     refused(25)
     refused(21, now=NOW + timedelta(minutes=1))
     assert flush_refusal_counts(now=OVER + timedelta(hours=1)) == 6
@@ -262,7 +262,7 @@ def test_flush_that_fails_halfway_keeps_all_counts_and_writes_nothing(settings: 
     assert flush_refusal_counts(now=OVER) == 5
 
 
-def test_flush_with_the_audit_database_away_leaves_its_events_in_the_outbox(
+def test_flush_without_the_audit_database_leaves_events_in_the_outbox(
     audit_database_away: Callable[[], Any],
 ) -> None:
     refused(25)
@@ -273,18 +273,18 @@ def test_flush_with_the_audit_database_away_leaves_its_events_in_the_outbox(
 
 @pytest.mark.postgresql
 @pytest.mark.django_db(transaction=True)
-def test_flush_of_eight_at_once_writes_each_count_once() -> None:
+def test_concurrent_flushes_write_each_count_once() -> None:
     for number in range(10):
         refused(21 + number, client_ip=f"10.0.0.{number}")
     assert sum(at_once(lambda: flush_refusal_counts(now=OVER))) == sum(range(1, 11))
     drain_outbox()
-    assert sorted(row[3]["count"] for row in told()) == [*range(1, 11), 55]
+    assert sorted(row[3]["count"] for row in recorded()) == [*range(1, 11), 55]
 
 
 @pytest.mark.postgresql
 @pytest.mark.django_db(transaction=True)
-def test_flush_while_the_minute_still_gets_counts_loses_none() -> None:
-    """A clock that lags: what comes late begins anew, and each refusal is admitted or counted in an event."""
+def test_flush_concurrent_with_counting_loses_no_count() -> None:
+    """A clock that lags: late refusals start the minute again, and each gets an event or is counted in one."""
     done = threading.Event()
 
     def flush_on() -> int:
@@ -299,24 +299,24 @@ def test_flush_while_the_minute_still_gets_counts_loses_none() -> None:
     with ThreadPoolExecutor(2) as pool:
         flushers = [pool.submit(flush_on) for _ in range(2)]
         try:
-            admitted = sum(at_once(lambda: refused(50), threads=4))
+            allowed = sum(at_once(lambda: refused(50), threads=4))
         finally:
             done.set()
         flushed = sum(flusher.result(timeout=60) for flusher in flushers)
-    assert admitted + flushed + flush_refusal_counts(now=OVER) == 200
+    assert allowed + flushed + flush_refusal_counts(now=OVER) == 200
 
 
 @pytest.mark.django_db(transaction=True)
-def test_drain_outbox_flushes_by_the_clock_first() -> None:
+def test_drain_outbox_task_flushes_counts_first() -> None:
     refused(25)
     with clock.override_clock(lambda: OVER):
         drain_outbox()
-    assert told() == [alert(5), summary(5)]
+    assert recorded() == [alert(5), summary(5)]
     assert AuditOutbox.objects.count() == 0
 
 
 @pytest.mark.django_db(transaction=True)
-def test_drain_outbox_without_the_counts_drains_all_the_same(
+def test_drain_outbox_task_moves_events_if_counts_cannot_be_flushed(
     audit_database_away: Callable[[], Any], settings: Any
 ) -> None:
     refused(25)
@@ -329,4 +329,4 @@ def test_drain_outbox_without_the_counts_drains_all_the_same(
     settings.PHI_OIDC = {**settings.PHI_OIDC, "AUDIT_MAC_KEYS": []}
     with clock.override_clock(lambda: OVER), pytest.raises(KeyMissing):
         drain_outbox()
-    assert (AuditOutbox.objects.count(), len(told())) == (0, 2)
+    assert (AuditOutbox.objects.count(), len(recorded())) == (0, 2)

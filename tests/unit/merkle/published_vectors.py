@@ -1,4 +1,4 @@
-"""Trees, proofs and notes that others published, none of them made by us."""
+"""Trees, proofs and notes published by other projects."""
 
 INPUTS = tuple(
     map(
@@ -72,7 +72,7 @@ FOREIGN_VERIFIER_KEYS = {
     "key too long, id adjusted": "PeterNeumann+cc469956+ARpc2QcUPDhMQegwxbzhKqiBfsVkmqq/LDE4izWy10TWBADKEY==",
     "unknown algorithm, id adjusted": "PeterNeumann+173116ae+ZRpc2QcUPDhMQegwxbzhKqiBfsVkmqq/LDE4izWy10TW",
 }
-"""What note_test.go calls bad keys."""
+"""Bad keys of note_test.go."""
 
 LOG_SIGNER = "AeymY/SZAX0jZcJ8enZ5FY1Dz+wTML2yWSkK+9DSF3eg"
 """The signature type and the seed of the last one, published with it: it signs nothing but tests."""
@@ -82,7 +82,7 @@ GRV1O0dCqmjjPvYi7CtOT79zb/fPwLNsMFWsynwU8Ac=
 
 — example.com/log/testdata M9e0lkcvy5bAe7rrC8tCyAP+my+CLzswA91zOpBNWVU7qCojkUOHnfdQzDImoYeYH8G8PJSwOqsx0RkSa261OmKVwwM=
 """
-"""What a log of Tessera, written in Go, signed with it (warpfork/spicytool, spicy/parse_test.go)."""
+"""Signed with it by a Tessera log, written in Go (warpfork/spicytool, spicy/parse_test.go)."""
 LOG_LEAF = b"entry-100252-data-f8e847551052084e98"
 LOG_LEAF_INDEX = 100252
 LOG_PROOF = (
@@ -99,7 +99,7 @@ LOG_PROOF = (
     "uIkQsFgLVnAeDt5KgZP6l3eJ6YzFz2p92KwlA50Ea5Q=",
     "8SliMOQ4QRiNiRzAt4iEDvrOC0ETwRssbnOdutGqPhA=",
 )
-"""The proof that Go's sumdb/tlog made of one of its leaves (the same, and verify_test.go)."""
+"""A proof of one of its leaves by Go's sumdb/tlog (the same, and verify_test.go)."""
 SPECIFIED_NOTE = """example.com/behind-the-sofa
 20852163
 CsUYapGGPo4dkMgIAUqom/Xajj7h2fB2MPA3j2jxq2I=

@@ -1,4 +1,4 @@
-"""Checkpoints: published notes and keys, and one thing wrong at a time. Spec: C2SP tlog-checkpoint, signed-note."""
+"""Checkpoints: published notes and keys, and one damage at a time. Spec: C2SP tlog-checkpoint, signed-note."""
 
 import base64
 from collections.abc import Callable, Sequence
@@ -33,7 +33,7 @@ def private_key(number: int) -> Ed25519PrivateKey:
 ORIGIN = "log.example/audit"
 KEY, OTHER_KEY = private_key(1372), private_key(7)
 SAME_ID_KEY = private_key(41992)
-"""Another key whose id under ORIGIN is that of KEY: four bytes are found by trying."""
+"""Another key with the same id as KEY under ORIGIN, found by brute force over four bytes."""
 CHECKPOINT = Checkpoint(origin=ORIGIN, tree_size=20852163, root_hash=bytes(range(32)))
 BODY = "log.example/audit\n20852163\nAAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=\n"
 NOTE = sign_checkpoint(CHECKPOINT, KEY)
@@ -41,18 +41,18 @@ LINE = NOTE.removeprefix(f"{BODY}\n")
 
 
 def signature_line(body: str, key: Ed25519PrivateKey, *, name: str = ORIGIN, id_of: Ed25519PrivateKey = KEY) -> str:
-    """A signature over body, which may bear another name, and the id of another key."""
+    """Return a signature line over body, optionally with another name or key id."""
     blob = compute_key_id(name, id_of.public_key()) + key.sign(body.encode())
     return f"— {name} {base64.b64encode(blob).decode()}\n"
 
 
 def signed(body: str) -> str:
-    """A note of any body at all, signed as it should be: what is wrong is the body."""
+    """Return a note with any body and a valid signature."""
     return f"{body}\n{signature_line(body, KEY)}"
 
 
 def accepts(note: str, *keys: Ed25519PrivateKey, origin: str | None = ORIGIN) -> bool:
-    """Whether the note is verified to be CHECKPOINT; all that may happen else is CheckpointInvalid."""
+    """Whether the note is verified as CHECKPOINT. Any other result than CheckpointInvalid is an error."""
     try:
         read = verify_checkpoint(note, [key.public_key() for key in keys or [KEY]], expected_origin=origin)
     except CheckpointInvalid:
@@ -89,7 +89,7 @@ def test_parse_verifier_key_any_part_or_change_of_one_is_refused() -> None:
 
 
 @pytest.mark.parametrize("name", ["", "a b", "a+b", "a\nb", "a\u00a0b", "a\u2028b", "a\0b", "\ud800", "a" * 256])
-def test_names_that_no_key_can_have_are_refused(name: str) -> None:
+def test_invalid_key_names_are_refused(name: str) -> None:
     assert encode_verifier_key(ORIGIN, KEY.public_key()).startswith(f"{ORIGIN}+")
     with pytest.raises(ValueError, match="1 to 255 characters"):
         encode_verifier_key(name, KEY.public_key())
@@ -183,7 +183,7 @@ BODIES = {
 
 
 @pytest.mark.parametrize(("accepted", "refused"), BODIES.values(), ids=BODIES)
-def test_parse_checkpoint_body_with_one_thing_wrong_is_refused(accepted: str, refused: str) -> None:
+def test_parse_checkpoint_damaged_body_is_refused(accepted: str, refused: str) -> None:
     assert parse_checkpoint(f"{accepted}\n{LINE}").origin == ORIGIN
     with pytest.raises(CheckpointInvalid) as caught:
         parse_checkpoint(f"{refused}\n{LINE}")
@@ -239,11 +239,11 @@ def test_parse_checkpoint_one_byte_over_64_kib_is_refused(filling: str) -> None:
         parse_checkpoint(note_of(MAX_NOTE_BYTES + 1))
 
 
-def test_parse_checkpoint_extension_lines_are_let_through() -> None:
+def test_parse_checkpoint_extension_lines_are_accepted() -> None:
     assert accepts(signed(f"{BODY}timestamp 1\n— not a signature\n"))
 
 
-def test_parse_checkpoint_judges_no_signature() -> None:
+def test_parse_checkpoint_does_not_verify_signatures() -> None:
     assert parse_checkpoint(signed(BODY).replace(LINE, signature_line("x", OTHER_KEY))) == CHECKPOINT
 
 
@@ -272,9 +272,7 @@ def test_verify_checkpoint_made_in_go_is_verified() -> None:
     [
         pytest.param([LINE], [BROKEN], id="a signature of another body"),
         pytest.param([LINE], [signature_line(BODY, OTHER_KEY)], id="a signature by another key under the id"),
-        pytest.param(
-            [LINE], [signature_line(BODY, OTHER_KEY, id_of=OTHER_KEY)], id="a signature by a key that nobody knows"
-        ),
+        pytest.param([LINE], [signature_line(BODY, OTHER_KEY, id_of=OTHER_KEY)], id="a signature by an unknown key"),
         pytest.param([LINE], [signature_line(BODY, KEY, name="witness.example")], id="under another name"),
         pytest.param([LINE], [signature_line(BODY[:-1], KEY)], id="without the newline"),
         pytest.param([LINE], [signature_line(f"{BODY}\n", KEY)], id="with the blank line"),
@@ -289,12 +287,14 @@ def test_verify_checkpoint_made_in_go_is_verified() -> None:
         ),
     ],
 )
-def test_verify_checkpoint_signatures_are_judged_together(accepted: Sequence[str], refused: Sequence[str]) -> None:
+def test_verify_checkpoint_needs_every_known_signature_to_be_valid(
+    accepted: Sequence[str], refused: Sequence[str]
+) -> None:
     assert accepts("\n".join([BODY, "".join(accepted)]))
     assert not accepts("\n".join([BODY, "".join(refused)]))
 
 
-def test_verify_checkpoint_while_keys_rotate_takes_either() -> None:
+def test_verify_checkpoint_with_two_signatures_accepts_either_key() -> None:
     rotated = f"{NOTE}{signature_line(BODY, OTHER_KEY, id_of=OTHER_KEY)}"
     assert accepts(rotated, KEY)
     assert accepts(rotated, OTHER_KEY)

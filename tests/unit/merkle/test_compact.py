@@ -1,4 +1,4 @@
-"""Growing a tree, held against the definitions of the RFC. Spec: RFC 6962 2.1."""
+"""Growing a tree, compared with the definitions of the RFC. Spec: RFC 6962 2.1."""
 
 from collections import defaultdict
 
@@ -58,7 +58,7 @@ def test_extend_any_size_by_any_number_has_the_root_of_both() -> None:
 
 @some_examples
 @given(st.lists(st.integers(min_value=0, max_value=90), max_size=7), st.sets(st.sampled_from(LEVELS)))
-def test_extend_in_any_portions_returns_each_kept_node_once(portions: list[int], kept: set[int]) -> None:
+def test_extend_in_portions_returns_each_kept_node_once(portions: list[int], kept: set[int]) -> None:
     tree = CompactRange()
     completed: dict[int, list[bytes]] = defaultdict(list)
     for portion in portions:
@@ -74,7 +74,7 @@ def test_extend_without_kept_returns_nothing() -> None:
     assert list(CompactRange().extend(HASHES[:64], kept_levels=(6, 7))) == [6]
 
 
-def test_extend_leaves_what_it_was_given_alone() -> None:
+def test_extend_does_not_change_its_argument() -> None:
     given_hashes = HASHES[:21]
     tree = grown(5)
     completed = tree.extend(given_hashes, kept_levels=[0, 1])
@@ -86,7 +86,7 @@ def test_extend_leaves_what_it_was_given_alone() -> None:
 
 @some_examples
 @given(st.integers(min_value=0, max_value=300), st.integers(min_value=0, max_value=300))
-def test_compact_range_made_from_nodes_grows_like_the_first_one(size: int, more: int) -> None:
+def test_compact_range_from_nodes_grows_like_the_original(size: int, more: int) -> None:
     first = grown(size)
     second = CompactRange(first.size, first.nodes)
     kept = second.extend(HASHES[size : size + more], kept_levels=LEVELS)
@@ -105,7 +105,7 @@ def test_compact_range_made_from_nodes_grows_like_the_first_one(size: int, more:
         pytest.param((1, HASHES[:1]), (1, [HASHES[0] + b"\0"]), id="a node too long"),
     ],
 )
-def test_compact_range_nodes_that_make_no_tree_are_refused(
+def test_compact_range_of_invalid_nodes_is_refused(
     accepted: tuple[int, list[bytes]], refused: tuple[int, list[bytes]]
 ) -> None:
     assert CompactRange(*accepted).nodes == tuple(accepted[1])
@@ -149,11 +149,11 @@ def test_perfect_subtrees_of_each_subtree_fold_to_its_root() -> None:
         pytest.param((8, 15), (4, 11), id="no subtree, though both halves are"),
     ],
 )
-def test_perfect_subtrees_leaves_of_no_subtree_are_refused(accepted: tuple[int, int], refused: tuple[int, int]) -> None:
+def test_perfect_subtrees_of_an_invalid_range_are_refused(accepted: tuple[int, int], refused: tuple[int, int]) -> None:
     list_perfect_subtrees(*accepted)
     with pytest.raises(ValueError, match="No tree has a subtree of these leaves"):
         list_perfect_subtrees(*refused)
 
 
-def test_fold_of_nothing_is_the_empty_root() -> None:
+def test_root_of_no_subtrees_is_the_empty_root() -> None:
     assert compute_root_of_subtrees([]) == EMPTY_ROOT == CompactRange().compute_root()

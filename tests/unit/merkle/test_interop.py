@@ -1,4 +1,4 @@
-"""What others say of our roots, proofs and checkpoints: the package tamperlog, and the openssl command."""
+"""Roots, proofs and checkpoints compared with the package tamperlog and the openssl command."""
 
 import subprocess
 from pathlib import Path
@@ -27,14 +27,14 @@ SIZES = (*range(1, 18), 31, 32, 33, 64, 65, 100)
 HASHES = [hash_leaf(leaf) for leaf in LEAVES]
 
 
-def test_root_of_every_size_is_theirs() -> None:
-    ours = CompactRange()
+def test_root_of_every_size_equals_that_of_tamperlog() -> None:
+    tree = CompactRange()
     for size in range(101):
-        assert ours.compute_root() == compute_root_at_size(size, reader(size)) == tamperlog.merkle_root(HASHES[:size])
-        ours.extend(HASHES[size : size + 1])
+        assert tree.compute_root() == compute_root_at_size(size, reader(size)) == tamperlog.merkle_root(HASHES[:size])
+        tree.extend(HASHES[size : size + 1])
 
 
-def test_inclusion_proof_is_verified_by_them() -> None:
+def test_inclusion_proof_is_verified_by_tamperlog() -> None:
     for size in SIZES:
         root = compute_root_at_size(size, reader(size))
         for index in range(size):
@@ -44,7 +44,7 @@ def test_inclusion_proof_is_verified_by_them() -> None:
                 tamperlog.verify_inclusion(index, size, HASHES[index + 1], proof, root)
 
 
-def test_consistency_proof_is_verified_by_them() -> None:
+def test_consistency_proof_is_verified_by_tamperlog() -> None:
     for new in SIZES:
         new_root = compute_root_at_size(new, reader(new))
         for old in range(1, new + 1):
@@ -56,7 +56,7 @@ def test_consistency_proof_is_verified_by_them() -> None:
 
 @some_examples
 @given(st.integers(min_value=1, max_value=len(LEAVES)), st.data())
-def test_their_proofs_are_verified_by_us(size: int, data: st.DataObject) -> None:
+def test_proofs_of_tamperlog_are_verified(size: int, data: st.DataObject) -> None:
     index, root = data.draw(st.integers(min_value=0, max_value=size - 1)), tamperlog.merkle_root(HASHES[:size])
     verify_inclusion(
         leaf_hash=HASHES[index],

@@ -1,4 +1,4 @@
-"""Proofs, made and judged: the RFC's definitions for the makers, and damage of each kind for the judges."""
+"""Proofs: built as the RFC defines them, and refused with each kind of damage."""
 
 import base64
 import math
@@ -32,7 +32,7 @@ ROOTS = [mth(LEAVES[:size]) for size in range(EVERY_SIZE + 1)]
 
 
 def inclusion(leaf_index: int, tree_size: int) -> Arguments:
-    """A proof of LEAVES as the RFC makes it."""
+    """Return a proof over LEAVES as the RFC defines it."""
     return {
         "leaf_hash": hash_leaf(LEAVES[leaf_index]),
         "leaf_index": leaf_index,
@@ -81,7 +81,7 @@ def perfect_root_of_equal_leaves(level: int) -> bytes:
 
 
 def read_of_equal_leaves(level: int, index: int) -> bytes:
-    """A log of any size at all, whose leaves all have the hash OTHER."""
+    """Read a log of any size whose leaves all have the hash OTHER."""
     return perfect_root_of_equal_leaves(level)
 
 
@@ -91,7 +91,7 @@ def refused(verify: Callable[..., None], arguments: Arguments) -> None:
     assert caught.value.code == "proof_invalid"
 
 
-# Made
+# Building
 
 
 def test_root_at_every_size_is_the_root() -> None:
@@ -171,7 +171,7 @@ def test_proofs_of_a_million_leaves_read_a_few_dozen_nodes(leaf_index: int) -> N
     assert len(set(reads)) == len(reads) <= 2 * math.log2(size)
 
 
-# Judged: inclusion
+# Verifying inclusion
 
 
 def test_verify_inclusion_proof_made_in_go_is_accepted() -> None:
@@ -258,7 +258,7 @@ def test_verify_inclusion_damaged_published_proof_is_refused(damage: Damage, pla
     refused(verify_inclusion, damage(accepted))
 
 
-def test_verify_inclusion_hash_of_wrong_length_is_told_from_a_wrong_root() -> None:
+def test_verify_inclusion_hash_of_wrong_length_has_its_own_message() -> None:
     with pytest.raises(ProofInvalid, match=r"A hash has 32 bytes\."):
         verify_inclusion(**{**inclusion(3, 7), "root_hash": b"\0" * 31})
 
@@ -275,7 +275,7 @@ def test_verify_inclusion_hash_of_wrong_length_is_told_from_a_wrong_root() -> No
         pytest.param({"proof": [OTHER]}, id="a hash too many"),
     ],
 )
-def test_verify_inclusion_single_leaf_is_its_root_alone(damage: Arguments) -> None:
+def test_verify_inclusion_single_leaf_is_the_root(damage: Arguments) -> None:
     accepted = inclusion(0, 1)
     assert accepted["proof"] == []
     verify_inclusion(**accepted)
@@ -316,7 +316,7 @@ def test_verify_inclusion_one_flipped_bit_is_refused(size: int, data: st.DataObj
     refused(verify_inclusion, {**accepted, "leaf_hash": leaf, "root_hash": root, "proof": changed})
 
 
-# Judged: consistency
+# Verifying consistency
 
 DAMAGED_CONSISTENCIES: dict[str, Damage] = {
     **DAMAGED_PROOFS,
@@ -380,7 +380,7 @@ def test_verify_consistency_damaged_published_proof_is_refused(damage: Damage, s
         pytest.param((1, 2), {"old_size": 3}, id="back to the past"),
     ],
 )
-def test_verify_consistency_at_the_ends_is_strict(sizes: tuple[int, int], damage: Arguments) -> None:
+def test_verify_consistency_of_equal_or_empty_trees_is_strict(sizes: tuple[int, int], damage: Arguments) -> None:
     accepted = consistency(*sizes)
     verify_consistency(**accepted)
     refused(verify_consistency, {**accepted, **damage})

@@ -19,7 +19,7 @@ def test_node_hash_two_published_leaves_is_the_root_of_two() -> None:
     assert hash_node(*map(hash_leaf, published.INPUTS[:2])) == published.ROOTS[2]
 
 
-def test_leaf_hash_of_what_a_node_is_made_of_is_no_node() -> None:
+def test_leaf_hash_of_two_node_hashes_is_not_their_node() -> None:
     left, right = map(hash_leaf, published.INPUTS[:2])
     assert hash_leaf(left + right) != hash_node(left, right)
     assert sha256(left + right).digest() not in (hash_leaf(left + right), hash_node(left, right))

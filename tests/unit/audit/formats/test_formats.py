@@ -1,4 +1,4 @@
-"""Each action in each format, against the published schema or model, with texts that a format could trip over."""
+"""Each action in each format, validated against the published schema or model, with texts that need escaping."""
 
 import ipaddress
 import json
@@ -28,7 +28,7 @@ SCHEMA = Path(__file__).parents[4] / "docs" / "reference" / "event.schema.json"
 ODD = r'a|b\c=d "e" 𝒳 ü ]x[ <f>&{g}'
 NOTE = "portal.example/audit\n7\ncm9vdA==\n\n— portal.example/audit c2ln\n"
 CHECKPOINT = SealedCheckpoint(tree_size=7, root_hash=digest("root"), epoch=2, sealed_at=NOW, note=NOTE)
-# The package's copy of the dictionary lacks one key of version 25.
+# The dictionary of the `cefevent` package lacks one key of version 25.
 PUBLISHED = {**extension_dictionary, "outcome": {"data_type": ["String"], "length": 63}}
 FORMATS = ("json", "ocsf", "cef", "fhir")
 
@@ -38,7 +38,7 @@ def sealed(action: str = Action.CLAIM_REVEALED, **fields: Any) -> SealedEvent:
 
 
 def full(action: str) -> SealedEvent:
-    """Return an event of that action in which every field and detail holds odd text."""
+    """Return an event of the action with odd text in every field and detail."""
     detail: dict[str, Any] = dict.fromkeys(DETAIL_KEYS[action], ODD)
     if "claims" in detail:
         detail["claims"] = [ODD, "birthdate"]
@@ -58,7 +58,7 @@ def full(action: str) -> SealedEvent:
 
 
 def bare(action: str) -> SealedEvent:
-    """Return an event of that action of which nothing else is known."""
+    """Return an event of the action without any other data."""
     return sealed(action, origin=Origin())
 
 
@@ -88,52 +88,52 @@ def json_validator() -> Draft202012Validator:
 
 
 every_action = pytest.mark.parametrize("action", [action.value for action in Action])
-every_kind = pytest.mark.parametrize("made", [full, bare, blank])
+every_kind = pytest.mark.parametrize("build", [full, bare, blank])
 
 
 @every_action
 @every_kind
-def test_event_to_json_fits_our_schema(action: str, made: Any) -> None:
-    assert list(json_validator().iter_errors(event_to_json(made(action)))) == []
+def test_event_to_json_matches_the_documented_schema(action: str, build: Any) -> None:
+    assert list(json_validator().iter_errors(event_to_json(build(action)))) == []
 
 
-def test_checkpoint_to_json_fits_our_schema() -> None:
+def test_checkpoint_to_json_matches_the_documented_schema() -> None:
     assert list(json_validator().iter_errors(checkpoint_to_json(CHECKPOINT))) == []
 
 
 @pytest.mark.parametrize(
     "damage", [{"leaf_index": "41"}, {"mac": None}, {"id": "7"}, {"surprise": 1}, {"occurred_at": "today"}]
 )
-def test_event_with_one_thing_wrong_does_not_fit_our_schema(damage: dict[str, Any]) -> None:
+def test_damaged_event_does_not_match_the_documented_schema(damage: dict[str, Any]) -> None:
     assert not json_validator().is_valid({**event_to_json(sealed()), **damage})
 
 
-def test_json_line_without_its_index_is_the_event_as_it_was_hashed() -> None:
-    """Whoever has the line can recompute the MAC and the leaf hash."""
+def test_json_line_without_leaf_index_is_the_serialized_event() -> None:
+    """The MAC and the leaf hash can be recomputed from the line."""
     item = full(Action.CLAIM_REVEALED)
     line = item_to_line(item, "json", hostname="s")
-    without = line.replace('"leaf_index":41,', "")
-    assert without == serialize_event(item.authenticated_event)
-    assert parse_event(without) == item.authenticated_event
+    event_text = line.replace('"leaf_index":41,', "")
+    assert event_text == serialize_event(item.authenticated_event)
+    assert parse_event(event_text) == item.authenticated_event
 
 
 @every_action
 @every_kind
-def test_event_to_ocsf_fits_the_published_schema(action: str, made: Any) -> None:
-    event = event_to_ocsf(made(action))
+def test_event_to_ocsf_matches_the_published_schema(action: str, build: Any) -> None:
+    event = event_to_ocsf(build(action))
     ocsf_validator(event["class_uid"]).validate(event)
     assert event["type_uid"] == event["class_uid"] * 100 + event["activity_id"]
     assert (event["metadata"]["uid"], event["metadata"]["sequence"]) == (event["metadata"]["uid"], 41)
 
 
-def test_checkpoint_to_ocsf_fits_the_published_schema() -> None:
+def test_checkpoint_to_ocsf_matches_the_published_schema() -> None:
     event = checkpoint_to_ocsf(CHECKPOINT)
     ocsf_validator(event["class_uid"]).validate(event)
     assert event["unmapped"]["checkpoint"] == NOTE
 
 
-def test_published_schema_refuses_what_is_not_in_it() -> None:
-    """The schema bites: what passes it above, passes because it fits."""
+def test_published_schema_refuses_unknown_and_missing_members() -> None:
+    """Show that the schema does refuse events, so that passing it means something."""
     event = event_to_ocsf(sealed())
     assert not ocsf_validator(3004).is_valid({**event, "surprise": 1})
     assert not ocsf_validator(3004).is_valid({key: value for key, value in event.items() if key != "entity"})
@@ -141,31 +141,31 @@ def test_published_schema_refuses_what_is_not_in_it() -> None:
 
 @pytest.mark.parametrize("mapping", [ocsf.ACTION_MAPPING, fhir.ACTION_MAPPING], ids=["ocsf", "fhir"])
 def test_every_action_is_mapped(mapping: dict[str, Any]) -> None:
-    """A new action must be given its class; it does not slip into the one of host projects."""
+    """A new action needs a mapping, and does not get that of host project actions by default."""
     assert {str(action) for action in mapping} == {action.value for action in Action}
 
 
-def test_event_to_ocsf_of_a_sign_in_tells_who_and_by_what() -> None:
+def test_event_to_ocsf_of_a_sign_in_has_user_and_service() -> None:
     event = event_to_ocsf(sealed(Action.LOGIN_SUCCEEDED, provider="citizens"))
-    told = (event["class_uid"], event["activity_name"], event["status"], event["user"], event["service"]["name"])
-    assert told == (3002, "Logon", "Success", {"uid": "7"}, "citizens")
+    members = (event["class_uid"], event["activity_name"], event["status"], event["user"], event["service"]["name"])
+    assert members == (3002, "Logon", "Success", {"uid": "7"}, "citizens")
     assert event["time"] == int(NOW.timestamp() * 1000)
 
 
 def cef_parts(line: str) -> tuple[list[str], dict[str, str]]:
-    """Read a line as the format's specification says, and return its header and extension, unescaped."""
+    """Parse a line according to the specification, and return its header and extension, unescaped."""
     *header, extension = re.split(r"(?<!\\)(?:\\\\)*\|", line, maxsplit=7)
     pairs = re.findall(r"(\w+)=((?:[^=\\]|\\.)*?)(?= \w+=|$)", extension)
     return [re.sub(r"\\(.)", r"\1", part) for part in header], {
-        key: re.sub(r"\\(.)", lambda found: {"n": "\n", "r": "\r"}.get(found[1], found[1]), value)
+        key: re.sub(r"\\(.)", lambda match: {"n": "\n", "r": "\r"}.get(match[1], match[1]), value)
         for key, value in pairs
     }
 
 
 @every_action
 @every_kind
-def test_event_to_cef_reads_back_and_uses_published_keys(action: str, made: Any) -> None:
-    item = made(action)
+def test_event_to_cef_reads_back_and_uses_published_keys(action: str, build: Any) -> None:
+    item = build(action)
     line = event_to_cef(item)
     assert "\n" not in line
     header, extension = cef_parts(line)
@@ -180,7 +180,7 @@ def test_event_to_cef_reads_back_and_uses_published_keys(action: str, made: Any)
             ipaddress.IPv4Address(value)
         if known["data_type"] == ["IPv6 Address"]:
             ipaddress.IPv6Address(value)
-    event = item.finished.event
+    event = item.authenticated_event.event
     assert extension["externalId"] == str(event.id)
     assert extension.get("suid", "") == event.actor
     assert extension.get("reason", "") == event.reason
@@ -190,8 +190,8 @@ def test_event_to_cef_reads_back_and_uses_published_keys(action: str, made: Any)
 
 def test_event_to_cef_reads_back_by_an_independent_parser() -> None:
     parsed = pycef.parse(event_to_cef(sealed(subject="p-1", purpose="TREAT", resource="Patient/1")))
-    told = {key: parsed[key] for key in ("DeviceVendor", "DeviceEventClassID", "Severity", "src", "suid")}
-    assert told == {
+    members = {key: parsed[key] for key in ("DeviceVendor", "DeviceEventClassID", "Severity", "src", "suid")}
+    assert members == {
         "DeviceVendor": "django_phi_oidc",
         "DeviceEventClassID": "claim.revealed",
         "Severity": "3",
@@ -201,14 +201,14 @@ def test_event_to_cef_reads_back_by_an_independent_parser() -> None:
     assert (parsed["duid"], parsed["purpose"], parsed["leafIndex"]) == ("p-1", "TREAT", "41")
 
 
-def test_event_to_cef_escapes_the_header_too() -> None:
+def test_event_to_cef_escapes_the_header() -> None:
     item = sealed()
     odd = item.authenticated_event.event._replace(action="a|b\\c=d\ne")
     line = event_to_cef(replace(item, authenticated_event=replace(item.authenticated_event, event=odd)))
     assert cef_parts(line)[0][4] == "a|b\\c=d e"
 
 
-def test_checkpoint_to_cef_is_one_line_that_holds_the_note() -> None:
+def test_checkpoint_to_cef_is_one_line_with_the_note() -> None:
     line = checkpoint_to_cef(CHECKPOINT)
     assert "\n" not in line
     assert cef_parts(line)[1]["cs1"] == NOTE
@@ -216,28 +216,28 @@ def test_checkpoint_to_cef_is_one_line_that_holds_the_note() -> None:
 
 @every_action
 @every_kind
-def test_event_to_fhir_fits_the_model(action: str, made: Any) -> None:
-    resource = event_to_fhir(made(action), hostname="portal-1")
+def test_event_to_fhir_matches_the_model(action: str, build: Any) -> None:
+    resource = event_to_fhir(build(action), hostname="portal-1")
     read = AuditEvent.model_validate(resource)
     assert json.loads(read.model_dump_json())["id"] == resource["id"]
     assert {coding["code"] for coding in resource["subtype"]} >= {action}
     assert sum(agent["requestor"] for agent in resource["agent"]) <= 1
 
 
-def test_checkpoint_to_fhir_fits_the_model() -> None:
+def test_checkpoint_to_fhir_matches_the_model() -> None:
     resource = checkpoint_to_fhir(CHECKPOINT, hostname="portal-1")
     AuditEvent.model_validate(resource)
     assert {"type": "checkpoint", "valueString": NOTE} in resource["entity"][0]["detail"]
 
 
-def test_model_refuses_what_is_no_audit_event() -> None:
+def test_fhir_model_refuses_damaged_events() -> None:
     resource = event_to_fhir(sealed(), hostname="portal-1")
     for damage in ({"agent": None}, {"outcome": ""}, {"surprise": "x"}, {"recorded": "today"}):
         with pytest.raises(ValueError, match=r".+"):
             AuditEvent.model_validate({**resource, **damage})
 
 
-def test_event_to_fhir_of_a_reveal_has_what_balp_demands_of_a_patient_read() -> None:
+def test_event_to_fhir_of_a_reveal_meets_the_balp_patient_read_profile() -> None:
     """Spec: IHE BALP 1.1.3, IHE.BasicAudit.Read and IHE.BasicAudit.PatientRead: fixed values, slices, cardinalities."""
     resource = event_to_fhir(sealed(subject="p-1", purpose="TREAT", resource="Claim/birthdate"), hostname="portal-1")
     assert resource["meta"]["profile"] == [PATIENT_READ_PROFILE]
@@ -260,14 +260,14 @@ def test_event_to_fhir_of_a_reveal_has_what_balp_demands_of_a_patient_read() -> 
     [{"subject": ""}, {"origin": Origin(actor="7")}, {"outcome": "failure"}, {"action": Action.ACCESS_DENIED}],
     ids=["no patient", "no client", "not a success", "not a read"],
 )
-def test_event_to_fhir_that_lacks_something_claims_no_profile(missing: dict[str, Any]) -> None:
+def test_event_to_fhir_with_missing_data_names_no_profile(missing: dict[str, Any]) -> None:
     assert "meta" not in event_to_fhir(sealed(**{"subject": "p-1", **missing}), hostname="portal-1")
 
 
-@pytest.mark.parametrize("chosen", FORMATS)
-def test_to_line_is_one_line(chosen: Any) -> None:
+@pytest.mark.parametrize("log_format", FORMATS)
+def test_item_to_line_is_one_line(log_format: Any) -> None:
     for item in (full(Action.LOGIN_REFUSED), CHECKPOINT):
-        assert len(item_to_line(item, chosen, hostname="s").splitlines()) == 1
+        assert len(item_to_line(item, log_format, hostname="s").splitlines()) == 1
 
 
 @pytest.mark.parametrize("microseconds", [0, 1, 999_999])
@@ -278,15 +278,15 @@ def test_times_keep_their_precision(microseconds: int) -> None:
     assert event_to_ocsf(item)["time"] == int(NOW.timestamp() * 1000) + after // timedelta(milliseconds=1)
 
 
-@pytest.mark.parametrize("chosen", FORMATS)
-def test_to_line_of_a_host_projects_own_action_fits_too(chosen: Any) -> None:
+@pytest.mark.parametrize("log_format", FORMATS)
+def test_item_to_line_of_a_host_project_action_matches_the_schema(log_format: Any) -> None:
     register_actions({"delivery_test.opened": {"ward"}})
     item = sealed("delivery_test.opened", subject="p-1", detail={"ward": ODD})
-    line = item_to_line(item, chosen, hostname="s")
+    line = item_to_line(item, log_format, hostname="s")
     assert "delivery_test.opened" in line
-    if chosen == "json":
+    if log_format == "json":
         json_validator().validate(json.loads(line))
-    elif chosen == "ocsf":
+    elif log_format == "ocsf":
         ocsf_validator(3004).validate(json.loads(line))
-    elif chosen == "fhir":
+    elif log_format == "fhir":
         AuditEvent.model_validate_json(line)

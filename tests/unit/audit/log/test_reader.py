@@ -1,4 +1,4 @@
-"""Canonical bytes made from columns are the event's own; a row that can be no event is read all the same."""
+"""Canonical bytes built from columns equal those of the event, and rows that are no events can be read."""
 
 import hmac
 import uuid
@@ -38,7 +38,7 @@ DETAILS = st.fixed_dictionaries(
         "status": st.booleans(),
     },
 )
-ACTS = st.builds(
+NEW_EVENTS = st.builds(
     lambda texts, time, detail, outcome: NewEvent(
         action=Action.ALERT_RAISED,
         origin=Origin(actor=texts[0], session=texts[1], client_ip=texts[2], request_id=texts[3]),
@@ -60,17 +60,17 @@ ACTS = st.builds(
 
 @pytest.mark.django_db
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(acts=st.lists(ACTS, min_size=1, max_size=20))
-def test_canonical_bytes_out_of_the_row_equal_those_of_the_event(acts: list[NewEvent]) -> None:
+@given(new_events=st.lists(NEW_EVENTS, min_size=1, max_size=20))
+def test_canonical_bytes_of_the_row_equal_those_of_the_event(new_events: list[NewEvent]) -> None:
     compute = create_mac_calculator()
-    for id_ in record_many(acts):
-        raw, finished = find_raw_event(id_), parse_event_row(AuditEvent.objects.get(id=id_))
-        assert raw.canonical == canonical_bytes(finished.event)
-        assert (raw.event_id, raw.leaf_index, raw.mac_key) == (id_.bytes, -1, finished.event.mac_key)
-        assert raw.mac == finished.mac == compute(raw.mac_key, raw.canonical)
+    for id_ in record_many(new_events):
+        raw, stored = find_raw_event(id_), parse_event_row(AuditEvent.objects.get(id=id_))
+        assert raw.canonical == canonical_bytes(stored.event)
+        assert (raw.event_id, raw.leaf_index, raw.mac_key) == (id_.bytes, -1, stored.event.mac_key)
+        assert raw.mac == stored.mac == compute(raw.mac_key, raw.canonical)
 
 
-def test_mac_checker_computes_what_the_event_bears_and_knows_no_foreign_key() -> None:
+def test_mac_calculator_computes_hmac_and_knows_configured_keys_only() -> None:
     compute = create_mac_calculator()
     for key in keyring.get_keys("AUDIT_MAC_KEYS"):
         for text in (b"", b"x", b"y" * 1000):
@@ -79,7 +79,7 @@ def test_mac_checker_computes_what_the_event_bears_and_knows_no_foreign_key() ->
 
 
 @pytest.mark.django_db
-def test_read_queue_goes_by_id_beyond_the_given_one_and_leaves_the_refused_out() -> None:
+def test_read_queue_orders_by_id_and_skips_refused_events() -> None:
     ids = events(5)
     assert [uuid.UUID(bytes=row.event_id) for row in read_queue(after_id=ids[1], limit=2)] == ids[2:4]
     sql("UPDATE django_phi_oidc_auditunsealed SET refused = true WHERE event_id = %s", ids[2])
@@ -89,7 +89,7 @@ def test_read_queue_goes_by_id_beyond_the_given_one_and_leaves_the_refused_out()
 
 
 @pytest.mark.django_db(transaction=True, databases=["default", "phi_audit"])
-def test_read_leaves_and_leafless_share_the_events_among_them() -> None:
+def test_every_event_is_a_leaf_or_leafless() -> None:
     leaves, late = sealed(5), events(2, at=NOW + timedelta(hours=1))
     assert [(row.leaf_index, uuid.UUID(bytes=row.event_id)) for row in read_leaves(1, 4)] == [
         (number, leaves[number]) for number in (1, 2, 3)
@@ -116,7 +116,7 @@ ODD_ON_SQLITE = {
 
 @pytest.mark.django_db
 @pytest.mark.parametrize("column", sorted({*ODD, *ODD_ON_SQLITE}))
-def test_row_that_no_model_can_load_is_read_and_its_mac_does_not_fit(column: str) -> None:
+def test_row_that_no_model_can_load_is_read_with_an_invalid_mac(column: str) -> None:
     values = ODD.get(column, []) if is_postgresql() else ODD.get(column, []) + ODD_ON_SQLITE.get(column, [])
     compute = create_mac_calculator()
     for value in values:

@@ -1,4 +1,4 @@
-"""Every committed event gets a leaf, once; a checkpoint is signed; a log that does not go on is not signed."""
+"""Every committed event gets one leaf, a checkpoint is signed, and a log that does not continue is not signed."""
 
 import json
 import stat
@@ -16,9 +16,9 @@ from django.test.utils import CaptureQueriesContext
 
 from django_phi_oidc._internal import clock
 from django_phi_oidc.audit.events import canonical_bytes
-from django_phi_oidc.audit.log.keys import find_signing_key, get_checkpoint_origin, get_public_keys
 from django_phi_oidc.audit.log.recovery import resume_log
 from django_phi_oidc.audit.log.sequencer import BATCH_SIZE, append_all_to_log, count_overdue_events
+from django_phi_oidc.audit.log.signing_keys import find_signing_key, get_checkpoint_origin, get_public_keys
 from django_phi_oidc.audit.models import (
     AppendOnlyError,
     AuditCheckpoint,
@@ -45,7 +45,7 @@ def with_options(**options: object) -> override_settings:
     return override_settings(PHI_OIDC={**settings.PHI_OIDC, **options})
 
 
-def test_seal_of_new_events_gives_each_a_leaf_and_signs_the_root_of_all() -> None:
+def test_new_events_become_leaves_under_a_signed_root() -> None:
     ids = sealed(5) + sealed(3)
     assert list(AuditLeaf.objects.values_list("leaf_index", "event_id")) == list(enumerate(ids))
     assert AuditUnsealed.objects.count() == 0
@@ -56,13 +56,13 @@ def test_seal_of_new_events_gives_each_a_leaf_and_signs_the_root_of_all() -> Non
     assert [row.tree_size for row in AuditCheckpoint.objects.all()] == [5, 8]
 
 
-def test_seal_of_nothing_new_writes_nothing() -> None:
+def test_no_checkpoint_is_written_without_new_events() -> None:
     sealed(2)
     assert seal_now().note == ""
     assert AuditCheckpoint.objects.count() == 1
 
 
-def test_seal_keeps_the_nodes_of_full_subtrees() -> None:
+def test_nodes_of_perfect_subtrees_are_stored() -> None:
     for _ in range(3):
         sealed(200)
     assert list(AuditNode.objects.values_list("level", "node_index")) == [(8, 0), (8, 1)]
@@ -70,27 +70,27 @@ def test_seal_keeps_the_nodes_of_full_subtrees() -> None:
 
 
 @pytest.mark.parametrize("before", [1, 1000])
-def test_seal_makes_as_many_statements_on_a_long_log_as_on_a_short_one(before: int) -> None:
+def test_number_of_statements_does_not_grow_with_the_log(before: int) -> None:
     sealed(before)
     events(3)
-    with CaptureQueriesContext(connections["phi_audit"]) as asked:
+    with CaptureQueriesContext(connections["phi_audit"]) as queries:
         assert seal_now().event_count == 3
-    # On top of these: one for each kept level that the right edge of the tree has nodes of.
-    edge = sum(query["sql"].lower().count("select") for query in asked if "node" in query["sql"])
+    # In addition, one per stored level with nodes on the right edge of the tree.
+    edge = sum(query["sql"].lower().count("select") for query in queries if "node" in query["sql"])
     assert edge <= before.bit_count()
-    assert len(asked) <= 13 + before.bit_count()
+    assert len(queries) <= 13 + before.bit_count()
 
 
-def test_seal_of_more_than_one_transaction_takes() -> None:
+def test_large_queue_is_sealed_in_several_transactions() -> None:
     events(25)
-    done = [seal_now(limit=10).event_count for _ in range(4)]
-    assert done == [10, 10, 5, 0]
+    counts = [seal_now(limit=10).event_count for _ in range(4)]
+    assert counts == [10, 10, 5, 0]
     assert [row.tree_size for row in AuditCheckpoint.objects.all()] == [10, 20, 25]
     assert BATCH_SIZE >= 10_000
-    assert [each.event_count for each in append_all_to_log(key=KEY, clock=lambda: NOW)] == [0]
+    assert [result.event_count for result in append_all_to_log(key=KEY, clock=lambda: NOW)] == [0]
 
 
-def test_seal_of_an_event_whose_transaction_commits_later_than_a_younger_one() -> None:
+def test_event_that_commits_late_is_sealed_after_a_newer_one() -> None:
     (younger,) = sealed(1, at=NOW)
     (late,) = sealed(1, at=NOW - timedelta(hours=2))
     assert [AuditLeaf.objects.get(event_id=id_).leaf_index for id_ in (younger, late)] == [0, 1]
@@ -114,17 +114,17 @@ def test_change_of_the_log_by_a_model_is_refused(model: type, change: Callable[[
 
 
 UNSIGNABLE = {
-    "a leaf more": lambda: sql(f"INSERT INTO {LEAF} SELECT 5, %s, leaf_hash FROM {LEAF} LIMIT 1", uuid.UUID(int=7)),
-    "a leaf less": lambda: sql(f"DELETE FROM {LEAF} WHERE leaf_index = 4"),
-    "a leaf changed": lambda: sql(f"UPDATE {LEAF} SET leaf_hash = %s WHERE leaf_index = 4", b"\x01" * 32),
-    "a leaf in the middle gone": lambda: sql(f"DELETE FROM {LEAF} WHERE leaf_index = 3"),
-    "no note": lambda: sql(f"UPDATE {CHECKPOINT} SET note = 'x'"),
-    "no checkpoint": lambda: sql(f"DELETE FROM {CHECKPOINT}"),
+    "additional leaf": lambda: sql(f"INSERT INTO {LEAF} SELECT 5, %s, leaf_hash FROM {LEAF} LIMIT 1", uuid.UUID(int=7)),
+    "missing leaf": lambda: sql(f"DELETE FROM {LEAF} WHERE leaf_index = 4"),
+    "altered leaf": lambda: sql(f"UPDATE {LEAF} SET leaf_hash = %s WHERE leaf_index = 4", b"\x01" * 32),
+    "missing leaf in the middle": lambda: sql(f"DELETE FROM {LEAF} WHERE leaf_index = 3"),
+    "altered note": lambda: sql(f"UPDATE {CHECKPOINT} SET note = 'x'"),
+    "missing checkpoint": lambda: sql(f"DELETE FROM {CHECKPOINT}"),
 }
 
 
 @pytest.mark.parametrize("tamper", UNSIGNABLE.values(), ids=UNSIGNABLE)
-def test_seal_on_top_of_an_altered_log_is_refused_and_changes_nothing(tamper: Callable[[], object]) -> None:
+def test_altered_log_is_not_continued_and_stays_unchanged(tamper: Callable[[], object]) -> None:
     sealed(5)
     events(2)
     with without_triggers():
@@ -135,7 +135,7 @@ def test_seal_on_top_of_an_altered_log_is_refused_and_changes_nothing(tamper: Ca
     assert (AuditLeaf.objects.count(), AuditUnsealed.objects.count()) == (leaves, 2)
 
 
-def test_seal_with_a_kept_node_that_was_changed_is_refused() -> None:
+def test_log_with_an_altered_node_is_not_continued() -> None:
     sealed(257)
     events(1)
     with without_triggers():
@@ -145,7 +145,7 @@ def test_seal_with_a_kept_node_that_was_changed_is_refused() -> None:
                 seal_now()
 
 
-def test_seal_under_another_origin_is_refused_and_under_the_same_goes_on() -> None:
+def test_log_with_another_origin_is_not_continued() -> None:
     sealed(1)
     events(1)
     with with_options(AUDIT_ORIGIN="another.example/audit"), pytest.raises(SealingRefused, match="origin"):
@@ -154,13 +154,13 @@ def test_seal_under_another_origin_is_refused_and_under_the_same_goes_on() -> No
 
 
 def cut_to(size: int) -> None:
-    """Make the log what it was when it had that many leaves."""
+    """Remove leaves and checkpoints beyond a size."""
     with without_triggers():
         sql(f"DELETE FROM {LEAF} WHERE leaf_index >= %s", size)
         sql(f"DELETE FROM {CHECKPOINT} WHERE tree_size > %s", size)
 
 
-def test_seal_of_a_restored_copy_is_refused_by_the_witness_file(tmp_path: Path) -> None:
+def test_restored_log_is_refused_because_of_the_witness_file(tmp_path: Path) -> None:
     witness = tmp_path / "witness"
     with with_options(AUDIT_WITNESS_FILE=str(witness)):
         sealed(3)
@@ -173,14 +173,14 @@ def test_seal_of_a_restored_copy_is_refused_by_the_witness_file(tmp_path: Path) 
         with pytest.raises(SealingRefused, match="5 events is known outside"):
             seal_now()
         assert witness.read_text() == note
-    # Without the file it signs another root for a size that was signed: the very thing.
+    # Without the file it signs another root for the same size, which must not happen.
     assert seal_now(limit=2).event_count == 2
     with with_options(AUDIT_WITNESS_FILE=str(witness)), pytest.raises(SealingRefused, match="known outside"):
         seal_now()
 
 
 @pytest.mark.parametrize("text", ["", "rubbish", "phi-oidc-audit\n3\n"])
-def test_seal_with_a_witness_file_that_can_t_be_read_is_refused(text: str, tmp_path: Path) -> None:
+def test_unreadable_witness_file_prevents_sealing(text: str, tmp_path: Path) -> None:
     witness = tmp_path / "witness"
     witness.write_text(text)
     events(1)
@@ -192,7 +192,7 @@ def test_seal_with_a_witness_file_that_can_t_be_read_is_refused(text: str, tmp_p
         assert seal_now().event_count == 1
 
 
-def test_seal_whose_witness_file_can_t_be_written_stands_and_says_so(
+def test_unwritable_witness_file_is_logged_and_sealing_succeeds(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     events(1)
@@ -205,11 +205,11 @@ def note_of(name: str, size: int, key: Any = KEY) -> str:
     return sign_checkpoint(Checkpoint(origin=name, tree_size=size, root_hash=bytes(32)), key)
 
 
-def test_seal_below_what_a_sink_has_is_refused() -> None:
+def test_log_smaller_than_a_checkpoint_of_a_sink_is_not_continued() -> None:
     sealed(3)
     sealed(2)
     AuditWitness.objects.create(origin="phi-oidc-audit", note=AuditCheckpoint.objects.last().note)
-    # What no key of ours has signed, and what is of another log, is no knowledge of this one.
+    # Notes signed by other keys, and notes of other logs, are ignored.
     AuditWitness.objects.create(origin="phi-oidc-audit/epoch-2", note=note_of("phi-oidc-audit/epoch-2", 9, OTHER_KEY))
     AuditWitness.objects.create(origin="other", note=note_of("other", 99))
     AuditWitness.objects.create(origin="rubbish", note="rubbish")
@@ -219,8 +219,8 @@ def test_seal_below_what_a_sink_has_is_refused() -> None:
         seal_now()
 
 
-def test_seal_of_an_epoch_before_one_that_is_known_outside_is_refused() -> None:
-    """A database from before a restore, restored once more."""
+def test_epoch_older_than_a_witnessed_one_is_not_continued() -> None:
+    """A backup from before a restore was restored again."""
     sealed(3)
     AuditWitness.objects.create(origin="phi-oidc-audit/epoch-2", note=note_of("phi-oidc-audit/epoch-2", 4))
     events(1)
@@ -233,7 +233,7 @@ def test_seal_of_an_epoch_before_one_that_is_known_outside_is_refused() -> None:
     assert seal_now().event_count == 1
 
 
-def test_resume_with_a_checkpoint_that_another_key_signed_is_refused() -> None:
+def test_resume_with_a_checkpoint_of_another_key_or_log_is_refused() -> None:
     sealed(3)
     for key, name in ((OTHER_KEY, "phi-oidc-audit"), (KEY, "another"), (KEY, "phi-oidc-audit/epoch-02")):
         with pytest.raises(CheckpointInvalid):
@@ -253,7 +253,7 @@ def test_resume_twice_opens_the_third_epoch() -> None:
     assert AuditCheckpoint.objects.last().note.startswith("phi-oidc-audit/epoch-3\n")
 
 
-def test_the_task_seals_where_the_key_is_and_tells_where_nobody_does() -> None:
+def test_seal_task_seals_with_the_key_and_alerts_without_it() -> None:
     events(3)
     with with_options(AUDIT_SIGNING_KEY=None), clock.override_clock(lambda: LATER):
         seal_task()
@@ -266,7 +266,7 @@ def test_the_task_seals_where_the_key_is_and_tells_where_nobody_does() -> None:
     assert AuditEvent.objects.count() == 4
 
 
-def test_the_task_tells_of_a_lag_after_five_minutes_and_again_after_an_hour() -> None:
+def test_seal_task_alerts_after_five_minutes_and_again_after_an_hour() -> None:
     events(1)
     assert count_overdue_events(now=NOW + timedelta(minutes=4)) == 0
     for minutes, alerts in ((4, 0), (6, 1), (65, 1), (67, 2)):
@@ -278,31 +278,31 @@ def test_the_task_tells_of_a_lag_after_five_minutes_and_again_after_an_hour() ->
         assert AuditEvent.objects.filter(action="alert.raised").count() == alerts
 
 
-def test_the_task_that_is_refused_tells_so_whatever_somebody_without_the_mac_key_has_written() -> None:
+def test_refused_seal_task_alerts_despite_a_forged_alert() -> None:
     sealed(3)
     events(1)
     cut_to(0)
-    (silencer,) = events(1, action="alert.raised", detail={"rule": "sealing_refused"})
+    (forged,) = events(1, action="alert.raised", detail={"rule": "sealing_refused"})
     with without_triggers():
         sql("DELETE FROM django_phi_oidc_auditleaf")
         sql(f"INSERT INTO {LEAF} VALUES (7, %s, %s)", uuid.UUID(int=7), bytes(32))
-        sql("UPDATE django_phi_oidc_auditevent SET actor = 'x' WHERE id = %s", silencer)
+        sql("UPDATE django_phi_oidc_auditevent SET actor = 'x' WHERE id = %s", forged)
     with with_options(AUDIT_SIGNING_KEY=PEM), clock.override_clock(lambda: NOW + timedelta(minutes=1)):
         for _ in range(2):
             with pytest.raises(SealingRefused):
                 seal_task()
-    assert AuditEvent.objects.filter(action="alert.raised").exclude(id=silencer).count() == 1
+    assert AuditEvent.objects.filter(action="alert.raised").exclude(id=forged).count() == 1
 
 
-def test_seal_on_top_of_a_checkpoint_that_another_key_signed_is_refused() -> None:
-    """Whoever may insert could add a leaf and a checkpoint, and have the next one signed over them."""
+def test_checkpoint_signed_by_another_key_is_not_continued() -> None:
+    """An attacker with INSERT could add a leaf and a checkpoint, and have the next one signed over them."""
     sealed(3)
     forged = events(1)[0]
     with without_triggers():
         sql("DELETE FROM django_phi_oidc_auditunsealed")
     leaf = AuditLeaf.objects.create(leaf_index=3, event_id=forged, leaf_hash=bytes(32))
     tree = CompactRange()
-    tree.extend([bytes(each.leaf_hash) for each in AuditLeaf.objects.all()])
+    tree.extend([bytes(leaf.leaf_hash) for leaf in AuditLeaf.objects.all()])
     note = sign_checkpoint(Checkpoint(origin="phi-oidc-audit", tree_size=4, root_hash=tree.compute_root()), OTHER_KEY)
     AuditCheckpoint.objects.create(tree_size=4, root_hash=tree.compute_root(), epoch=1, sealed_at=NOW, note=note)
     events(1)
@@ -311,7 +311,7 @@ def test_seal_on_top_of_a_checkpoint_that_another_key_signed_is_refused() -> Non
     assert leaf.leaf_index == 3
 
 
-def test_seal_where_a_node_was_put_before_its_time_is_refused() -> None:
+def test_log_with_a_premature_node_is_not_continued() -> None:
     sealed(1)
     AuditNode.objects.create(level=8, node_index=0, node_hash=bytes(32))
     events(256)
@@ -319,22 +319,22 @@ def test_seal_where_a_node_was_put_before_its_time_is_refused() -> None:
         seal_now()
 
 
-def test_leaf_of_a_negative_index_is_refused_by_the_database() -> None:
+def test_negative_leaf_index_is_refused_by_the_database() -> None:
     with pytest.raises(IntegrityError):
         AuditLeaf.objects.create(leaf_index=-1, event_id=uuid.UUID(int=7), leaf_hash=bytes(32))
     with pytest.raises(IntegrityError):
         AuditCheckpoint.objects.create(tree_size=0, root_hash=b"", epoch=1, sealed_at=NOW, note="")
 
 
-def test_seal_again_finds_an_event_that_lost_its_place_in_the_queue() -> None:
+def test_retry_finds_an_event_that_is_missing_in_the_queue() -> None:
     (id_,) = events(1)
     sql(f"DELETE FROM {QUEUE}")
-    assert [each.event_count for each in append_all_to_log(key=KEY, clock=lambda: NOW)] == [0]
-    assert sum(each.event_count for each in append_all_to_log(key=KEY, clock=lambda: NOW, retry_refused=True)) == 1
+    assert [result.event_count for result in append_all_to_log(key=KEY, clock=lambda: NOW)] == [0]
+    assert sum(result.event_count for result in append_all_to_log(key=KEY, clock=lambda: NOW, retry_refused=True)) == 1
     assert AuditLeaf.objects.get().event_id == id_
 
 
-def test_seal_of_more_forged_events_than_a_statement_takes_sets_all_aside() -> None:
+def test_many_forged_events_are_all_marked_as_refused() -> None:
     events(1100)
     with without_triggers():
         sql("UPDATE django_phi_oidc_auditevent SET actor = 'x'")
@@ -343,7 +343,7 @@ def test_seal_of_more_forged_events_than_a_statement_takes_sets_all_aside() -> N
 
 
 @pytest.mark.postgresql
-def test_queue_can_t_be_shadowed_by_a_temporary_table() -> None:
+def test_queue_cannot_be_shadowed_by_a_temporary_table() -> None:
     sql("CREATE TEMP TABLE django_phi_oidc_auditunsealed (event_id uuid, refused boolean)")
     try:
         events(1)
@@ -354,7 +354,7 @@ def test_queue_can_t_be_shadowed_by_a_temporary_table() -> None:
         sql("DROP TABLE pg_temp.django_phi_oidc_auditunsealed")
 
 
-def test_queue_of_an_event_is_written_by_the_database_and_with_a_rollback_is_not() -> None:
+def test_queue_is_filled_by_the_database_in_the_same_transaction() -> None:
     ids = events(1)
     assert list(AuditUnsealed.objects.values_list("event_id", "refused")) == [(ids[0], False)]
     with transaction.atomic(using="phi_audit"):
@@ -363,29 +363,29 @@ def test_queue_of_an_event_is_written_by_the_database_and_with_a_rollback_is_not
     assert AuditUnsealed.objects.count() == 1
 
 
-def test_queued_again_after_it_was_sealed_gets_no_second_leaf_and_again_mends_the_queue() -> None:
+def test_event_queued_twice_gets_no_second_leaf_and_retry_repairs_the_queue() -> None:
     (id_,) = sealed(1)
     AuditUnsealed.objects.create(event_id=id_)
     events(1)
     with pytest.raises(SealingRefused, match="damaged"):
         seal_now()
-    assert sum(each.event_count for each in append_all_to_log(key=KEY, clock=lambda: NOW, retry_refused=True)) == 1
+    assert sum(result.event_count for result in append_all_to_log(key=KEY, clock=lambda: NOW, retry_refused=True)) == 1
     assert (AuditUnsealed.objects.count(), AuditLeaf.objects.count()) == (0, 2)
 
 
 @pytest.mark.parametrize("source", ["", "x", PEM.replace("M", "N", 1), Path("/nonexistent/key.pem")])
-def test_signing_key_that_can_t_be_read_raises_and_none_is_none(source: object) -> None:
+def test_unreadable_signing_key_raises_and_empty_setting_is_none(source: object) -> None:
     with with_options(AUDIT_SIGNING_KEY=source):
         if source == "":
             assert find_signing_key() is None
-            with pytest.raises(KeyMissing, match="nothing verifies"):
+            with pytest.raises(KeyMissing, match="nothing can be verified"):
                 get_public_keys()
         else:
             with pytest.raises(KeyMissing, match="AUDIT_SIGNING_KEY"):
                 find_signing_key()
 
 
-def test_signing_key_comes_from_text_file_and_callable(tmp_path: Path) -> None:
+def test_signing_key_is_read_from_text_file_and_callable(tmp_path: Path) -> None:
     file = tmp_path / "key.pem"
     file.write_text(PEM)
     for source in (PEM, file, lambda: PEM):
@@ -394,13 +394,13 @@ def test_signing_key_comes_from_text_file_and_callable(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["", "with space", "with+plus", "line\nbreak", 7])
-def test_origin_that_is_no_key_name_raises(name: object) -> None:
+def test_invalid_origin_raises(name: object) -> None:
     with with_options(AUDIT_ORIGIN=name), pytest.raises(KeyMissing):
         get_checkpoint_origin(1)
     assert get_checkpoint_origin(1) == "phi-oidc-audit"
 
 
-def test_witness_file_is_readable_by_its_owner_alone_or_by_umask(tmp_path: Path) -> None:
+def test_witness_file_is_readable_by_its_owner_only(tmp_path: Path) -> None:
     with with_options(AUDIT_WITNESS_FILE=str(tmp_path / "witness")):
         sealed(1)
     assert stat.S_IMODE((tmp_path / "witness").stat().st_mode) == 0o600

@@ -1,4 +1,4 @@
-"""Whatever somebody with all rights on the database does to a sealed trail is found, named, and told apart."""
+"""Everything that an attacker with all database privileges does to a sealed log is found and classified."""
 
 import uuid
 from collections.abc import Callable
@@ -41,36 +41,36 @@ LATER = NOW + timedelta(hours=1)
 
 @pytest.fixture
 def ids() -> list[uuid.UUID]:
-    """Return the ids of a trail of 312 events, sealed in three stretches that cross a kept node, in leaf order."""
+    """Return the ids of 312 events in leaf order, sealed in three batches that cross a stored node."""
     return [id_ for number, count in enumerate(BATCHES) for id_ in sealed(count, at=NOW + timedelta(minutes=number))]
 
 
-def found(**given: Any) -> list[LogFinding]:
+def find(**options: Any) -> list[LogFinding]:
     return list(
-        verify_log(keys=[KEY.public_key()], now=given.pop("now", LATER), summary=VerificationSummary(), **given)
+        verify_log(keys=[KEY.public_key()], now=options.pop("now", LATER), summary=VerificationSummary(), **options)
     )
 
 
-def kinds(**given: Any) -> set[tuple[str, str]]:
-    """Return the kinds of what is found, each with the event or the size that it names."""
-    return {(finding.kind.value, finding.event_id or str(finding.tree_size or "")) for finding in found(**given)}
+def kinds(**options: Any) -> set[tuple[str, str]]:
+    """Return the kind of each finding with its event or tree size."""
+    return {(finding.kind.value, finding.event_id or str(finding.tree_size or "")) for finding in find(**options)}
 
 
 def newest() -> Checkpoint:
     return parse_checkpoint(AuditCheckpoint.objects.last().note)
 
 
-def test_verify_of_an_untouched_trail_finds_nothing(ids: list[uuid.UUID]) -> None:
-    tally = VerificationSummary()
-    assert list(verify_log(keys=[KEY.public_key()], now=LATER, summary=tally, witnessed_checkpoints=[newest()])) == []
-    assert (tally.tree_size, tally.events, tally.checkpoints, tally.waiting) == (312, 312, 3, 0)
+def test_unaltered_log_has_no_findings(ids: list[uuid.UUID]) -> None:
+    summary = VerificationSummary()
+    assert list(verify_log(keys=[KEY.public_key()], now=LATER, summary=summary, witnessed_checkpoints=[newest()])) == []
+    assert (summary.tree_size, summary.events, summary.checkpoints, summary.waiting) == (312, 312, 3, 0)
     events(2, at=LATER)
-    assert list(verify_log(keys=[KEY.public_key()], now=LATER, summary=tally)) == []
-    assert tally.waiting == 2
+    assert list(verify_log(keys=[KEY.public_key()], now=LATER, summary=summary)) == []
+    assert summary.waiting == 2
 
 
-def test_verify_of_an_empty_trail_finds_nothing() -> None:
-    assert found() == []
+def test_empty_log_has_no_findings() -> None:
+    assert find() == []
 
 
 OTHER_VALUES: dict[str, Any] = {
@@ -85,7 +85,7 @@ OTHER_VALUES: dict[str, Any] = {
 
 @pytest.mark.parametrize("place", [0, 150, 311], ids=["first", "middle", "last"])
 @pytest.mark.parametrize("column", [*EVENT_FIELDS, "mac"])
-def test_verify_after_a_column_was_changed_names_the_event(ids: list[uuid.UUID], column: str, place: int) -> None:
+def test_altered_column_is_find(ids: list[uuid.UUID], column: str, place: int) -> None:
     value = OTHER_VALUES.get(column, "x")
     with without_triggers():
         assert sql(f"UPDATE {EVENT} SET {column} = %s WHERE id = %s", value, ids[place]) == 1
@@ -186,22 +186,22 @@ TAMPERED: dict[str, tuple[Callable[[list[uuid.UUID]], object], Callable[[list[uu
         lambda ids: sql(f"UPDATE {LEAF} SET leaf_hash = %s WHERE leaf_index = 311", b""),
         lambda ids: {("leaf_altered", str(ids[311]))},
     ),
-    "a kept node cut short": (
+    "a stored node cut short": (
         lambda ids: sql(f"UPDATE {NODE} SET node_hash = %s", b"\x04"),
         lambda ids: {("node_altered", "")},
     ),
-    "a kept node and a leaf below it": (
+    "a stored node and a leaf below it": (
         lambda ids: (
             sql(f"UPDATE {NODE} SET node_hash = %s", b"\x04" * 32),
             sql(f"UPDATE {LEAF} SET leaf_hash = %s WHERE leaf_index = 150", b"\x02" * 32),
         ),
         lambda ids: {("node_altered", ""), ("leaf_altered", str(ids[150]))},
     ),
-    "a kept node changed": (
+    "a stored node changed": (
         lambda ids: sql(f"UPDATE {NODE} SET node_hash = %s", b"\x04" * 32),
         lambda ids: {("node_altered", "")},
     ),
-    "a kept node deleted": (lambda ids: sql(f"DELETE FROM {NODE}"), lambda ids: {("node_altered", "")}),
+    "a stored node deleted": (lambda ids: sql(f"DELETE FROM {NODE}"), lambda ids: {("node_altered", "")}),
     "the root of a checkpoint changed": (
         lambda ids: sql(f"UPDATE {CHECKPOINT} SET root_hash = %s WHERE tree_size = 305", b"\x05" * 32),
         lambda ids: {("checkpoint_altered", "305")},
@@ -232,7 +232,7 @@ TAMPERED: dict[str, tuple[Callable[[list[uuid.UUID]], object], Callable[[list[uu
 
 
 @pytest.mark.parametrize(("tamper", "expected"), TAMPERED.values(), ids=TAMPERED)
-def test_verify_after_tampering_names_it(
+def test_tampering_is_find(
     ids: list[uuid.UUID],
     tamper: Callable[[list[uuid.UUID]], object],
     expected: Callable[[list[uuid.UUID]], set[tuple[str, str]]],
@@ -241,18 +241,18 @@ def test_verify_after_tampering_names_it(
     assert kinds(witnessed_checkpoints=[outside]) == set()
     with without_triggers():
         tamper(ids)
-    told = kinds(witnessed_checkpoints=[outside])
-    assert expected(ids) <= told
-    assert {kind for kind, _ in told} - {"log_truncated", "fork_undeclared"} <= {kind for kind, _ in expected(ids)}
+    findings = kinds(witnessed_checkpoints=[outside])
+    assert expected(ids) <= findings
+    assert {kind for kind, _ in findings} - {"log_truncated", "fork_undeclared"} <= {kind for kind, _ in expected(ids)}
 
 
 @pytest.mark.sqlite
-def test_verify_after_insert_or_replace_names_the_event(ids: list[uuid.UUID]) -> None:
+def test_insert_or_replace_is_find(ids: list[uuid.UUID]) -> None:
     values = ", ".join("'x'" if name == "actor" else name for name in column_names())
     statement = f"INSERT OR REPLACE INTO {EVENT} SELECT {values} FROM {EVENT} WHERE id = %s"
     with pytest.raises(Exception, match="REPLACE refused"):
         sql(statement, ids[9])
-    assert found() == []
+    assert find() == []
     with without_triggers():
         sql(statement, ids[9])
     assert kinds() == {("event_altered", str(ids[9]))}
@@ -263,66 +263,68 @@ def column_names() -> list[str]:
 
 
 @pytest.mark.postgresql
-def test_verify_after_an_id_was_used_again_names_it(ids: list[uuid.UUID]) -> None:
+def test_duplicate_id_is_find(ids: list[uuid.UUID]) -> None:
     sql(f"ALTER TABLE {EVENT} DROP CONSTRAINT {EVENT}_pkey")
     try:
         with without_triggers():
-            copy_event(ids[9], actor="somebody else")
+            copy_event(ids[9], actor="another")
         assert kinds() >= {("event_duplicate", str(ids[9]))}
         assert {kind for kind, _ in kinds()} <= {"event_duplicate", "event_altered"}
     finally:
         with without_triggers():
-            sql(f"DELETE FROM {EVENT} WHERE id = %s AND actor = 'somebody else'", ids[9])
+            sql(f"DELETE FROM {EVENT} WHERE id = %s AND actor = 'another'", ids[9])
         sql(f"ALTER TABLE {EVENT} ADD PRIMARY KEY (id)")
-    assert found() == []
+    assert find() == []
 
 
-def test_verify_of_an_event_deleted_before_it_was_sealed_names_it(ids: list[uuid.UUID]) -> None:
+def test_event_deleted_before_sealing_is_find(ids: list[uuid.UUID]) -> None:
     (victim,) = events(1, at=LATER)
     with without_triggers():
         sql(f"DELETE FROM {EVENT} WHERE id = %s", victim)
     assert kinds() == {("event_missing", str(victim))}
 
 
-def test_verify_of_an_event_altered_before_it_was_sealed_names_it_and_seal_refuses_it(ids: list[uuid.UUID]) -> None:
+def test_event_altered_before_sealing_is_found_and_not_sealed(ids: list[uuid.UUID]) -> None:
     victim, _ = events(2, at=LATER)
     with without_triggers():
         sql(f"UPDATE {EVENT} SET actor = 'x' WHERE id = %s", victim)
-    done = seal_now(at=LATER)
-    assert (done.event_count, done.refused_count) == (1, 1)
+    result = seal_now(at=LATER)
+    assert (result.event_count, result.refused_count) == (1, 1)
     assert kinds(now=LATER) == {("event_forged", str(victim))}
     (alert,) = AuditEvent.objects.filter(action="alert.raised")
     assert (alert.resource, alert.detail) == (f"AuditEvent/{victim}", '{"count":1,"rule":"event_forged"}')
     assert (seal_now(at=LATER).refused_count, AuditEvent.objects.filter(action="alert.raised").count()) == (0, 1)
 
 
-def test_verify_of_an_event_that_nobody_seals_names_it_after_its_time(ids: list[uuid.UUID]) -> None:
+def test_event_that_is_not_sealed_in_time_is_find(ids: list[uuid.UUID]) -> None:
     (late,) = events(1, at=LATER)
     assert kinds(now=LATER + timedelta(minutes=4)) == set()
     assert kinds(now=LATER + timedelta(minutes=6)) == {("event_unsealed", str(late))}
 
 
-def test_verify_and_seal_without_the_mac_key_say_so_and_go_on_with_it(ids: list[uuid.UUID]) -> None:
+def test_missing_mac_key_is_found_and_restored_key_resolves_it(ids: list[uuid.UUID]) -> None:
     (late,) = events(1, at=LATER)
     keys = settings.PHI_OIDC["AUDIT_MAC_KEYS"]
     with override_settings(PHI_OIDC={**settings.PHI_OIDC, "AUDIT_MAC_KEYS": keys[1:]}):
-        assert {finding.kind for finding in found()} == {FindingKind.EVENT_KEY_UNKNOWN}
-        assert len(found()) == 313
+        assert {finding.kind for finding in find()} == {FindingKind.EVENT_KEY_UNKNOWN}
+        assert len(find()) == 313
         assert seal_now(at=LATER).refused_count == 1
-    assert seal_now(at=LATER).event_count == 1  # the alert, not the event that was set aside
-    assert sum(each.event_count for each in append_all_to_log(key=KEY, clock=lambda: LATER, retry_refused=True)) == 1
+    assert seal_now(at=LATER).event_count == 1  # the alert, not the refused event
+    assert (
+        sum(result.event_count for result in append_all_to_log(key=KEY, clock=lambda: LATER, retry_refused=True)) == 1
+    )
     assert AuditLeaf.objects.filter(event_id=late).exists()
-    assert found() == []
+    assert find() == []
 
 
-def test_verify_with_another_key_finds_every_checkpoint_unsigned(ids: list[uuid.UUID]) -> None:
+def test_checkpoints_of_another_key_are_all_find(ids: list[uuid.UUID]) -> None:
     findings = list(verify_log(keys=[OTHER_KEY.public_key()], now=LATER, summary=VerificationSummary()))
     assert {(finding.kind, finding.tree_size) for finding in findings} == {
         (FindingKind.CHECKPOINT_SIGNATURE, size) for size in (5, 305, 312)
     }
 
 
-def test_verify_of_an_event_changed_by_who_has_the_mac_key_names_it(ids: list[uuid.UUID]) -> None:
+def test_event_altered_with_the_mac_key_is_find(ids: list[uuid.UUID]) -> None:
     event = parse_event_row(AuditEvent.objects.get(id=ids[150])).event._replace(actor="x")
     mac = compute_mac(event, keyring.get_keys("AUDIT_MAC_KEYS")[0].material)
     with without_triggers():
@@ -330,11 +332,11 @@ def test_verify_of_an_event_changed_by_who_has_the_mac_key_names_it(ids: list[uu
     assert kinds() == {("event_altered", str(ids[150]))}
 
 
-def test_verify_beside_a_sealer_finds_nothing(ids: list[uuid.UUID]) -> None:
-    def go_on(done: int, total: int) -> None:
+def test_verification_concurrent_with_sealing_has_no_findings(ids: list[uuid.UUID]) -> None:
+    def seal_more(done: int, total: int) -> None:
         sealed(300, at=NOW - timedelta(days=1))
 
-    assert found(progress=go_on) == []
+    assert find(progress=seal_more) == []
     assert AuditLeaf.objects.count() == 612
 
 
@@ -342,7 +344,7 @@ def test_verify_beside_a_sealer_finds_nothing(ids: list[uuid.UUID]) -> None:
 @pytest.mark.parametrize(
     "value", ["infinity", "-infinity", "2026-11-24 16:05:09.123456+00 BC", "12026-11-24 16:05:09+00"]
 )
-def test_verify_of_a_time_that_is_spelt_like_the_sealed_one_names_the_event(ids: list[uuid.UUID], value: str) -> None:
+def test_time_with_the_same_text_as_the_sealed_one_is_find(ids: list[uuid.UUID], value: str) -> None:
     with without_triggers():
         sql(f"UPDATE {EVENT} SET occurred_at = %s WHERE id = %s", value, ids[0])
     assert kinds() == {("event_altered", str(ids[0]))}
@@ -351,7 +353,7 @@ def test_verify_of_a_time_that_is_spelt_like_the_sealed_one_names_the_event(ids:
 HUGE = 2**62
 
 
-def test_verify_of_a_log_with_enormous_numbers_ends(ids: list[uuid.UUID]) -> None:
+def test_verification_of_enormous_numbers_ends(ids: list[uuid.UUID]) -> None:
     with without_triggers():
         sql(f"INSERT INTO {LEAF} VALUES (%s, %s, %s)", HUGE - 1, ID, b"\x03" * 32)
         sql(f"INSERT INTO {CHECKPOINT} SELECT %s, root_hash, epoch, sealed_at, 'x' FROM {CHECKPOINT} LIMIT 1", HUGE)
@@ -364,9 +366,9 @@ def test_verify_of_a_log_with_enormous_numbers_ends(ids: list[uuid.UUID]) -> Non
     }
 
 
-def test_verify_of_a_leaf_with_a_negative_index_names_it_and_its_event(ids: list[uuid.UUID]) -> None:
+def test_negative_leaf_index_is_find(ids: list[uuid.UUID]) -> None:
     (victim,) = events(1, at=NOW)
-    without, again = (
+    disable, enable = (
         ("PRAGMA ignore_check_constraints = ON", "PRAGMA ignore_check_constraints = OFF")
         if not is_postgresql()
         else (
@@ -374,7 +376,7 @@ def test_verify_of_a_leaf_with_a_negative_index_names_it_and_its_event(ids: list
             f"ALTER TABLE {LEAF} ADD CONSTRAINT phi_oidc_auditleaf_index CHECK (leaf_index >= 0)",
         )
     )
-    sql(without)
+    sql(disable)
     try:
         with without_triggers():
             sql(f"INSERT INTO {LEAF} VALUES (-1, %s, %s)", victim, b"\x03" * 32)
@@ -383,15 +385,15 @@ def test_verify_of_a_leaf_with_a_negative_index_names_it_and_its_event(ids: list
     finally:
         with without_triggers():
             sql(f"DELETE FROM {LEAF} WHERE leaf_index < 0")
-        sql(again)
+        sql(enable)
 
 
-def test_verify_with_a_leaf_changed_and_another_gone_accuses_nobody(ids: list[uuid.UUID]) -> None:
+def test_altered_leaf_next_to_a_missing_one_is_reported_as_undecided(ids: list[uuid.UUID]) -> None:
     with without_triggers():
         sql(f"UPDATE {LEAF} SET leaf_hash = %s WHERE leaf_index = 150", b"\x02" * 32)
         sql(f"DELETE FROM {LEAF} WHERE leaf_index = 200")
-    (finding,) = [finding for finding in found() if finding.leaf_index == 150]
-    assert "no root tells which" in finding.text
+    (finding,) = [finding for finding in find() if finding.leaf_index == 150]
+    assert "no root shows which" in finding.text
     assert kinds() == {
         ("event_altered", str(ids[150])),
         ("leaf_missing", ""),
@@ -399,16 +401,16 @@ def test_verify_with_a_leaf_changed_and_another_gone_accuses_nobody(ids: list[uu
     }
 
 
-def test_verify_of_an_event_and_its_leaf_changed_alike_says_nothing_good_of_it(ids: list[uuid.UUID]) -> None:
+def test_event_altered_together_with_its_leaf_is_find(ids: list[uuid.UUID]) -> None:
     with without_triggers():
         sql(f"UPDATE {EVENT} SET actor = 'x' WHERE id = %s", ids[150])
         forged = hash_leaf(find_raw_event(ids[150]).canonical)
         sql(f"UPDATE {LEAF} SET leaf_hash = %s WHERE leaf_index = 150", forged)
-    (finding,) = [finding for finding in found() if finding.leaf_index == 150]
-    assert (finding.kind, finding.text) == (FindingKind.EVENT_ALTERED, "Its MAC does not fit.")
+    (finding,) = [finding for finding in find() if finding.leaf_index == 150]
+    assert (finding.kind, finding.text) == (FindingKind.EVENT_ALTERED, "Its MAC is not valid.")
 
 
-def test_verify_of_a_restore_whose_event_can_t_be_read_is_undeclared(ids: list[uuid.UUID]) -> None:
+def test_unreadable_restore_event_declares_no_epoch(ids: list[uuid.UUID]) -> None:
     note = AuditCheckpoint.objects.last().note
     restore_to(305, ids)
     resume_log(witnessed_note=note, reason="the disk broke", key=KEY, now=LATER)
@@ -426,7 +428,7 @@ def test_verify_of_a_restore_whose_event_can_t_be_read_is_undeclared(ids: list[u
 
 
 def restore_to(size: int, ids: list[uuid.UUID]) -> None:
-    """Make the database what it was when it had size events."""
+    """Restore the database to its state with `size` events."""
     with without_triggers():
         for table, column in (
             (CHECKPOINT, "tree_size > %s"),
@@ -439,7 +441,7 @@ def restore_to(size: int, ids: list[uuid.UUID]) -> None:
             sql(f"DELETE FROM {QUEUE} WHERE event_id = %s", id_)
 
 
-def test_verify_of_a_restored_copy_is_truncated_and_when_it_goes_on_forked(ids: list[uuid.UUID]) -> None:
+def test_restored_log_is_truncated_and_after_new_events_forked(ids: list[uuid.UUID]) -> None:
     outside = newest()
     restore_to(305, ids)
     assert kinds(witnessed_checkpoints=[outside]) == {("log_truncated", "312")}
@@ -449,14 +451,14 @@ def test_verify_of_a_restored_copy_is_truncated_and_when_it_goes_on_forked(ids: 
     assert kinds() == set()
 
 
-def test_verify_of_a_restored_copy_that_says_so_tells_it_apart(ids: list[uuid.UUID]) -> None:
+def test_declared_restore_is_not_a_fault(ids: list[uuid.UUID]) -> None:
     older, outside = parse_checkpoint(AuditCheckpoint.objects.get(tree_size=305).note), newest()
     note = AuditCheckpoint.objects.last().note
     restore_to(305, ids)
     resume_log(witnessed_note=note, reason="the disk broke", key=KEY, now=LATER)
     sealed(20, at=LATER)
     assert kinds(witnessed_checkpoints=[older]) == set()
-    findings = found(witnessed_checkpoints=[older, outside])
+    findings = find(witnessed_checkpoints=[older, outside])
     assert [(finding.kind, finding.tree_size, finding.is_fault) for finding in findings] == [
         (FindingKind.FORK_DECLARED, 312, False)
     ]
@@ -467,7 +469,7 @@ def test_verify_of_a_restored_copy_that_says_so_tells_it_apart(ids: list[uuid.UU
     assert parse_checkpoint(AuditCheckpoint.objects.last().note).origin == "phi-oidc-audit/epoch-2"
 
 
-def test_verify_of_an_epoch_without_its_event_says_so(ids: list[uuid.UUID]) -> None:
+def test_epoch_without_its_event_is_find(ids: list[uuid.UUID]) -> None:
     note = AuditCheckpoint.objects.last().note
     restore_to(305, ids)
     resume_log(witnessed_note=note, reason="the disk broke", key=KEY, now=LATER)

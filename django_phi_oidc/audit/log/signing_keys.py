@@ -1,4 +1,4 @@
-"""The keys of the log: one that signs its checkpoints, wherever it is sealed, and those that verify them, anywhere."""
+"""The private key that signs checkpoints, where the log is sealed, and the public keys that verify them, anywhere."""
 
 from pathlib import Path
 from typing import Any
@@ -15,9 +15,9 @@ _MAX_EPOCH_DIGITS = 9
 
 
 def get_checkpoint_origin(epoch: int) -> str:
-    """Return the first line of the checkpoints of that epoch, which is also their key's name (C2SP tlog-checkpoint).
+    """Return the first line of the epoch's checkpoints, which is also the name of their key (C2SP tlog-checkpoint).
 
-    Raises: KeyMissing when PHI_OIDC['AUDIT_ORIGIN'] can't be one.
+    Raises: KeyMissing if PHI_OIDC['AUDIT_ORIGIN'] is not valid.
     """
     name = conf.get_option("AUDIT_ORIGIN")
     if not isinstance(name, str) or not name or not name.isprintable() or set(name) & set(" +"):
@@ -26,24 +26,19 @@ def get_checkpoint_origin(epoch: int) -> str:
 
 
 def find_epoch(checkpoint_origin: str) -> int | None:
-    """Return the epoch of the checkpoints of that origin; None for those of another log. Raises: KeyMissing."""
+    """Return the epoch of a checkpoint origin; None if it belongs to another log. Raises: KeyMissing."""
     if checkpoint_origin == get_checkpoint_origin(1):
         return 1
-    prefix, _, number = checkpoint_origin.rpartition("-")
-    is_epoch = number.isascii() and number.isdigit() and len(number) <= _MAX_EPOCH_DIGITS
-    return (
-        int(number)
-        if is_epoch
-        and prefix == f"{get_checkpoint_origin(1)}/epoch"
-        and checkpoint_origin == get_checkpoint_origin(int(number))
-        else None
-    )
+    number = checkpoint_origin.removeprefix(f"{get_checkpoint_origin(1)}/epoch-")
+    if not (number.isascii() and number.isdigit()) or len(number) > _MAX_EPOCH_DIGITS:
+        return None
+    return int(number) if checkpoint_origin == get_checkpoint_origin(int(number)) else None
 
 
 def find_signing_key() -> Ed25519PrivateKey | None:
-    """Return the key that signs checkpoints; None where none is configured, as in a web process.
+    """Return the key that signs checkpoints; None if none is configured, as in a web process.
 
-    Raises: KeyMissing when one is configured and can't be read.
+    Raises: KeyMissing if a configured key cannot be read.
     """
     source = conf.get_option("AUDIT_SIGNING_KEY")
     if source is None or source == "":
@@ -56,14 +51,14 @@ def find_signing_key() -> Ed25519PrivateKey | None:
     except (OSError, ValueError, TypeError, UnsupportedAlgorithm) as error:
         raise KeyMissing("PHI_OIDC['AUDIT_SIGNING_KEY'] can't be read: it must be an Ed25519 key in PEM.") from error
     if not isinstance(key, Ed25519PrivateKey):
-        raise KeyMissing("PHI_OIDC['AUDIT_SIGNING_KEY'] is no Ed25519 key.")
+        raise KeyMissing("PHI_OIDC['AUDIT_SIGNING_KEY'] is not an Ed25519 key.")
     return key
 
 
 def get_public_keys(private_key: Ed25519PrivateKey | None = None) -> tuple[Ed25519PublicKey, ...]:
-    """Return the keys that checkpoints may be signed by: the public half of own, and those of the setting.
+    """Return the keys that may have signed a checkpoint: the signing key's public half, and AUDIT_PUBLIC_KEYS.
 
-    own: that of the setting where it is not given. Raises: KeyMissing when there is none, or one can't be read.
+    private_key: by default that of the setting. Raises: KeyMissing if there is no key, or one cannot be read.
     """
     sources: Any = conf.get_option("AUDIT_PUBLIC_KEYS")
     if not isinstance(sources, list | tuple):
@@ -73,5 +68,5 @@ def get_public_keys(private_key: Ed25519PrivateKey | None = None) -> tuple[Ed255
     if private_key is not None:
         keys.append(private_key.public_key())
     if not keys:
-        raise KeyMissing("PHI_OIDC['AUDIT_PUBLIC_KEYS'] is empty, and there is no signing key: nothing verifies.")
+        raise KeyMissing("PHI_OIDC['AUDIT_PUBLIC_KEYS'] is empty and there is no signing key: nothing can be verified.")
     return tuple(keys)
