@@ -2,6 +2,7 @@
 
 from django.urls import path
 
+from ._internal.view_decorators import public_view
 from .access.emergency.views import EmergencyCloseView, EmergencyView
 from .login.activation import ActivationView
 from .login.break_glass import BreakGlassLoginView
@@ -10,7 +11,7 @@ from .login.step_up import StepUpView
 from .login.views import OIDCAuthenticationCallbackView, OIDCAuthenticationRequestView
 from .metrics.health import HealthView
 from .sessions.backchannel_logout import BackchannelLogoutView, FrontchannelLogoutView
-from .sessions.views import LoggedOutView, OIDCLogoutView, SessionTimeLeftView, public_view
+from .sessions.views import LoggedOutView, OIDCLogoutView, SessionTimeLeftView
 
 urlpatterns = [
     path("authenticate/", OIDCAuthenticationRequestView.as_view(), name="oidc_authentication_init"),

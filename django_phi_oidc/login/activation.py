@@ -22,6 +22,7 @@ from django.views.generic import View
 
 from .. import conf
 from .._internal import clock, randomness
+from .._internal.view_decorators import public_view
 from ..access.responses import set_private_headers
 from ..audit.events import Action, Origin
 from ..audit.recorder import record
@@ -38,7 +39,6 @@ from ..errors import (
     SubjectKeyMissing,
     Undecryptable,
 )
-from ..sessions.views import public_view
 from ..subjects.identifiers import compute_subject_digest
 from ..subjects.linking import find_linked_subject
 from .activation_redemption import redeem_code

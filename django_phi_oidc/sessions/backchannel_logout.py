@@ -25,6 +25,7 @@ from django.views.generic import View
 
 from .. import conf
 from .._internal import clock
+from .._internal.view_decorators import public_view
 from ..access.responses import set_private_headers
 from ..audit.events import Action, Origin
 from ..audit.recorder import record
@@ -51,7 +52,6 @@ from ..subjects.linking import list_subject_ids
 from .lifecycle import EndedSession, end_sessions
 from .models import EndReason, OIDCSession, sha256_hex
 from .tasks import retry_on_lost_connection
-from .views import public_view
 
 BATCH_SIZE = 1000
 """Sessions ended by the same statements."""

@@ -9,8 +9,6 @@ from typing import Any
 
 from django.conf import settings
 from django.contrib import auth
-from django.contrib.auth.decorators import login_not_required
-from django.db import connections, transaction
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect, JsonResponse
 from django.middleware.csrf import get_token
 from django.shortcuts import render, resolve_url
@@ -22,6 +20,7 @@ from django.views.generic import View
 
 from .. import conf
 from .._internal import clock, randomness, request_secrets
+from .._internal.view_decorators import public_view
 from ..access.responses import set_private_headers
 from ..audit.request_context import SESSION_KEY, Actor, find_oidc_session_id
 from .lifecycle import EndedSession
@@ -40,13 +39,6 @@ FORM_CONTENT_SECURITY_POLICY = (
     "form-action {origin} 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
 """Of the page that leads to the OP. Chromium holds form-action against the redirect that brings people back, too."""
-
-
-def public_view(view: Any) -> Any:
-    """Open a view to people who are not signed in, and keep ATOMIC_REQUESTS of every database away from it."""
-    for alias in connections:
-        view = transaction.non_atomic_requests(using=alias)(view)
-    return login_not_required(view)
 
 
 @method_decorator([public_view, csrf_protect, sensitive_variables()], name="dispatch")
