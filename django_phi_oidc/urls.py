@@ -10,7 +10,8 @@ from .login.client_metadata import ClientKeysView, SectorIdentifierView
 from .login.step_up import StepUpView
 from .login.views import OIDCAuthenticationCallbackView, OIDCAuthenticationRequestView
 from .metrics.health import HealthView
-from .sessions.backchannel_logout import BackchannelLogoutView, FrontchannelLogoutView
+from .sessions.backchannel_logout import BackchannelLogoutView
+from .sessions.frontchannel_logout import FrontchannelLogoutView
 from .sessions.views import LoggedOutView, OIDCLogoutView, SessionTimeLeftView
 
 urlpatterns = [

@@ -5,7 +5,6 @@ Spec: OIDC RP-Initiated Logout 1.0, R9.
 
 import re
 import time
-from typing import Any
 
 from django.conf import settings
 from django.contrib import auth

@@ -22,7 +22,8 @@ from django_phi_oidc.oidc.logout_token import LogoutToken
 from django_phi_oidc.oidc.token import ReceivedToken
 from django_phi_oidc.replay.models import UsedIdentifier
 from django_phi_oidc.sessions import backchannel_logout
-from django_phi_oidc.sessions.backchannel_logout import end_sessions_of_sid, process_logout_token
+from django_phi_oidc.sessions.backchannel_logout import process_logout_token
+from django_phi_oidc.sessions.frontchannel_logout import end_sessions_of_sid
 from django_phi_oidc.sessions.lifecycle import EndedSession, end_sessions
 from django_phi_oidc.sessions.models import OIDCSession, PendingRevocation, TokenToRevoke
 from django_phi_oidc.subjects.models import SubjectDigest
