@@ -3,6 +3,7 @@
 import json
 import uuid
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from django.db.models.functions import Coalesce, Concat, Length, RowNumber
 from django.test.utils import isolate_apps
 
 from django_phi_oidc.claims.models import StoredClaim
-from django_phi_oidc.errors import Undecryptable
+from django_phi_oidc.errors import CiphertextInvalid, KeySourceUnavailable, KeyUnknown, Undecryptable
 from django_phi_oidc.fields import EncryptedText, SealedTextField
 from tests.support.claims_fixtures import Person
 from tests.support.encrypted_note_model import CANARY, DAMAGES, again, in_database, make, notes, opened
@@ -35,13 +36,23 @@ def test_what_can_not_be_opened_raises_and_is_kept_by_every_save(notes: Any, set
     DAMAGES[damage](note, settings)
     before = in_database(note, "ours")
     found = again(note)
-    with pytest.raises(Undecryptable):
+    with pytest.raises(KeyUnknown if damage == "missing key" else CiphertextInvalid) as raised:
         opened(found)
+    assert isinstance(raised.value, Undecryptable)
     found.title = "changed"
     found.save()
     again(note).save(update_fields=["ours"])
     notes.objects.bulk_create([again(note)], update_conflicts=True, unique_fields=["id"], update_fields=["ours"])
     assert (in_database(note, "ours"), again(note).title) == (before, "changed")
+
+
+def test_unavailable_key_source_raises_key_source_unavailable(notes: Any, settings: Any, tmp_path: Path) -> None:
+    note = make(notes)
+    assert opened(again(note)) == CANARY
+    settings.PHI_OIDC = {**settings.PHI_OIDC, "ENCRYPTION_KEYS": tmp_path / "absent"}
+    with pytest.raises(KeySourceUnavailable, match="the key file can't be read") as raised:
+        opened(again(note))
+    assert raised.value.code == "key_missing"
 
 
 def test_claims_swapped_within_one_row_shape_raise_and_stay_as_they_are() -> None:
