@@ -124,8 +124,8 @@ class Migration(migrations.Migration):
                 ("until", models.DateTimeField(db_index=True)),
             ],
             options={
-                "verbose_name": "spent value",
-                "verbose_name_plural": "spent values",
+                "verbose_name": "used identifier",
+                "verbose_name_plural": "used identifiers",
             },
         ),
         migrations.CreateModel(

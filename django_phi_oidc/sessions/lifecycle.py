@@ -21,12 +21,11 @@ from django.contrib.auth.base_user import AbstractBaseUser
 from django.contrib.sessions.backends.cache import SessionStore as CacheStore
 from django.contrib.sessions.backends.cached_db import SessionStore as CachedDatabaseStore
 from django.contrib.sessions.backends.db import SessionStore as DatabaseStore
-from django.db import connections, router, transaction
+from django.db import connections, transaction
 from django.views.decorators.debug import sensitive_variables
 
 from .. import conf
 from .._internal import request_secrets
-from .._internal.sql import insert
 from ..audit.events import Action, NewEvent, Origin
 from ..audit.outbox import enqueue_many
 from ..claims.retention import scrub_sessions
@@ -307,7 +306,7 @@ def start_session(
     keeps_tokens: False where access and refresh token are not stored; the ID Token is, for the logout hint.
     """
     expires_at = now + tokens.expires_in if persist_tokens and tokens.expires_in is not None else None
-    session = OIDCSession(
+    return OIDCSession.objects.create(
         id=session_id,
         user_id=user.pk,
         subject=subject,
@@ -325,5 +324,3 @@ def start_session(
         started_at=now,
         last_seen_at=now,
     )
-    insert([session], using=router.db_for_write(OIDCSession))
-    return session
