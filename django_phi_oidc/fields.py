@@ -197,14 +197,14 @@ class SealedTextField(_import_base_field()):  # type: ignore[misc]  # the base i
         setattr(model_instance, self.attname, encrypted)
         return encrypted
 
-    def get_db_prep_save(self, value: Any, connection: Any) -> str | None:
-        return self._get_ciphertext(value)
+    def get_prep_value(self, value: Any, *args: Any, **kwargs: Any) -> str | None:
+        if value is None:
+            return None
+        if not isinstance(value, EncryptedText):
+            raise exceptions.FieldError(f"{self.name} is bound to its row: assign it and save the instance.")
+        return value.ciphertext
 
-    def get_db_prep_value(self, value: Any, connection: Any, prepared: bool = False) -> str | None:
-        return self._get_ciphertext(value)
-
-    def get_prep_value(self, value: Any) -> str | None:
-        return self._get_ciphertext(value)
+    get_db_prep_save = get_db_prep_value = get_prep_value
 
     def from_db_value(self, value: str | None, *args: Any) -> EncryptedText | None:
         return None if value is None else EncryptedText(value)
@@ -260,10 +260,3 @@ class SealedTextField(_import_base_field()):  # type: ignore[misc]  # the base i
 
     def _get_instance_context(self, instance: models.Model) -> list[str]:
         return self.get_encryption_context([getattr(instance, name) for name in self.bind])
-
-    def _get_ciphertext(self, value: Any) -> str | None:
-        if value is None:
-            return None
-        if not isinstance(value, EncryptedText):
-            raise exceptions.FieldError(f"{self.name} is bound to its row: assign it and save the instance.")
-        return value.ciphertext

@@ -100,7 +100,7 @@ class DisclosureAccounting:
         return oldest if oldest and oldest > self.since else None
 
     def _create_disclosure(self, event: AuditEvent) -> Disclosure:
-        detail = _parse_detail(event)
+        detail = parse_detail(event)
         claims = detail.get("claims", detail.get("claim", []))
         return Disclosure(
             id=event.id,
@@ -161,7 +161,7 @@ def _iter_audit_log_names(resource: str) -> Iterator[str]:
         yield compute_resource_pseudonym(resource, key=key.material)
 
 
-def _parse_detail(event: AuditEvent) -> dict[str, Any]:
+def parse_detail(event: AuditEvent) -> dict[str, Any]:
     try:
         detail = json.loads(event.detail)
     except ValueError:

@@ -21,6 +21,7 @@ from ..config.providers import ClaimDeclaration
 from ..errors import KeyRingError
 from ..sessions.models import OIDCSession
 from ..subjects.models import ActivationCode, PairwiseIdentifier, PairwiseSubject
+from .accounting import parse_detail
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,17 +176,10 @@ def _iter_events(subject: PairwiseSubject, unreadable_items: list[str]) -> Itera
 
 
 def _serialize_event(event: AuditEvent) -> dict[str, Any]:
-    try:
-        detail = json.loads(event.detail)
-    except ValueError:
-        detail = {}
+    detail = parse_detail(event)
     return {
         "id": str(event.id),
-        "occurred_at": _format_datetime(event.occurred_at),
-        "action": event.action,
-        "outcome": event.outcome,
-        "purpose": event.purpose,
-        "actor": event.actor,
+        **_serialize(event, "occurred_at", "action", "outcome", "purpose", "actor"),
         "claims": detail.get("claims", [detail["claim"]] if "claim" in detail else []),
     }
 

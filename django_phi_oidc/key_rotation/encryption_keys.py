@@ -171,11 +171,7 @@ class _ReencryptionRun:
                 if previous:
                     self._finish_batch(previous[0], previous[1].result())
             finally:
-                writer.submit(self._close_connection).result()
-
-    def _close_connection(self) -> None:
-        """Close the connection of the writer thread, in which this runs."""
-        connections[self._using].close()
+                writer.submit(lambda: connections[self._using].close()).result()  # noqa: PLW0108 -- that thread's own one
 
     def _iter_batches(self) -> Iterator[tuple[list[_Replacement], int]]:
         """Yield the replacements of each batch and the number of texts processed so far."""

@@ -76,14 +76,11 @@ class SessionActivity:
         )
 
     @property
-    def needs_recheck(self) -> bool:
-        """Whether the row must be read."""
-        if self.session_id is None:
-            return False
-        return (
-            not self.has_stored_times
-            or self.now_timestamp - self.times.last_checked_timestamp >= conf.session_recheck().total_seconds()
-        )
+    def needs_check(self) -> bool:
+        """Whether the session has timed out or its row must be read."""
+        unchecked_seconds = self.now_timestamp - self.times.last_checked_timestamp
+        is_recheck_due = not self.has_stored_times or unchecked_seconds >= conf.session_recheck().total_seconds()
+        return bool(self.timeout_reason) or (self.session_id is not None and is_recheck_due)
 
     @property
     def needs_activity_update(self) -> bool:

@@ -47,7 +47,7 @@ class RevocationMiddleware:
         if self.is_async:
             return self._respond_async(request)
         activity = _attach_activity(request) if _has_session_cookie(request) else None
-        if activity and _needs_check(activity) and (refusal := _check_session(request, activity)):
+        if activity and activity.needs_check and (refusal := _check_session(request, activity)):
             return refusal
         response = cast(HttpResponseBase, self.get_response(request))
         if activity:
@@ -61,7 +61,7 @@ class RevocationMiddleware:
             # Load the session asynchronously; afterwards it is in memory.
             await request.session.aget(SESSION_KEY)
             activity = _attach_activity(request)
-        if activity and _needs_check(activity) and (refusal := await sync_to_async(_check_session)(request, activity)):
+        if activity and activity.needs_check and (refusal := await sync_to_async(_check_session)(request, activity)):
             return refusal
         response = await cast(Awaitable[HttpResponseBase], self.get_response(request))
         if activity:
@@ -90,10 +90,6 @@ def _attach_activity(request: HttpRequest) -> SessionActivity | None:
     activity = SessionActivity.from_session(request.session, now=clock.now())
     request.phi_oidc_timing = activity  # type: ignore[attr-defined]  # for the template tag
     return activity
-
-
-def _needs_check(activity: SessionActivity) -> bool:
-    return bool(activity.timeout_reason) or activity.needs_recheck
 
 
 def _check_session(request: HttpRequest, activity: SessionActivity) -> HttpResponseBase | None:

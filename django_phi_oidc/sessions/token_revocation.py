@@ -207,21 +207,14 @@ def _save_results(
                 leased.update(lease_until=None, attempts=models.F("attempts") - 1)
                 statuses[row.pk] = None
                 continue
-            status = _resolve_status(row, result, now=now, give_up_after=give_up_after)
+            status, waited = result.status, now - row.created_at
+            if status is RevocationStatus.PENDING and is_abandoned(waited=waited, give_up_after=give_up_after):
+                status = RevocationStatus.ABANDONED
             statuses[row.pk] = status
             if leased.update(**_build_changes(row, result, status=status, now=now)):
                 events += _build_attempt_events(row, result, status=status, now=now)
         enqueue_many(events)
     return statuses
-
-
-def _resolve_status(
-    row: PendingRevocation, result: RevocationAttemptResult, *, now: datetime, give_up_after: timedelta
-) -> RevocationStatus:
-    is_pending = result.status is RevocationStatus.PENDING
-    if is_pending and is_abandoned(waited=now - row.created_at, give_up_after=give_up_after):
-        return RevocationStatus.ABANDONED
-    return result.status
 
 
 def _build_changes(

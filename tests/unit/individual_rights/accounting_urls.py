@@ -37,7 +37,7 @@ def anybody(request: HttpRequest) -> HttpResponse:
     return response.render() if hasattr(response, "render") else response  # type: ignore[return-value]
 
 
-SHOWN = "{{ it.occurred_at|date:'Y-m-d' }}|{{ shown.who }}|{{ it.purpose_name }}|"
+SHOWN = "{{ it.occurred_at|date:'Y-m-d' }}|{{ shown.actor_name }}|{{ it.purpose_name }}|"
 SEEN = "{{ it.claims|join:',' }}{{ it.resource }}|{{ it.emergency }}"
 TEMPLATE = f"""{{% load tz %}}<p id="since">{{{{ since|utc|date:"c" }}}}</p><ul>
 {{% for shown in disclosures %}}{{% with it=shown.disclosure %}}<li>{SHOWN}{SEEN}</li>

@@ -267,7 +267,7 @@ def test_reseal_takes_again_what_a_writer_without_the_new_key_wrote_since(ward: 
         result = execute(sql, params, many, context)
         reads.append(sql)
         if len(reads) == 1:
-            in_a_thread(lambda: write(column, made[0].pk, sealed_elsewhere.text.text))
+            in_a_thread(lambda: write(column, made[0].pk, sealed_elsewhere.text.ciphertext))
         return result
 
     with connection.execute_wrapper(change_after_the_first_read):

@@ -198,7 +198,7 @@ class Operator:
 
     def status(self) -> dict[str, tuple[int | None, int, bool]]:
         keys = json.loads(self.run("phi_oidc keys status --json"))["subject_keys"]["keys"]
-        return {each["id"]: (each["position"], each["lost"], each["removable"]) for each in keys}
+        return {each["id"]: (each["position"], each["dependent_persons"], each["removable"]) for each in keys}
 
 
 @pytest.mark.django_db(transaction=True)

@@ -720,7 +720,7 @@ def test_refresh_that_cannot_be_kept_leaves_nothing_alive_and_shows_no_token(
     # Without the frame of this test, which knows them all.
     report = ExceptionReporter(RequestFactory().get("/"), failed.type, failed.value, failed.tb.tb_next)
     shown = report.get_traceback_html() + report.get_traceback_text()
-    assert "in keep" in shown, "the report is about this fault"
+    assert "in store_tokens" in shown, "the report is about this fault"
     assert [token.value for token in op.tokens if token.value in shown] == []
     assert opened("id_token") not in shown
 

@@ -153,12 +153,12 @@ def test_retry_tries_what_is_pending_whatever_its_back_off_says(
     pks = [str(pk) for (pk,) in PendingRevocation.objects.values_list("pk")]
     form = {"action": "retry", "_selected_action": pks}
     op.answer = answering(500)
-    assert "0 of 2 revocations are done" in client.post(REVOCATIONS, form, follow=True).content.decode()
+    assert "0 of 2 revocations are finished" in client.post(REVOCATIONS, form, follow=True).content.decode()
     op.answer = answering(200)
     looking.post(REVOCATIONS, form)
     assert len(op.asked) == 2, "who may only look has none tried"
     page = client.post(REVOCATIONS, form, follow=True).content.decode()
-    assert "2 of 2 revocations are done" in page
+    assert "2 of 2 revocations are finished" in page
     assert ACCESS_TOKEN not in page
     assert set(PendingRevocation.objects.values_list("status", flat=True)) == {"done"}
 

@@ -607,7 +607,7 @@ def test_backchannel_logout_that_crashes_shows_no_token_in_an_error_report(
         traceback = traceback.tb_next
     request = traceback.tb_frame.f_locals["request"]
     report = ExceptionReporter(request, failed.type, failed.value, traceback).get_traceback_html()
-    assert "hear_logout_token" in report
+    assert "process_logout_token" in report
     assert [secret for secret in (token, token.split(".")[1], SUB, SID) if secret in report] == []
 
 
