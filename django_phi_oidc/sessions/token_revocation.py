@@ -16,7 +16,6 @@ from .._internal.retry import compute_backoff
 from ..audit.events import Action, NewEvent, Origin
 from ..audit.outbox import enqueue_many
 from ..errors import KeyRingError, MetadataError, ProviderUnknown, RevocationUnsupported, TransportError, Undecryptable
-from ..fields import SealedTextField
 from ..oidc.client_auth import AssertionFreshness
 from ..oidc.revocation import build_revocation_request, process_revocation_response
 from ..oidc.token import ReceivedToken, TokenTypeHint
@@ -148,7 +147,7 @@ def reset_backoff(*, now: datetime, revocation_ids: Sequence[uuid.UUID] | None =
 @sensitive_variables()
 def _revoke_row(row: PendingRevocation, *, now: datetime, timeout_seconds: float) -> RevocationAttemptResult:
     try:
-        token = cast(SealedTextField, row._meta.get_field("token")).decrypt(row)
+        token = row._meta.get_field("token").decrypt(row)
         if token is None:
             raise Undecryptable
         request_secrets.register_secret(token, row.token_type_hint)

@@ -16,12 +16,12 @@ from typing import Any
 import django
 
 HOT = 100
-"""Rows that half of the writing goes to: two writers and the rotation meet there."""
+"""Rows that get half of all writes, so that two writers and the rotation meet there."""
 BATCH = 500
 
 
 def main() -> None:
-    """Do what the argument says."""
+    """Run the command of the argument."""
     django.setup()
     act = {"write": _write, "reseal": _reseal}[sys.argv[1]]
     model: Any = import_module("django_phi_oidc.sessions.models").PendingRevocation
@@ -53,7 +53,7 @@ def _reseal(model: Any, keys: list[Any]) -> None:
 
     def tell(looked_at: int) -> None:
         print(looked_at, flush=True)
-        # Whoever kills this process at a number finds it at work on one of the next batches.
+        # A test that kills this process at a number hits it during one of the next batches.
         time.sleep(random.random() / 100)
 
     resealing.reseal(column, ring=keyring.keys("ENCRYPTION_KEYS"), batch=BATCH, progress=tell)

@@ -1,4 +1,4 @@
-"""What django-encrypted-model-fields does wrong (seen in 0.6.5), each fault on its own fields, and not on ours.
+"""Faults of django-encrypted-model-fields (found in 0.6.5), each shown with its own fields, and absent from ours.
 
 A trap is one function that says what is right, for a column of either. With the library's field it must fail.
 """
@@ -47,15 +47,15 @@ class Side:
     other: str
     """Of the same kind."""
     has_key: Callable[[bool], None]
-    """Puts another key in the place of the one that sealed, or that one back."""
+    """Replaces the key that encrypted by another key, or restores it."""
     promote: Callable[[], None]
-    """Puts a new key in front of it, in the settings."""
+    """Puts a new key first in the settings."""
     restart: Callable[[], None]
-    """Does what a new process does with the settings."""
+    """Reads the settings as a new process does."""
     reseal: Callable[[], None]
-    """Does whatever there is for old rows then."""
+    """Runs the available re-encryption of old rows."""
     drop_old: Callable[[], None]
-    """Takes all keys away but the new one, and starts anew."""
+    """Removes all keys except the new one, and restarts."""
     field: Callable[..., Any]
 
     def make(self, text: str = CANARY, **values: Any) -> Any:
@@ -66,7 +66,7 @@ class Side:
         return self.notes.objects.get(pk=note.pk)
 
     def read(self, note: Any, column: str = "") -> Any:
-        """Return the value as application code gets it."""
+        """Return the value as application code reads it."""
         name = column or self.column
         return opened(note, name) if isinstance(note._meta.get_field(name), SealedTextField) else getattr(note, name)
 
@@ -76,13 +76,13 @@ class Side:
 
 @contextmanager
 def refusing() -> Iterator[None]:
-    """Let the block refuse, by an error that says so."""
+    """Accept a refusal of the block by a clear error."""
     with suppress(Undecryptable, FieldError, ImproperlyConfigured, TypeError, SerializationError):
         yield
 
 
 def reads_nothing_but(side: Side, note: Any, expected: str | None) -> None:
-    """To raise is right, to give the value is right where there is one, and anything else is not."""
+    """An error is right, and so is the correct value; everything else is wrong."""
     with refusing():
         assert side.read(note) == expected
 
@@ -319,7 +319,7 @@ def serializing(form: str) -> Callable[[Side], None]:
 
 def the_text_does_not_tell_when_it_was_written(side: Side) -> None:
     token = side.stored(side.make()).rpartition(":")[2]
-    # Fernet: a byte of version, then eight of time, in clear.
+    # Fernet: a version byte, then eight bytes of time, unencrypted.
     assert base64.urlsafe_b64decode(token)[1:9] == bytes(8)
 
 
@@ -376,7 +376,7 @@ TRAPS: dict[str, Callable[[Side], None]] = {
 
 @pytest.fixture
 def theirs(notes: Any, settings: Any, monkeypatch: pytest.MonkeyPatch) -> Side:
-    """Return the library's side: a key in a setting, which it has read at import, and the commands that it has."""
+    """Return the library's side: a key in a setting that it reads at import, and its commands."""
     old, new = Fernet.generate_key(), Fernet.generate_key()
 
     def start(*keys: bytes) -> None:
@@ -422,7 +422,7 @@ def ours(notes: Any, settings: Any) -> Side:
 
 
 def fault(trap: str, side: Side) -> str:
-    """Return what the trap has found, or nothing."""
+    """Return what the trap found, or nothing."""
     try:
         TRAPS[trap](side)
     except AssertionError as found:
@@ -431,12 +431,12 @@ def fault(trap: str, side: Side) -> str:
 
 
 @pytest.mark.parametrize("trap", TRAPS)
-def test_trap_catches_the_library(trap: str, theirs: Side) -> None:
+def test_trap_affects_the_library(trap: str, theirs: Side) -> None:
     assert fault(trap, theirs) != ""
 
 
 @pytest.mark.parametrize("trap", TRAPS)
-def test_trap_does_not_catch_our_field(trap: str, ours: Side) -> None:
+def test_trap_does_not_affect_our_field(trap: str, ours: Side) -> None:
     assert fault(trap, ours) == ""
 
 

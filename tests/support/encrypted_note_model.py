@@ -1,4 +1,4 @@
-"""A table with fields of django-encrypted-model-fields and ours side by side: `from tests.support.encrypted_note_model import notes`."""
+"""A table with fields of django-encrypted-model-fields next to our own, as the fixture `notes`."""
 
 import uuid
 from collections.abc import Callable, Iterator
@@ -19,7 +19,7 @@ CANARY = "plain-text-canary"
 
 @contextmanager
 def table(model: type[models.Model]) -> Iterator[None]:
-    """Make the model's table for the block."""
+    """Create the model's table for the block."""
     with connection.schema_editor() as editor:
         editor.create_model(model)
     try:
@@ -31,7 +31,7 @@ def table(model: type[models.Model]) -> Iterator[None]:
 
 @pytest.fixture
 def notes(monkeypatch: pytest.MonkeyPatch, transactional_db: None) -> Iterator[Any]:
-    """Return the model, with its table; the library has a key."""
+    """Return the model with its table; the library has a key."""
     monkeypatch.setattr(library, "CRYPTER", MultiFernet([Fernet(Fernet.generate_key())]))
     with isolate_apps("django_phi_oidc"):
 
@@ -55,29 +55,29 @@ def notes(monkeypatch: pytest.MonkeyPatch, transactional_db: None) -> Iterator[A
 
 
 def make(notes: Any, text: str = CANARY, **values: Any) -> Any:
-    """Return a new row with that text in our field."""
+    """Create a row with that text in our field and return it."""
     return notes.objects.get(pk=notes.objects.create(ours=text, **values).pk)
 
 
 def again(note: Any) -> Any:
-    """Return the row as the database has it."""
+    """Return the row as stored in the database."""
     return type(note).objects.get(pk=note.pk)
 
 
 def opened(note: Any, name: str = "ours") -> str | None:
-    """Return what our field of that name holds."""
+    """Return the plaintext of our field of that name."""
     return note._meta.get_field(name).decrypt(note)  # type: ignore[no-any-return]
 
 
 def in_database(note: Any, column: str) -> str:
-    """Return what is in that column of the row, as no model reads it."""
+    """Return the stored text of that column, read without a model."""
     with connection.cursor() as cursor:
         cursor.execute(f"SELECT {column} FROM tests_note WHERE id = %s", [_key(note)])
         return str(cursor.fetchone()[0])
 
 
 def write(note: Any, column: str, text: str) -> None:
-    """Put text into that column of the row, as no model does."""
+    """Store text in that column of the row without a model."""
     with connection.cursor() as cursor:
         cursor.execute(f"UPDATE tests_note SET {column} = %s WHERE id = %s", [text, _key(note)])
 
@@ -122,4 +122,4 @@ DAMAGES: dict[str, Callable[[Any, Any], None]] = {
     "plain text": write_as(lambda text: "forged"),
     "empty": write_as(lambda text: ""),
 }
-"""What makes the text of a row's field of ours one that can't be opened."""
+"""Changes that make the text of a row's field undecryptable."""

@@ -1,4 +1,4 @@
-"""What `SealedTextField` does, and refuses by every door; test_field_traps.py has the library's field beside it."""
+"""What `SealedTextField` does and refuses; test_field_traps.py compares it with the library's field."""
 
 import json
 import uuid
@@ -23,14 +23,14 @@ __all__ = ["notes"]
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "phi_audit"])
 
 
-def test_open_of_what_was_saved_gives_it_back(notes: Any) -> None:
+def test_decrypt_returns_the_saved_text(notes: Any) -> None:
     note = make(notes, "ünï\x00cødé " * 100)
     assert opened(note) == "ünï\x00cødé " * 100
     assert opened(note, "other") is None
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_what_can_not_be_opened_raises_and_is_kept_by_every_save(notes: Any, settings: Any, damage: str) -> None:
+def test_undecryptable_text_raises_and_is_kept_by_every_save(notes: Any, settings: Any, damage: str) -> None:
     note = make(notes)
     assert opened(again(note)) == CANARY
     DAMAGES[damage](note, settings)
@@ -55,7 +55,7 @@ def test_unavailable_key_source_raises_key_source_unavailable(notes: Any, settin
     assert raised.value.code == "key_missing"
 
 
-def test_claims_swapped_within_one_row_shape_raise_and_stay_as_they_are() -> None:
+def test_swapped_claims_raise_and_are_kept_by_saves() -> None:
     person = Person()
     person.store({"birthdate": "1984-03-09", "address": {"locality": "Stockholm"}})
     first, second = StoredClaim.objects.order_by("name")
@@ -75,7 +75,7 @@ def test_claims_swapped_within_one_row_shape_raise_and_stay_as_they_are() -> Non
     assert held == {"birthdate": "1984-03-09", "address": {"locality": "Stockholm"}}
 
 
-def test_a_part_of_the_natural_key_that_changes_under_a_text_takes_its_meaning(notes: Any) -> None:
+def test_text_is_undecryptable_after_its_natural_key_changes(notes: Any) -> None:
     note = notes.objects.create(title="birthdate", about=CANARY)
     notes.objects.filter(pk=note.pk).update(title="address")
     with pytest.raises(Undecryptable):
@@ -93,7 +93,7 @@ EXPRESSIONS: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("expression", EXPRESSIONS.values(), ids=EXPRESSIONS)
-def test_update_is_refused_but_for_none(notes: Any, expression: Any) -> None:
+def test_update_is_refused_except_with_none(notes: Any, expression: Any) -> None:
     note = make(notes)
     with pytest.raises(FieldError, match="assign it and save"):
         notes.objects.filter(pk=note.pk).update(ours=expression)
@@ -132,14 +132,14 @@ def test_saving_anything_but_text_is_refused(notes: Any, value: Any) -> None:
         notes.objects.create(ours=value)
 
 
-def test_update_or_create_by_the_natural_key_seals_anew(notes: Any) -> None:
+def test_update_or_create_by_the_natural_key_encrypts_again(notes: Any) -> None:
     key = uuid.uuid4()
     for text in ("first", "second"):
         notes.objects.update_or_create(id=key, defaults={"ours": text})
         assert opened(notes.objects.get(pk=key)) == text
 
 
-def test_a_natural_key_in_another_spelling_seals_under_the_one_that_the_database_gives_back(notes: Any) -> None:
+def test_natural_key_is_normalized_before_encryption(notes: Any) -> None:
     key = uuid.uuid4()
     for spelling in (key.hex, str(key).upper(), "{" + str(key) + "}"):
         notes(id=spelling, ours=CANARY).save()
@@ -147,7 +147,7 @@ def test_a_natural_key_in_another_spelling_seals_under_the_one_that_the_database
         notes.objects.all().delete()
 
 
-def test_a_row_without_its_natural_key_is_not_sealed(notes: Any) -> None:
+def test_row_without_its_natural_key_is_refused(notes: Any) -> None:
     field = notes._meta.get_field("ours")
     assert isinstance(field.pre_save(notes(ours=CANARY), True), EncryptedText)
     with pytest.raises(TypeError, match="bound"):
@@ -170,7 +170,7 @@ def test_values_survive_bulk_create_upsert_defer_only_and_save_of_other_columns(
     assert [opened(notes.objects.get(pk=note.pk)) for note in made] == ["new 0", "new 1", "new 2"]
 
 
-def test_an_unsaved_value_opens_and_a_saved_one_is_sealed_in_the_instance(notes: Any) -> None:
+def test_unsaved_value_is_plain_and_a_saved_one_is_encrypted_in_the_instance(notes: Any) -> None:
     note = notes(ours=CANARY)
     assert opened(note) == CANARY
     note.save()
@@ -180,7 +180,7 @@ def test_an_unsaved_value_opens_and_a_saved_one_is_sealed_in_the_instance(notes:
 
 
 @pytest.mark.parametrize("door", ["save", "full_clean"])
-def test_the_mask_is_never_taken_for_the_value(notes: Any, door: str) -> None:
+def test_mask_is_never_saved_as_the_value(notes: Any, door: str) -> None:
     note = make(notes)
     note.ours = str(note.ours)
     with pytest.raises(ValidationError):
@@ -214,7 +214,7 @@ def test_get_or_create_by_value_is_refused(notes: Any) -> None:
         notes.objects.get_or_create(ours=CANARY)
 
 
-def test_isnull_is_the_one_lookup_and_goes_wherever_lookups_go(notes: Any) -> None:
+def test_isnull_is_the_only_lookup_and_works_in_every_place(notes: Any) -> None:
     note, empty = make(notes), notes.objects.create()
     assert notes.objects.filter(ours__isnull=False, other__isnull=True).get() == note
     assert notes.objects.exclude(ours__isnull=False).get() == empty
@@ -248,17 +248,17 @@ COMPUTING: dict[str, Callable[[Any], Any]] = {
     "computing",
     [*list(COMPUTING)[:-1], pytest.param("distinct on", marks=pytest.mark.postgresql)],
 )
-def test_computing_with_a_sealed_column_is_refused(notes: Any, computing: str) -> None:
+def test_computing_with_an_encrypted_column_is_refused(notes: Any, computing: str) -> None:
     note = make(notes)
     with pytest.raises((FieldError, DatabaseError)) as refused:
         list(COMPUTING[computing](notes.objects.all()))
-    # Django says so, or the database, of a function of that name.
+    # The error comes from Django, or from the database for the unknown function.
     assert "only be selected" in str(refused.value).replace("_", " ")
     assert opened(again(note)) == CANARY
     assert again(note).title == ""
 
 
-def test_selecting_a_sealed_column_is_possible_in_every_way(notes: Any) -> None:
+def test_encrypted_column_can_be_selected_in_every_way(notes: Any) -> None:
     note = make(notes, title="b")
     rows = notes.objects.filter(pk=note.pk)
     for found in (
@@ -288,7 +288,7 @@ OPTIONS: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("option", OPTIONS)
-def test_an_option_that_would_act_on_ciphertext_is_refused(option: str) -> None:
+def test_field_option_that_would_use_ciphertext_is_refused(option: str) -> None:
     assert SealedTextField(bind=("id",))
     with pytest.raises(ImproperlyConfigured, match=option):
         SealedTextField(bind=("id",), **{option: OPTIONS[option]})
@@ -304,7 +304,7 @@ MODEL_OPTIONS: dict[str, Callable[[str], Any]] = {
 
 
 @pytest.mark.parametrize("option", MODEL_OPTIONS)
-def test_a_model_whose_options_would_act_on_ciphertext_is_refused(option: str) -> None:
+def test_model_option_that_would_use_ciphertext_is_refused(option: str) -> None:
     def declare(name: str) -> None:
         with isolate_apps("django_phi_oidc"):
             fields = {"number": models.IntegerField(), "text": SealedTextField(bind=("number",))}
@@ -316,7 +316,7 @@ def test_a_model_whose_options_would_act_on_ciphertext_is_refused(option: str) -
         declare("text")
 
 
-def test_deconstruct_gives_what_a_migration_can_make_again() -> None:
+def test_deconstruct_returns_the_arguments_for_a_migration() -> None:
     field: Any = StoredClaim._meta.get_field("value")
     name, path, args, kwargs = field.deconstruct()
     assert (name, path, args) == ("value", "django_phi_oidc.fields.SealedTextField", [])

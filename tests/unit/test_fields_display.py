@@ -1,4 +1,4 @@
-"""What is sealed is shown by nothing: lists and the admin, templates, error pages, serializers and fixtures."""
+"""Encrypted values are displayed by nothing: admin, templates, error pages, serializers and fixtures."""
 
 import copy
 import io
@@ -34,14 +34,14 @@ pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "phi_
 
 
 def revocation(**values: Any) -> PendingRevocation:
-    """Return a row of ours with a sealed column, which may be empty."""
+    """Return a row with an encrypted column, which may be empty."""
     now = clock.now()
     made = {"provider": "default", "status": RevocationStatus.DONE, "due_at": now, "created_at": now}
     return PendingRevocation.objects.create(id=uuid.uuid4(), **made, **values)
 
 
 def admin_pages(notes: Any, settings: Any) -> Callable[..., str]:
-    """Return what gives a page of the model's admin as an administrator gets it."""
+    """Return a function that requests a page of the model's admin as an administrator."""
     site = admin.AdminSite()
     site.register(notes, list_display=["title", "ours"], readonly_fields=["ours"], fields=["title", "ours"])
     settings.AUTHENTICATION_BACKENDS = ["django.contrib.auth.backends.ModelBackend"]
@@ -60,7 +60,7 @@ def admin_pages(notes: Any, settings: Any) -> Callable[..., str]:
     return page
 
 
-def test_the_admin_shows_the_mask_and_saves_what_it_does_not_show(notes: Any, settings: Any) -> None:
+def test_admin_displays_the_mask_and_keeps_the_value(notes: Any, settings: Any) -> None:
     note = make(notes, title="before")
     page = admin_pages(notes, settings)
     before = in_database(note, "ours")
@@ -73,7 +73,7 @@ def test_the_admin_shows_the_mask_and_saves_what_it_does_not_show(notes: Any, se
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_what_can_not_be_opened_is_listed_as_ever(notes: Any, settings: Any, damage: str) -> None:
+def test_undecryptable_row_is_listed_in_the_admin(notes: Any, settings: Any, damage: str) -> None:
     note, whole = make(notes, title="damaged"), make(notes, title="whole")
     DAMAGES[damage](note, settings)
     assert {each.title: str(each.ours) for each in notes.objects.exclude(title="")} == dict.fromkeys(
@@ -85,7 +85,7 @@ def test_what_can_not_be_opened_is_listed_as_ever(notes: Any, settings: Any, dam
     assert "forged" not in page
 
 
-def test_no_form_has_it(notes: Any) -> None:
+def test_no_form_contains_the_field(notes: Any) -> None:
     note = make(notes)
     assert "ours" not in modelform_factory(notes, fields="__all__").base_fields
     assert "ours" not in model_to_dict(note)
@@ -93,7 +93,7 @@ def test_no_form_has_it(notes: Any) -> None:
         modelform_factory(notes, fields=["ours"])
 
 
-def test_values_templates_and_repr_show_the_mask(notes: Any) -> None:
+def test_values_templates_and_repr_display_the_mask(notes: Any) -> None:
     note = make(notes)
     template = Template("{{ note.ours }} {{ note.ours|upper }} {{ note.ours|safe }}")
     for shown in (
@@ -112,7 +112,7 @@ def test_values_templates_and_repr_show_the_mask(notes: Any) -> None:
         json.dumps(note.ours)
 
 
-def test_error_pages_show_the_mask(notes: Any) -> None:
+def test_error_pages_display_the_mask(notes: Any) -> None:
     make(notes)
 
     def fail() -> None:
@@ -131,7 +131,7 @@ def test_error_pages_show_the_mask(notes: Any) -> None:
     assert MASK in reporter.get_traceback_html()
 
 
-def test_copies_and_pickles_hold_the_ciphertext_and_open(notes: Any) -> None:
+def test_copies_and_pickles_contain_the_ciphertext_and_decrypt(notes: Any) -> None:
     note = make(notes)
     pickled = pickle.dumps(note.ours)
     assert CANARY.encode() not in pickled
@@ -142,7 +142,7 @@ def test_copies_and_pickles_hold_the_ciphertext_and_open(notes: Any) -> None:
 
 
 @pytest.mark.parametrize("text", ["plain text", "plain: text", "20261125: plain text", "", "deadbeef"])
-def test_a_text_that_names_no_key_shows_nothing_of_itself_as_a_key_id(notes: Any, text: str) -> None:
+def test_text_that_names_no_key_has_an_empty_key_id(notes: Any, text: str) -> None:
     note = make(notes)
     assert note.ours.key_id == keyring.get_keys("ENCRYPTION_KEYS")[0].id
     write(note, "ours", f"20261125-86400:{text}")
@@ -159,7 +159,7 @@ def test_formats_are_more_than_one() -> None:
 
 
 @pytest.mark.parametrize("form", FORMATS)
-def test_serializing_a_sealed_value_is_refused_and_says_what_to_do_instead(notes: Any, form: str) -> None:
+def test_serializing_an_encrypted_value_is_refused_with_advice(notes: Any, form: str) -> None:
     note = make(notes, title="shown")
     for value in (note.ours, CANARY):
         note.ours, written = value, io.StringIO()
@@ -185,7 +185,7 @@ def test_serializing_other_fields_or_a_row_without_a_value_is_possible(form: str
         assert (read.object.pk, read.object.provider, read.object.token) == (row.pk, "default", None)
 
 
-def test_dumpdata_of_a_sealed_value_is_refused_and_of_all_else_is_not() -> None:
+def test_dumpdata_of_an_encrypted_value_is_refused_and_of_other_data_is_not() -> None:
     without, out = revocation(), io.StringIO()
     call_command("dumpdata", "django_phi_oidc.pendingrevocation", stdout=out)
     assert [each["pk"] for each in json.loads(out.getvalue())] == [str(without.pk)]
@@ -201,7 +201,7 @@ def test_dumpdata_of_a_sealed_value_is_refused_and_of_all_else_is_not() -> None:
 
 
 @pytest.mark.parametrize("value", [MASK, CANARY])
-def test_a_fixture_with_a_value_is_refused(notes: Any, value: str) -> None:
+def test_fixture_with_an_encrypted_value_is_refused(notes: Any, value: str) -> None:
     note = make(notes)
     note.ours = CANARY
     with pytest.raises(FieldError):

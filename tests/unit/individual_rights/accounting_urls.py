@@ -1,4 +1,4 @@
-"""Pages on which people see who looked at their record."""
+"""Pages on which users see who accessed their record."""
 
 from typing import Any
 
@@ -31,7 +31,7 @@ class Named(Record):
 
 
 def anybody(request: HttpRequest) -> HttpResponse:
-    """Let somebody else be signed in than the session's own, as an API token beside the cookie does."""
+    """Change the request's user to another one, as an API token next to a session cookie does."""
     request.user = get_user_model()._default_manager.get(pk=request.GET["user"])
     response = Record.as_view()(request)
     return response.render() if hasattr(response, "render") else response  # type: ignore[return-value]

@@ -1,4 +1,4 @@
-"""Who looked at a person's record: all of it, and nothing of anybody else's, once it is told that it was told."""
+"""The accounting of disclosures: complete, only of one person, and after its own event."""
 
 import json
 import uuid
@@ -44,7 +44,7 @@ def ids(found: DisclosureAccounting) -> list[uuid.UUID]:
     return [each.id for page in found.iter_pages() for each in page]
 
 
-def test_every_kind_of_look_is_told_newest_first(person: Person) -> None:
+def test_every_kind_of_disclosure_is_included_newest_first(person: Person) -> None:
     granted = look(by=STAFF, resource=f"Patient/{person.user.pk}", at=NOW - 3 * DAY)
     part = look(by=STAFF, resource=f"Chart/{person.user.pk}-1", purpose="HPAYMT", at=NOW - 2 * DAY)
     revealed = reveal(person.subject.uuid, by=NURSE, purpose="HOPERAT", at=NOW - DAY)
@@ -67,7 +67,7 @@ def test_every_kind_of_look_is_told_newest_first(person: Person) -> None:
     assert [row.occurred_at for row in rows] == [NOW - n * DAY for n in range(4)]
 
 
-def test_what_is_no_look_or_nobody_saw_is_not_told(person: Person) -> None:
+def test_events_that_disclose_nothing_are_excluded(person: Person) -> None:
     own = f"Patient/{person.user.pk}"
     seen = look(by=STAFF, resource=own)
     look(by=STAFF, resource=own, action=Action.ACCESS_DENIED, outcome="failure")
@@ -77,7 +77,7 @@ def test_what_is_no_look_or_nobody_saw_is_not_told(person: Person) -> None:
     assert ids(told(person)) == seen
 
 
-def test_what_the_project_registered_as_a_disclosure_is_told(person: Person) -> None:
+def test_registered_disclosures_are_included(person: Person) -> None:
     register_actions({"records_test.printed": (), "records_test.archived": ()}, disclosures=["records_test.printed"])
     resource = f"Patient/{person.user.pk}"
     printed = look(by=STAFF, resource=resource, action="records_test.printed")
@@ -88,16 +88,14 @@ def test_what_the_project_registered_as_a_disclosure_is_told(person: Person) -> 
 
 
 @pytest.mark.parametrize(("claims", "shown"), [(3, ("3",)), ("all", ("all",)), ([1, "a"], ("1", "a")), ([], ())])
-def test_act_of_the_projects_own_may_have_whatever_it_likes_for_claims(
-    claims: Any, shown: tuple[str, ...], person: Person
-) -> None:
+def test_project_event_may_have_any_claims_detail(claims: Any, shown: tuple[str, ...], person: Person) -> None:
     register_actions({"records_test.sent": ["claims"]}, disclosures=["records_test.sent"])
     look(by=STAFF, resource=f"Patient/{person.user.pk}", action="records_test.sent", detail={"claims": claims})
     (row,) = told(person).get_page().rows
     assert row.claims == shown
 
 
-def test_nothing_of_another_person_is_told(make_person: Callable[..., Person]) -> None:
+def test_disclosures_of_another_person_are_excluded(make_person: Callable[..., Person]) -> None:
     person, other = make_person(), make_person()
     pk = person.user.pk
     own = look(by=STAFF, resource=f"Patient/{pk}")
@@ -105,7 +103,7 @@ def test_nothing_of_another_person_is_told(make_person: Callable[..., Person]) -
         look(by=STAFF, resource=resource)
     others = look(by=STAFF, resource=f"Patient/{other.user.pk}", at=NOW + DAY)
     theirs = reveal(other.subject.uuid, by=person.user.pk, at=NOW + 2 * DAY)
-    # What is of another type, and of nobody.
+    # Of another type, and of no person.
     look(by=STAFF, subject=f"Patient/{pk}", action=Action.CLAIM_REVEALED)
     look(by=STAFF, resource=str(person.subject.uuid), action=Action.CLAIM_REVEALED)
     look(by=STAFF)
@@ -114,7 +112,7 @@ def test_nothing_of_another_person_is_told(make_person: Callable[..., Person]) -
     assert ids(told(other))[:2] == [theirs, *others]
 
 
-def test_all_subjects_of_an_account_are_one_person_and_a_former_one_is_not(
+def test_all_subjects_of_an_account_are_included_except_former_ones(
     make_person: Callable[..., Person],
 ) -> None:
     person, former = make_person(), make_person()
@@ -127,7 +125,7 @@ def test_all_subjects_of_an_account_are_one_person_and_a_former_one_is_not(
     assert ids(told(former)) == []
 
 
-def test_own_looks_are_told_on_request_alone(person: Person) -> None:
+def test_own_accesses_are_included_only_on_request(person: Person) -> None:
     others = reveal(person.subject.uuid, by=STAFF)
     own = reveal(person.subject.uuid, by=person.user.pk, purpose="PATRQT", at=NOW + DAY)
     assert ids(told(person)) == [others]
@@ -136,7 +134,7 @@ def test_own_looks_are_told_on_request_alone(person: Person) -> None:
     assert [row.is_own for row in found.get_page().rows] == [True, False]
 
 
-def test_only_what_was_since_is_told(person: Person) -> None:
+def test_disclosures_before_the_period_are_excluded(person: Person) -> None:
     resource = f"Patient/{person.user.pk}"
     look(by=STAFF, resource=resource, at=NOW - timedelta(microseconds=1))
     then, later = look(by=STAFF, resource=resource, at=NOW), look(by=STAFF, resource=resource, at=NOW + DAY)
@@ -144,7 +142,7 @@ def test_only_what_was_since_is_told(person: Person) -> None:
     assert ids(told(person, since=NOW + 2 * DAY)) == []
 
 
-def test_a_look_in_an_emergency_says_so(person: Person) -> None:
+def test_disclosure_in_an_emergency_has_its_id(person: Person) -> None:
     resource, emergency = f"Patient/{person.user.pk}", str(uuid.uuid4())
     look(by=STAFF, resource=resource)
     look(by=STAFF, resource=resource, purpose="ETREAT", detail={"emergency": emergency}, at=NOW + DAY)
@@ -155,7 +153,7 @@ def test_a_look_in_an_emergency_says_so(person: Person) -> None:
     ]
 
 
-def test_keyed_ids_are_found_and_named_as_the_project_has_them(person: Person, settings: Any) -> None:
+def test_resource_pseudonyms_are_found_and_named_as_in_the_project(person: Person, settings: Any) -> None:
     resource = f"Patient/{person.user.pk}"
     plain = look(by=STAFF, resource=resource)
     settings.PHI_OIDC = {**settings.PHI_OIDC, "RESOURCE_IDS": "keyed"}
@@ -168,21 +166,21 @@ def test_keyed_ids_are_found_and_named_as_the_project_has_them(person: Person, s
         assert [(row.id, row.resource) for row in rows] == [(keyed[0], resource), (plain[0], resource)]
 
 
-def test_keyed_ids_are_found_after_the_key_of_macs_was_changed(person: Person, settings: Any) -> None:
+def test_resource_pseudonyms_are_found_after_a_change_of_the_mac_key(person: Person, settings: Any) -> None:
     settings.PHI_OIDC = {**settings.PHI_OIDC, "RESOURCE_IDS": "keyed"}
     before = look(by=STAFF, resource=f"Patient/{person.user.pk}")
     rings = [key("a newer key"), *settings.PHI_OIDC["AUDIT_MAC_KEYS"]]
     settings.PHI_OIDC = {**settings.PHI_OIDC, "AUDIT_MAC_KEYS": rings}
     after = look(by=STAFF, resource=f"Patient/{person.user.pk}", at=NOW + DAY)
     assert ids(told(person)) == [*after, *before]
-    # One that verifies what is older still, and so is the oldest from now on.
+    # A key that still verifies older events, and so is the oldest one now.
     rings = [*rings, key("an older key")]
     settings.PHI_OIDC = {**settings.PHI_OIDC, "AUDIT_MAC_KEYS": rings}
     last = look(by=STAFF, resource=f"Patient/{person.user.pk}", at=NOW + 2 * DAY)
     assert ids(told(person)) == [*last, *after, *before]
 
 
-def test_it_is_told_that_it_was_told_of_each_subject(make_person: Callable[..., Person]) -> None:
+def test_accounting_records_an_event_for_each_subject(make_person: Callable[..., Person]) -> None:
     person = make_person()
     second = make_person(user=person.user, issuer="https://other.example.test")
     told(person)
@@ -195,7 +193,7 @@ def test_it_is_told_that_it_was_told_of_each_subject(make_person: Callable[..., 
     assert ids(told(person)) == [], "it is no look at the record itself"
 
 
-def test_account_that_is_linked_to_nobody_is_told_of_its_resources() -> None:
+def test_account_without_a_subject_has_an_accounting_of_its_resources() -> None:
     user = get_user_model()._default_manager.create_user(username="nobody")
     seen = look(by=STAFF, resource=f"Patient/{user.pk}")
     exported = look(action=Action.SUBJECT_EXPORTED, resource=f"user/{user.pk}", at=NOW + DAY)
@@ -207,7 +205,7 @@ def test_account_that_is_linked_to_nobody_is_told_of_its_resources() -> None:
     assert AuditEvent.objects.get(action="subject.accounted").subject == ""
 
 
-def test_without_the_trail_nothing_is_told(person: Person) -> None:
+def test_without_the_audit_log_there_is_no_accounting(person: Person) -> None:
     look(by=STAFF, resource=f"Patient/{person.user.pk}")
     with audit_database_fails(), pytest.raises(AuditUnavailable):
         told(person)
@@ -218,14 +216,14 @@ def test_without_the_trail_nothing_is_told(person: Person) -> None:
 
 
 @pytest.mark.parametrize("given", ["Patient/7", ["Patient/7", "Patient 7"], [7], ["Patient/"]])
-def test_resources_that_are_none_are_refused_before_anything_is_told(given: Any, person: Person) -> None:
+def test_invalid_resources_are_refused_before_an_event_is_recorded(given: Any, person: Person) -> None:
     with pytest.raises(ImproperlyConfigured, match="PATIENT_RESOURCES"):
         told(person, resources=given)
     assert not AuditEvent.objects.filter(action="subject.accounted").exists()
     assert ids(told(person, resources=("Patient/7",))) == []
 
 
-def test_pages_forth_and_back_give_each_look_once_while_others_come_in(person: Person) -> None:
+def test_pages_forward_and_back_have_each_disclosure_once_despite_new_events(person: Person) -> None:
     resource = f"Patient/{person.user.pk}"
     written = look(by=STAFF, count=25, resource=resource)
     written += [reveal(person.subject.uuid, by=STAFF, at=NOW + timedelta(seconds=n)) for n in range(1, 26)]
@@ -254,11 +252,11 @@ def test_many_resources_take_a_query_for_each_hundred(person: Person) -> None:
     with CaptureQueriesContext(connections["phi_audit"]) as asked:
         rows = found.get_page(size=2).rows
     assert [row.id for row in rows] == [written[2], written[1]]
-    # Each name, and its pseudonym under each of two keys; and the account's own; and one subject.
+    # Each name and its pseudonyms under two keys, the account's own ones, and one subject.
     assert len(asked) == 8
 
 
-def test_query_counts_do_not_grow_with_what_is_told(make_person: Callable[..., Person]) -> None:
+def test_query_counts_do_not_grow_with_the_disclosures(make_person: Callable[..., Person]) -> None:
     person, trail, counts = make_person(), connections["phi_audit"], []
     for _ in range(2):
         with CaptureQueriesContext(connections["default"]) as here, CaptureQueriesContext(trail) as there:
@@ -270,7 +268,7 @@ def test_query_counts_do_not_grow_with_what_is_told(make_person: Callable[..., P
     assert counts == [(1, 1), (2, 1)]
 
 
-def test_names_are_those_of_the_accounts_and_of_nothing_else(person: Person) -> None:
+def test_names_are_from_accounts_only(person: Person) -> None:
     users = get_user_model()._default_manager
     ada = users.create_user(username="u-1", first_name="Ada", last_name="Berg")
     nameless, gone = users.create_user(username="u-2"), users.create_user(username="u-3", first_name="Gone")
@@ -288,7 +286,7 @@ def test_names_are_those_of_the_accounts_and_of_nothing_else(person: Person) -> 
     assert find_actor_accounts([]) == {}
 
 
-def test_account_says_from_when_on_it_is_whole(person: Person) -> None:
+def test_accounting_states_from_when_it_is_complete(person: Person) -> None:
     resource = f"Patient/{person.user.pk}"
     look(by=STAFF, resource=resource, at=NOW - 20 * DAY)
     kept = look(by=STAFF, resource=resource, at=NOW - 10 * DAY)
@@ -302,7 +300,7 @@ def test_account_says_from_when_on_it_is_whole(person: Person) -> None:
     assert told(person, since=NOW - 10 * DAY).find_available_since() is None
 
 
-def test_row_that_can_be_no_event_is_told_from_a_trail_that_is_away(person: Person) -> None:
+def test_unreadable_row_is_distinguished_from_an_unavailable_audit_log(person: Person) -> None:
     (one,) = look(by=STAFF, resource=f"Patient/{person.user.pk}")
     for detail in ("no JSON", "[]"):
         with without_triggers():
@@ -316,12 +314,12 @@ def test_row_that_can_be_no_event_is_told_from_a_trail_that_is_away(person: Pers
 
 
 @pytest.mark.parametrize(("now", "since"), [("2026-11-24", "2020-11-24"), ("2028-02-29", "2022-02-28")])
-def test_accounting_reaches_back_six_years(now: str, since: str) -> None:
+def test_accounting_starts_six_years_ago(now: str, since: str) -> None:
     moments = (datetime.fromisoformat(each).replace(tzinfo=UTC) for each in (now, since))
     assert accounting.get_accounting_start(next(moments)) == next(moments)
 
 
-def test_disclosure_of_a_purpose_that_hl7_has_not_shows_what_stands_there() -> None:
+def test_unknown_purpose_is_displayed_as_its_code() -> None:
     given: dict[str, Any] = {"id": uuid.uuid4(), "occurred_at": NOW, "action": "", "actor": "", "is_own": False}
     row = Disclosure(**given, purpose="OLD", resource="", claims=(), emergency="")
     assert row.purpose_name == "OLD"

@@ -1,4 +1,4 @@
-"""What a person is told of what is held of them: all of it, after the event, and nothing that is not theirs."""
+"""The export of a person's data: complete, only of that person, and after its event."""
 
 import json
 import uuid
@@ -57,7 +57,7 @@ def another_subject(person: SignedIn) -> PairwiseSubject:
     return subject
 
 
-def test_export_has_all_that_is_held_and_nothing_of_anybody_else(
+def test_export_contains_all_data_of_the_person_and_none_of_others(
     op: ScriptedOP, sign_in: Callable[..., SignedIn]
 ) -> None:
     person, other = sign_in(), sign_in()
@@ -74,7 +74,7 @@ def test_export_has_all_that_is_held_and_nothing_of_anybody_else(
     assert (subject["first_seen_at"], subject["last_seen_at"]) == (at, at)
     held = {"purpose": "TREAT", "obtained_at": at, "held_until": until, "value": "a value"}
     assert subject["claims"] == [
-        # Declared for another purpose today: what that rests on is not what this one is held for.
+        # Declared for another purpose today, whose legal basis does not apply to this claim.
         {"name": "address", "basis": None, "expires_at": "2026-11-25T12:00:00+00:00", **held},
         {"name": "birthdate", "basis": "identity check at sign-in", "expires_at": at, **held},
     ]
@@ -101,7 +101,7 @@ def test_export_has_all_that_is_held_and_nothing_of_anybody_else(
     assert [found for found in (*secrets, *strange) if found in text] == []
 
 
-def test_export_tells_who_looked_and_itself(op: ScriptedOP, sign_in: Callable[..., SignedIn]) -> None:
+def test_export_contains_disclosures_and_its_own_event(op: ScriptedOP, sign_in: Callable[..., SignedIn]) -> None:
     person, other = sign_in(), sign_in()
     for number, each in enumerate((person, other)):
         looked = NewEvent(
@@ -128,7 +128,7 @@ def test_export_tells_who_looked_and_itself(op: ScriptedOP, sign_in: Callable[..
     assert (exported["action"], exported["actor"]) == ("subject.exported", "7")
 
 
-def test_export_is_an_event_with_the_names_before_the_first_claim_is_opened(
+def test_export_records_the_claim_names_before_it_decrypts_a_claim(
     op: ScriptedOP, sign_in: Callable[..., SignedIn], settings: Any
 ) -> None:
     person = sign_in()
@@ -152,8 +152,8 @@ def test_export_is_an_event_with_the_names_before_the_first_claim_is_opened(
     assert told == [1, 1], "nothing was opened"
 
 
-def test_export_names_each_of_many_claims_in_an_event(op: ScriptedOP, sign_in: Callable[..., SignedIn]) -> None:
-    """An event's list has 64 items at most."""
+def test_export_records_all_of_many_claim_names(op: ScriptedOP, sign_in: Callable[..., SignedIn]) -> None:
+    """The list of an event has at most 64 items."""
     person = sign_in()
     for number in range(63):
         StoredClaim.objects.create(
@@ -172,7 +172,7 @@ def test_export_names_each_of_many_claims_in_an_event(op: ScriptedOP, sign_in: C
     assert not any("sanitized" in detail for detail in told)
 
 
-def test_export_names_what_no_key_opens_and_has_the_rest(op: ScriptedOP, sign_in: Callable[..., SignedIn]) -> None:
+def test_export_lists_undecryptable_claims_and_has_the_rest(op: ScriptedOP, sign_in: Callable[..., SignedIn]) -> None:
     person = sign_in()
     with connection.cursor() as cursor:
         cursor.execute("UPDATE django_phi_oidc_storedclaim SET value = 'damaged' WHERE name = 'birthdate'")
@@ -183,7 +183,7 @@ def test_export_names_what_no_key_opens_and_has_the_rest(op: ScriptedOP, sign_in
     assert exported.document["unreadable"] == ["claim birthdate"]
 
 
-def test_export_of_an_account_has_each_subject_and_sessions_whose_link_is_gone(
+def test_export_contains_each_subject_and_sessions_of_deleted_links(
     op: ScriptedOP, sign_in: Callable[..., SignedIn]
 ) -> None:
     person = sign_in()
@@ -201,7 +201,7 @@ def test_export_of_an_account_has_each_subject_and_sessions_whose_link_is_gone(
     assert alone["uuid"] == str(second.uuid)
 
 
-def test_export_takes_as_many_selects_for_three_subjects_as_for_one(
+def test_export_executes_as_many_selects_for_three_subjects_as_for_one(
     op: ScriptedOP, sign_in: Callable[..., SignedIn]
 ) -> None:
     person = sign_in()
@@ -219,7 +219,7 @@ def test_export_takes_as_many_selects_for_three_subjects_as_for_one(
     assert counts == [6, 6]
 
 
-def test_export_tells_which_emergencies_the_person_opened_and_nothing_of_the_patient(
+def test_export_contains_emergency_accesses_without_the_patient(
     op: ScriptedOP, sign_in: Callable[..., SignedIn], settings: Any
 ) -> None:
     person, other = sign_in(), sign_in()

@@ -1,4 +1,4 @@
-"""What is under an older key is sealed again, once and in its place; what can't be opened, and all else, is left."""
+"""Texts under older keys are encrypted again, once and in place; everything else is left unchanged."""
 
 import base64
 import gc
@@ -45,7 +45,7 @@ def column_of(model: Any, name: str) -> EncryptedColumn:
 
 
 def texts(column: EncryptedColumn) -> dict[str, str]:
-    """Return what is in the column, by primary key, as no model reads it."""
+    """Return the ciphertexts of the column by primary key, read without a model."""
     quote = connection.ops.quote_name
     table, text = quote(column.table), quote(column.field.column)
     (key, *_) = column.field.model._meta.pk_fields
@@ -68,13 +68,13 @@ def charts(ward: Any, many: int, *, archived: bool = False) -> list[Any]:
     return list(ward.Chart.objects.bulk_create(ward.Chart(text=f"text {n}", archived=archived) for n in range(many)))
 
 
-def test_sealed_columns_are_ours_and_the_host_projects_each_once(ward: Any) -> None:
+def test_encrypted_columns_include_the_host_projects_and_each_once(ward: Any) -> None:
     assert {str(column) for column in list_encrypted_columns()} == OURS | THEIRS
     assert len(list_encrypted_columns()) == len(OURS | THEIRS)
     assert {column.using for column in list_encrypted_columns()} == {"default"}
 
 
-def test_sealed_columns_of_a_database_are_those_that_are_migrated_there(ward: Any, settings: Any) -> None:
+def test_encrypted_columns_of_a_database_are_those_migrated_there(ward: Any, settings: Any) -> None:
     settings.DATABASE_ROUTERS = [NothingOnTheTrail()]
     assert {(column.using, str(column)) for column in list_encrypted_columns("default")} == {
         ("default", name) for name in OURS | THEIRS
@@ -87,7 +87,7 @@ class NothingOnTheTrail:
         return db == "default"
 
 
-def test_count_tells_the_texts_by_key_and_opens_none(ward: Any, seal_under: Any) -> None:
+def test_key_usage_counts_texts_by_key_without_decryption(ward: Any, seal_under: Any) -> None:
     (old,) = seal_under(OLD)
     column, (first, second, third, fourth, _) = column_of(ward.Chart, "text"), charts(ward, 5)
     ward.Chart.objects.create(text=None)
@@ -103,7 +103,7 @@ def test_count_tells_the_texts_by_key_and_opens_none(ward: Any, seal_under: Any)
 
 
 @pytest.mark.parametrize("batch", [1, 2, 7, 8, 100])
-def test_reseal_seals_every_old_text_under_the_newest_key_in_batches(ward: Any, seal_under: Any, batch: int) -> None:
+def test_reencrypt_encrypts_old_texts_under_the_newest_key_in_batches(ward: Any, seal_under: Any, batch: int) -> None:
     seal_under(OLD)
     column, made = column_of(ward.Chart, "text"), charts(ward, 7)
     seal_under(NEW, OLD)
@@ -122,9 +122,7 @@ def test_reseal_seals_every_old_text_under_the_newest_key_in_batches(ward: Any, 
     assert reencrypt(column, keys=ring, batch_size=batch) == ReencryptionResult()
 
 
-def test_reseal_reaches_every_table_whatever_its_key_is_and_whatever_its_manager_hides(
-    ward: Any, seal_under: Any
-) -> None:
+def test_reencrypt_covers_every_primary_key_type_and_rows_that_the_manager_hides(ward: Any, seal_under: Any) -> None:
     seal_under(OLD)
     charts(ward, 2, archived=True)
     for code in ("a,b", "ünï·'\"\\\t", "%s", "Ω"):
@@ -171,9 +169,7 @@ DAMAGES: dict[str, Callable[[str, list[str]], str]] = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_reseal_leaves_what_can_not_be_opened_as_it_is_and_tells_its_row(
-    ward: Any, seal_under: Any, damage: str
-) -> None:
+def test_reencrypt_keeps_and_reports_undecryptable_texts(ward: Any, seal_under: Any, damage: str) -> None:
     unrelated = "a key that has sealed nothing......"
     ring = seal_under(OLD, base64.urlsafe_b64encode(unrelated.encode()[:32]).decode())
     column = column_of(ward.Chart, "text")
@@ -204,7 +200,7 @@ def keyring_text(key: keyring.SymmetricKey) -> str:
 
 
 @pytest.mark.parametrize("name", RETENTION)
-def test_reseal_leaves_what_is_under_a_retention_key_and_does_not_take_it_for_a_fault(
+def test_reencrypt_keeps_texts_under_retention_keys_without_reporting_them(
     ward: Any, seal_under: Any, name: str
 ) -> None:
     seal_under(OLD)
@@ -218,7 +214,7 @@ def test_reseal_leaves_what_is_under_a_retention_key_and_does_not_take_it_for_a_
 
 
 def in_a_thread(act: Callable[[], Any]) -> Any:
-    """Return what act returns, done on a connection of its own."""
+    """Return the result of the function, run with its own connection."""
 
     def with_its_own_connection() -> Any:
         try:
@@ -230,7 +226,7 @@ def in_a_thread(act: Callable[[], Any]) -> Any:
         return pool.submit(with_its_own_connection).result(30)
 
 
-def test_reseal_keeps_what_a_writer_has_put_there_since_it_was_read(ward: Any, seal_under: Any) -> None:
+def test_reencrypt_keeps_concurrent_changes(ward: Any, seal_under: Any) -> None:
     seal_under(OLD)
     column, made = column_of(ward.Chart, "text"), charts(ward, 6)
     ring, changed, deleted, reads = seal_under(NEW, OLD), made[1].pk, made[2].pk, list[str]()
@@ -256,7 +252,7 @@ def test_reseal_keeps_what_a_writer_has_put_there_since_it_was_read(ward: Any, s
     assert [opened(ward.Chart.objects.get(pk=each.pk), "text") for each in made[3:]] == ["text 3", "text 4", "text 5"]
 
 
-def test_reseal_takes_again_what_a_writer_without_the_new_key_wrote_since(ward: Any, seal_under: Any) -> None:
+def test_reencrypt_repeats_texts_that_a_concurrent_writer_changed_under_an_old_key(ward: Any, seal_under: Any) -> None:
     seal_under(OLD)
     column, made = column_of(ward.Chart, "text"), charts(ward, 2)
     sealed_elsewhere = ward.Chart(pk=made[0].pk, text="new")
@@ -277,7 +273,7 @@ def test_reseal_takes_again_what_a_writer_without_the_new_key_wrote_since(ward: 
 
 
 @pytest.mark.postgresql
-def test_reseal_waits_for_no_row_that_somebody_holds_and_the_next_run_takes_it(ward: Any, seal_under: Any) -> None:
+def test_reencrypt_skips_locked_rows_and_the_next_run_processes_them(ward: Any, seal_under: Any) -> None:
     seal_under(OLD)
     column, made = column_of(ward.Chart, "text"), charts(ward, 10)
     ring = seal_under(NEW, OLD)
@@ -286,7 +282,7 @@ def test_reseal_waits_for_no_row_that_somebody_holds_and_the_next_run_takes_it(w
     assert reencrypt(column, keys=ring, batch_size=5) == ReencryptionResult(reencrypted=1)
 
 
-def test_reseal_that_was_stopped_goes_on(ward: Any, seal_under: Any) -> None:
+def test_stopped_reencryption_is_continued(ward: Any, seal_under: Any) -> None:
     seal_under(OLD)
     column, _ = column_of(ward.Chart, "text"), charts(ward, 9)
     ring = seal_under(NEW, OLD)
@@ -302,7 +298,7 @@ def test_reseal_that_was_stopped_goes_on(ward: Any, seal_under: Any) -> None:
     assert reencrypt(column, keys=ring, batch_size=3) == ReencryptionResult(reencrypted=3)
 
 
-def test_reseal_by_two_at_once_shares_the_work(ward: Any, seal_under: Any) -> None:
+def test_two_concurrent_reencryptions_share_the_work(ward: Any, seal_under: Any) -> None:
     seal_under(OLD)
     column, made = column_of(ward.Chart, "text"), charts(ward, 400)
     ring, start = seal_under(NEW, OLD), threading.Barrier(2)
@@ -321,7 +317,7 @@ def test_reseal_by_two_at_once_shares_the_work(ward: Any, seal_under: Any) -> No
     assert {opened(chart, "text") for chart in ward.Chart.objects.all()} == {f"text {n}" for n in range(len(made))}
 
 
-def test_reseal_inside_a_transaction_is_refused(ward: Any, seal_under: Any) -> None:
+def test_reencrypt_inside_a_transaction_is_refused(ward: Any, seal_under: Any) -> None:
     seal_under(OLD)
     column, _ = column_of(ward.Chart, "text"), charts(ward, 1)
     ring = seal_under(NEW, OLD)
@@ -330,9 +326,9 @@ def test_reseal_inside_a_transaction_is_refused(ward: Any, seal_under: Any) -> N
     assert reencrypt(column, keys=ring) == ReencryptionResult(reencrypted=1)
 
 
-def test_reseal_takes_no_more_memory_for_more_rows(ward: Any, seal_under: Any) -> None:
+def test_reencrypt_needs_no_more_memory_for_more_rows(ward: Any, seal_under: Any) -> None:
     column, peaks = column_of(ward.Chart, "text"), []
-    # The first one fills what is kept from then on: caches, prepared statements.
+    # The first run fills caches and prepared statements.
     for many in (500, 500, 5_000):
         seal_under(OLD)
         ward.Chart.objects.all().delete()

@@ -1,4 +1,4 @@
-"""People whom an OP knows by a `sub`, and sessions that it knows by a `sid`."""
+"""Persons with a `sub`, and sessions with a `sid`."""
 
 import uuid
 from collections.abc import Callable
@@ -20,7 +20,7 @@ ISSUER = "https://op"
 
 
 def name(signed_in: SignedIn, *, sub: str, sid: str = "", issuer: str = ISSUER) -> SignedIn:
-    """Let that issuer know the person as sub, under every subject key, and the session as sid."""
+    """Store the digests of the person's sub under every subject key, and the sid of the session."""
     PairwiseSubject.objects.filter(pk=signed_in.subject.pk).update(issuer=issuer)
     sid_digest = sha256_hex(sid) if sid else ""
     OIDCSession.objects.filter(pk=signed_in.session.pk).update(issuer=issuer, sid_digest=sid_digest)
@@ -31,7 +31,7 @@ def name(signed_in: SignedIn, *, sub: str, sid: str = "", issuer: str = ISSUER) 
 
 
 def sign_in_again(signed_in: SignedIn, *, sid: str = "", issuer: str = ISSUER) -> str:
-    """Begin one more session of that person; return the key of its Django session."""
+    """Start one more session of that person; return the key of its Django session."""
     session_id = uuid.uuid4()
     store = import_module(settings.SESSION_ENGINE).SessionStore()
     store["phi_oidc_session"] = str(session_id)
@@ -59,7 +59,7 @@ def sign_in_again(signed_in: SignedIn, *, sid: str = "", issuer: str = ISSUER) -
 
 
 def sign_in_often(sign_in: Callable[..., SignedIn], times: int, *, sub: str, issuer: str = ISSUER) -> SignedIn:
-    """Sign somebody in, with so many sessions in all, each with a `sid` of its own and two tokens."""
+    """Sign a person in with that many sessions, each with its own `sid` and two tokens."""
     signed_in = name(sign_in(), sub=sub, sid="sid-0", issuer=issuer)
     for number in range(1, times):
         sign_in_again(signed_in, sid=f"sid-{number}", issuer=issuer)

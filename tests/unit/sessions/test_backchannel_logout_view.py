@@ -1,4 +1,4 @@
-"""Back-channel logout over a socket: what is refused, what is done, and what is told to whom. Spec: BCL 1.0, R9."""
+"""Back-channel logout over a socket: refused and accepted tokens, events and log messages. Spec: BCL 1.0, R9."""
 
 import logging
 import time
@@ -69,7 +69,7 @@ MEANING = str(LogoutTokenInvalid(""))
 
 @pytest.fixture
 def amina(sign_in: SignIn, provider: DemoProvider) -> SignedIn:
-    """Return somebody whom the provider knows by SUB, in a session that it knows by SID."""
+    """Return a person with the provider's SUB and a session with its SID."""
     return name(sign_in(), sub=SUB, sid=SID, issuer=provider.issuer)
 
 
@@ -83,13 +83,13 @@ def refusals() -> list[tuple[str, str]]:
     return [(event.reason, event.provider) for event in events(Action.LOGOUT_REFUSED)]
 
 
-# R9's refusals, each beside the acceptance of the same token as it was
+# R9's refusals, each next to the acceptance of the unchanged token
 
 Alter = Callable[[DemoProvider, MutableExchange], None]
 
 
 def altered(provider: DemoProvider, alter: Alter, **about: str) -> str:
-    """Return a logout token that the provider makes with that one thing wrong."""
+    """Return a logout token of the provider with one wrong value."""
     provider.mutate = lambda stage, exchange: alter(provider, exchange)
     try:
         return token_of(provider, **about)
@@ -113,7 +113,7 @@ def header(**changes: Any) -> Alter:
 
 
 def foreign_key(provider: DemoProvider, exchange: MutableExchange) -> None:
-    """Another's key under the name of the provider's."""
+    """Sign with another key under the key id of the provider's."""
     assert exchange.key
     exchange.key = create_signing_key(exchange.key.alg, kid=exchange.key.kid)
 
@@ -126,7 +126,7 @@ def sent_instead(make: Callable[[MutableExchange], str]) -> Alter:
 
 
 def twice(exchange: MutableExchange) -> str:
-    """A payload with a member twice, properly signed."""
+    """Return a validly signed payload with a duplicate member."""
     assert exchange.key
     header = b'{"alg":"%b","kid":"%b"}' % (exchange.key.alg.encode(), exchange.key.kid.encode())
     return sign_bytes(header, b'{"sub":"a","sub":"b"}', exchange.key)
@@ -179,7 +179,7 @@ REFUSED: dict[str, Alter] = {
 
 
 @pytest.mark.parametrize("alter", REFUSED.values(), ids=REFUSED)
-def test_backchannel_logout_with_one_thing_wrong_is_refused_and_the_same_token_unaltered_is_not(
+def test_backchannel_logout_with_one_wrong_value_is_refused_and_the_valid_token_is_accepted(
     portal: str, provider: DemoProvider, amina: SignedIn, alter: Alter
 ) -> None:
     refused = deliver(portal, altered(provider, alter, **BOTH, jti=JTI))
@@ -195,7 +195,7 @@ def test_backchannel_logout_with_one_thing_wrong_is_refused_and_the_same_token_u
 
 @contextmanager
 def looking_at_the_answer(look: Callable[[str], None]) -> Iterator[str]:
-    """Run a portal that calls look(status) when it has its answer to a request, and has not sent a byte of it."""
+    """Run a portal that calls look(status) when it has its response and before it sends the first byte."""
     application = WSGIHandler()
 
     def serve(environ: Any, start_response: Any) -> Any:
@@ -210,7 +210,7 @@ def looking_at_the_answer(look: Callable[[str], None]) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("engine", ["db", "cached_db", "cache"])
-def test_backchannel_logout_has_ended_every_session_before_a_byte_of_its_answer_is_sent(
+def test_backchannel_logout_ends_every_session_before_it_responds(
     provider: DemoProvider, sign_in: SignIn, settings: Any, tmp_path: Path, engine: str
 ) -> None:
     shared = {"BACKEND": "django.core.cache.backends.filebased.FileBasedCache", "LOCATION": str(tmp_path)}
@@ -230,7 +230,7 @@ def test_backchannel_logout_has_ended_every_session_before_a_byte_of_its_answer_
     assert seen == [("400 Bad Request", True, True, 2), ("200 OK", False, False, 0)]
 
 
-def test_backchannel_logout_a_second_time_is_refused(portal: str, provider: DemoProvider, amina: SignedIn) -> None:
+def test_repeated_backchannel_logout_is_refused(portal: str, provider: DemoProvider, amina: SignedIn) -> None:
     token = token_of(provider, **BOTH)
     assert deliver(portal, token).status == 200
     again = deliver(portal, token)
@@ -239,7 +239,7 @@ def test_backchannel_logout_a_second_time_is_refused(portal: str, provider: Demo
     assert deliver(portal, token_of(provider, **BOTH)).status == 200
 
 
-def test_backchannel_logout_without_exp_is_done_where_it_is_allowed_and_only_just_issued(
+def test_backchannel_logout_without_exp_is_accepted_if_allowed_and_recent(
     portal: str, provider: DemoProvider, amina: SignedIn, settings: Any
 ) -> None:
     token = altered(provider, claims(exp=ABSENT), **BOTH)
@@ -251,7 +251,7 @@ def test_backchannel_logout_without_exp_is_done_where_it_is_allowed_and_only_jus
     assert not lives(amina)
 
 
-def test_backchannel_logout_by_an_honest_provider_is_done(
+def test_backchannel_logout_by_a_conforming_provider_is_accepted(
     portal: str, provider: DemoProvider, amina: SignedIn, sign_in: SignIn
 ) -> None:
     jonas = name(sign_in(), sub="jonas", sid="another", issuer=provider.issuer)
@@ -263,7 +263,7 @@ def test_backchannel_logout_by_an_honest_provider_is_done(
     assert (lives(amina), lives(jonas)) == (False, True)
 
 
-# What is no logout token at all
+# Requests without a logout token
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "PATCH", "DELETE", "OPTIONS"])
@@ -302,14 +302,12 @@ def test_backchannel_logout_with_another_body_is_refused(
     assert (refused.status, refused.error) == (400, ("invalid_request", MEANING))
     assert refused.headers["cache-control"] == "no-store"
     assert lives(amina)
-    # As it is written by the specification, and with what means nothing to us. Spec: BCL 2.5.
+    # As in the specification, and with unknown parameters. Spec: BCL 2.5.
     assert deliver(portal, token, state="x", logout_hint="").status == 200
     assert not lives(amina)
 
 
-def test_backchannel_logout_with_a_charset_is_a_form_all_the_same(
-    portal: str, provider: DemoProvider, amina: SignedIn
-) -> None:
+def test_backchannel_logout_with_a_charset_is_accepted(portal: str, provider: DemoProvider, amina: SignedIn) -> None:
     body = urlencode({"logout_token": token_of(provider, **BOTH)}).encode()
     assert exchange(portal, "POST", BACKCHANNEL, body, Content_Type=f"{FORM}; charset=utf-16").status == 200
     assert not lives(amina)
@@ -317,14 +315,14 @@ def test_backchannel_logout_with_a_charset_is_a_form_all_the_same(
 
 @WITH_DATABASE
 @given(st.binary(max_size=200) | st.binary(max_size=100).map(lambda data: b"logout_token=" + data))
-def test_backchannel_logout_with_any_body_is_our_400(provider: DemoProvider, body: bytes) -> None:
+def test_backchannel_logout_with_an_arbitrary_body_is_a_400(provider: DemoProvider, body: bytes) -> None:
     assert Client().post(BACKCHANNEL, body, content_type=FORM).status_code == 400
 
 
-# Which provider
+# Selection of the provider
 
 
-def test_backchannel_logout_of_one_of_several_providers_is_judged_by_its_keys(
+def test_backchannel_logout_is_verified_with_the_keys_of_its_provider(
     portal: str, provider: DemoProvider, amina: SignedIn, sign_in: SignIn, settings: Any
 ) -> None:
     with DemoProvider().running() as other:
@@ -340,7 +338,7 @@ def test_backchannel_logout_of_one_of_several_providers_is_judged_by_its_keys(
     assert refusals() == [("logout_token_invalid", "default")]
 
 
-def test_backchannel_logout_of_another_client_at_the_same_issuer_is_judged_as_its_own(
+def test_backchannel_logout_of_another_client_at_the_same_issuer_is_verified_for_that_client(
     portal: str, provider: DemoProvider, amina: SignedIn, settings: Any
 ) -> None:
     provider.register_client(Registered("lab", SECRET, [f"{portal}/oidc/lab/callback/"]))
@@ -357,7 +355,7 @@ def test_backchannel_logout_of_another_client_at_the_same_issuer_is_judged_as_it
     assert not lives(amina)
 
 
-# What the OP may send again
+# Deliveries that the provider may repeat
 
 
 @contextmanager
@@ -371,7 +369,7 @@ def database_refusing() -> Iterator[None]:
             cursor.execute("ALTER TABLE away RENAME TO django_phi_oidc_pendingrevocation")
 
 
-def test_backchannel_logout_while_the_database_is_away_can_be_repeated(
+def test_backchannel_logout_during_a_database_outage_can_be_repeated(
     portal: str, provider: DemoProvider, amina: SignedIn
 ) -> None:
     token = token_of(provider, **BOTH)
@@ -385,9 +383,7 @@ def test_backchannel_logout_while_the_database_is_away_can_be_repeated(
 
 
 @pytest.mark.postgresql
-def test_backchannel_logout_on_a_connection_that_was_lost_is_done_on_a_new_one(
-    provider: DemoProvider, amina: SignedIn
-) -> None:
+def test_backchannel_logout_on_a_lost_connection_uses_a_new_one(provider: DemoProvider, amina: SignedIn) -> None:
     body = urlencode({"logout_token": token_of(provider, **BOTH)})
     connection.ensure_connection()
     connection.connection.close()
@@ -395,7 +391,7 @@ def test_backchannel_logout_on_a_connection_that_was_lost_is_done_on_a_new_one(
     assert not lives(amina)
 
 
-def test_backchannel_logout_while_the_keys_are_out_of_reach_can_be_repeated(
+def test_backchannel_logout_with_unavailable_provider_keys_can_be_repeated(
     portal: str, settings: Any, sign_in: SignIn
 ) -> None:
     provider = DemoProvider([Registered("portal", SECRET, [f"{portal}/oidc/callback/"])])
@@ -413,7 +409,7 @@ def test_backchannel_logout_while_the_keys_are_out_of_reach_can_be_repeated(
     assert not lives(amina)
 
 
-def test_backchannel_logout_by_a_new_key_is_done_after_a_look_for_it(
+def test_backchannel_logout_with_a_new_key_fetches_the_keys_again(
     portal: str, provider: DemoProvider, amina: SignedIn
 ) -> None:
     assert deliver(portal, token_of(provider, sub="nobody")).status == 200
@@ -426,7 +422,7 @@ def test_backchannel_logout_by_a_new_key_is_done_after_a_look_for_it(
     assert not lives(amina)
 
 
-def test_backchannel_logout_by_a_key_that_could_not_be_looked_for_can_be_repeated(
+def test_backchannel_logout_with_a_new_key_during_an_outage_can_be_repeated(
     portal: str, settings: Any, sign_in: SignIn
 ) -> None:
     provider = DemoProvider([Registered("portal", SECRET, [f"{portal}/oidc/callback/"])], keys=create_signing_keys())
@@ -439,10 +435,10 @@ def test_backchannel_logout_by_a_key_that_could_not_be_looked_for_can_be_repeate
     assert refusals() == []
 
 
-def test_backchannel_logout_by_a_key_that_is_new_while_nobody_looks_again_can_be_repeated(
+def test_backchannel_logout_with_a_new_key_before_the_next_fetch_can_be_repeated(
     portal: str, settings: Any, sign_in: SignIn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whoever sends a token of a made-up key makes us look, and we do so once in 30 s."""
+    """A token with a made-up key makes us fetch the keys, which happens once in 30 s."""
     provider = DemoProvider([Registered("portal", SECRET, [f"{portal}/oidc/callback/"])], keys=create_signing_keys())
     with provider.running():
         declare(settings, default=declaration(provider))
@@ -474,10 +470,10 @@ def test_backchannel_logout_while_a_subject_key_is_missing_can_be_repeated(
     assert not lives(amina)
 
 
-# Tokens at the OP
+# Tokens at the provider
 
 
-def test_backchannel_logout_asks_the_provider_nothing_and_leaves_its_tokens_to_the_sweep(
+def test_backchannel_logout_leaves_revocations_to_the_sweep(
     portal: str, provider: DemoProvider, sign_in: SignIn
 ) -> None:
     sign_in_often(sign_in, 5, sub=SUB, issuer=provider.issuer)
@@ -490,10 +486,10 @@ def test_backchannel_logout_asks_the_provider_nothing_and_leaves_its_tokens_to_t
     assert [request.path for request in provider.requests].count("/revoke") == 10
 
 
-def test_backchannel_logout_of_a_thousand_sessions_is_done_in_two_seconds(
+def test_backchannel_logout_of_a_thousand_sessions_takes_at_most_two_seconds(
     portal: str, provider: DemoProvider, sign_in: SignIn, record_property: Any
 ) -> None:
-    """For so long the OP waits for our answer. The best of three: what else the machine does is not meant."""
+    """The provider waits that long for the response. The best of three runs, because of other load on the machine."""
     took = []
     for number in range(3):
         sub = f"sub-{number}"
@@ -518,7 +514,7 @@ def test_backchannel_logout_of_a_thousand_sessions_is_done_in_two_seconds(
         (False, ["offline_access"], ["access_token", "refresh_token"]),
     ],
 )
-def test_backchannel_logout_keeps_offline_tokens_where_the_project_says_so(
+def test_backchannel_logout_keeps_offline_tokens_if_configured(
     portal: str,
     provider: DemoProvider,
     amina: SignedIn,
@@ -534,10 +530,10 @@ def test_backchannel_logout_keeps_offline_tokens_where_the_project_says_so(
     assert sorted(PendingRevocation.objects.values_list("token_type_hint", flat=True)) == hints
 
 
-# Who is told what
+# Events and log messages
 
 
-def test_backchannel_logout_that_is_refused_leaves_an_event(portal: str, provider: DemoProvider) -> None:
+def test_refused_backchannel_logout_records_an_event(portal: str, provider: DemoProvider) -> None:
     assert deliver(portal, altered(provider, foreign_key, **BOTH)).status == 400
     assert deliver(portal, "nonsense").status == 400
     assert refusals() == [("logout_token_invalid", "default"), ("logout_token_invalid", "")]
@@ -551,7 +547,7 @@ def test_backchannel_logout_that_is_refused_leaves_an_event(portal: str, provide
     )
 
 
-def test_backchannel_logouts_that_are_refused_by_the_hundred_are_one_event(provider: DemoProvider) -> None:
+def test_hundreds_of_refused_backchannel_logouts_record_one_event(provider: DemoProvider) -> None:
     now = clock.now().replace(second=5)
     with clock.override_clock(lambda: now):
         for _ in range(25):
@@ -564,7 +560,7 @@ def test_backchannel_logouts_that_are_refused_by_the_hundred_are_one_event(provi
     assert events(Action.LOGIN_REFUSED) == []
 
 
-def test_backchannel_logout_that_is_refused_with_the_trail_away_stays_refused(
+def test_refused_backchannel_logout_without_the_audit_log_stays_refused(
     portal: str, provider: DemoProvider, amina: SignedIn, settings: Any
 ) -> None:
     declared = settings.PHI_OIDC
@@ -574,7 +570,7 @@ def test_backchannel_logout_that_is_refused_with_the_trail_away_stays_refused(
     assert deliver(portal, token_of(provider, **BOTH)).status == 200
 
 
-def test_backchannel_logout_tells_the_log_the_rule_and_no_value(
+def test_refused_backchannel_logout_logs_the_rule_and_no_value(
     portal: str, provider: DemoProvider, amina: SignedIn, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
@@ -600,7 +596,7 @@ def test_backchannel_logout_that_crashes_shows_no_token_in_an_error_report(
     monkeypatch.setattr("django_phi_oidc.sessions.backchannel_logout.process_logout_token", crash)
     with pytest.raises(ZeroDivisionError) as failed:
         Client().post(BACKCHANNEL, urlencode({"logout_token": token}), content_type=FORM)
-    # What Django itself would see of it, and not this test.
+    # Only the frames that Django would report, without this test's.
     traceback = failed.tb
     while traceback.tb_frame.f_code.co_name != "_get_response":
         assert traceback.tb_next

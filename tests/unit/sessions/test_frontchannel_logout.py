@@ -1,4 +1,4 @@
-"""Front-channel logout: what ends, who may frame it, and that cookies are nobody's business. Spec: FCL 1.0, R9."""
+"""Front-channel logout: ended sessions, permitted frames, and ignored cookies. Spec: FCL 1.0, R9."""
 
 from collections.abc import Callable
 from typing import Any, cast
@@ -38,7 +38,7 @@ FRAMED = "django.middleware.clickjacking.XFrameOptionsMiddleware"
 
 @pytest.fixture
 def amina(sign_in: SignIn, provider: DemoProvider) -> SignedIn:
-    """Return somebody in a session that the provider knows by SID."""
+    """Return a person in a session with the provider's SID."""
     return name(sign_in(), sub="amina", sid=SID, issuer=provider.issuer)
 
 
@@ -49,7 +49,7 @@ def lives(signed_in: SignedIn) -> bool:
 
 
 def frame(base: str, **parameters: str) -> Answer:
-    """Ask as a frame in a page of the OP's does."""
+    """Send the request of an iframe in a page of the provider."""
     return exchange(base, "GET", f"{FRONTCHANNEL}?{urlencode(parameters)}")
 
 
@@ -71,7 +71,7 @@ NOTHING: dict[str, Callable[[str], dict[str, str]]] = {
 
 
 @pytest.mark.parametrize("parameters", NOTHING.values(), ids=NOTHING)
-def test_frontchannel_logout_of_the_unknown_looks_like_that_of_the_known(
+def test_frontchannel_logout_responds_equally_to_unknown_and_known_sids(
     portal: str, provider: DemoProvider, amina: SignedIn, parameters: Callable[[str], dict[str, str]]
 ) -> None:
     unknown = frame(portal, **parameters(provider.issuer))
@@ -85,7 +85,7 @@ def test_frontchannel_logout_of_the_unknown_looks_like_that_of_the_known(
     assert OIDCSession.objects.get().end_reason == "frontchannel_logout"
 
 
-def test_frontchannel_logout_ends_the_sessions_of_that_sid_alone(
+def test_frontchannel_logout_ends_only_the_sessions_of_that_sid(
     portal: str, provider: DemoProvider, amina: SignedIn, sign_in: SignIn
 ) -> None:
     other = name(sign_in(), sub="jonas", sid="another", issuer=provider.issuer)
@@ -112,7 +112,7 @@ def test_frontchannel_logout_leaves_tokens_to_the_sweep(portal: str, provider: D
     assert "/revoke" not in {request.path for request in provider.requests}
 
 
-def test_frontchannel_logout_with_the_database_away_says_that_it_was_not_done(
+def test_frontchannel_logout_during_a_database_outage_is_503(
     portal: str, provider: DemoProvider, amina: SignedIn
 ) -> None:
     with connection.cursor() as cursor:
@@ -128,10 +128,10 @@ def test_frontchannel_logout_with_the_database_away_says_that_it_was_not_done(
     assert not lives(amina)
 
 
-# Who may frame it
+# Permitted frames
 
 
-def test_frontchannel_logout_may_be_framed_by_its_op_alone_and_nothing_else_by_it(
+def test_frontchannel_logout_may_be_framed_only_by_its_provider(
     provider: DemoProvider, amina: SignedIn, settings: Any
 ) -> None:
     settings.MIDDLEWARE = [*settings.MIDDLEWARE, FRAMED]
@@ -145,7 +145,7 @@ def test_frontchannel_logout_may_be_framed_by_its_op_alone_and_nothing_else_by_i
         assert other["X-Frame-Options"] == "DENY"
 
 
-def test_frontchannel_logout_may_be_framed_by_the_pages_that_the_metadata_names(
+def test_frontchannel_logout_may_be_framed_by_the_endpoints_of_the_metadata(
     portal: str, provider: DemoProvider, settings: Any
 ) -> None:
     def elsewhere(stage: str, exchange: MutableExchange) -> None:
@@ -163,7 +163,7 @@ def test_frontchannel_logout_may_be_framed_by_the_pages_that_the_metadata_names(
     }
 
 
-def test_frontchannel_logout_may_not_be_framed_by_what_would_be_a_directive(
+def test_frontchannel_logout_ignores_origins_that_would_inject_a_directive(
     portal: str, provider: DemoProvider, settings: Any
 ) -> None:
     def hostile(stage: str, exchange: MutableExchange) -> None:
@@ -175,7 +175,7 @@ def test_frontchannel_logout_may_not_be_framed_by_what_would_be_a_directive(
     assert ancestors(frame(portal, iss=provider.issuer, sid=SID)) == provider.issuer
 
 
-def test_frontchannel_logout_with_the_op_out_of_reach_is_done_and_framed_by_its_issuer(
+def test_frontchannel_logout_with_an_unavailable_provider_may_be_framed_by_its_issuer(
     portal: str, settings: Any, sign_in: SignIn
 ) -> None:
     provider = DemoProvider([Registered("portal", SECRET, [f"{portal}/oidc/callback/"])])
@@ -187,12 +187,12 @@ def test_frontchannel_logout_with_the_op_out_of_reach_is_done_and_framed_by_its_
     assert not lives(amina)
 
 
-# What cookies say
+# Cookies
 
 
 @pytest.fixture(params=["wsgi", "asgi"])
 def framed_with_cookie(request: pytest.FixtureRequest) -> Callable[..., HttpResponse]:
-    """Return what asks from a frame whose cookies come along, as those of a page on the same site do."""
+    """Return a function that requests from an iframe with cookies, as on a page of the same site."""
 
     def ask(key: str, **parameters: str) -> HttpResponse:
         client = Client() if request.param == "wsgi" else AsyncClient()
@@ -207,7 +207,7 @@ def framed_with_cookie(request: pytest.FixtureRequest) -> Callable[..., HttpResp
 @pytest.mark.parametrize("every_request", [False, True], ids=["", "SESSION_SAVE_EVERY_REQUEST"])
 @pytest.mark.parametrize("known_by_now", [True, False], ids=["looked at", "first request"])
 @pytest.mark.parametrize("sid", [SID, "unknown"])
-def test_frontchannel_logout_in_a_browser_that_is_signed_in_reads_and_sets_no_cookie(
+def test_frontchannel_logout_in_a_signed_in_browser_reads_and_sets_no_cookie(
     provider: DemoProvider,
     amina: SignedIn,
     settings: Any,
