@@ -1,4 +1,4 @@
-"""Faults of django-encrypted-model-fields (found in 0.6.5), each shown with its own fields, and absent from ours.
+"""Faults of django-encrypted-model-fields (found in 0.6.5), each shown with its own fields, and absent from our field.
 
 A trap is one function that says what is right, for a column of either. With the library's field it must fail.
 """
@@ -40,7 +40,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 @dataclass(frozen=True, kw_only=True)
 class Side:
-    """A column of the library's field, or of ours."""
+    """A column of the library's field, or of our field."""
 
     notes: Any
     column: str
@@ -375,7 +375,7 @@ TRAPS: dict[str, Callable[[Side], None]] = {
 
 
 @pytest.fixture
-def theirs(notes: Any, settings: Any, monkeypatch: pytest.MonkeyPatch) -> Side:
+def library_side(notes: Any, settings: Any, monkeypatch: pytest.MonkeyPatch) -> Side:
     """Return the library's side: a key in a setting that it reads at import, and its commands."""
     old, new = Fernet.generate_key(), Fernet.generate_key()
 
@@ -387,8 +387,8 @@ def theirs(notes: Any, settings: Any, monkeypatch: pytest.MonkeyPatch) -> Side:
     commands = find_commands(str(Path(library.__file__).with_name("management")))
     return Side(
         notes=notes,
-        column="theirs",
-        other="theirs_too",
+        column="library_text",
+        other="library_text_2",
         has_key=lambda has: start(old if has else new),
         promote=lambda: setattr(settings, "FIELD_ENCRYPTION_KEY", [new, old]),
         restart=lambda: start(*settings.FIELD_ENCRYPTION_KEY),
@@ -399,7 +399,7 @@ def theirs(notes: Any, settings: Any, monkeypatch: pytest.MonkeyPatch) -> Side:
 
 
 @pytest.fixture
-def ours(notes: Any, settings: Any) -> Side:
+def own_side(notes: Any, settings: Any) -> Side:
     """Return our side."""
     old, new = keyring.generate_key(), keyring.generate_key()
 
@@ -407,10 +407,10 @@ def ours(notes: Any, settings: Any) -> Side:
         settings.PHI_OIDC = {**settings.PHI_OIDC, "ENCRYPTION_KEYS": list(keys)}
 
     configure(old)
-    column = EncryptedColumn("default", notes._meta.get_field("ours"))
+    column = EncryptedColumn("default", notes._meta.get_field("own_text"))
     return Side(
         notes=notes,
-        column="ours",
+        column="own_text",
         other="other",
         has_key=lambda has: configure(old if has else new),
         promote=lambda: configure(new, old),
@@ -431,20 +431,20 @@ def fault(trap: str, side: Side) -> str:
 
 
 @pytest.mark.parametrize("trap", TRAPS)
-def test_trap_affects_the_library(trap: str, theirs: Side) -> None:
-    assert fault(trap, theirs) != ""
+def test_trap_affects_the_library(trap: str, library_side: Side) -> None:
+    assert fault(trap, library_side) != ""
 
 
 @pytest.mark.parametrize("trap", TRAPS)
-def test_trap_does_not_affect_our_field(trap: str, ours: Side) -> None:
-    assert fault(trap, ours) == ""
+def test_trap_does_not_affect_our_field(trap: str, own_side: Side) -> None:
+    assert fault(trap, own_side) == ""
 
 
 @pytest.mark.postgresql
 def test_a_number_is_an_error_with_the_library_and_psycopg_3_and_json_text_with_ours(notes: Any) -> None:
     with pytest.raises(KeyError):
         notes.objects.create(number=42)
-    note = notes.objects.create(ours=json.dumps(42))
+    note = notes.objects.create(own_text=json.dumps(42))
     assert json.loads(opened(notes.objects.get(pk=note.pk)) or "") == 42
 
 
@@ -452,7 +452,7 @@ def test_a_number_is_an_error_with_the_library_and_psycopg_3_and_json_text_with_
 def test_an_instant_is_shifted_by_the_library_and_kept_by_ours(notes: Any, settings: Any) -> None:
     settings.TIME_ZONE = "Europe/Zurich"
     instant = datetime(2026, 7, 1, 12, 0, tzinfo=UTC)
-    note = notes.objects.create(instant=instant, ours=instant.isoformat())
+    note = notes.objects.create(instant=instant, own_text=instant.isoformat())
     note = notes.objects.get(pk=note.pk)
     assert note.instant != instant
     assert datetime.fromisoformat(opened(note) or "") == instant

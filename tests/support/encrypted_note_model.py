@@ -38,11 +38,11 @@ def notes(monkeypatch: pytest.MonkeyPatch, transactional_db: None) -> Iterator[A
         class Note(models.Model):  # noqa: DJ008
             id = models.UUIDField(primary_key=True, default=uuid.uuid4)
             title = models.CharField(max_length=500, blank=True)
-            theirs = library.EncryptedTextField(null=True, blank=True)
-            theirs_too = library.EncryptedTextField(null=True, blank=True)
+            library_text = library.EncryptedTextField(null=True, blank=True)
+            library_text_2 = library.EncryptedTextField(null=True, blank=True)
             number = library.EncryptedIntegerField(null=True, blank=True)
             instant = library.EncryptedDateTimeField(null=True, blank=True)
-            ours = SealedTextField(bind=("id",), null=True)
+            own_text = SealedTextField(bind=("id",), null=True)
             other = SealedTextField(bind=("id",), null=True)
             about = SealedTextField(bind=("id", "title"), null=True)
 
@@ -56,7 +56,7 @@ def notes(monkeypatch: pytest.MonkeyPatch, transactional_db: None) -> Iterator[A
 
 def make(notes: Any, text: str = CANARY, **values: Any) -> Any:
     """Create a row with that text in our field and return it."""
-    return notes.objects.get(pk=notes.objects.create(ours=text, **values).pk)
+    return notes.objects.get(pk=notes.objects.create(own_text=text, **values).pk)
 
 
 def again(note: Any) -> Any:
@@ -64,7 +64,7 @@ def again(note: Any) -> Any:
     return type(note).objects.get(pk=note.pk)
 
 
-def opened(note: Any, name: str = "ours") -> str | None:
+def opened(note: Any, name: str = "own_text") -> str | None:
     """Return the plaintext of our field of that name."""
     return note._meta.get_field(name).decrypt(note)  # type: ignore[no-any-return]
 
@@ -92,24 +92,28 @@ def replace_key(note: Any, settings: Any) -> None:
 
 def wrong_key(note: Any, settings: Any) -> None:
     replace_key(note, settings)
-    write(note, "ours", f"{keyring.get_keys('ENCRYPTION_KEYS')[0].id}:{in_database(note, 'ours').partition(':')[2]}")
+    write(
+        note,
+        "own_text",
+        f"{keyring.get_keys('ENCRYPTION_KEYS')[0].id}:{in_database(note, 'own_text').partition(':')[2]}",
+    )
 
 
 def swap_rows(note: Any, settings: Any) -> None:
     other = make(type(note), "of another")
-    mine, theirs = in_database(note, "ours"), in_database(other, "ours")
-    write(note, "ours", theirs)
-    write(other, "ours", mine)
+    own, foreign = in_database(note, "own_text"), in_database(other, "own_text")
+    write(note, "own_text", foreign)
+    write(other, "own_text", own)
 
 
 def swap_columns(note: Any, settings: Any) -> None:
     note.other = CANARY
     note.save()
-    write(note, "ours", in_database(note, "other"))
+    write(note, "own_text", in_database(note, "other"))
 
 
 def write_as(form: Callable[[str], str]) -> Callable[[Any, Any], None]:
-    return lambda note, settings: write(note, "ours", form(in_database(note, "ours")))
+    return lambda note, settings: write(note, "own_text", form(in_database(note, "own_text")))
 
 
 DAMAGES: dict[str, Callable[[Any, Any], None]] = {

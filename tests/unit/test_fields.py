@@ -34,16 +34,16 @@ def test_undecryptable_text_raises_and_is_kept_by_every_save(notes: Any, setting
     note = make(notes)
     assert opened(again(note)) == CANARY
     DAMAGES[damage](note, settings)
-    before = in_database(note, "ours")
+    before = in_database(note, "own_text")
     found = again(note)
     with pytest.raises(KeyUnknown if damage == "missing key" else CiphertextInvalid) as raised:
         opened(found)
     assert isinstance(raised.value, Undecryptable)
     found.title = "changed"
     found.save()
-    again(note).save(update_fields=["ours"])
-    notes.objects.bulk_create([again(note)], update_conflicts=True, unique_fields=["id"], update_fields=["ours"])
-    assert (in_database(note, "ours"), again(note).title) == (before, "changed")
+    again(note).save(update_fields=["own_text"])
+    notes.objects.bulk_create([again(note)], update_conflicts=True, unique_fields=["id"], update_fields=["own_text"])
+    assert (in_database(note, "own_text"), again(note).title) == (before, "changed")
 
 
 def test_unavailable_key_source_raises_key_source_unavailable(notes: Any, settings: Any, tmp_path: Path) -> None:
@@ -96,17 +96,17 @@ EXPRESSIONS: dict[str, Any] = {
 def test_update_is_refused_except_with_none(notes: Any, expression: Any) -> None:
     note = make(notes)
     with pytest.raises(FieldError, match="assign it and save"):
-        notes.objects.filter(pk=note.pk).update(ours=expression)
+        notes.objects.filter(pk=note.pk).update(own_text=expression)
     assert opened(again(note)) == CANARY
-    notes.objects.filter(pk=note.pk).update(ours=None)
+    notes.objects.filter(pk=note.pk).update(own_text=None)
     assert opened(again(note)) is None
 
 
 def test_bulk_update_is_refused_and_save_is_not(notes: Any) -> None:
     note = make(notes)
-    note.ours = "new"
+    note.own_text = "new"
     with pytest.raises(FieldError):
-        notes.objects.bulk_update([note], ["ours"])
+        notes.objects.bulk_update([note], ["own_text"])
     assert opened(again(note)) == CANARY
     note.save()
     assert opened(again(note)) == "new"
@@ -114,7 +114,7 @@ def test_bulk_update_is_refused_and_save_is_not(notes: Any) -> None:
 
 @pytest.mark.parametrize("save", ["save", "create", "bulk_create"])
 def test_saving_an_expression_is_refused(notes: Any, save: str) -> None:
-    given = {"ours": F("title")}
+    given = {"own_text": F("title")}
     doors: dict[str, Any] = {
         "save": lambda: notes(**given).save(),
         "create": lambda: notes.objects.create(**given),
@@ -129,40 +129,40 @@ def test_saving_an_expression_is_refused(notes: Any, save: str) -> None:
 def test_saving_anything_but_text_is_refused(notes: Any, value: Any) -> None:
     assert opened(make(notes, "5")) == "5"
     with pytest.raises(TypeError):
-        notes.objects.create(ours=value)
+        notes.objects.create(own_text=value)
 
 
 def test_update_or_create_by_the_natural_key_encrypts_again(notes: Any) -> None:
     key = uuid.uuid4()
     for text in ("first", "second"):
-        notes.objects.update_or_create(id=key, defaults={"ours": text})
+        notes.objects.update_or_create(id=key, defaults={"own_text": text})
         assert opened(notes.objects.get(pk=key)) == text
 
 
 def test_natural_key_is_normalized_before_encryption(notes: Any) -> None:
     key = uuid.uuid4()
     for spelling in (key.hex, str(key).upper(), "{" + str(key) + "}"):
-        notes(id=spelling, ours=CANARY).save()
+        notes(id=spelling, own_text=CANARY).save()
         assert opened(notes.objects.get(pk=key)) == CANARY
         notes.objects.all().delete()
 
 
 def test_row_without_its_natural_key_is_refused(notes: Any) -> None:
-    field = notes._meta.get_field("ours")
-    assert isinstance(field.pre_save(notes(ours=CANARY), True), EncryptedText)
+    field = notes._meta.get_field("own_text")
+    assert isinstance(field.pre_save(notes(own_text=CANARY), True), EncryptedText)
     with pytest.raises(TypeError, match="bound"):
-        field.pre_save(notes(id=None, ours=CANARY), True)
+        field.pre_save(notes(id=None, own_text=CANARY), True)
 
 
 def test_values_survive_bulk_create_upsert_defer_only_and_save_of_other_columns(notes: Any) -> None:
-    made = notes.objects.bulk_create(notes(ours=str(n)) for n in range(3))
-    changed = [notes(pk=note.pk, ours=f"new {n}") for n, note in enumerate(made)]
-    notes.objects.bulk_create(changed, update_conflicts=True, unique_fields=["id"], update_fields=["ours"])
+    made = notes.objects.bulk_create(notes(own_text=str(n)) for n in range(3))
+    changed = [notes(pk=note.pk, own_text=f"new {n}") for n, note in enumerate(made)]
+    notes.objects.bulk_create(changed, update_conflicts=True, unique_fields=["id"], update_fields=["own_text"])
     for n, note in enumerate(made):
         for found in (
             notes.objects.get(pk=note.pk),
-            notes.objects.defer("ours").get(pk=note.pk),
-            notes.objects.only("ours").get(pk=note.pk),
+            notes.objects.defer("own_text").get(pk=note.pk),
+            notes.objects.only("own_text").get(pk=note.pk),
         ):
             assert opened(found) == f"new {n}"
             found.title = "changed"
@@ -171,10 +171,10 @@ def test_values_survive_bulk_create_upsert_defer_only_and_save_of_other_columns(
 
 
 def test_unsaved_value_is_plain_and_a_saved_one_is_encrypted_in_the_instance(notes: Any) -> None:
-    note = notes(ours=CANARY)
+    note = notes(own_text=CANARY)
     assert opened(note) == CANARY
     note.save()
-    assert isinstance(note.ours, EncryptedText)
+    assert isinstance(note.own_text, EncryptedText)
     assert CANARY not in repr(vars(note))
     assert opened(note) == CANARY
 
@@ -182,7 +182,7 @@ def test_unsaved_value_is_plain_and_a_saved_one_is_encrypted_in_the_instance(not
 @pytest.mark.parametrize("door", ["save", "full_clean"])
 def test_mask_is_never_saved_as_the_value(notes: Any, door: str) -> None:
     note = make(notes)
-    note.ours = str(note.ours)
+    note.own_text = str(note.own_text)
     with pytest.raises(ValidationError):
         getattr(note, door)()
     assert opened(again(note)) == CANARY
@@ -206,41 +206,41 @@ LOOKUPS: dict[str, Any] = {
 def test_lookups_by_value_are_refused(notes: Any, lookup: dict[str, Any], door: str) -> None:
     make(notes)
     with pytest.raises(FieldError):
-        getattr(notes.objects, door)(**{f"ours{suffix}": value for suffix, value in lookup.items()})
+        getattr(notes.objects, door)(**{f"own_text{suffix}": value for suffix, value in lookup.items()})
 
 
 def test_get_or_create_by_value_is_refused(notes: Any) -> None:
     with pytest.raises(FieldError):
-        notes.objects.get_or_create(ours=CANARY)
+        notes.objects.get_or_create(own_text=CANARY)
 
 
 def test_isnull_is_the_only_lookup_and_works_in_every_place(notes: Any) -> None:
     note, empty = make(notes), notes.objects.create()
-    assert notes.objects.filter(ours__isnull=False, other__isnull=True).get() == note
-    assert notes.objects.exclude(ours__isnull=False).get() == empty
-    assert not notes.objects.filter(Q(ours__isnull=True) & Q(other__isnull=False)).exists()
-    told = notes.objects.annotate(has=Case(When(ours__isnull=False, then=Value(1)), default=Value(0)))
+    assert notes.objects.filter(own_text__isnull=False, other__isnull=True).get() == note
+    assert notes.objects.exclude(own_text__isnull=False).get() == empty
+    assert not notes.objects.filter(Q(own_text__isnull=True) & Q(other__isnull=False)).exists()
+    told = notes.objects.annotate(has=Case(When(own_text__isnull=False, then=Value(1)), default=Value(0)))
     assert dict(told.values_list("pk", "has")) == {note.pk: 1, empty.pk: 0}
-    same = notes.objects.filter(pk=OuterRef("pk"), ours__isnull=False)
+    same = notes.objects.filter(pk=OuterRef("pk"), own_text__isnull=False)
     assert notes.objects.filter(Exists(same)).get() == note
-    assert notes.objects.filter(ours__isnull=False).update(title="held") == 1
-    assert notes.objects.filter(ours__isnull=False).delete()[0] == 1
+    assert notes.objects.filter(own_text__isnull=False).update(title="held") == 1
+    assert notes.objects.filter(own_text__isnull=False).delete()[0] == 1
 
 
 COMPUTING: dict[str, Callable[[Any], Any]] = {
-    "order_by": lambda rows: rows.order_by("ours"),
-    "order_by, descending": lambda rows: rows.order_by("title", "-ours"),
-    "order_by(F)": lambda rows: rows.order_by(F("ours").desc()),
-    "latest": lambda rows: [rows.latest("ours")],
-    "filter by it": lambda rows: rows.filter(title=F("ours")),
-    "annotate": lambda rows: rows.annotate(x=Length("ours")),
-    "annotate, joined": lambda rows: rows.annotate(x=Coalesce("ours", "other")),
-    "annotate, in Case": lambda rows: rows.annotate(x=Case(When(title="", then=F("ours")))),
-    "aggregate": lambda rows: rows.aggregate(x=Max("ours")),
-    "count": lambda rows: rows.aggregate(x=Count("ours")),
-    "window": lambda rows: rows.annotate(x=Window(RowNumber(), order_by=F("ours").asc())),
-    "update of another": lambda rows: rows.update(title=F("ours")),
-    "distinct on": lambda rows: rows.distinct("ours"),
+    "order_by": lambda rows: rows.order_by("own_text"),
+    "order_by, descending": lambda rows: rows.order_by("title", "-own_text"),
+    "order_by(F)": lambda rows: rows.order_by(F("own_text").desc()),
+    "latest": lambda rows: [rows.latest("own_text")],
+    "filter by it": lambda rows: rows.filter(title=F("own_text")),
+    "annotate": lambda rows: rows.annotate(x=Length("own_text")),
+    "annotate, joined": lambda rows: rows.annotate(x=Coalesce("own_text", "other")),
+    "annotate, in Case": lambda rows: rows.annotate(x=Case(When(title="", then=F("own_text")))),
+    "aggregate": lambda rows: rows.aggregate(x=Max("own_text")),
+    "count": lambda rows: rows.aggregate(x=Count("own_text")),
+    "window": lambda rows: rows.annotate(x=Window(RowNumber(), order_by=F("own_text").asc())),
+    "update of another": lambda rows: rows.update(title=F("own_text")),
+    "distinct on": lambda rows: rows.distinct("own_text"),
 }
 
 
@@ -262,18 +262,18 @@ def test_encrypted_column_can_be_selected_in_every_way(notes: Any) -> None:
     note = make(notes, title="b")
     rows = notes.objects.filter(pk=note.pk)
     for found in (
-        rows.values("ours").get()["ours"],
-        rows.values_list("ours", flat=True).get(),
-        rows.annotate(again=F("ours")).get().again,
-        rows.annotate(again=Subquery(notes.objects.filter(pk=OuterRef("pk")).values("ours"))).get().again,
-        rows.annotate(many=Count("pk")).get().ours,
-        rows.distinct().get().ours,
-        rows.values("ours").annotate(many=Count("pk")).get()["ours"],
-        rows.union(notes.objects.none(), rows).get().ours,
-        rows.order_by("title").only("ours").get().ours,
+        rows.values("own_text").get()["own_text"],
+        rows.values_list("own_text", flat=True).get(),
+        rows.annotate(again=F("own_text")).get().again,
+        rows.annotate(again=Subquery(notes.objects.filter(pk=OuterRef("pk")).values("own_text"))).get().again,
+        rows.annotate(many=Count("pk")).get().own_text,
+        rows.distinct().get().own_text,
+        rows.values("own_text").annotate(many=Count("pk")).get()["own_text"],
+        rows.union(notes.objects.none(), rows).get().own_text,
+        rows.order_by("title").only("own_text").get().own_text,
     ):
         assert isinstance(found, EncryptedText)
-        assert found.ciphertext == in_database(note, "ours")
+        assert found.ciphertext == in_database(note, "own_text")
     assert rows.annotate(many=Count("pk")).count() == rows.count() == 1
 
 

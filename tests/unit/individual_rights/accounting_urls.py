@@ -16,7 +16,7 @@ class Record(AccountingMixin, TemplateView):
     page_size = 3
 
 
-class BesideItsBase(TemplateView, AccountingMixin):  # type: ignore[misc]
+class MixedOrder(TemplateView, AccountingMixin):  # type: ignore[misc]
     template_name = "record.html"
 
 
@@ -27,7 +27,7 @@ class Strong(AssuranceMixin, AccountingMixin, TemplateView):
 
 class Named(Record):
     def get_actor_name(self, actor: Any) -> str:
-        return f"Dr. {actor.last_name}" if actor else "somebody who has left"
+        return f"Dr. {actor.last_name}" if actor else "a former colleague"
 
 
 def anybody(request: HttpRequest) -> HttpResponse:
@@ -49,7 +49,7 @@ TEMPLATE = f"""{{% load tz %}}<p id="since">{{{{ since|utc|date:"c" }}}}</p><ul>
 urlpatterns = [
     path("record/", Record.as_view()),
     path("record/<int:pk>/", Record.as_view()),
-    path("beside/", BesideItsBase.as_view()),
+    path("mixed/", MixedOrder.as_view()),
     path("strong/", Strong.as_view()),
     path("named/", Named.as_view()),
     path("anybody/", anybody),

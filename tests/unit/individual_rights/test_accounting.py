@@ -35,13 +35,13 @@ pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "phi_
 ASKER = Origin(actor="9", session="s", client_ip="192.0.2.1")
 
 
-def told(person: Person, **given: Any) -> DisclosureAccounting:
+def account_for(person: Person, **given: Any) -> DisclosureAccounting:
     asked: dict[str, Any] = {"resources": resources_of(person.user), "since": NOW - 30 * DAY, "include_own": False}
     return create_accounting(person.user, **{**asked, "origin": ASKER, "now": NOW, **given})
 
 
-def ids(found: DisclosureAccounting) -> list[uuid.UUID]:
-    return [each.id for page in found.iter_pages() for each in page]
+def ids(report: DisclosureAccounting) -> list[uuid.UUID]:
+    return [each.id for page in report.iter_pages() for each in page]
 
 
 def test_every_kind_of_disclosure_is_included_newest_first(person: Person) -> None:
@@ -55,7 +55,7 @@ def test_every_kind_of_disclosure_is_included_newest_first(person: Person) -> No
         purpose="PATRQT",
         detail={"claims": ["address", "birthdate"]},
     )
-    (rows,) = told(person).iter_pages()
+    (rows,) = account_for(person).iter_pages()
     assert [row.id for row in rows] == [*exported, revealed, *part, *granted]
     given = [(row.actor, row.purpose_name, row.resource, row.claims, row.emergency) for row in rows]
     assert given == [
@@ -74,7 +74,7 @@ def test_events_that_disclose_nothing_are_excluded(person: Person) -> None:
     look(by=STAFF, resource=own, action=Action.HOLD_PLACED)
     reveal(person.subject.uuid, by=STAFF, outcome="failure", reason="claim_scrubbed")
     look(by=STAFF, subject=str(person.subject.uuid), action=Action.CLAIM_STORED)
-    assert ids(told(person)) == seen
+    assert ids(account_for(person)) == seen
 
 
 def test_registered_disclosures_are_included(person: Person) -> None:
@@ -83,7 +83,7 @@ def test_registered_disclosures_are_included(person: Person) -> None:
     printed = look(by=STAFF, resource=resource, action="records_test.printed")
     look(by=STAFF, resource=resource, action="records_test.archived")
     look(by=STAFF, resource="Patient/another", action="records_test.printed")
-    (row,) = told(person).get_page().rows
+    (row,) = account_for(person).get_page().rows
     assert ([row.id], row.action, row.resource) == (printed, "records_test.printed", resource)
 
 
@@ -91,7 +91,7 @@ def test_registered_disclosures_are_included(person: Person) -> None:
 def test_project_event_may_have_any_claims_detail(claims: Any, shown: tuple[str, ...], person: Person) -> None:
     register_actions({"records_test.sent": ["claims"]}, disclosures=["records_test.sent"])
     look(by=STAFF, resource=f"Patient/{person.user.pk}", action="records_test.sent", detail={"claims": claims})
-    (row,) = told(person).get_page().rows
+    (row,) = account_for(person).get_page().rows
     assert row.claims == shown
 
 
@@ -102,14 +102,14 @@ def test_disclosures_of_another_person_are_excluded(make_person: Callable[..., P
     for resource in (f"Patient/{other.user.pk}", f"Patient/{pk}0", f"patient/{pk}", f"Patient/{pk}-1", f"Ward/{pk}"):
         look(by=STAFF, resource=resource)
     others = look(by=STAFF, resource=f"Patient/{other.user.pk}", at=NOW + DAY)
-    theirs = reveal(other.subject.uuid, by=person.user.pk, at=NOW + 2 * DAY)
+    other_reveals = reveal(other.subject.uuid, by=person.user.pk, at=NOW + 2 * DAY)
     # Of another type, and of no person.
     look(by=STAFF, subject=f"Patient/{pk}", action=Action.CLAIM_REVEALED)
     look(by=STAFF, resource=str(person.subject.uuid), action=Action.CLAIM_REVEALED)
     look(by=STAFF)
-    assert ids(told(person)) == own
-    assert ids(told(person, include_own=True)) == own
-    assert ids(told(other))[:2] == [theirs, *others]
+    assert ids(account_for(person)) == own
+    assert ids(account_for(person, include_own=True)) == own
+    assert ids(account_for(other))[:2] == [other_reveals, *others]
 
 
 def test_all_subjects_of_an_account_are_included_except_former_ones(
@@ -121,32 +121,32 @@ def test_all_subjects_of_an_account_are_included_except_former_ones(
     second_look = reveal(second.subject.uuid, by=STAFF, at=NOW + DAY)
     reveal(former.subject.uuid, by=STAFF)
     former.subject.delete()
-    assert ids(told(person)) == [second_look, first_look]
-    assert ids(told(former)) == []
+    assert ids(account_for(person)) == [second_look, first_look]
+    assert ids(account_for(former)) == []
 
 
 def test_own_accesses_are_included_only_on_request(person: Person) -> None:
     others = reveal(person.subject.uuid, by=STAFF)
     own = reveal(person.subject.uuid, by=person.user.pk, purpose="PATRQT", at=NOW + DAY)
-    assert ids(told(person)) == [others]
-    found = told(person, include_own=True)
-    assert ids(found) == [own, others]
-    assert [row.is_own for row in found.get_page().rows] == [True, False]
+    assert ids(account_for(person)) == [others]
+    report = account_for(person, include_own=True)
+    assert ids(report) == [own, others]
+    assert [row.is_own for row in report.get_page().rows] == [True, False]
 
 
 def test_disclosures_before_the_period_are_excluded(person: Person) -> None:
     resource = f"Patient/{person.user.pk}"
     look(by=STAFF, resource=resource, at=NOW - timedelta(microseconds=1))
     then, later = look(by=STAFF, resource=resource, at=NOW), look(by=STAFF, resource=resource, at=NOW + DAY)
-    assert ids(told(person, since=NOW)) == [*later, *then]
-    assert ids(told(person, since=NOW + 2 * DAY)) == []
+    assert ids(account_for(person, since=NOW)) == [*later, *then]
+    assert ids(account_for(person, since=NOW + 2 * DAY)) == []
 
 
 def test_disclosure_in_an_emergency_has_its_id(person: Person) -> None:
     resource, emergency = f"Patient/{person.user.pk}", str(uuid.uuid4())
     look(by=STAFF, resource=resource)
     look(by=STAFF, resource=resource, purpose="ETREAT", detail={"emergency": emergency}, at=NOW + DAY)
-    rows = told(person).get_page().rows
+    rows = account_for(person).get_page().rows
     assert [(row.purpose_name, row.emergency) for row in rows] == [
         ("emergency treatment", emergency),
         ("treatment", ""),
@@ -162,7 +162,7 @@ def test_resource_pseudonyms_are_found_and_named_as_in_the_project(person: Perso
     assert AuditEvent.objects.get(id=keyed[0]).resource != resource
     for mode in ("keyed", "plain"):
         settings.PHI_OIDC = {**settings.PHI_OIDC, "RESOURCE_IDS": mode}
-        rows = told(person).get_page().rows
+        rows = account_for(person).get_page().rows
         assert [(row.id, row.resource) for row in rows] == [(keyed[0], resource), (plain[0], resource)]
 
 
@@ -172,72 +172,72 @@ def test_resource_pseudonyms_are_found_after_a_change_of_the_mac_key(person: Per
     rings = [key("a newer key"), *settings.PHI_OIDC["AUDIT_MAC_KEYS"]]
     settings.PHI_OIDC = {**settings.PHI_OIDC, "AUDIT_MAC_KEYS": rings}
     after = look(by=STAFF, resource=f"Patient/{person.user.pk}", at=NOW + DAY)
-    assert ids(told(person)) == [*after, *before]
+    assert ids(account_for(person)) == [*after, *before]
     # A key that still verifies older events, and so is the oldest one now.
     rings = [*rings, key("an older key")]
     settings.PHI_OIDC = {**settings.PHI_OIDC, "AUDIT_MAC_KEYS": rings}
     last = look(by=STAFF, resource=f"Patient/{person.user.pk}", at=NOW + 2 * DAY)
-    assert ids(told(person)) == [*last, *after, *before]
+    assert ids(account_for(person)) == [*last, *after, *before]
 
 
 def test_accounting_records_an_event_for_each_subject(make_person: Callable[..., Person]) -> None:
     person = make_person()
     second = make_person(user=person.user, issuer="https://other.example.test")
-    told(person)
+    account_for(person)
     events = AuditEvent.objects.filter(action="subject.accounted").order_by("id")
     assert {event.subject for event in events} == {str(person.subject.uuid), str(second.subject.uuid)}
     for event in events:
         assert (event.outcome, event.actor, event.purpose) == ("success", "9", "PATRQT")
         assert event.resource == f"user/{person.user.pk}"
         assert json.loads(event.detail) == {"since": "2026-10-25T12:00:00+00:00"}
-    assert ids(told(person)) == [], "it is no look at the record itself"
+    assert ids(account_for(person)) == [], "it is no look at the record itself"
 
 
 def test_account_without_a_subject_has_an_accounting_of_its_resources() -> None:
-    user = get_user_model()._default_manager.create_user(username="nobody")
+    user = get_user_model()._default_manager.create_user(username="unlinked")
     seen = look(by=STAFF, resource=f"Patient/{user.pk}")
     exported = look(action=Action.SUBJECT_EXPORTED, resource=f"user/{user.pk}", at=NOW + DAY)
     look(by=STAFF, resource=f"user/{user.pk}", action=Action.SUBJECT_LINKED)
-    found = create_accounting(
+    report = create_accounting(
         user, resources=resources_of(user), since=NOW - DAY, include_own=False, origin=Origin(), now=NOW
     )
-    assert ids(found) == [*exported, *seen]
+    assert ids(report) == [*exported, *seen]
     assert AuditEvent.objects.get(action="subject.accounted").subject == ""
 
 
 def test_without_the_audit_log_there_is_no_accounting(person: Person) -> None:
     look(by=STAFF, resource=f"Patient/{person.user.pk}")
     with audit_database_fails(), pytest.raises(AuditUnavailable):
-        told(person)
-    found = told(person)
+        account_for(person)
+    report = account_for(person)
     with audit_database_fails(), pytest.raises(AuditUnavailable):
-        found.get_page()
-    assert len(found.get_page().rows) == 1
+        report.get_page()
+    assert len(report.get_page().rows) == 1
 
 
 @pytest.mark.parametrize("given", ["Patient/7", ["Patient/7", "Patient 7"], [7], ["Patient/"]])
 def test_invalid_resources_are_refused_before_an_event_is_recorded(given: Any, person: Person) -> None:
     with pytest.raises(ImproperlyConfigured, match="PATIENT_RESOURCES"):
-        told(person, resources=given)
+        account_for(person, resources=given)
     assert not AuditEvent.objects.filter(action="subject.accounted").exists()
-    assert ids(told(person, resources=("Patient/7",))) == []
+    assert ids(account_for(person, resources=("Patient/7",))) == []
 
 
 def test_pages_forward_and_back_have_each_disclosure_once_despite_new_events(person: Person) -> None:
     resource = f"Patient/{person.user.pk}"
     written = look(by=STAFF, count=25, resource=resource)
     written += [reveal(person.subject.uuid, by=STAFF, at=NOW + timedelta(seconds=n)) for n in range(1, 26)]
-    found, seen = told(person), []
-    page = found.get_page(size=20)
+    report, seen = account_for(person), []
+    page = report.get_page(size=20)
     seen += page.rows
     while page.older_key is not None:
         look(by=STAFF, count=5, resource=resource, at=NOW + DAY)
-        page = found.get_page(before=page.older_key, size=20)
+        page = report.get_page(before=page.older_key, size=20)
         seen += page.rows
     assert [row.id for row in seen] == written[::-1]
     back = list(page.rows)
     while page.newer_key is not None:
-        page = found.get_page(after=page.newer_key, size=20)
+        page = report.get_page(after=page.newer_key, size=20)
         back = [*page.rows, *back]
     assert [row.id for row in back][-50:] == written[::-1]
     assert len({row.id for row in back}) == len(back) == 60
@@ -248,9 +248,9 @@ def test_many_resources_take_a_query_for_each_hundred(person: Person) -> None:
     written = [
         look(by=STAFF, resource=names[number], at=NOW + timedelta(seconds=number))[0] for number in (3, 120, 259)
     ]
-    found = told(person, resources=names)
+    report = account_for(person, resources=names)
     with CaptureQueriesContext(connections["phi_audit"]) as asked:
-        rows = found.get_page(size=2).rows
+        rows = report.get_page(size=2).rows
     assert [row.id for row in rows] == [written[2], written[1]]
     # Each name and its pseudonyms under two keys, the account's own ones, and one subject.
     assert len(asked) == 8
@@ -260,7 +260,7 @@ def test_query_counts_do_not_grow_with_the_disclosures(make_person: Callable[...
     person, trail, counts = make_person(), connections["phi_audit"], []
     for _ in range(2):
         with CaptureQueriesContext(connections["default"]) as here, CaptureQueriesContext(trail) as there:
-            find_actor_accounts(told(person).get_page().rows)
+            find_actor_accounts(account_for(person).get_page().rows)
         counts.append((len(here), len([each for each in there if each["sql"].startswith("SELECT")])))
         for number in range(20):
             reveal(person.subject.uuid, by=person.user.pk + 1 + number % 3)
@@ -276,7 +276,7 @@ def test_names_are_from_accounts_only(person: Person) -> None:
     for by in (ada.pk, nameless.pk, gone_pk, "", "no key", "9" * 60, "-1"):
         reveal(person.subject.uuid, by=by)
     gone.delete()
-    rows = told(person).get_page().rows
+    rows = account_for(person).get_page().rows
     accounts = find_actor_accounts(rows)
     assert {actor: get_display_name(user) for actor, user in accounts.items()} == {
         str(ada.pk): "Ada Berg",
@@ -291,13 +291,13 @@ def test_accounting_states_from_when_it_is_complete(person: Person) -> None:
     look(by=STAFF, resource=resource, at=NOW - 20 * DAY)
     kept = look(by=STAFF, resource=resource, at=NOW - 10 * DAY)
     seal_now(at=NOW)
-    assert told(person).find_available_since() is None
+    assert account_for(person).find_available_since() is None
     gone = AuditLeaf.objects.get(leaf_index=0).event_id
     with without_triggers():
         sql(f"DELETE FROM {EVENT} WHERE id = %s", gone)
-    found = told(person)
-    assert (ids(found), found.find_available_since()) == (kept, NOW - 10 * DAY)
-    assert told(person, since=NOW - 10 * DAY).find_available_since() is None
+    report = account_for(person)
+    assert (ids(report), report.find_available_since()) == (kept, NOW - 10 * DAY)
+    assert account_for(person, since=NOW - 10 * DAY).find_available_since() is None
 
 
 def test_unreadable_row_is_distinguished_from_an_unavailable_audit_log(person: Person) -> None:
@@ -305,12 +305,12 @@ def test_unreadable_row_is_distinguished_from_an_unavailable_audit_log(person: P
     for detail in ("no JSON", "[]"):
         with without_triggers():
             sql(f"UPDATE {EVENT} SET detail = %s WHERE id = %s", detail, one)
-        assert ids(told(person)) == [one]
+        assert ids(account_for(person)) == [one]
     with without_triggers():
         wrong = "infinity" if is_postgresql() else "2026-13-01 00:00:00"
         sql(f"UPDATE {EVENT} SET occurred_at = %s WHERE id = %s", wrong, one)
     with pytest.raises(RowUnreadable):
-        told(person).get_page()
+        account_for(person).get_page()
 
 
 @pytest.mark.parametrize(("now", "since"), [("2026-11-24", "2020-11-24"), ("2028-02-29", "2022-02-28")])

@@ -162,8 +162,8 @@ def test_erasure_of_one_subject_keeps_the_other_and_the_pairwise_identifiers(
     erased = erase(person, second)
     assert (erased.claim_count, erased.session_count, erased.identifier_count) == (0, 0, 1)
     assert not PairwiseIdentifier.objects.exists()
-    told = {event.subject: json.loads(event.detail)["claims"] for event in events(Action.SUBJECT_ERASED)}
-    assert told == {str(person.subject.uuid): ["address", "birthdate"], str(second.uuid): []}
+    claims_by_subject = {event.subject: json.loads(event.detail)["claims"] for event in events(Action.SUBJECT_ERASED)}
+    assert claims_by_subject == {str(person.subject.uuid): ["address", "birthdate"], str(second.uuid): []}
 
 
 def test_erasure_of_an_unlinked_account_erases_the_rest(op: ScriptedOP, known: Callable[[], SignedIn]) -> None:

@@ -132,15 +132,15 @@ def test_export_records_the_claim_names_before_it_decrypts_a_claim(
     op: ScriptedOP, sign_in: Callable[..., SignedIn], settings: Any
 ) -> None:
     person = sign_in()
-    keys, told = settings.PHI_OIDC["ENCRYPTION_KEYS"], []
+    keys, recorded = settings.PHI_OIDC["ENCRYPTION_KEYS"], []
 
     def source() -> Any:
-        told.append(AuditEvent.objects.filter(action="subject.exported").count())
+        recorded.append(AuditEvent.objects.filter(action="subject.exported").count())
         return keys
 
     settings.PHI_OIDC = {**settings.PHI_OIDC, "ENCRYPTION_KEYS": source}
     export(person)
-    assert told == [1, 1]
+    assert recorded == [1, 1]
     (event,) = AuditEvent.objects.filter(action="subject.exported")
     assert (event.subject, event.actor, event.purpose) == (str(person.subject.uuid), "7", "PATRQT")
     assert (event.resource, json.loads(event.detail)) == (
@@ -149,7 +149,7 @@ def test_export_records_the_claim_names_before_it_decrypts_a_claim(
     )
     with audit_database_fails(), pytest.raises(AuditUnavailable):
         export(person)
-    assert told == [1, 1], "nothing was opened"
+    assert recorded == [1, 1], "nothing was opened"
 
 
 def test_export_records_all_of_many_claim_names(op: ScriptedOP, sign_in: Callable[..., SignedIn]) -> None:
@@ -167,9 +167,11 @@ def test_export_records_all_of_many_claim_names(op: ScriptedOP, sign_in: Callabl
         )
     (subject,) = export(person).document["subjects"]
     assert len(subject["claims"]) == 65
-    told = [json.loads(event.detail) for event in AuditEvent.objects.filter(action="subject.exported")]
-    assert sorted(name for detail in told for name in detail["claims"]) == [each["name"] for each in subject["claims"]]
-    assert not any("sanitized" in detail for detail in told)
+    recorded = [json.loads(event.detail) for event in AuditEvent.objects.filter(action="subject.exported")]
+    assert sorted(name for detail in recorded for name in detail["claims"]) == [
+        each["name"] for each in subject["claims"]
+    ]
+    assert not any("sanitized" in detail for detail in recorded)
 
 
 def test_export_lists_undecryptable_claims_and_has_the_rest(op: ScriptedOP, sign_in: Callable[..., SignedIn]) -> None:
@@ -195,8 +197,8 @@ def test_export_contains_each_subject_and_sessions_of_deleted_links(
     named = [[each["uuid"], *(claim["name"] for claim in each["claims"])] for each in document["subjects"]]
     assert named == [[str(person.subject.uuid), "address"], [str(second.uuid), "address"]]
     assert [(each["subject"], each["end_reason"]) for each in document["sessions"]] == [(None, "subject_unlinked")]
-    told = AuditEvent.objects.filter(action="subject.exported").values_list("subject", flat=True)
-    assert set(told) == {str(person.subject.uuid), str(second.uuid)}
+    recorded = AuditEvent.objects.filter(action="subject.exported").values_list("subject", flat=True)
+    assert set(recorded) == {str(person.subject.uuid), str(second.uuid)}
     (alone,) = export(person, second).document["subjects"]
     assert alone["uuid"] == str(second.uuid)
 

@@ -91,21 +91,21 @@ def test_project_overrides_the_names_of_actors(person: SignedIn) -> None:
     for by in (ada.pk, STAFF, person.user.pk):
         reveal(person.subject.uuid, by=by)
     shown = {line.split("|")[1] for line in lines(person.client().get("/named/?all=1"))}
-    assert shown == {"Dr. Berg", "somebody who has left", "you"}
+    assert shown == {"Dr. Berg", "a former colleague", "you"}
 
 
 def test_page_never_displays_another_person(sign_in: Callable[[], SignedIn]) -> None:
     person, other = sign_in(), sign_in()
     pk, uuid_ = other.user.pk, other.subject.uuid
     own = reveal(person.subject.uuid, by=STAFF, at=NOW - DAY)
-    theirs = look(by=STAFF, count=9, resource=f"Patient/{pk}")
-    assert len(lines(other.client().get("/beside/"))) == 9
+    other_events = look(by=STAFF, count=9, resource=f"Patient/{pk}")
+    assert len(lines(other.client().get("/mixed/"))) == 9
     client = person.client()
     for query in ("", f"?user={pk}", f"?subject={uuid_}", f"?resource=Patient/{pk}", f"?actor={STAFF}", f"?pk={pk}"):
         assert lines(client.get(f"/record/{query}")) == ["2026-11-23|a member of staff|treatment|birthdate|"]
     assert len(lines(client.get(f"/record/{pk}/"))) == 1
     # With the cursor at another person's event, the page still contains only the person's own record.
-    assert lines(client.get(f"/record/?before={theirs[0]}"))[0].startswith("2026-11-23")
+    assert lines(client.get(f"/record/?before={other_events[0]}"))[0].startswith("2026-11-23")
     assert lines(client.get(f"/record/?after={own}")) == []
     assert {event.subject for event in accounted()} == {str(person.subject.uuid), str(uuid_)}
 
@@ -117,12 +117,12 @@ def test_cookie_of_one_user_with_the_token_of_another_is_refused(sign_in: Callab
     assert len(lines(other.client().get(f"/anybody/?user={other.user.pk}"))) == 1
 
 
-@pytest.mark.parametrize("path", ["/record/", "/beside/"])
+@pytest.mark.parametrize("path", ["/record/", "/mixed/"])
 def test_page_needs_an_oidc_session(path: str, person: SignedIn, settings: Any) -> None:
-    nobody, password = SecureClient(), SecureClient()
+    anonymous, password = SecureClient(), SecureClient()
     settings.AUTHENTICATION_BACKENDS = [*settings.AUTHENTICATION_BACKENDS, "django.contrib.auth.backends.ModelBackend"]
     password.force_login(person.user, backend="django.contrib.auth.backends.ModelBackend")
-    for client in (nobody, password):
+    for client in (anonymous, password):
         to_sign_in = client.get(path, headers=PAGE)
         assert (to_sign_in.status_code, to_sign_in["Location"]) == (302, f"/oidc/authenticate/?next={path}")
         script = client.get(path)
@@ -142,7 +142,7 @@ def test_page_can_require_a_step_up(person: SignedIn) -> None:
     assert client.get("/strong/").status_code == 200
 
 
-@pytest.mark.parametrize("path", ["/record/", "/beside/"])
+@pytest.mark.parametrize("path", ["/record/", "/mixed/"])
 def test_page_is_not_stored_by_caches(path: str, person: SignedIn) -> None:
     for page in (person.client().get(path), Client().get(path), person.client().post(path)):
         assert page["Cache-Control"] == "no-store"
@@ -153,7 +153,7 @@ def test_post_is_refused(person: SignedIn) -> None:
     assert accounted() == []
 
 
-@pytest.mark.parametrize("path", ["/record/", "/beside/"])
+@pytest.mark.parametrize("path", ["/record/", "/mixed/"])
 def test_page_without_the_audit_log_is_503(path: str, person: SignedIn) -> None:
     reveal(person.subject.uuid, by=STAFF)
     with audit_database_fails():
@@ -213,7 +213,7 @@ def test_last_page_states_since_when_events_are_available(person: SignedIn) -> N
     look(by=STAFF, count=4, resource=f"Patient/{person.user.pk}", at=NOW - 10 * DAY)
     seal_now(at=NOW)
     client = person.client()
-    assert 'id="begins"' not in client.get("/beside/").content.decode()
+    assert 'id="begins"' not in client.get("/mixed/").content.decode()
     with without_triggers():
         sql(f"DELETE FROM {EVENT} WHERE id = %s", AuditLeaf.objects.get(leaf_index=0).event_id)
     first = client.get("/record/")

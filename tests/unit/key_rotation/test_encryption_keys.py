@@ -26,7 +26,7 @@ from tests.support.concurrent_transaction import transaction_beside
 from tests.unit.key_rotation.conftest import NEW, OLD
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "phi_audit"])
-OURS = {
+PACKAGE_COLUMNS = {
     "django_phi_oidc_emergencyaccess.reason",
     "django_phi_oidc_emergencyaccess.note",
     "django_phi_oidc_storedclaim.value",
@@ -36,7 +36,7 @@ OURS = {
     "django_phi_oidc_oidcsession.id_token",
     "django_phi_oidc_pendingrevocation.token",
 }
-THEIRS = {"ward_chart.text", "ward_chart.remark", "ward_bed.The Note", "ward_visit.note", "ward_patient.history"}
+HOST_COLUMNS = {"ward_chart.text", "ward_chart.remark", "ward_bed.The Note", "ward_visit.note", "ward_patient.history"}
 RETENTION = ("20261125-86400", "20261125-session", "hold-0123456789abcdef0123456789abcdef")
 
 
@@ -69,15 +69,15 @@ def charts(ward: Any, many: int, *, archived: bool = False) -> list[Any]:
 
 
 def test_encrypted_columns_include_the_host_projects_and_each_once(ward: Any) -> None:
-    assert {str(column) for column in list_encrypted_columns()} == OURS | THEIRS
-    assert len(list_encrypted_columns()) == len(OURS | THEIRS)
+    assert {str(column) for column in list_encrypted_columns()} == PACKAGE_COLUMNS | HOST_COLUMNS
+    assert len(list_encrypted_columns()) == len(PACKAGE_COLUMNS | HOST_COLUMNS)
     assert {column.using for column in list_encrypted_columns()} == {"default"}
 
 
 def test_encrypted_columns_of_a_database_are_those_migrated_there(ward: Any, settings: Any) -> None:
     settings.DATABASE_ROUTERS = [NothingOnTheTrail()]
     assert {(column.using, str(column)) for column in list_encrypted_columns("default")} == {
-        ("default", name) for name in OURS | THEIRS
+        ("default", name) for name in PACKAGE_COLUMNS | HOST_COLUMNS
     }
     assert list_encrypted_columns("phi_audit") == ()
 
@@ -134,7 +134,9 @@ def test_reencrypt_covers_every_primary_key_type_and_rows_that_the_manager_hides
     ring = seal_under(NEW, OLD)
     done = {str(column): reencrypt(column, keys=ring, batch_size=2) for column in list_encrypted_columns()}
     expected = {"ward_chart.text": 2, "ward_bed.The Note": 4, "ward_visit.note": 4, "ward_patient.history": 3}
-    assert done == {name: ReencryptionResult(reencrypted=expected.get(name, 0)) for name in OURS | THEIRS}
+    assert done == {
+        name: ReencryptionResult(reencrypted=expected.get(name, 0)) for name in PACKAGE_COLUMNS | HOST_COLUMNS
+    }
     seal_under(NEW)
     assert all(opened(bed, "note") == f"of {bed.code}" for bed in ward.Bed.objects.all())
     assert all(opened(visit, "note") == str(visit) for visit in ward.Visit.objects.all())
@@ -182,11 +184,11 @@ def test_reencrypt_keeps_and_reports_undecryptable_texts(ward: Any, seal_under: 
     ]
     text = DAMAGES[damage](texts(column)[key_in_database(damaged.pk)], others)
     write(column, damaged.pk, text)
-    ring, told = seal_under(NEW, OLD, keyring_text(ring[1])), list[str]()
-    assert reencrypt(column, keys=ring, batch_size=1, report_undecryptable=told.append) == ReencryptionResult(
+    ring, reported = seal_under(NEW, OLD, keyring_text(ring[1])), list[str]()
+    assert reencrypt(column, keys=ring, batch_size=1, report_undecryptable=reported.append) == ReencryptionResult(
         reencrypted=1, undecryptable=1
     )
-    assert told == [str(damaged.pk)]
+    assert reported == [str(damaged.pk)]
     assert texts(column)[key_in_database(damaged.pk)] == text
     assert opened(ward.Chart.objects.get(pk=other.pk), "text") == "text 1"
 

@@ -87,11 +87,14 @@ def test_subject_key_usage_executes_one_query_per_key_and_three_more() -> None:
 def test_retiring_a_removed_key_deletes_only_its_digests() -> None:
     for sub in "abcde":
         sign_in([KEY_1, KEY_2, KEY_3], sub=sub)
-    told: list[int] = []
+    progress_counts: list[int] = []
     assert (
-        retire_subject_key(KEY_1.id, configured_key_ids=[KEY_2.id, KEY_3.id], batch_size=2, progress=told.append) == 5
+        retire_subject_key(
+            KEY_1.id, configured_key_ids=[KEY_2.id, KEY_3.id], batch_size=2, progress=progress_counts.append
+        )
+        == 5
     )
-    assert told == [2, 4, 5]
+    assert progress_counts == [2, 4, 5]
     assert set(SubjectDigest.objects.values_list("key_id", flat=True)) == {KEY_2.id, KEY_3.id}
     assert SubjectDigest.objects.count() == 10
     assert retire_subject_key(KEY_1.id, configured_key_ids=[KEY_2.id, KEY_3.id]) == 0

@@ -73,10 +73,10 @@ def amina(sign_in: SignIn, provider: DemoProvider) -> SignedIn:
     return name(sign_in(), sub=SUB, sid=SID, issuer=provider.issuer)
 
 
-def lives(signed_in: SignedIn) -> bool:
-    alive = OIDCSession.objects.get(pk=signed_in.session.pk).ended_at is None
-    assert django_session_exists(signed_in.django_key) is alive
-    return alive
+def is_live(signed_in: SignedIn) -> bool:
+    is_unended = OIDCSession.objects.get(pk=signed_in.session.pk).ended_at is None
+    assert django_session_exists(signed_in.django_key) is is_unended
+    return is_unended
 
 
 def refusals() -> list[tuple[str, str]]:
@@ -149,7 +149,7 @@ REFUSED: dict[str, Alter] = {
     "typ of an access token": header(typ="at+jwt"),
     "no iss": claims(iss=ABSENT),
     "another iss": claims(iss=lambda iss: f"{iss}/"),
-    "an iss that nobody declared": claims(iss="https://nobody.example"),
+    "an undeclared iss": claims(iss="https://unknown.example"),
     "no aud": claims(aud=ABSENT),
     "another aud": claims(aud="lab"),
     "one aud more": claims(aud=["portal", "lab"]),
@@ -185,12 +185,12 @@ def test_backchannel_logout_with_one_wrong_value_is_refused_and_the_valid_token_
     refused = deliver(portal, altered(provider, alter, **BOTH, jti=JTI))
     assert (refused.status, refused.error) == (400, ("invalid_request", MEANING))
     assert (refused.headers["cache-control"], refused.headers["content-type"]) == ("no-store", "application/json")
-    assert lives(amina)
+    assert is_live(amina)
     assert [reason for reason, _ in refusals()] == ["logout_token_invalid"]
 
     done = deliver(portal, token_of(provider, **BOTH, jti=JTI))
     assert (done.status, done.body, done.headers["cache-control"]) == (200, b"", "no-store")
-    assert not lives(amina)
+    assert not is_live(amina)
 
 
 @contextmanager
@@ -246,9 +246,9 @@ def test_backchannel_logout_without_exp_is_accepted_if_allowed_and_recent(
     assert deliver(portal, token).status == 400
     declare(settings, default=declaration(provider, allow_logout_token_without_exp=True))
     assert deliver(portal, altered(provider, claims(exp=ABSENT, iat=shift(-180)), **BOTH)).status == 400
-    assert lives(amina)
+    assert is_live(amina)
     assert deliver(portal, token).status == 200
-    assert not lives(amina)
+    assert not is_live(amina)
 
 
 def test_backchannel_logout_by_a_conforming_provider_is_accepted(
@@ -257,10 +257,10 @@ def test_backchannel_logout_by_a_conforming_provider_is_accepted(
     jonas = name(sign_in(), sub="jonas", sid="another", issuer=provider.issuer)
     for alg in ("RS256", "PS256", "ES256", "EdDSA"):
         provider.signing_alg = alg
-        answer = provider.send_backchannel_logout("portal", sub="nobody")
+        answer = provider.send_backchannel_logout("portal", sub="unknown")
         assert (answer.status, answer.body, answer.headers["cache-control"]) == (200, b"", "no-store")
     assert provider.send_backchannel_logout("portal", sub=SUB).status == 200
-    assert (lives(amina), lives(jonas)) == (False, True)
+    assert (is_live(amina), is_live(jonas)) == (False, True)
 
 
 # Requests without a logout token
@@ -301,16 +301,16 @@ def test_backchannel_logout_with_another_body_is_refused(
     refused = exchange(portal, "POST", BACKCHANNEL, body(token), Content_Type=media_type)
     assert (refused.status, refused.error) == (400, ("invalid_request", MEANING))
     assert refused.headers["cache-control"] == "no-store"
-    assert lives(amina)
+    assert is_live(amina)
     # As in the specification, and with unknown parameters. Spec: BCL 2.5.
     assert deliver(portal, token, state="x", logout_hint="").status == 200
-    assert not lives(amina)
+    assert not is_live(amina)
 
 
 def test_backchannel_logout_with_a_charset_is_accepted(portal: str, provider: DemoProvider, amina: SignedIn) -> None:
     body = urlencode({"logout_token": token_of(provider, **BOTH)}).encode()
     assert exchange(portal, "POST", BACKCHANNEL, body, Content_Type=f"{FORM}; charset=utf-16").status == 200
-    assert not lives(amina)
+    assert not is_live(amina)
 
 
 @WITH_DATABASE
@@ -328,13 +328,13 @@ def test_backchannel_logout_is_verified_with_the_keys_of_its_provider(
     with DemoProvider().running() as other:
         other.register_client(Registered("portal", SECRET, [f"{portal}/oidc/other/callback/"]))
         declare(settings, default=declaration(provider), other=declaration(other))
-        theirs = name(sign_in(), sub=SUB, sid=SID, issuer=other.issuer)
+        other_person = name(sign_in(), sub=SUB, sid=SID, issuer=other.issuer)
         assert deliver(portal, altered(other, claims(iss=provider.issuer), **BOTH)).status == 400
-        assert (lives(amina), lives(theirs)) == (True, True)
+        assert (is_live(amina), is_live(other_person)) == (True, True)
         assert deliver(portal, token_of(other, **BOTH)).status == 200
-        assert (lives(amina), lives(theirs)) == (True, False)
+        assert (is_live(amina), is_live(other_person)) == (True, False)
     assert deliver(portal, token_of(provider, **BOTH)).status == 200
-    assert not lives(amina)
+    assert not is_live(amina)
     assert refusals() == [("logout_token_invalid", "default")]
 
 
@@ -352,7 +352,7 @@ def test_backchannel_logout_of_another_client_at_the_same_issuer_is_verified_for
     )
     assert deliver(portal, token_of(provider, **BOTH)).status == 400
     assert deliver(portal, token).status == 200
-    assert not lives(amina)
+    assert not is_live(amina)
 
 
 # Deliveries that the provider may repeat
@@ -376,10 +376,10 @@ def test_backchannel_logout_during_a_database_outage_can_be_repeated(
     with database_refusing():
         failed = deliver(portal, token)
     assert (failed.status, failed.headers["cache-control"], failed.headers["retry-after"]) == (503, "no-store", "30")
-    assert lives(amina)
+    assert is_live(amina)
     assert (refusals(), UsedIdentifier.objects.count()) == ([], 0)
     assert deliver(portal, token).status == 200
-    assert not lives(amina)
+    assert not is_live(amina)
 
 
 @pytest.mark.postgresql
@@ -388,7 +388,7 @@ def test_backchannel_logout_on_a_lost_connection_uses_a_new_one(provider: DemoPr
     connection.ensure_connection()
     connection.connection.close()
     assert Client().post(BACKCHANNEL, body, content_type=FORM).status_code == 200
-    assert not lives(amina)
+    assert not is_live(amina)
 
 
 def test_backchannel_logout_with_unavailable_provider_keys_can_be_repeated(
@@ -402,24 +402,24 @@ def test_backchannel_logout_with_unavailable_provider_keys_can_be_repeated(
     token = token_of(provider, **BOTH)
     failed = deliver(portal, token)
     assert (failed.status, failed.headers["cache-control"], failed.headers["retry-after"]) == (503, "no-store", "30")
-    assert lives(amina)
+    assert is_live(amina)
     assert refusals() == []
     with provider.running():
         assert deliver(portal, token).status == 200
-    assert not lives(amina)
+    assert not is_live(amina)
 
 
 def test_backchannel_logout_with_a_new_key_fetches_the_keys_again(
     portal: str, provider: DemoProvider, amina: SignedIn
 ) -> None:
-    assert deliver(portal, token_of(provider, sub="nobody")).status == 200
+    assert deliver(portal, token_of(provider, sub="unknown")).status == 200
     before = provider.state.keys
     provider.rotate_keys()
     try:
         assert deliver(portal, token_of(provider, **BOTH)).status == 200
     finally:
         provider.state.keys = before
-    assert not lives(amina)
+    assert not is_live(amina)
 
 
 def test_backchannel_logout_with_a_new_key_during_an_outage_can_be_repeated(
@@ -428,7 +428,7 @@ def test_backchannel_logout_with_a_new_key_during_an_outage_can_be_repeated(
     provider = DemoProvider([Registered("portal", SECRET, [f"{portal}/oidc/callback/"])], keys=create_signing_keys())
     with provider.running():
         declare(settings, default=declaration(provider))
-        assert deliver(portal, token_of(provider, sub="nobody")).status == 200
+        assert deliver(portal, token_of(provider, sub="unknown")).status == 200
     name(sign_in(), **BOTH, issuer=provider.issuer)
     provider.rotate_keys()
     assert deliver(portal, token_of(provider, **BOTH)).status == 503
@@ -442,7 +442,7 @@ def test_backchannel_logout_with_a_new_key_before_the_next_fetch_can_be_repeated
     provider = DemoProvider([Registered("portal", SECRET, [f"{portal}/oidc/callback/"])], keys=create_signing_keys())
     with provider.running():
         declare(settings, default=declaration(provider))
-        assert deliver(portal, token_of(provider, sub="nobody")).status == 200
+        assert deliver(portal, token_of(provider, sub="unknown")).status == 200
         genuine = provider.state.keys
         provider.state.keys = create_signing_keys()
         made_up = token_of(provider, **BOTH)
@@ -453,10 +453,10 @@ def test_backchannel_logout_with_a_new_key_before_the_next_fetch_can_be_repeated
         token = token_of(provider, **BOTH)
         early = deliver(portal, token)
         assert (early.status, early.headers["retry-after"]) == (503, "30")
-        assert lives(amina)
+        assert is_live(amina)
         monkeypatch.setattr(get_provider("default")._keys, "_last_refetch_at", float("-inf"))
         assert deliver(portal, token).status == 200
-        assert not lives(amina)
+        assert not is_live(amina)
 
 
 def test_backchannel_logout_while_a_subject_key_is_missing_can_be_repeated(
@@ -467,7 +467,7 @@ def test_backchannel_logout_while_a_subject_key_is_missing_can_be_repeated(
     assert deliver(portal, token).status == 503
     settings.PHI_OIDC = declared
     assert deliver(portal, token).status == 200
-    assert not lives(amina)
+    assert not is_live(amina)
 
 
 # Tokens at the provider
@@ -501,9 +501,9 @@ def test_backchannel_logout_of_a_thousand_sessions_takes_at_most_two_seconds(
         assert not OIDCSession.objects.filter(ended_at=None).exists()
         assert not Session.objects.exists()
         assert PendingRevocation.objects.count() == 2000 * (number + 1)
-    told = ", ".join(f"{seconds:.2f} s" for seconds in took)
-    record_property("a thousand sessions", told)
-    assert min(took) < 2, told
+    summary = ", ".join(f"{seconds:.2f} s" for seconds in took)
+    record_property("a thousand sessions", summary)
+    assert min(took) < 2, summary
 
 
 @pytest.mark.parametrize(
@@ -616,5 +616,5 @@ def test_backchannel_logout_needs_no_csrf_token_and_leaves_cookies_alone(
     body = urlencode({"logout_token": token_of(provider, **BOTH)})
     answer = client.post(BACKCHANNEL, body, content_type=FORM, secure=True)
     assert (answer.status_code, answer.cookies) == (200, {})
-    assert (lives(amina), lives(jonas)) == (False, True)
+    assert (is_live(amina), is_live(jonas)) == (False, True)
     assert [event.actor for event in events(Action.SESSION_ENDED)] == [""]

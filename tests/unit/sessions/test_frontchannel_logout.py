@@ -42,10 +42,10 @@ def amina(sign_in: SignIn, provider: DemoProvider) -> SignedIn:
     return name(sign_in(), sub="amina", sid=SID, issuer=provider.issuer)
 
 
-def lives(signed_in: SignedIn) -> bool:
-    alive = OIDCSession.objects.get(pk=signed_in.session.pk).ended_at is None
-    assert django_session_exists(signed_in.django_key) is alive
-    return alive
+def is_live(signed_in: SignedIn) -> bool:
+    is_unended = OIDCSession.objects.get(pk=signed_in.session.pk).ended_at is None
+    assert django_session_exists(signed_in.django_key) is is_unended
+    return is_unended
 
 
 def frame(base: str, **parameters: str) -> Answer:
@@ -75,9 +75,9 @@ def test_frontchannel_logout_responds_equally_to_unknown_and_known_sids(
     portal: str, provider: DemoProvider, amina: SignedIn, parameters: Callable[[str], dict[str, str]]
 ) -> None:
     unknown = frame(portal, **parameters(provider.issuer))
-    assert lives(amina)
+    assert is_live(amina)
     known = frame(portal, iss=provider.issuer, sid=SID)
-    assert not lives(amina)
+    assert not is_live(amina)
     assert (unknown.status, unknown.body) == (known.status, known.body) == (200, b"")
     for answer in (unknown, known):
         assert (answer.headers["cache-control"], answer.headers["referrer-policy"]) == ("no-store", "no-referrer")
@@ -91,7 +91,7 @@ def test_frontchannel_logout_ends_only_the_sessions_of_that_sid(
     other = name(sign_in(), sub="jonas", sid="another", issuer=provider.issuer)
     elsewhere = name(sign_in(), sub="amina", sid=SID, issuer="https://other.example")
     frame(portal, iss=provider.issuer, sid=SID)
-    assert [lives(each) for each in (amina, other, elsewhere)] == [False, True, True]
+    assert [is_live(each) for each in (amina, other, elsewhere)] == [False, True, True]
 
 
 @pytest.mark.parametrize("method", ["HEAD", "OPTIONS", "POST", "PUT", "DELETE"])
@@ -103,7 +103,7 @@ def test_frontchannel_logout_by_another_method_ends_nothing(
         assert (answer.status, answer.headers["allow"], answer.headers["cache-control"]) == (405, "GET", "no-store")
     else:
         assert answer.status == 403
-    assert lives(amina)
+    assert is_live(amina)
 
 
 def test_frontchannel_logout_leaves_tokens_to_the_sweep(portal: str, provider: DemoProvider, amina: SignedIn) -> None:
@@ -123,9 +123,9 @@ def test_frontchannel_logout_during_a_database_outage_is_503(
         with connection.cursor() as cursor:
             cursor.execute("ALTER TABLE away RENAME TO django_phi_oidc_pendingrevocation")
     assert (failed.status, failed.headers["cache-control"]) == (503, "no-store")
-    assert lives(amina)
+    assert is_live(amina)
     assert frame(portal, iss=provider.issuer, sid=SID).status == 200
-    assert not lives(amina)
+    assert not is_live(amina)
 
 
 # Permitted frames
@@ -184,7 +184,7 @@ def test_frontchannel_logout_with_an_unavailable_provider_may_be_framed_by_its_i
     declare(settings, default=declaration(provider))
     amina = name(sign_in(), sub="amina", sid=SID, issuer=provider.issuer)
     assert ancestors(frame(portal, iss=provider.issuer, sid=SID)) == provider.issuer
-    assert not lives(amina)
+    assert not is_live(amina)
 
 
 # Cookies
@@ -222,7 +222,7 @@ def test_frontchannel_logout_in_a_signed_in_browser_reads_and_sets_no_cookie(
     before = OIDCSession.objects.get().last_seen_at
     answer = framed_with_cookie(amina.django_key, iss=provider.issuer, sid=sid)
     assert (answer.status_code, answer.content, answer.cookies) == (200, b"", {})
-    assert lives(amina) is (sid == "unknown")
+    assert is_live(amina) is (sid == "unknown")
     assert OIDCSession.objects.get().last_seen_at == before
     assert [(each.reason, each.actor) for each in events(Action.SESSION_ENDED)] == (
         [("frontchannel_logout", "")] if sid == SID else []

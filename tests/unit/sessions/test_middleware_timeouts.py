@@ -127,15 +127,15 @@ def test_navigation_after_the_timeout_is_redirected_and_a_script_gets_a_problem(
         (second.django_key, {**HTML, "Sec-Fetch-Mode": "cors"}),
         (third.django_key, {**HTML, "X-Requested-With": "XMLHttpRequest"}),
     ]:
-        told = ask(key, **headers)
-        assert (told.status_code, told["Content-Type"]) == (401, "application/problem+json")
-        assert json.loads(told.content) == {
+        refusal = ask(key, **headers)
+        assert (refusal.status_code, refusal["Content-Type"]) == (401, "application/problem+json")
+        assert json.loads(refusal.content) == {
             "title": "The session is over.",
             "status": 401,
             "code": "idle_timeout",
             "sign_in": "/oidc/authenticate/",
         }
-        assert (told["Cache-Control"], told["WWW-Authenticate"]) == ("no-store", "Session")
+        assert (refusal["Cache-Control"], refusal["WWW-Authenticate"]) == ("no-store", "Session")
 
 
 def test_timed_out_session_on_a_public_page_ends_and_the_page_is_displayed(

@@ -99,9 +99,9 @@ def test_unlinking_ends_each_live_session_and_erases_all_claims(
     assert not django_session_exists(signed_in.django_key)
     assert not StoredClaim.objects.exists()
     assert not PairwiseSubject.objects.exists()
-    told = [(event.session, event.reason, event.subject) for event in events(Action.SESSION_ENDED)[1:]]
+    recorded = [(event.session, event.reason, event.subject) for event in events(Action.SESSION_ENDED)[1:]]
     unlinked = EndReason.SUBJECT_UNLINKED
-    assert sorted(told) == sorted((str(each.pk), unlinked, subject) for each in (signed_in.session, again))
+    assert sorted(recorded) == sorted((str(each.pk), unlinked, subject) for each in (signed_in.session, again))
     assert [event.subject for event in events(Action.SUBJECT_UNLINKED)] == [subject]
     scrubbed = [json.loads(event.detail) for event in events(Action.CLAIM_SCRUBBED)]
     assert {"cause": "unlinked", "claims": ["address"], "counts": [1]} in scrubbed

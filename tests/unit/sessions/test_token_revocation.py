@@ -302,8 +302,8 @@ def test_attempt_with_a_lost_lease_writes_nothing(op: ScriptedOP, answer: int, s
     try_at(pk)
     row = PendingRevocation.objects.get()
     assert (row.status, row.attempts) == (status, 2)
-    told = events(Action.TOKEN_REVOKED) + events(Action.TOKEN_REVOCATION_FAILED)
-    assert [event.detail for event in told] == [f'{{"attempts":2,"hint":"refresh_token","status":"{status}"}}']
+    recorded = events(Action.TOKEN_REVOKED) + events(Action.TOKEN_REVOCATION_FAILED)
+    assert [event.detail for event in recorded] == [f'{{"attempts":2,"hint":"refresh_token","status":"{status}"}}']
 
 
 def test_queue_revocations_is_one_insert_in_the_given_order() -> None:

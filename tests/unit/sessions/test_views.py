@@ -134,10 +134,10 @@ def test_logout_without_a_session_redirects_to_the_signed_out_page(op: ScriptedO
 def test_logout_with_claims_in_the_id_token_keeps_it_out_of_the_url(
     op: ScriptedOP, sign_in: Callable[..., SignedIn]
 ) -> None:
-    told = {"iss": op.issuer, "birthdate": "1970-01-01"}
-    sent = parameters(sign_in(claims=told).client().post("/oidc/logout/"))
+    claims = {"iss": op.issuer, "birthdate": "1970-01-01"}
+    sent = parameters(sign_in(claims=claims).client().post("/oidc/logout/"))
     assert sent.keys() == {"client_id", "post_logout_redirect_uri", "state"}
-    sent = parameters(sign_in(claims={**told, "sid": "sid-1"}).client().post("/oidc/logout/"))
+    sent = parameters(sign_in(claims={**claims, "sid": "sid-1"}).client().post("/oidc/logout/"))
     assert sent.keys() == {"client_id", "post_logout_redirect_uri", "state", "logout_hint"}
     assert sent["logout_hint"] == "sid-1"
 
@@ -146,8 +146,8 @@ def test_logout_by_post_sends_any_id_token_in_a_form(
     op: ScriptedOP, sign_in: Callable[..., SignedIn], settings: Any
 ) -> None:
     declare(settings, op, end_session_method="post")
-    told = {"iss": op.issuer, "birthdate": "1970-01-01"}
-    signed_in = sign_in(claims=told)
+    claims = {"iss": op.issuer, "birthdate": "1970-01-01"}
+    signed_in = sign_in(claims=claims)
     with clock.override_clock(lambda: NOW):
         page = signed_in.client().post("/oidc/logout/").content.decode()
     assert not django_session_exists(signed_in.django_key)
@@ -157,7 +157,7 @@ def test_logout_by_post_sends_any_id_token_in_a_form(
     assert sent == {
         "client_id": "portal",
         "post_logout_redirect_uri": "https://testserver/oidc/logged-out/",
-        "id_token_hint": id_token(**told),
+        "id_token_hint": id_token(**claims),
     }
 
 
@@ -273,11 +273,11 @@ def test_signed_out_page_loads_nothing_from_other_origins() -> None:
     assert "prefers-color-scheme: dark" in page
 
 
-@pytest.mark.parametrize(("query", "told"), [({}, False), ({"expired": "1"}, True), ({"expired": "x"}, False)])
-def test_signed_out_page_after_a_timeout_states_the_reason(query: dict[str, str], told: bool) -> None:
+@pytest.mark.parametrize(("query", "is_stated"), [({}, False), ({"expired": "1"}, True), ({"expired": "x"}, False)])
+def test_signed_out_page_after_a_timeout_states_the_reason(query: dict[str, str], is_stated: bool) -> None:
     page = Client().get("/oidc/logged-out/", query, secure=True).content.decode()
     assert "You are signed out" in page
-    assert ("nothing had happened for a while" in page) is told
+    assert ("nothing had happened for a while" in page) is is_stated
 
 
 @pytest.mark.parametrize("query", [{}, {"expired": "1"}])

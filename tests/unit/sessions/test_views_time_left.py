@@ -43,8 +43,8 @@ def data_of(page: str) -> dict[str, str]:
 
 
 def seconds(answer: Any) -> tuple[int, int]:
-    told = answer.json()
-    return told["idle"], told["absolute"]
+    values = answer.json()
+    return values["idle"], values["absolute"]
 
 
 def test_time_left_by_get_is_no_activity(sign_in: Callable[..., SignedIn], moment: Moment) -> None:
@@ -118,8 +118,8 @@ def test_time_left_marks_each_session_differently(sign_in: Callable[..., SignedI
     marks = [each.client().get("/oidc/session/").json()["session"] for each in (first, first, second)]
     assert marks[0] == marks[1] != marks[2]
     assert data_of(first.client().get("/chart/").content.decode())["session"] == marks[0]
-    told = [str(each) for one in (first, second) for each in (one.session.pk, one.user.pk, one.django_key)]
-    assert [each for each in told if each in marks] == []
+    values = [str(each) for one in (first, second) for each in (one.session.pk, one.user.pk, one.django_key)]
+    assert [each for each in values if each in marks] == []
 
 
 def test_tag_renders_the_data_of_its_script(sign_in: Callable[..., SignedIn], moment: Moment) -> None:
@@ -127,9 +127,9 @@ def test_tag_renders_the_data_of_its_script(sign_in: Callable[..., SignedIn], mo
     moment.now += timedelta(minutes=2)
     answer = client.get("/chart/")
     page = answer.content.decode()
-    told = data_of(page)
-    assert (told["idle"], told["absolute"], told["warning"]) == ("900", "28680", "60")
-    assert (told["url"], told["expired"]) == ("/oidc/session/", "/oidc/logged-out/?expired=1")
+    values = data_of(page)
+    assert (values["idle"], values["absolute"], values["warning"]) == ("900", "28680", "60")
+    assert (values["url"], values["expired"]) == ("/oidc/session/", "/oidc/logged-out/?expired=1")
     assert '<script src="/static/django_phi_oidc/session.js" defer ' in page
     assert '<meta http-equiv="refresh" content="900; url=/oidc/logged-out/?expired=1">' in page
     assert "Refresh" not in answer, "the page sees to it itself"
@@ -173,8 +173,8 @@ def test_tag_twice_on_a_page_renders_once(sign_in: Callable[..., SignedIn]) -> N
 def test_tag_in_the_sign_in_request_counts_from_it(settings: Any) -> None:
     settings.AUTHENTICATION_BACKENDS = [*settings.AUTHENTICATION_BACKENDS, "django.contrib.auth.backends.ModelBackend"]
     get_user_model()._default_manager.create_user(username="local")
-    told = data_of(SecureClient().get("/enter/").content.decode())
-    assert (told["idle"], told["absolute"]) == ("900", "28800")
+    values = data_of(SecureClient().get("/enter/").content.decode())
+    assert (values["idle"], values["absolute"]) == ("900", "28800")
 
 
 def test_tag_translates_and_escapes_its_texts(
