@@ -235,9 +235,7 @@ class SealedTextField(_import_base_field()):  # type: ignore[misc]  # the base i
 
     def get_lookup(self, lookup_name: str) -> Any:
         if lookup_name != "isnull":
-            raise exceptions.FieldError(
-                f"A sealed field has no lookup {lookup_name!r}: equal values differ when encrypted."
-            )
+            raise exceptions.FieldError(f"A sealed field has no lookup {lookup_name!r}: its ciphertexts differ.")
         return _SealedIsNull
 
     def get_transform(self, lookup_name: str) -> NoReturn:

@@ -127,10 +127,8 @@ def _build_export_events(
 
 
 @sensitive_variables()
-def _serialize_claim(
-    claim: StoredClaim, declaration: ClaimDeclaration | None, unreadable_items: list[str]
-) -> dict[str, Any]:
-    """Return the decrypted claim; one that can't be decrypted has no value and is added to unreadable_items."""
+def _serialize_claim(claim: StoredClaim, declaration: ClaimDeclaration | None, unreadable: list[str]) -> dict[str, Any]:
+    """Return the decrypted claim; one that can't be decrypted has no value and is added to unreadable."""
     sealed: Any = StoredClaim._meta.get_field("value")
     fields = {
         **_serialize(claim, "name", "purpose"),
@@ -141,7 +139,7 @@ def _serialize_claim(
     try:
         return {**fields, "value": json.loads(sealed.decrypt(claim))}
     except (KeyRingError, ValueError):
-        unreadable_items.append(f"claim {claim.name}")
+        unreadable.append(f"claim {claim.name}")
         return fields
 
 

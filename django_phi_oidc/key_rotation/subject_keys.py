@@ -57,7 +57,7 @@ def get_subject_key_usage(configured_key_ids: Sequence[str]) -> SubjectKeyRingUs
                 removable=bool(others) and dependent == 0,
             )
         )
-    unknown = _exclude_subjects_with_keys(PairwiseSubject.objects.all(), configured_key_ids).count()
+    unknown = _exclude_with_keys(PairwiseSubject.objects.all(), configured_key_ids).count()
     return SubjectKeyRingUsage(persons=persons, unknown_persons=unknown, keys=tuple(keys))
 
 
@@ -94,14 +94,12 @@ def retire_subject_key(
     return done
 
 
-def _exclude_subjects_with_keys(
-    subjects: QuerySet[PairwiseSubject], key_ids: Sequence[str]
-) -> QuerySet[PairwiseSubject]:
+def _exclude_with_keys(subjects: QuerySet[PairwiseSubject], key_ids: Sequence[str]) -> QuerySet[PairwiseSubject]:
     return subjects.exclude(Exists(SubjectDigest.objects.filter(subject=OuterRef("pk"), key_id__in=key_ids)))
 
 
 def _count_dependent_persons(key_id: str, other_key_ids: Sequence[str]) -> int:
-    return _exclude_subjects_with_keys(PairwiseSubject.objects.filter(digests__key_id=key_id), other_key_ids).count()
+    return _exclude_with_keys(PairwiseSubject.objects.filter(digests__key_id=key_id), other_key_ids).count()
 
 
 def _validate_no_dependent_persons(key_id: str, configured_key_ids: Sequence[str]) -> None:

@@ -20,9 +20,10 @@ from ..errors import RefreshInsideTransaction, RefreshMismatch, SignInRefused, T
 from ..oidc.token import ReceivedToken
 from . import token_refresh
 from .lifecycle import end_session
-from .models import EndReason, OIDCSession, PendingRevocation, TokenToRevoke
+from .models import EndReason, OIDCSession
 from .tasks import CALL_SECONDS, retry_on_lost_connection, revoke_after_commit, revoke_received_tokens
 from .token_refresh import RefreshLease
+from .token_revocation import queue_revocations
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -37,8 +38,7 @@ def get_access_token(session: OIDCSession | uuid.UUID | HttpRequest) -> str:
     up to 8 s for the result. While the provider is unavailable, the old token is returned until it expires. New tokens
     are committed independently of the caller's transaction. The provider's response may end the session (R8).
 
-    Raises: TokenExpired; RefreshInsideTransaction, only on SQLite, when a refresh is due; KeyRingError. Spec: OIDC Core
-    12.
+    Raises: TokenExpired; RefreshInsideTransaction, on SQLite, when a refresh is due; KeyRingError. Spec: OIDC Core 12.
     """
     row = _get_live_session(_get_session_id(session))
     if token_refresh.is_refresh_due(row, now=clock.now()):
@@ -100,8 +100,7 @@ def _run_in_thread(operation: Callable[[], T], future: "Future[T]") -> None:
 def _refresh_tokens(session: OIDCSession, *, origin: Origin) -> OIDCSession:
     """Return the session's row when its tokens have changed, or unchanged when a refresh is not possible.
 
-    If another caller's attempt failed meanwhile, there is no second one. Raises: TokenExpired when the session has
-    ended.
+    There is no second attempt after a failed one of another caller. Raises: TokenExpired when the session has ended.
     """
     ends_at = time.monotonic() + CALL_SECONDS
     was_leased = False
@@ -139,21 +138,19 @@ def _attempt_refresh(session: OIDCSession, *, origin: Origin) -> bool:
 
 
 @sensitive_variables()
-def _use_refresh_token(lease: RefreshLease, new_tokens: list[ReceivedToken], *, origin: Origin) -> Sequence[uuid.UUID]:
+def _use_refresh_token(lease: RefreshLease, received: list[ReceivedToken], *, origin: Origin) -> Sequence[uuid.UUID]:
     """Request tokens, then store them, end the session, or change nothing; return the revocations to try."""
     try:
-        refreshed = token_refresh.request_tokens(
-            lease, new_tokens=new_tokens, clock=clock.now, timeout_seconds=CALL_SECONDS
-        )
+        result = token_refresh.request_tokens(lease, new_tokens=received, clock=clock.now, timeout_seconds=CALL_SECONDS)
     except (SignInRefused, RefreshMismatch) as refusal:
         logger.warning("Session %s was not refreshed: %s: %s", lease.session_id, refusal.code, refusal)
         reason = token_refresh.find_end_reason(refusal)
         if reason is None:
             retry_on_lost_connection(partial(token_refresh.release_lease, lease))
-        unused = new_tokens
+        unused = received
     else:
         reason = None
-        unused = retry_on_lost_connection(partial(token_refresh.store_tokens, lease, refreshed, new_tokens=new_tokens))
+        unused = retry_on_lost_connection(partial(token_refresh.store_tokens, lease, result, new_tokens=received))
     if reason is None and not unused:
         return ()
     return retry_on_lost_connection(partial(_discard_tokens, lease, unused, reason=reason, origin=origin))
@@ -164,10 +161,9 @@ def _discard_tokens(
 ) -> Sequence[uuid.UUID]:
     """Queue tokens that are not stored, and end the session if there is a reason, in one transaction."""
     now = clock.now()
-    to_revoke = [TokenToRevoke(token=token, provider=lease.provider, session_id=lease.session_id) for token in tokens]
     with transaction.atomic(durable=True):
         # The newest tokens first: they are valid, whatever the provider did to the older ones.
-        queued = PendingRevocation.objects.queue(to_revoke, now=now)
+        queued = queue_revocations(tokens, provider=lease.provider, session_id=lease.session_id, now=now)
         # The session was re-authenticated or refreshed in the meantime, so this grant is no longer current: do not end
         # the session.
         if reason is EndReason.INVALID_GRANT and not token_refresh.release_lease(lease):

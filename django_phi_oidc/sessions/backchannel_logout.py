@@ -149,7 +149,7 @@ class BackchannelLogoutView(ProviderLogoutView):
             logout_token = _verify_with_provider_keys(token, get_provider(provider_name))
             _end_sessions(logout_token, origin=get_request_origin(request))
         except (LogoutTokenInvalid, LogoutTokenReplayed) as refusal:
-            _report_refusal(request, refusal, provider_name=provider_name)
+            _report_refusal(request, refusal, provider=provider_name)
             return JsonResponse({"error": "invalid_request", "error_description": str(refusal)}, status=400)
         except RETRIABLE_ERRORS as fault:
             log_fault(fault, provider_name=provider_name)
@@ -208,23 +208,21 @@ def get_request_origin(request: HttpRequest) -> Origin:
     return Origin(client_ip=client_ip, request_id=get_request_id(request))
 
 
-def _report_refusal(
-    request: HttpRequest, refusal: LogoutTokenInvalid | LogoutTokenReplayed, *, provider_name: str
-) -> None:
-    """Write the refusal to the log and the audit log. provider_name: declared, but from an unverified token."""
+def _report_refusal(request: HttpRequest, refusal: LogoutTokenInvalid | LogoutTokenReplayed, *, provider: str) -> None:
+    """Write the refusal to the log and the audit log. provider: declared, but from an unverified token."""
     origin, now = get_request_origin(request), clock.now()
     logger.warning(
         "A logout token was refused: reason=%s rule=%s provider=%s request=%s",
         refusal.code,
         getattr(refusal, "rule", ""),
-        provider_name,
+        provider,
         origin.request_id,
     )
     if not allow_event(refusal.code, origin.client_ip, now=now):
         return
     code = refusal.code
     try:
-        record(Action.LOGOUT_REFUSED, origin=origin, now=now, outcome="failure", provider=provider_name, reason=code)
+        record(Action.LOGOUT_REFUSED, origin=origin, now=now, outcome="failure", provider=provider, reason=code)
     except AuditUnavailable:
         logger.exception("The refusal of a logout token can't be written to the audit log.")
 

@@ -36,6 +36,7 @@ from .models import (
     TokenToRevoke,
     sha256_hex,
 )
+from .token_revocation import queue_revocations
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -218,9 +219,7 @@ def renew_session(
         PendingRevocation.objects.queue(replaced, now=now, due_at=row.started_at + conf.absolute_timeout())
         unused = [] if persist_tokens else [hint for hint in TOKEN_HINTS if new[hint]]
         received = [ReceivedToken(token_type_hint=hint, value=new[hint]) for hint in unused]
-        queued = PendingRevocation.objects.queue(
-            [TokenToRevoke(token=token, provider=row.provider, session_id=row.pk) for token in received], now=now
-        )
+        queued = queue_revocations(received, provider=row.provider, session_id=row.pk, now=now)
         values: dict[str, Any] = {
             **{hint: (new[hint] or None) if persist_tokens else None for hint in TOKEN_HINTS},
             "access_token_expires_at": now + tokens.expires_in if persist_tokens and tokens.expires_in else None,

@@ -33,9 +33,7 @@ CALL_SECONDS = 8.0
 SWEEP_SECONDS = 50.0
 _MIN_CALL_SECONDS = 0.05
 _MAX_REQUEST_SECONDS = 5.0
-"""The longest request between cycling the key of a Django session and storing it. A longer request may sign the user
-out.
-"""
+"""Longest time between cycling a Django session key and storing it. Longer requests may sign the user out."""
 
 
 @shared_task(name="phi_oidc.sweep_revocations", ignore_result=True, acks_late=True)

@@ -55,9 +55,8 @@ def get_warning_seconds() -> int:
 def is_passive_request(request: HttpRequest) -> bool:
     """Say whether a request is no user activity, by its header or its view."""
     match = request.resolver_match
-    return request.META.get(PASSIVE_HEADER) == "1" or (
-        match is not None and getattr(match.func, "phi_oidc_passive", False)
-    )
+    is_passive_view = match is not None and getattr(match.func, "phi_oidc_passive", False)
+    return is_passive_view or request.META.get(PASSIVE_HEADER) == "1"
 
 
 def render_session_ended_response(request: HttpRequest, reason: str) -> HttpResponse | None:

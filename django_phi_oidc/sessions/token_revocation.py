@@ -26,11 +26,7 @@ from .timeouts import is_abandoned
 _MIN_CALL_SECONDS = 0.05
 LEASE_DURATION = timedelta(seconds=30)
 """Longer than the limit of any call."""
-_FINAL_STATUSES = {
-    "done": RevocationStatus.DONE,
-    "unsupported": RevocationStatus.UNSUPPORTED,
-    "refused": RevocationStatus.REFUSED,
-}
+_FINAL_RESULTS = ("done", "unsupported", "refused")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,9 +47,8 @@ def queue_revocations(
     tokens: Sequence[ReceivedToken], *, provider: str, session_id: uuid.UUID | None = None, now: datetime
 ) -> tuple[uuid.UUID, ...]:
     """Create a PendingRevocation that is due at once for each token; return their ids in the order of tokens."""
-    return PendingRevocation.objects.queue(
-        [TokenToRevoke(token=token, provider=provider, session_id=session_id) for token in tokens], now=now
-    )
+    to_revoke = [TokenToRevoke(token=token, provider=provider, session_id=session_id) for token in tokens]
+    return PendingRevocation.objects.queue(to_revoke, now=now)
 
 
 def list_due(*, now: datetime, limit: int) -> list[uuid.UUID]:
@@ -69,10 +64,8 @@ def attempt_revocation(
 
     None: it was not tried, because it is unknown, finished, not due, or leased. Otherwise as `attempt_revocations`.
     """
-    statuses = attempt_revocations(
-        [revocation_id], now=now, budget_seconds=timeout_seconds, give_up_after=give_up_after
-    )
-    return statuses.get(revocation_id)
+    results = attempt_revocations([revocation_id], now=now, budget_seconds=timeout_seconds, give_up_after=give_up_after)
+    return results.get(revocation_id)
 
 
 def attempt_revocations(
@@ -96,15 +89,13 @@ def attempt_revocations(
     return _save_results(results, now=done_at, give_up_after=give_up_after) if results else {}
 
 
-def _lease_rows(revocation_ids: Sequence[uuid.UUID], *, now: datetime) -> list[PendingRevocation]:
+def _lease_rows(ids: Sequence[uuid.UUID], *, now: datetime) -> list[PendingRevocation]:
     """Lease the rows; return those that are leased now, in the given order."""
     with transaction.atomic(durable=True):
         due, attempts = PendingRevocation.objects.due(now), models.F("attempts") + 1
-        leased_ids = [
-            pk for pk in revocation_ids if due.acquire_lease(pk, now=now, lease=LEASE_DURATION, attempts=attempts)
-        ]
-        rows = PendingRevocation.objects.in_bulk(leased_ids)
-    return [rows[pk] for pk in leased_ids]
+        leased = [pk for pk in ids if due.acquire_lease(pk, now=now, lease=LEASE_DURATION, attempts=attempts)]
+        rows = PendingRevocation.objects.in_bulk(leased)
+    return [rows[pk] for pk in leased]
 
 
 def retry_due(
@@ -182,7 +173,7 @@ def revoke_at_provider(
         return RevocationAttemptResult(status=RevocationStatus.PENDING, error_code=error.code)
     outcome = process_revocation_response(response)
     return RevocationAttemptResult(
-        status=_FINAL_STATUSES.get(outcome.result, RevocationStatus.PENDING),
+        status=RevocationStatus(outcome.result if outcome.result in _FINAL_RESULTS else "pending"),
         error_code="" if outcome.result == "done" else _get_error_code(outcome.result, response.status),
         needs_operator=outcome.result == "retry_slowly",
         retry_after=outcome.retry_after,
