@@ -170,8 +170,8 @@ def lookup(**given: Any) -> Callable[[Side], None]:
         note = side.make()
         (suffix, value) = next(iter(given.items()))
         with refusing():
-            found = side.notes.objects.filter(**{f"{side.column}__{suffix}": value})
-            assert list(found) == [note]
+            actual = side.notes.objects.filter(**{f"{side.column}__{suffix}": value})
+            assert list(actual) == [note]
 
     return lookup_finds_the_row_or_is_refused
 
@@ -236,8 +236,8 @@ def ordering(by: Callable[[str], Any], *, is_reversed: bool = False) -> Callable
         for text in texts:
             side.make(text)
         with refusing():
-            found = [side.read(note) for note in side.notes.objects.order_by(by(side.column))]
-            assert found == (texts[::-1] if is_reversed else texts)
+            actual = [side.read(note) for note in side.notes.objects.order_by(by(side.column))]
+            assert actual == (texts[::-1] if is_reversed else texts)
 
     return ordering_is_that_of_the_values_or_is_refused
 
@@ -261,8 +261,8 @@ def ordering_by_default_is_that_of_the_values_or_is_refused(side: Side) -> None:
 def a_function_of_the_database_is_over_the_value_or_refused(side: Side) -> None:
     side.make()
     with refusing(), suppress(DatabaseError):
-        found = side.notes.objects.annotate(upper=Upper(side.column)).values_list("upper", flat=True)
-        assert list(found) == [CANARY.upper()]
+        actual = side.notes.objects.annotate(upper=Upper(side.column)).values_list("upper", flat=True)
+        assert list(actual) == [CANARY.upper()]
 
 
 def comparing_with_another_column_is_over_the_value_or_refused(side: Side) -> None:
@@ -325,13 +325,13 @@ def the_text_does_not_tell_when_it_was_written(side: Side) -> None:
 
 def values_and_repr_show_no_plain_text(side: Side) -> None:
     note = side.make()
-    for shown in (
+    for displayed in (
         vars(note)[side.column],
         side.notes.objects.values(side.column).get(),
         side.notes.objects.values_list(side.column).get(),
         side.notes.objects.annotate(again=F(side.column)).get().again,
     ):
-        assert CANARY not in f"{shown} {shown!r}"
+        assert CANARY not in f"{displayed} {displayed!r}"
 
 
 TRAPS: dict[str, Callable[[Side], None]] = {
@@ -392,7 +392,7 @@ def library_side(notes: Any, settings: Any, monkeypatch: pytest.MonkeyPatch) -> 
         has_key=lambda has: start(old if has else new),
         promote=lambda: setattr(settings, "FIELD_ENCRYPTION_KEY", [new, old]),
         restart=lambda: start(*settings.FIELD_ENCRYPTION_KEY),
-        reseal=lambda: [call_command(each) for each in commands if "rotate" in each] and None,
+        reseal=lambda: [call_command(command) for command in commands if "rotate" in command] and None,
         drop_old=lambda: start(new),
         field=library.EncryptedTextField,
     )

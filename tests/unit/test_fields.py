@@ -35,12 +35,12 @@ def test_undecryptable_text_raises_and_is_kept_by_every_save(notes: Any, setting
     assert opened(again(note)) == CANARY
     DAMAGES[damage](note, settings)
     before = in_database(note, "own_text")
-    found = again(note)
+    row = again(note)
     with pytest.raises(KeyUnknown if damage == "missing key" else CiphertextInvalid) as raised:
-        opened(found)
+        opened(row)
     assert isinstance(raised.value, Undecryptable)
-    found.title = "changed"
-    found.save()
+    row.title = "changed"
+    row.save()
     again(note).save(update_fields=["own_text"])
     notes.objects.bulk_create([again(note)], update_conflicts=True, unique_fields=["id"], update_fields=["own_text"])
     assert (in_database(note, "own_text"), again(note).title) == (before, "changed")
@@ -114,11 +114,11 @@ def test_bulk_update_is_refused_and_save_is_not(notes: Any) -> None:
 
 @pytest.mark.parametrize("save", ["save", "create", "bulk_create"])
 def test_saving_an_expression_is_refused(notes: Any, save: str) -> None:
-    given = {"own_text": F("title")}
+    values = {"own_text": F("title")}
     doors: dict[str, Any] = {
-        "save": lambda: notes(**given).save(),
-        "create": lambda: notes.objects.create(**given),
-        "bulk_create": lambda: notes.objects.bulk_create([notes(**given)]),
+        "save": lambda: notes(**values).save(),
+        "create": lambda: notes.objects.create(**values),
+        "bulk_create": lambda: notes.objects.bulk_create([notes(**values)]),
     }
     with pytest.raises(TypeError):
         doors[save]()
@@ -155,19 +155,19 @@ def test_row_without_its_natural_key_is_refused(notes: Any) -> None:
 
 
 def test_values_survive_bulk_create_upsert_defer_only_and_save_of_other_columns(notes: Any) -> None:
-    made = notes.objects.bulk_create(notes(own_text=str(n)) for n in range(3))
-    changed = [notes(pk=note.pk, own_text=f"new {n}") for n, note in enumerate(made)]
+    created = notes.objects.bulk_create(notes(own_text=str(n)) for n in range(3))
+    changed = [notes(pk=note.pk, own_text=f"new {n}") for n, note in enumerate(created)]
     notes.objects.bulk_create(changed, update_conflicts=True, unique_fields=["id"], update_fields=["own_text"])
-    for n, note in enumerate(made):
-        for found in (
+    for n, note in enumerate(created):
+        for actual in (
             notes.objects.get(pk=note.pk),
             notes.objects.defer("own_text").get(pk=note.pk),
             notes.objects.only("own_text").get(pk=note.pk),
         ):
-            assert opened(found) == f"new {n}"
-            found.title = "changed"
-            found.save()
-    assert [opened(notes.objects.get(pk=note.pk)) for note in made] == ["new 0", "new 1", "new 2"]
+            assert opened(actual) == f"new {n}"
+            actual.title = "changed"
+            actual.save()
+    assert [opened(notes.objects.get(pk=note.pk)) for note in created] == ["new 0", "new 1", "new 2"]
 
 
 def test_unsaved_value_is_plain_and_a_saved_one_is_encrypted_in_the_instance(notes: Any) -> None:
@@ -261,7 +261,7 @@ def test_computing_with_an_encrypted_column_is_refused(notes: Any, computing: st
 def test_encrypted_column_can_be_selected_in_every_way(notes: Any) -> None:
     note = make(notes, title="b")
     rows = notes.objects.filter(pk=note.pk)
-    for found in (
+    for actual in (
         rows.values("own_text").get()["own_text"],
         rows.values_list("own_text", flat=True).get(),
         rows.annotate(again=F("own_text")).get().again,
@@ -272,8 +272,8 @@ def test_encrypted_column_can_be_selected_in_every_way(notes: Any) -> None:
         rows.union(notes.objects.none(), rows).get().own_text,
         rows.order_by("title").only("own_text").get().own_text,
     ):
-        assert isinstance(found, EncryptedText)
-        assert found.ciphertext == in_database(note, "own_text")
+        assert isinstance(actual, EncryptedText)
+        assert actual.ciphertext == in_database(note, "own_text")
     assert rows.annotate(many=Count("pk")).count() == rows.count() == 1
 
 

@@ -36,8 +36,8 @@ pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "phi_
 def revocation(**values: Any) -> PendingRevocation:
     """Return a row with an encrypted column, which may be empty."""
     now = clock.now()
-    made = {"provider": "default", "status": RevocationStatus.DONE, "due_at": now, "created_at": now}
-    return PendingRevocation.objects.create(id=uuid.uuid4(), **made, **values)
+    created = {"provider": "default", "status": RevocationStatus.DONE, "due_at": now, "created_at": now}
+    return PendingRevocation.objects.create(id=uuid.uuid4(), **created, **values)
 
 
 def admin_pages(notes: Any, settings: Any) -> Callable[..., str]:
@@ -46,16 +46,16 @@ def admin_pages(notes: Any, settings: Any) -> Callable[..., str]:
     site.register(notes, list_display=["title", "own_text"], readonly_fields=["own_text"], fields=["title", "own_text"])
     settings.AUTHENTICATION_BACKENDS = ["django.contrib.auth.backends.ModelBackend"]
     settings.ROOT_URLCONF = (path("admin/", site.urls),)
-    settings.MIDDLEWARE = [each for each in settings.MIDDLEWARE if "django_phi_oidc" not in each]
+    settings.MIDDLEWARE = [item for item in settings.MIDDLEWARE if "django_phi_oidc" not in item]
     client = Client(headers={"host": "127.0.0.1"})
     administrator = get_user_model()._default_manager.create_superuser("administrator", password="x")
     client.force_login(administrator)
 
     def page(which: str, note: Any = None, **posted: str) -> str:
         address = f"/admin/django_phi_oidc/note/{f'{note.pk}/change/' if note else ''}"
-        answer = client.post(address, posted) if posted else client.get(address)
-        assert answer.status_code == (302 if posted else 200), which
-        return str(answer.content.decode())
+        response = client.post(address, posted) if posted else client.get(address)
+        assert response.status_code == (302 if posted else 200), which
+        return str(response.content.decode())
 
     return page
 
@@ -64,10 +64,10 @@ def test_admin_displays_the_mask_and_keeps_the_value(notes: Any, settings: Any) 
     note = make(notes, title="before")
     page = admin_pages(notes, settings)
     before = in_database(note, "own_text")
-    for shown in (page("changelist"), page("change", note)):
-        assert MASK in shown
-        assert CANARY not in shown
-        assert before not in shown
+    for displayed in (page("changelist"), page("change", note)):
+        assert MASK in displayed
+        assert CANARY not in displayed
+        assert before not in displayed
     page("change", note, title="after", own_text="forged")
     assert (again(note).title, in_database(note, "own_text")) == ("after", before)
 
@@ -76,7 +76,7 @@ def test_admin_displays_the_mask_and_keeps_the_value(notes: Any, settings: Any) 
 def test_undecryptable_row_is_listed_in_the_admin(notes: Any, settings: Any, damage: str) -> None:
     note, whole = make(notes, title="damaged"), make(notes, title="whole")
     DAMAGES[damage](note, settings)
-    assert {each.title: str(each.own_text) for each in notes.objects.exclude(title="")} == dict.fromkeys(
+    assert {row.title: str(row.own_text) for row in notes.objects.exclude(title="")} == dict.fromkeys(
         ("damaged", "whole"), MASK
     )
     page = admin_pages(notes, settings)("changelist")
@@ -96,7 +96,7 @@ def test_no_form_contains_the_field(notes: Any) -> None:
 def test_values_templates_and_repr_display_the_mask(notes: Any) -> None:
     note = make(notes)
     template = Template("{{ note.own_text }} {{ note.own_text|upper }} {{ note.own_text|safe }}")
-    for shown in (
+    for displayed in (
         note.own_text,
         notes.objects.values("own_text").get(),
         notes.objects.values_list("own_text").get(),
@@ -105,9 +105,9 @@ def test_values_templates_and_repr_display_the_mask(notes: Any) -> None:
         f"{note.own_text} {note.own_text!r}",
         template.render(Context({"note": note})),
     ):
-        assert MASK in repr(shown)
-        assert CANARY not in repr(shown)
-        assert in_database(note, "own_text") not in repr(shown)
+        assert MASK in repr(displayed)
+        assert CANARY not in repr(displayed)
+        assert in_database(note, "own_text") not in repr(displayed)
     with pytest.raises(TypeError):
         json.dumps(note.own_text)
 
@@ -188,7 +188,7 @@ def test_serializing_other_fields_or_a_row_without_a_value_is_possible(form: str
 def test_dumpdata_of_an_encrypted_value_is_refused_and_of_other_data_is_not() -> None:
     without, out = revocation(), io.StringIO()
     call_command("dumpdata", "django_phi_oidc.pendingrevocation", stdout=out)
-    assert [each["pk"] for each in json.loads(out.getvalue())] == [str(without.pk)]
+    assert [row["pk"] for row in json.loads(out.getvalue())] == [str(without.pk)]
     revocation(token=CANARY)
     out = io.StringIO()
     with pytest.raises(CommandError, match=r"PendingRevocation\.token is sealed.*--exclude django_phi_oidc\.pending"):
@@ -197,7 +197,7 @@ def test_dumpdata_of_an_encrypted_value_is_refused_and_of_other_data_is_not() ->
     for left_out in ("django_phi_oidc.pendingrevocation", "django_phi_oidc"):
         out = io.StringIO()
         call_command("dumpdata", exclude=[left_out], stdout=out)
-        assert "django_phi_oidc.pendingrevocation" not in {each["model"] for each in json.loads(out.getvalue())}
+        assert "django_phi_oidc.pendingrevocation" not in {row["model"] for row in json.loads(out.getvalue())}
 
 
 @pytest.mark.parametrize("value", [MASK, CANARY])
@@ -208,5 +208,5 @@ def test_fixture_with_an_encrypted_value_is_refused(notes: Any, value: str) -> N
         note.save_base(raw=True)
     claim = {"model": "django_phi_oidc.storedclaim", "pk": 1, "fields": {"name": "x", "value": value}}
     with pytest.raises((DeserializationError, FieldError)):
-        [each.save() for each in serializers.deserialize("json", io.StringIO(json.dumps([claim])))]
+        [item.save() for item in serializers.deserialize("json", io.StringIO(json.dumps([claim])))]
     assert not StoredClaim.objects.exists()

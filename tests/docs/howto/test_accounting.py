@@ -31,9 +31,9 @@ EMERGENCY = "5b0c3c52-9a8e-4f7d-8c61-2d5e7a9b1c34"
 
 
 def block(name: str) -> str:
-    found = re.search(rf"<!-- tested: {re.escape(name)} -->\n```\w+\n(.*?)```", PAGE, re.DOTALL)
-    assert found, name
-    return found[1]
+    match = re.search(rf"<!-- tested: {re.escape(name)} -->\n```\w+\n(.*?)```", PAGE, re.DOTALL)
+    assert match, name
+    return match[1]
 
 
 @pytest.fixture(autouse=True)

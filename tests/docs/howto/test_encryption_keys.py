@@ -37,9 +37,9 @@ Answer = Callable[["Service", BaseHTTPRequestHandler], tuple[int, Any]]
 
 
 def block(name: str) -> str:
-    found = re.search(rf"<!-- tested: {name} -->\n *```\w+\n(.*?)```", PAGE, re.DOTALL)
-    assert found, name
-    return "\n".join(line.removeprefix("   ") if found[1].startswith("   ") else line for line in found[1].splitlines())
+    match = re.search(rf"<!-- tested: {name} -->\n *```\w+\n(.*?)```", PAGE, re.DOTALL)
+    assert match, name
+    return "\n".join(line.removeprefix("   ") if match[1].startswith("   ") else line for line in match[1].splitlines())
 
 
 @dataclass
@@ -86,15 +86,15 @@ def wrapped(text: str) -> str:
 @pytest.fixture
 def service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Service]:
     """Return the service, and configure it in the environment of the documented code."""
-    made = Service()
+    created = Service()
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            status, body = made.answer_to(self)
+            status, body = created.answer_to(self)
             content = body if isinstance(body, bytes) else json.dumps(body).encode()
             self.send_response(status)
             if status == 302:
-                self.send_header("Location", f"{made.base}/v1/secret/data/phi-oidc")
+                self.send_header("Location", f"{created.base}/v1/secret/data/phi-oidc")
             self.send_header("Content-Length", str(len(content)))
             # The client of a hanging response has disconnected.
             with suppress(ConnectionError):
@@ -110,16 +110,16 @@ def service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Service
     (tmp_path / "token").write_text(f"{TOKEN}\n")
     (tmp_path / "wrapped").write_text(f"{wrapped(NEW)}\n{wrapped(OLD)}\n")
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        made.base = f"http://127.0.0.1:{server.server_port}"
-        monkeypatch.setenv("VAULT_ADDR", made.base)
+        created.base = f"http://127.0.0.1:{server.server_port}"
+        monkeypatch.setenv("VAULT_ADDR", created.base)
         monkeypatch.setenv("VAULT_TOKEN_FILE", str(tmp_path / "token"))
-        monkeypatch.setenv("GCE_METADATA_HOST", made.base.removeprefix("http://"))
-        monkeypatch.setenv("PHI_KMS_URL", f"{made.base}/v1")
+        monkeypatch.setenv("GCE_METADATA_HOST", created.base.removeprefix("http://"))
+        monkeypatch.setenv("PHI_KMS_URL", f"{created.base}/v1")
         monkeypatch.setenv("PHI_KMS_KEY", KEY_NAME)
         monkeypatch.setenv("PHI_WRAPPED_KEYS", str(tmp_path / "wrapped"))
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
-        yield made
+        yield created
         server.shutdown()
         thread.join()
 
@@ -137,14 +137,14 @@ def code(service: Service) -> Iterator[dict[str, Any]]:
 def test_each_documented_key_source_returns_the_list(
     source: str, settings: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found = re.search(rf"^\| {source} \| `(.*?)`", PAGE, re.MULTILINE)
-    assert found
+    match = re.search(rf"^\| {source} \| `(.*?)`", PAGE, re.MULTILINE)
+    assert match
     file = tmp_path / "keys"
     file.write_text(f"{NEW}\n{OLD}\n")
     monkeypatch.setenv("PHI_ENCRYPTION_KEYS", f"{NEW},{OLD}")
-    declared = found[1].replace("/run/secrets/phi-encryption-keys", str(file)).replace('"…", "…"', f'"{NEW}", "{OLD}"')
+    declared = match[1].replace("/run/secrets/phi-encryption-keys", str(file)).replace('"…", "…"', f'"{NEW}", "{OLD}"')
     settings.PHI_OIDC = {**settings.PHI_OIDC, **eval(f"{{{declared}}}", {"os": os, "Path": Path})}
-    assert [base64.urlsafe_b64encode(each.material).decode() for each in keyring.get_keys("ENCRYPTION_KEYS")] == [
+    assert [base64.urlsafe_b64encode(key.material).decode() for key in keyring.get_keys("ENCRYPTION_KEYS")] == [
         NEW,
         OLD,
     ]
@@ -153,8 +153,10 @@ def test_each_documented_key_source_returns_the_list(
 def test_documented_command_generates_a_key(settings: Any) -> None:
     (command,) = block("key").splitlines()
     words = shlex.split(command.removeprefix("$ "))
-    made = subprocess.run([sys.executable, *words[1:]], capture_output=True, text=True, check=True, timeout=30).stdout
-    settings.PHI_OIDC = {**settings.PHI_OIDC, "ENCRYPTION_KEYS": made}
+    created = subprocess.run(
+        [sys.executable, *words[1:]], capture_output=True, text=True, check=True, timeout=30
+    ).stdout
+    settings.PHI_OIDC = {**settings.PHI_OIDC, "ENCRYPTION_KEYS": created}
     assert len(keyring.get_keys("ENCRYPTION_KEYS")) == 1
 
 
@@ -277,11 +279,11 @@ def test_concurrent_threads_fetch_the_list_once_and_none_waits_for_a_refresh(
 def test_documented_key_change_works(settings: Any) -> None:
     now, declared = clock.now(), settings.PHI_OIDC
     settings.PHI_OIDC = {**declared, "ENCRYPTION_KEYS": [OLD]}
-    made = {"token": "secret", "status": RevocationStatus.DONE, "due_at": now, "created_at": now}
+    created = {"token": "secret", "status": RevocationStatus.DONE, "due_at": now, "created_at": now}
     for _ in range(3):
-        PendingRevocation.objects.create(id=uuid.uuid4(), **made)
+        PendingRevocation.objects.create(id=uuid.uuid4(), **created)
     settings.PHI_OIDC = {**declared, "ENCRYPTION_KEYS": [NEW, OLD]}
-    new, old = (each.id for each in keyring.get_keys("ENCRYPTION_KEYS"))
+    new, old = (key.id for key in keyring.get_keys("ENCRYPTION_KEYS"))
     for name in ("before", "rotate", "after"):
         (command, *expected) = block(name).replace("4f2c9d1e", new).replace("a07b51c3", old).splitlines()
         out = StringIO()

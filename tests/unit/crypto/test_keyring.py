@@ -113,10 +113,10 @@ def test_keys_from_a_bad_file_raise_key_missing(settings: Any, tmp_path: Path, c
 
 
 def test_generated_key_is_accepted_in_a_key_list(settings: Any) -> None:
-    made = keyring.generate_key()
-    configure(settings, made)
-    assert found() == [made]
-    assert keyring.generate_key() != made
+    created = keyring.generate_key()
+    configure(settings, created)
+    assert found() == [created]
+    assert keyring.generate_key() != created
 
 
 def test_repr_of_a_key_shows_only_its_id() -> None:

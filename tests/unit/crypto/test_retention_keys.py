@@ -52,8 +52,8 @@ def make(folder: Path, name: str) -> bytes:
 def test_concurrent_processes_create_one_key(tmp_path: Path) -> None:
     names = [f"202611{day:02}-{kind}" for day in range(1, 21) for kind in ("session", "60")]
     with multiprocessing.get_context("spawn").Pool(4) as pool:
-        made = pool.starmap(make, [(tmp_path, name) for name in names for _ in range(8)], chunksize=1)
-    by_name = {name: set(made[8 * at : 8 * at + 8]) for at, name in enumerate(names)}
+        created = pool.starmap(make, [(tmp_path, name) for name in names for _ in range(8)], chunksize=1)
+    by_name = {name: set(created[8 * at : 8 * at + 8]) for at, name in enumerate(names)}
     assert [len(keys) for keys in by_name.values()] == [1] * len(names)
     assert len(set.union(*by_name.values())) == len(names)
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(names), "nothing is left lying about"
@@ -108,8 +108,8 @@ def test_store_is_the_configured_one(settings: Any, tmp_path: Path) -> None:
     assert not retention_keys.is_enabled()
     with pytest.raises(KeyMissing):
         retention_keys.get_store()
-    for given in (tmp_path, RetentionKeyFolder(tmp_path)):
-        settings.PHI_OIDC = {**declared, "RETENTION_KEYS": given}
+    for values in (tmp_path, RetentionKeyFolder(tmp_path)):
+        settings.PHI_OIDC = {**declared, "RETENTION_KEYS": values}
         assert retention_keys.is_enabled()
         assert isinstance(retention_keys.get_store(), RetentionKeyFolder)
     settings.PHI_OIDC = {**declared, "RETENTION_KEYS": str(tmp_path)}

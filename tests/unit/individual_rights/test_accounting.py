@@ -41,7 +41,7 @@ def account_for(person: Person, **given: Any) -> DisclosureAccounting:
 
 
 def ids(report: DisclosureAccounting) -> list[uuid.UUID]:
-    return [each.id for page in report.iter_pages() for each in page]
+    return [item.id for page in report.iter_pages() for item in page]
 
 
 def test_every_kind_of_disclosure_is_included_newest_first(person: Person) -> None:
@@ -57,8 +57,8 @@ def test_every_kind_of_disclosure_is_included_newest_first(person: Person) -> No
     )
     (rows,) = account_for(person).iter_pages()
     assert [row.id for row in rows] == [*exported, revealed, *part, *granted]
-    given = [(row.actor, row.purpose_name, row.resource, row.claims, row.emergency) for row in rows]
-    assert given == [
+    values = [(row.actor, row.purpose_name, row.resource, row.claims, row.emergency) for row in rows]
+    assert values == [
         ("", "patient requested", f"user/{person.user.pk}", ("address", "birthdate"), ""),
         (NURSE, "healthcare operations", "", ("birthdate",), ""),
         (STAFF, "healthcare payment", f"Chart/{person.user.pk}-1", (), ""),
@@ -69,12 +69,12 @@ def test_every_kind_of_disclosure_is_included_newest_first(person: Person) -> No
 
 def test_events_that_disclose_nothing_are_excluded(person: Person) -> None:
     own = f"Patient/{person.user.pk}"
-    seen = look(by=STAFF, resource=own)
+    observed = look(by=STAFF, resource=own)
     look(by=STAFF, resource=own, action=Action.ACCESS_DENIED, outcome="failure")
     look(by=STAFF, resource=own, action=Action.HOLD_PLACED)
     reveal(person.subject.uuid, by=STAFF, outcome="failure", reason="claim_scrubbed")
     look(by=STAFF, subject=str(person.subject.uuid), action=Action.CLAIM_STORED)
-    assert ids(account_for(person)) == seen
+    assert ids(account_for(person)) == observed
 
 
 def test_registered_disclosures_are_included(person: Person) -> None:
@@ -195,13 +195,13 @@ def test_accounting_records_an_event_for_each_subject(make_person: Callable[...,
 
 def test_account_without_a_subject_has_an_accounting_of_its_resources() -> None:
     user = get_user_model()._default_manager.create_user(username="unlinked")
-    seen = look(by=STAFF, resource=f"Patient/{user.pk}")
+    observed = look(by=STAFF, resource=f"Patient/{user.pk}")
     exported = look(action=Action.SUBJECT_EXPORTED, resource=f"user/{user.pk}", at=NOW + DAY)
     look(by=STAFF, resource=f"user/{user.pk}", action=Action.SUBJECT_LINKED)
     report = create_accounting(
         user, resources=resources_of(user), since=NOW - DAY, include_own=False, origin=Origin(), now=NOW
     )
-    assert ids(report) == [*exported, *seen]
+    assert ids(report) == [*exported, *observed]
     assert AuditEvent.objects.get(action="subject.accounted").subject == ""
 
 
@@ -227,14 +227,14 @@ def test_pages_forward_and_back_have_each_disclosure_once_despite_new_events(per
     resource = f"Patient/{person.user.pk}"
     written = look(by=STAFF, count=25, resource=resource)
     written += [reveal(person.subject.uuid, by=STAFF, at=NOW + timedelta(seconds=n)) for n in range(1, 26)]
-    report, seen = account_for(person), []
+    report, observed = account_for(person), []
     page = report.get_page(size=20)
-    seen += page.rows
+    observed += page.rows
     while page.older_key is not None:
         look(by=STAFF, count=5, resource=resource, at=NOW + DAY)
         page = report.get_page(before=page.older_key, size=20)
-        seen += page.rows
-    assert [row.id for row in seen] == written[::-1]
+        observed += page.rows
+    assert [row.id for row in observed] == written[::-1]
     back = list(page.rows)
     while page.newer_key is not None:
         page = report.get_page(after=page.newer_key, size=20)
@@ -261,7 +261,7 @@ def test_query_counts_do_not_grow_with_the_disclosures(make_person: Callable[...
     for _ in range(2):
         with CaptureQueriesContext(connections["default"]) as here, CaptureQueriesContext(trail) as there:
             find_actor_accounts(account_for(person).get_page().rows)
-        counts.append((len(here), len([each for each in there if each["sql"].startswith("SELECT")])))
+        counts.append((len(here), len([item for item in there if item["sql"].startswith("SELECT")])))
         for number in range(20):
             reveal(person.subject.uuid, by=person.user.pk + 1 + number % 3)
         make_person(user=person.user, issuer="https://other.example.test")
@@ -271,11 +271,11 @@ def test_query_counts_do_not_grow_with_the_disclosures(make_person: Callable[...
 def test_names_are_from_accounts_only(person: Person) -> None:
     users = get_user_model()._default_manager
     ada = users.create_user(username="u-1", first_name="Ada", last_name="Berg")
-    nameless, gone = users.create_user(username="u-2"), users.create_user(username="u-3", first_name="Gone")
-    gone_pk = gone.pk
+    nameless, deleted = users.create_user(username="u-2"), users.create_user(username="u-3", first_name="Gone")
+    gone_pk = deleted.pk
     for by in (ada.pk, nameless.pk, gone_pk, "", "no key", "9" * 60, "-1"):
         reveal(person.subject.uuid, by=by)
-    gone.delete()
+    deleted.delete()
     rows = account_for(person).get_page().rows
     accounts = find_actor_accounts(rows)
     assert {actor: get_display_name(user) for actor, user in accounts.items()} == {
@@ -289,14 +289,14 @@ def test_names_are_from_accounts_only(person: Person) -> None:
 def test_accounting_states_from_when_it_is_complete(person: Person) -> None:
     resource = f"Patient/{person.user.pk}"
     look(by=STAFF, resource=resource, at=NOW - 20 * DAY)
-    kept = look(by=STAFF, resource=resource, at=NOW - 10 * DAY)
+    stored = look(by=STAFF, resource=resource, at=NOW - 10 * DAY)
     seal_now(at=NOW)
     assert account_for(person).find_available_since() is None
-    gone = AuditLeaf.objects.get(leaf_index=0).event_id
+    deleted = AuditLeaf.objects.get(leaf_index=0).event_id
     with without_triggers():
-        sql(f"DELETE FROM {EVENT} WHERE id = %s", gone)
+        sql(f"DELETE FROM {EVENT} WHERE id = %s", deleted)
     report = account_for(person)
-    assert (ids(report), report.find_available_since()) == (kept, NOW - 10 * DAY)
+    assert (ids(report), report.find_available_since()) == (stored, NOW - 10 * DAY)
     assert account_for(person, since=NOW - 10 * DAY).find_available_since() is None
 
 
@@ -315,11 +315,11 @@ def test_unreadable_row_is_distinguished_from_an_unavailable_audit_log(person: P
 
 @pytest.mark.parametrize(("now", "since"), [("2026-11-24", "2020-11-24"), ("2028-02-29", "2022-02-28")])
 def test_accounting_starts_six_years_ago(now: str, since: str) -> None:
-    moments = (datetime.fromisoformat(each).replace(tzinfo=UTC) for each in (now, since))
+    moments = (datetime.fromisoformat(item).replace(tzinfo=UTC) for item in (now, since))
     assert accounting.get_accounting_start(next(moments)) == next(moments)
 
 
 def test_unknown_purpose_is_displayed_as_its_code() -> None:
-    given: dict[str, Any] = {"id": uuid.uuid4(), "occurred_at": NOW, "action": "", "actor": "", "is_own": False}
-    row = Disclosure(**given, purpose="OLD", resource="", claims=(), emergency="")
+    values: dict[str, Any] = {"id": uuid.uuid4(), "occurred_at": NOW, "action": "", "actor": "", "is_own": False}
+    row = Disclosure(**values, purpose="OLD", resource="", claims=(), emergency="")
     assert row.purpose_name == "OLD"

@@ -286,8 +286,8 @@ def test_erasure_and_the_end_of_the_same_sessions_do_not_deadlock(
         end_session(person.session.pk, EndReason.LOGOUT, origin=Origin(), now=NOW)
 
     with ThreadPoolExecutor(2) as pool:
-        for each in [pool.submit(run, act) for act in (erase, leave)]:
-            each.result(60)
+        for item in [pool.submit(run, act) for act in (erase, leave)]:
+            item.result(60)
     assert what_is_held() == of()
     assert len(events(Action.SESSION_ENDED)) == len(events(Action.SUBJECT_ERASED)) == 6
 
@@ -297,7 +297,7 @@ def test_erasure_closes_the_emergency_access_of_the_person_and_keeps_it_for_revi
 ) -> None:
     person, other = known(), known()
     declare_emergency(settings)
-    rows = [opened(allow(each.user, "open_emergencyaccess"), "Patient/7", now=NOW) for each in (person, other)]
+    rows = [opened(allow(item.user, "open_emergencyaccess"), "Patient/7", now=NOW) for item in (person, other)]
     erase(person)
     for row in rows:
         row.refresh_from_db()

@@ -98,7 +98,7 @@ def test_export_contains_all_data_of_the_person_and_none_of_others(
     text = json.dumps(document)
     secrets = (ACCESS_TOKEN, REFRESH_TOKEN, "sid-1", person.django_key, person.session.session_key_digest, REASON)
     strange = (str(other.subject.uuid), other.user.get_username(), "lab.example.test", str(hold.pk))
-    assert [found for found in (*secrets, *strange) if found in text] == []
+    assert [actual for actual in (*secrets, *strange) if actual in text] == []
 
 
 def test_export_contains_disclosures_and_its_own_event(op: ScriptedOP, sign_in: Callable[..., SignedIn]) -> None:
@@ -169,7 +169,7 @@ def test_export_records_all_of_many_claim_names(op: ScriptedOP, sign_in: Callabl
     assert len(subject["claims"]) == 65
     recorded = [json.loads(event.detail) for event in AuditEvent.objects.filter(action="subject.exported")]
     assert sorted(name for detail in recorded for name in detail["claims"]) == [
-        each["name"] for each in subject["claims"]
+        item["name"] for item in subject["claims"]
     ]
     assert not any("sanitized" in detail for detail in recorded)
 
@@ -194,9 +194,9 @@ def test_export_contains_each_subject_and_sessions_of_deleted_links(
     OIDCSession.objects.filter(pk=person.session.pk).update(subject=third)
     third.delete()
     document = export(person, person.subject, second).document
-    named = [[each["uuid"], *(claim["name"] for claim in each["claims"])] for each in document["subjects"]]
+    named = [[item["uuid"], *(claim["name"] for claim in item["claims"])] for item in document["subjects"]]
     assert named == [[str(person.subject.uuid), "address"], [str(second.uuid), "address"]]
-    assert [(each["subject"], each["end_reason"]) for each in document["sessions"]] == [(None, "subject_unlinked")]
+    assert [(item["subject"], item["end_reason"]) for item in document["sessions"]] == [(None, "subject_unlinked")]
     recorded = AuditEvent.objects.filter(action="subject.exported").values_list("subject", flat=True)
     assert set(recorded) == {str(person.subject.uuid), str(second.uuid)}
     (alone,) = export(person, second).document["subjects"]
@@ -226,8 +226,8 @@ def test_export_contains_emergency_accesses_without_the_patient(
 ) -> None:
     person, other = sign_in(), sign_in()
     declare_emergency(settings)
-    for each in (person, other):
-        each.user = allow(each.user, "open_emergencyaccess")
+    for item in (person, other):
+        item.user = allow(item.user, "open_emergencyaccess")
     row = opened(person.user, "Patient/4711", now=NOW)
     opened(other.user, "Patient/4712", now=NOW)
     document = export(person).document

@@ -51,8 +51,8 @@ def lines(page: Any) -> list[str]:
 
 
 def way(page: Any, name: str) -> str:
-    found = re.search(f'id="{name}" href="([^"]*)"', page.content.decode())
-    return unescape(found[1]) if found else ""
+    match = re.search(f'id="{name}" href="([^"]*)"', page.content.decode())
+    return unescape(match[1]) if match else ""
 
 
 def accounted() -> list[AuditEvent]:
@@ -90,8 +90,8 @@ def test_project_overrides_the_names_of_actors(person: SignedIn) -> None:
     ada = get_user_model()._default_manager.create_user(username="u", first_name="Ada", last_name="Berg")
     for by in (ada.pk, STAFF, person.user.pk):
         reveal(person.subject.uuid, by=by)
-    shown = {line.split("|")[1] for line in lines(person.client().get("/named/?all=1"))}
-    assert shown == {"Dr. Berg", "a former colleague", "you"}
+    displayed = {line.split("|")[1] for line in lines(person.client().get("/named/?all=1"))}
+    assert displayed == {"Dr. Berg", "a former colleague", "you"}
 
 
 def test_page_never_displays_another_person(sign_in: Callable[[], SignedIn]) -> None:

@@ -105,20 +105,20 @@ def test_key_usage_counts_texts_by_key_without_decryption(ward: Any, seal_under:
 @pytest.mark.parametrize("batch", [1, 2, 7, 8, 100])
 def test_reencrypt_encrypts_old_texts_under_the_newest_key_in_batches(ward: Any, seal_under: Any, batch: int) -> None:
     seal_under(OLD)
-    column, made = column_of(ward.Chart, "text"), charts(ward, 7)
+    column, created = column_of(ward.Chart, "text"), charts(ward, 7)
     seal_under(NEW, OLD)
     newest = charts(ward, 2)
     ward.Chart.objects.create(text=None)
-    kept = {str(pk): text for pk, text in texts(column).items() if pk in {str(c.pk) for c in newest} or text is None}
+    stored = {str(pk): text for pk, text in texts(column).items() if pk in {str(c.pk) for c in newest} or text is None}
     ring, looked_at = keyring.get_keys("ENCRYPTION_KEYS"), list[int]()
     assert reencrypt(column, keys=ring, batch_size=batch, report_progress=looked_at.append) == ReencryptionResult(
         reencrypted=7
     )
     assert looked_at == [*range(batch, 7, batch), 7]
     assert count_key_usage(column) == KeyUsage(counts_by_key_id={ring[0].id: 9})
-    assert kept.items() <= texts(column).items()
+    assert stored.items() <= texts(column).items()
     seal_under(NEW)
-    assert [opened(ward.Chart.objects.get(pk=each.pk), "text") for each in made] == [f"text {n}" for n in range(7)]
+    assert [opened(ward.Chart.objects.get(pk=item.pk), "text") for item in created] == [f"text {n}" for n in range(7)]
     assert reencrypt(column, keys=ring, batch_size=batch) == ReencryptionResult()
 
 
@@ -140,7 +140,7 @@ def test_reencrypt_covers_every_primary_key_type_and_rows_that_the_manager_hides
     seal_under(NEW)
     assert all(opened(bed, "note") == f"of {bed.code}" for bed in ward.Bed.objects.all())
     assert all(opened(visit, "note") == str(visit) for visit in ward.Visit.objects.all())
-    assert [opened(ward.Patient.objects.get(pk=each.pk), "history") for each in patients] == [
+    assert [opened(ward.Patient.objects.get(pk=patient.pk), "history") for patient in patients] == [
         f"history {n}" for n in range(3)
     ]
 
@@ -230,8 +230,8 @@ def in_a_thread(act: Callable[[], Any]) -> Any:
 
 def test_reencrypt_keeps_concurrent_changes(ward: Any, seal_under: Any) -> None:
     seal_under(OLD)
-    column, made = column_of(ward.Chart, "text"), charts(ward, 6)
-    ring, changed, deleted, reads = seal_under(NEW, OLD), made[1].pk, made[2].pk, list[str]()
+    column, created = column_of(ward.Chart, "text"), charts(ward, 6)
+    ring, changed, deleted, reads = seal_under(NEW, OLD), created[1].pk, created[2].pk, list[str]()
 
     def change() -> None:
         ward.Chart.objects.filter(pk=deleted).delete()
@@ -251,13 +251,17 @@ def test_reencrypt_keeps_concurrent_changes(ward: Any, seal_under: Any) -> None:
     assert opened(ward.Chart.objects.get(pk=changed), "text") == "new"
     assert not ward.Chart.objects.filter(pk=deleted).exists()
     assert count_key_usage(column) == KeyUsage(counts_by_key_id={ring[0].id: 5})
-    assert [opened(ward.Chart.objects.get(pk=each.pk), "text") for each in made[3:]] == ["text 3", "text 4", "text 5"]
+    assert [opened(ward.Chart.objects.get(pk=item.pk), "text") for item in created[3:]] == [
+        "text 3",
+        "text 4",
+        "text 5",
+    ]
 
 
 def test_reencrypt_repeats_texts_that_a_concurrent_writer_changed_under_an_old_key(ward: Any, seal_under: Any) -> None:
     seal_under(OLD)
-    column, made = column_of(ward.Chart, "text"), charts(ward, 2)
-    sealed_elsewhere = ward.Chart(pk=made[0].pk, text="new")
+    column, created = column_of(ward.Chart, "text"), charts(ward, 2)
+    sealed_elsewhere = ward.Chart(pk=created[0].pk, text="new")
     column.field.pre_save(sealed_elsewhere, add=False)
     ring, reads = seal_under(NEW, OLD), list[str]()
 
@@ -265,21 +269,21 @@ def test_reencrypt_repeats_texts_that_a_concurrent_writer_changed_under_an_old_k
         result = execute(sql, params, many, context)
         reads.append(sql)
         if len(reads) == 1:
-            in_a_thread(lambda: write(column, made[0].pk, sealed_elsewhere.text.ciphertext))
+            in_a_thread(lambda: write(column, created[0].pk, sealed_elsewhere.text.ciphertext))
         return result
 
     with connection.execute_wrapper(change_after_the_first_read):
         assert reencrypt(column, keys=ring) == ReencryptionResult(reencrypted=2)
-    assert opened(ward.Chart.objects.get(pk=made[0].pk), "text") == "new"
+    assert opened(ward.Chart.objects.get(pk=created[0].pk), "text") == "new"
     assert count_key_usage(column) == KeyUsage(counts_by_key_id={ring[0].id: 2})
 
 
 @pytest.mark.postgresql
 def test_reencrypt_skips_locked_rows_and_the_next_run_processes_them(ward: Any, seal_under: Any) -> None:
     seal_under(OLD)
-    column, made = column_of(ward.Chart, "text"), charts(ward, 10)
+    column, created = column_of(ward.Chart, "text"), charts(ward, 10)
     ring = seal_under(NEW, OLD)
-    with transaction_beside(lambda: ward.Chart.objects.select_for_update().get(pk=made[4].pk)):
+    with transaction_beside(lambda: ward.Chart.objects.select_for_update().get(pk=created[4].pk)):
         assert reencrypt(column, keys=ring, batch_size=5) == ReencryptionResult(reencrypted=9, skipped=1)
     assert reencrypt(column, keys=ring, batch_size=5) == ReencryptionResult(reencrypted=1)
 
@@ -302,7 +306,7 @@ def test_stopped_reencryption_is_continued(ward: Any, seal_under: Any) -> None:
 
 def test_two_concurrent_reencryptions_share_the_work(ward: Any, seal_under: Any) -> None:
     seal_under(OLD)
-    column, made = column_of(ward.Chart, "text"), charts(ward, 400)
+    column, created = column_of(ward.Chart, "text"), charts(ward, 400)
     ring, start = seal_under(NEW, OLD), threading.Barrier(2)
 
     def work() -> ReencryptionResult:
@@ -316,7 +320,7 @@ def test_two_concurrent_reencryptions_share_the_work(ward: Any, seal_under: Any)
         results = [future.result(60) for future in [pool.submit(work) for _ in range(2)]]
     assert sum(result.reencrypted for result in results) == 400
     assert not any(result.undecryptable or result.skipped for result in results)
-    assert {opened(chart, "text") for chart in ward.Chart.objects.all()} == {f"text {n}" for n in range(len(made))}
+    assert {opened(chart, "text") for chart in ward.Chart.objects.all()} == {f"text {n}" for n in range(len(created))}
 
 
 def test_reencrypt_inside_a_transaction_is_refused(ward: Any, seal_under: Any) -> None:

@@ -36,10 +36,10 @@ ONE, TWO = key("test subject key 1"), key("test subject key 2")
 
 def use(*keys: SymmetricKey) -> dict[str, tuple[int, int, int, bool]]:
     """Return for each key: digests, persons without one, dependent persons, whether it is removable."""
-    found = get_subject_key_usage([each.id for each in keys])
+    actual = get_subject_key_usage([item.id for item in keys])
     return {
-        each.id: (each.digests, each.persons_without_digest, each.dependent_persons, each.removable)
-        for each in found.keys
+        item.id: (item.digests, item.persons_without_digest, item.dependent_persons, item.removable)
+        for item in actual.keys
     }
 
 
@@ -60,9 +60,9 @@ def test_subject_key_usage_counts_what_each_key_is_needed_for() -> None:
 def test_subject_key_usage_includes_removed_keys_and_dependent_persons() -> None:
     sign_in([KEY_1], sub="a")
     sign_in([KEY_1, KEY_2], sub="b")
-    found = get_subject_key_usage([KEY_2.id])
-    assert (found.persons, found.unknown_persons) == (2, 1)
-    assert [(each.id, each.position) for each in found.keys] == [(KEY_2.id, 1), (KEY_1.id, None)]
+    actual = get_subject_key_usage([KEY_2.id])
+    assert (actual.persons, actual.unknown_persons) == (2, 1)
+    assert [(item.id, item.position) for item in actual.keys] == [(KEY_2.id, 1), (KEY_1.id, None)]
     assert use(KEY_2) == {KEY_2.id: (1, 1, 1, False), KEY_1.id: (2, 0, 1, False)}
     sign_in([KEY_1, KEY_2], sub="a")
     assert use(KEY_2) == {KEY_2.id: (2, 0, 2, False), KEY_1.id: (2, 0, 0, True)}
@@ -181,8 +181,8 @@ class Operator:
 
     def __init__(self, settings: Any) -> None:
         self.settings = settings
-        shown = [*commands(PAGE, "status"), *commands(PAGE, "retire")]
-        self.shown: Iterator[str] = iter(shlex.join(words[2:]) for words in shown)
+        displayed = [*commands(PAGE, "status"), *commands(PAGE, "retire")]
+        self.shown: Iterator[str] = iter(shlex.join(words[2:]) for words in displayed)
 
     def configure(self, *texts: str) -> list[SymmetricKey]:
         self.settings.PHI_OIDC = {**self.settings.PHI_OIDC, "SUBJECT_KEYS": list(texts)}
@@ -201,7 +201,7 @@ class Operator:
 
     def status(self) -> dict[str, tuple[int | None, int, bool]]:
         keys = json.loads(self.run("phi_oidc keys status --json"))["subject_keys"]["keys"]
-        return {each["id"]: (each["position"], each["dependent_persons"], each["removable"]) for each in keys}
+        return {item["id"]: (item["position"], item["dependent_persons"], item["removable"]) for item in keys}
 
 
 @pytest.mark.django_db(transaction=True)
@@ -269,8 +269,8 @@ def user_at(keys: list[SymmetricKey], sub: str) -> Any:
 
 
 def checks() -> list[str | None]:
-    found = run_checks(tags=["database"], databases=["default"])
-    return [message.id for message in found if str(message.id).startswith("django_phi_oidc.E")]
+    actual = run_checks(tags=["database"], databases=["default"])
+    return [message.id for message in actual if str(message.id).startswith("django_phi_oidc.E")]
 
 
 @pytest.mark.django_db

@@ -80,8 +80,8 @@ def opened(column: str) -> str:
 
 def refreshes(op: DemoProvider) -> list[Mapping[str, str]]:
     """Return the parameters of the refresh requests so far."""
-    found = [request.parameters for request in op.requests if request.path == "/token"]
-    return [parameters for parameters in found if parameters["grant_type"] == "refresh_token"]
+    requests = [request.parameters for request in op.requests if request.path == "/token"]
+    return [parameters for parameters in requests if parameters["grant_type"] == "refresh_token"]
 
 
 def revoked(op: DemoProvider) -> list[str]:
@@ -190,14 +190,14 @@ def test_access_token_that_expires_soon_is_refreshed_and_stored(
 
 
 def test_refresh_sends_the_latest_refresh_token_and_none_twice(op: DemoProvider, session: uuid.UUID) -> None:
-    kept = [opened("refresh_token")]
+    stored = [opened("refresh_token")]
     for _ in range(3):
         age(EXPIRED)
         get_access_token(session)
-        kept.append(opened("refresh_token"))
-    assert [parameters["refresh_token"] for parameters in refreshes(op)] == kept[:3]
-    assert len(set(kept)) == 4
-    assert op.is_token_active(kept[3])
+        stored.append(opened("refresh_token"))
+    assert [parameters["refresh_token"] for parameters in refreshes(op)] == stored[:3]
+    assert len(set(stored)) == 4
+    assert op.is_token_active(stored[3])
 
 
 def test_refresh_stores_the_new_id_token_for_the_logout_hint(
@@ -589,11 +589,11 @@ def test_callers_that_waited_for_a_failed_refresh_send_no_request(
 
 
 def test_caller_with_an_outdated_row_returns_the_refreshed_token(op: DemoProvider, session: uuid.UUID) -> None:
-    seen = row()
+    observed = row()
     # A token that expires immediately, so that every new query would refresh it.
     op.mutate = at_refresh("token", lambda exchange: exchange.reply.json.update(expires_in=5))
     new = get_access_token(session)
-    late = access_tokens._refresh_tokens(seen, origin=Origin())
+    late = access_tokens._refresh_tokens(observed, origin=Origin())
     assert OIDCSession._meta.get_field("access_token").decrypt(late) == new
     assert len(refreshes(op)) == 1
     assert get_access_token(session) != new
@@ -719,10 +719,10 @@ def test_refresh_that_cannot_be_stored_revokes_its_tokens_and_shows_none(
     assert not any(map(op.is_token_active, newest))
     # Without the frame of this test, which contains all tokens.
     report = ExceptionReporter(RequestFactory().get("/"), failed.type, failed.value, failed.tb.tb_next)
-    shown = report.get_traceback_html() + report.get_traceback_text()
-    assert "in store_tokens" in shown, "the report is about this fault"
-    assert [token.value for token in op.tokens if token.value in shown] == []
-    assert opened("id_token") not in shown
+    displayed = report.get_traceback_html() + report.get_traceback_text()
+    assert "in store_tokens" in displayed, "the report is about this fault"
+    assert [token.value for token in op.tokens if token.value in displayed] == []
+    assert opened("id_token") not in displayed
 
 
 @pytest.fixture
@@ -753,16 +753,16 @@ def test_documented_example_calls_an_api_with_the_token(
     op: DemoProvider, session: uuid.UUID, fhir_server: tuple[str, list[str]]
 ) -> None:
     page = (Path(__file__).parents[3] / "docs" / "how-to" / "call-an-api.md").read_text()
-    found = re.search(r"<!-- tested: view -->\n```python\n(.*?)```", page, re.DOTALL)
-    assert found
+    match = re.search(r"<!-- tested: view -->\n```python\n(.*?)```", page, re.DOTALL)
+    assert match
     project: dict[str, Any] = {"__name__": "hospital"}
-    exec(found[1], project)
+    exec(match[1], project)
     project["FHIR"], sent = fhir_server
     request = RequestFactory().get("/")
     request.user = AnonymousUser()
     request.session = {SESSION_KEY: str(session)}  # type: ignore[assignment]  # all that is read of it
-    answer = project["results"](request)
-    assert (answer.status_code, answer.content) == (200, b'{"resourceType": "Bundle"}')
+    response = project["results"](request)
+    assert (response.status_code, response.content) == (200, b'{"resourceType": "Bundle"}')
     assert sent == [f"Bearer {opened('access_token')}"]
     project["http"].clear()
     OIDCSession.objects.update(ended_at=clock.now())

@@ -121,7 +121,7 @@ def test_end_now_of_many_leaves_their_tokens_to_the_sweep(
 def test_filters_query_no_table_for_providers_or_row_counts(
     op: ScriptedOP, sign_in: Callable[..., SignedIn], admin_with: AdminOf
 ) -> None:
-    shown, other = sign_in(), sign_in()
+    displayed, other = sign_in(), sign_in()
     OIDCSession.objects.filter(pk=other.session.pk).update(provider="another")
     _, client = admin_with("view_oidcsession", "view_pendingrevocation")
     for page in (SESSIONS, REVOCATIONS):
@@ -130,7 +130,7 @@ def test_filters_query_no_table_for_providers_or_row_counts(
         assert not any("DISTINCT" in query["sql"] for query in asked)
         assert all("LIMIT" in query["sql"] for query in asked if "COUNT(" in query["sql"])
     body = client.get(SESSIONS, {"provider": "default"}).content.decode()
-    assert (str(shown.session.pk) in body, str(other.session.pk) in body) == (True, False)
+    assert (str(displayed.session.pk) in body, str(other.session.pk) in body) == (True, False)
 
 
 def test_end_now_without_the_permission_is_refused(

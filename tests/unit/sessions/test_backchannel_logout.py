@@ -62,7 +62,7 @@ def people(sign_in: SignIn) -> dict[str, SignedIn]:
     for label, sid in (("amina elsewhere", "2"), ("amina without a sid", "")):
         key = sign_in_again(amina, sid=sid)
         session = OIDCSession.objects.order_by("started_at", "pk").exclude(
-            pk__in=[each.session.pk for each in people.values()]
+            pk__in=[person.session.pk for person in people.values()]
         )
         people[label] = SignedIn(user=amina.user, subject=amina.subject, session=session.get(), django_key=key)
     return people
@@ -100,7 +100,7 @@ def test_logout_token_leaves_revocations_to_the_sweep_and_records_events(
     ended = process(token("jonas"))
     rows = PendingRevocation.objects.filter(session=people["jonas"].session.pk)
     assert {(row.status, row.attempts) for row in rows} == {("pending", 0)}
-    assert {row.pk for row in rows} == {pk for each in ended for pk in each.revocation_ids}
+    assert {row.pk for row in rows} == {pk for item in ended for pk in item.revocation_ids}
     (event,) = events(Action.SESSION_ENDED)
     assert (event.reason, event.detail, event.subject) == (
         "backchannel_logout",
@@ -185,7 +185,7 @@ def test_logout_token_can_be_repeated_after_a_database_error(
     with database_refusing(), pytest.raises(DatabaseError):
         process(token("amina"))
     assert (ended_sessions(), UsedIdentifier.objects.count(), events(Action.SESSION_ENDED)) == ({}, 0, [])
-    assert all(django_session_exists(each.django_key) for each in people.values())
+    assert all(django_session_exists(person.django_key) for person in people.values())
     assert len(process(token("amina"))) == 3
     assert not django_session_exists(people["amina"].django_key)
 
@@ -328,12 +328,12 @@ def test_logout_token_keeps_offline_tokens_of_the_named_providers_only(people: d
     OIDCSession.objects.filter(pk=people["amina elsewhere"].session.pk).update(provider="other")
     ended = process(token("amina"), keep_offline_providers=["other"])
     hints = {
-        each.provider: list(
-            PendingRevocation.objects.filter(pk__in=each.revocation_ids)
+        item.provider: list(
+            PendingRevocation.objects.filter(pk__in=item.revocation_ids)
             .order_by("-token_type_hint")
             .values_list("token_type_hint", flat=True)
         )
-        for each in ended
+        for item in ended
     }
     assert hints == {"default": ["refresh_token", "access_token"], "other": ["access_token"]}
     assert set(OIDCSession.objects.exclude(ended_at=None).values_list("refresh_token", flat=True)) == {None}

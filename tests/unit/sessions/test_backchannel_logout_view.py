@@ -218,16 +218,16 @@ def test_backchannel_logout_ends_every_session_before_it_responds(
     settings.SESSION_ENGINE = f"django.contrib.sessions.backends.{engine}"
     amina = name(sign_in(), sub=SUB, sid=SID, issuer=provider.issuer)
     key = sign_in_again(amina, sid="another", issuer=provider.issuer)
-    seen: list[tuple[str, bool, bool, int]] = []
+    observed: list[tuple[str, bool, bool, int]] = []
 
     def look(status: str) -> None:
         live = OIDCSession.objects.filter(ended_at=None).count()
-        seen.append((status, django_session_exists(amina.django_key), django_session_exists(key), live))
+        observed.append((status, django_session_exists(amina.django_key), django_session_exists(key), live))
 
     with looking_at_the_answer(look) as base:
         assert deliver(base, altered(provider, foreign_key, sub=SUB)).status == 400
         assert deliver(base, token_of(provider, sub=SUB)).status == 200
-    assert seen == [("400 Bad Request", True, True, 2), ("200 OK", False, False, 0)]
+    assert observed == [("400 Bad Request", True, True, 2), ("200 OK", False, False, 0)]
 
 
 def test_repeated_backchannel_logout_is_refused(portal: str, provider: DemoProvider, amina: SignedIn) -> None:
@@ -257,8 +257,8 @@ def test_backchannel_logout_by_a_conforming_provider_is_accepted(
     jonas = name(sign_in(), sub="jonas", sid="another", issuer=provider.issuer)
     for alg in ("RS256", "PS256", "ES256", "EdDSA"):
         provider.signing_alg = alg
-        answer = provider.send_backchannel_logout("portal", sub="unknown")
-        assert (answer.status, answer.body, answer.headers["cache-control"]) == (200, b"", "no-store")
+        response = provider.send_backchannel_logout("portal", sub="unknown")
+        assert (response.status, response.body, response.headers["cache-control"]) == (200, b"", "no-store")
     assert provider.send_backchannel_logout("portal", sub=SUB).status == 200
     assert (is_live(amina), is_live(jonas)) == (False, True)
 
@@ -268,9 +268,9 @@ def test_backchannel_logout_by_a_conforming_provider_is_accepted(
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "PATCH", "DELETE", "OPTIONS"])
 def test_backchannel_logout_by_another_method_is_405(portal: str, provider: DemoProvider, method: str) -> None:
-    answer = exchange(portal, method, f"{BACKCHANNEL}?logout_token={token_of(provider, **BOTH)}")
-    assert (answer.status, answer.headers["allow"]) == (405, "POST")
-    assert answer.headers["cache-control"] == "no-store"
+    response = exchange(portal, method, f"{BACKCHANNEL}?logout_token={token_of(provider, **BOTH)}")
+    assert (response.status, response.headers["allow"]) == (405, "POST")
+    assert response.headers["cache-control"] == "no-store"
 
 
 MULTIPART = 'multipart/form-data; boundary="x"'
@@ -614,7 +614,7 @@ def test_backchannel_logout_needs_no_csrf_token_and_leaves_cookies_alone(
     client = Client(enforce_csrf_checks=True)
     client.cookies["sessionid"] = jonas.django_key
     body = urlencode({"logout_token": token_of(provider, **BOTH)})
-    answer = client.post(BACKCHANNEL, body, content_type=FORM, secure=True)
-    assert (answer.status_code, answer.cookies) == (200, {})
+    response = client.post(BACKCHANNEL, body, content_type=FORM, secure=True)
+    assert (response.status_code, response.cookies) == (200, {})
     assert (is_live(amina), is_live(jonas)) == (False, True)
     assert [event.actor for event in events(Action.SESSION_ENDED)] == [""]

@@ -114,13 +114,13 @@ SILENT = {
 
 @pytest.mark.parametrize("case", SILENT)
 def test_session_that_no_signal_ended_is_found(engine: str, sign_in: Callable[..., SignedIn], case: str) -> None:
-    kept, gone = sign_in(), sign_in()
-    SILENT[case](gone)
+    stored, deleted = sign_in(), sign_in()
+    SILENT[case](deleted)
     assert end_expired_sessions() == 1
-    assert OIDCSession.objects.get(pk=gone.session.pk).end_reason == case.partition(" ")[0]
-    assert OIDCSession.objects.get(pk=kept.session.pk).ended_at is None
-    assert django_session_exists(kept.django_key)
-    assert not django_session_exists(gone.django_key)
+    assert OIDCSession.objects.get(pk=deleted.session.pk).end_reason == case.partition(" ")[0]
+    assert OIDCSession.objects.get(pk=stored.session.pk).ended_at is None
+    assert django_session_exists(stored.django_key)
+    assert not django_session_exists(deleted.django_key)
 
 
 def test_session_with_a_cycled_key_stays_live(

@@ -79,9 +79,9 @@ def test_frontchannel_logout_responds_equally_to_unknown_and_known_sids(
     known = frame(portal, iss=provider.issuer, sid=SID)
     assert not is_live(amina)
     assert (unknown.status, unknown.body) == (known.status, known.body) == (200, b"")
-    for answer in (unknown, known):
-        assert (answer.headers["cache-control"], answer.headers["referrer-policy"]) == ("no-store", "no-referrer")
-        assert not {"set-cookie", "vary", "x-frame-options"} & set(answer.headers)
+    for response in (unknown, known):
+        assert (response.headers["cache-control"], response.headers["referrer-policy"]) == ("no-store", "no-referrer")
+        assert not {"set-cookie", "vary", "x-frame-options"} & set(response.headers)
     assert OIDCSession.objects.get().end_reason == "frontchannel_logout"
 
 
@@ -91,18 +91,22 @@ def test_frontchannel_logout_ends_only_the_sessions_of_that_sid(
     other = name(sign_in(), sub="jonas", sid="another", issuer=provider.issuer)
     elsewhere = name(sign_in(), sub="amina", sid=SID, issuer="https://other.example")
     frame(portal, iss=provider.issuer, sid=SID)
-    assert [is_live(each) for each in (amina, other, elsewhere)] == [False, True, True]
+    assert [is_live(item) for item in (amina, other, elsewhere)] == [False, True, True]
 
 
 @pytest.mark.parametrize("method", ["HEAD", "OPTIONS", "POST", "PUT", "DELETE"])
 def test_frontchannel_logout_by_another_method_ends_nothing(
     portal: str, provider: DemoProvider, amina: SignedIn, method: str
 ) -> None:
-    answer = exchange(portal, method, f"{FRONTCHANNEL}?{urlencode({'iss': provider.issuer, 'sid': SID})}")
+    response = exchange(portal, method, f"{FRONTCHANNEL}?{urlencode({'iss': provider.issuer, 'sid': SID})}")
     if method in ("HEAD", "OPTIONS"):
-        assert (answer.status, answer.headers["allow"], answer.headers["cache-control"]) == (405, "GET", "no-store")
+        assert (response.status, response.headers["allow"], response.headers["cache-control"]) == (
+            405,
+            "GET",
+            "no-store",
+        )
     else:
-        assert answer.status == 403
+        assert response.status == 403
     assert is_live(amina)
 
 
@@ -155,8 +159,8 @@ def test_frontchannel_logout_may_be_framed_by_the_endpoints_of_the_metadata(
 
     provider.mutate = elsewhere
     declare(settings, default=declaration(provider))
-    answer = frame(portal, iss=provider.issuer, sid=SID)
-    assert set(ancestors(answer).split()) == {
+    response = frame(portal, iss=provider.issuer, sid=SID)
+    assert set(ancestors(response).split()) == {
         provider.issuer,
         "https://login.example:8443",
         "https://[2001:db8::1]",
@@ -220,11 +224,11 @@ def test_frontchannel_logout_in_a_signed_in_browser_reads_and_sets_no_cookie(
     if known_by_now:
         assert amina.client().get("/portal/home/").status_code == 200
     before = OIDCSession.objects.get().last_seen_at
-    answer = framed_with_cookie(amina.django_key, iss=provider.issuer, sid=sid)
-    assert (answer.status_code, answer.content, answer.cookies) == (200, b"", {})
+    response = framed_with_cookie(amina.django_key, iss=provider.issuer, sid=sid)
+    assert (response.status_code, response.content, response.cookies) == (200, b"", {})
     assert is_live(amina) is (sid == "unknown")
     assert OIDCSession.objects.get().last_seen_at == before
-    assert [(each.reason, each.actor) for each in events(Action.SESSION_ENDED)] == (
+    assert [(event.reason, event.actor) for event in events(Action.SESSION_ENDED)] == (
         [("frontchannel_logout", "")] if sid == SID else []
     )
     page = amina.client().get("/portal/home/")

@@ -60,11 +60,11 @@ def test_end_session_leaves_only_the_tokens_to_revoke(sign_in: Callable[..., Sig
     assert (row.access_token, row.refresh_token, row.id_token, row.session_key) == (None, None, None, None)
     assert ended.id_token == id_token()
     queued = [PendingRevocation.objects.get(pk=pk) for pk in ended.revocation_ids]
-    assert [(each.token_type_hint, token_of(each)) for each in queued] == [
+    assert [(item.token_type_hint, token_of(item)) for item in queued] == [
         ("refresh_token", REFRESH_TOKEN),
         ("access_token", ACCESS_TOKEN),
     ]
-    assert {(each.provider, each.session, each.status, each.due_at) for each in queued} == {
+    assert {(item.provider, item.session, item.status, item.due_at) for item in queued} == {
         ("default", signed_in.session.pk, "pending", NOW)
     }
     assert not django_session_exists(signed_in.django_key)
@@ -101,7 +101,7 @@ def test_end_session_by_the_user_completes_the_logout(sign_in: Callable[..., Sig
     end(signed_in, EndReason.LOGOUT)
     (event,) = events(Action.LOGOUT_COMPLETED)
     assert event.session == str(signed_in.session.pk)
-    assert [each.reason for each in events(Action.SESSION_ENDED)] == ["logout"]
+    assert [item.reason for item in events(Action.SESSION_ENDED)] == ["logout"]
 
 
 def test_end_session_a_second_time_does_nothing(sign_in: Callable[..., SignedIn]) -> None:

@@ -96,8 +96,8 @@ def test_session_ends_at_its_timeout_for_every_method_and_not_a_second_before(
     assert ask(signed_in.django_key, method=method).status_code == 200
     signed_in = sign_in()
     moment.now += limit
-    answer = ask(signed_in.django_key, method=method)
-    assert answer.status_code == 401
+    response = ask(signed_in.django_key, method=method)
+    assert response.status_code == 401
     session = OIDCSession.objects.get(pk=signed_in.session.pk)
     assert (session.ended_at, session.end_reason) == (moment.now, "absolute_timeout" if limit == ABSOLUTE else reason)
     assert not django_session_exists(signed_in.django_key)
@@ -175,12 +175,12 @@ def test_passive_request_is_not_an_activity(
 
 def test_activity_is_stored_once_a_minute(sign_in: Callable[..., SignedIn], moment: Moment, ask: Ask) -> None:
     signed_in = sign_in()
-    seen = []
+    observed = []
     for seconds in (29, 59, 60, 90, 119, 120):
         moment.after(timedelta(seconds=seconds))
         ask(signed_in.django_key)
-        seen.append((OIDCSession.objects.get().last_seen_at - NOW).total_seconds())
-    assert seen == [0, 0, 60, 60, 60, 120]
+        observed.append((OIDCSession.objects.get().last_seen_at - NOW).total_seconds())
+    assert observed == [0, 0, 60, 60, 60, 120]
 
 
 def test_request_without_a_due_check_reads_only_the_django_session(
@@ -194,9 +194,9 @@ def test_request_without_a_due_check_reads_only_the_django_session(
     moment.after(timedelta(seconds=30))
     with CaptureQueriesContext(connection) as looked:
         assert ask(signed_in.django_key).status_code == 200
-    found = [query["sql"] for query in looked if query["sql"].startswith(("SELECT", "UPDATE"))]
-    assert ["oidcsession" in sql for sql in found] == [False, True, False]
-    assert "access_token" not in found[1]
+    actual = [query["sql"] for query in looked if query["sql"].startswith(("SELECT", "UPDATE"))]
+    assert ["oidcsession" in sql for sql in actual] == [False, True, False]
+    assert "access_token" not in actual[1]
 
 
 @dataclass
@@ -280,8 +280,8 @@ def test_new_key_of_the_django_session_is_stored_and_deleted_with_the_session(
     op: ScriptedOP, sign_in: Callable[..., SignedIn], moment: Moment, ask: Ask
 ) -> None:
     signed_in = sign_in()
-    answer = ask(signed_in.django_key, "/cycle/")
-    key = answer.cookies[django_settings.SESSION_COOKIE_NAME].value
+    response = ask(signed_in.django_key, "/cycle/")
+    key = response.cookies[django_settings.SESSION_COOKIE_NAME].value
     assert key != signed_in.django_key
     assert ask(key).status_code == 200
     end_session(signed_in.session.pk, EndReason.ADMINISTRATOR, origin=Origin(), now=moment.now)
@@ -350,6 +350,6 @@ def test_page_near_the_absolute_timeout_uses_that_time(
     signed_in = sign_in()
     started: datetime = moment.now
     busy_until(signed_in, ask, moment, ABSOLUTE - timedelta(minutes=3))
-    answer = ask(signed_in.django_key)
-    assert answer["Refresh"] == "180; url=/oidc/logged-out/?expired=1"
+    response = ask(signed_in.django_key)
+    assert response["Refresh"] == "180; url=/oidc/logged-out/?expired=1"
     assert moment.now == started + ABSOLUTE - timedelta(minutes=3)

@@ -101,7 +101,7 @@ def test_unlinking_ends_each_live_session_and_erases_all_claims(
     assert not PairwiseSubject.objects.exists()
     recorded = [(event.session, event.reason, event.subject) for event in events(Action.SESSION_ENDED)[1:]]
     unlinked = EndReason.SUBJECT_UNLINKED
-    assert sorted(recorded) == sorted((str(each.pk), unlinked, subject) for each in (signed_in.session, again))
+    assert sorted(recorded) == sorted((str(item.pk), unlinked, subject) for item in (signed_in.session, again))
     assert [event.subject for event in events(Action.SUBJECT_UNLINKED)] == [subject]
     scrubbed = [json.loads(event.detail) for event in events(Action.CLAIM_SCRUBBED)]
     assert {"cause": "unlinked", "claims": ["address"], "counts": [1]} in scrubbed
@@ -298,6 +298,6 @@ def test_change_of_a_person_during_the_end_of_a_session_does_not_deadlock(
             connections.close_all()
 
     with ThreadPoolExecutor(2) as pool:
-        for each in [pool.submit(with_each, do) for do in (act, leave)]:
-            each.result(60)
+        for item in [pool.submit(with_each, do) for do in (act, leave)]:
+            item.result(60)
     assert not OIDCSession.objects.filter(ended_at=None).exists()

@@ -52,8 +52,8 @@ def row() -> OIDCSession:
 
 
 def opened(*columns: str) -> list[str | None]:
-    found = row()
-    return [OIDCSession._meta.get_field(column).decrypt(found) for column in columns]
+    actual = row()
+    return [OIDCSession._meta.get_field(column).decrypt(actual) for column in columns]
 
 
 def end(session: OIDCSession) -> None:

@@ -242,19 +242,19 @@ def test_attempt_inside_a_transaction_is_refused(op: ScriptedOP) -> None:
 
 
 def test_attempt_sends_its_request_outside_of_transactions(op: ScriptedOP) -> None:
-    seen: list[bool] = []
+    observed: list[bool] = []
 
     def look_from_outside(handler: Any) -> None:
         # Another connection can read the lease and write the row.
-        seen.append(PendingRevocation.objects.get().lease_until == NOW + LEASE_DURATION)
-        seen.append(PendingRevocation.objects.update(token_expires_at=NOW) == 1)
+        observed.append(PendingRevocation.objects.get().lease_until == NOW + LEASE_DURATION)
+        observed.append(PendingRevocation.objects.update(token_expires_at=NOW) == 1)
         connections.close_all()
         send(handler, 200)
 
     op.answer = look_from_outside
     (pk,) = queue()
     assert try_at(pk) is RevocationStatus.DONE
-    assert seen == [True, True]
+    assert observed == [True, True]
 
 
 def test_ten_concurrent_workers_send_one_request(op: ScriptedOP) -> None:
@@ -337,8 +337,8 @@ def test_longest_due_is_first_and_a_refresh_token_is_before_its_access_token() -
 def test_sweep_tries_everything_due_and_stops(op: ScriptedOP) -> None:
     queue(*TOKENS)
     queue(*TOKENS)
-    answers = cycle([200, 503])
-    op.answer = lambda handler: send(handler, next(answers))
+    responses = cycle([200, 503])
+    op.answer = lambda handler: send(handler, next(responses))
     results = retry_due(clock=lambda: NOW, budget_seconds=20, timeout_seconds=3, give_up_after=GIVE_UP, batch_size=3)
     assert results == {RevocationStatus.DONE: 2, RevocationStatus.PENDING: 2}
     assert len(op.asked) == 4

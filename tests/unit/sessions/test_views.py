@@ -197,17 +197,17 @@ def test_logout_under_atomic_requests_revokes_after_the_commit(
     op: ScriptedOP, sign_in: Callable[..., SignedIn], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(connections.settings["default"], "ATOMIC_REQUESTS", True)
-    seen: list[bool] = []
+    observed: list[bool] = []
 
     def look_from_outside(handler: Any) -> None:
-        seen.append(OIDCSession.objects.get().ended_at is not None)
+        observed.append(OIDCSession.objects.get().ended_at is not None)
         connections.close_all()
         send(handler, 503)
 
     op.discovery = look_from_outside
     sign_in().client().post("/oidc/logout/")
-    assert seen == [True] * len(seen)
-    assert seen
+    assert observed == [True] * len(observed)
+    assert observed
 
 
 def test_logout_without_an_end_session_endpoint_is_local(op: ScriptedOP, sign_in: Callable[..., SignedIn]) -> None:

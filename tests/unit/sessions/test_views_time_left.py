@@ -51,9 +51,9 @@ def test_time_left_by_get_is_no_activity(sign_in: Callable[..., SignedIn], momen
     client = sign_in().client()
     assert seconds(client.get("/oidc/session/")) == (900, 28800)
     moment.now += timedelta(minutes=10, milliseconds=500)
-    answer = client.get("/oidc/session/")
-    assert seconds(answer) == (300, 28200)
-    assert (answer.status_code, answer["Cache-Control"]) == (200, "no-store")
+    response = client.get("/oidc/session/")
+    assert seconds(response) == (300, 28200)
+    assert (response.status_code, response["Cache-Control"]) == (200, "no-store")
     assert OIDCSession.objects.get().last_seen_at == NOW
 
 
@@ -98,10 +98,10 @@ def test_time_left_after_the_timeout_is_a_problem_and_ends_the_session(
 ) -> None:
     signed_in = sign_in()
     moment.now += IDLE
-    answer = getattr(signed_in.client(), method)("/oidc/session/")
-    assert (answer.status_code, answer["Content-Type"]) == (401, "application/problem+json")
-    assert answer.json()["sign_in"] == "/oidc/authenticate/"
-    assert answer["Cache-Control"] == "no-store"
+    response = getattr(signed_in.client(), method)("/oidc/session/")
+    assert (response.status_code, response["Content-Type"]) == (401, "application/problem+json")
+    assert response.json()["sign_in"] == "/oidc/authenticate/"
+    assert response["Cache-Control"] == "no-store"
     assert not django_session_exists(signed_in.django_key)
     assert OIDCSession.objects.get().end_reason == "idle_timeout"
 
@@ -109,30 +109,30 @@ def test_time_left_after_the_timeout_is_a_problem_and_ends_the_session(
 @pytest.mark.parametrize("method", ["get", "post"])
 def test_time_left_without_a_session_is_a_problem_and_no_redirect(settings: Any, method: str) -> None:
     settings.MIDDLEWARE = [*settings.MIDDLEWARE, "django.contrib.auth.middleware.LoginRequiredMiddleware"]
-    answer = getattr(SecureClient(), method)("/oidc/session/")
-    assert (answer.status_code, answer.json()["code"]) == (401, "no_session")
+    response = getattr(SecureClient(), method)("/oidc/session/")
+    assert (response.status_code, response.json()["code"]) == (401, "no_session")
 
 
 def test_time_left_marks_each_session_differently(sign_in: Callable[..., SignedIn]) -> None:
     first, second = sign_in(), sign_in()
-    marks = [each.client().get("/oidc/session/").json()["session"] for each in (first, first, second)]
+    marks = [item.client().get("/oidc/session/").json()["session"] for item in (first, first, second)]
     assert marks[0] == marks[1] != marks[2]
     assert data_of(first.client().get("/chart/").content.decode())["session"] == marks[0]
-    values = [str(each) for one in (first, second) for each in (one.session.pk, one.user.pk, one.django_key)]
-    assert [each for each in values if each in marks] == []
+    values = [str(item) for one in (first, second) for item in (one.session.pk, one.user.pk, one.django_key)]
+    assert [item for item in values if item in marks] == []
 
 
 def test_tag_renders_the_data_of_its_script(sign_in: Callable[..., SignedIn], moment: Moment) -> None:
     client = sign_in().client()
     moment.now += timedelta(minutes=2)
-    answer = client.get("/chart/")
-    page = answer.content.decode()
+    response = client.get("/chart/")
+    page = response.content.decode()
     values = data_of(page)
     assert (values["idle"], values["absolute"], values["warning"]) == ("900", "28680", "60")
     assert (values["url"], values["expired"]) == ("/oidc/session/", "/oidc/logged-out/?expired=1")
     assert '<script src="/static/django_phi_oidc/session.js" defer ' in page
     assert '<meta http-equiv="refresh" content="900; url=/oidc/logged-out/?expired=1">' in page
-    assert "Refresh" not in answer, "the page sees to it itself"
+    assert "Refresh" not in response, "the page sees to it itself"
 
 
 def test_tag_near_the_absolute_timeout_uses_that_time(sign_in: Callable[..., SignedIn], moment: Moment) -> None:
@@ -161,9 +161,9 @@ def test_tag_on_a_passive_page_counts_from_the_last_activity(
 
 
 def test_tag_without_a_user_renders_nothing() -> None:
-    answer = Client().get("/chart/", secure=True)
-    assert "<title>Chart</title></head>" in answer.content.decode()
-    assert "csrftoken" not in answer.cookies
+    response = Client().get("/chart/", secure=True)
+    assert "<title>Chart</title></head>" in response.content.decode()
+    assert "csrftoken" not in response.cookies
 
 
 def test_tag_twice_on_a_page_renders_once(sign_in: Callable[..., SignedIn]) -> None:
