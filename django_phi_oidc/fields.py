@@ -127,8 +127,7 @@ class SealedTextField(_import_base_field()):  # type: ignore[misc]  # the base i
     """Text that is encrypted in the database and in the instance, and bound to its table, column and natural key.
 
     bind: attribute names of the natural key. It is known before the row is saved, so not an automatic primary key.
-    bucket: name of the attribute with the name of the retention key. If that is empty, the newest encryption key is
-    used.
+    bucket: name of the attribute with the name of the retention key. If it is empty, the newest encryption key is used.
 
     Assign plain `str` and save. Reading gives `EncryptedText`, and `decrypt(instance)` returns the plaintext. The only
     lookup is `isnull`. Ordering, computing and Django's serializers are refused, and so are `bulk_update`,
@@ -161,7 +160,7 @@ class SealedTextField(_import_base_field()):  # type: ignore[misc]  # the base i
         caller                                      `KeySourceUnavailable`  `KeyUnknown`        `CiphertextInvalid`
         ==========================================  ======================  ==================  =====================
         `sessions.lifecycle.end_sessions`           in all three: ends the session without revoking the token, alert
-        `sessions.lifecycle.renew_session`          in all three: replaces the token without revoking it
+        `sessions.lifecycle.renew_session`          raises (can't encrypt)  does not revoke it  does not revoke it
         `sessions.token_refresh`                    in all three: raises to the caller of `get_access_token`
         `sessions.token_revocation`                 in all three: stays pending and retries slowly, alert
         `sessions.expiry` (session key)             in all three: ends the session as orphaned

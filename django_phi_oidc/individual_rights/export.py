@@ -46,8 +46,7 @@ def export_person(
     Included: all stored claims, even expired ones; sessions without tokens and keys; legal holds without their reason,
     which may be about others; the events about the person with their actors; pairwise identifiers; invitations without
     their author; and emergency accesses that the person opened, without record and reason, which are about others. The
-    number of SELECTs does not depend on the number of subjects, except for the events, which are read in pages of a
-    thousand.
+    number of SELECTs does not depend on the number of subjects. Only the events are read in pages of a thousand.
 
     Raises: AuditUnavailable, and then nothing was decrypted.
     """

@@ -64,7 +64,7 @@ def test_concurrent_processes_create_one_key(tmp_path: Path) -> None:
 )
 def test_invalid_key_name_is_refused(folder: RetentionKeyFolder, name: str) -> None:
     for act in (folder.get, folder.create, folder.destroy):
-        with pytest.raises(ValueError, match="no name"):
+        with pytest.raises(ValueError, match="not the name of a retention key"):
             act(name)
     assert not retention_keys.is_retention_key_name(name)
     assert retention_keys.is_retention_key_name(NAME)
