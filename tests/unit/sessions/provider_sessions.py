@@ -14,7 +14,7 @@ from django_phi_oidc.sessions.lifecycle import start_session
 from django_phi_oidc.sessions.models import OIDCSession, sha256_hex
 from django_phi_oidc.subjects.identifiers import compute_subject_digest
 from django_phi_oidc.subjects.models import PairwiseSubject, SubjectDigest
-from tests.support.session_fixtures import SignedIn
+from tests.support.session_fixtures import SignedIn, django_session_exists
 
 ISSUER = "https://op"
 
@@ -64,3 +64,10 @@ def sign_in_often(sign_in: Callable[..., SignedIn], times: int, *, sub: str, iss
     for number in range(1, times):
         sign_in_again(signed_in, sid=f"sid-{number}", issuer=issuer)
     return signed_in
+
+
+def is_live(signed_in: SignedIn) -> bool:
+    """Say whether the OIDC session is live; the Django session must be in the same state."""
+    is_unended = OIDCSession.objects.get(pk=signed_in.session.pk).ended_at is None
+    assert django_session_exists(signed_in.django_key) is is_unended
+    return is_unended

@@ -53,7 +53,7 @@ from tests.support.session_fixtures import wait_for
 __all__ = ["_http_op", "_logs_hold_no_secret", "browser", "op", "portal"]  # fixtures
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "phi_audit"])
 
-Bend = Callable[[MutableExchange, dict[str, Any]], Any]
+Tampering = Callable[[MutableExchange, dict[str, Any]], Any]
 EXPIRED, EXPIRING, LIVE = -1, 29, 32
 """Seconds until the stored access token expires."""
 
@@ -99,7 +99,7 @@ def at_refresh(endpoint: str, act: Callable[[MutableExchange], Any]) -> Callable
     return hook
 
 
-class Held:
+class BlockedRefresh:
     """Blocks a refresh at the provider, before or after it is processed, until released."""
 
     def __init__(self, answer: Reply | None = None) -> None:
@@ -252,21 +252,21 @@ def test_access_token_of_an_ended_or_unknown_session_is_refused(session: uuid.UU
         assert caught.value.code == "token_expired"
 
 
-def claim(name: str, value: Any) -> Bend:
+def claim(name: str, value: Any) -> Tampering:
     def bend(exchange: MutableExchange, original: dict[str, Any]) -> None:
         exchange.claims[name] = value(original) if callable(value) else value
 
     return bend
 
 
-def without(name: str) -> Bend:
+def without(name: str) -> Tampering:
     def bend(exchange: MutableExchange, original: dict[str, Any]) -> None:
         exchange.claims.pop(name, None)
 
     return bend
 
 
-def header(**members: Any) -> Bend:
+def header(**members: Any) -> Tampering:
     return lambda exchange, original: exchange.header.update(members)
 
 
@@ -278,36 +278,36 @@ def damage(exchange: MutableExchange, original: dict[str, Any]) -> None:
     exchange.token = corrupt_signature(sign_jwt(exchange.header, exchange.claims, exchange.key))  # type: ignore[arg-type]
 
 
-def as_it_is(exchange: MutableExchange, original: dict[str, Any]) -> None:
+def unchanged(exchange: MutableExchange, original: dict[str, Any]) -> None:
     """Change nothing."""
 
 
-def more_than_the_portal(exchange: MutableExchange, original: dict[str, Any]) -> None:
+def with_second_audience(exchange: MutableExchange, original: dict[str, Any]) -> None:
     exchange.claims |= {"aud": ["portal", "api"], "azp": "portal"}
 
 
 LOGOUT = {"http://schemas.openid.net/event/backchannel-logout": {}}
-MISMATCHES: dict[str, tuple[Bend, Bend]] = {
+MISMATCHES: dict[str, tuple[Tampering, Tampering]] = {
     # case: refused, accepted
     "iss": (claim("iss", "https://elsewhere.example"), claim("iss", lambda original: original["iss"])),
-    "sub": (claim("sub", "somebody else"), claim("sub", lambda original: original["sub"])),
-    "sub missing": (without("sub"), as_it_is),
+    "sub": (claim("sub", "another person"), claim("sub", lambda original: original["sub"])),
+    "sub missing": (without("sub"), unchanged),
     "aud": (claim("aud", "another client"), claim("aud", "portal")),
-    "aud and one more": (more_than_the_portal, as_it_is),
+    "aud and one more": (with_second_audience, unchanged),
     "azp": (claim("azp", "portal"), without("azp")),
     "auth_time": (
         claim("auth_time", lambda original: original["auth_time"] + 1),
         claim("auth_time", lambda original: original["auth_time"]),
     ),
-    "auth_time null": (claim("auth_time", None), as_it_is),
+    "auth_time null": (claim("auth_time", None), unchanged),
     "nonce": (claim("nonce", "another"), claim("nonce", lambda original: original["nonce"])),
-    "exp": (claim("exp", 1), as_it_is),
-    "iat": (claim("iat", 1), as_it_is),
+    "exp": (claim("exp", 1), unchanged),
+    "iat": (claim("iat", 1), unchanged),
     "at_hash": (claim("at_hash", "AAAAAAAAAAAAAAAAAAAAAA"), without("at_hash")),
-    "logout token": (claim("events", LOGOUT), as_it_is),
-    "signature": (damage, as_it_is),
-    "key": (foreign_key, as_it_is),
-    "kid": (header(kid="unknown"), as_it_is),
+    "logout token": (claim("events", LOGOUT), unchanged),
+    "signature": (damage, unchanged),
+    "key": (foreign_key, unchanged),
+    "kid": (header(kid="unknown"), unchanged),
     "alg none": (header(alg="none"), header(alg="RS256")),
     "alg HS256": (header(alg="HS256"), header(alg="RS256")),
 }
@@ -315,7 +315,7 @@ MISMATCHES: dict[str, tuple[Bend, Bend]] = {
 
 @pytest.mark.parametrize(("refused", "accepted"), MISMATCHES.values(), ids=MISMATCHES)
 def test_refresh_with_another_id_token_ends_the_session_and_revokes_all_tokens(
-    refused: Bend, accepted: Bend, op: DemoProvider, session: uuid.UUID, settings: Any
+    refused: Tampering, accepted: Tampering, op: DemoProvider, session: uuid.UUID, settings: Any
 ) -> None:
     settings.PHI_OIDC = {
         **settings.PHI_OIDC,
@@ -458,7 +458,7 @@ def test_refresh_with_a_refused_response_revokes_its_tokens(
 def test_logout_during_a_refresh_does_not_wait_and_the_new_tokens_are_revoked(
     op: DemoProvider, session: uuid.UUID, browser: Browser
 ) -> None:
-    held = Held()
+    held = BlockedRefresh()
     op.mutate = at_refresh("token", held)
     caller = Caller(session)
     assert held.reached.wait(5)
@@ -480,7 +480,7 @@ def test_logout_during_a_refresh_does_not_wait_and_the_new_tokens_are_revoked(
 def test_logout_during_a_refresh_of_an_unrotated_token_revokes_it_once(
     op: DemoProvider, session: uuid.UUID, browser: Browser
 ) -> None:
-    held, same = Held(), opened("refresh_token")
+    held, same = BlockedRefresh(), opened("refresh_token")
 
     def give_the_same(exchange: MutableExchange) -> None:
         exchange.reply.json["refresh_token"] = same
@@ -497,7 +497,7 @@ def test_logout_during_a_refresh_of_an_unrotated_token_revokes_it_once(
 
 
 def test_caller_with_an_expired_lease_keeps_the_tokens_of_another_caller(op: DemoProvider, session: uuid.UUID) -> None:
-    held, spent = Held(), opened("refresh_token")
+    held, spent = BlockedRefresh(), opened("refresh_token")
     op.mutate = at_refresh("token", held)
     late = Caller(session)
     assert held.reached.wait(5)
@@ -526,7 +526,7 @@ REAL_NOW = clock._get_system_time
 def test_lease_of_a_killed_caller_expires(
     acted: bool, op: DemoProvider, session: uuid.UUID, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    held = Held(answer=Reply(status=503))
+    held = BlockedRefresh(answer=Reply(status=503))
     setattr(op, "mutate" if acted else "intercept", at_refresh("token", held))
     with callers(op, session, 1) as process:
         start(process)
@@ -566,7 +566,7 @@ def test_twenty_callers_in_two_processes_make_one_refresh_request(op: DemoProvid
 def test_callers_that_waited_for_a_failed_refresh_send_no_request(
     op: DemoProvider, session: uuid.UUID, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    held = Held(answer=Reply(status=503))
+    held = BlockedRefresh(answer=Reply(status=503))
     op.intercept = at_refresh("token", held)
     first = Caller(session)
     assert held.reached.wait(5)
@@ -623,7 +623,7 @@ def test_refresh_inside_a_transaction_on_postgresql_survives_its_rollback(op: De
     assert not get_user_model().objects.filter(username="rolled-back").exists()
     assert op.is_token_active(new)
     assert (opened("access_token"), len(refreshes(op))) == (new, 1)
-    assert not apart()
+    assert not refresh_threads()
 
 
 @pytest.mark.postgresql
@@ -658,7 +658,7 @@ def test_refresh_inside_a_transaction_that_locks_the_session_ends_in_time(
         assert refreshes(op) == []
     assert time.monotonic() - started < 3
     # The thread may continue for a moment after the row is unlocked.
-    wait_for(lambda: not apart())
+    wait_for(lambda: not refresh_threads())
     assert get_access_token(session)
     assert len(refreshes(op)) == 1
 
@@ -676,13 +676,13 @@ def test_refresh_inside_a_transaction_with_locks_that_its_end_needs_does_not_dea
         with pytest.raises(TokenExpired):
             get_access_token(session)
         assert time.monotonic() - started < 3
-        assert apart()
-    wait_for(lambda: not apart())
+        assert refresh_threads()
+    wait_for(lambda: not refresh_threads())
     assert row().end_reason == "invalid_grant"
     assert Session.objects.count() == 0
 
 
-def apart() -> list[threading.Thread]:
+def refresh_threads() -> list[threading.Thread]:
     """Return the threads that refresh next to a transaction."""
     return [thread for thread in threading.enumerate() if thread.name == "phi_oidc.refresh"]
 

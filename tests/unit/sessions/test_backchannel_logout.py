@@ -210,7 +210,7 @@ def test_logout_token_in_batches_is_one_transaction(
     assert [len(ids) for ids in calls] == [1] * 6
 
 
-def together(*acts: Callable[[], Any]) -> list[Any]:
+def run_concurrently(*acts: Callable[[], Any]) -> list[Any]:
     """Run the operations in threads behind one barrier; return their results or exceptions in order."""
     barrier, results = threading.Barrier(len(acts)), [None] * len(acts)
 
@@ -233,7 +233,7 @@ def together(*acts: Callable[[], Any]) -> list[Any]:
 
 
 def test_concurrent_logout_token_is_processed_once(people: dict[str, SignedIn]) -> None:
-    results = together(*[lambda: process(token("amina"))] * 6)
+    results = run_concurrently(*[lambda: process(token("amina"))] * 6)
     assert sorted(type(result).__name__ for result in results) == ["LogoutTokenReplayed"] * 5 + ["list"]
     assert len(ended_sessions()) == 3
     assert PendingRevocation.objects.count() == 6
@@ -258,7 +258,7 @@ def test_concurrent_logout_token_is_processed_by_the_second_after_the_first_fail
         assert spent.wait(timeout=20)
         return process(token("amina"))
 
-    first, other = together(lambda: process(token("amina")), second)
+    first, other = run_concurrently(lambda: process(token("amina")), second)
     assert isinstance(first, DatabaseError)
     assert len(other) == 3
     assert len(ended_sessions()) == 3
@@ -280,15 +280,15 @@ def test_logout_token_waits_for_a_transaction_with_the_same_jti(
 
     def second() -> Any:
         assert holding.wait(timeout=20)
-        threading.Thread(target=tell_of_the_lock, args=(waiting,)).start()
+        threading.Thread(target=signal_waiting_for_lock, args=(waiting,)).start()
         return process(token("amina"))
 
-    first, other = together(lambda: process(token("amina")), second)
+    first, other = run_concurrently(lambda: process(token("amina")), second)
     assert len(first) == 3
     assert isinstance(other, LogoutTokenReplayed)
 
 
-def tell_of_the_lock(waiting: threading.Event) -> None:
+def signal_waiting_for_lock(waiting: threading.Event) -> None:
     """Say whether a session waits for a lock in this database."""
     query = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
     with connection.cursor() as cursor:

@@ -55,7 +55,7 @@ from tests.unit.sessions.logout_token_provider import (
     provider,
     token_of,
 )
-from tests.unit.sessions.provider_sessions import name, sign_in_again, sign_in_often
+from tests.unit.sessions.provider_sessions import is_live, name, sign_in_again, sign_in_often
 
 __all__ = ["_signing_provider", "portal", "provider"]  # fixtures
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "phi_audit"])
@@ -71,12 +71,6 @@ MEANING = str(LogoutTokenInvalid(""))
 def amina(sign_in: SignIn, provider: DemoProvider) -> SignedIn:
     """Return a person with the provider's SUB and a session with its SID."""
     return name(sign_in(), sub=SUB, sid=SID, issuer=provider.issuer)
-
-
-def is_live(signed_in: SignedIn) -> bool:
-    is_unended = OIDCSession.objects.get(pk=signed_in.session.pk).ended_at is None
-    assert django_session_exists(signed_in.django_key) is is_unended
-    return is_unended
 
 
 def refusals() -> list[tuple[str, str]]:
@@ -118,7 +112,7 @@ def foreign_key(provider: DemoProvider, exchange: MutableExchange) -> None:
     exchange.key = create_signing_key(exchange.key.alg, kid=exchange.key.kid)
 
 
-def sent_instead(make: Callable[[MutableExchange], str]) -> Alter:
+def replace_token(make: Callable[[MutableExchange], str]) -> Alter:
     def alter(provider: DemoProvider, exchange: MutableExchange) -> None:
         exchange.token = make(exchange)
 
@@ -141,9 +135,9 @@ REFUSED: dict[str, Alter] = {
     "alg none": header(alg="none"),
     "alg HS256 with the public key": header(alg="HS256"),
     "an unknown kid": header(kid="unknown"),
-    "no JWS": sent_instead(lambda exchange: "nonsense"),
-    "empty": sent_instead(lambda exchange: "."),
-    "a member twice": sent_instead(twice),
+    "no JWS": replace_token(lambda exchange: "nonsense"),
+    "empty": replace_token(lambda exchange: "."),
+    "a member twice": replace_token(twice),
     "a critical header": header(crit=["exp"]),
     "typ JWT": header(typ="JWT"),
     "typ of an access token": header(typ="at+jwt"),
@@ -194,7 +188,7 @@ def test_backchannel_logout_with_one_wrong_value_is_refused_and_the_valid_token_
 
 
 @contextmanager
-def looking_at_the_answer(look: Callable[[str], None]) -> Iterator[str]:
+def observing_responses(look: Callable[[str], None]) -> Iterator[str]:
     """Run a portal that calls look(status) when it has its response and before it sends the first byte."""
     application = WSGIHandler()
 
@@ -224,7 +218,7 @@ def test_backchannel_logout_ends_every_session_before_it_responds(
         live = OIDCSession.objects.filter(ended_at=None).count()
         observed.append((status, django_session_exists(amina.django_key), django_session_exists(key), live))
 
-    with looking_at_the_answer(look) as base:
+    with observing_responses(look) as base:
         assert deliver(base, altered(provider, foreign_key, sub=SUB)).status == 400
         assert deliver(base, token_of(provider, sub=SUB)).status == 200
     assert observed == [("400 Bad Request", True, True, 2), ("200 OK", False, False, 0)]

@@ -14,7 +14,7 @@ from django_phi_oidc.audit.events import Action
 from django_phi_oidc.sessions.models import OIDCSession, PendingRevocation
 from django_phi_oidc.testing.mock_provider import Client as Registered
 from django_phi_oidc.testing.mock_provider import DemoProvider, MutableExchange
-from tests.support.session_fixtures import SignedIn, django_session_exists, events
+from tests.support.session_fixtures import SignedIn, events
 from tests.unit.sessions.logout_token_provider import (
     FRONTCHANNEL,
     SECRET,
@@ -26,7 +26,7 @@ from tests.unit.sessions.logout_token_provider import (
     portal,
     provider,
 )
-from tests.unit.sessions.provider_sessions import name
+from tests.unit.sessions.provider_sessions import is_live, name
 
 __all__ = ["_signing_provider", "portal", "provider"]  # fixtures
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "phi_audit"])
@@ -40,12 +40,6 @@ FRAMED = "django.middleware.clickjacking.XFrameOptionsMiddleware"
 def amina(sign_in: SignIn, provider: DemoProvider) -> SignedIn:
     """Return a person in a session with the provider's SID."""
     return name(sign_in(), sub="amina", sid=SID, issuer=provider.issuer)
-
-
-def is_live(signed_in: SignedIn) -> bool:
-    is_unended = OIDCSession.objects.get(pk=signed_in.session.pk).ended_at is None
-    assert django_session_exists(signed_in.django_key) is is_unended
-    return is_unended
 
 
 def frame(base: str, **parameters: str) -> Answer:
