@@ -473,3 +473,15 @@ class KeyInUse(KeyRingError, code="key_in_use"):
 
 class Undecryptable(KeyRingError, code="undecryptable"):
     """The sealed text is damaged, foreign, of a missing key, or was moved here from elsewhere."""
+
+
+class KeySourceUnavailable(KeyMissing):
+    """No key can be read: the key list, its file or the key service is unavailable or invalid."""
+
+
+class KeyUnknown(Undecryptable):
+    """The ciphertext names a key that is not in the key list or the retention key store."""
+
+
+class CiphertextInvalid(Undecryptable):
+    """The ciphertext is damaged, was made elsewhere, or was copied from another row or column."""

@@ -1,8 +1,8 @@
-"""`SealedTextField`: a column of django-encrypted-model-fields that fails closed.
+"""`SealedTextField`: an encrypted text column based on django-encrypted-model-fields that refuses by default.
 
-What the library does and this field does not: return the ciphertext when no key fits (and seal it again at the next
-save), open whatever looks like a token on assignment, read its keys at import, open a value that was copied here from
-another row, send plain text to the database in a lookup, or seal the text of an SQL expression.
+The library returns the ciphertext when no key fits (and encrypts it again at the next save), decrypts anything on
+assignment that looks like a token, reads its keys at import, decrypts a value that was copied from another row, sends
+plaintext to the database in a lookup, and encrypts the text of an SQL expression. This field does none of that.
 """
 
 import re
@@ -19,6 +19,7 @@ from django.db.models.lookups import IsNull
 from django.utils.functional import cached_property
 
 from .crypto import keyring, retention_keys
+from .errors import KeyMissing, KeySourceUnavailable
 
 MASK = "•••"
 LIBRARY_KEY_SETTING = "FIELD_ENCRYPTION_KEY"
@@ -26,7 +27,7 @@ _ENCRYPTION_KEY_ID = re.compile("[0-9a-f]{8}")
 
 
 class _UnconfiguredCrypter:
-    """Stands in for the library's crypter where the host project has no key for it; refuses to be used."""
+    """Replaces the library's crypter in projects without a key for it, and refuses any use."""
 
     def __getattr__(self, name: str) -> NoReturn:
         raise exceptions.ImproperlyConfigured(
@@ -35,8 +36,11 @@ class _UnconfiguredCrypter:
 
 
 def _import_base_field() -> "type[models.TextField[Any, Any]]":
-    """Import the library's field. Without a key of the host's its import fails, and a throw-away key left in place
-    would seal the host's own fields with a key that is lost at restart."""
+    """Import the library's field.
+
+    Without a key in the settings that import fails, so a temporary key is set for its duration. It is removed again:
+    otherwise it would encrypt the host project's own fields, and be lost at restart.
+    """
     if getattr(settings, LIBRARY_KEY_SETTING, None) is not None:
         from encrypted_model_fields.fields import EncryptedTextField  # noqa: PLC0415
 
@@ -55,7 +59,7 @@ def _import_base_field() -> "type[models.TextField[Any, Any]]":
 
 
 class EncryptedText:
-    """A value as the database holds it. It shows nothing; `SealedTextField.open` opens it."""
+    """A value as stored in the database; it displays only a mask. `SealedTextField.decrypt` decrypts it."""
 
     __slots__ = ("ciphertext",)
 
@@ -64,7 +68,7 @@ class EncryptedText:
 
     @property
     def key_id(self) -> str:
-        """The id of the key that sealed it; empty where the text names none, and may be anything."""
+        """The id of the encryption or retention key; empty if the text names none, and may be plaintext."""
         id_, colon, _ = self.ciphertext.partition(":")
         return id_ if colon and (_ENCRYPTION_KEY_ID.fullmatch(id_) or retention_keys.is_retention_key_name(id_)) else ""
 
@@ -75,31 +79,29 @@ class EncryptedText:
 
 
 class _SelectOnlySQL(str):
-    """The SQL of a sealed column, which can be selected: neither Django nor the database does anything else with it."""
+    """The SQL of an encrypted column: it can be selected, and neither Django nor the database can use it otherwise."""
 
     __slots__ = ("column_sql",)
     column_sql: str
 
     def __new__(cls, column_sql: str) -> "_SelectOnlySQL":
-        # Where Django joins pieces instead of formatting them, the database is asked for a function that is not there.
-        made = super().__new__(cls, f"a_sealed_column_can_only_be_selected({column_sql})")
-        made.column_sql = column_sql
-        return made
+        # Where Django joins SQL instead of formatting it, the database fails on this unknown function.
+        sql = super().__new__(cls, f"a_sealed_column_can_only_be_selected({column_sql})")
+        sql.column_sql = column_sql
+        return sql
 
     def __str__(self) -> NoReturn:
-        raise exceptions.FieldError("A sealed column can only be selected: the order of its ciphertexts means nothing.")
+        raise exceptions.FieldError("A sealed column can only be selected: the order of ciphertexts has no meaning.")
 
 
 class _SealedCol(Col):
-    """A sealed column in a statement."""
-
     def as_sql(self, compiler: Any, connection: Any) -> tuple[str, Any]:
         sql, params = super().as_sql(compiler, connection)
         return _SelectOnlySQL(sql), params
 
 
 class _SealedIsNull(IsNull):
-    """The one question that a sealed column answers."""
+    """The only lookup of an encrypted column."""
 
     def process_lhs(self, compiler: Any, connection: Any, lhs: Any = None) -> tuple[str, Any]:
         sql, params = compiler.compile(lhs or self.lhs)
@@ -107,28 +109,29 @@ class _SealedIsNull(IsNull):
 
 
 def _validate_model_options(options: Any, field_name: str) -> None:
-    """Raises: ImproperlyConfigured when options of the model would act on ciphertext of the field of that name."""
+    """Raises: ImproperlyConfigured when an option of the model would use the ciphertext of the field."""
     latest = options.get_latest_by or ()
-    acting = {
-        "ordering": [each for each in options.ordering or () if isinstance(each, str)],
+    names_by_option = {
+        "ordering": [name for name in options.ordering or () if isinstance(name, str)],
         "get_latest_by": [latest] if isinstance(latest, str) else latest,
-        "unique_together": [each for group in options.unique_together for each in group],
-        "indexes": [each for index in options.indexes for each in index.fields],
-        "constraints": [each for constraint in options.constraints for each in getattr(constraint, "fields", ())],
+        "unique_together": [name for group in options.unique_together for name in group],
+        "indexes": [name for index in options.indexes for name in index.fields],
+        "constraints": [name for constraint in options.constraints for name in getattr(constraint, "fields", ())],
     }
-    for option, names in acting.items():
-        if field_name in {each.removeprefix("-") for each in names}:
+    for option, names in names_by_option.items():
+        if field_name in {name.removeprefix("-") for name in names}:
             raise exceptions.ImproperlyConfigured(f"A sealed field can't be in {option} of its model.")
 
 
 class SealedTextField(_import_base_field()):  # type: ignore[misc]  # the base is chosen at import
-    """Text, sealed in the database and in the instance, bound to its table, column and natural key.
+    """Text that is encrypted in the database and in the instance, and bound to its table, column and natural key.
 
-    bind: attribute names of the natural key; known before the row is saved, hence not an automatic primary key.
-    bucket: name of the attribute that says under which retention key; empty there: under the newest encryption key.
-    Assign plain `str` and save; read `Sealed`; `open(instance)` gives the text. The only lookup is `isnull`; nothing is
-    ordered by it or computed with it; no serializer of Django's writes it.
-    `bulk_update`, `update(field=…)` and expressions are refused: only a whole row knows its natural key.
+    bind: attribute names of the natural key. It is known before the row is saved, so not an automatic primary key.
+    bucket: name of the attribute with the name of the retention key. If it is empty, the newest encryption key is used.
+
+    Assign plain `str` and save. Reading gives `EncryptedText`, and `decrypt(instance)` returns the plaintext. The only
+    lookup is `isnull`. Ordering, computing and Django's serializers are refused, and so are `bulk_update`,
+    `update(field=…)` and expressions, because only a complete row has its natural key.
     """
 
     description = "Sealed text"
@@ -149,14 +152,34 @@ class SealedTextField(_import_base_field()):  # type: ignore[misc]  # the base i
         return name, path, args, {**kwargs, "bind": self.bind, **bucket}
 
     def decrypt(self, instance: models.Model) -> str | None:
-        """Return the instance's plain text, or None where there is none.
+        """Return the plaintext of the instance's column, or None if it is empty.
 
-        Raises: Undecryptable.
+        Raises one of three errors, each of which is handled by the callers as follows:
+
+        ==========================================  ======================  ==================  =====================
+        caller                                      `KeySourceUnavailable`  `KeyUnknown`        `CiphertextInvalid`
+        ==========================================  ======================  ==================  =====================
+        `sessions.lifecycle.end_sessions`           in all three: ends the session without revoking the token, alert
+        `sessions.lifecycle.renew_session`          raises (can't encrypt)  does not revoke it  does not revoke it
+        `sessions.token_refresh`                    in all three: raises to the caller of `get_access_token`
+        `sessions.token_revocation`                 in all three: stays pending and retries slowly, alert
+        `sessions.expiry` (session key)             in all three: ends the session as orphaned
+        `individual_rights.export`                  in all three: exports no value, lists the claim as unreadable
+        `claims.disclosure`                         in all three: returns `Undecryptable` as the result of the claim
+        `claims.legal_holds`                        raises                  keeps the value     keeps the value
+        `claims.legal_hold_disclosure`              raises                  is_undecryptable    is_undecryptable
+        `access.emergency.admin`                    in all three: shows that the text can't be decrypted
+        ==========================================  ======================  ==================  =====================
+
+        `KeySourceUnavailable` is a `KeyMissing`, the other two are `Undecryptable`, and all are `KeyRingError`.
         """
         value = getattr(instance, self.attname)
-        if isinstance(value, EncryptedText):
+        if not isinstance(value, EncryptedText):
+            return None if value is None else str(value)
+        try:
             return keyring.decrypt(value.ciphertext, context=self._get_instance_context(instance))
-        return None if value is None else str(value)
+        except KeyMissing as error:
+            raise KeySourceUnavailable(str(error)) from error
 
     def pre_save(self, model_instance: models.Model, add: bool) -> EncryptedText | None:
         value = getattr(model_instance, self.attname)
@@ -164,24 +187,23 @@ class SealedTextField(_import_base_field()):  # type: ignore[misc]  # the base i
             return value
         if not isinstance(value, str):
             raise TypeError(f"{self.name} takes text, not {type(value).__name__}.")
-        # The very mask that a Sealed shows; the same characters from elsewhere are a value like any other.
+        # The mask object of an EncryptedText; the same characters from elsewhere are a normal value.
         if value is MASK:
             raise exceptions.ValidationError(f"{self.name}: the mask is not the value.")
         bucket = getattr(model_instance, self.bucket) if self.bucket else ""
-        sealed = EncryptedText(
-            keyring.encrypt(value, context=self._get_instance_context(model_instance), retention_key_name=bucket)
-        )
-        setattr(model_instance, self.attname, sealed)
-        return sealed
+        context = self._get_instance_context(model_instance)
+        encrypted = EncryptedText(keyring.encrypt(value, context=context, retention_key_name=bucket))
+        setattr(model_instance, self.attname, encrypted)
+        return encrypted
 
-    def get_db_prep_save(self, value: Any, connection: Any) -> str | None:
-        return self._get_ciphertext(value)
+    def get_prep_value(self, value: Any, *args: Any, **kwargs: Any) -> str | None:
+        if value is None:
+            return None
+        if not isinstance(value, EncryptedText):
+            raise exceptions.FieldError(f"{self.name} is bound to its row: assign it and save the instance.")
+        return value.ciphertext
 
-    def get_db_prep_value(self, value: Any, connection: Any, prepared: bool = False) -> str | None:
-        return self._get_ciphertext(value)
-
-    def get_prep_value(self, value: Any) -> str | None:
-        return self._get_ciphertext(value)
+    get_db_prep_save = get_db_prep_value = get_prep_value
 
     def from_db_value(self, value: str | None, *args: Any) -> EncryptedText | None:
         return None if value is None else EncryptedText(value)
@@ -192,12 +214,12 @@ class SealedTextField(_import_base_field()):  # type: ignore[misc]  # the base i
         return value
 
     def value_to_string(self, obj: models.Model) -> NoReturn:
-        # What serializers call: a mask in a fixture can't be loaded, and plain text must not be in one.
+        # Serializers call this: a mask in a fixture can't be loaded, and plaintext must not be in one.
         meta = obj._meta
         raise SerializationError(
             f"{meta.label}.{self.name} is sealed, and no serializer writes it. Leave out the app or the model "
             f"(dumpdata --exclude {meta.label_lower}), or name the other fields (fields=…). To keep it, back up the "
-            "database and its keys; `phi_oidc subject export` writes what is held of one person."
+            "database and its keys; `phi_oidc subject export` writes the stored data of one person."
         )
 
     def contribute_to_class(self, cls: type[models.Model], name: str, private_only: bool = False) -> None:
@@ -219,11 +241,11 @@ class SealedTextField(_import_base_field()):  # type: ignore[misc]  # the base i
         raise exceptions.FieldError("A sealed field has no transforms.")
 
     def get_encryption_context(self, natural_key: Sequence[Any]) -> list[str]:
-        """Return what a text is bound to in the row whose natural key, in the order of bind, is bound.
+        """Return the table, column and natural key that bind a value to its row.
 
-        Raises: TypeError when a part of it is None.
+        natural_key: in the order of `bind`. Raises: TypeError when a part is None.
         """
-        # As the database gives them back: a UUID assigned as text must not seal under another spelling.
+        # Normalized as the database returns them: a UUID assigned as text must give the same context.
         parts = [to_python(value) for to_python, value in zip(self._natural_key_converters, natural_key, strict=True)]
         if None in parts:
             raise TypeError(f"{self.name} is bound to {', '.join(self.bind)}: set them before saving.")
@@ -235,10 +257,3 @@ class SealedTextField(_import_base_field()):  # type: ignore[misc]  # the base i
 
     def _get_instance_context(self, instance: models.Model) -> list[str]:
         return self.get_encryption_context([getattr(instance, name) for name in self.bind])
-
-    def _get_ciphertext(self, value: Any) -> str | None:
-        if value is None:
-            return None
-        if not isinstance(value, EncryptedText):
-            raise exceptions.FieldError(f"{self.name} is sealed with its row: assign it and save the instance.")
-        return value.ciphertext

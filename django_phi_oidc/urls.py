@@ -2,6 +2,7 @@
 
 from django.urls import path
 
+from ._internal.view_decorators import public_view
 from .access.emergency.views import EmergencyCloseView, EmergencyView
 from .login.activation import ActivationView
 from .login.break_glass import BreakGlassLoginView
@@ -9,8 +10,9 @@ from .login.client_metadata import ClientKeysView, SectorIdentifierView
 from .login.step_up import StepUpView
 from .login.views import OIDCAuthenticationCallbackView, OIDCAuthenticationRequestView
 from .metrics.health import HealthView
-from .sessions.backchannel_logout import BackchannelLogoutView, FrontchannelLogoutView
-from .sessions.views import LoggedOutView, OIDCLogoutView, SessionTimeLeftView, public_view
+from .sessions.backchannel_logout import BackchannelLogoutView
+from .sessions.frontchannel_logout import FrontchannelLogoutView
+from .sessions.views import LoggedOutView, OIDCLogoutView, SessionTimeLeftView
 
 urlpatterns = [
     path("authenticate/", OIDCAuthenticationRequestView.as_view(), name="oidc_authentication_init"),

@@ -17,7 +17,7 @@ from ..audit.events import Action, NewEvent
 from ..audit.recorder import record_many
 from ..audit.request_context import Actor
 from ..config.providers import ClaimDeclaration
-from ..errors import ClaimScrubbed, KeyMissing, RevealRefused, Undecryptable
+from ..errors import ClaimScrubbed, KeyRingError, RevealRefused, Undecryptable
 from ..subjects.models import PairwiseSubject
 from .minimization import select_declared_members
 from .models import NO_SESSION, StoredClaim
@@ -196,7 +196,7 @@ def _reveal_claim(decision: _RevealDecision) -> RevealResult:
     sealed: Any = StoredClaim._meta.get_field("value")
     try:
         value = json.loads(sealed.decrypt(decision.row))
-    except (KeyMissing, Undecryptable, ValueError):
+    except (KeyRingError, ValueError):
         pass
     else:
         # It may have been stored when more of it was declared.

@@ -12,7 +12,7 @@ from ..access.policy import PERMISSION_MISSING, PURPOSE_UNKNOWN, PURPOSES, SESSI
 from ..audit.events import Action, NewEvent
 from ..audit.recorder import record_many
 from ..audit.request_context import Actor
-from ..errors import RevealRefused, Undecryptable
+from ..errors import CiphertextInvalid, KeyUnknown, RevealRefused
 from ..subjects.models import PairwiseSubject
 from .legal_holds import is_on_legal_hold
 from .models import StoredClaim
@@ -79,7 +79,7 @@ def _decrypt_claim(row: StoredClaim, *, now: datetime) -> HeldClaim:
     sealed: Any = StoredClaim._meta.get_field("value")
     try:
         value, is_undecryptable = json.loads(sealed.decrypt(row)), False
-    except (Undecryptable, ValueError):
+    except (KeyUnknown, CiphertextInvalid, ValueError):
         value, is_undecryptable = None, True
     request_secrets.register_secret(value, "claim", location="body")
     return HeldClaim(

@@ -12,7 +12,7 @@ from .._internal import randomness
 from ..audit.events import Action, Origin
 from ..audit.outbox import enqueue
 from ..crypto import retention_keys
-from ..errors import Undecryptable
+from ..errors import CiphertextInvalid, KeyUnknown
 from ..subjects.models import PairwiseSubject
 from .models import NO_SESSION, LegalHold, StoredClaim
 
@@ -139,7 +139,7 @@ def _reencrypt_claim(claim: StoredClaim, *, bucket: str, session: uuid.UUID) -> 
     field: Any = StoredClaim._meta.get_field("value")
     try:
         value = field.decrypt(claim)
-    except Undecryptable:
+    except (KeyUnknown, CiphertextInvalid):
         return False
     claim.bucket, claim.session, claim.value = bucket, session, value
     claim.save(update_fields=["bucket", "session", "value"])

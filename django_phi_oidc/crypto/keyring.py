@@ -1,13 +1,14 @@
-"""Key lists, newest first, and what they seal.
+"""Key lists, newest key first, and encryption with them.
 
 A key is 32 bytes, written as base64url. A list comes from the setting itself (list or comma-separated text), from a
-file (`pathlib.Path`, a key a line), or from a callable that returns either: a KMS or Vault client. A key's id is
-derived from the key, so that no list has to name them.
+file (`pathlib.Path`, one key per line), or from a callable that returns either, such as a KMS or Vault client. A key's
+id is derived from the key, so lists need no names.
 """
 
 import base64
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -20,13 +21,14 @@ from django.views.decorators.debug import sensitive_variables
 
 from .. import conf
 from .._internal import randomness
-from ..errors import KeyMissing, Undecryptable
+from ..errors import CiphertextInvalid, KeyMissing, KeyUnknown
 from . import retention_keys
 
 KEY_BYTES = 32
+_KEY_ID = re.compile("[0-9a-f]{8}")
 _LIST_TYPES = (list, tuple)
 _decode_json_prefix = json.JSONDecoder().raw_decode
-"""Half of json.loads: without the look for an encoding, and for spaces around."""
+"""The part of json.loads that skips neither an encoding check nor surrounding whitespace."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,61 +41,59 @@ class SymmetricKey:
 
 @sensitive_variables()
 def get_keys(ring_name: str) -> tuple[SymmetricKey, ...]:
-    """Return the keys of that ring (one of conf.KEY_RINGS), newest first; never empty.
+    """Return the keys of that ring (one of conf.KEY_RINGS), newest first, never empty.
 
     Raises: KeyMissing.
     """
     source = conf.get_option(ring_name)
     texts = tuple(source) if isinstance(source, _LIST_TYPES) else _load_key_texts(ring_name, source)
     try:
-        found = _parse_keys(ring_name, texts)
+        keys = _parse_keys(ring_name, texts)
     except TypeError as error:
         raise _key_list_error(ring_name) from error
-    if not found:
+    if not keys:
         raise KeyMissing(f"PHI_OIDC[{ring_name!r}] has no key.")
-    return found
+    return keys
 
 
 def generate_key() -> str:
-    """Return a new random key as a key list has it."""
+    """Return a new random key in the format of a key list."""
     return base64.urlsafe_b64encode(randomness.token_bytes(KEY_BYTES)).decode("ascii")
 
 
 @sensitive_variables()
 def encrypt(value: str, *, context: Sequence[str], retention_key_name: str = "") -> str:
-    """Return value sealed under the newest encryption key, to be opened in the same context alone.
+    """Encrypt value under the newest encryption key, or under the retention key of that name, created if necessary.
 
-    bucket: of the retention key to seal under instead, which is made if there is none.
-
-    The text names its key. Its time of writing is not in it: Fernet's clear timestamp is set to zero.
+    context: must be the same for decryption. The ciphertext starts with the key id. Fernet's plaintext timestamp is set
+    to zero, so the time of encryption is not stored.
     """
-    key = (
-        SymmetricKey(retention_key_name, retention_keys.get_store().create(retention_key_name))
-        if retention_key_name
-        else get_keys("ENCRYPTION_KEYS")[0]
-    )
-    return _encrypt_envelope([*context, value], key)
+    if retention_key_name:
+        key = SymmetricKey(retention_key_name, retention_keys.get_store().create(retention_key_name))
+    else:
+        key = get_keys("ENCRYPTION_KEYS")[0]
+    # The output of json.dumps for a list of texts, in a quarter of the time.
+    return _encrypt_bytes(f"[{','.join(map(encode_basestring, [*context, value]))}]".encode(), key)
 
 
 def decrypt(ciphertext: str, *, context: Sequence[str]) -> str:
-    """Return what was sealed in that context.
-
-    Raises: Undecryptable, whichever of damage, foreign key and foreign place it is.
-    """
+    """Return the plaintext. Raises: KeyMissing, KeyUnknown; CiphertextInvalid, also for another context."""
     key_id, _, token = ciphertext.partition(":")
     if "-" in key_id and retention_keys.is_retention_key_name(key_id):
         material = retention_keys.get_store().get(key_id)
         if material is None:
-            raise Undecryptable
-        return _decrypt_value(SymmetricKey(key_id, material), token, context)
-    return _decrypt_value(_get_key(key_id, get_keys("ENCRYPTION_KEYS")), token, context)
+            raise KeyUnknown
+        key = SymmetricKey(key_id, material)
+    else:
+        key = _get_key(key_id, get_keys("ENCRYPTION_KEYS"))
+    return _decrypt_envelope(key, token, context)[1]
 
 
 def reencrypt_text(ciphertext: str, *, context: Sequence[str], keys: Sequence[SymmetricKey]) -> str:
-    """Return what was sealed in that context under one of the ring, sealed under its first key.
+    """Encrypt a ciphertext of one of the keys again, under the first key.
 
-    ring: as `keys("ENCRYPTION_KEYS")` gives it, once for many texts.
-    Raises: Undecryptable, of a text under a retention key too.
+    keys: as `get_keys("ENCRYPTION_KEYS")` returns them, read once for many texts.
+    Raises: Undecryptable, also for a ciphertext under a retention key.
     """
     key_id, _, token = ciphertext.partition(":")
     return _encrypt_bytes(_decrypt_envelope(_get_key(key_id, keys), token, context)[0], keys[0])
@@ -103,12 +103,7 @@ def _get_key(key_id: str, keys: Sequence[SymmetricKey]) -> SymmetricKey:
     for key in keys:
         if key.id == key_id:
             return key
-    raise Undecryptable
-
-
-def _encrypt_envelope(envelope: Sequence[str], key: SymmetricKey) -> str:
-    # What json.dumps writes of a list of texts, at a quarter of the time.
-    return _encrypt_bytes(f"[{','.join(map(encode_basestring, envelope))}]".encode(), key)
+    raise KeyUnknown if _KEY_ID.fullmatch(key_id) else CiphertextInvalid
 
 
 def _encrypt_bytes(envelope: bytes, key: SymmetricKey) -> str:
@@ -116,21 +111,17 @@ def _encrypt_bytes(envelope: bytes, key: SymmetricKey) -> str:
     return f"{key.id}:{token.decode('ascii')}"
 
 
-def _decrypt_value(key: SymmetricKey, token: str, context: Sequence[str]) -> str:
-    return _decrypt_envelope(key, token, context)[1]
-
-
 def _decrypt_envelope(key: SymmetricKey, token: str, context: Sequence[str]) -> tuple[bytes, str]:
-    """Return what the token holds, and the value in it. Raises: Undecryptable."""
+    """Return the content of the token, and the value in it. Raises: CiphertextInvalid."""
     try:
         envelope = _create_fernet(key.material).decrypt(token.encode("ascii"))
         text = envelope.decode("utf-8")
         (*sealed_context, value), end = _decode_json_prefix(text)
     except (InvalidToken, ValueError, TypeError) as error:
-        # Not only damage: a host project may have sealed something of its own under the same key.
-        raise Undecryptable from error
+        # Not only damage: the host project may use the same key for other content.
+        raise CiphertextInvalid from error
     if sealed_context != list(context) or not isinstance(value, str) or end != len(text):
-        raise Undecryptable
+        raise CiphertextInvalid
     return envelope, value
 
 
@@ -155,14 +146,14 @@ def _key_list_error(ring_name: str) -> KeyMissing:
 
 @lru_cache(maxsize=16)
 def _parse_keys(ring_name: str, texts: tuple[str, ...]) -> tuple[SymmetricKey, ...]:
-    """Raises: KeyMissing; TypeError when something in texts is no text."""
+    """Raises: KeyMissing; TypeError when an entry is not text."""
     if not all(isinstance(text, str) for text in texts):
-        raise TypeError("A key is text.")
+        raise TypeError("A key must be text.")
     try:
-        # One key has several spellings in base64; two of them are still one key.
+        # Different base64 texts can encode the same key.
         return tuple(dict.fromkeys(_parse_key(text.strip()) for text in texts if text.strip()))
     except ValueError:
-        # From None: the frames of the cause hold what stands there for a key, and may be one but for a letter.
+        # From None: the frames of the cause contain the text, which may be a key with a typing error.
         raise KeyMissing(f"PHI_OIDC[{ring_name!r}]: each key is {KEY_BYTES} bytes as base64url.") from None
 
 

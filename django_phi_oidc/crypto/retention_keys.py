@@ -1,7 +1,7 @@
-"""Retention keys: a key for each day and retention, kept outside the database, and destroyed when no claim needs it.
+"""Retention keys: one key for each day and retention period, stored outside the database and destroyed when unused.
 
-Then no backup of the database can be read for what has lapsed since. `RETENTION_KEYS` of the settings is a folder
-(`pathlib.Path`) or an object like `RetentionKeys`: a KMS or Vault client.
+Then no backup of the database reveals claims that have expired since. The setting `RETENTION_KEYS` is a folder
+(`pathlib.Path`) or an object with the methods of `RetentionKeyStore`, such as a KMS or Vault client.
 """
 
 import base64
@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
-from typing import Literal, Protocol, cast
+from typing import IO, Literal, Protocol, cast
 
 from django.core.exceptions import ImproperlyConfigured
 
@@ -24,31 +24,31 @@ _NAME_PATTERN = re.compile(r"[0-9]{8}-(?:session|[0-9]{1,10})|hold-[0-9a-f]{32}"
 
 
 class RetentionKeyStore(Protocol):
-    """Where the keys are. Any method may raise `KeyMissing` when it can't be reached: nothing is lost by that."""
+    """Where the keys are. Any method may raise `KeyMissing` if the store is unavailable; no data is lost by that."""
 
     def get(self, name: str) -> bytes | None:
-        """Return the 32 bytes of that name; None when there is no such key, or none any more."""
+        """Return the 32 bytes of that key; None if it does not exist or was destroyed."""
 
     def create(self, name: str) -> bytes:
-        """Return the key of that name, made when there is none. Of several at once all get the same one."""
+        """Return the key of that name, creating it if necessary. Concurrent calls all get the same key."""
 
     def destroy(self, name: str) -> None:
-        """Destroy the key of that name, if there is one, with every copy of it."""
+        """Destroy the key of that name and every copy of it, if it exists."""
 
     def names(self) -> Iterable[str]:
         """Return the names of all keys."""
 
 
 def is_enabled() -> bool:
-    """Say whether claims are sealed under keys of their own retention."""
+    """Say whether claims are encrypted under retention keys."""
     return conf.get_option("RETENTION_KEYS") is not None
 
 
 def get_store() -> RetentionKeyStore:
-    """Return where the keys are. Raises: KeyMissing, when nothing says where."""
+    """Return the configured key store. Raises: KeyMissing, when none is configured."""
     declared = conf.get_option("RETENTION_KEYS")
     if declared is None:
-        raise KeyMissing("PHI_OIDC['RETENTION_KEYS'] is not set, and there are claims under such keys.")
+        raise KeyMissing("PHI_OIDC['RETENTION_KEYS'] is not set, but there are claims under retention keys.")
     if isinstance(declared, Path):
         return RetentionKeyFolder(declared)
     if not all(callable(getattr(declared, name, None)) for name in ("get", "create", "destroy", "names")):
@@ -57,7 +57,7 @@ def get_store() -> RetentionKeyStore:
 
 
 def retention_key_name(obtained_at: datetime, retention: timedelta | Literal["session"]) -> str:
-    """Return the name of the key for what was obtained then: its day, UTC, and its retention in seconds."""
+    """Return the key name for a claim: the day on which it was obtained (UTC), and its retention in seconds."""
     kind = str(int(retention.total_seconds())) if isinstance(retention, timedelta) else retention
     return f"{obtained_at.astimezone(UTC):%Y%m%d}-{kind}"
 
@@ -68,7 +68,7 @@ def hold_key_name(hold_id: str) -> str:
 
 
 def is_retention_key_name(name: str) -> bool:
-    """Say whether that is the name of a retention key, and not the id of an encryption key."""
+    """Say whether that is the name of a retention key and not the id of an encryption key."""
     if not _NAME_PATTERN.fullmatch(name):
         return False
     with suppress(ValueError):
@@ -78,12 +78,12 @@ def is_retention_key_name(name: str) -> bool:
 
 
 def parse_key_date(name: str) -> date | None:
-    """Return the day on which claims were sealed under that key; None when it is the key of a hold."""
+    """Return the day of the claims under that key; None for the key of a legal hold."""
     return None if name.startswith("hold-") else datetime.strptime(name[:8], "%Y%m%d").replace(tzinfo=UTC).date()
 
 
 class RetentionKeyFolder:
-    """Keys as files of one folder, mode 0600, which all servers share and no backup has."""
+    """Keys as files of one folder with mode 0600. All servers share it; backups must exclude it."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -103,32 +103,28 @@ class RetentionKeyFolder:
     def create(self, name: str) -> bytes:
         if key := self.get(name):
             return key
-        path, made = self._get_path(name), self._folder / f".{name}.{randomness.token_bytes(8).hex()}"
+        path, temporary = self._get_path(name), self._folder / f".{name}.{randomness.token_bytes(8).hex()}"
         try:
-            with os.fdopen(os.open(made, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-                file.write(base64.urlsafe_b64encode(randomness.token_bytes(KEY_BYTES)))
-                file.flush()
-                os.fsync(file.fileno())
-            # Nothing is replaced: of several, the first one's key is it.
+            with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+                _write_durably(file, base64.urlsafe_b64encode(randomness.token_bytes(KEY_BYTES)))
+            # Never replaces a file: of concurrent calls, the first one determines the key.
             with suppress(FileExistsError):
-                os.link(made, path)
-            made.unlink()
+                os.link(temporary, path)
+            temporary.unlink()
             self._sync_folder()
         except OSError as error:
-            raise KeyMissing(f"The retention key {name} can't be made.") from error
+            raise KeyMissing(f"The retention key {name} can't be created.") from error
         key = self.get(name)
         if key is None:
-            raise KeyMissing(f"The retention key {name} went as it was made.")
+            raise KeyMissing(f"The retention key {name} was deleted during its creation.")
         return key
 
     def destroy(self, name: str) -> None:
         path = self._get_path(name)
         try:
-            # Of a file system that writes in place, nothing is left.
+            # On a file system that writes in place, this erases the key.
             with path.open("r+b") as file:
-                file.write(bytes(path.stat().st_size))
-                file.flush()
-                os.fsync(file.fileno())
+                _write_durably(file, bytes(path.stat().st_size))
             path.unlink()
             self._sync_folder()
         except FileNotFoundError:
@@ -144,7 +140,7 @@ class RetentionKeyFolder:
 
     def _get_path(self, name: str) -> Path:
         if not is_retention_key_name(name):
-            raise ValueError("That is no name of a retention key.")
+            raise ValueError("This is not the name of a retention key.")
         return self._folder / name
 
     def _sync_folder(self) -> None:
@@ -153,3 +149,9 @@ class RetentionKeyFolder:
             os.fsync(folder)
         finally:
             os.close(folder)
+
+
+def _write_durably(file: IO[bytes], content: bytes) -> None:
+    file.write(content)
+    file.flush()
+    os.fsync(file.fileno())

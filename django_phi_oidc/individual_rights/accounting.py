@@ -1,6 +1,6 @@
-"""What the trail tells of looks at a person's record, after the event that it was told.
+"""Accounting of disclosures: who accessed a person's record, when, and for what purpose. Spec: 45 CFR 164.528.
 
-Spec: 45 CFR 164.528. Looks for treatment, payment and operations are in it, which the rule would let us leave out.
+Disclosures for treatment, payment and health care operations are included, although the rule exempts them.
 """
 
 import json
@@ -29,33 +29,33 @@ _ACCOUNTING_YEARS = 6
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Disclosure:
-    """One look: who, when, for what, at what."""
+    """One access to a record."""
 
     id: uuid.UUID
     """Of the event."""
     occurred_at: datetime
     action: str
     actor: str
-    """The primary key as text; empty: it was done by a command on the server."""
+    """The primary key as text; empty for a command on the server."""
     is_own: bool
-    """It was the person."""
+    """The actor is the person."""
     purpose: str
     """HL7 PurposeOfUse code, or empty."""
     resource: str
-    """`Type/id` as the project names it, where ids are keyed, too; empty for a claim."""
+    """`Type/id` as the project names it, even if the audit log has pseudonyms; empty for a claim."""
     claims: tuple[str, ...]
     emergency: str
-    """The id of the emergency access that it was permitted by, or empty."""
+    """The id of the emergency access that permitted it, or empty."""
 
     @property
     def purpose_name(self) -> str:
-        """What the code says in English."""
+        """The English name of the purpose code."""
         return PURPOSES.get(self.purpose, self.purpose)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DisclosureAccounting:
-    """The looks at one person's record since a moment. `account` makes it, once that is in the trail."""
+    """The disclosures of one person's record since a date. Only `create_accounting` creates it."""
 
     user_pk: str
     """The primary key as text."""
@@ -63,45 +63,44 @@ class DisclosureAccounting:
     includes_own: bool
     subject_uuids: tuple[str, ...]
     resource_names: Mapping[str, str]
-    """What the person's are called in the trail, each with its name in the project."""
+    """The names of the person's resources in the audit log, mapped to their names in the project."""
 
     def get_page(
         self, *, before: uuid.UUID | None = None, after: uuid.UUID | None = None, size: int = PAGE_SIZE
     ) -> KeysetPage[Disclosure, uuid.UUID]:
-        """Return up to size looks, newest first: the newest, or those next before an event, or next after one.
+        """Return up to size disclosures, newest first: the newest ones, or those next to the event `before` or `after`.
 
-        What an event says is taken as it is, its MAC is NOT checked. Raises: AuditUnavailable, RowUnreadable.
+        The MACs of the events are NOT checked. Raises: AuditUnavailable, RowUnreadable.
         """
-        about = EventQuery(
+        query = EventQuery(
             actions=sorted(DISCLOSURE_ACTIONS | get_registered_disclosure_actions()),
             subjects=self.subject_uuids,
             resources=self.resource_names,
             since=self.since,
             excluded_actor="" if self.includes_own else self.user_pk,
         )
-        found = list_events_of_query(about, before=before, after=after, page_size=size)
-        return KeysetPage(
-            rows=tuple(map(self._create_disclosure, found.rows)), newer_key=found.newer_key, older_key=found.older_key
-        )
+        page = list_events_of_query(query, before=before, after=after, page_size=size)
+        rows = tuple(map(self._create_disclosure, page.rows))
+        return KeysetPage(rows=rows, newer_key=page.newer_key, older_key=page.older_key)
 
     def iter_pages(self) -> Iterator[tuple[Disclosure, ...]]:
-        """Yield all looks, newest first, a thousand at a time. Raises: AuditUnavailable, RowUnreadable."""
-        found = self.get_page(size=_BATCH_SIZE)
-        yield found.rows
-        while found.older_key is not None:
-            found = self.get_page(before=found.older_key, size=_BATCH_SIZE)
-            yield found.rows
+        """Yield all disclosures, newest first, in pages of a thousand. Raises: AuditUnavailable, RowUnreadable."""
+        page = self.get_page(size=_BATCH_SIZE)
+        yield page.rows
+        while page.older_key is not None:
+            page = self.get_page(before=page.older_key, size=_BATCH_SIZE)
+            yield page.rows
 
     def find_available_since(self) -> datetime | None:
-        """Return when it begins where what was before is in archives alone; None: it is whole.
+        """Return when the accounting starts, if older events are only in archives; None when it is complete.
 
         Raises: AuditUnavailable, RowUnreadable.
         """
-        begins = find_oldest_unarchived_time()
-        return begins if begins and begins > self.since else None
+        oldest = find_oldest_unarchived_time()
+        return oldest if oldest and oldest > self.since else None
 
     def _create_disclosure(self, event: AuditEvent) -> Disclosure:
-        detail = _parse_detail(event)
+        detail = parse_detail(event)
         claims = detail.get("claims", detail.get("claim", []))
         return Disclosure(
             id=event.id,
@@ -111,7 +110,7 @@ class DisclosureAccounting:
             is_own=event.actor == self.user_pk,
             purpose=event.purpose,
             resource=self.resource_names.get(event.resource, event.resource),
-            # An act of the project's own may have something else there.
+            # An event of the host project may have another type there.
             claims=tuple(map(str, claims if isinstance(claims, list) else [claims])),
             emergency=str(detail.get("emergency", "")),
         )
@@ -126,47 +125,43 @@ def create_accounting(
     origin: Origin,
     now: datetime,
 ) -> DisclosureAccounting:
-    """Return what tells who looked at user's record, after the events that it was told are committed.
+    """Return the accounting of the user's record, after an event for it is committed.
 
-    resources: `Type/id` of what is user's in the project. include_own: what the person looked at as well, which
-    164.528(a)(1)(ii) leaves out. Of a link that was deleted nothing is told: it may have been somebody else's.
-    Raises: AuditUnavailable, and then nothing may be told; ImproperlyConfigured where a resource is none.
+    resources: `Type/id` of the user's resources in the project. include_own: also what the person accessed, which
+    164.528(a)(1)(ii) exempts. Deleted links are excluded, because they may have belonged to another person.
+
+    Raises: AuditUnavailable, and then nothing may be displayed; ImproperlyConfigured for an invalid resource.
     """
     own = f"user/{user.pk}"
-    named = [own, *_validate_resources(resources)]
+    all_resources = [own, *_validate_resources(resources)]
     uuids = PairwiseSubject.objects.filter(user=user.pk).order_by("pk").values_list("uuid", flat=True)
-    subjects = tuple(str(each) for each in uuids)
-    record_many(
-        [
-            NewEvent(
-                action=Action.SUBJECT_ACCOUNTED,
-                origin=origin,
-                now=now,
-                subject=subject,
-                purpose=PATIENT_REQUEST,
-                resource=own,
-                detail={"since": since.isoformat(timespec="seconds")},
-            )
-            for subject in subjects or ("",)
-        ]
+    subjects = tuple(map(str, uuids))
+    event = NewEvent(
+        action=Action.SUBJECT_ACCOUNTED,
+        origin=origin,
+        now=now,
+        purpose=PATIENT_REQUEST,
+        resource=own,
+        detail={"since": since.isoformat(timespec="seconds")},
     )
+    record_many([event._replace(subject=subject) for subject in subjects or ("",)])
     return DisclosureAccounting(
         user_pk=str(user.pk),
         since=since,
         includes_own=include_own,
         subject_uuids=subjects,
-        resource_names={spelled: each for each in named for spelled in _iter_trail_names(each)},
+        resource_names={name: resource for resource in all_resources for name in _iter_audit_log_names(resource)},
     )
 
 
-def _iter_trail_names(resource: str) -> Iterator[str]:
-    """Yield what the trail may call it: RESOURCE_IDS, and which key is the oldest, need not be what they were."""
+def _iter_audit_log_names(resource: str) -> Iterator[str]:
+    """Yield all names that the audit log may use: RESOURCE_IDS and the oldest key may have changed."""
     yield resource
     for key in keyring.get_keys("AUDIT_MAC_KEYS"):
         yield compute_resource_pseudonym(resource, key=key.material)
 
 
-def _parse_detail(event: AuditEvent) -> dict[str, Any]:
+def parse_detail(event: AuditEvent) -> dict[str, Any]:
     try:
         detail = json.loads(event.detail)
     except ValueError:
@@ -175,10 +170,10 @@ def _parse_detail(event: AuditEvent) -> dict[str, Any]:
 
 
 def find_actor_accounts(disclosures: Collection[Disclosure]) -> dict[str, AbstractBaseUser]:
-    """Return the accounts that looked, by the primary key as the trail has it; one that was deleted is missing."""
+    """Return the accounts of the actors by `Disclosure.actor`; deleted accounts are missing."""
     model = get_user_model()
     keys = {}
-    for actor in {each.actor for each in disclosures} - {""}:
+    for actor in {disclosure.actor for disclosure in disclosures} - {""}:
         try:
             key = model._meta.pk.to_python(actor)
             model._meta.pk.run_validators(key)
@@ -189,13 +184,13 @@ def find_actor_accounts(disclosures: Collection[Disclosure]) -> dict[str, Abstra
 
 
 def get_display_name(account: AbstractBaseUser | None) -> str:
-    """Return what somebody who looked is called; empty for an account without a name, or that was deleted."""
+    """Return the name of an actor; empty for an account that has no name or was deleted."""
     full_name = getattr(account, "get_full_name", None)
     return str(full_name()).strip() if full_name else ""
 
 
 def get_accounting_start(now: datetime) -> datetime:
-    """Return how far back an accounting reaches. Spec: 45 CFR 164.528(a)(1)."""
+    """Return the start of the accounting period. Spec: 45 CFR 164.528(a)(1)."""
     try:
         return now.replace(year=now.year - _ACCOUNTING_YEARS)
     except ValueError:
@@ -203,8 +198,9 @@ def get_accounting_start(now: datetime) -> datetime:
 
 
 def _validate_resources(resources: Any) -> list[str]:
-    """An accounting that lacked what can't be found would be none."""
-    found = [] if isinstance(resources, str) else list(resources)
-    if isinstance(resources, str) or not all(map(is_resource_reference, found)):
+    """Refuse invalid references, because an accounting that omits them would be incomplete."""
+    # A bare string is iterable too, so reject it explicitly.
+    references = [] if isinstance(resources, str) else list(resources)
+    if isinstance(resources, str) or not all(map(is_resource_reference, references)):
         raise ImproperlyConfigured("PHI_OIDC['PATIENT_RESOURCES'] must return a list of Type/id.")
-    return found
+    return references

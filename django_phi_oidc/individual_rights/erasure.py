@@ -1,4 +1,4 @@
-"""All that is held of a person goes at once, and the trail alone knows that there was something."""
+"""Erase the data of a person in one transaction; only the audit log shows that there was any. Spec: GDPR 17."""
 
 import uuid
 from collections import Counter, defaultdict
@@ -24,7 +24,7 @@ from ..subjects.models import ActivationCode, PairwiseIdentifier, PairwiseSubjec
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ErasureResult:
-    """What is gone."""
+    """How many rows were erased."""
 
     subject_uuids: tuple[uuid.UUID, ...]
     claim_count: int
@@ -36,54 +36,55 @@ class ErasureResult:
 def erase_person(
     user: AbstractBaseUser, subjects: Sequence[PairwiseSubject], *, origin: Origin, now: datetime
 ) -> ErasureResult:
-    """Erase what is held of these subjects of user, in one transaction, and return what that was.
+    """Erase the data of these subjects of user in one transaction and return the counts.
 
-    Live sessions end, claims are erased, and the subjects go with their digests, each with the events of that. After
-    it the rows of the sessions; and, once the account is linked to nobody, what other systems know it by, and its
-    invitations. An emergency that the person opened is closed, and stays: like the trail, it is about what they did
-    with the records of others, and somebody reviews it. Tokens are revoked after the commit, as when somebody is
-    unlinked. The account itself is the host project's to delete.
-    Raises: HeldForLegalReasons, and then nothing was erased, of no subject.
+    Live sessions end, claims are erased, and the subjects are deleted with their digests, each with its events. Then
+    the session rows are deleted and, if the account has no link left, its pairwise identifiers and invitations. An open
+    emergency access of the person is closed and kept: like the audit log, it is about access to records of others, and
+    must be reviewed. Tokens are revoked after the commit, as for an unlinked account. The account itself is deleted by
+    the host project.
+
+    Raises: HeldForLegalReasons, and then nothing was erased of any subject.
     """
     with transaction.atomic():
-        # Held, so that neither a sign-in nor a legal hold comes in between; but not its key, which the end of a session
-        # looks at while it holds the session, that comes next here.
-        keys = [subject.pk for subject in subjects]
-        gone = list(PairwiseSubject.objects.select_for_update(no_key=True).filter(pk__in=keys).order_by("pk"))
-        if any(is_on_legal_hold(subject, now=now) for subject in gone):
+        # Locked, so that no concurrent sign-in or legal hold is added. no_key: ending a session reads the subject's key
+        # while it locks the session, and the sessions are locked next.
+        pks = [subject.pk for subject in subjects]
+        locked = list(PairwiseSubject.objects.select_for_update(no_key=True).filter(pk__in=pks).order_by("pk"))
+        if any(is_on_legal_hold(subject, now=now) for subject in locked):
             raise HeldForLegalReasons
-        # In the order in which the end of a session holds them, or the two could wait for each other.
-        sessions = OIDCSession.objects.filter(subject__in=gone).order_by("pk").select_for_update()
-        ended = list(sessions.values_list("pk", flat=True))
-        names = _count_claims_by_name(gone)
-        for subject in gone:
+        # Locked in the same order as at the end of a session, to prevent a deadlock.
+        sessions = OIDCSession.objects.filter(subject__in=locked).order_by("pk").select_for_update()
+        session_ids = list(sessions.values_list("pk", flat=True))
+        claim_counts = _count_claims_by_name(locked)
+        for subject in locked:
             subject.deleted_by = origin
             subject.delete()
-        OIDCSession.objects.filter(pk__in=ended).delete()
-        forgotten, identifiers, invitations = _erase_account_data(user, origin=origin, now=now)
-        enqueue_many(_build_erasure_events(user, names, origin=origin, now=now))
+        OIDCSession.objects.filter(pk__in=session_ids).delete()
+        unlinked_sessions, identifiers, invitations = _erase_account_data(user, origin=origin, now=now)
+        enqueue_many(_build_erasure_events(user, claim_counts, origin=origin, now=now))
     return ErasureResult(
-        subject_uuids=tuple(names),
-        claim_count=sum(counts.total() for counts in names.values()),
-        session_count=len(ended) + forgotten,
+        subject_uuids=tuple(claim_counts),
+        claim_count=sum(counts.total() for counts in claim_counts.values()),
+        session_count=len(session_ids) + unlinked_sessions,
         identifier_count=identifiers,
         invitation_count=invitations,
     )
 
 
 def _count_claims_by_name(subjects: Sequence[PairwiseSubject]) -> dict[uuid.UUID, Counter[str]]:
-    """Return how many claims of each name each subject has, and hold them."""
-    found: defaultdict[Any, Counter[str]] = defaultdict(Counter)
+    """Count the claims of each subject by name, and lock them."""
+    counts: defaultdict[Any, Counter[str]] = defaultdict(Counter)
     claims = StoredClaim.objects.filter(subject__in=subjects).order_by("pk").select_for_update()
     for subject, name in claims.values_list("subject", "name"):
-        found[subject][name] += 1
-    return {subject.uuid: found[subject.pk] for subject in subjects}
+        counts[subject][name] += 1
+    return {subject.uuid: counts[subject.pk] for subject in subjects}
 
 
 def _erase_account_data(user: AbstractBaseUser, *, origin: Origin, now: datetime) -> tuple[int, int, int]:
-    """Erase what is left of an account that is linked to nobody; return the numbers of sessions, identifiers and codes.
+    """Erase the rest of an account without a link; return the numbers of sessions, identifiers and codes.
 
-    A code that could still be redeemed is revoked before: else the person could come back by it, unasked.
+    Valid codes are revoked first: otherwise the person could redeem one and be linked again.
     """
     if PairwiseSubject.objects.filter(user=user.pk).exists():
         return 0, 0, 0
@@ -100,19 +101,18 @@ def _erase_account_data(user: AbstractBaseUser, *, origin: Origin, now: datetime
 def _build_erasure_events(
     user: AbstractBaseUser, claim_counts: Mapping[uuid.UUID, Counter[str]], *, origin: Origin, now: datetime
 ) -> list[NewEvent]:
-    acts = []
+    events = []
     for subject, counts in claim_counts.items() or [("", Counter[str]())]:
-        told = sorted(counts.items())
-        for start in range(0, max(len(told), 1), MAX_ITEMS):
-            some = told[start : start + MAX_ITEMS]
-            acts.append(
-                NewEvent(
-                    action=Action.SUBJECT_ERASED,
-                    origin=origin,
-                    now=now,
-                    subject=str(subject),
-                    resource=f"user/{user.pk}",
-                    detail={"claims": [name for name, _ in some], "counts": [count for _, count in some]},
-                )
+        counted = sorted(counts.items())
+        for start in range(0, max(len(counted), 1), MAX_ITEMS):
+            batch = dict(counted[start : start + MAX_ITEMS])
+            event = NewEvent(
+                action=Action.SUBJECT_ERASED,
+                origin=origin,
+                now=now,
+                subject=str(subject),
+                resource=f"user/{user.pk}",
+                detail={"claims": list(batch), "counts": list(batch.values())},
             )
-    return acts
+            events.append(event)
+    return events

@@ -1,4 +1,4 @@
-"""The page on which people see who looked at their own record. Nobody sees anybody else's."""
+"""The page on which users see who accessed their own record."""
 
 import logging
 from collections.abc import Mapping
@@ -37,88 +37,84 @@ logger = logging.getLogger("django_phi_oidc.individual_rights")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DisplayedDisclosure:
-    """A look, and who looked, in words."""
+    """A disclosure with the texts for display."""
 
     disclosure: Disclosure
     actor_name: str
     purpose: str
-    """HL7's words, in the language of whoever reads them; empty where the look had none."""
+    """HL7's name in the reader's language, or empty."""
 
 
 class AccountingMixin(ContextMixin, View):
-    """Gives a TemplateView what the trail tells of looks at the record of whoever is signed in.
+    """Add the disclosures of the current user's record to a TemplateView.
 
-    Its template gets `disclosures` (a list of ShownDisclosure, newest first), `since`, `shows_own`, `newer` and `older`
-    (query strings, or empty), and on the last page `begins_at`, where what was before is in archives alone. `?all=1`
-    shows the person's own looks, too. Each page is an event before it is shown. It is for a provider's session; nobody
-    keeps it; without the trail the answer is 503.
+    Template context: `disclosures` (a list of DisplayedDisclosure, newest first), `since`, `shows_own`, `newer` and
+    `older` (query strings, or empty), and on the last page `begins_at` if older events are only in archives. `?all=1`
+    also shows the user's own accesses. An event is recorded before each page is displayed. Requires an OIDC session;
+    the response is not stored; without the audit log it is 503.
     """
 
     request: HttpRequest
     page_size = 50
 
     def get_since(self, now: datetime) -> datetime:
-        """Return how far back the page tells: six years, as the rule has it."""
+        """Return the start of the period: six years ago, as in the rule."""
         return get_accounting_start(now)
 
     def get_actor_name(self, actor: AbstractBaseUser | None) -> str:
-        """Return what the person reads of who looked; None: of that account nothing is known any more."""
+        """Return the name of an actor for display. None: the account was deleted."""
         return get_display_name(actor) or _("a member of staff")
 
     def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
-        """Return the page, or the answer in its place."""
         mark_response_private(request)
-        refused = enforce_assurance(request, Assurance())
-        if refused is not None:
-            return refused
+        refusal = enforce_assurance(request, Assurance())
+        if refusal is not None:
+            return refusal
         try:
             return set_no_store(super().dispatch(request, *args, **kwargs))
-        except (AuditUnavailable, RowUnreadable) as fault:
-            logger.error("Nobody was told who looked: the trail can't be used.", exc_info=fault)  # noqa: TRY400
+        except (AuditUnavailable, RowUnreadable):
+            logger.exception("The accounting of disclosures is not displayed: the audit log is unavailable.")
             return render_unavailable(request)
 
     def get_context_data(self, **kwargs: Any) -> dict[str, Any]:
-        """Return the looks, after the event that they are shown. Raises: Http404; AuditUnavailable, RowUnreadable."""
-        beside = EventCursorForm(self.request.GET)
-        if not beside.is_valid():
+        """Return the disclosures after their event is recorded. Raises: Http404; AuditUnavailable, RowUnreadable."""
+        cursor = EventCursorForm(self.request.GET)
+        if not cursor.is_valid():
             raise Http404
         shows_own = self.request.GET.get("all") == "1"
-        told = self._create_accounting(include_own=shows_own, now=clock.now())
-        page = told.get_page(**beside.cleaned_data, size=self.page_size)
+        accounting = self._create_accounting(include_own=shows_own, now=clock.now())
+        page = accounting.get_page(**cursor.cleaned_data, size=self.page_size)
         accounts = find_actor_accounts(page.rows)
-        shown = {
+        context = {
             "disclosures": [
                 DisplayedDisclosure(
-                    disclosure=each,
-                    actor_name=self._get_actor_label(each, accounts.get(each.actor)),
-                    purpose=_(each.purpose_name) if each.purpose else "",
+                    disclosure=row,
+                    actor_name=_("you") if row.is_own else self.get_actor_name(accounts.get(row.actor)),
+                    purpose=_(row.purpose_name) if row.purpose else "",
                 )
-                for each in page.rows
+                for row in page.rows
             ],
-            "since": told.since,
+            "since": accounting.since,
             "shows_own": shows_own,
             "newer": _encode_query(shows_own, after=page.newer_key),
             "older": _encode_query(shows_own, before=page.older_key),
-            "begins_at": told.find_available_since() if page.older_key is None else None,
+            "begins_at": accounting.find_available_since() if page.older_key is None else None,
         }
-        return super().get_context_data(**shown, **kwargs)
+        return super().get_context_data(**context, **kwargs)
 
     def _create_accounting(self, *, include_own: bool, now: datetime) -> DisclosureAccounting:
-        # Of whoever is signed in, and of nobody else by any parameter.
-        user, named_by = cast(AbstractBaseUser, self.request.user), conf.patient_resources()
+        # Always for the current user: no parameter selects another one.
+        user, get_resources = cast(AbstractBaseUser, self.request.user), conf.patient_resources()
         return create_accounting(
             user,
-            resources=named_by(user) if named_by else (),
+            resources=get_resources(user) if get_resources else (),
             since=self.get_since(now),
             include_own=include_own,
             origin=Actor.from_request(self.request).origin,
             now=now,
         )
 
-    def _get_actor_label(self, disclosure: Disclosure, actor: AbstractBaseUser | None) -> str:
-        return _("you") if disclosure.is_own else self.get_actor_name(actor)
-
 
 def _encode_query(shows_own: bool, **cursor: object) -> str:
-    given: Mapping[str, object] = {name: value for name, value in cursor.items() if value is not None}
-    return "?" + urlencode({**given, **({"all": 1} if shows_own else {})}) if given else ""
+    parameters: Mapping[str, object] = {name: value for name, value in cursor.items() if value is not None}
+    return "?" + urlencode({**parameters, **({"all": 1} if shows_own else {})}) if parameters else ""

@@ -21,6 +21,7 @@ from django.views.generic import View
 
 from .. import conf
 from .._internal import clock
+from .._internal.view_decorators import public_view
 from ..access.responses import set_private_headers
 from ..audit.events import Action, Origin
 from ..audit.refusals import RefusalLog, report_refusal
@@ -29,7 +30,6 @@ from ..audit.throttling import add_attempt, get_sender_network, remove_attempt
 from ..crypto import keyring
 from ..crypto.keyring import SymmetricKey
 from ..errors import ActivationRefused, NotProvisioned, SubjectKeyMissing
-from ..sessions.views import public_view
 from ..subjects.identifiers import compute_subject_digest
 from ..subjects.linking import find_linked_subject
 from .activation_redemption import redeem_code

@@ -19,6 +19,7 @@ from django.views.generic import View
 
 from .. import conf
 from .._internal import clock
+from .._internal.view_decorators import public_view
 from ..access.responses import set_private_headers
 from ..audit.events import Action, NewEvent, Origin
 from ..audit.recorder import record_many
@@ -27,7 +28,6 @@ from ..audit.request_context import Actor
 from ..audit.throttling import allow_event, count_refusals, release_event
 from ..errors import AuditUnavailable
 from ..sessions.activity import ENDS_AT_KEY
-from ..sessions.views import public_view
 from .backend import BreakGlassCredentials
 from .failures import TEMPLATES_BY_PAGE
 from .provider_selection import parse_next_url

@@ -9,9 +9,9 @@ from django.utils.decorators import method_decorator
 from django.views.generic import View
 
 from .. import conf
+from .._internal.view_decorators import public_view
 from ..config.client_keys import ClientKey
 from ..config.providers import ProviderDeclaration
-from ..sessions.views import public_view
 
 PUBLIC_CACHE_CONTROL = "public, max-age=300"
 """A new key must be published for longer than this before it signs."""

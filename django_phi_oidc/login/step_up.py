@@ -15,6 +15,7 @@ from django.views.decorators.debug import sensitive_variables
 from django.views.generic import View
 
 from .._internal import clock
+from .._internal.view_decorators import public_view
 from ..access.policy import STEP_UP_CODES, Assurance, find_assurance_refusal
 from ..access.step_up import parse_step_up_request
 from ..audit.events import Action
@@ -27,7 +28,6 @@ from ..provider.registry import Provider, get_provider
 from ..sessions.lifecycle import find_live_session_with_subject, renew_session
 from ..sessions.models import OIDCSession
 from ..sessions.tasks import revoke_after_commit
-from ..sessions.views import public_view
 from ..subjects.linking import list_subject_ids
 from .authorization_request import build_callback_url, redirect_to_provider
 from .code_exchange import TokenExchangeResult, exchange_code, revoke_tokens_on_error

@@ -17,13 +17,13 @@ from django.views.generic import View
 
 from .. import conf
 from .._internal import clock, metrics, request_secrets
+from .._internal.view_decorators import public_view
 from ..access.responses import set_private_headers
 from ..audit.request_context import Actor
 from ..errors import AuditUnavailable, NotProvisioned, SignInRefused, StateUnknown
 from ..oidc.authorization import get_state, process_authorization_response
 from ..oidc.token import ReceivedToken
 from ..provider.registry import Provider, get_provider
-from ..sessions.views import public_view
 from .activation import attach_unlinked_sign_in, redirect_to_activation
 from .authorization_request import build_callback_url, redirect_to_provider
 from .code_exchange import PROVIDER_TIMEOUT_SECONDS, VerifiedSignIn, exchange_code, revoke_tokens_on_error

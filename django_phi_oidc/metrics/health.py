@@ -7,11 +7,11 @@ from django.views.generic import View
 
 from .. import conf
 from .._internal.sql import read_statement_timeout
+from .._internal.view_decorators import public_view
 from ..access.responses import set_private_headers
 from ..audit.router import AUDIT_ALIAS
 from ..crypto import keyring
 from ..errors import KeyMissing
-from ..sessions.views import public_view
 
 STATEMENT_TIMEOUT_SECONDS = 2.0
 """That PostgreSQL may take for an answer."""

@@ -1,4 +1,4 @@
-"""The Celery task that forgets what need not be remembered."""
+"""The Celery task that deletes expired identifiers."""
 
 from celery import shared_task
 
@@ -8,5 +8,5 @@ from . import cache
 
 @shared_task(name="phi_oidc.prune_spent", ignore_result=True, acks_late=True)
 def delete_expired_identifiers() -> None:
-    """Forget spent values that are refused for their age by now."""
+    """Delete used identifiers that are refused for their age by now."""
     cache.delete_expired(now=clock.now())

@@ -1,4 +1,4 @@
-"""A live access token of a session, for the host project's own calls: the one that is kept, or a newer one."""
+"""A valid access token of a session for the host project's own calls: the stored one, or a refreshed one."""
 
 import logging
 import threading
@@ -20,9 +20,10 @@ from ..errors import RefreshInsideTransaction, RefreshMismatch, SignInRefused, T
 from ..oidc.token import ReceivedToken
 from . import token_refresh
 from .lifecycle import end_session
-from .models import EndReason, OIDCSession, PendingRevocation, TokenToRevoke
+from .models import EndReason, OIDCSession
 from .tasks import CALL_SECONDS, retry_on_lost_connection, revoke_after_commit, revoke_received_tokens
 from .token_refresh import RefreshLease
+from .token_revocation import queue_revocations
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -31,14 +32,13 @@ POLL_INTERVAL_SECONDS = 0.05
 
 @sensitive_variables()
 def get_access_token(session: OIDCSession | uuid.UUID | HttpRequest) -> str:
-    """Return an access token of the session that has not expired; session: its row, its id, or a request that bears it.
+    """Return an access token that has not expired. session: its row, its id, or a request with such a session.
 
-    One that expires within 30 s is refreshed first, by one caller at a time across all processes; the others wait for
-    that one's, 8 s at most. While the OP can't be asked, the old one is returned for as long as it lives. What a
-    refresh brings is committed on its own, whatever is rolled back later. Its answer may end the session (R8).
+    A token that expires within 30 s is refreshed first, by one caller at a time across all processes; the others wait
+    up to 8 s for the result. While the provider is unavailable, the old token is returned until it expires. New tokens
+    are committed independently of the caller's transaction. The provider's response may end the session (R8).
 
-    Raises: TokenExpired; RefreshInsideTransaction, on SQLite alone, when a refresh is due; Undecryptable.
-    Spec: OIDC Core 12.
+    Raises: TokenExpired; RefreshInsideTransaction, on SQLite, when a refresh is due; KeyRingError. Spec: OIDC Core 12.
     """
     row = _get_live_session(_get_session_id(session))
     if token_refresh.is_refresh_due(row, now=clock.now()):
@@ -67,16 +67,16 @@ def _get_live_session(session_id: uuid.UUID) -> OIDCSession:
 
 
 def _run_outside_transaction(operation: Callable[[], T]) -> T | None:
-    """Return act(), which commits for itself; None when it goes on after 8 s, in a thread of its own.
+    """Return operation(), which commits its own work; None when it takes longer than 8 s in a thread.
 
-    Inside a transaction that thread has connections of its own. It may wait for a lock that the caller's transaction
-    holds, so the caller does not wait for it any longer than that.
+    Inside a transaction it runs in a thread with its own connections. It may wait for a lock that the caller's
+    transaction holds, so the caller stops waiting then.
     """
     connection = transaction.get_connection()
     if connection.get_autocommit() and not connection.in_atomic_block:
         return operation()
     if connection.vendor == "sqlite":
-        # Whoever writes holds the whole file: a second connection could not.
+        # A writer locks the whole file, so a second connection could not write.
         raise RefreshInsideTransaction
     future: Future[T] = Future()
     threading.Thread(target=_run_in_thread, args=(operation, future), name="phi_oidc.refresh").start()
@@ -89,7 +89,7 @@ def _run_outside_transaction(operation: Callable[[], T]) -> T | None:
 def _run_in_thread(operation: Callable[[], T], future: "Future[T]") -> None:
     try:
         result = operation()
-    except BaseException as error:  # noqa: BLE001 -- it is raised where somebody waits for it
+    except BaseException as error:  # noqa: BLE001 -- raised again in the waiting thread
         connections.close_all()
         future.set_exception(error)
     else:
@@ -98,20 +98,20 @@ def _run_in_thread(operation: Callable[[], T], future: "Future[T]") -> None:
 
 
 def _refresh_tokens(session: OIDCSession, *, origin: Origin) -> OIDCSession:
-    """Return the session's row once it has other tokens than those seen, or as it is when they can't be had.
+    """Return the session's row when its tokens have changed, or unchanged when a refresh is not possible.
 
-    What another caller has tried in vain meanwhile is not tried again. Raises: TokenExpired when the session has ended.
+    There is no second attempt after a failed one of another caller. Raises: TokenExpired when the session has ended.
     """
     ends_at = time.monotonic() + CALL_SECONDS
-    was_held = False
+    was_leased = False
     while True:
         row = _get_live_session(session.pk)
         if row.access_token_expires_at != session.access_token_expires_at:
             return row
-        if was_held and row.refresh_lease_until is None:
+        if was_leased and row.refresh_lease_until is None:
             return row
         if row.refresh_lease_until is not None and row.refresh_lease_until > clock.now():
-            was_held = True
+            was_leased = True
         elif _attempt_refresh(row, origin=origin):
             return _get_live_session(session.pk)
         if time.monotonic() >= ends_at:
@@ -121,7 +121,7 @@ def _refresh_tokens(session: OIDCSession, *, origin: Origin) -> OIDCSession:
 
 @sensitive_variables()
 def _attempt_refresh(session: OIDCSession, *, origin: Origin) -> bool:
-    """Refresh the tokens and settle whatever comes of it; return False when another does that, or the row is held."""
+    """Refresh the tokens and store the outcome; return False when another caller has the lease or locks the row."""
     lease = token_refresh.acquire_lease(session, now=clock.now())
     if lease is None:
         return False
@@ -129,7 +129,7 @@ def _attempt_refresh(session: OIDCSession, *, origin: Origin) -> bool:
     try:
         revocations = _use_refresh_token(lease, received, origin=origin)
     except BaseException:
-        # Nothing that is committed names them.
+        # No committed row refers to these tokens.
         if received:
             revoke_received_tokens(received, provider=lease.provider)
         raise
@@ -138,36 +138,34 @@ def _attempt_refresh(session: OIDCSession, *, origin: Origin) -> bool:
 
 
 @sensitive_variables()
-def _use_refresh_token(lease: RefreshLease, new_tokens: list[ReceivedToken], *, origin: Origin) -> Sequence[uuid.UUID]:
-    """Ask the OP; keep what it gave, or end the session, or leave it as it is; return the revocations to be tried."""
+def _use_refresh_token(lease: RefreshLease, received: list[ReceivedToken], *, origin: Origin) -> Sequence[uuid.UUID]:
+    """Request tokens, then store them, end the session, or change nothing; return the revocations to try."""
     try:
-        refreshed = token_refresh.request_tokens(
-            lease, new_tokens=new_tokens, clock=clock.now, timeout_seconds=CALL_SECONDS
-        )
+        result = token_refresh.request_tokens(lease, new_tokens=received, clock=clock.now, timeout_seconds=CALL_SECONDS)
     except (SignInRefused, RefreshMismatch) as refusal:
         logger.warning("Session %s was not refreshed: %s: %s", lease.session_id, refusal.code, refusal)
         reason = token_refresh.find_end_reason(refusal)
         if reason is None:
             retry_on_lost_connection(partial(token_refresh.release_lease, lease))
-        doomed = new_tokens
+        unused = received
     else:
         reason = None
-        doomed = retry_on_lost_connection(partial(token_refresh.store_tokens, lease, refreshed, new_tokens=new_tokens))
-    if reason is None and not doomed:
+        unused = retry_on_lost_connection(partial(token_refresh.store_tokens, lease, result, new_tokens=received))
+    if reason is None and not unused:
         return ()
-    return retry_on_lost_connection(partial(_discard_tokens, lease, doomed, reason=reason, origin=origin))
+    return retry_on_lost_connection(partial(_discard_tokens, lease, unused, reason=reason, origin=origin))
 
 
 def _discard_tokens(
     lease: RefreshLease, tokens: Sequence[ReceivedToken], *, reason: EndReason | None, origin: Origin
 ) -> Sequence[uuid.UUID]:
-    """Queue tokens that nobody keeps, and end the session if there is a reason, in one transaction."""
+    """Queue tokens that are not stored, and end the session if there is a reason, in one transaction."""
     now = clock.now()
-    rows = [TokenToRevoke(token=token, provider=lease.provider, session_id=lease.session_id) for token in tokens]
     with transaction.atomic(durable=True):
-        # The newest first: they live, whatever the OP has done to those before.
-        queued = PendingRevocation.objects.queue(rows, now=now)
-        # A grant that the session has no more, after a stronger sign-in or another's refresh, is none of its own.
+        # The newest tokens first: they are valid, whatever the provider did to the older ones.
+        queued = queue_revocations(tokens, provider=lease.provider, session_id=lease.session_id, now=now)
+        # The session was re-authenticated or refreshed in the meantime, so this grant is no longer current: do not end
+        # the session.
         if reason is EndReason.INVALID_GRANT and not token_refresh.release_lease(lease):
             reason = None
         ended = end_session(lease.session_id, reason, origin=origin, now=now) if reason else None

@@ -1,17 +1,14 @@
-"""Where the OP says that somebody signed out: to this server, or by the person's browser in a frame.
+"""Back-channel logout: the provider sends a logout token, and the sessions that it names end.
 
-Spec: OIDC Back-Channel Logout 1.0, Front-Channel Logout 1.0, R9.
-
-Somebody signed out at the OP: their sessions end here. Spec: OIDC Back-Channel and Front-Channel Logout 1.0.
+Spec: OIDC Back-Channel Logout 1.0, R9.
 """
 
 import logging
-import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from datetime import datetime
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs
 
 from django.conf import settings
 from django.db import DatabaseError, InterfaceError, transaction
@@ -25,6 +22,7 @@ from django.views.generic import View
 
 from .. import conf
 from .._internal import clock
+from .._internal.view_decorators import public_view
 from ..access.responses import set_private_headers
 from ..audit.events import Action, Origin
 from ..audit.refusals import RefusalLog, report_refusal
@@ -49,10 +47,24 @@ from ..subjects.linking import list_subject_ids
 from .lifecycle import EndedSession, end_sessions
 from .models import EndReason, OIDCSession, sha256_hex
 from .tasks import retry_on_lost_connection
-from .views import public_view
 
 BATCH_SIZE = 1000
 """Sessions ended by the same statements."""
+MAX_BODY_BYTES = 72 * 1024
+"""The longest accepted token, plus room for unknown parameters."""
+MAX_PARAMETERS = 100
+FORM_CONTENT_TYPE = "application/x-www-form-urlencoded"
+PROVIDER_CALL_SECONDS = 2.0
+"""Limit of each call to the provider, which waits for our response meanwhile."""
+RETRY_AFTER_SECONDS = 30
+"""The keys are not fetched again earlier."""
+SERVER_ERRORS: tuple[type[Exception], ...] = (SubjectKeyMissing, KeyRingError, DatabaseError, InterfaceError)
+"""Faults of this server or its database."""
+RETRIABLE_ERRORS: tuple[type[Exception], ...] = (TransportError, MetadataError, *SERVER_ERRORS)
+logger = logging.getLogger("django_phi_oidc.logout")
+REFUSAL_LOG_MESSAGE = (
+    "A logout token was refused: reason=%(reason)s rule=%(rule)s provider=%(provider)s request=%(request)s"
+)
 
 
 @sensitive_variables()
@@ -64,151 +76,96 @@ def process_logout_token(
     now: datetime,
     keep_offline_providers: Collection[str] = (),
 ) -> list[EndedSession]:
-    """End the sessions that a verified logout token is about, all of them or none; return what is left of them.
+    """End all sessions that a verified logout token names, or none of them; return the ended sessions.
 
-    Its jti is spent in the same transaction: a delivery that failed can be repeated, one that did not can't. Of two at
-    once, the second waits for the first. keys: all subject keys, by one of which a `sub` is known. keep_offline_of: as
-    end_sessions takes it.
+    Its jti is marked as used in the same transaction, so a failed delivery can be repeated and a successful one can't.
+    Of two concurrent deliveries, the second waits for the first. keep_offline_providers: as in `end_sessions`.
 
-    Requires: no open transaction (RuntimeError): what is answered to the OP is committed.
+    Requires: no open transaction (RuntimeError), because the response to the provider confirms a commit.
     Raises: LogoutTokenReplayed, SubjectKeyMissing. Spec: Back-Channel Logout 2.6, 2.7.
     """
     with transaction.atomic(durable=True):
-        # An issuer holds no NUL, so no two pairs run together.
+        # An issuer contains no NUL, so two (iss, jti) pairs never give the same identifier.
         if not mark_used_in_transaction("logout_token", f"{token.iss}\0{token.jti}", expires_at=token.valid_until):
             raise LogoutTokenReplayed
-        about = Q(issuer=token.iss)
+        condition = Q(issuer=token.iss)
         if token.sid:
-            about &= Q(sid_digest=sha256_hex(token.sid))
+            condition &= Q(sid_digest=sha256_hex(token.sid))
         if token.sub:
-            about &= Q(subject__in=list_subject_ids(issuer=token.iss, sub=token.sub, keys=subject_keys))
-        return _end_matching_sessions(
-            about, EndReason.BACKCHANNEL_LOGOUT, origin=origin, now=now, keep_offline_providers=keep_offline_providers
+            condition &= Q(subject__in=list_subject_ids(issuer=token.iss, sub=token.sub, keys=subject_keys))
+        return end_matching_sessions(
+            condition,
+            EndReason.BACKCHANNEL_LOGOUT,
+            origin=origin,
+            now=now,
+            keep_offline_providers=keep_offline_providers,
         )
 
 
-@sensitive_variables()
-def end_sessions_of_sid(sid: str, *, issuer: str, origin: Origin, now: datetime) -> list[EndedSession]:
-    """End the sessions of that `sid` of that issuer; return what is left of them.
-
-    Where there are none, nothing is written: anybody can ask. Spec: Front-Channel Logout 2.
-    """
-    about = Q(issuer=issuer, sid_digest=sha256_hex(sid))
-    return _end_matching_sessions(
-        about, EndReason.FRONTCHANNEL_LOGOUT, origin=origin, now=now, keep_offline_providers=()
-    )
-
-
-def _end_matching_sessions(
-    condition: Q, reason: EndReason, *, origin: Origin, now: datetime, keep_offline_providers: Collection[str]
-) -> list[EndedSession]:
+def end_matching_sessions(condition: Q, reason: EndReason, **options: Any) -> list[EndedSession]:
+    """End the live sessions that match the condition. options: as in `end_sessions`."""
     live = OIDCSession.objects.filter(condition, ended_at=None).order_by("pk")
     ids = list(live.values_list("pk", flat=True))
     return [
         ended
         for start in range(0, len(ids), BATCH_SIZE)
-        for ended in end_sessions(
-            ids[start : start + BATCH_SIZE],
-            reason,
-            origin=origin,
-            now=now,
-            keep_offline_providers=keep_offline_providers,
-        )
+        for ended in end_sessions(ids[start : start + BATCH_SIZE], reason, **options)
     ]
 
 
-logger = logging.getLogger("django_phi_oidc.logout")
-REFUSAL_LOG_MESSAGE = (
-    "A logout token was refused: reason=%(reason)s rule=%(rule)s provider=%(provider)s request=%(request)s"
-)
-MAX_BODY_BYTES = 72 * 1024
-"""Bytes: those of the longest token, and room for parameters that mean nothing to us."""
-MAX_PARAMETERS = 100
-FORM_CONTENT_TYPE = "application/x-www-form-urlencoded"
-PROVIDER_CALL_SECONDS = 2.0
-"""For each call to the OP, which waits for our answer meanwhile."""
-RETRY_AFTER_SECONDS = 30
-"""Seconds: as long as the keys are not fetched again."""
-SERVER_ERRORS: tuple[type[Exception], ...] = (SubjectKeyMissing, KeyRingError, DatabaseError, InterfaceError)
-"""What is this server's fault, or its database's."""
-RETRIABLE_ERRORS: tuple[type[Exception], ...] = (TransportError, MetadataError, *SERVER_ERRORS)
-_NETLOC_PATTERN = re.compile(r"[A-Za-z0-9.:\[\]-]+")
-
-
 class ProviderLogoutView(View):
-    """A request that is not the person's own doing: what its cookies say is nobody's business, and none is set."""
+    """Base of the logout views that the provider calls, directly or by an iframe in the user's browser.
+
+    The Django session of the browser is ignored: it is not read, marked as active, renewed or deleted.
+    """
 
     def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
-        _ignore_browser_session(request)
+        request.COOKIES.pop(settings.SESSION_COOKIE_NAME, None)
+        request.session = type(request.session)()
+        activity = getattr(request, "phi_oidc_timing", None)
+        if activity is not None:
+            # Else RevocationMiddleware would end the session, because this request seems to have lost it.
+            activity.is_ended = True
         response = super().dispatch(request, *args, **kwargs)
         return set_private_headers(response) if isinstance(response, HttpResponse) else response
 
 
 @method_decorator([public_view, csrf_exempt, sensitive_post_parameters(), sensitive_variables()], name="dispatch")
 class BackchannelLogoutView(ProviderLogoutView):
-    """Takes a logout token from the OP; the sessions that it is about are gone before the answer is sent.
+    """Accept a logout token from the provider and end its sessions before responding.
 
-    200: done, or nothing to do. 400: refused, and not to be sent again. 503: it could not be judged, or not be obeyed,
-    and is unspent: the OP's keys are out of reach, or our database is. BCL 2.5 lets an OP send a token again after what
-    it takes for an outage, and after nothing else.
+    200: the sessions ended, or there were none. 400: the token is refused for good. 503: the token could not be
+    verified or processed, and is not marked as used: the provider's keys or our database are unavailable. A provider
+    may repeat a token only after what it takes for an outage (BCL 2.5).
     """
 
     http_method_names = ("post",)
 
     def post(self, request: HttpRequest) -> HttpResponse:
-        provider = ""
+        provider_name = ""
         try:
             token = _get_logout_token(request)
             declaration = get_logout_token_declaration(token, conf.providers().values())
-            provider = declaration.name
-            _end_sessions(
-                _verify_with_provider_keys(token, get_provider(provider)),
-                declaration,
-                origin=_origin_from_request(request),
-            )
+            provider_name = declaration.name
+            logout_token = _verify_with_provider_keys(token, get_provider(provider_name))
+            _end_sessions(logout_token, origin=get_request_origin(request))
         except (LogoutTokenInvalid, LogoutTokenReplayed) as refusal:
-            _report_refusal(request, refusal, provider=provider)
+            _report_refusal(request, refusal, provider=provider_name)
             return JsonResponse({"error": "invalid_request", "error_description": str(refusal)}, status=400)
         except RETRIABLE_ERRORS as fault:
-            _log_fault(fault, provider=provider)
+            log_fault(fault, provider_name=provider_name)
             response = JsonResponse({"error": "temporarily_unavailable"}, status=503)
             response["Retry-After"] = str(RETRY_AFTER_SECONDS)
             return response
         return HttpResponse()
 
 
-@method_decorator([public_view, sensitive_variables()], name="dispatch")
-class FrontchannelLogoutView(ProviderLogoutView):
-    """Ends the OP's session of that `sid` here, in a frame of the OP's page; says nothing, known or not."""
-
-    http_method_names = ("get",)
-
-    def get(self, request: HttpRequest) -> HttpResponse:
-        # What a request says of its own encoding is not asked: some of Python's codecs are no text.
-        request.encoding = "utf-8"
-        issuer, sid = request.GET.get("iss", ""), request.GET.get("sid", "")
-        declared = [declaration for declaration in conf.providers().values() if declaration.issuer == issuer]
-        response = HttpResponse(content_type="text/plain")
-        if declared and sid:
-            origin, now = _origin_from_request(request), clock.now()
-            try:
-                retry_on_lost_connection(lambda: end_sessions_of_sid(sid, issuer=issuer, origin=origin, now=now))
-            except SERVER_ERRORS as fault:
-                _log_fault(fault, provider=declared[0].name)
-                response.status_code = 503
-        ancestors = sorted({origin for declaration in declared for origin in _iter_frame_ancestors(declaration)})
-        response["Content-Security-Policy"] = " ".join(["frame-ancestors", *(ancestors or ["'none'"])])
-        # Of the two, browsers that know frame-ancestors heed it alone; X-Frame-Options can't name the OP.
-        response.xframe_options_exempt = bool(ancestors)
-        return response
-
-
 def _get_logout_token(request: HttpRequest) -> str:
-    """Return the one logout token of the form. Raises: LogoutTokenInvalid. Spec: Back-Channel Logout 2.5."""
+    """Return the only logout token of the form. Raises: LogoutTokenInvalid. Spec: Back-Channel Logout 2.5."""
     tokens: list[str] = []
-    # Suppressed, and not the cause of the refusal: it would hold the body.
+    # Suppressed instead of chained: the exception would keep the body.
     with suppress(OSError, ValueError):
-        # Django bounds what it parses by the length that the client states.
+        # Django limits its own parsing by the length that the client states.
         body = request.read(MAX_BODY_BYTES + 1)
         if request.content_type == FORM_CONTENT_TYPE and len(body) <= MAX_BODY_BYTES:
             form = parse_qs(body.decode("ascii"), keep_blank_values=True, max_num_fields=MAX_PARAMETERS)
@@ -219,7 +176,7 @@ def _get_logout_token(request: HttpRequest) -> str:
 
 
 def _verify_with_provider_keys(token: str, provider: Provider) -> LogoutToken:
-    """Return what the token says. Raises: LogoutTokenInvalid; TransportError, MetadataError: it can't be judged now."""
+    """Raises: LogoutTokenInvalid; TransportError, MetadataError: the token can't be verified now."""
     try:
         keys = provider.get_key_set(timeout_seconds=PROVIDER_CALL_SECONDS)
         return verify_logout_token(token, keys=keys, declaration=provider.declaration, now=clock.now())
@@ -229,66 +186,38 @@ def _verify_with_provider_keys(token: str, provider: Provider) -> LogoutToken:
         raise LogoutTokenInvalid(error.code) from error
 
 
-def _end_sessions(logout_token: LogoutToken, declaration: ProviderDeclaration, *, origin: Origin) -> None:
-    """End what the token is about. Raises: LogoutTokenReplayed; one of OURS, and then the token is unspent."""
+def _end_sessions(logout_token: LogoutToken, *, origin: Origin) -> None:
+    """Raises: LogoutTokenReplayed; one of SERVER_ERRORS, and then the token is not marked as used."""
     keys, now = keyring.get_keys("SUBJECT_KEYS"), clock.now()
-    keep = _list_offline_access_providers() if conf.should_keep_offline_tokens() else ()
+    providers = conf.providers().values() if conf.should_keep_offline_tokens() else ()
+    offline = [provider.name for provider in providers if _requests_offline_access(provider)]
     retry_on_lost_connection(
         lambda: process_logout_token(
-            logout_token, subject_keys=keys, origin=origin, now=now, keep_offline_providers=keep
+            logout_token, subject_keys=keys, origin=origin, now=now, keep_offline_providers=offline
         )
     )
 
 
-def _list_offline_access_providers() -> list[str]:
-    """Return the names of those whose refresh tokens were issued for when the person is away. Spec: BCL 2.7."""
-    return [
-        declaration.name
-        for declaration in conf.providers().values()
-        if any(scope.name == "offline_access" for scope in declaration.resource_scopes)
-    ]
+def _requests_offline_access(provider: ProviderDeclaration) -> bool:
+    """Refresh tokens of `offline_access` should outlive the logout. Spec: Back-Channel Logout 2.7."""
+    return any(scope.name == "offline_access" for scope in provider.resource_scopes)
 
 
-def _iter_frame_ancestors(declaration: ProviderDeclaration) -> Iterable[str]:
-    """Yield the origins of the OP's pages: that of its issuer, and those of the endpoints to which people come."""
-    urls = [declaration.issuer]
-    try:
-        metadata = get_provider(declaration.name).get_metadata(timeout_seconds=PROVIDER_CALL_SECONDS)
-        urls += [metadata.authorization_endpoint, metadata.end_session_endpoint]
-    except (TransportError, MetadataError) as fault:
-        logger.warning("The provider %s may frame from its issuer's origin alone: %s.", declaration.name, fault.code)
-    for url in filter(None, urls):
-        parts = urlsplit(url)
-        if _NETLOC_PATTERN.fullmatch(parts.netloc):
-            yield f"{parts.scheme}://{parts.netloc}"
-
-
-def _origin_from_request(request: HttpRequest) -> Origin:
-    """Return where the request comes from; nobody is its actor."""
-    return Origin(
-        client_ip=get_client_ip(request, trusted_proxies=conf.trusted_proxies()), request_id=get_request_id(request)
-    )
-
-
-def _ignore_browser_session(request: HttpRequest) -> None:
-    """Let the session of this browser be as it was: it is not read here, noted as active, renewed or deleted."""
-    request.COOKIES.pop(settings.SESSION_COOKIE_NAME, None)
-    request.session = type(request.session)()
-    visit = getattr(request, "phi_oidc_timing", None)
-    if visit is not None:
-        # Or RevocationMiddleware would take it for a session that this request has lost.
-        visit.is_ended = True
+def get_request_origin(request: HttpRequest) -> Origin:
+    """Return the origin of a request without an actor."""
+    client_ip = get_client_ip(request, trusted_proxies=conf.trusted_proxies())
+    return Origin(client_ip=client_ip, request_id=get_request_id(request))
 
 
 def _report_refusal(request: HttpRequest, refusal: LogoutTokenInvalid | LogoutTokenReplayed, *, provider: str) -> None:
-    """provider: a declared name, from a token that may not be authentic."""
-    origin = _origin_from_request(request)
+    """Write the refusal to the log and the audit log. provider: declared, but from an unverified token."""
+    origin = get_request_origin(request)
     fields = {"reason": refusal.code, "rule": getattr(refusal, "rule", ""), "provider": provider}
     log = RefusalLog(logger, REFUSAL_LOG_MESSAGE, {**fields, "request": origin.request_id})
     report_refusal(Action.LOGOUT_REFUSED, refusal.code, origin=origin, now=clock.now(), log=log, provider=provider)
 
 
-def _log_fault(fault: Exception, *, provider: str) -> None:
-    """Tell the log, by a name: what a database says of a fault can hold values."""
+def log_fault(fault: Exception, *, provider_name: str) -> None:
+    """Log the code or class of a fault only: the message of a database error may contain values."""
     name = fault.code if isinstance(fault, PhiOidcError) else type(fault).__name__
-    logger.error("A logout by the provider was not done: fault=%s provider=%s", name, provider)
+    logger.error("A logout by the provider failed: fault=%s provider=%s", name, provider_name)

@@ -1,11 +1,6 @@
-"""The only way out of a session. It waits for no audit database, no OP and no broker.
+"""Start, renew and end sessions. Spec: OIDC Core 3.1.3.3.
 
-A session goes on with what a newer sign-in of the same person brought: tokens, and how surely they are known.
-
-What it held until then is revoked when it ends, and not at once: an OP may know one grant of a person for a client, and
-with the old refresh token it revokes all of that (RFC 7009 2.1), the new tokens too.
-
-A session begins: what the OP issued is kept, sealed, beside the Django session. Spec: OIDC Core 3.1.3.3.
+Ending a session waits for no audit database, provider or message broker.
 """
 
 import uuid
@@ -14,50 +9,49 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from importlib import import_module
 from itertools import islice
-from typing import Any, Literal, cast
+from typing import Any
 
 from django.conf import settings
 from django.contrib.auth.base_user import AbstractBaseUser
 from django.contrib.sessions.backends.cache import SessionStore as CacheStore
 from django.contrib.sessions.backends.cached_db import SessionStore as CachedDatabaseStore
 from django.contrib.sessions.backends.db import SessionStore as DatabaseStore
-from django.db import connections, router, transaction
+from django.db import connections, transaction
 from django.views.decorators.debug import sensitive_variables
 
 from .. import conf
-from .._internal import request_secrets
-from .._internal.sql import insert
 from ..audit.events import Action, NewEvent, Origin
 from ..audit.outbox import enqueue_many
 from ..claims.retention import scrub_sessions
 from ..errors import KeyRingError, Undecryptable
-from ..fields import SealedTextField
-from ..oidc.token import ReceivedToken, TokenResponse, TokenTypeHint
+from ..oidc.token import ReceivedToken, TokenResponse
 from ..subjects.models import PairwiseSubject
-from .models import EndReason, OIDCSession, PendingRevocation, RevocationStatus, TokenToRevoke, sha256_hex
-
-EncryptedColumnName = Literal["refresh_token", "access_token", "id_token", "session_key"]
-TOKEN_HINTS: tuple[TokenTypeHint, ...] = ("refresh_token", "access_token")
-"""In the order in which they are revoked: a refresh token could make new access tokens."""
-ENCRYPTED_COLUMNS: tuple[EncryptedColumnName, ...] = (*TOKEN_HINTS, "id_token", "session_key")
+from .models import (
+    ENCRYPTED_COLUMNS,
+    TOKEN_HINTS,
+    EndReason,
+    OIDCSession,
+    PendingRevocation,
+    RevocationStatus,
+    TokenToRevoke,
+    sha256_hex,
+)
+from .token_revocation import queue_revocations
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EndedSession:
-    """What is left of a session that has just ended."""
+    """A session that has just ended."""
 
     provider: str
     id_token: str = field(repr=False)
-    """For the logout hint alone; empty when there was none."""
+    """Only for the `id_token_hint` of a logout; empty if there was none."""
     revocation_ids: tuple[uuid.UUID, ...]
-    """Tokens to be revoked at the OP once this is committed, the most dangerous first."""
+    """The revocations to try after the commit, most dangerous token first."""
 
 
 def end_session(session_id: uuid.UUID, reason: EndReason, *, origin: Origin, now: datetime) -> EndedSession | None:
-    """End the session, exactly once, or return None when it has ended before or was never there.
-
-    As `end_sessions` does it.
-    """
+    """End the session as `end_sessions` does. None: it had already ended, or never existed."""
     return next(iter(end_sessions([session_id], reason, origin=origin, now=now)), None)
 
 
@@ -70,53 +64,49 @@ def end_sessions(
     now: datetime,
     keep_offline_providers: Collection[str] = (),
 ) -> list[EndedSession]:
-    """End those of the sessions that live, each exactly once, and return what is left of them.
+    """End those of the sessions that are live, each exactly once, and return them.
 
-    One transaction: the rows are ended, their claims are scrubbed, each token is queued for revocation, all tokens are
-    dropped, the events lie in the outbox, the Django sessions are gone (after the commit, where the session engine
-    knows no transactions). A token that can't be opened any more does not keep a session alive; an alert tells of it.
-    As many statements for a thousand as for one. keep_offline_of: names of providers whose refresh tokens are dropped
-    here, and left alive there.
+    One transaction: the rows are ended, their claims are erased, each token is queued for revocation, all encrypted
+    columns are cleared, the events are in the outbox, and the Django sessions are deleted (after the commit if the
+    session engine has no transactions). A token that can't be decrypted raises an alert and does not prevent the end.
+    The number of statements does not depend on the number of sessions.
+
+    keep_offline_providers: names of providers whose refresh tokens are deleted here without being revoked.
     """
     with transaction.atomic():
         sessions = _lock_live_sessions(session_ids)
         if not sessions:
             return []
-        dying = [
-            _EndingSession(session, keep_refresh_token=session.provider in keep_offline_providers)
-            for session in sessions
-        ]
-        scrub_sessions([session.pk for session in sessions], origin=origin, now=now)
-        kept = [session.pk for session in sessions if session.provider in keep_offline_providers]
-        deferred = PendingRevocation.objects.make_due_now(
-            [session.pk for session in sessions], keep_offline_session_ids=kept, now=now
-        )
-        queued = iter(
-            PendingRevocation.objects.queue([doomed for each in dying for doomed in each.tokens_to_revoke], now=now)
-        )
-        enqueue_many([act for each in dying for act in each.build_events(reason, origin=origin, now=now)])
-        OIDCSession.objects.filter(pk__in=[session.pk for session in sessions]).update(
+        ids = [session.pk for session in sessions]
+        offline_ids = {session.pk for session in sessions if session.provider in keep_offline_providers}
+        ending = [_EndingSession(session, keep_refresh_token=session.pk in offline_ids) for session in sessions]
+        scrub_sessions(ids, origin=origin, now=now)
+        revocations = PendingRevocation.objects
+        deferred = revocations.make_due_now(ids, keep_offline_session_ids=offline_ids, now=now)
+        queued = iter(revocations.queue([token for item in ending for token in item.tokens_to_revoke], now=now))
+        enqueue_many([event for item in ending for event in item.build_events(reason, origin=origin, now=now)])
+        OIDCSession.objects.filter(pk__in=ids).update(
             ended_at=now, end_reason=reason, **dict.fromkeys(ENCRYPTED_COLUMNS)
         )
-        _delete_django_sessions([each.plaintexts["session_key"] for each in dying if "session_key" in each.plaintexts])
+        _delete_django_sessions([item.plaintexts["session_key"] for item in ending if "session_key" in item.plaintexts])
         return [
             EndedSession(
-                provider=each.session.provider,
-                id_token=each.plaintexts.get("id_token", ""),
-                revocation_ids=(*islice(queued, len(each.tokens_to_revoke)), *deferred.get(each.session.pk, ())),
+                provider=item.session.provider,
+                id_token=item.plaintexts.get("id_token", ""),
+                revocation_ids=(*islice(queued, len(item.tokens_to_revoke)), *deferred.get(item.session.pk, ())),
             )
-            for each in dying
+            for item in ending
         ]
 
 
 def _lock_live_sessions(session_ids: Collection[uuid.UUID]) -> list[OIDCSession]:
-    """Return those of the sessions that live, and keep them from being ended by others until the commit.
+    """Return those of the sessions that are live; no other transaction can end them until the commit.
 
-    The first statement writes, or SQLite would hold nobody off until a later one, and then refuse that.
+    The first statement writes, because SQLite locks at the first write and may then refuse it after a read.
     """
-    live = OIDCSession.objects.filter(pk__in=session_ids, ended_at__isnull=True)
+    live = OIDCSession.objects.live().filter(pk__in=session_ids)
     if len(session_ids) > 1 and connections[live.db].features.has_select_for_update:
-        # In one order, so that two who end some of the same sessions do not wait for each other.
+        # Ordered, so that two transactions that end some of the same sessions do not deadlock.
         list(live.order_by("pk").select_for_update().values_list("pk"))
     if not live.update(refresh_lease_until=None):
         return []
@@ -124,13 +114,18 @@ def _lock_live_sessions(session_ids: Collection[uuid.UUID]) -> list[OIDCSession]
 
 
 class _EndingSession:
-    """A session on its way out, opened."""
+    """A session that ends, with its plaintexts and the columns that can't be decrypted."""
 
     def __init__(self, session: OIDCSession, *, keep_refresh_token: bool) -> None:
         self.session = session
-        self.plaintexts = {
-            column: value for column in ENCRYPTED_COLUMNS if (value := _decrypt_or_empty(session, column))
-        }
+        self.plaintexts: dict[str, str] = {}
+        self.undecryptable_columns: list[str] = []
+        for column in ENCRYPTED_COLUMNS:
+            try:
+                if value := session.decrypt(column):
+                    self.plaintexts[column] = value
+            except KeyRingError:
+                self.undecryptable_columns.append(column)
         self.tokens_to_revoke = [
             TokenToRevoke(
                 token=ReceivedToken(token_type_hint=hint, value=self.plaintexts[hint]),
@@ -143,51 +138,30 @@ class _EndingSession:
         ]
 
     def build_events(self, reason: EndReason, *, origin: Origin, now: datetime) -> Iterator[NewEvent]:
-        """Yield what is to be told of this end."""
         session = self.session
-        told: dict[str, Any] = {
+        fields: dict[str, Any] = {
             "origin": origin._replace(session=str(session.pk)),
             "now": now,
             "provider": session.provider,
             "subject": str(session.subject.uuid) if session.subject else "",
         }
-        yield NewEvent(
-            action=Action.SESSION_ENDED, reason=reason, detail={"tokens": len(self.tokens_to_revoke)}, **told
-        )
+        detail: dict[str, Any] = {"tokens": len(self.tokens_to_revoke)}
+        yield NewEvent(action=Action.SESSION_ENDED, reason=reason, detail=detail, **fields)
         if reason is EndReason.LOGOUT:
-            yield NewEvent(action=Action.LOGOUT_COMPLETED, **told)
-        # What holds something that no key opens.
-        lost = [
-            column
-            for column in ENCRYPTED_COLUMNS
-            if column not in self.plaintexts and getattr(session, column) is not None
-        ]
-        told["reason"] = Undecryptable.code
+            yield NewEvent(action=Action.LOGOUT_COMPLETED, **fields)
+        fields["reason"] = Undecryptable.code
         for hint in TOKEN_HINTS:
-            if hint in lost:
+            if hint in self.undecryptable_columns:
                 detail = {"hint": hint, "attempts": 0, "status": RevocationStatus.ABANDONED}
-                yield NewEvent(action=Action.TOKEN_REVOCATION_FAILED, outcome="failure", detail=detail, **told)
-        if lost:
-            yield NewEvent(action=Action.ALERT_RAISED, detail={"rule": "session_undecryptable"}, **told)
-
-
-def _decrypt_or_empty(session: OIDCSession, column: EncryptedColumnName) -> str:
-    """Return the plain text of that column; empty when there is none or when no key opens it."""
-    field_of_column = cast(SealedTextField, OIDCSession._meta.get_field(column))
-    try:
-        opened = field_of_column.decrypt(session) or ""
-    except KeyRingError:
-        return ""
-    if column != "session_key":
-        # That one belongs in this request's cookie.
-        request_secrets.register_secret(opened, column)
-    return opened
+                yield NewEvent(action=Action.TOKEN_REVOCATION_FAILED, outcome="failure", detail=detail, **fields)
+        if self.undecryptable_columns:
+            yield NewEvent(action=Action.ALERT_RAISED, detail={"rule": "session_undecryptable"}, **fields)
 
 
 def _delete_django_sessions(session_keys: Sequence[str]) -> None:
-    """Delete Django sessions with the open transaction, or, by an engine that knows none, after it.
+    """Delete Django sessions with the open transaction, or after it if the session engine has no transactions.
 
-    cached_db gets both: until the commit another request may put the row into the cache again.
+    cached_db needs both: until the commit, another request may put the row into the cache again.
     """
     store = import_module(settings.SESSION_ENGINE).SessionStore
     if issubclass(store, DatabaseStore):
@@ -202,13 +176,13 @@ def _delete_django_sessions(session_keys: Sequence[str]) -> None:
             for key in session_keys:
                 engine.delete(key)
 
-        # A name of its own and no partial: what fails is logged by name, and a partial's would show the key.
+        # A named function and no partial: Django logs the name of a failed callback, and a partial's shows the key.
         transaction.on_commit(delete_django_sessions, robust=True)
 
 
 def find_live_session_with_subject(session_id: uuid.UUID) -> OIDCSession | None:
-    """Return the row of a session that lives, with its person and account; None when it has ended."""
-    return OIDCSession.objects.filter(pk=session_id, ended_at=None).select_related("subject", "user").first()
+    """Return a live session with its subject and user; None when it has ended."""
+    return OIDCSession.objects.live().filter(pk=session_id).select_related("subject", "user").first()
 
 
 @sensitive_variables()
@@ -223,41 +197,31 @@ def renew_session(
     persist_tokens: bool,
     now: datetime,
 ) -> tuple[uuid.UUID, ...] | None:
-    """Give the session what the OP issued, and queue what it held; return the revocations that are to be tried now.
+    """Replace the tokens of a session after a new sign-in of the same person; return the revocations to try now.
 
-    One transaction. None when the session has ended meanwhile, or is another person's: nothing is written then. What
-    it started with, its claims and its limits stay. A refresh that is under way loses its lease, and what it brings.
-    keeps_tokens: False where access and refresh token are not stored, but revoked now.
+    One transaction. None: the session has ended or belongs to another person, and nothing is written. Its start, claims
+    and timeouts stay. A refresh in progress loses its lease, and its result is discarded.
+
+    The replaced tokens are revoked when the session ends and not now: a provider may have one grant for a user and
+    client, and revokes all its tokens, including the new ones, with the old refresh token (RFC 7009 2.1).
+
+    persist_tokens: False: access and refresh token are not stored, but revoked now.
     Raises: KeyMissing. Spec: R9.
     """
     with transaction.atomic():
-        live = OIDCSession.objects.filter(pk=session_id, ended_at=None, subject_id=subject_id)
-        # A write first: on SQLite a look alone would hold nobody off.
+        live = OIDCSession.objects.live().filter(pk=session_id, subject_id=subject_id)
+        # A write first: on SQLite a read would not lock.
         if not live.update(refresh_lease_until=None):
             return None
         row = OIDCSession.objects.get(pk=session_id)
         new = {"refresh_token": tokens.refresh_token, "access_token": tokens.access_token}
-        doomed = [
-            TokenToRevoke(
-                token=token,
-                provider=row.provider,
-                session_id=row.pk,
-                access_token_expires_at=row.access_token_expires_at,
-            )
-            for token in _iter_stored_tokens(row)
-            if token.value not in new.values()
-        ]
-        PendingRevocation.objects.queue(doomed, now=now, due_at=row.started_at + conf.absolute_timeout())
-        dying = (
-            []
-            if persist_tokens
-            else [ReceivedToken(token_type_hint=hint, value=new[hint]) for hint in TOKEN_HINTS if new[hint]]
-        )
-        queued = PendingRevocation.objects.queue(
-            [TokenToRevoke(token=token, provider=row.provider, session_id=row.pk) for token in dying], now=now
-        )
+        replaced = [token for token in _iter_tokens_to_revoke(row) if token.token.value not in new.values()]
+        PendingRevocation.objects.queue(replaced, now=now, due_at=row.started_at + conf.absolute_timeout())
+        unused = [] if persist_tokens else [hint for hint in TOKEN_HINTS if new[hint]]
+        received = [ReceivedToken(token_type_hint=hint, value=new[hint]) for hint in unused]
+        queued = queue_revocations(received, provider=row.provider, session_id=row.pk, now=now)
         values: dict[str, Any] = {
-            **({hint: new[hint] or None for hint in TOKEN_HINTS} if persist_tokens else dict.fromkeys(TOKEN_HINTS)),
+            **{hint: (new[hint] or None) if persist_tokens else None for hint in TOKEN_HINTS},
             "access_token_expires_at": now + tokens.expires_in if persist_tokens and tokens.expires_in else None,
             "id_token": tokens.id_token,
             "sid_digest": sha256_hex(sid) if sid else "",
@@ -268,21 +232,20 @@ def renew_session(
         return queued
 
 
-def _iter_stored_tokens(row: OIDCSession) -> Iterator[ReceivedToken]:
-    """Yield the tokens that the session holds; what no key opens can't be revoked, and keeps nobody from renewing."""
+def _iter_tokens_to_revoke(row: OIDCSession) -> Iterator[TokenToRevoke]:
+    """Skip tokens that can't be decrypted: they can't be revoked, and must not prevent the renewal."""
     for hint in TOKEN_HINTS:
         try:
-            value = _open_token(row, hint)
+            value = row.decrypt(hint)
         except KeyRingError:
             continue
         if value:
-            yield ReceivedToken(token_type_hint=hint, value=value)
-
-
-def _open_token(row: OIDCSession, column: Literal["refresh_token", "access_token"]) -> str:
-    opened = cast(SealedTextField, OIDCSession._meta.get_field(column)).decrypt(row) or ""
-    request_secrets.register_secret(opened, column)
-    return opened
+            yield TokenToRevoke(
+                token=ReceivedToken(token_type_hint=hint, value=value),
+                provider=row.provider,
+                session_id=row.pk,
+                access_token_expires_at=row.access_token_expires_at,
+            )
 
 
 @sensitive_variables()
@@ -301,13 +264,13 @@ def start_session(
     now: datetime,
     persist_tokens: bool = True,
 ) -> OIDCSession:
-    """Return the new session, written in one INSERT inside the caller's transaction.
+    """Create the session with one INSERT inside the caller's transaction and return it.
 
-    sid: the ID Token's, or empty; only its digest is kept. The caller puts str(id) into the Django session.
-    keeps_tokens: False where access and refresh token are not stored; the ID Token is, for the logout hint.
+    sid: of the ID Token, or empty; only its digest is stored. The caller stores str(id) in the Django session.
+    persist_tokens: False: access and refresh token are not stored; the ID Token is stored for the logout hint.
     """
     expires_at = now + tokens.expires_in if persist_tokens and tokens.expires_in is not None else None
-    session = OIDCSession(
+    return OIDCSession.objects.create(
         id=session_id,
         user_id=user.pk,
         subject=subject,
@@ -325,5 +288,3 @@ def start_session(
         started_at=now,
         last_seen_at=now,
     )
-    insert([session], using=router.db_for_write(OIDCSession))
-    return session

@@ -1,4 +1,4 @@
-"""A session ends when it is over, and one that a request has lost has ended: what it held is revoked."""
+"""End sessions that have timed out, and sessions that a request has lost, and revoke their tokens."""
 
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
@@ -24,13 +24,13 @@ GetResponse = Callable[[HttpRequest], HttpResponseBase | Awaitable[HttpResponseB
 
 
 class RevocationMiddleware:
-    """Ends a session that is over before anybody sees the request, and one that the request has lost after it.
+    """End a timed-out session before the view runs, and a lost session after the view.
 
-    It also marks each response in which a claim was revealed, so that nobody keeps it.
+    It also marks responses in which a claim was revealed as not to be stored.
 
-    Stands inside SessionMiddleware and AuthenticationMiddleware, outside of whatever may answer. Under ASGI it runs in
-    the event loop and goes to a thread only when there is something to read or write. A request without the session
-    cookie is not looked at, so public pages get no `Vary: Cookie` from here.
+    Place it inside SessionMiddleware and AuthenticationMiddleware, and outside of everything that may respond. Under
+    ASGI it runs in the event loop and uses a thread only for database access. Requests without the session cookie are
+    not inspected, so public pages get no `Vary: Cookie` from it.
     """
 
     sync_capable = True
@@ -46,42 +46,38 @@ class RevocationMiddleware:
         _discard_invalid_session(request)
         if self.is_async:
             return self._respond_async(request)
-        visit = _attach_activity(request) if _has_session_cookie(request) else None
-        if visit and _needs_check(visit):
-            refused = _check_session(request, visit)
-            if refused is not None:
-                return refused
+        activity = _attach_activity(request) if _has_session_cookie(request) else None
+        if activity and activity.needs_check and (refusal := _check_session(request, activity)):
+            return refusal
         response = cast(HttpResponseBase, self.get_response(request))
-        if visit:
-            _finish_request(request, visit, response)
+        if activity:
+            _finish_request(request, activity, response)
         apply_no_store(request, response)
         return response
 
     async def _respond_async(self, request: HttpRequest) -> HttpResponseBase:
-        visit = None
+        activity = None
         if _has_session_cookie(request):
-            # Loads the session, as its engine does that in a coroutine; from here on it is in memory.
+            # Load the session asynchronously; afterwards it is in memory.
             await request.session.aget(SESSION_KEY)
-            visit = _attach_activity(request)
-        if visit and _needs_check(visit):
-            refused = await sync_to_async(_check_session)(request, visit)
-            if refused is not None:
-                return refused
+            activity = _attach_activity(request)
+        if activity and activity.needs_check and (refusal := await sync_to_async(_check_session)(request, activity)):
+            return refusal
         response = await cast(Awaitable[HttpResponseBase], self.get_response(request))
-        if visit:
+        if activity:
             if not hasattr(request.session, "_session_cache"):
-                # Somebody has begun another one.
+                # The view has started another session.
                 await request.session.aget(SESSION_KEY)
-            if _has_changes(request, visit):
-                await sync_to_async(_finish_request)(request, visit, response)
+            if _has_changes(request, activity):
+                await sync_to_async(_finish_request)(request, activity, response)
             else:
-                set_refresh_header(request, visit, response)
+                set_refresh_header(request, activity, response)
         apply_no_store(request, response)
         return response
 
 
 def _discard_invalid_session(request: HttpRequest) -> None:
-    """A cookie can spell NUL (`"\\000"`), and PostgreSQL has none in a text: Django's look-up of it is an error 500."""
+    """A cookie can contain NUL (`"\\000"`), which PostgreSQL text can't: Django's look-up would be an error 500."""
     if "\0" in (request.session.session_key or ""):
         request.session = type(request.session)()
 
@@ -91,17 +87,13 @@ def _has_session_cookie(request: HttpRequest) -> bool:
 
 
 def _attach_activity(request: HttpRequest) -> SessionActivity | None:
-    visit = SessionActivity.from_session(request.session, now=clock.now())
-    request.phi_oidc_timing = visit  # type: ignore[attr-defined]  # for the template tag
-    return visit
-
-
-def _needs_check(activity: SessionActivity) -> bool:
-    return bool(activity.timeout_reason) or activity.needs_recheck
+    activity = SessionActivity.from_session(request.session, now=clock.now())
+    request.phi_oidc_timing = activity  # type: ignore[attr-defined]  # for the template tag
+    return activity
 
 
 def _check_session(request: HttpRequest, activity: SessionActivity) -> HttpResponseBase | None:
-    """Look at the row where that is due, and end what is over; return the answer to a request that came too late."""
+    """Read the row if that is due, and end a session that has timed out; return the response for that case."""
     reason = activity.timeout_reason
     if not reason and activity.session_id is not None:
         row = find_live_session(activity.session_id)
@@ -121,14 +113,13 @@ def _check_session(request: HttpRequest, activity: SessionActivity) -> HttpRespo
 
 
 def _end_session(request: HttpRequest, session_id: UUID | None, reason: EndReason) -> None:
-    """End the OIDC session, if there is one, and the Django session with it."""
     if session_id is not None:
         end_session_and_revoke(session_id, reason, origin=Actor.from_request(request).origin, now=clock.now())
     auth.logout(request)
 
 
 def _has_changes(request: HttpRequest, activity: SessionActivity) -> bool:
-    """Say whether the end of the request has something to write."""
+    """Say whether the end of the request has something to store."""
     session = request.session
     return (
         session.get(SESSION_KEY) != activity.stored_session_id
@@ -151,19 +142,18 @@ def _finish_request(request: HttpRequest, activity: SessionActivity, response: H
 
 
 def _store_changes(request: HttpRequest, activity: SessionActivity) -> None:
-    """Write what has changed: the key of the Django session, the last activity, the last look at the row."""
+    """Store a new key of the Django session, the last activity, and the last check."""
     session = request.session
-    lives = True
+    is_live = True
     if activity.session_id is not None and session.session_key != activity.session_key:
-        lives = update_session_key(activity.session_id, django_session_key=str(session.session_key))
+        is_live = update_session_key(activity.session_id, django_session_key=str(session.session_key))
     if activity.needs_activity_update and not is_passive_request(request):
         activity.times = activity.times._replace(last_seen_timestamp=activity.now_timestamp)
         if activity.session_id is not None:
-            lives = (
-                update_last_seen(activity.session_id, now=datetime.fromtimestamp(activity.now_timestamp, UTC)) and lives
-            )
-    if not lives:
-        # It ended while the view ran: what it answers is answered, and nothing after that.
+            now = datetime.fromtimestamp(activity.now_timestamp, UTC)
+            is_live = update_last_seen(activity.session_id, now=now) and is_live
+    if not is_live:
+        # It ended while the view ran: this response is still sent, but it is the last one.
         session.flush()
     elif session.get(TIMES_KEY) != list(activity.times) and (
         conf.session_recheck() or activity.times.last_seen_timestamp == activity.now_timestamp

@@ -1,4 +1,4 @@
-"""Whoever ends a session elsewhere ends ours: Django's own logout, and what becomes of a person's account."""
+"""End OIDC sessions on Django's logout and on changes of accounts and links."""
 
 from collections.abc import Collection
 from typing import Any
@@ -29,42 +29,40 @@ from .tasks import end_session_and_revoke, revoke_after_commit
 
 @receiver(user_logged_out, dispatch_uid="django_phi_oidc.sessions")
 def end_on_django_logout(*, request: HttpRequest | None, **kwargs: Any) -> None:
-    """End the OIDC session of the request, before Django flushes the session that names it."""
+    """End the OIDC session of the request before Django flushes the Django session."""
     session_id = find_oidc_session_id(request.session) if request is not None else None
-    if request is None or session_id is None:
-        return
-    end_session_and_revoke(
-        session_id, EndReason.DJANGO_LOGOUT, origin=Actor.from_request(request).origin, now=clock.now()
-    )
+    if request is not None and session_id is not None:
+        origin = Actor.from_request(request).origin
+        end_session_and_revoke(session_id, EndReason.DJANGO_LOGOUT, origin=origin, now=clock.now())
 
 
 @receiver(pre_delete, sender=PairwiseSubject, dispatch_uid="django_phi_oidc.sessions.unlinking")
 def end_sessions_on_unlink(*, instance: PairwiseSubject, origin: Model | Any = None, **kwargs: Any) -> None:
-    """End all that a link holds, in the transaction that deletes it: live sessions, claims; and tell of it.
+    """End the live sessions of a link and erase its claims, with their events, in the transaction that deletes it.
 
-    Raises: HeldForLegalReasons, and then nothing is deleted, neither the subject nor the user.
+    origin: what delete() was called on. When one person is deleted, their tokens are revoked after the commit. For a
+    queryset they are left to the sweep, because each revocation may take its full time-out.
 
-    origin: what delete() was called on. After the commit of one person's deletion their tokens are revoked; those of
-    many at once, a queryset, are left to the sweep, or each of them could hold the request up for as long as one does.
+    Raises: HeldForLegalReasons, and then neither the subject nor the user is deleted.
     """
     actor, now = instance.deleted_by, clock.now()
-    # The row is held: a sign-in that is opening a session of this subject comes before the look, or finds no subject.
+    # Locked: a concurrent sign-in of this subject either commits its session before this, or finds no subject.
     subject = PairwiseSubject.objects.select_for_update(no_key=True).filter(pk=instance.pk).first()
     if subject is None:
         return
     if is_on_legal_hold(subject, now=now):
         raise HeldForLegalReasons
-    live = OIDCSession.objects.filter(subject=instance.pk, ended_at__isnull=True).values_list("pk", flat=True)
+    live = OIDCSession.objects.live().filter(subject=instance.pk).values_list("pk", flat=True)
     ended = end_sessions(list(live), EndReason.SUBJECT_UNLINKED, origin=actor, now=now)
     scrub_subject(instance, cause="unlinked", origin=actor, now=now)
     enqueue(Action.SUBJECT_UNLINKED, origin=actor, now=now, subject=str(instance.uuid))
     if isinstance(origin, Model):
-        revoke_after_commit([pk for each in ended for pk in each.revocation_ids])
+        revoke_after_commit([pk for session in ended for pk in session.revocation_ids])
 
 
 @receiver(user_logged_in, dispatch_uid="django_phi_oidc.sessions.lifecycle")
 def start_session_timeouts(*, request: HttpRequest | None, **kwargs: Any) -> None:
-    """Start the timeouts of a session that is not ours; a sign-in by OpenID Connect has written its own."""
+    """Start the timeouts of a password session. An OIDC sign-in stores its own times."""
     session = getattr(request, "session", None)
     if session is not None and SESSION_KEY not in session:
         session[TIMES_KEY] = create_times_entry(clock.now())
@@ -74,13 +72,13 @@ def start_session_timeouts(*, request: HttpRequest | None, **kwargs: Any) -> Non
 def end_sessions_on_account_change(
     *, instance: Model, created: bool, update_fields: Collection[str] | None = None, **kwargs: Any
 ) -> None:
-    """End the sessions of an account that is deactivated, or that has a new password, in the transaction of that.
+    """End the sessions of a deactivated account or one with a new password, in the transaction of that change.
 
-    All claims of a deactivated one are erased, those that outlive its sessions, too.
+    All claims of a deactivated account are erased, including those that would outlive its sessions.
     """
     if created:
         return
-    # What set_password() has left, until save() is done.
+    # set_password() sets it, and save() clears it at its end.
     is_new_password = getattr(instance, "_password", None) is not None
     if not getattr(instance, "is_active", True) and (update_fields is None or "is_active" in update_fields):
         with transaction.atomic():
@@ -94,29 +92,27 @@ def end_sessions_on_account_change(
 def end_sessions_on_role_change(
     *, sender: type[Model], instance: Model, action: str, reverse: bool, pk_set: set[Any] | None, **kwargs: Any
 ) -> None:
-    """End the sessions of accounts whose groups or permissions are changed, where the host says so."""
+    """End the sessions of accounts whose groups or permissions change, if that is configured."""
     if action not in ("post_add", "post_remove", "pre_clear") or sender not in _list_role_tables():
         return
     if "roles" not in conf.end_sessions_on():
         return
-    if not reverse:
-        _end_sessions_of_users([instance.pk], EndReason.ROLES_CHANGED)
-    elif pk_set is not None:
-        _end_sessions_of_users(pk_set, EndReason.ROLES_CHANGED)
-    else:
-        # All of a group's, or of a permission's.
-        _end_sessions_of_users(list(instance.user_set.values_list("pk", flat=True)), EndReason.ROLES_CHANGED)  # type: ignore[attr-defined]
+    user_ids: Collection[Any] | None = pk_set if reverse else [instance.pk]
+    if user_ids is None:
+        # All users of a group or permission are removed.
+        user_ids = list(instance.user_set.values_list("pk", flat=True))  # type: ignore[attr-defined]
+    _end_sessions_of_users(user_ids, EndReason.ROLES_CHANGED)
 
 
 def _list_role_tables() -> set[type[Model]]:
-    """Return the tables between accounts and their groups and permissions; a user model of the host's may have none."""
+    """Return the tables between users and their groups and permissions. A custom user model may have none."""
     user = get_user_model()
     return {getattr(user, name).through for name in ("groups", "user_permissions") if hasattr(user, name)}
 
 
 def _end_sessions_of_users(user_ids: Collection[Any], reason: EndReason) -> None:
-    """End all sessions of these accounts. One person's tokens are revoked at once, those of many by the sweep."""
-    live = OIDCSession.objects.filter(user__in=user_ids, ended_at__isnull=True).values_list("pk", flat=True)
+    """End all sessions of these users. Tokens of one user are revoked now, those of several in the sweep."""
+    live = OIDCSession.objects.live().filter(user__in=user_ids).values_list("pk", flat=True)
     ended = end_sessions(list(live), reason, origin=Origin(), now=clock.now())
     if len(user_ids) == 1:
-        revoke_after_commit([pk for each in ended for pk in each.revocation_ids])
+        revoke_after_commit([pk for session in ended for pk in session.revocation_ids])

@@ -1,4 +1,4 @@
-"""How the browser leaves for the OP once its session has ended here, and how it is known again on its way back.
+"""Build the request that sends the browser to the provider's logout, and recognize its `state` on the way back.
 
 Spec: OIDC RP-Initiated Logout 1.0, R9.
 """
@@ -19,24 +19,24 @@ from ..provider.registry import get_provider
 
 STATE_MAX_AGE_SECONDS = 600
 MAX_URL_LENGTH = 8192
-"""Characters of a redirect to the OP; beyond it the person stays here."""
+"""Characters of a redirect to the provider; a longer one is not sent."""
 _MIN_CALL_SECONDS = 0.1
 _STATE_SALT = "django_phi_oidc.sessions.logout"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EndSessionRequest:
-    """Where the browser goes to end the OP's own session, and what it takes along."""
+    """A request to the provider's end session endpoint."""
 
     method: EndSessionMethod
     endpoint: str
     endpoint_origin: str
-    """Of the endpoint, as it may stand in a header."""
+    """Validated for use in a header."""
     parameters: Mapping[str, str] = field(repr=False)
 
     @property
     def url(self) -> str:
-        """The endpoint with the parameters in its query, for a redirect."""
+        """The endpoint with the parameters in its query."""
         return build_end_session_url(self.endpoint, self.parameters)
 
 
@@ -44,10 +44,10 @@ class EndSessionRequest:
 def build_end_session_request(
     provider_name: str, *, id_token: str, post_logout_redirect_uri: str, timeout_seconds: float, now: datetime
 ) -> EndSessionRequest | None:
-    """Return how to leave; None when the OP has no place for it, can't be asked in time, or would get too long a URL.
+    """Return the logout request; None when the provider has no endpoint, is unavailable, or the URL would be too long.
 
-    id_token: of the session that has ended; empty when there was none. return_to: the registered post-logout redirect
-    URI. seconds: for the OP's metadata, where they are not known yet.
+    id_token: of the ended session, or empty. post_logout_redirect_uri: as registered.
+    timeout_seconds: for fetching the provider's metadata if they are not cached.
     """
     try:
         provider = get_provider(provider_name)
@@ -67,21 +67,20 @@ def build_end_session_request(
         "state": create_logout_state(now),
         **hint,
     }
-    parting = EndSessionRequest(
-        method=method, endpoint=metadata.end_session_endpoint, endpoint_origin=origin, parameters=parameters
-    )
-    return parting if method == "post" or len(parting.url) <= MAX_URL_LENGTH else None
+    endpoint = metadata.end_session_endpoint
+    request = EndSessionRequest(method=method, endpoint=endpoint, endpoint_origin=origin, parameters=parameters)
+    return request if method == "post" or len(request.url) <= MAX_URL_LENGTH else None
 
 
 def create_logout_state(now: datetime) -> str:
-    """Return a random value with its time and a MAC: it needs no storage to be known again."""
+    """Return a random value with its time and a MAC, so that it needs no storage."""
     return signing.Signer(salt=_STATE_SALT).sign(f"{randomness.token_b64url(16)}.{int(now.timestamp())}")
 
 
 def is_valid_logout_state(state: str, *, now: datetime) -> bool:
-    """Say whether we made that state in the last ten minutes."""
+    """Say whether this server created the state in the last ten minutes."""
     try:
-        made_at = int(signing.Signer(salt=_STATE_SALT).unsign(state).rpartition(".")[2])
+        created_at = int(signing.Signer(salt=_STATE_SALT).unsign(state).rpartition(".")[2])
     except signing.BadSignature:
         return False
-    return abs(now.timestamp() - made_at) <= STATE_MAX_AGE_SECONDS
+    return abs(now.timestamp() - created_at) <= STATE_MAX_AGE_SECONDS

@@ -1,7 +1,8 @@
-"""R8: a session's tokens are replaced by newer ones, by one caller at a time, whatever the process. Spec: Core 12.
+"""Refresh the tokens of a session, by one caller at a time across all processes (R8).
 
-The steps: `take_lease`, committed; `ask`, with no transaction open; `keep`, committed, or `give_back`. Who is killed in
-between leaves a lease that runs out. Ending a session waits for none of that: `keep` finds it ended, and keeps nothing.
+The steps: `acquire_lease`, committed; `request_tokens`, without an open transaction; `store_tokens` or `release_lease`,
+committed. A killed process leaves a lease that expires. Ending a session waits for none of these steps: `store_tokens`
+stores nothing for an ended session. Spec: OIDC Core 12.
 """
 
 import time
@@ -9,37 +10,34 @@ import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Literal, cast
 
 from django.db import connections, transaction
-from django.db.models import Q
 from django.views.decorators.debug import sensitive_variables
 
 from .._internal import randomness, request_secrets
 from ..errors import IDTokenError, KeyNotFound, RefreshMismatch, SignInRefused, TokenError
-from ..fields import SealedTextField
 from ..oidc.client_auth import AssertionFreshness
 from ..oidc.jose import parse_compact_jws
 from ..oidc.refresh import build_refresh_request, process_refresh_response, verify_refreshed_id_token
-from ..oidc.token import ReceivedToken, TokenResponse, TokenTypeHint, extract_received_tokens
+from ..oidc.token import ReceivedToken, TokenResponse, extract_received_tokens
 from ..provider.registry import get_provider
 from .models import EndReason, OIDCSession
 
 LEASE_DURATION = timedelta(seconds=30)
-"""How long the tokens are one caller's; longer than all deadlines of `ask` together."""
+"""Longer than all calls of `request_tokens` together."""
 REFRESH_MARGIN = timedelta(seconds=30)
-"""A token that expires within it is refreshed: a call that is made with it takes time, and clocks differ."""
+"""Tokens are refreshed this long before they expire, because the caller's request takes time and clocks differ."""
 _MIN_CALL_SECONDS = 0.1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RefreshLease:
-    """The right to refresh the tokens of a session, and what that takes."""
+    """The right to refresh the tokens of a session, and the tokens."""
 
     session_id: uuid.UUID
     provider: str
     expires_at: datetime
-    """What the row says for as long as nobody else has taken it."""
+    """Identifies the lease: the row has this value until another caller acquires it."""
     refresh_token: str = field(repr=False)
     access_token: str = field(repr=False)
     id_token: str = field(repr=False)
@@ -47,62 +45,56 @@ class RefreshLease:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RefreshResult:
-    """What the OP gave, all checks passed."""
+    """The validated tokens of a refresh response."""
 
     tokens: TokenResponse
     access_token_expires_at: datetime | None
-    """Of the access token; None when the OP does not say."""
+    """None when the provider does not state it."""
 
 
 def find_session_with_tokens(session_id: uuid.UUID) -> OIDCSession | None:
-    """Return the row of a session that lives; None when it has ended or was never there."""
-    return OIDCSession.objects.filter(pk=session_id, ended_at=None).first()
+    """Return a live session; None when it has ended or never existed."""
+    return OIDCSession.objects.live().filter(pk=session_id).first()
 
 
 def is_refresh_due(row: OIDCSession, *, now: datetime) -> bool:
-    """Say whether the access token is to be refreshed, and can be. One of unknown lifetime is taken to live."""
+    """Say whether the access token must and can be refreshed. Without a known expiry it counts as valid."""
     expires_at = row.access_token_expires_at
     return bool(row.refresh_token) and expires_at is not None and expires_at <= now + REFRESH_MARGIN
 
 
 @sensitive_variables()
 def get_live_access_token(row: OIDCSession, *, now: datetime) -> str:
-    """Return the access token; empty when there is none or it has expired. Raises: Undecryptable."""
+    """Return the access token, or empty if there is none or it has expired. Raises: KeyRingError."""
     expires_at = row.access_token_expires_at
-    return "" if expires_at is not None and expires_at <= now else _decrypt_column(row, "access_token")
+    return "" if expires_at is not None and expires_at <= now else row.decrypt("access_token")
 
 
 @sensitive_variables()
 def acquire_lease(session: OIDCSession, *, now: datetime) -> RefreshLease | None:
-    """Return the lease of the session, committed; None when it is not to be had.
+    """Return the lease of the session, committed; None when it is not available.
 
-    That is while another has it, once the session has ended or has other tokens than those that were seen, and while a
-    transaction holds the row: that one may be the caller's own, on another connection, so nobody waits for it.
+    It is not while another caller holds it, when the session has ended or has other tokens than `session`, and while a
+    transaction locks the row. That may be the caller's own transaction on another connection, so this does not wait.
 
-    Requires: `is_due(seen)`. Raises: Undecryptable; RuntimeError inside an open transaction.
+    Requires: `is_refresh_due(session)`. Raises: KeyRingError; RuntimeError inside an open transaction.
     """
-    until = now + LEASE_DURATION
-    free = OIDCSession.objects.filter(
-        Q(refresh_lease_until=None) | Q(refresh_lease_until__lte=now),
-        pk=session.pk,
-        ended_at=None,
-        access_token_expires_at=session.access_token_expires_at,
-    )
+    unchanged = OIDCSession.objects.live().filter(access_token_expires_at=session.access_token_expires_at)
     with transaction.atomic(durable=True):
-        if connections[free.db].features.has_select_for_update_skip_locked and not list(
-            free.select_for_update(skip_locked=True).values_list("pk")
-        ):
-            return None
-        if not free.update(refresh_lease_until=until):
+        if connections[unchanged.db].features.has_select_for_update_skip_locked:
+            free = unchanged.unleased(now).filter(pk=session.pk)
+            if not list(free.select_for_update(skip_locked=True).values_list("pk")):
+                return None
+        if not unchanged.acquire_lease(session.pk, now=now, lease=LEASE_DURATION):
             return None
         row = OIDCSession.objects.get(pk=session.pk)
         return RefreshLease(
             session_id=row.pk,
             provider=row.provider,
-            expires_at=until,
-            refresh_token=_decrypt_column(row, "refresh_token"),
-            access_token=_decrypt_column(row, "access_token"),
-            id_token=_decrypt_column(row, "id_token"),
+            expires_at=now + LEASE_DURATION,
+            refresh_token=row.decrypt("refresh_token"),
+            access_token=row.decrypt("access_token"),
+            id_token=row.decrypt("id_token"),
         )
 
 
@@ -110,10 +102,10 @@ def acquire_lease(session: OIDCSession, *, now: datetime) -> RefreshLease | None
 def request_tokens(
     lease: RefreshLease, *, new_tokens: list[ReceivedToken], clock: Callable[[], datetime], timeout_seconds: float
 ) -> RefreshResult:
-    """Return what the OP gives for the refresh token, which is sent once. Nothing is written.
+    """Send the refresh token once and return the validated response. Nothing is stored.
 
-    received: filled with every token that is new, as soon as it is here, whether or not the answer is accepted.
-    deadline: seconds, for the OP's metadata and keys, again for the call, and again for keys that the answer names.
+    new_tokens: gets every new token as soon as it is received, even if the response is refused later.
+    timeout_seconds: for metadata and keys together, again for the refresh, and again for keys that the response needs.
 
     Requires: no open transaction. Raises: SignInRefused; RefreshMismatch. Spec: OIDC Core 12.
     """
@@ -121,7 +113,7 @@ def request_tokens(
     provider = get_provider(lease.provider)
     declaration = provider.declaration
     metadata = provider.get_metadata(timeout_seconds=timeout_seconds)
-    # Before the token is spent: without keys nobody could judge what came for it.
+    # Fetched before the refresh token is used: without keys the response could not be verified.
     keys = provider.get_key_set(timeout_seconds=max(ends_at - time.monotonic(), _MIN_CALL_SECONDS))
     sent_at = clock()
     request = build_refresh_request(
@@ -130,7 +122,7 @@ def request_tokens(
         refresh_token=lease.refresh_token,
         freshness=AssertionFreshness(now=sent_at, jti=randomness.token_b64url(32)),
     )
-    # With all of the time: a call that is cut short may lose the only token that the OP takes from now on.
+    # With the full time-out: an interrupted call may lose the only refresh token that the provider still accepts.
     response = provider.transport.send(request, timeout_seconds=timeout_seconds)
     known = (lease.refresh_token, lease.access_token)
     new_tokens.extend(token for token in extract_received_tokens(response) if token.value not in known)
@@ -141,22 +133,21 @@ def request_tokens(
     if tokens.id_token:
         verify_refreshed_id_token(
             tokens.id_token,
-            # Its signature was verified when it came.
+            # Its signature was verified at the sign-in.
             original_claims=parse_compact_jws(lease.id_token).payload,
             keys=keys,
             declaration=declaration,
             access_token=tokens.access_token,
             now=clock(),
         )
-    return RefreshResult(
-        tokens=tokens, access_token_expires_at=None if tokens.expires_in is None else sent_at + tokens.expires_in
-    )
+    expires_at = None if tokens.expires_in is None else sent_at + tokens.expires_in
+    return RefreshResult(tokens=tokens, access_token_expires_at=expires_at)
 
 
 def find_end_reason(refusal: SignInRefused | RefreshMismatch) -> EndReason | None:
-    """Return why the session ends after what `ask` has raised; None when it goes on with what it has.
+    """Return why an error of `request_tokens` ends the session; None when the session keeps its tokens.
 
-    The OP's failures end no session, and neither does its refusal of this client: the grant may be as good as ever.
+    Faults of the provider end no session, and neither does its refusal of this client: the grant may still be valid.
     """
     if isinstance(refusal, KeyNotFound) and not refusal.is_certain:
         return None
@@ -171,31 +162,30 @@ def find_end_reason(refusal: SignInRefused | RefreshMismatch) -> EndReason | Non
 def store_tokens(
     lease: RefreshLease, refresh_result: RefreshResult, *, new_tokens: Sequence[ReceivedToken]
 ) -> list[ReceivedToken]:
-    """Store the tokens, and give the lease back, if it is still ours and the session lives; return those that must die.
+    """Store the tokens and release the lease, if it is still held and the session is live; return those to revoke.
 
-    None, when they were stored. Else all that were received, but those that whoever has overtaken us has stored. Where
-    the OP gave no new refresh or ID Token, the old one stays.
+    When they were stored, there are none to revoke. Else they are all new tokens except those that another caller has
+    stored since. Where the provider sent no new refresh or ID Token, the old one stays.
 
-    The access token that is replaced is not revoked, although it lives for up to `MARGIN`: with it the OP may revoke
-    the refresh token of the same grant (RFC 7009 2.1), and the session with that. The refresh token that is replaced
-    was invalidated by the OP when it gave another one (RFC 6749 6).
+    The replaced access token is not revoked, although it is valid for up to `REFRESH_MARGIN`: the provider may then
+    revoke the refresh token of the same grant as well (RFC 7009 2.1), and so the session. The provider itself
+    invalidated the replaced refresh token when it issued another one (RFC 6749 6).
 
-    Raises: KeyMissing; RuntimeError inside an open transaction.
+    Raises: KeyRingError; RuntimeError inside an open transaction.
     """
     with transaction.atomic(durable=True):
-        live = OIDCSession.objects.filter(pk=lease.session_id, ended_at=None)
-        if live.filter(refresh_lease_until=lease.expires_at).update(refresh_lease_until=None):
+        live = OIDCSession.objects.live()
+        if live.release_lease(lease.session_id, expires_at=lease.expires_at):
             _save_tokens(lease.session_id, refresh_result)
             return []
-        row = live.first()
-        held = (_decrypt_column(row, "refresh_token"), _decrypt_column(row, "access_token")) if row else ()
-        return [token for token in new_tokens if token.value not in held]
+        row = live.filter(pk=lease.session_id).first()
+        stored = (row.decrypt("refresh_token"), row.decrypt("access_token")) if row else ()
+        return [token for token in new_tokens if token.value not in stored]
 
 
 def release_lease(lease: RefreshLease) -> bool:
-    """Let others try, if the lease is still ours, and say whether it was; what the session has stays."""
-    leased = OIDCSession.objects.filter(pk=lease.session_id, refresh_lease_until=lease.expires_at)
-    return bool(leased.update(refresh_lease_until=None))
+    """Release the lease without a change; return False if it was no longer held."""
+    return OIDCSession.objects.release_lease(lease.session_id, expires_at=lease.expires_at)
 
 
 @sensitive_variables()
@@ -205,11 +195,3 @@ def _save_tokens(session_id: uuid.UUID, refresh_result: RefreshResult) -> None:
     values = {name: value for name, value in new.items() if value}
     row = OIDCSession(pk=session_id, access_token_expires_at=refresh_result.access_token_expires_at, **values)
     row.save(update_fields=[*values, "access_token_expires_at"])
-
-
-def _decrypt_column(row: OIDCSession, column: TokenTypeHint | Literal["id_token"]) -> str:
-    """Return the plain text of that column; empty when there is none. Raises: Undecryptable."""
-    field_of_column = cast(SealedTextField, OIDCSession._meta.get_field(column))
-    opened = field_of_column.decrypt(row) or ""
-    request_secrets.register_secret(opened, column)
-    return opened

@@ -1,4 +1,4 @@
-"""A token dies at the OP: one attempt, judged and written down. Due times lie in the table. Spec: RFC 7009."""
+"""Revoke tokens at the provider. Attempts, due times and results are stored in `PendingRevocation`. Spec: RFC 7009."""
 
 import time
 import uuid
@@ -15,14 +15,7 @@ from .._internal import randomness, request_secrets
 from .._internal.retry import compute_backoff
 from ..audit.events import Action, NewEvent, Origin
 from ..audit.outbox import enqueue_many
-from ..errors import (
-    KeyRingError,
-    MetadataError,
-    ProviderUnknown,
-    RevocationUnsupported,
-    TransportError,
-    Undecryptable,
-)
+from ..errors import KeyRingError, MetadataError, ProviderUnknown, RevocationUnsupported, TransportError, Undecryptable
 from ..oidc.client_auth import AssertionFreshness
 from ..oidc.revocation import build_revocation_request, process_revocation_response
 from ..oidc.token import ReceivedToken, TokenTypeHint
@@ -32,38 +25,34 @@ from .timeouts import is_abandoned
 
 _MIN_CALL_SECONDS = 0.05
 LEASE_DURATION = timedelta(seconds=30)
-"""How long a row is one worker's; longer than any deadline of a call."""
-_FINAL_STATUSES = {
-    "done": RevocationStatus.DONE,
-    "unsupported": RevocationStatus.UNSUPPORTED,
-    "refused": RevocationStatus.REFUSED,
-}
+"""Longer than the limit of any call."""
+_FINAL_RESULTS = ("done", "unsupported", "refused")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RevocationAttemptResult:
-    """What an attempt came to."""
+    """The result of one attempt."""
 
     status: RevocationStatus
     error_code: str = ""
-    """A code; empty when the token is dead."""
+    """Empty when the token is revoked."""
     needs_operator: bool = False
-    """A person must mend something before another attempt makes sense."""
+    """Further attempts fail until an operator fixes something."""
     retry_after: timedelta | None = None
-    """The OP's Retry-After."""
+    """The provider's Retry-After."""
 
 
 @sensitive_variables()
 def queue_revocations(
     tokens: Sequence[ReceivedToken], *, provider: str, session_id: uuid.UUID | None = None, now: datetime
 ) -> tuple[uuid.UUID, ...]:
-    """Write one PendingRevocation for each token, due at once, in one INSERT; return their ids in the same order."""
-    doomed = [TokenToRevoke(token=token, provider=provider, session_id=session_id) for token in tokens]
-    return PendingRevocation.objects.queue(doomed, now=now)
+    """Create a PendingRevocation that is due at once for each token; return their ids in the order of tokens."""
+    to_revoke = [TokenToRevoke(token=token, provider=provider, session_id=session_id) for token in tokens]
+    return PendingRevocation.objects.queue(to_revoke, now=now)
 
 
 def list_due(*, now: datetime, limit: int) -> list[uuid.UUID]:
-    """Return the revocations whose time has come, the longest due first; a refresh token before its access token."""
+    """Return the ids of due revocations, longest due first, and a refresh token before its access token."""
     rows = PendingRevocation.objects.due(now).order_by("due_at", "-token_type_hint", "id")
     return list(rows.values_list("id", flat=True)[:limit])
 
@@ -71,43 +60,40 @@ def list_due(*, now: datetime, limit: int) -> list[uuid.UUID]:
 def attempt_revocation(
     revocation_id: uuid.UUID, *, now: datetime, timeout_seconds: float, give_up_after: timedelta
 ) -> RevocationStatus | None:
-    """Try to revoke the token at the OP within deadline seconds, and write down what came of it, with its events.
+    """Try to revoke one token and store the result with its events.
 
-    None: it is not to be tried now, being unknown, finished, not due, or with another worker. As `attempt_all`.
+    None: it was not tried, because it is unknown, finished, not due, or leased. Otherwise as `attempt_revocations`.
     """
-    return attempt_revocations(
-        [revocation_id], now=now, budget_seconds=timeout_seconds, give_up_after=give_up_after
-    ).get(revocation_id)
+    results = attempt_revocations([revocation_id], now=now, budget_seconds=timeout_seconds, give_up_after=give_up_after)
+    return results.get(revocation_id)
 
 
 def attempt_revocations(
     revocation_ids: Sequence[uuid.UUID], *, now: datetime, budget_seconds: float, give_up_after: timedelta
 ) -> dict[uuid.UUID, RevocationStatus | None]:
-    """Try to revoke these tokens in their order, within seconds for all, and write down together what came of it.
+    """Try to revoke these tokens in this order, and store all results with their events together.
 
-    Returns what became of each that was to be tried; None: there was no time. The rows are leased by a committed
-    compare-and-set, so two workers never try one at once; a killed one leaves them due when the lease ends.
+    Returns the status of each revocation that was leased; None: the budget was used up before. The leases are committed
+    first, so two workers never try the same row, and the rows of a killed worker are due again when its leases end.
 
-    Requires: seconds below LEASE. Raises: RuntimeError inside an open transaction, which the calls would hold open.
+    Requires: budget_seconds below LEASE_DURATION. Raises: RuntimeError inside an open transaction, because the calls
+    would keep it open.
     """
     started = time.monotonic()
-    rows = _lease_rows(revocation_ids, now=now)
     results: list[tuple[PendingRevocation, RevocationAttemptResult | None]] = []
-    for row in rows:
-        left = budget_seconds - (time.monotonic() - started)
-        is_first = not results
-        has_time = is_first or left >= _MIN_CALL_SECONDS
-        results.append((row, _revoke_row(row, now=now, timeout_seconds=left) if has_time else None))
+    for row in _lease_rows(revocation_ids, now=now):
+        seconds_left = budget_seconds - (time.monotonic() - started)
+        has_time = not results or seconds_left >= _MIN_CALL_SECONDS
+        results.append((row, _revoke_row(row, now=now, timeout_seconds=seconds_left) if has_time else None))
     done_at = now + timedelta(seconds=time.monotonic() - started)
     return _save_results(results, now=done_at, give_up_after=give_up_after) if results else {}
 
 
-def _lease_rows(revocation_ids: Sequence[uuid.UUID], *, now: datetime) -> list[PendingRevocation]:
-    """Return those of the rows that are ours from now on, in the order of pks."""
+def _lease_rows(ids: Sequence[uuid.UUID], *, now: datetime) -> list[PendingRevocation]:
+    """Lease the rows; return those that are leased now, in the given order."""
     with transaction.atomic(durable=True):
-        due = PendingRevocation.objects.due(now)
-        lease = {"lease_until": now + LEASE_DURATION, "attempts": models.F("attempts") + 1}
-        leased = [pk for pk in revocation_ids if due.filter(pk=pk).update(**lease)]
+        due, attempts = PendingRevocation.objects.due(now), models.F("attempts") + 1
+        leased = [pk for pk in ids if due.acquire_lease(pk, now=now, lease=LEASE_DURATION, attempts=attempts)]
         rows = PendingRevocation.objects.in_bulk(leased)
     return [rows[pk] for pk in leased]
 
@@ -120,9 +106,9 @@ def retry_due(
     give_up_after: timedelta,
     batch_size: int = 100,
 ) -> Counter[RevocationStatus]:
-    """Try what is due, limit rows at a time, until nothing is or seconds have passed; return how each attempt ended.
+    """Try the due revocations, batch_size at a time, until none is left or budget_seconds are over; count the results.
 
-    Safe beside other sweeps, and safe to kill.
+    Several sweeps may run at the same time, and each may be killed.
     """
     ends_at = time.monotonic() + budget_seconds
     results: Counter[RevocationStatus] = Counter()
@@ -130,17 +116,17 @@ def retry_due(
         for pk in pks:
             if time.monotonic() >= ends_at:
                 return results
-            if status := attempt_revocation(
-                pk, now=clock(), timeout_seconds=timeout_seconds, give_up_after=give_up_after
-            ):
+            now = clock()
+            status = attempt_revocation(pk, now=now, timeout_seconds=timeout_seconds, give_up_after=give_up_after)
+            if status:
                 results[status] += 1
     return results
 
 
 def reset_backoff(*, now: datetime, revocation_ids: Sequence[uuid.UUID] | None = None) -> list[uuid.UUID]:
-    """Let every pending revocation be tried now, whatever its back-off says; return which. among: these alone.
+    """Make all pending revocations, or those of revocation_ids, due now and return their ids.
 
-    What a session held before it was renewed waits for the session's end.
+    Tokens that a session had before it was renewed are excluded: they are revoked when the session ends.
     """
     pending = PendingRevocation.objects.filter(status=RevocationStatus.PENDING, created_at__lte=now)
     if revocation_ids is not None:
@@ -152,7 +138,7 @@ def reset_backoff(*, now: datetime, revocation_ids: Sequence[uuid.UUID] | None =
 @sensitive_variables()
 def _revoke_row(row: PendingRevocation, *, now: datetime, timeout_seconds: float) -> RevocationAttemptResult:
     try:
-        token = PendingRevocation._meta.get_field("token").decrypt(row)
+        token = row._meta.get_field("token").decrypt(row)
         if token is None:
             raise Undecryptable
         request_secrets.register_secret(token, row.token_type_hint)
@@ -166,7 +152,7 @@ def _revoke_row(row: PendingRevocation, *, now: datetime, timeout_seconds: float
 def revoke_at_provider(
     token: ReceivedToken, *, provider_name: str, now: datetime, timeout_seconds: float
 ) -> RevocationAttemptResult:
-    """Return what one call to the revocation endpoint, of at most deadline seconds, came to. Nothing is written."""
+    """Call the revocation endpoint once and return the result. Nothing is stored."""
     ends_at = time.monotonic() + timeout_seconds
     try:
         provider = get_provider(provider_name)
@@ -187,7 +173,7 @@ def revoke_at_provider(
         return RevocationAttemptResult(status=RevocationStatus.PENDING, error_code=error.code)
     outcome = process_revocation_response(response)
     return RevocationAttemptResult(
-        status=_FINAL_STATUSES.get(outcome.result, RevocationStatus.PENDING),
+        status=RevocationStatus(outcome.result if outcome.result in _FINAL_RESULTS else "pending"),
         error_code="" if outcome.result == "done" else _get_error_code(outcome.result, response.status),
         needs_operator=outcome.result == "retry_slowly",
         retry_after=outcome.retry_after,
@@ -200,31 +186,25 @@ def _save_results(
     now: datetime,
     give_up_after: timedelta,
 ) -> dict[uuid.UUID, RevocationStatus | None]:
-    """Commit the results with their events, but for rows whose lease ran out and that another worker has by now."""
+    """Commit the results with their events, except for rows that another worker has leased since."""
     statuses: dict[uuid.UUID, RevocationStatus | None] = {}
-    acts: list[NewEvent] = []
+    events: list[NewEvent] = []
     with transaction.atomic(durable=True):
         for row, result in results:
-            ours = PendingRevocation.objects.filter(pk=row.pk, attempts=row.attempts, status=RevocationStatus.PENDING)
+            # The number of attempts identifies the lease: each lease increments it.
+            leased = PendingRevocation.objects.filter(pk=row.pk, attempts=row.attempts, status=RevocationStatus.PENDING)
             if result is None:
-                ours.update(lease_until=None, attempts=models.F("attempts") - 1)
+                leased.update(lease_until=None, attempts=models.F("attempts") - 1)
                 statuses[row.pk] = None
                 continue
-            status = _resolve_status(row, result, now=now, give_up_after=give_up_after)
+            status, waited = result.status, now - row.created_at
+            if status is RevocationStatus.PENDING and is_abandoned(waited=waited, give_up_after=give_up_after):
+                status = RevocationStatus.ABANDONED
             statuses[row.pk] = status
-            if ours.update(**_build_changes(row, result, status=status, now=now)):
-                acts += _build_attempt_events(row, result, status=status, now=now)
-        enqueue_many(acts)
+            if leased.update(**_build_changes(row, result, status=status, now=now)):
+                events += _build_attempt_events(row, result, status=status, now=now)
+        enqueue_many(events)
     return statuses
-
-
-def _resolve_status(
-    row: PendingRevocation, result: RevocationAttemptResult, *, now: datetime, give_up_after: timedelta
-) -> RevocationStatus:
-    is_pending = result.status is RevocationStatus.PENDING
-    if is_pending and is_abandoned(waited=now - row.created_at, give_up_after=give_up_after):
-        return RevocationStatus.ABANDONED
-    return result.status
 
 
 def _build_changes(
@@ -233,12 +213,11 @@ def _build_changes(
     changes: dict[str, Any] = {"status": status, "last_fault": result.error_code, "lease_until": None}
     if status is not RevocationStatus.PENDING:
         return {**changes, "finished_at": now, "token": None}
-    fraction = int.from_bytes(randomness.token_bytes(4)) / 2**32
     wait = compute_backoff(
         attempts=row.attempts,
         needs_operator=result.needs_operator,
         retry_after=result.retry_after,
-        jitter_fraction=fraction,
+        jitter_fraction=int.from_bytes(randomness.token_bytes(4)) / 2**32,
     )
     return {**changes, "due_at": now + wait}
 
@@ -246,8 +225,8 @@ def _build_changes(
 def _build_attempt_events(
     row: PendingRevocation, result: RevocationAttemptResult, *, status: RevocationStatus, now: datetime
 ) -> list[NewEvent]:
-    """Return what is to be told of this attempt: always one event, and an alert when a person must know."""
-    told: dict[str, Any] = {
+    """Return one event for the attempt, and an alert when an operator must act."""
+    fields: dict[str, Any] = {
         "origin": Origin(session=str(row.session) if row.session else ""),
         "now": now,
         "provider": row.provider,
@@ -255,15 +234,15 @@ def _build_attempt_events(
     }
     detail = {"hint": row.token_type_hint, "attempts": row.attempts, "status": status}
     if status is RevocationStatus.DONE:
-        return [NewEvent(action=Action.TOKEN_REVOKED, detail=detail, **told)]
-    acts = [NewEvent(action=Action.TOKEN_REVOCATION_FAILED, outcome="failure", detail=detail, **told)]
+        return [NewEvent(action=Action.TOKEN_REVOKED, detail=detail, **fields)]
+    events = [NewEvent(action=Action.TOKEN_REVOCATION_FAILED, outcome="failure", detail=detail, **fields)]
     if rule := _find_alert_rule(row, result, status=status):
-        acts.append(NewEvent(action=Action.ALERT_RAISED, detail={"rule": rule}, **told))
-    return acts
+        events.append(NewEvent(action=Action.ALERT_RAISED, detail={"rule": rule}, **fields))
+    return events
 
 
 def _find_alert_rule(row: PendingRevocation, result: RevocationAttemptResult, *, status: RevocationStatus) -> str:
-    """Return the rule of the alert that this result raises, or nothing: the same fault again is no news."""
+    """Return the rule of the alert, or empty. A repeated error raises no further alert."""
     if status is RevocationStatus.ABANDONED:
         return "revocation_abandoned"
     if status is RevocationStatus.REFUSED:
@@ -271,7 +250,7 @@ def _find_alert_rule(row: PendingRevocation, result: RevocationAttemptResult, *,
     return "revocation_blocked" if result.needs_operator and row.last_fault != result.error_code else ""
 
 
-def _get_error_code(verdict: str, http_status: int) -> str:
-    """Return a code for what the OP answered; its own words are not kept."""
-    named = {"unsupported": "unsupported_token_type", "retry_slowly": "invalid_client"}
-    return named.get(verdict, f"http_{http_status}")
+def _get_error_code(result: str, http_status: int) -> str:
+    """Return a code for the response. The provider's own text is not stored."""
+    codes = {"unsupported": "unsupported_token_type", "retry_slowly": "invalid_client"}
+    return codes.get(result, f"http_{http_status}")

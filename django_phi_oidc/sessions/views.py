@@ -1,16 +1,13 @@
-"""The way out that a person takes: first here, then at the OP; and what the pages ask while nobody takes it.
+"""Logout by the user, here and at the provider, and the time left for the pages of a session.
 
 Spec: OIDC RP-Initiated Logout 1.0, R9.
 """
 
 import re
 import time
-from typing import Any
 
 from django.conf import settings
 from django.contrib import auth
-from django.contrib.auth.decorators import login_not_required
-from django.db import connections, transaction
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect, JsonResponse
 from django.middleware.csrf import get_token
 from django.shortcuts import render, resolve_url
@@ -22,6 +19,7 @@ from django.views.generic import View
 
 from .. import conf
 from .._internal import clock, randomness, request_secrets
+from .._internal.view_decorators import public_view
 from ..access.responses import set_private_headers
 from ..audit.request_context import SESSION_KEY, Actor, find_oidc_session_id
 from .lifecycle import EndedSession
@@ -31,39 +29,33 @@ from .tasks import end_session_and_revoke
 from .timeout_responses import PASSIVE_HEADER, get_time_left, render_session_ended_problem
 
 STATE_COOKIE_PREFIXES = ("__Host-phi_oidc_", "phi_oidc_")
-"""Of the cookies of sign-ins on their way; 32 hexadecimal digits follow."""
+"""Of the state cookies of unfinished sign-ins; 32 hexadecimal digits follow."""
 _STATE_COOKIE_NAME = re.compile(f"(?:{'|'.join(STATE_COOKIE_PREFIXES)})[0-9a-f]{{32}}")
 LOGOUT_BUDGET_SECONDS = 2.0
-"""For the OP, in all: what it does not answer by then, the person does not wait for."""
+"""For all calls to the provider together. The user does not wait longer."""
 FORM_CONTENT_SECURITY_POLICY = (
     "default-src 'none'; script-src 'nonce-{nonce}'; style-src 'self' 'nonce-{nonce}'; img-src 'self'; "
     "form-action {origin} 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
-"""Of the page that leads to the OP. Chromium holds form-action against the redirect that brings people back, too."""
-
-
-def public_view(view: Any) -> Any:
-    """Open a view to people who are not signed in, and keep ATOMIC_REQUESTS of every database away from it."""
-    for alias in connections:
-        view = transaction.non_atomic_requests(using=alias)(view)
-    return login_not_required(view)
+"""Of the page that posts to the provider. Chromium also checks form-action against the redirect back."""
 
 
 @method_decorator([public_view, csrf_protect, sensitive_variables()], name="dispatch")
 class OIDCLogoutView(View):
-    """Ends the session of this browser, then sends the browser to the OP that began it, or to our own last page."""
+    """End the session of this browser, then send it to the provider's logout or to the signed-out page."""
 
     http_method_names = ("post",)
 
     def post(self, request: HttpRequest, provider: str = "") -> HttpResponse:
-        """provider: of the URL, and without meaning here: the session knows its own."""
+        """provider: in the URL, but ignored, because the session knows its provider."""
         started = time.monotonic()
         ended = _end_session(request)
-        left = LOGOUT_BUDGET_SECONDS - (time.monotonic() - started)
-        parting = _find_end_session_request(request, ended, timeout_seconds=left) if ended else None
-        response = (
-            _render_provider_redirect(request, parting) if parting else HttpResponseRedirect(reverse("oidc_logged_out"))
-        )
+        seconds_left = LOGOUT_BUDGET_SECONDS - (time.monotonic() - started)
+        end_request = _find_end_session_request(request, ended, timeout_seconds=seconds_left) if ended else None
+        if end_request:
+            response = _render_provider_redirect(request, end_request)
+        else:
+            response = HttpResponseRedirect(reverse("oidc_logged_out"))
         _delete_cookies(request, response)
         kinds = ["cache", *(["cookies"] if conf.should_clear_all_cookies() else []), "storage"]
         response["Clear-Site-Data"] = ", ".join(f'"{kind}"' for kind in kinds)
@@ -72,7 +64,7 @@ class OIDCLogoutView(View):
 
 @method_decorator(public_view, name="dispatch")
 class LoggedOutView(View):
-    """Says what is true: signed out here; at the OP too, when it sends our state back; or not at all."""
+    """State whether the user is signed out here, at the provider too (it returned our `state`), or not at all."""
 
     http_method_names = ("get", "head")
 
@@ -84,26 +76,26 @@ class LoggedOutView(View):
             "home_url": resolve_url(settings.LOGOUT_REDIRECT_URL or "/"),
         }
         response = set_private_headers(render(request, "django_phi_oidc/logged_out.html", context))
-        # With `no-referrer` the form of this page would come from the origin "null", which Django refuses.
+        # With `no-referrer`, browsers would send this page's form with the origin "null", which Django refuses.
         response["Referrer-Policy"] = "same-origin"
         return response
 
 
 @method_decorator([public_view, csrf_protect], name="dispatch")
 class SessionTimeLeftView(View):
-    """Tells a page how much time its session has: asked by GET, or by POST, which is an activity."""
+    """Return the time left to a page's script: GET is passive, and POST counts as user activity."""
 
     http_method_names = ("get", "post")
 
     def get(self, request: HttpRequest) -> HttpResponse:
-        # Whoever asks without the header asks all the same.
+        # A GET is passive even without the header.
         request.META[PASSIVE_HEADER] = "1"
         return self.post(request)
 
     def post(self, request: HttpRequest) -> HttpResponse:
         if not request.user.is_authenticated:
             return render_session_ended_problem("no_session")
-        # A sign-in meanwhile, for more proof, has changed the CSRF token.
+        # A step-up sign-in in the meantime has changed the CSRF token.
         return set_private_headers(JsonResponse({**get_time_left(request)._asdict(), "token": get_token(request)}))
 
 
@@ -113,10 +105,10 @@ def _end_session(request: HttpRequest) -> EndedSession | None:
     if session_id:
         origin = Actor.from_request(request).origin
         ended = end_session_and_revoke(session_id, EndReason.LOGOUT, origin=origin, now=clock.now())
-        # It has ended: nobody need look again whether it has.
+        # Prevents that the logout signal and the middleware end it again.
         del request.session[SESSION_KEY]
-        if timing := getattr(request, "phi_oidc_timing", None):
-            timing.is_ended = True
+        if activity := getattr(request, "phi_oidc_timing", None):
+            activity.is_ended = True
     auth.logout(request)
     return ended
 
@@ -124,36 +116,26 @@ def _end_session(request: HttpRequest) -> EndedSession | None:
 def _find_end_session_request(
     request: HttpRequest, ended_session: EndedSession, *, timeout_seconds: float
 ) -> EndSessionRequest | None:
-    return_to = request.build_absolute_uri(reverse("oidc_logged_out"))
     return build_end_session_request(
         ended_session.provider,
         id_token=ended_session.id_token,
-        post_logout_redirect_uri=return_to,
+        post_logout_redirect_uri=request.build_absolute_uri(reverse("oidc_logged_out")),
         timeout_seconds=timeout_seconds,
         now=clock.now(),
     )
 
 
 def _render_provider_redirect(request: HttpRequest, end_session_request: EndSessionRequest) -> HttpResponse:
-    """Return the redirect to the OP, or the page with a form that leads there."""
+    """Return the redirect to the provider, or the page that posts a form to it."""
+    is_get, parameters = end_session_request.method == "get", end_session_request.parameters
     for name, kind in (("state", "state"), ("id_token_hint", "id_token")):
-        request_secrets.register_secret(
-            end_session_request.parameters.get(name),
-            kind,
-            location="location" if end_session_request.method == "get" else "body",
-        )
-    if end_session_request.method == "get":
+        request_secrets.register_secret(parameters.get(name), kind, location="location" if is_get else "body")
+    if is_get:
         return HttpResponseRedirect(end_session_request.url)
-    nonce = randomness.token_b64url(16)
-    context = {
-        "endpoint": end_session_request.endpoint,
-        "parameters": end_session_request.parameters,
-        "csp_nonce": nonce,
-    }
+    nonce, origin = randomness.token_b64url(16), end_session_request.endpoint_origin
+    context = {"endpoint": end_session_request.endpoint, "parameters": parameters, "csp_nonce": nonce}
     response = render(request, "django_phi_oidc/end_session.html", context)
-    response["Content-Security-Policy"] = FORM_CONTENT_SECURITY_POLICY.format(
-        nonce=nonce, origin=end_session_request.endpoint_origin
-    )
+    response["Content-Security-Policy"] = FORM_CONTENT_SECURITY_POLICY.format(nonce=nonce, origin=origin)
     return response
 
 
@@ -169,5 +151,5 @@ def _delete_cookies(request: HttpRequest, response: HttpResponse) -> None:
 
 
 def list_state_cookie_names(request: HttpRequest) -> list[str]:
-    """Return the names of the cookies of sign-ins on their way; a name that only looks like ours can't be written."""
+    """Return the state cookies of unfinished sign-ins. Other names may be invalid in a response header."""
     return [name for name in request.COOKIES if _STATE_COOKIE_NAME.fullmatch(name)]

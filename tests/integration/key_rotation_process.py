@@ -1,7 +1,7 @@
-"""A process at the rows of a test: `python -m tests.integration.key_rotation_process write|reseal`. Says "ready", waits for a line.
+"""A process for the rows of a test: `python -m tests.integration.key_rotation_process write|reseal`.
 
-`write` adds one to the number that is sealed in a row, again and again, until its standard input ends, and tells how
-often it did so to which row. `reseal` tells after each batch how many texts it has looked at.
+It prints "ready" and waits for a line. `write` increments the encrypted number of random rows until its standard input
+ends, and prints how often it did so for which row. `reseal` prints after each batch how many texts it has processed.
 """
 
 import json
@@ -16,47 +16,45 @@ from typing import Any
 import django
 
 HOT = 100
-"""Rows that half of the writing goes to: two writers and the rotation meet there."""
-BATCH = 500
+"""Rows that get half of all writes, so that two writers and the rotation meet there."""
+BATCH_SIZE = 500
 
 
 def main() -> None:
-    """Do what the argument says."""
+    """Run the command of the argument."""
     django.setup()
-    act = {"write": _write, "reseal": _reseal}[sys.argv[1]]
+    command = {"write": _write, "reseal": _reencrypt}[sys.argv[1]]
     model: Any = import_module("django_phi_oidc.sessions.models").PendingRevocation
     keys = sorted(model.objects.values_list("pk", flat=True))
     print("ready", flush=True)
     sys.stdin.readline()
-    act(model, keys)
+    command(model, keys)
 
 
 def _write(model: Any, keys: list[Any]) -> None:
     transaction, field = import_module("django.db.transaction"), model._meta.get_field("token")
-    wrote: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
     while not select.select([sys.stdin], [], [], 0.001)[0]:
         pk = random.choice(keys[:: len(keys) // HOT] if random.random() < 0.5 else keys)
         with transaction.atomic():
             row = model.objects.select_for_update().get(pk=pk)
             row.token = str(int(field.decrypt(row)) + 1)
             row.save(update_fields=["token"])
-        wrote[str(pk)] += 1
-    print(json.dumps(wrote), flush=True)
+        counts[str(pk)] += 1
+    print(json.dumps(counts), flush=True)
 
 
-def _reseal(model: Any, keys: list[Any]) -> None:
-    resealing, keyring = (
-        import_module("django_phi_oidc.key_rotation.encryption_keys"),
-        import_module("django_phi_oidc.crypto.keyring"),
-    )
-    column = resealing.SealedColumn("default", model._meta.get_field("token"))
+def _reencrypt(model: Any, keys: list[Any]) -> None:
+    encryption_keys = import_module("django_phi_oidc.key_rotation.encryption_keys")
+    ring = import_module("django_phi_oidc.crypto.keyring").get_keys("ENCRYPTION_KEYS")
+    column = encryption_keys.EncryptedColumn("default", model._meta.get_field("token"))
 
-    def tell(looked_at: int) -> None:
-        print(looked_at, flush=True)
-        # Whoever kills this process at a number finds it at work on one of the next batches.
+    def report_progress(processed: int) -> None:
+        print(processed, flush=True)
+        # A test that kills this process at a number hits it during one of the next batches.
         time.sleep(random.random() / 100)
 
-    resealing.reseal(column, ring=keyring.keys("ENCRYPTION_KEYS"), batch=BATCH, progress=tell)
+    encryption_keys.reencrypt(column, keys=ring, batch_size=BATCH_SIZE, report_progress=report_progress)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What django-encrypted-model-fields does wrong (seen in 0.6.5), each fault on its own fields, and not on ours.
+"""Faults of django-encrypted-model-fields (found in 0.6.5), each shown with its own fields, and absent from our field.
 
 A trap is one function that says what is right, for a column of either. With the library's field it must fail.
 """
@@ -40,22 +40,22 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 @dataclass(frozen=True, kw_only=True)
 class Side:
-    """A column of the library's field, or of ours."""
+    """A column of the library's field, or of our field."""
 
     notes: Any
     column: str
     other: str
     """Of the same kind."""
     has_key: Callable[[bool], None]
-    """Puts another key in the place of the one that sealed, or that one back."""
+    """Replaces the key that encrypted by another key, or restores it."""
     promote: Callable[[], None]
-    """Puts a new key in front of it, in the settings."""
+    """Puts a new key first in the settings."""
     restart: Callable[[], None]
-    """Does what a new process does with the settings."""
+    """Reads the settings as a new process does."""
     reseal: Callable[[], None]
-    """Does whatever there is for old rows then."""
+    """Runs the available re-encryption of old rows."""
     drop_old: Callable[[], None]
-    """Takes all keys away but the new one, and starts anew."""
+    """Removes all keys except the new one, and restarts."""
     field: Callable[..., Any]
 
     def make(self, text: str = CANARY, **values: Any) -> Any:
@@ -66,7 +66,7 @@ class Side:
         return self.notes.objects.get(pk=note.pk)
 
     def read(self, note: Any, column: str = "") -> Any:
-        """Return the value as application code gets it."""
+        """Return the value as application code reads it."""
         name = column or self.column
         return opened(note, name) if isinstance(note._meta.get_field(name), SealedTextField) else getattr(note, name)
 
@@ -76,13 +76,13 @@ class Side:
 
 @contextmanager
 def refusing() -> Iterator[None]:
-    """Let the block refuse, by an error that says so."""
+    """Accept a refusal of the block by a clear error."""
     with suppress(Undecryptable, FieldError, ImproperlyConfigured, TypeError, SerializationError):
         yield
 
 
 def reads_nothing_but(side: Side, note: Any, expected: str | None) -> None:
-    """To raise is right, to give the value is right where there is one, and anything else is not."""
+    """An error is right, and so is the correct value; everything else is wrong."""
     with refusing():
         assert side.read(note) == expected
 
@@ -170,8 +170,8 @@ def lookup(**given: Any) -> Callable[[Side], None]:
         note = side.make()
         (suffix, value) = next(iter(given.items()))
         with refusing():
-            found = side.notes.objects.filter(**{f"{side.column}__{suffix}": value})
-            assert list(found) == [note]
+            actual = side.notes.objects.filter(**{f"{side.column}__{suffix}": value})
+            assert list(actual) == [note]
 
     return lookup_finds_the_row_or_is_refused
 
@@ -236,8 +236,8 @@ def ordering(by: Callable[[str], Any], *, is_reversed: bool = False) -> Callable
         for text in texts:
             side.make(text)
         with refusing():
-            found = [side.read(note) for note in side.notes.objects.order_by(by(side.column))]
-            assert found == (texts[::-1] if is_reversed else texts)
+            actual = [side.read(note) for note in side.notes.objects.order_by(by(side.column))]
+            assert actual == (texts[::-1] if is_reversed else texts)
 
     return ordering_is_that_of_the_values_or_is_refused
 
@@ -261,8 +261,8 @@ def ordering_by_default_is_that_of_the_values_or_is_refused(side: Side) -> None:
 def a_function_of_the_database_is_over_the_value_or_refused(side: Side) -> None:
     side.make()
     with refusing(), suppress(DatabaseError):
-        found = side.notes.objects.annotate(upper=Upper(side.column)).values_list("upper", flat=True)
-        assert list(found) == [CANARY.upper()]
+        actual = side.notes.objects.annotate(upper=Upper(side.column)).values_list("upper", flat=True)
+        assert list(actual) == [CANARY.upper()]
 
 
 def comparing_with_another_column_is_over_the_value_or_refused(side: Side) -> None:
@@ -319,19 +319,19 @@ def serializing(form: str) -> Callable[[Side], None]:
 
 def the_text_does_not_tell_when_it_was_written(side: Side) -> None:
     token = side.stored(side.make()).rpartition(":")[2]
-    # Fernet: a byte of version, then eight of time, in clear.
+    # Fernet: a version byte, then eight bytes of time, unencrypted.
     assert base64.urlsafe_b64decode(token)[1:9] == bytes(8)
 
 
 def values_and_repr_show_no_plain_text(side: Side) -> None:
     note = side.make()
-    for shown in (
+    for displayed in (
         vars(note)[side.column],
         side.notes.objects.values(side.column).get(),
         side.notes.objects.values_list(side.column).get(),
         side.notes.objects.annotate(again=F(side.column)).get().again,
     ):
-        assert CANARY not in f"{shown} {shown!r}"
+        assert CANARY not in f"{displayed} {displayed!r}"
 
 
 TRAPS: dict[str, Callable[[Side], None]] = {
@@ -375,8 +375,8 @@ TRAPS: dict[str, Callable[[Side], None]] = {
 
 
 @pytest.fixture
-def theirs(notes: Any, settings: Any, monkeypatch: pytest.MonkeyPatch) -> Side:
-    """Return the library's side: a key in a setting, which it has read at import, and the commands that it has."""
+def library_side(notes: Any, settings: Any, monkeypatch: pytest.MonkeyPatch) -> Side:
+    """Return the library's side: a key in a setting that it reads at import, and its commands."""
     old, new = Fernet.generate_key(), Fernet.generate_key()
 
     def start(*keys: bytes) -> None:
@@ -387,19 +387,19 @@ def theirs(notes: Any, settings: Any, monkeypatch: pytest.MonkeyPatch) -> Side:
     commands = find_commands(str(Path(library.__file__).with_name("management")))
     return Side(
         notes=notes,
-        column="theirs",
-        other="theirs_too",
+        column="library_text",
+        other="library_text_2",
         has_key=lambda has: start(old if has else new),
         promote=lambda: setattr(settings, "FIELD_ENCRYPTION_KEY", [new, old]),
         restart=lambda: start(*settings.FIELD_ENCRYPTION_KEY),
-        reseal=lambda: [call_command(each) for each in commands if "rotate" in each] and None,
+        reseal=lambda: [call_command(command) for command in commands if "rotate" in command] and None,
         drop_old=lambda: start(new),
         field=library.EncryptedTextField,
     )
 
 
 @pytest.fixture
-def ours(notes: Any, settings: Any) -> Side:
+def own_side(notes: Any, settings: Any) -> Side:
     """Return our side."""
     old, new = keyring.generate_key(), keyring.generate_key()
 
@@ -407,10 +407,10 @@ def ours(notes: Any, settings: Any) -> Side:
         settings.PHI_OIDC = {**settings.PHI_OIDC, "ENCRYPTION_KEYS": list(keys)}
 
     configure(old)
-    column = EncryptedColumn("default", notes._meta.get_field("ours"))
+    column = EncryptedColumn("default", notes._meta.get_field("own_text"))
     return Side(
         notes=notes,
-        column="ours",
+        column="own_text",
         other="other",
         has_key=lambda has: configure(old if has else new),
         promote=lambda: configure(new, old),
@@ -422,7 +422,7 @@ def ours(notes: Any, settings: Any) -> Side:
 
 
 def fault(trap: str, side: Side) -> str:
-    """Return what the trap has found, or nothing."""
+    """Return what the trap found, or nothing."""
     try:
         TRAPS[trap](side)
     except AssertionError as found:
@@ -431,20 +431,20 @@ def fault(trap: str, side: Side) -> str:
 
 
 @pytest.mark.parametrize("trap", TRAPS)
-def test_trap_catches_the_library(trap: str, theirs: Side) -> None:
-    assert fault(trap, theirs) != ""
+def test_trap_affects_the_library(trap: str, library_side: Side) -> None:
+    assert fault(trap, library_side) != ""
 
 
 @pytest.mark.parametrize("trap", TRAPS)
-def test_trap_does_not_catch_our_field(trap: str, ours: Side) -> None:
-    assert fault(trap, ours) == ""
+def test_trap_does_not_affect_our_field(trap: str, own_side: Side) -> None:
+    assert fault(trap, own_side) == ""
 
 
 @pytest.mark.postgresql
 def test_a_number_is_an_error_with_the_library_and_psycopg_3_and_json_text_with_ours(notes: Any) -> None:
     with pytest.raises(KeyError):
         notes.objects.create(number=42)
-    note = notes.objects.create(ours=json.dumps(42))
+    note = notes.objects.create(own_text=json.dumps(42))
     assert json.loads(opened(notes.objects.get(pk=note.pk)) or "") == 42
 
 
@@ -452,7 +452,7 @@ def test_a_number_is_an_error_with_the_library_and_psycopg_3_and_json_text_with_
 def test_an_instant_is_shifted_by_the_library_and_kept_by_ours(notes: Any, settings: Any) -> None:
     settings.TIME_ZONE = "Europe/Zurich"
     instant = datetime(2026, 7, 1, 12, 0, tzinfo=UTC)
-    note = notes.objects.create(instant=instant, ours=instant.isoformat())
+    note = notes.objects.create(instant=instant, own_text=instant.isoformat())
     note = notes.objects.get(pk=note.pk)
     assert note.instant != instant
     assert datetime.fromisoformat(opened(note) or "") == instant

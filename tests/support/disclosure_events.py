@@ -1,4 +1,4 @@
-"""Looks at somebody's record as the trail has them, and a project that says whose which resource is."""
+"""Disclosures of a person's record in the audit log, and a project with resources of its users."""
 
 import uuid
 from datetime import timedelta
@@ -10,7 +10,7 @@ from tests.support.claims_fixtures import NOW
 
 DAY = timedelta(days=1)
 STAFF, NURSE = "700001", "700002"
-"""Keys of accounts that are nobody's here."""
+"""Keys of accounts that do not exist."""
 RESOURCES = "tests.support.disclosure_events.resources_of"
 
 
@@ -19,12 +19,12 @@ def resources_of(user: Any) -> list[str]:
 
 
 def words_of(user: Any) -> list[str]:
-    """Name what is no resource."""
+    """Return an invalid resource reference."""
     return [f"the chart of {user.pk}"]
 
 
 def look(*, by: object = "", count: int = 1, at: Any = NOW, **given: Any) -> list[uuid.UUID]:
-    """Record looks a second apart, the last one at that time, and return their ids."""
+    """Record disclosures a second apart, the last one at that time, and return their ids."""
     origin = Origin(actor=str(by), session="a-session")
     acts = [
         NewEvent(

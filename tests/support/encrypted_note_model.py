@@ -1,4 +1,4 @@
-"""A table with fields of django-encrypted-model-fields and ours side by side: `from tests.support.encrypted_note_model import notes`."""
+"""A table with fields of django-encrypted-model-fields next to our own, as the fixture `notes`."""
 
 import uuid
 from collections.abc import Callable, Iterator
@@ -19,7 +19,7 @@ CANARY = "plain-text-canary"
 
 @contextmanager
 def table(model: type[models.Model]) -> Iterator[None]:
-    """Make the model's table for the block."""
+    """Create the model's table for the block."""
     with connection.schema_editor() as editor:
         editor.create_model(model)
     try:
@@ -31,18 +31,18 @@ def table(model: type[models.Model]) -> Iterator[None]:
 
 @pytest.fixture
 def notes(monkeypatch: pytest.MonkeyPatch, transactional_db: None) -> Iterator[Any]:
-    """Return the model, with its table; the library has a key."""
+    """Return the model with its table; the library has a key."""
     monkeypatch.setattr(library, "CRYPTER", MultiFernet([Fernet(Fernet.generate_key())]))
     with isolate_apps("django_phi_oidc"):
 
         class Note(models.Model):  # noqa: DJ008
             id = models.UUIDField(primary_key=True, default=uuid.uuid4)
             title = models.CharField(max_length=500, blank=True)
-            theirs = library.EncryptedTextField(null=True, blank=True)
-            theirs_too = library.EncryptedTextField(null=True, blank=True)
+            library_text = library.EncryptedTextField(null=True, blank=True)
+            library_text_2 = library.EncryptedTextField(null=True, blank=True)
             number = library.EncryptedIntegerField(null=True, blank=True)
             instant = library.EncryptedDateTimeField(null=True, blank=True)
-            ours = SealedTextField(bind=("id",), null=True)
+            own_text = SealedTextField(bind=("id",), null=True)
             other = SealedTextField(bind=("id",), null=True)
             about = SealedTextField(bind=("id", "title"), null=True)
 
@@ -55,29 +55,29 @@ def notes(monkeypatch: pytest.MonkeyPatch, transactional_db: None) -> Iterator[A
 
 
 def make(notes: Any, text: str = CANARY, **values: Any) -> Any:
-    """Return a new row with that text in our field."""
-    return notes.objects.get(pk=notes.objects.create(ours=text, **values).pk)
+    """Create a row with that text in our field and return it."""
+    return notes.objects.get(pk=notes.objects.create(own_text=text, **values).pk)
 
 
 def again(note: Any) -> Any:
-    """Return the row as the database has it."""
+    """Return the row as stored in the database."""
     return type(note).objects.get(pk=note.pk)
 
 
-def opened(note: Any, name: str = "ours") -> str | None:
-    """Return what our field of that name holds."""
+def opened(note: Any, name: str = "own_text") -> str | None:
+    """Return the plaintext of our field of that name."""
     return note._meta.get_field(name).decrypt(note)  # type: ignore[no-any-return]
 
 
 def in_database(note: Any, column: str) -> str:
-    """Return what is in that column of the row, as no model reads it."""
+    """Return the stored text of that column, read without a model."""
     with connection.cursor() as cursor:
         cursor.execute(f"SELECT {column} FROM tests_note WHERE id = %s", [_key(note)])
         return str(cursor.fetchone()[0])
 
 
 def write(note: Any, column: str, text: str) -> None:
-    """Put text into that column of the row, as no model does."""
+    """Store text in that column of the row without a model."""
     with connection.cursor() as cursor:
         cursor.execute(f"UPDATE tests_note SET {column} = %s WHERE id = %s", [text, _key(note)])
 
@@ -92,24 +92,28 @@ def replace_key(note: Any, settings: Any) -> None:
 
 def wrong_key(note: Any, settings: Any) -> None:
     replace_key(note, settings)
-    write(note, "ours", f"{keyring.get_keys('ENCRYPTION_KEYS')[0].id}:{in_database(note, 'ours').partition(':')[2]}")
+    write(
+        note,
+        "own_text",
+        f"{keyring.get_keys('ENCRYPTION_KEYS')[0].id}:{in_database(note, 'own_text').partition(':')[2]}",
+    )
 
 
 def swap_rows(note: Any, settings: Any) -> None:
     other = make(type(note), "of another")
-    mine, theirs = in_database(note, "ours"), in_database(other, "ours")
-    write(note, "ours", theirs)
-    write(other, "ours", mine)
+    own, foreign = in_database(note, "own_text"), in_database(other, "own_text")
+    write(note, "own_text", foreign)
+    write(other, "own_text", own)
 
 
 def swap_columns(note: Any, settings: Any) -> None:
     note.other = CANARY
     note.save()
-    write(note, "ours", in_database(note, "other"))
+    write(note, "own_text", in_database(note, "other"))
 
 
 def write_as(form: Callable[[str], str]) -> Callable[[Any, Any], None]:
-    return lambda note, settings: write(note, "ours", form(in_database(note, "ours")))
+    return lambda note, settings: write(note, "own_text", form(in_database(note, "own_text")))
 
 
 DAMAGES: dict[str, Callable[[Any, Any], None]] = {
@@ -122,4 +126,4 @@ DAMAGES: dict[str, Callable[[Any, Any], None]] = {
     "plain text": write_as(lambda text: "forged"),
     "empty": write_as(lambda text: ""),
 }
-"""What makes the text of a row's field of ours one that can't be opened."""
+"""Changes that make the text of a row's field undecryptable."""

@@ -1,4 +1,4 @@
-"""A server on a real socket that does what a script says, byte by byte, and counts what reaches it."""
+"""A server on a real socket that follows a script byte by byte, and counts its requests."""
 
 import contextlib
 import socket
@@ -12,14 +12,14 @@ DRIP_SECONDS = 0.05
 
 
 class Peer:
-    """One accepted connection, as the script has it."""
+    """One accepted connection for the script."""
 
     def __init__(self, connection: socket.socket, server: "Server") -> None:
         self.connection = connection
         self.server = server
 
     def read(self) -> bytes | None:
-        """Return the next request, or None when the client is gone."""
+        """Return the next request, or None when the client has disconnected."""
         received = b""
         while b"\r\n\r\n" not in received:
             part = self.connection.recv(65536)
@@ -37,13 +37,13 @@ class Peer:
         self.connection.sendall(data)
 
     def drip(self, data: bytes) -> None:
-        """Send a byte at a time, far more often than any time-out of a single read, until the client is gone."""
+        """Send a byte at a time, more often than any time-out of a single read, until the client disconnects."""
         for position in range(len(data)):
             self.send(data[position : position + 1])
             time.sleep(DRIP_SECONDS)
 
     def reset(self) -> None:
-        """Make the close that follows an RST."""
+        """Make the next close send an RST."""
         self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 
@@ -51,7 +51,7 @@ Script = Callable[[Peer], None]
 
 
 class Server:
-    """Runs script for each accepted connection, in a thread of its own, and closes the connection after it."""
+    """Runs script for each accepted connection in its own thread, and closes the connection after it."""
 
     def __init__(self, script: Script, *, tls: ssl.SSLContext | None) -> None:
         self.script = script
@@ -59,7 +59,7 @@ class Server:
         self.accepted = 0
         self.requests: list[bytes] = []
         self.closed = threading.Semaphore(0)
-        """Released for each connection whose script is over."""
+        """Released for each connection whose script has ended."""
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._open: list[socket.socket] = []
         self._threads = [threading.Thread(target=self._accept, daemon=True)]
@@ -91,7 +91,7 @@ class Server:
             except OSError:
                 return
             self.accepted += 1
-            # A handle of our own: the TLS wrapper takes the other one away.
+            # A duplicate handle, because the TLS wrapper detaches the original one.
             self._open.append(connection.dup())
             thread = threading.Thread(target=self._serve, args=(connection, self._open[-1]), daemon=True)
             self._threads.append(thread)
@@ -118,13 +118,13 @@ def serving(script: Script, *, tls: ssl.SSLContext | None = None) -> Iterator[Se
 
 
 def reply(body: bytes = b"{}", *headers: str, status: str = "200 OK") -> bytes:
-    """Return a whole answer that tells its length."""
+    """Return a complete response with its length."""
     lines = [f"HTTP/1.1 {status}", f"Content-Length: {len(body)}", *headers]
     return "\r\n".join([*lines, "", ""]).encode() + body
 
 
 def answering(*answers: bytes) -> Script:
-    """Return a script that keeps the connection, sending the answers in turn, the last one for ever."""
+    """Return a script that keeps the connection and sends the answers in turn, repeating the last one."""
 
     def script(peer: Peer) -> None:
         position = 0
@@ -136,7 +136,7 @@ def answering(*answers: bytes) -> Script:
 
 
 def once(*parts: bytes) -> Script:
-    """Return a script that sends the parts to the first request, and closes."""
+    """Return a script that sends the parts to the first request and closes."""
 
     def script(peer: Peer) -> None:
         peer.read()
@@ -147,7 +147,7 @@ def once(*parts: bytes) -> Script:
 
 
 def chunked(size: int, *headers: str) -> bytes:
-    """Return a whole answer in chunks."""
+    """Return a complete response in chunks."""
     head = "\r\n".join(["HTTP/1.1 200 OK", "Transfer-Encoding: chunked", *headers, "", ""]).encode()
     whole = b"%x\r\n%b\r\n" % (65536, b" " * 65536) * (size // 65536)
     rest = b"%x\r\n%b\r\n" % (size % 65536, b" " * (size % 65536)) if size % 65536 else b""
@@ -155,6 +155,6 @@ def chunked(size: int, *headers: str) -> bytes:
 
 
 def silent(peer: Peer) -> None:
-    """Read a request and say nothing, until the client is gone."""
+    """Read a request and send nothing until the client disconnects."""
     peer.read()
     peer.connection.recv(1)

@@ -1,4 +1,4 @@
-"""An OP that does as it is told, on a real socket, and a person who is signed in."""
+"""A provider with scripted responses on a real socket, and a user who is signed in."""
 
 import json
 import socket
@@ -40,7 +40,7 @@ Answer = Callable[[BaseHTTPRequestHandler], None]
 
 @dataclass
 class ScriptedOP:
-    """Answers discovery, and each revocation as `answer` does; notes what it was asked to revoke."""
+    """Answers discovery, and each revocation with `answer`; stores the requests."""
 
     port: int = 0
     answer: Answer = field(default=lambda handler: send(handler, 200))
@@ -68,12 +68,12 @@ class ScriptedOP:
         }
 
     def hang(self, handler: BaseHTTPRequestHandler) -> None:
-        """Answer nothing until the test is over."""
+        """Send no response until the test ends."""
         self.released.wait(30)
 
 
 def send(handler: BaseHTTPRequestHandler, status: int, body: Any = None, **headers: str) -> None:
-    """Answer with status, a JSON body if any, and headers (`_` for `-`)."""
+    """Respond with status, a JSON body if any, and headers (`_` for `-`)."""
     content = b"" if body is None else json.dumps(body).encode()
     handler.send_response(status)
     for name, value in headers.items():
@@ -103,14 +103,14 @@ def make_handler(op: ScriptedOP) -> type[BaseHTTPRequestHandler]:
             op.answer(self)
 
         def log_message(self, format: str, *args: Any) -> None:
-            """Keep still."""
+            """Log nothing."""
 
     return Handler
 
 
 @pytest.fixture
 def op(settings: Any) -> Iterator[ScriptedOP]:
-    """Yield the default provider's OP, which revokes whatever it is asked to."""
+    """Yield the default provider, which revokes every token."""
     op = ScriptedOP()
     server = ThreadingHTTPServer(("127.0.0.1", 0), make_handler(op))
     op.port = server.server_port
@@ -133,7 +133,7 @@ def unused_port() -> int:
 
 
 def declare(settings: Any, op: ScriptedOP, **options: Any) -> None:
-    """Make op the default provider, with options beside what it needs."""
+    """Declare op as the default provider, with additional options."""
     default = {
         "issuer": op.issuer,
         "client_id": "portal",
@@ -145,7 +145,7 @@ def declare(settings: Any, op: ScriptedOP, **options: Any) -> None:
 
 
 class SecureClient(Client):
-    """A browser that comes over https."""
+    """A test client that uses https."""
 
     def generic(self, *args: Any, **kwargs: Any) -> Any:
         return super().generic(*args, **{**kwargs, "secure": True})
@@ -153,7 +153,7 @@ class SecureClient(Client):
 
 @dataclass
 class SignedIn:
-    """A person with a session of ours and of Django's, as a sign-in leaves them."""
+    """A user with an OIDC session and a Django session, as after a sign-in."""
 
     user: AbstractBaseUser
     subject: PairwiseSubject
@@ -161,21 +161,21 @@ class SignedIn:
     django_key: str = field(repr=False)
 
     def client(self) -> Client:
-        """Return a browser that holds the session's cookie, over https."""
+        """Return a client with the session cookie, over https."""
         client = SecureClient()
         client.cookies[django_settings.SESSION_COOKIE_NAME] = self.django_key
         return client
 
 
 def id_token(**claims: Any) -> str:
-    """Return a token of that payload; nobody here looks at its signature."""
+    """Return a token with that payload; its signature is not verified here."""
     parts = ({"alg": "ES256", "typ": "JWT"}, {"iss": "https://op", "sub": "s", "aud": "portal", **claims})
     return ".".join([*(encode_b64url(json.dumps(part).encode()) for part in parts), encode_b64url(b"signature")])
 
 
 @pytest.fixture
 def sign_in() -> Callable[..., SignedIn]:
-    """Return a function that signs somebody in; the test bears the marker django_db."""
+    """Return a function that signs a new user in; the test needs the marker django_db."""
 
     def make(*, refresh_token: str = REFRESH_TOKEN, claims: dict[str, Any] | None = None) -> SignedIn:
         user = get_user_model()._default_manager.create_user(username=uuid.uuid4().hex)
@@ -226,7 +226,7 @@ def sign_in() -> Callable[..., SignedIn]:
 
 
 def events(action: str) -> list[AuditEvent]:
-    """Return what the trail holds of that action, oldest first."""
+    """Return the events of that action, oldest first."""
     return list(AuditEvent.objects.filter(action=action).order_by("id"))
 
 
@@ -241,7 +241,7 @@ def django_session_exists(key: str) -> bool:
 
 
 def wait_for(condition: Callable[[], bool], *, seconds: float = 5.0) -> None:
-    """Return as soon as condition holds. Raises: AssertionError when it does not in time."""
+    """Return as soon as condition is true. Raises: AssertionError when it is not in time."""
     ends_at = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < ends_at, "It did not happen in time."

@@ -1,4 +1,4 @@
-"""The example portal's pages and the app's static files, and pages as a host project might have them."""
+"""The example portal's pages and the app's static files, and pages of a host project."""
 
 from pathlib import Path
 
@@ -22,7 +22,7 @@ BODY = '<body><h1>Chart of {{ request.user.pk }}</h1><p><input aria-label="Note"
 
 
 def chart(request: HttpRequest) -> HttpResponse:
-    """A page that says nothing of caches, so that browsers keep it for Back."""
+    """A page without a cache header, so that browsers store it for Back."""
     return HttpResponse(engines["django"].from_string(HEAD + BODY).render({}, request))
 
 
@@ -32,7 +32,7 @@ def twice(request: HttpRequest) -> HttpResponse:
 
 @login_required
 def record(request: HttpRequest) -> HttpResponse:
-    """A page that opens a claim by GET, and says nothing of caches either."""
+    """A page that reveals a claim by GET, also without a cache header."""
     birthdate = reveal(Actor.from_request(request), request.user, "birthdate", purpose="TREAT")
     template = engines["django"].from_string(HEAD + BODY + "<p>Born on {{ birthdate }}</p>")
     return HttpResponse(template.render({"birthdate": birthdate}, request))

@@ -1,8 +1,9 @@
-"""What `SealedTextField` does, and refuses by every door; test_field_traps.py has the library's field beside it."""
+"""What `SealedTextField` does and refuses; test_field_traps.py compares it with the library's field."""
 
 import json
 import uuid
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from django.db.models.functions import Coalesce, Concat, Length, RowNumber
 from django.test.utils import isolate_apps
 
 from django_phi_oidc.claims.models import StoredClaim
-from django_phi_oidc.errors import Undecryptable
+from django_phi_oidc.errors import CiphertextInvalid, KeySourceUnavailable, KeyUnknown, Undecryptable
 from django_phi_oidc.fields import EncryptedText, SealedTextField
 from tests.support.claims_fixtures import Person
 from tests.support.encrypted_note_model import CANARY, DAMAGES, again, in_database, make, notes, opened
@@ -22,29 +23,39 @@ __all__ = ["notes"]
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "phi_audit"])
 
 
-def test_open_of_what_was_saved_gives_it_back(notes: Any) -> None:
+def test_decrypt_returns_the_saved_text(notes: Any) -> None:
     note = make(notes, "ünï\x00cødé " * 100)
     assert opened(note) == "ünï\x00cødé " * 100
     assert opened(note, "other") is None
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_what_can_not_be_opened_raises_and_is_kept_by_every_save(notes: Any, settings: Any, damage: str) -> None:
+def test_undecryptable_text_raises_and_is_kept_by_every_save(notes: Any, settings: Any, damage: str) -> None:
     note = make(notes)
     assert opened(again(note)) == CANARY
     DAMAGES[damage](note, settings)
-    before = in_database(note, "ours")
-    found = again(note)
-    with pytest.raises(Undecryptable):
-        opened(found)
-    found.title = "changed"
-    found.save()
-    again(note).save(update_fields=["ours"])
-    notes.objects.bulk_create([again(note)], update_conflicts=True, unique_fields=["id"], update_fields=["ours"])
-    assert (in_database(note, "ours"), again(note).title) == (before, "changed")
+    before = in_database(note, "own_text")
+    row = again(note)
+    with pytest.raises(KeyUnknown if damage == "missing key" else CiphertextInvalid) as raised:
+        opened(row)
+    assert isinstance(raised.value, Undecryptable)
+    row.title = "changed"
+    row.save()
+    again(note).save(update_fields=["own_text"])
+    notes.objects.bulk_create([again(note)], update_conflicts=True, unique_fields=["id"], update_fields=["own_text"])
+    assert (in_database(note, "own_text"), again(note).title) == (before, "changed")
 
 
-def test_claims_swapped_within_one_row_shape_raise_and_stay_as_they_are() -> None:
+def test_unavailable_key_source_raises_key_source_unavailable(notes: Any, settings: Any, tmp_path: Path) -> None:
+    note = make(notes)
+    assert opened(again(note)) == CANARY
+    settings.PHI_OIDC = {**settings.PHI_OIDC, "ENCRYPTION_KEYS": tmp_path / "absent"}
+    with pytest.raises(KeySourceUnavailable, match="the key file can't be read") as raised:
+        opened(again(note))
+    assert raised.value.code == "key_missing"
+
+
+def test_swapped_claims_raise_and_are_kept_by_saves() -> None:
     person = Person()
     person.store({"birthdate": "1984-03-09", "address": {"locality": "Stockholm"}})
     first, second = StoredClaim.objects.order_by("name")
@@ -64,7 +75,7 @@ def test_claims_swapped_within_one_row_shape_raise_and_stay_as_they_are() -> Non
     assert held == {"birthdate": "1984-03-09", "address": {"locality": "Stockholm"}}
 
 
-def test_a_part_of_the_natural_key_that_changes_under_a_text_takes_its_meaning(notes: Any) -> None:
+def test_text_is_undecryptable_after_its_natural_key_changes(notes: Any) -> None:
     note = notes.objects.create(title="birthdate", about=CANARY)
     notes.objects.filter(pk=note.pk).update(title="address")
     with pytest.raises(Undecryptable):
@@ -82,20 +93,20 @@ EXPRESSIONS: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("expression", EXPRESSIONS.values(), ids=EXPRESSIONS)
-def test_update_is_refused_but_for_none(notes: Any, expression: Any) -> None:
+def test_update_is_refused_except_with_none(notes: Any, expression: Any) -> None:
     note = make(notes)
     with pytest.raises(FieldError, match="assign it and save"):
-        notes.objects.filter(pk=note.pk).update(ours=expression)
+        notes.objects.filter(pk=note.pk).update(own_text=expression)
     assert opened(again(note)) == CANARY
-    notes.objects.filter(pk=note.pk).update(ours=None)
+    notes.objects.filter(pk=note.pk).update(own_text=None)
     assert opened(again(note)) is None
 
 
 def test_bulk_update_is_refused_and_save_is_not(notes: Any) -> None:
     note = make(notes)
-    note.ours = "new"
+    note.own_text = "new"
     with pytest.raises(FieldError):
-        notes.objects.bulk_update([note], ["ours"])
+        notes.objects.bulk_update([note], ["own_text"])
     assert opened(again(note)) == CANARY
     note.save()
     assert opened(again(note)) == "new"
@@ -103,11 +114,11 @@ def test_bulk_update_is_refused_and_save_is_not(notes: Any) -> None:
 
 @pytest.mark.parametrize("save", ["save", "create", "bulk_create"])
 def test_saving_an_expression_is_refused(notes: Any, save: str) -> None:
-    given = {"ours": F("title")}
+    values = {"own_text": F("title")}
     doors: dict[str, Any] = {
-        "save": lambda: notes(**given).save(),
-        "create": lambda: notes.objects.create(**given),
-        "bulk_create": lambda: notes.objects.bulk_create([notes(**given)]),
+        "save": lambda: notes(**values).save(),
+        "create": lambda: notes.objects.create(**values),
+        "bulk_create": lambda: notes.objects.bulk_create([notes(**values)]),
     }
     with pytest.raises(TypeError):
         doors[save]()
@@ -118,60 +129,60 @@ def test_saving_an_expression_is_refused(notes: Any, save: str) -> None:
 def test_saving_anything_but_text_is_refused(notes: Any, value: Any) -> None:
     assert opened(make(notes, "5")) == "5"
     with pytest.raises(TypeError):
-        notes.objects.create(ours=value)
+        notes.objects.create(own_text=value)
 
 
-def test_update_or_create_by_the_natural_key_seals_anew(notes: Any) -> None:
+def test_update_or_create_by_the_natural_key_encrypts_again(notes: Any) -> None:
     key = uuid.uuid4()
     for text in ("first", "second"):
-        notes.objects.update_or_create(id=key, defaults={"ours": text})
+        notes.objects.update_or_create(id=key, defaults={"own_text": text})
         assert opened(notes.objects.get(pk=key)) == text
 
 
-def test_a_natural_key_in_another_spelling_seals_under_the_one_that_the_database_gives_back(notes: Any) -> None:
+def test_natural_key_is_normalized_before_encryption(notes: Any) -> None:
     key = uuid.uuid4()
     for spelling in (key.hex, str(key).upper(), "{" + str(key) + "}"):
-        notes(id=spelling, ours=CANARY).save()
+        notes(id=spelling, own_text=CANARY).save()
         assert opened(notes.objects.get(pk=key)) == CANARY
         notes.objects.all().delete()
 
 
-def test_a_row_without_its_natural_key_is_not_sealed(notes: Any) -> None:
-    field = notes._meta.get_field("ours")
-    assert isinstance(field.pre_save(notes(ours=CANARY), True), EncryptedText)
+def test_row_without_its_natural_key_is_refused(notes: Any) -> None:
+    field = notes._meta.get_field("own_text")
+    assert isinstance(field.pre_save(notes(own_text=CANARY), True), EncryptedText)
     with pytest.raises(TypeError, match="bound"):
-        field.pre_save(notes(id=None, ours=CANARY), True)
+        field.pre_save(notes(id=None, own_text=CANARY), True)
 
 
 def test_values_survive_bulk_create_upsert_defer_only_and_save_of_other_columns(notes: Any) -> None:
-    made = notes.objects.bulk_create(notes(ours=str(n)) for n in range(3))
-    changed = [notes(pk=note.pk, ours=f"new {n}") for n, note in enumerate(made)]
-    notes.objects.bulk_create(changed, update_conflicts=True, unique_fields=["id"], update_fields=["ours"])
-    for n, note in enumerate(made):
-        for found in (
+    created = notes.objects.bulk_create(notes(own_text=str(n)) for n in range(3))
+    changed = [notes(pk=note.pk, own_text=f"new {n}") for n, note in enumerate(created)]
+    notes.objects.bulk_create(changed, update_conflicts=True, unique_fields=["id"], update_fields=["own_text"])
+    for n, note in enumerate(created):
+        for actual in (
             notes.objects.get(pk=note.pk),
-            notes.objects.defer("ours").get(pk=note.pk),
-            notes.objects.only("ours").get(pk=note.pk),
+            notes.objects.defer("own_text").get(pk=note.pk),
+            notes.objects.only("own_text").get(pk=note.pk),
         ):
-            assert opened(found) == f"new {n}"
-            found.title = "changed"
-            found.save()
-    assert [opened(notes.objects.get(pk=note.pk)) for note in made] == ["new 0", "new 1", "new 2"]
+            assert opened(actual) == f"new {n}"
+            actual.title = "changed"
+            actual.save()
+    assert [opened(notes.objects.get(pk=note.pk)) for note in created] == ["new 0", "new 1", "new 2"]
 
 
-def test_an_unsaved_value_opens_and_a_saved_one_is_sealed_in_the_instance(notes: Any) -> None:
-    note = notes(ours=CANARY)
+def test_unsaved_value_is_plain_and_a_saved_one_is_encrypted_in_the_instance(notes: Any) -> None:
+    note = notes(own_text=CANARY)
     assert opened(note) == CANARY
     note.save()
-    assert isinstance(note.ours, EncryptedText)
+    assert isinstance(note.own_text, EncryptedText)
     assert CANARY not in repr(vars(note))
     assert opened(note) == CANARY
 
 
 @pytest.mark.parametrize("door", ["save", "full_clean"])
-def test_the_mask_is_never_taken_for_the_value(notes: Any, door: str) -> None:
+def test_mask_is_never_saved_as_the_value(notes: Any, door: str) -> None:
     note = make(notes)
-    note.ours = str(note.ours)
+    note.own_text = str(note.own_text)
     with pytest.raises(ValidationError):
         getattr(note, door)()
     assert opened(again(note)) == CANARY
@@ -195,41 +206,41 @@ LOOKUPS: dict[str, Any] = {
 def test_lookups_by_value_are_refused(notes: Any, lookup: dict[str, Any], door: str) -> None:
     make(notes)
     with pytest.raises(FieldError):
-        getattr(notes.objects, door)(**{f"ours{suffix}": value for suffix, value in lookup.items()})
+        getattr(notes.objects, door)(**{f"own_text{suffix}": value for suffix, value in lookup.items()})
 
 
 def test_get_or_create_by_value_is_refused(notes: Any) -> None:
     with pytest.raises(FieldError):
-        notes.objects.get_or_create(ours=CANARY)
+        notes.objects.get_or_create(own_text=CANARY)
 
 
-def test_isnull_is_the_one_lookup_and_goes_wherever_lookups_go(notes: Any) -> None:
+def test_isnull_is_the_only_lookup_and_works_in_every_place(notes: Any) -> None:
     note, empty = make(notes), notes.objects.create()
-    assert notes.objects.filter(ours__isnull=False, other__isnull=True).get() == note
-    assert notes.objects.exclude(ours__isnull=False).get() == empty
-    assert not notes.objects.filter(Q(ours__isnull=True) & Q(other__isnull=False)).exists()
-    told = notes.objects.annotate(has=Case(When(ours__isnull=False, then=Value(1)), default=Value(0)))
+    assert notes.objects.filter(own_text__isnull=False, other__isnull=True).get() == note
+    assert notes.objects.exclude(own_text__isnull=False).get() == empty
+    assert not notes.objects.filter(Q(own_text__isnull=True) & Q(other__isnull=False)).exists()
+    told = notes.objects.annotate(has=Case(When(own_text__isnull=False, then=Value(1)), default=Value(0)))
     assert dict(told.values_list("pk", "has")) == {note.pk: 1, empty.pk: 0}
-    same = notes.objects.filter(pk=OuterRef("pk"), ours__isnull=False)
+    same = notes.objects.filter(pk=OuterRef("pk"), own_text__isnull=False)
     assert notes.objects.filter(Exists(same)).get() == note
-    assert notes.objects.filter(ours__isnull=False).update(title="held") == 1
-    assert notes.objects.filter(ours__isnull=False).delete()[0] == 1
+    assert notes.objects.filter(own_text__isnull=False).update(title="held") == 1
+    assert notes.objects.filter(own_text__isnull=False).delete()[0] == 1
 
 
 COMPUTING: dict[str, Callable[[Any], Any]] = {
-    "order_by": lambda rows: rows.order_by("ours"),
-    "order_by, descending": lambda rows: rows.order_by("title", "-ours"),
-    "order_by(F)": lambda rows: rows.order_by(F("ours").desc()),
-    "latest": lambda rows: [rows.latest("ours")],
-    "filter by it": lambda rows: rows.filter(title=F("ours")),
-    "annotate": lambda rows: rows.annotate(x=Length("ours")),
-    "annotate, joined": lambda rows: rows.annotate(x=Coalesce("ours", "other")),
-    "annotate, in Case": lambda rows: rows.annotate(x=Case(When(title="", then=F("ours")))),
-    "aggregate": lambda rows: rows.aggregate(x=Max("ours")),
-    "count": lambda rows: rows.aggregate(x=Count("ours")),
-    "window": lambda rows: rows.annotate(x=Window(RowNumber(), order_by=F("ours").asc())),
-    "update of another": lambda rows: rows.update(title=F("ours")),
-    "distinct on": lambda rows: rows.distinct("ours"),
+    "order_by": lambda rows: rows.order_by("own_text"),
+    "order_by, descending": lambda rows: rows.order_by("title", "-own_text"),
+    "order_by(F)": lambda rows: rows.order_by(F("own_text").desc()),
+    "latest": lambda rows: [rows.latest("own_text")],
+    "filter by it": lambda rows: rows.filter(title=F("own_text")),
+    "annotate": lambda rows: rows.annotate(x=Length("own_text")),
+    "annotate, joined": lambda rows: rows.annotate(x=Coalesce("own_text", "other")),
+    "annotate, in Case": lambda rows: rows.annotate(x=Case(When(title="", then=F("own_text")))),
+    "aggregate": lambda rows: rows.aggregate(x=Max("own_text")),
+    "count": lambda rows: rows.aggregate(x=Count("own_text")),
+    "window": lambda rows: rows.annotate(x=Window(RowNumber(), order_by=F("own_text").asc())),
+    "update of another": lambda rows: rows.update(title=F("own_text")),
+    "distinct on": lambda rows: rows.distinct("own_text"),
 }
 
 
@@ -237,32 +248,32 @@ COMPUTING: dict[str, Callable[[Any], Any]] = {
     "computing",
     [*list(COMPUTING)[:-1], pytest.param("distinct on", marks=pytest.mark.postgresql)],
 )
-def test_computing_with_a_sealed_column_is_refused(notes: Any, computing: str) -> None:
+def test_computing_with_an_encrypted_column_is_refused(notes: Any, computing: str) -> None:
     note = make(notes)
     with pytest.raises((FieldError, DatabaseError)) as refused:
         list(COMPUTING[computing](notes.objects.all()))
-    # Django says so, or the database, of a function of that name.
+    # The error comes from Django, or from the database for the unknown function.
     assert "only be selected" in str(refused.value).replace("_", " ")
     assert opened(again(note)) == CANARY
     assert again(note).title == ""
 
 
-def test_selecting_a_sealed_column_is_possible_in_every_way(notes: Any) -> None:
+def test_encrypted_column_can_be_selected_in_every_way(notes: Any) -> None:
     note = make(notes, title="b")
     rows = notes.objects.filter(pk=note.pk)
-    for found in (
-        rows.values("ours").get()["ours"],
-        rows.values_list("ours", flat=True).get(),
-        rows.annotate(again=F("ours")).get().again,
-        rows.annotate(again=Subquery(notes.objects.filter(pk=OuterRef("pk")).values("ours"))).get().again,
-        rows.annotate(many=Count("pk")).get().ours,
-        rows.distinct().get().ours,
-        rows.values("ours").annotate(many=Count("pk")).get()["ours"],
-        rows.union(notes.objects.none(), rows).get().ours,
-        rows.order_by("title").only("ours").get().ours,
+    for actual in (
+        rows.values("own_text").get()["own_text"],
+        rows.values_list("own_text", flat=True).get(),
+        rows.annotate(again=F("own_text")).get().again,
+        rows.annotate(again=Subquery(notes.objects.filter(pk=OuterRef("pk")).values("own_text"))).get().again,
+        rows.annotate(many=Count("pk")).get().own_text,
+        rows.distinct().get().own_text,
+        rows.values("own_text").annotate(many=Count("pk")).get()["own_text"],
+        rows.union(notes.objects.none(), rows).get().own_text,
+        rows.order_by("title").only("own_text").get().own_text,
     ):
-        assert isinstance(found, EncryptedText)
-        assert found.ciphertext == in_database(note, "ours")
+        assert isinstance(actual, EncryptedText)
+        assert actual.ciphertext == in_database(note, "own_text")
     assert rows.annotate(many=Count("pk")).count() == rows.count() == 1
 
 
@@ -277,7 +288,7 @@ OPTIONS: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("option", OPTIONS)
-def test_an_option_that_would_act_on_ciphertext_is_refused(option: str) -> None:
+def test_field_option_that_would_use_ciphertext_is_refused(option: str) -> None:
     assert SealedTextField(bind=("id",))
     with pytest.raises(ImproperlyConfigured, match=option):
         SealedTextField(bind=("id",), **{option: OPTIONS[option]})
@@ -293,7 +304,7 @@ MODEL_OPTIONS: dict[str, Callable[[str], Any]] = {
 
 
 @pytest.mark.parametrize("option", MODEL_OPTIONS)
-def test_a_model_whose_options_would_act_on_ciphertext_is_refused(option: str) -> None:
+def test_model_option_that_would_use_ciphertext_is_refused(option: str) -> None:
     def declare(name: str) -> None:
         with isolate_apps("django_phi_oidc"):
             fields = {"number": models.IntegerField(), "text": SealedTextField(bind=("number",))}
@@ -305,7 +316,7 @@ def test_a_model_whose_options_would_act_on_ciphertext_is_refused(option: str) -
         declare("text")
 
 
-def test_deconstruct_gives_what_a_migration_can_make_again() -> None:
+def test_deconstruct_returns_the_arguments_for_a_migration() -> None:
     field: Any = StoredClaim._meta.get_field("value")
     name, path, args, kwargs = field.deconstruct()
     assert (name, path, args) == ("value", "django_phi_oidc.fields.SealedTextField", [])

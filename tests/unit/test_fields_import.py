@@ -1,4 +1,4 @@
-"""What importing our field leaves behind of the library, with and without a key of the host's."""
+"""Effects of importing our field on the library, with and without a key of the host project."""
 
 import base64
 import os
@@ -27,7 +27,7 @@ print(issubclass(fields.SealedTextField, library.EncryptedTextField))
 
 
 def guarded(declared: dict[str, Any], first: str = "") -> subprocess.CompletedProcess[str]:
-    """Import in a process of its own, with FIELD_ENCRYPTION_KEY as declared."""
+    """Import in a separate process with FIELD_ENCRYPTION_KEY as declared."""
     return subprocess.run(
         [sys.executable, "-c", textwrap.dedent(GUARD.format(declared=repr(declared), first=first))],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
@@ -38,7 +38,7 @@ def guarded(declared: dict[str, Any], first: str = "") -> subprocess.CompletedPr
     )
 
 
-def test_import_without_a_key_fails_with_the_library_and_leaves_nothing_usable_with_ours() -> None:
+def test_import_without_a_key_fails_for_the_library_and_works_for_our_field() -> None:
     alone = guarded({}, first="import encrypted_model_fields.fields")
     assert "ImproperlyConfigured" in alone.stderr
     assert guarded({}).stdout.splitlines() == ["False None", "refused True", "True"]
@@ -48,6 +48,6 @@ def test_import_with_a_key_set_to_none_leaves_it_none() -> None:
     assert guarded({"FIELD_ENCRYPTION_KEY": None}).stdout.splitlines() == ["True None", "refused True", "True"]
 
 
-def test_import_with_the_hosts_key_leaves_it_to_the_library() -> None:
+def test_import_with_the_key_of_the_host_project_keeps_it() -> None:
     key = base64.urlsafe_b64encode(b"k" * 32).decode()
     assert guarded({"FIELD_ENCRYPTION_KEY": key}).stdout.splitlines() == [f"True {key}", "text", "True"]

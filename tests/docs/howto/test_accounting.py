@@ -1,4 +1,4 @@
-"""The page on who looked: its command and its code, as they stand, do what the page says."""
+"""The how-to page on the accounting of disclosures: its command and its code work as documented."""
 
 import io
 import re
@@ -31,9 +31,9 @@ EMERGENCY = "5b0c3c52-9a8e-4f7d-8c61-2d5e7a9b1c34"
 
 
 def block(name: str) -> str:
-    found = re.search(rf"<!-- tested: {re.escape(name)} -->\n```\w+\n(.*?)```", PAGE, re.DOTALL)
-    assert found, name
-    return found[1]
+    match = re.search(rf"<!-- tested: {re.escape(name)} -->\n```\w+\n(.*?)```", PAGE, re.DOTALL)
+    assert match, name
+    return match[1]
 
 
 @pytest.fixture(autouse=True)
@@ -53,11 +53,11 @@ def _clinic(settings: Any) -> Iterator[None]:
 
 
 @pytest.fixture
-def person(sign_in: Callable[[], SignedIn]) -> SignedIn:
+def person(sign_in: Callable[[], SignedIn]) -> SignedIn:  # noqa: F811 -- the fixture
     return sign_in()
 
 
-def test_command_prints_what_the_page_shows(person: SignedIn) -> None:
+def test_command_prints_the_disclosures_of_the_page(person: SignedIn) -> None:
     users, pk = get_user_model()._default_manager, person.user.pk
     ada, nameless = users.create_user("ada", first_name="Ada", last_name="Berg"), users.create_user("nameless")
     look(by=ada.pk, resource=f"Patient/{pk}", at=datetime(2026, 11, 24, 9, 30, tzinfo=UTC))
@@ -84,7 +84,7 @@ def test_command_prints_what_the_page_shows(person: SignedIn) -> None:
     assert out.getvalue() == printed
 
 
-def test_page_shows_a_person_who_looked(person: SignedIn) -> None:
+def test_documented_page_displays_disclosures(person: SignedIn) -> None:
     client = person.client()
     assert "Nobody, since Nov. 24, 2020." in client.get("/looked/").content.decode()
     ada = get_user_model()._default_manager.create_user("ada", first_name="Ada")

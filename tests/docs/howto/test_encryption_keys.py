@@ -1,4 +1,4 @@
-"""The page on encryption keys: its code runs beside services that answer, hang and fail, its commands as they stand."""
+"""The how-to page on encryption keys: its code with services that respond, hang and fail, and its commands."""
 
 import base64
 import json
@@ -37,18 +37,18 @@ Answer = Callable[["Service", BaseHTTPRequestHandler], tuple[int, Any]]
 
 
 def block(name: str) -> str:
-    found = re.search(rf"<!-- tested: {name} -->\n *```\w+\n(.*?)```", PAGE, re.DOTALL)
-    assert found, name
-    return "\n".join(line.removeprefix("   ") if found[1].startswith("   ") else line for line in found[1].splitlines())
+    match = re.search(rf"<!-- tested: {name} -->\n *```\w+\n(.*?)```", PAGE, re.DOTALL)
+    assert match, name
+    return "\n".join(line.removeprefix("   ") if match[1].startswith("   ") else line for line in match[1].splitlines())
 
 
 @dataclass
 class Service:
-    """Stands in for Vault, and for a KMS with the metadata server beside it."""
+    """Stands in for Vault, and for a KMS with its metadata server."""
 
     base: str = ""
     answer: Answer | None = None
-    """Instead of the right one."""
+    """Replaces the correct response."""
     asked: list[str] = field(default_factory=list)
 
     def answer_to(self, request: BaseHTTPRequestHandler) -> tuple[int, Any]:
@@ -64,14 +64,14 @@ class Service:
 
 
 def vault(request: BaseHTTPRequestHandler) -> tuple[int, Any]:
-    """Answer as KV version 2 does."""
+    """Respond as KV version 2 does."""
     if request.headers["X-Vault-Token"] != TOKEN:
         return 403, {"errors": ["permission denied"]}
     return 200, {"data": {"data": {"encryption_keys": f"{NEW},{OLD}"}, "metadata": {"version": 2}}}
 
 
 def kms(request: BaseHTTPRequestHandler) -> tuple[int, Any]:
-    """Unwrap what `wrapped` has wrapped."""
+    """Unwrap a key of `wrapped`."""
     if request.path != f"/v1/{KEY_NAME}:decrypt" or request.headers["Authorization"] != f"Bearer {TOKEN}":
         return 403, {"error": {"code": 403, "status": "PERMISSION_DENIED"}}
     body = json.loads(request.rfile.read(int(request.headers["Content-Length"])))
@@ -85,18 +85,18 @@ def wrapped(text: str) -> str:
 
 @pytest.fixture
 def service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Service]:
-    """Return the service, and let the page's code find it by its environment."""
-    made = Service()
+    """Return the service, and configure it in the environment of the documented code."""
+    created = Service()
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            status, body = made.answer_to(self)
+            status, body = created.answer_to(self)
             content = body if isinstance(body, bytes) else json.dumps(body).encode()
             self.send_response(status)
             if status == 302:
-                self.send_header("Location", f"{made.base}/v1/secret/data/phi-oidc")
+                self.send_header("Location", f"{created.base}/v1/secret/data/phi-oidc")
             self.send_header("Content-Length", str(len(content)))
-            # Whom a hanging answer was for has gone.
+            # The client of a hanging response has disconnected.
             with suppress(ConnectionError):
                 self.end_headers()
                 self.wfile.write(content)
@@ -105,28 +105,28 @@ def service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Service
             self.do_GET()
 
         def log_message(self, *args: Any) -> None:
-            """Say nothing."""
+            """Log nothing."""
 
     (tmp_path / "token").write_text(f"{TOKEN}\n")
     (tmp_path / "wrapped").write_text(f"{wrapped(NEW)}\n{wrapped(OLD)}\n")
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        made.base = f"http://127.0.0.1:{server.server_port}"
-        monkeypatch.setenv("VAULT_ADDR", made.base)
+        created.base = f"http://127.0.0.1:{server.server_port}"
+        monkeypatch.setenv("VAULT_ADDR", created.base)
         monkeypatch.setenv("VAULT_TOKEN_FILE", str(tmp_path / "token"))
-        monkeypatch.setenv("GCE_METADATA_HOST", made.base.removeprefix("http://"))
-        monkeypatch.setenv("PHI_KMS_URL", f"{made.base}/v1")
+        monkeypatch.setenv("GCE_METADATA_HOST", created.base.removeprefix("http://"))
+        monkeypatch.setenv("PHI_KMS_URL", f"{created.base}/v1")
         monkeypatch.setenv("PHI_KMS_KEY", KEY_NAME)
         monkeypatch.setenv("PHI_WRAPPED_KEYS", str(tmp_path / "wrapped"))
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
-        yield made
+        yield created
         server.shutdown()
         thread.join()
 
 
 @pytest.fixture
 def code(service: Service) -> Iterator[dict[str, Any]]:
-    """Return what the page's module has."""
+    """Return the names of the documented module."""
     names: dict[str, Any] = {}
     exec("\n\n".join(block(name) for name in ("cached", "vault", "kms")), names)
     yield names
@@ -134,32 +134,34 @@ def code(service: Service) -> Iterator[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("source", ["setting", "environment", "file"])
-def test_each_other_source_of_the_page_gives_the_list(
+def test_each_documented_key_source_returns_the_list(
     source: str, settings: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found = re.search(rf"^\| {source} \| `(.*?)`", PAGE, re.MULTILINE)
-    assert found
+    match = re.search(rf"^\| {source} \| `(.*?)`", PAGE, re.MULTILINE)
+    assert match
     file = tmp_path / "keys"
     file.write_text(f"{NEW}\n{OLD}\n")
     monkeypatch.setenv("PHI_ENCRYPTION_KEYS", f"{NEW},{OLD}")
-    declared = found[1].replace("/run/secrets/phi-encryption-keys", str(file)).replace('"…", "…"', f'"{NEW}", "{OLD}"')
+    declared = match[1].replace("/run/secrets/phi-encryption-keys", str(file)).replace('"…", "…"', f'"{NEW}", "{OLD}"')
     settings.PHI_OIDC = {**settings.PHI_OIDC, **eval(f"{{{declared}}}", {"os": os, "Path": Path})}
-    assert [base64.urlsafe_b64encode(each.material).decode() for each in keyring.get_keys("ENCRYPTION_KEYS")] == [
+    assert [base64.urlsafe_b64encode(key.material).decode() for key in keyring.get_keys("ENCRYPTION_KEYS")] == [
         NEW,
         OLD,
     ]
 
 
-def test_the_line_that_makes_a_key_makes_one(settings: Any) -> None:
+def test_documented_command_generates_a_key(settings: Any) -> None:
     (command,) = block("key").splitlines()
     words = shlex.split(command.removeprefix("$ "))
-    made = subprocess.run([sys.executable, *words[1:]], capture_output=True, text=True, check=True, timeout=30).stdout
-    settings.PHI_OIDC = {**settings.PHI_OIDC, "ENCRYPTION_KEYS": made}
+    created = subprocess.run(
+        [sys.executable, *words[1:]], capture_output=True, text=True, check=True, timeout=30
+    ).stdout
+    settings.PHI_OIDC = {**settings.PHI_OIDC, "ENCRYPTION_KEYS": created}
     assert len(keyring.get_keys("ENCRYPTION_KEYS")) == 1
 
 
 @pytest.mark.parametrize("source", ["vault", "kms"])
-def test_keys_from_a_service_seal_and_open_and_are_asked_for_once(
+def test_keys_from_a_service_encrypt_and_decrypt_and_are_fetched_once(
     source: str, service: Service, code: dict[str, Any], settings: Any
 ) -> None:
     settings.PHI_OIDC = {**settings.PHI_OIDC, "ENCRYPTION_KEYS": [OLD]}
@@ -190,7 +192,7 @@ FAULTS: dict[str, Answer] = {
 
 @pytest.mark.parametrize("fault", FAULTS)
 @pytest.mark.parametrize("source", ["vault", "kms"])
-def test_a_service_that_gives_no_keys_fails_closed_and_is_not_asked_again_at_once(
+def test_service_without_keys_is_refused_and_not_called_again_immediately(
     source: str, fault: str, service: Service, code: dict[str, Any], settings: Any
 ) -> None:
     cached = code["Cached"](code[f"from_{source}"], retry=0.1)
@@ -205,7 +207,7 @@ def test_a_service_that_gives_no_keys_fails_closed_and_is_not_asked_again_at_onc
     assert len(keyring.get_keys("ENCRYPTION_KEYS")) == 2
 
 
-def test_a_service_with_a_wrong_token_or_a_missing_file_fails_closed(
+def test_service_with_a_wrong_token_or_a_missing_file_is_refused(
     service: Service, code: dict[str, Any], tmp_path: Path
 ) -> None:
     (tmp_path / "token").write_text("another")
@@ -215,7 +217,7 @@ def test_a_service_with_a_wrong_token_or_a_missing_file_fails_closed(
             code["Cached"](code[f"from_{source}"])()
 
 
-def test_a_service_that_hangs_costs_a_second_and_fails_closed(service: Service, code: dict[str, Any]) -> None:
+def test_hanging_service_is_refused_after_one_second(service: Service, code: dict[str, Any]) -> None:
     release = threading.Event()
     service.answer = lambda service, request: (200, release.wait(10))
     began = time.monotonic()
@@ -225,9 +227,7 @@ def test_a_service_that_hangs_costs_a_second_and_fails_closed(service: Service, 
     release.set()
 
 
-def test_a_service_that_is_away_is_done_without_for_a_time_and_no_longer(
-    service: Service, code: dict[str, Any]
-) -> None:
+def test_cached_keys_bridge_an_outage_of_the_service_for_a_limited_time(service: Service, code: dict[str, Any]) -> None:
     cached = code["Cached"](code["from_vault"], fresh=0.05, most=0.4, retry=0.05)
     assert cached() == f"{NEW},{OLD}"
     service.answer = FAULTS["sealed"]
@@ -242,7 +242,7 @@ def test_a_service_that_is_away_is_done_without_for_a_time_and_no_longer(
     assert cached() == f"{NEW},{OLD}"
 
 
-def test_a_new_list_comes_when_the_old_one_is_not_fresh_any_more(service: Service, code: dict[str, Any]) -> None:
+def test_new_list_is_fetched_when_the_old_one_is_stale(service: Service, code: dict[str, Any]) -> None:
     cached = code["Cached"](code["from_vault"], fresh=0.1)
     assert cached() == f"{NEW},{OLD}"
     service.answer = lambda service, request: (200, {"data": {"data": {"encryption_keys": NEW}}})
@@ -251,7 +251,7 @@ def test_a_new_list_comes_when_the_old_one_is_not_fresh_any_more(service: Servic
     assert cached() == NEW
 
 
-def test_threads_that_need_the_list_at_once_ask_once_and_no_thread_waits_for_a_refresh(
+def test_concurrent_threads_fetch_the_list_once_and_none_waits_for_a_refresh(
     service: Service, code: dict[str, Any]
 ) -> None:
     cached = code["Cached"](code["from_vault"], fresh=0.1)
@@ -276,14 +276,14 @@ def test_threads_that_need_the_list_at_once_ask_once_and_no_thread_waits_for_a_r
 
 
 @pytest.mark.django_db(transaction=True, databases=["default", "phi_audit"])
-def test_changing_the_key_goes_as_the_page_says(settings: Any) -> None:
+def test_documented_key_change_works(settings: Any) -> None:
     now, declared = clock.now(), settings.PHI_OIDC
     settings.PHI_OIDC = {**declared, "ENCRYPTION_KEYS": [OLD]}
-    made = {"token": "secret", "status": RevocationStatus.DONE, "due_at": now, "created_at": now}
+    created = {"token": "secret", "status": RevocationStatus.DONE, "due_at": now, "created_at": now}
     for _ in range(3):
-        PendingRevocation.objects.create(id=uuid.uuid4(), **made)
+        PendingRevocation.objects.create(id=uuid.uuid4(), **created)
     settings.PHI_OIDC = {**declared, "ENCRYPTION_KEYS": [NEW, OLD]}
-    new, old = (each.id for each in keyring.get_keys("ENCRYPTION_KEYS"))
+    new, old = (key.id for key in keyring.get_keys("ENCRYPTION_KEYS"))
     for name in ("before", "rotate", "after"):
         (command, *expected) = block(name).replace("4f2c9d1e", new).replace("a07b51c3", old).splitlines()
         out = StringIO()

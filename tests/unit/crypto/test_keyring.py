@@ -1,4 +1,4 @@
-"""Key lists from every source, and seals that open in their own place alone."""
+"""Key lists from every source, and ciphertexts that are bound to their context."""
 
 import base64
 import json
@@ -10,7 +10,7 @@ from cryptography.fernet import Fernet
 from django.views.debug import ExceptionReporter
 
 from django_phi_oidc.crypto import keyring
-from django_phi_oidc.errors import KeyMissing, Undecryptable
+from django_phi_oidc.errors import CiphertextInvalid, KeyMissing, KeyUnknown
 
 OLD, NEW = (base64.urlsafe_b64encode(bytes([n]) * 32).decode() for n in (251, 252))
 CONTEXT = ["table", "column", "7"]
@@ -56,7 +56,7 @@ def found() -> list[str]:
         "call text",
     ],
 )
-def test_keys_from_any_source_come_newest_first_and_once(settings: Any, source: Any) -> None:
+def test_keys_of_every_source_are_returned_once_newest_first(settings: Any, source: Any) -> None:
     configure(settings, source)
     assert found() == [NEW, OLD]
 
@@ -95,7 +95,7 @@ def test_keys_from_a_file_are_read_live(settings: Any, tmp_path: Path) -> None:
     ],
     ids=lambda source: "callable" if callable(source) else repr(source),
 )
-def test_keys_from_a_source_without_good_keys_raise_key_missing(settings: Any, source: Any) -> None:
+def test_keys_from_a_source_without_valid_keys_raise_key_missing(settings: Any, source: Any) -> None:
     configure(settings, source)
     with pytest.raises(KeyMissing, match="ENCRYPTION_KEYS") as refused:
         keyring.get_keys("ENCRYPTION_KEYS")
@@ -112,14 +112,14 @@ def test_keys_from_a_bad_file_raise_key_missing(settings: Any, tmp_path: Path, c
         keyring.get_keys("ENCRYPTION_KEYS")
 
 
-def test_generate_makes_a_key_that_a_list_takes(settings: Any) -> None:
-    made = keyring.generate_key()
-    configure(settings, made)
-    assert found() == [made]
-    assert keyring.generate_key() != made
+def test_generated_key_is_accepted_in_a_key_list(settings: Any) -> None:
+    created = keyring.generate_key()
+    configure(settings, created)
+    assert found() == [created]
+    assert keyring.generate_key() != created
 
 
-def test_key_shows_its_id_and_not_itself() -> None:
+def test_repr_of_a_key_shows_only_its_id() -> None:
     (key, _) = keyring.get_keys("ENCRYPTION_KEYS")
     assert len(key.id) == 8
     assert key.id in repr(key)
@@ -131,7 +131,7 @@ def test_key_shows_its_id_and_not_itself() -> None:
     ["", "secret", "ünï\x00cødé \U0001f9ec", '"],["', "a" * 100_000],
     ids=["empty", "plain", "beyond ASCII", "JSON", "long"],
 )
-def test_open_sealed_in_its_own_context_gives_the_value_back(value: str) -> None:
+def test_decrypt_in_the_same_context_returns_the_value(value: str) -> None:
     assert keyring.decrypt(keyring.encrypt(value, context=CONTEXT), context=CONTEXT) == value
 
 
@@ -148,10 +148,10 @@ def test_open_sealed_in_its_own_context_gives_the_value_back(value: str) -> None
     ],
     ids=repr,
 )
-def test_open_sealed_in_another_context_raises_undecryptable(context: list[str]) -> None:
+def test_decrypt_in_another_context_raises_ciphertext_invalid(context: list[str]) -> None:
     sealed = keyring.encrypt("secret", context=CONTEXT)
     assert keyring.decrypt(sealed, context=CONTEXT) == "secret"
-    with pytest.raises(Undecryptable):
+    with pytest.raises(CiphertextInvalid):
         keyring.decrypt(sealed, context=context)
 
 
@@ -188,10 +188,10 @@ DAMAGES = (
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_open_sealed_of_damaged_text_raises_undecryptable(damage: str) -> None:
+def test_decrypt_of_damaged_text_raises(damage: str) -> None:
     sealed = keyring.encrypt("secret", context=CONTEXT)
     assert keyring.decrypt(sealed, context=CONTEXT) == "secret"
-    with pytest.raises(Undecryptable):
+    with pytest.raises(KeyUnknown if damage == "an unknown key's id" else CiphertextInvalid):
         keyring.decrypt(damaged(sealed)[damage], context=CONTEXT)
 
 
@@ -200,14 +200,14 @@ def test_open_sealed_of_damaged_text_raises_undecryptable(damage: str) -> None:
     ["plain", "5", "null", "{}", "[]", json.dumps([*CONTEXT, 5]), json.dumps([*CONTEXT, None]), '["\\ud800"'],
     ids=repr,
 )
-def test_open_sealed_of_what_a_host_sealed_under_the_same_key_raises_undecryptable(inside: str) -> None:
+def test_decrypt_of_other_content_under_the_same_key_raises_ciphertext_invalid(inside: str) -> None:
     key = keyring.get_keys("ENCRYPTION_KEYS")[0]
     token = Fernet(NEW).encrypt(inside.encode()).decode()
-    with pytest.raises(Undecryptable):
+    with pytest.raises(CiphertextInvalid):
         keyring.decrypt(f"{key.id}:{token}", context=CONTEXT)
 
 
-def test_seal_uses_the_newest_key_and_opens_with_each(settings: Any) -> None:
+def test_encrypt_uses_the_newest_key_and_decrypt_uses_each(settings: Any) -> None:
     configure(settings, [OLD])
     sealed_before = keyring.encrypt("secret", context=CONTEXT)
     configure(settings, [NEW, OLD])
@@ -216,24 +216,24 @@ def test_seal_uses_the_newest_key_and_opens_with_each(settings: Any) -> None:
     newest, older = keyring.get_keys("ENCRYPTION_KEYS")
     assert (sealed_before[:8], sealed_after[:8]) == (older.id, newest.id)
     configure(settings, [NEW])
-    with pytest.raises(Undecryptable):
+    with pytest.raises(KeyUnknown):
         keyring.decrypt(sealed_before, context=CONTEXT)
 
 
-def test_seal_tells_nothing_of_its_time_and_never_repeats_itself() -> None:
+def test_ciphertexts_contain_no_time_and_never_repeat() -> None:
     first, second = (keyring.encrypt("secret", context=CONTEXT) for _ in range(2))
     assert first != second
     assert Fernet(NEW).extract_timestamp(first.partition(":")[2]) == 0
 
 
-def test_error_report_of_a_list_with_a_bad_key_shows_neither_the_good_ones_nor_what_was_to_be_sealed(
+def test_error_report_of_an_invalid_key_list_shows_no_key_and_no_plaintext(
     settings: Any,
 ) -> None:
     good = keyring.generate_key()
     settings.PHI_OIDC = {**settings.PHI_OIDC, "ENCRYPTION_KEYS": [good, "no-key-at-all"]}
     with pytest.raises(KeyMissing) as raised:
         keyring.encrypt("the plain text", context=["somewhere"])
-    # From keyring's own frames on: what a caller has in its own is the caller's.
+    # From keyring's own frames on: the caller's frames are the caller's responsibility.
     report = ExceptionReporter(None, raised.type, raised.value, raised.tb.tb_next).get_traceback_html()
     assert "_parse" in report
     assert [text for text in (good, "no-key-at-all", "the plain text") if text in report] == []

@@ -1,4 +1,4 @@
-"""Retention keys: made once, there for all, and gone for good."""
+"""Retention keys: created once, shared, and destroyed for good."""
 
 import multiprocessing
 import stat
@@ -24,7 +24,7 @@ def folder(tmp_path: Path, settings: Any) -> RetentionKeyFolder:
     return RetentionKeyFolder(tmp_path)
 
 
-def test_key_is_the_same_for_all_until_it_is_destroyed(folder: RetentionKeyFolder, tmp_path: Path) -> None:
+def test_key_is_the_same_until_it_is_destroyed(folder: RetentionKeyFolder, tmp_path: Path) -> None:
     assert folder.get(NAME) is None
     key = folder.create(NAME)
     assert len(key) == 32
@@ -49,11 +49,11 @@ def make(folder: Path, name: str) -> bytes:
     return RetentionKeyFolder(folder).create(name)
 
 
-def test_key_that_many_processes_make_at_once_is_one(tmp_path: Path) -> None:
+def test_concurrent_processes_create_one_key(tmp_path: Path) -> None:
     names = [f"202611{day:02}-{kind}" for day in range(1, 21) for kind in ("session", "60")]
     with multiprocessing.get_context("spawn").Pool(4) as pool:
-        made = pool.starmap(make, [(tmp_path, name) for name in names for _ in range(8)], chunksize=1)
-    by_name = {name: set(made[8 * at : 8 * at + 8]) for at, name in enumerate(names)}
+        created = pool.starmap(make, [(tmp_path, name) for name in names for _ in range(8)], chunksize=1)
+    by_name = {name: set(created[8 * at : 8 * at + 8]) for at, name in enumerate(names)}
     assert [len(keys) for keys in by_name.values()] == [1] * len(names)
     assert len(set.union(*by_name.values())) == len(names)
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(names), "nothing is left lying about"
@@ -62,9 +62,9 @@ def test_key_that_many_processes_make_at_once_is_one(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "name", ["", "..", "../20261124-60", "20261124-", "20261124-60\n", "hold-1", "0123abcd", "20261399-60"]
 )
-def test_name_that_is_none_is_refused(folder: RetentionKeyFolder, name: str) -> None:
+def test_invalid_key_name_is_refused(folder: RetentionKeyFolder, name: str) -> None:
     for act in (folder.get, folder.create, folder.destroy):
-        with pytest.raises(ValueError, match="no name"):
+        with pytest.raises(ValueError, match="not the name of a retention key"):
             act(name)
     assert not retention_keys.is_retention_key_name(name)
     assert retention_keys.is_retention_key_name(NAME)
@@ -72,7 +72,7 @@ def test_name_that_is_none_is_refused(folder: RetentionKeyFolder, name: str) -> 
 
 
 @pytest.mark.parametrize("content", [b"", b"short", b"A" * 44 + b"=" * 8])
-def test_damaged_key_is_an_error_and_no_other_key_takes_its_place(
+def test_damaged_key_is_an_error_and_is_not_replaced(
     folder: RetentionKeyFolder, tmp_path: Path, content: bytes
 ) -> None:
     (tmp_path / NAME).write_bytes(content)
@@ -82,7 +82,7 @@ def test_damaged_key_is_an_error_and_no_other_key_takes_its_place(
     assert (tmp_path / NAME).read_bytes() == content
 
 
-def test_folder_that_is_away_is_an_error_everywhere(tmp_path: Path) -> None:
+def test_unavailable_folder_is_an_error_in_every_method(tmp_path: Path) -> None:
     (tmp_path / "a file").touch()
     away = RetentionKeyFolder(tmp_path / "a file")
     for act in (away.get, away.create, away.destroy):
@@ -94,7 +94,7 @@ def test_folder_that_is_away_is_an_error_everywhere(tmp_path: Path) -> None:
         RetentionKeyFolder(tmp_path / "nowhere").create(NAME)
 
 
-def test_bucket_is_named_after_its_day_and_its_retention() -> None:
+def test_retention_key_is_named_by_its_day_and_retention() -> None:
     assert retention_keys.retention_key_name(NOON, timedelta(days=1)) == "20261124-86400"
     assert retention_keys.retention_key_name(NOON, "session") == "20261124-session"
     east = NOON.astimezone(timezone(timedelta(hours=13)))
@@ -103,13 +103,13 @@ def test_bucket_is_named_after_its_day_and_its_retention() -> None:
     assert retention_keys.parse_key_date(HOLD) is None
 
 
-def test_store_is_what_the_setting_says(settings: Any, tmp_path: Path) -> None:
+def test_store_is_the_configured_one(settings: Any, tmp_path: Path) -> None:
     declared = settings.PHI_OIDC
     assert not retention_keys.is_enabled()
     with pytest.raises(KeyMissing):
         retention_keys.get_store()
-    for given in (tmp_path, RetentionKeyFolder(tmp_path)):
-        settings.PHI_OIDC = {**declared, "RETENTION_KEYS": given}
+    for values in (tmp_path, RetentionKeyFolder(tmp_path)):
+        settings.PHI_OIDC = {**declared, "RETENTION_KEYS": values}
         assert retention_keys.is_enabled()
         assert isinstance(retention_keys.get_store(), RetentionKeyFolder)
     settings.PHI_OIDC = {**declared, "RETENTION_KEYS": str(tmp_path)}
@@ -117,7 +117,9 @@ def test_store_is_what_the_setting_says(settings: Any, tmp_path: Path) -> None:
         retention_keys.get_store()
 
 
-def test_what_a_retention_key_sealed_opens_in_its_place_while_there_is_the_key(folder: RetentionKeyFolder) -> None:
+def test_ciphertext_is_decrypted_only_in_its_context_and_while_the_key_exists(
+    folder: RetentionKeyFolder,
+) -> None:
     sealed = keyring.encrypt("Bern", context=["a place"], retention_key_name=NAME)
     assert sealed.startswith(f"{NAME}:")
     assert keyring.decrypt(sealed, context=["a place"]) == "Bern"

@@ -1,4 +1,4 @@
-"""Pages on which people see who looked at their record."""
+"""Pages on which users see who accessed their record."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ class Record(AccountingMixin, TemplateView):
     page_size = 3
 
 
-class BesideItsBase(TemplateView, AccountingMixin):  # type: ignore[misc]
+class MixedOrder(TemplateView, AccountingMixin):  # type: ignore[misc]
     template_name = "record.html"
 
 
@@ -27,17 +27,17 @@ class Strong(AssuranceMixin, AccountingMixin, TemplateView):
 
 class Named(Record):
     def get_actor_name(self, actor: Any) -> str:
-        return f"Dr. {actor.last_name}" if actor else "somebody who has left"
+        return f"Dr. {actor.last_name}" if actor else "a former colleague"
 
 
 def anybody(request: HttpRequest) -> HttpResponse:
-    """Let somebody else be signed in than the session's own, as an API token beside the cookie does."""
+    """Change the request's user to another one, as an API token next to a session cookie does."""
     request.user = get_user_model()._default_manager.get(pk=request.GET["user"])
     response = Record.as_view()(request)
     return response.render() if hasattr(response, "render") else response  # type: ignore[return-value]
 
 
-SHOWN = "{{ it.occurred_at|date:'Y-m-d' }}|{{ shown.who }}|{{ it.purpose_name }}|"
+SHOWN = "{{ it.occurred_at|date:'Y-m-d' }}|{{ shown.actor_name }}|{{ it.purpose_name }}|"
 SEEN = "{{ it.claims|join:',' }}{{ it.resource }}|{{ it.emergency }}"
 TEMPLATE = f"""{{% load tz %}}<p id="since">{{{{ since|utc|date:"c" }}}}</p><ul>
 {{% for shown in disclosures %}}{{% with it=shown.disclosure %}}<li>{SHOWN}{SEEN}</li>
@@ -49,7 +49,7 @@ TEMPLATE = f"""{{% load tz %}}<p id="since">{{{{ since|utc|date:"c" }}}}</p><ul>
 urlpatterns = [
     path("record/", Record.as_view()),
     path("record/<int:pk>/", Record.as_view()),
-    path("beside/", BesideItsBase.as_view()),
+    path("mixed/", MixedOrder.as_view()),
     path("strong/", Strong.as_view()),
     path("named/", Named.as_view()),
     path("anybody/", anybody),

@@ -1,4 +1,4 @@
-"""A person who is erased: nothing is left of them but the trail, which is intact; and they may come again, as new."""
+"""Erasure of a person: only an intact audit log remains, and the person is new at the next sign-in."""
 
 import json
 import threading
@@ -57,7 +57,7 @@ def _at_noon(settings: Any) -> Iterator[None]:
 
 @pytest.fixture
 def known(sign_in: Callable[..., SignedIn]) -> Callable[[], SignedIn]:
-    """Return what signs somebody in whom billing knows, and whom the provider's word would be known by."""
+    """Return a function that signs a person in who has a pairwise identifier and a known `sub`."""
 
     def make() -> SignedIn:
         person = sign_in()
@@ -79,7 +79,7 @@ def erase(person: SignedIn, *subjects: PairwiseSubject) -> ErasureResult:
 
 
 def what_is_held() -> dict[str, set[Any]]:
-    """Return whose rows there are."""
+    """Return the owners of the existing rows."""
     return {
         "subjects": set(PairwiseSubject.objects.values_list("user", flat=True)),
         "claims": set(StoredClaim.objects.values_list("subject__user", flat=True)),
@@ -90,11 +90,11 @@ def what_is_held() -> dict[str, set[Any]]:
 
 
 def of(*users: Any) -> dict[str, set[Any]]:
-    """Return what is held when it is of these users, and of each of them."""
+    """Return the expected rows when they belong to these users, each with all kinds of data."""
     return {kind: {user.pk for user in users} for kind in what_is_held()}
 
 
-def test_erase_leaves_nothing_of_the_person_and_all_of_the_others(
+def test_erasure_deletes_everything_of_the_person_and_nothing_of_others(
     op: ScriptedOP, known: Callable[[], SignedIn]
 ) -> None:
     person, other = known(), known()
@@ -114,7 +114,7 @@ def test_erase_leaves_nothing_of_the_person_and_all_of_the_others(
     assert not PendingRevocation.objects.exclude(status="done").exists()
 
 
-def test_erase_tells_names_and_counts_and_who_did_it(op: ScriptedOP, known: Callable[[], SignedIn]) -> None:
+def test_erasure_records_names_counts_and_the_actor(op: ScriptedOP, known: Callable[[], SignedIn]) -> None:
     person = known()
     erase(person)
     (event,) = events(Action.SUBJECT_ERASED)
@@ -127,15 +127,13 @@ def test_erase_tells_names_and_counts_and_who_did_it(op: ScriptedOP, known: Call
 
 
 def another_subject(person: SignedIn) -> PairwiseSubject:
-    """Return the link of the same account to another provider."""
+    """Link the same account to another provider."""
     return PairwiseSubject.objects.create(
         uuid=uuid.uuid4(), user=person.user, issuer="https://other", first_seen_at=NOW, last_seen_at=NOW
     )
 
 
-def test_erase_of_somebody_who_is_held_changes_nothing_until_the_hold_is_over(
-    op: ScriptedOP, known: Callable[[], SignedIn]
-) -> None:
+def test_erasure_under_a_legal_hold_changes_nothing(op: ScriptedOP, known: Callable[[], SignedIn]) -> None:
     person = known()
     free = another_subject(person)
     hold = place_hold(person.subject.uuid, reason="Docket 26-117", until=NOW + DAY, origin=Origin(), now=NOW)
@@ -153,7 +151,7 @@ def test_erase_of_somebody_who_is_held_changes_nothing_until_the_hold_is_over(
     assert len(events(Action.SUBJECT_ERASED)) == 2
 
 
-def test_erase_of_one_subject_of_an_account_leaves_the_other_and_what_other_systems_know_it_by(
+def test_erasure_of_one_subject_keeps_the_other_and_the_pairwise_identifiers(
     op: ScriptedOP, known: Callable[[], SignedIn]
 ) -> None:
     person = known()
@@ -164,13 +162,11 @@ def test_erase_of_one_subject_of_an_account_leaves_the_other_and_what_other_syst
     erased = erase(person, second)
     assert (erased.claim_count, erased.session_count, erased.identifier_count) == (0, 0, 1)
     assert not PairwiseIdentifier.objects.exists()
-    told = {event.subject: json.loads(event.detail)["claims"] for event in events(Action.SUBJECT_ERASED)}
-    assert told == {str(person.subject.uuid): ["address", "birthdate"], str(second.uuid): []}
+    claims_by_subject = {event.subject: json.loads(event.detail)["claims"] for event in events(Action.SUBJECT_ERASED)}
+    assert claims_by_subject == {str(person.subject.uuid): ["address", "birthdate"], str(second.uuid): []}
 
 
-def test_erase_of_an_account_that_was_unlinked_erases_what_was_left(
-    op: ScriptedOP, known: Callable[[], SignedIn]
-) -> None:
+def test_erasure_of_an_unlinked_account_erases_the_rest(op: ScriptedOP, known: Callable[[], SignedIn]) -> None:
     person = known()
     person.subject.delete()
     assert (OIDCSession.objects.count(), PairwiseIdentifier.objects.count()) == (1, 1)
@@ -183,7 +179,7 @@ def test_erase_of_an_account_that_was_unlinked_erases_what_was_left(
     assert (event.subject, event.resource) == ("", f"user/{person.user.pk}")
 
 
-def test_erase_that_is_rolled_back_erases_and_tells_nothing(op: ScriptedOP, known: Callable[[], SignedIn]) -> None:
+def test_erasure_that_is_rolled_back_changes_and_records_nothing(op: ScriptedOP, known: Callable[[], SignedIn]) -> None:
     person = known()
     before = what_is_held()
     with transaction.atomic():
@@ -194,7 +190,7 @@ def test_erase_that_is_rolled_back_erases_and_tells_nothing(op: ScriptedOP, know
     assert (op.asked, events(Action.SUBJECT_ERASED), events(Action.SESSION_ENDED)) == ([], [], [])
 
 
-def test_erase_leaves_a_trail_that_verifies(op: ScriptedOP, known: Callable[[], SignedIn]) -> None:
+def test_audit_log_verifies_after_an_erasure(op: ScriptedOP, known: Callable[[], SignedIn]) -> None:
     person = known()
     end_session(person.session.pk, EndReason.LOGOUT, origin=Origin(), now=NOW)
     sealed = sum(done.event_count for done in append_all_to_log(key=KEY, clock=clock.now))
@@ -206,7 +202,7 @@ def test_erase_leaves_a_trail_that_verifies(op: ScriptedOP, known: Callable[[], 
 
 
 def events_of(person: SignedIn) -> list[Any]:
-    """Return what the trail still tells of the person."""
+    """Return the events about the person."""
     return [
         event
         for action in Action
@@ -215,7 +211,7 @@ def events_of(person: SignedIn) -> list[Any]:
     ]
 
 
-def test_erased_person_who_comes_again_is_new(op: ScriptedOP) -> None:
+def test_erased_person_is_new_at_the_next_sign_in(op: ScriptedOP) -> None:
     first = persons.sign_in(keyring.get_keys("SUBJECT_KEYS"))
     same = persons.sign_in(keyring.get_keys("SUBJECT_KEYS"))
     assert (same.created, same.subject.uuid) == (False, first.subject.uuid)
@@ -226,7 +222,7 @@ def test_erased_person_who_comes_again_is_new(op: ScriptedOP) -> None:
     assert again.user != first.user
 
 
-def test_retention_keys_of_what_was_erased_go_by_the_schedule(
+def test_retention_keys_of_erased_claims_are_destroyed_by_the_schedule(
     op: ScriptedOP, known: Callable[[], SignedIn], settings: Any, tmp_path: Path
 ) -> None:
     settings.PHI_OIDC = {**settings.PHI_OIDC, "RETENTION_KEYS": tmp_path}
@@ -240,7 +236,7 @@ def test_retention_keys_of_what_was_erased_go_by_the_schedule(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_erase_waits_for_a_sign_in_that_is_opening_a_session_and_erases_that_too(
+def test_erasure_waits_for_a_concurrent_sign_in_and_erases_its_session(
     op: ScriptedOP, known: Callable[[], SignedIn]
 ) -> None:
     person = known()
@@ -272,7 +268,7 @@ def test_erase_waits_for_a_sign_in_that_is_opening_a_session_and_erases_that_too
         mark_seen(person.subject, now=NOW)
 
 
-def test_erase_and_the_end_of_the_same_sessions_do_not_wait_for_each_other(
+def test_erasure_and_the_end_of_the_same_sessions_do_not_deadlock(
     op: ScriptedOP, known: Callable[[], SignedIn]
 ) -> None:
     people = [known() for _ in range(6)]
@@ -290,18 +286,18 @@ def test_erase_and_the_end_of_the_same_sessions_do_not_wait_for_each_other(
         end_session(person.session.pk, EndReason.LOGOUT, origin=Origin(), now=NOW)
 
     with ThreadPoolExecutor(2) as pool:
-        for each in [pool.submit(run, act) for act in (erase, leave)]:
-            each.result(60)
+        for item in [pool.submit(run, act) for act in (erase, leave)]:
+            item.result(60)
     assert what_is_held() == of()
     assert len(events(Action.SESSION_ENDED)) == len(events(Action.SUBJECT_ERASED)) == 6
 
 
-def test_erase_closes_what_the_person_has_open_in_an_emergency_and_leaves_it_to_be_reviewed(
+def test_erasure_closes_the_emergency_access_of_the_person_and_keeps_it_for_review(
     op: ScriptedOP, known: Callable[[], SignedIn], settings: Any
 ) -> None:
     person, other = known(), known()
     declare_emergency(settings)
-    rows = [opened(allow(each.user, "open_emergencyaccess"), "Patient/7", now=NOW) for each in (person, other)]
+    rows = [opened(allow(item.user, "open_emergencyaccess"), "Patient/7", now=NOW) for item in (person, other)]
     erase(person)
     for row in rows:
         row.refresh_from_db()

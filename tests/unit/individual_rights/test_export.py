@@ -1,4 +1,4 @@
-"""What a person is told of what is held of them: all of it, after the event, and nothing that is not theirs."""
+"""The export of a person's data: complete, only of that person, and after its event."""
 
 import json
 import uuid
@@ -57,7 +57,7 @@ def another_subject(person: SignedIn) -> PairwiseSubject:
     return subject
 
 
-def test_export_has_all_that_is_held_and_nothing_of_anybody_else(
+def test_export_contains_all_data_of_the_person_and_none_of_others(
     op: ScriptedOP, sign_in: Callable[..., SignedIn]
 ) -> None:
     person, other = sign_in(), sign_in()
@@ -74,7 +74,7 @@ def test_export_has_all_that_is_held_and_nothing_of_anybody_else(
     assert (subject["first_seen_at"], subject["last_seen_at"]) == (at, at)
     held = {"purpose": "TREAT", "obtained_at": at, "held_until": until, "value": "a value"}
     assert subject["claims"] == [
-        # Declared for another purpose today: what that rests on is not what this one is held for.
+        # Declared for another purpose today, whose legal basis does not apply to this claim.
         {"name": "address", "basis": None, "expires_at": "2026-11-25T12:00:00+00:00", **held},
         {"name": "birthdate", "basis": "identity check at sign-in", "expires_at": at, **held},
     ]
@@ -98,10 +98,10 @@ def test_export_has_all_that_is_held_and_nothing_of_anybody_else(
     text = json.dumps(document)
     secrets = (ACCESS_TOKEN, REFRESH_TOKEN, "sid-1", person.django_key, person.session.session_key_digest, REASON)
     strange = (str(other.subject.uuid), other.user.get_username(), "lab.example.test", str(hold.pk))
-    assert [found for found in (*secrets, *strange) if found in text] == []
+    assert [actual for actual in (*secrets, *strange) if actual in text] == []
 
 
-def test_export_tells_who_looked_and_itself(op: ScriptedOP, sign_in: Callable[..., SignedIn]) -> None:
+def test_export_contains_disclosures_and_its_own_event(op: ScriptedOP, sign_in: Callable[..., SignedIn]) -> None:
     person, other = sign_in(), sign_in()
     for number, each in enumerate((person, other)):
         looked = NewEvent(
@@ -128,19 +128,19 @@ def test_export_tells_who_looked_and_itself(op: ScriptedOP, sign_in: Callable[..
     assert (exported["action"], exported["actor"]) == ("subject.exported", "7")
 
 
-def test_export_is_an_event_with_the_names_before_the_first_claim_is_opened(
+def test_export_records_the_claim_names_before_it_decrypts_a_claim(
     op: ScriptedOP, sign_in: Callable[..., SignedIn], settings: Any
 ) -> None:
     person = sign_in()
-    keys, told = settings.PHI_OIDC["ENCRYPTION_KEYS"], []
+    keys, recorded = settings.PHI_OIDC["ENCRYPTION_KEYS"], []
 
     def source() -> Any:
-        told.append(AuditEvent.objects.filter(action="subject.exported").count())
+        recorded.append(AuditEvent.objects.filter(action="subject.exported").count())
         return keys
 
     settings.PHI_OIDC = {**settings.PHI_OIDC, "ENCRYPTION_KEYS": source}
     export(person)
-    assert told == [1, 1]
+    assert recorded == [1, 1]
     (event,) = AuditEvent.objects.filter(action="subject.exported")
     assert (event.subject, event.actor, event.purpose) == (str(person.subject.uuid), "7", "PATRQT")
     assert (event.resource, json.loads(event.detail)) == (
@@ -149,11 +149,11 @@ def test_export_is_an_event_with_the_names_before_the_first_claim_is_opened(
     )
     with audit_database_fails(), pytest.raises(AuditUnavailable):
         export(person)
-    assert told == [1, 1], "nothing was opened"
+    assert recorded == [1, 1], "nothing was opened"
 
 
-def test_export_names_each_of_many_claims_in_an_event(op: ScriptedOP, sign_in: Callable[..., SignedIn]) -> None:
-    """An event's list has 64 items at most."""
+def test_export_records_all_of_many_claim_names(op: ScriptedOP, sign_in: Callable[..., SignedIn]) -> None:
+    """The list of an event has at most 64 items."""
     person = sign_in()
     for number in range(63):
         StoredClaim.objects.create(
@@ -167,12 +167,14 @@ def test_export_names_each_of_many_claims_in_an_event(op: ScriptedOP, sign_in: C
         )
     (subject,) = export(person).document["subjects"]
     assert len(subject["claims"]) == 65
-    told = [json.loads(event.detail) for event in AuditEvent.objects.filter(action="subject.exported")]
-    assert sorted(name for detail in told for name in detail["claims"]) == [each["name"] for each in subject["claims"]]
-    assert not any("sanitized" in detail for detail in told)
+    recorded = [json.loads(event.detail) for event in AuditEvent.objects.filter(action="subject.exported")]
+    assert sorted(name for detail in recorded for name in detail["claims"]) == [
+        item["name"] for item in subject["claims"]
+    ]
+    assert not any("sanitized" in detail for detail in recorded)
 
 
-def test_export_names_what_no_key_opens_and_has_the_rest(op: ScriptedOP, sign_in: Callable[..., SignedIn]) -> None:
+def test_export_lists_undecryptable_claims_and_has_the_rest(op: ScriptedOP, sign_in: Callable[..., SignedIn]) -> None:
     person = sign_in()
     with connection.cursor() as cursor:
         cursor.execute("UPDATE django_phi_oidc_storedclaim SET value = 'damaged' WHERE name = 'birthdate'")
@@ -183,7 +185,7 @@ def test_export_names_what_no_key_opens_and_has_the_rest(op: ScriptedOP, sign_in
     assert exported.document["unreadable"] == ["claim birthdate"]
 
 
-def test_export_of_an_account_has_each_subject_and_sessions_whose_link_is_gone(
+def test_export_contains_each_subject_and_sessions_of_deleted_links(
     op: ScriptedOP, sign_in: Callable[..., SignedIn]
 ) -> None:
     person = sign_in()
@@ -192,16 +194,16 @@ def test_export_of_an_account_has_each_subject_and_sessions_whose_link_is_gone(
     OIDCSession.objects.filter(pk=person.session.pk).update(subject=third)
     third.delete()
     document = export(person, person.subject, second).document
-    named = [[each["uuid"], *(claim["name"] for claim in each["claims"])] for each in document["subjects"]]
+    named = [[item["uuid"], *(claim["name"] for claim in item["claims"])] for item in document["subjects"]]
     assert named == [[str(person.subject.uuid), "address"], [str(second.uuid), "address"]]
-    assert [(each["subject"], each["end_reason"]) for each in document["sessions"]] == [(None, "subject_unlinked")]
-    told = AuditEvent.objects.filter(action="subject.exported").values_list("subject", flat=True)
-    assert set(told) == {str(person.subject.uuid), str(second.uuid)}
+    assert [(item["subject"], item["end_reason"]) for item in document["sessions"]] == [(None, "subject_unlinked")]
+    recorded = AuditEvent.objects.filter(action="subject.exported").values_list("subject", flat=True)
+    assert set(recorded) == {str(person.subject.uuid), str(second.uuid)}
     (alone,) = export(person, second).document["subjects"]
     assert alone["uuid"] == str(second.uuid)
 
 
-def test_export_takes_as_many_selects_for_three_subjects_as_for_one(
+def test_export_executes_as_many_selects_for_three_subjects_as_for_one(
     op: ScriptedOP, sign_in: Callable[..., SignedIn]
 ) -> None:
     person = sign_in()
@@ -219,13 +221,13 @@ def test_export_takes_as_many_selects_for_three_subjects_as_for_one(
     assert counts == [6, 6]
 
 
-def test_export_tells_which_emergencies_the_person_opened_and_nothing_of_the_patient(
+def test_export_contains_emergency_accesses_without_the_patient(
     op: ScriptedOP, sign_in: Callable[..., SignedIn], settings: Any
 ) -> None:
     person, other = sign_in(), sign_in()
     declare_emergency(settings)
-    for each in (person, other):
-        each.user = allow(each.user, "open_emergencyaccess")
+    for item in (person, other):
+        item.user = allow(item.user, "open_emergencyaccess")
     row = opened(person.user, "Patient/4711", now=NOW)
     opened(other.user, "Patient/4712", now=NOW)
     document = export(person).document

@@ -1,4 +1,4 @@
-"""The page on which people see who looked at their own record, over requests."""
+"""The page on which users see who accessed their own record, over requests."""
 
 import re
 import uuid
@@ -51,15 +51,15 @@ def lines(page: Any) -> list[str]:
 
 
 def way(page: Any, name: str) -> str:
-    found = re.search(f'id="{name}" href="([^"]*)"', page.content.decode())
-    return unescape(found[1]) if found else ""
+    match = re.search(f'id="{name}" href="([^"]*)"', page.content.decode())
+    return unescape(match[1]) if match else ""
 
 
 def accounted() -> list[AuditEvent]:
     return list(AuditEvent.objects.filter(action="subject.accounted").order_by("id"))
 
 
-def test_page_says_who_looked_and_is_told_before_it_is_shown(person: SignedIn) -> None:
+def test_page_lists_disclosures_after_recording_an_event(person: SignedIn) -> None:
     ada = get_user_model()._default_manager.create_user(username="u", first_name="Ada", last_name="<Berg>")
     look(by=ada.pk, resource=f"Patient/{person.user.pk}", at=NOW - 7 * 366 * DAY)
     look(by=ada.pk, resource=f"Patient/{person.user.pk}", at=NOW - DAY)
@@ -78,7 +78,7 @@ def test_page_says_who_looked_and_is_told_before_it_is_shown(person: SignedIn) -
     assert (event.subject, event.purpose) == (str(person.subject.uuid), "PATRQT")
 
 
-def test_own_looks_are_shown_on_request(person: SignedIn) -> None:
+def test_own_accesses_are_displayed_on_request(person: SignedIn) -> None:
     reveal(person.subject.uuid, by=person.user.pk)
     assert lines(person.client().get("/record/")) == []
     page = person.client().get("/record/?all=1")
@@ -86,43 +86,43 @@ def test_own_looks_are_shown_on_request(person: SignedIn) -> None:
     assert 'id="own"' in page.content.decode()
 
 
-def test_project_says_how_those_who_look_are_called(person: SignedIn) -> None:
+def test_project_overrides_the_names_of_actors(person: SignedIn) -> None:
     ada = get_user_model()._default_manager.create_user(username="u", first_name="Ada", last_name="Berg")
     for by in (ada.pk, STAFF, person.user.pk):
         reveal(person.subject.uuid, by=by)
-    shown = {line.split("|")[1] for line in lines(person.client().get("/named/?all=1"))}
-    assert shown == {"Dr. Berg", "somebody who has left", "you"}
+    displayed = {line.split("|")[1] for line in lines(person.client().get("/named/?all=1"))}
+    assert displayed == {"Dr. Berg", "a former colleague", "you"}
 
 
-def test_nobody_sees_another_persons(sign_in: Callable[[], SignedIn]) -> None:
+def test_page_never_displays_another_person(sign_in: Callable[[], SignedIn]) -> None:
     person, other = sign_in(), sign_in()
     pk, uuid_ = other.user.pk, other.subject.uuid
     own = reveal(person.subject.uuid, by=STAFF, at=NOW - DAY)
-    theirs = look(by=STAFF, count=9, resource=f"Patient/{pk}")
-    assert len(lines(other.client().get("/beside/"))) == 9
+    other_events = look(by=STAFF, count=9, resource=f"Patient/{pk}")
+    assert len(lines(other.client().get("/mixed/"))) == 9
     client = person.client()
     for query in ("", f"?user={pk}", f"?subject={uuid_}", f"?resource=Patient/{pk}", f"?actor={STAFF}", f"?pk={pk}"):
         assert lines(client.get(f"/record/{query}")) == ["2026-11-23|a member of staff|treatment|birthdate|"]
     assert len(lines(client.get(f"/record/{pk}/"))) == 1
-    # Beside an event of another's it is still the person's own record that is paged.
-    assert lines(client.get(f"/record/?before={theirs[0]}"))[0].startswith("2026-11-23")
+    # With the cursor at another person's event, the page still contains only the person's own record.
+    assert lines(client.get(f"/record/?before={other_events[0]}"))[0].startswith("2026-11-23")
     assert lines(client.get(f"/record/?after={own}")) == []
     assert {event.subject for event in accounted()} == {str(person.subject.uuid), str(uuid_)}
 
 
-def test_cookie_of_one_beside_the_token_of_another_shows_nothing(sign_in: Callable[[], SignedIn]) -> None:
+def test_cookie_of_one_user_with_the_token_of_another_is_refused(sign_in: Callable[[], SignedIn]) -> None:
     person, other = sign_in(), sign_in()
     look(by=STAFF, resource=f"Patient/{other.user.pk}")
     assert person.client().get(f"/anybody/?user={other.user.pk}").status_code == 401
     assert len(lines(other.client().get(f"/anybody/?user={other.user.pk}"))) == 1
 
 
-@pytest.mark.parametrize("path", ["/record/", "/beside/"])
-def test_page_is_for_a_session_of_a_provider(path: str, person: SignedIn, settings: Any) -> None:
-    nobody, password = SecureClient(), SecureClient()
+@pytest.mark.parametrize("path", ["/record/", "/mixed/"])
+def test_page_needs_an_oidc_session(path: str, person: SignedIn, settings: Any) -> None:
+    anonymous, password = SecureClient(), SecureClient()
     settings.AUTHENTICATION_BACKENDS = [*settings.AUTHENTICATION_BACKENDS, "django.contrib.auth.backends.ModelBackend"]
     password.force_login(person.user, backend="django.contrib.auth.backends.ModelBackend")
-    for client in (nobody, password):
+    for client in (anonymous, password):
         to_sign_in = client.get(path, headers=PAGE)
         assert (to_sign_in.status_code, to_sign_in["Location"]) == (302, f"/oidc/authenticate/?next={path}")
         script = client.get(path)
@@ -132,7 +132,7 @@ def test_page_is_for_a_session_of_a_provider(path: str, person: SignedIn, settin
     assert len(accounted()) == 1
 
 
-def test_page_can_ask_for_a_stronger_sign_in(person: SignedIn) -> None:
+def test_page_can_require_a_step_up(person: SignedIn) -> None:
     assert person.client().get("/strong/").status_code == 401
     assert accounted() == []
     client = person.client()
@@ -142,19 +142,19 @@ def test_page_can_ask_for_a_stronger_sign_in(person: SignedIn) -> None:
     assert client.get("/strong/").status_code == 200
 
 
-@pytest.mark.parametrize("path", ["/record/", "/beside/"])
-def test_page_is_kept_by_nobody(path: str, person: SignedIn) -> None:
+@pytest.mark.parametrize("path", ["/record/", "/mixed/"])
+def test_page_is_not_stored_by_caches(path: str, person: SignedIn) -> None:
     for page in (person.client().get(path), Client().get(path), person.client().post(path)):
         assert page["Cache-Control"] == "no-store"
 
 
-def test_post_is_no_look(person: SignedIn) -> None:
+def test_post_is_refused(person: SignedIn) -> None:
     assert person.client().post("/record/").status_code == 405
     assert accounted() == []
 
 
-@pytest.mark.parametrize("path", ["/record/", "/beside/"])
-def test_without_the_trail_nothing_is_shown(path: str, person: SignedIn) -> None:
+@pytest.mark.parametrize("path", ["/record/", "/mixed/"])
+def test_page_without_the_audit_log_is_503(path: str, person: SignedIn) -> None:
     reveal(person.subject.uuid, by=STAFF)
     with audit_database_fails():
         page, script = person.client().get(path, headers=PAGE), person.client().get(path)
@@ -165,7 +165,7 @@ def test_without_the_trail_nothing_is_shown(path: str, person: SignedIn) -> None
     assert len(lines(person.client().get(path))) == 1
 
 
-def test_where_only_the_event_can_t_be_written_nothing_is_shown(person: SignedIn) -> None:
+def test_page_whose_event_cannot_be_written_is_503(person: SignedIn) -> None:
     reveal(person.subject.uuid, by=STAFF)
 
     def refuse(execute: Any, statement: str, *given: Any) -> Any:
@@ -177,7 +177,7 @@ def test_where_only_the_event_can_t_be_written_nothing_is_shown(person: SignedIn
         assert person.client().get("/record/").status_code == 503
 
 
-def test_row_that_was_altered_to_what_is_no_event_is_503(person: SignedIn) -> None:
+def test_page_with_an_unreadable_row_is_503(person: SignedIn) -> None:
     (one,) = look(by=STAFF, resource=f"Patient/{person.user.pk}")
     wrong = "infinity" if is_postgresql() else "2026-13-01 00:00:00"
     with without_triggers():
@@ -185,7 +185,7 @@ def test_row_that_was_altered_to_what_is_no_event_is_503(person: SignedIn) -> No
     assert person.client().get("/record/").status_code == 503
 
 
-def test_pages_lead_back_and_forth_and_each_is_an_event(person: SignedIn) -> None:
+def test_each_page_links_its_neighbours_and_records_an_event(person: SignedIn) -> None:
     look(by=STAFF, count=7, resource=f"Patient/{person.user.pk}")
     client, queries, counts = person.client(), [""], []
     for query in queries:
@@ -202,18 +202,18 @@ def test_pages_lead_back_and_forth_and_each_is_an_event(person: SignedIn) -> Non
 
 
 @pytest.mark.parametrize("query", ["before=x", "after=1", f"before={uuid.UUID(int=1)}&after={uuid.UUID(int=2)}"])
-def test_address_that_names_no_page_is_not_found(query: str, person: SignedIn) -> None:
+def test_invalid_cursor_is_not_found(query: str, person: SignedIn) -> None:
     assert person.client().get(f"/record/?{query}").status_code == 404
     assert accounted() == []
     assert person.client().get(f"/record/?before={uuid.UUID(int=1)}").status_code == 200
 
 
-def test_last_page_says_what_is_in_archives_alone(person: SignedIn) -> None:
+def test_last_page_states_since_when_events_are_available(person: SignedIn) -> None:
     look(by=STAFF, resource=f"Patient/{person.user.pk}", at=NOW - 20 * DAY)
     look(by=STAFF, count=4, resource=f"Patient/{person.user.pk}", at=NOW - 10 * DAY)
     seal_now(at=NOW)
     client = person.client()
-    assert 'id="begins"' not in client.get("/beside/").content.decode()
+    assert 'id="begins"' not in client.get("/mixed/").content.decode()
     with without_triggers():
         sql(f"DELETE FROM {EVENT} WHERE id = %s", AuditLeaf.objects.get(leaf_index=0).event_id)
     first = client.get("/record/")
@@ -222,7 +222,7 @@ def test_last_page_says_what_is_in_archives_alone(person: SignedIn) -> None:
     assert '<p id="begins">2026-11-14T11:59:57' in last.content.decode()
 
 
-def test_page_takes_as_many_queries_for_many_looks_as_for_few(person: SignedIn) -> None:
+def test_page_executes_as_many_queries_for_many_disclosures_as_for_few(person: SignedIn) -> None:
     client, counts = person.client(), []
     for _ in range(2):
         look(by=STAFF, count=5, resource=f"Patient/{person.user.pk}")
@@ -235,5 +235,5 @@ def test_page_takes_as_many_queries_for_many_looks_as_for_few(person: SignedIn) 
             client.get("/record/")
         counts.append((len(here), len(there)))
     assert counts[0] == counts[1]
-    # The session, its user; the subjects; who looked. The event; the page.
+    # The session and its user; the subjects; the actors; the event; the page.
     assert counts[0] == (4, 2)

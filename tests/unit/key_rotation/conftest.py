@@ -31,7 +31,7 @@ def ward(transactional_db: None) -> Iterator[Any]:
 
 @pytest.fixture
 def seal_under(settings: Any) -> Any:
-    """Return what configures the encryption keys, newest first, and returns them."""
+    """Return a function that configures the encryption keys, newest first, and returns them."""
 
     def configure(*texts: str) -> tuple[keyring.SymmetricKey, ...]:
         settings.PHI_OIDC = {**settings.PHI_OIDC, "ENCRYPTION_KEYS": list(texts)}

@@ -1,4 +1,4 @@
-"""What is under an older key is sealed again, once and in its place; what can't be opened, and all else, is left."""
+"""Texts under older keys are encrypted again, once and in place; everything else is left unchanged."""
 
 import base64
 import gc
@@ -26,7 +26,7 @@ from tests.support.concurrent_transaction import transaction_beside
 from tests.unit.key_rotation.conftest import NEW, OLD
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "phi_audit"])
-OURS = {
+PACKAGE_COLUMNS = {
     "django_phi_oidc_emergencyaccess.reason",
     "django_phi_oidc_emergencyaccess.note",
     "django_phi_oidc_storedclaim.value",
@@ -36,7 +36,7 @@ OURS = {
     "django_phi_oidc_oidcsession.id_token",
     "django_phi_oidc_pendingrevocation.token",
 }
-THEIRS = {"ward_chart.text", "ward_chart.remark", "ward_bed.The Note", "ward_visit.note", "ward_patient.history"}
+HOST_COLUMNS = {"ward_chart.text", "ward_chart.remark", "ward_bed.The Note", "ward_visit.note", "ward_patient.history"}
 RETENTION = ("20261125-86400", "20261125-session", "hold-0123456789abcdef0123456789abcdef")
 
 
@@ -45,7 +45,7 @@ def column_of(model: Any, name: str) -> EncryptedColumn:
 
 
 def texts(column: EncryptedColumn) -> dict[str, str]:
-    """Return what is in the column, by primary key, as no model reads it."""
+    """Return the ciphertexts of the column by primary key, read without a model."""
     quote = connection.ops.quote_name
     table, text = quote(column.table), quote(column.field.column)
     (key, *_) = column.field.model._meta.pk_fields
@@ -68,16 +68,16 @@ def charts(ward: Any, many: int, *, archived: bool = False) -> list[Any]:
     return list(ward.Chart.objects.bulk_create(ward.Chart(text=f"text {n}", archived=archived) for n in range(many)))
 
 
-def test_sealed_columns_are_ours_and_the_host_projects_each_once(ward: Any) -> None:
-    assert {str(column) for column in list_encrypted_columns()} == OURS | THEIRS
-    assert len(list_encrypted_columns()) == len(OURS | THEIRS)
+def test_encrypted_columns_include_the_host_projects_and_each_once(ward: Any) -> None:
+    assert {str(column) for column in list_encrypted_columns()} == PACKAGE_COLUMNS | HOST_COLUMNS
+    assert len(list_encrypted_columns()) == len(PACKAGE_COLUMNS | HOST_COLUMNS)
     assert {column.using for column in list_encrypted_columns()} == {"default"}
 
 
-def test_sealed_columns_of_a_database_are_those_that_are_migrated_there(ward: Any, settings: Any) -> None:
+def test_encrypted_columns_of_a_database_are_those_migrated_there(ward: Any, settings: Any) -> None:
     settings.DATABASE_ROUTERS = [NothingOnTheTrail()]
     assert {(column.using, str(column)) for column in list_encrypted_columns("default")} == {
-        ("default", name) for name in OURS | THEIRS
+        ("default", name) for name in PACKAGE_COLUMNS | HOST_COLUMNS
     }
     assert list_encrypted_columns("phi_audit") == ()
 
@@ -87,7 +87,7 @@ class NothingOnTheTrail:
         return db == "default"
 
 
-def test_count_tells_the_texts_by_key_and_opens_none(ward: Any, seal_under: Any) -> None:
+def test_key_usage_counts_texts_by_key_without_decryption(ward: Any, seal_under: Any) -> None:
     (old,) = seal_under(OLD)
     column, (first, second, third, fourth, _) = column_of(ward.Chart, "text"), charts(ward, 5)
     ward.Chart.objects.create(text=None)
@@ -103,28 +103,26 @@ def test_count_tells_the_texts_by_key_and_opens_none(ward: Any, seal_under: Any)
 
 
 @pytest.mark.parametrize("batch", [1, 2, 7, 8, 100])
-def test_reseal_seals_every_old_text_under_the_newest_key_in_batches(ward: Any, seal_under: Any, batch: int) -> None:
+def test_reencrypt_encrypts_old_texts_under_the_newest_key_in_batches(ward: Any, seal_under: Any, batch: int) -> None:
     seal_under(OLD)
-    column, made = column_of(ward.Chart, "text"), charts(ward, 7)
+    column, created = column_of(ward.Chart, "text"), charts(ward, 7)
     seal_under(NEW, OLD)
     newest = charts(ward, 2)
     ward.Chart.objects.create(text=None)
-    kept = {str(pk): text for pk, text in texts(column).items() if pk in {str(c.pk) for c in newest} or text is None}
+    stored = {str(pk): text for pk, text in texts(column).items() if pk in {str(c.pk) for c in newest} or text is None}
     ring, looked_at = keyring.get_keys("ENCRYPTION_KEYS"), list[int]()
     assert reencrypt(column, keys=ring, batch_size=batch, report_progress=looked_at.append) == ReencryptionResult(
         reencrypted=7
     )
     assert looked_at == [*range(batch, 7, batch), 7]
     assert count_key_usage(column) == KeyUsage(counts_by_key_id={ring[0].id: 9})
-    assert kept.items() <= texts(column).items()
+    assert stored.items() <= texts(column).items()
     seal_under(NEW)
-    assert [opened(ward.Chart.objects.get(pk=each.pk), "text") for each in made] == [f"text {n}" for n in range(7)]
+    assert [opened(ward.Chart.objects.get(pk=item.pk), "text") for item in created] == [f"text {n}" for n in range(7)]
     assert reencrypt(column, keys=ring, batch_size=batch) == ReencryptionResult()
 
 
-def test_reseal_reaches_every_table_whatever_its_key_is_and_whatever_its_manager_hides(
-    ward: Any, seal_under: Any
-) -> None:
+def test_reencrypt_covers_every_primary_key_type_and_rows_that_the_manager_hides(ward: Any, seal_under: Any) -> None:
     seal_under(OLD)
     charts(ward, 2, archived=True)
     for code in ("a,b", "ünï·'\"\\\t", "%s", "Ω"):
@@ -136,11 +134,13 @@ def test_reseal_reaches_every_table_whatever_its_key_is_and_whatever_its_manager
     ring = seal_under(NEW, OLD)
     done = {str(column): reencrypt(column, keys=ring, batch_size=2) for column in list_encrypted_columns()}
     expected = {"ward_chart.text": 2, "ward_bed.The Note": 4, "ward_visit.note": 4, "ward_patient.history": 3}
-    assert done == {name: ReencryptionResult(reencrypted=expected.get(name, 0)) for name in OURS | THEIRS}
+    assert done == {
+        name: ReencryptionResult(reencrypted=expected.get(name, 0)) for name in PACKAGE_COLUMNS | HOST_COLUMNS
+    }
     seal_under(NEW)
     assert all(opened(bed, "note") == f"of {bed.code}" for bed in ward.Bed.objects.all())
     assert all(opened(visit, "note") == str(visit) for visit in ward.Visit.objects.all())
-    assert [opened(ward.Patient.objects.get(pk=each.pk), "history") for each in patients] == [
+    assert [opened(ward.Patient.objects.get(pk=patient.pk), "history") for patient in patients] == [
         f"history {n}" for n in range(3)
     ]
 
@@ -171,9 +171,7 @@ DAMAGES: dict[str, Callable[[str, list[str]], str]] = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_reseal_leaves_what_can_not_be_opened_as_it_is_and_tells_its_row(
-    ward: Any, seal_under: Any, damage: str
-) -> None:
+def test_reencrypt_keeps_and_reports_undecryptable_texts(ward: Any, seal_under: Any, damage: str) -> None:
     unrelated = "a key that has sealed nothing......"
     ring = seal_under(OLD, base64.urlsafe_b64encode(unrelated.encode()[:32]).decode())
     column = column_of(ward.Chart, "text")
@@ -186,11 +184,11 @@ def test_reseal_leaves_what_can_not_be_opened_as_it_is_and_tells_its_row(
     ]
     text = DAMAGES[damage](texts(column)[key_in_database(damaged.pk)], others)
     write(column, damaged.pk, text)
-    ring, told = seal_under(NEW, OLD, keyring_text(ring[1])), list[str]()
-    assert reencrypt(column, keys=ring, batch_size=1, report_undecryptable=told.append) == ReencryptionResult(
+    ring, reported = seal_under(NEW, OLD, keyring_text(ring[1])), list[str]()
+    assert reencrypt(column, keys=ring, batch_size=1, report_undecryptable=reported.append) == ReencryptionResult(
         reencrypted=1, undecryptable=1
     )
-    assert told == [str(damaged.pk)]
+    assert reported == [str(damaged.pk)]
     assert texts(column)[key_in_database(damaged.pk)] == text
     assert opened(ward.Chart.objects.get(pk=other.pk), "text") == "text 1"
 
@@ -204,7 +202,7 @@ def keyring_text(key: keyring.SymmetricKey) -> str:
 
 
 @pytest.mark.parametrize("name", RETENTION)
-def test_reseal_leaves_what_is_under_a_retention_key_and_does_not_take_it_for_a_fault(
+def test_reencrypt_keeps_texts_under_retention_keys_without_reporting_them(
     ward: Any, seal_under: Any, name: str
 ) -> None:
     seal_under(OLD)
@@ -218,7 +216,7 @@ def test_reseal_leaves_what_is_under_a_retention_key_and_does_not_take_it_for_a_
 
 
 def in_a_thread(act: Callable[[], Any]) -> Any:
-    """Return what act returns, done on a connection of its own."""
+    """Return the result of the function, run with its own connection."""
 
     def with_its_own_connection() -> Any:
         try:
@@ -230,10 +228,10 @@ def in_a_thread(act: Callable[[], Any]) -> Any:
         return pool.submit(with_its_own_connection).result(30)
 
 
-def test_reseal_keeps_what_a_writer_has_put_there_since_it_was_read(ward: Any, seal_under: Any) -> None:
+def test_reencrypt_keeps_concurrent_changes(ward: Any, seal_under: Any) -> None:
     seal_under(OLD)
-    column, made = column_of(ward.Chart, "text"), charts(ward, 6)
-    ring, changed, deleted, reads = seal_under(NEW, OLD), made[1].pk, made[2].pk, list[str]()
+    column, created = column_of(ward.Chart, "text"), charts(ward, 6)
+    ring, changed, deleted, reads = seal_under(NEW, OLD), created[1].pk, created[2].pk, list[str]()
 
     def change() -> None:
         ward.Chart.objects.filter(pk=deleted).delete()
@@ -253,13 +251,17 @@ def test_reseal_keeps_what_a_writer_has_put_there_since_it_was_read(ward: Any, s
     assert opened(ward.Chart.objects.get(pk=changed), "text") == "new"
     assert not ward.Chart.objects.filter(pk=deleted).exists()
     assert count_key_usage(column) == KeyUsage(counts_by_key_id={ring[0].id: 5})
-    assert [opened(ward.Chart.objects.get(pk=each.pk), "text") for each in made[3:]] == ["text 3", "text 4", "text 5"]
+    assert [opened(ward.Chart.objects.get(pk=item.pk), "text") for item in created[3:]] == [
+        "text 3",
+        "text 4",
+        "text 5",
+    ]
 
 
-def test_reseal_takes_again_what_a_writer_without_the_new_key_wrote_since(ward: Any, seal_under: Any) -> None:
+def test_reencrypt_repeats_texts_that_a_concurrent_writer_changed_under_an_old_key(ward: Any, seal_under: Any) -> None:
     seal_under(OLD)
-    column, made = column_of(ward.Chart, "text"), charts(ward, 2)
-    sealed_elsewhere = ward.Chart(pk=made[0].pk, text="new")
+    column, created = column_of(ward.Chart, "text"), charts(ward, 2)
+    sealed_elsewhere = ward.Chart(pk=created[0].pk, text="new")
     column.field.pre_save(sealed_elsewhere, add=False)
     ring, reads = seal_under(NEW, OLD), list[str]()
 
@@ -267,26 +269,26 @@ def test_reseal_takes_again_what_a_writer_without_the_new_key_wrote_since(ward: 
         result = execute(sql, params, many, context)
         reads.append(sql)
         if len(reads) == 1:
-            in_a_thread(lambda: write(column, made[0].pk, sealed_elsewhere.text.text))
+            in_a_thread(lambda: write(column, created[0].pk, sealed_elsewhere.text.ciphertext))
         return result
 
     with connection.execute_wrapper(change_after_the_first_read):
         assert reencrypt(column, keys=ring) == ReencryptionResult(reencrypted=2)
-    assert opened(ward.Chart.objects.get(pk=made[0].pk), "text") == "new"
+    assert opened(ward.Chart.objects.get(pk=created[0].pk), "text") == "new"
     assert count_key_usage(column) == KeyUsage(counts_by_key_id={ring[0].id: 2})
 
 
 @pytest.mark.postgresql
-def test_reseal_waits_for_no_row_that_somebody_holds_and_the_next_run_takes_it(ward: Any, seal_under: Any) -> None:
+def test_reencrypt_skips_locked_rows_and_the_next_run_processes_them(ward: Any, seal_under: Any) -> None:
     seal_under(OLD)
-    column, made = column_of(ward.Chart, "text"), charts(ward, 10)
+    column, created = column_of(ward.Chart, "text"), charts(ward, 10)
     ring = seal_under(NEW, OLD)
-    with transaction_beside(lambda: ward.Chart.objects.select_for_update().get(pk=made[4].pk)):
+    with transaction_beside(lambda: ward.Chart.objects.select_for_update().get(pk=created[4].pk)):
         assert reencrypt(column, keys=ring, batch_size=5) == ReencryptionResult(reencrypted=9, skipped=1)
     assert reencrypt(column, keys=ring, batch_size=5) == ReencryptionResult(reencrypted=1)
 
 
-def test_reseal_that_was_stopped_goes_on(ward: Any, seal_under: Any) -> None:
+def test_stopped_reencryption_is_continued(ward: Any, seal_under: Any) -> None:
     seal_under(OLD)
     column, _ = column_of(ward.Chart, "text"), charts(ward, 9)
     ring = seal_under(NEW, OLD)
@@ -302,9 +304,9 @@ def test_reseal_that_was_stopped_goes_on(ward: Any, seal_under: Any) -> None:
     assert reencrypt(column, keys=ring, batch_size=3) == ReencryptionResult(reencrypted=3)
 
 
-def test_reseal_by_two_at_once_shares_the_work(ward: Any, seal_under: Any) -> None:
+def test_two_concurrent_reencryptions_share_the_work(ward: Any, seal_under: Any) -> None:
     seal_under(OLD)
-    column, made = column_of(ward.Chart, "text"), charts(ward, 400)
+    column, created = column_of(ward.Chart, "text"), charts(ward, 400)
     ring, start = seal_under(NEW, OLD), threading.Barrier(2)
 
     def work() -> ReencryptionResult:
@@ -318,10 +320,10 @@ def test_reseal_by_two_at_once_shares_the_work(ward: Any, seal_under: Any) -> No
         results = [future.result(60) for future in [pool.submit(work) for _ in range(2)]]
     assert sum(result.reencrypted for result in results) == 400
     assert not any(result.undecryptable or result.skipped for result in results)
-    assert {opened(chart, "text") for chart in ward.Chart.objects.all()} == {f"text {n}" for n in range(len(made))}
+    assert {opened(chart, "text") for chart in ward.Chart.objects.all()} == {f"text {n}" for n in range(len(created))}
 
 
-def test_reseal_inside_a_transaction_is_refused(ward: Any, seal_under: Any) -> None:
+def test_reencrypt_inside_a_transaction_is_refused(ward: Any, seal_under: Any) -> None:
     seal_under(OLD)
     column, _ = column_of(ward.Chart, "text"), charts(ward, 1)
     ring = seal_under(NEW, OLD)
@@ -330,9 +332,9 @@ def test_reseal_inside_a_transaction_is_refused(ward: Any, seal_under: Any) -> N
     assert reencrypt(column, keys=ring) == ReencryptionResult(reencrypted=1)
 
 
-def test_reseal_takes_no_more_memory_for_more_rows(ward: Any, seal_under: Any) -> None:
+def test_reencrypt_needs_no_more_memory_for_more_rows(ward: Any, seal_under: Any) -> None:
     column, peaks = column_of(ward.Chart, "text"), []
-    # The first one fills what is kept from then on: caches, prepared statements.
+    # The first run fills caches and prepared statements.
     for many in (500, 500, 5_000):
         seal_under(OLD)
         ward.Chart.objects.all().delete()

@@ -1,4 +1,4 @@
-"""Subject keys are appended, promoted and removed, and nobody is lost or doubled on the way."""
+"""Subject keys are appended, promoted and removed without losing or duplicating a person."""
 
 import json
 import shlex
@@ -35,16 +35,16 @@ ONE, TWO = key("test subject key 1"), key("test subject key 2")
 
 
 def use(*keys: SymmetricKey) -> dict[str, tuple[int, int, int, bool]]:
-    """Return for each key: digests, persons who lack one, persons lost without it, whether it may go."""
-    found = get_subject_key_usage([each.id for each in keys])
+    """Return for each key: digests, persons without one, dependent persons, whether it is removable."""
+    actual = get_subject_key_usage([item.id for item in keys])
     return {
-        each.id: (each.digests, each.persons_without_digest, each.dependent_persons, each.removable)
-        for each in found.keys
+        item.id: (item.digests, item.persons_without_digest, item.dependent_persons, item.removable)
+        for item in actual.keys
     }
 
 
 @pytest.mark.django_db
-def test_use_of_keys_counts_what_each_is_needed_for() -> None:
+def test_subject_key_usage_counts_what_each_key_is_needed_for() -> None:
     for sub in "abc":
         sign_in([KEY_1], sub=sub)
     assert use(KEY_1) == {KEY_1.id: (3, 0, 3, False)}
@@ -57,12 +57,12 @@ def test_use_of_keys_counts_what_each_is_needed_for() -> None:
 
 
 @pytest.mark.django_db
-def test_use_of_keys_names_what_left_the_list_and_whom_that_loses() -> None:
+def test_subject_key_usage_includes_removed_keys_and_dependent_persons() -> None:
     sign_in([KEY_1], sub="a")
     sign_in([KEY_1, KEY_2], sub="b")
-    found = get_subject_key_usage([KEY_2.id])
-    assert (found.persons, found.unknown_persons) == (2, 1)
-    assert [(each.id, each.position) for each in found.keys] == [(KEY_2.id, 1), (KEY_1.id, None)]
+    actual = get_subject_key_usage([KEY_2.id])
+    assert (actual.persons, actual.unknown_persons) == (2, 1)
+    assert [(item.id, item.position) for item in actual.keys] == [(KEY_2.id, 1), (KEY_1.id, None)]
     assert use(KEY_2) == {KEY_2.id: (1, 1, 1, False), KEY_1.id: (2, 0, 1, False)}
     sign_in([KEY_1, KEY_2], sub="a")
     assert use(KEY_2) == {KEY_2.id: (2, 0, 2, False), KEY_1.id: (2, 0, 0, True)}
@@ -70,12 +70,12 @@ def test_use_of_keys_names_what_left_the_list_and_whom_that_loses() -> None:
 
 
 @pytest.mark.django_db
-def test_use_of_keys_of_nobody_is_nothing() -> None:
+def test_subject_key_usage_without_persons_is_zero() -> None:
     assert use(KEY_1) == {KEY_1.id: (0, 0, 0, False)}
 
 
 @pytest.mark.django_db
-def test_use_of_keys_is_a_count_for_each_key_and_three_more() -> None:
+def test_subject_key_usage_executes_one_query_per_key_and_three_more() -> None:
     sign_in([KEY_1, KEY_2])
     with capturing() as context:
         get_subject_key_usage([KEY_1.id, KEY_2.id, KEY_3.id])
@@ -84,21 +84,24 @@ def test_use_of_keys_is_a_count_for_each_key_and_three_more() -> None:
 
 
 @pytest.mark.django_db
-def test_retire_of_a_key_that_left_the_list_deletes_its_digests_alone() -> None:
+def test_retiring_a_removed_key_deletes_only_its_digests() -> None:
     for sub in "abcde":
         sign_in([KEY_1, KEY_2, KEY_3], sub=sub)
-    told: list[int] = []
+    progress_counts: list[int] = []
     assert (
-        retire_subject_key(KEY_1.id, configured_key_ids=[KEY_2.id, KEY_3.id], batch_size=2, progress=told.append) == 5
+        retire_subject_key(
+            KEY_1.id, configured_key_ids=[KEY_2.id, KEY_3.id], batch_size=2, progress=progress_counts.append
+        )
+        == 5
     )
-    assert told == [2, 4, 5]
+    assert progress_counts == [2, 4, 5]
     assert set(SubjectDigest.objects.values_list("key_id", flat=True)) == {KEY_2.id, KEY_3.id}
     assert SubjectDigest.objects.count() == 10
     assert retire_subject_key(KEY_1.id, configured_key_ids=[KEY_2.id, KEY_3.id]) == 0
 
 
 @pytest.mark.django_db
-def test_retire_of_a_configured_key_is_refused() -> None:
+def test_retiring_a_configured_key_is_refused() -> None:
     sign_in([KEY_1, KEY_2])
     with pytest.raises(KeyInUse, match="is configured") as refused:
         retire_subject_key(KEY_1.id, configured_key_ids=[KEY_2.id, KEY_1.id])
@@ -107,7 +110,7 @@ def test_retire_of_a_configured_key_is_refused() -> None:
 
 
 @pytest.mark.django_db
-def test_retire_while_persons_are_known_by_that_key_alone_is_refused_and_deletes_nothing() -> None:
+def test_retiring_a_key_with_dependent_persons_is_refused() -> None:
     for sub in "abc":
         sign_in([KEY_1], sub=sub)
     sign_in([KEY_1, KEY_2], sub="a")
@@ -120,8 +123,8 @@ def test_retire_while_persons_are_known_by_that_key_alone_is_refused_and_deletes
 
 
 @pytest.mark.django_db
-def test_retire_deletes_no_digest_by_which_alone_somebody_is_known_whatever_comes_in_between() -> None:
-    """No sign-in leaves such a person beside digests of other keys; a restored backup could."""
+def test_retiring_a_key_deletes_no_needed_digest_despite_concurrent_changes() -> None:
+    """No sign-in leaves such a person next to digests of other keys, but a restored backup may."""
     people = [sign_in([KEY_1, KEY_2], sub=sub).subject for sub in "abc"]
 
     def restore(done: int) -> None:
@@ -135,7 +138,7 @@ def test_retire_deletes_no_digest_by_which_alone_somebody_is_known_whatever_come
 
 
 @pytest.mark.django_db
-def test_retire_that_was_stopped_goes_on() -> None:
+def test_stopped_retirement_is_continued() -> None:
     for sub in "abc":
         sign_in([KEY_1, KEY_2], sub=sub)
 
@@ -151,7 +154,7 @@ def test_retire_that_was_stopped_goes_on() -> None:
 @pytest.mark.postgresql
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize("shared", [[], [KEY_3]], ids=["disjoint lists", "a key in both lists"])
-def test_retire_on_two_servers_with_other_lists_at_once_loses_nobody(shared: list[SymmetricKey]) -> None:
+def test_concurrent_retirements_with_different_lists_lose_no_person(shared: list[SymmetricKey]) -> None:
     sign_in([KEY_1, KEY_2, *shared])
     meeting = Meeting()
 
@@ -174,12 +177,12 @@ def test_retire_on_two_servers_with_other_lists_at_once_loses_nobody(shared: lis
 
 
 class Operator:
-    """Follows the page, command by command, on a portal whose list of keys changes."""
+    """Follows the documentation, command by command, on a portal whose key list changes."""
 
     def __init__(self, settings: Any) -> None:
         self.settings = settings
-        shown = [*commands(PAGE, "status"), *commands(PAGE, "retire")]
-        self.shown: Iterator[str] = iter(shlex.join(words[2:]) for words in shown)
+        displayed = [*commands(PAGE, "status"), *commands(PAGE, "retire")]
+        self.shown: Iterator[str] = iter(shlex.join(words[2:]) for words in displayed)
 
     def configure(self, *texts: str) -> list[SymmetricKey]:
         self.settings.PHI_OIDC = {**self.settings.PHI_OIDC, "SUBJECT_KEYS": list(texts)}
@@ -198,12 +201,12 @@ class Operator:
 
     def status(self) -> dict[str, tuple[int | None, int, bool]]:
         keys = json.loads(self.run("phi_oidc keys status --json"))["subject_keys"]["keys"]
-        return {each["id"]: (each["position"], each["lost"], each["removable"]) for each in keys}
+        return {item["id"]: (item["position"], item["dependent_persons"], item["removable"]) for item in keys}
 
 
 @pytest.mark.django_db(transaction=True)
-def test_rotation_as_the_page_tells_it_doubles_and_loses_nobody(settings: Any) -> None:
-    """Two servers, each with its own list wherever a restart comes between, and all persons at both at once."""
+def test_documented_rotation_duplicates_and_loses_no_person(settings: Any) -> None:
+    """Two servers with different lists between restarts, and all persons on both at the same time."""
     operator = Operator(settings)
     people = [f"person {number}" for number in range(4)]
     accounts_of: dict[str, set[Any]] = {sub: set() for sub in [*people, "dormant"]}
@@ -211,7 +214,7 @@ def test_rotation_as_the_page_tells_it_doubles_and_loses_nobody(settings: Any) -
     def everybody_signs_in(*servers: list[SymmetricKey], subs: list[str]) -> None:
         for sub in subs:
             pair = at_once(*(lambda keys=keys, sub=sub: user_at(keys, sub) for keys in servers))
-            # Somebody new may be refused where a key is missing; not at both, and nobody whom the tables know.
+            # A new person may be refused where a key is missing, but not on both servers; a known person never.
             assert pair.count(None) <= (0 if accounts_of[sub] else 1)
             accounts_of[sub] |= set(pair) - {None}
         assert {len(users) for users in accounts_of.values()} <= {0, 1}
@@ -258,7 +261,7 @@ def test_rotation_as_the_page_tells_it_doubles_and_loses_nobody(settings: Any) -
 
 
 def user_at(keys: list[SymmetricKey], sub: str) -> Any:
-    """Return the pk of whom the sign-in leads to; None when it is refused for want of a key."""
+    """Return the pk of the account that the sign-in finds; None when a missing key refuses it."""
     try:
         return sign_in(keys, sub=sub).user.pk
     except SubjectKeyMissing:
@@ -266,12 +269,12 @@ def user_at(keys: list[SymmetricKey], sub: str) -> Any:
 
 
 def checks() -> list[str | None]:
-    found = run_checks(tags=["database"], databases=["default"])
-    return [message.id for message in found if str(message.id).startswith("django_phi_oidc.E")]
+    actual = run_checks(tags=["database"], databases=["default"])
+    return [message.id for message in actual if str(message.id).startswith("django_phi_oidc.E")]
 
 
 @pytest.mark.django_db
-def test_removal_of_a_person_takes_the_digests_and_frees_the_key() -> None:
+def test_deleting_a_person_deletes_the_digests_and_frees_the_key() -> None:
     sign_in([KEY_1], sub="dormant")
     sign_in([KEY_1, KEY_2], sub="a")
     assert use(KEY_2, KEY_1)[KEY_1.id][2:] == (1, False)

@@ -1,4 +1,4 @@
-"""A value is spent once, across all processes."""
+"""An identifier is marked as used once, across all processes."""
 
 import json
 import os
@@ -29,12 +29,12 @@ from django_phi_oidc.replay.cache import mark_used
 connection.ensure_connection()
 print("ready", flush=True)
 sys.stdin.readline()
-print(json.dumps(mark_used("state", "raced", until=datetime(2100, 1, 1, tzinfo=UTC))), flush=True)
+print(json.dumps(mark_used("state", "raced", expires_at=datetime(2100, 1, 1, tzinfo=UTC))), flush=True)
 """
 
 
 @pytest.mark.django_db
-def test_spend_of_a_value_is_true_once_and_of_another_kind_or_value_again() -> None:
+def test_mark_used_is_true_once_for_each_kind_and_identifier() -> None:
     assert mark_used("state", "value", expires_at=UNTIL) is True
     assert mark_used("state", "value", expires_at=UNTIL) is False
     assert mark_used("nonce", "value", expires_at=UNTIL) is True
@@ -42,27 +42,27 @@ def test_spend_of_a_value_is_true_once_and_of_another_kind_or_value_again() -> N
 
 
 @pytest.mark.django_db
-def test_spend_keeps_no_value() -> None:
+def test_mark_used_does_not_store_the_identifier() -> None:
     mark_used("state", "a-secret-value", expires_at=UNTIL)
     assert "a-secret-value" not in json.dumps(list(UsedIdentifier.objects.values()), default=str)
 
 
 @pytest.mark.django_db
-def test_spend_makes_one_statement() -> None:
+def test_mark_used_executes_one_statement() -> None:
     with CaptureQueriesContext(connections["default"]) as queries:
         mark_used("state", "value", expires_at=UNTIL)
     assert [query["sql"].split()[0] for query in queries if "SAVEPOINT" not in query["sql"]] == ["INSERT"]
 
 
 @pytest.mark.django_db(transaction=True)
-def test_spend_in_an_open_transaction_raises_and_spends_nothing() -> None:
+def test_mark_used_in_an_open_transaction_raises_and_writes_nothing() -> None:
     with transaction.atomic(), pytest.raises(RuntimeError, match="durable"):
         mark_used("state", "value", expires_at=UNTIL)
     assert mark_used("state", "value", expires_at=UNTIL) is True
 
 
 @pytest.mark.django_db(transaction=True)
-def test_spend_with_transaction_shares_the_fate_of_that_transaction() -> None:
+def test_mark_used_in_transaction_commits_and_rolls_back_with_it() -> None:
     with transaction.atomic():
         assert mark_used_in_transaction("state", "value", expires_at=UNTIL) is True
         transaction.set_rollback(True)
@@ -73,7 +73,7 @@ def test_spend_with_transaction_shares_the_fate_of_that_transaction() -> None:
 
 
 @pytest.mark.django_db(transaction=True)
-def test_spend_with_transaction_of_what_was_spent_leaves_the_transaction_good() -> None:
+def test_mark_used_in_transaction_of_a_used_identifier_keeps_the_transaction_usable() -> None:
     mark_used("state", "value", expires_at=UNTIL)
     with transaction.atomic():
         assert mark_used_in_transaction("state", "value", expires_at=UNTIL) is False
@@ -82,38 +82,38 @@ def test_spend_with_transaction_of_what_was_spent_leaves_the_transaction_good() 
 
 
 @pytest.mark.django_db(transaction=True)
-def test_spend_with_transaction_without_one_raises_and_spends_nothing() -> None:
-    with pytest.raises(RuntimeError, match="open one"):
+def test_mark_used_in_transaction_without_a_transaction_raises_and_writes_nothing() -> None:
+    with pytest.raises(RuntimeError, match="open transaction"):
         mark_used_in_transaction("state", "value", expires_at=UNTIL)
     assert was_used("state", "value") is False
 
 
 @pytest.mark.django_db(transaction=True)
-def test_spend_is_committed_when_it_returns() -> None:
+def test_mark_used_is_committed_when_it_returns() -> None:
     mark_used("state", "value", expires_at=UNTIL)
-    seen: list[bool] = []
+    results: list[bool] = []
 
-    def look() -> None:
-        seen.append(was_used("state", "value"))
+    def check() -> None:
+        results.append(was_used("state", "value"))
         connections.close_all()
 
-    thread = threading.Thread(target=look)
+    thread = threading.Thread(target=check)
     thread.start()
     thread.join(timeout=30)
-    assert seen == [True]
+    assert results == [True]
 
 
 @pytest.mark.postgresql
 @pytest.mark.django_db(transaction=True)
-def test_spend_in_a_race_of_threads_is_true_exactly_once() -> None:
+def test_mark_used_is_true_for_exactly_one_of_concurrent_threads() -> None:
     start = threading.Barrier(20)
-    answers: list[bool] = []
+    results: list[bool] = []
 
     def race() -> None:
         try:
             connections["default"].ensure_connection()
             start.wait(timeout=30)
-            answers.append(mark_used("state", "raced", expires_at=UNTIL))
+            results.append(mark_used("state", "raced", expires_at=UNTIL))
         finally:
             connections.close_all()
 
@@ -122,11 +122,11 @@ def test_spend_in_a_race_of_threads_is_true_exactly_once() -> None:
         thread.start()
     for thread in threads:
         thread.join(timeout=60)
-    assert sorted(answers) == [False] * 19 + [True]
+    assert sorted(results) == [False] * 19 + [True]
 
 
 @pytest.mark.django_db(transaction=True)
-def test_spend_in_a_race_of_processes_is_true_exactly_once() -> None:
+def test_mark_used_is_true_for_exactly_one_of_concurrent_processes() -> None:
     environment = databases.child_environment(os.environ, settings.DATABASES)
     racers = [
         subprocess.Popen(
@@ -142,16 +142,16 @@ def test_spend_in_a_race_of_processes_is_true_exactly_once() -> None:
             assert racer.stdin
             racer.stdin.write("\n")
             racer.stdin.flush()
-        answers = [json.loads(racer.communicate(timeout=60)[0]) for racer in racers]
+        results = [json.loads(racer.communicate(timeout=60)[0]) for racer in racers]
     finally:
         for racer in racers:
             racer.kill()
             racer.wait()
-    assert sorted(answers) == [False, False, False, True]
+    assert sorted(results) == [False, False, False, True]
 
 
 @pytest.mark.django_db
-def test_was_spent_before_and_after() -> None:
+def test_was_used_before_and_after() -> None:
     assert was_used("state", "value") is False
     mark_used("state", "value", expires_at=UNTIL)
     assert was_used("state", "value") is True
@@ -159,7 +159,7 @@ def test_was_spent_before_and_after() -> None:
 
 
 @pytest.mark.django_db
-def test_prune_forgets_what_is_due_and_nothing_else() -> None:
+def test_delete_expired_deletes_only_expired_identifiers() -> None:
     mark_used("state", "due", expires_at=NOW - timedelta(microseconds=1))
     mark_used("state", "not due", expires_at=NOW)
     assert delete_expired(now=NOW) == 1
@@ -167,7 +167,7 @@ def test_prune_forgets_what_is_due_and_nothing_else() -> None:
 
 
 @pytest.mark.django_db
-def test_prune_spent_takes_the_time_from_the_clock() -> None:
+def test_delete_expired_identifiers_uses_the_clock() -> None:
     mark_used("state", "value", expires_at=UNTIL)
     with clock.override_clock(lambda: UNTIL):
         delete_expired_identifiers()

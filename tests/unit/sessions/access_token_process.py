@@ -1,6 +1,7 @@
-"""A server of its own: `call_for_token.py SESSION N`. Says "ready", waits for a line, then N threads want a token.
+"""A separate server process: `access_token_process.py SESSION N`.
 
-Prints what each got, as JSON: the token's SHA-256, or the code of the error.
+It prints "ready" and waits for a line. Then N threads get a token, and it prints the SHA-256 of each token or the code
+of the error, as JSON.
 """
 
 import hashlib

@@ -1,4 +1,4 @@
-"""Another server of the portal: `hear_once.py ENGINE CACHE_FOLDER ISSUER SUB` hears that somebody signed out."""
+"""A separate server process: `logout_token_process.py ENGINE CACHE_FOLDER ISSUER SUB` processes a logout token."""
 
 import sys
 

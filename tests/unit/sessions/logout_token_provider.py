@@ -1,4 +1,4 @@
-"""An OP that signs logout tokens, a portal on a socket, and what goes between them."""
+"""A provider that signs logout tokens, a portal on a socket, and the requests between them."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -20,7 +20,7 @@ FORM = "application/x-www-form-urlencoded"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """What came back. Header names are lower-case."""
+    """An HTTP response. Header names are lower-case."""
 
     status: int
     headers: Mapping[str, str]
@@ -35,7 +35,7 @@ class Answer:
 
 
 def exchange(base: str, method: str, path: str, body: bytes = b"", **headers: str) -> Answer:
-    """Send a request over a socket; the server has finished with it, its database included, when this returns."""
+    """Send a request over a socket; return when the server has finished it, including its database work."""
     connection = HTTPConnection(urlsplit(base).netloc, timeout=30)
     try:
         named = {name.replace("_", "-"): value for name, value in headers.items()}
@@ -57,23 +57,23 @@ def exchange(base: str, method: str, path: str, body: bytes = b"", **headers: st
 
 
 def deliver(base: str, token: str, **more: str) -> Answer:
-    """Post a logout token as an OP does. Spec: Back-Channel Logout 2.5."""
+    """Post a logout token as a provider does. Spec: Back-Channel Logout 2.5."""
     return exchange(base, "POST", BACKCHANNEL, urlencode({"logout_token": token, **more}).encode(), Content_Type=FORM)
 
 
 def token_of(provider: DemoProvider, *, client_id: str = "portal", **about: str) -> str:
-    """Return a logout token as the provider makes it: of sub, sid or both; its hook has had its say."""
+    """Return a logout token of the provider with sub, sid or both, after its hooks."""
     return create_logout_token(provider.state, provider.state.clients[client_id], **about)
 
 
 def declaration(provider: DemoProvider, **options: Any) -> dict[str, Any]:
-    """Return the provider as a project declares it."""
+    """Return the provider's declaration for the settings."""
     declared = {"issuer": provider.issuer, "client_id": "portal", "client_secret": SECRET, "allow_loopback_http": True}
     return {**declared, **options}
 
 
 def declare(settings: Any, **providers: dict[str, Any]) -> None:
-    """Declare these providers, and no other. Nothing of theirs is known yet."""
+    """Declare only these providers, and clear what is cached of them."""
     settings.PHI_OIDC = {**settings.PHI_OIDC, "PROVIDERS": providers}
     _providers.clear()
 
@@ -94,7 +94,7 @@ def portal(live_server: Any, settings: Any) -> str:
 
 @pytest.fixture
 def provider(_signing_provider: DemoProvider, portal: str, settings: Any) -> Iterator[DemoProvider]:
-    """Yield the portal's default provider, which knows where to post logout tokens."""
+    """Yield the portal's default provider, which has the URL for logout tokens."""
     uri = f"{portal}{BACKCHANNEL}"
     _signing_provider.register_client(
         Client("portal", SECRET, [f"{portal}/oidc/callback/"], backchannel_logout_uri=uri)

@@ -1,4 +1,4 @@
-"""People whom an OP knows by a `sub`, and sessions that it knows by a `sid`."""
+"""Persons with a `sub`, and sessions with a `sid`."""
 
 import uuid
 from collections.abc import Callable
@@ -14,24 +14,24 @@ from django_phi_oidc.sessions.lifecycle import start_session
 from django_phi_oidc.sessions.models import OIDCSession, sha256_hex
 from django_phi_oidc.subjects.identifiers import compute_subject_digest
 from django_phi_oidc.subjects.models import PairwiseSubject, SubjectDigest
-from tests.support.session_fixtures import SignedIn
+from tests.support.session_fixtures import SignedIn, django_session_exists
 
 ISSUER = "https://op"
 
 
 def name(signed_in: SignedIn, *, sub: str, sid: str = "", issuer: str = ISSUER) -> SignedIn:
-    """Let that issuer know the person as sub, under every subject key, and the session as sid."""
+    """Store the digests of the person's sub under every subject key, and the sid of the session."""
     PairwiseSubject.objects.filter(pk=signed_in.subject.pk).update(issuer=issuer)
     sid_digest = sha256_hex(sid) if sid else ""
     OIDCSession.objects.filter(pk=signed_in.session.pk).update(issuer=issuer, sid_digest=sid_digest)
     for key in keyring.get_keys("SUBJECT_KEYS"):
-        found = compute_subject_digest(key.material, issuer=issuer, sub=sub)
-        SubjectDigest.objects.create(subject=signed_in.subject, issuer=issuer, key_id=key.id, digest=found)
+        digest = compute_subject_digest(key.material, issuer=issuer, sub=sub)
+        SubjectDigest.objects.create(subject=signed_in.subject, issuer=issuer, key_id=key.id, digest=digest)
     return signed_in
 
 
 def sign_in_again(signed_in: SignedIn, *, sid: str = "", issuer: str = ISSUER) -> str:
-    """Begin one more session of that person; return the key of its Django session."""
+    """Start one more session of that person; return the key of its Django session."""
     session_id = uuid.uuid4()
     store = import_module(settings.SESSION_ENGINE).SessionStore()
     store["phi_oidc_session"] = str(session_id)
@@ -59,8 +59,15 @@ def sign_in_again(signed_in: SignedIn, *, sid: str = "", issuer: str = ISSUER) -
 
 
 def sign_in_often(sign_in: Callable[..., SignedIn], times: int, *, sub: str, issuer: str = ISSUER) -> SignedIn:
-    """Sign somebody in, with so many sessions in all, each with a `sid` of its own and two tokens."""
+    """Sign a person in with that many sessions, each with its own `sid` and two tokens."""
     signed_in = name(sign_in(), sub=sub, sid="sid-0", issuer=issuer)
     for number in range(1, times):
         sign_in_again(signed_in, sid=f"sid-{number}", issuer=issuer)
     return signed_in
+
+
+def is_live(signed_in: SignedIn) -> bool:
+    """Say whether the OIDC session is live; the Django session must be in the same state."""
+    is_unended = OIDCSession.objects.get(pk=signed_in.session.pk).ended_at is None
+    assert django_session_exists(signed_in.django_key) is is_unended
+    return is_unended

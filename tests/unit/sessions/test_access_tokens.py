@@ -1,4 +1,4 @@
-"""A live access token for the host project, at a provider that rotates refresh tokens and notices their reuse."""
+"""A valid access token for the host project, from a provider that rotates refresh tokens and detects their reuse."""
 
 import hashlib
 import json
@@ -53,14 +53,14 @@ from tests.support.session_fixtures import wait_for
 __all__ = ["_http_op", "_logs_hold_no_secret", "browser", "op", "portal"]  # fixtures
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "phi_audit"])
 
-Bend = Callable[[MutableExchange, dict[str, Any]], Any]
+Tampering = Callable[[MutableExchange, dict[str, Any]], Any]
 EXPIRED, EXPIRING, LIVE = -1, 29, 32
 """Seconds until the stored access token expires."""
 
 
 @pytest.fixture
 def session(op: DemoProvider, browser: Browser) -> uuid.UUID:
-    """Return the id of the session of somebody who has just signed in, with an access token that has expired."""
+    """Return the id of the session of a new sign-in whose access token has expired."""
     assert browser.sign_in(op).status == 302
     age(EXPIRED)
     return row().pk
@@ -80,8 +80,8 @@ def opened(column: str) -> str:
 
 def refreshes(op: DemoProvider) -> list[Mapping[str, str]]:
     """Return the parameters of the refresh requests so far."""
-    found = [request.parameters for request in op.requests if request.path == "/token"]
-    return [parameters for parameters in found if parameters["grant_type"] == "refresh_token"]
+    requests = [request.parameters for request in op.requests if request.path == "/token"]
+    return [parameters for parameters in requests if parameters["grant_type"] == "refresh_token"]
 
 
 def revoked(op: DemoProvider) -> list[str]:
@@ -90,7 +90,7 @@ def revoked(op: DemoProvider) -> list[str]:
 
 
 def at_refresh(endpoint: str, act: Callable[[MutableExchange], Any]) -> Callable[[str, MutableExchange], Any]:
-    """Return a hook of the provider that acts at that endpoint of a refresh alone."""
+    """Return a hook of the provider that runs only at that endpoint of a refresh."""
 
     def hook(at: str, exchange: MutableExchange) -> Any:
         of_refresh = exchange.parameters.get("grant_type") == "refresh_token"
@@ -99,8 +99,8 @@ def at_refresh(endpoint: str, act: Callable[[MutableExchange], Any]) -> Callable
     return hook
 
 
-class Held:
-    """Holds a refresh at the provider, before it acts or after it, until released, and then answers."""
+class BlockedRefresh:
+    """Blocks a refresh at the provider, before or after it is processed, until released."""
 
     def __init__(self, answer: Reply | None = None) -> None:
         self.reached, self.released = threading.Event(), threading.Event()
@@ -113,7 +113,7 @@ class Held:
 
 
 class Caller(threading.Thread):
-    """Wants a token in a thread of its own."""
+    """Gets a token in its own thread."""
 
     def __init__(self, session: uuid.UUID) -> None:
         super().__init__()
@@ -131,7 +131,7 @@ class Caller(threading.Thread):
 
 @contextmanager
 def callers(op: DemoProvider, session: uuid.UUID, count: int) -> Iterator["subprocess.Popen[str]"]:
-    """Run call_for_token.py on the databases of the test, until it is ready."""
+    """Start access_token_process.py with the databases of the test and wait until it is ready."""
     environment = {
         **child_environment(os.environ, django_settings.DATABASES),
         "DJANGO_SETTINGS_MODULE": "tests.support.portal_process_settings",
@@ -157,7 +157,7 @@ def start(process: "subprocess.Popen[str]") -> None:
 
 
 @pytest.mark.parametrize("seconds", [LIVE, None])
-def test_access_token_that_lives_is_given_without_a_word_to_the_provider(
+def test_valid_access_token_is_returned_without_a_request_to_the_provider(
     seconds: int | None, op: DemoProvider, session: uuid.UUID
 ) -> None:
     OIDCSession.objects.update(access_token_expires_at=None) if seconds is None else age(seconds)
@@ -166,14 +166,16 @@ def test_access_token_that_lives_is_given_without_a_word_to_the_provider(
     assert refreshes(op) == []
 
 
-def test_access_token_that_lives_costs_one_query(session: uuid.UUID, django_assert_num_queries: Any) -> None:
+def test_valid_access_token_takes_one_query(session: uuid.UUID, django_assert_num_queries: Any) -> None:
     age(LIVE)
     with django_assert_num_queries(1):
         get_access_token(session)
 
 
 @pytest.mark.parametrize("seconds", [EXPIRING, EXPIRED])
-def test_access_token_about_to_expire_is_refreshed_and_kept(seconds: int, op: DemoProvider, session: uuid.UUID) -> None:
+def test_access_token_that_expires_soon_is_refreshed_and_stored(
+    seconds: int, op: DemoProvider, session: uuid.UUID
+) -> None:
     age(seconds)
     old = opened("access_token")
     new = get_access_token(session)
@@ -187,18 +189,18 @@ def test_access_token_about_to_expire_is_refreshed_and_kept(seconds: int, op: De
     assert revoked(op) == [], "with the old access token the provider may revoke the new refresh token"
 
 
-def test_refresh_sends_the_token_that_came_last_and_none_twice(op: DemoProvider, session: uuid.UUID) -> None:
-    kept = [opened("refresh_token")]
+def test_refresh_sends_the_latest_refresh_token_and_none_twice(op: DemoProvider, session: uuid.UUID) -> None:
+    stored = [opened("refresh_token")]
     for _ in range(3):
         age(EXPIRED)
         get_access_token(session)
-        kept.append(opened("refresh_token"))
-    assert [parameters["refresh_token"] for parameters in refreshes(op)] == kept[:3]
-    assert len(set(kept)) == 4
-    assert op.is_token_active(kept[3])
+        stored.append(opened("refresh_token"))
+    assert [parameters["refresh_token"] for parameters in refreshes(op)] == stored[:3]
+    assert len(set(stored)) == 4
+    assert op.is_token_active(stored[3])
 
 
-def test_refresh_keeps_the_new_id_token_and_the_logout_hints_with_it(
+def test_refresh_stores_the_new_id_token_for_the_logout_hint(
     op: DemoProvider, session: uuid.UUID, browser: Browser
 ) -> None:
     first = opened("id_token")
@@ -220,7 +222,7 @@ def test_refresh_without_new_refresh_and_id_token_keeps_the_old_ones(op: DemoPro
     assert (opened("refresh_token"), opened("id_token")) == before
 
 
-def test_access_token_of_a_request_is_that_of_its_session(session: uuid.UUID) -> None:
+def test_access_token_of_a_request_is_the_one_of_its_session(session: uuid.UUID) -> None:
     request = RequestFactory().get("/")
     request.user = AnonymousUser()
     request.session = {SESSION_KEY: str(session)}  # type: ignore[assignment]  # all that is read of it
@@ -230,7 +232,7 @@ def test_access_token_of_a_request_is_that_of_its_session(session: uuid.UUID) ->
         get_access_token(request)
 
 
-def test_access_token_without_refresh_token_lives_until_it_expires(op: DemoProvider, session: uuid.UUID) -> None:
+def test_access_token_without_refresh_token_is_returned_until_it_expires(op: DemoProvider, session: uuid.UUID) -> None:
     OIDCSession.objects.update(refresh_token=None)
     age(EXPIRING)
     assert get_access_token(session) == opened("access_token")
@@ -241,7 +243,7 @@ def test_access_token_without_refresh_token_lives_until_it_expires(op: DemoProvi
     assert row().ended_at is None
 
 
-def test_access_token_of_a_session_that_has_ended_or_never_was_is_refused(session: uuid.UUID, browser: Browser) -> None:
+def test_access_token_of_an_ended_or_unknown_session_is_refused(session: uuid.UUID, browser: Browser) -> None:
     assert get_access_token(session)
     browser.post("/oidc/logout/")
     for ended in (session, row(), uuid.uuid4()):
@@ -250,21 +252,21 @@ def test_access_token_of_a_session_that_has_ended_or_never_was_is_refused(sessio
         assert caught.value.code == "token_expired"
 
 
-def claim(name: str, value: Any) -> Bend:
+def claim(name: str, value: Any) -> Tampering:
     def bend(exchange: MutableExchange, original: dict[str, Any]) -> None:
         exchange.claims[name] = value(original) if callable(value) else value
 
     return bend
 
 
-def without(name: str) -> Bend:
+def without(name: str) -> Tampering:
     def bend(exchange: MutableExchange, original: dict[str, Any]) -> None:
         exchange.claims.pop(name, None)
 
     return bend
 
 
-def header(**members: Any) -> Bend:
+def header(**members: Any) -> Tampering:
     return lambda exchange, original: exchange.header.update(members)
 
 
@@ -276,44 +278,44 @@ def damage(exchange: MutableExchange, original: dict[str, Any]) -> None:
     exchange.token = corrupt_signature(sign_jwt(exchange.header, exchange.claims, exchange.key))  # type: ignore[arg-type]
 
 
-def as_it_is(exchange: MutableExchange, original: dict[str, Any]) -> None:
+def unchanged(exchange: MutableExchange, original: dict[str, Any]) -> None:
     """Change nothing."""
 
 
-def more_than_the_portal(exchange: MutableExchange, original: dict[str, Any]) -> None:
+def with_second_audience(exchange: MutableExchange, original: dict[str, Any]) -> None:
     exchange.claims |= {"aud": ["portal", "api"], "azp": "portal"}
 
 
 LOGOUT = {"http://schemas.openid.net/event/backchannel-logout": {}}
-MISMATCHES: dict[str, tuple[Bend, Bend]] = {
-    # what it is about: refused, accepted
+MISMATCHES: dict[str, tuple[Tampering, Tampering]] = {
+    # case: refused, accepted
     "iss": (claim("iss", "https://elsewhere.example"), claim("iss", lambda original: original["iss"])),
-    "sub": (claim("sub", "somebody else"), claim("sub", lambda original: original["sub"])),
-    "sub missing": (without("sub"), as_it_is),
+    "sub": (claim("sub", "another person"), claim("sub", lambda original: original["sub"])),
+    "sub missing": (without("sub"), unchanged),
     "aud": (claim("aud", "another client"), claim("aud", "portal")),
-    "aud and one more": (more_than_the_portal, as_it_is),
+    "aud and one more": (with_second_audience, unchanged),
     "azp": (claim("azp", "portal"), without("azp")),
     "auth_time": (
         claim("auth_time", lambda original: original["auth_time"] + 1),
         claim("auth_time", lambda original: original["auth_time"]),
     ),
-    "auth_time null": (claim("auth_time", None), as_it_is),
+    "auth_time null": (claim("auth_time", None), unchanged),
     "nonce": (claim("nonce", "another"), claim("nonce", lambda original: original["nonce"])),
-    "exp": (claim("exp", 1), as_it_is),
-    "iat": (claim("iat", 1), as_it_is),
+    "exp": (claim("exp", 1), unchanged),
+    "iat": (claim("iat", 1), unchanged),
     "at_hash": (claim("at_hash", "AAAAAAAAAAAAAAAAAAAAAA"), without("at_hash")),
-    "logout token": (claim("events", LOGOUT), as_it_is),
-    "signature": (damage, as_it_is),
-    "key": (foreign_key, as_it_is),
-    "kid": (header(kid="unknown"), as_it_is),
+    "logout token": (claim("events", LOGOUT), unchanged),
+    "signature": (damage, unchanged),
+    "key": (foreign_key, unchanged),
+    "kid": (header(kid="unknown"), unchanged),
     "alg none": (header(alg="none"), header(alg="RS256")),
     "alg HS256": (header(alg="HS256"), header(alg="RS256")),
 }
 
 
 @pytest.mark.parametrize(("refused", "accepted"), MISMATCHES.values(), ids=MISMATCHES)
-def test_refresh_with_another_id_token_ends_the_session_and_all_tokens(
-    refused: Bend, accepted: Bend, op: DemoProvider, session: uuid.UUID, settings: Any
+def test_refresh_with_another_id_token_ends_the_session_and_revokes_all_tokens(
+    refused: Tampering, accepted: Tampering, op: DemoProvider, session: uuid.UUID, settings: Any
 ) -> None:
     settings.PHI_OIDC = {
         **settings.PHI_OIDC,
@@ -336,7 +338,7 @@ def test_refresh_with_another_id_token_ends_the_session_and_all_tokens(
     assert len(refreshes(op)) == 2
 
 
-def test_refresh_that_the_provider_refuses_for_good_ends_the_session(op: DemoProvider, session: uuid.UUID) -> None:
+def test_refresh_with_invalid_grant_ends_the_session(op: DemoProvider, session: uuid.UUID) -> None:
     assert get_access_token(session)
     age(EXPIRING)
     with op.state.lock:
@@ -374,7 +376,7 @@ def hanging() -> Iterator[bytes]:
 
 
 @pytest.mark.parametrize("answer", PASSING.values(), ids=PASSING)
-def test_refresh_at_a_provider_that_is_out_of_order_ends_nothing(
+def test_refresh_with_a_faulty_provider_ends_no_session(
     answer: Callable[[MutableExchange], Reply], op: DemoProvider, session: uuid.UUID, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(access_tokens, "CALL_SECONDS", 0.6)
@@ -393,7 +395,7 @@ def test_refresh_at_a_provider_that_is_out_of_order_ends_nothing(
     assert get_access_token(session) not in ("", old)
 
 
-def test_refresh_at_a_provider_that_is_away_ends_nothing(op: DemoProvider, session: uuid.UUID) -> None:
+def test_refresh_with_an_unavailable_provider_ends_no_session(op: DemoProvider, session: uuid.UUID) -> None:
     old = opened("access_token")
     age(EXPIRING)
     op.stop()
@@ -408,7 +410,7 @@ def test_refresh_at_a_provider_that_is_away_ends_nothing(op: DemoProvider, sessi
 
 
 @pytest.mark.parametrize("endpoint", ["discovery", "jwks"])
-def test_refresh_that_could_not_be_judged_spends_nothing(
+def test_refresh_token_is_not_sent_when_the_response_could_not_be_verified(
     endpoint: str, op: DemoProvider, session: uuid.UUID, settings: Any
 ) -> None:
     settings.PHI_OIDC = {**settings.PHI_OIDC}  # a process that knows nothing yet
@@ -421,7 +423,7 @@ def test_refresh_that_could_not_be_judged_spends_nothing(
     assert get_access_token(session)
 
 
-def test_refresh_of_a_provider_that_is_not_declared_any_more_ends_nothing(session: uuid.UUID, settings: Any) -> None:
+def test_refresh_with_an_undeclared_provider_ends_no_session(session: uuid.UUID, settings: Any) -> None:
     settings.PHI_OIDC = {**settings.PHI_OIDC, "PROVIDERS": {}}
     with pytest.raises(TokenExpired):
         get_access_token(session)
@@ -437,7 +439,7 @@ MISSHAPEN: dict[str, Callable[[dict[str, Any]], Any]] = {
 
 
 @pytest.mark.parametrize("spoil", MISSHAPEN.values(), ids=MISSHAPEN)
-def test_refresh_with_an_answer_that_is_refused_leaves_nothing_of_it_alive(
+def test_refresh_with_a_refused_response_revokes_its_tokens(
     spoil: Callable[[dict[str, Any]], Any], op: DemoProvider, session: uuid.UUID
 ) -> None:
     assert get_access_token(session)
@@ -453,10 +455,10 @@ def test_refresh_with_an_answer_that_is_refused_leaves_nothing_of_it_alive(
     assert not any(map(op.is_token_active, newest))
 
 
-def test_logout_during_a_refresh_ends_at_once_and_the_new_tokens_die(
+def test_logout_during_a_refresh_does_not_wait_and_the_new_tokens_are_revoked(
     op: DemoProvider, session: uuid.UUID, browser: Browser
 ) -> None:
-    held = Held()
+    held = BlockedRefresh()
     op.mutate = at_refresh("token", held)
     caller = Caller(session)
     assert held.reached.wait(5)
@@ -478,7 +480,7 @@ def test_logout_during_a_refresh_ends_at_once_and_the_new_tokens_die(
 def test_logout_during_a_refresh_of_an_unrotated_token_revokes_it_once(
     op: DemoProvider, session: uuid.UUID, browser: Browser
 ) -> None:
-    held, same = Held(), opened("refresh_token")
+    held, same = BlockedRefresh(), opened("refresh_token")
 
     def give_the_same(exchange: MutableExchange) -> None:
         exchange.reply.json["refresh_token"] = same
@@ -494,8 +496,8 @@ def test_logout_during_a_refresh_of_an_unrotated_token_revokes_it_once(
     assert op.active_tokens == []
 
 
-def test_caller_whose_lease_ran_out_leaves_the_others_tokens(op: DemoProvider, session: uuid.UUID) -> None:
-    held, spent = Held(), opened("refresh_token")
+def test_caller_with_an_expired_lease_keeps_the_tokens_of_another_caller(op: DemoProvider, session: uuid.UUID) -> None:
+    held, spent = BlockedRefresh(), opened("refresh_token")
     op.mutate = at_refresh("token", held)
     late = Caller(session)
     assert held.reached.wait(5)
@@ -513,7 +515,7 @@ def test_caller_whose_lease_ran_out_leaves_the_others_tokens(op: DemoProvider, s
 
 
 def after(time_span: timedelta) -> Any:
-    """Return the time that it will be then."""
+    """Return the time that many seconds later."""
     return REAL_NOW() + time_span
 
 
@@ -521,10 +523,10 @@ REAL_NOW = clock._get_system_time
 
 
 @pytest.mark.parametrize("acted", [False, True], ids=["before the provider acted", "after it acted"])
-def test_caller_that_was_killed_leaves_a_lease_that_runs_out(
+def test_lease_of_a_killed_caller_expires(
     acted: bool, op: DemoProvider, session: uuid.UUID, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    held = Held(answer=Reply(status=503))
+    held = BlockedRefresh(answer=Reply(status=503))
     setattr(op, "mutate" if acted else "intercept", at_refresh("token", held))
     with callers(op, session, 1) as process:
         start(process)
@@ -541,7 +543,7 @@ def test_caller_that_was_killed_leaves_a_lease_that_runs_out(
         if not acted:
             assert op.is_token_active(get_access_token(session))
         else:
-            # What it was given is lost, and the provider takes the spent token for a stolen one.
+            # The new tokens are lost, and the provider takes the used refresh token for a stolen one.
             with pytest.raises(TokenExpired):
                 get_access_token(session)
             assert row().end_reason == "invalid_grant"
@@ -561,10 +563,10 @@ def test_twenty_callers_in_two_processes_make_one_refresh_request(op: DemoProvid
     assert got == [[hashlib.sha256(new.encode()).hexdigest()] * 10] * 2
 
 
-def test_callers_who_waited_in_vain_do_not_ask_again(
+def test_callers_that_waited_for_a_failed_refresh_send_no_request(
     op: DemoProvider, session: uuid.UUID, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    held = Held(answer=Reply(status=503))
+    held = BlockedRefresh(answer=Reply(status=503))
     op.intercept = at_refresh("token", held)
     first = Caller(session)
     assert held.reached.wait(5)
@@ -577,7 +579,7 @@ def test_callers_who_waited_in_vain_do_not_ask_again(
 
     monkeypatch.setattr(token_refresh, "find_session_with_tokens", counted)
     others = [Caller(session) for _ in range(5)]
-    # At its third look each has seen that somebody is at it.
+    # At its third query, each caller has seen the lease of another one.
     wait_for(lambda: len([count for count in looks.values() if count >= 3]) == 5)
     held.released.set()
     for caller in (first, *others):
@@ -586,14 +588,12 @@ def test_callers_who_waited_in_vain_do_not_ask_again(
     assert len(refreshes(op)) == 1
 
 
-def test_caller_who_looked_before_another_had_refreshed_takes_that_ones_token(
-    op: DemoProvider, session: uuid.UUID
-) -> None:
-    seen = row()
-    # One that expires at once, and would be refreshed by whoever looks now.
+def test_caller_with_an_outdated_row_returns_the_refreshed_token(op: DemoProvider, session: uuid.UUID) -> None:
+    observed = row()
+    # A token that expires immediately, so that every new query would refresh it.
     op.mutate = at_refresh("token", lambda exchange: exchange.reply.json.update(expires_in=5))
     new = get_access_token(session)
-    late = access_tokens._refresh_tokens(seen, origin=Origin())
+    late = access_tokens._refresh_tokens(observed, origin=Origin())
     assert OIDCSession._meta.get_field("access_token").decrypt(late) == new
     assert len(refreshes(op)) == 1
     assert get_access_token(session) != new
@@ -601,7 +601,7 @@ def test_caller_who_looked_before_another_had_refreshed_takes_that_ones_token(
 
 
 @pytest.mark.sqlite
-def test_refresh_inside_a_transaction_on_sqlite_is_refused_and_a_live_token_is_not(
+def test_refresh_inside_a_transaction_on_sqlite_is_refused_and_a_valid_token_is_returned(
     op: DemoProvider, session: uuid.UUID
 ) -> None:
     with transaction.atomic():
@@ -615,7 +615,7 @@ def test_refresh_inside_a_transaction_on_sqlite_is_refused_and_a_live_token_is_n
 
 
 @pytest.mark.postgresql
-def test_refresh_inside_a_transaction_on_postgresql_outlives_its_rollback(op: DemoProvider, session: uuid.UUID) -> None:
+def test_refresh_inside_a_transaction_on_postgresql_survives_its_rollback(op: DemoProvider, session: uuid.UUID) -> None:
     with transaction.atomic():
         get_user_model().objects.create_user("rolled-back")
         new = get_access_token(session)
@@ -623,26 +623,26 @@ def test_refresh_inside_a_transaction_on_postgresql_outlives_its_rollback(op: De
     assert not get_user_model().objects.filter(username="rolled-back").exists()
     assert op.is_token_active(new)
     assert (opened("access_token"), len(refreshes(op))) == (new, 1)
-    assert not apart()
+    assert not refresh_threads()
 
 
 @pytest.mark.postgresql
 @pytest.mark.parametrize("level", ["REPEATABLE READ", "SERIALIZABLE"])
-def test_refresh_inside_a_transaction_that_sees_no_news_is_given_them(level: str, session: uuid.UUID) -> None:
+def test_refresh_inside_an_isolated_transaction_returns_the_new_token(level: str, session: uuid.UUID) -> None:
     with transaction.atomic():
         with connection.cursor() as cursor:
             cursor.execute(f"SET TRANSACTION ISOLATION LEVEL {level}")
         old = opened("access_token")
         new = get_access_token(session)
         assert opened("access_token") == old
-        # It looks expired from here, and is refreshed by now.
+        # This transaction sees the expired token, although it was refreshed.
         assert get_access_token(session) == new
     assert opened("access_token") == new
 
 
 @pytest.mark.postgresql
 @pytest.mark.parametrize(("seconds", "raises"), [(EXPIRED, True), (EXPIRING, False)])
-def test_refresh_inside_a_transaction_that_holds_the_session_gives_up_in_time(
+def test_refresh_inside_a_transaction_that_locks_the_session_ends_in_time(
     seconds: int, raises: bool, op: DemoProvider, session: uuid.UUID, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(access_tokens, "CALL_SECONDS", 0.5)
@@ -657,14 +657,14 @@ def test_refresh_inside_a_transaction_that_holds_the_session_gives_up_in_time(
             assert get_access_token(session) == opened("access_token")
         assert refreshes(op) == []
     assert time.monotonic() - started < 3
-    # The thread may go on for a moment, and find the row free now.
-    wait_for(lambda: not apart())
+    # The thread may continue for a moment after the row is unlocked.
+    wait_for(lambda: not refresh_threads())
     assert get_access_token(session)
     assert len(refreshes(op)) == 1
 
 
 @pytest.mark.postgresql
-def test_refresh_inside_a_transaction_that_holds_what_its_end_needs_is_no_deadlock(
+def test_refresh_inside_a_transaction_with_locks_that_its_end_needs_does_not_deadlock(
     op: DemoProvider, session: uuid.UUID, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(access_tokens, "CALL_SECONDS", 0.5)
@@ -676,19 +676,19 @@ def test_refresh_inside_a_transaction_that_holds_what_its_end_needs_is_no_deadlo
         with pytest.raises(TokenExpired):
             get_access_token(session)
         assert time.monotonic() - started < 3
-        assert apart()
-    wait_for(lambda: not apart())
+        assert refresh_threads()
+    wait_for(lambda: not refresh_threads())
     assert row().end_reason == "invalid_grant"
     assert Session.objects.count() == 0
 
 
-def apart() -> list[threading.Thread]:
-    """Return the threads that refresh beside a transaction."""
+def refresh_threads() -> list[threading.Thread]:
+    """Return the threads that refresh next to a transaction."""
     return [thread for thread in threading.enumerate() if thread.name == "phi_oidc.refresh"]
 
 
 @pytest.mark.postgresql
-def test_refresh_during_which_the_database_restarts_is_kept(op: DemoProvider, session: uuid.UUID) -> None:
+def test_refresh_is_stored_after_a_restart_of_the_database(op: DemoProvider, session: uuid.UUID) -> None:
     with connection.cursor() as cursor:
         cursor.execute("SELECT pg_backend_pid()")
         (pid,) = cursor.fetchone()
@@ -704,7 +704,7 @@ def test_refresh_during_which_the_database_restarts_is_kept(op: DemoProvider, se
     assert (opened("access_token"), row().refresh_lease_until) == (new, None)
 
 
-def test_refresh_that_cannot_be_kept_leaves_nothing_alive_and_shows_no_token(
+def test_refresh_that_cannot_be_stored_revokes_its_tokens_and_shows_none(
     op: DemoProvider, session: uuid.UUID, settings: Any
 ) -> None:
     away: list[bool] = []
@@ -717,17 +717,17 @@ def test_refresh_that_cannot_be_kept_leaves_nothing_alive_and_shows_no_token(
     newest = [token.value for token in op.tokens[-2:]]
     assert sorted(revoked(op)) == sorted(newest)
     assert not any(map(op.is_token_active, newest))
-    # Without the frame of this test, which knows them all.
+    # Without the frame of this test, which contains all tokens.
     report = ExceptionReporter(RequestFactory().get("/"), failed.type, failed.value, failed.tb.tb_next)
-    shown = report.get_traceback_html() + report.get_traceback_text()
-    assert "in keep" in shown, "the report is about this fault"
-    assert [token.value for token in op.tokens if token.value in shown] == []
-    assert opened("id_token") not in shown
+    displayed = report.get_traceback_html() + report.get_traceback_text()
+    assert "in store_tokens" in displayed, "the report is about this fault"
+    assert [token.value for token in op.tokens if token.value in displayed] == []
+    assert opened("id_token") not in displayed
 
 
 @pytest.fixture
 def fhir_server() -> Iterator[tuple[str, list[str]]]:
-    """Yield the address of an API, and what it was sent as authorization."""
+    """Yield the address of an API, and the authorization headers that it received."""
     sent: list[str] = []
 
     class Handler(BaseHTTPRequestHandler):
@@ -738,7 +738,7 @@ def fhir_server() -> Iterator[tuple[str, list[str]]]:
             self.wfile.write(b'{"resourceType": "Bundle"}')
 
         def log_message(self, format: str, *args: Any) -> None:
-            """Keep still."""
+            """Log nothing."""
 
     server = HTTPServer(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
@@ -749,20 +749,20 @@ def fhir_server() -> Iterator[tuple[str, list[str]]]:
     server.server_close()
 
 
-def test_example_of_the_page_calls_an_api_with_the_token(
+def test_documented_example_calls_an_api_with_the_token(
     op: DemoProvider, session: uuid.UUID, fhir_server: tuple[str, list[str]]
 ) -> None:
     page = (Path(__file__).parents[3] / "docs" / "how-to" / "call-an-api.md").read_text()
-    found = re.search(r"<!-- tested: view -->\n```python\n(.*?)```", page, re.DOTALL)
-    assert found
+    match = re.search(r"<!-- tested: view -->\n```python\n(.*?)```", page, re.DOTALL)
+    assert match
     project: dict[str, Any] = {"__name__": "hospital"}
-    exec(found[1], project)
+    exec(match[1], project)
     project["FHIR"], sent = fhir_server
     request = RequestFactory().get("/")
     request.user = AnonymousUser()
     request.session = {SESSION_KEY: str(session)}  # type: ignore[assignment]  # all that is read of it
-    answer = project["results"](request)
-    assert (answer.status_code, answer.content) == (200, b'{"resourceType": "Bundle"}')
+    response = project["results"](request)
+    assert (response.status_code, response.content) == (200, b'{"resourceType": "Bundle"}')
     assert sent == [f"Bearer {opened('access_token')}"]
     project["http"].clear()
     OIDCSession.objects.update(ended_at=clock.now())

@@ -1,4 +1,4 @@
-"""Sessions in the admin: who may look, who may end them, and what no page shows."""
+"""Sessions in the admin: permissions to view and end them, and secrets that no page displays."""
 
 from collections.abc import Callable
 from typing import Any
@@ -34,7 +34,7 @@ AdminOf = Callable[..., tuple[SignedIn, Client]]
 
 @pytest.fixture
 def admin_with(sign_in: Callable[..., SignedIn]) -> AdminOf:
-    """Sign in somebody of the staff with these permissions."""
+    """Sign in a member of staff with these permissions."""
 
     def admin_with(*permissions: str) -> tuple[SignedIn, Client]:
         signed_in = sign_in()
@@ -47,7 +47,7 @@ def admin_with(sign_in: Callable[..., SignedIn]) -> AdminOf:
     return admin_with
 
 
-def test_sessions_are_listed_and_shown_without_a_secret(
+def test_sessions_are_displayed_without_a_secret(
     op: ScriptedOP, sign_in: Callable[..., SignedIn], admin_with: AdminOf
 ) -> None:
     person = sign_in()
@@ -65,12 +65,12 @@ def test_sessions_are_listed_and_shown_without_a_secret(
     assert client.post(f"{SESSIONS}{person.session.pk}/delete/").status_code == 403
 
 
-def test_sessions_are_for_those_who_may_view_them(admin_with: AdminOf) -> None:
+def test_sessions_need_the_view_permission(admin_with: AdminOf) -> None:
     _, client = admin_with("view_pendingrevocation")
     assert (client.get(SESSIONS).status_code, client.get(REVOCATIONS).status_code) == (403, 200)
 
 
-def test_search_finds_a_user_by_the_whole_name(
+def test_search_finds_a_user_by_the_full_name(
     op: ScriptedOP, sign_in: Callable[..., SignedIn], admin_with: AdminOf
 ) -> None:
     person = sign_in()
@@ -80,7 +80,7 @@ def test_search_finds_a_user_by_the_whole_name(
     assert str(person.session.pk) not in client.get(SESSIONS, {"q": name[:-1]}).content.decode()
 
 
-def test_end_now_ends_those_that_were_chosen_and_tells_who_did(
+def test_end_now_ends_the_selected_sessions_and_records_the_actor(
     op: ScriptedOP, sign_in: Callable[..., SignedIn], admin_with: AdminOf
 ) -> None:
     chosen, other = sign_in(), sign_in()
@@ -118,10 +118,10 @@ def test_end_now_of_many_leaves_their_tokens_to_the_sweep(
     assert client.get(SESSIONS)["Location"].startswith("/admin/login/"), "the administrator's own was among them"
 
 
-def test_filters_ask_no_table_which_providers_and_how_many_rows_there_are(
+def test_filters_query_no_table_for_providers_or_row_counts(
     op: ScriptedOP, sign_in: Callable[..., SignedIn], admin_with: AdminOf
 ) -> None:
-    shown, other = sign_in(), sign_in()
+    displayed, other = sign_in(), sign_in()
     OIDCSession.objects.filter(pk=other.session.pk).update(provider="another")
     _, client = admin_with("view_oidcsession", "view_pendingrevocation")
     for page in (SESSIONS, REVOCATIONS):
@@ -130,10 +130,10 @@ def test_filters_ask_no_table_which_providers_and_how_many_rows_there_are(
         assert not any("DISTINCT" in query["sql"] for query in asked)
         assert all("LIMIT" in query["sql"] for query in asked if "COUNT(" in query["sql"])
     body = client.get(SESSIONS, {"provider": "default"}).content.decode()
-    assert (str(shown.session.pk) in body, str(other.session.pk) in body) == (True, False)
+    assert (str(displayed.session.pk) in body, str(other.session.pk) in body) == (True, False)
 
 
-def test_end_now_is_refused_to_those_who_may_only_look(
+def test_end_now_without_the_permission_is_refused(
     op: ScriptedOP, sign_in: Callable[..., SignedIn], admin_with: AdminOf
 ) -> None:
     chosen = sign_in()
@@ -143,7 +143,7 @@ def test_end_now_is_refused_to_those_who_may_only_look(
     assert OIDCSession.objects.get(pk=chosen.session.pk).ended_at is None
 
 
-def test_retry_tries_what_is_pending_whatever_its_back_off_says(
+def test_retry_ignores_the_back_off_of_pending_revocations(
     op: ScriptedOP, sign_in: Callable[..., SignedIn], admin_with: AdminOf
 ) -> None:
     ended = sign_in()
@@ -153,17 +153,17 @@ def test_retry_tries_what_is_pending_whatever_its_back_off_says(
     pks = [str(pk) for (pk,) in PendingRevocation.objects.values_list("pk")]
     form = {"action": "retry", "_selected_action": pks}
     op.answer = answering(500)
-    assert "0 of 2 revocations are done" in client.post(REVOCATIONS, form, follow=True).content.decode()
+    assert "0 of 2 revocations are finished" in client.post(REVOCATIONS, form, follow=True).content.decode()
     op.answer = answering(200)
     looking.post(REVOCATIONS, form)
     assert len(op.asked) == 2, "who may only look has none tried"
     page = client.post(REVOCATIONS, form, follow=True).content.decode()
-    assert "2 of 2 revocations are done" in page
+    assert "2 of 2 revocations are finished" in page
     assert ACCESS_TOKEN not in page
     assert set(PendingRevocation.objects.values_list("status", flat=True)) == {"done"}
 
 
-def test_paginator_counts_no_further_than_its_cap(
+def test_paginator_counts_up_to_its_limit(
     sign_in: Callable[..., SignedIn], monkeypatch: pytest.MonkeyPatch, django_assert_num_queries: Any
 ) -> None:
     for _ in range(3):

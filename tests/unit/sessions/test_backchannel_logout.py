@@ -1,4 +1,4 @@
-"""Somebody signed out at the OP: which sessions end, all of them or none, and once."""
+"""Logout tokens end all sessions that they name, or none, and only once."""
 
 import os
 import subprocess
@@ -22,7 +22,8 @@ from django_phi_oidc.oidc.logout_token import LogoutToken
 from django_phi_oidc.oidc.token import ReceivedToken
 from django_phi_oidc.replay.models import UsedIdentifier
 from django_phi_oidc.sessions import backchannel_logout
-from django_phi_oidc.sessions.backchannel_logout import end_sessions_of_sid, process_logout_token
+from django_phi_oidc.sessions.backchannel_logout import process_logout_token
+from django_phi_oidc.sessions.frontchannel_logout import end_sessions_of_sid
 from django_phi_oidc.sessions.lifecycle import EndedSession, end_sessions
 from django_phi_oidc.sessions.models import OIDCSession, PendingRevocation, TokenToRevoke
 from django_phi_oidc.subjects.models import SubjectDigest
@@ -41,7 +42,7 @@ def token(sub: str = "", sid: str = "", *, jti: str = "a-jti", iss: str = ISSUER
     return LogoutToken(iss=iss, sub=sub, sid=sid, jti=jti, valid_until=UNTIL)
 
 
-def hear(token: LogoutToken, **options: Any) -> list[EndedSession]:
+def process(token: LogoutToken, **options: Any) -> list[EndedSession]:
     return process_logout_token(token, subject_keys=keyring.get_keys("SUBJECT_KEYS"), origin=ORIGIN, now=NOW, **options)
 
 
@@ -51,7 +52,7 @@ def ended_sessions() -> dict[Any, str]:
 
 @pytest.fixture
 def people(sign_in: SignIn) -> dict[str, SignedIn]:
-    """Return people and sessions that differ in one thing."""
+    """Return persons and sessions that differ in one value."""
     people = {
         "amina": name(sign_in(), sub="amina", sid="1"),
         "jonas": name(sign_in(), sub="jonas", sid="3"),
@@ -61,7 +62,7 @@ def people(sign_in: SignIn) -> dict[str, SignedIn]:
     for label, sid in (("amina elsewhere", "2"), ("amina without a sid", "")):
         key = sign_in_again(amina, sid=sid)
         session = OIDCSession.objects.order_by("started_at", "pk").exclude(
-            pk__in=[each.session.pk for each in people.values()]
+            pk__in=[person.session.pk for person in people.values()]
         )
         people[label] = SignedIn(user=amina.user, subject=amina.subject, session=session.get(), django_key=key)
     return people
@@ -75,29 +76,31 @@ def people(sign_in: SignIn) -> dict[str, SignedIn]:
         ({"sub": "amina", "sid": "1"}, {"amina"}),
         ({"sub": "amina", "sid": "2"}, {"amina elsewhere"}),
         ({"sub": "amina", "sid": "3"}, set()),
-        ({"sub": "nobody", "sid": "1"}, set()),
-        ({"sub": "nobody"}, set()),
+        ({"sub": "unknown", "sid": "1"}, set()),
+        ({"sub": "unknown"}, set()),
         ({"sid": "4"}, set()),
         ({"sub": "amina", "iss": "https://other"}, {"a namesake at another OP"}),
         ({"sid": "1", "iss": "https://other"}, {"a namesake at another OP"}),
         ({"sub": "amina", "sid": "1", "iss": "https://third"}, set()),
     ],
 )
-def test_hear_logout_token_ends_the_sessions_that_it_is_about_and_no_other(
+def test_logout_token_ends_only_the_sessions_that_it_names(
     people: dict[str, SignedIn], about: dict[str, str], ends: set[str]
 ) -> None:
-    ended = hear(token(**about))
+    ended = process(token(**about))
     assert {who for who, each in people.items() if each.session.pk in ended_sessions()} == ends
     assert {who for who, each in people.items() if not django_session_exists(each.django_key)} == ends
     assert len(ended) == len(ends)
     assert set(ended_sessions().values()) <= {"backchannel_logout"}
 
 
-def test_hear_logout_token_leaves_tokens_to_a_sweep_and_events_of_the_op(people: dict[str, SignedIn]) -> None:
-    ended = hear(token("jonas"))
+def test_logout_token_leaves_revocations_to_the_sweep_and_records_events(
+    people: dict[str, SignedIn],
+) -> None:
+    ended = process(token("jonas"))
     rows = PendingRevocation.objects.filter(session=people["jonas"].session.pk)
     assert {(row.status, row.attempts) for row in rows} == {("pending", 0)}
-    assert {row.pk for row in rows} == {pk for each in ended for pk in each.revocation_ids}
+    assert {row.pk for row in rows} == {pk for item in ended for pk in item.revocation_ids}
     (event,) = events(Action.SESSION_ENDED)
     assert (event.reason, event.detail, event.subject) == (
         "backchannel_logout",
@@ -108,65 +111,65 @@ def test_hear_logout_token_leaves_tokens_to_a_sweep_and_events_of_the_op(people:
 
 
 @pytest.mark.parametrize("position", [0, 1])
-def test_hear_logout_token_knows_a_person_by_any_configured_key(people: dict[str, SignedIn], position: int) -> None:
+def test_logout_token_finds_a_person_by_any_configured_subject_key(people: dict[str, SignedIn], position: int) -> None:
     key = keyring.get_keys("SUBJECT_KEYS")[position]
     SubjectDigest.objects.exclude(key_id=key.id).delete()
-    assert len(hear(token("amina"))) == 3
+    assert len(process(token("amina"))) == 3
 
 
-def test_hear_logout_token_of_somebody_whose_key_may_be_missing_is_no_nothing_to_do(
+def test_logout_token_of_an_unknown_person_with_a_missing_subject_key_raises(
     people: dict[str, SignedIn], settings: Any
 ) -> None:
     declared = settings.PHI_OIDC
     settings.PHI_OIDC = {**declared, "SUBJECT_KEYS": [keyring.generate_key()]}
     for about in (token("amina"), token("amina", "1")):
         with pytest.raises(SubjectKeyMissing):
-            hear(about)
-    assert len(hear(token(sid="1", jti="of the sid"))) == 1
+            process(about)
+    assert len(process(token(sid="1", jti="of the sid"))) == 1
     settings.PHI_OIDC = declared
-    assert len(hear(token("amina"))) == 2
+    assert len(process(token("amina"))) == 2
 
 
-# Once, and all or nothing
+# Once and atomically
 
 
-def test_hear_logout_token_a_second_time_is_refused_and_ends_nothing(people: dict[str, SignedIn]) -> None:
-    hear(token("amina"))
+def test_repeated_logout_token_is_refused(people: dict[str, SignedIn]) -> None:
+    process(token("amina"))
     sign_in_again(people["amina"])
     before = ended_sessions()
     with pytest.raises(LogoutTokenReplayed):
-        hear(token("amina"))
+        process(token("amina"))
     assert ended_sessions() == before
-    assert len(hear(token("amina", jti="another"))) == 1
+    assert len(process(token("amina", jti="another"))) == 1
 
 
-def test_hear_logout_token_without_anything_to_do_is_spent(people: dict[str, SignedIn]) -> None:
-    assert hear(token("nobody")) == []
+def test_logout_token_without_a_session_is_marked_as_used(people: dict[str, SignedIn]) -> None:
+    assert process(token("unknown")) == []
     with pytest.raises(LogoutTokenReplayed):
-        hear(token("nobody"))
+        process(token("unknown"))
 
 
-def test_hear_logout_token_with_the_jti_of_another_issuer_is_another(people: dict[str, SignedIn]) -> None:
-    assert len(hear(token("amina"))) == 3
-    assert len(hear(token("amina", iss="https://other"))) == 1
+def test_logout_token_with_the_jti_of_another_issuer_is_accepted(people: dict[str, SignedIn]) -> None:
+    assert len(process(token("amina"))) == 3
+    assert len(process(token("amina", iss="https://other"))) == 1
 
 
-def test_hear_logout_token_remembers_it_until_its_age_refuses_it_and_keeps_no_jti(people: dict[str, SignedIn]) -> None:
-    hear(token("amina", jti="jti-canary"))
+def test_logout_token_is_remembered_until_it_expires_without_its_jti(people: dict[str, SignedIn]) -> None:
+    process(token("amina", jti="jti-canary"))
     row = UsedIdentifier.objects.get()
     assert (row.kind, row.until) == ("logout_token", UNTIL)
     assert "canary" not in row.digest
 
 
-def test_hear_logout_token_in_an_open_transaction_raises(people: dict[str, SignedIn]) -> None:
+def test_logout_token_in_an_open_transaction_raises(people: dict[str, SignedIn]) -> None:
     with transaction.atomic(), pytest.raises(RuntimeError, match="durable"):
-        hear(token("amina"))
-    assert len(hear(token("amina"))) == 3
+        process(token("amina"))
+    assert len(process(token("amina"))) == 3
 
 
 @contextmanager
 def database_refusing() -> Any:
-    """Let the database refuse what comes after the ends have begun."""
+    """Make the database fail after the first sessions have ended."""
     with connection.cursor() as cursor:
         cursor.execute("ALTER TABLE django_phi_oidc_pendingrevocation RENAME TO away")
     try:
@@ -176,18 +179,18 @@ def database_refusing() -> Any:
             cursor.execute("ALTER TABLE away RENAME TO django_phi_oidc_pendingrevocation")
 
 
-def test_hear_logout_token_that_the_database_fails_is_unspent_and_the_repeat_does_it(
+def test_logout_token_can_be_repeated_after_a_database_error(
     people: dict[str, SignedIn],
 ) -> None:
     with database_refusing(), pytest.raises(DatabaseError):
-        hear(token("amina"))
+        process(token("amina"))
     assert (ended_sessions(), UsedIdentifier.objects.count(), events(Action.SESSION_ENDED)) == ({}, 0, [])
-    assert all(django_session_exists(each.django_key) for each in people.values())
-    assert len(hear(token("amina"))) == 3
+    assert all(django_session_exists(person.django_key) for person in people.values())
+    assert len(process(token("amina"))) == 3
     assert not django_session_exists(people["amina"].django_key)
 
 
-def test_hear_logout_token_in_batches_is_one_transaction(
+def test_logout_token_in_batches_is_one_transaction(
     people: dict[str, SignedIn], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(backchannel_logout, "BATCH_SIZE", 1)
@@ -201,14 +204,14 @@ def test_hear_logout_token_in_batches_is_one_transaction(
 
     monkeypatch.setattr(backchannel_logout, "end_sessions", fail_in_the_last)
     with pytest.raises(DatabaseError, match="last batch"):
-        hear(token("amina"))
+        process(token("amina"))
     assert (ended_sessions(), UsedIdentifier.objects.count()) == ({}, 0)
-    assert len(hear(token("amina"))) == 3
+    assert len(process(token("amina"))) == 3
     assert [len(ids) for ids in calls] == [1] * 6
 
 
-def together(*acts: Callable[[], Any]) -> list[Any]:
-    """Run acts in threads behind one barrier; return what each gave or raised, in their order."""
+def run_concurrently(*acts: Callable[[], Any]) -> list[Any]:
+    """Run the operations in threads behind one barrier; return their results or exceptions in order."""
     barrier, results = threading.Barrier(len(acts)), [None] * len(acts)
 
     def run(position: int) -> None:
@@ -229,22 +232,22 @@ def together(*acts: Callable[[], Any]) -> list[Any]:
     return results
 
 
-def test_hear_logout_token_twice_at_once_is_done_by_one(people: dict[str, SignedIn]) -> None:
-    results = together(*[lambda: hear(token("amina"))] * 6)
+def test_concurrent_logout_token_is_processed_once(people: dict[str, SignedIn]) -> None:
+    results = run_concurrently(*[lambda: process(token("amina"))] * 6)
     assert sorted(type(result).__name__ for result in results) == ["LogoutTokenReplayed"] * 5 + ["list"]
     assert len(ended_sessions()) == 3
     assert PendingRevocation.objects.count() == 6
     assert len(events(Action.SESSION_ENDED)) == 3
 
 
-def test_hear_logout_token_twice_at_once_is_done_by_the_second_when_the_first_fails(
+def test_concurrent_logout_token_is_processed_by_the_second_after_the_first_fails(
     people: dict[str, SignedIn], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spent, lock = threading.Event(), threading.Lock()
 
     def fail_once(*args: Any, **options: Any) -> list[EndedSession]:
         if lock.acquire(blocking=False):
-            # The first holds the jti; the second has met it, or is about to.
+            # The first has inserted the jti; the second waits for it, or will.
             spent.set()
             raise DatabaseError("of the first")
         return end_sessions(*args, **options)
@@ -253,19 +256,19 @@ def test_hear_logout_token_twice_at_once_is_done_by_the_second_when_the_first_fa
 
     def second() -> list[EndedSession]:
         assert spent.wait(timeout=20)
-        return hear(token("amina"))
+        return process(token("amina"))
 
-    first, other = together(lambda: hear(token("amina")), second)
+    first, other = run_concurrently(lambda: process(token("amina")), second)
     assert isinstance(first, DatabaseError)
     assert len(other) == 3
     assert len(ended_sessions()) == 3
 
 
 @pytest.mark.postgresql
-def test_hear_logout_token_waits_for_one_that_has_spent_the_same_jti(
+def test_logout_token_waits_for_a_transaction_with_the_same_jti(
     people: dict[str, SignedIn], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """While the first is in the middle of it, the second neither does it again nor says that it is done."""
+    """While the first is in progress, the second neither repeats it nor reports success."""
     holding, waiting = threading.Event(), threading.Event()
 
     def hold(*args: Any, **options: Any) -> list[EndedSession]:
@@ -277,16 +280,16 @@ def test_hear_logout_token_waits_for_one_that_has_spent_the_same_jti(
 
     def second() -> Any:
         assert holding.wait(timeout=20)
-        threading.Thread(target=tell_of_the_lock, args=(waiting,)).start()
-        return hear(token("amina"))
+        threading.Thread(target=signal_waiting_for_lock, args=(waiting,)).start()
+        return process(token("amina"))
 
-    first, other = together(lambda: hear(token("amina")), second)
+    first, other = run_concurrently(lambda: process(token("amina")), second)
     assert len(first) == 3
     assert isinstance(other, LogoutTokenReplayed)
 
 
-def tell_of_the_lock(waiting: threading.Event) -> None:
-    """Say so when somebody waits for a lock of this database."""
+def signal_waiting_for_lock(waiting: threading.Event) -> None:
+    """Say whether a session waits for a lock in this database."""
     query = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
     with connection.cursor() as cursor:
         for _ in range(10_000):
@@ -297,50 +300,50 @@ def tell_of_the_lock(waiting: threading.Event) -> None:
     connections.close_all()
 
 
-# However many
+# Number of statements
 
 
 def statements(sign_in: SignIn, sessions: int) -> int:
     sign_in_often(sign_in, sessions, sub=f"sub-{sessions}")
     with CaptureQueriesContext(connection) as queries:
-        assert len(hear(token(f"sub-{sessions}", jti=f"jti-{sessions}"))) == sessions
+        assert len(process(token(f"sub-{sessions}", jti=f"jti-{sessions}"))) == sessions
     return len(queries)
 
 
 @pytest.mark.postgresql
-def test_hear_logout_token_makes_as_many_statements_for_a_hundred_as_for_ten(sign_in: SignIn) -> None:
+def test_logout_token_executes_as_many_statements_for_a_hundred_sessions_as_for_ten(sign_in: SignIn) -> None:
     assert statements(sign_in, 100) == statements(sign_in, 10)
 
 
 @pytest.mark.sqlite
-def test_hear_logout_token_makes_on_sqlite_a_statement_for_many_more_sessions(sign_in: SignIn) -> None:
-    """SQLite takes 999 values in a statement: those of some thirty events."""
+def test_logout_token_on_sqlite_executes_few_statements_for_many_sessions(sign_in: SignIn) -> None:
+    """SQLite accepts 999 values in a statement, which is enough for about thirty events."""
     assert statements(sign_in, 100) - statements(sign_in, 10) <= 12
 
 
-# Tokens for when the person is away
+# Offline tokens
 
 
-def test_hear_logout_token_keeps_offline_tokens_of_the_named_providers_alone(people: dict[str, SignedIn]) -> None:
+def test_logout_token_keeps_offline_tokens_of_the_named_providers_only(people: dict[str, SignedIn]) -> None:
     OIDCSession.objects.filter(pk=people["amina elsewhere"].session.pk).update(provider="other")
-    ended = hear(token("amina"), keep_offline_providers=["other"])
+    ended = process(token("amina"), keep_offline_providers=["other"])
     hints = {
-        each.provider: list(
-            PendingRevocation.objects.filter(pk__in=each.revocation_ids)
+        item.provider: list(
+            PendingRevocation.objects.filter(pk__in=item.revocation_ids)
             .order_by("-token_type_hint")
             .values_list("token_type_hint", flat=True)
         )
-        for each in ended
+        for item in ended
     }
     assert hints == {"default": ["refresh_token", "access_token"], "other": ["access_token"]}
     assert set(OIDCSession.objects.exclude(ended_at=None).values_list("refresh_token", flat=True)) == {None}
 
 
 @pytest.mark.parametrize(("keep", "kept"), [(["default"], {"held before"}), ([], set())])
-def test_hear_logout_token_keeps_offline_tokens_of_before_a_stronger_sign_in_too(
+def test_logout_token_keeps_offline_tokens_from_before_a_step_up(
     keep: list[str], kept: set[str], people: dict[str, SignedIn]
 ) -> None:
-    """Beside one that is being revoked for another reason, which dies in any case, and is no newer for this end."""
+    """A revocation for another reason is still done, and this end does not change its creation time."""
     earlier, later = NOW - timedelta(hours=1), NOW + timedelta(hours=7)
     pks = {
         name: PendingRevocation.objects.queue(
@@ -357,7 +360,7 @@ def test_hear_logout_token_keeps_offline_tokens_of_before_a_stronger_sign_in_too
         for name, due_at in (("held before", later), ("backing off", None))
     }
     PendingRevocation.objects.filter(pk=pks["backing off"]).update(due_at=NOW + timedelta(minutes=5))
-    (ended,) = hear(token(sid="1"), keep_offline_providers=keep)
+    (ended,) = process(token(sid="1"), keep_offline_providers=keep)
     assert {name for name, pk in pks.items() if pk not in ended.revocation_ids} == kept
     rows = PendingRevocation.objects.in_bulk(pks.values())
     assert {name for name, pk in pks.items() if pk not in rows} == kept
@@ -366,7 +369,7 @@ def test_hear_logout_token_keeps_offline_tokens_of_before_a_stronger_sign_in_too
     assert {row.due_at for row in rows.values()} == {NOW}
 
 
-# By the browser
+# Front-channel logout
 
 
 @pytest.mark.parametrize(
@@ -379,7 +382,7 @@ def test_hear_logout_token_keeps_offline_tokens_of_before_a_stronger_sign_in_too
         ("1", "https://third", set()),
     ],
 )
-def test_hear_sid_ends_the_sessions_of_that_sid_of_that_issuer(
+def test_end_sessions_of_sid_ends_the_sessions_of_that_sid_and_issuer(
     people: dict[str, SignedIn], sid: str, issuer: str, ends: set[str]
 ) -> None:
     end_sessions_of_sid(sid, issuer=issuer, origin=ORIGIN, now=NOW)
@@ -388,24 +391,24 @@ def test_hear_sid_ends_the_sessions_of_that_sid_of_that_issuer(
     assert set(ended_sessions().values()) <= {"frontchannel_logout"}
 
 
-def test_hear_sid_of_nobody_writes_nothing(people: dict[str, SignedIn]) -> None:
+def test_end_sessions_of_unknown_sid_writes_nothing(people: dict[str, SignedIn]) -> None:
     with CaptureQueriesContext(connection) as queries:
         assert end_sessions_of_sid("4", issuer=ISSUER, origin=ORIGIN, now=NOW) == []
     assert [query["sql"].split()[0] for query in queries] == ["SELECT"]
 
 
-def test_hear_sid_keeps_no_token_alive(people: dict[str, SignedIn]) -> None:
+def test_end_sessions_of_sid_revokes_all_tokens(people: dict[str, SignedIn]) -> None:
     (ended,) = end_sessions_of_sid("1", issuer=ISSUER, origin=ORIGIN, now=NOW)
     assert len(ended.revocation_ids) == 2
     assert end_sessions_of_sid("1", issuer=ISSUER, origin=ORIGIN, now=NOW) == []
 
 
-# In another process
+# Another process
 
 
 @pytest.mark.urls("tests.support.portal_urls")
 @pytest.mark.parametrize("engine", ["db", "cached_db", "cache"])
-def test_hear_logout_token_in_one_process_signs_out_the_next_request_in_another(
+def test_logout_token_in_one_process_ends_the_session_in_another(
     sign_in: SignIn, settings: Any, tmp_path: Path, engine: str
 ) -> None:
     settings.SESSION_ENGINE = f"django.contrib.sessions.backends.{engine}"

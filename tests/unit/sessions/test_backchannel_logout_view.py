@@ -1,4 +1,4 @@
-"""Back-channel logout over a socket: what is refused, what is done, and what is told to whom. Spec: BCL 1.0, R9."""
+"""Back-channel logout over a socket: refused and accepted tokens, events and log messages. Spec: BCL 1.0, R9."""
 
 import logging
 import time
@@ -55,7 +55,7 @@ from tests.unit.sessions.logout_token_provider import (
     provider,
     token_of,
 )
-from tests.unit.sessions.provider_sessions import name, sign_in_again, sign_in_often
+from tests.unit.sessions.provider_sessions import is_live, name, sign_in_again, sign_in_often
 
 __all__ = ["_signing_provider", "portal", "provider"]  # fixtures
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "phi_audit"])
@@ -69,27 +69,21 @@ MEANING = str(LogoutTokenInvalid(""))
 
 @pytest.fixture
 def amina(sign_in: SignIn, provider: DemoProvider) -> SignedIn:
-    """Return somebody whom the provider knows by SUB, in a session that it knows by SID."""
+    """Return a person with the provider's SUB and a session with its SID."""
     return name(sign_in(), sub=SUB, sid=SID, issuer=provider.issuer)
-
-
-def lives(signed_in: SignedIn) -> bool:
-    alive = OIDCSession.objects.get(pk=signed_in.session.pk).ended_at is None
-    assert django_session_exists(signed_in.django_key) is alive
-    return alive
 
 
 def refusals() -> list[tuple[str, str]]:
     return [(event.reason, event.provider) for event in events(Action.LOGOUT_REFUSED)]
 
 
-# R9's refusals, each beside the acceptance of the same token as it was
+# R9's refusals, each next to the acceptance of the unchanged token
 
 Alter = Callable[[DemoProvider, MutableExchange], None]
 
 
 def altered(provider: DemoProvider, alter: Alter, **about: str) -> str:
-    """Return a logout token that the provider makes with that one thing wrong."""
+    """Return a logout token of the provider with one wrong value."""
     provider.mutate = lambda stage, exchange: alter(provider, exchange)
     try:
         return token_of(provider, **about)
@@ -113,12 +107,12 @@ def header(**changes: Any) -> Alter:
 
 
 def foreign_key(provider: DemoProvider, exchange: MutableExchange) -> None:
-    """Another's key under the name of the provider's."""
+    """Sign with another key under the key id of the provider's."""
     assert exchange.key
     exchange.key = create_signing_key(exchange.key.alg, kid=exchange.key.kid)
 
 
-def sent_instead(make: Callable[[MutableExchange], str]) -> Alter:
+def replace_token(make: Callable[[MutableExchange], str]) -> Alter:
     def alter(provider: DemoProvider, exchange: MutableExchange) -> None:
         exchange.token = make(exchange)
 
@@ -126,7 +120,7 @@ def sent_instead(make: Callable[[MutableExchange], str]) -> Alter:
 
 
 def twice(exchange: MutableExchange) -> str:
-    """A payload with a member twice, properly signed."""
+    """Return a validly signed payload with a duplicate member."""
     assert exchange.key
     header = b'{"alg":"%b","kid":"%b"}' % (exchange.key.alg.encode(), exchange.key.kid.encode())
     return sign_bytes(header, b'{"sub":"a","sub":"b"}', exchange.key)
@@ -141,15 +135,15 @@ REFUSED: dict[str, Alter] = {
     "alg none": header(alg="none"),
     "alg HS256 with the public key": header(alg="HS256"),
     "an unknown kid": header(kid="unknown"),
-    "no JWS": sent_instead(lambda exchange: "nonsense"),
-    "empty": sent_instead(lambda exchange: "."),
-    "a member twice": sent_instead(twice),
+    "no JWS": replace_token(lambda exchange: "nonsense"),
+    "empty": replace_token(lambda exchange: "."),
+    "a member twice": replace_token(twice),
     "a critical header": header(crit=["exp"]),
     "typ JWT": header(typ="JWT"),
     "typ of an access token": header(typ="at+jwt"),
     "no iss": claims(iss=ABSENT),
     "another iss": claims(iss=lambda iss: f"{iss}/"),
-    "an iss that nobody declared": claims(iss="https://nobody.example"),
+    "an undeclared iss": claims(iss="https://unknown.example"),
     "no aud": claims(aud=ABSENT),
     "another aud": claims(aud="lab"),
     "one aud more": claims(aud=["portal", "lab"]),
@@ -179,23 +173,23 @@ REFUSED: dict[str, Alter] = {
 
 
 @pytest.mark.parametrize("alter", REFUSED.values(), ids=REFUSED)
-def test_backchannel_logout_with_one_thing_wrong_is_refused_and_the_same_token_unaltered_is_not(
+def test_backchannel_logout_with_one_wrong_value_is_refused_and_the_valid_token_is_accepted(
     portal: str, provider: DemoProvider, amina: SignedIn, alter: Alter
 ) -> None:
     refused = deliver(portal, altered(provider, alter, **BOTH, jti=JTI))
     assert (refused.status, refused.error) == (400, ("invalid_request", MEANING))
     assert (refused.headers["cache-control"], refused.headers["content-type"]) == ("no-store", "application/json")
-    assert lives(amina)
+    assert is_live(amina)
     assert [reason for reason, _ in refusals()] == ["logout_token_invalid"]
 
     done = deliver(portal, token_of(provider, **BOTH, jti=JTI))
     assert (done.status, done.body, done.headers["cache-control"]) == (200, b"", "no-store")
-    assert not lives(amina)
+    assert not is_live(amina)
 
 
 @contextmanager
-def looking_at_the_answer(look: Callable[[str], None]) -> Iterator[str]:
-    """Run a portal that calls look(status) when it has its answer to a request, and has not sent a byte of it."""
+def observing_responses(look: Callable[[str], None]) -> Iterator[str]:
+    """Run a portal that calls look(status) when it has its response and before it sends the first byte."""
     application = WSGIHandler()
 
     def serve(environ: Any, start_response: Any) -> Any:
@@ -210,7 +204,7 @@ def looking_at_the_answer(look: Callable[[str], None]) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("engine", ["db", "cached_db", "cache"])
-def test_backchannel_logout_has_ended_every_session_before_a_byte_of_its_answer_is_sent(
+def test_backchannel_logout_ends_every_session_before_it_responds(
     provider: DemoProvider, sign_in: SignIn, settings: Any, tmp_path: Path, engine: str
 ) -> None:
     shared = {"BACKEND": "django.core.cache.backends.filebased.FileBasedCache", "LOCATION": str(tmp_path)}
@@ -218,19 +212,19 @@ def test_backchannel_logout_has_ended_every_session_before_a_byte_of_its_answer_
     settings.SESSION_ENGINE = f"django.contrib.sessions.backends.{engine}"
     amina = name(sign_in(), sub=SUB, sid=SID, issuer=provider.issuer)
     key = sign_in_again(amina, sid="another", issuer=provider.issuer)
-    seen: list[tuple[str, bool, bool, int]] = []
+    observed: list[tuple[str, bool, bool, int]] = []
 
     def look(status: str) -> None:
         live = OIDCSession.objects.filter(ended_at=None).count()
-        seen.append((status, django_session_exists(amina.django_key), django_session_exists(key), live))
+        observed.append((status, django_session_exists(amina.django_key), django_session_exists(key), live))
 
-    with looking_at_the_answer(look) as base:
+    with observing_responses(look) as base:
         assert deliver(base, altered(provider, foreign_key, sub=SUB)).status == 400
         assert deliver(base, token_of(provider, sub=SUB)).status == 200
-    assert seen == [("400 Bad Request", True, True, 2), ("200 OK", False, False, 0)]
+    assert observed == [("400 Bad Request", True, True, 2), ("200 OK", False, False, 0)]
 
 
-def test_backchannel_logout_a_second_time_is_refused(portal: str, provider: DemoProvider, amina: SignedIn) -> None:
+def test_repeated_backchannel_logout_is_refused(portal: str, provider: DemoProvider, amina: SignedIn) -> None:
     token = token_of(provider, **BOTH)
     assert deliver(portal, token).status == 200
     again = deliver(portal, token)
@@ -239,38 +233,38 @@ def test_backchannel_logout_a_second_time_is_refused(portal: str, provider: Demo
     assert deliver(portal, token_of(provider, **BOTH)).status == 200
 
 
-def test_backchannel_logout_without_exp_is_done_where_it_is_allowed_and_only_just_issued(
+def test_backchannel_logout_without_exp_is_accepted_if_allowed_and_recent(
     portal: str, provider: DemoProvider, amina: SignedIn, settings: Any
 ) -> None:
     token = altered(provider, claims(exp=ABSENT), **BOTH)
     assert deliver(portal, token).status == 400
     declare(settings, default=declaration(provider, allow_logout_token_without_exp=True))
     assert deliver(portal, altered(provider, claims(exp=ABSENT, iat=shift(-180)), **BOTH)).status == 400
-    assert lives(amina)
+    assert is_live(amina)
     assert deliver(portal, token).status == 200
-    assert not lives(amina)
+    assert not is_live(amina)
 
 
-def test_backchannel_logout_by_an_honest_provider_is_done(
+def test_backchannel_logout_by_a_conforming_provider_is_accepted(
     portal: str, provider: DemoProvider, amina: SignedIn, sign_in: SignIn
 ) -> None:
     jonas = name(sign_in(), sub="jonas", sid="another", issuer=provider.issuer)
     for alg in ("RS256", "PS256", "ES256", "EdDSA"):
         provider.signing_alg = alg
-        answer = provider.send_backchannel_logout("portal", sub="nobody")
-        assert (answer.status, answer.body, answer.headers["cache-control"]) == (200, b"", "no-store")
+        response = provider.send_backchannel_logout("portal", sub="unknown")
+        assert (response.status, response.body, response.headers["cache-control"]) == (200, b"", "no-store")
     assert provider.send_backchannel_logout("portal", sub=SUB).status == 200
-    assert (lives(amina), lives(jonas)) == (False, True)
+    assert (is_live(amina), is_live(jonas)) == (False, True)
 
 
-# What is no logout token at all
+# Requests without a logout token
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "PATCH", "DELETE", "OPTIONS"])
 def test_backchannel_logout_by_another_method_is_405(portal: str, provider: DemoProvider, method: str) -> None:
-    answer = exchange(portal, method, f"{BACKCHANNEL}?logout_token={token_of(provider, **BOTH)}")
-    assert (answer.status, answer.headers["allow"]) == (405, "POST")
-    assert answer.headers["cache-control"] == "no-store"
+    response = exchange(portal, method, f"{BACKCHANNEL}?logout_token={token_of(provider, **BOTH)}")
+    assert (response.status, response.headers["allow"]) == (405, "POST")
+    assert response.headers["cache-control"] == "no-store"
 
 
 MULTIPART = 'multipart/form-data; boundary="x"'
@@ -301,46 +295,44 @@ def test_backchannel_logout_with_another_body_is_refused(
     refused = exchange(portal, "POST", BACKCHANNEL, body(token), Content_Type=media_type)
     assert (refused.status, refused.error) == (400, ("invalid_request", MEANING))
     assert refused.headers["cache-control"] == "no-store"
-    assert lives(amina)
-    # As it is written by the specification, and with what means nothing to us. Spec: BCL 2.5.
+    assert is_live(amina)
+    # As in the specification, and with unknown parameters. Spec: BCL 2.5.
     assert deliver(portal, token, state="x", logout_hint="").status == 200
-    assert not lives(amina)
+    assert not is_live(amina)
 
 
-def test_backchannel_logout_with_a_charset_is_a_form_all_the_same(
-    portal: str, provider: DemoProvider, amina: SignedIn
-) -> None:
+def test_backchannel_logout_with_a_charset_is_accepted(portal: str, provider: DemoProvider, amina: SignedIn) -> None:
     body = urlencode({"logout_token": token_of(provider, **BOTH)}).encode()
     assert exchange(portal, "POST", BACKCHANNEL, body, Content_Type=f"{FORM}; charset=utf-16").status == 200
-    assert not lives(amina)
+    assert not is_live(amina)
 
 
 @WITH_DATABASE
 @given(st.binary(max_size=200) | st.binary(max_size=100).map(lambda data: b"logout_token=" + data))
-def test_backchannel_logout_with_any_body_is_our_400(provider: DemoProvider, body: bytes) -> None:
+def test_backchannel_logout_with_an_arbitrary_body_is_a_400(provider: DemoProvider, body: bytes) -> None:
     assert Client().post(BACKCHANNEL, body, content_type=FORM).status_code == 400
 
 
-# Which provider
+# Selection of the provider
 
 
-def test_backchannel_logout_of_one_of_several_providers_is_judged_by_its_keys(
+def test_backchannel_logout_is_verified_with_the_keys_of_its_provider(
     portal: str, provider: DemoProvider, amina: SignedIn, sign_in: SignIn, settings: Any
 ) -> None:
     with DemoProvider().running() as other:
         other.register_client(Registered("portal", SECRET, [f"{portal}/oidc/other/callback/"]))
         declare(settings, default=declaration(provider), other=declaration(other))
-        theirs = name(sign_in(), sub=SUB, sid=SID, issuer=other.issuer)
+        other_person = name(sign_in(), sub=SUB, sid=SID, issuer=other.issuer)
         assert deliver(portal, altered(other, claims(iss=provider.issuer), **BOTH)).status == 400
-        assert (lives(amina), lives(theirs)) == (True, True)
+        assert (is_live(amina), is_live(other_person)) == (True, True)
         assert deliver(portal, token_of(other, **BOTH)).status == 200
-        assert (lives(amina), lives(theirs)) == (True, False)
+        assert (is_live(amina), is_live(other_person)) == (True, False)
     assert deliver(portal, token_of(provider, **BOTH)).status == 200
-    assert not lives(amina)
+    assert not is_live(amina)
     assert refusals() == [("logout_token_invalid", "default")]
 
 
-def test_backchannel_logout_of_another_client_at_the_same_issuer_is_judged_as_its_own(
+def test_backchannel_logout_of_another_client_at_the_same_issuer_is_verified_for_that_client(
     portal: str, provider: DemoProvider, amina: SignedIn, settings: Any
 ) -> None:
     provider.register_client(Registered("lab", SECRET, [f"{portal}/oidc/lab/callback/"]))
@@ -354,10 +346,10 @@ def test_backchannel_logout_of_another_client_at_the_same_issuer_is_judged_as_it
     )
     assert deliver(portal, token_of(provider, **BOTH)).status == 400
     assert deliver(portal, token).status == 200
-    assert not lives(amina)
+    assert not is_live(amina)
 
 
-# What the OP may send again
+# Deliveries that the provider may repeat
 
 
 @contextmanager
@@ -371,31 +363,29 @@ def database_refusing() -> Iterator[None]:
             cursor.execute("ALTER TABLE away RENAME TO django_phi_oidc_pendingrevocation")
 
 
-def test_backchannel_logout_while_the_database_is_away_can_be_repeated(
+def test_backchannel_logout_during_a_database_outage_can_be_repeated(
     portal: str, provider: DemoProvider, amina: SignedIn
 ) -> None:
     token = token_of(provider, **BOTH)
     with database_refusing():
         failed = deliver(portal, token)
     assert (failed.status, failed.headers["cache-control"], failed.headers["retry-after"]) == (503, "no-store", "30")
-    assert lives(amina)
+    assert is_live(amina)
     assert (refusals(), UsedIdentifier.objects.count()) == ([], 0)
     assert deliver(portal, token).status == 200
-    assert not lives(amina)
+    assert not is_live(amina)
 
 
 @pytest.mark.postgresql
-def test_backchannel_logout_on_a_connection_that_was_lost_is_done_on_a_new_one(
-    provider: DemoProvider, amina: SignedIn
-) -> None:
+def test_backchannel_logout_on_a_lost_connection_uses_a_new_one(provider: DemoProvider, amina: SignedIn) -> None:
     body = urlencode({"logout_token": token_of(provider, **BOTH)})
     connection.ensure_connection()
     connection.connection.close()
     assert Client().post(BACKCHANNEL, body, content_type=FORM).status_code == 200
-    assert not lives(amina)
+    assert not is_live(amina)
 
 
-def test_backchannel_logout_while_the_keys_are_out_of_reach_can_be_repeated(
+def test_backchannel_logout_with_unavailable_provider_keys_can_be_repeated(
     portal: str, settings: Any, sign_in: SignIn
 ) -> None:
     provider = DemoProvider([Registered("portal", SECRET, [f"{portal}/oidc/callback/"])])
@@ -406,47 +396,47 @@ def test_backchannel_logout_while_the_keys_are_out_of_reach_can_be_repeated(
     token = token_of(provider, **BOTH)
     failed = deliver(portal, token)
     assert (failed.status, failed.headers["cache-control"], failed.headers["retry-after"]) == (503, "no-store", "30")
-    assert lives(amina)
+    assert is_live(amina)
     assert refusals() == []
     with provider.running():
         assert deliver(portal, token).status == 200
-    assert not lives(amina)
+    assert not is_live(amina)
 
 
-def test_backchannel_logout_by_a_new_key_is_done_after_a_look_for_it(
+def test_backchannel_logout_with_a_new_key_fetches_the_keys_again(
     portal: str, provider: DemoProvider, amina: SignedIn
 ) -> None:
-    assert deliver(portal, token_of(provider, sub="nobody")).status == 200
+    assert deliver(portal, token_of(provider, sub="unknown")).status == 200
     before = provider.state.keys
     provider.rotate_keys()
     try:
         assert deliver(portal, token_of(provider, **BOTH)).status == 200
     finally:
         provider.state.keys = before
-    assert not lives(amina)
+    assert not is_live(amina)
 
 
-def test_backchannel_logout_by_a_key_that_could_not_be_looked_for_can_be_repeated(
+def test_backchannel_logout_with_a_new_key_during_an_outage_can_be_repeated(
     portal: str, settings: Any, sign_in: SignIn
 ) -> None:
     provider = DemoProvider([Registered("portal", SECRET, [f"{portal}/oidc/callback/"])], keys=create_signing_keys())
     with provider.running():
         declare(settings, default=declaration(provider))
-        assert deliver(portal, token_of(provider, sub="nobody")).status == 200
+        assert deliver(portal, token_of(provider, sub="unknown")).status == 200
     name(sign_in(), **BOTH, issuer=provider.issuer)
     provider.rotate_keys()
     assert deliver(portal, token_of(provider, **BOTH)).status == 503
     assert refusals() == []
 
 
-def test_backchannel_logout_by_a_key_that_is_new_while_nobody_looks_again_can_be_repeated(
+def test_backchannel_logout_with_a_new_key_before_the_next_fetch_can_be_repeated(
     portal: str, settings: Any, sign_in: SignIn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whoever sends a token of a made-up key makes us look, and we do so once in 30 s."""
+    """A token with a made-up key makes us fetch the keys, which happens once in 30 s."""
     provider = DemoProvider([Registered("portal", SECRET, [f"{portal}/oidc/callback/"])], keys=create_signing_keys())
     with provider.running():
         declare(settings, default=declaration(provider))
-        assert deliver(portal, token_of(provider, sub="nobody")).status == 200
+        assert deliver(portal, token_of(provider, sub="unknown")).status == 200
         genuine = provider.state.keys
         provider.state.keys = create_signing_keys()
         made_up = token_of(provider, **BOTH)
@@ -457,10 +447,10 @@ def test_backchannel_logout_by_a_key_that_is_new_while_nobody_looks_again_can_be
         token = token_of(provider, **BOTH)
         early = deliver(portal, token)
         assert (early.status, early.headers["retry-after"]) == (503, "30")
-        assert lives(amina)
+        assert is_live(amina)
         monkeypatch.setattr(get_provider("default")._keys, "_last_refetch_at", float("-inf"))
         assert deliver(portal, token).status == 200
-        assert not lives(amina)
+        assert not is_live(amina)
 
 
 def test_backchannel_logout_while_a_subject_key_is_missing_can_be_repeated(
@@ -471,13 +461,13 @@ def test_backchannel_logout_while_a_subject_key_is_missing_can_be_repeated(
     assert deliver(portal, token).status == 503
     settings.PHI_OIDC = declared
     assert deliver(portal, token).status == 200
-    assert not lives(amina)
+    assert not is_live(amina)
 
 
-# Tokens at the OP
+# Tokens at the provider
 
 
-def test_backchannel_logout_asks_the_provider_nothing_and_leaves_its_tokens_to_the_sweep(
+def test_backchannel_logout_leaves_revocations_to_the_sweep(
     portal: str, provider: DemoProvider, sign_in: SignIn
 ) -> None:
     sign_in_often(sign_in, 5, sub=SUB, issuer=provider.issuer)
@@ -490,10 +480,10 @@ def test_backchannel_logout_asks_the_provider_nothing_and_leaves_its_tokens_to_t
     assert [request.path for request in provider.requests].count("/revoke") == 10
 
 
-def test_backchannel_logout_of_a_thousand_sessions_is_done_in_two_seconds(
+def test_backchannel_logout_of_a_thousand_sessions_takes_at_most_two_seconds(
     portal: str, provider: DemoProvider, sign_in: SignIn, record_property: Any
 ) -> None:
-    """For so long the OP waits for our answer. The best of three: what else the machine does is not meant."""
+    """The provider waits that long for the response. The best of three runs, because of other load on the machine."""
     took = []
     for number in range(3):
         sub = f"sub-{number}"
@@ -505,9 +495,9 @@ def test_backchannel_logout_of_a_thousand_sessions_is_done_in_two_seconds(
         assert not OIDCSession.objects.filter(ended_at=None).exists()
         assert not Session.objects.exists()
         assert PendingRevocation.objects.count() == 2000 * (number + 1)
-    told = ", ".join(f"{seconds:.2f} s" for seconds in took)
-    record_property("a thousand sessions", told)
-    assert min(took) < 2, told
+    summary = ", ".join(f"{seconds:.2f} s" for seconds in took)
+    record_property("a thousand sessions", summary)
+    assert min(took) < 2, summary
 
 
 @pytest.mark.parametrize(
@@ -518,7 +508,7 @@ def test_backchannel_logout_of_a_thousand_sessions_is_done_in_two_seconds(
         (False, ["offline_access"], ["access_token", "refresh_token"]),
     ],
 )
-def test_backchannel_logout_keeps_offline_tokens_where_the_project_says_so(
+def test_backchannel_logout_keeps_offline_tokens_if_configured(
     portal: str,
     provider: DemoProvider,
     amina: SignedIn,
@@ -534,10 +524,10 @@ def test_backchannel_logout_keeps_offline_tokens_where_the_project_says_so(
     assert sorted(PendingRevocation.objects.values_list("token_type_hint", flat=True)) == hints
 
 
-# Who is told what
+# Events and log messages
 
 
-def test_backchannel_logout_that_is_refused_leaves_an_event(portal: str, provider: DemoProvider) -> None:
+def test_refused_backchannel_logout_records_an_event(portal: str, provider: DemoProvider) -> None:
     assert deliver(portal, altered(provider, foreign_key, **BOTH)).status == 400
     assert deliver(portal, "nonsense").status == 400
     assert refusals() == [("logout_token_invalid", "default"), ("logout_token_invalid", "")]
@@ -551,7 +541,7 @@ def test_backchannel_logout_that_is_refused_leaves_an_event(portal: str, provide
     )
 
 
-def test_backchannel_logouts_that_are_refused_by_the_hundred_are_one_event(provider: DemoProvider) -> None:
+def test_hundreds_of_refused_backchannel_logouts_record_one_event(provider: DemoProvider) -> None:
     now = clock.now().replace(second=5)
     with clock.override_clock(lambda: now):
         for _ in range(25):
@@ -564,7 +554,7 @@ def test_backchannel_logouts_that_are_refused_by_the_hundred_are_one_event(provi
     assert events(Action.LOGIN_REFUSED) == []
 
 
-def test_backchannel_logout_that_is_refused_with_the_trail_away_stays_refused(
+def test_refused_backchannel_logout_without_the_audit_log_stays_refused(
     portal: str, provider: DemoProvider, amina: SignedIn, settings: Any
 ) -> None:
     declared = settings.PHI_OIDC
@@ -574,7 +564,7 @@ def test_backchannel_logout_that_is_refused_with_the_trail_away_stays_refused(
     assert deliver(portal, token_of(provider, **BOTH)).status == 200
 
 
-def test_backchannel_logout_tells_the_log_the_rule_and_no_value(
+def test_refused_backchannel_logout_logs_the_rule_and_no_value(
     portal: str, provider: DemoProvider, amina: SignedIn, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
@@ -600,14 +590,14 @@ def test_backchannel_logout_that_crashes_shows_no_token_in_an_error_report(
     monkeypatch.setattr("django_phi_oidc.sessions.backchannel_logout.process_logout_token", crash)
     with pytest.raises(ZeroDivisionError) as failed:
         Client().post(BACKCHANNEL, urlencode({"logout_token": token}), content_type=FORM)
-    # What Django itself would see of it, and not this test.
+    # Only the frames that Django would report, without this test's.
     traceback = failed.tb
     while traceback.tb_frame.f_code.co_name != "_get_response":
         assert traceback.tb_next
         traceback = traceback.tb_next
     request = traceback.tb_frame.f_locals["request"]
     report = ExceptionReporter(request, failed.type, failed.value, traceback).get_traceback_html()
-    assert "hear_logout_token" in report
+    assert "process_logout_token" in report
     assert [secret for secret in (token, token.split(".")[1], SUB, SID) if secret in report] == []
 
 
@@ -618,7 +608,7 @@ def test_backchannel_logout_needs_no_csrf_token_and_leaves_cookies_alone(
     client = Client(enforce_csrf_checks=True)
     client.cookies["sessionid"] = jonas.django_key
     body = urlencode({"logout_token": token_of(provider, **BOTH)})
-    answer = client.post(BACKCHANNEL, body, content_type=FORM, secure=True)
-    assert (answer.status_code, answer.cookies) == (200, {})
-    assert (lives(amina), lives(jonas)) == (False, True)
+    response = client.post(BACKCHANNEL, body, content_type=FORM, secure=True)
+    assert (response.status_code, response.cookies) == (200, {})
+    assert (is_live(amina), is_live(jonas)) == (False, True)
     assert [event.actor for event in events(Action.SESSION_ENDED)] == [""]

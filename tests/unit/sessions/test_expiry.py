@@ -1,4 +1,4 @@
-"""Sessions that nobody comes back to."""
+"""Sessions that the scheduled task ends."""
 
 from collections.abc import Callable, Iterator
 from datetime import timedelta
@@ -51,7 +51,7 @@ def _no_wait(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(params=ENGINES.values(), ids=ENGINES)
 def engine(request: pytest.FixtureRequest, settings: Any, tmp_path: Any) -> str:
-    """Keep sessions in each store that is allowed, with a cache that processes share."""
+    """Use each permitted session engine, with a cache that processes share."""
     settings.CACHES = {
         "default": {"BACKEND": "django.core.cache.backends.filebased.FileBasedCache", "LOCATION": str(tmp_path)}
     }
@@ -60,7 +60,7 @@ def engine(request: pytest.FixtureRequest, settings: Any, tmp_path: Any) -> str:
 
 
 @pytest.mark.parametrize(("limit", "reason"), [(IDLE, "idle_timeout"), (ABSOLUTE, "absolute_timeout")])
-def test_abandoned_session_ends_at_its_limit_and_not_a_second_before(
+def test_idle_session_ends_at_its_timeout_and_not_a_second_before(
     engine: str, sign_in: Callable[..., SignedIn], moment: type[Moment], limit: timedelta, reason: str
 ) -> None:
     signed_in = sign_in()
@@ -96,10 +96,10 @@ def lose_the_user(signed_in: SignedIn) -> None:
 
 
 def let_django_session_expire(signed_in: SignedIn) -> None:
-    """As `set_expiry` may have it, a cookie that outlives it is no session any more."""
+    """`set_expiry` may make the Django session expire before the row."""
     store = import_module(django_settings.SESSION_ENGINE).SessionStore(signed_in.django_key)
     store.load()
-    # Django goes by the system's clock, whatever day that has.
+    # Django uses the system clock here.
     store.set_expiry(-100 * 365 * 24 * 60 * 60)
     store.save()
 
@@ -114,19 +114,19 @@ SILENT = {
 
 @pytest.mark.parametrize("case", SILENT)
 def test_session_that_no_signal_ended_is_found(engine: str, sign_in: Callable[..., SignedIn], case: str) -> None:
-    kept, gone = sign_in(), sign_in()
-    SILENT[case](gone)
+    stored, deleted = sign_in(), sign_in()
+    SILENT[case](deleted)
     assert end_expired_sessions() == 1
-    assert OIDCSession.objects.get(pk=gone.session.pk).end_reason == case.partition(" ")[0]
-    assert OIDCSession.objects.get(pk=kept.session.pk).ended_at is None
-    assert django_session_exists(kept.django_key)
-    assert not django_session_exists(gone.django_key)
+    assert OIDCSession.objects.get(pk=deleted.session.pk).end_reason == case.partition(" ")[0]
+    assert OIDCSession.objects.get(pk=stored.session.pk).ended_at is None
+    assert django_session_exists(stored.django_key)
+    assert not django_session_exists(deleted.django_key)
 
 
-def test_session_whose_key_is_cycled_meanwhile_lives(
+def test_session_with_a_cycled_key_stays_live(
     sign_in: Callable[..., SignedIn], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The first look finds the old key gone; the request ends, and notes the new one."""
+    """The first check finds the old key deleted; then the request ends and stores the new one."""
     signed_in = sign_in()
     store = import_module(django_settings.SESSION_ENGINE).SessionStore(signed_in.django_key)
     store.load()
@@ -174,7 +174,7 @@ def test_statements_do_not_grow_with_the_sessions(
         assert end_expired_sessions() == 20
 
 
-def test_session_of_a_password_is_not_ours_to_find(moment: type[Moment]) -> None:
+def test_password_session_is_not_ended(moment: type[Moment]) -> None:
     user = get_user_model()._default_manager.create_user(username="local")
     client = SecureClient()
     client.force_login(user, backend="django_phi_oidc.backends.OIDCAuthenticationBackend")
@@ -182,12 +182,12 @@ def test_session_of_a_password_is_not_ours_to_find(moment: type[Moment]) -> None
     assert end_expired_sessions() == 0
 
 
-def test_beat_comes_twice_a_minute() -> None:
+def test_schedule_runs_twice_a_minute() -> None:
     assert beat_schedule()["phi_oidc.end_overdue"]["schedule"] == 30
 
 
-def test_beat_is_done_with_an_abandoned_session_within_a_minute() -> None:
-    """At the worst each run has just missed it, and its Django session is looked for twice."""
+def test_scheduled_task_ends_an_idle_session_within_a_minute() -> None:
+    """In the worst case each run has just missed it, and its Django session is checked twice."""
     pauses = {name: entry["schedule"] for name, entry in beat_schedule().items()}
     in_turn = [pauses[f"phi_oidc.{name}"] for name in ("end_overdue", "sweep_revocations", "drain_outbox")]
     assert sum(in_turn) + tasks._MAX_REQUEST_SECONDS < 60

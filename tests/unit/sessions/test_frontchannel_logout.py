@@ -1,4 +1,4 @@
-"""Front-channel logout: what ends, who may frame it, and that cookies are nobody's business. Spec: FCL 1.0, R9."""
+"""Front-channel logout: ended sessions, permitted frames, and ignored cookies. Spec: FCL 1.0, R9."""
 
 from collections.abc import Callable
 from typing import Any, cast
@@ -14,7 +14,7 @@ from django_phi_oidc.audit.events import Action
 from django_phi_oidc.sessions.models import OIDCSession, PendingRevocation
 from django_phi_oidc.testing.mock_provider import Client as Registered
 from django_phi_oidc.testing.mock_provider import DemoProvider, MutableExchange
-from tests.support.session_fixtures import SignedIn, django_session_exists, events
+from tests.support.session_fixtures import SignedIn, events
 from tests.unit.sessions.logout_token_provider import (
     FRONTCHANNEL,
     SECRET,
@@ -26,7 +26,7 @@ from tests.unit.sessions.logout_token_provider import (
     portal,
     provider,
 )
-from tests.unit.sessions.provider_sessions import name
+from tests.unit.sessions.provider_sessions import is_live, name
 
 __all__ = ["_signing_provider", "portal", "provider"]  # fixtures
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "phi_audit"])
@@ -38,18 +38,12 @@ FRAMED = "django.middleware.clickjacking.XFrameOptionsMiddleware"
 
 @pytest.fixture
 def amina(sign_in: SignIn, provider: DemoProvider) -> SignedIn:
-    """Return somebody in a session that the provider knows by SID."""
+    """Return a person in a session with the provider's SID."""
     return name(sign_in(), sub="amina", sid=SID, issuer=provider.issuer)
 
 
-def lives(signed_in: SignedIn) -> bool:
-    alive = OIDCSession.objects.get(pk=signed_in.session.pk).ended_at is None
-    assert django_session_exists(signed_in.django_key) is alive
-    return alive
-
-
 def frame(base: str, **parameters: str) -> Answer:
-    """Ask as a frame in a page of the OP's does."""
+    """Send the request of an iframe in a page of the provider."""
     return exchange(base, "GET", f"{FRONTCHANNEL}?{urlencode(parameters)}")
 
 
@@ -71,39 +65,43 @@ NOTHING: dict[str, Callable[[str], dict[str, str]]] = {
 
 
 @pytest.mark.parametrize("parameters", NOTHING.values(), ids=NOTHING)
-def test_frontchannel_logout_of_the_unknown_looks_like_that_of_the_known(
+def test_frontchannel_logout_responds_equally_to_unknown_and_known_sids(
     portal: str, provider: DemoProvider, amina: SignedIn, parameters: Callable[[str], dict[str, str]]
 ) -> None:
     unknown = frame(portal, **parameters(provider.issuer))
-    assert lives(amina)
+    assert is_live(amina)
     known = frame(portal, iss=provider.issuer, sid=SID)
-    assert not lives(amina)
+    assert not is_live(amina)
     assert (unknown.status, unknown.body) == (known.status, known.body) == (200, b"")
-    for answer in (unknown, known):
-        assert (answer.headers["cache-control"], answer.headers["referrer-policy"]) == ("no-store", "no-referrer")
-        assert not {"set-cookie", "vary", "x-frame-options"} & set(answer.headers)
+    for response in (unknown, known):
+        assert (response.headers["cache-control"], response.headers["referrer-policy"]) == ("no-store", "no-referrer")
+        assert not {"set-cookie", "vary", "x-frame-options"} & set(response.headers)
     assert OIDCSession.objects.get().end_reason == "frontchannel_logout"
 
 
-def test_frontchannel_logout_ends_the_sessions_of_that_sid_alone(
+def test_frontchannel_logout_ends_only_the_sessions_of_that_sid(
     portal: str, provider: DemoProvider, amina: SignedIn, sign_in: SignIn
 ) -> None:
     other = name(sign_in(), sub="jonas", sid="another", issuer=provider.issuer)
     elsewhere = name(sign_in(), sub="amina", sid=SID, issuer="https://other.example")
     frame(portal, iss=provider.issuer, sid=SID)
-    assert [lives(each) for each in (amina, other, elsewhere)] == [False, True, True]
+    assert [is_live(item) for item in (amina, other, elsewhere)] == [False, True, True]
 
 
 @pytest.mark.parametrize("method", ["HEAD", "OPTIONS", "POST", "PUT", "DELETE"])
 def test_frontchannel_logout_by_another_method_ends_nothing(
     portal: str, provider: DemoProvider, amina: SignedIn, method: str
 ) -> None:
-    answer = exchange(portal, method, f"{FRONTCHANNEL}?{urlencode({'iss': provider.issuer, 'sid': SID})}")
+    response = exchange(portal, method, f"{FRONTCHANNEL}?{urlencode({'iss': provider.issuer, 'sid': SID})}")
     if method in ("HEAD", "OPTIONS"):
-        assert (answer.status, answer.headers["allow"], answer.headers["cache-control"]) == (405, "GET", "no-store")
+        assert (response.status, response.headers["allow"], response.headers["cache-control"]) == (
+            405,
+            "GET",
+            "no-store",
+        )
     else:
-        assert answer.status == 403
-    assert lives(amina)
+        assert response.status == 403
+    assert is_live(amina)
 
 
 def test_frontchannel_logout_leaves_tokens_to_the_sweep(portal: str, provider: DemoProvider, amina: SignedIn) -> None:
@@ -112,7 +110,7 @@ def test_frontchannel_logout_leaves_tokens_to_the_sweep(portal: str, provider: D
     assert "/revoke" not in {request.path for request in provider.requests}
 
 
-def test_frontchannel_logout_with_the_database_away_says_that_it_was_not_done(
+def test_frontchannel_logout_during_a_database_outage_is_503(
     portal: str, provider: DemoProvider, amina: SignedIn
 ) -> None:
     with connection.cursor() as cursor:
@@ -123,15 +121,15 @@ def test_frontchannel_logout_with_the_database_away_says_that_it_was_not_done(
         with connection.cursor() as cursor:
             cursor.execute("ALTER TABLE away RENAME TO django_phi_oidc_pendingrevocation")
     assert (failed.status, failed.headers["cache-control"]) == (503, "no-store")
-    assert lives(amina)
+    assert is_live(amina)
     assert frame(portal, iss=provider.issuer, sid=SID).status == 200
-    assert not lives(amina)
+    assert not is_live(amina)
 
 
-# Who may frame it
+# Permitted frames
 
 
-def test_frontchannel_logout_may_be_framed_by_its_op_alone_and_nothing_else_by_it(
+def test_frontchannel_logout_may_be_framed_only_by_its_provider(
     provider: DemoProvider, amina: SignedIn, settings: Any
 ) -> None:
     settings.MIDDLEWARE = [*settings.MIDDLEWARE, FRAMED]
@@ -145,7 +143,7 @@ def test_frontchannel_logout_may_be_framed_by_its_op_alone_and_nothing_else_by_i
         assert other["X-Frame-Options"] == "DENY"
 
 
-def test_frontchannel_logout_may_be_framed_by_the_pages_that_the_metadata_names(
+def test_frontchannel_logout_may_be_framed_by_the_endpoints_of_the_metadata(
     portal: str, provider: DemoProvider, settings: Any
 ) -> None:
     def elsewhere(stage: str, exchange: MutableExchange) -> None:
@@ -155,15 +153,15 @@ def test_frontchannel_logout_may_be_framed_by_the_pages_that_the_metadata_names(
 
     provider.mutate = elsewhere
     declare(settings, default=declaration(provider))
-    answer = frame(portal, iss=provider.issuer, sid=SID)
-    assert set(ancestors(answer).split()) == {
+    response = frame(portal, iss=provider.issuer, sid=SID)
+    assert set(ancestors(response).split()) == {
         provider.issuer,
         "https://login.example:8443",
         "https://[2001:db8::1]",
     }
 
 
-def test_frontchannel_logout_may_not_be_framed_by_what_would_be_a_directive(
+def test_frontchannel_logout_ignores_origins_that_would_inject_a_directive(
     portal: str, provider: DemoProvider, settings: Any
 ) -> None:
     def hostile(stage: str, exchange: MutableExchange) -> None:
@@ -175,7 +173,7 @@ def test_frontchannel_logout_may_not_be_framed_by_what_would_be_a_directive(
     assert ancestors(frame(portal, iss=provider.issuer, sid=SID)) == provider.issuer
 
 
-def test_frontchannel_logout_with_the_op_out_of_reach_is_done_and_framed_by_its_issuer(
+def test_frontchannel_logout_with_an_unavailable_provider_may_be_framed_by_its_issuer(
     portal: str, settings: Any, sign_in: SignIn
 ) -> None:
     provider = DemoProvider([Registered("portal", SECRET, [f"{portal}/oidc/callback/"])])
@@ -184,15 +182,15 @@ def test_frontchannel_logout_with_the_op_out_of_reach_is_done_and_framed_by_its_
     declare(settings, default=declaration(provider))
     amina = name(sign_in(), sub="amina", sid=SID, issuer=provider.issuer)
     assert ancestors(frame(portal, iss=provider.issuer, sid=SID)) == provider.issuer
-    assert not lives(amina)
+    assert not is_live(amina)
 
 
-# What cookies say
+# Cookies
 
 
 @pytest.fixture(params=["wsgi", "asgi"])
 def framed_with_cookie(request: pytest.FixtureRequest) -> Callable[..., HttpResponse]:
-    """Return what asks from a frame whose cookies come along, as those of a page on the same site do."""
+    """Return a function that requests from an iframe with cookies, as on a page of the same site."""
 
     def ask(key: str, **parameters: str) -> HttpResponse:
         client = Client() if request.param == "wsgi" else AsyncClient()
@@ -207,7 +205,7 @@ def framed_with_cookie(request: pytest.FixtureRequest) -> Callable[..., HttpResp
 @pytest.mark.parametrize("every_request", [False, True], ids=["", "SESSION_SAVE_EVERY_REQUEST"])
 @pytest.mark.parametrize("known_by_now", [True, False], ids=["looked at", "first request"])
 @pytest.mark.parametrize("sid", [SID, "unknown"])
-def test_frontchannel_logout_in_a_browser_that_is_signed_in_reads_and_sets_no_cookie(
+def test_frontchannel_logout_in_a_signed_in_browser_reads_and_sets_no_cookie(
     provider: DemoProvider,
     amina: SignedIn,
     settings: Any,
@@ -220,11 +218,11 @@ def test_frontchannel_logout_in_a_browser_that_is_signed_in_reads_and_sets_no_co
     if known_by_now:
         assert amina.client().get("/portal/home/").status_code == 200
     before = OIDCSession.objects.get().last_seen_at
-    answer = framed_with_cookie(amina.django_key, iss=provider.issuer, sid=sid)
-    assert (answer.status_code, answer.content, answer.cookies) == (200, b"", {})
-    assert lives(amina) is (sid == "unknown")
+    response = framed_with_cookie(amina.django_key, iss=provider.issuer, sid=sid)
+    assert (response.status_code, response.content, response.cookies) == (200, b"", {})
+    assert is_live(amina) is (sid == "unknown")
     assert OIDCSession.objects.get().last_seen_at == before
-    assert [(each.reason, each.actor) for each in events(Action.SESSION_ENDED)] == (
+    assert [(event.reason, event.actor) for event in events(Action.SESSION_ENDED)] == (
         [("frontchannel_logout", "")] if sid == SID else []
     )
     page = amina.client().get("/portal/home/")

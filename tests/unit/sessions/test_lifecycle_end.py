@@ -51,7 +51,7 @@ def audit_table_away() -> Iterator[None]:
             cursor.execute("ALTER TABLE away RENAME TO django_phi_oidc_auditevent")
 
 
-def test_end_session_live_session_leaves_nothing_but_what_must_be_revoked(sign_in: Callable[..., SignedIn]) -> None:
+def test_end_session_leaves_only_the_tokens_to_revoke(sign_in: Callable[..., SignedIn]) -> None:
     signed_in = sign_in()
     ended = end(signed_in)
     assert ended is not None
@@ -60,17 +60,17 @@ def test_end_session_live_session_leaves_nothing_but_what_must_be_revoked(sign_i
     assert (row.access_token, row.refresh_token, row.id_token, row.session_key) == (None, None, None, None)
     assert ended.id_token == id_token()
     queued = [PendingRevocation.objects.get(pk=pk) for pk in ended.revocation_ids]
-    assert [(each.token_type_hint, token_of(each)) for each in queued] == [
+    assert [(item.token_type_hint, token_of(item)) for item in queued] == [
         ("refresh_token", REFRESH_TOKEN),
         ("access_token", ACCESS_TOKEN),
     ]
-    assert {(each.provider, each.session, each.status, each.due_at) for each in queued} == {
+    assert {(item.provider, item.session, item.status, item.due_at) for item in queued} == {
         ("default", signed_in.session.pk, "pending", NOW)
     }
     assert not django_session_exists(signed_in.django_key)
 
 
-def test_end_session_scrubs_claims_of_the_session_alone(sign_in: Callable[..., SignedIn]) -> None:
+def test_end_session_erases_only_the_claims_of_the_session(sign_in: Callable[..., SignedIn]) -> None:
     mine, other = sign_in(), sign_in()
     end(mine)
     left = StoredClaim.objects.values_list("subject", "name")
@@ -86,7 +86,7 @@ def test_end_session_leaves_another_session_alone(sign_in: Callable[..., SignedI
     assert django_session_exists(other.django_key)
 
 
-def test_end_session_tells_which_session_and_person_ended(sign_in: Callable[..., SignedIn]) -> None:
+def test_end_session_records_the_session_and_the_subject(sign_in: Callable[..., SignedIn]) -> None:
     signed_in = sign_in()
     end(signed_in, EndReason.REPLACED)
     (event,) = events(Action.SESSION_ENDED)
@@ -96,12 +96,12 @@ def test_end_session_tells_which_session_and_person_ended(sign_in: Callable[...,
     assert events(Action.LOGOUT_COMPLETED) == []
 
 
-def test_end_session_by_the_person_completes_the_logout(sign_in: Callable[..., SignedIn]) -> None:
+def test_end_session_by_the_user_completes_the_logout(sign_in: Callable[..., SignedIn]) -> None:
     signed_in = sign_in()
     end(signed_in, EndReason.LOGOUT)
     (event,) = events(Action.LOGOUT_COMPLETED)
     assert event.session == str(signed_in.session.pk)
-    assert [each.reason for each in events(Action.SESSION_ENDED)] == ["logout"]
+    assert [item.reason for item in events(Action.SESSION_ENDED)] == ["logout"]
 
 
 def test_end_session_a_second_time_does_nothing(sign_in: Callable[..., SignedIn]) -> None:
@@ -139,7 +139,7 @@ def test_end_session_in_a_transaction_that_rolls_back_changes_nothing(sign_in: C
     assert StoredClaim.objects.count() == 2
 
 
-def test_end_session_with_the_trail_away_ends_all_and_its_event_arrives_later(
+def test_end_session_without_the_audit_database_delivers_its_event_later(
     sign_in: Callable[..., SignedIn],
 ) -> None:
     signed_in = sign_in()
@@ -156,7 +156,7 @@ def test_end_session_with_the_trail_away_ends_all_and_its_event_arrives_later(
     assert waiting() == 0
 
 
-def test_end_session_whose_key_is_gone_ends_and_raises_an_alert(
+def test_end_session_with_an_unknown_key_ends_it_and_raises_an_alert(
     sign_in: Callable[..., SignedIn], settings: Any
 ) -> None:
     signed_in = sign_in()
@@ -194,14 +194,14 @@ def test_end_session_by_every_server_side_engine_deletes_the_django_session(
     assert store(signed_in.django_key).load() != {}
     with transaction.atomic():
         end(signed_in)
-        # Whoever reads before the commit fills the cache of cached_db again.
+        # A read before the commit fills the cache of cached_db again.
         if engine != "db":
             assert store(signed_in.django_key).load() != {} or engine == "cached_db"
     assert store(signed_in.django_key).load() == {}
     assert not Session.objects.exists()
 
 
-def test_end_session_of_ten_at_once_is_done_by_one(sign_in: Callable[..., SignedIn]) -> None:
+def test_end_session_by_ten_concurrent_callers_ends_it_once(sign_in: Callable[..., SignedIn]) -> None:
     signed_in = sign_in()
     barrier, results = threading.Barrier(10), []
 
@@ -224,7 +224,7 @@ def test_end_session_of_ten_at_once_is_done_by_one(sign_in: Callable[..., Signed
     assert len(events(Action.SESSION_ENDED)) == 1
 
 
-def test_ended_in_a_log_shows_no_id_token(sign_in: Callable[..., SignedIn]) -> None:
+def test_repr_of_an_ended_session_shows_no_id_token(sign_in: Callable[..., SignedIn]) -> None:
     ended = end(sign_in())
     assert ended is not None
     assert ended.id_token

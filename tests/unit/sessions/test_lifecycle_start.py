@@ -12,7 +12,7 @@ from tests.support.session_fixtures import ACCESS_TOKEN, REFRESH_TOKEN, SignedIn
 pytestmark = pytest.mark.django_db(databases=["default", "phi_audit"])
 
 
-def test_start_session_seals_every_token(sign_in: Callable[..., SignedIn]) -> None:
+def test_start_session_encrypts_every_token(sign_in: Callable[..., SignedIn]) -> None:
     signed_in = sign_in()
     with connection.cursor() as cursor:
         cursor.execute("SELECT * FROM django_phi_oidc_oidcsession")

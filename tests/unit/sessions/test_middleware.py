@@ -38,7 +38,7 @@ def get_async(path: str, signed_in: SignedIn | None = None) -> HttpResponse:
 
 
 @pytest.mark.parametrize(("page", "reason"), LOST.items(), ids=LOST)
-def test_middleware_when_a_request_loses_its_session_ends_and_revokes_it(
+def test_middleware_ends_and_revokes_a_session_that_a_request_loses(
     op: ScriptedOP, sign_in: Callable[..., SignedIn], page: str, reason: str
 ) -> None:
     signed_in = sign_in()
@@ -51,7 +51,7 @@ def test_middleware_when_a_request_loses_its_session_ends_and_revokes_it(
 
 
 @pytest.mark.parametrize("page", ["public", "cycle"])
-def test_middleware_when_a_request_keeps_its_session_ends_nothing(
+def test_middleware_ends_no_session_that_a_request_keeps(
     op: ScriptedOP, sign_in: Callable[..., SignedIn], page: str
 ) -> None:
     signed_in = sign_in()
@@ -64,7 +64,7 @@ def test_middleware_when_a_request_keeps_its_session_ends_nothing(
     ("page", "reason", "status"),
     [("aflush", "session_lost", 200), ("areplace", "replaced", 400), ("aleave", "django_logout", 200)],
 )
-def test_middleware_under_asgi_when_a_request_loses_its_session_ends_and_revokes_it(
+def test_middleware_under_asgi_ends_and_revokes_a_session_that_a_request_loses(
     op: ScriptedOP, sign_in: Callable[..., SignedIn], page: str, reason: str, status: int
 ) -> None:
     signed_in = sign_in()
@@ -73,7 +73,7 @@ def test_middleware_under_asgi_when_a_request_loses_its_session_ends_and_revokes
     assert [asked["token"] for asked in op.asked] == [REFRESH_TOKEN, ACCESS_TOKEN]
 
 
-def test_middleware_under_asgi_when_a_request_keeps_its_session_ends_nothing(
+def test_middleware_under_asgi_ends_no_session_that_a_request_keeps(
     op: ScriptedOP, sign_in: Callable[..., SignedIn]
 ) -> None:
     signed_in = sign_in()
@@ -92,7 +92,7 @@ def test_middleware_with_a_session_cookie_varies_by_it(sign_in: Callable[..., Si
     assert sign_in().client().get("/public/")["Vary"] == "Cookie"
 
 
-def test_middleware_with_a_cookie_of_no_session_ends_nothing(sign_in: Callable[..., SignedIn]) -> None:
+def test_middleware_with_an_unknown_session_cookie_ends_nothing(sign_in: Callable[..., SignedIn]) -> None:
     signed_in = sign_in()
     client = Client()
     client.cookies[django_settings.SESSION_COOKIE_NAME] = "0" * 32
@@ -100,7 +100,7 @@ def test_middleware_with_a_cookie_of_no_session_ends_nothing(sign_in: Callable[.
     assert OIDCSession.objects.get(pk=signed_in.session.pk).ended_at is None
 
 
-def test_middleware_is_as_synchronous_as_what_it_wraps() -> None:
+def test_middleware_is_async_if_the_wrapped_one_is() -> None:
     async def respond(request: HttpRequest) -> HttpResponse:
         return HttpResponse()
 
@@ -109,7 +109,7 @@ def test_middleware_is_as_synchronous_as_what_it_wraps() -> None:
 
 
 @pytest.mark.parametrize(("looked_ago", "hops"), [(29, 0), (30, 2)], ids=["nothing due", "the row due"])
-def test_middleware_under_asgi_leaves_the_event_loop_for_what_is_due_alone(
+def test_middleware_under_asgi_uses_a_thread_only_for_database_access(
     sign_in: Callable[..., SignedIn], monkeypatch: pytest.MonkeyPatch, looked_ago: int, hops: int
 ) -> None:
     signed_in = sign_in()
@@ -117,7 +117,7 @@ def test_middleware_under_asgi_leaves_the_event_loop_for_what_is_due_alone(
     request = RequestFactory().get("/")
     request.COOKIES[django_settings.SESSION_COOKIE_NAME] = signed_in.django_key
     request.session = SessionStore(signed_in.django_key)
-    # In memory from here on: the hops of Django's own session engine are not counted.
+    # In memory from here on: threads of Django's own session engine are not counted.
     request.session[TIMES_KEY] = [now.timestamp(), now.timestamp(), now.timestamp() - looked_ago]
     hopped: list[Any] = []
 

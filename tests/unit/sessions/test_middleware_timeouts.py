@@ -1,4 +1,4 @@
-"""What the middleware ends by the clock, and what it looks up."""
+"""Timeouts in the middleware, and its database queries."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -47,13 +47,13 @@ Ask = Callable[..., HttpResponse]
 
 
 class Moment:
-    """The time, as the test sets it."""
+    """The time that the test sets."""
 
     def __init__(self) -> None:
         self.now = NOW
 
     def after(self, elapsed: timedelta) -> None:
-        """Let it be so long after NOW."""
+        """Set the time to that long after NOW."""
         self.now = NOW + elapsed
 
 
@@ -66,7 +66,7 @@ def moment() -> Iterator[Moment]:
 
 @pytest.fixture(params=["wsgi", "asgi"])
 def ask(request: pytest.FixtureRequest) -> Ask:
-    """Return what asks for a page as a browser that holds the cookie, by both kinds of server."""
+    """Return a function that requests a page with the session cookie, by both kinds of server."""
 
     def ask(key: str, path: str = "/public/", method: str = "get", **headers: str) -> HttpResponse:
         if request.param == "wsgi":
@@ -82,7 +82,7 @@ def ask(request: pytest.FixtureRequest) -> Ask:
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize(("limit", "reason"), [(IDLE, "idle_timeout"), (ABSOLUTE, "absolute_timeout")])
-def test_session_ends_at_its_limit_by_every_method_and_not_a_second_before(
+def test_session_ends_at_its_timeout_for_every_method_and_not_a_second_before(
     op: ScriptedOP,
     sign_in: Callable[..., SignedIn],
     moment: Moment,
@@ -96,8 +96,8 @@ def test_session_ends_at_its_limit_by_every_method_and_not_a_second_before(
     assert ask(signed_in.django_key, method=method).status_code == 200
     signed_in = sign_in()
     moment.now += limit
-    answer = ask(signed_in.django_key, method=method)
-    assert answer.status_code == 401
+    response = ask(signed_in.django_key, method=method)
+    assert response.status_code == 401
     session = OIDCSession.objects.get(pk=signed_in.session.pk)
     assert (session.ended_at, session.end_reason) == (moment.now, "absolute_timeout" if limit == ABSOLUTE else reason)
     assert not django_session_exists(signed_in.django_key)
@@ -108,7 +108,7 @@ def test_session_ends_at_its_limit_by_every_method_and_not_a_second_before(
 
 
 def busy_until(signed_in: SignedIn, ask: Ask, moment: Moment, end: timedelta) -> None:
-    """Ask every ten minutes."""
+    """Send a request every ten minutes."""
     started = moment.now
     while moment.now + timedelta(minutes=10) < started + end:
         moment.now += timedelta(minutes=10)
@@ -116,7 +116,7 @@ def busy_until(signed_in: SignedIn, ask: Ask, moment: Moment, end: timedelta) ->
     moment.now = started + end
 
 
-def test_overdue_navigation_is_led_to_the_last_page_and_a_script_gets_a_problem(
+def test_navigation_after_the_timeout_is_redirected_and_a_script_gets_a_problem(
     op: ScriptedOP, sign_in: Callable[..., SignedIn], moment: Moment, ask: Ask
 ) -> None:
     first, second, third = sign_in(), sign_in(), sign_in()
@@ -127,18 +127,18 @@ def test_overdue_navigation_is_led_to_the_last_page_and_a_script_gets_a_problem(
         (second.django_key, {**HTML, "Sec-Fetch-Mode": "cors"}),
         (third.django_key, {**HTML, "X-Requested-With": "XMLHttpRequest"}),
     ]:
-        told = ask(key, **headers)
-        assert (told.status_code, told["Content-Type"]) == (401, "application/problem+json")
-        assert json.loads(told.content) == {
+        refusal = ask(key, **headers)
+        assert (refusal.status_code, refusal["Content-Type"]) == (401, "application/problem+json")
+        assert json.loads(refusal.content) == {
             "title": "The session is over.",
             "status": 401,
             "code": "idle_timeout",
             "sign_in": "/oidc/authenticate/",
         }
-        assert (told["Cache-Control"], told["WWW-Authenticate"]) == ("no-store", "Session")
+        assert (refusal["Cache-Control"], refusal["WWW-Authenticate"]) == ("no-store", "Session")
 
 
-def test_overdue_session_on_a_page_for_everybody_ends_and_the_page_is_shown(
+def test_timed_out_session_on_a_public_page_ends_and_the_page_is_displayed(
     op: ScriptedOP, sign_in: Callable[..., SignedIn], moment: Moment, ask: Ask
 ) -> None:
     signed_in = sign_in()
@@ -148,7 +148,7 @@ def test_overdue_session_on_a_page_for_everybody_ends_and_the_page_is_shown(
     assert OIDCSession.objects.get().end_reason == "idle_timeout"
 
 
-def test_overdue_session_at_a_page_that_is_not_there_ends_and_is_a_404(
+def test_timed_out_session_on_an_unknown_page_ends_with_a_404(
     op: ScriptedOP, sign_in: Callable[..., SignedIn], moment: Moment, ask: Ask
 ) -> None:
     signed_in = sign_in()
@@ -161,7 +161,7 @@ PASSIVE = {"a passive view": ("/poll/", {}), "the header": ("/public/", {"X-Phi-
 
 
 @pytest.mark.parametrize(("path", "headers"), PASSIVE.values(), ids=PASSIVE)
-def test_passive_request_is_no_activity(
+def test_passive_request_is_not_an_activity(
     op: ScriptedOP, sign_in: Callable[..., SignedIn], moment: Moment, ask: Ask, path: str, headers: dict[str, str]
 ) -> None:
     polling, working = sign_in(), sign_in()
@@ -173,17 +173,17 @@ def test_passive_request_is_no_activity(
     assert ask(polling.django_key).status_code == 401
 
 
-def test_activity_is_written_once_a_minute(sign_in: Callable[..., SignedIn], moment: Moment, ask: Ask) -> None:
+def test_activity_is_stored_once_a_minute(sign_in: Callable[..., SignedIn], moment: Moment, ask: Ask) -> None:
     signed_in = sign_in()
-    seen = []
+    observed = []
     for seconds in (29, 59, 60, 90, 119, 120):
         moment.after(timedelta(seconds=seconds))
         ask(signed_in.django_key)
-        seen.append((OIDCSession.objects.get().last_seen_at - NOW).total_seconds())
-    assert seen == [0, 0, 60, 60, 60, 120]
+        observed.append((OIDCSession.objects.get().last_seen_at - NOW).total_seconds())
+    assert observed == [0, 0, 60, 60, 60, 120]
 
 
-def test_request_with_nothing_due_reads_the_django_session_and_nothing_else(
+def test_request_without_a_due_check_reads_only_the_django_session(
     sign_in: Callable[..., SignedIn], moment: Moment, ask: Ask
 ) -> None:
     signed_in = sign_in()
@@ -194,14 +194,14 @@ def test_request_with_nothing_due_reads_the_django_session_and_nothing_else(
     moment.after(timedelta(seconds=30))
     with CaptureQueriesContext(connection) as looked:
         assert ask(signed_in.django_key).status_code == 200
-    found = [query["sql"] for query in looked if query["sql"].startswith(("SELECT", "UPDATE"))]
-    assert ["oidcsession" in sql for sql in found] == [False, True, False]
-    assert "access_token" not in found[1]
+    actual = [query["sql"] for query in looked if query["sql"].startswith(("SELECT", "UPDATE"))]
+    assert ["oidcsession" in sql for sql in actual] == [False, True, False]
+    assert "access_token" not in actual[1]
 
 
 @dataclass
 class Copy:
-    """Of a Django session as its engine keeps it: the row, the cache's entry, or both."""
+    """A copy of a Django session as its engine stores it: the row, the cache entry, or both."""
 
     key: str
     entry: Any = None
@@ -214,7 +214,7 @@ class Copy:
         return cls(cached, cached and cache.get(cached), Session.objects.filter(session_key=key).first())
 
     def put_back(self) -> None:
-        """As a cache can that was away when it was deleted; behind a cache the row is gone for good."""
+        """Restore it as a cache that was unavailable at the deletion; behind a cache the row stays deleted."""
         if self.key:
             cache.set(self.key, self.entry)
         elif self.row:
@@ -222,7 +222,7 @@ class Copy:
 
 
 @pytest.mark.parametrize("engine", ["db", "cached_db", "cache"])
-def test_copy_of_a_session_that_has_ended_lives_until_the_next_look(
+def test_copy_of_an_ended_session_is_valid_until_the_next_check(
     op: ScriptedOP,
     sign_in: Callable[..., SignedIn],
     moment: Moment,
@@ -253,7 +253,7 @@ def test_copy_of_a_session_that_has_ended_lives_until_the_next_look(
     assert [event.reason for event in events(Action.SESSION_ENDED)] == ["logout"]
 
 
-def test_session_of_an_account_that_was_deactivated_without_a_signal_ends_at_the_next_look(
+def test_session_of_an_account_deactivated_without_a_signal_ends_at_the_next_check(
     op: ScriptedOP, sign_in: Callable[..., SignedIn], moment: Moment, ask: Ask
 ) -> None:
     signed_in, other = sign_in(), sign_in()
@@ -263,7 +263,7 @@ def test_session_of_an_account_that_was_deactivated_without_a_signal_ends_at_the
     assert OIDCSession.objects.get(pk=signed_in.session.pk).end_reason == "user_inactive"
 
 
-def test_session_without_times_of_its_own_is_looked_up(
+def test_session_without_stored_times_is_read_from_the_database(
     op: ScriptedOP, sign_in: Callable[..., SignedIn], moment: Moment, ask: Ask
 ) -> None:
     signed_in = sign_in()
@@ -276,19 +276,19 @@ def test_session_without_times_of_its_own_is_looked_up(
     assert store["phi_oidc_times"] == [NOW.timestamp(), moment.now.timestamp(), moment.now.timestamp()]
 
 
-def test_new_key_of_the_django_session_is_noted_and_goes_with_the_session(
+def test_new_key_of_the_django_session_is_stored_and_deleted_with_the_session(
     op: ScriptedOP, sign_in: Callable[..., SignedIn], moment: Moment, ask: Ask
 ) -> None:
     signed_in = sign_in()
-    answer = ask(signed_in.django_key, "/cycle/")
-    key = answer.cookies[django_settings.SESSION_COOKIE_NAME].value
+    response = ask(signed_in.django_key, "/cycle/")
+    key = response.cookies[django_settings.SESSION_COOKIE_NAME].value
     assert key != signed_in.django_key
     assert ask(key).status_code == 200
     end_session(signed_in.session.pk, EndReason.ADMINISTRATOR, origin=Origin(), now=moment.now)
     assert not django_session_exists(key)
 
 
-def test_session_that_ends_while_a_view_runs_is_gone_at_its_end(
+def test_session_that_ends_while_a_view_runs_is_flushed_after_it(
     op: ScriptedOP, sign_in: Callable[..., SignedIn], moment: Moment, ask: Ask
 ) -> None:
     signed_in = sign_in()
@@ -300,7 +300,7 @@ def test_session_that_ends_while_a_view_runs_is_gone_at_its_end(
 
 @pytest.fixture
 def local(settings: Any) -> str:
-    """Sign somebody in by a password, and return the key of the Django session."""
+    """Sign a user in by password, and return the key of the Django session."""
     settings.AUTHENTICATION_BACKENDS = [
         *settings.AUTHENTICATION_BACKENDS,
         "django.contrib.auth.backends.ModelBackend",
@@ -311,7 +311,7 @@ def local(settings: Any) -> str:
 
 
 @pytest.mark.parametrize("limit", [IDLE, ABSOLUTE])
-def test_session_of_a_password_ends_too(local: str, moment: Moment, ask: Ask, limit: timedelta) -> None:
+def test_password_session_ends_too(local: str, moment: Moment, ask: Ask, limit: timedelta) -> None:
     while moment.now + timedelta(minutes=10) < NOW + limit:
         moment.now += timedelta(minutes=10)
         assert ask(local).status_code == 200
@@ -322,7 +322,7 @@ def test_session_of_a_password_ends_too(local: str, moment: Moment, ask: Ask, li
     assert not django_session_exists(local)
 
 
-def test_session_with_an_end_of_its_own_does_not_outlive_it(local: str, moment: Moment, ask: Ask) -> None:
+def test_session_with_a_fixed_end_ends_then(local: str, moment: Moment, ask: Ask) -> None:
     store = Session.get_session_store_class()(local)
     store["phi_oidc_until"] = int((NOW + timedelta(minutes=10)).timestamp())
     store.save()
@@ -336,7 +336,7 @@ PAGES = {"/public/": "870; url=/oidc/logged-out/?expired=1", "/watched/": None, 
 
 
 @pytest.mark.parametrize(("path", "refresh"), PAGES.items(), ids=PAGES)
-def test_page_leaves_by_itself_at_the_limit(
+def test_page_refreshes_at_the_timeout(
     sign_in: Callable[..., SignedIn], moment: Moment, ask: Ask, path: str, refresh: str | None
 ) -> None:
     signed_in = sign_in()
@@ -344,10 +344,12 @@ def test_page_leaves_by_itself_at_the_limit(
     assert ask(signed_in.django_key, path).headers.get("Refresh") == refresh
 
 
-def test_page_near_the_absolute_limit_leaves_then(sign_in: Callable[..., SignedIn], moment: Moment, ask: Ask) -> None:
+def test_page_near_the_absolute_timeout_uses_that_time(
+    sign_in: Callable[..., SignedIn], moment: Moment, ask: Ask
+) -> None:
     signed_in = sign_in()
     started: datetime = moment.now
     busy_until(signed_in, ask, moment, ABSOLUTE - timedelta(minutes=3))
-    answer = ask(signed_in.django_key)
-    assert answer["Refresh"] == "180; url=/oidc/logged-out/?expired=1"
+    response = ask(signed_in.django_key)
+    assert response["Refresh"] == "180; url=/oidc/logged-out/?expired=1"
     assert moment.now == started + ABSOLUTE - timedelta(minutes=3)

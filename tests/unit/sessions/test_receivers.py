@@ -1,4 +1,4 @@
-"""Whoever ends a session elsewhere ends ours, with all that belongs to it."""
+"""Django's logout and changes of accounts and links end OIDC sessions."""
 
 import json
 import threading
@@ -41,7 +41,7 @@ pytestmark = [
 ]
 
 
-def test_end_on_django_logout_ends_once_and_tells_who(op: ScriptedOP, sign_in: Callable[..., SignedIn]) -> None:
+def test_django_logout_ends_the_session_and_records_the_actor(op: ScriptedOP, sign_in: Callable[..., SignedIn]) -> None:
     signed_in = sign_in()
     signed_in.client().get("/leave/")
     assert OIDCSession.objects.get().end_reason == "django_logout"
@@ -52,7 +52,7 @@ def test_end_on_django_logout_ends_once_and_tells_who(op: ScriptedOP, sign_in: C
     assert len(op.asked) == 2
 
 
-def test_end_on_django_logout_of_a_person_without_our_session_does_nothing(
+def test_django_logout_without_an_oidc_session_does_nothing(
     sign_in: Callable[..., SignedIn],
 ) -> None:
     signed_in = sign_in()
@@ -63,7 +63,7 @@ def test_end_on_django_logout_of_a_person_without_our_session_does_nothing(
     assert events(Action.SESSION_ENDED) == []
 
 
-def test_end_on_django_logout_without_a_request_does_nothing(sign_in: Callable[..., SignedIn]) -> None:
+def test_django_logout_without_a_request_does_nothing(sign_in: Callable[..., SignedIn]) -> None:
     signed_in = sign_in()
     user_logged_out.send(sender=type(signed_in.user), request=None, user=signed_in.user)
     assert OIDCSession.objects.get().ended_at is None
@@ -81,7 +81,7 @@ DELETIONS: dict[str, Callable[[SignedIn], Any]] = {
 
 
 @pytest.mark.parametrize("deletion", DELETIONS.values(), ids=DELETIONS)
-def test_end_with_the_subject_ends_each_live_session_and_erases_all_claims(
+def test_unlinking_ends_each_live_session_and_erases_all_claims(
     deletion: Callable[[SignedIn], Any], op: ScriptedOP, sign_in: Callable[..., SignedIn]
 ) -> None:
     signed_in = sign_in()
@@ -99,9 +99,9 @@ def test_end_with_the_subject_ends_each_live_session_and_erases_all_claims(
     assert not django_session_exists(signed_in.django_key)
     assert not StoredClaim.objects.exists()
     assert not PairwiseSubject.objects.exists()
-    told = [(event.session, event.reason, event.subject) for event in events(Action.SESSION_ENDED)[1:]]
+    recorded = [(event.session, event.reason, event.subject) for event in events(Action.SESSION_ENDED)[1:]]
     unlinked = EndReason.SUBJECT_UNLINKED
-    assert sorted(told) == sorted((str(each.pk), unlinked, subject) for each in (signed_in.session, again))
+    assert sorted(recorded) == sorted((str(item.pk), unlinked, subject) for item in (signed_in.session, again))
     assert [event.subject for event in events(Action.SUBJECT_UNLINKED)] == [subject]
     scrubbed = [json.loads(event.detail) for event in events(Action.CLAIM_SCRUBBED)]
     assert {"cause": "unlinked", "claims": ["address"], "counts": [1]} in scrubbed
@@ -116,9 +116,7 @@ def another_session(signed_in: SignedIn) -> OIDCSession:
     return twin
 
 
-def test_end_with_the_subject_asks_the_provider_after_the_commit_alone(
-    op: ScriptedOP, sign_in: Callable[..., SignedIn]
-) -> None:
+def test_unlinking_revokes_tokens_only_after_the_commit(op: ScriptedOP, sign_in: Callable[..., SignedIn]) -> None:
     signed_in = sign_in()
     with transaction.atomic():
         signed_in.subject.delete()
@@ -127,7 +125,7 @@ def test_end_with_the_subject_asks_the_provider_after_the_commit_alone(
     assert set(PendingRevocation.objects.values_list("status", flat=True)) == {"done"}
 
 
-def test_end_with_the_subject_of_many_at_once_leaves_the_provider_to_the_sweep(
+def test_unlinking_of_many_subjects_leaves_revocations_to_the_sweep(
     op: ScriptedOP, sign_in: Callable[..., SignedIn]
 ) -> None:
     for _ in range(2):
@@ -139,7 +137,7 @@ def test_end_with_the_subject_of_many_at_once_leaves_the_provider_to_the_sweep(
     assert len(op.asked) == 4
 
 
-def test_end_with_the_subject_that_rolls_back_changes_nothing(op: ScriptedOP, sign_in: Callable[..., SignedIn]) -> None:
+def test_unlinking_that_is_rolled_back_changes_nothing(op: ScriptedOP, sign_in: Callable[..., SignedIn]) -> None:
     signed_in = sign_in()
     with transaction.atomic():
         signed_in.user.delete()
@@ -150,7 +148,7 @@ def test_end_with_the_subject_that_rolls_back_changes_nothing(op: ScriptedOP, si
     assert (op.asked, events(Action.SUBJECT_UNLINKED), events(Action.SESSION_ENDED)) == ([], [], [])
 
 
-def test_end_with_the_subject_tells_who_deleted_it(op: ScriptedOP, sign_in: Callable[..., SignedIn]) -> None:
+def test_unlinking_records_the_actor(op: ScriptedOP, sign_in: Callable[..., SignedIn]) -> None:
     for actor in ("officer", ""):
         subject = sign_in().subject
         if actor:
@@ -160,9 +158,7 @@ def test_end_with_the_subject_tells_who_deleted_it(op: ScriptedOP, sign_in: Call
         assert [event.actor for event in events(action)] == ["officer", ""]
 
 
-def test_end_with_the_subject_that_is_gone_already_tells_nothing_twice(
-    op: ScriptedOP, sign_in: Callable[..., SignedIn]
-) -> None:
+def test_unlinking_of_a_deleted_subject_records_nothing(op: ScriptedOP, sign_in: Callable[..., SignedIn]) -> None:
     signed_in = sign_in()
     twin = PairwiseSubject.objects.get(pk=signed_in.subject.pk)
     signed_in.subject.delete()
@@ -170,10 +166,8 @@ def test_end_with_the_subject_that_is_gone_already_tells_nothing_twice(
     assert len(events(Action.SUBJECT_UNLINKED)) == 1
 
 
-def test_end_with_the_subject_waits_for_a_sign_in_that_is_opening_a_session(
-    op: ScriptedOP, sign_in: Callable[..., SignedIn]
-) -> None:
-    """The session that the sign-in opens meanwhile ends too, whichever of the two waits for the other."""
+def test_unlinking_waits_for_a_concurrent_sign_in(op: ScriptedOP, sign_in: Callable[..., SignedIn]) -> None:
+    """The session of the concurrent sign-in ends too, no matter which of the two waits for the other."""
     signed_in = sign_in()
     holding = threading.Event()
 
@@ -236,16 +230,14 @@ def test_change_of_an_account_ends_its_sessions(
     assert len(op.asked) == 2
 
 
-def test_new_password_of_an_account_ends_nothing_where_the_host_says_so(
-    sign_in: Callable[..., SignedIn], settings: Any
-) -> None:
+def test_new_password_ends_no_session_if_configured(sign_in: Callable[..., SignedIn], settings: Any) -> None:
     settings.PHI_OIDC = {**settings.PHI_OIDC, "END_SESSIONS_ON": []}
     set_password(sign_in())
     assert OIDCSession.objects.get().ended_at is None
 
 
 @pytest.mark.parametrize("change", ROLES.values(), ids=ROLES)
-def test_change_of_roles_ends_the_sessions_of_the_account_where_the_host_says_so(
+def test_change_of_roles_ends_the_sessions_if_configured(
     op: ScriptedOP, sign_in: Callable[..., SignedIn], settings: Any, change: Callable[[Any, Group], object]
 ) -> None:
     changed, other = sign_in(), sign_in()
@@ -259,7 +251,7 @@ def test_change_of_roles_ends_the_sessions_of_the_account_where_the_host_says_so
     assert OIDCSession.objects.get(pk=other.session.pk).ended_at is None
 
 
-def test_change_of_roles_ends_nothing_unless_the_host_says_so(sign_in: Callable[..., SignedIn]) -> None:
+def test_change_of_roles_ends_no_session_by_default(sign_in: Callable[..., SignedIn]) -> None:
     user: Any = sign_in().user
     user.groups.add(Group.objects.create(name="clinicians"))
     assert OIDCSession.objects.get().ended_at is None
@@ -285,7 +277,7 @@ def keep(signed_in: SignedIn) -> None:
 
 
 @pytest.mark.parametrize("act", [unlink, keep])
-def test_act_on_a_person_whose_session_ends_at_the_same_moment_waits_and_does_not_deadlock(
+def test_change_of_a_person_during_the_end_of_a_session_does_not_deadlock(
     act: Callable[[SignedIn], None], sign_in: Callable[..., SignedIn]
 ) -> None:
     people, start = [sign_in() for _ in range(20)], threading.Barrier(2)
@@ -299,13 +291,13 @@ def test_act_on_a_person_whose_session_ends_at_the_same_moment_waits_and_does_no
                 start.wait(60)
                 do(signed_in)
         except BaseException:
-            # The other one would wait for nobody.
+            # The other one would have nothing to wait for.
             start.abort()
             raise
         finally:
             connections.close_all()
 
     with ThreadPoolExecutor(2) as pool:
-        for each in [pool.submit(with_each, do) for do in (act, leave)]:
-            each.result(60)
+        for item in [pool.submit(with_each, do) for do in (act, leave)]:
+            item.result(60)
     assert not OIDCSession.objects.filter(ended_at=None).exists()

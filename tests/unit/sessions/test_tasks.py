@@ -30,7 +30,7 @@ TOKENS = (
 
 @contextmanager
 def broker_at(url: str) -> Iterator[None]:
-    """Let this process send its messages there."""
+    """Make this process publish its messages there."""
     app: Any = current_app._get_current_object()
     before = app.conf.broker_write_url
     close_pools(app)
@@ -56,33 +56,33 @@ def statuses() -> list[str]:
     return sorted(PendingRevocation.objects.values_list("status", flat=True))
 
 
-def test_revoke_soon_tries_at_once_the_refresh_token_first(op: ScriptedOP) -> None:
+def test_revoke_after_commit_revokes_the_refresh_token_first(op: ScriptedOP) -> None:
     revoke_after_commit(queue())
     assert [asked["token"] for asked in op.asked] == ["refresh-canary", "access-canary"]
     assert statuses() == ["done", "done"]
 
 
-def test_revoke_soon_inside_a_transaction_waits_for_its_commit(op: ScriptedOP) -> None:
+def test_revoke_after_commit_waits_for_the_commit(op: ScriptedOP) -> None:
     with transaction.atomic():
         revoke_after_commit(queue())
         assert op.asked == []
     assert len(op.asked) == 2
 
 
-def test_revoke_soon_inside_a_transaction_that_rolls_back_asks_nobody(op: ScriptedOP) -> None:
+def test_revoke_after_commit_sends_nothing_after_a_rollback(op: ScriptedOP) -> None:
     with transaction.atomic():
         revoke_after_commit(queue())
         transaction.set_rollback(True)
     assert op.asked == []
 
 
-def test_revoke_soon_of_nothing_does_nothing(op: ScriptedOP) -> None:
+def test_revoke_after_commit_without_revocations_does_nothing(op: ScriptedOP) -> None:
     revoke_after_commit(())
     assert op.asked == []
 
 
 @pytest.mark.parametrize("scheme", ["amqp", "redis"])
-def test_revoke_soon_with_op_and_broker_hanging_keeps_to_its_time(op: ScriptedOP, scheme: str) -> None:
+def test_revoke_after_commit_keeps_its_budget_while_provider_and_broker_hang(op: ScriptedOP, scheme: str) -> None:
     op.answer = op.hang
     pks = queue()
     with socket.create_server(("127.0.0.1", 0)) as broker:
@@ -96,15 +96,15 @@ def test_revoke_soon_with_op_and_broker_hanging_keeps_to_its_time(op: ScriptedOP
     assert statuses() == ["pending", "pending"]
 
 
-def test_nothing_of_ours_sends_a_message() -> None:
+def test_package_publishes_no_celery_message() -> None:
     sends = re.compile(r"\.(apply_async|delay|send_task)\(")
     assert sends.search("task.apply_async()")
     package = Path(django_phi_oidc.__file__).parent
-    # The attack kit sends one, to see whether its search finds it.
+    # The attack kit publishes one to test its search.
     assert [path.name for path in package.rglob("*.py") if sends.search(path.read_text())] == ["scan.py"]
 
 
-def test_sweep_task_revokes_what_an_outage_left(settings: Any, op: ScriptedOP, unused_port: int) -> None:
+def test_sweep_task_revokes_tokens_after_an_outage(settings: Any, op: ScriptedOP, unused_port: int) -> None:
     before = settings.PHI_OIDC
     declare(settings, ScriptedOP(port=unused_port))
     revoke_after_commit(queue())

@@ -15,7 +15,7 @@ from django_phi_oidc.sessions.timeouts import SessionTimes, find_timeout_reason,
         pytest.param(2000, "absolute_timeout", id="both, and the stronger is told"),
     ],
 )
-def test_over_at_the_limit_ends(now: float, expected: str) -> None:
+def test_session_times_out_at_the_limit(now: float, expected: str) -> None:
     assert (
         find_timeout_reason(
             SessionTimes(started_timestamp=0, last_seen_timestamp=1000, last_checked_timestamp=0),
@@ -27,7 +27,7 @@ def test_over_at_the_limit_ends(now: float, expected: str) -> None:
     )
 
 
-def test_over_is_counted_from_the_start_whatever_was_done_since() -> None:
+def test_absolute_timeout_counts_from_the_start_despite_activity() -> None:
     times = SessionTimes(started_timestamp=500, last_seen_timestamp=2499, last_checked_timestamp=0)
     assert (
         find_timeout_reason(times, now_timestamp=2499.9, idle_timeout_seconds=600, absolute_timeout_seconds=2000) == ""
@@ -47,7 +47,9 @@ def test_over_is_counted_from_the_start_whatever_was_done_since() -> None:
         pytest.param(300, 30, True, id="after a tenth"),
     ],
 )
-def test_is_noted_once_a_minute_or_a_tenth_of_the_idle_timeout(idle: float, since: float, noted: bool) -> None:
+def test_activity_update_is_due_each_minute_or_tenth_of_the_idle_timeout(
+    idle: float, since: float, noted: bool
+) -> None:
     assert (
         is_activity_update_due(
             SessionTimes(started_timestamp=0, last_seen_timestamp=1000, last_checked_timestamp=0),
@@ -75,24 +77,24 @@ def test_back_off_without_jitter_doubles_up_to_an_hour(attempts: int, slowly: bo
     assert compute_backoff(attempts=attempts, needs_operator=slowly, retry_after=None, jitter_fraction=0.0) == expected
 
 
-def test_back_off_with_most_jitter_keeps_half() -> None:
+def test_back_off_with_maximal_jitter_is_half() -> None:
     assert compute_backoff(attempts=2, needs_operator=False, retry_after=None, jitter_fraction=1.0) == timedelta(
         seconds=10
     )
 
 
-def test_back_off_when_asked_for_more_waits_for_that() -> None:
+def test_back_off_respects_a_longer_retry_after() -> None:
     assert compute_backoff(
         attempts=1, needs_operator=False, retry_after=timedelta(minutes=2), jitter_fraction=0.5
     ) == timedelta(minutes=2)
 
 
-def test_back_off_when_asked_for_less_waits_as_usual() -> None:
+def test_back_off_ignores_a_shorter_retry_after() -> None:
     assert compute_backoff(
         attempts=1, needs_operator=False, retry_after=timedelta(seconds=1), jitter_fraction=0.0
     ) == timedelta(seconds=10)
 
 
 @pytest.mark.parametrize(("hours", "over"), [(71, False), (72, True), (73, True)])
-def test_is_over_at_the_limit_gives_up(hours: int, over: bool) -> None:
+def test_revocation_is_abandoned_at_the_limit(hours: int, over: bool) -> None:
     assert is_abandoned(waited=timedelta(hours=hours), give_up_after=timedelta(days=3)) is over

@@ -1,4 +1,4 @@
-"""The steps of a refresh: who has the lease, what is kept, what must die. The call itself: test_tokens.py."""
+"""The steps of a refresh: lease, stored tokens and tokens to revoke. For the request see test_access_tokens.py."""
 
 import threading
 import uuid
@@ -52,8 +52,8 @@ def row() -> OIDCSession:
 
 
 def opened(*columns: str) -> list[str | None]:
-    found = row()
-    return [OIDCSession._meta.get_field(column).decrypt(found) for column in columns]
+    actual = row()
+    return [OIDCSession._meta.get_field(column).decrypt(actual) for column in columns]
 
 
 def end(session: OIDCSession) -> None:
@@ -87,14 +87,14 @@ def refreshed(refresh_token: str = "new-refresh-token", new_id_token: str = "") 
         (None, REFRESH_TOKEN, False),
     ],
 )
-def test_is_due_when_the_token_is_about_to_expire_and_can_be_refreshed(
+def test_refresh_is_due_when_the_token_expires_soon_and_can_be_refreshed(
     expires_at: datetime | None, refresh_token: str | None, due: bool
 ) -> None:
     session = OIDCSession(pk=uuid.uuid4(), access_token_expires_at=expires_at, refresh_token=refresh_token)
     assert is_refresh_due(session, now=NOW) is due
 
 
-def test_live_token_is_the_stored_one_until_it_expires(session: OIDCSession) -> None:
+def test_live_access_token_is_the_stored_one_until_it_expires(session: OIDCSession) -> None:
     assert get_live_access_token(session, now=NOW - SECOND) == ACCESS_TOKEN
     assert get_live_access_token(session, now=NOW) == ""
     session.access_token_expires_at = None
@@ -103,14 +103,14 @@ def test_live_token_is_the_stored_one_until_it_expires(session: OIDCSession) -> 
     assert get_live_access_token(session, now=NOW) == ""
 
 
-def test_find_knows_sessions_that_live_alone(session: OIDCSession) -> None:
+def test_find_session_with_tokens_finds_only_live_sessions(session: OIDCSession) -> None:
     assert find_session_with_tokens(session.pk) == session
     end(session)
     assert find_session_with_tokens(session.pk) is None
     assert find_session_with_tokens(uuid.uuid4()) is None
 
 
-def test_take_lease_is_committed_and_one_callers_until_it_runs_out(session: OIDCSession) -> None:
+def test_acquired_lease_is_committed_and_exclusive_until_it_expires(session: OIDCSession) -> None:
     lease = lease_of(session)
     assert row().refresh_lease_until == lease.expires_at == NOW + LEASE_DURATION
     assert (lease.refresh_token, lease.access_token, lease.id_token) == (REFRESH_TOKEN, ACCESS_TOKEN, id_token())
@@ -118,29 +118,29 @@ def test_take_lease_is_committed_and_one_callers_until_it_runs_out(session: OIDC
     assert lease_of(session, NOW + LEASE_DURATION).expires_at == NOW + 2 * LEASE_DURATION
 
 
-def test_take_lease_shows_no_token(session: OIDCSession) -> None:
+def test_repr_of_a_lease_shows_no_token(session: OIDCSession) -> None:
     assert "canary" not in repr(lease_of(session))
     assert "new-" not in repr(refreshed())
 
 
-def test_take_lease_of_a_session_that_has_ended_is_none(session: OIDCSession) -> None:
+def test_acquire_lease_of_an_ended_session_is_none(session: OIDCSession) -> None:
     end(session)
     assert acquire_lease(session, now=NOW) is None
 
 
-def test_take_lease_of_tokens_that_others_have_refreshed_is_none(session: OIDCSession) -> None:
+def test_acquire_lease_of_refreshed_tokens_is_none(session: OIDCSession) -> None:
     assert store_tokens(lease_of(session), refreshed(), new_tokens=NEW) == []
     assert acquire_lease(session, now=NOW + LEASE_DURATION) is None
     assert acquire_lease(row(), now=NOW + LEASE_DURATION) is not None
 
 
-def test_take_lease_inside_a_transaction_is_refused(session: OIDCSession) -> None:
+def test_acquire_lease_inside_a_transaction_is_refused(session: OIDCSession) -> None:
     with pytest.raises(RuntimeError), transaction.atomic():
         acquire_lease(session, now=NOW)
     assert row().refresh_lease_until is None
 
 
-def test_take_lease_without_the_key_leaves_no_lease(session: OIDCSession, settings: Any) -> None:
+def test_acquire_lease_without_the_key_leaves_no_lease(session: OIDCSession, settings: Any) -> None:
     before = settings.PHI_OIDC
     settings.PHI_OIDC = {**before, "ENCRYPTION_KEYS": [keyring.generate_key()]}
     with pytest.raises(Undecryptable):
@@ -150,7 +150,7 @@ def test_take_lease_without_the_key_leaves_no_lease(session: OIDCSession, settin
     assert acquire_lease(session, now=NOW) is not None
 
 
-def test_take_lease_by_ten_callers_at_once_is_given_to_one(session: OIDCSession) -> None:
+def test_one_of_ten_concurrent_callers_acquires_the_lease(session: OIDCSession) -> None:
     barrier, leases = threading.Barrier(10), []
 
     def work() -> None:
@@ -170,7 +170,7 @@ def test_take_lease_by_ten_callers_at_once_is_given_to_one(session: OIDCSession)
 
 
 @pytest.mark.postgresql
-def test_take_lease_of_a_row_that_a_transaction_holds_does_not_wait(session: OIDCSession) -> None:
+def test_acquire_lease_of_a_locked_row_does_not_wait(session: OIDCSession) -> None:
     leases: list[RefreshLease | None] = []
 
     def work() -> None:
@@ -190,7 +190,7 @@ def test_take_lease_of_a_row_that_a_transaction_holds_does_not_wait(session: OID
     assert [lease is not None for lease in leases] == [False, True]
 
 
-def test_keep_stores_what_came_and_gives_the_lease_back(session: OIDCSession) -> None:
+def test_store_tokens_stores_the_tokens_and_releases_the_lease(session: OIDCSession) -> None:
     assert store_tokens(lease_of(session), refreshed(new_id_token="a.new.one"), new_tokens=NEW) == []
     assert opened("refresh_token", "access_token", "id_token") == ["new-refresh-token", "new-access-token", "a.new.one"]
     assert (row().access_token_expires_at, row().refresh_lease_until) == (NOW + timedelta(minutes=5), None)
@@ -199,15 +199,13 @@ def test_keep_stores_what_came_and_gives_the_lease_back(session: OIDCSession) ->
         assert "new-" not in str(cursor.fetchall())
 
 
-def test_keep_of_an_access_token_alone_leaves_the_others(session: OIDCSession) -> None:
+def test_store_tokens_with_only_an_access_token_keeps_the_others(session: OIDCSession) -> None:
     assert store_tokens(lease_of(session), refreshed(refresh_token=""), new_tokens=NEW[1:]) == []
     assert opened("refresh_token", "access_token", "id_token") == [REFRESH_TOKEN, "new-access-token", id_token()]
 
 
 @pytest.mark.parametrize("with_lease", [False, True])
-def test_keep_in_a_session_that_has_ended_stores_nothing_and_lets_all_die(
-    with_lease: bool, session: OIDCSession
-) -> None:
+def test_store_tokens_of_an_ended_session_returns_all_for_revocation(with_lease: bool, session: OIDCSession) -> None:
     lease = lease_of(session)
     end(session)
     if with_lease:
@@ -216,7 +214,7 @@ def test_keep_in_a_session_that_has_ended_stores_nothing_and_lets_all_die(
     assert opened("refresh_token", "access_token", "id_token") == [None, None, None]
 
 
-def test_keep_after_another_took_the_lease_leaves_that_ones_tokens(session: OIDCSession) -> None:
+def test_store_tokens_after_another_caller_acquired_the_lease_stores_nothing(session: OIDCSession) -> None:
     late = lease_of(session)
     lease_of(session, NOW + LEASE_DURATION)
     assert store_tokens(late, refreshed(), new_tokens=NEW) == list(NEW)
@@ -224,20 +222,20 @@ def test_keep_after_another_took_the_lease_leaves_that_ones_tokens(session: OIDC
     assert row().refresh_lease_until == NOW + 2 * LEASE_DURATION, "the other's lease is the other's"
 
 
-def test_keep_after_another_stored_the_same_tokens_lets_none_of_them_die(session: OIDCSession) -> None:
+def test_store_tokens_after_another_caller_stored_the_same_tokens_revokes_none(session: OIDCSession) -> None:
     late = lease_of(session)
     store_tokens(lease_of(session, NOW + LEASE_DURATION), refreshed(), new_tokens=NEW)
     third = ReceivedToken(token_type_hint="access_token", value="a third one")
     assert store_tokens(late, refreshed(), new_tokens=[*NEW, third]) == [third]
 
 
-def test_keep_after_the_lease_ran_out_and_nobody_took_it_stores(session: OIDCSession) -> None:
+def test_store_tokens_after_an_expired_lease_that_is_free_stores_them(session: OIDCSession) -> None:
     lease = lease_of(session, NOW - 10 * LEASE_DURATION)
     assert store_tokens(lease, refreshed(), new_tokens=NEW) == []
     assert opened("access_token") == ["new-access-token"]
 
 
-def test_give_back_frees_the_lease_that_is_ours_alone(session: OIDCSession) -> None:
+def test_release_lease_releases_only_the_own_lease(session: OIDCSession) -> None:
     late = lease_of(session)
     other = lease_of(session, NOW + LEASE_DURATION)
     release_lease(late)

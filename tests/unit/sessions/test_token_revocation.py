@@ -47,7 +47,7 @@ def try_at(pk: uuid.UUID, now: datetime = NOW, *, deadline: float = 3.0) -> Revo
 
 
 def without_jitter(size: int) -> bytes:
-    """Draw zeros for the fraction, and unlike bytes for ids."""
+    """Draw zeros for the jitter, and different bytes for ids."""
     return bytes(size) if size == 4 else secrets.token_bytes(size)
 
 
@@ -55,7 +55,7 @@ def alerts() -> list[str]:
     return [event.detail for event in events(Action.ALERT_RAISED)]
 
 
-def test_attempt_at_a_healthy_op_revokes_and_forgets_the_token(op: ScriptedOP) -> None:
+def test_attempt_revokes_and_deletes_the_token(op: ScriptedOP) -> None:
     (pk,) = queue()
     assert try_at(pk) is RevocationStatus.DONE
     assert op.asked == [{"token": "refresh-canary", "token_type_hint": "refresh_token"}]
@@ -69,7 +69,7 @@ def test_attempt_at_a_healthy_op_revokes_and_forgets_the_token(op: ScriptedOP) -
     assert (event.session, event.provider, event.outcome) == (str(uuid.UUID(int=7)), "default", "success")
 
 
-def test_attempt_of_a_finished_row_asks_nobody(op: ScriptedOP) -> None:
+def test_attempt_of_a_finished_row_sends_no_request(op: ScriptedOP) -> None:
     (pk,) = queue()
     try_at(pk)
     assert try_at(pk) is None
@@ -99,7 +99,7 @@ FINAL = {
 
 
 @pytest.mark.parametrize(("answer", "status", "fault", "alerted"), FINAL.values(), ids=FINAL)
-def test_attempt_with_a_final_answer_is_not_repeated(
+def test_attempt_with_a_final_response_is_not_repeated(
     op: ScriptedOP, answer: Answer, status: RevocationStatus, fault: str, alerted: list[str]
 ) -> None:
     op.answer = answer
@@ -125,7 +125,7 @@ RETRIED = {
 
 
 @pytest.mark.parametrize(("answer", "fault", "seconds"), RETRIED.values(), ids=RETRIED)
-def test_attempt_with_a_passing_fault_backs_off(op: ScriptedOP, answer: Answer, fault: str, seconds: int) -> None:
+def test_attempt_with_a_temporary_fault_backs_off(op: ScriptedOP, answer: Answer, fault: str, seconds: int) -> None:
     op.answer = answer
     (pk,) = queue()
     with randomness.override_randomness(without_jitter):
@@ -143,7 +143,7 @@ def test_attempt_with_a_passing_fault_backs_off(op: ScriptedOP, answer: Answer, 
 
 
 @pytest.mark.parametrize("answer", [answering(401), answering(400, {"error": "invalid_client"})], ids=["401", "400"])
-def test_attempt_with_a_rejected_client_is_slow_and_alerts_once(op: ScriptedOP, answer: Answer) -> None:
+def test_attempt_with_a_rejected_client_retries_slowly_and_alerts_once(op: ScriptedOP, answer: Answer) -> None:
     op.answer = answer
     (pk,) = queue()
     with randomness.override_randomness(without_jitter):
@@ -157,7 +157,7 @@ def test_attempt_with_a_rejected_client_is_slow_and_alerts_once(op: ScriptedOP, 
     assert len(events(Action.TOKEN_REVOCATION_FAILED)) == 2
 
 
-def test_attempt_past_the_configured_time_abandons_with_an_alert(op: ScriptedOP) -> None:
+def test_attempt_after_the_configured_time_abandons_with_an_alert(op: ScriptedOP) -> None:
     op.answer = answering(500)
     (pk,) = queue()
     assert try_at(pk, NOW + GIVE_UP - timedelta(minutes=1)) is RevocationStatus.PENDING
@@ -168,12 +168,12 @@ def test_attempt_past_the_configured_time_abandons_with_an_alert(op: ScriptedOP)
     assert alerts() == ['{"rule":"revocation_abandoned"}']
 
 
-def test_attempt_past_the_configured_time_that_succeeds_is_done(op: ScriptedOP) -> None:
+def test_successful_attempt_after_the_configured_time_is_done(op: ScriptedOP) -> None:
     (pk,) = queue()
     assert try_at(pk, NOW + GIVE_UP) is RevocationStatus.DONE
 
 
-def test_attempt_at_an_op_that_hangs_ends_at_its_deadline(op: ScriptedOP) -> None:
+def test_attempt_at_a_hanging_provider_ends_at_its_timeout(op: ScriptedOP) -> None:
     op.answer = op.hang
     (pk,) = queue()
     started = time.monotonic()
@@ -182,7 +182,7 @@ def test_attempt_at_an_op_that_hangs_ends_at_its_deadline(op: ScriptedOP) -> Non
     assert PendingRevocation.objects.get().last_fault == "transport_timeout"
 
 
-def test_attempt_at_an_op_whose_discovery_hangs_ends_at_the_same_deadline(op: ScriptedOP) -> None:
+def test_attempt_with_hanging_discovery_ends_at_the_same_timeout(op: ScriptedOP) -> None:
     op.discovery = op.hang
     (pk,) = queue()
     started = time.monotonic()
@@ -191,14 +191,14 @@ def test_attempt_at_an_op_whose_discovery_hangs_ends_at_the_same_deadline(op: Sc
     assert op.asked == []
 
 
-def test_attempt_at_an_op_that_refuses_connections_is_retried(settings: Any, unused_port: int) -> None:
+def test_attempt_at_a_provider_that_refuses_connections_is_retried(settings: Any, unused_port: int) -> None:
     declare(settings, ScriptedOP(port=unused_port))
     (pk,) = queue()
     assert try_at(pk) is RevocationStatus.PENDING
     assert PendingRevocation.objects.get().last_fault == "transport_unreachable"
 
 
-def test_attempt_without_an_endpoint_where_that_is_allowed_is_unsupported(op: ScriptedOP, settings: Any) -> None:
+def test_attempt_without_an_optional_endpoint_is_unsupported(op: ScriptedOP, settings: Any) -> None:
     op.metadata["revocation_endpoint"] = None
     declare(settings, op, revocation="best_effort")
     (pk,) = queue()
@@ -208,21 +208,21 @@ def test_attempt_without_an_endpoint_where_that_is_allowed_is_unsupported(op: Sc
     assert PendingRevocation.objects.get().token is None
 
 
-def test_attempt_without_an_endpoint_where_one_is_required_is_retried(op: ScriptedOP) -> None:
+def test_attempt_without_a_required_endpoint_is_retried(op: ScriptedOP) -> None:
     op.metadata["revocation_endpoint"] = None
     (pk,) = queue()
     assert try_at(pk) is RevocationStatus.PENDING
     assert PendingRevocation.objects.get().last_fault == "revocation_unsupported"
 
 
-def test_attempt_with_a_provider_that_is_not_declared_any_more_waits(op: ScriptedOP) -> None:
+def test_attempt_with_an_undeclared_provider_is_retried(op: ScriptedOP) -> None:
     (pk,) = queue_revocations(TOKENS[:1], provider="former", now=NOW)
     assert try_at(pk) is RevocationStatus.PENDING
     assert PendingRevocation.objects.get().last_fault == "provider_unknown"
     assert alerts() == ['{"rule":"revocation_blocked"}']
 
 
-def test_attempt_without_its_key_waits_until_it_is_back(op: ScriptedOP, settings: Any) -> None:
+def test_attempt_without_its_key_is_retried_until_the_key_is_configured(op: ScriptedOP, settings: Any) -> None:
     (pk,) = queue()
     before = settings.PHI_OIDC
     settings.PHI_OIDC = {**before, "ENCRYPTION_KEYS": [keyring.generate_key()]}
@@ -241,23 +241,23 @@ def test_attempt_inside_a_transaction_is_refused(op: ScriptedOP) -> None:
     assert PendingRevocation.objects.get().attempts == 0
 
 
-def test_attempt_makes_its_call_with_no_transaction_open(op: ScriptedOP) -> None:
-    seen: list[bool] = []
+def test_attempt_sends_its_request_outside_of_transactions(op: ScriptedOP) -> None:
+    observed: list[bool] = []
 
     def look_from_outside(handler: Any) -> None:
-        # Another connection reads the lease, and could write the row.
-        seen.append(PendingRevocation.objects.get().lease_until == NOW + LEASE_DURATION)
-        seen.append(PendingRevocation.objects.update(token_expires_at=NOW) == 1)
+        # Another connection can read the lease and write the row.
+        observed.append(PendingRevocation.objects.get().lease_until == NOW + LEASE_DURATION)
+        observed.append(PendingRevocation.objects.update(token_expires_at=NOW) == 1)
         connections.close_all()
         send(handler, 200)
 
     op.answer = look_from_outside
     (pk,) = queue()
     assert try_at(pk) is RevocationStatus.DONE
-    assert seen == [True, True]
+    assert observed == [True, True]
 
 
-def test_attempt_by_ten_workers_at_once_asks_the_op_once(op: ScriptedOP) -> None:
+def test_ten_concurrent_workers_send_one_request(op: ScriptedOP) -> None:
     (pk,) = queue()
     barrier, results = threading.Barrier(10), []
 
@@ -279,7 +279,7 @@ def test_attempt_by_ten_workers_at_once_asks_the_op_once(op: ScriptedOP) -> None
     assert len(events(Action.TOKEN_REVOKED)) == 1
 
 
-def test_attempt_after_a_killed_worker_waits_for_the_lease_to_end(op: ScriptedOP) -> None:
+def test_attempt_after_a_killed_worker_waits_for_its_lease(op: ScriptedOP) -> None:
     (pk,) = queue()
     PendingRevocation.objects.update(lease_until=NOW + LEASE_DURATION, attempts=1)
     assert try_at(pk, NOW + LEASE_DURATION - timedelta(seconds=1)) is None
@@ -289,7 +289,7 @@ def test_attempt_after_a_killed_worker_waits_for_the_lease_to_end(op: ScriptedOP
 
 
 @pytest.mark.parametrize(("answer", "status"), [(200, "done"), (503, "pending")])
-def test_attempt_that_lost_its_lease_writes_nothing(op: ScriptedOP, answer: int, status: str) -> None:
+def test_attempt_with_a_lost_lease_writes_nothing(op: ScriptedOP, answer: int, status: str) -> None:
     (pk,) = queue()
 
     def overtake(handler: Any) -> None:
@@ -302,8 +302,8 @@ def test_attempt_that_lost_its_lease_writes_nothing(op: ScriptedOP, answer: int,
     try_at(pk)
     row = PendingRevocation.objects.get()
     assert (row.status, row.attempts) == (status, 2)
-    told = events(Action.TOKEN_REVOKED) + events(Action.TOKEN_REVOCATION_FAILED)
-    assert [event.detail for event in told] == [f'{{"attempts":2,"hint":"refresh_token","status":"{status}"}}']
+    recorded = events(Action.TOKEN_REVOKED) + events(Action.TOKEN_REVOCATION_FAILED)
+    assert [event.detail for event in recorded] == [f'{{"attempts":2,"hint":"refresh_token","status":"{status}"}}']
 
 
 def test_queue_revocations_is_one_insert_in_the_given_order() -> None:
@@ -314,19 +314,19 @@ def test_queue_revocations_is_one_insert_in_the_given_order() -> None:
     assert hints == ["refresh_token", "access_token"]
 
 
-def test_queue_revocations_seals_the_tokens() -> None:
+def test_queue_revocations_encrypts_the_tokens() -> None:
     queue(*TOKENS)
     with connection.cursor() as cursor:
         cursor.execute("SELECT * FROM django_phi_oidc_pendingrevocation")
         assert "canary" not in str(cursor.fetchall())
 
 
-def test_queue_revocations_of_nothing_asks_nothing(django_assert_num_queries: Any) -> None:
+def test_queue_revocations_without_tokens_executes_no_query(django_assert_num_queries: Any) -> None:
     with django_assert_num_queries(0):
         assert queue_revocations([], provider="default", now=NOW) == ()
 
 
-def test_due_puts_the_longest_due_first_and_a_refresh_token_before_its_access_token() -> None:
+def test_longest_due_is_first_and_a_refresh_token_is_before_its_access_token() -> None:
     second = queue(*reversed(TOKENS), now=NOW)
     (first,) = queue(TOKENS[1], now=NOW - timedelta(hours=1))
     queue(now=NOW + timedelta(seconds=1))
@@ -334,23 +334,23 @@ def test_due_puts_the_longest_due_first_and_a_refresh_token_before_its_access_to
     assert list_due(now=NOW, limit=1) == [first]
 
 
-def test_sweep_takes_all_that_is_due_and_stops(op: ScriptedOP) -> None:
+def test_sweep_tries_everything_due_and_stops(op: ScriptedOP) -> None:
     queue(*TOKENS)
     queue(*TOKENS)
-    answers = cycle([200, 503])
-    op.answer = lambda handler: send(handler, next(answers))
+    responses = cycle([200, 503])
+    op.answer = lambda handler: send(handler, next(responses))
     results = retry_due(clock=lambda: NOW, budget_seconds=20, timeout_seconds=3, give_up_after=GIVE_UP, batch_size=3)
     assert results == {RevocationStatus.DONE: 2, RevocationStatus.PENDING: 2}
     assert len(op.asked) == 4
 
 
-def test_sweep_without_time_stops_at_once(op: ScriptedOP) -> None:
+def test_sweep_without_budget_stops(op: ScriptedOP) -> None:
     queue(*TOKENS)
     assert retry_due(clock=lambda: NOW, budget_seconds=0, timeout_seconds=3, give_up_after=GIVE_UP) == {}
     assert op.asked == []
 
 
-def test_sweep_of_two_workers_at_once_asks_for_each_token_once(op: ScriptedOP) -> None:
+def test_two_concurrent_sweeps_send_each_token_once(op: ScriptedOP) -> None:
     for number in range(15):
         queue(ReceivedToken(token_type_hint="access_token", value=f"token-{number}"))
     results: Counter[RevocationStatus] = Counter()

@@ -47,7 +47,7 @@ def parameters(response: HttpResponse) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("path", ["/oidc/logout/", "/oidc/another/logout/"])
-def test_logout_ends_everything_here_and_sends_the_browser_to_the_op(
+def test_logout_ends_the_session_and_redirects_to_the_provider(
     op: ScriptedOP, sign_in: Callable[..., SignedIn], path: str
 ) -> None:
     signed_in = sign_in(claims={"iss": op.issuer})
@@ -89,7 +89,7 @@ def test_logout_response_clears_the_browser(
     assert response.cookies[SECURE_PENDING]["secure"]
 
 
-def test_logout_response_clears_the_cookies_of_others_where_that_is_set(
+def test_logout_response_clears_all_cookies_if_configured(
     op: ScriptedOP, sign_in: Callable[..., SignedIn], settings: Any
 ) -> None:
     settings.PHI_OIDC = {**settings.PHI_OIDC, "CLEAR_ALL_COOKIES": True}
@@ -97,15 +97,13 @@ def test_logout_response_clears_the_cookies_of_others_where_that_is_set(
     assert response["Clear-Site-Data"] == '"cache", "cookies", "storage"'
 
 
-def test_logout_by_get_is_refused_and_ends_nothing(op: ScriptedOP, sign_in: Callable[..., SignedIn]) -> None:
+def test_logout_by_get_is_refused(op: ScriptedOP, sign_in: Callable[..., SignedIn]) -> None:
     signed_in = sign_in()
     assert signed_in.client().get("/oidc/logout/").status_code == 405
     assert OIDCSession.objects.get().ended_at is None
 
 
-def test_logout_without_csrf_token_is_refused_and_ends_nothing(
-    op: ScriptedOP, sign_in: Callable[..., SignedIn]
-) -> None:
+def test_logout_without_csrf_token_is_refused(op: ScriptedOP, sign_in: Callable[..., SignedIn]) -> None:
     signed_in = sign_in()
     client = Client(enforce_csrf_checks=True)
     client.cookies[COOKIE] = signed_in.django_key
@@ -113,7 +111,7 @@ def test_logout_without_csrf_token_is_refused_and_ends_nothing(
     assert OIDCSession.objects.get().ended_at is None
 
 
-def test_logout_without_csrf_middleware_is_protected_all_the_same(
+def test_logout_without_csrf_middleware_is_protected(
     op: ScriptedOP, sign_in: Callable[..., SignedIn], settings: Any
 ) -> None:
     settings.MIDDLEWARE = [name for name in settings.MIDDLEWARE if "Csrf" not in name]
@@ -124,7 +122,7 @@ def test_logout_without_csrf_middleware_is_protected_all_the_same(
     assert OIDCSession.objects.get().ended_at is None
 
 
-def test_logout_of_nobody_leads_to_the_last_page(op: ScriptedOP) -> None:
+def test_logout_without_a_session_redirects_to_the_signed_out_page(op: ScriptedOP) -> None:
     client = Client()
     client.cookies[SECURE_PENDING] = "x"
     response = client.post("/oidc/logout/", secure=True)
@@ -133,23 +131,23 @@ def test_logout_of_nobody_leads_to_the_last_page(op: ScriptedOP) -> None:
     assert events(Action.LOGOUT_COMPLETED) == []
 
 
-def test_logout_with_an_id_token_that_tells_of_the_person_keeps_it_out_of_the_url(
+def test_logout_with_claims_in_the_id_token_keeps_it_out_of_the_url(
     op: ScriptedOP, sign_in: Callable[..., SignedIn]
 ) -> None:
-    told = {"iss": op.issuer, "birthdate": "1970-01-01"}
-    sent = parameters(sign_in(claims=told).client().post("/oidc/logout/"))
+    claims = {"iss": op.issuer, "birthdate": "1970-01-01"}
+    sent = parameters(sign_in(claims=claims).client().post("/oidc/logout/"))
     assert sent.keys() == {"client_id", "post_logout_redirect_uri", "state"}
-    sent = parameters(sign_in(claims={**told, "sid": "sid-1"}).client().post("/oidc/logout/"))
+    sent = parameters(sign_in(claims={**claims, "sid": "sid-1"}).client().post("/oidc/logout/"))
     assert sent.keys() == {"client_id", "post_logout_redirect_uri", "state", "logout_hint"}
     assert sent["logout_hint"] == "sid-1"
 
 
-def test_logout_by_post_leads_to_the_op_by_a_form_with_any_id_token(
+def test_logout_by_post_sends_any_id_token_in_a_form(
     op: ScriptedOP, sign_in: Callable[..., SignedIn], settings: Any
 ) -> None:
     declare(settings, op, end_session_method="post")
-    told = {"iss": op.issuer, "birthdate": "1970-01-01"}
-    signed_in = sign_in(claims=told)
+    claims = {"iss": op.issuer, "birthdate": "1970-01-01"}
+    signed_in = sign_in(claims=claims)
     with clock.override_clock(lambda: NOW):
         page = signed_in.client().post("/oidc/logout/").content.decode()
     assert not django_session_exists(signed_in.django_key)
@@ -159,11 +157,11 @@ def test_logout_by_post_leads_to_the_op_by_a_form_with_any_id_token(
     assert sent == {
         "client_id": "portal",
         "post_logout_redirect_uri": "https://testserver/oidc/logged-out/",
-        "id_token_hint": id_token(**told),
+        "id_token_hint": id_token(**claims),
     }
 
 
-def test_logout_by_post_is_a_page_that_can_do_nothing_else(
+def test_logout_by_post_has_a_strict_content_security_policy(
     op: ScriptedOP, sign_in: Callable[..., SignedIn], settings: Any
 ) -> None:
     declare(settings, op, end_session_method="post")
@@ -179,7 +177,7 @@ def test_logout_by_post_is_a_page_that_can_do_nothing_else(
 
 
 @pytest.mark.parametrize("method", ["get", "post"])
-def test_logout_tells_no_op_of_the_id_token_of_another(
+def test_logout_sends_no_id_token_of_another_issuer(
     op: ScriptedOP, sign_in: Callable[..., SignedIn], settings: Any, method: str
 ) -> None:
     declare(settings, op, end_session_method=method)
@@ -188,38 +186,38 @@ def test_logout_tells_no_op_of_the_id_token_of_another(
 
 
 @pytest.mark.parametrize("endpoint", ["http://127.0.0.1;script-src*/end", f"http://127.0.0.1/{'a' * 9000}"])
-def test_logout_with_an_endpoint_that_can_not_be_gone_to_stays_here(
+def test_logout_with_an_invalid_endpoint_is_local(
     op: ScriptedOP, sign_in: Callable[..., SignedIn], endpoint: str
 ) -> None:
     op.metadata["end_session_endpoint"] = endpoint
     assert sign_in().client().post("/oidc/logout/")["Location"] == "/oidc/logged-out/"
 
 
-def test_logout_under_atomic_requests_asks_the_op_after_its_commit(
+def test_logout_under_atomic_requests_revokes_after_the_commit(
     op: ScriptedOP, sign_in: Callable[..., SignedIn], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(connections.settings["default"], "ATOMIC_REQUESTS", True)
-    seen: list[bool] = []
+    observed: list[bool] = []
 
     def look_from_outside(handler: Any) -> None:
-        seen.append(OIDCSession.objects.get().ended_at is not None)
+        observed.append(OIDCSession.objects.get().ended_at is not None)
         connections.close_all()
         send(handler, 503)
 
     op.discovery = look_from_outside
     sign_in().client().post("/oidc/logout/")
-    assert seen == [True] * len(seen)
-    assert seen
+    assert observed == [True] * len(observed)
+    assert observed
 
 
-def test_logout_without_an_end_session_endpoint_stays_here(op: ScriptedOP, sign_in: Callable[..., SignedIn]) -> None:
+def test_logout_without_an_end_session_endpoint_is_local(op: ScriptedOP, sign_in: Callable[..., SignedIn]) -> None:
     op.metadata["end_session_endpoint"] = None
     response = sign_in().client().post("/oidc/logout/")
     assert response["Location"] == "/oidc/logged-out/"
     assert len(op.asked) == 2
 
 
-def test_logout_with_an_op_that_hangs_is_over_in_three_seconds(
+def test_logout_with_a_hanging_provider_takes_at_most_three_seconds(
     op: ScriptedOP, sign_in: Callable[..., SignedIn]
 ) -> None:
     op.discovery = op.hang
@@ -233,7 +231,7 @@ def test_logout_with_an_op_that_hangs_is_over_in_three_seconds(
     assert PendingRevocation.objects.filter(status="pending").count() == 2
 
 
-def test_logout_with_an_op_that_is_gone_ends_everything_here(
+def test_logout_with_an_unavailable_provider_ends_the_session(
     settings: Any, unused_port: int, sign_in: Callable[..., SignedIn]
 ) -> None:
     declare(settings, ScriptedOP(port=unused_port))
@@ -243,7 +241,9 @@ def test_logout_with_an_op_that_is_gone_ends_everything_here(
     assert PendingRevocation.objects.filter(status="pending", last_fault="transport_unreachable").count() == 2
 
 
-def test_logged_out_with_our_state_says_that_the_op_knows(op: ScriptedOP, sign_in: Callable[..., SignedIn]) -> None:
+def test_signed_out_page_with_our_state_confirms_the_provider_logout(
+    op: ScriptedOP, sign_in: Callable[..., SignedIn]
+) -> None:
     client = sign_in().client()
     with clock.override_clock(lambda: NOW):
         state = parameters(client.post("/oidc/logout/"))["state"]
@@ -256,7 +256,7 @@ def test_logged_out_with_our_state_says_that_the_op_knows(op: ScriptedOP, sign_i
 
 
 @pytest.mark.parametrize("query", [{}, {"state": ""}, {"state": "forged.1700000000:sig"}, {"state": "\x00"}])
-def test_logged_out_without_our_state_claims_less(query: dict[str, str]) -> None:
+def test_signed_out_page_without_our_state_confirms_only_the_local_logout(query: dict[str, str]) -> None:
     response = Client().get("/oidc/logged-out/", query, secure=True)
     page = response.content.decode()
     assert "You are signed out" in page
@@ -264,7 +264,7 @@ def test_logged_out_without_our_state_claims_less(query: dict[str, str]) -> None
     assert response["Cache-Control"] == "no-store"
 
 
-def test_logged_out_page_needs_nothing_from_elsewhere() -> None:
+def test_signed_out_page_loads_nothing_from_other_origins() -> None:
     page = Client().get("/oidc/logged-out/", secure=True).content.decode()
     assert "<script" not in page
     assert "http:" not in page
@@ -273,15 +273,15 @@ def test_logged_out_page_needs_nothing_from_elsewhere() -> None:
     assert "prefers-color-scheme: dark" in page
 
 
-@pytest.mark.parametrize(("query", "told"), [({}, False), ({"expired": "1"}, True), ({"expired": "x"}, False)])
-def test_logged_out_page_after_the_limit_says_why(query: dict[str, str], told: bool) -> None:
+@pytest.mark.parametrize(("query", "is_stated"), [({}, False), ({"expired": "1"}, True), ({"expired": "x"}, False)])
+def test_signed_out_page_after_a_timeout_states_the_reason(query: dict[str, str], is_stated: bool) -> None:
     page = Client().get("/oidc/logged-out/", query, secure=True).content.decode()
     assert "You are signed out" in page
-    assert ("nothing had happened for a while" in page) is told
+    assert ("nothing had happened for a while" in page) is is_stated
 
 
 @pytest.mark.parametrize("query", [{}, {"expired": "1"}])
-def test_logged_out_page_for_a_person_who_is_signed_in_says_so(
+def test_signed_out_page_states_that_the_user_is_signed_in(
     sign_in: Callable[..., SignedIn], query: dict[str, str]
 ) -> None:
     page = sign_in().client().get("/oidc/logged-out/", query).content.decode()
@@ -292,11 +292,11 @@ def test_logged_out_page_for_a_person_who_is_signed_in_says_so(
 
 
 @pytest.mark.parametrize("pattern", urls.urlpatterns, ids=lambda pattern: str(pattern.pattern))
-def test_door_is_kept_out_of_the_transaction_of_a_request_on_every_database(pattern: URLPattern) -> None:
+def test_public_view_runs_without_atomic_requests_on_every_database(pattern: URLPattern) -> None:
     assert pattern.callback._non_atomic_requests == set(connections) == {"default", "phi_audit"}
 
 
-def test_door_opens_to_people_who_are_not_signed_in(op: ScriptedOP, settings: Any) -> None:
+def test_public_view_needs_no_login(op: ScriptedOP, settings: Any) -> None:
     settings.MIDDLEWARE = [*settings.MIDDLEWARE, "django.contrib.auth.middleware.LoginRequiredMiddleware"]
     client = SecureClient()
     assert client.get("/public/")["Location"].startswith(f"{settings.LOGIN_URL}?")

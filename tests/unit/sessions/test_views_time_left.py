@@ -1,4 +1,4 @@
-"""What a page is told of its session: in its head by the template tag, and later by the URL that it asks."""
+"""The remaining time of a session in a page: by the template tag, and later by the URL."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -43,23 +43,21 @@ def data_of(page: str) -> dict[str, str]:
 
 
 def seconds(answer: Any) -> tuple[int, int]:
-    told = answer.json()
-    return told["idle"], told["absolute"]
+    values = answer.json()
+    return values["idle"], values["absolute"]
 
 
-def test_session_asked_by_get_tells_the_time_and_is_no_activity(
-    sign_in: Callable[..., SignedIn], moment: Moment
-) -> None:
+def test_time_left_by_get_is_no_activity(sign_in: Callable[..., SignedIn], moment: Moment) -> None:
     client = sign_in().client()
     assert seconds(client.get("/oidc/session/")) == (900, 28800)
     moment.now += timedelta(minutes=10, milliseconds=500)
-    answer = client.get("/oidc/session/")
-    assert seconds(answer) == (300, 28200)
-    assert (answer.status_code, answer["Cache-Control"]) == (200, "no-store")
+    response = client.get("/oidc/session/")
+    assert seconds(response) == (300, 28200)
+    assert (response.status_code, response["Cache-Control"]) == (200, "no-store")
     assert OIDCSession.objects.get().last_seen_at == NOW
 
 
-def test_session_asked_by_post_is_an_activity(sign_in: Callable[..., SignedIn], moment: Moment) -> None:
+def test_time_left_by_post_is_an_activity(sign_in: Callable[..., SignedIn], moment: Moment) -> None:
     client = sign_in().client()
     moment.now += timedelta(minutes=14)
     assert seconds(client.post("/oidc/session/")) == (900, 28800 - 840)
@@ -68,7 +66,7 @@ def test_session_asked_by_post_is_an_activity(sign_in: Callable[..., SignedIn], 
     assert seconds(client.get("/oidc/session/"))[0] == 1
 
 
-def test_session_asked_by_post_within_the_minute_of_the_last_note_tells_what_is_true(
+def test_time_left_by_post_within_a_minute_of_the_stored_activity_is_correct(
     sign_in: Callable[..., SignedIn], moment: Moment
 ) -> None:
     client = sign_in().client()
@@ -79,7 +77,7 @@ def test_session_asked_by_post_within_the_minute_of_the_last_note_tells_what_is_
 
 
 @pytest.mark.parametrize("has_middleware", [True, False])
-def test_session_asked_by_post_without_csrf_token_is_refused(
+def test_time_left_by_post_without_csrf_token_is_refused(
     sign_in: Callable[..., SignedIn], settings: Any, has_middleware: bool
 ) -> None:
     if not has_middleware:
@@ -95,49 +93,49 @@ def test_session_asked_by_post_without_csrf_token_is_refused(
 
 
 @pytest.mark.parametrize("method", ["get", "post"])
-def test_session_when_it_is_over_is_a_problem_and_ends(
+def test_time_left_after_the_timeout_is_a_problem_and_ends_the_session(
     op: ScriptedOP, sign_in: Callable[..., SignedIn], moment: Moment, method: str
 ) -> None:
     signed_in = sign_in()
     moment.now += IDLE
-    answer = getattr(signed_in.client(), method)("/oidc/session/")
-    assert (answer.status_code, answer["Content-Type"]) == (401, "application/problem+json")
-    assert answer.json()["sign_in"] == "/oidc/authenticate/"
-    assert answer["Cache-Control"] == "no-store"
+    response = getattr(signed_in.client(), method)("/oidc/session/")
+    assert (response.status_code, response["Content-Type"]) == (401, "application/problem+json")
+    assert response.json()["sign_in"] == "/oidc/authenticate/"
+    assert response["Cache-Control"] == "no-store"
     assert not django_session_exists(signed_in.django_key)
     assert OIDCSession.objects.get().end_reason == "idle_timeout"
 
 
 @pytest.mark.parametrize("method", ["get", "post"])
-def test_session_of_nobody_is_a_problem_and_no_redirect(settings: Any, method: str) -> None:
+def test_time_left_without_a_session_is_a_problem_and_no_redirect(settings: Any, method: str) -> None:
     settings.MIDDLEWARE = [*settings.MIDDLEWARE, "django.contrib.auth.middleware.LoginRequiredMiddleware"]
-    answer = getattr(SecureClient(), method)("/oidc/session/")
-    assert (answer.status_code, answer.json()["code"]) == (401, "no_session")
+    response = getattr(SecureClient(), method)("/oidc/session/")
+    assert (response.status_code, response.json()["code"]) == (401, "no_session")
 
 
-def test_session_is_marked_and_the_mark_of_another_differs(sign_in: Callable[..., SignedIn]) -> None:
+def test_time_left_marks_each_session_differently(sign_in: Callable[..., SignedIn]) -> None:
     first, second = sign_in(), sign_in()
-    marks = [each.client().get("/oidc/session/").json()["session"] for each in (first, first, second)]
+    marks = [item.client().get("/oidc/session/").json()["session"] for item in (first, first, second)]
     assert marks[0] == marks[1] != marks[2]
     assert data_of(first.client().get("/chart/").content.decode())["session"] == marks[0]
-    told = [str(each) for one in (first, second) for each in (one.session.pk, one.user.pk, one.django_key)]
-    assert [each for each in told if each in marks] == []
+    values = [str(item) for one in (first, second) for item in (one.session.pk, one.user.pk, one.django_key)]
+    assert [item for item in values if item in marks] == []
 
 
-def test_tag_tells_the_page_what_its_script_needs(sign_in: Callable[..., SignedIn], moment: Moment) -> None:
+def test_tag_renders_the_data_of_its_script(sign_in: Callable[..., SignedIn], moment: Moment) -> None:
     client = sign_in().client()
     moment.now += timedelta(minutes=2)
-    answer = client.get("/chart/")
-    page = answer.content.decode()
-    told = data_of(page)
-    assert (told["idle"], told["absolute"], told["warning"]) == ("900", "28680", "60")
-    assert (told["url"], told["expired"]) == ("/oidc/session/", "/oidc/logged-out/?expired=1")
+    response = client.get("/chart/")
+    page = response.content.decode()
+    values = data_of(page)
+    assert (values["idle"], values["absolute"], values["warning"]) == ("900", "28680", "60")
+    assert (values["url"], values["expired"]) == ("/oidc/session/", "/oidc/logged-out/?expired=1")
     assert '<script src="/static/django_phi_oidc/session.js" defer ' in page
     assert '<meta http-equiv="refresh" content="900; url=/oidc/logged-out/?expired=1">' in page
-    assert "Refresh" not in answer, "the page sees to it itself"
+    assert "Refresh" not in response, "the page sees to it itself"
 
 
-def test_tag_near_the_absolute_limit_leaves_then(sign_in: Callable[..., SignedIn], moment: Moment) -> None:
+def test_tag_near_the_absolute_timeout_uses_that_time(sign_in: Callable[..., SignedIn], moment: Moment) -> None:
     client = sign_in().client()
     while moment.now < NOW + ABSOLUTE - timedelta(minutes=10):
         moment.now += timedelta(minutes=10)
@@ -146,13 +144,13 @@ def test_tag_near_the_absolute_limit_leaves_then(sign_in: Callable[..., SignedIn
     assert 'content="600; ' in page
 
 
-def test_tag_with_a_short_limit_warns_for_half_of_it(sign_in: Callable[..., SignedIn], settings: Any) -> None:
+def test_tag_with_a_short_timeout_warns_for_half_of_it(sign_in: Callable[..., SignedIn], settings: Any) -> None:
     settings.PHI_OIDC = {**settings.PHI_OIDC, "IDLE_TIMEOUT": timedelta(seconds=30)}
     assert data_of(sign_in().client().get("/chart/").content.decode())["warning"] == "15"
 
 
 @pytest.mark.parametrize("headers", [{}, {"X-Phi-Passive": "1"}])
-def test_tag_on_a_page_that_is_no_activity_does_not_count_from_it(
+def test_tag_on_a_passive_page_counts_from_the_last_activity(
     sign_in: Callable[..., SignedIn], moment: Moment, headers: dict[str, str]
 ) -> None:
     client = sign_in().client()
@@ -162,24 +160,24 @@ def test_tag_on_a_page_that_is_no_activity_does_not_count_from_it(
     assert 'content="300; ' in page
 
 
-def test_tag_for_nobody_is_nothing() -> None:
-    answer = Client().get("/chart/", secure=True)
-    assert "<title>Chart</title></head>" in answer.content.decode()
-    assert "csrftoken" not in answer.cookies
+def test_tag_without_a_user_renders_nothing() -> None:
+    response = Client().get("/chart/", secure=True)
+    assert "<title>Chart</title></head>" in response.content.decode()
+    assert "csrftoken" not in response.cookies
 
 
-def test_tag_twice_on_a_page_is_there_once(sign_in: Callable[..., SignedIn]) -> None:
+def test_tag_twice_on_a_page_renders_once(sign_in: Callable[..., SignedIn]) -> None:
     assert sign_in().client().get("/twice/").content.decode().count("<script") == 1
 
 
-def test_tag_in_the_request_that_signs_in_counts_from_it(settings: Any) -> None:
+def test_tag_in_the_sign_in_request_counts_from_it(settings: Any) -> None:
     settings.AUTHENTICATION_BACKENDS = [*settings.AUTHENTICATION_BACKENDS, "django.contrib.auth.backends.ModelBackend"]
     get_user_model()._default_manager.create_user(username="local")
-    told = data_of(SecureClient().get("/enter/").content.decode())
-    assert (told["idle"], told["absolute"]) == ("900", "28800")
+    values = data_of(SecureClient().get("/enter/").content.decode())
+    assert (values["idle"], values["absolute"]) == ("900", "28800")
 
 
-def test_tag_says_its_texts_in_the_language_of_the_person_and_escapes_them(
+def test_tag_translates_and_escapes_its_texts(
     sign_in: Callable[..., SignedIn], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(phi_oidc, "_", lambda text: f'«{text}» "<')
@@ -188,7 +186,7 @@ def test_tag_says_its_texts_in_the_language_of_the_person_and_escapes_them(
 
 
 @pytest.mark.parametrize("name", ["context", "request"])
-def test_tag_bears_the_nonce_of_the_project(sign_in: Callable[..., SignedIn], rf: Any, name: str) -> None:
+def test_tag_has_the_nonce_of_the_project(sign_in: Callable[..., SignedIn], rf: Any, name: str) -> None:
     request = rf.get("/chart/")
     request.user, request.session = sign_in().user, {}
     request.csp_nonce = "n-1" if name == "request" else ""

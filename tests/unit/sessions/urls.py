@@ -1,4 +1,4 @@
-"""The tests' host project, with pages that lose a session in every way."""
+"""The tests' host project, with pages that lose a session in every possible way."""
 
 import uuid
 
