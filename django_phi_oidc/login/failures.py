@@ -26,6 +26,7 @@ from ..audit.request_context import Actor
 from ..audit.throttling import allow_event
 from ..errors import AuditUnavailable, ProviderError, SignInRefused
 from ..signals import sign_in_refused
+from .failure_texts import FAILURE_TEXTS
 from .provider_selection import build_sign_in_url, needs_provider_selection
 
 logger = logging.getLogger("django_phi_oidc.login")
@@ -39,13 +40,13 @@ FailurePage = Literal[
     "restart", "declined", "stronger", "not_shared", "no_account", "other_person", "failed", "unavailable"
 ]
 TEMPLATES_BY_PAGE: Mapping[FailurePage, str] = {
-    "restart": "django_phi_oidc/refused_restart.html",
-    "declined": "django_phi_oidc/refused_declined.html",
-    "stronger": "django_phi_oidc/refused_stronger.html",
-    "not_shared": "django_phi_oidc/refused_not_shared.html",
-    "no_account": "django_phi_oidc/refused_no_account.html",
-    "other_person": "django_phi_oidc/refused_other_person.html",
-    "failed": "django_phi_oidc/refused.html",
+    "restart": "django_phi_oidc/login_failed_restart.html",
+    "declined": "django_phi_oidc/login_failed_declined.html",
+    "stronger": "django_phi_oidc/login_failed_stronger.html",
+    "not_shared": "django_phi_oidc/login_failed_not_shared.html",
+    "no_account": "django_phi_oidc/login_failed_no_account.html",
+    "other_person": "django_phi_oidc/login_failed_other_person.html",
+    "failed": "django_phi_oidc/login_failed.html",
     "unavailable": "django_phi_oidc/unavailable.html",
 }
 PAGES_BY_CODE: Mapping[str, FailurePage] = {
@@ -96,7 +97,10 @@ def render_login_failure(
     """Return the page of a refusal, after it was told. next_url: where the sign-in was to lead, or empty."""
     # The page that asked for a stronger sign-in asks again; a sign-in of its own would end the session.
     is_step_up = attempt.stage == "step_up" and next_url
+    page = get_failure_page(fault)
     context = {
+        "page": page,
+        "text": FAILURE_TEXTS.get(page),
         "reference": report_failure(request, fault, attempt),
         "restart_url": next_url
         if is_step_up
@@ -107,7 +111,7 @@ def render_login_failure(
         "home_url": resolve_url(settings.LOGIN_REDIRECT_URL) if request.user.is_authenticated else "",
     }
     return set_private_headers(
-        render(request, TEMPLATES_BY_PAGE[get_failure_page(fault)], context, status=_get_http_status(fault))
+        render(request, [TEMPLATES_BY_PAGE[page], TEMPLATES_BY_PAGE["failed"]], context, status=_get_http_status(fault))
     )
 
 

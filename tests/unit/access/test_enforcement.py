@@ -215,7 +215,7 @@ def test_page_that_is_refused_is_the_hosts_own_and_tells_no_reason(scene: Simple
     assert response["Content-Type"].startswith("text/html")
     assert "permission" not in response.content.decode().lower()
     problem = scene.client.get(f"/chart/{scene.other}/?purpose=TREAT").json()
-    assert problem == {"title": "This is not yours to see.", "status": 403, "code": "access_denied"}
+    assert problem == {"title": "Access is denied.", "status": 403, "code": "access_denied"}
     assert len(told()) == 2
 
 

@@ -247,7 +247,7 @@ def test_what_cant_be_meant_is_told_and_nothing_shown(name: str, officer: Office
 def test_what_nothing_has_is_an_empty_page(asked: str, officer: Officer) -> None:
     events(3)
     page = officer("auditevent").get(f"{EVENTS}?{asked}")
-    assert "No event here is what you ask for." in page.content.decode()
+    assert "No events match these filters." in page.content.decode()
     assert 'role="alert"' not in page.content.decode()
 
 

@@ -229,7 +229,7 @@ def cells(response: Any) -> list[list[str]]:
 def test_report_shows_counts_by_name_and_what_is_overdue(make_person: Callable[..., Person], officer: Officer) -> None:
     persons = [make_person(), make_person()]
     client = officer("view_storedclaim")
-    assert "No claim is held." in client.get(f"{CLAIMS}report/").content.decode()
+    assert "No claims are stored." in client.get(f"{CLAIMS}report/").content.decode()
     for each in persons:
         each.store({"birthdate": CANARY, "address": "Bern"})
     hold(persons[1])
@@ -238,7 +238,7 @@ def test_report_shows_counts_by_name_and_what_is_overdue(make_person: Callable[.
     since, until = "2026-11-24 12:00", "2026-11-25 12:00"
     assert cells(page) == [
         ["address", "HOPERAT", "2", "0", "1", "1", "1", since, until],
-        ["birthdate", "TREAT", "2", "2", "1", "0", "0", since, "their sessions end"],
+        ["birthdate", "TREAT", "2", "2", "1", "0", "0", since, "end of session"],
     ]
     assert f'<a href="{CLAIMS}?end=overdue">1</a>, the first since {until}:00' in page.content.decode()
     assert HOLDS not in page.content.decode(), "for those who may look at them"
@@ -307,7 +307,7 @@ def test_add_places_a_hold_with_the_administrator_as_actor(
         ({"subject": "amina"}, "valid choice"),
         ({"reason": "  "}, "This field is required"),
         ({"reason": "x" * 256}, "at most 255"),
-        ({"until": ("2026-11-24", "12:00:00")}, "That time is over"),
+        ({"until": ("2026-11-24", "12:00:00")}, "This time is in the past"),
         ({"until": ("2026-11-24", "")}, "Enter a valid time"),
     ],
 )

@@ -149,7 +149,7 @@ def test_trail_that_is_away_is_said_to_be_and_the_rest_is_shown(audit_database_a
     assert "by the hour" in page(client)
     with audit_database_away():
         html = page(client)
-    assert "The audit trail is not available" in html
+    assert "The audit log is not available" in html
     assert "by the hour" not in html
     assert numbers(html)["Live sessions"][0] == "2"
 

@@ -463,7 +463,7 @@ def test_mail_that_was_not_taken_is_tried_again_until_it_is(
         due += notifications.RETRY_DELAY
     mail_server.refuses = False
     assert notifications.send_due_alerts(mail_to=[OFFICER], now=due - SECOND) == 0
-    assert "was not taken: SMTPRecipientsRefused" in caplog.text
+    assert "was not sent: SMTPRecipientsRefused" in caplog.text
     assert REASON not in caplog.text
     assert notifications.send_due_alerts(mail_to=[OFFICER], now=due) == 1
     assert len(mail_server.mails) == 1
@@ -576,7 +576,7 @@ def test_spool_that_can_t_be_drained_lets_the_request_go_on(
     lock = spool.with_name("spool.lock")
     lock.mkdir()
     assert (look(scene), spool.read_bytes()) == (200, content)
-    assert "The spool was not drained: IsADirectoryError." in caplog.text
+    assert "The spool was not flushed: IsADirectoryError." in caplog.text
     lock.rmdir()
     assert (look(scene), has_spooled_events(spool)) == (200, False)
 

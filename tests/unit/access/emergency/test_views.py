@@ -269,7 +269,7 @@ def test_review_shows_the_reason_after_an_event_and_is_signed_once(scene: Simple
     assert (row.reviewed_by, row.verdict) == (str(reviewer.user.pk), "not_justified")
     page = client.get(admin_url(row))
     assert "Nobody was in need." in page.content.decode()
-    assert "Sign the review" not in page.content.decode()
+    assert "Save the review" not in page.content.decode()
     assert client.post(admin_url(row), VERDICT)["Location"] == admin_url(row)
     assert told()[-1][1] == "already_reviewed"
 
@@ -284,7 +284,7 @@ def test_reason_is_not_shown_while_the_look_can_t_be_told(scene: SimpleNamespace
 def test_own_emergency_is_not_reviewed_in_the_admin(reviewer: SignedIn) -> None:
     user = allow(reviewer.user, OPEN)
     row, client = over(user), reviewer.client()
-    assert "Sign the review" not in client.get(admin_url(row)).content.decode()
+    assert "Save the review" not in client.get(admin_url(row)).content.decode()
     assert client.post(admin_url(row), VERDICT)["Location"] == admin_url(row)
     row.refresh_from_db()
     assert (row.reviewed_at, told()[-1][1]) == (None, "own_emergency")
