@@ -78,7 +78,8 @@ FAILURE_TEXTS: Mapping[str, FailureText] = {
         _("We could not sign you in safely"),
         (
             _(
-                "Your sign-in did not pass a security check and was stopped. You did nothing wrong. Nothing was changed."
+                "Your sign-in did not pass a security check and was stopped. You did nothing wrong, and nothing was"
+                " changed."
             ),
             _("You may try once more. If it is stopped again, contact our help desk with the reference below."),
         ),
