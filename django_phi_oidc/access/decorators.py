@@ -75,9 +75,7 @@ def _create_guard(
 ) -> Callable[[ViewFunction], ViewFunction]:
     def check(request: HttpRequest, args: Any, kwargs: Any) -> HttpResponse | None:
         if not isinstance(request, HttpRequest):
-            raise TypeError(
-                "Decorate functions that take a request; for classes, use PHIAccessMixin or AssuranceMixin."
-            )
+            raise TypeError("Only functions can be decorated. For classes, use PHIAccessMixin or AssuranceMixin.")
         return enforce(request, args, kwargs)
 
     def decorate(view: ViewFunction) -> ViewFunction:

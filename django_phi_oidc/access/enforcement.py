@@ -39,11 +39,9 @@ def enforce_access_policy(
     Raises: PermissionDenied if a browser is refused, so that the host's page is shown.
     """
     mark_response_private(request)
-    actor = Actor.from_request(request)
-    if not actor.user.is_authenticated:
-        return redirect_to_sign_in(request)
-    try:
-        refusal = authorize(
+
+    def decide(actor: Actor) -> str | None:
+        return authorize(
             actor,
             policy,
             resource=resource(),
@@ -51,23 +49,13 @@ def enforce_access_policy(
             find_object=find_object and _treat_errors_as_missing(find_object),
             now=clock.now(),
         )
-    except AuditUnavailable as error:
-        logger.error("A view was not run: the audit log is unavailable.", exc_info=error)  # noqa: TRY400 -- its cause
-        return render_unavailable(request)
-    return _render_refusal(request, actor, policy.assurance, refusal)
+
+    return _enforce(request, policy.assurance, decide)
 
 
 def enforce_assurance(request: HttpRequest, assurance: Assurance) -> HttpResponse | None:
     """Return None if the sign-in meets the assurance; otherwise the response in the view's place."""
-    actor = Actor.from_request(request)
-    if not actor.user.is_authenticated:
-        return redirect_to_sign_in(request)
-    try:
-        refusal = authorize_assurance(actor, assurance, now=clock.now())
-    except AuditUnavailable as error:
-        logger.error("A sign-in was too weak, and the audit log is unavailable.", exc_info=error)  # noqa: TRY400
-        return render_unavailable(request)
-    return _render_refusal(request, actor, assurance, refusal)
+    return _enforce(request, assurance, lambda actor: authorize_assurance(actor, assurance, now=clock.now()))
 
 
 def set_no_store(response: HttpResponseBase) -> HttpResponseBase:
@@ -112,10 +100,16 @@ def _treat_errors_as_missing(find_object: FindObject) -> FindObject:
     return find_or_none
 
 
-def _render_refusal(
-    request: HttpRequest, actor: Actor, assurance: Assurance, refusal: str | None
-) -> HttpResponse | None:
+def _enforce(request: HttpRequest, assurance: Assurance, decide: Callable[[Actor], str | None]) -> HttpResponse | None:
     """Raises: PermissionDenied for a browser, if another sign-in does not help."""
+    actor = Actor.from_request(request)
+    if not actor.user.is_authenticated:
+        return redirect_to_sign_in(request)
+    try:
+        refusal = decide(actor)
+    except AuditUnavailable as error:
+        logger.error("A view was not run: the audit log is unavailable.", exc_info=error)  # noqa: TRY400 -- its cause
+        return render_unavailable(request)
     if refusal is None:
         return None
     if refusal == SESSION_MISSING:

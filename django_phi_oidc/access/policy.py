@@ -181,12 +181,7 @@ def find_assurance_refusal(assurance: Assurance, *, acr: str, auth_time: datetim
 
 
 def parse_access_policy(
-    *,
-    permission: object,
-    purpose: object,
-    purposes: Collection[object],
-    acr: object = (),
-    max_age: object = None,
+    *, permission: object, purpose: object, purposes: Collection[object], acr: object = (), max_age: object = None
 ) -> AccessPolicy:
     """Return the policy that a view declares. purpose: the fixed one, or None if each request states one of purposes.
 

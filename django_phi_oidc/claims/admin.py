@@ -50,16 +50,14 @@ class _DeclaredValueFilter(admin.SimpleListFilter):
 
 
 class ClaimNameFilter(_DeclaredValueFilter):
-    title = gettext_lazy("name")
-    parameter_name = "name"
+    title, parameter_name = gettext_lazy("name"), "name"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
         return [(name, name) for name, claim in sorted(conf.claims().items()) if claim.retention is not None]
 
 
 class ClaimPurposeFilter(_DeclaredValueFilter):
-    title = gettext_lazy("purpose")
-    parameter_name = "purpose"
+    title, parameter_name = gettext_lazy("purpose"), "purpose"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
         purposes = sorted({claim.purpose for claim in conf.claims().values() if claim.retention is not None})
@@ -67,8 +65,7 @@ class ClaimPurposeFilter(_DeclaredValueFilter):
 
 
 class ClaimEndFilter(admin.SimpleListFilter):
-    title = gettext_lazy("end")
-    parameter_name = "end"
+    title, parameter_name = gettext_lazy("end"), "end"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
         return [("overdue", _("overdue")), ("held", _("on legal hold")), ("session", _("with its session"))]
@@ -221,8 +218,7 @@ class LegalHoldForm(HoldModelForm):
 
 
 class LegalHoldStateFilter(admin.SimpleListFilter):
-    title = gettext_lazy("state")
-    parameter_name = "state"
+    title, parameter_name = gettext_lazy("state"), "state"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
         return [("active", _("active")), ("over", _("ended"))]

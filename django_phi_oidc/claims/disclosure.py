@@ -44,17 +44,14 @@ class RevealResult:
 
     @property
     def is_refused(self) -> bool:
-        """Whether the policy refused."""
         return isinstance(self.error, RevealRefused)
 
     @property
     def is_scrubbed(self) -> bool:
-        """Whether the claim is expired."""
         return isinstance(self.error, ClaimScrubbed)
 
     @property
     def is_undecryptable(self) -> bool:
-        """Whether the claim is stored, but cannot be decrypted."""
         return isinstance(self.error, Undecryptable)
 
 
@@ -116,12 +113,8 @@ def _authorize_and_reveal(
     size = max(1, REVEAL_BATCH_SIZE // max(1, len(names)))
     for start in range(0, len(users), size):
         batch = list(_authorize_claims(actor, users[start : start + size], names, purpose=purpose, now=now))
-        record_many(
-            [
-                _create_event(decision, actor=actor, purpose=purpose, reason_code=reason_code, now=now)
-                for decision in batch
-            ]
-        )
+        fields: dict[str, Any] = {"actor": actor, "purpose": purpose, "reason_code": reason_code, "now": now}
+        record_many([_create_event(decision, **fields) for decision in batch])
         decisions += batch
     if any(decision.is_granted for decision in decisions):
         mark_response_private(actor.request)

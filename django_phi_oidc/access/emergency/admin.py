@@ -43,8 +43,7 @@ _REFUSAL_MESSAGES = {
 
 
 class EmergencyStateFilter(admin.SimpleListFilter):
-    title = gettext_lazy("state")
-    parameter_name = "state"
+    title, parameter_name = gettext_lazy("state"), "state"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
         return [("waiting", _("awaiting review")), ("open", _("open")), ("reviewed", _("reviewed"))]
