@@ -123,7 +123,7 @@ def test_pages_answer_nothing_while_the_trail_is_away(officer: Officer, audit_da
             with audit_database_away():
                 answer = client.get(url)
             assert answer.status_code == 503
-            assert "Nothing is shown" in answer.content.decode()
+            assert "The audit log cannot be shown" in answer.content.decode()
             assert "no-store" in answer["Cache-Control"]
             assert str(one) not in answer.content.decode()
 
@@ -341,7 +341,7 @@ def test_event_that_is_not_sealed_has_no_proof(officer: Officer) -> None:
     assert "There is no proof of this event" in answer.content.decode()
     assert [look[3] for look in told()] == ['{"filters":[],"page":"event"}'] * 2
     AuditUnsealed.objects.filter(event_id=one).update(refused=True)
-    assert "its MAC does not fit" in client.get(of_event(one)).content.decode()
+    assert "its MAC is invalid" in client.get(of_event(one)).content.decode()
 
 
 def test_proof_is_a_file_that_holds(officer: Officer) -> None:
@@ -398,7 +398,7 @@ def test_last_verification_is_on_both_lists(
 ) -> None:
     client = officer("auditevent", "auditcheckpoint")
     for url in (EVENTS, CHECKPOINTS):
-        assert "None yet" in client.get(url).content.decode()
+        assert "has not been verified yet" in client.get(url).content.decode()
     given = {"action": Action.AUDIT_VERIFIED, "detail": detail, "outcome": outcome}
     events(1, at=NOW + timedelta(hours=1), origin=Origin(actor="the auditor"), **given)
     events(1, at=NOW, origin=Origin(), **{**given, "detail": {"findings": 9}})

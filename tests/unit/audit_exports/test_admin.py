@@ -246,7 +246,7 @@ def test_verification_has_no_file_and_a_job_that_is_none_no_page(officer: Office
         ({"state": "running", "done": 5, "total": 20}, '<progress id="trail-progress" max="20" value="5">'),
         ({"state": "running", "done": 5}, "5 events so far"),
         ({"state": "waiting", "asked_at": NOW}, "No worker has started it yet"),
-        ({"state": "waiting", "attempts": 1, "fault": "audit_unavailable"}, "there will be another"),
+        ({"state": "waiting", "attempts": 1, "fault": "audit_unavailable"}, "failed and will be repeated"),
         ({"state": "failed", "attempts": 3}, "The worker was stopped three times."),
         ({"state": "failed", "fault": "row_unreadable"}, "<code>row_unreadable</code>"),
     ],

@@ -252,7 +252,7 @@ def test_logged_out_with_our_state_says_that_the_op_knows(op: ScriptedOP, sign_i
         moment = NOW + later
         with clock.override_clock(lambda moment=moment: moment):
             page = client.get("/oidc/logged-out/", {"state": state}).content.decode()
-        assert ("your sign-in service has been told" in page) is known
+        assert ("your sign-in service has been informed" in page) is known
 
 
 @pytest.mark.parametrize("query", [{}, {"state": ""}, {"state": "forged.1700000000:sig"}, {"state": "\x00"}])
@@ -260,7 +260,7 @@ def test_logged_out_without_our_state_claims_less(query: dict[str, str]) -> None
     response = Client().get("/oidc/logged-out/", query, secure=True)
     page = response.content.decode()
     assert "You are signed out" in page
-    assert "has been told" not in page
+    assert "has been informed" not in page
     assert response["Cache-Control"] == "no-store"
 
 
@@ -277,7 +277,7 @@ def test_logged_out_page_needs_nothing_from_elsewhere() -> None:
 def test_logged_out_page_after_the_limit_says_why(query: dict[str, str], told: bool) -> None:
     page = Client().get("/oidc/logged-out/", query, secure=True).content.decode()
     assert "You are signed out" in page
-    assert ("nothing had happened for a while" in page) is told
+    assert ("you were inactive for a while" in page) is told
 
 
 @pytest.mark.parametrize("query", [{}, {"expired": "1"}])
@@ -286,7 +286,7 @@ def test_logged_out_page_for_a_person_who_is_signed_in_says_so(
 ) -> None:
     page = sign_in().client().get("/oidc/logged-out/", query).content.decode()
     assert "You are still signed in" in page
-    assert "nothing had happened" not in page
+    assert "you were inactive" not in page
     assert 'action="/oidc/logout/"' in page
     assert "csrfmiddlewaretoken" in page
 
