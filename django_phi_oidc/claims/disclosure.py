@@ -223,10 +223,10 @@ def _get_rows_and_subjects(
 
     One SELECT if there is a row for each user and name, otherwise two.
     """
-    sessions = [NO_SESSION, *([actor.origin.session] if actor.origin.session else [])]
+    own_session = {actor.origin.session} if actor.origin.session else set()
     keys = {_get_user_key(user) for user in users} - {None}
     rows: dict[tuple[Any, str], list[StoredClaim]] = defaultdict(list)
-    found = StoredClaim.objects.filter(subject__user__in=keys, session__in=sessions, name__in=names)
+    found = StoredClaim.objects.filter(subject__user__in=keys, session__in=[NO_SESSION, *own_session], name__in=names)
     for row in found.select_related("subject").order_by("-obtained_at"):
         rows[row.subject.user_id, row.name].append(row)
     lacking = {key for key in keys if any((key, name) not in rows for name in names)}

@@ -30,7 +30,7 @@ class PurposeForm(forms.Form):
         super().__init__(*args, **kwargs)
         codes = [*([PATIENT_REQUEST] if is_own else []), *(claim.purpose for claim in claims)]
         choices = [(code, self.get_purpose_label(code)) for code in dict.fromkeys(codes)]
-        self.fields["purpose"].widget.choices = choices  # type: ignore[attr-defined]
+        self.fields["purpose"].widget.choices = choices
 
     def get_purpose_label(self, code: str) -> str:
         """Return the label of a purpose. Override it to replace HL7's wording."""
