@@ -34,7 +34,7 @@ def enforce_access_policy(
 ) -> HttpResponse | None:
     """Return None if the view may run, after the event is committed; otherwise the response in its place.
 
-    No response to the request may be stored, whatever it is. The functions are called only for a signed-in user; an
+    No response to the request may be stored, not even a refusal. The functions are called only for a signed-in user; an
     anonymous request is redirected to the sign-in, and is not recorded.
     Raises: PermissionDenied if a browser is refused, so that the host's page is shown.
     """

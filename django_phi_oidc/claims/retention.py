@@ -56,12 +56,10 @@ def scrub_sessions(session_ids: Collection[uuid.UUID], *, origin: Origin, now: d
     events: list[NewEvent] = []
     for session, group in groupby(sorted(rows), key=itemgetter(0)):
         erased = list(group)
+        names, subject_uuid = [name for *_, name, _ in erased], str(erased[0][3])
+        session_origin = origin._replace(session=str(session))
         events += _create_scrub_events(
-            [name for *_, name, _ in erased],
-            cause="session_ended",
-            subject=str(erased[0][3]),
-            origin=origin._replace(session=str(session)),
-            now=now,
+            names, cause="session_ended", subject=subject_uuid, origin=session_origin, now=now
         )
     enqueue_many(events)
     return len(rows)
@@ -105,17 +103,16 @@ def scrub_due_claims(*, now: datetime, batch_size: int = SCRUB_BATCH_SIZE) -> in
     Each batch and its event is one transaction, so a killed worker leaves nothing half done. Several workers share the
     work: on PostgreSQL they start at both ends and skip rows that another worker has locked, on SQLite they wait.
     """
-    erased = 0
+    erased, last_due_at, newest_first = 0, None, None
     with batch_delivery():
-        count, last_due_at, newest_first = _scrub_batch(after=None, newest_first=None, now=now, batch_size=batch_size)
-        erased += count
-        while last_due_at is not None:
-            # Continue where the last batch ended, to avoid reading the deleted rows again.
-            count, last_due_at, _ = _scrub_batch(
+        while True:
+            # Each batch continues where the last one ended, to avoid reading the deleted rows again.
+            count, last_due_at, newest_first = _scrub_batch(
                 after=last_due_at, newest_first=newest_first, now=now, batch_size=batch_size
             )
             erased += count
-    return erased
+            if last_due_at is None:
+                return erased
 
 
 def destroy_unused_keys(*, now: datetime) -> list[str]:

@@ -15,10 +15,9 @@ from django.utils.translation import gettext_lazy, ngettext
 from django.views.decorators.debug import sensitive_post_parameters, sensitive_variables
 
 from ..._internal import clock
-from ...audit.admin import render_trail_unavailable
+from ...audit.admin import record_request_event, render_trail_unavailable
 from ...audit.admin_base import ReadOnlyAdmin
 from ...audit.events import Action
-from ...audit.recorder import record
 from ...audit.request_context import Actor
 from ...audit.search import RowUnreadable
 from ...errors import AuditUnavailable, EmergencyRefused, KeyMissing, Undecryptable
@@ -128,20 +127,16 @@ class EmergencyAccessAdmin(ReadOnlyAdmin):
 
     def _render_emergency(self, request: HttpRequest, row: EmergencyAccess, form: EmergencyReviewForm) -> HttpResponse:
         """Raises: AuditUnavailable."""
-        actor, now = Actor.from_request(request), clock.now()
-        record(
-            Action.AUDIT_VIEWED,
-            origin=actor.origin,
-            now=now,
-            resource=f"EmergencyAccess/{row.pk}",
-            detail={"page": "emergency", "filters": ["actor"]},
-        )
+        detail = {"page": "emergency", "filters": ["actor"]}
+        record_request_event(request, Action.AUDIT_VIEWED, resource=f"EmergencyAccess/{row.pk}", detail=detail)
         events, is_unreadable = [], False
         try:
             events = list(list_emergency_events(row))
         except RowUnreadable:
             is_unreadable = True
-        is_own, is_over = str(actor.user.pk) == row.actor, row.has_ended(now=now)
+        is_own = str(request.user.pk) == row.actor
+        is_due = row.has_ended(now=clock.now()) and row.reviewed_at is None
+        may_review = is_due and not is_own and self.has_review_permission(request)
         context = {
             **self.admin_site.each_context(request),
             "opts": self.opts,
@@ -154,7 +149,7 @@ class EmergencyAccessAdmin(ReadOnlyAdmin):
             "is_unreadable": is_unreadable,
             "is_own": is_own,
             "form": form,
-            "may_review": self.has_review_permission(request) and is_over and not is_own and row.reviewed_at is None,
+            "may_review": may_review,
         }
         status = 400 if form.errors else 200
         return TemplateResponse(request, "admin/django_phi_oidc/emergencyaccess/emergency.html", context, status=status)

@@ -147,7 +147,7 @@ def review_emergency(
 ) -> EmergencyAccess:
     """Store actor's review of an emergency, with its event, and return the row.
 
-    Refused for the person who opened it, whatever their permissions; while it is open; and if it is already reviewed.
+    Refused for the person who opened it, even with the permission; while it is open; and if it is already reviewed.
     Raises: EmergencyRefused, after `emergency.refused` is committed; AuditUnavailable; EmergencyAccess.DoesNotExist.
     """
     with transaction.atomic():
