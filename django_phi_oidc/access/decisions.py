@@ -1,4 +1,4 @@
-"""The decision whether somebody may see a resource: policy, then the event, committed; whatever it says."""
+"""The policy decision point: evaluate the policy, then commit the event, for a grant as for a refusal."""
 
 import logging
 from collections.abc import Callable
@@ -27,94 +27,88 @@ from .policy import (
 
 logger = logging.getLogger("django_phi_oidc.access")
 FindObject = Callable[[], Any]
-"""Returns the object that the permission is for, or None: there is none."""
+"""Returns the object that the permission is checked for, or None if there is none."""
 
 
 def authorize(
     actor: Actor, policy: AccessPolicy, *, resource: str, purpose: str, find_object: FindObject | None, now: datetime
 ) -> str | None:
-    """Return the code of the rule that refuses actor, or None: the resource may be seen. One event tells of either.
+    """Return the code of the rule that refuses actor, or None if access is granted. Either way, one event is recorded.
 
-    resource: `Type/id`; purpose: the one that is stated, an HL7 code. What is not of that form is refused, and not
-    written down: it may be anything. find: called when a session is there and nobody has refused yet; without it the
-    permission is asked for no object. What is not found is refused as what is not permitted is: the difference
-    would tell who is a patient here. Who lacks the permission may have it by an open emergency, for its purpose, and
-    the event names both. Whoever has one is let in while the trail is away too, by a line of the spool in its place.
-    Raises: AuditUnavailable, and then nothing is permitted; what `find` raises, with nothing decided.
+    resource: `Type/id`. purpose: the stated HL7 code. A value of another form is refused and not recorded, because it
+    may contain anything. find_object: called only if the actor has a session and no rule has refused yet; None checks
+    the permission without an object. A missing object is refused like a missing permission: a different answer would
+    disclose who is a patient here. An open emergency replaces a missing permission, for its own purpose, and the event
+    names it. With an open emergency, access is granted even if the audit log is unavailable: the event is spooled.
+    Raises: AuditUnavailable, and then nothing is permitted; exceptions of `find_object`, before a decision is made.
     """
-    is_asked = actor.is_authenticated_by_provider and is_resource_reference(resource)
-    is_there, is_permitted = _check_permission(actor, policy.permission, find_object) if is_asked else (False, False)
+    is_checkable = actor.is_authenticated_by_provider and is_resource_reference(resource)
+    exists, is_permitted = _check_permission(actor, policy.permission, find_object) if is_checkable else (False, False)
 
-    def emergency() -> EmergencyAccess | None:
-        return (
-            find_open_emergency(actor, resource=resource, permission=policy.permission, now=now) if is_there else None
-        )
+    def find_emergency() -> EmergencyAccess | None:
+        if not exists:
+            return None
+        return find_open_emergency(actor, resource=resource, permission=policy.permission, now=now)
 
-    by = None if is_permitted else emergency()
-    refused = find_access_refusal(
+    emergency = None if is_permitted else find_emergency()
+    refusal = find_access_refusal(
         policy,
         has_session=actor.is_authenticated_by_provider,
         resource=resource,
-        is_permitted=is_permitted or by is not None,
+        is_permitted=is_permitted or emergency is not None,
         stated_purpose=purpose,
         assurance_refusal=find_assurance_refusal(policy.assurance, acr=actor.acr, auth_time=actor.auth_time, now=now),
-        emergency_purpose=by.purpose if by else "",
+        emergency_purpose=emergency.purpose if emergency else "",
     )
-    if by and not refused:
-        purpose = by.purpose
-    act = NewEvent(
-        action=Action.ACCESS_DENIED if refused else Action.ACCESS_GRANTED,
+    if emergency and not refusal:
+        purpose = emergency.purpose
+    event = NewEvent(
+        action=Action.ACCESS_DENIED if refusal else Action.ACCESS_GRANTED,
         origin=actor.origin,
         now=now,
-        outcome="failure" if refused else "success",
+        outcome="failure" if refusal else "success",
         purpose=purpose if purpose in PURPOSES else "",
         resource=resource if is_resource_reference(resource) else "",
-        reason=refused or "",
-        detail={**_get_client_detail(actor), **_get_emergency_detail(by)},
+        reason=refusal or "",
+        detail={**_get_client_detail(actor), **_get_emergency_detail(emergency)},
     )
-    if _record_decision(act, emergency=by, find_emergency=emergency):
+    if _record_decision(event, emergency=emergency, find_emergency=find_emergency):
         _flush_spool(now=now)
-    return refused
+    return refusal
 
 
 def authorize_assurance(actor: Actor, assurance: Assurance, *, now: datetime) -> str | None:
-    """Return the code of the rule that refuses actor, after the event of that; None, and no event, where none does.
+    """Return the code of the rule that refuses actor, after its event is committed; or None, without an event.
 
-    Raises: AuditUnavailable: it is refused all the same.
+    Raises: AuditUnavailable; access is refused then, too.
     """
     if actor.is_authenticated_by_provider:
-        refused = find_assurance_refusal(assurance, acr=actor.acr, auth_time=actor.auth_time, now=now)
+        refusal = find_assurance_refusal(assurance, acr=actor.acr, auth_time=actor.auth_time, now=now)
     else:
-        refused = SESSION_MISSING
-    if refused:
-        record(
-            Action.ACCESS_DENIED,
-            origin=actor.origin,
-            now=now,
-            outcome="failure",
-            reason=refused,
-            detail=_get_client_detail(actor),
-        )
-    return refused
+        refusal = SESSION_MISSING
+    if refusal:
+        detail, origin = _get_client_detail(actor), actor.origin
+        record(Action.ACCESS_DENIED, origin=origin, now=now, outcome="failure", reason=refusal, detail=detail)
+    return refusal
 
 
 def _record_decision(
-    new_event: NewEvent, *, emergency: EmergencyAccess | None, find_emergency: Callable[[], EmergencyAccess | None]
+    event: NewEvent, *, emergency: EmergencyAccess | None, find_emergency: Callable[[], EmergencyAccess | None]
 ) -> bool:
-    """Say whether the event is in the trail: else it is a permit, under an emergency, and in the spool.
+    """Return whether the event is in the audit log. If not, it is a grant under an emergency, and in the spool.
 
-    Raises: AuditUnavailable, where it is in neither.
+    Raises: AuditUnavailable if it is in neither.
     """
-    path = _find_spool_path() if new_event.outcome == "success" else None
+    path = _find_spool_path() if event.outcome == "success" else None
     if path is not None and emergency is not None:
-        return record_or_spool(new_event, path=path, timeout_seconds=MOVE_TIMEOUT_SECONDS)
+        return record_or_spool(event, path=path, timeout_seconds=MOVE_TIMEOUT_SECONDS)
     try:
-        record_many([new_event])
+        record_many([event])
     except AuditUnavailable:
-        # Who needed no emergency so far may have opened one since nothing can be recorded.
+        # An actor with the permission may still have opened an emergency because the audit log is unavailable.
         if path is None or (emergency := find_emergency()) is None:
             raise
-        spool_event(new_event._replace(detail=_get_emergency_detail(emergency)), path=path)
+        spool_event(event._replace(detail=_get_emergency_detail(emergency)), path=path)
         return False
     return True
 
@@ -128,31 +122,31 @@ def _get_emergency_detail(emergency: EmergencyAccess | None) -> dict[str, str]:
 
 
 def _check_permission(actor: Actor, permission: str, find_object: FindObject | None) -> tuple[bool, bool]:
-    """Return whether the object is there, and what Django's backends say, whichever they are.
+    """Return whether the object exists, and whether Django's backends grant the permission on it.
 
-    A user model without permissions gives none.
+    A user model without `has_perm` grants nothing.
     """
     has_perm = getattr(actor.user, "has_perm", None)
     if has_perm is None or not permission:
         return False, False
     if find_object is None:
         return True, bool(has_perm(permission))
-    found = find_object()
-    # Asked for no object, a backend answers for all objects.
-    return found is not None, found is not None and bool(has_perm(permission, found))
+    obj = find_object()
+    # Without an object, a backend would answer for all objects.
+    return obj is not None, obj is not None and bool(has_perm(permission, obj))
 
 
 def _find_spool_path() -> Path | None:
-    declared = conf.emergency()
-    return declared.spool if declared else None
+    declaration = conf.emergency()
+    return declaration.spool if declaration else None
 
 
 def _flush_spool(*, now: datetime) -> None:
-    """The trail could be written just now, so what waits beside it goes there. What fails waits for the next one."""
+    """Move spooled events to the audit log, which is writable again. What fails is retried after the next decision."""
     path = _find_spool_path()
     if path is None or not has_spooled_events(path):
         return
     try:
         flush_spool(path, now=now, timeout_seconds=MOVE_TIMEOUT_SECONDS)
-    except (AuditUnavailable, KeyMissing, OSError) as fault:
-        logger.error("The spool was not drained: %s.", type(fault).__name__)  # noqa: TRY400 -- the class says it
+    except (AuditUnavailable, KeyMissing, OSError) as error:
+        logger.error("The spool was not flushed: %s.", type(error).__name__)  # noqa: TRY400 -- the class is enough

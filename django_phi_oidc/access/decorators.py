@@ -1,4 +1,4 @@
-"""Guards of view functions: for whom, for what purpose, and how sure a provider must be of who it is."""
+"""Decorators that guard view functions: permission, purpose, and the assurance of the sign-in."""
 
 from collections.abc import Callable, Collection
 from datetime import timedelta
@@ -25,13 +25,13 @@ def phi_access(
     acr: Collection[str] = (),
     max_age: timedelta | None = None,
 ) -> Callable[[ViewFunction], ViewFunction]:
-    """Guard a view function, sync or async: session, permission, purpose, then the event, then the view.
+    """Guard a view function, sync or async: check session, permission and purpose, commit the event, run the view.
 
-    resource: returns `Type/id`. purpose: an HL7 PurposeOfUse code, or what returns one of `purposes`. obj: returns the
-    object that the permission is asked for; without it, the permission is asked for none. These functions take the
-    request and what the URL captured, as the view does, and are no coroutines: beside an async view they run in a
-    thread. acr, max_age: as require_assurance has them, asked for when all else is met, in the same event.
-    Raises: DeclarationInvalid when the view is made.
+    resource: returns `Type/id`. purpose: an HL7 PurposeOfUse code, or a function that returns one of `purposes`.
+    obj: returns the object that the permission is checked for; without it, no object is passed. These functions take
+    the request and the URL's captured values, as the view does, and are not coroutines: with an async view they run in
+    a thread. acr, max_age: as in require_assurance; checked last, and recorded in the same event.
+    Raises: DeclarationInvalid when the view is decorated.
     """
     is_stated = callable(purpose)
     policy = parse_access_policy(
@@ -42,7 +42,7 @@ def phi_access(
         if not is_function or iscoroutinefunction(function):
             raise DeclarationInvalid(f"phi_access: {name} must be a function, and no coroutine.")
 
-    def judge(request: HttpRequest, args: Any, kwargs: Any) -> HttpResponse | None:
+    def enforce(request: HttpRequest, args: Any, kwargs: Any) -> HttpResponse | None:
         return enforce_access_policy(
             request,
             policy,
@@ -51,18 +51,18 @@ def phi_access(
             find_object=obj and (lambda: obj(request, *args, **kwargs)),
         )
 
-    return _create_guard(judge, finalize_response=set_no_store)
+    return _create_guard(enforce, finalize_response=set_no_store)
 
 
 def require_assurance(
     *, acr: Collection[str] = (), max_age: timedelta | None = None
 ) -> Callable[[ViewFunction], ViewFunction]:
-    """Guard a view function, sync or async: whom a provider vouched for, as surely and as lately as asked.
+    """Guard a view function, sync or async: require a strong enough and recent enough sign-in.
 
-    acr: values of which the sign-in's is one, the weaker first: they are asked for in this order. max_age: since the
-    person authenticated, a minute or more. Who has less signs in again and comes back; a body that was sent is not
-    sent again. Each refusal is an event; a view that runs is none.
-    Raises: DeclarationInvalid when the view is made. Spec: OIDC Core 3.1.2.1; RFC 9470.
+    acr: accepted values of the sign-in, the weaker first: the authorization request asks for them in this order.
+    max_age: the longest time since the person authenticated, at least one minute. Otherwise the person signs in again
+    and returns to the page; a request body is not sent again. Each refusal is recorded, a grant is not.
+    Raises: DeclarationInvalid when the view is decorated. Spec: OIDC Core 3.1.2.1; RFC 9470.
     """
     assurance = parse_required_assurance(acr=acr, max_age=max_age)
     return _create_guard(
@@ -75,19 +75,19 @@ def _create_guard(
 ) -> Callable[[ViewFunction], ViewFunction]:
     def check(request: HttpRequest, args: Any, kwargs: Any) -> HttpResponse | None:
         if not isinstance(request, HttpRequest):
-            raise TypeError("A function of a request is guarded: a class takes PHIAccessMixin or AssuranceMixin.")
+            raise TypeError("Only functions can be decorated. For classes, use PHIAccessMixin or AssuranceMixin.")
         return enforce(request, args, kwargs)
 
     def decorate(view: ViewFunction) -> ViewFunction:
         @wraps(view)
         def guarded(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
-            refused = check(request, args, kwargs)
-            return finalize_response(view(request, *args, **kwargs)) if refused is None else refused
+            refusal = check(request, args, kwargs)
+            return finalize_response(view(request, *args, **kwargs)) if refusal is None else refusal
 
         @wraps(view)
         async def aguarded(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
-            refused = await sync_to_async(check)(request, args, kwargs)
-            return finalize_response(await view(request, *args, **kwargs)) if refused is None else refused
+            refusal = await sync_to_async(check)(request, args, kwargs)
+            return finalize_response(await view(request, *args, **kwargs)) if refusal is None else refusal
 
         return cast(ViewFunction, aguarded if iscoroutinefunction(view) else guarded)
 

@@ -1,6 +1,6 @@
-"""Who asks for a guarded view is let in, or gets the answer that is theirs: the rule that refused is in the trail.
+"""The policy enforcement point: run a guarded view, or answer the request in its place.
 
-Who was signed in too weakly or too long ago is led to a stronger sign-in and back. Spec: RFC 9470.
+A sign-in that is too weak or too old leads to a stronger sign-in and back. Spec: RFC 9470.
 """
 
 import logging
@@ -32,18 +32,16 @@ def enforce_access_policy(
     purpose: Callable[[], str],
     find_object: FindObject | None = None,
 ) -> HttpResponse | None:
-    """Return None when the view may run, which is in the trail by then; else the answer in its place.
+    """Return None if the view may run, after the event is committed; otherwise the response in its place.
 
-    Whatever the response will be, nobody keeps it. The functions are called for somebody who is signed in alone; a
-    request of nobody is led to the sign-in, and is no decision.
-    Raises: PermissionDenied, for the host's page, to a browser that is refused.
+    No response to the request may be stored, not even a refusal. The functions are called only for a signed-in user; an
+    anonymous request is redirected to the sign-in, and is not recorded.
+    Raises: PermissionDenied if a browser is refused, so that the host's page is shown.
     """
     mark_response_private(request)
-    actor = Actor.from_request(request)
-    if not actor.user.is_authenticated:
-        return redirect_to_sign_in(request)
-    try:
-        refused = authorize(
+
+    def decide(actor: Actor) -> str | None:
+        return authorize(
             actor,
             policy,
             resource=resource(),
@@ -51,74 +49,24 @@ def enforce_access_policy(
             find_object=find_object and _treat_errors_as_missing(find_object),
             now=clock.now(),
         )
-    except AuditUnavailable as fault:
-        logger.error("A view was not run: the trail can't be written.", exc_info=fault)  # noqa: TRY400 -- its cause
-        return render_unavailable(request)
-    return _render_refusal(request, actor, policy.assurance, refused)
+
+    return _enforce(request, policy.assurance, decide)
 
 
 def enforce_assurance(request: HttpRequest, assurance: Assurance) -> HttpResponse | None:
-    """Return None when an OP knew so surely and so lately who asks; else the answer in the view's place."""
-    actor = Actor.from_request(request)
-    if not actor.user.is_authenticated:
-        return redirect_to_sign_in(request)
-    try:
-        refused = authorize_assurance(actor, assurance, now=clock.now())
-    except AuditUnavailable as fault:
-        logger.error("A sign-in was too weak, and the trail can't be written.", exc_info=fault)  # noqa: TRY400
-        return render_unavailable(request)
-    return _render_refusal(request, actor, assurance, refused)
+    """Return None if the sign-in meets the assurance; otherwise the response in the view's place."""
+    return _enforce(request, assurance, lambda actor: authorize_assurance(actor, assurance, now=clock.now()))
 
 
 def set_no_store(response: HttpResponseBase) -> HttpResponseBase:
-    """Return the view's response with our word on caches in place of its own."""
+    """Replace the view's own Cache-Control header."""
     if isinstance(response, HttpResponseBase):
         response["Cache-Control"] = "no-store"
     return response
 
 
-def _treat_errors_as_missing(find_object: FindObject) -> FindObject:
-    """Take every way in which a view says "not here" for one, so that none of them goes past the trail."""
-
-    def found() -> object:
-        try:
-            return find_object()
-        except (Http404, ObjectDoesNotExist, PermissionDenied):
-            return None
-
-    return found
-
-
-def _render_refusal(
-    request: HttpRequest, actor: Actor, assurance: Assurance, refusal_code: str | None
-) -> HttpResponse | None:
-    """Raises: PermissionDenied, for the host's page, to a browser that no sign-in helps."""
-    if refusal_code is None:
-        return None
-    if refusal_code == SESSION_MISSING:
-        return redirect_to_sign_in(request)
-    return _redirect_to_step_up(request, actor, assurance) if refusal_code in STEP_UP_CODES else deny(request)
-
-
-def _redirect_to_step_up(request: HttpRequest, actor: Actor, assurance: Assurance) -> HttpResponse:
-    """What was sent with the request is not sent again after it, and whoever sent it is told so before."""
-    is_page, is_safe = is_navigation(request), request.method in ("GET", "HEAD")
-    next_url = get_return_path(request, is_safe_navigation=is_page and is_safe)
-    door = create_step_up_url(assurance, session_id=actor.origin.session, next_url=next_url, now=clock.now())
-    if not door:
-        return deny(request)
-    if not is_page:
-        told = {"code": "insufficient_user_authentication", "step_up": door}
-        return render_problem(
-            401, "A stronger sign-in is needed.", challenge=format_step_up_challenge(assurance), **told
-        )
-    if is_safe:
-        return set_private_headers(HttpResponseRedirect(door))
-    return set_private_headers(render(request, "django_phi_oidc/step_up.html", {"step_up_url": door}, status=403))
-
-
 def redirect_to_sign_in(request: HttpRequest) -> HttpResponse:
-    """Return the way to the sign-in, and for a script a problem that names it."""
+    """Redirect a browser to the sign-in; return a problem that contains its URL to a script."""
     if is_navigation(request):
         return set_private_headers(redirect_to_login(request.get_full_path(), get_sign_in_url()))
     return render_problem(
@@ -127,14 +75,63 @@ def redirect_to_sign_in(request: HttpRequest) -> HttpResponse:
 
 
 def deny(request: HttpRequest) -> HttpResponse:
-    """Return the refusal for a script. Raises: PermissionDenied, for the host's page, to a browser."""
+    """Return a problem to a script. Raises: PermissionDenied for a browser, so that the host's page is shown."""
     if is_navigation(request):
         raise PermissionDenied
-    return render_problem(403, "This is not yours to see.", code="access_denied")
+    return render_problem(403, "Access is denied.", code="access_denied")
 
 
 def render_unavailable(request: HttpRequest) -> HttpResponse:
-    """Return the answer for when nothing can be recorded: a page, or a problem for a script."""
+    """Return the page, or the problem for a script, for an unavailable audit log."""
     if is_navigation(request):
-        return set_private_headers(render(request, "django_phi_oidc/not_now.html", status=503))
+        return set_private_headers(render(request, "django_phi_oidc/trail_unavailable.html", status=503))
     return render_problem(503, "Nothing can be shown at the moment.", code=AuditUnavailable.code)
+
+
+def _treat_errors_as_missing(find_object: FindObject) -> FindObject:
+    """Return None for each exception by which a view says "not found", so that none of them bypasses the audit log."""
+
+    def find_or_none() -> object:
+        try:
+            return find_object()
+        except (Http404, ObjectDoesNotExist, PermissionDenied):
+            return None
+
+    return find_or_none
+
+
+def _enforce(request: HttpRequest, assurance: Assurance, decide: Callable[[Actor], str | None]) -> HttpResponse | None:
+    """Raises: PermissionDenied for a browser, if another sign-in does not help."""
+    actor = Actor.from_request(request)
+    if not actor.user.is_authenticated:
+        return redirect_to_sign_in(request)
+    try:
+        refusal = decide(actor)
+    except AuditUnavailable as error:
+        logger.error("A view was not run: the audit log is unavailable.", exc_info=error)  # noqa: TRY400 -- its cause
+        return render_unavailable(request)
+    if refusal is None:
+        return None
+    if refusal == SESSION_MISSING:
+        return redirect_to_sign_in(request)
+    return _redirect_to_step_up(request, actor, assurance) if refusal in STEP_UP_CODES else deny(request)
+
+
+def _redirect_to_step_up(request: HttpRequest, actor: Actor, assurance: Assurance) -> HttpResponse:
+    """A request body is not sent again after the step-up, so the person gets a page that says this first."""
+    is_page, is_safe = is_navigation(request), request.method in ("GET", "HEAD")
+    next_url = get_return_path(request, is_safe_navigation=is_page and is_safe)
+    url = create_step_up_url(assurance, session_id=actor.origin.session, next_url=next_url, now=clock.now())
+    if not url:
+        return deny(request)
+    if not is_page:
+        return render_problem(
+            401,
+            "A stronger sign-in is needed.",
+            code="insufficient_user_authentication",
+            challenge=format_step_up_challenge(assurance),
+            step_up=url,
+        )
+    if is_safe:
+        return set_private_headers(HttpResponseRedirect(url))
+    return set_private_headers(render(request, "django_phi_oidc/step_up.html", {"step_up_url": url}, status=403))

@@ -1,4 +1,4 @@
-"""Guards of class-based views: for whom, for what purpose, and how sure a provider must be of who it is."""
+"""Mixins that guard class-based views: permission, purpose, and the assurance of the sign-in."""
 
 from collections.abc import Callable, Collection
 from datetime import timedelta
@@ -16,18 +16,18 @@ from .policy import AccessPolicy, parse_access_policy, parse_required_assurance
 
 
 class _GuardedView(View):
-    """It is a View itself, so that its dispatch comes before Django's wherever a guard stands among the bases.
+    """Base of the mixins. It is a View, so that its dispatch precedes Django's at any position among the bases.
 
-    What a `setup` does comes before both. A mistake in the declaration is a DeclarationInvalid from as_view().
+    `setup` runs before both. as_view() raises DeclarationInvalid for an invalid declaration.
     """
 
     acr: Collection[str] = ()
-    """Values of which the sign-in's is one, the weaker first; empty: any. Spec: OIDC Core 3.1.2.1."""
+    """Accepted values of the sign-in, the weaker first; empty: any. Spec: OIDC Core 3.1.2.1."""
     max_age: timedelta | None = None
-    """Since the person authenticated, a minute or more; None: however long ago that was."""
+    """The longest time since the person authenticated, at least one minute; None: unlimited."""
 
     @classonlymethod
-    def as_view(cls, **initkwargs: Any) -> Callable[..., HttpResponseBase]:  # noqa: N805 -- Django's own has it so
+    def as_view(cls, **initkwargs: Any) -> Callable[..., HttpResponseBase]:  # noqa: N805 -- as in Django's View
         """Return the view. Raises: DeclarationInvalid."""
         if issubclass(cls, AssuranceMixin) and issubclass(cls, PHIAccessMixin):
             raise DeclarationInvalid(f"{cls.__name__}: PHIAccessMixin has acr and max_age of its own.")
@@ -40,16 +40,16 @@ class _GuardedView(View):
         raise NotImplementedError
 
     def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
-        """Return the method's response, or the answer in its place."""
+        """Run the view's method, or return the refusal in its place."""
         run = super().dispatch
         if self.view_is_async:
             return self._dispatch_async(run, request, *args, **kwargs)
-        refused = self._enforce(request)
-        return self._finalize_response(run(request, *args, **kwargs)) if refused is None else refused
+        refusal = self._enforce(request)
+        return self._finalize_response(run(request, *args, **kwargs)) if refusal is None else refusal
 
     async def _dispatch_async(self, run: Callable[..., Any], request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
-        refused = await sync_to_async(self._enforce)(request)
-        return self._finalize_response(await run(request, *args, **kwargs)) if refused is None else refused
+        refusal = await sync_to_async(self._enforce)(request)
+        return self._finalize_response(await run(request, *args, **kwargs)) if refusal is None else refusal
 
     def _enforce(self, request: HttpRequest) -> HttpResponse | None:
         raise NotImplementedError
@@ -59,43 +59,42 @@ class _GuardedView(View):
 
 
 class AssuranceMixin(_GuardedView):
-    """Guards every method of a view as `require_assurance` guards a function: `acr`, `max_age`."""
+    """Guard every method of a view as `require_assurance` guards a function: `acr`, `max_age`."""
 
     @classmethod
     def _validate_declaration(cls, **overrides: Any) -> Any:
-        return parse_required_assurance(
-            acr=overrides.get("acr", cls.acr), max_age=overrides.get("max_age", cls.max_age)
-        )
+        acr, max_age = overrides.get("acr", cls.acr), overrides.get("max_age", cls.max_age)
+        return parse_required_assurance(acr=acr, max_age=max_age)
 
     def _enforce(self, request: HttpRequest) -> HttpResponse | None:
         return enforce_assurance(request, parse_required_assurance(acr=self.acr, max_age=self.max_age))
 
 
 class PHIAccessMixin(_GuardedView):
-    """Guards every method of a view, sync or async: session, permission, purpose, then the event, then the method.
+    """Guard every method of a view, sync or async: check session, permission and purpose, commit the event, run it.
 
-    `acr` and `max_age` are asked for when all else is met, in the same event.
+    `acr` and `max_age` are checked last, and recorded in the same event.
     """
 
     permission: str = ""
-    """What `user.has_perm` is asked: `app.codename`. Needed."""
+    """Required: `app.codename`, the argument of `user.has_perm`."""
     purpose: str = ""
-    """An HL7 PurposeOfUse code. Where requests state one, override get_purpose and declare `purposes` instead."""
+    """An HL7 PurposeOfUse code. If requests state it, override get_purpose and declare `purposes` instead."""
     purposes: Collection[str] = ()
-    """The codes of which get_purpose returns one."""
+    """The codes that get_purpose may return."""
 
     def get_resource(self) -> str:
-        """Return `Type/id` of what the view shows. To be overridden."""
+        """Return the `Type/id` that the view shows. Must be overridden."""
         raise NotImplementedError
 
     def get_purpose(self) -> str:
-        """Return what the resource is asked for: an HL7 PurposeOfUse code. To be overridden beside `purposes`."""
+        """Return the HL7 PurposeOfUse code of the request. Override it together with `purposes`."""
         return self.purpose
 
     def get_permission_object(self) -> Any:
-        """Return the object that the permission is asked for. Unless overridden it is asked for none.
+        """Return the object that the permission is checked for. Unless overridden, no object is passed.
 
-        None refuses, as do Http404, ObjectDoesNotExist and PermissionDenied from here.
+        None refuses access, as do Http404, ObjectDoesNotExist and PermissionDenied raised here.
         """
         raise NotImplementedError
 
@@ -105,7 +104,7 @@ class PHIAccessMixin(_GuardedView):
 
     @classmethod
     def get_access_policy(cls, **overrides: Any) -> AccessPolicy:
-        """Return what the view asks for. given: in place of the class's own. Raises: DeclarationInvalid."""
+        """Return the declared policy. overrides: replace the class attributes. Raises: DeclarationInvalid."""
         if not _is_overridden(cls, "get_resource"):
             raise DeclarationInvalid(f"{cls.__name__}: get_resource is missing.")
         return parse_access_policy(
@@ -120,19 +119,13 @@ class PHIAccessMixin(_GuardedView):
         return set_no_store(response)
 
     def _enforce(self, request: HttpRequest) -> HttpResponse | None:
-        is_of_object = _is_overridden(type(self), "get_permission_object")
+        names = ("permission", "purpose", "purposes", "acr", "max_age")
         return enforce_access_policy(
             request,
-            self.get_access_policy(
-                permission=self.permission,
-                purpose=self.purpose,
-                purposes=self.purposes,
-                acr=self.acr,
-                max_age=self.max_age,
-            ),
+            self.get_access_policy(**{name: getattr(self, name) for name in names}),
             resource=self.get_resource,
             purpose=self.get_purpose,
-            find_object=self.get_permission_object if is_of_object else None,
+            find_object=self.get_permission_object if _is_overridden(type(self), "get_permission_object") else None,
         )
 
 

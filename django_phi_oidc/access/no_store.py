@@ -1,4 +1,4 @@
-"""A response in which something may be seen: nobody keeps it, and no error report tells what its code held."""
+"""Responses that may disclose health information: not stored in caches, and without values in error reports."""
 
 from functools import lru_cache
 from types import FrameType
@@ -12,9 +12,9 @@ from ..audit.request_context import find_oidc_session_id
 
 
 class VariableHidingReporterFilter:
-    """A filter of Django's error reports, on a page or in a mail, that shows of each frame its variables' names alone.
+    """A filter for Django's error reports (page or mail) that shows only the names of a frame's variables.
 
-    With DEBUG too, where Django's own hides nothing. usual: the filter that does the rest.
+    It works with DEBUG, too, where Django's own filter hides nothing. wrapped_filter: does everything else.
     """
 
     def __init__(self, wrapped_filter: SafeExceptionReporterFilter) -> None:
@@ -29,26 +29,26 @@ class VariableHidingReporterFilter:
 
 
 def mark_response_private(request: HttpRequest | None) -> None:
-    """Let the response to request be kept by nobody, and no error report tell more than where an error was."""
+    """Prevent storing the response to request, and reduce its error reports to code locations and variable names."""
     if request is None or is_response_private(request):
         return
-    request.phi_oidc_private = True  # type: ignore[attr-defined]  # for mark
-    filtering = VariableHidingReporterFilter(get_exception_reporter_filter(request))
-    request.exception_reporter_filter = cast(SafeExceptionReporterFilter, filtering)
-    # Django's `cache_page` would keep the response before any middleware could mark it. One that stands inside of a
-    # guarded view says that it will only after this, so the word is taken away and not just answered.
+    request.phi_oidc_private = True  # type: ignore[attr-defined]  # for apply_no_store
+    reporter_filter = VariableHidingReporterFilter(get_exception_reporter_filter(request))
+    request.exception_reporter_filter = cast(SafeExceptionReporterFilter, reporter_filter)
+    # Django's `cache_page` stores the response before a middleware can mark it. A cache_page inside a guarded view sets
+    # its attribute only after this call, so the attribute is replaced by a read-only one.
     request.__class__ = _create_uncacheable_class(cast(Any, type(request)))
 
 
 def is_response_private(request: HttpRequest) -> bool:
-    """Say whether something was revealed in the response to request, so far."""
+    """Return whether mark_response_private was called for request."""
     return bool(getattr(request, "phi_oidc_private", False))
 
 
 def apply_no_store(request: HttpRequest, response: HttpResponseBase) -> None:
-    """Mark a response that nobody may keep, whatever its view said of caches.
+    """Replace Cache-Control in a response that must not be stored.
 
-    What is streamed to somebody whom an OP vouched for is marked in any case: its headers are gone when its code runs.
+    A generated stream in an OIDC session is always marked: its headers are sent before its code runs.
     """
     if is_response_private(request) or (_is_generated_stream(response) and _has_oidc_session(request)):
         response["Cache-Control"] = "no-store"
@@ -56,18 +56,20 @@ def apply_no_store(request: HttpRequest, response: HttpResponseBase) -> None:
 
 @lru_cache(maxsize=16)
 def _create_uncacheable_class(request_class: Any) -> type[HttpRequest]:
-    """Return kind with the attribute by which Django's cache keeps a response, and which is False for good."""
-    never = property(lambda request: False, lambda request, value: None)
-    uncached: type[HttpRequest] = type(request_class.__name__, (request_class,), {"_cache_update_cache": never})
-    return uncached
+    """Return a subclass in which the attribute that makes Django's cache store the response is always False."""
+    always_false = property(lambda request: False, lambda request, value: None)
+    uncacheable: type[HttpRequest] = type(
+        request_class.__name__, (request_class,), {"_cache_update_cache": always_false}
+    )
+    return uncacheable
 
 
 def _is_generated_stream(response: HttpResponseBase) -> bool:
-    """A file has no code that could reveal something."""
+    """A file response runs no code that could reveal a claim."""
     return response.streaming and getattr(response, "file_to_stream", None) is None
 
 
 def _has_oidc_session(request: HttpRequest) -> bool:
-    """A session that nobody has looked at was not signed in to, and a look would make the response vary by it."""
+    """Reading a session that the view did not read would add `Vary: Cookie` to the response."""
     session = request.session
     return session.accessed and find_oidc_session_id(session) is not None

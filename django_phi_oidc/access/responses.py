@@ -1,4 +1,4 @@
-"""Answers to somebody who is not let in: to a browser one, to a script another. Spec: RFC 9457."""
+"""Responses to refused requests: pages for browsers, problem documents for scripts. Spec: RFC 9457."""
 
 import re
 
@@ -9,11 +9,9 @@ from django.urls import NoReverseMatch, reverse
 
 from .policy import Assurance
 
-_QUOTED_STRING_SPECIALS, _BACKSLASH_ESCAPE = re.compile(r'["\\]'), r"\\\g<0>"
-
 
 def is_navigation(request: HttpRequest) -> bool:
-    """Say whether somebody will look at the answer as a page. Spec: Fetch Metadata 2.2."""
+    """Return whether the response will be shown as a page. Spec: Fetch Metadata 2.2."""
     mode = request.headers.get("Sec-Fetch-Mode")
     if mode is not None:
         return mode == "navigate"
@@ -22,16 +20,16 @@ def is_navigation(request: HttpRequest) -> bool:
 
 
 def render_problem(status: int, title: str, *, code: str, challenge: str = "Session", **members: str) -> HttpResponse:
-    """Return a problem for a script; one of status 401 bears the challenge: as a rule, a session is what is missing."""
-    told = {"title": title, "status": status, "code": code, **members}
-    response = JsonResponse(told, status=status, content_type="application/problem+json")
+    """Return a problem document. challenge: the WWW-Authenticate header of status 401."""
+    problem = {"title": title, "status": status, "code": code, **members}
+    response = JsonResponse(problem, status=status, content_type="application/problem+json")
     if status == 401:
         response["WWW-Authenticate"] = challenge
     return set_private_headers(response)
 
 
 def format_step_up_challenge(assurance: Assurance) -> str:
-    """Return the WWW-Authenticate of an answer to whom an OP must know more surely or more lately. Spec: RFC 9470 3."""
+    """Return the WWW-Authenticate header that asks for a stronger or newer sign-in. Spec: RFC 9470 3."""
     return format_bearer_challenge(
         error="insufficient_user_authentication",
         error_description="A stronger or newer authentication is needed",
@@ -41,20 +39,16 @@ def format_step_up_challenge(assurance: Assurance) -> str:
 
 
 def format_bearer_challenge(**parameters: str) -> str:
-    """Return the WWW-Authenticate for whoever asks with an access token, or should; an empty parameter is left out.
+    """Return the WWW-Authenticate header for access tokens, without the empty parameters.
 
     Spec: RFC 6750 3; RFC 9110 5.6.4 (quoted-string).
     """
-    told = (
-        f'{name}="{_QUOTED_STRING_SPECIALS.sub(_BACKSLASH_ESCAPE, value)}"'
-        for name, value in parameters.items()
-        if value
-    )
-    return f"Bearer {', '.join(told)}"
+    escaped = {name: re.sub(r'["\\]', r"\\\g<0>", value) for name, value in parameters.items() if value}
+    return "Bearer " + ", ".join(f'{name}="{value}"' for name, value in escaped.items())
 
 
 def get_sign_in_url() -> str:
-    """Return where people sign in."""
+    """Return the URL of the sign-in: that of this package, or LOGIN_URL if our URLs are not included."""
     try:
         return reverse("oidc_authentication_init")
     except NoReverseMatch:
@@ -62,7 +56,7 @@ def get_sign_in_url() -> str:
 
 
 def set_private_headers(response: HttpResponse) -> HttpResponse:
-    """Return the response, kept by nobody, and its address told to nobody."""
+    """Forbid storing the response, and sending its URL as the Referer. Return the response."""
     response["Cache-Control"] = "no-store"
     response["Referrer-Policy"] = "no-referrer"
     return response

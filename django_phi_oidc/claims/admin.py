@@ -1,6 +1,6 @@
-"""Claims and legal holds in the admin: what is held and until when, the report on that, and who may not be erased.
+"""Stored claims, their retention report, and legal holds in the admin.
 
-No value is shown, opened, or read from the database.
+No value is shown, decrypted, or read from the database.
 """
 
 from contextlib import suppress
@@ -33,7 +33,7 @@ from .retention import scrub_user
 from .retention_report import create_retention_report, find_key_summary, get_overdue_condition
 
 MAX_PERSONS = 1_000
-"""Whose claims are erased by one request."""
+"""Persons whose claims one request may erase."""
 
 if TYPE_CHECKING:
     HoldModelForm = forms.ModelForm[LegalHold]
@@ -43,45 +43,32 @@ else:
 
 
 class _DeclaredValueFilter(admin.SimpleListFilter):
-    """Offers what is declared: to ask a big table what it has takes as long as the table is."""
+    """Offers the declared values, because reading the existing ones would scan the table."""
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
         return queryset.filter(**{str(self.parameter_name): self.value()}) if self.value() else queryset
 
 
 class ClaimNameFilter(_DeclaredValueFilter):
-    """By the name of the claim."""
-
-    title = gettext_lazy("name")
-    parameter_name = "name"
+    title, parameter_name = gettext_lazy("name"), "name"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
         return [(name, name) for name, claim in sorted(conf.claims().items()) if claim.retention is not None]
 
 
 class ClaimPurposeFilter(_DeclaredValueFilter):
-    """By what the claim is held for."""
-
-    title = gettext_lazy("purpose")
-    parameter_name = "purpose"
+    title, parameter_name = gettext_lazy("purpose"), "purpose"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        declared = sorted({claim.purpose for claim in conf.claims().values() if claim.retention is not None})
-        return [(purpose, f"{purpose}: {get_purpose_label(purpose)}") for purpose in declared]
+        purposes = sorted({claim.purpose for claim in conf.claims().values() if claim.retention is not None})
+        return [(purpose, f"{purpose}: {get_purpose_label(purpose)}") for purpose in purposes]
 
 
 class ClaimEndFilter(admin.SimpleListFilter):
-    """By what is to become of the claim."""
-
-    title = gettext_lazy("end")
-    parameter_name = "end"
+    title, parameter_name = gettext_lazy("end"), "end"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        return [
-            ("overdue", _("overdue")),
-            ("held", _("kept by a legal hold")),
-            ("session", _("with a session that lives")),
-        ]
+        return [("overdue", _("overdue")), ("held", _("on legal hold")), ("session", _("with its session"))]
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
         now = clock.now()
@@ -89,7 +76,7 @@ class ClaimEndFilter(admin.SimpleListFilter):
             case "overdue":
                 return queryset.filter(get_overdue_condition(now=now))
             case "held":
-                # By the holds, of which there are few: no index tells which claims are held.
+                # Through the few holds, because no index covers held claims.
                 return queryset.filter(subject__in=list_active_holds(now=now).values("subject"), held_until__gt=now)
             case "session":
                 return queryset.filter(expires_at=None)
@@ -97,10 +84,10 @@ class ClaimEndFilter(admin.SimpleListFilter):
 
 
 def _filter_by_person(queryset: QuerySet[Any], term: str) -> QuerySet[Any]:
-    """Return the rows of that person, a subject's UUID or a user name in full; all for an empty term."""
+    """Return the rows of the person with that subject UUID or user name; all rows for an empty term."""
     if not (term := term.strip()):
         return queryset
-    # One after the other: an OR over two tables would be answered by no index. A user name may look like a UUID.
+    # Two queries, because no index serves an OR over two tables. A user name may look like a UUID.
     subjects = PairwiseSubject.objects.filter(**{f"user__{get_user_model().USERNAME_FIELD}": term})
     with suppress(ValueError):
         subjects = PairwiseSubject.objects.filter(uuid=UUID(term)) or subjects
@@ -110,23 +97,21 @@ def _filter_by_person(queryset: QuerySet[Any], term: str) -> QuerySet[Any]:
 class _PersonSearchAdmin(CascadeOnlyAdmin):
     list_select_related = ("subject",)
     search_fields = ("subject",)
-    search_help_text = gettext_lazy("A subject's UUID or a user name, in full.")
+    search_help_text = gettext_lazy("Search by a complete subject UUID or user name.")
 
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
     ) -> tuple[QuerySet[Any], bool]:
-        """Answer by the index: Django's own search compares a UUID as text."""
+        """Use the index, unlike Django's search, which compares a UUID as text."""
         return _filter_by_person(queryset, search_term), False
 
 
 @admin.register(StoredClaim)
 class StoredClaimAdmin(_PersonSearchAdmin):
-    """What is held of whom, for what, and until when."""
-
     list_display = ("name", "subject", "purpose", "expires_at", "held_until", "obtained_at", "masked")
     list_filter = (ClaimNameFilter, ClaimPurposeFilter, ClaimEndFilter)
     fields = (*list_display, "session_display", "bucket")
-    # By keys and an index alone.
+    # Columns with an index.
     ordering = ("-id",)
     sortable_by = ("expires_at",)
     actions = ("erase_now",)
@@ -136,53 +121,52 @@ class StoredClaimAdmin(_PersonSearchAdmin):
 
     @admin.display(description=gettext_lazy("session"))
     def session_display(self, claim: StoredClaim) -> str:
-        """Return the session that it ends with; of a claim that outlives sessions what stands for nothing."""
+        """Return the session that it expires with, or the empty value for a claim that outlives sessions."""
         return self.get_empty_value_display() if claim.session == NO_SESSION else str(claim.session)
 
     @admin.display(description=gettext_lazy("value"))
     def masked(self, claim: StoredClaim) -> str:
-        """Return what stands for every value."""
         return MASK
 
     def get_urls(self) -> list[Any]:
-        """Return the admin's own, and the report's before them, which would take it for a key."""
+        """Put the report's URL first; Django's own patterns would match it as a primary key."""
         report = path(
             "report/", self.admin_site.admin_view(self.report_view), name="django_phi_oidc_storedclaim_report"
         )
         return [report, *super().get_urls()]
 
     def report_view(self, request: HttpRequest) -> HttpResponseBase:
-        """Show how much is held of what, since when and until when, and what is overdue."""
+        """Show the retention report."""
         if not self.has_view_permission(request):
             raise PermissionDenied
-        keys, fault = None, False
+        keys, is_unavailable = None, False
         try:
             keys = find_key_summary()
         except KeyMissing:
-            fault = True
+            is_unavailable = True
         context = {
             **self.admin_site.each_context(request),
             "opts": self.opts,
-            "title": _("What is held"),
+            "title": _("Retention report"),
             "report": create_retention_report(now=clock.now()),
             "keys": keys,
-            "keys_are_away": fault,
+            "keys_are_away": is_unavailable,
             "sees_holds": request.user.has_perm("django_phi_oidc.view_legalhold"),
         }
         return TemplateResponse(request, "admin/django_phi_oidc/storedclaim/report.html", context)
 
     def has_scrub_permission(self, request: HttpRequest) -> bool:
-        """Say whether this person may erase claims of others."""
+        """Return whether the user may erase claims of other persons."""
         return request.user.has_perm("django_phi_oidc.scrub_storedclaim")
 
     @admin.action(description=gettext_lazy("Erase all claims of these persons now"), permissions=["scrub"])
     def erase_now(self, request: HttpRequest, queryset: QuerySet[StoredClaim]) -> None:
-        """Erase all claims of each person of whom one was chosen, in a transaction for each, but of those held."""
-        chosen = queryset.order_by().values_list("subject__user", flat=True).distinct()
-        users = get_user_model()._base_manager.filter(pk__in=chosen)[: MAX_PERSONS + 1]
+        """Erase all claims of each person with a selected claim, except on legal hold; one transaction per person."""
+        user_ids = queryset.order_by().values_list("subject__user", flat=True).distinct()
+        users = get_user_model()._base_manager.filter(pk__in=user_ids)[: MAX_PERSONS + 1]
         if len(users) > MAX_PERSONS:
-            told = _("These are more than %(most)d persons: nothing was erased. Choose fewer.")
-            self.message_user(request, told % {"most": MAX_PERSONS}, messages.ERROR)
+            message = _("Nothing was erased, because more than %(most)d persons were selected. Select fewer.")
+            self.message_user(request, message % {"most": MAX_PERSONS}, messages.ERROR)
             return
         origin, erased, held = Actor.from_request(request).origin, 0, 0
         with batch_delivery():
@@ -191,74 +175,67 @@ class StoredClaimAdmin(_PersonSearchAdmin):
                     erased += scrub_user(user, origin=origin, now=clock.now())
                 except HeldForLegalReasons:
                     held += 1
-        told = _("Claims that were erased: %(claims)d, of persons: %(persons)d.")
-        self.message_user(request, told % {"claims": erased, "persons": len(users) - held}, messages.SUCCESS)
+        message = _("Erased claims: %(claims)d, of persons: %(persons)d.")
+        self.message_user(request, message % {"claims": erased, "persons": len(users) - held}, messages.SUCCESS)
         if held:
-            told = ngettext(
-                "%(held)d person is kept by a legal hold: nothing of theirs was erased.",
-                "%(held)d persons are kept by a legal hold: nothing of theirs was erased.",
+            message = ngettext(
+                "%(held)d person is on legal hold, so none of their claims were erased.",
+                "%(held)d persons are on legal hold, so none of their claims were erased.",
                 held,
             )
-            self.message_user(request, told % {"held": held}, messages.WARNING)
+            self.message_user(request, message % {"held": held}, messages.WARNING)
 
 
 class SubjectField(SubjectChoiceField):
-    """A person, by the subject's UUID, which the trail has, or by its primary key, which the popup gives."""
+    """A subject, by its UUID, as in the audit log, or by its primary key, as from the popup."""
 
     def to_python(self, value: Any) -> PairwiseSubject | None:
-        """Return the subject. Raises: ValidationError."""
         try:
             uuid = UUID(str(value).strip())
         except ValueError:
             return super().to_python(value)
-        found = PairwiseSubject.objects.filter(uuid=uuid).first()
-        if found is None:
+        subject = PairwiseSubject.objects.filter(uuid=uuid).first()
+        if subject is None:
             raise forms.ValidationError(self.error_messages["invalid_choice"], "invalid_choice", {"value": value})
-        return found
+        return subject
 
 
 class LegalHoldForm(HoldModelForm):
-    """Asks whom to hold, why, and until when."""
-
     class Meta:
         model = LegalHold
         fields = ("subject", "reason", "until")
         help_texts = {  # noqa: RUF012 -- Django's own form of it
-            "subject": gettext_lazy("The subject's UUID, or its number here."),
-            "reason": gettext_lazy("For people: a reference of the matter. It is not in the trail."),
-            "until": gettext_lazy("Empty: until it is released."),
+            "subject": gettext_lazy("The subject's UUID or primary key."),
+            "reason": gettext_lazy("For example a case number. It is not recorded in the audit log."),
+            "until": gettext_lazy("Leave empty to hold until released."),
         }
 
     def clean_until(self) -> Any:
-        """Refuse a hold that would be over."""
         until = self.cleaned_data["until"]
         if until is not None and until <= clock.now():
-            raise forms.ValidationError(_("That time is over."))
+            raise forms.ValidationError(_("This time is in the past."))
         return until
 
 
 class LegalHoldStateFilter(admin.SimpleListFilter):
-    """Those that last, or those that are over."""
-
-    title = gettext_lazy("state")
-    parameter_name = "state"
+    title, parameter_name = gettext_lazy("state"), "state"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        return [("is_active", _("is_active")), ("over", _("over"))]
+        return [("active", _("active")), ("over", _("ended"))]
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
-        lasting = list_active_holds(now=clock.now()).order_by().values("pk")
+        active = list_active_holds(now=clock.now()).order_by().values("pk")
         match self.value():
-            case "is_active":
-                return queryset.filter(pk__in=lasting)
+            case "active":
+                return queryset.filter(pk__in=active)
             case "over":
-                return queryset.exclude(pk__in=lasting)
+                return queryset.exclude(pk__in=active)
         return queryset
 
 
 @admin.register(LegalHold)
 class LegalHoldAdmin(ErrorMessageAdmin, _PersonSearchAdmin):
-    """Who may not be erased: a hold is placed, and released by an action. None is changed or deleted."""
+    """Holds are placed here and released by an action. They are never changed or deleted."""
 
     form = LegalHoldForm
     raw_id_fields = ("subject",)
@@ -274,23 +251,22 @@ class LegalHoldAdmin(ErrorMessageAdmin, _PersonSearchAdmin):
         return request.user.has_perm("django_phi_oidc.add_legalhold")
 
     def has_release_permission(self, request: HttpRequest) -> bool:
-        """Say whether this person may release holds."""
+        """Return whether the user may release holds."""
         return request.user.has_perm("django_phi_oidc.change_legalhold")
 
-    @admin.display(boolean=True, description=gettext_lazy("is_active"))
+    @admin.display(boolean=True, description=gettext_lazy("active"))
     def is_active(self, hold: LegalHold) -> bool:
-        """Say whether it keeps somebody now."""
         return hold.released_at is None and (hold.until is None or hold.until > clock.now())
 
     def formfield_for_foreignkey(self, db_field: ForeignKey[Any, Any], request: HttpRequest, **kwargs: Any) -> Any:
         field = super().formfield_for_foreignkey(db_field, request, **{**kwargs, "form_class": SubjectField})
         if field is not None:
-            # The popup looks for the first class; by the second it is wide enough for a UUID.
+            # The popup's script needs the first class; the second one makes the field wide enough for a UUID.
             field.widget.attrs["class"] = "vForeignKeyRawIdAdminField vUUIDField"
         return field
 
     def save_model(self, request: HttpRequest, obj: LegalHold, form: Any, change: bool) -> None:
-        """Place it, in the transaction of the form. Raises: PhiOidcError; DoesNotExist when the person is gone."""
+        """Place the hold in the form's transaction. Raises: PhiOidcError; DoesNotExist if the subject was deleted."""
         origin = Actor.from_request(request).origin
         hold = place_hold(obj.subject.uuid, reason=obj.reason, until=obj.until, origin=origin, now=clock.now())
         obj.pk = hold.pk
@@ -298,12 +274,12 @@ class LegalHoldAdmin(ErrorMessageAdmin, _PersonSearchAdmin):
 
     @admin.action(description=gettext_lazy("Release"), permissions=["release"])
     def release(self, request: HttpRequest, queryset: QuerySet[LegalHold]) -> None:
-        """Release the chosen holds, each in a transaction of its own."""
+        """Release the selected holds, each in its own transaction."""
         origin, released = Actor.from_request(request).origin, 0
         try:
             for pk in queryset.order_by("placed_at").values_list("pk", flat=True):
                 released += release_hold(pk, origin=origin, now=clock.now())
         except PhiOidcError as refusal:
             self.message_user(request, get_error_message(refusal), messages.ERROR)
-        told = ngettext("%(count)d hold was released.", "%(count)d holds were released.", released)
-        self.message_user(request, told % {"count": released}, messages.SUCCESS)
+        message = ngettext("%(count)d hold was released.", "%(count)d holds were released.", released)
+        self.message_user(request, message % {"count": released}, messages.SUCCESS)

@@ -1,4 +1,4 @@
-"""The one way to the value of a claim: policy, then the event, committed, then the value."""
+"""The only way to the value of a claim: check the policy, commit the event, then decrypt."""
 
 import json
 from collections import defaultdict
@@ -24,16 +24,16 @@ from .models import NO_SESSION, StoredClaim
 
 REVEAL_PERMISSION = "django_phi_oidc.reveal_storedclaim"
 REVEAL_BATCH_SIZE = 1_000
-"""Claims that one SELECT looks up and one INSERT records, which then has some 17,000 values."""
+"""Claims that one SELECT reads and one INSERT records (some 17,000 values)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RevealResult:
-    """What came of one claim of one person. Its repr, which a page or a log may show by accident, has no value."""
+    """The result for one claim of one person. Its repr, which a page or log may show by mistake, omits the value."""
 
     name: str
     value: Any = field(default=None, repr=False)
-    """As the OP gave it. None: the sign-in brought no such claim, or there is an error."""
+    """As the provider sent it. None: the sign-in brought no such claim, or there is an error."""
     error: RevealRefused | ClaimScrubbed | Undecryptable | None = None
 
     def get(self) -> Any:
@@ -44,111 +44,107 @@ class RevealResult:
 
     @property
     def is_refused(self) -> bool:
-        """Whether the policy said no."""
         return isinstance(self.error, RevealRefused)
 
     @property
     def is_scrubbed(self) -> bool:
-        """Whether its time is over."""
         return isinstance(self.error, ClaimScrubbed)
 
     @property
     def is_undecryptable(self) -> bool:
-        """Whether it is held, and can't be opened."""
         return isinstance(self.error, Undecryptable)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _RevealDecision:
-    """One claim of one person and what the policy says of it, before anything is recorded or opened."""
+    """The policy's decision about one claim of one person, before it is recorded and the value decrypted."""
 
     name: str
     declaration: ClaimDeclaration | None
     subject: PairwiseSubject | None
     row: StoredClaim | None
-    """The row that answers, though its time may be over."""
-    refusal_code: str | None
+    """The selected row, which may be expired."""
+    refusal: str | None
     is_expired: bool
 
     @property
-    def is_openable(self) -> bool:
-        return self.refusal_code is None and not self.is_expired
+    def is_granted(self) -> bool:
+        return self.refusal is None and not self.is_expired
 
 
 def reveal(actor: Actor, user: AbstractBaseUser, name: str, *, purpose: str) -> Any:
-    """Return the value of a declared claim of user, as the OP gave it, after the event that permits it is committed.
+    """Return the value of a declared claim of user, as the provider sent it, after the event is committed.
 
-    None: the sign-in brought no such claim. purpose: HL7 PurposeOfUse code: the one that the claim was stored for and
-    is still declared for, or PATRQT when actor is user. The claims of the actor's own session answer first, then those
-    that outlive sessions; one that is held for a session is revealed in that session alone. The response to the actor's
-    request is then kept by nobody.
-    Raises: RevealRefused, after its own event; AuditUnavailable before anything is opened; ClaimScrubbed when the
-    time of what was held is over, erased or not; Undecryptable.
+    None: the sign-in brought no such claim. purpose: the HL7 PurposeOfUse code that the claim was stored for and is
+    still declared for, or PATRQT if actor is user. Claims of the actor's own session precede those that outlive
+    sessions; a claim of a session is revealed only in that session. The response to the actor's request is then marked
+    as not storable.
+    Raises: RevealRefused, after its own event; AuditUnavailable before anything is decrypted; ClaimScrubbed if the
+    claim is expired, whether erased or not; Undecryptable.
     """
-    (revealed,) = _authorize_and_reveal(actor, [user], [name], purpose=purpose)
-    return revealed.get()
+    (result,) = _authorize_and_reveal(actor, [user], [name], purpose=purpose)
+    return result.get()
 
 
 def reveal_many(
     actor: Actor, users: Iterable[AbstractBaseUser], names: str | Iterable[str], *, purpose: str, reason_code: str = ""
 ) -> dict[Any, dict[str, RevealResult]]:
-    """Return what `reveal` would give or raise for each user, by primary key, and each claim, by name.
+    """Return, by the user's primary key and the claim's name, what `reveal` would return or raise.
 
-    One SELECT looks up all rows, a second one the persons who lack one; one INSERT records all; and so for each BATCH
-    of claims. Everything is recorded before anything is opened, and what is refused of one is no refusal of another.
-    why: a code for the `reason` of what is permitted; nothing of a person.
-    Raises: AuditUnavailable, and then nothing was opened.
+    For each REVEAL_BATCH_SIZE claims: one SELECT for the rows, a second one for persons who lack a row, one INSERT for
+    the events. Everything is recorded before anything is decrypted, and the refusal of one claim does not affect
+    others. reason_code: the `reason` of granted events; contains nothing about a person.
+    Raises: AuditUnavailable, and then nothing was decrypted.
     """
     persons = list({user.pk: user for user in users}.values())
-    asked = [names] if isinstance(names, str) else list(dict.fromkeys(names))
-    revealed = _authorize_and_reveal(actor, persons, asked, purpose=purpose, reason_code=reason_code)
-    return {user.pk: {each.name: each for each in (next(revealed) for _ in asked)} for user in persons}
+    names = [names] if isinstance(names, str) else list(dict.fromkeys(names))
+    results = _authorize_and_reveal(actor, persons, names, purpose=purpose, reason_code=reason_code)
+    return {user.pk: {name: next(results) for name in names} for user in persons}
 
 
 def _authorize_and_reveal(
     actor: Actor, users: Sequence[AbstractBaseUser], names: Sequence[str], *, purpose: Any, reason_code: str = ""
 ) -> Iterator[RevealResult]:
-    """Judge and record all, and then yield each user's claims in the order of names, opening one at a time."""
+    """Decide and record everything, then yield each user's claims in the order of names, decrypting one at a time."""
     now = clock.now()
-    # A form that was not filled in gives None: a refusal like any other, with its event.
+    # An empty form gives None: refused and recorded like any other value.
     purpose = purpose if isinstance(purpose, str) else ""
-    judged: list[_RevealDecision] = []
+    decisions: list[_RevealDecision] = []
     size = max(1, REVEAL_BATCH_SIZE // max(1, len(names)))
     for start in range(0, len(users), size):
         batch = list(_authorize_claims(actor, users[start : start + size], names, purpose=purpose, now=now))
-        record_many(
-            [_create_event(each, actor=actor, purpose=purpose, reason_code=reason_code, now=now) for each in batch]
-        )
-        judged += batch
-    if any(each.is_openable for each in judged):
+        fields: dict[str, Any] = {"actor": actor, "purpose": purpose, "reason_code": reason_code, "now": now}
+        record_many([_create_event(decision, **fields) for decision in batch])
+        decisions += batch
+    if any(decision.is_granted for decision in decisions):
         mark_response_private(actor.request)
-    return map(_reveal_claim, judged)
+    return map(_reveal_claim, decisions)
 
 
 def _authorize_claims(
     actor: Actor, users: Sequence[AbstractBaseUser], names: Sequence[str], *, purpose: str, now: datetime
 ) -> Iterator[_RevealDecision]:
     claims = conf.claims()
-    others_permitted = not all(_is_self(actor, user) for user in users) and _can_reveal(actor)
+    can_reveal_others = not all(_is_self(actor, user) for user in users) and _can_reveal(actor)
     rows, subjects = _get_rows_and_subjects(actor, users, names)
     for user in users:
-        is_self = _is_self(actor, user)
+        is_self, key = _is_self(actor, user), _get_user_key(user)
         for name in names:
-            declared, row = claims.get(name), _select_row(rows.get((_get_user_key(user), name), ()), now=now)
-            subject = row.subject if row else subjects.get(_get_user_key(user))
-            refused = _find_refusal(
-                actor, declared, row, purpose=purpose, is_self=is_self, is_permitted=is_self or others_permitted
+            declaration, row = claims.get(name), _select_row(rows.get((key, name), ()), now=now)
+            subject = row.subject if row else subjects.get(key)
+            refusal = _find_refusal(
+                actor, declaration, row, purpose=purpose, is_self=is_self, is_permitted=is_self or can_reveal_others
             )
-            gone = refused is None and declared is not None and _is_expired(row, subject, declared, now=now)
+            is_expired = refusal is None and declaration is not None and _is_expired(row, subject, declaration, now=now)
             yield _RevealDecision(
-                name=name, declaration=declared, subject=subject, row=row, refusal_code=refused, is_expired=gone
+                name=name, declaration=declaration, subject=subject, row=row, refusal=refusal, is_expired=is_expired
             )
 
 
 def _find_refusal(
     actor: Actor,
     declaration: ClaimDeclaration | None,
-    emergency: StoredClaim | None,
+    row: StoredClaim | None,
     *,
     purpose: str,
     is_self: bool,
@@ -156,65 +152,66 @@ def _find_refusal(
 ) -> str | None:
     if declaration is None:
         return CLAIM_NOT_DECLARED
-    # What was collected for one purpose is not used for another, whichever of the two changed.
-    changed = emergency is not None and emergency.purpose != declaration.purpose
-    refused = find_reveal_refusal(
-        declared_purpose="" if changed else declaration.purpose,
+    # A claim collected for one purpose is not used for another, even if the declaration was changed.
+    is_changed = row is not None and row.purpose != declaration.purpose
+    refusal = find_reveal_refusal(
+        declared_purpose="" if is_changed else declaration.purpose,
         stated_purpose=purpose,
         is_self=is_self,
         is_permitted=is_permitted,
         has_session=bool(actor.origin.session),
     )
-    if refused is None and not is_self and emergency is None and declaration.retention == "session":
+    if refusal is None and not is_self and row is None and declaration.retention == "session":
         return CLAIM_BOUND_TO_SESSION
-    return refused
+    return refusal
 
 
 def _create_event(
     decision: _RevealDecision, *, actor: Actor, purpose: str, reason_code: str, now: datetime
 ) -> NewEvent:
     return NewEvent(
-        action=Action.ACCESS_DENIED if decision.refusal_code else Action.CLAIM_REVEALED,
+        action=Action.ACCESS_DENIED if decision.refusal else Action.CLAIM_REVEALED,
         origin=actor.origin,
         now=now,
-        outcome="success" if decision.is_openable else "failure",
+        outcome="success" if decision.is_granted else "failure",
         subject=str(decision.subject.uuid) if decision.subject else "",
         purpose=purpose,
-        reason=decision.refusal_code or (ClaimScrubbed.code if decision.is_expired else reason_code),
+        reason=decision.refusal or (ClaimScrubbed.code if decision.is_expired else reason_code),
         detail={"claim": decision.name},
     )
 
 
 def _reveal_claim(decision: _RevealDecision) -> RevealResult:
     """Requires: the event is committed."""
-    if decision.refusal_code is not None:
-        return RevealResult(name=decision.name, error=RevealRefused(decision.refusal_code))
+    if decision.refusal is not None:
+        return RevealResult(name=decision.name, error=RevealRefused(decision.refusal))
     if decision.is_expired:
         return RevealResult(name=decision.name, error=ClaimScrubbed())
     if decision.row is None or decision.declaration is None:
         return RevealResult(name=decision.name)
-    sealed: Any = StoredClaim._meta.get_field("value")
+    encrypted: Any = StoredClaim._meta.get_field("value")
     try:
-        value = json.loads(sealed.decrypt(decision.row))
+        value = json.loads(encrypted.decrypt(decision.row))
     except (KeyRingError, ValueError):
         pass
     else:
-        # It may have been stored when more of it was declared.
+        # More members may have been declared when it was stored.
         value = select_declared_members(value, decision.declaration)
         request_secrets.register_secret(value, "claim", location="body")
         return RevealResult(name=decision.name, value=value)
-    # Made out here: the first one, and the frames that it holds, may know what was opened in vain.
+    # Created outside the except clause: the caught exception's frames may contain decrypted data.
     return RevealResult(name=decision.name, error=Undecryptable())
 
 
 def _is_self(actor: Actor, user: AbstractBaseUser) -> bool:
-    """An anonymous actor and an unsaved user have both no key, and are not the same person for that."""
-    who = actor.user
-    return bool(who.is_authenticated and who.is_active and who.pk is not None and who.pk == user.pk)
+    """An anonymous actor and an unsaved user both have no key, and are not the same person."""
+    actor_user = actor.user
+    is_known = actor_user.is_authenticated and actor_user.is_active and actor_user.pk is not None
+    return bool(is_known and actor_user.pk == user.pk)
 
 
 def _can_reveal(actor: Actor) -> bool:
-    """A user model without permissions gives none."""
+    """A user model without `has_perm` grants nothing."""
     has_perm = getattr(actor.user, "has_perm", None)
     return has_perm is not None and bool(has_perm(REVEAL_PERMISSION))
 
@@ -222,18 +219,15 @@ def _can_reveal(actor: Actor) -> bool:
 def _get_rows_and_subjects(
     actor: Actor, users: Sequence[AbstractBaseUser], names: Sequence[str]
 ) -> tuple[Mapping[tuple[Any, str], Sequence[StoredClaim]], Mapping[Any, PairwiseSubject]]:
-    """Return the rows that may answer, newest first, by user and name; and the subjects of users who lack a row.
+    """Return the candidate rows, newest first, by user and name; and the subjects of users who lack a row.
 
-    One SELECT when a row answers for each user and name, two when not.
+    One SELECT if there is a row for each user and name, otherwise two.
     """
-    own = {actor.origin.session} if actor.origin.session else set()
+    own_session = {actor.origin.session} if actor.origin.session else set()
     keys = {_get_user_key(user) for user in users} - {None}
     rows: dict[tuple[Any, str], list[StoredClaim]] = defaultdict(list)
-    for row in (
-        StoredClaim.objects.filter(subject__user__in=keys, session__in=[NO_SESSION, *own], name__in=names)
-        .select_related("subject")
-        .order_by("-obtained_at")
-    ):
+    found = StoredClaim.objects.filter(subject__user__in=keys, session__in=[NO_SESSION, *own_session], name__in=names)
+    for row in found.select_related("subject").order_by("-obtained_at"):
         rows[row.subject.user_id, row.name].append(row)
     lacking = {key for key in keys if any((key, name) not in rows for name in names)}
     subjects = PairwiseSubject.objects.filter(user__in=lacking).order_by("last_seen_at") if lacking else ()
@@ -241,22 +235,22 @@ def _get_rows_and_subjects(
 
 
 def _get_user_key(user: AbstractBaseUser) -> Any:
-    """The user's primary key as the database gives it back: somebody may have assigned it as text."""
+    """Return the user's primary key with the database's type: it may have been assigned as text."""
     return None if user.pk is None else user._meta.pk.to_python(user.pk)
 
 
 def _select_row(rows: Sequence[StoredClaim], *, now: datetime) -> StoredClaim | None:
-    """The session's own, then what is live, then the newest."""
+    """Prefer the session's own row, then one that is not expired, then the newest."""
     return min(rows, key=lambda row: (row.session == NO_SESSION, _is_row_expired(row, now=now)), default=None)
 
 
 def _is_expired(
     row: StoredClaim | None, subject: PairwiseSubject | None, declaration: ClaimDeclaration, *, now: datetime
 ) -> bool:
-    """Say whether the time of whatever was held is over.
+    """Return whether the claim is expired.
 
-    An erased row leaves nothing behind. What the latest sign-in brought would still be held until the retention after
-    it has passed: no row before that means that it did not come, no row after that tells nothing but that.
+    An erased row leaves no trace. What the latest sign-in brought is stored until the retention has passed: without a
+    row, the sign-in brought no such claim before that time; after it, this is unknown, and counts as expired.
     """
     if row is not None:
         return _is_row_expired(row, now=now)

@@ -1,4 +1,4 @@
-"""What a legal hold keeps, past its time too, for whoever may see that: policy, then the events, committed, then it."""
+"""Disclose the claims that a legal hold preserves, including expired ones: check, commit the events, decrypt."""
 
 import json
 import uuid
@@ -27,39 +27,39 @@ class HeldClaim:
 
     name: str
     value: Any = field(repr=False)
-    """As the OP gave it; None where no key opens it."""
+    """As the provider sent it; None if no key decrypts it."""
     purpose: str
     obtained_at: datetime
     is_expired: bool
-    """Its time is over, or a later sign-in has replaced it: but for the hold it would be erased."""
+    """It is expired, or a later sign-in has replaced it: without the hold it would be erased."""
     is_undecryptable: bool
 
 
 def disclose_held_claims(actor: Actor, subject_id: uuid.UUID, *, purpose: str) -> list[HeldClaim]:
-    """Return all claims of a person whom a legal hold keeps, after an event for each is committed.
+    """Return all claims of a person on legal hold, after an event for each is committed.
 
-    purpose: HL7 PurposeOfUse code, as a rule HLEGAL: why it is looked at, whatever it was obtained for. The permission
-    is one of its own, `disclose_legalhold`.
-    Raises: RevealRefused, after its own event; AuditUnavailable before anything is opened.
+    purpose: the HL7 PurposeOfUse code of this disclosure, usually HLEGAL; it need not be the declared one. Requires the
+    separate permission `disclose_legalhold`.
+    Raises: RevealRefused, after its own event; AuditUnavailable before anything is decrypted.
     """
     now = clock.now()
     subject = PairwiseSubject.objects.filter(uuid=subject_id).first()
-    refused = _find_refusal(actor, subject, purpose, now=now)
-    rows = [] if refused or subject is None else list(StoredClaim.objects.filter(subject=subject.pk).order_by("pk"))
-    told: dict[str, Any] = {
-        "action": Action.ACCESS_DENIED if refused else Action.CLAIM_REVEALED,
-        "origin": actor.origin,
-        "now": now,
-        "outcome": "failure" if refused else "success",
-        "subject": str(subject.uuid) if subject else "",
-        "purpose": purpose,
-        "reason": refused or "legal_hold",
-    }
-    # A look at somebody of whom nothing is held is one, too.
-    details = [{"claim": row.name} for row in rows] or [{}]
-    record_many([NewEvent(**told, detail=detail) for detail in details])
-    if refused:
-        raise RevealRefused(refused)
+    refusal = _find_refusal(actor, subject, purpose, now=now)
+    rows = [] if refusal or subject is None else list(StoredClaim.objects.filter(subject=subject.pk).order_by("pk"))
+    event = NewEvent(
+        action=Action.ACCESS_DENIED if refusal else Action.CLAIM_REVEALED,
+        origin=actor.origin,
+        now=now,
+        outcome="failure" if refusal else "success",
+        subject=str(subject.uuid) if subject else "",
+        purpose=purpose,
+        reason=refusal or "legal_hold",
+        detail={},
+    )
+    # A disclosure without claims is recorded, too.
+    record_many([event._replace(detail={"claim": row.name}) for row in rows] or [event])
+    if refusal:
+        raise RevealRefused(refusal)
     mark_response_private(actor.request)
     return [_decrypt_claim(row, now=now) for row in rows]
 
@@ -76,9 +76,9 @@ def _find_refusal(actor: Actor, subject: PairwiseSubject | None, purpose: str, *
 
 
 def _decrypt_claim(row: StoredClaim, *, now: datetime) -> HeldClaim:
-    sealed: Any = StoredClaim._meta.get_field("value")
+    encrypted: Any = StoredClaim._meta.get_field("value")
     try:
-        value, is_undecryptable = json.loads(sealed.decrypt(row)), False
+        value, is_undecryptable = json.loads(encrypted.decrypt(row)), False
     except (KeyUnknown, CiphertextInvalid, ValueError):
         value, is_undecryptable = None, True
     request_secrets.register_secret(value, "claim", location="body")

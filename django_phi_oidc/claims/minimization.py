@@ -1,4 +1,4 @@
-"""What to ask for, what to keep and what to drop at the door, by the project's declaration. No Django."""
+"""Which claims to request, keep and drop, according to the project's declaration. No Django."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -14,7 +14,7 @@ PROTOCOL_CLAIMS = frozenset(
         *("at_hash", "c_hash", "s_hash", "sid", "jti"),
     }
 )
-"""Claims about the token and the sign-in, not about the person: never kept, never called overfetched."""
+"""Claims about the token and the sign-in, not about the person: never stored, never reported as undeclared."""
 
 SCOPE_CLAIMS: Mapping[str, frozenset[str]] = MappingProxyType(
     {
@@ -29,53 +29,57 @@ SCOPE_CLAIMS: Mapping[str, frozenset[str]] = MappingProxyType(
         "phone": frozenset({"phone_number", "phone_number_verified"}),
     }
 )
-"""Scope → the claims it asks for. Spec: OIDC Core 5.4."""
+"""Scope → the claims that it requests. Spec: OIDC Core 5.4."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClaimsRequest:
-    """What an authorization request asks for."""
+    """The scope and the claims parameter of an authorization request."""
 
     scope: str
     claims: Mapping[str, Mapping[str, Mapping[str, bool] | None]] | None
-    """The claims parameter; None: it is not sent."""
+    """None: the parameter is not sent."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MinimizedClaims:
-    """What came, parted: declared values, and the names of all else."""
+    """The declared values, and the names of all other claims."""
 
     kept: dict[str, Any] = field(repr=False)
     undeclared_claims: tuple[str, ...]
-    """Sorted names of what came and was not declared; the values are gone. `address.region` is a member of a claim."""
+    """Sorted names, without values. `address.region` is a member of a claim."""
 
 
 def build_claims_request(
     declared_claims: Mapping[str, ClaimDeclaration], *, provider_declaration: ProviderDeclaration
 ) -> ClaimsRequest:
-    """Return what to ask this provider for: the declared claims, in the way that it was declared, and resource scopes.
+    """Return what to request from this provider: its resource scopes, and the declared claims by the declared method.
 
-    By parameter, claims are asked for in UserInfo, not in the ID Token: that one is kept as long as its session, when a
-    claim may long have been scrubbed, and is the hint of a logout while no claim of a person stands in it. An OP that
-    goes by Core 5.4 makes UserInfo necessary in any case, so it costs no further request. `parameter_null` asks for
-    each claim as voluntary: some OPs take nothing but null. It is demanded here all the same.
+    The claims parameter requests them in UserInfo, not in the ID Token: the ID Token is stored as long as its session,
+    when a claim may already be erased, and is the hint of a logout only while it contains no personal claim. A provider
+    that follows Core 5.4 requires UserInfo anyway, so this costs no further request. `parameter_null` requests each
+    claim as voluntary, because some providers accept only null; essential claims are still required here.
 
     Spec: OIDC Core 5.4, 5.5, 5.5.1; 3.1.2.1.
     """
     resources = [scope.name for scope in provider_declaration.resource_scopes]
     if provider_declaration.claims_request == "scopes":
-        return ClaimsRequest(scope=_join_scopes([*get_minimal_scope(declared_claims).split(), *resources]), claims=None)
-    marked = provider_declaration.claims_request == "parameter"
-    wanted = {
-        name: {"essential": True} if claim.essential and marked else None
+        return ClaimsRequest(
+            scope=" ".join(dict.fromkeys([*get_minimal_scope(declared_claims).split(), *resources])), claims=None
+        )
+    is_marked = provider_declaration.claims_request == "parameter"
+    requested = {
+        name: {"essential": True} if claim.essential and is_marked else None
         for name, claim in declared_claims.items()
         if name not in PROTOCOL_CLAIMS
     }
-    return ClaimsRequest(scope=_join_scopes(["openid", *resources]), claims={"userinfo": wanted} if wanted else None)
+    return ClaimsRequest(
+        scope=" ".join(dict.fromkeys(["openid", *resources])), claims={"userinfo": requested} if requested else None
+    )
 
 
 def get_minimal_scope(declared_claims: Mapping[str, ClaimDeclaration]) -> str:
-    """Return the smallest `scope` that asks for the declared claims. A claim of no standard scope needs none.
+    """Return the smallest `scope` that requests the declared claims. A claim outside the standard scopes needs none.
 
     Spec: OIDC Core 3.1.2.1, 5.4; 5.2: `name#de` is `name` in a language.
     """
@@ -84,29 +88,29 @@ def get_minimal_scope(declared_claims: Mapping[str, ClaimDeclaration]) -> str:
 
 
 def minimize(received: Mapping[str, Any], declared_claims: Mapping[str, ClaimDeclaration]) -> MinimizedClaims:
-    """Return the declared claims that came, and the names of what came undeclared. Claims of the protocol are neither.
+    """Return the received declared claims, and the names of the undeclared ones. Protocol claims are neither.
 
-    A claim, or a member of one, that is null or empty did not come. A claim whose members are declared and that is no
-    object is not what was declared. What comes by reference alone did not come: `_claim_names` and `_claim_sources`
-    can't be declared, and nothing in them is fetched or read. Spec: OIDC Core 5.3.2, 5.6.2.
+    A claim, or a member of one, that is null or empty counts as missing. A claim with declared members that is not an
+    object counts as undeclared. Claims by reference count as missing: `_claim_names` and `_claim_sources` cannot be
+    declared, and nothing in them is fetched or read. Spec: OIDC Core 5.3.2, 5.6.2.
     """
     kept: dict[str, Any] = {}
     dropped: set[str] = set()
     for name, value in received.items():
         if name in PROTOCOL_CLAIMS or is_empty(value):
             continue
-        claim = declared_claims.get(name)
-        narrowed = None if claim is None else select_declared_members(value, claim)
-        if not is_empty(narrowed):
-            kept[name] = narrowed
-        dropped.update(_list_dropped_names(name, value, claim))
+        declaration = declared_claims.get(name)
+        selected = None if declaration is None else select_declared_members(value, declaration)
+        if not is_empty(selected):
+            kept[name] = selected
+        dropped.update(_list_dropped_names(name, value, declaration))
     return MinimizedClaims(kept=kept, undeclared_claims=tuple(sorted(dropped)))
 
 
 def select_declared_members(value: Any, declaration: ClaimDeclaration) -> Any:
-    """Return of a claim's value what is declared: all of it, or an object of the declared members that it has.
+    """Return the declared part of a claim's value: all of it, or an object of the declared members that it has.
 
-    None where members are declared and there is none of them.
+    None if members are declared and it has none of them.
     """
     if not declaration.members:
         return value
@@ -119,31 +123,23 @@ def _list_dropped_names(name: str, value: Any, declaration: ClaimDeclaration | N
     if declaration is None or (declaration.members and not isinstance(value, Mapping)):
         yield name
     elif declaration.members:
-        yield from (f"{name}.{each}" for each in value if each not in declaration.members and not is_empty(value[each]))
+        yield from (f"{name}.{key}" for key in value if key not in declaration.members and not is_empty(value[key]))
 
 
 def validate_essential_claims(claims: Mapping[str, Any], declared_claims: Mapping[str, ClaimDeclaration]) -> None:
-    """Refuse a sign-in that lacks an essential claim.
-
-    Raises: ClaimMissing. Spec: OIDC Core 5.5.1.
-    """
+    """Refuse a sign-in that lacks an essential claim. Raises: ClaimMissing. Spec: OIDC Core 5.5.1."""
     missing = sorted(name for name, claim in declared_claims.items() if claim.essential and is_empty(claims.get(name)))
     if missing:
-        raise ClaimMissing(f"Essential claims did not come: {', '.join(missing)}.")
+        raise ClaimMissing(f"Essential claims are missing: {', '.join(missing)}.")
 
 
 def needs_userinfo(received: Mapping[str, Any], declared_claims: Mapping[str, ClaimDeclaration]) -> bool:
-    """Say whether a declared claim is not in received, so that UserInfo must be asked. Spec: OIDC Core 5.3."""
+    """Return whether a declared claim is missing in received, so that UserInfo must be fetched. Spec: OIDC Core 5.3."""
     return any(is_empty(received.get(name)) for name in declared_claims if name not in PROTOCOL_CLAIMS)
 
 
-def _join_scopes(scopes: list[str]) -> str:
-    """Each once, in the order of first mention."""
-    return " ".join(dict.fromkeys(scopes))
-
-
 def is_empty(value: Any) -> bool:
-    """False and 0 are values."""
+    """Return whether a claim counts as missing. False and 0 are values."""
     if isinstance(value, str):
         return not value.strip()
     return value is None or value in ([], {})

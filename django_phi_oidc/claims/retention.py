@@ -1,6 +1,6 @@
-"""Erase claims at their end: with the session, when due, or at once. An erased value is not found in its event.
+"""Erase claims when their session ends, when they expire, or on request, and destroy unused retention keys.
 
-Retention keys go when no claim needs them: what a backup still holds under them can't be read by anybody then.
+Events never contain erased values. Without its retention key, a claim in a backup cannot be decrypted.
 """
 
 import uuid
@@ -28,55 +28,56 @@ from .models import NO_SESSION, LegalHold, StoredClaim
 SCRUB_BATCH_SIZE = 10_000
 """Rows erased in one transaction."""
 SCRUB_LOCK_ID = 0x7068695F73637275
-"""Advisory: somebody begins to erase what is due."""
+"""PostgreSQL advisory lock, held by the worker that erases the first batch of expired claims."""
+DESTRUCTION_MARGIN = timedelta(hours=1)
+"""After the end of a day or of a hold. Claims obtained before that end are committed by then, by any server's clock."""
+UUID7_VERSION = 7
+"""The version of a hold's id, which contains the time of its creation. Spec: RFC 9562 5.7."""
 
 
 def scrub_sessions(session_ids: Collection[uuid.UUID], *, origin: Origin, now: datetime) -> int:
-    """Erase the claims of sessions inside the caller's transaction; return how many there were.
+    """Erase the claims of sessions in the caller's transaction; return their number.
 
-    What a legal hold keeps has its time over instead, and goes when the hold does.
-    Requires: the caller holds the sessions, so that nobody stores into them meanwhile.
+    Claims on legal hold are marked as expired instead, and erased when the hold ends.
+    Requires: the caller has locked the sessions, so that nothing is stored into them meanwhile.
     """
     if NO_SESSION in session_ids:
-        raise ValueError("NO_SESSION is no session: its claims outlive them all.")
-    # No join: that would lock the subject, too, for which a sign-in of the same person waits.
+        raise ValueError("NO_SESSION is not a session: its claims outlive all sessions.")
+    # A subquery, because a join would lock the subject too, and block a sign-in of the same person.
     subject = PairwiseSubject.objects.filter(pk=OuterRef("subject")).values("uuid")
-    # Locked in the order in which all lock them, or two could wait for each other.
-    found = StoredClaim.objects.filter(session__in=session_ids).order_by("pk").select_for_update()
-    rows, held = _split_by_hold(
-        found.annotate(of=Subquery(subject)).values_list("held_until", "session", "pk", "name", "of"), now=now
-    )
+    # All code locks claims in this order, which prevents deadlocks.
+    claims = StoredClaim.objects.filter(session__in=session_ids).order_by("pk").select_for_update()
+    claims = claims.annotate(subject_uuid=Subquery(subject))
+    rows, held = _split_by_hold(claims.values_list("held_until", "session", "pk", "name", "subject_uuid"), now=now)
     _mark_expired(held, now=now)
     if not rows:
         return 0
     StoredClaim.objects.filter(pk__in=[pk for _, pk, _, _ in rows]).delete()
-    acts: list[NewEvent] = []
+    events: list[NewEvent] = []
     for session, group in groupby(sorted(rows), key=itemgetter(0)):
         erased = list(group)
-        names, of = [name for *_, name, _ in erased], str(erased[0][3])
-        acts += _create_scrub_events(
-            names, cause="session_ended", subject=of, origin=origin._replace(session=str(session)), now=now
+        names, subject_uuid = [name for *_, name, _ in erased], str(erased[0][3])
+        session_origin = origin._replace(session=str(session))
+        events += _create_scrub_events(
+            names, cause="session_ended", subject=subject_uuid, origin=session_origin, now=now
         )
-    enqueue_many(acts)
+    enqueue_many(events)
     return len(rows)
 
 
 def scrub_user(user: AbstractBaseUser, *, origin: Origin, now: datetime) -> int:
-    """Erase all claims of a person at once, those of live sessions included; return how many there were.
+    """Erase all claims of a person now, including those of active sessions; return their number.
 
     Raises: HeldForLegalReasons, and then nothing was erased.
     """
     with transaction.atomic():
-        # Held before the claims, as a sign-in does: it locks them in another order, by name.
+        # Locked before the claims, as in a sign-in, which then locks claims in another order (by name).
         subjects = PairwiseSubject.objects.filter(user=user.pk).order_by("pk").select_for_update(no_key=True)
         return sum(scrub_subject(subject, cause="requested", origin=origin, now=now) for subject in subjects)
 
 
 def scrub_subject(subject: PairwiseSubject, *, cause: str, origin: Origin, now: datetime) -> int:
-    """Erase all claims of a subject inside the caller's transaction; return how many there were.
-
-    Raises: HeldForLegalReasons.
-    """
+    """Erase all claims of a subject in the caller's transaction; return their number. Raises: HeldForLegalReasons."""
     rows, held = _lock_subject_claims(subject, now=now)
     if held:
         raise HeldForLegalReasons
@@ -84,9 +85,9 @@ def scrub_subject(subject: PairwiseSubject, *, cause: str, origin: Origin, now: 
 
 
 def scrub_inactive_users(users: Collection[Any], *, origin: Origin, now: datetime) -> int:
-    """Erase all claims of accounts that are deactivated, inside the caller's transaction; return how many there were.
+    """Erase all claims of deactivated accounts in the caller's transaction; return their number.
 
-    What a legal hold keeps has its time over instead, and goes when the hold does.
+    Claims on legal hold are marked as expired instead, and erased when the hold ends.
     """
     erased = 0
     for subject in PairwiseSubject.objects.filter(user__in=users).order_by("pk"):
@@ -97,37 +98,56 @@ def scrub_inactive_users(users: Collection[Any], *, origin: Origin, now: datetim
 
 
 def scrub_due_claims(*, now: datetime, batch_size: int = SCRUB_BATCH_SIZE) -> int:
-    """Erase the claims whose time is over, but those that a legal hold keeps; return how many this run erased.
+    """Erase the expired claims that no legal hold preserves; return how many this run erased.
 
-    Each batch and its event is one transaction: killed at any point, nothing is half done. Several workers share the
-    work: on PostgreSQL they come from both ends and leave alone what another one has in hand, on SQLite they wait for
-    each other.
+    Each batch and its event is one transaction, so a killed worker leaves nothing half done. Several workers share the
+    work: on PostgreSQL they start at both ends and skip rows that another worker has locked, on SQLite they wait.
     """
-    erased = 0
+    erased, last_due_at, newest_first = 0, None, None
     with batch_delivery():
-        found, last, newest_first = _scrub_batch(after=None, newest_first=None, now=now, batch_size=batch_size)
-        erased += found
-        while last is not None:
-            # On from where the last batch ended, and not through what is gone.
-            found, last, _ = _scrub_batch(after=last, newest_first=newest_first, now=now, batch_size=batch_size)
-            erased += found
-    return erased
+        while True:
+            # Each batch continues where the last one ended, to avoid reading the deleted rows again.
+            count, last_due_at, newest_first = _scrub_batch(
+                after=last_due_at, newest_first=newest_first, now=now, batch_size=batch_size
+            )
+            erased += count
+            if last_due_at is None:
+                return erased
+
+
+def destroy_unused_keys(*, now: datetime) -> list[str]:
+    """Destroy the retention keys that no claim uses or will use; return their names. Each event precedes its action.
+
+    Raises: KeyMissing, AuditUnavailable: the next run destroys the remaining keys.
+    """
+    if not retention_keys.is_enabled():
+        return []
+    store, destroyed = retention_keys.get_store(), []
+    names = list(store.names())
+    names_in_use = _list_keys_in_use() if names else ()
+    for name in names:
+        if name in names_in_use or _can_be_in_use(name, now=now):
+            continue
+        record(Action.RETENTION_KEY_DESTROYED, origin=Origin(), now=now, detail={"bucket": name})
+        store.destroy(name)
+        destroyed.append(name)
+    return destroyed
 
 
 def _scrub_batch(
     *, after: datetime | None, newest_first: bool | None, now: datetime, batch_size: int
 ) -> tuple[int, datetime | None, bool]:
-    """Return how many went, when the last one was due, None when there is no more, and from which end it was."""
+    """Return the number of erased claims, when the last one was due (None: no more are due), and the direction."""
     with transaction.atomic():
         if newest_first is None:
             newest_first = not _acquire_scrub_lock()
-        counts, last = _delete_due_claims(after=after, newest_first=newest_first, now=now, batch_size=batch_size)
+        counts, last_due_at = _delete_due_claims(after=after, newest_first=newest_first, now=now, batch_size=batch_size)
         enqueue_many(_create_scrub_events(counts, cause="due", subject="", origin=Origin(), now=now))
-    return counts.total(), last if counts.total() == batch_size else None, newest_first
+    return counts.total(), last_due_at if counts.total() == batch_size else None, newest_first
 
 
 def _acquire_scrub_lock() -> bool:
-    """Say whether nobody else is at a first batch; until the transaction ends, others are told that somebody is."""
+    """Return whether no other worker is in its first batch. The lock is held until the transaction ends."""
     if connection.vendor != "postgresql":
         return True
     with connection.cursor() as cursor:
@@ -138,7 +158,7 @@ def _acquire_scrub_lock() -> bool:
 def _delete_due_claims(
     *, after: datetime | None, newest_first: bool, now: datetime, batch_size: int
 ) -> tuple[Counter[str], datetime | None]:
-    """Delete at most batch due rows by one statement; return how many of each name, and when the last was due."""
+    """Delete at most batch_size due rows by one statement; return their number by name, and when the last was due."""
     table = connection.ops.quote_name(StoredClaim._meta.db_table)
     is_postgresql = connection.vendor == "postgresql"
     order, edge, on = ("DESC", "min", "<=") if newest_first else ("ASC", "max", ">=")
@@ -148,37 +168,37 @@ def _delete_due_claims(
         f" ORDER BY expires_at {order} LIMIT %s"
     )
     if is_postgresql:
-        # A hold that comes meanwhile waits for the rows, or has them first: then they are looked at again.
+        # A concurrent hold waits for these row locks; or it has them first, and PostgreSQL checks the rows again.
         statement = (
             f"WITH gone AS (DELETE FROM {table} WHERE ctid = ANY(ARRAY({due} FOR UPDATE SKIP LOCKED))"  # noqa: S608
             f" RETURNING name, expires_at) SELECT name, count(*), {edge}(expires_at) FROM gone GROUP BY name"
         )
     else:
         statement = f"DELETE FROM {table} WHERE id IN ({due}) RETURNING name, 1, expires_at"  # noqa: S608
-    moments = [connection.ops.adapt_datetimefield_value(each) for each in (now, after, now) if each]
+    parameters = [connection.ops.adapt_datetimefield_value(value) for value in (now, after, now) if value]
     counts: Counter[str] = Counter()
     edges = []
     with connection.cursor() as cursor:
-        cursor.execute(statement, [*moments, batch_size])
+        cursor.execute(statement, [*parameters, batch_size])
         for name, count, due_at in cursor.fetchall():
             counts[name] += count
-            # SQLite knows no time zones, and Django's are UTC there.
+            # SQLite stores no time zone; Django stores UTC there.
             edges.append(due_at if due_at.tzinfo else due_at.replace(tzinfo=UTC))
     return counts, (min if newest_first else max)(edges, default=None)
 
 
 def _lock_subject_claims(subject: PairwiseSubject, *, now: datetime) -> tuple[dict[int, str], list[int]]:
-    """Return the rows of a subject, locked: those that may go, with their names, and keys of those that are held."""
+    """Lock the claims of a subject. Return the names of the erasable ones by key, and the keys of those on hold."""
     claims = StoredClaim.objects.filter(subject=subject.pk).order_by("pk").select_for_update()
     rows, held = _split_by_hold(claims.values_list("held_until", "session", "pk", "name", "subject"), now=now)
     return {pk: name for _, pk, name, _ in rows}, held
 
 
 def _split_by_hold(claim_rows: Iterable[Any], *, now: datetime) -> tuple[list[tuple[Any, ...]], list[int]]:
-    """Return what follows held_until in each row that nothing keeps, and the keys of the others."""
+    """Return the rows without an active hold, without their held_until, and the keys of the other rows."""
     rows, held = [], []
-    for until, *row in claim_rows:
-        if until is None or until <= now:
+    for held_until, *row in claim_rows:
+        if held_until is None or held_until <= now:
             rows.append(tuple(row))
         else:
             held.append(row[1])
@@ -186,13 +206,12 @@ def _split_by_hold(claim_rows: Iterable[Any], *, now: datetime) -> tuple[list[tu
 
 
 def _mark_expired(claim_ids: Sequence[int], *, now: datetime) -> None:
-    """Have the time of these rows be over: whoever looks finds them gone, and `scrub_due` once no hold keeps them."""
+    """Mark claims on hold as expired: they cannot be revealed, and `scrub_due_claims` erases them after the hold."""
     if claim_ids:
         StoredClaim.objects.filter(Q(expires_at=None) | Q(expires_at__gt=now), pk__in=claim_ids).update(expires_at=now)
 
 
 def _delete_claims(names_by_id: Mapping[int, str], *, cause: str, subject: str, origin: Origin, now: datetime) -> int:
-    """Delete the rows with those keys and tell of it in the same transaction: how many of each name."""
     if not names_by_id:
         return 0
     StoredClaim.objects.filter(pk__in=names_by_id).delete()
@@ -204,53 +223,24 @@ def _create_scrub_events(
     names: Iterable[str] | Counter[str], *, cause: str, subject: str, origin: Origin, now: datetime
 ) -> list[NewEvent]:
     counts = sorted(Counter(names).items())
+    event = NewEvent(action=Action.CLAIM_SCRUBBED, origin=origin, now=now, subject=subject)
     return [
-        NewEvent(
-            action=Action.CLAIM_SCRUBBED,
-            origin=origin,
-            now=now,
-            subject=subject,
-            detail={"cause": cause, "claims": [name for name, _ in some], "counts": [count for _, count in some]},
+        event._replace(
+            detail={"cause": cause, "claims": [name for name, _ in part], "counts": [count for _, count in part]}
         )
-        for some in (counts[start : start + MAX_ITEMS] for start in range(0, len(counts), MAX_ITEMS))
+        for part in (counts[start : start + MAX_ITEMS] for start in range(0, len(counts), MAX_ITEMS))
     ]
 
 
-DESTRUCTION_MARGIN = timedelta(hours=1)
-"""After the end of a day or of a hold: what was obtained before it is committed by then, by any server's clock."""
-
-UUID7_VERSION = 7
-"""The version of a hold's id, which tells when it was placed. Spec: RFC 9562 5.7."""
-
-
-def destroy_unused_keys(*, now: datetime) -> list[str]:
-    """Destroy the retention keys that no claim bears, and none will; return their names. Each is an event before it is.
-
-    Raises: KeyMissing, AuditUnavailable: what is left is for the next run.
-    """
-    if not retention_keys.is_enabled():
-        return []
-    store = retention_keys.get_store()
-    names = list(store.names())
-    borne, destroyed = _list_keys_in_use() if names else (), []
-    for name in names:
-        if name in borne or _can_be_in_use(name, now=now):
-            continue
-        record(Action.RETENTION_KEY_DESTROYED, origin=Origin(), now=now, detail={"bucket": name})
-        store.destroy(name)
-        destroyed.append(name)
-    return destroyed
-
-
 def _list_keys_in_use() -> set[str]:
-    """Return the names of the keys that claims bear: one look into the index for each, by one statement."""
+    """Return the names of the keys that encrypt claims. One statement, with one index lookup for each name."""
     table = connection.ops.quote_name(StoredClaim._meta.db_table)
     least = f"SELECT min(bucket) FROM {table} WHERE bucket <> ''"  # noqa: S608 -- the model's name
     with connection.cursor() as cursor:
         cursor.execute(
-            f"WITH RECURSIVE borne(name) AS (SELECT ({least}) UNION ALL"  # noqa: S608
-            f" SELECT ({least} AND bucket > borne.name) FROM borne WHERE borne.name IS NOT NULL)"
-            " SELECT name FROM borne WHERE name IS NOT NULL"
+            f"WITH RECURSIVE used(name) AS (SELECT ({least}) UNION ALL"  # noqa: S608
+            f" SELECT ({least} AND bucket > used.name) FROM used WHERE used.name IS NOT NULL)"
+            " SELECT name FROM used WHERE name IS NOT NULL"
         )
         return {name for (name,) in cursor.fetchall()}
 
@@ -259,8 +249,8 @@ def _can_be_in_use(key_name: str, *, now: datetime) -> bool:
     day = retention_keys.parse_key_date(key_name)
     if day is not None:
         return day >= (now - DESTRUCTION_MARGIN).date()
-    hold = uuid.UUID(key_name.removeprefix("hold-"))
-    if LegalHold.objects.filter(pk=hold).exists():
-        return list_active_holds(now=now - DESTRUCTION_MARGIN).filter(pk=hold).exists()
-    # One that nobody knows is being placed at this moment; or it was then, and rolled back.
-    return hold.version != UUID7_VERSION or hold >= randomness.lowest_uuid7(now - DESTRUCTION_MARGIN)
+    hold_id = uuid.UUID(key_name.removeprefix("hold-"))
+    if LegalHold.objects.filter(pk=hold_id).exists():
+        return list_active_holds(now=now - DESTRUCTION_MARGIN).filter(pk=hold_id).exists()
+    # An unknown hold is just being placed, or its transaction was rolled back: its age decides.
+    return hold_id.version != UUID7_VERSION or hold_id >= randomness.lowest_uuid7(now - DESTRUCTION_MARGIN)

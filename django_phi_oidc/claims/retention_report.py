@@ -1,4 +1,4 @@
-"""What is held, since when and until when, how much of it is overdue, and how much a legal hold keeps: counts alone."""
+"""Report on stored claims: counts, ages, overdue claims, and claims that a legal hold preserves. No values."""
 
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
@@ -10,34 +10,34 @@ from .legal_holds import list_active_holds
 from .models import StoredClaim
 
 OVERDUE_TOLERANCE = timedelta(hours=1)
-"""How late the scrub may be before somebody should look."""
+"""How late the periodic erasure may be before the report counts as late."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredClaimSummary:
-    """The claims of one name that are held for one purpose."""
+    """The stored claims of one name and purpose."""
 
     name: str
     purpose: str
     count: int
     of_sessions: int
-    """Those that go with a session that lives, and have no other end."""
+    """Claims of active sessions, which expire with them."""
     since: datetime
-    """When the oldest one came."""
+    """When the oldest one was obtained."""
     until: datetime | None
-    """When the time of the last one is over; None: they all go with their sessions."""
+    """When the last one expires; None: all expire with their sessions."""
     overdue: int
-    """Those whose time is over, and that nothing keeps: they should be gone."""
+    """Expired claims without a hold, which should be erased already."""
     overdue_since: datetime | None
     held: int
-    """Those that a legal hold keeps."""
+    """Claims on legal hold."""
     held_past_their_time: int
-    """Those that nothing but a legal hold keeps."""
+    """Expired claims on legal hold."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetentionReport:
-    """What is held at that time, by name and purpose, and how many legal holds last."""
+    """The stored claims at that time by name and purpose, and the number of active legal holds."""
 
     at: datetime
     claims: tuple[StoredClaimSummary, ...]
@@ -45,39 +45,39 @@ class RetentionReport:
 
     @property
     def overdue(self) -> int:
-        """How many claims should be gone."""
-        return sum(each.overdue for each in self.claims)
+        """The number of overdue claims."""
+        return sum(summary.overdue for summary in self.claims)
 
     @property
     def overdue_since(self) -> datetime | None:
-        """When the first of these should have gone."""
-        return min((each.overdue_since for each in self.claims if each.overdue_since is not None), default=None)
+        """When the first overdue claim expired."""
+        return min((summary.overdue_since for summary in self.claims if summary.overdue_since), default=None)
 
     @property
     def is_late(self) -> bool:
-        """Whether that is longer ago than TOLERANCE."""
+        """Whether that is longer ago than OVERDUE_TOLERANCE."""
         return self.overdue_since is not None and self.overdue_since < self.at - OVERDUE_TOLERANCE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetentionKeySummary:
-    """The retention keys that there are."""
+    """The existing retention keys."""
 
     count: int
     oldest: date | None
-    """The day of the oldest one; None: there is none but those of holds."""
+    """The day of the oldest one; None: there are only keys of holds."""
     of_holds: int
 
 
 def get_overdue_condition(*, now: datetime) -> Q:
-    """Return the condition of a claim whose time is over, and that no legal hold keeps."""
+    """Return the condition of an expired claim that is not on legal hold."""
     return Q(expires_at__lte=now) & (Q(held_until=None) | Q(held_until__lte=now))
 
 
 def create_retention_report(*, now: datetime) -> RetentionReport:
-    """Return what is held now, by two SELECTs however much that is; the table is read once. No value is looked at."""
+    """Return the report, with two SELECTs; the table is read once, without the values."""
     overdue, held = get_overdue_condition(now=now), Q(held_until__gt=now)
-    found = (
+    rows = (
         StoredClaim.objects.order_by("name", "purpose")
         .values("name", "purpose")
         .annotate(
@@ -91,12 +91,12 @@ def create_retention_report(*, now: datetime) -> RetentionReport:
             held_past_their_time=Count("pk", filter=held & Q(expires_at__lte=now)),
         )
     )
-    claims = tuple(StoredClaimSummary(**row) for row in found)
+    claims = tuple(StoredClaimSummary(**row) for row in rows)
     return RetentionReport(at=now, claims=claims, holds=list_active_holds(now=now).count())
 
 
 def find_key_summary() -> RetentionKeySummary | None:
-    """Return which retention keys there are; None when there are none to be. Raises: KeyMissing."""
+    """Return a summary of the retention keys; None if they are disabled. Raises: KeyMissing."""
     if not retention_keys.is_enabled():
         return None
     days = [retention_keys.parse_key_date(name) for name in retention_keys.get_store().names()]

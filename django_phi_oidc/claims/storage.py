@@ -1,4 +1,4 @@
-"""Keep what a sign-in brought and the project declared, sealed, for as long as it declared."""
+"""Store the declared claims of a sign-in, encrypted, until their declared retention ends."""
 
 import json
 import uuid
@@ -6,9 +6,6 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
-from django.db import router
-
-from .._internal.sql import insert
 from ..audit.events import Action, Origin
 from ..audit.outbox import enqueue
 from ..config.providers import ClaimDeclaration
@@ -28,12 +25,12 @@ def store_claims(
     provider: str,
     now: datetime,
 ) -> tuple[str, ...]:
-    """Store the declared claims of kept inside the caller's transaction, in one statement; return their names, sorted.
+    """Store the declared claims in the caller's transaction, with one INSERT; return their names, sorted.
 
-    A claim of the session gets a row of its own, any other replaces what an earlier sign-in brought, which a legal hold
-    keeps beside it; one that is held and can't be opened is not replaced, and nothing is stored in its place. A claim
-    without retention, and one that is not declared, is not stored. Purpose and end are those of today's declaration.
-    Requires: the caller holds the row of the subject. Raises: KeyMissing.
+    A claim of the session gets its own row. Others replace those of an earlier sign-in, which a legal hold preserves
+    in addition; a held claim that cannot be decrypted is not replaced, and the new one is not stored. Claims that are
+    not declared, or have no retention, are not stored. Purpose and end follow the current declaration.
+    Requires: the caller has locked the subject's row. Raises: KeyMissing.
     """
     names = tuple(sorted(name for name in claims if _is_storable(declared_claims.get(name))))
     hold = find_current_hold(subject, now=now) if names else None
@@ -42,23 +39,17 @@ def store_claims(
         names = tuple(name for name in names if name not in unmoved)
     if not names:
         return ()
-    insert(
+    StoredClaim.objects.bulk_create(
         [
             _create_row(declared_claims[name], claims[name], subject=subject, session_id=session_id, hold=hold, now=now)
             for name in names
         ],
-        using=router.db_for_write(StoredClaim),
-        unique_columns=["subject_id", "session", "name"],
-        update_columns=["bucket", "value", "purpose", "obtained_at", "expires_at", "held_until"],
+        update_conflicts=True,
+        unique_fields=["subject", "session", "name"],
+        update_fields=["bucket", "value", "purpose", "obtained_at", "expires_at", "held_until"],
     )
-    enqueue(
-        Action.CLAIM_STORED,
-        origin=origin,
-        now=now,
-        subject=str(subject.uuid),
-        provider=provider,
-        detail={"claims": list(names)},
-    )
+    detail = {"claims": list(names)}
+    enqueue(Action.CLAIM_STORED, origin=origin, now=now, subject=str(subject.uuid), provider=provider, detail=detail)
     return names
 
 
@@ -75,7 +66,7 @@ def _create_row(
     hold: LegalHold | None,
     now: datetime,
 ) -> StoredClaim:
-    assert declaration.retention is not None  # noqa: S101 -- for the type: a claim without is not stored
+    assert declaration.retention is not None  # noqa: S101 -- for the type checker, see _is_storable
     return StoredClaim(
         subject=subject,
         session=session_id if declaration.retention == "session" else NO_SESSION,

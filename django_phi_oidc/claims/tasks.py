@@ -1,4 +1,4 @@
-"""The door for Celery."""
+"""The Celery task of claims."""
 
 from celery import shared_task
 
@@ -8,7 +8,7 @@ from .retention import destroy_unused_keys, scrub_due_claims
 
 @shared_task(name="phi_oidc.scrub", ignore_result=True, acks_late=True)
 def scrub() -> None:
-    """Erase the claims whose time is over, and their keys. Repeating it is harmless."""
+    """Erase expired claims and unused retention keys. Idempotent."""
     now = clock.now()
     scrub_due_claims(now=now)
     destroy_unused_keys(now=now)

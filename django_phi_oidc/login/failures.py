@@ -25,6 +25,7 @@ from ..audit.refusals import RefusalLog, report_refusal
 from ..audit.request_context import Actor
 from ..errors import AuditUnavailable, ProviderError, SignInRefused
 from ..signals import sign_in_refused
+from .failure_texts import FAILURE_TEXTS
 from .provider_selection import build_sign_in_url, needs_provider_selection
 
 logger = logging.getLogger("django_phi_oidc.login")
@@ -39,13 +40,13 @@ FailurePage = Literal[
     "restart", "declined", "stronger", "not_shared", "no_account", "other_person", "failed", "unavailable"
 ]
 TEMPLATES_BY_PAGE: Mapping[FailurePage, str] = {
-    "restart": "django_phi_oidc/refused_restart.html",
-    "declined": "django_phi_oidc/refused_declined.html",
-    "stronger": "django_phi_oidc/refused_stronger.html",
-    "not_shared": "django_phi_oidc/refused_not_shared.html",
-    "no_account": "django_phi_oidc/refused_no_account.html",
-    "other_person": "django_phi_oidc/refused_other_person.html",
-    "failed": "django_phi_oidc/refused.html",
+    "restart": "django_phi_oidc/login_failed_restart.html",
+    "declined": "django_phi_oidc/login_failed_declined.html",
+    "stronger": "django_phi_oidc/login_failed_stronger.html",
+    "not_shared": "django_phi_oidc/login_failed_not_shared.html",
+    "no_account": "django_phi_oidc/login_failed_no_account.html",
+    "other_person": "django_phi_oidc/login_failed_other_person.html",
+    "failed": "django_phi_oidc/login_failed.html",
     "unavailable": "django_phi_oidc/unavailable.html",
 }
 PAGES_BY_CODE: Mapping[str, FailurePage] = {
@@ -95,15 +96,18 @@ def render_login_failure(
     """Report the failure and return its page. next_url: where the sign-in would have led, or empty."""
     sign_in_url = build_sign_in_url(attempt.provider if attempt.provider_in_url else None, next_url=next_url)
     can_choose = attempt.provider_in_url and needs_provider_selection()
+    page = get_failure_page(error)
     context = {
+        "page": page,
+        "text": FAILURE_TEXTS.get(page),
         "reference": report_failure(request, error, attempt),
         # After a failed step-up, retry through the page that required it: a new sign-in would end the session.
         "restart_url": next_url if attempt.stage == "step_up" and next_url else sign_in_url,
         "choose_url": build_sign_in_url(None, next_url=next_url) if can_choose else "",
         "home_url": resolve_url(settings.LOGIN_REDIRECT_URL) if request.user.is_authenticated else "",
     }
-    template = TEMPLATES_BY_PAGE[get_failure_page(error)]
-    return set_private_headers(render(request, template, context, status=_get_http_status(error)))
+    templates = [TEMPLATES_BY_PAGE[page], TEMPLATES_BY_PAGE["failed"]]
+    return set_private_headers(render(request, templates, context, status=_get_http_status(error)))
 
 
 def report_failure(request: HttpRequest, error: LoginError, attempt: SignInAttempt) -> str:

@@ -506,9 +506,9 @@ class Migration(migrations.Migration):
                     "close_reason",
                     models.CharField(
                         choices=[
-                            ("closed", "the person closed it"),
-                            ("expired", "its time was over"),
-                            ("administrator", "an administrator closed it"),
+                            ("closed", "closed by the person"),
+                            ("expired", "expired"),
+                            ("administrator", "closed by an administrator"),
                         ],
                         default="",
                         editable=False,

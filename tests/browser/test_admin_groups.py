@@ -25,7 +25,7 @@ FILTERED = {
     "oidcsession": ["?ended_at__isempty=1&provider=default", "?q=nobody"],
     "pendingrevocation": ["?status__exact=pending"],
     "storedclaim": ["?purpose=HOPERAT&name=address", "?end=overdue"],
-    "legalhold": ["?state=lasts"],
+    "legalhold": ["?state=active"],
     "emergencyaccess": ["?state=waiting"],
     "securityalert": ["?state=open&severity=warning"],
     "alertmute": [],
@@ -74,7 +74,7 @@ def make_code(page: Any, rows: dict[str, Any]) -> str:
     page.fill("#id_user", str(rows["newcomer"]))
     page.click("input[name=_save]")
     page.wait_for_selector(".trail-place")
-    return "It is shown this once"
+    return "Shown only once"
 
 
 DOES = {PRIVACY: release, SECURITY: end_mute, HELP: make_code}

@@ -46,16 +46,16 @@ def test_officer_takes_what_they_have_found_away(officer: Any, folder: Path, tmp
     address = officer.get_by_label("Address of this view").input_value()
     officer.goto(address)
     assert officer.locator(".trail tbody tr").count() == 12
-    officer.get_by_label("All of these events, as").select_option("jsonl")
+    officer.get_by_label("Export these events as").select_option("jsonl")
     found = [parse_event(line).event for line in take(officer, "input[value=Export]", tmp_path / "few")]
     assert {each.subject for each in found} == {str(uuid.UUID(int=7))}
     assert len(found) == 12
 
     officer.click("text=Clear all filters")
-    officer.get_by_label("All of these events, as").select_option("fhir")
+    officer.get_by_label("Export these events as").select_option("fhir")
     officer.click(".trail-act input[value=Export]")
     officer.wait_for_url(f"**{JOBS}**")
-    assert "waits for a worker" in officer.inner_text("#trail-job-state")
+    assert "waiting for a worker" in officer.inner_text("#trail-job-state")
     work_trail_jobs()
     # Nobody loads the page again: its script does.
     officer.get_by_role("button", name="Download").wait_for()
@@ -68,7 +68,7 @@ def test_officer_takes_what_they_have_found_away(officer: Any, folder: Path, tmp
     officer.goto("/admin/django_phi_oidc/auditevent/")
     officer.click("input[value='Verify now']")
     work_trail_jobs()
-    officer.get_by_text("Wait to be sealed").wait_for()
+    officer.get_by_text("Waiting to be sealed").wait_for()
     assert is_as_wide_as_the_screen(officer)
     officer.click("nav >> text=Exports and verifications")
     assert officer.locator(".trail tbody tr").count() == 2

@@ -46,7 +46,7 @@ def test_officer_holds_one_person_and_erases_another(officer: Any) -> None:  # n
     assert officer.locator("#content input[type=submit]").count() == 0
 
     officer.goto("/admin/django_phi_oidc/storedclaim/")
-    officer.click("text=What is held")
+    officer.click("text=Retention report")
     assert "overdue for more than an hour" in officer.inner_text("[role=alert]")
     assert officer.locator(".trail-scroll tbody td").nth(1).inner_text() == "2"
     assert is_as_wide_as_the_screen(officer)

@@ -76,7 +76,7 @@ def test_privacy_officer_reveals_holds_and_is_kept_from_erasing(open_as: OpenAs,
     page.get_by_label("Purpose").select_option("HOPERAT")
     page.get_by_label("a complaint is looked into").check()
     page.click("input[type=submit]")
-    page.wait_for_selector("text=It is shown this once")
+    page.wait_for_selector("text=Shown only once")
     assert CANARY in page.inner_text("pre")
     assert CANARY not in page.url
     look(page, "shown")
@@ -97,7 +97,7 @@ def test_privacy_officer_reveals_holds_and_is_kept_from_erasing(open_as: OpenAs,
     assert StoredClaim.objects.filter(subject=patient.subject).exists()
     look(page, "refused")
 
-    page.click("text=Back, and do nothing")
+    page.click("text=Cancel")
     page.click("text=Release legal holds")
     page.click("input[type=submit]")
     page.wait_for_url(f"**{url(patient)}")
@@ -113,7 +113,7 @@ def test_help_desk_makes_a_code_and_ends_a_session_by_keyboard(open_as: OpenAs, 
     page.click("text=Make an activation code")
     page.focus("input[type=submit]")
     page.keyboard.press("Enter")
-    page.wait_for_selector("text=It is shown this once")
+    page.wait_for_selector("text=Shown only once")
     code = page.inner_text("pre >> nth=0")
     assert len(code) > 8
     page.click("text=Done")

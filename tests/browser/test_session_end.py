@@ -231,7 +231,7 @@ def test_warning_appears_a_minute_before_the_limit_and_at_the_limit_the_page_bla
     moment.runs(30 * SECOND, page)
     assert time_told(page) in (29, 30, 31)
     assert heading_after_blanking(page, lambda: moment.runs(32 * SECOND, page)) == "You are signed out"
-    assert "nothing had happened for a while" in page.inner_text("main")
+    assert "you were inactive for a while" in page.inner_text("main")
     assert OIDCSession.objects.get().end_reason == "idle_timeout"
     assert not django_session_exists(signed_in.django_key)
 
@@ -519,7 +519,7 @@ def test_page_without_script_leaves_by_itself_at_the_limit(
     page.goto("/portal/")
     moment.now += SECOND
     page.wait_for_url("**/oidc/logged-out/?expired=1", timeout=4000)
-    assert "nothing had happened for a while" in page.inner_text("main")
+    assert "you were inactive for a while" in page.inner_text("main")
     assert OIDCSession.objects.get().end_reason == "idle_timeout"
 
 
@@ -556,7 +556,7 @@ def test_logout_by_post_leads_to_the_op_and_back(
     if not has_script:
         page.get_by_role("button", name="Sign out there too").click()
     page.wait_for_url("**/oidc/logged-out/?state=*")
-    assert "your sign-in service has been told" in page.inner_text("main")
+    assert "your sign-in service has been informed" in page.inner_text("main")
     assert op.asked[-1]["id_token_hint"] == id_token(iss=op.issuer, email="a@b")
     assert COOKIE not in op.headers[-1].get("Cookie", ""), "it shares our host, and so our cookies"
 

@@ -1,4 +1,4 @@
-"""An emergency ends in every process: portals in processes of their own, over sockets, by the clock of the machine."""
+"""An emergency ends in every process: separate portal processes, over sockets, with the machine's clock."""
 
 import time
 import urllib.error
@@ -20,8 +20,8 @@ from tests.support.portal_process import portal_process
 from tests.support.session_fixtures import BACKEND, SignedIn, sign_in  # noqa: F401 -- a fixture
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "phi_audit"])
-Look = tuple[datetime, datetime, int]
-"""When the request began, when its answer was there, and the status."""
+TimedRequest = tuple[datetime, datetime, int]
+"""When the request began, when its response arrived, and the status."""
 
 
 @pytest.fixture
@@ -29,8 +29,8 @@ def portals(settings: Any) -> Iterator[list[str]]:
     settings.PHI_OIDC = {**settings.PHI_OIDC, "EMERGENCY": declared()}
     settings.AUTHENTICATION_BACKENDS = [BACKEND]
     with ExitStack() as stack:
-        given = {"TEST_URLCONF": "tests.support.guarded_views", "TEST_BACKEND": BACKEND}
-        yield [stack.enter_context(portal_process({"EMERGENCY": declared()}, **given)) for _ in range(2)]
+        environment = {"TEST_URLCONF": "tests.support.guarded_views", "TEST_BACKEND": BACKEND}
+        yield [stack.enter_context(portal_process({"EMERGENCY": declared()}, **environment)) for _ in range(2)]
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def person(sign_in: Callable[[], SignedIn]) -> SignedIn:  # noqa: F811 -- the fi
     return signed_in
 
 
-def look(portal: str, person: SignedIn, pk: int) -> Look:
+def send_request(portal: str, person: SignedIn, pk: int) -> TimedRequest:
     cookie = f"{django_settings.SESSION_COOKIE_NAME}={person.django_key}"
     request = urllib.request.Request(f"{portal}/chart/{pk}/?purpose=ETREAT", headers={"Cookie": cookie})
     began = datetime.now(UTC)
@@ -55,31 +55,29 @@ def look(portal: str, person: SignedIn, pk: int) -> Look:
 
 def test_emergency_ends_for_the_next_request_of_every_process(portals: list[str], person: SignedIn) -> None:
     patient = get_user_model()._default_manager.create_user(username="patient").pk
-    assert [look(portal, person, patient)[2] for portal in portals] == [403, 403]
+    assert [send_request(portal, person, patient)[2] for portal in portals] == [403, 403]
     now = datetime.now(UTC)
     row = opened(person.user, f"Patient/{patient}", duration=timedelta(seconds=3), now=now)
 
-    def look_again_and_again(portal: str) -> list[Look]:
-        looks = []
+    def send_requests(portal: str) -> list[TimedRequest]:
+        requests = []
         while datetime.now(UTC) < row.expires_at + timedelta(seconds=2):
-            looks.append(look(portal, person, patient))
+            requests.append(send_request(portal, person, patient))
             time.sleep(0.02)
-        return looks
+        return requests
 
     with ThreadPoolExecutor(len(portals)) as pool:
-        seen = list(pool.map(look_again_and_again, portals))
-    for looks in seen:
-        assert {status for _, done, status in looks if done < row.expires_at} == {200}
-        assert {status for began, _, status in looks if began >= row.expires_at} == {403}
-        first_refused = min(done for _, done, status in looks if status == 403)
+        results = list(pool.map(send_requests, portals))
+    for requests in results:
+        assert {status for _, done, status in requests if done < row.expires_at} == {200}
+        assert {status for began, _, status in requests if began >= row.expires_at} == {403}
+        first_refused = min(done for _, done, status in requests if status == 403)
         assert first_refused < row.expires_at + timedelta(seconds=1)
 
 
-def test_emergency_that_is_closed_is_over_for_the_next_request_of_every_process(
-    portals: list[str], person: SignedIn
-) -> None:
+def test_closed_emergency_is_over_for_the_next_request_of_every_process(portals: list[str], person: SignedIn) -> None:
     patient = get_user_model()._default_manager.create_user(username="patient").pk
     row = opened(person.user, f"Patient/{patient}")
-    assert [look(portal, person, patient)[2] for portal in portals] == [200, 200]
+    assert [send_request(portal, person, patient)[2] for portal in portals] == [200, 200]
     close_emergencies([row.pk], CloseReason.CLOSED, origin=actor(person.user).origin, now=datetime.now(UTC))
-    assert [look(portal, person, patient)[2] for portal in portals] == [403, 403]
+    assert [send_request(portal, person, patient)[2] for portal in portals] == [403, 403]

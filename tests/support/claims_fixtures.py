@@ -1,4 +1,4 @@
-"""Persons with claims, and the declaration that these were stored under."""
+"""Persons with stored claims, and their declaration."""
 
 import json
 import uuid
@@ -29,7 +29,7 @@ DECLARED = {
 
 
 class Person:
-    """A user with a subject, a session of an OP, and what stores and reveals their claims."""
+    """A user with a subject and an OIDC session, who stores and reveals claims."""
 
     def __init__(self, *, issuer: str = "https://op.example.test", user: Any = None) -> None:
         self.user = user or get_user_model()._default_manager.create_user(username=uuid.uuid4().hex)
@@ -46,7 +46,7 @@ class Person:
         session_id: uuid.UUID | None = None,
         declared: Mapping[str, Any] = DECLARED,
     ) -> tuple[str, ...]:
-        """Store claims as a sign-in at that time does."""
+        """Store claims like a sign-in at that time."""
         with transaction.atomic():
             mark_seen(self.subject, now=now)
             return store_claims(
@@ -63,7 +63,7 @@ class Person:
         return Origin(actor=str(self.user.pk), session=str(self.session_id), client_ip="192.0.2.1", request_id="r-1")
 
     def actor(self, *, session: str | None = None) -> Actor:
-        """Return the person acting in their session, or in the one given ("": in none)."""
+        """Return an actor for the person, in their session or in the passed one ("": no session)."""
         origin = self.origin() if session is None else Origin(actor=str(self.user.pk), session=session)
         return Actor(user=get_user_model()._default_manager.get(pk=self.user.pk), origin=origin)
 
@@ -75,19 +75,19 @@ def _declared(settings: Any) -> None:
 
 @pytest.fixture
 def make_person() -> Callable[..., Person]:
-    """Return what makes persons; the test bears the marker django_db."""
+    """Return a factory of persons; the test needs the marker django_db."""
     return Person
 
 
 @pytest.fixture
 def person(make_person: Callable[..., Person], db: None) -> Person:
-    """Return one person."""
+    """Return a person."""
     return make_person()
 
 
 @pytest.fixture
 def outbox_events() -> Callable[[str], list[Any]]:
-    """Return what reads the events of an action that wait in the outbox, each with its detail parsed."""
+    """Return a reader of an action's events in the outbox, each with its parsed detail."""
 
     def read(action: str) -> list[Any]:
         events = [parse_event(row.event).event for row in AuditOutbox.objects.order_by("id")]

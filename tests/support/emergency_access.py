@@ -1,4 +1,4 @@
-"""Somebody who may open emergency access, and what the trail has of it."""
+"""Users who may open emergency access, and the events of it."""
 
 import json
 from datetime import timedelta
@@ -21,17 +21,20 @@ REASON = "emergency-reason-canary: no pulse"
 
 
 def declared(**changed: Any) -> dict[str, Any]:
-    given = {"permissions": {PERMISSION: "See a chart", "portal.view_letter": "Read letters"}, "mail_to": [OFFICER]}
-    return {**given, **changed}
+    declaration = {
+        "permissions": {PERMISSION: "See a chart", "portal.view_letter": "Read letters"},
+        "mail_to": [OFFICER],
+    }
+    return {**declaration, **changed}
 
 
 def declare(settings: Any, spool: Path | None = None, **changed: Any) -> None:
-    spooled = {"spool": str(spool)} if spool else {}
-    settings.PHI_OIDC = {**settings.PHI_OIDC, "EMERGENCY": declared(**spooled, **changed)}
+    spool_setting = {"spool": str(spool)} if spool else {}
+    settings.PHI_OIDC = {**settings.PHI_OIDC, "EMERGENCY": declared(**spool_setting, **changed)}
 
 
 def allow(user: Any, *codenames: str) -> Any:
-    """Give permissions, and return the user anew: Django keeps what it has asked for once."""
+    """Grant permissions, and return the user reloaded, because Django caches permissions."""
     user.user_permissions.add(*Permission.objects.filter(codename__in=codenames))
     return get_user_model()._default_manager.get(pk=user.pk)
 
@@ -41,12 +44,12 @@ def forbid(user: Any) -> Any:
     return get_user_model()._default_manager.get(pk=user.pk)
 
 
-def actor(user: Any, session: str = "a-session", **given: Any) -> Actor:
-    return Actor(user=user, origin=Origin(actor=str(user.pk), session=session), **given)
+def actor(user: Any, session: str = "a-session", **fields: Any) -> Actor:
+    return Actor(user=user, origin=Origin(actor=str(user.pk), session=session), **fields)
 
 
 def opened(user: Any, resource: str, **changed: Any) -> EmergencyAccess:
-    given: dict[str, Any] = {
+    arguments: dict[str, Any] = {
         "resource": resource,
         "permissions": [PERMISSION],
         "purpose": "ETREAT",
@@ -55,9 +58,9 @@ def opened(user: Any, resource: str, **changed: Any) -> EmergencyAccess:
         "now": clock.now(),
         **changed,
     }
-    return open_emergency(actor(user), **given)
+    return open_emergency(actor(user), **arguments)
 
 
-def told(prefix: str = "emergency.") -> list[tuple[str, str, dict[str, Any]]]:
+def list_events(prefix: str = "emergency.") -> list[tuple[str, str, dict[str, Any]]]:
     events = AuditEvent.objects.filter(action__startswith=prefix).order_by("id")
     return [(event.action, event.reason, json.loads(event.detail)) for event in events]

@@ -1,4 +1,4 @@
-"""A backend of a host project, which answers for objects as a test tells it, and pages that stand behind a guard."""
+"""An authentication backend with object permissions that tests set, and guarded views."""
 
 from typing import Any
 
@@ -16,18 +16,18 @@ from django_phi_oidc.access.mixins import PHIAccessMixin
 from django_phi_oidc.decorators import phi_access
 
 PERMISSION = "portal.view_chart"
-KEEP = {"Cache-Control": "public, max-age=600"}
+CACHEABLE = {"Cache-Control": "public, max-age=600"}
 HELD: set[tuple[int, int | None]] = set()
-"""Who holds the permission, and on whom; None: on nobody in particular."""
+"""Who has the permission, and on which patient; None: without an object."""
 ASKED: list[int | None] = []
 RAN: list[str] = []
 
 
 class Wards(ModelBackend):
     def has_perm(self, user_obj: Any, perm: str, obj: Any = None) -> bool:
-        on = None if obj is None else obj.pk
-        ASKED.append(on)
-        return perm == PERMISSION and (user_obj.pk, on) in HELD
+        object_pk = None if obj is None else obj.pk
+        ASKED.append(object_pk)
+        return perm == PERMISSION and (user_obj.pk, object_pk) in HELD
 
 
 def patient(request: HttpRequest, pk: int) -> Any:
@@ -38,38 +38,43 @@ def resource(request: HttpRequest, pk: int) -> str:
     return f"Patient/{pk}"
 
 
-def stated(request: HttpRequest, pk: int) -> Any:
+def get_stated_purpose(request: HttpRequest, pk: int) -> Any:
     return request.GET.get("purpose")
 
 
-def ran(name: str) -> HttpResponse:
+def record_run(name: str) -> HttpResponse:
     RAN.append(name)
-    return HttpResponse("the chart", headers=KEEP)
+    return HttpResponse("the chart", headers=CACHEABLE)
 
 
 def guard(**changed: Any) -> Any:
-    given = {"purpose": stated, "purposes": ["TREAT", "ETREAT"], "resource": resource, "permission": PERMISSION}
-    return phi_access(**{**given, "obj": patient, **changed})
+    arguments = {
+        "purpose": get_stated_purpose,
+        "purposes": ["TREAT", "ETREAT"],
+        "resource": resource,
+        "permission": PERMISSION,
+    }
+    return phi_access(**{**arguments, "obj": patient, **changed})
 
 
 @guard()
 def chart(request: HttpRequest, pk: int) -> HttpResponse:
-    return ran("chart")
+    return record_run("chart")
 
 
 @guard()
 async def achart(request: HttpRequest, pk: int) -> HttpResponse:
-    return ran("achart")
+    return record_run("achart")
 
 
 @guard(obj=None)
-def whole(request: HttpRequest, pk: int) -> HttpResponse:
-    return ran("whole")
+def without_object(request: HttpRequest, pk: int) -> HttpResponse:
+    return record_run("without_object")
 
 
 @guard(purpose="TREAT", purposes=())
 def fixed(request: HttpRequest, pk: int) -> HttpResponse:
-    return ran("fixed")
+    return record_run("fixed")
 
 
 class Chart(PHIAccessMixin, View):
@@ -86,31 +91,31 @@ class Chart(PHIAccessMixin, View):
         return patient(self.request, **self.kwargs)
 
     def get(self, request: HttpRequest, pk: int) -> HttpResponse:
-        return ran("class")
+        return record_run("class")
 
 
 class AChart(Chart):
     async def get(self, request: HttpRequest, pk: int) -> HttpResponse:  # type: ignore[override]
-        return ran("aclass")
+        return record_run("aclass")
 
 
 @guard(obj=lambda request, pk: None)
-def nobody(request: HttpRequest, pk: int) -> HttpResponse:
-    return ran("nobody")
+def missing(request: HttpRequest, pk: int) -> HttpResponse:
+    return record_run("missing")
 
 
-def _gone(request: HttpRequest, pk: int) -> Any:
+def _raise_404(request: HttpRequest, pk: int) -> Any:
     raise Http404
 
 
-@guard(obj=_gone)
-def gone(request: HttpRequest, pk: int) -> HttpResponse:
-    return ran("gone")
+@guard(obj=_raise_404)
+def not_found(request: HttpRequest, pk: int) -> HttpResponse:
+    return record_run("not_found")
 
 
 @guard(resource=lambda request, pk: request.GET["resource"])
-def named(request: HttpRequest, pk: int) -> HttpResponse:
-    return ran("named")
+def resource_from_query(request: HttpRequest, pk: int) -> HttpResponse:
+    return record_run("resource_from_query")
 
 
 @guard()
@@ -129,21 +134,34 @@ def cached_outside(request: HttpRequest, pk: int) -> HttpResponse:
 
 @guard()
 def template(request: HttpRequest, pk: int) -> HttpResponse:
-    return TemplateResponse(request, engines["django"].from_string("the chart"), headers=KEEP)
+    return TemplateResponse(request, engines["django"].from_string("the chart"), headers=CACHEABLE)
 
 
 @guard()
 def stream(request: HttpRequest, pk: int) -> StreamingHttpResponse:
-    return StreamingHttpResponse(iter(["the ", "chart"]), headers=KEEP)
+    return StreamingHttpResponse(iter(["the ", "chart"]), headers=CACHEABLE)
 
 
 def unguarded(request: HttpRequest, pk: int) -> HttpResponse:
     assert request.user.is_authenticated
     patient(request, pk)
-    return HttpResponse("no chart", headers=KEEP)
+    return HttpResponse("no chart", headers=CACHEABLE)
 
 
-VIEWS = (chart, achart, whole, fixed, nobody, gone, named, cached_inside, cached_outside, template, stream, unguarded)
+VIEWS = (
+    chart,
+    achart,
+    without_object,
+    fixed,
+    missing,
+    not_found,
+    resource_from_query,
+    cached_inside,
+    cached_outside,
+    template,
+    stream,
+    unguarded,
+)
 assert iscoroutinefunction(achart)
 urlpatterns = [
     *(path(f"{view.__name__}/<int:pk>/", view) for view in VIEWS),

@@ -1,4 +1,4 @@
-"""Emergency accesses in the admin: what was opened, what was done under it, and the review of another person."""
+"""Emergency accesses in the admin: the list, their events, and the review by another person."""
 
 from typing import Any
 from uuid import UUID
@@ -15,10 +15,9 @@ from django.utils.translation import gettext_lazy, ngettext
 from django.views.decorators.debug import sensitive_post_parameters, sensitive_variables
 
 from ..._internal import clock
-from ...audit.admin import render_trail_unavailable
+from ...audit.admin import record_request_event, render_trail_unavailable
 from ...audit.admin_base import ReadOnlyAdmin
 from ...audit.events import Action
-from ...audit.recorder import record
 from ...audit.request_context import Actor
 from ...audit.search import RowUnreadable
 from ...errors import AuditUnavailable, EmergencyRefused, KeyMissing, Undecryptable
@@ -36,28 +35,25 @@ from .models import CloseReason, EmergencyAccess, ReviewVerdict
 from .queries import REVIEW_PERMISSION
 
 _REFUSAL_MESSAGES = {
-    OWN_EMERGENCY: gettext_lazy("It is your own: another person reviews it."),
-    STILL_OPEN: gettext_lazy("It is still open: close it first, or wait until it is over."),
-    ALREADY_REVIEWED: gettext_lazy("Somebody has reviewed it already."),
+    OWN_EMERGENCY: gettext_lazy("This is your own emergency access. Another person must review it."),
+    STILL_OPEN: gettext_lazy("It is still open. Close it first, or wait until it ends."),
+    ALREADY_REVIEWED: gettext_lazy("It has already been reviewed."),
 }
 
 
 class EmergencyStateFilter(admin.SimpleListFilter):
-    """By what is to be done about it."""
-
-    title = gettext_lazy("state")
-    parameter_name = "state"
+    title, parameter_name = gettext_lazy("state"), "state"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        return [("waiting", _("waits for its review")), ("open", _("open")), ("reviewed", _("reviewed"))]
+        return [("waiting", _("awaiting review")), ("open", _("open")), ("reviewed", _("reviewed"))]
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
-        now, every = clock.now(), EmergencyAccess.objects
+        now, emergencies = clock.now(), EmergencyAccess.objects
         match self.value():
             case "waiting":
-                return queryset.filter(pk__in=every.awaiting_review(now=now).order_by().values("pk"))
+                return queryset.filter(pk__in=emergencies.awaiting_review(now=now).order_by().values("pk"))
             case "open":
-                return queryset.filter(pk__in=every.currently_open(now=now).order_by().values("pk"))
+                return queryset.filter(pk__in=emergencies.currently_open(now=now).order_by().values("pk"))
             case "reviewed":
                 return queryset.exclude(reviewed_at=None)
         return queryset
@@ -65,7 +61,7 @@ class EmergencyStateFilter(admin.SimpleListFilter):
 
 @admin.register(EmergencyAccess)
 class EmergencyAccessAdmin(ReadOnlyAdmin):
-    """A list without reasons; the page of one opens the reason, after an event, and takes the review."""
+    """The list shows no reasons. The page of one emergency shows the reason, after an event, and accepts the review."""
 
     list_display = ("opened_at", "state", "user", "resource", "purpose", "expires_at", "alerted_at", "verdict")
     list_filter = (EmergencyStateFilter, "verdict")
@@ -77,32 +73,31 @@ class EmergencyAccessAdmin(ReadOnlyAdmin):
         return super().get_queryset(request).defer("reason", "note")
 
     def has_review_permission(self, request: HttpRequest) -> bool:
-        """Say whether this person may review emergencies of others, and close them."""
+        """Return whether the user may review and close emergencies of other persons."""
         return request.user.has_perm(REVIEW_PERMISSION)
 
     @admin.display(description=gettext_lazy("state"))
     def state(self, row: EmergencyAccess) -> str:
-        """Return what is to be done about it."""
         if not row.has_ended(now=clock.now()):
             return _("open")
-        return _("waits for its review") if row.reviewed_at is None else _("reviewed")
+        return _("awaiting review") if row.reviewed_at is None else _("reviewed")
 
     @admin.action(description=gettext_lazy("Close now"), permissions=["review"])
     def close_now(self, request: HttpRequest, queryset: QuerySet[EmergencyAccess]) -> None:
-        """Close the chosen ones that are open: nothing more is permitted by them from then on."""
+        """Close the selected emergencies that are open."""
         ids = list(queryset.order_by().values_list("pk", flat=True))
         origin = Actor.from_request(request).origin
         closed = close_emergencies(ids, CloseReason.ADMINISTRATOR, origin=origin, now=clock.now())
-        told = ngettext("%(count)d was closed.", "%(count)d were closed.", len(closed))
-        self.message_user(request, told % {"count": len(closed)}, messages.SUCCESS)
+        message = ngettext("%(count)d was closed.", "%(count)d were closed.", len(closed))
+        self.message_user(request, message % {"count": len(closed)}, messages.SUCCESS)
 
     @method_decorator([sensitive_post_parameters("note"), sensitive_variables()])
     def change_view(
         self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: Any = None
     ) -> HttpResponse:
-        """Show one, with its reason and what was done under it, after the event of that; take the review."""
-        may = self.has_review_permission if request.method == "POST" else self.has_view_permission
-        if not may(request):
+        """Show an emergency with its reason and events, after an event of its own; or process the review."""
+        has_permission = self.has_review_permission if request.method == "POST" else self.has_view_permission
+        if not has_permission(request):
             raise PermissionDenied
         mark_response_private(request)
         try:
@@ -127,25 +122,21 @@ class EmergencyAccessAdmin(ReadOnlyAdmin):
                 raise PermissionDenied from None
             self.message_user(request, str(_REFUSAL_MESSAGES[refusal.reason]), messages.ERROR)
             return HttpResponseRedirect(request.path)
-        self.message_user(request, _("The review was signed."), messages.SUCCESS)
+        self.message_user(request, _("The review was saved."), messages.SUCCESS)
         return HttpResponseRedirect(reverse("admin:django_phi_oidc_emergencyaccess_changelist"))
 
     def _render_emergency(self, request: HttpRequest, row: EmergencyAccess, form: EmergencyReviewForm) -> HttpResponse:
         """Raises: AuditUnavailable."""
-        actor, now = Actor.from_request(request), clock.now()
-        record(
-            Action.AUDIT_VIEWED,
-            origin=actor.origin,
-            now=now,
-            resource=f"EmergencyAccess/{row.pk}",
-            detail={"page": "emergency", "filters": ["actor"]},
-        )
-        acts, is_unreadable = [], False
+        detail = {"page": "emergency", "filters": ["actor"]}
+        record_request_event(request, Action.AUDIT_VIEWED, resource=f"EmergencyAccess/{row.pk}", detail=detail)
+        events, is_unreadable = [], False
         try:
-            acts = list(list_emergency_events(row))
+            events = list(list_emergency_events(row))
         except RowUnreadable:
             is_unreadable = True
-        is_own, is_over = str(actor.user.pk) == row.actor, row.has_ended(now=now)
+        is_own = str(request.user.pk) == row.actor
+        is_due = row.has_ended(now=clock.now()) and row.reviewed_at is None
+        may_review = is_due and not is_own and self.has_review_permission(request)
         context = {
             **self.admin_site.each_context(request),
             "opts": self.opts,
@@ -154,11 +145,11 @@ class EmergencyAccessAdmin(ReadOnlyAdmin):
             "state": self.state(row),
             "reason": _decrypt_field(row, "reason"),
             "note": _decrypt_field(row, "note"),
-            "acts": acts,
+            "acts": events,
             "is_unreadable": is_unreadable,
             "is_own": is_own,
             "form": form,
-            "may_review": self.has_review_permission(request) and is_over and not is_own and row.reviewed_at is None,
+            "may_review": may_review,
         }
         status = 400 if form.errors else 200
         return TemplateResponse(request, "admin/django_phi_oidc/emergencyaccess/emergency.html", context, status=status)
@@ -169,4 +160,4 @@ def _decrypt_field(emergency: EmergencyAccess, field_name: str) -> str:
     try:
         return str(field.decrypt(emergency) or "")
     except (KeyMissing, Undecryptable):
-        return _("It can’t be opened.")
+        return _("It cannot be decrypted.")

@@ -1,4 +1,4 @@
-"""Forms of emergency access: one that opens it, and one that reviews it."""
+"""Forms that open and review emergency access."""
 
 from collections.abc import Mapping
 from datetime import timedelta
@@ -17,17 +17,19 @@ MAX_TEXT_LENGTH = 2000
 
 
 def get_purpose_label(code: str) -> str:
-    """Return what people read of a purpose: HL7's words in their language, or a code that HL7 has not."""
+    """Return the translated HL7 label of a purpose, or the code itself if HL7 does not define it."""
     return capfirst(gettext(PURPOSES[code])) if code in PURPOSES else code
 
 
 class EmergencyForm(forms.Form):
-    """Asks what is to be opened, what for, why, and for how long.
+    """Resource, permissions, purpose, reason and duration of an emergency access.
 
-    NOT checked: whether the person may. `open_emergency` refuses, and that belongs into the trail.
+    NOT checked: whether the person may open it. `open_emergency` refuses that, and records the refusal.
     """
 
-    resource = forms.CharField(label=_("Record"), max_length=193, help_text=_("As its page names it: Patient/4711."))
+    resource = forms.CharField(
+        label=_("Record"), max_length=193, help_text=_("As shown on its page, for example Patient/4711.")
+    )
     permissions = forms.MultipleChoiceField(
         label=_("What you need to do"),
         widget=forms.CheckboxSelectMultiple,
@@ -43,7 +45,7 @@ class EmergencyForm(forms.Form):
         label=_("Reason"),
         max_length=MAX_TEXT_LENGTH,
         widget=forms.Textarea(attrs={"rows": 4, "autocomplete": "off"}),
-        help_text=_("The privacy officer reads it."),
+        help_text=_("The privacy officer will read this."),
     )
 
     def __init__(
@@ -53,21 +55,20 @@ class EmergencyForm(forms.Form):
         permissions: Any = self.fields["permissions"]
         permissions.choices = list(permission_labels.items())
         permissions.initial = list(permission_labels) if len(permission_labels) == 1 else []
-        most = max_duration // timedelta(minutes=1)
+        longest = max_duration // timedelta(minutes=1)
         self.fields["minutes"] = forms.IntegerField(
-            label=_("For how many minutes"), min_value=1, max_value=most, initial=min(most, 60)
+            label=_("Duration in minutes"), min_value=1, max_value=longest, initial=min(longest, 60)
         )
 
     def clean_resource(self) -> str:
-        """Refuse what is no resource's name."""
         resource = str(self.cleaned_data["resource"])
         if resource != ALL_RESOURCES and not is_resource_reference(resource):
-            raise ValidationError(_("This is not how a record is named."))
+            raise ValidationError(_("Enter a record as Type/id."))
         return resource
 
 
 class EmergencyReviewForm(forms.Form):
-    """Asks what the reviewer says."""
+    """Verdict and note of a review."""
 
     verdict = forms.ChoiceField(label=_("Verdict"), choices=ReviewVerdict.choices, widget=forms.RadioSelect)
     note = forms.CharField(

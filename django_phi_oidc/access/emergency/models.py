@@ -1,4 +1,4 @@
-"""Emergency access, "break the glass": who opened what, for how long, and what another person said of it."""
+"""Emergency access ("break the glass"): what was opened, until when, and the review."""
 
 from datetime import datetime
 from typing import Self
@@ -11,44 +11,37 @@ from django.utils.translation import gettext_lazy as _
 from ...fields import SealedTextField
 
 ALL_RESOURCES = "*"
-"""Stands in `EmergencyAccess.resource` for every resource."""
+"""The value of `EmergencyAccess.resource` that means every resource."""
 
 
 class CloseReason(models.TextChoices):
-    """Why an emergency access is over."""
-
-    CLOSED = "closed", _("the person closed it")
-    EXPIRED = "expired", _("its time was over")
-    ADMINISTRATOR = "administrator", _("an administrator closed it")
+    CLOSED = "closed", _("closed by the person")
+    EXPIRED = "expired", _("expired")
+    ADMINISTRATOR = "administrator", _("closed by an administrator")
 
 
 class ReviewVerdict(models.TextChoices):
-    """What a review says."""
-
     JUSTIFIED = "justified", _("justified")
     NOT_JUSTIFIED = "not_justified", _("not justified")
 
 
 class EmergencyQuerySet(models.QuerySet["EmergencyAccess"]):
-    """Emergency accesses."""
-
     def currently_open(self, *, now: datetime) -> Self:
-        """Return those that are open."""
         return self.filter(closed_at=None, expires_at__gt=now)
 
     def expired_unclosed(self, *, now: datetime) -> Self:
-        """Return those whose time is over, and that nobody has closed."""
+        """Return the expired ones that are not yet marked as closed."""
         return self.filter(closed_at=None, expires_at__lte=now)
 
     def awaiting_review(self, *, now: datetime) -> Self:
-        """Return those that are over, and that nobody has reviewed."""
+        """Return the ended ones without a review."""
         return self.filter(reviewed_at=None).exclude(closed_at=None, expires_at__gt=now)
 
 
 class EmergencyAccess(models.Model):
-    """Permissions that a person took in an emergency: for one resource or for all, and for a time.
+    """Permissions that a person claimed in an emergency, for one resource or for all, and for a limited time.
 
-    It is open while `closed_at` is None and `expires_at` lies ahead.
+    It is open while `closed_at` is None and `expires_at` is in the future.
     """
 
     id = models.UUIDField(_("id"), primary_key=True, editable=False)
@@ -61,29 +54,29 @@ class EmergencyAccess(models.Model):
         related_name="+",
     )
     actor = models.CharField(max_length=255, editable=False)
-    """The user's primary key as text; it stays when the account goes."""
+    """The user's primary key as text; kept when the account is deleted."""
     resource = models.CharField(_("resource"), max_length=200, editable=False)
-    """`Type/id`, or EVERYTHING."""
+    """`Type/id`, or ALL_RESOURCES."""
     permissions = models.JSONField(editable=False)
-    """A list of names, as Django's backends know them."""
+    """A list of Django permissions."""
     purpose = models.CharField(_("purpose"), max_length=16, editable=False)
     """HL7 PurposeOfUse: ETREAT or BTG."""
     reason = SealedTextField(bind=("id",))
-    """What the person wrote; it may tell of a patient."""
+    """Free text of the person, which may name a patient."""
     opened_at = models.DateTimeField(_("opened at"), editable=False)
     expires_at = models.DateTimeField(_("expires at"), editable=False)
     closed_at = models.DateTimeField(null=True, editable=False)
     close_reason = models.CharField(max_length=16, choices=CloseReason, default="", editable=False)
     alert_due_at = models.DateTimeField(null=True, editable=False)
-    """When the mail to the privacy officer is to be tried: while it lies ahead, somebody is at it. None: no more."""
+    """When to send the mail to the privacy officer; in the future: leased by a worker. None: nothing to send."""
     alerted_at = models.DateTimeField(_("alerted at"), null=True, editable=False)
-    """When a mail server took the mail."""
+    """When a mail server accepted the mail."""
     reviewed_by = models.CharField(max_length=255, default="", editable=False)
     """The reviewer's primary key as text."""
     reviewed_at = models.DateTimeField(null=True, editable=False)
     verdict = models.CharField(_("verdict"), max_length=16, choices=ReviewVerdict, default="", editable=False)
     note = SealedTextField(bind=("id",), null=True)
-    """What the reviewer wrote."""
+    """Free text of the reviewer."""
 
     objects = EmergencyQuerySet.as_manager()
 
@@ -118,5 +111,5 @@ class EmergencyAccess(models.Model):
         return str(self.id)
 
     def has_ended(self, *, now: datetime) -> bool:
-        """Say whether it gives nothing any more, by its time or by somebody."""
+        """Return whether it is closed or expired, and so grants nothing."""
         return self.closed_at is not None or self.expires_at <= now

@@ -1,7 +1,7 @@
-"""The privacy officer is told of each emergency by mail: at least once, however often it takes.
+"""Mail the privacy officer about each emergency, at least once.
 
-What is due stands in the row. Whoever sends has it on lease, so a kill or a mail server that is away makes it late, and
-one that is killed after the mail server has the mail sends it again. The mail names no patient and no reason.
+The row stores when its mail is due. A sender leases the row first: a killed worker or an unavailable mail server delays
+the mail, and a worker killed after the mail server accepted it sends it twice. The mail names no patient and no reason.
 """
 
 import logging
@@ -16,11 +16,11 @@ from .models import EmergencyAccess
 
 logger = logging.getLogger("django_phi_oidc.access")
 RETRY_DELAY = timedelta(minutes=1)
-"""Also the lease: longer than a mail server may take (`EMAIL_TIMEOUT`), or the mail may come twice."""
+"""Also the length of the lease: longer than `EMAIL_TIMEOUT`, or the mail may be sent twice."""
 MAIL_BATCH_SIZE = 100
 _SUBJECT = gettext_noop("Emergency access was opened")
 _BODY = gettext_noop("""\
-Somebody has opened emergency access ("break the glass").
+Emergency access ("break the glass") was opened.
 
 Emergency: %(id)s
 Account: %(actor)s
@@ -28,38 +28,31 @@ Purpose: %(purpose)s
 Opened: %(opened_at)s (UTC)
 Ends: %(expires_at)s (UTC), unless it is closed before
 
-It waits for your review in the admin, under "Emergency accesses". The resource and the reason are there.
+It is waiting for your review in the admin, under "Emergency accesses". The resource and the reason are shown there.
 """)
 
 
 def send_due_alerts(*, mail_to: Sequence[str], now: datetime) -> int:
-    """Send the mails that are due, and return how many a mail server took. What fails is due again after RETRY."""
+    """Send the due mails, and return how many a mail server accepted. A failed mail is due again after RETRY_DELAY."""
     due = EmergencyAccess.objects.filter(alert_due_at__lte=now).order_by("alert_due_at", "pk")
     return sum(_send_alert(row, mail_to=mail_to, now=now) for row in due.defer("reason", "note")[:MAIL_BATCH_SIZE])
 
 
 def _send_alert(emergency: EmergencyAccess, *, mail_to: Sequence[str], now: datetime) -> bool:
-    its = EmergencyAccess.objects.filter(pk=emergency.pk)
-    if not its.filter(alert_due_at=emergency.alert_due_at).update(alert_due_at=now + RETRY_DELAY):
+    row = EmergencyAccess.objects.filter(pk=emergency.pk)
+    if not row.filter(alert_due_at=emergency.alert_due_at).update(alert_due_at=now + RETRY_DELAY):
         return False
-    opened, ends = (
-        moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S") for moment in (emergency.opened_at, emergency.expires_at)
-    )
-    told = {
-        "id": emergency.pk,
-        "actor": emergency.actor,
-        "purpose": emergency.purpose,
-        "opened_at": opened,
-        "expires_at": ends,
-    }
-    # In the site's language: not in that of whoever opened it, whose request this may be.
+    parameters = {"id": emergency.pk, "actor": emergency.actor, "purpose": emergency.purpose}
+    for name in ("opened_at", "expires_at"):
+        parameters[name] = getattr(emergency, name).astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S")
+    # In the language of the site, not of the current request.
     with override(settings.LANGUAGE_CODE):
-        subject, text = gettext(_SUBJECT), gettext(_BODY) % told
+        subject, body = gettext(_SUBJECT), gettext(_BODY) % parameters
     try:
-        # One mail for all: nobody but the mail server can say whom it reached. An SMTPException is an OSError.
-        send_mail(subject, text, None, list(mail_to))
-    except OSError as fault:
-        logger.error("The mail of emergency %s was not taken: %s.", emergency.pk, type(fault).__name__)  # noqa: TRY400
+        # One mail to all recipients: only the mail server knows which of them it reached. SMTPException is an OSError.
+        send_mail(subject, body, None, list(mail_to))
+    except OSError as error:
+        logger.error("The mail of emergency %s was not sent: %s.", emergency.pk, type(error).__name__)  # noqa: TRY400
         return False
-    its.update(alert_due_at=None, alerted_at=now)
+    row.update(alert_due_at=None, alerted_at=now)
     return True

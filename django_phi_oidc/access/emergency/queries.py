@@ -1,7 +1,7 @@
-"""Which emergency access somebody may open, and which one permits what they ask for now.
+"""Which emergency access a user may open, and which open one grants a permission.
 
-Nothing is cached: each request reads the rows and compares their end with its own time, so that an emergency is over
-for the next request of every process.
+Nothing is cached: each request reads the rows and compares the end with its own time, so an emergency ends at the same
+time in all processes.
 """
 
 from datetime import datetime
@@ -17,7 +17,7 @@ REVIEW_PERMISSION = "django_phi_oidc.review_emergencyaccess"
 
 
 def can_open(user: Any, resource: str) -> bool:
-    """Say whether user may open an emergency for that resource. A user model without permissions gives none."""
+    """Return whether user may open an emergency for that resource. A user model without `has_perm` grants nothing."""
     has_perm = getattr(user, "has_perm", None)
     if has_perm is None or not user.is_active:
         return False
@@ -25,24 +25,23 @@ def can_open(user: Any, resource: str) -> bool:
 
 
 def list_open_emergencies(user: Any, *, now: datetime) -> list[EmergencyAccess]:
-    """Return the open emergencies of user, the one that ends first before the others; without their reasons."""
+    """Return the open emergencies of user by their end, without the reasons."""
     rows = EmergencyAccess.objects.currently_open(now=now).filter(user=user.pk).order_by("expires_at", "pk")
     return list(rows.defer("reason", "note"))
 
 
 def find_open_emergency(actor: Actor, *, resource: str, permission: str, now: datetime) -> EmergencyAccess | None:
-    """Return the open emergency of actor that gives permission on resource: one for it alone before one for all.
+    """Return the open emergency of actor that grants permission on resource; one for it alone precedes one for all.
 
-    Only in a session of a provider: an access token is for what its scopes say. Whoever may not open it any more has
-    none, nor has anybody for a permission that the settings no longer name.
+    Only in an OIDC session, because an access token grants only its scopes. None if the actor may no longer open it,
+    or if the settings no longer offer the permission.
     """
-    declared = conf.emergency()
-    if declared is None or permission not in declared.permissions or not actor.origin.session:
+    declaration = conf.emergency()
+    if declaration is None or permission not in declaration.permissions or not actor.origin.session:
         return None
-    rows = EmergencyAccess.objects.currently_open(now=now).filter(
-        user=actor.user.pk, resource__in=[resource, ALL_RESOURCES]
-    )
-    for row in sorted(rows.defer("reason", "note"), key=lambda row: row.resource == ALL_RESOURCES):
+    rows = EmergencyAccess.objects.currently_open(now=now)
+    rows = rows.filter(user=actor.user.pk, resource__in=[resource, ALL_RESOURCES]).defer("reason", "note")
+    for row in sorted(rows, key=lambda row: row.resource == ALL_RESOURCES):
         if permission in row.permissions and can_open(actor.user, row.resource):
             return row
     return None

@@ -1,4 +1,4 @@
-"""The door for Celery."""
+"""The Celery task of emergency access."""
 
 from celery import shared_task
 
@@ -9,7 +9,7 @@ from . import lifecycle, notifications
 
 @shared_task(name="phi_oidc.tend_emergencies", ignore_result=True, acks_late=True)
 def tend_emergencies() -> None:
-    """Tell the privacy officer of emergencies, and the trail of those that are over. Repeating it is harmless."""
+    """Record expired emergencies, and mail the privacy officer about new ones. Idempotent."""
     lifecycle.mark_expired_emergencies(now=clock.now())
-    if (declared := conf.emergency()) is not None:
-        notifications.send_due_alerts(mail_to=declared.mail_to, now=clock.now())
+    if (declaration := conf.emergency()) is not None:
+        notifications.send_due_alerts(mail_to=declaration.mail_to, now=clock.now())

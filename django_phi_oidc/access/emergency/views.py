@@ -1,4 +1,4 @@
-"""The pages of emergency access, "break the glass": one's own open ones, and where they are opened and closed."""
+"""The pages on which persons open and close their own emergency access ("break the glass")."""
 
 import uuid
 from datetime import timedelta
@@ -31,7 +31,7 @@ from .queries import can_open, list_open_emergencies
 
 @method_decorator([csrf_protect, sensitive_post_parameters("reason"), sensitive_variables()], name="dispatch")
 class EmergencyView(View):
-    """Opens emergency access for somebody in a provider's session who may; 404 where EMERGENCY is not declared."""
+    """Open emergency access, in an OIDC session and with the permission; 404 if EMERGENCY is not declared."""
 
     http_method_names = ("get", "post")
     actor: Actor
@@ -39,16 +39,16 @@ class EmergencyView(View):
     can_open_any: bool
 
     def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
-        declared = conf.emergency()
-        if declared is None:
+        declaration = conf.emergency()
+        if declaration is None:
             raise Http404
-        self.actor, self.declaration = Actor.from_request(request), declared
+        self.actor, self.declaration = Actor.from_request(request), declaration
         if not self.actor.user.is_authenticated or not self.actor.origin.session:
             return redirect_to_sign_in(request)
         mark_response_private(request)
-        self.can_open_any = any(can_open(self.actor.user, each) for each in ("one", ALL_RESOURCES))
+        self.can_open_any = any(can_open(self.actor.user, resource) for resource in ("one", ALL_RESOURCES))
         try:
-            # Whoever has lost the permission may still see, and close, what is open.
+            # A person who has lost the permission may still see and close open emergencies.
             if not self.can_open_any and (
                 request.method == "POST" or not list_open_emergencies(self.actor.user, now=clock.now())
             ):
@@ -66,12 +66,12 @@ class EmergencyView(View):
         form = self._create_form(request.POST)
         if not form.is_valid():
             return self._render_page(request, form, status=400)
-        given = dict(form.cleaned_data)
-        lasts = timedelta(minutes=given.pop("minutes"))
+        fields = dict(form.cleaned_data)
+        duration = timedelta(minutes=fields.pop("minutes"))
         try:
-            open_emergency(self.actor, **given, duration=lasts, now=clock.now())
+            open_emergency(self.actor, **fields, duration=duration, now=clock.now())
         except EmergencyRefused:
-            form.add_error(None, _("You may not open this."))
+            form.add_error(None, _("You are not allowed to open this."))
             return self._render_page(request, form, status=403)
         return set_private_headers(HttpResponseRedirect(_get_next_url(request) or reverse("oidc_emergency")))
 
@@ -88,14 +88,14 @@ class EmergencyView(View):
             "may_open_everything": can_open(self.actor.user, ALL_RESOURCES),
         }
         response = set_private_headers(render(request, "django_phi_oidc/emergency.html", context, status=status))
-        # With `no-referrer` the form would come from the origin "null", which Django refuses.
+        # With `no-referrer` the form is sent with the origin "null", which Django refuses.
         response["Referrer-Policy"] = "same-origin"
         return response
 
 
 @method_decorator(csrf_protect, name="dispatch")
 class EmergencyCloseView(View):
-    """Closes an emergency access of one's own; what is nobody's, or over, is left as it is."""
+    """Close an emergency access of the person; those of others, and ended ones, stay unchanged."""
 
     http_method_names = ("post",)
 
@@ -108,9 +108,7 @@ class EmergencyCloseView(View):
 
 
 def _get_next_url(request: HttpRequest) -> str:
-    """Return the page to go on to, on this host; empty where there is none."""
+    """Return the page to continue with, if it is on this host, else ""."""
     url = request.POST.get("next", request.GET.get("next", ""))
-    is_ours = url_has_allowed_host_and_scheme(
-        url, allowed_hosts={request.get_host()}, require_https=request.is_secure()
-    )
-    return url if is_ours else ""
+    hosts = {request.get_host()}
+    return url if url_has_allowed_host_and_scheme(url, hosts, require_https=request.is_secure()) else ""

@@ -49,7 +49,7 @@ def reviewed(scene: Scene) -> str:
     expect(page.status == 200 and REASON in page.text, f"the page of the emergency answered {page.status}")
     verdict: dict[str, Any] = {"verdict": "justified", "note": "Admitted that night."}
     done = otto.submit(page, verdict)
-    expect("The review was signed." in done.text, "the review was not taken")
+    expect("The review was saved." in done.text, "the review was not taken")
     row.refresh_from_db(fields=["verdict", "reviewed_by", "actor"])
     expect(row.verdict == "justified" and row.reviewed_by != row.actor, "nobody else has signed it")
     return "Otto read Lena’s reason, and what the trail has of it, and signed: justified. She herself could not have."

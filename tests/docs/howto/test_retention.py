@@ -1,4 +1,4 @@
-"""The page on retention: its client of Vault lets claims lapse, at something that answers like Vault."""
+"""The how-to page on retention: its Vault client, with a server that responds like Vault."""
 
 import json
 import re
@@ -23,36 +23,36 @@ NAME = "20261124-86400"
 
 
 class Vault(BaseHTTPRequestHandler):
-    """Of the KV engine, version 2, what the page asks for."""
+    """The part of the KV engine, version 2, that the page uses."""
 
-    kept: dict[str, Any]
+    secrets: dict[str, Any]
 
     def answer(self) -> None:
         kind, _, name = self.path.removeprefix("/v1/secret/").partition("/phi-retention")
         name, body = name.lstrip("/"), self.rfile.read(int(self.headers.get("Content-Length") or 0))
         if self.headers["X-Vault-Token"] != "a token":
-            return self.say(403)
-        match self.command, kind, name in self.kept:
+            return self.send_json(403)
+        match self.command, kind, name in self.secrets:
             case "GET", "data", True:
-                return self.say(200, {"data": {"data": self.kept[name]}})
+                return self.send_json(200, {"data": {"data": self.secrets[name]}})
             case "POST", "data", False:
-                asked = json.loads(body)
-                assert asked["options"] == {"cas": 0}
-                self.kept[name] = asked["data"]
-                return self.say(200, {"data": {"version": 1}})
+                data = json.loads(body)
+                assert data["options"] == {"cas": 0}
+                self.secrets[name] = data["data"]
+                return self.send_json(200, {"data": {"version": 1}})
             case "POST", "data", True:
-                return self.say(400, {"errors": ["check-and-set parameter did not match the current version"]})
+                return self.send_json(400, {"errors": ["check-and-set parameter did not match the current version"]})
             case "DELETE", "metadata", _:
-                self.kept.pop(name, None)
-                return self.say(204)
-            case "LIST", "metadata", _ if self.kept:
-                return self.say(200, {"data": {"keys": sorted(self.kept)}})
-        return self.say(404, {"errors": []})
+                self.secrets.pop(name, None)
+                return self.send_json(204)
+            case "LIST", "metadata", _ if self.secrets:
+                return self.send_json(200, {"data": {"keys": sorted(self.secrets)}})
+        return self.send_json(404, {"errors": []})
 
     def __getattr__(self, name: str) -> Any:
         return self.answer if name.startswith("do_") else super().__getattribute__(name)
 
-    def say(self, status: int, body: Any = None) -> None:
+    def send_json(self, status: int, body: Any = None) -> None:
         data = b"" if body is None else json.dumps(body).encode()
         self.send_response(status)
         self.send_header("Content-Length", str(len(data)))
@@ -60,18 +60,18 @@ class Vault(BaseHTTPRequestHandler):
         self.wfile.write(data)
 
     def log_message(self, *arguments: Any) -> None:
-        """Say nothing."""
+        """Write no log."""
 
 
 @pytest.fixture
 def vault() -> Iterator[str]:
-    with served_by(type("Fresh", (Vault,), {"kept": {}})) as address:
+    with served_by(type("Fresh", (Vault,), {"secrets": {}})) as address:
         yield address
 
 
 @pytest.fixture
 def client() -> Callable[..., retention_keys.RetentionKeyStore]:
-    """Return the class on the page."""
+    """Return the class from the page."""
     block = re.search(r"<!-- tested: vault -->\n```python\n(.*?)```", PAGE, re.DOTALL)
     assert block
     names: dict[str, Any] = {}
@@ -91,22 +91,20 @@ def test_vault_keeps_a_key_until_it_is_destroyed(
     assert (list(keys.names()), keys.get(NAME)) == ([], None)
 
 
-def test_vault_that_refuses_or_is_away_is_an_error(
-    vault: str, client: Callable[..., retention_keys.RetentionKeyStore]
-) -> None:
+def test_vault_errors_raise_key_missing(vault: str, client: Callable[..., retention_keys.RetentionKeyStore]) -> None:
     for keys in (client(vault, "another token"), client("http://127.0.0.1:9", "a token")):
-        for act in (keys.get, keys.create, keys.destroy):
+        for method in (keys.get, keys.create, keys.destroy):
             with pytest.raises(KeyMissing):
-                act(NAME)
+                method(NAME)
         with pytest.raises(KeyMissing):
             keys.names()
 
 
-def test_claims_under_keys_in_vault_open_until_they_lapse(
+def test_claims_are_undecryptable_after_key_destruction_in_vault(
     vault: str,
     client: Callable[..., retention_keys.RetentionKeyStore],
     settings: Any,
-    make_person: Callable[..., Person],
+    make_person: Callable[..., Person],  # noqa: F811
 ) -> None:
     settings.PHI_OIDC = {**settings.PHI_OIDC, "RETENTION_KEYS": client(vault, "a token")}
     person = make_person()

@@ -1,4 +1,4 @@
-"""The page on revealing claims: its code, as it stands, does what the page says."""
+"""The how-to page on revealing claims: its code works as described."""
 
 import re
 import sys
@@ -25,33 +25,33 @@ PAGE = (Path(__file__).resolve().parents[3] / "docs" / "how-to" / "reveal-claims
 LANGUAGES = {"python": ("one", "many", "template", "page"), "html": ("chart.html", "details.html")}
 
 
-def block(name: str) -> str:
-    found = re.search(rf"<!-- tested: {re.escape(name)} -->\n```\w+\n(.*?)```", PAGE, re.DOTALL)
-    assert found, name
-    return found[1]
+def get_code_block(name: str) -> str:
+    match = re.search(rf"<!-- tested: {re.escape(name)} -->\n```\w+\n(.*?)```", PAGE, re.DOTALL)
+    assert match, name
+    return match[1]
 
 
 @pytest.fixture(autouse=True)
 def _hospital(settings: Any) -> Iterator[None]:
     """Serve the page's views, each for the patient whose key is in the URL."""
     hospital = ModuleType("hospital")
-    exec("\n".join(map(block, LANGUAGES["python"])), vars(hospital))
+    exec("\n".join(map(get_code_block, LANGUAGES["python"])), vars(hospital))
     users = get_user_model()._default_manager
 
-    def of_one(view: Callable[..., HttpResponse]) -> Callable[..., HttpResponse]:
+    def for_patient(view: Callable[..., HttpResponse]) -> Callable[..., HttpResponse]:
         return lambda request, pk: view(request, users.get(pk=pk))
 
     def envelopes(request: HttpRequest) -> HttpResponse:
         return hospital.envelopes(request, users.order_by("pk"))  # type: ignore[no-any-return]
 
     vars(hospital)["urlpatterns"] = [
-        path("letter/<int:pk>/", of_one(hospital.letter)),
-        path("chart/<int:pk>/", of_one(hospital.chart)),
+        path("letter/<int:pk>/", for_patient(hospital.letter)),
+        path("chart/<int:pk>/", for_patient(hospital.chart)),
         path("envelopes/", envelopes),
         path("details/", hospital.Details.as_view()),
     ]
     sys.modules["hospital"] = hospital
-    loader = ("django.template.loaders.locmem.Loader", {name: block(name) for name in LANGUAGES["html"]})
+    loader = ("django.template.loaders.locmem.Loader", {name: get_code_block(name) for name in LANGUAGES["html"]})
     options = {**settings.TEMPLATES[0]["OPTIONS"], "loaders": [loader]}
     settings.TEMPLATES = [{**settings.TEMPLATES[0], "APP_DIRS": False, "OPTIONS": options}]
     settings.ROOT_URLCONF = "hospital"
@@ -68,7 +68,7 @@ def clinician(sign_in: Callable[[], SignedIn]) -> SignedIn:  # noqa: F811 -- the
     return signed_in
 
 
-def test_one_claim_goes_as_the_page_says(clinician: SignedIn, person: Person) -> None:
+def test_code_for_one_claim_works(clinician: SignedIn, person: Person) -> None:  # noqa: F811
     client, path = clinician.client(), f"/letter/{person.user.pk}/"
     assert client.get(path).content == b"To: nobody knows where"
     person.store({"address": {"country": "SE"}})
@@ -80,7 +80,11 @@ def test_one_claim_goes_as_the_page_says(clinician: SignedIn, person: Person) ->
     assert client.get(path).status_code == 403
 
 
-def test_a_list_goes_as_the_page_says(clinician: SignedIn, person: Person, make_person: Callable[..., Person]) -> None:
+def test_code_for_a_list_works(
+    clinician: SignedIn,
+    person: Person,  # noqa: F811
+    make_person: Callable[..., Person],  # noqa: F811
+) -> None:
     person.store({"address": {"country": "SE"}})
     others = [make_person() for _ in range(2)]
     others[0].store({"address": {"country": "NO"}}, now=NOW - DAY)
@@ -92,9 +96,9 @@ def test_a_list_goes_as_the_page_says(clinician: SignedIn, person: Person, make_
     assert AuditEvent.objects.filter(action="claim.revealed").count() == 4
 
 
-def test_a_template_goes_as_the_page_says(sign_in: Callable[[], SignedIn]) -> None:  # noqa: F811
-    person = sign_in()
-    client, path = person.client(), f"/chart/{person.user.pk}/"
+def test_code_for_a_template_works(sign_in: Callable[[], SignedIn]) -> None:  # noqa: F811
+    patient = sign_in()
+    client, path = patient.client(), f"/chart/{patient.user.pk}/"
     masked = client.get(path)
     assert f"<p>Born on {MASK}, held for identity check</p>" in masked.content.decode()
     assert "no-store" not in masked.get("Cache-Control", "")
@@ -103,7 +107,7 @@ def test_a_template_goes_as_the_page_says(sign_in: Callable[[], SignedIn]) -> No
     assert AuditEvent.objects.filter(action="claim.revealed").count() == 1
 
 
-def test_a_page_that_asks_first_goes_as_the_page_says(sign_in: Callable[[], SignedIn]) -> None:  # noqa: F811
+def test_code_for_a_page_with_a_purpose_works(sign_in: Callable[[], SignedIn]) -> None:  # noqa: F811
     client = sign_in().client()
     page = client.get("/details/").content.decode()
     assert (page.count(MASK), page.count("a value")) == (2, 0)

@@ -6,7 +6,7 @@ from django.template import engines
 from django.template.loader import render_to_string
 
 from django_phi_oidc.access.emergency.models import EmergencyAccess
-from django_phi_oidc.login.failures import TEMPLATES_BY_PAGE
+from django_phi_oidc.login.failure_texts import FAILURE_TEXTS
 from tests.docs.translation.admin_pages import DATA, Found, look
 from tests.docs.translation.portal_rows import PERMISSION, WORD
 from tests.docs.translation.pseudo_translation import untranslated
@@ -17,10 +17,12 @@ from tests.support.session_fixtures import SecureClient, SignedIn
 OURS = "django_phi_oidc"
 TAGS = "{% load phi_oidc %}{% phi_oidc_session %}{% phi_oidc_emergency %}"
 FLAGS: dict[str, tuple[str, ...]] = {
-    **dict.fromkeys(TEMPLATES_BY_PAGE.values(), ("home_url", "choose_url")),
+    f"{OURS}/unavailable.html": ("home_url", "choose_url"),
     f"{OURS}/activate.html": ("is_open", "is_wrong", "is_guessing", "is_unavailable", "label", "reference"),
     f"{OURS}/logged_out.html": ("signed_in", "expired", "at_provider"),
-    **dict.fromkeys((f"{OURS}/{name}.html" for name in ("end_session", "leak_blocked", "not_now", "step_up")), ()),
+    **dict.fromkeys(
+        (f"{OURS}/{name}.html" for name in ("end_session", "leak_blocked", "trail_unavailable", "step_up")), ()
+    ),
 }
 """What each template asks whether it is so."""
 
@@ -33,6 +35,13 @@ def look_at_templates(found: Found) -> None:
             assert "</html>" in page
             if texts := untranslated(page, data=DATA):
                 found[f"{name} {each}"] = texts
+    for kind, text in FAILURE_TEXTS.items():
+        for home_url, choose_url in product(("", WORD), repeat=2):
+            context = {"restart_url": "/", "reference": "7", "home_url": home_url, "choose_url": choose_url}
+            page = render_to_string(f"{OURS}/login_failed.html", {**context, "page": kind, "text": text})
+            assert str(text.title) in page
+            if texts := untranslated(page, data=DATA):
+                found[f"login_failed.html {kind}"] = texts
 
 
 def sign_in_pages(found: Found) -> None:

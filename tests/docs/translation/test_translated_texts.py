@@ -47,7 +47,7 @@ from tests.support.session_fixtures import SignedIn, op, sign_in  # noqa: F401 -
 OF_MODELS = [*apps.get_app_config("django_phi_oidc").get_models()]
 RARE = {
     "It can’t be opened for that purpose.",
-    "It can’t be opened.",
+    "It cannot be decrypted.",
     "Its time is over.",
     "No key opens it.",
     "Newer",
@@ -56,8 +56,9 @@ RARE = {
     "Somebody else has acknowledged it.",
     "There is no user %(user)s.",
     "You selected more than %(most)d codes. None was revoked. Select fewer.",
-    "These are more than %(most)d persons: nothing was erased. Choose fewer.",
+    "Nothing was erased, because more than %(most)d persons were selected. Select fewer.",
     "The object does not exist any more.",
+    "What this is about is gone.",
     "Identity and access",
     "in %(sector)s",
 }

@@ -55,7 +55,7 @@ def test_sign_in_with_ps256_and_sign_out_leave_no_token_alive(
     assert set(PendingRevocation.objects.values_list("status", flat=True)) == {RevocationStatus.DONE}
     page.click("[name=logout]")
     page.wait_for_url(f"{portal}/oidc/logged-out/?state=*")
-    assert "your sign-in service has been told" in page.inner_text("main")
+    assert "your sign-in service has been informed" in page.inner_text("main")
     assert [claim.name for claim in StoredClaim.objects.all()] == ["address"]
     person.begin()
     assert person.asked() == "Sign in", "nobody is signed in here, and nobody there"

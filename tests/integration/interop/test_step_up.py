@@ -64,7 +64,7 @@ def test_another_person_who_answers_leaves_the_session_as_it_was(op: CertifiedPr
     person.sign_in("jonas", code=op.code)
     person.allow()
     assert {person.reference(): "subject_changed"} == refused()
-    assert "Somebody else has answered" in person.page.inner_text("h1")
+    assert "A different person has signed in" in person.page.inner_text("h1")
     assert session() == before
     # Where somebody else signs in, this provider ends what it had given her; we have asked it to revoke theirs alone.
     assert [row.status for row in PendingRevocation.objects.all()] == ["done", "done"]

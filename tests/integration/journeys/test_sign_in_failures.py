@@ -115,9 +115,9 @@ PAGES: dict[str, tuple[Callable[[DemoProvider, Any, Browser], PortalResponse], s
     "cancelled": (cancelled, "The sign-in was not finished", 403),
     "too weak": (of_case("acr_insufficient"), "We need more proof that it is you", 403),
     "too long ago": (of_case("auth_time_stale"), "We need more proof that it is you", 403),
-    "not shared": (of_case("claim_missing"), "Something that is needed was not shared", 403),
-    "deactivated": (deactivated, "No account here is open to you", 403),
-    "not provisioned": (not_let_in, "No account here is open to you", 403),
+    "not shared": (of_case("claim_missing"), "Required information was not shared", 403),
+    "deactivated": (deactivated, "You have no active account here", 403),
+    "not provisioned": (not_let_in, "You have no active account here", 403),
     "forged": (of_case("signature_invalid"), "We could not sign you in safely", 403),
     "provider broken": (of_case("token_error", status=503), "Signing in is not possible at the moment", 503),
     "trail away": (without_trail, "Signing in is not possible at the moment", 503),
@@ -208,7 +208,7 @@ def test_template_that_a_host_has_of_old_is_shown_for_all_kinds(
 ) -> None:
     folder = tmp_path / "django_phi_oidc"
     folder.mkdir()
-    (folder / "refused.html").write_text("<h1>Ours</h1>{{ reference }} {{ restart_url }}")
+    (folder / "login_failed.html").write_text("<h1>Ours</h1>{{ reference }} {{ restart_url }}")
     settings.TEMPLATES = [{**settings.TEMPLATES[0], "DIRS": [str(tmp_path)]}]
     page = cancelled(op, settings, browser)
     (event,) = events(action="login.refused")
@@ -238,9 +238,9 @@ HEADINGS = {
     "restart": "Please start signing in again",
     "declined": "The sign-in was not finished",
     "stronger": "We need more proof that it is you",
-    "not_shared": "Something that is needed was not shared",
-    "no_account": "No account here is open to you",
-    "other_person": "Somebody else has answered",
+    "not_shared": "Required information was not shared",
+    "no_account": "You have no active account here",
+    "other_person": "A different person has signed in",
     "failed": "We could not sign you in safely",
     "unavailable": "Signing in is not possible at the moment",
 }

@@ -231,7 +231,7 @@ def test_answer_that_is_too_weak_is_asked_for_once_more_and_then_refused(
 def test_another_person_who_answers_changes_nothing_and_the_same_one_does(op: DemoProvider, amina: Browser) -> None:
     before = Before.of(amina, op)
     page = step_up(amina, op, "/strong/", "jonas")
-    assert (page.status, "Somebody else has answered" in page.body) == (403, True)
+    assert (page.status, "A different person has signed in" in page.body) == (403, True)
     (event,) = events(action="login.refused")
     session = OIDCSession.objects.get()
     assert (event.reason, event.session, event.actor) == ("subject_changed", str(session.pk), before.user)

@@ -1,12 +1,12 @@
-"""Role x assurance x purpose x object permission x emergency: who is let in, with exactly one event each.
+"""Role x assurance x purpose x object permission x emergency: the decision, with exactly one event each.
 
-What is expected is computed from the rules as they stand here, in words that know nothing of our code:
+The expected result is computed from these rules, independently of the package:
 
-1. Somebody acts in a session of a provider, else nothing is open to them.
-2. They may see a patient's chart where their role lets them: a nurse that of a patient of the ward, a visitor none.
-3. Or by an emergency that is open, is their own, is for this patient or for everything, and took this permission.
-4. They say what for: what the view is declared for; or the purpose of the emergency that lets them in.
-5. They signed in as surely as the view asks.
+1. The actor has a session of a provider; otherwise everything is refused.
+2. The role grants access to the chart: a nurse's to patients of the ward, a visitor's to none.
+3. Or an open emergency grants it: the actor's own, for this patient or for everything, with this permission.
+4. The stated purpose is declared for the view, or is the purpose of the emergency that grants access.
+5. The sign-in is as strong as the view requires.
 """
 
 from collections.abc import Iterator
@@ -45,9 +45,9 @@ EMERGENCIES = (
     "of another permission",
     "of a colleague",
     "closed",
-    "over",
+    "expired",
 )
-LETS_IN = {"for the patient", "for everything"}
+GRANTING = {"for the patient", "for everything"}
 
 
 @wards.guard(acr=["strong"], purposes=["TREAT"])
@@ -59,15 +59,15 @@ urlpatterns = [path("chart/<int:pk>/", chart)]
 
 
 def expected(role: str, acr: str, stated: str, emergency: str) -> str:
-    """Return the reason of the refusal; empty: let in."""
+    """Return the reason of the refusal; empty: granted."""
     if role == "nurse without a provider's session":
         return "session_missing"
-    by_role, by_emergency = role == "nurse of the ward", emergency in LETS_IN
+    by_role, by_emergency = role == "nurse of the ward", emergency in GRANTING
     if not (by_role or by_emergency):
         return "permission_missing"
     if stated == "nonsense":
         return "purpose_unknown"
-    # Whoever has the permission by their role needs no emergency, and so has none of its purposes.
+    # An actor with the permission by role needs no emergency, and cannot use its purposes.
     if stated != "TREAT" and not (stated == "ETREAT" and by_emergency and not by_role):
         return "purpose_not_declared"
     return "" if acr == "strong" else "acr_insufficient"
@@ -87,29 +87,31 @@ def scene() -> SimpleNamespace:
     users = get_user_model()._default_manager
     user, colleague, patient, other = (users.create_user(username=name) for name in ("a", "b", "c", "d"))
     user, colleague = (
-        allow(each, "open_emergencyaccess", "open_emergencyaccess_everywhere") for each in (user, colleague)
+        allow(account, "open_emergencyaccess", "open_emergencyaccess_everywhere") for account in (user, colleague)
     )
     return SimpleNamespace(user=user, colleague=colleague, patient=patient.pk, other=other.pk)
 
 
-def arrange(scene: SimpleNamespace, emergency: str) -> str:
-    """Make the emergency, and return its id where it lets in."""
+def open_emergency_for(scene: SimpleNamespace, emergency: str) -> str:
+    """Open the emergency, and return its id if it grants access."""
     EmergencyAccess.objects.all().delete()
     if emergency == "none":
         return ""
-    whose = scene.colleague if emergency == "of a colleague" else scene.user
-    what = {"for everything": "*", "for another patient": f"Patient/{scene.other}"}
-    taken = "portal.view_letter" if emergency == "of another permission" else PERMISSION
-    long_ago = clock.now() - timedelta(hours=2) if emergency == "over" else clock.now()
-    row = opened(whose, what.get(emergency, f"Patient/{scene.patient}"), permissions=[taken], now=long_ago)
+    owner = scene.colleague if emergency == "of a colleague" else scene.user
+    resources = {"for everything": "*", "for another patient": f"Patient/{scene.other}"}
+    permission = "portal.view_letter" if emergency == "of another permission" else PERMISSION
+    opened_at = clock.now() - timedelta(hours=2) if emergency == "expired" else clock.now()
+    row = opened(owner, resources.get(emergency, f"Patient/{scene.patient}"), permissions=[permission], now=opened_at)
     if emergency == "closed":
-        close_emergencies([row.pk], CloseReason.CLOSED, origin=actor(whose).origin, now=clock.now())
-    return str(row.pk) if emergency in LETS_IN else ""
+        close_emergencies([row.pk], CloseReason.CLOSED, origin=actor(owner).origin, now=clock.now())
+    return str(row.pk) if emergency in GRANTING else ""
 
 
 @pytest.mark.parametrize(("role", "emergency"), list(product(ROLES, EMERGENCIES)))
-def test_matrix(role: str, emergency: str, scene: SimpleNamespace, rf: Any) -> None:
-    mark = arrange(scene, emergency)
+def test_authorize_follows_the_rules_for_each_combination(
+    role: str, emergency: str, scene: SimpleNamespace, rf: Any
+) -> None:
+    emergency_id = open_emergency_for(scene, emergency)
     HELD.clear()
     HELD.update(
         {"nurse of the ward": {(scene.user.pk, scene.patient)}, "visitor": set()}.get(
@@ -128,21 +130,21 @@ def test_matrix(role: str, emergency: str, scene: SimpleNamespace, rf: Any) -> N
         reason = expected(role, acr, stated, emergency)
         assert (response.content == b"the chart") == (reason == ""), (acr, stated)
         (event,) = AuditEvent.objects.exclude(pk__in=before)
-        wanted = ("access.denied", "failure") if reason else ("access.granted", "success")
-        assert (event.action, event.outcome, event.reason) == (*wanted, reason), (acr, stated)
-        is_by_emergency = bool(mark) and role in {"nurse of another ward", "visitor"}
-        assert mark in event.detail if is_by_emergency else event.detail == "{}", (acr, stated, event.detail)
+        expected_event = ("access.denied", "failure") if reason else ("access.granted", "success")
+        assert (event.action, event.outcome, event.reason) == (*expected_event, reason), (acr, stated)
+        is_by_emergency = bool(emergency_id) and role in {"nurse of another ward", "visitor"}
+        assert emergency_id in event.detail if is_by_emergency else event.detail == "{}", (acr, stated, event.detail)
 
 
 @pytest.mark.parametrize("emergency", EMERGENCIES)
 @pytest.mark.parametrize("purpose", STATED)
-def test_empty_policy_refuses_everybody(emergency: str, purpose: str, scene: SimpleNamespace) -> None:
-    arrange(scene, emergency)
-    given: dict[str, Any] = {"resource": f"Patient/{scene.patient}", "find_object": None, "now": clock.now()}
-    assert authorize(actor(scene.user), AccessPolicy(), purpose=purpose, **given) == "permission_missing"
-    only = AccessPolicy(permission=PERMISSION)
-    assert authorize(actor(scene.user), only, purpose=purpose, **given) is not None
+def test_empty_policy_refuses_every_actor(emergency: str, purpose: str, scene: SimpleNamespace) -> None:
+    open_emergency_for(scene, emergency)
+    arguments: dict[str, Any] = {"resource": f"Patient/{scene.patient}", "find_object": None, "now": clock.now()}
+    assert authorize(actor(scene.user), AccessPolicy(), purpose=purpose, **arguments) == "permission_missing"
+    without_purposes = AccessPolicy(permission=PERMISSION)
+    assert authorize(actor(scene.user), without_purposes, purpose=purpose, **arguments) is not None
     HELD.add((scene.user.pk, None))
-    assert authorize(actor(scene.user), only, purpose=purpose, **given) is not None
-    whole = AccessPolicy(permission=PERMISSION, purposes=frozenset({"TREAT"}))
-    assert authorize(actor(scene.user), whole, purpose="TREAT", **given) is None
+    assert authorize(actor(scene.user), without_purposes, purpose=purpose, **arguments) is not None
+    complete = AccessPolicy(permission=PERMISSION, purposes=frozenset({"TREAT"}))
+    assert authorize(actor(scene.user), complete, purpose="TREAT", **arguments) is None

@@ -1,4 +1,4 @@
-"""Object-level permissions as projects have them: django-guardian and rules, and the how-to page with each."""
+"""Object permissions of django-guardian and rules, with the views of the how-to page."""
 
 import re
 import sys
@@ -25,7 +25,7 @@ Assign = Callable[[Any, Any], None]
 
 @pytest.fixture(autouse=True)
 def _hospital(settings: Any) -> Iterator[None]:
-    """Serve the views of the page as they stand in it."""
+    """Serve the views of the how-to page."""
     hospital = ModuleType("hospital_guarded")
     exec("\n".join(re.findall(r"<!-- tested: \w+ -->\n```python\n(.*?)```", PAGE, re.DOTALL)), vars(hospital))
     vars(hospital)["urlpatterns"] = [
@@ -44,7 +44,7 @@ def _hospital(settings: Any) -> Iterator[None]:
 
 @pytest.fixture
 def with_guardian(settings: Any, transactional_db: None) -> Iterator[Assign]:
-    """Install django-guardian for one test, without its user for everybody."""
+    """Install django-guardian for one test, without its anonymous user."""
     known = set(registry.registered_checks)
     settings.ANONYMOUS_USER_NAME = None
     settings.GUARDIAN_MONKEY_PATCH_USER = settings.GUARDIAN_MONKEY_PATCH_GROUP = False
@@ -60,7 +60,7 @@ def with_guardian(settings: Any, transactional_db: None) -> Iterator[Assign]:
     with connection.schema_editor() as editor:
         for model in models:
             editor.delete_model(model)
-    # Its own system check outlives it otherwise, for all tests of this process.
+    # Otherwise its system check stays registered for all tests of this process.
     registry.registered_checks = known
 
 
@@ -73,13 +73,13 @@ def with_rules(settings: Any) -> Iterator[Assign]:
     rules.remove_perm("auth.view_user")
 
 
-@pytest.mark.parametrize("fitted", ["with_guardian", "with_rules"])
-def test_page_goes_as_it_says(
-    fitted: str,
+@pytest.mark.parametrize("backend_fixture", ["with_guardian", "with_rules"])
+def test_views_of_the_page_check_object_permissions(
+    backend_fixture: str,
     sign_in: Callable[[], SignedIn],  # noqa: F811 -- the fixture
     request: pytest.FixtureRequest,
 ) -> None:
-    assign = request.getfixturevalue(fitted)
+    assign = request.getfixturevalue(backend_fixture)
     users = get_user_model()._default_manager
     patient, other = (users.create_user(username=name) for name in ("patient", "other"))
     clinician = sign_in()

@@ -1,4 +1,4 @@
-"""How surely and how lately somebody was known: the rule, what may be declared, and the page of the manual."""
+"""Assurance: the rule, its declaration, and the how-to page."""
 
 import re
 from datetime import UTC, datetime, timedelta
@@ -29,7 +29,7 @@ from django_phi_oidc.errors import DeclarationInvalid
 
 NOW = datetime(2026, 11, 25, 12, 0, tzinfo=UTC)
 FIVE = timedelta(minutes=5)
-MANUAL = (Path(__file__).resolve().parents[3] / "docs" / "how-to" / "require-assurance.md").read_text()
+HOW_TO = (Path(__file__).resolve().parents[3] / "docs" / "how-to" / "require-assurance.md").read_text()
 
 
 @pytest.mark.parametrize(
@@ -51,31 +51,31 @@ MANUAL = (Path(__file__).resolve().parents[3] / "docs" / "how-to" / "require-ass
         (Assurance(acr=("b",), max_age=FIVE), "b", None, "auth_time_missing"),
     ],
 )
-def test_refuse_assurance(assurance: Assurance, acr: str, age: timedelta | None, code: str | None) -> None:
+def test_assurance_rule(assurance: Assurance, acr: str, age: timedelta | None, code: str | None) -> None:
     auth_time = None if age is None else NOW - age
     assert find_assurance_refusal(assurance, acr=acr, auth_time=auth_time, now=NOW) == code
 
 
-def test_too_weak_comes_after_every_other_rule_and_an_emergency_states_its_own_purpose() -> None:
+def test_assurance_is_the_last_rule_and_emergency_purpose_is_accepted() -> None:
     policy = AccessPolicy(permission="portal.view", purposes=frozenset({"TREAT"}))
-    given: dict[str, Any] = {
+    arguments: dict[str, Any] = {
         "has_session": True,
         "resource": "Patient/7",
         "is_permitted": True,
         "stated_purpose": "TREAT",
         "assurance_refusal": "acr_insufficient",
     }
-    assert find_access_refusal(policy, **given) == "acr_insufficient"
-    assert find_access_refusal(policy, **{**given, "assurance_refusal": None}) is None
-    assert find_access_refusal(policy, **{**given, "is_permitted": False}) == "permission_missing"
-    assert find_access_refusal(policy, **{**given, "stated_purpose": "HMARKT"}) == "purpose_not_declared"
-    emergency = {**given, "assurance_refusal": None, "stated_purpose": "ETREAT"}
+    assert find_access_refusal(policy, **arguments) == "acr_insufficient"
+    assert find_access_refusal(policy, **{**arguments, "assurance_refusal": None}) is None
+    assert find_access_refusal(policy, **{**arguments, "is_permitted": False}) == "permission_missing"
+    assert find_access_refusal(policy, **{**arguments, "stated_purpose": "HMARKT"}) == "purpose_not_declared"
+    emergency = {**arguments, "assurance_refusal": None, "stated_purpose": "ETREAT"}
     assert find_access_refusal(policy, **emergency) == "purpose_not_declared"
     assert find_access_refusal(policy, **emergency, emergency_purpose="ETREAT") is None
 
 
-WRONG: dict[str, dict[str, Any]] = {
-    "one text": {"acr": "one text"},
+INVALID: dict[str, dict[str, Any]] = {
+    "a string": {"acr": "a string"},
     "two values in one": {"acr": ["two values"]},
     "a quote": {"acr": ['a"quote']},
     "a backslash": {"acr": ["a\\backslash"]},
@@ -85,18 +85,18 @@ WRONG: dict[str, dict[str, Any]] = {
     "null": {"acr": None},
     "seconds": {"max_age": 300},
     "less than a minute": {"max_age": timedelta(seconds=59)},
-    "no time": {"max_age": timedelta(0)},
-    "a time in words": {"max_age": "5m"},
+    "a zero max_age": {"max_age": timedelta(0)},
+    "a string for max_age": {"max_age": "5m"},
 }
 
 
-@pytest.mark.parametrize("changed", WRONG.values(), ids=WRONG)
-def test_declaration_with_one_thing_wrong_is_refused_when_the_view_is_made(changed: dict[str, Any]) -> None:
+@pytest.mark.parametrize("changed", INVALID.values(), ids=INVALID)
+def test_invalid_declaration_is_refused_at_decoration(changed: dict[str, Any]) -> None:
     good = {"acr": ["urn:example:loa:3"], "max_age": timedelta(minutes=1)}
-    whole = {"purpose": "TREAT", "resource": lambda request: "Patient/7", "permission": "portal.view"}
+    access = {"purpose": "TREAT", "resource": lambda request: "Patient/7", "permission": "portal.view"}
     require_assurance(**good)  # type: ignore[arg-type]
-    phi_access(**whole, **good)  # type: ignore[arg-type]
-    for make in (require_assurance, lambda **given: phi_access(**whole, **given), parse_assurance):
+    phi_access(**access, **good)  # type: ignore[arg-type]
+    for make in (require_assurance, lambda **arguments: phi_access(**access, **arguments), parse_assurance):
         with pytest.raises(DeclarationInvalid):
             make(**{**good, **changed})  # type: ignore[operator]
 
@@ -112,7 +112,7 @@ class Chart(PHIAccessMixin, View):
         return "Patient/7"
 
 
-def test_guard_that_asks_for_nothing_is_refused() -> None:
+def test_empty_assurance_is_refused() -> None:
     assert parse_assurance(acr=(), max_age=None) == Assurance()
     for make in (parse_required_assurance, require_assurance):
         with pytest.raises(DeclarationInvalid, match="missing"):
@@ -122,14 +122,14 @@ def test_guard_that_asks_for_nothing_is_refused() -> None:
         type("Wrong", (Strong,), {"acr": ()}).as_view()  # type: ignore[attr-defined]
 
 
-def test_class_with_both_mixins_is_refused_since_one_would_be_lost() -> None:
+def test_class_with_both_mixins_is_refused() -> None:
     Chart.as_view()
     assert Chart.get_access_policy().assurance == Assurance(acr=("urn:example:loa:3",))
     with pytest.raises(DeclarationInvalid, match="of its own"):
         type("Both", (AssuranceMixin, Chart), {}).as_view()  # type: ignore[attr-defined]
 
 
-def test_guard_on_a_method_is_an_error_and_no_hole(rf: Any) -> None:
+def test_guard_on_a_method_raises_type_error(rf: Any) -> None:
     class Wrong(View):
         @require_assurance(max_age=FIVE)
         def get(self, request: HttpRequest) -> Any:
@@ -139,22 +139,22 @@ def test_guard_on_a_method_is_an_error_and_no_hole(rf: Any) -> None:
         Wrong.as_view()(rf.get("/"))
 
 
-@pytest.mark.parametrize("whose", ["theirs", "another's", "nobody's"])
-def test_actor_is_known_as_surely_as_their_own_session_says(whose: str, rf: Any, django_user_model: Any) -> None:
+@pytest.mark.parametrize("session_user", ["own", "another", "anonymous"])
+def test_actor_has_the_assurance_of_their_own_session(session_user: str, rf: Any, django_user_model: Any) -> None:
     user = django_user_model(pk=7)
     request = rf.get("/")
-    request.user = AnonymousUser() if whose == "nobody's" else user
+    request.user = AnonymousUser() if session_user == "anonymous" else user
     request.session = {
         SESSION_KEY: "1c9c1a0e-6b1c-4d3e-9a57-0a5f0c5d0e11",
-        "_auth_user_id": "8" if whose == "another's" else "7",
+        "_auth_user_id": "8" if session_user == "another" else "7",
         ASSURANCE_KEY: build_assurance_entry(acr="urn:example:loa:3", auth_time=NOW),
     }
     actor = Actor.from_request(request)
-    known = ("", None) if whose == "another's" else ("urn:example:loa:3", NOW)
+    known = ("", None) if session_user == "another" else ("urn:example:loa:3", NOW)
     assert (actor.acr, actor.auth_time) == known
 
 
-def test_challenge_names_what_is_asked_for_alone() -> None:
+def test_challenge_contains_only_the_required_parameters() -> None:
     start = 'Bearer error="insufficient_user_authentication", error_description="'
     assert format_step_up_challenge(Assurance(acr=("a", "b"))).startswith(start)
     assert format_step_up_challenge(Assurance(acr=("a", "b"))).endswith(', acr_values="a b"')
@@ -184,16 +184,14 @@ def test_challenge_names_what_is_asked_for_alone() -> None:
         ("/a%3Fb%23c/", "", False, "/a%3Fb%23c/"),
     ],
 )
-def test_page_to_come_back_to_is_always_on_this_host(
-    path: str, referer: str, is_shown: bool, page: str, rf: Any
-) -> None:
+def test_return_path_is_always_on_this_host(path: str, referer: str, is_shown: bool, page: str, rf: Any) -> None:
     headers = {"Referer": referer} if referer else {}
     assert get_return_path(rf.get(path, headers=headers, secure=True), is_safe_navigation=is_shown) == page
 
 
-def test_page_of_the_manual_holds(rf: Any) -> None:
+def test_views_of_the_page_require_a_sign_in(rf: Any) -> None:
     portal = ModuleType("portal_with_assurance")
-    exec("\n".join(re.findall(r"<!-- tested: \w+ -->\n```python\n(.*?)```", MANUAL, re.DOTALL)), vars(portal))
+    exec("\n".join(re.findall(r"<!-- tested: \w+ -->\n```python\n(.*?)```", HOW_TO, re.DOTALL)), vars(portal))
     request = rf.get("/", headers={"Accept": "text/html"}, secure=True)
     request.user, request.session = AnonymousUser(), {}
     for view, kwargs in ((portal.prescribe, {}), (portal.Settings.as_view(), {}), (portal.chart, {"pk": 7})):

@@ -1,4 +1,4 @@
-"""Which rules match, and what becomes of each role that they manage."""
+"""Which rules match, and the outcome of each managed role."""
 
 from typing import Any
 
@@ -17,10 +17,10 @@ def rule(*values: Any, path: tuple[str, ...] = (), **changes: Any) -> RoleRule:
 
 
 MATCHING: dict[str, tuple[RoleRule, Any]] = {
-    "a text": (rule(), "nurse"),
+    "a string": (rule(), "nurse"),
     "one of several values": (rule("physician", "nurse"), "nurse"),
     "in a list": (rule(), ["clerk", "nurse"]),
-    "in a list beside what is no value": (rule(), [None, {"nurse": 1}, ["nurse"], "nurse"]),
+    "in a list with other types": (rule(), [None, {"nurse": 1}, ["nurse"], "nurse"]),
     "a number": (rule(7), 7),
     "a whole number as JSON may write it": (rule(7), 7.0),
     "true": (rule(True), True),
@@ -29,42 +29,42 @@ MATCHING: dict[str, tuple[RoleRule, Any]] = {
     "a member": (rule(path=("roles",)), {"roles": ["nurse"]}),
     "a member of a member": (rule(path=("portal", "roles")), {"portal": {"roles": "nurse"}}),
 }
-OTHER: dict[str, tuple[RoleRule, Any]] = {
+NOT_MATCHING: dict[str, tuple[RoleRule, Any]] = {
     "another case": (rule(), "Nurse"),
     "a space": (rule(), "nurse "),
-    "several in one text": (rule(), "clerk nurse"),
+    "several in one string": (rule(), "clerk nurse"),
     "a part": (rule(), "nurses"),
     "an empty list": (rule(), []),
     "null": (rule(), None),
     "an object": (rule(), {"nurse": True}),
     "a list in a list": (rule(), [["nurse"]]),
-    "a text for a number": (rule(7), "7"),
-    "a number for a text": (rule("7"), 7),
+    "a string for a number": (rule(7), "7"),
+    "a number for a string": (rule("7"), 7),
     "true for one": (rule(1), True),
     "one for true": (rule(True), 1),
     "zero for false": (rule(False), 0),
     "a fraction": (rule(7), 7.5),
     "not a number": (rule(7), float("nan")),
     "no path to a member": (rule(), {"roles": "nurse"}),
-    "a path into a text": (rule(path=("roles",)), "nurse"),
+    "a path into a string": (rule(path=("roles",)), "nurse"),
     "a path into a list": (rule(path=("roles",)), [{"roles": "nurse"}]),
-    "a member that is not there": (rule(path=("portal", "roles")), {"portal": {}}),
+    "a missing member": (rule(path=("portal", "roles")), {"portal": {}}),
 }
 
 
 @pytest.mark.parametrize(("rule_", "value"), MATCHING.values(), ids=MATCHING)
-def test_matches_a_value_of_the_claim(rule_: RoleRule, value: Any) -> None:
+def test_value_of_the_claim_matches(rule_: RoleRule, value: Any) -> None:
     assert has_matching_value(rule_, {"roles": value})
     assert not has_matching_value(rule_, {"teams": value}), "another claim"
 
 
-@pytest.mark.parametrize(("rule_", "value"), OTHER.values(), ids=OTHER)
-def test_matches_nothing_that_is_merely_like_it(rule_: RoleRule, value: Any) -> None:
+@pytest.mark.parametrize(("rule_", "value"), NOT_MATCHING.values(), ids=NOT_MATCHING)
+def test_similar_value_does_not_match(rule_: RoleRule, value: Any) -> None:
     assert not has_matching_value(rule_, {"roles": value})
 
 
 @pytest.mark.parametrize(
-    ("value", "is_held", "is_there", "outcome"),
+    ("value", "is_held", "exists", "outcome"),
     [
         ("nurse", False, True, RoleOutcome.ADDED),
         ("nurse", True, True, RoleOutcome.KEPT),
@@ -74,16 +74,16 @@ def test_matches_nothing_that_is_merely_like_it(rule_: RoleRule, value: Any) -> 
         ("clerk", False, False, RoleOutcome.NOT_GRANTED),
     ],
 )
-def test_decide_gives_what_a_rule_gives_and_takes_the_rest(
-    value: str, is_held: bool, is_there: bool, outcome: RoleOutcome
+def test_granted_roles_are_added_and_others_removed(
+    value: str, is_held: bool, exists: bool, outcome: RoleOutcome
 ) -> None:
-    role, foreign = Role("group", "clinicians"), Role("group", "of somebody else's")
+    role, foreign = Role("group", "clinicians"), Role("group", "unmanaged")
     held = frozenset([foreign, *([role] if is_held else [])])
-    there = frozenset([foreign, *([role] if is_there else [])])
-    assert map_roles([rule()], {"roles": value}, held_roles=held, existing_roles=there) == {role: outcome}
+    existing = frozenset([foreign, *([role] if exists else [])])
+    assert map_roles([rule()], {"roles": value}, held_roles=held, existing_roles=existing) == {role: outcome}
 
 
-def test_decide_takes_all_when_the_claim_did_not_come() -> None:
+def test_missing_claim_removes_all_managed_roles() -> None:
     rules = [rule(is_staff=True), rule("clerk", groups=("b",))]
     held = frozenset([Role("group", "b"), Role("flag", "is_staff")])
     assert map_roles(rules, {}, held_roles=held, existing_roles=held) == {
@@ -93,14 +93,14 @@ def test_decide_takes_all_when_the_claim_did_not_come() -> None:
     }
 
 
-def test_role_that_one_of_two_rules_gives_is_given() -> None:
+def test_role_granted_by_one_of_two_rules_is_added() -> None:
     role = Role("group", "clinicians")
-    decided = map_roles(
+    outcomes = map_roles(
         [rule(), rule("physician")], {"roles": "physician"}, held_roles=frozenset(), existing_roles=frozenset([role])
     )
-    assert decided == {role: RoleOutcome.ADDED}
+    assert outcomes == {role: RoleOutcome.ADDED}
 
 
-def test_administrative_are_the_groups_that_come_with_a_flag() -> None:
+def test_administrative_groups_are_those_granted_with_a_flag() -> None:
     rules = [rule(), rule(groups=("admins",), is_superuser=True), rule(groups=("desk",), is_staff=True)]
     assert get_administrative_groups(rules) == {Role("group", "admins"), Role("group", "desk")}

@@ -123,7 +123,7 @@ def test_pages_return_503_without_the_audit_database(officer: Officer, audit_dat
             with audit_database_away():
                 answer = client.get(url)
             assert answer.status_code == 503
-            assert "Nothing is shown" in answer.content.decode()
+            assert "The audit log cannot be shown" in answer.content.decode()
             assert "no-store" in answer["Cache-Control"]
             assert str(one) not in answer.content.decode()
 
@@ -245,7 +245,7 @@ def test_invalid_filter_shows_an_error_and_no_events(name: str, officer: Officer
 def test_filter_without_matches_shows_an_empty_page(query: str, officer: Officer) -> None:
     events(3)
     page = officer("auditevent").get(f"{EVENTS}?{query}")
-    assert "No event here is what you ask for." in page.content.decode()
+    assert "No events match these filters." in page.content.decode()
     assert 'role="alert"' not in page.content.decode()
 
 
@@ -339,7 +339,7 @@ def test_unsealed_event_has_no_proof(officer: Officer) -> None:
     assert "There is no proof of this event" in answer.content.decode()
     assert [view[3] for view in recorded()] == ['{"filters":[],"page":"event"}'] * 2
     AuditUnsealed.objects.filter(event_id=one).update(refused=True)
-    assert "its MAC does not fit" in client.get(of_event(one)).content.decode()
+    assert "its MAC is invalid" in client.get(of_event(one)).content.decode()
 
 
 def test_proof_is_a_valid_file(officer: Officer) -> None:
@@ -396,7 +396,7 @@ def test_last_verification_is_on_both_lists(
 ) -> None:
     client = officer("auditevent", "auditcheckpoint")
     for url in (EVENTS, CHECKPOINTS):
-        assert "None yet" in client.get(url).content.decode()
+        assert "has not been verified yet" in client.get(url).content.decode()
     fields = {"action": Action.AUDIT_VERIFIED, "detail": detail, "outcome": outcome}
     events(1, at=NOW + timedelta(hours=1), origin=Origin(actor="the auditor"), **fields)
     events(1, at=NOW, origin=Origin(), **{**fields, "detail": {"findings": 9}})

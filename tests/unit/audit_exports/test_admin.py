@@ -157,7 +157,7 @@ def test_export_of_many_is_made_by_a_worker_and_taken_once_by_whoever_asked(offi
     assert (given.status_code, given["Location"]) == (302, page)
     (event,) = told("audit.exported")
     assert (event.resource, json.loads(event.detail)["filters"]) == (f"TrailJob/{job.pk}", ["action"])
-    assert "waits for a worker" in client.get(page).content.decode()
+    assert "waiting for a worker" in client.get(page).content.decode()
     assert "There is no file to take" in client.post(download, follow=True).content.decode()
     work_trail_jobs()
     assert "3 events." in client.get(page).content.decode()
@@ -245,9 +245,9 @@ def test_verification_has_no_file_and_a_job_that_is_none_no_page(officer: Office
     [
         ({"state": "running", "done": 5, "total": 20}, '<progress id="trail-progress" max="20" value="5">'),
         ({"state": "running", "done": 5}, "5 events so far"),
-        ({"state": "waiting", "asked_at": NOW}, "No worker has taken it yet"),
-        ({"state": "waiting", "attempts": 1, "fault": "audit_unavailable"}, "there will be another"),
-        ({"state": "failed", "attempts": 3}, "Its worker was stopped, three times."),
+        ({"state": "waiting", "asked_at": NOW}, "No worker has started it yet"),
+        ({"state": "waiting", "attempts": 1, "fault": "audit_unavailable"}, "failed and will be repeated"),
+        ({"state": "failed", "attempts": 3}, "The worker was stopped three times."),
         ({"state": "failed", "fault": "row_unreadable"}, "<code>row_unreadable</code>"),
     ],
 )

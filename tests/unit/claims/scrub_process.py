@@ -1,4 +1,4 @@
-"""A worker of its own: `scrub_due_once.py NOW BATCH`. Says "ready", waits for a line, scrubs, prints how many."""
+"""A separate worker process: `scrub_process.py NOW BATCH`. Prints "ready", waits for a line, erases, prints the sum."""
 
 import sys
 from datetime import datetime

@@ -1,4 +1,4 @@
-"""Nobody keeps a response in which something was revealed, and no error report tells of it."""
+"""Responses with revealed claims are not stored, and error reports contain no values."""
 
 import logging
 from collections.abc import Callable, Iterator
@@ -37,7 +37,7 @@ def _at_noon() -> Iterator[None]:
         yield
 
 
-def looks() -> int:
+def count_reveals() -> int:
     return AuditEvent.objects.filter(action="claim.revealed").count()
 
 
@@ -63,14 +63,14 @@ def get(path: str, person: SignedIn) -> tuple[Any, str]:
         ("astream", "async"),
     ],
 )
-def test_response_in_which_something_was_revealed_is_kept_by_nobody(
+def test_response_with_a_revealed_claim_is_not_stored(
     page: str,
     served: str,
     sign_in: SignIn,  # noqa: F811 -- the fixture
 ) -> None:
     response, body = (get_async if served == "async" else get)(f"/{page}/", sign_in())
     assert VALUE in body
-    assert looks() == 1
+    assert count_reveals() == 1
     assert response["Cache-Control"] == "no-store"
 
 
@@ -78,7 +78,7 @@ def test_response_in_which_something_was_revealed_is_kept_by_nobody(
     ("page", "served"),
     [("masked", "sync"), ("masked", "async"), ("refused", "sync"), ("refused", "async"), ("file", "sync")],
 )
-def test_response_in_which_nothing_was_revealed_is_kept_as_its_view_says(
+def test_response_without_a_revealed_claim_keeps_its_cache_control(
     page: str,
     served: str,
     sign_in: SignIn,  # noqa: F811
@@ -86,32 +86,32 @@ def test_response_in_which_nothing_was_revealed_is_kept_as_its_view_says(
     response, body = (get_async if served == "async" else get)(f"/{page}/", sign_in())
     assert response.status_code == 200
     assert VALUE not in body
-    assert looks() == 0
+    assert count_reveals() == 0
     assert response["Cache-Control"] == "public, max-age=600"
 
 
-def test_stream_to_somebody_signed_in_is_marked_whatever_it_sends(sign_in: SignIn) -> None:  # noqa: F811
-    """Its headers are gone when its code runs."""
+def test_stream_in_a_session_is_never_stored(sign_in: SignIn) -> None:  # noqa: F811
+    """Its headers are sent before its code runs."""
     assert get("/public_stream/", sign_in())[0]["Cache-Control"] == "no-store"
-    to_anybody = Client().get("/public_stream/", secure=True)
-    assert to_anybody["Cache-Control"] == "public, max-age=600"
-    assert "Vary" not in to_anybody
+    anonymous = Client().get("/public_stream/", secure=True)
+    assert anonymous["Cache-Control"] == "public, max-age=600"
+    assert "Vary" not in anonymous
 
 
 @pytest.mark.parametrize("page", ["cached", "cached_template"])
-def test_page_that_django_would_cache_is_not_cached_after_a_look(page: str, sign_in: SignIn) -> None:  # noqa: F811
+def test_page_with_a_revealed_claim_is_not_cached_by_django(page: str, sign_in: SignIn) -> None:  # noqa: F811
     for _ in range(2):
         assert VALUE in get(f"/{page}/", sign_in())[1]
     assert [page, page] == SERVED
-    assert looks() == 2
+    assert count_reveals() == 2
     for _ in range(2):
         get("/cached_public/", sign_in())
-    assert SERVED.count("cached_public") == 1, "what tells nothing is cached"
+    assert SERVED.count("cached_public") == 1, "a page without claims is cached"
 
 
 @pytest.mark.parametrize("debug", [True, False])
 @pytest.mark.parametrize("path", ["/fail/?reveal=1", "/fail_in_template/"])
-def test_error_page_after_a_look_tells_the_names_of_variables_alone(
+def test_error_page_after_a_reveal_shows_only_variable_names(
     path: str,
     debug: bool,
     settings: Any,
@@ -121,18 +121,18 @@ def test_error_page_after_a_look_tells_the_names_of_variables_alone(
     client = sign_in().client()
     client.raise_request_exception = False
     page = client.get(path)
-    assert (page.status_code, looks()) == (500, 1)
+    assert (page.status_code, count_reveals()) == (500, 1)
     assert page["Cache-Control"] == "no-store"
     assert VALUE not in page.content.decode()
     assert ("<td>request</td>" in page.content.decode()) is debug
     control = client.get("/fail/").content.decode()
-    assert ("only-a-control" in control) is debug, "without a look, an error page is Django's"
+    assert ("only-a-control" in control) is debug, "without a reveal, Django's error page is unchanged"
 
 
 @contextmanager
-def mailed_to_admins(settings: Any) -> Iterator[None]:
+def mail_to_admins(settings: Any) -> Iterator[None]:
     settings.ADMINS = ["admin@clinic.example"] if django.VERSION >= (6, 0) else [("Admin", "admin@clinic.example")]
-    # Django 6.1 asks for it.
+    # Required since Django 6.1.
     settings.MAILERS = {"default": {"BACKEND": "django.core.mail.backends.locmem.EmailBackend"}}
     handler, log = AdminEmailHandler(include_html=True), logging.getLogger("django.request")
     log.addHandler(handler)
@@ -142,33 +142,33 @@ def mailed_to_admins(settings: Any) -> Iterator[None]:
         log.removeHandler(handler)
 
 
-def test_error_report_by_mail_after_a_look_tells_no_value(settings: Any, sign_in: SignIn) -> None:  # noqa: F811
+def test_mailed_error_report_after_a_reveal_contains_no_value(settings: Any, sign_in: SignIn) -> None:  # noqa: F811
     client = sign_in().client()
     client.raise_request_exception = False
-    with mailed_to_admins(settings):
+    with mail_to_admins(settings):
         client.get("/fail/?reveal=1")
         client.get("/fail/")
     reports = [f"{message.body}{message.alternatives}" for message in mail.outbox]
     assert any("only-a-control" in report for report in reports)
-    assert sum("with 7 characters" in report for report in reports) == 2, "Django's own, and the one in HTML"
+    assert sum("with 7 characters" in report for report in reports) == 2, "in text and in HTML"
     assert not any(VALUE in report for report in reports)
 
 
-class Stricter(SafeExceptionReporterFilter):
-    """A host project's own filter."""
+class HostFilter(SafeExceptionReporterFilter):
+    """A host project's filter."""
 
-    cleansed_substitute = "gone"
+    cleansed_substitute = "removed"
 
     def get_safe_settings(self) -> dict[str, Any]:
         return {"ALL": "hidden-by-the-host"}
 
 
-def test_error_report_after_a_look_is_filtered_as_the_host_filters_it_too(
+def test_error_report_after_a_reveal_also_uses_the_hosts_filter(
     settings: Any,
     sign_in: SignIn,  # noqa: F811
 ) -> None:
     settings.DEBUG = True
-    settings.DEFAULT_EXCEPTION_REPORTER_FILTER = f"{__name__}.Stricter"
+    settings.DEFAULT_EXCEPTION_REPORTER_FILTER = f"{__name__}.HostFilter"
     get_default_exception_reporter_filter.cache_clear()
     client = sign_in().client()
     client.raise_request_exception = False
@@ -177,5 +177,5 @@ def test_error_report_after_a_look_is_filtered_as_the_host_filters_it_too(
     finally:
         get_default_exception_reporter_filter.cache_clear()
     assert "hidden-by-the-host" in page
-    assert "gone" in page
+    assert "removed" in page
     assert VALUE not in page

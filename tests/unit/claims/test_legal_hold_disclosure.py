@@ -1,4 +1,4 @@
-"""What a legal hold keeps is seen by who may, with an event for each claim, and by nobody else."""
+"""Claims on legal hold are disclosed with the permission, with an event for claim claim."""
 
 import uuid
 from collections import Counter
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "phi_
 
 @pytest.fixture
 def counsel(make_person: Callable[..., Person]) -> Person:
-    """Return somebody who may."""
+    """Return a person with the permission."""
     counsel = make_person()
     counsel.user.user_permissions.add(Permission.objects.get(codename="disclose_legalhold"))
     return counsel
@@ -32,7 +32,7 @@ def counsel(make_person: Callable[..., Person]) -> Person:
 
 @pytest.fixture
 def held(make_person: Callable[..., Person]) -> Person:
-    """Return somebody whose old address a later sign-in has replaced, under a hold."""
+    """Return a person on hold whose address a later sign-in has replaced."""
     person = make_person()
     person.store({"address": {"locality": "Bern"}})
     place_hold(person.subject.uuid, reason="Docket 26-117", until=NOW + 9 * DAY, origin=person.origin(), now=NOW)
@@ -40,38 +40,40 @@ def held(make_person: Callable[..., Person]) -> Person:
     return person
 
 
-def told() -> list[tuple[str, str, str, str]]:
-    """Return what the trail tells of looks."""
-    looks = AuditEvent.objects.filter(action__in=["access.denied", "claim.revealed"]).order_by("id")
-    return [(event.action, event.reason, event.purpose, event.detail) for event in looks]
+def list_events() -> list[tuple[str, str, str, str]]:
+    """Return the recorded disclosures."""
+    rows = AuditEvent.objects.filter(action__in=["access.denied", "claim.revealed"]).order_by("id")
+    return [(event.action, event.reason, event.purpose, event.detail) for event in rows]
 
 
-def test_who_may_sees_all_that_is_held_past_its_time_too(counsel: Person, held: Person) -> None:
+def test_disclosure_includes_expired_and_replaced_claims(counsel: Person, held: Person) -> None:
     with clock.override_clock(lambda: NOW + 3 * DAY):
         with pytest.raises(ClaimScrubbed):
             reveal(held.actor(), held.user, "address", purpose="PATRQT")
-        before = told()
-        found = disclose_held_claims(counsel.actor(), held.subject.uuid, purpose="HLEGAL")
-    assert [(each.name, each.value, each.obtained_at, each.is_expired) for each in found] == [
+        before = list_events()
+        claims = disclose_held_claims(counsel.actor(), held.subject.uuid, purpose="HLEGAL")
+    assert [(claim.name, claim.value, claim.obtained_at, claim.is_expired) for claim in claims] == [
         ("address", {"locality": "Bern"}, NOW, True),
         ("address", {"locality": "Thun"}, NOW + DAY, True),
     ]
-    assert "Bern" not in repr(found)
-    assert Counter(told()) - Counter(before) == {("claim.revealed", "legal_hold", "HLEGAL", '{"claim":"address"}'): 2}
+    assert "Bern" not in repr(claims)
+    assert Counter(list_events()) - Counter(before) == {
+        ("claim.revealed", "legal_hold", "HLEGAL", '{"claim":"address"}'): 2
+    }
 
 
-def test_claim_that_no_key_opens_is_named(counsel: Person, held: Person) -> None:
+def test_undecryptable_claim_is_listed_without_value(counsel: Person, held: Person) -> None:
     StoredClaim.objects.filter(obtained_at=NOW).update(name="birthdate")
     with clock.override_clock(lambda: NOW + DAY):
-        found = disclose_held_claims(counsel.actor(), held.subject.uuid, purpose="HLEGAL")
-    assert [(each.name, each.value, each.is_undecryptable) for each in found] == [
+        claims = disclose_held_claims(counsel.actor(), held.subject.uuid, purpose="HLEGAL")
+    assert [(claim.name, claim.value, claim.is_undecryptable) for claim in claims] == [
         ("birthdate", None, True),
         ("address", {"locality": "Thun"}, False),
     ]
 
 
 @pytest.mark.parametrize(
-    ("reason", "act"),
+    ("reason", "disclose"),
     [
         (
             "permission_missing",
@@ -92,32 +94,32 @@ def test_claim_that_no_key_opens_is_named(counsel: Person, held: Person) -> None
         ),
     ],
 )
-def test_refused_look_is_an_event_and_opens_nothing(
-    counsel: Person, held: Person, reason: str, act: Callable[[Person, Person], Any]
+def test_refused_disclosure_is_recorded(
+    counsel: Person, held: Person, reason: str, disclose: Callable[[Person, Person], Any]
 ) -> None:
-    with clock.override_clock(lambda: NOW + DAY), pytest.raises(RevealRefused) as caught:
-        act(counsel, held)
-    assert reason in str(caught.value)
-    assert [(action, why) for action, why, _, _ in told()] == [("access.denied", reason)]
+    with clock.override_clock(lambda: NOW + DAY), pytest.raises(RevealRefused) as refusal:
+        disclose(counsel, held)
+    assert reason in str(refusal.value)
+    assert [(action, code) for action, code, _, _ in list_events()] == [("access.denied", reason)]
 
 
-def test_nothing_is_seen_after_the_hold_nor_without_the_trail(counsel: Person, held: Person) -> None:
-    def look(after: timedelta) -> int:
+def test_disclosure_needs_an_active_hold_and_the_audit_log(counsel: Person, held: Person) -> None:
+    def count_claims(after: timedelta) -> int:
         with clock.override_clock(lambda: NOW + after):
             return len(disclose_held_claims(counsel.actor(), held.subject.uuid, purpose="HLEGAL"))
 
-    assert look(9 * DAY - timedelta(seconds=1)) == 2
+    assert count_claims(9 * DAY - timedelta(seconds=1)) == 2
     with pytest.raises(RevealRefused):
-        look(9 * DAY)
+        count_claims(9 * DAY)
     with audit_database_away(), pytest.raises(AuditUnavailable):
-        look(DAY)
+        count_claims(DAY)
     release_hold(held.subject.holds.get().pk, origin=counsel.origin(), now=NOW + DAY)
     with pytest.raises(RevealRefused):
-        look(DAY)
+        count_claims(DAY)
 
 
-def test_look_at_a_held_person_of_whom_nothing_is_held_is_an_event(counsel: Person, held: Person) -> None:
+def test_disclosure_without_claims_is_recorded(counsel: Person, held: Person) -> None:
     StoredClaim.objects.all().delete()
     with clock.override_clock(lambda: NOW + DAY):
         assert disclose_held_claims(counsel.actor(), held.subject.uuid, purpose="HLEGAL") == []
-    assert told() == [("claim.revealed", "legal_hold", "HLEGAL", "{}")]
+    assert list_events() == [("claim.revealed", "legal_hold", "HLEGAL", "{}")]

@@ -1,4 +1,4 @@
-"""What is asked for, kept, dropped and demanded."""
+"""Which claims are requested, kept, dropped and required."""
 
 from typing import Any
 
@@ -23,9 +23,9 @@ def declare(*names: str, **options: Any) -> dict[str, ClaimDeclaration]:
 
 
 def provider(*resource_scopes: str, **options: Any) -> ProviderDeclaration:
-    why = {"purpose": "TREAT", "basis": "the record is shown"}
+    declaration = {"purpose": "TREAT", "basis": "the record is shown"}
     raw = {"issuer": "https://op.example", "client_id": "portal", "client_secret": "s3cret", **options}
-    return parse_provider("default", {**raw, "resource_scopes": dict.fromkeys(resource_scopes, why)})
+    return parse_provider("default", {**raw, "resource_scopes": dict.fromkeys(resource_scopes, declaration)})
 
 
 # OIDC Core 5.4.
@@ -43,7 +43,7 @@ SCOPES = {
 @pytest.mark.parametrize(
     ("scope", "claim"), [(scope, name) for scope, names in SCOPES.items() for name in names.split()]
 )
-def test_scopes_for_a_standard_claim_is_its_scope_alone(scope: str, claim: str) -> None:
+def test_scope_of_a_standard_claim_is_requested(scope: str, claim: str) -> None:
     assert get_minimal_scope(declare(claim)) == f"openid {scope}"
 
 
@@ -58,12 +58,12 @@ def test_scopes_for_a_standard_claim_is_its_scope_alone(scope: str, claim: str) 
         (("family_name#ja-Kana-JP",), "openid profile"),
     ],
 )
-def test_scopes_for_several_claims_is_the_smallest_set_in_one_order(claims: tuple[str, ...], scope: str) -> None:
+def test_scopes_of_several_claims_are_minimal_and_ordered(claims: tuple[str, ...], scope: str) -> None:
     assert get_minimal_scope(declare(*claims)) == scope
     assert get_minimal_scope(declare(*reversed(claims))) == scope
 
 
-def test_ask_by_scopes_sends_no_claims_parameter() -> None:
+def test_request_by_scopes_has_no_claims_parameter() -> None:
     assert build_claims_request(declare("birthdate", "groups"), provider_declaration=provider()) == ClaimsRequest(
         scope="openid profile", claims=None
     )
@@ -72,24 +72,24 @@ def test_ask_by_scopes_sends_no_claims_parameter() -> None:
 @pytest.mark.parametrize(
     ("claims_request", "essential"), [("parameter", {"essential": True}), ("parameter_null", None)]
 )
-def test_ask_by_parameter_names_each_claim_and_no_scope_of_it(claims_request: str, essential: Any) -> None:
+def test_request_by_parameter_names_each_claim_without_its_scope(claims_request: str, essential: Any) -> None:
     """OIDC Core 5.5, 5.5.1."""
     declared = {**declare("birthdate", "family_name#ja-Kana-JP", "groups"), **declare("address", essential=True)}
-    asked = build_claims_request(declared, provider_declaration=provider(claims_request=claims_request))
-    assert asked.scope == "openid"
-    assert asked.claims == {
+    request = build_claims_request(declared, provider_declaration=provider(claims_request=claims_request))
+    assert request.scope == "openid"
+    assert request.claims == {
         "userinfo": {"birthdate": None, "family_name#ja-Kana-JP": None, "groups": None, "address": essential}
     }
 
 
 @pytest.mark.parametrize("claims_request", ["parameter", "parameter_null"])
-def test_ask_by_parameter_for_claims_of_the_protocol_asks_for_nothing(claims_request: str) -> None:
-    asking = provider(claims_request=claims_request)
-    assert build_claims_request(declare(*PROTOCOL_CLAIMS), provider_declaration=asking) == ClaimsRequest(
+def test_request_by_parameter_omits_protocol_claims(claims_request: str) -> None:
+    declaration = provider(claims_request=claims_request)
+    assert build_claims_request(declare(*PROTOCOL_CLAIMS), provider_declaration=declaration) == ClaimsRequest(
         scope="openid", claims=None
     )
-    assert build_claims_request({}, provider_declaration=asking).claims is None
-    mixed = build_claims_request(declare("sub", "birthdate"), provider_declaration=asking)
+    assert build_claims_request({}, provider_declaration=declaration).claims is None
+    mixed = build_claims_request(declare("sub", "birthdate"), provider_declaration=declaration)
     assert mixed.claims == {"userinfo": {"birthdate": None}}
 
 
@@ -100,12 +100,12 @@ def test_ask_by_parameter_for_claims_of_the_protocol_asks_for_nothing(claims_req
         ("parameter", "openid patient/*.read profile offline_access"),
     ],
 )
-def test_ask_for_resource_scopes_behind_the_others_and_each_once(claims_request: str, scope: str) -> None:
-    asking = provider("patient/*.read", "profile", "offline_access", claims_request=claims_request)
-    assert build_claims_request(declare("name", "email"), provider_declaration=asking).scope == scope
+def test_resource_scopes_follow_the_others_once(claims_request: str, scope: str) -> None:
+    declaration = provider("patient/*.read", "profile", "offline_access", claims_request=claims_request)
+    assert build_claims_request(declare("name", "email"), provider_declaration=declaration).scope == scope
 
 
-def test_minimize_parts_declared_from_undeclared_and_leaves_the_protocol_out() -> None:
+def test_minimize_separates_declared_and_undeclared_claims() -> None:
     received = {
         "iss": "https://op",
         "sub": "248",
@@ -133,21 +133,21 @@ def test_minimize_parts_declared_from_undeclared_and_leaves_the_protocol_out() -
 
 
 @pytest.mark.parametrize("value", [None, "", "  ", [], {}], ids=repr)
-def test_minimize_of_an_empty_value_neither_keeps_nor_drops(value: Any) -> None:
+def test_empty_value_is_neither_kept_nor_dropped(value: Any) -> None:
     minimized = minimize({"birthdate": value, "ssn": value}, declare("birthdate"))
     assert (minimized.kept, minimized.undeclared_claims) == ({}, ())
 
 
 @pytest.mark.parametrize("value", [False, 0, 0.0, "0", ["a"], {"a": None}, [None]], ids=repr)
-def test_minimize_of_a_value_that_only_looks_empty_keeps_it(value: Any) -> None:
+def test_falsy_value_is_kept(value: Any) -> None:
     assert minimize({"email_verified": value}, declare("email_verified")).kept == {"email_verified": value}
 
 
-def test_minimize_of_a_declared_protocol_claim_keeps_nothing() -> None:
+def test_declared_protocol_claim_is_not_kept() -> None:
     assert minimize({"sub": "248"}, declare("sub")).kept == {}
 
 
-def test_minimize_of_a_name_with_a_language_takes_it_for_another_claim() -> None:
+def test_name_with_a_language_tag_is_a_separate_claim() -> None:
     minimized = minimize({"name#de": "Erika", "name": "Erica"}, declare("name"))
     assert (minimized.kept, minimized.undeclared_claims) == ({"name": "Erica"}, ("name#de",))
 
@@ -160,12 +160,12 @@ ADDRESS = {
 }
 
 
-def test_minimize_of_an_object_keeps_all_of_it_with_its_types() -> None:
+def test_object_is_kept_with_its_types() -> None:
     minimized = minimize({"address": ADDRESS}, declare("address"))
     assert (minimized.kept, minimized.undeclared_claims) == ({"address": ADDRESS}, ())
 
 
-def test_minimize_of_declared_members_keeps_these_and_names_the_others() -> None:
+def test_only_declared_members_are_kept() -> None:
     declared = declare("address", members=("country", "geo", "region"))
     minimized = minimize({"address": {**ADDRESS, "formatted": " "}}, declared)
     assert minimized.kept == {"address": {"country": "SE", "geo": ADDRESS["geo"]}}
@@ -174,7 +174,7 @@ def test_minimize_of_declared_members_keeps_these_and_names_the_others() -> None
 
 
 @pytest.mark.parametrize("value", ["SE", 7, True, ["country"], [{"country": "SE"}]], ids=repr)
-def test_minimize_of_declared_members_of_what_is_no_object_keeps_nothing(value: Any) -> None:
+def test_declared_members_of_a_non_object_are_not_kept(value: Any) -> None:
     declared = declare("address", members=["country"], essential=True)
     minimized = minimize({"address": value}, declared)
     assert (minimized.kept, minimized.undeclared_claims) == ({}, ("address",))
@@ -183,7 +183,7 @@ def test_minimize_of_declared_members_of_what_is_no_object_keeps_nothing(value: 
     validate_essential_claims(minimize({"address": {"country": "SE"}}, declared).kept, declared)
 
 
-def test_minimize_of_an_object_without_any_declared_member_is_a_claim_that_did_not_come() -> None:
+def test_object_without_declared_members_counts_as_missing() -> None:
     declared = declare("address", members=["region"], essential=True)
     minimized = minimize({"address": {"country": "SE", "region": ""}}, declared)
     assert (minimized.kept, minimized.undeclared_claims) == ({}, ("address.country",))
@@ -191,7 +191,7 @@ def test_minimize_of_an_object_without_any_declared_member_is_a_claim_that_did_n
         validate_essential_claims(minimized.kept, declared)
 
 
-def test_minimize_of_claims_by_reference_drops_the_references_and_takes_their_claims_for_missing() -> None:
+def test_claims_by_reference_count_as_missing() -> None:
     """OIDC Core 5.6.2."""
     declared = declare("address", "birthdate", essential=True)
     received = {
@@ -213,12 +213,12 @@ def test_minimize_of_claims_by_reference_drops_the_references_and_takes_their_cl
     validate_essential_claims(by_value.kept, declared)
 
 
-def test_minimized_shows_no_value() -> None:
+def test_repr_of_minimized_claims_shows_no_value() -> None:
     assert "1990" not in repr(minimize({"birthdate": "1990-05-17"}, declare("birthdate")))
 
 
 @pytest.mark.parametrize("kept", [{}, {"address": None}, {"address": {}}, {"birthdate": "1990-05-17"}], ids=repr)
-def test_require_essential_without_it_raises_claim_missing(kept: dict[str, Any]) -> None:
+def test_missing_essential_claim_raises_claim_missing(kept: dict[str, Any]) -> None:
     declared = {**declare("address", essential=True), **declare("birthdate")}
     validate_essential_claims({"address": {"locality": "Bern"}}, declared)
     with pytest.raises(ClaimMissing, match="address") as refused:
@@ -237,10 +237,10 @@ def test_require_essential_without_it_raises_claim_missing(kept: dict[str, Any])
     ],
     ids=repr,
 )
-def test_needs_userinfo_says_whether_a_declared_claim_is_missing(received: dict[str, Any], *, needed: bool) -> None:
+def test_userinfo_is_needed_if_a_declared_claim_is_missing(received: dict[str, Any], *, needed: bool) -> None:
     assert needs_userinfo(received, declare("birthdate", "email_verified")) is needed
 
 
-def test_needs_userinfo_without_declared_claims_is_false() -> None:
+def test_userinfo_is_not_needed_without_declared_claims() -> None:
     assert needs_userinfo({}, {}) is False
     assert needs_userinfo({}, declare("acr")) is False

@@ -1,4 +1,4 @@
-"""A retention key goes when no claim needs it, and then no backup can be read."""
+"""A retention key is destroyed when no claim needs it; then claims in backups cannot be decrypted."""
 
 import random
 import threading
@@ -49,45 +49,41 @@ def keys(tmp_path: Path, settings: Any) -> RetentionKeyFolder:
     return RetentionKeyFolder(tmp_path)
 
 
-def test_without_retention_keys_nothing_is_asked_and_none_is_made(make_person: Callable[..., Person]) -> None:
+def test_disabled_retention_keys_are_neither_created_nor_destroyed(make_person: Callable[..., Person]) -> None:
     make_person().store({"address": "Bern"})
     assert StoredClaim.objects.get().bucket == ""
     assert destroy_unused_keys(now=NOW + 10 * DAY) == []
 
 
-def test_key_is_destroyed_when_its_day_is_over_and_no_claim_bears_it(
-    keys: RetentionKeyFolder, make_person: Callable[..., Person]
-) -> None:
+def test_unused_key_is_destroyed_after_its_day(keys: RetentionKeyFolder, make_person: Callable[..., Person]) -> None:
     person = make_person()
     person.store({"birthdate": "1990-05-17", "address": "Bern"})
     with transaction.atomic():
         scrub_sessions([person.session_id], origin=person.origin(), now=NOW)
     assert destroy_unused_keys(now=MIDNIGHT + DESTRUCTION_MARGIN - timedelta(microseconds=1)) == [], (
-        "another may come on this day"
+        "another claim may be stored on this day"
     )
     assert destroy_unused_keys(now=MIDNIGHT + DESTRUCTION_MARGIN) == [SESSION]
     assert keys.names() == [ONE_DAY]
     assert scrub_due_claims(now=NOW + DAY) == 1
     assert destroy_unused_keys(now=NOW + DAY) == [ONE_DAY]
     assert destroy_unused_keys(now=NOW + DAY) == []
-    told = AuditEvent.objects.filter(action="retention.key_destroyed").order_by("id")
-    assert [event.detail for event in told] == [f'{{"bucket":"{SESSION}"}}', f'{{"bucket":"{ONE_DAY}"}}']
+    events = AuditEvent.objects.filter(action="retention.key_destroyed").order_by("id")
+    assert [event.detail for event in events] == [f'{{"bucket":"{SESSION}"}}', f'{{"bucket":"{ONE_DAY}"}}']
 
 
-def test_margin_is_longer_than_any_sign_in_and_shorter_than_a_day() -> None:
-    """Spec: the last claim of a day is committed minutes after it, and a key that lives on for days is no erasure."""
+def test_margin_is_longer_than_a_sign_in_and_shorter_than_a_day() -> None:
+    """The last claim of a day is committed minutes after it, and a key must not survive for days."""
     assert timedelta(minutes=30) <= DESTRUCTION_MARGIN < DAY
 
 
-def test_key_of_a_hold_is_destroyed_after_it_and_one_of_an_unknown_hold_is_not(
-    keys: RetentionKeyFolder, make_person: Callable[..., Person]
-) -> None:
+def test_key_of_an_ended_hold_is_destroyed(keys: RetentionKeyFolder, make_person: Callable[..., Person]) -> None:
     person, unknown = make_person(), retention_keys.hold_key_name(uuid.uuid4().hex)
     keys.create(unknown)
     person.store({"address": "Bern"})
     hold = place_hold(person.subject.uuid, reason="Docket 26-117", until=None, origin=person.origin(), now=NOW)
     name = retention_keys.hold_key_name(hold.pk.hex)
-    assert destroy_unused_keys(now=NOW + 10 * DAY) == [ONE_DAY], "nobody bears it any more"
+    assert destroy_unused_keys(now=NOW + 10 * DAY) == [ONE_DAY], "no claim uses it any more"
     release_hold(hold.pk, origin=person.origin(), now=NOW)
     assert destroy_unused_keys(now=NOW) == [name]
     assert keys.names() == [ONE_DAY, unknown]
@@ -98,10 +94,10 @@ def test_key_of_a_hold_is_destroyed_after_it_and_one_of_an_unknown_hold_is_not(
     person.subject.delete()
     assert LegalHold.objects.get().subject is None
     keys.create(name)
-    assert destroy_unused_keys(now=NOW) == [name], "of a hold whose person is gone, too"
+    assert destroy_unused_keys(now=NOW) == [name], "also for a hold of an erased person"
 
 
-def test_key_of_a_hold_that_was_rolled_back_is_destroyed_when_nobody_can_be_placing_it(
+def test_key_of_a_rolled_back_hold_is_destroyed_after_the_margin(
     keys: RetentionKeyFolder, make_person: Callable[..., Person]
 ) -> None:
     person = make_person()
@@ -115,34 +111,32 @@ def test_key_of_a_hold_that_was_rolled_back_is_destroyed_when_nobody_can_be_plac
 
 
 @pytest.mark.postgresql
-def test_key_of_a_hold_that_ends_during_a_sign_in_outlives_it(
+def test_key_of_a_hold_that_ends_during_a_sign_in_is_kept(
     keys: RetentionKeyFolder, make_person: Callable[..., Person]
 ) -> None:
     person, until, second = make_person(), NOW + DAY, timedelta(seconds=1)
     hold = place_hold(person.subject.uuid, reason="Docket 26-117", until=until, origin=person.origin(), now=NOW)
-    stored, go_on = threading.Event(), threading.Event()
+    stored, resume = threading.Event(), threading.Event()
 
     def sign_in() -> None:
         with transaction.atomic():
             person.store({"address": "Bern"}, now=until - second)
             stored.set()
-            go_on.wait(10)
+            resume.wait(10)
         connections.close_all()
 
     with ThreadPoolExecutor(1) as pool:
-        guest = pool.submit(sign_in)
+        future = pool.submit(sign_in)
         assert stored.wait(10)
         assert destroy_unused_keys(now=until + second) == []
-        go_on.set()
-        guest.result(10)
-    assert _open(StoredClaim.objects.get()) == '"Bern"'
+        resume.set()
+        future.result(10)
+    assert _decrypt(StoredClaim.objects.get()) == '"Bern"'
     scrub_due_claims(now=until + DAY)
     assert destroy_unused_keys(now=until + DESTRUCTION_MARGIN) == [retention_keys.hold_key_name(hold.pk.hex)]
 
 
-def test_nothing_is_destroyed_that_the_trail_does_not_tell_of(
-    keys: RetentionKeyFolder, make_person: Callable[..., Person]
-) -> None:
+def test_no_key_is_destroyed_without_its_event(keys: RetentionKeyFolder, make_person: Callable[..., Person]) -> None:
     make_person().store({"birthdate": "1990-05-17"})
     StoredClaim.objects.all().delete()
     with audit_database_away(), pytest.raises(AuditUnavailable):
@@ -151,31 +145,31 @@ def test_nothing_is_destroyed_that_the_trail_does_not_tell_of(
     assert destroy_unused_keys(now=NOW + 2 * DAY) == [SESSION]
 
 
-def test_keys_that_can_not_be_reached_keep_the_claims_from_nothing(
+def test_unavailable_keys_do_not_prevent_erasure(
     keys: RetentionKeyFolder, make_person: Callable[..., Person], settings: Any, tmp_path: Path
 ) -> None:
     person = make_person()
     person.store({"address": "Bern"})
-    declared = settings.PHI_OIDC
-    settings.PHI_OIDC = {**declared, "RETENTION_KEYS": tmp_path / "away"}
+    original = settings.PHI_OIDC
+    settings.PHI_OIDC = {**original, "RETENTION_KEYS": tmp_path / "missing"}
     with pytest.raises(KeyMissing):
         person.store({"address": "Thun"}, now=NOW + DAY)
     with clock.override_clock(lambda: NOW), pytest.raises(Undecryptable):
         reveal(person.actor(), person.user, "address", purpose="PATRQT")
     with clock.override_clock(lambda: NOW + DAY), pytest.raises(KeyMissing):
         tasks.scrub()
-    assert not StoredClaim.objects.exists(), "it is erased all the same"
-    settings.PHI_OIDC = {**declared, "RETENTION_KEYS": "no folder"}
+    assert not StoredClaim.objects.exists(), "the claim is erased anyway"
+    settings.PHI_OIDC = {**original, "RETENTION_KEYS": "no folder"}
     with pytest.raises(ImproperlyConfigured):
         tasks.scrub()
-    settings.PHI_OIDC = declared
+    settings.PHI_OIDC = original
     with clock.override_clock(lambda: NOW + DAY):
         tasks.scrub()
     assert keys.names() == []
 
 
 @pytest.mark.parametrize("is_used", [True, False], ids=["with retention keys", "without"])
-def test_restored_backup_can_be_read_unless_its_keys_have_lapsed(
+def test_restored_backup_is_undecryptable_after_key_destruction(
     make_person: Callable[..., Person], settings: Any, tmp_path: Path, is_used: bool
 ) -> None:
     if is_used:
@@ -191,8 +185,8 @@ def test_restored_backup_can_be_read_unless_its_keys_have_lapsed(
         flush()
     assert not StoredClaim.objects.exists()
     restore(tmp_path / "backup")
-    assert StoredClaim.objects.count() == 2, "they are here again"
-    values = [_open(row) for row in StoredClaim.objects.order_by("name")]
+    assert StoredClaim.objects.count() == 2, "the claims are restored"
+    values = [_decrypt(row) for row in StoredClaim.objects.order_by("name")]
     assert values == ([None, None] if is_used else ['{"locality": "Bern"}', '"1990-05-17"'])
     with clock.override_clock(lambda: NOW):
         if is_used:
@@ -201,13 +195,13 @@ def test_restored_backup_can_be_read_unless_its_keys_have_lapsed(
         else:
             assert reveal(person.actor(), person.user, "address", purpose="PATRQT") == {"locality": "Bern"}
     seal_now(at=NOW + 2 * DAY)
-    tally = VerificationSummary()
-    assert list(verify_log(keys=[KEY.public_key()], now=NOW + 2 * DAY, summary=tally)) == []
+    summary = VerificationSummary()
+    assert list(verify_log(keys=[KEY.public_key()], now=NOW + 2 * DAY, summary=summary)) == []
     assert AuditEvent.objects.filter(action="retention.key_destroyed").count() == (2 if is_used else 0)
-    assert tally.tree_size == AuditEvent.objects.count() > 2
+    assert summary.tree_size == AuditEvent.objects.count() > 2
 
 
-def _open(row: StoredClaim) -> str | None:
+def _decrypt(row: StoredClaim) -> str | None:
     field: SealedTextField = StoredClaim._meta.get_field("value")
     try:
         return field.decrypt(row)
@@ -215,65 +209,63 @@ def _open(row: StoredClaim) -> str | None:
         return None
 
 
-def test_no_key_of_a_living_claim_is_destroyed_whatever_goes_on_beside_it(
+def test_no_key_in_use_is_destroyed_under_concurrency(
     keys: RetentionKeyFolder, make_person: Callable[..., Person]
 ) -> None:
-    """Sign-ins, ends, holds, releases, scrubs and destructions, days on end, in several threads."""
+    """Sign-ins, session ends, holds, releases, erasures and key destruction over many days, in several threads."""
     people = [make_person() for _ in range(6)]
     today = [NOW]
-    over = threading.Event()
-    # Half a day passes between what they do: nothing that a person does lasts longer than MARGIN.
-    doing = [threading.Lock(), threading.Lock()]
+    is_done = threading.Event()
+    # The clock advances by half a day between actions, never during one: no action exceeds DESTRUCTION_MARGIN.
+    locks = [threading.Lock(), threading.Lock()]
 
     def now() -> datetime:
         return today[0]
 
-    def live(seed: int) -> int:
-        chance, done = random.Random(seed), 0
-        while not over.wait(0.002):
-            person, session = chance.choice(people[seed::2]), uuid.uuid4()
-            with doing[seed]:
+    def use_claims(seed: int) -> int:
+        rng, rounds = random.Random(seed), 0
+        while not is_done.wait(0.002):
+            person, session = rng.choice(people[seed::2]), uuid.uuid4()
+            with locks[seed]:
                 person.store({"birthdate": "1990-05-17", "address": "Bern"}, session_id=session, now=now())
-            if chance.random() < 0.5:
-                with doing[seed]:
+            if rng.random() < 0.5:
+                with locks[seed]:
                     hold = place_hold(person.subject.uuid, reason="x", until=None, origin=person.origin(), now=now())
                 if person not in people[:2]:
-                    with doing[seed]:
+                    with locks[seed]:
                         release_hold(hold.pk, origin=person.origin(), now=now())
-            if chance.random() < 0.7:
-                with doing[seed], transaction.atomic():
+            if rng.random() < 0.7:
+                with locks[seed], transaction.atomic():
                     scrub_sessions([session], origin=person.origin(), now=now())
-            done += 1
+            rounds += 1
         connections.close_all()
-        return done
+        return rounds
 
-    def sweep() -> int:
+    def erase_and_destroy() -> int:
         destroyed = 0
         try:
             for _ in range(30):
                 scrub_due_claims(now=now())
                 destroyed += len(destroy_unused_keys(now=now()))
-                with doing[0], doing[1]:
+                with locks[0], locks[1]:
                     today[0] += DAY / 2
-                over.wait(0.02)
+                is_done.wait(0.02)
         finally:
-            over.set()
+            is_done.set()
             connections.close_all()
         return destroyed
 
     with ThreadPoolExecutor(3) as pool:
-        lives = [pool.submit(live, seed) for seed in range(2)]
-        destroyed = pool.submit(sweep).result(120)
-        assert all(each.result(120) > 10 for each in lives)
+        futures = [pool.submit(use_claims, seed) for seed in range(2)]
+        destroyed = pool.submit(erase_and_destroy).result(120)
+        assert all(future.result(120) > 10 for future in futures)
     assert destroyed > 10
     assert StoredClaim.objects.filter(held_until=None).exists()
     assert StoredClaim.objects.exclude(held_until=None).exists()
-    assert [row.pk for row in StoredClaim.objects.all() if _open(row) is None] == []
+    assert [row.pk for row in StoredClaim.objects.all() if _decrypt(row) is None] == []
 
 
-def test_keys_that_claims_bear_are_found_by_one_statement(
-    keys: RetentionKeyFolder, make_person: Callable[..., Person]
-) -> None:
+def test_keys_in_use_are_found_by_one_statement(keys: RetentionKeyFolder, make_person: Callable[..., Person]) -> None:
     person = make_person()
     for day in range(20):
         person.store({"birthdate": "1990-05-17"}, session_id=uuid.uuid4(), now=NOW + day * DAY)

@@ -1,4 +1,4 @@
-"""What is held, as the report and `phi_oidc scrub --report` tell it: in two SELECTs, and without a value."""
+"""The retention report and `phi_oidc scrub --report`: two SELECTs, no values."""
 
 import io
 import json
@@ -26,21 +26,21 @@ CANARY = "claim-canary-Bern-7c1f"
 
 
 def populate(make_person: Callable[..., Person]) -> list[Person]:
-    """Two persons with an address and a birthdate each, the second one a day later and held."""
+    """Store an address and a birthdate for two persons, the second one a day later and on hold."""
     persons = [make_person(), make_person()]
-    for number, each in enumerate(persons):
-        each.store({"birthdate": "1990-05-17", "address": {"locality": CANARY}}, now=NOW + number * DAY)
+    for number, person in enumerate(persons):
+        person.store({"birthdate": "1990-05-17", "address": {"locality": CANARY}}, now=NOW + number * DAY)
     place_hold(persons[1].subject.uuid, reason="matter 7", until=None, origin=Origin(), now=NOW + DAY)
     return persons
 
 
-def run(*words: str) -> str:
+def run(*options: str) -> str:
     out = io.StringIO()
-    call_command("phi_oidc", "scrub", *words, stdout=out, stderr=io.StringIO())
+    call_command("phi_oidc", "scrub", *options, stdout=out, stderr=io.StringIO())
     return out.getvalue()
 
 
-def test_report_tells_per_name_what_is_held_overdue_and_kept(make_person: Callable[..., Person]) -> None:
+def test_report_counts_claims_by_name_and_purpose(make_person: Callable[..., Person]) -> None:
     first, second = populate(make_person)
     scrub_sessions_of(second)
     report = create_retention_report(now=NOW + 2 * DAY)
@@ -54,7 +54,7 @@ def test_report_tells_per_name_what_is_held_overdue_and_kept(make_person: Callab
     assert (birthdate.overdue, birthdate.overdue_since, birthdate.held) == (0, None, 1)
     assert (report.holds, report.overdue) == (1, 1)
     first.store({"birthdate": "1990-05-17"}, now=NOW, declared=OTHER_PURPOSE)
-    assert [(each.name, each.purpose) for each in create_retention_report(now=NOW).claims] == [
+    assert [(summary.name, summary.purpose) for summary in create_retention_report(now=NOW).claims] == [
         ("address", "HOPERAT"),
         ("birthdate", "HOPERAT"),
         ("birthdate", "TREAT"),
@@ -65,7 +65,7 @@ OTHER_PURPOSE = {"birthdate": {"purpose": "HOPERAT", "basis": "letters", "retent
 
 
 def scrub_sessions_of(person: Person) -> None:
-    """End the session of somebody who is held: the time of its claims is over, and they stay."""
+    """End the session of a person on hold: its claims expire and are preserved."""
     assert scrub_sessions([person.session_id], origin=Origin(), now=NOW + DAY) == 0
 
 
@@ -78,43 +78,41 @@ def scrub_sessions_of(person: Person) -> None:
         (timedelta(hours=1) + SECOND, 1, True),
     ],
 )
-def test_report_is_late_an_hour_after_the_end_of_what_nothing_keeps(
-    person: Person, after: timedelta, overdue: int, is_late: bool
-) -> None:
+def test_report_is_late_an_hour_after_expiry(person: Person, after: timedelta, overdue: int, is_late: bool) -> None:
     person.store({"address": "Bern"})
     report = create_retention_report(now=NOW + DAY + after)
     assert (report.overdue, report.is_late) == (overdue, is_late)
 
 
-def test_report_of_what_a_hold_keeps_is_late_once_the_hold_is_over(person: Person) -> None:
+def test_report_of_held_claims_is_late_after_the_hold(person: Person) -> None:
     person.store({"address": "Bern"})
     until = NOW + 10 * DAY
     place_hold(person.subject.uuid, reason="matter 7", until=until, origin=Origin(), now=NOW)
-    held, over = create_retention_report(now=until - SECOND), create_retention_report(now=until)
-    assert (held.overdue, held.is_late, held.holds, held.claims[0].held_past_their_time) == (0, False, 1, 1)
-    assert (over.overdue, over.is_late, over.holds, over.claims[0].held_past_their_time) == (1, True, 0, 0)
+    during, after = create_retention_report(now=until - SECOND), create_retention_report(now=until)
+    assert (during.overdue, during.is_late, during.holds, during.claims[0].held_past_their_time) == (0, False, 1, 1)
+    assert (after.overdue, after.is_late, after.holds, after.claims[0].held_past_their_time) == (1, True, 0, 0)
 
 
-def test_report_takes_two_selects_however_much_is_held_and_looks_at_no_value(
+def test_report_takes_two_selects_and_reads_no_value(
     make_person: Callable[..., Person],
 ) -> None:
     for _ in range(2):
         populate(make_person)
-        with CaptureQueriesContext(connection) as asked:
+        with CaptureQueriesContext(connection) as queries:
             create_retention_report(now=NOW)
-        assert len(asked) == 2
-        assert not any('"value"' in query["sql"] for query in asked)
+        assert len(queries) == 2
+        assert not any('"value"' in query["sql"] for query in queries)
 
 
 @pytest.mark.usefixtures("_retention_keys")
-def test_report_tells_of_retention_keys_and_the_oldest_day(make_person: Callable[..., Person]) -> None:
+def test_key_summary_counts_keys_and_has_the_oldest_day(make_person: Callable[..., Person]) -> None:
     assert find_key_summary() == RetentionKeySummary(count=0, oldest=None, of_holds=0)
     populate(make_person)
-    # Two days, each with its session's and its day's key; and that of the hold.
+    # Two days with a session key and a day key person, and the key of the hold.
     assert find_key_summary() == RetentionKeySummary(count=5, oldest=date(2026, 11, 24), of_holds=1)
 
 
-def test_report_of_keys_where_there_are_none_to_be_is_nothing(person: Person) -> None:
+def test_key_summary_is_none_if_retention_keys_are_disabled(person: Person) -> None:
     person.store({"address": "Bern"})
     assert find_key_summary() is None
 
@@ -128,9 +126,9 @@ def _retention_keys(settings: Any, tmp_path: Path) -> None:
 def test_command_reports_and_erases_nothing(make_person: Callable[..., Person]) -> None:
     populate(make_person)
     with clock.override_clock(lambda: NOW + DAY):
-        told = run("--report").splitlines()
+        lines = run("--report").splitlines()
         report = json.loads(run("--report", "--json"))
-    assert told == [
+    assert lines == [
         "address (HOPERAT): 2, since 2026-11-24T12:00:00+00:00, until 2026-11-26T12:00:00+00:00; 1 overdue, the first"
         " since 2026-11-25T12:00:00+00:00; 1 kept by a legal hold, 0 of them past their time",
         "birthdate (TREAT): 2, since 2026-11-24T12:00:00+00:00, until their sessions end; 2 of live sessions; 1 kept by"
@@ -156,7 +154,7 @@ def test_command_reports_and_erases_nothing(make_person: Callable[..., Person]) 
     assert StoredClaim.objects.count() == 4
 
 
-def test_command_fails_where_something_is_late_and_says_what_is_held_all_the_same(person: Person) -> None:
+def test_command_prints_the_report_and_fails_if_claims_are_late(person: Person) -> None:
     person.store({"address": "Bern"})
     out = io.StringIO()
     with clock.override_clock(lambda: NOW + 2 * DAY), pytest.raises(CommandError, match="1 claims are overdue"):
@@ -167,7 +165,7 @@ def test_command_fails_where_something_is_late_and_says_what_is_held_all_the_sam
         assert run("--report") == "No claim is held.\n"
 
 
-def test_command_fails_where_the_retention_keys_are_away(person: Person, settings: Any, tmp_path: Path) -> None:
+def test_command_fails_without_the_retention_keys(person: Person, settings: Any, tmp_path: Path) -> None:
     person.store({"address": "Bern"})
     settings.PHI_OIDC = {**settings.PHI_OIDC, "RETENTION_KEYS": tmp_path / "nowhere"}
     out = io.StringIO()
@@ -176,7 +174,7 @@ def test_command_fails_where_the_retention_keys_are_away(person: Person, setting
     assert "1 claims are held" in out.getvalue()
 
 
-@pytest.mark.parametrize("words", [["--json"], ["--report", "--user", "1"]])
-def test_command_refuses_options_that_do_not_go_together(words: list[str]) -> None:
+@pytest.mark.parametrize("options", [["--json"], ["--report", "--user", "1"]])
+def test_command_refuses_conflicting_options(options: list[str]) -> None:
     with pytest.raises(CommandError, match=r"--json is for --report|not allowed with"):
-        run(*words)
+        run(*options)

@@ -1,4 +1,4 @@
-"""What is at its end is erased, once, by however many; and nothing else is."""
+"""Expired claims are erased exactly once, by any number of workers, and no other claims."""
 
 import json
 import os
@@ -39,7 +39,7 @@ PROGRAM = Path(__file__).with_name("scrub_process.py")
 
 
 def fill(person: Person, *, due: int, later: int, names: tuple[str, ...] = ("address", "phone_number")) -> None:
-    """Store due rows whose time is over at NOW, and later ones that live a second longer."""
+    """Store `due` rows that expire at NOW, and `later` rows that expire a second later."""
     rows = [
         StoredClaim(
             subject=person.subject,
@@ -55,8 +55,8 @@ def fill(person: Person, *, due: int, later: int, names: tuple[str, ...] = ("add
     StoredClaim.objects.bulk_create(rows)
 
 
-def trail_counts() -> Counter[str]:
-    """Return what the events in the trail say was erased as due, by name."""
+def count_recorded_claims() -> Counter[str]:
+    """Return the erased claims of all recorded `due` events by name."""
     counts: Counter[str] = Counter()
     for text in AuditEvent.objects.filter(action="claim.scrubbed").values_list("detail", flat=True):
         detail = json.loads(text)
@@ -66,16 +66,16 @@ def trail_counts() -> Counter[str]:
 
 
 @pytest.mark.django_db
-def test_scrub_session_erases_its_claims_alone_and_tells_once(
+def test_scrub_session_erases_only_its_claims_with_one_event(
     person: Person, make_person: Callable[..., Person], outbox_events: Callable[[str], Any]
 ) -> None:
     other = make_person()
-    for each in (person, other):
-        each.store({"birthdate": "1990-05-17", "allergies": ["latex"], "address": "Bern"})
+    for owner in (person, other):
+        owner.store({"birthdate": "1990-05-17", "allergies": ["latex"], "address": "Bern"})
     with transaction.atomic():
         assert scrub_sessions([person.session_id], origin=person.origin(), now=NOW) == 2
-    left = set(StoredClaim.objects.values_list("subject", "name"))
-    assert left == {
+    remaining = set(StoredClaim.objects.values_list("subject", "name"))
+    assert remaining == {
         (person.subject.pk, "address"),
         *((other.subject.pk, name) for name in ("birthdate", "allergies", "address")),
     }
@@ -85,9 +85,7 @@ def test_scrub_session_erases_its_claims_alone_and_tells_once(
 
 
 @pytest.mark.django_db
-def test_scrub_session_without_claims_deletes_and_tells_nothing(
-    person: Person, outbox_events: Callable[[str], Any]
-) -> None:
+def test_scrub_session_without_claims_writes_nothing(person: Person, outbox_events: Callable[[str], Any]) -> None:
     person.store({"address": "Bern"})
     with CaptureQueriesContext(connection) as context, transaction.atomic():
         assert scrub_sessions([person.session_id], origin=person.origin(), now=NOW) == 0
@@ -106,7 +104,7 @@ def test_scrub_session_rolled_back_erases_nothing(person: Person, outbox_events:
 
 
 @pytest.mark.django_db
-def test_scrub_session_of_no_session_is_refused(person: Person) -> None:
+def test_scrub_of_no_session_is_refused(person: Person) -> None:
     person.store({"address": "Bern"})
     with pytest.raises(ValueError, match="NO_SESSION"):
         scrub_sessions([NO_SESSION], origin=Origin(), now=NOW)
@@ -114,18 +112,18 @@ def test_scrub_session_of_no_session_is_refused(person: Person) -> None:
 
 
 @pytest.mark.django_db
-def test_scrub_user_erases_all_of_that_person_for_every_issuer(
+def test_scrub_user_erases_claims_of_all_issuers(
     person: Person, make_person: Callable[..., Person], outbox_events: Callable[[str], Any]
 ) -> None:
-    elsewhere = make_person(user=person.user, issuer="https://other.example.test")
+    other_issuer = make_person(user=person.user, issuer="https://other.example.test")
     other = make_person()
-    for each in (person, elsewhere, other):
-        each.store({"birthdate": "1990-05-17", "address": "Bern"})
+    for owner in (person, other_issuer, other):
+        owner.store({"birthdate": "1990-05-17", "address": "Bern"})
     assert scrub_user(person.user, origin=Origin(actor="officer"), now=NOW) == 4
     assert set(StoredClaim.objects.values_list("subject", flat=True)) == {other.subject.pk}
-    told = outbox_events("claim.scrubbed")
-    assert {event.subject for event, _ in told} == {str(person.subject.uuid), str(elsewhere.subject.uuid)}
-    assert all(event.actor == "officer" and detail["cause"] == "requested" for event, detail in told)
+    events = outbox_events("claim.scrubbed")
+    assert {event.subject for event, _ in events} == {str(person.subject.uuid), str(other_issuer.subject.uuid)}
+    assert all(event.actor == "officer" and detail["cause"] == "requested" for event, detail in events)
     assert scrub_user(person.user, origin=Origin(), now=NOW) == 0
     assert len(outbox_events("claim.scrubbed")) == 2
 
@@ -138,7 +136,7 @@ def test_deleting_a_user_erases_their_claims(person: Person) -> None:
 
 
 @pytest.mark.django_db
-def test_scrub_due_erases_to_the_second_and_leaves_sessions_alone(person: Person) -> None:
+def test_scrub_due_erases_exactly_at_expiry_and_no_session_claims(person: Person) -> None:
     person.store({"birthdate": "1990-05-17", "address": "Bern"})
     assert scrub_due_claims(now=NOW + DAY - timedelta(microseconds=1)) == 0
     assert scrub_due_claims(now=NOW + DAY) == 1
@@ -147,7 +145,7 @@ def test_scrub_due_erases_to_the_second_and_leaves_sessions_alone(person: Person
 
 
 @pytest.mark.django_db
-def test_scrub_due_goes_on_by_batches_each_with_its_event(person: Person, outbox_events: Callable[[str], Any]) -> None:
+def test_scrub_due_works_in_batches_with_one_event_each(person: Person, outbox_events: Callable[[str], Any]) -> None:
     fill(person, due=25, later=5)
     assert scrub_due_claims(now=NOW, batch_size=10) == 25
     assert StoredClaim.objects.count() == 5
@@ -159,27 +157,27 @@ def test_scrub_due_goes_on_by_batches_each_with_its_event(person: Person, outbox
 
 
 @pytest.mark.django_db
-def test_scrub_due_of_many_names_tells_all_of_them(person: Person, outbox_events: Callable[[str], Any]) -> None:
+def test_scrub_due_records_all_of_many_names(person: Person, outbox_events: Callable[[str], Any]) -> None:
     names = tuple(f"claim_{n:03}" for n in range(150))
     fill(person, due=300, later=0, names=names)
     assert scrub_due_claims(now=NOW) == 300
-    told = sorted((detail["claims"], detail["counts"]) for _, detail in outbox_events("claim.scrubbed"))
-    assert [name for some, _ in told for name in some] == list(names)
-    assert [count for _, some in told for count in some] == [2] * 150
+    details = sorted((detail["claims"], detail["counts"]) for _, detail in outbox_events("claim.scrubbed"))
+    assert [name for names_, _ in details for name in names_] == list(names)
+    assert [count for _, counts in details for count in counts] == [2] * 150
 
 
 @pytest.mark.django_db
-def test_scrub_due_of_a_full_batch_is_one_statement_and_its_event_another(person: Person) -> None:
+def test_full_batch_is_one_delete_and_one_insert(person: Person) -> None:
     fill(person, due=10_000, later=0)
     with CaptureQueriesContext(connection) as context:
         assert scrub_due_claims(now=NOW) == 10_000
     executed = [query["sql"] for query in context.captured_queries]
-    assert sum("DELETE" in sql and "storedclaim" in sql for sql in executed) == 2, "the second one finds nothing"
+    assert sum("DELETE" in sql and "storedclaim" in sql for sql in executed) == 2, "the second one deletes nothing"
     assert sum("INSERT" in sql and "outbox" in sql for sql in executed) == 1
 
 
 @pytest.mark.django_db
-def test_scrub_task_and_command_erase_what_is_due(person: Person) -> None:
+def test_task_and_command_erase_expired_claims(person: Person) -> None:
     out = StringIO()
     person.store({"address": "Bern"})
     with clock.override_clock(lambda: NOW + DAY):
@@ -192,11 +190,11 @@ def test_scrub_task_and_command_erase_what_is_due(person: Person) -> None:
 
 
 @pytest.mark.django_db(transaction=True)
-def test_scrub_due_killed_between_batches_loses_nothing(make_person: Callable[..., Person]) -> None:
+def test_interrupted_scrub_loses_no_event(make_person: Callable[..., Person]) -> None:
     fill(make_person(), due=25, later=5)
     deleted = 0
 
-    def die_at_the_second_batch(execute: Any, sql: str, params: Any, many: bool, context: Any) -> Any:
+    def interrupt_second_batch(execute: Any, sql: str, params: Any, many: bool, context: Any) -> Any:
         nonlocal deleted
         result = execute(sql, params, many, context)
         if "DELETE" in sql and "storedclaim" in sql:
@@ -205,12 +203,12 @@ def test_scrub_due_killed_between_batches_loses_nothing(make_person: Callable[..
                 raise KeyboardInterrupt
         return result
 
-    with pytest.raises(KeyboardInterrupt), connection.execute_wrapper(die_at_the_second_batch):
+    with pytest.raises(KeyboardInterrupt), connection.execute_wrapper(interrupt_second_batch):
         scrub_due_claims(now=NOW, batch_size=10)
     assert StoredClaim.objects.count() == 20
-    assert trail_counts().total() == 10
+    assert count_recorded_claims().total() == 10
     assert scrub_due_claims(now=NOW, batch_size=10) == 15
-    assert trail_counts() == Counter(address=13, phone_number=12)
+    assert count_recorded_claims() == Counter(address=13, phone_number=12)
 
 
 @pytest.mark.django_db(transaction=True)
@@ -229,13 +227,13 @@ def test_scrub_due_in_several_threads_erases_each_row_once(make_person: Callable
         erased = [future.result(60) for future in [pool.submit(work) for _ in range(4)]]
     assert sum(erased) == 400
     assert StoredClaim.objects.count() == StoredClaim.objects.filter(expires_at__gt=NOW).count() == 7
-    assert trail_counts() == Counter(address=200, phone_number=200)
+    assert count_recorded_claims() == Counter(address=200, phone_number=200)
     assert AuditOutbox.objects.count() == 0
 
 
 @contextmanager
 def workers(count: int, *, batch: int) -> Iterator[list[subprocess.Popen[str]]]:
-    """Have processes ready to scrub, each from when it is told to go."""
+    """Start processes that are ready to erase claims, and wait for `go`."""
     environment = databases.child_environment(
         os.environ, {alias: connections[alias].settings_dict for alias in databases.ALIASES}
     )
@@ -271,52 +269,52 @@ def test_scrub_due_in_two_processes_erases_each_row_once(make_person: Callable[.
         erased = [int(worker.communicate(timeout=60)[0]) for worker in running]
     assert sum(erased) == 300
     assert StoredClaim.objects.count() == 7
-    assert trail_counts().total() == 300
+    assert count_recorded_claims().total() == 300
 
 
 @pytest.mark.django_db(transaction=True)
-def test_scrub_due_by_four_workers_some_of_them_killed_erases_each_row_once(
+def test_scrub_due_with_killed_workers_erases_each_row_once(
     make_person: Callable[..., Person],
 ) -> None:
     fill(make_person(), due=8_000, later=2_000)
 
-    def are_left(fewer_than: int) -> bool:
+    def has_fewer_rows(fewer_than: int) -> bool:
         return StoredClaim.objects.filter(expires_at=NOW).count() < fewer_than
 
     with workers(4, batch=10) as running:
-        # SQLite lets some wait while others go first again and again: the one that is killed first has surely erased.
+        # On SQLite some workers may wait for a long time: make sure that the first killed one has erased rows.
         go(running[-1])
-        assert eventually(lambda: are_left(7_900))
+        assert eventually(lambda: has_fewer_rows(7_900))
         go(*running[:-1])
         for left in (7_500, 6_000):
-            assert eventually(lambda left=left: are_left(left))
+            assert eventually(lambda left=left: has_fewer_rows(left))
             running.pop().kill()
-        assert StoredClaim.objects.filter(expires_at=NOW).exists(), "they were killed at their work"
+        assert StoredClaim.objects.filter(expires_at=NOW).exists(), "the workers were killed while rows were left"
         erased = [int(worker.communicate(timeout=120)[0]) for worker in running]
     assert 0 < sum(erased) < 8_000
-    # What a killed one had in hand the others left alone.
+    # The other workers have skipped the rows that a killed one had locked.
     scrub_due_claims(now=NOW)
     assert StoredClaim.objects.count() == StoredClaim.objects.filter(expires_at__gt=NOW).count() == 2_000
     flush(limit=10_000)
     assert AuditOutbox.objects.count() == 0
-    assert trail_counts() == Counter(address=4_000, phone_number=4_000)
+    assert count_recorded_claims() == Counter(address=4_000, phone_number=4_000)
     details = AuditEvent.objects.filter(action="claim.scrubbed").values_list("detail", flat=True)
     assert max(sum(json.loads(detail)["counts"]) for detail in details) <= 10
 
 
 @pytest.mark.postgresql
 @pytest.mark.django_db(transaction=True)
-def test_scrub_due_skips_what_another_one_holds_and_comes_back_for_it(make_person: Callable[..., Person]) -> None:
+def test_scrub_due_skips_locked_rows_and_erases_them_later(make_person: Callable[..., Person]) -> None:
     fill(make_person(), due=10, later=0)
-    held = StoredClaim.objects.order_by("pk").values_list("pk", flat=True)[0]
-    with transaction_beside(lambda: StoredClaim.objects.select_for_update().get(pk=held)):
+    locked = StoredClaim.objects.order_by("pk").values_list("pk", flat=True)[0]
+    with transaction_beside(lambda: StoredClaim.objects.select_for_update().get(pk=locked)):
         assert scrub_due_claims(now=NOW, batch_size=5) == 9
     assert scrub_due_claims(now=NOW, batch_size=5) == 1
 
 
 @pytest.mark.postgresql
 @pytest.mark.django_db(transaction=True)
-def test_scrub_due_leaves_a_claim_that_a_sign_in_renews_meanwhile(make_person: Callable[..., Person]) -> None:
+def test_scrub_due_keeps_a_concurrently_renewed_claim(make_person: Callable[..., Person]) -> None:
     person = make_person()
     person.store({"address": "Bern"})
     with transaction_beside(lambda: person.store({"address": "Thun"}, now=NOW + DAY)):
@@ -327,11 +325,11 @@ def test_scrub_due_leaves_a_claim_that_a_sign_in_renews_meanwhile(make_person: C
 
 @pytest.mark.postgresql
 @pytest.mark.django_db(transaction=True)
-def test_scrub_on_demand_and_a_sign_in_that_replaces_do_not_wait_for_each_other(
+def test_scrub_user_and_a_sign_in_do_not_deadlock(
     make_person: Callable[..., Person],
 ) -> None:
     person, declared = make_person(), {"zip": DECLARED["address"], "address": DECLARED["address"]}
-    # A claim that was declared later: by name it is the first, by key the last.
+    # A claim that was declared later: first by name, last by key.
     person.store({"zip": "3000"}, declared=declared)
     person.store({"address": "Bern"}, declared=declared)
 
@@ -350,6 +348,6 @@ def test_scrub_on_demand_and_a_sign_in_that_replaces_do_not_wait_for_each_other(
             threading.Event().wait(0.3)
             waiting.append(pool.submit(scrub))
             threading.Event().wait(0.3)
-        for each in waiting:
-            each.result(20)
-    assert not StoredClaim.objects.exists(), "it came before the scrub"
+        for future in waiting:
+            future.result(20)
+    assert not StoredClaim.objects.exists(), "the sign-in was first"

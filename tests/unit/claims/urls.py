@@ -1,4 +1,4 @@
-"""Pages of a host project that reveal a claim in every way, each with its own word on caches."""
+"""Pages of a host project that reveal a claim in each way, with their own Cache-Control."""
 
 from collections.abc import AsyncIterator, Iterator
 from io import BytesIO
@@ -19,13 +19,13 @@ from django_phi_oidc.claims.masking import MaskedClaim
 from django_phi_oidc.claims.views import RevealMixin
 from django_phi_oidc.errors import RevealRefused
 
-KEEP = {"Cache-Control": "public, max-age=600"}
+CACHEABLE = {"Cache-Control": "public, max-age=600"}
 TAG = '{% load phi_oidc %}Born on {% reveal claim purpose="TREAT" %}.'
 SERVED: list[str] = []
-"""Each time a view that may be cached ran."""
+"""The names of the cacheable views that ran."""
 
 
-def born(request: HttpRequest) -> Any:
+def reveal_birthdate(request: HttpRequest) -> Any:
     return reveal(Actor.from_request(request), request.user, "birthdate", purpose="TREAT")
 
 
@@ -34,37 +34,37 @@ def context(request: HttpRequest) -> dict[str, Any]:
 
 
 def plain(request: HttpRequest) -> HttpResponse:
-    return HttpResponse(born(request), headers=KEEP)
+    return HttpResponse(reveal_birthdate(request), headers=CACHEABLE)
 
 
 async def aplain(request: HttpRequest) -> HttpResponse:
     await request.auser()
-    return HttpResponse(await sync_to_async(born)(request), headers=KEEP)
+    return HttpResponse(await sync_to_async(reveal_birthdate)(request), headers=CACHEABLE)
 
 
 def template(request: HttpRequest) -> HttpResponse:
-    return TemplateResponse(request, engines["django"].from_string(TAG), context(request), headers=KEEP)
+    return TemplateResponse(request, engines["django"].from_string(TAG), context(request), headers=CACHEABLE)
 
 
 def masked(request: HttpRequest) -> HttpResponse:
     page = engines["django"].from_string("Born on {{ claim }}.")
-    return TemplateResponse(request, page, context(request), headers=KEEP)
+    return TemplateResponse(request, page, context(request), headers=CACHEABLE)
 
 
 def refused(request: HttpRequest) -> HttpResponse:
     try:
         reveal(Actor.from_request(request), request.user, "birthdate", purpose="HMARKT")
     except RevealRefused:
-        return HttpResponse("refused", headers=KEEP)
+        return HttpResponse("refused", headers=CACHEABLE)
     raise AssertionError
 
 
 def stream(request: HttpRequest) -> StreamingHttpResponse:
     def parts() -> Iterator[str]:
         yield "Born on "
-        yield born(request)
+        yield reveal_birthdate(request)
 
-    return StreamingHttpResponse(parts(), headers=KEEP)
+    return StreamingHttpResponse(parts(), headers=CACHEABLE)
 
 
 async def astream(request: HttpRequest) -> StreamingHttpResponse:
@@ -72,25 +72,25 @@ async def astream(request: HttpRequest) -> StreamingHttpResponse:
 
     async def parts() -> AsyncIterator[str]:
         yield "Born on "
-        yield await sync_to_async(born)(request)
+        yield await sync_to_async(reveal_birthdate)(request)
 
-    return StreamingHttpResponse(parts(), headers=KEEP)
+    return StreamingHttpResponse(parts(), headers=CACHEABLE)
 
 
 def public_stream(request: HttpRequest) -> StreamingHttpResponse:
-    return StreamingHttpResponse(iter(["for ", "everybody"]), headers=KEEP)
+    return StreamingHttpResponse(iter(["for ", "everybody"]), headers=CACHEABLE)
 
 
 def file(request: HttpRequest) -> FileResponse:
     assert request.user.is_authenticated
-    return FileResponse(BytesIO(b"a form to print"), headers=KEEP)
+    return FileResponse(BytesIO(b"a form to print"), headers=CACHEABLE)
 
 
 @cache_page(600)
 @cache_control(public=True)
 def cached(request: HttpRequest) -> HttpResponse:
     SERVED.append("cached")
-    return HttpResponse(born(request))
+    return HttpResponse(reveal_birthdate(request))
 
 
 @cache_page(600)
@@ -106,9 +106,9 @@ def cached_public(request: HttpRequest) -> HttpResponse:
 
 
 def fail(request: HttpRequest) -> HttpResponse:
-    """Fall over, after a look at ?reveal=1, with a variable that an error report would show."""
-    held = born(request) if request.GET.get("reveal") else "only-a-control"
-    raise RuntimeError(f"with {len(held)} characters")
+    """Fail, after a reveal for ?reveal=1, with a variable that an error report would show."""
+    value = reveal_birthdate(request) if request.GET.get("reveal") else "only-a-control"
+    raise RuntimeError(f"with {len(value)} characters")
 
 
 def fail_in_template(request: HttpRequest) -> HttpResponse:
@@ -123,13 +123,13 @@ class Details(RevealMixin, TemplateView):
 
 
 class Two(Details):
-    """Two of them, the other way round, and one that is not declared."""
+    """Two claims in another order, and an undeclared one."""
 
     claim_names = ("address", "birthdate", "ssn")
 
 
-class OfSomebody(Details):
-    """Those of another person."""
+class OfAnotherPerson(Details):
+    """The claims of another person."""
 
     def get_person(self) -> Any:
         return get_user_model()._default_manager.get(pk=self.kwargs["pk"])
@@ -140,5 +140,5 @@ urlpatterns = [
     *(path(f"{view.__name__}/", view) for view in (*VIEWS, cached_public, fail, fail_in_template)),
     path("details/", Details.as_view()),
     path("two/", Two.as_view()),
-    path("of/<int:pk>/", OfSomebody.as_view()),
+    path("of/<int:pk>/", OfAnotherPerson.as_view()),
 ]

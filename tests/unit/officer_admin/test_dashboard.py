@@ -114,7 +114,7 @@ def test_charts_have_each_event_in_its_hour() -> None:
     html = page(officer("auditevent"))
     assert charts(html) == [[*[0] * 21, 3, 1, 1], [4, *[0] * 21, 2, 0]]
     assert "5 in 24 hours" in html
-    assert "The most, 4, in the hour from 17:00 UTC." in html
+    assert "The maximum is 4, in the hour from 17:00 UTC." in html
 
 
 def test_no_more_is_counted_than_anybody_reads(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -149,7 +149,7 @@ def test_trail_that_is_away_is_said_to_be_and_the_rest_is_shown(audit_database_a
     assert "by the hour" in page(client)
     with audit_database_away():
         html = page(client)
-    assert "The audit trail is not available" in html
+    assert "The audit log is not available" in html
     assert "by the hour" not in html
     assert numbers(html)["Live sessions"][0] == "2"
 
@@ -158,10 +158,10 @@ def test_damaged_trail_is_told_of_and_breaks_nothing() -> None:
     fill()
     client = officer(*TRAIL)
     html = page(client)
-    assert ("None yet" in html, "was altered" in html) == (False, False)
+    assert ("has not been verified yet" in html, "was altered" in html) == (False, False)
     with without_triggers():
         sql(f"UPDATE {EVENT} SET reason = 'altered' WHERE action = 'audit.verified'")
-    assert "None yet" in page(client)
+    assert "has not been verified yet" in page(client)
     with without_triggers():
         sql(f"UPDATE {CHECKPOINT} SET sealed_at = %s", "infinity" if is_postgresql() else "2026-13-01 00:00:00")
     html = page(client)

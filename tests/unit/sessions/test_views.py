@@ -252,7 +252,7 @@ def test_signed_out_page_with_our_state_confirms_the_provider_logout(
         moment = NOW + later
         with clock.override_clock(lambda moment=moment: moment):
             page = client.get("/oidc/logged-out/", {"state": state}).content.decode()
-        assert ("your sign-in service has been told" in page) is known
+        assert ("your sign-in service has been informed" in page) is known
 
 
 @pytest.mark.parametrize("query", [{}, {"state": ""}, {"state": "forged.1700000000:sig"}, {"state": "\x00"}])
@@ -260,7 +260,7 @@ def test_signed_out_page_without_our_state_confirms_only_the_local_logout(query:
     response = Client().get("/oidc/logged-out/", query, secure=True)
     page = response.content.decode()
     assert "You are signed out" in page
-    assert "has been told" not in page
+    assert "has been informed" not in page
     assert response["Cache-Control"] == "no-store"
 
 
@@ -277,7 +277,7 @@ def test_signed_out_page_loads_nothing_from_other_origins() -> None:
 def test_signed_out_page_after_a_timeout_states_the_reason(query: dict[str, str], is_stated: bool) -> None:
     page = Client().get("/oidc/logged-out/", query, secure=True).content.decode()
     assert "You are signed out" in page
-    assert ("nothing had happened for a while" in page) is is_stated
+    assert ("you were inactive for a while" in page) is is_stated
 
 
 @pytest.mark.parametrize("query", [{}, {"expired": "1"}])
@@ -286,7 +286,7 @@ def test_signed_out_page_states_that_the_user_is_signed_in(
 ) -> None:
     page = sign_in().client().get("/oidc/logged-out/", query).content.decode()
     assert "You are still signed in" in page
-    assert "nothing had happened" not in page
+    assert "you were inactive" not in page
     assert 'action="/oidc/logout/"' in page
     assert "csrfmiddlewaretoken" in page
 

@@ -1,4 +1,4 @@
-"""The pages of emergency access: where it is opened and closed, the banner, and the review in the admin."""
+"""The pages of emergency access: open and close, the banner, and the review in the admin."""
 
 import re
 import uuid
@@ -24,7 +24,7 @@ from django_phi_oidc.access.emergency.models import CloseReason, EmergencyAccess
 from django_phi_oidc.audit.models import AuditEvent
 from tests.support import guarded_views as wards
 from tests.support.audit_outage import audit_database_fails
-from tests.support.emergency_access import REASON, actor, allow, declare, forbid, opened, told
+from tests.support.emergency_access import REASON, actor, allow, declare, forbid, list_events, opened
 from tests.support.guarded_views import HELD, PERMISSION
 from tests.support.session_fixtures import BACKEND, SecureClient, SignedIn, sign_in  # noqa: F401 -- a fixture
 
@@ -33,11 +33,17 @@ pytestmark = [
     pytest.mark.urls("tests.unit.access.emergency.test_views"),
 ]
 urlpatterns = [*wards.urlpatterns, path("", include("tests.urls"))]
-PAGE = {"Accept": "text/html"}
+HTML = {"Accept": "text/html"}
 OPEN, EVERYWHERE, REVIEW = "open_emergencyaccess", "open_emergencyaccess_everywhere", "review_emergencyaccess"
-FILLED = {"resource": "Patient/7", "permissions": [PERMISSION], "purpose": "ETREAT", "reason": REASON, "minutes": "30"}
+FORM_DATA = {
+    "resource": "Patient/7",
+    "permissions": [PERMISSION],
+    "purpose": "ETREAT",
+    "reason": REASON,
+    "minutes": "30",
+}
 URL = "/oidc/emergency/"
-MANUAL = (Path(__file__).resolve().parents[4] / "docs" / "how-to" / "emergency-access.md").read_text()
+HOW_TO = (Path(__file__).resolve().parents[4] / "docs" / "how-to" / "emergency-access.md").read_text()
 
 
 @pytest.fixture(autouse=True)
@@ -54,48 +60,48 @@ def scene(sign_in: Callable[[], SignedIn]) -> SimpleNamespace:  # noqa: F811 -- 
 
 
 class Labels(HTMLParser):
-    """Gathers what a screen reader needs: inputs without a label, and ids that are named and not there."""
+    """Collects inputs, labels, ids, and references to ids, to find missing ones."""
 
     def __init__(self, page: str) -> None:
         super().__init__()
         self.inputs: set[str] = set()
         self.labelled: set[str] = set()
         self.ids: set[str] = set()
-        self.named: set[str] = set()
+        self.referenced: set[str] = set()
         self.feed(page)
 
     def handle_starttag(self, tag: str, attrs: Any) -> None:
-        given = {name: value or "" for name, value in attrs}
-        self.ids.add(given.get("id", ""))
+        attributes = {name: value or "" for name, value in attrs}
+        self.ids.add(attributes.get("id", ""))
         for name in ("aria-describedby", "aria-labelledby"):
-            self.named |= set(given.get(name, "").split())
+            self.referenced |= set(attributes.get(name, "").split())
         if tag == "label":
-            self.labelled.add(given.get("for", ""))
+            self.labelled.add(attributes.get("for", ""))
         if (
             tag in {"input", "textarea", "select"}
-            and given.get("type") not in {"hidden", "submit"}
-            and "aria-label" not in given
+            and attributes.get("type") not in {"hidden", "submit"}
+            and "aria-label" not in attributes
         ):
-            self.inputs.add(given["id"])
+            self.inputs.add(attributes["id"])
 
 
 def assert_accessible(page: str) -> None:
-    found = Labels(page)
-    assert found.inputs <= found.labelled
-    assert found.named <= found.ids
+    labels = Labels(page)
+    assert labels.inputs <= labels.labelled
+    assert labels.referenced <= labels.ids
 
 
-def test_form_opens_for_whoever_may_and_leads_back(scene: SimpleNamespace) -> None:
-    page = scene.client.get(URL, {"resource": "Patient/7", "next": "/chart/7/"}, headers=PAGE)
+def test_form_opens_access_and_redirects_back(scene: SimpleNamespace) -> None:
+    page = scene.client.get(URL, {"resource": "Patient/7", "next": "/chart/7/"}, headers=HTML)
     assert (page.status_code, page["Cache-Control"]) == (200, "no-store")
     assert 'value="Patient/7"' in page.content.decode()
     assert_accessible(page.content.decode())
-    response = scene.client.post(URL, {**FILLED, "next": "/chart/7/"}, headers=PAGE)
+    response = scene.client.post(URL, {**FORM_DATA, "next": "/chart/7/"}, headers=HTML)
     assert (response.status_code, response["Location"]) == (302, "/chart/7/")
     row = EmergencyAccess.objects.get()
     assert (row.actor, row.resource, row.permissions) == (str(scene.user.pk), "Patient/7", [PERMISSION])
     assert row.expires_at - row.opened_at == timedelta(minutes=30)
-    page = scene.client.get(URL, headers=PAGE)
+    page = scene.client.get(URL, headers=HTML)
     assert "Patient/7" in page.content.decode()
     assert REASON not in page.content.decode()
     assert_accessible(page.content.decode())
@@ -106,8 +112,8 @@ def test_form_opens_for_whoever_may_and_leads_back(scene: SimpleNamespace) -> No
 
 
 @pytest.mark.parametrize("next_url", ["https://elsewhere.example/", "//elsewhere.example/", ""])
-def test_form_leads_to_no_other_host(next_url: str, scene: SimpleNamespace) -> None:
-    assert scene.client.post(URL, {**FILLED, "next": next_url})["Location"] == URL
+def test_form_never_redirects_to_another_host(next_url: str, scene: SimpleNamespace) -> None:
+    assert scene.client.post(URL, {**FORM_DATA, "next": next_url})["Location"] == URL
 
 
 @pytest.mark.parametrize(
@@ -126,89 +132,89 @@ def test_form_leads_to_no_other_host(next_url: str, scene: SimpleNamespace) -> N
     ],
     ids=str,
 )
-def test_form_with_one_thing_wrong_says_so_and_opens_nothing(changed: dict[str, Any], scene: SimpleNamespace) -> None:
-    response = scene.client.post(URL, {**FILLED, **changed}, headers=PAGE)
-    assert (response.status_code, EmergencyAccess.objects.count(), told()) == (400, 0, [])
+def test_invalid_form_shows_an_error_and_opens_nothing(changed: dict[str, Any], scene: SimpleNamespace) -> None:
+    response = scene.client.post(URL, {**FORM_DATA, **changed}, headers=HTML)
+    assert (response.status_code, EmergencyAccess.objects.count(), list_events()) == (400, 0, [])
     assert_accessible(response.content.decode())
     assert 'role="alert"' in response.content.decode()
-    assert scene.client.post(URL, FILLED).status_code == 302
+    assert scene.client.post(URL, FORM_DATA).status_code == 302
 
 
-def test_everything_is_refused_to_whoever_may_open_one_record(scene: SimpleNamespace) -> None:
-    response = scene.client.post(URL, {**FILLED, "resource": "*"}, headers=PAGE)
-    assert (response.status_code, [each[1] for each in told()]) == (403, ["permission_missing"])
-    assert "You may not open this." in response.content.decode()
+def test_access_to_everything_needs_its_own_permission(scene: SimpleNamespace) -> None:
+    response = scene.client.post(URL, {**FORM_DATA, "resource": "*"}, headers=HTML)
+    assert (response.status_code, [event[1] for event in list_events()]) == (403, ["permission_missing"])
+    assert "You are not allowed to open this." in response.content.decode()
     allow(scene.user, EVERYWHERE)
-    assert scene.client.post(URL, {**FILLED, "resource": "*"}).status_code == 302
+    assert scene.client.post(URL, {**FORM_DATA, "resource": "*"}).status_code == 302
 
 
-def test_who_may_not_is_refused_with_one_event(sign_in: Callable[[], SignedIn]) -> None:  # noqa: F811 -- the fixture
+def test_page_without_the_permission_is_refused_with_one_event(sign_in: Callable[[], SignedIn]) -> None:  # noqa: F811 -- the fixture
     client = sign_in().client()
-    for number, (answer, kind) in enumerate(((client.get, "html"), (client.post, "html"), (client.get, "json")), 1):
-        response = answer(URL, FILLED, headers={"Accept": f"text/{kind}"})
+    for number, (send, kind) in enumerate(((client.get, "html"), (client.post, "html"), (client.get, "json")), 1):
+        response = send(URL, FORM_DATA, headers={"Accept": f"text/{kind}"})
         assert (response.status_code, response["Cache-Control"]) == (403, "no-store")
-        assert [each[:2] for each in told()] == [("emergency.refused", "permission_missing")] * number
+        assert [event[:2] for event in list_events()] == [("emergency.refused", "permission_missing")] * number
 
 
-def test_who_may_not_any_more_sees_and_closes_what_is_open_and_opens_nothing(scene: SimpleNamespace) -> None:
+def test_removed_permission_still_allows_to_see_and_close_open_access(scene: SimpleNamespace) -> None:
     row = opened(scene.user, "Patient/7")
     forbid(scene.user)
-    page = scene.client.get(URL, headers=PAGE)
+    page = scene.client.get(URL, headers=HTML)
     assert (page.status_code, "Open emergency access" in page.content.decode()) == (200, False)
-    assert scene.client.post(URL, FILLED).status_code == 403
+    assert scene.client.post(URL, FORM_DATA).status_code == 403
     assert scene.client.post(f"{URL}{row.pk}/close/").status_code == 302
-    assert scene.client.get(URL, headers=PAGE).status_code == 403
-    assert [each[:2] for each in told()[1:]] == [
+    assert scene.client.get(URL, headers=HTML).status_code == 403
+    assert [event[:2] for event in list_events()[1:]] == [
         ("emergency.refused", "permission_missing"),
         ("emergency.closed", "closed"),
         ("emergency.refused", "permission_missing"),
     ]
 
 
-def test_nobody_and_a_password_session_are_led_to_the_sign_in(scene: SimpleNamespace) -> None:
-    local = SecureClient()
-    local.force_login(scene.user, backend="tests.support.guarded_views.Wards")
+def test_anonymous_and_password_sessions_are_redirected_to_the_sign_in(scene: SimpleNamespace) -> None:
+    password_client = SecureClient()
+    password_client.force_login(scene.user, backend="tests.support.guarded_views.Wards")
     row = opened(scene.user, "Patient/7")
-    for client in (Client(), local):
-        assert client.get(URL, headers=PAGE, secure=True)["Location"].startswith("/oidc/authenticate/")
-        assert client.post(URL, FILLED, secure=True).status_code == 401
+    for client in (Client(), password_client):
+        assert client.get(URL, headers=HTML, secure=True)["Location"].startswith("/oidc/authenticate/")
+        assert client.post(URL, FORM_DATA, secure=True).status_code == 401
     assert Client().post(f"{URL}{row.pk}/close/", secure=True).status_code == 401
     assert EmergencyAccess.objects.get().closed_at is None
 
 
-def test_nobody_closes_another_persons(scene: SimpleNamespace, sign_in: Callable[[], SignedIn]) -> None:  # noqa: F811
+def test_other_persons_cannot_close_it(scene: SimpleNamespace, sign_in: Callable[[], SignedIn]) -> None:  # noqa: F811
     row = opened(scene.user, "Patient/7")
     assert sign_in().client().post(f"{URL}{row.pk}/close/").status_code == 302
     assert EmergencyAccess.objects.get().closed_at is None
     assert scene.client.get(f"{URL}{row.pk}/close/").status_code == 405
 
 
-def test_pages_are_not_there_where_nothing_is_declared(scene: SimpleNamespace, settings: Any) -> None:
+def test_pages_are_missing_if_emergency_is_not_declared(scene: SimpleNamespace, settings: Any) -> None:
     settings.PHI_OIDC = {name: value for name, value in settings.PHI_OIDC.items() if name != "EMERGENCY"}
     assert scene.client.get(URL).status_code == 404
-    assert scene.client.post(URL, FILLED).status_code == 404
+    assert scene.client.post(URL, FORM_DATA).status_code == 404
 
 
-def test_form_of_another_site_opens_and_closes_nothing(scene: SimpleNamespace) -> None:
+def test_cross_site_form_opens_and_closes_nothing(scene: SimpleNamespace) -> None:
     row = opened(scene.user, "Patient/7")
     client = SecureClient(enforce_csrf_checks=True)
     client.cookies = scene.client.cookies
-    assert client.post(URL, FILLED).status_code == 403
+    assert client.post(URL, FORM_DATA).status_code == 403
     assert client.post(f"{URL}{row.pk}/close/").status_code == 403
     assert EmergencyAccess.objects.get().closed_at is None
 
 
-def test_page_without_the_trail_opens_and_refuses(scene: SimpleNamespace) -> None:
+def test_page_without_the_audit_log_opens_and_refuses(scene: SimpleNamespace) -> None:
     with audit_database_fails():
-        assert scene.client.post(URL, {**FILLED, "resource": "*"}, headers=PAGE).status_code == 503
-        assert scene.client.post(URL, FILLED, headers=PAGE).status_code == 302
+        assert scene.client.post(URL, {**FORM_DATA, "resource": "*"}, headers=HTML).status_code == 503
+        assert scene.client.post(URL, FORM_DATA, headers=HTML).status_code == 302
     assert EmergencyAccess.objects.count() == 1
 
 
 BANNER = "{% load phi_oidc %}{% phi_oidc_emergency %}"
 
 
-def test_banner_is_there_as_long_as_the_emergency_is(scene: SimpleNamespace, rf: Any) -> None:
+def test_banner_is_shown_while_the_emergency_is_open(scene: SimpleNamespace, rf: Any) -> None:
     request = rf.get("/")
 
     def banner(user: Any) -> str:
@@ -228,7 +234,7 @@ def test_banner_is_there_as_long_as_the_emergency_is(scene: SimpleNamespace, rf:
         assert banner(scene.user) == ""
 
 
-# The admin.
+# Admin
 
 
 @pytest.fixture
@@ -245,17 +251,17 @@ def admin_url(row: EmergencyAccess) -> str:
 
 
 LIST = "/admin/django_phi_oidc/emergencyaccess/"
-VERDICT = {"verdict": "not_justified", "note": "Nobody was in need."}
+VERDICT = {"verdict": "not_justified", "note": "There was no emergency."}
 
 
-def over(user: Any, resource: str = "Patient/7") -> EmergencyAccess:
+def open_and_close(user: Any, resource: str = "Patient/7") -> EmergencyAccess:
     row = opened(user, resource)
     close_emergencies([row.pk], CloseReason.CLOSED, origin=actor(user).origin, now=clock.now())
     return row
 
 
-def test_review_shows_the_reason_after_an_event_and_is_signed_once(scene: SimpleNamespace, reviewer: SignedIn) -> None:
-    row, client = over(scene.user), reviewer.client()
+def test_review_shows_the_reason_after_an_event_and_is_saved_once(scene: SimpleNamespace, reviewer: SignedIn) -> None:
+    row, client = open_and_close(scene.user), reviewer.client()
     page = client.get(admin_url(row))
     assert (page.status_code, page["Cache-Control"]) == (200, "no-store")
     assert REASON in page.content.decode()
@@ -268,104 +274,106 @@ def test_review_shows_the_reason_after_an_event_and_is_signed_once(scene: Simple
     row.refresh_from_db()
     assert (row.reviewed_by, row.verdict) == (str(reviewer.user.pk), "not_justified")
     page = client.get(admin_url(row))
-    assert "Nobody was in need." in page.content.decode()
-    assert "Sign the review" not in page.content.decode()
+    assert "There was no emergency." in page.content.decode()
+    assert "Save the review" not in page.content.decode()
     assert client.post(admin_url(row), VERDICT)["Location"] == admin_url(row)
-    assert told()[-1][1] == "already_reviewed"
+    assert list_events()[-1][1] == "already_reviewed"
 
 
-def test_reason_is_not_shown_while_the_look_can_t_be_told(scene: SimpleNamespace, reviewer: SignedIn) -> None:
-    row = over(scene.user)
+def test_reason_is_not_shown_without_the_audit_log(scene: SimpleNamespace, reviewer: SignedIn) -> None:
+    row = open_and_close(scene.user)
     with audit_database_fails():
         page = reviewer.client().get(admin_url(row))
     assert (page.status_code, REASON in page.content.decode()) == (503, False)
 
 
-def test_own_emergency_is_not_reviewed_in_the_admin(reviewer: SignedIn) -> None:
+def test_own_emergency_cannot_be_reviewed_in_the_admin(reviewer: SignedIn) -> None:
     user = allow(reviewer.user, OPEN)
-    row, client = over(user), reviewer.client()
-    assert "Sign the review" not in client.get(admin_url(row)).content.decode()
+    row, client = open_and_close(user), reviewer.client()
+    assert "Save the review" not in client.get(admin_url(row)).content.decode()
     assert client.post(admin_url(row), VERDICT)["Location"] == admin_url(row)
     row.refresh_from_db()
-    assert (row.reviewed_at, told()[-1][1]) == (None, "own_emergency")
+    assert (row.reviewed_at, list_events()[-1][1]) == (None, "own_emergency")
 
 
-def test_right_that_is_lost_while_the_review_is_sent_signs_nothing(
+def test_permission_removed_during_the_request_saves_no_review(
     scene: SimpleNamespace, reviewer: SignedIn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    row = over(scene.user)
+    row = open_and_close(scene.user)
     reviewer.user.user_permissions.remove(*reviewer.user.user_permissions.filter(codename=REVIEW))  # type: ignore[attr-defined]
-    monkeypatch.setattr(EmergencyAccessAdmin, "has_review_permission", lambda *asked: True)
+    monkeypatch.setattr(EmergencyAccessAdmin, "has_review_permission", lambda *args: True)
     assert reviewer.client().post(admin_url(row), VERDICT).status_code == 403
     row.refresh_from_db()
     assert row.reviewed_at is None
 
 
-def test_who_may_only_look_neither_reviews_nor_closes(scene: SimpleNamespace, reviewer: SignedIn) -> None:
-    row = over(scene.user)
+def test_view_permission_neither_reviews_nor_closes(scene: SimpleNamespace, reviewer: SignedIn) -> None:
+    row = open_and_close(scene.user)
     reviewer.user.user_permissions.remove(*reviewer.user.user_permissions.filter(codename=REVIEW))  # type: ignore[attr-defined]
     client = reviewer.client()
     assert client.get(admin_url(row)).status_code == 200
     denied = ("access.denied", "permission_missing")
-    for given in (VERDICT, {}):
-        assert client.post(admin_url(row), given).status_code == 403
-        assert told("access.")[-1] == (*denied, {"page": "emergencyaccess/change"})
-    lasting = opened(scene.user, "Patient/8")
-    act = {"action": "close_now", "_selected_action": [str(lasting.pk)]}
-    assert client.post(LIST, act).status_code == 403
-    assert told("access.")[-1] == (*denied, {"page": "emergencyaccess/close_now"})
-    lasting.refresh_from_db()
-    assert lasting.closed_at is None
+    for data in (VERDICT, {}):
+        assert client.post(admin_url(row), data).status_code == 403
+        assert list_events("access.")[-1] == (*denied, {"page": "emergencyaccess/change"})
+    still_open = opened(scene.user, "Patient/8")
+    data = {"action": "close_now", "_selected_action": [str(still_open.pk)]}
+    assert client.post(LIST, data).status_code == 403
+    assert list_events("access.")[-1] == (*denied, {"page": "emergencyaccess/close_now"})
+    still_open.refresh_from_db()
+    assert still_open.closed_at is None
     reviewer.user.user_permissions.clear()  # type: ignore[attr-defined]
     assert reviewer.client().get(admin_url(row)).status_code == 403
 
 
-def test_list_filters_and_closes_and_shows_no_reason(scene: SimpleNamespace, reviewer: SignedIn) -> None:
-    lasting, waiting, client = opened(scene.user, "Patient/8"), over(scene.user, "Patient/9"), reviewer.client()
+def test_list_filters_and_closes_without_showing_reasons(scene: SimpleNamespace, reviewer: SignedIn) -> None:
+    still_open, waiting, client = (
+        opened(scene.user, "Patient/8"),
+        open_and_close(scene.user, "Patient/9"),
+        reviewer.client(),
+    )
     rows = {"open": {"Patient/8"}, "waiting": {"Patient/9"}, "reviewed": set(), "": {"Patient/8", "Patient/9"}}
-    for state, wanted in rows.items():
+    for state, expected in rows.items():
         page = client.get(LIST, {"state": state} if state else {}).content.decode()
-        assert {name for name in ("Patient/8", "Patient/9") if name in page} == wanted
+        assert {name for name in ("Patient/8", "Patient/9") if name in page} == expected
         assert REASON not in page
-    client.post(LIST, {"action": "close_now", "_selected_action": [str(lasting.pk), str(waiting.pk)]})
-    lasting.refresh_from_db()
-    assert (lasting.close_reason, waiting.close_reason) == ("administrator", "")
-    assert told()[-1][:2] == ("emergency.closed", "administrator")
+    client.post(LIST, {"action": "close_now", "_selected_action": [str(still_open.pk), str(waiting.pk)]})
+    still_open.refresh_from_db()
+    assert (still_open.close_reason, waiting.close_reason) == ("administrator", "")
+    assert list_events()[-1][:2] == ("emergency.closed", "administrator")
     for wrong in (uuid.uuid4(), "no-uuid"):
         assert client.get(f"{LIST}{wrong}/change/").status_code == 404
-    for forbidden in ("add/", f"{lasting.pk}/delete/"):
+    for forbidden in ("add/", f"{still_open.pk}/delete/"):
         assert client.get(LIST + forbidden).status_code == 403
 
 
-def test_reason_that_can_t_be_opened_is_said_to_be_so(
-    scene: SimpleNamespace, reviewer: SignedIn, settings: Any
-) -> None:
-    row = over(scene.user)
+def test_undecryptable_reason_is_reported(scene: SimpleNamespace, reviewer: SignedIn, settings: Any) -> None:
+    row = open_and_close(scene.user)
     settings.PHI_OIDC = {**settings.PHI_OIDC, "ENCRYPTION_KEYS": settings.PHI_OIDC["SUBJECT_KEYS"]}
     page = reviewer.client().get(admin_url(row))
-    assert (page.status_code, "can’t be opened" in page.content.decode()) == (200, True)
+    assert (page.status_code, "cannot be decrypted" in page.content.decode()) == (200, True)
 
 
-def block(name: str) -> str:
-    found = re.search(rf"<!-- tested: {name} -->\n```\w+\n(.*?)```", MANUAL, re.DOTALL)
-    assert found
-    return found[1]
+def get_code_block(name: str) -> str:
+    match = re.search(rf"<!-- tested: {name} -->\n```\w+\n(.*?)```", HOW_TO, re.DOTALL)
+    assert match
+    return match[1]
 
 
-def test_page_of_the_manual_holds(scene: SimpleNamespace, settings: Any, rf: Any) -> None:
-    given: dict[str, Any] = {"PHI_OIDC": dict(settings.PHI_OIDC)}
-    exec(block("settings"), given)
-    settings.PHI_OIDC = given["PHI_OIDC"]
+def test_code_of_the_how_to_page_works(scene: SimpleNamespace, settings: Any, rf: Any) -> None:
+    namespace: dict[str, Any] = {"PHI_OIDC": dict(settings.PHI_OIDC)}
+    exec(get_code_block("settings"), namespace)
+    settings.PHI_OIDC = namespace["PHI_OIDC"]
     opened(scene.user, "Patient/4711")
     request = rf.get("/")
     request.user = scene.user
     render = engines["django"].from_string
-    assert "Patient/4711" in render(block("banner")).render({}, request)
-    link = re.search('href="([^"]*)"', render(block("link")).render({}, request))
+    assert "Patient/4711" in render(get_code_block("banner")).render({}, request)
+    link = re.search('href="([^"]*)"', render(get_code_block("link")).render({}, request))
     assert link
-    page = scene.client.get(unescape(link[1]), headers=PAGE).content.decode()
+    page = scene.client.get(unescape(link[1]), headers=HTML).content.decode()
     assert 'value="Patient/4711"' in page
     assert 'name="next" value="/chart/4711/"' in page
-    assert set(re.findall(r"`django_phi_oidc\.(\w+_emergencyaccess\w*)`", MANUAL)) == set(
+    assert set(re.findall(r"`django_phi_oidc\.(\w+_emergencyaccess\w*)`", HOW_TO)) == set(
         Permission.objects.filter(content_type__model="emergencyaccess").values_list("codename", flat=True)
     )

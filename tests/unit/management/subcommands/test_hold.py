@@ -76,10 +76,10 @@ def test_place_until_a_time_lasts_until_then(until: str, kept: str) -> None:
 @pytest.mark.parametrize(
     ("words", "fault"),
     [
-        (["--reason", "  "], "has a reason"),
+        (["--reason", "  "], "needs a reason"),
         ([], "required: --reason"),
         (["--reason", "x" * 256], "255 characters"),
-        (["--reason", REASON, "--until", "2026-11-24T12:00:00Z"], "time is over"),
+        (["--reason", REASON, "--until", "2026-11-24T12:00:00Z"], "is in the past"),
         (["--reason", REASON, "--until", "soon"], "a time is written as"),
     ],
 )
