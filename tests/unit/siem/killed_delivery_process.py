@@ -21,8 +21,8 @@ sink = create_sink(parse_sink("siem", {"type": "file", "path": sys.argv[1]}), ho
 class Dying:
     """Writes the batch, the beginning of a further line, and is no more."""
 
-    def send(self, items: Sequence[Any], *, deadline: float) -> Any:
-        sink.send(items, timeout_seconds=deadline)
+    def send(self, items: Sequence[Any], *, timeout_seconds: float) -> Any:
+        sink.send(items, timeout_seconds=timeout_seconds)
         with open(sys.argv[1], "a") as file:
             file.write('{"half": ')
         os.kill(os.getpid(), signal.SIGKILL)

@@ -48,7 +48,7 @@ class Recorder:
     batches: list[int] = field(default_factory=list)
     during: Callable[[], object] = lambda: None
 
-    def send(self, items: Sequence[LogItem], *, deadline: float) -> SendResult:
+    def send(self, items: Sequence[LogItem], *, timeout_seconds: float) -> SendResult:
         self.batches.append(len(items))
         self.during()
         answer = self.answers.pop(0) if self.answers else SendResult(accepted=len(items))
@@ -164,11 +164,11 @@ def test_deliver_halves_the_batch_until_what_is_refused_stands_alone(sink: Recor
     bad = sealed_order()[5]
 
     class Picky(Recorder):
-        def send(self, items: Sequence[LogItem], *, deadline: float) -> SendResult:
+        def send(self, items: Sequence[LogItem], *, timeout_seconds: float) -> SendResult:
             if bad in [name_of(item) for item in items]:
                 self.batches.append(len(items))
                 return REFUSING
-            return super().send(items, deadline=deadline)
+            return super().send(items, timeout_seconds=timeout_seconds)
 
     picky = Picky()
     for _ in range(12):
