@@ -129,7 +129,7 @@ def test_receiver_that_raises_keeps_nobody_else_from_being_told(heard: list[Secu
 
 def test_acknowledged_alert_is_closed_with_a_note_and_what_comes_again_opens_another() -> None:
     alert = seen()
-    with pytest.raises(ValueError, match="what came of it"):
+    with pytest.raises(ValueError, match="note is empty"):
         acknowledge_alert(alert.pk, note=" ", origin=OFFICER, now=NOW)
     assert acknowledge_alert(alert.pk, note=" A penetration test. ", origin=OFFICER, now=NOW + HOUR)
     assert not acknowledge_alert(alert.pk, note="Another", origin=OFFICER, now=NOW + HOUR)

@@ -71,7 +71,7 @@ def test_watch_reads_all_that_is_sealed_and_says_when_nobody_seals(monkeypatch: 
         current_app.tasks["phi_oidc.watch"]()
     assert WatchCursor.objects.get().tree_size == 5
     assert not SecurityAlert.objects.exists()
-    with clock.override_clock(lambda: NOW + 2 * engine.sequencer.LAG):
+    with clock.override_clock(lambda: NOW + 2 * engine.sequencer.MAX_SEALING_DELAY):
         watch()
     assert [each.kind for each in SecurityAlert.objects.all()] == ["sealing_lag"]
     assert SecurityAlert.objects.get().told_at is not None
