@@ -4,6 +4,7 @@ No value is shown, opened, or read from the database.
 """
 
 from contextlib import suppress
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -217,7 +218,19 @@ class SubjectField(SubjectChoiceField):
         return found
 
 
-class LegalHoldForm(HoldModelForm):
+class FutureUntilMixin:
+    """Refuses a time in the past in the form field `until`."""
+
+    cleaned_data: dict[str, Any]
+
+    def clean_until(self) -> datetime | None:
+        until: datetime | None = self.cleaned_data["until"]
+        if until is not None and until <= clock.now():
+            raise forms.ValidationError(_("That time is over."))
+        return until
+
+
+class LegalHoldForm(FutureUntilMixin, HoldModelForm):
     """Asks whom to hold, why, and until when."""
 
     class Meta:
@@ -228,13 +241,6 @@ class LegalHoldForm(HoldModelForm):
             "reason": gettext_lazy("For people: a reference of the matter. It is not in the trail."),
             "until": gettext_lazy("Empty: until it is released."),
         }
-
-    def clean_until(self) -> Any:
-        """Refuse a hold that would be over."""
-        until = self.cleaned_data["until"]
-        if until is not None and until <= clock.now():
-            raise forms.ValidationError(_("That time is over."))
-        return until
 
 
 class LegalHoldStateFilter(admin.SimpleListFilter):

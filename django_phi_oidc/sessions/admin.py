@@ -2,6 +2,7 @@
 
 import uuid
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 
 from django.contrib import admin, messages
@@ -13,6 +14,7 @@ from django.utils.translation import gettext_lazy, ngettext
 from .. import conf
 from .._internal import clock
 from ..audit.admin_base import ReadOnlyAdmin
+from ..audit.events import Origin
 from ..audit.request_context import Actor
 from . import token_revocation
 from .lifecycle import end_sessions
@@ -61,17 +63,8 @@ class OIDCSessionAdmin(ReadOnlyAdmin):
     def end_now(self, request: HttpRequest, queryset: QuerySet[OIDCSession]) -> None:
         """End the chosen sessions that live; their tokens are revoked within 2 s, or by the sweep."""
         ids: list[uuid.UUID] = list(queryset.filter(ended_at=None).order_by().values_list("pk", flat=True))
-        origin = Actor.from_request(request).origin
-        ended = [
-            each
-            for start in range(0, len(ids), SESSION_BATCH_SIZE)
-            for each in end_sessions(
-                ids[start : start + SESSION_BATCH_SIZE], EndReason.ADMINISTRATOR, origin=origin, now=clock.now()
-            )
-        ]
-        _revoke_inline_if_few([pk for each in ended for pk in each.revocation_ids])
-        told = ngettext("%(count)d session was ended.", "%(count)d sessions were ended.", len(ended))
-        self.message_user(request, told % {"count": len(ended)}, messages.SUCCESS)
+        message = end_selected_sessions(ids, origin=Actor.from_request(request).origin, now=clock.now())
+        self.message_user(request, message, messages.SUCCESS)
 
 
 @admin.register(PendingRevocation)
@@ -106,6 +99,20 @@ class PendingRevocationAdmin(ReadOnlyAdmin):
         )
         level = messages.SUCCESS if done == len(pks) else messages.WARNING
         self.message_user(request, told % {"done": done, "count": len(pks)}, level)
+
+
+def end_selected_sessions(session_ids: Sequence[uuid.UUID], *, origin: Origin, now: datetime) -> str:
+    """End these sessions, and return a message. Their tokens are revoked within 2 s, or by the sweep."""
+    ended_sessions = [
+        ended
+        for start in range(0, len(session_ids), SESSION_BATCH_SIZE)
+        for ended in end_sessions(
+            session_ids[start : start + SESSION_BATCH_SIZE], EndReason.ADMINISTRATOR, origin=origin, now=now
+        )
+    ]
+    _revoke_inline_if_few([pk for ended in ended_sessions for pk in ended.revocation_ids])
+    count = len(ended_sessions)
+    return ngettext("%(count)d session was ended.", "%(count)d sessions were ended.", count) % {"count": count}
 
 
 def _revoke_inline_if_few(revocation_ids: Sequence[uuid.UUID]) -> None:

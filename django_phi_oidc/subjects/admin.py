@@ -4,6 +4,7 @@ No digest and no `sub` is shown; an activation code once, on the page that answe
 """
 
 from contextlib import suppress
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 from uuid import UUID
@@ -22,6 +23,7 @@ from django.views.decorators.debug import sensitive_post_parameters, sensitive_v
 from .. import conf
 from .._internal import clock
 from ..audit.admin_base import CascadeOnlyAdmin, ErrorMessageAdmin, ResourcePermissionDenied, get_error_message
+from ..audit.events import Origin
 from ..audit.request_context import Actor
 from ..crypto import keyring
 from ..errors import HeldForLegalReasons, InvitationRefused, PhiOidcError
@@ -239,9 +241,7 @@ class ActivationCodeAdmin(ErrorMessageAdmin, CascadeOnlyAdmin):
             self.message_user(request, told % {"most": MAX_CODES_REVOKED_AT_ONCE}, messages.ERROR)
             return
         codes, origin = ActivationCode.objects.filter(pk__in=pks), Actor.from_request(request).origin
-        revoked = revoke_activation_codes(codes, reason="withdrawn", origin=origin, now=clock.now())
-        told = ngettext("%(count)d code was revoked.", "%(count)d codes were revoked.", revoked)
-        self.message_user(request, told % {"count": revoked}, messages.SUCCESS)
+        self.message_user(request, revoke_selected_codes(codes, origin=origin, now=clock.now()), messages.SUCCESS)
 
     @admin.action(description=gettext_lazy("Make another code, and revoke this one"), permissions=["issue"])
     @method_decorator(sensitive_variables())
@@ -261,18 +261,7 @@ class ActivationCodeAdmin(ErrorMessageAdmin, CascadeOnlyAdmin):
     def _create_invitation(self, request: HttpRequest, user: Any, provider: str) -> Invitation:
         """Raises: PhiOidcError; RefusedFor."""
         _validate_not_more_privileged(request, user)
-        declared = conf.providers().get(provider)
-        if declared is None:
-            raise InvitationRefused(gettext_noop("There is no provider %(provider)s."), provider=provider)
-        (invitation,) = create_invitations(
-            [user.pk],
-            provider=declared,
-            key=keyring.get_keys("SUBJECT_KEYS")[0],
-            lifetime=conf.activation_lifetime(),
-            origin=Actor.from_request(request).origin,
-            now=clock.now(),
-        )
-        return invitation
+        return invite_user(user, provider, origin=Actor.from_request(request).origin, now=clock.now())
 
     @sensitive_variables()
     def _render_code_page(self, request: HttpRequest, invitation: Invitation, code: ActivationCode) -> HttpResponse:
@@ -287,3 +276,19 @@ class ActivationCodeAdmin(ErrorMessageAdmin, CascadeOnlyAdmin):
         response = TemplateResponse(request, "admin/django_phi_oidc/activationcode/code.html", context)
         response["Cache-Control"] = "no-store"
         return response
+
+
+def invite_user(user: Any, provider_name: str, *, origin: Origin, now: datetime) -> Invitation:
+    """Create an activation code for user. Raises: PhiOidcError. NOT checked: the privileges of user."""
+    provider = conf.providers().get(provider_name)
+    if provider is None:
+        raise InvitationRefused(gettext_noop("There is no provider %(provider)s."), provider=provider_name)
+    key, lifetime = keyring.get_keys("SUBJECT_KEYS")[0], conf.activation_lifetime()
+    (invitation,) = create_invitations([user.pk], provider=provider, key=key, lifetime=lifetime, origin=origin, now=now)
+    return invitation
+
+
+def revoke_selected_codes(codes: QuerySet[ActivationCode], *, origin: Origin, now: datetime) -> str:
+    """Revoke those of these codes that were not redeemed, and return a message."""
+    count = revoke_activation_codes(codes, reason="withdrawn", origin=origin, now=now)
+    return ngettext("%(count)d code was revoked.", "%(count)d codes were revoked.", count) % {"count": count}

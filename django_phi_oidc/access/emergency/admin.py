@@ -1,5 +1,7 @@
 """Emergency accesses in the admin: what was opened, what was done under it, and the review of another person."""
 
+from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -17,7 +19,7 @@ from django.views.decorators.debug import sensitive_post_parameters, sensitive_v
 from ..._internal import clock
 from ...audit.admin import render_trail_unavailable
 from ...audit.admin_base import ReadOnlyAdmin
-from ...audit.events import Action
+from ...audit.events import Action, Origin
 from ...audit.recorder import record
 from ...audit.request_context import Actor
 from ...audit.search import RowUnreadable
@@ -91,10 +93,8 @@ class EmergencyAccessAdmin(ReadOnlyAdmin):
     def close_now(self, request: HttpRequest, queryset: QuerySet[EmergencyAccess]) -> None:
         """Close the chosen ones that are open: nothing more is permitted by them from then on."""
         ids = list(queryset.order_by().values_list("pk", flat=True))
-        origin = Actor.from_request(request).origin
-        closed = close_emergencies(ids, CloseReason.ADMINISTRATOR, origin=origin, now=clock.now())
-        told = ngettext("%(count)d was closed.", "%(count)d were closed.", len(closed))
-        self.message_user(request, told % {"count": len(closed)}, messages.SUCCESS)
+        message = close_selected_emergencies(ids, origin=Actor.from_request(request).origin, now=clock.now())
+        self.message_user(request, message, messages.SUCCESS)
 
     @method_decorator([sensitive_post_parameters("note"), sensitive_variables()])
     def change_view(
@@ -162,6 +162,12 @@ class EmergencyAccessAdmin(ReadOnlyAdmin):
         }
         status = 400 if form.errors else 200
         return TemplateResponse(request, "admin/django_phi_oidc/emergencyaccess/emergency.html", context, status=status)
+
+
+def close_selected_emergencies(emergency_ids: Sequence[UUID], *, origin: Origin, now: datetime) -> str:
+    """Close these emergency accesses, and return a message."""
+    count = len(close_emergencies(emergency_ids, CloseReason.ADMINISTRATOR, origin=origin, now=now))
+    return ngettext("%(count)d was closed.", "%(count)d were closed.", count) % {"count": count}
 
 
 def _decrypt_field(emergency: EmergencyAccess, field_name: str) -> str:
