@@ -1,4 +1,4 @@
-"""A handshake with the OP for its own sake: what TLS came to, and how long the certificate lasts."""
+"""A TLS handshake with the provider, to read the TLS version and the expiry of the certificate."""
 
 import socket
 import ssl
@@ -13,9 +13,9 @@ from ..provider.http_transport import create_ssl_context
 def get_tls_version_and_expiry(
     url: str, *, declaration: ProviderDeclaration, timeout_seconds: float
 ) -> tuple[str, datetime]:
-    """Return TLS's version and the end of the certificate, which was verified as for every request.
+    """Return the TLS version and the expiry of the certificate, which is verified as for every request.
 
-    seconds: for each step. Requires: an https URL with a host, and no proxy.
+    timeout_seconds: for each step. Requires: an https URL with a host, and no proxy.
     Raises: TransportTLS, TransportTimeout, TransportUnreachable.
     """
     parts, context = urlsplit(url), create_ssl_context(declaration.ca_bundle)
@@ -25,7 +25,7 @@ def get_tls_version_and_expiry(
             socket.create_connection(address, timeout=timeout_seconds) as connection,
             context.wrap_socket(connection, server_hostname=address[0]) as tls,
         ):
-            until = ssl.cert_time_to_seconds(str((tls.getpeercert() or {})["notAfter"]))
-            return tls.version() or "", datetime.fromtimestamp(until, UTC)
+            expires_at = ssl.cert_time_to_seconds(str((tls.getpeercert() or {})["notAfter"]))
+            return tls.version() or "", datetime.fromtimestamp(expires_at, UTC)
     except (OSError, UnicodeError) as error:
         raise translate_error(error, is_expired=False) from None

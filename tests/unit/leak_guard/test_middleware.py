@@ -73,7 +73,7 @@ def test_response_that_leaks_is_told_of_without_the_value(
     (line,) = told(caplog)
     place = "body" if at == "json" else at
     kind = leak if leak in ("claim", "access_token") else "token"
-    assert line.startswith(f"Found where it leaks: ['{kind}'] in {place}, view=page/ request=")
+    assert line.startswith(f"Leaked: ['{kind}'] in {place}, view=page/ request=")
     assert not any(value in line for value in VALUES.values())
     assert alerts() == [f"leak_{place}"]
 
@@ -185,7 +185,7 @@ def test_guard_that_can_not_reach_the_trail_tells_the_log_and_blocks(
     with audit_database_away():
         assert get("/page/?leak=jwt", person).status_code == 500
     assert len(told(caplog)) == 2
-    assert "The trail was not told of it." in told(caplog)[1]
+    assert "Could not record the alert for this leak." in told(caplog)[1]
     assert alerts() == []
 
 
