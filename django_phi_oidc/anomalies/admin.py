@@ -133,23 +133,19 @@ class AlertMuteAdmin(ErrorMessageAdmin, ReadOnlyAdmin):
         return request.user.has_perm("django_phi_oidc.add_alertmute")
 
     def has_end_permission(self, request: HttpRequest) -> bool:
-        """Return True if this user may end mutes."""
         return request.user.has_perm("django_phi_oidc.change_alertmute")
 
     @admin.display(boolean=True, description=gettext_lazy("is_active"))
     def is_active(self, mute: AlertMute) -> bool:
-        """Return True if the mute applies now."""
         return AlertMute.objects.filter(active_mute_filter(now=clock.now()), pk=mute.pk).exists()
 
     def save_model(self, request: HttpRequest, obj: AlertMute, form: Any, change: bool) -> None:
-        """Create the mute, in the transaction of the form."""
         origin, now = Actor.from_request(request).origin, clock.now()
         obj.pk = create_mute(kind=obj.kind, key=obj.key, until=obj.until, note=obj.note, origin=origin, now=now).pk
         obj.refresh_from_db()
 
     @admin.action(description=gettext_lazy("End now"), permissions=["end"])
     def end(self, request: HttpRequest, queryset: QuerySet[AlertMute]) -> None:
-        """End the selected mutes."""
         origin = Actor.from_request(request).origin
         ended = sum(end_mute(pk, origin=origin, now=clock.now()) for pk in queryset.values_list("pk", flat=True))
         message = ngettext("%(count)d mute was ended.", "%(count)d mutes were ended.", ended)

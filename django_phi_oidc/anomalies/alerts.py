@@ -35,9 +35,9 @@ class AlertCandidate:
     """The occurrences of one kind and key."""
 
     kind: str
-    key: str
-    severity: Severity
-    count: int
+    key: str = ""
+    severity: Severity = Severity.CRITICAL
+    count: int = 1
     first_seen: datetime
     last_seen: datetime
     event_id: uuid.UUID | None = None
@@ -50,27 +50,16 @@ def raise_alert(candidate: AlertCandidate, *, now: datetime) -> None:
 
     Requires: an open transaction.
     """
+    defaults = {name: getattr(candidate, name) for name in ("severity", "first_seen", "last_seen")}
     alert, _ = SecurityAlert.objects.select_for_update().get_or_create(
-        kind=candidate.kind,
-        key=candidate.key,
-        acknowledged_at=None,
-        defaults={
-            "severity": candidate.severity,
-            "first_seen": candidate.first_seen,
-            "last_seen": candidate.last_seen,
-        },
+        kind=candidate.kind, key=candidate.key, acknowledged_at=None, defaults=defaults
     )
     is_due = alert.told_at is None or candidate.last_seen - alert.last_seen >= RENOTIFY_AFTER
     if is_due and alert.due_at is None and not _is_muted(candidate.kind, candidate.key, now=now):
         alert.due_at = now
         if not candidate.has_alert_event:
-            enqueue(
-                Action.ALERT_RAISED,
-                origin=Origin(),
-                now=now,
-                resource=f"SecurityAlert/{alert.pk}",
-                detail={"rule": candidate.kind, "count": candidate.count},
-            )
+            resource, detail = f"SecurityAlert/{alert.pk}", {"rule": candidate.kind, "count": candidate.count}
+            enqueue(Action.ALERT_RAISED, origin=Origin(), now=now, resource=resource, detail=detail)
     alert.count += candidate.count
     alert.first_seen = min(alert.first_seen, candidate.first_seen)
     alert.last_seen = max(alert.last_seen, candidate.last_seen)
@@ -89,13 +78,8 @@ def send_due_alerts(*, recipients: Sequence[str], now: datetime) -> int:
         alert for alert in due if SecurityAlert.objects.filter(pk=alert.pk, due_at=alert.due_at).update(due_at=lease)
     ]
     for alert in alerts:
-        logger.log(
-            _LOG_LEVELS[Severity(alert.severity)],
-            "Security alert %s: %s, seen %s times.",
-            alert.pk,
-            alert.kind,
-            alert.count,
-        )
+        level = _LOG_LEVELS[Severity(alert.severity)]
+        logger.log(level, "Security alert %s: %s, seen %s times.", alert.pk, alert.kind, alert.count)
         security_alert.send_robust(sender=SecurityAlert, alert=alert)
     if alerts and recipients:
         try:
@@ -164,13 +148,12 @@ def _is_muted(kind: str, key: str, *, now: datetime) -> bool:
 
 def _send_alert_mail(alerts: Sequence[SecurityAlert], recipients: Sequence[str]) -> None:
     # In the language of the site.
+    count = len(alerts)
     with override(settings.LANGUAGE_CODE):
-        subject = ngettext(
-            "%(count)d security alert of the portal", "%(count)d security alerts of the portal", len(alerts)
-        )
+        subject = ngettext("%(count)d security alert of the portal", "%(count)d security alerts of the portal", count)
         lines = [_format_alert_line(alert) for alert in alerts]
         text = "\n".join([*lines, "", gettext("The keys of these alerts are in the portal's admin.")])
-    send_mail(subject % {"count": len(alerts)}, text, None, list(recipients))
+    send_mail(subject % {"count": count}, text, None, list(recipients))
 
 
 def _format_alert_line(alert: SecurityAlert) -> str:

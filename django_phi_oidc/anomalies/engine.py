@@ -18,7 +18,7 @@ from ..audit.log import sequencer
 from ..audit.log.cursor import EventBatch, read_events
 from .alerts import AlertCandidate, raise_alert
 from .models import AnomalyMemory, SecurityAlert, WatchCursor
-from .rules import Rule, RuleMemory, Severity
+from .rules import Rule, RuleMemory
 
 BATCH_SIZE = 20_000
 """Maximum number of leaves in one transaction."""
@@ -56,13 +56,9 @@ def evaluate_batch(rules: Sequence[Rule], *, now: datetime, limit: int = BATCH_S
             expiries[rule_key] = max(expiries.get(rule_key, event.occurred_at), event.occurred_at)
     lifetimes = {rule.kind: rule.memory_lifetime for rule in rules}
     with transaction.atomic():
-        moved = WatchCursor.objects.filter(name=_CURSOR_NAME, version=cursor.version).update(
-            version=F("version") + 1,
-            tree_size=batch.tree_size,
-            leaf_hash=batch.leaf_hash,
-            sealed_at=batch.sealed_at,
-        )
-        if not moved:
+        position = {"tree_size": batch.tree_size, "leaf_hash": batch.leaf_hash, "sealed_at": batch.sealed_at}
+        unchanged = WatchCursor.objects.filter(name=_CURSOR_NAME, version=cursor.version)
+        if not unchanged.update(version=F("version") + 1, **position):
             return None
         _save_memories(memories, {rule_key: at + lifetimes[rule_key[0]] for rule_key, at in expiries.items()})
         _delete_expired_memories(batch.events, now=now)
@@ -77,13 +73,12 @@ def check_sealing_lag(*, now: datetime) -> bool:
     Raises: AuditUnavailable.
     """
     overdue_count = sequencer.count_overdue_events(now=now)
-    recent_alerts = SecurityAlert.objects.filter(
-        kind="sealing_lag", acknowledged_at=None, last_seen__gt=now - LAG_ALERT_INTERVAL
-    )
-    if overdue_count and not recent_alerts.exists():
+    open_alerts = SecurityAlert.objects.filter(kind="sealing_lag", acknowledged_at=None)
+    if overdue_count and not open_alerts.filter(last_seen__gt=now - LAG_ALERT_INTERVAL).exists():
         with transaction.atomic():
             # The alert event of the sealer is in the audit log already, but not sealed either.
-            raise_alert(_create_critical_candidate("sealing_lag", now=now), now=now)
+            candidate = AlertCandidate(kind="sealing_lag", first_seen=now, last_seen=now, has_alert_event=True)
+            raise_alert(candidate, now=now)
     return overdue_count > 0
 
 
@@ -106,15 +101,11 @@ def _add_candidate(candidates: dict[RuleKey, AlertCandidate], rule: Rule, key: s
     at = event.occurred_at
     candidate = candidates.get((rule.kind, key))
     if candidate is None:
-        candidate = candidates[rule.kind, key] = AlertCandidate(
-            kind=rule.kind,
-            key=key,
-            severity=rule.severity,
-            count=0,
-            first_seen=at,
-            last_seen=at,
-            has_alert_event=rule.has_alert_event,
+        candidate = AlertCandidate(
+            kind=rule.kind, key=key, severity=rule.severity, count=0, first_seen=at, last_seen=at
         )
+        candidate.has_alert_event = rule.has_alert_event
+        candidates[rule.kind, key] = candidate
     candidate.count += 1
     candidate.event_id = event.id
     candidate.first_seen, candidate.last_seen = min(candidate.first_seen, at), max(candidate.last_seen, at)
@@ -128,39 +119,18 @@ def _limit_keys_per_kind(candidates: Mapping[RuleKey, AlertCandidate]) -> Iterat
     for of_kind in by_kind.values():
         if len(of_kind) <= MAX_KEYS_PER_KIND:
             yield from of_kind
-            continue
-        yield replace(
-            of_kind[-1],
-            key="",
-            count=sum(candidate.count for candidate in of_kind),
-            first_seen=min(candidate.first_seen for candidate in of_kind),
-            last_seen=max(candidate.last_seen for candidate in of_kind),
-        )
+        else:
+            count = sum(candidate.count for candidate in of_kind)
+            first_seen = min(candidate.first_seen for candidate in of_kind)
+            last_seen = max(candidate.last_seen for candidate in of_kind)
+            yield replace(of_kind[-1], key="", count=count, first_seen=first_seen, last_seen=last_seen)
 
 
 def _log_integrity_candidates(batch: EventBatch, *, now: datetime) -> Iterator[AlertCandidate]:
-    if batch.altered_event_ids:
-        candidate = _create_critical_candidate(
-            "trail_altered", now=now, count=len(batch.altered_event_ids), has_alert_event=False
-        )
-        candidate.event_id = batch.altered_event_ids[0]
-        yield candidate
+    if ids := batch.altered_event_ids:
+        yield AlertCandidate(kind="trail_altered", count=len(ids), first_seen=now, last_seen=now, event_id=ids[0])
     if batch.is_log_replaced:
-        yield _create_critical_candidate("log_replaced", now=now, has_alert_event=False)
-
-
-def _create_critical_candidate(
-    kind: str, *, now: datetime, count: int = 1, has_alert_event: bool = True
-) -> AlertCandidate:
-    return AlertCandidate(
-        kind=kind,
-        key="",
-        severity=Severity.CRITICAL,
-        count=count,
-        first_seen=now,
-        last_seen=now,
-        has_alert_event=has_alert_event,
-    )
+        yield AlertCandidate(kind="log_replaced", first_seen=now, last_seen=now)
 
 
 def _load_memories(rule_keys: Iterable[RuleKey]) -> RuleMemories:

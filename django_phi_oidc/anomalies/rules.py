@@ -32,7 +32,7 @@ class Rule:
 
     kind: str
     """A code: the name of the rule in alerts, mutes and the audit log."""
-    severity: Severity
+    severity: Severity = Severity.WARNING
     actions: Collection[str]
     """The rule sees only events with these actions."""
     key: Callable[[Event], str | None]
@@ -59,7 +59,6 @@ class ThresholdRule(Rule):
     """Return the item to count once; by default each event."""
 
     def evaluate(self, event: Event, memory: RuleMemory) -> bool:
-        """Return True if the threshold is reached."""
         at = event.occurred_at.timestamp()
         things: dict[str, float] = memory.setdefault("things", {})
         thing = _short_digest(self.distinct_by(event))
@@ -92,7 +91,6 @@ class UnusualVolumeRule(Rule):
     memory_lifetime: timedelta = timedelta(days=60)
 
     def evaluate(self, event: Event, memory: RuleMemory) -> bool:
-        """Return True if this item is above the limit of its day."""
         day = event.occurred_at.date().isoformat()
         today: str = memory.setdefault("day", day)
         if day < today and not _is_ahead(today, day):
@@ -191,18 +189,10 @@ def _refusal_rules() -> tuple[Rule, ...]:
     five_minutes = timedelta(minutes=5)
 
     def burst(kind: str, key: Callable[[Event], str | None], threshold: int, lifetime: timedelta) -> Rule:
-        return ThresholdRule(
-            kind=kind,
-            severity=Severity.WARNING,
-            actions=REFUSAL_ACTIONS,
-            key=key,
-            threshold=threshold,
-            memory_lifetime=lifetime,
-        )
+        return ThresholdRule(kind=kind, actions=REFUSAL_ACTIONS, key=key, threshold=threshold, memory_lifetime=lifetime)
 
     def refusal(kind: str, reasons: Collection[str], **options: Any) -> Rule:
-        defaults: dict[str, Any] = {"severity": Severity.WARNING, "actions": REFUSAL_ACTIONS}
-        return Rule(kind=kind, key=_key_for_reasons(reasons), **(defaults | options))
+        return Rule(kind=kind, key=_key_for_reasons(reasons), **{"actions": REFUSAL_ACTIONS, **options})
 
     return (
         burst("refusals_by_address", lambda event: event.client_ip or None, 15, five_minutes),
@@ -215,7 +205,6 @@ def _refusal_rules() -> tuple[Rule, ...]:
         ThresholdRule(
             kind="expired_tokens_in_use",
             key=lambda event: (event.client_ip or event.provider) if event.reason in EXPIRY_REASONS else None,
-            severity=Severity.WARNING,
             actions={Action.API_REFUSED},
             threshold=10,
             memory_lifetime=2 * five_minutes,
@@ -228,14 +217,12 @@ def _disclosure_rules() -> tuple[Rule, ...]:
     return (
         UnusualVolumeRule(
             kind="many_records",
-            severity=Severity.WARNING,
             actions=disclosures,
             key=lambda event: event.actor or None if _record_key(event) else None,
             distinct_by=_record_key,
         ),
         ThresholdRule(
             kind="record_of_interest",
-            severity=Severity.WARNING,
             actions=disclosures,
             key=lambda event: _record_key(event) or None if event.actor else None,
             distinct_by=lambda event: event.actor,
@@ -249,7 +236,6 @@ def _operation_rules() -> tuple[Rule, ...]:
     return (
         ThresholdRule(
             kind="revocations_fail",
-            severity=Severity.WARNING,
             actions={Action.TOKEN_REVOCATION_FAILED},
             key=lambda event: event.provider,
             threshold=10,

@@ -1,8 +1,10 @@
 """Probe a live provider with all requests that need no sign-in."""
 
+import socket
+import ssl
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -15,9 +17,10 @@ from ..oidc.client_auth import AssertionFreshness
 from ..oidc.metadata import build_metadata_request, process_metadata_response
 from ..oidc.revocation import build_revocation_request
 from ..oidc.transport import Transport, TransportRequest, TransportResponse
+from ..provider.connection_pool import translate_error
+from ..provider.http_transport import create_ssl_context
 from . import diagnostics
 from .diagnostics import ProviderFinding, TLSPeer
-from .tls import get_tls_version_and_expiry
 
 TIMEOUT_SECONDS = 10.0
 """For each response."""
@@ -108,8 +111,27 @@ def _get_tls_peer(host: str, url: str, declaration: ProviderDeclaration) -> TLSP
         return TLSPeer(host=host)
     if declaration.proxy:
         return TLSPeer(host=host, tls_version="TLS")
-    version, until = get_tls_version_and_expiry(url, declaration=declaration, timeout_seconds=TIMEOUT_SECONDS)
-    return TLSPeer(host=host, tls_version=version, certificate_expires_at=until)
+    version, expires_at = _get_tls_version_and_expiry(url, declaration=declaration)
+    return TLSPeer(host=host, tls_version=version, certificate_expires_at=expires_at)
+
+
+def _get_tls_version_and_expiry(url: str, *, declaration: ProviderDeclaration) -> tuple[str, datetime]:
+    """Return the TLS version and the expiry of the certificate, which is verified as for every request.
+
+    Each step has TIMEOUT_SECONDS. Requires: an https URL with a host, and no proxy.
+    Raises: TransportTLS, TransportTimeout, TransportUnreachable.
+    """
+    parts, context = urlsplit(url), create_ssl_context(declaration.ca_bundle)
+    address = parts.hostname or "", parts.port or 443
+    try:
+        with (
+            socket.create_connection(address, timeout=TIMEOUT_SECONDS) as connection,
+            context.wrap_socket(connection, server_hostname=address[0]) as tls,
+        ):
+            expires_at = ssl.cert_time_to_seconds(str((tls.getpeercert() or {})["notAfter"]))
+            return tls.version() or "", datetime.fromtimestamp(expires_at, UTC)
+    except (OSError, UnicodeError) as error:
+        raise translate_error(error, is_expired=False) from None
 
 
 def _check_keys(

@@ -120,13 +120,8 @@ def _get_cursor(name: str, *, now: datetime) -> SinkCursor:
 
 
 def _get_position(cursor: SinkCursor) -> LogPosition:
-    return LogPosition(
-        tree_size=cursor.tree_size,
-        checkpoint_size=cursor.checkpoint_size,
-        leaf_hash=bytes(cursor.leaf_hash),
-        root_hash=bytes(cursor.root_hash),
-        epoch=cursor.epoch,
-    )
+    leaf_hash, root_hash = bytes(cursor.leaf_hash), bytes(cursor.root_hash)
+    return LogPosition(cursor.tree_size, cursor.checkpoint_size, leaf_hash, root_hash, cursor.epoch)
 
 
 def _reduced_batch_size(batch_size: int, attempts: int) -> int:

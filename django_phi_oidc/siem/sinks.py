@@ -47,16 +47,21 @@ _TCP_CLOSE = 7
 _POLL_SECONDS = 0.005
 
 
-class FileSink:
-    """A file that lines are appended to; accepted lines are on disk."""
-
+class _DeclaredSink:
     def __init__(self, declaration: SinkDeclaration, *, hostname: str) -> None:
         self._declaration = declaration
         self._hostname = hostname
 
+    def _format_line(self, item: LogItem) -> str:
+        return item_to_line(item, self._declaration.format, hostname=self._hostname)
+
+
+class FileSink(_DeclaredSink):
+    """A file that lines are appended to; accepted lines are on disk."""
+
     def send(self, items: Sequence[LogItem], *, timeout_seconds: float) -> SendResult:
         """Append items. An incomplete last line, left by a crash, is ended first."""
-        text = "".join(f"{item_to_line(item, self._declaration.format, hostname=self._hostname)}\n" for item in items)
+        text = "".join(f"{self._format_line(item)}\n" for item in items)
         try:
             _append_to_file(Path(self._declaration.path), text.encode("utf-8"))
         except OSError:
@@ -64,25 +69,16 @@ class FileSink:
         return SendResult(accepted=len(items))
 
 
-class SyslogSink:
+class SyslogSink(_DeclaredSink):
     """A collector of syslog messages over TLS or, on loopback, plain TCP. Spec: RFC 5424, RFC 5425, RFC 6587 3.4.1.
 
     Syslog has no acknowledgement. A batch counts as delivered when the collector ended the stream in order after the
     portal did, and its host acknowledged every byte. This does not prove that the collector stored them.
     """
 
-    def __init__(self, declaration: SinkDeclaration, *, hostname: str) -> None:
-        self._declaration = declaration
-        self._hostname = hostname
-
     def send(self, items: Sequence[LogItem], *, timeout_seconds: float) -> SendResult:
         """Send items over one connection and wait until the collector has read all of it."""
-        frames = b"".join(
-            build_frame(
-                item, item_to_line(item, self._declaration.format, hostname=self._hostname), hostname=self._hostname
-            )
-            for item in items
-        )
+        frames = b"".join(build_frame(item, self._format_line(item), hostname=self._hostname) for item in items)
         try:
             self._exchange(frames, timeout_seconds=timeout_seconds)
         except TransportError as error:
@@ -113,12 +109,8 @@ class SyslogSink:
                 raise TransportTimeout
 
 
-class HTTPSSink:
+class HTTPSSink(_DeclaredSink):
     """A line collector or a FHIR server over HTTPS. A 2xx status is an acknowledgement."""
-
-    def __init__(self, declaration: SinkDeclaration, *, hostname: str) -> None:
-        self._declaration = declaration
-        self._hostname = hostname
 
     def send(self, items: Sequence[LogItem], *, timeout_seconds: float) -> SendResult:
         """Post items in one request."""

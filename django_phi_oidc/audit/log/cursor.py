@@ -23,7 +23,7 @@ _to_json = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=
 _NO_ID = uuid.UUID(int=0)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class LogPosition:
     """Where delivery continues: leaves from tree_size, checkpoints above checkpoint_size."""
 
@@ -140,14 +140,8 @@ def _find_start(position: LogPosition) -> LogPosition | str:
 def _position_after(checkpoint: AuditCheckpoint | None) -> LogPosition:
     if checkpoint is None:
         return LogPosition()
-    size = checkpoint.tree_size
-    return LogPosition(
-        tree_size=size,
-        checkpoint_size=size,
-        leaf_hash=_get_last_leaf_hash(size),
-        root_hash=bytes(checkpoint.root_hash),
-        epoch=checkpoint.epoch,
-    )
+    size, root_hash = checkpoint.tree_size, bytes(checkpoint.root_hash)
+    return LogPosition(size, size, _get_last_leaf_hash(size), root_hash, checkpoint.epoch)
 
 
 def _read_items(position: LogPosition, *, limit: int) -> ItemBatch:

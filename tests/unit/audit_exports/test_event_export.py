@@ -14,7 +14,7 @@ import pytest
 from django_phi_oidc import conf, schedule
 from django_phi_oidc.audit.events import parse_event
 from django_phi_oidc.audit.search import EventFilters, RowUnreadable, has_more_events_than
-from django_phi_oidc.audit_exports import export
+from django_phi_oidc.audit_exports import event_export
 from django_phi_oidc.audit_exports.admin import MAX_STREAMED_EVENTS
 from tests.support.audit_log import NOW, events, sealed
 from tests.support.audit_tampering import EVENT, sql, without_triggers
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "phi_
 
 
 def exported(form: str, filters: EventFilters = EventFilters()) -> str:  # noqa: B008 -- frozen
-    return b"".join(lines for _, lines in export.export_events(filters, form, hostname="here")).decode()
+    return b"".join(lines for _, lines in event_export.export_events(filters, form, hostname="here")).decode()
 
 
 def test_jsonl_is_each_event_as_it_was_sealed_oldest_first() -> None:
@@ -53,7 +53,7 @@ def test_fhir_has_the_place_of_what_is_sealed_and_none_of_what_is_not() -> None:
     assert [each.get("leaf_index") for each in details] == ["0", "1", None]
 
 
-@pytest.mark.parametrize("form", export.CONTENT_TYPES)
+@pytest.mark.parametrize("form", event_export.CONTENT_TYPES)
 @pytest.mark.parametrize("column", ["detail", "occurred_at"])
 def test_row_that_is_no_event_ends_every_export(form: str, column: str) -> None:
     ids = sealed(3)
@@ -67,16 +67,16 @@ def test_row_that_is_no_event_ends_every_export(form: str, column: str) -> None:
 
 def test_torn_export_says_so_in_a_line_that_is_no_event() -> None:
     with pytest.raises(ValueError, match="Not an event"):
-        parse_event(export.incomplete_marker("jsonl", "row_unreadable").decode().strip())
-    assert json.loads(export.incomplete_marker("fhir", "row_unreadable"))["resourceType"] == "OperationOutcome"
-    (row,) = csv.reader(io.StringIO(export.incomplete_marker("csv", "row_unreadable").decode()))
+        parse_event(event_export.incomplete_marker("jsonl", "row_unreadable").decode().strip())
+    assert json.loads(event_export.incomplete_marker("fhir", "row_unreadable"))["resourceType"] == "OperationOutcome"
+    (row,) = csv.reader(io.StringIO(event_export.incomplete_marker("csv", "row_unreadable").decode()))
     assert row == ["INCOMPLETE: row_unreadable"]
 
 
 def test_page_shows_the_line_and_the_settings_as_they_are(settings: Any) -> None:
     page = (Path(__file__).parents[3] / "docs" / "how-to" / "read-the-trail.md").read_text()
     blocks = dict(re.findall(r"<!-- tested(?:: | by: \S+/)(\w+)(?:\.py)? -->\n```\w+\n(.*?)```", page, re.DOTALL))
-    assert blocks.pop("incomplete").encode() == export.incomplete_marker("jsonl", "row_unreadable")
+    assert blocks.pop("incomplete").encode() == event_export.incomplete_marker("jsonl", "row_unreadable")
     shown: dict[str, Any] = {}
     exec("\n".join(blocks.values()), shown)
     settings.PHI_OIDC = {**settings.PHI_OIDC, **shown["PHI_OIDC"]}
@@ -93,7 +93,7 @@ def test_memory_does_not_grow_with_the_export() -> None:
         tracemalloc.start()
         count = sum(
             n
-            for n, _ in export.export_events(EventFilters(until=NOW + timedelta(hours=hours)), "fhir", hostname="here")
+            for n, _ in event_export.export_events(EventFilters(until=NOW + timedelta(hours=hours)), "fhir", hostname="here")
         )
         assert count == 1000 * hours
         _, most = tracemalloc.get_traced_memory()
