@@ -193,7 +193,7 @@ def _process_action(
                 else:
                     form.add_error(None, get_error_message(refusal))
                     status = 409
-    return TemplateResponse(request, f"{_TEMPLATE_DIRECTORY}/act.html", context, status=status)
+    return TemplateResponse(request, f"{_TEMPLATE_DIRECTORY}/person_action.html", context, status=status)
 
 
 def _render_result(request: HttpRequest, result: str | ActionResult, context: dict[str, Any]) -> HttpResponseBase:
@@ -205,4 +205,4 @@ def _render_result(request: HttpRequest, result: str | ActionResult, context: di
         disposition = 'attachment; filename="person.json"'
         headers = {"Content-Disposition": disposition, "Cache-Control": "no-store"}
         return HttpResponse(result.document, content_type="application/json", headers=headers)
-    return TemplateResponse(request, f"{_TEMPLATE_DIRECTORY}/shown.html", {**context, "rows": result.rows})
+    return TemplateResponse(request, f"{_TEMPLATE_DIRECTORY}/person_result.html", {**context, "rows": result.rows})

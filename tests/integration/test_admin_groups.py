@@ -139,7 +139,7 @@ def member(officer: Officer, settings: Any, tmp_path: Path) -> Officer:  # noqa:
     return make
 
 
-def test_tables_name_every_page_and_act_of_ours() -> None:
+def test_tables_name_every_page_and_action() -> None:
     every, acts = house.pages(), house.acts()
     assert {name.split("_")[0] for name in every} == SEES.keys()
     assert FORMS.keys() <= every.keys()
@@ -150,7 +150,7 @@ def test_tables_name_every_page_and_act_of_ours() -> None:
 
 
 @pytest.mark.parametrize("group", [*sorted(EVERY), NO_GROUP, ROOT])
-def test_each_page_is_shown_to_who_may_see_it_and_refused_to_others_with_an_event(
+def test_each_page_is_shown_to_permitted_groups_and_refusals_are_recorded(
     group: str,
     patient: Any,  # noqa: F811
     member: Officer,
@@ -170,7 +170,7 @@ def test_each_page_is_shown_to_who_may_see_it_and_refused_to_others_with_an_even
 
 
 @pytest.mark.parametrize("group", [*sorted(EVERY), NO_GROUP, ROOT])
-def test_each_act_is_done_by_who_may_and_refused_to_others_with_an_event(
+def test_each_action_is_permitted_by_group_and_refusals_are_recorded(
     group: str,
     patient: Any,  # noqa: F811
     member: Officer,
@@ -206,7 +206,7 @@ def test_each_act_is_done_by_who_may_and_refused_to_others_with_an_event(
 
 
 @pytest.mark.parametrize("page", ["change", "delete", "history"])
-def test_refusal_does_not_say_whether_there_is_such_a_row_nor_write_what_is_none(
+def test_refusal_does_not_show_whether_the_row_exists(
     page: str,
     patient: Any,  # noqa: F811
     member: Officer,
@@ -219,7 +219,7 @@ def test_refusal_does_not_say_whether_there_is_such_a_row_nor_write_what_is_none
     assert permitted.get(f"{claims}/Amina Keller/{page}/").status_code == (403 if page == "delete" else 302)
 
 
-def test_refusal_that_can_t_be_written_is_said_to_be_so_and_nothing_is_shown(
+def test_refusal_that_cannot_be_recorded_is_503(
     patient: Any,  # noqa: F811
     member: Officer,
     audit_database_away: Callable[[], Any],  # noqa: F811
@@ -233,7 +233,7 @@ def test_refusal_that_can_t_be_written_is_said_to_be_so_and_nothing_is_shown(
         assert permitted.get(url).status_code == 200
 
 
-def test_request_that_no_page_of_ours_makes_is_refused_with_its_event(
+def test_crafted_request_is_refused_and_recorded(
     patient: Any,  # noqa: F811
     member: Officer,
 ) -> None:
@@ -256,7 +256,7 @@ def test_request_that_no_page_of_ours_makes_is_refused_with_its_event(
     assert root.post(f"{subjects}add/", asked).status_code == 302
 
 
-def test_each_act_of_a_request_that_is_left_to_others_has_its_event_and_what_is_permitted_has_none(
+def test_only_forbidden_actions_of_a_request_are_recorded_as_denied(
     patient: Any,  # noqa: F811
     member: Officer,
 ) -> None:

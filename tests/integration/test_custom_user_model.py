@@ -10,7 +10,7 @@ from tests.support.temporary_databases import scratch_databases
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def test_person_is_found_from_the_page_of_a_host_projects_own_user_model(tmp_path: Path) -> None:
+def test_person_page_is_linked_from_a_custom_user_model(tmp_path: Path) -> None:
     with scratch_databases(tmp_path) as environment:
         done = subprocess.run(
             [sys.executable, "-m", "tests.integration.hospital_staff.page_process"],

@@ -96,7 +96,7 @@ def run(outside: Outside, clock: Clock) -> DeliveryResult:
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_collector_that_goes_down_and_comes_back_gets_everything_in_order(
+def test_collector_gets_everything_in_order_after_each_outage(
     authority: CertificateAuthority, clock: Clock, way: str
 ) -> None:
     with WAYS[way](authority) as outside:
@@ -124,7 +124,7 @@ def test_collector_that_goes_down_and_comes_back_gets_everything_in_order(
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_collector_that_never_fails_gets_everything_once(
+def test_collector_without_failures_gets_everything_once(
     authority: CertificateAuthority, clock: Clock, way: str
 ) -> None:
     with WAYS[way](authority) as outside:
@@ -135,7 +135,7 @@ def test_collector_that_never_fails_gets_everything_once(
         assert run(outside, clock) == DeliveryResult(is_caught_up=True)
 
 
-def test_syslog_collector_that_ends_without_close_notify_has_taken_it(
+def test_syslog_collector_without_close_notify_has_accepted_the_batch(
     authority: CertificateAuthority, clock: Clock
 ) -> None:
     with syslog(authority) as outside:
@@ -145,9 +145,7 @@ def test_syslog_collector_that_ends_without_close_notify_has_taken_it(
         assert outside.received() == sealed_order()
 
 
-def test_fhir_server_that_refuses_one_entry_is_offered_all_from_that_one_on_again(
-    authority: CertificateAuthority, clock: Clock
-) -> None:
+def test_fhir_server_gets_all_entries_from_a_refused_one_again(authority: CertificateAuthority, clock: Clock) -> None:
     """A batch's entries are independent: those behind the refused one are taken before it, and then again."""
     with fhir(authority) as outside:
         outside.server.fault = "half"

@@ -56,7 +56,7 @@ print(json.dumps({
 
 @pytest.mark.postgresql
 @pytest.mark.django_db(transaction=True, databases=["default", "phi_audit"])
-def test_code_of_both_pages_in_one_project_does_what_they_say(tmp_path: Path) -> None:
+def test_code_of_both_pages_works_in_one_project(tmp_path: Path) -> None:
     declared = "".join(block(GUARD, name) for name in ("guard", "logging", "reporter")) + block(METRICS, "metrics")
     blocking = 'PHI_OIDC["LEAKAGE_GUARD"] = "block"\n'
     sentry = 'SENTRY_DSN = "https://key@sentry.invalid/1"\n' + block(GUARD, "sentry")

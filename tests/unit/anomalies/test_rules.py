@@ -132,7 +132,7 @@ PATTERNS: list[Pattern] = [
 
 
 @pytest.mark.parametrize(("kind", "key", "pattern", "short_of_it"), PATTERNS)
-def test_rule_is_raised_by_its_pattern_and_not_just_short_of_it(
+def test_rule_raises_at_its_threshold_and_not_below(
     kind: str, key: str, pattern: list[Event], short_of_it: list[Event]
 ) -> None:
     assert raised(pattern)[kind, key] == 1
@@ -140,14 +140,14 @@ def test_rule_is_raised_by_its_pattern_and_not_just_short_of_it(
 
 
 @pytest.mark.parametrize("kind", ALERT_SEVERITIES)
-def test_alert_that_another_part_wrote_is_an_alert_of_its_kind(kind: str) -> None:
+def test_alert_event_raises_an_alert_of_its_kind(kind: str) -> None:
     told = event("alert.raised", resource="AuditEvent/1", provider="default", detail={"rule": kind})
     key = "default" if kind.startswith("event_") else "AuditEvent/1"
     assert raised([told]) == {(kind, key): 1}
     assert raised([told._replace(detail='{"rule":"another"}')]) == {}
 
 
-def test_every_rule_is_in_the_pages_and_every_rule_of_the_trail_is_an_alert() -> None:
+def test_every_rule_is_documented_and_every_alert_event_has_a_rule() -> None:
     page = (DOCS / "how-to" / "watch-for-anomalies.md").read_text()
     told = (DOCS / "reference" / "events.md").read_text().partition("## Alerts")[2].partition("\n## ")[0]
     kinds = {rule.kind for rule in get_builtin_rules()}
@@ -156,7 +156,7 @@ def test_every_rule_is_in_the_pages_and_every_rule_of_the_trail_is_an_alert() ->
     assert len(kinds) == len(get_builtin_rules())
 
 
-def test_burst_is_counted_on_and_remembered_no_longer_than_it_must() -> None:
+def test_burst_is_counted_within_its_window_only() -> None:
     rule = next(rule for rule in get_builtin_rules() if rule.kind == "refusals_by_address")
     memory: dict[Any, str] = {}
     assert raised(refusals(115, client_ip="192.0.2.1"), [rule], memory)[rule.kind, "192.0.2.1"] == 101
@@ -165,7 +165,7 @@ def test_burst_is_counted_on_and_remembered_no_longer_than_it_must() -> None:
     assert raised(later, [rule], memory) == {}
 
 
-def test_many_records_learns_forgets_and_is_not_fooled_by_a_clock_that_was_wrong() -> None:
+def test_daily_volume_adapts_and_ignores_a_wrong_clock() -> None:
     rule = next(rule for rule in get_builtin_rules() if rule.kind == "many_records")
     assert isinstance(rule, UnusualVolumeRule)
     memory: dict[Any, str] = {}
@@ -181,7 +181,7 @@ def test_many_records_learns_forgets_and_is_not_fooled_by_a_clock_that_was_wrong
     assert rule.get_daily_limit([40] * 20 + [5_000] * 7) == 120, "a few days of snooping do not make it usual"
 
 
-def test_what_is_remembered_names_nobody() -> None:
+def test_memories_contain_no_identifiers() -> None:
     memory: dict[Any, str] = {}
     raised(looks(20), memory=memory)
     assert memory
@@ -193,7 +193,7 @@ def usual() -> list[Event]:
     return [of(done) for done in week()]
 
 
-def test_a_week_in_which_nothing_is_wrong_raises_nothing(usual: list[Event]) -> None:
+def test_normal_week_raises_no_alert(usual: list[Event]) -> None:
     assert len(usual) == 100_000
     actions = Counter(each.action for each in usual)
     assert min(actions["login.refused"], actions["token.revocation_failed"]) >= 50
@@ -208,12 +208,12 @@ PLANTED: dict[str, Callable[[], list[Event]]] = {
 
 
 @pytest.mark.parametrize("kind", PLANTED)
-def test_what_is_planted_in_that_week_is_found_and_nothing_else(kind: str, usual: list[Event]) -> None:
+def test_planted_anomaly_in_a_normal_week_is_the_only_alert(kind: str, usual: list[Event]) -> None:
     found = raised(sorted([*usual, *PLANTED[kind]()], key=lambda each: each.occurred_at))
     assert {each[0] for each in found} == {kind}
 
 
-def test_rule_of_a_project_joins_ours_and_one_of_the_same_kind_takes_the_place() -> None:
+def test_project_rules_extend_or_replace_the_builtin_rules() -> None:
     new = Rule(
         kind="hospital_export", severity=Severity.INFO, actions={"hospital.exported"}, key=lambda each: each.actor
     )
