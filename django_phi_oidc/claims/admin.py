@@ -21,6 +21,7 @@ from django.utils.translation import gettext_lazy, ngettext
 
 from .. import conf
 from .._internal import clock
+from .._internal.admin_filters import create_choice_filter, create_state_filter
 from ..access.emergency.forms import get_purpose_label
 from ..audit.admin_base import CascadeOnlyAdmin, ErrorMessageAdmin, get_error_message
 from ..audit.outbox import batch_delivery
@@ -43,58 +44,32 @@ else:
     HoldModelForm, SubjectChoiceField = forms.ModelForm, forms.ModelChoiceField
 
 
-class _DeclaredValueFilter(admin.SimpleListFilter):
-    """Offers what is declared: to ask a big table what it has takes as long as the table is."""
-
-    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
-        return queryset.filter(**{str(self.parameter_name): self.value()}) if self.value() else queryset
+def _list_names() -> list[tuple[str, str]]:
+    return [(name, name) for name, claim in sorted(conf.claims().items()) if claim.retention is not None]
 
 
-class ClaimNameFilter(_DeclaredValueFilter):
-    """By the name of the claim."""
-
-    title = gettext_lazy("name")
-    parameter_name = "name"
-
-    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        return [(name, name) for name, claim in sorted(conf.claims().items()) if claim.retention is not None]
+def _list_purposes() -> list[tuple[str, str]]:
+    purposes = sorted({claim.purpose for claim in conf.claims().values() if claim.retention is not None})
+    return [(purpose, f"{purpose}: {get_purpose_label(purpose)}") for purpose in purposes]
 
 
-class ClaimPurposeFilter(_DeclaredValueFilter):
-    """By what the claim is held for."""
-
-    title = gettext_lazy("purpose")
-    parameter_name = "purpose"
-
-    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        declared = sorted({claim.purpose for claim in conf.claims().values() if claim.retention is not None})
-        return [(purpose, f"{purpose}: {get_purpose_label(purpose)}") for purpose in declared]
+def _filter_held(rows: QuerySet[Any]) -> QuerySet[Any]:
+    # Through the few holds, because no index covers held claims.
+    now = clock.now()
+    return rows.filter(subject__in=list_active_holds(now=now).values("subject"), held_until__gt=now)
 
 
-class ClaimEndFilter(admin.SimpleListFilter):
-    """By what is to become of the claim."""
-
-    title = gettext_lazy("end")
-    parameter_name = "end"
-
-    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        return [
-            ("overdue", _("overdue")),
-            ("held", _("kept by a legal hold")),
-            ("session", _("with a session that lives")),
-        ]
-
-    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
-        now = clock.now()
-        match self.value():
-            case "overdue":
-                return queryset.filter(get_overdue_condition(now=now))
-            case "held":
-                # By the holds, of which there are few: no index tells which claims are held.
-                return queryset.filter(subject__in=list_active_holds(now=now).values("subject"), held_until__gt=now)
-            case "session":
-                return queryset.filter(expires_at=None)
-        return queryset
+ClaimNameFilter = create_choice_filter(gettext_lazy("name"), "name", _list_names)
+ClaimPurposeFilter = create_choice_filter(gettext_lazy("purpose"), "purpose", _list_purposes)
+ClaimEndFilter = create_state_filter(
+    gettext_lazy("end"),
+    "end",
+    {
+        "overdue": (gettext_lazy("overdue"), lambda rows: rows.filter(get_overdue_condition(now=clock.now()))),
+        "held": (gettext_lazy("on legal hold"), _filter_held),
+        "session": (gettext_lazy("with its session"), lambda rows: rows.filter(expires_at=None)),
+    },
+)
 
 
 def _filter_by_person(queryset: QuerySet[Any], term: str) -> QuerySet[Any]:
@@ -243,23 +218,18 @@ class LegalHoldForm(FutureUntilMixin, HoldModelForm):
         }
 
 
-class LegalHoldStateFilter(admin.SimpleListFilter):
-    """Those that last, or those that are over."""
+def _active_holds() -> QuerySet[Any]:
+    return list_active_holds(now=clock.now()).order_by().values("pk")
 
-    title = gettext_lazy("state")
-    parameter_name = "state"
 
-    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        return [("is_active", _("is_active")), ("over", _("over"))]
-
-    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
-        lasting = list_active_holds(now=clock.now()).order_by().values("pk")
-        match self.value():
-            case "is_active":
-                return queryset.filter(pk__in=lasting)
-            case "over":
-                return queryset.exclude(pk__in=lasting)
-        return queryset
+LegalHoldStateFilter = create_state_filter(
+    gettext_lazy("state"),
+    "state",
+    {
+        "active": (gettext_lazy("active"), lambda rows: rows.filter(pk__in=_active_holds())),
+        "over": (gettext_lazy("ended"), lambda rows: rows.exclude(pk__in=_active_holds())),
+    },
+)
 
 
 @admin.register(LegalHold)

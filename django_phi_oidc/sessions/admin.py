@@ -3,7 +3,6 @@
 import uuid
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
 
 from django.contrib import admin, messages
 from django.contrib.auth import get_user_model
@@ -13,6 +12,7 @@ from django.utils.translation import gettext_lazy, ngettext
 
 from .. import conf
 from .._internal import clock
+from .._internal.admin_filters import create_choice_filter
 from ..audit.admin_base import ReadOnlyAdmin
 from ..audit.events import Origin
 from ..audit.request_context import Actor
@@ -27,17 +27,11 @@ MAX_INLINE_REVOCATIONS = 100
 """Tokens that the administrator's request itself may see to: it leases all of them before the first is tried."""
 
 
-class ProviderFilter(admin.SimpleListFilter):
-    """Offers the declared ones: to ask a big table which it knows takes as long as the table is."""
-
-    title = gettext_lazy("provider")
-    parameter_name = "provider"
-
-    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        return [(name, declared.label or name) for name, declared in conf.providers().items()]
-
-    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
-        return queryset.filter(provider=self.value()) if self.value() else queryset
+ProviderFilter = create_choice_filter(
+    gettext_lazy("provider"),
+    "provider",
+    lambda: [(name, declaration.label or name) for name, declaration in conf.providers().items()],
+)
 
 
 @admin.register(OIDCSession)

@@ -22,6 +22,7 @@ from django.views.decorators.debug import sensitive_post_parameters, sensitive_v
 
 from .. import conf
 from .._internal import clock
+from .._internal.admin_filters import create_state_filter
 from ..audit.admin_base import CascadeOnlyAdmin, ErrorMessageAdmin, ResourcePermissionDenied, get_error_message
 from ..audit.events import Origin
 from ..audit.request_context import Actor
@@ -163,25 +164,22 @@ class InvitationForm(ActivationCodeForm):
         fields = ("user",)
 
 
-class ActivationCodeStateFilter(admin.SimpleListFilter):
-    """By what has become of the code."""
+def _redeemable_codes() -> QuerySet[Any]:
+    return ActivationCode.objects.redeemable(now=clock.now()).order_by().values("pk")
 
-    title = gettext_lazy("state")
-    parameter_name = "state"
 
-    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        return [("waiting", _("waiting")), ("redeemed", _("redeemed")), ("over", _("revoked or expired"))]
-
-    def queryset(self, request: HttpRequest, queryset: QuerySet[ActivationCode]) -> QuerySet[ActivationCode]:
-        waiting = ActivationCode.objects.redeemable(now=clock.now()).order_by().values("pk")
-        match self.value():
-            case "waiting":
-                return queryset.filter(pk__in=waiting)
-            case "redeemed":
-                return queryset.exclude(redeemed_at=None)
-            case "over":
-                return queryset.filter(redeemed_at=None).exclude(pk__in=waiting)
-        return queryset
+ActivationCodeStateFilter = create_state_filter(
+    gettext_lazy("state"),
+    "state",
+    {
+        "waiting": (gettext_lazy("waiting"), lambda rows: rows.filter(pk__in=_redeemable_codes())),
+        "redeemed": (gettext_lazy("redeemed"), lambda rows: rows.exclude(redeemed_at=None)),
+        "over": (
+            gettext_lazy("revoked or expired"),
+            lambda rows: rows.filter(redeemed_at=None).exclude(pk__in=_redeemable_codes()),
+        ),
+    },
+)
 
 
 @admin.register(ActivationCode)

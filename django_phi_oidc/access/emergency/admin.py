@@ -17,6 +17,7 @@ from django.utils.translation import gettext_lazy, ngettext
 from django.views.decorators.debug import sensitive_post_parameters, sensitive_variables
 
 from ..._internal import clock
+from ..._internal.admin_filters import create_state_filter
 from ...audit.admin import render_trail_unavailable
 from ...audit.admin_base import ReadOnlyAdmin
 from ...audit.events import Action, Origin
@@ -44,25 +45,25 @@ _REFUSAL_MESSAGES = {
 }
 
 
-class EmergencyStateFilter(admin.SimpleListFilter):
-    """By what is to be done about it."""
+def _pks(emergencies: QuerySet[EmergencyAccess]) -> QuerySet[Any]:
+    return emergencies.order_by().values("pk")
 
-    title = gettext_lazy("state")
-    parameter_name = "state"
 
-    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        return [("waiting", _("waits for its review")), ("open", _("open")), ("reviewed", _("reviewed"))]
-
-    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
-        now, every = clock.now(), EmergencyAccess.objects
-        match self.value():
-            case "waiting":
-                return queryset.filter(pk__in=every.awaiting_review(now=now).order_by().values("pk"))
-            case "open":
-                return queryset.filter(pk__in=every.currently_open(now=now).order_by().values("pk"))
-            case "reviewed":
-                return queryset.exclude(reviewed_at=None)
-        return queryset
+EmergencyStateFilter = create_state_filter(
+    gettext_lazy("state"),
+    "state",
+    {
+        "waiting": (
+            gettext_lazy("awaiting review"),
+            lambda rows: rows.filter(pk__in=_pks(EmergencyAccess.objects.awaiting_review(now=clock.now()))),
+        ),
+        "open": (
+            gettext_lazy("open"),
+            lambda rows: rows.filter(pk__in=_pks(EmergencyAccess.objects.currently_open(now=clock.now()))),
+        ),
+        "reviewed": (gettext_lazy("reviewed"), lambda rows: rows.exclude(reviewed_at=None)),
+    },
+)
 
 
 @admin.register(EmergencyAccess)
