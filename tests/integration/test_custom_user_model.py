@@ -1,4 +1,4 @@
-"""A host project's own user model, its admin and its template: a process of its own, for a model can't be changed."""
+"""A custom user model with its admin and template, in a separate process, because AUTH_USER_MODEL is fixed."""
 
 import json
 import subprocess
@@ -27,8 +27,8 @@ def test_person_page_is_linked_from_a_custom_user_model(tmp_path: Path) -> None:
         )
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == {
-        "": {"links": 0, "keeps the host's": False, "page": 403},
-        "Privacy officer": {"links": 1, "keeps the host's": True, "page": 200},
+        "": {"links": 0, "keeps the host template": False, "page": 403},
+        "Privacy officer": {"links": 1, "keeps the host template": True, "page": 200},
         "denied": True,
     }
     assert "hospital_staff.view_member" in (tmp_path / "groups.txt").read_text()

@@ -1,4 +1,4 @@
-"""The pages about delivery and the code agree."""
+"""The pages about delivery match the code."""
 
 import re
 from pathlib import Path

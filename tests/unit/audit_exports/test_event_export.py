@@ -47,9 +47,9 @@ def test_csv_contains_no_formula() -> None:
 def test_fhir_has_the_leaf_index_of_sealed_events_only() -> None:
     sealed(2)
     events(1, at=NOW + timedelta(hours=1))
-    told = [json.loads(line) for line in export("fhir").splitlines()]
-    assert {each["resourceType"] for each in told} == {"AuditEvent"}
-    details = [{d["type"]: d["valueString"] for e in each["entity"] for d in e.get("detail", ())} for each in told]
+    resources = [json.loads(line) for line in export("fhir").splitlines()]
+    assert {resource["resourceType"] for resource in resources} == {"AuditEvent"}
+    details = [{d["type"]: d["valueString"] for e in resource["entity"] for d in e.get("detail", ())} for each in told]
     assert [each.get("leaf_index") for each in details] == ["0", "1", None]
 
 

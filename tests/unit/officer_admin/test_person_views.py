@@ -77,8 +77,8 @@ def fields(patient: Any, act: str) -> dict[str, Any]:
         case "invite":
             return {"chosen": "default"}
         case "withdraw":
-            given = {"provider": providers()["default"], "key": get_keys("SUBJECT_KEYS")[0], "lifetime": DAY}
-            create_invitations([patient.user.pk], **given, origin=Origin(), now=NOW)
+            data = {"provider": providers()["default"], "key": get_keys("SUBJECT_KEYS")[0], "lifetime": DAY}
+            create_invitations([patient.user.pk], **data, origin=Origin(), now=NOW)
             return {"chosen": str(ActivationCode.objects.get().pk)}
         case "end":
             return {"chosen": str(patient.session.pk)}
@@ -96,7 +96,7 @@ def fields(patient: Any, act: str) -> dict[str, Any]:
     return {}
 
 
-def told(action: str, actor: Any) -> list[Any]:
+def recorded(action: str, actor: Any) -> list[Any]:
     """Return the events of that action by that actor, stored or in the outbox."""
     outbox = [parse_event(row.event).event for row in AuditOutbox.objects.order_by("id")]
     found = [*AuditEvent.objects.order_by("id"), *outbox]
@@ -125,7 +125,7 @@ def test_page_shows_permitted_sections_and_actions_of_each_group(group: str, pat
     offered = set(re.findall(rf'href="{url(patient)}(\w+)/"', body))
     assert offered == {name for name, (groups, _) in DOES.items() if group in groups}
     assert CANARY not in body
-    looks = told("audit.viewed", client.user)
+    looks = recorded("audit.viewed", client.user)
     assert [each.subject for each in looks] == ([str(patient.subject.uuid)] if group in SEES["timeline"] else [])
     assert DOES.keys() == PERSON_ACTIONS.keys()
 
@@ -150,10 +150,10 @@ def test_refusal_does_not_show_whether_the_person_exists(patient: Any, officer: 
     client = officer("")
     unknown = url(patient).replace(str(patient.user.pk), "999999")
     assert [client.get(where).status_code for where in (url(patient), unknown, url(patient, "end"))] == [403] * 3
-    reasons = {(each.reason, each.outcome) for each in told("access.denied", client.user)}
+    reasons = {(each.reason, each.outcome) for each in recorded("access.denied", client.user)}
     assert reasons == {("permission_missing", "failure")}
     # Events of the same instant have no order.
-    resources = sorted(each.resource for each in told("access.denied", client.user))
+    resources = sorted(each.resource for each in recorded("access.denied", client.user))
     assert resources == ["", f"user/{patient.user.pk}", f"user/{patient.user.pk}"]
     permitted = officer(HELP)
     assert permitted.get(url(patient)).status_code == 200
@@ -165,23 +165,23 @@ def test_refusal_does_not_show_whether_the_person_exists(patient: Any, officer: 
 @pytest.mark.parametrize("act", DOES)
 def test_action_is_permitted_by_group_and_always_recorded(act: str, group: str, patient: Any, officer: Officer) -> None:
     groups, event = DOES[act]
-    client, given = officer(group), fields(patient, act)
+    client, data = officer(group), fields(patient, act)
     before = state(patient)
     form_page = client.get(url(patient, act))
     assert state(patient) == before, "a GET changes nothing"
-    response = client.post(url(patient, act), given)
+    response = client.post(url(patient, act), data)
     if group in groups:
         assert (form_page.status_code, response.status_code in {200, 302}) == (200, True)
         # A legal hold keeps three claims, and each disclosed claim has an event.
         held_claims = StoredClaim.objects.filter(held_until__gt=NOW).count()
-        assert len(told(event, client.user)) == (held_claims if act == "disclose" else 1)
-        assert told("access.denied", client.user) == []
+        assert len(recorded(event, client.user)) == (held_claims if act == "disclose" else 1)
+        assert recorded("access.denied", client.user) == []
         assert (state(patient) != before) == (act not in {"reveal", "disclose", "export"})
     else:
         assert (form_page.status_code, response.status_code) == (403, 403)
         assert state(patient) == before
-        assert told(event, client.user) == []
-        denied = told("access.denied", client.user)
+        assert recorded(event, client.user) == []
+        denied = recorded("access.denied", client.user)
         assert [(each.reason, each.resource, json.loads(each.detail)) for each in denied] == [
             ("permission_missing", f"user/{patient.user.pk}", {"page": f"person/{act}"})
         ] * 2
@@ -195,17 +195,17 @@ def test_action_needs_a_csrf_token(patient: Any, officer: Officer) -> None:
     form = client.get(url(patient, "end")).content.decode()
     token = re.search(r'name="csrfmiddlewaretoken" value="(\w+)"', form)
     assert token
-    given = {**fields(patient, "end"), "csrfmiddlewaretoken": token[1]}
-    assert client.post(url(patient, "end"), given, HTTP_REFERER="https://testserver/").status_code == 302
+    data = {**fields(patient, "end"), "csrfmiddlewaretoken": token[1]}
+    assert client.post(url(patient, "end"), data, HTTP_REFERER="https://testserver/").status_code == 302
     assert OIDCSession.objects.get(user=patient.user).ended_at == NOW
 
 
 def test_reveal_shows_the_value_once_and_records_purpose_and_reason(patient: Any, officer: Officer) -> None:
-    client, given = officer(PRIVACY), fields(patient, "reveal")
-    response = client.post(url(patient, "reveal"), given)
+    client, data = officer(PRIVACY), fields(patient, "reveal")
+    response = client.post(url(patient, "reveal"), data)
     assert CANARY in response.content.decode()
     assert response["Cache-Control"] == "no-store"
-    (event,) = told("claim.revealed", client.user)
+    (event,) = recorded("claim.revealed", client.user)
     assert (event.purpose, event.reason, event.subject) == ("HOPERAT", "complaint", str(patient.subject.uuid))
     assert CANARY not in client.get(url(patient)).content.decode()
     assert CANARY not in json.dumps([each.detail for each in AuditEvent.objects.all()])
@@ -218,41 +218,41 @@ def test_reveal_shows_the_value_once_and_records_purpose_and_reason(patient: Any
 def test_reveal_with_invalid_input_shows_nothing(
     wrong: dict[str, str], status: int, patient: Any, officer: Officer
 ) -> None:
-    client, given = officer(PRIVACY), fields(patient, "reveal")
-    response = client.post(url(patient, "reveal"), {**given, **wrong})
+    client, data = officer(PRIVACY), fields(patient, "reveal")
+    response = client.post(url(patient, "reveal"), {**data, **wrong})
     assert response.status_code == status
     assert CANARY not in response.content.decode()
-    denied = [each.reason for each in told("access.denied", client.user)]
+    denied = [each.reason for each in recorded("access.denied", client.user)]
     assert denied == (["purpose_not_declared"] if status == 403 else [])
-    assert client.post(url(patient, "reveal"), given).status_code == 200
+    assert client.post(url(patient, "reveal"), data).status_code == 200
 
 
 @pytest.mark.parametrize("act", ["reveal", "disclose", "export"])
 def test_disclosure_needs_a_session_of_a_provider(act: str, patient: Any, officer: Officer) -> None:
-    oidc_client, given = officer(PRIVACY), fields(patient, act)
-    client: Any = type(vouched)()
+    oidc_client, data = officer(PRIVACY), fields(patient, act)
+    client: Any = type(oidc_client)()
     client.force_login(oidc_client.user, backend="django_phi_oidc.backends.OIDCAuthenticationBackend")
-    response = client.post(url(patient, act), given)
+    response = client.post(url(patient, act), data)
     assert response.status_code == 403
     assert CANARY not in response.content.decode()
-    assert [each.reason for each in told("access.denied", oidc_client.user)] == ["session_missing"]
-    assert CANARY in oidc_client.post(url(patient, act), given).content.decode()
+    assert [each.reason for each in recorded("access.denied", oidc_client.user)] == ["session_missing"]
+    assert CANARY in oidc_client.post(url(patient, act), data).content.decode()
 
 
 def test_outage_of_the_audit_database_blocks_disclosure_but_not_ending_sessions(
     patient: Any, officer: Officer, audit_database_away: Any
 ) -> None:
     client = officer(PRIVACY)
-    given = {act: fields(patient, act) for act in ("reveal", "end")}
+    data = {act: fields(patient, act) for act in ("reveal", "end")}
     with audit_database_away():
         assert "The audit log is not available" in client.get(url(patient)).content.decode()
-        response = client.post(url(patient, "reveal"), given["reveal"])
+        response = client.post(url(patient, "reveal"), data["reveal"])
         assert (response.status_code, CANARY in response.content.decode()) == (503, False)
         assert client.post(url(patient, "invite"), {"chosen": "default"}).status_code == 503
-        assert client.post(url(patient, "end"), given["end"]).status_code == 302
+        assert client.post(url(patient, "end"), data["end"]).status_code == 302
         assert OIDCSession.objects.get(user=patient.user).ended_at == NOW
     assert "The audit log is not available" not in client.get(url(patient)).content.decode()
-    assert client.post(url(patient, "reveal"), given["reveal"]).status_code == 200
+    assert client.post(url(patient, "reveal"), data["reveal"]).status_code == 200
 
 
 def test_scrub_is_refused_during_a_legal_hold(patient: Any, officer: Officer) -> None:
@@ -269,11 +269,11 @@ def test_scrub_is_refused_during_a_legal_hold(patient: Any, officer: Officer) ->
 @pytest.mark.parametrize("act", ["end", "withdraw", "release", "close", "hold"])
 def test_action_on_rows_of_another_person_is_refused(act: str, patient: Any, officer: Officer, sign_in: Any) -> None:
     """Submitted rows must belong to the person in the URL."""
-    client, given, other = officer(PRIVACY if act != "withdraw" else HELP), fields(patient, act), sign_in()
+    client, data, other = officer(PRIVACY if act != "withdraw" else HELP), fields(patient, act), sign_in()
     before = state(patient)
-    assert client.post(url(other, act), given).status_code == 400
+    assert client.post(url(other, act), data).status_code == 400
     assert state(patient) == before
-    assert client.post(url(patient, act), given).status_code == 302
+    assert client.post(url(patient, act), data).status_code == 302
 
 
 def test_superuser_is_invited_only_by_a_superuser(patient: Any, officer: Officer) -> None:
@@ -282,7 +282,7 @@ def test_superuser_is_invited_only_by_a_superuser(patient: Any, officer: Officer
     client = officer(HELP)
     assert client.post(url(patient, "invite"), {"chosen": "default"}).status_code == 403
     assert not ActivationCode.objects.exists()
-    assert [each.reason for each in told("access.denied", client.user)] == ["permission_missing"]
+    assert [each.reason for each in recorded("access.denied", client.user)] == ["permission_missing"]
     client.user.is_superuser = True
     client.user.save()
     # The change of roles has ended the session.
@@ -295,16 +295,16 @@ def test_help_desk_cannot_invite_more_privileged_users(patient: Any, officer: Of
     patient.user.is_staff = True
     patient.user.save()
     colleague = officer(PRIVACY).user
-    given = {"user": colleague.pk, "provider": "default"}
+    data = {"user": colleague.pk, "provider": "default"}
     where = reverse("admin:phi_oidc_person_act", args=[colleague.pk, "invite"])
     assert client.post(where, {"chosen": "default"}).status_code == 403
-    assert client.post(add, given).status_code == 403
+    assert client.post(add, data).status_code == 403
     assert not ActivationCode.objects.exists()
-    denied = told("access.denied", client.user)
+    denied = recorded("access.denied", client.user)
     assert {each.reason for each in denied} == {"permission_missing"}
     assert sorted(json.loads(each.detail)["page"] for each in denied) == ["activationcode/add", "person/invite"]
     assert client.post(url(patient, "invite"), {"chosen": "default"}).status_code == 200
-    assert client.post(add, {**given, "user": patient.user.pk}).status_code == 200
+    assert client.post(add, {**data, "user": patient.user.pk}).status_code == 200
 
 
 def test_roles_show_the_rule_that_manages_them(patient: Any, officer: Officer, settings: Any) -> None:
