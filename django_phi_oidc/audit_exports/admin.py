@@ -4,6 +4,7 @@ import dataclasses
 import uuid
 from collections.abc import Iterator
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from django.contrib import admin, messages
@@ -24,7 +25,6 @@ from .._internal import clock, randomness
 from .._internal.hostname import get_hostname
 from ..audit.admin import (
     TrailAdminMixin,
-    TrailView,
     record_request_event,
     require_trail_permission,
     require_view_permission,
@@ -51,18 +51,14 @@ _TRAIL_URL_NAME, _JOB_URL_NAME = (
 )
 
 
-def require_verification_permission(view: TrailView) -> TrailView:
-    """Require the permission to view the audit log, for a page that requests a verification."""
-    return require_trail_permission(
-        view, methods=("POST",), has_permission=lambda pages, request: pages.has_view_permission(request)
-    )
-
-
-def require_export_permission(view: TrailView) -> TrailView:
-    """Require the permission to export events."""
-    return require_trail_permission(
-        view, methods=("POST",), has_permission=lambda pages, request: pages.can_export(request)
-    )
+require_verification_permission = partial(
+    require_trail_permission,
+    methods=("POST",),
+    has_permission=lambda pages, request: pages.has_view_permission(request),
+)
+require_export_permission = partial(
+    require_trail_permission, methods=("POST",), has_permission=lambda pages, request: pages.can_export(request)
+)
 
 
 @admin.register(TrailJob)

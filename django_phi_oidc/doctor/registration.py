@@ -17,7 +17,7 @@ from ..oidc.registration import (
 )
 from ..oidc.transport import Transport
 from . import diagnostics
-from .diagnostics import ProviderFinding
+from .diagnostics import FindingLevel, ProviderFinding
 
 TIMEOUT_SECONDS = 30.0
 """For each response: some providers fetch the client's documents before they answer."""
@@ -65,7 +65,9 @@ def register_client(
 
 
 def _compare_registration(requested: Mapping[str, Any], registered: Mapping[str, Any]) -> Iterator[ProviderFinding]:
-    level_by_name = {difference.name: difference.level for difference in compare_registration(requested, registered)}
+    level_by_name: dict[str, FindingLevel] = {
+        difference.name: difference.level for difference in compare_registration(requested, registered)
+    }
     for name, value in requested.items():
         if level := level_by_name.get(name):
             text = f"{name}: requested {value}, registered {registered.get(name, 'nothing')}"

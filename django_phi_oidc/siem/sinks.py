@@ -136,8 +136,9 @@ class HTTPSSink(_DeclaredSink):
 
 def create_sink(declaration: SinkDeclaration, *, hostname: str) -> FileSink | SyslogSink | HTTPSSink:
     """Return the sink of that declaration. hostname: of this machine."""
-    sink_class = {"file": FileSink, "syslog": SyslogSink, "https": HTTPSSink}[declaration.type]
-    return sink_class(declaration, hostname=hostname)
+    sinks: dict[str, type[FileSink | SyslogSink | HTTPSSink]]
+    sinks = {"file": FileSink, "syslog": SyslogSink, "https": HTTPSSink}
+    return sinks[declaration.type](declaration, hostname=hostname)
 
 
 def build_ssl_context(declaration: SinkDeclaration) -> ssl.SSLContext:

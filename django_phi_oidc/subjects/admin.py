@@ -30,7 +30,7 @@ from ..crypto import keyring
 from ..errors import HeldForLegalReasons, InvitationRefused, PhiOidcError
 from .invitations import Invitation, create_invitations, has_more_privileges, revoke_activation_codes
 from .linking import link_existing_user
-from .models import ActivationCode, PairwiseSubject
+from .models import ActivationCode, ActivationCodeQuerySet, PairwiseSubject
 
 MAX_CODES_REVOKED_AT_ONCE = 1_000
 """Revoked by one request."""
@@ -286,7 +286,7 @@ def invite_user(user: Any, provider_name: str, *, origin: Origin, now: datetime)
     return invitation
 
 
-def revoke_selected_codes(codes: QuerySet[ActivationCode], *, origin: Origin, now: datetime) -> str:
+def revoke_selected_codes(codes: ActivationCodeQuerySet, *, origin: Origin, now: datetime) -> str:
     """Revoke those of these codes that were not redeemed, and return a message."""
     count = revoke_activation_codes(codes, reason="withdrawn", origin=origin, now=now)
     return ngettext("%(count)d code was revoked.", "%(count)d codes were revoked.", count) % {"count": count}

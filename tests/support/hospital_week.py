@@ -15,7 +15,7 @@ SHIFTS = (6, 14, 22)
 FAULTS = ("provider_error", "state_expired", "state_missing", "code_missing", "transport_timeout", "state_unknown")
 
 
-def build(
+def act(
     action: str, *, at: datetime, actor: str = "", client_ip: str = "", session: str = "", **given: Any
 ) -> NewEvent:
     """Return a new event of that actor."""
@@ -24,7 +24,7 @@ def build(
 
 def event(action: str, *, at: datetime = MONDAY, **given: Any) -> Event:
     """Return an event as the rules see it."""
-    return of(build(action, at=at, **given))
+    return of(act(action, at=at, **given))
 
 
 def of(done: NewEvent) -> Event:
@@ -60,11 +60,11 @@ def _work(chance: random.Random, day: datetime) -> Iterator[NewEvent]:
                 at = shift + timedelta(seconds=chance.randrange(8 * 3600))
                 fields = {"subject": f"patient {patient}", "purpose": "TREAT"}
                 if chance.random() < 0.5:
-                    yield build("claim.revealed", at=at, detail={"claim": "birthdate"}, **fields, **who)
+                    yield act("claim.revealed", at=at, detail={"claim": "birthdate"}, **fields, **who)
                 else:
-                    yield build("access.granted", at=at, resource=f"Patient/{patient}", **fields, **who)
+                    yield act("access.granted", at=at, resource=f"Patient/{patient}", **fields, **who)
         yield from _gone(chance, shift + timedelta(hours=8), who)
-    yield build("audit.verified", at=day + timedelta(hours=3), detail={"findings": 0, "events": 5, "tree_size": 5})
+    yield act("audit.verified", at=day + timedelta(hours=3), detail={"findings": 0, "events": 5, "tree_size": 5})
 
 
 def _own(chance: random.Random, day: datetime) -> Iterator[NewEvent]:
@@ -76,7 +76,7 @@ def _own(chance: random.Random, day: datetime) -> Iterator[NewEvent]:
         for minute in range(chance.randint(0, 3)):
             at += timedelta(minutes=minute)
             fields = {"subject": f"patient {number}", "purpose": "PATRQT", "detail": {"claim": "address"}}
-            yield build("claim.revealed", at=at, **fields, **who)
+            yield act("claim.revealed", at=at, **fields, **who)
         yield from _gone(chance, at + timedelta(minutes=15), who)
 
 
@@ -84,16 +84,16 @@ def _signed_in(chance: random.Random, at: datetime, who: dict[str, str]) -> Iter
     if chance.random() < 0.03:
         refused = {"reason": chance.choice(FAULTS), "outcome": "failure", "provider": "default"}
         origin = {"client_ip": who["client_ip"]}
-        yield build("login.refused", at=at - timedelta(seconds=30), detail={"stage": "callback"}, **refused, **origin)
-    yield build("login.succeeded", at=at, provider="default", **who)
-    yield build("claim.stored", at=at, provider="default", detail={"claims": ["birthdate"]}, **who)
+        yield act("login.refused", at=at - timedelta(seconds=30), detail={"stage": "callback"}, **refused, **origin)
+    yield act("login.succeeded", at=at, provider="default", **who)
+    yield act("claim.stored", at=at, provider="default", detail={"claims": ["birthdate"]}, **who)
 
 
 def _gone(chance: random.Random, at: datetime, who: dict[str, str]) -> Iterator[NewEvent]:
-    yield build("session.ended", at=at, reason="idle_timeout", detail={"tokens": 1}, provider="default", **who)
+    yield act("session.ended", at=at, reason="idle_timeout", detail={"tokens": 1}, provider="default", **who)
     if chance.random() < 0.01:
         fields = {"hint": "access_token", "attempts": 1, "status": "pending"}
         failed = {"reason": "transport_timeout", "outcome": "error", "provider": "default"}
-        yield build("token.revocation_failed", at=at, detail=fields, **failed, **who)
+        yield act("token.revocation_failed", at=at, detail=fields, **failed, **who)
     fields = {"hint": "access_token", "attempts": 1, "status": "done"}
-    yield build("token.revoked", at=at + timedelta(minutes=1), detail=fields, provider="default", **who)
+    yield act("token.revoked", at=at + timedelta(minutes=1), detail=fields, provider="default", **who)

@@ -49,8 +49,8 @@ def test_fhir_has_the_leaf_index_of_sealed_events_only() -> None:
     events(1, at=NOW + timedelta(hours=1))
     resources = [json.loads(line) for line in export("fhir").splitlines()]
     assert {resource["resourceType"] for resource in resources} == {"AuditEvent"}
-    details = [{d["type"]: d["valueString"] for e in resource["entity"] for d in e.get("detail", ())} for each in told]
-    assert [each.get("leaf_index") for each in details] == ["0", "1", None]
+    details = [{d["type"]: d["valueString"] for e in resource["entity"] for d in e.get("detail", ())} for resource in resources]
+    assert [detail.get("leaf_index") for detail in details] == ["0", "1", None]
 
 
 @pytest.mark.parametrize("form", event_export.CONTENT_TYPES)
