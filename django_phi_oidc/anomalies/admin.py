@@ -135,7 +135,7 @@ class AlertMuteAdmin(ErrorMessageAdmin, ReadOnlyAdmin):
     def has_end_permission(self, request: HttpRequest) -> bool:
         return request.user.has_perm("django_phi_oidc.change_alertmute")
 
-    @admin.display(boolean=True, description=gettext_lazy("is_active"))
+    @admin.display(boolean=True, description=gettext_lazy("active"))
     def is_active(self, mute: AlertMute) -> bool:
         return AlertMute.objects.filter(active_mute_filter(now=clock.now()), pk=mute.pk).exists()
 
