@@ -97,8 +97,8 @@ def _mask_event(part: Any, *, without_variables: bool) -> Any:
     if isinstance(part, str):
         return mask(part)
     if isinstance(part, dict):
-        kept = {key: value for key, value in part.items() if not (without_variables and key == "vars")}
-        return {key: _mask_event(value, without_variables=without_variables) for key, value in kept.items()}
+        members = {key: value for key, value in part.items() if not (without_variables and key == "vars")}
+        return {key: _mask_event(value, without_variables=without_variables) for key, value in members.items()}
     if isinstance(part, list | tuple):
         return type(part)(_mask_event(item, without_variables=without_variables) for item in part)
     return part
