@@ -146,7 +146,7 @@ def test_tables_name_every_page_and_action() -> None:
     assert {name for name in acts if not name.endswith(":delete_selected")} == {name for name in ACTS if ":" in name}
     assert ACTS.keys() <= {*every, *acts}
     assert house.of_the_site() == house.PERSON
-    assert all(isinstance(each, AuditedAdmin | TrailAdminMixin) for each in house.admins())
+    assert all(isinstance(row, AuditedAdmin | TrailAdminMixin) for row in house.admins())
 
 
 @pytest.mark.parametrize("group", [*sorted(EVERY), NO_GROUP, ROOT])
@@ -214,7 +214,7 @@ def test_refusal_does_not_show_whether_the_row_exists(
     client, claims = member(HELP), "/admin/django_phi_oidc/storedclaim"
     claim = patient.subject.claims.latest("pk")
     assert [client.get(f"{claims}/{key}/{page}/").status_code for key in (claim.pk, "Amina Keller")] == [403, 403]
-    assert {each[2] for each in denials(client)} == {f"StoredClaim/{claim.pk}", "StoredClaim"}
+    assert {row[2] for row in denials(client)} == {f"StoredClaim/{claim.pk}", "StoredClaim"}
     permitted = member(PRIVACY)
     assert permitted.get(f"{claims}/Amina Keller/{page}/").status_code == (403 if page == "delete" else 302)
 
@@ -249,7 +249,7 @@ def test_crafted_request_is_refused_and_recorded(
     ]
     assert [answer.status_code for answer, *_ in requests] == [403] * 4
     expected = [(resource, f"{resource.split('/')[0].lower()}/{page}") for _, resource, page in requests]
-    assert sorted((each[2], json.loads(each[3])["page"]) for each in denials(client).elements()) == sorted(expected)
+    assert sorted((row[2], json.loads(row[3])["page"]) for row in denials(client).elements()) == sorted(expected)
     # No user may add through a change page, which does not hide submitted secrets.
     data = {"provider": "default", "user": rows["newcomer"], "sub": "subject-1", "_saveasnew": "1"}
     assert root.post(f"{subjects}{subject}/change/", data).status_code == 403
@@ -265,7 +265,7 @@ def test_only_forbidden_actions_of_a_request_are_recorded_as_denied(
     sessions, claims = (f"/admin/django_phi_oidc/{name}/" for name in ("oidcsession", "storedclaim"))
     data = {"action": ["end_now", "delete_selected"], "_selected_action": [str(rows["oidcsession"])], "index": 0}
     assert security.post(sessions, data).status_code == 403
-    assert [each[3] for each in denials(security)] == ['{"page":"oidcsession/delete_selected"}']
+    assert [row[3] for row in denials(security)] == ['{"page":"oidcsession/delete_selected"}']
     assert not recorded("session.ended", security.user)
     act = {"action": "erase_now", "_selected_action": [str(rows["storedclaim"])], "index": 0}
     assert [privacy.post(f"{claims}{popup}", act).status_code for popup in ("?_popup=1", "")] == [200, 302]

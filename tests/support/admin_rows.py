@@ -66,14 +66,16 @@ def admins() -> list[Any]:
 
 def pages() -> dict[str, Page]:
     """Return every page, by `model_name`."""
-    found = {}
+    pages_by_name = {}
     for model_admin in admins():
         for pattern in model_admin.urls:
             if pattern.name:
                 name = pattern.name.rpartition("_")[2]
                 key = next(iter(pattern.pattern.converters), "")
-                found[f"{model_admin.opts.model_name}_{name}"] = Page(model_admin=model_admin, name=name, key=key)
-    return found
+                pages_by_name[f"{model_admin.opts.model_name}_{name}"] = Page(
+                    model_admin=model_admin, name=name, key=key
+                )
+    return pages_by_name
 
 
 def acts() -> set[str]:
@@ -100,8 +102,8 @@ def furnish(patient: Any, asked_by: Any) -> dict[str, Any]:
     user, subject = patient.user, patient.subject
     release_hold(_hold_of_old(subject).pk, origin=Origin(), now=NOW - HOUR)
     invited = get_user_model()._default_manager.create_user(username=f"newcomer-{uuid.uuid4().hex[:8]}")
-    given: dict[str, Any] = {"provider": providers()["default"], "key": get_keys("SUBJECT_KEYS")[0], "lifetime": DAY}
-    create_invitations([invited.pk], **given, origin=Origin(actor="1"), now=NOW)
+    fields: dict[str, Any] = {"provider": providers()["default"], "key": get_keys("SUBJECT_KEYS")[0], "lifetime": DAY}
+    create_invitations([invited.pk], **fields, origin=Origin(actor="1"), now=NOW)
     other = PairwiseSubject.objects.create(
         uuid=uuid.uuid4(), user=invited, issuer="https://op", first_seen_at=NOW, last_seen_at=NOW
     )
@@ -182,28 +184,28 @@ def _hold_of_old(subject: Any) -> Any:
 
 def _trail(subject: Any, user: Any) -> list[uuid.UUID]:
     about = {"subject": str(subject.uuid), "at": NOW - HOUR}
-    found = events(3, **about)
+    ids = events(3, **about)
     origin = Origin(actor=str(user.pk), session=str(uuid.uuid4()), client_ip="2001:db8::1", request_id="a-request")
     events(3, action=Action.LOGIN_SUCCEEDED, origin=origin, detail={}, **about)
     refused = {"action": Action.LOGIN_REFUSED, "outcome": "failure", "reason": "state_unknown", "detail": {}}
     sealed(2, **refused, at=NOW - HOUR / 2, subject="")
     events(1, action=Action.AUDIT_VERIFIED, detail={"tree_size": 8, "findings": 0}, at=NOW)
-    return found
+    return ids
 
 
 def _jobs(asked_by: Any) -> uuid.UUID:
     """Return the key of the export."""
-    given = {"asked_by": str(asked_by.pk), "asked_at": NOW - HOUR / 4}
+    fields = {"asked_by": str(asked_by.pk), "asked_at": NOW - HOUR / 4}
     TrailJob.objects.create(
         id=uuid7(NOW),
         kind="verification",
         state="done",
-        **given,
+        **fields,
         done=8,
         total=8,
         result={"tree_size": 8, "waiting": 1, "findings": 0},
     )
     made = TrailJob.objects.create(
-        id=uuid7(NOW), kind="export", state="running", format="jsonl", **given, done=3000, total=12000
+        id=uuid7(NOW), kind="export", state="running", format="jsonl", **fields, done=3000, total=12000
     )
     return made.pk

@@ -16,15 +16,15 @@ FAULTS = ("provider_error", "state_expired", "state_missing", "code_missing", "t
 
 
 def act(
-    action: str, *, at: datetime, actor: str = "", client_ip: str = "", session: str = "", **given: Any
+    action: str, *, at: datetime, actor: str = "", client_ip: str = "", session: str = "", **fields: Any
 ) -> NewEvent:
     """Return a new event of that actor."""
-    return NewEvent(action=action, origin=Origin(actor, session, client_ip, "a-request"), now=at, **given)
+    return NewEvent(action=action, origin=Origin(actor, session, client_ip, "a-request"), now=at, **fields)
 
 
-def event(action: str, *, at: datetime = MONDAY, **given: Any) -> Event:
+def event(action: str, *, at: datetime = MONDAY, **fields: Any) -> Event:
     """Return an event as the rules see it."""
-    return of(act(action, at=at, **given))
+    return of(act(action, at=at, **fields))
 
 
 def of(done: NewEvent) -> Event:

@@ -91,14 +91,14 @@ def test_alerts_are_found_by_kind_key_severity_and_state(officer: Officer) -> No
     closed = create_alert(key="192.0.2.79", acknowledged_at=NOW)
     viewer = officer("view_securityalert")
 
-    def found(**query: str) -> set[int]:
+    def list_pks(**query: str) -> set[int]:
         return {alert.pk for alert in viewer.get(ALERTS, query).context["cl"].result_list}
 
-    assert found() == {first.pk, second.pk, closed.pk}
-    assert found(state="open") == {first.pk, second.pk}
-    assert found(state="acknowledged") == {closed.pk}
-    assert found(severity="critical") == found(q="token_forged") == found(q="192.0.2.78") == {second.pk}
-    assert found(q="192.0.2") == set()
+    assert list_pks() == {first.pk, second.pk, closed.pk}
+    assert list_pks(state="open") == {first.pk, second.pk}
+    assert list_pks(state="acknowledged") == {closed.pk}
+    assert list_pks(severity="critical") == list_pks(q="token_forged") == list_pks(q="192.0.2.78") == {second.pk}
+    assert list_pks(q="192.0.2") == set()
 
 
 def test_mute_is_created_from_an_alert_and_ended_by_permitted_users(officer: Officer) -> None:

@@ -48,8 +48,8 @@ def send(*, at: Any = NOW) -> int:
 
 
 def recorded() -> list[tuple[str, str, str, dict[str, Any]]]:
-    found = [parse_event(row.event).event for row in AuditOutbox.objects.order_by("id")]
-    return [(event.action, event.actor, event.resource, json.loads(event.detail)) for event in found]
+    events = [parse_event(row.event).event for row in AuditOutbox.objects.order_by("id")]
+    return [(event.action, event.actor, event.resource, json.loads(event.detail)) for event in events]
 
 
 @pytest.fixture
@@ -76,8 +76,8 @@ def test_repeated_alert_is_sent_once(received: list[SecurityAlert], caplog: pyte
     assert [message.to for message in mail.outbox] == [TO]
     assert f"warning: replay, seen 5 times; alert {alert.pk}" in mail.outbox[0].body
     assert ADDRESS not in mail.outbox[0].body + mail.outbox[0].subject + caplog.text
-    found = SecurityAlert.objects.get()
-    assert (found.count, found.first_seen, found.told_at) == (6, NOW, NOW + HOUR)
+    alert = SecurityAlert.objects.get()
+    assert (alert.count, alert.first_seen, alert.told_at) == (6, NOW, NOW + HOUR)
     assert [action for action, *_ in recorded()] == ["alert.raised"]
 
 

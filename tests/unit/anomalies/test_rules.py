@@ -161,7 +161,7 @@ def test_burst_is_counted_within_its_window_only() -> None:
     memory: dict[Any, str] = {}
     assert raised(refusals(115, client_ip="192.0.2.1"), [rule], memory)[rule.kind, "192.0.2.1"] == 101
     assert len(memory[rule.kind, "192.0.2.1"]) < 50 * 15
-    later = [each._replace(occurred_at=each.occurred_at + HOUR) for each in refusals(14, client_ip="192.0.2.1")]
+    later = [item._replace(occurred_at=item.occurred_at + HOUR) for item in refusals(14, client_ip="192.0.2.1")]
     assert raised(later, [rule], memory) == {}
 
 
@@ -215,17 +215,17 @@ def test_planted_anomaly_in_a_normal_week_is_the_only_alert(kind: str, normal_we
 
 def test_project_rules_extend_or_replace_the_builtin_rules() -> None:
     new = Rule(
-        kind="hospital_export", severity=Severity.INFO, actions={"hospital.exported"}, key=lambda each: each.actor
+        kind="hospital_export", severity=Severity.INFO, actions={"hospital.exported"}, key=lambda item: item.actor
     )
     patient = ThresholdRule(
         kind="refusals_by_address",
         severity=Severity.INFO,
         actions={"login.refused"},
-        key=lambda each: each.client_ip,
+        key=lambda item: item.client_ip,
         threshold=100,
         memory_lifetime=HOUR,
     )
     rules = merge_rules([new, patient])
     assert [rule for rule in rules if rule not in get_builtin_rules() and rule.kind not in ALERT_SEVERITIES][-1] == new
-    assert not [each for each in raised(refusals(99, client_ip="192.0.2.1"), rules) if each[0] == patient.kind]
+    assert not [item for item in raised(refusals(99, client_ip="192.0.2.1"), rules) if item[0] == patient.kind]
     assert raised(refusals(100, client_ip="192.0.2.1"), rules)[patient.kind, "192.0.2.1"] == 1

@@ -98,13 +98,13 @@ def test_alert_event_of_the_sealer_raises_an_alert() -> None:
 def test_check_names_an_invalid_option(
     option: str, wrong: Any, right: Any, settings: Any, hospital: ModuleType
 ) -> None:
-    def found() -> list[str]:
+    def list_messages() -> list[str]:
         return [message.msg for message in run_checks() if message.id == "django_phi_oidc.E002"]
 
     settings.PHI_OIDC = {**settings.PHI_OIDC, option: right}
-    assert found() == []
+    assert list_messages() == []
     settings.PHI_OIDC = {**settings.PHI_OIDC, option: wrong}
-    (message,) = found()
+    (message,) = list_messages()
     assert message.startswith(f"PHI_OIDC['{option}']")
     if option == "ANOMALY_RULES":
         with pytest.raises(ImproperlyConfigured):

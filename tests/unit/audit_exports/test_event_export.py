@@ -28,8 +28,8 @@ def export(export_format: str, filters: EventFilters = EventFilters()) -> str:  
 
 def test_jsonl_has_each_sealed_event_oldest_first() -> None:
     ids = sealed(1203)
-    found = [parse_event(line).event for line in export("jsonl").splitlines()]
-    assert [event.id for event in found] == ids
+    parsed = [parse_event(line).event for line in export("jsonl").splitlines()]
+    assert [event.id for event in parsed] == ids
     only = export("jsonl", EventFilters(subject="subject 1", since=NOW + timedelta(milliseconds=2)))
     assert {parse_event(line).event.subject for line in only.splitlines()} == {"subject 1"}
     assert len(only.splitlines()) == 400
@@ -49,7 +49,9 @@ def test_fhir_has_the_leaf_index_of_sealed_events_only() -> None:
     events(1, at=NOW + timedelta(hours=1))
     resources = [json.loads(line) for line in export("fhir").splitlines()]
     assert {resource["resourceType"] for resource in resources} == {"AuditEvent"}
-    details = [{d["type"]: d["valueString"] for e in resource["entity"] for d in e.get("detail", ())} for resource in resources]
+    details = [
+        {d["type"]: d["valueString"] for e in resource["entity"] for d in e.get("detail", ())} for resource in resources
+    ]
     assert [detail.get("leaf_index") for detail in details] == ["0", "1", None]
 
 

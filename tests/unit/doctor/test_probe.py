@@ -90,13 +90,13 @@ def run(*words: str) -> list[str]:
     return out.getvalue().splitlines()
 
 
-def found() -> Findings:
+def list_findings() -> Findings:
     lines = [json.loads(line) for line in run("--json") if line.startswith("{")]
     return [(line["level"], line["check"], line["code"]) for line in lines]
 
 
 def find_problems() -> Findings:
-    return [line for line in found() if line[0] != "ok"]
+    return [line for line in list_findings() if line[0] != "ok"]
 
 
 def with_metadata(**members: Any) -> Callable[[str, Any], None]:
@@ -117,7 +117,7 @@ def answering(endpoint: str, **reply: Any) -> Callable[[str, Any], Reply | None]
 
 
 def test_demo_provider_is_sound(op: DemoProvider) -> None:
-    assert found() == [("ok", check, "") for check in SOUND]
+    assert list_findings() == [("ok", check, "") for check in SOUND]
     first, *lines, last = run()
     assert first == f"default: {op.issuer}"
     assert lines[1].startswith(
@@ -131,16 +131,19 @@ DEFECTS: dict[str, tuple[Any, Findings]] = {
     "another issuer": (with_metadata(issuer="https://op.example"), [("failure", "issuer", "issuer_mismatch")]),
     "no issuer": (with_metadata(issuer=None), [("failure", "issuer", "issuer_mismatch")]),
     "no token endpoint": (with_metadata(token_endpoint=None), [("failure", "metadata", "metadata_invalid")]),
-    "an endpoint that is none": (with_metadata(userinfo_endpoint=7), [("failure", "metadata", "metadata_invalid")]),
+    "an endpoint of the wrong type": (
+        with_metadata(userinfo_endpoint=7),
+        [("failure", "metadata", "metadata_invalid")],
+    ),
     "an endpoint without TLS": (
         with_metadata(userinfo_endpoint="http://op.example/userinfo"),
         [("failure", "metadata", "transport_not_https")],
     ),
-    "a flag that is none": (
+    "a flag of the wrong type": (
         with_metadata(authorization_response_iss_parameter_supported="yes"),
         [("failure", "metadata", "metadata_invalid")],
     ),
-    "no algorithm of ours": (
+    "no allowed algorithm": (
         with_metadata(id_token_signing_alg_values_supported=["HS256", "none"]),
         [("failure", "algorithms", "alg_unsupported"), ("failure", "keys", "key_not_found")],
     ),
@@ -175,8 +178,8 @@ DEFECTS: dict[str, tuple[Any, Findings]] = {
         with_metadata(backchannel_logout_session_supported=False),
         [("warning", "logout", "backchannel_without_sid")],
     ),
-    "a claim that it has not": (with_metadata(claims_supported=["sub"]), [("warning", "claims", "claim_untold")]),
-    "a scope that it has not": (with_metadata(scopes_supported=["openid"]), [("warning", "claims", "claim_untold")]),
+    "a claim that is not listed": (with_metadata(claims_supported=["sub"]), [("warning", "claims", "claim_untold")]),
+    "a scope that is not listed": (with_metadata(scopes_supported=["openid"]), [("warning", "claims", "claim_untold")]),
     "no metadata": (answering("discovery", status=404, json={}), [("failure", "discovery", "metadata_invalid")]),
     "metadata that is no object": (answering("discovery", json=[]), [("failure", "discovery", "metadata_invalid")]),
     "a redirect": (
@@ -217,14 +220,14 @@ def test_defect_of_a_provider_is_reported(name: str, op: DemoProvider) -> None:
 
 
 def test_introspection_is_checked_if_declared(op: DemoProvider, settings: Any) -> None:
-    assert "api" not in [check for _, check, _ in found()]
+    assert "api" not in [check for _, check, _ in list_findings()]
     for method, absent in (("introspection", ("failure", "api", "introspection_failed")), ("jwt", None)):
         op.mutate = None
         api = {"default": {"audience": "https://portal.example/api", "method": method}}
         settings.PHI_OIDC = {**settings.PHI_OIDC, "API": api}
-        assert [line for line in found() if line[1] == "api"] == ([("ok", "api", "")] if absent else [])
+        assert [line for line in list_findings() if line[1] == "api"] == ([("ok", "api", "")] if absent else [])
         op.mutate = with_metadata(introspection_endpoint=None)
-        assert [line for line in found() if line[1] == "api"] == ([absent] if absent else [])
+        assert [line for line in list_findings() if line[1] == "api"] == ([absent] if absent else [])
 
 
 OPTIONS: dict[str, tuple[dict[str, Any], dict[str, Any], Findings]] = {
@@ -254,15 +257,15 @@ OPTIONS: dict[str, tuple[dict[str, Any], dict[str, Any], Findings]] = {
         {"claims_parameter_supported": False},
         [("warning", "claims", "claims_parameter_unsupported")],
     ),
-    "a strength that it has not": ({"acr_values": ["platinum"]}, {}, [("warning", "assurance", "acr_insufficient")]),
+    "an unknown acr": ({"acr_values": ["platinum"]}, {}, [("warning", "assurance", "acr_insufficient")]),
     "algorithms of which one has no key": (
         {"id_token_signed_response_alg": ["RS256", "ES256"]},
         {},
         [],
     ),
     "a wrong secret": ({"client_secret": "another"}, {}, [("failure", "client", "invalid_client")]),
-    "a client that it has not": ({"client_id": "nobody"}, {}, [("failure", "client", "invalid_client")]),
-    "assertions that it takes not": (
+    "an unknown client": ({"client_id": "unknown"}, {}, [("failure", "client", "invalid_client")]),
+    "an unsupported assertion algorithm": (
         {
             "token_endpoint_auth_method": "private_key_jwt",
             "client_secret": None,
@@ -318,7 +321,7 @@ def test_certificates_of_all_hosts_are_checked(
     ):
         with listening(certificate) as port:
             op.mutate = with_metadata(userinfo_endpoint=f"https://localhost:{port}/userinfo")
-            assert [line for line in found() if line[1] == "tls"] == [("ok", "tls", ""), expected], certificate
+            assert [line for line in list_findings() if line[1] == "tls"] == [("ok", "tls", ""), expected], certificate
             assert [line for line in find_problems() if line[1] != "tls"] == []
 
 
@@ -338,14 +341,14 @@ class listening:  # noqa: N801 -- reads as what it does
 
 def test_unverifiable_certificate_is_a_failure(op: DemoProvider, settings: Any, tmp_path: Path) -> None:
     declare(settings, op.issuer, create_certificate_authority(tmp_path, "other"))
-    assert found() == [("failure", "discovery", "transport_tls")]
+    assert list_findings() == [("failure", "discovery", "transport_tls")]
 
 
 def test_unreachable_provider_is_a_failure(op: DemoProvider, authority: CertificateAuthority, settings: Any) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         declare(settings, f"https://127.0.0.1:{taken.getsockname()[1]}", authority)
-        assert found() == [("failure", "discovery", "transport_unreachable")]
+        assert list_findings() == [("failure", "discovery", "transport_unreachable")]
 
 
 def test_unreachable_host_of_the_keys_is_a_failure(op: DemoProvider) -> None:
@@ -415,9 +418,9 @@ def test_certified_provider_is_sound(node_path: str, authority: CertificateAutho
             "id_token_signed_response_alg": "PS256",
         }
         certified.configure(registered)
-        ours = {"client_secret": SECRET, "id_token_signed_response_alg": ["PS256"]}
-        declare(settings, certified.issuer, authority, **ours)
+        options = {"client_secret": SECRET, "id_token_signed_response_alg": ["PS256"]}
+        declare(settings, certified.issuer, authority, **options)
         assert find_problems() == []
-        assert [check for _, check, _ in found()] == SOUND
-        declare(settings, certified.issuer, authority, **{**ours, "client_secret": "another"})
+        assert [check for _, check, _ in list_findings()] == SOUND
+        declare(settings, certified.issuer, authority, **{**options, "client_secret": "another"})
         assert find_problems() == [("failure", "client", "invalid_client")]

@@ -51,8 +51,8 @@ def page(client: Client) -> str:
 
 def numbers(html: str) -> dict[str, tuple[str, str]]:
     """Return the number and the link of each panel."""
-    found = re.findall(r'<dt><a href="([^"]+)">([^<]+)</a></dt>\s*<dd>([^<\s]+)', html)
-    return {label: (number, unescape(url)) for url, label, number in found}
+    panels = re.findall(r'<dt><a href="([^"]+)">([^<]+)</a></dt>\s*<dd>([^<\s]+)', html)
+    return {label: (number, unescape(url)) for url, label, number in panels}
 
 
 def charts(html: str) -> list[list[int]]:
@@ -64,9 +64,9 @@ def charts(html: str) -> list[list[int]]:
 def test_numbers_match_the_pages_that_they_link_to() -> None:
     fill()
     client = officer(*MODELS)
-    found = numbers(page(client))
-    assert {label: int(number) for label, (number, _) in found.items()} == STANDS
-    for label, (_, url) in found.items():
+    panels = numbers(page(client))
+    assert {label: int(number) for label, (number, _) in panels.items()} == STANDS
+    for label, (_, url) in panels.items():
         assert client.get(url).context["cl"].result_count == STANDS[label], label
 
 

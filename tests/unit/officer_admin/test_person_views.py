@@ -100,7 +100,7 @@ def recorded(action: str, actor: Any) -> list[Any]:
     """Return the events of that action by that actor, stored or in the outbox."""
     outbox = [parse_event(row.event).event for row in AuditOutbox.objects.order_by("id")]
     found = [*AuditEvent.objects.order_by("id"), *outbox]
-    return [each for each in found if (each.action, each.actor) == (action, str(actor.pk))]
+    return [event for event in found if (event.action, event.actor) == (action, str(actor.pk))]
 
 
 def state(patient: Any) -> Any:
@@ -126,7 +126,7 @@ def test_page_shows_permitted_sections_and_actions_of_each_group(group: str, pat
     assert offered == {name for name, (groups, _) in DOES.items() if group in groups}
     assert CANARY not in body
     looks = recorded("audit.viewed", client.user)
-    assert [each.subject for each in looks] == ([str(patient.subject.uuid)] if group in SEES["timeline"] else [])
+    assert [event.subject for event in looks] == ([str(patient.subject.uuid)] if group in SEES["timeline"] else [])
     assert DOES.keys() == PERSON_ACTIONS.keys()
 
 
@@ -139,9 +139,9 @@ def test_timeline_has_the_newest_events_and_links_to_all(patient: Any, officer: 
     timeline = page.partition('<h2 id="timeline">')[2]
     assert timeline.count('<th scope="row">') == MAX_ROWS
     by_them, about_them = re.findall(r'<a href="([^"]+)">All events', timeline)
-    assert {each.actor for each in client.get(unescape(by_them)).context["rows"]} == {by.actor}
+    assert {event.actor for event in client.get(unescape(by_them)).context["rows"]} == {by.actor}
     found = client.get(unescape(about_them)).context["rows"]
-    assert {each.subject for each in found} == {about}
+    assert {event.subject for event in found} == {about}
     assert len(found) > MAX_ROWS
     assert "All events" not in officer(HELP).get(url(patient)).content.decode()
 
@@ -150,10 +150,10 @@ def test_refusal_does_not_show_whether_the_person_exists(patient: Any, officer: 
     client = officer("")
     unknown = url(patient).replace(str(patient.user.pk), "999999")
     assert [client.get(where).status_code for where in (url(patient), unknown, url(patient, "end"))] == [403] * 3
-    reasons = {(each.reason, each.outcome) for each in recorded("access.denied", client.user)}
+    reasons = {(event.reason, event.outcome) for event in recorded("access.denied", client.user)}
     assert reasons == {("permission_missing", "failure")}
     # Events of the same instant have no order.
-    resources = sorted(each.resource for each in recorded("access.denied", client.user))
+    resources = sorted(event.resource for event in recorded("access.denied", client.user))
     assert resources == ["", f"user/{patient.user.pk}", f"user/{patient.user.pk}"]
     permitted = officer(HELP)
     assert permitted.get(url(patient)).status_code == 200
@@ -182,7 +182,7 @@ def test_action_is_permitted_by_group_and_always_recorded(act: str, group: str, 
         assert state(patient) == before
         assert recorded(event, client.user) == []
         denied = recorded("access.denied", client.user)
-        assert [(each.reason, each.resource, json.loads(each.detail)) for each in denied] == [
+        assert [(event.reason, event.resource, json.loads(event.detail)) for event in denied] == [
             ("permission_missing", f"user/{patient.user.pk}", {"page": f"person/{act}"})
         ] * 2
 
@@ -208,7 +208,7 @@ def test_reveal_shows_the_value_once_and_records_purpose_and_reason(patient: Any
     (event,) = recorded("claim.revealed", client.user)
     assert (event.purpose, event.reason, event.subject) == ("HOPERAT", "complaint", str(patient.subject.uuid))
     assert CANARY not in client.get(url(patient)).content.decode()
-    assert CANARY not in json.dumps([each.detail for each in AuditEvent.objects.all()])
+    assert CANARY not in json.dumps([event.detail for event in AuditEvent.objects.all()])
 
 
 @pytest.mark.parametrize(
@@ -222,7 +222,7 @@ def test_reveal_with_invalid_input_shows_nothing(
     response = client.post(url(patient, "reveal"), {**data, **wrong})
     assert response.status_code == status
     assert CANARY not in response.content.decode()
-    denied = [each.reason for each in recorded("access.denied", client.user)]
+    denied = [event.reason for event in recorded("access.denied", client.user)]
     assert denied == (["purpose_not_declared"] if status == 403 else [])
     assert client.post(url(patient, "reveal"), data).status_code == 200
 
@@ -235,7 +235,7 @@ def test_disclosure_needs_a_session_of_a_provider(act: str, patient: Any, office
     response = client.post(url(patient, act), data)
     assert response.status_code == 403
     assert CANARY not in response.content.decode()
-    assert [each.reason for each in recorded("access.denied", oidc_client.user)] == ["session_missing"]
+    assert [event.reason for event in recorded("access.denied", oidc_client.user)] == ["session_missing"]
     assert CANARY in oidc_client.post(url(patient, act), data).content.decode()
 
 
@@ -282,7 +282,7 @@ def test_superuser_is_invited_only_by_a_superuser(patient: Any, officer: Officer
     client = officer(HELP)
     assert client.post(url(patient, "invite"), {"chosen": "default"}).status_code == 403
     assert not ActivationCode.objects.exists()
-    assert [each.reason for each in recorded("access.denied", client.user)] == ["permission_missing"]
+    assert [event.reason for event in recorded("access.denied", client.user)] == ["permission_missing"]
     client.user.is_superuser = True
     client.user.save()
     # The change of roles has ended the session.
@@ -301,8 +301,8 @@ def test_help_desk_cannot_invite_more_privileged_users(patient: Any, officer: Of
     assert client.post(add, data).status_code == 403
     assert not ActivationCode.objects.exists()
     denied = recorded("access.denied", client.user)
-    assert {each.reason for each in denied} == {"permission_missing"}
-    assert sorted(json.loads(each.detail)["page"] for each in denied) == ["activationcode/add", "person/invite"]
+    assert {event.reason for event in denied} == {"permission_missing"}
+    assert sorted(json.loads(event.detail)["page"] for event in denied) == ["activationcode/add", "person/invite"]
     assert client.post(url(patient, "invite"), {"chosen": "default"}).status_code == 200
     assert client.post(add, {**data, "user": patient.user.pk}).status_code == 200
 
