@@ -1,1 +1,1 @@
-"""What an operator should know before anybody else finds out: anomalies, and whether a provider is as we need it."""
+"""Alerts for operators: anomalies in the audit log, and changes of a provider's metadata or keys."""

@@ -1,4 +1,4 @@
-"""Alerts: raised once for a kind and key, told to people, acknowledged, and muted for a time. Each act is an event."""
+"""Alerts: raised once for a kind and key, sent to the operators, acknowledged, muted. Each step is an audit event."""
 
 import logging
 import uuid
@@ -21,56 +21,45 @@ from .rules import Severity
 
 logger = logging.getLogger("phi_oidc.alerts")
 RENOTIFY_AFTER = timedelta(days=1)
-"""People are told again of an open alert that comes again after so long."""
+"""An open alert that occurs again after this time is sent again."""
 SEND_RETRY_DELAY = timedelta(minutes=5)
-"""After which they are told again when a worker died, or no mail could be sent."""
+"""An alert is sent again after this time when a worker was killed or the mail could not be sent."""
 MAX_MUTE_DURATION = timedelta(days=90)
 MAX_ALERTS_PER_RUN = 100
-"""Alerts of which one run, and one mail, tells."""
+"""Alerts in one run and one mail."""
 _LOG_LEVELS = {Severity.INFO: logging.INFO, Severity.WARNING: logging.WARNING, Severity.CRITICAL: logging.CRITICAL}
 
 
 @dataclass(slots=True, kw_only=True)
 class AlertCandidate:
-    """How often one kind and key was seen."""
+    """The occurrences of one kind and key."""
 
     kind: str
-    key: str
-    severity: Severity
-    count: int
+    key: str = ""
+    severity: Severity = Severity.CRITICAL
+    count: int = 1
     first_seen: datetime
     last_seen: datetime
     event_id: uuid.UUID | None = None
     has_alert_event: bool = False
-    """The trail has an `alert.raised` of it already."""
+    """The audit log already has an `alert.raised` for it."""
 
 
 def raise_alert(candidate: AlertCandidate, *, now: datetime) -> None:
-    """Count what was seen in the open alert of that kind and key, or open one; people are told unless it is muted.
+    """Add the occurrences to the open alert of that kind and key, or open one; it is sent unless it is muted.
 
-    Requires: a transaction of the caller's.
+    Requires: an open transaction.
     """
+    defaults = {name: getattr(candidate, name) for name in ("severity", "first_seen", "last_seen")}
     alert, _ = SecurityAlert.objects.select_for_update().get_or_create(
-        kind=candidate.kind,
-        key=candidate.key,
-        acknowledged_at=None,
-        defaults={
-            "severity": candidate.severity,
-            "first_seen": candidate.first_seen,
-            "last_seen": candidate.last_seen,
-        },
+        kind=candidate.kind, key=candidate.key, acknowledged_at=None, defaults=defaults
     )
-    is_news = alert.told_at is None or candidate.last_seen - alert.last_seen >= RENOTIFY_AFTER
-    if is_news and alert.due_at is None and not _is_muted(candidate.kind, candidate.key, now=now):
+    is_due = alert.told_at is None or candidate.last_seen - alert.last_seen >= RENOTIFY_AFTER
+    if is_due and alert.due_at is None and not _is_muted(candidate.kind, candidate.key, now=now):
         alert.due_at = now
         if not candidate.has_alert_event:
-            enqueue(
-                Action.ALERT_RAISED,
-                origin=Origin(),
-                now=now,
-                resource=f"SecurityAlert/{alert.pk}",
-                detail={"rule": candidate.kind, "count": candidate.count},
-            )
+            resource, detail = f"SecurityAlert/{alert.pk}", {"rule": candidate.kind, "count": candidate.count}
+            enqueue(Action.ALERT_RAISED, origin=Origin(), now=now, resource=resource, detail=detail)
     alert.count += candidate.count
     alert.first_seen = min(alert.first_seen, candidate.first_seen)
     alert.last_seen = max(alert.last_seen, candidate.last_seen)
@@ -79,41 +68,36 @@ def raise_alert(candidate: AlertCandidate, *, now: datetime) -> None:
 
 
 def send_due_alerts(*, recipients: Sequence[str], now: datetime) -> int:
-    """Tell of what is due, by log, signal and one mail for all, at least once each; return of how many.
+    """Send the due alerts by log, signal and one mail for all, at least once each; return how many were sent.
 
-    A mail names kinds and numbers, never whom they are about. One that can't be sent is tried again after AGAIN.
+    The mail has kinds and counts, never the key. A mail that cannot be sent is retried after SEND_RETRY_DELAY.
     """
     due = SecurityAlert.objects.filter(due_at__lte=now).order_by("due_at", "pk")[:MAX_ALERTS_PER_RUN]
     lease = now + SEND_RETRY_DELAY
-    mine = [
+    alerts = [
         alert for alert in due if SecurityAlert.objects.filter(pk=alert.pk, due_at=alert.due_at).update(due_at=lease)
     ]
-    for alert in mine:
-        logger.log(
-            _LOG_LEVELS[Severity(alert.severity)],
-            "Security alert %s: %s, seen %s times.",
-            alert.pk,
-            alert.kind,
-            alert.count,
-        )
+    for alert in alerts:
+        level = _LOG_LEVELS[Severity(alert.severity)]
+        logger.log(level, "Security alert %s: %s, seen %s times.", alert.pk, alert.kind, alert.count)
         security_alert.send_robust(sender=SecurityAlert, alert=alert)
-    if mine and recipients:
+    if alerts and recipients:
         try:
-            _send_alert_mail(mine, recipients)
+            _send_alert_mail(alerts, recipients)
         except (SMTPException, OSError):
-            logger.exception("No mail of %s security alerts could be sent.", len(mine))
+            logger.exception("The mail about %s security alerts could not be sent.", len(alerts))
             return 0
-    SecurityAlert.objects.filter(pk__in=[alert.pk for alert in mine], due_at=lease).update(due_at=None, told_at=now)
-    return len(mine)
+    SecurityAlert.objects.filter(pk__in=[alert.pk for alert in alerts], due_at=lease).update(due_at=None, told_at=now)
+    return len(alerts)
 
 
 def acknowledge_alert(pk: int, *, note: str, origin: Origin, now: datetime) -> bool:
-    """Close the alert, and say whether it was open: what comes again opens another.
+    """Close the alert, and return whether it was open. The next occurrence opens a new one.
 
     Raises: ValueError without a note.
     """
     if not note.strip():
-        raise ValueError("Say what came of it.")
+        raise ValueError("The note is empty.")
     with transaction.atomic():
         closed = SecurityAlert.objects.filter(pk=pk, acknowledged_at=None).update(
             acknowledged_at=now, acknowledged_by=origin.actor, note=note.strip(), due_at=None
@@ -126,24 +110,24 @@ def acknowledge_alert(pk: int, *, note: str, origin: Origin, now: datetime) -> b
 
 
 def create_mute(*, kind: str, key: str, until: datetime, note: str, origin: Origin, now: datetime) -> AlertMute:
-    """Let nobody be told of alerts of that kind, or of that kind and key, for a time. Raises: ValueError."""
+    """Stop sending alerts of that kind, or of that kind and key, until a time. Raises: ValueError."""
     if not now < until <= now + MAX_MUTE_DURATION:
-        raise ValueError(f"A mute ends, within {MAX_MUTE_DURATION.days} days.")
+        raise ValueError(f"A mute lasts {MAX_MUTE_DURATION.days} days at most.")
     if not kind or not note.strip():
-        raise ValueError("A mute has a kind and a reason.")
+        raise ValueError("A mute needs a kind and a reason.")
     with transaction.atomic():
-        muted = AlertMute.objects.create(
+        mute = AlertMute.objects.create(
             kind=kind, key=key, until=until, note=note.strip(), muted_at=now, muted_by=origin.actor
         )
         alerts = SecurityAlert.objects.filter(kind=kind)
         (alerts.filter(key=key) if key else alerts).update(due_at=None)
         detail = {"rule": kind, "until": until.isoformat()}
-        enqueue(Action.ALERT_MUTED, origin=origin, now=now, resource=f"AlertMute/{muted.pk}", detail=detail)
-    return muted
+        enqueue(Action.ALERT_MUTED, origin=origin, now=now, resource=f"AlertMute/{mute.pk}", detail=detail)
+    return mute
 
 
 def end_mute(pk: int, *, origin: Origin, now: datetime) -> bool:
-    """End a mute before its time, and say whether it lasted."""
+    """End a mute before its time, and return whether it was active."""
     with transaction.atomic():
         ended = AlertMute.objects.filter(pk=pk, lifted_at=None, until__gt=now).update(lifted_at=now)
         if ended:
@@ -154,7 +138,7 @@ def end_mute(pk: int, *, origin: Origin, now: datetime) -> bool:
 
 
 def active_mute_filter(*, now: datetime) -> Q:
-    """Return what is true of the mutes that last."""
+    """Return the condition for active mutes."""
     return Q(lifted_at=None, until__gt=now)
 
 
@@ -163,21 +147,20 @@ def _is_muted(kind: str, key: str, *, now: datetime) -> bool:
 
 
 def _send_alert_mail(alerts: Sequence[SecurityAlert], recipients: Sequence[str]) -> None:
-    """In the site's language."""
+    # In the language of the site.
+    count = len(alerts)
     with override(settings.LANGUAGE_CODE):
-        subject = ngettext(
-            "%(count)d security alert of the portal", "%(count)d security alerts of the portal", len(alerts)
-        )
+        subject = ngettext("%(count)d security alert of the portal", "%(count)d security alerts of the portal", count)
         lines = [_format_alert_line(alert) for alert in alerts]
-        text = "\n".join([*lines, "", gettext("Whom they are about is in the portal's admin.")])
-    send_mail(subject % {"count": len(alerts)}, text, None, list(recipients))
+        text = "\n".join([*lines, "", gettext("The keys of these alerts are in the portal's admin.")])
+    send_mail(subject % {"count": count}, text, None, list(recipients))
 
 
 def _format_alert_line(alert: SecurityAlert) -> str:
-    told = {"severity": alert.get_severity_display(), "kind": alert.kind, "count": alert.count, "alert": alert.pk}
+    values = {"severity": alert.get_severity_display(), "kind": alert.kind, "count": alert.count, "alert": alert.pk}
     line = ngettext(
         "%(severity)s: %(kind)s, seen %(count)d time; alert %(alert)d",
         "%(severity)s: %(kind)s, seen %(count)d times; alert %(alert)d",
         alert.count,
     )
-    return line % told
+    return line % values

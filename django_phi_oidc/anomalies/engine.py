@@ -1,7 +1,7 @@
-"""The rules over what is new in the trail: exactly once per event and rule, by however many workers, killed or not.
+"""Evaluate the rules on new events of the log: exactly once per event and rule, with any number of workers.
 
-What is new is read and judged with no transaction open. Then the cursor, what the rules remember and the alerts are
-written in one, by a compare-and-set of the cursor: of two workers at the same leaves, the later one writes nothing.
+Events are read and evaluated without an open transaction. Then one transaction writes the cursor, by compare-and-set,
+the memory of the rules and the alerts: of two workers at the same leaves, the later one writes nothing.
 """
 
 import json
@@ -10,21 +10,20 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from django.db import DEFAULT_DB_ALIAS, transaction
+from django.db import transaction
 from django.db.models import F
 
-from .._internal.sql import insert
 from ..audit.events import Action, Event
 from ..audit.log import sequencer
+from ..audit.log.cursor import EventBatch, read_events
 from .alerts import AlertCandidate, raise_alert
-from .cursor import EventBatch, find_next_batch
 from .models import AnomalyMemory, SecurityAlert, WatchCursor
-from .rules import Rule, RuleMemory, Severity
+from .rules import Rule, RuleMemory
 
 BATCH_SIZE = 20_000
-"""Leaves in one transaction, at most."""
+"""Maximum number of leaves in one transaction."""
 MAX_KEYS_PER_KIND = 20
-"""Alerts of one kind by one batch. More keys are one alert without a key, or a flood would be one of alerts."""
+"""Alerts of one kind in one batch. More keys become one alert without a key, to limit the number of alerts."""
 LAG_ALERT_INTERVAL = timedelta(hours=1)
 _CURSOR_NAME = "rules"
 _MAX_KEY_LENGTH = 256
@@ -35,57 +34,52 @@ RuleMemories = dict[RuleKey, RuleMemory]
 
 
 def evaluate_batch(rules: Sequence[Rule], *, now: datetime, limit: int = BATCH_SIZE) -> int | None:
-    """Judge up to limit leaves that come next, and return how many they were; None where none is left.
+    """Evaluate the next leaves, up to limit, and return how many they were; None if there are none.
 
-    Whoever is killed has judged nothing, and whoever comes second at the same leaves neither: it gets None, too.
+    A killed worker has written nothing. A worker that is second at the same leaves writes nothing and returns None.
     Raises: AuditUnavailable.
     """
     cursor, _ = WatchCursor.objects.get_or_create(name=_CURSOR_NAME)
-    batch = find_next_batch(cursor, limit=limit)
+    batch = read_events(cursor.tree_size, bytes(cursor.leaf_hash), cursor.sealed_at, limit=limit)
     if batch is None:
         return None
-    concerned = list(_match_rules(rules, batch.events))
-    # After the cursor was read: what is remembered changes with it alone.
-    memories = _load_memories({(rule.kind, key) for rule, key, _ in concerned if rule.memory_lifetime})
-    seen: dict[RuleKey, AlertCandidate] = {}
+    matches = list(_match_rules(rules, batch.events))
+    # Load memories after the cursor: they change only together with it.
+    memories = _load_memories({(rule.kind, key) for rule, key, _ in matches if rule.memory_lifetime})
+    candidates: dict[RuleKey, AlertCandidate] = {}
     expiries: dict[RuleKey, datetime] = {}
-    for rule, key, event in concerned:
-        at, memory = (rule.kind, key), memories[rule.kind, key] if rule.memory_lifetime else {}
+    for rule, key, event in matches:
+        rule_key, memory = (rule.kind, key), memories[rule.kind, key] if rule.memory_lifetime else {}
         if rule.evaluate(event, memory):
-            _add_candidate(seen, rule, key, event)
+            _add_candidate(candidates, rule, key, event)
         if rule.memory_lifetime:
-            expiries[at] = max(expiries.get(at, event.occurred_at), event.occurred_at)
-    keeps = {rule.kind: rule.memory_lifetime for rule in rules}
+            expiries[rule_key] = max(expiries.get(rule_key, event.occurred_at), event.occurred_at)
+    lifetimes = {rule.kind: rule.memory_lifetime for rule in rules}
     with transaction.atomic():
-        moved = WatchCursor.objects.filter(name=_CURSOR_NAME, version=cursor.version).update(
-            version=F("version") + 1,
-            tree_size=batch.tree_size,
-            leaf_hash=batch.leaf_hash,
-            sealed_at=batch.sealed_at,
-        )
-        if not moved:
+        position = {"tree_size": batch.tree_size, "leaf_hash": batch.leaf_hash, "sealed_at": batch.sealed_at}
+        unchanged = WatchCursor.objects.filter(name=_CURSOR_NAME, version=cursor.version)
+        if not unchanged.update(version=F("version") + 1, **position):
             return None
-        _save_memories(memories, {at: then + keeps[at[0]] for at, then in expiries.items()})
+        _save_memories(memories, {rule_key: at + lifetimes[rule_key[0]] for rule_key, at in expiries.items()})
         _delete_expired_memories(batch.events, now=now)
-        for sighting in (*_limit_keys_per_kind(seen), *_log_integrity_candidates(batch, now=now)):
-            raise_alert(sighting, now=now)
+        for candidate in (*_limit_keys_per_kind(candidates), *_log_integrity_candidates(batch, now=now)):
+            raise_alert(candidate, now=now)
     return max(batch.tree_size - cursor.tree_size, 0)
 
 
 def check_sealing_lag(*, now: datetime) -> bool:
-    """Say whether events wait too long to be sealed, and raise an alert of it once an hour: nobody judges those.
+    """Return True if events wait too long to be sealed, and raise an alert once an hour: no rule sees such events.
 
     Raises: AuditUnavailable.
     """
-    late = sequencer.count_overdue_events(now=now)
-    told = SecurityAlert.objects.filter(
-        kind="sealing_lag", acknowledged_at=None, last_seen__gt=now - LAG_ALERT_INTERVAL
-    )
-    if late and not told.exists():
+    overdue_count = sequencer.count_overdue_events(now=now)
+    open_alerts = SecurityAlert.objects.filter(kind="sealing_lag", acknowledged_at=None)
+    if overdue_count and not open_alerts.filter(last_seen__gt=now - LAG_ALERT_INTERVAL).exists():
         with transaction.atomic():
-            # The sealer's own alert is in the trail, and not sealed either.
-            raise_alert(_create_critical_candidate("sealing_lag", now=now), now=now)
-    return late > 0
+            # The alert event of the sealer is in the audit log already, but not sealed either.
+            candidate = AlertCandidate(kind="sealing_lag", first_seen=now, last_seen=now, has_alert_event=True)
+            raise_alert(candidate, now=now)
+    return overdue_count > 0
 
 
 def _match_rules(rules: Iterable[Rule], events: Iterable[Event]) -> Iterator[tuple[Rule, str, Event]]:
@@ -95,7 +89,7 @@ def _match_rules(rules: Iterable[Rule], events: Iterable[Event]) -> Iterator[tup
             by_action[action].append(rule)
     for event in events:
         if event.action == Action.ALERT_RAISED and event.resource.startswith("SecurityAlert/"):
-            # What is told of an alert raises none.
+            # Alerts raised by this module must not raise further alerts.
             continue
         for rule in by_action.get(event.action, ()):
             key = rule.key(event)
@@ -105,67 +99,42 @@ def _match_rules(rules: Iterable[Rule], events: Iterable[Event]) -> Iterator[tup
 
 def _add_candidate(candidates: dict[RuleKey, AlertCandidate], rule: Rule, key: str, event: Event) -> None:
     at = event.occurred_at
-    sighting = candidates.get((rule.kind, key))
-    if sighting is None:
-        sighting = candidates[rule.kind, key] = AlertCandidate(
-            kind=rule.kind,
-            key=key,
-            severity=rule.severity,
-            count=0,
-            first_seen=at,
-            last_seen=at,
-            has_alert_event=rule.has_alert_event,
+    candidate = candidates.get((rule.kind, key))
+    if candidate is None:
+        candidate = AlertCandidate(
+            kind=rule.kind, key=key, severity=rule.severity, count=0, first_seen=at, last_seen=at
         )
-    sighting.count += 1
-    sighting.event_id = event.id
-    sighting.first_seen, sighting.last_seen = min(sighting.first_seen, at), max(sighting.last_seen, at)
+        candidate.has_alert_event = rule.has_alert_event
+        candidates[rule.kind, key] = candidate
+    candidate.count += 1
+    candidate.event_id = event.id
+    candidate.first_seen, candidate.last_seen = min(candidate.first_seen, at), max(candidate.last_seen, at)
 
 
 def _limit_keys_per_kind(candidates: Mapping[RuleKey, AlertCandidate]) -> Iterator[AlertCandidate]:
-    """Yield what was seen, but of a kind with more than MOST_KEYS keys the sum of all."""
+    """Yield the candidates; those of a kind with more than MAX_KEYS_PER_KIND keys as one sum."""
     by_kind: dict[str, list[AlertCandidate]] = defaultdict(list)
-    for sighting in candidates.values():
-        by_kind[sighting.kind].append(sighting)
+    for candidate in candidates.values():
+        by_kind[candidate.kind].append(candidate)
     for of_kind in by_kind.values():
         if len(of_kind) <= MAX_KEYS_PER_KIND:
             yield from of_kind
-            continue
-        yield replace(
-            of_kind[-1],
-            key="",
-            count=sum(each.count for each in of_kind),
-            first_seen=min(each.first_seen for each in of_kind),
-            last_seen=max(each.last_seen for each in of_kind),
-        )
+        else:
+            count = sum(candidate.count for candidate in of_kind)
+            first_seen = min(candidate.first_seen for candidate in of_kind)
+            last_seen = max(candidate.last_seen for candidate in of_kind)
+            yield replace(of_kind[-1], key="", count=count, first_seen=first_seen, last_seen=last_seen)
 
 
 def _log_integrity_candidates(batch: EventBatch, *, now: datetime) -> Iterator[AlertCandidate]:
-    if batch.altered_event_ids:
-        sighting = _create_critical_candidate(
-            "trail_altered", now=now, count=len(batch.altered_event_ids), has_alert_event=False
-        )
-        sighting.event_id = batch.altered_event_ids[0]
-        yield sighting
+    if ids := batch.altered_event_ids:
+        yield AlertCandidate(kind="trail_altered", count=len(ids), first_seen=now, last_seen=now, event_id=ids[0])
     if batch.is_log_replaced:
-        yield _create_critical_candidate("log_replaced", now=now, has_alert_event=False)
-
-
-def _create_critical_candidate(
-    kind: str, *, now: datetime, count: int = 1, has_alert_event: bool = True
-) -> AlertCandidate:
-    return AlertCandidate(
-        kind=kind,
-        key="",
-        severity=Severity.CRITICAL,
-        count=count,
-        first_seen=now,
-        last_seen=now,
-        has_alert_event=has_alert_event,
-    )
+        yield AlertCandidate(kind="log_replaced", first_seen=now, last_seen=now)
 
 
 def _load_memories(rule_keys: Iterable[RuleKey]) -> RuleMemories:
-    """Return what is remembered of each; empty where nothing is."""
+    """Return the memory of each key; an empty one for a new key."""
     keys: dict[str, list[str]] = defaultdict(list)
     for kind, key in rule_keys:
         keys[kind].append(key)
@@ -180,14 +149,15 @@ def _load_memories(rule_keys: Iterable[RuleKey]) -> RuleMemories:
 
 def _save_memories(memories: RuleMemories, expiries: Mapping[RuleKey, datetime]) -> None:
     rows = [
-        AnomalyMemory(kind=kind, key=key, state=json.dumps(memories[kind, key], separators=(",", ":")), expires_at=then)
-        for (kind, key), then in sorted(expiries.items())
+        AnomalyMemory(kind=kind, key=key, state=json.dumps(memories[kind, key], separators=(",", ":")), expires_at=at)
+        for (kind, key), at in sorted(expiries.items())
     ]
-    if rows:
-        insert(rows, using=DEFAULT_DB_ALIAS, unique_columns=("kind", "key"), update_columns=("state", "expires_at"))
+    AnomalyMemory.objects.bulk_create(
+        rows, update_conflicts=True, unique_fields=["kind", "key"], update_fields=["state", "expires_at"]
+    )
 
 
 def _delete_expired_memories(events: Sequence[Event], *, now: datetime) -> None:
-    """Delete what is over, by the events' time, which is long ago while a backlog is read, and may be ahead of now."""
+    """Delete memories that expired by the time of the events, which a wrong clock may have set ahead of now."""
     if events:
         AnomalyMemory.objects.filter(expires_at__lt=min(now, events[-1].occurred_at)).delete()

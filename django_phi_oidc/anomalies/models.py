@@ -1,4 +1,4 @@
-"""What somebody should look at, who did, and what the rules remember between two runs."""
+"""Alerts and mutes, and the state of the rules between two runs."""
 
 from django.db import models
 from django.db.models import Q
@@ -14,17 +14,17 @@ _SEVERITY_CHOICES = [
 
 
 class WatchCursor(models.Model):
-    """How far the rules have read the log. It moves with what they remember and raise, in one transaction."""
+    """How far the rules have read the log. It changes in one transaction with their memory and alerts."""
 
     name = models.CharField(primary_key=True, max_length=16, editable=False)
     version = models.PositiveBigIntegerField(default=0)
-    """One more with each batch: whoever read it before another moved it writes nothing."""
+    """Incremented by each batch: a worker with an old version writes nothing."""
     tree_size = models.BigIntegerField(default=0)
-    """The leaves below it were read."""
+    """The leaves below it have been read."""
     leaf_hash = models.BinaryField(max_length=32, default=bytes)
-    """Of the last leaf read; empty before the first: tells whether the log is still the one that was read."""
+    """Of the last leaf read; empty before the first. Shows whether the log is still the one that was read."""
     sealed_at = models.DateTimeField(null=True)
-    """When that leaf was."""
+    """When that leaf was sealed."""
 
     class Meta:
         verbose_name, verbose_name_plural = _("watch cursor"), _("watch cursors")
@@ -35,7 +35,7 @@ class WatchCursor(models.Model):
 
 
 class AnomalyMemory(models.Model):
-    """What a rule remembers of one key."""
+    """The memory of a rule for one key."""
 
     pk = models.CompositePrimaryKey("kind", "key")
     kind = models.CharField(max_length=64)
@@ -43,7 +43,7 @@ class AnomalyMemory(models.Model):
     state = models.TextField()
     """JSON."""
     expires_at = models.DateTimeField()
-    """No index has it: it changes with each batch, and what is over is found in one look at this small table."""
+    """Without an index: it changes with each batch, and the table is small."""
 
     class Meta:
         verbose_name, verbose_name_plural = _("anomaly memory"), _("anomaly memories")
@@ -54,25 +54,25 @@ class AnomalyMemory(models.Model):
 
 
 class SecurityAlert(models.Model):
-    """Something that a person should look at. Of a kind and key one is open; what comes again is counted there."""
+    """An alert for the operators. Each kind and key has one open alert, which counts further occurrences."""
 
     kind = models.CharField(_("kind"), max_length=64, editable=False)
     severity = models.CharField(_("severity"), max_length=8, editable=False, choices=_SEVERITY_CHOICES)
     key = models.CharField(_("key"), max_length=256, blank=True, editable=False)
-    """Whom or what it is about: as the trail has it."""
+    """The person or thing that it concerns, as in the audit log."""
     count = models.PositiveBigIntegerField(_("count"), default=0, editable=False)
     first_seen = models.DateTimeField(_("first seen"), editable=False)
     last_seen = models.DateTimeField(_("last seen"), editable=False)
     event = models.UUIDField(_("event"), null=True, editable=False)
-    """The newest event of the trail that raised it; None where none did."""
+    """The newest event that raised it; None if no event did."""
     due_at = models.DateTimeField(null=True, editable=False)
-    """When people are to be told of it; None: nobody is."""
+    """When to send it; None: not to be sent."""
     told_at = models.DateTimeField(_("told at"), null=True, editable=False)
     acknowledged_at = models.DateTimeField(_("acknowledged at"), null=True, editable=False)
     acknowledged_by = models.CharField(_("acknowledged by"), max_length=256, blank=True, editable=False)
     """The user's primary key as text."""
     note = models.TextField(_("note"), blank=True, max_length=2000)
-    """What came of it. It is not in the trail."""
+    """The outcome. It is not in the audit log."""
 
     class Meta:
         verbose_name, verbose_name_plural = _("security alert"), _("security alerts")
@@ -93,18 +93,18 @@ class SecurityAlert(models.Model):
 
 
 class AlertMute(models.Model):
-    """Nobody is told of such alerts for a time; they are raised and counted all the same."""
+    """Such alerts are not sent for a time; they are still raised and counted."""
 
     kind = models.CharField(_("kind"), max_length=64)
     key = models.CharField(_("key"), max_length=256, blank=True)
-    """Empty: all of that kind."""
+    """Empty: all keys of that kind."""
     until = models.DateTimeField(_("until"))
     note = models.CharField(_("note"), max_length=255)
-    """Why. It is not in the trail."""
+    """The reason. It is not in the audit log."""
     muted_at = models.DateTimeField(_("muted at"), editable=False)
     muted_by = models.CharField(_("muted by"), max_length=256, blank=True, editable=False)
     lifted_at = models.DateTimeField(_("lifted at"), null=True, editable=False)
-    """When somebody ended it before its time."""
+    """When it was ended before its time."""
 
     class Meta:
         verbose_name, verbose_name_plural = _("alert mute"), _("alert mutes")

@@ -1,4 +1,4 @@
-"""What a provider says of itself, beside what it said the last time."""
+"""Compare the metadata and keys of a provider with those of the last check."""
 
 import hashlib
 import json
@@ -16,25 +16,25 @@ from .models import AnomalyMemory
 from .rules import Severity
 
 TIMEOUT_SECONDS = 10.0
-"""For each of the two answers."""
+"""For each of the two responses."""
 _RETENTION_PERIOD = timedelta(days=366)
 METADATA_CHANGED, KEYS_CHANGED = "provider_metadata_changed", "provider_keys_changed"
 _SEVERITIES = {METADATA_CHANGED: Severity.WARNING, KEYS_CHANGED: Severity.INFO}
 
 
 def check_provider_drift(declaration: ProviderDeclaration, *, transport: Transport, now: datetime) -> list[str]:
-    """Return the kinds of the alerts raised: for metadata, and for keys, that are not what they were the last time.
+    """Raise an alert if the metadata or the keys differ from the last check; return the kinds of the alerts.
 
-    The first time tells nothing. What the provider answers is asked for anew, and judged as a sign-in judges it.
+    The first check raises none. The responses are requested anew and validated as for a sign-in.
     Requires: no transaction is open. Raises: TransportError, MetadataError.
     """
-    answer = transport.send(build_metadata_request(issuer=declaration.issuer), timeout_seconds=TIMEOUT_SECONDS)
-    metadata = process_metadata_response(answer, declaration=declaration)
-    members = json.dumps(parse_json_object(answer.body), sort_keys=True).encode()
+    response = transport.send(build_metadata_request(issuer=declaration.issuer), timeout_seconds=TIMEOUT_SECONDS)
+    metadata = process_metadata_response(response, declaration=declaration)
+    members = json.dumps(parse_json_object(response.body), sort_keys=True).encode()
     keys = process_jwks_response(transport.send(build_jwks_request(metadata), timeout_seconds=TIMEOUT_SECONDS)).keys
-    spelled = sorted(key.public_key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo) for key in keys)
-    found = {METADATA_CHANGED: members, KEYS_CHANGED: b"".join(spelled)}
-    return [kind for kind, said in found.items() if _has_changed(kind, declaration.name, said, now=now)]
+    encoded_keys = sorted(key.public_key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo) for key in keys)
+    contents = {METADATA_CHANGED: members, KEYS_CHANGED: b"".join(encoded_keys)}
+    return [kind for kind, content in contents.items() if _has_changed(kind, declaration.name, content, now=now)]
 
 
 def _has_changed(kind: str, provider: str, content: bytes, *, now: datetime) -> bool:
@@ -46,10 +46,9 @@ def _has_changed(kind: str, provider: str, content: bytes, *, now: datetime) -> 
         is_changed = not is_new and memory.state != state
         AnomalyMemory.objects.filter(pk=memory.pk).update(state=state, expires_at=now + _RETENTION_PERIOD)
         if is_changed:
-            raise_alert(
-                AlertCandidate(
-                    kind=kind, key=provider, severity=_SEVERITIES[kind], count=1, first_seen=now, last_seen=now
-                ),
-                now=now,
+            severity = _SEVERITIES[kind]
+            candidate = AlertCandidate(
+                kind=kind, key=provider, severity=severity, count=1, first_seen=now, last_seen=now
             )
+            raise_alert(candidate, now=now)
     return is_changed

@@ -1,6 +1,6 @@
-"""What is anomalous in the trail: small rules, each over one event and what is remembered of its key. No Django.
+"""Anomaly rules over the audit log. No Django.
 
-A rule sees each event once, in the order of the log. What it must know of those before is in `memory`: JSON, bounded.
+A rule sees each event once, in the order of the log. What it needs of earlier events is in `memory`: bounded JSON.
 """
 
 import hashlib
@@ -19,7 +19,7 @@ RuleMemory = dict[str, Any]
 
 
 class Severity(StrEnum):
-    """How soon somebody should look."""
+    """How urgent an alert is."""
 
     INFO = "info"
     WARNING = "warning"
@@ -28,46 +28,45 @@ class Severity(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Rule:
-    """Raises an alert by each event of its actions for which `by` gives a key: one alert for each kind and key."""
+    """Raises an alert for each event of its actions for which `key` returns a key: one alert per kind and key."""
 
     kind: str
-    """A code: the rule's name in alerts, mutes and the trail."""
-    severity: Severity
+    """A code: the name of the rule in alerts, mutes and the audit log."""
+    severity: Severity = Severity.WARNING
     actions: Collection[str]
-    """Those of the events that the rule sees, and no others."""
+    """The rule sees only events with these actions."""
     key: Callable[[Event], str | None]
-    """Return whom or what the event is counted for; None: the event does not concern this rule."""
+    """Return the person or thing that the event counts for; None: the event does not concern this rule."""
     memory_lifetime: timedelta = timedelta(0)
-    """For how long after its last event a key is remembered; zero: `judge` remembers nothing."""
+    """How long after its last event a key is remembered; zero: `evaluate` has no memory."""
     has_alert_event: bool = False
-    """The trail has an `alert.raised` of it already, and gets no other one."""
+    """The audit log already has an `alert.raised` for it, and gets no second one."""
 
     def evaluate(self, event: Event, memory: RuleMemory) -> bool:
-        """Say whether the event raises the alert. memory: of the event's key, changed in place, JSON and bounded."""
+        """Return True if the event raises the alert. memory: of its key; changed in place; bounded JSON."""
         return True
 
 
 @dataclass(frozen=True, kw_only=True)
 class ThresholdRule(Rule):
-    """Raises it when `least` different things came for one key within `keep`, and by each one after that.
+    """Raises the alert for one key at `threshold` different items within `memory_lifetime`, and at each further one.
 
-    It remembers `least` things at most, by a short digest, with their times: those of the events, whenever they came.
+    It remembers at most `threshold` items, by a short digest, with the times of their events.
     """
 
     threshold: int
     distinct_by: Callable[[Event], str] = lambda event: str(event.id)
-    """Return what is counted, each once; unless given, the event itself."""
+    """Return the item to count once; by default each event."""
 
     def evaluate(self, event: Event, memory: RuleMemory) -> bool:
-        """Say whether there are so many now."""
         at = event.occurred_at.timestamp()
         things: dict[str, float] = memory.setdefault("things", {})
         thing = _short_digest(self.distinct_by(event))
         is_new = thing not in things
         things[thing] = max(at, things.get(thing, at))
-        gone = max(things.values()) - self.memory_lifetime.total_seconds()
-        for old in [each for each, then in things.items() if then <= gone]:
-            del things[old]
+        expired_at = max(things.values()) - self.memory_lifetime.total_seconds()
+        for expired in [name for name, last_at in things.items() if last_at <= expired_at]:
+            del things[expired]
         if len(things) > self.threshold:
             del things[min(things, key=things.__getitem__)]
         return is_new and thing in things and len(things) >= self.threshold
@@ -75,10 +74,11 @@ class ThresholdRule(Rule):
 
 @dataclass(frozen=True, kw_only=True)
 class UnusualVolumeRule(Rule):
-    """Raises it when one key has many more different things in a day (UTC) than on its days before, by each one more.
+    """Raises the alert for each item above the daily limit (UTC) of one key.
 
-    Many more: more than `times` the median of the last `days` days on which there were any, and more than `least`.
-    Where fewer than `known` of those days are known, more than `newcomer`. No more than `most` things are told apart.
+    The limit is `median_factor` times the median of the last `baseline_days` days with any items, and at least
+    `min_count`. With fewer than `min_known_days` such days it is `limit_without_baseline`. At most `max_distinct`
+    items are counted.
     """
 
     distinct_by: Callable[[Event], str]
@@ -91,11 +91,10 @@ class UnusualVolumeRule(Rule):
     memory_lifetime: timedelta = timedelta(days=60)
 
     def evaluate(self, event: Event, memory: RuleMemory) -> bool:
-        """Say whether this is one more than usual."""
         day = event.occurred_at.date().isoformat()
         today: str = memory.setdefault("day", day)
         if day < today and not _is_ahead(today, day):
-            # It came late; that day is counted.
+            # A late event of a day that is already counted.
             return False
         if day != today:
             memory["past"] = [*memory.get("past", ()), len(memory["things"])][-self.baseline_days :]
@@ -108,22 +107,22 @@ class UnusualVolumeRule(Rule):
         return len(things) > self.get_daily_limit(memory.get("past", ()))
 
     def get_daily_limit(self, past_counts: Collection[int]) -> int:
-        """Return how many are usual at most. past: how many there were on each day before."""
-        usual = (
+        """Return the highest usual count. past_counts: of each earlier day."""
+        limit = (
             max(self.min_count, int(self.median_factor * median(past_counts)))
             if len(past_counts) >= self.min_known_days
             else self.limit_without_baseline
         )
-        return min(usual, self.max_distinct - 1)
+        return min(limit, self.max_distinct - 1)
 
 
 def _is_ahead(today: str, day: str) -> bool:
-    """Say whether today is a day that has not come yet, as from a clock that was wrong."""
+    """Return True if the stored day is in the future, as after an event with a wrong clock."""
     return date.fromisoformat(today) - date.fromisoformat(day) > timedelta(days=2)
 
 
 def _short_digest(value: str) -> str:
-    """Return a short name: what is remembered of a person or record is not who it is."""
+    """Return a short digest, so that memories contain no identifier of a person or record."""
     return hashlib.sha256(value.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
@@ -168,75 +167,63 @@ ALERT_SEVERITIES: Mapping[str, Severity] = {
     "session_undecryptable": Severity.WARNING,
     "spool_altered": Severity.CRITICAL,
 }
-"""The rules of `alert.raised` that others write: each is an alert of that kind."""
+"""The rules of `alert.raised` events that other parts of the app write: each is an alert of that kind."""
 
 
 def get_builtin_rules() -> tuple[Rule, ...]:
-    """Return the rules that come with the app."""
+    """Return the rules of the app."""
     return (
         *_refusal_rules(),
         *_disclosure_rules(),
         *_operation_rules(),
-        *(_alert_event_rule(kind, ALERT_SEVERITIES[kind]) for kind in ALERT_SEVERITIES),
+        *(_alert_event_rule(kind, severity) for kind, severity in ALERT_SEVERITIES.items()),
     )
 
 
 def merge_rules(custom_rules: Iterable[Rule]) -> tuple[Rule, ...]:
-    """Return ours and the given ones; one of a kind that there is takes its place."""
+    """Return the built-in and the custom rules; a custom rule replaces the built-in rule of the same kind."""
     return tuple({rule.kind: rule for rule in (*get_builtin_rules(), *custom_rules)}.values())
 
 
 def _refusal_rules() -> tuple[Rule, ...]:
-    minutes = timedelta(minutes=5)
+    five_minutes = timedelta(minutes=5)
 
-    def burst(kind: str, by: Callable[[Event], str | None], *, least: int, keep: timedelta) -> Rule:
-        return ThresholdRule(
-            kind=kind, severity=Severity.WARNING, actions=REFUSAL_ACTIONS, key=by, threshold=least, memory_lifetime=keep
-        )
+    def burst(kind: str, key: Callable[[Event], str | None], threshold: int, lifetime: timedelta) -> Rule:
+        return ThresholdRule(kind=kind, actions=REFUSAL_ACTIONS, key=key, threshold=threshold, memory_lifetime=lifetime)
+
+    def refusal(kind: str, reasons: Collection[str], **options: Any) -> Rule:
+        return Rule(kind=kind, key=_key_for_reasons(reasons), **{"actions": REFUSAL_ACTIONS, **options})
 
     return (
-        burst("refusals_by_address", lambda event: event.client_ip or None, least=15, keep=minutes),
-        burst("refusals_by_provider", lambda event: event.provider or None, least=60, keep=minutes),
-        burst("refusals_by_person", _person_key, least=5, keep=2 * minutes),
-        Rule(kind="replay", severity=Severity.WARNING, actions=REFUSAL_ACTIONS, key=_key_for_reasons(REPLAY_REASONS)),
-        Rule(
-            kind="token_forged",
-            severity=Severity.CRITICAL,
-            actions=REFUSAL_ACTIONS,
-            key=_key_for_reasons(FORGERY_REASONS),
-        ),
-        Rule(
-            kind="token_expired",
-            key=_key_for_reasons(EXPIRY_REASONS),
-            severity=Severity.WARNING,
-            actions={Action.LOGIN_REFUSED},
-        ),
-        # Anybody's app is late with a refresh now and then.
+        burst("refusals_by_address", lambda event: event.client_ip or None, 15, five_minutes),
+        burst("refusals_by_provider", lambda event: event.provider or None, 60, five_minutes),
+        burst("refusals_by_person", _person_key, 5, 2 * five_minutes),
+        refusal("replay", REPLAY_REASONS),
+        refusal("token_forged", FORGERY_REASONS, severity=Severity.CRITICAL),
+        refusal("token_expired", EXPIRY_REASONS, actions={Action.LOGIN_REFUSED}),
+        # A single late refresh by an app is normal.
         ThresholdRule(
             kind="expired_tokens_in_use",
             key=lambda event: (event.client_ip or event.provider) if event.reason in EXPIRY_REASONS else None,
-            severity=Severity.WARNING,
             actions={Action.API_REFUSED},
             threshold=10,
-            memory_lifetime=2 * minutes,
+            memory_lifetime=2 * five_minutes,
         ),
     )
 
 
 def _disclosure_rules() -> tuple[Rule, ...]:
-    looks = DISCLOSURE_ACTIONS | get_registered_disclosure_actions()
+    disclosures = DISCLOSURE_ACTIONS | get_registered_disclosure_actions()
     return (
         UnusualVolumeRule(
             kind="many_records",
-            severity=Severity.WARNING,
-            actions=looks,
+            actions=disclosures,
             key=lambda event: event.actor or None if _record_key(event) else None,
             distinct_by=_record_key,
         ),
         ThresholdRule(
             kind="record_of_interest",
-            severity=Severity.WARNING,
-            actions=looks,
+            actions=disclosures,
             key=lambda event: _record_key(event) or None if event.actor else None,
             distinct_by=lambda event: event.actor,
             threshold=25,
@@ -249,7 +236,6 @@ def _operation_rules() -> tuple[Rule, ...]:
     return (
         ThresholdRule(
             kind="revocations_fail",
-            severity=Severity.WARNING,
             actions={Action.TOKEN_REVOCATION_FAILED},
             key=lambda event: event.provider,
             threshold=10,
@@ -265,22 +251,22 @@ def _operation_rules() -> tuple[Rule, ...]:
 
 
 def _alert_event_rule(kind: str, severity: Severity) -> Rule:
-    def by(event: Event) -> str | None:
+    def key(event: Event) -> str | None:
         if json.loads(event.detail).get("rule") != kind:
             return None
-        is_first_of_many = kind.startswith("event_")
-        return ("" if is_first_of_many else event.resource) or event.provider or event.actor or event.reason
+        # The resource of `event_` alerts is only the first of many events.
+        return ("" if kind.startswith("event_") else event.resource) or event.provider or event.actor or event.reason
 
-    return Rule(kind=kind, severity=severity, actions={Action.ALERT_RAISED}, key=by, has_alert_event=True)
+    return Rule(kind=kind, severity=severity, actions={Action.ALERT_RAISED}, key=key, has_alert_event=True)
 
 
 def _key_for_reasons(reasons: Collection[str]) -> Callable[[Event], str | None]:
-    """Return what gives the address, or else the provider, of a refusal for one of these reasons."""
+    """Return a function that returns the address, or else the provider, of a refusal for one of these reasons."""
     return lambda event: event.client_ip or event.provider if event.reason in reasons else None
 
 
 def _person_key(event: Event) -> str | None:
-    """Return whom a refusal is about: their pseudonym, the user of a code, or who is signed in."""
+    """Return the person of a refusal: the pseudonym, the user of a code, or the signed-in user."""
     return event.subject or event.resource or event.actor or None
 
 

@@ -1,4 +1,4 @@
-"""The rules over what is new in the trail, every few seconds; and what the providers say of themselves."""
+"""The periodic tasks: rules over new events, and changes of the providers' metadata and keys."""
 
 import logging
 import time
@@ -22,7 +22,7 @@ RUN_SECONDS = 50.0
 
 @shared_task(name="phi_oidc.watch", ignore_result=True, acks_late=True)
 def watch() -> None:
-    """Judge what was sealed since the last run, and tell people of what is due."""
+    """Evaluate the events that were sealed since the last run, and send the due alerts."""
     rules, ends_at = get_declared_rules(), time.monotonic() + RUN_SECONDS
     try:
         check_sealing_lag(now=clock.now())
@@ -39,22 +39,22 @@ def watch_providers() -> None:
         transport = HTTPTransport(declaration)
         try:
             check_provider_drift(declaration, transport=transport, now=clock.now())
-        except (MetadataError, TransportError) as fault:
-            # It is no change, and `phi_oidc doctor` says more.
-            logger.warning("Provider %s can't be compared with what it was: %s.", declaration.name, fault.code)
+        except (MetadataError, TransportError) as error:
+            # This is no change; `phi_oidc doctor` reports the details.
+            logger.warning("Cannot check provider %s for changes: %s.", declaration.name, error.code)
         finally:
             transport.close()
 
 
 def get_declared_rules() -> tuple[Rule, ...]:
-    """Return the rules: ours, and those of ANOMALY_RULES. Raises: ImproperlyConfigured."""
-    given = []
+    """Return the built-in rules and those of ANOMALY_RULES. Raises: ImproperlyConfigured."""
+    rules = []
     for path in conf.anomaly_rules():
         try:
             rule = import_string(path)
         except ImportError as error:
-            raise ImproperlyConfigured(f"PHI_OIDC['ANOMALY_RULES']: there is no {path}.") from error
+            raise ImproperlyConfigured(f"PHI_OIDC['ANOMALY_RULES']: {path} cannot be imported.") from error
         if not isinstance(rule, Rule):
-            raise ImproperlyConfigured(f"PHI_OIDC['ANOMALY_RULES']: {path} is no Rule.")
-        given.append(rule)
-    return merge_rules(given)
+            raise ImproperlyConfigured(f"PHI_OIDC['ANOMALY_RULES']: {path} is not a Rule.")
+        rules.append(rule)
+    return merge_rules(rules)

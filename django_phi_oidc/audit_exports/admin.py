@@ -1,9 +1,10 @@
-"""Exports and verifications that are asked for on the trail's pages. Each export is an event before its first byte."""
+"""Exports and verifications of the audit log in the admin. Each export is recorded before its first byte."""
 
 import dataclasses
 import uuid
 from collections.abc import Iterator
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from django.contrib import admin, messages
@@ -24,7 +25,6 @@ from .._internal import clock, randomness
 from .._internal.hostname import get_hostname
 from ..audit.admin import (
     TrailAdminMixin,
-    TrailView,
     record_request_event,
     require_trail_permission,
     require_view_permission,
@@ -33,7 +33,7 @@ from ..audit.events import Action
 from ..audit.filters import EventFiltersForm
 from ..audit.search import EventFilters, RowUnreadable, has_more_events_than
 from ..errors import AuditUnavailable
-from .export import CONTENT_TYPES, FILE_EXTENSIONS, export_events, incomplete_marker
+from .event_export import CONTENT_TYPES, FILE_EXTENSIONS, export_events, incomplete_marker
 from .jobs import RETENTION_PERIOD, has_too_many_exports, open_export_file, request_job
 from .models import TrailJob
 
@@ -43,7 +43,7 @@ else:
     JobAdmin = admin.ModelAdmin
 
 MAX_STREAMED_EVENTS = 10_000
-"""Events of an export that is streamed; of more, a worker makes a file."""
+"""Up to this many events are streamed; for more, a worker writes a file."""
 _MAX_LISTED_JOBS = 50
 _LATE_AFTER = timedelta(minutes=2)
 _TRAIL_URL_NAME, _JOB_URL_NAME = (
@@ -51,33 +51,29 @@ _TRAIL_URL_NAME, _JOB_URL_NAME = (
 )
 
 
-def require_verification_permission(view: TrailView) -> TrailView:
-    """Let those look, and ask for a verification, who may see the trail."""
-    return require_trail_permission(
-        view, methods=("POST",), has_permission=lambda pages, request: pages.has_view_permission(request)
-    )
-
-
-def require_export_permission(view: TrailView) -> TrailView:
-    """Let those take events out of the trail who may."""
-    return require_trail_permission(
-        view, methods=("POST",), has_permission=lambda pages, request: pages.may_export(request)
-    )
+require_verification_permission = partial(
+    require_trail_permission,
+    methods=("POST",),
+    has_permission=lambda pages, request: pages.has_view_permission(request),
+)
+require_export_permission = partial(
+    require_trail_permission, methods=("POST",), has_permission=lambda pages, request: pages.can_export(request)
+)
 
 
 @admin.register(TrailJob)
 class TrailJobAdmin(TrailAdminMixin, JobAdmin):
-    """What a worker does, or has done, for whoever asked: their own exports, and everybody's verifications."""
+    """The jobs of a worker: the exports of this user, and the verifications of all users."""
 
     def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return bool(request.user.has_perm("django_phi_oidc.view_auditevent"))
 
     def can_export(self, request: HttpRequest) -> bool:
-        """Say whether this person may take events out of the trail; that takes both permissions."""
+        """Return True if this user may export events, which takes both permissions."""
         return self.has_view_permission(request) and request.user.has_perm("django_phi_oidc.export_auditevent")
 
     def get_urls(self) -> list[Any]:
-        """Return the list's, a job's and its file's, and those by which one is asked for."""
+        """Return the URLs of the list, a job, its file, and the two request forms."""
         return self.build_urls(
             {
                 "changelist": ("", self.list_view),
@@ -90,14 +86,14 @@ class TrailJobAdmin(TrailAdminMixin, JobAdmin):
 
     @require_view_permission
     def list_view(self, request: HttpRequest) -> HttpResponseBase:
-        """Show the newest jobs. Nothing of the trail is on this page, nor on a job's, so that looking is no event."""
-        seen = Q(kind=TrailJob.VERIFICATION) | Q(asked_by=str(request.user.pk))
-        jobs = TrailJob.objects.filter(seen).order_by("-asked_at")[:_MAX_LISTED_JOBS]
+        """Show the newest jobs. No event is on this page or on that of a job, so viewing them is not recorded."""
+        is_visible = Q(kind=TrailJob.VERIFICATION) | Q(asked_by=str(request.user.pk))
+        jobs = TrailJob.objects.filter(is_visible).order_by("-asked_at")[:_MAX_LISTED_JOBS]
         return self.render_page(request, "change_list", title=_("Exports and verifications"), jobs=list(jobs))
 
     @require_view_permission
     def job_view(self, request: HttpRequest, job_id: uuid.UUID) -> HttpResponseBase:
-        """Show how far a job is, and what came of it."""
+        """Show the progress of a job and its result."""
         job = self._get_job(request, job_id)
         is_late = job.is_open and not job.attempts and clock.now() - job.asked_at > _LATE_AFTER
         return self.render_page(
@@ -112,49 +108,48 @@ class TrailJobAdmin(TrailAdminMixin, JobAdmin):
 
     @require_verification_permission
     def verify_view(self, request: HttpRequest) -> HttpResponseBase:
-        """Have the whole log recomputed."""
+        """Request a verification of the whole log."""
         return self._create_job_response(TrailJob.VERIFICATION, request)
 
     @require_export_permission
     def export_view(self, request: HttpRequest) -> HttpResponseBase:
-        """Give the events that the filters let through, or have a worker write them into a file where they are many."""
-        form, wanted = EventFiltersForm(request.POST), request.POST.get("format", "")
-        if not form.is_valid() or wanted not in CONTENT_TYPES:
-            return self._redirect_with_error(request, _("Nothing was exported: what was asked for can't be meant."))
+        """Stream the events that match the filters, or request a file from a worker when there are many."""
+        form, export_format = EventFiltersForm(request.POST), request.POST.get("format", "")
+        if not form.is_valid() or export_format not in CONTENT_TYPES:
+            return self._redirect_with_error(request, _("Nothing was exported: the filters or the format are invalid."))
         now = clock.now()
-        asked = form.get_filters()
-        # What comes in meanwhile, this export's own event first of all, is not in it.
-        until = min(asked.until or now, now)
-        filters = dataclasses.replace(asked, until=until)
+        requested_filters = form.get_filters()
+        # Exclude events that arrive during the export, such as the event of this export.
+        until = min(requested_filters.until or now, now)
+        filters = dataclasses.replace(requested_filters, until=until)
         job_id = randomness.uuid7(now) if has_more_events_than(filters, MAX_STREAMED_EVENTS) else None
         if job_id and conf.export_folder() is None:
-            return self._redirect_with_error(
-                request, _("Nothing was exported: these are more than 10,000 events. Ask for fewer.")
-            )
+            message = _("Nothing was exported: these are more than 10,000 events. Narrow the filters.")
+            return self._redirect_with_error(request, message)
         if job_id and has_too_many_exports(str(request.user.pk)):
-            return self._redirect_with_error(
-                request, _("Nothing was exported: take your other exports first, or wait for a day.")
-            )
+            message = _("Nothing was exported: download your other exports first, or wait for a day.")
+            return self._redirect_with_error(request, message)
         record_request_event(
             request,
             Action.AUDIT_EXPORTED,
-            subject=asked.subject,
+            subject=requested_filters.subject,
             resource=f"TrailJob/{job_id}" if job_id else "",
-            detail={"format": wanted, "filters": list(asked.list_used_names())},
+            detail={"format": export_format, "filters": list(requested_filters.list_used_names())},
         )
         if job_id:
-            kept = {**form.build_query_parameters(), "until": until.isoformat()}
-            return self._create_job_response(TrailJob.EXPORT, request, id=job_id, format=wanted, filters=kept)
-        name = f"audit-trail-{now:%Y%m%dT%H%M%SZ}.{FILE_EXTENSIONS[wanted]}"
+            parameters = {**form.build_query_parameters(), "until": until.isoformat()}
+            fields = {"id": job_id, "format": export_format, "filters": parameters}
+            return self._create_job_response(TrailJob.EXPORT, request, **fields)
+        name = f"audit-trail-{now:%Y%m%dT%H%M%SZ}.{FILE_EXTENSIONS[export_format]}"
         return StreamingHttpResponse(
-            _stream_export(filters, wanted),
-            content_type=CONTENT_TYPES[wanted],
+            _stream_export(filters, export_format),
+            content_type=CONTENT_TYPES[export_format],
             headers={"Content-Disposition": f'attachment; filename="{name}"'},
         )
 
     @require_export_permission
     def download_view(self, request: HttpRequest, job_id: uuid.UUID) -> HttpResponseBase:
-        """Give the file of an export to whoever asked for it, once."""
+        """Return the file of an export to the user that requested it, once."""
         job, folder = self._get_job(request, job_id), conf.export_folder()
         record_request_event(
             request, Action.AUDIT_VIEWED, resource=f"TrailJob/{job.pk}", detail={"page": "export", "filters": []}
@@ -164,13 +159,13 @@ class TrailJobAdmin(TrailAdminMixin, JobAdmin):
                 raise LookupError
             file = open_export_file(job, folder=folder)
         except LookupError:
-            messages.error(request, _("There is no file to take: it was taken before, or is gone."))
+            messages.error(request, _("There is no file: it was already downloaded, or was deleted."))
             return HttpResponseRedirect(reverse(_JOB_URL_NAME, args=[job.pk]))
         name = f"audit-trail-{job.asked_at:%Y%m%dT%H%M%SZ}.{FILE_EXTENSIONS[job.format]}"
         return FileResponse(file, as_attachment=True, filename=name, content_type=CONTENT_TYPES[job.format])
 
     def _get_job(self, request: HttpRequest, job_id: uuid.UUID) -> TrailJob:
-        """Return the job, if it is this person's to see."""
+        """Return the job. Raises: Http404; PermissionDenied for an export of another user."""
         job = TrailJob.objects.filter(pk=job_id).first()
         if job is None:
             raise Http404
@@ -188,7 +183,7 @@ class TrailJobAdmin(TrailAdminMixin, JobAdmin):
 
 
 def _stream_export(filters: EventFilters, export_format: str) -> Iterator[bytes]:
-    """Yield the lines; where the trail can't be read on, the last one says so."""
+    """Yield the lines. If the audit log becomes unreadable, the last line says so."""
     try:
         for _count, lines in export_events(filters, export_format, hostname=get_hostname()):
             yield lines

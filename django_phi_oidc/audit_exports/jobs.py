@@ -1,7 +1,7 @@
-"""Long work on the trail, by a worker: exports of many events, and verifications. Whoever asked sees how far it is.
+"""Jobs for a worker: exports of many events, and verifications of the whole audit log.
 
-A job is a row under a lease. A worker that is killed leaves it behind, and after the lease the next one begins anew;
-after three attempts it has failed. A day after it was asked for, the row and its file are gone.
+A job is a leased row. When a worker is killed, the next one starts again after the lease; after three attempts the job
+has failed. The row and its file are deleted a day after the request.
 """
 
 import os
@@ -12,9 +12,10 @@ from typing import Any, BinaryIO
 
 from django.core.exceptions import ImproperlyConfigured
 from django.db import DatabaseError
-from django.db.models import F, Q, QuerySet
+from django.db.models import F, QuerySet
 
 from .._internal import randomness
+from .._internal.lease import LeasedQuerySet
 from ..audit.events import Action, Origin
 from ..audit.filters import EventFiltersForm
 from ..audit.log.findings import VerificationSummary
@@ -24,58 +25,56 @@ from ..audit.recorder import record
 from ..audit.search import RowUnreadable
 from ..audit.storage import translate_database_errors
 from ..errors import PhiOidcError
-from .export import FILE_EXTENSIONS, export_events
+from .event_export import FILE_EXTENSIONS, export_events
 from .models import TrailJob
 
 LEASE_DURATION = timedelta(minutes=10)
-"""Longer than a worker at work gives no sign of life."""
+"""Longer than the time between two progress reports of a worker."""
 RETENTION_PERIOD = timedelta(days=1)
 MAX_ATTEMPTS = 3
 MAX_UNDOWNLOADED_EXPORTS = 5
 _RETRY_DELAY = timedelta(seconds=30)
 _MAX_FINDING_LINES = 20
 _OPEN_STATES = (TrailJob.WAITING, TrailJob.RUNNING)
-TrailJobQuerySet = QuerySet[TrailJob]
+TrailJobQuerySet = LeasedQuerySet[TrailJob]
 
 
 class _LeaseLost(Exception):
-    """The job is another worker's by now, or nobody's: nothing more is written of it."""
+    """Another worker has the job, or it was deleted: write nothing more."""
 
 
 def request_job(kind: str, *, asked_by: str, now: datetime, **fields: Any) -> TrailJob:
-    """Return a new job; or the verification that is under way, for one is enough for all."""
-    if kind == TrailJob.VERIFICATION and (
-        under_way := TrailJob.objects.filter(kind=kind, state__in=_OPEN_STATES).first()
-    ):
-        return under_way
-    return TrailJob.objects.create(
-        **{"id": randomness.uuid7(now), **fields}, kind=kind, asked_by=asked_by, asked_at=now
-    )
+    """Return a new job, or the verification that is already open, because one serves all users."""
+    open_jobs = TrailJob.objects.filter(kind=kind, state__in=_OPEN_STATES)
+    if kind == TrailJob.VERIFICATION and (job := open_jobs.first()):
+        return job
+    fields = {"id": randomness.uuid7(now), **fields}
+    return TrailJob.objects.create(kind=kind, asked_by=asked_by, asked_at=now, **fields)
 
 
 def has_too_many_exports(asked_by: str) -> bool:
-    """Say whether this person has as many exports as may wait on the disk: they are to be taken first."""
-    untaken = TrailJob.objects.filter(kind=TrailJob.EXPORT, asked_by=asked_by, state__in=(*_OPEN_STATES, TrailJob.DONE))
-    return untaken.count() >= MAX_UNDOWNLOADED_EXPORTS
+    """Return True if this user has the maximum of exports that were not downloaded yet."""
+    states = (*_OPEN_STATES, TrailJob.DONE)
+    exports = TrailJob.objects.filter(kind=TrailJob.EXPORT, asked_by=asked_by, state__in=states)
+    return exports.count() >= MAX_UNDOWNLOADED_EXPORTS
 
 
 def run_next_job(*, clock: Callable[[], datetime], folder: Path | None, hostname: str) -> bool:
-    """Do the job that has waited longest, and say whether there was one. folder, site: as `export` has them."""
+    """Run the job that has waited longest, and return whether there was one. folder: for files of exports."""
     job = _acquire_next_job(clock())
     if job is None:
         return False
 
-    def beat(done: int, total: int = 0) -> None:
+    def report_progress(done: int, total: int = 0) -> None:
         if not _leased_job(job).update(done=done, total=total, lease_until=clock() + LEASE_DURATION):
             raise _LeaseLost
 
     try:
-        beat(0)
-        result = (
-            _run_verification(job, clock, beat)
-            if job.kind == TrailJob.VERIFICATION
-            else _run_export(job, folder, hostname, beat)
-        )
+        report_progress(0)
+        if job.kind == TrailJob.VERIFICATION:
+            result = _run_verification(job, clock, report_progress)
+        else:
+            result = _run_export(job, folder, hostname, report_progress)
     except _LeaseLost:
         return True
     except RowUnreadable:
@@ -89,7 +88,7 @@ def run_next_job(*, clock: Callable[[], datetime], folder: Path | None, hostname
 
 
 def delete_expired_jobs(*, now: datetime, folder: Path | None) -> None:
-    """Tell those failed that were begun too often, and delete what is a day old, with its files."""
+    """Mark jobs without attempts left as failed, and delete jobs that are a day old, with their files."""
     _available_jobs(now).filter(attempts__gte=MAX_ATTEMPTS).update(state=TrailJob.FAILED)
     for job in TrailJob.objects.filter(asked_at__lte=now - RETENTION_PERIOD)[:100]:
         for file in folder.glob(f"trail-{job.pk}.*") if folder else ():
@@ -98,9 +97,9 @@ def delete_expired_jobs(*, now: datetime, folder: Path | None) -> None:
 
 
 def open_export_file(job: TrailJob, *, folder: Path) -> BinaryIO:
-    """Return the file of an export, open, once: nobody gets it again, and it has no name any more.
+    """Return the open file of an export, once: it is unlinked, so no further download is possible.
 
-    Raises: LookupError where it is not done, was taken, or is not there.
+    Raises: LookupError when the export is not done, was downloaded, or its file is missing.
     """
     job.refresh_from_db()
     path = _export_path(job, folder)
@@ -116,25 +115,25 @@ def open_export_file(job: TrailJob, *, folder: Path) -> BinaryIO:
 
 
 def _available_jobs(now: datetime) -> TrailJobQuerySet:
-    """Return the jobs that are not done, and that no worker has."""
-    return TrailJob.objects.filter(Q(lease_until=None) | Q(lease_until__lte=now), state__in=_OPEN_STATES)
+    return TrailJob.objects.all().unleased(now).filter(state__in=_OPEN_STATES)
 
 
-def _leased_job(job: TrailJob) -> TrailJobQuerySet:
+def _leased_job(job: TrailJob) -> QuerySet[TrailJob]:
     return TrailJob.objects.filter(pk=job.pk, attempts=job.attempts, state=TrailJob.RUNNING)
 
 
 def _acquire_next_job(now: datetime) -> TrailJob | None:
-    begun = {"state": TrailJob.RUNNING, "attempts": F("attempts") + 1, "lease_until": now + LEASE_DURATION}
+    changes = {"state": TrailJob.RUNNING, "attempts": F("attempts") + 1}
     for job in _available_jobs(now).filter(attempts__lt=MAX_ATTEMPTS).order_by("asked_at")[:10]:
-        if _available_jobs(now).filter(pk=job.pk, attempts=job.attempts).update(**begun):
+        unchanged = _available_jobs(now).filter(attempts=job.attempts)
+        if unchanged.acquire_lease(job.pk, now=now, lease=LEASE_DURATION, **changes):
             job.attempts += 1
             return job
     return None
 
 
 def _export_path(job: TrailJob, folder: Path) -> Path:
-    """Return the file of this attempt: one that has lost its lease writes into no other's."""
+    """Return a path for this attempt only, so that a worker that lost its lease writes to no other file."""
     return folder / f"trail-{job.pk}.{job.attempts}.{FILE_EXTENSIONS[job.format]}"
 
 
@@ -162,16 +161,16 @@ def _run_export(
 def _run_verification(
     job: TrailJob, clock: Callable[[], datetime], report_progress: Callable[[int, int], None]
 ) -> dict[str, Any]:
-    tally = VerificationSummary()
+    summary = VerificationSummary()
     lines: list[str] = []
     with translate_database_errors():
-        for finding in verify_log(keys=get_public_keys(), now=clock(), summary=tally, progress=report_progress):
+        for finding in verify_log(keys=get_public_keys(), now=clock(), summary=summary, progress=report_progress):
             lines += [finding.render_line()] if len(lines) < _MAX_FINDING_LINES else []
     record(
         Action.AUDIT_VERIFIED,
         origin=Origin(actor=job.asked_by),
         now=clock(),
-        outcome="failure" if tally.fault_count else "success",
-        detail=tally.build_event_detail(),
+        outcome="failure" if summary.fault_count else "success",
+        detail=summary.build_event_detail(),
     )
-    return {**tally.build_event_detail(), "waiting": tally.waiting, "lines": lines}
+    return {**summary.build_event_detail(), "waiting": summary.waiting, "lines": lines}

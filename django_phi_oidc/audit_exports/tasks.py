@@ -10,7 +10,7 @@ from . import jobs
 
 @shared_task(name="phi_oidc.work_trail_jobs", ignore_result=True, acks_late=True)
 def work_trail_jobs() -> None:
-    """Do one export or verification that somebody asked for, and delete what is a day old."""
+    """Run one requested export or verification, and delete those that are a day old."""
     folder = conf.export_folder()
     jobs.run_next_job(clock=clock.now, folder=folder, hostname=get_hostname())
     jobs.delete_expired_jobs(now=clock.now(), folder=folder)

@@ -4,6 +4,7 @@ No value is shown, decrypted, or read from the database.
 """
 
 from contextlib import suppress
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -20,6 +21,7 @@ from django.utils.translation import gettext_lazy, ngettext
 
 from .. import conf
 from .._internal import clock
+from .._internal.admin_filters import create_choice_filter, create_state_filter
 from ..access.emergency.forms import get_purpose_label
 from ..audit.admin_base import CascadeOnlyAdmin, ErrorMessageAdmin, get_error_message
 from ..audit.outbox import batch_delivery
@@ -42,45 +44,32 @@ else:
     HoldModelForm, SubjectChoiceField = forms.ModelForm, forms.ModelChoiceField
 
 
-class _DeclaredValueFilter(admin.SimpleListFilter):
-    """Offers the declared values, because reading the existing ones would scan the table."""
-
-    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
-        return queryset.filter(**{str(self.parameter_name): self.value()}) if self.value() else queryset
+def _list_names() -> list[tuple[str, str]]:
+    return [(name, name) for name, claim in sorted(conf.claims().items()) if claim.retention is not None]
 
 
-class ClaimNameFilter(_DeclaredValueFilter):
-    title, parameter_name = gettext_lazy("name"), "name"
-
-    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        return [(name, name) for name, claim in sorted(conf.claims().items()) if claim.retention is not None]
+def _list_purposes() -> list[tuple[str, str]]:
+    purposes = sorted({claim.purpose for claim in conf.claims().values() if claim.retention is not None})
+    return [(purpose, f"{purpose}: {get_purpose_label(purpose)}") for purpose in purposes]
 
 
-class ClaimPurposeFilter(_DeclaredValueFilter):
-    title, parameter_name = gettext_lazy("purpose"), "purpose"
-
-    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        purposes = sorted({claim.purpose for claim in conf.claims().values() if claim.retention is not None})
-        return [(purpose, f"{purpose}: {get_purpose_label(purpose)}") for purpose in purposes]
+def _filter_held(rows: QuerySet[Any]) -> QuerySet[Any]:
+    # Through the few holds, because no index covers held claims.
+    now = clock.now()
+    return rows.filter(subject__in=list_active_holds(now=now).values("subject"), held_until__gt=now)
 
 
-class ClaimEndFilter(admin.SimpleListFilter):
-    title, parameter_name = gettext_lazy("end"), "end"
-
-    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        return [("overdue", _("overdue")), ("held", _("on legal hold")), ("session", _("with its session"))]
-
-    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
-        now = clock.now()
-        match self.value():
-            case "overdue":
-                return queryset.filter(get_overdue_condition(now=now))
-            case "held":
-                # Through the few holds, because no index covers held claims.
-                return queryset.filter(subject__in=list_active_holds(now=now).values("subject"), held_until__gt=now)
-            case "session":
-                return queryset.filter(expires_at=None)
-        return queryset
+ClaimNameFilter = create_choice_filter(gettext_lazy("name"), "name", _list_names)
+ClaimPurposeFilter = create_choice_filter(gettext_lazy("purpose"), "purpose", _list_purposes)
+ClaimEndFilter = create_state_filter(
+    gettext_lazy("end"),
+    "end",
+    {
+        "overdue": (gettext_lazy("overdue"), lambda rows: rows.filter(get_overdue_condition(now=clock.now()))),
+        "held": (gettext_lazy("on legal hold"), _filter_held),
+        "session": (gettext_lazy("with its session"), lambda rows: rows.filter(expires_at=None)),
+    },
+)
 
 
 def _filter_by_person(queryset: QuerySet[Any], term: str) -> QuerySet[Any]:
@@ -200,7 +189,21 @@ class SubjectField(SubjectChoiceField):
         return subject
 
 
-class LegalHoldForm(HoldModelForm):
+class FutureUntilMixin:
+    """Refuses a time in the past in the form field `until`."""
+
+    cleaned_data: dict[str, Any]
+
+    def clean_until(self) -> datetime | None:
+        until: datetime | None = self.cleaned_data["until"]
+        if until is not None and until <= clock.now():
+            raise forms.ValidationError(_("This time is in the past."))
+        return until
+
+
+class LegalHoldForm(FutureUntilMixin, HoldModelForm):
+    """Asks whom to hold, why, and until when."""
+
     class Meta:
         model = LegalHold
         fields = ("subject", "reason", "until")
@@ -210,27 +213,19 @@ class LegalHoldForm(HoldModelForm):
             "until": gettext_lazy("Leave empty to hold until released."),
         }
 
-    def clean_until(self) -> Any:
-        until = self.cleaned_data["until"]
-        if until is not None and until <= clock.now():
-            raise forms.ValidationError(_("This time is in the past."))
-        return until
+
+def _active_holds() -> QuerySet[Any]:
+    return list_active_holds(now=clock.now()).order_by().values("pk")
 
 
-class LegalHoldStateFilter(admin.SimpleListFilter):
-    title, parameter_name = gettext_lazy("state"), "state"
-
-    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        return [("active", _("active")), ("over", _("ended"))]
-
-    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
-        active = list_active_holds(now=clock.now()).order_by().values("pk")
-        match self.value():
-            case "active":
-                return queryset.filter(pk__in=active)
-            case "over":
-                return queryset.exclude(pk__in=active)
-        return queryset
+LegalHoldStateFilter = create_state_filter(
+    gettext_lazy("state"),
+    "state",
+    {
+        "active": (gettext_lazy("active"), lambda rows: rows.filter(pk__in=_active_holds())),
+        "over": (gettext_lazy("ended"), lambda rows: rows.exclude(pk__in=_active_holds())),
+    },
+)
 
 
 @admin.register(LegalHold)

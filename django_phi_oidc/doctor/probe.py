@@ -1,8 +1,10 @@
-"""A look at a live OP: everything that can be asked without anybody signing in."""
+"""Probe a live provider with all requests that need no sign-in."""
 
+import socket
+import ssl
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -15,25 +17,26 @@ from ..oidc.client_auth import AssertionFreshness
 from ..oidc.metadata import build_metadata_request, process_metadata_response
 from ..oidc.revocation import build_revocation_request
 from ..oidc.transport import Transport, TransportRequest, TransportResponse
+from ..provider.connection_pool import translate_error
+from ..provider.http_transport import create_ssl_context
 from . import diagnostics
 from .diagnostics import ProviderFinding, TLSPeer
-from .tls import get_tls_version_and_expiry
 
 TIMEOUT_SECONDS = 10.0
-"""For each answer."""
+"""For each response."""
 ALERT_PERIOD = timedelta(days=30)
 _MAX_ALERTS = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProbeContext:
-    """What else counts in judging an OP."""
+    """What the checks need besides the declaration of the provider."""
 
     claims: Mapping[str, ClaimDeclaration]
     is_only_provider: bool
     """No other provider is declared."""
     introspection_provider_names: Collection[str] = ()
-    """The names of the providers that are asked about access tokens."""
+    """Providers whose introspection endpoint is used."""
 
 
 def probe_provider(
@@ -43,36 +46,36 @@ def probe_provider(
     transport: Transport,
     clock: Callable[[], datetime],
 ) -> Iterator[ProviderFinding]:
-    """Yield what is found, in the order in which it is asked; what depends on an answer that did not come is left out.
+    """Yield the findings in the order of the requests. Checks that depend on a failed request are left out.
 
-    One token that never was is sent to be revoked, which shows whether the OP knows this client. Nothing is changed.
+    A random token is sent to the revocation endpoint, which shows whether the provider knows the client. Nothing is
+    changed.
     """
-    asked_at = clock()
+    requested_at = clock()
     try:
-        answer = transport.send(build_metadata_request(issuer=declaration.issuer), timeout_seconds=TIMEOUT_SECONDS)
+        response = transport.send(build_metadata_request(issuer=declaration.issuer), timeout_seconds=TIMEOUT_SECONDS)
     except TransportError as error:
         yield diagnostics.diagnose_request_error("discovery", error)
         return
-    answered_at = clock()
-    yield diagnostics.check_discovery(answer)
-    members = diagnostics.find_metadata_members(answer)
-    yield from _check_tls(declaration, members or {}, now=answered_at)
+    received_at = clock()
+    yield diagnostics.check_discovery(response)
+    members = diagnostics.find_metadata_members(response)
+    yield from _check_tls(declaration, members or {}, now=received_at)
     yield diagnostics.check_clock(
-        answer.headers, requested_at=asked_at, received_at=answered_at, leeway=declaration.leeway
+        response.headers, requested_at=requested_at, received_at=received_at, leeway=declaration.leeway
     )
     if members is None:
         return
     yield from _check_metadata(declaration, context, members)
     yield from _check_keys(declaration, members, transport=transport)
-    yield from _check_client_is_known(declaration, answer, transport=transport, now=answered_at)
-    alerts = _count_lifetime_alerts(declaration.name, now=answered_at)
+    yield from _check_client_is_known(declaration, response, transport=transport, now=received_at)
+    alerts = _count_lifetime_alerts(declaration.name, now=received_at)
     yield diagnostics.check_access_token_lifetime(alerts, limit=declaration.max_access_token_lifetime)
 
 
 def _check_metadata(
     declaration: ProviderDeclaration, context: ProbeContext, members: Mapping[str, Any]
 ) -> Iterator[ProviderFinding]:
-    """What the metadata alone tells."""
     yield diagnostics.check_issuer(members, issuer=declaration.issuer)
     yield from diagnostics.check_members(members, allow_loopback_http=declaration.allow_loopback_http)
     yield diagnostics.check_algorithms(members, allowed=declaration.id_token_signed_response_alg)
@@ -92,10 +95,10 @@ def _check_metadata(
 def _check_tls(
     declaration: ProviderDeclaration, members: Mapping[str, Any], *, now: datetime
 ) -> Iterator[ProviderFinding]:
-    """One with each host that the OP has."""
+    """Check each host of the provider once."""
     urls = [declaration.issuer, *(members[name] for name in diagnostics.list_endpoint_names(members))]
-    safe = [url for url in urls if diagnostics.is_allowed_url(url, declaration.allow_loopback_http)]
-    for url in {urlsplit(url).netloc: url for url in reversed(safe)}.values():
+    allowed_urls = [url for url in urls if diagnostics.is_allowed_url(url, declaration.allow_loopback_http)]
+    for url in {urlsplit(url).netloc: url for url in reversed(allowed_urls)}.values():
         host = urlsplit(url).netloc
         try:
             yield diagnostics.check_peer(_get_tls_peer(host, url, declaration), now=now)
@@ -108,8 +111,27 @@ def _get_tls_peer(host: str, url: str, declaration: ProviderDeclaration) -> TLSP
         return TLSPeer(host=host)
     if declaration.proxy:
         return TLSPeer(host=host, tls_version="TLS")
-    version, until = get_tls_version_and_expiry(url, declaration=declaration, timeout_seconds=TIMEOUT_SECONDS)
-    return TLSPeer(host=host, tls_version=version, certificate_expires_at=until)
+    version, expires_at = _get_tls_version_and_expiry(url, declaration=declaration)
+    return TLSPeer(host=host, tls_version=version, certificate_expires_at=expires_at)
+
+
+def _get_tls_version_and_expiry(url: str, *, declaration: ProviderDeclaration) -> tuple[str, datetime]:
+    """Return the TLS version and the expiry of the certificate, which is verified as for every request.
+
+    Each step has TIMEOUT_SECONDS. Requires: an https URL with a host, and no proxy.
+    Raises: TransportTLS, TransportTimeout, TransportUnreachable.
+    """
+    parts, context = urlsplit(url), create_ssl_context(declaration.ca_bundle)
+    address = parts.hostname or "", parts.port or 443
+    try:
+        with (
+            socket.create_connection(address, timeout=TIMEOUT_SECONDS) as connection,
+            context.wrap_socket(connection, server_hostname=address[0]) as tls,
+        ):
+            expires_at = ssl.cert_time_to_seconds(str((tls.getpeercert() or {})["notAfter"]))
+            return tls.version() or "", datetime.fromtimestamp(expires_at, UTC)
+    except (OSError, UnicodeError) as error:
+        raise translate_error(error, is_expired=False) from None
 
 
 def _check_keys(
@@ -120,19 +142,19 @@ def _check_keys(
         return
     request = TransportRequest(method="GET", url=url, headers={"Accept": "application/jwk-set+json, application/json"})
     try:
-        answer = transport.send(request, timeout_seconds=TIMEOUT_SECONDS)
+        response = transport.send(request, timeout_seconds=TIMEOUT_SECONDS)
     except TransportError as error:
         yield diagnostics.diagnose_request_error("keys", error)
         return
     yield from diagnostics.check_keys(
-        answer, algs=diagnostics.list_usable_algs(members, declaration.id_token_signed_response_alg)
+        response, algs=diagnostics.list_usable_algs(members, declaration.id_token_signed_response_alg)
     )
 
 
 def _check_client_is_known(
     declaration: ProviderDeclaration, metadata_response: TransportResponse, *, transport: Transport, now: datetime
 ) -> Iterator[ProviderFinding]:
-    """Whether the OP knows us. It is asked nothing where a sign-in would be refused for its metadata."""
+    """Send no request if a sign-in would be refused because of the metadata."""
     try:
         metadata = process_metadata_response(metadata_response, declaration=declaration)
         request = build_revocation_request(
@@ -151,11 +173,10 @@ def _check_client_is_known(
 
 
 def _count_lifetime_alerts(provider: str, *, now: datetime) -> int | None:
-    """Return how many alerts of long-lived access tokens the trail has of late; None where it can't be read."""
+    """Return the number of recent alerts about access token lifetimes; None if the audit log cannot be read."""
+    filters = EventFilters(action=Action.ALERT_RAISED, since=now - ALERT_PERIOD)
     try:
-        found = list_events(
-            EventFilters(action=Action.ALERT_RAISED, since=now - ALERT_PERIOD), page_size=_MAX_ALERTS
-        ).rows
+        rows = list_events(filters, page_size=_MAX_ALERTS).rows
     except (AuditUnavailable, RowUnreadable):
         return None
-    return sum(row.provider == provider and '"access_token_lifetime"' in row.detail for row in found)
+    return sum(row.provider == provider and '"access_token_lifetime"' in row.detail for row in rows)

@@ -1,4 +1,4 @@
-"""The portal is registered at an OP as it is declared, and what the OP made of that is looked at."""
+"""Register the portal at a provider as declared, and compare what the provider has registered."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -17,35 +17,36 @@ from ..oidc.registration import (
 )
 from ..oidc.transport import Transport
 from . import diagnostics
-from .diagnostics import ProviderFinding
+from .diagnostics import FindingLevel, ProviderFinding
 
 TIMEOUT_SECONDS = 30.0
-"""For each answer: some OPs fetch the client's own documents before they give theirs."""
+"""For each response: some providers fetch the client's documents before they answer."""
 _MAX_EXPIRY_TIMESTAMP = 2**33
 """Seconds since the epoch, in the year 2242."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RegistrationResult:
-    """What an OP has registered."""
+    """What a provider has registered."""
 
     members: Mapping[str, Any] = field(repr=False)
-    """All that it answered; secrets are in it."""
+    """The complete response, with its secrets."""
     findings: tuple[ProviderFinding, ...]
 
 
 def register_client(
-    declaration: ProviderDeclaration, *, addresses: ClientURLs, initial_access_token: str, transport: Transport
+    declaration: ProviderDeclaration, *, client_urls: ClientURLs, initial_access_token: str, transport: Transport
 ) -> RegistrationResult:
-    """Register a new client at the OP, once: a second time makes another one.
+    """Register a new client at the provider. Each call creates another client.
 
-    Raises: TransportError; MetadataInvalid, IssuerMismatch, AlgUnsupported, RegistrationUnsupported: nothing was sent
-    there; RegistrationRefused.
+    Raises: TransportError; RegistrationRefused; MetadataInvalid, IssuerMismatch, AlgUnsupported or
+    RegistrationUnsupported before anything was sent to the registration endpoint.
     Spec: RFC 7591 3.
     """
-    members = diagnostics.find_metadata_members(
-        transport.send(build_metadata_request(issuer=declaration.issuer), timeout_seconds=TIMEOUT_SECONDS)
+    metadata_response = transport.send(
+        build_metadata_request(issuer=declaration.issuer), timeout_seconds=TIMEOUT_SECONDS
     )
+    members = diagnostics.find_metadata_members(metadata_response)
     if members is None:
         raise MetadataInvalid
     if members.get("issuer") != declaration.issuer:
@@ -57,29 +58,29 @@ def register_client(
     algs = diagnostics.list_usable_algs(members, declaration.id_token_signed_response_alg)
     if not algs:
         raise AlgUnsupported
-    asked = build_client_metadata(declaration, client_urls=addresses, provider_metadata=members, id_token_alg=algs[0])
-    request = build_registration_request(endpoint, metadata=asked, initial_access_token=initial_access_token)
-    answered = process_registration_response(transport.send(request, timeout_seconds=TIMEOUT_SECONDS))
-    return RegistrationResult(members=answered, findings=tuple(_compare_registration(asked, answered)))
+    requested = build_client_metadata(
+        declaration, client_urls=client_urls, provider_metadata=members, id_token_alg=algs[0]
+    )
+    request = build_registration_request(endpoint, metadata=requested, initial_access_token=initial_access_token)
+    registered = process_registration_response(transport.send(request, timeout_seconds=TIMEOUT_SECONDS))
+    return RegistrationResult(members=registered, findings=tuple(_compare_registration(requested, registered)))
 
 
 def _compare_registration(requested: Mapping[str, Any], registered: Mapping[str, Any]) -> Iterator[ProviderFinding]:
-    told = {each.name: each.level for each in compare_registration(requested, registered)}
-    for name, wanted in requested.items():
-        if level := told.get(name):
-            text = f"{name}: asked for {wanted}, and registered is {registered.get(name, 'nothing')}"
-            remedy = "Let the provider mend it by hand, or declare what it has."
-            yield ProviderFinding(
-                check="registered",
-                level=level,
-                code="registered_otherwise",
-                text=diagnostics.sanitize_text(text),
-                remedy=remedy,
-            )
+    level_by_name: dict[str, FindingLevel] = {
+        difference.name: difference.level for difference in compare_registration(requested, registered)
+    }
+    for name, value in requested.items():
+        if level := level_by_name.get(name):
+            text = f"{name}: requested {value}, registered {registered.get(name, 'nothing')}"
+            remedy = "Ask the provider to change it, or declare what it has registered."
+            code = "registered_otherwise"
         else:
-            yield ProviderFinding(check="registered", level="ok", text=diagnostics.sanitize_text(f"{name}: {wanted}"))
-    ends = registered.get("client_secret_expires_at")
-    if type(ends) is int and 0 < ends < _MAX_EXPIRY_TIMESTAMP and "client_secret" in registered:
-        told_end = f"client_secret: until {datetime.fromtimestamp(ends, UTC):%Y-%m-%d %H:%M} UTC"
+            level, text, code, remedy = "ok", f"{name}: {value}", "", ""
+        text = diagnostics.sanitize_text(text)
+        yield ProviderFinding(check="registered", level=level, code=code, text=text, remedy=remedy)
+    expires_at = registered.get("client_secret_expires_at")
+    if type(expires_at) is int and 0 < expires_at < _MAX_EXPIRY_TIMESTAMP and "client_secret" in registered:
+        text = f"client_secret: until {datetime.fromtimestamp(expires_at, UTC):%Y-%m-%d %H:%M} UTC"
         remedy = "Renew it before that, at the client's registration_client_uri."
-        yield ProviderFinding(check="registered", level="warning", code="secret_expires", text=told_end, remedy=remedy)
+        yield ProviderFinding(check="registered", level="warning", code="secret_expires", text=text, remedy=remedy)

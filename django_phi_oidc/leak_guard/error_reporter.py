@@ -1,4 +1,4 @@
-"""Django's error reports, on the page with DEBUG and by mail, with masks where a secret of the request would stand."""
+"""Django's error reports, on the DEBUG page and by mail, with secrets of the request masked."""
 
 from django.utils.safestring import SafeString
 from django.views.debug import ExceptionReporter
@@ -7,16 +7,13 @@ from .detector import mask
 
 
 class MaskingReporter(ExceptionReporter):
-    """For DEFAULT_EXCEPTION_REPORTER: masks what is written at last, so that no part of a report is left out.
+    """For DEFAULT_EXCEPTION_REPORTER: masks the rendered report, and thus every part of it.
 
-    A filter (DEFAULT_EXCEPTION_REPORTER_FILTER) sees neither an exception's own words nor the URL; the project's one
-    does its part before.
+    DEFAULT_EXCEPTION_REPORTER_FILTER sees neither exception messages nor the URL. The project's filter still applies.
     """
 
     def get_traceback_html(self) -> SafeString:
-        """Return the page, masked."""
         return SafeString(mask(super().get_traceback_html()))
 
     def get_traceback_text(self) -> SafeString:
-        """Return the text, masked."""
         return SafeString(mask(super().get_traceback_text()))

@@ -1,4 +1,4 @@
-"""A guard at the portal's door: what should not leave it is told of, or kept in. A net, not a control."""
+"""Middleware that reports or blocks responses with leaked secrets. A safety net, not an access control."""
 
 import logging
 from collections.abc import Awaitable, Callable, Iterator
@@ -21,19 +21,19 @@ from .detector import find_leaks, find_leaks_in_url
 logger = logging.getLogger("django_phi_oidc.leakage")
 LeaksByLocation = dict[SecretLocation, list[str]]
 REQUEST_LOCATIONS: frozenset[SecretLocation] = frozenset({"url", "referer", "request_cookie"})
-"""What has leaked before we could see it: told of, and blocked in vain."""
+"""These leaked before the request arrived, so they are reported only: blocking the response would not help."""
 BLOCKED_CODE = "leak_blocked"
 CALLBACK_URL_NAME = "oidc_authentication_callback"
 _TEXT_CONTENT_TYPES = ("text/", "json", "xml", "javascript", "x-www-form-urlencoded")
 
 
 class LeakageGuardMiddleware:
-    """Finds tokens, codes and revealed claims in a request's URL, Referer and cookies, and in all of its response.
+    """Finds tokens, codes and revealed claims in the URL, Referer and cookies of a request, and in its response.
 
-    What was revealed belongs in the body of the response that revealed it, and nowhere else. Under LEAKAGE_GUARD
-    `report`, a line in the log and an alert of the trail tell what was found where, and never the value. Under `block`
-    the response is withheld, too, and a page of status 500 is sent.
-    NOT seen: streams, compressed bodies, other encodings, bodies of requests.
+    Revealed claims belong only in the body of the response that revealed them. With LEAKAGE_GUARD `report`, a log line
+    and an alert event name the kind and the location, never the value. With `block`, the response is also replaced by a
+    page with status 500.
+    NOT checked: streams, compressed bodies, other encodings, bodies of requests.
     """
 
     sync_capable = True
@@ -61,12 +61,13 @@ class LeakageGuardMiddleware:
 
 
 def _find_leaks(request: HttpRequest, response: HttpResponseBase) -> LeaksByLocation:
-    """Return the kinds of what stands where it should not, by place: of the request too, now that all is known."""
-    return {place: kinds for place, kinds in (*_iter_request_leaks(request), *_iter_response_leaks(response)) if kinds}
+    """Return the kinds of leaked secrets by location. The request is checked last, when all its secrets are known."""
+    leaks = (*_iter_request_leaks(request), *_iter_response_leaks(response))
+    return {location: kinds for location, kinds in leaks if kinds}
 
 
 def _iter_request_leaks(request: HttpRequest) -> Iterator[tuple[SecretLocation, list[str]]]:
-    # The protocol itself puts a code into the callback's URL.
+    # The protocol puts the code into the URL of the callback.
     if request.resolver_match is None or request.resolver_match.url_name != CALLBACK_URL_NAME:
         yield "url", find_leaks_in_url(f"{request.path}?{request.META.get('QUERY_STRING', '')}", "url")
     if referer := request.META.get("HTTP_REFERER"):
@@ -81,30 +82,27 @@ def _iter_response_leaks(response: HttpResponseBase) -> Iterator[tuple[SecretLoc
         yield "location", find_leaks_in_url(location, "location")
     yield "header", find_leaks_in_url("\n".join(headers.values()), "header")
     if response.cookies:
-        set_ = (f"{name}={each.value}" for name, each in response.cookies.items())
-        yield "cookie", find_leaks_in_url("\n".join(set_), "cookie")
-    kind = headers.get("content-type", "").lower()
-    if (
-        isinstance(response, HttpResponse)
-        and "content-encoding" not in headers
-        and any(text in kind for text in _TEXT_CONTENT_TYPES)
-    ):
+        cookies = (f"{name}={morsel.value}" for name, morsel in response.cookies.items())
+        yield "cookie", find_leaks_in_url("\n".join(cookies), "cookie")
+    content_type = headers.get("content-type", "").lower()
+    is_text = "content-encoding" not in headers and any(kind in content_type for kind in _TEXT_CONTENT_TYPES)
+    if isinstance(response, HttpResponse) and is_text:
         yield "body", find_leaks(response.content.decode("utf-8", "replace"), "body")
 
 
 def _apply_leak_policy(request: HttpRequest, response: HttpResponseBase, leaks: LeaksByLocation) -> HttpResponseBase:
-    """Tell of what was found, and return what is sent."""
-    # Not its path: that may be where it stands.
+    """Report the leaks, and return the response to send."""
+    # The route, not the path: the path may contain the secret.
     view = request.resolver_match.route if request.resolver_match else ""
-    for place, kinds in leaks.items():
-        logger.error("Found where it leaks: %s in %s, view=%s request=%s", kinds, place, view, get_request_id(request))
+    for location, kinds in leaks.items():
+        logger.error("Leaked: %s in %s, view=%s request=%s", kinds, location, view, get_request_id(request))
         try:
-            raise_audit_alert(f"leak_{place}", now=clock.now())
+            raise_audit_alert(f"leak_{location}", now=clock.now())
         except (AuditUnavailable, KeyMissing):
-            logger.exception("The trail was not told of it.")
+            logger.exception("Could not record the alert for this leak.")
     if conf.leakage_guard() == "report" or leaks.keys() <= REQUEST_LOCATIONS:
         return response
     if is_navigation(request):
         page = render(request, "django_phi_oidc/leak_blocked.html", {"reference": get_request_id(request)}, status=500)
         return set_private_headers(page)
-    return render_problem(500, "This answer was withheld", code=BLOCKED_CODE)
+    return render_problem(500, "The response was withheld", code=BLOCKED_CODE)

@@ -1,4 +1,4 @@
-"""How much there is now of what should not pile up: numbers that the database is asked for when somebody looks."""
+"""Gauges: row counts that should stay low, queried when they are read."""
 
 import logging
 import threading
@@ -20,16 +20,16 @@ from ..sessions.models import OIDCSession, PendingRevocation
 
 logger = logging.getLogger("django_phi_oidc.metrics")
 MAX_COUNT = 100_000
-"""No further is counted: nobody who looks waits for more, and it would tell nothing more."""
+"""Counting stops here, to bound the time of a query."""
 CACHE_SECONDS = 5.0
-"""For how long a number is not asked for again, however many look."""
+"""How long a number is cached, for any number of readers."""
 STATEMENT_TIMEOUT_SECONDS = 2.0
-"""That PostgreSQL may take for one of them."""
+"""For each query on PostgreSQL."""
 
 
 @dataclass(frozen=True, slots=True)
 class Gauge:
-    """A number of rows of one database."""
+    """A number of rows in one database."""
 
     help: str
     using: str
@@ -48,12 +48,12 @@ GAUGES: Mapping[str, Gauge] = {
         "Tokens that should have been revoked by now", DEFAULT_DB_ALIAS, PendingRevocation.objects.due
     ),
     "claims_overdue": Gauge(
-        "Claims whose time is over, that nobody has erased yet and no legal hold keeps",
+        "Expired claims that are not erased yet and that no legal hold keeps",
         DEFAULT_DB_ALIAS,
         _overdue_claims,
     ),
     "events_unsealed": Gauge(
-        "Events of the trail that are not in the sealed log",
+        "Events that are not in the sealed log yet",
         AUDIT_ALIAS,
         lambda now: AuditUnsealed.objects.using(AUDIT_ALIAS).all(),
     ),
@@ -62,19 +62,19 @@ GAUGES: Mapping[str, Gauge] = {
 
 
 def measure_gauges(*, now: datetime) -> dict[str, int]:
-    """Return the gauges, each MOST at most; one that a database does not give in time is left out, and logged."""
-    found = {}
+    """Return the gauges, each up to MAX_COUNT. One that cannot be counted in time is left out and logged."""
+    counts = {}
     for name, gauge in GAUGES.items():
         try:
             with read_statement_timeout(STATEMENT_TIMEOUT_SECONDS, using=gauge.using):
-                found[name] = gauge.rows(now)[:MAX_COUNT].count()
+                counts[name] = gauge.rows(now)[:MAX_COUNT].count()
         except (DatabaseError, InterfaceError) as error:
-            logger.warning("%s can't be counted: %s", name, type(error).__name__)
-    return found
+            logger.warning("Cannot count %s: %s", name, type(error).__name__)
+    return counts
 
 
 class GaugeCache:
-    """The gauges of this process, asked for by one thread at a time and not again for FRESH_SECONDS."""
+    """The gauges of this process, queried by one thread at a time and cached for CACHE_SECONDS."""
 
     def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._monotonic = monotonic
@@ -83,7 +83,7 @@ class GaugeCache:
         self._fresh_until = float("-inf")
 
     def read(self) -> dict[str, int]:
-        """Return what `measure` does, some seconds old at most. Requires: no open transaction."""
+        """Return the gauges, up to CACHE_SECONDS old. Requires: no open transaction."""
         with self._lock:
             if self._monotonic() >= self._fresh_until:
                 self._values = measure_gauges(now=clock.now())

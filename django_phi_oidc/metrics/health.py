@@ -1,4 +1,4 @@
-"""A page for load balancers: whether this server can do its work, in the form of django-health-check."""
+"""A health check for load balancers, in the format of django-health-check."""
 
 from django.db import DEFAULT_DB_ALIAS, DatabaseError, InterfaceError, connections
 from django.http import HttpRequest, HttpResponse, JsonResponse
@@ -14,15 +14,15 @@ from ..crypto import keyring
 from ..errors import KeyMissing
 
 STATEMENT_TIMEOUT_SECONDS = 2.0
-"""That PostgreSQL may take for an answer."""
+"""For each query on PostgreSQL."""
 WORKING, UNAVAILABLE = "working", "unavailable"
 
 
 @method_decorator(public_view, name="dispatch")
 class HealthView(View):
-    """Says of each part without which nobody can sign in or look whether it works: 200, or 500 when one does not.
+    """Reports each part that sign-in and access depend on: status 200, or 500 if one is unavailable.
 
-    Why one does not, it tells nobody. The providers are no part: one that is away is no reason to take a server out.
+    The response gives no reasons. Providers are not checked: an outage of one is no reason to remove a server.
     """
 
     http_method_names = ("get", "head")
@@ -33,8 +33,8 @@ class HealthView(View):
             "trail": _is_database_available(AUDIT_ALIAS),
             "keys": _has_keys(),
         }
-        told = {name: WORKING if works else UNAVAILABLE for name, works in parts.items()}
-        return set_private_headers(JsonResponse(told, status=200 if all(parts.values()) else 500))
+        states = {name: WORKING if works else UNAVAILABLE for name, works in parts.items()}
+        return set_private_headers(JsonResponse(states, status=200 if all(parts.values()) else 500))
 
 
 def _is_database_available(alias: str) -> bool:

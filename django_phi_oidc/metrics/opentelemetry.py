@@ -1,4 +1,4 @@
-"""Metrics for OpenTelemetry, with the extra `opentelemetry`: a sink for whatever meter provider the project has set."""
+"""Metrics for OpenTelemetry, with the extra `opentelemetry`: a sink for the project's meter provider."""
 
 from collections.abc import Callable, Iterator, Mapping
 
@@ -14,7 +14,7 @@ PREFIX = "phi_oidc"
 
 
 class OpenTelemetrySink:
-    """Counts and times with a meter of the project's provider, which may be set later, too."""
+    """Counts and times with a meter of the project's meter provider, which may be set later."""
 
     def __init__(self, meter_provider: MeterProvider | None = None) -> None:
         meter = get_meter("django_phi_oidc", __version__, meter_provider)
@@ -30,24 +30,22 @@ class OpenTelemetrySink:
             meter.create_observable_gauge(f"{PREFIX}.{name}", [_gauge_callback(gauges, name)], description=gauge.help)
 
     def increment(self, metric: Metric, labels: Mapping[str, str]) -> None:
-        """Count one more."""
         self._counters[metric].add(1, labels)
 
     def observe(self, metric: Metric, seconds: float, labels: Mapping[str, str]) -> None:
-        """Note how long something took."""
         self._histograms[metric].record(seconds, labels)
 
 
 def _gauge_callback(gauges: GaugeCache, name: str) -> Callable[[CallbackOptions], Iterator[Observation]]:
     def observe(options: CallbackOptions) -> Iterator[Observation]:
         try:
-            known = gauges.read()
+            values = gauges.read()
         finally:
-            # The exporter's own thread: no request's end closes what it has opened.
+            # In the thread of the exporter, no end of a request closes the connections.
             for alias in (DEFAULT_DB_ALIAS, AUDIT_ALIAS):
                 if not connections[alias].in_atomic_block:
                     connections[alias].close()
-        if name in known:
-            yield Observation(known[name])
+        if name in values:
+            yield Observation(values[name])
 
     return observe

@@ -1,4 +1,4 @@
-"""Metrics for Prometheus, with the extra `prometheus`: a sink, and a page to be scraped."""
+"""Metrics for Prometheus, with the extra `prometheus`: a sink, and a view to scrape."""
 
 import os
 from collections.abc import Iterator, Mapping
@@ -19,24 +19,24 @@ PREFIX = "phi_oidc"
 
 
 class GaugeCollector(Collector):
-    """Asks for the gauges when somebody scrapes."""
+    """Reads the gauges when Prometheus scrapes."""
 
     def __init__(self) -> None:
         self._gauges = GaugeCache()
 
     def describe(self) -> Iterator[GaugeMetricFamily]:
-        """Yield what there is, without asking."""
+        """Yield the gauges without values, and without a query."""
         for name, gauge in GAUGES.items():
             yield GaugeMetricFamily(f"{PREFIX}_{name}", gauge.help)
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
-        """Yield those that the databases give."""
+        """Yield the gauges that could be counted."""
         for name, value in self._gauges.read().items():
             yield GaugeMetricFamily(f"{PREFIX}_{name}", GAUGES[name].help, value=value)
 
 
 class PrometheusSink:
-    """Counts and times in a registry: the client's own one, which a project's page may already show."""
+    """Counts and times in a registry, by default that of the client, which the project may already expose."""
 
     def __init__(self, registry: CollectorRegistry = REGISTRY) -> None:
         self._counters = {
@@ -50,25 +50,23 @@ class PrometheusSink:
         registry.register(GAUGE_COLLECTOR)
 
     def increment(self, metric: Metric, labels: Mapping[str, str]) -> None:
-        """Count one more."""
         self._counters[metric].labels(**labels).inc()
 
     def observe(self, metric: Metric, seconds: float, labels: Mapping[str, str]) -> None:
-        """Note how long something took."""
         self._histograms[metric].labels(**labels).observe(seconds)
 
 
 @public_view
 @require_safe
 def metrics(request: HttpRequest) -> HttpResponse:
-    """Give all metrics of the process, or of all processes where PROMETHEUS_MULTIPROC_DIR says so, as text.
+    """Return the metrics of the process, or of all processes if PROMETHEUS_MULTIPROC_DIR is set, as text.
 
-    Whoever can reach it can read it: a project mounts it where only its Prometheus does.
+    There is no authentication: mount it where only Prometheus can reach it.
     """
     registry = REGISTRY
     if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
         registry = CollectorRegistry()
-        MultiProcessCollector(registry)  # type: ignore[no-untyped-call]  # the client has no types here
+        MultiProcessCollector(registry)  # type: ignore[no-untyped-call]  # untyped in the client
         registry.register(GAUGE_COLLECTOR)
     return set_private_headers(HttpResponse(generate_latest(registry), content_type=CONTENT_TYPE_LATEST))
 

@@ -1,4 +1,4 @@
-"""Metrics go where PHI_OIDC['METRICS'] says, from the start of the process on."""
+"""Attach the metrics sinks of PHI_OIDC['METRICS'] at the start of the process."""
 
 from functools import cache
 from typing import Any
@@ -19,13 +19,13 @@ SINK_CLASSES = {
 
 @cache
 def get_sink(name: str) -> metrics.MetricsSink:
-    """Return that sink, one for the process. Raises: ImportError where its extra is not installed."""
-    made: metrics.MetricsSink = import_string(SINK_CLASSES[name])()
-    return made
+    """Return that sink, one per process. Raises: ImportError if its extra is not installed."""
+    sink: metrics.MetricsSink = import_string(SINK_CLASSES[name])()
+    return sink
 
 
 def attach_declared_sinks() -> None:
-    """Attach what METRICS names; what is wrong with it the checks say."""
+    """Attach the sinks named in METRICS, or none if it is invalid, which the checks report."""
     try:
         metrics.set_sinks([get_sink(name) for name in conf.metrics()])
     except (ImproperlyConfigured, ImportError):

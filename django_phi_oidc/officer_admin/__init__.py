@@ -1,1 +1,1 @@
-"""The privacy officer's desk: how things stand, on the first page of the admin."""
+"""The privacy officer's admin pages: the dashboard on the index page, and a page for each person."""

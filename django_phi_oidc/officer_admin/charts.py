@@ -1,4 +1,4 @@
-"""Where the bars of a chart stand. What draws them is a template; no Django."""
+"""The geometry of bar charts, which a template draws. No Django."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,12 +7,12 @@ from datetime import datetime, timedelta
 CHART_HOURS = 24
 HOUR = timedelta(hours=1)
 CHART_WIDTH, CHART_HEIGHT, BAR_GAP = 480, 80, 4
-"""Of a chart, and between two bars, in its own units."""
+"""In units of the SVG view box."""
 
 
 @dataclass(frozen=True, slots=True)
 class ChartBar:
-    """What was counted in the hour that begins at since, and its place in the chart."""
+    """The count of the hour that begins at since, and the position of its bar."""
 
     since: datetime
     count: int
@@ -21,7 +21,7 @@ class ChartBar:
     width: int
     height: int
     is_capped: bool
-    """No more was counted."""
+    """Counting stopped at the maximum."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,44 +32,35 @@ class Chart:
 
     @property
     def is_capped(self) -> bool:
-        """Whether the total is more than was counted."""
+        """Whether the total may be higher."""
         return any(bar.is_capped for bar in self.bars)
 
     @property
     def total(self) -> int:
-        """How much was counted in all hours."""
+        """The sum of all hours."""
         return sum(bar.count for bar in self.bars)
 
     @property
     def highest(self) -> ChartBar:
-        """The hour with the most, the first of these."""
+        """The first of the hours with the highest count."""
         return max(self.bars, key=lambda bar: bar.count)
 
 
 def get_hour_starts(now: datetime) -> list[datetime]:
-    """Return when the last hours began, the oldest first; the last one is not over."""
+    """Return the starts of the last hours, oldest first; the last hour is not over."""
     current = now.replace(minute=0, second=0, microsecond=0)
     return [current - number * HOUR for number in reversed(range(CHART_HOURS))]
 
 
 def create_chart(hours: Sequence[datetime], counts: Sequence[int], *, max_count: int) -> Chart:
-    """Return the chart of what was counted in each of these hours, and no further than most.
+    """Return the chart of these counts per hour. max_count: where counting stopped.
 
-    The highest bar is as high as the chart, and none is too low to be seen unless nothing was counted.
+    The highest bar has the height of the chart, and each hour with a count has a visible bar.
     """
     step, highest = CHART_WIDTH // len(hours), max(1, *counts)
     bars = []
-    for place, (since, count) in enumerate(zip(hours, counts, strict=True)):
+    for number, (since, count) in enumerate(zip(hours, counts, strict=True)):
         height = max(2, round(CHART_HEIGHT * count / highest)) if count else 0
-        bars.append(
-            ChartBar(
-                since,
-                count,
-                place * step + BAR_GAP // 2,
-                CHART_HEIGHT - height,
-                step - BAR_GAP,
-                height,
-                count >= max_count,
-            )
-        )
+        x, y, width = number * step + BAR_GAP // 2, CHART_HEIGHT - height, step - BAR_GAP
+        bars.append(ChartBar(since, count, x, y, width, height, is_capped=count >= max_count))
     return Chart(bars=tuple(bars))

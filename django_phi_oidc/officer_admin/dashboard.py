@@ -1,6 +1,6 @@
-"""How things stand: numbers alone, each counted along an index and no further than anybody would read.
+"""The numbers of the dashboard. Each is counted along an index, up to a maximum.
 
-A number is for those who may view the rows that it counts. What nobody may see is not asked for.
+A number is shown to users who may view the rows that it counts. Other numbers are not queried.
 """
 
 from collections.abc import Callable
@@ -29,17 +29,17 @@ MAX_COUNT_PER_HOUR = 2_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DashboardPanel:
-    """A number of rows, of one model, and the page of the admin that lists them."""
+    """A number of rows of one model, and the admin page that lists them."""
 
     label: Any
     """Translatable."""
     model_name: str
     rows: Callable[[datetime], QuerySet[Any]]
-    """In the order of an index that finds them."""
+    """In the order of an index that finds these rows."""
     url_query: str = ""
-    """Of the page's address."""
+    """The query string of the page."""
     needs_action: bool = False
-    """Somebody is to do something, as long as there are any."""
+    """Whether such rows need an action."""
 
     @property
     def url_name(self) -> str:
@@ -49,7 +49,7 @@ class DashboardPanel:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HourlyChart:
-    """Events that are counted by the hour: a title, and the filter of the trail's page that lists them."""
+    """Events that are counted per hour: a title, and the filter of the audit log's page that lists them."""
 
     title: Any
     """Translatable."""
@@ -109,58 +109,55 @@ HOURLY_CHARTS = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PanelCount:
-    """What a panel says."""
+    """The number that a panel shows."""
 
     panel: DashboardPanel
     count: int
 
     @property
     def is_capped(self) -> bool:
-        """Whether no more was counted."""
+        """Whether counting stopped at the maximum."""
         return self.count >= MAX_COUNT
 
     @property
     def needs_action(self) -> bool:
-        """Whether somebody is to do something."""
+        """Whether there are rows that need an action."""
         return self.panel.needs_action and self.count > 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogStatus:
-    """How far the trail is sealed, and how much waits."""
+    """The newest checkpoint, and the number of events that wait to be sealed."""
 
     checkpoint: AuditCheckpoint | None
     unsealed_count: int
 
     @property
     def is_capped(self) -> bool:
-        """Whether no more of what waits was counted."""
+        """Whether counting stopped at the maximum."""
         return self.unsealed_count >= MAX_COUNT
 
 
 def list_panel_counts(*, can_view: Callable[[str], bool], now: datetime) -> list[PanelCount]:
-    """Return what the panels say whose models may be viewed; by one SELECT, or none."""
+    """Return the numbers of the panels whose models may be viewed, by one SELECT or none."""
     panels = [panel for panel in PANELS if can_view(panel.model_name)]
-    found = sql.count_rows([panel.rows(now) for panel in panels], limit=MAX_COUNT, using=DEFAULT_DB_ALIAS)
-    return [PanelCount(panel=panel, count=count) for panel, count in zip(panels, found, strict=True)]
+    counts = sql.count_rows([panel.rows(now) for panel in panels], limit=MAX_COUNT, using=DEFAULT_DB_ALIAS)
+    return [PanelCount(panel=panel, count=count) for panel, count in zip(panels, counts, strict=True)]
 
 
 def list_charts(*, now: datetime) -> list[tuple[HourlyChart, Chart]]:
-    """Return what was counted in each of the last hours; by one SELECT for each chart. Raises: AuditUnavailable."""
+    """Return the counts of the last hours, by one SELECT per chart. Raises: AuditUnavailable."""
     hours = get_hour_starts(now)
     times = [*hours, hours[-1] + HOUR]
-    found = [
-        search.count_events(each.column, each.value, times, max_count=MAX_COUNT_PER_HOUR) for each in HOURLY_CHARTS
-    ]
-    return [
-        (each, create_chart(hours, counts, max_count=MAX_COUNT_PER_HOUR))
-        for each, counts in zip(HOURLY_CHARTS, found, strict=True)
-    ]
+    charts = []
+    for hourly in HOURLY_CHARTS:
+        counts = search.count_events(hourly.column, hourly.value, times, max_count=MAX_COUNT_PER_HOUR)
+        charts.append((hourly, create_chart(hours, counts, max_count=MAX_COUNT_PER_HOUR)))
+    return charts
 
 
 def get_log_status() -> LogStatus:
-    """Return where the log stands; by two SELECTs. Raises: AuditUnavailable, RowUnreadable."""
-    newest = search.list_checkpoints(page_size=1).rows
-    return LogStatus(
-        checkpoint=newest[0] if newest else None, unsealed_count=search.count_unsealed(max_count=MAX_COUNT)
-    )
+    """Return the state of the log, by two SELECTs. Raises: AuditUnavailable, RowUnreadable."""
+    rows = search.list_checkpoints(page_size=1).rows
+    unsealed_count = search.count_unsealed(max_count=MAX_COUNT)
+    return LogStatus(checkpoint=rows[0] if rows else None, unsealed_count=unsealed_count)

@@ -1,16 +1,14 @@
-"""What each act asks before it is done. A form offers what is this person's alone, and takes nothing else."""
+"""The forms of the actions on a person. A form offers and accepts only rows of this person."""
 
 from collections.abc import Sequence
 from typing import Any
 
 from django import forms
-from django.core.exceptions import ValidationError
-from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from .. import conf
-from .._internal import clock
 from ..access.emergency.forms import get_purpose_label
+from ..claims.admin import FutureUntilMixin
 
 Choices = Sequence[tuple[str, str]]
 REVEAL_REASONS = (
@@ -20,25 +18,25 @@ REVEAL_REASONS = (
     ("incident", gettext_lazy("an incident is looked into")),
     ("authority", gettext_lazy("an authority or a court asked for it")),
 )
-"""Why an officer reveals a claim: the event's `reason`. A list, for what is typed would be in the trail for ever."""
+"""Why an officer reveals a claim: the `reason` of the event. A fixed list, because the audit log keeps typed text."""
 
 
 class ActionForm(forms.Form):
-    """Asks nothing but whether it is meant."""
+    """Asks for confirmation only."""
 
     is_empty = False
-    """Whether there is nothing that this could be done to."""
+    """Whether there is no row to choose."""
 
     def __init__(self, *args: Any, choices: Choices = (), **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.set_choices(choices)
 
     def set_choices(self, choices: Choices) -> None:
-        """Let these be chosen."""
+        """Offer these rows."""
 
 
 class MultipleChoiceForm(ActionForm):
-    """Asks which, all of them being chosen at first."""
+    """Asks which rows; all are selected initially."""
 
     chosen = forms.MultipleChoiceField(label=gettext_lazy("Which"), widget=forms.CheckboxSelectMultiple)
 
@@ -49,7 +47,7 @@ class MultipleChoiceForm(ActionForm):
 
 
 class SingleChoiceForm(ActionForm):
-    """Asks which one."""
+    """Asks for one row."""
 
     chosen = forms.ChoiceField(label=gettext_lazy("Which"), widget=forms.RadioSelect)
 
@@ -60,10 +58,10 @@ class SingleChoiceForm(ActionForm):
 
 
 class RevealForm(MultipleChoiceForm):
-    """Asks which claims, for what, and why; nothing is chosen at first.
+    """Asks which claims, for which purpose, and why; no claim is selected initially.
 
-    It offers the purposes that these are declared for. NOT checked: whether the one that came is among them: `reveal`
-    refuses another, and that belongs into the trail.
+    It offers the declared purposes of these claims. NOT checked: the submitted purpose. `reveal` refuses any other, so
+    that the audit log has the refusal.
     """
 
     purpose = forms.CharField(label=gettext_lazy("Purpose"), widget=forms.Select)
@@ -78,23 +76,16 @@ class RevealForm(MultipleChoiceForm):
         widget.choices = [("", "---------"), *((code, get_purpose_label(code)) for code in codes)]
 
 
-class PlaceHoldForm(SingleChoiceForm):
-    """Asks whom, by the subject, for what matter, and until when."""
+class PlaceHoldForm(FutureUntilMixin, SingleChoiceForm):
+    """Asks for the subject, the matter, and the end of a legal hold."""
 
     reason = forms.CharField(
         label=gettext_lazy("Matter"),
         max_length=255,
-        help_text=gettext_lazy("For people: a reference of the matter. It is not in the trail."),
+        help_text=gettext_lazy("A reference of the matter. It is not in the audit log."),
     )
     until = forms.DateTimeField(
         label=gettext_lazy("Until"),
         required=False,
         help_text=gettext_lazy("As in 2027-11-24 16:05, in this site’s time zone. Empty: until it is released."),
     )
-
-    def clean_until(self) -> Any:
-        """Refuse a hold that would be over."""
-        until = self.cleaned_data["until"]
-        if until is not None and until <= clock.now():
-            raise ValidationError(_("That time is over."))
-        return until

@@ -1,4 +1,4 @@
-"""What the page of a person shows: each part for whoever may see it. No value, token or key is read."""
+"""The sections of the page of a person, each for users with its permission. No value, token or key is read."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -25,12 +25,12 @@ from ..subjects.models import ActivationCode, PairwiseSubject
 
 APP_LABEL = "django_phi_oidc"
 MAX_ROWS = 50
-"""Rows of a part: the newest."""
+"""Rows of a section: the newest."""
 TableRow = tuple[Any, ...]
 
 
 class AdminLink(NamedTuple):
-    """A text that leads to a page."""
+    """A text with a link to a page."""
 
     text: str
     url: str
@@ -38,7 +38,7 @@ class AdminLink(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PersonSection:
-    """One part of the page: a table, or a word on why there is none."""
+    """A section of the page: a table, or the reason why there is none."""
 
     name: str
     title: str
@@ -46,16 +46,16 @@ class PersonSection:
     rows: Sequence[TableRow] = ()
     fault: str = ""
     links: Sequence[AdminLink] = ()
-    """Where all of it is."""
+    """Pages with all of its rows."""
 
 
 def list_viewable_sections(user: Any, person: AbstractBaseUser) -> list[str]:
-    """Return the names of the parts that user may see of person."""
+    """Return the names of the sections that user may view of person."""
     return [name for name, permission in get_section_permissions(person).items() if user.has_perm(permission)]
 
 
 def get_section_permissions(person: AbstractBaseUser) -> dict[str, str]:
-    """Return what somebody needs to see each part, by its name, in the order of the page."""
+    """Return the permission for each section by name, in the order of the page."""
     return {
         "subjects": f"{APP_LABEL}.view_pairwisesubject",
         "activation": f"{APP_LABEL}.view_activationcode",
@@ -69,7 +69,7 @@ def get_section_permissions(person: AbstractBaseUser) -> dict[str, str]:
 
 
 def get_sections(actor: Actor, person: AbstractBaseUser, *, now: datetime) -> Iterator[PersonSection]:
-    """Yield the parts that actor may see. The timeline's look is an event, committed before it is yielded."""
+    """Yield the sections that actor may view. Viewing the timeline is an event, committed before it is yielded."""
     subjects = list(PairwiseSubject.objects.filter(user=person.pk).order_by("pk"))
     for name in list_viewable_sections(actor.user, person):
         if name == "timeline":
@@ -80,28 +80,20 @@ def get_sections(actor: Actor, person: AbstractBaseUser, *, now: datetime) -> It
 
 
 def _subject_rows(person: Any, subjects: Sequence[PairwiseSubject], now: datetime) -> Iterator[TableRow]:
-    for each in subjects:
-        held = (
-            _("until it is released")
-            if each.held_until and each.held_until.year == 9999
-            else _format_time(each.held_until)
-        )
-        yield _admin_link(each.uuid, "pairwisesubject", each.pk), each.issuer, _format_time(each.last_seen_at), held
+    for row in subjects:
+        is_unlimited = row.held_until and row.held_until.year == 9999
+        held_until = _("until it is released") if is_unlimited else _format_time(row.held_until)
+        yield _admin_link(row.uuid, "pairwisesubject", row.pk), row.issuer, _format_time(row.last_seen_at), held_until
 
 
 def _session_rows(person: Any, subjects: Sequence[PairwiseSubject], now: datetime) -> Iterator[TableRow]:
-    shown = ("id", "provider", "started_at", "last_seen_at", "ended_at", "end_reason")
-    rows = OIDCSession.objects.filter(user=person.pk).only(*shown)
+    columns = ("id", "provider", "started_at", "last_seen_at", "ended_at", "end_reason")
+    rows = OIDCSession.objects.filter(user=person.pk).only(*columns)
     live = list(rows.filter(ended_at=None).order_by("-started_at")[:MAX_ROWS])
     for row in [*live, *rows.exclude(ended_at=None).order_by("-started_at")[: MAX_ROWS - len(live)]]:
-        ended = f"{_format_time(row.ended_at)}: {row.get_end_reason_display()}" if row.ended_at else _("lives")
-        yield (
-            _admin_link(row.pk, "oidcsession", row.pk),
-            row.provider,
-            _format_time(row.started_at),
-            _format_time(row.last_seen_at),
-            ended,
-        )
+        ended = f"{_format_time(row.ended_at)}: {row.get_end_reason_display()}" if row.ended_at else _("active")
+        started, last_seen = _format_time(row.started_at), _format_time(row.last_seen_at)
+        yield _admin_link(row.pk, "oidcsession", row.pk), row.provider, started, last_seen, ended
 
 
 def _claim_rows(person: Any, subjects: Sequence[PairwiseSubject], now: datetime) -> Iterator[TableRow]:
@@ -113,37 +105,33 @@ def _claim_rows(person: Any, subjects: Sequence[PairwiseSubject], now: datetime)
 def _hold_rows(person: Any, subjects: Sequence[PairwiseSubject], now: datetime) -> Iterator[TableRow]:
     for row in LegalHold.objects.filter(subject__in=subjects).order_by("-placed_at")[:MAX_ROWS]:
         until = _format_time(row.until) or _("until it is released")
-        yield (
-            _admin_link(row.reason, "legalhold", row.pk),
-            _format_time(row.placed_at),
-            until,
-            _format_time(row.released_at),
-        )
+        link = _admin_link(row.reason, "legalhold", row.pk)
+        yield link, _format_time(row.placed_at), until, _format_time(row.released_at)
 
 
 def _role_rows(person: Any, subjects: Sequence[PairwiseSubject], now: datetime) -> Iterator[TableRow]:
-    """A user model without groups has none."""
+    # A custom user model may have no groups.
     groups = person.groups.order_by("name").values_list("name", flat=True) if hasattr(person, "groups") else ()
     flags = [flag for flag in ("is_staff", "is_superuser") if getattr(person, flag, False)]
     for kind, names in (("group", groups), ("flag", flags)):
         for name in names:
-            yield name, ", ".join(_role_sources(kind, name)) or _("given here: no rule manages it")
+            yield name, ", ".join(_role_sources(kind, name)) or _("assigned here: no rule manages it")
 
 
 def _role_sources(kind: str, name: str) -> Iterator[str]:
     for provider, rules in conf.roles().items():
         for number, rule in enumerate(rules):
             if (kind, name) in rule.roles:
-                told = _("provider %(provider)s, rule %(number)d: claim %(claim)s")
+                source = _("provider %(provider)s, rule %(number)d: claim %(claim)s")
                 claim = " > ".join([rule.claim, *rule.path])
-                yield told % {"provider": provider, "number": number, "claim": claim}
+                yield source % {"provider": provider, "number": number, "claim": claim}
 
 
 def _emergency_rows(person: Any, subjects: Sequence[PairwiseSubject], now: datetime) -> Iterator[TableRow]:
     rows = EmergencyAccess.objects.filter(actor=str(person.pk)).defer("reason", "note").order_by("-opened_at")
     for row in rows[:MAX_ROWS]:
-        waiting = row.get_verdict_display() if row.reviewed_at else _("waits for its review")
-        state = waiting if row.has_ended(now=now) else _("open")
+        review = row.get_verdict_display() if row.reviewed_at else _("waits for its review")
+        state = review if row.has_ended(now=now) else _("open")
         opened = _admin_link(_format_time(row.opened_at), "emergencyaccess", row.pk)
         yield opened, row.resource, row.purpose, _format_time(row.closed_at or row.expires_at), state
 
@@ -152,45 +140,42 @@ def _activation_code_rows(person: Any, subjects: Sequence[PairwiseSubject], now:
     for row in ActivationCode.objects.filter(user=person.pk).order_by("-pk")[:MAX_ROWS]:
         ended = (row.redeemed_at and _("redeemed")) or (row.revoked_at and _("revoked"))
         state = ended or (_("waiting") if row.expires_at > now else _("expired"))
-        yield (
-            _admin_link(row.provider, "activationcode", row.pk),
-            state,
-            _format_time(row.created_at),
-            _format_time(row.expires_at),
-        )
+        link = _admin_link(row.provider, "activationcode", row.pk)
+        yield link, state, _format_time(row.created_at), _format_time(row.expires_at)
 
 
 def _timeline_section(
     actor: Actor, person: Any, subjects: Sequence[PairwiseSubject], *, now: datetime
 ) -> PersonSection:
-    """Return what the person did, and what was done about them: the newest events, after that of this look."""
+    """Return the newest events by and about the person, after the event of this view."""
     columns = (_("Time (UTC)"), _("Action"), _("Outcome"), _("Reason"), _("Actor"), _("Purpose"), _("Resource"))
-    told: dict[str, Any] = {"name": "timeline", "title": _("Timeline"), "columns": columns}
-    uuids = [str(each.uuid) for each in subjects]
-    trail = reverse(f"admin:{APP_LABEL}_auditevent_changelist")
-    more = [AdminLink(_("Every event by this person"), f"{trail}?{urlencode({'actor': person.pk})}")]
-    for each in uuids:
-        more.append(AdminLink(_("Every event about %(subject)s") % {"subject": each}, f"{trail}?subject={each}"))
+    section: dict[str, Any] = {"name": "timeline", "title": _("Timeline"), "columns": columns}
+    uuids = [str(subject.uuid) for subject in subjects]
+    list_url = reverse(f"admin:{APP_LABEL}_auditevent_changelist")
+    links = [AdminLink(_("All events by this person"), f"{list_url}?{urlencode({'actor': person.pk})}")]
+    for subject in uuids:
+        text = _("All events about %(subject)s") % {"subject": subject}
+        links.append(AdminLink(text, f"{list_url}?subject={subject}"))
     detail = {"page": "person", "filters": ["actor", "subject"]}
-    looks = [
-        NewEvent(Action.AUDIT_VIEWED, actor.origin, now, subject=each, resource=f"user/{person.pk}", detail=detail)
-        for each in uuids or [""]
+    view_events = [
+        NewEvent(Action.AUDIT_VIEWED, actor.origin, now, subject=uuid, resource=f"user/{person.pk}", detail=detail)
+        for uuid in uuids or [""]
     ]
-    asked = [search.EventFilters(actor=str(person.pk)), *(search.EventFilters(subject=each) for each in uuids)]
+    queries = [search.EventFilters(actor=str(person.pk)), *(search.EventFilters(subject=uuid) for uuid in uuids)]
     try:
-        record_many(looks)
-        found = {row.id: row for filters in asked for row in search.list_events(filters, page_size=MAX_ROWS).rows}
+        record_many(view_events)
+        rows = {row.id: row for filters in queries for row in search.list_events(filters, page_size=MAX_ROWS).rows}
     except AuditUnavailable:
-        return PersonSection(**told, fault=_("The trail is not available, so nothing of it is shown."))
+        return PersonSection(**section, fault=_("The audit log is not available, so it is not shown."))
     except search.RowUnreadable:
-        return PersonSection(**told, fault=_("An event here was altered: “phi_oidc audit verify” tells which it is."))
-    newest = sorted(found.values(), key=lambda row: row.id, reverse=True)[:MAX_ROWS]
-    return PersonSection(**told, rows=[_timeline_row(row) for row in newest], links=more)
+        return PersonSection(**section, fault=_("An event was altered: “phi_oidc audit verify” identifies it."))
+    newest = sorted(rows.values(), key=lambda row: row.id, reverse=True)[:MAX_ROWS]
+    return PersonSection(**section, rows=[_timeline_row(row) for row in newest], links=links)
 
 
 def _timeline_row(row: AuditEvent) -> TableRow:
-    at = _admin_link(_format_time(row.occurred_at), "auditevent", row.id)
-    return at, row.action, row.outcome, row.reason, row.actor, row.purpose, row.resource
+    link = _admin_link(_format_time(row.occurred_at), "auditevent", row.id)
+    return link, row.action, row.outcome, row.reason, row.actor, row.purpose, row.resource
 
 
 def _admin_link(text: object, model: str, pk: object) -> AdminLink:

@@ -1,4 +1,4 @@
-"""The page of a person, and the acts from it: linked from the user's own page, whatever user model and admin it has."""
+"""The page of a person and its actions, linked from the change page of any user model and admin."""
 
 from functools import wraps
 from typing import Any
@@ -33,12 +33,12 @@ _TEMPLATE_DIRECTORY = f"admin/{APP_LABEL}/person"
 
 
 def install_person_pages(site: AdminSite) -> None:
-    """Give the site a page for each person, and link the page of the user model to it, where the site has one.
+    """Add a page for each person to the site, linked from the change page of the user model if the site has one.
 
-    No model and no template of the host project's is asked for. That the site makes its URLs when all its pages are
-    registered is why it is done then.
+    The host project needs no change to a model or template. The link is added when the site builds its URLs, because
+    all admins are registered by then.
     """
-    others = site.get_urls
+    get_other_urls = site.get_urls
 
     def get_urls() -> list[Any]:
         users = site._registry.get(get_user_model())
@@ -48,26 +48,26 @@ def install_person_pages(site: AdminSite) -> None:
         return [
             path(f"{APP_LABEL}/person/<str:quoted>/", view, name="phi_oidc_person"),
             path(f"{APP_LABEL}/person/<str:quoted>/<str:act>/", view, name="phi_oidc_person_act"),
-            *others(),
+            *get_other_urls(),
         ]
 
-    site.get_urls = get_urls  # type: ignore[method-assign]  # of this one site
+    site.get_urls = get_urls  # type: ignore[method-assign]  # only on this site
 
 
 def _add_person_link(user_admin: Any) -> None:
-    """Let the change page of users, by whatever template, bear a link for those who may go where it leads."""
-    usual = user_admin.render_change_form
+    """Add a link to the change page of users, with any template, for those who may open the person page."""
+    original = user_admin.render_change_form
 
-    @wraps(usual)
+    @wraps(original)
     def render_change_form(request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
-        response = usual(request, context, *args, **kwargs)
+        response = original(request, context, *args, **kwargs)
         person = kwargs.get("obj") or context.get("original")
         if person is not None and isinstance(response, TemplateResponse) and _can_open_page(request.user, person):
             names: Any = response.template_name
-            of_users = select_template([names] if isinstance(names, str) else names)
+            template = select_template([names] if isinstance(names, str) else names)
             response.context_data = {
                 **(response.context_data or {}),
-                "phi_oidc_extended": getattr(of_users, "template", of_users),
+                "phi_oidc_extended": getattr(template, "template", template),
                 "phi_oidc_person_url": reverse("admin:phi_oidc_person", args=[quote(person.pk)]),
             }
             response.template_name = f"{_TEMPLATE_DIRECTORY}/user_change_form.html"
@@ -81,14 +81,14 @@ def _create_person_view(site: AdminSite) -> Any:
     @sensitive_post_parameters()
     @sensitive_variables()
     def person_view(request: HttpRequest, quoted: str, act: str = "") -> HttpResponseBase:
-        """Show the page of a person, or ask about an act and do it. Who may not is refused, after the event of that."""
-        frame = {**site.each_context(request), "opts": PairwiseSubject._meta}
+        """Show the page of a person, or confirm and run an action. A refusal is recorded."""
+        base_context = {**site.each_context(request), "opts": PairwiseSubject._meta}
         mark_response_private(request)
         try:
             person = _get_person(request, unquote(quoted), act)
             if not act:
-                return _render_person_page(request, person, frame)
-            return _process_action(request, person, _get_permitted_action(request, person, act), frame)
+                return _render_person_page(request, person, base_context)
+            return _process_action(request, person, _get_permitted_action(request, person, act), base_context)
         except AuditUnavailable:
             return render_trail_unavailable(request, site)
 
@@ -96,64 +96,69 @@ def _create_person_view(site: AdminSite) -> Any:
 
 
 def _get_person(request: HttpRequest, pk: str, action_name: str) -> AbstractBaseUser:
-    """Return the person. Whoever may see nothing of anybody is not told who is there. Raises: PermissionDenied."""
+    """Return the person. Without any permission, the response does not show who exists. Raises: PermissionDenied."""
     users = get_user_model()
     try:
-        found: AbstractBaseUser | None = users._base_manager.get(pk=pk)
+        person: AbstractBaseUser | None = users._base_manager.get(pk=pk)
     except (ObjectDoesNotExist, ValidationError, ValueError, OverflowError):
-        found = None
+        person = None
     if not _can_open_page(request.user, users()):
-        raise _record_denial(request, found, action_name)
-    if found is None:
+        raise _record_denial(request, person, action_name)
+    if person is None:
         raise Http404
-    return found
+    return person
 
 
 def _can_open_page(user: Any, person: Any) -> bool:
-    return bool(list_viewable_sections(user, person)) or any(
-        user.has_perm(act.permission) for act in PERSON_ACTIONS.values()
-    )
+    can_act = any(user.has_perm(action.permission) for action in PERSON_ACTIONS.values())
+    return can_act or bool(list_viewable_sections(user, person))
 
 
 def _get_permitted_action(request: HttpRequest, person: AbstractBaseUser, action_name: str) -> PersonAction:
-    act = PERSON_ACTIONS.get(action_name)
-    if act is None:
+    action = PERSON_ACTIONS.get(action_name)
+    if action is None:
         raise Http404
-    if not act.is_permitted(request.user, person):
+    if not action.is_permitted(request.user, person):
         raise _record_denial(request, person, action_name)
     if action_name == "export" and not Actor.from_request(request).is_authenticated_by_provider:
-        # As it is with each claim alone.
+        # The same rule as for revealing a single claim.
         raise _record_denial(request, person, action_name, SESSION_MISSING)
-    return act
+    return action
 
 
 def _record_denial(
     request: HttpRequest, person: AbstractBaseUser | None, action_name: str, reason: str = PERMISSION_MISSING
 ) -> PermissionDenied:
-    """Return the refusal, whose event is committed, without a key that is nobody's and an act that is none.
+    """Return the refusal, after its event is committed. The event has no unknown key or action from the URL.
 
     Raises: AuditUnavailable.
     """
-    origin, now = Actor.from_request(request).origin, clock.now()
-    resource = f"user/{person.pk}" if person else ""
-    told: dict[str, Any] = {"reason": reason, "resource": resource}
-    told["detail"] = {"page": f"person/{action_name}" if action_name in PERSON_ACTIONS else "person"}
-    record(Action.ACCESS_DENIED, origin=origin, now=now, outcome="failure", **told)
+    record(
+        Action.ACCESS_DENIED,
+        origin=Actor.from_request(request).origin,
+        now=clock.now(),
+        outcome="failure",
+        reason=reason,
+        resource=f"user/{person.pk}" if person else "",
+        detail={"page": f"person/{action_name}" if action_name in PERSON_ACTIONS else "person"},
+    )
     return PermissionDenied()
 
 
 def _render_person_page(
     request: HttpRequest, person: AbstractBaseUser, base_context: dict[str, Any]
 ) -> HttpResponseBase:
-    acts = [act for act in PERSON_ACTIONS.values() if act.is_permitted(request.user, person)]
+    actions = [action for action in PERSON_ACTIONS.values() if action.is_permitted(request.user, person)]
     sections = list(get_sections(Actor.from_request(request), person, now=clock.now()))
-    shown = {section.name for section in sections}
+    section_names = {section.name for section in sections}
     context = {
         "title": _("Person"),
         "person": person,
         "quoted": quote(person.pk),
-        "sections": [(section, [act for act in acts if act.section == section.name]) for section in sections],
-        "other_acts": [act for act in acts if act.section not in shown],
+        "sections": [
+            (section, [action for action in actions if action.section == section.name]) for section in sections
+        ],
+        "other_acts": [action for action in actions if action.section not in section_names],
     }
     return TemplateResponse(request, f"{_TEMPLATE_DIRECTORY}/person.html", {**base_context, **context})
 
@@ -161,8 +166,9 @@ def _render_person_page(
 def _process_action(
     request: HttpRequest, person: AbstractBaseUser, action: PersonAction, base_context: dict[str, Any]
 ) -> HttpResponseBase:
-    asked = ActionRequest(actor=Actor.from_request(request), person=person, now=clock.now())
-    form = action.form_class(request.POST if request.method == "POST" else None, choices=action.choices(asked))
+    action_request = ActionRequest(actor=Actor.from_request(request), person=person, now=clock.now())
+    data = request.POST if request.method == "POST" else None
+    form = action.form_class(data, choices=action.choices(action_request))
     context = {
         **base_context,
         "title": action.title,
@@ -176,21 +182,22 @@ def _process_action(
         status = 400
         if form.is_valid():
             try:
-                asked.form_data.update(form.cleaned_data)
-                return _render_result(request, action.run(asked), context)
+                action_request.form_data.update(form.cleaned_data)
+                return _render_result(request, action.run(action_request), context)
             except AuditUnavailable:
                 raise
             except (PhiOidcError, ObjectDoesNotExist) as refusal:
-                is_refused = isinstance(refusal, RevealRefused)
-                form.add_error(
-                    None, _("This can’t be opened for that purpose.") if is_refused else get_error_message(refusal)
-                )
-                status = 403 if is_refused else 409
+                if isinstance(refusal, RevealRefused):
+                    form.add_error(None, _("This can’t be opened for that purpose."))
+                    status = 403
+                else:
+                    form.add_error(None, get_error_message(refusal))
+                    status = 409
     return TemplateResponse(request, f"{_TEMPLATE_DIRECTORY}/person_action.html", context, status=status)
 
 
 def _render_result(request: HttpRequest, result: str | ActionResult, context: dict[str, Any]) -> HttpResponseBase:
-    """Show it in this answer alone: neither an address nor a message has a value."""
+    """Show the result in this response only: neither a URL nor a message contains a value."""
     if isinstance(result, str):
         messages.success(request, result)
         return HttpResponseRedirect(reverse("admin:phi_oidc_person", args=[context["quoted"]]))

@@ -1,4 +1,4 @@
-"""The desk above the list of the admin's first page. Whoever may view nothing of it sees the page as it was."""
+"""The dashboard on the index page of the admin. Users who may view none of it see the page unchanged."""
 
 from typing import Any
 
@@ -15,37 +15,37 @@ _APP_LABEL = "django_phi_oidc"
 
 
 def install_dashboard(site: AdminSite) -> None:
-    """Let the site's first page have the desk, whatever else the project changes of it, and in whatever order apps are.
+    """Add the dashboard to the index page of the site, regardless of the order of apps and the project's own changes.
 
-    A site that has a page of its own keeps it, and may include `admin/django_phi_oidc/desk.html` there.
+    A site with its own index template keeps it, and may include `admin/django_phi_oidc/desk.html` there.
     """
     index = site.index
 
-    def with_desk(request: HttpRequest, extra_context: Any = None) -> HttpResponseBase:
+    def index_with_dashboard(request: HttpRequest, extra_context: Any = None) -> HttpResponseBase:
         return index(request, {"phi_desk": get_dashboard_context(request), **(extra_context or {})})
 
-    site.index = with_desk  # type: ignore[method-assign,assignment]  # of this one site
+    site.index = index_with_dashboard  # type: ignore[method-assign,assignment]  # of this one site
     if site.index_template is None:
         site.index_template = f"admin/{_APP_LABEL}/index.html"
 
 
 def get_dashboard_context(request: HttpRequest) -> dict[str, Any]:
-    """Return what the desk shows to this person; empty where they may view nothing of it.
+    """Return what the dashboard shows to this user; empty if they may view none of it.
 
-    By six SELECTs. Of the trail nothing is shown but counts, so it is no look at it.
+    Uses six SELECTs. It shows only counts of the audit log, so viewing it is not recorded.
     """
 
-    def may_view(model: str) -> bool:
+    def can_view(model: str) -> bool:
         return bool(request.user.has_perm(f"{_APP_LABEL}.view_{model}"))
 
-    shown: dict[str, Any] = {}
+    context: dict[str, Any] = {}
     now = clock.now()
-    if found := dashboard.list_panel_counts(can_view=may_view, now=now):
-        shown["numbers"] = found
-    sees_events, sees_log = may_view("auditevent"), may_view("auditcheckpoint")
+    if counts := dashboard.list_panel_counts(can_view=can_view, now=now):
+        context["numbers"] = counts
+    sees_events, sees_log = can_view("auditevent"), can_view("auditcheckpoint")
     if sees_events or sees_log:
         try:
-            shown["trail"] = {
+            context["trail"] = {
                 "sees_events": sees_events,
                 "verified": build_verification_context(),
                 "charts": dashboard.list_charts(now=now) if sees_events else [],
@@ -53,9 +53,9 @@ def get_dashboard_context(request: HttpRequest) -> dict[str, Any]:
                 "height": charts.CHART_HEIGHT,
             }
             if sees_log:
-                shown["trail"]["log"] = dashboard.get_log_status()
+                context["trail"]["log"] = dashboard.get_log_status()
         except RowUnreadable:
-            shown["trail"]["unreadable"] = UNREADABLE_MESSAGE
+            context["trail"]["unreadable"] = UNREADABLE_MESSAGE
         except AuditUnavailable:
-            shown["trail"] = {"is_away": True}
-    return shown
+            context["trail"] = {"is_away": True}
+    return context

@@ -2,7 +2,7 @@
 
 import uuid
 from collections.abc import Sequence
-from typing import Any
+from datetime import datetime
 
 from django.contrib import admin, messages
 from django.contrib.auth import get_user_model
@@ -12,10 +12,12 @@ from django.utils.translation import gettext_lazy, ngettext
 
 from .. import conf
 from .._internal import clock
+from .._internal.admin_filters import create_choice_filter
 from ..audit.admin_base import ReadOnlyAdmin
+from ..audit.events import Origin
 from ..audit.request_context import Actor
 from . import token_revocation
-from .lifecycle import EndedSession, end_sessions
+from .lifecycle import end_sessions
 from .models import EndReason, OIDCSession, PendingRevocation, RevocationStatus
 from .tasks import revoke_after_commit
 
@@ -25,17 +27,11 @@ MAX_INLINE_REVOCATIONS = 100
 """A request revokes at most this many tokens itself, because it leases all of them before the first attempt."""
 
 
-class ProviderFilter(admin.SimpleListFilter):
-    """Offers the declared providers, because finding those of a large table would scan it."""
-
-    title = gettext_lazy("provider")
-    parameter_name = "provider"
-
-    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        return [(name, declared.label or name) for name, declared in conf.providers().items()]
-
-    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
-        return queryset.filter(provider=self.value()) if self.value() else queryset
+ProviderFilter = create_choice_filter(
+    gettext_lazy("provider"),
+    "provider",
+    lambda: [(name, declaration.label or name) for name, declaration in conf.providers().items()],
+)
 
 
 @admin.register(OIDCSession)
@@ -60,14 +56,8 @@ class OIDCSessionAdmin(ReadOnlyAdmin):
     def end_now(self, request: HttpRequest, queryset: QuerySet[OIDCSession]) -> None:
         """End the selected live sessions. Their tokens are revoked within 2 s, or in the sweep."""
         ids: list[uuid.UUID] = list(queryset.filter(ended_at=None).order_by().values_list("pk", flat=True))
-        origin = Actor.from_request(request).origin
-        ended: list[EndedSession] = []
-        for start in range(0, len(ids), SESSION_BATCH_SIZE):
-            batch = ids[start : start + SESSION_BATCH_SIZE]
-            ended += end_sessions(batch, EndReason.ADMINISTRATOR, origin=origin, now=clock.now())
-        _revoke_inline_if_few([pk for session in ended for pk in session.revocation_ids])
-        message = ngettext("%(count)d session was ended.", "%(count)d sessions were ended.", len(ended))
-        self.message_user(request, message % {"count": len(ended)}, messages.SUCCESS)
+        message = end_selected_sessions(ids, origin=Actor.from_request(request).origin, now=clock.now())
+        self.message_user(request, message, messages.SUCCESS)
 
 
 @admin.register(PendingRevocation)
@@ -101,6 +91,20 @@ class PendingRevocationAdmin(ReadOnlyAdmin):
         )
         level = messages.SUCCESS if done == len(pks) else messages.WARNING
         self.message_user(request, message % {"done": done, "count": len(pks)}, level)
+
+
+def end_selected_sessions(session_ids: Sequence[uuid.UUID], *, origin: Origin, now: datetime) -> str:
+    """End these sessions, and return a message. Their tokens are revoked within 2 s, or by the sweep."""
+    ended_sessions = [
+        ended
+        for start in range(0, len(session_ids), SESSION_BATCH_SIZE)
+        for ended in end_sessions(
+            session_ids[start : start + SESSION_BATCH_SIZE], EndReason.ADMINISTRATOR, origin=origin, now=now
+        )
+    ]
+    _revoke_inline_if_few([pk for ended in ended_sessions for pk in ended.revocation_ids])
+    count = len(ended_sessions)
+    return ngettext("%(count)d session was ended.", "%(count)d sessions were ended.", count) % {"count": count}
 
 
 def _revoke_inline_if_few(revocation_ids: Sequence[uuid.UUID]) -> None:

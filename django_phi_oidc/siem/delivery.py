@@ -1,6 +1,6 @@
-"""One sink gets what it does not have yet: at least once, in order, nothing skipped. Its cursor lies in the table.
+"""Deliver the sealed log to one sink: at least once, in order, nothing skipped.
 
-A batch is read, sent and only then written down, so whoever is killed in between sends it again.
+A batch is read, sent, and only then recorded in the cursor, so a killed worker sends it again.
 """
 
 import time
@@ -15,36 +15,36 @@ from .._internal import randomness
 from .._internal.retry import compute_backoff
 from ..audit.events import Action, Origin
 from ..audit.formats.items import LogItem, SealedCheckpoint, SealedEvent
+from ..audit.log.cursor import ItemBatch, LogPosition, find_oldest_sealing_time, read_items
 from ..audit.models import AuditWitness
 from ..audit.outbox import enqueue
 from ..errors import AuditUnavailable
-from .cursor import DeliveryBatch, find_oldest_undelivered_time, get_next_batch
 from .http_protocol import SendResult
 from .models import SinkCursor
 
 LEASE_DURATION = timedelta(seconds=90)
-"""How long a cursor is one worker's; longer than reading a batch and any deadline of sending it."""
+"""Lease of a cursor: longer than reading a batch and any timeout of sending it."""
 SEND_SECONDS = 20.0
 BATCH_SIZE = 500
 _STOPPING_FAULTS = frozenset({"log_behind_sink", "log_forked", "event_missing", "event_unreadable"})
-"""What a person must look at before this sink gets anything more."""
+"""Faults that an operator must look at before this sink gets more items."""
 
 
 class LogSink(Protocol):
-    """A place outside that takes items."""
+    """A system outside the portal that takes items."""
 
     def send(self, items: Sequence[LogItem], *, timeout_seconds: float) -> SendResult:
-        """Return what became of items within deadline seconds, the whole exchange included; never raises."""
+        """Return the result of the whole exchange within timeout_seconds; never raises."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeliveryResult:
-    """What a run came to."""
+    """The result of a run."""
 
     accepted: int = 0
     """Items delivered."""
     fault: str = ""
-    """A code, when it ended before all was delivered for another reason than the time."""
+    """A code, when the run ended early for another reason than its time."""
     is_caught_up: bool = False
 
 
@@ -57,27 +57,27 @@ def deliver(
     batch_size: int = BATCH_SIZE,
     send_timeout_seconds: float = SEND_SECONDS,
 ) -> DeliveryResult:
-    """Send to sink what it has not got, until it has all, something is in the way, or seconds have passed.
+    """Send the items that sink lacks, until it has all, a fault stops it, or seconds have passed.
 
-    The cursor is leased by a committed compare-and-set for each batch, so two workers never send to one sink at once;
-    a worker that lost its lease writes nothing.
+    Each batch takes a lease on the cursor by a committed compare-and-set, so two workers never send to one sink at the
+    same time. A worker that lost its lease records nothing.
 
-    deadline: seconds, of sending one batch. Requires: deadline below LEASE.
-    Raises: RuntimeError inside an open transaction, which the sending would hold open.
+    Requires: send_timeout_seconds below LEASE_DURATION.
+    Raises: RuntimeError inside an open transaction, which would stay open while sending.
     """
     ends_at = time.monotonic() + seconds
     accepted = 0
     while (cursor := _acquire_lease(name, now=clock())) is not None:
         try:
-            found = get_next_batch(cursor, limit=_reduced_batch_size(batch_size, cursor.attempts))
+            batch = read_items(_get_position(cursor), limit=_reduced_batch_size(batch_size, cursor.attempts))
         except AuditUnavailable as error:
-            found = DeliveryBatch(fault=error.code)
-        answer = sink.send(found.items, timeout_seconds=send_timeout_seconds) if found.items else SendResult(accepted=0)
-        fault = answer.fault or ("" if found.items else found.fault)
-        if not _record_delivery(cursor, found, answer, fault=fault, now=clock()):
+            batch = ItemBatch(fault=error.code)
+        result = sink.send(batch.items, timeout_seconds=send_timeout_seconds) if batch.items else SendResult(accepted=0)
+        fault = result.fault or ("" if batch.items else batch.fault)
+        if not _record_delivery(cursor, batch, result, fault=fault, now=clock()):
             break
-        accepted += answer.accepted
-        if fault or not found.items:
+        accepted += result.accepted
+        if fault or not batch.items:
             return DeliveryResult(accepted=accepted, fault=fault, is_caught_up=not fault)
         if time.monotonic() >= ends_at:
             break
@@ -85,13 +85,13 @@ def deliver(
 
 
 def check_lag(name: str, *, lag_alert: timedelta, now: datetime) -> bool:
-    """Say whether the sink lacks something that was sealed more than lag_alert ago; raise an alert, once for each lag.
+    """Return True if the sink lacks an item that was sealed more than lag_alert ago; raise one alert per lag.
 
-    Whether it is tried or not: a sink in its back-off, or that nobody delivers to, is told of too.
+    Applies to a sink in its back-off too, and to one that no worker delivers to.
     Raises: AuditUnavailable.
     """
     cursor = _get_cursor(name, now=now)
-    since = find_oldest_undelivered_time(cursor)
+    since = find_oldest_sealing_time(cursor.checkpoint_size)
     is_late = since is not None and now - since > lag_alert
     if is_late and not cursor.lagging:
         with transaction.atomic(durable=True):
@@ -103,57 +103,59 @@ def check_lag(name: str, *, lag_alert: timedelta, now: datetime) -> bool:
 
 
 def make_due_now(names: Sequence[str], *, now: datetime) -> None:
-    """Let these sinks be tried now, whatever their back-off says."""
+    """Make these sinks due at once, regardless of their back-off."""
     for name in names:
         _get_cursor(name, now=now)
     SinkCursor.objects.filter(name__in=names).update(due_at=now)
 
 
 def get_cursors(names: Sequence[str], *, now: datetime) -> dict[str, SinkCursor]:
-    """Return the cursors of these sinks, those without a fault first; one that is new stands at the beginning."""
-    found = [_get_cursor(name, now=now) for name in names]
-    return {cursor.name: cursor for cursor in sorted(found, key=lambda cursor: cursor.attempts)}
+    """Return the cursors of these sinks, those without a fault first; a new one starts at the beginning of the log."""
+    cursors = [_get_cursor(name, now=now) for name in names]
+    return {cursor.name: cursor for cursor in sorted(cursors, key=lambda cursor: cursor.attempts)}
 
 
 def _get_cursor(name: str, *, now: datetime) -> SinkCursor:
     return SinkCursor.objects.get_or_create(name=name, defaults={"due_at": now})[0]
 
 
+def _get_position(cursor: SinkCursor) -> LogPosition:
+    leaf_hash, root_hash = bytes(cursor.leaf_hash), bytes(cursor.root_hash)
+    return LogPosition(cursor.tree_size, cursor.checkpoint_size, leaf_hash, root_hash, cursor.epoch)
+
+
 def _reduced_batch_size(batch_size: int, attempts: int) -> int:
-    """Half as many after each failure: an item that a collector does not take then stands alone, and holds up no other
-    that comes before it.
-    """
+    """Halve the batch after each failure, so that a refused item is sent alone and holds up no item before it."""
     return max(1, batch_size >> min(attempts - 1, 16))
 
 
 def _acquire_lease(name: str, *, now: datetime) -> SinkCursor | None:
-    """Return the cursor, with the lease that is in the table; None when it is not due, or with another worker."""
+    """Return the cursor with its lease; None when it is not due, or another worker holds it."""
     _get_cursor(name, now=now)
     with transaction.atomic(durable=True):
-        due = SinkCursor.objects.all().due(now).filter(name=name)
-        if not due.update(lease_until=now + LEASE_DURATION, attempts=models.F("attempts") + 1):
+        due = SinkCursor.objects.filter(due_at__lte=now)
+        if not due.acquire_lease(name, now=now, lease=LEASE_DURATION, attempts=models.F("attempts") + 1):
             return None
         return SinkCursor.objects.get(name=name)
 
 
-def _record_delivery(
-    cursor: SinkCursor, batch: DeliveryBatch, result: SendResult, *, fault: str, now: datetime
-) -> bool:
-    """Commit what was delivered; False when the lease ran out and another worker has the cursor by now."""
-    place = asdict(batch.position) if batch.position else {}
-    changes: dict[str, Any] = {**place, "lease_until": None, "last_fault": fault}
-    taken = batch.items[: result.accepted]
-    for item in taken:
+def _record_delivery(cursor: SinkCursor, batch: ItemBatch, result: SendResult, *, fault: str, now: datetime) -> bool:
+    """Commit what was delivered; return False when the lease ran out and another worker has changed the cursor."""
+    position = asdict(batch.position) if batch.position else {}
+    changes: dict[str, Any] = {**position, "lease_until": None, "last_fault": fault}
+    delivered = batch.items[: result.accepted]
+    for item in delivered:
         changes |= _cursor_changes(item)
-    if taken:
+    if delivered:
         changes["delivered_at"] = now
     if fault:
-        fraction = int.from_bytes(randomness.token_bytes(4)) / 2**32
-        # The trail that is away says nothing of the sink, which is due as soon as the trail is back.
-        attempts = 1 if taken or fault == AuditUnavailable.code else cursor.attempts
-        slowly = result.needs_operator or fault in _STOPPING_FAULTS
+        # An unavailable audit database is no fault of the sink, which is due as soon as the database is back.
+        attempts = 1 if delivered or fault == AuditUnavailable.code else cursor.attempts
         wait = compute_backoff(
-            attempts=attempts, needs_operator=slowly, retry_after=result.retry_after, jitter_fraction=fraction
+            attempts=attempts,
+            needs_operator=result.needs_operator or fault in _STOPPING_FAULTS,
+            retry_after=result.retry_after,
+            jitter_fraction=int.from_bytes(randomness.token_bytes(4)) / 2**32,
         )
         changes |= {"due_at": now + wait, "attempts": attempts}
     else:
@@ -161,16 +163,16 @@ def _record_delivery(
     if not batch.items and not fault:
         changes["lagging"] = False
     with transaction.atomic(durable=True):
-        ours = SinkCursor.objects.filter(
+        leased = SinkCursor.objects.filter(
             name=cursor.name,
             lease_until=cursor.lease_until,
             attempts=cursor.attempts,
             tree_size=cursor.tree_size,
             checkpoint_size=cursor.checkpoint_size,
         )
-        if not ours.update(**changes):
+        if not leased.update(**changes):
             return False
-        _store_witnesses(taken)
+        _store_witnesses(delivered)
         if rule := _alert_rule(cursor, result, fault=fault):
             _enqueue_alert(rule, cursor, reason=fault, now=now)
     return True
@@ -183,8 +185,8 @@ def _cursor_changes(item: LogItem) -> dict[str, Any]:
 
 
 def _store_witnesses(delivered: Sequence[LogItem]) -> None:
-    """Remember the largest checkpoint that is outside now, of each log: the sealer signs nothing below it."""
-    # They come in the order of their sizes, so the last one of each origin stays.
+    """Store the largest delivered checkpoint of each log: the sealer signs nothing below it."""
+    # Items are in order of size, so the last checkpoint of each origin is the largest.
     largest = {item.origin: item for item in delivered if isinstance(item, SealedCheckpoint)}
     for checkpoint in largest.values():
         _, is_new = AuditWitness.objects.get_or_create(origin=checkpoint.origin, defaults={"note": checkpoint.note})
@@ -196,13 +198,13 @@ def _store_witnesses(delivered: Sequence[LogItem]) -> None:
 
 
 def _parse_note_size(note: str) -> int:
-    """Return the size in a note's second line, less than any when there is none."""
+    """Return the size in the second line of a note; -1 when there is none."""
     size = [*note.split("\n", 2), "", ""][1]
     return int(size) if size.isascii() and size.isdigit() else -1
 
 
 def _alert_rule(cursor: SinkCursor, result: SendResult, *, fault: str) -> str:
-    """Return the rule of the alert that this raises, or nothing: the same fault again is no news."""
+    """Return the rule of the alert to raise; empty when none is due: a repeated fault raises no second alert."""
     if not fault or cursor.last_fault == fault:
         return ""
     if fault in _STOPPING_FAULTS:

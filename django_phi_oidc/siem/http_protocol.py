@@ -1,4 +1,4 @@
-"""What is posted to a collector or a FHIR server, and what its answer means. No Django.
+"""Requests to a log collector or a FHIR server, and the meaning of their responses. No Django.
 
 Spec: NDJSON; FHIR R4 http.html#transaction (batch); IHE ITI-20, the RESTful option.
 """
@@ -17,33 +17,31 @@ from ..oidc.transport import TransportRequest, TransportResponse, parse_json_bod
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SendResult:
-    """What became of a batch."""
+    """The result of sending a batch."""
 
     accepted: int
-    """How many items, from the first on, are delivered."""
+    """How many items are delivered, counted from the first."""
     fault: str = ""
-    """A code; empty when all are."""
+    """A code; empty when all are delivered."""
     needs_operator: bool = False
-    """A person must mend something before another attempt makes sense."""
+    """An operator must fix something before another attempt can succeed."""
     retry_after: timedelta | None = None
-    """Retry-After."""
 
 
 def build_lines_request(
     items: Sequence[LogItem], *, url: str, log_format: LogFormat, headers: Mapping[str, str], hostname: str
 ) -> TransportRequest:
-    """Return the POST of items, a line each."""
+    """Return the POST of items, one per line."""
     body = "".join(f"{item_to_line(item, log_format, hostname=hostname)}\n" for item in items)
-    kind = "text/plain; charset=utf-8" if log_format == "cef" else "application/x-ndjson"
-    return TransportRequest(
-        method="POST", url=url, headers={**headers, "Content-Type": kind}, body=body.encode("utf-8")
-    )
+    content_type = "text/plain; charset=utf-8" if log_format == "cef" else "application/x-ndjson"
+    all_headers = {**headers, "Content-Type": content_type}
+    return TransportRequest(method="POST", url=url, headers=all_headers, body=body.encode("utf-8"))
 
 
 def build_bundle_request(
     items: Sequence[LogItem], *, url: str, headers: Mapping[str, str], hostname: str
 ) -> TransportRequest:
-    """Return the POST of items as a batch, whose entries a server takes or refuses one by one."""
+    """Return the POST of items as a batch, whose entries a server accepts or refuses one by one."""
     entries = [
         {
             **({"fullUrl": f"urn:uuid:{item.authenticated_event.event.id}"} if isinstance(item, SealedEvent) else {}),
@@ -53,21 +51,22 @@ def build_bundle_request(
         for item in items
     ]
     body = compact_json({"resourceType": "Bundle", "type": "batch", "entry": entries}).encode("utf-8")
-    given = {"Content-Type": "application/fhir+json", "Accept": "application/fhir+json", "Prefer": "return=minimal"}
-    return TransportRequest(method="POST", url=url, headers={**headers, **given}, body=body)
+    fhir_headers = {"Content-Type": "application/fhir+json", "Accept": "application/fhir+json"}
+    all_headers = {**headers, **fhir_headers, "Prefer": "return=minimal"}
+    return TransportRequest(method="POST", url=url, headers=all_headers, body=body)
 
 
 def process_lines_response(response: TransportResponse, *, count: int) -> SendResult:
-    """Return what the answer to count lines means: 2xx took all, anything else none."""
+    """Return the result for count lines: 2xx accepts all of them, any other status none."""
     if 200 <= response.status < 300:
         return SendResult(accepted=count)
     return _http_failure(response.status, retry_after=parse_retry_after(response))
 
 
 def process_bundle_response(response: TransportResponse, *, count: int) -> SendResult:
-    """Return what the answer to a batch of count entries means; never raises.
+    """Return the result for a batch of count entries; never raises.
 
-    The entries before the first that was not taken are delivered. What was taken behind it is sent again.
+    The entries before the first refused one are delivered. Accepted entries after it are sent again.
     """
     if not 200 <= response.status < 300:
         return _http_failure(response.status, retry_after=parse_retry_after(response))
@@ -79,24 +78,18 @@ def process_bundle_response(response: TransportResponse, *, count: int) -> SendR
         if status is None:
             return SendResult(accepted=accepted, fault="response_invalid")
         if not 200 <= status < 300:
-            refused = _http_failure(status, retry_after=None)
-            return SendResult(accepted=accepted, fault=refused.fault, needs_operator=refused.needs_operator)
+            return _http_failure(status, accepted=accepted)
     return SendResult(accepted=count)
 
 
-def _http_failure(status: int, *, retry_after: timedelta | None) -> SendResult:
-    """Nothing may be skipped, so what a collector refuses for good is offered again too, slowly."""
-    return SendResult(
-        accepted=0, fault=f"http_{status}", needs_operator=_is_permanent_failure(status), retry_after=retry_after
-    )
-
-
-def _is_permanent_failure(status: int) -> bool:
-    return 300 <= status < 500 and status not in (408, 429)
+def _http_failure(status: int, *, accepted: int = 0, retry_after: timedelta | None = None) -> SendResult:
+    """No item may be skipped, so items that a collector refuses permanently are sent again too, at long intervals."""
+    is_permanent = 300 <= status < 500 and status not in (408, 429)
+    return SendResult(accepted=accepted, fault=f"http_{status}", needs_operator=is_permanent, retry_after=retry_after)
 
 
 def _find_entry_status(entry: Any) -> int | None:
-    """Return the status of a batch's entry: it begins with three digits. None when it is none."""
+    """Return the status of a batch entry, a text that begins with three digits; None if it has none."""
     response = entry.get("response") if isinstance(entry, dict) else None
     text = response.get("status") if isinstance(response, dict) else None
     digits = text[:3] if isinstance(text, str) else ""

@@ -1,28 +1,20 @@
-"""How far each sink has come, and long work on the trail. Rows are worked on under a lease, never under a lock."""
+"""The delivery state of each sink. A worker holds a row by a lease, never by a lock."""
 
-from datetime import datetime
-from typing import ClassVar, Self
+from typing import ClassVar
 
 from django.db import models
-from django.db.models import Q
 from django.utils.translation import gettext_lazy as _
 
-
-class SinkCursorQuerySet(models.QuerySet["SinkCursor"]):
-    """Queries of cursors."""
-
-    def due(self, now: datetime) -> Self:
-        """Return those whose time has come and that no worker has at the moment."""
-        return self.filter(Q(lease_until=None) | Q(lease_until__lte=now), due_at__lte=now)
+from .._internal.lease import LeasedQuerySet
 
 
 class SinkCursor(models.Model):
     """What a sink has of the log: the leaves below tree_size, and the checkpoints up to checkpoint_size.
 
-    The leaf hash, root hash and epoch tell whether the log is still the one that was delivered.
+    The leaf hash, root hash and epoch show whether the log is still the one that was delivered.
     """
 
-    objects: ClassVar[models.Manager["SinkCursor"]] = SinkCursorQuerySet.as_manager()
+    objects: ClassVar[models.Manager["SinkCursor"]] = LeasedQuerySet.as_manager()
 
     name = models.CharField(primary_key=True, max_length=64)
     """As declared in SINKS."""
@@ -42,7 +34,7 @@ class SinkCursor(models.Model):
     """A code; empty after a success."""
     delivered_at = models.DateTimeField(null=True)
     lagging = models.BooleanField(default=False)
-    """An alert was raised, and it has not caught up since."""
+    """True from the alert until the sink has caught up."""
 
     class Meta:
         verbose_name, verbose_name_plural = _("sink cursor"), _("sink cursors")

@@ -1,6 +1,6 @@
-"""The ways out: syslog over TLS, HTTPS, a file. Each takes a batch within a deadline, and says what became of it.
+"""The sinks: syslog over TLS, HTTPS, a file. Each takes a batch within a time limit and returns a result.
 
-Every exchange has a connection of its own, verified certificates, and one limit to all of its time.
+Every exchange uses a new connection, verifies certificates, and has one time limit for all of its steps.
 """
 
 import http.client
@@ -30,6 +30,7 @@ from ..errors import (
 )
 from ..oidc.transport import TransportRequest, TransportResponse
 from ..provider.connection_pool import TimedConnectionPool, TimedExchange, TimedTLSConnectionPool, translate_error
+from ..provider.http_transport import create_ssl_context
 from .http_protocol import (
     SendResult,
     build_bundle_request,
@@ -39,23 +40,28 @@ from .http_protocol import (
 )
 
 MAX_RESPONSE_BYTES = 4 * 1024 * 1024
-"""A FHIR server may send the whole batch back."""
+"""A FHIR server may return the whole batch."""
 _CHUNK_BYTES = 64 * 1024
 _TCP_CLOSE = 7
 """TCP_CLOSE, the first byte of Linux's struct tcp_info."""
 _POLL_SECONDS = 0.005
 
 
-class FileSink:
-    """A file that lines are appended to, and that is on disk when they are accepted."""
-
+class _DeclaredSink:
     def __init__(self, declaration: SinkDeclaration, *, hostname: str) -> None:
         self._declaration = declaration
         self._hostname = hostname
 
+    def _format_line(self, item: LogItem) -> str:
+        return item_to_line(item, self._declaration.format, hostname=self._hostname)
+
+
+class FileSink(_DeclaredSink):
+    """A file that lines are appended to; accepted lines are on disk."""
+
     def send(self, items: Sequence[LogItem], *, timeout_seconds: float) -> SendResult:
-        """Append items. A line that a crash cut off is ended first, so that each of ours stands alone."""
-        text = "".join(f"{item_to_line(item, self._declaration.format, hostname=self._hostname)}\n" for item in items)
+        """Append items. An incomplete last line, left by a crash, is ended first."""
+        text = "".join(f"{self._format_line(item)}\n" for item in items)
         try:
             _append_to_file(Path(self._declaration.path), text.encode("utf-8"))
         except OSError:
@@ -63,25 +69,16 @@ class FileSink:
         return SendResult(accepted=len(items))
 
 
-class SyslogSink:
+class SyslogSink(_DeclaredSink):
     """A collector of syslog messages over TLS or, on loopback, plain TCP. Spec: RFC 5424, RFC 5425, RFC 6587 3.4.1.
 
-    Syslog has no acknowledgement. A batch counts as delivered when the collector ended the stream in order after we
-    did, its machine having taken every byte. That it kept them, this does not tell.
+    Syslog has no acknowledgement. A batch counts as delivered when the collector ended the stream in order after the
+    portal did, and its host acknowledged every byte. This does not prove that the collector stored them.
     """
 
-    def __init__(self, declaration: SinkDeclaration, *, hostname: str) -> None:
-        self._declaration = declaration
-        self._hostname = hostname
-
     def send(self, items: Sequence[LogItem], *, timeout_seconds: float) -> SendResult:
-        """Send items over one connection and wait until the collector has read to its end."""
-        frames = b"".join(
-            build_frame(
-                item, item_to_line(item, self._declaration.format, hostname=self._hostname), hostname=self._hostname
-            )
-            for item in items
-        )
+        """Send items over one connection and wait until the collector has read all of it."""
+        frames = b"".join(build_frame(item, self._format_line(item), hostname=self._hostname) for item in items)
         try:
             self._exchange(frames, timeout_seconds=timeout_seconds)
         except TransportError as error:
@@ -99,25 +96,21 @@ class SyslogSink:
                         connection.sendall(frames)
                         end_stream(connection, monotonic_deadline=ends_at)
                     else:
-                        with context.wrap_socket(connection, server_hostname=declaration.host) as secured:
-                            secured.sendall(frames)
-                            _end_tls_stream(secured, monotonic_deadline=ends_at)
+                        with context.wrap_socket(connection, server_hostname=declaration.host) as tls_connection:
+                            tls_connection.sendall(frames)
+                            _end_tls_stream(tls_connection, monotonic_deadline=ends_at)
             except (OSError, ValueError) as error:
                 if isinstance(error, ssl.SSLError) and error.errno == ssl.SSL_ERROR_SYSCALL and not exchange.is_expired:
-                    # A reset while writing, which ssl tells without a reason.
+                    # A reset while writing, which ssl reports without a reason.
                     raise TransportUnreachable("The collector reset the connection.") from None
                 raise translate_error(error, is_expired=exchange.is_expired) from None
             if exchange.is_expired:
-                # Our own cut looks like the end of the collector's stream.
+                # The timeout closes the connection, which looks like the end of the collector's stream.
                 raise TransportTimeout
 
 
-class HTTPSSink:
-    """A collector of lines, or a FHIR server, over HTTPS. 2xx is an acknowledgement."""
-
-    def __init__(self, declaration: SinkDeclaration, *, hostname: str) -> None:
-        self._declaration = declaration
-        self._hostname = hostname
+class HTTPSSink(_DeclaredSink):
+    """A line collector or a FHIR server over HTTPS. A 2xx status is an acknowledgement."""
 
     def send(self, items: Sequence[LogItem], *, timeout_seconds: float) -> SendResult:
         """Post items in one request."""
@@ -137,37 +130,26 @@ class HTTPSSink:
             response = _post(request, declaration, timeout_seconds=timeout_seconds)
         except TransportError as error:
             return SendResult(accepted=0, fault=error.code, needs_operator=isinstance(error, TransportRedirect))
-        judge = process_bundle_response if is_fhir else process_lines_response
-        return judge(response, count=len(items))
+        process_response = process_bundle_response if is_fhir else process_lines_response
+        return process_response(response, count=len(items))
 
 
 def create_sink(declaration: SinkDeclaration, *, hostname: str) -> FileSink | SyslogSink | HTTPSSink:
-    """Return the way to that sink. hostname: the name of this machine."""
-    kinds: dict[str, type[FileSink | SyslogSink | HTTPSSink]] = {
-        "file": FileSink,
-        "syslog": SyslogSink,
-        "https": HTTPSSink,
-    }
-    return kinds[declaration.type](declaration, hostname=hostname)
+    """Return the sink of that declaration. hostname: of this machine."""
+    sinks: dict[str, type[FileSink | SyslogSink | HTTPSSink]]
+    sinks = {"file": FileSink, "syslog": SyslogSink, "https": HTTPSSink}
+    return sinks[declaration.type](declaration, hostname=hostname)
 
 
 def build_ssl_context(declaration: SinkDeclaration) -> ssl.SSLContext:
-    """Return a context that verifies certificate and name. Raises: TransportTLS when a file can't be used.
-
-    Not ssl.create_default_context: that one writes session keys to where SSLKEYLOGFILE says.
-    """
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    try:
-        if declaration.ca_bundle:
-            context.load_verify_locations(cafile=declaration.ca_bundle)
-        else:
-            context.load_default_certs()
-        if declaration.client_certificate:
-            # With a password, even an empty one, OpenSSL never asks for it at a terminal.
+    """Return a context that verifies certificate and name. Raises: TransportTLS when a file cannot be loaded."""
+    context = create_ssl_context(declaration.ca_bundle)
+    if declaration.client_certificate:
+        try:
+            # With a password, even an empty one, OpenSSL never prompts for it on a terminal.
             context.load_cert_chain(declaration.client_certificate, password="")
-    except OSError as error:
-        raise TransportTLS("ca_bundle or client_certificate can't be used.") from error
+        except OSError as error:
+            raise TransportTLS("client_certificate cannot be loaded.") from error
     return context
 
 
@@ -179,16 +161,16 @@ def _append_to_file(path: Path, data: bytes) -> None:
             file.seek(-1, os.SEEK_END)
             if file.read(1) != b"\n":
                 data = b"\n" + data
-        left = memoryview(data)
-        while left:
-            left = left[file.write(left) :]
+        unwritten = memoryview(data)
+        while unwritten:
+            unwritten = unwritten[file.write(unwritten) :]
         os.fsync(file.fileno())
     if is_new:
         _sync_directory(path.parent)
 
 
 def _sync_directory(path: Path) -> None:
-    """A new file's name is on disk only then."""
+    """Write the directory entry of a new file to disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -197,7 +179,9 @@ def _sync_directory(path: Path) -> None:
 
 
 def end_stream(connection: socket.socket, *, monotonic_deadline: float) -> None:
-    """End our stream, and return once the collector has read it all and ended its own. ends_at: time.monotonic().
+    """End the stream, and return when the collector has read all of it and ended its own.
+
+    monotonic_deadline: as of time.monotonic().
 
     Raises: OSError, TransportUnreachable, TransportTimeout.
     """
@@ -208,27 +192,27 @@ def end_stream(connection: socket.socket, *, monotonic_deadline: float) -> None:
 
 
 def _end_tls_stream(tls_socket: ssl.SSLSocket, *, monotonic_deadline: float) -> None:
-    """Send close_notify, and wait for the collector's, or for the end of its stream.
+    """Send close_notify, and wait for the one of the collector or for the end of its stream.
 
-    RFC 5425 4.4 demands its close_notify, but rsyslog with GnuTLS answers ours by an end of TCP alone.
+    RFC 5425 4.4 requires both, but rsyslog with GnuTLS answers with the end of the TCP stream only.
     """
     try:
         tls_socket.unwrap()
     except ssl.SSLEOFError:
         pass
     except OSError as error:
-        # How older releases of OpenSSL tell of the same.
+        # Older releases of OpenSSL report the same end as errno 0.
         if isinstance(error, ssl.SSLError) or error.errno != 0:
             raise
     end_stream(tls_socket, monotonic_deadline=monotonic_deadline)
 
 
 def _wait_until_acknowledged(connection: socket.socket, *, monotonic_deadline: float) -> None:
-    """Return once the peer's machine has acknowledged our end of stream, and all before it.
+    """Return when the peer's host has acknowledged the end of the stream, and all bytes before it.
 
-    One that stopped reading halfway ends its stream too, in order, when it has read what had come by then: what comes
-    after that is answered by a reset, which arrives behind the end of the stream. Other systems than Linux don't show
-    the state, so there only a reset that has come is seen.
+    A peer that stops reading halfway ends its stream in order too. Bytes that arrive later are answered by a reset,
+    which comes after the end of the stream. Only Linux reports the state of the connection, so other systems see only
+    a reset that has already arrived.
     Raises: TransportUnreachable, TransportTimeout.
     """
     while sys.platform == "linux" and connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] != _TCP_CLOSE:
@@ -245,38 +229,40 @@ def _read_header_value(value: str | Path) -> str:
         return value
     text = value.read_text(encoding="ascii").strip()
     if not is_valid_header_value(text):
-        raise ValueError("No header's value.")
+        raise ValueError("Not a header value.")
     return text
 
 
 def _post(request: TransportRequest, declaration: SinkDeclaration, *, timeout_seconds: float) -> TransportResponse:
-    """Return the answer, whatever its status but 3xx, within deadline seconds. The request is sent once.
+    """Return the response of any status but 3xx within timeout_seconds. The request is sent once.
+
+    Not HTTPTransport: that one refuses encoded bodies and more than 1 MiB, and reports its metrics by provider.
 
     Raises: TransportError.
     """
-    limits: dict[str, Any] = {"maxsize": 1}
+    options: dict[str, Any] = {"maxsize": 1}
     if request.url.startswith("https:"):
-        limits |= {"ssl_context": build_ssl_context(declaration), "cert_reqs": ssl.CERT_REQUIRED}
-    with urllib3.PoolManager(**limits) as manager, TimedExchange(timeout_seconds) as exchange:
+        options |= {"ssl_context": build_ssl_context(declaration), "cert_reqs": ssl.CERT_REQUIRED}
+    with urllib3.PoolManager(**options) as manager, TimedExchange(timeout_seconds) as exchange:
         manager.pool_classes_by_scheme = {"http": TimedConnectionPool, "https": TimedTLSConnectionPool}
-        left = exchange.get_remaining_seconds()
+        seconds = exchange.get_remaining_seconds()
         try:
-            answer = manager.urlopen(
+            raw_response = manager.urlopen(
                 request.method,
                 request.url,
                 body=request.body,
                 headers={"User-Agent": "django-phi-oidc", **request.headers, "Accept-Encoding": "identity"},
-                timeout=urllib3.Timeout(connect=left, read=left),
+                timeout=urllib3.Timeout(connect=seconds, read=seconds),
                 redirect=False,
                 retries=False,
                 preload_content=False,
                 decode_content=False,
             )
             try:
-                response = _read_response(answer)
+                response = _read_response(raw_response)
             finally:
-                answer.close()
-        # ValueError: what http.client has for a header with a line break, quoting it.
+                raw_response.close()
+        # ValueError: http.client raises it for a header with a line break, and quotes the header.
         except (HTTPError, http.client.HTTPException, OSError, ValueError) as error:
             raise translate_error(error, is_expired=exchange.is_expired) from None
         if exchange.is_expired:
@@ -284,13 +270,13 @@ def _post(request: TransportRequest, declaration: SinkDeclaration, *, timeout_se
         return response
 
 
-def _read_response(response: urllib3.BaseHTTPResponse) -> TransportResponse:
-    if 300 <= response.status < 400:
+def _read_response(raw_response: urllib3.BaseHTTPResponse) -> TransportResponse:
+    if 300 <= raw_response.status < 400:
         raise TransportRedirect
     body = bytearray()
-    while chunk := response.read(_CHUNK_BYTES):
+    while chunk := raw_response.read(_CHUNK_BYTES):
         body += chunk
         if len(body) > MAX_RESPONSE_BYTES:
             raise TransportTooLarge
-    headers = {name.lower(): value for name, value in response.headers.itermerged()}
-    return TransportResponse(status=response.status, headers=headers, body=bytes(body))
+    headers = {name.lower(): value for name, value in raw_response.headers.itermerged()}
+    return TransportResponse(status=raw_response.status, headers=headers, body=bytes(body))

@@ -1,4 +1,4 @@
-"""The log goes out: every few seconds, to every sink that is due."""
+"""The periodic task that delivers the audit log to the sinks that are due."""
 
 import logging
 from collections.abc import Mapping
@@ -18,12 +18,12 @@ from .sinks import create_sink
 logger = logging.getLogger(__name__)
 
 RUN_SECONDS = 50.0
-"""For all sinks together."""
+"""For all sinks of a run together."""
 
 
 @shared_task(name="phi_oidc.deliver", ignore_result=True, acks_late=True)
 def deliver() -> None:
-    """Deliver to all sinks that are due, and tell of those that lag."""
+    """Deliver to all sinks that are due, and raise an alert for each that lags."""
     deliver_to_due_sinks(seconds=RUN_SECONDS)
 
 
@@ -39,9 +39,9 @@ def get_declared_sinks() -> Mapping[str, SinkDeclaration]:
 
 
 def deliver_to_due_sinks(*, seconds: float) -> dict[str, DeliveryResult]:
-    """Deliver to each sink that is due, the healthy ones first, each for its part of seconds; then look for lags.
+    """Deliver to each sink that is due, healthy ones first, each for its share of seconds; then check its lag.
 
-    One that is away or hangs holds up the others of this run for the deadline of one exchange at most.
+    A sink that is down or hangs delays the others of this run by the timeout of one exchange at most.
     """
     sinks = get_declared_sinks()
     results: dict[str, DeliveryResult] = {}
@@ -51,5 +51,5 @@ def deliver_to_due_sinks(*, seconds: float) -> dict[str, DeliveryResult]:
         try:
             delivery.check_lag(name, lag_alert=sinks[name].lag_alert, now=clock.now())
         except AuditUnavailable:
-            logger.warning("The audit trail can't be read; how far sink %s is behind is not known.", name)
+            logger.warning("Cannot read the audit log, so the lag of sink %s is unknown.", name)
     return results

@@ -4,6 +4,7 @@ No digest and no `sub` is shown. An activation code is shown once, in the respon
 """
 
 from contextlib import suppress
+from datetime import datetime
 from typing import Any
 from urllib.parse import urlencode
 from uuid import UUID
@@ -21,13 +22,15 @@ from django.views.decorators.debug import sensitive_post_parameters, sensitive_v
 
 from .. import conf
 from .._internal import clock
+from .._internal.admin_filters import create_state_filter
 from ..audit.admin_base import CascadeOnlyAdmin, ErrorMessageAdmin, ResourcePermissionDenied, get_error_message
+from ..audit.events import Origin
 from ..audit.request_context import Actor
 from ..crypto import keyring
 from ..errors import HeldForLegalReasons, InvitationRefused, PhiOidcError
 from .invitations import Invitation, create_invitations, has_more_privileges, revoke_activation_codes
 from .linking import link_existing_user
-from .models import ActivationCode, PairwiseSubject
+from .models import ActivationCode, ActivationCodeQuerySet, PairwiseSubject
 
 MAX_CODES_REVOKED_AT_ONCE = 1_000
 
@@ -142,23 +145,22 @@ class InvitationForm(forms.ModelForm):  # type: ignore[type-arg]  # as above
         fields = ("user",)
 
 
-class ActivationCodeStateFilter(admin.SimpleListFilter):
-    title = gettext_lazy("state")
-    parameter_name = "state"
+def _redeemable_codes() -> QuerySet[Any]:
+    return ActivationCode.objects.redeemable(now=clock.now()).order_by().values("pk")
 
-    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        return [("waiting", _("waiting")), ("redeemed", _("redeemed")), ("over", _("revoked or expired"))]
 
-    def queryset(self, request: HttpRequest, queryset: QuerySet[ActivationCode]) -> QuerySet[ActivationCode]:
-        waiting = ActivationCode.objects.redeemable(now=clock.now()).order_by().values("pk")
-        match self.value():
-            case "waiting":
-                return queryset.filter(pk__in=waiting)
-            case "redeemed":
-                return queryset.exclude(redeemed_at=None)
-            case "over":
-                return queryset.filter(redeemed_at=None).exclude(pk__in=waiting)
-        return queryset
+ActivationCodeStateFilter = create_state_filter(
+    gettext_lazy("state"),
+    "state",
+    {
+        "waiting": (gettext_lazy("waiting"), lambda rows: rows.filter(pk__in=_redeemable_codes())),
+        "redeemed": (gettext_lazy("redeemed"), lambda rows: rows.exclude(redeemed_at=None)),
+        "over": (
+            gettext_lazy("revoked or expired"),
+            lambda rows: rows.filter(redeemed_at=None).exclude(pk__in=_redeemable_codes()),
+        ),
+    },
+)
 
 
 @admin.register(ActivationCode)
@@ -214,9 +216,7 @@ class ActivationCodeAdmin(ErrorMessageAdmin, CascadeOnlyAdmin):
             self.message_user(request, message % {"most": MAX_CODES_REVOKED_AT_ONCE}, messages.ERROR)
             return
         codes, origin = ActivationCode.objects.filter(pk__in=pks), Actor.from_request(request).origin
-        revoked = revoke_activation_codes(codes, reason="withdrawn", origin=origin, now=clock.now())
-        message = ngettext("%(count)d code was revoked.", "%(count)d codes were revoked.", revoked)
-        self.message_user(request, message % {"count": revoked}, messages.SUCCESS)
+        self.message_user(request, revoke_selected_codes(codes, origin=origin, now=clock.now()), messages.SUCCESS)
 
     @admin.action(description=gettext_lazy("Replace by a new code"), permissions=["issue"])
     @method_decorator(sensitive_variables())
@@ -236,18 +236,7 @@ class ActivationCodeAdmin(ErrorMessageAdmin, CascadeOnlyAdmin):
     def _create_invitation(self, request: HttpRequest, user: Any, provider: str) -> Invitation:
         """Raises: PhiOidcError; ResourcePermissionDenied."""
         _validate_not_more_privileged(request, user)
-        declaration = conf.providers().get(provider)
-        if declaration is None:
-            raise InvitationRefused(gettext_noop("There is no provider %(provider)s."), provider=provider)
-        (invitation,) = create_invitations(
-            [user.pk],
-            provider=declaration,
-            key=keyring.get_keys("SUBJECT_KEYS")[0],
-            lifetime=conf.activation_lifetime(),
-            origin=Actor.from_request(request).origin,
-            now=clock.now(),
-        )
-        return invitation
+        return invite_user(user, provider, origin=Actor.from_request(request).origin, now=clock.now())
 
     @sensitive_variables()
     def _render_code_page(self, request: HttpRequest, invitation: Invitation, code: ActivationCode) -> HttpResponse:
@@ -262,3 +251,19 @@ class ActivationCodeAdmin(ErrorMessageAdmin, CascadeOnlyAdmin):
         response = TemplateResponse(request, "admin/django_phi_oidc/activationcode/code.html", context)
         response["Cache-Control"] = "no-store"
         return response
+
+
+def invite_user(user: Any, provider_name: str, *, origin: Origin, now: datetime) -> Invitation:
+    """Create an activation code for user. Raises: PhiOidcError. NOT checked: the privileges of user."""
+    provider = conf.providers().get(provider_name)
+    if provider is None:
+        raise InvitationRefused(gettext_noop("There is no provider %(provider)s."), provider=provider_name)
+    key, lifetime = keyring.get_keys("SUBJECT_KEYS")[0], conf.activation_lifetime()
+    (invitation,) = create_invitations([user.pk], provider=provider, key=key, lifetime=lifetime, origin=origin, now=now)
+    return invitation
+
+
+def revoke_selected_codes(codes: ActivationCodeQuerySet, *, origin: Origin, now: datetime) -> str:
+    """Revoke those of these codes that were not redeemed, and return a message."""
+    count = revoke_activation_codes(codes, reason="withdrawn", origin=origin, now=now)
+    return ngettext("%(count)d code was revoked.", "%(count)d codes were revoked.", count) % {"count": count}

@@ -63,7 +63,7 @@ def test_officer_takes_what_they_have_found_away(officer: Any, folder: Path, tmp
     many = take(officer, "input[value=Download]", tmp_path / "many")
     assert len(many) >= 37
     officer.click("input[value=Download]")
-    assert "There is no file to take" in officer.inner_text(".messagelist")
+    assert "There is no file: it was" in officer.inner_text(".messagelist")
 
     officer.goto("/admin/django_phi_oidc/auditevent/")
     officer.click("input[value='Verify now']")

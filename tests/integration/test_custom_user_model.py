@@ -1,4 +1,4 @@
-"""A host project's own user model, its admin and its template: a process of its own, for a model can't be changed."""
+"""A custom user model with its admin and template, in a separate process, because AUTH_USER_MODEL is fixed."""
 
 import json
 import subprocess
@@ -10,7 +10,7 @@ from tests.support.temporary_databases import scratch_databases
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def test_person_is_found_from_the_page_of_a_host_projects_own_user_model(tmp_path: Path) -> None:
+def test_person_page_is_linked_from_a_custom_user_model(tmp_path: Path) -> None:
     with scratch_databases(tmp_path) as environment:
         done = subprocess.run(
             [sys.executable, "-m", "tests.integration.hospital_staff.page_process"],
@@ -27,8 +27,8 @@ def test_person_is_found_from_the_page_of_a_host_projects_own_user_model(tmp_pat
         )
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == {
-        "": {"links": 0, "keeps the host's": False, "page": 403},
-        "Privacy officer": {"links": 1, "keeps the host's": True, "page": 200},
+        "": {"links": 0, "keeps the host template": False, "page": 403},
+        "Privacy officer": {"links": 1, "keeps the host template": True, "page": 200},
         "denied": True,
     }
     assert "hospital_staff.view_member" in (tmp_path / "groups.txt").read_text()

@@ -1,4 +1,4 @@
-"""Collectors on real sockets go down and come back: each event once or more, in order, none missing."""
+"""Outages of collectors on real sockets: each event arrives at least once, in order, none missing."""
 
 import json
 import re
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "phi_
 
 @dataclass
 class Outside:
-    """A collector, the sink that leads to it, and what it has received, by `sealed_order`'s names."""
+    """A collector, its sink, and what it has received, named as in `sealed_order`."""
 
     server: SyslogServer | Collector
     sink: LogSink
@@ -81,7 +81,7 @@ def fhir(authority: CertificateAuthority, **options: Any) -> Iterator[Outside]:
         yield outside
 
 
-WAYS = {"syslog": syslog, "https": https, "fhir": fhir}
+TRANSPORTS = {"syslog": syslog, "https": https, "fhir": fhir}
 FAULTS: dict[str, list[Any]] = {
     "syslog": ["down", "cut", "reset", "hang", "silent"],
     "https": ["down", 500, 503, 429, "cut", "lost", "hang", 400],
@@ -90,19 +90,19 @@ FAULTS: dict[str, list[Any]] = {
 
 
 def run(outside: Outside, clock: Clock) -> DeliveryResult:
-    """Deliver; a collector that is to be waited for in vain is not waited for long."""
-    deadline = 0.3 if outside.server.fault in ("hang", "silent") else 10
-    return deliver("siem", outside.sink, clock=clock, seconds=20, batch_size=20, send_timeout_seconds=deadline)
+    """Deliver with a short timeout for a collector that hangs."""
+    timeout = 0.3 if outside.server.fault in ("hang", "silent") else 10
+    return deliver("siem", outside.sink, clock=clock, seconds=20, batch_size=20, send_timeout_seconds=timeout)
 
 
-@pytest.mark.parametrize("way", WAYS)
-def test_collector_that_goes_down_and_comes_back_gets_everything_in_order(
-    authority: CertificateAuthority, clock: Clock, way: str
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_collector_gets_everything_in_order_after_each_outage(
+    authority: CertificateAuthority, clock: Clock, transport: str
 ) -> None:
-    with WAYS[way](authority) as outside:
+    with TRANSPORTS[transport](authority) as outside:
         seal(7)
         assert run(outside, clock).is_caught_up
-        for fault in FAULTS[way]:
+        for fault in FAULTS[transport]:
             seal(9)
             seal(1)
             if fault == "down":
@@ -110,7 +110,7 @@ def test_collector_that_goes_down_and_comes_back_gets_everything_in_order(
             else:
                 outside.server.fault = fault
             assert run(outside, clock).fault, fault
-            assert not run(outside, clock).is_caught_up  # its back-off
+            assert not run(outside, clock).is_caught_up  # in its back-off
             if fault == "down":
                 outside.server.come_back()
             outside.server.fault = ""
@@ -118,16 +118,16 @@ def test_collector_that_goes_down_and_comes_back_gets_everything_in_order(
             assert run(outside, clock).is_caught_up, fault
             assert first_receipts(outside.received()) == sealed_order()
     cursor = SinkCursor.objects.get()
-    assert (cursor.tree_size, cursor.checkpoint_size) == (7 + 10 * len(FAULTS[way]),) * 2
+    assert (cursor.tree_size, cursor.checkpoint_size) == (7 + 10 * len(FAULTS[transport]),) * 2
     assert (cursor.attempts, cursor.last_fault, cursor.lease_until) == (0, "", None)
     assert AuditWitness.objects.get().note.split("\n")[1] == str(cursor.checkpoint_size)
 
 
-@pytest.mark.parametrize("way", WAYS)
-def test_collector_that_never_fails_gets_everything_once(
-    authority: CertificateAuthority, clock: Clock, way: str
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_collector_without_failures_gets_everything_once(
+    authority: CertificateAuthority, clock: Clock, transport: str
 ) -> None:
-    with WAYS[way](authority) as outside:
+    with TRANSPORTS[transport](authority) as outside:
         seal(50)
         seal(3)
         assert run(outside, clock) == DeliveryResult(accepted=55, is_caught_up=True)
@@ -135,7 +135,7 @@ def test_collector_that_never_fails_gets_everything_once(
         assert run(outside, clock) == DeliveryResult(is_caught_up=True)
 
 
-def test_syslog_collector_that_ends_without_close_notify_has_taken_it(
+def test_syslog_collector_without_close_notify_has_accepted_the_batch(
     authority: CertificateAuthority, clock: Clock
 ) -> None:
     with syslog(authority) as outside:
@@ -145,10 +145,8 @@ def test_syslog_collector_that_ends_without_close_notify_has_taken_it(
         assert outside.received() == sealed_order()
 
 
-def test_fhir_server_that_refuses_one_entry_is_offered_all_from_that_one_on_again(
-    authority: CertificateAuthority, clock: Clock
-) -> None:
-    """A batch's entries are independent: those behind the refused one are taken before it, and then again."""
+def test_fhir_server_gets_all_entries_from_a_refused_one_again(authority: CertificateAuthority, clock: Clock) -> None:
+    """Entries of a batch are independent: those after the refused one are accepted first, and then again."""
     with fhir(authority) as outside:
         outside.server.fault = "half"
         seal(9)

@@ -1,4 +1,4 @@
-"""A house in which something happened: rows on each page of ours in the admin, and every page by its name."""
+"""Rows for each admin page of the app, and all admin pages by name."""
 
 import uuid
 from dataclasses import dataclass
@@ -30,74 +30,80 @@ from tests.support.person_page_fixtures import NOW, held, in_an_emergency
 APP = "django_phi_oidc"
 HOUR = timedelta(hours=1)
 PERSON = {"phi_oidc_person", "phi_oidc_person_act"}
-"""Pages that belong to no model: the tests of the person's page go through them."""
+"""Pages without a model; they are tested with the person page."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Page:
-    """A page of ours in the admin."""
+    """An admin page of the app."""
 
     model_admin: Any
     name: str
-    """changelist, change, add, delete, history, or what the model has beside them."""
+    """changelist, change, add, delete, history, or an additional page of the model."""
     key: str
-    """By which argument the URL names the row; empty where it names none."""
+    """The URL argument with the key of the row; empty if there is none."""
 
     @property
     def is_posted(self) -> bool:
-        """Whether it is asked for by POST alone."""
+        """Whether it accepts only POST."""
         return self.model_admin.opts.model_name == "trailjob" and self.name in {"export", "verify", "download"}
 
     def url(self, rows: dict[str, Any]) -> str:
-        """Return the address, of that row of the model where it is about one."""
+        """Return the URL, with the row of the model if it needs one."""
         opts = self.model_admin.opts
-        asked = {self.key: rows[opts.model_name]} if self.key else {}
-        return reverse(f"admin:{APP}_{opts.model_name}_{self.name}", kwargs=asked)
+        kwargs = {self.key: rows[opts.model_name]} if self.key else {}
+        return reverse(f"admin:{APP}_{opts.model_name}_{self.name}", kwargs=kwargs)
 
 
 def admins() -> list[Any]:
-    """Return what shows our models."""
-    return [each for each in admin.site._registry.values() if type(each).__module__.startswith(f"{APP}.")]
+    """Return the model admins of the app."""
+    return [
+        model_admin
+        for model_admin in admin.site._registry.values()
+        if type(model_admin).__module__.startswith(f"{APP}.")
+    ]
 
 
 def pages() -> dict[str, Page]:
     """Return every page, by `model_name`."""
-    found = {}
+    pages_by_name = {}
     for model_admin in admins():
         for pattern in model_admin.urls:
             if pattern.name:
                 name = pattern.name.rpartition("_")[2]
                 key = next(iter(pattern.pattern.converters), "")
-                found[f"{model_admin.opts.model_name}_{name}"] = Page(model_admin=model_admin, name=name, key=key)
-    return found
+                pages_by_name[f"{model_admin.opts.model_name}_{name}"] = Page(
+                    model_admin=model_admin, name=name, key=key
+                )
+    return pages_by_name
 
 
 def acts() -> set[str]:
-    """Return what is done to rows that are chosen in a list, by `model:act`."""
+    """Return the list actions, as `model:action`."""
     return {
-        f"{each.opts.model_name}:{name}"
-        for each in admins()
-        for name in (*(each.actions or ()), *(name for name, _ in admin.site.actions))
-        if isinstance(each, AuditedAdmin)
+        f"{model_admin.opts.model_name}:{name}"
+        for model_admin in admins()
+        for name in (*(model_admin.actions or ()), *(name for name, _ in admin.site.actions))
+        if isinstance(model_admin, AuditedAdmin)
     }
 
 
 def of_the_site() -> set[str]:
-    """Return the names of our pages that belong to no model."""
-    found = {each.name for each in admin.site.get_urls() if isinstance(each, URLPattern) and each.name}
-    return {name for name in found if "phi_oidc" in name}
+    """Return the names of the app's pages without a model."""
+    names = {pattern.name for pattern in admin.site.get_urls() if isinstance(pattern, URLPattern) and pattern.name}
+    return {name for name in names if "phi_oidc" in name}
 
 
 def furnish(patient: Any, asked_by: Any) -> dict[str, Any]:
-    """Make rows on every page, and return the key of one of each model: one that something can be done to.
+    """Create rows for every page, and return the key of one row per model that actions apply to.
 
-    asked_by: whose exports they are.
+    asked_by: the owner of the exports.
     """
     user, subject = patient.user, patient.subject
     release_hold(_hold_of_old(subject).pk, origin=Origin(), now=NOW - HOUR)
     invited = get_user_model()._default_manager.create_user(username=f"newcomer-{uuid.uuid4().hex[:8]}")
-    given: dict[str, Any] = {"provider": providers()["default"], "key": get_keys("SUBJECT_KEYS")[0], "lifetime": DAY}
-    create_invitations([invited.pk], **given, origin=Origin(actor="1"), now=NOW)
+    fields: dict[str, Any] = {"provider": providers()["default"], "key": get_keys("SUBJECT_KEYS")[0], "lifetime": DAY}
+    create_invitations([invited.pk], **fields, origin=Origin(actor="1"), now=NOW)
     other = PairwiseSubject.objects.create(
         uuid=uuid.uuid4(), user=invited, issuer="https://op", first_seen_at=NOW, last_seen_at=NOW
     )
@@ -122,12 +128,12 @@ def furnish(patient: Any, asked_by: Any) -> dict[str, Any]:
         for status, attempts, fault in tries
     ]
     over = {"opened_at": NOW - 3 * HOUR, "expires_at": NOW - 2 * HOUR, "purpose": "ETREAT"}
-    asked = {"user": user, "actor": str(user.pk), "resource": "Patient/7", "reason": "Nobody knows.", **over}
-    waiting = EmergencyAccess.objects.create(id=uuid7(NOW), permissions=["portal.view_chart"], **asked)
+    fields = {"user": user, "actor": str(user.pk), "resource": "Patient/7", "reason": "Nobody knows.", **over}
+    waiting = EmergencyAccess.objects.create(id=uuid7(NOW), permissions=["portal.view_chart"], **fields)
     EmergencyAccess.objects.create(
         id=uuid7(NOW),
         permissions=[],
-        **asked,
+        **fields,
         reviewed_at=NOW,
         reviewed_by="an officer",
         verdict="justified",
@@ -178,28 +184,28 @@ def _hold_of_old(subject: Any) -> Any:
 
 def _trail(subject: Any, user: Any) -> list[uuid.UUID]:
     about = {"subject": str(subject.uuid), "at": NOW - HOUR}
-    found = events(3, **about)
+    ids = events(3, **about)
     origin = Origin(actor=str(user.pk), session=str(uuid.uuid4()), client_ip="2001:db8::1", request_id="a-request")
     events(3, action=Action.LOGIN_SUCCEEDED, origin=origin, detail={}, **about)
     refused = {"action": Action.LOGIN_REFUSED, "outcome": "failure", "reason": "state_unknown", "detail": {}}
     sealed(2, **refused, at=NOW - HOUR / 2, subject="")
     events(1, action=Action.AUDIT_VERIFIED, detail={"tree_size": 8, "findings": 0}, at=NOW)
-    return found
+    return ids
 
 
 def _jobs(asked_by: Any) -> uuid.UUID:
-    """Return the key of the one export."""
-    given = {"asked_by": str(asked_by.pk), "asked_at": NOW - HOUR / 4}
+    """Return the key of the export."""
+    fields = {"asked_by": str(asked_by.pk), "asked_at": NOW - HOUR / 4}
     TrailJob.objects.create(
         id=uuid7(NOW),
         kind="verification",
         state="done",
-        **given,
+        **fields,
         done=8,
         total=8,
         result={"tree_size": 8, "waiting": 1, "findings": 0},
     )
     made = TrailJob.objects.create(
-        id=uuid7(NOW), kind="export", state="running", format="jsonl", **given, done=3000, total=12000
+        id=uuid7(NOW), kind="export", state="running", format="jsonl", **fields, done=3000, total=12000
     )
     return made.pk

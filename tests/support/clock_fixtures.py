@@ -1,4 +1,4 @@
-"""A person who is signed in, and a clock that stands still."""
+"""A signed-in user, and a fixed clock."""
 
 from collections.abc import Iterator
 

@@ -1,4 +1,4 @@
-"""How things may stand: rows of each kind that the desk counts, and others beside them that it must not."""
+"""Rows of each kind that the dashboard counts, and similar rows that it must not count."""
 
 import uuid
 from collections.abc import Iterator
@@ -30,11 +30,11 @@ STANDS = {
     "Emergencies open": 1,
     "Emergencies to review": 2,
 }
-"""What `fill` makes."""
+"""The counts after `fill`."""
 
 
 def fill(now: datetime = NOW) -> None:
-    """Make rows of which the desk counts those of STANDS, and a sealed trail."""
+    """Create rows with the counts of STANDS, and a sealed audit log."""
     for number in range(3):
         ended = now if number == 2 else None
         OIDCSession.objects.create(id=uuid.uuid4(), started_at=now, last_seen_at=now, ended_at=ended)
@@ -66,15 +66,15 @@ def fill(now: datetime = NOW) -> None:
             last_seen=now,
             acknowledged_at=acknowledged_at,
         )
-    over = {"opened_at": now - 2 * HOUR, "expires_at": now - HOUR}
-    for given in (
+    ended = {"opened_at": now - 2 * HOUR, "expires_at": now - HOUR}
+    for fields in (
         {"opened_at": now, "expires_at": now + HOUR},
-        over,
+        ended,
         {"opened_at": now, "expires_at": now + HOUR, "closed_at": now, "close_reason": "closed"},
-        {**over, "reviewed_at": now, "reviewed_by": "8", "verdict": "justified"},
+        {**ended, "reviewed_at": now, "reviewed_by": "8", "verdict": "justified"},
     ):
         EmergencyAccess.objects.create(
-            id=uuid.uuid4(), actor="7", resource="*", permissions=[], purpose="ETREAT", reason="why", **given
+            id=uuid.uuid4(), actor="7", resource="*", permissions=[], purpose="ETREAT", reason="why", **fields
         )
     sealed(3, action=Action.LOGIN_SUCCEEDED, detail={}, at=now - 2 * HOUR)
     events(2, action=Action.LOGIN_REFUSED, outcome="failure", reason="state_unknown", detail={}, at=now - HOUR)
@@ -88,5 +88,5 @@ def at_half_past() -> Iterator[None]:
 
 
 def officer(*models: str, **options: bool) -> Client:
-    """Return the browser of somebody of the staff who may view these models."""
+    """Return a client signed in as a staff member who may view these models."""
     return sign_in_officer(*(f"view_{model}" for model in models), **options)

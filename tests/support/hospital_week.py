@@ -1,4 +1,4 @@
-"""A hospital's week: what its trail holds when nothing is wrong, and events by hand."""
+"""The audit events of a normal week in a hospital, and single events."""
 
 import random
 import uuid
@@ -10,30 +10,30 @@ from django_phi_oidc.audit.events import Event, NewEvent, Origin, build_event
 
 MONDAY = datetime(2026, 11, 16, tzinfo=UTC)
 STAFF, PATIENTS, PORTAL = 220, 4_000, 900
-"""Who works there, whose records there are, and who of them looks at their own on a day."""
+"""Numbers of staff, of patients, and of patients who view their own record per day."""
 SHIFTS = (6, 14, 22)
 FAULTS = ("provider_error", "state_expired", "state_missing", "code_missing", "transport_timeout", "state_unknown")
 
 
 def act(
-    action: str, *, at: datetime, actor: str = "", client_ip: str = "", session: str = "", **given: Any
+    action: str, *, at: datetime, actor: str = "", client_ip: str = "", session: str = "", **fields: Any
 ) -> NewEvent:
-    """Return what is to be written, of somebody."""
-    return NewEvent(action=action, origin=Origin(actor, session, client_ip, "a-request"), now=at, **given)
+    """Return a new event of that actor."""
+    return NewEvent(action=action, origin=Origin(actor, session, client_ip, "a-request"), now=at, **fields)
 
 
-def event(action: str, *, at: datetime = MONDAY, **given: Any) -> Event:
+def event(action: str, *, at: datetime = MONDAY, **fields: Any) -> Event:
     """Return an event as the rules see it."""
-    return of(act(action, at=at, **given))
+    return of(act(action, at=at, **fields))
 
 
 def of(done: NewEvent) -> Event:
-    """Return the event of an act."""
+    """Return the built event."""
     return build_event(done, id=uuid.uuid4(), mac_key="a key")
 
 
 def week(*, events: int = 100_000, seed: int = 8) -> list[NewEvent]:
-    """Return that many acts of one week, by time; the same ones for the same seed."""
+    """Return that many events of one week in order of time, deterministic per seed."""
     chance = random.Random(seed)
     acts = [
         done
@@ -46,7 +46,7 @@ def week(*, events: int = 100_000, seed: int = 8) -> list[NewEvent]:
 
 def _work(chance: random.Random, day: datetime) -> Iterator[NewEvent]:
     for number in range(STAFF):
-        # Two of seven days off; the front desk has more to do than a ward.
+        # Two of seven days off; the front desk views more records than a ward.
         if chance.random() < 2 / 7:
             continue
         shift = day + timedelta(hours=SHIFTS[number % 3], minutes=chance.randrange(40))
@@ -58,11 +58,11 @@ def _work(chance: random.Random, day: datetime) -> Iterator[NewEvent]:
             patient = chance.choice(ward) if chance.random() < 0.9 else chance.randrange(PATIENTS)
             for _ in range(chance.randint(2, 4)):
                 at = shift + timedelta(seconds=chance.randrange(8 * 3600))
-                told = {"subject": f"patient {patient}", "purpose": "TREAT"}
+                fields = {"subject": f"patient {patient}", "purpose": "TREAT"}
                 if chance.random() < 0.5:
-                    yield act("claim.revealed", at=at, detail={"claim": "birthdate"}, **told, **who)
+                    yield act("claim.revealed", at=at, detail={"claim": "birthdate"}, **fields, **who)
                 else:
-                    yield act("access.granted", at=at, resource=f"Patient/{patient}", **told, **who)
+                    yield act("access.granted", at=at, resource=f"Patient/{patient}", **fields, **who)
         yield from _gone(chance, shift + timedelta(hours=8), who)
     yield act("audit.verified", at=day + timedelta(hours=3), detail={"findings": 0, "events": 5, "tree_size": 5})
 
@@ -75,16 +75,16 @@ def _own(chance: random.Random, day: datetime) -> Iterator[NewEvent]:
         yield from _signed_in(chance, at, who)
         for minute in range(chance.randint(0, 3)):
             at += timedelta(minutes=minute)
-            told = {"subject": f"patient {number}", "purpose": "PATRQT", "detail": {"claim": "address"}}
-            yield act("claim.revealed", at=at, **told, **who)
+            fields = {"subject": f"patient {number}", "purpose": "PATRQT", "detail": {"claim": "address"}}
+            yield act("claim.revealed", at=at, **fields, **who)
         yield from _gone(chance, at + timedelta(minutes=15), who)
 
 
 def _signed_in(chance: random.Random, at: datetime, who: dict[str, str]) -> Iterator[NewEvent]:
     if chance.random() < 0.03:
         refused = {"reason": chance.choice(FAULTS), "outcome": "failure", "provider": "default"}
-        nobody = {"client_ip": who["client_ip"]}
-        yield act("login.refused", at=at - timedelta(seconds=30), detail={"stage": "callback"}, **refused, **nobody)
+        origin = {"client_ip": who["client_ip"]}
+        yield act("login.refused", at=at - timedelta(seconds=30), detail={"stage": "callback"}, **refused, **origin)
     yield act("login.succeeded", at=at, provider="default", **who)
     yield act("claim.stored", at=at, provider="default", detail={"claims": ["birthdate"]}, **who)
 
@@ -92,8 +92,8 @@ def _signed_in(chance: random.Random, at: datetime, who: dict[str, str]) -> Iter
 def _gone(chance: random.Random, at: datetime, who: dict[str, str]) -> Iterator[NewEvent]:
     yield act("session.ended", at=at, reason="idle_timeout", detail={"tokens": 1}, provider="default", **who)
     if chance.random() < 0.01:
-        told = {"hint": "access_token", "attempts": 1, "status": "pending"}
+        fields = {"hint": "access_token", "attempts": 1, "status": "pending"}
         failed = {"reason": "transport_timeout", "outcome": "error", "provider": "default"}
-        yield act("token.revocation_failed", at=at, detail=told, **failed, **who)
-    told = {"hint": "access_token", "attempts": 1, "status": "done"}
-    yield act("token.revoked", at=at + timedelta(minutes=1), detail=told, provider="default", **who)
+        yield act("token.revocation_failed", at=at, detail=fields, **failed, **who)
+    fields = {"hint": "access_token", "attempts": 1, "status": "done"}
+    yield act("token.revoked", at=at + timedelta(minutes=1), detail=fields, provider="default", **who)

@@ -1,4 +1,4 @@
-"""Pages of a host project that put what they should not where they should not: `leak` says what, `at` says where."""
+"""Views of a host project that leak secrets: `leak` is the kind, `at` is the location."""
 
 import base64
 import json
@@ -24,7 +24,7 @@ JWE = ".".join(
 
 
 def taken(request: HttpRequest) -> str:
-    """Take what the request asks for, as a view of a host project would."""
+    """Return the requested secret, as a view of a host project would obtain it."""
     leak = request.GET["leak"]
     if leak == "claim":
         value: Any = reveal(Actor.from_request(request), request.user, "birthdate", purpose="TREAT")
@@ -63,7 +63,7 @@ async def arespond(request: HttpRequest) -> HttpResponse:
 
 
 async def arespond_awaited(request: HttpRequest) -> HttpResponse:
-    """Take it in a thread, and put it into the response in the coroutine."""
+    """Obtain the secret in a thread, and put it into the response in the coroutine."""
     await request.auser()
     value = await sync_to_async(taken)(request)
     return HttpResponseRedirect(f"/next/?value={value}")

@@ -1,4 +1,4 @@
-"""Where the mails of a test go."""
+"""Mail backends of tests."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ _NAMES = {"host": "EMAIL_HOST", "port": "EMAIL_PORT", "timeout": "EMAIL_TIMEOUT"
 
 
 def mailer(backend: str, **options: Any) -> dict[str, Any]:
-    """Return the settings that send by this backend of Django's: MAILERS, or those that it replaces in Django 6.1."""
+    """Return the settings for this mail backend of Django: MAILERS, or EMAIL_BACKEND before Django 6.1."""
     path = f"django.core.mail.backends.{backend}.EmailBackend"
     if django.VERSION >= (6, 1):
         return {"MAILERS": {"default": {"BACKEND": path, "OPTIONS": options}}}
@@ -16,6 +16,6 @@ def mailer(backend: str, **options: Any) -> dict[str, Any]:
 
 
 def mail_by(settings: Any, backend: str, **options: Any) -> None:
-    """Set them on pytest-django's settings."""
+    """Apply them to the settings of pytest-django."""
     for name, value in mailer(backend, **options).items():
         setattr(settings, name, value)

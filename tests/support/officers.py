@@ -1,4 +1,4 @@
-"""People of the staff, signed in to the admin."""
+"""Staff members, signed in to the admin."""
 
 import uuid
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from django.test import Client
 def sign_in_officer(
     *codenames: str, user: Any = None, headers: Mapping[str, str] | None = None, **options: Any
 ) -> Client:
-    """Return the browser of somebody of the staff with these permissions; `user` is who it is."""
+    """Return a client signed in as a staff member with these permissions; user: an existing user."""
     user = user or get_user_model().objects.create_user(uuid.uuid4().hex, **{"is_staff": True, **options})
     user.user_permissions.set(Permission.objects.filter(codename__in=codenames))
     client = Client(headers=headers)

@@ -1,4 +1,4 @@
-"""Officers in the groups that the command makes, each in a session of a provider, and a person to look at."""
+"""Officers in the groups of the `groups` command, each in a session of a provider, and a patient."""
 
 import io
 from collections.abc import Callable, Iterator
@@ -37,7 +37,7 @@ def make_groups(*words: str) -> str:
 
 @pytest.fixture
 def officer(sign_in: SignIn) -> Callable[[str], Any]:  # noqa: F811
-    """Return what signs in a member of the staff who is in that group alone; "" for none."""
+    """Return a function that signs in a staff member who is only in that group; "" for no group."""
 
     def make(group: str) -> Any:
         make_groups()
@@ -55,7 +55,7 @@ def officer(sign_in: SignIn) -> Callable[[str], Any]:  # noqa: F811
 
 @pytest.fixture
 def patient(sign_in: SignIn, op: Any, settings: Any) -> Any:  # noqa: F811
-    """Return somebody signed in, with a claim that outlives sessions, and the provider that invites."""
+    """Return a signed-in user with a claim that outlives sessions, and a provider with invitations."""
     default = {**settings.PHI_OIDC["PROVIDERS"]["default"], "provisioning": "invitation"}
     settings.PHI_OIDC = {**settings.PHI_OIDC, "PROVIDERS": {"default": default}}
     signed_in = sign_in()

@@ -1,4 +1,4 @@
-"""Collectors on real sockets that go down, misbehave as they are told, and come back on the same port."""
+"""Collectors on real sockets with configurable faults, which stop and restart on the same port."""
 
 import contextlib
 import json
@@ -15,10 +15,10 @@ Fault = str
 
 
 class SyslogServer:
-    """Takes syslog frames over TLS, or plain TCP, and notes each whole message as soon as it has it.
+    """Receives syslog frames over TLS or plain TCP, and records each complete message at once.
 
     fault: `cut` closes after three messages of a connection, `reset` resets there, `hang` reads and never ends,
-    `silent` takes nothing and never ends, `end` reads all and ends TCP without a close_notify.
+    `silent` reads nothing and never ends, `end` reads all and ends TCP without a close_notify.
     """
 
     def __init__(self, context: ssl.SSLContext | None) -> None:
@@ -71,9 +71,9 @@ class SyslogServer:
                 if self.fault == "silent":
                     self._released.wait(10)
                     return
-                secured = self.context.wrap_socket(connection, server_side=True) if self.context else connection
-                with secured:
-                    self._read(secured)
+                stream = self.context.wrap_socket(connection, server_side=True) if self.context else connection
+                with stream:
+                    self._read(stream)
             except OSError as error:
                 self.errors.append(type(error).__name__)
 
@@ -120,10 +120,10 @@ Answering = Callable[[BaseHTTPRequestHandler, "Collector"], None]
 
 
 class Collector:
-    """An HTTPS collector of lines or of FHIR batches. What it takes it notes before it answers.
+    """An HTTPS collector of lines or FHIR batches. It records a request before it responds.
 
-    fault: a status, `garbage`, `hang`, `cut` (closes having read a part), `lost` (takes all and closes without an
-    answer), `half` (a FHIR server that takes every entry but the fourth), or nothing.
+    fault: a status, `garbage`, `hang`, `cut` (closes after a part), `lost` (reads all and closes without a response),
+    `half` (a FHIR server that refuses the fourth entry), or empty.
     """
 
     def __init__(self, context: ssl.SSLContext) -> None:
@@ -217,7 +217,7 @@ def _handler(collector: Collector) -> type[BaseHTTPRequestHandler]:
             collector.answer(self)
 
         def log_message(self, format: str, *args: Any) -> None:
-            """Keep still."""
+            """Write no log lines."""
 
     return Handler
 

@@ -8,7 +8,7 @@ from tests.support.tls import CertificateAuthority, create_certificate_authority
 
 @pytest.fixture(scope="package")
 def authority(tmp_path_factory: pytest.TempPathFactory) -> CertificateAuthority:
-    """Return the CA that the collectors' certificates are of."""
+    """Return the CA of the collectors' certificates."""
     return create_certificate_authority(tmp_path_factory.mktemp("ca"), "collectors")
 
 

@@ -1,5 +1,7 @@
 """Emergency accesses in the admin: the list, their events, and the review by another person."""
 
+from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -15,9 +17,10 @@ from django.utils.translation import gettext_lazy, ngettext
 from django.views.decorators.debug import sensitive_post_parameters, sensitive_variables
 
 from ..._internal import clock
+from ..._internal.admin_filters import create_state_filter
 from ...audit.admin import record_request_event, render_trail_unavailable
 from ...audit.admin_base import ReadOnlyAdmin
-from ...audit.events import Action
+from ...audit.events import Action, Origin
 from ...audit.request_context import Actor
 from ...audit.search import RowUnreadable
 from ...errors import AuditUnavailable, EmergencyRefused, KeyMissing, Undecryptable
@@ -41,22 +44,25 @@ _REFUSAL_MESSAGES = {
 }
 
 
-class EmergencyStateFilter(admin.SimpleListFilter):
-    title, parameter_name = gettext_lazy("state"), "state"
+def _pks(emergencies: QuerySet[EmergencyAccess]) -> QuerySet[Any]:
+    return emergencies.order_by().values("pk")
 
-    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        return [("waiting", _("awaiting review")), ("open", _("open")), ("reviewed", _("reviewed"))]
 
-    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
-        now, emergencies = clock.now(), EmergencyAccess.objects
-        match self.value():
-            case "waiting":
-                return queryset.filter(pk__in=emergencies.awaiting_review(now=now).order_by().values("pk"))
-            case "open":
-                return queryset.filter(pk__in=emergencies.currently_open(now=now).order_by().values("pk"))
-            case "reviewed":
-                return queryset.exclude(reviewed_at=None)
-        return queryset
+EmergencyStateFilter = create_state_filter(
+    gettext_lazy("state"),
+    "state",
+    {
+        "waiting": (
+            gettext_lazy("awaiting review"),
+            lambda rows: rows.filter(pk__in=_pks(EmergencyAccess.objects.awaiting_review(now=clock.now()))),
+        ),
+        "open": (
+            gettext_lazy("open"),
+            lambda rows: rows.filter(pk__in=_pks(EmergencyAccess.objects.currently_open(now=clock.now()))),
+        ),
+        "reviewed": (gettext_lazy("reviewed"), lambda rows: rows.exclude(reviewed_at=None)),
+    },
+)
 
 
 @admin.register(EmergencyAccess)
@@ -86,10 +92,8 @@ class EmergencyAccessAdmin(ReadOnlyAdmin):
     def close_now(self, request: HttpRequest, queryset: QuerySet[EmergencyAccess]) -> None:
         """Close the selected emergencies that are open."""
         ids = list(queryset.order_by().values_list("pk", flat=True))
-        origin = Actor.from_request(request).origin
-        closed = close_emergencies(ids, CloseReason.ADMINISTRATOR, origin=origin, now=clock.now())
-        message = ngettext("%(count)d was closed.", "%(count)d were closed.", len(closed))
-        self.message_user(request, message % {"count": len(closed)}, messages.SUCCESS)
+        message = close_selected_emergencies(ids, origin=Actor.from_request(request).origin, now=clock.now())
+        self.message_user(request, message, messages.SUCCESS)
 
     @method_decorator([sensitive_post_parameters("note"), sensitive_variables()])
     def change_view(
@@ -153,6 +157,12 @@ class EmergencyAccessAdmin(ReadOnlyAdmin):
         }
         status = 400 if form.errors else 200
         return TemplateResponse(request, "admin/django_phi_oidc/emergencyaccess/emergency.html", context, status=status)
+
+
+def close_selected_emergencies(emergency_ids: Sequence[UUID], *, origin: Origin, now: datetime) -> str:
+    """Close these emergency accesses, and return a message."""
+    count = len(close_emergencies(emergency_ids, CloseReason.ADMINISTRATOR, origin=origin, now=now))
+    return ngettext("%(count)d was closed.", "%(count)d were closed.", count) % {"count": count}
 
 
 def _decrypt_field(emergency: EmergencyAccess, field_name: str) -> str:

@@ -10,9 +10,9 @@ from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import CommandError, OutputWrapper
 
 from ..._internal import clock
+from ...audit.log import cursor as log_cursor
 from ...config.sinks import SinkDeclaration
 from ...errors import AuditUnavailable
-from ...siem import cursor as gathering
 from ...siem import delivery
 from ...siem.models import SinkCursor
 from ...siem.tasks import deliver_to_due_sinks, get_declared_sinks
@@ -42,7 +42,7 @@ def _write_status(stdout: OutputWrapper, *, as_json: bool) -> None:
     now = clock.now()
     sinks = get_declared_sinks()
     cursors = delivery.get_cursors(tuple(sinks), now=now)
-    size = gathering.get_newest_tree_size()
+    size = log_cursor.get_newest_tree_size()
     if not sinks and not as_json:
         stdout.write("No sink is declared.")
     for name, declaration in sinks.items():
@@ -51,7 +51,7 @@ def _write_status(stdout: OutputWrapper, *, as_json: bool) -> None:
 
 
 def _build_status(declaration: SinkDeclaration, cursor: SinkCursor, *, log_size: int, now: datetime) -> dict[str, Any]:
-    since = gathering.find_oldest_undelivered_time(cursor)
+    since = log_cursor.find_oldest_sealing_time(cursor.checkpoint_size)
     return {
         "sink": cursor.name,
         "type": declaration.type,

@@ -47,7 +47,7 @@ def handle(options: Mapping[str, Any], *, stdout: OutputWrapper, stderr: OutputW
         token = _read_text(options["initial_access_token"])
         with create_private_file(path) as file:
             registered = register_client(
-                declaration, addresses=addresses, initial_access_token=token, transport=transport
+                declaration, client_urls=addresses, initial_access_token=token, transport=transport
             )
             file.write(json.dumps(registered.members, indent=2) + "\n")
     except PhiOidcError as refusal:

@@ -1,4 +1,4 @@
-"""The pages on the leak guard, on metrics and on health: their code, as it stands, in a project of its own."""
+"""The code of the pages on the leak guard, metrics and health, run in a project."""
 
 import json
 import os
@@ -56,7 +56,7 @@ print(json.dumps({
 
 @pytest.mark.postgresql
 @pytest.mark.django_db(transaction=True, databases=["default", "phi_audit"])
-def test_code_of_both_pages_in_one_project_does_what_they_say(tmp_path: Path) -> None:
+def test_code_of_both_pages_works_in_one_project(tmp_path: Path) -> None:
     declared = "".join(block(GUARD, name) for name in ("guard", "logging", "reporter")) + block(METRICS, "metrics")
     blocking = 'PHI_OIDC["LEAKAGE_GUARD"] = "block"\n'
     sentry = 'SENTRY_DSN = "https://key@sentry.invalid/1"\n' + block(GUARD, "sentry")
@@ -64,7 +64,8 @@ def test_code_of_both_pages_in_one_project_does_what_they_say(tmp_path: Path) ->
         f"from tests.settings import *\nROOT_URLCONF = 'project_urls'\n{declared}{blocking}{sentry}"
     )
     (tmp_path / "project_urls.py").write_text(
-        f"from tests.support.leaking_views import urlpatterns as theirs\nurlpatterns = [*theirs]\n{block(METRICS, 'urls')}"
+        "from tests.support.leaking_views import urlpatterns as leaking_urls\n"
+        f"urlpatterns = [*leaking_urls]\n{block(METRICS, 'urls')}"
     )
     (tmp_path / "use.py").write_text(USE)
     environment = {
@@ -76,20 +77,20 @@ def test_code_of_both_pages_in_one_project_does_what_they_say(tmp_path: Path) ->
         [sys.executable, tmp_path / "use.py"], env=environment, capture_output=True, text=True, timeout=60, check=False
     )
     assert ran.returncode == 0, ran.stderr
-    told = json.loads(ran.stdout.splitlines()[-1])
-    assert told["health"] == json.loads(block(METRICS, "health"))
-    assert (told["status"], told["reporter"]) == (500, "MaskingReporter")
-    assert told["before_send"] == {"message": "•••"}
-    assert "phi_oidc_sessions_live 0.0" in told["metrics"]
-    assert len(told["alerts"]) == 2, "the counter, and when it began"
+    output = json.loads(ran.stdout.splitlines()[-1])
+    assert output["health"] == json.loads(block(METRICS, "health"))
+    assert (output["status"], output["reporter"]) == (500, "MaskingReporter")
+    assert output["before_send"] == {"message": "•••"}
+    assert "phi_oidc_sessions_live 0.0" in output["metrics"]
+    assert len(output["alerts"]) == 2, "the counter, and when it began"
     assert "Looked at •••" in ran.stderr
     assert "eyJ" not in ran.stderr + ran.stdout
 
 
 def test_every_metric_and_label_is_documented() -> None:
     rows = [line.split("|") for line in METRICS.splitlines() if line.startswith("| `phi_oidc")]
-    told = {cells[1].strip(" `"): (cells[2].strip(" `"), set(re.findall(r"`(\w+)`", cells[3]))) for cells in rows}
+    documented = {cells[1].strip(" `"): (cells[2].strip(" `"), set(re.findall(r"`(\w+)`", cells[3]))) for cells in rows}
     expected = {f"phi_oidc_{m.name}_total": (f"phi_oidc.{m.name}", set(m.labels)) for m in COUNTERS}
     expected |= {f"phi_oidc_{m.name}_seconds": (f"phi_oidc.{m.name}", set(m.labels)) for m in TIMERS}
     expected |= {f"phi_oidc_{name}": (f"phi_oidc.{name}", set()) for name in GAUGES}
-    assert told == expected
+    assert documented == expected

@@ -1,4 +1,4 @@
-"""The pages about delivery and the code agree."""
+"""The pages about delivery match the code."""
 
 import re
 from pathlib import Path
@@ -19,12 +19,12 @@ def test_every_fault_that_stops_a_sink_is_documented() -> None:
     assert in_backticks("reference/events.md") >= delivery._STOPPING_FAULTS
 
 
-def test_every_rule_of_an_alert_is_documented() -> None:
+def test_every_alert_rule_is_documented() -> None:
     source = Path(delivery.__file__).read_text()
     assert set(re.findall(r'"(delivery_\w+)"', source)) <= in_backticks("reference/events.md")
 
 
-def test_example_of_the_guide_is_a_good_declaration() -> None:
+def test_example_of_the_guide_is_a_valid_declaration() -> None:
     text = (DOCS / "how-to" / "siem.md").read_text()
     block = re.search(r"```python\n(.*?)```", text, re.DOTALL)
     assert block

@@ -1,4 +1,4 @@
-"""The host's own page of its users, with a template of its own."""
+"""The admin of the custom user model, with a custom template."""
 
 from django.contrib import admin
 

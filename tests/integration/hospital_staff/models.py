@@ -1,4 +1,4 @@
-"""A user model that has little of Django's own: an opaque key, and a name that is an address."""
+"""A minimal custom user model: a UUID key, and an email address as user name."""
 
 import uuid
 from typing import Any
@@ -9,14 +9,14 @@ from django.db import models
 
 
 class Members(BaseUserManager["Member"]):
-    """Makes members."""
+    """Creates members."""
 
-    def create_user(self, email: str, **given: Any) -> "Member":
-        return self.create(email=email, **given)
+    def create_user(self, email: str, **fields: Any) -> "Member":
+        return self.create(email=email, **fields)
 
 
 class Member(AbstractBaseUser, PermissionsMixin):
-    """Somebody with an account."""
+    """A user."""
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4)
     email = models.EmailField(unique=True)

@@ -1,4 +1,4 @@
-"""Goes from the page of a user to the person's page, and prints what it met. Writes the host's migrations here."""
+"""Follow the link from a user's page to the person page, and print the result. Migrations go to the current folder."""
 
 import json
 from pathlib import Path
@@ -24,20 +24,20 @@ call_command("migrate", database="phi_audit", verbosity=0)
 with Path("groups.txt").open("w") as file:
     call_command("phi_oidc", "groups", stdout=file)
 patient = Member.objects.create_user("amina@example.test")
-told = {}
+results = {}
 for group in ("", "Privacy officer"):
     officer = Member.objects.create_user(f"{group[:1]}officer@example.test", is_staff=True)
     officer.groups.set(Group.objects.filter(name=group))
     client = Client()
     client.force_login(officer, backend="django_phi_oidc.backends.OIDCAuthenticationBackend")
-    where = reverse("admin:phi_oidc_person", args=[patient.pk])
+    person_url = reverse("admin:phi_oidc_person", args=[patient.pk])
     change = client.get(reverse("admin:hospital_staff_member_change", args=[patient.pk])).content.decode()
-    told[group] = {
-        "links": change.count(f'<a href="{where}">'),
-        "keeps the host's": "The host's own tool" in change,
-        "page": client.get(where).status_code,
+    results[group] = {
+        "links": change.count(f'<a href="{person_url}">'),
+        "keeps the host template": "The host's own tool" in change,
+        "page": client.get(person_url).status_code,
     }
-told["denied"] = list(AuditEvent.objects.filter(action="access.denied").values_list("resource", flat=True)) == [
+results["denied"] = list(AuditEvent.objects.filter(action="access.denied").values_list("resource", flat=True)) == [
     f"user/{patient.pk}"
 ]
-print(json.dumps(told))
+print(json.dumps(results))

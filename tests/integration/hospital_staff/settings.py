@@ -1,4 +1,4 @@
-"""The tests' settings, with a user model of the host's own."""
+"""The test settings, with a custom user model."""
 
 from tests.settings import *  # noqa: F403
 from tests.settings import INSTALLED_APPS

@@ -65,7 +65,7 @@ def test_error_page_of_a_callback_shows_code_and_state_and_with_the_masking_repo
     settings.DEBUG = True
     settings.AUTHENTICATION_BACKENDS = ["tests.integration.journeys.authentication_backends.Raising"]
     callback = guarded.get_callback_url(op)
-    assert guarded.get(callback).body.startswith('{"title": "This answer was withheld"')
+    assert guarded.get(callback).body.startswith('{"title": "The response was withheld"')
     assert alerts() == ['{"rule":"leak_body"}']
     settings.DEFAULT_EXCEPTION_REPORTER = "django_phi_oidc.leak_guard.error_reporter.MaskingReporter"
     callback = guarded.get_callback_url(op)

@@ -1,4 +1,4 @@
-"""Judges, three leaves at a time, and dies by SIGKILL at the point whose number stands on the command line."""
+"""Evaluate three leaves; the process is killed at the point whose number is on the command line."""
 
 import itertools
 import os

@@ -1,4 +1,4 @@
-"""Security alerts in the admin: who may look, acknowledge and mute, and that nobody can do more."""
+"""Security alerts in the admin: permissions to view, acknowledge and mute, and no others."""
 
 import re
 from collections.abc import Callable
@@ -33,81 +33,84 @@ def _at_noon(settings: Any) -> Any:
 
 @pytest.fixture
 def officer() -> Officer:
-    """Return what signs in somebody of the staff with these permissions."""
+    """Return a function that signs in a staff member with these permissions."""
     return sign_in_officer
 
 
-def an_alert(**given: Any) -> SecurityAlert:
+def create_alert(**fields: Any) -> SecurityAlert:
     values = {"kind": "replay", "key": "192.0.2.77", "severity": "warning", "count": 3, "due_at": NOW}
-    return SecurityAlert.objects.create(**{**values, "first_seen": NOW, "last_seen": NOW, **given})
+    return SecurityAlert.objects.create(**{**values, "first_seen": NOW, "last_seen": NOW, **fields})
 
 
-def told() -> list[tuple[str, str]]:
-    waiting = [parse_event(row.event).event for row in AuditOutbox.objects.all()]
-    return [(each.action, each.actor) for each in (*waiting, *AuditEvent.objects.filter(action__startswith="alert."))]
+def recorded() -> list[tuple[str, str]]:
+    outbox = [parse_event(row.event).event for row in AuditOutbox.objects.all()]
+    return [(event.action, event.actor) for event in (*outbox, *AuditEvent.objects.filter(action__startswith="alert."))]
 
 
 def page_of(alert: SecurityAlert) -> str:
     return f"{ALERTS}{alert.pk}/change/"
 
 
-def test_alerts_are_seen_with_a_permission_and_not_without(officer: Officer) -> None:
-    alert = an_alert()
+def test_alerts_are_visible_only_with_the_permission(officer: Officer) -> None:
+    alert = create_alert()
     assert officer().get(ALERTS).status_code == 403
-    looking = officer("view_securityalert")
-    assert "192.0.2.77" in looking.get(ALERTS).content.decode()
-    page = looking.get(page_of(alert)).content.decode()
+    viewer = officer("view_securityalert")
+    assert "192.0.2.77" in viewer.get(ALERTS).content.decode()
+    page = viewer.get(page_of(alert)).content.decode()
     assert "192.0.2.77" in page
     assert 'name="note"' not in page
-    assert MUTES not in page, "it is no way for them"
-    assert looking.post(page_of(alert), {"note": "Nothing."}).status_code == 403
+    assert MUTES not in page, "no link without the permission"
+    assert viewer.post(page_of(alert), {"note": "Nothing."}).status_code == 403
     assert SecurityAlert.objects.get().acknowledged_at is None
 
 
-def test_alert_is_acknowledged_with_a_note_by_who_may(officer: Officer) -> None:
-    alert = an_alert()
+def test_permitted_user_acknowledges_an_alert_with_a_note(officer: Officer) -> None:
+    alert = create_alert()
     acting = officer(*ACKNOWLEDGE)
     assert 'name="note"' in acting.get(page_of(alert)).content.decode()
-    for nothing in ("", "  "):
-        assert acting.post(page_of(alert), {"note": nothing}).status_code == 200
+    for note in ("", "  "):
+        assert acting.post(page_of(alert), {"note": note}).status_code == 200
     assert SecurityAlert.objects.get().acknowledged_at is None
     assert acting.post(page_of(alert), {"note": "A drill.", "kind": "other", "count": 0}).status_code == 302
     alert.refresh_from_db()
     assert (alert.note, alert.acknowledged_by, alert.due_at) == ("A drill.", str(acting.user.pk), None)
     assert (alert.kind, alert.count) == ("replay", 3)
-    assert told() == [("alert.acknowledged", str(acting.user.pk))]
+    assert recorded() == [("alert.acknowledged", str(acting.user.pk))]
     assert acting.post(page_of(alert), {"note": "Another."}).status_code == 403
-    assert not LogEntry.objects.exists(), "the trail has it"
+    assert not LogEntry.objects.exists(), "the audit log has the event"
 
 
 @pytest.mark.parametrize("path", ["add/", "1/delete/"])
-def test_nobody_makes_or_deletes_an_alert(path: str, officer: Officer) -> None:
-    an_alert(pk=1)
+def test_alerts_cannot_be_added_or_deleted(path: str, officer: Officer) -> None:
+    create_alert(pk=1)
     assert officer(is_superuser=True).get(ALERTS + path).status_code == 403
 
 
 def test_alerts_are_found_by_kind_key_severity_and_state(officer: Officer) -> None:
-    first, second = an_alert(), an_alert(kind="token_forged", key="192.0.2.78", severity="critical")
-    closed = an_alert(key="192.0.2.79", acknowledged_at=NOW)
-    looking = officer("view_securityalert")
+    first, second = create_alert(), create_alert(kind="token_forged", key="192.0.2.78", severity="critical")
+    closed = create_alert(key="192.0.2.79", acknowledged_at=NOW)
+    viewer = officer("view_securityalert")
 
-    def found(**asked: str) -> set[int]:
-        return {each.pk for each in looking.get(ALERTS, asked).context["cl"].result_list}
+    def list_pks(**query: str) -> set[int]:
+        return {alert.pk for alert in viewer.get(ALERTS, query).context["cl"].result_list}
 
-    assert found() == {first.pk, second.pk, closed.pk}
-    assert found(state="open") == {first.pk, second.pk}
-    assert found(state="acknowledged") == {closed.pk}
-    assert found(severity="critical") == found(q="token_forged") == found(q="192.0.2.78") == {second.pk}
-    assert found(q="192.0.2") == set()
+    assert list_pks() == {first.pk, second.pk, closed.pk}
+    assert list_pks(state="open") == {first.pk, second.pk}
+    assert list_pks(state="acknowledged") == {closed.pk}
+    assert list_pks(severity="critical") == list_pks(q="token_forged") == list_pks(q="192.0.2.78") == {second.pk}
+    assert list_pks(q="192.0.2") == set()
 
 
-def test_mute_is_made_from_an_alert_and_ended_by_who_may(officer: Officer) -> None:
+def test_mute_is_created_from_an_alert_and_ended_by_permitted_users(officer: Officer) -> None:
     acting = officer(*ACKNOWLEDGE, *MUTE)
-    asked = f"{MUTES}add/?kind=replay&key=192.0.2.77"
-    assert asked.replace("&", "&amp;") in acting.get(page_of(an_alert())).content.decode()
-    assert 'value="192.0.2.77"' in acting.get(asked).content.decode()
-    # Before Django 6.1 nothing else says which input is which.
-    assert re.findall(r'name="until_\d"[^>]*aria-label="(\w+)"', acting.get(asked).content.decode()) == ["Date", "Time"]
+    add_url = f"{MUTES}add/?kind=replay&key=192.0.2.77"
+    assert add_url.replace("&", "&amp;") in acting.get(page_of(create_alert())).content.decode()
+    assert 'value="192.0.2.77"' in acting.get(add_url).content.decode()
+    # Before Django 6.1, only these labels distinguish the inputs.
+    assert re.findall(r'name="until_\d"[^>]*aria-label="(\w+)"', acting.get(add_url).content.decode()) == [
+        "Date",
+        "Time",
+    ]
     form = {"kind": "replay", "key": "192.0.2.77", "note": "A drill"}
     for day in ("2026-11-23", "2027-11-24"):
         assert acting.post(f"{MUTES}add/", {**form, "until_0": day, "until_1": "00:00"}).status_code == 200
@@ -123,10 +126,10 @@ def test_mute_is_made_from_an_alert_and_ended_by_who_may(officer: Officer) -> No
     assert ending.get(f"{MUTES}add/").status_code == 403
     assert ending.post(MUTES, end, follow=True).status_code == 200
     assert AlertMute.objects.get().lifted_at == NOW
-    assert sorted(told()) == [("alert.muted", str(acting.user.pk)), ("alert.unmuted", str(ending.user.pk))]
+    assert sorted(recorded()) == [("alert.muted", str(acting.user.pk)), ("alert.unmuted", str(ending.user.pk))]
 
 
-def test_mute_does_not_change_and_is_not_deleted(officer: Officer) -> None:
+def test_mutes_cannot_be_changed_or_deleted(officer: Officer) -> None:
     muted = AlertMute.objects.create(kind="replay", until=NOW + timedelta(days=1), note="A drill", muted_at=NOW)
     acting = officer(is_superuser=True)
     assert acting.post(f"{MUTES}{muted.pk}/change/", {"kind": "other"}).status_code == 403

@@ -1,4 +1,4 @@
-"""The rules over a real trail: exactly once per event, however many judge it, and whoever of them is killed."""
+"""Rules over a real audit log: exactly once per event, with concurrent and killed workers."""
 
 import json
 import os
@@ -40,66 +40,68 @@ FORGED = {
 }
 
 
-def judge_all(*, limit: int = 5_000, now: Any = NOW) -> int:
-    judged = 0
+def evaluate_all(*, limit: int = 5_000, now: Any = NOW) -> int:
+    total = 0
     while (count := evaluate_batch(get_builtin_rules(), now=now, limit=limit)) is not None:
-        judged += count
-    return judged
+        total += count
+    return total
 
 
 def alerts() -> dict[tuple[str, str], int]:
     return {(alert.kind, alert.key): alert.count for alert in SecurityAlert.objects.filter(acknowledged_at=None)}
 
 
-def told() -> list[tuple[str, dict[str, Any]]]:
+def recorded_alerts() -> list[tuple[str, dict[str, Any]]]:
     raised = AuditEvent.objects.using("phi_audit").filter(action="alert.raised")
     return [(event.resource, json.loads(event.detail)) for event in raised]
 
 
-def test_what_is_sealed_is_judged_once_and_raises_one_alert_for_a_kind_and_key() -> None:
+def test_sealed_events_are_evaluated_once_with_one_alert_per_kind_and_key() -> None:
     ids = sealed(7, **FORGED)
     events(2, at=NOW + MINUTE, **FORGED)
-    assert (judge_all(), judge_all()) == (7, 0), "what is not sealed is not judged"
+    assert (evaluate_all(), evaluate_all()) == (7, 0), "unsealed events are not evaluated"
     alert = SecurityAlert.objects.get(kind="token_forged")
     assert (alert.key, alert.severity, alert.count, alert.event) == ("198.51.100.1", "critical", 7, ids[-1])
     assert (alert.first_seen, alert.last_seen) == (NOW, NOW + timedelta(milliseconds=6))
     assert alert.due_at == NOW
     seal_now(at=NOW + MINUTE)
-    judge_all()
+    evaluate_all()
     assert SecurityAlert.objects.get(kind="token_forged").count == 9
 
 
-def test_alert_is_an_event_that_names_nobody_and_raises_no_alert() -> None:
+def test_alert_event_has_no_identifiers_and_raises_no_alert() -> None:
     sealed(1, **FORGED)
-    judge_all()
+    evaluate_all()
     pk = SecurityAlert.objects.get().pk
-    assert told() == [(f"SecurityAlert/{pk}", {"count": 1, "rule": "token_forged"})]
+    assert recorded_alerts() == [(f"SecurityAlert/{pk}", {"count": 1, "rule": "token_forged"})]
     event = AuditEvent.objects.using("phi_audit").get(action="alert.raised")
     assert (event.actor, event.client_ip, event.subject, event.session) == ("", "", "", "")
     seal_now(at=NOW + MINUTE)
-    assert judge_all() == 1
-    assert (len(told()), SecurityAlert.objects.count()) == (1, 1)
+    assert evaluate_all() == 1
+    assert (len(recorded_alerts()), SecurityAlert.objects.count()) == (1, 1)
 
 
-def test_alert_that_the_trail_has_already_is_not_told_there_again() -> None:
+def test_alert_from_an_alert_event_records_no_second_event() -> None:
     sealed(1, action="alert.raised", detail={"rule": "revocation_blocked"}, provider="default", subject="", purpose="")
-    assert judge_all() == 1
-    assert (alerts(), len(told())) == ({("revocation_blocked", "default"): 1}, 1)
+    assert evaluate_all() == 1
+    assert (alerts(), len(recorded_alerts())) == ({("revocation_blocked", "default"): 1}, 1)
 
 
-def test_burst_that_two_runs_meet_is_one() -> None:
+def test_burst_across_two_runs_is_detected() -> None:
     burst = {**FORGED, "reason": "provider_error"}
     sealed(14, **burst)
-    judge_all(limit=4)
+    evaluate_all(limit=4)
     assert ("refusals_by_address", "198.51.100.1") not in alerts()
     assert "198.51" not in "".join(AnomalyMemory.objects.values_list("state", flat=True))
     sealed(1, at=NOW + MINUTE, **burst)
-    judge_all()
+    evaluate_all()
     assert alerts()["refusals_by_address", "198.51.100.1"] == 1
 
 
-@pytest.mark.parametrize(("addresses", "told"), [(MAX_KEYS_PER_KIND, MAX_KEYS_PER_KIND), (MAX_KEYS_PER_KIND + 1, 1)])
-def test_flood_of_keys_is_no_flood_of_alerts(addresses: int, told: int) -> None:
+@pytest.mark.parametrize(
+    ("addresses", "alert_count"), [(MAX_KEYS_PER_KIND, MAX_KEYS_PER_KIND), (MAX_KEYS_PER_KIND + 1, 1)]
+)
+def test_many_keys_become_one_alert(addresses: int, alert_count: int) -> None:
     record_many(
         [
             NewEvent(
@@ -113,32 +115,32 @@ def test_flood_of_keys_is_no_flood_of_alerts(addresses: int, told: int) -> None:
         ]
     )
     seal_now()
-    judge_all()
+    evaluate_all()
     forged = SecurityAlert.objects.filter(kind="token_forged")
-    assert (forged.count(), sum(each.count for each in forged)) == (told, addresses)
-    assert forged.filter(key="").exists() == (told == 1)
+    assert (forged.count(), sum(alert.count for alert in forged)) == (alert_count, addresses)
+    assert forged.filter(key="").exists() == (alert_count == 1)
 
 
-def test_what_is_over_is_forgotten() -> None:
+def test_expired_memories_are_deleted() -> None:
     sealed(3, **FORGED)
-    judge_all()
+    evaluate_all()
     assert AnomalyMemory.objects.filter(kind="refusals_by_address").exists()
     sealed(1, at=NOW + HOUR)
-    judge_all(now=NOW + HOUR)
+    evaluate_all(now=NOW + HOUR)
     assert set(AnomalyMemory.objects.values_list("kind", flat=True)) == {"many_records", "record_of_interest"}
 
 
-def test_two_workers_at_once_judge_each_event_once() -> None:
+def test_concurrent_workers_evaluate_each_event_once() -> None:
     sealed(200, **FORGED)
     start, faults = threading.Barrier(2), list[BaseException]()
 
     def work() -> None:
         try:
             start.wait()
-            # Whoever comes second gets None where there is more: as by the next beat.
+            # The second worker gets None although more leaves follow, and tries again.
             while WatchCursor.objects.filter(tree_size=200).first() is None:
                 evaluate_batch(get_builtin_rules(), now=NOW, limit=5)
-        except BaseException as fault:  # noqa: BLE001 -- told by the test
+        except BaseException as fault:  # noqa: BLE001 -- asserted below
             faults.append(fault)
         finally:
             connections.close_all()
@@ -153,7 +155,7 @@ def test_two_workers_at_once_judge_each_event_once() -> None:
     assert WatchCursor.objects.get().version == 40
 
 
-def test_worker_killed_at_any_point_has_judged_all_of_its_events_or_none() -> None:
+def test_worker_killed_at_any_point_has_written_all_or_nothing() -> None:
     sealed(90, **FORGED)
     connections.close_all()
     environment = child_environment(os.environ, settings.DATABASES)
@@ -168,28 +170,28 @@ def test_worker_killed_at_any_point_has_judged_all_of_its_events_or_none() -> No
             break
         assert ended.returncode == -signal.SIGKILL
     assert number > 15
-    assert 0 < size < 90, "some died before their COMMIT, and some behind it"
-    judge_all()
+    assert 0 < size < 90, "some workers were killed before their COMMIT, and some after it"
+    evaluate_all()
     assert alerts()["token_forged", "198.51.100.1"] == 90
     assert alerts()["refusals_by_address", "198.51.100.1"] == 76
 
 
-def test_event_that_is_no_longer_what_was_sealed_is_an_alert_and_is_not_judged() -> None:
+def test_altered_event_raises_an_alert_and_is_not_evaluated() -> None:
     ids = sealed(5, **FORGED)
     with without_triggers():
         sql(f"UPDATE {EVENT} SET reason = 'provider_error' WHERE id = %s", ids[1])
         sql(f"DELETE FROM {EVENT} WHERE id = %s", ids[2])
         sql(f"DELETE FROM {LEAF} WHERE event_id = %s", ids[3])
-    assert judge_all() == 5
+    assert evaluate_all() == 5
     assert alerts() == {("trail_altered", ""): 3, ("token_forged", "198.51.100.1"): 2}
     assert SecurityAlert.objects.get(kind="trail_altered").event == ids[1]
 
 
 @pytest.mark.parametrize("again", [4, 1], ids=["as long as it was", "shorter"])
-def test_restored_log_is_an_alert_and_what_was_sealed_since_is_judged(again: int) -> None:
+def test_restored_log_raises_an_alert_and_new_events_are_evaluated(again: int) -> None:
     sealed(5, **FORGED)
     lost = sealed(4, at=NOW + MINUTE, **FORGED)
-    judge_all()
+    evaluate_all()
     with without_triggers():
         sql(f"DELETE FROM {CHECKPOINT} WHERE tree_size > 5")
         sql(f"DELETE FROM {LEAF} WHERE leaf_index >= 5")
@@ -197,29 +199,29 @@ def test_restored_log_is_an_alert_and_what_was_sealed_since_is_judged(again: int
             sql(f"DELETE FROM {EVENT} WHERE id = %s", id_)
     sql("DELETE FROM django_phi_oidc_auditunsealed")
     sealed(again, at=NOW + HOUR, **FORGED)
-    judge_all(now=NOW + HOUR)
+    evaluate_all(now=NOW + HOUR)
     assert alerts()["log_replaced", ""] == 1
     assert alerts()["token_forged", "198.51.100.1"] == 9 + again
     sealed(1, at=NOW + 2 * HOUR, **FORGED)
-    judge_all(now=NOW + 2 * HOUR)
+    evaluate_all(now=NOW + 2 * HOUR)
     assert alerts()["log_replaced", ""] == 1
     assert alerts()["token_forged", "198.51.100.1"] == 10 + again
 
 
-def test_events_that_nobody_seals_are_an_alert_once_an_hour() -> None:
+def test_unsealed_events_raise_an_alert_once_an_hour() -> None:
     events(1)
     assert not check_sealing_lag(now=NOW + 5 * MINUTE)
     assert alerts() == {}
     for minutes in (6, 7, 65, 67):
         assert check_sealing_lag(now=NOW + minutes * MINUTE)
     assert alerts() == {("sealing_lag", ""): 2}
-    assert told() == []
+    assert recorded_alerts() == []
     seal_now(at=NOW + HOUR)
     assert not check_sealing_lag(now=NOW + 3 * HOUR)
 
 
-def test_trail_that_is_away_is_told_and_nothing_is_passed_over(audit_database_away: Callable[[], Any]) -> None:
+def test_outage_of_the_audit_database_skips_no_event(audit_database_away: Callable[[], Any]) -> None:
     sealed(1, **FORGED)
     with audit_database_away(), pytest.raises(AuditUnavailable):
-        judge_all()
-    assert judge_all() == 1
+        evaluate_all()
+    assert evaluate_all() == 1

@@ -1,4 +1,4 @@
-"""What a live provider says of itself, beside what it said before."""
+"""Changes of the metadata and keys of a live provider."""
 
 from collections.abc import Iterator
 from datetime import timedelta
@@ -28,7 +28,7 @@ def op(settings: Any) -> Iterator[DemoProvider]:
         yield op
 
 
-def compared(times: int = 1) -> list[str]:
+def check(times: int = 1) -> list[str]:
     declaration = conf.providers()["default"]
     transport = HTTPTransport(declaration)
     try:
@@ -37,36 +37,36 @@ def compared(times: int = 1) -> list[str]:
         transport.close()
 
 
-def test_provider_that_says_the_same_raises_nothing(op: DemoProvider) -> None:
-    assert compared(times=3) == []
+def test_unchanged_provider_raises_no_alert(op: DemoProvider) -> None:
+    assert check(times=3) == []
     assert AnomalyMemory.objects.count() == 2
 
 
 @pytest.mark.parametrize("withdraw", [False, True], ids=["one more", "another"])
-def test_keys_that_change_are_an_alert_each_time(op: DemoProvider, withdraw: bool) -> None:
-    compared()
+def test_each_change_of_keys_raises_an_alert(op: DemoProvider, withdraw: bool) -> None:
+    check()
     op.rotate_keys(withdraw_old_keys=withdraw)
-    assert compared(times=2) == ["provider_keys_changed"]
+    assert check(times=2) == ["provider_keys_changed"]
     op.rotate_keys(withdraw_old_keys=withdraw)
-    assert compared(times=2) == ["provider_keys_changed"]
+    assert check(times=2) == ["provider_keys_changed"]
     alert = SecurityAlert.objects.get()
     assert (alert.key, alert.severity, alert.count) == ("default", "info", 2)
 
 
-def test_metadata_that_change_are_an_alert_until_they_are_known(op: DemoProvider) -> None:
-    compared()
+def test_each_change_of_metadata_raises_an_alert(op: DemoProvider) -> None:
+    check()
 
-    def lie(endpoint: str, exchange: Any) -> None:
+    def change_metadata(endpoint: str, exchange: Any) -> None:
         if endpoint == "discovery":
             exchange.reply.json["userinfo_endpoint"] = f"{op.issuer}/elsewhere"
 
-    op.mutate = lie
-    assert compared(times=2) == ["provider_metadata_changed"]
+    op.mutate = change_metadata
+    assert check(times=2) == ["provider_metadata_changed"]
     op.mutate = None
-    assert compared() == ["provider_metadata_changed"]
+    assert check() == ["provider_metadata_changed"]
 
 
-def test_provider_that_is_away_or_answers_nonsense_has_not_changed(
+def test_unreachable_provider_or_invalid_metadata_is_no_change(
     op: DemoProvider, caplog: pytest.LogCaptureFixture
 ) -> None:
     watch_providers()
@@ -76,9 +76,9 @@ def test_provider_that_is_away_or_answers_nonsense_has_not_changed(
     op.stop()
     watch_providers()
     with pytest.raises(TransportUnreachable):
-        compared()
+        check()
     assert not SecurityAlert.objects.exists()
-    assert [message.rpartition(": ")[2] for message in caplog.messages if "can't be compared" in message] == [
+    assert [message.rpartition(": ")[2] for message in caplog.messages if "for changes" in message] == [
         "issuer_mismatch.",
         "transport_unreachable.",
     ]

@@ -1,4 +1,4 @@
-"""Each rule is raised by its pattern, and not just short of it, nor by a week in which nothing is wrong."""
+"""Each rule raises for its pattern, but not just below its threshold, nor in a normal week."""
 
 import json
 import re
@@ -31,37 +31,37 @@ SECOND, MINUTE, HOUR, DAY = timedelta(seconds=1), timedelta(minutes=1), timedelt
 def raised(
     events: Iterable[Event], rules: Iterable[Rule] = get_builtin_rules(), memory: Any = None
 ) -> Counter[tuple[str, str]]:
-    """Return how often each kind and key is raised; memory: what is remembered, as JSON, before it and after it."""
+    """Return how often each kind and key is raised. memory: the memories as JSON, updated in place."""
     memories = defaultdict[Any, RuleMemory](dict, {key: json.loads(state) for key, state in (memory or {}).items()})
-    rules, found = list(rules), Counter[tuple[str, str]]()
-    for each in events:
+    rules, counts = list(rules), Counter[tuple[str, str]]()
+    for item in events:
         for rule in rules:
-            key = rule.key(each) if each.action in rule.actions else None
+            key = rule.key(item) if item.action in rule.actions else None
             if key is not None:
-                found[rule.kind, key] += rule.evaluate(each, memories[rule.kind, key])
+                counts[rule.kind, key] += rule.evaluate(item, memories[rule.kind, key])
     if memory is not None:
         memory.update({key: json.dumps(state) for key, state in memories.items()})
-    return +found
+    return +counts
 
 
-def refusals(count: int, *, apart: timedelta = SECOND, **given: Any) -> list[Event]:
-    told = {"reason": "provider_error", "outcome": "failure", **given}
-    action = told.pop("action", "login.refused")
-    return [event(action, at=MONDAY + number * apart, **told) for number in range(count)]
+def refusals(count: int, *, apart: timedelta = SECOND, **fields: Any) -> list[Event]:
+    fields = {"reason": "provider_error", "outcome": "failure", **fields}
+    action = fields.pop("action", "login.refused")
+    return [event(action, at=MONDAY + number * apart, **fields) for number in range(count)]
 
 
 def refused(reason: str, *, action: str = "login.refused", client_ip: str = "192.0.2.1") -> list[Event]:
     return refusals(1, reason=reason, action=action, client_ip=client_ip)
 
 
-def looks(
+def views(
     count: int, *, actor: str = "7", at: Any = MONDAY, first: int = 0, action: str = "claim.revealed"
 ) -> list[Event]:
     numbers = range(first, first + count)
     return [event(action, at=at + number * SECOND, actor=actor, subject=f"patient {number}") for number in numbers]
 
 
-def looked_at(by: int, *, apart: timedelta = MINUTE) -> list[Event]:
+def viewers(by: int, *, apart: timedelta = MINUTE) -> list[Event]:
     return [
         event("access.granted", at=MONDAY + number * apart, actor=str(number), resource="Patient/7")
         for number in range(by)
@@ -69,12 +69,12 @@ def looked_at(by: int, *, apart: timedelta = MINUTE) -> list[Event]:
 
 
 def days_of(*counts: int) -> list[Event]:
-    return [each for day, count in enumerate(counts) for each in looks(count, at=MONDAY + day * DAY)]
+    return [view for day, count in enumerate(counts) for view in views(count, at=MONDAY + day * DAY)]
 
 
 def failures(count: int, *, apart: timedelta = SECOND) -> list[Event]:
-    told = {"action": "token.revocation_failed", "reason": "transport_timeout", "provider": "default"}
-    return refusals(count, apart=apart, **told)
+    fields = {"action": "token.revocation_failed", "reason": "transport_timeout", "provider": "default"}
+    return refusals(count, apart=apart, **fields)
 
 
 def verified(findings: int) -> list[Event]:
@@ -123,109 +123,109 @@ PATTERNS: list[Pattern] = [
     ("many_records", "7", days_of(10, 12, 9, 11, 10, 31), days_of(10, 12, 9, 11, 10, 30)),
     ("many_records", "7", days_of(40, 44, 42, 41, 43, 127), days_of(40, 44, 42, 41, 43, 126)),
     ("many_records", "7", days_of(101), days_of(100)),
-    ("many_records", "7", looks(101, action="access.granted"), [*looks(60), *looks(60)]),
-    ("record_of_interest", "Patient/7", looked_at(25), looked_at(24)),
-    ("record_of_interest", "Patient/7", looked_at(25, apart=59 * MINUTE), looked_at(25, apart=61 * MINUTE)),
+    ("many_records", "7", views(101, action="access.granted"), [*views(60), *views(60)]),
+    ("record_of_interest", "Patient/7", viewers(25), viewers(24)),
+    ("record_of_interest", "Patient/7", viewers(25, apart=59 * MINUTE), viewers(25, apart=61 * MINUTE)),
     ("revocations_fail", "default", failures(10), failures(10, apart=2 * MINUTE)),
     ("trail_altered", "", verified(1), verified(0)),
 ]
 
 
-@pytest.mark.parametrize(("kind", "key", "pattern", "short_of_it"), PATTERNS)
-def test_rule_is_raised_by_its_pattern_and_not_just_short_of_it(
-    kind: str, key: str, pattern: list[Event], short_of_it: list[Event]
+@pytest.mark.parametrize(("kind", "key", "pattern", "below_threshold"), PATTERNS)
+def test_rule_raises_at_its_threshold_and_not_below(
+    kind: str, key: str, pattern: list[Event], below_threshold: list[Event]
 ) -> None:
     assert raised(pattern)[kind, key] == 1
-    assert not [each for each in raised(short_of_it) if each[0] == kind]
+    assert kind not in {raised_kind for raised_kind, _key in raised(below_threshold)}
 
 
 @pytest.mark.parametrize("kind", ALERT_SEVERITIES)
-def test_alert_that_another_part_wrote_is_an_alert_of_its_kind(kind: str) -> None:
-    told = event("alert.raised", resource="AuditEvent/1", provider="default", detail={"rule": kind})
+def test_alert_event_raises_an_alert_of_its_kind(kind: str) -> None:
+    alert_event = event("alert.raised", resource="AuditEvent/1", provider="default", detail={"rule": kind})
     key = "default" if kind.startswith("event_") else "AuditEvent/1"
-    assert raised([told]) == {(kind, key): 1}
-    assert raised([told._replace(detail='{"rule":"another"}')]) == {}
+    assert raised([alert_event]) == {(kind, key): 1}
+    assert raised([alert_event._replace(detail='{"rule":"another"}')]) == {}
 
 
-def test_every_rule_is_in_the_pages_and_every_rule_of_the_trail_is_an_alert() -> None:
+def test_every_rule_is_documented_and_every_alert_event_has_a_rule() -> None:
     page = (DOCS / "how-to" / "watch-for-anomalies.md").read_text()
-    told = (DOCS / "reference" / "events.md").read_text().partition("## Alerts")[2].partition("\n## ")[0]
+    alerts = (DOCS / "reference" / "events.md").read_text().partition("## Alerts")[2].partition("\n## ")[0]
     kinds = {rule.kind for rule in get_builtin_rules()}
     assert kinds - set(ALERT_SEVERITIES) <= set(re.findall(r"^\| `(\w+)`", page, re.M))
-    assert set(re.findall(r"`(\w+)`", "".join(re.findall(r"^\|[^|]+", told, re.M)))) == set(ALERT_SEVERITIES)
+    assert set(re.findall(r"`(\w+)`", "".join(re.findall(r"^\|[^|]+", alerts, re.M)))) == set(ALERT_SEVERITIES)
     assert len(kinds) == len(get_builtin_rules())
 
 
-def test_burst_is_counted_on_and_remembered_no_longer_than_it_must() -> None:
+def test_burst_is_counted_within_its_window_only() -> None:
     rule = next(rule for rule in get_builtin_rules() if rule.kind == "refusals_by_address")
     memory: dict[Any, str] = {}
     assert raised(refusals(115, client_ip="192.0.2.1"), [rule], memory)[rule.kind, "192.0.2.1"] == 101
     assert len(memory[rule.kind, "192.0.2.1"]) < 50 * 15
-    later = [each._replace(occurred_at=each.occurred_at + HOUR) for each in refusals(14, client_ip="192.0.2.1")]
+    later = [item._replace(occurred_at=item.occurred_at + HOUR) for item in refusals(14, client_ip="192.0.2.1")]
     assert raised(later, [rule], memory) == {}
 
 
-def test_many_records_learns_forgets_and_is_not_fooled_by_a_clock_that_was_wrong() -> None:
+def test_daily_volume_adapts_and_ignores_a_wrong_clock() -> None:
     rule = next(rule for rule in get_builtin_rules() if rule.kind == "many_records")
     assert isinstance(rule, UnusualVolumeRule)
     memory: dict[Any, str] = {}
     assert not raised(days_of(*[40] * 40), [rule], memory)
     state = json.loads(memory["many_records", "7"])
     assert (state["past"], len(state["things"])) == ([40] * 28, 40)
-    assert not raised(looks(50, at=MONDAY + 38 * DAY, first=500), [rule], memory), "late events are of another day"
-    assert not raised(looks(1, at=MONDAY + 4000 * DAY), [rule], memory)
-    assert raised(looks(121, at=MONDAY + 40 * DAY), [rule], memory) == {("many_records", "7"): 1}
-    snooped = raised(looks(9_000, at=MONDAY + 41 * DAY), [rule], memory)
-    assert snooped["many_records", "7"] == rule.max_distinct - 120
+    assert not raised(views(50, at=MONDAY + 38 * DAY, first=500), [rule], memory), "late events are of another day"
+    assert not raised(views(1, at=MONDAY + 4000 * DAY), [rule], memory)
+    assert raised(views(121, at=MONDAY + 40 * DAY), [rule], memory) == {("many_records", "7"): 1}
+    excessive = raised(views(9_000, at=MONDAY + 41 * DAY), [rule], memory)
+    assert excessive["many_records", "7"] == rule.max_distinct - 120
     assert len(memory["many_records", "7"]) < 30 * rule.max_distinct
-    assert rule.get_daily_limit([40] * 20 + [5_000] * 7) == 120, "a few days of snooping do not make it usual"
+    assert rule.get_daily_limit([40] * 20 + [5_000] * 7) == 120, "a few excessive days do not raise the limit"
 
 
-def test_what_is_remembered_names_nobody() -> None:
+def test_memories_contain_no_identifiers() -> None:
     memory: dict[Any, str] = {}
-    raised(looks(20), memory=memory)
+    raised(views(20), memory=memory)
     assert memory
     assert not [state for state in memory.values() if "patient" in state]
 
 
 @pytest.fixture(scope="module")
-def usual() -> list[Event]:
-    return [of(done) for done in week()]
+def normal_week() -> list[Event]:
+    return [of(new_event) for new_event in week()]
 
 
-def test_a_week_in_which_nothing_is_wrong_raises_nothing(usual: list[Event]) -> None:
-    assert len(usual) == 100_000
-    actions = Counter(each.action for each in usual)
+def test_normal_week_raises_no_alert(normal_week: list[Event]) -> None:
+    assert len(normal_week) == 100_000
+    actions = Counter(item.action for item in normal_week)
     assert min(actions["login.refused"], actions["token.revocation_failed"]) >= 50
-    assert raised(usual) == {}
+    assert raised(normal_week) == {}
 
 
 PLANTED: dict[str, Callable[[], list[Event]]] = {
-    "many_records": lambda: looks(151, actor="100", at=MONDAY + 6 * DAY),
-    "record_of_interest": lambda: looked_at(45),
+    "many_records": lambda: views(151, actor="100", at=MONDAY + 6 * DAY),
+    "record_of_interest": lambda: viewers(45),
     "refusals_by_address": lambda: refusals(15, client_ip="192.0.2.1"),
 }
 
 
 @pytest.mark.parametrize("kind", PLANTED)
-def test_what_is_planted_in_that_week_is_found_and_nothing_else(kind: str, usual: list[Event]) -> None:
-    found = raised(sorted([*usual, *PLANTED[kind]()], key=lambda each: each.occurred_at))
-    assert {each[0] for each in found} == {kind}
+def test_planted_anomaly_in_a_normal_week_is_the_only_alert(kind: str, normal_week: list[Event]) -> None:
+    found = raised(sorted([*normal_week, *PLANTED[kind]()], key=lambda item: item.occurred_at))
+    assert {raised_kind for raised_kind, _key in found} == {kind}
 
 
-def test_rule_of_a_project_joins_ours_and_one_of_the_same_kind_takes_the_place() -> None:
+def test_project_rules_extend_or_replace_the_builtin_rules() -> None:
     new = Rule(
-        kind="hospital_export", severity=Severity.INFO, actions={"hospital.exported"}, key=lambda each: each.actor
+        kind="hospital_export", severity=Severity.INFO, actions={"hospital.exported"}, key=lambda item: item.actor
     )
     patient = ThresholdRule(
         kind="refusals_by_address",
         severity=Severity.INFO,
         actions={"login.refused"},
-        key=lambda each: each.client_ip,
+        key=lambda item: item.client_ip,
         threshold=100,
         memory_lifetime=HOUR,
     )
     rules = merge_rules([new, patient])
     assert [rule for rule in rules if rule not in get_builtin_rules() and rule.kind not in ALERT_SEVERITIES][-1] == new
-    assert not [each for each in raised(refusals(99, client_ip="192.0.2.1"), rules) if each[0] == patient.kind]
+    assert not [item for item in raised(refusals(99, client_ip="192.0.2.1"), rules) if item[0] == patient.kind]
     assert raised(refusals(100, client_ip="192.0.2.1"), rules)[patient.kind, "192.0.2.1"] == 1

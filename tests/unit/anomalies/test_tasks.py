@@ -1,4 +1,4 @@
-"""The beat's tasks, the project's own rules, and the how-to's examples as they stand."""
+"""The periodic tasks, rules of a project, and the examples of the how-to page."""
 
 import re
 import sys
@@ -31,14 +31,14 @@ def block(name: str) -> list[str]:
 
 @pytest.fixture
 def hospital(settings: Any, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """Declare what the how-to declares."""
+    """Apply the declarations of the how-to page."""
     module = ModuleType("hospital.watching")
     exec("\n".join(block("rules")), module.__dict__)
     monkeypatch.setitem(sys.modules, "hospital", ModuleType("hospital"))
     monkeypatch.setitem(sys.modules, "hospital.watching", module)
-    given = {"PHI_OIDC": dict(settings.PHI_OIDC)}
-    exec("\n".join(block("settings")), given)
-    settings.PHI_OIDC = given["PHI_OIDC"]
+    namespace = {"PHI_OIDC": dict(settings.PHI_OIDC)}
+    exec("\n".join(block("settings")), namespace)
+    settings.PHI_OIDC = namespace["PHI_OIDC"]
     return module
 
 
@@ -46,7 +46,7 @@ def test_every_code_block_of_the_page_is_tested() -> None:
     assert HOW_TO.count("```python") == len(block("rules")) + len(block("settings")) == 3
 
 
-def test_rules_of_the_project_are_in_use_and_its_people_are_told(hospital: ModuleType) -> None:
+def test_project_rules_are_used_and_recipients_get_mail(hospital: ModuleType) -> None:
     rules = get_declared_rules()
     assert hospital.night_export in rules
     assert [rule for rule in rules if rule.kind == "refusals_by_address"] == [hospital.refusals]
@@ -56,7 +56,7 @@ def test_rules_of_the_project_are_in_use_and_its_people_are_told(hospital: Modul
         sealed(99, **refused)
         watch()
         assert {alert.kind for alert in SecurityAlert.objects.all()} == {"refusals_by_person"}
-        assert [each.to for each in mail.outbox] == [["privacy@hospital.example"]]
+        assert [message.to for message in mail.outbox] == [["privacy@hospital.example"]]
         sealed(1, **refused)
         watch()
         watch()
@@ -64,24 +64,24 @@ def test_rules_of_the_project_are_in_use_and_its_people_are_told(hospital: Modul
     assert len(mail.outbox) == 2
 
 
-def test_watch_reads_all_that_is_sealed_and_says_when_nobody_seals(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_watch_reads_the_sealed_log_and_reports_missing_sealing(monkeypatch: pytest.MonkeyPatch) -> None:
     sealed(5)
     events(1)
     with clock.override_clock(lambda: NOW):
         current_app.tasks["phi_oidc.watch"]()
     assert WatchCursor.objects.get().tree_size == 5
     assert not SecurityAlert.objects.exists()
-    with clock.override_clock(lambda: NOW + 2 * engine.sequencer.LAG):
+    with clock.override_clock(lambda: NOW + 2 * engine.sequencer.MAX_SEALING_DELAY):
         watch()
-    assert [each.kind for each in SecurityAlert.objects.all()] == ["sealing_lag"]
+    assert [alert.kind for alert in SecurityAlert.objects.all()] == ["sealing_lag"]
     assert SecurityAlert.objects.get().told_at is not None
 
 
-def test_alert_of_the_sealer_is_an_alert() -> None:
+def test_alert_event_of_the_sealer_raises_an_alert() -> None:
     raise_audit_alert("sealing_refused", now=NOW)
     sealed(1)
     watch()
-    assert [each.kind for each in SecurityAlert.objects.exclude(kind="sealing_lag")] == ["sealing_refused"]
+    assert [alert.kind for alert in SecurityAlert.objects.exclude(kind="sealing_lag")] == ["sealing_refused"]
 
 
 @pytest.mark.parametrize(
@@ -95,16 +95,16 @@ def test_alert_of_the_sealer_is_an_alert() -> None:
         ("ALERT_RECIPIENTS", ["privacy"], ()),
     ],
 )
-def test_check_names_an_option_that_is_not_as_it_must_be(
+def test_check_names_an_invalid_option(
     option: str, wrong: Any, right: Any, settings: Any, hospital: ModuleType
 ) -> None:
-    def found() -> list[str]:
+    def list_messages() -> list[str]:
         return [message.msg for message in run_checks() if message.id == "django_phi_oidc.E002"]
 
     settings.PHI_OIDC = {**settings.PHI_OIDC, option: right}
-    assert found() == []
+    assert list_messages() == []
     settings.PHI_OIDC = {**settings.PHI_OIDC, option: wrong}
-    (message,) = found()
+    (message,) = list_messages()
     assert message.startswith(f"PHI_OIDC['{option}']")
     if option == "ANOMALY_RULES":
         with pytest.raises(ImproperlyConfigured):

@@ -1,4 +1,4 @@
-"""Jobs on the trail: done once, begun anew after a killed worker, told failed, and gone after a day."""
+"""Jobs run once, are retried after a killed worker, fail after three attempts, and are deleted after a day."""
 
 import json
 import os
@@ -45,15 +45,15 @@ def folder(settings: Any, tmp_path: Path) -> Iterator[Path]:
         yield exports
 
 
-def export(form: str = "jsonl", **given: Any) -> TrailJob:
-    return request_job(TrailJob.EXPORT, asked_by="7", now=time[0], format=form, **given)
+def export(export_format: str = "jsonl", **fields: Any) -> TrailJob:
+    return request_job(TrailJob.EXPORT, asked_by="7", now=time[0], format=export_format, **fields)
 
 
 def verification(by: str = "7") -> TrailJob:
     return request_job(TrailJob.VERIFICATION, asked_by=by, now=time[0])
 
 
-def look(job: TrailJob) -> TrailJob:
+def reload(job: TrailJob) -> TrailJob:
     return TrailJob.objects.get(pk=job.pk)
 
 
@@ -62,22 +62,22 @@ def later(pause: timedelta) -> datetime:
     return time[0]
 
 
-def test_export_is_a_file_of_its_owner_that_is_taken_once(folder: Path) -> None:
+def test_export_is_a_private_file_that_is_downloaded_once(folder: Path) -> None:
     events(5)
     job = export(filters={"subject": "subject 1"})
     work_trail_jobs()
     (file,) = folder.iterdir()
     assert file.stat().st_mode & 0o777 == 0o600
-    assert (look(job).state, look(job).result, look(job).done) == (TrailJob.DONE, {"events": 2}, 2)
-    with open_export_file(job, folder=folder) as taken:
-        assert [json.loads(line)["subject"] for line in taken] == ["subject 1"] * 2
+    assert (reload(job).state, reload(job).result, reload(job).done) == (TrailJob.DONE, {"events": 2}, 2)
+    with open_export_file(job, folder=folder) as file:
+        assert [json.loads(line)["subject"] for line in file] == ["subject 1"] * 2
     assert list(folder.iterdir()) == []
     with pytest.raises(LookupError):
         open_export_file(job, folder=folder)
-    assert look(job).state == TrailJob.TAKEN
+    assert reload(job).state == TrailJob.TAKEN
 
 
-def test_file_that_is_gone_is_not_given(folder: Path) -> None:
+def test_missing_file_is_not_opened(folder: Path) -> None:
     job = export()
     with pytest.raises(LookupError):
         open_export_file(job, folder=folder)
@@ -89,22 +89,22 @@ def test_file_that_is_gone_is_not_given(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("is_tampered", [False, True])
-def test_verification_is_an_event_of_whoever_asked(is_tampered: bool) -> None:
+def test_verification_is_recorded_for_its_requester(is_tampered: bool) -> None:
     ids = sealed(3)
     if is_tampered:
         with without_triggers():
             sql(f"UPDATE {EVENT} SET reason = 'another' WHERE id = %s", ids[1])
     job = verification()
     work_trail_jobs()
-    result = look(job).result
-    assert (look(job).state, result["tree_size"], result["findings"]) == (TrailJob.DONE, 3, int(is_tampered))
+    result = reload(job).result
+    assert (reload(job).state, result["tree_size"], result["findings"]) == (TrailJob.DONE, 3, int(is_tampered))
     assert [str(ids[1]) in line for line in result["lines"]] == [True] * is_tampered
     (event,) = AuditEvent.objects.filter(action="audit.verified")
     assert (event.actor, event.outcome) == ("7", "failure" if is_tampered else "success")
-    assert (look(job).done, look(job).total) == (3, 3)
+    assert (reload(job).done, reload(job).total) == (3, 3)
 
 
-def test_one_verification_at_a_time_is_enough() -> None:
+def test_open_verification_is_shared() -> None:
     first = verification()
     assert verification(by="8").pk == first.pk
     assert export().pk != export().pk
@@ -112,64 +112,64 @@ def test_one_verification_at_a_time_is_enough() -> None:
     assert verification(by="8").pk != first.pk
 
 
-def test_job_that_another_worker_has_is_left_alone_until_its_lease_is_over() -> None:
+def test_leased_job_is_skipped_until_its_lease_ends() -> None:
     job = verification()
     TrailJob.objects.update(state=TrailJob.RUNNING, attempts=1, lease_until=time[0] + LEASE_DURATION)
     later(LEASE_DURATION - timedelta(seconds=1))
     work_trail_jobs()
-    assert look(job).state == TrailJob.RUNNING
+    assert reload(job).state == TrailJob.RUNNING
     later(timedelta(seconds=1))
     work_trail_jobs()
-    assert (look(job).state, look(job).attempts) == (TrailJob.DONE, 2)
+    assert (reload(job).state, reload(job).attempts) == (TrailJob.DONE, 2)
 
 
-def test_job_that_was_begun_too_often_has_failed() -> None:
+def test_job_without_attempts_left_has_failed() -> None:
     job = verification()
     TrailJob.objects.update(state=TrailJob.RUNNING, attempts=MAX_ATTEMPTS, lease_until=time[0] + LEASE_DURATION)
     work_trail_jobs()
-    assert look(job).state == TrailJob.RUNNING
+    assert reload(job).state == TrailJob.RUNNING
     later(LEASE_DURATION)
     work_trail_jobs()
-    assert look(job).state == TrailJob.FAILED
+    assert reload(job).state == TrailJob.FAILED
 
 
-def test_trail_that_is_away_is_tried_again_and_then_told(settings: Any, folder: Path) -> None:
+def test_failing_job_is_retried_and_then_marked_failed(settings: Any, folder: Path) -> None:
     job = verification()
     options = settings.PHI_OIDC
     settings.PHI_OIDC = {**options, "AUDIT_MAC_KEYS": []}
     for _ in range(MAX_ATTEMPTS):
         work_trail_jobs()
-        assert (look(job).state, bool(look(job).fault)) == (TrailJob.WAITING, True)
+        assert (reload(job).state, bool(reload(job).fault)) == (TrailJob.WAITING, True)
         later(timedelta(seconds=30))
     work_trail_jobs()
-    assert look(job).state == TrailJob.FAILED
+    assert reload(job).state == TrailJob.FAILED
     settings.PHI_OIDC = options
     work_trail_jobs()
-    assert look(job).state == TrailJob.FAILED
+    assert reload(job).state == TrailJob.FAILED
 
 
-def test_export_of_a_row_that_is_no_event_fails_at_once_and_leaves_no_file(folder: Path) -> None:
+def test_export_of_an_unreadable_row_fails_at_once_without_a_file(folder: Path) -> None:
     ids = sealed(3)
     with without_triggers():
         sql(f"UPDATE {EVENT} SET detail = 'no json' WHERE id = %s", ids[1])
     job = export()
     work_trail_jobs()
-    assert (look(job).state, look(job).fault, list(folder.iterdir())) == (TrailJob.FAILED, "row_unreadable", [])
+    assert (reload(job).state, reload(job).fault, list(folder.iterdir())) == (TrailJob.FAILED, "row_unreadable", [])
 
 
-def test_export_where_no_folder_is_declared_is_told(settings: Any) -> None:
+def test_export_without_a_declared_folder_is_reported(settings: Any) -> None:
     job = export()
     settings.PHI_OIDC = {**settings.PHI_OIDC, "EXPORT_FOLDER": None}
     work_trail_jobs()
-    assert look(job).fault == "ImproperlyConfigured"
+    assert reload(job).fault == "ImproperlyConfigured"
 
 
-def test_jobs_and_their_files_are_gone_after_a_day(folder: Path) -> None:
+def test_jobs_and_their_files_are_deleted_after_a_day(folder: Path) -> None:
     job = export()
     work_trail_jobs()
     later(RETENTION_PERIOD - timedelta(seconds=1))
     work_trail_jobs()
-    assert (look(job).state, len(list(folder.iterdir()))) == (TrailJob.DONE, 1)
+    assert (reload(job).state, len(list(folder.iterdir()))) == (TrailJob.DONE, 1)
     later(timedelta(seconds=1))
     work_trail_jobs()
     assert (TrailJob.objects.count(), list(folder.iterdir())) == (0, [])
@@ -180,7 +180,7 @@ import os, signal, sys, django
 django.setup()
 from datetime import timedelta
 from pathlib import Path
-from django_phi_oidc.audit_exports import export, jobs
+from django_phi_oidc.audit_exports import jobs
 from tests.support.audit_log import NOW
 class Clock:
     calls = 0
@@ -189,29 +189,29 @@ class Clock:
         if self.calls == 4:
             os.kill(os.getpid(), signal.SIGKILL)
         return NOW + timedelta(seconds=30)
-jobs.work_next(clock=Clock(), folder=Path(sys.argv[1]), site="here")
+jobs.run_next_job(clock=Clock(), folder=Path(sys.argv[1]), hostname="here")
 """
 
 
-def test_export_whose_worker_is_killed_in_the_middle_is_done_by_the_next(folder: Path) -> None:
+def test_export_of_a_killed_worker_is_done_by_the_next_one(folder: Path) -> None:
     events(2500)
     job = export()
     environment = child_environment(os.environ, django_settings.DATABASES)
     command = [sys.executable, "-c", KILLED, str(folder)]
     done = subprocess.run(command, env=environment, check=False, timeout=60, capture_output=True, text=True)
     assert done.returncode == -signal.SIGKILL, done.stderr
-    assert (look(job).state, look(job).done) == (TrailJob.RUNNING, 1000)
+    assert (reload(job).state, reload(job).done) == (TrailJob.RUNNING, 1000)
     later(LEASE_DURATION)
     work_trail_jobs()
-    assert look(job).result == {"events": 2500}
-    with open_export_file(job, folder=folder) as taken:
-        assert sum(1 for _ in taken) == 2500
+    assert reload(job).result == {"events": 2500}
+    with open_export_file(job, folder=folder) as file:
+        assert sum(1 for _ in file) == 2500
     later(RETENTION_PERIOD)
     work_trail_jobs()
     assert list(folder.iterdir()) == []
 
 
-def test_worker_of_celery_does_what_beat_wakes_it_for(folder: Path, tmp_path: Path) -> None:
+def test_celery_worker_runs_the_scheduled_task(folder: Path, tmp_path: Path) -> None:
     sealed(3)
     now = datetime.now(NOW.tzinfo)
     job = request_job(TrailJob.EXPORT, asked_by="7", now=now, format="csv")
@@ -220,7 +220,7 @@ def test_worker_of_celery_does_what_beat_wakes_it_for(folder: Path, tmp_path: Pa
     broker = json.dumps({name: str(queue) for name in ("data_folder_in", "data_folder_out", "control_folder")})
     options = {"EXPORT_FOLDER": str(folder)}
     with worker("filesystem://", options, tmp_path, TEST_BROKER_OPTIONS=broker):
-        assert eventually(lambda: look(job).state == TrailJob.DONE)
+        assert eventually(lambda: reload(job).state == TrailJob.DONE)
     (file,) = folder.iterdir()
     assert len(file.read_text().splitlines()) >= 4
 

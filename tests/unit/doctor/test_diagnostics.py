@@ -1,4 +1,4 @@
-"""The checks of a provider, each on what it looks at alone."""
+"""Each check of a provider on its own input."""
 
 import json
 import time
@@ -44,7 +44,7 @@ DECLARED = parse_provider("default", {"issuer": ISSUER, "client_id": "portal", "
 
 
 def refusal(members: dict[str, Any]) -> str:
-    """Return the code of the rule that refuses a sign-in for that metadata; empty where none does."""
+    """Return the code of the rule that refuses a sign-in with that metadata; empty if none does."""
     response = TransportResponse(status=200, headers={}, body=json.dumps(members).encode())
     try:
         process_metadata_response(response, declaration=DECLARED)
@@ -54,26 +54,26 @@ def refusal(members: dict[str, Any]) -> str:
 
 
 def failures(members: dict[str, Any]) -> set[str]:
-    return {finding.code for finding in said(members, DECLARED) if finding.level == "failure"}
+    return {finding.code for finding in run_checks(members, DECLARED) if finding.level == "failure"}
 
 
 VALUES: list[Any] = [None, "", 7, [], ["x"], [7], "http://op.example/", "https://op.example", {}, True]
 
 
 @pytest.mark.parametrize("name", METADATA)
-def test_what_a_sign_in_is_refused_for_is_a_failure_of_that_code_and_nothing_else_is(name: str) -> None:
+def test_failures_match_the_reasons_for_which_a_sign_in_is_refused(name: str) -> None:
     assert (refusal(METADATA), failures(METADATA)) == ("", set())
-    ours_alone = {"pkce_unsupported", "client_auth_unsupported"}
+    doctor_only = {"pkce_unsupported", "client_auth_unsupported"}
     for value in VALUES:
         members = {**METADATA, name: value}
         if value is None:
             del members[name]
-        code, found = refusal(members), failures(members)
-        assert code in found or not code, value
-        assert found <= ours_alone or code, value
+        code, codes = refusal(members), failures(members)
+        assert code in codes or not code, value
+        assert codes <= doctor_only or code, value
 
 
-def said(members: dict[str, Any], declared: ProviderDeclaration) -> Iterator[ProviderFinding]:
+def run_checks(members: dict[str, Any], declared: ProviderDeclaration) -> Iterator[ProviderFinding]:
     yield diagnostics.check_issuer(members, issuer=declared.issuer)
     yield from diagnostics.check_members(members, allow_loopback_http=False)
     yield diagnostics.check_algorithms(members, allowed=declared.id_token_signed_response_alg)
@@ -95,7 +95,7 @@ def test_certificate_that_ends_within_30_days_is_a_warning(days: int, level: str
     assert (finding.level, f"({days} days)" in finding.text) == (level, True)
 
 
-def test_behind_a_proxy_the_end_of_the_certificate_is_not_seen() -> None:
+def test_expiry_of_the_certificate_is_unknown_behind_a_proxy() -> None:
     finding = diagnostics.check_peer(TLSPeer(host="op.example", tls_version="TLS"), now=NOW)
     assert (finding.level, "proxy" in finding.text) == ("ok", True)
 
@@ -104,26 +104,26 @@ def test_behind_a_proxy_the_end_of_the_certificate_is_not_seen() -> None:
     ("ahead", "level"),
     [
         *((0, "ok"), (1, "ok"), (15, "ok"), (16, "warning"), (30, "warning"), (31, "failure"), (86400, "failure")),
-        # Date is cut to the second: up to one more may have passed.
+        # Date has whole seconds: up to one more may have passed.
         *((-1, "ok"), (-16, "ok"), (-17, "warning"), (-31, "warning"), (-32, "failure")),
     ],
 )
 def test_clock_that_differs_by_more_than_the_leeway_is_a_failure(ahead: int, level: str) -> None:
     headers = {"date": format_datetime(NOW + ahead * SECOND, usegmt=True)}
-    times: dict[str, Any] = {"asked_at": NOW, "answered_at": NOW, "leeway": 30 * SECOND}
+    times: dict[str, Any] = {"requested_at": NOW, "received_at": NOW, "leeway": 30 * SECOND}
     assert diagnostics.check_clock(headers, **times).level == level
     aged = {"date": format_datetime(NOW + (ahead - 600) * SECOND, usegmt=True), "age": "600"}
     assert diagnostics.check_clock(aged, **times).level == level
 
 
-def test_time_of_the_answer_is_no_difference_of_clocks() -> None:
+def test_duration_of_the_request_is_no_clock_skew() -> None:
     headers = {"date": format_datetime(NOW + 20 * SECOND, usegmt=True)}
     finding = diagnostics.check_clock(headers, requested_at=NOW, received_at=NOW + 20 * SECOND, leeway=30 * SECOND)
     assert (finding.level, finding.text) == ("ok", "no difference")
 
 
 @pytest.mark.parametrize("zone", [" GMT", " -0000", ""])
-def test_date_is_in_gmt_wherever_the_portal_is(zone: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_date_is_parsed_as_gmt_in_any_time_zone(zone: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TZ", "Europe/Stockholm")
     time.tzset()
     try:
@@ -143,7 +143,7 @@ def test_date_is_in_gmt_wherever_the_portal_is(zone: str, monkeypatch: pytest.Mo
         *({"date": "Fri, 31 Dec 9999 23:59:59 GMT"}, {"date": "Fri, 31 Dec 9999 00:00:00 GMT", "age": "999999999"}),
     ],
 )
-def test_clock_of_an_answer_without_a_date_can_t_be_told(headers: dict[str, str]) -> None:
+def test_response_without_a_valid_date_is_a_warning(headers: dict[str, str]) -> None:
     finding = diagnostics.check_clock(headers, requested_at=NOW, received_at=NOW, leeway=30 * SECOND)
     assert (finding.level, finding.code) == ("warning", "clock_untold")
 
@@ -152,26 +152,26 @@ def keys(*jwks: dict[str, Any]) -> TransportResponse:
     return TransportResponse(status=200, headers={}, body=json.dumps({"keys": jwks}).encode())
 
 
-def test_keys_must_be_told_apart_and_fit() -> None:
+def test_keys_must_have_distinct_kids_and_fit_the_algorithms() -> None:
     rsa, ec = (create_signing_key(alg, kid=alg).public_jwk() for alg in ("RS256", "ES256"))
     bare = {name: value for name, value in rsa.items() if name != "alg"}
 
-    def told(*jwks: dict[str, Any], algs: tuple[str, ...] = ("RS256", "ES256")) -> list[tuple[str, str]]:
-        return [(each.level, each.code) for each in diagnostics.check_keys(keys(*jwks), algs=algs)]
+    def findings(*jwks: dict[str, Any], algs: tuple[str, ...] = ("RS256", "ES256")) -> list[tuple[str, str]]:
+        return [(finding.level, finding.code) for finding in diagnostics.check_keys(keys(*jwks), algs=algs)]
 
-    assert told(rsa, ec) == [("ok", "")]
-    assert told(rsa) == [("warning", "key_not_found")]
-    assert told(ec, algs=("RS256",)) == told(algs=("RS256",)) == [("failure", "key_not_found")]
-    assert told(bare, ec, algs=("RS256", "PS256", "ES256")) == [("ok", "")]
-    assert told(rsa, ec, {**ec}) == [("failure", "key_not_found")]
-    assert told(rsa, {**rsa, "kid": "another"}, ec) == [("ok", "")]
-    nameless = {name: value for name, value in ec.items() if name != "kid"}
-    assert told(rsa, nameless) == [("ok", "")]
-    assert told(rsa, nameless, nameless) == [("failure", "key_not_found")]
-    assert told(rsa, {**ec, "use": "enc"}) == [("warning", "key_not_found")]
+    assert findings(rsa, ec) == [("ok", "")]
+    assert findings(rsa) == [("warning", "key_not_found")]
+    assert findings(ec, algs=("RS256",)) == findings(algs=("RS256",)) == [("failure", "key_not_found")]
+    assert findings(bare, ec, algs=("RS256", "PS256", "ES256")) == [("ok", "")]
+    assert findings(rsa, ec, {**ec}) == [("failure", "key_not_found")]
+    assert findings(rsa, {**rsa, "kid": "another"}, ec) == [("ok", "")]
+    without_kid = {name: value for name, value in ec.items() if name != "kid"}
+    assert findings(rsa, without_kid) == [("ok", "")]
+    assert findings(rsa, without_kid, without_kid) == [("failure", "key_not_found")]
+    assert findings(rsa, {**ec, "use": "enc"}) == [("warning", "key_not_found")]
 
 
-def test_word_of_a_provider_looks_like_no_other() -> None:
+def test_text_of_a_provider_is_shown_in_ascii() -> None:
     finding = diagnostics.check_issuer({"issuer": "https://\u043ep.example"}, issuer=ISSUER)
     assert (finding.level, r"https://\u043ep.example" in finding.text) == ("failure", True)
     assert diagnostics.sanitize_text(ISSUER) == ISSUER

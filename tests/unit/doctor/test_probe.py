@@ -1,4 +1,4 @@
-"""A look at a live OP: at the demo provider, at the npm oidc-provider, and at one made wrong in each way."""
+"""Probes of live providers: the demo provider, sound and with each defect, and the npm oidc-provider."""
 
 import io
 import json
@@ -22,7 +22,7 @@ from tests.support.tls import CertificateAuthority, create_certificate_authority
 
 pytestmark = pytest.mark.django_db(databases=["default", "phi_audit"])
 SECOND = timedelta(seconds=1)
-Told = list[tuple[str, str, str]]
+Findings = list[tuple[str, str, str]]
 SOUND = [
     *(
         "discovery",
@@ -39,7 +39,7 @@ SOUND = [
     ),
     *("logout", "logout", "mix-up", "claims", "assurance", "keys", "client", "lifetimes"),
 ]
-"""The checks, in the order of the table."""
+"""The checks, in the order of the report."""
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +81,7 @@ def declare(settings: Any, issuer: str, authority: CertificateAuthority, **optio
 
 
 def run(*words: str) -> list[str]:
-    """Return the lines that are printed, and the error as the last one, where there is one."""
+    """Return the printed lines, and the error, if any, as the last one."""
     out = io.StringIO()
     try:
         call_command("phi_oidc", "doctor", *words, stdout=out, skip_checks=True)
@@ -90,26 +90,26 @@ def run(*words: str) -> list[str]:
     return out.getvalue().splitlines()
 
 
-def found() -> Told:
+def list_findings() -> Findings:
     lines = [json.loads(line) for line in run("--json") if line.startswith("{")]
     return [(line["level"], line["check"], line["code"]) for line in lines]
 
 
-def wrong() -> Told:
-    return [line for line in found() if line[0] != "ok"]
+def find_problems() -> Findings:
+    return [line for line in list_findings() if line[0] != "ok"]
 
 
-def saying(**members: Any) -> Callable[[str, Any], None]:
-    """Have the metadata say that; None: leave the member out."""
+def with_metadata(**members: Any) -> Callable[[str, Any], None]:
+    """Change members of the metadata; None removes the member."""
 
-    def lie(endpoint: str, exchange: Any) -> None:
+    def change_metadata(endpoint: str, exchange: Any) -> None:
         if endpoint == "discovery":
             exchange.reply.json.update(members)
             for name, value in members.items():
                 if value is None:
                     del exchange.reply.json[name]
 
-    return lie
+    return change_metadata
 
 
 def answering(endpoint: str, **reply: Any) -> Callable[[str, Any], Reply | None]:
@@ -117,7 +117,7 @@ def answering(endpoint: str, **reply: Any) -> Callable[[str, Any], Reply | None]
 
 
 def test_demo_provider_is_sound(op: DemoProvider) -> None:
-    assert found() == [("ok", check, "") for check in SOUND]
+    assert list_findings() == [("ok", check, "") for check in SOUND]
     first, *lines, last = run()
     assert first == f"default: {op.issuer}"
     assert lines[1].startswith(
@@ -127,47 +127,59 @@ def test_demo_provider_is_sound(op: DemoProvider) -> None:
     assert last == "0 failures, 0 warnings."
 
 
-WAYS: dict[str, tuple[Any, Told]] = {
-    "another issuer": (saying(issuer="https://op.example"), [("failure", "issuer", "issuer_mismatch")]),
-    "no issuer": (saying(issuer=None), [("failure", "issuer", "issuer_mismatch")]),
-    "no token endpoint": (saying(token_endpoint=None), [("failure", "metadata", "metadata_invalid")]),
-    "an endpoint that is none": (saying(userinfo_endpoint=7), [("failure", "metadata", "metadata_invalid")]),
-    "an endpoint without TLS": (
-        saying(userinfo_endpoint="http://op.example/userinfo"),
-        [("failure", "metadata", "transport_not_https")],
-    ),
-    "a flag that is none": (
-        saying(authorization_response_iss_parameter_supported="yes"),
+DEFECTS: dict[str, tuple[Any, Findings]] = {
+    "another issuer": (with_metadata(issuer="https://op.example"), [("failure", "issuer", "issuer_mismatch")]),
+    "no issuer": (with_metadata(issuer=None), [("failure", "issuer", "issuer_mismatch")]),
+    "no token endpoint": (with_metadata(token_endpoint=None), [("failure", "metadata", "metadata_invalid")]),
+    "an endpoint of the wrong type": (
+        with_metadata(userinfo_endpoint=7),
         [("failure", "metadata", "metadata_invalid")],
     ),
-    "no algorithm of ours": (
-        saying(id_token_signing_alg_values_supported=["HS256", "none"]),
+    "an endpoint without TLS": (
+        with_metadata(userinfo_endpoint="http://op.example/userinfo"),
+        [("failure", "metadata", "transport_not_https")],
+    ),
+    "a flag of the wrong type": (
+        with_metadata(authorization_response_iss_parameter_supported="yes"),
+        [("failure", "metadata", "metadata_invalid")],
+    ),
+    "no allowed algorithm": (
+        with_metadata(id_token_signing_alg_values_supported=["HS256", "none"]),
         [("failure", "algorithms", "alg_unsupported"), ("failure", "keys", "key_not_found")],
     ),
-    "public subjects": (saying(subject_types_supported=["public"]), [("failure", "pairwise", "pairwise_unsupported")]),
+    "public subjects": (
+        with_metadata(subject_types_supported=["public"]),
+        [("failure", "pairwise", "pairwise_unsupported")],
+    ),
     "subject types that are no list": (
-        saying(subject_types_supported="pairwise"),
+        with_metadata(subject_types_supported="pairwise"),
         [("failure", "metadata", "metadata_invalid"), ("failure", "pairwise", "pairwise_unsupported")],
     ),
-    "PKCE untold": (saying(code_challenge_methods_supported=None), [("warning", "pkce", "pkce_untold")]),
-    "PKCE in plain": (saying(code_challenge_methods_supported=["plain"]), [("failure", "pkce", "pkce_unsupported")]),
+    "PKCE untold": (with_metadata(code_challenge_methods_supported=None), [("warning", "pkce", "pkce_untold")]),
+    "PKCE in plain": (
+        with_metadata(code_challenge_methods_supported=["plain"]),
+        [("failure", "pkce", "pkce_unsupported")],
+    ),
     "no client secret": (
-        saying(token_endpoint_auth_methods_supported=["private_key_jwt"]),
+        with_metadata(token_endpoint_auth_methods_supported=["private_key_jwt"]),
         [("failure", "client", "client_auth_unsupported")],
     ),
-    "no revocation": (saying(revocation_endpoint=None), [("failure", "revocation", "revocation_unsupported")]),
+    "no revocation": (with_metadata(revocation_endpoint=None), [("failure", "revocation", "revocation_unsupported")]),
     "revocation by key alone": (
-        saying(revocation_endpoint_auth_methods_supported=["private_key_jwt"]),
+        with_metadata(revocation_endpoint_auth_methods_supported=["private_key_jwt"]),
         [("failure", "revocation", "client_auth_unsupported")],
     ),
-    "no end of session": (saying(end_session_endpoint=None), [("warning", "logout", "end_session_absent")]),
-    "no back-channel": (saying(backchannel_logout_supported=None), [("warning", "logout", "backchannel_absent")]),
+    "no end of session": (with_metadata(end_session_endpoint=None), [("warning", "logout", "end_session_absent")]),
+    "no back-channel": (
+        with_metadata(backchannel_logout_supported=None),
+        [("warning", "logout", "backchannel_absent")],
+    ),
     "back-channel without sid": (
-        saying(backchannel_logout_session_supported=False),
+        with_metadata(backchannel_logout_session_supported=False),
         [("warning", "logout", "backchannel_without_sid")],
     ),
-    "a claim that it has not": (saying(claims_supported=["sub"]), [("warning", "claims", "claim_untold")]),
-    "a scope that it has not": (saying(scopes_supported=["openid"]), [("warning", "claims", "claim_untold")]),
+    "a claim that is not listed": (with_metadata(claims_supported=["sub"]), [("warning", "claims", "claim_untold")]),
+    "a scope that is not listed": (with_metadata(scopes_supported=["openid"]), [("warning", "claims", "claim_untold")]),
     "no metadata": (answering("discovery", status=404, json={}), [("failure", "discovery", "metadata_invalid")]),
     "metadata that is no object": (answering("discovery", json=[]), [("failure", "discovery", "metadata_invalid")]),
     "a redirect": (
@@ -192,33 +204,33 @@ WAYS: dict[str, tuple[Any, Told]] = {
 }
 
 
-@pytest.mark.parametrize("name", WAYS)
-def test_provider_that_is_made_wrong_is_told_of(name: str, op: DemoProvider) -> None:
-    assert wrong() == []
-    op.mutate, told = WAYS[name]
-    assert wrong() == told
-    failures = sum(level == "failure" for level, *_ in told)
-    last = f"{failures} failures, {len(told) - failures} warnings."
+@pytest.mark.parametrize("name", DEFECTS)
+def test_defect_of_a_provider_is_reported(name: str, op: DemoProvider) -> None:
+    assert find_problems() == []
+    op.mutate, expected = DEFECTS[name]
+    assert find_problems() == expected
+    failures = sum(level == "failure" for level, *_ in expected)
+    last = f"{failures} failures, {len(expected) - failures} warnings."
     lines = run()
     assert lines[-1] == (f"CommandError: {last}" if failures else last)
-    for level, check, code in told:
+    for level, check, code in expected:
         (at,) = [n for n, line in enumerate(lines) if line.startswith(f"  {level:<8} {check:<11} ") and code in line]
         assert lines[at].endswith(f" [{code}]")
-        assert lines[at + 1].startswith(" " * 23 + "A") or lines[at + 1].strip(), "what to do about it"
+        assert lines[at + 1].startswith(" " * 23 + "A") or lines[at + 1].strip(), "the remedy"
 
 
-def test_introspection_is_looked_at_where_it_is_declared(op: DemoProvider, settings: Any) -> None:
-    assert "api" not in [check for _, check, _ in found()]
+def test_introspection_is_checked_if_declared(op: DemoProvider, settings: Any) -> None:
+    assert "api" not in [check for _, check, _ in list_findings()]
     for method, absent in (("introspection", ("failure", "api", "introspection_failed")), ("jwt", None)):
         op.mutate = None
         api = {"default": {"audience": "https://portal.example/api", "method": method}}
         settings.PHI_OIDC = {**settings.PHI_OIDC, "API": api}
-        assert [line for line in found() if line[1] == "api"] == ([("ok", "api", "")] if absent else [])
-        op.mutate = saying(introspection_endpoint=None)
-        assert [line for line in found() if line[1] == "api"] == ([absent] if absent else [])
+        assert [line for line in list_findings() if line[1] == "api"] == ([("ok", "api", "")] if absent else [])
+        op.mutate = with_metadata(introspection_endpoint=None)
+        assert [line for line in list_findings() if line[1] == "api"] == ([absent] if absent else [])
 
 
-OPTIONS: dict[str, tuple[dict[str, Any], dict[str, Any], Told]] = {
+OPTIONS: dict[str, tuple[dict[str, Any], dict[str, Any], Findings]] = {
     "public subjects": (
         {"subject_type": "public"},
         {},
@@ -245,15 +257,15 @@ OPTIONS: dict[str, tuple[dict[str, Any], dict[str, Any], Told]] = {
         {"claims_parameter_supported": False},
         [("warning", "claims", "claims_parameter_unsupported")],
     ),
-    "a strength that it has not": ({"acr_values": ["platinum"]}, {}, [("warning", "assurance", "acr_insufficient")]),
+    "an unknown acr": ({"acr_values": ["platinum"]}, {}, [("warning", "assurance", "acr_insufficient")]),
     "algorithms of which one has no key": (
         {"id_token_signed_response_alg": ["RS256", "ES256"]},
         {},
         [],
     ),
     "a wrong secret": ({"client_secret": "another"}, {}, [("failure", "client", "invalid_client")]),
-    "a client that it has not": ({"client_id": "nobody"}, {}, [("failure", "client", "invalid_client")]),
-    "assertions that it takes not": (
+    "an unknown client": ({"client_id": "unknown"}, {}, [("failure", "client", "invalid_client")]),
+    "an unsupported assertion algorithm": (
         {
             "token_endpoint_auth_method": "private_key_jwt",
             "client_secret": None,
@@ -266,20 +278,20 @@ OPTIONS: dict[str, tuple[dict[str, Any], dict[str, Any], Told]] = {
 
 
 @pytest.mark.parametrize("name", OPTIONS)
-def test_declaration_that_does_not_go_with_the_provider_is_told_of(
+def test_declaration_that_does_not_fit_the_provider_is_reported(
     name: str, op: DemoProvider, authority: CertificateAuthority, settings: Any
 ) -> None:
-    options, members, told = OPTIONS[name]
+    options, members, expected = OPTIONS[name]
     declare(settings, op.issuer, authority, **options)
-    op.mutate = saying(**members)
-    assert wrong() == told
+    op.mutate = with_metadata(**members)
+    assert find_problems() == expected
 
 
-def test_other_providers_make_it_count_who_answered(
+def test_missing_response_issuer_is_reported_with_several_providers(
     op: DemoProvider, authority: CertificateAuthority, settings: Any
 ) -> None:
-    op.mutate = saying(authorization_response_iss_parameter_supported=None)
-    assert wrong() == []
+    op.mutate = with_metadata(authorization_response_iss_parameter_supported=None)
+    assert find_problems() == []
     one = declaration(op.issuer, authority)
     settings.PHI_OIDC = {**settings.PHI_OIDC, "PROVIDERS": {"one": one, "two": {**one, "par": "never"}}}
     lines = [json.loads(line) for line in run("--json")]
@@ -293,14 +305,14 @@ def test_other_providers_make_it_count_who_answered(
 # TLS
 
 
-def test_certificates_of_all_hosts_are_looked_at(
+def test_certificates_of_all_hosts_are_checked(
     op: DemoProvider, authority: CertificateAuthority, settings: Any, tmp_path: Path
 ) -> None:
     soon, other = (
         authority.create_server_certificate("localhost", valid_days=20),
         create_certificate_authority(tmp_path, "other"),
     )
-    for certificate, told in (
+    for certificate, expected in (
         (soon, ("warning", "tls", "certificate_expires")),
         (authority.create_server_certificate("localhost", valid_days=45), ("ok", "tls", "")),
         (authority.create_server_certificate("localhost", expired=True), ("failure", "tls", "transport_tls")),
@@ -308,13 +320,13 @@ def test_certificates_of_all_hosts_are_looked_at(
         (other.create_server_certificate("localhost"), ("failure", "tls", "transport_tls")),
     ):
         with listening(certificate) as port:
-            op.mutate = saying(userinfo_endpoint=f"https://localhost:{port}/userinfo")
-            assert [line for line in found() if line[1] == "tls"] == [("ok", "tls", ""), told], certificate
-            assert [line for line in wrong() if line[1] != "tls"] == []
+            op.mutate = with_metadata(userinfo_endpoint=f"https://localhost:{port}/userinfo")
+            assert [line for line in list_findings() if line[1] == "tls"] == [("ok", "tls", ""), expected], certificate
+            assert [line for line in find_problems() if line[1] != "tls"] == []
 
 
 class listening:  # noqa: N801 -- reads as what it does
-    """A server that shakes hands, and says nothing."""
+    """A server that only completes TLS handshakes."""
 
     def __init__(self, certificate: Path) -> None:
         self.op = DemoProvider(tls=TLSFiles(certificate, certificate), host="127.0.0.1")
@@ -327,48 +339,49 @@ class listening:  # noqa: N801 -- reads as what it does
         self.op.stop()
 
 
-def test_provider_whose_certificate_can_t_be_verified_is_a_failure(
-    op: DemoProvider, settings: Any, tmp_path: Path
-) -> None:
+def test_unverifiable_certificate_is_a_failure(op: DemoProvider, settings: Any, tmp_path: Path) -> None:
     declare(settings, op.issuer, create_certificate_authority(tmp_path, "other"))
-    assert found() == [("failure", "discovery", "transport_tls")]
+    assert list_findings() == [("failure", "discovery", "transport_tls")]
 
 
-def test_provider_that_is_away_is_a_failure(op: DemoProvider, authority: CertificateAuthority, settings: Any) -> None:
+def test_unreachable_provider_is_a_failure(op: DemoProvider, authority: CertificateAuthority, settings: Any) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         declare(settings, f"https://127.0.0.1:{taken.getsockname()[1]}", authority)
-        assert found() == [("failure", "discovery", "transport_unreachable")]
+        assert list_findings() == [("failure", "discovery", "transport_unreachable")]
 
 
-def test_host_of_the_keys_that_is_away_is_a_failure(op: DemoProvider) -> None:
+def test_unreachable_host_of_the_keys_is_a_failure(op: DemoProvider) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
-        op.mutate = saying(jwks_uri=f"https://127.0.0.1:{taken.getsockname()[1]}/jwks")
-        assert wrong() == [("failure", "tls", "transport_unreachable"), ("failure", "keys", "transport_unreachable")]
+        op.mutate = with_metadata(jwks_uri=f"https://127.0.0.1:{taken.getsockname()[1]}/jwks")
+        assert find_problems() == [
+            ("failure", "tls", "transport_unreachable"),
+            ("failure", "keys", "transport_unreachable"),
+        ]
 
 
 def test_http_on_loopback_is_a_warning(settings: Any, authority: CertificateAuthority) -> None:
     op = DemoProvider([Client("portal", "s3cret", ["https://portal.example/"])], demo_accounts())
     with op.running():
         declare(settings, op.issuer, authority, allow_loopback_http=True, ca_bundle=None)
-        assert wrong() == [("warning", "tls", "transport_not_https")]
+        assert find_problems() == [("warning", "tls", "transport_not_https")]
         declare(settings, op.issuer, authority, ca_bundle=None)
-        assert wrong() == [("failure", "discovery", "transport_not_https")]
+        assert find_problems() == [("failure", "discovery", "transport_not_https")]
 
 
-def test_clock_is_compared_with_that_of_the_live_provider(op: DemoProvider) -> None:
+def test_clock_is_compared_with_the_provider(op: DemoProvider) -> None:
     real = clock.now
     with clock.override_clock(lambda: datetime.now(UTC) + 20 * SECOND):
-        assert wrong() == [("warning", "clock", "iat_invalid")]
+        assert find_problems() == [("warning", "clock", "iat_invalid")]
     with clock.override_clock(lambda: datetime.now(UTC) - 60 * SECOND):
-        assert wrong() == [("failure", "clock", "iat_invalid")]
+        assert find_problems() == [("failure", "clock", "iat_invalid")]
     assert real is clock.now
-    assert wrong() == []
+    assert find_problems() == []
 
 
 @pytest.mark.django_db(transaction=True, databases=["default", "phi_audit"])
-def test_alerts_of_the_trail_tell_of_lifetimes(op: DemoProvider) -> None:
+def test_recent_alerts_about_lifetimes_are_reported(op: DemoProvider) -> None:
     now = clock.now()
     for provider, rule, at in (
         ("another", "access_token_lifetime", now),
@@ -376,15 +389,15 @@ def test_alerts_of_the_trail_tell_of_lifetimes(op: DemoProvider) -> None:
         ("default", "access_token_lifetime", now - timedelta(days=31)),
     ):
         record(Action.ALERT_RAISED, origin=Origin(), now=at, provider=provider, detail={"rule": rule})
-    assert wrong() == []
+    assert find_problems() == []
     record(Action.ALERT_RAISED, origin=Origin(), now=now, provider="default", detail={"rule": "access_token_lifetime"})
-    assert wrong() == [("warning", "lifetimes", "access_token_lifetime")]
+    assert find_problems() == [("warning", "lifetimes", "access_token_lifetime")]
     with audit_database_fails():
-        assert wrong() == []
+        assert find_problems() == []
 
 
-def test_word_of_a_provider_is_nothing_that_a_terminal_obeys(op: DemoProvider) -> None:
-    op.mutate = saying(
+def test_terminal_escapes_of_a_provider_are_not_printed(op: DemoProvider) -> None:
+    op.mutate = with_metadata(
         issuer="\x1b[2J", subject_types_supported=["\x1b[31m"], code_challenge_methods_supported=["\u202e"]
     )
     assert all(line.isascii() and line.isprintable() for line in run())
@@ -405,9 +418,9 @@ def test_certified_provider_is_sound(node_path: str, authority: CertificateAutho
             "id_token_signed_response_alg": "PS256",
         }
         certified.configure(registered)
-        ours = {"client_secret": SECRET, "id_token_signed_response_alg": ["PS256"]}
-        declare(settings, certified.issuer, authority, **ours)
-        assert wrong() == []
-        assert [check for _, check, _ in found()] == SOUND
-        declare(settings, certified.issuer, authority, **{**ours, "client_secret": "another"})
-        assert wrong() == [("failure", "client", "invalid_client")]
+        options = {"client_secret": SECRET, "id_token_signed_response_alg": ["PS256"]}
+        declare(settings, certified.issuer, authority, **options)
+        assert find_problems() == []
+        assert [check for _, check, _ in list_findings()] == SOUND
+        declare(settings, certified.issuer, authority, **{**options, "client_secret": "another"})
+        assert find_problems() == [("failure", "client", "invalid_client")]

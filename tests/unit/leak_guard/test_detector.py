@@ -1,4 +1,4 @@
-"""Texts, lines of logs, error reports and Sentry's events are masked, and nothing else of them is changed."""
+"""Texts, log records, error reports and Sentry events are masked, and otherwise unchanged."""
 
 import json
 import logging
@@ -25,7 +25,7 @@ SignIn = Callable[..., SignedIn]
 GUARD = "django_phi_oidc.middleware.LeakageGuardMiddleware"
 OPAQUE = "0123456789abcdefXYZ"
 WITH_PARTS = pytest.mark.django_db(transaction=True, databases=["default", "phi_audit"])
-# what holds a token, and the same with one thing less
+# a text with a token, and a control without one
 TOKENS = {
     "a JWS": (f"({JWT})", "(eyJhbGciOiJFUzI1NiJ9)"),
     "a JWE without a key": (JWE, "eyJ.a.b.c.d"),
@@ -49,8 +49,8 @@ def test_shape_of_a_token_is_found_and_masked(text: str, control: str) -> None:
 @pytest.mark.parametrize(
     "beginning", ["eyJ", "-eyJ", ".eyJ", "eyJaaaaaaaaaa.", "access_token=", "access_token", "Bearer ", "earer 0"]
 )
-def test_text_of_beginnings_takes_no_more_than_its_length(beginning: str) -> None:
-    """Somebody may have written it into a page, to keep the server busy."""
+def test_search_time_is_linear_in_the_length_of_the_text(beginning: str) -> None:
+    """A page with such a text must not keep the server busy."""
 
     def seconds(characters: int) -> float:
         text = (beginning * (characters // len(beginning)))[:characters]
@@ -62,10 +62,10 @@ def test_text_of_beginnings_takes_no_more_than_its_length(beginning: str) -> Non
             taken.append(time.process_time() - started)
         return min(taken)
 
-    assert seconds(400_000) < 30 * seconds(40_000) + 0.05, "a hundred times, if it grew with the square"
+    assert seconds(400_000) < 30 * seconds(40_000) + 0.05, "quadratic growth would be a factor of one hundred"
 
 
-def test_value_is_kept_by_no_cache_of_regular_expressions() -> None:
+def test_secret_is_not_transport_in_the_regular_expression_cache() -> None:
     with track_secrets():
         register_secret("a-canary-for-caches", "claim")
         assert mask("see a-canary-for-caches") == f"see {MASK}"
@@ -73,7 +73,7 @@ def test_value_is_kept_by_no_cache_of_regular_expressions() -> None:
     assert not [key for key in re._cache if "canary" in str(key)]  # type: ignore[attr-defined]  # where re keeps them
 
 
-def test_masked_text_keeps_what_stands_around() -> None:
+def test_masking_keeps_the_surrounding_text() -> None:
     assert mask(f"a ?access_token={OPAQUE}&x=1 b") == f"a ?access_token={MASK}&x=1 b"
     assert mask(f"a {JWT} b {JWE} c") == f"a {MASK} b {MASK} c"
 
@@ -94,7 +94,7 @@ def test_masked_text_keeps_what_stands_around() -> None:
         (OPAQUE, f"x{OPAQUE}x", True),
     ],
 )
-def test_value_that_the_request_knows_is_found_where_it_stands_alone(value: Any, text: str, is_found: bool) -> None:
+def test_secret_of_the_request_is_found_as_a_whole_word(value: Any, text: str, is_found: bool) -> None:
     with track_secrets():
         register_secret(value, "claim", location="body")
         assert find_leaks_in_url(text, "location") == (["claim"] if is_found else [])
@@ -102,7 +102,7 @@ def test_value_that_the_request_knows_is_found_where_it_stands_alone(value: Any,
         assert (MASK in mask(text)) is is_found
 
 
-def test_nothing_is_learnt_where_nobody_keeps_and_all_is_forgotten() -> None:
+def test_secrets_are_tracked_only_within_the_block() -> None:
     register_secret("a canary", "claim")
     assert request_secrets.current_secrets() == ()
     with track_secrets():
@@ -118,7 +118,7 @@ def test_nothing_is_learnt_where_nobody_keeps_and_all_is_forgotten() -> None:
 
 
 @pytest.mark.parametrize("shown", [repr, json.dumps, lambda text: text.replace("'", "&#x27;")])
-def test_value_with_marks_is_masked_as_it_is_usually_spelt(shown: Callable[[str], str]) -> None:
+def test_secret_is_masked_in_its_usual_encodings(shown: Callable[[str], str]) -> None:
     value = 'Zoë "Z" O\'Brien'
     with track_secrets():
         register_secret(value, "claim")
@@ -130,7 +130,7 @@ def test_value_with_marks_is_masked_as_it_is_usually_spelt(shown: Callable[[str]
 
 
 class Lines(logging.Handler):
-    """Keeps what a log file would have."""
+    """Records the lines of a log file."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -154,7 +154,7 @@ def lines() -> Iterator[Lines]:
         logging.getLogger(name).removeHandler(handler)
 
 
-def test_line_of_a_log_is_masked_with_its_arguments_traceback_and_extras(lines: Lines) -> None:
+def test_log_record_is_masked_with_arguments_traceback_and_extras(lines: Lines) -> None:
     log = logging.getLogger("hospital")
     with track_secrets():
         register_secret("a canary", "claim")
@@ -168,26 +168,26 @@ def test_line_of_a_log_is_masked_with_its_arguments_traceback_and_extras(lines: 
     assert lines.lines[1].startswith("ERROR It failed\nTraceback")
     assert lines.lines[1].endswith(f"ValueError: {MASK}")
     assert lines.lines[2] == "WARNING a line with 2 arguments"
-    assert lines.extras == [MASK, None, "a canary"], "the last one is of nobody's request"
+    assert lines.extras == [MASK, None, "a canary"], "the last one is outside of a request"
 
 
-def test_value_that_is_for_no_log_is_masked_and_looked_for_nowhere() -> None:
+def test_secret_allowed_anywhere_is_masked_and_never_reported() -> None:
     with track_secrets():
         register_secret("a canary", "claim", location="anywhere")
         assert mask("see a canary") == f"see {MASK}"
         assert find_leaks("see a canary", "location") == find_leaks("see a canary", "body") == []
 
 
-@pytest.mark.parametrize(("name", "said"), [("phi_oidc.audit", "a canary"), ("phi_oidc.audits", MASK)])
-def test_line_of_the_trail_passes_as_it_is(name: str, said: str) -> None:
+@pytest.mark.parametrize(("name", "expected"), [("phi_oidc.audit", "a canary"), ("phi_oidc.audits", MASK)])
+def test_audit_record_is_not_masked(name: str, expected: str) -> None:
     record = logging.makeLogRecord({"name": name, "msg": "a canary"})
     with track_secrets():
         register_secret("a canary", "claim")
         assert LeakageFilter().filter(record)
-    assert record.getMessage() == said
+    assert record.getMessage() == expected
 
 
-def test_line_whose_arguments_do_not_fit_is_left_to_its_handler() -> None:
+def test_record_with_invalid_arguments_is_left_to_its_handler() -> None:
     record = logging.makeLogRecord({"msg": "%d", "args": ("no number",)})
     assert LeakageFilter().filter(record)
     assert record.args == ("no number",)
@@ -207,7 +207,7 @@ def fail(person: SignedIn, leak: str) -> Any:
 
 @WITH_PARTS
 @pytest.mark.parametrize(("leak", "value"), [("access_token", ACCESS_TOKEN), ("claim", "a value"), ("jwt", JWT)])
-def test_what_a_view_logs_and_raises_is_masked_in_its_request(
+def test_logs_and_exceptions_of_a_view_are_masked(
     leak: str, value: str, guarded: None, lines: Lines, sign_in: SignIn, at_noon: None
 ) -> None:
     sign_in().client().get(f"/page/?leak={leak}&at=log")
@@ -220,7 +220,7 @@ def test_what_a_view_logs_and_raises_is_masked_in_its_request(
 @WITH_PARTS
 @pytest.mark.parametrize(("leak", "value"), [("access_token", ACCESS_TOKEN), ("claim", "a value"), ("jwt", JWT)])
 @pytest.mark.parametrize("debug", [True, False])
-def test_error_report_is_masked_with_the_exceptions_own_words(
+def test_error_report_is_masked_with_the_exception_message(
     leak: str,
     value: str,
     debug: bool,
@@ -230,16 +230,16 @@ def test_error_report_is_masked_with_the_exceptions_own_words(
     sign_in: SignIn,
     at_noon: None,
 ) -> None:
-    """On the page with DEBUG, and in mails."""
+    """On the DEBUG page, and in mails."""
     settings.DEBUG = debug
     with mailed_to_admins(settings):
         fail(sign_in(), leak)
-        assert f"No such thing: {value}" in in_mails(), "without the reporter, Django tells"
+        assert f"No such thing: {value}" in in_mails(), "without the reporter, Django shows the value"
         mail.outbox.clear()
         settings.DEFAULT_EXCEPTION_REPORTER = "django_phi_oidc.leak_guard.error_reporter.MaskingReporter"
         for name in ("django", "django.request"):
             for handler in logging.getLogger(name).handlers:
-                # Each of Django's handlers takes it when it is made.
+                # Handlers read the setting when they are created.
                 if isinstance(handler, AdminEmailHandler):
                     monkeypatch.setattr(handler, "reporter_class", MaskingReporter)
         page = fail(sign_in(), leak).content.decode()
@@ -252,8 +252,8 @@ def in_mails() -> str:
     return "".join(f"{message.subject}{message.body}{message.alternatives}" for message in mail.outbox)
 
 
-class Kept(sentry_sdk.Transport):
-    """Keeps what would go to Sentry."""
+class RecordingTransport(sentry_sdk.Transport):
+    """Records what would be sent to Sentry."""
 
     def __init__(self) -> None:
         super().__init__({})
@@ -264,19 +264,19 @@ class Kept(sentry_sdk.Transport):
 
 
 @pytest.fixture
-def sentry() -> Iterator[Callable[..., Kept]]:
-    """Return what starts Sentry with these options, and where its events go then."""
+def sentry() -> Iterator[Callable[..., RecordingTransport]]:
+    """Return a function that starts Sentry with these options and returns its transport."""
     before = sentry_sdk.get_global_scope().client
 
-    def start(**options: Any) -> Kept:
-        kept = Kept()
+    def start(**options: Any) -> RecordingTransport:
+        transport = RecordingTransport()
         sentry_sdk.init(
             dsn="https://key@sentry.invalid/1",
-            transport=kept,
+            transport=transport,
             integrations=[DjangoIntegration()],
             **options,
         )
-        return kept
+        return transport
 
     yield start
     sentry_sdk.get_client().close(timeout=0)
@@ -285,17 +285,17 @@ def sentry() -> Iterator[Callable[..., Kept]]:
 
 @WITH_PARTS
 @pytest.mark.parametrize(("leak", "value"), [("access_token", ACCESS_TOKEN), ("claim", "a value"), ("jwt", JWT)])
-def test_event_of_sentry_is_masked_in_all_of_it(
-    leak: str, value: str, guarded: None, sign_in: SignIn, sentry: Callable[..., Kept], at_noon: None
+def test_sentry_event_is_masked_completely(
+    leak: str, value: str, guarded: None, sign_in: SignIn, sentry: Callable[..., RecordingTransport], at_noon: None
 ) -> None:
-    kept = sentry()
+    transport = sentry()
     fail(sign_in(), leak)
-    assert value in "".join(kept.sent), "without it, Sentry gets the exception, the variables and the breadcrumbs"
-    kept = sentry(before_send=before_send)
+    assert value in "".join(transport.sent), "without it, Sentry gets the exception, the variables and the breadcrumbs"
+    transport = sentry(before_send=before_send)
     fail(sign_in(), leak)
-    (event,) = [json.loads(item) for item in kept.sent if '"exception"' in item]
-    assert value not in "".join(kept.sent)
+    (event,) = [json.loads(item) for item in transport.sent if '"exception"' in item]
+    assert value not in "".join(transport.sent)
     assert event["exception"]["values"][-1]["value"] == f"No such thing: {MASK}"
     frames = event["exception"]["values"][-1]["stacktrace"]["frames"]
-    assert any("vars" in frame for frame in frames) is (leak != "claim"), "after a look, no variables"
+    assert any("vars" in frame for frame in frames) is (leak != "claim"), "no variables after a disclosure"
     assert frames[-1]["function"] == "respond"

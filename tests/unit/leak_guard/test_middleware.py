@@ -1,4 +1,4 @@
-"""The guard at the door: what leaks is told of and, where it is to be blocked, kept in; what belongs passes."""
+"""The leak guard reports leaks, withholds the response in block mode, and passes everything else."""
 
 import asyncio
 import json
@@ -56,30 +56,30 @@ def alerts() -> list[str]:
     return sorted(json.loads(event.detail)["rule"] for event in events("alert.raised"))
 
 
-def told(caplog: pytest.LogCaptureFixture) -> list[str]:
+def logged(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.getMessage() for record in caplog.records if record.name == "django_phi_oidc.leakage"]
 
 
 @pytest.mark.parametrize("leak", VALUES)
 @pytest.mark.parametrize("at", ["location", "header", "cookie", "body", "json"])
-def test_response_that_leaks_is_told_of_without_the_value(
+def test_leak_in_a_response_is_reported_without_the_value(
     leak: str, at: str, sign_in: SignIn, caplog: pytest.LogCaptureFixture
 ) -> None:
     response = get(f"/page/?leak={leak}&at={at}", sign_in())
-    assert response.status_code == (302 if at == "location" else 200), "it is told of, and sent"
+    assert response.status_code == (302 if at == "location" else 200), "reported and sent"
     if leak == "claim" and at in ("body", "json"):
-        assert told(caplog) == alerts() == [], "what was revealed belongs there"
+        assert logged(caplog) == alerts() == [], "a revealed claim belongs there"
         return
-    (line,) = told(caplog)
+    (line,) = logged(caplog)
     place = "body" if at == "json" else at
     kind = leak if leak in ("claim", "access_token") else "token"
-    assert line.startswith(f"Found where it leaks: ['{kind}'] in {place}, view=page/ request=")
+    assert line.startswith(f"Leaked: ['{kind}'] in {place}, view=page/ request=")
     assert not any(value in line for value in VALUES.values())
     assert alerts() == [f"leak_{place}"]
 
 
 @pytest.mark.parametrize("leak", ["jwt", "access_token"])
-def test_response_that_leaks_is_withheld_where_leaks_are_blocked(leak: str, blocking: None, sign_in: SignIn) -> None:
+def test_leaking_response_is_withheld_in_block_mode(leak: str, blocking: None, sign_in: SignIn) -> None:
     person = sign_in()
     page = get(f"/page/?leak={leak}", person, **NAVIGATION)
     assert (page.status_code, page["Cache-Control"]) == (500, "no-store")
@@ -92,9 +92,7 @@ def test_response_that_leaks_is_withheld_where_leaks_are_blocked(leak: str, bloc
     assert get("/page/?leak=nothing", person).status_code == 200
 
 
-def test_page_that_reveals_passes_where_leaks_are_blocked_and_what_it_revealed_does_not_in_another_place(
-    blocking: None, sign_in: SignIn
-) -> None:
+def test_revealed_claim_passes_in_the_body_only(blocking: None, sign_in: SignIn) -> None:
     person = sign_in()
     page = get("/page/?leak=claim", person)
     assert (page.status_code, page.content.decode()) == (200, "<p>a value</p>")
@@ -103,8 +101,8 @@ def test_page_that_reveals_passes_where_leaks_are_blocked_and_what_it_revealed_d
     assert alerts() == ["leak_location"]
 
 
-def test_value_is_known_in_the_request_that_took_it_alone(sign_in: SignIn, blocking: None) -> None:
-    """Another request, of the same thread too, may say the same by chance."""
+def test_secret_is_known_only_in_its_request(sign_in: SignIn, blocking: None) -> None:
+    """Another request in the same thread may contain the same text by chance."""
     person = sign_in()
     assert get("/page/?leak=claim", person).status_code == 200
     assert get("/page/?leak=nothing&at=location&of=a+value", person).status_code == 302
@@ -113,9 +111,7 @@ def test_value_is_known_in_the_request_that_took_it_alone(sign_in: SignIn, block
 
 
 @pytest.mark.parametrize(("page", "at"), [("apage", "location"), ("apage", "cookie"), ("awaited", "location")])
-def test_response_of_a_coroutine_that_leaks_is_withheld_too(
-    page: str, at: str, blocking: None, sign_in: SignIn
-) -> None:
+def test_leaking_response_of_a_coroutine_is_withheld(page: str, at: str, blocking: None, sign_in: SignIn) -> None:
     person = sign_in()
     assert get_async(f"/{page}/?leak=claim&at={at}", person).status_code == 500
     assert alerts() == [f"leak_{at}"]
@@ -124,14 +120,14 @@ def test_response_of_a_coroutine_that_leaks_is_withheld_too(
     assert alerts() == sorted([f"leak_{at}", "leak_url"])
 
 
-def test_requests_that_run_at_once_do_not_know_each_other_s_values() -> None:
-    knew: dict[str, set[str]] = {}
-    met = asyncio.Barrier(2)
+def test_concurrent_requests_do_not_share_secrets() -> None:
+    known_values: dict[str, set[str]] = {}
+    barrier = asyncio.Barrier(2)
 
     async def view(request: Any) -> Any:
         request_secrets.register_secret(request.headers["X-Value"], "claim", location="body")
-        await met.wait()
-        knew[request.headers["X-Value"]] = {secret.value for secret in request_secrets.current_secrets()}
+        await barrier.wait()
+        known_values[request.headers["X-Value"]] = {secret.value for secret in request_secrets.current_secrets()}
         return respond(RequestFactory().get("/page/?leak=nothing"))
 
     async def both() -> None:
@@ -141,12 +137,12 @@ def test_requests_that_run_at_once_do_not_know_each_other_s_values() -> None:
         )
 
     asyncio.run(both())
-    assert knew == {"first": {"first"}, "second": {"second"}}
+    assert known_values == {"first": {"first"}, "second": {"second"}}
 
 
 @pytest.mark.parametrize("at", ["stream", "compressed", "picture"])
-def test_response_that_the_guard_does_not_see_passes(at: str, blocking: None, sign_in: SignIn) -> None:
-    """As its page says: a net."""
+def test_unchecked_response_types_pass(at: str, blocking: None, sign_in: SignIn) -> None:
+    """As documented: the guard is a safety net."""
     assert get(f"/page/?leak=jwt&at={at}", sign_in()).status_code == 200
     assert alerts() == []
 
@@ -160,7 +156,7 @@ def test_response_that_the_guard_does_not_see_passes(at: str, blocking: None, si
         ({}, {"Cookie": f"own={JWT}"}, "leak_request_cookie"),
     ],
 )
-def test_request_that_holds_a_token_is_told_of_and_answered_where_leaks_are_blocked_too(
+def test_token_in_a_request_is_reported_and_not_blocked(
     query: dict[str, str], headers: dict[str, str], rule: str, blocking: None, sign_in: SignIn
 ) -> None:
     person = sign_in()
@@ -170,7 +166,7 @@ def test_request_that_holds_a_token_is_told_of_and_answered_where_leaks_are_bloc
     assert alerts() == [rule]
 
 
-def test_revealed_claim_in_the_url_of_its_own_request_is_told_of(sign_in: SignIn) -> None:
+def test_revealed_claim_in_the_url_of_its_request_is_reported(sign_in: SignIn) -> None:
     person = sign_in()
     get("/page/?leak=nothing&born=a+value", person)
     assert alerts() == []
@@ -178,21 +174,21 @@ def test_revealed_claim_in_the_url_of_its_own_request_is_told_of(sign_in: SignIn
     assert alerts() == ["leak_url"]
 
 
-def test_guard_that_can_not_reach_the_trail_tells_the_log_and_blocks(
+def test_guard_blocks_during_an_outage_of_the_audit_database(
     blocking: None, sign_in: SignIn, settings: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     person = sign_in()
     with audit_database_away():
         assert get("/page/?leak=jwt", person).status_code == 500
-    assert len(told(caplog)) == 2
-    assert "The trail was not told of it." in told(caplog)[1]
+    assert len(logged(caplog)) == 2
+    assert "Could not record the alert for this leak." in logged(caplog)[1]
     assert alerts() == []
 
 
-def test_leaks_of_one_place_are_one_alert_in_an_hour(sign_in: SignIn, caplog: pytest.LogCaptureFixture) -> None:
+def test_leaks_in_one_location_raise_one_alert_an_hour(sign_in: SignIn, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.ERROR)
     person = sign_in()
     for _ in range(3):
         get("/page/?leak=jwt", person)
-    assert len(told(caplog)) == 3
+    assert len(logged(caplog)) == 3
     assert alerts() == ["leak_body"]

@@ -1,4 +1,4 @@
-"""Gauges that the databases give, and those that they don't; OpenTelemetry; a process without any of it."""
+"""Gauges with and without a database, the OpenTelemetry sink, and processes without the extras."""
 
 import subprocess
 import sys
@@ -36,35 +36,35 @@ SignIn = Callable[..., SignedIn]
 LATER = NOW + timedelta(days=2)
 
 
-class Kept:
-    """A sink that keeps what it is told."""
+class RecordingSink:
+    """A sink that records its calls."""
 
     def __init__(self) -> None:
-        self.told: list[tuple[str, dict[str, str]]] = []
+        self.calls: list[tuple[str, dict[str, str]]] = []
 
-    def count(self, metric: metering.Metric, labels: Any) -> None:
+    def increment(self, metric: metering.Metric, labels: Any) -> None:
         assert set(labels) == set(metric.labels)
-        self.told.append((metric.name, dict(labels)))
+        self.calls.append((metric.name, dict(labels)))
 
     def observe(self, metric: metering.Metric, seconds: float, labels: Any) -> None:
         assert seconds >= 0
-        self.count(metric, labels)
+        self.increment(metric, labels)
 
 
 @pytest.fixture
-def kept() -> Any:
-    sink = Kept()
+def sink() -> Any:
+    sink = RecordingSink()
     metering.set_sinks([sink])
     yield sink
     metering.set_sinks(())
 
 
-def test_measure_counts_what_there_is(sign_in: SignIn) -> None:
+def test_measure_counts_existing_rows(sign_in: SignIn) -> None:
     assert measure_gauges(now=NOW) == dict.fromkeys(GAUGES, 0)
     person = sign_in()
-    doomed = TokenToRevoke(token=ReceivedToken(token_type_hint="access_token", value="a token"), provider="default")
-    PendingRevocation.objects.queue([doomed], now=NOW)
-    PendingRevocation.objects.queue([doomed], now=NOW, due_at=LATER)
+    token = TokenToRevoke(token=ReceivedToken(token_type_hint="access_token", value="a token"), provider="default")
+    PendingRevocation.objects.queue([token], now=NOW)
+    PendingRevocation.objects.queue([token], now=NOW, due_at=LATER)
     record_many([NewEvent(action=Action.AUDIT_VIEWED, origin=Origin(), now=NOW)])
     unsealed = AuditUnsealed.objects.using("phi_audit").count()
     assert unsealed > 0
@@ -75,14 +75,14 @@ def test_measure_counts_what_there_is(sign_in: SignIn) -> None:
     assert measure_gauges(now=LATER)["claims_overdue"] == 0, "a legal hold keeps it"
 
 
-def test_measure_counts_no_further_than_anybody_needs(sign_in: SignIn, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_measure_stops_counting_at_the_maximum(sign_in: SignIn, monkeypatch: pytest.MonkeyPatch) -> None:
     sign_in()
     sign_in()
     monkeypatch.setattr(metrics, "MAX_COUNT", 1)
     assert measure_gauges(now=NOW)["sessions_live"] == 1
 
 
-def test_measure_leaves_out_what_a_database_does_not_give(caplog: pytest.LogCaptureFixture) -> None:
+def test_gauge_of_an_unavailable_table_is_left_out(caplog: pytest.LogCaptureFixture) -> None:
     with connections["phi_audit"].cursor() as cursor:
         cursor.execute("ALTER TABLE django_phi_oidc_auditunsealed RENAME TO away")
     try:
@@ -90,11 +90,11 @@ def test_measure_leaves_out_what_a_database_does_not_give(caplog: pytest.LogCapt
     finally:
         with connections["phi_audit"].cursor() as cursor:
             cursor.execute("ALTER TABLE away RENAME TO django_phi_oidc_auditunsealed")
-    assert "events_unsealed can't be counted" in caplog.text
+    assert "Cannot count events_unsealed" in caplog.text
     assert set(measure_gauges(now=NOW)) == set(GAUGES)
 
 
-def test_gauges_are_asked_for_once_in_a_while(sign_in: SignIn) -> None:
+def test_gauges_are_cached_for_some_seconds(sign_in: SignIn) -> None:
     at = 100.0
     gauges = GaugeCache(monotonic=lambda: at)
     assert gauges.read()["sessions_live"] == 0
@@ -104,38 +104,38 @@ def test_gauges_are_asked_for_once_in_a_while(sign_in: SignIn) -> None:
     assert gauges.read()["sessions_live"] == 1
 
 
-def test_event_of_a_host_project_tells_neither_reason_nor_provider(kept: Kept) -> None:
-    """Its words are the project's, and may be of a person."""
+def test_event_of_a_host_project_is_counted_without_reason_and_provider(sink: RecordingSink) -> None:
+    """The project chooses these texts, so they may identify a person."""
     register_actions({"hospital.metered": ()})
-    told = {"origin": Origin(actor="7", session=str(uuid.uuid4())), "now": NOW, "provider": "p", "reason": "amina"}
-    record_many([NewEvent(action="hospital.metered", **told), NewEvent(action=Action.LOGIN_REFUSED, **told)])
-    ours = {"action": "login.refused", "outcome": "success", "provider": "p", "reason": "amina"}
-    assert kept.told == [
+    fields = {"origin": Origin(actor="7", session=str(uuid.uuid4())), "now": NOW, "provider": "p", "reason": "amina"}
+    record_many([NewEvent(action="hospital.metered", **fields), NewEvent(action=Action.LOGIN_REFUSED, **fields)])
+    builtin_event = {"action": "login.refused", "outcome": "success", "provider": "p", "reason": "amina"}
+    assert sink.calls == [
         ("events", {"action": "hospital.metered", "outcome": "success", "provider": "", "reason": ""}),
-        ("events", ours),
+        ("events", builtin_event),
     ]
 
 
-def test_event_that_is_not_committed_is_not_counted(kept: Kept) -> None:
+def test_event_that_is_not_committed_is_not_counted(sink: RecordingSink) -> None:
     with audit_database_away(), pytest.raises(AuditUnavailable):
         record_many([NewEvent(action=Action.AUDIT_VIEWED, origin=Origin(), now=NOW)])
-    assert kept.told == []
+    assert sink.calls == []
 
 
-def test_timed_notes_a_block_that_fails_and_the_labels_that_it_fills_in(kept: Kept) -> None:
-    told = {"provider": "p", "call": "token", "outcome": "error"}
+def test_duration_of_a_failed_block_is_measured_with_its_labels(sink: RecordingSink) -> None:
+    default_labels = {"provider": "p", "call": "token", "outcome": "error"}
 
     def fail() -> None:
-        with metering.measure_duration(metering.PROVIDER_CALL_DURATION, **told) as labels:
+        with metering.measure_duration(metering.PROVIDER_CALL_DURATION, **default_labels) as labels:
             labels["outcome"] = "5xx"
             raise KeyError
 
     with pytest.raises(KeyError):
         fail()
-    assert kept.told == [("provider_call", {**told, "outcome": "5xx"})]
+    assert sink.calls == [("provider_call", {**default_labels, "outcome": "5xx"})]
 
 
-def test_opentelemetry_gets_the_same(sign_in: SignIn) -> None:
+def test_opentelemetry_sink_exports_counters_timers_and_gauges(sign_in: SignIn) -> None:
     reader = InMemoryMetricReader()
     provider = MeterProvider(metric_readers=[reader], shutdown_on_exit=False)
     metering.set_sinks([OpenTelemetrySink(provider)])
@@ -146,15 +146,15 @@ def test_opentelemetry_gets_the_same(sign_in: SignIn) -> None:
         )
         with metering.measure_duration(metering.SIGN_IN_STEP_DURATION, provider="default", step="admit"):
             pass
-        # As the SDK's exporter does, in a thread that no request ends.
-        found: list[Any] = []
-        thread = threading.Thread(target=lambda: found.append(reader.get_metrics_data()))
+        # Like the exporter of the SDK, in a thread without requests.
+        exported: list[Any] = []
+        thread = threading.Thread(target=lambda: exported.append(reader.get_metrics_data()))
         thread.start()
         thread.join()
     finally:
         metering.set_sinks(())
         provider.shutdown()
-    (scope,) = found[0].resource_metrics[0].scope_metrics
+    (scope,) = exported[0].resource_metrics[0].scope_metrics
     points = {metric.name: (metric.unit, metric.data.data_points[0]) for metric in scope.metrics}
     assert points["phi_oidc.sign_ins"][1].value == 1
     assert dict(points["phi_oidc.sign_ins"][1].attributes)["outcome"] == "success"
@@ -173,14 +173,15 @@ import django
 django.setup()
 from django.core.checks import run_checks
 from django_phi_oidc import urls
-print(*[message.id for message in run_checks()], metering.is_on())
+from django_phi_oidc._internal import metrics as metering
+print(*[message.id for message in run_checks()], metering.has_sinks())
 print(*[name for name in ("prometheus_client", "opentelemetry") if sys.modules.get(name)])
 """
 
 
 @pytest.mark.sqlite
 @pytest.mark.parametrize(
-    ("blocked", "named", "said", "loaded"),
+    ("blocked", "named", "output", "loaded"),
     [
         ((), (), "False", ""),
         ((), ("prometheus",), "True", "prometheus_client"),
@@ -190,8 +191,8 @@ print(*[name for name in ("prometheus_client", "opentelemetry") if sys.modules.g
         (("prometheus_client", "opentelemetry"), (), "False", ""),
     ],
 )
-def test_extra_that_is_not_installed_is_told_of_and_one_that_is_not_asked_for_is_not_loaded(
-    blocked: tuple[str, ...], named: tuple[str, ...], said: str, loaded: str
+def test_missing_extra_is_reported_and_an_unused_extra_is_not_imported(
+    blocked: tuple[str, ...], named: tuple[str, ...], output: str, loaded: str
 ) -> None:
     """E030."""
     ran = subprocess.run(
@@ -202,10 +203,10 @@ def test_extra_that_is_not_installed_is_told_of_and_one_that_is_not_asked_for_is
         check=False,
         timeout=60,
     )
-    assert (ran.returncode, ran.stdout) == (0, f"{said}\n{loaded}\n"), ran.stderr
+    assert (ran.returncode, ran.stdout) == (0, f"{output}\n{loaded}\n"), ran.stderr
 
 
-def test_registry_of_a_project_s_own_has_the_same(sign_in: SignIn) -> None:
+def test_prometheus_sink_uses_a_custom_registry(sign_in: SignIn) -> None:
     from django_phi_oidc.metrics.prometheus import PrometheusSink  # noqa: PLC0415
 
     registry = CollectorRegistry()

@@ -1,4 +1,4 @@
-"""The page for load balancers."""
+"""The health check for load balancers."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ WORKING = {"database": "working", "trail": "working", "keys": "working"}
 
 @pytest.fixture
 def away(request: pytest.FixtureRequest) -> Any:
-    """Let every statement of that database fail, as one that went away does."""
+    """Make every statement on that database fail, as after an outage."""
     from django.db import OperationalError  # noqa: PLC0415
 
     def fail(*call: Any) -> None:
@@ -27,7 +27,7 @@ def away(request: pytest.FixtureRequest) -> Any:
     connections[request.param].execute_wrappers.remove(fail)
 
 
-def test_health_of_a_server_that_can_work_is_200_without_a_session() -> None:
+def test_health_of_a_working_server_is_200_without_a_session() -> None:
     response = Client().get(reverse("oidc_health"))
     assert (response.status_code, response.json()) == (200, WORKING)
     assert response["Content-Type"] == "application/json"
@@ -38,13 +38,13 @@ def test_health_of_a_server_that_can_work_is_200_without_a_session() -> None:
 
 
 @pytest.mark.parametrize(("away", "part"), [("default", "database"), ("phi_audit", "trail")], indirect=["away"])
-def test_health_without_a_database_is_500_and_does_not_say_why(away: str, part: str) -> None:
+def test_health_without_a_database_is_500_without_a_reason(away: str, part: str) -> None:
     response = Client().get(reverse("oidc_health"))
     assert (response.status_code, response.json()) == (500, {**WORKING, part: "unavailable"})
 
 
 @pytest.mark.parametrize("ring", ["ENCRYPTION_KEYS", "AUDIT_MAC_KEYS"])
 def test_health_without_keys_is_500(ring: str, settings: Any, tmp_path: Any) -> None:
-    settings.PHI_OIDC = {**settings.PHI_OIDC, ring: tmp_path / "a file that is gone"}
+    settings.PHI_OIDC = {**settings.PHI_OIDC, ring: tmp_path / "a missing file"}
     response = Client().get(reverse("oidc_health"))
     assert (response.status_code, response.json()) == (500, {**WORKING, "keys": "unavailable"})

@@ -1,4 +1,4 @@
-"""Where the bars of a chart stand."""
+"""The geometry of charts."""
 
 from datetime import UTC, datetime
 from itertools import pairwise
@@ -18,7 +18,7 @@ from django_phi_oidc.officer_admin.charts import (
 NOW = datetime(2026, 11, 24, 0, 59, 59, 999999, tzinfo=UTC)
 
 
-def test_last_hours_end_with_the_one_that_is_not_over_and_cross_midnight() -> None:
+def test_hours_end_with_the_current_one_and_cross_midnight() -> None:
     hours = get_hour_starts(NOW)
     assert (len(hours), hours[-1], hours[0]) == (
         CHART_HOURS,
@@ -28,7 +28,7 @@ def test_last_hours_end_with_the_one_that_is_not_over_and_cross_midnight() -> No
     assert {after - before for before, after in pairwise(hours)} == {HOUR}
 
 
-def test_bars_stand_side_by_side_within_the_chart_and_the_highest_fills_it() -> None:
+def test_bars_fit_the_chart_and_the_highest_fills_it() -> None:
     chart = create_chart(get_hour_starts(NOW), [0, 1, 1000, 500, *[3] * 20], max_count=2000)
     assert [bar.height for bar in chart.bars][:4] == [0, 2, CHART_HEIGHT, CHART_HEIGHT // 2]
     assert all(bar.y + bar.height == CHART_HEIGHT for bar in chart.bars)
@@ -37,12 +37,12 @@ def test_bars_stand_side_by_side_within_the_chart_and_the_highest_fills_it() -> 
     assert (chart.total, chart.highest.count, chart.highest.since) == (1561, 1000, chart.bars[2].since)
 
 
-@pytest.mark.parametrize(("count", "is_cut"), [(1999, False), (2000, True)])
-def test_chart_says_where_no_more_was_counted(count: int, is_cut: bool) -> None:
+@pytest.mark.parametrize(("count", "is_capped"), [(1999, False), (2000, True)])
+def test_chart_marks_capped_counts(count: int, is_capped: bool) -> None:
     chart = create_chart(get_hour_starts(NOW), [count, *[0] * 23], max_count=2000)
-    assert (chart.is_capped, chart.bars[0].is_capped, chart.bars[1].is_capped) == (is_cut, is_cut, False)
+    assert (chart.is_capped, chart.bars[0].is_capped, chart.bars[1].is_capped) == (is_capped, is_capped, False)
 
 
-def test_chart_of_nothing_has_no_bar() -> None:
+def test_chart_without_events_has_no_bar() -> None:
     chart = create_chart(get_hour_starts(NOW), [0] * 24, max_count=2000)
     assert (chart.total, {bar.height for bar in chart.bars}) == (0, {0})

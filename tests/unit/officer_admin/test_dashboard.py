@@ -1,4 +1,4 @@
-"""The desk on the admin's first page: the numbers are right, for those who may, by a few queries, in every project."""
+"""The dashboard on the admin index page: correct numbers, permissions, few queries, and custom templates."""
 
 import re
 from collections.abc import Callable
@@ -44,33 +44,33 @@ def _plain_http(settings: Any) -> None:
 
 
 def page(client: Client) -> str:
-    answer = client.get("/admin/")
-    assert answer.status_code == 200
-    return answer.content.decode()
+    response = client.get("/admin/")
+    assert response.status_code == 200
+    return response.content.decode()
 
 
 def numbers(html: str) -> dict[str, tuple[str, str]]:
-    """Return what the panels say, and where each leads."""
-    found = re.findall(r'<dt><a href="([^"]+)">([^<]+)</a></dt>\s*<dd>([^<\s]+)', html)
-    return {label: (said, unescape(url)) for url, label, said in found}
+    """Return the number and the link of each panel."""
+    panels = re.findall(r'<dt><a href="([^"]+)">([^<]+)</a></dt>\s*<dd>([^<\s]+)', html)
+    return {label: (number, unescape(url)) for url, label, number in panels}
 
 
 def charts(html: str) -> list[list[int]]:
-    """Return what the tables say, the oldest hour first."""
+    """Return the counts in the tables, oldest hour first."""
     tables = re.findall(r"<details>.*?</details>", html, re.DOTALL)
-    return [[int(each) for each in re.findall(r"<td>(\d+)", table)] for table in tables]
+    return [[int(count) for count in re.findall(r"<td>(\d+)", table)] for table in tables]
 
 
-def test_numbers_are_those_of_the_pages_that_they_lead_to() -> None:
+def test_numbers_match_the_pages_that_they_link_to() -> None:
     fill()
     client = officer(*MODELS)
-    found = numbers(page(client))
-    assert {label: int(said) for label, (said, _) in found.items()} == STANDS
-    for label, (_, url) in found.items():
+    panels = numbers(page(client))
+    assert {label: int(number) for label, (number, _) in panels.items()} == STANDS
+    for label, (_, url) in panels.items():
         assert client.get(url).context["cl"].result_count == STANDS[label], label
 
 
-def test_work_is_marked_where_there_is_some_and_not_where_there_is_none() -> None:
+def test_panels_that_need_action_are_marked() -> None:
     client = officer(*MODELS)
     assert "to do" not in page(client)
     fill()
@@ -78,18 +78,18 @@ def test_work_is_marked_where_there_is_some_and_not_where_there_is_none() -> Non
 
 
 @pytest.mark.parametrize("model", [*MODELS, *TRAIL])
-def test_each_sees_what_they_may_view_and_nothing_else_is_asked_for(model: str) -> None:
+def test_user_sees_permitted_numbers_and_no_others_are_queried(model: str) -> None:
     fill()
-    with CaptureQueriesContext(connections[AUDIT_ALIAS]) as of_trail:
+    with CaptureQueriesContext(connections[AUDIT_ALIAS]) as audit_queries:
         html = page(officer(model))
     assert set(numbers(html)) == {str(panel.label) for panel in dashboard.PANELS if panel.model_name == model}
-    assert bool(of_trail.captured_queries) == (model in TRAIL)
+    assert bool(audit_queries.captured_queries) == (model in TRAIL)
     assert ("by the hour" in html) == (model == "auditevent")
     assert ("Waiting to be sealed" in html) == (model == "auditcheckpoint")
     assert ("Last verification" in html) == (model in TRAIL)
 
 
-def test_page_is_as_it_was_for_whoever_may_view_nothing() -> None:
+def test_page_is_unchanged_without_permissions() -> None:
     fill()
     html = page(officer("user"))
     assert "desk" not in html
@@ -97,13 +97,13 @@ def test_page_is_as_it_was_for_whoever_may_view_nothing() -> None:
 
 
 @pytest.mark.parametrize("is_staff", [True, False])
-def test_nobody_but_the_staff_gets_to_the_page(is_staff: bool) -> None:
+def test_page_is_for_staff_only(is_staff: bool) -> None:
     client = officer(*MODELS, *TRAIL, is_staff=is_staff)
     assert client.get("/admin/").status_code == (200 if is_staff else 302)
     assert Client().get("/admin/").status_code == 302
 
 
-def test_charts_have_each_event_in_its_hour() -> None:
+def test_charts_count_each_event_in_its_hour() -> None:
     fill()
     start = NOW.replace(minute=0)
     events(1, action=Action.LOGIN_SUCCEEDED, detail={}, at=start - timedelta(milliseconds=1))
@@ -117,7 +117,7 @@ def test_charts_have_each_event_in_its_hour() -> None:
     assert "The maximum is 4, in the hour from 17:00 UTC." in html
 
 
-def test_no_more_is_counted_than_anybody_reads(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_counting_stops_at_the_maximum(monkeypatch: pytest.MonkeyPatch) -> None:
     fill()
     monkeypatch.setattr(dashboard, "MAX_COUNT", 2)
     monkeypatch.setattr(dashboard, "MAX_COUNT_PER_HOUR", 2)
@@ -128,22 +128,24 @@ def test_no_more_is_counted_than_anybody_reads(monkeypatch: pytest.MonkeyPatch) 
     assert re.search(r"Waiting to be sealed</dt><dd>2\+", html)
 
 
-def test_desk_takes_few_queries_however_much_there_is() -> None:
+def test_number_of_queries_is_constant() -> None:
     client = officer(*MODELS, *TRAIL)
-    taken = []
+    query_counts = []
     for _ in range(2):
         with (
-            CaptureQueriesContext(connections["default"]) as of_desk,
-            CaptureQueriesContext(connections[AUDIT_ALIAS]) as of_trail,
+            CaptureQueriesContext(connections["default"]) as default_queries,
+            CaptureQueriesContext(connections[AUDIT_ALIAS]) as audit_queries,
         ):
             page(client)
-        counted = [each for each in of_desk if "COUNT(*)" in each["sql"]]
-        taken.append((len(counted), len(of_trail)))
+        counted = [query for query in default_queries if "COUNT(*)" in query["sql"]]
+        query_counts.append((len(counted), len(audit_queries)))
         fill()
-    assert taken == [(1, 5), (1, 5)]
+    assert query_counts == [(1, 5), (1, 5)]
 
 
-def test_trail_that_is_away_is_said_to_be_and_the_rest_is_shown(audit_database_away: Callable[[], Any]) -> None:
+def test_outage_of_the_audit_database_is_shown_next_to_the_other_numbers(
+    audit_database_away: Callable[[], Any],
+) -> None:
     fill()
     client = officer("oidcsession", "auditevent")
     assert "by the hour" in page(client)
@@ -154,7 +156,7 @@ def test_trail_that_is_away_is_said_to_be_and_the_rest_is_shown(audit_database_a
     assert numbers(html)["Live sessions"][0] == "2"
 
 
-def test_damaged_trail_is_told_of_and_breaks_nothing() -> None:
+def test_damaged_audit_log_is_reported() -> None:
     fill()
     client = officer(*TRAIL)
     html = page(client)
@@ -169,7 +171,7 @@ def test_damaged_trail_is_told_of_and_breaks_nothing() -> None:
     assert "by the hour" in html
 
 
-def test_numbers_are_no_look_at_the_trail() -> None:
+def test_viewing_the_numbers_is_not_recorded() -> None:
     fill()
     before = AuditEvent.objects.count()
     page(officer(*MODELS, *TRAIL))
@@ -177,26 +179,26 @@ def test_numbers_are_no_look_at_the_trail() -> None:
 
 
 @pytest.mark.parametrize("first", ["django.contrib.admin", "django_phi_oidc"])
-def test_desk_is_there_in_whatever_order_apps_are(first: str, settings: Any) -> None:
-    others = [each for each in settings.INSTALLED_APPS if each != first]
+def test_dashboard_appears_in_any_order_of_apps(first: str, settings: Any) -> None:
+    others = [app for app in settings.INSTALLED_APPS if app != first]
     settings.INSTALLED_APPS = [first, *others]
     html = page(officer("oidcsession"))
     assert numbers(html)["Live sessions"][0] == "0"
     assert html.count('id="content-main"') == 1
 
 
-def test_project_s_own_first_page_keeps_what_it_has(settings: Any, tmp_path: Path) -> None:
+def test_index_template_of_the_project_is_kept(settings: Any, tmp_path: Path) -> None:
     (tmp_path / "admin").mkdir()
     (tmp_path / "admin" / "index.html").write_text(
-        '{% extends "admin/base_site.html" %}{% block content %}The hospital’s own{% endblock %}'
+        '{% extends "admin/base_site.html" %}{% block content %}Hospital page{% endblock %}'
     )
     settings.TEMPLATES = [{**settings.TEMPLATES[0], "DIRS": [str(tmp_path)]}]
     html = page(officer("oidcsession"))
-    assert "The hospital’s own" in html
+    assert "Hospital page" in html
     assert "Live sessions" in html
 
 
-def test_site_with_a_first_page_of_its_own_keeps_it_and_may_include_the_desk(settings: Any, tmp_path: Path) -> None:
+def test_custom_index_template_may_include_the_dashboard(settings: Any, tmp_path: Path) -> None:
     site = AdminSite(name="admin")
     site.index_template = "own.html"
     install_dashboard(site)
@@ -204,7 +206,7 @@ def test_site_with_a_first_page_of_its_own_keeps_it_and_may_include_the_desk(set
     settings.TEMPLATES = [{**settings.TEMPLATES[0], "DIRS": [str(tmp_path)]}]
     request = RequestFactory().get("/admin/")
     request.user = officer("oidcsession").get("/admin/").wsgi_request.user
-    answer: Any = site.index(request)
-    html = answer.render().content.decode()
+    response: Any = site.index(request)
+    html = response.render().content.decode()
     assert html.startswith("Own:")
     assert numbers(html)["Live sessions"][0] == "0"

@@ -1,4 +1,4 @@
-"""Delivers to the file named on the command line, and is killed before the cursor is written."""
+"""Deliver to the file named on the command line; the process is killed before the cursor is updated."""
 
 import os
 import signal
@@ -18,14 +18,14 @@ from tests.support.sealed_events import Clock  # noqa: E402
 sink = create_sink(parse_sink("siem", {"type": "file", "path": sys.argv[1]}), hostname="s")
 
 
-class Dying:
-    """Writes the batch, the beginning of a further line, and is no more."""
+class KilledSink:
+    """Writes the batch and half a line, and kills the process."""
 
-    def send(self, items: Sequence[Any], *, deadline: float) -> Any:
-        sink.send(items, timeout_seconds=deadline)
+    def send(self, items: Sequence[Any], *, timeout_seconds: float) -> Any:
+        sink.send(items, timeout_seconds=timeout_seconds)
         with open(sys.argv[1], "a") as file:
             file.write('{"half": ')
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-deliver("siem", Dying(), clock=Clock(), seconds=5, batch_size=4)
+deliver("siem", KilledSink(), clock=Clock(), seconds=5, batch_size=4)

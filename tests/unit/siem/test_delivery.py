@@ -41,19 +41,19 @@ AWAY = SendResult(accepted=0, fault="transport_unreachable")
 
 @dataclass
 class Recorder:
-    """A sink in memory that answers as it is told, or else takes everything."""
+    """A sink in memory that returns the given results, and accepts everything after them."""
 
-    answers: list[SendResult] = field(default_factory=list)
+    results: list[SendResult] = field(default_factory=list)
     received: list[str] = field(default_factory=list)
     batches: list[int] = field(default_factory=list)
     during: Callable[[], object] = lambda: None
 
-    def send(self, items: Sequence[LogItem], *, deadline: float) -> SendResult:
+    def send(self, items: Sequence[LogItem], *, timeout_seconds: float) -> SendResult:
         self.batches.append(len(items))
         self.during()
-        answer = self.answers.pop(0) if self.answers else SendResult(accepted=len(items))
-        self.received += [name_of(item) for item in items[: answer.accepted]]
-        return answer
+        result = self.results.pop(0) if self.results else SendResult(accepted=len(items))
+        self.received += [name_of(item) for item in items[: result.accepted]]
+        return result
 
 
 def name_of(item: LogItem) -> str:
@@ -80,12 +80,12 @@ def sink() -> Recorder:
     return Recorder()
 
 
-def test_deliver_without_a_log_has_nothing_to_do(sink: Recorder, clock: Clock) -> None:
+def test_empty_log_is_caught_up(sink: Recorder, clock: Clock) -> None:
     assert run(sink, clock) == DeliveryResult(is_caught_up=True)
     assert sink.batches == []
 
 
-def test_deliver_leaves_what_no_checkpoint_covers(sink: Recorder, clock: Clock) -> None:
+def test_leaf_without_a_checkpoint_is_not_delivered(sink: Recorder, clock: Clock) -> None:
     seal(2)
     AuditLeaf.objects.create(leaf_index=2, event_id=finished().event.id, leaf_hash=digest("unsealed"))
     assert run(sink, clock) == DeliveryResult(accepted=3, is_caught_up=True)
@@ -93,7 +93,7 @@ def test_deliver_leaves_what_no_checkpoint_covers(sink: Recorder, clock: Clock) 
 
 
 @pytest.mark.parametrize("batch", [1, 2, 3, 4, 7, 500])
-def test_deliver_puts_checkpoints_behind_what_they_cover_at_any_size_of_batch(
+def test_checkpoints_follow_the_events_that_they_cover_for_any_batch_size(
     sink: Recorder, clock: Clock, batch: int
 ) -> None:
     for count in (3, 1, 0, 4):
@@ -104,33 +104,35 @@ def test_deliver_puts_checkpoints_behind_what_they_cover_at_any_size_of_batch(
     assert max(sink.batches) <= batch
 
 
-def test_deliver_stops_when_its_time_is_over_and_goes_on_later(sink: Recorder, clock: Clock) -> None:
+def test_delivery_stops_after_its_time_and_continues_later(sink: Recorder, clock: Clock) -> None:
     seal(5)
     assert run(sink, clock, batch=2, seconds=0) == DeliveryResult(accepted=2)
     assert run(sink, clock, batch=2).is_caught_up
     assert sink.received == sealed_order()
 
 
-def test_deliver_within_a_transaction_is_refused(sink: Recorder, clock: Clock) -> None:
+def test_delivery_within_a_transaction_is_refused(sink: Recorder, clock: Clock) -> None:
     seal(1)
     with transaction.atomic(), pytest.raises(RuntimeError):
         run(sink, clock)
     assert sink.batches == []
 
 
-def test_deliver_has_no_transaction_open_while_it_sends(sink: Recorder, clock: Clock) -> None:
+def test_no_transaction_is_open_while_sending(sink: Recorder, clock: Clock) -> None:
     seal(1)
-    open_ones: list[bool] = []
-    sink.during = lambda: open_ones.extend(connections[alias].in_atomic_block for alias in ("default", "phi_audit"))
+    in_transaction: list[bool] = []
+    sink.during = lambda: in_transaction.extend(
+        connections[alias].in_atomic_block for alias in ("default", "phi_audit")
+    )
     run(sink, clock)
-    assert open_ones == [False, False]
+    assert in_transaction == [False, False]
 
 
-def test_deliver_after_a_failure_backs_off_longer_each_time(sink: Recorder, clock: Clock) -> None:
+def test_back_off_grows_with_each_failure(sink: Recorder, clock: Clock) -> None:
     seal(1)
     waits: list[float] = []
     for _ in range(4):
-        sink.answers = [AWAY]
+        sink.results = [AWAY]
         assert run(sink, clock).fault == "transport_unreachable"
         waits.append((cursor().due_at - clock.now).total_seconds())
         assert run(sink, clock) == DeliveryResult()  # not due
@@ -140,17 +142,17 @@ def test_deliver_after_a_failure_backs_off_longer_each_time(sink: Recorder, cloc
     assert cursor().attempts == 0
 
 
-def test_deliver_never_comes_back_before_it_was_asked_to(sink: Recorder, clock: Clock) -> None:
+def test_retry_after_is_respected(sink: Recorder, clock: Clock) -> None:
     seal(1)
-    sink.answers = [SendResult(accepted=0, fault="http_429", retry_after=timedelta(minutes=20))]
+    sink.results = [SendResult(accepted=0, fault="http_429", retry_after=timedelta(minutes=20))]
     run(sink, clock)
     assert cursor().due_at == clock.now + timedelta(minutes=20)
 
 
-def test_deliver_to_a_collector_that_refuses_goes_slowly_and_tells_once(sink: Recorder, clock: Clock) -> None:
+def test_permanent_refusal_is_retried_slowly_and_raises_one_alert(sink: Recorder, clock: Clock) -> None:
     seal(1)
     for _ in range(3):
-        sink.answers = [REFUSING]
+        sink.results = [REFUSING]
         run(sink, clock)
         assert cursor().due_at >= clock.now + timedelta(minutes=15)
         clock.now = cursor().due_at
@@ -158,29 +160,29 @@ def test_deliver_to_a_collector_that_refuses_goes_slowly_and_tells_once(sink: Re
     assert run(sink, clock).is_caught_up
 
 
-def test_deliver_halves_the_batch_until_what_is_refused_stands_alone(sink: Recorder, clock: Clock) -> None:
-    """Nothing that comes before it waits for it, and nothing is skipped."""
+def test_batch_is_halved_until_the_refused_item_is_alone(sink: Recorder, clock: Clock) -> None:
+    """Items before it are delivered, and none is skipped."""
     seal(20)
-    bad = sealed_order()[5]
+    refused = sealed_order()[5]
 
-    class Picky(Recorder):
-        def send(self, items: Sequence[LogItem], *, deadline: float) -> SendResult:
-            if bad in [name_of(item) for item in items]:
+    class RefusingOneItem(Recorder):
+        def send(self, items: Sequence[LogItem], *, timeout_seconds: float) -> SendResult:
+            if refused in [name_of(item) for item in items]:
                 self.batches.append(len(items))
                 return REFUSING
-            return super().send(items, deadline=deadline)
+            return super().send(items, timeout_seconds=timeout_seconds)
 
-    picky = Picky()
+    refusing = RefusingOneItem()
     for _ in range(12):
-        run(picky, clock, batch=16)
+        run(refusing, clock, batch=16)
         clock.now = cursor().due_at
-    assert picky.received == sealed_order()[:5]
-    assert picky.batches[-1] == 1
+    assert refusing.received == sealed_order()[:5]
+    assert refusing.batches[-1] == 1
     assert run(sink, clock).is_caught_up
-    assert picky.received + sink.received == sealed_order()
+    assert refusing.received + sink.received == sealed_order()
 
 
-def test_deliver_while_another_has_the_lease_sends_nothing(sink: Recorder, clock: Clock) -> None:
+def test_worker_without_the_lease_sends_nothing(sink: Recorder, clock: Clock) -> None:
     seal(3)
     other = Recorder()
     sink.during = lambda: run(other, clock)
@@ -188,35 +190,35 @@ def test_deliver_while_another_has_the_lease_sends_nothing(sink: Recorder, clock
     assert other.batches == []
 
 
-def test_deliver_that_lost_its_lease_writes_nothing(sink: Recorder, clock: Clock) -> None:
-    """It was suspended for longer than the lease; another went on meanwhile."""
+def test_worker_that_lost_its_lease_records_nothing(sink: Recorder, clock: Clock) -> None:
+    """The worker was suspended for longer than the lease, and another continued."""
     seal(3)
     other = Recorder()
 
-    def be_overtaken() -> None:
+    def overtake() -> None:
         clock.now += LEASE_DURATION
         assert run(other, clock).is_caught_up
 
-    sink.during = be_overtaken
+    sink.during = overtake
     assert run(sink, clock) == DeliveryResult()
     assert (cursor().tree_size, cursor().attempts, cursor().last_fault) == (3, 0, "")
     assert other.received == sealed_order()
 
 
-def test_deliver_that_lost_its_lease_and_failed_disturbs_nobody(sink: Recorder, clock: Clock) -> None:
+def test_failure_of_a_worker_that_lost_its_lease_is_not_recorded(sink: Recorder, clock: Clock) -> None:
     seal(3)
 
-    def be_overtaken() -> None:
+    def overtake() -> None:
         clock.now += LEASE_DURATION
         assert run(Recorder(), clock).is_caught_up
 
-    sink.during = be_overtaken
-    sink.answers = [REFUSING]
+    sink.during = overtake
+    sink.results = [REFUSING]
     run(sink, clock)
     assert (cursor().tree_size, cursor().last_fault, alerts()) == (3, "", [])
 
 
-def test_deliver_by_four_at_once_keeps_the_order(sink: Recorder, clock: Clock) -> None:
+def test_four_concurrent_workers_keep_the_order(sink: Recorder, clock: Clock) -> None:
     for _ in range(10):
         seal(5)
     errors: list[BaseException] = []
@@ -225,7 +227,7 @@ def test_deliver_by_four_at_once_keeps_the_order(sink: Recorder, clock: Clock) -
         try:
             for _ in range(20):
                 run(sink, clock, batch=3, seconds=0)
-        except BaseException as error:  # noqa: BLE001 -- told below
+        except BaseException as error:  # noqa: BLE001 -- asserted below
             errors.append(error)
         finally:
             connections.close_all()
@@ -240,7 +242,7 @@ def test_deliver_by_four_at_once_keeps_the_order(sink: Recorder, clock: Clock) -
     assert sink.received == sealed_order()
 
 
-def test_deliver_that_dies_before_the_cursor_is_written_repeats_and_loses_nothing(file: Path, clock: Clock) -> None:
+def test_worker_killed_before_it_recorded_a_batch_repeats_it(file: Path, clock: Clock) -> None:
     seal(6)
     script = Path(__file__).with_name("killed_delivery_process.py")
     environment = child_environment(os.environ, settings.DATABASES)
@@ -249,18 +251,18 @@ def test_deliver_that_dies_before_the_cursor_is_written_repeats_and_loses_nothin
     ended = subprocess.run([sys.executable, script, file], env=environment, check=False, timeout=60)
     assert ended.returncode == -signal.SIGKILL
     sink = create_sink(parse_sink("siem", {"type": "file", "path": str(file)}), hostname="s")
-    assert deliver("siem", sink, clock=clock, seconds=5) == DeliveryResult()  # the dead one's lease
+    assert deliver("siem", sink, clock=clock, seconds=5) == DeliveryResult()  # the lease of the killed worker
     clock.now += LEASE_DURATION
     assert deliver("siem", sink, clock=clock, seconds=5).accepted == 7
     lines = file.read_text().splitlines()
     assert lines[4] == '{"half": '
-    names = [json.loads(line) for line in lines[:4] + lines[5:]]
-    received = [each.get("id", f"checkpoint-1-{each.get('tree_size')}") for each in names]
+    objects = [json.loads(line) for line in lines[:4] + lines[5:]]
+    received = [item.get("id", f"checkpoint-1-{item.get('tree_size')}") for item in objects]
     assert received == sealed_order()[:4] + sealed_order()
     assert first_receipts(received) == sealed_order()
 
 
-def test_deliver_of_a_restored_log_sends_nothing_and_tells_once(sink: Recorder, clock: Clock) -> None:
+def test_restored_log_stops_the_sink_with_one_alert(sink: Recorder, clock: Clock) -> None:
     seal(2)
     SinkCursor.objects.create(name="siem", tree_size=9, checkpoint_size=9, epoch=1, leaf_hash=digest("l"), due_at=NOW)
     for _ in range(2):
@@ -269,13 +271,13 @@ def test_deliver_of_a_restored_log_sends_nothing_and_tells_once(sink: Recorder, 
     assert (sink.batches, alerts()) == ([], [("delivery_stopped", "log_behind_sink", "Sink/siem")])
 
 
-def test_deliver_of_a_log_that_vanished_sends_nothing(sink: Recorder, clock: Clock) -> None:
+def test_vanished_log_stops_the_sink(sink: Recorder, clock: Clock) -> None:
     SinkCursor.objects.create(name="siem", tree_size=9, checkpoint_size=9, epoch=1, leaf_hash=digest("l"), due_at=NOW)
     assert run(sink, clock).fault == "log_behind_sink"
 
 
-def test_deliver_of_a_new_epoch_goes_back_to_where_it_begins(sink: Recorder, clock: Clock) -> None:
-    """The sink had nine events; four were in the backup; the operator has declared it."""
+def test_new_epoch_is_delivered_from_its_beginning(sink: Recorder, clock: Clock) -> None:
+    """The sink had nine events, of which the backup has four. The operator has declared a new epoch."""
     seal(4)
     run(sink, clock)
     lost = {"tree_size": 9, "checkpoint_size": 9, "leaf_hash": digest("lost"), "root_hash": digest("lost")}
@@ -287,10 +289,8 @@ def test_deliver_of_a_new_epoch_goes_back_to_where_it_begins(sink: Recorder, clo
     assert sink.received == sealed_order()
 
 
-def test_deliver_of_a_log_that_went_on_without_what_only_events_told_goes_back_to_the_checkpoint(
-    sink: Recorder, clock: Clock
-) -> None:
-    """Events of a checkpoint that was never delivered are lost: the sealer may go on, and nothing new is skipped."""
+def test_log_that_lost_events_after_the_last_checkpoint_is_delivered_from_there(sink: Recorder, clock: Clock) -> None:
+    """Events of an undelivered checkpoint are lost: the sealer may continue, and no new event is skipped."""
     seal(4)
     run(sink, clock)
     SinkCursor.objects.update(tree_size=6, leaf_hash=digest("lost"))
@@ -299,7 +299,7 @@ def test_deliver_of_a_log_that_went_on_without_what_only_events_told_goes_back_t
     assert sink.received == sealed_order()
 
 
-def test_deliver_of_a_log_with_another_past_stops_and_tells(sink: Recorder, clock: Clock) -> None:
+def test_forked_log_stops_the_sink_with_an_alert(sink: Recorder, clock: Clock) -> None:
     seal(4)
     run(sink, clock)
     SinkCursor.objects.update(root_hash=digest("another"), leaf_hash=digest("another"))
@@ -308,7 +308,7 @@ def test_deliver_of_a_log_with_another_past_stops_and_tells(sink: Recorder, cloc
     assert alerts() == [("delivery_stopped", "log_forked", "Sink/siem")]
 
 
-def test_deliver_stops_at_a_leaf_without_its_event_and_tells_once(sink: Recorder, clock: Clock) -> None:
+def test_leaf_without_an_event_stops_the_sink_with_one_alert(sink: Recorder, clock: Clock) -> None:
     seal(2)
     missing = finished()
     AuditLeaf.objects.create(leaf_index=2, event_id=missing.event.id, leaf_hash=digest("missing"))
@@ -329,7 +329,7 @@ def sealed_ids(size: int) -> list[str]:
 
 
 @pytest.mark.parametrize("damage", [{"detail": "{"}, {"detail": "[]"}, {"detail": "[" * 9999}, {"outcome": "perhaps"}])
-def test_deliver_stops_at_an_event_that_no_format_can_tell(
+def test_event_that_no_format_can_represent_stops_the_sink(
     sink: Recorder, clock: Clock, damage: dict[str, str]
 ) -> None:
     seal(1)
@@ -344,7 +344,7 @@ def test_deliver_stops_at_an_event_that_no_format_can_tell(
 
 @pytest.mark.parametrize("value", ["infinity", "2026-11-24 16:05:09+00 BC"])
 @pytest.mark.postgresql
-def test_deliver_stops_at_an_event_that_no_model_can_hold_and_sends_those_before_it(
+def test_event_that_no_model_can_load_stops_the_sink_after_those_before_it(
     sink: Recorder, clock: Clock, value: str
 ) -> None:
     seal(5)
@@ -358,7 +358,7 @@ def test_deliver_stops_at_an_event_that_no_model_can_hold_and_sends_those_before
     assert alerts() == [("delivery_stopped", "event_unreadable", "Sink/siem")]
 
 
-def test_deliver_while_the_trail_is_away_comes_back_soon(sink: Recorder, clock: Clock) -> None:
+def test_outage_of_the_audit_database_is_retried_soon(sink: Recorder, clock: Clock) -> None:
     seal(1)
 
     def fail(*args: Any) -> Any:
@@ -372,14 +372,14 @@ def test_deliver_while_the_trail_is_away_comes_back_soon(sink: Recorder, clock: 
     assert run(sink, clock).is_caught_up
 
 
-def test_deliver_stops_at_a_gap_between_leaves(sink: Recorder, clock: Clock) -> None:
+def test_gap_between_leaves_stops_the_sink(sink: Recorder, clock: Clock) -> None:
     seal(2)
     checkpoint(4)
     assert run(sink, clock).fault == "event_missing"
     assert cursor().tree_size == 2
 
 
-def test_deliver_of_checkpoints_leaves_the_largest_as_witness(sink: Recorder, clock: Clock) -> None:
+def test_largest_delivered_checkpoint_is_stored_as_witness(sink: Recorder, clock: Clock) -> None:
     seal(2)
     seal(3)
     seal(1, origin="portal.example/audit.2", epoch=2)
@@ -392,22 +392,22 @@ def test_deliver_of_checkpoints_leaves_the_largest_as_witness(sink: Recorder, cl
     assert notes["portal.example/audit"] == AuditCheckpoint.objects.get(tree_size=5).note
 
 
-@pytest.mark.parametrize(("known", "kept"), [("1", "2"), ("2", "2"), ("9", "9"), ("10", "10"), ("what", "2")])
-def test_deliver_keeps_a_witness_that_is_larger(sink: Recorder, clock: Clock, known: str, kept: str) -> None:
+@pytest.mark.parametrize(("known", "expected"), [("1", "2"), ("2", "2"), ("9", "9"), ("10", "10"), ("invalid", "2")])
+def test_larger_witness_is_kept(sink: Recorder, clock: Clock, known: str, expected: str) -> None:
     AuditWitness.objects.create(origin="portal.example/audit", note=f"portal.example/audit\n{known}\n")
     seal(2)
     run(sink, clock)
-    assert AuditWitness.objects.get().note.split("\n")[1] == kept
+    assert AuditWitness.objects.get().note.split("\n")[1] == expected
 
 
-def test_deliver_of_events_alone_is_no_witness(sink: Recorder, clock: Clock) -> None:
+def test_delivery_without_a_checkpoint_stores_no_witness(sink: Recorder, clock: Clock) -> None:
     seal(2)
-    sink.answers = [SendResult(accepted=2, fault="http_500")]
+    sink.results = [SendResult(accepted=2, fault="http_500")]
     run(sink, clock)
     assert not AuditWitness.objects.exists()
 
 
-def test_watch_lag_tells_once_for_each_lag(sink: Recorder, clock: Clock) -> None:
+def test_each_lag_raises_one_alert(sink: Recorder, clock: Clock) -> None:
     seal(1)
     clock.now = NOW + LATE
     assert not check_lag("siem", lag_alert=LATE, now=clock.now)
@@ -423,8 +423,8 @@ def test_watch_lag_tells_once_for_each_lag(sink: Recorder, clock: Clock) -> None
     assert len(alerts()) == 2
 
 
-def test_watch_lag_of_a_sink_that_had_all_for_a_moment_begins_anew(sink: Recorder, clock: Clock) -> None:
-    """On a busy portal there is always something new when one looks."""
+def test_lag_ends_when_the_sink_has_caught_up_once(sink: Recorder, clock: Clock) -> None:
+    """On a busy portal there is always a new event at each check."""
     seal(1)
     clock.go_on(minutes=10)
     check_lag("siem", lag_alert=LATE, now=clock.now)
@@ -436,9 +436,9 @@ def test_watch_lag_of_a_sink_that_had_all_for_a_moment_begins_anew(sink: Recorde
     assert len(alerts()) == 2
 
 
-def test_watch_lag_tells_in_the_back_off_and_why(sink: Recorder, clock: Clock) -> None:
+def test_lag_during_back_off_raises_an_alert_with_the_fault(sink: Recorder, clock: Clock) -> None:
     seal(1)
-    sink.answers = [REFUSING]
+    sink.results = [REFUSING]
     run(sink, clock)
     clock.go_on(minutes=5)
     assert run(sink, clock) == DeliveryResult()  # not due
@@ -446,24 +446,24 @@ def test_watch_lag_tells_in_the_back_off_and_why(sink: Recorder, clock: Clock) -
     assert alerts()[1] == ("delivery_lag", "http_400", "Sink/siem")
 
 
-def test_alerts_leave_no_event_behind_when_the_cursor_is_not_written(sink: Recorder, clock: Clock) -> None:
+def test_no_alert_is_recorded_when_the_cursor_is_not_updated(sink: Recorder, clock: Clock) -> None:
     seal(1)
-    sink.answers = [REFUSING]
+    sink.results = [REFUSING]
     sink.during = lambda: SinkCursor.objects.update(attempts=7)
     run(sink, clock)
     assert (alerts(), AuditOutbox.objects.count()) == ([], 0)
 
 
-def test_make_due_ends_the_back_off(sink: Recorder, clock: Clock) -> None:
+def test_make_due_now_ends_the_back_off(sink: Recorder, clock: Clock) -> None:
     seal(1)
-    sink.answers = [REFUSING]
+    sink.results = [REFUSING]
     run(sink, clock)
     make_due_now(["siem"], now=clock.now)
     assert run(sink, clock).is_caught_up
 
 
 def test_delivered_lines_prove_the_log_without_the_database(file: Path, clock: Clock) -> None:
-    """What the sealer signed is recomputed from the file alone: each MAC, each leaf, each root, each signature."""
+    """Each MAC, leaf, root and signature is recomputed from the file only."""
     key = Ed25519PrivateKey.generate()
     for start in (0, 3):
         insert_events([finished(now=NOW + timedelta(seconds=start + number)) for number in range(3)])
@@ -471,7 +471,7 @@ def test_delivered_lines_prove_the_log_without_the_database(file: Path, clock: C
         clock.go_on(seconds=10)
     sink = create_sink(parse_sink("siem", {"type": "file", "path": str(file)}), hostname="s")
     assert deliver("siem", sink, clock=clock, seconds=5).accepted == 8
-    macs = {each.id: each.material for each in keyring.get_keys("AUDIT_MAC_KEYS")}
+    macs = {key.id: key.material for key in keyring.get_keys("AUDIT_MAC_KEYS")}
     tree = CompactRange()
     sizes: list[int] = []
     for line in file.read_text().splitlines():

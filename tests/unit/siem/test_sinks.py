@@ -46,7 +46,7 @@ def indexes(lines: list[str]) -> list[int]:
 # Files
 
 
-def test_file_sink_appends_lines_that_only_the_owner_reads(file: Path, items: list[LogItem]) -> None:
+def test_file_sink_appends_lines_to_a_file_readable_by_its_owner_only(file: Path, items: list[LogItem]) -> None:
     raw = {"type": "file", "path": file}
     assert send(raw, items[:2]) == SendResult(accepted=2)
     assert send(raw, items[2:]) == SendResult(accepted=2)
@@ -61,7 +61,7 @@ def test_file_sink_ends_a_line_that_a_crash_cut_off(file: Path, items: list[LogI
     assert indexes(file.read_text().splitlines()[2:]) == [1, 2, 3]
 
 
-def test_file_sink_follows_a_file_that_was_rotated_away(file: Path, items: list[LogItem]) -> None:
+def test_file_sink_creates_a_new_file_after_rotation(file: Path, items: list[LogItem]) -> None:
     raw = {"type": "file", "path": file}
     send(raw, items[:2])
     file.rename(file.with_suffix(".1"))
@@ -69,13 +69,13 @@ def test_file_sink_follows_a_file_that_was_rotated_away(file: Path, items: list[
     assert indexes(file.read_text().splitlines()) == [2, 3]
 
 
-def test_file_sink_that_cannot_write_has_delivered_nothing(tmp_path: Path, items: list[LogItem]) -> None:
+def test_unwritable_file_accepts_nothing(tmp_path: Path, items: list[LogItem]) -> None:
     for path in (tmp_path / "missing" / "audit.log", tmp_path):
         assert send({"type": "file", "path": path}, items) == SendResult(accepted=0, fault="file_unwritable")
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
-def test_file_sink_on_a_full_disk_has_delivered_nothing(items: list[LogItem]) -> None:
+def test_full_disk_accepts_nothing(items: list[LogItem]) -> None:
     assert send({"type": "file", "path": "/dev/full"}, items) == SendResult(accepted=0, fault="file_unwritable")
 
 
@@ -108,7 +108,7 @@ def test_sink_with_the_collectors_ca_delivers(kind: str, authority: CertificateA
 
 @kinds
 @pytest.mark.parametrize("wrong", ["another CA", "the system's CAs", "another name", "expired"])
-def test_sink_tells_nothing_to_whom_it_cannot_verify(
+def test_sink_sends_nothing_to_an_unverified_collector(
     kind: str, wrong: str, authority: CertificateAuthority, items: list[LogItem], tmp_path: Path
 ) -> None:
     context = authority.create_server_context(
@@ -116,13 +116,13 @@ def test_sink_tells_nothing_to_whom_it_cannot_verify(
     )
     bundles = {"another CA": create_certificate_authority(tmp_path, "others").certificate_path, "the system's CAs": ""}
     with listening(kind, context) as (server, raw):
-        answer = send({**raw, "ca_bundle": bundles.get(wrong, authority.certificate_path)}, items)
-        assert answer == SendResult(accepted=0, fault="transport_tls")
+        result = send({**raw, "ca_bundle": bundles.get(wrong, authority.certificate_path)}, items)
+        assert result == SendResult(accepted=0, fault="transport_tls")
         assert taken(server) == 0
 
 
 @kinds
-def test_sink_does_not_speak_an_old_tls(kind: str, authority: CertificateAuthority, items: list[LogItem]) -> None:
+def test_sink_refuses_old_tls_versions(kind: str, authority: CertificateAuthority, items: list[LogItem]) -> None:
     context = authority.create_server_context("127.0.0.1")
     context.set_ciphers("ALL:@SECLEVEL=0")
     with warnings.catch_warnings(action="ignore", category=DeprecationWarning):
@@ -134,19 +134,17 @@ def test_sink_does_not_speak_an_old_tls(kind: str, authority: CertificateAuthori
 
 
 @kinds
-def test_sink_with_a_file_that_is_no_certificate_delivers_nothing(kind: str, items: list[LogItem], file: Path) -> None:
+def test_invalid_certificate_file_accepts_nothing(kind: str, items: list[LogItem], file: Path) -> None:
     file.write_text("no PEM")
     raw = {"syslog": {"host": "127.0.0.1"}, "https": {"url": "https://127.0.0.1:9/"}}[kind]
     for option in ("ca_bundle", "client_certificate"):
         for path in (file, file.with_suffix(".missing")):
-            answer = send({"type": kind, **raw, option: str(path)}, items)
-            assert answer == SendResult(accepted=0, fault="transport_tls")
+            result = send({"type": kind, **raw, option: str(path)}, items)
+            assert result == SendResult(accepted=0, fault="transport_tls")
 
 
 @kinds
-def test_sink_shows_its_own_certificate_to_a_collector_that_asks(
-    kind: str, authority: CertificateAuthority, items: list[LogItem]
-) -> None:
+def test_sink_presents_its_client_certificate(kind: str, authority: CertificateAuthority, items: list[LogItem]) -> None:
     context = authority.create_server_context("127.0.0.1")
     context.load_verify_locations(authority.certificate_path)
     context.verify_mode = ssl.CERT_REQUIRED
@@ -159,7 +157,7 @@ def test_sink_shows_its_own_certificate_to_a_collector_that_asks(
 
 
 def client_certificate(authority: CertificateAuthority) -> str:
-    """Return a PEM file of a certificate that is good for clients, and of its key."""
+    """Return a PEM file with a client certificate and its key."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "portal")])
     certificate = (
@@ -194,21 +192,21 @@ def test_syslog_sink_on_loopback_without_tls_delivers(items: list[LogItem]) -> N
 
 @pytest.mark.parametrize("fault", ["cut", "reset", "hang", "silent"])
 @pytest.mark.parametrize("tls", [True, False])
-def test_syslog_sink_counts_nothing_of_a_connection_that_ended_badly(
+def test_syslog_connection_that_ends_abnormally_accepts_nothing(
     fault: str, tls: bool, authority: CertificateAuthority, items: list[LogItem]
 ) -> None:
     with syslog_server(authority.create_server_context("127.0.0.1") if tls else None) as server:
         server.fault = fault
         raw = {"type": "syslog", "host": "127.0.0.1", "port": server.port, "ca_bundle": authority.certificate_path}
         started = time.monotonic()
-        answer = send({**raw, "tls": tls}, items * 200, deadline=0.5)
-        assert answer.accepted == 0
-        assert answer.fault in ("transport_timeout", "transport_unreachable")
+        result = send({**raw, "tls": tls}, items * 200, deadline=0.5)
+        assert result.accepted == 0
+        assert result.fault in ("transport_timeout", "transport_unreachable")
         assert time.monotonic() - started < 3
 
 
-def test_end_stream_of_a_collector_that_ended_in_order_before_it_had_read_all_raises() -> None:
-    """The end of its stream comes first, and looks like that of one that has read all; the reset comes behind it."""
+def test_end_stream_raises_if_the_collector_ends_before_it_has_read_all() -> None:
+    """The end of its stream arrives first, as if it had read all; the reset follows."""
     for _ in range(20):
         with socket.create_server(("127.0.0.1", 0)) as listener, socket.socket() as client:
             client.settimeout(3)
@@ -217,14 +215,14 @@ def test_end_stream_of_a_collector_that_ended_in_order_before_it_had_read_all_ra
             client.sendall(b"first")
             assert server.recv(10) == b"first"
             server.close()
-            with pytest.raises((OSError, TransportError)):  # noqa: PT012 -- whichever of the two is first to see it
+            with pytest.raises((OSError, TransportError)):  # noqa: PT012 -- either call may raise
                 client.sendall(b"second")
                 end_stream(client, monotonic_deadline=time.monotonic() + 3)
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="other systems don't show the state of a connection")
-def test_end_stream_waits_until_the_other_machine_has_taken_all() -> None:
-    """The collector's end of stream is there at once, while most of ours has not left this machine."""
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not report the state of a connection")
+def test_end_stream_waits_until_the_peer_has_acknowledged_all() -> None:
+    """The collector ends its stream at once, while most bytes are still in the local send buffer."""
     with socket.create_server(("127.0.0.1", 0)) as listener, socket.socket() as client:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         client.settimeout(3)
@@ -237,7 +235,7 @@ def test_end_stream_waits_until_the_other_machine_has_taken_all() -> None:
                 end_stream(client, monotonic_deadline=time.monotonic() + 0.2)
 
 
-def test_end_stream_of_a_collector_that_read_all_returns() -> None:
+def test_end_stream_returns_after_the_collector_has_read_all() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener, socket.socket() as client:
         client.settimeout(3)
         client.connect(listener.getsockname())
@@ -274,12 +272,12 @@ def test_https_sink_posts_lines_with_the_declared_headers(
     with https(authority, headers={"Authorization": file, "X-Source": "portal"}) as (server, raw):
         assert send(raw, items) == SendResult(accepted=4)
         (headers,) = server.requests
-    told = (headers["authorization"], headers["x-source"], headers["content-type"])
-    assert told == ("Splunk from-a-file", "portal", "application/x-ndjson")
+    values = (headers["authorization"], headers["x-source"], headers["content-type"])
+    assert values == ("Splunk from-a-file", "portal", "application/x-ndjson")
     assert indexes(server.bodies[0].decode().splitlines()) == [0, 1, 2, 3]
 
 
-def test_https_sink_reads_a_secret_anew_for_each_request(
+def test_https_sink_reads_a_header_file_for_each_request(
     authority: CertificateAuthority, items: list[LogItem], file: Path
 ) -> None:
     with https(authority, headers={"Authorization": file}) as (server, raw):
@@ -291,7 +289,7 @@ def test_https_sink_reads_a_secret_anew_for_each_request(
 
 
 @pytest.mark.parametrize("content", [None, "", "two\nlines", "ü"])
-def test_https_sink_without_its_secret_asks_nobody(
+def test_https_sink_without_its_header_file_sends_no_request(
     authority: CertificateAuthority, items: list[LogItem], file: Path, content: str | None
 ) -> None:
     if content is not None:
@@ -312,24 +310,22 @@ STATUSES = {
 }
 
 
-@pytest.mark.parametrize("chosen", ["json", "fhir"])
-@pytest.mark.parametrize(("status", "slowly"), STATUSES.values(), ids=STATUSES)
-def test_https_sink_that_gets_another_status_has_delivered_nothing(
-    authority: CertificateAuthority, items: list[LogItem], chosen: str, status: int, slowly: bool
+@pytest.mark.parametrize("log_format", ["json", "fhir"])
+@pytest.mark.parametrize(("status", "needs_operator"), STATUSES.values(), ids=STATUSES)
+def test_https_error_status_accepts_nothing(
+    authority: CertificateAuthority, items: list[LogItem], log_format: str, status: int, needs_operator: bool
 ) -> None:
-    with https(authority, format=chosen) as (server, raw):
+    with https(authority, format=log_format) as (server, raw):
         server.fault = status
-        assert send(raw, items) == SendResult(accepted=0, fault=f"http_{status}", needs_operator=slowly)
+        assert send(raw, items) == SendResult(accepted=0, fault=f"http_{status}", needs_operator=needs_operator)
 
 
-def test_https_sink_passes_on_how_long_it_is_asked_to_wait(
-    authority: CertificateAuthority, items: list[LogItem]
-) -> None:
+def test_https_sink_returns_retry_after(authority: CertificateAuthority, items: list[LogItem]) -> None:
     with https(authority) as (server, raw):
         server.fault, server.retry_after = 429, "120"
-        asked = send(raw, items).retry_after
-        assert asked is not None
-        assert asked.total_seconds() == 120
+        retry_after = send(raw, items).retry_after
+        assert retry_after is not None
+        assert retry_after.total_seconds() == 120
 
 
 @pytest.mark.parametrize("status", [301, 307])
@@ -340,13 +336,13 @@ def test_https_sink_follows_no_redirect(authority: CertificateAuthority, items: 
         assert len(server.requests) == 1
 
 
-@pytest.mark.parametrize(("fault", "told"), [("cut", "unreachable"), ("lost", "unreachable"), ("hang", "timeout")])
-def test_https_sink_without_an_answer_has_delivered_nothing(
-    authority: CertificateAuthority, items: list[LogItem], fault: str, told: str
+@pytest.mark.parametrize(("fault", "code"), [("cut", "unreachable"), ("lost", "unreachable"), ("hang", "timeout")])
+def test_https_sink_without_a_response_accepts_nothing(
+    authority: CertificateAuthority, items: list[LogItem], fault: str, code: str
 ) -> None:
     with https(authority) as (server, raw):
         server.fault = fault
-        assert send(raw, items, deadline=0.4) == SendResult(accepted=0, fault=f"transport_{told}")
+        assert send(raw, items, deadline=0.4) == SendResult(accepted=0, fault=f"transport_{code}")
 
 
 def test_https_sink_posts_one_batch_to_a_fhir_server(authority: CertificateAuthority, items: list[LogItem]) -> None:
@@ -363,15 +359,13 @@ def test_https_sink_posts_one_batch_to_a_fhir_server(authority: CertificateAutho
     assert headers["prefer"] == "return=minimal"
 
 
-def test_https_sink_with_another_answer_than_a_bundle_has_delivered_nothing(
-    authority: CertificateAuthority, items: list[LogItem]
-) -> None:
+def test_fhir_response_without_a_bundle_accepts_nothing(authority: CertificateAuthority, items: list[LogItem]) -> None:
     with https(authority, format="fhir") as (server, raw):
         server.fault = "garbage"
         assert send(raw, items) == SendResult(accepted=0, fault="response_invalid")
 
 
-def test_https_sink_with_a_part_taken_says_how_many_before_the_first_that_was_not(
+def test_fhir_batch_counts_entries_before_the_first_refused_one(
     authority: CertificateAuthority, items: list[LogItem]
 ) -> None:
     with https(authority, format="fhir") as (server, raw):
@@ -379,15 +373,15 @@ def test_https_sink_with_a_part_taken_says_how_many_before_the_first_that_was_no
         assert send(raw, items) == SendResult(accepted=3, fault="http_422", needs_operator=True)
 
 
-def test_sinks_leave_no_descriptor_open(authority: CertificateAuthority, items: list[LogItem]) -> None:
-    def open_ones() -> int:
+def test_sinks_leave_no_file_descriptor_open(authority: CertificateAuthority, items: list[LogItem]) -> None:
+    def count_descriptors() -> int:
         return len(os.listdir("/proc/self/fd")) if Path("/proc/self/fd").exists() else 0
 
     with https(authority) as (server, raw):
         send(raw, items)
-        before = open_ones()
+        before = count_descriptors()
         for fault in ("", "cut", "lost", 500):
             server.fault = fault
             for _ in range(3):
                 send(raw, items)
-        assert open_ones() <= before + 2
+        assert count_descriptors() <= before + 2

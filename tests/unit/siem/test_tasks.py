@@ -28,7 +28,7 @@ def test_deliver_without_sinks_does_nothing() -> None:
     assert not SinkCursor.objects.exists()
 
 
-def test_deliver_reaches_all_that_are_declared(settings: Any, tmp_path: Path) -> None:
+def test_deliver_reaches_all_declared_sinks(settings: Any, tmp_path: Path) -> None:
     declare(
         settings,
         json={"type": "file", "path": tmp_path / "json"},
@@ -40,7 +40,7 @@ def test_deliver_reaches_all_that_are_declared(settings: Any, tmp_path: Path) ->
     assert json.loads((tmp_path / "fhir").read_text().splitlines()[0])["resourceType"] == "AuditEvent"
 
 
-def test_deliver_to_one_that_is_away_does_not_keep_the_others_waiting(settings: Any, tmp_path: Path) -> None:
+def test_unavailable_sink_does_not_delay_the_others(settings: Any, tmp_path: Path) -> None:
     declare(
         settings,
         away={"type": "file", "path": tmp_path / "missing" / "log"},
@@ -52,7 +52,7 @@ def test_deliver_to_one_that_is_away_does_not_keep_the_others_waiting(settings: 
     assert list(deliver_to_due_sinks(seconds=5)) == ["here", "away"]
 
 
-def test_deliver_tells_of_a_sink_that_lags(settings: Any, tmp_path: Path) -> None:
+def test_lagging_sink_raises_an_alert(settings: Any, tmp_path: Path) -> None:
     declare(settings, away={"type": "file", "path": tmp_path / "missing" / "log", "lag_alert": 60})
     seal(1)
     with clock.override_clock(lambda: NOW + timedelta(seconds=59)):
@@ -65,7 +65,7 @@ def test_deliver_tells_of_a_sink_that_lags(settings: Any, tmp_path: Path) -> Non
     assert (json.loads(alert.detail)["rule"], alert.reason) == ("delivery_lag", "file_unwritable")
 
 
-def test_declared_refuses_what_is_no_sink(settings: Any) -> None:
+def test_invalid_sink_declaration_is_refused(settings: Any) -> None:
     declare(settings, siem={"type": "smoke"})
     with pytest.raises(ImproperlyConfigured, match=r"SINKS\['siem'\]\['type'\]"):
         get_declared_sinks()

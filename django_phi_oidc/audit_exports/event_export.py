@@ -1,4 +1,4 @@
-"""The trail's events as a file, in flat memory: for a spreadsheet, as they were sealed, or as FHIR has them."""
+"""Export events of the audit log in constant memory: as CSV, as sealed JSON lines, or as FHIR."""
 
 import csv
 import json
@@ -26,11 +26,11 @@ _CSV_COLUMNS = (*Event._fields, "mac")
 
 
 def export_events(filters: EventFilters, export_format: str, *, hostname: str) -> Iterator[tuple[int, bytes]]:
-    """Yield the events that the filters let through, the oldest first: how many, and their lines.
+    """Yield the events that match the filters, oldest first: their number, and their lines.
 
-    form: of CONTENT_TYPES. CSV begins with the names of its columns, and is inert in a spreadsheet; a line of the
-    others is an event. site: the name of this machine, for FHIR. No MAC is checked.
-    Raises: AuditUnavailable; RowUnreadable, and then what was yielded is not the whole.
+    export_format: a key of CONTENT_TYPES. CSV has a header line, and its formulas are escaped. In the other formats
+    each line is an event. hostname: of this machine, for FHIR. No MAC is checked.
+    Raises: AuditUnavailable, RowUnreadable; the lines yielded until then are incomplete.
     """
     if export_format == "csv":
         yield 0, _render_csv([_CSV_COLUMNS])
@@ -38,12 +38,12 @@ def export_events(filters: EventFilters, export_format: str, *, hostname: str) -
         try:
             lines = _render_events([_load_event(row) for row in rows], export_format, hostname=hostname)
         except (*UNLOADABLE_ROW_ERRORS, RecursionError) as error:
-            raise RowUnreadable("A row can be no event: `audit verify` names it.") from error
+            raise RowUnreadable("A row is not an event; `audit verify` identifies it.") from error
         yield len(rows), lines
 
 
 def incomplete_marker(export_format: str, code: str) -> bytes:
-    """Return the line that ends an export which can't go on: no reader takes it for an event."""
+    """Return the last line of an incomplete export, which no reader mistakes for an event."""
     if export_format == "csv":
         return _render_csv([[f"INCOMPLETE: {code}"]])
     if export_format == "fhir":
@@ -53,24 +53,23 @@ def incomplete_marker(export_format: str, code: str) -> bytes:
 
 
 def _load_event(row: AuditEvent) -> AuthenticatedEvent:
-    """Raises: one of UNLOADABLE, or RecursionError, where no format can tell of the row."""
+    """Raises: one of UNLOADABLE_ROW_ERRORS, or RecursionError, for a row that no format can represent."""
     if not isinstance(json.loads(row.detail), dict) or row.outcome not in OUTCOMES:
-        raise ValueError("No event.")
+        raise ValueError("Not an event.")
     return parse_event_row(row)
 
 
 def _render_events(events: list[AuthenticatedEvent], export_format: str, *, hostname: str) -> bytes:
     if export_format == "csv":
         return _render_csv(map(_csv_row, events))
-    return _join_lines(
-        _fhir_lines(events, hostname=hostname) if export_format == "fhir" else map(serialize_event, events)
-    )
+    is_fhir = export_format == "fhir"
+    return _join_lines(_fhir_lines(events, hostname=hostname) if is_fhir else map(serialize_event, events))
 
 
 def _csv_row(authenticated_event: AuthenticatedEvent) -> list[str]:
     event = authenticated_event.event
     at = event.occurred_at.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds")
-    values = event._replace(occurred_at=f"{at}Z")  # type: ignore[arg-type]  # a text, for the sheet
+    values = event._replace(occurred_at=f"{at}Z")  # type: ignore[arg-type]  # text, for CSV
     return [escape_formulas(str(value)) for value in (*values, authenticated_event.mac.hex())]
 
 
@@ -82,12 +81,12 @@ def _render_csv(rows: Iterable[Sequence[str]]) -> bytes:
 
 def _fhir_lines(events: list[AuthenticatedEvent], *, hostname: str) -> Iterator[str]:
     with translate_database_errors():
-        leaves = AuditLeaf.objects.using(AUDIT_ALIAS).filter(event_id__in=[each.event.id for each in events])
-        places = {leaf.event_id: leaf for leaf in leaves}
-    for each in events:
-        leaf = places.get(each.event.id)
-        index, digest = (leaf.leaf_index, bytes(leaf.leaf_hash)) if leaf else (-1, b"")
-        item = SealedEvent(leaf_index=index, leaf_hash=digest, authenticated_event=each)
+        leaves = AuditLeaf.objects.using(AUDIT_ALIAS).filter(event_id__in=[item.event.id for item in events])
+        leaf_by_id = {leaf.event_id: leaf for leaf in leaves}
+    for authenticated_event in events:
+        leaf = leaf_by_id.get(authenticated_event.event.id)
+        index, leaf_hash = (leaf.leaf_index, bytes(leaf.leaf_hash)) if leaf else (-1, b"")
+        item = SealedEvent(leaf_index=index, leaf_hash=leaf_hash, authenticated_event=authenticated_event)
         yield compact_json(event_to_fhir(item, hostname=hostname))
 
 
