@@ -95,7 +95,7 @@ def test_verify_of_a_bad_trail_names_the_event_and_fails(
     ids = sealed(3)
     with without_triggers():
         sql(f"DELETE FROM {EVENT} WHERE id = %s", ids[1])
-    with pytest.raises(CommandError, match="not as it was sealed"):
+    with pytest.raises(CommandError, match="changed after it was sealed"):
         audit("verify")
     assert f"event_missing: event {ids[1]} leaf 1: It was sealed, and is gone." in capsys.readouterr().out
     with pytest.raises(CommandError):
@@ -259,7 +259,7 @@ def test_consistency_of_two_checkpoints_is_proven_and_checked_without_django(
 
 
 def test_checkpoint_prints_the_newest_and_its_key(audit: Callable[..., str]) -> None:
-    with pytest.raises(CommandError, match="Nothing was sealed"):
+    with pytest.raises(CommandError, match="no checkpoint yet"):
         audit("checkpoint")
     sealed(2)
     assert parse_checkpoint(audit("checkpoint")).tree_size == 2
@@ -290,16 +290,16 @@ def test_archive_is_accepted_in_the_place_of_the_events_that_it_holds(
     first = sealed(300)
     last = sealed(10, at=LATER)
     one, two = tmp_path / name, tmp_path / f"second-{name}"
-    assert "the leaves 0 to 299" in audit("archive", one, "--before", (LATER - timedelta(seconds=1)).isoformat())
+    assert "leaves 0 to 299" in audit("archive", one, "--before", (LATER - timedelta(seconds=1)).isoformat())
     assert (one.stat().st_mode & 0o777, told("audit.archived")["tree_size"]) == (0o600, 300)
-    assert "the leaves 300 to 309" in audit("archive", two)
+    assert "leaves 300 to 309" in audit("archive", two)
     archives = ("--archive", one, "--archive", two)
     assert "(0 of them from archives)" in audit("verify", *archives)
     with without_triggers():
         for id_ in (*first[:50], last[-1]):
             sql(f"DELETE FROM {EVENT} WHERE id = %s", id_)
     assert "(51 of them from archives)" in audit("verify", *archives)
-    with pytest.raises(CommandError, match="not as it was sealed"):
+    with pytest.raises(CommandError, match="changed after it was sealed"):
         audit("verify", "--archive", one)
     with pytest.raises(CommandError, match="gone"):
         audit("archive", tmp_path / "third", "--first", 0)
@@ -404,7 +404,7 @@ def test_archive_that_was_never_made_does_not_move_the_next_one(audit: Callable[
     (fake,) = events(1, action="audit.archived", detail={"first": 0, "tree_size": 3})
     with without_triggers():
         sql(f"UPDATE {EVENT} SET actor = 'x' WHERE id = %s", fake)
-    assert "the leaves 0 to 4" in audit("archive", tmp_path / "one")
+    assert "leaves 0 to 4" in audit("archive", tmp_path / "one")
 
 
 @pytest.mark.parametrize(

@@ -31,13 +31,13 @@ def away(settings: Any, tmp_path: Path) -> Path:
 
 
 def test_status_without_sinks_says_so() -> None:
-    assert run("status") == "No sink is declared.\n"
+    assert run("status") == "No sinks are declared.\n"
     assert run("status", "--json") == ""
 
 
 def test_status_tells_how_far_behind_and_why(away: Path) -> None:
     seal(3)
-    with pytest.raises(CommandError, match="Not all was delivered to archive"):
+    with pytest.raises(CommandError, match="Not all events were delivered to archive"):
         run("deliver")
     (line,) = run("status", "--json").splitlines()
     status = json.loads(line)

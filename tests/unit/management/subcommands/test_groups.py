@@ -59,11 +59,11 @@ def test_groups_have_exactly_what_the_page_says() -> None:
 def test_groups_again_change_nothing_and_what_somebody_added_is_taken_again() -> None:
     first = [json.loads(line) for line in make_groups("--json").splitlines()]
     assert [(told["group"], told["made"]) for told in first] == [(name, True) for name in GROUPS]
-    assert make_groups() == "".join(f"{name}: as it was\n" for name in GROUPS)
+    assert make_groups() == "".join(f"{name}: unchanged\n" for name in GROUPS)
     desk = Group.objects.get(name="Help desk")
     desk.permissions.add(Permission.objects.get(codename="reveal_storedclaim"))
     desk.permissions.remove(Permission.objects.get(codename="end_oidcsession"))
-    with pytest.raises(CommandError, match="not as"):
+    with pytest.raises(CommandError, match="differ from"):
         make_groups("--check")
     assert "django_phi_oidc.reveal_storedclaim" in granted("Help desk"), "a check changes nothing"
     assert "Help desk: +django_phi_oidc.end_oidcsession, -django_phi_oidc.reveal_storedclaim" in make_groups()
@@ -73,6 +73,6 @@ def test_groups_again_change_nothing_and_what_somebody_added_is_taken_again() ->
 
 def test_groups_without_a_permission_make_none() -> None:
     Permission.objects.get(codename="export_pairwisesubject").delete()
-    with pytest.raises(CommandError, match="export_pairwisesubject: run migrate"):
+    with pytest.raises(CommandError, match="export_pairwisesubject. Run migrate"):
         make_groups()
     assert not Group.objects.exists()

@@ -47,7 +47,7 @@ def test_place_keeps_a_person_until_release_and_the_trail_has_no_reason() -> Non
     person.store({"address": "Bern"})
     placed = run("place", person.subject.uuid, "--reason", REASON)
     hold = LegalHold.objects.get()
-    assert placed == f"Hold {hold.pk} keeps all that is held of subject {person.subject.uuid}.\n"
+    assert placed == f"Hold {hold.pk} keeps the data of subject {person.subject.uuid}.\n"
     assert (hold.subject, hold.reason, hold.placed_at, hold.placed_by) == (person.subject, REASON, NOW, "")
     assert scrub_due_claims(now=NOW + 2 * DAY) == 0
     assert run("release", hold.pk) == f"Hold {hold.pk} was released.\n"
@@ -78,7 +78,7 @@ def test_place_until_a_time_lasts_until_then(until: str, kept: str) -> None:
     [
         (["--reason", "  "], "has a reason"),
         ([], "required: --reason"),
-        (["--reason", "x" * 256], "255 characters"),
+        (["--reason", "x" * 256], "at most 255 characters"),
         (["--reason", REASON, "--until", "2026-11-24T12:00:00Z"], "time is over"),
         (["--reason", REASON, "--until", "soon"], "a time is written as"),
     ],
@@ -111,7 +111,7 @@ def test_release_of_none_and_of_one_that_was_released_is_an_error() -> None:
 
 
 def test_list_shows_who_is_held_why_and_until_when() -> None:
-    assert run("list") == "Nobody is held.\n"
+    assert run("list") == "There are no holds.\n"
     assert run("list", "--json") == ""
     first, second = Person(), Person()
     moments = [NOW + timedelta(seconds=n) for n in range(3)]

@@ -12,13 +12,12 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-from django.core.management.base import CommandError, OutputWrapper
+from django.core.management import CommandError, call_command
 
 from django_phi_oidc import conf
 from django_phi_oidc.crypto import keyring
 from django_phi_oidc.errors import KeyMissing
-from django_phi_oidc.management.subcommands.keys import handle
-from django_phi_oidc.management.subcommands.keys_generate import generate_key_files
+from django_phi_oidc.management.subcommands.keys import generate_key_files
 from django_phi_oidc.subjects.models import SubjectDigest
 from tests.support.subject_linking import sign_in
 
@@ -26,9 +25,12 @@ ROOT = Path(__file__).resolve().parents[4]
 PROGRAM = """
 import sys
 from pathlib import Path
+import django
 from django.conf import settings
-settings.configure(PHI_OIDC={"ENCRYPTION_KEYS": Path(sys.argv[1])})
-from django_phi_oidc.management.subcommands.keys_generate import generate_key_files
+apps = ["django.contrib.auth", "django.contrib.contenttypes", "django_phi_oidc"]
+settings.configure(PHI_OIDC={"ENCRYPTION_KEYS": Path(sys.argv[1])}, INSTALLED_APPS=apps)
+django.setup()
+from django_phi_oidc.management.subcommands.keys import generate_key_files
 print("ready", flush=True)
 sys.stdin.readline()
 made = len(generate_key_files())
@@ -49,10 +51,10 @@ def mode(path: Path) -> int:
     return stat.S_IMODE(path.stat().st_mode)
 
 
-def keys(command: str, **options: Any) -> tuple[str, str]:
-    """Run the subcommand; return what it said, and what besides."""
+def keys(command: str, *arguments: str) -> tuple[str, str]:
+    """Run `phi_oidc keys`; return its standard output and standard error."""
     out, err = StringIO(), StringIO()
-    handle({"keys_command": command, "database": "", **options}, stdout=OutputWrapper(out), stderr=OutputWrapper(err))
+    call_command("phi_oidc", "keys", command, *arguments, stdout=out, stderr=err)
     return out.getvalue(), err.getvalue()
 
 
@@ -153,7 +155,7 @@ def test_keys_generate_with_files_prints_no_key_and_tells_what_it_did(files: dic
     lines, told = generate()
     assert [line.partition("=")[0] for line in lines] == ["PHI_SUBJECT_KEYS"]
     assert f"ENCRYPTION_KEYS: a new key was written to {files['ENCRYPTION_KEYS']}." in told
-    assert f"ENCRYPTION_KEYS: {files['ENCRYPTION_KEYS']} was there, and left as it is." in generate()[1]
+    assert f"ENCRYPTION_KEYS: {files['ENCRYPTION_KEYS']} exists and was not changed." in generate()[1]
     assert files["ENCRYPTION_KEYS"].read_text().strip() not in told + "".join(lines)
 
 
@@ -168,7 +170,7 @@ def test_keys_generate_writes_the_pairwise_key_where_the_setting_names_a_file_an
     settings.PHI_OIDC = {**settings.PHI_OIDC, "PAIRWISE_KEY": [keyring.generate_key()]}
     lines, told = generate()
     assert [line.partition("=")[0] for line in lines] == ["PHI_PAIRWISE_KEY"]
-    assert "PAIRWISE_KEY: a new key was printed, and stored nowhere." in told
+    assert "PAIRWISE_KEY: a new key was printed, but not stored." in told
 
 
 def pem(kind: str) -> str:
@@ -191,7 +193,7 @@ def test_keys_status_tells_of_subject_keys_client_keys_and_the_pairwise_key(sett
     sign_in([new, old])
     first, second = conf.providers()["region"].client_keys
 
-    told = json.loads(keys("status", json=True)[0])
+    told = json.loads(keys("status", "--json")[0])
     use = {"digests": 1, "persons_without_digest": 1, "dependent_persons": 0, "removable": True}
     assert told["subject_keys"] == {
         "persons": 2,
@@ -216,35 +218,35 @@ def test_keys_status_tells_of_subject_keys_client_keys_and_the_pairwise_key(sett
 
     settings.PHI_OIDC = {**settings.PHI_OIDC, "PAIRWISE_KEY": texts[2]}
     pairwise = keyring.get_keys("PAIRWISE_KEY")[0].id
-    assert json.loads(keys("status", json=True)[0])["pairwise_key"] == [pairwise]
-    lines = keys("status", json=False)[0].splitlines()
-    assert lines[lines.index("SUBJECT_KEYS: 2 persons, 0 of them known by no key of the list") :] == [
-        "SUBJECT_KEYS: 2 persons, 0 of them known by no key of the list",
-        f"1  {new.id}  1 digests, 1 persons lack one: may be removed",
-        f"2  {old.id}  2 digests, 0 persons lack one: needed, 1 persons are known by it alone",
+    assert json.loads(keys("status", "--json")[0])["pairwise_key"] == [pairwise]
+    lines = keys("status")[0].splitlines()
+    assert lines[lines.index("SUBJECT_KEYS: 2 persons, 0 of them known by no key") :] == [
+        "SUBJECT_KEYS: 2 persons, 0 of them known by no key",
+        f"1  {new.id}  1 digests, missing for 1 persons: may be removed",
+        f"2  {old.id}  2 digests, missing for 0 persons: needed for 1 persons",
         f"client key of region: {first.kid} (ES256): signs",
         f"client key of region: {second.kid} (EdDSA): published, does not sign",
         f"PAIRWISE_KEY: {pairwise}",
     ]
     settings.PHI_OIDC = {**settings.PHI_OIDC, "SUBJECT_KEYS": texts[:1]}
-    shown = keys("status", json=False)[0]
-    assert "SUBJECT_KEYS: 2 persons, 1 of them known by no key of the list\n" in shown
-    assert f"-  {old.id}  2 digests, 0 persons lack one: not configured, and 1 persons are known by it alone" in shown
+    shown = keys("status")[0]
+    assert "SUBJECT_KEYS: 2 persons, 1 of them known by no key\n" in shown
+    assert f"-  {old.id}  2 digests, missing for 0 persons: not configured, but needed for 1 persons" in shown
     assert not any(text in shown for text in texts)
 
 
 @pytest.mark.django_db
-@pytest.mark.parametrize("command", ["status", "retire"])
-def test_keys_without_a_subject_key_is_an_error(command: str, settings: Any) -> None:
+@pytest.mark.parametrize("arguments", [("status",), ("retire", "0123abcd")])
+def test_keys_without_a_subject_key_is_an_error(arguments: tuple[str, ...], settings: Any) -> None:
     settings.PHI_OIDC = {**settings.PHI_OIDC, "SUBJECT_KEYS": []}
     with pytest.raises(CommandError, match="SUBJECT_KEYS"):
-        keys(command, json=False, key_id="0123abcd")
+        keys(*arguments)
 
 
 @pytest.mark.parametrize("key_id", ["", "0123abc", "0123abcde", "0123abcg", "0123ABCD"])
 def test_keys_retire_of_what_is_no_key_id_is_an_error(key_id: str) -> None:
     with pytest.raises(CommandError, match="eight hexadecimal digits"):
-        keys("retire", key_id=key_id)
+        keys("retire", key_id)
 
 
 @pytest.mark.django_db
@@ -254,8 +256,8 @@ def test_keys_retire_tells_how_many_and_refuses_what_is_needed(settings: Any) ->
     new, old = keyring.get_keys("SUBJECT_KEYS")
     sign_in([new, old])
     with pytest.raises(CommandError, match="is configured"):
-        keys("retire", key_id=old.id)
+        keys("retire", old.id)
     settings.PHI_OIDC = {**settings.PHI_OIDC, "SUBJECT_KEYS": texts[:1]}
     for digests in (1, 0):
-        assert keys("retire", key_id=old.id) == (f"{digests} digests under key {old.id} were deleted.\n", "")
+        assert keys("retire", old.id) == (f"{digests} digests of key {old.id} were deleted.\n", "")
     assert SubjectDigest.objects.get().key_id == new.id

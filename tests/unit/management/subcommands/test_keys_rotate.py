@@ -7,12 +7,10 @@ from typing import Any
 
 import pytest
 from django.core.management import CommandError, call_command
-from django.core.management.base import OutputWrapper
 from django.db import connection
 
 from django_phi_oidc._internal import clock
 from django_phi_oidc.crypto import keyring
-from django_phi_oidc.management.subcommands.keys import handle
 from django_phi_oidc.sessions.models import PendingRevocation, RevocationStatus
 from tests.settings import key
 
@@ -70,8 +68,8 @@ def test_keys_status_tells_what_each_encryption_key_is_needed_for(settings: Any)
     printed, fault = run("status")
     assert fault == ""
     assert of_encryption_keys(printed) == [
-        "ENCRYPTION_KEYS: 3 sealed texts",
-        f"1  {new}  0 texts: seals what is new",
+        "ENCRYPTION_KEYS: 3 encrypted texts",
+        f"1  {new}  0 texts: encrypts new texts",
         f"2  {old}  2 texts: needed until `keys rotate` has run",
         f"     {COLUMN}  2",
         f"3  {oldest}  1 texts: needed until `keys rotate` has run",
@@ -94,9 +92,9 @@ def test_keys_status_of_a_key_that_is_not_configured_but_still_needed_fails_and_
     configure(settings, NEW, OLD)
     for words in (["status"], ["status", "--json"]):
         printed, fault = run(*words)
-        assert fault == f"Texts are sealed under keys that are not configured: {oldest}."
+        assert fault == f"Texts are encrypted with keys that are not configured: {oldest}."
         assert oldest in printed
-    assert f"-  {oldest}  1 texts: not configured, put it back" in of_encryption_keys(run("status")[0])
+    assert f"-  {oldest}  1 texts: not configured: add it again" in of_encryption_keys(run("status")[0])
 
 
 def test_keys_status_takes_retention_keys_for_no_fault_and_text_without_a_key_for_one(settings: Any) -> None:
@@ -105,27 +103,30 @@ def test_keys_status_takes_retention_keys_for_no_fault_and_text_without_a_key_fo
     printed, fault = run("status")
     assert fault == ""
     assert of_encryption_keys(printed)[-2:] == [
-        "-  retention keys  1 texts: these keys end by themselves",
+        "-  retention keys  1 texts: destroyed with the claims that use them",
         f"     {COLUMN}  1",
     ]
     write(make(), "flu-like: a canary in plain text")
     printed, fault = run("status")
     assert fault == "1 texts name no key."
-    assert of_encryption_keys(printed)[-2:] == ["-  no key  1 texts: nothing that was sealed here", f"     {COLUMN}  1"]
+    assert of_encryption_keys(printed)[-2:] == [
+        "-  no key  1 texts: not encrypted by this package",
+        f"     {COLUMN}  1",
+    ]
     assert "flu" not in printed
     assert "canary" not in printed + run("status", "--json")[0]
 
 
 def test_keys_rotate_seals_all_under_the_newest_key_and_the_others_may_go(settings: Any) -> None:
     new, old, oldest = configure(settings, NEW, OLD, OLDEST)
-    assert run("rotate") == (f"3 texts were sealed again, under key {new}.\n", "")
+    assert run("rotate") == (f"3 texts were encrypted again with key {new}.\n", "")
     assert of_encryption_keys(run("status")[0])[1:] == [
-        f"1  {new}  3 texts: seals what is new",
+        f"1  {new}  3 texts: encrypts new texts",
         f"     {COLUMN}  3",
         f"2  {old}  0 texts: may be removed",
         f"3  {oldest}  0 texts: may be removed",
     ]
-    assert run("rotate") == (f"0 texts were sealed again, under key {new}.\n", "")
+    assert run("rotate") == (f"0 texts were encrypted again with key {new}.\n", "")
     configure(settings, NEW)
     field: Any = PendingRevocation._meta.get_field("token")
     assert {field.decrypt(row) for row in PendingRevocation.objects.all()} == {"secret"}
@@ -141,7 +142,7 @@ def test_keys_rotate_as_json_is_an_object_a_line_and_the_last_one_the_result(set
     assert unopenable == {"unopenable": {**TOKEN, "pk": str(damaged.pk)}}
     assert (result["key"], result["done"]) == (new, 3)
     assert {**TOKEN, "done": 3, "unopenable": 1, "busy": 0} in result["columns"]
-    assert fault == "1 texts can't be opened."
+    assert fault == "1 texts cannot be decrypted."
     assert "canary" not in printed
 
 
@@ -149,17 +150,17 @@ def test_keys_rotate_without_an_older_key_leaves_its_texts_names_their_rows_and_
     new, _, oldest = configure(settings, NEW, OLD, OLDEST)
     configure(settings, NEW, OLD)
     (row,) = (each for each in PendingRevocation.objects.all() if each.token.key_id == oldest)
-    before = row.token.text
+    before = row.token.ciphertext
     printed, fault = run("rotate")
     assert printed.splitlines() == [
-        f"{COLUMN} of {row.pk}: can't be opened, and was left as it is",
-        f"2 texts were sealed again, under key {new}.",
+        f"{COLUMN} of {row.pk}: cannot be decrypted and was not changed",
+        f"2 texts were encrypted again with key {new}.",
     ]
-    assert fault == "1 texts can't be opened."
+    assert fault == "1 texts cannot be decrypted."
     row.refresh_from_db()
-    assert row.token.text == before
+    assert row.token.ciphertext == before
     configure(settings, NEW, OLD, OLDEST)
-    assert run("rotate") == (f"1 texts were sealed again, under key {new}.\n", "")
+    assert run("rotate") == (f"1 texts were encrypted again with key {new}.\n", "")
 
 
 def test_keys_rotate_with_no_key_at_all_is_an_error(settings: Any) -> None:
@@ -178,8 +179,7 @@ class Terminal(io.StringIO):
 def test_keys_rotate_shows_a_bar_at_a_terminal_and_nothing_elsewhere(settings: Any, kind: type[io.StringIO]) -> None:
     configure(settings, NEW, OLD, OLDEST)
     out, err = io.StringIO(), kind()
-    options = {"keys_command": "rotate", "database": "", "json": False}
-    handle(options, stdout=OutputWrapper(out), stderr=OutputWrapper(err))
+    call_command("phi_oidc", "keys", "rotate", stdout=out, stderr=err)
     assert ("[##############################] 100% 3 texts" in err.getvalue()) == err.isatty()
     assert bool(err.getvalue()) == err.isatty()
 
@@ -188,4 +188,4 @@ def test_keys_rotate_and_status_in_a_named_database_look_there_alone(settings: A
     configure(settings, NEW, OLD, OLDEST)
     told = json.loads(run("status", "--json", "--database", "default")[0])["encryption_keys"]
     assert [key["texts"] for key in told["keys"]] == [0, 2, 1]
-    assert "3 texts were sealed again" in run("rotate", "--database", "default")[0]
+    assert "3 texts were encrypted again" in run("rotate", "--database", "default")[0]

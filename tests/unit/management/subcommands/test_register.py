@@ -191,7 +191,9 @@ def test_what_is_registered_otherwise_is_told_of(
     lines = run(tmp_path / "client.json")
     found = re.findall(r"^  (warning|failure) +registered +(\w+)", "\n".join(lines), re.MULTILINE)
     assert [" ".join(each) for each in found] == told
-    assert (lines[-1] == "CommandError: The client is registered, and not as it must be.") is not is_good
+    assert (
+        lines[-1] == "CommandError: The client is registered, but a critical member differs from the declaration."
+    ) is not is_good
     assert json.loads((tmp_path / "client.json").read_text()) == answer, "it is registered in any case"
     assert "a secret of nobody" not in "\n".join(lines)
 
@@ -266,7 +268,7 @@ def test_address_that_is_no_origin_is_refused(
 ) -> None:
     declare(settings, op.issuer, authority)
     for origin in ("your.host", "https://your.host/portal/", "ftp://your.host"):
-        with pytest.raises(CommandError, match="--portal is an origin"):
+        with pytest.raises(CommandError, match="--portal must be an origin"):
             call_command(
                 "phi_oidc", "register", "default", "--portal", origin, "--output", str(tmp_path / "x"), skip_checks=True
             )

@@ -125,7 +125,7 @@ def test_explain_reads_standard_input_and_prints_no_value_of_a_claim(monkeypatch
     monkeypatch.setattr(sys, "stdin", io.StringIO(json.dumps(came)))
     printed = run("--claims", "-")
     assert "group clinicians: would be added (rule 0)" in printed
-    assert "Not declared, and dropped: 'realm_access.other', 'x'.\n" in printed
+    assert "Undeclared claims, ignored: 'realm_access.other', 'x'.\n" in printed
     assert CANARY not in printed
 
 
@@ -134,7 +134,7 @@ def test_explain_of_a_provider_without_rules_says_so() -> None:
     providers = {**declared["PROVIDERS"], "other": {**declared["PROVIDERS"]["default"], "issuer": "https://b.test"}}
     Path("claims.json").write_text("{}")
     with override_settings(PHI_OIDC={**declared, "PROVIDERS": providers}):
-        assert "It has no rules" in run("--claims", "claims.json", "--provider", "other")
+        assert "has no rules" in run("--claims", "claims.json", "--provider", "other")
         assert "rule 0" in run("--claims", "claims.json", "--provider", "default")
 
 
@@ -142,9 +142,9 @@ WRONG: dict[str, tuple[list[str], str]] = {
     "nothing": ([], "Name a user"),
     "no such user": (["--user", "8"], "no user 8"),
     "no such provider": (["--user", "7", "--provider", "other"], "no provider other"),
-    "no such file": (["--claims", "missing.json"], "can't be read"),
-    "no JSON": (["--claims", "broken.json"], "can't be read"),
-    "no object": (["--claims", "list.json"], "no JSON object"),
+    "no such file": (["--claims", "missing.json"], "cannot be read"),
+    "no JSON": (["--claims", "broken.json"], "cannot be read"),
+    "no object": (["--claims", "list.json"], "not a JSON object"),
 }
 
 

@@ -129,7 +129,7 @@ def test_export_writes_a_new_file_for_its_owner_alone(by: str, person: Person, t
         told = run("export", *who, "--output", path)
     finally:
         os.umask(before)
-    assert told == f"What is held of user {person.user.pk} is in {path}.\n"
+    assert told == f"The data of user {person.user.pk} is in {path}.\n"
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     document = json.loads(path.read_text("utf-8"))
     (subject,) = document["subjects"]
@@ -152,7 +152,7 @@ def test_export_overwrites_nothing_and_tells_of_nothing_then(person: Person, tmp
     path.write_text("mine")
     link.symlink_to(tmp_path / "elsewhere.json")
     for taken in (path, link, tmp_path / "no folder" / "person.json"):
-        with pytest.raises(CommandError, match="can't be written as a new file"):
+        with pytest.raises(CommandError, match="cannot be created"):
             run("export", person.subject.uuid, "--output", taken)
     assert path.read_text() == "mine"
     assert not AuditEvent.objects.filter(action="subject.exported").exists()
@@ -161,7 +161,7 @@ def test_export_overwrites_nothing_and_tells_of_nothing_then(person: Person, tmp
 def test_export_without_the_trail_gives_nothing_out(person: Person, tmp_path: Path) -> None:
     path, out = tmp_path / "person.json", io.StringIO()
     for words in (["--output", str(path)], []):
-        with audit_database_fails(), pytest.raises(CommandError, match="Nothing was given out"):
+        with audit_database_fails(), pytest.raises(CommandError, match="Nothing was exported"):
             call_command("phi_oidc", "subject", "export", str(person.subject.uuid), *words, stdout=out)
     assert (out.getvalue(), path.exists()) == ("", False)
     run("export", person.subject.uuid, "--output", path)
@@ -172,7 +172,7 @@ def test_export_of_what_no_key_opens_gives_the_rest_and_fails(person: Person, tm
     with connection.cursor() as cursor:
         cursor.execute("UPDATE django_phi_oidc_storedclaim SET value = 'damaged' WHERE name = 'birthdate'")
     path = tmp_path / "person.json"
-    with pytest.raises(CommandError, match=r"Not all of it could be read: claim birthdate\."):
+    with pytest.raises(CommandError, match=r"Some data could not be read: claim birthdate\."):
         run("export", person.subject.uuid, "--output", path)
     document = json.loads(path.read_text("utf-8"))
     assert [each.get("value", "none") for each in document["subjects"][0]["claims"]][1:] == ["none"]
@@ -196,9 +196,7 @@ def test_nobody_is_an_error(act: list[str], person: Person) -> None:
 
 def test_erase_leaves_the_trail_which_verifies(person: Person) -> None:
     run("seal", command="audit")
-    erased = (
-        "1 subjects, 2 claims, 1 sessions, 1 pairwise identifiers and 0 invitations were erased. The account is left."
-    )
+    erased = "1 subjects, 2 claims, 1 sessions, 1 pairwise identifiers and 0 invitations were erased. The account was not deleted."
     assert run("erase", person.subject.uuid, "--yes") == f"User {person.user.pk}: {erased}\n"
     for model in (StoredClaim, PairwiseSubject, OIDCSession):
         assert not model.objects.exists()
@@ -212,7 +210,7 @@ def test_erase_without_yes_is_refused_where_nobody_can_be_asked(
     person: Person, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "stdin", io.StringIO("yes\n"))
-    with pytest.raises(CommandError, match=r"will be erased, for good\. Say --yes"):
+    with pytest.raises(CommandError, match=r"will be erased permanently\. Add --yes"):
         run("erase", person.subject.uuid)
     assert StoredClaim.objects.count() == 2
 

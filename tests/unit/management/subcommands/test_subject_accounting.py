@@ -174,7 +174,7 @@ def test_nobody_and_two_forms_at_once_are_errors(words: list[str], fault: str) -
 def test_without_the_trail_nothing_is_told(person: Person) -> None:
     reveal(person.subject.uuid, by=STAFF)
     out = io.StringIO()
-    with audit_database_fails(), pytest.raises(CommandError, match="Nothing was told"):
+    with audit_database_fails(), pytest.raises(CommandError, match="Nothing was listed"):
         run(person.user.pk, "--csv", out=out)
     assert out.getvalue() == ""
     assert len(run(person.user.pk).splitlines()) == 1
@@ -182,7 +182,10 @@ def test_without_the_trail_nothing_is_told(person: Person) -> None:
 
 def test_resources_that_are_none_are_an_error(person: Person) -> None:
     options = {**django_settings.PHI_OIDC, "PATIENT_RESOURCES": "tests.support.disclosure_events.words_of"}
-    with override_settings(PHI_OIDC=options), pytest.raises(CommandError, match=r"Nothing was told.*PATIENT_RESOURCES"):
+    with (
+        override_settings(PHI_OIDC=options),
+        pytest.raises(CommandError, match=r"Nothing was listed.*PATIENT_RESOURCES"),
+    ):
         run(person.user.pk)
     assert accounted() == 0
 
@@ -195,7 +198,7 @@ def test_status_is_1_where_what_was_before_is_in_archives_alone(person: Person) 
     with without_triggers():
         sql(f"DELETE FROM {EVENT} WHERE id = %s", AuditLeaf.objects.get(leaf_index=0).event_id)
     out = io.StringIO()
-    with pytest.raises(CommandError, match=r"before 2026-11-14T12:00:00\+00:00 is in archives, and not told here"):
+    with pytest.raises(CommandError, match=r"before 2026-11-14T12:00:00\+00:00 are in archives"):
         run(person.user.pk, out=out)
     assert len(out.getvalue().splitlines()) == 1
     assert len(run(person.user.pk, "--since", "10").splitlines()) == 1
@@ -206,5 +209,5 @@ def test_status_is_1_where_a_row_was_altered_to_what_is_no_event(person: Person)
     with without_triggers():
         wrong = "infinity" if is_postgresql() else "2026-13-01 00:00:00"
         sql(f"UPDATE {EVENT} SET occurred_at = %s", wrong)
-    with pytest.raises(CommandError, match="Not all could be told"):
+    with pytest.raises(CommandError, match="The list is incomplete"):
         run(person.user.pk)

@@ -157,8 +157,8 @@ def test_deactivated_user_is_not_invited() -> None:
 PROVIDERS = {
     "the only one that takes codes": ({"a": "create", "b": "invitation"}, [], "b", ""),
     "one of two, named": ({"a": "invitation", "b": "invitation"}, ["--provider", "b"], "b", ""),
-    "one of two, not named": ({"a": "invitation", "b": "invitation"}, [], "", "Say --provider: a, b."),
-    "none": ({"a": "create", "b": "existing"}, [], "", "No provider takes activation codes"),
+    "one of two, not named": ({"a": "invitation", "b": "invitation"}, [], "", "Add --provider: a, b."),
+    "none": ({"a": "create", "b": "existing"}, [], "", "No provider accepts activation codes"),
     "one that takes none": ({"a": "create", "b": "invitation"}, ["--provider", "a"], "", "its provisioning is create"),
     "one that is not there": ({"a": "invitation"}, ["--provider", "c"], "", "There is no provider c."),
 }
@@ -266,7 +266,7 @@ def test_output_is_a_new_file_for_its_owner_alone() -> None:
     elsewhere = Path("elsewhere.csv")
     Path("link.csv").symlink_to(elsewhere)
     for taken in ("codes.csv", "link.csv", "no/such/folder.csv"):
-        assert f"{taken} can't be written as a new file" in refused("--csv", asked, "--output", taken)
+        assert f"{taken} cannot be created" in refused("--csv", asked, "--output", taken)
     assert (Path("codes.csv").read_bytes(), elsewhere.exists()) == (before, False)
     assert ActivationCode.objects.count() == 1
 
@@ -274,18 +274,18 @@ def test_output_is_a_new_file_for_its_owner_alone() -> None:
 FAULTS: dict[str, tuple[Callable[[Any, Any], list[str]], str]] = {
     "nothing": (lambda a, b: [], "Line 1: there is no column user"),
     "no such column": (lambda a, b: ["name", "x"], "Line 1: there is no column user"),
-    "parted by semicolons": (lambda a, b: ["user;name", f"{a};x"], "columns are parted by commas"),
-    "two columns of one name": (lambda a, b: ["user,x,x", f"{a},1,2"], "Line 1: two columns have one name"),
-    "a column of ours": (lambda a, b: ["user,code", f"{a},1"], "Line 1: the column code is what is added"),
-    "nobody": (lambda a, b: ["user,x", ""], "There is no user in it"),
-    "too few columns": (lambda a, b: ["user,x", f"{a},1", f"{b}"], "Line 3: 1 columns, and 2 in the first line"),
-    "too many columns": (lambda a, b: ["user", f"{a},1"], "Line 2: 2 columns, and 1 in the first line"),
-    "an empty cell": (lambda a, b: ["user,x", f"{a},1", " ,2"], "Line 3: '' is no primary key of a user"),
-    "a name": (lambda a, b: ["user", f"{a}", "amina"], "Line 3: 'amina' is no primary key of a user"),
+    "parted by semicolons": (lambda a, b: ["user;name", f"{a};x"], "columns are separated by commas"),
+    "two columns of one name": (lambda a, b: ["user,x,x", f"{a},1,2"], "Line 1: two columns have the same name"),
+    "a column of ours": (lambda a, b: ["user,code", f"{a},1"], "Line 1: the column code is reserved for the output"),
+    "nobody": (lambda a, b: ["user,x", ""], "The file contains no users"),
+    "too few columns": (lambda a, b: ["user,x", f"{a},1", f"{b}"], "Line 3: 1 columns, but 2 in the first line"),
+    "too many columns": (lambda a, b: ["user", f"{a},1"], "Line 2: 2 columns, but 1 in the first line"),
+    "an empty cell": (lambda a, b: ["user,x", f"{a},1", " ,2"], "Line 3: '' is not a primary key of a user"),
+    "a name": (lambda a, b: ["user", f"{a}", "amina"], "Line 3: 'amina' is not a primary key of a user"),
     "a number that none is": (lambda a, b: ["user", f"{a}", "9" * 30], "Line 3: '9999"),
-    "what a terminal would obey": (lambda a, b: ["user", "\x1b[2J"], r"Line 2: '\x1b[2J' is no primary key"),
+    "what a terminal would obey": (lambda a, b: ["user", "\x1b[2J"], r"Line 2: '\x1b[2J' is not a primary key"),
     "somebody who is not there": (lambda a, b: ["user", f"{a}", "999999999"], "Line 3: There is no user 999999999."),
-    "somebody twice": (lambda a, b: ["user", f"{a}", f"{b}", f" {a}"], "stands in line 2, too"),
+    "somebody twice": (lambda a, b: ["user", f"{a}", f"{b}", f" {a}"], "is already in line 2"),
     "a quotation mark that does not end": (lambda a, b: ["user,x", f'{a},"x'], "Line 2: unexpected end of data"),
     "after a cell of two lines": (lambda a, b: ["user,x", f'{a},"x\r\ny"', "0,z"], "Line 4: There is no user 0."),
 }
@@ -316,8 +316,8 @@ def test_sheet_with_a_deactivated_user_in_its_last_line_invites_nobody() -> None
 def test_sheet_that_is_not_utf_8_is_refused_by_its_line() -> None:
     user = make_user()
     Path("users.csv").write_bytes(f"user,name\n{user.pk},".encode() + "Åke\n".encode("latin-1"))
-    assert refused("--csv", "users.csv") == "Line 2: this is not UTF-8."
-    assert "can't be read" in refused("--csv", "nowhere.csv")
+    assert refused("--csv", "users.csv") == "Line 2: not valid UTF-8."
+    assert "cannot be read" in refused("--csv", "nowhere.csv")
     assert not ActivationCode.objects.exists()
 
 
@@ -343,9 +343,9 @@ def test_user_who_goes_meanwhile_stops_it_and_what_was_written_is_good(monkeypat
         if count == 2:
             get_user_model().objects.filter(pk=users[3].pk).update(is_active=False)
 
-    monkeypatch.setattr(subject_invite.Progress, "__call__", somebody_goes)
+    monkeypatch.setattr(subject_invite.ProgressLine, "__call__", somebody_goes)
     told = refused("--csv", asked, "--output", "codes.csv")
-    assert told == f"User {users[3].pk} is deactivated. Those before line 4 were invited."
+    assert told == f"User {users[3].pk} is deactivated. The users before line 4 were invited."
     left = rows(Path("codes.csv").read_text())
     assert [row["user"] for row in left] == [str(user.pk) for user in users[:2]]
     assert all(is_good(row["code"], sub=row["user"]) for row in left)

@@ -55,8 +55,8 @@ def test_page_shows_commands_that_link_list_and_unlink(type_in: Any) -> None:
     assert told.strip() == expected.replace("42", str(user.pk)).replace(unlinking[-1], str(subject.uuid))
     assert run(*listing).startswith(f"{subject.uuid}  {user.pk}  {ISSUER}  20")
     assert len(run(*listing).splitlines()) == 1
-    assert run(*unlinking[:-1], subject.uuid) == f"User {user.pk} was unlinked: subject {subject.uuid} is gone.\n"
-    assert run(*listing) == "Nobody is linked.\n"
+    assert run(*unlinking[:-1], subject.uuid) == f"User {user.pk} was unlinked: subject {subject.uuid} was deleted.\n"
+    assert run(*listing) == "There are no linked persons.\n"
     actions = list(AuditEvent.objects.order_by("id").values_list("action", "actor", "subject"))
     assert actions == [("subject.linked", "", str(subject.uuid)), ("subject.unlinked", "", str(subject.uuid))]
 
