@@ -180,9 +180,9 @@ class RemoteKeySet:
         """
         keys = self._cached.get(deadline=self._deadline)
         try:
-            return keys.select(kid=kid, alg=alg)
+            return keys.get_key(kid=kid, alg=alg)
         except KeyNotFound:
-            return self._refetch_keys(keys).select(kid=kid, alg=alg)
+            return self._refetch_keys(keys).get_key(kid=kid, alg=alg)
 
     def _refetch_keys(self, keys: JSONWebKeySet) -> JSONWebKeySet:
         try:

@@ -14,7 +14,7 @@ MET = {"week": JUST_WITHIN, "flood": replace(JUST_WITHIN, alerts=1_000)}
 
 
 @pytest.mark.postgresql
-def test_measure_judging_sees_every_event_of_both_trails() -> None:
+def test_measurement_evaluates_every_event_of_both_logs() -> None:
     results = measure_judging(url=given_url(os.environ), events=2_000, told=print)
     assert {trail: judged.events for trail, judged in results.items()} == {"week": 2_000, "flood": 2_000}
     for judged in results.values():
@@ -33,15 +33,13 @@ def test_measure_judging_sees_every_event_of_both_trails() -> None:
         ("flood", {"alerts": 0}, "no alert of a flood"),
     ],
 )
-def test_missed_names_what_is_over_the_aim_and_nothing_that_is_just_within(
-    trail: str, changed: dict[str, float], told: str
-) -> None:
+def test_missed_goals_are_named_only_beyond_the_limit(trail: str, changed: dict[str, float], told: str) -> None:
     assert missed(MET) == []
     (line,) = missed({**MET, trail: replace(MET[trail], **changed)})
     assert told in line
 
 
 @pytest.mark.sqlite
-def test_table_has_a_line_for_each_trail_and_rows_the_same_figures() -> None:
+def test_table_has_a_line_per_log_with_the_figures_of_the_rows() -> None:
     assert table(MET).splitlines()[2] == "| a week | 100,000 | 20,000 | 100,000 | 0.20 | 2.5 | 80 | 0 |"
     assert rows(MET)["flood"]["of_floor"] == pytest.approx(0.2)

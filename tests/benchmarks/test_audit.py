@@ -24,7 +24,7 @@ SEALED = 70_000
 
 
 @pytest.mark.postgresql
-def test_measure_recording_counts_what_is_committed_and_nothing_else() -> None:
+def test_measurement_counts_only_committed_events() -> None:
     recorded, written = measure_recording(
         ["bare", "ours", "orm", "chain"], url=given_url(os.environ), writers=[2, 1], rounds=1, seconds=0.1, told=print
     )
@@ -40,7 +40,7 @@ def test_measure_recording_counts_what_is_committed_and_nothing_else() -> None:
 
 
 @pytest.mark.postgresql
-def test_measure_trail_seals_and_verifies_all_of_it_in_processes_of_their_own() -> None:
+def test_measurement_seals_and_verifies_the_log_in_separate_processes() -> None:
     trail = measure_trail(
         url=given_url(os.environ), backlog=BACKLOG, verifications=1, sealed=5_000, new=100, told=print
     )
@@ -53,7 +53,7 @@ def test_measure_trail_seals_and_verifies_all_of_it_in_processes_of_their_own() 
 
 @pytest.mark.postgresql
 @pytest.mark.django_db(transaction=True, databases=["default", "phi_audit"])
-def test_build_genuine_makes_events_that_verify_until_one_is_changed(settings: pytest.FixtureRequest) -> None:
+def test_built_events_verify_until_one_is_changed(settings: pytest.FixtureRequest) -> None:
     settings.PHI_OIDC = {**settings.PHI_OIDC, "AUDIT_SIGNING_KEY": PEM}
     build_genuine(BACKLOG)
     (done,) = sequencer.append_all_to_log(key=KEY, clock=lambda: NOW)
@@ -68,7 +68,7 @@ def test_build_genuine_makes_events_that_verify_until_one_is_changed(settings: p
 
 @pytest.mark.postgresql
 @pytest.mark.django_db(transaction=True, databases=["default", "phi_audit"])
-def test_build_sealed_makes_a_log_that_the_sealer_goes_on_with(settings: pytest.FixtureRequest) -> None:
+def test_built_log_can_be_extended_by_the_sequencer(settings: pytest.FixtureRequest) -> None:
     settings.PHI_OIDC = {**settings.PHI_OIDC, "AUDIT_SIGNING_KEY": PEM}
     before = _indexes()
     build_sealed(SEALED)
@@ -117,14 +117,14 @@ def results_with(*, ours: float = 700.0, **trail: object) -> Results:
         ({"verified": [replace(JUST_WITHIN, peak=151_000_000)]}, "151 MB"),
     ],
 )
-def test_missed_names_what_is_over_the_aim_and_nothing_that_is_just_within(given: dict[str, object], told: str) -> None:
+def test_missed_goals_are_named_only_beyond_the_limit(given: dict[str, object], told: str) -> None:
     assert missed(results_with()) == []
     (line,) = missed(results_with(**given))
     assert told in line
 
 
 @pytest.mark.sqlite
-def test_table_shows_every_contender_and_all_work() -> None:
+def test_table_shows_every_contender_and_task() -> None:
     recorded, worked = table(results_with()).split("\n\n")
     assert "| 8 | ours | 1,050 | 0.70 | 200 |" in recorded
     assert "| 2 | ours | 150 | 0.10 | 200 |" in recorded

@@ -19,7 +19,7 @@ MET = {
 
 
 @pytest.mark.postgresql
-def test_measure_looking_sees_every_page() -> None:
+def test_measurement_loads_every_page() -> None:
     results = measure_looking(url=given_url(os.environ), events=20_000, rounds=2, told=print)
     assert set(MET) < set(results)
     assert all(looked.ms > 0 < looked.queries for looked in results.values())
@@ -35,15 +35,13 @@ def test_measure_looking_sees_every_page() -> None:
         ("desk", {"ms": 150.0}, "desk takes 150 ms"),
     ],
 )
-def test_missed_names_what_is_over_the_aim_and_nothing_that_is_just_within(
-    page: str, changed: dict[str, float], told: str
-) -> None:
+def test_missed_goals_are_named_only_beyond_the_limit(page: str, changed: dict[str, float], told: str) -> None:
     assert missed(MET) == []
     (line,) = missed({**MET, page: replace(MET[page], **changed)})
     assert told in line
 
 
 @pytest.mark.sqlite
-def test_table_has_a_line_for_each_page_and_rows_the_same_figures() -> None:
+def test_table_has_a_line_per_page_with_the_figures_of_the_rows() -> None:
     assert table(MET).splitlines()[4] == "| desk | 149 | 90 | 12 |"
     assert rows(MET)["desk"] == {"ms": 149.0, "cpu": 90.0, "queries": 12}

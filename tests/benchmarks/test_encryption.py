@@ -11,7 +11,7 @@ from tests.support.postgresql import given_url
 
 
 @pytest.mark.postgresql
-def test_measure_sealing_rotates_every_text_by_each_contender() -> None:
+def test_measurement_rotates_every_text_with_each_contender() -> None:
     results = measure_sealing(url=given_url(os.environ), texts=2_000, told=print)
     assert {name: took.texts for name, took in results.rotated.items()} == {"floor": 2_000, "ours": 2_000, "naive": 200}
     for took in (*results.rotated.values(), results.small):
@@ -46,7 +46,7 @@ def results_with(*, ours: Took = JUST_WITHIN, birthdate: Beside = SEALED, token:
         (results_with(birthdate=replace(SEALED, open_sealed=9.7e-6)), "open_sealed takes 1.62"),
     ],
 )
-def test_missed_names_what_is_over_the_aim_and_nothing_that_is_just_within(results: Results, told: str) -> None:
+def test_missed_goals_are_named_only_beyond_the_limit(results: Results, told: str) -> None:
     assert missed(results_with()) == []
     assert missed(results_with(token=replace(SEALED, seal=9e-6))) == []
     (line,) = missed(results)

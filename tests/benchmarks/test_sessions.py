@@ -15,14 +15,14 @@ ROUND_TRIP = 0.02
 
 
 @pytest.mark.postgresql
-def test_measure_leaving_times_two_revocations_at_each_portal() -> None:
+def test_measurement_times_two_revocations_at_each_portal() -> None:
     results = measure_leaving(url=given_url(os.environ), round_trips=[ROUND_TRIP], warm_up=1, rounds=2, told=print)
     for result in results[ROUND_TRIP].values():
         assert all(sample.requests == 2 and sample.wall > 2 * ROUND_TRIP for sample in result.samples)
         assert all(0 < sample.cpu < sample.wall for sample in result.samples)
 
 
-def test_measure_requesting_serves_every_stack_and_makes_no_query_of_its_own() -> None:
+def test_measurement_serves_every_stack_without_queries_of_its_own() -> None:
     results = measure_requesting(["bare", "ours", "mozilla"], batches=4)
     assert set(results) == {"bare", "ours", "mozilla"}
     assert all(results["bare"][kind] > 0 for kind in ("sync", "async"))
@@ -39,7 +39,7 @@ def results_with(*, sync: float = 20, queries: float = 1, async_queries: float =
     return Results(requests={"bare": bare, "ours": ours}, leaving={ROUND_TRIP: leaving})
 
 
-def test_missed_of_what_meets_the_aims_is_nothing() -> None:
+def test_met_goals_are_not_named() -> None:
     assert missed(results_with()) == []
     assert "| 20 ms | ours | 60.0 | 4.0 | × 1.33 |" in table(results_with())
     assert rows(results_with())["logout"][1]["ratio"] == pytest.approx(1.333, abs=0.001)
@@ -54,6 +54,6 @@ def test_missed_of_what_meets_the_aims_is_nothing() -> None:
         (results_with(wall=0.07), "1.56 of the bare"),
     ],
 )
-def test_missed_says_what_was_missed(results: Results, said: str) -> None:
+def test_missed_goals_are_named(results: Results, said: str) -> None:
     (line,) = missed(results)
     assert said in line

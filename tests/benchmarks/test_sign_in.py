@@ -27,7 +27,7 @@ LOG = ["INSERT a", "BEGIN", "SELECT b", "UPDATE c", "SAVEPOINT x", "INSERT d", "
 
 
 @pytest.mark.postgresql
-def test_measure_counts_and_times_a_sign_in_at_each_portal() -> None:
+def test_measurement_counts_and_times_a_sign_in_at_each_portal() -> None:
     results = measure(
         contenders=["bare", "ours", "mozilla"],
         url=given_url(os.environ),
@@ -49,7 +49,7 @@ def test_measure_counts_and_times_a_sign_in_at_each_portal() -> None:
 
 
 @pytest.mark.postgresql
-def test_check_durable_takes_no_server_that_may_forget() -> None:
+def test_server_without_durable_commits_is_refused() -> None:
     with throw_away_server(options=DURABLE) as url:
         check_durable(url)
         with pytest.raises(ValueError, match="synchronous_commit is off"):
@@ -72,7 +72,7 @@ def results_with(**ours: float) -> dict[float, dict[str, Result]]:
         ({"connections": 1}, "1 new connections"),
     ],
 )
-def test_missed_names_what_is_over_the_aim_and_nothing_that_is_just_within(ours: dict[str, float], told: str) -> None:
+def test_missed_goals_are_named_only_beyond_the_limit(ours: dict[str, float], told: str) -> None:
     assert missed(results_with()) == []
     (line,) = missed(results_with(**ours))
     assert told in line
@@ -87,7 +87,7 @@ def test_table_shows_every_portal_in_milliseconds_and_ratios() -> None:
 
 
 @pytest.mark.sqlite
-def test_commits_are_those_that_wrote_and_were_waited_for() -> None:
+def test_only_durable_commits_with_writes_are_counted() -> None:
     assert (len(statements_of(LOG)), commits_of(LOG)) == (5, 2)
     assert written_of(['INSERT INTO "a" VALUES (1)', 'SELECT "b"', 'UPDATE "c" SET "d" = 1']) == ["a", "c"]
     assert commits_of([*LOG, "DELETE f"]) == 3

@@ -16,7 +16,6 @@ from ._output import Output
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    """Declare the arguments of `phi_oidc attack`."""
     parser.add_argument("--provider", metavar="NAME", help="whose declaration to attack (default: the first)")
     parser.add_argument("--only", metavar="CODE", action="append", default=[], help="only this rule; may be repeated")
     parser.add_argument("--json", action="store_true", help="one object per line for each attack")

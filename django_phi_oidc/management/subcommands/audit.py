@@ -36,7 +36,6 @@ _FILTER_OPTIONS = ("action", "outcome", "actor", "subject", "since", "until")
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    """Declare the subcommands of `phi_oidc audit`."""
     commands = parser.add_subparsers(dest="audit_command", required=True)
 
     def add(name: str, handler: Handler, help_text: str) -> ArgumentParser:
@@ -44,23 +43,15 @@ def add_arguments(parser: ArgumentParser) -> None:
 
     add("drain", _drain, "move the events in the outbox to the audit log")
     seal = add("seal", _seal, "seal the new events, until none is left")
-    seal.add_argument(
-        "--again", action="store_true", help="also retry events refused before, for example for a missing MAC key"
-    )
+    seal.add_argument("--again", action="store_true", help="also retry refused events, such as after a missing MAC key")
     verify = add("verify", _verify, "recompute the whole log and report each fault; status 1 if there is one")
-    verify.add_argument(
-        "--checkpoint", action="append", type=Path, default=[], metavar="FILE", help="a checkpoint kept elsewhere"
-    )
-    verify.add_argument(
-        "--archive", action="append", type=Path, default=[], metavar="FILE", help="an archive of events"
-    )
+    for option, text in (("--checkpoint", "a checkpoint kept elsewhere"), ("--archive", "an archive of events")):
+        verify.add_argument(option, action="append", type=Path, default=[], metavar="FILE", help=text)
     verify.add_argument("--unsealed-after", type=_parse_seconds, default=UNSEALED_AFTER, metavar="SECONDS")
     verify.add_argument("--json", action="store_true", help="one object per finding, then one for the summary")
     prove = add("prove", _prove, "print the proof that an event is in the log")
     prove.add_argument("event_id", type=uuid.UUID, metavar="EVENT_ID")
-    check = add(
-        "check-proof", _check_proof, "check a proof, as python -m django_phi_oidc.audit.log.bundle does without Django"
-    )
+    check = add("check-proof", _check_proof, "check a proof, like python -m django_phi_oidc.audit.log.bundle")
     check.add_argument("file", type=Path)
     check.add_argument("--public-key", action="append", required=True, metavar="KEY")
     consistency = add("consistency", _consistency, "print the proof that one checkpoint continues another")
@@ -76,9 +67,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     archive.add_argument("--first", type=int, metavar="N", help="the first leaf (default: after the last archive)")
     archive.add_argument("--before", type=_parse_time, metavar="TIME", help="only events sealed before that time")
     resume = add("resume", _resume, "continue a log that was restored from a backup")
-    resume.add_argument(
-        "--checkpoint", type=Path, required=True, metavar="FILE", help="the largest checkpoint kept elsewhere"
-    )
+    resume.add_argument("--checkpoint", type=Path, required=True, metavar="FILE", help="the largest one kept elsewhere")
     resume.add_argument("--reason", required=True, help="why it was restored; recorded in the audit log")
     grants = add("grants", _grants, "print the SQL for a PostgreSQL role that cannot change the audit log")
     grants.add_argument("role")

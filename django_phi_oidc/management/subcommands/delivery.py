@@ -17,7 +17,6 @@ from ._output import Output
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    """Declare the subcommands of `phi_oidc delivery`."""
     commands = parser.add_subparsers(dest="delivery_command", required=True)
     status = add_command(commands, "status", _show_status, "show how many events each sink has received")
     status.add_argument("--json", action="store_true", help="one object per line")

@@ -15,7 +15,6 @@ from ._output import Output
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    """Declare the arguments of `phi_oidc doctor`."""
     parser.add_argument("provider", nargs="?", metavar="PROVIDER", help="its name (default: all declared providers)")
     parser.add_argument("--json", action="store_true", help="one object per line for each finding")
     parser.set_defaults(handler=handle)

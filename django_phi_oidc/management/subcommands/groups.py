@@ -41,7 +41,6 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    """Declare the options of `phi_oidc groups`."""
     parser.add_argument("--check", action="store_true", help="change nothing; status 1 if something would change")
     parser.add_argument("--json", action="store_true", help="one object per line")
     parser.set_defaults(handler=handle)

@@ -19,16 +19,11 @@ MAX_REASON_LENGTH = 255
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    """Declare the subcommands of `phi_oidc hold`."""
     commands = parser.add_subparsers(dest="hold_command", required=True)
     place = add_command(commands, "place", _place, "keep all stored and future data of a person")
     place.add_argument("uuid", type=uuid.UUID, metavar="SUBJECT_UUID", help="as shown by `subject list`")
-    place.add_argument(
-        "--reason",
-        required=True,
-        type=_parse_reason,
-        help="a reference to the legal matter; not written to the audit log",
-    )
+    reason_help = "a reference to the legal matter; not written to the audit log"
+    place.add_argument("--reason", required=True, type=_parse_reason, help=reason_help)
     place.add_argument("--until", type=parse_time, metavar="TIME", help="when the hold ends (default: never)")
     release = add_command(commands, "release", _release, "end a hold; the next scrub erases what is overdue")
     release.add_argument("hold", type=uuid.UUID, metavar="HOLD_ID", help="as shown by `list`")
@@ -40,9 +35,8 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def _place(options: Options, output: Output) -> None:
     try:
-        hold = place_hold(
-            options["uuid"], reason=options["reason"], until=options["until"], origin=Origin(), now=clock.now()
-        )
+        reason, until = options["reason"], options["until"]
+        hold = place_hold(options["uuid"], reason=reason, until=until, origin=Origin(), now=clock.now())
     except ObjectDoesNotExist as error:
         raise CommandError(f"There is no subject {options['uuid']}.") from error
     except ValueError as error:

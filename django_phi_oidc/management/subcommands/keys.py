@@ -32,18 +32,13 @@ ColumnUsage = Sequence[tuple[EncryptedColumn, KeyUsage]]
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    """Declare the subcommands of `phi_oidc keys`."""
     commands = parser.add_subparsers(dest="keys_command", required=True)
     add_command(commands, "generate", _generate, "write the missing key files; print keys for the other key rings")
     status = add_command(commands, "status", _show_status, "show what each key is needed for, and the client keys")
     status.add_argument("--json", action="store_true", help="one object")
-    rotate = add_command(
-        commands, "rotate", _rotate, "encrypt again what is not encrypted with the newest encryption key"
-    )
+    rotate = add_command(commands, "rotate", _rotate, "encrypt all texts again with the newest encryption key")
     for command in (status, rotate):
-        command.add_argument(
-            "--database", default="", metavar="ALIAS", help="use this database instead of those the router names"
-        )
+        command.add_argument("--database", default="", metavar="ALIAS", help="use this database, not the router's")
     rotate.add_argument("--json", action="store_true", help="one object per line, the result last")
     retire = add_command(commands, "retire", _retire, "delete the digests of a subject key that was removed")
     retire.add_argument("key_id", metavar="KEYID", help="as shown by `keys status`")

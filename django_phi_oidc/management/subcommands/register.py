@@ -21,13 +21,10 @@ from .doctor import write_finding
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    """Declare the arguments of `phi_oidc register`."""
     parser.add_argument("provider", metavar="PROVIDER", help="its name in PROVIDERS, declared with any client_id")
     parser.add_argument("--portal", required=True, metavar="ORIGIN", help="origin of the portal: https://your.host")
     parser.add_argument("--initial-access-token", type=Path, metavar="FILE", help="file with the initial access token")
-    parser.add_argument(
-        "--output", type=Path, required=True, metavar="FILE", help="a new file for client_id and secrets"
-    )
+    parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="new file for id and secrets")
     parser.add_argument("--json", action="store_true", help="one object per line for each member")
     parser.set_defaults(handler=handle)
 

@@ -31,7 +31,6 @@ OUTCOME_TEXTS = {
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    """Declare the subcommand of `phi_oidc roles`."""
     commands = parser.add_subparsers(dest="roles_command", required=True)
     explain = add_command(commands, "explain", _explain, "show which rules match and what a sign-in would change")
     explain.add_argument("--provider", metavar="NAME", help="whose rules to use (default: the first provider)")

@@ -22,14 +22,10 @@ from ._output import Output, format_value
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    """Declare the arguments of `phi_oidc scrub`."""
     group = parser.add_mutually_exclusive_group()
     group.add_argument("--user", metavar="PK", help="erase all claims of this user, also those of live sessions")
-    group.add_argument(
-        "--report",
-        action="store_true",
-        help="erase nothing and report the stored claims; status 1 if some are overdue by more than an hour",
-    )
+    report_help = "erase nothing and report the stored claims; status 1 if some are overdue by more than an hour"
+    group.add_argument("--report", action="store_true", help=report_help)
     parser.add_argument("--json", action="store_true", help="with --report: one object")
     parser.set_defaults(handler=handle)
 
@@ -91,12 +87,7 @@ def _format_report(report: RetentionReport, keys: RetentionKeySummary | None) ->
         f"{count} claims are stored: {of_sessions} of live sessions, {report.overdue} overdue, "
         f"{held} kept by a legal hold."
     )
-    return [
-        *map(_format_claims, report.claims),
-        total,
-        f"{report.holds} legal holds are active.",
-        *_format_keys(keys),
-    ]
+    return [*map(_format_claims, report.claims), total, f"{report.holds} legal holds are active.", *_format_keys(keys)]
 
 
 def _format_claims(summary: StoredClaimSummary) -> str:

@@ -26,7 +26,6 @@ PENDING_NOTICE = "The sweep retries pending revocations; see the audit log for t
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    """Declare the subcommands of `phi_oidc sessions`."""
     commands = parser.add_subparsers(dest="sessions_command", required=True)
     listing = add_command(commands, "list", _list, "list the live sessions and whether revocations are pending")
     listing.add_argument("--pending", action="store_true", help="all sessions with pending revocations, even ended")

@@ -32,7 +32,6 @@ from ._output import Output, format_value
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    """Declare the subcommands of `phi_oidc subject`."""
     commands = parser.add_subparsers(dest="subject_command", required=True)
     link = add_command(commands, "link", _link, "link the person whose sub is read from standard input to a user")
     link.add_argument("--provider", required=True, metavar="NAME", help="the provider that issued the sub")

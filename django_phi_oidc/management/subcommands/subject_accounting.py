@@ -37,14 +37,9 @@ AccountingRow = Mapping[str, Any]
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    """Declare the arguments of `phi_oidc subject accounting`."""
     parser.add_argument("user", metavar="USER", help="primary key of the person's account")
-    parser.add_argument(
-        "--since",
-        type=_parse_since,
-        metavar="DATE|DAYS",
-        help="a date or time, or a number of days ago (default: six years)",
-    )
+    since_help = "a date or time, or a number of days ago (default: six years)"
+    parser.add_argument("--since", type=_parse_since, metavar="DATE|DAYS", help=since_help)
     parser.add_argument("--all", action="store_true", help="include the person's own access")
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="one object per line")

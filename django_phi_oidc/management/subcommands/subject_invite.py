@@ -53,7 +53,6 @@ class InvitationRow:
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    """Declare the arguments of `phi_oidc subject invite`."""
     group = parser.add_mutually_exclusive_group(required=True)
     group.add_argument("user", nargs="?", metavar="USER", help="primary key of the user")
     group.add_argument("--csv", metavar="FILE", help="primary keys of users in a column `user`; -: standard input")
@@ -82,11 +81,7 @@ def _invite_one(options: Options, output: Output) -> None:
     user, provider = get_user_by_pk(options["user"]), _get_provider(options["provider"])
     (invitation,) = _create_invitations([user.pk], provider=provider)
     output.write_row(
-        {
-            "user": str(invitation.user_id),
-            "code": invitation.code,
-            "expires_at": format_value(invitation.expires_at),
-        },
+        {"user": str(invitation.user_id), "code": invitation.code, "expires_at": format_value(invitation.expires_at)},
         lambda row: "User {user} was invited: {code}, until {expires_at}.".format(**row),
     )
 

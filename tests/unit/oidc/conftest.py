@@ -15,7 +15,7 @@ from django_phi_oidc.config.client_keys import ClientKey, parse_client_keys
 from django_phi_oidc.config.providers import ProviderDeclaration
 from django_phi_oidc.oidc.client_auth import AssertionFreshness
 from django_phi_oidc.oidc.jose import encode_b64url
-from django_phi_oidc.oidc.jwks import StaticKeySet, parse_jwks
+from django_phi_oidc.oidc.jwks import JSONWebKeySet, parse_jwks
 from django_phi_oidc.oidc.metadata import ProviderMetadata
 from django_phi_oidc.oidc.transport import TransportResponse
 
@@ -75,8 +75,8 @@ def jwks(private_keys: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="session")
-def keys(jwks: dict[str, Any]) -> StaticKeySet:
-    return StaticKeySet(parse_jwks(json.dumps(jwks).encode()))
+def keys(jwks: dict[str, Any]) -> JSONWebKeySet:
+    return parse_jwks(json.dumps(jwks).encode())
 
 
 @pytest.fixture(scope="session")

@@ -123,7 +123,7 @@ def test_authorization_parameters_offline_access_asks_for_consent(
         pytest.param("openid offline_access", "", "login consent", id="beside consent to offline access"),
     ],
 )
-def test_authorization_parameters_that_prompt_a_login_ask_for_it_first(
+def test_authorization_parameters_login_prompt_comes_first(
     metadata: ProviderMetadata, declare: Declare, scope: str, prompt: str, sent: str
 ) -> None:
     request = replace(REQUEST, prompts_login=True)
@@ -147,7 +147,7 @@ def test_build_authorization_url_query_of_the_endpoint_is_kept(
     assert url.startswith(start)
 
 
-def test_build_authorization_url_never_holds_secret_or_verifier(metadata: ProviderMetadata, declare: Declare) -> None:
+def test_build_authorization_url_contains_no_secret_or_verifier(metadata: ProviderMetadata, declare: Declare) -> None:
     url = url_for(metadata, declare(client_secret="topsecret"))
     assert "topsecret" not in url
     assert VERIFIER not in url
@@ -176,7 +176,7 @@ STATE_ROWS = [
 
 
 @pytest.mark.parametrize(("error", "accepted", "refused"), STATE_ROWS)
-def test_read_state_one_thing_wrong_is_refused(
+def test_get_state_one_fault_is_refused(
     error: type[CallbackError], accepted: dict[str, list[str]], refused: dict[str, list[str]]
 ) -> None:
     assert get_state(accepted) == "s"
@@ -220,7 +220,7 @@ RESPONSE_ROWS = [
 
 
 @pytest.mark.parametrize(("error", "advertised", "accepted", "refused"), RESPONSE_ROWS)
-def test_judge_authorization_response_one_thing_wrong_is_refused(
+def test_process_authorization_response_one_fault_is_refused(
     metadata: ProviderMetadata,
     error: type[CallbackError],
     advertised: bool,
@@ -234,7 +234,7 @@ def test_judge_authorization_response_one_thing_wrong_is_refused(
     assert type(caught.value) is error
 
 
-def test_judge_authorization_response_every_code_of_r4_has_a_row() -> None:
+def test_process_authorization_response_every_code_of_r4_has_a_row() -> None:
     tabled = {row.values[0].code for row in (*STATE_ROWS, *RESPONSE_ROWS)}
     of_the_keeper_of_states = {"state_replayed", "state_expired"}
     assert {error.code for error in CallbackError.__subclasses__()} - of_the_keeper_of_states == tabled
@@ -254,7 +254,7 @@ def test_judge_authorization_response_every_code_of_r4_has_a_row() -> None:
         ("a" * 10_000, "other"),
     ],
 )
-def test_judge_authorization_response_error_is_kept_as_a_registered_code(
+def test_process_authorization_response_unregistered_error_becomes_other(
     metadata: ProviderMetadata, sent: str, kept: str
 ) -> None:
     parameters = {"error": [sent], "error_description": ["Jane Doe, born 1970"]}
@@ -271,7 +271,7 @@ def test_judge_authorization_response_error_is_kept_as_a_registered_code(
     ),
     st.booleans(),
 )
-def test_judge_authorization_response_anything_gives_a_code_or_a_callback_error(
+def test_process_authorization_response_any_input_gives_a_code_or_a_callback_error(
     metadata: ProviderMetadata, parameters: dict[str, Any], advertised: bool
 ) -> None:
     told = replace(metadata, authorization_response_iss_parameter_supported=advertised)

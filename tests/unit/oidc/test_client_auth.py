@@ -86,7 +86,7 @@ def by_key(key: ClientKey, **declared: Any) -> dict[str, Any]:
         ("ed25519", "", "EdDSA"),
     ],
 )
-def test_authenticate_client_private_key_jwt_is_what_the_specification_shows(
+def test_authenticate_client_private_key_jwt_matches_the_specification(
     authenticate: Authenticate, client_keys: dict[str, ClientKey], now: datetime, kid: str, chosen: str, alg: str
 ) -> None:
     key = client_keys[kid]
@@ -172,7 +172,7 @@ BUILDERS: dict[str, tuple[Callable[..., TransportRequest], dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize(("build", "given"), BUILDERS.values(), ids=BUILDERS)
-def test_each_request_bears_an_assertion_for_this_op_and_this_request(
+def test_each_request_has_an_assertion_for_this_provider_and_request(
     build: Callable[..., TransportRequest],
     given: dict[str, Any],
     declare: Declare,

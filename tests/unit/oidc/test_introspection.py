@@ -72,7 +72,7 @@ ROWS: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
 
 
 @pytest.mark.parametrize(("rule", "accepted", "refused"), ROWS)
-def test_answer_is_refused_for_one_thing(
+def test_response_with_one_fault_is_refused(
     rule: str, accepted: dict[str, Any], refused: dict[str, Any], judge: Judge
 ) -> None:
     assert judge(members(**accepted)).client_id == "app"
@@ -81,7 +81,7 @@ def test_answer_is_refused_for_one_thing(
     assert fault.value.rule == rule
 
 
-def test_token_of_a_kind_that_is_not_introspected_is_no_fault_of_the_providers(judge: Judge) -> None:
+def test_unsupported_token_type_is_not_a_provider_fault(judge: Judge) -> None:
     with pytest.raises(AccessTokenInvalid) as fault:
         judge({"error": "unsupported_token_type"}, status=400)
     assert fault.value.rule == "token_type_unsupported"
@@ -103,18 +103,18 @@ def test_token_of_a_kind_that_is_not_introspected_is_no_fault_of_the_providers(j
         (b"active", 200),
     ],
 )
-def test_answer_that_is_none_lets_nobody_in(body: Any, status: int, judge: Judge) -> None:
+def test_invalid_response_is_introspection_failed(body: Any, status: int, judge: Judge) -> None:
     with pytest.raises(IntrospectionFailed):
         judge(body, status=status)
 
 
-def test_answer_tells_what_it_lets_a_client_do(judge: Judge) -> None:
+def test_response_contains_the_access_token(judge: Judge) -> None:
     told = judge(members(acr="urn:example:loa:3", auth_time=NOW - 5))
     assert (told.sub, told.scopes, told.acr) == ("yRq8c3ZbZ0xA", {"chart.read"}, "urn:example:loa:3")
     assert told.auth_time == datetime.fromtimestamp(NOW, UTC) - timedelta(seconds=5)
 
 
-def test_question_is_asked_by_the_client_with_the_token_in_the_body(
+def test_request_is_authenticated_with_the_token_in_the_body(
     declare: Declare, metadata: ProviderMetadata, client_keys: dict[str, ClientKey], freshness: AssertionFreshness
 ) -> None:
     known = ProviderMetadata(
@@ -136,7 +136,7 @@ def test_question_is_asked_by_the_client_with_the_token_in_the_body(
     assert "t0ken" not in repr(request) + repr(signed)
 
 
-def test_question_without_a_place_to_ask_is_none(
+def test_request_without_an_endpoint_is_introspection_failed(
     declare: Declare, metadata: ProviderMetadata, freshness: AssertionFreshness
 ) -> None:
     with pytest.raises(IntrospectionFailed):

@@ -41,13 +41,13 @@ def members(**changes: Any) -> dict[str, Any]:
     ("par", "offered", "pushed"),
     [("auto", True, True), ("auto", False, False), ("require", True, True), ("never", True, False)],
 )
-def test_is_pushed_wherever_it_can_be_unless_never(
+def test_par_is_enabled_if_supported_unless_never(
     metadata: ProviderMetadata, pushing: ProviderMetadata, declare: Declare, par: str, offered: bool, pushed: bool
 ) -> None:
     assert is_par_enabled(metadata=pushing if offered else metadata, declaration=declare(par=par)) is pushed
 
 
-def test_build_par_request_parameters_go_in_the_body_alone(
+def test_build_par_request_parameters_are_only_in_the_body(
     pushing: ProviderMetadata, declare: Declare, freshness: AssertionFreshness
 ) -> None:
     request = build_par_request(
@@ -126,7 +126,7 @@ ROWS = [pytest.param(error, *row[1:], id=f"{error.code}: {row[0]}") for error, r
 
 
 @pytest.mark.parametrize(("error", "accepted", "refused"), ROWS)
-def test_judge_par_response_one_thing_wrong_is_refused(
+def test_process_par_response_one_fault_is_refused(
     answer: Answer,
     declare: Declare,
     error: type[PushedRequestError],
@@ -140,18 +140,18 @@ def test_judge_par_response_one_thing_wrong_is_refused(
     assert caught.value.__context__ is None
 
 
-def test_judge_par_response_every_code_of_r3_has_a_table() -> None:
+def test_process_par_response_every_code_of_r3_has_a_table() -> None:
     assert set(PushedRequestError.__subclasses__()) == set(TABLES)
 
 
-def test_judge_par_response_longest_request_uri_passes(answer: Answer, declare: Declare) -> None:
+def test_process_par_response_longest_request_uri_is_accepted(answer: Answer, declare: Declare) -> None:
     longest = "u" * 512
     response = answer(members(request_uri=longest), status=201)
     assert process_par_response(response, declaration=declare())["request_uri"] == longest
 
 
 @pytest.mark.parametrize(("status", "provider_fault"), [(400, False), (401, False), (429, False), (500, True)])
-def test_judge_par_response_error_tells_whose_fault_it_is(
+def test_process_par_response_error_is_attributed_to_the_provider_or_client(
     answer: Answer, declare: Declare, status: int, provider_fault: bool
 ) -> None:
     with pytest.raises(PARError) as caught:
@@ -169,13 +169,13 @@ def test_judge_par_response_error_tells_whose_fault_it_is(
         (None, "other"),
     ],
 )
-def test_judge_par_response_error_message_names_registered_codes_alone(
+def test_process_par_response_error_message_contains_only_registered_codes(
     answer: Answer, declare: Declare, sent: Any, named: str
 ) -> None:
     body = {"error": sent, "error_description": "the redirect URI of Jane"}
     with pytest.raises(PARError) as caught:
         process_par_response(answer(body, status=400), declaration=declare())
-    assert str(caught.value) == f"The push was answered with 400, error {named} (RFC 9126 2.3)."
+    assert str(caught.value) == f"The PAR endpoint answered 400, error {named} (RFC 9126 2.3)."
 
 
 @given(
@@ -185,7 +185,7 @@ def test_judge_par_response_error_message_names_registered_codes_alone(
     status=st.sampled_from([200, 201, 201, 400, 503]),
     damage=st.binary(max_size=10),
 )
-def test_judge_par_response_anything_is_judged_or_refused_by_our_own_error(
+def test_process_par_response_any_response_is_processed_or_refused_by_our_error(
     answer: Answer, declare: Declare, changes: dict[str, Any], status: int, damage: bytes
 ) -> None:
     for body in (json.dumps({**MEMBERS, **changes}).encode(), damage):

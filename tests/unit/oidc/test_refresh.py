@@ -21,7 +21,7 @@ from django_phi_oidc.errors import (
     TokenResponseInvalid,
 )
 from django_phi_oidc.oidc.client_auth import AssertionFreshness
-from django_phi_oidc.oidc.jwks import StaticKeySet
+from django_phi_oidc.oidc.jwks import JSONWebKeySet
 from django_phi_oidc.oidc.metadata import ProviderMetadata
 from django_phi_oidc.oidc.refresh import build_refresh_request, process_refresh_response, verify_refreshed_id_token
 from django_phi_oidc.oidc.transport import TransportResponse
@@ -50,7 +50,7 @@ def claims(**changes: Any) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="session")
-def verify(keys: StaticKeySet, declare: Declare, now: datetime) -> Verify:
+def verify(keys: JSONWebKeySet, declare: Declare, now: datetime) -> Verify:
     """verify(token, original={…}, trusted_audiences=…)."""
 
     def verify(token: str, *, original: dict[str, Any] = ORIGINAL, **declared: Any) -> Any:
@@ -61,7 +61,7 @@ def verify(keys: StaticKeySet, declare: Declare, now: datetime) -> Verify:
     return verify
 
 
-def test_build_refresh_request_token_stands_in_the_body_alone(
+def test_build_refresh_request_token_is_only_in_the_body(
     metadata: ProviderMetadata, declare: Declare, freshness: AssertionFreshness
 ) -> None:
     request = build_refresh_request(
@@ -76,7 +76,7 @@ def test_build_refresh_request_token_stands_in_the_body_alone(
     assert "secret" not in repr(request)
 
 
-def test_judge_refresh_response_neither_id_token_nor_refresh_token_need_come(answer: Answer, declare: Declare) -> None:
+def test_process_refresh_response_id_token_and_refresh_token_are_optional(answer: Answer, declare: Declare) -> None:
     tokens = process_refresh_response(answer(MEMBERS), declaration=declare())
     assert (tokens.access_token, tokens.id_token, tokens.refresh_token) == ("at2", "", "")
     tokens = process_refresh_response(
@@ -95,7 +95,7 @@ def test_judge_refresh_response_neither_id_token_nor_refresh_token_need_come(ans
         (IDTokenMissing, {"body": {**MEMBERS, "id_token": None}}),
     ],
 )
-def test_judge_refresh_response_one_thing_wrong_is_refused(
+def test_process_refresh_response_one_fault_is_refused(
     answer: Answer, declare: Declare, error: type[PhiOidcError], refused: dict[str, Any]
 ) -> None:
     assert process_refresh_response(answer(MEMBERS), declaration=declare())
@@ -121,7 +121,7 @@ ROWS: list[tuple[str, dict[str, Any], dict[str, Any], dict[str, Any], dict[str, 
 @pytest.mark.parametrize(
     ("declared", "before", "accepted", "refused"), [pytest.param(*row[1:], id=row[0]) for row in ROWS]
 )
-def test_verify_refreshed_id_token_one_thing_changed_is_refresh_mismatch(
+def test_verify_refreshed_id_token_one_changed_claim_is_refresh_mismatch(
     verify: Verify,
     sign: Sign,
     declared: dict[str, Any],
@@ -144,7 +144,7 @@ def test_verify_refreshed_id_token_one_thing_changed_is_refresh_mismatch(
         (AtHashInvalid, {"at_hash": "AAAAAAAAAAAAAAAAAAAAAA"}),
     ],
 )
-def test_verify_refreshed_id_token_is_judged_as_an_id_token(
+def test_verify_refreshed_id_token_is_verified_like_an_id_token(
     verify: Verify, sign: Sign, error: type[PhiOidcError], refused: dict[str, Any]
 ) -> None:
     assert verify(sign(claims())) == REFRESHED

@@ -46,7 +46,7 @@ def told(declared: ProviderDeclaration = DECLARED, **members: Any) -> dict[str, 
     return build_client_metadata(declared, client_urls=ADDRESSES, provider_metadata=members, id_token_alg="PS256")
 
 
-def test_metadata_are_what_is_declared_and_no_more() -> None:
+def test_client_metadata_contains_only_what_is_declared() -> None:
     assert told() == PLAIN
     assert told(replace(DECLARED, subject_type="public"))["subject_type"] == "public"
     assert told(replace(DECLARED, par="require")) == {**PLAIN, "require_pushed_authorization_requests": True}
@@ -56,7 +56,7 @@ def test_metadata_are_what_is_declared_and_no_more() -> None:
     assert told(signed) == {**PLAIN, "userinfo_signed_response_alg": "ES256"}
 
 
-def test_metadata_of_a_client_with_keys_name_where_they_are_and_how_it_signs() -> None:
+def test_client_metadata_with_keys_contains_jwks_uri_and_algorithm() -> None:
     keys = parse_client_keys("client_keys", [create_private_key_pem("EC"), create_private_key_pem("OKP")])
     declared = replace(DECLARED, token_endpoint_auth_method="private_key_jwt", client_keys=keys)
     assert told(declared) == {
@@ -96,7 +96,7 @@ def test_logout_is_registered_as_the_provider_offers_it(members: dict[str, Any],
     assert told(**members) == {**PLAIN, **further}
 
 
-def test_request_is_json_and_bears_the_initial_access_token_where_there_is_one() -> None:
+def test_request_is_json_with_the_initial_access_token_if_any() -> None:
     request = build_registration_request("https://op.example/reg", metadata=PLAIN, initial_access_token="")
     assert (request.method, request.url) == ("POST", "https://op.example/reg")
     assert request.headers == {"Content-Type": "application/json", "Accept": "application/json"}
@@ -112,7 +112,7 @@ def response(status: int, members: Any) -> TransportResponse:
 
 
 @pytest.mark.parametrize("status", [200, 201])
-def test_answer_that_names_a_client_is_taken(status: int) -> None:
+def test_response_with_a_client_id_is_accepted(status: int) -> None:
     assert process_registration_response(response(status, {"client_id": "x", "more": 1})) == {
         "client_id": "x",
         "more": 1,
@@ -136,7 +136,7 @@ def test_answer_that_names_a_client_is_taken(status: int) -> None:
         (response(503, None), "status_503"),
     ],
 )
-def test_any_other_answer_is_refused_by_an_error_that_is_known(answer: TransportResponse, error: str) -> None:
+def test_other_response_is_refused_with_a_known_error_code(answer: TransportResponse, error: str) -> None:
     with pytest.raises(RegistrationRefused) as refused:
         process_registration_response(answer)
     assert refused.value.error == error
@@ -150,7 +150,7 @@ def otherwise(asked: dict[str, Any], **registered: Any) -> list[tuple[str, str]]
     return [(each.name, each.level) for each in found]
 
 
-def test_what_is_registered_as_asked_for_is_no_deviation() -> None:
+def test_member_registered_as_requested_is_not_a_deviation() -> None:
     assert otherwise(PLAIN) == []
     assert otherwise(PLAIN, client_id="x", anything=["more"]) == []
     assert otherwise(PLAIN, grant_types=["refresh_token", "authorization_code"]) == [], "in another order"
@@ -180,14 +180,14 @@ def test_what_is_registered_as_asked_for_is_no_deviation() -> None:
     ],
     ids=lambda value: "-".join(value) if isinstance(value, dict) else value,
 )
-def test_what_is_registered_otherwise_is_a_deviation(
+def test_member_registered_otherwise_is_a_deviation(
     asked: dict[str, Any], registered: dict[str, Any], level: str
 ) -> None:
     (name,) = registered
     assert otherwise({**PLAIN, **asked}, **registered) == [(name, level)]
 
 
-def test_a_list_whose_order_counts_is_compared_in_order() -> None:
+def test_ordered_list_is_compared_in_order() -> None:
     assert otherwise({"default_acr_values": ["strong", "weak"]}, default_acr_values=["weak", "strong"]) == [
         ("default_acr_values", "warning")
     ]

@@ -26,7 +26,7 @@ Answer = Callable[..., TransportResponse]
 Declare = Callable[..., ProviderDeclaration]
 
 
-def test_build_revocation_request_token_stands_in_the_body_alone(
+def test_build_revocation_request_token_is_only_in_the_body(
     metadata: ProviderMetadata, declare: Declare, freshness: AssertionFreshness
 ) -> None:
     request = build_revocation_request(
@@ -89,7 +89,7 @@ def test_build_revocation_request_without_endpoint_is_revocation_unsupported(
         (302, b"", "retry"),
     ],
 )
-def test_judge_revocation_response_each_answer_has_its_verdict(
+def test_process_revocation_response_each_response_has_its_outcome(
     answer: Answer, status: int, body: Any, verdict: str
 ) -> None:
     outcome = process_revocation_response(answer(body, status=status))
@@ -131,7 +131,7 @@ SENT = "Tue, 24 Nov 2026 12:00:00 GMT"
     ],
 )
 @pytest.mark.parametrize("status", [401, 429, 503])
-def test_judge_revocation_response_retry_after_is_read_and_held_within_a_day(
+def test_process_revocation_response_retry_after_is_at_most_a_day(
     answer: Answer, headers: dict[str, str], after: timedelta | None, status: int
 ) -> None:
     assert process_revocation_response(answer(b"", status=status, headers=headers)).retry_after == after
@@ -143,7 +143,7 @@ def test_judge_revocation_response_retry_after_is_read_and_held_within_a_day(
     retry_after=st.text()
     | st.from_regex(r"[A-Z][a-z]{2}, [0-9]{2} (Jan|Feb|Dec) [0-9]{4} [0-9:]{8} GMT", fullmatch=True),
 )
-def test_judge_revocation_response_anything_has_an_outcome(
+def test_process_revocation_response_any_response_has_an_outcome(
     answer: Answer, status: int, body: bytes, retry_after: str
 ) -> None:
     response = answer(body, status=status, headers={"retry-after": retry_after, "date": SENT})

@@ -42,7 +42,7 @@ def members(**changes: Any) -> dict[str, Any]:
     return {name: value for name, value in {**MEMBERS, **changes}.items() if value is not ABSENT}
 
 
-def test_build_code_request_code_goes_in_the_body_alone(
+def test_build_token_request_code_is_only_in_the_body(
     metadata: ProviderMetadata, declare: Declare, freshness: AssertionFreshness
 ) -> None:
     request = build_token_request(
@@ -135,7 +135,7 @@ ROWS = [pytest.param(error, *row[1:], id=f"{error.code}: {row[0]}") for error, r
 
 
 @pytest.mark.parametrize(("error", "accepted", "refused"), ROWS)
-def test_judge_token_response_one_thing_wrong_is_refused(
+def test_process_token_response_one_fault_is_refused(
     answer: Answer,
     declare: Declare,
     error: type[TokenResponseError],
@@ -149,14 +149,14 @@ def test_judge_token_response_one_thing_wrong_is_refused(
     assert caught.value.__context__ is None
 
 
-def test_judge_token_response_every_code_of_r5_has_a_table() -> None:
+def test_process_token_response_every_code_of_r5_has_a_table() -> None:
     assert {error.code for error in TokenResponseError.__subclasses__()} == {error.code for error in TABLES}
 
 
 @pytest.mark.parametrize(
     ("status", "provider_fault"), [(200, False), (400, False), (401, False), (500, True), (503, True)]
 )
-def test_judge_token_response_error_tells_whose_fault_it_is(
+def test_process_token_response_error_is_attributed_to_the_provider_or_client(
     answer: Answer, declare: Declare, status: int, provider_fault: bool
 ) -> None:
     with pytest.raises(TokenError) as caught:
@@ -167,7 +167,7 @@ def test_judge_token_response_error_tells_whose_fault_it_is(
 @pytest.mark.parametrize(
     ("sent", "named"), [("invalid_grant", "invalid_grant"), ("code-8c2f", "other"), (["x"], "other"), (None, "other")]
 )
-def test_judge_token_response_error_message_names_registered_codes_alone(
+def test_process_token_response_error_message_contains_only_registered_codes(
     answer: Answer, declare: Declare, sent: Any, named: str
 ) -> None:
     body = {"error": sent, "error_description": "the code 8c2f of Jane"}
@@ -185,14 +185,14 @@ def test_judge_token_response_error_message_names_registered_codes_alone(
         ({"expires_in": ABSENT}, None, True),
     ],
 )
-def test_judge_token_response_lifetime_over_an_hour_or_untold_alerts(
+def test_process_token_response_long_or_unknown_lifetime_raises_an_alert(
     answer: Answer, declare: Declare, changes: dict[str, Any], expires_in: timedelta | None, alert: bool
 ) -> None:
     tokens = process_token_response(answer(members(**changes)), declaration=declare())
     assert (tokens.expires_in, tokens.lifetime_alert) == (expires_in, alert)
 
 
-def test_judge_token_response_declared_limit_is_the_one_that_counts(answer: Answer, declare: Declare) -> None:
+def test_process_token_response_declared_limit_applies(answer: Answer, declare: Declare) -> None:
     declaration = declare(max_access_token_lifetime=timedelta(seconds=300))
     assert process_token_response(answer(members(expires_in=300)), declaration=declaration).expires_in
     with pytest.raises(AccessTokenLifetime):
@@ -207,7 +207,7 @@ def test_judge_token_response_declared_limit_is_the_one_that_counts(answer: Answ
         pytest.param({"max_access_token_lifetime": timedelta(seconds=60)}, 60, 61, id="a lower limit of its own"),
     ],
 )
-def test_judge_token_response_heart_demands_an_hour_at_most(
+def test_process_token_response_heart_requires_at_most_an_hour(
     answer: Answer, declare: Declare, declared: dict[str, Any], accepted: Any, refused: Any
 ) -> None:
     heart = declare(profile="heart", **declared)
@@ -218,7 +218,7 @@ def test_judge_token_response_heart_demands_an_hour_at_most(
         assert process_token_response(answer(members(expires_in=refused)), declaration=declare()).lifetime_alert is True
 
 
-def test_judge_token_response_reprs_show_no_token(answer: Answer, declare: Declare) -> None:
+def test_process_token_response_reprs_show_no_token(answer: Answer, declare: Declare) -> None:
     body = members(access_token="at-secret", refresh_token="rt-secret", id_token="id-secret")
     tokens = process_token_response(answer(body), declaration=declare())
     assert (tokens.access_token, tokens.refresh_token, tokens.id_token) == ("at-secret", "rt-secret", "id-secret")
@@ -226,7 +226,7 @@ def test_judge_token_response_reprs_show_no_token(answer: Answer, declare: Decla
     assert "secret" not in repr(extract_received_tokens(answer(body)))
 
 
-def test_judge_token_response_without_refresh_token_has_an_empty_one(answer: Answer, declare: Declare) -> None:
+def test_process_token_response_without_refresh_token_has_an_empty_one(answer: Answer, declare: Declare) -> None:
     assert process_token_response(answer(members(refresh_token=ABSENT)), declaration=declare()).refresh_token == ""
 
 
@@ -267,14 +267,14 @@ BOTH = [("refresh_token", "rt"), ("access_token", "at")]
     ],
 )
 @pytest.mark.parametrize("status", [200, 400, 500])
-def test_received_tokens_any_wrapping_finds_every_token_refresh_first(
+def test_received_tokens_all_are_found_in_any_form_refresh_tokens_first(
     answer: Answer, body: Any, expected: list[tuple[str, str]], status: int
 ) -> None:
     tokens = extract_received_tokens(answer(body, status=status, content_type="text/html"))
     assert [(token.token_type_hint, token.value) for token in tokens] == expected
 
 
-def test_received_tokens_form_finds_both(answer: Answer) -> None:
+def test_received_tokens_both_are_found_in_a_form(answer: Answer) -> None:
     body = b"access_token=a%2Ft&token_type=bearer&refresh_token=rt"
     tokens = extract_received_tokens(answer(body, content_type="application/x-www-form-urlencoded;charset=utf-8"))
     assert tokens == (
@@ -283,7 +283,7 @@ def test_received_tokens_form_finds_both(answer: Answer) -> None:
     )
 
 
-def test_received_tokens_thousands_are_cut_at_sixteen(answer: Answer) -> None:
+def test_received_tokens_are_limited_to_sixteen(answer: Answer) -> None:
     assert len(extract_received_tokens(answer([{"access_token": f"t{n}"} for n in range(16)]))) == 16
     assert len(extract_received_tokens(answer([{"access_token": f"t{n}"} for n in range(17)]))) == 16
 
@@ -298,7 +298,7 @@ def test_received_tokens_thousands_are_cut_at_sixteen(answer: Answer) -> None:
         b'"a":\t' + b" " * 999_999,
     ],
 )
-def test_received_tokens_a_mebibyte_of_malice_takes_no_time(answer: Answer, body: bytes) -> None:
+def test_received_tokens_malicious_mebibyte_is_fast(answer: Answer, body: bytes) -> None:
     before = time.perf_counter()
     tokens = extract_received_tokens(answer(body))
     assert len(tokens) <= 16
@@ -319,7 +319,7 @@ ANY_JSON = st.recursive(
     st.sampled_from([200, 200, 400, 503]),
     st.sampled_from(["application/json", "application/x-www-form-urlencoded"]),
 )
-def test_judge_token_response_anything_is_judged_or_refused_by_our_own_error(
+def test_process_token_response_any_response_is_processed_or_refused_by_our_error(
     answer: Answer, declare: Declare, changes: dict[str, Any], damage: bytes, status: int, content_type: str
 ) -> None:
     whole = json.dumps({**MEMBERS, **changes}).encode()

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from django_phi_oidc.config.providers import ProviderDeclaration
 from django_phi_oidc.errors import KeyNotFound, UserInfoError, UserInfoInvalid, UserInfoSubMismatch
-from django_phi_oidc.oidc.jwks import StaticKeySet
+from django_phi_oidc.oidc.jwks import JSONWebKeySet
 from django_phi_oidc.oidc.metadata import ProviderMetadata
 from django_phi_oidc.oidc.transport import TransportResponse
 from django_phi_oidc.oidc.userinfo import build_userinfo_request, process_userinfo_response
@@ -29,7 +29,7 @@ OK: dict[str, Any] = {"body": CLAIMS}
 
 
 @pytest.fixture(scope="session")
-def judge(keys: StaticKeySet, declare: Declare, now: datetime) -> Judge:
+def judge(keys: JSONWebKeySet, declare: Declare, now: datetime) -> Judge:
     """judge(response, userinfo_signed_response_alg=…): of the person x, under the usual declaration but for that."""
 
     def judge(response: TransportResponse, **declared: Any) -> Any:
@@ -70,7 +70,7 @@ ROWS = [pytest.param(error, *row[1:], id=f"{error.code}: {row[0]}") for error, r
 
 
 @pytest.mark.parametrize(("error", "accepted", "refused"), ROWS)
-def test_judge_userinfo_response_one_thing_wrong_is_refused(
+def test_process_userinfo_response_one_fault_is_refused(
     answer: Answer, judge: Judge, error: type[UserInfoError], accepted: dict[str, Any], refused: dict[str, Any]
 ) -> None:
     assert judge(answer(**accepted)) == CLAIMS
@@ -80,7 +80,7 @@ def test_judge_userinfo_response_one_thing_wrong_is_refused(
     assert caught.value.__context__ is None
 
 
-def test_judge_userinfo_response_every_code_of_r7_has_a_table() -> None:
+def test_process_userinfo_response_every_code_of_r7_has_a_table() -> None:
     assert set(UserInfoError.__subclasses__()) == set(TABLES)
 
 
@@ -110,7 +110,7 @@ SIGNED_ROWS: list[tuple[str, dict[str, Any], dict[str, Any], dict[str, Any]]] = 
 @pytest.mark.parametrize(
     ("declared", "accepted", "refused"), [pytest.param(*row[1:], id=row[0]) for row in SIGNED_ROWS]
 )
-def test_judge_userinfo_response_signed_claim_wrong_is_userinfo_invalid(
+def test_process_userinfo_response_wrong_signed_claim_is_userinfo_invalid(
     answer: Answer,
     judge: Judge,
     sign: Sign,
@@ -128,7 +128,9 @@ def test_judge_userinfo_response_signed_claim_wrong_is_userinfo_invalid(
     assert caught.value.__context__ is None
 
 
-def test_judge_userinfo_response_signed_sub_is_the_id_tokens(answer: Answer, judge: Judge, sign: Sign) -> None:
+def test_process_userinfo_response_signed_sub_must_be_that_of_the_id_token(
+    answer: Answer, judge: Judge, sign: Sign
+) -> None:
     for sub in ("y", ABSENT, None):
         with pytest.raises(UserInfoSubMismatch):
             judge(answer(sign(claims(sub=sub)).encode(), content_type="application/jwt"), **ES256)
@@ -145,7 +147,7 @@ def test_judge_userinfo_response_signed_sub_is_the_id_tokens(answer: Answer, jud
         ("RS256", (), False),
     ],
 )
-def test_judge_userinfo_response_signed_by_a_declared_alg_alone(
+def test_process_userinfo_response_undeclared_alg_is_refused(
     answer: Answer, judge: Judge, sign: Sign, alg: str, declared: tuple[str, ...], accepted: bool
 ) -> None:
     response = answer(sign(SIGNED, alg=alg).encode(), content_type="application/jwt")
@@ -168,7 +170,7 @@ def test_judge_userinfo_response_signed_by_a_declared_alg_alone(
         (lambda token: "", "token_malformed"),
     ],
 )
-def test_judge_userinfo_response_signed_and_damaged_is_userinfo_invalid(
+def test_process_userinfo_response_damaged_signed_response_is_userinfo_invalid(
     answer: Answer, judge: Judge, sign: Sign, damage: Callable[[str], str], code: str
 ) -> None:
     token = sign(SIGNED)
@@ -178,7 +180,7 @@ def test_judge_userinfo_response_signed_and_damaged_is_userinfo_invalid(
 
 
 @pytest.mark.parametrize("alg", ["none", "HS256"])
-def test_judge_userinfo_response_unsigned_is_userinfo_invalid_even_when_declared(
+def test_process_userinfo_response_alg_none_and_hs256_are_refused_even_when_declared(
     answer: Answer, judge: Judge, sign: Sign, alg: str
 ) -> None:
     response = answer(sign(SIGNED, header={"alg": alg}).encode(), content_type="application/jwt")
@@ -187,7 +189,7 @@ def test_judge_userinfo_response_unsigned_is_userinfo_invalid_even_when_declared
             judge(response, userinfo_signed_response_alg=declared)
 
 
-def test_judge_userinfo_response_plain_where_signed_is_demanded_is_userinfo_invalid(
+def test_process_userinfo_response_unsigned_response_is_refused_if_a_signature_is_declared(
     answer: Answer, judge: Judge
 ) -> None:
     assert judge(answer(SIGNED)) == SIGNED
@@ -195,29 +197,27 @@ def test_judge_userinfo_response_plain_where_signed_is_demanded_is_userinfo_inva
         judge(answer(SIGNED), **ES256)
 
 
-def test_judge_userinfo_response_signed_by_nobodys_key_is_key_not_found(
-    answer: Answer, judge: Judge, sign: Sign
-) -> None:
+def test_process_userinfo_response_unknown_kid_is_key_not_found(answer: Answer, judge: Judge, sign: Sign) -> None:
     with pytest.raises(KeyNotFound):
         judge(answer(sign(SIGNED, header={"kid": "nobody's"}).encode(), content_type="application/jwt"), **ES256)
 
 
 @pytest.mark.parametrize("status", [201, 401, 500])
-def test_judge_userinfo_response_signed_at_another_status_is_userinfo_invalid(
+def test_process_userinfo_response_signed_response_with_another_status_is_refused(
     answer: Answer, judge: Judge, sign: Sign, status: int
 ) -> None:
     with pytest.raises(UserInfoInvalid):
         judge(answer(sign(SIGNED).encode(), status=status, content_type="application/jwt"), **ES256)
 
 
-def test_build_userinfo_request_token_stands_in_the_header_alone(metadata: ProviderMetadata, declare: Declare) -> None:
+def test_build_userinfo_request_token_is_only_in_the_header(metadata: ProviderMetadata, declare: Declare) -> None:
     request = build_userinfo_request(metadata=metadata, declaration=declare(), access_token="at-secret")
     assert (request.method, request.url, request.body) == ("GET", metadata.userinfo_endpoint, None)
     assert request.headers["Authorization"] == "Bearer at-secret"
     assert "secret" not in repr(request)
 
 
-def test_build_userinfo_request_asks_for_a_signature_where_it_is_demanded(
+def test_build_userinfo_request_accepts_only_jwt_if_a_signature_is_declared(
     metadata: ProviderMetadata, declare: Declare
 ) -> None:
     for declared, accepted in ((ES256, "application/jwt"), ({}, "application/json")):
@@ -238,7 +238,7 @@ def test_build_userinfo_request_without_endpoint_is_userinfo_invalid(
     st.binary() | st.dictionaries(st.sampled_from(["sub", "x"]), st.none() | st.text() | st.floats()).map(json.dumps),
     st.sampled_from(["application/json", "application/jwt"]),
 )
-def test_judge_userinfo_response_anything_is_judged_or_refused_by_our_own_error(
+def test_process_userinfo_response_any_response_is_processed_or_refused_by_our_error(
     answer: Answer, judge: Judge, body: bytes | str, content_type: str
 ) -> None:
     response = answer(body.encode() if isinstance(body, str) else body, content_type=content_type)
@@ -255,7 +255,7 @@ def test_judge_userinfo_response_anything_is_judged_or_refused_by_our_own_error(
     ),
     header=st.dictionaries(st.sampled_from(["alg", "kid", "typ", "crit"]), st.none() | st.text(), max_size=1),
 )
-def test_judge_userinfo_response_any_signed_claims_are_judged_or_refused_by_our_own_error(
+def test_process_userinfo_response_any_signed_claims_are_processed_or_refused_by_our_error(
     answer: Answer, judge: Judge, sign: Sign, changes: dict[str, Any], header: dict[str, Any]
 ) -> None:
     token = sign({**SIGNED, **changes}, alg="EdDSA", header=header)

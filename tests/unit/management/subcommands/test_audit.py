@@ -55,14 +55,14 @@ def told(action: str) -> dict[str, Any]:
     return json.loads(AuditEvent.objects.filter(action=action).last().detail)
 
 
-def test_seal_seals_what_is_new_and_says_how_many(audit: Callable[..., str]) -> None:
+def test_seal_seals_new_events_and_prints_their_number(audit: Callable[..., str]) -> None:
     events(3)
     assert audit("seal") == "Sealed: 3; refused: 0.\n"
     assert audit("seal") == "Sealed: 0; refused: 0.\n"
     assert AuditLeaf.objects.count() == 3
 
 
-def test_seal_with_an_event_that_is_refused_fails_and_seals_the_others(audit: Callable[..., str]) -> None:
+def test_seal_with_a_refused_event_fails_and_seals_the_others(audit: Callable[..., str]) -> None:
     ids = events(3)
     with without_triggers():
         sql(f"UPDATE {EVENT} SET actor = 'x' WHERE id = %s", ids[1])
@@ -73,7 +73,7 @@ def test_seal_with_an_event_that_is_refused_fails_and_seals_the_others(audit: Ca
     assert audit("seal") == "Sealed: 1; refused: 0.\n"
 
 
-def test_seal_without_the_key_fails_and_with_it_works(audit: Callable[..., str]) -> None:
+def test_seal_requires_the_signing_key(audit: Callable[..., str]) -> None:
     events(1)
     without = override_settings(PHI_OIDC={**settings.PHI_OIDC, "AUDIT_SIGNING_KEY": None})
     with without, pytest.raises(CommandError, match="AUDIT_SIGNING_KEY"):
@@ -81,7 +81,7 @@ def test_seal_without_the_key_fails_and_with_it_works(audit: Callable[..., str])
     assert "Sealed: 1" in audit("seal")
 
 
-def test_verify_of_a_good_trail_says_so_and_leaves_an_event(audit: Callable[..., str]) -> None:
+def test_verify_of_an_intact_log_succeeds_and_records_an_event(audit: Callable[..., str]) -> None:
     sealed(3)
     assert audit("verify") == (
         "3 sealed events (0 of them from archives), 1 checkpoints, 0 events wait to be sealed; no faults.\n"
@@ -89,7 +89,7 @@ def test_verify_of_a_good_trail_says_so_and_leaves_an_event(audit: Callable[...,
     assert told("audit.verified") == {"tree_size": 3, "events": 3, "findings": 0, "kinds": []}
 
 
-def test_verify_of_a_bad_trail_names_the_event_and_fails(
+def test_verify_of_a_tampered_log_reports_the_event_and_fails(
     audit: Callable[..., str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     ids = sealed(3)
@@ -112,7 +112,7 @@ def test_verify_of_a_bad_trail_names_the_event_and_fails(
     assert AuditEvent.objects.filter(action="audit.verified", outcome="failure").count() == 2
 
 
-def test_verify_against_a_checkpoint_kept_outside_finds_that_the_log_was_cut(
+def test_verify_with_an_external_checkpoint_detects_truncation(
     audit: Callable[..., str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     sealed(3)
@@ -128,7 +128,7 @@ def test_verify_against_a_checkpoint_kept_outside_finds_that_the_log_was_cut(
     assert "log_truncated" in capsys.readouterr().out
 
 
-def test_verify_against_a_checkpoint_that_nobody_signed_is_refused(audit: Callable[..., str], tmp_path: Path) -> None:
+def test_verify_with_an_unsigned_checkpoint_is_refused(audit: Callable[..., str], tmp_path: Path) -> None:
     sealed(3)
     kept = tmp_path / "kept.txt"
     kept.write_text(audit("checkpoint").replace("\n3\n", "\n2\n"))
@@ -162,7 +162,7 @@ def check_form(proof: Path, form: dict[str, Any]) -> None:
     assert {name: type(value) for name, value in made.items()} == {name: type(value) for name, value in form.items()}
 
 
-def test_prove_gives_a_proof_that_is_checked_without_django(audit: Callable[..., str], tmp_path: Path) -> None:
+def test_proof_is_verified_without_django(audit: Callable[..., str], tmp_path: Path) -> None:
     ids = sealed(300)
     proof = tmp_path / "proof.json"
     proof.write_text(audit("prove", ids[7]))
@@ -211,7 +211,7 @@ def test_check_proof_of_a_damaged_proof_fails(
         audit("check-proof", proof, "--public-key", key)
 
 
-def test_check_proof_with_another_key_or_no_proof_fails(audit: Callable[..., str], tmp_path: Path) -> None:
+def test_check_proof_with_another_key_or_without_a_proof_fails(audit: Callable[..., str], tmp_path: Path) -> None:
     (id_,) = sealed(1)
     proof = tmp_path / "proof.json"
     proof.write_text(audit("prove", id_))
@@ -223,7 +223,7 @@ def test_check_proof_with_another_key_or_no_proof_fails(audit: Callable[..., str
     assert check(tmp_path / "none", "x").returncode == 1
 
 
-def test_prove_of_an_event_that_is_not_sealed_or_not_there_fails(audit: Callable[..., str]) -> None:
+def test_prove_of_an_unsealed_or_missing_event_fails(audit: Callable[..., str]) -> None:
     (id_,) = events(1)
     with pytest.raises(CommandError, match="not sealed yet"):
         audit("prove", id_)
@@ -233,9 +233,7 @@ def test_prove_of_an_event_that_is_not_sealed_or_not_there_fails(audit: Callable
     assert "inclusion-proof" in audit("prove", id_)
 
 
-def test_consistency_of_two_checkpoints_is_proven_and_checked_without_django(
-    audit: Callable[..., str], tmp_path: Path
-) -> None:
+def test_consistency_proof_is_verified_without_django(audit: Callable[..., str], tmp_path: Path) -> None:
     files = []
     for number, count in enumerate((3, 400, 7)):
         sealed(count, at=NOW + timedelta(seconds=number))
@@ -258,7 +256,7 @@ def test_consistency_of_two_checkpoints_is_proven_and_checked_without_django(
         audit("consistency", files[0], files[2])
 
 
-def test_checkpoint_prints_the_newest_and_its_key(audit: Callable[..., str]) -> None:
+def test_checkpoint_prints_the_newest_checkpoint_and_its_key(audit: Callable[..., str]) -> None:
     with pytest.raises(CommandError, match="no checkpoint yet"):
         audit("checkpoint")
     sealed(2)
@@ -267,7 +265,7 @@ def test_checkpoint_prints_the_newest_and_its_key(audit: Callable[..., str]) -> 
     assert (name, key.public_bytes_raw()) == ("phi-oidc-audit", KEY.public_key().public_bytes_raw())
 
 
-def test_export_writes_what_the_filters_let_through_and_says_so_first(audit: Callable[..., str]) -> None:
+def test_export_prints_matching_events_after_it_is_recorded(audit: Callable[..., str]) -> None:
     ids = events(5, at=NOW)
     events(2, at=LATER, action="access.denied", detail={})
     lines = [json.loads(line) for line in audit("export", "--action", "claim.revealed").splitlines()]
@@ -284,9 +282,7 @@ def test_export_writes_what_the_filters_let_through_and_says_so_first(audit: Cal
 
 
 @pytest.mark.parametrize("name", ["archive.jsonl", "archive.jsonl.gz"])
-def test_archive_is_accepted_in_the_place_of_the_events_that_it_holds(
-    name: str, audit: Callable[..., str], tmp_path: Path
-) -> None:
+def test_archive_is_accepted_in_place_of_its_events(name: str, audit: Callable[..., str], tmp_path: Path) -> None:
     first = sealed(300)
     last = sealed(10, at=LATER)
     one, two = tmp_path / name, tmp_path / f"second-{name}"
@@ -308,7 +304,7 @@ def test_archive_is_accepted_in_the_place_of_the_events_that_it_holds(
     assert sorted(file.name for file in tmp_path.iterdir()) == sorted([one.name, two.name])
 
 
-def test_archive_that_was_changed_is_refused(audit: Callable[..., str], tmp_path: Path) -> None:
+def test_tampered_archive_is_refused(audit: Callable[..., str], tmp_path: Path) -> None:
     sealed(5)
     file = tmp_path / "archive"
     audit("archive", file)
@@ -337,9 +333,7 @@ def test_archive_that_was_changed_is_refused(audit: Callable[..., str], tmp_path
         verify_archive(tmp_path / "archive.gz", keys)
 
 
-def test_resume_goes_on_with_a_restored_log_and_refuses_one_that_was_not(
-    audit: Callable[..., str], tmp_path: Path
-) -> None:
+def test_resume_continues_a_restored_log_and_refuses_an_intact_one(audit: Callable[..., str], tmp_path: Path) -> None:
     sealed(3)
     events(2)
     kept = tmp_path / "kept.txt"
@@ -364,7 +358,7 @@ def test_resume_goes_on_with_a_restored_log_and_refuses_one_that_was_not(
         assert audit("seal").startswith("Sealed: ")
 
 
-def test_archived_restore_still_declares_its_epoch(audit: Callable[..., str], tmp_path: Path) -> None:
+def test_archived_restore_event_still_declares_its_epoch(audit: Callable[..., str], tmp_path: Path) -> None:
     sealed(5)
     lost = tmp_path / "lost.txt"
     lost.write_text(audit("checkpoint"))
@@ -381,9 +375,7 @@ def test_archived_restore_still_declares_its_epoch(audit: Callable[..., str], tm
     assert "no faults" in told
 
 
-def test_archive_of_which_a_bit_is_wrong_is_refused_or_holds_what_was_sealed(
-    audit: Callable[..., str], tmp_path: Path
-) -> None:
+def test_archive_with_a_flipped_bit_is_refused_or_unchanged(audit: Callable[..., str], tmp_path: Path) -> None:
     sealed(20)
     file = tmp_path / "archive.gz"
     audit("archive", file)
@@ -399,7 +391,7 @@ def test_archive_of_which_a_bit_is_wrong_is_refused_or_holds_what_was_sealed(
         verify_archive(tmp_path / "deep", keys)
 
 
-def test_archive_that_was_never_made_does_not_move_the_next_one(audit: Callable[..., str], tmp_path: Path) -> None:
+def test_forged_archive_event_does_not_move_the_next_archive(audit: Callable[..., str], tmp_path: Path) -> None:
     sealed(5)
     (fake,) = events(1, action="audit.archived", detail={"first": 0, "tree_size": 3})
     with without_triggers():
@@ -417,12 +409,12 @@ def test_archive_that_was_never_made_does_not_move_the_next_one(audit: Callable[
         ("prove", "no-uuid"),
     ],
 )
-def test_arguments_that_can_t_be_meant_are_told_of(arguments: tuple[str, ...], audit: Callable[..., str]) -> None:
+def test_invalid_arguments_are_reported(arguments: tuple[str, ...], audit: Callable[..., str]) -> None:
     with pytest.raises(CommandError, match=r"argument|whole number|1970"):
         audit(*arguments)
 
 
-def test_commands_with_the_audit_database_away_say_so(audit: Callable[..., str], audit_database_away: Any) -> None:
+def test_commands_report_an_unreachable_audit_database(audit: Callable[..., str], audit_database_away: Any) -> None:
     sealed(1)
     for arguments in (("verify",), ("seal",), ("checkpoint",), ("export",), ("prove", uuid.uuid4())):
         with audit_database_away(), pytest.raises(CommandError, match=r"database|trail"):
@@ -430,7 +422,7 @@ def test_commands_with_the_audit_database_away_say_so(audit: Callable[..., str],
     assert "no faults" in audit("verify")
 
 
-def test_prove_of_an_event_that_was_altered_is_refused(audit: Callable[..., str]) -> None:
+def test_prove_of_a_changed_event_is_refused(audit: Callable[..., str]) -> None:
     one, other = sealed(2)
     with without_triggers():
         sql(f"UPDATE {EVENT} SET actor = 'evil' WHERE id = %s", one)
@@ -439,7 +431,7 @@ def test_prove_of_an_event_that_was_altered_is_refused(audit: Callable[..., str]
     assert str(other) in audit("prove", other)
 
 
-def test_grants_prints_sql_and_refuses_a_name_that_would_have_to_be_quoted(audit: Callable[..., str]) -> None:
+def test_grants_prints_sql_and_refuses_names_that_need_quoting(audit: Callable[..., str]) -> None:
     leaf = 'GRANT SELECT, INSERT ON django_phi_oidc_auditleaf TO "portal";'
     assert 'GRANT SELECT, INSERT ON django_phi_oidc_auditevent TO "portal";' in audit("grants", "portal")
     assert leaf not in audit("grants", "portal")

@@ -30,12 +30,12 @@ def away(settings: Any, tmp_path: Path) -> Path:
     return folder
 
 
-def test_status_without_sinks_says_so() -> None:
+def test_status_without_sinks() -> None:
     assert run("status") == "No sinks are declared.\n"
     assert run("status", "--json") == ""
 
 
-def test_status_tells_how_far_behind_and_why(away: Path) -> None:
+def test_status_shows_the_lag_and_its_reason(away: Path) -> None:
     seal(3)
     with pytest.raises(CommandError, match="Not all events were delivered to archive"):
         run("deliver")
@@ -55,7 +55,7 @@ def test_status_tells_how_far_behind_and_why(away: Path) -> None:
     assert "3 behind" in run("status")
 
 
-def test_status_of_the_page_is_what_is_printed(settings: Any) -> None:
+def test_page_shows_the_printed_status(settings: Any) -> None:
     declare(
         settings,
         siem={"type": "syslog", "format": "cef", "host": "siem.example"},
@@ -69,7 +69,7 @@ def test_status_of_the_page_is_what_is_printed(settings: Any) -> None:
     assert re.sub(r"\d+", "N", run(*words[1:])) == re.sub(r"\d+", "N", expected)
 
 
-def test_deliver_does_not_wait_for_the_back_off(away: Path) -> None:
+def test_deliver_ignores_the_back_off(away: Path) -> None:
     seal(3)
     with pytest.raises(CommandError):
         run("deliver")
@@ -79,7 +79,7 @@ def test_deliver_does_not_wait_for_the_back_off(away: Path) -> None:
     assert SinkCursor.objects.get().checkpoint_size == 3
 
 
-def test_deliver_with_a_wrong_declaration_says_which_option(settings: Any) -> None:
+def test_deliver_with_an_invalid_declaration_names_the_option(settings: Any) -> None:
     declare(settings, siem={"type": "smoke"})
     with pytest.raises(CommandError, match=r"SINKS\['siem'\]\['type'\]"):
         run("deliver")

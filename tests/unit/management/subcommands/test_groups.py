@@ -17,7 +17,7 @@ pytestmark = pytest.mark.django_db
 PAGE = (Path(__file__).resolve().parents[4] / "docs" / "how-to" / "admin-groups.md").read_text()
 
 
-def test_rules_of_the_page_are_taken_and_give_these_groups() -> None:
+def test_rules_on_the_page_are_valid_and_map_to_these_groups() -> None:
     found = re.search(r"<!-- tested: groups -->\n```python\n(.*?)```", PAGE, re.DOTALL)
     assert found
     declared: dict[str, Any] = {}
@@ -43,7 +43,7 @@ def documented() -> dict[str, set[str]]:
     return found
 
 
-def test_groups_have_exactly_what_the_page_says() -> None:
+def test_groups_have_exactly_the_permissions_on_the_page() -> None:
     make_groups()
     expected = {
         name: {each if "." in each else f"django_phi_oidc.{each}" for each in each_has}
@@ -56,7 +56,7 @@ def test_groups_have_exactly_what_the_page_says() -> None:
     )
 
 
-def test_groups_again_change_nothing_and_what_somebody_added_is_taken_again() -> None:
+def test_second_run_changes_nothing_and_reverts_manual_changes() -> None:
     first = [json.loads(line) for line in make_groups("--json").splitlines()]
     assert [(told["group"], told["made"]) for told in first] == [(name, True) for name in GROUPS]
     assert make_groups() == "".join(f"{name}: unchanged\n" for name in GROUPS)
@@ -71,8 +71,8 @@ def test_groups_again_change_nothing_and_what_somebody_added_is_taken_again() ->
     make_groups("--check")
 
 
-def test_groups_without_a_permission_make_none() -> None:
+def test_missing_permission_creates_no_group() -> None:
     Permission.objects.get(codename="export_pairwisesubject").delete()
-    with pytest.raises(CommandError, match="export_pairwisesubject. Run migrate"):
+    with pytest.raises(CommandError, match=r"export_pairwisesubject\. Run migrate"):
         make_groups()
     assert not Group.objects.exists()

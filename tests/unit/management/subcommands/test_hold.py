@@ -42,7 +42,7 @@ def told(action: str) -> list[tuple[str, str, str]]:
     return [(event.subject, event.resource, event.detail) for event in events if event.action == action]
 
 
-def test_place_keeps_a_person_until_release_and_the_trail_has_no_reason() -> None:
+def test_hold_keeps_claims_until_release_and_its_reason_is_not_in_the_audit_log() -> None:
     person = Person()
     person.store({"address": "Bern"})
     placed = run("place", person.subject.uuid, "--reason", REASON)
@@ -61,7 +61,7 @@ def test_place_keeps_a_person_until_release_and_the_trail_has_no_reason() -> Non
     ("until", "kept"),
     [("2026-11-25", "2026-11-25T00:00:00+00:00"), ("2026-11-24T16:05:00+01:00", "2026-11-24T15:05:00+00:00")],
 )
-def test_place_until_a_time_lasts_until_then(until: str, kept: str) -> None:
+def test_hold_with_an_end_time_ends_then(until: str, kept: str) -> None:
     person = Person()
     run("place", person.subject.uuid, "--reason", REASON, "--until", until)
     (hold,) = listed()
@@ -83,7 +83,7 @@ def test_place_until_a_time_lasts_until_then(until: str, kept: str) -> None:
         (["--reason", REASON, "--until", "soon"], "a time is written as"),
     ],
 )
-def test_place_that_can_not_be_is_an_error_and_keeps_nothing(words: list[str], fault: str) -> None:
+def test_invalid_hold_is_refused(words: list[str], fault: str) -> None:
     person = Person()
     with pytest.raises(CommandError, match=fault):
         run("place", person.subject.uuid, *words)
@@ -92,14 +92,14 @@ def test_place_that_can_not_be_is_an_error_and_keeps_nothing(words: list[str], f
     assert LegalHold.objects.count() == 1
 
 
-def test_place_on_nobody_is_an_error() -> None:
+def test_hold_on_an_unknown_person_is_an_error() -> None:
     Person()
     with pytest.raises(CommandError, match="There is no subject"):
         run("place", uuid.uuid4(), "--reason", REASON)
     assert not LegalHold.objects.exists()
 
 
-def test_release_of_none_and_of_one_that_was_released_is_an_error() -> None:
+def test_release_of_an_unknown_or_released_hold_is_an_error() -> None:
     person = Person()
     hold = place_hold(person.subject.uuid, reason=REASON, until=None, origin=Origin(), now=NOW)
     with pytest.raises(CommandError, match="There is no hold"):
@@ -110,7 +110,7 @@ def test_release_of_none_and_of_one_that_was_released_is_an_error() -> None:
     assert len(told("hold.released")) == 1
 
 
-def test_list_shows_who_is_held_why_and_until_when() -> None:
+def test_list_shows_person_reason_and_end() -> None:
     assert run("list") == "There are no holds.\n"
     assert run("list", "--json") == ""
     first, second = Person(), Person()
@@ -147,7 +147,7 @@ def test_list_shows_who_is_held_why_and_until_when() -> None:
     assert run("list", "--all").splitlines()[2].endswith("released 2026-11-24T12:00:00+00:00: another")
 
 
-def test_list_still_shows_the_hold_of_somebody_who_was_erased_after_it() -> None:
+def test_list_shows_the_hold_of_an_erased_person() -> None:
     person = Person()
     hold = place_hold(person.subject.uuid, reason=REASON, until=NOW + DAY, origin=Origin(), now=NOW)
     with clock.override_clock(lambda: NOW + DAY):

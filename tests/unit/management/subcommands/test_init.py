@@ -18,7 +18,7 @@ def init(folder: Path) -> str:
     return out.getvalue()
 
 
-def test_init_writes_fresh_keys_for_their_owner_alone_and_prints_none(tmp_path: Path) -> None:
+def test_init_writes_new_keys_only_its_owner_can_read_and_prints_none(tmp_path: Path) -> None:
     printed = init(tmp_path / "new" / "secrets")
     other = init(tmp_path / "others")
     folder = tmp_path / "new" / "secrets"
@@ -39,7 +39,7 @@ def test_init_writes_fresh_keys_for_their_owner_alone_and_prints_none(tmp_path: 
     assert pem.decode().splitlines()[1] not in printed
 
 
-def test_init_into_a_folder_that_is_there_changes_nothing(tmp_path: Path) -> None:
+def test_init_into_an_existing_folder_changes_nothing(tmp_path: Path) -> None:
     init(tmp_path / "secrets")
     before = {path.name: path.read_bytes() for path in (tmp_path / "secrets").iterdir()}
     with pytest.raises(CommandError, match="can't be written as a new folder: File exists"):

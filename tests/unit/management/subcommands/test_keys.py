@@ -64,7 +64,7 @@ def generate() -> tuple[list[str], str]:
     return out.splitlines(), err
 
 
-def test_generate_key_files_makes_each_missing_file_and_rings_work(files: dict[str, Path]) -> None:
+def test_generate_key_files_writes_missing_files_with_valid_keys(files: dict[str, Path]) -> None:
     with pytest.raises(KeyMissing):
         keyring.get_keys("SUBJECT_KEYS")
     assert generate_key_files() == list(files.values())
@@ -72,7 +72,7 @@ def test_generate_key_files_makes_each_missing_file_and_rings_work(files: dict[s
 
 
 @pytest.mark.parametrize("umask", [0o000, 0o022, 0o077], ids=oct)
-def test_generate_key_files_gives_them_to_their_owner_alone(files: dict[str, Path], umask: int) -> None:
+def test_generate_key_files_are_readable_only_by_their_owner(files: dict[str, Path], umask: int) -> None:
     before = os.umask(umask)
     try:
         generate_key_files()
@@ -84,7 +84,7 @@ def test_generate_key_files_gives_them_to_their_owner_alone(files: dict[str, Pat
     assert sorted(directory.iterdir()) == sorted(files.values())
 
 
-def test_generate_key_files_leaves_what_is_there(files: dict[str, Path]) -> None:
+def test_generate_key_files_does_not_change_existing_files(files: dict[str, Path]) -> None:
     old = keyring.generate_key()
     encryption = files["ENCRYPTION_KEYS"]
     encryption.parent.mkdir(parents=True)
@@ -95,7 +95,9 @@ def test_generate_key_files_leaves_what_is_there(files: dict[str, Path]) -> None
 
 
 @pytest.mark.parametrize("kind", ["empty file", "dangling link"])
-def test_generate_key_files_leaves_even_what_holds_no_key(files: dict[str, Path], kind: str, tmp_path: Path) -> None:
+def test_generate_key_files_does_not_change_files_without_a_key(
+    files: dict[str, Path], kind: str, tmp_path: Path
+) -> None:
     encryption = files["ENCRYPTION_KEYS"]
     encryption.parent.mkdir(parents=True)
     if kind == "empty file":
@@ -108,13 +110,13 @@ def test_generate_key_files_leaves_even_what_holds_no_key(files: dict[str, Path]
         keyring.get_keys("ENCRYPTION_KEYS")
 
 
-def test_generate_key_files_of_one_file_for_two_rings_makes_it_once(files: dict[str, Path], settings: Any) -> None:
+def test_generate_key_files_writes_a_shared_file_once(files: dict[str, Path], settings: Any) -> None:
     shared = files["ENCRYPTION_KEYS"]
     settings.PHI_OIDC = {**settings.PHI_OIDC, "SUBJECT_KEYS": shared}
     assert generate_key_files().count(shared) == 1
 
 
-def test_generate_key_files_by_many_at_once_makes_one_file_that_all_see(tmp_path: Path) -> None:
+def test_generate_key_files_by_concurrent_processes_writes_one_file(tmp_path: Path) -> None:
     file = tmp_path / "var" / "encryption"
     runs = [
         subprocess.Popen(
@@ -137,7 +139,7 @@ def test_generate_key_files_by_many_at_once_makes_one_file_that_all_see(tmp_path
     assert list(file.parent.iterdir()) == [file]
 
 
-def test_keys_generate_without_files_prints_ready_lines_and_stores_nothing(settings: Any) -> None:
+def test_keys_generate_without_files_prints_environment_lines(settings: Any) -> None:
     before = settings.PHI_OIDC
     lines, told = generate()
     names, texts = zip(*(line.split("=", 1) for line in lines), strict=True)
@@ -150,7 +152,7 @@ def test_keys_generate_without_files_prints_ready_lines_and_stores_nothing(setti
     assert generate()[0] != lines
 
 
-def test_keys_generate_with_files_prints_no_key_and_tells_what_it_did(files: dict[str, Path], settings: Any) -> None:
+def test_keys_generate_with_files_prints_no_key_but_the_paths(files: dict[str, Path], settings: Any) -> None:
     settings.PHI_OIDC = {**settings.PHI_OIDC, "SUBJECT_KEYS": [keyring.generate_key()]}
     lines, told = generate()
     assert [line.partition("=")[0] for line in lines] == ["PHI_SUBJECT_KEYS"]
@@ -159,9 +161,7 @@ def test_keys_generate_with_files_prints_no_key_and_tells_what_it_did(files: dic
     assert files["ENCRYPTION_KEYS"].read_text().strip() not in told + "".join(lines)
 
 
-def test_keys_generate_writes_the_pairwise_key_where_the_setting_names_a_file_and_prints_it_else(
-    files: dict[str, Path], settings: Any
-) -> None:
+def test_keys_generate_writes_or_prints_the_pairwise_key(files: dict[str, Path], settings: Any) -> None:
     told = generate()[1]
     assert f"PAIRWISE_KEY: a new key was written to {files['PAIRWISE_KEY']}." in told
     assert keyring.get_keys("PAIRWISE_KEY")[0].material not in {
@@ -179,7 +179,7 @@ def pem(kind: str) -> str:
 
 
 @pytest.mark.django_db
-def test_keys_status_tells_of_subject_keys_client_keys_and_the_pairwise_key(settings: Any) -> None:
+def test_keys_status_shows_subject_keys_client_keys_and_the_pairwise_key(settings: Any) -> None:
     texts = [keyring.generate_key() for _ in range(3)]
     declared = {"issuer": "https://op.example.test", "client_id": "portal"}
     signing = {"token_endpoint_auth_method": "private_key_jwt", "client_keys": [pem("EC"), pem("OKP")]}
@@ -244,13 +244,13 @@ def test_keys_without_a_subject_key_is_an_error(arguments: tuple[str, ...], sett
 
 
 @pytest.mark.parametrize("key_id", ["", "0123abc", "0123abcde", "0123abcg", "0123ABCD"])
-def test_keys_retire_of_what_is_no_key_id_is_an_error(key_id: str) -> None:
+def test_keys_retire_of_an_invalid_key_id_is_an_error(key_id: str) -> None:
     with pytest.raises(CommandError, match="eight hexadecimal digits"):
         keys("retire", key_id)
 
 
 @pytest.mark.django_db
-def test_keys_retire_tells_how_many_and_refuses_what_is_needed(settings: Any) -> None:
+def test_keys_retire_prints_the_number_and_refuses_a_needed_key(settings: Any) -> None:
     texts = [keyring.generate_key() for _ in range(2)]
     settings.PHI_OIDC = {**settings.PHI_OIDC, "SUBJECT_KEYS": texts}
     new, old = keyring.get_keys("SUBJECT_KEYS")

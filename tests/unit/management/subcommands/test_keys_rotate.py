@@ -63,7 +63,7 @@ def of_encryption_keys(printed: str) -> list[str]:
     return lines[: next(n for n, line in enumerate(lines) if line.startswith("SUBJECT_KEYS"))]
 
 
-def test_keys_status_tells_what_each_encryption_key_is_needed_for(settings: Any) -> None:
+def test_keys_status_shows_what_each_encryption_key_is_needed_for(settings: Any) -> None:
     new, old, oldest = configure(settings, NEW, OLD, OLDEST)
     printed, fault = run("status")
     assert fault == ""
@@ -87,7 +87,7 @@ def test_keys_status_tells_what_each_encryption_key_is_needed_for(settings: Any)
     }
 
 
-def test_keys_status_of_a_key_that_is_not_configured_but_still_needed_fails_and_names_it(settings: Any) -> None:
+def test_keys_status_fails_for_a_needed_key_that_is_not_configured(settings: Any) -> None:
     _, _, oldest = configure(settings, NEW, OLD, OLDEST)
     configure(settings, NEW, OLD)
     for words in (["status"], ["status", "--json"]):
@@ -97,7 +97,7 @@ def test_keys_status_of_a_key_that_is_not_configured_but_still_needed_fails_and_
     assert f"-  {oldest}  1 texts: not configured: add it again" in of_encryption_keys(run("status")[0])
 
 
-def test_keys_status_takes_retention_keys_for_no_fault_and_text_without_a_key_for_one(settings: Any) -> None:
+def test_keys_status_accepts_retention_keys_and_fails_for_text_without_a_key(settings: Any) -> None:
     configure(settings, NEW, OLD, OLDEST)
     write(make(), f"20261125-86400:{'gAAAAAAAAAAA' * 4}")
     printed, fault = run("status")
@@ -117,7 +117,7 @@ def test_keys_status_takes_retention_keys_for_no_fault_and_text_without_a_key_fo
     assert "canary" not in printed + run("status", "--json")[0]
 
 
-def test_keys_rotate_seals_all_under_the_newest_key_and_the_others_may_go(settings: Any) -> None:
+def test_keys_rotate_encrypts_all_texts_with_the_newest_key(settings: Any) -> None:
     new, old, oldest = configure(settings, NEW, OLD, OLDEST)
     assert run("rotate") == (f"3 texts were encrypted again with key {new}.\n", "")
     assert of_encryption_keys(run("status")[0])[1:] == [
@@ -133,7 +133,7 @@ def test_keys_rotate_seals_all_under_the_newest_key_and_the_others_may_go(settin
     assert run("status")[1] == ""
 
 
-def test_keys_rotate_as_json_is_an_object_a_line_and_the_last_one_the_result(settings: Any) -> None:
+def test_keys_rotate_json_is_one_object_per_line_with_the_result_last(settings: Any) -> None:
     damaged = make()
     write(damaged, "plain text, a canary")
     new, *_ = configure(settings, NEW, OLD, OLDEST)
@@ -146,7 +146,7 @@ def test_keys_rotate_as_json_is_an_object_a_line_and_the_last_one_the_result(set
     assert "canary" not in printed
 
 
-def test_keys_rotate_without_an_older_key_leaves_its_texts_names_their_rows_and_fails(settings: Any) -> None:
+def test_keys_rotate_without_an_older_key_reports_its_rows_and_fails(settings: Any) -> None:
     new, _, oldest = configure(settings, NEW, OLD, OLDEST)
     configure(settings, NEW, OLD)
     (row,) = (each for each in PendingRevocation.objects.all() if each.token.key_id == oldest)
@@ -163,7 +163,7 @@ def test_keys_rotate_without_an_older_key_leaves_its_texts_names_their_rows_and_
     assert run("rotate") == (f"1 texts were encrypted again with key {new}.\n", "")
 
 
-def test_keys_rotate_with_no_key_at_all_is_an_error(settings: Any) -> None:
+def test_keys_rotate_without_a_key_is_an_error(settings: Any) -> None:
     configure(settings, NEW, OLD, OLDEST)
     settings.PHI_OIDC = {**settings.PHI_OIDC, "ENCRYPTION_KEYS": []}
     assert "ENCRYPTION_KEYS" in run("rotate")[1]
@@ -176,7 +176,7 @@ class Terminal(io.StringIO):
 
 
 @pytest.mark.parametrize("kind", [Terminal, io.StringIO])
-def test_keys_rotate_shows_a_bar_at_a_terminal_and_nothing_elsewhere(settings: Any, kind: type[io.StringIO]) -> None:
+def test_keys_rotate_shows_progress_only_on_a_terminal(settings: Any, kind: type[io.StringIO]) -> None:
     configure(settings, NEW, OLD, OLDEST)
     out, err = io.StringIO(), kind()
     call_command("phi_oidc", "keys", "rotate", stdout=out, stderr=err)
@@ -184,7 +184,7 @@ def test_keys_rotate_shows_a_bar_at_a_terminal_and_nothing_elsewhere(settings: A
     assert bool(err.getvalue()) == err.isatty()
 
 
-def test_keys_rotate_and_status_in_a_named_database_look_there_alone(settings: Any) -> None:
+def test_keys_rotate_and_status_use_only_the_named_database(settings: Any) -> None:
     configure(settings, NEW, OLD, OLDEST)
     told = json.loads(run("status", "--json", "--database", "default")[0])["encryption_keys"]
     assert [key["texts"] for key in told["keys"]] == [0, 2, 1]

@@ -83,7 +83,7 @@ def run(output: Path, *words: str) -> list[str]:
 
 
 @pytest.mark.node
-def test_certified_provider_registers_the_portal_as_it_is_declared(
+def test_certified_provider_registers_the_portal_as_declared(
     certified: CertifiedProvider, authority: CertificateAuthority, settings: Any, tmp_path: Path, leave: Path
 ) -> None:
     declare(settings, certified.issuer, authority, max_age=600)
@@ -106,7 +106,7 @@ def test_certified_provider_registers_the_portal_as_it_is_declared(
 
 
 @pytest.mark.node
-def test_certified_provider_registers_a_client_that_has_a_key(
+def test_certified_provider_registers_a_client_with_a_key(
     certified: CertifiedProvider, authority: CertificateAuthority, settings: Any, tmp_path: Path, leave: Path
 ) -> None:
     keyed = {
@@ -123,7 +123,7 @@ def test_certified_provider_registers_a_client_that_has_a_key(
 
 
 @pytest.mark.node
-def test_certified_provider_without_its_leave_registers_nobody(
+def test_certified_provider_refuses_a_wrong_initial_access_token(
     certified: CertifiedProvider, authority: CertificateAuthority, settings: Any, tmp_path: Path
 ) -> None:
     declare(settings, certified.issuer, authority)
@@ -181,7 +181,7 @@ OTHERWISE: dict[str, tuple[dict[str, Any], list[str], bool]] = {
 
 
 @pytest.mark.parametrize("name", OTHERWISE)
-def test_what_is_registered_otherwise_is_told_of(
+def test_differing_members_are_reported(
     name: str, op: DemoProvider, authority: CertificateAuthority, settings: Any, tmp_path: Path
 ) -> None:
     changed, told, is_good = OTHERWISE[name]
@@ -231,7 +231,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_provider_that_is_wrong_is_sent_nothing(
+def test_nothing_is_sent_to_a_misconfigured_provider(
     name: str, op: DemoProvider, authority: CertificateAuthority, settings: Any, tmp_path: Path
 ) -> None:
     changed, code = WRONG[name]
@@ -251,7 +251,7 @@ def test_provider_that_is_wrong_is_sent_nothing(
     assert [request.path for request in op.requests] == ["/.well-known/openid-configuration"]
 
 
-def test_file_that_is_there_is_kept_and_nothing_is_sent(
+def test_existing_file_is_kept_and_nothing_is_sent(
     op: DemoProvider, authority: CertificateAuthority, settings: Any, tmp_path: Path
 ) -> None:
     (tmp_path / "client.json").write_text("kept")
@@ -263,7 +263,7 @@ def test_file_that_is_there_is_kept_and_nothing_is_sent(
     assert len(op.requests) == 0
 
 
-def test_address_that_is_no_origin_is_refused(
+def test_portal_address_must_be_an_origin(
     op: DemoProvider, authority: CertificateAuthority, settings: Any, tmp_path: Path
 ) -> None:
     declare(settings, op.issuer, authority)
@@ -279,7 +279,7 @@ def test_address_that_is_no_origin_is_refused(
 
 
 @pytest.mark.node
-def test_howto_shows_what_is_printed(
+def test_page_shows_the_output(
     certified: CertifiedProvider,
     authority: CertificateAuthority,
     settings: Any,

@@ -64,7 +64,7 @@ def outcomes(told: dict[str, Any]) -> dict[str, str]:
     return {role["name"]: role["outcome"] for role in told["roles"]}
 
 
-def test_the_page_shows_what_happens_and_its_settings_are_right(user: Any) -> None:
+def test_page_shows_the_output_and_its_settings_are_valid(user: Any) -> None:
     assert run_checks(databases=["default"]) == []
     Path("claims.json").write_text(block("claims", "json"))
     command, _, printed = block("explain", "console").partition("\n")
@@ -81,7 +81,7 @@ def test_explain_changes_nothing(user: Any) -> None:
     assert list(user.groups.values_list("name", flat=True)) == before
 
 
-def test_explain_says_why_by_the_numbers_of_the_rules(user: Any) -> None:
+def test_explain_lists_the_numbers_of_the_rules(user: Any) -> None:
     told = explained({"roles": ["privacy", "physician"], "realm_access": {"roles": ["admin"]}}, "--user", 7)
     assert [(rule["came"], rule["matches"]) for rule in told["rules"]] == [(True, True)] * 3
     given = {role["name"]: (role["outcome"], role["rules"]) for role in told["roles"]}
@@ -95,7 +95,7 @@ def test_explain_says_why_by_the_numbers_of_the_rules(user: Any) -> None:
     assert [(rule["came"], rule["matches"]) for rule in told["rules"]] == [(False, False)] * 3
 
 
-def test_explain_tells_of_a_missing_group_and_of_the_last_administrator(user: Any) -> None:
+def test_explain_reports_a_missing_group_and_the_last_administrator(user: Any) -> None:
     Group.objects.get(name="clinicians").delete()
     user.is_superuser = user.is_staff = True
     user.save()
@@ -107,7 +107,7 @@ def test_explain_tells_of_a_missing_group_and_of_the_last_administrator(user: An
     assert (told["clinicians"], told["is_superuser"]) == ("added", "removed")
 
 
-def test_explain_without_a_user_is_for_somebody_new_and_without_claims_tells_what_is_held(user: Any) -> None:
+def test_explain_without_a_user_is_for_a_new_one_and_without_claims_lists_held_roles(user: Any) -> None:
     assert outcomes(explained({"roles": ["nurse"]})) == {
         "clinicians": "added",
         "privacy officers": "not_given",
@@ -129,7 +129,7 @@ def test_explain_reads_standard_input_and_prints_no_value_of_a_claim(monkeypatch
     assert CANARY not in printed
 
 
-def test_explain_of_a_provider_without_rules_says_so() -> None:
+def test_explain_of_a_provider_without_rules() -> None:
     declared = django_settings.PHI_OIDC
     providers = {**declared["PROVIDERS"], "other": {**declared["PROVIDERS"]["default"], "issuer": "https://b.test"}}
     Path("claims.json").write_text("{}")
@@ -149,7 +149,7 @@ WRONG: dict[str, tuple[list[str], str]] = {
 
 
 @pytest.mark.parametrize(("words", "said"), WRONG.values(), ids=WRONG)
-def test_explain_refuses_what_it_can_not_read(user: Any, words: list[str], said: str) -> None:
+def test_explain_refuses_invalid_arguments(user: Any, words: list[str], said: str) -> None:
     Path("broken.json").write_text(CANARY)
     Path("list.json").write_text(json.dumps([CANARY]))
     with pytest.raises(CommandError, match=said) as refused:

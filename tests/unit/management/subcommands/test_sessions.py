@@ -48,20 +48,20 @@ def queue_for_later() -> None:
     PendingRevocation.objects.update(due_at=clock.now() + timedelta(hours=1))
 
 
-def test_retry_does_not_wait_for_the_back_off(op: ScriptedOP) -> None:
+def test_retry_ignores_the_back_off(op: ScriptedOP) -> None:
     queue_for_later()
     assert run("retry") == "1 revocations were pending: 1 done."
     assert PendingRevocation.objects.get().status == "done"
 
 
-def test_retry_of_what_fails_again_is_an_error(op: ScriptedOP) -> None:
+def test_retry_that_fails_again_is_an_error(op: ScriptedOP) -> None:
     op.answer = answering(500)
     queue_for_later()
     with pytest.raises(CommandError, match="1 revocations were pending: 1 pending"):
         run("retry")
 
 
-def test_retry_with_nothing_to_do_says_so() -> None:
+def test_retry_without_pending_revocations() -> None:
     assert run("retry") == "0 revocations were pending: nothing to do."
 
 
@@ -70,7 +70,7 @@ def test_sessions_without_a_command_is_refused() -> None:
         run()
 
 
-def test_list_shows_who_has_a_session_and_no_secret(op: ScriptedOP, sign_in: Callable[..., SignedIn]) -> None:
+def test_list_shows_sessions_without_secrets(op: ScriptedOP, sign_in: Callable[..., SignedIn]) -> None:
     first, second = sign_in(), sign_in()
     shown = run("list")
     assert [line.split("  ")[:3] for line in shown.splitlines()] == [
@@ -84,7 +84,7 @@ def test_list_shows_who_has_a_session_and_no_secret(op: ScriptedOP, sign_in: Cal
         assert secret not in shown + json.dumps(row)
 
 
-def test_list_stops_at_its_limit_and_says_that_there_are_more(op: ScriptedOP, sign_in: Callable[..., SignedIn]) -> None:
+def test_list_stops_at_its_limit_and_reports_more(op: ScriptedOP, sign_in: Callable[..., SignedIn]) -> None:
     shown = [str(sign_in().session.pk) for _ in range(3)]
     for limit, said in ((2, "There are more than 2 sessions."), (3, "")):
         stderr = StringIO()
@@ -93,9 +93,7 @@ def test_list_stops_at_its_limit_and_says_that_there_are_more(op: ScriptedOP, si
         assert stderr.getvalue().strip() == said
 
 
-def test_list_shows_a_name_that_a_terminal_would_obey_without_its_effect(
-    op: ScriptedOP, sign_in: Callable[..., SignedIn]
-) -> None:
+def test_list_escapes_control_characters_in_names(op: ScriptedOP, sign_in: Callable[..., SignedIn]) -> None:
     signed_in = sign_in()
     for name, shown in (("zoë", "  zoë  "), ("a\x1b[2Jb\nc", r"  'a\x1b[2Jb\nc'  ")):
         get_user_model()._default_manager.filter(pk=signed_in.user.pk).update(username=name)
@@ -103,9 +101,7 @@ def test_list_shows_a_name_that_a_terminal_would_obey_without_its_effect(
         assert json.loads(run("list", "--json"))["user"] == name
 
 
-def test_list_of_what_is_pending_shows_sessions_that_have_ended(
-    op: ScriptedOP, sign_in: Callable[..., SignedIn]
-) -> None:
+def test_list_pending_shows_ended_sessions(op: ScriptedOP, sign_in: Callable[..., SignedIn]) -> None:
     ended, _ = sign_in(), sign_in()
     end_session(ended.session.pk, EndReason.LOGOUT, origin=Origin(), now=clock.now())
     assert run("list", "--pending").startswith(f"{ended.session.pk}  ")
@@ -121,7 +117,7 @@ CHOICES: dict[str, Callable[[SignedIn], list[str]]] = {
 
 
 @pytest.mark.parametrize("choice", CHOICES.values(), ids=CHOICES)
-def test_end_ends_those_that_were_named_and_no_others(
+def test_end_ends_only_the_named_sessions(
     op: ScriptedOP, sign_in: Callable[..., SignedIn], choice: Callable[[SignedIn], list[str]]
 ) -> None:
     named, other = sign_in(), sign_in()
@@ -131,7 +127,7 @@ def test_end_ends_those_that_were_named_and_no_others(
     assert (django_session_exists(named.django_key), django_session_exists(other.django_key)) == (False, True)
 
 
-def test_end_by_provider_ends_those_of_it_and_no_others(op: ScriptedOP, sign_in: Callable[..., SignedIn]) -> None:
+def test_end_by_provider_ends_only_its_sessions(op: ScriptedOP, sign_in: Callable[..., SignedIn]) -> None:
     first, second, elsewhere = sign_in(), sign_in(), sign_in()
     OIDCSession.objects.filter(pk=elsewhere.session.pk).update(provider="elsewhere")
     both = ("--provider", "default", "--user", first.user.get_username())
@@ -152,7 +148,7 @@ def lives(*people: SignedIn) -> list[bool]:
     return alive
 
 
-def test_end_of_all_ends_all_and_shows_how_far_it_is(op: ScriptedOP, sign_in: Callable[..., SignedIn]) -> None:
+def test_end_all_ends_all_sessions_and_shows_progress(op: ScriptedOP, sign_in: Callable[..., SignedIn]) -> None:
     for _ in range(3):
         sign_in()
     with pytest.raises(CommandError, match="Add --yes"):
@@ -167,9 +163,7 @@ def test_end_of_all_ends_all_and_shows_how_far_it_is(op: ScriptedOP, sign_in: Ca
     assert {(event.reason, event.actor) for event in events("session.ended")} == {("administrator", "")}
 
 
-def test_end_asks_no_provider_without_time_and_leaves_the_tokens_to_the_sweep(
-    op: ScriptedOP, sign_in: Callable[..., SignedIn]
-) -> None:
+def test_end_without_time_leaves_the_tokens_to_the_sweep(op: ScriptedOP, sign_in: Callable[..., SignedIn]) -> None:
     sign_in()
     with pytest.raises(CommandError, match="The others: 2 pending"):
         run("end", "--all", "--yes", "--seconds", "0")
@@ -185,7 +179,7 @@ DONE = {
 
 
 @pytest.mark.parametrize("command", ENDING)
-def test_token_that_a_worker_revokes_meanwhile_counts_as_revoked(
+def test_token_revoked_meanwhile_by_a_worker_counts_as_revoked(
     op: ScriptedOP, sign_in: Callable[..., SignedIn], command: str
 ) -> None:
     def while_a_worker_sweeps(handler: BaseHTTPRequestHandler) -> None:
@@ -202,7 +196,7 @@ def test_token_that_a_worker_revokes_meanwhile_counts_as_revoked(
     assert len(op.asked) == 2, "once each"
 
 
-def test_end_with_the_provider_away_ends_them_and_says_what_is_left(
+def test_end_with_an_unreachable_provider_ends_sessions_and_reports_pending_tokens(
     op: ScriptedOP, sign_in: Callable[..., SignedIn]
 ) -> None:
     op.answer = answering(500)
@@ -221,7 +215,7 @@ def test_end_with_the_provider_away_ends_them_and_says_what_is_left(
         ([str(uuid.UUID(int=1))], "are not live"),
     ],
 )
-def test_end_of_nobody_is_refused_and_ends_nothing(
+def test_end_without_a_match_is_refused(
     op: ScriptedOP, sign_in: Callable[..., SignedIn], arguments: list[str], said: str
 ) -> None:
     sign_in()

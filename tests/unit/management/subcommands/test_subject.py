@@ -97,12 +97,12 @@ def shown(name: str) -> list[tuple[str, str]]:
 
 
 @pytest.mark.parametrize("name", ["report", "export", "erase"])
-def test_page_shows_commands_and_what_they_print(name: str, person: Person) -> None:
+def test_page_shows_commands_and_their_output(name: str, person: Person) -> None:
     ((command, printed),) = shown(name)
     assert typed(command.replace("42", str(person.user.pk))) == printed.replace("42", str(person.user.pk))
 
 
-def test_page_shows_how_a_hold_keeps_somebody(person: Person) -> None:
+def test_page_shows_how_a_hold_prevents_erasure(person: Person) -> None:
     place, *further = shown("hold")
     subject = "5e1f0c9a-7f0e-4d0b-9a51-4f3c2d7a6b10"
     hold_shown = "0b6f3c52-9a8e-4f7d-8c61-2d5e7a9b1c34"
@@ -121,7 +121,7 @@ def test_page_shows_how_a_hold_keeps_somebody(person: Person) -> None:
 
 
 @pytest.mark.parametrize("by", ["uuid", "user"])
-def test_export_writes_a_new_file_for_its_owner_alone(by: str, person: Person, tmp_path: Path) -> None:
+def test_export_writes_a_new_file_only_its_owner_can_read(by: str, person: Person, tmp_path: Path) -> None:
     who = [person.subject.uuid] if by == "uuid" else ["--user", person.user.pk]
     path = tmp_path / "person.json"
     before = os.umask(0)
@@ -141,13 +141,13 @@ def test_export_writes_a_new_file_for_its_owner_alone(by: str, person: Person, t
     assert (len(document["sessions"]), len(document["identifiers"])) == (1, 1)
 
 
-def test_export_to_standard_output_gives_a_terminal_nothing_to_obey(person: Person) -> None:
+def test_export_to_standard_output_is_escaped(person: Person) -> None:
     told = run("export", person.subject.uuid)
     assert told.isascii()
     assert json.loads(told)["subjects"][0]["claims"][0]["value"]["ünï"] == "Zoë\u202e"
 
 
-def test_export_overwrites_nothing_and_tells_of_nothing_then(person: Person, tmp_path: Path) -> None:
+def test_export_overwrites_no_file_and_records_nothing(person: Person, tmp_path: Path) -> None:
     path, link = tmp_path / "person.json", tmp_path / "link.json"
     path.write_text("mine")
     link.symlink_to(tmp_path / "elsewhere.json")
@@ -158,7 +158,7 @@ def test_export_overwrites_nothing_and_tells_of_nothing_then(person: Person, tmp
     assert not AuditEvent.objects.filter(action="subject.exported").exists()
 
 
-def test_export_without_the_trail_gives_nothing_out(person: Person, tmp_path: Path) -> None:
+def test_export_without_the_audit_log_exports_nothing(person: Person, tmp_path: Path) -> None:
     path, out = tmp_path / "person.json", io.StringIO()
     for words in (["--output", str(path)], []):
         with audit_database_fails(), pytest.raises(CommandError, match="Nothing was exported"):
@@ -168,7 +168,7 @@ def test_export_without_the_trail_gives_nothing_out(person: Person, tmp_path: Pa
     assert CANARY in path.read_text("utf-8")
 
 
-def test_export_of_what_no_key_opens_gives_the_rest_and_fails(person: Person, tmp_path: Path) -> None:
+def test_export_with_an_unreadable_claim_exports_the_rest_and_fails(person: Person, tmp_path: Path) -> None:
     with connection.cursor() as cursor:
         cursor.execute("UPDATE django_phi_oidc_storedclaim SET value = 'damaged' WHERE name = 'birthdate'")
     path = tmp_path / "person.json"
@@ -180,7 +180,7 @@ def test_export_of_what_no_key_opens_gives_the_rest_and_fails(person: Person, tm
 
 
 @pytest.mark.parametrize("act", [["export"], ["erase", "--yes"]])
-def test_nobody_is_an_error(act: list[str], person: Person) -> None:
+def test_unknown_person_is_an_error(act: list[str], person: Person) -> None:
     for who, fault in (
         ([uuid.uuid4()], "There is no subject"),
         (["--user", "0"], "There is no user 0"),
@@ -194,10 +194,12 @@ def test_nobody_is_an_error(act: list[str], person: Person) -> None:
     assert not AuditEvent.objects.filter(action="subject.exported").exists()
 
 
-def test_erase_leaves_the_trail_which_verifies(person: Person) -> None:
+def test_erase_keeps_the_audit_log_intact(person: Person) -> None:
     run("seal", command="audit")
-    erased = "1 subjects, 2 claims, 1 sessions, 1 pairwise identifiers and 0 invitations were erased. The account was not deleted."
-    assert run("erase", person.subject.uuid, "--yes") == f"User {person.user.pk}: {erased}\n"
+    assert run("erase", person.subject.uuid, "--yes") == (
+        f"User {person.user.pk}: 1 subjects, 2 claims, 1 sessions, 1 pairwise identifiers and 0 invitations were erased."
+        " The account was not deleted.\n"
+    )
     for model in (StoredClaim, PairwiseSubject, OIDCSession):
         assert not model.objects.exists()
     run("seal", command="audit")
@@ -206,16 +208,14 @@ def test_erase_leaves_the_trail_which_verifies(person: Person) -> None:
     assert AuditEvent.objects.filter(subject=str(person.subject.uuid), action="claim.stored").count() == 1
 
 
-def test_erase_without_yes_is_refused_where_nobody_can_be_asked(
-    person: Person, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_erase_without_yes_is_refused_without_a_terminal(person: Person, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", io.StringIO("yes\n"))
     with pytest.raises(CommandError, match=r"will be erased permanently\. Add --yes"):
         run("erase", person.subject.uuid)
     assert StoredClaim.objects.count() == 2
 
 
-def test_unlink_of_somebody_who_is_held_is_refused(person: Person) -> None:
+def test_unlink_of_a_held_person_is_refused(person: Person) -> None:
     place_hold(person.subject.uuid, reason="Docket 26-117", until=None, origin=Origin(), now=NOW)
     for act in (["unlink"], ["erase", "--yes"]):
         with pytest.raises(CommandError, match=r"Nothing was erased.* A legal hold keeps"):
@@ -225,7 +225,7 @@ def test_unlink_of_somebody_who_is_held_is_refused(person: Person) -> None:
 
 @pytest.mark.sqlite
 @pytest.mark.parametrize(("answer", "status", "left"), [("no", 1, 2), ("", 1, 2), ("yes", 0, 0)])
-def test_erase_at_a_terminal_asks_first(answer: str, status: int, left: int, person: Person) -> None:
+def test_erase_on_a_terminal_asks_for_confirmation(answer: str, status: int, left: int, person: Person) -> None:
     environment = databases.child_environment(
         os.environ, {alias: connections[alias].settings_dict for alias in databases.ALIASES}
     )

@@ -103,7 +103,7 @@ def codes_of_the_page() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("codes_of_the_page")
-def test_page_shows_how_one_is_invited_and_the_code_revoked() -> None:
+def test_page_shows_invitation_and_revocation_of_one_user() -> None:
     user = make_user()
 
     def here(text: str) -> str:
@@ -118,7 +118,7 @@ def test_page_shows_how_one_is_invited_and_the_code_revoked() -> None:
 
 
 @pytest.mark.usefixtures("codes_of_the_page")
-def test_page_shows_how_many_are_invited() -> None:
+def test_page_shows_invitation_of_many_users() -> None:
     users = [make_user(), make_user()]
 
     def here(text: str) -> str:
@@ -131,7 +131,7 @@ def test_page_shows_how_many_are_invited() -> None:
     assert all(is_good(code, sub=f"person {code}") for code in SHOWN)
 
 
-def test_one_is_invited_by_primary_key_and_the_code_is_good() -> None:
+def test_user_is_invited_by_primary_key_and_the_code_is_valid() -> None:
     user = make_user()
     told = json.loads(run(user.pk, "--json"))
     assert (told["user"], told["expires_at"]) == (str(user.pk), "2026-12-08T12:00:00+00:00")
@@ -141,7 +141,7 @@ def test_one_is_invited_by_primary_key_and_the_code_is_good() -> None:
 
 
 @pytest.mark.parametrize("who", ["0", "nobody", ""])
-def test_nobody_is_invited_who_is_not_there(who: str) -> None:
+def test_unknown_user_is_not_invited(who: str) -> None:
     assert f"There is no user {who}." in refused(who)
     assert not ActivationCode.objects.exists()
 
@@ -165,7 +165,7 @@ PROVIDERS = {
 
 
 @pytest.mark.parametrize(("declared", "words", "provider", "fault"), PROVIDERS.values(), ids=PROVIDERS)
-def test_provider_is_the_one_that_is_meant(
+def test_provider_is_the_only_one_with_codes_or_the_named_one(
     declared: dict[str, str], words: list[str], provider: str, fault: str, settings: Any
 ) -> None:
     declare(settings, **declared)
@@ -179,7 +179,7 @@ def test_provider_is_the_one_that_is_meant(
     assert set(ActivationCode.objects.values_list("provider", flat=True)) == ({provider} if provider else set())
 
 
-def test_revoke_is_of_one_user_and_where_it_is_said_of_one_provider(settings: Any) -> None:
+def test_revoke_is_limited_to_the_user_and_the_named_provider(settings: Any) -> None:
     declare(settings, a="invitation", b="invitation")
     user, other = make_user(), make_user()
     for provider in "ab":
@@ -203,7 +203,7 @@ WORDS = {
 
 
 @pytest.mark.parametrize(("words", "fault"), WORDS.values(), ids=WORDS)
-def test_words_that_do_not_go_together_are_refused(words: list[str], fault: str) -> None:
+def test_conflicting_arguments_are_refused(words: list[str], fault: str) -> None:
     written("user", str(make_user().pk))
     assert fault in refused(*words)
     assert not ActivationCode.objects.exists()
@@ -212,7 +212,7 @@ def test_words_that_do_not_go_together_are_refused(words: list[str], fault: str)
 # Many
 
 
-def test_sheet_keeps_what_it_had_and_gets_code_and_end() -> None:
+def test_csv_keeps_its_columns_and_adds_code_and_expiry() -> None:
     users = [make_user() for _ in range(3)]
     lines = [f'"Å, {n}",{user.pk},"two\nlines"' for n, user in enumerate(users)]
     told = rows(run("--csv", written("\ufeffname,user,note", lines[0], "", lines[1], lines[2])))
@@ -238,7 +238,7 @@ FORMULAS = {
 }
 
 
-def test_cells_that_are_formulas_are_texts_in_what_comes_out() -> None:
+def test_formulas_in_cells_are_escaped() -> None:
     users = [make_user() for _ in FORMULAS]
     cells = ['"{}"'.format(formula.replace('"', '""')) for formula in FORMULAS]
     asked = written('user,"=name"', *(f"{user.pk},{cell}" for user, cell in zip(users, cells, strict=True)))
@@ -251,14 +251,14 @@ def test_cells_that_are_formulas_are_texts_in_what_comes_out() -> None:
         assert not [cell for cell in cells if cell.strip(' "').startswith(("=", "+", "-", "@"))]
 
 
-def test_sheet_comes_from_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_csv_is_read_from_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
     user = make_user()
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(f"user\n{user.pk}\n".encode())))
     (row,) = rows(run("--csv", "-"))
     assert is_good(row["code"])
 
 
-def test_output_is_a_new_file_for_its_owner_alone() -> None:
+def test_output_is_a_new_file_only_its_owner_can_read() -> None:
     asked = written("user", str(make_user().pk))
     assert run("--csv", asked, "--output", "codes.csv") == "1 users were invited; their codes are in codes.csv.\n"
     assert stat.S_IMODE(Path("codes.csv").stat().st_mode) == 0o600
@@ -292,7 +292,7 @@ FAULTS: dict[str, tuple[Callable[[Any, Any], list[str]], str]] = {
 
 
 @pytest.mark.parametrize(("lines", "fault"), FAULTS.values(), ids=FAULTS)
-def test_sheet_with_a_fault_is_refused_by_its_line_and_invites_nobody(
+def test_csv_with_a_fault_is_refused_with_its_line_and_no_invitation(
     lines: Callable[[Any, Any], list[str]], fault: str
 ) -> None:
     users = [make_user(), make_user()]
@@ -305,7 +305,7 @@ def test_sheet_with_a_fault_is_refused_by_its_line_and_invites_nobody(
     assert ActivationCode.objects.count() == 2
 
 
-def test_sheet_with_a_deactivated_user_in_its_last_line_invites_nobody() -> None:
+def test_csv_with_a_deactivated_user_in_its_last_line_is_refused() -> None:
     users = [make_user() for _ in range(4)]
     get_user_model().objects.filter(pk=users[-1].pk).update(is_active=False)
     asked = written("user", *(str(user.pk) for user in users))
@@ -313,7 +313,7 @@ def test_sheet_with_a_deactivated_user_in_its_last_line_invites_nobody() -> None
     assert not ActivationCode.objects.exists()
 
 
-def test_sheet_that_is_not_utf_8_is_refused_by_its_line() -> None:
+def test_csv_that_is_not_utf_8_is_refused_with_its_line() -> None:
     user = make_user()
     Path("users.csv").write_bytes(f"user,name\n{user.pk},".encode() + "Åke\n".encode("latin-1"))
     assert refused("--csv", "users.csv") == "Line 2: not valid UTF-8."
@@ -321,7 +321,7 @@ def test_sheet_that_is_not_utf_8_is_refused_by_its_line() -> None:
     assert not ActivationCode.objects.exists()
 
 
-def test_many_are_invited_a_batch_a_transaction_and_by_few_statements(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_users_are_invited_in_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(subject_invite, "BATCH_SIZE", 4)
     users = [make_user() for _ in range(10)]
     asked = written("user", *(str(user.pk) for user in users))
@@ -332,7 +332,7 @@ def test_many_are_invited_a_batch_a_transaction_and_by_few_statements(monkeypatc
     assert AuditEvent.objects.filter(action="activation.issued").count() == 10
 
 
-def test_user_who_goes_meanwhile_stops_it_and_what_was_written_is_good(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_user_deactivated_meanwhile_stops_the_run_and_written_codes_are_valid(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(subject_invite, "BATCH_SIZE", 2)
     users = [make_user() for _ in range(5)]
     asked = written("user", *(str(user.pk) for user in users))
@@ -353,7 +353,7 @@ def test_user_who_goes_meanwhile_stops_it_and_what_was_written_is_good(monkeypat
     assert done == [2]
 
 
-def test_file_without_a_code_goes_when_nobody_could_be_invited(monkeypatch: pytest.MonkeyPatch, settings: Any) -> None:
+def test_empty_output_file_is_deleted_after_a_failure(monkeypatch: pytest.MonkeyPatch, settings: Any) -> None:
     user = make_user()
     asked = written("user", str(user.pk))
     before = settings.PHI_OIDC
@@ -371,7 +371,7 @@ class Terminal(io.StringIO):
 
 
 @pytest.mark.parametrize(("output", "is_seen"), [(["--output", "codes.csv"], True), ([], False)])
-def test_progress_is_on_a_terminal_and_not_among_the_codes(output: list[str], is_seen: bool) -> None:
+def test_progress_is_shown_on_a_terminal_but_not_among_the_codes(output: list[str], is_seen: bool) -> None:
     users, out, err = [make_user() for _ in range(3)], Terminal(), Terminal()
     asked = written("user", *(str(user.pk) for user in users))
     words = ["subject", "invite", "--csv", str(asked), *output]
@@ -380,7 +380,7 @@ def test_progress_is_on_a_terminal_and_not_among_the_codes(output: list[str], is
     assert not re.search(r"[0-9A-Z]{4}-[0-9A-Z]{4}", err.getvalue())
 
 
-def test_codes_of_the_sheet_are_in_no_table() -> None:
+def test_codes_are_not_stored_in_plain_text() -> None:
     user = make_user()
     (row,) = rows(run("--csv", written("user,name", f"{user.pk},{'=x'}")))
     with connections["default"].cursor() as cursor:

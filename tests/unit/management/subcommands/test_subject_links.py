@@ -43,7 +43,7 @@ def link(user: object, provider: str = "default") -> str:
     return run("link", "--provider", provider, "--user", user)
 
 
-def test_page_shows_commands_that_link_list_and_unlink(type_in: Any) -> None:
+def test_page_shows_link_list_and_unlink(type_in: Any) -> None:
     user = make_user()
     shown = [words[4:] for words in commands("link-subjects", "link")]
     linking, listing, unlinking = ([word.replace("42", str(user.pk)) for word in words] for words in shown)
@@ -62,7 +62,7 @@ def test_page_shows_commands_that_link_list_and_unlink(type_in: Any) -> None:
 
 
 @pytest.mark.parametrize("typed", ["{}\n", "{}", "  {}  \r\n"], ids=repr)
-def test_link_takes_the_sub_from_standard_input_and_is_found_by_the_sign_in(type_in: Any, typed: str) -> None:
+def test_link_reads_the_sub_from_standard_input_and_sign_in_finds_it(type_in: Any, typed: str) -> None:
     user = make_user()
     type_in(typed.format(SUB))
     assert SUB not in link(user.pk)
@@ -80,9 +80,7 @@ def test_link_takes_the_sub_from_standard_input_and_is_found_by_the_sign_in(type
         (SUB, None, "elsewhere", "There is no provider elsewhere"),
     ],
 )
-def test_link_that_can_not_be_is_an_error_and_links_nobody(
-    typed: str, user: Any, provider: str, fault: str, type_in: Any
-) -> None:
+def test_invalid_link_is_refused(typed: str, user: Any, provider: str, fault: str, type_in: Any) -> None:
     someone = make_user()
     type_in(typed)
     with pytest.raises(CommandError, match=fault) as refused:
@@ -91,14 +89,14 @@ def test_link_that_can_not_be_is_an_error_and_links_nobody(
     assert not typed or typed.strip() not in str(refused.value)
 
 
-def test_link_of_somebody_who_is_linked_is_an_error_that_names_the_user(type_in: Any) -> None:
+def test_link_of_a_linked_person_is_an_error_with_the_user(type_in: Any) -> None:
     first = sign_in(keyring.get_keys("SUBJECT_KEYS")).user
     type_in(SUB)
     with pytest.raises(CommandError, match=f"linked to user {first.pk} already"):
         link(make_user().pk)
 
 
-def test_unlink_of_nobody_is_an_error() -> None:
+def test_unlink_of_an_unknown_subject_is_an_error() -> None:
     sign_in()
     with pytest.raises(CommandError, match="no subject"):
         run("unlink", uuid.uuid4())
@@ -107,7 +105,7 @@ def test_unlink_of_nobody_is_an_error() -> None:
     assert PairwiseSubject.objects.count() == 1
 
 
-def test_list_shows_who_is_linked_to_whom_and_no_digest() -> None:
+def test_list_shows_links_without_digests() -> None:
     people = [sign_in(sub=sub) for sub in "abc"]
     listed = [json.loads(line) for line in run("list", "--json").splitlines()]
     assert [(each["uuid"], each["user"]) for each in listed] == [
@@ -131,7 +129,7 @@ def test_list_shows_who_is_linked_to_whom_and_no_digest() -> None:
 
 
 @pytest.mark.sqlite
-def test_link_at_a_terminal_asks_and_echoes_nothing() -> None:
+def test_link_on_a_terminal_prompts_without_echo() -> None:
     user = make_user()
     environment = databases.child_environment(
         os.environ, {alias: connections[alias].settings_dict for alias in databases.ALIASES}
