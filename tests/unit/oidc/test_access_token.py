@@ -1,4 +1,4 @@
-"""RFC 9068: each rule refuses, and passes what differs from the refused in one thing; and who is to judge a token."""
+"""RFC 9068: each rule refuses, next to an accepted token that differs in one thing."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -56,7 +56,7 @@ def api(provider: str = "default", *, method: Any = "jwt", audience: str = API) 
 
 @pytest.fixture(scope="session")
 def verify(keys: JSONWebKeySet, declare: Declare, now: datetime) -> Verify:
-    """verify(token, leeway=…): under the usual declaration but for what is named."""
+    """verify(token, leeway=…): under the default declaration with these changes."""
 
     def verify(token: str, **declared: Any) -> AccessToken:
         return verify_access_token(
@@ -71,7 +71,7 @@ NOT_DATES: list[tuple[str, Any]] = [("absent", ABSENT), ("text", str(NOW)), ("tr
 Row = tuple[str, dict[str, Any], dict[str, Any], dict[str, Any]]
 ONE: dict[str, Any] = {}
 TABLES: dict[str, list[Row]] = {
-    # what is wrong, what is declared, what is accepted, what is refused
+    # fault, declaration, accepted changes, refused changes
     "iss_invalid": [
         ("absent", ONE, {}, {"iss": ABSENT}),
         ("another", ONE, {}, {"iss": "https://other.example"}),
@@ -96,9 +96,9 @@ TABLES: dict[str, list[Row]] = {
     ],
     "iat_invalid": [
         *((name, ONE, {}, {"iat": value}) for name, value in NOT_DATES),
-        ("to come", ONE, {"iat": NOW + LEEWAY}, {"iat": NOW + LEEWAY + 1}),
+        ("in the future", ONE, {"iat": NOW + LEEWAY}, {"iat": NOW + LEEWAY + 1}),
     ],
-    "nbf_invalid": [("to come", ONE, {"nbf": NOW + LEEWAY}, {"nbf": NOW + LEEWAY + 1})],
+    "nbf_invalid": [("in the future", ONE, {"nbf": NOW + LEEWAY}, {"nbf": NOW + LEEWAY + 1})],
     "access_token_lifetime": [
         ("over a day", ONE, {"exp": NOW + 86_400}, {"exp": NOW + 86_401}),
         ("over what is declared", {"max_access_token_lifetime": timedelta(minutes=5)}, {}, {"exp": NOW + 301}),
@@ -163,13 +163,18 @@ def test_undeclared_client_is_refused(sign: Sign, keys: JSONWebKeySet, declare: 
 
 def test_valid_token_returns_everything_but_the_token(sign: Sign, verify: Verify) -> None:
     token = sign(claims(), header=TYP)
-    told = verify(token)
-    assert (told.provider, told.issuer, told.sub, told.client_id) == ("default", ISSUER, "yRq8c3ZbZ0xA", "app")
-    assert told.scopes == {"chart.read", "chart.write"}
-    assert (told.acr, told.auth_time) == ("urn:example:loa:2", datetime.fromtimestamp(NOW - 60, UTC))
-    assert told.expires_at == datetime.fromtimestamp(NOW + 300, UTC)
-    assert "yRq8c3ZbZ0xA" not in repr(told)
-    assert not any(part in repr(told) for part in token.split("."))
+    access_token = verify(token)
+    assert (access_token.provider, access_token.issuer, access_token.sub, access_token.client_id) == (
+        "default",
+        ISSUER,
+        "yRq8c3ZbZ0xA",
+        "app",
+    )
+    assert access_token.scopes == {"chart.read", "chart.write"}
+    assert (access_token.acr, access_token.auth_time) == ("urn:example:loa:2", datetime.fromtimestamp(NOW - 60, UTC))
+    assert access_token.expires_at == datetime.fromtimestamp(NOW + 300, UTC)
+    assert "yRq8c3ZbZ0xA" not in repr(access_token)
+    assert not any(part in repr(access_token) for part in token.split("."))
 
 
 @pytest.mark.parametrize("typ", ["at+jwt", "AT+JWT", "application/at+jwt", "Application/AT+jwt"])
@@ -219,7 +224,7 @@ def test_missing_key_is_key_not_found(sign: Sign, verify: Verify) -> None:
 
 
 @pytest.mark.parametrize(
-    ("told", "read"),
+    ("sent", "expected"),
     [
         ({"acr": ABSENT, "auth_time": ABSENT}, ("", None)),
         ({"acr": ["x"], "auth_time": "soon"}, ("", None)),
@@ -230,22 +235,24 @@ def test_missing_key_is_key_not_found(sign: Sign, verify: Verify) -> None:
     ],
 )
 def test_malformed_assurance_is_unknown(
-    told: dict[str, Any], read: tuple[str, Any], sign: Sign, verify: Verify
+    sent: dict[str, Any], expected: tuple[str, Any], sign: Sign, verify: Verify
 ) -> None:
-    token = verify(sign(claims(**told), header=TYP))
-    assert (token.acr, token.auth_time) == read
+    token = verify(sign(claims(**sent), header=TYP))
+    assert (token.acr, token.auth_time) == expected
 
 
 def test_resource_server_has_the_issuer_and_audience_of_the_token(sign: Sign, declare: Declare) -> None:
     here = ResourceServer(api("a"), declare(name="a"))
     second = ResourceServer(api("b", audience="second"), declare(name="b", client_id="other"))
-    asked = ResourceServer(api("c", method="introspection"), declare(name="c", issuer="https://asked.example"))
-    declared = [here, second, asked]
+    introspecting = ResourceServer(
+        api("c", method="introspection"), declare(name="c", issuer="https://introspecting.example")
+    )
+    declared = [here, second, introspecting]
     assert get_resource_server(sign(claims()), declared) == here
     assert get_resource_server(sign(claims(aud="second")), declared) == second
-    assert get_resource_server(sign(claims(aud="nobody")), declared) == here
-    assert get_resource_server(sign(claims(iss="https://asked.example")), declared) == asked
-    assert get_resource_server("opaque", declared) == asked
+    assert get_resource_server(sign(claims(aud="unknown")), declared) == here
+    assert get_resource_server(sign(claims(iss="https://introspecting.example")), declared) == introspecting
+    assert get_resource_server("opaque", declared) == introspecting
 
 
 def test_token_without_a_known_issuer_has_no_resource_server(sign: Sign, declare: Declare) -> None:

@@ -93,7 +93,7 @@ def test_build_authorization_url_declared_options_are_sent(metadata: ProviderMet
 @pytest.mark.parametrize(
     ("scope", "prompt", "supported", "sent"),
     [
-        pytest.param("openid offline_access", "", (), ["consent"], id="asked for"),
+        pytest.param("openid offline_access", "", (), ["consent"], id="requested"),
         pytest.param("openid offline_access", "", ("login", "consent"), ["consent"], id="supported"),
         pytest.param("openid offline_access", "", ("login",), None, id="not supported"),
         pytest.param("openid offline_access", "login", (), ["login"], id="another declared"),
@@ -109,8 +109,8 @@ def test_authorization_parameters_offline_access_asks_for_consent(
     supported: tuple[str, ...],
     sent: list[str] | None,
 ) -> None:
-    told = replace(metadata, prompt_values_supported=supported)
-    assert query_of(url_for(told, declare(prompt=prompt), scope=scope)).get("prompt") == sent
+    changed = replace(metadata, prompt_values_supported=supported)
+    assert query_of(url_for(changed, declare(prompt=prompt), scope=scope)).get("prompt") == sent
 
 
 @pytest.mark.parametrize(
@@ -118,9 +118,9 @@ def test_authorization_parameters_offline_access_asks_for_consent(
     [
         pytest.param("openid", "", "login", id="alone"),
         pytest.param("openid", "login", "login", id="declared too"),
-        pytest.param("openid", "none", "login", id="beside none"),
-        pytest.param("openid", "consent select_account", "login consent select_account", id="beside others"),
-        pytest.param("openid offline_access", "", "login consent", id="beside consent to offline access"),
+        pytest.param("openid", "none", "login", id="next to none"),
+        pytest.param("openid", "consent select_account", "login consent select_account", id="next to others"),
+        pytest.param("openid offline_access", "", "login consent", id="next to consent to offline access"),
     ],
 )
 def test_authorization_parameters_login_prompt_comes_first(
@@ -188,7 +188,7 @@ def test_get_state_one_fault_is_refused(
 CODE = {"code": ["c"]}
 ERROR = {"error": ["access_denied"]}
 RESPONSE_ROWS = [
-    # error, OP advertises iss, accepted, refused
+    # error, provider advertises iss, accepted, refused
     pytest.param(ParameterRepeated, False, CODE, {"code": ["c", "c"]}, id="parameter_repeated: code"),
     pytest.param(ParameterRepeated, False, CODE, {**CODE, "state": ["s", "s"]}, id="parameter_repeated: state"),
     pytest.param(
@@ -208,7 +208,7 @@ RESPONSE_ROWS = [
     pytest.param(IssMissing, True, {**CODE, "iss": [OP]}, CODE, id="iss_missing"),
     pytest.param(IssMissing, True, {**CODE, "iss": [OP]}, ERROR, id="iss_missing: before the error"),
     pytest.param(ProviderError, False, CODE, ERROR, id="provider_error"),
-    pytest.param(ProviderError, False, CODE, {**CODE, **ERROR}, id="provider_error: beside a code"),
+    pytest.param(ProviderError, False, CODE, {**CODE, **ERROR}, id="provider_error: next to a code"),
     pytest.param(ProviderError, True, {**CODE, "iss": [OP]}, {**ERROR, "iss": [OP]}, id="provider_error: with iss"),
     pytest.param(CodeMissing, False, CODE, {}, id="code_missing: absent"),
     pytest.param(CodeMissing, False, CODE, {"code": [""]}, id="code_missing: empty"),
@@ -227,10 +227,10 @@ def test_process_authorization_response_one_fault_is_refused(
     accepted: dict[str, list[str]],
     refused: dict[str, list[str]],
 ) -> None:
-    told = replace(metadata, authorization_response_iss_parameter_supported=advertised)
-    assert process_authorization_response(accepted, metadata=told) == "c"
+    changed = replace(metadata, authorization_response_iss_parameter_supported=advertised)
+    assert process_authorization_response(accepted, metadata=changed) == "c"
     with pytest.raises(error) as caught:
-        process_authorization_response(refused, metadata=told)
+        process_authorization_response(refused, metadata=changed)
     assert type(caught.value) is error
 
 
@@ -241,7 +241,7 @@ def test_process_authorization_response_every_code_of_r4_has_a_row() -> None:
 
 
 @pytest.mark.parametrize(
-    ("sent", "kept"),
+    ("sent", "expected"),
     [
         ("access_denied", "access_denied"),
         ("login_required", "login_required"),
@@ -255,12 +255,12 @@ def test_process_authorization_response_every_code_of_r4_has_a_row() -> None:
     ],
 )
 def test_process_authorization_response_unregistered_error_becomes_other(
-    metadata: ProviderMetadata, sent: str, kept: str
+    metadata: ProviderMetadata, sent: str, expected: str
 ) -> None:
     parameters = {"error": [sent], "error_description": ["Jane Doe, born 1970"]}
     with pytest.raises(ProviderError) as caught:
         process_authorization_response(parameters, metadata=metadata)
-    assert caught.value.error == kept
+    assert caught.value.error == expected
     assert "Jane" not in f"{caught.value!r} {vars(caught.value)}"
 
 
@@ -274,10 +274,13 @@ def test_process_authorization_response_unregistered_error_becomes_other(
 def test_process_authorization_response_any_input_gives_a_code_or_a_callback_error(
     metadata: ProviderMetadata, parameters: dict[str, Any], advertised: bool
 ) -> None:
-    told = replace(metadata, authorization_response_iss_parameter_supported=advertised)
-    for judge in (lambda: process_authorization_response(parameters, metadata=told), lambda: get_state(parameters)):
+    changed = replace(metadata, authorization_response_iss_parameter_supported=advertised)
+    for process in (
+        lambda: process_authorization_response(parameters, metadata=changed),
+        lambda: get_state(parameters),
+    ):
         try:
-            result: object = judge()
+            result: object = process()
         except CallbackError as error:
             result = error
         assert isinstance(result, str | CallbackError)

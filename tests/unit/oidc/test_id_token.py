@@ -1,4 +1,4 @@
-"""R6: each rule refuses, and passes what differs from the refused in one thing. Spec: Core 2, 3.1.3.7, 3.1.3.8."""
+"""R6: each rule refuses, next to an accepted token that differs in one thing. Spec: Core 2, 3.1.3.7, 3.1.3.8."""
 
 import hashlib
 import json
@@ -66,7 +66,7 @@ def claims(**changes: Any) -> dict[str, Any]:
 
 @pytest.fixture(scope="session")
 def verify(keys: JSONWebKeySet, declare: Declare, now: datetime) -> Verify:
-    """verify(token, max_age=…): under the usual declaration but for what is named."""
+    """verify(token, max_age=…): under the default declaration with these changes."""
 
     def verify(token: str, **declared: Any) -> Any:
         return verify_id_token(
@@ -127,7 +127,7 @@ TABLES: dict[type[IDTokenError], list[Row]] = {
             {"aud": ["api"], "azp": "portal"},
         ),
         (
-            "untrusted one beside",
+            "additional untrusted audience",
             TWO,
             {"aud": ["portal", "api"], "azp": "portal"},
             {"aud": ["portal", "x"], "azp": "portal"},
@@ -176,7 +176,7 @@ TABLES: dict[type[IDTokenError], list[Row]] = {
     ],
     NonceInvalid: [
         ("missing", ONE, {}, {"nonce": ABSENT}),
-        ("not ours", ONE, {}, {"nonce": "foreign"}),
+        ("not issued by us", ONE, {}, {"nonce": "foreign"}),
         ("longer", ONE, {}, {"nonce": "the-nonce-"}),
         ("empty", ONE, {}, {"nonce": ""}),
         ("null", ONE, {}, {"nonce": None}),
@@ -220,7 +220,7 @@ TABLES: dict[type[IDTokenError], list[Row]] = {
         ("weaker", STRONG, {"acr": "urn:stronger"}, {"acr": "urn:weak"}),
         ("missing", STRONG, {"acr": "urn:strong"}, {}),
         ("a list", STRONG, {"acr": "urn:strong"}, {"acr": ["urn:strong"]}),
-        ("both in one text", STRONG, {"acr": "urn:strong"}, {"acr": "urn:strong urn:stronger"}),
+        ("both in one string", STRONG, {"acr": "urn:strong"}, {"acr": "urn:strong urn:stronger"}),
         ("null", STRONG, {"acr": "urn:strong"}, {"acr": None}),
     ],
     AuthTimeMissing: [
@@ -235,7 +235,7 @@ TABLES: dict[type[IDTokenError], list[Row]] = {
         ("too old", AGED, {"auth_time": NOW - 60 - EDGE}, {"auth_time": NOW - 60 - EDGE - 1}),
         ("before this sign-in", {"max_age": 0}, {"auth_time": NOW - EDGE}, {"auth_time": NOW - EDGE - 1}),
         ("in the future", AGED, {"auth_time": NOW + EDGE}, {"auth_time": NOW + EDGE + 1}),
-        ("always 0, as one OP has it", AGED, {"auth_time": NOW}, {"auth_time": 0}),
+        ("always 0, as one provider sends it", AGED, {"auth_time": NOW}, {"auth_time": 0}),
         ("1 where 0 passes", UNTOLD, {"auth_time": 0}, {"auth_time": 1}),
         ("too old where 0 passes", UNTOLD, {"auth_time": NOW - 60 - EDGE}, {"auth_time": NOW - 60 - EDGE - 1}),
     ],
@@ -391,10 +391,10 @@ def test_verify_id_token_forged_token_reveals_nothing_about_its_claims(verify: V
 def test_verify_id_token_unsigned_nonce_is_never_looked_up(
     keys: JSONWebKeySet, declare: Declare, sign: Sign, now: datetime
 ) -> None:
-    asked: list[str] = []
+    looked_up: list[str] = []
 
     def issued(nonce: str) -> bool:
-        asked.append(nonce)
+        looked_up.append(nonce)
         return True
 
     def verify(token: str) -> Any:
@@ -411,10 +411,10 @@ def test_verify_id_token_unsigned_nonce_is_never_looked_up(
     token = sign(claims(nonce="another"))
     with pytest.raises(SignatureInvalid):
         verify(token.rpartition(".")[0] + ".AAAA")
-    assert asked == []
+    assert looked_up == []
     with pytest.raises(TokenReplayed):
         verify(token)
-    assert asked == ["another"]
+    assert looked_up == ["another"]
 
 
 @pytest.mark.parametrize(
@@ -486,7 +486,7 @@ def test_verify_id_token_long_lifetime_is_accepted_outside_heart(verify: Verify,
 def test_numeric_date_is_a_time_only_for_a_number(value: object, expected: datetime | None) -> None:
     assert parse_numeric_date(value) == expected
     for hours in (-23, 23):
-        # In a time zone of a host project's, it is a datetime too.
+        # The time zone of a host project also gives a valid datetime.
         assert expected is None or expected.astimezone(timezone(timedelta(hours=hours))) == expected
 
 

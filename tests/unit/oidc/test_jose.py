@@ -30,7 +30,7 @@ def token(header: str | bytes = HEADER, payload: str | bytes = PAYLOAD, signatur
 
 
 def nested(levels: int) -> str:
-    """An object of that many levels, itself counted."""
+    """Return an object with that many levels, including itself."""
     return '{"a":' * (levels - 1) + "{}" + "}" * (levels - 1)
 
 
@@ -51,7 +51,7 @@ JSON_PAIRS = [
     pytest.param(
         b'{"b":[],"a":%s%s,"c":[]}' % (b"[" * 19, b"]" * 19),
         b'{"b":[],"a":%s%s,"c":[]}' % (b"[" * 20, b"]" * 20),
-        id="nesting beside lists",
+        id="nesting next to lists",
     ),
     pytest.param(
         b'{"a":[0%s]}' % (b",0" * 19_997), b'{"a":[0%s]}' % (b",0" * 19_998), id="20,000 structural characters"
@@ -134,7 +134,7 @@ B64URL_PAIRS = [
     pytest.param("YWJj", "YWJjZ", id="a length that no bytes have"),
     pytest.param("YWJj", "YW Jj", id="space"),
     pytest.param("YWJj", "YWJj\n", id="line end"),
-    pytest.param("YWJj", "YWJ\u0661", id="a digit that is not ASCII"),
+    pytest.param("YWJj", "YWJ\u0661", id="non-ASCII digit"),
     pytest.param("YWJj", "", id="empty"),
 ]
 
@@ -197,7 +197,7 @@ def test_parse_compact_jws_one_fault_is_token_malformed(accepted: str, refused: 
 
 def test_parse_compact_jws_one_byte_over_64_kib_is_refused() -> None:
     def token_of(size: int) -> str:
-        """A signature of one character more than a multiple of four is no base64, whatever its size."""
+        """A length of one more than a multiple of four is not valid base64."""
         starts = (f"{b64(HEADER)}.{b64(json.dumps({'a': 'x' * more}))}." for more in range(3))
         return next(start + "A" * rest for start in starts if (rest := size - len(start)) % 4 != 1)
 

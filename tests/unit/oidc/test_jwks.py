@@ -43,7 +43,7 @@ ANY_JSON = st.recursive(
 
 
 def jwk_of(kind: str) -> dict[str, Any]:
-    """A public JWK, made anew."""
+    """Return a new public JWK."""
     if kind.startswith("RSA"):
         key = rsa.generate_private_key(65537, int(kind.removeprefix("RSA-")))
         jwk = RSAAlgorithm.to_jwk(key.public_key(), as_dict=True)
@@ -240,9 +240,9 @@ def test_verify_any_signature_is_false(keys: JSONWebKeySet, kid: str, signature:
 def test_parse_jwks_any_member_gives_a_usable_key_or_none(
     jwks: dict[str, Any], base: int, name: str, value: Any
 ) -> None:
-    found = parsed({**jwks["keys"][base], name: value})
-    assert len(found) <= 1
-    assert not any(key.verify(alg, b"x", b"y" * 64) for key in found for alg in ("PS256", "RS256", "ES256", "EdDSA"))
+    keys = parsed({**jwks["keys"][base], name: value})
+    assert len(keys) <= 1
+    assert not any(key.verify(alg, b"x", b"y" * 64) for key in keys for alg in ("PS256", "RS256", "ES256", "EdDSA"))
 
 
 @given(ANY_JSON)

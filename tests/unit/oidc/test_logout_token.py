@@ -1,4 +1,4 @@
-"""R9: each rule refuses, and passes what differs from the refused in one thing. Spec: Back-Channel Logout 2.4, 2.6."""
+"""R9: each rule refuses, next to an accepted token that differs in one thing. Spec: Back-Channel Logout 2.4, 2.6."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -47,7 +47,7 @@ def claims(**changes: Any) -> dict[str, Any]:
 
 @pytest.fixture(scope="session")
 def verify(keys: JSONWebKeySet, declare: Declare, now: datetime) -> Verify:
-    """verify(token, trusted_audiences=…): under the usual declaration but for what is named."""
+    """verify(token, trusted_audiences=…): under the default declaration with these changes."""
 
     def verify(token: str, **declared: Any) -> LogoutToken:
         return verify_logout_token(token, keys=keys, declaration=declare(**declared), now=now)
@@ -67,7 +67,7 @@ NOT_DATES: list[tuple[str, Any]] = [
     ("below 0", -1),
 ]
 TABLES: dict[str, list[Row]] = {
-    # what is wrong, what is declared, what is accepted, what is refused
+    # fault, declaration, accepted changes, refused changes
     "iss_invalid": [
         ("absent", ONE, {}, {"iss": ABSENT}),
         ("another", ONE, {}, {"iss": "https://other.example"}),
@@ -79,7 +79,7 @@ TABLES: dict[str, list[Row]] = {
         ("another", ONE, {}, {"aud": "lab"}),
         ("one more", ONE, {"aud": ["portal"]}, {"aud": ["portal", "lab"]}),
         (
-            "one that is not trusted",
+            "untrusted audience",
             {"trusted_audiences": ("lab",)},
             {"aud": ["portal", "lab"]},
             {"aud": ["portal", "x"]},
@@ -113,14 +113,14 @@ TABLES: dict[str, list[Row]] = {
     "events_invalid": [
         ("absent", ONE, {}, {"events": ABSENT}),
         ("empty", ONE, {}, {"events": {}}),
-        ("another event alone", ONE, {"events": {BACKCHANNEL_LOGOUT_EVENT: {}, "x": {}}}, {"events": {"x": {}}}),
+        ("another event only", ONE, {"events": {BACKCHANNEL_LOGOUT_EVENT: {}, "x": {}}}, {"events": {"x": {}}}),
         ("its name as text", ONE, {}, {"events": BACKCHANNEL_LOGOUT_EVENT}),
         ("its name in a list", ONE, {}, {"events": [BACKCHANNEL_LOGOUT_EVENT]}),
         ("null", ONE, {}, {"events": None}),
-        ("an event that is null", ONE, {}, {"events": {BACKCHANNEL_LOGOUT_EVENT: None}}),
-        ("an event that is a list", ONE, {}, {"events": {BACKCHANNEL_LOGOUT_EVENT: []}}),
+        ("event null", ONE, {}, {"events": {BACKCHANNEL_LOGOUT_EVENT: None}}),
+        ("event list", ONE, {}, {"events": {BACKCHANNEL_LOGOUT_EVENT: []}}),
         (
-            "an event that is text",
+            "event text",
             ONE,
             {"events": {BACKCHANNEL_LOGOUT_EVENT: {"x": 1}}},
             {"events": {BACKCHANNEL_LOGOUT_EVENT: "{}"}},
@@ -270,7 +270,7 @@ def test_verify_logout_token_is_refused_after_valid_until(
     declared: dict[str, Any],
     seconds: int,
 ) -> None:
-    """What remembers a jti may forget it then, and not a microsecond before."""
+    """A stored jti may be deleted then, but not earlier."""
 
     def verified_at(moment: datetime) -> LogoutToken:
         return verify_logout_token(sign(claims(**changes)), keys=keys, declaration=declare(**declared), now=moment)
@@ -282,7 +282,7 @@ def test_verify_logout_token_is_refused_after_valid_until(
         verified_at(until + timedelta(microseconds=1))
 
 
-# Neither is the other
+# ID Tokens and logout tokens are not interchangeable
 
 
 def id_token_of(token: str, keys: JSONWebKeySet, declaration: ProviderDeclaration, now: datetime) -> Any:
@@ -319,7 +319,7 @@ def test_logout_token_is_not_accepted_as_an_id_token(
     assert verify(token).sub
     with pytest.raises(NonceInvalid):
         id_token_of(token, keys, declare(), now)
-    # Nor with a nonce in it, which would make it no logout token.
+    # Nor with a nonce, which a logout token must not have.
     with pytest.raises(LogoutTokenInvalid):
         verify(sign(claims(nonce="the-nonce")))
 
@@ -339,12 +339,12 @@ def test_logout_token_is_not_accepted_as_a_refreshed_id_token(
         refreshed(sign(CLAIMS))
 
 
-# Whose it is
+# Selection of the declaration
 
 
 @pytest.fixture
 def declared(declare: Declare) -> list[ProviderDeclaration]:
-    """Two clients at one issuer, and the same client at another."""
+    """Return two clients of one issuer, and one with the same client_id at another."""
     return [
         declare(name="portal"),
         declare(name="lab", client_id="lab"),
@@ -371,10 +371,10 @@ def test_declaration_has_the_issuer_and_client_of_the_token(
     ("token", "rule"),
     [
         (lambda sign: "nonsense", "token_malformed"),
-        (lambda sign: sign(claims(iss="https://nobody.example")), "iss_invalid"),
+        (lambda sign: sign(claims(iss="https://unknown.example")), "iss_invalid"),
         (lambda sign: sign(claims(iss=ABSENT)), "iss_invalid"),
         (lambda sign: sign(claims(iss={})), "iss_invalid"),
-        (lambda sign: sign(claims(aud="nobody")), "aud_invalid"),
+        (lambda sign: sign(claims(aud="unknown")), "aud_invalid"),
         (lambda sign: sign(claims(aud=["portal", "lab"])), "aud_invalid"),
     ],
 )

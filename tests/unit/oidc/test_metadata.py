@@ -1,4 +1,4 @@
-"""R2 and the https rule of R1: what the OP says of itself. Spec: Discovery 3 and 4."""
+"""Provider metadata (R2) and the https rule (R1). Spec: Discovery 3 and 4."""
 
 import json
 from collections.abc import Callable
@@ -91,14 +91,14 @@ TABLES: dict[type[SignInRefused], list[tuple[str, dict[str, Any], Any, dict[str,
     TransportNotHTTPS: [
         *[(f"{name} on http", {}, document(), {}, document(**{name: "http://op.example/x"})) for name in ENDPOINTS],
         (
-            "loopback without leave",
+            "loopback, not allowed",
             {"allow_loopback_http": True},
             document(token_endpoint="http://127.0.0.1:8000/token"),
             {},
             document(token_endpoint="http://127.0.0.1:8000/token"),
         ),
         (
-            "http that is no loopback",
+            "http, not loopback",
             {"allow_loopback_http": True},
             document(token_endpoint="http://localhost/token"),
             {"allow_loopback_http": True},
@@ -113,10 +113,10 @@ TABLES: dict[type[SignInRefused], list[tuple[str, dict[str, Any], Any, dict[str,
         ),
     ],
     PairwiseUnsupported: [
-        ("public alone", {}, document(), {}, document(subject_types_supported=["public"])),
+        ("public only", {}, document(), {}, document(subject_types_supported=["public"])),
         ("absent", {}, document(), {}, document(subject_types_supported=ABSENT)),
         (
-            "asked for",
+            "required",
             {"subject_type": "public"},
             document(subject_types_supported=["public"]),
             {"subject_type": "pairwise"},
@@ -124,7 +124,7 @@ TABLES: dict[type[SignInRefused], list[tuple[str, dict[str, Any], Any, dict[str,
         ),
     ],
     AlgUnsupported: [
-        ("HS256 alone", {}, document(), {}, document(id_token_signing_alg_values_supported=["HS256", "none"])),
+        ("HS256 only", {}, document(), {}, document(id_token_signing_alg_values_supported=["HS256", "none"])),
         ("absent", {}, document(), {}, document(id_token_signing_alg_values_supported=ABSENT)),
         (
             "not the declared one",
@@ -160,7 +160,7 @@ TABLES: dict[type[SignInRefused], list[tuple[str, dict[str, Any], Any, dict[str,
             document(pushed_authorization_request_endpoint=ABSENT),
         ),
         (
-            "never, and the OP requires it",
+            "never, but the provider requires it",
             {"par": "never"},
             document(require_pushed_authorization_requests=False),
             {"par": "never"},
@@ -202,8 +202,8 @@ def test_process_metadata_response_status_other_than_200_is_metadata_invalid(dec
 
 
 def test_process_metadata_response_full_document_is_returned(declare: Declare) -> None:
-    told = document(require_pushed_authorization_requests=True, prompt_values_supported=["none", "consent"])
-    metadata = process_metadata_response(response(told), declaration=declare())
+    members = document(require_pushed_authorization_requests=True, prompt_values_supported=["none", "consent"])
+    metadata = process_metadata_response(response(members), declaration=declare())
     assert metadata == ProviderMetadata(
         issuer=OP,
         authorization_endpoint=f"{OP}/authorize",

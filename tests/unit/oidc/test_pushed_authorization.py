@@ -19,7 +19,7 @@ from django_phi_oidc.oidc.metadata import ProviderMetadata
 from django_phi_oidc.oidc.pushed_authorization import build_par_request, is_par_enabled, process_par_response
 from django_phi_oidc.oidc.transport import TransportResponse
 
-Answer = Callable[..., TransportResponse]
+MakeResponse = Callable[..., TransportResponse]
 Declare = Callable[..., ProviderDeclaration]
 # RFC 9126 2.2.
 URI = "urn:ietf:params:oauth:request_uri:6esc_11ACC5bwc014ltc14eY22c"
@@ -85,7 +85,7 @@ def test_build_par_request_assertion_has_the_audience_of_all_endpoints(
 
 OK: dict[str, Any] = {"body": MEMBERS, "status": 201}
 TABLES: dict[type[PushedRequestError], list[tuple[str, dict[str, Any], dict[str, Any]]]] = {
-    # name, accepted answer, refused answer
+    # name, accepted response, refused response
     PARError: [
         *[
             (f"status {status}", OK, {**OK, "status": status})
@@ -127,15 +127,15 @@ ROWS = [pytest.param(error, *row[1:], id=f"{error.code}: {row[0]}") for error, r
 
 @pytest.mark.parametrize(("error", "accepted", "refused"), ROWS)
 def test_process_par_response_one_fault_is_refused(
-    answer: Answer,
+    make_response: MakeResponse,
     declare: Declare,
     error: type[PushedRequestError],
     accepted: dict[str, Any],
     refused: dict[str, Any],
 ) -> None:
-    assert process_par_response(answer(**accepted), declaration=declare()) == LEFT
+    assert process_par_response(make_response(**accepted), declaration=declare()) == LEFT
     with pytest.raises(error) as caught:
-        process_par_response(answer(**refused), declaration=declare())
+        process_par_response(make_response(**refused), declaration=declare())
     assert type(caught.value) is error
     assert caught.value.__context__ is None
 
@@ -144,18 +144,18 @@ def test_process_par_response_every_code_of_r3_has_a_table() -> None:
     assert set(PushedRequestError.__subclasses__()) == set(TABLES)
 
 
-def test_process_par_response_longest_request_uri_is_accepted(answer: Answer, declare: Declare) -> None:
+def test_process_par_response_longest_request_uri_is_accepted(make_response: MakeResponse, declare: Declare) -> None:
     longest = "u" * 512
-    response = answer(members(request_uri=longest), status=201)
+    response = make_response(members(request_uri=longest), status=201)
     assert process_par_response(response, declaration=declare())["request_uri"] == longest
 
 
 @pytest.mark.parametrize(("status", "provider_fault"), [(400, False), (401, False), (429, False), (500, True)])
 def test_process_par_response_error_is_attributed_to_the_provider_or_client(
-    answer: Answer, declare: Declare, status: int, provider_fault: bool
+    make_response: MakeResponse, declare: Declare, status: int, provider_fault: bool
 ) -> None:
     with pytest.raises(PARError) as caught:
-        process_par_response(answer({"error": "invalid_request"}, status=status), declaration=declare())
+        process_par_response(make_response({"error": "invalid_request"}, status=status), declaration=declare())
     assert caught.value.provider_fault is provider_fault
 
 
@@ -170,11 +170,11 @@ def test_process_par_response_error_is_attributed_to_the_provider_or_client(
     ],
 )
 def test_process_par_response_error_message_contains_only_registered_codes(
-    answer: Answer, declare: Declare, sent: Any, named: str
+    make_response: MakeResponse, declare: Declare, sent: Any, named: str
 ) -> None:
     body = {"error": sent, "error_description": "the redirect URI of Jane"}
     with pytest.raises(PARError) as caught:
-        process_par_response(answer(body, status=400), declaration=declare())
+        process_par_response(make_response(body, status=400), declaration=declare())
     assert str(caught.value) == f"The PAR endpoint answered 400, error {named} (RFC 9126 2.3)."
 
 
@@ -186,11 +186,11 @@ def test_process_par_response_error_message_contains_only_registered_codes(
     damage=st.binary(max_size=10),
 )
 def test_process_par_response_any_response_is_processed_or_refused_by_our_error(
-    answer: Answer, declare: Declare, changes: dict[str, Any], status: int, damage: bytes
+    make_response: MakeResponse, declare: Declare, changes: dict[str, Any], status: int, damage: bytes
 ) -> None:
     for body in (json.dumps({**MEMBERS, **changes}).encode(), damage):
         try:
-            result: object = process_par_response(answer(body, status=status), declaration=declare())
+            result: object = process_par_response(make_response(body, status=status), declaration=declare())
         except PushedRequestError as error:
             result = error
         assert isinstance(result, dict | PushedRequestError)

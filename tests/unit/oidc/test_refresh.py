@@ -1,4 +1,4 @@
-"""R8, as far as it needs no session: new tokens of the same sign-in. Spec: OIDC Core 12."""
+"""Refresh without a session (R8). Spec: OIDC Core 12."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -39,7 +39,7 @@ ORIGINAL = {
 REFRESHED = {**ORIGINAL, "exp": NOW + 300, "iat": NOW}
 ABSENT = object()
 MEMBERS = {"access_token": "at2", "token_type": "Bearer", "expires_in": 300}
-Answer = Callable[..., TransportResponse]
+MakeResponse = Callable[..., TransportResponse]
 Declare = Callable[..., ProviderDeclaration]
 Sign = Callable[..., str]
 Verify = Callable[..., Any]
@@ -76,11 +76,13 @@ def test_build_refresh_request_token_is_only_in_the_body(
     assert "secret" not in repr(request)
 
 
-def test_process_refresh_response_id_token_and_refresh_token_are_optional(answer: Answer, declare: Declare) -> None:
-    tokens = process_refresh_response(answer(MEMBERS), declaration=declare())
+def test_process_refresh_response_id_token_and_refresh_token_are_optional(
+    make_response: MakeResponse, declare: Declare
+) -> None:
+    tokens = process_refresh_response(make_response(MEMBERS), declaration=declare())
     assert (tokens.access_token, tokens.id_token, tokens.refresh_token) == ("at2", "", "")
     tokens = process_refresh_response(
-        answer({**MEMBERS, "id_token": "a.b.c", "refresh_token": "rt2"}), declaration=declare()
+        make_response({**MEMBERS, "id_token": "a.b.c", "refresh_token": "rt2"}), declaration=declare()
     )
     assert (tokens.id_token, tokens.refresh_token) == ("a.b.c", "rt2")
 
@@ -96,11 +98,11 @@ def test_process_refresh_response_id_token_and_refresh_token_are_optional(answer
     ],
 )
 def test_process_refresh_response_one_fault_is_refused(
-    answer: Answer, declare: Declare, error: type[PhiOidcError], refused: dict[str, Any]
+    make_response: MakeResponse, declare: Declare, error: type[PhiOidcError], refused: dict[str, Any]
 ) -> None:
-    assert process_refresh_response(answer(MEMBERS), declaration=declare())
+    assert process_refresh_response(make_response(MEMBERS), declaration=declare())
     with pytest.raises(error):
-        process_refresh_response(answer(**refused), declaration=declare())
+        process_refresh_response(make_response(**refused), declaration=declare())
 
 
 TWO = {"trusted_audiences": ("api",)}
@@ -109,10 +111,10 @@ ROWS: list[tuple[str, dict[str, Any], dict[str, Any], dict[str, Any], dict[str, 
     ("another sub", {}, {}, {}, {"sub": "mallory"}),
     ("sub missing", {}, {}, {}, {"sub": ABSENT}),
     ("one more aud", TWO, {"azp": "portal"}, {"azp": "portal"}, {"aud": ["portal", "api"], "azp": "portal"}),
-    ("azp that was not there", {}, {}, {}, {"azp": "portal"}),
-    ("azp that is gone", {}, {"azp": "portal"}, {"azp": "portal"}, {}),
+    ("azp added", {}, {}, {}, {"azp": "portal"}),
+    ("azp removed", {}, {"azp": "portal"}, {"azp": "portal"}, {}),
     ("auth_time is now", {}, {}, {"auth_time": ABSENT}, {"auth_time": NOW}),
-    ("auth_time of nobody knows", {}, {"auth_time": ABSENT}, {"auth_time": ABSENT}, {"auth_time": NOW - 7200}),
+    ("auth_time added", {}, {"auth_time": ABSENT}, {"auth_time": ABSENT}, {"auth_time": NOW - 7200}),
     ("another nonce", {}, {}, {"nonce": ABSENT}, {"nonce": "another"}),
     ("nonce null", {}, {}, {}, {"nonce": None}),
 ]

@@ -1,4 +1,4 @@
-"""Revocation. Spec: RFC 7009; what the OP says, as the design's page on sessions reads it."""
+"""Revocation. Spec: RFC 7009."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -22,7 +22,7 @@ from django_phi_oidc.oidc.revocation import (
 )
 from django_phi_oidc.oidc.transport import TransportResponse
 
-Answer = Callable[..., TransportResponse]
+MakeResponse = Callable[..., TransportResponse]
 Declare = Callable[..., ProviderDeclaration]
 
 
@@ -60,7 +60,7 @@ def test_build_revocation_request_without_endpoint_is_revocation_unsupported(
 
 
 @pytest.mark.parametrize(
-    ("status", "body", "verdict"),
+    ("status", "body", "result"),
     [
         (200, b"", "done"),
         (200, {"error": "invalid_client"}, "done"),
@@ -90,10 +90,10 @@ def test_build_revocation_request_without_endpoint_is_revocation_unsupported(
     ],
 )
 def test_process_revocation_response_each_response_has_its_outcome(
-    answer: Answer, status: int, body: Any, verdict: str
+    make_response: MakeResponse, status: int, body: Any, result: str
 ) -> None:
-    outcome = process_revocation_response(answer(body, status=status))
-    assert (outcome.result, outcome.retry_after) == (verdict, None)
+    outcome = process_revocation_response(make_response(body, status=status))
+    assert (outcome.result, outcome.retry_after) == (result, None)
 
 
 SENT = "Tue, 24 Nov 2026 12:00:00 GMT"
@@ -110,7 +110,7 @@ SENT = "Tue, 24 Nov 2026 12:00:00 GMT"
         pytest.param({"retry-after": "9" * 5000}, None, id="no number of seconds"),
         pytest.param({"retry-after": "-1"}, None, id="negative"),
         pytest.param({"retry-after": "1.5"}, None, id="a fraction"),
-        pytest.param({"retry-after": "١"}, None, id="a digit that is not ASCII"),
+        pytest.param({"retry-after": "١"}, None, id="non-ASCII digit"),
         pytest.param({"retry-after": "soon"}, None, id="a word"),
         pytest.param({"retry-after": ""}, None, id="empty"),
         pytest.param({}, None, id="absent"),
@@ -124,7 +124,7 @@ SENT = "Tue, 24 Nov 2026 12:00:00 GMT"
         pytest.param(
             {"retry-after": "Tue, 24 Nov 2026 12:05:00 GMT", "date": "Tue, 24 Nov 2026 12:00:00 +0000"},
             None,
-            id="a date beside that of a mail",
+            id="a malformed Date",
         ),
         pytest.param({"retry-after": "Tue, 99 Nov 2026 12:05:00 GMT", "date": SENT}, None, id="no such day"),
         pytest.param({"retry-after": "Tue, 24 Xyz 2026 12:05:00 GMT", "date": SENT}, None, id="no such month"),
@@ -132,9 +132,9 @@ SENT = "Tue, 24 Nov 2026 12:00:00 GMT"
 )
 @pytest.mark.parametrize("status", [401, 429, 503])
 def test_process_revocation_response_retry_after_is_at_most_a_day(
-    answer: Answer, headers: dict[str, str], after: timedelta | None, status: int
+    make_response: MakeResponse, headers: dict[str, str], after: timedelta | None, status: int
 ) -> None:
-    assert process_revocation_response(answer(b"", status=status, headers=headers)).retry_after == after
+    assert process_revocation_response(make_response(b"", status=status, headers=headers)).retry_after == after
 
 
 @given(
@@ -144,8 +144,8 @@ def test_process_revocation_response_retry_after_is_at_most_a_day(
     | st.from_regex(r"[A-Z][a-z]{2}, [0-9]{2} (Jan|Feb|Dec) [0-9]{4} [0-9:]{8} GMT", fullmatch=True),
 )
 def test_process_revocation_response_any_response_has_an_outcome(
-    answer: Answer, status: int, body: bytes, retry_after: str
+    make_response: MakeResponse, status: int, body: bytes, retry_after: str
 ) -> None:
-    response = answer(body, status=status, headers={"retry-after": retry_after, "date": SENT})
+    response = make_response(body, status=status, headers={"retry-after": retry_after, "date": SENT})
     assert isinstance(process_revocation_response(response), RevocationOutcome)
     assert timedelta(0) <= (parse_retry_after(response) or timedelta(0)) <= timedelta(days=1)

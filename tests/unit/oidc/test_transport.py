@@ -1,4 +1,4 @@
-"""The types of an exchange give nothing away, and read a media type as RFC 9110 8.3.1 says."""
+"""Requests and responses show no secrets; media types. Spec: RFC 9110 8.3.1."""
 
 import dataclasses
 

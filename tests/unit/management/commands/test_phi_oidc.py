@@ -1,4 +1,4 @@
-"""`manage.py phi_oidc`, as an operator types it."""
+"""`manage.py phi_oidc`, run as an operator does."""
 
 import io
 import uuid
@@ -35,9 +35,9 @@ def run(*words: str) -> str:
 
 @pytest.mark.parametrize("name", SUBCOMMANDS)
 def test_help_of_each_subcommand_describes_it(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as left:
+    with pytest.raises(SystemExit) as stopped:
         call_command("phi_oidc", name, "--help")
-    assert left.value.code == 0
+    assert stopped.value.code == 0
     assert (SUBCOMMANDS[name].__doc__ or "").split("\n")[0] in " ".join(capsys.readouterr().out.split())
 
 
@@ -49,8 +49,8 @@ def test_scrub_erases_due_claims() -> None:
 
 def test_scrub_of_a_user_erases_all_their_claims() -> None:
     person, other = Person(), Person()
-    for each in (person, other):
-        each.store({"birthdate": "1984-03-09"})
+    for target in (person, other):
+        target.store({"birthdate": "1984-03-09"})
     assert run("scrub", "--user", str(person.user.pk)) == "1 claims were erased.\n"
     assert [claim.subject for claim in StoredClaim.objects.all()] == [other.subject]
 
@@ -88,7 +88,7 @@ def test_scrub_without_access_to_the_retention_keys_erases_and_fails(settings: A
     assert not StoredClaim.objects.exists()
 
 
-@pytest.mark.parametrize("pk", ["0", "nobody", ""])
+@pytest.mark.parametrize("pk", ["0", "unknown", ""])
 def test_scrub_of_an_unknown_user_is_an_error(pk: str) -> None:
     person = Person()
     person.store({"birthdate": "1984-03-09"})

@@ -1,4 +1,4 @@
-"""The commands of the trail: what they print, what they leave in the trail, and their exit status."""
+"""`manage.py phi_oidc audit`: output, recorded events and exit status."""
 
 import json
 import subprocess
@@ -40,7 +40,7 @@ def _with_key() -> Iterator[None]:
 
 @pytest.fixture
 def audit(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
-    """Return what runs a subcommand and gives what it printed."""
+    """Return a function that runs a subcommand and returns its output."""
 
     def run(*arguments: object) -> str:
         capsys.readouterr()
@@ -50,7 +50,7 @@ def audit(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
     return run
 
 
-def told(action: str) -> dict[str, Any]:
+def detail_of(action: str) -> dict[str, Any]:
     """Return the detail of the newest event of that action."""
     return json.loads(AuditEvent.objects.filter(action=action).last().detail)
 
@@ -68,7 +68,7 @@ def test_seal_with_a_refused_event_fails_and_seals_the_others(audit: Callable[..
         sql(f"UPDATE {EVENT} SET actor = 'x' WHERE id = %s", ids[1])
     with pytest.raises(CommandError, match="refused"):
         audit("seal")
-    # The third is the alert.
+    # The alert is the third event.
     assert AuditLeaf.objects.count() == 2
     assert audit("seal") == "Sealed: 1; refused: 0.\n"
 
@@ -86,7 +86,7 @@ def test_verify_of_an_intact_log_succeeds_and_records_an_event(audit: Callable[.
     assert audit("verify") == (
         "3 sealed events (0 of them from archives), 1 checkpoints, 0 events wait to be sealed; no faults.\n"
     )
-    assert told("audit.verified") == {"tree_size": 3, "events": 3, "findings": 0, "kinds": []}
+    assert detail_of("audit.verified") == {"tree_size": 3, "events": 3, "findings": 0, "kinds": []}
 
 
 def test_verify_of_a_tampered_log_reports_the_event_and_fails(
@@ -108,7 +108,7 @@ def test_verify_of_a_tampered_log_reports_the_event_and_fails(
         True,
     )
     assert (whole["faults"], whole["found"], whole["tree_size"]) == (1, {"event_missing": 1}, 3)
-    assert told("audit.verified")["kinds"] == ["event_missing"]
+    assert detail_of("audit.verified")["kinds"] == ["event_missing"]
     assert AuditEvent.objects.filter(action="audit.verified", outcome="failure").count() == 2
 
 
@@ -116,30 +116,30 @@ def test_verify_with_an_external_checkpoint_detects_truncation(
     audit: Callable[..., str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     sealed(3)
-    kept = tmp_path / "kept.txt"
-    kept.write_text(audit("checkpoint"))
-    assert "no faults" in audit("verify", "--checkpoint", kept)
+    checkpoint = tmp_path / "checkpoint.txt"
+    checkpoint.write_text(audit("checkpoint"))
+    assert "no faults" in audit("verify", "--checkpoint", checkpoint)
     with without_triggers():
         for table in ("event", "leaf", "checkpoint", "unsealed"):
             sql(f"DELETE FROM django_phi_oidc_audit{table}")
     assert "no faults" in audit("verify")
     with pytest.raises(CommandError):
-        audit("verify", "--checkpoint", kept)
+        audit("verify", "--checkpoint", checkpoint)
     assert "log_truncated" in capsys.readouterr().out
 
 
 def test_verify_with_an_unsigned_checkpoint_is_refused(audit: Callable[..., str], tmp_path: Path) -> None:
     sealed(3)
-    kept = tmp_path / "kept.txt"
-    kept.write_text(audit("checkpoint").replace("\n3\n", "\n2\n"))
-    with pytest.raises(CommandError, match=r"kept\.txt"):
-        audit("verify", "--checkpoint", kept)
+    checkpoint = tmp_path / "checkpoint.txt"
+    checkpoint.write_text(audit("checkpoint").replace("\n3\n", "\n2\n"))
+    with pytest.raises(CommandError, match=r"checkpoint\.txt"):
+        audit("verify", "--checkpoint", checkpoint)
     with pytest.raises(CommandError, match="No such file"):
         audit("verify", "--checkpoint", tmp_path / "none.txt")
 
 
 def check(file: Path, *keys: str) -> subprocess.CompletedProcess[str]:
-    """Check a proof where there is no Django to import."""
+    """Check a proof in a process without Django."""
     without = (
         "import sys; sys.modules['django'] = None; from django_phi_oidc.audit.log.bundle import main; sys.exit(main())"
     )
@@ -155,11 +155,11 @@ def check(file: Path, *keys: str) -> subprocess.CompletedProcess[str]:
 
 
 def check_form(proof: Path, form: dict[str, Any]) -> None:
-    """Hold a proof against the page, which leaves values out."""
-    made = json.loads(proof.read_text())
-    assert list(made) == list(form)
-    assert made["format"] == form["format"]
-    assert {name: type(value) for name, value in made.items()} == {name: type(value) for name, value in form.items()}
+    """Compare the members of a proof with those on the page."""
+    bundle = json.loads(proof.read_text())
+    assert list(bundle) == list(form)
+    assert bundle["format"] == form["format"]
+    assert {name: type(value) for name, value in bundle.items()} == {name: type(value) for name, value in form.items()}
 
 
 def test_proof_is_verified_without_django(audit: Callable[..., str], tmp_path: Path) -> None:
@@ -167,7 +167,10 @@ def test_proof_is_verified_without_django(audit: Callable[..., str], tmp_path: P
     proof = tmp_path / "proof.json"
     proof.write_text(audit("prove", ids[7]))
     check_form(proof, json.loads(block("log-format", "inclusion")))
-    assert (told("audit.exported"), AuditEvent.objects.last().resource) == ({"format": "proof"}, f"AuditEvent/{ids[7]}")
+    assert (detail_of("audit.exported"), AuditEvent.objects.last().resource) == (
+        {"format": "proof"},
+        f"AuditEvent/{ids[7]}",
+    )
     vkey = audit("checkpoint", "--public-key").strip()
     (tmp_path / "key.pem").write_bytes(KEY.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
     for key in (vkey, str(tmp_path / "key.pem")):
@@ -179,18 +182,18 @@ def test_proof_is_verified_without_django(audit: Callable[..., str], tmp_path: P
 
 
 DAMAGED: dict[str, Callable[[dict[str, Any]], object]] = {
-    "a word of the event": lambda proof: proof["event"].update(actor="8"),
-    "a field more": lambda proof: proof["event"].update(more="8"),
-    "a field less": lambda proof: proof["event"].pop("actor"),
+    "a changed field": lambda proof: proof["event"].update(actor="8"),
+    "an additional field": lambda proof: proof["event"].update(more="8"),
+    "a missing field": lambda proof: proof["event"].pop("actor"),
     "another leaf": lambda proof: proof.update(leaf_index=8),
-    "no whole number": lambda proof: proof.update(leaf_index="7"),
-    "a hash less": lambda proof: proof["proof"].pop(),
-    "no base64": lambda proof: proof["proof"].__setitem__(0, "!"),
-    "no list": lambda proof: proof.update(proof=7),
-    "no event": lambda proof: proof.update(event=[]),
+    "not an integer": lambda proof: proof.update(leaf_index="7"),
+    "a missing hash": lambda proof: proof["proof"].pop(),
+    "not base64": lambda proof: proof["proof"].__setitem__(0, "!"),
+    "not a list": lambda proof: proof.update(proof=7),
+    "not an event": lambda proof: proof.update(event=[]),
     "another size": lambda proof: proof.update(checkpoint=proof["checkpoint"].replace("\n300\n", "\n299\n")),
     "another format": lambda proof: proof.update(format="phi-oidc-inclusion-proof/2"),
-    "something more": lambda proof: proof.update(more=1),
+    "an additional member": lambda proof: proof.update(more=1),
 }
 
 
@@ -270,7 +273,7 @@ def test_export_prints_matching_events_after_it_is_recorded(audit: Callable[...,
     events(2, at=LATER, action="access.denied", detail={})
     lines = [json.loads(line) for line in audit("export", "--action", "claim.revealed").splitlines()]
     assert [line["id"] for line in lines] == [str(id_) for id_ in ids]
-    assert told("audit.exported") == {"filters": ["action"], "format": "json"}
+    assert detail_of("audit.exported") == {"filters": ["action"], "format": "json"}
     since = (LATER - timedelta(seconds=1)).isoformat()
     assert {json.loads(line)["action"] for line in audit("export", "--since", since).splitlines()} == {
         "access.denied",
@@ -285,23 +288,23 @@ def test_export_prints_matching_events_after_it_is_recorded(audit: Callable[...,
 def test_archive_is_accepted_in_place_of_its_events(name: str, audit: Callable[..., str], tmp_path: Path) -> None:
     first = sealed(300)
     last = sealed(10, at=LATER)
-    one, two = tmp_path / name, tmp_path / f"second-{name}"
-    assert "leaves 0 to 299" in audit("archive", one, "--before", (LATER - timedelta(seconds=1)).isoformat())
-    assert (one.stat().st_mode & 0o777, told("audit.archived")["tree_size"]) == (0o600, 300)
-    assert "leaves 300 to 309" in audit("archive", two)
-    archives = ("--archive", one, "--archive", two)
+    first_file, second_file = tmp_path / name, tmp_path / f"second-{name}"
+    assert "leaves 0 to 299" in audit("archive", first_file, "--before", (LATER - timedelta(seconds=1)).isoformat())
+    assert (first_file.stat().st_mode & 0o777, detail_of("audit.archived")["tree_size"]) == (0o600, 300)
+    assert "leaves 300 to 309" in audit("archive", second_file)
+    archives = ("--archive", first_file, "--archive", second_file)
     assert "(0 of them from archives)" in audit("verify", *archives)
     with without_triggers():
         for id_ in (*first[:50], last[-1]):
             sql(f"DELETE FROM {EVENT} WHERE id = %s", id_)
     assert "(51 of them from archives)" in audit("verify", *archives)
     with pytest.raises(CommandError, match="changed after it was sealed"):
-        audit("verify", "--archive", one)
+        audit("verify", "--archive", first_file)
     with pytest.raises(CommandError, match="gone"):
         audit("archive", tmp_path / "third", "--first", 0)
     with pytest.raises(CommandError, match="exists"):
-        audit("archive", one, "--first", 250)
-    assert sorted(file.name for file in tmp_path.iterdir()) == sorted([one.name, two.name])
+        audit("archive", first_file, "--first", 250)
+    assert sorted(file.name for file in tmp_path.iterdir()) == sorted([first_file.name, second_file.name])
 
 
 def test_tampered_archive_is_refused(audit: Callable[..., str], tmp_path: Path) -> None:
@@ -312,15 +315,15 @@ def test_tampered_archive_is_refused(audit: Callable[..., str], tmp_path: Path) 
     assert verify_archive(file, keys).tree_size == 5
     lines = whole.splitlines(keepends=True)
     damaged = {
-        "a word": whole.replace('"actor":"7"', '"actor":"8"', 1),
-        "a line less": "".join(lines[:-1]),
-        "a line twice": "".join([*lines, lines[-1]]),
+        "a changed field": whole.replace('"actor":"7"', '"actor":"8"', 1),
+        "a missing line": "".join(lines[:-1]),
+        "a repeated line": "".join([*lines, lines[-1]]),
         "two lines swapped": "".join([lines[0], lines[2], lines[1], *lines[3:]]),
-        "the header alone": lines[0],
+        "only the header": lines[0],
         "another start": whole.replace('"first": 0', '"first": 1', 1),
         "no header": "".join(lines[1:]),
-        "nothing": "",
-        "rubbish at the end": whole + "x\n",
+        "empty": "",
+        "trailing data": whole + "x\n",
         "another signer": whole.replace("phi-oidc-audit", "phi-oidc-other"),
     }
     for what, text in damaged.items():
@@ -336,24 +339,24 @@ def test_tampered_archive_is_refused(audit: Callable[..., str], tmp_path: Path) 
 def test_resume_continues_a_restored_log_and_refuses_an_intact_one(audit: Callable[..., str], tmp_path: Path) -> None:
     sealed(3)
     events(2)
-    kept = tmp_path / "kept.txt"
-    kept.write_text(audit("checkpoint"))
+    checkpoint = tmp_path / "checkpoint.txt"
+    checkpoint.write_text(audit("checkpoint"))
     with pytest.raises(CommandError, match="nothing to resume"):
-        audit("resume", "--checkpoint", kept, "--reason", "x")
+        audit("resume", "--checkpoint", checkpoint, "--reason", "x")
     audit("seal")
-    kept.write_text(audit("checkpoint"))
+    checkpoint.write_text(audit("checkpoint"))
     with without_triggers():
         sql("DELETE FROM django_phi_oidc_auditleaf WHERE leaf_index >= 3")
         sql("DELETE FROM django_phi_oidc_auditcheckpoint WHERE tree_size > 3")
-    witness = override_settings(PHI_OIDC={**settings.PHI_OIDC, "AUDIT_WITNESS_FILE": str(kept)})
+    witness = override_settings(PHI_OIDC={**settings.PHI_OIDC, "AUDIT_WITNESS_FILE": str(checkpoint)})
     with witness, pytest.raises(CommandError, match="does not continue"):
         audit("seal")
-    note = audit("resume", "--checkpoint", kept, "--reason", "the disk broke")
+    note = audit("resume", "--checkpoint", checkpoint, "--reason", "the disk broke")
     assert (parse_checkpoint(note).origin, parse_checkpoint(note).tree_size) == ("phi-oidc-audit/epoch-2", 4)
-    detail = told("audit.restored")
+    detail = detail_of("audit.restored")
     assert (detail["epoch"], detail["tree_size"], detail["why"]) == (2, 5, "the disk broke")
     assert AuditCheckpoint.objects.last().epoch == 2
-    assert "no faults" in audit("verify", "--checkpoint", kept)
+    assert "no faults" in audit("verify", "--checkpoint", checkpoint)
     with witness:
         assert audit("seal").startswith("Sealed: ")
 
@@ -370,9 +373,9 @@ def test_archived_restore_event_still_declares_its_epoch(audit: Callable[..., st
     audit("archive", archive)
     with without_triggers():
         sql(f"DELETE FROM {EVENT} WHERE action = 'audit.restored'")
-    told = audit("verify", "--archive", archive, "--checkpoint", lost)
-    assert "fork_declared" in told
-    assert "no faults" in told
+    output = audit("verify", "--archive", archive, "--checkpoint", lost)
+    assert "fork_declared" in output
+    assert "no faults" in output
 
 
 def test_archive_with_a_flipped_bit_is_refused_or_unchanged(audit: Callable[..., str], tmp_path: Path) -> None:
@@ -423,11 +426,11 @@ def test_commands_report_an_unreachable_audit_database(audit: Callable[..., str]
 
 
 def test_prove_of_a_changed_event_is_refused(audit: Callable[..., str]) -> None:
-    one, other = sealed(2)
+    changed, other = sealed(2)
     with without_triggers():
-        sql(f"UPDATE {EVENT} SET actor = 'evil' WHERE id = %s", one)
+        sql(f"UPDATE {EVENT} SET actor = 'evil' WHERE id = %s", changed)
     with pytest.raises(CommandError, match="not what was sealed"):
-        audit("prove", one)
+        audit("prove", changed)
     assert str(other) in audit("prove", other)
 
 

@@ -23,8 +23,8 @@ def run(*arguments: str) -> str:
 
 
 @pytest.fixture
-def away(settings: Any, tmp_path: Path) -> Path:
-    """Return the folder that must be made before the sink can write."""
+def missing_folder(settings: Any, tmp_path: Path) -> Path:
+    """Return a missing folder that the sink needs."""
     folder = tmp_path / "missing"
     declare(settings, archive={"type": "file", "path": folder / "log"})
     return folder
@@ -35,14 +35,16 @@ def test_status_without_sinks() -> None:
     assert run("status", "--json") == ""
 
 
-def test_status_shows_the_lag_and_its_reason(away: Path) -> None:
+def test_status_shows_the_lag_and_its_reason(missing_folder: Path) -> None:
     seal(3)
     with pytest.raises(CommandError, match="Not all events were delivered to archive"):
         run("deliver")
     (line,) = run("status", "--json").splitlines()
     status = json.loads(line)
-    told = {name: status[name] for name in ("sink", "type", "format", "tree_size", "behind", "last_fault", "attempts")}
-    assert told == {
+    values = {
+        name: status[name] for name in ("sink", "type", "format", "tree_size", "behind", "last_fault", "attempts")
+    }
+    assert values == {
         "sink": "archive",
         "type": "file",
         "format": "json",
@@ -69,11 +71,11 @@ def test_page_shows_the_printed_status(settings: Any) -> None:
     assert re.sub(r"\d+", "N", run(*words[1:])) == re.sub(r"\d+", "N", expected)
 
 
-def test_deliver_ignores_the_back_off(away: Path) -> None:
+def test_deliver_ignores_the_back_off(missing_folder: Path) -> None:
     seal(3)
     with pytest.raises(CommandError):
         run("deliver")
-    away.mkdir()
+    missing_folder.mkdir()
     assert run("deliver") == "archive: 4 delivered.\n"
     assert run("status").startswith("archive (file, json): 3 events")
     assert SinkCursor.objects.get().checkpoint_size == 3

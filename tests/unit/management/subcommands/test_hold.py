@@ -1,4 +1,4 @@
-"""`manage.py phi_oidc hold`, as an operator types it."""
+"""`manage.py phi_oidc hold`, run as an operator does."""
 
 import io
 import json
@@ -37,7 +37,7 @@ def listed(*words: object) -> list[dict[str, Any]]:
     return [json.loads(line) for line in run("list", "--json", *words).splitlines()]
 
 
-def told(action: str) -> list[tuple[str, str, str]]:
+def recorded(action: str) -> list[tuple[str, str, str]]:
     events = [parse_event(row.event).event for row in AuditOutbox.objects.order_by("id")]
     return [(event.subject, event.resource, event.detail) for event in events if event.action == action]
 
@@ -53,24 +53,24 @@ def test_hold_keeps_claims_until_release_and_its_reason_is_not_in_the_audit_log(
     assert run("release", hold.pk) == f"Hold {hold.pk} was released.\n"
     assert scrub_due_claims(now=NOW + 2 * DAY) == 1
     resource = f"LegalHold/{hold.pk}"
-    assert told("hold.placed") == [(str(person.subject.uuid), resource, '{"until":""}')]
-    assert told("hold.released") == [(str(person.subject.uuid), resource, "{}")]
+    assert recorded("hold.placed") == [(str(person.subject.uuid), resource, '{"until":""}')]
+    assert recorded("hold.released") == [(str(person.subject.uuid), resource, "{}")]
 
 
 @pytest.mark.parametrize(
-    ("until", "kept"),
+    ("until", "expected"),
     [("2026-11-25", "2026-11-25T00:00:00+00:00"), ("2026-11-24T16:05:00+01:00", "2026-11-24T15:05:00+00:00")],
 )
-def test_hold_with_an_end_time_ends_then(until: str, kept: str) -> None:
+def test_hold_with_an_end_time_ends_then(until: str, expected: str) -> None:
     person = Person()
     run("place", person.subject.uuid, "--reason", REASON, "--until", until)
     (hold,) = listed()
-    assert (hold["until"], hold["lasts"]) == (kept, True)
+    assert (hold["until"], hold["lasts"]) == (expected, True)
     ends = LegalHold.objects.get().until
     assert ends is not None
     with clock.override_clock(lambda: ends):
         assert listed() == []
-        assert [(each["until"], each["lasts"]) for each in listed("--all")] == [(kept, False)]
+        assert [(hold["until"], hold["lasts"]) for hold in listed("--all")] == [(expected, False)]
 
 
 @pytest.mark.parametrize(
@@ -107,7 +107,7 @@ def test_release_of_an_unknown_or_released_hold_is_an_error() -> None:
     run("release", hold.pk)
     with pytest.raises(CommandError, match="was released before"):
         run("release", hold.pk)
-    assert len(told("hold.released")) == 1
+    assert len(recorded("hold.released")) == 1
 
 
 def test_list_shows_person_reason_and_end() -> None:
@@ -124,15 +124,15 @@ def test_list_shows_person_reason_and_end() -> None:
         )
     ]
     run("release", holds[2].pk)
-    shown = run("list").splitlines()
-    assert shown[0] == (
+    lines = run("list").splitlines()
+    assert lines[0] == (
         f"{holds[0].pk}  {first.subject.uuid}  placed 2026-11-24T12:00:00+00:00, until it is released: {REASON}"
     )
-    assert shown[1].endswith(r"until 2026-11-25T12:00:00+00:00: '\x1b[2J'"), "a terminal does not obey it"
-    assert len(shown) == 2
-    assert [each["id"] for each in listed("--subject", first.subject.uuid)] == [str(holds[0].pk)]
+    assert lines[1].endswith(r"until 2026-11-25T12:00:00+00:00: '\x1b[2J'"), "control characters are escaped"
+    assert len(lines) == 2
+    assert [hold["id"] for hold in listed("--subject", first.subject.uuid)] == [str(holds[0].pk)]
     everything = listed("--all", "--subject", first.subject.uuid)
-    assert [(each["id"], each["lasts"]) for each in everything] == [(str(holds[0].pk), True), (str(holds[2].pk), False)]
+    assert [(hold["id"], hold["lasts"]) for hold in everything] == [(str(holds[0].pk), True), (str(holds[2].pk), False)]
     assert everything[1] == {
         "id": str(holds[2].pk),
         "subject": str(first.subject.uuid),
@@ -153,5 +153,5 @@ def test_list_shows_the_hold_of_an_erased_person() -> None:
     with clock.override_clock(lambda: NOW + DAY):
         person.subject.delete()
         assert not StoredClaim.objects.exists()
-        assert [(each["id"], each["subject"]) for each in listed("--all")] == [(str(hold.pk), "")]
+        assert [(row["id"], row["subject"]) for row in listed("--all")] == [(str(hold.pk), "")]
         assert "(erased)" in run("list", "--all")

@@ -1,4 +1,4 @@
-"""What a project begins with. That it works as a whole is in tests/docs/test_docs.py."""
+"""`manage.py phi_oidc init`. tests/docs/test_docs.py tests the resulting project."""
 
 import stat
 from io import StringIO
@@ -26,12 +26,12 @@ def test_init_writes_new_keys_only_its_owner_can_read_and_prints_none(tmp_path: 
     modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()}
     assert modes == {"settings.py": 0o600, "portal.env": 0o600, "audit-signing-key.pem": 0o600}
     lines = [
-        dict(line.split("=", 1) for line in (each / "portal.env").read_text().splitlines())
-        for each in (folder, tmp_path / "others")
+        dict(line.split("=", 1) for line in (folder / "portal.env").read_text().splitlines())
+        for folder in (folder, tmp_path / "others")
     ]
     rings = [f"PHI_{ring}" for ring in conf.KEY_RINGS]
     assert list(lines[0]) == ["OIDC_ISSUER", "OIDC_CLIENT_ID", "OIDC_CLIENT_SECRET", *rings]
-    keys = [each[ring] for each in lines for ring in rings]
+    keys = [values[ring] for values in lines for ring in rings]
     assert len(set(keys)) == 6
     assert not any(key in text for key in keys for text in (printed, other, (folder / "settings.py").read_text()))
     pem = (folder / "audit-signing-key.pem").read_bytes()

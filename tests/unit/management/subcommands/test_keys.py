@@ -1,4 +1,4 @@
-"""Keys are made once, readable by their owner alone, and never overwritten."""
+"""`manage.py phi_oidc keys generate`, `status` and `retire`."""
 
 import json
 import os
@@ -33,18 +33,18 @@ django.setup()
 from django_phi_oidc.management.subcommands.keys import generate_key_files
 print("ready", flush=True)
 sys.stdin.readline()
-made = len(generate_key_files())
-print(made, Path(sys.argv[1]).read_text().strip(), flush=True)
+count = len(generate_key_files())
+print(count, Path(sys.argv[1]).read_text().strip(), flush=True)
 """
 
 
 @pytest.fixture
 def files(settings: Any, tmp_path: Path) -> dict[str, Path]:
-    """Name a file for each ring, in a directory that does not exist."""
+    """Configure a file for each ring in a missing directory."""
     rings = (*conf.KEY_RINGS, conf.PAIRWISE_KEY_RING)
-    named = {ring: tmp_path / "var" / "keys" / ring.lower() for ring in rings}
-    settings.PHI_OIDC = {**settings.PHI_OIDC, **named}
-    return named
+    paths = {ring: tmp_path / "var" / "keys" / ring.lower() for ring in rings}
+    settings.PHI_OIDC = {**settings.PHI_OIDC, **paths}
+    return paths
 
 
 def mode(path: Path) -> int:
@@ -59,7 +59,7 @@ def keys(command: str, *arguments: str) -> tuple[str, str]:
 
 
 def generate() -> tuple[list[str], str]:
-    """Return the lines for stdout's reader, and what was told besides."""
+    """Return the lines on standard output, and standard error."""
     out, err = keys("generate")
     return out.splitlines(), err
 
@@ -134,43 +134,43 @@ def test_generate_key_files_by_concurrent_processes_writes_one_file(tmp_path: Pa
         run.stdin.write("go\n")
         run.stdin.flush()
     answers = [run.communicate(timeout=30)[0].split() for run in runs]
-    assert sorted(made for made, _ in answers) == ["0", "0", "0", "1"]
+    assert sorted(count for count, _ in answers) == ["0", "0", "0", "1"]
     assert {key for _, key in answers} == {file.read_text().strip()}
     assert list(file.parent.iterdir()) == [file]
 
 
 def test_keys_generate_without_files_prints_environment_lines(settings: Any) -> None:
     before = settings.PHI_OIDC
-    lines, told = generate()
+    lines, messages = generate()
     names, texts = zip(*(line.split("=", 1) for line in lines), strict=True)
     assert names == ("PHI_ENCRYPTION_KEYS", "PHI_SUBJECT_KEYS", "PHI_AUDIT_MAC_KEYS", "PHI_PAIRWISE_KEY")
     assert len(set(texts)) == 4
     for ring, text in zip((*conf.KEY_RINGS, conf.PAIRWISE_KEY_RING), texts, strict=True):
         settings.PHI_OIDC = {**before, ring: text}
         assert len(keyring.get_keys(ring)) == 1
-        assert text not in told
+        assert text not in messages
     assert generate()[0] != lines
 
 
 def test_keys_generate_with_files_prints_no_key_but_the_paths(files: dict[str, Path], settings: Any) -> None:
     settings.PHI_OIDC = {**settings.PHI_OIDC, "SUBJECT_KEYS": [keyring.generate_key()]}
-    lines, told = generate()
+    lines, messages = generate()
     assert [line.partition("=")[0] for line in lines] == ["PHI_SUBJECT_KEYS"]
-    assert f"ENCRYPTION_KEYS: a new key was written to {files['ENCRYPTION_KEYS']}." in told
+    assert f"ENCRYPTION_KEYS: a new key was written to {files['ENCRYPTION_KEYS']}." in messages
     assert f"ENCRYPTION_KEYS: {files['ENCRYPTION_KEYS']} exists and was not changed." in generate()[1]
-    assert files["ENCRYPTION_KEYS"].read_text().strip() not in told + "".join(lines)
+    assert files["ENCRYPTION_KEYS"].read_text().strip() not in messages + "".join(lines)
 
 
 def test_keys_generate_writes_or_prints_the_pairwise_key(files: dict[str, Path], settings: Any) -> None:
-    told = generate()[1]
-    assert f"PAIRWISE_KEY: a new key was written to {files['PAIRWISE_KEY']}." in told
+    messages = generate()[1]
+    assert f"PAIRWISE_KEY: a new key was written to {files['PAIRWISE_KEY']}." in messages
     assert keyring.get_keys("PAIRWISE_KEY")[0].material not in {
         keyring.get_keys(ring)[0].material for ring in conf.KEY_RINGS
     }
     settings.PHI_OIDC = {**settings.PHI_OIDC, "PAIRWISE_KEY": [keyring.generate_key()]}
-    lines, told = generate()
+    lines, messages = generate()
     assert [line.partition("=")[0] for line in lines] == ["PHI_PAIRWISE_KEY"]
-    assert "PAIRWISE_KEY: a new key was printed, but not stored." in told
+    assert "PAIRWISE_KEY: a new key was printed, but not stored." in messages
 
 
 def pem(kind: str) -> str:
@@ -193,9 +193,9 @@ def test_keys_status_shows_subject_keys_client_keys_and_the_pairwise_key(setting
     sign_in([new, old])
     first, second = conf.providers()["region"].client_keys
 
-    told = json.loads(keys("status", "--json")[0])
+    status = json.loads(keys("status", "--json")[0])
     use = {"digests": 1, "persons_without_digest": 1, "dependent_persons": 0, "removable": True}
-    assert told["subject_keys"] == {
+    assert status["subject_keys"] == {
         "persons": 2,
         "unknown_persons": 0,
         "keys": [
@@ -210,11 +210,11 @@ def test_keys_status_shows_subject_keys_client_keys_and_the_pairwise_key(setting
             },
         ],
     }
-    assert told["client_keys"] == [
+    assert status["client_keys"] == [
         {"provider": "region", "kid": first.kid, "alg": "ES256", "signs": True},
         {"provider": "region", "kid": second.kid, "alg": "EdDSA", "signs": False},
     ]
-    assert told["pairwise_key"] == []
+    assert status["pairwise_key"] == []
 
     settings.PHI_OIDC = {**settings.PHI_OIDC, "PAIRWISE_KEY": texts[2]}
     pairwise = keyring.get_keys("PAIRWISE_KEY")[0].id
@@ -229,10 +229,10 @@ def test_keys_status_shows_subject_keys_client_keys_and_the_pairwise_key(setting
         f"PAIRWISE_KEY: {pairwise}",
     ]
     settings.PHI_OIDC = {**settings.PHI_OIDC, "SUBJECT_KEYS": texts[:1]}
-    shown = keys("status")[0]
-    assert "SUBJECT_KEYS: 2 persons, 1 of them known by no key\n" in shown
-    assert f"-  {old.id}  2 digests, missing for 0 persons: not configured, but needed for 1 persons" in shown
-    assert not any(text in shown for text in texts)
+    output = keys("status")[0]
+    assert "SUBJECT_KEYS: 2 persons, 1 of them known by no key\n" in output
+    assert f"-  {old.id}  2 digests, missing for 0 persons: not configured, but needed for 1 persons" in output
+    assert not any(text in output for text in texts)
 
 
 @pytest.mark.django_db

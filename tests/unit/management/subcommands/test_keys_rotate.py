@@ -1,4 +1,4 @@
-"""What an operator sees of encryption keys: what each is still needed for, and what a rotation has left."""
+"""`manage.py phi_oidc keys status` and `rotate` for encryption keys."""
 
 import io
 import json
@@ -13,6 +13,7 @@ from django_phi_oidc._internal import clock
 from django_phi_oidc.crypto import keyring
 from django_phi_oidc.sessions.models import PendingRevocation, RevocationStatus
 from tests.settings import key
+from tests.unit.management.terminal import Terminal
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "phi_audit"])
 OLDEST, OLD, NEW = (key(f"test encryption key of {day}") for day in ("Monday", "Tuesday", "Wednesday"))
@@ -22,7 +23,7 @@ COLUMN = "django_phi_oidc_pendingrevocation.token"
 
 @pytest.fixture(autouse=True)
 def _sealed(settings: Any) -> None:
-    """Seal one text under the oldest key, and two under the next one."""
+    """Encrypt one text with the oldest key, and two with the next one."""
     for text, many in ((OLDEST, 1), (OLD, 2)):
         configure(settings, text)
         make(many)
@@ -31,14 +32,14 @@ def _sealed(settings: Any) -> None:
 def configure(settings: Any, *texts: str) -> list[str]:
     """Configure these keys, newest first, and return their ids."""
     settings.PHI_OIDC = {**settings.PHI_OIDC, "ENCRYPTION_KEYS": list(texts)}
-    return [each.id for each in keyring.get_keys("ENCRYPTION_KEYS")]
+    return [key.id for key in keyring.get_keys("ENCRYPTION_KEYS")]
 
 
 def make(many: int = 1) -> PendingRevocation:
-    """Return the last of so many new rows."""
+    """Create rows and return the last one."""
     now = clock.now()
-    made = {"token": "secret", "status": RevocationStatus.DONE, "due_at": now, "created_at": now}
-    return [PendingRevocation.objects.create(id=uuid.uuid4(), **made) for _ in range(many)][-1]
+    values = {"token": "secret", "status": RevocationStatus.DONE, "due_at": now, "created_at": now}
+    return [PendingRevocation.objects.create(id=uuid.uuid4(), **values) for _ in range(many)][-1]
 
 
 def write(row: PendingRevocation, text: str) -> None:
@@ -48,7 +49,7 @@ def write(row: PendingRevocation, text: str) -> None:
 
 
 def run(*words: str) -> tuple[str, str]:
-    """Run `phi_oidc keys …`; return what it printed, and what it said in failing, if it failed."""
+    """Run `phi_oidc keys …`; return its output and its error, if any."""
     out = io.StringIO()
     try:
         call_command("phi_oidc", "keys", *words, stdout=out, stderr=io.StringIO())
@@ -58,7 +59,7 @@ def run(*words: str) -> tuple[str, str]:
 
 
 def of_encryption_keys(printed: str) -> list[str]:
-    """Return the lines of `keys status` down to those of the next list."""
+    """Return the lines of `keys status` about encryption keys."""
     lines = printed.splitlines()
     return lines[: next(n for n, line in enumerate(lines) if line.startswith("SUBJECT_KEYS"))]
 
@@ -75,8 +76,8 @@ def test_keys_status_shows_what_each_encryption_key_is_needed_for(settings: Any)
         f"3  {oldest}  1 texts: needed until `keys rotate` has run",
         f"     {COLUMN}  1",
     ]
-    told = json.loads(run("status", "--json")[0])["encryption_keys"]
-    assert told == {
+    usage = json.loads(run("status", "--json")[0])["encryption_keys"]
+    assert usage == {
         "keys": [
             {"id": new, "position": 1, "texts": 0, "columns": []},
             {"id": old, "position": 2, "texts": 2, "columns": [{**TOKEN, "texts": 2}]},
@@ -149,7 +150,7 @@ def test_keys_rotate_json_is_one_object_per_line_with_the_result_last(settings: 
 def test_keys_rotate_without_an_older_key_reports_its_rows_and_fails(settings: Any) -> None:
     new, _, oldest = configure(settings, NEW, OLD, OLDEST)
     configure(settings, NEW, OLD)
-    (row,) = (each for each in PendingRevocation.objects.all() if each.token.key_id == oldest)
+    (row,) = (revocation for revocation in PendingRevocation.objects.all() if revocation.token.key_id == oldest)
     before = row.token.ciphertext
     printed, fault = run("rotate")
     assert printed.splitlines() == [
@@ -170,11 +171,6 @@ def test_keys_rotate_without_a_key_is_an_error(settings: Any) -> None:
     assert "ENCRYPTION_KEYS" in run("status")[1]
 
 
-class Terminal(io.StringIO):
-    def isatty(self) -> bool:
-        return True
-
-
 @pytest.mark.parametrize("kind", [Terminal, io.StringIO])
 def test_keys_rotate_shows_progress_only_on_a_terminal(settings: Any, kind: type[io.StringIO]) -> None:
     configure(settings, NEW, OLD, OLDEST)
@@ -186,6 +182,6 @@ def test_keys_rotate_shows_progress_only_on_a_terminal(settings: Any, kind: type
 
 def test_keys_rotate_and_status_use_only_the_named_database(settings: Any) -> None:
     configure(settings, NEW, OLD, OLDEST)
-    told = json.loads(run("status", "--json", "--database", "default")[0])["encryption_keys"]
-    assert [key["texts"] for key in told["keys"]] == [0, 2, 1]
+    usage = json.loads(run("status", "--json", "--database", "default")[0])["encryption_keys"]
+    assert [key["texts"] for key in usage["keys"]] == [0, 2, 1]
     assert "3 texts were encrypted again" in run("rotate", "--database", "default")[0]

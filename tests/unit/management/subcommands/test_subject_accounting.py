@@ -1,4 +1,4 @@
-"""`manage.py phi_oidc subject accounting`, as an operator types it."""
+"""`manage.py phi_oidc subject accounting`, run as an operator does."""
 
 import csv
 import io
@@ -71,7 +71,7 @@ def test_table_shows_who_accessed_what_when_and_why(person: Person) -> None:
     assert accounted() == 2
 
 
-def test_emergency_is_shown_and_names_are_escaped(person: Person) -> None:
+def test_emergency_is_expected_and_names_are_escaped(person: Person) -> None:
     by, emergency = named(first_name="\x1b[2JAda", last_name="\u202eBerg"), uuid.uuid4()
     look(by=by.pk, resource=f"Patient/{person.user.pk}", purpose="ETREAT", detail={"emergency": str(emergency)})
     (line,) = run(person.user.pk).splitlines()
@@ -79,7 +79,7 @@ def test_emergency_is_shown_and_names_are_escaped(person: Person) -> None:
     assert line.isascii()
 
 
-def test_action_of_the_project_is_shown(person: Person) -> None:
+def test_action_of_the_project_is_expected(person: Person) -> None:
     register_actions({"records_test.printed": ()}, disclosures=["records_test.printed"])
     look(by=STAFF, resource=f"Patient/{person.user.pk}", action="records_test.printed")
     assert run(person.user.pk).endswith(f"  treatment (TREAT)  records_test.printed: Patient/{person.user.pk}\n")
@@ -108,13 +108,13 @@ def test_json_is_one_object_per_line(person: Person) -> None:
 
 @pytest.mark.parametrize("sign", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "\n=1", "＝1"])
 def test_csv_has_no_formulas(sign: str, person: Person) -> None:
-    # Names are stripped of what is around them.
+    # White space around names is stripped.
     by = named(first_name=sign)
     reveal(person.subject.uuid, by=by.pk, claim=sign)
     reveal(person.subject.uuid, by=person.user.pk, at=NOW - DAY)
     first, second = csv.DictReader(io.StringIO(run(person.user.pk, "--csv", "--all"), newline=""))
-    shown = sign if sign.isprintable() else sign.strip()
-    assert (first["name"], first["claims"]) == (f"'{shown}", f"'{shown}")
+    expected = sign if sign.isprintable() else sign.strip()
+    assert (first["name"], first["claims"]) == (f"'{expected}", f"'{expected}")
     assert (first["occurred_at"], first["purpose_name"], first["own"]) == (
         "2026-11-24T12:00:00+00:00",
         "treatment",
