@@ -1,4 +1,4 @@
-"""The benchmark measures what it says, at a hundredth of its size, and its verdict can be either."""
+"""The benchmark works at a hundredth of its size, and reports missed goals."""
 
 import os
 from dataclasses import replace
@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from tests.benchmarks.claims.report import missed, rows, table
-from tests.benchmarks.claims.scrub_throughput import Erased, Scrubbing, measure_scrubbing
+from tests.benchmarks.claims.scrub_throughput import Erased, Scrubbing, measure_scrub
 from tests.support.postgresql import given_url
 
 MET = Scrubbing(
@@ -20,7 +20,7 @@ MET = Scrubbing(
 
 @pytest.mark.postgresql
 def test_measurement_erases_half_of_the_rows_each_time() -> None:
-    measured = measure_scrubbing(url=given_url(os.environ), rows=20_000, told=print)
+    measured = measure_scrub(url=given_url(os.environ), rows=20_000, log=print)
     assert [each.rows for each in (measured.bare, measured.one, measured.two, measured.few)] == [10_000] * 3 + [1_000]
     assert 20e6 < measured.one.peak < 500e6
     assert 0 < measured.p99_alone < 1

@@ -102,7 +102,7 @@ def _describe_key_file(path: Path, written: Sequence[Path]) -> str:
 def _show_status(options: Options, output: Output) -> None:
     subject_keys = get_subject_key_usage([key.id for key in keyring.get_keys("SUBJECT_KEYS")])
     ring = conf.PAIRWISE_KEY_RING
-    status = {
+    status: dict[str, Any] = {
         "encryption_keys": _get_encryption_key_usage(options["database"]),
         "subject_keys": asdict(subject_keys),
         "client_keys": _list_client_keys(),
