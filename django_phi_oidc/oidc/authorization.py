@@ -110,7 +110,7 @@ def compute_code_challenge(code_verifier: str) -> str:
 def get_state(parameters: CallbackParameters) -> str:
     """Return the state of the callback.
 
-    Raises: ParameterRepeated, StateMissing; StateUnknown for a state that is not ASCII, since ours are.
+    Raises: ParameterRepeated, StateMissing; StateUnknown for a state that is not ASCII, which is never issued.
     Spec: RFC 6749 4.1.2, 10.12.
     """
     validate_single_values(parameters)

@@ -133,13 +133,8 @@ def _verify(options: Options, output: Output) -> None:
             progress.end()
             output.write(json.dumps(_describe_finding(finding)) if output.as_json else finding.render_line())
     progress.end()
-    record(
-        Action.AUDIT_VERIFIED,
-        origin=Origin(),
-        now=clock.now(),
-        outcome="failure" if summary.fault_count else "success",
-        detail=summary.build_event_detail(),
-    )
+    outcome = "failure" if summary.fault_count else "success"
+    _record(Action.AUDIT_VERIFIED, outcome=outcome, detail=summary.build_event_detail())
     output.write_row(_describe_summary(summary), lambda row: _format_summary(summary))
     if summary.fault_count:
         raise CommandError("The audit log was changed after it was sealed.")
@@ -164,15 +159,13 @@ def _format_summary(summary: VerificationSummary) -> str:
     )
 
 
+def _record(action: Action, **fields: Any) -> None:
+    record(action, origin=Origin(), now=clock.now(), **fields)
+
+
 def _prove(options: Options, output: Output) -> None:
     proof = proofs.create_inclusion_proof(options["event_id"])
-    record(
-        Action.AUDIT_EXPORTED,
-        origin=Origin(),
-        now=clock.now(),
-        resource=f"AuditEvent/{options['event_id']}",
-        detail={"format": "proof"},
-    )
+    _record(Action.AUDIT_EXPORTED, resource=f"AuditEvent/{options['event_id']}", detail={"format": "proof"})
     output.write(proof)
 
 
@@ -198,13 +191,8 @@ def _checkpoint(options: Options, output: Output) -> None:
 
 def _export(options: Options, output: Output) -> None:
     filters = EventFilters(**{name: options[name] or getattr(EventFilters(), name) for name in _FILTER_OPTIONS})
-    record(
-        Action.AUDIT_EXPORTED,
-        origin=Origin(),
-        now=clock.now(),
-        subject=filters.subject,
-        detail={"format": "json", "filters": list(filters.list_used_names())},
-    )
+    detail = {"format": "json", "filters": list(filters.list_used_names())}
+    _record(Action.AUDIT_EXPORTED, subject=filters.subject, detail=detail)
     for row in iterate_events(filters):
         output.write(serialize_event(parse_event_row(row)))
 
@@ -218,13 +206,11 @@ def _archive(options: Options, output: Output) -> None:
         raise CommandError("There is no checkpoint from before that time.")
     first = _get_first_unarchived_leaf() if options["first"] is None else options["first"]
     progress = ProgressLine(output, "archived")
-    digest = archives.write_archive(
-        options["file"], first_leaf_index=first, tree_size=last.tree_size, progress=progress
-    )
+    size = last.tree_size
+    digest = archives.write_archive(options["file"], first_leaf_index=first, tree_size=size, progress=progress)
     progress.end()
-    detail = {"first": first, "tree_size": last.tree_size, "sha256": digest}
-    record(Action.AUDIT_ARCHIVED, origin=Origin(), now=clock.now(), detail=detail)
-    output.write(f"{options['file']}: leaves {first} to {last.tree_size - 1}, SHA-256 {digest}.")
+    _record(Action.AUDIT_ARCHIVED, detail={"first": first, "tree_size": size, "sha256": digest})
+    output.write(f"{options['file']}: leaves {first} to {size - 1}, SHA-256 {digest}.")
 
 
 def _get_first_unarchived_leaf() -> int:

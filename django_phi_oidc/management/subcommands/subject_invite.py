@@ -65,9 +65,9 @@ def add_arguments(parser: ArgumentParser) -> None:
 def handle(options: Options, output: Output) -> None:
     """Create or revoke codes. Raises: CommandError, whose message says which codes were created before, if any."""
     if options["output"] is not None and options["csv"] is None:
-        raise CommandError("--output goes with --csv.")
+        raise CommandError("--output requires --csv.")
     if output.as_json and options["user"] is None:
-        raise CommandError("--json goes with one user.")
+        raise CommandError("--json requires one user.")
     if options["revoke"] is not None:
         _revoke(options, output)
     elif options["csv"] is not None:

@@ -197,8 +197,8 @@ WORDS = {
     "no user": ([], "one of the arguments"),
     "one user and a file": (["1", "--csv", "users.csv"], "not allowed with"),
     "one user and one to revoke": (["1", "--revoke", "2"], "not allowed with"),
-    "an output file for one user": (["1", "--output", "codes.csv"], "--output goes with --csv"),
-    "JSON for many": (["--csv", "users.csv", "--json"], "--json goes with one user"),
+    "an output file for one user": (["1", "--output", "codes.csv"], "--output requires --csv"),
+    "JSON for many": (["--csv", "users.csv", "--json"], "--json requires one user"),
 }
 
 
