@@ -294,5 +294,5 @@ def test_command_drains_the_spool_and_says_how_much(path: Path, settings: Any) -
     put(path, 3)
     path.with_name("spool.lock").unlink()
     path.with_name("spool.lock").mkdir()
-    with pytest.raises(CommandError, match="The spool can't be read: IsADirectoryError"):
+    with pytest.raises(CommandError, match="The spool cannot be read: IsADirectoryError"):
         call_command("phi_oidc", "audit", "drain", stdout=out)
