@@ -67,7 +67,6 @@ def sign_checkpoint(checkpoint: Checkpoint, key: Ed25519PrivateKey) -> str:
     """Return the note, signed with the origin as key name.
 
     NOT checked: that the log signed no other root for this size, which the caller must guarantee.
-
     Raises: ValueError, as build_checkpoint_body. Spec: signed-note, "Format".
     """
     body = build_checkpoint_body(checkpoint)
@@ -79,7 +78,6 @@ def parse_checkpoint(note: str) -> Checkpoint:
     """Return the checkpoint in the note. NOT checked: signatures, except that their lines are well-formed.
 
     Extension lines are ignored. An origin that is not a valid key name is refused.
-
     Raises: CheckpointInvalid. Spec: tlog-checkpoint, "Note text"; signed-note, "Format".
     """
     return _parse_note(note)[0]
@@ -90,7 +88,6 @@ def verify_checkpoint(note: str, keys: Sequence[Ed25519PublicKey], *, expected_o
 
     Signatures with other names or keys, such as those of witnesses, are ignored. Every signature with the origin's name
     and the id of one of keys must be valid. NOT checked without expected_origin: which log it is.
-
     Raises: CheckpointInvalid. Spec: signed-note, "Signatures".
     """
     checkpoint, body, signatures = _parse_note(note)

@@ -36,7 +36,6 @@ class CompactRange:
 
         Maps each of these levels with new nodes to the index of the first one and their hashes in order. Takes about a
         microsecond per leaf. If leaf_hashes are refused, the tree is unchanged.
-
         Raises: ValueError if a hash is not HASH_BYTES long.
         """
         _validate_hash_lengths(leaf_hashes)

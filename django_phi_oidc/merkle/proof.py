@@ -54,7 +54,6 @@ def verify_inclusion(
 
     NOT checked: the origin of root_hash, and that tree_size belongs to it, since a proof can be valid for several
     sizes. Take both from a verified checkpoint.
-
     Raises: ProofInvalid. Spec: RFC 9162 2.1.3.2.
     """
     if not 0 <= leaf_index < tree_size <= MAX_TREE_SIZE:
@@ -75,7 +74,6 @@ def verify_consistency(
     """Return if the new tree extends the old tree, so that no leaf was changed or removed.
 
     Every tree extends the empty tree and itself. NOT checked: the origin of the roots.
-
     Raises: ProofInvalid. Spec: RFC 9162 2.1.4.2.
     """
     if not 0 <= old_size <= new_size <= MAX_TREE_SIZE:

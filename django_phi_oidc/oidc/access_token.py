@@ -81,7 +81,6 @@ def verify_access_token(token: str, *, keys: KeySet, resource_server: ResourceSe
     Order, as in verify_id_token: structure, alg, signature, then typ and claims. Times have the declared leeway. A
     lifetime over max_access_token_lifetime is refused, because a JWT cannot be ended earlier. NOT checked: whether it
     was revoked, and whether jti was used before.
-
     Raises: AccessTokenInvalid; what keys raises (KeyNotFound, TransportError, MetadataInvalid).
     Spec: RFC 9068 2, 4; RFC 8725 3.
     """

@@ -60,7 +60,6 @@ def build_authorization_parameters(
     scope: space-separated. claims: the claims parameter, sent if not None. `prompt=consent` is added for offline_access
     if no prompt is declared, unless the provider does not support it. `prompt=login` is added if the request prompts
     for a login, and replaces `none`.
-
     Spec: Core 3.1.2.1, 5.5, 11; RFC 7636 4.3.
     """
     parameters = {
@@ -126,7 +125,6 @@ def process_authorization_response(parameters: CallbackParameters, *, metadata: 
     """Return the code. NOT checked: the state; get_state returns it to the caller.
 
     Order: repeated parameters, iss, error, code. The error is only trusted after the iss check.
-
     Raises: ParameterRepeated, IssMismatch, IssMissing, ProviderError, CodeMissing.
     Spec: RFC 6749 4.1.2; Core 3.1.2.5 to 3.1.2.7; RFC 9207 2.4.
     """

@@ -64,7 +64,6 @@ def create_client_assertion(
     By default the audience is the issuer, for all endpoints of the provider. Endpoint URLs come from the metadata, so a
     malicious provider could name another provider's endpoint and obtain an assertion that is valid there. HEART's
     profile of OAuth 2.0 (Requests to the Token Endpoint) requires the token endpoint, which can be declared.
-
     Spec: RFC 7523 3; OIDC Core 9 (private_key_jwt); RFC 7515 3.1.
     """
     key = declaration.client_keys[0]

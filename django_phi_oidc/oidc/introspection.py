@@ -33,7 +33,6 @@ def process_introspection_response(
 
     aud, exp, sub and client_id are optional in the specification but required here. iss and token_type are checked if
     present.
-
     Raises: AccessTokenInvalid; IntrospectionFailed if the response is not one, for example if the client is refused.
     Spec: RFC 7662 2.2, 2.3.
     """

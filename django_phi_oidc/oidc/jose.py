@@ -54,7 +54,6 @@ def parse_compact_jws(token: str, *, max_bytes: int = 65536) -> JWS:
     Requires canonical base64url without padding, a string `alg`, string `typ` and `kid` if present, and no `crit`
     (no extension is supported, including `b64`). `jku`, `x5u`, `jwk` and `x5c` are ignored. NOT checked: whether alg is
     allowed, the value of typ, and the signature. It may be empty, so that `none` is refused as an algorithm.
-
     Raises: TokenMalformed. Spec: RFC 7515 5.2, 7.1, 4.1.11.
     """
     if len(token) > max_bytes or not token.isascii():
@@ -81,7 +80,6 @@ def parse_json_object(data: bytes, *, max_depth: int = MAX_DEPTH) -> dict[str, A
     Requires valid UTF-8 without lone surrogates and NUL (columns and forms refuse them), unique member names at each
     level, finite numbers of at most 64 characters, at most max_depth levels (the outer object is the first), and a
     limited number of values. No input causes RecursionError or uses much more memory than its own size.
-
     Raises: ValueError, which contains nothing of data. Spec: RFC 8259, RFC 7515 5.2, RFC 7493.
     """
     value: object = None

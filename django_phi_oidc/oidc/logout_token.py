@@ -62,7 +62,6 @@ def verify_logout_token(token: str, *, keys: KeySet, declaration: ProviderDeclar
     """Return the logout of a token that the declared issuer recently signed for this client.
 
     Uses the order, times and leeway of verify_id_token. NOT checked: whether jti was used before.
-
     Raises: LogoutTokenInvalid; what keys raises (KeyNotFound, TransportError, MetadataInvalid).
     Spec: Back-Channel Logout 2.6; RFC 7519 4.1; RFC 8725 3.
     """

@@ -69,7 +69,6 @@ def process_metadata_response(response: TransportResponse, *, declaration: Provi
     Unknown members and the media type, which static hosts set as they like, are ignored. NOT checked:
     response_types_supported, code_challenge_methods_supported and token_endpoint_auth_methods_supported, which
     providers omit or get wrong. The provider refuses what it does not support.
-
     Raises: MetadataInvalid, IssuerMismatch, TransportNotHTTPS, PairwiseUnsupported, AlgUnsupported,
         RevocationUnsupported, PARUnsupported.
     Spec: Discovery 3, 4.2, 4.3.
@@ -121,7 +120,6 @@ def validate_https_url(url: str, *, allow_loopback_http: bool) -> None:
     """`transport_not_https`: url is https with a host, without userinfo and fragment.
 
     http is accepted for a loopback address if that is allowed.
-
     Raises: TransportNotHTTPS. Spec: Core 3.1.2.1, 3.1.3.1; RFC 6749 3.1, 3.2 (no fragment).
     """
     parts = _split_url(url)

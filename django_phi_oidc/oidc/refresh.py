@@ -52,7 +52,6 @@ def verify_refreshed_id_token(
 
     original_claims: those of the ID Token of the sign-in. NOT checked: acr and the age of auth_time, which were checked
     at the sign-in.
-
     Raises: RefreshMismatch; IDTokenError; what keys raises. Spec: Core 12.2.
     """
     jws = verify_id_token_issuance(token, keys=keys, declaration=declaration, now=now)

@@ -54,7 +54,6 @@ def process_revocation_response(response: TransportResponse) -> RevocationOutcom
 
     Statuses without a meaning in the specification (other 2xx, 3xx) are retried: a retry does no harm, and a token
     abandoned because of a temporary proxy fault would stay valid.
-
     Spec: RFC 7009 2.2, 2.2.1; RFC 6749 5.2; RFC 9110 10.2.3.
     """
     status = response.status

@@ -34,7 +34,6 @@ def process_userinfo_response(
     """Return the claims of the person with expected_sub, the sub of the verified ID Token.
 
     NOT checked: types and values of the claims.
-
     Raises: UserInfoInvalid, UserInfoSubMismatch; for a signed response also what keys raises (KeyNotFound,
         TransportError, MetadataInvalid).
     Spec: Core 5.3.2, 5.3.4.
@@ -64,7 +63,6 @@ def verify_signed_userinfo(
     """`userinfo_invalid`: the response is a JWS of at most 64 KiB that the issuer signed for this client.
 
     iss and aud are checked as in an ID Token, exp and nbf if present, also if no signature was declared.
-
     Spec: Core 5.3.2, 5.3.4 (4).
     """
     failed_rule = ""

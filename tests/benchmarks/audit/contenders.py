@@ -26,7 +26,7 @@ MODELS = "tests.benchmarks.audit.rows.models"
 PEOPLE = 1000
 CLAIM, PURPOSE, PROVIDER = "birthdate", "TREAT", "default"
 DETAIL = f'{{"claim":"{CLAIM}"}}'
-OURS = "django_phi_oidc_auditevent"
+EVENT_TABLE = "django_phi_oidc_auditevent"
 COLUMNS = (
     *("id", "v", "mac_key", "occurred_at", "action", "outcome", "actor", "subject", "provider", "session"),
     *("client_ip", "purpose", "resource", "reason", "request_id", "detail", "mac"),
@@ -61,17 +61,17 @@ def prepare() -> None:
 
 TABLES: Mapping[str, tuple[str, ...]] = {
     # Columns, defaults, constraints and indexes; no triggers.
-    "bare": (f"CREATE TABLE bench_bare (LIKE {OURS} INCLUDING ALL)",),
-    "one cursor": (f"CREATE TABLE bench_bare (LIKE {OURS} INCLUDING ALL)",),
-    "orm": (f"CREATE TABLE bench_orm (LIKE {OURS} INCLUDING ALL)",),
+    "bare": (f"CREATE TABLE bench_bare (LIKE {EVENT_TABLE} INCLUDING ALL)",),
+    "one cursor": (f"CREATE TABLE bench_bare (LIKE {EVENT_TABLE} INCLUDING ALL)",),
+    "orm": (f"CREATE TABLE bench_orm (LIKE {EVENT_TABLE} INCLUDING ALL)",),
     "chain": (
-        f"CREATE TABLE bench_chain (LIKE {OURS} INCLUDING ALL, place bigint GENERATED ALWAYS AS IDENTITY UNIQUE)",
+        f"CREATE TABLE bench_chain (LIKE {EVENT_TABLE} INCLUDING ALL, place bigint GENERATED ALWAYS AS IDENTITY UNIQUE)",
     ),
 }
 COUNTED: Mapping[str, str] = {
     "bare": "bench_bare",
     "one cursor": "bench_bare",
-    "ours": OURS,
+    "ours": EVENT_TABLE,
     "orm": "bench_orm",
     "chain": "bench_chain",
     "auditlog": "auditlog_logentry",
