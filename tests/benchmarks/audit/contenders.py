@@ -65,7 +65,8 @@ TABLES: Mapping[str, tuple[str, ...]] = {
     "one cursor": (f"CREATE TABLE bench_bare (LIKE {EVENT_TABLE} INCLUDING ALL)",),
     "orm": (f"CREATE TABLE bench_orm (LIKE {EVENT_TABLE} INCLUDING ALL)",),
     "chain": (
-        f"CREATE TABLE bench_chain (LIKE {EVENT_TABLE} INCLUDING ALL, place bigint GENERATED ALWAYS AS IDENTITY UNIQUE)",
+        f"CREATE TABLE bench_chain (LIKE {EVENT_TABLE} INCLUDING ALL,"
+        " place bigint GENERATED ALWAYS AS IDENTITY UNIQUE)",
     ),
 }
 COUNTED: Mapping[str, str] = {
