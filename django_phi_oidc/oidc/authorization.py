@@ -1,24 +1,16 @@
-"""R3 and R4: the authorization request and the browser's way back. Spec: Core 3.1.2, RFC 6749 4.1, 7636, 9207."""
+"""The authorization request and its response (R3, R4). Spec: Core 3.1.2, RFC 6749 4.1, 7636, 9207."""
 
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import quote, urlencode
 
 from ..config.providers import ProviderDeclaration
-from ..errors import (
-    CodeMissing,
-    IssMismatch,
-    IssMissing,
-    ParameterRepeated,
-    ProviderError,
-    StateMissing,
-    StateUnknown,
-)
+from ..errors import CodeMissing, IssMismatch, IssMissing, ParameterRepeated, ProviderError, StateMissing, StateUnknown
 from .jose import encode_b64url
 from .metadata import ProviderMetadata
+from .transport import add_query
 
 CallbackParameters = Mapping[str, Sequence[str]]
 
@@ -28,23 +20,12 @@ SINGLE_VALUE_PARAMETERS = ("code", "state", "iss", "error")
 AUTHORIZATION_ERROR_CODES = frozenset(
     {
         # RFC 6749 4.1.2.1
-        "invalid_request",
-        "unauthorized_client",
-        "access_denied",
-        "unsupported_response_type",
-        "invalid_scope",
-        "server_error",
-        "temporarily_unavailable",
+        *("invalid_request", "unauthorized_client", "access_denied", "unsupported_response_type"),
+        *("invalid_scope", "server_error", "temporarily_unavailable"),
         # OIDC Core 3.1.2.6
-        "interaction_required",
-        "login_required",
-        "account_selection_required",
-        "consent_required",
-        "invalid_request_uri",
-        "invalid_request_object",
-        "request_not_supported",
-        "request_uri_not_supported",
-        "registration_not_supported",
+        *("interaction_required", "login_required", "account_selection_required", "consent_required"),
+        *("invalid_request_uri", "invalid_request_object", "request_not_supported"),
+        *("request_uri_not_supported", "registration_not_supported"),
         # OIDC Core Unmet Authentication Requirements 1.0 2
         "unmet_authentication_requirements",
     }
@@ -53,14 +34,14 @@ AUTHORIZATION_ERROR_CODES = frozenset(
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class AuthorizationRequest:
-    """What one sign-in sends and remembers. Its repr shows nothing of it."""
+    """The values of one sign-in that are sent and stored. Its repr shows none of them."""
 
     state: str
     nonce: str
     code_verifier: str
     redirect_uri: str
     prompts_login: bool = False
-    """The person is to authenticate anew, whoever is signed in at the OP. Spec: Core 3.1.2.1 (prompt)."""
+    """The person must authenticate again, even with a session at the provider. Spec: Core 3.1.2.1 (prompt)."""
 
     def __repr__(self) -> str:
         return "AuthorizationRequest(…)"
@@ -74,12 +55,11 @@ def build_authorization_parameters(
     scope: str,
     claims: Mapping[str, Any] | None = None,
 ) -> dict[str, str]:
-    """Return the parameters of the authorization request, by the browser or pushed: the code flow with PKCE S256.
+    """Return the parameters of an authorization request, by the browser or pushed: code flow with PKCE S256.
 
-    scope: space-separated. claims: the claims parameter, sent when not None. Where offline_access is in scope and no
-    prompt is declared, consent is asked for, unless the OP says that it knows no such prompt. A login that is prompted
-    for comes beside all that, and in place of `none`.
-
+    scope: space-separated. claims: the claims parameter, sent if not None. `prompt=consent` is added for offline_access
+    if no prompt is declared, unless the provider does not support it. `prompt=login` is added if the request prompts
+    for a login, and replaces `none`.
     Spec: Core 3.1.2.1, 5.5, 11; RFC 7636 4.3.
     """
     parameters = {
@@ -97,8 +77,8 @@ def build_authorization_parameters(
     if declaration.max_age is not None:
         parameters["max_age"] = str(declaration.max_age)
     prompts = declaration.prompt.split()
-    known = metadata.prompt_values_supported or ("consent",)
-    if not prompts and OFFLINE_ACCESS in scope.split() and "consent" in known:
+    supported = metadata.prompt_values_supported or ("consent",)
+    if not prompts and OFFLINE_ACCESS in scope.split() and "consent" in supported:
         prompts = ["consent"]
     if request.prompts_login:
         prompts = ["login", *(prompt for prompt in prompts if prompt not in ("login", "none"))]
@@ -114,24 +94,22 @@ def build_authorization_parameters(
 
 
 def build_authorization_url(*, metadata: ProviderMetadata, parameters: Mapping[str, str]) -> str:
-    """Return where the browser goes: the OP's endpoint, a query of its own kept, with parameters added to it.
+    """Return the URL to redirect to: the endpoint, whose own query is kept, with parameters.
 
     Spec: Core 3.1.2.1; RFC 6749 3.1; RFC 9126 4.
     """
-    endpoint = metadata.authorization_endpoint
-    separator = "" if endpoint.endswith(("?", "&")) else "&" if "?" in endpoint else "?"
-    return f"{endpoint}{separator}{urlencode(parameters, quote_via=quote)}"
+    return add_query(metadata.authorization_endpoint, parameters)
 
 
 def compute_code_challenge(code_verifier: str) -> str:
-    """Return the S256 challenge of verifier. Spec: RFC 7636 4.2."""
+    """Return the S256 challenge. Spec: RFC 7636 4.2."""
     return encode_b64url(hashlib.sha256(code_verifier.encode("ascii")).digest())
 
 
 def get_state(parameters: CallbackParameters) -> str:
-    """Return the callback's state, with no parameter that matters repeated.
+    """Return the state of the callback.
 
-    Raises: ParameterRepeated, StateMissing; StateUnknown for a state that is not ASCII, which none of ours is.
+    Raises: ParameterRepeated, StateMissing; StateUnknown for a state that is not ASCII, which is never issued.
     Spec: RFC 6749 4.1.2, 10.12.
     """
     validate_single_values(parameters)
@@ -144,10 +122,9 @@ def get_state(parameters: CallbackParameters) -> str:
 
 
 def process_authorization_response(parameters: CallbackParameters, *, metadata: ProviderMetadata) -> str:
-    """Return the code that the OP sent by the browser. NOT checked: the state, which read_state gives to its keeper.
+    """Return the code. NOT checked: the state; get_state returns it to the caller.
 
-    Order: repeated parameters, iss, error, code: an error is believed only of the OP that iss names.
-
+    Order: repeated parameters, iss, error, code. The error is only trusted after the iss check.
     Raises: ParameterRepeated, IssMismatch, IssMissing, ProviderError, CodeMissing.
     Spec: RFC 6749 4.1.2; Core 3.1.2.5 to 3.1.2.7; RFC 9207 2.4.
     """
@@ -158,13 +135,13 @@ def process_authorization_response(parameters: CallbackParameters, *, metadata: 
 
 
 def validate_single_values(parameters: CallbackParameters) -> None:
-    """`parameter_repeated`: code, state, iss and error stand in the response at most once. Spec: RFC 6749 3.1."""
+    """`parameter_repeated`: code, state, iss and error occur at most once. Spec: RFC 6749 3.1."""
     if any(len(parameters.get(name, ())) > 1 for name in SINGLE_VALUE_PARAMETERS):
         raise ParameterRepeated
 
 
 def validate_response_iss(parameters: CallbackParameters, *, metadata: ProviderMetadata) -> None:
-    """`iss_mismatch`, `iss_missing`: iss is the issuer, byte for byte, and is there when the OP says that it sends it.
+    """`iss_mismatch`, `iss_missing`: iss is exactly the issuer, and present if the provider advertises it.
 
     An empty iss is a mismatch. Spec: RFC 9207 2.4.
     """
@@ -176,7 +153,7 @@ def validate_response_iss(parameters: CallbackParameters, *, metadata: ProviderM
 
 
 def raise_for_error(parameters: CallbackParameters) -> None:
-    """`provider_error`: the response is no error; if it is, the code is kept out of the registered list, or `other`.
+    """`provider_error`: the response is not an error. Unregistered error codes become `other`.
 
     error_description and error_uri are not read. Spec: RFC 6749 4.1.2.1, Core 3.1.2.6.
     """
@@ -194,6 +171,6 @@ def get_code(parameters: CallbackParameters) -> str:
 
 
 def _get_single_value(parameters: CallbackParameters, name: str) -> str:
-    """A parameter without a value counts as left out. Spec: RFC 6749 3.1."""
+    """A parameter without a value is treated as omitted. Spec: RFC 6749 3.1."""
     values = parameters.get(name, ())
     return values[0] if values else ""

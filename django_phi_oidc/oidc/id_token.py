@@ -1,4 +1,4 @@
-"""R6: whether an ID Token was issued by this OP, for this client, for this sign-in. Spec: OIDC Core 2, 3.1.3.7."""
+"""Verification of an ID Token for this client and this sign-in (R6). Spec: OIDC Core 2, 3.1.3.7."""
 
 import hashlib
 import hmac
@@ -32,15 +32,15 @@ from .jose import JWS, encode_b64url, parse_compact_jws
 from .jwks import KeySet
 
 VerifiedClaims = NewType("VerifiedClaims", Mapping[str, Any])
-"""Claims of an ID Token that has passed R6. Only verify_id_token makes them, and for R8 verify_refreshed_id_token."""
+"""Claims of a verified ID Token. Only verify_id_token (R6) and verify_refreshed_id_token (R8) create them."""
 
 MAX_IAT_AGE = timedelta(minutes=10)
 HEART_MAX_ID_TOKEN_LIFETIME = timedelta(minutes=5)
 _MAX_TIMESTAMP = 253402300799 - 24 * 60 * 60
-"""A day before the year 10000: what lies behind it is no datetime in some time zone."""
+"""A day before the year 10000; later times cannot be converted to every time zone."""
 
 _HASH_BY_ALG = {"PS256": "sha256", "ES256": "sha256", "RS256": "sha256", "EdDSA": "sha512"}
-"""Core defines at_hash by the hash of alg; for EdDSA OPs take the one that Ed25519 itself uses (RFC 8032 5.1)."""
+"""Core defines at_hash by the hash of alg. For EdDSA providers use that of Ed25519 (RFC 8032 5.1)."""
 
 _EMAIL_PATTERN = re.compile(r"\S+@\S+")
 
@@ -59,13 +59,11 @@ def verify_id_token(
 ) -> VerifiedClaims:
     """Return the claims of an ID Token that the declared issuer signed for this client and this sign-in.
 
-    The order is that of what can be believed: structure, alg, signature; then the claims, in the order of Core 3.1.3.7,
-    which nobody but the OP can have written. So no answer of ours tells a forger which claim was wrong.
+    Order: structure, alg, signature, then the claims in the order of Core 3.1.3.7. The claims are only checked after
+    the signature, so that a forger does not learn which claim was wrong.
 
-    issued_nonce says whether a nonce was made by us for any sign-in. Times have the declaration's leeway.
-    NOT checked: typ, sid, and the type of every other claim; auth_time and acr when they were not asked for
-    (numeric_date reads them).
-
+    is_issued_nonce: whether we issued a nonce for any sign-in. Times have the declared leeway. NOT checked: typ, sid,
+    the types of other claims, and auth_time and acr unless they were requested (see parse_numeric_date).
     Raises: IDTokenError; what keys raises (KeyNotFound, TransportError, MetadataInvalid).
     Spec: Core 3.1.3.7, 3.1.3.8; RFC 7519 4.1; RFC 8725 3.
     """
@@ -84,9 +82,9 @@ def verify_id_token(
 
 
 def verify_id_token_issuance(token: str, *, keys: KeySet, declaration: ProviderDeclaration, now: datetime) -> JWS:
-    """Return an ID Token that the declared issuer signed for this client just now. NOT checked: about whom, and why.
+    """Return an ID Token that the declared issuer recently signed for this client. NOT checked: person and sign-in.
 
-    Raises: IDTokenError; what keys raises. Spec: Core 3.1.3.7 (2 to 10), for refreshed ones by Core 12.2.
+    Raises: IDTokenError; what keys raises. Spec: Core 3.1.3.7 (2 to 10), for a refresh by Core 12.2.
     """
     leeway = declaration.leeway
     jws = parse_compact_jws(token)
@@ -105,53 +103,50 @@ def verify_id_token_issuance(token: str, *, keys: KeySet, declaration: ProviderD
 
 
 def parse_numeric_date(value: object) -> datetime | None:
-    """Return the instant that value names, or None when it is no NumericDate: a number, and no bool, text or nonsense.
-
-    Spec: RFC 7519 2 (NumericDate).
-    """
+    """Return the time of a NumericDate; None if value is not one. Spec: RFC 7519 2 (NumericDate)."""
     seconds = _find_numeric_date_seconds(value)
     return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
 
 
 def find_auth_time(claims: VerifiedClaims) -> datetime | None:
-    """Return when the person authenticated; None when the OP does not tell, and so when it says 1970, as some do."""
+    """Return when the person authenticated. None if unknown, which some providers express as 0."""
     auth_time = claims.get("auth_time")
     return None if is_zero(auth_time) else parse_numeric_date(auth_time)
 
 
 def is_zero(value: object) -> bool:
-    """Say whether value is the number 0: what stands in `auth_time` where an OP does not know it."""
+    """Return whether value is the number 0, which some providers send as an unknown `auth_time`."""
     return _find_numeric_date_seconds(value) == 0
 
 
 def validate_alg(jws: JWS, *, allowed: tuple[str, ...]) -> None:
-    """`alg_not_allowed`: alg was declared, and is one of ours: `none` and HS* are never. Spec: Core 3.1.3.7 (6-8)."""
+    """`alg_not_allowed`: alg is declared and supported, so never `none` or HS*. Spec: Core 3.1.3.7 (6-8)."""
     if jws.alg not in allowed or jws.alg not in SIGNING_ALGS:
         raise AlgNotAllowed
 
 
 def validate_signature(jws: JWS, *, keys: KeySet) -> None:
-    """`signature_invalid`: the OP's key of that kid signed it. Spec: Core 3.1.3.7 (6), 10.1; RFC 7515 5.2."""
+    """`signature_invalid`: signed with the provider's key of that kid. Spec: Core 3.1.3.7 (6), 10.1; RFC 7515 5.2."""
     key = keys.get_key(kid=jws.kid, alg=jws.alg)
     if not key.verify(jws.alg, jws.signing_input, jws.signature):
         raise SignatureInvalid
 
 
 def validate_iss(claims: Claims, *, issuer: str) -> None:
-    """`iss_invalid`: iss is the issuer, byte for byte. Spec: Core 3.1.3.7 (2)."""
+    """`iss_invalid`: iss is exactly the issuer. Spec: Core 3.1.3.7 (2)."""
     if claims.get("iss") != issuer:
         raise IssInvalid
 
 
 def validate_aud(claims: Claims, *, client_id: str, trusted_audiences: tuple[str, ...]) -> None:
-    """`aud_invalid`: aud names this client, and beside it trusted audiences alone. Spec: Core 3.1.3.7 (3)."""
+    """`aud_invalid`: aud contains this client, and otherwise only trusted audiences. Spec: Core 3.1.3.7 (3)."""
     audiences = get_audiences(claims)
     if client_id not in audiences or not set(audiences) <= {client_id, *trusted_audiences}:
         raise AudInvalid
 
 
 def validate_azp(claims: Claims, *, client_id: str) -> None:
-    """`azp_invalid`: azp is this client; it may be absent with a single audience. Spec: Core 2, 3.1.3.7 (4-5)."""
+    """`azp_invalid`: azp is this client. It may be absent with a single audience. Spec: Core 2, 3.1.3.7 (4-5)."""
     if "azp" in claims and claims["azp"] != client_id:
         raise AzpInvalid
     if "azp" not in claims and len(get_audiences(claims)) > 1:
@@ -173,27 +168,26 @@ def validate_iat(claims: Claims, *, now: datetime, leeway: timedelta) -> None:
 
 
 def validate_nbf(claims: Claims, *, now: datetime, leeway: timedelta) -> None:
-    """`nbf_invalid`: nbf, if there, is a NumericDate and not in the future. Spec: RFC 7519 4.1.5."""
+    """`nbf_invalid`: nbf, if present, is a NumericDate and not in the future. Spec: RFC 7519 4.1.5."""
     nbf = _find_numeric_date_seconds(claims.get("nbf", 0))
     if nbf is None or nbf > (now + leeway).timestamp():
         raise NbfInvalid
 
 
 def validate_id_token_lifetime(claims: Claims) -> None:
-    """`id_token_lifetime`: from iat to exp it is five minutes at most, and not less than nothing.
+    """`id_token_lifetime`: exp is at most five minutes after iat, and not before it.
 
-    By the OP's own clock, so without leeway. The claims that the profile demands are those of Core 2.
+    Without leeway, because both times are from the provider's clock. The profile requires the same claims as Core 2.
     Spec: HEART's profile of OpenID Connect 3.1.
     """
-    lifetime = (_find_numeric_date_seconds(claims.get("exp")) or 0) - (
-        _find_numeric_date_seconds(claims.get("iat")) or 0
-    )
+    exp, iat = (_find_numeric_date_seconds(claims.get(name)) or 0 for name in ("exp", "iat"))
+    lifetime = exp - iat
     if not 0 <= lifetime <= HEART_MAX_ID_TOKEN_LIFETIME.total_seconds():
         raise IDTokenLifetime
 
 
 def validate_nonce(claims: Claims, *, expected_nonce: str, is_issued_nonce: Callable[[str], bool]) -> None:
-    """`nonce_invalid`, `token_replayed`: nonce is this sign-in's; the one of another sign-in of ours is a replay.
+    """`nonce_invalid`, `token_replayed`: nonce is that of this sign-in. The nonce of another sign-in is a replay.
 
     Spec: Core 3.1.3.7 (11), 15.5.2.
     """
@@ -208,14 +202,14 @@ def validate_nonce(claims: Claims, *, expected_nonce: str, is_issued_nonce: Call
 
 
 def validate_sub(claims: Claims) -> None:
-    """`sub_invalid`: sub is 1 to 255 ASCII characters, none of them a control character. Spec: Core 2."""
+    """`sub_invalid`: sub is 1 to 255 ASCII characters without control characters. Spec: Core 2."""
     sub = claims.get("sub")
     if not isinstance(sub, str) or not 0 < len(sub) <= 255 or not sub.isascii() or not sub.isprintable():
         raise SubInvalid
 
 
 def validate_pairwise_sub(claims: Claims) -> None:
-    """`sub_not_pairwise`: sub is no identifier that other clients see too, in whatever case. Spec: Core 8.1."""
+    """`sub_not_pairwise`: sub is not an identifier that other clients receive, ignoring case. Spec: Core 8.1."""
     sub = claims["sub"].casefold()
     shared = (claims.get(name) for name in ("email", "preferred_username", "phone_number"))
     if _EMAIL_PATTERN.fullmatch(sub) or any(isinstance(value, str) and value.casefold() == sub for value in shared):
@@ -223,7 +217,7 @@ def validate_pairwise_sub(claims: Claims) -> None:
 
 
 def validate_acr(claims: Claims, *, acr_values: tuple[str, ...]) -> None:
-    """`acr_insufficient`: acr is one of those asked for. Spec: Core 3.1.3.7 (12), 5.5.1.1."""
+    """`acr_insufficient`: acr is one of the requested values. Spec: Core 3.1.3.7 (12), 5.5.1.1."""
     acr = claims.get("acr")
     if not isinstance(acr, str) or acr not in acr_values:
         raise AcrInsufficient
@@ -232,7 +226,7 @@ def validate_acr(claims: Claims, *, acr_values: tuple[str, ...]) -> None:
 def validate_auth_time(claims: Claims, *, max_age: int, now: datetime, leeway: timedelta) -> None:
     """`auth_time_missing`, `auth_time_stale`: auth_time is a NumericDate, at most max_age seconds ago.
 
-    In the future, beyond the leeway, it says nothing about how long ago that was, and counts as stale.
+    A time in the future, beyond the leeway, counts as stale.
     Spec: Core 2, 3.1.2.1 (max_age), 3.1.3.7 (13).
     """
     auth_time = _find_numeric_date_seconds(claims.get("auth_time"))
@@ -243,7 +237,7 @@ def validate_auth_time(claims: Claims, *, max_age: int, now: datetime, leeway: t
 
 
 def validate_at_hash(claims: Claims, *, alg: str, access_token: str) -> None:
-    """`at_hash_invalid`: at_hash, if there, is the left half of the access token's hash. Spec: Core 3.1.3.8."""
+    """`at_hash_invalid`: at_hash, if present, is the left half of the access token's hash. Spec: Core 3.1.3.8."""
     if "at_hash" not in claims:
         return
     at_hash = claims["at_hash"]
@@ -254,7 +248,7 @@ def validate_at_hash(claims: Claims, *, alg: str, access_token: str) -> None:
 
 
 def get_audiences(claims: Claims) -> list[str]:
-    """Return the audiences, none when aud is neither a string nor a list of strings. Spec: RFC 7519 4.1.3."""
+    """Return the audiences; an empty list if aud is not a string or a list of strings. Spec: RFC 7519 4.1.3."""
     aud = claims.get("aud")
     audiences = [aud] if isinstance(aud, str) else aud
     if not isinstance(audiences, list) or not all(isinstance(audience, str) for audience in audiences):
@@ -263,7 +257,7 @@ def get_audiences(claims: Claims) -> list[str]:
 
 
 def _find_numeric_date_seconds(value: object) -> float | None:
-    """Return a NumericDate as seconds since the epoch, None when value is none that a datetime can hold."""
+    """Return a NumericDate in seconds since the epoch; None unless it is a number that a datetime can hold."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     return value if math.isfinite(value) and 0 <= value <= _MAX_TIMESTAMP else None

@@ -1,14 +1,14 @@
-"""R9: whether the OP says that somebody signed out. Spec: OIDC Back-Channel Logout 1.0, 2.4 and 2.6."""
+"""Verification of a back-channel logout token (R9). Spec: OIDC Back-Channel Logout 1.0, 2.4 and 2.6."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 from ..config.providers import ProviderDeclaration
 from ..errors import IatInvalid, IDTokenError, LogoutTokenInvalid
 from .id_token import (
     MAX_IAT_AGE,
+    Claims,
     validate_alg,
     validate_aud,
     validate_exp,
@@ -25,25 +25,23 @@ BACKCHANNEL_LOGOUT_EVENT = "http://schemas.openid.net/event/backchannel-logout"
 LOGOUT_TOKEN_TYP = "logout+jwt"
 MAX_AGE_WITHOUT_EXP = timedelta(minutes=2)
 
-Claims = Mapping[str, Any]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogoutToken:
-    """Who signed out at which OP: a person, wherever they are signed in, or one session of theirs, or both."""
+    """A verified logout: all sessions of a person, one session, or both."""
 
     iss: str
     sub: str = field(repr=False)
-    """Empty when the token names a session alone."""
+    """Empty if the token identifies only a session."""
     sid: str = field(repr=False)
-    """Empty when the token names a person alone."""
+    """Empty if the token identifies only a person."""
     jti: str = field(repr=False)
     valid_until: datetime
-    """After this instant it is refused for its age."""
+    """After this time the token is too old."""
 
 
 def get_logout_token_declaration(token: str, declarations: Iterable[ProviderDeclaration]) -> ProviderDeclaration:
-    """Return the provider and client that the token itself names: whose keys have to verify it. NOTHING is verified.
+    """Return the declaration of the issuer and client in the token, whose keys must verify it. NOTHING is verified.
 
     Raises: LogoutTokenInvalid.
     """
@@ -53,7 +51,7 @@ def get_logout_token_declaration(token: str, declarations: Iterable[ProviderDecl
         try:
             _validate_issuer_and_audience(claims, declaration=declaration)
         except IDTokenError as error:
-            # Of several clients at one issuer, the audience is what tells.
+            # The audience distinguishes several clients of one issuer.
             rule = error.code if claims.get("iss") == declaration.issuer else rule
         else:
             return declaration
@@ -61,10 +59,9 @@ def get_logout_token_declaration(token: str, declarations: Iterable[ProviderDecl
 
 
 def verify_logout_token(token: str, *, keys: KeySet, declaration: ProviderDeclaration, now: datetime) -> LogoutToken:
-    """Return whom a logout token speaks of that the declared issuer signed for this client just now.
+    """Return the logout of a token that the declared issuer recently signed for this client.
 
-    In the order of verify_id_token, and with its times and leeway. NOT checked: whether jti was seen before.
-
+    Uses the order, times and leeway of verify_id_token. NOT checked: whether jti was used before.
     Raises: LogoutTokenInvalid; what keys raises (KeyNotFound, TransportError, MetadataInvalid).
     Spec: Back-Channel Logout 2.6; RFC 7519 4.1; RFC 8725 3.
     """
@@ -75,7 +72,7 @@ def verify_logout_token(token: str, *, keys: KeySet, declaration: ProviderDeclar
         validate_typ(jws)
         claims = jws.payload
         _validate_issuer_and_audience(claims, declaration=declaration)
-        until = _validate_age(claims, declaration=declaration, now=now)
+        valid_until = _validate_age(claims, declaration=declaration, now=now)
         validate_nbf(claims, now=now, leeway=declaration.leeway)
         if "sub" in claims:
             validate_sub(claims)
@@ -87,25 +84,25 @@ def verify_logout_token(token: str, *, keys: KeySet, declaration: ProviderDeclar
         sub=claims.get("sub", ""),
         sid=claims.get("sid", ""),
         jti=claims["jti"],
-        valid_until=until,
+        valid_until=valid_until,
     )
 
 
 def has_logout_event(claims: Claims) -> bool:
-    """Say whether a token of these claims tells of a logout, and is no ID Token. Spec: Back-Channel Logout 2.4, 4."""
+    """Return whether these are the claims of a logout token, not of an ID Token. Spec: Back-Channel Logout 2.4, 4."""
     events = claims.get("events")
     return isinstance(events, dict) and BACKCHANNEL_LOGOUT_EVENT in events
 
 
 def validate_typ(jws: JWS) -> None:
-    """`typ_invalid`: typ, if there, is the media type of logout tokens. Spec: RFC 7515 4.1.9, RFC 8725 3.11."""
+    """`typ_invalid`: typ, if present, is the media type of logout tokens. Spec: RFC 7515 4.1.9, RFC 8725 3.11."""
     typ: str = jws.header.get("typ", LOGOUT_TOKEN_TYP)
     if typ.lower().removeprefix("application/") != LOGOUT_TOKEN_TYP:
         raise LogoutTokenInvalid("typ_invalid")
 
 
 def validate_logout_claims(claims: Claims) -> None:
-    """The logout event, a jti, a sub or a sid, and no nonce, which an ID Token would have. Spec: 2.4, 2.6."""
+    """Require the logout event, jti, sub or sid, and no nonce, which an ID Token would have. Spec: 2.4, 2.6."""
     if not has_logout_event(claims) or not isinstance(claims["events"][BACKCHANNEL_LOGOUT_EVENT], dict):
         raise LogoutTokenInvalid("events_invalid")
     if not _is_non_empty_string(claims.get("jti")):
@@ -131,7 +128,7 @@ def _validate_issuer_and_audience(claims: Claims, *, declaration: ProviderDeclar
 
 
 def _validate_age(claims: Claims, *, declaration: ProviderDeclaration, now: datetime) -> datetime:
-    """Return the instant after which the token is too old. Raises: IatInvalid, ExpInvalid."""
+    """Return the time after which the token is too old. Raises: IatInvalid, ExpInvalid."""
     validate_iat(claims, now=now, leeway=declaration.leeway)
     issued_at = datetime.fromtimestamp(claims["iat"], UTC)
     if "exp" in claims or not declaration.allow_logout_token_without_exp:

@@ -1,4 +1,4 @@
-"""R2: what the OP says of itself. Spec: OIDC Discovery 1.0 3 and 4, RFC 8414, RFC 9126 5, RFC 9207 3."""
+"""Provider metadata and keys (R2). Spec: OIDC Discovery 1.0 3 and 4, RFC 8414, RFC 9126 5, RFC 9207 3."""
 
 import re
 from collections.abc import Mapping
@@ -26,15 +26,13 @@ OPTIONAL_ENDPOINTS = (
 )
 
 _URL_PATTERN = re.compile(r"[!#-;=?-\[\]_a-z~]{1,2048}")
-"""The characters of RFC 3986. Others are dropped by some parsers and kept by others, who then see two hosts.
-
-urlsplit keeps the last 128 URLs that it saw: of a mebibyte each they would fill a process.
-"""
+"""The characters of RFC 3986. Some parsers drop other characters, so that two parsers could see different hosts. The
+length is limited because urlsplit caches the last 128 URLs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProviderMetadata:
-    """The OP's metadata, judged against what the project declared. An endpoint that it lacks is empty."""
+    """Metadata that satisfies the declaration. Missing endpoints are empty."""
 
     issuer: str
     authorization_endpoint: str
@@ -47,35 +45,37 @@ class ProviderMetadata:
     pushed_authorization_request_endpoint: str = ""
     require_pushed_authorization_requests: bool = False
     prompt_values_supported: tuple[str, ...] = ()
-    """Empty when the OP does not tell."""
+    """Empty if not published."""
     subject_types_supported: tuple[str, ...] = ()
     id_token_signing_alg_values_supported: tuple[str, ...] = ()
     authorization_response_iss_parameter_supported: bool = False
 
 
 def build_metadata_url(issuer: str) -> str:
-    """Return where the OP's metadata lies. Spec: Discovery 4.1 (one terminating / goes)."""
+    """Return the metadata URL. Spec: Discovery 4.1 (a terminating / is removed)."""
     return f"{issuer.removesuffix('/')}/.well-known/openid-configuration"
 
 
 def build_metadata_request(*, issuer: str) -> TransportRequest:
-    """Return the request for the OP's metadata. Spec: Discovery 4.1."""
+    """Return the request for the metadata. Spec: Discovery 4.1."""
     return TransportRequest(
         method="GET", url=build_metadata_url(issuer), headers={"Accept": "application/json"}, operation="metadata"
     )
 
 
 def process_metadata_response(response: TransportResponse, *, declaration: ProviderDeclaration) -> ProviderMetadata:
-    """Return metadata of the declared issuer, with https endpoints and with all that the declaration needs.
+    """Return metadata of the declared issuer, with https endpoints and support for everything declared.
 
-    Unknown members are passed over. NOT checked: response_types_supported, code_challenge_methods_supported,
-    token_endpoint_auth_methods_supported, which OPs leave out or get wrong; the OP itself refuses what it can't do.
-
+    Unknown members and the media type, which static hosts set as they like, are ignored. NOT checked:
+    response_types_supported, code_challenge_methods_supported and token_endpoint_auth_methods_supported, which
+    providers omit or get wrong. The provider refuses what it does not support.
     Raises: MetadataInvalid, IssuerMismatch, TransportNotHTTPS, PairwiseUnsupported, AlgUnsupported,
         RevocationUnsupported, PARUnsupported.
     Spec: Discovery 3, 4.2, 4.3.
     """
-    members = _parse_document(response)
+    members = parse_json_body(response) if response.status == 200 else None
+    if members is None:
+        raise MetadataInvalid
     validate_issuer(members, issuer=declaration.issuer)
     metadata = ProviderMetadata(
         issuer=declaration.issuer,
@@ -104,25 +104,23 @@ def process_metadata_response(response: TransportResponse, *, declaration: Provi
 
 
 def build_jwks_request(metadata: ProviderMetadata) -> TransportRequest:
-    """Return the request for the OP's keys. Spec: Discovery 3 (jwks_uri), RFC 7517 8.5.2."""
+    """Return the request for the keys. Spec: Discovery 3 (jwks_uri), RFC 7517 8.5.2."""
     headers = {"Accept": "application/jwk-set+json, application/json"}
     return TransportRequest(method="GET", url=metadata.jwks_uri, headers=headers, operation="keys")
 
 
 def process_jwks_response(response: TransportResponse) -> JSONWebKeySet:
-    """Return the OP's keys. Raises: MetadataInvalid. Spec: RFC 7517 5."""
+    """Return the keys. Raises: MetadataInvalid. Spec: RFC 7517 5."""
     if response.status != 200:
         raise MetadataInvalid
     return parse_jwks(response.body)
 
 
 def validate_https_url(url: str, *, allow_loopback_http: bool) -> None:
-    """`transport_not_https`: url is https with a host, and has no userinfo and no fragment.
+    """`transport_not_https`: url is https with a host, without userinfo and fragment.
 
-    http passes on a loopback address, when that is allowed.
-
-    Raises: TransportNotHTTPS.
-    Spec: Core 3.1.2.1, 3.1.3.1; RFC 6749 3.1, 3.2 (no fragment).
+    http is accepted for a loopback address if that is allowed.
+    Raises: TransportNotHTTPS. Spec: Core 3.1.2.1, 3.1.3.1; RFC 6749 3.1, 3.2 (no fragment).
     """
     parts = _split_url(url)
     if parts is None or not parts.hostname or "@" in parts.netloc or "#" in url:
@@ -132,31 +130,31 @@ def validate_https_url(url: str, *, allow_loopback_http: bool) -> None:
 
 
 def validate_issuer(members: Mapping[str, Any], *, issuer: str) -> None:
-    """`issuer_mismatch`: the metadata's issuer is the declared one, byte for byte. Spec: Discovery 4.3."""
+    """`issuer_mismatch`: issuer is exactly the declared one. Spec: Discovery 4.3."""
     if members.get("issuer") != issuer:
         raise IssuerMismatch
 
 
 def validate_pairwise_supported(metadata: ProviderMetadata) -> None:
-    """`pairwise_unsupported`: the OP offers pairwise subjects. Spec: Discovery 3, Core 8."""
+    """`pairwise_unsupported`: the provider supports pairwise subjects. Spec: Discovery 3, Core 8."""
     if "pairwise" not in metadata.subject_types_supported:
         raise PairwiseUnsupported
 
 
 def validate_alg_supported(metadata: ProviderMetadata, *, allowed: tuple[str, ...]) -> None:
-    """`alg_unsupported`: the OP signs ID Tokens with an algorithm that is allowed. Spec: Discovery 3."""
+    """`alg_unsupported`: the provider signs ID Tokens with an allowed algorithm. Spec: Discovery 3."""
     if not set(allowed) & set(metadata.id_token_signing_alg_values_supported):
         raise AlgUnsupported
 
 
 def validate_revocation_supported(metadata: ProviderMetadata) -> None:
-    """`revocation_unsupported`: the OP has a revocation endpoint. Spec: RFC 8414 2, RFC 7009."""
+    """`revocation_unsupported`: the provider has a revocation endpoint. Spec: RFC 8414 2, RFC 7009."""
     if not metadata.revocation_endpoint:
         raise RevocationUnsupported
 
 
 def validate_par_supported(metadata: ProviderMetadata, *, par: PARMode) -> None:
-    """`par_unsupported`: the OP takes pushed requests where they are required, and others where they are never pushed.
+    """`par_unsupported`: the provider supports PAR if we require it, and does not require it if we never use it.
 
     Spec: RFC 9126 5.
     """
@@ -166,21 +164,12 @@ def validate_par_supported(metadata: ProviderMetadata, *, par: PARMode) -> None:
         raise PARUnsupported
 
 
-def _parse_document(response: TransportResponse) -> Mapping[str, Any]:
-    """The media type is not judged: static hosts send documents as they like, and we only ever read JSON."""
-    members = parse_json_body(response) if response.status == 200 else None
-    if members is None:
-        raise MetadataInvalid
-    return members
-
-
 def _split_url(url: str) -> SplitResult | None:
-    """Return None for what is no URL."""
     if not _URL_PATTERN.fullmatch(url):
         return None
     try:
         parts = urlsplit(url)
-        parts.port  # noqa: B018 -- reading it is what judges it
+        parts.port  # noqa: B018 -- raises for an invalid port
     except ValueError:
         return None
     return parts
@@ -193,8 +182,8 @@ def _get_endpoint(members: Mapping[str, Any], name: str) -> str:
     return value
 
 
-def _get_strings(members: Mapping[str, Any], name: str, *, default: tuple[str, ...] = ()) -> tuple[str, ...]:
-    value = members.get(name, list(default))
+def _get_strings(members: Mapping[str, Any], name: str) -> tuple[str, ...]:
+    value = members.get(name, [])
     if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
         raise MetadataInvalid
     return tuple(value)

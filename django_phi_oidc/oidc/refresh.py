@@ -1,45 +1,40 @@
-"""R8: a refresh token gives new tokens, and they speak of the same sign-in. Spec: OIDC Core 12, RFC 6749 6."""
+"""Refresh of the tokens of a sign-in (R8). Spec: OIDC Core 12, RFC 6749 6."""
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any
+from typing import Any, Unpack
 
 from ..config.providers import ProviderDeclaration
 from ..errors import RefreshMismatch
-from .client_auth import AssertionFreshness, build_client_request
+from .client_auth import ClientContext, build_client_request
 from .id_token import VerifiedClaims, validate_at_hash, verify_id_token_issuance
 from .jwks import KeySet
 from .logout_token import has_logout_event
-from .metadata import ProviderMetadata
 from .token import TokenResponse, get_id_token, process_grant_response
 from .transport import TransportRequest, TransportResponse
 
 UNCHANGED_CLAIMS = ("iss", "sub", "aud", "azp")
-"""Claims that a refresh leaves as they were, absent ones absent. Spec: Core 12.2."""
+"""Claims that must be unchanged, or absent both times. Spec: Core 12.2."""
 UNCHANGED_CLAIMS_IF_PRESENT = ("auth_time", "nonce")
 
 
-def build_refresh_request(
-    *, metadata: ProviderMetadata, declaration: ProviderDeclaration, refresh_token: str, freshness: AssertionFreshness
-) -> TransportRequest:
-    """Return the request that spends refresh_token, for the scope that was granted. An OP that rotates takes it once.
+def build_refresh_request(*, refresh_token: str, **client: Unpack[ClientContext]) -> TransportRequest:
+    """Return the request that uses refresh_token for the granted scope. A rotating provider accepts the token once.
 
     Spec: Core 12.1, RFC 6749 6.
     """
     return build_client_request(
         operation="refresh",
-        url=metadata.token_endpoint,
-        metadata=metadata,
-        declaration=declaration,
+        url=client["metadata"].token_endpoint,
         parameters={"grant_type": "refresh_token", "refresh_token": refresh_token},
-        freshness=freshness,
+        **client,
     )
 
 
 def process_refresh_response(response: TransportResponse, *, declaration: ProviderDeclaration) -> TokenResponse:
-    """Return the new tokens; id_token and refresh_token are empty where none came.
+    """Return the new tokens; id_token and refresh_token are empty if the response has none.
 
-    Requires and raises what judge_token_response does, but that an ID Token need not come. Spec: Core 12.2.
+    Requires and raises the same as process_token_response, but the ID Token is optional. Spec: Core 12.2.
     """
     return process_grant_response(response, declaration=declaration, id_token_getter=_get_optional_id_token)
 
@@ -53,13 +48,11 @@ def verify_refreshed_id_token(
     access_token: str,
     now: datetime,
 ) -> VerifiedClaims:
-    """Return the claims of an ID Token that came with a refresh, of the same person and authentication as original.
+    """Return the claims of an ID Token from a refresh, of the same person and authentication as original_claims.
 
-    original: the claims of the ID Token of the sign-in. NOT checked: acr, and how long ago auth_time is, which was
-    judged then.
-
-    Raises: RefreshMismatch; IDTokenError; what keys raises.
-    Spec: Core 12.2.
+    original_claims: those of the ID Token of the sign-in. NOT checked: acr and the age of auth_time, which were checked
+    at the sign-in.
+    Raises: RefreshMismatch; IDTokenError; what keys raises. Spec: Core 12.2.
     """
     jws = verify_id_token_issuance(token, keys=keys, declaration=declaration, now=now)
     validate_refreshed_claims(jws.payload, original_claims=original_claims)
@@ -68,9 +61,10 @@ def verify_refreshed_id_token(
 
 
 def validate_refreshed_claims(claims: Mapping[str, Any], *, original_claims: Mapping[str, Any]) -> None:
-    """`refresh_mismatch`: iss, sub, aud and azp are the same, and so are auth_time and nonce where they came again.
+    """`refresh_mismatch`: iss, sub, aud and azp are unchanged, and so are auth_time and nonce if present.
 
-    A logout token, which no nonce tells from an ID Token here, is none. Spec: Core 12.2, Back-Channel Logout 4.
+    Logout tokens are refused: a refreshed ID Token may lack the nonce that would distinguish it from a logout token.
+    Spec: Core 12.2, Back-Channel Logout 4.
     """
     if has_logout_event(claims):
         raise RefreshMismatch

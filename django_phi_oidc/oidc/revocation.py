@@ -1,15 +1,13 @@
-"""A token is made useless at the OP, or we learn what to do next. Spec: RFC 7009."""
+"""Revocation of a token at the provider. Spec: RFC 7009."""
 
 import re
 from dataclasses import dataclass
 from datetime import timedelta
 from email.utils import parsedate_to_datetime
-from typing import Literal
+from typing import Literal, Unpack
 
-from ..config.providers import ProviderDeclaration
 from ..errors import RevocationUnsupported
-from .client_auth import AssertionFreshness, build_client_request
-from .metadata import ProviderMetadata
+from .client_auth import ClientContext, build_client_request
 from .token import TokenTypeHint
 from .transport import TransportRequest, TransportResponse, parse_json_body
 
@@ -21,49 +19,41 @@ _IMF_FIXDATE_PATTERN = re.compile(r"[A-Z][a-z]{2}, [0-9]{2} [A-Z][a-z]{2} [0-9]{
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RevocationOutcome:
-    """What the OP's answer means for the token.
+    """The result of a revocation request.
 
-    done: it is dead. unsupported: the OP revokes no such token, ever. retry: again, with the usual back-off, and not
-    before after. retry_slowly: the OP does not know us, which a person must mend. refused: never again.
+    done: the token is revoked. unsupported: the provider cannot revoke this type of token. retry: retry with the usual
+    back-off, not before retry_after. retry_slowly: client authentication failed, which an operator must fix. refused:
+    do not retry.
     """
 
     result: Literal["done", "unsupported", "retry", "retry_slowly", "refused"]
     retry_after: timedelta | None = None
-    """What Retry-After asks for, at most a day; None when it says nothing."""
+    """From Retry-After, at most a day."""
 
 
 def build_revocation_request(
-    *,
-    metadata: ProviderMetadata,
-    declaration: ProviderDeclaration,
-    token: str,
-    token_type_hint: TokenTypeHint,
-    freshness: AssertionFreshness,
+    *, token: str, token_type_hint: TokenTypeHint, **client: Unpack[ClientContext]
 ) -> TransportRequest:
-    """Return the request that revokes token, which stands in the body alone. Another try is built anew.
+    """Return the request that revokes token, with the token only in the body. A retry needs a new request.
 
-    Raises: RevocationUnsupported when the OP has no revocation endpoint.
-    Spec: RFC 7009 2.1.
+    Raises: RevocationUnsupported if the provider has no revocation endpoint. Spec: RFC 7009 2.1.
     """
-    if not metadata.revocation_endpoint:
+    endpoint = client["metadata"].revocation_endpoint
+    if not endpoint:
         raise RevocationUnsupported
-    parameters = {"token": token, "token_type_hint": token_type_hint}
     return build_client_request(
         operation="revocation",
-        url=metadata.revocation_endpoint,
-        metadata=metadata,
-        declaration=declaration,
-        parameters=parameters,
-        freshness=freshness,
+        url=endpoint,
+        parameters={"token": token, "token_type_hint": token_type_hint},
+        **client,
     )
 
 
 def process_revocation_response(response: TransportResponse) -> RevocationOutcome:
-    """Return what response means. 200 alone is success, whatever stands in its body; never raises.
+    """Return the outcome. Only status 200 is success, regardless of the body. Never raises.
 
-    Statuses that the specification has no meaning for (2xx but 200, 3xx) are tried again: repeating does no harm, and
-    a token given up for a passing fault of a proxy would stay alive.
-
+    Statuses without a meaning in the specification (other 2xx, 3xx) are retried: a retry does no harm, and a token
+    abandoned because of a temporary proxy fault would stay valid.
     Spec: RFC 7009 2.2, 2.2.1; RFC 6749 5.2; RFC 9110 10.2.3.
     """
     status = response.status
@@ -71,7 +61,7 @@ def process_revocation_response(response: TransportResponse) -> RevocationOutcom
         return RevocationOutcome(result="done")
     if status == 429 or not 400 <= status < 500:
         return RevocationOutcome(result="retry", retry_after=parse_retry_after(response))
-    error = _get_error_code(response)
+    error = (parse_json_body(response) or {}).get("error")
     if error == "unsupported_token_type":
         return RevocationOutcome(result="unsupported")
     if status == 401 or error == "invalid_client":
@@ -80,9 +70,9 @@ def process_revocation_response(response: TransportResponse) -> RevocationOutcom
 
 
 def parse_retry_after(response: TransportResponse) -> timedelta | None:
-    """Return how long Retry-After asks us to wait, between nothing and a day; None without one that can be read.
+    """Return the delay of Retry-After, between zero and a day; None if it is missing or malformed.
 
-    A date is measured from the answer's own Date, so the OP's clock need not agree with ours.
+    A date is compared with the Date of the response, so the clocks need not agree.
     Spec: RFC 9110 10.2.3, 5.6.7.
     """
     value = response.headers.get("retry-after", "").strip()
@@ -97,9 +87,3 @@ def parse_retry_after(response: TransportResponse) -> timedelta | None:
         except ValueError:
             return None
     return min(max(wait, timedelta(0)), MAX_RETRY_AFTER)
-
-
-def _get_error_code(response: TransportResponse) -> str:
-    """Return the OAuth error of the answer, empty when there is none that can be read."""
-    error = (parse_json_body(response) or {}).get("error")
-    return error if isinstance(error, str) else ""

@@ -1,11 +1,12 @@
-"""R5: the code is sent, tokens come back. Spec: OIDC Core 3.1.3, RFC 6749 4.1.3 and 5, RFC 7636 4.5."""
+"""The token request and its response (R5). Spec: OIDC Core 3.1.3, RFC 6749 4.1.3 and 5, RFC 7636 4.5."""
 
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any, Literal, cast, get_args
+from itertools import islice
+from typing import Any, Literal, Unpack, cast, get_args
 from urllib.parse import unquote_plus
 
 from ..config.providers import ProviderDeclaration
@@ -17,26 +18,21 @@ from ..errors import (
     TokenResponseInvalid,
     TokenTypeUnsupported,
 )
-from .client_auth import AssertionFreshness, build_client_request
-from .metadata import ProviderMetadata
+from .client_auth import ClientContext, build_client_request
 from .transport import TransportRequest, TransportResponse, get_media_type, parse_json_body
 
 LIFETIME_ALERT_THRESHOLD = timedelta(hours=1)
 HEART_MAX_ACCESS_TOKEN_LIFETIME = timedelta(hours=1)
 MAX_RECEIVED_TOKENS = 16
-"""Tokens taken out of one refused answer: an OP that sends more must not fill our tables."""
+"""Tokens extracted from one refused response, so that a provider cannot fill the table of revocations."""
 
 TokenTypeHint = Literal["refresh_token", "access_token"]
 
 _TOKEN_ERROR_CODES = frozenset(
     {
         # RFC 6749 5.2
-        "invalid_request",
-        "invalid_client",
-        "invalid_grant",
-        "unauthorized_client",
-        "unsupported_grant_type",
-        "invalid_scope",
+        *("invalid_request", "invalid_client", "invalid_grant"),
+        *("unauthorized_client", "unsupported_grant_type", "invalid_scope"),
     }
 )
 _FORM_FIELD = re.compile(r"(?<![^&])(access_token|refresh_token)=([^&]*)")
@@ -45,62 +41,52 @@ _JSON_STRING_LITERAL = re.compile(r'"((?:[^"\\]++|\\.)*+)"?(\s*:\s*)?', re.DOTAL
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenResponse:
-    """A token response that has passed R5. The ID Token in it has not been looked at."""
+    """A checked token response (R5). The ID Token in it is not verified."""
 
     access_token: str = field(repr=False)
     id_token: str = field(repr=False)
-    """Empty when none came, which a refresh alone allows."""
+    """Empty if there is none, which only a refresh allows."""
     refresh_token: str = field(repr=False)
-    """Empty when none came."""
+    """Empty if there is none."""
     expires_in: timedelta | None
-    """None when the OP does not say."""
+    """None if the response omits it."""
     lifetime_alert: bool
-    """The access token lives longer than an hour, or for a time that nobody told."""
+    """The access token is valid for more than an hour, or for an unknown time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReceivedToken:
-    """A token that the OP has issued, whatever we think of the rest, and that must not stay alive."""
+    """A token in a refused response. It was issued and must be revoked."""
 
     token_type_hint: TokenTypeHint
     value: str = field(repr=False)
 
 
 def build_token_request(
-    *,
-    metadata: ProviderMetadata,
-    declaration: ProviderDeclaration,
-    code: str,
-    redirect_uri: str,
-    code_verifier: str,
-    freshness: AssertionFreshness,
+    *, code: str, redirect_uri: str, code_verifier: str, **client: Unpack[ClientContext]
 ) -> TransportRequest:
-    """Return the request that spends code. It must be sent once, and never again on a time-out.
+    """Return the request that redeems code. It must be sent only once, and not be retried after a timeout.
 
     Spec: RFC 6749 4.1.3, RFC 7636 4.5, Core 3.1.3.1.
     """
-    parameters = {
-        "grant_type": "authorization_code",
-        "code": code,
-        "redirect_uri": redirect_uri,
-        "code_verifier": code_verifier,
-    }
     return build_client_request(
         operation="token",
-        url=metadata.token_endpoint,
-        metadata=metadata,
-        declaration=declaration,
-        parameters=parameters,
-        freshness=freshness,
+        url=client["metadata"].token_endpoint,
+        parameters={
+            "grant_type": "authorization_code",
+            "code": code,
+            "redirect_uri": redirect_uri,
+            "code_verifier": code_verifier,
+        },
+        **client,
     )
 
 
 def process_token_response(response: TransportResponse, *, declaration: ProviderDeclaration) -> TokenResponse:
-    """Return the tokens of a response that is all that RFC 6749 5.1 and Core 3.1.3.3 ask for.
+    """Return the tokens of a response that satisfies RFC 6749 5.1 and Core 3.1.3.3.
 
-    Requires: the caller queues received_tokens(response) for revocation when this raises. NOT checked: the ID Token,
-    scope.
-
+    Requires: if this raises, the caller queues extract_received_tokens(response) for revocation. NOT checked: the ID
+    Token and scope.
     Raises: TokenError, TokenResponseInvalid, TokenTypeUnsupported, AccessTokenMissing, IDTokenMissing,
         AccessTokenLifetime.
     Spec: RFC 6749 5.1, 5.2; Core 3.1.3.3 to 3.1.3.5.
@@ -114,10 +100,10 @@ def process_grant_response(
     declaration: ProviderDeclaration,
     id_token_getter: Callable[[Mapping[str, Any]], str],
 ) -> TokenResponse:
-    """Do what judge_token_response does; id_token_of reads the ID Token, or refuses, as the grant wants it."""
-    parsed = parse_json_body(response)
-    raise_for_token_error(parsed or {}, status=response.status)
-    members = validate_json_response(parsed, response=response)
+    """Process a token response. id_token_getter returns the ID Token or raises, depending on the grant."""
+    body = parse_json_body(response)
+    raise_for_token_error(body or {}, status=response.status)
+    members = validate_json_response(body, response=response)
     validate_token_type(members)
     expires_in = get_expires_in(members, declaration=declaration)
     return TokenResponse(
@@ -130,19 +116,19 @@ def process_grant_response(
 
 
 def raise_for_token_error(members: Mapping[str, Any], *, status: int) -> None:
-    """`token_error`: the answer is 200 and no OAuth error. error_description is not read. Spec: RFC 6749 5.2."""
+    """`token_error`: the status is 200 and there is no `error`. error_description is not read. Spec: RFC 6749 5.2."""
     error = members.get("error")
     if status != 200 or "error" in members:
-        named = error if isinstance(error, str) and error in _TOKEN_ERROR_CODES else "other"
-        message = f"The token endpoint answered {status}, error {named} (RFC 6749 5.2)."
-        raise TokenError(message, status=status, error=named)
+        code = error if isinstance(error, str) and error in _TOKEN_ERROR_CODES else "other"
+        message = f"The token endpoint answered {status}, error {code} (RFC 6749 5.2)."
+        raise TokenError(message, status=status, error=code)
 
 
-def validate_json_response(parsed: Mapping[str, Any] | None, *, response: TransportResponse) -> Mapping[str, Any]:
-    """`token_response_invalid`: the response is a JSON object, and sent as such. Spec: RFC 6749 5.1."""
-    if parsed is None or get_media_type(response) != "application/json":
+def validate_json_response(body: Mapping[str, Any] | None, *, response: TransportResponse) -> Mapping[str, Any]:
+    """`token_response_invalid`: the body is a JSON object, with that media type. Spec: RFC 6749 5.1."""
+    if body is None or get_media_type(response) != "application/json":
         raise TokenResponseInvalid
-    return parsed
+    return body
 
 
 def validate_token_type(members: Mapping[str, Any]) -> None:
@@ -169,7 +155,7 @@ def get_refresh_token(members: Mapping[str, Any]) -> str:
 
 
 def get_id_token(members: Mapping[str, Any]) -> str:
-    """`id_token_missing`: id_token is a string that is not empty. Spec: Core 3.1.3.3."""
+    """`id_token_missing`: id_token is a non-empty string. Spec: Core 3.1.3.3."""
     id_token = members.get("id_token")
     if not isinstance(id_token, str) or not id_token:
         raise IDTokenMissing
@@ -179,7 +165,7 @@ def get_id_token(members: Mapping[str, Any]) -> str:
 def get_expires_in(members: Mapping[str, Any], *, declaration: ProviderDeclaration) -> timedelta | None:
     """`access_token_lifetime`: expires_in is a positive JSON integer of seconds, within the declared limit.
 
-    None when it is absent, which the profile `heart` refuses, as it does more than an hour.
+    None if absent. The profile `heart` refuses an absent value and more than an hour.
     Spec: RFC 6749 5.1, A.14; HEART's profile of OAuth 2.0 (Token Lifetimes).
     """
     limit = declaration.max_access_token_lifetime
@@ -194,10 +180,9 @@ def get_expires_in(members: Mapping[str, Any], *, declaration: ProviderDeclarati
 
 
 def extract_received_tokens(response: TransportResponse) -> tuple[ReceivedToken, ...]:
-    """Return every token that response holds, however damaged or refused it is: refresh tokens first, at most 16.
+    """Return all tokens in a refused or malformed response: refresh tokens first, at most 16. Never raises.
 
-    Status and media type don't matter, nor do nesting, repeated names, faulty or truncated JSON: what an attacker or a
-    bug wraps badly is alive all the same. Never raises.
+    Ignores status, nesting, repeated names, and invalid or truncated JSON, because the tokens in it are valid.
     """
     text = response.body.decode("utf-8", errors="replace")
     pairs: Iterator[tuple[str, str]]
@@ -205,13 +190,15 @@ def extract_received_tokens(response: TransportResponse) -> tuple[ReceivedToken,
         pairs = ((field[1], unquote_plus(field[2])) for field in _FORM_FIELD.finditer(text))
     else:
         pairs = _scan_string_members(text)
-    found: dict[TokenTypeHint, dict[str, None]] = {hint: {} for hint in get_args(TokenTypeHint)}
+    values_by_hint: dict[TokenTypeHint, dict[str, None]] = {hint: {} for hint in get_args(TokenTypeHint)}
     for name, value in pairs:
-        values = found.get(cast(TokenTypeHint, name))
+        values = values_by_hint.get(cast(TokenTypeHint, name))
         if values is not None and len(values) < MAX_RECEIVED_TOKENS and _is_encodable_text(value):
             values[value] = None
-    tokens = [ReceivedToken(token_type_hint=hint, value=value) for hint, values in found.items() for value in values]
-    return tuple(tokens[:MAX_RECEIVED_TOKENS])
+    tokens = (
+        ReceivedToken(token_type_hint=hint, value=value) for hint, values in values_by_hint.items() for value in values
+    )
+    return tuple(islice(tokens, MAX_RECEIVED_TOKENS))
 
 
 def _is_valid_token(value: object) -> bool:
@@ -219,12 +206,12 @@ def _is_valid_token(value: object) -> bool:
 
 
 def _is_encodable_text(value: str) -> bool:
-    """Lone surrogates can't be sent back, and were sent by nobody who has issued a token."""
+    """Lone surrogates cannot be sent back, and no token contains them."""
     return value != "" and not any("\ud800" <= character <= "\udfff" for character in value)
 
 
 def _scan_string_members(text: str) -> Iterator[tuple[str, str]]:
-    """Yield each name with its value, where that is a string, in one pass over text that may be no JSON at all."""
+    """Yield each name with a string value, in one pass over text that may not be valid JSON."""
     name, end = "", -1
     for literal in _JSON_STRING_LITERAL.finditer(text):
         if name and literal.start() == end:

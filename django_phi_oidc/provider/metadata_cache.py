@@ -171,7 +171,7 @@ class RemoteKeySet:
         """
         keys = self._cached.get(timeout_seconds=self._timeout_seconds)
         with suppress(KeyNotFound):
-            return keys.select(kid=kid, alg=alg)
+            return keys.get_key(kid=kid, alg=alg)
         try:
             fetched = self._cached.refetch(outdated=keys, timeout_seconds=self._timeout_seconds)
         except SignInRefused as error:
@@ -179,4 +179,4 @@ class RemoteKeySet:
             raise KeyNotFound(message, is_certain=False) from error
         if fetched is keys:
             raise KeyNotFound("No key matches, and it is too early to fetch the keys again.", is_certain=False)
-        return fetched.select(kid=kid, alg=alg)
+        return fetched.get_key(kid=kid, alg=alg)

@@ -1,4 +1,4 @@
-"""Orders to a process that measures, a line each, and its answers, in JSON."""
+"""Commands to a measuring process, one per line, and its results in JSON."""
 
 import json
 import subprocess
@@ -9,37 +9,37 @@ from typing import Any
 
 import django
 
-Order = Callable[..., dict[str, Any]]
+Command = Callable[..., dict[str, Any]]
 
 
-def carry_out(orders: Mapping[str, Order]) -> None:
-    """Do what the lines of the standard input say, a name and numbers each, until it ends."""
+def run_commands(commands: Mapping[str, Command]) -> None:
+    """Run the commands on standard input, a name and numbers per line, until it ends."""
     django.setup()
     for line in sys.stdin:
         name, *numbers = line.split()
-        print(json.dumps(orders[name](*map(int, numbers))), flush=True)
+        print(json.dumps(commands[name](*map(int, numbers))), flush=True)
 
 
-def orders_to(running: subprocess.Popen[str]) -> Order:
-    """Return what gives an order to that process, and returns its answer."""
-    return lambda *order: begin(running, *order)()
+def command_runner(running: subprocess.Popen[str]) -> Command:
+    """Return a function that sends a command to the process and returns the result."""
+    return lambda *command: send_command(running, *command)()
 
 
-def begin(running: subprocess.Popen[str], *order: object) -> Callable[[], dict[str, Any]]:
-    """Give an order, and return what waits for the answer."""
+def send_command(running: subprocess.Popen[str], *command: object) -> Callable[[], dict[str, Any]]:
+    """Send a command, and return a function that waits for its result."""
     assert running.stdin is not None
-    running.stdin.write(" ".join(map(str, order)) + "\n")
+    running.stdin.write(" ".join(map(str, command)) + "\n")
     running.stdin.flush()
-    return lambda: dict(json.loads(line_of(running)))
+    return lambda: dict(json.loads(read_line(running)))
 
 
-def line_of(running: subprocess.Popen[str]) -> str:
-    """Return the next line that the process says."""
+def read_line(running: subprocess.Popen[str]) -> str:
+    """Return the next output line of the process."""
     assert running.stdout is not None
     return running.stdout.readline()
 
 
 def peak_memory() -> int:
-    """Return the most bytes of memory that this process has ever held. Spec: proc(5)."""
+    """Return the peak memory of this process in bytes. Spec: proc(5)."""
     status = Path("/proc/self/status").read_text()
     return int(status.partition("VmHWM:")[2].split()[0]) * 1024

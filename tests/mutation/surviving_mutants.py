@@ -1,4 +1,4 @@
-"""The mutants that docs/explanation/mutation-testing.md says survive, and why."""
+"""The surviving mutants that docs/explanation/mutation-testing.md explains."""
 
 import re
 from pathlib import Path
@@ -11,10 +11,10 @@ _ENTRY = re.compile(r"^ *- `([\w.]+)`: `([^`\n]+)` → (?:`([^`\n]+)`|nothing)$"
 
 
 class Change(NamedTuple):
-    """What a mutant is: lines of a function, without their indentation, and what stands in their place."""
+    """A mutant: lines of a function without indentation, and their replacement."""
 
     module: str
-    """Its path in django_phi_oidc, such as oidc/jose.py."""
+    """Path in django_phi_oidc, such as oidc/jose.py."""
     function: str
     before: str
     after: str
@@ -23,12 +23,12 @@ class Change(NamedTuple):
         return f"  - `{self.function}`: `{self.before}` → " + (f"`{self.after}`" if self.after else "nothing")
 
 
-def explained() -> list[Change]:
-    return read(PAGE.read_text())
+def list_explained() -> list[Change]:
+    return parse_page(PAGE.read_text())
 
 
-def read(page: str) -> list[Change]:
-    """Return what a page lists: under a heading for each module, reasons, and below each of them the changes."""
+def parse_page(page: str) -> list[Change]:
+    """Return the mutants of a page, which lists them below their reasons, under a heading for each module."""
     modules, texts = (_HEADING.split(page)[start::2] for start in (1, 2))
     return [
         Change(module, *entry) for module, text in zip(modules, texts, strict=True) for entry in _ENTRY.findall(text)

@@ -15,7 +15,7 @@ from typing import Any
 
 from django_phi_oidc.config.providers import parse_provider
 from django_phi_oidc.errors import SignInRefused
-from django_phi_oidc.oidc.jwks import JSONWebKeySet, StaticKeySet
+from django_phi_oidc.oidc.jwks import JSONWebKeySet
 from django_phi_oidc.oidc.metadata import process_jwks_response, process_metadata_response
 from django_phi_oidc.oidc.token import extract_received_tokens, process_token_response
 from django_phi_oidc.oidc.transport import TransportRequest, TransportResponse
@@ -26,7 +26,7 @@ DECLARATION = parse_provider(
     "default",
     {"issuer": "https://op.example", "client_id": "portal", "client_secret": "s", "allow_loopback_http": True},
 )
-NO_KEYS = StaticKeySet(JSONWebKeySet(keys=()))
+NO_KEYS = JSONWebKeySet(keys=())
 JUDGES: dict[str, Callable[[TransportResponse], Any]] = {
     "none": lambda response: response,
     "metadata": lambda response: process_metadata_response(response, declaration=DECLARATION),

@@ -1,4 +1,4 @@
-"""A Celery worker in a process of its own, on the databases of the running test."""
+"""A Celery worker in a separate process, with the databases of the running test."""
 
 import contextlib
 import json
@@ -30,9 +30,9 @@ def worker(
     beat: bool = True,
     **environment: str,
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a worker, with beat or without; what it logs is in `<name>.log`.
+    """Run a worker that logs to `<name>.log`.
 
-    environment: what `process_settings` and `tests.support.celery_worker_app` read.
+    environment: variables for `portal_process_settings` and `tests.support.celery_worker_app`.
     """
     environment = {
         **child_environment(os.environ, settings.DATABASES),
@@ -56,9 +56,9 @@ def worker(
     command += ["--without-mingle", "--without-gossip", "--without-heartbeat"]
     path = folder / f"{name}.log"
     path.unlink(missing_ok=True)
-    # At its end, where a test writes, too.
+    # Append mode, because a test writes to the file too.
     with path.open("a") as log:
-        # A session of its own, to end beat with its worker. A polite end takes seconds.
+        # A new session, to kill beat together with its worker. A graceful shutdown takes seconds.
         process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
         try:
             yield process
@@ -69,7 +69,7 @@ def worker(
 
 
 def eventually(holds: Callable[[], bool]) -> bool:
-    """Say whether it holds before patience ends."""
+    """Return whether the condition becomes true within PATIENCE_SECONDS."""
     ends_at = time.monotonic() + PATIENCE_SECONDS
     while not holds():
         if time.monotonic() > ends_at:

@@ -1,4 +1,4 @@
-"""A Celery app for a worker in a process of its own: `celery -A tests.support.celery_worker_app worker`, with beat or without."""
+"""The app of a Celery worker in a separate process: `celery -A tests.support.celery_worker_app worker`."""
 
 import os
 import signal
@@ -20,19 +20,19 @@ app.conf.update(
     beat_schedule=beat_schedule(interval_seconds=float(os.environ.get("TEST_BEAT_SECONDS", "1"))),
     beat_schedule_filename=os.environ["TEST_BEAT_FILE"],
     task_ignore_result=True,
-    # Its queue bears the worker's name alone, and would be another test's.
+    # Its queue is named only after the worker, so another test would receive it.
     worker_enable_remote_control=False,
 )
 app.autodiscover_tasks()
 
 
 def now_of_file() -> datetime:
-    """Return the time that stands in a file; the system's while the file is empty."""
+    """Return the time in a file, or the system time while the file is empty."""
     return datetime.fromisoformat(Path(os.environ["TEST_CLOCK_FILE"]).read_text() or datetime.now(UTC).isoformat())
 
 
 def reach(point: str) -> None:
-    """Be killed at the point that TEST_KILL_AT names; `COMMIT on default 2` is the second of that name."""
+    """Kill this process at the point in TEST_KILL_AT; `COMMIT on default 2` is the second one of that name."""
     passed[point] += 1
     if f"{point} {passed[point]}" == os.environ["TEST_KILL_AT"]:
         os.kill(os.getpid(), signal.SIGKILL)
@@ -40,10 +40,10 @@ def reach(point: str) -> None:
 
 passed: Counter[str] = Counter()
 if "TEST_CLOCK_FILE" in os.environ:
-    by_the_file = clock.override_clock(now_of_file)
-    by_the_file.__enter__()
+    file_clock = clock.override_clock(now_of_file)
+    file_clock.__enter__()
 if "TEST_KILL_AT" in os.environ:
 
     @worker_ready.connect
-    def begin_to_watch(**kwargs: Any) -> None:
+    def start_watching(**kwargs: Any) -> None:
         watch(reach)

@@ -1,4 +1,4 @@
-"""Private keys of a client, as PEM: the attack kit's own."""
+"""Private keys of a client as PEM, from the attack kit."""
 
 from django_phi_oidc.testing.attack.throwaway_ca import create_private_key_pem, encode_private_key
 

@@ -1,4 +1,4 @@
-"""A certificate authority for tests: the attack kit's own."""
+"""A certificate authority for tests, from the attack kit."""
 
 from django_phi_oidc.testing.attack.throwaway_ca import CertificateAuthority, create_certificate_authority
 

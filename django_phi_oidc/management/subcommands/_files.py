@@ -1,4 +1,4 @@
-"""Files that a command writes what is secret into."""
+"""Files that a command writes secrets to."""
 
 import os
 from collections.abc import Iterator
@@ -9,9 +9,9 @@ from typing import TextIO
 
 @contextmanager
 def create_private_file(path: Path) -> Iterator[TextIO]:
-    """Give a file that was not there before, for its owner alone; it is gone again when the block fails.
+    """Open a new file that only its owner can read. It is deleted again if the block fails.
 
-    Raises: OSError.
+    Raises: OSError, also when the file exists.
     """
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:

@@ -1,18 +1,20 @@
-"""The groups of those who run the desk, each with exactly the permissions that it needs."""
+"""Creates the groups of the officers' dashboard, each with exactly the permissions it needs."""
 
-import json
 from argparse import ArgumentParser
 from collections.abc import Mapping
 from typing import Any
 
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import Group, Permission
-from django.core.management.base import CommandError, OutputWrapper
+from django.core.management.base import CommandError
 from django.db import transaction
+
+from ._arguments import Options
+from ._output import Output
 
 _APP_LABEL = "django_phi_oidc"
 VIEW_USER = "view the user model"
-"""Stands for the permission of that name of whatever user model the project has."""
+"""Placeholder for the view permission of the project's user model."""
 GROUPS: Mapping[str, tuple[str, ...]] = {
     "Privacy officer": (
         VIEW_USER,
@@ -39,42 +41,43 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    """Declare the options of `phi_oidc groups`."""
-    parser.add_argument("--check", action="store_true", help="change nothing; status 1 when something would be changed")
-    parser.add_argument("--json", action="store_true", help="an object a line")
+    parser.add_argument("--check", action="store_true", help="change nothing; status 1 if something would change")
+    parser.add_argument("--json", action="store_true", help="one object per line")
+    parser.set_defaults(handler=handle)
 
 
-def handle(options: Mapping[str, Any], *, stdout: OutputWrapper, stderr: OutputWrapper) -> None:
-    """Make the groups what they must be, and tell what that changed. Raises: CommandError where a permission lacks."""
+def handle(options: Options, output: Output) -> None:
+    """Create or correct the groups and print the changes. Raises: CommandError if a permission is missing."""
     is_changed = False
     with transaction.atomic():
         for name in GROUPS:
-            told = _sync_group(name, dry_run=options["check"])
-            is_changed |= told["made"] or bool(told["added"] or told["removed"])
-            stdout.write(json.dumps(told) if options["json"] else _format_change(told))
+            change = _sync_group(name, dry_run=options["check"])
+            is_changed |= change["made"] or bool(change["added"] or change["removed"])
+            output.write_row(change, _format_change)
     if options["check"] and is_changed:
-        raise CommandError("The groups are not as `phi_oidc groups` makes them.")
+        raise CommandError("The groups differ from what `phi_oidc groups` would create.")
 
 
 def get_required_permissions(group_name: str) -> set[str]:
-    """Return what the group must have, as `app_label.codename`."""
-    users = get_user_model()._meta
-    user = f"{users.app_label}.view_{users.model_name}"
-    return {user if each == VIEW_USER else f"{_APP_LABEL}.{each}" for each in GROUPS[group_name]}
+    """Return the permissions of the group, as `app_label.codename`."""
+    user_model = get_user_model()._meta
+    view_user = f"{user_model.app_label}.view_{user_model.model_name}"
+    return {view_user if name == VIEW_USER else f"{_APP_LABEL}.{name}" for name in GROUPS[group_name]}
 
 
 def _sync_group(group_name: str, *, dry_run: bool) -> dict[str, Any]:
-    there = {_format_permission(each): each for each in Permission.objects.select_related("content_type")}
-    must = get_required_permissions(group_name)
-    if missing := sorted(must - there.keys()):
-        raise CommandError(f"There is no permission {missing[0]}: run migrate.")
+    existing = {_format_permission(item): item for item in Permission.objects.select_related("content_type")}
+    required = get_required_permissions(group_name)
+    if missing := sorted(required - existing.keys()):
+        raise CommandError(f"There is no permission {missing[0]}. Run migrate.")
     group = Group.objects.filter(name=group_name).first()
-    has = {_format_permission(each) for each in group.permissions.select_related("content_type")} if group else set()
-    if not dry_run and (group is None or has != must):
-        made = group or Group.objects.create(name=group_name)
-        # Exactly these: `set` sends a signal of what changes alone.
-        made.permissions.set([there[each] for each in must])
-    return {"group": group_name, "made": group is None, "added": sorted(must - has), "removed": sorted(has - must)}
+    current = set(map(_format_permission, group.permissions.select_related("content_type"))) if group else set()
+    if not dry_run and (group is None or current != required):
+        target = group or Group.objects.create(name=group_name)
+        # `set` sends its signal only for permissions that change.
+        target.permissions.set([existing[name] for name in required])
+    added, removed = sorted(required - current), sorted(current - required)
+    return {"group": group_name, "made": group is None, "added": added, "removed": removed}
 
 
 def _format_permission(permission: Permission) -> str:
@@ -82,5 +85,5 @@ def _format_permission(permission: Permission) -> str:
 
 
 def _format_change(change: Mapping[str, Any]) -> str:
-    changes = [f"{sign}{each}" for key, sign in (("added", "+"), ("removed", "-")) for each in change[key]]
-    return f"{change['group']}{' (new)' if change['made'] else ''}: {', '.join(changes) or 'as it was'}"
+    changes = [f"{sign}{name}" for key, sign in (("added", "+"), ("removed", "-")) for name in change[key]]
+    return f"{change['group']}{' (new)' if change['made'] else ''}: {', '.join(changes) or 'unchanged'}"

@@ -1,17 +1,17 @@
 """Writes what a project needs to begin: lines for its settings, and fresh keys, each in a file of its own."""
 
 from argparse import ArgumentParser
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-from django.core.management.base import CommandError, OutputWrapper
+from django.core.management.base import CommandError
 from django.views.decorators.debug import sensitive_variables
 
 from ... import conf
 from ...crypto import keyring
+from ._arguments import Options
 from ._files import create_private_file
-from .keys_generate import generate_signing_key
+from ._output import Output
+from .keys import generate_signing_key
 
 SETTINGS_TEMPLATE = """\
 MIDDLEWARE += ["django_phi_oidc.middleware.RevocationMiddleware"]
@@ -46,10 +46,11 @@ Then: urlpatterns += [path("oidc/", include("django_phi_oidc.urls"))]
 def add_arguments(parser: ArgumentParser) -> None:
     """Declare the arguments of `phi_oidc init`."""
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="a new folder, for its owner's eyes alone")
+    parser.set_defaults(handler=handle)
 
 
 @sensitive_variables()
-def handle(options: Mapping[str, Any], *, stdout: OutputWrapper, stderr: OutputWrapper) -> None:
+def handle(options: Options, output: Output) -> None:
     """Write the three files, and say what is to be done with each. Raises: CommandError when the folder is there."""
     folder: Path = options["folder"]
     keys = {f"PHI_{ring}": keyring.generate_key() for ring in conf.KEY_RINGS}
@@ -66,4 +67,4 @@ def handle(options: Mapping[str, Any], *, stdout: OutputWrapper, stderr: OutputW
                 file.write(text)
     except OSError as error:
         raise CommandError(f"{folder} can't be written as a new folder: {error.strerror}.") from error
-    stdout.write(NEXT_STEPS_TEMPLATE.format(folder=folder))
+    output.write(NEXT_STEPS_TEMPLATE.format(folder=folder))

@@ -1,134 +1,268 @@
-"""Make keys, tell what each is needed for, rotate encryption keys, and retire a subject key."""
+"""Generates keys, shows what each key is needed for, rotates encryption keys and retires subject keys."""
 
-import json
+import os
 import re
+import tempfile
 from argparse import ArgumentParser
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from django.core.management.base import CommandError, OutputWrapper
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from django.core.management.base import CommandError
 
 from ... import conf
+from ..._internal import randomness
 from ...crypto import keyring
-from ...errors import KeyRingError
-from ...key_rotation.subject_keys import SubjectKeyRingUsage, SubjectKeyUsage, get_subject_key_usage, retire_subject_key
-from . import keys_rotate
-from .keys_generate import generate_key_files
+from ...key_rotation.encryption_keys import (
+    EncryptedColumn,
+    KeyUsage,
+    ReencryptionResult,
+    count_key_usage,
+    list_encrypted_columns,
+    reencrypt,
+)
+from ...key_rotation.subject_keys import SubjectKeyUsage, get_subject_key_usage, retire_subject_key
+from ._arguments import Options, add_command
+from ._output import Output, ProgressLine
 
-__all__ = ["add_arguments", "generate_key_files", "handle"]
+ColumnUsage = Sequence[tuple[EncryptedColumn, KeyUsage]]
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    """Declare the subcommands of `phi_oidc keys`."""
-    subcommands = parser.add_subparsers(dest="keys_command", required=True)
-    subcommands.add_parser("generate", help="write the key files that do not exist; print keys for the other rings")
-    status = subcommands.add_parser("status", help="tell what each key is needed for; list the client keys")
-    status.add_argument("--json", action="store_true", help="one object, for programs")
-    keys_rotate.add_database_argument(status)
-    rotation = subcommands.add_parser("rotate", help="seal again what is not under the newest encryption key")
-    keys_rotate.add_arguments(rotation)
-    retiring = subcommands.add_parser("retire", help="delete the digests under a subject key that left the list")
-    retiring.add_argument("key_id", metavar="KEYID", help="as `keys status` shows it")
+    commands = parser.add_subparsers(dest="keys_command", required=True)
+    add_command(commands, "generate", _generate, "write the missing key files; print keys for the other key rings")
+    status = add_command(commands, "status", _show_status, "show what each key is needed for, and the client keys")
+    status.add_argument("--json", action="store_true", help="one object")
+    rotate = add_command(commands, "rotate", _rotate, "encrypt all texts again with the newest encryption key")
+    for command in (status, rotate):
+        command.add_argument("--database", default="", metavar="ALIAS", help="use this database, not the router's")
+    rotate.add_argument("--json", action="store_true", help="one object per line, the result last")
+    retire = add_command(commands, "retire", _retire, "delete the digests of a subject key that was removed")
+    retire.add_argument("key_id", metavar="KEYID", help="as shown by `keys status`")
 
 
-def handle(options: Mapping[str, Any], *, stdout: OutputWrapper, stderr: OutputWrapper) -> None:
-    """Do what the subcommand says.
+def generate_key_files() -> list[Path]:
+    """Write a new key to each key file that the settings name and that does not exist; return those files.
 
-    Raises: CommandError when the keys can't be read, a key that is to be retired is still needed, sealed texts name a
-    key that is not configured, or a rotation had to leave some.
+    A file appears with its whole content and mode 0600, in a directory created with mode 0700, and is never
+    overwritten: of several concurrent runs one writes, and all read what it wrote.
     """
-    subcommands = {"generate": _generate, "status": _status, "rotate": keys_rotate.rotate, "retire": _retire}
+    rings = (*conf.KEY_RINGS, conf.PAIRWISE_KEY_RING)
+    generators = {source: keyring.generate_key for ring in rings if isinstance(source := conf.get_option(ring), Path)}
+    if isinstance(source := conf.get_option("AUDIT_SIGNING_KEY"), Path):
+        generators[source] = generate_signing_key
+    return [path for path, generate in generators.items() if not os.path.lexists(path) and _create(path, generate())]
+
+
+def generate_signing_key() -> str:
+    """Return a new Ed25519 private key as PEM."""
+    key = Ed25519PrivateKey.from_private_bytes(randomness.token_bytes(32))
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode("ascii").strip()
+
+
+def _create(path: Path, text: str) -> bool:
+    """Return False if another process created the file first."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    descriptor, draft = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
-        subcommands[options["keys_command"]](options, stdout, stderr)
-    except KeyRingError as error:
-        raise CommandError(str(error)) from error
+        with os.fdopen(descriptor, "w", encoding="ascii") as file:
+            file.write(text + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        # Unlike a rename, a link fails if the name exists.
+        os.link(draft, path)
+    except FileExistsError:
+        return False
+    finally:
+        os.unlink(draft)
+    return True
 
 
-def _generate(options: Mapping[str, Any], stdout: OutputWrapper, stderr: OutputWrapper) -> None:
-    """Write the missing key files, print new keys for the rings that have no file, and tell what was done."""
+def _generate(options: Options, output: Output) -> None:
     written = generate_key_files()
     for ring in (*conf.KEY_RINGS, conf.PAIRWISE_KEY_RING):
         source = conf.get_option(ring)
-        if source in written:
-            stderr.write(f"{ring}: a new key was written to {source}.")
-        elif isinstance(source, Path):
-            stderr.write(f"{ring}: {source} was there, and left as it is.")
+        if isinstance(source, Path):
+            output.stderr.write(f"{ring}: {_describe_key_file(source, written)}")
         else:
-            stdout.write(f"PHI_{ring}={keyring.generate_key()}")
-            stderr.write(f"{ring}: a new key was printed, and stored nowhere.")
-    signing = conf.get_option("AUDIT_SIGNING_KEY")
-    if isinstance(signing, Path):
-        done = "a new key was written to" if signing in written else "left as it is:"
-        stderr.write(f"AUDIT_SIGNING_KEY: {done} {signing}.")
+            output.write(f"PHI_{ring}={keyring.generate_key()}")
+            output.stderr.write(f"{ring}: a new key was printed, but not stored.")
+    signing_key = conf.get_option("AUDIT_SIGNING_KEY")
+    if isinstance(signing_key, Path):
+        output.stderr.write(f"AUDIT_SIGNING_KEY: {_describe_key_file(signing_key, written)}")
 
 
-def _status(options: Mapping[str, Any], stdout: OutputWrapper, stderr: OutputWrapper) -> None:
-    ring = get_subject_key_usage([key.id for key in keyring.get_keys("SUBJECT_KEYS")])
-    pairwise = (
-        [key.id for key in keyring.get_keys(conf.PAIRWISE_KEY_RING)] if conf.get_option(conf.PAIRWISE_KEY_RING) else []
-    )
-    sealed = keys_rotate.get_encryption_key_usage(using=options["database"])
-    if options["json"]:
-        told = {"encryption_keys": sealed, "subject_keys": asdict(ring)}
-        stdout.write(json.dumps({**told, "client_keys": _list_client_keys(), "pairwise_key": pairwise}))
-    else:
-        keys_rotate.write_key_usage(sealed, stdout)
-        _write_other_keys(ring, pairwise, stdout)
-    if faults := keys_rotate.list_key_faults(sealed):
+def _describe_key_file(path: Path, written: Sequence[Path]) -> str:
+    return f"a new key was written to {path}." if path in written else f"{path} exists and was not changed."
+
+
+def _show_status(options: Options, output: Output) -> None:
+    subject_keys = get_subject_key_usage([key.id for key in keyring.get_keys("SUBJECT_KEYS")])
+    ring = conf.PAIRWISE_KEY_RING
+    status: dict[str, Any] = {
+        "encryption_keys": _get_encryption_key_usage(options["database"]),
+        "subject_keys": asdict(subject_keys),
+        "client_keys": _list_client_keys(),
+        "pairwise_key": [key.id for key in keyring.get_keys(ring)] if conf.get_option(ring) else [],
+    }
+
+    def format_status(status: Mapping[str, Any]) -> str:
+        return "\n".join(
+            [
+                *_format_encryption_keys(status["encryption_keys"]),
+                f"SUBJECT_KEYS: {subject_keys.persons} persons, {subject_keys.unknown_persons} of them known by no key",
+                *map(_format_subject_key, subject_keys.keys),
+                *map(_format_client_key, status["client_keys"]),
+                f"PAIRWISE_KEY: {', '.join(status['pairwise_key']) or 'not configured'}",
+            ]
+        )
+
+    output.write_row(status, format_status)
+    keys = status["encryption_keys"]
+    unknown = [key["id"] for key in keys["keys"] if key["position"] is None]
+    faults = [f"Texts are encrypted with keys that are not configured: {', '.join(unknown)}."] if unknown else []
+    if count := keys["nameless"]["texts"]:
+        faults.append(f"{count} texts name no key.")
+    if faults:
         raise CommandError(" ".join(faults))
 
 
-def _write_other_keys(key_usage: SubjectKeyRingUsage, pairwise_key_ids: list[str], stdout: OutputWrapper) -> None:
-    _write_subject_keys(key_usage, stdout)
-    for key in _list_client_keys():
-        use = "signs" if key["signs"] else "published, does not sign"
-        stdout.write(f"client key of {key['provider']}: {key['kid']} ({key['alg']}): {use}")
-    stdout.write(f"PAIRWISE_KEY: {', '.join(pairwise_key_ids) or 'not configured'}")
+def _get_encryption_key_usage(using: str) -> dict[str, Any]:
+    """Return the texts of each key: first the configured ENCRYPTION_KEYS in order, then the unknown keys."""
+    column_usage, configured = _count_columns(using), [key.id for key in keyring.get_keys("ENCRYPTION_KEYS")]
+    unknown = sorted({key_id for _, usage in column_usage for key_id in usage.counts_by_key_id} - set(configured))
+    keys = [
+        {
+            "id": key_id,
+            "position": configured.index(key_id) + 1 if key_id in configured else None,
+            **_summarize_texts(column_usage, [usage.counts_by_key_id.get(key_id, 0) for _, usage in column_usage]),
+        }
+        for key_id in [*configured, *unknown]
+    ]
+    return {
+        "keys": keys,
+        "retention": _summarize_texts(column_usage, [usage.retention_count for _, usage in column_usage]),
+        "nameless": _summarize_texts(column_usage, [usage.unrecognized_count for _, usage in column_usage]),
+    }
 
 
-def _write_subject_keys(key_usage: SubjectKeyRingUsage, stdout: OutputWrapper) -> None:
-    stdout.write(
-        f"SUBJECT_KEYS: {key_usage.persons} persons, {key_usage.unknown_persons} of them known by no key of the list"
-    )
-    for key in key_usage.keys:
-        counts = f"{key.digests} digests, {key.persons_without_digest} persons lack one"
-        stdout.write(f"{key.position or '-'}  {key.id}  {counts}: {_describe_key(key)}")
+def _count_columns(using: str) -> ColumnUsage:
+    return [(column, count_key_usage(column)) for column in list_encrypted_columns(using)]
 
 
-def _describe_key(key: SubjectKeyUsage) -> str:
-    known = f"{key.dependent_persons} persons are known by it alone"
-    if key.position:
-        return (
-            "may be removed"
-            if key.removable
-            else f"needed, {known}"
-            if key.dependent_persons
-            else "needed, the only key"
-        )
-    return "not configured, may be retired" if key.removable else f"not configured, and {known}: put it back"
+def _summarize_texts(column_usage: ColumnUsage, counts: Sequence[int]) -> dict[str, Any]:
+    columns = [
+        {**_describe_column(column), "texts": count}
+        for (column, _), count in zip(column_usage, counts, strict=True)
+        if count
+    ]
+    return {"texts": sum(counts), "columns": columns}
+
+
+def _describe_column(column: EncryptedColumn) -> dict[str, str]:
+    return {"database": column.using, "table": column.table, "column": column.field.column}
+
+
+def _format_encryption_keys(usage: Mapping[str, Any]) -> list[str]:
+    """Return a line for each key, followed by one for each column that needs it."""
+    groups = [(key["position"] or "-", key["id"], key, _describe_encryption_key(key)) for key in usage["keys"]]
+    groups.append(("-", "retention keys", usage["retention"], "destroyed with the claims that use them"))
+    groups.append(("-", "no key", usage["nameless"], "not encrypted by this package"))
+    lines = [f"ENCRYPTION_KEYS: {sum(group['texts'] for _, _, group, _ in groups)} encrypted texts"]
+    for position, name, group, description in groups:
+        if group["texts"] or position != "-":
+            lines.append(f"{position}  {name}  {group['texts']} texts: {description}")
+        lines += [f"     {column['table']}.{column['column']}  {column['texts']}" for column in group["columns"]]
+    return lines
+
+
+def _describe_encryption_key(key: Mapping[str, Any]) -> str:
+    if key["position"] is None:
+        return "not configured: add it again"
+    if key["position"] == 1:
+        return "encrypts new texts"
+    return "needed until `keys rotate` has run" if key["texts"] else "may be removed"
+
+
+def _format_subject_key(key: SubjectKeyUsage) -> str:
+    if key.removable:
+        use = "may be removed" if key.position else "not configured, may be retired"
+    elif not key.position:
+        use = f"not configured, but needed for {key.dependent_persons} persons: add it again"
+    else:
+        use = f"needed for {key.dependent_persons} persons" if key.dependent_persons else "needed, the only key"
+    counts = f"{key.digests} digests, missing for {key.persons_without_digest} persons"
+    return f"{key.position or '-'}  {key.id}  {counts}: {use}"
 
 
 def _list_client_keys() -> list[dict[str, Any]]:
-    """Tell which key signs at which provider; those after the first are published, for a rotation."""
-    keys = []
-    for name, provider in conf.providers().items():
-        for position, key in enumerate(provider.client_keys):
-            alg = provider.get_assertion_alg(key)
-            keys.append({"provider": name, "kid": key.kid, "alg": alg, "signs": position == 0})
-    return keys
+    """List the keys of each provider: the first one signs, the others are only published for a rotation."""
+    return [
+        {"provider": name, "kid": key.kid, "alg": provider.get_assertion_alg(key), "signs": position == 0}
+        for name, provider in conf.providers().items()
+        for position, key in enumerate(provider.client_keys)
+    ]
 
 
-def _retire(options: Mapping[str, Any], stdout: OutputWrapper, stderr: OutputWrapper) -> None:
-    def progress(done: int) -> None:
-        if stderr.isatty():
-            stderr.write(f"\r{done} digests", ending="")
+def _format_client_key(key: Mapping[str, Any]) -> str:
+    use = "signs" if key["signs"] else "published, does not sign"
+    return f"client key of {key['provider']}: {key['kid']} ({key['alg']}): {use}"
 
+
+def _rotate(options: Options, output: Output) -> None:
+    """Encrypt again each text that is not under the newest key; report each row that cannot be decrypted."""
+    ring = keyring.get_keys("ENCRYPTION_KEYS")
+    column_usage = _count_columns(options["database"])
+    total, before = sum(usage.count_remaining(ring[0].id) for _, usage in column_usage), 0
+    results: list[ReencryptionResult] = []
+    progress = ProgressLine(output, "texts")
+
+    def report_undecryptable(column: EncryptedColumn, pk: str) -> None:
+        progress.end()
+        output.write_row(
+            {"unopenable": {**_describe_column(column), "pk": pk}},
+            lambda _: f"{column} of {pk}: cannot be decrypted and was not changed",
+        )
+
+    for column, usage in column_usage:
+        results.append(
+            reencrypt(
+                column,
+                keys=ring,
+                report_progress=lambda done, before=before: progress(before + done, total),  # type: ignore[misc]
+                report_undecryptable=lambda pk, column=column: report_undecryptable(column, pk),  # type: ignore[misc]
+            )
+        )
+        before += usage.count_remaining(ring[0].id)
+    progress.end()
+    done = sum(result.reencrypted for result in results)
+    columns = [_describe_result(column, result) for (column, _), result in zip(column_usage, results, strict=True)]
+    output.write_row(
+        {"key": ring[0].id, "done": done, "columns": columns},
+        lambda _: f"{done} texts were encrypted again with key {ring[0].id}.",
+    )
+    faults = []
+    if count := sum(result.undecryptable for result in results):
+        faults.append(f"{count} texts cannot be decrypted.")
+    if count := sum(result.skipped for result in results):
+        faults.append(f"{count} texts were locked all the time: run it again.")
+    if faults:
+        raise CommandError(" ".join(faults))
+
+
+def _describe_result(column: EncryptedColumn, result: ReencryptionResult) -> dict[str, Any]:
+    counts = {"done": result.reencrypted, "unopenable": result.undecryptable, "busy": result.skipped}
+    return {**_describe_column(column), **counts}
+
+
+def _retire(options: Options, output: Output) -> None:
     if not re.fullmatch(r"[0-9a-f]{8}", options["key_id"]):
-        raise CommandError("A KEYID is eight hexadecimal digits, as `keys status` shows it.")
+        raise CommandError("A KEYID is eight hexadecimal digits, as shown by `keys status`.")
+    progress = ProgressLine(output, "digests")
     configured = [key.id for key in keyring.get_keys("SUBJECT_KEYS")]
-    done = retire_subject_key(options["key_id"], configured_key_ids=configured, progress=progress)
-    if done and stderr.isatty():
-        stderr.write("")
-    stdout.write(f"{done} digests under key {options['key_id']} were deleted.")
+    deleted = retire_subject_key(options["key_id"], configured_key_ids=configured, progress=progress)
+    progress.end()
+    output.write(f"{deleted} digests of key {options['key_id']} were deleted.")

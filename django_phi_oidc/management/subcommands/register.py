@@ -1,13 +1,11 @@
-"""Registers the portal at a provider, as it is declared, and shows what came of it (RFC 7591)."""
+"""Registers the portal at a provider as declared, and shows the registration (RFC 7591)."""
 
 import json
 from argparse import ArgumentParser
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
-from django.core.management.base import CommandError, OutputWrapper
+from django.core.management.base import CommandError
 from django.urls import reverse
 from django.views.decorators.debug import sensitive_variables
 
@@ -16,38 +14,37 @@ from ...doctor.registration import register_client
 from ...errors import PhiOidcError
 from ...oidc.registration import ClientURLs
 from ...provider.http_transport import HTTPTransport
+from ._arguments import Options, get_provider
 from ._files import create_private_file
+from ._output import Output
 from .doctor import write_finding
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    """Declare the arguments of `phi_oidc register`."""
-    parser.add_argument("provider", metavar="PROVIDER", help="its name in PROVIDERS; any client_id stands there before")
-    parser.add_argument("--portal", required=True, metavar="ORIGIN", help="where the portal is: https://your.host")
-    parser.add_argument("--initial-access-token", type=Path, metavar="FILE", help="the file of the provider's leave")
-    parser.add_argument(
-        "--output", type=Path, required=True, metavar="FILE", help="a new file, for client_id and secrets"
-    )
-    parser.add_argument("--json", action="store_true", help="an object a line, for each member")
+    parser.add_argument("provider", metavar="PROVIDER", help="its name in PROVIDERS, declared with any client_id")
+    parser.add_argument("--portal", required=True, metavar="ORIGIN", help="origin of the portal: https://your.host")
+    parser.add_argument("--initial-access-token", type=Path, metavar="FILE", help="file with the initial access token")
+    parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="new file for id and secrets")
+    parser.add_argument("--json", action="store_true", help="one object per line for each member")
+    parser.set_defaults(handler=handle)
 
 
 @sensitive_variables()
-def handle(options: Mapping[str, Any], *, stdout: OutputWrapper, stderr: OutputWrapper) -> None:
-    """Register, write the answer into the file, and tell what is registered otherwise.
+def handle(options: Options, output: Output) -> None:
+    """Register the client, write the response to the file, and print what differs from the request.
 
-    Raises: CommandError when nothing was registered, or not as it must be.
+    Raises: CommandError if nothing was registered, or a critical member differs.
     """
-    declaration = conf.providers().get(options["provider"])
-    if declaration is None:
-        raise CommandError(f"There is no provider {options['provider']}.")
-    addresses = _build_client_urls(options["portal"], provider=None if len(conf.providers()) == 1 else declaration.name)
+    declaration = get_provider(options["provider"])
+    client_urls = _build_client_urls(options["portal"], None if len(conf.providers()) == 1 else declaration.name)
     path: Path = options["output"]
     transport = HTTPTransport(declaration)
     try:
-        token = _read_text(options["initial_access_token"])
+        token_path = options["initial_access_token"]
+        token = token_path.read_text(encoding="ascii").strip() if token_path else ""
         with create_private_file(path) as file:
             registered = register_client(
-                declaration, client_urls=addresses, initial_access_token=token, transport=transport
+                declaration, client_urls=client_urls, initial_access_token=token, transport=transport
             )
             file.write(json.dumps(registered.members, indent=2) + "\n")
     except PhiOidcError as refusal:
@@ -57,27 +54,23 @@ def handle(options: Mapping[str, Any], *, stdout: OutputWrapper, stderr: OutputW
     finally:
         transport.close()
     for finding in registered.findings:
-        write_finding(finding, declaration.name, as_json=options["json"], stdout=stdout)
-    stderr.write(f"client_id and what is secret are in {path}.")
+        write_finding(finding, declaration.name, output)
+    output.stderr.write(f"The client_id and the secrets are in {path}.")
     if any(finding.level == "failure" for finding in registered.findings):
-        raise CommandError("The client is registered, and not as it must be.")
+        raise CommandError("The client is registered, but a critical member differs from the declaration.")
 
 
-def _build_client_urls(portal_origin: str, *, provider: str | None) -> ClientURLs:
-    """provider: None where it is the only one, and its addresses do not name it."""
+def _build_client_urls(portal_origin: str, provider_name: str | None) -> ClientURLs:
+    """provider_name: None if it is the only provider, because its URLs do not contain the name then."""
     parts = urlsplit(portal_origin)
     if parts.scheme not in ("https", "http") or not parts.netloc or parts.path.strip("/") or parts.query:
-        raise CommandError("--portal is an origin, such as https://your.host.")
+        raise CommandError("--portal must be an origin, such as https://your.host.")
     origin = f"{parts.scheme}://{parts.netloc}"
-    named = {"provider": provider} if provider else None
+    kwargs = {"provider": provider_name} if provider_name else None
     return ClientURLs(
-        callback=origin + reverse("oidc_authentication_callback", kwargs=named),
+        callback=origin + reverse("oidc_authentication_callback", kwargs=kwargs),
         logged_out=origin + reverse("oidc_logged_out"),
         backchannel_logout=origin + reverse("oidc_backchannel_logout"),
         frontchannel_logout=origin + reverse("oidc_frontchannel_logout"),
         jwks=origin + reverse("oidc_jwks"),
     )
-
-
-def _read_text(path: Path | None) -> str:
-    return path.read_text(encoding="ascii").strip() if path else ""

@@ -1,110 +1,159 @@
-"""Links persons to accounts or invites them, unlinks and lists them; gives out or erases what is held of one.
+"""Links and invites persons, unlinks and lists them, and exports, accounts for and erases their data.
 
-The `sub` comes on standard input: arguments stand in the shell's history and in the list of processes.
+The `sub` is read from standard input, because arguments are visible in the shell history and the process list.
 """
 
 import json
 import sys
 import uuid
 from argparse import ArgumentParser
-from collections.abc import Mapping
 from contextlib import nullcontext
+from getpass import getpass
 from pathlib import Path
-from typing import Any
 
 from django.contrib.auth.base_user import AbstractBaseUser
-from django.core.management.base import CommandError, OutputWrapper
+from django.core.exceptions import ObjectDoesNotExist
+from django.core.management.base import CommandError
 from django.views.decorators.debug import sensitive_variables
 
 from ... import conf
 from ..._internal import clock
 from ...audit.events import Origin
-from ...errors import AuditUnavailable, PhiOidcError
+from ...crypto import keyring
+from ...errors import AuditUnavailable, HeldForLegalReasons, PhiOidcError
 from ...individual_rights.erasure import erase_person
 from ...individual_rights.export import export_person
+from ...subjects.linking import link_existing_user
 from ...subjects.models import PairwiseSubject
-from . import subject_accounting, subject_invite, subject_link
-from ._arguments import get_user_by_pk
+from . import subject_accounting, subject_invite
+from ._arguments import Options, add_command, get_provider, get_user_by_pk
 from ._files import create_private_file
+from ._output import Output, format_value
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    """Declare the subcommands of `phi_oidc subject`."""
-    commands = subject_link.add_arguments(parser)
-    export = commands.add_parser("export", help="give out all that is held of a person, as JSON; status 1: not all")
-    _add_person_arguments(export)
-    export.add_argument("--output", type=Path, metavar="FILE", help="a new file, for its owner's eyes alone")
-    subject_accounting.add_arguments(commands.add_parser("accounting", help="tell who looked at a person's record"))
-    subject_invite.add_arguments(commands.add_parser("invite", help="make activation codes, which are shown once"))
-    erase = commands.add_parser("erase", help="end the sessions of a person, and erase all that is held of them")
-    _add_person_arguments(erase)
-    erase.add_argument("--yes", action="store_true", help="do not ask")
-
-
-def handle(options: Mapping[str, Any], *, stdout: OutputWrapper, stderr: OutputWrapper) -> None:
-    """Do what the subcommand says. Raises: CommandError when it is refused, or there is no such user or person."""
-    own = {"accounting": subject_accounting.handle, "export": _export, "erase": _erase}.get(options["subject_command"])
-    if own is None:
-        others = subject_invite if options["subject_command"] == "invite" else subject_link
-        others.handle(options, stdout=stdout, stderr=stderr)
-    else:
-        own(options, stdout)
-
-
-def _add_person_arguments(parser: ArgumentParser) -> None:
-    who = parser.add_mutually_exclusive_group(required=True)
-    who.add_argument("uuid", nargs="?", type=uuid.UUID, metavar="UUID", help="of the subject, as `list` shows it")
-    who.add_argument("--user", metavar="PK", help="of this user: all their subjects")
-
-
-def _get_person(options: Mapping[str, Any]) -> tuple[AbstractBaseUser, list[PairwiseSubject]]:
-    if options["user"] is not None:
-        user = get_user_by_pk(options["user"])
-        return user, list(PairwiseSubject.objects.filter(user=user.pk).order_by("pk"))
-    subject = PairwiseSubject.objects.select_related("user").filter(uuid=options["uuid"]).first()
-    if subject is None:
-        raise CommandError(f"There is no subject {options['uuid']}.")
-    return subject.user, [subject]
+    commands = parser.add_subparsers(dest="subject_command", required=True)
+    link = add_command(commands, "link", _link, "link the person whose sub is read from standard input to a user")
+    link.add_argument("--provider", required=True, metavar="NAME", help="the provider that issued the sub")
+    link.add_argument("--user", required=True, metavar="PK", help="primary key of the user")
+    unlink = add_command(commands, "unlink", _unlink, "end the sessions of a person, erase the claims, and unlink")
+    unlink.add_argument("uuid", type=uuid.UUID, metavar="UUID", help="of the subject, as shown by `list`")
+    listing = add_command(commands, "list", _list, "list the linked persons")
+    listing.add_argument("--user", metavar="PK", help="only subjects of this user")
+    listing.add_argument("--json", action="store_true", help="one object per line")
+    export = add_command(commands, "export", _export, "export the data of a person as JSON; status 1 if incomplete")
+    accounting = add_command(commands, "accounting", subject_accounting.handle, "list who accessed a person's record")
+    subject_accounting.add_arguments(accounting)
+    invite = add_command(commands, "invite", subject_invite.handle, "create activation codes, which are shown once")
+    subject_invite.add_arguments(invite)
+    erase = add_command(commands, "erase", _erase, "end the sessions of a person and erase the stored data")
+    for command in (export, erase):
+        group = command.add_mutually_exclusive_group(required=True)
+        group.add_argument("uuid", nargs="?", type=uuid.UUID, metavar="UUID", help="of the subject, as shown by `list`")
+        group.add_argument("--user", metavar="PK", help="all subjects of this user")
+    export.add_argument("--output", type=Path, metavar="FILE", help="a new file that only its owner can read")
+    erase.add_argument("--yes", action="store_true", help="do not ask for confirmation")
 
 
 @sensitive_variables()
-def _export(options: Mapping[str, Any], stdout: OutputWrapper) -> None:
+def _link(options: Options, output: Output) -> None:
+    user, provider = get_user_by_pk(options["user"]), get_provider(options["provider"])
+    sub = getpass("Subject (sub), not shown: ") if sys.stdin.isatty() else sys.stdin.read()
+    try:
+        subject = link_existing_user(
+            user,
+            sub=sub.strip(),
+            provider=provider,
+            keys=keyring.get_keys("SUBJECT_KEYS"),
+            origin=Origin(),
+            now=clock.now(),
+        )
+    except ObjectDoesNotExist as error:
+        raise CommandError(str(error)) from error
+    output.write(f"User {user.pk} was linked: subject {subject.uuid}.")
+
+
+def _unlink(options: Options, output: Output) -> None:
+    subject = _get_subject(options["uuid"])
+    try:
+        subject.delete()
+    except HeldForLegalReasons as refusal:
+        raise CommandError(f"Nothing was erased or unlinked. {refusal}") from refusal
+    output.write(f"User {subject.user_id} was unlinked: subject {options['uuid']} was deleted.")
+
+
+def _list(options: Options, output: Output) -> None:
+    subjects = PairwiseSubject.objects.order_by("pk")
+    if options["user"] is not None:
+        subjects = subjects.filter(user=get_user_by_pk(options["user"]))
+    is_empty = True
+    for subject in subjects.iterator():
+        is_empty = False
+        row = {
+            "uuid": str(subject.uuid),
+            "user": str(subject.user_id),
+            "issuer": subject.issuer,
+            "first_seen_at": format_value(subject.first_seen_at),
+            "last_seen_at": format_value(subject.last_seen_at),
+        }
+        output.write_row(row, lambda row: "  ".join(row.values()))
+    if is_empty and not output.as_json:
+        output.write("There are no linked persons.")
+
+
+@sensitive_variables()
+def _export(options: Options, output: Output) -> None:
     user, subjects = _get_person(options)
     path = options["output"]
     try:
         with create_private_file(path) if path else nullcontext() as file:
-            exported = export_person(user, subjects, claim_declarations=conf.claims(), origin=Origin(), now=clock.now())
-            # What a provider sent as a name must not be obeyed by a terminal.
-            text = json.dumps(exported.document, indent=2, ensure_ascii=file is None)
+            export = export_person(user, subjects, claim_declarations=conf.claims(), origin=Origin(), now=clock.now())
+            # Escaped on a terminal, because values sent by a provider may hold control sequences.
+            text = json.dumps(export.document, indent=2, ensure_ascii=file is None)
             if file is not None:
                 file.write(f"{text}\n")
     except AuditUnavailable as refusal:
-        raise CommandError(f"Nothing was given out. {refusal}") from refusal
+        raise CommandError(f"Nothing was exported. {refusal}") from refusal
     except OSError as error:
-        raise CommandError(f"{path} can't be written as a new file: {error.strerror}.") from error
-    stdout.write(text if path is None else f"What is held of user {user.pk} is in {path}.")
-    if exported.unreadable_items:
-        raise CommandError(f"Not all of it could be read: {', '.join(exported.unreadable_items)}.")
+        raise CommandError(f"{path} cannot be created: {error.strerror}.") from error
+    output.write(text if path is None else f"The data of user {user.pk} is in {path}.")
+    if export.unreadable_items:
+        raise CommandError(f"Some data could not be read: {', '.join(export.unreadable_items)}.")
 
 
-def _erase(options: Mapping[str, Any], stdout: OutputWrapper) -> None:
+def _erase(options: Options, output: Output) -> None:
     user, subjects = _get_person(options)
-    named = ", ".join(str(subject.uuid) for subject in subjects) or "none"
+    names = ", ".join(str(subject.uuid) for subject in subjects) or "none"
     if not options["yes"]:
-        _confirm(f"All that is held of user {user.pk} as subject {named} will be erased, for good.")
+        _confirm(f"All data of user {user.pk} as subject {names} will be erased permanently.")
     try:
         erased = erase_person(user, subjects, origin=Origin(), now=clock.now())
     except PhiOidcError as refusal:
         raise CommandError(f"Nothing was erased. {refusal}") from refusal
-    stdout.write(
-        f"User {user.pk}: {len(erased.subject_uuids)} subjects, {erased.claim_count} claims, {erased.session_count} sessions,"
-        f" {erased.identifier_count} pairwise identifiers and {erased.invitation_count} invitations were erased."
-        " The account is left."
+    output.write(
+        f"User {user.pk}: {len(erased.subject_uuids)} subjects, {erased.claim_count} claims, "
+        f"{erased.session_count} sessions, {erased.identifier_count} pairwise identifiers and "
+        f"{erased.invitation_count} invitations were erased. The account was not deleted."
     )
+
+
+def _get_person(options: Options) -> tuple[AbstractBaseUser, list[PairwiseSubject]]:
+    if options["user"] is not None:
+        user = get_user_by_pk(options["user"])
+        return user, list(PairwiseSubject.objects.filter(user=user.pk).order_by("pk"))
+    subject = _get_subject(options["uuid"])
+    return subject.user, [subject]
+
+
+def _get_subject(subject_uuid: uuid.UUID) -> PairwiseSubject:
+    subject = PairwiseSubject.objects.select_related("user").filter(uuid=subject_uuid).first()
+    if subject is None:
+        raise CommandError(f"There is no subject {subject_uuid}.")
+    return subject
 
 
 def _confirm(message: str) -> None:
     if not sys.stdin.isatty():
-        raise CommandError(f"{message} Say --yes.")
+        raise CommandError(f"{message} Add --yes to confirm.")
     if input(f"{message} Type yes: ").strip() != "yes":
         raise CommandError("Nothing was erased.")

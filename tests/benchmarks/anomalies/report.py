@@ -1,40 +1,40 @@
-"""What was measured of the anomaly rules, as a table, as JSON, and as a verdict on the aims."""
+"""The results for the anomaly rules as a table and JSON, and the missed goals."""
 
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from tests.benchmarks.anomalies.rule_throughput import Judged
+from tests.benchmarks.anomalies.rule_throughput import Evaluation
 
 LEAST_RATE = {"week": 20_000, "flood": 15_000}
-"""Events judged in a second. Each of a flood concerns five rules, and most of the week's one or none."""
+"""Events per second. Each event of a flood matches five rules, most events of a week one or none."""
 
 
-def rows(results: Mapping[str, Judged]) -> dict[str, Any]:
-    """Return the table's rows; times in seconds, memory in bytes."""
+def rows(results: Mapping[str, Evaluation]) -> dict[str, Any]:
+    """Return the rows of the table; times in seconds, memory in bytes."""
     return {
-        trail: {**asdict(judged), "rate": judged.rate, "of_floor": judged.floor / judged.wall}
-        for trail, judged in results.items()
+        trail: {**asdict(evaluation), "rate": evaluation.rate, "of_floor": evaluation.floor / evaluation.wall}
+        for trail, evaluation in results.items()
     }
 
 
-def missed(results: Mapping[str, Judged]) -> list[str]:
-    """Return a line for each aim that was missed."""
+def missed(results: Mapping[str, Evaluation]) -> list[str]:
+    """Return a line for each missed goal."""
     lines = [
-        f"{judged.rate:,.0f} events/s of a {trail}, and the aim is {LEAST_RATE[trail]:,}"
-        for trail, judged in results.items()
-        if judged.rate < LEAST_RATE[trail]
+        f"{evaluation.rate:,.0f} events/s of a {trail}, the goal is {LEAST_RATE[trail]:,}"
+        for trail, evaluation in results.items()
+        if evaluation.rate < LEAST_RATE[trail]
     ]
     if alerts := results["week"].alerts:
-        lines.append(f"{alerts} alerts in a week in which nothing is wrong")
+        lines.append(f"{alerts} alerts in a week without anomalies")
     if not results["flood"].alerts:
-        lines.append("no alert of a flood")
+        lines.append("no alert for a flood")
     return lines
 
 
-def table(results: Mapping[str, Judged]) -> str:
+def table(results: Mapping[str, Evaluation]) -> str:
     """Return a Markdown table."""
-    lines = [["", "events", "events/s", "read alone", "of that", "cpu s", "peak MB", "alerts"], ["---"] * 8]
+    lines = [["", "events", "events/s", "only read", "of that", "cpu s", "peak MB", "alerts"], ["---"] * 8]
     for trail, row in rows(results).items():
         rates = [
             f"{row['rate']:,.0f}",

@@ -1,27 +1,27 @@
-"""How fast the anomaly rules see a trail: of a week in which nothing is wrong, and of a flood of refusals."""
+"""Throughput of the anomaly rules for a week without anomalies and for a flood of refusals."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from tests.benchmarks.audit.processes import database, environment_of, process
-from tests.benchmarks.worker_protocol import orders_to
+from tests.benchmarks.worker_protocol import command_runner
 
 TIMES = 3
-"""Each is measured so often, and the median counts."""
+"""Number of runs; the median counts."""
 TRAILS = ("week", "flood")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Judged:
-    """What was measured of one trail; seconds, and bytes of memory."""
+class Evaluation:
+    """The results for one log; seconds, and bytes of memory."""
 
     events: int
     floor: float
-    """Reading and parsing each event, and no more."""
+    """Only reading and parsing the events."""
     wall: float
-    """With all rules, what they remember, and the alerts."""
+    """With all rules, their memory and the alerts."""
     cpu: float
-    """Of that, this process; the server is another one."""
+    """CPU of this process, without the server."""
     peak: int
     alerts: int
 
@@ -31,24 +31,31 @@ class Judged:
         return self.events / self.wall
 
 
-def measure_judging(*, url: str, events: int, told: Callable[[str], None]) -> dict[str, Judged]:
-    """Return what came of it, by trail. url: of the PostgreSQL server."""
-    return {trail: _measure(trail, url, events, told) for trail in TRAILS}
+def measure_rules(*, url: str, events: int, log: Callable[[str], None]) -> dict[str, Evaluation]:
+    """Return the results by log. url: of the PostgreSQL server."""
+    return {trail: _measure(trail, url, events, log) for trail in TRAILS}
 
 
-def _measure(trail: str, url: str, events: int, told: Callable[[str], None]) -> Judged:
+def _measure(trail: str, url: str, events: int, log: Callable[[str], None]) -> Evaluation:
     with database(url) as name:
         with process("tests.benchmarks.anomalies.job", **environment_of("ours", url, name)) as running:
-            order = orders_to(running)
-            order("migrate")
-            assert order(f"fill_{trail}", events) == {"events": events}
-        # Another one, that holds nothing of what was written.
+            run = command_runner(running)
+            run("migrate")
+            assert run(f"fill_{trail}", events) == {"events": events}
+        # A new process without data from writing.
         with process("tests.benchmarks.anomalies.job", **environment_of("ours", url, name)) as running:
-            order = orders_to(running)
-            runs = [order("judge") for _ in range(TIMES)]
-            floors = [order("read") for _ in range(TIMES)]
-    assert {each["events"] for each in (*runs, *floors)} == {events}, (runs, floors)
-    run = sorted(runs, key=lambda each: float(each["wall"]))[TIMES // 2]
-    floor = sorted(float(each["wall"]) for each in floors)[TIMES // 2]
-    told(f"{events:,} events of a {trail} judged, {TIMES} times.")
-    return Judged(events=events, floor=floor, wall=run["wall"], cpu=run["cpu"], peak=run["peak"], alerts=run["alerts"])
+            run = command_runner(running)
+            runs = [run("judge") for _ in range(TIMES)]
+            floors = [run("read") for _ in range(TIMES)]
+    assert {result["events"] for result in (*runs, *floors)} == {events}, (runs, floors)
+    median_run = sorted(runs, key=lambda result: float(result["wall"]))[TIMES // 2]
+    floor = sorted(float(result["wall"]) for result in floors)[TIMES // 2]
+    log(f"{events:,} events of a {trail} evaluated, {TIMES} times.")
+    return Evaluation(
+        events=events,
+        floor=floor,
+        wall=median_run["wall"],
+        cpu=median_run["cpu"],
+        peak=median_run["peak"],
+        alerts=median_run["alerts"],
+    )

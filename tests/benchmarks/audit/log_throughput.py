@@ -1,23 +1,23 @@
-"""How fast a trail is sealed and verified, each in a process of its own."""
+"""Throughput of sealing and verifying an audit log, each in a separate process."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 from tests.benchmarks.audit.processes import database, environment_of, process
-from tests.benchmarks.worker_protocol import Order, orders_to
+from tests.benchmarks.worker_protocol import Command, command_runner
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Took:
-    """What an order took; CPU in seconds."""
+    """The cost of a command; CPU in seconds."""
 
     events: int
     wall: float
     cpu: float
     server_cpu: float | None
     peak: int = 0
-    """Bytes of memory of the process; 0 where it was not asked for."""
+    """Peak memory of the process in bytes; 0 if not measured."""
 
     @property
     def rate(self) -> float:
@@ -27,62 +27,62 @@ class Took:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trail:
-    """What was measured."""
+    """The results for one log."""
 
     backlog: Took
-    """Sealing it all."""
+    """Sealing all events."""
     verified: list[Took]
-    """The same events, verified, each time by another process."""
+    """Verification of the same events, each time by a new process."""
     sealed: int
-    """Leaves of the large log."""
+    """The number of leaves of the large log."""
     on_top: Took
-    """Sealing what is new on top of it."""
+    """Sealing new events on top of it."""
 
 
-def measure_trail(
-    *, url: str, backlog: int, verifications: int, sealed: int, new: int, told: Callable[[str], None]
+def measure_log(
+    *, url: str, backlog: int, verifications: int, sealed: int, new: int, log: Callable[[str], None]
 ) -> Trail:
-    """Return what sealing and verifying took. url: of the server.
+    """Return the costs of sealing and verifying. url: of the server.
 
-    Raises: AssertionError where an event is not sealed, a whole log has findings, or one altered event goes unnoticed.
+    Raises: AssertionError if an event is not sealed, an intact log has findings, or a changed event is not found.
     """
     with database(url) as name:
-        took, verified = _seal_and_verify(url, name, backlog, verifications, told)
-    with database(url) as name, _working(url, name) as order:
-        order("migrate")
-        told(f"{sealed:,} sealed events built in {order('build_sealed', sealed)['wall']:.0f} s.")
-        order("build_genuine", new)
-        on_top = order("seal")
+        took, verified = _seal_and_verify(url, name, backlog, verifications, log)
+    with database(url) as name, _job(url, name) as run:
+        run("migrate")
+        log(f"{sealed:,} sealed events built in {run('build_sealed', sealed)['wall']:.0f} s.")
+        run("build_genuine", new)
+        on_top = run("seal")
         assert (on_top["events"], on_top.pop("refused")) == (new, 0), on_top
-        told(f"{new:,} new events sealed on top of them.")
+        log(f"{new:,} new events sealed on top of them.")
     return Trail(backlog=took, verified=verified, sealed=sealed, on_top=Took(**on_top))
 
 
 def _seal_and_verify(
-    url: str, name: str, backlog: int, verifications: int, told: Callable[[str], None]
+    url: str, name: str, backlog: int, verifications: int, log: Callable[[str], None]
 ) -> tuple[Took, list[Took]]:
-    with _working(url, name) as order:
-        order("migrate")
-        told(f"{backlog:,} events built in {order('build_genuine', backlog)['wall']:.0f} s.")
-        took = order("seal")
+    with _job(url, name) as run:
+        run("migrate")
+        log(f"{backlog:,} events built in {run('build_genuine', backlog)['wall']:.0f} s.")
+        took = run("seal")
         assert (took["events"], took.pop("refused")) == (backlog, 0), took
-        told(f"{backlog:,} events sealed.")
+        log(f"{backlog:,} events sealed.")
     verified = []
     for _ in range(verifications):
-        with _working(url, name) as order:
-            found = order("verify")
-            assert (found["events"], found.pop("found")) == (backlog, []), found
-            verified.append(Took(**found))
-    with _working(url, name) as order:
-        altered = order("tamper")["event"]
-        found = order("verify")["found"]
-        assert found == [f"event_altered: {altered}"], found
-    told(f"{backlog:,} events verified, {verifications} times and once with an altered one.")
+        with _job(url, name) as run:
+            result = run("verify")
+            assert (result["events"], result.pop("found")) == (backlog, []), result
+            verified.append(Took(**result))
+    with _job(url, name) as run:
+        changed = run("tamper")["event"]
+        result = run("verify")["found"]
+        assert result == [f"event_altered: {changed}"], result
+    log(f"{backlog:,} events verified, {verifications} times and once with a changed one.")
     return Took(**took), verified
 
 
 @contextmanager
-def _working(url: str, name: str) -> Iterator[Order]:
-    """Yield what gives an order to a new process and returns its answer."""
+def _job(url: str, name: str) -> Iterator[Command]:
+    """Start a process and yield a function that runs a command in it."""
     with process("tests.benchmarks.audit.job", **environment_of("ours", url, name)) as running:
-        yield orders_to(running)
+        yield command_runner(running)

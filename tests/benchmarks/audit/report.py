@@ -1,4 +1,4 @@
-"""What was measured of the trail, as tables, as JSON, and as a verdict on the aims."""
+"""The results for the audit log as tables and JSON, and the missed goals."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,28 +9,28 @@ from tests.benchmarks.audit.log_throughput import Took, Trail
 from tests.benchmarks.audit.write_throughput import Rates
 
 FLOOR, OURS = "bare", "ours"
-JUDGED_WRITERS = 8
+GOAL_WRITERS = 8
 LEAST_OF_BARE = 0.70
-"""Of the rate of the bare INSERT, with that many writers."""
+"""Share of the rate of a bare INSERT with GOAL_WRITERS writers."""
 LEAST_SEALED = 100_000
 """Events per second, of a backlog."""
 MOST_SECONDS_ON_TOP = 2.0
 LEAST_VERIFIED = 150_000
 """Events per second, by one process."""
 MOST_MEMORY = 150
-"""Megabytes, of the process that verifies."""
+"""Megabytes of the verifying process."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Results:
-    """What was measured of the trail."""
+    """The results for the audit log."""
 
     recorded: Mapping[int, Mapping[str, Rates]]
-    """By number of writers and contender."""
+    """By number of writers and by contender."""
     trail: Trail
     cores: int
     load: float
-    """Of the machine, before."""
+    """Load of the machine before."""
 
 
 def rows(results: Results) -> dict[str, Any]:
@@ -57,32 +57,32 @@ def rows(results: Results) -> dict[str, Any]:
 
 
 def missed(results: Results) -> list[str]:
-    """Return a line for each aim that was missed."""
-    told = rows(results)
-    backlog, on_top, verified = told["trail"]
+    """Return a line for each missed goal."""
+    results_rows = rows(results)
+    backlog, on_top, verified = results_rows["trail"]
     lines = [
         f"record() at {row['ratio']:.2f} of the bare INSERT's rate with {row['writers']} writers, "
-        f"and the aim is {LEAST_OF_BARE:.2f}"
-        for row in told["record"]
-        if (row["contender"], row["writers"]) == (OURS, JUDGED_WRITERS) and row["ratio"] < LEAST_OF_BARE
+        f"the goal is {LEAST_OF_BARE:.2f}"
+        for row in results_rows["record"]
+        if (row["contender"], row["writers"]) == (OURS, GOAL_WRITERS) and row["ratio"] < LEAST_OF_BARE
     ]
     if backlog["rate"] < LEAST_SEALED:
-        lines.append(f"{backlog['rate']:,.0f} events/s sealed of a backlog, and the aim is {LEAST_SEALED:,}")
+        lines.append(f"{backlog['rate']:,.0f} events/s sealed of a backlog, the goal is {LEAST_SEALED:,}")
     if on_top["wall"] > MOST_SECONDS_ON_TOP:
-        lines.append(f"{on_top['wall']:.2f} s to seal {on_top['work']}, and the aim is {MOST_SECONDS_ON_TOP:g}")
+        lines.append(f"{on_top['wall']:.2f} s to seal {on_top['work']}, the goal is {MOST_SECONDS_ON_TOP:g}")
     if verified["rate"] < LEAST_VERIFIED:
-        lines.append(f"{verified['rate']:,.0f} events/s verified, and the aim is {LEAST_VERIFIED:,}")
+        lines.append(f"{verified['rate']:,.0f} events/s verified, the goal is {LEAST_VERIFIED:,}")
     if verified["peak"] > MOST_MEMORY:
-        lines.append(f"{verified['peak']:.0f} MB to verify, and the aim is {MOST_MEMORY}")
+        lines.append(f"{verified['peak']:.0f} MB to verify, the goal is {MOST_MEMORY}")
     return lines
 
 
 def table(results: Results) -> str:
     """Return the rows as two Markdown tables."""
-    told = rows(results)
+    results_rows = rows(results)
     recorded = [
         [row["writers"], row["contender"], f"{row['rate']:,.0f}", f"{row['ratio']:.2f}", f"{row['cpu']:.0f}"]
-        for row in told["record"]
+        for row in results_rows["record"]
     ]
     worked = [
         [
@@ -94,7 +94,7 @@ def table(results: Results) -> str:
             "?" if row["server_cpu"] is None else f"{row['server_cpu']:.1f}",
             f"{row['peak']:.0f}" if row["peak"] else "",
         ]
-        for row in told["trail"]
+        for row in results_rows["trail"]
     ]
     return "\n\n".join(
         (
@@ -116,7 +116,7 @@ def _row(took: Took) -> dict[str, Any]:
 
 
 def _ratio(rates: Rates, floor: Rates) -> float:
-    """Return the median of the ratios in each round: what else the machine did then fell on both."""
+    """Return the median of the ratios per round, since other load in a round affects both."""
     return median(rate / of_floor for rate, of_floor in zip(rates.rates, floor.rates, strict=True))
 
 

@@ -1,6 +1,6 @@
-"""A trail of any size, made in no time: genuine events by COPY, and a sealed log by `generate_series`.
+"""Fast construction of an audit log of any size: valid events by COPY, and a sealed log by `generate_series`.
 
-Runs where Django is set up, on the trail's connection, which must be in autocommit.
+Requires django.setup() and an autocommit connection to the audit database.
 """
 
 import hashlib
@@ -27,43 +27,43 @@ from tests.support.audit_tampering import EVENT, LEAF, sql, without_triggers
 
 ACTION = "claim.revealed"
 BEGUN = datetime(2026, 1, 1, tzinfo=UTC)
-_PIECE = 5_000
-"""Rows that are handed to COPY at once."""
+_COPY_ROWS = 5_000
+"""Rows per write to COPY."""
 _GROWTH = 1 << 16
-"""Leaves by which the log is grown at once."""
+"""Leaves appended at once."""
 _FILLER_ID = "(lpad(to_hex({millis} + number / 100), 12, '0') || '70008000' || lpad(to_hex(number), 12, '0'))::uuid"
 
 
 def build_genuine(count: int, *, begun: datetime = BEGUN) -> None:
-    """Write that many events, 10 µs apart, with the MACs of the newest key; the trail's trigger queues them.
+    """Write that many events, 10 µs apart, with MACs of the newest key. The trigger queues them for sealing.
 
-    Their canonical form is spelled here once more, at a fifth of the cost: the sealer will tell if it is another.
+    Their canonical form is built here at a fifth of the usual cost; sealing fails if it differs.
     """
     with (
         connections["phi_audit"].cursor() as cursor,
         cursor.copy(f"COPY {EVENT} ({', '.join(COLUMNS)}) FROM STDIN") as to,
     ):
         rows = _genuine_rows(count, begun)
-        while piece := "".join(itertools.islice(rows, _PIECE)):
-            to.write(piece)
+        while lines := "".join(itertools.islice(rows, _COPY_ROWS)):
+            to.write(lines)
 
 
 def build_sealed(count: int) -> None:
     """Write that many events with their leaves, nodes and one checkpoint.
 
-    Nothing in them is genuine but the tree: neither MACs nor leaves are the events', and no verification may pass.
-    The sealer looks at neither again: it goes on from the nodes and the last checkpoint.
+    Only the tree is valid: the MACs and leaves do not match the events, so verification would fail. The sequencer
+    does not check them again; it continues from the nodes and the last checkpoint.
     """
-    with without_triggers(), _without_secondary_indexes(), ThreadPoolExecutor(2) as both:
-        written = [both.submit(partial(_write, statement)) for statement in (_filler(count), _filler_leaves(count))]
+    with without_triggers(), _without_secondary_indexes(), ThreadPoolExecutor(2) as executor:
+        futures = [executor.submit(partial(_write, statement)) for statement in (_filler(count), _filler_leaves(count))]
         tree = CompactRange()
         for start in range(0, count, _GROWTH):
             numbers = range(start + 1, min(start + _GROWTH, count) + 1)
             hashes = [hashlib.sha256(number.to_bytes(8, "big")).digest() for number in numbers]
             if nodes := build_node_rows(tree.extend(hashes, kept_levels=STORED_LEVELS)):
                 insert(nodes, using="phi_audit")
-        for each in written:
-            each.result()
+        for future in futures:
+            future.result()
     key = find_signing_key()
     assert key is not None
     note = sign_checkpoint(
@@ -74,7 +74,7 @@ def build_sealed(count: int) -> None:
 
 
 def tamper() -> str:
-    """Change one word of the event in the middle of the log, and return its id."""
+    """Change one field of the event in the middle of the log, and return its id."""
     with connections["phi_audit"].cursor() as cursor:
         cursor.execute(f"SELECT event_id FROM {LEAF} WHERE leaf_index = (SELECT max(leaf_index) / 2 FROM {LEAF})")
         (id_,) = cursor.fetchone()
@@ -84,16 +84,16 @@ def tamper() -> str:
 
 
 def _genuine_rows(count: int, begun: datetime) -> Iterator[str]:
-    """Yield lines of COPY's text format."""
+    """Yield lines in the text format of COPY."""
     key, compute_mac = keyring.get_keys("AUDIT_MAC_KEYS")[0].id, create_mac_calculator()
-    made = [_made(key, person(number)) for number in range(PEOPLE)]
+    parts = [_build_constant_parts(key, person(number)) for number in range(PEOPLE)]
     ids = randomness.lowest_uuid7(begun).int
     detail = f'{{"claim":"{CLAIM}"}}'
-    for number, (head, middle, tail, columns) in zip(range(count), itertools.cycle(made), strict=False):
+    for number, (head, middle, tail, columns) in zip(range(count), itertools.cycle(parts), strict=False):
         micros = number * 10
         at = begun + timedelta(microseconds=micros)
         time = at.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-        # The random part is the number: unlike random ones they are made quickly, and in order just the same.
+        # The number replaces the random part: it is faster and also ascending.
         raw = f"{ids + (micros // 1000 << 80) + (micros % 1000 * 4096 // 1000 << 64) + number:032x}"
         id_ = f"{raw[:8]}-{raw[8:12]}-{raw[12:16]}-{raw[16:20]}-{raw[20:]}"
         mac = compute_mac(key, f"{head}{id_}{middle}{time}{tail}".encode())
@@ -101,31 +101,31 @@ def _genuine_rows(count: int, begun: datetime) -> Iterator[str]:
         yield f"{id_}\t1\t{key}\t{time}\t{columns}\t{detail}\t\\\\x{mac.hex()}\n"
 
 
-def _made(key: str, who: dict[str, str]) -> tuple[str, str, str, str]:
-    """Return what is the same in all events of a person: three pieces of the canonical form, and the texts' columns."""
+def _build_constant_parts(key: str, values: dict[str, str]) -> tuple[str, str, str, str]:
+    """Return the constant parts of a person's events: three parts of the canonical form, and the text columns."""
     head = (
-        f'{{"action":"{ACTION}","actor":"{who["actor"]}","client_ip":"{who["client_ip"]}",'
+        f'{{"action":"{ACTION}","actor":"{values["actor"]}","client_ip":"{values["client_ip"]}",'
         f'"detail":{{"claim":"{CLAIM}"}},"id":"'
     )
     middle = f'","mac_key":"{key}","occurred_at":"'
     tail = (
         f'","outcome":"success","provider":"{PROVIDER}","purpose":"{PURPOSE}","reason":"",'
-        f'"request_id":"{who["request_id"]}","resource":"","session":"{who["session"]}","subject":"{who["subject"]}","v":1}}'
+        f'"request_id":"{values["request_id"]}","resource":"","session":"{values["session"]}","subject":"{values["subject"]}","v":1}}'
     )
     texts = (
-        *(ACTION, "success", who["actor"], who["subject"], PROVIDER, who["session"]),
-        *(who["client_ip"], PURPOSE, "", "", who["request_id"]),
+        *(ACTION, "success", values["actor"], values["subject"], PROVIDER, values["session"]),
+        *(values["client_ip"], PURPOSE, "", "", values["request_id"]),
     )
     return head, middle, tail, "\t".join(texts)
 
 
 def _filler(count: int) -> str:
-    who = {name: f"'{value}'" for name, value in person(0).items()}
+    values = {name: f"'{value}'" for name, value in person(0).items()}
     return f"""
         INSERT INTO {EVENT} ({", ".join(COLUMNS)})
         SELECT {_filler_id()}, 1, '0123abcd', now(), '{ACTION}', 'success', (number % {PEOPLE})::text,
             encode(sha256(int8send(number % {PEOPLE})), 'hex'), '{PROVIDER}', md5((number % {PEOPLE})::text),
-            {who["client_ip"]}, '{PURPOSE}', '', '', {who["request_id"]}, '{{"claim":"{CLAIM}"}}', sha256('a MAC')
+            {values["client_ip"]}, '{PURPOSE}', '', '', {values["request_id"]}, '{{"claim":"{CLAIM}"}}', sha256('a MAC')
         FROM generate_series(1, {count:d}) AS number
     """
 
@@ -142,7 +142,7 @@ def _filler_id() -> str:
 
 
 def _write(statement: str) -> None:
-    """Execute on a connection of this thread's own."""
+    """Execute on a new connection of this thread."""
     connection = connections["phi_audit"]
     try:
         with connection.cursor() as cursor:
@@ -153,7 +153,7 @@ def _write(statement: str) -> None:
 
 @contextmanager
 def _without_secondary_indexes() -> Iterator[None]:
-    """Drop them for the block, and make them afterwards, all at once."""
+    """Drop the indexes for the block, and create them again afterwards."""
     with connections["phi_audit"].cursor() as cursor:
         cursor.execute(
             "SELECT indexname, indexdef FROM pg_indexes WHERE tablename = %s AND indexname NOT LIKE '%%_pkey'", [EVENT]

@@ -1,4 +1,4 @@
-"""How fast events are recorded, each contender in its turn, with some writers at once."""
+"""Throughput of recording events, with the contenders taking turns and several concurrent writers."""
 
 import json
 import subprocess
@@ -7,29 +7,29 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.benchmarks.audit.processes import database, environment_of, line_of, process
+from tests.benchmarks.audit.processes import database, environment_of, process, read_line
 
 
 @dataclass(slots=True)
 class Rates:
-    """What the turns of one contender came to, with one number of writers."""
+    """The results of one contender with one number of writers."""
 
     rates: list[float] = field(default_factory=list)
-    """Events per second, of all writers together."""
+    """Events per second of all writers."""
     cpu: list[float] = field(default_factory=list)
-    """Of the writers, seconds for each event."""
+    """CPU seconds of the writers per event."""
 
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """The events of a contender: those that its writers say they have committed, and those that are there."""
+    """The events of a contender: reported as committed by its writers, and found in its table."""
 
-    told: int
+    reported: int
     found: int
 
 
 class Team:
-    """The writers of a contender, waiting for their turns."""
+    """The writers of a contender."""
 
     def __init__(self, contender: str, process: subprocess.Popen[str]) -> None:
         self.contender = contender
@@ -37,53 +37,53 @@ class Team:
 
     def wait_until_ready(self) -> None:
         """Wait for the tables and the connections."""
-        said = line_of(self._process)
-        assert said == "ready\n", f"{self.contender}: {said!r}"
+        line = read_line(self._process)
+        assert line == "ready\n", f"{self.contender}: {line!r}"
 
     def take_turn(self, writers: int, seconds: float) -> dict[str, Any]:
-        """Return how many events so many writers wrote in that time, and their CPU time."""
+        """Return the events that the writers wrote in that time, and their CPU time."""
         assert self._process.stdin is not None
         self._process.stdin.write(f"{writers} {seconds}\n")
         self._process.stdin.flush()
-        return dict(json.loads(line_of(self._process)))
+        return dict(json.loads(read_line(self._process)))
 
     def finish(self) -> Written:
-        """Let them go home."""
+        """Stop the writers."""
         assert self._process.stdin is not None
         self._process.stdin.close()
-        return Written(**json.loads(line_of(self._process)))
+        return Written(**json.loads(read_line(self._process)))
 
 
-def measure_recording(
+def measure_writes(
     contenders: Sequence[str],
     *,
     url: str,
     writers: Sequence[int],
     rounds: int,
     seconds: float,
-    told: Callable[[str], None],
+    log: Callable[[str], None],
 ) -> tuple[dict[int, dict[str, Rates]], dict[str, Written]]:
-    """Return the rates by number of writers and contender, and what was written in all. url: of the server.
+    """Return the rates by number of writers and contender, and the events of each contender. url: of the server.
 
-    Each contender has one turn in each round, each round beginning with another one.
+    Each contender has one turn per round, and each round starts with another one.
     """
-    results = {each: {contender: Rates() for contender in contenders} for each in writers}
+    results = {count: {contender: Rates() for contender in contenders} for count in writers}
     with _teams(contenders, url=url, writers=max(writers)) as teams:
-        for each in writers:
+        for count in writers:
             for number in range(rounds):
                 shift = number % len(teams)
                 for team in (*teams[shift:], *teams[:shift]):
-                    turn = team.take_turn(each, seconds)
-                    result = results[each][team.contender]
+                    turn = team.take_turn(count, seconds)
+                    result = results[count][team.contender]
                     result.rates.append(turn["events"] / seconds)
                     result.cpu.append(turn["cpu"] / max(turn["events"], 1))
-            told(f"{rounds} turns of {seconds:g} s with {each} writers.")
+            log(f"{rounds} turns of {seconds:g} s with {count} writers.")
         return results, {team.contender: team.finish() for team in teams}
 
 
 @contextmanager
 def _teams(contenders: Sequence[str], *, url: str, writers: int) -> Iterator[list[Team]]:
-    """Start the writers of each contender, with a database of their own on one server; stop them in the end."""
+    """Start the writers of each contender with a separate database on one server, and stop them at the end."""
     with ExitStack() as stack:
         teams = []
         for contender in contenders:

@@ -1,4 +1,4 @@
-"""A portal with a large trail: `python -m tests.benchmarks.dashboard.job`, an order a line, and an answer in JSON."""
+"""A portal with a large audit log: `python -m tests.benchmarks.dashboard.job`, commands and JSON results."""
 
 import statistics
 import time
@@ -15,10 +15,10 @@ from django.db import connections
 
 from tests.benchmarks.audit.contenders import COLUMNS, PEOPLE
 from tests.benchmarks.audit.job import server_cpu
-from tests.benchmarks.worker_protocol import Order, carry_out
+from tests.benchmarks.worker_protocol import Command, run_commands
 
 SPAN = timedelta(days=30)
-"""The trail tells of it, and it ends now."""
+"""The events cover this time until now."""
 _EVENTS = """
     INSERT INTO django_phi_oidc_auditevent ({columns})
     SELECT (lpad(to_hex(millis), 12, '0') || '70008000' || lpad(to_hex(number), 12, '0'))::uuid, 1, '0123abcd',
@@ -30,7 +30,7 @@ _EVENTS = """
         '198.51.100.1', 'TREAT', '', '', '', '{{}}', sha256('a MAC')
     FROM (
         SELECT number, {begun} + number * {span} / {count} AS millis FROM generate_series(1::bigint, {count}) AS number
-    ) AS each
+    ) AS times
 """
 _SESSIONS = """
     INSERT INTO django_phi_oidc_oidcsession
@@ -46,11 +46,11 @@ _CLAIMS = """
     FROM generate_series(1, {count})
 """
 _module = import_module
-"""What has models can't be imported before Django is set up."""
+"""Modules with models cannot be imported before django.setup()."""
 
 
 def fill(count: int) -> dict[str, Any]:
-    """Make the tables, that many events, a quarter as many sessions and claims, and somebody who may view all."""
+    """Create the tables, that many events, a quarter as many sessions and claims, and a superuser."""
     call_command("migrate", verbosity=0)
     auth, now = _module("django.contrib.auth").get_user_model(), datetime.now(UTC)
     subject = _module("django_phi_oidc.subjects.models").PairwiseSubject.objects.create(
@@ -64,18 +64,18 @@ def fill(count: int) -> dict[str, Any]:
         cursor.execute("ALTER TABLE django_phi_oidc_auditevent ENABLE TRIGGER USER")
         cursor.execute(_SESSIONS.format(count=count // 4, ended=count // 4 * 99 // 100))
         cursor.execute(_CLAIMS.format(count=count // 4, subject=subject.pk))
-    recording, events = (_module(f"django_phi_oidc.audit.{name}") for name in ("recording", "events"))
+    recorder, events = (_module(f"django_phi_oidc.audit.{name}") for name in ("recorder", "events"))
     detail = {"tree_size": count, "findings": 0}
-    recording.record(events.Action.AUDIT_VERIFIED, origin=events.Origin(), now=now, detail=detail)
+    recorder.record(events.Action.AUDIT_VERIFIED, origin=events.Origin(), now=now, detail=detail)
     with connections["phi_audit"].cursor() as cursor:
-        # What the server would do by itself some time later, and at the wrong moment.
+        # Otherwise the server would do this later, during the measurement.
         cursor.execute("VACUUM ANALYZE")
         cursor.execute("CHECKPOINT")
     return {}
 
 
 def look(rounds: int) -> dict[str, Any]:
-    """Return of each page the milliseconds of so many rounds, or of three, and its queries."""
+    """Return for each page the milliseconds over that many rounds (three for stock pages), and its queries."""
     return {name: _measure(url, 3 if url.startswith("/stock/") else rounds) for name, url in _urls().items()}
 
 
@@ -83,9 +83,9 @@ def _measure(url: str, rounds: int) -> dict[str, Any]:
     client, took = _client(), []
     with ExitStack() as stack:
         capturing = _module("django.test.utils").CaptureQueriesContext
-        captured = [stack.enter_context(capturing(connections[alias])) for alias in ("default", "phi_audit")]
+        contexts = [stack.enter_context(capturing(connections[alias])) for alias in ("default", "phi_audit")]
         assert client.get(url).status_code == 200, url
-        queries = sum(map(len, captured))
+        queries = sum(map(len, contexts))
     cpu = _cpu()
     for _ in range(rounds):
         began = time.perf_counter()
@@ -95,7 +95,7 @@ def _measure(url: str, rounds: int) -> dict[str, Any]:
 
 
 def _cpu() -> float:
-    """Return the seconds so far of this process, and of the server's for the trail where that is on this machine."""
+    """Return the CPU seconds so far of this process, and of its PostgreSQL process if that is on this machine."""
     return time.process_time() + (server_cpu() or 0.0)
 
 
@@ -126,7 +126,7 @@ def _client() -> Any:
     return client
 
 
-ORDERS: Mapping[str, Order] = {order.__name__: order for order in (fill, look)}
+COMMANDS: Mapping[str, Command] = {command.__name__: command for command in (fill, look)}
 
 if __name__ == "__main__":
-    carry_out(ORDERS)
+    run_commands(COMMANDS)

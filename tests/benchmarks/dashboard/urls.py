@@ -1,4 +1,4 @@
-"""Two admins over one trail: ours, and what Django gives to whoever writes a usual ModelAdmin."""
+"""Two admin sites for one audit log: that of django_phi_oidc, and one with a plain ModelAdmin."""
 
 from typing import TYPE_CHECKING
 
@@ -14,7 +14,7 @@ else:
 
 
 class StockAdmin(EventAdmin):
-    """What anybody would write."""
+    """A plain ModelAdmin."""
 
     list_display = (
         "occurred_at",

@@ -1,6 +1,6 @@
-"""A process that seals: `python -m tests.benchmarks.encryption.job`, an order a line, and an answer in JSON.
+"""A process that encrypts: `python -m tests.benchmarks.encryption.job`, one command per line, results in JSON.
 
-What an order takes is measured inside, without the start of Python and Django.
+Times exclude the start of Python and Django.
 """
 
 import base64
@@ -15,7 +15,7 @@ from typing import Any
 from cryptography.fernet import Fernet
 from django.db import connection, transaction
 
-from tests.benchmarks.worker_protocol import Order, carry_out, peak_memory
+from tests.benchmarks.worker_protocol import Command, peak_memory, run_commands
 
 BIRTHDATE, ADDRESS = (
     '"1984-03-09"',
@@ -24,11 +24,11 @@ BIRTHDATE, ADDRESS = (
 NIL = "00000000-0000-0000-0000-000000000000"
 BATCH = 2_000
 ROUNDS, CALLS = 40, 500
-"""Of the comparison with raw Fernet: rounds, and calls of each contender in each."""
+"""For the comparison with Fernet: rounds, and calls of each contender per round."""
 
 
 def build(count: int) -> dict[str, Any]:
-    """Make the table, with that many texts under the older key."""
+    """Create the table with that many texts encrypted with the older key."""
     model, keyring = _held(), import_module("django_phi_oidc.crypto.keyring")
     old = keyring.get_keys("ENCRYPTION_KEYS")[1]
     fernet, now = Fernet(base64.urlsafe_b64encode(old.material)), datetime.now(UTC)
@@ -44,48 +44,43 @@ def build(count: int) -> dict[str, Any]:
                 envelope = json.dumps([table, "value", str(person), NIL, name, value], separators=(",", ":"))
                 token = fernet.encrypt_at_time(envelope.encode(), 0).decode()
                 to.write_row((person, NIL, name, f"{old.id}:{token}", "TREAT", now, now))
-        # What the server would do by itself some time later, and at the wrong moment.
+        # Otherwise the server would do this later, during the measurement.
         cursor.execute(f"VACUUM ANALYZE {table}")
         cursor.execute("CHECKPOINT")
     return {"texts": count}
 
 
 def ours() -> dict[str, Any]:
-    """Seal all of them again."""
-    resealing, keyring = (
-        import_module("django_phi_oidc.key_rotation.encryption_keys"),
-        import_module("django_phi_oidc.crypto.keyring"),
-    )
-    column, ring = (
-        resealing.SealedColumn("default", _held()._meta.get_field("value")),
-        keyring.get_keys("ENCRYPTION_KEYS"),
-    )
+    """Encrypt all texts again with `reencrypt`."""
+    rotation = import_module("django_phi_oidc.key_rotation.encryption_keys")
+    keys = import_module("django_phi_oidc.crypto.keyring").get_keys("ENCRYPTION_KEYS")
+    column = rotation.EncryptedColumn("default", _held()._meta.get_field("value"))
     counting = time.perf_counter()
-    assert list(resealing.count(column).keys) == [ring[1].id]
+    assert list(rotation.count_key_usage(column).counts_by_key_id) == [keys[1].id]
     counted = time.perf_counter() - counting
-    took = _taking(lambda: resealing.reseal(column, ring=ring, batch=BATCH).done)
-    assert resealing.count(column).keys == {ring[0].id: took["texts"]}
+    took = _measure(lambda: rotation.reencrypt(column, keys=keys, batch_size=BATCH).reencrypted)
+    assert rotation.count_key_usage(column).counts_by_key_id == {keys[0].id: took["texts"]}
     return {**took, "counted": counted, "peak": peak_memory()}
 
 
 def naive() -> dict[str, Any]:
-    """Seal them again as one does it with instances: open, assign, save, each in its transaction."""
+    """Encrypt them again with model instances: decrypt, assign and save, each in a transaction."""
     model = _held()
-    sealed: Any = model._meta.get_field("value")
+    field: Any = model._meta.get_field("value")
 
     def rotate() -> int:
         done = 0
         for row in model.objects.iterator(BATCH):
-            row.value = sealed.decrypt(row)
+            row.value = field.decrypt(row)
             row.save(update_fields=["value"])
             done += 1
         return done
 
-    return _taking(rotate)
+    return _measure(rotate)
 
 
 def floor() -> dict[str, Any]:
-    """Replace each text by another one that was not sealed, in batches as large: `UPDATE … FROM unnest`."""
+    """Replace each text without encryption, in batches of the same size: `UPDATE … FROM unnest`."""
     table = _held()._meta.db_table
 
     def replace() -> int:
@@ -95,7 +90,7 @@ def floor() -> dict[str, Any]:
                 cursor.execute(f"SELECT id, value FROM {table} WHERE id > %s ORDER BY id LIMIT %s", [last, BATCH])
                 if not (rows := cursor.fetchall()):
                     return done
-                ids, texts = [list(each) for each in zip(*rows, strict=True)]
+                ids, texts = [list(column) for column in zip(*rows, strict=True)]
                 with transaction.atomic():
                     cursor.execute(
                         f"UPDATE {table} AS t SET value = n.value FROM unnest(%s::bigint[], %s::text[]) AS n(id, value)"
@@ -105,19 +100,19 @@ def floor() -> dict[str, Any]:
                     done += cursor.rowcount
                 last = ids[-1]
 
-    return _taking(replace)
+    return _measure(replace)
 
 
 def ratio() -> dict[str, Any]:
-    """Compare `seal` and `open_sealed` with Fernet of the very same bytes, in turns; seconds for each call."""
+    """Compare `encrypt` and `decrypt` with Fernet for the same bytes, in turns; seconds per call."""
     keyring = import_module("django_phi_oidc.crypto.keyring")
     fernet = Fernet(base64.urlsafe_b64encode(keyring.get_keys("ENCRYPTION_KEYS")[0].material))
-    context, found = ["rows_held", "value", "4711", NIL, "birthdate"], {}
+    context, results = ["rows_held", "value", "4711", NIL, "birthdate"], {}
     for name, value in (("birthdate", BIRTHDATE), ("token", "x" * 2_000)):
         text = keyring.encrypt(value, context=context)
         token = text.partition(":")[2].encode()
         envelope = fernet.decrypt(token)
-        found[name] = {
+        results[name] = {
             "bytes": len(envelope),
             **_compare(
                 seal=lambda value=value: keyring.encrypt(value, context=context),
@@ -126,30 +121,30 @@ def ratio() -> dict[str, Any]:
                 decrypt=lambda token=token: fernet.decrypt(token),
             ),
         }
-    return found
+    return results
 
 
-ORDERS: Mapping[str, Order] = {order.__name__: order for order in (build, ours, naive, floor, ratio)}
+COMMANDS: Mapping[str, Command] = {command.__name__: command for command in (build, ours, naive, floor, ratio)}
 
 
 def _held() -> Any:
     return import_module("tests.benchmarks.encryption.rows.models").Held
 
 
-def _taking(act: Callable[[], int]) -> dict[str, Any]:
+def _measure(rotate: Callable[[], int]) -> dict[str, Any]:
     connection.ensure_connection()
     wall, cpu = time.perf_counter(), time.process_time()
-    texts = act()
+    texts = rotate()
     return {"texts": texts, "wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu}
 
 
 def _compare(**contenders: Callable[[], Any]) -> dict[str, float]:
-    """Return the median of what a call of each takes, in seconds; all have their turn in each round."""
+    """Return the median seconds per call of each contender; all have a turn in each round."""
     took: dict[str, list[float]] = {name: [] for name in contenders}
     for _ in range(ROUNDS):
         for name, call in contenders.items():
             took[name].append(_calls(call, range(CALLS)))
-    return {name: median(each) for name, each in took.items()}
+    return {name: median(times) for name, times in took.items()}
 
 
 def _calls(call: Callable[[], Any], calls: Sequence[int]) -> float:
@@ -160,4 +155,4 @@ def _calls(call: Callable[[], Any], calls: Sequence[int]) -> float:
 
 
 if __name__ == "__main__":
-    carry_out(ORDERS)
+    run_commands(COMMANDS)

@@ -1,16 +1,16 @@
-"""What was measured of sealing, as tables, as JSON, and as a verdict on the aims."""
+"""The results for encryption as tables and JSON, and the missed goals."""
 
 from typing import Any
 
 from tests.benchmarks.encryption.rotation_throughput import Results
 
 LEAST_RATE = 30_000
-"""Texts sealed again in a second."""
+"""Texts encrypted again per second."""
 MOST_OF_FERNET = 1.6
-"""Times what Fernet takes for the same bytes, of a claim."""
+"""Maximum, as a multiple of the time of Fernet for the same bytes of a claim."""
 MOST_GROWTH = 5
-"""Megabytes by which ten times the texts may take more memory."""
-JUDGED = "birthdate"
+"""Megabytes of additional memory allowed for ten times the texts."""
+GOAL_TEXT = "birthdate"
 
 
 def rows(results: Results) -> dict[str, Any]:
@@ -30,34 +30,34 @@ def rows(results: Results) -> dict[str, Any]:
             for contender, took in {**results.rotated, "ours, a tenth": results.small}.items()
         ],
         "sealing": [
-            {"text": kind, "bytes": beside.bytes, "call": call, "took": took * 1e6, "of_fernet": took / of}
-            for kind, beside in results.beside.items()
+            {"text": kind, "bytes": comparison.bytes, "call": call, "took": took * 1e6, "of_fernet": took / of}
+            for kind, comparison in results.comparisons.items()
             for call, took, of in (
-                ("seal", beside.seal, beside.encrypt),
-                ("open_sealed", beside.open_sealed, beside.decrypt),
+                ("seal", comparison.seal, comparison.encrypt),
+                ("open_sealed", comparison.open_sealed, comparison.decrypt),
             )
         ],
     }
 
 
 def missed(results: Results) -> list[str]:
-    """Return a line for each aim that was missed."""
+    """Return a line for each missed goal."""
     ours, lines = results.rotated["ours"], []
     if ours.rate < LEAST_RATE:
-        lines.append(f"{ours.rate:,.0f} texts/s sealed again, and the aim is {LEAST_RATE:,}")
+        lines.append(f"{ours.rate:,.0f} texts/s encrypted again, the goal is {LEAST_RATE:,}")
     if (growth := (ours.peak - results.small.peak) / 1e6) > MOST_GROWTH:
-        lines.append(f"{growth:.0f} MB more for ten times the texts, and the aim is {MOST_GROWTH}")
+        lines.append(f"{growth:.0f} MB more for ten times the texts, the goal is {MOST_GROWTH}")
     lines += [
-        f"{row['call']} takes {row['of_fernet']:.2f} of Fernet's time, and the aim is {MOST_OF_FERNET}"
+        f"{row['call']} takes {row['of_fernet']:.2f} of Fernet's time, the goal is {MOST_OF_FERNET}"
         for row in rows(results)["sealing"]
-        if row["text"] == JUDGED and row["of_fernet"] > MOST_OF_FERNET
+        if row["text"] == GOAL_TEXT and row["of_fernet"] > MOST_OF_FERNET
     ]
     return lines
 
 
 def table(results: Results) -> str:
     """Return the rows as two Markdown tables."""
-    told = rows(results)
+    results_rows = rows(results)
     rotated = [
         [
             row["contender"],
@@ -68,11 +68,11 @@ def table(results: Results) -> str:
             f"{row['counted']:.2f}" if row["counted"] else "",
             f"{row['peak']:.0f}" if row["peak"] else "",
         ]
-        for row in told["rotation"]
+        for row in results_rows["rotation"]
     ]
     sealed = [
         [row["text"], row["bytes"], f"`{row['call']}`", f"{row['took']:.1f}", f"× {row['of_fernet']:.2f}"]
-        for row in told["sealing"]
+        for row in results_rows["sealing"]
     ]
     header = ["rotation", "texts", "texts/s", "of the floor", "CPU µs", "counted in s", "peak MB"]
     return "\n\n".join(

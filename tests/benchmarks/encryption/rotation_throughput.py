@@ -1,30 +1,30 @@
-"""How fast encryption keys are rotated, and what sealing costs beside Fernet, each in a process of its own."""
+"""Throughput of key rotation, and cost of encryption compared with Fernet, each in a separate process."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from tests.benchmarks.audit.processes import database, process
-from tests.benchmarks.worker_protocol import orders_to
+from tests.benchmarks.worker_protocol import command_runner
 
 NAIVE_SHARE = 10
-"""The naive way has a tenth of the texts: it would take minutes."""
+"""The naive contender has a tenth of the texts, since it would take minutes."""
 TIMES = 3
-"""Ours is measured so often, and the median counts."""
+"""Number of runs of our contender; the median counts."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Took:
-    """What a rotation took; seconds."""
+    """The cost of a rotation; seconds."""
 
     texts: int
     wall: float
     cpu: float
-    """Of the rotating process."""
+    """CPU of the rotating process."""
     counted: float = 0.0
-    """What counting them by key took, once."""
+    """Time of counting the texts by key."""
     peak: int = 0
-    """Bytes of memory of the process; 0 where it was not asked for."""
+    """Peak memory of the process in bytes; 0 if not measured."""
 
     @property
     def rate(self) -> float:
@@ -33,60 +33,60 @@ class Took:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Beside:
-    """What a call takes, in seconds, for one kind of text."""
+class Comparison:
+    """Seconds per call for one kind of text."""
 
     bytes: int
-    """Of what is encrypted."""
+    """Length of the plaintext."""
     seal: float
     encrypt: float
-    """The same bytes, by Fernet itself."""
+    """The same bytes with Fernet."""
     open_sealed: float
     decrypt: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Results:
-    """Of one run."""
+    """The results of one run."""
 
     rotated: dict[str, Took]
     """By contender."""
     small: Took
-    """Ours, with a tenth of the texts: for the memory."""
-    beside: dict[str, Beside]
+    """Our contender with a tenth of the texts, to compare the memory."""
+    comparisons: dict[str, Comparison]
     """By kind of text."""
 
 
-def measure_sealing(*, url: str, texts: int, told: Callable[[str], None]) -> Results:
-    """Return what came of it. url: of the PostgreSQL server."""
+def measure_encryption(*, url: str, texts: int, log: Callable[[str], None]) -> Results:
+    """Return the results. url: of the PostgreSQL server."""
     small = _rotate("ours", url, texts // NAIVE_SHARE)
     rotated = {"floor": _rotate("floor", url, texts)}
-    told(f"{texts:,} texts replaced, without sealing.")
+    log(f"{texts:,} texts replaced without encryption.")
     rotated["ours"] = sorted((_rotate("ours", url, texts) for _ in range(TIMES)), key=lambda took: took.rate)[
         TIMES // 2
     ]
-    told(f"{texts:,} texts rotated, {TIMES} times.")
+    log(f"{texts:,} texts rotated, {TIMES} times.")
     rotated["naive"] = _rotate("naive", url, texts // NAIVE_SHARE)
-    told(f"{texts // NAIVE_SHARE:,} texts rotated by instances.")
+    log(f"{texts // NAIVE_SHARE:,} texts rotated with model instances.")
     with database(url) as name:
-        beside = {kind: Beside(**took) for kind, took in _order(url, name, "ratio").items()}
-    return Results(rotated=rotated, small=small, beside=beside)
+        comparisons = {kind: Comparison(**took) for kind, took in _run(url, name, "ratio").items()}
+    return Results(rotated=rotated, small=small, comparisons=comparisons)
 
 
 def _rotate(contender: str, url: str, texts: int) -> Took:
-    """Return what the contender's process took, in a database of its own that another process has built."""
+    """Return the cost of the contender, in a new database built by another process."""
     with database(url) as name:
-        _order(url, name, "build", texts)
-        took = Took(**_order(url, name, contender))
+        _run(url, name, "build", texts)
+        took = Took(**_run(url, name, contender))
     assert took.texts == texts, (contender, took)
     return took
 
 
-def _order(url: str, name: str, *order: object) -> dict[str, Any]:
+def _run(url: str, name: str, *command: object) -> dict[str, Any]:
     environment = {
         "DJANGO_SETTINGS_MODULE": "tests.benchmarks.encryption.settings",
         "BENCH_DATABASE_URL": url,
         "BENCH_DATABASE_NAME": name,
     }
     with process("tests.benchmarks.encryption.job", **environment) as running:
-        return orders_to(running)(*order)
+        return command_runner(running)(*command)

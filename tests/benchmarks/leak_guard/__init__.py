@@ -1,1 +1,1 @@
-"""What the leak guard costs a page."""
+"""Cost of the leak guard per page."""

@@ -1,7 +1,7 @@
-"""What the leak guard adds to a request for a page of 20 KB: `… guarding N`.
+"""Overhead of the leak guard for a page of 20 KB: `… middleware_cost N`.
 
-One process, no socket: the same view is called with the guard and without it by turns, sync and as a coroutine, and the
-answer is a line of JSON.
+One process without sockets: a view is called in turns with and without the guard, sync and async. The result is a line
+of JSON.
 """
 
 import asyncio
@@ -33,8 +33,8 @@ _HEADERS = {
 }
 
 
-def measure_guarding(*, batches: int) -> dict[str, dict[str, float]]:
-    """Return by page the µs of a bare request, and those that the guard adds, sync and async."""
+def measure_leak_guard(*, batches: int) -> dict[str, dict[str, float]]:
+    """Return for each page the µs of a bare request, and those added by the guard, sync and async."""
     environment = {**os.environ, "DJANGO_SETTINGS_MODULE": "tests.benchmarks.sessions.settings"}
     command = [sys.executable, "-m", "tests.benchmarks.leak_guard.middleware_cost", str(batches)]
     done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
@@ -42,16 +42,16 @@ def measure_guarding(*, batches: int) -> dict[str, dict[str, float]]:
 
 
 def main() -> None:
-    """Measure, and print what came of it."""
+    """Measure, and print the result."""
     django.setup()
-    told = {}
+    results = {}
     for page in PAGES:
         view, guarded = _views(page)
-        bare, beyond = _race(view, guarded, batches=int(sys.argv[1]))
+        bare, added = _race(view, guarded, batches=int(sys.argv[1]))
         aview, aguarded = _coroutines(page)
-        abare, abeyond = _arace(aview, aguarded, batches=int(sys.argv[1]))
-        told[page] = {"bare": bare, "sync": beyond, "async_bare": abare, "async": abeyond}
-    print(json.dumps(told))
+        abare, async_added = _arace(aview, aguarded, batches=int(sys.argv[1]))
+        results[page] = {"bare": bare, "sync": added, "async_bare": abare, "async": async_added}
+    print(json.dumps(results))
 
 
 def _content(page: str) -> bytes:
@@ -60,12 +60,12 @@ def _content(page: str) -> bytes:
     return (forms + text).encode()[: KILOBYTES * 1024]
 
 
-def _answer(page: str, content: bytes) -> Any:
-    secrecy, http = import_module("django_phi_oidc._internal.request_secrets"), import_module("django.http")
+def _create_response(page: str, content: bytes) -> Any:
+    request_secrets, http = import_module("django_phi_oidc._internal.request_secrets"), import_module("django.http")
     if page == "revealing":
         for n in range(10):
-            secrecy.learn(f"value number {n}", "claim", place="body")
-        secrecy.learn(_OPAQUE, "access_token")
+            request_secrets.register_secret(f"value number {n}", "claim", location="body")
+        request_secrets.register_secret(_OPAQUE, "access_token")
     return http.HttpResponse(content)
 
 
@@ -77,7 +77,7 @@ def _views(page: str) -> tuple[Any, Any]:
     content = _content(page)
 
     def view(request: Any) -> Any:
-        return _answer(page, content)
+        return _create_response(page, content)
 
     return view, _guard(view)
 
@@ -86,23 +86,23 @@ def _coroutines(page: str) -> tuple[Any, Any]:
     content = _content(page)
 
     async def view(request: Any) -> Any:
-        return _answer(page, content)
+        return _create_response(page, content)
 
     return view, _guard(view)
 
 
 def _race(bare: Any, guarded: Any, *, batches: int) -> tuple[float, float]:
-    return _settle([[_sync(view) for view in (bare, guarded)] for _ in range(batches + WARM_UP)])
+    return _summarize([[_sync(view) for view in (bare, guarded)] for _ in range(batches + WARM_UP)])
 
 
 def _arace(bare: Any, guarded: Any, *, batches: int) -> tuple[float, float]:
     async def race() -> list[list[float]]:
         return [[await _async(view) for view in (bare, guarded)] for _ in range(batches + WARM_UP)]
 
-    return _settle(asyncio.run(race()))
+    return _summarize(asyncio.run(race()))
 
 
-def _settle(taken: list[list[float]]) -> tuple[float, float]:
+def _summarize(taken: list[list[float]]) -> tuple[float, float]:
     rounds = taken[WARM_UP:]
     return median(bare for bare, _ in rounds) * 1e6, median(guarded - bare for bare, guarded in rounds) * 1e6
 
@@ -115,20 +115,20 @@ def _requests() -> list[Any]:
 def _sync(view: Any) -> float:
     requests = _requests()
     started = time.perf_counter()
-    answers = [view(request) for request in requests]
-    return _per_request(answers, started)
+    responses = [view(request) for request in requests]
+    return _per_request(responses, started)
 
 
 async def _async(view: Any) -> float:
     requests = _requests()
     started = time.perf_counter()
-    answers = [await view(request) for request in requests]
-    return _per_request(answers, started)
+    responses = [await view(request) for request in requests]
+    return _per_request(responses, started)
 
 
-def _per_request(answers: list[Any], started: float) -> float:
+def _per_request(responses: list[Any], started: float) -> float:
     took = time.perf_counter() - started
-    assert {(answer.status_code, len(answer.content)) for answer in answers} == {(200, KILOBYTES * 1024)}
+    assert {(response.status_code, len(response.content)) for response in responses} == {(200, KILOBYTES * 1024)}
     return took / BATCH
 
 

@@ -1,4 +1,4 @@
-"""The stacks of middleware, and the view behind them, which reads who the user is."""
+"""The middleware stacks, and the view behind them, which reads the user."""
 
 import asyncio
 import time
@@ -34,17 +34,17 @@ STACKS: Mapping[str, tuple[str, ...]] = {
 }
 BATCH = 20
 WARM_UP = 5
-Ask = Callable[[], float]
-"""Makes BATCH requests, and returns the seconds that one took."""
+Run = Callable[[], float]
+"""Makes BATCH requests, and returns the seconds per request."""
 
 
 def who(request: HttpRequest) -> HttpResponse:
-    """Answer the user's primary key."""
+    """Return the primary key of the user."""
     return HttpResponse(str(request.user.pk))
 
 
 async def awho(request: HttpRequest) -> HttpResponse:
-    """Answer the user's primary key."""
+    """Return the primary key of the user."""
     return HttpResponse(str((await request.auser()).pk))
 
 
@@ -52,80 +52,80 @@ urlpatterns = [path("who/", who), path("awho/", awho), path("oidc/", include("dj
 
 
 def measure(stacks: Sequence[str], *, batches: int) -> dict[str, dict[str, float]]:
-    """Return by stack: µs of a request (bare), or beyond a bare one (the others), and queries, sync and async."""
+    """Return for each stack the µs per request (in addition to bare for the others) and the queries, sync and async."""
     call_command("migrate", verbosity=0)
     key = _sign_in()
     results: dict[str, dict[str, float]] = {stack: {} for stack in stacks}
-    for kind, asking in (("sync", _sync), ("async", _async)):
-        asks = {stack: asking(STACKS[stack], key) for stack in stacks}
-        taken = _race(asks, batches=batches)
+    for kind, create_run in (("sync", _sync), ("async", _async)):
+        runs = {stack: create_run(STACKS[stack], key) for stack in stacks}
+        taken = _race(runs, batches=batches)
         for stack, times in taken.items():
-            beyond = [mine - bare for mine, bare in zip(times, taken["bare"], strict=True)]
-            results[stack][kind] = median(times if stack == "bare" else beyond) * 1e6
-            results[stack][f"{kind}_queries"] = _queries(asks[stack])
+            added = [total - bare for total, bare in zip(times, taken["bare"], strict=True)]
+            results[stack][kind] = median(times if stack == "bare" else added) * 1e6
+            results[stack][f"{kind}_queries"] = _queries(runs[stack])
     return results
 
 
-def _race(asks: Mapping[str, Ask], *, batches: int) -> dict[str, list[float]]:
-    """Let each stack have its turn, each round beginning with another one."""
-    taken: dict[str, list[float]] = {stack: [] for stack in asks}
-    names = list(asks)
+def _race(runs: Mapping[str, Run], *, batches: int) -> dict[str, list[float]]:
+    """Run the stacks in turns, and start each round with another one."""
+    taken: dict[str, list[float]] = {stack: [] for stack in runs}
+    names = list(runs)
     for number in range(-WARM_UP, batches):
         shift = number % len(names)
         for stack in (*names[shift:], *names[:shift]):
-            took = asks[stack]()
+            took = runs[stack]()
             if number >= 0:
                 taken[stack].append(took)
     return taken
 
 
 def _sign_in() -> str:
-    """Return the key of a session of somebody who is signed in, as all stacks understand it."""
+    """Return the key of a session that all stacks accept as signed in."""
     user = auth.get_user_model()._default_manager.create_user(username="amina")
     store = import_module(settings.SESSION_ENGINE).SessionStore()
-    soon = clock.now().timestamp() + 120
+    due_at = clock.now().timestamp() + 120
     store.update(
         {
             auth.SESSION_KEY: str(user.pk),
             auth.BACKEND_SESSION_KEY: settings.AUTHENTICATION_BACKENDS[0],
             auth.HASH_SESSION_KEY: user.get_session_auth_hash(),
             SESSION_KEY: str(uuid.uuid4()),
-            # So that nothing falls due while this runs.
-            TIMES_KEY: [soon, soon, soon],
-            "oidc_id_token_expiration": soon + 24 * 60 * 60,
+            # Nothing becomes due during the measurement.
+            TIMES_KEY: [due_at, due_at, due_at],
+            "oidc_id_token_expiration": due_at + 24 * 60 * 60,
         }
     )
     store.save()
     return str(store.session_key)
 
 
-def _sync(middleware: tuple[str, ...], key: str) -> Ask:
+def _sync(middleware: tuple[str, ...], key: str) -> Run:
     handler = _handler(middleware, is_async=False)
 
-    def ask() -> float:
+    def run() -> float:
         requests = [_with_cookie(RequestFactory().get("/who/"), key) for _ in range(BATCH)]
         started = time.perf_counter()
-        answers = [handler.get_response(request) for request in requests]
-        return _per_request(answers, started)
+        responses = [handler.get_response(request) for request in requests]
+        return _per_request(responses, started)
 
-    return ask
+    return run
 
 
-def _async(middleware: tuple[str, ...], key: str) -> Ask:
+def _async(middleware: tuple[str, ...], key: str) -> Run:
     handler = _handler(middleware, is_async=True)
 
-    async def ask() -> float:
+    async def run() -> float:
         requests = [_with_cookie(AsyncRequestFactory().get("/awho/"), key) for _ in range(BATCH)]
         started = time.perf_counter()
-        answers = [await handler.get_response_async(request) for request in requests]
-        return _per_request(answers, started)
+        responses = [await handler.get_response_async(request) for request in requests]
+        return _per_request(responses, started)
 
-    return lambda: asyncio.run(ask())
+    return lambda: asyncio.run(run())
 
 
-def _per_request(answers: list[HttpResponse], started: float) -> float:
+def _per_request(responses: list[HttpResponse], started: float) -> float:
     took = time.perf_counter() - started
-    assert {(answer.status_code, answer.content) for answer in answers} == {(200, b"1")}, answers[0]
+    assert {(response.status_code, response.content) for response in responses} == {(200, b"1")}, responses[0]
     return took / BATCH
 
 
@@ -141,13 +141,13 @@ def _with_cookie(request: Any, key: str) -> Any:
     return request
 
 
-def _queries(ask: Ask) -> float:
-    """Return how many a request makes: in this thread, or in that to which a coroutine goes with them."""
-    made = 0
+def _queries(run: Run) -> float:
+    """Return the queries per request, in this thread or in the thread that a coroutine uses for them."""
+    query_count = 0
 
     def count(execute: Any, *call: Any) -> Any:
-        nonlocal made
-        made += 1
+        nonlocal query_count
+        query_count += 1
         return execute(*call)
 
     def wrap() -> None:
@@ -160,7 +160,7 @@ def _queries(ask: Ask) -> float:
 
     wrap()
     asyncio.run(sync_to_async(wrap)())
-    ask()
+    run()
     unwrap()
     asyncio.run(sync_to_async(unwrap)())
-    return made / BATCH
+    return query_count / BATCH

@@ -1,4 +1,4 @@
-"""What was measured of sessions, as tables, as JSON, and as a verdict on the aims."""
+"""The results for sessions as tables and JSON, and the missed goals."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,40 +8,40 @@ from typing import Any
 from tests.benchmarks.sign_in.measurement import Result
 
 MOST_MICROSECONDS = 30.0
-"""What the middleware may add to a request."""
+"""Maximum that the middleware adds to a request."""
 MOST_LEAVING = 1.5
-"""Times a logout that only does what it must."""
+"""Maximum, as a multiple of a minimal logout."""
 HEALTHY = 0.02
-"""Seconds of a round trip to the OP at which that holds: one in the same country."""
+"""Seconds of a round trip to the provider for that limit, typical within a country."""
 Requests = Mapping[str, Mapping[str, float]]
 Leaving = Mapping[float, Mapping[str, Result]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Results:
-    """Of one run."""
+    """The results of one run."""
 
     requests: Requests
     leaving: Leaving
 
 
 def rows(results: Results) -> dict[str, Any]:
-    """Return both tables' rows; times in µs and ms."""
+    """Return the rows of both tables; times in µs and ms."""
     return {"requests": results.requests, "logout": _leaving_rows(results.leaving)}
 
 
 def missed(results: Results) -> list[str]:
-    """Return a line for each aim that was missed."""
+    """Return a line for each missed goal."""
     lines = []
     ours, bare = results.requests["ours"], results.requests["bare"]
     for kind in ("sync", "async"):
         if ours[kind] > MOST_MICROSECONDS:
-            lines.append(f"{ours[kind]:.0f} µs a request ({kind}), and the aim is {MOST_MICROSECONDS:.0f}")
+            lines.append(f"{ours[kind]:.0f} µs a request ({kind}), the goal is {MOST_MICROSECONDS:.0f}")
         if ours[f"{kind}_queries"] > bare[f"{kind}_queries"]:
             lines.append(f"the middleware made a query when nothing was due ({kind})")
     for row in _leaving_rows(results.leaving):
         if row["portal"] == "ours" and row["round_trip"] == HEALTHY * 1000 and row["ratio"] > MOST_LEAVING:
-            lines.append(f"a logout at {row['ratio']:.2f} of the bare one's time, and the aim is {MOST_LEAVING}")
+            lines.append(f"a logout at {row['ratio']:.2f} of the bare one's time, the goal is {MOST_LEAVING}")
     return lines
 
 
@@ -54,7 +54,7 @@ def table(results: Results) -> str:
     for row in _leaving_rows(results.leaving):
         times = [f"{row['wall']:.1f}", f"{row['cpu']:.1f}", f"× {row['ratio']:.2f}"]
         logout.append([f"{row['round_trip']:.0f} ms", row["portal"], *times])
-    return "\n\n".join("\n".join(f"| {' | '.join(line)} |" for line in each) for each in (lines, logout))
+    return "\n\n".join("\n".join(f"| {' | '.join(line)} |" for line in rows) for rows in (lines, logout))
 
 
 def _leaving_rows(leaving: Leaving) -> list[dict[str, Any]]:

@@ -1,7 +1,7 @@
-"""What middleware adds to a request of somebody who is signed in: `… requesting N STACK …`.
+"""Overhead of middleware for a request of a signed-in user: `… request_overhead N STACK …`.
 
-One process, no socket: each stack's handler gets the same requests in its turn, N times, sync and async, and the answer
-is a line of JSON.
+One process without sockets: the handlers of the stacks get the same requests in turns, N times, sync and async. The
+result is a line of JSON.
 """
 
 import json
@@ -17,8 +17,8 @@ import django
 STACKS = ("bare", "ours", "mozilla", "auditlog")
 
 
-def measure_requesting(stacks: Sequence[str] = STACKS, *, batches: int) -> dict[str, dict[str, float]]:
-    """Return what each stack takes, by a process of its own, as `stacks.measure` tells it. First: the bare one."""
+def measure_requests(stacks: Sequence[str] = STACKS, *, batches: int) -> dict[str, dict[str, float]]:
+    """Return the result of `middleware_stacks.measure` in a new process. The first stack must be the bare one."""
     environment = {**os.environ, "DJANGO_SETTINGS_MODULE": "tests.benchmarks.sessions.settings"}
     command = [sys.executable, "-m", "tests.benchmarks.sessions.request_overhead", str(batches), *stacks]
     done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
@@ -26,7 +26,7 @@ def measure_requesting(stacks: Sequence[str] = STACKS, *, batches: int) -> dict[
 
 
 def main() -> None:
-    """Measure, and print what came of it."""
+    """Measure, and print the result."""
     django.setup()
     stacks: Any = import_module("tests.benchmarks.sessions.middleware_stacks")
     print(json.dumps(stacks.measure(sys.argv[2:], batches=int(sys.argv[1]))))

@@ -1,4 +1,4 @@
-"""Settings of the process that measures middleware: sessions in its own memory, so that little else is measured."""
+"""Settings of the middleware benchmark: sessions in memory, so that little else is measured."""
 
 from importlib.util import find_spec
 
@@ -17,7 +17,7 @@ INSTALLED_APPS = [
     *(["auditlog"] if find_spec("auditlog") else []),
 ]
 MIDDLEWARE: list[str] = []
-"""Each stack names its own."""
+"""Set by each stack."""
 # In memory, and shared by the threads of the process.
 DATABASES = {
     name: {"ENGINE": "django.db.backends.sqlite3", "NAME": f"file:{name}?mode=memory&cache=shared"}
@@ -29,7 +29,7 @@ AUTHENTICATION_BACKENDS = [
     "django_phi_oidc.backends.OIDCAuthenticationBackend",
     "mozilla_django_oidc.auth.OIDCAuthenticationBackend",
 ]
-# What mozilla's middleware asks for.
+# Required by the middleware of mozilla-django-oidc.
 OIDC_OP_AUTHORIZATION_ENDPOINT = "https://op.example.test/authorize"
 OIDC_OP_TOKEN_ENDPOINT = "https://op.example.test/token"
 OIDC_OP_USER_ENDPOINT = "https://op.example.test/userinfo"

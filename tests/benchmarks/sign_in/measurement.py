@@ -1,4 +1,4 @@
-"""Who measures: starts the OP and the portals, and lets people sign in, each portal in its turn."""
+"""The measurement: starts the provider and the portals, and signs in at each portal in turns."""
 
 import json
 import os
@@ -35,79 +35,79 @@ BEGIN: Mapping[str, Callable[[Browser], PortalResponse]] = {
     "mozilla": lambda browser: browser.get("/oidc/authenticate/"),
     "social": _begin_by_post,
 }
-"""How a person begins to sign in at each contender's portal, the bare view first."""
+"""How a sign-in starts at the portal of each contender, the bare view first."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
-    """What one sign-in took. Times in seconds."""
+    """The cost of one sign-in. Times in seconds."""
 
     wall: float
     cpu: float
     requests: int
-    """To the OP."""
+    """To the provider."""
     connections: int
-    """Opened to the OP."""
+    """Opened to the provider."""
 
 
 @dataclass(slots=True, kw_only=True)
 class Result:
-    """What the sign-ins of one contender took, at one round-trip time."""
+    """The costs of the sign-ins of one contender at one round-trip time."""
 
     samples: list[Sample] = field(default_factory=list)
     statements: int = 0
-    """Of one more sign-in, to all databases, without the frames of transactions."""
+    """SQL statements of an additional sign-in in all databases, without transaction control."""
     commits: int = 0
-    """Of the same sign-in: those that were waited for until they were on disk."""
+    """Commits of the same sign-in that waited for the disk."""
     written: list[str] = field(default_factory=list)
-    """The tables that it wrote to."""
+    """The tables written to."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Told:
-    """What a process of the race answered."""
+class ProcessResponse:
+    """The response of a measured process."""
 
     headers: Message
     body: bytes
 
 
 class OP:
-    """The lean OP, by the port for who measures."""
+    """The minimal provider, controlled through its second port."""
 
     def __init__(self, issuer: str, port: int) -> None:
         self.issuer = issuer
         self._port = port
 
     def authorize(self, location: str) -> str:
-        """Return the callback URL that the OP sends the browser to."""
+        """Return the callback URL that the provider redirects to."""
         return self._ask(f"/authorize?{urlsplit(location).query}").headers["Location"] or ""
 
     def set_round_trip(self, seconds: float) -> None:
-        """Let each round trip to the OP take that long from now on."""
+        """Set the duration of each round trip to the provider."""
         self._ask(f"/round-trip?{urlencode({'seconds': seconds})}")
 
     def counts(self) -> tuple[int, int]:
-        """Return how many requests and connections portals made."""
+        """Return the numbers of requests and connections of the portals."""
         counts = json.loads(self._ask("/counts").body)
         return counts["requests"], counts["connections"]
 
-    def _ask(self, target: str) -> Told:
+    def _ask(self, target: str) -> ProcessResponse:
         return _ask(f"127.0.0.1:{self._port}", target)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Portal:
-    """A portal in the race, serving."""
+    """A running portal."""
 
     contender: str
     base: str
 
     def sign_in(self, op: OP, *, counting: bool = False) -> dict[str, Any]:
-        """Let a person with a new browser sign in, and return what the portal says of the callback."""
+        """Sign in with a new browser, and return the cost of the callback."""
         browser = Browser(self.base)
-        begun = BEGIN[self.contender](browser)
-        assert begun.status == 302, (self.contender, begun)
-        callback = op.authorize(begun.location)
+        begin = BEGIN[self.contender](browser)
+        assert begin.status == 302, (self.contender, begin)
+        callback = op.authorize(begin.location)
         requests, connections = op.counts()
         browser.headers = {"X-Count": "1"} if counting else {}
         page = browser.get(callback)
@@ -116,7 +116,7 @@ class Portal:
         after = op.counts()
         measured |= {"requests": after[0] - requests, "connections": after[1] - connections}
         if counting:
-            assert browser.get("/home/").body.isdecimal(), f"{self.contender} signed nobody in"
+            assert browser.get("/home/").body.isdecimal(), f"{self.contender} did not sign in"
         return measured
 
 
@@ -127,12 +127,12 @@ def measure(
     round_trips: Sequence[float],
     warm_up: int,
     rounds: int,
-    told: Callable[[str], None],
+    log: Callable[[str], None],
 ) -> dict[float, dict[str, Result]]:
-    """Return the results by round-trip time in seconds and contender. url: of the PostgreSQL server.
+    """Return the results by round-trip time in seconds and by contender. url: of the PostgreSQL server.
 
-    Everybody signs in once in each round, each time beginning with another one, so that what else the machine does
-    falls on all alike. told: takes a line for people who wait.
+    Each round has one sign-in per portal and starts with another portal, so that other load affects all alike. log:
+    receives progress lines.
     """
     results: dict[float, dict[str, Result]] = {}
     with racing(contenders, url=url) as (op, portals):
@@ -149,22 +149,22 @@ def measure(
                 counted = portal.sign_in(op, counting=True)
                 for name in ("statements", "commits", "written"):
                     setattr(results[round_trip][portal.contender], name, counted[name])
-            told(f"{rounds} sign-ins each at {round_trip * 1000:.0f} ms, after {warm_up}.")
+            log(f"{rounds} sign-ins each at {round_trip * 1000:.0f} ms, after {warm_up}.")
     return results
 
 
 def check_durable(url: str) -> None:
-    """Raises: ValueError when the server may forget what it has committed, which is fast and measures nothing."""
+    """Raises: ValueError if the server may lose commits, which would be faster and not comparable."""
     with psycopg.connect(url) as server:
-        for option, wanted in DURABLE.items():
-            found = server.execute(sql.SQL("SHOW {}").format(sql.Identifier(option))).fetchone()
-            if found != (wanted,):
-                raise ValueError(f"{option} is {found and found[0]} on this server, and must be {wanted}.")
+        for option, expected in DURABLE.items():
+            row = server.execute(sql.SQL("SHOW {}").format(sql.Identifier(option))).fetchone()
+            if row != (expected,):
+                raise ValueError(f"{option} is {row and row[0]} on this server, but must be {expected}.")
 
 
 @contextmanager
 def racing(contenders: Sequence[str], *, url: str) -> Iterator[tuple[OP, list[Portal]]]:
-    """Run a portal for each contender, with a database of its own on one server, and the OP; stop them in the end."""
+    """Run the provider and a portal with a separate database for each contender; stop them at the end."""
     with ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="phi-oidc-bench-")))
         authority = create_certificate_authority(directory, "bench")
@@ -219,8 +219,8 @@ def _first_line(process: subprocess.Popen[str]) -> str:
     return process.stdout.readline()
 
 
-def _ask(netloc: str, target: str) -> Told:
+def _ask(netloc: str, target: str) -> ProcessResponse:
     with closing(HTTPConnection(netloc, timeout=60)) as connection:
         connection.request("GET", target)
         response = connection.getresponse()
-        return Told(headers=response.headers, body=response.read())
+        return ProcessResponse(headers=response.headers, body=response.read())

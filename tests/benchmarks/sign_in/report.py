@@ -1,4 +1,4 @@
-"""What was measured, as a table, as JSON, and as a verdict on the aim."""
+"""The results as a table and JSON, and the missed goals."""
 
 from collections.abc import Callable, Mapping
 from statistics import median, quantiles
@@ -8,7 +8,7 @@ from tests.benchmarks.sign_in.measurement import Result, Sample
 
 FLOOR, OURS = "bare", "ours"
 MOST_WALL = 1.4
-"""Times the bare view's wall time."""
+"""Maximum, as a multiple of the wall time of the bare view."""
 MOST_CPU = 2.0
 COLUMNS = (
     *("round trip", "portal", "wall ms", "p95 ms", "CPU ms", "wall", "CPU"),
@@ -37,18 +37,18 @@ def rows(results: Results) -> list[dict[str, Any]]:
 
 
 def missed(results: Results) -> list[str]:
-    """Return a line for each part of the aim that was missed."""
+    """Return a line for each missed goal."""
     lines = []
     for row in rows(results):
         if row["portal"] != OURS:
             continue
-        at = f"at {row['round_trip']} ms a round trip"
+        condition = f"at {row['round_trip']} ms per round trip"
         if row["wall_ratio"] > MOST_WALL:
-            lines.append(f"{row['wall_ratio']:.2f} of the bare view's wall time {at}, and the aim is {MOST_WALL}")
+            lines.append(f"{row['wall_ratio']:.2f} of the bare view's wall time {condition}, the goal is {MOST_WALL}")
         if row["cpu_ratio"] > MOST_CPU:
-            lines.append(f"{row['cpu_ratio']:.2f} of the bare view's CPU time {at}, and the aim is {MOST_CPU}")
+            lines.append(f"{row['cpu_ratio']:.2f} of the bare view's CPU time {condition}, the goal is {MOST_CPU}")
         if (row["requests"], row["connections"]) != (1, 0):
-            lines.append(f"{row['requests']} requests on {row['connections']} new connections {at}, and not 1 on none")
+            lines.append(f"{row['requests']} requests on {row['connections']} new connections {condition}, not 1 on 0")
     return lines
 
 

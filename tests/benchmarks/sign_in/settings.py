@@ -1,4 +1,4 @@
-"""Settings of a portal in the race: what all share, then what is its own, as the environment says."""
+"""Settings of a measured portal: shared ones, then those of the contender in the environment."""
 
 import os
 from datetime import timedelta
@@ -14,7 +14,7 @@ CA_BUNDLE = os.environ["BENCH_CA_BUNDLE"]
 CLIENT_ID = "portal"
 CLIENT_SECRET = "a secret for benchmarks only"
 
-SECRET_KEY = "a key for benchmarks only, long enough to please everybody: 0123456789"
+SECRET_KEY = "a key for benchmarks only, long enough for all checks: 0123456789"
 DEBUG = False
 ALLOWED_HOSTS = ["127.0.0.1"]
 USE_TZ = True

@@ -12,7 +12,7 @@ from jwt.algorithms import ECAlgorithm
 from django_phi_oidc.config.providers import ProviderDeclaration
 from django_phi_oidc.oidc.id_token import find_auth_time, verify_id_token
 from django_phi_oidc.oidc.jose import encode_b64url, parse_compact_jws, parse_json_object
-from django_phi_oidc.oidc.jwks import StaticKeySet, parse_jwks
+from django_phi_oidc.oidc.jwks import parse_jwks
 from django_phi_oidc.oidc.metadata import process_jwks_response, process_metadata_response
 from django_phi_oidc.oidc.pushed_authorization import process_par_response
 from django_phi_oidc.oidc.token import extract_received_tokens, process_token_response
@@ -31,7 +31,7 @@ EC_JWK.pop("key_ops", None)
 RSA_JWK = {"kty": "RSA", "kid": "rsa", "e": "AQAB", "n": encode_b64url(b"\xf1" * 256), "alg": "PS256"}
 OKP_JWK = {"kty": "OKP", "kid": "ed", "crv": "Ed25519", "x": encode_b64url(b"\x11" * 32), "key_ops": ["verify"]}
 JWKS = {"keys": [EC_JWK, RSA_JWK, OKP_JWK]}
-KEYS = StaticKeySet(parse_jwks(json.dumps(JWKS).encode()))
+KEYS = parse_jwks(json.dumps(JWKS).encode())
 
 METADATA = {
     "issuer": ISSUER,

@@ -105,7 +105,7 @@ def test_keys_damaged_are_left_out_or_can_be_verified_with(body: bytes, kid: str
         for alg in (*SIGNING_ALGS, "none", "HS256"):
             assert key.verify(alg, b"signing input", signature if signature is not None else bytes(64)) is False
     for alg in SIGNING_ALGS:
-        found = in_time(lambda alg=alg: keys.select(kid=kid, alg=alg), SECONDS_FOR_64_KIB)
+        found = in_time(lambda alg=alg: keys.get_key(kid=kid, alg=alg), SECONDS_FOR_64_KIB)
         assert isinstance(found, KeyNotFound) or (found.kid == kid and found.can_verify(alg))
 
 

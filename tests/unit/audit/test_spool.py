@@ -294,5 +294,5 @@ def test_audit_drain_command_flushes_the_spool_and_prints_the_number(path: Path,
     spool(path, 3)
     path.with_name("spool.lock").unlink()
     path.with_name("spool.lock").mkdir()
-    with pytest.raises(CommandError, match="The spool can't be read: IsADirectoryError"):
+    with pytest.raises(CommandError, match="The spool cannot be read: IsADirectoryError"):
         call_command("phi_oidc", "audit", "drain", stdout=out)

@@ -133,9 +133,9 @@ def test_command_reports_and_erases_nothing(make_person: Callable[..., Person]) 
         " since 2026-11-25T12:00:00+00:00; 1 kept by a legal hold, 0 of them past their time",
         "birthdate (TREAT): 2, since 2026-11-24T12:00:00+00:00, until their sessions end; 2 of live sessions; 1 kept by"
         " a legal hold, 0 of them past their time",
-        "4 claims are held: 2 of live sessions, 1 overdue, 2 kept by a legal hold.",
-        "1 legal holds last.",
-        "5 retention keys exist, the oldest of 2026-11-24; 1 of them of holds.",
+        "4 claims are stored: 2 of live sessions, 1 overdue, 2 kept by a legal hold.",
+        "1 legal holds are active.",
+        "5 retention keys exist, the oldest of 2026-11-24; 1 of them belong to legal holds.",
     ]
     assert report["claims"][1] == {
         "name": "birthdate",
@@ -162,7 +162,7 @@ def test_command_prints_the_report_and_fails_if_claims_are_late(person: Person) 
     assert "1 overdue, the first since 2026-11-25T12:00:00+00:00" in out.getvalue()
     with clock.override_clock(lambda: NOW + 2 * DAY):
         run()
-        assert run("--report") == "No claim is held.\n"
+        assert run("--report") == "No claims are stored.\n"
 
 
 def test_command_fails_without_the_retention_keys(person: Person, settings: Any, tmp_path: Path) -> None:
@@ -171,7 +171,7 @@ def test_command_fails_without_the_retention_keys(person: Person, settings: Any,
     out = io.StringIO()
     with clock.override_clock(lambda: NOW), pytest.raises(CommandError, match="folder of the retention keys"):
         call_command("phi_oidc", "scrub", "--report", stdout=out, stderr=io.StringIO())
-    assert "1 claims are held" in out.getvalue()
+    assert "1 claims are stored" in out.getvalue()
 
 
 @pytest.mark.parametrize("options", [["--json"], ["--report", "--user", "1"]])

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from django.core.management.base import OutputWrapper
+from django.core.management import call_command
 from django.db import connection, connections, transaction
 from django.test.utils import CaptureQueriesContext
 
@@ -28,7 +28,6 @@ from django_phi_oidc.audit.outbox import flush
 from django_phi_oidc.claims import tasks
 from django_phi_oidc.claims.models import NO_SESSION, StoredClaim
 from django_phi_oidc.claims.retention import scrub_due_claims, scrub_sessions, scrub_user
-from django_phi_oidc.management.subcommands import scrub as cli
 from tests.support import databases
 from tests.support.celery_worker import eventually
 from tests.support.claims_fixtures import DAY, DECLARED, NOW, Person
@@ -184,7 +183,7 @@ def test_task_and_command_erase_expired_claims(person: Person) -> None:
         tasks.scrub()
         assert not StoredClaim.objects.exists()
         person.store({"address": "Thun"}, now=NOW)
-        cli.handle({}, stdout=OutputWrapper(out), stderr=OutputWrapper(StringIO()))
+        call_command("phi_oidc", "scrub", stdout=out)
     assert not StoredClaim.objects.exists()
     assert out.getvalue() == "1 claims were erased.\n"
 

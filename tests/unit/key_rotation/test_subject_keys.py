@@ -223,7 +223,7 @@ def test_documented_rotation_duplicates_and_loses_no_person(settings: Any) -> No
     everybody_signs_in(one, one, subs=[*people[:2], "dormant"])
     old = one[0].id
     printed = operator.run_next()
-    assert "needed, 3 persons are known by it alone" in printed
+    assert "needed for 3 persons" in printed
     expected = block(PAGE, "status").partition("\n")[2]
     assert expected.replace("1000", "3").replace("4f2c9d1e", old) in printed
 
@@ -236,7 +236,7 @@ def test_documented_rotation_duplicates_and_loses_no_person(settings: Any) -> No
     everybody_signs_in(one_two, two_one, subs=people)
 
     assert operator.status() == {new: (1, 0, True), old: (2, 1, False)}, "the dormant person"
-    assert "needed, 1 persons are known by it alone" in operator.run_next()
+    assert "needed for 1 persons" in operator.run_next()
     two = operator.configure(TWO)
     with pytest.raises(CommandError, match="1 persons"):
         operator.run(f"phi_oidc keys retire {old}")

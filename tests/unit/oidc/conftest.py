@@ -15,7 +15,7 @@ from django_phi_oidc.config.client_keys import ClientKey, parse_client_keys
 from django_phi_oidc.config.providers import ProviderDeclaration
 from django_phi_oidc.oidc.client_auth import AssertionFreshness
 from django_phi_oidc.oidc.jose import encode_b64url
-from django_phi_oidc.oidc.jwks import StaticKeySet, parse_jwks
+from django_phi_oidc.oidc.jwks import JSONWebKeySet, parse_jwks
 from django_phi_oidc.oidc.metadata import ProviderMetadata
 from django_phi_oidc.oidc.transport import TransportResponse
 
@@ -40,7 +40,7 @@ def now() -> datetime:
 
 @pytest.fixture(scope="session")
 def private_keys() -> dict[str, Any]:
-    """By kid."""
+    """Return the keys by kid."""
     return {
         "rsa": rsa.generate_private_key(65537, 2048),
         "p256": ec.generate_private_key(ec.SECP256R1()),
@@ -50,7 +50,7 @@ def private_keys() -> dict[str, Any]:
 
 @pytest.fixture(scope="session")
 def client_keys(private_keys: dict[str, Any]) -> dict[str, ClientKey]:
-    """The same keys, as a client's own."""
+    """Return the same keys as client keys."""
     pems = [
         key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode() for key in private_keys.values()
     ]
@@ -59,12 +59,12 @@ def client_keys(private_keys: dict[str, Any]) -> dict[str, ClientKey]:
 
 @pytest.fixture(scope="session")
 def freshness(now: datetime) -> AssertionFreshness:
-    return AssertionFreshness(now=now, jti="a-jti-of-its-own")
+    return AssertionFreshness(now=now, jti="a-jti")
 
 
 @pytest.fixture(scope="session")
 def jwks(private_keys: dict[str, Any]) -> dict[str, Any]:
-    """The document, one public key for each kty."""
+    """Return a document with one public key for each kty."""
     publishers = {"rsa": RSAAlgorithm, "p256": ECAlgorithm, "ed25519": OKPAlgorithm}
     keys = []
     for kid, key in private_keys.items():
@@ -75,13 +75,13 @@ def jwks(private_keys: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="session")
-def keys(jwks: dict[str, Any]) -> StaticKeySet:
-    return StaticKeySet(parse_jwks(json.dumps(jwks).encode()))
+def keys(jwks: dict[str, Any]) -> JSONWebKeySet:
+    return parse_jwks(json.dumps(jwks).encode())
 
 
 @pytest.fixture(scope="session")
 def sign(private_keys: dict[str, Any]) -> Callable[..., str]:
-    """sign(payload, alg="ES256", header={…}, kid=…): a compact JWS, whatever stands in payload and header."""
+    """sign(payload, alg="ES256", header={…}, kid=…): a compact JWS with any payload and header."""
 
     def sign(
         payload: Mapping[str, Any] | bytes,
@@ -101,11 +101,11 @@ def sign(private_keys: dict[str, Any]) -> Callable[..., str]:
 
 @pytest.fixture(scope="session")
 def declare() -> Callable[..., ProviderDeclaration]:
-    """declare(max_age=60, …): a declaration that differs from the usual one in what is named."""
+    """declare(max_age=60, …): the default declaration with these changes."""
 
     def declare(**changes: Any) -> ProviderDeclaration:
-        usual = {"name": "default", "issuer": ISSUER, "client_id": "portal", "client_secret": "s3cret"}
-        return ProviderDeclaration(**{**usual, **changes})
+        default = {"name": "default", "issuer": ISSUER, "client_id": "portal", "client_secret": "s3cret"}
+        return ProviderDeclaration(**{**default, **changes})
 
     return declare
 
@@ -123,13 +123,13 @@ def metadata() -> ProviderMetadata:
 
 
 @pytest.fixture(scope="session")
-def answer() -> Callable[..., TransportResponse]:
-    """answer({…}, status=200, content_type=…): a response whose body is bytes, or JSON of anything else."""
+def make_response() -> Callable[..., TransportResponse]:
+    """make_response({…}, status=200, content_type=…): a response with a bytes body, or with other values as JSON."""
 
-    def answer(
+    def make_response(
         body: Any = b"", *, status: int = 200, content_type: str = "application/json", headers: Any = None
     ) -> TransportResponse:
         content = body if isinstance(body, bytes) else json.dumps(body).encode()
         return TransportResponse(status=status, headers={"content-type": content_type, **(headers or {})}, body=content)
 
-    return answer
+    return make_response

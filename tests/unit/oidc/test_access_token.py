@@ -1,4 +1,4 @@
-"""RFC 9068: each rule refuses, and passes what differs from the refused in one thing; and who is to judge a token."""
+"""RFC 9068: each rule refuses, next to an accepted token that differs in one thing."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -20,7 +20,7 @@ from django_phi_oidc.oidc.access_token import (
     verify_access_token,
 )
 from django_phi_oidc.oidc.jose import encode_b64url
-from django_phi_oidc.oidc.jwks import StaticKeySet
+from django_phi_oidc.oidc.jwks import JSONWebKeySet
 from tests.unit.oidc.conftest import ISSUER
 
 NOW = int(datetime(2026, 11, 24, 12, 0, tzinfo=UTC).timestamp())
@@ -55,8 +55,8 @@ def api(provider: str = "default", *, method: Any = "jwt", audience: str = API) 
 
 
 @pytest.fixture(scope="session")
-def verify(keys: StaticKeySet, declare: Declare, now: datetime) -> Verify:
-    """verify(token, leeway=…): under the usual declaration but for what is named."""
+def verify(keys: JSONWebKeySet, declare: Declare, now: datetime) -> Verify:
+    """verify(token, leeway=…): under the default declaration with these changes."""
 
     def verify(token: str, **declared: Any) -> AccessToken:
         return verify_access_token(
@@ -71,7 +71,7 @@ NOT_DATES: list[tuple[str, Any]] = [("absent", ABSENT), ("text", str(NOW)), ("tr
 Row = tuple[str, dict[str, Any], dict[str, Any], dict[str, Any]]
 ONE: dict[str, Any] = {}
 TABLES: dict[str, list[Row]] = {
-    # what is wrong, what is declared, what is accepted, what is refused
+    # fault, declaration, accepted changes, refused changes
     "iss_invalid": [
         ("absent", ONE, {}, {"iss": ABSENT}),
         ("another", ONE, {}, {"iss": "https://other.example"}),
@@ -96,9 +96,9 @@ TABLES: dict[str, list[Row]] = {
     ],
     "iat_invalid": [
         *((name, ONE, {}, {"iat": value}) for name, value in NOT_DATES),
-        ("to come", ONE, {"iat": NOW + LEEWAY}, {"iat": NOW + LEEWAY + 1}),
+        ("in the future", ONE, {"iat": NOW + LEEWAY}, {"iat": NOW + LEEWAY + 1}),
     ],
-    "nbf_invalid": [("to come", ONE, {"nbf": NOW + LEEWAY}, {"nbf": NOW + LEEWAY + 1})],
+    "nbf_invalid": [("in the future", ONE, {"nbf": NOW + LEEWAY}, {"nbf": NOW + LEEWAY + 1})],
     "access_token_lifetime": [
         ("over a day", ONE, {"exp": NOW + 86_400}, {"exp": NOW + 86_401}),
         ("over what is declared", {"max_access_token_lifetime": timedelta(minutes=5)}, {}, {"exp": NOW + 301}),
@@ -135,7 +135,7 @@ ROWS = [(rule, *row) for rule, rows in TABLES.items() for row in rows]
     [(rule, *rest) for rule, _, *rest in ROWS],
     ids=[f"{rule}: {name}" for rule, name, *_ in ROWS],
 )
-def test_token_is_refused_for_one_thing(
+def test_token_with_one_fault_is_refused(
     rule: str,
     declared: dict[str, Any],
     accepted: dict[str, Any],
@@ -149,9 +149,7 @@ def test_token_is_refused_for_one_thing(
     assert fault.value.rule == rule
 
 
-def test_client_that_is_not_declared_is_refused(
-    sign: Sign, keys: StaticKeySet, declare: Declare, now: datetime
-) -> None:
+def test_undeclared_client_is_refused(sign: Sign, keys: JSONWebKeySet, declare: Declare, now: datetime) -> None:
     token = sign(claims(), header=TYP)
     for clients, rule in ((["app", "other"], None), (["other"], "client_not_allowed"), (["APP"], "client_not_allowed")):
         meant = ResourceServer(replace(api(), clients=frozenset(clients)), declare())
@@ -163,24 +161,29 @@ def test_client_that_is_not_declared_is_refused(
         assert fault.value.rule == rule
 
 
-def test_token_that_is_good_tells_all_but_itself(sign: Sign, verify: Verify) -> None:
+def test_valid_token_returns_everything_but_the_token(sign: Sign, verify: Verify) -> None:
     token = sign(claims(), header=TYP)
-    told = verify(token)
-    assert (told.provider, told.issuer, told.sub, told.client_id) == ("default", ISSUER, "yRq8c3ZbZ0xA", "app")
-    assert told.scopes == {"chart.read", "chart.write"}
-    assert (told.acr, told.auth_time) == ("urn:example:loa:2", datetime.fromtimestamp(NOW - 60, UTC))
-    assert told.expires_at == datetime.fromtimestamp(NOW + 300, UTC)
-    assert "yRq8c3ZbZ0xA" not in repr(told)
-    assert not any(part in repr(told) for part in token.split("."))
+    access_token = verify(token)
+    assert (access_token.provider, access_token.issuer, access_token.sub, access_token.client_id) == (
+        "default",
+        ISSUER,
+        "yRq8c3ZbZ0xA",
+        "app",
+    )
+    assert access_token.scopes == {"chart.read", "chart.write"}
+    assert (access_token.acr, access_token.auth_time) == ("urn:example:loa:2", datetime.fromtimestamp(NOW - 60, UTC))
+    assert access_token.expires_at == datetime.fromtimestamp(NOW + 300, UTC)
+    assert "yRq8c3ZbZ0xA" not in repr(access_token)
+    assert not any(part in repr(access_token) for part in token.split("."))
 
 
 @pytest.mark.parametrize("typ", ["at+jwt", "AT+JWT", "application/at+jwt", "Application/AT+jwt"])
-def test_typ_of_an_access_token_is_taken(typ: str, sign: Sign, verify: Verify) -> None:
+def test_typ_of_an_access_token_is_accepted(typ: str, sign: Sign, verify: Verify) -> None:
     assert verify(sign(claims(), header={"typ": typ}))
 
 
 @pytest.mark.parametrize("header", [{}, {"typ": "JWT"}, {"typ": "logout+jwt"}, {"typ": ""}, {"typ": "x/at+jwt"}])
-def test_typ_of_anything_else_is_refused(header: dict[str, str], sign: Sign, verify: Verify) -> None:
+def test_other_typ_is_refused(header: dict[str, str], sign: Sign, verify: Verify) -> None:
     with pytest.raises(AccessTokenInvalid) as fault:
         verify(sign(claims(), header=header))
     assert fault.value.rule == "typ_invalid"
@@ -201,7 +204,7 @@ def test_signature_of_each_algorithm_is_verified(alg: str, sign: Sign, verify: V
 
 
 @pytest.mark.parametrize("alg", ["none", "HS256", "nOnE"])
-def test_algorithm_that_is_none_of_ours_is_refused(alg: str, sign: Sign, verify: Verify) -> None:
+def test_unsupported_algorithm_is_refused(alg: str, sign: Sign, verify: Verify) -> None:
     _, payload, signature = sign(claims(), header=TYP).split(".")
     header = encode_b64url(f'{{"alg":"{alg}","typ":"at+jwt"}}'.encode())
     for end in ("", signature):
@@ -210,18 +213,18 @@ def test_algorithm_that_is_none_of_ours_is_refused(alg: str, sign: Sign, verify:
         assert fault.value.rule == "alg_not_allowed"
 
 
-def test_token_without_a_scope_opens_nothing(sign: Sign, verify: Verify) -> None:
+def test_token_without_a_scope_has_no_scopes(sign: Sign, verify: Verify) -> None:
     assert verify(sign(claims(scope="a"), header=TYP)).scopes == {"a"}
     assert verify(sign(claims(scope=ABSENT), header=TYP)).scopes == frozenset()
 
 
-def test_key_that_is_not_there_is_no_fault_of_the_token(sign: Sign, verify: Verify) -> None:
+def test_missing_key_is_key_not_found(sign: Sign, verify: Verify) -> None:
     with pytest.raises(KeyNotFound):
         verify(sign(claims(), header={**TYP, "kid": "another"}))
 
 
 @pytest.mark.parametrize(
-    ("told", "read"),
+    ("sent", "expected"),
     [
         ({"acr": ABSENT, "auth_time": ABSENT}, ("", None)),
         ({"acr": ["x"], "auth_time": "soon"}, ("", None)),
@@ -231,26 +234,28 @@ def test_key_that_is_not_there_is_no_fault_of_the_token(sign: Sign, verify: Veri
         ({"acr": "x", "auth_time": NOW + LEEWAY}, ("x", datetime.fromtimestamp(NOW + LEEWAY, UTC))),
     ],
 )
-def test_assurance_that_can_not_be_read_is_none(
-    told: dict[str, Any], read: tuple[str, Any], sign: Sign, verify: Verify
+def test_malformed_assurance_is_unknown(
+    sent: dict[str, Any], expected: tuple[str, Any], sign: Sign, verify: Verify
 ) -> None:
-    token = verify(sign(claims(**told), header=TYP))
-    assert (token.acr, token.auth_time) == read
+    token = verify(sign(claims(**sent), header=TYP))
+    assert (token.acr, token.auth_time) == expected
 
 
-def test_addressee_is_whose_issuer_and_audience_the_token_names(sign: Sign, declare: Declare) -> None:
+def test_resource_server_has_the_issuer_and_audience_of_the_token(sign: Sign, declare: Declare) -> None:
     here = ResourceServer(api("a"), declare(name="a"))
     second = ResourceServer(api("b", audience="second"), declare(name="b", client_id="other"))
-    asked = ResourceServer(api("c", method="introspection"), declare(name="c", issuer="https://asked.example"))
-    declared = [here, second, asked]
+    introspecting = ResourceServer(
+        api("c", method="introspection"), declare(name="c", issuer="https://introspecting.example")
+    )
+    declared = [here, second, introspecting]
     assert get_resource_server(sign(claims()), declared) == here
     assert get_resource_server(sign(claims(aud="second")), declared) == second
-    assert get_resource_server(sign(claims(aud="nobody")), declared) == here
-    assert get_resource_server(sign(claims(iss="https://asked.example")), declared) == asked
-    assert get_resource_server("opaque", declared) == asked
+    assert get_resource_server(sign(claims(aud="unknown")), declared) == here
+    assert get_resource_server(sign(claims(iss="https://introspecting.example")), declared) == introspecting
+    assert get_resource_server("opaque", declared) == introspecting
 
 
-def test_addressee_of_what_names_nobody_is_nobody(sign: Sign, declare: Declare) -> None:
+def test_token_without_a_known_issuer_has_no_resource_server(sign: Sign, declare: Declare) -> None:
     ask_one = ResourceServer(api("a", method="introspection"), declare(name="a"))
     ask_other = ResourceServer(api("b", method="introspection"), declare(name="b", issuer="https://b.example"))
     assert get_resource_server("opaque", [ask_one]) == ask_one
@@ -268,12 +273,12 @@ SCOPE = st.text(st.sampled_from([chr(code) for code in range(0x21, 0x7F) if chr(
 
 
 @given(st.lists(SCOPE, min_size=1))
-def test_scope_list_is_read_as_it_was_written(scopes: list[str]) -> None:
+def test_scope_list_is_parsed(scopes: list[str]) -> None:
     assert parse_scope(" ".join(scopes)) == frozenset(scopes)
 
 
 @given(st.text() | st.none() | st.integers() | st.lists(st.text()))
-def test_scope_is_a_list_of_that_form_or_nothing(value: object) -> None:
+def test_malformed_scope_is_none(value: object) -> None:
     read = parse_scope(value)
     if read is None:
         return

@@ -93,7 +93,7 @@ def test_build_authorization_url_declared_options_are_sent(metadata: ProviderMet
 @pytest.mark.parametrize(
     ("scope", "prompt", "supported", "sent"),
     [
-        pytest.param("openid offline_access", "", (), ["consent"], id="asked for"),
+        pytest.param("openid offline_access", "", (), ["consent"], id="requested"),
         pytest.param("openid offline_access", "", ("login", "consent"), ["consent"], id="supported"),
         pytest.param("openid offline_access", "", ("login",), None, id="not supported"),
         pytest.param("openid offline_access", "login", (), ["login"], id="another declared"),
@@ -109,8 +109,8 @@ def test_authorization_parameters_offline_access_asks_for_consent(
     supported: tuple[str, ...],
     sent: list[str] | None,
 ) -> None:
-    told = replace(metadata, prompt_values_supported=supported)
-    assert query_of(url_for(told, declare(prompt=prompt), scope=scope)).get("prompt") == sent
+    changed = replace(metadata, prompt_values_supported=supported)
+    assert query_of(url_for(changed, declare(prompt=prompt), scope=scope)).get("prompt") == sent
 
 
 @pytest.mark.parametrize(
@@ -118,12 +118,12 @@ def test_authorization_parameters_offline_access_asks_for_consent(
     [
         pytest.param("openid", "", "login", id="alone"),
         pytest.param("openid", "login", "login", id="declared too"),
-        pytest.param("openid", "none", "login", id="beside none"),
-        pytest.param("openid", "consent select_account", "login consent select_account", id="beside others"),
-        pytest.param("openid offline_access", "", "login consent", id="beside consent to offline access"),
+        pytest.param("openid", "none", "login", id="next to none"),
+        pytest.param("openid", "consent select_account", "login consent select_account", id="next to others"),
+        pytest.param("openid offline_access", "", "login consent", id="next to consent to offline access"),
     ],
 )
-def test_authorization_parameters_that_prompt_a_login_ask_for_it_first(
+def test_authorization_parameters_login_prompt_comes_first(
     metadata: ProviderMetadata, declare: Declare, scope: str, prompt: str, sent: str
 ) -> None:
     request = replace(REQUEST, prompts_login=True)
@@ -147,7 +147,7 @@ def test_build_authorization_url_query_of_the_endpoint_is_kept(
     assert url.startswith(start)
 
 
-def test_build_authorization_url_never_holds_secret_or_verifier(metadata: ProviderMetadata, declare: Declare) -> None:
+def test_build_authorization_url_contains_no_secret_or_verifier(metadata: ProviderMetadata, declare: Declare) -> None:
     url = url_for(metadata, declare(client_secret="topsecret"))
     assert "topsecret" not in url
     assert VERIFIER not in url
@@ -176,7 +176,7 @@ STATE_ROWS = [
 
 
 @pytest.mark.parametrize(("error", "accepted", "refused"), STATE_ROWS)
-def test_read_state_one_thing_wrong_is_refused(
+def test_get_state_one_fault_is_refused(
     error: type[CallbackError], accepted: dict[str, list[str]], refused: dict[str, list[str]]
 ) -> None:
     assert get_state(accepted) == "s"
@@ -188,7 +188,7 @@ def test_read_state_one_thing_wrong_is_refused(
 CODE = {"code": ["c"]}
 ERROR = {"error": ["access_denied"]}
 RESPONSE_ROWS = [
-    # error, OP advertises iss, accepted, refused
+    # error, provider advertises iss, accepted, refused
     pytest.param(ParameterRepeated, False, CODE, {"code": ["c", "c"]}, id="parameter_repeated: code"),
     pytest.param(ParameterRepeated, False, CODE, {**CODE, "state": ["s", "s"]}, id="parameter_repeated: state"),
     pytest.param(
@@ -208,7 +208,7 @@ RESPONSE_ROWS = [
     pytest.param(IssMissing, True, {**CODE, "iss": [OP]}, CODE, id="iss_missing"),
     pytest.param(IssMissing, True, {**CODE, "iss": [OP]}, ERROR, id="iss_missing: before the error"),
     pytest.param(ProviderError, False, CODE, ERROR, id="provider_error"),
-    pytest.param(ProviderError, False, CODE, {**CODE, **ERROR}, id="provider_error: beside a code"),
+    pytest.param(ProviderError, False, CODE, {**CODE, **ERROR}, id="provider_error: next to a code"),
     pytest.param(ProviderError, True, {**CODE, "iss": [OP]}, {**ERROR, "iss": [OP]}, id="provider_error: with iss"),
     pytest.param(CodeMissing, False, CODE, {}, id="code_missing: absent"),
     pytest.param(CodeMissing, False, CODE, {"code": [""]}, id="code_missing: empty"),
@@ -220,28 +220,28 @@ RESPONSE_ROWS = [
 
 
 @pytest.mark.parametrize(("error", "advertised", "accepted", "refused"), RESPONSE_ROWS)
-def test_judge_authorization_response_one_thing_wrong_is_refused(
+def test_process_authorization_response_one_fault_is_refused(
     metadata: ProviderMetadata,
     error: type[CallbackError],
     advertised: bool,
     accepted: dict[str, list[str]],
     refused: dict[str, list[str]],
 ) -> None:
-    told = replace(metadata, authorization_response_iss_parameter_supported=advertised)
-    assert process_authorization_response(accepted, metadata=told) == "c"
+    changed = replace(metadata, authorization_response_iss_parameter_supported=advertised)
+    assert process_authorization_response(accepted, metadata=changed) == "c"
     with pytest.raises(error) as caught:
-        process_authorization_response(refused, metadata=told)
+        process_authorization_response(refused, metadata=changed)
     assert type(caught.value) is error
 
 
-def test_judge_authorization_response_every_code_of_r4_has_a_row() -> None:
+def test_process_authorization_response_every_code_of_r4_has_a_row() -> None:
     tabled = {row.values[0].code for row in (*STATE_ROWS, *RESPONSE_ROWS)}
     of_the_keeper_of_states = {"state_replayed", "state_expired"}
     assert {error.code for error in CallbackError.__subclasses__()} - of_the_keeper_of_states == tabled
 
 
 @pytest.mark.parametrize(
-    ("sent", "kept"),
+    ("sent", "expected"),
     [
         ("access_denied", "access_denied"),
         ("login_required", "login_required"),
@@ -254,13 +254,13 @@ def test_judge_authorization_response_every_code_of_r4_has_a_row() -> None:
         ("a" * 10_000, "other"),
     ],
 )
-def test_judge_authorization_response_error_is_kept_as_a_registered_code(
-    metadata: ProviderMetadata, sent: str, kept: str
+def test_process_authorization_response_unregistered_error_becomes_other(
+    metadata: ProviderMetadata, sent: str, expected: str
 ) -> None:
     parameters = {"error": [sent], "error_description": ["Jane Doe, born 1970"]}
     with pytest.raises(ProviderError) as caught:
         process_authorization_response(parameters, metadata=metadata)
-    assert caught.value.error == kept
+    assert caught.value.error == expected
     assert "Jane" not in f"{caught.value!r} {vars(caught.value)}"
 
 
@@ -271,13 +271,16 @@ def test_judge_authorization_response_error_is_kept_as_a_registered_code(
     ),
     st.booleans(),
 )
-def test_judge_authorization_response_anything_gives_a_code_or_a_callback_error(
+def test_process_authorization_response_any_input_gives_a_code_or_a_callback_error(
     metadata: ProviderMetadata, parameters: dict[str, Any], advertised: bool
 ) -> None:
-    told = replace(metadata, authorization_response_iss_parameter_supported=advertised)
-    for judge in (lambda: process_authorization_response(parameters, metadata=told), lambda: get_state(parameters)):
+    changed = replace(metadata, authorization_response_iss_parameter_supported=advertised)
+    for process in (
+        lambda: process_authorization_response(parameters, metadata=changed),
+        lambda: get_state(parameters),
+    ):
         try:
-            result: object = judge()
+            result: object = process()
         except CallbackError as error:
             result = error
         assert isinstance(result, str | CallbackError)

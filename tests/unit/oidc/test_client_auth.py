@@ -29,7 +29,7 @@ METHODS = ["client_secret_basic", "client_secret_post", "private_key_jwt"]
 
 @pytest.fixture(scope="session")
 def authenticate(metadata: ProviderMetadata, declare: Declare, freshness: AssertionFreshness) -> Authenticate:
-    """authenticate(client_id=…): headers and parameters of a form that has a=b in it."""
+    """authenticate(client_id=…): headers and parameters of a form with a=b."""
 
     def authenticate(*, now: datetime | None = None, jti: str = "", **declared: Any) -> Any:
         return build_client_authentication(
@@ -86,7 +86,7 @@ def by_key(key: ClientKey, **declared: Any) -> dict[str, Any]:
         ("ed25519", "", "EdDSA"),
     ],
 )
-def test_authenticate_client_private_key_jwt_is_what_the_specification_shows(
+def test_authenticate_client_private_key_jwt_matches_the_specification(
     authenticate: Authenticate, client_keys: dict[str, ClientKey], now: datetime, kid: str, chosen: str, alg: str
 ) -> None:
     key = client_keys[kid]
@@ -108,7 +108,7 @@ def test_authenticate_client_private_key_jwt_is_what_the_specification_shows(
         "aud": "https://op.example",
         "iat": issued_at,
         "exp": issued_at + 60,
-        "jti": "a-jti-of-its-own",
+        "jti": "a-jti",
     }
 
 
@@ -171,10 +171,10 @@ BUILDERS: dict[str, tuple[Callable[..., TransportRequest], dict[str, Any]]] = {
 }
 
 
-@pytest.mark.parametrize(("build", "given"), BUILDERS.values(), ids=BUILDERS)
-def test_each_request_bears_an_assertion_for_this_op_and_this_request(
+@pytest.mark.parametrize(("build", "arguments"), BUILDERS.values(), ids=BUILDERS)
+def test_each_request_has_an_assertion_for_this_provider_and_request(
     build: Callable[..., TransportRequest],
-    given: dict[str, Any],
+    arguments: dict[str, Any],
     declare: Declare,
     metadata: ProviderMetadata,
     client_keys: dict[str, ClientKey],
@@ -182,7 +182,7 @@ def test_each_request_bears_an_assertion_for_this_op_and_this_request(
 ) -> None:
     everything = replace(metadata, introspection_endpoint="https://op.example/introspect")
     declaration = declare(**by_key(client_keys["p256"], client_assertion_audience="token_endpoint"))
-    request = build(metadata=everything, declaration=declaration, freshness=freshness, **given)
+    request = build(metadata=everything, declaration=declaration, freshness=freshness, **arguments)
     form = parse_qs((request.body or b"").decode(), strict_parsing=True)
     claims = parse_compact_jws(form["client_assertion"][0]).payload
     assert (claims["aud"], claims["jti"]) == (metadata.token_endpoint, freshness.jti)

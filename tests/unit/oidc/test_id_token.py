@@ -1,4 +1,4 @@
-"""R6: each rule refuses, and passes what differs from the refused in one thing. Spec: Core 2, 3.1.3.7, 3.1.3.8."""
+"""R6: each rule refuses, next to an accepted token that differs in one thing. Spec: Core 2, 3.1.3.7, 3.1.3.8."""
 
 import hashlib
 import json
@@ -37,7 +37,7 @@ from django_phi_oidc.errors import (
 )
 from django_phi_oidc.oidc.id_token import find_auth_time, parse_numeric_date, verify_id_token
 from django_phi_oidc.oidc.jose import encode_b64url, parse_compact_jws
-from django_phi_oidc.oidc.jwks import StaticKeySet
+from django_phi_oidc.oidc.jwks import JSONWebKeySet
 
 OP = "https://op.example"
 NOW = int(datetime(2026, 11, 24, 12, 0, tzinfo=UTC).timestamp())
@@ -65,8 +65,8 @@ def claims(**changes: Any) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="session")
-def verify(keys: StaticKeySet, declare: Declare, now: datetime) -> Verify:
-    """verify(token, max_age=…): under the usual declaration but for what is named."""
+def verify(keys: JSONWebKeySet, declare: Declare, now: datetime) -> Verify:
+    """verify(token, max_age=…): under the default declaration with these changes."""
 
     def verify(token: str, **declared: Any) -> Any:
         return verify_id_token(
@@ -127,7 +127,7 @@ TABLES: dict[type[IDTokenError], list[Row]] = {
             {"aud": ["api"], "azp": "portal"},
         ),
         (
-            "untrusted one beside",
+            "additional untrusted audience",
             TWO,
             {"aud": ["portal", "api"], "azp": "portal"},
             {"aud": ["portal", "x"], "azp": "portal"},
@@ -176,7 +176,7 @@ TABLES: dict[type[IDTokenError], list[Row]] = {
     ],
     NonceInvalid: [
         ("missing", ONE, {}, {"nonce": ABSENT}),
-        ("not ours", ONE, {}, {"nonce": "foreign"}),
+        ("not issued by us", ONE, {}, {"nonce": "foreign"}),
         ("longer", ONE, {}, {"nonce": "the-nonce-"}),
         ("empty", ONE, {}, {"nonce": ""}),
         ("null", ONE, {}, {"nonce": None}),
@@ -220,7 +220,7 @@ TABLES: dict[type[IDTokenError], list[Row]] = {
         ("weaker", STRONG, {"acr": "urn:stronger"}, {"acr": "urn:weak"}),
         ("missing", STRONG, {"acr": "urn:strong"}, {}),
         ("a list", STRONG, {"acr": "urn:strong"}, {"acr": ["urn:strong"]}),
-        ("both in one text", STRONG, {"acr": "urn:strong"}, {"acr": "urn:strong urn:stronger"}),
+        ("both in one string", STRONG, {"acr": "urn:strong"}, {"acr": "urn:strong urn:stronger"}),
         ("null", STRONG, {"acr": "urn:strong"}, {"acr": None}),
     ],
     AuthTimeMissing: [
@@ -235,7 +235,7 @@ TABLES: dict[type[IDTokenError], list[Row]] = {
         ("too old", AGED, {"auth_time": NOW - 60 - EDGE}, {"auth_time": NOW - 60 - EDGE - 1}),
         ("before this sign-in", {"max_age": 0}, {"auth_time": NOW - EDGE}, {"auth_time": NOW - EDGE - 1}),
         ("in the future", AGED, {"auth_time": NOW + EDGE}, {"auth_time": NOW + EDGE + 1}),
-        ("always 0, as one OP has it", AGED, {"auth_time": NOW}, {"auth_time": 0}),
+        ("always 0, as one provider sends it", AGED, {"auth_time": NOW}, {"auth_time": 0}),
         ("1 where 0 passes", UNTOLD, {"auth_time": 0}, {"auth_time": 1}),
         ("too old where 0 passes", UNTOLD, {"auth_time": NOW - 60 - EDGE}, {"auth_time": NOW - 60 - EDGE - 1}),
     ],
@@ -294,9 +294,7 @@ def test_verify_id_token_each_alg_passes_when_it_is_declared(verify: Verify, sig
 
 
 @pytest.mark.parametrize("alg", ["none", "None", "HS256", "HS512", "RS512", "ES256K", "es256", ""])
-def test_verify_id_token_alg_that_can_not_be_allowed_is_refused_even_when_declared(
-    verify: Verify, sign: Sign, alg: str
-) -> None:
+def test_verify_id_token_unsupported_alg_is_refused_even_when_declared(verify: Verify, sign: Sign, alg: str) -> None:
     token = sign(claims(), alg="RS256", header={"alg": alg})
     for declared in ({}, {"id_token_signed_response_alg": (alg,)}):
         with pytest.raises(AlgNotAllowed):
@@ -304,7 +302,7 @@ def test_verify_id_token_alg_that_can_not_be_allowed_is_refused_even_when_declar
     assert verify(sign(claims(), alg="RS256")) == claims()
 
 
-def test_verify_id_token_hs256_by_the_public_key_is_refused(verify: Verify, jwks: dict[str, Any]) -> None:
+def test_verify_id_token_hs256_with_the_public_key_is_refused(verify: Verify, jwks: dict[str, Any]) -> None:
     head = encode_b64url(json.dumps({"alg": "HS256", "kid": "rsa"}).encode())
     signing_input = f"{head}.{encode_b64url(json.dumps(CLAIMS).encode())}"
     mac = hashlib.sha256(jwks["keys"][0]["n"].encode() + signing_input.encode()).digest()
@@ -367,7 +365,9 @@ def test_verify_id_token_key_in_the_header_is_not_used(verify: Verify, sign: Sig
     "payload",
     [b"[]", b"null", b"x", b'{"iss":"a","iss":"b"}', b'{"exp":NaN}', b'{"exp":1e999}', b"\xff", b'{"a":' * 30],
 )
-def test_verify_id_token_signed_nonsense_is_token_malformed(verify: Verify, sign: Sign, payload: bytes) -> None:
+def test_verify_id_token_signed_malformed_payload_is_token_malformed(
+    verify: Verify, sign: Sign, payload: bytes
+) -> None:
     assert verify(sign(json.dumps(CLAIMS).encode())) == claims()
     with pytest.raises(TokenMalformed) as caught:
         verify(sign(payload))
@@ -380,7 +380,7 @@ def test_verify_id_token_crit_is_token_malformed(verify: Verify, sign: Sign) -> 
         verify(sign(claims(), header={"crit": ["exp"], "exp": 1}))
 
 
-def test_verify_id_token_forged_token_learns_nothing_about_its_claims(verify: Verify, sign: Sign) -> None:
+def test_verify_id_token_forged_token_reveals_nothing_about_its_claims(verify: Verify, sign: Sign) -> None:
     header, payload, _ = sign(claims(iss="x", aud="x", exp=1, nonce="x", sub="")).split(".")
     with pytest.raises(SignatureInvalid):
         verify(f"{header}.{payload}.AAAA")
@@ -389,12 +389,12 @@ def test_verify_id_token_forged_token_learns_nothing_about_its_claims(verify: Ve
 
 
 def test_verify_id_token_unsigned_nonce_is_never_looked_up(
-    keys: StaticKeySet, declare: Declare, sign: Sign, now: datetime
+    keys: JSONWebKeySet, declare: Declare, sign: Sign, now: datetime
 ) -> None:
-    asked: list[str] = []
+    looked_up: list[str] = []
 
     def issued(nonce: str) -> bool:
-        asked.append(nonce)
+        looked_up.append(nonce)
         return True
 
     def verify(token: str) -> Any:
@@ -411,16 +411,16 @@ def test_verify_id_token_unsigned_nonce_is_never_looked_up(
     token = sign(claims(nonce="another"))
     with pytest.raises(SignatureInvalid):
         verify(token.rpartition(".")[0] + ".AAAA")
-    assert asked == []
+    assert looked_up == []
     with pytest.raises(TokenReplayed):
         verify(token)
-    assert asked == ["another"]
+    assert looked_up == ["another"]
 
 
 @pytest.mark.parametrize(
     ("alg", "name"), [("PS256", "sha256"), ("ES256", "sha256"), ("RS256", "sha256"), ("EdDSA", "sha512")]
 )
-def test_verify_id_token_at_hash_is_by_the_hash_of_alg(verify: Verify, sign: Sign, alg: str, name: str) -> None:
+def test_verify_id_token_at_hash_uses_the_hash_of_alg(verify: Verify, sign: Sign, alg: str, name: str) -> None:
     def at_hash(name: str) -> str:
         digest = hashlib.new(name, ACCESS_TOKEN.encode()).digest()
         return encode_b64url(digest[: len(digest) // 2])
@@ -439,7 +439,7 @@ def test_verify_id_token_public_subject_may_look_like_an_address(verify: Verify,
         verify(token, subject_type="pairwise")
 
 
-def test_verify_id_token_auth_time_and_acr_unasked_are_not_judged(verify: Verify, sign: Sign) -> None:
+def test_verify_id_token_auth_time_and_acr_are_not_checked_unless_requested(verify: Verify, sign: Sign) -> None:
     token = sign(claims(auth_time="never", acr=["x"]))
     assert verify(token)["auth_time"] == "never"
     assert parse_numeric_date("never") is None
@@ -457,13 +457,11 @@ def test_verify_id_token_auth_time_and_acr_unasked_are_not_judged(verify: Verify
         (ABSENT, None),
     ],
 )
-def test_auth_time_of_zero_is_not_told(
-    verify: Verify, sign: Sign, auth_time: object, expected: datetime | None
-) -> None:
+def test_auth_time_of_zero_is_unknown(verify: Verify, sign: Sign, auth_time: object, expected: datetime | None) -> None:
     assert find_auth_time(verify(sign(claims(auth_time=auth_time)))) == expected
 
 
-def test_verify_id_token_long_lived_one_passes_outside_heart(verify: Verify, sign: Sign) -> None:
+def test_verify_id_token_long_lifetime_is_accepted_outside_heart(verify: Verify, sign: Sign) -> None:
     token = sign(claims(exp=NOW + 86_400))
     assert verify(token)["exp"] == NOW + 86_400
     with pytest.raises(IDTokenLifetime):
@@ -485,10 +483,10 @@ def test_verify_id_token_long_lived_one_passes_outside_heart(verify: Verify, sig
         (-1, None),
     ],
 )
-def test_numeric_date_number_is_an_instant_and_else_none(value: object, expected: datetime | None) -> None:
+def test_numeric_date_is_a_time_only_for_a_number(value: object, expected: datetime | None) -> None:
     assert parse_numeric_date(value) == expected
     for hours in (-23, 23):
-        # In a time zone of a host project's, it is a datetime too.
+        # The time zone of a host project also gives a valid datetime.
         assert expected is None or expected.astimezone(timezone(timedelta(hours=hours))) == expected
 
 
@@ -509,7 +507,7 @@ NAMES = [*CLAIMS, "azp", "nbf", "acr", "auth_time", "at_hash", "email", "preferr
     changes=st.dictionaries(st.sampled_from(NAMES), ANY_JSON, max_size=3),
     header=st.dictionaries(st.sampled_from(["alg", "kid", "typ", "crit", "cty", "b64"]), ANY_JSON, max_size=1),
 )
-def test_verify_id_token_any_signed_claims_are_judged_or_refused_by_our_own_error(
+def test_verify_id_token_any_signed_claims_are_verified_or_refused_by_our_error(
     verify: Verify, sign: Sign, changes: dict[str, Any], header: dict[str, Any]
 ) -> None:
     token = sign({**CLAIMS, **changes}, alg="EdDSA", header=header)
@@ -527,8 +525,8 @@ def test_verify_id_token_any_text_is_token_malformed_or_not_allowed(verify: Veri
         verify(text)
 
 
-def test_verify_id_token_rs256_costs_little_more_than_the_signature_check(
-    sign: Sign, keys: StaticKeySet, declare: Declare, now: datetime
+def test_verify_id_token_rs256_takes_little_longer_than_the_signature_check(
+    sign: Sign, keys: JSONWebKeySet, declare: Declare, now: datetime
 ) -> None:
     token, declaration = sign(claims(), alg="RS256"), declare()
     jws, key = parse_compact_jws(token), keys.get_key(kid="rsa", alg="RS256")

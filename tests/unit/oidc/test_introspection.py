@@ -1,4 +1,4 @@
-"""RFC 7662: the question, and each rule that refuses an answer, beside what differs from it in one thing."""
+"""RFC 7662: the request, and each rule that refuses a response, next to an accepted one that differs in one thing."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -28,12 +28,12 @@ ANSWER: dict[str, Any] = {
     "scope": "chart.read",
     "token_type": "Bearer",
     "exp": NOW + 300,
-    "username": "nobody asks",
+    "username": "not used",
 }
 ABSENT = object()
 
 Declare = Callable[..., ProviderDeclaration]
-Judge = Callable[..., AccessToken]
+Process = Callable[..., AccessToken]
 
 
 def members(**changes: Any) -> dict[str, Any]:
@@ -41,17 +41,19 @@ def members(**changes: Any) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="session")
-def judge(declare: Declare, answer: Callable[..., TransportResponse], now: datetime) -> Judge:
-    def judge(body: Any, *, status: int = 200, **declared: Any) -> AccessToken:
-        meant = ResourceServer(API, declare(**declared))
-        return process_introspection_response(answer(body, status=status), resource_server=meant, now=now)
+def process(declare: Declare, make_response: Callable[..., TransportResponse], now: datetime) -> Process:
+    def process(body: Any, *, status: int = 200, **declared: Any) -> AccessToken:
+        resource_server = ResourceServer(API, declare(**declared))
+        return process_introspection_response(
+            make_response(body, status=status), resource_server=resource_server, now=now
+        )
 
-    return judge
+    return process
 
 
 ONE: dict[str, Any] = {}
 ROWS: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
-    # the rule, what is accepted, what is refused
+    # rule, accepted changes, refused changes
     ("token_inactive", ONE, {"active": False}),
     ("iss_invalid", {"iss": ABSENT}, {"iss": "https://other.example"}),
     ("aud_invalid", {"aud": ["x", API.audience]}, {"aud": ["x"]}),
@@ -72,18 +74,18 @@ ROWS: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
 
 
 @pytest.mark.parametrize(("rule", "accepted", "refused"), ROWS)
-def test_answer_is_refused_for_one_thing(
-    rule: str, accepted: dict[str, Any], refused: dict[str, Any], judge: Judge
+def test_response_with_one_fault_is_refused(
+    rule: str, accepted: dict[str, Any], refused: dict[str, Any], process: Process
 ) -> None:
-    assert judge(members(**accepted)).client_id == "app"
+    assert process(members(**accepted)).client_id == "app"
     with pytest.raises(AccessTokenInvalid) as fault:
-        judge(members(**refused))
+        process(members(**refused))
     assert fault.value.rule == rule
 
 
-def test_token_of_a_kind_that_is_not_introspected_is_no_fault_of_the_providers(judge: Judge) -> None:
+def test_unsupported_token_type_is_not_a_provider_fault(process: Process) -> None:
     with pytest.raises(AccessTokenInvalid) as fault:
-        judge({"error": "unsupported_token_type"}, status=400)
+        process({"error": "unsupported_token_type"}, status=400)
     assert fault.value.rule == "token_type_unsupported"
 
 
@@ -103,18 +105,22 @@ def test_token_of_a_kind_that_is_not_introspected_is_no_fault_of_the_providers(j
         (b"active", 200),
     ],
 )
-def test_answer_that_is_none_lets_nobody_in(body: Any, status: int, judge: Judge) -> None:
+def test_invalid_response_is_introspection_failed(body: Any, status: int, process: Process) -> None:
     with pytest.raises(IntrospectionFailed):
-        judge(body, status=status)
+        process(body, status=status)
 
 
-def test_answer_tells_what_it_lets_a_client_do(judge: Judge) -> None:
-    told = judge(members(acr="urn:example:loa:3", auth_time=NOW - 5))
-    assert (told.sub, told.scopes, told.acr) == ("yRq8c3ZbZ0xA", {"chart.read"}, "urn:example:loa:3")
-    assert told.auth_time == datetime.fromtimestamp(NOW, UTC) - timedelta(seconds=5)
+def test_response_contains_the_access_token(process: Process) -> None:
+    access_token = process(members(acr="urn:example:loa:3", auth_time=NOW - 5))
+    assert (access_token.sub, access_token.scopes, access_token.acr) == (
+        "yRq8c3ZbZ0xA",
+        {"chart.read"},
+        "urn:example:loa:3",
+    )
+    assert access_token.auth_time == datetime.fromtimestamp(NOW, UTC) - timedelta(seconds=5)
 
 
-def test_question_is_asked_by_the_client_with_the_token_in_the_body(
+def test_request_is_authenticated_with_the_token_in_the_body(
     declare: Declare, metadata: ProviderMetadata, client_keys: dict[str, ClientKey], freshness: AssertionFreshness
 ) -> None:
     known = ProviderMetadata(
@@ -136,7 +142,7 @@ def test_question_is_asked_by_the_client_with_the_token_in_the_body(
     assert "t0ken" not in repr(request) + repr(signed)
 
 
-def test_question_without_a_place_to_ask_is_none(
+def test_request_without_an_endpoint_is_introspection_failed(
     declare: Declare, metadata: ProviderMetadata, freshness: AssertionFreshness
 ) -> None:
     with pytest.raises(IntrospectionFailed):

@@ -30,7 +30,7 @@ def token(header: str | bytes = HEADER, payload: str | bytes = PAYLOAD, signatur
 
 
 def nested(levels: int) -> str:
-    """An object of that many levels, itself counted."""
+    """Return an object with that many levels, including itself."""
     return '{"a":' * (levels - 1) + "{}" + "}" * (levels - 1)
 
 
@@ -51,7 +51,7 @@ JSON_PAIRS = [
     pytest.param(
         b'{"b":[],"a":%s%s,"c":[]}' % (b"[" * 19, b"]" * 19),
         b'{"b":[],"a":%s%s,"c":[]}' % (b"[" * 20, b"]" * 20),
-        id="nesting beside lists",
+        id="nesting next to lists",
     ),
     pytest.param(
         b'{"a":[0%s]}' % (b",0" * 19_997), b'{"a":[0%s]}' % (b",0" * 19_998), id="20,000 structural characters"
@@ -78,7 +78,7 @@ JSON_PAIRS = [
 
 
 @pytest.mark.parametrize(("accepted", "refused"), JSON_PAIRS)
-def test_parse_json_object_one_thing_wrong_is_refused(accepted: bytes, refused: bytes) -> None:
+def test_parse_json_object_one_fault_is_refused(accepted: bytes, refused: bytes) -> None:
     assert parse_json_object(accepted) == json.loads(accepted)
     with pytest.raises(ValueError, match="Not a JSON object") as caught:
         parse_json_object(refused)
@@ -100,7 +100,7 @@ def test_parse_json_object_smaller_max_depth_counts_levels() -> None:
         pytest.param(b'{"a":' + b"9" * 1_000_000 + b"}", id="a number of a million digits"),
     ],
 )
-def test_parse_json_object_a_mebibyte_of_malice_is_refused_at_once(body: bytes) -> None:
+def test_parse_json_object_malicious_mebibyte_is_refused_fast(body: bytes) -> None:
     before = time.perf_counter()
     with pytest.raises(ValueError, match="Not a JSON object"):
         parse_json_object(body)
@@ -117,7 +117,7 @@ def test_parse_json_object_any_bytes_give_an_object_or_value_error(data: bytes) 
 
 
 @given(ANY_JSON)
-def test_parse_json_object_any_json_is_read_as_it_is_or_refused(value: Any) -> None:
+def test_parse_json_object_any_json_is_parsed_unchanged_or_refused(value: Any) -> None:
     data = json.dumps(value).encode()
     try:
         result: object = parse_json_object(data)
@@ -134,13 +134,13 @@ B64URL_PAIRS = [
     pytest.param("YWJj", "YWJjZ", id="a length that no bytes have"),
     pytest.param("YWJj", "YW Jj", id="space"),
     pytest.param("YWJj", "YWJj\n", id="line end"),
-    pytest.param("YWJj", "YWJ\u0661", id="a digit that is not ASCII"),
+    pytest.param("YWJj", "YWJ\u0661", id="non-ASCII digit"),
     pytest.param("YWJj", "", id="empty"),
 ]
 
 
 @pytest.mark.parametrize(("accepted", "refused"), B64URL_PAIRS)
-def test_decode_b64url_one_thing_wrong_is_refused(accepted: str, refused: str) -> None:
+def test_decode_b64url_one_fault_is_refused(accepted: str, refused: str) -> None:
     assert encode_b64url(decode_b64url(accepted)) == accepted
     with pytest.raises(ValueError, match="base64url"):
         decode_b64url(refused)
@@ -187,7 +187,7 @@ JWS_PAIRS = [
 
 
 @pytest.mark.parametrize(("accepted", "refused"), JWS_PAIRS)
-def test_parse_compact_jws_one_thing_wrong_is_token_malformed(accepted: str, refused: str) -> None:
+def test_parse_compact_jws_one_fault_is_token_malformed(accepted: str, refused: str) -> None:
     assert parse_compact_jws(accepted).alg == "ES256"
     with pytest.raises(TokenMalformed) as caught:
         parse_compact_jws(refused)
@@ -197,7 +197,7 @@ def test_parse_compact_jws_one_thing_wrong_is_token_malformed(accepted: str, ref
 
 def test_parse_compact_jws_one_byte_over_64_kib_is_refused() -> None:
     def token_of(size: int) -> str:
-        """A signature of one character more than a multiple of four is no base64, whatever its size."""
+        """A length of one more than a multiple of four is not valid base64."""
         starts = (f"{b64(HEADER)}.{b64(json.dumps({'a': 'x' * more}))}." for more in range(3))
         return next(start + "A" * rest for start in starts if (rest := size - len(start)) % 4 != 1)
 

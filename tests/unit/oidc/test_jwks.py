@@ -12,7 +12,7 @@ from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 
 from django_phi_oidc.errors import KeyNotFound, MetadataInvalid
 from django_phi_oidc.oidc.jose import decode_b64url, encode_b64url, parse_compact_jws
-from django_phi_oidc.oidc.jwks import JSONWebKeySet, StaticKeySet, VerificationKey, parse_jwks
+from django_phi_oidc.oidc.jwks import JSONWebKeySet, VerificationKey, parse_jwks
 
 # RFC 7515 appendix A.3 and RFC 8037 appendix A.
 ES256_JWK = {
@@ -43,7 +43,7 @@ ANY_JSON = st.recursive(
 
 
 def jwk_of(kind: str) -> dict[str, Any]:
-    """A public JWK, made anew."""
+    """Return a new public JWK."""
     if kind.startswith("RSA"):
         key = rsa.generate_private_key(65537, int(kind.removeprefix("RSA-")))
         jwk = RSAAlgorithm.to_jwk(key.public_key(), as_dict=True)
@@ -95,7 +95,7 @@ READ_PAIRS = [
 
 
 @pytest.mark.parametrize(("accepted", "ignored"), READ_PAIRS)
-def test_parse_jwks_key_with_one_thing_wrong_is_left_out(accepted: dict[str, Any], ignored: dict[str, Any]) -> None:
+def test_parse_jwks_key_with_one_fault_is_ignored(accepted: dict[str, Any], ignored: dict[str, Any]) -> None:
     assert len(parsed(accepted)) == 1
     assert parsed(ignored) == ()
     assert len(parsed(ignored, accepted)) == 1
@@ -114,13 +114,13 @@ def test_parse_jwks_key_with_one_thing_wrong_is_left_out(accepted: dict[str, Any
         pytest.param({"n": ""}, id="empty modulus"),
     ],
 )
-def test_parse_jwks_odd_rsa_key_is_left_out(jwks: dict[str, Any], change: dict[str, Any]) -> None:
+def test_parse_jwks_malformed_rsa_key_is_ignored(jwks: dict[str, Any], change: dict[str, Any]) -> None:
     usual = jwks["keys"][0]
     assert len(parsed(usual)) == 1
     assert parsed({**usual, **change}) == ()
 
 
-def test_parse_jwks_rsa_key_with_an_exponent_of_64_bits_is_read(jwks: dict[str, Any]) -> None:
+def test_parse_jwks_rsa_key_with_an_exponent_of_64_bits_is_accepted(jwks: dict[str, Any]) -> None:
     assert len(parsed({**jwks["keys"][0], "e": encode_b64url(b"\xff" * 8)})) == 1
 
 
@@ -139,14 +139,14 @@ def test_parse_jwks_rsa_key_with_an_exponent_of_64_bits_is_read(jwks: dict[str, 
         pytest.param(b'{"keys":[]}', b"", id="empty"),
     ],
 )
-def test_parse_jwks_document_with_one_thing_wrong_is_metadata_invalid(accepted: bytes, refused: bytes) -> None:
+def test_parse_jwks_document_with_one_fault_is_metadata_invalid(accepted: bytes, refused: bytes) -> None:
     assert parse_jwks(accepted).keys == ()
     with pytest.raises(MetadataInvalid) as caught:
         parse_jwks(refused)
     assert (caught.value.code, caught.value.__context__) == ("metadata_invalid", None)
 
 
-def test_parse_jwks_private_members_are_not_kept(private_keys: dict[str, Any]) -> None:
+def test_parse_jwks_private_members_are_dropped(private_keys: dict[str, Any]) -> None:
     private = ECAlgorithm.to_jwk(private_keys["p256"], as_dict=True)
     private.pop("key_ops", None)
     (key,) = parsed(private)
@@ -173,24 +173,24 @@ FITTING_PAIRS = [
 
 
 @pytest.mark.parametrize(("accepted", "kid", "refused", "refused_kid"), FITTING_PAIRS)
-def test_select_one_thing_wrong_is_key_not_found(
+def test_get_key_one_mismatch_is_key_not_found(
     accepted: list[Any], kid: str | None, refused: list[Any], refused_kid: str | None
 ) -> None:
-    assert JSONWebKeySet(keys=parsed(*accepted)).select(kid=kid, alg="ES256").kty == "EC"
+    assert JSONWebKeySet(keys=parsed(*accepted)).get_key(kid=kid, alg="ES256").kty == "EC"
     with pytest.raises(KeyNotFound) as caught:
-        StaticKeySet(JSONWebKeySet(keys=parsed(*refused))).get_key(kid=refused_kid, alg="ES256")
+        JSONWebKeySet(keys=parsed(*refused)).get_key(kid=refused_kid, alg="ES256")
     assert caught.value.code == "key_not_found"
 
 
 @pytest.mark.parametrize("alg", ["none", "HS256", "ES384", "EdDSA", "Ed25519", "RS256", ""])
-def test_select_alg_that_no_key_is_for_is_key_not_found(alg: str) -> None:
+def test_get_key_alg_without_a_key_is_key_not_found(alg: str) -> None:
     keys = JSONWebKeySet(keys=parsed(EC))
-    assert keys.select(kid="1", alg="ES256").kid == "1"
+    assert keys.get_key(kid="1", alg="ES256").kid == "1"
     with pytest.raises(KeyNotFound):
-        keys.select(kid="1", alg=alg)
+        keys.get_key(kid="1", alg=alg)
 
 
-def test_verify_example_of_rfc_7515_a3_holds_for_its_bytes_alone() -> None:
+def test_verify_example_of_rfc_7515_a3_is_valid_only_for_its_bytes() -> None:
     (key,) = parsed(ES256_JWK)
     jws = parse_compact_jws(ES256_JWS)
     assert key.verify("ES256", jws.signing_input, jws.signature)
@@ -201,7 +201,7 @@ def test_verify_example_of_rfc_7515_a3_holds_for_its_bytes_alone() -> None:
     assert not key.verify("none", jws.signing_input, b"")
 
 
-def test_verify_example_of_rfc_8037_a4_holds_for_its_bytes_alone() -> None:
+def test_verify_example_of_rfc_8037_a4_is_valid_only_for_its_bytes() -> None:
     (key,) = parsed(ED25519_JWK)
     signature = parse_compact_jws(f"eyJhbGciOiJFZERTQSJ9.e30.{ED25519_SIGNATURE}").signature
     assert key.verify("EdDSA", ED25519_INPUT, signature)
@@ -211,7 +211,7 @@ def test_verify_example_of_rfc_8037_a4_holds_for_its_bytes_alone() -> None:
 
 
 @pytest.mark.parametrize("alg", ["PS256", "RS256", "ES256", "EdDSA"])
-def test_verify_each_alg_holds_for_that_alg_alone(keys: StaticKeySet, sign: Callable[..., str], alg: str) -> None:
+def test_verify_signature_is_valid_only_for_its_alg(keys: JSONWebKeySet, sign: Callable[..., str], alg: str) -> None:
     jws = parse_compact_jws(sign({"sub": "x"}, alg=alg))
     key = keys.get_key(kid=jws.kid, alg=alg)
     assert key.verify(alg, jws.signing_input, jws.signature)
@@ -227,8 +227,8 @@ def test_verify_each_alg_holds_for_that_alg_alone(keys: StaticKeySet, sign: Call
 @pytest.mark.parametrize("kid", ["rsa", "p256", "ed25519"])
 @settings(max_examples=30)
 @given(signature=st.binary(max_size=300), signing_input=st.binary(max_size=10))
-def test_verify_any_signature_is_false(keys: StaticKeySet, kid: str, signature: bytes, signing_input: bytes) -> None:
-    (key,) = (key for key in keys.jwks.keys if key.kid == kid)
+def test_verify_any_signature_is_false(keys: JSONWebKeySet, kid: str, signature: bytes, signing_input: bytes) -> None:
+    (key,) = (key for key in keys.keys if key.kid == kid)
     assert not any(key.verify(alg, signing_input, signature) for alg in ("PS256", "RS256", "ES256", "EdDSA"))
 
 
@@ -240,9 +240,9 @@ def test_verify_any_signature_is_false(keys: StaticKeySet, kid: str, signature: 
 def test_parse_jwks_any_member_gives_a_usable_key_or_none(
     jwks: dict[str, Any], base: int, name: str, value: Any
 ) -> None:
-    found = parsed({**jwks["keys"][base], name: value})
-    assert len(found) <= 1
-    assert not any(key.verify(alg, b"x", b"y" * 64) for key in found for alg in ("PS256", "RS256", "ES256", "EdDSA"))
+    keys = parsed({**jwks["keys"][base], name: value})
+    assert len(keys) <= 1
+    assert not any(key.verify(alg, b"x", b"y" * 64) for key in keys for alg in ("PS256", "RS256", "ES256", "EdDSA"))
 
 
 @given(ANY_JSON)

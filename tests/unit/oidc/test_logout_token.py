@@ -1,4 +1,4 @@
-"""R9: each rule refuses, and passes what differs from the refused in one thing. Spec: Back-Channel Logout 2.4, 2.6."""
+"""R9: each rule refuses, next to an accepted token that differs in one thing. Spec: Back-Channel Logout 2.4, 2.6."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -10,7 +10,7 @@ from django_phi_oidc.config.providers import ProviderDeclaration
 from django_phi_oidc.errors import IDTokenError, KeyNotFound, LogoutTokenInvalid, NonceInvalid, RefreshMismatch
 from django_phi_oidc.oidc.id_token import verify_id_token
 from django_phi_oidc.oidc.jose import encode_b64url
-from django_phi_oidc.oidc.jwks import StaticKeySet
+from django_phi_oidc.oidc.jwks import JSONWebKeySet
 from django_phi_oidc.oidc.logout_token import (
     BACKCHANNEL_LOGOUT_EVENT,
     LogoutToken,
@@ -46,8 +46,8 @@ def claims(**changes: Any) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="session")
-def verify(keys: StaticKeySet, declare: Declare, now: datetime) -> Verify:
-    """verify(token, trusted_audiences=…): under the usual declaration but for what is named."""
+def verify(keys: JSONWebKeySet, declare: Declare, now: datetime) -> Verify:
+    """verify(token, trusted_audiences=…): under the default declaration with these changes."""
 
     def verify(token: str, **declared: Any) -> LogoutToken:
         return verify_logout_token(token, keys=keys, declaration=declare(**declared), now=now)
@@ -67,7 +67,7 @@ NOT_DATES: list[tuple[str, Any]] = [
     ("below 0", -1),
 ]
 TABLES: dict[str, list[Row]] = {
-    # what is wrong, what is declared, what is accepted, what is refused
+    # fault, declaration, accepted changes, refused changes
     "iss_invalid": [
         ("absent", ONE, {}, {"iss": ABSENT}),
         ("another", ONE, {}, {"iss": "https://other.example"}),
@@ -79,7 +79,7 @@ TABLES: dict[str, list[Row]] = {
         ("another", ONE, {}, {"aud": "lab"}),
         ("one more", ONE, {"aud": ["portal"]}, {"aud": ["portal", "lab"]}),
         (
-            "one that is not trusted",
+            "untrusted audience",
             {"trusted_audiences": ("lab",)},
             {"aud": ["portal", "lab"]},
             {"aud": ["portal", "x"]},
@@ -113,14 +113,14 @@ TABLES: dict[str, list[Row]] = {
     "events_invalid": [
         ("absent", ONE, {}, {"events": ABSENT}),
         ("empty", ONE, {}, {"events": {}}),
-        ("another event alone", ONE, {"events": {BACKCHANNEL_LOGOUT_EVENT: {}, "x": {}}}, {"events": {"x": {}}}),
+        ("another event only", ONE, {"events": {BACKCHANNEL_LOGOUT_EVENT: {}, "x": {}}}, {"events": {"x": {}}}),
         ("its name as text", ONE, {}, {"events": BACKCHANNEL_LOGOUT_EVENT}),
         ("its name in a list", ONE, {}, {"events": [BACKCHANNEL_LOGOUT_EVENT]}),
         ("null", ONE, {}, {"events": None}),
-        ("an event that is null", ONE, {}, {"events": {BACKCHANNEL_LOGOUT_EVENT: None}}),
-        ("an event that is a list", ONE, {}, {"events": {BACKCHANNEL_LOGOUT_EVENT: []}}),
+        ("event null", ONE, {}, {"events": {BACKCHANNEL_LOGOUT_EVENT: None}}),
+        ("event list", ONE, {}, {"events": {BACKCHANNEL_LOGOUT_EVENT: []}}),
         (
-            "an event that is text",
+            "event text",
             ONE,
             {"events": {BACKCHANNEL_LOGOUT_EVENT: {"x": 1}}},
             {"events": {BACKCHANNEL_LOGOUT_EVENT: "{}"}},
@@ -149,7 +149,7 @@ IDS = [f"{rule}: {row[0]}" for rule, rows in TABLES.items() for row in rows]
 
 
 @pytest.mark.parametrize(("rule", "declared", "accepted", "refused"), ROWS, ids=IDS)
-def test_verify_logout_token_with_one_claim_wrong_is_refused(
+def test_verify_logout_token_with_one_wrong_claim_is_refused(
     verify: Verify,
     sign: Sign,
     rule: str,
@@ -220,7 +220,7 @@ FORGED: dict[str, tuple[str, Callable[[Sign], str]]] = {
 
 
 @pytest.mark.parametrize(("rule", "forge"), FORGED.values(), ids=FORGED)
-def test_verify_logout_token_that_the_op_did_not_sign_is_refused(
+def test_verify_logout_token_not_signed_by_the_provider_is_refused(
     verify: Verify, sign: Sign, rule: str, forge: Callable[[Sign], str]
 ) -> None:
     assert verify(sign(CLAIMS)).sub == "yRq8c3ZbZ0xA"
@@ -229,7 +229,7 @@ def test_verify_logout_token_that_the_op_did_not_sign_is_refused(
     assert raised.value.rule == rule
 
 
-def test_verify_logout_token_with_an_alg_that_is_not_declared_is_refused(verify: Verify, sign: Sign) -> None:
+def test_verify_logout_token_with_an_undeclared_alg_is_refused(verify: Verify, sign: Sign) -> None:
     token = sign(CLAIMS, alg="RS256")
     assert verify(token, id_token_signed_response_alg=("RS256",)).jti == "a-jti"
     with pytest.raises(LogoutTokenInvalid) as raised:
@@ -237,12 +237,12 @@ def test_verify_logout_token_with_an_alg_that_is_not_declared_is_refused(verify:
     assert raised.value.rule == "alg_not_allowed"
 
 
-def test_verify_logout_token_of_an_unknown_key_tells_it_apart(verify: Verify, sign: Sign) -> None:
+def test_verify_logout_token_with_an_unknown_key_is_key_not_found(verify: Verify, sign: Sign) -> None:
     with pytest.raises(KeyNotFound):
         verify(sign(CLAIMS, header={"kid": "unknown"}))
 
 
-def test_verify_logout_token_returns_what_it_is_about_and_shows_it_to_no_log(verify: Verify, sign: Sign) -> None:
+def test_verify_logout_token_returns_the_logout_and_its_repr_shows_no_identifier(verify: Verify, sign: Sign) -> None:
     both = verify(sign(CLAIMS))
     assert (both.iss, both.sub, both.sid) == (ISSUER, "yRq8c3ZbZ0xA", "08a5019c")
     assert [secret for secret in (both.sub, both.sid, both.jti) if secret in repr(both)] == []
@@ -261,8 +261,8 @@ def test_verify_logout_token_returns_what_it_is_about_and_shows_it_to_no_log(ver
     ],
     ids=["exp", "another leeway", "a late exp", "no exp", "exp where it may be absent"],
 )
-def test_verify_logout_token_is_refused_after_the_instant_that_it_returns(
-    keys: StaticKeySet,
+def test_verify_logout_token_is_refused_after_valid_until(
+    keys: JSONWebKeySet,
     declare: Declare,
     sign: Sign,
     now: datetime,
@@ -270,7 +270,7 @@ def test_verify_logout_token_is_refused_after_the_instant_that_it_returns(
     declared: dict[str, Any],
     seconds: int,
 ) -> None:
-    """What remembers a jti may forget it then, and not a microsecond before."""
+    """A stored jti may be deleted then, but not earlier."""
 
     def verified_at(moment: datetime) -> LogoutToken:
         return verify_logout_token(sign(claims(**changes)), keys=keys, declaration=declare(**declared), now=moment)
@@ -282,10 +282,10 @@ def test_verify_logout_token_is_refused_after_the_instant_that_it_returns(
         verified_at(until + timedelta(microseconds=1))
 
 
-# Neither is the other
+# ID Tokens and logout tokens are not interchangeable
 
 
-def id_token_of(token: str, keys: StaticKeySet, declaration: ProviderDeclaration, now: datetime) -> Any:
+def id_token_of(token: str, keys: JSONWebKeySet, declaration: ProviderDeclaration, now: datetime) -> Any:
     return verify_id_token(
         token,
         keys=keys,
@@ -299,8 +299,8 @@ def id_token_of(token: str, keys: StaticKeySet, declaration: ProviderDeclaration
 
 @pytest.mark.parametrize("header", [{}, {"typ": "JWT"}], ids=["no typ", "JWT"])
 @pytest.mark.parametrize("nonce", ["the-nonce", ABSENT], ids=["of a sign-in", "of a refresh"])
-def test_id_token_is_no_logout_token(
-    verify: Verify, sign: Sign, keys: StaticKeySet, declare: Declare, now: datetime, header: Any, nonce: Any
+def test_id_token_is_not_accepted_as_a_logout_token(
+    verify: Verify, sign: Sign, keys: JSONWebKeySet, declare: Declare, now: datetime, header: Any, nonce: Any
 ) -> None:
     its_claims = {
         name: value for name, value in {**ID_CLAIMS, "nonce": nonce, "jti": "x"}.items() if value is not ABSENT
@@ -312,20 +312,20 @@ def test_id_token_is_no_logout_token(
         verify(token)
 
 
-def test_logout_token_is_no_id_token_of_a_sign_in(
-    verify: Verify, sign: Sign, keys: StaticKeySet, declare: Declare, now: datetime
+def test_logout_token_is_not_accepted_as_an_id_token(
+    verify: Verify, sign: Sign, keys: JSONWebKeySet, declare: Declare, now: datetime
 ) -> None:
     token = sign(CLAIMS)
     assert verify(token).sub
     with pytest.raises(NonceInvalid):
         id_token_of(token, keys, declare(), now)
-    # Nor with a nonce in it, which would make it no logout token.
+    # Nor with a nonce, which a logout token must not have.
     with pytest.raises(LogoutTokenInvalid):
         verify(sign(claims(nonce="the-nonce")))
 
 
-def test_logout_token_is_no_id_token_of_a_refresh(
-    verify: Verify, sign: Sign, keys: StaticKeySet, declare: Declare, now: datetime
+def test_logout_token_is_not_accepted_as_a_refreshed_id_token(
+    verify: Verify, sign: Sign, keys: JSONWebKeySet, declare: Declare, now: datetime
 ) -> None:
     def refreshed(token: str) -> Any:
         return verify_refreshed_id_token(
@@ -339,12 +339,12 @@ def test_logout_token_is_no_id_token_of_a_refresh(
         refreshed(sign(CLAIMS))
 
 
-# Whose it is
+# Selection of the declaration
 
 
 @pytest.fixture
 def declared(declare: Declare) -> list[ProviderDeclaration]:
-    """Two clients at one issuer, and the same client at another."""
+    """Return two clients of one issuer, and one with the same client_id at another."""
     return [
         declare(name="portal"),
         declare(name="lab", client_id="lab"),
@@ -361,7 +361,7 @@ def declared(declare: Declare) -> list[ProviderDeclaration]:
         ({"iss": "https://other.example"}, "other"),
     ],
 )
-def test_addressee_is_the_client_at_the_issuer_that_the_token_names(
+def test_declaration_has_the_issuer_and_client_of_the_token(
     sign: Sign, declared: list[ProviderDeclaration], changes: dict[str, Any], name: str
 ) -> None:
     assert get_logout_token_declaration(sign(claims(**changes)), declared).name == name
@@ -371,14 +371,14 @@ def test_addressee_is_the_client_at_the_issuer_that_the_token_names(
     ("token", "rule"),
     [
         (lambda sign: "nonsense", "token_malformed"),
-        (lambda sign: sign(claims(iss="https://nobody.example")), "iss_invalid"),
+        (lambda sign: sign(claims(iss="https://unknown.example")), "iss_invalid"),
         (lambda sign: sign(claims(iss=ABSENT)), "iss_invalid"),
         (lambda sign: sign(claims(iss={})), "iss_invalid"),
-        (lambda sign: sign(claims(aud="nobody")), "aud_invalid"),
+        (lambda sign: sign(claims(aud="unknown")), "aud_invalid"),
         (lambda sign: sign(claims(aud=["portal", "lab"])), "aud_invalid"),
     ],
 )
-def test_addressee_that_nobody_is_refuses_before_a_key_is_looked_for(
+def test_unknown_issuer_or_audience_is_refused_before_a_key_is_selected(
     sign: Sign, declared: list[ProviderDeclaration], token: Callable[[Sign], str], rule: str
 ) -> None:
     with pytest.raises(LogoutTokenInvalid) as raised:
@@ -386,7 +386,7 @@ def test_addressee_that_nobody_is_refuses_before_a_key_is_looked_for(
     assert raised.value.rule == rule
 
 
-def test_logout_token_invalid_says_in_its_text_nothing_but_its_code(verify: Verify, sign: Sign) -> None:
+def test_logout_token_invalid_message_contains_only_the_code(verify: Verify, sign: Sign) -> None:
     with pytest.raises(LogoutTokenInvalid) as raised:
         verify(sign(claims(exp=NOW - 60)))
     assert isinstance(raised.value.__cause__, IDTokenError)

@@ -1,4 +1,4 @@
-"""R2 and the https rule of R1: what the OP says of itself. Spec: Discovery 3 and 4."""
+"""Provider metadata (R2) and the https rule (R1). Spec: Discovery 3 and 4."""
 
 import json
 from collections.abc import Callable
@@ -91,14 +91,14 @@ TABLES: dict[type[SignInRefused], list[tuple[str, dict[str, Any], Any, dict[str,
     TransportNotHTTPS: [
         *[(f"{name} on http", {}, document(), {}, document(**{name: "http://op.example/x"})) for name in ENDPOINTS],
         (
-            "loopback without leave",
+            "loopback, not allowed",
             {"allow_loopback_http": True},
             document(token_endpoint="http://127.0.0.1:8000/token"),
             {},
             document(token_endpoint="http://127.0.0.1:8000/token"),
         ),
         (
-            "http that is no loopback",
+            "http, not loopback",
             {"allow_loopback_http": True},
             document(token_endpoint="http://localhost/token"),
             {"allow_loopback_http": True},
@@ -113,10 +113,10 @@ TABLES: dict[type[SignInRefused], list[tuple[str, dict[str, Any], Any, dict[str,
         ),
     ],
     PairwiseUnsupported: [
-        ("public alone", {}, document(), {}, document(subject_types_supported=["public"])),
+        ("public only", {}, document(), {}, document(subject_types_supported=["public"])),
         ("absent", {}, document(), {}, document(subject_types_supported=ABSENT)),
         (
-            "asked for",
+            "required",
             {"subject_type": "public"},
             document(subject_types_supported=["public"]),
             {"subject_type": "pairwise"},
@@ -124,7 +124,7 @@ TABLES: dict[type[SignInRefused], list[tuple[str, dict[str, Any], Any, dict[str,
         ),
     ],
     AlgUnsupported: [
-        ("HS256 alone", {}, document(), {}, document(id_token_signing_alg_values_supported=["HS256", "none"])),
+        ("HS256 only", {}, document(), {}, document(id_token_signing_alg_values_supported=["HS256", "none"])),
         ("absent", {}, document(), {}, document(id_token_signing_alg_values_supported=ABSENT)),
         (
             "not the declared one",
@@ -160,7 +160,7 @@ TABLES: dict[type[SignInRefused], list[tuple[str, dict[str, Any], Any, dict[str,
             document(pushed_authorization_request_endpoint=ABSENT),
         ),
         (
-            "never, and the OP requires it",
+            "never, but the provider requires it",
             {"par": "never"},
             document(require_pushed_authorization_requests=False),
             {"par": "never"},
@@ -172,7 +172,7 @@ ROWS = [pytest.param(error, *row[1:], id=f"{error.code}: {row[0]}") for error, r
 
 
 @pytest.mark.parametrize(("error", "declared", "accepted", "refused_declared", "refused"), ROWS)
-def test_judge_metadata_one_thing_wrong_is_refused(
+def test_process_metadata_response_one_fault_is_refused(
     declare: Declare,
     error: type[SignInRefused],
     declared: dict[str, Any],
@@ -189,21 +189,21 @@ def test_judge_metadata_one_thing_wrong_is_refused(
     assert caught.value.__context__ is None
 
 
-def test_judge_metadata_every_code_of_r2_has_a_table() -> None:
+def test_process_metadata_response_every_code_of_r2_has_a_table() -> None:
     of_keys = {"key_not_found"}  # in test_jwks.py
     assert {error.code for error in MetadataError.__subclasses__()} - of_keys <= {error.code for error in TABLES}
 
 
 @pytest.mark.parametrize("status", [201, 204, 301, 404, 500, 503])
-def test_judge_metadata_any_status_but_200_is_metadata_invalid(declare: Declare, status: int) -> None:
+def test_process_metadata_response_status_other_than_200_is_metadata_invalid(declare: Declare, status: int) -> None:
     assert process_metadata_response(response(DOCUMENT, 200), declaration=declare())
     with pytest.raises(MetadataInvalid):
         process_metadata_response(response(DOCUMENT, status), declaration=declare())
 
 
-def test_judge_metadata_full_document_is_kept(declare: Declare) -> None:
-    told = document(require_pushed_authorization_requests=True, prompt_values_supported=["none", "consent"])
-    metadata = process_metadata_response(response(told), declaration=declare())
+def test_process_metadata_response_full_document_is_returned(declare: Declare) -> None:
+    members = document(require_pushed_authorization_requests=True, prompt_values_supported=["none", "consent"])
+    metadata = process_metadata_response(response(members), declaration=declare())
     assert metadata == ProviderMetadata(
         issuer=OP,
         authorization_endpoint=f"{OP}/authorize",
@@ -221,7 +221,7 @@ def test_judge_metadata_full_document_is_kept(declare: Declare) -> None:
     )
 
 
-def test_judge_metadata_absent_options_take_the_defaults_of_the_specification(declare: Declare) -> None:
+def test_process_metadata_response_absent_members_have_their_defaults(declare: Declare) -> None:
     absent = dict.fromkeys(
         (
             "userinfo_endpoint",
@@ -262,7 +262,7 @@ def test_judge_metadata_absent_options_take_the_defaults_of_the_specification(de
         ("HTTPS://op.example/x", "HTTP://op.example/x"),
     ],
 )
-def test_check_https_one_thing_wrong_is_transport_not_https(accepted: str, refused: str) -> None:
+def test_validate_https_url_one_fault_is_transport_not_https(accepted: str, refused: str) -> None:
     assert validate_https_url(accepted, allow_loopback_http=False) is None
     for allowed in (False, True):
         with pytest.raises(TransportNotHTTPS) as caught:
@@ -283,7 +283,7 @@ def test_check_https_one_thing_wrong_is_transport_not_https(accepted: str, refus
         ("http://127.0.0.1/", "ws://127.0.0.1/"),
     ],
 )
-def test_check_https_http_passes_on_loopback_with_leave_alone(loopback: str, other: str) -> None:
+def test_validate_https_url_http_is_accepted_only_on_loopback_if_allowed(loopback: str, other: str) -> None:
     assert validate_https_url(loopback, allow_loopback_http=True) is None
     with pytest.raises(TransportNotHTTPS):
         validate_https_url(loopback, allow_loopback_http=False)
@@ -292,7 +292,7 @@ def test_check_https_http_passes_on_loopback_with_leave_alone(loopback: str, oth
 
 
 @given(st.text() | st.text(alphabet="htps:/[]@#?.1\\% ").map("https://".__add__))
-def test_check_https_any_text_passes_or_is_transport_not_https(url: str) -> None:
+def test_validate_https_url_any_text_is_accepted_or_transport_not_https(url: str) -> None:
     try:
         validate_https_url(url, allow_loopback_http=True)
         result: object = "passed"
@@ -323,7 +323,7 @@ def test_build_jwks_request_metadata_gives_a_get_of_jwks_uri(metadata: ProviderM
     assert request.headers == {"Accept": "application/jwk-set+json, application/json"}
 
 
-def test_judge_jwks_status_but_200_is_metadata_invalid(jwks: dict[str, Any]) -> None:
+def test_process_jwks_response_status_other_than_200_is_metadata_invalid(jwks: dict[str, Any]) -> None:
     assert len(process_jwks_response(response(jwks)).keys) == 3
     with pytest.raises(MetadataInvalid):
         process_jwks_response(response(jwks, 500))
@@ -337,7 +337,7 @@ ANY_JSON = st.recursive(
 
 
 @given(st.dictionaries(st.sampled_from(sorted(DOCUMENT)), ANY_JSON, max_size=3), st.binary(max_size=20))
-def test_judge_metadata_anything_is_judged_or_refused_by_our_own_error(
+def test_process_metadata_response_any_response_is_processed_or_refused_by_our_error(
     declare: Declare, changes: dict[str, Any], damage: bytes
 ) -> None:
     whole = json.dumps({**DOCUMENT, **changes}).encode()

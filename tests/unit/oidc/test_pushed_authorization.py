@@ -19,7 +19,7 @@ from django_phi_oidc.oidc.metadata import ProviderMetadata
 from django_phi_oidc.oidc.pushed_authorization import build_par_request, is_par_enabled, process_par_response
 from django_phi_oidc.oidc.transport import TransportResponse
 
-Answer = Callable[..., TransportResponse]
+MakeResponse = Callable[..., TransportResponse]
 Declare = Callable[..., ProviderDeclaration]
 # RFC 9126 2.2.
 URI = "urn:ietf:params:oauth:request_uri:6esc_11ACC5bwc014ltc14eY22c"
@@ -41,13 +41,13 @@ def members(**changes: Any) -> dict[str, Any]:
     ("par", "offered", "pushed"),
     [("auto", True, True), ("auto", False, False), ("require", True, True), ("never", True, False)],
 )
-def test_is_pushed_wherever_it_can_be_unless_never(
+def test_par_is_enabled_if_supported_unless_never(
     metadata: ProviderMetadata, pushing: ProviderMetadata, declare: Declare, par: str, offered: bool, pushed: bool
 ) -> None:
     assert is_par_enabled(metadata=pushing if offered else metadata, declaration=declare(par=par)) is pushed
 
 
-def test_build_par_request_parameters_go_in_the_body_alone(
+def test_build_par_request_parameters_are_only_in_the_body(
     pushing: ProviderMetadata, declare: Declare, freshness: AssertionFreshness
 ) -> None:
     request = build_par_request(
@@ -85,7 +85,7 @@ def test_build_par_request_assertion_has_the_audience_of_all_endpoints(
 
 OK: dict[str, Any] = {"body": MEMBERS, "status": 201}
 TABLES: dict[type[PushedRequestError], list[tuple[str, dict[str, Any], dict[str, Any]]]] = {
-    # name, accepted answer, refused answer
+    # name, accepted response, refused response
     PARError: [
         *[
             (f"status {status}", OK, {**OK, "status": status})
@@ -126,36 +126,36 @@ ROWS = [pytest.param(error, *row[1:], id=f"{error.code}: {row[0]}") for error, r
 
 
 @pytest.mark.parametrize(("error", "accepted", "refused"), ROWS)
-def test_judge_par_response_one_thing_wrong_is_refused(
-    answer: Answer,
+def test_process_par_response_one_fault_is_refused(
+    make_response: MakeResponse,
     declare: Declare,
     error: type[PushedRequestError],
     accepted: dict[str, Any],
     refused: dict[str, Any],
 ) -> None:
-    assert process_par_response(answer(**accepted), declaration=declare()) == LEFT
+    assert process_par_response(make_response(**accepted), declaration=declare()) == LEFT
     with pytest.raises(error) as caught:
-        process_par_response(answer(**refused), declaration=declare())
+        process_par_response(make_response(**refused), declaration=declare())
     assert type(caught.value) is error
     assert caught.value.__context__ is None
 
 
-def test_judge_par_response_every_code_of_r3_has_a_table() -> None:
+def test_process_par_response_every_code_of_r3_has_a_table() -> None:
     assert set(PushedRequestError.__subclasses__()) == set(TABLES)
 
 
-def test_judge_par_response_longest_request_uri_passes(answer: Answer, declare: Declare) -> None:
+def test_process_par_response_longest_request_uri_is_accepted(make_response: MakeResponse, declare: Declare) -> None:
     longest = "u" * 512
-    response = answer(members(request_uri=longest), status=201)
+    response = make_response(members(request_uri=longest), status=201)
     assert process_par_response(response, declaration=declare())["request_uri"] == longest
 
 
 @pytest.mark.parametrize(("status", "provider_fault"), [(400, False), (401, False), (429, False), (500, True)])
-def test_judge_par_response_error_tells_whose_fault_it_is(
-    answer: Answer, declare: Declare, status: int, provider_fault: bool
+def test_process_par_response_error_is_attributed_to_the_provider_or_client(
+    make_response: MakeResponse, declare: Declare, status: int, provider_fault: bool
 ) -> None:
     with pytest.raises(PARError) as caught:
-        process_par_response(answer({"error": "invalid_request"}, status=status), declaration=declare())
+        process_par_response(make_response({"error": "invalid_request"}, status=status), declaration=declare())
     assert caught.value.provider_fault is provider_fault
 
 
@@ -169,13 +169,13 @@ def test_judge_par_response_error_tells_whose_fault_it_is(
         (None, "other"),
     ],
 )
-def test_judge_par_response_error_message_names_registered_codes_alone(
-    answer: Answer, declare: Declare, sent: Any, named: str
+def test_process_par_response_error_message_contains_only_registered_codes(
+    make_response: MakeResponse, declare: Declare, sent: Any, named: str
 ) -> None:
     body = {"error": sent, "error_description": "the redirect URI of Jane"}
     with pytest.raises(PARError) as caught:
-        process_par_response(answer(body, status=400), declaration=declare())
-    assert str(caught.value) == f"The push was answered with 400, error {named} (RFC 9126 2.3)."
+        process_par_response(make_response(body, status=400), declaration=declare())
+    assert str(caught.value) == f"The PAR endpoint answered 400, error {named} (RFC 9126 2.3)."
 
 
 @given(
@@ -185,12 +185,12 @@ def test_judge_par_response_error_message_names_registered_codes_alone(
     status=st.sampled_from([200, 201, 201, 400, 503]),
     damage=st.binary(max_size=10),
 )
-def test_judge_par_response_anything_is_judged_or_refused_by_our_own_error(
-    answer: Answer, declare: Declare, changes: dict[str, Any], status: int, damage: bytes
+def test_process_par_response_any_response_is_processed_or_refused_by_our_error(
+    make_response: MakeResponse, declare: Declare, changes: dict[str, Any], status: int, damage: bytes
 ) -> None:
     for body in (json.dumps({**MEMBERS, **changes}).encode(), damage):
         try:
-            result: object = process_par_response(answer(body, status=status), declaration=declare())
+            result: object = process_par_response(make_response(body, status=status), declaration=declare())
         except PushedRequestError as error:
             result = error
         assert isinstance(result, dict | PushedRequestError)

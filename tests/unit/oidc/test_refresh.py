@@ -1,4 +1,4 @@
-"""R8, as far as it needs no session: new tokens of the same sign-in. Spec: OIDC Core 12."""
+"""Refresh without a session (R8). Spec: OIDC Core 12."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -21,7 +21,7 @@ from django_phi_oidc.errors import (
     TokenResponseInvalid,
 )
 from django_phi_oidc.oidc.client_auth import AssertionFreshness
-from django_phi_oidc.oidc.jwks import StaticKeySet
+from django_phi_oidc.oidc.jwks import JSONWebKeySet
 from django_phi_oidc.oidc.metadata import ProviderMetadata
 from django_phi_oidc.oidc.refresh import build_refresh_request, process_refresh_response, verify_refreshed_id_token
 from django_phi_oidc.oidc.transport import TransportResponse
@@ -39,7 +39,7 @@ ORIGINAL = {
 REFRESHED = {**ORIGINAL, "exp": NOW + 300, "iat": NOW}
 ABSENT = object()
 MEMBERS = {"access_token": "at2", "token_type": "Bearer", "expires_in": 300}
-Answer = Callable[..., TransportResponse]
+MakeResponse = Callable[..., TransportResponse]
 Declare = Callable[..., ProviderDeclaration]
 Sign = Callable[..., str]
 Verify = Callable[..., Any]
@@ -50,7 +50,7 @@ def claims(**changes: Any) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="session")
-def verify(keys: StaticKeySet, declare: Declare, now: datetime) -> Verify:
+def verify(keys: JSONWebKeySet, declare: Declare, now: datetime) -> Verify:
     """verify(token, original={…}, trusted_audiences=…)."""
 
     def verify(token: str, *, original: dict[str, Any] = ORIGINAL, **declared: Any) -> Any:
@@ -61,7 +61,7 @@ def verify(keys: StaticKeySet, declare: Declare, now: datetime) -> Verify:
     return verify
 
 
-def test_build_refresh_request_token_stands_in_the_body_alone(
+def test_build_refresh_request_token_is_only_in_the_body(
     metadata: ProviderMetadata, declare: Declare, freshness: AssertionFreshness
 ) -> None:
     request = build_refresh_request(
@@ -76,11 +76,13 @@ def test_build_refresh_request_token_stands_in_the_body_alone(
     assert "secret" not in repr(request)
 
 
-def test_judge_refresh_response_neither_id_token_nor_refresh_token_need_come(answer: Answer, declare: Declare) -> None:
-    tokens = process_refresh_response(answer(MEMBERS), declaration=declare())
+def test_process_refresh_response_id_token_and_refresh_token_are_optional(
+    make_response: MakeResponse, declare: Declare
+) -> None:
+    tokens = process_refresh_response(make_response(MEMBERS), declaration=declare())
     assert (tokens.access_token, tokens.id_token, tokens.refresh_token) == ("at2", "", "")
     tokens = process_refresh_response(
-        answer({**MEMBERS, "id_token": "a.b.c", "refresh_token": "rt2"}), declaration=declare()
+        make_response({**MEMBERS, "id_token": "a.b.c", "refresh_token": "rt2"}), declaration=declare()
     )
     assert (tokens.id_token, tokens.refresh_token) == ("a.b.c", "rt2")
 
@@ -95,12 +97,12 @@ def test_judge_refresh_response_neither_id_token_nor_refresh_token_need_come(ans
         (IDTokenMissing, {"body": {**MEMBERS, "id_token": None}}),
     ],
 )
-def test_judge_refresh_response_one_thing_wrong_is_refused(
-    answer: Answer, declare: Declare, error: type[PhiOidcError], refused: dict[str, Any]
+def test_process_refresh_response_one_fault_is_refused(
+    make_response: MakeResponse, declare: Declare, error: type[PhiOidcError], refused: dict[str, Any]
 ) -> None:
-    assert process_refresh_response(answer(MEMBERS), declaration=declare())
+    assert process_refresh_response(make_response(MEMBERS), declaration=declare())
     with pytest.raises(error):
-        process_refresh_response(answer(**refused), declaration=declare())
+        process_refresh_response(make_response(**refused), declaration=declare())
 
 
 TWO = {"trusted_audiences": ("api",)}
@@ -109,10 +111,10 @@ ROWS: list[tuple[str, dict[str, Any], dict[str, Any], dict[str, Any], dict[str, 
     ("another sub", {}, {}, {}, {"sub": "mallory"}),
     ("sub missing", {}, {}, {}, {"sub": ABSENT}),
     ("one more aud", TWO, {"azp": "portal"}, {"azp": "portal"}, {"aud": ["portal", "api"], "azp": "portal"}),
-    ("azp that was not there", {}, {}, {}, {"azp": "portal"}),
-    ("azp that is gone", {}, {"azp": "portal"}, {"azp": "portal"}, {}),
+    ("azp added", {}, {}, {}, {"azp": "portal"}),
+    ("azp removed", {}, {"azp": "portal"}, {"azp": "portal"}, {}),
     ("auth_time is now", {}, {}, {"auth_time": ABSENT}, {"auth_time": NOW}),
-    ("auth_time of nobody knows", {}, {"auth_time": ABSENT}, {"auth_time": ABSENT}, {"auth_time": NOW - 7200}),
+    ("auth_time added", {}, {"auth_time": ABSENT}, {"auth_time": ABSENT}, {"auth_time": NOW - 7200}),
     ("another nonce", {}, {}, {"nonce": ABSENT}, {"nonce": "another"}),
     ("nonce null", {}, {}, {}, {"nonce": None}),
 ]
@@ -121,7 +123,7 @@ ROWS: list[tuple[str, dict[str, Any], dict[str, Any], dict[str, Any], dict[str, 
 @pytest.mark.parametrize(
     ("declared", "before", "accepted", "refused"), [pytest.param(*row[1:], id=row[0]) for row in ROWS]
 )
-def test_verify_refreshed_id_token_one_thing_changed_is_refresh_mismatch(
+def test_verify_refreshed_id_token_one_changed_claim_is_refresh_mismatch(
     verify: Verify,
     sign: Sign,
     declared: dict[str, Any],
@@ -144,7 +146,7 @@ def test_verify_refreshed_id_token_one_thing_changed_is_refresh_mismatch(
         (AtHashInvalid, {"at_hash": "AAAAAAAAAAAAAAAAAAAAAA"}),
     ],
 )
-def test_verify_refreshed_id_token_is_judged_as_an_id_token(
+def test_verify_refreshed_id_token_is_verified_like_an_id_token(
     verify: Verify, sign: Sign, error: type[PhiOidcError], refused: dict[str, Any]
 ) -> None:
     assert verify(sign(claims())) == REFRESHED

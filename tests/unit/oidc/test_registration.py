@@ -1,4 +1,4 @@
-"""What a client says of itself, and what an OP makes of it. Spec: RFC 7591."""
+"""Client metadata, and comparison with the registered client. Spec: RFC 7591."""
 
 import json
 from dataclasses import replace
@@ -42,31 +42,31 @@ BACK = "backchannel_logout"
 FRONT = "frontchannel_logout"
 
 
-def told(declared: ProviderDeclaration = DECLARED, **members: Any) -> dict[str, Any]:
+def build(declared: ProviderDeclaration = DECLARED, **members: Any) -> dict[str, Any]:
     return build_client_metadata(declared, client_urls=ADDRESSES, provider_metadata=members, id_token_alg="PS256")
 
 
-def test_metadata_are_what_is_declared_and_no_more() -> None:
-    assert told() == PLAIN
-    assert told(replace(DECLARED, subject_type="public"))["subject_type"] == "public"
-    assert told(replace(DECLARED, par="require")) == {**PLAIN, "require_pushed_authorization_requests": True}
-    assert told(replace(DECLARED, par="never")) == PLAIN
-    assert told(replace(DECLARED, max_age=0)) == {**PLAIN, "require_auth_time": True}
+def test_client_metadata_contains_only_what_is_declared() -> None:
+    assert build() == PLAIN
+    assert build(replace(DECLARED, subject_type="public"))["subject_type"] == "public"
+    assert build(replace(DECLARED, par="require")) == {**PLAIN, "require_pushed_authorization_requests": True}
+    assert build(replace(DECLARED, par="never")) == PLAIN
+    assert build(replace(DECLARED, max_age=0)) == {**PLAIN, "require_auth_time": True}
     signed = replace(DECLARED, userinfo_signed_response_alg=("ES256", "PS256"))
-    assert told(signed) == {**PLAIN, "userinfo_signed_response_alg": "ES256"}
+    assert build(signed) == {**PLAIN, "userinfo_signed_response_alg": "ES256"}
 
 
-def test_metadata_of_a_client_with_keys_name_where_they_are_and_how_it_signs() -> None:
+def test_client_metadata_with_keys_contains_jwks_uri_and_algorithm() -> None:
     keys = parse_client_keys("client_keys", [create_private_key_pem("EC"), create_private_key_pem("OKP")])
     declared = replace(DECLARED, token_endpoint_auth_method="private_key_jwt", client_keys=keys)
-    assert told(declared) == {
+    assert build(declared) == {
         **PLAIN,
         "token_endpoint_auth_method": "private_key_jwt",
         "jwks_uri": "https://your.host/jwks",
         "token_endpoint_auth_signing_alg": "ES256",
     }
-    # Keys alone, without being asked for, are told of to nobody.
-    assert told(replace(declared, token_endpoint_auth_method="client_secret_post")) == {
+    # Unused client keys are not registered.
+    assert build(replace(declared, token_endpoint_auth_method="client_secret_post")) == {
         **PLAIN,
         "token_endpoint_auth_method": "client_secret_post",
     }
@@ -93,18 +93,18 @@ def test_metadata_of_a_client_with_keys_name_where_they_are_and_how_it_signs() -
     ids=["back-channel", "both", "front-channel", "a text is no promise", "neither"],
 )
 def test_logout_is_registered_as_the_provider_offers_it(members: dict[str, Any], further: dict[str, Any]) -> None:
-    assert told(**members) == {**PLAIN, **further}
+    assert build(**members) == {**PLAIN, **further}
 
 
-def test_request_is_json_and_bears_the_initial_access_token_where_there_is_one() -> None:
+def test_request_is_json_with_the_initial_access_token_if_any() -> None:
     request = build_registration_request("https://op.example/reg", metadata=PLAIN, initial_access_token="")
     assert (request.method, request.url) == ("POST", "https://op.example/reg")
     assert request.headers == {"Content-Type": "application/json", "Accept": "application/json"}
     assert request.body is not None
     assert json.loads(request.body) == PLAIN
-    request = build_registration_request("https://op.example/reg", metadata=PLAIN, initial_access_token="leave")
-    assert request.headers["Authorization"] == "Bearer leave"
-    assert "leave" not in repr(request)
+    request = build_registration_request("https://op.example/reg", metadata=PLAIN, initial_access_token="initial-token")
+    assert request.headers["Authorization"] == "Bearer initial-token"
+    assert "initial-token" not in repr(request)
 
 
 def response(status: int, members: Any) -> TransportResponse:
@@ -112,7 +112,7 @@ def response(status: int, members: Any) -> TransportResponse:
 
 
 @pytest.mark.parametrize("status", [200, 201])
-def test_answer_that_names_a_client_is_taken(status: int) -> None:
+def test_response_with_a_client_id_is_accepted(status: int) -> None:
     assert process_registration_response(response(status, {"client_id": "x", "more": 1})) == {
         "client_id": "x",
         "more": 1,
@@ -120,7 +120,7 @@ def test_answer_that_names_a_client_is_taken(status: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("answer", "error"),
+    ("response", "error"),
     [
         (response(202, {"client_id": "x"}), "status_202"),
         (response(201, {"client_id": ""}), "status_201"),
@@ -136,31 +136,31 @@ def test_answer_that_names_a_client_is_taken(status: int) -> None:
         (response(503, None), "status_503"),
     ],
 )
-def test_any_other_answer_is_refused_by_an_error_that_is_known(answer: TransportResponse, error: str) -> None:
+def test_other_response_is_refused_with_a_known_error_code(response: TransportResponse, error: str) -> None:
     with pytest.raises(RegistrationRefused) as refused:
-        process_registration_response(answer)
+        process_registration_response(response)
     assert refused.value.error == error
     assert error in str(refused.value)
 
 
-def otherwise(asked: dict[str, Any], **registered: Any) -> list[tuple[str, str]]:
-    answer = {name: value for name, value in (asked | registered).items() if value is not None}
-    found = list(compare_registration(asked, answer))
-    assert all(type(each) is Deviation for each in found)
-    return [(each.name, each.level) for each in found]
+def compare(requested: dict[str, Any], **registered: Any) -> list[tuple[str, str]]:
+    response = {name: value for name, value in (requested | registered).items() if value is not None}
+    deviations = list(compare_registration(requested, response))
+    assert all(type(deviation) is Deviation for deviation in deviations)
+    return [(deviation.name, deviation.level) for deviation in deviations]
 
 
-def test_what_is_registered_as_asked_for_is_no_deviation() -> None:
-    assert otherwise(PLAIN) == []
-    assert otherwise(PLAIN, client_id="x", anything=["more"]) == []
-    assert otherwise(PLAIN, grant_types=["refresh_token", "authorization_code"]) == [], "in another order"
-    assert otherwise(PLAIN, response_types=None, application_type=None) == [], "left out, and so the default"
-    assert otherwise({**PLAIN, "id_token_signed_response_alg": "RS256"}, id_token_signed_response_alg=None) == []
-    assert otherwise(PLAIN, token_endpoint_auth_method=None) == []
+def test_member_registered_as_requested_is_not_a_deviation() -> None:
+    assert compare(PLAIN) == []
+    assert compare(PLAIN, client_id="x", anything=["more"]) == []
+    assert compare(PLAIN, grant_types=["refresh_token", "authorization_code"]) == [], "in another order"
+    assert compare(PLAIN, response_types=None, application_type=None) == [], "left out, and so the default"
+    assert compare({**PLAIN, "id_token_signed_response_alg": "RS256"}, id_token_signed_response_alg=None) == []
+    assert compare(PLAIN, token_endpoint_auth_method=None) == []
 
 
 @pytest.mark.parametrize(
-    ("asked", "registered", "level"),
+    ("requested", "registered", "level"),
     [
         ({}, {"redirect_uris": ["https://your.host/callback", "https://evil.example/"]}, "failure"),
         ({}, {"redirect_uris": "https://your.host/callback"}, "failure"),
@@ -180,14 +180,14 @@ def test_what_is_registered_as_asked_for_is_no_deviation() -> None:
     ],
     ids=lambda value: "-".join(value) if isinstance(value, dict) else value,
 )
-def test_what_is_registered_otherwise_is_a_deviation(
-    asked: dict[str, Any], registered: dict[str, Any], level: str
+def test_member_registered_otherwise_is_a_deviation(
+    requested: dict[str, Any], registered: dict[str, Any], level: str
 ) -> None:
     (name,) = registered
-    assert otherwise({**PLAIN, **asked}, **registered) == [(name, level)]
+    assert compare({**PLAIN, **requested}, **registered) == [(name, level)]
 
 
-def test_a_list_whose_order_counts_is_compared_in_order() -> None:
-    assert otherwise({"default_acr_values": ["strong", "weak"]}, default_acr_values=["weak", "strong"]) == [
+def test_ordered_list_is_compared_in_order() -> None:
+    assert compare({"default_acr_values": ["strong", "weak"]}, default_acr_values=["weak", "strong"]) == [
         ("default_acr_values", "warning")
     ]

@@ -1,4 +1,4 @@
-"""Revocation. Spec: RFC 7009; what the OP says, as the design's page on sessions reads it."""
+"""Revocation. Spec: RFC 7009."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -22,11 +22,11 @@ from django_phi_oidc.oidc.revocation import (
 )
 from django_phi_oidc.oidc.transport import TransportResponse
 
-Answer = Callable[..., TransportResponse]
+MakeResponse = Callable[..., TransportResponse]
 Declare = Callable[..., ProviderDeclaration]
 
 
-def test_build_revocation_request_token_stands_in_the_body_alone(
+def test_build_revocation_request_token_is_only_in_the_body(
     metadata: ProviderMetadata, declare: Declare, freshness: AssertionFreshness
 ) -> None:
     request = build_revocation_request(
@@ -60,7 +60,7 @@ def test_build_revocation_request_without_endpoint_is_revocation_unsupported(
 
 
 @pytest.mark.parametrize(
-    ("status", "body", "verdict"),
+    ("status", "body", "result"),
     [
         (200, b"", "done"),
         (200, {"error": "invalid_client"}, "done"),
@@ -89,11 +89,11 @@ def test_build_revocation_request_without_endpoint_is_revocation_unsupported(
         (302, b"", "retry"),
     ],
 )
-def test_judge_revocation_response_each_answer_has_its_verdict(
-    answer: Answer, status: int, body: Any, verdict: str
+def test_process_revocation_response_each_response_has_its_outcome(
+    make_response: MakeResponse, status: int, body: Any, result: str
 ) -> None:
-    outcome = process_revocation_response(answer(body, status=status))
-    assert (outcome.result, outcome.retry_after) == (verdict, None)
+    outcome = process_revocation_response(make_response(body, status=status))
+    assert (outcome.result, outcome.retry_after) == (result, None)
 
 
 SENT = "Tue, 24 Nov 2026 12:00:00 GMT"
@@ -110,7 +110,7 @@ SENT = "Tue, 24 Nov 2026 12:00:00 GMT"
         pytest.param({"retry-after": "9" * 5000}, None, id="no number of seconds"),
         pytest.param({"retry-after": "-1"}, None, id="negative"),
         pytest.param({"retry-after": "1.5"}, None, id="a fraction"),
-        pytest.param({"retry-after": "١"}, None, id="a digit that is not ASCII"),
+        pytest.param({"retry-after": "١"}, None, id="non-ASCII digit"),
         pytest.param({"retry-after": "soon"}, None, id="a word"),
         pytest.param({"retry-after": ""}, None, id="empty"),
         pytest.param({}, None, id="absent"),
@@ -124,17 +124,17 @@ SENT = "Tue, 24 Nov 2026 12:00:00 GMT"
         pytest.param(
             {"retry-after": "Tue, 24 Nov 2026 12:05:00 GMT", "date": "Tue, 24 Nov 2026 12:00:00 +0000"},
             None,
-            id="a date beside that of a mail",
+            id="a malformed Date",
         ),
         pytest.param({"retry-after": "Tue, 99 Nov 2026 12:05:00 GMT", "date": SENT}, None, id="no such day"),
         pytest.param({"retry-after": "Tue, 24 Xyz 2026 12:05:00 GMT", "date": SENT}, None, id="no such month"),
     ],
 )
 @pytest.mark.parametrize("status", [401, 429, 503])
-def test_judge_revocation_response_retry_after_is_read_and_held_within_a_day(
-    answer: Answer, headers: dict[str, str], after: timedelta | None, status: int
+def test_process_revocation_response_retry_after_is_at_most_a_day(
+    make_response: MakeResponse, headers: dict[str, str], after: timedelta | None, status: int
 ) -> None:
-    assert process_revocation_response(answer(b"", status=status, headers=headers)).retry_after == after
+    assert process_revocation_response(make_response(b"", status=status, headers=headers)).retry_after == after
 
 
 @given(
@@ -143,9 +143,9 @@ def test_judge_revocation_response_retry_after_is_read_and_held_within_a_day(
     retry_after=st.text()
     | st.from_regex(r"[A-Z][a-z]{2}, [0-9]{2} (Jan|Feb|Dec) [0-9]{4} [0-9:]{8} GMT", fullmatch=True),
 )
-def test_judge_revocation_response_anything_has_an_outcome(
-    answer: Answer, status: int, body: bytes, retry_after: str
+def test_process_revocation_response_any_response_has_an_outcome(
+    make_response: MakeResponse, status: int, body: bytes, retry_after: str
 ) -> None:
-    response = answer(body, status=status, headers={"retry-after": retry_after, "date": SENT})
+    response = make_response(body, status=status, headers={"retry-after": retry_after, "date": SENT})
     assert isinstance(process_revocation_response(response), RevocationOutcome)
     assert timedelta(0) <= (parse_retry_after(response) or timedelta(0)) <= timedelta(days=1)

@@ -34,7 +34,7 @@ from django_phi_oidc.oidc.transport import TransportResponse
 
 MEMBERS = {"access_token": "at", "token_type": "Bearer", "id_token": "a.b.c", "expires_in": 300, "refresh_token": "rt"}
 ABSENT = object()
-Answer = Callable[..., TransportResponse]
+MakeResponse = Callable[..., TransportResponse]
 Declare = Callable[..., ProviderDeclaration]
 
 
@@ -42,7 +42,7 @@ def members(**changes: Any) -> dict[str, Any]:
     return {name: value for name, value in {**MEMBERS, **changes}.items() if value is not ABSENT}
 
 
-def test_build_code_request_code_goes_in_the_body_alone(
+def test_build_token_request_code_is_only_in_the_body(
     metadata: ProviderMetadata, declare: Declare, freshness: AssertionFreshness
 ) -> None:
     request = build_token_request(
@@ -67,12 +67,12 @@ def test_build_code_request_code_goes_in_the_body_alone(
 Row = tuple[str, dict[str, Any], dict[str, Any]]
 OK: dict[str, Any] = {"body": MEMBERS}
 TABLES: dict[type[TokenResponseError], list[Row]] = {
-    # name, the accepted answer, the refused one
+    # name, accepted response, refused response
     TokenError: [
         *[(f"status {status}", OK, {"body": MEMBERS, "status": status}) for status in (201, 204, 302, 400, 401, 500)],
         ("error at 400", OK, {"body": {"error": "invalid_grant"}, "status": 400}),
         ("error at 200", OK, {"body": {"error": "invalid_grant"}}),
-        ("error beside tokens", OK, {"body": members(error="invalid_grant")}),
+        ("error next to tokens", OK, {"body": members(error="invalid_grant")}),
         ("error is null", OK, {"body": members(error=None)}),
         ("HTML at 502", OK, {"body": b"<html>", "status": 502, "content_type": "text/html"}),
     ],
@@ -135,44 +135,44 @@ ROWS = [pytest.param(error, *row[1:], id=f"{error.code}: {row[0]}") for error, r
 
 
 @pytest.mark.parametrize(("error", "accepted", "refused"), ROWS)
-def test_judge_token_response_one_thing_wrong_is_refused(
-    answer: Answer,
+def test_process_token_response_one_fault_is_refused(
+    make_response: MakeResponse,
     declare: Declare,
     error: type[TokenResponseError],
     accepted: dict[str, Any],
     refused: dict[str, Any],
 ) -> None:
-    assert process_token_response(answer(**accepted), declaration=declare()).id_token == "a.b.c"
+    assert process_token_response(make_response(**accepted), declaration=declare()).id_token == "a.b.c"
     with pytest.raises(error) as caught:
-        process_token_response(answer(**refused), declaration=declare())
+        process_token_response(make_response(**refused), declaration=declare())
     assert type(caught.value) is error
     assert caught.value.__context__ is None
 
 
-def test_judge_token_response_every_code_of_r5_has_a_table() -> None:
+def test_process_token_response_every_code_of_r5_has_a_table() -> None:
     assert {error.code for error in TokenResponseError.__subclasses__()} == {error.code for error in TABLES}
 
 
 @pytest.mark.parametrize(
     ("status", "provider_fault"), [(200, False), (400, False), (401, False), (500, True), (503, True)]
 )
-def test_judge_token_response_error_tells_whose_fault_it_is(
-    answer: Answer, declare: Declare, status: int, provider_fault: bool
+def test_process_token_response_error_is_attributed_to_the_provider_or_client(
+    make_response: MakeResponse, declare: Declare, status: int, provider_fault: bool
 ) -> None:
     with pytest.raises(TokenError) as caught:
-        process_token_response(answer({"error": "invalid_request"}, status=status), declaration=declare())
+        process_token_response(make_response({"error": "invalid_request"}, status=status), declaration=declare())
     assert caught.value.provider_fault is provider_fault
 
 
 @pytest.mark.parametrize(
     ("sent", "named"), [("invalid_grant", "invalid_grant"), ("code-8c2f", "other"), (["x"], "other"), (None, "other")]
 )
-def test_judge_token_response_error_message_names_registered_codes_alone(
-    answer: Answer, declare: Declare, sent: Any, named: str
+def test_process_token_response_error_message_contains_only_registered_codes(
+    make_response: MakeResponse, declare: Declare, sent: Any, named: str
 ) -> None:
     body = {"error": sent, "error_description": "the code 8c2f of Jane"}
     with pytest.raises(TokenError) as caught:
-        process_token_response(answer(body, status=400), declaration=declare())
+        process_token_response(make_response(body, status=400), declaration=declare())
     assert str(caught.value) == f"The token endpoint answered 400, error {named} (RFC 6749 5.2)."
     assert caught.value.error == named
 
@@ -185,18 +185,18 @@ def test_judge_token_response_error_message_names_registered_codes_alone(
         ({"expires_in": ABSENT}, None, True),
     ],
 )
-def test_judge_token_response_lifetime_over_an_hour_or_untold_alerts(
-    answer: Answer, declare: Declare, changes: dict[str, Any], expires_in: timedelta | None, alert: bool
+def test_process_token_response_long_or_unknown_lifetime_raises_an_alert(
+    make_response: MakeResponse, declare: Declare, changes: dict[str, Any], expires_in: timedelta | None, alert: bool
 ) -> None:
-    tokens = process_token_response(answer(members(**changes)), declaration=declare())
+    tokens = process_token_response(make_response(members(**changes)), declaration=declare())
     assert (tokens.expires_in, tokens.lifetime_alert) == (expires_in, alert)
 
 
-def test_judge_token_response_declared_limit_is_the_one_that_counts(answer: Answer, declare: Declare) -> None:
+def test_process_token_response_declared_limit_applies(make_response: MakeResponse, declare: Declare) -> None:
     declaration = declare(max_access_token_lifetime=timedelta(seconds=300))
-    assert process_token_response(answer(members(expires_in=300)), declaration=declaration).expires_in
+    assert process_token_response(make_response(members(expires_in=300)), declaration=declaration).expires_in
     with pytest.raises(AccessTokenLifetime):
-        process_token_response(answer(members(expires_in=301)), declaration=declaration)
+        process_token_response(make_response(members(expires_in=301)), declaration=declaration)
 
 
 @pytest.mark.parametrize(
@@ -204,30 +204,39 @@ def test_judge_token_response_declared_limit_is_the_one_that_counts(answer: Answ
     [
         pytest.param({}, 3600, 3601, id="over an hour"),
         pytest.param({}, 3600, ABSENT, id="untold"),
-        pytest.param({"max_access_token_lifetime": timedelta(seconds=60)}, 60, 61, id="a lower limit of its own"),
+        pytest.param({"max_access_token_lifetime": timedelta(seconds=60)}, 60, 61, id="a lower declared limit"),
     ],
 )
-def test_judge_token_response_heart_demands_an_hour_at_most(
-    answer: Answer, declare: Declare, declared: dict[str, Any], accepted: Any, refused: Any
+def test_process_token_response_heart_requires_at_most_an_hour(
+    make_response: MakeResponse, declare: Declare, declared: dict[str, Any], accepted: Any, refused: Any
 ) -> None:
     heart = declare(profile="heart", **declared)
-    assert process_token_response(answer(members(expires_in=accepted)), declaration=heart).lifetime_alert is False
+    assert (
+        process_token_response(make_response(members(expires_in=accepted)), declaration=heart).lifetime_alert is False
+    )
     with pytest.raises(AccessTokenLifetime):
-        process_token_response(answer(members(expires_in=refused)), declaration=heart)
+        process_token_response(make_response(members(expires_in=refused)), declaration=heart)
     if "max_access_token_lifetime" not in declared:
-        assert process_token_response(answer(members(expires_in=refused)), declaration=declare()).lifetime_alert is True
+        assert (
+            process_token_response(make_response(members(expires_in=refused)), declaration=declare()).lifetime_alert
+            is True
+        )
 
 
-def test_judge_token_response_reprs_show_no_token(answer: Answer, declare: Declare) -> None:
+def test_process_token_response_reprs_show_no_token(make_response: MakeResponse, declare: Declare) -> None:
     body = members(access_token="at-secret", refresh_token="rt-secret", id_token="id-secret")
-    tokens = process_token_response(answer(body), declaration=declare())
+    tokens = process_token_response(make_response(body), declaration=declare())
     assert (tokens.access_token, tokens.refresh_token, tokens.id_token) == ("at-secret", "rt-secret", "id-secret")
     assert "secret" not in repr(tokens)
-    assert "secret" not in repr(extract_received_tokens(answer(body)))
+    assert "secret" not in repr(extract_received_tokens(make_response(body)))
 
 
-def test_judge_token_response_without_refresh_token_has_an_empty_one(answer: Answer, declare: Declare) -> None:
-    assert process_token_response(answer(members(refresh_token=ABSENT)), declaration=declare()).refresh_token == ""
+def test_process_token_response_without_refresh_token_has_an_empty_one(
+    make_response: MakeResponse, declare: Declare
+) -> None:
+    assert (
+        process_token_response(make_response(members(refresh_token=ABSENT)), declaration=declare()).refresh_token == ""
+    )
 
 
 BOTH = [("refresh_token", "rt"), ("access_token", "at")]
@@ -237,8 +246,8 @@ BOTH = [("refresh_token", "rt"), ("access_token", "at")]
     ("body", "expected"),
     [
         pytest.param(MEMBERS, BOTH, id="as it should be"),
-        pytest.param(members(error="server_error"), BOTH, id="beside an error"),
-        pytest.param(members(refresh_token=ABSENT), [("access_token", "at")], id="access token alone"),
+        pytest.param(members(error="server_error"), BOTH, id="next to an error"),
+        pytest.param(members(refresh_token=ABSENT), [("access_token", "at")], id="access token only"),
         pytest.param(json.dumps(MEMBERS).encode()[:-1], BOTH, id="truncated"),
         pytest.param(b"\xff" + json.dumps(MEMBERS).encode(), BOTH, id="not UTF-8"),
         pytest.param(members(x=float("nan")), BOTH, id="NaN"),
@@ -262,30 +271,32 @@ BOTH = [("refresh_token", "rt"), ("access_token", "at")]
         pytest.param(b"<html>", [], id="HTML"),
         pytest.param(b"", [], id="empty"),
         pytest.param(
-            b'{"refresh_token":"r\\u0074\n"}', [("refresh_token", "rt\n")], id="a line end in clear beside an escape"
+            b'{"refresh_token":"r\\u0074\n"}', [("refresh_token", "rt\n")], id="an unescaped line end after an escape"
         ),
     ],
 )
 @pytest.mark.parametrize("status", [200, 400, 500])
-def test_received_tokens_any_wrapping_finds_every_token_refresh_first(
-    answer: Answer, body: Any, expected: list[tuple[str, str]], status: int
+def test_received_tokens_all_are_found_in_any_form_refresh_tokens_first(
+    make_response: MakeResponse, body: Any, expected: list[tuple[str, str]], status: int
 ) -> None:
-    tokens = extract_received_tokens(answer(body, status=status, content_type="text/html"))
+    tokens = extract_received_tokens(make_response(body, status=status, content_type="text/html"))
     assert [(token.token_type_hint, token.value) for token in tokens] == expected
 
 
-def test_received_tokens_form_finds_both(answer: Answer) -> None:
+def test_received_tokens_both_are_found_in_a_form(make_response: MakeResponse) -> None:
     body = b"access_token=a%2Ft&token_type=bearer&refresh_token=rt"
-    tokens = extract_received_tokens(answer(body, content_type="application/x-www-form-urlencoded;charset=utf-8"))
+    tokens = extract_received_tokens(
+        make_response(body, content_type="application/x-www-form-urlencoded;charset=utf-8")
+    )
     assert tokens == (
         ReceivedToken(token_type_hint="refresh_token", value="rt"),
         ReceivedToken(token_type_hint="access_token", value="a/t"),
     )
 
 
-def test_received_tokens_thousands_are_cut_at_sixteen(answer: Answer) -> None:
-    assert len(extract_received_tokens(answer([{"access_token": f"t{n}"} for n in range(16)]))) == 16
-    assert len(extract_received_tokens(answer([{"access_token": f"t{n}"} for n in range(17)]))) == 16
+def test_received_tokens_are_limited_to_sixteen(make_response: MakeResponse) -> None:
+    assert len(extract_received_tokens(make_response([{"access_token": f"t{n}"} for n in range(16)]))) == 16
+    assert len(extract_received_tokens(make_response([{"access_token": f"t{n}"} for n in range(17)]))) == 16
 
 
 @pytest.mark.parametrize(
@@ -298,9 +309,9 @@ def test_received_tokens_thousands_are_cut_at_sixteen(answer: Answer) -> None:
         b'"a":\t' + b" " * 999_999,
     ],
 )
-def test_received_tokens_a_mebibyte_of_malice_takes_no_time(answer: Answer, body: bytes) -> None:
+def test_received_tokens_malicious_mebibyte_is_fast(make_response: MakeResponse, body: bytes) -> None:
     before = time.perf_counter()
-    tokens = extract_received_tokens(answer(body))
+    tokens = extract_received_tokens(make_response(body))
     assert len(tokens) <= 16
     assert time.perf_counter() - before < 2
 
@@ -319,12 +330,17 @@ ANY_JSON = st.recursive(
     st.sampled_from([200, 200, 400, 503]),
     st.sampled_from(["application/json", "application/x-www-form-urlencoded"]),
 )
-def test_judge_token_response_anything_is_judged_or_refused_by_our_own_error(
-    answer: Answer, declare: Declare, changes: dict[str, Any], damage: bytes, status: int, content_type: str
+def test_process_token_response_any_response_is_processed_or_refused_by_our_error(
+    make_response: MakeResponse,
+    declare: Declare,
+    changes: dict[str, Any],
+    damage: bytes,
+    status: int,
+    content_type: str,
 ) -> None:
     whole = json.dumps({**MEMBERS, **changes}).encode()
     for body in (whole, damage, whole[: len(whole) // 2] + damage + whole[len(whole) // 2 :]):
-        response = answer(body, status=status, content_type=content_type)
+        response = make_response(body, status=status, content_type=content_type)
         received = extract_received_tokens(response)
         try:
             result: object = process_token_response(response, declaration=declare())

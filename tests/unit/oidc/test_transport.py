@@ -1,4 +1,4 @@
-"""The types of an exchange give nothing away, and read a media type as RFC 9110 8.3.1 says."""
+"""Requests and responses show no secrets; media types. Spec: RFC 9110 8.3.1."""
 
 import dataclasses
 
@@ -7,7 +7,7 @@ import pytest
 from django_phi_oidc.oidc.transport import TransportRequest, TransportResponse, get_media_type
 
 
-def test_request_repr_with_secrets_everywhere_shows_method_and_path_alone() -> None:
+def test_request_repr_shows_only_method_and_path() -> None:
     request = TransportRequest(
         method="POST",
         url="https://op.example/token?code=query-secret?more",
@@ -17,7 +17,7 @@ def test_request_repr_with_secrets_everywhere_shows_method_and_path_alone() -> N
     assert repr(request) == "Request(POST https://op.example/token)"
 
 
-def test_response_repr_with_tokens_shows_status_and_size_alone() -> None:
+def test_response_repr_shows_only_status_and_size() -> None:
     response = TransportResponse(
         status=200, headers={"set-cookie": "header-secret"}, body=b'{"access_token":"body-secret"}'
     )

@@ -1,4 +1,4 @@
-"""R7, plain and signed. Spec: OIDC Core 5.3."""
+"""UserInfo, unsigned and signed (R7). Spec: OIDC Core 5.3."""
 
 import json
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from django_phi_oidc.config.providers import ProviderDeclaration
 from django_phi_oidc.errors import KeyNotFound, UserInfoError, UserInfoInvalid, UserInfoSubMismatch
-from django_phi_oidc.oidc.jwks import StaticKeySet
+from django_phi_oidc.oidc.jwks import JSONWebKeySet
 from django_phi_oidc.oidc.metadata import ProviderMetadata
 from django_phi_oidc.oidc.transport import TransportResponse
 from django_phi_oidc.oidc.userinfo import build_userinfo_request, process_userinfo_response
@@ -21,27 +21,27 @@ NOW = int(datetime(2026, 11, 24, 12, 0, tzinfo=UTC).timestamp())
 CLAIMS = {"sub": "x", "birthdate": "1970-01-01"}
 SIGNED = {**CLAIMS, "iss": "https://op.example", "aud": "portal"}
 ABSENT = object()
-Answer = Callable[..., TransportResponse]
+MakeResponse = Callable[..., TransportResponse]
 Declare = Callable[..., ProviderDeclaration]
 Sign = Callable[..., str]
-Judge = Callable[..., Any]
+Process = Callable[..., Any]
 OK: dict[str, Any] = {"body": CLAIMS}
 
 
 @pytest.fixture(scope="session")
-def judge(keys: StaticKeySet, declare: Declare, now: datetime) -> Judge:
-    """judge(response, userinfo_signed_response_alg=…): of the person x, under the usual declaration but for that."""
+def process(keys: JSONWebKeySet, declare: Declare, now: datetime) -> Process:
+    """process(response, userinfo_signed_response_alg=…): for sub x, with these changes to the declaration."""
 
-    def judge(response: TransportResponse, **declared: Any) -> Any:
+    def process(response: TransportResponse, **declared: Any) -> Any:
         return process_userinfo_response(
             response, expected_sub="x", keys=keys, declaration=declare(**declared), now=now
         )
 
-    return judge
+    return process
 
 
 TABLES: dict[type[UserInfoError], list[tuple[str, dict[str, Any], dict[str, Any]]]] = {
-    # name, accepted answer, refused answer
+    # name, accepted response, refused response
     UserInfoSubMismatch: [
         ("another", OK, {"body": {**CLAIMS, "sub": "y"}}),
         ("longer", OK, {"body": {**CLAIMS, "sub": "xx"}}),
@@ -70,17 +70,21 @@ ROWS = [pytest.param(error, *row[1:], id=f"{error.code}: {row[0]}") for error, r
 
 
 @pytest.mark.parametrize(("error", "accepted", "refused"), ROWS)
-def test_judge_userinfo_response_one_thing_wrong_is_refused(
-    answer: Answer, judge: Judge, error: type[UserInfoError], accepted: dict[str, Any], refused: dict[str, Any]
+def test_process_userinfo_response_one_fault_is_refused(
+    make_response: MakeResponse,
+    process: Process,
+    error: type[UserInfoError],
+    accepted: dict[str, Any],
+    refused: dict[str, Any],
 ) -> None:
-    assert judge(answer(**accepted)) == CLAIMS
+    assert process(make_response(**accepted)) == CLAIMS
     with pytest.raises(error) as caught:
-        judge(answer(**refused))
+        process(make_response(**refused))
     assert type(caught.value) is error
     assert caught.value.__context__ is None
 
 
-def test_judge_userinfo_response_every_code_of_r7_has_a_table() -> None:
+def test_process_userinfo_response_every_code_of_r7_has_a_table() -> None:
     assert set(UserInfoError.__subclasses__()) == set(TABLES)
 
 
@@ -97,7 +101,7 @@ SIGNED_ROWS: list[tuple[str, dict[str, Any], dict[str, Any], dict[str, Any]]] = 
     ("iss missing", ES256, {}, {"iss": ABSENT}),
     ("aud another", ES256, {}, {"aud": "api"}),
     ("aud missing", ES256, {}, {"aud": ABSENT}),
-    ("aud untrusted beside", TWO, {"aud": ["portal", "api"]}, {"aud": ["portal", "x"]}),
+    ("additional untrusted audience", TWO, {"aud": ["portal", "api"]}, {"aud": ["portal", "x"]}),
     ("aud without this client", TWO, {"aud": ["portal"]}, {"aud": ["api"]}),
     ("exp past", ES256, {"exp": NOW - 29}, {"exp": NOW - 30}),
     ("exp text", ES256, {"exp": NOW + 60}, {"exp": str(NOW + 60)}),
@@ -110,28 +114,30 @@ SIGNED_ROWS: list[tuple[str, dict[str, Any], dict[str, Any], dict[str, Any]]] = 
 @pytest.mark.parametrize(
     ("declared", "accepted", "refused"), [pytest.param(*row[1:], id=row[0]) for row in SIGNED_ROWS]
 )
-def test_judge_userinfo_response_signed_claim_wrong_is_userinfo_invalid(
-    answer: Answer,
-    judge: Judge,
+def test_process_userinfo_response_wrong_signed_claim_is_userinfo_invalid(
+    make_response: MakeResponse,
+    process: Process,
     sign: Sign,
     declared: dict[str, Any],
     accepted: dict[str, Any],
     refused: dict[str, Any],
 ) -> None:
-    def judged(changes: dict[str, Any]) -> Any:
-        response = answer(sign(claims(**changes)).encode(), content_type="application/jwt")
-        return judge(response, **declared)
+    def processed(changes: dict[str, Any]) -> Any:
+        response = make_response(sign(claims(**changes)).encode(), content_type="application/jwt")
+        return process(response, **declared)
 
-    assert judged(accepted) == claims(**accepted)
+    assert processed(accepted) == claims(**accepted)
     with pytest.raises(UserInfoInvalid) as caught:
-        judged(refused)
+        processed(refused)
     assert caught.value.__context__ is None
 
 
-def test_judge_userinfo_response_signed_sub_is_the_id_tokens(answer: Answer, judge: Judge, sign: Sign) -> None:
+def test_process_userinfo_response_signed_sub_must_be_that_of_the_id_token(
+    make_response: MakeResponse, process: Process, sign: Sign
+) -> None:
     for sub in ("y", ABSENT, None):
         with pytest.raises(UserInfoSubMismatch):
-            judge(answer(sign(claims(sub=sub)).encode(), content_type="application/jwt"), **ES256)
+            process(make_response(sign(claims(sub=sub)).encode(), content_type="application/jwt"), **ES256)
 
 
 @pytest.mark.parametrize(
@@ -140,21 +146,21 @@ def test_judge_userinfo_response_signed_sub_is_the_id_tokens(answer: Answer, jud
         ("ES256", ("ES256",), True),
         ("RS256", ("ES256",), False),
         ("RS256", ("ES256", "RS256"), True),
-        # Nothing demanded: what an ID Token may be signed with.
+        # Not declared: the algorithms of ID Tokens.
         ("PS256", (), True),
         ("RS256", (), False),
     ],
 )
-def test_judge_userinfo_response_signed_by_a_declared_alg_alone(
-    answer: Answer, judge: Judge, sign: Sign, alg: str, declared: tuple[str, ...], accepted: bool
+def test_process_userinfo_response_undeclared_alg_is_refused(
+    make_response: MakeResponse, process: Process, sign: Sign, alg: str, declared: tuple[str, ...], accepted: bool
 ) -> None:
-    response = answer(sign(SIGNED, alg=alg).encode(), content_type="application/jwt")
+    response = make_response(sign(SIGNED, alg=alg).encode(), content_type="application/jwt")
     options = {"userinfo_signed_response_alg": declared, "id_token_signed_response_alg": ("PS256",)}
     if accepted:
-        assert judge(response, **options) == SIGNED
+        assert process(response, **options) == SIGNED
         return
     with pytest.raises(UserInfoInvalid, match="alg_not_allowed"):
-        judge(response, **options)
+        process(response, **options)
 
 
 @pytest.mark.parametrize(
@@ -168,56 +174,58 @@ def test_judge_userinfo_response_signed_by_a_declared_alg_alone(
         (lambda token: "", "token_malformed"),
     ],
 )
-def test_judge_userinfo_response_signed_and_damaged_is_userinfo_invalid(
-    answer: Answer, judge: Judge, sign: Sign, damage: Callable[[str], str], code: str
+def test_process_userinfo_response_damaged_signed_response_is_userinfo_invalid(
+    make_response: MakeResponse, process: Process, sign: Sign, damage: Callable[[str], str], code: str
 ) -> None:
     token = sign(SIGNED)
-    assert judge(answer(token.encode(), content_type="application/jwt"), **ES256) == SIGNED
+    assert process(make_response(token.encode(), content_type="application/jwt"), **ES256) == SIGNED
     with pytest.raises(UserInfoInvalid, match=code):
-        judge(answer(damage(token).encode(), content_type="application/jwt"), **ES256)
+        process(make_response(damage(token).encode(), content_type="application/jwt"), **ES256)
 
 
 @pytest.mark.parametrize("alg", ["none", "HS256"])
-def test_judge_userinfo_response_unsigned_is_userinfo_invalid_even_when_declared(
-    answer: Answer, judge: Judge, sign: Sign, alg: str
+def test_process_userinfo_response_alg_none_and_hs256_are_refused_even_when_declared(
+    make_response: MakeResponse, process: Process, sign: Sign, alg: str
 ) -> None:
-    response = answer(sign(SIGNED, header={"alg": alg}).encode(), content_type="application/jwt")
+    response = make_response(sign(SIGNED, header={"alg": alg}).encode(), content_type="application/jwt")
     for declared in ((), (alg,)):
         with pytest.raises(UserInfoInvalid, match="alg_not_allowed"):
-            judge(response, userinfo_signed_response_alg=declared)
+            process(response, userinfo_signed_response_alg=declared)
 
 
-def test_judge_userinfo_response_plain_where_signed_is_demanded_is_userinfo_invalid(
-    answer: Answer, judge: Judge
+def test_process_userinfo_response_unsigned_response_is_refused_if_a_signature_is_declared(
+    make_response: MakeResponse, process: Process
 ) -> None:
-    assert judge(answer(SIGNED)) == SIGNED
+    assert process(make_response(SIGNED)) == SIGNED
     with pytest.raises(UserInfoInvalid):
-        judge(answer(SIGNED), **ES256)
+        process(make_response(SIGNED), **ES256)
 
 
-def test_judge_userinfo_response_signed_by_nobodys_key_is_key_not_found(
-    answer: Answer, judge: Judge, sign: Sign
+def test_process_userinfo_response_unknown_kid_is_key_not_found(
+    make_response: MakeResponse, process: Process, sign: Sign
 ) -> None:
     with pytest.raises(KeyNotFound):
-        judge(answer(sign(SIGNED, header={"kid": "nobody's"}).encode(), content_type="application/jwt"), **ES256)
+        process(
+            make_response(sign(SIGNED, header={"kid": "unknown"}).encode(), content_type="application/jwt"), **ES256
+        )
 
 
 @pytest.mark.parametrize("status", [201, 401, 500])
-def test_judge_userinfo_response_signed_at_another_status_is_userinfo_invalid(
-    answer: Answer, judge: Judge, sign: Sign, status: int
+def test_process_userinfo_response_signed_response_with_another_status_is_refused(
+    make_response: MakeResponse, process: Process, sign: Sign, status: int
 ) -> None:
     with pytest.raises(UserInfoInvalid):
-        judge(answer(sign(SIGNED).encode(), status=status, content_type="application/jwt"), **ES256)
+        process(make_response(sign(SIGNED).encode(), status=status, content_type="application/jwt"), **ES256)
 
 
-def test_build_userinfo_request_token_stands_in_the_header_alone(metadata: ProviderMetadata, declare: Declare) -> None:
+def test_build_userinfo_request_token_is_only_in_the_header(metadata: ProviderMetadata, declare: Declare) -> None:
     request = build_userinfo_request(metadata=metadata, declaration=declare(), access_token="at-secret")
     assert (request.method, request.url, request.body) == ("GET", metadata.userinfo_endpoint, None)
     assert request.headers["Authorization"] == "Bearer at-secret"
     assert "secret" not in repr(request)
 
 
-def test_build_userinfo_request_asks_for_a_signature_where_it_is_demanded(
+def test_build_userinfo_request_accepts_only_jwt_if_a_signature_is_declared(
     metadata: ProviderMetadata, declare: Declare
 ) -> None:
     for declared, accepted in ((ES256, "application/jwt"), ({}, "application/json")):
@@ -238,12 +246,12 @@ def test_build_userinfo_request_without_endpoint_is_userinfo_invalid(
     st.binary() | st.dictionaries(st.sampled_from(["sub", "x"]), st.none() | st.text() | st.floats()).map(json.dumps),
     st.sampled_from(["application/json", "application/jwt"]),
 )
-def test_judge_userinfo_response_anything_is_judged_or_refused_by_our_own_error(
-    answer: Answer, judge: Judge, body: bytes | str, content_type: str
+def test_process_userinfo_response_any_response_is_processed_or_refused_by_our_error(
+    make_response: MakeResponse, process: Process, body: bytes | str, content_type: str
 ) -> None:
-    response = answer(body.encode() if isinstance(body, str) else body, content_type=content_type)
+    response = make_response(body.encode() if isinstance(body, str) else body, content_type=content_type)
     try:
-        result: object = judge(response)
+        result: object = process(response)
     except UserInfoError as error:
         result = error
     assert isinstance(result, dict | UserInfoError)
@@ -255,12 +263,12 @@ def test_judge_userinfo_response_anything_is_judged_or_refused_by_our_own_error(
     ),
     header=st.dictionaries(st.sampled_from(["alg", "kid", "typ", "crit"]), st.none() | st.text(), max_size=1),
 )
-def test_judge_userinfo_response_any_signed_claims_are_judged_or_refused_by_our_own_error(
-    answer: Answer, judge: Judge, sign: Sign, changes: dict[str, Any], header: dict[str, Any]
+def test_process_userinfo_response_any_signed_claims_are_processed_or_refused_by_our_error(
+    make_response: MakeResponse, process: Process, sign: Sign, changes: dict[str, Any], header: dict[str, Any]
 ) -> None:
     token = sign({**SIGNED, **changes}, alg="EdDSA", header=header)
     try:
-        result: object = judge(answer(token.encode(), content_type="application/jwt"))
+        result: object = process(make_response(token.encode(), content_type="application/jwt"))
     except (UserInfoError, KeyNotFound) as error:
         result = error
     assert isinstance(result, dict | UserInfoError | KeyNotFound)

@@ -1,1 +1,1 @@
-"""An app of a host project, with a table that is shaped as that of our claims is."""
+"""An app of a host project with a table like that of stored claims."""

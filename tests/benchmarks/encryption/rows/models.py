@@ -1,4 +1,4 @@
-"""What is sealed, and sealed again."""
+"""The model with an encrypted column."""
 
 import uuid
 
@@ -8,7 +8,7 @@ from django_phi_oidc.fields import SealedTextField
 
 
 class Held(models.Model):
-    """A claim of a person, with the columns and indexes of a stored one."""
+    """A claim of a person with the columns and indexes of StoredClaim."""
 
     person = models.BigIntegerField(db_index=True)
     session = models.UUIDField(default=uuid.UUID(int=0), db_index=True)

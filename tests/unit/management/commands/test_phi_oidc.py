@@ -1,4 +1,4 @@
-"""`manage.py phi_oidc`, as an operator types it."""
+"""`manage.py phi_oidc`, run as an operator does."""
 
 import io
 import uuid
@@ -34,28 +34,28 @@ def run(*words: str) -> str:
 
 
 @pytest.mark.parametrize("name", SUBCOMMANDS)
-def test_help_of_each_subcommand_says_what_it_does(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as left:
+def test_help_of_each_subcommand_describes_it(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
         call_command("phi_oidc", name, "--help")
-    assert left.value.code == 0
+    assert stopped.value.code == 0
     assert (SUBCOMMANDS[name].__doc__ or "").split("\n")[0] in " ".join(capsys.readouterr().out.split())
 
 
-def test_scrub_erases_what_is_due() -> None:
+def test_scrub_erases_due_claims() -> None:
     Person().store({"address": {"locality": "Stockholm"}, "birthdate": "1984-03-09"}, now=NOW - 2 * DAY)
     assert run("scrub") == "1 claims were erased.\n"
     assert [claim.name for claim in StoredClaim.objects.all()] == ["birthdate"]
 
 
-def test_scrub_of_a_user_erases_all_of_that_person() -> None:
+def test_scrub_of_a_user_erases_all_their_claims() -> None:
     person, other = Person(), Person()
-    for each in (person, other):
-        each.store({"birthdate": "1984-03-09"})
+    for target in (person, other):
+        target.store({"birthdate": "1984-03-09"})
     assert run("scrub", "--user", str(person.user.pk)) == "1 claims were erased.\n"
     assert [claim.subject for claim in StoredClaim.objects.all()] == [other.subject]
 
 
-def test_scrub_of_a_user_who_is_held_is_refused_until_the_hold_is_over() -> None:
+def test_scrub_of_a_user_under_a_hold_is_refused_until_the_hold_ends() -> None:
     person = Person()
     person.store({"birthdate": "1984-03-09"})
     place_hold(person.subject.uuid, reason="matter 7", until=NOW + DAY, origin=Origin(), now=NOW)
@@ -69,9 +69,7 @@ def test_scrub_of_a_user_who_is_held_is_refused_until_the_hold_is_over() -> None
         assert run("scrub", "--user", str(person.user.pk)) == "1 claims were erased.\n"
 
 
-def test_scrub_destroys_the_retention_keys_that_no_claim_needs_and_tells_how_many(
-    settings: Any, tmp_path: Path
-) -> None:
+def test_scrub_destroys_unused_retention_keys_and_prints_their_number(settings: Any, tmp_path: Path) -> None:
     settings.PHI_OIDC = {**settings.PHI_OIDC, "RETENTION_KEYS": tmp_path}
     Person().store({"address": {"locality": "Stockholm"}, "birthdate": "1984-03-09"})
     assert sorted(path.name for path in tmp_path.iterdir()) == ["20261124-86400", "20261124-session"]
@@ -82,16 +80,16 @@ def test_scrub_destroys_the_retention_keys_that_no_claim_needs_and_tells_how_man
     assert [path.name for path in tmp_path.iterdir()] == ["20261124-session"], "that claim's session lives"
 
 
-def test_scrub_that_can_not_reach_the_retention_keys_erases_and_fails(settings: Any, tmp_path: Path) -> None:
+def test_scrub_without_access_to_the_retention_keys_erases_and_fails(settings: Any, tmp_path: Path) -> None:
     Person().store({"address": {"locality": "Stockholm"}}, now=NOW - 2 * DAY)
     settings.PHI_OIDC = {**settings.PHI_OIDC, "RETENTION_KEYS": tmp_path / str(uuid.uuid4())}
-    with pytest.raises(CommandError, match=r"1 claims were erased\. Retention keys are left"):
+    with pytest.raises(CommandError, match=r"1 claims were erased\. Unused retention keys could not be destroyed"):
         run("scrub")
     assert not StoredClaim.objects.exists()
 
 
-@pytest.mark.parametrize("pk", ["0", "nobody", ""])
-def test_scrub_of_nobody_is_an_error(pk: str) -> None:
+@pytest.mark.parametrize("pk", ["0", "unknown", ""])
+def test_scrub_of_an_unknown_user_is_an_error(pk: str) -> None:
     person = Person()
     person.store({"birthdate": "1984-03-09"})
     with pytest.raises(CommandError, match="no user"):
@@ -99,11 +97,11 @@ def test_scrub_of_nobody_is_an_error(pk: str) -> None:
     assert StoredClaim.objects.count() == 1
 
 
-def test_subcommand_that_is_missing_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
+def test_missing_subcommand_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(CommandError):
         call_command("phi_oidc")
 
 
 @pytest.mark.parametrize(("name", "words"), EMPTY.items(), ids=EMPTY)
-def test_subcommand_with_nothing_to_do_ends_well(name: str, words: list[str]) -> None:
+def test_subcommand_with_nothing_to_do_succeeds(name: str, words: list[str]) -> None:
     assert run(name, *words) != ""

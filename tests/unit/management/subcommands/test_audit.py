@@ -1,4 +1,4 @@
-"""The commands of the trail: what they print, what they leave in the trail, and their exit status."""
+"""`manage.py phi_oidc audit`: output, recorded events and exit status."""
 
 import json
 import subprocess
@@ -40,7 +40,7 @@ def _with_key() -> Iterator[None]:
 
 @pytest.fixture
 def audit(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
-    """Return what runs a subcommand and gives what it printed."""
+    """Return a function that runs a subcommand and returns its output."""
 
     def run(*arguments: object) -> str:
         capsys.readouterr()
@@ -50,30 +50,30 @@ def audit(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
     return run
 
 
-def told(action: str) -> dict[str, Any]:
+def detail_of(action: str) -> dict[str, Any]:
     """Return the detail of the newest event of that action."""
     return json.loads(AuditEvent.objects.filter(action=action).last().detail)
 
 
-def test_seal_seals_what_is_new_and_says_how_many(audit: Callable[..., str]) -> None:
+def test_seal_seals_new_events_and_prints_their_number(audit: Callable[..., str]) -> None:
     events(3)
     assert audit("seal") == "Sealed: 3; refused: 0.\n"
     assert audit("seal") == "Sealed: 0; refused: 0.\n"
     assert AuditLeaf.objects.count() == 3
 
 
-def test_seal_with_an_event_that_is_refused_fails_and_seals_the_others(audit: Callable[..., str]) -> None:
+def test_seal_with_a_refused_event_fails_and_seals_the_others(audit: Callable[..., str]) -> None:
     ids = events(3)
     with without_triggers():
         sql(f"UPDATE {EVENT} SET actor = 'x' WHERE id = %s", ids[1])
     with pytest.raises(CommandError, match="refused"):
         audit("seal")
-    # The third is the alert.
+    # The alert is the third event.
     assert AuditLeaf.objects.count() == 2
     assert audit("seal") == "Sealed: 1; refused: 0.\n"
 
 
-def test_seal_without_the_key_fails_and_with_it_works(audit: Callable[..., str]) -> None:
+def test_seal_requires_the_signing_key(audit: Callable[..., str]) -> None:
     events(1)
     without = override_settings(PHI_OIDC={**settings.PHI_OIDC, "AUDIT_SIGNING_KEY": None})
     with without, pytest.raises(CommandError, match="AUDIT_SIGNING_KEY"):
@@ -81,21 +81,21 @@ def test_seal_without_the_key_fails_and_with_it_works(audit: Callable[..., str])
     assert "Sealed: 1" in audit("seal")
 
 
-def test_verify_of_a_good_trail_says_so_and_leaves_an_event(audit: Callable[..., str]) -> None:
+def test_verify_of_an_intact_log_succeeds_and_records_an_event(audit: Callable[..., str]) -> None:
     sealed(3)
     assert audit("verify") == (
         "3 sealed events (0 of them from archives), 1 checkpoints, 0 events wait to be sealed; no faults.\n"
     )
-    assert told("audit.verified") == {"tree_size": 3, "events": 3, "findings": 0, "kinds": []}
+    assert detail_of("audit.verified") == {"tree_size": 3, "events": 3, "findings": 0, "kinds": []}
 
 
-def test_verify_of_a_bad_trail_names_the_event_and_fails(
+def test_verify_of_a_tampered_log_reports_the_event_and_fails(
     audit: Callable[..., str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     ids = sealed(3)
     with without_triggers():
         sql(f"DELETE FROM {EVENT} WHERE id = %s", ids[1])
-    with pytest.raises(CommandError, match="not as it was sealed"):
+    with pytest.raises(CommandError, match="changed after it was sealed"):
         audit("verify")
     assert f"event_missing: event {ids[1]} leaf 1: It was sealed, and is gone." in capsys.readouterr().out
     with pytest.raises(CommandError):
@@ -108,38 +108,38 @@ def test_verify_of_a_bad_trail_names_the_event_and_fails(
         True,
     )
     assert (whole["faults"], whole["found"], whole["tree_size"]) == (1, {"event_missing": 1}, 3)
-    assert told("audit.verified")["kinds"] == ["event_missing"]
+    assert detail_of("audit.verified")["kinds"] == ["event_missing"]
     assert AuditEvent.objects.filter(action="audit.verified", outcome="failure").count() == 2
 
 
-def test_verify_against_a_checkpoint_kept_outside_finds_that_the_log_was_cut(
+def test_verify_with_an_external_checkpoint_detects_truncation(
     audit: Callable[..., str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     sealed(3)
-    kept = tmp_path / "kept.txt"
-    kept.write_text(audit("checkpoint"))
-    assert "no faults" in audit("verify", "--checkpoint", kept)
+    checkpoint = tmp_path / "checkpoint.txt"
+    checkpoint.write_text(audit("checkpoint"))
+    assert "no faults" in audit("verify", "--checkpoint", checkpoint)
     with without_triggers():
         for table in ("event", "leaf", "checkpoint", "unsealed"):
             sql(f"DELETE FROM django_phi_oidc_audit{table}")
     assert "no faults" in audit("verify")
     with pytest.raises(CommandError):
-        audit("verify", "--checkpoint", kept)
+        audit("verify", "--checkpoint", checkpoint)
     assert "log_truncated" in capsys.readouterr().out
 
 
-def test_verify_against_a_checkpoint_that_nobody_signed_is_refused(audit: Callable[..., str], tmp_path: Path) -> None:
+def test_verify_with_an_unsigned_checkpoint_is_refused(audit: Callable[..., str], tmp_path: Path) -> None:
     sealed(3)
-    kept = tmp_path / "kept.txt"
-    kept.write_text(audit("checkpoint").replace("\n3\n", "\n2\n"))
-    with pytest.raises(CommandError, match=r"kept\.txt"):
-        audit("verify", "--checkpoint", kept)
+    checkpoint = tmp_path / "checkpoint.txt"
+    checkpoint.write_text(audit("checkpoint").replace("\n3\n", "\n2\n"))
+    with pytest.raises(CommandError, match=r"checkpoint\.txt"):
+        audit("verify", "--checkpoint", checkpoint)
     with pytest.raises(CommandError, match="No such file"):
         audit("verify", "--checkpoint", tmp_path / "none.txt")
 
 
 def check(file: Path, *keys: str) -> subprocess.CompletedProcess[str]:
-    """Check a proof where there is no Django to import."""
+    """Check a proof in a process without Django."""
     without = (
         "import sys; sys.modules['django'] = None; from django_phi_oidc.audit.log.bundle import main; sys.exit(main())"
     )
@@ -155,19 +155,22 @@ def check(file: Path, *keys: str) -> subprocess.CompletedProcess[str]:
 
 
 def check_form(proof: Path, form: dict[str, Any]) -> None:
-    """Hold a proof against the page, which leaves values out."""
-    made = json.loads(proof.read_text())
-    assert list(made) == list(form)
-    assert made["format"] == form["format"]
-    assert {name: type(value) for name, value in made.items()} == {name: type(value) for name, value in form.items()}
+    """Compare the members of a proof with those on the page."""
+    bundle = json.loads(proof.read_text())
+    assert list(bundle) == list(form)
+    assert bundle["format"] == form["format"]
+    assert {name: type(value) for name, value in bundle.items()} == {name: type(value) for name, value in form.items()}
 
 
-def test_prove_gives_a_proof_that_is_checked_without_django(audit: Callable[..., str], tmp_path: Path) -> None:
+def test_proof_is_verified_without_django(audit: Callable[..., str], tmp_path: Path) -> None:
     ids = sealed(300)
     proof = tmp_path / "proof.json"
     proof.write_text(audit("prove", ids[7]))
     check_form(proof, json.loads(block("log-format", "inclusion")))
-    assert (told("audit.exported"), AuditEvent.objects.last().resource) == ({"format": "proof"}, f"AuditEvent/{ids[7]}")
+    assert (detail_of("audit.exported"), AuditEvent.objects.last().resource) == (
+        {"format": "proof"},
+        f"AuditEvent/{ids[7]}",
+    )
     vkey = audit("checkpoint", "--public-key").strip()
     (tmp_path / "key.pem").write_bytes(KEY.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
     for key in (vkey, str(tmp_path / "key.pem")):
@@ -179,18 +182,18 @@ def test_prove_gives_a_proof_that_is_checked_without_django(audit: Callable[...,
 
 
 DAMAGED: dict[str, Callable[[dict[str, Any]], object]] = {
-    "a word of the event": lambda proof: proof["event"].update(actor="8"),
-    "a field more": lambda proof: proof["event"].update(more="8"),
-    "a field less": lambda proof: proof["event"].pop("actor"),
+    "a changed field": lambda proof: proof["event"].update(actor="8"),
+    "an additional field": lambda proof: proof["event"].update(more="8"),
+    "a missing field": lambda proof: proof["event"].pop("actor"),
     "another leaf": lambda proof: proof.update(leaf_index=8),
-    "no whole number": lambda proof: proof.update(leaf_index="7"),
-    "a hash less": lambda proof: proof["proof"].pop(),
-    "no base64": lambda proof: proof["proof"].__setitem__(0, "!"),
-    "no list": lambda proof: proof.update(proof=7),
-    "no event": lambda proof: proof.update(event=[]),
+    "not an integer": lambda proof: proof.update(leaf_index="7"),
+    "a missing hash": lambda proof: proof["proof"].pop(),
+    "not base64": lambda proof: proof["proof"].__setitem__(0, "!"),
+    "not a list": lambda proof: proof.update(proof=7),
+    "not an event": lambda proof: proof.update(event=[]),
     "another size": lambda proof: proof.update(checkpoint=proof["checkpoint"].replace("\n300\n", "\n299\n")),
     "another format": lambda proof: proof.update(format="phi-oidc-inclusion-proof/2"),
-    "something more": lambda proof: proof.update(more=1),
+    "an additional member": lambda proof: proof.update(more=1),
 }
 
 
@@ -211,7 +214,7 @@ def test_check_proof_of_a_damaged_proof_fails(
         audit("check-proof", proof, "--public-key", key)
 
 
-def test_check_proof_with_another_key_or_no_proof_fails(audit: Callable[..., str], tmp_path: Path) -> None:
+def test_check_proof_with_another_key_or_without_a_proof_fails(audit: Callable[..., str], tmp_path: Path) -> None:
     (id_,) = sealed(1)
     proof = tmp_path / "proof.json"
     proof.write_text(audit("prove", id_))
@@ -223,7 +226,7 @@ def test_check_proof_with_another_key_or_no_proof_fails(audit: Callable[..., str
     assert check(tmp_path / "none", "x").returncode == 1
 
 
-def test_prove_of_an_event_that_is_not_sealed_or_not_there_fails(audit: Callable[..., str]) -> None:
+def test_prove_of_an_unsealed_or_missing_event_fails(audit: Callable[..., str]) -> None:
     (id_,) = events(1)
     with pytest.raises(CommandError, match="not sealed yet"):
         audit("prove", id_)
@@ -233,9 +236,7 @@ def test_prove_of_an_event_that_is_not_sealed_or_not_there_fails(audit: Callable
     assert "inclusion-proof" in audit("prove", id_)
 
 
-def test_consistency_of_two_checkpoints_is_proven_and_checked_without_django(
-    audit: Callable[..., str], tmp_path: Path
-) -> None:
+def test_consistency_proof_is_verified_without_django(audit: Callable[..., str], tmp_path: Path) -> None:
     files = []
     for number, count in enumerate((3, 400, 7)):
         sealed(count, at=NOW + timedelta(seconds=number))
@@ -258,8 +259,8 @@ def test_consistency_of_two_checkpoints_is_proven_and_checked_without_django(
         audit("consistency", files[0], files[2])
 
 
-def test_checkpoint_prints_the_newest_and_its_key(audit: Callable[..., str]) -> None:
-    with pytest.raises(CommandError, match="Nothing was sealed"):
+def test_checkpoint_prints_the_newest_checkpoint_and_its_key(audit: Callable[..., str]) -> None:
+    with pytest.raises(CommandError, match="no checkpoint yet"):
         audit("checkpoint")
     sealed(2)
     assert parse_checkpoint(audit("checkpoint")).tree_size == 2
@@ -267,12 +268,12 @@ def test_checkpoint_prints_the_newest_and_its_key(audit: Callable[..., str]) -> 
     assert (name, key.public_bytes_raw()) == ("phi-oidc-audit", KEY.public_key().public_bytes_raw())
 
 
-def test_export_writes_what_the_filters_let_through_and_says_so_first(audit: Callable[..., str]) -> None:
+def test_export_prints_matching_events_after_it_is_recorded(audit: Callable[..., str]) -> None:
     ids = events(5, at=NOW)
     events(2, at=LATER, action="access.denied", detail={})
     lines = [json.loads(line) for line in audit("export", "--action", "claim.revealed").splitlines()]
     assert [line["id"] for line in lines] == [str(id_) for id_ in ids]
-    assert told("audit.exported") == {"filters": ["action"], "format": "json"}
+    assert detail_of("audit.exported") == {"filters": ["action"], "format": "json"}
     since = (LATER - timedelta(seconds=1)).isoformat()
     assert {json.loads(line)["action"] for line in audit("export", "--since", since).splitlines()} == {
         "access.denied",
@@ -284,31 +285,29 @@ def test_export_writes_what_the_filters_let_through_and_says_so_first(audit: Cal
 
 
 @pytest.mark.parametrize("name", ["archive.jsonl", "archive.jsonl.gz"])
-def test_archive_is_accepted_in_the_place_of_the_events_that_it_holds(
-    name: str, audit: Callable[..., str], tmp_path: Path
-) -> None:
+def test_archive_is_accepted_in_place_of_its_events(name: str, audit: Callable[..., str], tmp_path: Path) -> None:
     first = sealed(300)
     last = sealed(10, at=LATER)
-    one, two = tmp_path / name, tmp_path / f"second-{name}"
-    assert "the leaves 0 to 299" in audit("archive", one, "--before", (LATER - timedelta(seconds=1)).isoformat())
-    assert (one.stat().st_mode & 0o777, told("audit.archived")["tree_size"]) == (0o600, 300)
-    assert "the leaves 300 to 309" in audit("archive", two)
-    archives = ("--archive", one, "--archive", two)
+    first_file, second_file = tmp_path / name, tmp_path / f"second-{name}"
+    assert "leaves 0 to 299" in audit("archive", first_file, "--before", (LATER - timedelta(seconds=1)).isoformat())
+    assert (first_file.stat().st_mode & 0o777, detail_of("audit.archived")["tree_size"]) == (0o600, 300)
+    assert "leaves 300 to 309" in audit("archive", second_file)
+    archives = ("--archive", first_file, "--archive", second_file)
     assert "(0 of them from archives)" in audit("verify", *archives)
     with without_triggers():
         for id_ in (*first[:50], last[-1]):
             sql(f"DELETE FROM {EVENT} WHERE id = %s", id_)
     assert "(51 of them from archives)" in audit("verify", *archives)
-    with pytest.raises(CommandError, match="not as it was sealed"):
-        audit("verify", "--archive", one)
+    with pytest.raises(CommandError, match="changed after it was sealed"):
+        audit("verify", "--archive", first_file)
     with pytest.raises(CommandError, match="gone"):
         audit("archive", tmp_path / "third", "--first", 0)
     with pytest.raises(CommandError, match="exists"):
-        audit("archive", one, "--first", 250)
-    assert sorted(file.name for file in tmp_path.iterdir()) == sorted([one.name, two.name])
+        audit("archive", first_file, "--first", 250)
+    assert sorted(file.name for file in tmp_path.iterdir()) == sorted([first_file.name, second_file.name])
 
 
-def test_archive_that_was_changed_is_refused(audit: Callable[..., str], tmp_path: Path) -> None:
+def test_tampered_archive_is_refused(audit: Callable[..., str], tmp_path: Path) -> None:
     sealed(5)
     file = tmp_path / "archive"
     audit("archive", file)
@@ -316,15 +315,15 @@ def test_archive_that_was_changed_is_refused(audit: Callable[..., str], tmp_path
     assert verify_archive(file, keys).tree_size == 5
     lines = whole.splitlines(keepends=True)
     damaged = {
-        "a word": whole.replace('"actor":"7"', '"actor":"8"', 1),
-        "a line less": "".join(lines[:-1]),
-        "a line twice": "".join([*lines, lines[-1]]),
+        "a changed field": whole.replace('"actor":"7"', '"actor":"8"', 1),
+        "a missing line": "".join(lines[:-1]),
+        "a repeated line": "".join([*lines, lines[-1]]),
         "two lines swapped": "".join([lines[0], lines[2], lines[1], *lines[3:]]),
-        "the header alone": lines[0],
+        "only the header": lines[0],
         "another start": whole.replace('"first": 0', '"first": 1', 1),
         "no header": "".join(lines[1:]),
-        "nothing": "",
-        "rubbish at the end": whole + "x\n",
+        "empty": "",
+        "trailing data": whole + "x\n",
         "another signer": whole.replace("phi-oidc-audit", "phi-oidc-other"),
     }
     for what, text in damaged.items():
@@ -337,34 +336,32 @@ def test_archive_that_was_changed_is_refused(audit: Callable[..., str], tmp_path
         verify_archive(tmp_path / "archive.gz", keys)
 
 
-def test_resume_goes_on_with_a_restored_log_and_refuses_one_that_was_not(
-    audit: Callable[..., str], tmp_path: Path
-) -> None:
+def test_resume_continues_a_restored_log_and_refuses_an_intact_one(audit: Callable[..., str], tmp_path: Path) -> None:
     sealed(3)
     events(2)
-    kept = tmp_path / "kept.txt"
-    kept.write_text(audit("checkpoint"))
+    checkpoint = tmp_path / "checkpoint.txt"
+    checkpoint.write_text(audit("checkpoint"))
     with pytest.raises(CommandError, match="nothing to resume"):
-        audit("resume", "--checkpoint", kept, "--reason", "x")
+        audit("resume", "--checkpoint", checkpoint, "--reason", "x")
     audit("seal")
-    kept.write_text(audit("checkpoint"))
+    checkpoint.write_text(audit("checkpoint"))
     with without_triggers():
         sql("DELETE FROM django_phi_oidc_auditleaf WHERE leaf_index >= 3")
         sql("DELETE FROM django_phi_oidc_auditcheckpoint WHERE tree_size > 3")
-    witness = override_settings(PHI_OIDC={**settings.PHI_OIDC, "AUDIT_WITNESS_FILE": str(kept)})
+    witness = override_settings(PHI_OIDC={**settings.PHI_OIDC, "AUDIT_WITNESS_FILE": str(checkpoint)})
     with witness, pytest.raises(CommandError, match="does not continue"):
         audit("seal")
-    note = audit("resume", "--checkpoint", kept, "--reason", "the disk broke")
+    note = audit("resume", "--checkpoint", checkpoint, "--reason", "the disk broke")
     assert (parse_checkpoint(note).origin, parse_checkpoint(note).tree_size) == ("phi-oidc-audit/epoch-2", 4)
-    detail = told("audit.restored")
+    detail = detail_of("audit.restored")
     assert (detail["epoch"], detail["tree_size"], detail["why"]) == (2, 5, "the disk broke")
     assert AuditCheckpoint.objects.last().epoch == 2
-    assert "no faults" in audit("verify", "--checkpoint", kept)
+    assert "no faults" in audit("verify", "--checkpoint", checkpoint)
     with witness:
         assert audit("seal").startswith("Sealed: ")
 
 
-def test_archived_restore_still_declares_its_epoch(audit: Callable[..., str], tmp_path: Path) -> None:
+def test_archived_restore_event_still_declares_its_epoch(audit: Callable[..., str], tmp_path: Path) -> None:
     sealed(5)
     lost = tmp_path / "lost.txt"
     lost.write_text(audit("checkpoint"))
@@ -376,14 +373,12 @@ def test_archived_restore_still_declares_its_epoch(audit: Callable[..., str], tm
     audit("archive", archive)
     with without_triggers():
         sql(f"DELETE FROM {EVENT} WHERE action = 'audit.restored'")
-    told = audit("verify", "--archive", archive, "--checkpoint", lost)
-    assert "fork_declared" in told
-    assert "no faults" in told
+    output = audit("verify", "--archive", archive, "--checkpoint", lost)
+    assert "fork_declared" in output
+    assert "no faults" in output
 
 
-def test_archive_of_which_a_bit_is_wrong_is_refused_or_holds_what_was_sealed(
-    audit: Callable[..., str], tmp_path: Path
-) -> None:
+def test_archive_with_a_flipped_bit_is_refused_or_unchanged(audit: Callable[..., str], tmp_path: Path) -> None:
     sealed(20)
     file = tmp_path / "archive.gz"
     audit("archive", file)
@@ -399,12 +394,12 @@ def test_archive_of_which_a_bit_is_wrong_is_refused_or_holds_what_was_sealed(
         verify_archive(tmp_path / "deep", keys)
 
 
-def test_archive_that_was_never_made_does_not_move_the_next_one(audit: Callable[..., str], tmp_path: Path) -> None:
+def test_forged_archive_event_does_not_move_the_next_archive(audit: Callable[..., str], tmp_path: Path) -> None:
     sealed(5)
     (fake,) = events(1, action="audit.archived", detail={"first": 0, "tree_size": 3})
     with without_triggers():
         sql(f"UPDATE {EVENT} SET actor = 'x' WHERE id = %s", fake)
-    assert "the leaves 0 to 4" in audit("archive", tmp_path / "one")
+    assert "leaves 0 to 4" in audit("archive", tmp_path / "one")
 
 
 @pytest.mark.parametrize(
@@ -417,12 +412,12 @@ def test_archive_that_was_never_made_does_not_move_the_next_one(audit: Callable[
         ("prove", "no-uuid"),
     ],
 )
-def test_arguments_that_can_t_be_meant_are_told_of(arguments: tuple[str, ...], audit: Callable[..., str]) -> None:
+def test_invalid_arguments_are_reported(arguments: tuple[str, ...], audit: Callable[..., str]) -> None:
     with pytest.raises(CommandError, match=r"argument|whole number|1970"):
         audit(*arguments)
 
 
-def test_commands_with_the_audit_database_away_say_so(audit: Callable[..., str], audit_database_away: Any) -> None:
+def test_commands_report_an_unreachable_audit_database(audit: Callable[..., str], audit_database_away: Any) -> None:
     sealed(1)
     for arguments in (("verify",), ("seal",), ("checkpoint",), ("export",), ("prove", uuid.uuid4())):
         with audit_database_away(), pytest.raises(CommandError, match=r"database|trail"):
@@ -430,16 +425,16 @@ def test_commands_with_the_audit_database_away_say_so(audit: Callable[..., str],
     assert "no faults" in audit("verify")
 
 
-def test_prove_of_an_event_that_was_altered_is_refused(audit: Callable[..., str]) -> None:
-    one, other = sealed(2)
+def test_prove_of_a_changed_event_is_refused(audit: Callable[..., str]) -> None:
+    changed, other = sealed(2)
     with without_triggers():
-        sql(f"UPDATE {EVENT} SET actor = 'evil' WHERE id = %s", one)
+        sql(f"UPDATE {EVENT} SET actor = 'evil' WHERE id = %s", changed)
     with pytest.raises(CommandError, match="not what was sealed"):
-        audit("prove", one)
+        audit("prove", changed)
     assert str(other) in audit("prove", other)
 
 
-def test_grants_prints_sql_and_refuses_a_name_that_would_have_to_be_quoted(audit: Callable[..., str]) -> None:
+def test_grants_prints_sql_and_refuses_names_that_need_quoting(audit: Callable[..., str]) -> None:
     leaf = 'GRANT SELECT, INSERT ON django_phi_oidc_auditleaf TO "portal";'
     assert 'GRANT SELECT, INSERT ON django_phi_oidc_auditevent TO "portal";' in audit("grants", "portal")
     assert leaf not in audit("grants", "portal")

@@ -23,26 +23,28 @@ def run(*arguments: str) -> str:
 
 
 @pytest.fixture
-def away(settings: Any, tmp_path: Path) -> Path:
-    """Return the folder that must be made before the sink can write."""
+def missing_folder(settings: Any, tmp_path: Path) -> Path:
+    """Return a missing folder that the sink needs."""
     folder = tmp_path / "missing"
     declare(settings, archive={"type": "file", "path": folder / "log"})
     return folder
 
 
-def test_status_without_sinks_says_so() -> None:
-    assert run("status") == "No sink is declared.\n"
+def test_status_without_sinks() -> None:
+    assert run("status") == "No sinks are declared.\n"
     assert run("status", "--json") == ""
 
 
-def test_status_tells_how_far_behind_and_why(away: Path) -> None:
+def test_status_shows_the_lag_and_its_reason(missing_folder: Path) -> None:
     seal(3)
-    with pytest.raises(CommandError, match="Not all was delivered to archive"):
+    with pytest.raises(CommandError, match="Not all events were delivered to archive"):
         run("deliver")
     (line,) = run("status", "--json").splitlines()
     status = json.loads(line)
-    told = {name: status[name] for name in ("sink", "type", "format", "tree_size", "behind", "last_fault", "attempts")}
-    assert told == {
+    values = {
+        name: status[name] for name in ("sink", "type", "format", "tree_size", "behind", "last_fault", "attempts")
+    }
+    assert values == {
         "sink": "archive",
         "type": "file",
         "format": "json",
@@ -55,7 +57,7 @@ def test_status_tells_how_far_behind_and_why(away: Path) -> None:
     assert "3 behind" in run("status")
 
 
-def test_status_of_the_page_is_what_is_printed(settings: Any) -> None:
+def test_page_shows_the_printed_status(settings: Any) -> None:
     declare(
         settings,
         siem={"type": "syslog", "format": "cef", "host": "siem.example"},
@@ -69,17 +71,17 @@ def test_status_of_the_page_is_what_is_printed(settings: Any) -> None:
     assert re.sub(r"\d+", "N", run(*words[1:])) == re.sub(r"\d+", "N", expected)
 
 
-def test_deliver_does_not_wait_for_the_back_off(away: Path) -> None:
+def test_deliver_ignores_the_back_off(missing_folder: Path) -> None:
     seal(3)
     with pytest.raises(CommandError):
         run("deliver")
-    away.mkdir()
+    missing_folder.mkdir()
     assert run("deliver") == "archive: 4 delivered.\n"
     assert run("status").startswith("archive (file, json): 3 events")
     assert SinkCursor.objects.get().checkpoint_size == 3
 
 
-def test_deliver_with_a_wrong_declaration_says_which_option(settings: Any) -> None:
+def test_deliver_with_an_invalid_declaration_names_the_option(settings: Any) -> None:
     declare(settings, siem={"type": "smoke"})
     with pytest.raises(CommandError, match=r"SINKS\['siem'\]\['type'\]"):
         run("deliver")

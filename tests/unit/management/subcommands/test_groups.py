@@ -1,4 +1,4 @@
-"""`manage.py phi_oidc groups`: the three groups are what the page says, and again changes nothing."""
+"""`manage.py phi_oidc groups`: the groups match the page, and a second run changes nothing."""
 
 import json
 import re
@@ -17,11 +17,11 @@ pytestmark = pytest.mark.django_db
 PAGE = (Path(__file__).resolve().parents[4] / "docs" / "how-to" / "admin-groups.md").read_text()
 
 
-def test_rules_of_the_page_are_taken_and_give_these_groups() -> None:
-    found = re.search(r"<!-- tested: groups -->\n```python\n(.*?)```", PAGE, re.DOTALL)
-    assert found
+def test_rules_on_the_page_are_valid_and_map_to_these_groups() -> None:
+    match = re.search(r"<!-- tested: groups -->\n```python\n(.*?)```", PAGE, re.DOTALL)
+    assert match
     declared: dict[str, Any] = {}
-    exec(found[1], {"PHI_OIDC": declared})
+    exec(match[1], {"PHI_OIDC": declared})
     rules = parse_role_rules("default", declared["ROLES"]["default"])
     assert [rule.groups for rule in rules] == [(name,) for name in GROUPS]
     assert all(rule.is_staff for rule in rules)
@@ -35,19 +35,19 @@ def granted(name: str) -> set[str]:
 def documented() -> dict[str, set[str]]:
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in PAGE.splitlines() if line.count("|") == 6]
     names = rows[0][1:4]
-    found: dict[str, set[str]] = {name: set() for name in names}
+    permissions: dict[str, set[str]] = {name: set() for name in names}
     for permission, *marks, _lets in rows[2:]:
         for name, mark in zip(names, marks, strict=True):
             assert mark in {"yes", ""}
-            found[name] |= {permission.strip("`")} if mark else set()
-    return found
+            permissions[name] |= {permission.strip("`")} if mark else set()
+    return permissions
 
 
-def test_groups_have_exactly_what_the_page_says() -> None:
+def test_groups_have_exactly_the_permissions_on_the_page() -> None:
     make_groups()
     expected = {
-        name: {each if "." in each else f"django_phi_oidc.{each}" for each in each_has}
-        for name, each_has in documented().items()
+        name: {item if "." in item else f"django_phi_oidc.{item}" for item in permissions}
+        for name, permissions in documented().items()
     }
     assert (
         expected
@@ -56,14 +56,14 @@ def test_groups_have_exactly_what_the_page_says() -> None:
     )
 
 
-def test_groups_again_change_nothing_and_what_somebody_added_is_taken_again() -> None:
+def test_second_run_changes_nothing_and_reverts_manual_changes() -> None:
     first = [json.loads(line) for line in make_groups("--json").splitlines()]
-    assert [(told["group"], told["made"]) for told in first] == [(name, True) for name in GROUPS]
-    assert make_groups() == "".join(f"{name}: as it was\n" for name in GROUPS)
+    assert [(change["group"], change["made"]) for change in first] == [(name, True) for name in GROUPS]
+    assert make_groups() == "".join(f"{name}: unchanged\n" for name in GROUPS)
     desk = Group.objects.get(name="Help desk")
     desk.permissions.add(Permission.objects.get(codename="reveal_storedclaim"))
     desk.permissions.remove(Permission.objects.get(codename="end_oidcsession"))
-    with pytest.raises(CommandError, match="not as"):
+    with pytest.raises(CommandError, match="differ from"):
         make_groups("--check")
     assert "django_phi_oidc.reveal_storedclaim" in granted("Help desk"), "a check changes nothing"
     assert "Help desk: +django_phi_oidc.end_oidcsession, -django_phi_oidc.reveal_storedclaim" in make_groups()
@@ -71,8 +71,8 @@ def test_groups_again_change_nothing_and_what_somebody_added_is_taken_again() ->
     make_groups("--check")
 
 
-def test_groups_without_a_permission_make_none() -> None:
+def test_missing_permission_creates_no_group() -> None:
     Permission.objects.get(codename="export_pairwisesubject").delete()
-    with pytest.raises(CommandError, match="export_pairwisesubject: run migrate"):
+    with pytest.raises(CommandError, match=r"export_pairwisesubject\. Run migrate"):
         make_groups()
     assert not Group.objects.exists()

@@ -1,4 +1,4 @@
-"""`manage.py phi_oidc hold`, as an operator types it."""
+"""`manage.py phi_oidc hold`, run as an operator does."""
 
 import io
 import json
@@ -37,40 +37,40 @@ def listed(*words: object) -> list[dict[str, Any]]:
     return [json.loads(line) for line in run("list", "--json", *words).splitlines()]
 
 
-def told(action: str) -> list[tuple[str, str, str]]:
+def recorded(action: str) -> list[tuple[str, str, str]]:
     events = [parse_event(row.event).event for row in AuditOutbox.objects.order_by("id")]
     return [(event.subject, event.resource, event.detail) for event in events if event.action == action]
 
 
-def test_place_keeps_a_person_until_release_and_the_trail_has_no_reason() -> None:
+def test_hold_keeps_claims_until_release_and_its_reason_is_not_in_the_audit_log() -> None:
     person = Person()
     person.store({"address": "Bern"})
     placed = run("place", person.subject.uuid, "--reason", REASON)
     hold = LegalHold.objects.get()
-    assert placed == f"Hold {hold.pk} keeps all that is held of subject {person.subject.uuid}.\n"
+    assert placed == f"Hold {hold.pk} keeps the data of subject {person.subject.uuid}.\n"
     assert (hold.subject, hold.reason, hold.placed_at, hold.placed_by) == (person.subject, REASON, NOW, "")
     assert scrub_due_claims(now=NOW + 2 * DAY) == 0
     assert run("release", hold.pk) == f"Hold {hold.pk} was released.\n"
     assert scrub_due_claims(now=NOW + 2 * DAY) == 1
     resource = f"LegalHold/{hold.pk}"
-    assert told("hold.placed") == [(str(person.subject.uuid), resource, '{"until":""}')]
-    assert told("hold.released") == [(str(person.subject.uuid), resource, "{}")]
+    assert recorded("hold.placed") == [(str(person.subject.uuid), resource, '{"until":""}')]
+    assert recorded("hold.released") == [(str(person.subject.uuid), resource, "{}")]
 
 
 @pytest.mark.parametrize(
-    ("until", "kept"),
+    ("until", "expected"),
     [("2026-11-25", "2026-11-25T00:00:00+00:00"), ("2026-11-24T16:05:00+01:00", "2026-11-24T15:05:00+00:00")],
 )
-def test_place_until_a_time_lasts_until_then(until: str, kept: str) -> None:
+def test_hold_with_an_end_time_ends_then(until: str, expected: str) -> None:
     person = Person()
     run("place", person.subject.uuid, "--reason", REASON, "--until", until)
     (hold,) = listed()
-    assert (hold["until"], hold["lasts"]) == (kept, True)
+    assert (hold["until"], hold["lasts"]) == (expected, True)
     ends = LegalHold.objects.get().until
     assert ends is not None
     with clock.override_clock(lambda: ends):
         assert listed() == []
-        assert [(each["until"], each["lasts"]) for each in listed("--all")] == [(kept, False)]
+        assert [(hold["until"], hold["lasts"]) for hold in listed("--all")] == [(expected, False)]
 
 
 @pytest.mark.parametrize(
@@ -83,7 +83,7 @@ def test_place_until_a_time_lasts_until_then(until: str, kept: str) -> None:
         (["--reason", REASON, "--until", "soon"], "a time is written as"),
     ],
 )
-def test_place_that_can_not_be_is_an_error_and_keeps_nothing(words: list[str], fault: str) -> None:
+def test_invalid_hold_is_refused(words: list[str], fault: str) -> None:
     person = Person()
     with pytest.raises(CommandError, match=fault):
         run("place", person.subject.uuid, *words)
@@ -92,14 +92,14 @@ def test_place_that_can_not_be_is_an_error_and_keeps_nothing(words: list[str], f
     assert LegalHold.objects.count() == 1
 
 
-def test_place_on_nobody_is_an_error() -> None:
+def test_hold_on_an_unknown_person_is_an_error() -> None:
     Person()
     with pytest.raises(CommandError, match="There is no subject"):
         run("place", uuid.uuid4(), "--reason", REASON)
     assert not LegalHold.objects.exists()
 
 
-def test_release_of_none_and_of_one_that_was_released_is_an_error() -> None:
+def test_release_of_an_unknown_or_released_hold_is_an_error() -> None:
     person = Person()
     hold = place_hold(person.subject.uuid, reason=REASON, until=None, origin=Origin(), now=NOW)
     with pytest.raises(CommandError, match="There is no hold"):
@@ -107,11 +107,11 @@ def test_release_of_none_and_of_one_that_was_released_is_an_error() -> None:
     run("release", hold.pk)
     with pytest.raises(CommandError, match="was released before"):
         run("release", hold.pk)
-    assert len(told("hold.released")) == 1
+    assert len(recorded("hold.released")) == 1
 
 
-def test_list_shows_who_is_held_why_and_until_when() -> None:
-    assert run("list") == "Nobody is held.\n"
+def test_list_shows_person_reason_and_end() -> None:
+    assert run("list") == "There are no holds.\n"
     assert run("list", "--json") == ""
     first, second = Person(), Person()
     moments = [NOW + timedelta(seconds=n) for n in range(3)]
@@ -124,15 +124,15 @@ def test_list_shows_who_is_held_why_and_until_when() -> None:
         )
     ]
     run("release", holds[2].pk)
-    shown = run("list").splitlines()
-    assert shown[0] == (
+    lines = run("list").splitlines()
+    assert lines[0] == (
         f"{holds[0].pk}  {first.subject.uuid}  placed 2026-11-24T12:00:00+00:00, until it is released: {REASON}"
     )
-    assert shown[1].endswith(r"until 2026-11-25T12:00:00+00:00: '\x1b[2J'"), "a terminal does not obey it"
-    assert len(shown) == 2
-    assert [each["id"] for each in listed("--subject", first.subject.uuid)] == [str(holds[0].pk)]
+    assert lines[1].endswith(r"until 2026-11-25T12:00:00+00:00: '\x1b[2J'"), "control characters are escaped"
+    assert len(lines) == 2
+    assert [hold["id"] for hold in listed("--subject", first.subject.uuid)] == [str(holds[0].pk)]
     everything = listed("--all", "--subject", first.subject.uuid)
-    assert [(each["id"], each["lasts"]) for each in everything] == [(str(holds[0].pk), True), (str(holds[2].pk), False)]
+    assert [(hold["id"], hold["lasts"]) for hold in everything] == [(str(holds[0].pk), True), (str(holds[2].pk), False)]
     assert everything[1] == {
         "id": str(holds[2].pk),
         "subject": str(first.subject.uuid),
@@ -147,11 +147,11 @@ def test_list_shows_who_is_held_why_and_until_when() -> None:
     assert run("list", "--all").splitlines()[2].endswith("released 2026-11-24T12:00:00+00:00: another")
 
 
-def test_list_still_shows_the_hold_of_somebody_who_was_erased_after_it() -> None:
+def test_list_shows_the_hold_of_an_erased_person() -> None:
     person = Person()
     hold = place_hold(person.subject.uuid, reason=REASON, until=NOW + DAY, origin=Origin(), now=NOW)
     with clock.override_clock(lambda: NOW + DAY):
         person.subject.delete()
         assert not StoredClaim.objects.exists()
-        assert [(each["id"], each["subject"]) for each in listed("--all")] == [(str(hold.pk), "")]
+        assert [(row["id"], row["subject"]) for row in listed("--all")] == [(str(hold.pk), "")]
         assert "(erased)" in run("list", "--all")

@@ -1,4 +1,4 @@
-"""What a project begins with. That it works as a whole is in tests/docs/test_docs.py."""
+"""`manage.py phi_oidc init`. tests/docs/test_docs.py tests the resulting project."""
 
 import stat
 from io import StringIO
@@ -18,7 +18,7 @@ def init(folder: Path) -> str:
     return out.getvalue()
 
 
-def test_init_writes_fresh_keys_for_their_owner_alone_and_prints_none(tmp_path: Path) -> None:
+def test_init_writes_new_keys_only_its_owner_can_read_and_prints_none(tmp_path: Path) -> None:
     printed = init(tmp_path / "new" / "secrets")
     other = init(tmp_path / "others")
     folder = tmp_path / "new" / "secrets"
@@ -26,12 +26,12 @@ def test_init_writes_fresh_keys_for_their_owner_alone_and_prints_none(tmp_path: 
     modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()}
     assert modes == {"settings.py": 0o600, "portal.env": 0o600, "audit-signing-key.pem": 0o600}
     lines = [
-        dict(line.split("=", 1) for line in (each / "portal.env").read_text().splitlines())
-        for each in (folder, tmp_path / "others")
+        dict(line.split("=", 1) for line in (folder / "portal.env").read_text().splitlines())
+        for folder in (folder, tmp_path / "others")
     ]
     rings = [f"PHI_{ring}" for ring in conf.KEY_RINGS]
     assert list(lines[0]) == ["OIDC_ISSUER", "OIDC_CLIENT_ID", "OIDC_CLIENT_SECRET", *rings]
-    keys = [each[ring] for each in lines for ring in rings]
+    keys = [values[ring] for values in lines for ring in rings]
     assert len(set(keys)) == 6
     assert not any(key in text for key in keys for text in (printed, other, (folder / "settings.py").read_text()))
     pem = (folder / "audit-signing-key.pem").read_bytes()
@@ -39,7 +39,7 @@ def test_init_writes_fresh_keys_for_their_owner_alone_and_prints_none(tmp_path: 
     assert pem.decode().splitlines()[1] not in printed
 
 
-def test_init_into_a_folder_that_is_there_changes_nothing(tmp_path: Path) -> None:
+def test_init_into_an_existing_folder_changes_nothing(tmp_path: Path) -> None:
     init(tmp_path / "secrets")
     before = {path.name: path.read_bytes() for path in (tmp_path / "secrets").iterdir()}
     with pytest.raises(CommandError, match="can't be written as a new folder: File exists"):

@@ -1,4 +1,4 @@
-"""Keys are made once, readable by their owner alone, and never overwritten."""
+"""`manage.py phi_oidc keys generate`, `status` and `retire`."""
 
 import json
 import os
@@ -12,13 +12,12 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-from django.core.management.base import CommandError, OutputWrapper
+from django.core.management import CommandError, call_command
 
 from django_phi_oidc import conf
 from django_phi_oidc.crypto import keyring
 from django_phi_oidc.errors import KeyMissing
-from django_phi_oidc.management.subcommands.keys import handle
-from django_phi_oidc.management.subcommands.keys_generate import generate_key_files
+from django_phi_oidc.management.subcommands.keys import generate_key_files
 from django_phi_oidc.subjects.models import SubjectDigest
 from tests.support.subject_linking import sign_in
 
@@ -26,43 +25,46 @@ ROOT = Path(__file__).resolve().parents[4]
 PROGRAM = """
 import sys
 from pathlib import Path
+import django
 from django.conf import settings
-settings.configure(PHI_OIDC={"ENCRYPTION_KEYS": Path(sys.argv[1])})
-from django_phi_oidc.management.subcommands.keys_generate import generate_key_files
+apps = ["django.contrib.auth", "django.contrib.contenttypes", "django_phi_oidc"]
+settings.configure(PHI_OIDC={"ENCRYPTION_KEYS": Path(sys.argv[1])}, INSTALLED_APPS=apps)
+django.setup()
+from django_phi_oidc.management.subcommands.keys import generate_key_files
 print("ready", flush=True)
 sys.stdin.readline()
-made = len(generate_key_files())
-print(made, Path(sys.argv[1]).read_text().strip(), flush=True)
+count = len(generate_key_files())
+print(count, Path(sys.argv[1]).read_text().strip(), flush=True)
 """
 
 
 @pytest.fixture
 def files(settings: Any, tmp_path: Path) -> dict[str, Path]:
-    """Name a file for each ring, in a directory that does not exist."""
+    """Configure a file for each ring in a missing directory."""
     rings = (*conf.KEY_RINGS, conf.PAIRWISE_KEY_RING)
-    named = {ring: tmp_path / "var" / "keys" / ring.lower() for ring in rings}
-    settings.PHI_OIDC = {**settings.PHI_OIDC, **named}
-    return named
+    paths = {ring: tmp_path / "var" / "keys" / ring.lower() for ring in rings}
+    settings.PHI_OIDC = {**settings.PHI_OIDC, **paths}
+    return paths
 
 
 def mode(path: Path) -> int:
     return stat.S_IMODE(path.stat().st_mode)
 
 
-def keys(command: str, **options: Any) -> tuple[str, str]:
-    """Run the subcommand; return what it said, and what besides."""
+def keys(command: str, *arguments: str) -> tuple[str, str]:
+    """Run `phi_oidc keys`; return its standard output and standard error."""
     out, err = StringIO(), StringIO()
-    handle({"keys_command": command, "database": "", **options}, stdout=OutputWrapper(out), stderr=OutputWrapper(err))
+    call_command("phi_oidc", "keys", command, *arguments, stdout=out, stderr=err)
     return out.getvalue(), err.getvalue()
 
 
 def generate() -> tuple[list[str], str]:
-    """Return the lines for stdout's reader, and what was told besides."""
+    """Return the lines on standard output, and standard error."""
     out, err = keys("generate")
     return out.splitlines(), err
 
 
-def test_generate_key_files_makes_each_missing_file_and_rings_work(files: dict[str, Path]) -> None:
+def test_generate_key_files_writes_missing_files_with_valid_keys(files: dict[str, Path]) -> None:
     with pytest.raises(KeyMissing):
         keyring.get_keys("SUBJECT_KEYS")
     assert generate_key_files() == list(files.values())
@@ -70,7 +72,7 @@ def test_generate_key_files_makes_each_missing_file_and_rings_work(files: dict[s
 
 
 @pytest.mark.parametrize("umask", [0o000, 0o022, 0o077], ids=oct)
-def test_generate_key_files_gives_them_to_their_owner_alone(files: dict[str, Path], umask: int) -> None:
+def test_generate_key_files_are_readable_only_by_their_owner(files: dict[str, Path], umask: int) -> None:
     before = os.umask(umask)
     try:
         generate_key_files()
@@ -82,7 +84,7 @@ def test_generate_key_files_gives_them_to_their_owner_alone(files: dict[str, Pat
     assert sorted(directory.iterdir()) == sorted(files.values())
 
 
-def test_generate_key_files_leaves_what_is_there(files: dict[str, Path]) -> None:
+def test_generate_key_files_does_not_change_existing_files(files: dict[str, Path]) -> None:
     old = keyring.generate_key()
     encryption = files["ENCRYPTION_KEYS"]
     encryption.parent.mkdir(parents=True)
@@ -93,7 +95,9 @@ def test_generate_key_files_leaves_what_is_there(files: dict[str, Path]) -> None
 
 
 @pytest.mark.parametrize("kind", ["empty file", "dangling link"])
-def test_generate_key_files_leaves_even_what_holds_no_key(files: dict[str, Path], kind: str, tmp_path: Path) -> None:
+def test_generate_key_files_does_not_change_files_without_a_key(
+    files: dict[str, Path], kind: str, tmp_path: Path
+) -> None:
     encryption = files["ENCRYPTION_KEYS"]
     encryption.parent.mkdir(parents=True)
     if kind == "empty file":
@@ -106,13 +110,13 @@ def test_generate_key_files_leaves_even_what_holds_no_key(files: dict[str, Path]
         keyring.get_keys("ENCRYPTION_KEYS")
 
 
-def test_generate_key_files_of_one_file_for_two_rings_makes_it_once(files: dict[str, Path], settings: Any) -> None:
+def test_generate_key_files_writes_a_shared_file_once(files: dict[str, Path], settings: Any) -> None:
     shared = files["ENCRYPTION_KEYS"]
     settings.PHI_OIDC = {**settings.PHI_OIDC, "SUBJECT_KEYS": shared}
     assert generate_key_files().count(shared) == 1
 
 
-def test_generate_key_files_by_many_at_once_makes_one_file_that_all_see(tmp_path: Path) -> None:
+def test_generate_key_files_by_concurrent_processes_writes_one_file(tmp_path: Path) -> None:
     file = tmp_path / "var" / "encryption"
     runs = [
         subprocess.Popen(
@@ -130,45 +134,43 @@ def test_generate_key_files_by_many_at_once_makes_one_file_that_all_see(tmp_path
         run.stdin.write("go\n")
         run.stdin.flush()
     answers = [run.communicate(timeout=30)[0].split() for run in runs]
-    assert sorted(made for made, _ in answers) == ["0", "0", "0", "1"]
+    assert sorted(count for count, _ in answers) == ["0", "0", "0", "1"]
     assert {key for _, key in answers} == {file.read_text().strip()}
     assert list(file.parent.iterdir()) == [file]
 
 
-def test_keys_generate_without_files_prints_ready_lines_and_stores_nothing(settings: Any) -> None:
+def test_keys_generate_without_files_prints_environment_lines(settings: Any) -> None:
     before = settings.PHI_OIDC
-    lines, told = generate()
+    lines, messages = generate()
     names, texts = zip(*(line.split("=", 1) for line in lines), strict=True)
     assert names == ("PHI_ENCRYPTION_KEYS", "PHI_SUBJECT_KEYS", "PHI_AUDIT_MAC_KEYS", "PHI_PAIRWISE_KEY")
     assert len(set(texts)) == 4
     for ring, text in zip((*conf.KEY_RINGS, conf.PAIRWISE_KEY_RING), texts, strict=True):
         settings.PHI_OIDC = {**before, ring: text}
         assert len(keyring.get_keys(ring)) == 1
-        assert text not in told
+        assert text not in messages
     assert generate()[0] != lines
 
 
-def test_keys_generate_with_files_prints_no_key_and_tells_what_it_did(files: dict[str, Path], settings: Any) -> None:
+def test_keys_generate_with_files_prints_no_key_but_the_paths(files: dict[str, Path], settings: Any) -> None:
     settings.PHI_OIDC = {**settings.PHI_OIDC, "SUBJECT_KEYS": [keyring.generate_key()]}
-    lines, told = generate()
+    lines, messages = generate()
     assert [line.partition("=")[0] for line in lines] == ["PHI_SUBJECT_KEYS"]
-    assert f"ENCRYPTION_KEYS: a new key was written to {files['ENCRYPTION_KEYS']}." in told
-    assert f"ENCRYPTION_KEYS: {files['ENCRYPTION_KEYS']} was there, and left as it is." in generate()[1]
-    assert files["ENCRYPTION_KEYS"].read_text().strip() not in told + "".join(lines)
+    assert f"ENCRYPTION_KEYS: a new key was written to {files['ENCRYPTION_KEYS']}." in messages
+    assert f"ENCRYPTION_KEYS: {files['ENCRYPTION_KEYS']} exists and was not changed." in generate()[1]
+    assert files["ENCRYPTION_KEYS"].read_text().strip() not in messages + "".join(lines)
 
 
-def test_keys_generate_writes_the_pairwise_key_where_the_setting_names_a_file_and_prints_it_else(
-    files: dict[str, Path], settings: Any
-) -> None:
-    told = generate()[1]
-    assert f"PAIRWISE_KEY: a new key was written to {files['PAIRWISE_KEY']}." in told
+def test_keys_generate_writes_or_prints_the_pairwise_key(files: dict[str, Path], settings: Any) -> None:
+    messages = generate()[1]
+    assert f"PAIRWISE_KEY: a new key was written to {files['PAIRWISE_KEY']}." in messages
     assert keyring.get_keys("PAIRWISE_KEY")[0].material not in {
         keyring.get_keys(ring)[0].material for ring in conf.KEY_RINGS
     }
     settings.PHI_OIDC = {**settings.PHI_OIDC, "PAIRWISE_KEY": [keyring.generate_key()]}
-    lines, told = generate()
+    lines, messages = generate()
     assert [line.partition("=")[0] for line in lines] == ["PHI_PAIRWISE_KEY"]
-    assert "PAIRWISE_KEY: a new key was printed, and stored nowhere." in told
+    assert "PAIRWISE_KEY: a new key was printed, but not stored." in messages
 
 
 def pem(kind: str) -> str:
@@ -177,7 +179,7 @@ def pem(kind: str) -> str:
 
 
 @pytest.mark.django_db
-def test_keys_status_tells_of_subject_keys_client_keys_and_the_pairwise_key(settings: Any) -> None:
+def test_keys_status_shows_subject_keys_client_keys_and_the_pairwise_key(settings: Any) -> None:
     texts = [keyring.generate_key() for _ in range(3)]
     declared = {"issuer": "https://op.example.test", "client_id": "portal"}
     signing = {"token_endpoint_auth_method": "private_key_jwt", "client_keys": [pem("EC"), pem("OKP")]}
@@ -191,9 +193,9 @@ def test_keys_status_tells_of_subject_keys_client_keys_and_the_pairwise_key(sett
     sign_in([new, old])
     first, second = conf.providers()["region"].client_keys
 
-    told = json.loads(keys("status", json=True)[0])
+    status = json.loads(keys("status", "--json")[0])
     use = {"digests": 1, "persons_without_digest": 1, "dependent_persons": 0, "removable": True}
-    assert told["subject_keys"] == {
+    assert status["subject_keys"] == {
         "persons": 2,
         "unknown_persons": 0,
         "keys": [
@@ -208,54 +210,54 @@ def test_keys_status_tells_of_subject_keys_client_keys_and_the_pairwise_key(sett
             },
         ],
     }
-    assert told["client_keys"] == [
+    assert status["client_keys"] == [
         {"provider": "region", "kid": first.kid, "alg": "ES256", "signs": True},
         {"provider": "region", "kid": second.kid, "alg": "EdDSA", "signs": False},
     ]
-    assert told["pairwise_key"] == []
+    assert status["pairwise_key"] == []
 
     settings.PHI_OIDC = {**settings.PHI_OIDC, "PAIRWISE_KEY": texts[2]}
     pairwise = keyring.get_keys("PAIRWISE_KEY")[0].id
-    assert json.loads(keys("status", json=True)[0])["pairwise_key"] == [pairwise]
-    lines = keys("status", json=False)[0].splitlines()
-    assert lines[lines.index("SUBJECT_KEYS: 2 persons, 0 of them known by no key of the list") :] == [
-        "SUBJECT_KEYS: 2 persons, 0 of them known by no key of the list",
-        f"1  {new.id}  1 digests, 1 persons lack one: may be removed",
-        f"2  {old.id}  2 digests, 0 persons lack one: needed, 1 persons are known by it alone",
+    assert json.loads(keys("status", "--json")[0])["pairwise_key"] == [pairwise]
+    lines = keys("status")[0].splitlines()
+    assert lines[lines.index("SUBJECT_KEYS: 2 persons, 0 of them known by no key") :] == [
+        "SUBJECT_KEYS: 2 persons, 0 of them known by no key",
+        f"1  {new.id}  1 digests, missing for 1 persons: may be removed",
+        f"2  {old.id}  2 digests, missing for 0 persons: needed for 1 persons",
         f"client key of region: {first.kid} (ES256): signs",
         f"client key of region: {second.kid} (EdDSA): published, does not sign",
         f"PAIRWISE_KEY: {pairwise}",
     ]
     settings.PHI_OIDC = {**settings.PHI_OIDC, "SUBJECT_KEYS": texts[:1]}
-    shown = keys("status", json=False)[0]
-    assert "SUBJECT_KEYS: 2 persons, 1 of them known by no key of the list\n" in shown
-    assert f"-  {old.id}  2 digests, 0 persons lack one: not configured, and 1 persons are known by it alone" in shown
-    assert not any(text in shown for text in texts)
+    output = keys("status")[0]
+    assert "SUBJECT_KEYS: 2 persons, 1 of them known by no key\n" in output
+    assert f"-  {old.id}  2 digests, missing for 0 persons: not configured, but needed for 1 persons" in output
+    assert not any(text in output for text in texts)
 
 
 @pytest.mark.django_db
-@pytest.mark.parametrize("command", ["status", "retire"])
-def test_keys_without_a_subject_key_is_an_error(command: str, settings: Any) -> None:
+@pytest.mark.parametrize("arguments", [("status",), ("retire", "0123abcd")])
+def test_keys_without_a_subject_key_is_an_error(arguments: tuple[str, ...], settings: Any) -> None:
     settings.PHI_OIDC = {**settings.PHI_OIDC, "SUBJECT_KEYS": []}
     with pytest.raises(CommandError, match="SUBJECT_KEYS"):
-        keys(command, json=False, key_id="0123abcd")
+        keys(*arguments)
 
 
 @pytest.mark.parametrize("key_id", ["", "0123abc", "0123abcde", "0123abcg", "0123ABCD"])
-def test_keys_retire_of_what_is_no_key_id_is_an_error(key_id: str) -> None:
+def test_keys_retire_of_an_invalid_key_id_is_an_error(key_id: str) -> None:
     with pytest.raises(CommandError, match="eight hexadecimal digits"):
-        keys("retire", key_id=key_id)
+        keys("retire", key_id)
 
 
 @pytest.mark.django_db
-def test_keys_retire_tells_how_many_and_refuses_what_is_needed(settings: Any) -> None:
+def test_keys_retire_prints_the_number_and_refuses_a_needed_key(settings: Any) -> None:
     texts = [keyring.generate_key() for _ in range(2)]
     settings.PHI_OIDC = {**settings.PHI_OIDC, "SUBJECT_KEYS": texts}
     new, old = keyring.get_keys("SUBJECT_KEYS")
     sign_in([new, old])
     with pytest.raises(CommandError, match="is configured"):
-        keys("retire", key_id=old.id)
+        keys("retire", old.id)
     settings.PHI_OIDC = {**settings.PHI_OIDC, "SUBJECT_KEYS": texts[:1]}
     for digests in (1, 0):
-        assert keys("retire", key_id=old.id) == (f"{digests} digests under key {old.id} were deleted.\n", "")
+        assert keys("retire", old.id) == (f"{digests} digests of key {old.id} were deleted.\n", "")
     assert SubjectDigest.objects.get().key_id == new.id

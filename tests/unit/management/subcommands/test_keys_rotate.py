@@ -1,4 +1,4 @@
-"""What an operator sees of encryption keys: what each is still needed for, and what a rotation has left."""
+"""`manage.py phi_oidc keys status` and `rotate` for encryption keys."""
 
 import io
 import json
@@ -7,14 +7,13 @@ from typing import Any
 
 import pytest
 from django.core.management import CommandError, call_command
-from django.core.management.base import OutputWrapper
 from django.db import connection
 
 from django_phi_oidc._internal import clock
 from django_phi_oidc.crypto import keyring
-from django_phi_oidc.management.subcommands.keys import handle
 from django_phi_oidc.sessions.models import PendingRevocation, RevocationStatus
 from tests.settings import key
+from tests.unit.management.terminal import Terminal
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "phi_audit"])
 OLDEST, OLD, NEW = (key(f"test encryption key of {day}") for day in ("Monday", "Tuesday", "Wednesday"))
@@ -24,7 +23,7 @@ COLUMN = "django_phi_oidc_pendingrevocation.token"
 
 @pytest.fixture(autouse=True)
 def _sealed(settings: Any) -> None:
-    """Seal one text under the oldest key, and two under the next one."""
+    """Encrypt one text with the oldest key, and two with the next one."""
     for text, many in ((OLDEST, 1), (OLD, 2)):
         configure(settings, text)
         make(many)
@@ -33,14 +32,14 @@ def _sealed(settings: Any) -> None:
 def configure(settings: Any, *texts: str) -> list[str]:
     """Configure these keys, newest first, and return their ids."""
     settings.PHI_OIDC = {**settings.PHI_OIDC, "ENCRYPTION_KEYS": list(texts)}
-    return [each.id for each in keyring.get_keys("ENCRYPTION_KEYS")]
+    return [key.id for key in keyring.get_keys("ENCRYPTION_KEYS")]
 
 
 def make(many: int = 1) -> PendingRevocation:
-    """Return the last of so many new rows."""
+    """Create rows and return the last one."""
     now = clock.now()
-    made = {"token": "secret", "status": RevocationStatus.DONE, "due_at": now, "created_at": now}
-    return [PendingRevocation.objects.create(id=uuid.uuid4(), **made) for _ in range(many)][-1]
+    values = {"token": "secret", "status": RevocationStatus.DONE, "due_at": now, "created_at": now}
+    return [PendingRevocation.objects.create(id=uuid.uuid4(), **values) for _ in range(many)][-1]
 
 
 def write(row: PendingRevocation, text: str) -> None:
@@ -50,7 +49,7 @@ def write(row: PendingRevocation, text: str) -> None:
 
 
 def run(*words: str) -> tuple[str, str]:
-    """Run `phi_oidc keys …`; return what it printed, and what it said in failing, if it failed."""
+    """Run `phi_oidc keys …`; return its output and its error, if any."""
     out = io.StringIO()
     try:
         call_command("phi_oidc", "keys", *words, stdout=out, stderr=io.StringIO())
@@ -60,25 +59,25 @@ def run(*words: str) -> tuple[str, str]:
 
 
 def of_encryption_keys(printed: str) -> list[str]:
-    """Return the lines of `keys status` down to those of the next list."""
+    """Return the lines of `keys status` about encryption keys."""
     lines = printed.splitlines()
     return lines[: next(n for n, line in enumerate(lines) if line.startswith("SUBJECT_KEYS"))]
 
 
-def test_keys_status_tells_what_each_encryption_key_is_needed_for(settings: Any) -> None:
+def test_keys_status_shows_what_each_encryption_key_is_needed_for(settings: Any) -> None:
     new, old, oldest = configure(settings, NEW, OLD, OLDEST)
     printed, fault = run("status")
     assert fault == ""
     assert of_encryption_keys(printed) == [
-        "ENCRYPTION_KEYS: 3 sealed texts",
-        f"1  {new}  0 texts: seals what is new",
+        "ENCRYPTION_KEYS: 3 encrypted texts",
+        f"1  {new}  0 texts: encrypts new texts",
         f"2  {old}  2 texts: needed until `keys rotate` has run",
         f"     {COLUMN}  2",
         f"3  {oldest}  1 texts: needed until `keys rotate` has run",
         f"     {COLUMN}  1",
     ]
-    told = json.loads(run("status", "--json")[0])["encryption_keys"]
-    assert told == {
+    usage = json.loads(run("status", "--json")[0])["encryption_keys"]
+    assert usage == {
         "keys": [
             {"id": new, "position": 1, "texts": 0, "columns": []},
             {"id": old, "position": 2, "texts": 2, "columns": [{**TOKEN, "texts": 2}]},
@@ -89,50 +88,53 @@ def test_keys_status_tells_what_each_encryption_key_is_needed_for(settings: Any)
     }
 
 
-def test_keys_status_of_a_key_that_is_not_configured_but_still_needed_fails_and_names_it(settings: Any) -> None:
+def test_keys_status_fails_for_a_needed_key_that_is_not_configured(settings: Any) -> None:
     _, _, oldest = configure(settings, NEW, OLD, OLDEST)
     configure(settings, NEW, OLD)
     for words in (["status"], ["status", "--json"]):
         printed, fault = run(*words)
-        assert fault == f"Texts are sealed under keys that are not configured: {oldest}."
+        assert fault == f"Texts are encrypted with keys that are not configured: {oldest}."
         assert oldest in printed
-    assert f"-  {oldest}  1 texts: not configured, put it back" in of_encryption_keys(run("status")[0])
+    assert f"-  {oldest}  1 texts: not configured: add it again" in of_encryption_keys(run("status")[0])
 
 
-def test_keys_status_takes_retention_keys_for_no_fault_and_text_without_a_key_for_one(settings: Any) -> None:
+def test_keys_status_accepts_retention_keys_and_fails_for_text_without_a_key(settings: Any) -> None:
     configure(settings, NEW, OLD, OLDEST)
     write(make(), f"20261125-86400:{'gAAAAAAAAAAA' * 4}")
     printed, fault = run("status")
     assert fault == ""
     assert of_encryption_keys(printed)[-2:] == [
-        "-  retention keys  1 texts: these keys end by themselves",
+        "-  retention keys  1 texts: destroyed with the claims that use them",
         f"     {COLUMN}  1",
     ]
     write(make(), "flu-like: a canary in plain text")
     printed, fault = run("status")
     assert fault == "1 texts name no key."
-    assert of_encryption_keys(printed)[-2:] == ["-  no key  1 texts: nothing that was sealed here", f"     {COLUMN}  1"]
+    assert of_encryption_keys(printed)[-2:] == [
+        "-  no key  1 texts: not encrypted by this package",
+        f"     {COLUMN}  1",
+    ]
     assert "flu" not in printed
     assert "canary" not in printed + run("status", "--json")[0]
 
 
-def test_keys_rotate_seals_all_under_the_newest_key_and_the_others_may_go(settings: Any) -> None:
+def test_keys_rotate_encrypts_all_texts_with_the_newest_key(settings: Any) -> None:
     new, old, oldest = configure(settings, NEW, OLD, OLDEST)
-    assert run("rotate") == (f"3 texts were sealed again, under key {new}.\n", "")
+    assert run("rotate") == (f"3 texts were encrypted again with key {new}.\n", "")
     assert of_encryption_keys(run("status")[0])[1:] == [
-        f"1  {new}  3 texts: seals what is new",
+        f"1  {new}  3 texts: encrypts new texts",
         f"     {COLUMN}  3",
         f"2  {old}  0 texts: may be removed",
         f"3  {oldest}  0 texts: may be removed",
     ]
-    assert run("rotate") == (f"0 texts were sealed again, under key {new}.\n", "")
+    assert run("rotate") == (f"0 texts were encrypted again with key {new}.\n", "")
     configure(settings, NEW)
     field: Any = PendingRevocation._meta.get_field("token")
     assert {field.decrypt(row) for row in PendingRevocation.objects.all()} == {"secret"}
     assert run("status")[1] == ""
 
 
-def test_keys_rotate_as_json_is_an_object_a_line_and_the_last_one_the_result(settings: Any) -> None:
+def test_keys_rotate_json_is_one_object_per_line_with_the_result_last(settings: Any) -> None:
     damaged = make()
     write(damaged, "plain text, a canary")
     new, *_ = configure(settings, NEW, OLD, OLDEST)
@@ -141,51 +143,45 @@ def test_keys_rotate_as_json_is_an_object_a_line_and_the_last_one_the_result(set
     assert unopenable == {"unopenable": {**TOKEN, "pk": str(damaged.pk)}}
     assert (result["key"], result["done"]) == (new, 3)
     assert {**TOKEN, "done": 3, "unopenable": 1, "busy": 0} in result["columns"]
-    assert fault == "1 texts can't be opened."
+    assert fault == "1 texts cannot be decrypted."
     assert "canary" not in printed
 
 
-def test_keys_rotate_without_an_older_key_leaves_its_texts_names_their_rows_and_fails(settings: Any) -> None:
+def test_keys_rotate_without_an_older_key_reports_its_rows_and_fails(settings: Any) -> None:
     new, _, oldest = configure(settings, NEW, OLD, OLDEST)
     configure(settings, NEW, OLD)
-    (row,) = (each for each in PendingRevocation.objects.all() if each.token.key_id == oldest)
-    before = row.token.text
+    (row,) = (revocation for revocation in PendingRevocation.objects.all() if revocation.token.key_id == oldest)
+    before = row.token.ciphertext
     printed, fault = run("rotate")
     assert printed.splitlines() == [
-        f"{COLUMN} of {row.pk}: can't be opened, and was left as it is",
-        f"2 texts were sealed again, under key {new}.",
+        f"{COLUMN} of {row.pk}: cannot be decrypted and was not changed",
+        f"2 texts were encrypted again with key {new}.",
     ]
-    assert fault == "1 texts can't be opened."
+    assert fault == "1 texts cannot be decrypted."
     row.refresh_from_db()
-    assert row.token.text == before
+    assert row.token.ciphertext == before
     configure(settings, NEW, OLD, OLDEST)
-    assert run("rotate") == (f"1 texts were sealed again, under key {new}.\n", "")
+    assert run("rotate") == (f"1 texts were encrypted again with key {new}.\n", "")
 
 
-def test_keys_rotate_with_no_key_at_all_is_an_error(settings: Any) -> None:
+def test_keys_rotate_without_a_key_is_an_error(settings: Any) -> None:
     configure(settings, NEW, OLD, OLDEST)
     settings.PHI_OIDC = {**settings.PHI_OIDC, "ENCRYPTION_KEYS": []}
     assert "ENCRYPTION_KEYS" in run("rotate")[1]
     assert "ENCRYPTION_KEYS" in run("status")[1]
 
 
-class Terminal(io.StringIO):
-    def isatty(self) -> bool:
-        return True
-
-
 @pytest.mark.parametrize("kind", [Terminal, io.StringIO])
-def test_keys_rotate_shows_a_bar_at_a_terminal_and_nothing_elsewhere(settings: Any, kind: type[io.StringIO]) -> None:
+def test_keys_rotate_shows_progress_only_on_a_terminal(settings: Any, kind: type[io.StringIO]) -> None:
     configure(settings, NEW, OLD, OLDEST)
     out, err = io.StringIO(), kind()
-    options = {"keys_command": "rotate", "database": "", "json": False}
-    handle(options, stdout=OutputWrapper(out), stderr=OutputWrapper(err))
+    call_command("phi_oidc", "keys", "rotate", stdout=out, stderr=err)
     assert ("[##############################] 100% 3 texts" in err.getvalue()) == err.isatty()
     assert bool(err.getvalue()) == err.isatty()
 
 
-def test_keys_rotate_and_status_in_a_named_database_look_there_alone(settings: Any) -> None:
+def test_keys_rotate_and_status_use_only_the_named_database(settings: Any) -> None:
     configure(settings, NEW, OLD, OLDEST)
-    told = json.loads(run("status", "--json", "--database", "default")[0])["encryption_keys"]
-    assert [key["texts"] for key in told["keys"]] == [0, 2, 1]
-    assert "3 texts were sealed again" in run("rotate", "--database", "default")[0]
+    usage = json.loads(run("status", "--json", "--database", "default")[0])["encryption_keys"]
+    assert [key["texts"] for key in usage["keys"]] == [0, 2, 1]
+    assert "3 texts were encrypted again" in run("rotate", "--database", "default")[0]

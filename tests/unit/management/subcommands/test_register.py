@@ -1,4 +1,4 @@
-"""A portal registers itself: at the npm oidc-provider, and at one that answers what it likes."""
+"""`manage.py phi_oidc register` with the npm oidc-provider and with a misbehaving provider."""
 
 import json
 import re
@@ -17,7 +17,7 @@ from tests.support.client_keys import create_private_key_pem
 from tests.support.tls import CertificateAuthority, create_certificate_authority
 
 pytestmark = [pytest.mark.sqlite, pytest.mark.django_db(databases=["default", "phi_audit"])]
-LEAVE = "leave-of-the-provider"
+TOKEN = "initial-access-token"
 PORTAL = "https://your.host"
 
 
@@ -32,13 +32,13 @@ def certified(node_path_of_module: str, authority: CertificateAuthority) -> Iter
     with certified_provider(
         node_path_of_module, certificate=certificate, ca_bundle=authority.certificate_path
     ) as provider:
-        provider.configure(initial_access_token=LEAVE)
+        provider.configure(initial_access_token=TOKEN)
         yield provider
 
 
 @pytest.fixture(scope="module")
 def node_path_of_module() -> str:
-    from tests.support.external_tools import PARTS  # noqa: PLC0415 -- only where the marker let the test through
+    from tests.support.external_tools import PARTS  # noqa: PLC0415 -- only if the marker selected the test
 
     return PARTS["node"]().where
 
@@ -52,14 +52,14 @@ def op(authority: CertificateAuthority) -> Iterator[DemoProvider]:
 
 
 @pytest.fixture
-def leave(tmp_path: Path) -> Path:
-    path = tmp_path / "leave"
-    path.write_text(f"{LEAVE}\n")
+def token_file(tmp_path: Path) -> Path:
+    path = tmp_path / "token"
+    path.write_text(f"{TOKEN}\n")
     return path
 
 
 def declare(settings: Any, issuer: str, authority: CertificateAuthority, **options: Any) -> None:
-    one = {
+    provider = {
         "issuer": issuer,
         "client_id": "none yet",
         "client_secret": "none yet",
@@ -67,36 +67,36 @@ def declare(settings: Any, issuer: str, authority: CertificateAuthority, **optio
     }
     settings.PHI_OIDC = {
         **settings.PHI_OIDC,
-        "PROVIDERS": {"default": {name: value for name, value in (one | options).items() if value is not None}},
+        "PROVIDERS": {"default": {name: value for name, value in (provider | options).items() if value is not None}},
     }
 
 
 def run(output: Path, *words: str) -> list[str]:
-    """Return the lines that are printed, and the error as the last one, where there is one."""
+    """Return the printed lines, and the error as the last line."""
     out = StringIO()
-    told = ["phi_oidc", "register", "default", "--portal", PORTAL, "--output", str(output), *words]
+    arguments = ["phi_oidc", "register", "default", "--portal", PORTAL, "--output", str(output), *words]
     try:
-        call_command(*told, stdout=out, stderr=out, skip_checks=True)
+        call_command(*arguments, stdout=out, stderr=out, skip_checks=True)
     except CommandError as error:
         return [*out.getvalue().splitlines(), f"CommandError: {error}"]
     return out.getvalue().splitlines()
 
 
 @pytest.mark.node
-def test_certified_provider_registers_the_portal_as_it_is_declared(
-    certified: CertifiedProvider, authority: CertificateAuthority, settings: Any, tmp_path: Path, leave: Path
+def test_certified_provider_registers_the_portal_as_declared(
+    certified: CertifiedProvider, authority: CertificateAuthority, settings: Any, tmp_path: Path, token_file: Path
 ) -> None:
     declare(settings, certified.issuer, authority, max_age=600)
-    told = run(tmp_path / "client.json", "--initial-access-token", str(leave))
-    assert all(line.startswith("  ok ") for line in told[:-1]), told
+    lines = run(tmp_path / "client.json", "--initial-access-token", str(token_file))
+    assert all(line.startswith("  ok ") for line in lines[:-1]), lines
     answer = json.loads((tmp_path / "client.json").read_text())
     assert stat.S_IMODE((tmp_path / "client.json").stat().st_mode) == 0o600
     assert answer["redirect_uris"] == ["https://your.host/oidc/callback/"]
     assert answer["subject_type"] == "pairwise"
     assert answer["require_auth_time"] is True
     assert answer["backchannel_logout_uri"] == "https://your.host/oidc/backchannel-logout/"
-    secrets = [answer["client_secret"], answer["registration_access_token"], LEAVE]
-    assert not any(secret in line for secret in secrets for line in told)
+    secrets = [answer["client_secret"], answer["registration_access_token"], TOKEN]
+    assert not any(secret in line for secret in secrets for line in lines)
     declare(settings, certified.issuer, authority, client_id=answer["client_id"], client_secret=answer["client_secret"])
     out = StringIO()
     call_command("phi_oidc", "doctor", "--json", stdout=out, skip_checks=True)
@@ -106,8 +106,8 @@ def test_certified_provider_registers_the_portal_as_it_is_declared(
 
 
 @pytest.mark.node
-def test_certified_provider_registers_a_client_that_has_a_key(
-    certified: CertifiedProvider, authority: CertificateAuthority, settings: Any, tmp_path: Path, leave: Path
+def test_certified_provider_registers_a_client_with_a_key(
+    certified: CertifiedProvider, authority: CertificateAuthority, settings: Any, tmp_path: Path, token_file: Path
 ) -> None:
     keyed = {
         "token_endpoint_auth_method": "private_key_jwt",
@@ -115,37 +115,37 @@ def test_certified_provider_registers_a_client_that_has_a_key(
         "client_secret": None,
     }
     declare(settings, certified.issuer, authority, **keyed)
-    told = run(tmp_path / "client.json", "--initial-access-token", str(leave))
-    assert "  ok       registered  jwks_uri: https://your.host/oidc/jwks.json" in told
+    lines = run(tmp_path / "client.json", "--initial-access-token", str(token_file))
+    assert "  ok       registered  jwks_uri: https://your.host/oidc/jwks.json" in lines
     answer = json.loads((tmp_path / "client.json").read_text())
     assert answer["token_endpoint_auth_method"] == "private_key_jwt"
     assert "client_secret" not in answer
 
 
 @pytest.mark.node
-def test_certified_provider_without_its_leave_registers_nobody(
+def test_certified_provider_refuses_a_wrong_initial_access_token(
     certified: CertifiedProvider, authority: CertificateAuthority, settings: Any, tmp_path: Path
 ) -> None:
     declare(settings, certified.issuer, authority)
     wrong = tmp_path / "wrong"
     wrong.write_text("another")
-    (told,) = run(tmp_path / "client.json", "--initial-access-token", str(wrong))
-    assert told.startswith("CommandError: Nothing was registered: The provider did not register the client: invalid_")
+    (line,) = run(tmp_path / "client.json", "--initial-access-token", str(wrong))
+    assert line.startswith("CommandError: Nothing was registered: The provider did not register the client: invalid_")
     assert not (tmp_path / "client.json").exists()
 
 
-def registering(op: DemoProvider, answer: Reply) -> None:
-    """Let the demo provider offer what it has not, and answer so."""
+def add_registration(op: DemoProvider, answer: Reply) -> None:
+    """Add a registration endpoint with this response to the demo provider."""
 
-    def bend(endpoint: str, exchange: MutableExchange) -> Reply | None:
+    def tamper(endpoint: str, exchange: MutableExchange) -> Reply | None:
         if endpoint == "discovery":
             exchange.reply.json["registration_endpoint"] = f"{op.issuer}/register"
         return answer if endpoint == "unknown" else None
 
-    op.mutate = bend
+    op.mutate = tamper
 
 
-ASKED = {
+REQUESTED = {
     "redirect_uris": ["https://your.host/oidc/callback/"],
     "subject_type": "pairwise",
     "id_token_signed_response_alg": "PS256",
@@ -154,57 +154,59 @@ ASKED = {
     "backchannel_logout_uri": "https://your.host/oidc/backchannel-logout/",
     "backchannel_logout_session_required": True,
     "client_id": "new",
-    "client_secret": "a secret of nobody",
+    "client_secret": "new secret",
     "client_secret_expires_at": 0,
 }
-OTHERWISE: dict[str, tuple[dict[str, Any], list[str], bool]] = {
+DIFFERENCES: dict[str, tuple[dict[str, Any], list[str], bool]] = {
     "public subjects": ({"subject_type": "public"}, ["failure subject_type"], False),
-    "a callback more": (
-        {"redirect_uris": [*ASKED["redirect_uris"], "https://evil.example/"]},
+    "an additional callback": (
+        {"redirect_uris": [*REQUESTED["redirect_uris"], "https://evil.example/"]},
         ["failure redirect_uris"],
         False,
     ),
     "HS256": ({"id_token_signed_response_alg": "HS256"}, ["failure id_token_signed_response_alg"], False),
-    "no algorithm told": ({"id_token_signed_response_alg": None}, ["failure id_token_signed_response_alg"], False),
-    "by the body": (
+    "no algorithm": ({"id_token_signed_response_alg": None}, ["failure id_token_signed_response_alg"], False),
+    "secret in the body": (
         {"token_endpoint_auth_method": "client_secret_post"},
         ["failure token_endpoint_auth_method"],
         False,
     ),
     "no refresh": ({"grant_types": ["authorization_code"]}, ["warning grant_types"], True),
     "no back-channel": ({"backchannel_logout_uri": None}, ["warning backchannel_logout_uri"], True),
-    "a secret that ends": ({"client_secret_expires_at": 4102444800}, ["warning client_secret"], True),
-    "nothing else": ({}, [], True),
-    "a time beyond all calendars": ({"client_secret_expires_at": 10**20}, [], True),
-    "a time that is none": ({"client_secret_expires_at": True}, [], True),
+    "an expiring secret": ({"client_secret_expires_at": 4102444800}, ["warning client_secret"], True),
+    "as requested": ({}, [], True),
+    "a time out of range": ({"client_secret_expires_at": 10**20}, [], True),
+    "not a time": ({"client_secret_expires_at": True}, [], True),
 }
 
 
-@pytest.mark.parametrize("name", OTHERWISE)
-def test_what_is_registered_otherwise_is_told_of(
+@pytest.mark.parametrize("name", DIFFERENCES)
+def test_differing_members_are_reported(
     name: str, op: DemoProvider, authority: CertificateAuthority, settings: Any, tmp_path: Path
 ) -> None:
-    changed, told, is_good = OTHERWISE[name]
-    answer = {key: value for key, value in (ASKED | changed).items() if value is not None}
-    registering(op, Reply(status=201, json=answer))
+    changed, expected, is_good = DIFFERENCES[name]
+    answer = {key: value for key, value in (REQUESTED | changed).items() if value is not None}
+    add_registration(op, Reply(status=201, json=answer))
     declare(settings, op.issuer, authority)
     lines = run(tmp_path / "client.json")
-    found = re.findall(r"^  (warning|failure) +registered +(\w+)", "\n".join(lines), re.MULTILINE)
-    assert [" ".join(each) for each in found] == told
-    assert (lines[-1] == "CommandError: The client is registered, and not as it must be.") is not is_good
-    assert json.loads((tmp_path / "client.json").read_text()) == answer, "it is registered in any case"
-    assert "a secret of nobody" not in "\n".join(lines)
+    differences = re.findall(r"^  (warning|failure) +registered +(\w+)", "\n".join(lines), re.MULTILINE)
+    assert [" ".join(difference) for difference in differences] == expected
+    assert (
+        lines[-1] == "CommandError: The client is registered, but a critical member differs from the declaration."
+    ) is not is_good
+    assert json.loads((tmp_path / "client.json").read_text()) == answer, "it is registered anyway"
+    assert "new secret" not in "\n".join(lines)
 
 
 REFUSALS: dict[str, tuple[Reply, str]] = {
-    "a redirect that it does not like": (
+    "a refused redirect URI": (
         Reply(status=400, json={"error": "invalid_redirect_uri"}),
         "invalid_redirect_uri",
     ),
-    "an error of its own": (Reply(status=400, json={"error": "\x1b[2J"}), "status_400"),
+    "an unregistered error": (Reply(status=400, json={"error": "\x1b[2J"}), "status_400"),
     "no JSON": (Reply(status=201, body=b"<html>"), "status_201"),
     "no client": (Reply(status=201, json={"client_id": ""}), "status_201"),
-    "out of order": (Reply(status=500, json=ASKED), "status_500"),
+    "out of order": (Reply(status=500, json=REQUESTED), "status_500"),
 }
 
 
@@ -213,10 +215,10 @@ def test_refusal_registers_nothing_and_leaves_no_file(
     name: str, op: DemoProvider, authority: CertificateAuthority, settings: Any, tmp_path: Path
 ) -> None:
     answer, error = REFUSALS[name]
-    registering(op, answer)
+    add_registration(op, answer)
     declare(settings, op.issuer, authority)
-    said = f"The provider did not register the client: {error}. [registration_refused]"
-    assert run(tmp_path / "client.json") == [f"CommandError: Nothing was registered: {said}"]
+    message = f"The provider did not register the client: {error}. [registration_refused]"
+    assert run(tmp_path / "client.json") == [f"CommandError: Nothing was registered: {message}"]
     assert not (tmp_path / "client.json").exists()
 
 
@@ -224,70 +226,70 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "no endpoint": ({"registration_endpoint": None}, "registration_unsupported"),
     "an endpoint without TLS": ({"registration_endpoint": "http://op.example/register"}, "transport_not_https"),
     "another issuer": ({"issuer": "https://op.example"}, "issuer_mismatch"),
-    "no algorithm of ours": ({"id_token_signing_alg_values_supported": ["HS256"]}, "alg_unsupported"),
+    "no supported algorithm": ({"id_token_signing_alg_values_supported": ["HS256"]}, "alg_unsupported"),
 }
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_provider_that_is_wrong_is_sent_nothing(
+def test_nothing_is_sent_to_a_misconfigured_provider(
     name: str, op: DemoProvider, authority: CertificateAuthority, settings: Any, tmp_path: Path
 ) -> None:
     changed, code = WRONG[name]
 
-    def bend(endpoint: str, exchange: MutableExchange) -> None:
+    def tamper(endpoint: str, exchange: MutableExchange) -> None:
         if endpoint == "discovery":
             exchange.reply.json.update({"registration_endpoint": f"{op.issuer}/register", **changed})
             for key in [key for key, value in changed.items() if value is None]:
                 del exchange.reply.json[key]
 
-    op.mutate = bend
+    op.mutate = tamper
     op.requests.clear()
     declare(settings, op.issuer, authority)
-    (told,) = run(tmp_path / "client.json")
-    assert told.startswith("CommandError: Nothing was registered: ")
-    assert told.endswith(f"[{code}]")
+    (line,) = run(tmp_path / "client.json")
+    assert line.startswith("CommandError: Nothing was registered: ")
+    assert line.endswith(f"[{code}]")
     assert [request.path for request in op.requests] == ["/.well-known/openid-configuration"]
 
 
-def test_file_that_is_there_is_kept_and_nothing_is_sent(
+def test_existing_file_is_kept_and_nothing_is_sent(
     op: DemoProvider, authority: CertificateAuthority, settings: Any, tmp_path: Path
 ) -> None:
-    (tmp_path / "client.json").write_text("kept")
+    (tmp_path / "client.json").write_text("old")
     declare(settings, op.issuer, authority)
     op.requests.clear()
-    (told,) = run(tmp_path / "client.json")
-    assert told.endswith("client.json: File exists.")
-    assert (tmp_path / "client.json").read_text() == "kept"
+    (line,) = run(tmp_path / "client.json")
+    assert line.endswith("client.json: File exists.")
+    assert (tmp_path / "client.json").read_text() == "old"
     assert len(op.requests) == 0
 
 
-def test_address_that_is_no_origin_is_refused(
+def test_portal_address_must_be_an_origin(
     op: DemoProvider, authority: CertificateAuthority, settings: Any, tmp_path: Path
 ) -> None:
     declare(settings, op.issuer, authority)
     for origin in ("your.host", "https://your.host/portal/", "ftp://your.host"):
-        with pytest.raises(CommandError, match="--portal is an origin"):
+        with pytest.raises(CommandError, match="--portal must be an origin"):
             call_command(
                 "phi_oidc", "register", "default", "--portal", origin, "--output", str(tmp_path / "x"), skip_checks=True
             )
-    with pytest.raises(CommandError, match="There is no provider nobody"):
+    with pytest.raises(CommandError, match="There is no provider unknown"):
         call_command(
-            "phi_oidc", "register", "nobody", "--portal", PORTAL, "--output", str(tmp_path / "x"), skip_checks=True
+            "phi_oidc", "register", "unknown", "--portal", PORTAL, "--output", str(tmp_path / "x"), skip_checks=True
         )
 
 
 @pytest.mark.node
-def test_howto_shows_what_is_printed(
+def test_page_shows_the_output(
     certified: CertifiedProvider,
     authority: CertificateAuthority,
     settings: Any,
     tmp_path: Path,
-    leave: Path,
+    token_file: Path,
     monkeypatch: Any,
 ) -> None:
     page = (Path(__file__).parents[4] / "docs" / "how-to" / "register.md").read_text()
-    shown = re.search(r"<!-- tested: register -->\n```console\n(.*?)```", page, re.DOTALL)
-    assert shown
+    block = re.search(r"<!-- tested: register -->\n```console\n(.*?)```", page, re.DOTALL)
+    assert block
     monkeypatch.chdir(tmp_path)
     declare(settings, certified.issuer, authority)
-    assert shown[1].splitlines()[1:] == run(Path("client.json"), "--initial-access-token", str(leave))
+    assert block[1].splitlines()[1:] == run(Path("client.json"), "--initial-access-token", str(token_file))

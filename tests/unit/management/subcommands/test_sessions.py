@@ -1,3 +1,5 @@
+"""`manage.py phi_oidc sessions`."""
+
 import json
 import uuid
 from collections.abc import Callable
@@ -28,13 +30,9 @@ from tests.support.session_fixtures import (  # noqa: F401 -- fixtures
     send,
     sign_in,
 )
+from tests.unit.management.terminal import Terminal
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "phi_audit"])
-
-
-class Terminal(StringIO):
-    def isatty(self) -> bool:
-        return True
 
 
 def run(*arguments: str, stderr: StringIO | None = None) -> str:
@@ -48,21 +46,21 @@ def queue_for_later() -> None:
     PendingRevocation.objects.update(due_at=clock.now() + timedelta(hours=1))
 
 
-def test_retry_does_not_wait_for_the_back_off(op: ScriptedOP) -> None:
+def test_retry_ignores_the_back_off(op: ScriptedOP) -> None:
     queue_for_later()
-    assert run("retry") == "1 revocations were waiting: 1 done."
+    assert run("retry") == "1 revocations were pending: 1 done."
     assert PendingRevocation.objects.get().status == "done"
 
 
-def test_retry_of_what_fails_again_is_an_error(op: ScriptedOP) -> None:
+def test_retry_that_fails_again_is_an_error(op: ScriptedOP) -> None:
     op.answer = answering(500)
     queue_for_later()
-    with pytest.raises(CommandError, match="1 revocations were waiting: 1 pending"):
+    with pytest.raises(CommandError, match="1 revocations were pending: 1 pending"):
         run("retry")
 
 
-def test_retry_with_nothing_to_do_says_so() -> None:
-    assert run("retry") == "0 revocations were waiting: nothing to do."
+def test_retry_without_pending_revocations() -> None:
+    assert run("retry") == "0 revocations were pending: nothing to do."
 
 
 def test_sessions_without_a_command_is_refused() -> None:
@@ -70,58 +68,54 @@ def test_sessions_without_a_command_is_refused() -> None:
         run()
 
 
-def test_list_shows_who_has_a_session_and_no_secret(op: ScriptedOP, sign_in: Callable[..., SignedIn]) -> None:
+def test_list_shows_sessions_without_secrets(op: ScriptedOP, sign_in: Callable[..., SignedIn]) -> None:
     first, second = sign_in(), sign_in()
-    shown = run("list")
-    assert [line.split("  ")[:3] for line in shown.splitlines()] == [
-        [str(each.session.pk), each.user.get_username(), "default"] for each in (first, second)
+    output = run("list")
+    assert [line.split("  ")[:3] for line in output.splitlines()] == [
+        [str(item.session.pk), item.user.get_username(), "default"] for item in (first, second)
     ]
-    assert run("list", "--user", second.user.get_username()) == shown.splitlines()[1]
-    assert run("list", "--provider", "default") == shown
+    assert run("list", "--user", second.user.get_username()) == output.splitlines()[1]
+    assert run("list", "--provider", "default") == output
     row = json.loads(run("list", "--json").splitlines()[0])
     assert {"id", "user", "provider", "started_at", "last_seen_at", "ended_at", "end_reason", "pending"} == set(row)
     for secret in (ACCESS_TOKEN, REFRESH_TOKEN, "sid-1", first.django_key):
-        assert secret not in shown + json.dumps(row)
+        assert secret not in output + json.dumps(row)
 
 
-def test_list_stops_at_its_limit_and_says_that_there_are_more(op: ScriptedOP, sign_in: Callable[..., SignedIn]) -> None:
-    shown = [str(sign_in().session.pk) for _ in range(3)]
-    for limit, said in ((2, "There are more than these 2."), (3, "")):
+def test_list_stops_at_its_limit_and_reports_more(op: ScriptedOP, sign_in: Callable[..., SignedIn]) -> None:
+    output = [str(sign_in().session.pk) for _ in range(3)]
+    for limit, message in ((2, "There are more than 2 sessions."), (3, "")):
         stderr = StringIO()
         lines = run("list", "--limit", str(limit), stderr=stderr).splitlines()
-        assert [line.split()[0] for line in lines] == shown[:limit]
-        assert stderr.getvalue().strip() == said
+        assert [line.split()[0] for line in lines] == output[:limit]
+        assert stderr.getvalue().strip() == message
 
 
-def test_list_shows_a_name_that_a_terminal_would_obey_without_its_effect(
-    op: ScriptedOP, sign_in: Callable[..., SignedIn]
-) -> None:
+def test_list_escapes_control_characters_in_names(op: ScriptedOP, sign_in: Callable[..., SignedIn]) -> None:
     signed_in = sign_in()
-    for name, shown in (("zoë", "  zoë  "), ("a\x1b[2Jb\nc", r"  'a\x1b[2Jb\nc'  ")):
+    for name, output in (("zoë", "  zoë  "), ("a\x1b[2Jb\nc", r"  'a\x1b[2Jb\nc'  ")):
         get_user_model()._default_manager.filter(pk=signed_in.user.pk).update(username=name)
-        assert shown in run("list")
+        assert output in run("list")
         assert json.loads(run("list", "--json"))["user"] == name
 
 
-def test_list_of_what_is_pending_shows_sessions_that_have_ended(
-    op: ScriptedOP, sign_in: Callable[..., SignedIn]
-) -> None:
+def test_list_pending_shows_ended_sessions(op: ScriptedOP, sign_in: Callable[..., SignedIn]) -> None:
     ended, _ = sign_in(), sign_in()
     end_session(ended.session.pk, EndReason.LOGOUT, origin=Origin(), now=clock.now())
     assert run("list", "--pending").startswith(f"{ended.session.pk}  ")
-    assert "(logout), tokens wait to be revoked" in run("list", "--pending")
-    assert run("retry") == "2 revocations were waiting: 2 done."
+    assert "(logout), revocations pending" in run("list", "--pending")
+    assert run("retry") == "2 revocations were pending: 2 done."
     assert run("list", "--pending") == ""
 
 
 CHOICES: dict[str, Callable[[SignedIn], list[str]]] = {
-    "by id": lambda one: [str(one.session.pk)],
-    "by user": lambda one: ["--user", one.user.get_username()],
+    "by id": lambda signed_in: [str(signed_in.session.pk)],
+    "by user": lambda signed_in: ["--user", signed_in.user.get_username()],
 }
 
 
 @pytest.mark.parametrize("choice", CHOICES.values(), ids=CHOICES)
-def test_end_ends_those_that_were_named_and_no_others(
+def test_end_ends_only_the_named_sessions(
     op: ScriptedOP, sign_in: Callable[..., SignedIn], choice: Callable[[SignedIn], list[str]]
 ) -> None:
     named, other = sign_in(), sign_in()
@@ -131,61 +125,59 @@ def test_end_ends_those_that_were_named_and_no_others(
     assert (django_session_exists(named.django_key), django_session_exists(other.django_key)) == (False, True)
 
 
-def test_end_by_provider_ends_those_of_it_and_no_others(op: ScriptedOP, sign_in: Callable[..., SignedIn]) -> None:
+def test_end_by_provider_ends_only_its_sessions(op: ScriptedOP, sign_in: Callable[..., SignedIn]) -> None:
     first, second, elsewhere = sign_in(), sign_in(), sign_in()
     OIDCSession.objects.filter(pk=elsewhere.session.pk).update(provider="elsewhere")
     both = ("--provider", "default", "--user", first.user.get_username())
     assert run("end", *both) == "1 sessions ended, 2 of 2 tokens revoked."
-    assert lives(first, second, elsewhere) == [False, True, True]
+    assert are_live(first, second, elsewhere) == [False, True, True]
     assert run("end", "--provider", "default") == "1 sessions ended, 2 of 2 tokens revoked."
-    assert lives(first, second, elsewhere) == [False, False, True]
+    assert are_live(first, second, elsewhere) == [False, False, True]
     assert run("end", "--provider", "default") == "0 sessions ended, 0 of 0 tokens revoked."
     with pytest.raises(CommandError, match=r"1 sessions ended, 0 of 2 tokens revoked\. The others: 2 pending\."):
-        run("end", "--provider", "elsewhere")  # which is declared no longer, and may be again
-    assert lives(first, second, elsewhere) == [False, False, False]
+        run("end", "--provider", "elsewhere")  # no longer declared
+    assert are_live(first, second, elsewhere) == [False, False, False]
     assert len(op.asked) == 4
 
 
-def lives(*people: SignedIn) -> list[bool]:
-    alive = [OIDCSession.objects.get(pk=one.session.pk).ended_at is None for one in people]
-    assert [django_session_exists(one.django_key) for one in people] == alive
-    return alive
+def are_live(*people: SignedIn) -> list[bool]:
+    live = [OIDCSession.objects.get(pk=person.session.pk).ended_at is None for person in people]
+    assert [django_session_exists(person.django_key) for person in people] == live
+    return live
 
 
-def test_end_of_all_ends_all_and_shows_how_far_it_is(op: ScriptedOP, sign_in: Callable[..., SignedIn]) -> None:
+def test_end_all_ends_all_sessions_and_shows_progress(op: ScriptedOP, sign_in: Callable[..., SignedIn]) -> None:
     for _ in range(3):
         sign_in()
-    with pytest.raises(CommandError, match="say --yes"):
+    with pytest.raises(CommandError, match="Add --yes"):
         run("end", "--all")
     assert OIDCSession.objects.filter(ended_at=None).count() == 3
-    terminal, elsewhere = Terminal(), StringIO()
+    terminal, file = Terminal(), StringIO()
     assert run("end", "--all", "--yes", stderr=terminal) == "3 sessions ended, 6 of 6 tokens revoked."
-    shown = terminal.getvalue()
-    assert shown.index("3 sessions ended") < shown.index("1 of 6 tokens tried") < shown.index("6 of 6 tokens tried")
-    assert run("end", "--all", "--yes", stderr=elsewhere) == "0 sessions ended, 0 of 0 tokens revoked."
-    assert elsewhere.getvalue() == ""
+    output = terminal.getvalue()
+    assert output.index("3 sessions ended") < output.index(" 17% 1 tokens tried") < output.index("100% 6 tokens tried")
+    assert run("end", "--all", "--yes", stderr=file) == "0 sessions ended, 0 of 0 tokens revoked."
+    assert file.getvalue() == ""
     assert {(event.reason, event.actor) for event in events("session.ended")} == {("administrator", "")}
 
 
-def test_end_asks_no_provider_without_time_and_leaves_the_tokens_to_the_sweep(
-    op: ScriptedOP, sign_in: Callable[..., SignedIn]
-) -> None:
+def test_end_without_time_leaves_the_tokens_to_the_sweep(op: ScriptedOP, sign_in: Callable[..., SignedIn]) -> None:
     sign_in()
     with pytest.raises(CommandError, match="The others: 2 pending"):
         run("end", "--all", "--yes", "--seconds", "0")
     assert op.asked == []
-    assert run("retry") == "2 revocations were waiting: 2 done."
+    assert run("retry") == "2 revocations were pending: 2 done."
 
 
 ENDING = {"end": ("end", "--all", "--yes"), "retry": ("retry",)}
 DONE = {
     "end": "1 sessions ended, 2 of 2 tokens revoked.",
-    "retry": "2 revocations were waiting: 2 done.",
+    "retry": "2 revocations were pending: 2 done.",
 }
 
 
 @pytest.mark.parametrize("command", ENDING)
-def test_token_that_a_worker_revokes_meanwhile_counts_as_revoked(
+def test_token_revoked_meanwhile_by_a_worker_counts_as_revoked(
     op: ScriptedOP, sign_in: Callable[..., SignedIn], command: str
 ) -> None:
     def while_a_worker_sweeps(handler: BaseHTTPRequestHandler) -> None:
@@ -199,10 +191,10 @@ def test_token_that_a_worker_revokes_meanwhile_counts_as_revoked(
         end_session(signed_in.session.pk, EndReason.LOGOUT, origin=Origin(), now=clock.now())
     op.answer = while_a_worker_sweeps
     assert run(*ENDING[command]) == DONE[command]
-    assert len(op.asked) == 2, "once each"
+    assert len(op.asked) == 2, "one request for each token"
 
 
-def test_end_with_the_provider_away_ends_them_and_says_what_is_left(
+def test_end_with_an_unreachable_provider_ends_sessions_and_reports_pending_tokens(
     op: ScriptedOP, sign_in: Callable[..., SignedIn]
 ) -> None:
     op.answer = answering(500)
@@ -213,18 +205,18 @@ def test_end_with_the_provider_away_ends_them_and_says_what_is_left(
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "fault"),
     [
         ([], "Name sessions"),
-        (["--user", "nobody"], "no user nobody"),
+        (["--user", "unknown"], "no user unknown"),
         (["--provider", "typo"], "no provider typo"),
-        ([str(uuid.UUID(int=1))], "do not live"),
+        ([str(uuid.UUID(int=1))], "are not live"),
     ],
 )
-def test_end_of_nobody_is_refused_and_ends_nothing(
-    op: ScriptedOP, sign_in: Callable[..., SignedIn], arguments: list[str], said: str
+def test_end_without_a_match_is_refused(
+    op: ScriptedOP, sign_in: Callable[..., SignedIn], arguments: list[str], fault: str
 ) -> None:
     sign_in()
-    with pytest.raises(CommandError, match=said):
+    with pytest.raises(CommandError, match=fault):
         run("end", *arguments)
     assert OIDCSession.objects.get().ended_at is None

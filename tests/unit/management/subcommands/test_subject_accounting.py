@@ -1,4 +1,4 @@
-"""`manage.py phi_oidc subject accounting`, as an operator types it."""
+"""`manage.py phi_oidc subject accounting`, run as an operator does."""
 
 import csv
 import io
@@ -47,7 +47,7 @@ def accounted() -> int:
     return AuditEvent.objects.filter(action="subject.accounted").count()
 
 
-def test_table_says_who_looked_when_for_what_at_what(person: Person) -> None:
+def test_table_shows_who_accessed_what_when_and_why(person: Person) -> None:
     pk, ada, nameless = person.user.pk, named(first_name="Ada", last_name="Berg"), named()
     look(by=ada.pk, resource=f"Patient/{pk}", at=NOW - 3 * DAY)
     reveal(person.subject.uuid, by=nameless.pk, at=NOW - 2 * DAY, purpose="HPAYMT")
@@ -71,7 +71,7 @@ def test_table_says_who_looked_when_for_what_at_what(person: Person) -> None:
     assert accounted() == 2
 
 
-def test_emergency_is_said_and_a_name_is_nothing_that_a_terminal_obeys(person: Person) -> None:
+def test_emergency_is_expected_and_names_are_escaped(person: Person) -> None:
     by, emergency = named(first_name="\x1b[2JAda", last_name="\u202eBerg"), uuid.uuid4()
     look(by=by.pk, resource=f"Patient/{person.user.pk}", purpose="ETREAT", detail={"emergency": str(emergency)})
     (line,) = run(person.user.pk).splitlines()
@@ -79,13 +79,13 @@ def test_emergency_is_said_and_a_name_is_nothing_that_a_terminal_obeys(person: P
     assert line.isascii()
 
 
-def test_act_of_the_projects_own_says_what_it_was(person: Person) -> None:
+def test_action_of_the_project_is_expected(person: Person) -> None:
     register_actions({"records_test.printed": ()}, disclosures=["records_test.printed"])
     look(by=STAFF, resource=f"Patient/{person.user.pk}", action="records_test.printed")
     assert run(person.user.pk).endswith(f"  treatment (TREAT)  records_test.printed: Patient/{person.user.pk}\n")
 
 
-def test_json_is_an_object_a_line(person: Person) -> None:
+def test_json_is_one_object_per_line(person: Person) -> None:
     by = named(first_name="Zoë", last_name="Berg")
     reveal(person.subject.uuid, by=by.pk, at=NOW - DAY)
     (granted,) = look(by=STAFF, resource=f"Chart/{person.user.pk}-1")
@@ -107,14 +107,14 @@ def test_json_is_an_object_a_line(person: Person) -> None:
 
 
 @pytest.mark.parametrize("sign", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "\n=1", "＝1"])
-def test_csv_has_nothing_that_a_spreadsheet_runs(sign: str, person: Person) -> None:
-    # Names are stripped of what is around them.
+def test_csv_has_no_formulas(sign: str, person: Person) -> None:
+    # White space around names is stripped.
     by = named(first_name=sign)
     reveal(person.subject.uuid, by=by.pk, claim=sign)
     reveal(person.subject.uuid, by=person.user.pk, at=NOW - DAY)
     first, second = csv.DictReader(io.StringIO(run(person.user.pk, "--csv", "--all"), newline=""))
-    shown = sign if sign.isprintable() else sign.strip()
-    assert (first["name"], first["claims"]) == (f"'{shown}", f"'{shown}")
+    expected = sign if sign.isprintable() else sign.strip()
+    assert (first["name"], first["claims"]) == (f"'{expected}", f"'{expected}")
     assert (first["occurred_at"], first["purpose_name"], first["own"]) == (
         "2026-11-24T12:00:00+00:00",
         "treatment",
@@ -123,7 +123,7 @@ def test_csv_has_nothing_that_a_spreadsheet_runs(sign: str, person: Person) -> N
     assert (second["own"], second["name"], second["claims"]) == ("yes", "", "birthdate")
 
 
-def test_csv_of_nothing_has_its_columns(person: Person) -> None:
+def test_empty_csv_has_its_header(person: Person) -> None:
     assert run(person.user.pk, "--csv").strip() == (
         "occurred_at,actor,name,own,purpose,purpose_name,action,resource,claims,emergency,event"
     )
@@ -150,7 +150,7 @@ def test_since_is_a_date_or_a_number_of_days(since: tuple[str, ...], count: int,
 
 
 @pytest.mark.parametrize("since", ["yesterday", "-1", "1000000", "2026-13-01", "١"])
-def test_since_of_another_form_is_refused(since: str, person: Person) -> None:
+def test_invalid_since_is_refused(since: str, person: Person) -> None:
     with pytest.raises(CommandError, match="--since"):
         run(person.user.pk, "--since", since)
     assert accounted() == 0
@@ -165,29 +165,32 @@ def test_since_of_another_form_is_refused(since: str, person: Person) -> None:
         (["1", "--csv", "--json"], "not allowed with"),
     ],
 )
-def test_nobody_and_two_forms_at_once_are_errors(words: list[str], fault: str) -> None:
+def test_unknown_user_and_two_formats_are_errors(words: list[str], fault: str) -> None:
     with pytest.raises(CommandError, match=fault):
         run(*words)
     assert accounted() == 0
 
 
-def test_without_the_trail_nothing_is_told(person: Person) -> None:
+def test_nothing_is_listed_without_the_audit_log(person: Person) -> None:
     reveal(person.subject.uuid, by=STAFF)
     out = io.StringIO()
-    with audit_database_fails(), pytest.raises(CommandError, match="Nothing was told"):
+    with audit_database_fails(), pytest.raises(CommandError, match="Nothing was listed"):
         run(person.user.pk, "--csv", out=out)
     assert out.getvalue() == ""
     assert len(run(person.user.pk).splitlines()) == 1
 
 
-def test_resources_that_are_none_are_an_error(person: Person) -> None:
+def test_invalid_resources_are_an_error(person: Person) -> None:
     options = {**django_settings.PHI_OIDC, "PATIENT_RESOURCES": "tests.support.disclosure_events.words_of"}
-    with override_settings(PHI_OIDC=options), pytest.raises(CommandError, match=r"Nothing was told.*PATIENT_RESOURCES"):
+    with (
+        override_settings(PHI_OIDC=options),
+        pytest.raises(CommandError, match=r"Nothing was listed.*PATIENT_RESOURCES"),
+    ):
         run(person.user.pk)
     assert accounted() == 0
 
 
-def test_status_is_1_where_what_was_before_is_in_archives_alone(person: Person) -> None:
+def test_status_is_1_if_older_events_are_only_in_archives(person: Person) -> None:
     for at in (NOW - 20 * DAY, NOW - 10 * DAY):
         look(by=STAFF, resource=f"Patient/{person.user.pk}", at=at)
     seal_now(at=NOW)
@@ -195,16 +198,16 @@ def test_status_is_1_where_what_was_before_is_in_archives_alone(person: Person) 
     with without_triggers():
         sql(f"DELETE FROM {EVENT} WHERE id = %s", AuditLeaf.objects.get(leaf_index=0).event_id)
     out = io.StringIO()
-    with pytest.raises(CommandError, match=r"before 2026-11-14T12:00:00\+00:00 is in archives, and not told here"):
+    with pytest.raises(CommandError, match=r"before 2026-11-14T12:00:00\+00:00 are in archives"):
         run(person.user.pk, out=out)
     assert len(out.getvalue().splitlines()) == 1
     assert len(run(person.user.pk, "--since", "10").splitlines()) == 1
 
 
-def test_status_is_1_where_a_row_was_altered_to_what_is_no_event(person: Person) -> None:
+def test_status_is_1_if_a_row_is_no_longer_a_valid_event(person: Person) -> None:
     reveal(person.subject.uuid, by=STAFF)
     with without_triggers():
         wrong = "infinity" if is_postgresql() else "2026-13-01 00:00:00"
         sql(f"UPDATE {EVENT} SET occurred_at = %s", wrong)
-    with pytest.raises(CommandError, match="Not all could be told"):
+    with pytest.raises(CommandError, match="The list is incomplete"):
         run(person.user.pk)

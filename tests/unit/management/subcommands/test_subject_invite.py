@@ -1,4 +1,4 @@
-"""`manage.py phi_oidc subject invite`, as an operator types it, and as the page shows it."""
+"""`manage.py phi_oidc subject invite`, run as an operator does and as on the page."""
 
 import csv
 import io
@@ -15,7 +15,6 @@ from typing import Any
 import pytest
 from django.contrib.auth import get_user_model
 from django.core.management import CommandError, call_command
-from django.core.management.base import OutputWrapper
 from django.db import connections
 
 from django_phi_oidc import conf
@@ -28,6 +27,7 @@ from django_phi_oidc.management.subcommands import subject_invite
 from django_phi_oidc.subjects.activation_codes import CODE_ALPHABET, parse_code
 from django_phi_oidc.subjects.models import ActivationCode
 from tests.support.subject_linking import NOW, make_user
+from tests.unit.management.terminal import Terminal
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "phi_audit"])
 ROOT = Path(__file__).resolve().parents[4]
@@ -78,21 +78,21 @@ def waiting() -> list[Any]:
     )
 
 
-def is_good(code: str, sub: str = "somebody") -> bool:
-    """Say whether the code lets somebody in, and spend it."""
+def redeem(code: str, sub: str = "a-person") -> bool:
+    """Return whether the code can be redeemed, and redeem it."""
     provider, keys = conf.providers()["default"], keyring.get_keys("SUBJECT_KEYS")
     return bool(redeem_code(code, sub=sub, provider=provider, keys=keys, origin=Origin(), now=NOW))
 
 
 def block(name: str) -> str:
-    found = re.search(rf"<!-- tested: {re.escape(name)} -->\n```\w+\n(.*?)```", PAGE, re.DOTALL)
-    assert found, name
-    return found[1]
+    match = re.search(rf"<!-- tested: {re.escape(name)} -->\n```\w+\n(.*?)```", PAGE, re.DOTALL)
+    assert match, name
+    return match[1]
 
 
 @pytest.fixture
 def codes_of_the_page() -> Iterator[None]:
-    """Draw the codes that the page shows."""
+    """Generate the codes on the page."""
     numbers = iter(
         [sum(CODE_ALPHABET.index(sign) << 5 * n for n, sign in enumerate(parse_code(c)[::-1])) for c in SHOWN]
     )
@@ -103,46 +103,46 @@ def codes_of_the_page() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("codes_of_the_page")
-def test_page_shows_how_one_is_invited_and_the_code_revoked() -> None:
+def test_page_shows_invitation_and_revocation_of_one_user() -> None:
     user = make_user()
 
-    def here(text: str) -> str:
+    def adapt(text: str) -> str:
         return text.replace("42", str(user.pk))
 
     for name, left in (("one", [user.pk]), ("revoke", [])):
-        typed, _, printed = block(name).removeprefix("$ ").partition("\n")
-        words = shlex.split(here(typed))
+        line, _, printed = block(name).removeprefix("$ ").partition("\n")
+        words = shlex.split(adapt(line))
         assert words[:5] == ["python", "manage.py", "phi_oidc", "subject", "invite"]
-        assert run(*words[5:]) == here(printed)
+        assert run(*words[5:]) == adapt(printed)
         assert waiting() == left
 
 
 @pytest.mark.usefixtures("codes_of_the_page")
-def test_page_shows_how_many_are_invited() -> None:
+def test_page_shows_invitation_of_many_users() -> None:
     users = [make_user(), make_user()]
 
-    def here(text: str) -> str:
-        return re.sub(r"\b4([23])\b", lambda found: str(users[int(found[1]) - 2].pk), text)
+    def adapt(text: str) -> str:
+        return re.sub(r"\b4([23])\b", lambda match: str(users[int(match[1]) - 2].pk), text)
 
-    Path("users.csv").write_text(here(block("users.csv")))
-    typed, _, printed = block("many").removeprefix("$ ").partition("\n")
-    assert run(*shlex.split(typed)[5:]) == printed
-    assert Path("letters.csv").read_text() == here(block("letters.csv"))
-    assert all(is_good(code, sub=f"person {code}") for code in SHOWN)
+    Path("users.csv").write_text(adapt(block("users.csv")))
+    line, _, printed = block("many").removeprefix("$ ").partition("\n")
+    assert run(*shlex.split(line)[5:]) == printed
+    assert Path("letters.csv").read_text() == adapt(block("letters.csv"))
+    assert all(redeem(code, sub=f"person {code}") for code in SHOWN)
 
 
-def test_one_is_invited_by_primary_key_and_the_code_is_good() -> None:
+def test_user_is_invited_by_primary_key_and_the_code_is_valid() -> None:
     user = make_user()
-    told = json.loads(run(user.pk, "--json"))
-    assert (told["user"], told["expires_at"]) == (str(user.pk), "2026-12-08T12:00:00+00:00")
-    assert is_good(told["code"])
+    invitation = json.loads(run(user.pk, "--json"))
+    assert (invitation["user"], invitation["expires_at"]) == (str(user.pk), "2026-12-08T12:00:00+00:00")
+    assert redeem(invitation["code"])
     (event,) = AuditEvent.objects.filter(action="activation.issued")
     assert (event.actor, event.resource) == ("", f"user/{user.pk}")
 
 
-@pytest.mark.parametrize("who", ["0", "nobody", ""])
-def test_nobody_is_invited_who_is_not_there(who: str) -> None:
-    assert f"There is no user {who}." in refused(who)
+@pytest.mark.parametrize("pk", ["0", "unknown", ""])
+def test_unknown_user_is_not_invited(pk: str) -> None:
+    assert f"There is no user {pk}." in refused(pk)
     assert not ActivationCode.objects.exists()
 
 
@@ -155,36 +155,36 @@ def test_deactivated_user_is_not_invited() -> None:
 
 
 PROVIDERS = {
-    "the only one that takes codes": ({"a": "create", "b": "invitation"}, [], "b", ""),
+    "the only one with codes": ({"a": "create", "b": "invitation"}, [], "b", ""),
     "one of two, named": ({"a": "invitation", "b": "invitation"}, ["--provider", "b"], "b", ""),
-    "one of two, not named": ({"a": "invitation", "b": "invitation"}, [], "", "Say --provider: a, b."),
-    "none": ({"a": "create", "b": "existing"}, [], "", "No provider takes activation codes"),
-    "one that takes none": ({"a": "create", "b": "invitation"}, ["--provider", "a"], "", "its provisioning is create"),
-    "one that is not there": ({"a": "invitation"}, ["--provider", "c"], "", "There is no provider c."),
+    "one of two, not named": ({"a": "invitation", "b": "invitation"}, [], "", "Add --provider: a, b."),
+    "none": ({"a": "create", "b": "existing"}, [], "", "No provider accepts activation codes"),
+    "one without codes": ({"a": "create", "b": "invitation"}, ["--provider", "a"], "", "its provisioning is create"),
+    "unknown": ({"a": "invitation"}, ["--provider", "c"], "", "There is no provider c."),
 }
 
 
 @pytest.mark.parametrize(("declared", "words", "provider", "fault"), PROVIDERS.values(), ids=PROVIDERS)
-def test_provider_is_the_one_that_is_meant(
+def test_provider_is_the_only_one_with_codes_or_the_named_one(
     declared: dict[str, str], words: list[str], provider: str, fault: str, settings: Any
 ) -> None:
     declare(settings, **declared)
     user = make_user()
-    asked = written("user", str(user.pk))
-    for act in ([user.pk], ["--csv", asked]):
+    path = written("user", str(user.pk))
+    for arguments in ([user.pk], ["--csv", path]):
         if fault:
-            assert fault in refused(*act, *words)
+            assert fault in refused(*arguments, *words)
         else:
-            run(*act, *words)
+            run(*arguments, *words)
     assert set(ActivationCode.objects.values_list("provider", flat=True)) == ({provider} if provider else set())
 
 
-def test_revoke_is_of_one_user_and_where_it_is_said_of_one_provider(settings: Any) -> None:
+def test_revoke_is_limited_to_the_user_and_the_named_provider(settings: Any) -> None:
     declare(settings, a="invitation", b="invitation")
     user, other = make_user(), make_user()
     for provider in "ab":
-        for each in (user, other):
-            run(each.pk, "--provider", provider)
+        for invited in (user, other):
+            run(invited.pk, "--provider", provider)
     assert run("--revoke", user.pk, "--provider", "a") == f"User {user.pk}: 1 codes were revoked.\n"
     assert waiting() == [other.pk, user.pk, other.pk]
     assert run("--revoke", user.pk) == f"User {user.pk}: 1 codes were revoked.\n"
@@ -194,35 +194,35 @@ def test_revoke_is_of_one_user_and_where_it_is_said_of_one_provider(settings: An
 
 
 WORDS = {
-    "nobody": ([], "one of the arguments"),
-    "one and many": (["1", "--csv", "users.csv"], "not allowed with"),
-    "one and another to revoke": (["1", "--revoke", "2"], "not allowed with"),
-    "an output for one": (["1", "--output", "codes.csv"], "--output goes with --csv"),
-    "an object for many": (["--csv", "users.csv", "--json"], "--json goes with one user"),
+    "no user": ([], "one of the arguments"),
+    "one user and a file": (["1", "--csv", "users.csv"], "not allowed with"),
+    "one user and one to revoke": (["1", "--revoke", "2"], "not allowed with"),
+    "an output file for one user": (["1", "--output", "codes.csv"], "--output requires --csv"),
+    "JSON for many": (["--csv", "users.csv", "--json"], "--json requires one user"),
 }
 
 
 @pytest.mark.parametrize(("words", "fault"), WORDS.values(), ids=WORDS)
-def test_words_that_do_not_go_together_are_refused(words: list[str], fault: str) -> None:
+def test_conflicting_arguments_are_refused(words: list[str], fault: str) -> None:
     written("user", str(make_user().pk))
     assert fault in refused(*words)
     assert not ActivationCode.objects.exists()
 
 
-# Many
+# CSV
 
 
-def test_sheet_keeps_what_it_had_and_gets_code_and_end() -> None:
+def test_csv_keeps_its_columns_and_adds_code_and_expiry() -> None:
     users = [make_user() for _ in range(3)]
     lines = [f'"Å, {n}",{user.pk},"two\nlines"' for n, user in enumerate(users)]
-    told = rows(run("--csv", written("\ufeffname,user,note", lines[0], "", lines[1], lines[2])))
-    assert [list(row) for row in told] == [["name", "user", "note", "code", "expires_at"]] * 3
-    assert [(row["name"], row["user"], row["note"]) for row in told] == [
+    output = rows(run("--csv", written("\ufeffname,user,note", lines[0], "", lines[1], lines[2])))
+    assert [list(row) for row in output] == [["name", "user", "note", "code", "expires_at"]] * 3
+    assert [(row["name"], row["user"], row["note"]) for row in output] == [
         (f"Å, {n}", str(user.pk), "two\nlines") for n, user in enumerate(users)
     ]
-    assert {row["expires_at"] for row in told} == {"2026-12-08T12:00:00+00:00"}
+    assert {row["expires_at"] for row in output} == {"2026-12-08T12:00:00+00:00"}
     assert waiting() == [user.pk for user in users]
-    assert all(is_good(row["code"], sub=row["user"]) for row in told)
+    assert all(redeem(row["code"], sub=row["user"]) for row in output)
 
 
 FORMULAS = {
@@ -238,35 +238,35 @@ FORMULAS = {
 }
 
 
-def test_cells_that_are_formulas_are_texts_in_what_comes_out() -> None:
+def test_formulas_in_cells_are_escaped() -> None:
     users = [make_user() for _ in FORMULAS]
     cells = ['"{}"'.format(formula.replace('"', '""')) for formula in FORMULAS]
-    asked = written('user,"=name"', *(f"{user.pk},{cell}" for user, cell in zip(users, cells, strict=True)))
-    told = list(csv.reader(io.StringIO(run("--csv", asked), newline="")))
-    assert told[0] == ["user", "'=name", "code", "expires_at"]
-    assert [row[1] for row in told[1:]] == list(FORMULAS.values())
+    path = written('user,"=name"', *(f"{user.pk},{cell}" for user, cell in zip(users, cells, strict=True)))
+    output = list(csv.reader(io.StringIO(run("--csv", path), newline="")))
+    assert output[0] == ["user", "'=name", "code", "expires_at"]
+    assert [row[1] for row in output[1:]] == list(FORMULAS.values())
     for separator in ",;\t":
-        # A quotation mark after a comma means nothing to whoever parts by something else.
-        cells = [cell for line in run("--csv", asked).splitlines() for cell in line.split(separator)]
+        # A quotation mark is only special after the separator that the reader uses.
+        cells = [cell for line in run("--csv", path).splitlines() for cell in line.split(separator)]
         assert not [cell for cell in cells if cell.strip(' "').startswith(("=", "+", "-", "@"))]
 
 
-def test_sheet_comes_from_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_csv_is_read_from_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
     user = make_user()
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(f"user\n{user.pk}\n".encode())))
     (row,) = rows(run("--csv", "-"))
-    assert is_good(row["code"])
+    assert redeem(row["code"])
 
 
-def test_output_is_a_new_file_for_its_owner_alone() -> None:
-    asked = written("user", str(make_user().pk))
-    assert run("--csv", asked, "--output", "codes.csv") == "1 users were invited; their codes are in codes.csv.\n"
+def test_output_is_a_new_file_only_its_owner_can_read() -> None:
+    path = written("user", str(make_user().pk))
+    assert run("--csv", path, "--output", "codes.csv") == "1 users were invited; their codes are in codes.csv.\n"
     assert stat.S_IMODE(Path("codes.csv").stat().st_mode) == 0o600
     before = Path("codes.csv").read_bytes()
     elsewhere = Path("elsewhere.csv")
     Path("link.csv").symlink_to(elsewhere)
     for taken in ("codes.csv", "link.csv", "no/such/folder.csv"):
-        assert f"{taken} can't be written as a new file" in refused("--csv", asked, "--output", taken)
+        assert f"{taken} cannot be created" in refused("--csv", path, "--output", taken)
     assert (Path("codes.csv").read_bytes(), elsewhere.exists()) == (before, False)
     assert ActivationCode.objects.count() == 1
 
@@ -274,113 +274,108 @@ def test_output_is_a_new_file_for_its_owner_alone() -> None:
 FAULTS: dict[str, tuple[Callable[[Any, Any], list[str]], str]] = {
     "nothing": (lambda a, b: [], "Line 1: there is no column user"),
     "no such column": (lambda a, b: ["name", "x"], "Line 1: there is no column user"),
-    "parted by semicolons": (lambda a, b: ["user;name", f"{a};x"], "columns are parted by commas"),
-    "two columns of one name": (lambda a, b: ["user,x,x", f"{a},1,2"], "Line 1: two columns have one name"),
-    "a column of ours": (lambda a, b: ["user,code", f"{a},1"], "Line 1: the column code is what is added"),
-    "nobody": (lambda a, b: ["user,x", ""], "There is no user in it"),
-    "too few columns": (lambda a, b: ["user,x", f"{a},1", f"{b}"], "Line 3: 1 columns, and 2 in the first line"),
-    "too many columns": (lambda a, b: ["user", f"{a},1"], "Line 2: 2 columns, and 1 in the first line"),
-    "an empty cell": (lambda a, b: ["user,x", f"{a},1", " ,2"], "Line 3: '' is no primary key of a user"),
-    "a name": (lambda a, b: ["user", f"{a}", "amina"], "Line 3: 'amina' is no primary key of a user"),
-    "a number that none is": (lambda a, b: ["user", f"{a}", "9" * 30], "Line 3: '9999"),
-    "what a terminal would obey": (lambda a, b: ["user", "\x1b[2J"], r"Line 2: '\x1b[2J' is no primary key"),
-    "somebody who is not there": (lambda a, b: ["user", f"{a}", "999999999"], "Line 3: There is no user 999999999."),
-    "somebody twice": (lambda a, b: ["user", f"{a}", f"{b}", f" {a}"], "stands in line 2, too"),
-    "a quotation mark that does not end": (lambda a, b: ["user,x", f'{a},"x'], "Line 2: unexpected end of data"),
+    "separated by semicolons": (lambda a, b: ["user;name", f"{a};x"], "columns are separated by commas"),
+    "two columns with one name": (lambda a, b: ["user,x,x", f"{a},1,2"], "Line 1: two columns have the same name"),
+    "a reserved column": (lambda a, b: ["user,code", f"{a},1"], "Line 1: the column code is reserved for the output"),
+    "no users": (lambda a, b: ["user,x", ""], "The file contains no users"),
+    "too few columns": (lambda a, b: ["user,x", f"{a},1", f"{b}"], "Line 3: 1 columns, but 2 in the first line"),
+    "too many columns": (lambda a, b: ["user", f"{a},1"], "Line 2: 2 columns, but 1 in the first line"),
+    "an empty cell": (lambda a, b: ["user,x", f"{a},1", " ,2"], "Line 3: '' is not a primary key of a user"),
+    "a name": (lambda a, b: ["user", f"{a}", "amina"], "Line 3: 'amina' is not a primary key of a user"),
+    "a number out of range": (lambda a, b: ["user", f"{a}", "9" * 30], "Line 3: '9999"),
+    "control characters": (lambda a, b: ["user", "\x1b[2J"], r"Line 2: '\x1b[2J' is not a primary key"),
+    "unknown user": (lambda a, b: ["user", f"{a}", "999999999"], "Line 3: There is no user 999999999."),
+    "repeated user": (lambda a, b: ["user", f"{a}", f"{b}", f" {a}"], "is already in line 2"),
+    "an unterminated quotation": (lambda a, b: ["user,x", f'{a},"x'], "Line 2: unexpected end of data"),
     "after a cell of two lines": (lambda a, b: ["user,x", f'{a},"x\r\ny"', "0,z"], "Line 4: There is no user 0."),
 }
 
 
 @pytest.mark.parametrize(("lines", "fault"), FAULTS.values(), ids=FAULTS)
-def test_sheet_with_a_fault_is_refused_by_its_line_and_invites_nobody(
+def test_csv_with_a_fault_is_refused_with_its_line_and_no_invitation(
     lines: Callable[[Any, Any], list[str]], fault: str
 ) -> None:
     users = [make_user(), make_user()]
-    asked = written(*lines(*(user.pk for user in users)))
-    assert fault in refused("--csv", asked, "--output", "codes.csv")
+    path = written(*lines(*(user.pk for user in users)))
+    assert fault in refused("--csv", path, "--output", "codes.csv")
     assert (ActivationCode.objects.count(), Path("codes.csv").exists()) == (0, False)
     assert AuditEvent.objects.count() == 0
-    asked = written("user", *(str(user.pk) for user in users))
-    run("--csv", asked, "--output", "codes.csv")
+    path = written("user", *(str(user.pk) for user in users))
+    run("--csv", path, "--output", "codes.csv")
     assert ActivationCode.objects.count() == 2
 
 
-def test_sheet_with_a_deactivated_user_in_its_last_line_invites_nobody() -> None:
+def test_csv_with_a_deactivated_user_in_its_last_line_is_refused() -> None:
     users = [make_user() for _ in range(4)]
     get_user_model().objects.filter(pk=users[-1].pk).update(is_active=False)
-    asked = written("user", *(str(user.pk) for user in users))
-    assert refused("--csv", asked) == f"Line 5: User {users[-1].pk} is deactivated."
+    path = written("user", *(str(user.pk) for user in users))
+    assert refused("--csv", path) == f"Line 5: User {users[-1].pk} is deactivated."
     assert not ActivationCode.objects.exists()
 
 
-def test_sheet_that_is_not_utf_8_is_refused_by_its_line() -> None:
+def test_csv_that_is_not_utf_8_is_refused_with_its_line() -> None:
     user = make_user()
     Path("users.csv").write_bytes(f"user,name\n{user.pk},".encode() + "Åke\n".encode("latin-1"))
-    assert refused("--csv", "users.csv") == "Line 2: this is not UTF-8."
-    assert "can't be read" in refused("--csv", "nowhere.csv")
+    assert refused("--csv", "users.csv") == "Line 2: not valid UTF-8."
+    assert "cannot be read" in refused("--csv", "nowhere.csv")
     assert not ActivationCode.objects.exists()
 
 
-def test_many_are_invited_a_batch_a_transaction_and_by_few_statements(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_users_are_invited_in_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(subject_invite, "BATCH_SIZE", 4)
     users = [make_user() for _ in range(10)]
-    asked = written("user", *(str(user.pk) for user in users))
-    told = rows(run("--csv", asked))
-    assert [row["user"] for row in told] == [str(user.pk) for user in users]
-    assert len({row["code"] for row in told}) == 10
+    path = written("user", *(str(user.pk) for user in users))
+    output = rows(run("--csv", path))
+    assert [row["user"] for row in output] == [str(user.pk) for user in users]
+    assert len({row["code"] for row in output}) == 10
     assert waiting() == [user.pk for user in users]
     assert AuditEvent.objects.filter(action="activation.issued").count() == 10
 
 
-def test_user_who_goes_meanwhile_stops_it_and_what_was_written_is_good(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_user_deactivated_meanwhile_stops_the_run_and_written_codes_are_valid(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(subject_invite, "BATCH_SIZE", 2)
     users = [make_user() for _ in range(5)]
-    asked = written("user", *(str(user.pk) for user in users))
+    path = written("user", *(str(user.pk) for user in users))
     done: list[int] = []
 
-    def somebody_goes(progress: Any, count: int, total: int) -> None:
+    def deactivate_user(progress: Any, count: int, total: int) -> None:
         done.append(count)
         if count == 2:
             get_user_model().objects.filter(pk=users[3].pk).update(is_active=False)
 
-    monkeypatch.setattr(subject_invite.Progress, "__call__", somebody_goes)
-    told = refused("--csv", asked, "--output", "codes.csv")
-    assert told == f"User {users[3].pk} is deactivated. Those before line 4 were invited."
+    monkeypatch.setattr(subject_invite.ProgressLine, "__call__", deactivate_user)
+    output = refused("--csv", path, "--output", "codes.csv")
+    assert output == f"User {users[3].pk} is deactivated. The users before line 4 were invited."
     left = rows(Path("codes.csv").read_text())
     assert [row["user"] for row in left] == [str(user.pk) for user in users[:2]]
-    assert all(is_good(row["code"], sub=row["user"]) for row in left)
+    assert all(redeem(row["code"], sub=row["user"]) for row in left)
     assert ActivationCode.objects.count() == 2
     assert done == [2]
 
 
-def test_file_without_a_code_goes_when_nobody_could_be_invited(monkeypatch: pytest.MonkeyPatch, settings: Any) -> None:
+def test_empty_output_file_is_deleted_after_a_failure(monkeypatch: pytest.MonkeyPatch, settings: Any) -> None:
     user = make_user()
-    asked = written("user", str(user.pk))
+    path = written("user", str(user.pk))
     before = settings.PHI_OIDC
     settings.PHI_OIDC = {**before, "SUBJECT_KEYS": []}
-    assert "has no key" in refused("--csv", asked, "--output", "codes.csv")
+    assert "has no key" in refused("--csv", path, "--output", "codes.csv")
     assert not Path("codes.csv").exists()
     settings.PHI_OIDC = before
-    run("--csv", asked, "--output", "codes.csv")
+    run("--csv", path, "--output", "codes.csv")
     assert Path("codes.csv").exists()
 
 
-class Terminal(io.StringIO):
-    def isatty(self) -> bool:
-        return True
-
-
 @pytest.mark.parametrize(("output", "is_seen"), [(["--output", "codes.csv"], True), ([], False)])
-def test_progress_is_on_a_terminal_and_not_among_the_codes(output: list[str], is_seen: bool) -> None:
+def test_progress_is_shown_on_a_terminal_but_not_among_the_codes(output: list[str], is_seen: bool) -> None:
     users, out, err = [make_user() for _ in range(3)], Terminal(), Terminal()
-    asked = written("user", *(str(user.pk) for user in users))
-    words = ["subject", "invite", "--csv", str(asked), *output]
-    call_command("phi_oidc", *words, stdout=OutputWrapper(out), stderr=OutputWrapper(err))
+    path = written("user", *(str(user.pk) for user in users))
+    words = ["subject", "invite", "--csv", str(path), *output]
+    call_command("phi_oidc", *words, stdout=out, stderr=err)
     assert ("100% 3 users were invited" in err.getvalue()) == is_seen
     assert not re.search(r"[0-9A-Z]{4}-[0-9A-Z]{4}", err.getvalue())
 
 
-def test_codes_of_the_sheet_are_in_no_table() -> None:
+def test_codes_are_not_stored_in_plain_text() -> None:
     user = make_user()
     (row,) = rows(run("--csv", written("user,name", f"{user.pk},{'=x'}")))
     with connections["default"].cursor() as cursor:
