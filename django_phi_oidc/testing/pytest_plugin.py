@@ -58,7 +58,7 @@ def pytest_collection_modifyitems(session: pytest.Session, config: pytest.Config
     if not config.getoption("phi_oidc_attack"):
         return
     # Where the flag is not given, this is loaded in projects without Django.
-    from .attack.selection import get_default_provider, select_attacks  # noqa: PLC0415
+    from .attack.suite import get_default_provider, select_attacks  # noqa: PLC0415
 
     for attack in select_attacks(get_default_provider()):
         item: AttackItem = AttackItem.from_parent(session, name=attack.name)

@@ -4,7 +4,7 @@ from django.utils.html import format_html
 
 from django_phi_oidc.claims import forms
 
-from . import presenting
+from . import view_models
 
 
 class PurposeForm(forms.PurposeForm):
@@ -12,5 +12,5 @@ class PurposeForm(forms.PurposeForm):
 
     def get_purpose_label(self, code: str) -> str:
         """Return a purpose as people say it, with a hint where there is one."""
-        said = presenting.purpose(code)
+        said = view_models.purpose(code)
         return format_html('{} <span class="soft">{}</span>', said.name, said.hint) if said.hint else said.name

@@ -26,7 +26,7 @@ from django_phi_oidc.config.providers import ClaimDeclaration
 from django_phi_oidc.individual_rights.accounting import Disclosure
 from django_phi_oidc.individual_rights.views import AccountingMixin
 
-from . import presenting
+from . import view_models
 from .forms import PurposeForm
 
 
@@ -82,7 +82,7 @@ class Profile(RevealMixin, TemplateView):
         """Return the details in words, and what they were opened for."""
         context = super().get_context_data(**kwargs)
         context["details"] = [detail(claim) for claim in context["claims"]]
-        context["said"] = presenting.purpose(context["purpose"]) if "purpose" in context else None
+        context["said"] = view_models.purpose(context["purpose"]) if "purpose" in context else None
         return context
 
     def render_refused(self, form: Any) -> HttpResponse:
@@ -112,9 +112,9 @@ def look(disclosure: Disclosure, *, who: str) -> Look:
     return Look(
         at=disclosure.occurred_at,
         who=who,
-        did=presenting.did(disclosure.action),
-        what=presenting.looked_at(disclosure.action, disclosure.claims, disclosure.resource),
-        purpose=presenting.purpose(disclosure.purpose).name,
+        did=view_models.did(disclosure.action),
+        what=view_models.looked_at(disclosure.action, disclosure.claims, disclosure.resource),
+        purpose=view_models.purpose(disclosure.purpose).name,
         is_emergency=bool(disclosure.emergency),
     )
 
@@ -128,12 +128,12 @@ def detail(claim: DisplayedClaim) -> Detail:
         state = next((kind for kind, holds in kinds.items() if holds), "opened")
     return Detail(
         name=declared.name,
-        label=presenting.label(declared.name),
+        label=view_models.label(declared.name),
         basis=declared.basis,
-        purpose=presenting.purpose(declared.purpose).name,
-        retention=presenting.retention(declared.retention),
+        purpose=view_models.purpose(declared.purpose).name,
+        retention=view_models.retention(declared.retention),
         state=state,
-        text=presenting.text(revealed.value) if revealed is not None and state == "opened" else "",
+        text=view_models.text(revealed.value) if revealed is not None and state == "opened" else "",
     )
 
 
@@ -141,9 +141,9 @@ def keeps(declared: Mapping[str, ClaimDeclaration]) -> list[dict[str, str]]:
     """Return in words what is kept, why, and for how long."""
     return [
         {
-            "label": presenting.label(name),
+            "label": view_models.label(name),
             "basis": claim.basis,
-            "retention": presenting.retention(claim.retention),
+            "retention": view_models.retention(claim.retention),
         }
         for name, claim in declared.items()
     ]

@@ -27,8 +27,8 @@ from ..attack.browser import Browser, PortalResponse
 from ..attack.environment import AttackEnvironment
 from ..attack.provider_attacks import AttackFunction, create_csrf_token
 from ..mock_provider import MutableExchange, Reply
+from .encoded_text_search import find_texts
 from .log_capture import CapturedLog, capture_all_logs
-from .search import find_texts
 
 PLACES = ("tables", "log", "pages", "addresses", "caches", "messages", "mails")
 CONTROL_TABLE = "phi_oidc_attack_control"

@@ -15,9 +15,9 @@ from django_phi_oidc.fields import SealedTextField
 from django_phi_oidc.sessions.models import OIDCSession
 from django_phi_oidc.testing.mock_provider import Account
 
-from . import lying
+from . import hostile_provider
 from .browser import Browser, Page
-from .surroundings import ROOT
+from .services import ROOT
 
 SECONDS = 45.0
 
@@ -101,8 +101,8 @@ class Scene:
         return cast(dict[str, Any], json.loads(answer.body))
 
     def order(self, what: str) -> None:
-        """Make the provider do one of lying.ORDERS."""
-        answer = Browser().post(self.provider + lying.LIE, {"next": what}, client=self.client)
+        """Make the provider do one of hostile_provider.ORDERS."""
+        answer = Browser().post(self.provider + hostile_provider.LIE, {"next": what}, client=self.client)
         expect(answer.status == 200, f"the provider answered {answer.status} and would not do as it was told")
 
     def manage(self, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
@@ -123,7 +123,7 @@ class Scene:
 
     def issued_last(self) -> list[str]:
         """Return the tokens that the provider issued at its latest sign-in."""
-        answer = Browser().post(self.provider + lying.ISSUED, {}, client=self.client)
+        answer = Browser().post(self.provider + hostile_provider.ISSUED, {}, client=self.client)
         return cast(list[str], json.loads(answer.body))
 
 

@@ -15,10 +15,10 @@ from django_phi_oidc.audit.router import AUDIT_ALIAS
 from django_phi_oidc.claims.models import StoredClaim
 from django_phi_oidc.sessions.models import OIDCSession
 
-from . import glass, lying, planting, searching
+from . import canary_setup, emergency_scene, hostile_provider, plaintext_search
 from .browser import Browser, Page
 from .scene import NotHeld, Scene, eventually, expect, tokens_of
-from .surroundings import RETENTION_SECONDS
+from .services import RETENTION_SECONDS
 
 MOST_TRIES = 3
 
@@ -52,11 +52,11 @@ def sealed_at_rest(scene: Scene) -> str:
         "her sub": str(scene.introspect(scene.tokens["access token"])["sub"]),
         **{f"her {name}": token for name, token in scene.tokens.items()},
     }
-    with planting.control(scene.var) as (planted, text):
-        seen = searching.search({"control": text}, scene.var)
+    with canary_setup.control(scene.var) as (planted, text):
+        seen = plaintext_search.search({"control": text}, scene.var)
         missed = [name for name in planted if f"control in {name}" not in seen and f"control in {name}-wal" not in seen]
         expect(not missed, f"the search is blind: it missed what was planted in {', '.join(missed)}")
-    hits = searching.search(secrets, scene.var)
+    hits = plaintext_search.search(secrets, scene.var)
     expect(not hits, f"readable: {', '.join(hits)}")
     return (
         f"The search found what was planted in {len(planted)} places ({', '.join(planted)}), and nowhere in databases, "
@@ -126,7 +126,7 @@ def other_browser(scene: Scene) -> str:
 
 def forged_token(scene: Scene) -> str:
     """A token under a foreign key is refused, and what came with it dies at the provider."""
-    scene.order(lying.FORGED_SIGNATURE)
+    scene.order(hostile_provider.FORGED_SIGNATURE)
     page = scene.authenticate(Browser(), scene.jonas, hold=False)
     expect(page.status == 403, f"the portal answered {page.status}")
     expect("signature_invalid" not in page.text, "the page tells the reason")
@@ -171,14 +171,14 @@ def outage(scene: Scene) -> str:
     """Amina signs out while the provider revokes nothing; her page comes at once, and the worker goes on."""
     scene.browser = Browser()
     scene.sign_in_amina()
-    scene.order(lying.OUTAGE)
+    scene.order(hostile_provider.OUTAGE)
     started = time.monotonic()
     page = scene.browser.submit(scene.browser.open(f"{scene.portal}/portal/"), {}, action="/oidc/logout/")
     took = time.monotonic() - started
     expect(page.path == "/oidc/logged-out/", f"she came to {page.path} with {page.status}")
     expect(all(map(scene.is_alive, _revocable(scene))), "the provider revoked, though it was out of order")
     expect(scene.browser.open(f"{scene.portal}/portal/").url.startswith(scene.provider), "her page still opens")
-    scene.order(lying.MENDED)
+    scene.order(hostile_provider.MENDED)
     # On a slow machine the worker may have tried in vain more than once, and waits for longer each time.
     eventually(lambda: not any(map(scene.is_alive, _revocable(scene))), "a token is alive at the provider", seconds=120)
     return (
@@ -271,7 +271,7 @@ STEPS = (
     ),
     Step(
         title="A clinician breaks the glass",
-        tell=glass.broken,
+        tell=emergency_scene.broken,
         events=(
             "access.denied failure permission_missing TREAT",
             "emergency.opened success ETREAT",
@@ -281,7 +281,7 @@ STEPS = (
     ),
     Step(
         title="The privacy officer reviews it",
-        tell=glass.reviewed,
+        tell=emergency_scene.reviewed,
         events=("emergency.reviewed success",),
     ),
     Step(title="Her way back, opened a second time", tell=replay, events=("login.refused failure state_replayed",)),

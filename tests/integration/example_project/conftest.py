@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[3] / "example_project"
 sys.path.append(str(ROOT))
 
-from portal.demo import surroundings  # noqa: E402 -- the example's packages lie beside its manage.py
+from portal.demo import services  # noqa: E402 -- the example's packages lie beside its manage.py
 from portal.demo.processes import Processes  # noqa: E402
 
 from django_phi_oidc.crypto import keyring  # noqa: E402
@@ -37,10 +37,10 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 @contextmanager
 def serving(var: Path) -> Iterator[Site]:
     """Serve them for the length of the block, with var for their files."""
-    portal = f"http://127.0.0.1:{surroundings.free_port()}"
-    provider = f"http://127.0.0.1:{surroundings.free_port()}"
+    portal = f"http://127.0.0.1:{services.free_port()}"
+    provider = f"http://127.0.0.1:{services.free_port()}"
     environ = {
-        **{name: value for name, value in os.environ.items() if not name.startswith(surroundings.OURS)},
+        **{name: value for name, value in os.environ.items() if not name.startswith(services.OURS)},
         "DJANGO_DEBUG": "1",
         "PORTAL_VAR_DIR": str(var),
         "OIDC_ISSUER": provider,
@@ -61,10 +61,10 @@ def bare_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """Serve the portal with DEBUG off, before its tables were made and without a provider: whatever asks for one of
     these fails."""
     var = tmp_path_factory.mktemp("bare")
-    address = f"127.0.0.1:{surroundings.free_port()}"
-    provider = f"https://127.0.0.1:{surroundings.free_port()}"
+    address = f"127.0.0.1:{services.free_port()}"
+    provider = f"https://127.0.0.1:{services.free_port()}"
     environ = {
-        **{name: value for name, value in os.environ.items() if not name.startswith(surroundings.OURS)},
+        **{name: value for name, value in os.environ.items() if not name.startswith(services.OURS)},
         "DJANGO_SECRET_KEY": keyring.generate_key(),
         "DJANGO_ALLOWED_HOSTS": "127.0.0.1",
         "PORTAL_VAR_DIR": str(var),

@@ -10,9 +10,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from django.core.management.base import CommandError
 from portal.demo.browser import Browser
-from portal.demo.lying import ISSUED, Control
+from portal.demo.hostile_provider import ISSUED, Control
 from portal.demo.processes import Processes
-from portal.demo.surroundings import OURS, free_port
+from portal.demo.services import OURS, free_port
 from portal.management.commands.demo_provider import Command, client_of
 
 from django_phi_oidc.config.providers import parse_provider

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from django.core.exceptions import ImproperlyConfigured
 from portal.demo.browser import Browser
 from portal.demo.processes import Processes
-from portal.demo.surroundings import OURS, free_port
+from portal.demo.services import OURS, free_port
 from portal.environment import Environment
 from psycopg import sql
 

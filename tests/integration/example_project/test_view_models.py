@@ -4,7 +4,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from portal import presenting
+from portal import view_models
 
 
 @pytest.mark.parametrize(
@@ -19,7 +19,7 @@ from portal import presenting
     ],
 )
 def test_text_of_a_claim(value: Any, text: str) -> None:
-    assert presenting.text(value) == text
+    assert view_models.text(value) == text
 
 
 @pytest.mark.parametrize(
@@ -34,8 +34,8 @@ def test_text_of_a_claim(value: Any, text: str) -> None:
     ],
 )
 def test_retention_in_words(retention: Any, text: str) -> None:
-    assert presenting.retention(retention) == text
+    assert view_models.retention(retention) == text
 
 
 def test_purpose_without_words_of_ours_has_hl7s() -> None:
-    assert presenting.purpose("HLEGAL").name == "Legal"
+    assert view_models.purpose("HLEGAL").name == "Legal"

@@ -97,7 +97,7 @@ def test_sign_in_bent_by_the_provider_is_refused(
     assert_refused(page, browser, case.code, status=case.refusal_status)
     if case.holds_tokens:
         assert {token.kind for token in op.tokens} == {"access_token", "refresh_token"}
-        assert op.live_tokens == []
+        assert op.active_tokens == []
         assert events(action="token.revoked", outcome="success") != []
     if case.tamper_before_endpoint or case.stage == "request":
         assert op.tokens == []

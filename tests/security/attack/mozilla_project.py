@@ -69,7 +69,7 @@ def main() -> None:
     from django_phi_oidc.testing.attack.environment import PORTAL_URL, Portal  # noqa: PLC0415
     from django_phi_oidc.testing.attack.environment_setup import set_up_attack_environment  # noqa: PLC0415
     from django_phi_oidc.testing.attack.report import render_json  # noqa: PLC0415
-    from django_phi_oidc.testing.attack.runner import list_attacks, run_attacks  # noqa: PLC0415
+    from django_phi_oidc.testing.attack.suite import list_attacks, run_attacks  # noqa: PLC0415
     from django_phi_oidc.testing.mock_provider import Client, DemoProvider  # noqa: PLC0415 -- Django is not set up before
 
     class Stock(Portal):

@@ -376,7 +376,7 @@ FAULTS: Mapping[str, tuple[Plant, tuple[str, ...]]] = {
 def main() -> None:
     """Attack the portal with each fault in turn, by the attacks that should find it, and print what they found."""
     django.setup()
-    running = import_module("django_phi_oidc.testing.attack.runner")
+    running = import_module("django_phi_oidc.testing.attack.suite")
     cli = import_module("django_phi_oidc.management.subcommands.attack")
     staging = import_module("django_phi_oidc.testing.attack.environment_setup")
     scene_module, conf = (

@@ -13,7 +13,7 @@ from django.core.management import CommandError, call_command
 
 from django_phi_oidc import errors
 from django_phi_oidc.config.providers import parse_provider
-from django_phi_oidc.testing.attack.runner import Attack, list_attacks
+from django_phi_oidc.testing.attack.suite import Attack, list_attacks
 from tests.security.attack.example_project import ROOT, Project, objects, project
 from tests.support import databases
 

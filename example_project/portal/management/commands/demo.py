@@ -17,8 +17,8 @@ from django_phi_oidc.testing.mock_provider import demo_accounts, demo_staff
 from portal.demo.processes import NotStarted, Processes
 from portal.demo.scene import Scene
 from portal.demo.story import STEPS
-from portal.demo.surroundings import BEAT_SECONDS, RETENTION_SECONDS, ROOT
-from portal.demo.telling import tell
+from portal.demo.services import BEAT_SECONDS, RETENTION_SECONDS, ROOT
+from portal.demo.narration import tell
 
 CELERY = ("-m", "celery", "-A", "portal", "--quiet")
 

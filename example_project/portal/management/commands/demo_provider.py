@@ -12,7 +12,7 @@ from django.core.management.base import BaseCommand, CommandError
 from django_phi_oidc import conf
 from django_phi_oidc.config.providers import ProviderDeclaration, is_loopback_http
 from django_phi_oidc.testing.mock_provider import Client, DemoProvider, demo_accounts, demo_client, demo_staff
-from portal.demo.lying import Control
+from portal.demo.hostile_provider import Control
 
 
 class Command(BaseCommand):

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from portal.demo import surroundings
+from portal.demo import services
 from portal.demo.story import STEPS
 
 from tests.integration.example_project.conftest import ROOT
@@ -21,7 +21,7 @@ TOKEN = re.compile(r"eyJ[\w-]+\.|\b[ar]t_[\w-]{20,}|[?&](code|state)=")
 
 
 def start(**variables: str) -> subprocess.Popen[str]:
-    foreign = (*surroundings.OURS, "PORT", "PYTHONUNBUFFERED")
+    foreign = (*services.OURS, "PORT", "PYTHONUNBUFFERED")
     environ = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
     return subprocess.Popen(
         [sys.executable, str(ROOT / "manage.py"), "demo"],

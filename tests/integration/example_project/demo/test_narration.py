@@ -7,7 +7,7 @@ import pytest
 from django.core.management.color import no_style
 from portal.demo.scene import NotHeld, Scene
 from portal.demo.story import STEPS, Step
-from portal.demo.telling import tell
+from portal.demo.narration import tell
 
 pytestmark = pytest.mark.django_db(databases=["default", "phi_audit"])
 
@@ -49,7 +49,7 @@ def test_tell_of_a_step_that_fails_is_false_and_goes_on(error: Exception) -> Non
 
 
 def test_tell_without_an_expected_event_is_false(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("portal.demo.trail.SECONDS", 0.0)
+    monkeypatch.setattr("portal.demo.audit_log.SECONDS", 0.0)
     held, text = told(Step(title="One", tell=holds, events=("login.succeeded success",)))
     assert not held
     assert "the trail has no login.succeeded success" in text

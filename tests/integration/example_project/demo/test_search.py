@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 
 import pytest
-from portal.demo import searching
+from portal.demo import plaintext_search
 
 SECRET = "Tulegatan 7B"
 
@@ -24,21 +24,21 @@ SECRET = "Tulegatan 7B"
 )
 def test_search_of_a_readable_text_finds_it(tmp_path: Path, written: bytes) -> None:
     (tmp_path / "database-wal").write_bytes(b"\0" * 4096 + written)
-    assert searching.search({"street": SECRET}, tmp_path) == ["street in database-wal"]
+    assert plaintext_search.search({"street": SECRET}, tmp_path) == ["street in database-wal"]
 
 
 def test_search_of_another_text_finds_nothing(tmp_path: Path) -> None:
     (tmp_path / "log").write_text("Tulegatan 8B, Tulegatan 7")
-    assert searching.search({"street": SECRET}, tmp_path) == []
+    assert plaintext_search.search({"street": SECRET}, tmp_path) == []
 
 
 def test_search_leaves_out_the_keys_alone(tmp_path: Path) -> None:
     for folder in ("keys", "queue"):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / folder).write_text(SECRET)
-    assert searching.search({"street": SECRET}, tmp_path) == ["street in queue"]
+    assert plaintext_search.search({"street": SECRET}, tmp_path) == ["street in queue"]
 
 
 def test_search_never_returns_the_text(tmp_path: Path) -> None:
     (tmp_path / "log").write_text(SECRET)
-    assert SECRET not in " ".join(searching.search({"street": SECRET}, tmp_path))
+    assert SECRET not in " ".join(plaintext_search.search({"street": SECRET}, tmp_path))

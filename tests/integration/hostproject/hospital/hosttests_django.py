@@ -7,7 +7,7 @@ from django.utils import timezone
 
 from django_phi_oidc.audit.events import Action, Origin
 from django_phi_oidc.audit.recorder import record
-from hospital.visiting import traces, visit
+from hospital.visits import traces, visit
 
 
 class Visits:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from hospital.visiting import traces, visit
+from hospital.visits import traces, visit
 
 
 def visit_and_look():

@@ -2,7 +2,7 @@
 
 import pytest
 
-from hospital.visiting import traces, visit
+from hospital.visits import traces, visit
 
 
 @pytest.mark.parametrize("visit_number", [1, 2])

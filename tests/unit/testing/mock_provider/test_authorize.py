@@ -190,7 +190,7 @@ def test_authorize_essential_acr_that_is_not_reached_is_asked_for_and_then_refus
 
 
 def test_authorize_for_a_sub_answers_for_nobody_else(op, rp):
-    check_that_jonas_alone_will_do(rp, {"sub": {"value": op.subject("jonas", "portal")}}, "login_required")
+    check_that_jonas_alone_will_do(rp, {"sub": {"value": op.get_subject("jonas", "portal")}}, "login_required")
 
 
 def test_authorize_login_hint_stands_in_the_field_of_the_user_name(rp):

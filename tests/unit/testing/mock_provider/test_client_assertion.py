@@ -35,7 +35,7 @@ def key(op, rp, client_keys):
 
 
 def register(op, rp, **more):
-    op.register(Client("portal", "", [rp.redirect_uri], token_endpoint_auth_methods=["private_key_jwt"], **more))
+    op.register_client(Client("portal", "", [rp.redirect_uri], token_endpoint_auth_methods=["private_key_jwt"], **more))
 
 
 def assertion(op, key, *, header=None, now=None, **changes):
@@ -79,12 +79,12 @@ def test_assertion_is_accepted_at_every_back_channel_endpoint(op, rp, key):
 
     pushed = rp.send("POST", "/par", {**rp.parameters(), **proof()})
     assert pushed.status == 201
-    assert not [name for name in next(iter(op.state.pushed.values())).parameters if "assertion" in name]
+    assert not [name for name in next(iter(op.state.pushed_requests.values())).parameters if "assertion" in name]
     op.authorize(rp.pushed_url(pushed.json["request_uri"]), "amina")
     tokens = rp.send("POST", "/token", {**rp.code_form(op.last_grant.code), **proof()}).json
     assert introspect(rp, assertion(op, key), token=tokens["access_token"]).json["active"] is True
     assert rp.send("POST", "/revoke", {"token": tokens["refresh_token"], **proof()}).status == 200
-    assert op.live_tokens == []
+    assert op.active_tokens == []
 
 
 def test_assertion_stands_in_the_log_without_its_signature(op, rp, key):
@@ -256,7 +256,7 @@ def test_assertion_beside_a_secret_is_two_methods(op, rp, key):
 
 def test_assertion_of_a_client_with_another_method_is_refused_and_so_is_the_reverse(op, rp, client_keys):
     key = client_keys["ES256"]
-    op.register(Client("portal", rp.secret, [rp.redirect_uri], jwks={"keys": [key.public_jwk()]}))
+    op.register_client(Client("portal", rp.secret, [rp.redirect_uri], jwks={"keys": [key.public_jwk()]}))
     assert refused(introspect(rp, assertion(op, key)))
     assert rp.send("POST", "/introspect", {"token": "x"}, rp.basic).status == 200
     register(op, rp, jwks={"keys": [key.public_jwk()]})

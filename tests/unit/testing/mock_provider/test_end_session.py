@@ -29,13 +29,13 @@ def test_end_session_with_the_hint_returns_to_the_client_with_state(op, rp):
 def test_end_session_leaves_tokens_to_the_client_to_revoke(op, rp):
     tokens = rp.tokens()
     end(rp, id_token_hint=tokens["id_token"])
-    assert op.is_active(tokens["access_token"])
+    assert op.is_token_active(tokens["access_token"])
 
 
 def test_end_session_takes_a_hint_that_has_expired_or_whose_key_is_withdrawn(op, rp, clock):
     token = rp.tokens()["id_token"]
     clock.ahead += op.state.id_token_lifetime * 2
-    op.rotate_keys(withdraw=True)
+    op.rotate_keys(withdraw_old_keys=True)
     assert end(rp, id_token_hint=token).status == 200
     assert not op.state.sessions
 
@@ -132,7 +132,7 @@ def with_backchannel(listening):
 
 
 def test_send_backchannel_logout_posts_a_logout_token(op, listening):
-    op.register(with_backchannel(listening))
+    op.register_client(with_backchannel(listening))
     answer = op.send_backchannel_logout("lab", sub="someone", sid="some-session", jti="the-jti")
     assert (answer.status, answer.headers["cache-control"]) == (200, "no-store")
     (token,) = listening.tokens
@@ -145,7 +145,7 @@ def test_send_backchannel_logout_posts_a_logout_token(op, listening):
 
 
 def test_send_backchannel_logout_passes_the_hook(op, listening):
-    op.register(with_backchannel(listening))
+    op.register_client(with_backchannel(listening))
     op.mutate = lambda endpoint, exchange: exchange.claims.update(nonce="n") if endpoint == "logout_token" else None
     op.send_backchannel_logout("lab", sub="someone")
     assert told(op, listening.tokens[0])["nonce"] == "n"
@@ -155,13 +155,13 @@ def test_send_backchannel_logout_passes_the_hook(op, listening):
 def test_send_backchannel_logout_about_nobody_or_to_nowhere_raises(op, listening):
     with pytest.raises(ValueError, match="no back-channel"):
         op.send_backchannel_logout("lab", sub="someone")
-    op.register(with_backchannel(listening))
-    with pytest.raises(ValueError, match="names a sub"):
+    op.register_client(with_backchannel(listening))
+    with pytest.raises(ValueError, match="needs a sub"):
         op.send_backchannel_logout("lab")
 
 
 def test_end_session_tells_the_other_clients_of_the_session(op, rp, other_rp, listening):
-    op.register(with_backchannel(listening))
+    op.register_client(with_backchannel(listening))
     token = rp.tokens()["id_token"]
     other_rp.cookies = rp.cookies
     assert "code" in other_rp.ask().query
@@ -176,10 +176,10 @@ def test_end_session_ends_though_a_client_can_not_be_told(op, rp, other_rp, capl
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         uri = f"http://127.0.0.1:{free.getsockname()[1]}/"
-    op.register(Client("lab", "lab-secret", ["https://lab.example/cb"], backchannel_logout_uri=uri))
+    op.register_client(Client("lab", "lab-secret", ["https://lab.example/cb"], backchannel_logout_uri=uri))
     token = rp.tokens()["id_token"]
     other_rp.cookies = rp.cookies
     other_rp.ask()
     assert end(rp, id_token_hint=token).status == 200
     assert not op.state.sessions
-    assert "lab could not be told" in caplog.text
+    assert "could not be sent to client lab" in caplog.text

@@ -139,21 +139,21 @@ REFUSED = {
 def test_par_of_what_could_not_be_granted_is_refused(pushing, rp, changes, error):
     answer = rp.push(**changes)
     assert (answer.status, answer.json["error"]) == (400, error)
-    assert not pushing.state.pushed
+    assert not pushing.state.pushed_requests
 
 
 def test_par_needs_the_client_to_prove_itself(pushing, rp, other_rp):
     assert rp.push(headers={}).status == 401
     assert rp.push(headers=other_rp.basic).json["error"] == "invalid_client"
     assert rp.push(headers={}, client_secret=rp.secret).status == 201
-    assert "client_secret" not in next(iter(pushing.state.pushed.values())).parameters
+    assert "client_secret" not in next(iter(pushing.state.pushed_requests.values())).parameters
     assert rp.send("GET", "/par").status == 405
 
 
 def test_par_passes_the_hooks(pushing, rp):
     pushing.intercept = lambda endpoint, exchange: Reply(status=503) if endpoint == "par" else None
     assert rp.push().status == 503
-    assert not pushing.state.pushed
+    assert not pushing.state.pushed_requests
     pushing.intercept = None
 
     def lie(endpoint, exchange):

@@ -103,7 +103,7 @@ def test_mutate_token_replaces_the_id_token_by_any_string(op, rp):
 
 
 def test_mutate_userinfo_jwt_is_signed_as_it_is_or_replaced(op, rp):
-    op.register(Client("portal", rp.secret, [rp.redirect_uri], userinfo_signed_response_alg="RS256"))
+    op.register_client(Client("portal", rp.secret, [rp.redirect_uri], userinfo_signed_response_alg="RS256"))
     bearer = {"Authorization": f"Bearer {rp.tokens()['access_token']}"}
     op.mutate = at("userinfo_jwt", lambda exchange: exchange.claims.update(sub="somebody else"))
     assert verify(op, rp.send("GET", "/userinfo", headers=bearer).body)["sub"] == "somebody else"
@@ -195,10 +195,10 @@ def test_intercept_answers_before_anything_is_done(op, rp):
     op.intercept = at("revocation", lambda exchange: Reply(status=503, headers={"Retry-After": "1"}))
     answer = rp.send("POST", "/revoke", {"token": token}, rp.basic)
     assert (answer.status, answer.headers["retry-after"]) == (503, "1")
-    assert op.is_active(token)
+    assert op.is_token_active(token)
     op.intercept = None
     assert rp.send("POST", "/revoke", {"token": token}, rp.basic).status == 200
-    assert not op.is_active(token)
+    assert not op.is_token_active(token)
 
 
 def test_requests_log_holds_no_secret(op, rp):
@@ -215,7 +215,7 @@ def test_requests_log_holds_no_secret(op, rp):
     assert [one.auth_method for one in op.requests] == ["", "", "client_secret_post", "client_secret_basic"]
     kept = json.dumps([[dict(one.parameters), dict(one.headers)] for one in op.requests], ensure_ascii=False)
     assert rp.secret not in kept
-    assert rp.secret not in str([one.target for one in op.requests])
+    assert rp.secret not in str([one.request_target for one in op.requests])
     assert "amina-demo" not in kept
     assert rp.basic["Authorization"] not in kept
 
@@ -223,7 +223,7 @@ def test_requests_log_holds_no_secret(op, rp):
 def test_requests_log_keeps_each_target_as_it_came(op, rp):
     rp.send("GET", "/jwks?a=%41&a=b")
     rp.send("POST", "/nowhere?code=c", {"token": "t"})
-    assert [one.target for one in op.requests] == ["/jwks?a=%41&a=b", "/nowhere?code=c"]
+    assert [one.request_target for one in op.requests] == ["/jwks?a=%41&a=b", "/nowhere?code=c"]
 
 
 def test_provider_keeps_every_id_token(op, rp):

@@ -13,7 +13,7 @@ from django_phi_oidc.errors import PhiOidcError
 
 from .scene import NotHeld, Scene
 from .story import Step
-from .trail import Missing, Trail, line
+from .audit_log import Missing, Trail, line
 
 FAULTS = (NotHeld, Missing, PhiOidcError, OSError, http.client.HTTPException, DatabaseError, LookupError, ValueError)
 """What a step fails with; anything else is a fault of the demo itself."""
