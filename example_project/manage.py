@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""The example portal's commands: migrate, runserver, demo, demo_provider and all of Django's."""
+"""The commands of the example portal: migrate, runserver, demo, demo_provider and all of Django's."""
 
 import os
 import sys
@@ -9,10 +9,9 @@ from portal.demo import services
 
 
 def main() -> None:
-    """Run the command that the arguments name."""
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "portal.settings")
     if sys.argv[1:2] == ["demo"] and not {"-h", "--help"} & set(sys.argv):
-        services.prepare(os.environ)
+        services.set_up_environment(os.environ)
     elif {"-h", "--help", "help"} & set(sys.argv[1:]):
         os.environ.setdefault("DJANGO_DEBUG", "1")
     execute_from_command_line(sys.argv)

@@ -179,7 +179,7 @@ class DemoProvider:
         ssl_context = None
         if self.tls is not None:
             ssl_context = ssl.create_default_context(cafile=str(self.tls.certificate_path))
-            # Trust the provider's certificate itself, whichever CA signed it.
+            # Trust the provider's certificate itself, regardless of its issuer.
             ssl_context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
         return driver.sign_in(
             url, username=username, password=password, cookies=cookies, ssl_context=ssl_context, decision=decision

@@ -1,60 +1,62 @@
-"""The trail as the story reads it: what came since the last look, in the order in which it happened."""
+"""Reads new audit events in the order in which they occurred."""
 
 import time
 from collections.abc import Iterable
 
 from django_phi_oidc.audit.models import AuditEvent
 
-SECONDS = 20.0
+TIMEOUT_SECONDS = 20.0
 
 
-class Missing(Exception):
-    """Events that should have come did not."""
+class EventsMissing(Exception):
+    """Expected events were not recorded."""
 
 
-def line(event: AuditEvent) -> str:
-    """Return what is worth telling of an event: no address, no identifier."""
+def format_event(event: AuditEvent) -> str:
+    """Return an event as text, without addresses and identifiers."""
     return " ".join(filter(None, (event.action, event.outcome, event.reason, event.purpose)))
 
 
-def is_due_scrub(event: AuditEvent) -> bool:
-    """Say whether the worker erased something because its time was over: that comes when it comes."""
+def is_retention_scrub(event: AuditEvent) -> bool:
+    """Return whether the worker erased an expired claim, which may happen at any time."""
     return event.action == "claim.scrubbed" and not event.session
 
 
-class Trail:
-    """Reads the trail, each event once."""
+class AuditLogReader:
+    """Returns each audit event once."""
 
     def __init__(self) -> None:
-        self._told = set(AuditEvent.objects.values_list("pk", flat=True))
+        self._read_ids = set(AuditEvent.objects.values_list("pk", flat=True))
 
     def wait_for(self, expected: Iterable[str]) -> list[AuditEvent]:
-        """Return the events that were not told yet, once each of `expected`, the beginning of a line, is among them.
+        """Wait until each expected prefix matches a new event, then return the new events.
 
-        The worker's own are left for the step that waits for them.
-        Raises: Missing, after 20 s.
+        Scrubs of expired claims are only returned to the step that expects them.
+        Raises: EventsMissing after 20 s.
         """
-        wanted = tuple(expected)
-        deadline = time.monotonic() + SECONDS
-        while missing := [words for words in wanted if not self._has(words)]:
+        prefixes = tuple(expected)
+        deadline = time.monotonic() + TIMEOUT_SECONDS
+        while missing := [prefix for prefix in prefixes if not self._has_unread(prefix)]:
             if time.monotonic() > deadline:
-                raise Missing(f"the trail has no {', no '.join(missing)}")
+                raise EventsMissing(f"the audit log has no {', no '.join(missing)}")
             time.sleep(0.1)
-        return self._take(wanted)
+        return self._take(prefixes)
 
-    def rest(self) -> list[AuditEvent]:
-        """Return what was not told yet, whatever it is."""
+    def read_remaining(self) -> list[AuditEvent]:
+        """Return all other new events."""
         return self._take(())
 
-    def _take(self, wanted: tuple[str, ...]) -> list[AuditEvent]:
-        news = [
-            event for event in self._untold() if not is_due_scrub(event) or line(event).startswith(wanted or ("-",))
+    def _take(self, prefixes: tuple[str, ...]) -> list[AuditEvent]:
+        events = [
+            event
+            for event in self._query_unread()
+            if not is_retention_scrub(event) or format_event(event).startswith(prefixes or ("-",))
         ]
-        self._told.update(event.pk for event in news)
-        return news
+        self._read_ids.update(event.pk for event in events)
+        return events
 
-    def _has(self, words: str) -> bool:
-        return any(line(event).startswith(words) for event in self._untold())
+    def _has_unread(self, prefix: str) -> bool:
+        return any(format_event(event).startswith(prefix) for event in self._query_unread())
 
-    def _untold(self) -> Iterable[AuditEvent]:
-        return AuditEvent.objects.exclude(pk__in=self._told).order_by("occurred_at", "pk")
+    def _query_unread(self) -> Iterable[AuditEvent]:
+        return AuditEvent.objects.exclude(pk__in=self._read_ids).order_by("occurred_at", "pk")

@@ -1,4 +1,4 @@
-"""Tells the story: plays the steps in order, prints each one with the events it left, and counts those that held."""
+"""Runs the steps in order, prints each with its audit events, and counts the steps that passed."""
 
 import http.client
 import textwrap
@@ -11,51 +11,55 @@ from django.db import DatabaseError
 from django_phi_oidc.audit.models import AuditEvent
 from django_phi_oidc.errors import PhiOidcError
 
-from .scene import NotHeld, Scene
+from .audit_log import AuditLogReader, EventsMissing, format_event
+from .scene import Scene, StepFailed
 from .story import Step
-from .audit_log import Missing, Trail, line
 
-FAULTS = (NotHeld, Missing, PhiOidcError, OSError, http.client.HTTPException, DatabaseError, LookupError, ValueError)
-"""What a step fails with; anything else is a fault of the demo itself."""
+STEP_ERRORS = (
+    *(StepFailed, EventsMissing, PhiOidcError, OSError, http.client.HTTPException, DatabaseError),
+    *(LookupError, ValueError),
+)
+"""Errors that fail a step. Other exceptions are bugs of the demo."""
 WIDTH = 100
 INDENT = " " * 5
 
-Say = Callable[[str], object]
+Write = Callable[[str], object]
 
 
-def tell(steps: Sequence[Step], scene: Scene, *, say: Say, style: Style) -> bool:
-    """Play the steps and say whether all of them held. One that does not hold keeps nothing from the rest."""
-    trail = Trail()
-    held = [_play(number, step, scene, trail, say=say, style=style) for number, step in enumerate(steps, start=1)]
-    count = sum(held)
-    words = f"{count} of {len(held)} steps held."
-    say(style.SUCCESS(words) if all(held) else style.ERROR(words))
-    return all(held)
+def run_steps(steps: Sequence[Step], scene: Scene, *, write: Write, style: Style) -> bool:
+    """Run all steps, also after a failed one, and return whether all passed."""
+    reader = AuditLogReader()
+    results = [
+        _run_step(number, step, scene, reader, write=write, style=style) for number, step in enumerate(steps, start=1)
+    ]
+    total = f"{sum(results)} of {len(results)} steps passed."
+    write(style.SUCCESS(total) if all(results) else style.ERROR(total))
+    return all(results)
 
 
-def _play(number: int, step: Step, scene: Scene, trail: Trail, *, say: Say, style: Style) -> bool:
+def _run_step(number: int, step: Step, scene: Scene, reader: AuditLogReader, *, write: Write, style: Style) -> bool:
     try:
-        said = step.tell(scene)
-        events = trail.wait_for(step.events)
-    except FAULTS as fault:
-        say(style.ERROR(f"{number:2} ✗ {step.title}"))
-        _paragraph(f"{type(fault).__name__}: {fault}", say)
-        _events(trail.rest(), say)
+        text = step.run(scene)
+        events = reader.wait_for(step.events)
+    except STEP_ERRORS as error:
+        write(style.ERROR(f"{number:2} ✗ {step.title}"))
+        _write_paragraph(f"{type(error).__name__}: {error}", write)
+        _write_events(reader.read_remaining(), write)
         return False
-    say(style.SUCCESS(f"{number:2} ✓ ") + step.title)
-    _paragraph(said, say)
-    _events(events, say)
+    write(style.SUCCESS(f"{number:2} ✓ ") + step.title)
+    _write_paragraph(text, write)
+    _write_events(events, write)
     return True
 
 
-def _paragraph(text: str, say: Say) -> None:
-    say(textwrap.fill(text, WIDTH, initial_indent=INDENT, subsequent_indent=INDENT, break_on_hyphens=False))
+def _write_paragraph(text: str, write: Write) -> None:
+    write(textwrap.fill(text, WIDTH, initial_indent=INDENT, subsequent_indent=INDENT, break_on_hyphens=False))
 
 
-def _events(events: Iterable[AuditEvent], say: Say) -> None:
-    """Print the events; equal ones on one line with their number."""
-    for text, count in Counter(map(line, events)).items():
+def _write_events(events: Iterable[AuditEvent], write: Write) -> None:
+    """Print the events. Equal ones are printed once with their number."""
+    for text, count in Counter(map(format_event, events)).items():
         times = f"  ×{count}" if count > 1 else ""
         action, _, rest = text.partition(" ")
-        say(f"{INDENT}  trail: {action:<16} {rest}{times}")
-    say("")
+        write(f"{INDENT}  audit log: {action:<16} {rest}{times}")
+    write("")
