@@ -23,7 +23,7 @@ WANTED = $(if $(DJANGO),'$(DJANGO)') $(if $(CONSTRAINTS),--constraint $(CONSTRAI
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: $(VENV)/.demo ## show one person's life in the portal, then serve it (ONCE=1: only show)
+demo: $(VENV)/.demo ## run the steps of a patient in the example portal, then serve it (ONCE=1: only the steps)
 	@$(BIN)/python example_project/manage.py demo
 
 test: test-sqlite test-postgresql ## run the tests on SQLite, then on PostgreSQL
