@@ -153,8 +153,8 @@ class Relying:
         query = urlencode({"client_id": self.client_id, "request_uri": request_uri})
         return f"{self.op.issuer}/authorize?{query}"
 
-    def refresh(self, refresh_token: str, **more: str) -> Answer:
-        form = {"grant_type": "refresh_token", "refresh_token": refresh_token, **more}
+    def refresh(self, refresh_token: str, **parameters: str) -> Answer:
+        form = {"grant_type": "refresh_token", "refresh_token": refresh_token, **parameters}
         return self.send("POST", "/token", form, self.basic)
 
 

@@ -166,7 +166,7 @@ class ProviderState:
             raise TypeError(f"At stage {stage} the hook changes the exchange; it does not return a reply.")
         if exchange.token:
             return exchange.token
-        return sign_jwt(exchange.header, exchange.claims, exchange.key or self.keys[self.signing_alg])
+        return sign_jwt(exchange.header, exchange.claims, exchange.key)
 
     def rotate_keys(self, *, withdraw_old_keys: bool) -> None:
         """Sign with new keys from now on."""

@@ -52,15 +52,15 @@ def test_half_hash_matches_the_example_of_the_specification():
 
 def test_id_token_contains_the_claims_of_the_claims_parameter(op, rp):
     claims = json.dumps({"id_token": {"birthdate": None, "sub": None}, "userinfo": {"email": {"essential": True}}})
-    found = decode(op, rp, rp.tokens(claims=claims, scope="openid address")["id_token"])
-    assert found["birthdate"] == "1984-03-09"
-    assert not {"email", "address"} & set(found)
+    claims = decode(op, rp, rp.tokens(claims=claims, scope="openid address")["id_token"])
+    assert claims["birthdate"] == "1984-03-09"
+    assert not {"email", "address"} & set(claims)
 
 
 def test_id_token_contains_the_claims_of_the_scope_if_configured(op, rp):
     op.state.scope_claims_in_id_token = True
-    found = decode(op, rp, rp.tokens(scope="openid address")["id_token"])
-    assert found["address"]["locality"] == "Stockholm"
+    claims = decode(op, rp, rp.tokens(scope="openid address")["id_token"])
+    assert claims["address"]["locality"] == "Stockholm"
 
 
 def test_id_token_of_a_heart_provider_has_jti_and_nbf_and_five_minutes(op, rp):
