@@ -122,10 +122,8 @@ def _find_texts_in_places(leftovers: LeftoverData, texts: Mapping[str, str]) -> 
 
 def _list_revealed_claims() -> set[str]:
     """Return the names of the claims that were revealed with an event in the audit log."""
-    details = AuditEvent.objects.filter(action=Action.CLAIM_REVEALED, outcome="success").values_list(
-        "detail", flat=True
-    )
-    return {json.loads(detail).get("claim", "") for detail in details}
+    events = AuditEvent.objects.filter(action=Action.CLAIM_REVEALED, outcome="success")
+    return {json.loads(detail).get("claim", "") for detail in events.values_list("detail", flat=True)}
 
 
 def _create_canary_hook(
