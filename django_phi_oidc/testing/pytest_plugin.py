@@ -1,7 +1,7 @@
-"""The attacks as tests of a project's own pytest run: `pytest --phi-oidc-attack`; without the flag nothing is added.
+"""Adds the attacks to a project's pytest run: `pytest --phi-oidc-attack`. Without the flag, nothing is added.
 
-The attacks run once, in a process of their own with the project's settings, so that no test meets what they did: their
-databases are not the tests'. Each is a test by its name; `-k` picks.
+The attacks run once, in a separate process with the project's settings and separate databases, so that they do not
+affect the tests. Each attack is a test with its name; select with `-k`.
 """
 
 import os
@@ -20,31 +20,31 @@ _OUTCOMES_KEY = pytest.StashKey["dict[str, AttackOutcome]"]()
 
 
 class AttackTestFailure(Exception):
-    """The portal fell for an attack, or its positive control failed."""
+    """The portal did not refuse an attack, or the positive control failed."""
 
 
 class AttackItem(pytest.Item):
     """One attack."""
 
     code = ""
-    """Of its rule."""
+    """The code of the attacked rule."""
 
     def runtest(self) -> None:
-        """Say what came of it."""
+        """Fail or skip according to the outcome."""
         outcome = get_outcomes(self.session).get(self.name)
         if outcome is None:
-            raise AttackTestFailure("nothing came of it")
+            raise AttackTestFailure("there is no outcome")
         if outcome.result == "failed":
             raise AttackTestFailure(outcome.detail)
         if outcome.result != "held":
             pytest.skip(f"{outcome.result}: {outcome.detail}")
 
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> str:
-        """Return the fault alone; no line of the kit explains more."""
+        """Return only the fault: a traceback of the kit does not help."""
         return str(excinfo.value)
 
     def reportinfo(self) -> tuple[Path, None, str]:
-        """Return where it is told to be."""
+        """Return the location and name for the report."""
         return self.path, None, self.name
 
 
@@ -52,13 +52,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--phi-oidc-attack", action="store_true", help="attack the project with django_phi_oidc's kit")
 
 
-# First, so that `-k` sees them.
+# Run first, so that `-k` applies to the attacks.
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(session: pytest.Session, config: pytest.Config, items: list[pytest.Item]) -> None:
     if not config.getoption("phi_oidc_attack"):
         return
-    # Where the flag is not given, this is loaded in projects without Django.
-    from .attack.selection import get_default_provider, select_attacks  # noqa: PLC0415
+    # Import late: without the flag, this plugin is also loaded in projects without Django.
+    from .attack.suite import get_default_provider, select_attacks  # noqa: PLC0415
 
     for attack in select_attacks(get_default_provider()):
         item: AttackItem = AttackItem.from_parent(session, name=attack.name)
@@ -67,7 +67,7 @@ def pytest_collection_modifyitems(session: pytest.Session, config: pytest.Config
 
 
 def get_outcomes(session: pytest.Session) -> "dict[str, AttackOutcome]":
-    """Return what came of each attack, by its name; the first call runs all that were picked."""
+    """Return the outcomes by name. The first call runs all selected attacks."""
     from .attack.report import parse_json  # noqa: PLC0415 -- as above
 
     stash = session.config.stash
@@ -77,10 +77,10 @@ def get_outcomes(session: pytest.Session) -> "dict[str, AttackOutcome]":
         environment = {**os.environ, "DJANGO_SETTINGS_MODULE": settings.SETTINGS_MODULE}
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
         codes = {item.code for item in session.items if isinstance(item, AttackItem)}
-        only = [word for code in sorted(codes) for word in ("--only", code)]
-        ran = subprocess.run([*ATTACK_COMMAND, *only], env=environment, capture_output=True, text=True, check=False)  # noqa: S603
-        lines = [parse_json(line) for line in ran.stdout.splitlines() if line.startswith("{")]
-        if not lines:
-            raise AttackTestFailure(ran.stderr)
-        stash[_OUTCOMES_KEY] = {outcome.name: outcome for outcome in lines}
+        command = [*ATTACK_COMMAND, *(argument for code in sorted(codes) for argument in ("--only", code))]
+        process = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)  # noqa: S603
+        outcomes = [parse_json(line) for line in process.stdout.splitlines() if line.startswith("{")]
+        if not outcomes:
+            raise AttackTestFailure(process.stderr)
+        stash[_OUTCOMES_KEY] = {outcome.name: outcome for outcome in outcomes}
     return stash[_OUTCOMES_KEY]

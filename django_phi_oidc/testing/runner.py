@@ -1,12 +1,12 @@
-"""The one line that a host project's tests need, beside this app.
+"""The test runner for host projects. It needs one line of configuration.
 
 With pytest, in the root `conftest.py`:  pytest_plugins = ["django_phi_oidc.testing.runner"]
 With `manage.py test`, in the settings:  TEST_RUNNER = "django_phi_oidc.testing.runner.PHIAuditTestRunner"
-                                         (or PHIAuditTestRunnerMixin in front of the runner that is there)
+                                         (or PHIAuditTestRunnerMixin before an existing runner)
 
-Every test that may use `default` may then use the audit trail too, isolated and flushed as Django does it. Only in
-databases that Django's test runner made, DELETE and TRUNCATE of the trail are let through, since flushing needs them;
-UPDATE stays refused. An event's detail that is not allowed is an error instead of a line in the log.
+Each test that may use `default` may then use the audit database, too, isolated and flushed as usual. Flushing needs
+DELETE and TRUNCATE, so the triggers that forbid them are dropped, but only in databases that Django's test runner
+created; UPDATE stays forbidden. A disallowed detail of an event raises an error instead of being logged.
 """
 
 from collections.abc import Mapping
@@ -27,7 +27,7 @@ from django.test.utils import iter_test_cases  # type: ignore[attr-defined]  # t
 from ..audit.events import raise_on_refused_detail
 from ..audit.router import AUDIT_ALIAS
 
-with suppress(ModuleNotFoundError):  # a project may use the test runner alone
+with suppress(ModuleNotFoundError):  # a project may use only the test runner
     import pytest
 
 if TYPE_CHECKING:
@@ -37,15 +37,15 @@ else:
 _DISPATCH_UID = "django_phi_oidc.testing.runner"
 _DATABASE_FIXTURES = {"db", "transactional_db", "django_db_reset_sequences", "live_server"}
 _TRIGGER_PREFIXES = ("audit", "auditleaf", "auditnode", "auditcheckpoint")
-"""The beginnings of the triggers' names; the first are those of the events."""
+"""Parts of the trigger names; the first belongs to the events."""
 DROP_TRIGGER_STATEMENTS: Mapping[str, tuple[str, ...]] = {
     "postgresql": tuple(
-        f"DROP TRIGGER IF EXISTS phi_oidc_{kept}_refuse_{operation} "
-        f"ON django_phi_oidc_{'auditevent' if kept == 'audit' else kept}"
-        for kept in _TRIGGER_PREFIXES
+        f"DROP TRIGGER IF EXISTS phi_oidc_{prefix}_refuse_{operation} "
+        f"ON django_phi_oidc_{'auditevent' if prefix == 'audit' else prefix}"
+        for prefix in _TRIGGER_PREFIXES
         for operation in ("delete", "truncate")
     ),
-    "sqlite": tuple(f"DROP TRIGGER IF EXISTS phi_oidc_{kept}_refuse_delete" for kept in _TRIGGER_PREFIXES),
+    "sqlite": tuple(f"DROP TRIGGER IF EXISTS phi_oidc_{prefix}_refuse_delete" for prefix in _TRIGGER_PREFIXES),
 }
 _cleanup_stack = ExitStack()
 _original_database_names: dict[str, str] = {}
@@ -53,7 +53,7 @@ _pytest_sessions_to_finalize: "list[pytest.Session]" = []
 
 
 def set_up_process() -> None:
-    """Prepare this process for tests. Requires: settings as they are before any test database is made."""
+    """Prepare this process for tests. Requires: no test database was created yet."""
     if _original_database_names:
         return
     _original_database_names.update({alias: str(connections.settings[alias]["NAME"]) for alias in connections})
@@ -64,19 +64,19 @@ def set_up_process() -> None:
 
 
 def restore_process() -> None:
-    """Leave the process as it was before `begin`."""
+    """Undo `set_up_process`."""
     _cleanup_stack.close()
 
 
 def allow_audit_database(test_class: type[Any]) -> None:
-    """Let test_class use the audit trail where it may use the default database."""
+    """Allow test_class to use the audit database if it may use the default database."""
     databases = getattr(test_class, "databases", ())
     if databases != "__all__" and DEFAULT_DB_ALIAS in databases and AUDIT_ALIAS in connections:
         test_class.databases = {*databases, AUDIT_ALIAS}
 
 
 class PHIAuditTestRunnerMixin(_RunnerBase):
-    """Goes in front of a project's own test runner."""
+    """Adds the audit database to another test runner."""
 
     def setup_test_environment(self, **kwargs: Any) -> None:
         super().setup_test_environment(**kwargs)
@@ -87,7 +87,8 @@ class PHIAuditTestRunnerMixin(_RunnerBase):
         super().teardown_test_environment(**kwargs)
 
     def teardown_databases(self, *args: Any, **kwargs: Any) -> None:
-        # Django closes one alias before it drops a database; PostgreSQL keeps one that the other is still connected to.
+        # Django closes only one alias before it drops a database, but PostgreSQL does not drop a database with open
+        # connections of the other alias.
         connections.close_all()
         super().teardown_databases(*args, **kwargs)
 
@@ -101,11 +102,11 @@ class PHIAuditTestRunnerMixin(_RunnerBase):
 
 
 class PHIAuditTestRunner(PHIAuditTestRunnerMixin, DiscoverRunner):
-    """Django's test runner for a project with an audit trail."""
+    """Django's test runner for a project with an audit log."""
 
 
 class WorkerTestRunner(RemoteTestRunner):
-    """Prepares the processes of a parallel run: one that was spawned has not inherited what the first one did."""
+    """Prepares the processes of a parallel run, because spawned processes inherit no state."""
 
     def run(self, test: Any) -> Any:
         set_up_process()
@@ -138,17 +139,17 @@ def pytest_unconfigure() -> None:
 
 
 def _uses_database(item: "pytest.Item") -> bool:
-    by_fixture = not _DATABASE_FIXTURES.isdisjoint(getattr(item, "fixturenames", ()))
-    return by_fixture or item.get_closest_marker("django_db") is not None
+    uses_fixture = not _DATABASE_FIXTURES.isdisjoint(getattr(item, "fixturenames", ()))
+    return uses_fixture or item.get_closest_marker("django_db") is not None
 
 
 def _allow_audit_database_for_item(item: "pytest.Item") -> None:
-    """Add the trail's alias to the mark of a pytest function that uses the default database, marked or by fixture."""
+    """Add the audit alias to the django_db mark of a pytest function that uses the default database."""
     if not _uses_database(item):
         return
     marker = item.get_closest_marker("django_db")
     args, kwargs = (marker.args, dict(marker.kwargs)) if marker else ((), {})
-    # The third parameter of the mark, when somebody gives it by position.
+    # `databases` is the third parameter of the mark, if it is positional.
     databases = args[2] if len(args) > 2 else kwargs.pop("databases", None)
     databases = (DEFAULT_DB_ALIAS,) if databases is None else databases
     if databases == "__all__" or DEFAULT_DB_ALIAS not in databases or AUDIT_ALIAS not in connections:
@@ -159,8 +160,8 @@ def _allow_audit_database_for_item(item: "pytest.Item") -> None:
 
 
 def _drop_append_only_triggers(*, sender: AppConfig, using: str, **kwargs: Any) -> None:
-    """Let DELETE and TRUNCATE of the trail through in the test database that was migrated just now."""
-    if sender.label != "django_phi_oidc" or "plan" not in kwargs:  # a flush tells of itself, too, and has no plan
+    """Allow DELETE and TRUNCATE of the audit tables in the test database that was just migrated."""
+    if sender.label != "django_phi_oidc" or "plan" not in kwargs:  # a flush also sends this signal, without a plan
         return
     connection = connections[using]
     _validate_is_test_database(connection)
@@ -174,15 +175,15 @@ def _drop_append_only_triggers(*, sender: AppConfig, using: str, **kwargs: Any) 
 
 
 def _validate_is_test_database(connection: BaseDatabaseWrapper) -> None:
-    """Raises: ImproperlyConfigured when the connection may reach anything else than a database made for tests."""
-    real, name = _original_database_names.get(connection.alias), str(connection.settings_dict["NAME"])
-    declared = connection.settings_dict["TEST"]["NAME"]
-    made_for_tests = (str(declared), f"{TEST_DATABASE_PREFIX}{real}", f"file:memorydb_{connection.alias}")
-    if real is None or name == real or name.partition("?")[0] not in made_for_tests:
-        raise ImproperlyConfigured(f"{connection.alias} is not a test database: the audit trail in it stays as it is.")
+    """Raises: ImproperlyConfigured unless the connection is certainly to a test database."""
+    original_name, name = _original_database_names.get(connection.alias), str(connection.settings_dict["NAME"])
+    declared_name = str(connection.settings_dict["TEST"]["NAME"])
+    test_names = (declared_name, f"{TEST_DATABASE_PREFIX}{original_name}", f"file:memorydb_{connection.alias}")
+    if original_name is None or name == original_name or name.partition("?")[0] not in test_names:
+        raise ImproperlyConfigured(f"{connection.alias} is not a test database: its triggers are kept.")
     if connection.vendor == "postgresql":
         with connection.cursor() as cursor:
             cursor.execute("SELECT current_database()")
-            reached = cursor.fetchone()
-        if reached is None or reached[0] != name:
-            raise ImproperlyConfigured(f"{connection.alias} reaches another database than its test database.")
+            row = cursor.fetchone()
+        if row is None or row[0] != name:
+            raise ImproperlyConfigured(f"{connection.alias} is connected to another database than its test database.")

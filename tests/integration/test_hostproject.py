@@ -1,4 +1,4 @@
-"""By the documented line, a host project's tests are isolated and flushed, and its real databases stay as they are."""
+"""With the documented line, a host project's tests are isolated and flushed, and its databases stay unchanged."""
 
 import os
 import re
@@ -34,17 +34,17 @@ for alias in ("default", "phi_audit"):
 """
 
 
-# On SQLite the aliases are always two files; on PostgreSQL they may be one database.
-arrangements = ["shared", pytest.param("separate", marks=pytest.mark.postgresql)]
+# With SQLite, the aliases are always two files. With PostgreSQL, they may be one database.
+ARRANGEMENTS = ["shared", pytest.param("separate", marks=pytest.mark.postgresql)]
 
 
 def each_arrangement(test: Any) -> Any:
-    return pytest.mark.each_database(pytest.mark.parametrize("host", arrangements, indirect=True)(test))
+    return pytest.mark.each_database(pytest.mark.parametrize("host", ARRANGEMENTS, indirect=True)(test))
 
 
 @pytest.fixture(scope="module")
 def host(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """Return the environment of a host project with migrated databases of its own, which no test may touch."""
+    """Return the environment of a host project with its own migrated databases, which tests must not change."""
     is_shared = getattr(request, "param", "shared") == "shared"
     with scratch_databases(tmp_path_factory.mktemp("host"), shared=is_shared) as environment:
         environment["PYTHONPATH"] = os.pathsep.join((str(HOST), str(HOST.parents[2])))
@@ -60,7 +60,7 @@ def environment(host: dict[str, str]) -> dict[str, str]:
 
 
 def run(environment: dict[str, str], *arguments: str, fails: bool = False) -> str:
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, *arguments],
         cwd=HOST,
         env=environment,
@@ -69,15 +69,15 @@ def run(environment: dict[str, str], *arguments: str, fails: bool = False) -> st
         check=False,
         timeout=300,
     )
-    assert bool(done.returncode) is fails, done.stdout + done.stderr
-    return done.stdout + done.stderr
+    assert bool(process.returncode) is fails, process.stdout + process.stderr
+    return process.stdout + process.stderr
 
 
-def check_real_databases(environment: dict[str, str]) -> None:
+def assert_databases_unchanged(environment: dict[str, str]) -> None:
     assert run(environment, "-c", STATE).splitlines() == ["13 0", "13 0"]
 
 
-def test_lines_of_the_page_are_those_of_the_host_project() -> None:
+def test_host_project_uses_the_lines_of_the_manual() -> None:
     assert (HOST / "conftest.py").read_text() == block("testing", "plugins")
     name, _, value = block("testing", "runner").strip().partition(" = ")
     assert f'{name} = os.environ.get("HOST_TEST_RUNNER", {value})\n' in (HOST / "settings.py").read_text()
@@ -85,61 +85,61 @@ def test_lines_of_the_page_are_those_of_the_host_project() -> None:
 
 @each_arrangement
 def test_manage_test_of_a_host_project_passes(environment: dict[str, str]) -> None:
-    told = run(environment, "manage.py", "test", "--pattern=hosttests_django.py", "hospital")
-    assert re.search(r"Ran 13 tests", told)
-    check_real_databases(environment)
+    output = run(environment, "manage.py", "test", "--pattern=hosttests_django.py", "hospital")
+    assert re.search(r"Ran 13 tests", output)
+    assert_databases_unchanged(environment)
 
 
-def test_manage_test_in_parallel_with_databases_that_are_kept_passes_twice(environment: dict[str, str]) -> None:
+def test_manage_test_in_parallel_with_keepdb_passes_twice(environment: dict[str, str]) -> None:
     for _ in range(2):
         arguments = ("--parallel=2", "--keepdb", "--pattern=hosttests_django.py", "hospital")
         assert "Ran 13 tests" in run(environment, "manage.py", "test", *arguments)
     run(environment, "manage.py", "test", "--parallel=2", "--noinput", "--pattern=hosttests_django.py", "hospital")
-    check_real_databases(environment)
+    assert_databases_unchanged(environment)
 
 
 def test_manage_test_without_the_documented_line_fails(environment: dict[str, str]) -> None:
     environment["HOST_TEST_RUNNER"] = "django.test.runner.DiscoverRunner"
     assert "FAILED (" in run(environment, "manage.py", "test", "--pattern=hosttests_django.py", "hospital", fails=True)
-    check_real_databases(environment)
+    assert_databases_unchanged(environment)
 
 
 def test_serialized_rollback_in_a_host_project_passes(environment: dict[str, str]) -> None:
     assert "Ran 2 tests" in run(environment, "manage.py", "test", "--pattern=serialized_django.py", "hospital")
     assert "2 passed" in run(environment, "-m", "pytest", "hospital/serialized_pytest.py")
-    check_real_databases(environment)
+    assert_databases_unchanged(environment)
 
 
 @each_arrangement
 def test_pytest_of_a_host_project_passes(environment: dict[str, str]) -> None:
     assert re.search(r"\b26 passed", run(environment, "-m", "pytest"))
-    check_real_databases(environment)
+    assert_databases_unchanged(environment)
 
 
-def test_pytest_with_databases_that_are_kept_and_in_processes_passes(environment: dict[str, str]) -> None:
+def test_pytest_with_xdist_and_reused_databases_passes(environment: dict[str, str]) -> None:
     for options in (("--reuse-db", "-n2"), ("--reuse-db", "-n2"), ("--create-db", "-n2")):
         assert re.search(r"\b26 passed", run(environment, "-m", "pytest", *options))
-    check_real_databases(environment)
+    assert_databases_unchanged(environment)
 
 
 @pytest.mark.each_database
-def test_pytest_of_tests_that_leave_connections_open_drops_its_databases(environment: dict[str, str]) -> None:
-    told = run(environment, "-m", "pytest", "hospital/hosttests_pytest.py", "-k", "by_mark_that_names")
-    assert "2 passed" in told
-    assert "Error when trying to teardown" not in told
+def test_pytest_drops_its_databases_after_tests_with_open_connections(environment: dict[str, str]) -> None:
+    output = run(environment, "-m", "pytest", "hospital/hosttests_pytest.py", "-k", "by_mark_with_databases")
+    assert "2 passed" in output
+    assert "Error when trying to teardown" not in output
 
 
-def test_pytest_of_the_trail_without_the_documented_line_fails(environment: dict[str, str]) -> None:
-    told = run(environment, "-m", "pytest", "--noconftest", "hospital/hosttests_pytest.py", fails=True)
-    assert re.search(r"\b\d+ failed", told)
-    check_real_databases(environment)
+def test_pytest_without_the_documented_line_fails(environment: dict[str, str]) -> None:
+    output = run(environment, "-m", "pytest", "--noconftest", "hospital/hosttests_pytest.py", fails=True)
+    assert re.search(r"\b\d+ failed", output)
+    assert_databases_unchanged(environment)
 
 
-def test_lifting_of_refusals_in_a_database_that_is_no_test_database_is_refused() -> None:
+def test_triggers_are_not_dropped_in_a_database_that_is_not_a_test_database() -> None:
     connection = connections["default"]
     name = connection.settings_dict["NAME"]
     sender = apps.get_app_config("django_phi_oidc")
-    connection.settings_dict["NAME"] = "the real one"
+    connection.settings_dict["NAME"] = "another"
     try:
         with pytest.raises(ImproperlyConfigured, match="not a test database"):
             runner._drop_append_only_triggers(sender=sender, using="default", plan=[])

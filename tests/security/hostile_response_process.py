@@ -1,7 +1,7 @@
-"""A process of its own that meets hostile answers: `python -m tests.security.hostile_response_process URLS`.
+"""Processes hostile responses in a separate process: `python -m tests.security.hostile_response_process URLS`.
 
-URLS is JSON: a name to a URL and the judge of its answer. Prints JSON: a name to the kilobytes by which the process
-was then above what it had been when idle, at the worst moment, and to the outcome.
+URLS is JSON that maps a name to a URL and the processor of its response. The output is JSON that maps each name to the
+peak memory above the idle level, in kilobytes, and to the outcome.
 """
 
 import gc
@@ -27,7 +27,7 @@ DECLARATION = parse_provider(
     {"issuer": "https://op.example", "client_id": "portal", "client_secret": "s", "allow_loopback_http": True},
 )
 NO_KEYS = JSONWebKeySet(keys=())
-JUDGES: dict[str, Callable[[TransportResponse], Any]] = {
+PROCESSORS: dict[str, Callable[[TransportResponse], Any]] = {
     "none": lambda response: response,
     "metadata": lambda response: process_metadata_response(response, declaration=DECLARATION),
     "jwks": process_jwks_response,
@@ -38,43 +38,43 @@ JUDGES: dict[str, Callable[[TransportResponse], Any]] = {
     ),
     "control": lambda response: (b"x" * 30_000_000).count(b"y"),
 }
-SECONDS = 2.0
+DEADLINE_SECONDS = 2.0
 
 
-def kilobytes(what: str) -> int:
-    found = re.search(rf"{what}:\s+(\d+) kB", Path("/proc/self/status").read_text())
-    assert found
-    return int(found[1])
+def read_memory_kilobytes(name: str) -> int:
+    match = re.search(rf"{name}:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    assert match
+    return int(match[1])
 
 
-def forget_the_peak() -> None:
+def reset_peak_memory() -> None:
     Path("/proc/self/clear_refs").write_text("5")
 
 
-def meet(transport: HTTPTransport, url: str, judge: str) -> str:
-    """Return what comes of it: a code of ours, or what was accepted."""
+def process_url(transport: HTTPTransport, url: str, processor: str) -> str:
+    """Return the rule code of a refusal, or the type of the result."""
     try:
-        answer = transport.send(TransportRequest(method="GET", url=url, headers={}), timeout_seconds=SECONDS)
-        return type(JUDGES[judge](answer)).__name__
+        response = transport.send(TransportRequest(method="GET", url=url, headers={}), timeout_seconds=DEADLINE_SECONDS)
+        return type(PROCESSORS[processor](response)).__name__
     except SignInRefused as refusal:
         return refusal.code
 
 
 def main() -> None:
-    """Get warm, then meet each in turn."""
+    """Warm up, then process each response."""
     urls: dict[str, list[str]] = json.loads(sys.argv[1])
     transport = HTTPTransport(DECLARATION)
-    for judge in JUDGES.keys() - {"control"}:
-        meet(transport, urls["good"][0], judge)
+    for processor in PROCESSORS.keys() - {"control"}:
+        process_url(transport, urls["valid"][0], processor)
     gc.collect()
-    idle = kilobytes("VmRSS")
-    met = {}
-    for name, (url, judge) in urls.items():
-        forget_the_peak()
-        outcome = meet(transport, url, judge)
-        met[name] = [kilobytes("VmHWM") - idle, outcome]
+    idle_kilobytes = read_memory_kilobytes("VmRSS")
+    results = {}
+    for name, (url, processor) in urls.items():
+        reset_peak_memory()
+        outcome = process_url(transport, url, processor)
+        results[name] = [read_memory_kilobytes("VmHWM") - idle_kilobytes, outcome]
     transport.close()
-    print(json.dumps(met))
+    print(json.dumps(results))
 
 
 if __name__ == "__main__":

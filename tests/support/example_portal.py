@@ -1,4 +1,4 @@
-"""The example's portal over TLS, in this process and on the databases of the running test."""
+"""Serves the example portal over TLS in this process, with the databases of the running test."""
 
 import ssl
 import sys
@@ -17,7 +17,7 @@ if str(EXAMPLE) not in sys.path:
 
 
 class TLSPortal:
-    """Serves `application`, which each test makes anew, since it keeps its middleware from the time it was made."""
+    """Serves `application`. Each test creates a new one, because an application keeps its middleware."""
 
     application: Any = None
 
@@ -26,7 +26,7 @@ class TLSPortal:
         context.load_cert_chain(certificate)
         self.server = make_server("127.0.0.1", 0, self._serve, Server, Quiet)
         self.server.base_environ["HTTPS"] = "on"
-        # The handshake is the business of the request's own thread: a browser opens connections that it may never use.
+        # The handshake is made in the thread of the request, because browsers open connections that they may not use.
         self.server.socket = context.wrap_socket(self.server.socket, server_side=True, do_handshake_on_connect=False)
         self.url = f"https://127.0.0.1:{self.server.server_port}"
 
@@ -36,7 +36,7 @@ class TLSPortal:
 
 @contextmanager
 def tls_portal(certificate: Path) -> Iterator[TLSPortal]:
-    """Serve until the block ends. certificate: a PEM file that holds the key as well."""
+    """Serve for the duration of the block. certificate: a PEM file with certificate and key."""
     portal = TLSPortal(certificate)
     thread = threading.Thread(target=portal.server.serve_forever)
     thread.start()

@@ -1,4 +1,4 @@
-"""The example portal's own routes and pages, and the style sheet that WhiteNoise serves elsewhere."""
+"""The URLs of the example portal, and its static files, which WhiteNoise serves otherwise."""
 
 from django.urls import path
 from django.views.static import serve

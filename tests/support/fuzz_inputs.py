@@ -1,6 +1,6 @@
-"""What a hostile provider or browser sends: good documents with something wrong in them, and bytes that are none.
+"""Hypothesis strategies for damaged documents and odd values, and time limits.
 
-And how long we may take over it, in CPU time, the best of three: a busy machine makes no test fail.
+The limits apply to CPU time, the best of three runs, so that tests do not fail on a busy machine.
 """
 
 import json
@@ -20,7 +20,7 @@ SECONDS_FOR_64_KIB = 0.05
 SECONDS_FOR_A_MIB = 0.25
 """For metadata and key sets."""
 
-# Each run of CI tries the same examples; elsewhere each run tries others.
+# CI uses the same examples in each run, other runs use random ones.
 settings.register_profile(
     "fuzz",
     deadline=None,
@@ -35,7 +35,7 @@ T = TypeVar("T")
 
 
 def nested(levels: int) -> list[Any]:
-    """Return a list within a list, and so on."""
+    """Return nested lists."""
     return [nested(levels - 1)] if levels > 1 else []
 
 
@@ -68,7 +68,7 @@ ODD_VALUE = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(ODD_TEXT, inner, max_size=4),
     max_leaves=8,
 ) | st.integers(15, 40).map(nested)
-PIECES = st.sampled_from(
+FRAGMENTS = st.sampled_from(
     [
         *(b'"', b"\\", b'\\"', b"\\u0000", b"\\ud800", b"\\u0061", b"{", b"}", b"[", b"]", b",", b":", b"\0", b"\xff"),
         *(b"NaN", b"-Infinity", b"1e999", b"-", b"0x1", b"9" * 70, b"9" * 5000, b"\xef\xbb\xbf", b"\xed\xa0\x80"),
@@ -79,66 +79,65 @@ PIECES = st.sampled_from(
 
 @st.composite
 def damaged(draw: st.DrawFn, document: Mapping[str, Any]) -> bytes:
-    """Return the document as JSON with up to three members wrong, then up to two places of the text."""
+    """Return the document as JSON with up to three changed members and up to two changes in the text."""
     members = json.loads(json.dumps(document))
     for _ in range(draw(st.integers(0, 3))):
-        _bend(draw, members)
-    # With surrogates as they are, or as escapes.
+        _change_member(draw, members)
+    # With surrogates as bytes or as escapes.
     data = json.dumps(members, ensure_ascii=draw(st.booleans())).encode("utf-8", "surrogatepass")
     for _ in range(draw(st.sampled_from([0, 0, 0, 1, 2]))):
-        data = _break(draw, data)
+        data = _change_text(draw, data)
     return data
 
 
-def _bend(draw: st.DrawFn, members: Any) -> None:
-    """Change one member, here or further down."""
+def _change_member(draw: st.DrawFn, members: Any) -> None:
+    """Change one member of the object or list, or of a nested one."""
     names = list(members) if isinstance(members, dict) else list(range(len(members)))
     if not names:
         return
     name = draw(st.sampled_from(names))
-    inside = isinstance(members[name], dict | list) and draw(st.booleans())
-    if inside:
-        _bend(draw, members[name])
+    if isinstance(members[name], dict | list) and draw(st.booleans()):
+        _change_member(draw, members[name])
         return
-    match draw(st.sampled_from(["value", "value", "gone", "further", "many"])):
+    match draw(st.sampled_from(["value", "value", "remove", "add", "repeat"])):
         case "value":
             members[name] = draw(ODD_VALUE)
-        case "gone":
+        case "remove":
             members.pop(name)
-        case "further" if isinstance(members, dict):
+        case "add" if isinstance(members, dict):
             members[draw(ODD_TEXT)] = draw(ODD_VALUE)
         case _:
             members[name] = [members[name]] * draw(st.integers(0, 3))
 
 
-def _break(draw: st.DrawFn, data: bytes) -> bytes:
-    """Cut, double, or plant something in the text."""
+def _change_text(draw: st.DrawFn, data: bytes) -> bytes:
+    """Truncate or change a part of the text."""
     start, end = sorted(draw(st.tuples(st.integers(0, len(data)), st.integers(0, len(data)))))
-    match draw(st.sampled_from(["cut", "double", "plant", "lose"])):
-        case "cut":
+    match draw(st.sampled_from(["truncate", "repeat", "insert", "remove"])):
+        case "truncate":
             return data[:end]
-        case "double":
+        case "repeat":
             return data[:end] + data[start:]
-        case "lose":
+        case "remove":
             return data[:start] + data[end:]
-    return data[:start] + draw(PIECES) + data[start:]
+    return data[:start] + draw(FRAGMENTS) + data[start:]
 
 
-def in_time(act: Callable[[], T], seconds: float, *, refusal: type[Exception] = SignInRefused) -> T | Exception:
-    """Return what act returns or refuses; fail when it raises anything else, or takes longer each of three times."""
-    took, outcome = _timed(act, refusal)
+def run_within(function: Callable[[], T], seconds: float, *, refusal: type[Exception] = SignInRefused) -> T | Exception:
+    """Return the result or the refusal. Fail on other exceptions, or if each of three runs exceeds the limit."""
+    duration, outcome = _measure(function, refusal)
     for _ in range(2):
-        if took <= seconds:
+        if duration <= seconds:
             break
-        took = min(took, _timed(act, refusal)[0])
-    assert took <= seconds, f"{took * 1000:.0f} ms of CPU time, and {seconds * 1000:.0f} are allowed"
+        duration = min(duration, _measure(function, refusal)[0])
+    assert duration <= seconds, f"{duration * 1000:.0f} ms of CPU time, {seconds * 1000:.0f} are allowed"
     return outcome
 
 
-def _timed(act: Callable[[], T], refusal: type[Exception]) -> tuple[float, T | Exception]:
-    began = time.thread_time()
+def _measure(function: Callable[[], T], refusal: type[Exception]) -> tuple[float, T | Exception]:
+    started = time.thread_time()
     try:
-        outcome: T | Exception = act()
+        outcome: T | Exception = function()
     except refusal as error:
         outcome = error
-    return time.thread_time() - began, outcome
+    return time.thread_time() - started, outcome

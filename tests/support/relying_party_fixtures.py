@@ -1,4 +1,4 @@
-"""A running provider, and a client of it that says whatever a test wants over the real socket."""
+"""A running mock provider, and a relying party that sends it any request over HTTP."""
 
 import base64
 import datetime
@@ -34,7 +34,7 @@ VERIFIER = "a-verifier-of-forty-three-characters-or-more-0123456789"
 
 
 class Clock:
-    """A clock that tests move."""
+    """A clock that tests can advance."""
 
     def __init__(self) -> None:
         self.ahead = datetime.timedelta()
@@ -60,7 +60,7 @@ class Answer:
 
 @dataclass(kw_only=True)
 class Relying:
-    """What a relying party and its person's browser can do; no redirect is followed."""
+    """A relying party with the browser of a user. It follows no redirects."""
 
     op: DemoProvider
     client_id: str = "portal"
@@ -76,20 +76,20 @@ class Relying:
     def send(
         self, method: str, target: str, form: Any = None, headers: Mapping[str, str] | None = None, body: bytes = b""
     ) -> Answer:
-        where = urlsplit(self.op.issuer)
-        if where.scheme == "https":
-            trust = ssl.create_default_context(cafile=str(self.op.tls.certificate_path))
-            connection: HTTPConnection = HTTPSConnection(where.netloc, timeout=10, context=trust)
+        issuer = urlsplit(self.op.issuer)
+        if issuer.scheme == "https":
+            ssl_context = ssl.create_default_context(cafile=str(self.op.tls.certificate_path))
+            connection: HTTPConnection = HTTPSConnection(issuer.netloc, timeout=10, context=ssl_context)
         else:
-            connection = HTTPConnection(where.netloc, timeout=10)
-        sent = dict(headers or {})
+            connection = HTTPConnection(issuer.netloc, timeout=10)
+        sent_headers = dict(headers or {})
         if form is not None:
             body = urlencode(form).encode()
-            sent.setdefault("Content-Type", "application/x-www-form-urlencoded")
+            sent_headers.setdefault("Content-Type", "application/x-www-form-urlencoded")
         if self.cookies:
-            sent["Cookie"] = "; ".join(f"{name}={value}" for name, value in self.cookies.items())
+            sent_headers["Cookie"] = "; ".join(f"{name}={value}" for name, value in self.cookies.items())
         try:
-            connection.request(method, target, body=body or None, headers=sent)
+            connection.request(method, target, body=body or None, headers=sent_headers)
             response = connection.getresponse()
             answer = Answer(
                 status=response.status,
@@ -153,8 +153,8 @@ class Relying:
         query = urlencode({"client_id": self.client_id, "request_uri": request_uri})
         return f"{self.op.issuer}/authorize?{query}"
 
-    def refresh(self, refresh_token: str, **more: str) -> Answer:
-        form = {"grant_type": "refresh_token", "refresh_token": refresh_token, **more}
+    def refresh(self, refresh_token: str, **parameters: str) -> Answer:
+        form = {"grant_type": "refresh_token", "refresh_token": refresh_token, **parameters}
         return self.send("POST", "/token", form, self.basic)
 
 
@@ -179,7 +179,7 @@ def clock() -> Clock:
 
 @pytest.fixture(scope="session")
 def keys() -> dict[str, SigningKey]:
-    """Return keys made once: RSA keys are slow to find."""
+    """Create keys only once, because RSA keys are slow."""
     return create_signing_keys()
 
 
@@ -224,7 +224,7 @@ def tls_files(tmp_path_factory: pytest.TempPathFactory) -> TLSFiles:
         .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
         .sign(key, hashes.SHA256())
     )
-    folder: Path = tmp_path_factory.mktemp("tls")
-    (folder / "cert.pem").write_bytes(certificate.public_bytes(Encoding.PEM))
-    (folder / "key.pem").write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
-    return TLSFiles(folder / "cert.pem", folder / "key.pem")
+    directory: Path = tmp_path_factory.mktemp("tls")
+    (directory / "cert.pem").write_bytes(certificate.public_bytes(Encoding.PEM))
+    (directory / "key.pem").write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    return TLSFiles(directory / "cert.pem", directory / "key.pem")

@@ -9,8 +9,7 @@ from ... import conf
 from ...testing.attack.environment import Portal
 from ...testing.attack.environment_setup import set_up_attack_environment
 from ...testing.attack.report import AttackOutcome, render_json, render_junit, render_line, render_total
-from ...testing.attack.runner import run_attacks
-from ...testing.attack.selection import get_default_provider, select_attacks
+from ...testing.attack.suite import get_default_provider, run_attacks, select_attacks
 from ._arguments import Options
 from ._output import Output
 

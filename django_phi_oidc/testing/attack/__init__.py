@@ -1,1 +1,1 @@
-"""The attack kit: what lies to a host project on purpose, to see that it is refused. Never for production."""
+"""The attack kit: attacks a host project and checks that it refuses them. Never for production."""

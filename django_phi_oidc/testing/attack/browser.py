@@ -1,6 +1,6 @@
-"""A browser without a screen, in the portal's process: cookies, and no redirect followed.
+"""A headless browser in the portal's process, with cookies. It does not follow redirects.
 
-Each request passes the project's own middleware, URLs and views, as a server would hand it over.
+Each request passes the project's middleware, URLs and views, as with a web server.
 """
 
 from dataclasses import dataclass, field
@@ -15,12 +15,12 @@ from ..mock_provider import DemoProvider
 
 
 class SignInNotStarted(LookupError):
-    """The portal began no sign-in."""
+    """The portal did not start a sign-in."""
 
 
 @dataclass
 class PortalResponse:
-    """What came back."""
+    """A response of the portal."""
 
     status: int
     location: str
@@ -28,61 +28,60 @@ class PortalResponse:
     headers: list[tuple[str, str]] = field(default_factory=list)
 
     def join_header_values(self, name: str) -> str:
-        """Return what that header says, however often it is there."""
+        """Return the values of all headers of that name, joined by commas."""
         return ", ".join(value for key, value in self.headers if key.lower() == name.lower())
 
 
 @dataclass
 class Browser:
-    """One person's browser on the portal at `base`."""
+    """The browser of one user of the portal at `base_url`."""
 
     base_url: str
     cookies: dict[str, str] = field(default_factory=dict)
     provider_cookies: dict[str, str] = field(default_factory=dict)
     headers: dict[str, str] = field(default_factory=dict)
     visited_urls: list[str] = field(default_factory=list)
-    """All that it was at, and to which it was sent, in order."""
+    """All requested URLs and redirect targets, in order."""
     responses: list[PortalResponse] = field(default_factory=list, repr=False)
-    """All that came back, in order."""
+    """All responses, in order."""
     session_keys: set[str] = field(default_factory=set, repr=False)
-    """All that it was ever given."""
+    """All session keys that the portal has set."""
     default_next_url: str = "/"
-    """Where a sign-in leads."""
+    """The `next` URL of a sign-in."""
     sign_in_url: str = "/oidc/authenticate/"
-    """Where it begins."""
+    """The URL that starts a sign-in."""
     session_cookie_name: str = "sessionid"
 
     def __post_init__(self) -> None:
         self._record_session_key()
 
     def get(self, url: str) -> PortalResponse:
-        """Return what the portal answers. url: a path, or whole."""
+        """Send a GET request. url: absolute, or only the path."""
         return self._request("GET", url, None)
 
     def post(self, url: str, **fields: str) -> PortalResponse:
-        """Return what the portal answers to a form of its own."""
+        """Submit a form with the CSRF token."""
         fields = {"csrfmiddlewaretoken": self.csrf_token(), **fields}
         return self._request("POST", url, urlencode(fields).encode())
 
     def csrf_token(self) -> str:
-        """Return what a form of the portal's would hold."""
+        """Return the token that a form of the portal would contain."""
         return self.cookies.get("csrftoken", "")
 
     def start_sign_in(self, *, next_url: str | None = None, path: str = "") -> PortalResponse:
-        """Ask the portal for a sign-in; the page's location is the authorization request."""
-        return self.get(
-            f"{path or self.sign_in_url}?{urlencode({'next': self.default_next_url if next_url is None else next_url})}"
-        )
+        """Start a sign-in; the location of the response is the authorization request."""
+        query = urlencode({"next": self.default_next_url if next_url is None else next_url})
+        return self.get(f"{path or self.sign_in_url}?{query}")
 
     def get_callback_url(self, op: DemoProvider, username: str = "amina", *, next_url: str | None = None) -> str:
-        """Sign in at the OP and return the callback URL, not yet visited. Raises: NotBegun."""
-        begun = self.start_sign_in(next_url=next_url)
-        if begun.status != 302:
-            raise SignInNotStarted(f"The portal answered {begun.status}, and no sign-in began.")
-        return op.authorize(begun.location, username, cookies=self.provider_cookies)
+        """Sign in at the provider and return the callback URL without visiting it. Raises: SignInNotStarted."""
+        response = self.start_sign_in(next_url=next_url)
+        if response.status != 302:
+            raise SignInNotStarted(f"The portal returned status {response.status} and did not start a sign-in.")
+        return op.authorize(response.location, username, cookies=self.provider_cookies)
 
     def sign_in(self, op: DemoProvider, username: str = "amina", *, next_url: str | None = None) -> PortalResponse:
-        """Sign in all the way and return what the callback answered."""
+        """Sign in and return the response of the callback."""
         return self.get(self.get_callback_url(op, username, next_url=next_url))
 
     def _request(self, method: str, url: str, body: bytes | None) -> PortalResponse:
@@ -98,11 +97,8 @@ class Browser:
             self.session_keys.add(self.cookies[self.session_cookie_name])
 
     def _dispatch(self, method: str, url: str, body: bytes | None) -> PortalResponse:
-        return self._parse_response(
-            self._call_client(
-                method, url, body or b"", client=Client(enforce_csrf_checks=True, raise_request_exception=False)
-            )
-        )
+        client = Client(enforce_csrf_checks=True, raise_request_exception=False)
+        return self._parse_response(self._call_client(method, url, body or b"", client=client))
 
     def _call_client(self, method: str, url: str, body: bytes, *, client: Client, **environ: Any) -> Any:
         parts = urlsplit(url)
@@ -119,9 +115,9 @@ class Browser:
         )
 
     def _parse_response(self, response: Any) -> PortalResponse:
-        self._store_cookies([morsel.OutputString() for morsel in response.cookies.values()])
-        cookies = [("Set-Cookie", morsel.OutputString()) for morsel in response.cookies.values()]
-        headers = [*response.items(), *cookies]
+        cookies = [morsel.OutputString() for morsel in response.cookies.values()]
+        self._store_cookies(cookies)
+        headers = [*response.items(), *(("Set-Cookie", cookie) for cookie in cookies)]
         return PortalResponse(response.status_code, response.get("Location", ""), _read_body(response), headers)
 
     def _store_cookies(self, set_cookie_headers: list[str]) -> None:

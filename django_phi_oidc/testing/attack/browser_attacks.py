@@ -1,4 +1,4 @@
-"""Hostile browsers and thieves: forged and stolen states, codes, cookies and tokens, headers, parameters, pages."""
+"""Attacks from browsers: forged or stolen states, codes, cookies, tokens, headers and parameters."""
 
 from collections.abc import Mapping
 from datetime import timedelta
@@ -52,7 +52,7 @@ PER_REQUEST_PARAMETERS = {"state", "nonce", "code_challenge"}
 
 
 def use_state_of_another_browser(environment: AttackEnvironment) -> None:
-    """A person is led to the callback of a sign-in that somebody else began, to be signed in as them."""
+    """Login CSRF: the victim opens the callback of the attacker's sign-in."""
     with environment.override_declaration():
         attacker, victim = environment.create_browser(), environment.create_browser()
         callback = attacker.get_callback_url(environment.op, "jonas")
@@ -61,12 +61,12 @@ def use_state_of_another_browser(environment: AttackEnvironment) -> None:
 
 
 def forge_next_url(environment: AttackEnvironment) -> None:
-    """A link to the sign-in names a page elsewhere."""
+    """Open redirect: a sign-in link names an external `next` URL."""
     with environment.override_declaration():
         browser = environment.create_browser(default_next_url=WHOAMI_PATH)
         page = browser.sign_in(environment.op)
         environment.assert_accepted(browser, page)
-        environment.assert_control(page.location == WHOAMI_PATH, "a page of the portal's own is not gone to")
+        environment.assert_control(page.location == WHOAMI_PATH, "the sign-in does not lead to a page of the portal")
         for url in EXTERNAL_URLS:
             browser = environment.create_browser()
             page = browser.sign_in(environment.op, next_url=url)
@@ -76,7 +76,7 @@ def forge_next_url(environment: AttackEnvironment) -> None:
 
 
 def forge_request_parameters(environment: AttackEnvironment) -> None:
-    """A link to the sign-in says what is to be asked of the provider."""
+    """A sign-in link contains parameters of the authorization request."""
     with environment.override_declaration():
         browser = environment.create_browser()
         plain = _get_authorization_parameters(environment, browser.start_sign_in())
@@ -93,46 +93,48 @@ def forge_request_parameters(environment: AttackEnvironment) -> None:
                 if forged.get(name) in (plain.get(name), FORGED_PARAMETERS.get(name))
             }
         )
-        environment.report_fault(f"the request shapes {', '.join(changed)}" if changed else "")
+        environment.report_fault(f"the link changes {', '.join(changed)}" if changed else "")
 
 
 def _get_authorization_parameters(environment: AttackEnvironment, response: PortalResponse) -> dict[str, str]:
     """Return the parameters of the authorization request, pushed or not."""
-    asked = dict(parse_qsl(urlsplit(response.location).query))
-    if "request_uri" in asked:
-        pushes = [request.parameters for request in environment.op.requests if request.path == "/par"]
-        return dict(pushes[-1])
-    return asked
+    parameters = dict(parse_qsl(urlsplit(response.location).query))
+    if "request_uri" in parameters:
+        return dict([request.parameters for request in environment.op.requests if request.path == "/par"][-1])
+    return parameters
 
 
 def forge_host_header(header: str, environment: AttackEnvironment) -> None:
-    """A request says of itself that it came to another host."""
-    chosen = {"host": "*" in settings.ALLOWED_HOSTS, "x-forwarded-host": settings.USE_X_FORWARDED_HOST}
-    names = {"host": "ALLOWED_HOSTS", "x-forwarded-host": "USE_X_FORWARDED_HOST"}
+    """A request has a forged Host or X-Forwarded-Host header."""
+    allowing_settings = {
+        "host": "ALLOWED_HOSTS" if "*" in settings.ALLOWED_HOSTS else "",
+        "x-forwarded-host": "USE_X_FORWARDED_HOST" if settings.USE_X_FORWARDED_HOST else "",
+    }
     with environment.override_declaration():
-        environment.assert_control(environment.create_browser().start_sign_in().status == 302, "no sign-in begins")
+        environment.assert_control(environment.create_browser().start_sign_in().status == 302, "no sign-in starts")
         browser = environment.create_browser(headers={header: ATTACKER_HOST})
-        asked = _get_authorization_parameters(environment, browser.start_sign_in())
-        told = "the provider is told to answer there" if ATTACKER_HOST in asked.get("redirect_uri", "") else ""
-        environment.report_fault(told, allowing_setting=names[header] if chosen[header] else "")
+        parameters = _get_authorization_parameters(environment, browser.start_sign_in())
+        is_forged = ATTACKER_HOST in parameters.get("redirect_uri", "")
+        fault = "the redirect URI is on the forged host" if is_forged else ""
+        environment.report_fault(fault, allowing_setting=allowing_settings[header])
 
 
 def forge_client_address(environment: AttackEnvironment) -> None:
-    """A request says of itself that it came from another address, to be another in the trail."""
+    """A request has forged forwarding headers, so that the audit log gets a wrong address."""
     address = "203.0.113.77"
+    headers = {"x-forwarded-for": address, "forwarded": f"for={address}", "x-real-ip": address}
     with environment.override_declaration():
-        browser = environment.create_browser(
-            headers={"x-forwarded-for": address, "forwarded": f"for={address}", "x-real-ip": address}
-        )
+        browser = environment.create_browser(headers=headers)
         environment.assert_accepted(browser, browser.sign_in(environment.op))
-        environment.report_fault(
-            "the trail believes the browser" if AuditEvent.objects.filter(client_ip=address).exists() else "",
-            allowing_setting="TRUSTED_PROXIES" if get_phi_oidc_setting().get("TRUSTED_PROXIES") else "",
+        fault = (
+            "the forged address is in the audit log" if AuditEvent.objects.filter(client_ip=address).exists() else ""
         )
+        setting = "TRUSTED_PROXIES" if get_phi_oidc_setting().get("TRUSTED_PROXIES") else ""
+        environment.report_fault(fault, allowing_setting=setting)
 
 
 def fixate_session(environment: AttackEnvironment) -> None:
-    """A session's cookie is planted in a browser before its person signs in."""
+    """Session fixation: the attacker sets a session cookie in the victim's browser before the sign-in."""
     with environment.override_declaration():
         attacker = environment.create_browser()
         planted = get_session(attacker)
@@ -141,13 +143,14 @@ def fixate_session(environment: AttackEnvironment) -> None:
         attacker.cookies[attacker.session_cookie_name] = str(planted.session_key)
         victim = environment.create_browser(cookies=dict(attacker.cookies))
         environment.assert_accepted(victim, victim.sign_in(environment.op))
-        same = victim.cookies.get(victim.session_cookie_name) == planted.session_key
-        environment.report_fault("the session keeps its key" if same else "")
-        environment.report_fault("the planted cookie is signed in" if environment.find_signed_in_user(attacker) else "")
+        is_same = victim.cookies.get(victim.session_cookie_name) == planted.session_key
+        environment.report_fault("the sign-in keeps the session key" if is_same else "")
+        is_signed_in = environment.find_signed_in_user(attacker)
+        environment.report_fault("the planted cookie is signed in" if is_signed_in else "")
 
 
 def forge_cross_site_logout(environment: AttackEnvironment) -> None:
-    """Another site's page asks for the sign-out: by an image, by a form."""
+    """A page of another site signs the user out, by an image or a form."""
     with environment.override_declaration():
         browser = environment.create_browser()
         amina = environment.assert_accepted(browser, browser.sign_in(environment.op))
@@ -157,21 +160,20 @@ def forge_cross_site_logout(environment: AttackEnvironment) -> None:
         browser.headers = {"origin": f"https://{ATTACKER_HOST}", "referer": f"https://{ATTACKER_HOST}/"}
         for forged in ("", get_random_string(32)):
             browser.post(reverse("oidc_logout"), csrfmiddlewaretoken=forged)
-            environment.report_fault(
-                "" if environment.find_signed_in_user(browser) == amina else "a form of another site signs out"
-            )
+            is_signed_in = environment.find_signed_in_user(browser) == amina
+            environment.report_fault("" if is_signed_in else "a form of another site signs out")
         browser.headers = {}
         browser.post(reverse("oidc_logout"), csrfmiddlewaretoken=token)
-        environment.assert_control(not environment.find_signed_in_user(browser), "nobody can sign out")
+        environment.assert_control(not environment.find_signed_in_user(browser), "the sign-out does not work")
 
 
 def inject_stolen_code(environment: AttackEnvironment) -> None:
-    """A thief takes a code to the callback of a sign-in of their own; the provider heeds PKCE."""
+    """Code injection: the attacker uses a stolen code in a sign-in of their own. The provider verifies PKCE."""
     _inject_code(environment, "token_error", enforces_pkce=True)
 
 
 def inject_stolen_code_without_pkce(environment: AttackEnvironment) -> None:
-    """The same, at a provider that does not."""
+    """Code injection at a provider that does not verify PKCE."""
     _inject_code(environment, "token_replayed", enforces_pkce=False)
 
 
@@ -180,53 +182,52 @@ def _inject_code(environment: AttackEnvironment, expected_rule_code: str, *, enf
         browser = environment.create_browser()
         environment.assert_accepted(browser, browser.sign_in(environment.op))
     with environment.override_declaration():
-        stolen = dict(parse_qsl(urlsplit(environment.create_browser().get_callback_url(environment.op)).query))["code"]
-        thief = environment.create_browser()
-        callback = thief.get_callback_url(environment.op, "jonas")
-        own = environment.op.last_grant
-        victims = environment.op.state.find_grant(stolen)
-        if victims is not None and not enforces_pkce:
-            victims.code_challenge = own.code_challenge
-        environment.assert_refused(
-            thief, thief.get(replace_query_parameters(callback, code=stolen)), expected_rule_code
-        )
+        victim = environment.create_browser()
+        stolen_code = dict(parse_qsl(urlsplit(victim.get_callback_url(environment.op)).query))["code"]
+        attacker = environment.create_browser()
+        callback = attacker.get_callback_url(environment.op, "jonas")
+        victim_grant = environment.op.state.find_grant(stolen_code)
+        if victim_grant is not None and not enforces_pkce:
+            victim_grant.code_challenge = environment.op.last_grant.code_challenge
+        page = attacker.get(replace_query_parameters(callback, code=stolen_code))
+        environment.assert_refused(attacker, page, expected_rule_code)
 
 
 def use_stolen_cookie(environment: AttackEnvironment) -> None:
-    """A thief has the cookies of somebody who signs out."""
+    """The attacker has copied the victim's cookies, and the victim signs out."""
     with environment.override_declaration():
         browser = environment.create_browser()
         amina = environment.assert_accepted(browser, browser.sign_in(environment.op))
-        thief = environment.create_browser(cookies=dict(browser.cookies))
-        environment.assert_control(environment.find_signed_in_user(thief) == amina, "the cookie says nobody")
+        attacker = environment.create_browser(cookies=dict(browser.cookies))
+        environment.assert_control(environment.find_signed_in_user(attacker) == amina, "the cookie is not signed in")
         browser.post(reverse("oidc_logout"), csrfmiddlewaretoken=create_csrf_token(browser))
         with advance_clock(2 * conf.session_recheck()):
-            environment.report_fault("the cookie is signed in still" if environment.find_signed_in_user(thief) else "")
+            is_signed_in = environment.find_signed_in_user(attacker)
+            environment.report_fault("the cookie is still signed in" if is_signed_in else "")
 
 
 def use_cookie_after_idle_timeout(environment: AttackEnvironment) -> None:
-    """Somebody comes to a browser whose person went away without signing out."""
+    """The attacker uses the victim's browser after the idle timeout."""
     with environment.override_declaration():
         browser = environment.create_browser()
         amina = environment.assert_accepted(browser, browser.sign_in(environment.op))
-        environment.assert_control(environment.find_signed_in_user(browser) == amina, "the cookie says nobody")
+        environment.assert_control(environment.find_signed_in_user(browser) == amina, "the cookie is not signed in")
         with advance_clock(conf.idle_timeout() + timedelta(minutes=2)):
-            environment.report_fault(
-                "the cookie is signed in still" if environment.find_signed_in_user(browser) else ""
-            )
+            is_signed_in = environment.find_signed_in_user(browser)
+            environment.report_fault("the cookie is still signed in" if is_signed_in else "")
 
 
 def use_stolen_tokens_after_logout(environment: AttackEnvironment) -> None:
-    """A thief has the tokens of somebody who signs out."""
+    """The attacker has copied the victim's tokens, and the victim signs out."""
     if environment.declaration.tokens == "discard":
-        environment.skip_attack("the project keeps no token")
+        environment.skip_attack("the project stores no tokens")
     with environment.override_declaration():
         browser = environment.create_browser()
         environment.assert_accepted(browser, browser.sign_in(environment.op))
-        stolen = {token.kind for token in environment.op.active_tokens}
-        environment.assert_control("refresh_token" in stolen, "the provider gave no refresh token")
+        kinds = {token.kind for token in environment.op.active_tokens}
+        environment.assert_control("refresh_token" in kinds, "the provider issued no refresh token")
         browser.post(reverse("oidc_logout"), csrfmiddlewaretoken=create_csrf_token(browser))
-        environment.report_fault("; ".join(f"the {token.kind} lives" for token in environment.op.active_tokens))
+        environment.report_fault("; ".join(f"{token.kind} is still valid" for token in environment.op.active_tokens))
 
 
 BROWSER_ATTACKS: Mapping[tuple[str, str], AttackFunction] = {

@@ -1,7 +1,8 @@
-"""R1 to R3 and R5 to R7 as cases: what the provider says is bent in two ways that differ in one thing.
+"""Attack cases for R1 to R3 and R5 to R7. Each tampers with a provider response in two ways that differ in one value.
 
-`wrong` is refused with the rule's code, `right` is accepted. `wrong` is measured by the strict rule, `right` by what a
-project declared where that is stricter still: so what it has loosened is seen to be accepted.
+With `invalid_value`, the portal must refuse the sign-in with the rule's code. With `valid_value`, it must accept it.
+`invalid_value` breaks the strict default rule. `valid_value` also meets a stricter setting of the project. If the
+project loosened the rule, the portal accepts `invalid_value`, and the report names the setting.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -33,7 +34,7 @@ from .throwaway_ca import create_private_key_pem
 
 @dataclass(frozen=True)
 class TamperingCase:
-    """One rule: at an endpoint, `bend(exchange, wrong)` is refused with the code and `bend(exchange, right)` is not."""
+    """One rule: `tamper(exchange, invalid_value)` at the endpoint leads to a refusal, `valid_value` does not."""
 
     code: str
     endpoint: str
@@ -41,37 +42,54 @@ class TamperingCase:
     invalid_value: Any
     valid_value: Any
     holds_tokens: bool = True
-    """Whether the portal holds tokens when it refuses."""
+    """Whether the portal has received tokens when it refuses."""
     tamper_before_endpoint: bool = False
-    """Bend before the endpoint acts, so that nothing is issued."""
+    """Tamper before the endpoint runs, so that it issues nothing."""
     options: Mapping[str, Any] = field(default_factory=dict)
-    """Of the provider's declaration."""
+    """Options of the provider's declaration."""
     stage: str = "callback"
     refusal_status: int = 0
-    """Of the refusal's page; 0: as the error's class says."""
+    """The status of the refusal page; 0: that of the error class."""
     is_claim_essential: bool = False
-    """Whether the claim is an essential one."""
+    """Whether the case needs an essential claim."""
     provider_state: Mapping[str, Any] = field(default_factory=dict)
-    """Of the provider: what it does where it is honest."""
+    """Attributes to set on the provider's state."""
     client_options: Mapping[str, Any] = field(default_factory=dict)
-    """Of the portal's registration at the provider."""
+    """Options of the portal's registration at the provider."""
     allowing_setting: str = ""
-    """The option of the declaration by which a project lets the wrong one in."""
+    """The option of the declaration with which a project accepts the invalid value."""
     sqlite_only: bool = False
-    """No other database than SQLite need see it: what is written of it is written of other cases, too."""
+    """Testing on SQLite is enough: other cases write the same rows to the database."""
     id: str = ""
 
     def __str__(self) -> str:
         return f"{self.code}-{self.id}" if self.id else self.code
 
 
+def create_case_factory(endpoint: str, **common_fields: Any) -> Callable[..., TamperingCase]:
+    """Return a function that creates cases at one endpoint with common field values."""
+
+    def create_case(
+        code: str, tamper: TamperFunction, invalid_value: Any, valid_value: Any, case_id: str = "", **fields: Any
+    ) -> TamperingCase:
+        fields = {**common_fields, **fields, "id": case_id}
+        return TamperingCase(code, endpoint, tamper, invalid_value, valid_value, **fields)
+
+    return create_case
+
+
 def unchanged(name: str) -> Callable[[Mapping[str, Any]], Any]:
-    """Return what says of a member what is there already."""
+    """Return a function that returns the member's current value."""
     return lambda members: members[name]
 
 
+def with_slash(name: str) -> Callable[[Mapping[str, Any]], Any]:
+    """Return a function that returns the member's current value with a slash added."""
+    return lambda members: members[name] + "/"
+
+
 def set_foreign_at_hash(exchange: MutableExchange, is_tampered: bool) -> None:
-    """Speak of another access token."""
+    """Set the at_hash of another access token."""
     if is_tampered:
         exchange.claims["at_hash"] = compute_half_hash("another", alg=exchange.header["alg"])
 
@@ -87,162 +105,13 @@ PRIVATE_KEY_JWT_OPTIONS = {
     "client_secret": "",
     "client_keys": CLIENT_KEY_PEM,
 }
-"""Of a declaration. The registration that goes with it:"""
+"""Options of the declaration. The matching options of the client registration:"""
 PRIVATE_KEY_JWT_CLIENT = {
     "token_endpoint_auth_methods": ("private_key_jwt",),
     "jwks": {"keys": [CLIENT_KEY.build_public_jwk("ES256")]},
 }
-
-REQUEST_STAGE_FIELDS: dict[str, Any] = {"holds_tokens": False, "stage": "request"}
-
-TRANSPORT_CASES = [
-    TamperingCase(
-        "transport_redirect",
-        "token",
-        tamper_reply,
-        {"status": 302, "headers": {"Location": "/token"}},
-        None,
-        holds_tokens=False,
-    ),
-    TamperingCase("transport_unreachable", "token", tamper_reply, {"raw": ()}, None, holds_tokens=False),
-    TamperingCase("transport_too_large", "token", tamper_reply, {"body": b" " * (MIB + 1)}, {}, holds_tokens=False),
-    TamperingCase(
-        "transport_encoding",
-        "token",
-        tamper_reply,
-        {"headers": {"Content-Encoding": "gzip"}},
-        {"headers": {}},
-        holds_tokens=False,
-    ),
-    TamperingCase(
-        "transport_timeout",
-        "token",
-        tamper_reply,
-        {"raw": lambda answer: stream_slowly(answer, pause_seconds=0.05)},
-        {"raw": lambda answer: stream_slowly(answer, pause_seconds=0)},
-        holds_tokens=False,
-    ),
-    TamperingCase(
-        "transport_not_https",
-        "discovery",
-        tamper_member("token_endpoint"),
-        lambda found: found["token_endpoint"].replace("https:", "http:"),
-        unchanged("token_endpoint"),
-        **REQUEST_STAGE_FIELDS,
-        allowing_setting="allow_loopback_http",
-    ),
-]
-METADATA_CASES = [
-    TamperingCase(
-        "issuer_mismatch",
-        "discovery",
-        tamper_member("issuer"),
-        lambda found: found["issuer"] + "/",
-        unchanged("issuer"),
-        **REQUEST_STAGE_FIELDS,
-    ),
-    TamperingCase(
-        "metadata_invalid",
-        "discovery",
-        tamper_member("jwks_uri"),
-        OMITTED,
-        unchanged("jwks_uri"),
-        **REQUEST_STAGE_FIELDS,
-    ),
-    TamperingCase(
-        "metadata_invalid", "discovery", tamper_reply, {"body": b"<html>"}, None, **REQUEST_STAGE_FIELDS, id="html"
-    ),
-    TamperingCase(
-        "pairwise_unsupported",
-        "discovery",
-        tamper_member("subject_types_supported"),
-        ["public"],
-        ["pairwise", "public"],
-        **REQUEST_STAGE_FIELDS,
-        allowing_setting="subject_type",
-    ),
-    TamperingCase(
-        "alg_unsupported",
-        "discovery",
-        tamper_member("id_token_signing_alg_values_supported"),
-        ["HS256", "none"],
-        lambda found: ["HS256", *found["id_token_signing_alg_values_supported"]],
-        **REQUEST_STAGE_FIELDS,
-    ),
-    TamperingCase(
-        "revocation_unsupported",
-        "discovery",
-        tamper_member("revocation_endpoint"),
-        OMITTED,
-        unchanged("revocation_endpoint"),
-        **REQUEST_STAGE_FIELDS,
-        allowing_setting="revocation",
-    ),
-    TamperingCase("key_not_found", "id_token", tamper_header("kid"), "nobody's", OMITTED),
-    TamperingCase("key_not_found", "jwks", tamper_key_set("use"), True, False, id="for encryption"),
-]
-PAR_CASE_FIELDS: dict[str, Any] = {"provider_state": {"par": "offered"}, **REQUEST_STAGE_FIELDS, "sqlite_only": True}
-HTML_REPLY_CHANGES = {"headers": {"Content-Type": "text/html"}}
-METADATA_CASES += [
-    TamperingCase(
-        "par_unsupported",
-        "discovery",
-        tamper_member("pushed_authorization_request_endpoint"),
-        OMITTED,
-        unchanged("pushed_authorization_request_endpoint"),
-        **PAR_CASE_FIELDS,
-        options={"par": "require"},
-    ),
-    TamperingCase(
-        "par_unsupported",
-        "discovery",
-        tamper_member("require_pushed_authorization_requests"),
-        True,
-        False,
-        **PAR_CASE_FIELDS,
-        options={"par": "never"},
-        id="never",
-    ),
-]
-PAR_CASE_FIELDS["options"] = {"par": "auto"}
-PAR_ERROR_REPLY = Reply(status=400, json={"error": "invalid_request"})
-PAR_CASES = [
-    TamperingCase(
-        "par_error", "par", replace_reply, PAR_ERROR_REPLY, None, **PAR_CASE_FIELDS, tamper_before_endpoint=True
-    ),
-    TamperingCase(
-        "par_error",
-        "par",
-        tamper_reply,
-        {"status": 500},
-        {"status": 201},
-        **PAR_CASE_FIELDS,
-        refusal_status=503,
-        id="500",
-    ),
-    TamperingCase("par_response_invalid", "par", tamper_reply, {"status": 200}, {"status": 201}, **PAR_CASE_FIELDS),
-    TamperingCase(
-        "par_response_invalid",
-        "par",
-        tamper_member("request_uri"),
-        OMITTED,
-        unchanged("request_uri"),
-        **PAR_CASE_FIELDS,
-        id="no request_uri",
-    ),
-    TamperingCase("par_response_invalid", "par", tamper_member("expires_in"), 0, 1, **PAR_CASE_FIELDS, id="expires_in"),
-    TamperingCase(
-        "par_response_invalid",
-        "par",
-        tamper_reply,
-        HTML_REPLY_CHANGES,
-        {"headers": {"Content-Type": "application/json"}},
-        **PAR_CASE_FIELDS,
-        id="as html",
-    ),
-]
 MAX_AGE_OPTIONS: dict[str, Any] = {"max_age": 60}
-HEART_CASE_FIELDS: dict[str, Any] = {
+HEART_FIELDS: dict[str, Any] = {
     "options": {
         **PRIVATE_KEY_JWT_OPTIONS,
         "profile": "heart",
@@ -254,299 +123,276 @@ HEART_CASE_FIELDS: dict[str, Any] = {
     "provider_state": {"heart_claims": True},
     "sqlite_only": True,
 }
+REQUEST_STAGE_FIELDS: dict[str, Any] = {"holds_tokens": False, "stage": "request"}
+PAR_FIELDS: dict[str, Any] = {"provider_state": {"par": "offered"}, "sqlite_only": True, **REQUEST_STAGE_FIELDS}
+HTML_HEADERS = {"headers": {"Content-Type": "text/html"}}
+
+_discovery_case = create_case_factory("discovery", **REQUEST_STAGE_FIELDS)
+_par_metadata_case = create_case_factory("discovery", **PAR_FIELDS)
+_par_case = create_case_factory("par", options={"par": "auto"}, **PAR_FIELDS)
+_transport_case = create_case_factory("token", holds_tokens=False)
+_token_case = create_case_factory("token")
+_id_token_case = create_case_factory("id_token")
+_userinfo_case = create_case_factory("userinfo")
+_SIGNED_USERINFO_FIELDS: dict[str, Any] = {
+    "options": {"userinfo_signed_response_alg": ["RS256"]},
+    "client_options": {"userinfo_signed_response_alg": "RS256"},
+    "sqlite_only": True,
+}
+_signed_userinfo_case = create_case_factory("userinfo_jwt", **_SIGNED_USERINFO_FIELDS)
+
+TRANSPORT_CASES = [
+    _transport_case("transport_redirect", tamper_reply, {"status": 302, "headers": {"Location": "/token"}}, None),
+    _transport_case("transport_unreachable", tamper_reply, {"raw": ()}, None),
+    _transport_case("transport_too_large", tamper_reply, {"body": b" " * (MIB + 1)}, {}),
+    _transport_case("transport_encoding", tamper_reply, {"headers": {"Content-Encoding": "gzip"}}, {"headers": {}}),
+    _transport_case(
+        "transport_timeout",
+        tamper_reply,
+        {"raw": lambda reply: stream_slowly(reply, pause_seconds=0.05)},
+        {"raw": lambda reply: stream_slowly(reply, pause_seconds=0)},
+    ),
+    _discovery_case(
+        "transport_not_https",
+        tamper_member("token_endpoint"),
+        lambda metadata: metadata["token_endpoint"].replace("https:", "http:"),
+        unchanged("token_endpoint"),
+        allowing_setting="allow_loopback_http",
+    ),
+]
+METADATA_CASES = [
+    _discovery_case("issuer_mismatch", tamper_member("issuer"), with_slash("issuer"), unchanged("issuer")),
+    _discovery_case("metadata_invalid", tamper_member("jwks_uri"), OMITTED, unchanged("jwks_uri")),
+    _discovery_case("metadata_invalid", tamper_reply, {"body": b"<html>"}, None, "html"),
+    _discovery_case(
+        "pairwise_unsupported",
+        tamper_member("subject_types_supported"),
+        ["public"],
+        ["pairwise", "public"],
+        allowing_setting="subject_type",
+    ),
+    _discovery_case(
+        "alg_unsupported",
+        tamper_member("id_token_signing_alg_values_supported"),
+        ["HS256", "none"],
+        lambda metadata: ["HS256", *metadata["id_token_signing_alg_values_supported"]],
+    ),
+    _discovery_case(
+        "revocation_unsupported",
+        tamper_member("revocation_endpoint"),
+        OMITTED,
+        unchanged("revocation_endpoint"),
+        allowing_setting="revocation",
+    ),
+    _id_token_case("key_not_found", tamper_header("kid"), "unknown", OMITTED),
+    create_case_factory("jwks")("key_not_found", tamper_key_set("use"), True, False, "encryption key"),
+    _par_metadata_case(
+        "par_unsupported",
+        tamper_member("pushed_authorization_request_endpoint"),
+        OMITTED,
+        unchanged("pushed_authorization_request_endpoint"),
+        options={"par": "require"},
+    ),
+    _par_metadata_case(
+        "par_unsupported",
+        tamper_member("require_pushed_authorization_requests"),
+        True,
+        False,
+        "never",
+        options={"par": "never"},
+    ),
+]
+PAR_ERROR_REPLY = Reply(status=400, json={"error": "invalid_request"})
+JSON_HEADERS = {"headers": {"Content-Type": "application/json"}}
+PAR_CASES = [
+    _par_case("par_error", replace_reply, PAR_ERROR_REPLY, None, tamper_before_endpoint=True),
+    _par_case("par_error", tamper_reply, {"status": 500}, {"status": 201}, "500", refusal_status=503),
+    _par_case("par_response_invalid", tamper_reply, {"status": 200}, {"status": 201}),
+    _par_case(
+        "par_response_invalid", tamper_member("request_uri"), OMITTED, unchanged("request_uri"), "no request_uri"
+    ),
+    _par_case("par_response_invalid", tamper_member("expires_in"), 0, 1, "expires_in"),
+    _par_case("par_response_invalid", tamper_reply, HTML_HEADERS, JSON_HEADERS, "html"),
+]
 _TOKEN_RESPONSE_CASES = [
-    TamperingCase(
+    _transport_case(
         "token_error",
-        "token",
         replace_reply,
         Reply(status=400, json={"error": "invalid_grant"}),
         None,
-        holds_tokens=False,
         tamper_before_endpoint=True,
     ),
-    TamperingCase(
-        "token_error", "token", tamper_reply, {"status": 500}, {"status": 200}, refusal_status=503, id="500 with tokens"
-    ),
-    TamperingCase("token_error", "token", tamper_member("error"), "server_error", OMITTED, id="200 with an error"),
-    TamperingCase(
+    _token_case("token_error", tamper_reply, {"status": 500}, {"status": 200}, "500 with tokens", refusal_status=503),
+    _token_case("token_error", tamper_member("error"), "server_error", OMITTED, "200 with an error"),
+    _transport_case("token_response_invalid", replace_reply, Reply(json=["tokens"]), None, tamper_before_endpoint=True),
+    _token_case(
         "token_response_invalid",
-        "token",
-        replace_reply,
-        Reply(json=["tokens"]),
-        None,
-        holds_tokens=False,
-        tamper_before_endpoint=True,
-    ),
-    TamperingCase(
-        "token_response_invalid",
-        "token",
         tamper_reply,
-        {"headers": {"Content-Type": "text/html"}},
+        HTML_HEADERS,
         {"headers": {"Content-Type": "application/json;charset=UTF-8"}},
-        id="as html",
+        "html",
     ),
-    TamperingCase("token_type_unsupported", "token", tamper_member("token_type"), "DPoP", "bEARER"),
-    TamperingCase("token_type_unsupported", "token", tamper_member("token_type"), OMITTED, "Bearer", id="absent"),
-    TamperingCase("id_token_missing", "token", tamper_member("id_token"), OMITTED, unchanged("id_token")),
-    TamperingCase("id_token_missing", "token", tamper_member("id_token"), {}, unchanged("id_token"), id="an object"),
-    TamperingCase("access_token_missing", "token", tamper_member("access_token"), OMITTED, unchanged("access_token")),
-    TamperingCase(
-        "access_token_missing", "token", tamper_member("access_token"), "", unchanged("access_token"), id="empty"
-    ),
-    TamperingCase("access_token_lifetime", "token", tamper_member("expires_in"), "300", 300, id="a string"),
-    TamperingCase("access_token_lifetime", "token", tamper_member("expires_in"), 0, 1, id="zero"),
-    TamperingCase("access_token_lifetime", "token", tamper_member("expires_in"), True, OMITTED, id="a bool"),
-    TamperingCase(
-        "access_token_lifetime", "token", tamper_member("expires_in"), 3601, 3600, **HEART_CASE_FIELDS, id="heart"
-    ),
-    TamperingCase(
-        "access_token_lifetime",
-        "token",
-        tamper_member("expires_in"),
-        OMITTED,
-        3600,
-        **HEART_CASE_FIELDS,
-        id="heart, absent",
-    ),
+    _token_case("token_type_unsupported", tamper_member("token_type"), "DPoP", "bEARER"),
+    _token_case("token_type_unsupported", tamper_member("token_type"), OMITTED, "Bearer", "missing"),
+    _token_case("id_token_missing", tamper_member("id_token"), OMITTED, unchanged("id_token")),
+    _token_case("id_token_missing", tamper_member("id_token"), {}, unchanged("id_token"), "an object"),
+    _token_case("access_token_missing", tamper_member("access_token"), OMITTED, unchanged("access_token")),
+    _token_case("access_token_missing", tamper_member("access_token"), "", unchanged("access_token"), "empty"),
+    _token_case("access_token_lifetime", tamper_member("expires_in"), "300", 300, "a string"),
+    _token_case("access_token_lifetime", tamper_member("expires_in"), 0, 1, "zero"),
+    _token_case("access_token_lifetime", tamper_member("expires_in"), True, OMITTED, "a bool"),
+    _token_case("access_token_lifetime", tamper_member("expires_in"), 3601, 3600, "heart", **HEART_FIELDS),
+    _token_case("access_token_lifetime", tamper_member("expires_in"), OMITTED, 3600, "heart, missing", **HEART_FIELDS),
 ]
 _ID_TOKEN_CASES = [
-    TamperingCase("token_malformed", "id_token", replace_token, lambda it: "not.a.token", None),
-    TamperingCase(
-        "token_malformed", "id_token", replace_token, create_token_with_duplicate_member, None, id="duplicate member"
-    ),
-    TamperingCase("token_malformed", "id_token", tamper_header("crit"), ["exp"], OMITTED, id="crit"),
-    TamperingCase("token_malformed", "id_token", tamper_member("padding"), "x" * 65536, "x" * 1024, id="64 KiB"),
-    TamperingCase("alg_not_allowed", "id_token", tamper_header("alg"), "none", OMITTED),
-    TamperingCase(
-        "alg_not_allowed", "id_token", tamper_header("alg"), "HS256", OMITTED, id="HS256 with the public key"
-    ),
-    TamperingCase(
+    _id_token_case("token_malformed", replace_token, lambda exchange: "not.a.token", None),
+    _id_token_case("token_malformed", replace_token, create_token_with_duplicate_member, None, "duplicate member"),
+    _id_token_case("token_malformed", tamper_header("crit"), ["exp"], OMITTED, "crit"),
+    _id_token_case("token_malformed", tamper_member("padding"), "x" * 65536, "x" * 1024, "64 KiB"),
+    _id_token_case("alg_not_allowed", tamper_header("alg"), "none", OMITTED),
+    _id_token_case("alg_not_allowed", tamper_header("alg"), "HS256", OMITTED, "HS256 with the public key"),
+    _id_token_case(
         "signature_invalid",
-        "id_token",
         replace_token,
-        lambda it: corrupt_signature(sign_jwt(it.header, it.claims, it.key)),
+        lambda exchange: corrupt_signature(sign_jwt(exchange.header, exchange.claims, exchange.key)),
         None,
     ),
-    TamperingCase("signature_invalid", "id_token", sign_with_foreign_key, True, False, id="foreign key"),
-    TamperingCase(
-        "iss_invalid", "id_token", tamper_member("iss"), lambda claims: claims["iss"] + "/", unchanged("iss")
-    ),
-    TamperingCase("aud_invalid", "id_token", tamper_member("aud"), "another", unchanged("aud")),
-    TamperingCase(
+    _id_token_case("signature_invalid", sign_with_foreign_key, True, False, "foreign key"),
+    _id_token_case("iss_invalid", tamper_member("iss"), with_slash("iss"), unchanged("iss")),
+    _id_token_case("aud_invalid", tamper_member("aud"), "another", unchanged("aud")),
+    _id_token_case(
         "aud_invalid",
-        "id_token",
         tamper_member("aud"),
-        lambda it: [it["aud"], "another"],
-        lambda it: [it["aud"]],
-        id="one more",
+        lambda claims: [claims["aud"], "another"],
+        lambda claims: [claims["aud"]],
+        "additional audience",
     ),
-    TamperingCase("aud_invalid", "id_token", tamper_member("aud"), [], lambda it: [it["aud"]], id="none"),
-    TamperingCase("azp_invalid", "id_token", tamper_member("azp"), "another", unchanged("aud")),
-    TamperingCase(
+    _id_token_case("aud_invalid", tamper_member("aud"), [], lambda claims: [claims["aud"]], "empty"),
+    _id_token_case("azp_invalid", tamper_member("azp"), "another", unchanged("aud")),
+    _id_token_case(
         "azp_invalid",
-        "id_token",
         tamper_members,
-        {"aud": lambda it: [it["aud"], "billing"], "azp": OMITTED},
-        {"aud": lambda it: [it["aud"], "billing"], "azp": lambda it: it["aud"][0]},
+        {"aud": lambda claims: [claims["aud"], "billing"], "azp": OMITTED},
+        {"aud": lambda claims: [claims["aud"], "billing"], "azp": lambda claims: claims["aud"][0]},
+        "missing with two audiences",
         options={"trusted_audiences": ["billing"]},
-        id="absent beside two audiences",
     ),
-    TamperingCase("exp_invalid", "id_token", tamper_time_claim("exp"), -3600, 60, id="an hour ago"),
-    TamperingCase("exp_invalid", "id_token", tamper_time_claim("exp"), "soon", 60, id="a string"),
-    TamperingCase("exp_invalid", "id_token", tamper_time_claim("exp"), OMITTED, 60, id="absent"),
-    TamperingCase("iat_invalid", "id_token", tamper_time_claim("iat"), True, 0, id="a bool"),
-    TamperingCase("nonce_invalid", "id_token", tamper_member("nonce"), OMITTED, unchanged("nonce")),
-    TamperingCase("nonce_invalid", "id_token", tamper_member("nonce"), "x" * 64, unchanged("nonce"), id="foreign"),
-    TamperingCase("sub_invalid", "id_token", tamper_member("sub"), "", "x"),
-    TamperingCase("sub_invalid", "id_token", tamper_member("sub"), "x" * 256, "x" * 255, id="256 characters"),
-    TamperingCase("sub_invalid", "id_token", tamper_member("sub"), 7, "7", id="a number"),
-    TamperingCase("sub_invalid", "id_token", tamper_member("sub"), "ü", "u", id="not ASCII"),
-    TamperingCase(
+    _id_token_case("exp_invalid", tamper_time_claim("exp"), -3600, 60, "an hour ago"),
+    _id_token_case("exp_invalid", tamper_time_claim("exp"), "soon", 60, "a string"),
+    _id_token_case("exp_invalid", tamper_time_claim("exp"), OMITTED, 60, "missing"),
+    _id_token_case("iat_invalid", tamper_time_claim("iat"), True, 0, "a bool"),
+    _id_token_case("nonce_invalid", tamper_member("nonce"), OMITTED, unchanged("nonce")),
+    _id_token_case("nonce_invalid", tamper_member("nonce"), "x" * 64, unchanged("nonce"), "foreign"),
+    _id_token_case("sub_invalid", tamper_member("sub"), "", "x"),
+    _id_token_case("sub_invalid", tamper_member("sub"), "x" * 256, "x" * 255, "256 characters"),
+    _id_token_case("sub_invalid", tamper_member("sub"), 7, "7", "a number"),
+    _id_token_case("sub_invalid", tamper_member("sub"), "ü", "u", "not ASCII"),
+    _id_token_case(
         "sub_not_pairwise",
-        "id_token",
         tamper_member("sub"),
         "amina@example.org",
         "amina.example.org",
         allowing_setting="subject_type",
     ),
-    TamperingCase("auth_time_missing", "id_token", tamper_time_claim("auth_time"), OMITTED, 0, options=MAX_AGE_OPTIONS),
-    TamperingCase(
+    _id_token_case("auth_time_missing", tamper_time_claim("auth_time"), OMITTED, 0, options=MAX_AGE_OPTIONS),
+    _id_token_case(
         "auth_time_stale",
-        "id_token",
         tamper_member("auth_time"),
         0,
         unchanged("iat"),
+        "1970",
         options=MAX_AGE_OPTIONS,
-        id="1970",
         allowing_setting="allow_auth_time_zero",
     ),
-    TamperingCase("acr_insufficient", "id_token", tamper_member("acr"), "1", "2", options={"acr_values": ["2", "3"]}),
-    TamperingCase("at_hash_invalid", "id_token", set_foreign_at_hash, True, False),
-    TamperingCase("id_token_lifetime", "id_token", set_token_lifetime, 301, 300, **HEART_CASE_FIELDS),
-]
-SIGNED_USERINFO_CASE_FIELDS: dict[str, Any] = {
-    "options": {"userinfo_signed_response_alg": ["RS256"]},
-    "client_options": {"userinfo_signed_response_alg": "RS256"},
-    "sqlite_only": True,
-}
-_USERINFO_CASES = [
-    TamperingCase("userinfo_invalid", "userinfo", tamper_reply, {"status": 500}, {"status": 200}),
-    TamperingCase("userinfo_invalid", "userinfo", tamper_reply, {"body": b"[]"}, None, id="no object"),
-    TamperingCase("userinfo_sub_mismatch", "userinfo", tamper_member("sub"), "another", unchanged("sub")),
+    _id_token_case("acr_insufficient", tamper_member("acr"), "1", "2", options={"acr_values": ["2", "3"]}),
+    _id_token_case("at_hash_invalid", set_foreign_at_hash, True, False),
+    _id_token_case("id_token_lifetime", set_token_lifetime, 301, 300, **HEART_FIELDS),
 ]
 SIGNED_USERINFO_CASES = [
-    TamperingCase(
+    _userinfo_case(
         "userinfo_invalid",
-        "userinfo",
         replace_jwt_with_json,
         True,
         False,
-        **SIGNED_USERINFO_CASE_FIELDS,
-        id="plain where signed is demanded",
+        "unsigned instead of signed",
+        **_SIGNED_USERINFO_FIELDS,
     ),
-    TamperingCase(
-        "userinfo_invalid",
-        "userinfo_jwt",
-        tamper_header("alg"),
-        "none",
-        OMITTED,
-        **SIGNED_USERINFO_CASE_FIELDS,
-        id="alg none",
-    ),
-    TamperingCase(
-        "userinfo_invalid",
-        "userinfo_jwt",
-        tamper_header("alg"),
-        "HS256",
-        OMITTED,
-        **SIGNED_USERINFO_CASE_FIELDS,
-        id="HS256 with the public key",
-    ),
-    TamperingCase(
-        "userinfo_invalid",
-        "userinfo_jwt",
-        sign_with_foreign_key,
-        True,
-        False,
-        **SIGNED_USERINFO_CASE_FIELDS,
-        id="foreign key",
-    ),
-    TamperingCase(
-        "userinfo_invalid",
-        "userinfo_jwt",
-        tamper_member("iss"),
-        lambda it: it["iss"] + "/",
-        unchanged("iss"),
-        **SIGNED_USERINFO_CASE_FIELDS,
-        id="iss",
-    ),
-    TamperingCase(
-        "userinfo_invalid",
-        "userinfo_jwt",
-        tamper_member("aud"),
-        "another",
-        unchanged("aud"),
-        **SIGNED_USERINFO_CASE_FIELDS,
-        id="aud",
-    ),
-    TamperingCase(
-        "userinfo_invalid", "userinfo_jwt", tamper_time_claim("exp"), -31, 60, **SIGNED_USERINFO_CASE_FIELDS, id="exp"
-    ),
-    TamperingCase(
-        "userinfo_sub_mismatch",
-        "userinfo_jwt",
-        tamper_member("sub"),
-        "another",
-        unchanged("sub"),
-        **SIGNED_USERINFO_CASE_FIELDS,
-        id="signed",
-    ),
-    TamperingCase(
-        "key_not_found",
-        "userinfo_jwt",
-        tamper_header("kid"),
-        "nobody's",
-        OMITTED,
-        **SIGNED_USERINFO_CASE_FIELDS,
-        id="of UserInfo",
-    ),
+    _signed_userinfo_case("userinfo_invalid", tamper_header("alg"), "none", OMITTED, "alg none"),
+    _signed_userinfo_case("userinfo_invalid", tamper_header("alg"), "HS256", OMITTED, "HS256 with the public key"),
+    _signed_userinfo_case("userinfo_invalid", sign_with_foreign_key, True, False, "foreign key"),
+    _signed_userinfo_case("userinfo_invalid", tamper_member("iss"), with_slash("iss"), unchanged("iss"), "iss"),
+    _signed_userinfo_case("userinfo_invalid", tamper_member("aud"), "another", unchanged("aud"), "aud"),
+    _signed_userinfo_case("userinfo_invalid", tamper_time_claim("exp"), -31, 60, "exp"),
+    _signed_userinfo_case("userinfo_sub_mismatch", tamper_member("sub"), "another", unchanged("sub"), "signed"),
+    _signed_userinfo_case("key_not_found", tamper_header("kid"), "unknown", OMITTED, "UserInfo"),
 ]
 
 
 def list_token_response_cases(*, max_lifetime: timedelta = DAY) -> list[TamperingCase]:
-    """Return the cases of R5. longest: what the project declared for an access token."""
-    accepted = int(min(max_lifetime, DAY).total_seconds())
-    by: dict[str, Any] = {"allowing_setting": "max_access_token_lifetime"}
-    at_most = TamperingCase("access_token_lifetime", "token", tamper_member("expires_in"), 86401, accepted, **by)
-    return [*_TOKEN_RESPONSE_CASES, at_most]
+    """Return the cases of R5. max_lifetime: the declared limit for access tokens."""
+    longest_seconds = int(min(max_lifetime, DAY).total_seconds())
+    setting = "max_access_token_lifetime"
+    case = _token_case(
+        "access_token_lifetime", tamper_member("expires_in"), 86401, longest_seconds, allowing_setting=setting
+    )
+    return [*_TOKEN_RESPONSE_CASES, case]
 
 
 def list_id_token_cases(
     *, leeway: timedelta = DEFAULT_LEEWAY, trusted_audiences: Sequence[str] = ()
 ) -> list[TamperingCase]:
-    """Return the cases of R6. leeway, trusted: audiences: as the project declared them."""
+    """Return the cases of R6 for the declared leeway and trusted audiences."""
     within = int(min(leeway, DEFAULT_LEEWAY).total_seconds()) - 5
-    other = [*trusted_audiences, "another"][0]
-    by: dict[str, Any] = {"allowing_setting": "leeway"}
-    stale: dict[str, Any] = {"options": MAX_AGE_OPTIONS, **by}
-    far, beyond = int(leeway.total_seconds()) + 5, "beyond the leeway"
-    loosened = [
-        TamperingCase("exp_invalid", "id_token", tamper_time_claim("exp"), -far, 60, id=beyond),
-        TamperingCase("iat_invalid", "id_token", tamper_time_claim("iat"), -600 - far, 0, id=beyond),
-        TamperingCase("nbf_invalid", "id_token", tamper_time_claim("nbf"), far, 0, id=beyond),
-        TamperingCase(
-            "auth_time_stale",
-            "id_token",
-            tamper_time_claim("auth_time"),
-            -60 - far,
-            0,
-            options=MAX_AGE_OPTIONS,
-            id=beyond,
-        ),
+    other_audience = [*trusted_audiences, "another"][0]
+    allowed: dict[str, Any] = {"allowing_setting": "leeway"}
+    max_age: dict[str, Any] = {"options": MAX_AGE_OPTIONS}
+    exp, iat, nbf, auth_time = (tamper_time_claim(name) for name in ("exp", "iat", "nbf", "auth_time"))
+    # Also with a larger leeway, the portal refuses what is beyond it.
+    beyond, beyond_id = int(leeway.total_seconds()) + 5, "beyond the leeway"
+    loosened_cases = [
+        _id_token_case("exp_invalid", exp, -beyond, 60, beyond_id),
+        _id_token_case("iat_invalid", iat, -600 - beyond, 0, beyond_id),
+        _id_token_case("nbf_invalid", nbf, beyond, 0, beyond_id),
+        _id_token_case("auth_time_stale", auth_time, -60 - beyond, 0, beyond_id, **max_age),
     ]
     return [
         *_ID_TOKEN_CASES,
-        TamperingCase("exp_invalid", "id_token", tamper_time_claim("exp"), -31, -within, **by),
-        TamperingCase("iat_invalid", "id_token", tamper_time_claim("iat"), -635, -600 - within, **by),
-        TamperingCase("iat_invalid", "id_token", tamper_time_claim("iat"), 35, within, id="future", **by),
-        TamperingCase("nbf_invalid", "id_token", tamper_time_claim("nbf"), 35, within, **by),
-        TamperingCase("auth_time_stale", "id_token", tamper_time_claim("auth_time"), -95, -60 - within, **stale),
-        TamperingCase(
+        _id_token_case("exp_invalid", exp, -31, -within, **allowed),
+        _id_token_case("iat_invalid", iat, -635, -600 - within, **allowed),
+        _id_token_case("iat_invalid", iat, 35, within, "future", **allowed),
+        _id_token_case("nbf_invalid", nbf, 35, within, **allowed),
+        _id_token_case("auth_time_stale", auth_time, -95, -60 - within, **max_age, **allowed),
+        _id_token_case(
             "aud_invalid",
-            "id_token",
             tamper_members,
-            {"aud": lambda it: [it["aud"], other], "azp": lambda it: it["aud"][0]},
-            {"azp": lambda it: it["aud"]},
-            id="one that others trust",
+            {"aud": lambda claims: [claims["aud"], other_audience], "azp": lambda claims: claims["aud"][0]},
+            {"azp": lambda claims: claims["aud"]},
+            "additional audience with azp",
             allowing_setting="trusted_audiences",
         ),
-        *(loosened if leeway > DEFAULT_LEEWAY else ()),
+        *(loosened_cases if leeway > DEFAULT_LEEWAY else ()),
     ]
 
 
 def list_userinfo_cases(*, claim_name: str = "birthdate") -> list[TamperingCase]:
-    """Return the cases of R7. claim: one that is declared."""
+    """Return the cases of R7. claim_name: a declared claim."""
+    claim = tamper_member(claim_name)
     return [
-        *_USERINFO_CASES,
-        TamperingCase(
-            "claim_missing",
-            "userinfo",
-            tamper_member(claim_name),
-            OMITTED,
-            unchanged(claim_name),
-            is_claim_essential=True,
-        ),
+        _userinfo_case("userinfo_invalid", tamper_reply, {"status": 500}, {"status": 200}),
+        _userinfo_case("userinfo_invalid", tamper_reply, {"body": b"[]"}, None, "not an object"),
+        _userinfo_case("userinfo_sub_mismatch", tamper_member("sub"), "another", unchanged("sub")),
+        _userinfo_case("claim_missing", claim, OMITTED, unchanged(claim_name), is_claim_essential=True),
     ]
 
 
 def list_cases(declaration: ProviderDeclaration, *, claim_name: str) -> list[TamperingCase]:
-    """Return all cases, as they differ by what the project declared. claim: one that it asks for; empty: none."""
-    heart = timedelta(hours=1) if declaration.profile == "heart" else DAY
+    """Return all cases for that declaration. claim_name: a claim that the project requests; empty: none."""
+    max_lifetime = timedelta(hours=1) if declaration.profile == "heart" else DAY
     return [
         *TRANSPORT_CASES,
         *METADATA_CASES,
         *PAR_CASES,
-        *list_token_response_cases(max_lifetime=min(declaration.max_access_token_lifetime, heart)),
+        *list_token_response_cases(max_lifetime=min(declaration.max_access_token_lifetime, max_lifetime)),
         *list_id_token_cases(leeway=declaration.leeway, trusted_audiences=declaration.trusted_audiences),
         *list_userinfo_cases(claim_name=claim_name),
         *SIGNED_USERINFO_CASES,

@@ -1,4 +1,4 @@
-"""What an attack runs in: throw-away databases, caches, keys and messages, and of all else the project's own."""
+"""Sets up an attack environment: temporary databases, caches, keys and broker, otherwise the project's settings."""
 
 import logging
 import os
@@ -34,12 +34,12 @@ _ERROR_HANDLERS = ("handler400", "handler403", "handler404", "handler500")
 def set_up_attack_environment(
     portal: Portal, claim_declarations: Mapping[str, ClaimDeclaration]
 ) -> Iterator[AttackEnvironment]:
-    """Lead the project to a provider that lies, for the length of the block; nothing of its own is written to.
+    """Connect the project to the mock provider for the duration of the block, without writing to its own data.
 
-    Its settings, middleware, URLs, backends and templates are as they are. Not its own are: the databases, which are
-    made for this and destroyed; caches, mails and Celery's broker, which are in memory; the directory of
-    `RETENTION_KEYS`; the issuer, and `provisioning`, without which no control could be accepted.
-    Raises: ImproperlyConfigured when a database would be one that was there before.
+    Settings, middleware, URLs, backends and templates are those of the project. Replaced are: the databases, by new
+    ones that are destroyed afterwards; caches, mails and Celery's broker, by ones in memory; the directory of
+    `RETENTION_KEYS`; the issuer; and `provisioning`, because the controls need new accounts.
+    Raises: ImproperlyConfigured if a database would be an existing one.
     """
     with ExitStack() as stack:
         folder = Path(stack.enter_context(TemporaryDirectory(prefix="phi-oidc-attack-")))
@@ -54,66 +54,60 @@ def set_up_attack_environment(
 
 @contextmanager
 def run_attack_provider(directory: Path, portal: Portal, claims: Mapping[str, Any]) -> Iterator[AttackEnvironment]:
-    """Run the provider that lies, over TLS. folder: for its certificates."""
+    """Run the mock provider over TLS. directory: for its certificates."""
     authority = create_certificate_authority(directory, "attack")
     certificate = authority.create_server_certificate("127.0.0.1")
     acr = next(iter(portal.declaration.acr_values), DEMO_ACR)
     accounts = [Account(account.username, account.password, acr=acr) for account in demo_accounts()]
     op = DemoProvider(accounts=accounts, tls=TLSFiles(certificate, certificate))
+    untrusted = create_certificate_authority(directory, "untrusted")
     with op.running():
-        yield AttackEnvironment(
-            op,
-            portal,
-            authority.certificate_path,
-            create_certificate_authority(directory, "another").certificate_path,
-            claims,
-        )
+        yield AttackEnvironment(op, portal, authority.certificate_path, untrusted.certificate_path, claims)
 
 
 @contextmanager
 def create_throwaway_databases(directory: Path) -> Iterator[None]:
-    """Make an empty database for each alias, and destroy it; SQLite's lie in folder.
+    """Create an empty database for each alias, and destroy it afterwards. SQLite files are in directory.
 
-    They are named after this process, so that a test run of the project's beside this one loses nothing.
-    Raises: ImproperlyConfigured when an alias still reaches what it reached before.
+    Their names contain the process id, so that they do not collide with a test run of the project.
+    Raises: ImproperlyConfigured if an alias still refers to its own database.
     """
-    before = {alias: str(connections[alias].settings_dict["NAME"]) for alias in connections}
+    names = {alias: str(connections[alias].settings_dict["NAME"]) for alias in connections}
     with ExitStack() as stack:
-        for alias, real in before.items():
+        for alias, name in names.items():
             if connections[alias].vendor == "sqlite":
-                # Nobody minds whether it survives a power cut.
+                # Durability is not needed.
                 command = connections[alias].settings_dict["OPTIONS"].get("init_command", "")
-                stack.enter_context(
-                    _override_connection_settings(alias, "OPTIONS", init_command=f"{command};PRAGMA synchronous=OFF")
-                )
+                command = f"{command};PRAGMA synchronous=OFF"
+                stack.enter_context(_override_connection_settings(alias, "OPTIONS", init_command=command))
                 test_name = str(directory / f"{alias}.sqlite3")
             else:
-                test_name = f"attack_{os.getpid()}_{real}"
+                test_name = f"attack_{os.getpid()}_{name}"
             stack.enter_context(_override_connection_settings(alias, "TEST", NAME=test_name))
-        made = setup_databases(verbosity=0, interactive=False, serialized_aliases=())
-        stack.callback(teardown_databases, made, verbosity=0)
-        # Django closes one alias before it drops a database; PostgreSQL keeps one that another is still connected to.
+        created = setup_databases(verbosity=0, interactive=False, serialized_aliases=())
+        stack.callback(teardown_databases, created, verbosity=0)
+        # Django closes only one alias before it drops a database, but PostgreSQL does not drop a database with open
+        # connections.
         stack.callback(connections.close_all)
-        same = [alias for alias, real in before.items() if connections[alias].settings_dict["NAME"] == real]
-        if same:
-            raise ImproperlyConfigured(f"No throw-away database could be made for {', '.join(same)}.")
+        unchanged = [alias for alias, name in names.items() if connections[alias].settings_dict["NAME"] == name]
+        if unchanged:
+            raise ImproperlyConfigured(f"No temporary database could be created for {', '.join(unchanged)}.")
         yield
 
 
 @contextmanager
 def _override_connection_settings(alias: str, key: str, **overrides: str) -> Iterator[None]:
-    """Change a connection's settings for the length of the block."""
-    declared: Any = connections[alias].settings_dict
-    before = declared[key]
-    declared[key] = {**before, **overrides}
+    settings_dict: Any = connections[alias].settings_dict
+    previous = settings_dict[key]
+    settings_dict[key] = {**previous, **overrides}
     try:
         yield
     finally:
-        declared[key] = before
+        settings_dict[key] = previous
 
 
 def create_claim_values(claim_declarations: Mapping[str, ClaimDeclaration]) -> dict[str, Any]:
-    """Return what the provider says of whoever signs in: for each claim a value that is nobody's, of its own form."""
+    """Return an invented, plausible value for each claim."""
     return {name: _create_claim_value(name, claim) for name, claim in claim_declarations.items()}
 
 
@@ -122,8 +116,8 @@ def _create_claim_value(name: str, claim: ClaimDeclaration) -> Any:
     if name.endswith("_verified"):
         return True
     if name.endswith("date"):
-        drawn = randomness.token_bytes(3)
-        return f"18{drawn[0] % 100:02}-{1 + drawn[1] % 12:02}-{1 + drawn[2] % 28:02}"
+        year, month, day = randomness.token_bytes(3)
+        return f"18{year % 100:02}-{1 + month % 12:02}-{1 + day % 28:02}"
     if name == "email":
         return f"{randomness.token_b64url(12)}@example.org".lower()
     if claim.members or name == "address":
@@ -132,18 +126,18 @@ def _create_claim_value(name: str, claim: ClaimDeclaration) -> Any:
 
 
 def _create_isolation_settings(directory: Path) -> dict[str, Any]:
-    """Return the settings that keep an attack away from what is the project's own."""
+    """Return the settings that keep an attack away from the project's data."""
     caches = {alias: {"BACKEND": LOCMEM_CACHE_BACKEND, "LOCATION": f"attack-{alias}"} for alias in settings.CACHES}
-    changed: dict[str, Any] = {"ROOT_URLCONF": _create_urlconf(), "CACHES": caches}
+    overrides: dict[str, Any] = {"ROOT_URLCONF": _create_urlconf(), "CACHES": caches}
     if "RETENTION_KEYS" in getattr(settings, "PHI_OIDC", {}):
         keys = directory / "retention-keys"
         keys.mkdir()
-        changed["PHI_OIDC"] = {**settings.PHI_OIDC, "RETENTION_KEYS": keys}
-    return changed
+        overrides["PHI_OIDC"] = {**settings.PHI_OIDC, "RETENTION_KEYS": keys}
+    return overrides
 
 
 def _create_urlconf() -> types.ModuleType:
-    """Return the project's URLs, and one more that says who is signed in."""
+    """Return the project's URLs, and one that returns the signed-in user."""
     project: Any = get_resolver().urlconf_module
     urls: Any = types.ModuleType("django_phi_oidc_attack_urls")
     urls.urlpatterns = [
@@ -158,27 +152,24 @@ def _create_urlconf() -> types.ModuleType:
 
 @contextmanager
 def _use_in_memory_broker() -> Iterator[None]:
-    """Let no message reach the project's broker."""
-    before = {name: current_app.conf.get(name) for name in _BROKER_SETTINGS}
-    # To Celery a variable says more than a setting.
-    said = {
-        name: os.environ.pop(f"CELERY_{name.upper()}")
-        for name in _BROKER_SETTINGS
-        if f"CELERY_{name.upper()}" in os.environ
-    }
+    """Keep messages away from the project's broker."""
+    previous = {name: current_app.conf.get(name) for name in _BROKER_SETTINGS}
+    # Environment variables take precedence over Celery's settings.
+    names = [f"CELERY_{name.upper()}" for name in _BROKER_SETTINGS]
+    variables = {name: os.environ.pop(name) for name in names if name in os.environ}
     current_app.conf.update(dict.fromkeys(_BROKER_SETTINGS, "memory://"))
     try:
         if not current_app.connection_for_write().as_uri().startswith("memory:"):
-            raise ImproperlyConfigured("Celery's messages would reach a broker.")
+            raise ImproperlyConfigured("Celery would send messages to a broker.")
         yield
     finally:
-        current_app.conf.update(before)
-        os.environ.update({f"CELERY_{name.upper()}": value for name, value in said.items()})
+        current_app.conf.update(previous)
+        os.environ.update(variables)
 
 
 @contextmanager
 def _suppress_logging() -> Iterator[None]:
-    """Keep the refusals' lines out of the project's logs."""
+    """Keep log records of the attacks out of the project's logs."""
     loggers = [logging.getLogger(), *map(logging.getLogger, logging.root.manager.loggerDict)]
     handlers = {handler for logger in loggers for handler in logger.handlers}
     for handler in handlers:

@@ -1,4 +1,4 @@
-"""R4 and the rules about accounts: what a browser brings back, again, too late or altered, and who may not get in."""
+"""Attacks on R4 and on accounts: replayed, late or altered callbacks, and users who must not get access."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -27,7 +27,7 @@ from .browser import Browser
 from .environment import AttackEnvironment, advance_clock
 from .tampering import OMITTED
 
-# code -> (what the browser brings back, a callback that differs in that one thing and is accepted)
+# code -> (callback parameters that are refused, parameters that are accepted)
 CALLBACK_PARAMETER_CASES: Mapping[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "state_missing": ({"state": OMITTED}, {}),
     "state_unknown": ({"state": "x" * 43}, {}),
@@ -40,48 +40,48 @@ CALLBACK_PARAMETER_CASES: Mapping[str, tuple[dict[str, Any], dict[str, Any]]] = 
 
 
 def replace_query_parameters(url: str, **changes: Any) -> str:
-    """Return url with parameters replaced, left out (NO) or repeated (a list)."""
+    """Return url with parameters replaced, omitted (OMITTED) or repeated (a list)."""
     parts = urlsplit(url)
     query = {**dict(parse_qsl(parts.query)), **changes}
-    return parts._replace(query=urlencode({k: v for k, v in query.items() if v is not OMITTED}, doseq=True)).geturl()
+    query = {name: value for name, value in query.items() if value is not OMITTED}
+    return parts._replace(query=urlencode(query, doseq=True)).geturl()
 
 
 def alter_callback(code: str, environment: AttackEnvironment) -> None:
-    """What the browser brings back differs in one thing from what the provider gave it."""
-    wrong, right = CALLBACK_PARAMETER_CASES[code]
+    """The callback differs in one parameter from the response of the provider."""
+    invalid, valid = CALLBACK_PARAMETER_CASES[code]
     with environment.override_declaration():
         browser = environment.create_browser()
-        environment.assert_accepted(
-            browser, browser.get(replace_query_parameters(browser.get_callback_url(environment.op), **right))
-        )
+        page = browser.get(replace_query_parameters(browser.get_callback_url(environment.op), **valid))
+        environment.assert_accepted(browser, page)
     with environment.override_declaration():
         browser = environment.create_browser()
-        page = browser.get(replace_query_parameters(browser.get_callback_url(environment.op), **wrong))
+        page = browser.get(replace_query_parameters(browser.get_callback_url(environment.op), **invalid))
         environment.assert_refused(browser, page, code)
-        environment.report_fault("a token was asked for" if environment.op.tokens else "")
+        environment.report_fault("the portal requested tokens" if environment.op.tokens else "")
 
 
 def replay_callback(environment: AttackEnvironment) -> None:
-    """A callback is visited a second time, with all cookies that were there the first time."""
+    """A callback is requested a second time, with the same cookies."""
     with environment.override_declaration():
         browser = environment.create_browser()
-        callback, kept = browser.get_callback_url(environment.op), dict(browser.cookies)
+        callback, cookies = browser.get_callback_url(environment.op), dict(browser.cookies)
         environment.assert_accepted(browser, browser.get(callback))
-        issued, alive = len(environment.op.tokens), len(environment.op.active_tokens)
-        thief = environment.create_browser(cookies=kept)
-        page = thief.get(callback)
-        environment.report_fault("a token was asked for" if len(environment.op.tokens) > issued else "")
-        environment.assert_refused(thief, page, "state_replayed", allowed_active_tokens=alive)
+        issued, active = len(environment.op.tokens), len(environment.op.active_tokens)
+        attacker = environment.create_browser(cookies=cookies)
+        page = attacker.get(callback)
+        environment.report_fault("the portal requested tokens" if len(environment.op.tokens) > issued else "")
+        environment.assert_refused(attacker, page, "state_replayed", allowed_active_tokens=active)
 
 
 def finish_sign_in_late(environment: AttackEnvironment) -> None:
-    """A sign-in is finished after ten minutes and more."""
+    """A sign-in is completed after more than ten minutes."""
     for minutes, is_late in ((9.9, False), (10.1, True)):
         with environment.override_declaration():
             browser = environment.create_browser()
-            begun = browser.start_sign_in()
+            response = browser.start_sign_in()
             with advance_clock(timedelta(minutes=minutes)):
-                page = browser.get(environment.op.authorize(begun.location, "amina"))
+                page = browser.get(environment.op.authorize(response.location, "amina"))
                 if is_late:
                     environment.assert_refused(browser, page, "state_expired")
                 else:
@@ -89,18 +89,18 @@ def finish_sign_in_late(environment: AttackEnvironment) -> None:
 
 
 def replay_id_token(environment: AttackEnvironment) -> None:
-    """The provider, or who stands in its place, gives the ID Token of an earlier sign-in."""
+    """The provider, or an attacker in its place, sends the ID Token of an earlier sign-in."""
     with environment.override_declaration():
         browser = environment.create_browser()
         environment.assert_accepted(browser, browser.sign_in(environment.op))
-        earlier = environment.op.id_tokens[-1]
+        earlier_token = environment.op.id_tokens[-1]
     with environment.override_declaration():
-        tell = environment.create_honest_hook()
+        honest_hook = environment.create_honest_hook()
 
         def replay(endpoint: str, exchange: MutableExchange) -> None:
-            tell(endpoint, exchange)
+            honest_hook(endpoint, exchange)
             if endpoint == "id_token":
-                exchange.token = earlier
+                exchange.token = earlier_token
 
         environment.op.mutate = replay
         browser = environment.create_browser()
@@ -108,7 +108,7 @@ def replay_id_token(environment: AttackEnvironment) -> None:
 
 
 def use_untrusted_certificate_authority(environment: AttackEnvironment) -> None:
-    """The provider's certificate is of an authority that the project does not trust."""
+    """The provider's certificate was issued by a CA that the project does not trust."""
     with environment.override_declaration():
         browser = environment.create_browser()
         environment.assert_accepted(browser, browser.sign_in(environment.op))
@@ -118,31 +118,31 @@ def use_untrusted_certificate_authority(environment: AttackEnvironment) -> None:
 
 
 def request_unknown_provider(environment: AttackEnvironment) -> None:
-    """A URL names a provider that nobody declared."""
+    """A URL names an undeclared provider."""
     with environment.override_declaration():
-        named = partial(reverse, "oidc_authentication_init")
+        build_url = partial(reverse, "oidc_authentication_init")
         browser = environment.create_browser()
-        begun = browser.start_sign_in(path=named(kwargs={"provider": environment.declaration.name}))
-        environment.assert_control(begun.status == 302, f"the answer is {begun.status}")
-        page = browser.start_sign_in(path=named(kwargs={"provider": "nobody"}))
+        page = browser.start_sign_in(path=build_url(kwargs={"provider": environment.declaration.name}))
+        environment.assert_control(page.status == 302, f"the status is {page.status}")
+        page = browser.start_sign_in(path=build_url(kwargs={"provider": "nobody"}))
         environment.assert_refused(browser, page, "provider_unknown")
 
 
 def remove_subject_key(environment: AttackEnvironment) -> None:
-    """A subject key is gone, so that nobody can be told to be new."""
+    """A subject key is missing, so new and known users cannot be distinguished."""
     with environment.override_declaration():
         browser = environment.create_browser()
         environment.assert_accepted(browser, browser.sign_in(environment.op, "amina"))
-    other = {**settings.PHI_OIDC, "SUBJECT_KEYS": [keyring.generate_key()]}
-    with override_settings(PHI_OIDC=other), environment.override_declaration():
+    phi_oidc = {**settings.PHI_OIDC, "SUBJECT_KEYS": [keyring.generate_key()]}
+    with override_settings(PHI_OIDC=phi_oidc), environment.override_declaration():
         browser = environment.create_browser()
         environment.assert_refused(browser, browser.sign_in(environment.op, "amina"), "subject_key_missing")
 
 
 def sign_in_without_account(environment: AttackEnvironment) -> None:
-    """Somebody signs in who has no account, where none is made."""
-    fresh = replace(environment.op.state.accounts["amina"], username="stranger")
-    environment.op.state.accounts["stranger"] = fresh
+    """A user without an account signs in, and accounts are not created."""
+    accounts = environment.op.state.accounts
+    accounts["stranger"] = replace(accounts["amina"], username="stranger")
     with environment.override_declaration(provisioning="existing"):
         browser = environment.create_browser()
         environment.assert_refused(browser, browser.sign_in(environment.op, "stranger"), "not_provisioned")
@@ -152,18 +152,16 @@ def sign_in_without_account(environment: AttackEnvironment) -> None:
 
 
 def sign_in_with_deactivated_account(environment: AttackEnvironment) -> None:
-    """An account is deactivated while its person is signed in, and when they come again."""
+    """A user's account is deactivated while they are signed in; they sign in again."""
     with environment.override_declaration():
         browser = environment.create_browser()
-        account = get_user_model()._default_manager.filter(
-            pk=environment.assert_accepted(browser, browser.sign_in(environment.op))
-        )
+        user_pk = environment.assert_accepted(browser, browser.sign_in(environment.op))
+        account = get_user_model()._default_manager.filter(pk=user_pk)
         environment.op.state.tokens.clear()
         account.update(is_active=False)
         try:
-            environment.report_fault(
-                "a session of the account lives" if environment.find_signed_in_user(browser) else ""
-            )
+            is_signed_in = environment.find_signed_in_user(browser)
+            environment.report_fault("the account's session is still valid" if is_signed_in else "")
             again = environment.create_browser()
             environment.assert_refused(again, again.sign_in(environment.op), "user_inactive")
         finally:
@@ -171,49 +169,47 @@ def sign_in_with_deactivated_account(environment: AttackEnvironment) -> None:
 
 
 def step_up_as_another_user(environment: AttackEnvironment) -> None:
-    """In a step-up somebody else answers than who is signed in."""
+    """Another user signs in during a step-up."""
     with environment.override_declaration():
         browser = environment.create_browser()
         amina = environment.assert_accepted(browser, browser.sign_in(environment.op, "amina"))
-        environment.assert_control(_step_up(environment, browser, "amina").status == 302, "no stronger sign-in")
-        alive = len(environment.op.active_tokens)
+        environment.assert_control(_step_up(environment, browser, "amina").status == 302, "no step-up")
+        active = len(environment.op.active_tokens)
         environment.portal.mark_refusals_seen()
         page = _step_up(environment, browser, "jonas")
-        seen = []
-        if page.status != 403 or environment.portal.find_refusal_code() != "subject_changed":
-            seen.append(
-                f"the answer is {page.status}, the trail says {environment.portal.find_refusal_code() or 'nothing'}"
-            )
+        faults = []
+        code = environment.portal.find_refusal_code()
+        if page.status != 403 or code != "subject_changed":
+            faults.append(f"the status is {page.status}, the audit log contains {code or 'no refusal'}")
         if environment.find_signed_in_user(browser) != amina:
-            seen.append("another person is signed in")
-        if len(environment.op.active_tokens) > alive:
-            seen.append("tokens are left alive")
-        environment.report_fault("; ".join(seen))
+            faults.append("another user is signed in")
+        if len(environment.op.active_tokens) > active:
+            faults.append("tokens are still valid")
+        environment.report_fault("; ".join(faults))
 
 
 def _step_up(environment: AttackEnvironment, browser: Browser, username: str) -> Any:
-    held = str(get_session(browser)[SESSION_KEY])
-    url = create_step_up_url(Assurance(max_age=timedelta(minutes=5)), session_id=held, next_url="/", now=clock.now())
+    session_id, assurance = str(get_session(browser)[SESSION_KEY]), Assurance(max_age=timedelta(minutes=5))
+    url = create_step_up_url(assurance, session_id=session_id, next_url="/", now=clock.now())
     return browser.get(environment.op.authorize(browser.get(url).location, username))
 
 
 def guess_local_account_password(environment: AttackEnvironment) -> None:
-    """Somebody guesses at the password of the local account; without one its door is not there."""
-    name, door = conf.break_glass_account(), reverse("oidc_local_login")
+    """An attacker guesses the password of the break-glass account. Without one, its page must not exist."""
+    username, url = conf.break_glass_account(), reverse("oidc_local_login")
     with environment.override_declaration():
-        page = environment.create_browser().get(door)
-        if not name:
-            environment.report_fault(
-                "" if page.status == 404 else f"there is no local account, and its door answers {page.status}"
-            )
-            environment.skip_attack("there is no local account")
+        page = environment.create_browser().get(url)
+        if not username:
+            is_missing = page.status == 404
+            environment.report_fault("" if is_missing else f"its page returns {page.status} without such an account")
+            environment.skip_attack("there is no break-glass account")
         password = randomness.token_b64url(16)
-        get_user_model()._default_manager.create_user(name, password=password)
-        for given, is_right in ((password, True), (f"{password}x", False)):
+        get_user_model()._default_manager.create_user(username, password=password)
+        for attempt, is_right in ((password, True), (f"{password}x", False)):
             browser = environment.create_browser()
             csrf = create_csrf_token(browser)
             environment.portal.mark_refusals_seen()
-            page = browser.post(door, username=name, password=given, csrfmiddlewaretoken=csrf)
+            page = browser.post(url, username=username, password=attempt, csrfmiddlewaretoken=csrf)
             if is_right:
                 environment.assert_accepted(browser, page)
             else:
@@ -221,7 +217,7 @@ def guess_local_account_password(environment: AttackEnvironment) -> None:
 
 
 def create_csrf_token(browser: Browser) -> str:
-    """Return the token that a form in this browser bears, where Django looks for its other half."""
+    """Return a new CSRF token, stored in the browser's cookie or session as Django expects it."""
     secret = get_random_string(32)
     if settings.CSRF_USE_SESSIONS:
         session = get_session(browser)
@@ -233,7 +229,7 @@ def create_csrf_token(browser: Browser) -> str:
 
 
 def get_session(browser: Browser) -> SessionBase:
-    """Return the Django session of that browser's cookie."""
+    """Return the Django session of the browser."""
     engine: type[SessionBase] = import_string(f"{settings.SESSION_ENGINE}.SessionStore")
     return engine(browser.cookies.get(browser.session_cookie_name))
 

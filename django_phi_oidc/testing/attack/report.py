@@ -1,4 +1,4 @@
-"""What came of each attack, and how that is told: as a table, as JSON, as JUnit XML. No Django."""
+"""Outcomes of attacks, rendered as text, JSON or JUnit XML. Does not import Django."""
 
 import json
 from collections import Counter
@@ -11,62 +11,62 @@ AttackResult = Literal["held", "failed", "accepted by choice", "not applicable"]
 
 
 class AttackEnded(Exception):
-    """An attack is over, and not as it should be."""
+    """An attack ended with another result than `held`."""
 
     def __init__(self, result: AttackResult, detail: str) -> None:
-        """told: what was seen, in words that hold no token, sub or value."""
+        """detail: what was observed, without any token, sub or claim value."""
         super().__init__(detail)
         self.result, self.detail = result, detail
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttackOutcome:
-    """What came of one attack."""
+    """The outcome of one attack."""
 
     code: str
-    """The rule that it is about, as docs/reference/codes.md has it, or the attack's own name."""
+    """The code of the attacked rule, as in docs/reference/codes.md, or the attack's own name."""
     id: str
-    """Which of that rule's attacks; empty for the first."""
+    """Distinguishes the attacks of one code; empty for the first."""
     result: AttackResult
     detail: str = ""
-    """What was seen, where that is to be told: a fault, the option by which it is a choice, why there is nothing."""
+    """The fault, the setting that allows the attack, or the reason why it is not applicable."""
     seconds: float = 0.0
 
     @property
     def name(self) -> str:
-        """The code, and which attack of it."""
+        """The code and the id."""
         return format_attack_name(self.code, self.id)
 
 
-def format_attack_name(code: str, id: str) -> str:  # noqa: A002 -- as the field is named
-    """Return what an attack is called."""
+def format_attack_name(code: str, id: str) -> str:  # noqa: A002 -- the name of the field
+    """Return the name of an attack: the code and the id."""
     return f"{code} ({id})" if id else code
 
 
 def render_line(outcome: AttackOutcome) -> str:
-    """Return the table's row."""
+    """Return the outcome as one line of text."""
     return f"  {outcome.result:<18}  {outcome.name}" + (f": {outcome.detail}" if outcome.detail else "")
 
 
 def render_total(outcomes: Iterable[AttackOutcome]) -> str:
-    """Return how many ended how."""
-    counted = Counter(outcome.result for outcome in outcomes)
+    """Return the number of outcomes per result as text."""
+    counts = Counter(outcome.result for outcome in outcomes)
     order: tuple[AttackResult, ...] = ("held", "failed", "accepted by choice", "not applicable")
-    return ", ".join(f"{counted[result]} {result}" for result in order) + "."
+    return ", ".join(f"{counts[result]} {result}" for result in order) + "."
 
 
 def render_json(outcome: AttackOutcome) -> str:
-    """Return the outcome as an object on one line."""
+    """Return the outcome as a JSON object on one line."""
     return json.dumps(asdict(outcome))
 
 
 def parse_json(text: str) -> AttackOutcome:
-    """Return what as_json wrote."""
+    """Return the outcome that `render_json` wrote."""
     return AttackOutcome(**json.loads(text))
 
 
 def render_junit(outcomes: Sequence[AttackOutcome]) -> bytes:
-    """Return a JUnit report: a failure is one; what is accepted by choice or not applicable is skipped, and says so."""
+    """Return a JUnit report. `accepted by choice` and `not applicable` are reported as skipped, with the detail."""
     suite = ElementTree.Element(
         "testsuite",
         name="phi_oidc attack",
@@ -81,7 +81,7 @@ def render_junit(outcomes: Sequence[AttackOutcome]) -> bytes:
         )
         if outcome.result != "held":
             kind = "failure" if outcome.result == "failed" else "skipped"
-            told = outcome.detail if kind == "failure" else f"{outcome.result}: {outcome.detail}"
-            ElementTree.SubElement(case, kind, message=told)
+            message = outcome.detail if kind == "failure" else f"{outcome.result}: {outcome.detail}"
+            ElementTree.SubElement(case, kind, message=message)
     report: bytes = ElementTree.tostring(suite, encoding="utf-8", xml_declaration=True)
     return report

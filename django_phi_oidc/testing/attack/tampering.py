@@ -1,4 +1,4 @@
-"""How what the provider says is bent: a function of an exchange and a value, so that two values differ in one thing."""
+"""Functions that tamper with an exchange of the mock provider. Each takes the exchange and a value."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -10,40 +10,40 @@ from ..mock_provider.signing import parse_unverified
 
 TamperFunction = Callable[[MutableExchange, Any], Reply | str | None]
 OMITTED = object()
-"""A member left out."""
+"""The member is omitted, or the header is left unchanged."""
 
 
 def tamper_member(name: str) -> TamperFunction:
-    """Set, or leave out, one member of a JSON answer or of a token's claims."""
+    """Set or omit one member of a JSON response or of a token's claims."""
 
-    def bend(exchange: MutableExchange, value: Any) -> None:
+    def tamper(exchange: MutableExchange, value: Any) -> None:
         members = exchange.reply.json if exchange.reply.json is not None else exchange.claims
         if value is OMITTED:
             members.pop(name, None)
         else:
             members[name] = value(members) if callable(value) else value
 
-    return bend
+    return tamper
 
 
 def tamper_members(exchange: MutableExchange, values: Mapping[str, Any]) -> None:
-    """Set, or leave out, several of them."""
+    """Set or omit several members."""
     for name, value in values.items():
         tamper_member(name)(exchange, value)
 
 
 def tamper_header(name: str) -> TamperFunction:
-    """Set one member of a token's header; NO: let it be."""
+    """Set one member of a token's header; OMITTED: leave it unchanged."""
 
-    def bend(exchange: MutableExchange, value: Any) -> None:
+    def tamper(exchange: MutableExchange, value: Any) -> None:
         if value is not OMITTED:
             exchange.header[name] = value
 
-    return bend
+    return tamper
 
 
 def tamper_reply(exchange: MutableExchange, changes: Mapping[str, Any] | None) -> None:
-    """Set attributes of the HTTP answer; nothing when there is no change."""
+    """Set attributes of the HTTP response."""
     for name, value in (changes or {}).items():
         if name == "headers":
             exchange.reply.headers.update(value)
@@ -54,36 +54,36 @@ def tamper_reply(exchange: MutableExchange, changes: Mapping[str, Any] | None) -
 
 
 def replace_reply(exchange: MutableExchange, replacement: Reply | None) -> Reply | None:
-    """Give another answer."""
+    """Return another response."""
     return replacement
 
 
 def replace_token(exchange: MutableExchange, create_token: Callable[[MutableExchange], str] | None) -> None:
-    """Send another token; None: let it be."""
+    """Send another token; None: leave it unchanged."""
     if create_token is not None:
         exchange.token = create_token(exchange)
 
 
 def sign_with_foreign_key(exchange: MutableExchange, is_foreign: bool) -> None:
-    """Sign with a key of nobody, under the name of the provider's own."""
+    """Sign with an unknown key under the kid of the provider's key."""
     if is_foreign:
         exchange.key = create_signing_key(exchange.header["alg"], kid=exchange.header["kid"])
 
 
 def tamper_time_claim(name: str) -> TamperFunction:
-    """Set a time claim that many seconds from now."""
+    """Set a time claim to that many seconds from now."""
 
-    def bend(exchange: MutableExchange, seconds: Any) -> None:
+    def tamper(exchange: MutableExchange, seconds: Any) -> None:
         if isinstance(seconds, int | float) and not isinstance(seconds, bool):
             exchange.claims[name] = clock.now().timestamp() + seconds
         else:
             tamper_member(name)(exchange, seconds)
 
-    return bend
+    return tamper
 
 
 def create_token_with_duplicate_member(exchange: MutableExchange) -> str:
-    """Return the token with a second `sub`, properly signed."""
+    """Return the token with a second `sub` and a valid signature."""
     payload = json.dumps(exchange.claims)
     alg = exchange.header["alg"]
     doubled = f'{payload[:-1]}, "sub": "x"}}'.encode()
@@ -91,23 +91,23 @@ def create_token_with_duplicate_member(exchange: MutableExchange) -> str:
 
 
 def tamper_key_set(jwk_member: str) -> TamperFunction:
-    """Let no key in the set fit."""
+    """Change `jwk_member` of all keys, so that no key matches."""
 
-    def bend(exchange: MutableExchange, wrong: bool) -> None:
-        if wrong:
+    def tamper(exchange: MutableExchange, is_tampered: bool) -> None:
+        if is_tampered:
             for key in exchange.reply.json["keys"]:
                 key[jwk_member] = "enc" if jwk_member == "use" else "another"
 
-    return bend
+    return tamper
 
 
 def replace_jwt_with_json(exchange: MutableExchange, is_tampered: bool) -> None:
-    """Send plainly what was signed."""
+    """Send the claims of a signed response as plain JSON."""
     if is_tampered:
         exchange.reply.json = parse_unverified(exchange.reply.body.decode())[1]
         exchange.reply.headers["Content-Type"] = "application/json"
 
 
 def set_token_lifetime(exchange: MutableExchange, seconds: int) -> None:
-    """Let a token live that long, by its own word."""
+    """Set `exp` to that many seconds after `iat`."""
     exchange.claims["exp"] = exchange.claims["iat"] + seconds

@@ -1,7 +1,4 @@
-"""A throw-away certificate authority, and certificates of every kind that it signs, as files.
-
-Private keys of a client, as PEM, for as long as an attack or a test lasts.
-"""
+"""A temporary certificate authority, its certificates as files, and temporary client keys."""
 
 import ipaddress
 import ssl
@@ -11,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
@@ -19,7 +16,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 @dataclass(frozen=True)
 class CertificateAuthority:
-    """A CA that signs what it is asked to. `path` is its own certificate, for `ca_bundle`."""
+    """A CA. `certificate_path` is its own certificate, for `ca_bundle`."""
 
     directory: Path
     name: str
@@ -31,36 +28,31 @@ class CertificateAuthority:
         return str(self.directory / f"{self.name}.pem")
 
     def create_server_context(self, *hosts: str, expired: bool = False) -> ssl.SSLContext:
-        """Return a server's context with a certificate for these names and addresses."""
+        """Return a server context with a certificate for these names and addresses."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(self.create_server_certificate(*hosts, expired=expired))
         return context
 
     def create_server_certificate(self, *hosts: str, expired: bool = False, valid_days: int = 1) -> Path:
-        """Return the PEM file of a server's certificate for these names and addresses, and of its key."""
+        """Return the path of a PEM file with a server certificate for these names and addresses, and its key."""
         now = datetime.now(UTC)
         key = ec.generate_private_key(ec.SECP256R1())
-        until = now - timedelta(hours=1) if expired else now + timedelta(days=valid_days)
+        not_after = now - timedelta(hours=1) if expired else now + timedelta(days=valid_days)
         certificate = (
-            _create_certificate_builder(hosts[0], self.name, key, until)
-            .add_extension(x509.SubjectAlternativeName([_parse_general_name(name) for name in hosts]), critical=False)
+            _create_certificate_builder(hosts[0], self.name, key, not_after)
+            .add_extension(x509.SubjectAlternativeName([_parse_general_name(host) for host in hosts]), critical=False)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
             .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self.key.public_key()), critical=False)
             .sign(self.key, hashes.SHA256())
         )
         path = self.directory / f"{self.name}-{hosts[0]}{'-expired' if expired else f'-{valid_days}'}.pem"
-        path.write_bytes(
-            certificate.public_bytes(serialization.Encoding.PEM)
-            + key.private_bytes(
-                serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-            )
-        )
+        path.write_bytes(certificate.public_bytes(Encoding.PEM) + encode_private_key(key).encode())
         return path
 
 
 def create_certificate_authority(directory: Path, name: str) -> CertificateAuthority:
-    """Return a new CA whose files lie in folder."""
+    """Return a new CA with its files in directory."""
     key = ec.generate_private_key(ec.SECP256R1())
     certificate = (
         _create_certificate_builder(name, name, key, datetime.now(UTC) + timedelta(days=1))
@@ -70,7 +62,7 @@ def create_certificate_authority(directory: Path, name: str) -> CertificateAutho
         .sign(key, hashes.SHA256())
     )
     authority = CertificateAuthority(directory, name, key, certificate)
-    Path(authority.certificate_path).write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    Path(authority.certificate_path).write_bytes(certificate.public_bytes(Encoding.PEM))
     return authority
 
 
@@ -114,10 +106,10 @@ def encode_private_key(key: Any, *, private_format: PrivateFormat = PrivateForma
 
 
 def create_private_key_pem(kty: str) -> str:
-    """Return the PEM of a new key of that kty, the smallest that is taken."""
-    makers: dict[str, Any] = {
+    """Return the PEM of a new key of that kty, with the smallest accepted size."""
+    factories: dict[str, Any] = {
         "RSA": lambda: rsa.generate_private_key(65537, 2048),
         "EC": lambda: ec.generate_private_key(ec.SECP256R1()),
         "OKP": ed25519.Ed25519PrivateKey.generate,
     }
-    return encode_private_key(makers[kty]())
+    return encode_private_key(factories[kty]())

@@ -1,4 +1,4 @@
-"""What any logger says, from DEBUG up, in every thread of this process."""
+"""Captures the records of all loggers from DEBUG up, in every thread of this process."""
 
 import logging
 from collections.abc import Iterator
@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 
 class CapturedLog(logging.Handler):
-    """Keeps every line as a log file would have it, tracebacks included."""
+    """Stores each record as the text that a log file would contain, including tracebacks."""
 
     def __init__(self) -> None:
         super().__init__(logging.DEBUG)
@@ -14,24 +14,24 @@ class CapturedLog(logging.Handler):
         self.lines: list[str] = []
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Keep the line."""
+        """Store the record."""
         self.lines.append(self.format(record))
 
 
 @contextmanager
 def capture_all_logs() -> Iterator[CapturedLog]:
-    """Keep whatever any logger says for the length of the block."""
+    """Capture all log records for the duration of the block."""
     root, log = logging.getLogger(), CapturedLog()
     level = root.level
-    known = [each for each in root.manager.loggerDict.values() if isinstance(each, logging.Logger)]
-    # What does not reach the root is heard where it ends.
-    heard = [root, *(each for each in known if not each.propagate)]
-    for logger in heard:
+    loggers = [logger for logger in root.manager.loggerDict.values() if isinstance(logger, logging.Logger)]
+    # Records that do not propagate to the root are captured at their own logger.
+    loggers = [root, *(logger for logger in loggers if not logger.propagate)]
+    for logger in loggers:
         logger.addHandler(log)
     root.setLevel(logging.DEBUG)
     try:
         yield log
     finally:
         root.setLevel(level)
-        for logger in heard:
+        for logger in loggers:
             logger.removeHandler(log)

@@ -1,7 +1,7 @@
-"""Recognisable claims and tokens go through a sign-in and out again, and are searched for in all that it leaves.
+"""Runs a sign-in and sign-out with recognisable claims and tokens, then searches all stored and sent data for them.
 
-In each place a control is found first, which was planted there. What a page shows by a look that is in the trail, it
-shows on purpose. Not looked at are the project's own pages behind the first one, and what its servers write to files.
+A planted control must be found in each place. A claim that was revealed with an event in the audit log may be on a
+page. Not searched are pages of the project after the first one, and files that its servers write.
 """
 
 import json
@@ -27,8 +27,8 @@ from ..attack.browser import Browser, PortalResponse
 from ..attack.environment import AttackEnvironment
 from ..attack.provider_attacks import AttackFunction, create_csrf_token
 from ..mock_provider import MutableExchange, Reply
+from .encoded_text_search import find_texts
 from .log_capture import CapturedLog, capture_all_logs
-from .search import find_texts
 
 PLACES = ("tables", "log", "pages", "addresses", "caches", "messages", "mails")
 CONTROL_TABLE = "phi_oidc_attack_control"
@@ -37,7 +37,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class LeftoverData:
-    """What a walk leaves, by place."""
+    """The data that a scenario leaves, by place."""
 
     log: CapturedLog
     published_messages: list[str] = field(default_factory=list)
@@ -45,8 +45,8 @@ class LeftoverData:
     planted_responses: list[PortalResponse] = field(default_factory=list)
 
     def iterate_content(self, place: str) -> Iterator[bytes]:
-        """Yield what lies in that place now."""
-        looks: Mapping[str, Callable[[], Iterable[bytes]]] = {
+        """Yield the current content of the place."""
+        sources: Mapping[str, Callable[[], Iterable[bytes]]] = {
             "tables": lambda: (part for alias in connections for part in _dump_tables(connections[alias])),
             "log": lambda: ("\n".join(self.log.lines).encode(),),
             "pages": self._iterate_responses,
@@ -55,7 +55,7 @@ class LeftoverData:
             "messages": lambda: (text.encode() for text in self.published_messages),
             "mails": lambda: (message.message().as_bytes() for message in mail.outbox),
         }
-        yield from looks[place]()
+        yield from sources[place]()
 
     def _iterate_responses(self) -> Iterator[bytes]:
         for page in (*(page for browser in self.browsers for page in browser.responses), *self.planted_responses):
@@ -63,30 +63,31 @@ class LeftoverData:
             yield f"{headers}\n{page.body}".encode()
 
     def _iterate_urls(self) -> Iterator[bytes]:
-        """A code and a state are in the one address where the protocol wants them; a hint is in that of a logout."""
-        protocols = {"code", "state", "id_token_hint"}
-        for address in (url for browser in self.browsers for url in browser.visited_urls):
-            parts = urlsplit(address)
-            rest = [value for name, value in parse_qsl(parts.query, keep_blank_values=True) if name not in protocols]
-            yield "\n".join([parts.path, parts.fragment, *rest]).encode()
+        """Yield the URLs without the parameters in which the protocol itself puts a code, a state or an ID Token."""
+        protocol_names = {"code", "state", "id_token_hint"}
+        for url in (url for browser in self.browsers for url in browser.visited_urls):
+            parts = urlsplit(url)
+            pairs = parse_qsl(parts.query, keep_blank_values=True)
+            values = [value for name, value in pairs if name not in protocol_names]
+            yield "\n".join([parts.path, parts.fragment, *values]).encode()
 
 
 def search_place(place: str, environment: AttackEnvironment) -> None:
-    """See that the control is found in that place, and nothing that is nobody's business there."""
-    if "walked" not in environment.shared_results:
-        environment.shared_results["walked"] = dict(run_scenario(environment))
-    hits: set[str] = environment.shared_results["walked"][place]
-    environment.assert_control("control" in hits, "what was planted there is not found")
-    environment.report_fault(f"found: {', '.join(sorted(hits - {'control'}))}" if hits - {"control"} else "")
+    """Check that the place contains the control and no canary. The first call runs the scenario."""
+    if "canary" not in environment.shared_results:
+        environment.shared_results["canary"] = dict(run_scenario(environment))
+    names: set[str] = environment.shared_results["canary"][place]
+    environment.assert_control("control" in names, "the planted control was not found")
+    environment.report_fault(f"found: {', '.join(sorted(names - {'control'}))}" if names - {"control"} else "")
 
 
 def run_scenario(environment: AttackEnvironment) -> Iterator[tuple[str, set[str]]]:
-    """Sign in, fail, look around and sign out; yield for each place the names of what was found there."""
+    """Sign in, visit pages, fail a sign-in and sign out; yield each place with the canaries found there."""
     undeclared = {"ssn": _create_canary_text(), "diagnosis": {"icd": _create_canary_text()}}
-    with _capture_output() as left, environment.override_declaration():
+    with _capture_output() as leftovers, environment.override_declaration():
         environment.op.mutate = _create_canary_hook(environment, undeclared)
         browser = environment.create_browser()
-        left.browsers.append(browser)
+        leftovers.browsers.append(browser)
         callback = browser.get_callback_url(environment.op)
         page = browser.get(callback)
         environment.assert_accepted(browser, page)
@@ -94,23 +95,23 @@ def run_scenario(environment: AttackEnvironment) -> Iterator[tuple[str, set[str]
             **_extract_texts({**environment.claim_values, **undeclared}),
             **_collect_secrets(environment, callback),
         }
-        held = _find_texts_in_places(left, texts)
+        found_after_sign_in = _find_texts_in_places(leftovers, texts)
         browser.get(page.location)
         browser.get("/phi-oidc-attack/nowhere/")
         browser.get(callback)
         environment.op.mutate = _create_canary_hook(environment, undeclared, fail_token_request=True)
-        left.browsers.append(refused := environment.create_browser())
-        callback = refused.get_callback_url(environment.op)
-        refused.get(callback)
+        leftovers.browsers.append(refused_browser := environment.create_browser())
+        callback = refused_browser.get_callback_url(environment.op)
+        refused_browser.get(callback)
         texts |= {f"{name}, refused": text for name, text in _collect_secrets(environment, callback).items()}
         browser.post(reverse("oidc_logout"), csrfmiddlewaretoken=create_csrf_token(browser))
         control = _create_canary_text()
-        _plant_control(left, control)
-        over = _find_texts_in_places(left, {**texts, "control": _get_longest_word(control)})
-        shown = _list_revealed_claims()
+        _plant_control(leftovers, control)
+        found_at_end = _find_texts_in_places(leftovers, {**texts, "control": _get_longest_word(control)})
+        revealed_claims = _list_revealed_claims()
         for place in PLACES:
-            hits = held[place] | over[place]
-            yield place, {hit for hit in hits if place != "pages" or hit.partition(".")[0] not in shown}
+            names = found_after_sign_in[place] | found_at_end[place]
+            yield place, {name for name in names if place != "pages" or name.partition(".")[0] not in revealed_claims}
 
 
 def _find_texts_in_places(leftovers: LeftoverData, texts: Mapping[str, str]) -> dict[str, set[str]]:
@@ -120,18 +121,18 @@ def _find_texts_in_places(leftovers: LeftoverData, texts: Mapping[str, str]) -> 
 
 
 def _list_revealed_claims() -> set[str]:
-    """Return the claims at which somebody looked: each look is in the trail."""
-    looks = AuditEvent.objects.filter(action=Action.CLAIM_REVEALED, outcome="success").values_list("detail", flat=True)
-    return {json.loads(detail).get("claim", "") for detail in looks}
+    """Return the names of the claims that were revealed with an event in the audit log."""
+    events = AuditEvent.objects.filter(action=Action.CLAIM_REVEALED, outcome="success")
+    return {json.loads(detail).get("claim", "") for detail in events.values_list("detail", flat=True)}
 
 
 def _create_canary_hook(
     environment: AttackEnvironment, undeclared_claims: Mapping[str, Any], *, fail_token_request: bool = False
 ) -> Any:
-    honest = environment.create_honest_hook()
+    honest_hook = environment.create_honest_hook()
 
-    def bend(endpoint: str, exchange: MutableExchange) -> Reply | None:
-        honest(endpoint, exchange)
+    def send_canaries(endpoint: str, exchange: MutableExchange) -> Reply | None:
+        honest_hook(endpoint, exchange)
         if endpoint == "userinfo" and isinstance(exchange.reply.json, dict):
             exchange.reply.json |= undeclared_claims
         elif endpoint == "id_token":
@@ -140,11 +141,11 @@ def _create_canary_hook(
             exchange.reply.status = 500
         return None
 
-    return bend
+    return send_canaries
 
 
 def _extract_texts(claim_values: Mapping[str, Any]) -> dict[str, str]:
-    """Return the recognisable part of each text in the claims, by the claim's name."""
+    """Return the recognisable word of each text in the claims, by the claim's name."""
     texts = {}
     for name, value in claim_values.items():
         for member, leaf in value.items() if isinstance(value, dict) else [("", value)]:
@@ -154,9 +155,13 @@ def _extract_texts(claim_values: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _collect_secrets(environment: AttackEnvironment, callback_url: str) -> dict[str, str]:
-    asked = dict(parse_qsl(urlsplit(callback_url).query))
+    parameters = dict(parse_qsl(urlsplit(callback_url).query))
     tokens: dict[str, str] = {token.kind: token.value for token in environment.op.tokens[-2:]}
-    return {"code": asked["code"], "state": asked["state"], "id_token": environment.op.id_tokens[-1], **tokens}
+    return {
+        **{name: parameters[name] for name in ("code", "state")},
+        "id_token": environment.op.id_tokens[-1],
+        **tokens,
+    }
 
 
 def _create_canary_text() -> str:
@@ -168,14 +173,14 @@ def _get_longest_word(text: str) -> str:
 
 
 def _plant_control(leftovers: LeftoverData, control: str) -> None:
-    """Put a control into each place, as what goes there goes."""
+    """Store or send a control in each place."""
     for alias in connections:
         with connections[alias].cursor() as cursor:
-            cursor.execute(f"CREATE TABLE IF NOT EXISTS {CONTROL_TABLE} (told VARCHAR(200))")
+            cursor.execute(f"CREATE TABLE IF NOT EXISTS {CONTROL_TABLE} (text VARCHAR(200))")
             cursor.execute(f"INSERT INTO {CONTROL_TABLE} VALUES (%s)", [control])  # noqa: S608 -- a constant
     logger.warning(control)
     leftovers.planted_responses.append(PortalResponse(200, "", control))
-    leftovers.browsers[0].visited_urls.append(f"/?told={quote(control)}")
+    leftovers.browsers[0].visited_urls.append(f"/?text={quote(control)}")
     for alias in caches:
         caches[alias].set("phi_oidc_attack", control)
     current_app.send_task("phi_oidc.attack", args=[control])
@@ -183,7 +188,7 @@ def _plant_control(leftovers: LeftoverData, control: str) -> None:
 
 
 def _dump_tables(connection: Any) -> Iterator[bytes]:
-    """Yield what a database holds: SQLite's as it lies in the file, of others each table."""
+    """Yield the content of a database: the whole file for SQLite, otherwise each table."""
     connection.ensure_connection()
     if connection.vendor == "sqlite":
         yield connection.connection.serialize()
@@ -197,18 +202,18 @@ def _dump_tables(connection: Any) -> Iterator[bytes]:
 
 @contextmanager
 def _capture_output() -> Iterator[LeftoverData]:
-    """Hear all that is logged and published."""
+    """Capture all log records and published messages for the duration of the block."""
     with capture_all_logs() as log:
-        left = LeftoverData(log)
+        leftovers = LeftoverData(log)
 
-        def hear(body: Any = None, headers: Any = None, **kwargs: Any) -> None:
-            left.published_messages.append(repr((body, headers)))
+        def store_message(body: Any = None, headers: Any = None, **kwargs: Any) -> None:
+            leftovers.published_messages.append(repr((body, headers)))
 
-        before_task_publish.connect(hear)
+        before_task_publish.connect(store_message)
         try:
-            yield left
+            yield leftovers
         finally:
-            before_task_publish.disconnect(hear)
+            before_task_publish.disconnect(store_message)
 
 
 CANARY_ATTACKS: Mapping[tuple[str, str], AttackFunction] = {

@@ -1,51 +1,51 @@
-"""An OpenID Provider of our own that can lie: for tests and for the demo, NEVER FOR PRODUCTION.
+"""A mock OpenID Provider that can send wrong responses: for tests and the demo, NEVER FOR PRODUCTION.
 
-Its passwords are printed on its login page, everything it knows is in memory, and whoever holds the object makes it
-sign what they like. It listens on loopback alone and refuses every other address. It knows no Django.
+The login page shows all passwords, the state is in memory, and code that has the object can sign anything. It listens
+only on loopback and rejects every other address. It does not import Django.
 
     op = DemoProvider(clients=[demo_client("http://127.0.0.1:8000")], accounts=demo_accounts())
     with op.running():
         callback_url = op.authorize(authorization_url, "amina")
         assert [request.path for request in op.requests].count("/token") == 0
 
-Every answer passes `op.mutate(endpoint, exchange)`, which may change `exchange` or return a Reply in its place.
+Every reply passes `op.mutate(endpoint, exchange)`, which may change `exchange` or return a Reply instead.
 Endpoints: discovery, jwks, par, authorize, token, userinfo, revocation, introspection, end_session; `unknown` and
-`malformed` for what is no request to any of them. Four stages come before a signature, `id_token`, `access_token` (of
-an API), `logout_token` and `userinfo_jwt`: there `exchange.header`, `exchange.claims`, `exchange.key` and
-`exchange.token` count instead of `exchange.reply`.
+`malformed` for all other requests. Four stages precede a signature: `id_token`, `access_token` (of an API),
+`logout_token` and `userinfo_jwt`. There the hook changes `exchange.header`, `exchange.claims`, `exchange.key` or
+`exchange.token` instead of `exchange.reply`.
 
-    def other_issuer(endpoint: str, exchange: Exchange) -> None:
+    def other_issuer(endpoint: str, exchange: MutableExchange) -> None:
         if endpoint == "id_token":
-            exchange.claims["iss"] = "https://elsewhere.example"       # signed all the same
+            exchange.claims["iss"] = "https://elsewhere.example"       # still signed
 
     exchange.header["alg"] = "none"                                    # no signature
     exchange.header["alg"] = "HS256"                                   # HMAC, with the public key as the secret
-    exchange.key = make_key("RS256", kid=exchange.header["kid"])       # a foreign key under a known name
-    exchange.token = garbled(sign(exchange.header, exchange.claims, exchange.key))
+    exchange.key = create_signing_key("RS256", kid=exchange.header["kid"])  # a foreign key with a known kid
+    exchange.token = corrupt_signature(sign_jwt(exchange.header, exchange.claims, exchange.key))
 
     exchange.reply.json["expires_in"] = "soon"                         # at "token"
     exchange.reply.query["iss"] = ["https://a.example"] * 2            # at "authorize": a repeated parameter
-    time.sleep(0.3)                                                    # the answer is held, no lock is
+    time.sleep(0.3)                                                    # delays the reply, holds no lock
     exchange.reply.raw = ()                                            # the connection is dropped
-    exchange.reply.raw = dripping(exchange.reply, pause=0.2)           # a byte at a time
+    exchange.reply.raw = stream_slowly(exchange.reply, pause_seconds=0.2)  # a byte at a time
 
-    op.mutate = other_issuer                                           # may be set while it runs; None: honest again
+    op.mutate = other_issuer                                           # may be set while it runs; None: no change
 
-At that point the endpoint has done its work: a revocation answered 503 by `mutate` has revoked. For a provider that
-is out of order set `op.intercept`, of the same form, which is asked before anything is done; or stop and start it.
+`mutate` runs after the endpoint: a revocation that `mutate` answers with 503 has revoked the token. To simulate an
+outage, set `op.intercept`, which has the same form and runs before the endpoint, or stop and start the provider.
 
-A hook that raises drops the connection, and its traceback is logged.
+If a hook raises, the connection is dropped and the traceback is logged.
 
-What an honest provider may do one way or the other is set, on the provider or on the client's registration:
+Optional behaviour of a correct provider is set on the provider or on the client's registration:
 
-    op.par = "required"                                                # or "offered"; "off" at first
-    op.state.assertion_audiences = ("issuer",)                         # what `aud` of a client assertion may name
-    op.state.heart_claims = True                                       # ID Tokens with jti and nbf, for 5 minutes
+    op.par = "required"                                                # or "offered"; default: "off"
+    op.state.assertion_audiences = ("issuer",)                         # allowed `aud` of a client assertion
+    op.state.heart_claims = True                                       # ID Tokens with jti and nbf, valid for 5 minutes
     Client("portal", "", [...], token_endpoint_auth_methods=["private_key_jwt"], jwks_uri="http://127.0.0.1:8000/jwks")
-    Client("portal", "s", [...], require_pkce=False)                   # a request without PKCE is taken as well
+    Client("portal", "s", [...], require_pkce=False)                   # also accepts requests without PKCE
     Client("portal", "s", [...], userinfo_signed_response_alg="ES256")  # UserInfo is a signed JWT
-    op.register_resource(Resource("https://api.example", ["read"]))    # `resource=` at the token endpoint: a JWT for it
-    op.requests[-1].auth_method, op.requests[-1].assertion["jti"]      # what a client said of itself
+    op.register_resource(Resource("https://api.example", ["read"]))    # `resource=` at the token endpoint: a JWT
+    op.requests[-1].auth_method, op.requests[-1].assertion["jti"]      # how a client authenticated
 """
 
 from .driver import RedirectExpected, sign_in

@@ -1,4 +1,4 @@
-"""What a client asks of the authorization endpoint, judged. Spec: OIDC Core 3.1.2.1, 5.5; RFC 7636 4.3."""
+"""The validation of authorization requests. Spec: OIDC Core 3.1.2.1, 5.5; RFC 7636 4.3."""
 
 import json
 import re
@@ -18,7 +18,7 @@ _PROMPTS = {"none", "login", "consent", "select_account"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ValidatedAuthorizationRequest:
-    """A request that may be answered."""
+    """The parameters of a request that passed all checks."""
 
     scope: tuple[str, ...]
     nonce: str = field(repr=False)
@@ -29,26 +29,26 @@ class ValidatedAuthorizationRequest:
     acr_values: tuple[str, ...]
     essential_acr_values: tuple[str, ...]
     allowed_subjects: tuple[str, ...]
-    """Who alone may answer, if not empty. Spec: OIDC Core 3.1.2.2, 5.5.1."""
+    """The only users who may sign in, if not empty. Spec: OIDC Core 3.1.2.2, 5.5.1."""
     claims: Mapping[str, Mapping[str, Any]]
 
 
 class UntrustedRedirectURI(Exception):
-    """It isn't known that the redirect URI is the client's: nothing may be sent there, errors included."""
+    """The redirect URI is not known to be the client's. Do not send anything to it, not even an error."""
 
 
 def validate_redirect_uri(state: ProviderState, pairs: ParameterPairs) -> tuple[Client, str]:
-    """Return the client and its redirect URI, equal to a registered one character for character.
+    """Return the client and its redirect URI, which must exactly equal a registered one.
 
-    Raises: RedirectUnsafe. Spec: OIDC Core 3.1.2.1, RFC 9700 4.1.3.
+    Raises: UntrustedRedirectURI. Spec: OIDC Core 3.1.2.1, RFC 9700 4.1.3.
     """
     counts = Counter(name for name, _ in pairs)
     if counts["client_id"] != 1 or counts["redirect_uri"] != 1:
-        raise UntrustedRedirectURI("client_id and redirect_uri are each needed once.")
+        raise UntrustedRedirectURI("client_id and redirect_uri are each required exactly once.")
     parameters = dict(pairs)
     client = state.clients.get(parameters["client_id"])
     if client is None:
-        raise UntrustedRedirectURI("No client of that name is registered.")
+        raise UntrustedRedirectURI("The client is not registered.")
     if parameters["redirect_uri"] not in client.redirect_uris:
         raise UntrustedRedirectURI("This redirect URI is not registered for the client.")
     return client, parameters["redirect_uri"]
@@ -57,23 +57,24 @@ def validate_redirect_uri(state: ProviderState, pairs: ParameterPairs) -> tuple[
 def validate_authorization_request(
     parameters: Mapping[str, str], client: Client, *, extra_scopes: Iterable[str] = ()
 ) -> ValidatedAuthorizationRequest:
-    """Return the client's request if all of it can be granted. further: scopes beside those of OpenID Connect.
+    """Return the validated request. extra_scopes: scopes in addition to those of OpenID Connect.
 
-    Raises: OAuthError with the error code that goes back to the client.
+    Raises: OAuthError with the error code for the client.
     """
     _validate_parameters(parameters)
     if client.require_pkce or "code_challenge" in parameters:
         _validate_code_challenge(parameters)
     scope = tuple(value for value in (*SCOPES, *extra_scopes) if value in parameters.get("scope", "").split())
     if "openid" not in scope:
-        raise OAuthError("invalid_scope", "The scope lacks openid.")
+        raise OAuthError("invalid_scope", "The scope does not contain openid.")
     prompt = frozenset(parameters.get("prompt", "").split())
     if not prompt <= _PROMPTS or ("none" in prompt and len(prompt) > 1):
-        raise OAuthError("invalid_request", "This prompt is not possible.")
+        raise OAuthError("invalid_request", "This prompt is not supported.")
     if "consent" not in prompt:
-        # Access while the person is away needs their word for it. Spec: OIDC Core 11.
+        # Offline access needs the user's consent. Spec: OIDC Core 11.
         scope = tuple(value for value in scope if value != "offline_access")
     claims = _parse_claims(parameters.get("claims", ""))
+    is_acr_essential = _find_id_token_claim(claims, "acr").get("essential")
     return ValidatedAuthorizationRequest(
         scope=scope,
         nonce=parameters.get("nonce", ""),
@@ -81,9 +82,7 @@ def validate_authorization_request(
         prompt=prompt,
         max_age=_parse_max_age(parameters.get("max_age", "")),
         acr_values=tuple(parameters.get("acr_values", "").split()),
-        essential_acr_values=_list_requested_values(claims, "acr")
-        if _find_id_token_claim(claims, "acr").get("essential")
-        else (),
+        essential_acr_values=_list_requested_values(claims, "acr") if is_acr_essential else (),
         allowed_subjects=_list_requested_values(claims, "sub"),
         claims=claims,
     )
@@ -102,9 +101,8 @@ def _validate_parameters(parameters: Mapping[str, str]) -> None:
 
 
 def _validate_code_challenge(parameters: Mapping[str, str]) -> None:
-    if parameters.get("code_challenge_method") != "S256" or not _CODE_CHALLENGE.fullmatch(
-        parameters.get("code_challenge", "")
-    ):
+    challenge = parameters.get("code_challenge", "")
+    if parameters.get("code_challenge_method") != "S256" or not _CODE_CHALLENGE.fullmatch(challenge):
         raise OAuthError("invalid_request", "PKCE with S256 is required.")
 
 
@@ -112,7 +110,7 @@ def _parse_max_age(value: str) -> int | None:
     if not value:
         return None
     if not re.fullmatch(r"[0-9]{1,9}", value):
-        raise OAuthError("invalid_request", "max_age is a number of seconds.")
+        raise OAuthError("invalid_request", "max_age must be a number of seconds.")
     return int(value)
 
 
@@ -126,9 +124,9 @@ def _parse_claims(value: str) -> Mapping[str, Mapping[str, Any]]:
     if not isinstance(parsed, dict):
         raise OAuthError("invalid_request", "claims is not a JSON object.")
     members = {name: parsed[name] for name in ("id_token", "userinfo") if name in parsed}
-    wanted = [value for member in members.values() if isinstance(member, dict) for value in member.values()]
+    requests = [value for member in members.values() if isinstance(member, dict) for value in member.values()]
     if not all(isinstance(member, dict) for member in members.values()) or not all(
-        value is None or isinstance(value, dict) for value in wanted
+        value is None or isinstance(value, dict) for value in requests
     ):
         raise OAuthError("invalid_request", "claims has members of the wrong type.")
     return members
@@ -139,6 +137,6 @@ def _find_id_token_claim(claims: Mapping[str, Mapping[str, Any]], name: str) -> 
 
 
 def _list_requested_values(claims: Mapping[str, Mapping[str, Any]], name: str) -> tuple[str, ...]:
-    wanted = _find_id_token_claim(claims, name)
-    values = wanted.get("values", [wanted["value"]] if "value" in wanted else [])
+    request = _find_id_token_claim(claims, name)
+    values = request.get("values", [request["value"]] if "value" in request else [])
     return tuple(value for value in values if isinstance(value, str)) if isinstance(values, list) else ()

@@ -1,6 +1,6 @@
-"""Logout tokens, made and sent. Spec: OIDC Back-Channel Logout 1.0, 2.4, 2.5.
+"""Outgoing requests of the provider, and logout tokens. Spec: OIDC Back-Channel Logout 1.0, 2.4, 2.5.
 
-Connections that are opened from here: no proxy variable is read, no redirect followed, and each has a deadline.
+Outgoing connections ignore proxy variables, follow no redirects, and have a timeout.
 """
 
 import ssl
@@ -10,33 +10,32 @@ from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from urllib.parse import SplitResult, urlencode, urlsplit
 
 from ..._internal.randomness import token_b64url
-from .messages import MutableExchange
+from .messages import ReceivedRequest
 from .registrations import Client
 from .state import ProviderState
-
-
-def create_connection(
-    url: SplitResult, *, timeout_seconds: float, ssl_context: ssl.SSLContext | None = None
-) -> HTTPConnection:
-    """Return a connection to the origin of url, not open yet; trust is for https, the system's when None."""
-    if url.scheme == "https":
-        return HTTPSConnection(url.netloc, timeout=timeout_seconds, context=ssl_context or ssl.create_default_context())
-    return HTTPConnection(url.netloc, timeout=timeout_seconds)
-
-
-def build_request_target(url: SplitResult) -> str:
-    """Return what stands in the request line for url: path and query."""
-    return url._replace(scheme="", netloc="", fragment="").geturl() or "/"
-
 
 BACKCHANNEL_LOGOUT_EVENT = "http://schemas.openid.net/event/backchannel-logout"
 LOGOUT_TOKEN_LIFETIME = timedelta(minutes=2)
 TIMEOUT_SECONDS = 10.0
 
 
+def create_connection(
+    url: SplitResult, *, timeout_seconds: float, ssl_context: ssl.SSLContext | None = None
+) -> HTTPConnection:
+    """Return an unopened connection to the origin of url. ssl_context is for https; None: the system's CAs."""
+    if url.scheme == "https":
+        return HTTPSConnection(url.netloc, timeout=timeout_seconds, context=ssl_context or ssl.create_default_context())
+    return HTTPConnection(url.netloc, timeout=timeout_seconds)
+
+
+def build_request_target(url: SplitResult) -> str:
+    """Return the request target for url: path and query."""
+    return url._replace(scheme="", netloc="", fragment="").geturl() or "/"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BackchannelLogoutResponse:
-    """What the client said to a logout token. Header names are lower-case."""
+    """The client's response to a logout token. Header names are lower-case."""
 
     status: int
     headers: dict[str, str]
@@ -44,29 +43,24 @@ class BackchannelLogoutResponse:
 
 
 def create_logout_token(state: ProviderState, client: Client, *, sub: str = "", sid: str = "", jti: str = "") -> str:
-    """Return a logout token for client, of a person, of a session or of both; the hook's stage is `logout_token`.
+    """Return a logout token with a sub, a sid or both; the hook's stage is `logout_token`.
 
-    Raises: ValueError when it would be about nobody.
+    Raises: ValueError without sub and sid.
     """
     if not sub and not sid:
-        raise ValueError("A logout token names a sub, a sid or both.")
+        raise ValueError("A logout token needs a sub, a sid or both.")
     now = state.clock()
-    key = state.keys[state.signing_alg]
-    exchange = MutableExchange(
-        header={"alg": key.alg, "kid": key.kid, "typ": "logout+jwt"},
-        claims={
-            "iss": state.issuer,
-            "aud": client.client_id,
-            "iat": int(now.timestamp()),
-            "exp": int((now + LOGOUT_TOKEN_LIFETIME).timestamp()),
-            "jti": jti or token_b64url(16),
-            "events": {BACKCHANNEL_LOGOUT_EVENT: {}},
-            **({"sub": sub} if sub else {}),
-            **({"sid": sid} if sid else {}),
-        },
-        key=key,
-    )
-    return state.sign_token("logout_token", exchange)
+    claims = {
+        "iss": state.issuer,
+        "aud": client.client_id,
+        "iat": int(now.timestamp()),
+        "exp": int((now + LOGOUT_TOKEN_LIFETIME).timestamp()),
+        "jti": jti or token_b64url(16),
+        "events": {BACKCHANNEL_LOGOUT_EVENT: {}},
+        **({"sub": sub} if sub else {}),
+        **({"sid": sid} if sid else {}),
+    }
+    return state.sign_claims("logout_token", ReceivedRequest(method="", path=""), claims, typ="logout+jwt")
 
 
 def send_logout_token(
@@ -78,9 +72,9 @@ def send_logout_token(
     jti: str = "",
     ssl_context: ssl.SSLContext | None = None,
 ) -> BackchannelLogoutResponse:
-    """Return the client's answer to a logout token that was posted to its back-channel logout URI.
+    """Post a logout token to the client's back-channel logout URI and return the response.
 
-    Raises: OSError when there was no answer in time; ValueError when the client registered no such URI.
+    Raises: OSError without a response in time; ValueError if the client registered no such URI.
     """
     if not client.backchannel_logout_uri:
         raise ValueError(f"Client {client.client_id} has no back-channel logout URI.")
@@ -98,6 +92,6 @@ def send_logout_token(
         headers = {name.lower(): value for name, value in response.getheaders()}
         return BackchannelLogoutResponse(status=response.status, headers=headers, body=response.read())
     except HTTPException as error:
-        raise ConnectionError("The client's answer was not HTTP.") from error
+        raise ConnectionError("The client's response is not HTTP.") from error
     finally:
         connection.close()

@@ -1,7 +1,4 @@
-"""Which claims a scope stands for, and which of a person's claims a request was granted. Spec: OIDC Core 5.4, 5.5.
-
-What a client gets to call a person. Spec: OIDC Core 8.
-"""
+"""The claims of scopes and requests, and pairwise subject identifiers. Spec: OIDC Core 5.4, 5.5, 8."""
 
 import base64
 import hashlib
@@ -12,7 +9,7 @@ from typing import Any
 from .registrations import Account, Client
 
 SCOPE_CLAIMS: Mapping[str, tuple[str, ...]] = {
-    # No standard claim: of whoever has one, every client is told, as organizations set up their own providers.
+    # Not a standard claim. Every client gets it, as is usual for the provider of an organization.
     "openid": ("roles",),
     "profile": (
         "name",
@@ -39,21 +36,21 @@ PROTOCOL_CLAIMS = ("iss", "sub", "aud", "exp", "iat", "nbf", "jti", "auth_time",
 
 
 def select_claims(account: Account, *, scope: Iterable[str] = (), claim_names: Iterable[str] = ()) -> dict[str, Any]:
-    """Return those of the account's claims that scope or names cover; what the account lacks is left out."""
-    wanted = {name for value in scope for name in SCOPE_CLAIMS.get(value, ())} | set(claim_names)
-    return {name: value for name, value in account.claims.items() if name in wanted and name not in PROTOCOL_CLAIMS}
+    """Return those claims of the account that the scope or claim_names cover."""
+    names = {name for value in scope for name in SCOPE_CLAIMS.get(value, ())} | set(claim_names)
+    return {name: value for name, value in account.claims.items() if name in names and name not in PROTOCOL_CLAIMS}
 
 
 def list_supported_claims(accounts: Iterable[Account]) -> list[str]:
-    """Return the names of all claims that this provider can give of anybody."""
-    known = {name for names in SCOPE_CLAIMS.values() for name in names}
-    return sorted(known | {name for account in accounts for name in account.claims} | set(PROTOCOL_CLAIMS))
+    """Return the names of all claims that this provider supports."""
+    scope_claims = {name for names in SCOPE_CLAIMS.values() for name in names}
+    return sorted(scope_claims | {name for account in accounts for name in account.claims} | set(PROTOCOL_CLAIMS))
 
 
 def compute_subject(account: Account, client: Client, *, salt: bytes, is_pairwise: bool = True) -> str:
-    """Return the `sub` of account for the client's sector, or one for all sectors where subjects are public.
+    """Return the `sub` of the account for the client's sector; with public subjects, one for all sectors.
 
-    Two sectors can't be joined without the salt, and the account can't be read back. Spec: OIDC Core 8.1.
+    Without the salt, the subjects of two sectors cannot be linked or traced to the account. Spec: OIDC Core 8.1.
     """
     return _compute_digest(
         salt,
@@ -64,11 +61,11 @@ def compute_subject(account: Account, client: Client, *, salt: bytes, is_pairwis
 
 
 def compute_session_id(session_id: str, client: Client, *, salt: bytes) -> str:
-    """Return the `sid` of a session at the provider, a different one for each client. Spec: OIDC Back-Channel 2.1."""
+    """Return the `sid` of a session, a different one for each client. Spec: OIDC Back-Channel Logout 2.1."""
     return _compute_digest(salt, "sid", client.client_id, session_id)
 
 
 def _compute_digest(salt: bytes, *parts: str) -> str:
-    # Lengths stand before the parts: no two lists of parts have the same bytes.
+    # Length prefixes make the encoding of the parts unambiguous.
     message = b"".join(len(raw).to_bytes(4, "big") + raw for raw in (part.encode() for part in parts))
     return base64.urlsafe_b64encode(hmac.digest(salt, message, hashlib.sha256)).rstrip(b"=").decode("ascii")

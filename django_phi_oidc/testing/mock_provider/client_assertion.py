@@ -1,4 +1,4 @@
-"""A client that proves itself by its key: `private_key_jwt`. Spec: RFC 7523 2.2, 3; OIDC Core 9."""
+"""Client authentication by `private_key_jwt`. Spec: RFC 7523 2.2, 3; OIDC Core 9."""
 
 import json
 from collections.abc import Mapping
@@ -19,28 +19,28 @@ from .state import ProviderState
 CLIENT_ASSERTION_TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 MAX_ASSERTION_LIFETIME = timedelta(minutes=10)
 CLOCK_SKEW = timedelta(seconds=10)
-"""By this much `iat` and `nbf` may lie ahead. `exp` has no leeway."""
+"""The leeway of `iat` and `nbf`. `exp` has none."""
 TIMEOUT_SECONDS = 10.0
 
 
 def authenticate_by_assertion(state: ProviderState, parameters: Mapping[str, str]) -> Client:
-    """Return the client that signed the assertion for this provider and for one use, which this was.
+    """Return the client that signed the assertion for this provider. Each assertion is valid once.
 
     Raises: OAuthError invalid_client. Spec: RFC 7523 3.
     """
     if parameters.get("client_assertion_type") != CLIENT_ASSERTION_TYPE:
-        raise create_invalid_client_error("client_assertion_type is another.")
+        raise create_invalid_client_error("client_assertion_type is not supported.")
     token = parameters["client_assertion"]
     try:
         header, claims = parse_unverified(token)
     except ValueError as error:
-        raise create_invalid_client_error("The assertion is no JWT.") from error
+        raise create_invalid_client_error("The assertion is not a JWT.") from error
     issuer = claims.get("iss")
     client = state.clients.get(issuer) if isinstance(issuer, str) else None
     if client is None or claims.get("sub") != issuer:
         raise create_invalid_client_error("iss and sub are not both the client_id.")
     if "private_key_jwt" not in client.token_endpoint_auth_methods:
-        raise create_invalid_client_error("This is not the client's method.")
+        raise create_invalid_client_error("The client did not register private_key_jwt.")
     _validate_signature(client, token, header)
     _validate_claims(state, claims, now=state.clock())
     with state.lock:
@@ -54,28 +54,28 @@ def _validate_signature(client: Client, token: str, header: Mapping[str, Any]) -
     alg, kid = header.get("alg"), header.get("kid")
     registered = client.token_endpoint_auth_signing_alg
     if not isinstance(alg, str) or alg not in ((registered,) if registered else SIGNING_ALGS):
-        raise create_invalid_client_error("alg is not the client's.")
+        raise create_invalid_client_error("alg is not allowed for the client.")
     if "crit" in header:
-        raise create_invalid_client_error("No extension is understood.")
-    named = [key for key in _get_keys(client) if isinstance(kid, str) and key.get("kid") == kid]
-    if not named:
+        raise create_invalid_client_error("Critical header parameters are not supported.")
+    matching = [key for key in _get_keys(client) if isinstance(kid, str) and key.get("kid") == kid]
+    if not matching:
         raise create_invalid_client_error("No key of the client has this kid.")
-    key = named[0]
+    key = matching[0]
     if key.get("use", "sig") != "sig" or key.get("alg", alg) != alg:
         raise create_invalid_client_error("The key is for another use or alg.")
     try:
         jwt.PyJWS().decode(token, jwt.PyJWK(key, alg).key, algorithms=[alg])
     except (jwt.PyJWTError, ValueError, TypeError) as error:
-        raise create_invalid_client_error("The signature is not the key's.") from error
+        raise create_invalid_client_error("The signature is invalid.") from error
 
 
 def _get_keys(client: Client) -> list[dict[str, Any]]:
-    """The key set is fetched at each use: a key that the client withdrew counts no more."""
+    """Fetch the key set each time, so that a withdrawn key is no longer accepted."""
     try:
-        found = client.jwks if client.jwks is not None else _get_jwks(client.jwks_uri)
-        keys = found["keys"]
+        jwks = client.jwks if client.jwks is not None else _get_jwks(client.jwks_uri)
+        keys = jwks["keys"]
     except (OSError, HTTPException, ValueError, RecursionError, LookupError, TypeError) as error:
-        raise create_invalid_client_error("The client has no key set that can be read.") from error
+        raise create_invalid_client_error("The key set of the client cannot be read.") from error
     return [key for key in keys if isinstance(key, dict)] if isinstance(keys, list) else []
 
 
@@ -86,7 +86,7 @@ def _get_jwks(jwks_uri: str) -> Any:
         connection.request("GET", build_request_target(url), headers={"Accept": "application/json"})
         response = connection.getresponse()
         if response.status != 200:
-            raise ValueError("The key set is not there.")
+            raise ValueError("The key set was not found.")
         return json.loads(response.read())
     finally:
         connection.close()
@@ -102,7 +102,7 @@ def _validate_claims(state: ProviderState, claims: Mapping[str, Any], *, now: da
     for name in ("iat", "nbf"):
         value = _find_timestamp(claims, name) if name in claims else 0
         if value is None or not value <= (now + CLOCK_SKEW).timestamp():
-            raise create_invalid_client_error(f"{name} is not a time that has come.")
+            raise create_invalid_client_error(f"{name} is not a time in the past.")
     if not isinstance(claims.get("jti"), str) or not claims["jti"]:
         raise create_invalid_client_error("jti is missing.")
 

@@ -1,4 +1,4 @@
-"""Who is asking at a back-channel endpoint. Spec: RFC 6749 2.3.1, RFC 7523 2.2."""
+"""Client authentication at back-channel endpoints. Spec: RFC 6749 2.3.1, RFC 7523 2.2."""
 
 import base64
 import binascii
@@ -11,30 +11,30 @@ from .registrations import Client, ClientAuthMethod
 from .state import ProviderState
 
 CREDENTIAL_PARAMETERS = frozenset({"client_secret", "client_assertion", "client_assertion_type"})
-"""Parameters that are for client authentication alone."""
+"""Parameters that are only for client authentication."""
 
 
 def authenticate_client(state: ProviderState, request: ReceivedRequest) -> tuple[Client, dict[str, str]]:
-    """Return the client that proved itself by exactly one method, and the form's parameters.
+    """Return the client, which must authenticate by exactly one method, and the form parameters.
 
-    Raises: OAuthError invalid_client (401), or invalid_request: two methods at once, anything in the URL's query.
+    Raises: OAuthError invalid_client (401), or invalid_request for two methods or a query string.
     """
     if request.query:
-        raise OAuthError("invalid_request", "Parameters belong in the form: a URL ends up in logs.")
+        raise OAuthError("invalid_request", "Parameters must be in the form, because URLs are logged.")
     parameters = parse_unique_parameters(request.form)
     authorization = request.headers.get("authorization", "")
-    ways = [bool(authorization), "client_secret" in parameters, "client_assertion" in parameters]
-    if sum(ways) > 1:
-        raise OAuthError("invalid_request", "Two ways of client authentication in one request.")
+    methods = [bool(authorization), "client_secret" in parameters, "client_assertion" in parameters]
+    if sum(methods) > 1:
+        raise OAuthError("invalid_request", "Two methods of client authentication in one request.")
     if authorization:
         client = _authenticate_by_secret(state, *_parse_basic_credentials(authorization), method="client_secret_basic")
     elif "client_assertion" in parameters:
         client = authenticate_by_assertion(state, parameters)
     else:
-        given = (parameters.get("client_id", ""), parameters.get("client_secret", ""))
-        client = _authenticate_by_secret(state, *given, method="client_secret_post")
+        client_id, secret = parameters.get("client_id", ""), parameters.get("client_secret", "")
+        client = _authenticate_by_secret(state, client_id, secret, method="client_secret_post")
     if parameters.get("client_id", client.client_id) != client.client_id:
-        raise create_invalid_client_error("client_id is another.")
+        raise create_invalid_client_error("client_id is that of another client.")
     return client, parameters
 
 
@@ -45,7 +45,7 @@ def _parse_basic_credentials(authorization: str) -> tuple[str, str]:
         client_id, colon, secret = decoded.partition(":")
         if scheme.lower() != "basic" or not colon:
             raise ValueError("No Basic credentials.")
-        # Both halves are form-encoded before they are joined, so that either may hold a colon.
+        # Both parts are form-encoded before they are joined, so each may contain a colon.
         return unquote_plus(client_id, errors="strict"), unquote_plus(secret, errors="strict")
     except (ValueError, binascii.Error) as error:
         raise create_invalid_client_error("Malformed credentials.") from error

@@ -1,4 +1,4 @@
-"""A person at the login page, without a browser: signs in over the real socket and says where they were sent."""
+"""Signs in at the login page over HTTP, without a browser."""
 
 import ssl
 from html.parser import HTMLParser
@@ -11,10 +11,10 @@ TIMEOUT_SECONDS = 30.0
 
 
 class RedirectExpected(Exception):
-    """The provider showed a page instead of sending the person back; `status` and `body` are that page's."""
+    """The provider returned a page instead of a redirect to the client; `status` and `body` are those of the page."""
 
     def __init__(self, status: int, body: str) -> None:
-        super().__init__(f"The provider answered {status} and no redirect.")
+        super().__init__(f"The provider returned {status} and no redirect.")
         self.status = status
         self.body = body
 
@@ -28,10 +28,10 @@ def sign_in(
     ssl_context: ssl.SSLContext | None = None,
     decision: str = "sign-in",
 ) -> str:
-    """Return the callback URL that the authorization request at url leads to.
+    """Sign in at the authorization request url and return the callback URL.
 
-    Pass one dict as cookies to keep the session at the provider over several sign-ins; there, no form is filled in.
-    Raises: NotRedirected.
+    Pass the same dict as cookies to reuse the session at the provider; then no form is submitted.
+    Raises: RedirectExpected.
     """
     jar = {} if cookies is None else cookies
     status, location, page = _send_request("GET", url, b"", jar, ssl_context)
@@ -41,16 +41,15 @@ def sign_in(
         if not form.action:
             raise RedirectExpected(status, page)
         fields = {**form.hidden_fields, "username": username, "password": password, "decision": decision}
-        status, location, page = _send_request(
-            "POST", urljoin(url, form.action), urlencode(fields).encode(), jar, ssl_context
-        )
+        body = urlencode(fields).encode()
+        status, location, page = _send_request("POST", urljoin(url, form.action), body, jar, ssl_context)
     if not location:
         raise RedirectExpected(status, page)
     return location
 
 
 class _LoginFormParser(HTMLParser):
-    """The one form of the page: where it goes, and its hidden fields."""
+    """Reads the action and the hidden fields of the page's form."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -58,12 +57,11 @@ class _LoginFormParser(HTMLParser):
         self.hidden_fields: dict[str, str] = {}
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        """Note what a browser would send."""
-        found = {name: value or "" for name, value in attrs}
+        attributes = {name: value or "" for name, value in attrs}
         if tag == "form":
-            self.action = found.get("action", "")
-        elif tag == "input" and found.get("type") == "hidden":
-            self.hidden_fields[found["name"]] = found.get("value", "")
+            self.action = attributes.get("action", "")
+        elif tag == "input" and attributes.get("type") == "hidden":
+            self.hidden_fields[attributes["name"]] = attributes.get("value", "")
 
 
 def _send_request(

@@ -1,6 +1,5 @@
 """The end-session endpoint. Spec: OIDC RP-Initiated Logout 1.0."""
 
-import hmac
 import logging
 
 import jwt
@@ -18,9 +17,9 @@ _FORM_FIELDS = frozenset({"csrf", "decision"})
 
 
 def handle_end_session(state: ProviderState, request: ReceivedRequest) -> Reply:
-    """Return the end of the session at the provider: at once with the ID Token of it, else after asking the person.
+    """End the session: at once if the id_token_hint is of this session, otherwise after confirmation by the user.
 
-    Nothing is redirected but to a registered URI of the client that the hint or client_id names, equal to the letter.
+    Redirect only to a URI that exactly equals a registered one of the client that the hint or client_id names.
     """
     form = dict(request.form)
     try:
@@ -30,7 +29,7 @@ def handle_end_session(state: ProviderState, request: ReceivedRequest) -> Reply:
         client = _find_client(state, hint, parameters.get("client_id", ""))
         uri = parameters.get("post_logout_redirect_uri", "")
         if uri and (client is None or uri not in client.post_logout_redirect_uris):
-            raise OAuthError("invalid_request", "This address to return to is not registered for the client.")
+            raise OAuthError("invalid_request", "This post-logout redirect URI is not registered for the client.")
     except OAuthError as error:
         return render_error_page(error.description, status=error.status)
     session = state.find_session(request)
@@ -57,7 +56,7 @@ def _parse_id_token_hint(state: ProviderState, token: str) -> dict[str, str]:
         return {}
     for key in [*state.published_keys, *state.retired_keys]:
         try:
-            # An ID Token that has expired is still a hint. Spec: RP-Initiated Logout 4.
+            # Accept an expired ID Token as hint. Spec: RP-Initiated Logout 4.
             claims = jwt.decode(
                 token,
                 key.private_key.public_key(),
@@ -68,7 +67,7 @@ def _parse_id_token_hint(state: ProviderState, token: str) -> dict[str, str]:
         except jwt.PyJWTError:
             continue
         return {name: claims[name] for name in ("aud", "sub", "sid") if isinstance(claims.get(name), str)}
-    raise OAuthError("invalid_request", "The id_token_hint is not a token of this provider.")
+    raise OAuthError("invalid_request", "The id_token_hint was not issued by this provider.")
 
 
 def _find_client(state: ProviderState, hint: dict[str, str], client_id: str) -> Client | None:
@@ -81,17 +80,15 @@ def _is_confirmed(
     state: ProviderState, request: ReceivedRequest, session: OPSession, form: dict[str, str], hint: dict[str, str]
 ) -> bool:
     if form.get("decision") == "sign-out":
-        csrf = request.cookies.get(state.get_cookie_name("csrf"), "")
-        return bool(csrf) and hmac.compare_digest(csrf.encode(), form.get("csrf", "").encode())
+        return state.is_csrf_valid(request, form)
     client = state.clients.get(hint.get("aud", ""))
     return client is not None and hint.get("sid") == state.get_sid(session, client)
 
 
 def _render_confirmation(state: ProviderState, request: ReceivedRequest, parameters: dict[str, str]) -> Reply:
-    csrf = request.cookies.get(state.get_cookie_name("csrf"), "") or token_b64url(16)
+    csrf = state.find_csrf_token(request) or token_b64url(16)
     reply = render_sign_out_page(parameters=parameters, csrf=csrf)
-    secure = "; Secure" if state.issuer.startswith("https:") else ""
-    reply.headers["Set-Cookie"] = f"{state.get_cookie_name('csrf')}={csrf}; Path=/; HttpOnly; SameSite=Lax{secure}"
+    reply.headers["Set-Cookie"] = state.build_cookie("csrf", csrf)
     return reply
 
 
@@ -101,9 +98,8 @@ def _end_session(state: ProviderState, session: OPSession, *, initiating_client:
         client = state.clients[client_id]
         if client is initiating_client or not client.backchannel_logout_uri:
             continue
+        sub, sid = state.get_subject(session.account, client), state.get_sid(session, client)
         try:
-            send_logout_token(
-                state, client, sub=state.get_subject(session.account, client), sid=state.get_sid(session, client)
-            )
+            send_logout_token(state, client, sub=sub, sid=sid)
         except OSError:
-            logger.warning("Client %s could not be told of a logout.", client_id)
+            logger.warning("The logout token could not be sent to client %s.", client_id)

@@ -1,4 +1,4 @@
-"""What goes over the wire as plain values, and the one hook that may change it before it goes."""
+"""Requests and replies as plain values, and the exchange that a hook may change."""
 
 import json
 import time
@@ -18,7 +18,7 @@ SECRET_PARAMETERS = frozenset({"client_secret", "client_assertion", "password", 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReceivedRequest:
-    """One HTTP request, decoded. Header names are lower-case."""
+    """A decoded HTTP request. Header names are lower-case."""
 
     method: str
     path: str
@@ -31,11 +31,11 @@ class ReceivedRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoggedRequest:
-    """What tests count: `parameters` hold neither secret nor password, `authorization` the scheme alone.
+    """A request in the provider's log. `parameters` contains no secrets or passwords, `authorization` only the scheme.
 
-    `auth_method` is how the client says who it is, right or wrong; several names, with a space between, when it does so
-    in several ways. `assertion` has header and claims of a client assertion, nothing of it verified, and no signature.
-    `target` is the request's, as it came: what stood in the URL, whatever that was.
+    `auth_method`: the method of client authentication, valid or not; several names are separated by spaces.
+    `assertion`: header and claims of a client assertion, unverified, without the signature.
+    `request_target`: the unmodified request target, including the query string.
     """
 
     method: str
@@ -50,11 +50,10 @@ class LoggedRequest:
 
 @dataclass(slots=True, kw_only=True)
 class Reply:
-    """An answer that can still be changed.
+    """A response that can still be changed.
 
-    What is sent, the first that is set: `raw`, byte strings as they come, after which the connection is closed (an
-    empty one drops it without a word); `json`; `body`. With `redirect_to` goes a Location; a list as a value of `query`
-    repeats the parameter.
+    The first that is set is sent: `raw`, byte strings after which the connection is closed (empty: it is closed without
+    a response); `json`; `body`. `redirect_to` sets the Location header. A list in `query` repeats the parameter.
     """
 
     status: int = 200
@@ -66,16 +65,16 @@ class Reply:
     raw: Iterable[bytes] | None = None
 
     def build_redirect_url(self) -> str:
-        """Return the address of the redirect, or an empty string."""
+        """Return the URL of the redirect, or an empty string."""
         if not self.redirect_to or not self.query:
             return self.redirect_to
         separator = "&" if urlsplit(self.redirect_to).query else "?"
         return f"{self.redirect_to}{separator}{urlencode(self.query, doseq=True)}"
 
     def to_bytes(self, *, date: str = "", close: bool = False) -> bytes:
-        """Return the whole HTTP/1.1 response. A Date or Content-Length that the hook has set is kept, right or wrong.
+        """Return the HTTP/1.1 response. A Date or Content-Length that the hook has set is kept, even if wrong.
 
-        date: as RFC 9110 6.6.1 has it.
+        date: in the format of RFC 9110 6.6.1.
         """
         body = self.body if self.json is None else json.dumps(self.json).encode()
         headers = {name.title(): value for name, value in self.headers.items()}
@@ -95,10 +94,10 @@ class Reply:
 
 @dataclass(slots=True, kw_only=True)
 class MutableExchange:
-    """What the hook sees and may change. At an endpoint that is `reply`.
+    """The data that a hook reads and changes. At an endpoint, it changes `reply`.
 
-    At the stages `id_token`, `access_token`, `logout_token` and `userinfo_jwt`, before the signature, it is `header`,
-    `claims`, `key` (another SigningKey: a foreign signature) and `token`: a string that is sent instead of all that.
+    At the stages `id_token`, `access_token`, `logout_token` and `userinfo_jwt`, before the signature, it changes
+    `header`, `claims`, `key` (another SigningKey) or `token`, a string that is sent instead of the signed token.
     """
 
     method: str = ""
@@ -116,7 +115,7 @@ ProviderHook = Callable[[str, MutableExchange], Reply | None]
 
 
 class OAuthError(Exception):
-    """A refusal in OAuth's own words: the error code, for people a description, and the HTTP status."""
+    """An OAuth error response: error code, description and HTTP status."""
 
     def __init__(
         self, error: str, description: str = "", *, status: int = 400, headers: Mapping[str, str] | None = None
@@ -128,13 +127,13 @@ class OAuthError(Exception):
         self.headers = headers or {}
 
     def to_reply(self) -> Reply:
-        """Return the refusal as OAuth writes it. Spec: RFC 6749 5.2."""
+        """Return the error response. Spec: RFC 6749 5.2."""
         body = {"error": self.error, "error_description": self.description}
         return Reply(status=self.status, headers={**NO_STORE_HEADERS, **self.headers}, json=body)
 
 
 def create_invalid_client_error(description: str) -> OAuthError:
-    """Return the refusal of a client that did not prove itself. Spec: RFC 6749 5.2."""
+    """Return the error for failed client authentication. Spec: RFC 6749 5.2."""
     challenge = {"WWW-Authenticate": 'Basic realm="demo provider"'}
     return OAuthError("invalid_client", description, status=401, headers=challenge)
 
@@ -142,18 +141,16 @@ def create_invalid_client_error(description: str) -> OAuthError:
 def parse_unique_parameters(pairs: ParameterPairs) -> dict[str, str]:
     """Return the parameters by name.
 
-    Raises: OAuthError invalid_request when one comes more than once. Spec: RFC 6749 3.1, 3.2.
+    Raises: OAuthError invalid_request if one is repeated. Spec: RFC 6749 3.1, 3.2.
     """
-    found: dict[str, str] = {}
-    for name, value in pairs:
-        if name in found:
-            raise OAuthError("invalid_request", "A parameter is repeated.")
-        found[name] = value
-    return found
+    parameters = dict(pairs)
+    if len(parameters) != len(pairs):
+        raise OAuthError("invalid_request", "A parameter is repeated.")
+    return parameters
 
 
 def create_logged_request(request: ReceivedRequest) -> LoggedRequest:
-    """Return what may be kept of a request."""
+    """Return the request without its secrets."""
     parameters, form = dict([*request.query, *request.form]), dict(request.form)
     scheme = request.headers.get("authorization", "").partition(" ")[0]
     methods = {
@@ -182,7 +179,7 @@ def _parse_unverified_assertion(assertion: str) -> dict[str, Any]:
 
 
 def create_exchange(request: ReceivedRequest, reply: Reply | None = None) -> MutableExchange:
-    """Return what the hook gets to see of a request and of the answer to it."""
+    """Return the exchange of a request and its reply for the hook."""
     return MutableExchange(
         method=request.method,
         path=request.path,
@@ -193,7 +190,7 @@ def create_exchange(request: ReceivedRequest, reply: Reply | None = None) -> Mut
 
 
 def stream_slowly(reply: Reply, *, pause_seconds: float, chunk_size: int = 1) -> Iterator[bytes]:
-    """Yield the whole response, headers included, in pieces of size bytes, pause seconds before each."""
+    """Yield the response, headers included, in chunks, with a pause before each."""
     data = reply.to_bytes(close=True)
     for start in range(0, len(data), chunk_size):
         time.sleep(pause_seconds)

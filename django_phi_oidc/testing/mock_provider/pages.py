@@ -1,4 +1,4 @@
-"""The pages that a person sees: no script, nothing from elsewhere, readable at 320 px, in light and in dark."""
+"""The HTML pages: no scripts or external resources, usable at a width of 320 px, with a light and a dark theme."""
 
 import base64
 import hashlib
@@ -62,10 +62,10 @@ def render_login_page(
     username: str,
     error_message: str,
 ) -> Reply:
-    """Return the login page; its form posts to the authorization endpoint with the client's request in the query."""
+    """Return the login page. Its form posts to the authorization endpoint, with the client's request in the query."""
     name = escape(client.client_name or client.client_id)
-    asked = ", ".join([*(_SCOPE_DESCRIPTIONS[value] for value in scope if value in _SCOPE_DESCRIPTIONS), *claims])
-    people = "".join(
+    scope_text = ", ".join([*(_SCOPE_DESCRIPTIONS[value] for value in scope if value in _SCOPE_DESCRIPTIONS), *claims])
+    account_list = "".join(
         f"<dt><code>{escape(account.username)}</code></dt><dd><code>{escape(account.password)}</code></dd>"
         for account in accounts
     )
@@ -81,21 +81,20 @@ def render_login_page(
  spellcheck="false" required{invalid}>
 <label for="password">Password</label>
 <input id="password" name="password" type="password" autocomplete="current-password" required{invalid}>
-{f'<p class="soft asked">By signing in you let {name} see: {escape(asked)}.</p>' if asked else ""}
+{f'<p class="soft asked">By signing in, you allow {name} to see: {escape(scope_text)}.</p>' if scope_text else ""}
 <button name="decision" value="sign-in">Sign in</button>
 <button class="plain" name="decision" value="cancel" formnovalidate>Cancel</button>
 </form>
 <h2>Demo accounts and passwords</h2>
-<dl>{people}</dl>"""
-    # Chromium holds form-action against the redirects that follow the form, so the client's origin stands there too.
-    back = urlsplit(redirect_uri)
-    return _render_page(
-        "Sign in", body, form_action=f"'self' {back.scheme}://{back.netloc}", status=403 if error_message else 200
-    )
+<dl>{account_list}</dl>"""
+    # Chromium applies form-action to the redirects after the form, so the client's origin must be listed.
+    target = urlsplit(redirect_uri)
+    form_action = f"'self' {target.scheme}://{target.netloc}"
+    return _render_page("Sign in", body, form_action=form_action, status=403 if error_message else 200)
 
 
 def render_sign_out_page(*, parameters: Mapping[str, str], csrf: str) -> Reply:
-    """Return the question whether the session at the provider shall end."""
+    """Return the page that asks the user to confirm the sign-out."""
     body = f"""
 <h1>Sign out?</h1>
 <p>This ends your session at the demo identity provider.</p>
@@ -103,19 +102,19 @@ def render_sign_out_page(*, parameters: Mapping[str, str], csrf: str) -> Reply:
 <input type="hidden" name="csrf" value="{escape(csrf)}">
 <button name="decision" value="sign-out">Sign out</button>
 </form>"""
-    back = urlsplit(parameters.get("post_logout_redirect_uri", ""))
-    origin = f" {back.scheme}://{back.netloc}" if back.netloc else ""
+    target = urlsplit(parameters.get("post_logout_redirect_uri", ""))
+    origin = f" {target.scheme}://{target.netloc}" if target.netloc else ""
     return _render_page("Sign out", body, form_action=f"'self'{origin}")
 
 
 def render_signed_out_page() -> Reply:
-    """Return the last page of a logout that leads nowhere else."""
+    """Return the last page of a logout without a redirect."""
     return _render_page("Signed out", "<h1>Signed out</h1><p>Your session at the demo identity provider has ended.</p>")
 
 
 def render_error_page(message: str, *, status: int) -> Reply:
-    """Return a fault that is shown here, since it must not be sent elsewhere."""
-    body = f'<h1>This request can’t be answered</h1><p role="alert">{escape(message)}</p>'
+    """Return a page for an error that must not be sent to the client."""
+    body = f'<h1>This request can’t be processed</h1><p role="alert">{escape(message)}</p>'
     return _render_page("Error", body, status=status)
 
 
@@ -134,8 +133,8 @@ def _render_page(title: str, body: str, *, form_action: str = "'none'", status: 
 </head>
 <body>
 <main>
-<p class="warn"><strong>Not for production.</strong> A demo identity provider: it can lie, its accounts are invented,
-and it forgets everything when it stops.</p>
+<p class="warn"><strong>Not for production.</strong> A demo identity provider with invented accounts. All data is
+lost when it stops.</p>
 <div class="card">{body}
 </div>
 </main>

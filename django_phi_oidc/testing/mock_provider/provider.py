@@ -1,4 +1,4 @@
-"""The demo provider as one object: what tests and the demo hold in their hands."""
+"""The public interface of the demo provider."""
 
 import ssl
 import threading
@@ -19,10 +19,10 @@ from .state import Grant, PARMode, ProviderState, Token
 
 
 class DemoProvider:
-    """An OpenID Provider on loopback that is honest until told otherwise. Never for production.
+    """An OpenID Provider on loopback that follows the specification unless a hook changes it. Never for production.
 
-    Its memory outlives `running()`: stop and start it again to play an outage, on the same port. With the same keys (by
-    algorithm) and salt another provider gives the same people the same subjects: a restart.
+    The state survives `stop()`: stop and start it again, on the same port, to simulate an outage. A
+    second provider with the same keys (by algorithm) and salt simulates a restart: each `sub` is the same.
     """
 
     def __init__(
@@ -69,13 +69,13 @@ class DemoProvider:
 
     @property
     def issuer(self) -> str:
-        """The issuer identifier. Known once it runs, or when a port was given."""
+        """The issuer identifier. Final once the provider runs, or if a port was passed."""
         scheme = "http" if self.tls is None else "https"
         return f"{scheme}://{f'[{self.host}]' if ':' in self.host else self.host}:{self.port}"
 
     @property
     def mutate(self) -> ProviderHook | None:
-        """The hook that every answer passes; may be set while it runs."""
+        """The hook for every reply; may be set while it runs."""
         return self.state.mutate
 
     @mutate.setter
@@ -84,7 +84,7 @@ class DemoProvider:
 
     @property
     def intercept(self) -> ProviderHook | None:
-        """The hook asked before an endpoint acts: a Reply of it is sent, and nothing was done."""
+        """The hook that runs before an endpoint. If it returns a Reply, the endpoint does not run."""
         return self.state.intercept
 
     @intercept.setter
@@ -93,7 +93,7 @@ class DemoProvider:
 
     @property
     def signing_alg(self) -> str:
-        """The algorithm of ID and logout tokens; may be set while it runs."""
+        """The algorithm of ID Tokens and logout tokens; may be set while it runs."""
         return self.state.signing_alg
 
     @signing_alg.setter
@@ -104,7 +104,7 @@ class DemoProvider:
 
     @property
     def par(self) -> PARMode:
-        """Whether authorization requests can or must be pushed; may be set while it runs. Spec: RFC 9126."""
+        """Whether clients can or must push authorization requests; may be set while it runs. Spec: RFC 9126."""
         return self.state.par
 
     @par.setter
@@ -113,91 +113,91 @@ class DemoProvider:
 
     @property
     def requests(self) -> list[LoggedRequest]:
-        """Every request so far, without secrets but those that stood in its URL, in order of arrival."""
+        """All requests so far, in order of arrival. They contain no secrets, except those that were in the URL."""
         return self.state.requests
 
     @property
     def tokens(self) -> list[Token]:
-        """Every access and refresh token issued so far, in order."""
+        """All issued access and refresh tokens, in order."""
         with self.state.lock:
             return list(self.state.tokens.values())
 
     @property
     def active_tokens(self) -> list[Token]:
-        """Those of them that are still honoured."""
+        """The issued tokens that the provider still accepts."""
         now = self.state.clock()
         return [token for token in self.tokens if token.is_active(now=now)]
 
     @property
     def id_tokens(self) -> list[str]:
-        """Every ID token issued so far, in order, as the hook left it."""
+        """All issued ID Tokens, in order, as the hook left them."""
         return list(self.state.id_tokens)
 
     @property
     def last_grant(self) -> Grant:
         """The grant of the latest authorization.
 
-        Raises: LookupError when there was none.
+        Raises: LookupError if there was none.
         """
         with self.state.lock:
             if not self.state.grants:
-                raise LookupError("Nobody has signed in yet.")
+                raise LookupError("No user has signed in yet.")
             return list(self.state.grants.values())[-1]
 
     def is_token_active(self, token: str) -> bool:
-        """Return whether the token of that value is still honoured."""
-        found = self.state.find_token(token)
-        return found is not None and found.is_active(now=self.state.clock())
+        """Return whether the provider still accepts the token."""
+        issued = self.state.find_token(token)
+        return issued is not None and issued.is_active(now=self.state.clock())
 
     def get_subject(self, username: str, client_id: str) -> str:
-        """Return the `sub` that this client gets for this person."""
+        """Return the `sub` of the user for the client."""
         return self.state.get_subject(self.state.accounts[username], self.state.clients[client_id])
 
     def register_client(self, client: Client) -> None:
-        """Know one more client, or another registration of one."""
+        """Add or replace the registration of a client."""
         client.get_sector_identifier()
         with self.state.lock:
             self.state.clients[client.client_id] = client
 
     def register_resource(self, resource: Resource) -> None:
-        """Know an API that takes this provider's access tokens, or another registration of one."""
+        """Add or replace the registration of an API that accepts this provider's access tokens."""
         with self.state.lock:
             self.state.resources[resource.identifier] = resource
 
     def rotate_keys(self, *, withdraw_old_keys: bool = False) -> None:
-        """Sign with new keys from now on. The old ones stay in the key set unless withdrawn."""
+        """Sign with new keys from now on. The old keys stay in the key set unless withdraw_old_keys is true."""
         self.state.rotate_keys(withdraw_old_keys=withdraw_old_keys)
 
     def authorize(
         self, url: str, username: str, *, cookies: dict[str, str] | None = None, decision: str = "sign-in"
     ) -> str:
-        """Return the callback URL to which signing in at the authorization request url leads.
+        """Sign in at the authorization request url and return the callback URL.
 
-        Raises: driver.NotRedirected when a page was shown instead.
+        Raises: RedirectExpected if the provider shows a page instead.
         """
         password = self.state.accounts[username].password
-        trust = None
+        ssl_context = None
         if self.tls is not None:
-            trust = ssl.create_default_context(cafile=str(self.tls.certificate_path))
-            # The provider's own certificate is trusted as it is, whoever signed it.
-            trust.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+            ssl_context = ssl.create_default_context(cafile=str(self.tls.certificate_path))
+            # Trust the provider's certificate itself, regardless of its issuer.
+            ssl_context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
         return driver.sign_in(
-            url, username=username, password=password, cookies=cookies, ssl_context=trust, decision=decision
+            url, username=username, password=password, cookies=cookies, ssl_context=ssl_context, decision=decision
         )
 
     def send_backchannel_logout(
         self, client_id: str, *, sub: str = "", sid: str = "", jti: str = "", ssl_context: ssl.SSLContext | None = None
     ) -> BackchannelLogoutResponse:
-        """Return the client's answer to a logout token about sub, sid or both; trust is for a client on https.
+        """Send the client a logout token with sub, sid or both; return the response. ssl_context: for https.
 
-        Raises: OSError when there was no answer; ValueError when there is nobody or no address to send it to.
+        Raises: OSError without a response; ValueError without sub and sid or without a logout URI.
         """
         return send_logout_token(
             self.state, self.state.clients[client_id], sub=sub, sid=sid, jti=jti, ssl_context=ssl_context
         )
 
     def start(self) -> None:
-        """Serve, in threads of its own, from when this returns."""
+        """Start serving in background threads."""
         if self._server is not None:
             raise RuntimeError("The provider is running already.")
         self._server = ProviderServer(self.state, host=self.host, port=self.port, tls=self.tls)
@@ -212,7 +212,7 @@ class DemoProvider:
         self._thread.start()
 
     def stop(self) -> None:
-        """Stop serving; all sockets are closed when this returns, and what it knows it keeps."""
+        """Stop serving and close all sockets. The state is kept."""
         if self._server is None or self._thread is None:
             return
         self._server.close()
@@ -221,7 +221,7 @@ class DemoProvider:
 
     @contextmanager
     def running(self) -> Iterator["DemoProvider"]:
-        """Serve for the length of the block."""
+        """Serve for the duration of the block."""
         self.start()
         try:
             yield self

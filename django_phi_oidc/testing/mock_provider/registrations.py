@@ -1,4 +1,4 @@
-"""Who the demo provider knows: its clients, its people, its certificate."""
+"""The registered clients, APIs and accounts of the demo provider, and its certificate."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
@@ -13,7 +13,7 @@ DEMO_CLIENT_SECRET = "demo-secret-not-for-production"
 
 @dataclass(frozen=True, slots=True)
 class Client:
-    """One registered relying party. Names are those of RFC 7591."""
+    """A registered relying party. Field names are those of RFC 7591."""
 
     client_id: str
     client_secret: str = field(repr=False)
@@ -23,23 +23,23 @@ class Client:
     post_logout_redirect_uris: Sequence[str] = ()
     backchannel_logout_uri: str = ""
     sector_identifier: str = ""
-    """Host that stands for this client in pairwise subjects; empty: the host of its redirect URIs."""
+    """The host that identifies the sector in pairwise subjects; empty: the host of the redirect URIs."""
     token_endpoint_auth_methods: Sequence[ClientAuthMethod] = ("client_secret_basic", "client_secret_post")
     token_endpoint_auth_signing_alg: str = ""
-    """Of client assertions; empty: any of the four."""
+    """The algorithm of client assertions; empty: any of the four."""
     jwks: Mapping[str, Any] | None = field(default=None, repr=False)
-    """The client's public keys, for `private_key_jwt`; without them they are fetched from jwks_uri."""
+    """The client's public keys for `private_key_jwt`; None: fetch them from jwks_uri."""
     jwks_uri: str = ""
     grant_types: Sequence[str] = ("authorization_code", "refresh_token")
     userinfo_signed_response_alg: str = ""
     """Empty: UserInfo is plain JSON."""
     require_pkce: bool = True
-    """Otherwise a request without a challenge is taken; one with a challenge is held to it."""
+    """If false, a request without a challenge is accepted; a challenge is still verified."""
 
     def get_sector_identifier(self) -> str:
-        """Return the host for which this client's subjects are made.
+        """Return the host that identifies the sector of this client.
 
-        Raises: ValueError when the redirect URIs have several hosts and no sector identifier says which one counts.
+        Raises: ValueError if the redirect URIs have several hosts and there is no sector_identifier.
         Spec: OIDC Core 8.1.
         """
         if self.sector_identifier:
@@ -54,28 +54,28 @@ class Client:
 
 @dataclass(frozen=True, slots=True)
 class Resource:
-    """An API that takes this provider's access tokens. Spec: RFC 8707, RFC 9068."""
+    """An API that accepts this provider's access tokens. Spec: RFC 8707, RFC 9068."""
 
     identifier: str
-    """What a client asks for by `resource`, and what `aud` of its access token then is."""
+    """The value of the `resource` parameter, and `aud` of the access token."""
     scopes: Sequence[str] = ()
     _: KW_ONLY
     issues_jwt: bool = True
-    """Otherwise its tokens say nothing, and introspection does."""
+    """If false, the tokens are opaque and the API must introspect them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """One invented person. The password is shown on the login page: there is nothing here to protect."""
+    """An invented user. The password is shown on the login page."""
 
     username: str
     password: str
     _: KW_ONLY
     claims: Mapping[str, Any] = field(default_factory=dict, repr=False)
     acr: str = "urn:example:loa:2"
-    """What a sign-in with this account reaches."""
+    """The acr of a sign-in with this account."""
     step_up_acr: str = ""
-    """What it reaches where acr_values ask for that, as if a second factor had been given."""
+    """The acr of a sign-in if acr_values request it, as if a second factor had been used."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +87,7 @@ class TLSFiles:
 
 
 def demo_accounts() -> tuple[Account, ...]:
-    """Return the two people of the demo; both are invented."""
+    """Return the two patients of the demo; both are invented."""
     return (
         Account(
             "amina",
@@ -145,7 +145,7 @@ def demo_accounts() -> tuple[Account, ...]:
 
 
 def demo_staff() -> tuple[Account, ...]:
-    """Return a clinician and a privacy officer of the demo, invented too; the clinic's provider says what they are."""
+    """Return the clinician and the privacy officer of the demo, with their `roles`; both are invented."""
     return (
         Account(
             "lena",
@@ -163,7 +163,7 @@ def demo_staff() -> tuple[Account, ...]:
 
 
 def demo_client(base_url: str) -> Client:
-    """Return the registration of the example portal that is served at base_url, under its documented URLs."""
+    """Return the registration of the example portal at base_url."""
     base = base_url.rstrip("/")
     return Client(
         "phi-portal",

@@ -1,4 +1,4 @@
-"""The threaded server: loopback alone, plain or TLS, and gone without a trace when closed."""
+"""The threaded HTTP server, on loopback only, with or without TLS."""
 
 import contextlib
 import ipaddress
@@ -26,18 +26,18 @@ CLOSE_TIMEOUT_SECONDS = 5.0
 
 
 def parse_loopback_address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
-    """Return the loopback address that host is.
+    """Return host as a loopback address.
 
-    Raises: ValueError for every other: the demo provider has published passwords.
+    Raises: ValueError for all others, because the passwords of the demo provider are public.
     """
     address = ipaddress.ip_address("127.0.0.1" if host == "localhost" else host)
     if not address.is_loopback:
-        raise ValueError(f"The demo provider binds to loopback alone, not to {host}.")
+        raise ValueError(f"The demo provider binds only to loopback, not to {host}.")
     return address
 
 
 class ProviderRequestHandler(BaseHTTPRequestHandler):
-    """Reads one request after the other from a connection and writes what the endpoints answer."""
+    """Reads the requests of a connection and writes the replies of the endpoints."""
 
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
@@ -45,15 +45,13 @@ class ProviderRequestHandler(BaseHTTPRequestHandler):
     server: "ProviderServer"
 
     def do_GET(self) -> None:
-        """Answer a GET."""
         self._process_request()
 
     def do_POST(self) -> None:
-        """Answer a POST."""
         self._process_request()
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 -- http.server's signature
-        """Log nothing by this way: http.server would write the query string, and a query holds codes."""
+        """Do not log: http.server would log the query string, which may contain codes."""
 
     def _process_request(self) -> None:
         state = self.server.state
@@ -76,12 +74,12 @@ class ProviderRequestHandler(BaseHTTPRequestHandler):
     def _parse_request(self, body: bytes) -> ReceivedRequest:
         url = urlsplit(self.path)
         headers = {name.lower(): value for name, value in self.headers.items()}
-        form = headers.get("content-type", "").partition(";")[0].strip() == "application/x-www-form-urlencoded"
+        is_form = headers.get("content-type", "").partition(";")[0].strip() == "application/x-www-form-urlencoded"
         return ReceivedRequest(
             method=self.command,
             path=unquote(url.path),
             query=_parse_pairs(url.query),
-            form=_parse_pairs(body.decode("ascii")) if form else (),
+            form=_parse_pairs(body.decode("ascii")) if is_form else (),
             headers=headers,
             cookies=_parse_cookies(headers.get("cookie", "")),
             request_target=self.path,
@@ -93,8 +91,8 @@ class ProviderRequestHandler(BaseHTTPRequestHandler):
             self.wfile.write(reply.to_bytes(date=self.date_time_string(), close=self.close_connection))
             return
         self.close_connection = True
-        for piece in reply.raw:
-            self.wfile.write(piece)
+        for chunk in reply.raw:
+            self.wfile.write(chunk)
 
 
 def _parse_pairs(text: str) -> ParameterPairs:
@@ -102,13 +100,13 @@ def _parse_pairs(text: str) -> ParameterPairs:
 
 
 def _parse_cookies(text: str) -> dict[str, str]:
-    # http.cookies stops at the first cookie it dislikes, and other ports of this host set theirs too.
-    pairs = [piece.strip().partition("=") for piece in text.split(";")]
+    # http.cookies stops at the first invalid cookie, and other ports of this host set cookies, too.
+    pairs = [pair.strip().partition("=") for pair in text.split(";")]
     return {name: value for name, _, value in pairs}
 
 
 class ProviderServer(ThreadingHTTPServer):
-    """Serves a State, one thread for each connection."""
+    """Serves a ProviderState with one thread per connection."""
 
     daemon_threads = True
     block_on_close = False
@@ -128,30 +126,30 @@ class ProviderServer(ThreadingHTTPServer):
         super().__init__((str(address), port), ProviderRequestHandler)
 
     def server_bind(self) -> None:
-        """Bind without http.server's look-up of the host's own name, which can take seconds."""
+        """Bind without the host name lookup of http.server, which can take seconds."""
         socketserver.TCPServer.server_bind(self)
         self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
 
     def close(self) -> None:
-        """Stop serving: every connection is cut, and its thread waited for, 5 s at most."""
+        """Stop serving: close all connections and wait at most 5 s for their threads."""
         self.shutdown()
         self.server_close()
         with self._connections_changed:
-            for live in self._connections.values():
-                # Beneath TLS, whose own shutdown would pull the session from under a reading thread.
+            for connection in self._connections.values():
+                # Shut down the plain socket: a TLS shutdown would free the session while a thread reads from it.
                 with contextlib.suppress(OSError):
-                    socket.socket.shutdown(live, socket.SHUT_RDWR)
+                    socket.socket.shutdown(connection, socket.SHUT_RDWR)
             if not self._connections_changed.wait_for(lambda: not self._connections, timeout=CLOSE_TIMEOUT_SECONDS):
-                logger.warning("A connection of the demo provider outlived it.")
+                logger.warning("A connection of the demo provider was not closed in time.")
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """Count the connection before its thread starts."""
+        """Register the connection before its thread starts."""
         with self._connections_changed:
             self._connections[request] = request
         super().process_request(request, client_address)
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
-        """Serve the connection and count it out, whatever became of it."""
+        """Serve the connection and always unregister it."""
         try:
             super().process_request_thread(request, client_address)
         finally:
@@ -160,21 +158,21 @@ class ProviderServer(ThreadingHTTPServer):
                 self._connections_changed.notify_all()
 
     def finish_request(self, request: Any, client_address: Any) -> None:
-        """Serve the connection; the TLS handshake is made here, so that a slow one holds up nobody else."""
+        """Serve the connection. The TLS handshake runs in this thread, so a slow one does not block others."""
         if self._ssl_context is None:
             ProviderRequestHandler(request, client_address, self)
             return
         request.settimeout(IDLE_TIMEOUT_SECONDS)
-        with self._ssl_context.wrap_socket(request, server_side=True, do_handshake_on_connect=False) as secured:
+        with self._ssl_context.wrap_socket(request, server_side=True, do_handshake_on_connect=False) as tls_socket:
             with self._connections_changed:
-                self._connections[request] = secured
-            secured.do_handshake()
-            ProviderRequestHandler(secured, client_address, self)
+                self._connections[request] = tls_socket
+            tls_socket.do_handshake()
+            ProviderRequestHandler(tls_socket, client_address, self)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Log a fault of the endpoints or of the hook; a peer that went away is nothing to log loudly."""
+        """Log errors of endpoints and hooks; log a disconnected client only at DEBUG level."""
         error = sys.exception()
         if isinstance(error, OSError):
-            logger.debug("A connection broke: %s", type(error).__name__)
+            logger.debug("A connection failed: %s", type(error).__name__)
         else:
             logger.error("An endpoint or its hook failed.", exc_info=error)

@@ -1,4 +1,4 @@
-"""Keys made at start, proper signatures by PyJWT, and the improper ones that refusal tests need."""
+"""Signing keys, valid signatures by PyJWT, and invalid signatures for tests."""
 
 import base64
 import hashlib
@@ -22,27 +22,27 @@ _ALGORITHMS = get_default_algorithms()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SigningKey:
-    """A private key that signs with one algorithm, and its name in the key set."""
+    """A private key for one algorithm, and its kid."""
 
     kid: str
     alg: str
     private_key: PrivateKey = field(repr=False)
 
     def public_jwk(self) -> dict[str, Any]:
-        """Return the public half as a JWK. Spec: RFC 7517."""
+        """Return the public key as a JWK. Spec: RFC 7517."""
         jwk: dict[str, Any] = _ALGORITHMS[self.alg].to_jwk(self.private_key.public_key(), as_dict=True)
         jwk.pop("key_ops", None)
         return {**jwk, "kid": self.kid, "alg": self.alg, "use": "sig"}
 
     def public_pem(self) -> bytes:
-        """Return the public half as PEM: the HMAC secret of the HS256 confusion."""
+        """Return the public key as PEM: the HMAC secret of an HS256 confusion attack."""
         return self.private_key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
 
 
 def create_signing_key(alg: str, *, kid: str = "") -> SigningKey:
-    """Return a new key for alg; a kid that is given may be one that another key bears already.
+    """Return a new key for alg. The kid may be that of another key.
 
-    Raises: ValueError when alg is none of the four.
+    Raises: ValueError if alg is not supported.
     """
     if alg not in SIGNING_ALGS:
         raise ValueError(f"The demo provider signs with {', '.join(SIGNING_ALGS)}.")
@@ -62,16 +62,16 @@ def create_signing_keys() -> dict[str, SigningKey]:
 
 
 def sign_jwt(header: Mapping[str, Any], claims: Mapping[str, Any], key: SigningKey) -> str:
-    """Return a compact JWS of header and claims as they are, however wrong.
+    """Return a compact JWS of header and claims, without validation.
 
-    The signature is key's, but for two lies that the header can tell: `alg: none` leaves it empty, and HS256 makes it
-    an HMAC with the public key as secret, which a verifier falls for that lets the header choose. Spec: RFC 7515 7.1.
+    It is signed with key, except for two values of `alg` in the header: with `none` the signature is empty, with HS256
+    it is an HMAC with the public key as secret, which attacks verifiers that trust the header. Spec: RFC 7515 7.1.
     """
     return sign_bytes(json.dumps(header).encode(), json.dumps(claims).encode(), key, alg=header.get("alg"))
 
 
 def sign_bytes(header: bytes, payload: bytes, key: SigningKey, *, alg: object = None) -> str:
-    """Return a compact JWS of bytes that need not be JSON (duplicate members, say), signed as alg says."""
+    """Return a compact JWS of any bytes, for example JSON with duplicate members, signed as for `sign_jwt`."""
     signing_input = f"{_encode_b64url(header)}.{_encode_b64url(payload)}"
     return f"{signing_input}.{_encode_b64url(_compute_signature(signing_input.encode(), key, alg))}"
 
@@ -80,25 +80,25 @@ def _compute_signature(signing_input: bytes, key: SigningKey, alg: object) -> by
     if alg == "none":
         return b""
     if alg == "HS256":
-        # PyJWT refuses a PEM as an HMAC secret; the digest is taken beneath that guard.
+        # PyJWT rejects a PEM as HMAC secret, so bypass its check.
         return _ALGORITHMS["HS256"].sign(signing_input, key.public_pem())
     return _ALGORITHMS[key.alg].sign(signing_input, key.private_key)
 
 
 def parse_unverified(token: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return header and claims of a compact JWS as they stand there; the signature may be anybody's.
+    """Return header and claims of a compact JWS without verifying the signature.
 
-    Raises: ValueError when it is none, or its payload no JSON object.
+    Raises: ValueError if it is not a JWS, or its payload is not a JSON object.
     """
     try:
         parts = jwt.decode_complete(token, options={"verify_signature": False})
     except (jwt.PyJWTError, RecursionError) as error:
-        raise ValueError("No JWT.") from error
+        raise ValueError("Not a JWT.") from error
     return parts["header"], parts["payload"]
 
 
 def corrupt_signature(token: str) -> str:
-    """Return the token with one bit of its signature turned."""
+    """Return the token with one bit of its signature flipped."""
     signing_input, _, signature = token.rpartition(".")
     raw = bytearray(base64.urlsafe_b64decode(signature + "=" * (-len(signature) % 4)))
     raw[len(raw) // 2] ^= 1
@@ -106,7 +106,7 @@ def corrupt_signature(token: str) -> str:
 
 
 def compute_half_hash(value: str, *, alg: str) -> str:
-    """Return the left half of the hash of an ASCII value, as base64url. Ed25519 hashes with SHA-512.
+    """Return the left half of the hash of an ASCII value as base64url; the hash for Ed25519 is SHA-512.
 
     Spec: OIDC Core 3.1.3.6.
     """

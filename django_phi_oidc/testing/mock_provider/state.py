@@ -1,14 +1,15 @@
-"""What the demo provider remembers, in memory alone: sessions, grants, tokens, keys. One lock guards it all."""
+"""The state of the demo provider, in memory only: sessions, grants, tokens, keys. One lock protects it."""
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from hmac import compare_digest
 from typing import Any, Literal
 
 from ..._internal.randomness import token_b64url
 from .claims import compute_session_id, compute_subject
-from .messages import LoggedRequest, MutableExchange, ProviderHook, ReceivedRequest, Reply, create_exchange
+from .messages import LoggedRequest, ProviderHook, ReceivedRequest, Reply, create_exchange
 from .registrations import Account, Client, Resource
 from .signing import SigningKey, create_signing_keys, sign_jwt
 
@@ -18,7 +19,7 @@ PARMode = Literal["off", "offered", "required"]
 
 @dataclass(slots=True, kw_only=True)
 class OPSession:
-    """A person's session at the provider, over all clients."""
+    """A user's session at the provider, shared by all clients."""
 
     id: str
     cookie_value: str = field(repr=False)
@@ -30,7 +31,7 @@ class OPSession:
 
 @dataclass(slots=True, kw_only=True)
 class Grant:
-    """What one authorization allows to one client; all tokens of it live and die with it."""
+    """The authorization of one client by one user. Revoking it revokes all its tokens."""
 
     client: Client
     account: Account
@@ -51,7 +52,7 @@ class Grant:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PushedAuthorizationRequest:
-    """An authorization request that waits for its person. Spec: RFC 9126."""
+    """A pushed authorization request that was not used yet. Spec: RFC 9126."""
 
     client_id: str
     parameters: Mapping[str, str] = field(repr=False)
@@ -60,7 +61,7 @@ class PushedAuthorizationRequest:
 
 @dataclass(slots=True, kw_only=True)
 class Token:
-    """An access or refresh token. `spent` marks a refresh token that was exchanged for the next one."""
+    """An access or refresh token. `used`: a refresh token that was exchanged for the next one."""
 
     value: str = field(repr=False)
     kind: TokenKind
@@ -71,16 +72,16 @@ class Token:
     revoked: bool = False
     used: bool = False
     resource: str = ""
-    """The API that an access token is for; empty: this provider's own UserInfo."""
+    """The API that an access token is for; empty: the UserInfo endpoint."""
 
     def is_active(self, *, now: datetime) -> bool:
-        """Return whether the provider still honours the token."""
+        """Return whether the provider accepts the token."""
         return not (self.revoked or self.used or self.grant.revoked) and now < self.expires_at
 
 
 @dataclass(kw_only=True)
 class ProviderState:
-    """Everything that an endpoint may look at or change. Compound changes hold `lock`; hooks run without it."""
+    """The data that endpoints read and change. Compound changes hold `lock`; hooks run without it."""
 
     clients: dict[str, Client]
     accounts: dict[str, Account]
@@ -121,66 +122,86 @@ class ProviderState:
             raise ValueError(f"No key signs with {self.signing_alg}.")
 
     def list_assertion_audiences(self) -> set[str]:
-        """Return the addresses of which a client assertion names one as `aud`. Spec: RFC 7523 3, RFC 9126 2."""
-        known = {
+        """Return the values that `aud` of a client assertion may have. Spec: RFC 7523 3, RFC 9126 2."""
+        audiences = {
             "issuer": self.issuer,
             "token_endpoint": f"{self.issuer}/token",
             "pushed_authorization_request_endpoint": f"{self.issuer}/par",
         }
-        return {known[name] for name in self.assertion_audiences}
+        return {audiences[name] for name in self.assertion_audiences}
 
     def get_cookie_name(self, purpose: str) -> str:
-        """Return a cookie's name; the port is part of it, since cookies of one host are sent to all of its ports."""
+        """Return a cookie name that contains the port, because browsers send the cookies of a host to all its ports."""
         return f"demo_op_{purpose}_{self.issuer.rpartition(':')[2]}"
 
+    def build_cookie(self, purpose: str, value: str) -> str:
+        """Return a Set-Cookie value."""
+        secure = "; Secure" if self.issuer.startswith("https:") else ""
+        return f"{self.get_cookie_name(purpose)}={value}; Path=/; HttpOnly; SameSite=Lax{secure}"
+
+    def find_csrf_token(self, request: ReceivedRequest) -> str:
+        """Return the CSRF token in the request's cookie, or an empty string."""
+        return request.cookies.get(self.get_cookie_name("csrf"), "")
+
+    def is_csrf_valid(self, request: ReceivedRequest, form: Mapping[str, str]) -> bool:
+        """Return whether the form contains the CSRF token of the cookie."""
+        token = self.find_csrf_token(request)
+        return bool(token) and compare_digest(token.encode(), form.get("csrf", "").encode())
+
     def apply_hook(self, endpoint: str, request: ReceivedRequest, reply: Reply) -> Reply:
-        """Return the reply as the hook leaves it."""
+        """Pass the reply through the hook and return the result."""
         if self.mutate is None:
             return reply
         exchange = create_exchange(request, reply)
         return self.mutate(endpoint, exchange) or exchange.reply
 
-    def sign_token(self, stage: str, exchange: MutableExchange) -> str:
-        """Return the token of that stage, signed as the hook leaves it."""
+    def sign_claims(
+        self, stage: str, request: ReceivedRequest, claims: dict[str, Any], *, typ: str = "JWT", alg: str = ""
+    ) -> str:
+        """Return a signed token. Before the signature, the hook of that stage may change every part of it."""
+        key = self.keys[alg or self.signing_alg]
+        exchange = create_exchange(request)
+        exchange.header, exchange.claims, exchange.key = {"alg": key.alg, "kid": key.kid, "typ": typ}, claims, key
         if self.mutate is not None and self.mutate(stage, exchange) is not None:
-            raise TypeError(f"At the stage {stage} the hook changes the exchange; it does not return a reply.")
+            raise TypeError(f"At stage {stage} the hook changes the exchange; it does not return a reply.")
         if exchange.token:
             return exchange.token
-        return sign_jwt(exchange.header, exchange.claims, exchange.key or self.keys[self.signing_alg])
+        return sign_jwt(exchange.header, exchange.claims, exchange.key)
 
     def rotate_keys(self, *, withdraw_old_keys: bool) -> None:
-        """Sign with new keys from now on; withdraw takes the old ones out of the key set."""
-        new = create_signing_keys()
+        """Sign with new keys from now on."""
+        new_keys = create_signing_keys()
         with self.lock:
             self.retired_keys += self.keys.values()
-            self.keys = new
-            self.published_keys = [*new.values(), *([] if withdraw_old_keys else self.published_keys)]
+            self.keys = new_keys
+            self.published_keys = [*new_keys.values(), *([] if withdraw_old_keys else self.published_keys)]
 
     def get_subject(self, account: Account, client: Client) -> str:
-        """Return the `sub` of account at client."""
+        """Return the `sub` of the account for the client."""
         return compute_subject(account, client, salt=self.salt, is_pairwise=self.subject_type == "pairwise")
 
     def get_sid(self, session: OPSession, client: Client) -> str:
-        """Return the `sid` of session at client."""
+        """Return the `sid` of the session for the client."""
         return compute_session_id(session.id, client, salt=self.salt)
 
     def find_session(self, request: ReceivedRequest) -> OPSession | None:
-        """Return the session that the request's cookie names."""
+        """Return the session of the request's cookie."""
         return self.sessions.get(request.cookies.get(self.get_cookie_name("session"), ""))
 
     def create_session(
         self, account: Account, *, acr: str, previous_session: OPSession | None, now: datetime
     ) -> OPSession:
-        """Return a session of account with a new cookie: the previous one renewed if it is the same person's."""
+        """Create a session with a new cookie. It replaces the previous one, and keeps its id for the same user."""
         with self.lock:
-            same = previous_session is not None and previous_session.account.username == account.username
+            is_same_user = previous_session is not None and previous_session.account.username == account.username
+            renewed = previous_session if is_same_user else None
             session = OPSession(
-                id=previous_session.id if previous_session and same else token_b64url(16),
+                id=renewed.id if renewed else token_b64url(16),
                 cookie_value=token_b64url(32),
                 account=account,
                 auth_time=now,
                 acr=acr,
-                client_ids=previous_session.client_ids if previous_session and same else set(),
+                client_ids=renewed.client_ids if renewed else set(),
             )
             if previous_session is not None:
                 self.sessions.pop(previous_session.cookie_value, None)
@@ -188,16 +209,16 @@ class ProviderState:
             return session
 
     def end_session(self, session: OPSession) -> None:
-        """Forget the session. Tokens stay alive: revoking them is the client's duty, and tests look whether it did."""
+        """Delete the session. Its tokens stay valid: clients must revoke them, and tests check that they do."""
         with self.lock:
             self.sessions.pop(session.cookie_value, None)
 
     def find_grant(self, code: str) -> Grant | None:
-        """Return the grant of an authorization code, spent or not."""
+        """Return the grant of an authorization code, used or not."""
         return self.grants.get(code)
 
     def find_token(self, value: str) -> Token | None:
-        """Return a token by value, alive or dead."""
+        """Return a token by value, active or not."""
         return self.tokens.get(value)
 
     def list_resource_scopes(self) -> list[str]:
@@ -214,7 +235,7 @@ class ProviderState:
         value: str = "",
         resource: str = "",
     ) -> Token:
-        """Return a new token of that kind, which says nothing unless it was given as value."""
+        """Store and return a new token; without `value`, an opaque one."""
         lifetime = self.access_token_lifetime if kind == "access_token" else self.refresh_token_lifetime
         token = Token(
             value=value or f"{kind[0]}t_{token_b64url(32)}",

@@ -1,4 +1,4 @@
-"""The portal and its demo provider as processes of their own."""
+"""Runs the portal and its demo provider in separate processes."""
 
 import json
 import os
@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[3] / "example_project"
 sys.path.append(str(ROOT))
 
-from portal.demo import surroundings  # noqa: E402 -- the example's packages lie beside its manage.py
+from portal.demo import services  # noqa: E402 -- the example's packages are next to its manage.py
 from portal.demo.processes import Processes  # noqa: E402
 
 from django_phi_oidc.crypto import keyring  # noqa: E402
@@ -29,18 +29,18 @@ REGION = {"client_id": "portal", "client_secret": "another", "label": "National 
 
 @pytest.fixture(scope="session")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    """Serve the portal and its provider, on SQLite files of their own, without a worker."""
+    """Serve the portal and its provider with separate SQLite files and without a worker."""
     with serving(tmp_path_factory.mktemp("portal")) as served:
         yield served
 
 
 @contextmanager
 def serving(var: Path) -> Iterator[Site]:
-    """Serve them for the length of the block, with var for their files."""
-    portal = f"http://127.0.0.1:{surroundings.free_port()}"
-    provider = f"http://127.0.0.1:{surroundings.free_port()}"
+    """Serve them for the duration of the block. var: the directory for their files."""
+    portal = f"http://127.0.0.1:{services.find_free_port()}"
+    provider = f"http://127.0.0.1:{services.find_free_port()}"
     environ = {
-        **{name: value for name, value in os.environ.items() if not name.startswith(surroundings.OURS)},
+        **{name: value for name, value in os.environ.items() if not name.startswith(services.VARIABLE_PREFIXES)},
         "DJANGO_DEBUG": "1",
         "PORTAL_VAR_DIR": str(var),
         "OIDC_ISSUER": provider,
@@ -48,23 +48,22 @@ def serving(var: Path) -> Iterator[Site]:
     }
     with Processes(directory=ROOT, logs=var / "log", environ=environ) as processes:
         processes.run("migrate", "manage.py", "migrate")
-        processes.python("provider", "manage.py", "demo_provider", "--portal", portal)
+        processes.start("provider", "manage.py", "demo_provider", "--portal", portal)
         address = portal.removeprefix("http://")
-        processes.python("portal", "manage.py", "runserver", "--noreload", address)
-        processes.wait_until_answers("provider", f"{provider}/.well-known/openid-configuration")
-        processes.wait_until_answers("portal", f"{portal}/healthz")
+        processes.start("portal", "manage.py", "runserver", "--noreload", address)
+        processes.wait_for_url("provider", f"{provider}/.well-known/openid-configuration")
+        processes.wait_for_url("portal", f"{portal}/healthz")
         yield Site(portal=portal, provider=provider, var=var)
 
 
 @pytest.fixture(scope="session")
 def bare_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    """Serve the portal with DEBUG off, before its tables were made and without a provider: whatever asks for one of
-    these fails."""
+    """Serve the portal with DEBUG off, without tables and without a provider."""
     var = tmp_path_factory.mktemp("bare")
-    address = f"127.0.0.1:{surroundings.free_port()}"
-    provider = f"https://127.0.0.1:{surroundings.free_port()}"
+    address = f"127.0.0.1:{services.find_free_port()}"
+    provider = f"https://127.0.0.1:{services.find_free_port()}"
     environ = {
-        **{name: value for name, value in os.environ.items() if not name.startswith(surroundings.OURS)},
+        **{name: value for name, value in os.environ.items() if not name.startswith(services.VARIABLE_PREFIXES)},
         "DJANGO_SECRET_KEY": keyring.generate_key(),
         "DJANGO_ALLOWED_HOSTS": "127.0.0.1",
         "PORTAL_VAR_DIR": str(var),
@@ -76,6 +75,6 @@ def bare_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         **{f"PHI_{ring}_KEYS": keyring.generate_key() for ring in ("ENCRYPTION", "SUBJECT", "AUDIT_MAC")},
     }
     with Processes(directory=ROOT, logs=var / "log", environ=environ) as processes:
-        processes.python("portal", "manage.py", "runserver", "--noreload", address)
-        processes.wait_until_answers("portal", f"http://{address}/healthz")
+        processes.start("portal", "manage.py", "runserver", "--noreload", address)
+        processes.wait_for_url("portal", f"http://{address}/healthz")
         yield Site(portal=f"http://{address}", provider=provider, var=var)

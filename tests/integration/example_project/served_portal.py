@@ -1,4 +1,4 @@
-"""The served portal as tests see it."""
+"""The served portal, as tests use it."""
 
 import sqlite3
 import time
@@ -14,21 +14,21 @@ PASSWORDS = {name: f"{name}-demo" for name in ("amina", "jonas", "lena", "otto")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Site:
-    """Where the portal, its provider and its files are."""
+    """The URLs of the portal and its provider, and the directory of their files."""
 
     portal: str
     provider: str
     var: Path
 
     def sign_in(self, browser: Browser, username: str = "amina", path: str = "/portal/") -> Page:
-        """Return the page at path, to which signing in, or signing in more strongly, leads."""
+        """Open the page at path, sign in or step up at the provider, and return the resulting page."""
         login = browser.open(self.portal + path)
-        answer = {"username": username, "password": PASSWORDS[username], "decision": "sign-in"}
-        return browser.submit(login, answer)
+        fields = {"username": username, "password": PASSWORDS[username], "decision": "sign-in"}
+        return browser.submit(login, fields)
 
     @contextmanager
     def treating(self, clinician: str, patient: str) -> Iterator[None]:
-        """Have a clinician, by primary key, in the care team of a patient who has a chart, for as long."""
+        """Add a clinician to the care team of a patient with a chart, both by primary key, during the block."""
         chart = "SELECT id FROM portal_chart WHERE patient_id = ?"
         with closing(sqlite3.connect(self.var / "portal.sqlite3", timeout=20)) as connection:
             connection.execute(
@@ -41,15 +41,15 @@ class Site:
                 connection.execute("DELETE FROM portal_chart_care_team")
                 connection.commit()
 
-    def trail(self) -> list[tuple[str, str, str, str]]:
-        """Return action, outcome, reason and purpose of every event so far."""
+    def list_events(self) -> list[tuple[str, str, str, str]]:
+        """Return action, outcome, reason and purpose of all events."""
         with closing(sqlite3.connect(self.var / "audit.sqlite3")) as connection:
             return connection.execute(
                 "SELECT action, outcome, reason, purpose FROM django_phi_oidc_auditevent ORDER BY id"
             ).fetchall()
 
     def wait_until_expired(self, name: str) -> bool:
-        """Return once every stored claim of that name is past its time; nobody erases it, there is no worker."""
+        """Wait until all stored claims of that name have expired. Without a worker, they are not erased."""
         query = "SELECT count(*) FROM django_phi_oidc_storedclaim WHERE name = ? AND expires_at > datetime('now')"
         deadline = time.monotonic() + 10
         with closing(sqlite3.connect(self.var / "portal.sqlite3")) as connection:
@@ -60,13 +60,13 @@ class Site:
         return True
 
     @contextmanager
-    def trail_refusing(self) -> Iterator[None]:
-        """Make the audit database refuse every event for the length of the block."""
-        refuse = (
+    def failing_audit_log(self) -> Iterator[None]:
+        """Make the audit database refuse all events for the duration of the block."""
+        statement = (
             "CREATE TRIGGER refusing BEFORE INSERT ON django_phi_oidc_auditevent BEGIN SELECT RAISE(ABORT, 'away'); END"
         )
         with closing(sqlite3.connect(self.var / "audit.sqlite3", timeout=20)) as connection:
-            connection.execute(refuse)
+            connection.execute(statement)
             connection.commit()
             try:
                 yield

@@ -1,4 +1,4 @@
-"""What the variables mean, and that a wrong one stops the portal by its name."""
+"""The environment variables of the portal. An error for an invalid variable contains its name."""
 
 import os
 import re
@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from django.core.exceptions import ImproperlyConfigured
 from portal.demo.browser import Browser
 from portal.demo.processes import Processes
-from portal.demo.surroundings import OURS, free_port
+from portal.demo.services import VARIABLE_PREFIXES, find_free_port
 from portal.environment import Environment
 from psycopg import sql
 
@@ -35,8 +35,8 @@ PRODUCTION = {
 
 
 def manage(var: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    """Run manage.py with those variables and no other of ours."""
-    environ = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
+    """Run manage.py with only these variables."""
+    environ = {name: value for name, value in os.environ.items() if not name.startswith(VARIABLE_PREFIXES)}
     return subprocess.run(
         [sys.executable, "manage.py", *arguments],
         cwd=ROOT,
@@ -48,56 +48,58 @@ def manage(var: Path, *arguments: str, **variables: str) -> subprocess.Completed
     )
 
 
-def setting(var: Path, expression: str, **variables: str) -> str:
-    """Return an expression over the portal's settings as a process sees it."""
+def evaluate(var: Path, expression: str, **variables: str) -> str:
+    """Evaluate an expression about the portal's settings in a separate process."""
     program = f"from django.conf import settings; print({expression})"
-    done = manage(var, "shell", "--no-imports", "--command", program, **variables)
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip()
+    process = manage(var, "shell", "--no-imports", "--command", program, **variables)
+    assert process.returncode == 0, process.stderr
+    return process.stdout.strip()
 
 
-def test_settings_without_debug_name_everything_required_at_once(tmp_path: Path) -> None:
-    done = manage(tmp_path, "check")
-    assert done.returncode != 0
-    last = done.stderr.strip().splitlines()[-1]
-    assert all(name in last for name in PRODUCTION if name != "OIDC_CLIENT_SECRET")
+def test_missing_variables_are_named_in_one_error(tmp_path: Path) -> None:
+    process = manage(tmp_path, "check")
+    assert process.returncode != 0
+    message = process.stderr.strip().splitlines()[-1]
+    assert all(name in message for name in PRODUCTION if name != "OIDC_CLIENT_SECRET")
 
 
-def test_settings_without_debug_and_all_required_pass_the_deployment_checks(tmp_path: Path) -> None:
-    done = manage(tmp_path, "check", "--deploy", "--fail-level", "ERROR", **PRODUCTION)
-    assert done.returncode == 0, done.stderr
+def test_required_variables_pass_the_deployment_checks(tmp_path: Path) -> None:
+    process = manage(tmp_path, "check", "--deploy", "--fail-level", "ERROR", **PRODUCTION)
+    assert process.returncode == 0, process.stderr
     secure = "[settings.SESSION_COOKIE_SECURE, settings.CSRF_COOKIE_SECURE, settings.DEBUG]"
-    assert setting(tmp_path, secure, **PRODUCTION) == "[True, True, False]"
+    assert evaluate(tmp_path, secure, **PRODUCTION) == "[True, True, False]"
 
 
-def test_settings_without_a_client_secret_name_it(tmp_path: Path) -> None:
-    done = manage(tmp_path, "check", **{**PRODUCTION, "OIDC_CLIENT_SECRET": ""})
-    assert done.returncode != 0
-    assert "client_secret" in done.stderr
+def test_missing_client_secret_is_named(tmp_path: Path) -> None:
+    process = manage(tmp_path, "check", **{**PRODUCTION, "OIDC_CLIENT_SECRET": ""})
+    assert process.returncode != 0
+    assert "client_secret" in process.stderr
 
 
-def test_settings_behind_a_tls_proxy_send_everybody_to_https(tmp_path: Path) -> None:
+def test_settings_behind_a_tls_proxy_redirect_to_https(tmp_path: Path) -> None:
     proxied = {**PRODUCTION, "DJANGO_SECURE_PROXY": "1", "PHI_TRUSTED_PROXIES": "10.0.0.0/8"}
-    done = manage(tmp_path, "check", "--deploy", "--fail-level", "WARNING", **proxied)
-    assert "security." not in done.stderr.replace("security.W005", "").replace("security.W021", "")
-    assert setting(tmp_path, "settings.SECURE_SSL_REDIRECT", **proxied) == "True"
+    process = manage(tmp_path, "check", "--deploy", "--fail-level", "WARNING", **proxied)
+    assert "security." not in process.stderr.replace("security.W005", "").replace("security.W021", "")
+    assert evaluate(tmp_path, "settings.SECURE_SSL_REDIRECT", **proxied) == "True"
 
 
-def test_settings_with_debug_need_no_variable(tmp_path: Path) -> None:
+def test_settings_with_debug_need_no_variables(tmp_path: Path) -> None:
     issuer = "settings.PHI_OIDC['PROVIDERS']['default']['issuer']"
-    assert setting(tmp_path, issuer, DJANGO_DEBUG="1") == "http://127.0.0.1:8765"
+    assert evaluate(tmp_path, issuer, DJANGO_DEBUG="1") == "http://127.0.0.1:8765"
 
 
-@pytest.mark.parametrize(("given", "idle"), [({}, 900), ({"PHI_IDLE_TIMEOUT": "60"}, 60)], ids=["none", "a minute"])
-def test_settings_have_the_timeouts_that_were_asked_for(tmp_path: Path, given: dict[str, str], idle: int) -> None:
+@pytest.mark.parametrize(
+    ("variables", "idle_seconds"), [({}, 900), ({"PHI_IDLE_TIMEOUT": "60"}, 60)], ids=["none", "a minute"]
+)
+def test_timeouts_are_read_from_variables(tmp_path: Path, variables: dict[str, str], idle_seconds: int) -> None:
     expression = "settings.PHI_OIDC['IDLE_TIMEOUT'].seconds, settings.PHI_OIDC['ABSOLUTE_TIMEOUT'].seconds"
-    assert setting(tmp_path, expression, DJANGO_DEBUG="1", **given) == f"{idle} 28800"
+    assert evaluate(tmp_path, expression, DJANGO_DEBUG="1", **variables) == f"{idle_seconds} 28800"
 
 
-def test_settings_with_a_timeout_of_nothing_are_refused(tmp_path: Path) -> None:
-    done = manage(tmp_path, "check", DJANGO_DEBUG="1", PHI_IDLE_TIMEOUT="0")
-    assert done.returncode != 0
-    assert "IDLE_TIMEOUT" in done.stderr
+def test_timeout_of_zero_is_refused(tmp_path: Path) -> None:
+    process = manage(tmp_path, "check", DJANGO_DEBUG="1", PHI_IDLE_TIMEOUT="0")
+    assert process.returncode != 0
+    assert "IDLE_TIMEOUT" in process.stderr
 
 
 @pytest.mark.parametrize(
@@ -111,66 +113,69 @@ def test_settings_with_a_timeout_of_nothing_are_refused(tmp_path: Path) -> None:
         ("OIDC_TOKEN_AUTH_METHOD", "private_key_jwt", "client_keys"),
     ],
 )
-def test_settings_of_a_provider_that_cannot_be_meant_are_refused_in_every_process(
+def test_invalid_provider_options_are_refused_in_every_process(
     tmp_path: Path, variable: str, value: str, option: str
 ) -> None:
-    done = manage(tmp_path, "shell", "--command", "pass", DJANGO_DEBUG="1", **{variable: value})
-    assert done.returncode != 0
-    assert option in done.stderr.splitlines()[-1]
+    process = manage(tmp_path, "shell", "--command", "pass", DJANGO_DEBUG="1", **{variable: value})
+    assert process.returncode != 0
+    assert option in process.stderr.splitlines()[-1]
 
 
-def test_settings_of_a_provider_that_asks_for_everything_are_taken(tmp_path: Path) -> None:
-    named = []
+def test_all_provider_options_are_accepted(tmp_path: Path) -> None:
+    paths = []
     for name in ("new", "old"):
         pem = ec.generate_private_key(ec.SECP256R1()).private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
         (tmp_path / f"{name}.pem").write_bytes(pem)
-        named.append(str(tmp_path / f"{name}.pem"))
-    asked = {
+        paths.append(str(tmp_path / f"{name}.pem"))
+    variables = {
         "OIDC_TOKEN_AUTH_METHOD": "private_key_jwt",
-        "OIDC_CLIENT_KEY": ",".join(named),
+        "OIDC_CLIENT_KEY": ",".join(paths),
         "OIDC_PAR": "require",
         "OIDC_PROFILE": "heart",
         "OIDC_PROVISIONING": "invitation",
     }
-    it = "__import__('django_phi_oidc.conf', fromlist=['conf']).providers()['default']"
-    told = setting(
-        tmp_path, f"[{it}.profile, {it}.par, {it}.provisioning, len({it}.client_keys)]", **PRODUCTION, **asked
+    provider = "__import__('django_phi_oidc.conf', fromlist=['conf']).providers()['default']"
+    values = evaluate(
+        tmp_path,
+        f"[{provider}.profile, {provider}.par, {provider}.provisioning, len({provider}.client_keys)]",
+        **PRODUCTION,
+        **variables,
     )
-    assert told == "['heart', 'require', 'invitation', 2]"
+    assert values == "['heart', 'require', 'invitation', 2]"
 
 
-def test_settings_without_debug_seal_where_the_key_is_named_alone(tmp_path: Path) -> None:
-    told = "settings.PHI_OIDC['AUDIT_SIGNING_KEY']"
-    assert setting(tmp_path, told, **PRODUCTION) == "None"
-    assert setting(tmp_path, told, **PRODUCTION, PHI_AUDIT_SIGNING_KEY="/keys/log.pem") == "/keys/log.pem"
+def test_production_signs_the_audit_log_only_with_a_signing_key_variable(tmp_path: Path) -> None:
+    expression = "settings.PHI_OIDC['AUDIT_SIGNING_KEY']"
+    assert evaluate(tmp_path, expression, **PRODUCTION) == "None"
+    assert evaluate(tmp_path, expression, **PRODUCTION, PHI_AUDIT_SIGNING_KEY="/keys/log.pem") == "/keys/log.pem"
 
 
 @pytest.mark.sqlite
-def test_migrate_twice_makes_both_databases_and_keeps_the_keys(tmp_path: Path) -> None:
+def test_migrate_twice_creates_both_databases_and_keeps_the_keys(tmp_path: Path) -> None:
     assert manage(tmp_path, "migrate", DJANGO_DEBUG="1").returncode == 0
-    before = {file: file.read_bytes() for file in (tmp_path / "keys").iterdir()}
+    keys = {file: file.read_bytes() for file in (tmp_path / "keys").iterdir()}
     again = manage(tmp_path, "migrate", DJANGO_DEBUG="1")
     assert again.returncode == 0
     assert again.stdout.count("No migrations to apply.") == 2
-    assert {file: file.read_bytes() for file in (tmp_path / "keys").iterdir()} == before
+    assert {file: file.read_bytes() for file in (tmp_path / "keys").iterdir()} == keys
     databases = ("--database", "default", "--database", "phi_audit")
     assert manage(tmp_path, "check", *databases, DJANGO_DEBUG="1").returncode == 0
 
 
 @pytest.mark.sqlite
-def test_keys_generate_makes_the_keys_that_every_other_command_misses(tmp_path: Path) -> None:
-    missed = manage(tmp_path, "phi_oidc", "keys", "status", DJANGO_DEBUG="1")
-    assert missed.returncode != 0
-    assert "django_phi_oidc.E004" in missed.stderr
-    made = manage(tmp_path, "phi_oidc", "keys", "generate", DJANGO_DEBUG="1")
-    assert made.returncode == 0, made.stderr
+def test_keys_generate_creates_the_missing_keys(tmp_path: Path) -> None:
+    process = manage(tmp_path, "phi_oidc", "keys", "status", DJANGO_DEBUG="1")
+    assert process.returncode != 0
+    assert "django_phi_oidc.E004" in process.stderr
+    process = manage(tmp_path, "phi_oidc", "keys", "generate", DJANGO_DEBUG="1")
+    assert process.returncode == 0, process.stderr
     rings = {"encryption-keys", "subject-keys", "audit-mac-keys", "pairwise-key", "audit-signing-key.pem"}
     assert {file.name for file in (tmp_path / "keys").iterdir()} == rings
     assert "django_phi_oidc.E004" not in manage(tmp_path, "phi_oidc", "keys", "status", DJANGO_DEBUG="1").stderr
 
 
 @pytest.mark.postgresql
-def test_migrate_on_postgresql_makes_both_aliases_of_one_database(tmp_path: Path) -> None:
+def test_migrate_on_postgresql_works_with_one_database_for_both_aliases(tmp_path: Path) -> None:
     server = given_url(os.environ)
     name = f"portal_{uuid.uuid4().hex}"
     with psycopg.connect(server, autocommit=True) as connection:
@@ -187,39 +192,38 @@ def test_migrate_on_postgresql_makes_both_aliases_of_one_database(tmp_path: Path
             connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
 
 
-def test_readme_names_every_variable_and_no_other() -> None:
-    read = set()
-    for name in re.findall(r"(?:env\.\w+|key_ring)\(\s*\"([A-Z_]+)\"", (ROOT / "portal" / "settings.py").read_text()):
-        read.add(name)
-    ours = "DJANGO|OIDC|PHI|CELERY|PORTAL|DATABASE|CACHE|EMAIL"
-    table = set(re.findall(rf"`((?:{ours})_[A-Z_]+)", (ROOT / "README.md").read_text()))
-    assert table == read
+def test_readme_names_exactly_the_variables_of_the_settings() -> None:
+    settings = (ROOT / "portal" / "settings.py").read_text()
+    names = set(re.findall(r"(?:env\.\w+|key_ring)\(\s*\"([A-Z_]+)\"", settings))
+    prefixes = "DJANGO|OIDC|PHI|CELERY|PORTAL|DATABASE|CACHE|EMAIL"
+    table = set(re.findall(rf"`((?:{prefixes})_[A-Z_]+)", (ROOT / "README.md").read_text()))
+    assert table == names
 
 
 @pytest.mark.sqlite
-def test_portal_without_debug_is_presentable(tmp_path: Path) -> None:
-    port = free_port()
-    environ = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
+def test_portal_without_debug_serves_pages_and_static_files(tmp_path: Path) -> None:
+    port = find_free_port()
+    environ = {name: value for name, value in os.environ.items() if not name.startswith(VARIABLE_PREFIXES)}
     environ |= {**PRODUCTION, "DJANGO_ALLOWED_HOSTS": "127.0.0.1", "PORTAL_VAR_DIR": str(tmp_path)}
     with Processes(directory=ROOT, logs=tmp_path / "log", environ=environ) as processes:
         processes.run("migrate", "manage.py", "migrate")
-        processes.python("portal", "manage.py", "runserver", "--noreload", f"127.0.0.1:{port}")
-        processes.wait_until_answers("portal", f"http://127.0.0.1:{port}/healthz")
+        processes.start("portal", "manage.py", "runserver", "--noreload", f"127.0.0.1:{port}")
+        processes.wait_for_url("portal", f"http://127.0.0.1:{port}/healthz")
         home = Browser().open(f"http://127.0.0.1:{port}/")
         sheet = re.search(r'href="(/static/[^"]+\.css)"', home.text)
         assert sheet
         assert Browser().open(f"http://127.0.0.1:{port}{sheet[1]}").headers["Content-Type"].startswith("text/css")
-        lost = Browser().open(f"http://127.0.0.1:{port}/nowhere")
-        assert (lost.status, "This page does not exist" in lost.text) == (404, True)
+        page = Browser().open(f"http://127.0.0.1:{port}/nowhere")
+        assert (page.status, "This page does not exist" in page.text) == (404, True)
 
 
-def test_text_that_is_empty_is_the_default() -> None:
+def test_empty_text_is_the_default() -> None:
     assert Environment({"A": " "}).text("A", "b") == "b"
     assert Environment({"A": " c "}).text("A", "b") == "c"
 
 
 @pytest.mark.parametrize(("text", "value"), [("1", True), ("true", True), ("0", False), ("", False), ("off", False)])
-def test_flag_reads_what_it_may(text: str, value: bool) -> None:
+def test_flag_accepts_only_known_values(text: str, value: bool) -> None:
     env = Environment({"A": text})
     assert env.flag("A") is value
     env.check()
@@ -229,7 +233,7 @@ def test_items_drop_blanks() -> None:
     assert Environment({"A": "a, b,,"}).items("A") == ["a", "b"]
 
 
-def test_seconds_of_nothing_are_none() -> None:
+def test_seconds_of_an_empty_variable_are_none() -> None:
     assert Environment({"A": ""}).seconds("A") is None
     assert Environment({"A": "90"}).seconds("A") == 90
 
@@ -237,7 +241,7 @@ def test_seconds_of_nothing_are_none() -> None:
 @pytest.mark.parametrize(
     ("kind", "value"), [("flag", "maybe"), ("seconds", "90s"), ("seconds", "-1"), ("json", "[]"), ("json", "{")]
 )
-def test_check_names_the_variable_and_never_its_value(kind: str, value: str) -> None:
+def test_check_names_the_variable_without_its_value(kind: str, value: str) -> None:
     env = Environment({"OIDC_SOMETHING": value})
     if kind == "json":
         env.json("OIDC_SOMETHING", {})

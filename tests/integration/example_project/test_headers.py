@@ -1,4 +1,4 @@
-"""Whose X-Forwarded-Proto is believed, and which policy stands on which page; by WSGI and by ASGI."""
+"""Trusted X-Forwarded-Proto headers and content security policies, with WSGI and ASGI."""
 
 import asyncio
 from typing import Any
@@ -13,38 +13,40 @@ from tests.settings import PHI_OIDC
 TRUSTED = {**PHI_OIDC, "TRUSTED_PROXIES": ["10.0.0.0/8"]}
 
 
-def answer(request: HttpRequest) -> HttpResponse:
+def respond(request: HttpRequest) -> HttpResponse:
     return HttpResponse(request.META.get("HTTP_X_FORWARDED_PROTO", "-"))
 
 
-async def answer_async(request: HttpRequest) -> HttpResponse:
-    return answer(request)
+async def respond_async(request: HttpRequest) -> HttpResponse:
+    return respond(request)
 
 
-def through(middleware: Any, request: HttpRequest, *, asynchronous: bool) -> HttpResponse:
+def call_middleware(middleware: Any, request: HttpRequest, *, asynchronous: bool) -> HttpResponse:
     if asynchronous:
-        return asyncio.run(middleware(answer_async)(request))
-    return middleware(answer)(request)
+        return asyncio.run(middleware(respond_async)(request))
+    return middleware(respond)(request)
 
 
 @pytest.mark.parametrize("asynchronous", [False, True])
-@pytest.mark.parametrize(("peer", "seen"), [("10.1.2.3", b"https"), ("192.0.2.1", b"-"), ("", b"-")])
-def test_forwarded_proto_is_kept_from_a_trusted_proxy_alone(peer: str, seen: bytes, asynchronous: bool) -> None:
+@pytest.mark.parametrize(("peer", "expected"), [("10.1.2.3", b"https"), ("192.0.2.1", b"-"), ("", b"-")])
+def test_forwarded_proto_is_kept_only_from_a_trusted_proxy(peer: str, expected: bytes, asynchronous: bool) -> None:
     request = RequestFactory().get("/", REMOTE_ADDR=peer, HTTP_X_FORWARDED_PROTO="https")
     with override_settings(PHI_OIDC=TRUSTED):
-        assert through(headers.forwarded_proto, request, asynchronous=asynchronous).content == seen
+        assert call_middleware(headers.forwarded_proto, request, asynchronous=asynchronous).content == expected
 
 
 def test_forwarded_proto_without_declared_networks_is_kept() -> None:
     request = RequestFactory().get("/", REMOTE_ADDR="192.0.2.1", HTTP_X_FORWARDED_PROTO="https")
-    assert through(headers.forwarded_proto, request, asynchronous=False).content == b"https"
+    assert call_middleware(headers.forwarded_proto, request, asynchronous=False).content == b"https"
 
 
 @pytest.mark.parametrize("asynchronous", [False, True])
 @pytest.mark.parametrize(("path", "default"), [("/portal/", "'none'"), ("/admin/auth/user/", "'self'")])
-def test_content_security_policy_by_path(path: str, default: str, asynchronous: bool) -> None:
+def test_content_security_policy_depends_on_the_path(path: str, default: str, asynchronous: bool) -> None:
     with override_settings(ROOT_URLCONF="portal.urls"):
-        response = through(headers.content_security_policy, RequestFactory().get(path), asynchronous=asynchronous)
+        response = call_middleware(
+            headers.content_security_policy, RequestFactory().get(path), asynchronous=asynchronous
+        )
     policy = response["Content-Security-Policy"]
     assert f"default-src {default};" in policy
     assert "form-action 'self' https://op.example.test;" in policy
@@ -52,8 +54,8 @@ def test_content_security_policy_by_path(path: str, default: str, asynchronous: 
 
 
 def test_content_security_policy_of_a_view_is_kept() -> None:
-    def own(request: HttpRequest) -> HttpResponse:
+    def view(request: HttpRequest) -> HttpResponse:
         return HttpResponse(headers={"Content-Security-Policy": "default-src 'none'"})
 
-    response = headers.content_security_policy(own)(RequestFactory().get("/"))
+    response = headers.content_security_policy(view)(RequestFactory().get("/"))
     assert response["Content-Security-Policy"] == "default-src 'none'"

@@ -1,4 +1,4 @@
-"""Each page in Chromium: no finding of axe-core, nothing wider than the window, in light and in dark."""
+"""Each page in Chromium: no axe-core findings and no horizontal overflow, in light and dark themes."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -10,10 +10,10 @@ from tests.integration.example_project.served_portal import PASSWORDS, Site
 from tests.support.accessibility import faults
 from tests.support.external_tools import CHROMIUM, PARTS
 
-# The portal has SQLite files of its own here, so one of the two runs is enough.
+# The portal uses separate SQLite files here, so one database is enough.
 pytestmark = [pytest.mark.browser, pytest.mark.sqlite]
 
-Go = Callable[[Any, Site], None]
+Navigate = Callable[[Any, Site], None]
 
 
 def sign_in(page: Any, site: Site, username: str = "amina") -> None:
@@ -24,19 +24,19 @@ def sign_in(page: Any, site: Site, username: str = "amina") -> None:
     page.wait_for_url("**/portal/")
 
 
-def signed_in(path: str) -> Go:
-    def go(page: Any, site: Site) -> None:
+def signed_in(path: str) -> Navigate:
+    def navigate(page: Any, site: Site) -> None:
         sign_in(page, site)
         page.goto(site.portal + path)
 
-    return go
+    return navigate
 
 
-def anonymous(path: str) -> Go:
-    def go(page: Any, site: Site) -> None:
+def anonymous(path: str) -> Navigate:
+    def navigate(page: Any, site: Site) -> None:
         page.goto(site.portal + path)
 
-    return go
+    return navigate
 
 
 def revealed(page: Any, site: Site) -> None:
@@ -47,7 +47,7 @@ def revealed(page: Any, site: Site) -> None:
 
 def unavailable(page: Any, site: Site) -> None:
     signed_in("/portal/profile/")(page, site)
-    with site.trail_refusing():
+    with site.failing_audit_log():
         page.click("text=Show my details")
         page.wait_for_selector(".notice")
 
@@ -78,21 +78,21 @@ def emergency(page: Any, site: Site) -> None:
 
 def emergency_open(page: Any, site: Site) -> None:
     emergency(page, site)
-    page.fill("textarea", "Nobody knows.")
+    page.fill("textarea", "Unknown medication.")
     page.click("text=Open emergency access")
     page.goto(f"{site.portal}/oidc/emergency/")
     page.wait_for_selector(".phi-oidc-emergency")
 
 
-def own_looks(page: Any, site: Site) -> None:
+def own_disclosures(page: Any, site: Site) -> None:
     revealed(page, site)
     page.goto(f"{site.portal}/portal/access/?all=1")
     assert "You looked at your date of birth" in page.inner_text(".looks")
 
 
-def not_told(page: Any, site: Site) -> None:
+def disclosures_unavailable(page: Any, site: Site) -> None:
     signed_in("/portal/access/")(page, site)
-    with site.trail_refusing():
+    with site.failing_audit_log():
         page.reload()
 
 
@@ -130,43 +130,43 @@ def expired_form(page: Any, site: Site) -> None:
 
 
 def broken(page: Any, site: Site) -> None:
-    # With the cookie of a session, whose table is not there.
+    # With a session cookie, but without the session table.
     page.context.add_cookies([{"name": "sessionid", "value": "x" * 32, "url": site.portal}])
     anonymous("/portal/")(page, site)
 
 
-PAGES: dict[str, tuple[Go, str]] = {
+PAGES: dict[str, tuple[Navigate, str]] = {
     "home": (anonymous("/"), "Your care, in one place"),
     "home signed in": (signed_in("/"), "Your care, in one place"),
     "portal": (signed_in("/portal/"), "Welcome"),
     "profile": (signed_in("/portal/profile/"), "My details"),
     "profile revealed": (revealed, "My details"),
     "profile without a purpose": (no_purpose, "My details"),
-    "profile refused": (refused_purpose, "That can’t be opened"),
+    "profile refused": (refused_purpose, "These details can’t be shown"),
     "own chart": (own_chart, "My chart"),
     "patients": (patients, "Patients"),
-    "chart refused": (refused_chart, "That is not open to you"),
+    "chart refused": (refused_chart, "You do not have access"),
     "emergency": (emergency, "Emergency access"),
     "emergency, open": (emergency_open, "Emergency access"),
     "who looked": (signed_in("/portal/access/"), "Who looked at my record"),
-    "who looked, with own looks": (own_looks, "Who looked at my record"),
-    "who looked, unavailable": (not_told, "This page is not available at the moment"),
+    "who looked, with own accesses": (own_disclosures, "Who looked at my record"),
+    "who looked, unavailable": (disclosures_unavailable, "This can’t be shown at the moment"),
     "admin refused": (signed_in("/admin/"), "For the clinic’s staff"),
     "expired form": (expired_form, "This form has expired"),
     "sign-in refused": (anonymous("/oidc/callback/?state=none&code=none"), "Please start signing in again"),
     "sign-in refused, signed in": (signed_in("/oidc/callback/?state=none&code=none"), "Please start signing in again"),
     "sign-in cancelled": (cancelled, "The sign-in was not finished"),
-    "profile unavailable": (unavailable, "Your details stay closed for the moment"),
+    "profile unavailable": (unavailable, "Your details are not available at the moment"),
     "signed out": (signed_out, "You are signed out"),
     "provider's login": (anonymous("/portal/"), "Sign in"),
 }
-FAULTS: dict[str, tuple[Go, str]] = {
+ERROR_PAGES: dict[str, tuple[Navigate, str]] = {
     "not found": (anonymous("/nowhere/"), "This page does not exist"),
     "broken": (broken, "Something went wrong on our side"),
     "choice of a provider": (anonymous("/portal/"), "How do you want to sign in?"),
     "sign-in unavailable": (anonymous("/oidc/region/authenticate/"), "Signing in is not possible at the moment"),
 }
-"""Pages that DEBUG would keep from being seen, or that a provider would."""
+"""Pages that only appear without DEBUG or without a provider."""
 CONTEXT = {
     "reference": "01a20f04-df0d-7d9d-af57-46f39850d3be",
     "restart_url": "/oidc/region/authenticate/",
@@ -179,9 +179,9 @@ CONTEXT = {
 
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Any]:
-    """Start the Chromium that the run found. For this module alone: playwright leaves an event loop running in the
-    thread, and Django's synchronous parts refuse to work beside one."""
-    from playwright.sync_api import sync_playwright  # noqa: PLC0415 -- only where the marker let the test through
+    """Start Chromium, for this module only: playwright keeps an event loop running in the thread, with which Django's
+    synchronous code refuses to run."""
+    from playwright.sync_api import sync_playwright  # noqa: PLC0415 -- only if the tests are not skipped
 
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=PARTS["browser"]().where, args=[*CHROMIUM])
@@ -196,11 +196,11 @@ def page(chromium: Any) -> Iterator[Any]:
     context.close()
 
 
-def check_looks(page: Any, site: Site, go: Go, heading: str) -> None:
-    """Go to a page by its heading: in every look it is accessible and fits."""
+def check_page(page: Any, site: Site, navigate: Navigate, heading: str) -> None:
+    """Navigate to the page with that heading, and check that it is accessible and fits in all themes."""
     errors: list[str] = []
     page.on("pageerror", lambda error: errors.append(str(error)))
-    go(page, site)
+    navigate(page, site)
     assert page.inner_text("h1") == heading
     assert faults(page, sure=True) == []
     assert errors == []
@@ -208,26 +208,26 @@ def check_looks(page: Any, site: Site, go: Go, heading: str) -> None:
 
 @pytest.mark.node
 @pytest.mark.parametrize("name", PAGES)
-def test_page_in_every_look_is_accessible_and_fits(name: str, site: Site, page: Any) -> None:
-    check_looks(page, site, *PAGES[name])
+def test_page_is_accessible_and_fits_in_all_themes(name: str, site: Site, page: Any) -> None:
+    check_page(page, site, *PAGES[name])
 
 
 @pytest.mark.node
-@pytest.mark.parametrize("name", FAULTS)
-def test_page_of_a_fault_in_every_look_is_accessible_and_fits(name: str, bare_site: Site, page: Any) -> None:
-    check_looks(page, bare_site, *FAULTS[name])
+@pytest.mark.parametrize("name", ERROR_PAGES)
+def test_error_page_is_accessible_and_fits_in_all_themes(name: str, bare_site: Site, page: Any) -> None:
+    check_page(page, bare_site, *ERROR_PAGES[name])
 
 
 @pytest.mark.node
 @pytest.mark.parametrize("name", ["choose", "refused_restart", "logged_out"])
-def test_page_of_the_app_in_its_own_look_is_accessible_and_fits(name: str, page: Any) -> None:
-    """With everything that one of its pages may have; in what kind of refusal they say they differ in words alone."""
+def test_default_page_of_the_app_is_accessible_and_fits(name: str, page: Any) -> None:
+    """With all optional content. Pages for other kinds of refusals differ only in their texts."""
     page.set_content(render_to_string(f"django_phi_oidc/{name}.html", CONTEXT))
     assert page.inner_text("h1") == page.title()
     assert faults(page, sure=True) == []
 
 
-def test_page_by_keyboard_shows_focus_and_skips_to_content(site: Site, page: Any) -> None:
+def test_keyboard_shows_focus_and_skips_to_content(site: Site, page: Any) -> None:
     page.goto(f"{site.portal}/")
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.textContent") == "Skip to the content"
@@ -238,7 +238,7 @@ def test_page_by_keyboard_shows_focus_and_skips_to_content(site: Site, page: Any
     assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
 
 
-def test_page_without_script_signs_in_reveals_and_signs_out(site: Site, chromium: Any) -> None:
+def test_portal_works_without_javascript(site: Site, chromium: Any) -> None:
     context = chromium.new_context(java_script_enabled=False)
     page = context.new_page()
     sign_in(page, site)
@@ -252,10 +252,10 @@ def test_page_without_script_signs_in_reveals_and_signs_out(site: Site, chromium
     context.close()
 
 
-def test_page_asks_nothing_of_other_hosts(site: Site, page: Any) -> None:
-    asked: list[str] = []
-    page.on("request", lambda request: asked.append(request.url))
+def test_pages_send_no_requests_to_other_hosts(site: Site, page: Any) -> None:
+    urls: list[str] = []
+    page.on("request", lambda request: urls.append(request.url))
     revealed(page, site)
-    assert asked
-    assert [url for url in asked if not url.startswith((site.portal, site.provider))] == []
-    assert {url for url in asked if url.endswith(".js")} == {f"{site.portal}/static/django_phi_oidc/session.js"}
+    assert urls
+    assert [url for url in urls if not url.startswith((site.portal, site.provider))] == []
+    assert {url for url in urls if url.endswith(".js")} == {f"{site.portal}/static/django_phi_oidc/session.js"}

@@ -1,10 +1,10 @@
-"""Words for people."""
+"""Texts for claims, retention times and purposes."""
 
 from datetime import timedelta
 from typing import Any
 
 import pytest
-from portal import presenting
+from portal import view_models
 
 
 @pytest.mark.parametrize(
@@ -18,24 +18,24 @@ from portal import presenting
         (7, "7"),
     ],
 )
-def test_text_of_a_claim(value: Any, text: str) -> None:
-    assert presenting.text(value) == text
+def test_claim_values_as_text(value: Any, text: str) -> None:
+    assert view_models.format_value(value) == text
 
 
 @pytest.mark.parametrize(
     ("retention", "text"),
     [
         ("session", "until you sign out"),
-        (None, "used when you sign in, not kept"),
+        (None, "used when you sign in, not stored"),
         (timedelta(days=1), "for 1 day"),
         (timedelta(days=2), "for 2 days"),
         (timedelta(hours=36), "for 36 hours"),
         (timedelta(seconds=5), "for 5 seconds"),
     ],
 )
-def test_retention_in_words(retention: Any, text: str) -> None:
-    assert presenting.retention(retention) == text
+def test_retention_as_text(retention: Any, text: str) -> None:
+    assert view_models.format_retention(retention) == text
 
 
-def test_purpose_without_words_of_ours_has_hl7s() -> None:
-    assert presenting.purpose("HLEGAL").name == "Legal"
+def test_purpose_without_own_text_has_the_name_of_hl7() -> None:
+    assert view_models.get_purpose("HLEGAL").name == "Legal"

@@ -1,4 +1,4 @@
-"""The pages by plain HTTP: who gets in, what is opened, and which headers stand around it."""
+"""The pages over HTTP: access, content and headers."""
 
 import os
 import re
@@ -12,7 +12,7 @@ from tests.integration.example_project.served_portal import Site
 pytestmark = pytest.mark.sqlite
 
 PUBLIC = ["/", "/healthz"]
-FOR_PERSONS = [
+SIGNED_IN_ONLY = [
     "/portal/",
     "/portal/chart/",
     "/portal/chart/1/",
@@ -28,23 +28,23 @@ def browser() -> Browser:
     return Browser()
 
 
-def look(site: Site, browser: Browser, fields: dict[str, str], page: Page | None = None) -> Page:
-    """Post fields to the profile page as its own form would."""
+def submit_purpose(site: Site, browser: Browser, fields: dict[str, str], page: Page | None = None) -> Page:
+    """Submit the form of the profile page."""
     form = page or site.sign_in(browser, path="/portal/profile/")
     return browser.submit(form, fields) if "purpose" in fields else browser.submit(form, fields, action="")
 
 
 @pytest.mark.parametrize("path", PUBLIC)
-def test_public_page_without_sign_in_is_shown(site: Site, browser: Browser, path: str) -> None:
+def test_public_page_is_shown_without_sign_in(site: Site, browser: Browser, path: str) -> None:
     assert browser.open(site.portal + path).status == 200
 
 
-@pytest.mark.parametrize("path", FOR_PERSONS)
-def test_page_without_sign_in_leads_to_the_provider(site: Site, browser: Browser, path: str) -> None:
+@pytest.mark.parametrize("path", SIGNED_IN_ONLY)
+def test_page_without_sign_in_redirects_to_the_provider(site: Site, browser: Browser, path: str) -> None:
     assert browser.open(site.portal + path).url.startswith(f"{site.provider}/authorize")
 
 
-def test_portal_signed_in_bears_the_user(site: Site, browser: Browser) -> None:
+def test_portal_page_contains_the_user(site: Site, browser: Browser) -> None:
     page = site.sign_in(browser)
     assert page.status == 200
     assert re.search(r'data-user="\d+"', page.text)
@@ -52,114 +52,114 @@ def test_portal_signed_in_bears_the_user(site: Site, browser: Browser) -> None:
     assert "amina" not in page.text.lower()
 
 
-def test_sign_in_leads_to_the_page_that_was_asked_for(site: Site, browser: Browser) -> None:
+def test_sign_in_leads_to_the_requested_page(site: Site, browser: Browser) -> None:
     assert site.sign_in(browser, path="/portal/profile/").path == "/portal/profile/"
 
 
 @pytest.mark.parametrize(
-    ("purpose", "seen", "unseen"),
+    ("purpose", "shown", "hidden"),
     [
         ("PATRQT", ["1984-03-09", "Tulegatan 7B"], []),
         ("TREAT", ["1984-03-09"], ["Tulegatan 7B"]),
         ("HOPERAT", ["Tulegatan 7B"], ["1984-03-09"]),
     ],
 )
-def test_profile_with_a_purpose_shows_what_is_kept_for_it(
-    site: Site, browser: Browser, purpose: str, seen: list[str], unseen: list[str]
+def test_profile_with_a_purpose_shows_the_claims_of_that_purpose(
+    site: Site, browser: Browser, purpose: str, shown: list[str], hidden: list[str]
 ) -> None:
-    before = len(site.trail())
-    page = look(site, browser, {"purpose": purpose})
+    before = len(site.list_events())
+    page = submit_purpose(site, browser, {"purpose": purpose})
     assert page.status == 200
-    assert all(value in page.text for value in seen)
-    assert not any(value in page.text for value in unseen)
+    assert all(value in page.text for value in shown)
+    assert not any(value in page.text for value in hidden)
     assert "no-store" in page.headers["Cache-Control"]
-    told = [event for event in site.trail()[before:] if event[0] == "claim.revealed" and event[1] == "success"]
-    assert {event[3] for event in told} == {purpose}
-    assert len(told) >= len(seen)
+    revealed = [
+        event for event in site.list_events()[before:] if event[0] == "claim.revealed" and event[1] == "success"
+    ]
+    assert {event[3] for event in revealed} == {purpose}
+    assert len(revealed) >= len(shown)
 
 
-def test_profile_before_a_purpose_shows_what_is_kept_and_why_and_nothing_of_it(site: Site, browser: Browser) -> None:
-    before = len(site.trail())
+def test_profile_without_a_purpose_lists_claims_without_values(site: Site, browser: Browser) -> None:
+    before = len(site.list_events())
     page = site.sign_in(browser, path="/portal/profile/")
     assert "1984-03-09" not in page.text
     assert "Choose a purpose" in page.text
     assert re.findall('data-sealed="([a-z_]+)"', page.text) == ["birthdate", "address", "phone_number"]
-    assert "Treatment: identity check before treatment. Kept until you sign out." in page.text
-    assert "Running the clinic: appointment letters. Kept for 1 day." in page.text
-    assert "claim.revealed" not in [event[0] for event in site.trail()[before:]]
+    assert "Treatment: identity check before treatment. Stored until you sign out." in page.text
+    assert "Running the clinic: appointment letters. Stored for 1 day." in page.text
+    assert "claim.revealed" not in [event[0] for event in site.list_events()[before:]]
 
 
-def test_profile_with_a_purpose_leaves_what_is_kept_for_another_one_sealed(site: Site, browser: Browser) -> None:
-    page = look(site, browser, {"purpose": "TREAT"})
+def test_profile_with_a_purpose_hides_the_claims_of_other_purposes(site: Site, browser: Browser) -> None:
+    page = submit_purpose(site, browser, {"purpose": "TREAT"})
     assert re.findall('data-(claim|sealed)="([a-z_]+)"', page.text) == [
         *(("claim", "birthdate"), ("sealed", "address"), ("sealed", "phone_number")),
     ]
-    assert "Opened for: Treatment" in page.text
+    assert "Shown for: Treatment" in page.text
 
 
-def test_profile_without_a_purpose_is_asked_again(site: Site, browser: Browser) -> None:
-    page = look(site, browser, {"purpose": ""})
+def test_profile_form_without_a_purpose_is_shown_again(site: Site, browser: Browser) -> None:
+    page = submit_purpose(site, browser, {"purpose": ""})
     assert page.status == 400
     assert "Choose a purpose first." in page.text
     assert "1984-03-09" not in page.text
 
 
 @pytest.mark.parametrize(("purpose", "reason"), [("HMARKT", "purpose_not_declared"), ("CURIOSITY", "purpose_unknown")])
-def test_profile_for_a_purpose_that_nothing_is_kept_for_is_refused(
-    site: Site, browser: Browser, purpose: str, reason: str
-) -> None:
-    page = look(site, browser, {"purpose": purpose})
+def test_profile_with_an_undeclared_purpose_is_refused(site: Site, browser: Browser, purpose: str, reason: str) -> None:
+    page = submit_purpose(site, browser, {"purpose": purpose})
     assert page.status == 403
     assert "1984-03-09" not in page.text
     assert reason not in page.text
-    assert ("access.denied", "failure", reason, purpose) in site.trail()
+    assert ("access.denied", "failure", reason, purpose) in site.list_events()
 
 
 def test_profile_with_an_expired_form_is_refused(site: Site, browser: Browser) -> None:
-    page = look(site, browser, {"purpose": "PATRQT", "csrfmiddlewaretoken": "another"})
+    page = submit_purpose(site, browser, {"purpose": "PATRQT", "csrfmiddlewaretoken": "another"})
     assert page.status == 403
     assert "This form has expired" in page.text
 
 
-def test_profile_after_a_claims_time_shows_it_as_erased(site: Site, browser: Browser) -> None:
+def test_profile_shows_an_expired_claim_as_erased(site: Site, browser: Browser) -> None:
     form = site.sign_in(browser, path="/portal/profile/")
     expired = site.wait_until_expired("phone_number")
-    page = look(site, browser, {"purpose": "PATRQT"}, page=form)
+    page = submit_purpose(site, browser, {"purpose": "PATRQT"}, page=form)
     assert expired
-    assert "Erased: its time is over" in page.text
+    assert "Erased: the retention time is over" in page.text
     assert "+46 8 555 010 22" not in page.text
 
 
-def test_profile_with_the_audit_database_away_opens_nothing(site: Site, browser: Browser) -> None:
+def test_profile_shows_no_claims_if_the_audit_database_fails(site: Site, browser: Browser) -> None:
     form = site.sign_in(browser, path="/portal/profile/")
-    with site.trail_refusing():
-        refused = look(site, browser, {"purpose": "PATRQT"}, page=form)
+    with site.failing_audit_log():
+        refused = submit_purpose(site, browser, {"purpose": "PATRQT"}, page=form)
     assert refused.status == 503
     assert "1984-03-09" not in refused.text
-    assert look(site, browser, {"purpose": "PATRQT"}, page=form).status == 200
+    assert submit_purpose(site, browser, {"purpose": "PATRQT"}, page=form).status == 200
 
 
-def test_who_looked_is_told_in_words_and_own_looks_on_request(site: Site, browser: Browser) -> None:
-    look(site, browser, {"purpose": "TREAT"})
-    before = len(site.trail())
+def test_access_page_shows_own_accesses_on_request(site: Site, browser: Browser) -> None:
+    submit_purpose(site, browser, {"purpose": "TREAT"})
+    before = len(site.list_events())
     page = browser.open(f"{site.portal}/portal/access/")
-    assert "Nobody else looked at your record." in page.text
+    assert "No one else has looked at your record." in page.text
     assert "no-store" in page.headers["Cache-Control"]
     page = browser.open(f"{site.portal}/portal/access/?all=1")
     assert "<strong>You</strong> looked at <strong>your date of birth</strong>" in page.text
-    assert [event[0] for event in site.trail()[before:]] == ["subject.accounted"] * 2
+    assert [event[0] for event in site.list_events()[before:]] == ["subject.accounted"] * 2
 
 
-def test_who_looked_with_the_audit_database_away_is_not_told(site: Site, browser: Browser) -> None:
-    look(site, browser, {"purpose": "TREAT"})
-    with site.trail_refusing():
+def test_access_page_is_not_shown_if_the_audit_database_fails(site: Site, browser: Browser) -> None:
+    submit_purpose(site, browser, {"purpose": "TREAT"})
+    with site.failing_audit_log():
         refused = browser.open(f"{site.portal}/portal/access/?all=1")
     assert refused.status == 503
     assert "date of birth" not in refused.text
     assert browser.open(f"{site.portal}/portal/access/?all=1").status == 200
 
 
-def test_admin_for_a_patient_is_refused_without_a_loop(site: Site, browser: Browser) -> None:
+def test_admin_refuses_a_patient_without_a_redirect_loop(site: Site, browser: Browser) -> None:
     page = site.sign_in(browser, "jonas", path="/admin/")
     assert page.status == 403
     assert "For the clinic’s staff" in page.text
@@ -171,14 +171,14 @@ def test_sign_out_by_get_is_refused(site: Site, browser: Browser) -> None:
     assert browser.open(f"{site.portal}/portal/").path == "/portal/"
 
 
-def test_sign_out_ends_here_and_at_the_provider(site: Site, browser: Browser) -> None:
+def test_sign_out_ends_the_sessions_at_portal_and_provider(site: Site, browser: Browser) -> None:
     page = browser.submit(site.sign_in(browser), {}, action="/oidc/logout/")
     assert page.path == "/oidc/logged-out/"
     assert browser.open(f"{site.portal}/portal/").url.startswith(f"{site.provider}/authorize")
 
 
 @pytest.mark.parametrize("path", [*PUBLIC, "/portal/", "/nowhere", "/oidc/callback/?state=x&code=y"])
-def test_every_page_allows_no_script_in_it_and_nothing_from_elsewhere(site: Site, browser: Browser, path: str) -> None:
+def test_pages_allow_no_inline_scripts_and_no_external_resources(site: Site, browser: Browser, path: str) -> None:
     site.sign_in(browser)
     page = browser.open(site.portal + path)
     policy = dict(part.strip().partition(" ")[::2] for part in page.headers["Content-Security-Policy"].split(";"))
@@ -192,7 +192,7 @@ def test_every_page_allows_no_script_in_it_and_nothing_from_elsewhere(site: Site
     assert " style=" not in page.text
 
 
-def test_log_of_the_portal_has_no_query_string(site: Site, browser: Browser) -> None:
+def test_log_of_the_portal_has_no_query_strings(site: Site, browser: Browser) -> None:
     site.sign_in(browser)
     log = (site.var / "log" / "portal.log").read_text()
     assert "/oidc/callback/?…" in log
@@ -200,7 +200,7 @@ def test_log_of_the_portal_has_no_query_string(site: Site, browser: Browser) -> 
     assert "state=" not in log
 
 
-def test_key_files_are_readable_by_their_owner_alone(site: Site) -> None:
+def test_key_files_are_only_readable_by_their_owner(site: Site) -> None:
     files = list((site.var / "keys").iterdir())
     assert len(files) == 7
     assert {stat.S_IMODE(os.stat(file).st_mode) for file in files} == {0o600}

@@ -1,4 +1,4 @@
-"""Runs the host project's commands."""
+"""Runs the management commands of the host project."""
 
 import os
 import sys

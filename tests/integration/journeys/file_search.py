@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import cast
 
-from django_phi_oidc.testing.canary.search import find_texts
+from django_phi_oidc.testing.canary.encoded_text_search import find_texts
 
 
 def found_in_files(texts: Mapping[str, str], paths: Iterable[Path]) -> dict[str, set[str]]:

@@ -30,7 +30,7 @@ from django_phi_oidc._internal import clock, randomness
 from django_phi_oidc.audit.events import Origin
 from django_phi_oidc.audit.recorder import record
 from django_phi_oidc.claims.models import StoredClaim
-from django_phi_oidc.testing.canary.search import find_texts
+from django_phi_oidc.testing.canary.encoded_text_search import find_texts
 from django_phi_oidc.testing.mock_provider import DemoProvider, MutableExchange, sign_jwt
 from tests.integration.journeys.file_search import found_in_files
 from tests.integration.journeys.installation import Installation

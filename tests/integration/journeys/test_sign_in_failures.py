@@ -119,7 +119,7 @@ PAGES: dict[str, tuple[Callable[[DemoProvider, Any, Browser], PortalResponse], s
     "deactivated": (deactivated, "You have no active account here", 403),
     "not provisioned": (not_let_in, "You have no active account here", 403),
     "forged": (of_case("signature_invalid"), "We could not sign you in safely", 403),
-    "provider broken": (of_case("token_error", status=503), "Signing in is not possible at the moment", 503),
+    "provider broken": (of_case("token_error", refusal_status=503), "Signing in is not possible at the moment", 503),
     "trail away": (without_trail, "Signing in is not possible at the moment", 503),
 }
 

@@ -1,4 +1,4 @@
-"""The example portal as a project that is attacked: with its own settings, in processes of its own."""
+"""The example portal as the project under attack, with its own settings, in separate processes."""
 
 import json
 import os
@@ -15,54 +15,54 @@ from tests.support import databases
 
 ROOT = Path(__file__).resolve().parents[3]
 EXAMPLE = ROOT / "example_project"
-OURS = ("DJANGO_", "OIDC_", "PHI_", "PORTAL_", "CACHE_", "CELERY_", "DATABASE_", "TEST_")
+VARIABLE_PREFIXES = ("DJANGO_", "OIDC_", "PHI_", "PORTAL_", "CACHE_", "CELERY_", "DATABASE_", "TEST_")
 
 
 @dataclass(frozen=True)
 class Project:
-    """The example, its variables and its folder of files."""
+    """The example project with its environment variables and its directory for files."""
 
     var: Path
     environ: dict[str, str]
 
-    def run(self, *words: str, **more: str) -> subprocess.CompletedProcess[str]:
-        """Run Python with these arguments in the example's folder."""
+    def run(self, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+        """Run Python in the directory of the example."""
         return subprocess.run(
-            [sys.executable, *words],
+            [sys.executable, *arguments],
             cwd=EXAMPLE,
-            env={**self.environ, **more},
+            env={**self.environ, **variables},
             capture_output=True,
             text=True,
             check=False,
             timeout=600,
         )
 
-    def attack(self, *words: str, **more: str) -> subprocess.CompletedProcess[str]:
+    def attack(self, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
         """Run `manage.py phi_oidc attack`."""
-        return self.run("manage.py", "phi_oidc", "attack", *words, **more)
+        return self.run("manage.py", "phi_oidc", "attack", *arguments, **variables)
 
 
-def project(var: Path) -> Project:
-    """Return the example on this run's kind of database, with keys of its tests' own and a provider that is nowhere."""
-    shutil.copytree(_migrated().name, var, dirs_exist_ok=True)
-    made = _at(var)
+def create_project(var: Path) -> Project:
+    """Return a migrated example project on this run's kind of database; its provider does not exist."""
+    shutil.copytree(_create_migrated_directory().name, var, dirs_exist_ok=True)
+    project = _create_unmigrated_project(var)
     if databases.kind(os.environ) == "postgresql":
-        made.environ["DATABASE_URL"] = databases.given_url(os.environ)
-    return made
+        project.environ["DATABASE_URL"] = databases.given_url(os.environ)
+    return project
 
 
 @cache
-def _migrated() -> "tempfile.TemporaryDirectory[str]":
-    """Make the example's folder once for all of them: migrations take their seconds."""
-    folder = tempfile.TemporaryDirectory()
-    ran = _at(Path(folder.name)).run("manage.py", "migrate")
-    assert ran.returncode == 0, ran.stderr
-    return folder
+def _create_migrated_directory() -> "tempfile.TemporaryDirectory[str]":
+    """Migrate only once, because it takes seconds."""
+    directory = tempfile.TemporaryDirectory()
+    process = _create_unmigrated_project(Path(directory.name)).run("manage.py", "migrate")
+    assert process.returncode == 0, process.stderr
+    return directory
 
 
-def _at(var: Path) -> Project:
+def _create_unmigrated_project(var: Path) -> Project:
     environ = {
-        **{name: value for name, value in os.environ.items() if not name.startswith(OURS)},
+        **{name: value for name, value in os.environ.items() if not name.startswith(VARIABLE_PREFIXES)},
         "DJANGO_DEBUG": "1",
         "DJANGO_SETTINGS_MODULE": "portal.settings",
         "PORTAL_VAR_DIR": str(var),
@@ -73,6 +73,6 @@ def _at(var: Path) -> Project:
     return Project(var, environ)
 
 
-def objects(text: str) -> list[dict[str, Any]]:
-    """Return the objects that were printed, one a line."""
+def parse_json_lines(text: str) -> list[dict[str, Any]]:
+    """Return the JSON objects in the output, one per line."""
     return [json.loads(line) for line in text.splitlines() if line.startswith("{")]

@@ -1,6 +1,6 @@
-"""The kit on a project of mozilla-django-oidc as it comes, without this app's sign-in: JSON on standard output.
+"""Attacks a project that uses mozilla-django-oidc without this app's sign-in. Prints JSON lines.
 
-Run by test_stock.py in a process of its own.
+Run by test_mozilla_django_oidc.py in a separate process.
 """
 
 import os
@@ -22,7 +22,7 @@ CODES = (
 )
 
 
-def configure(folder: Path) -> None:
+def configure(directory: Path) -> None:
     settings.configure(
         SECRET_KEY="a key for tests only",
         ALLOWED_HOSTS=["testserver"],
@@ -34,7 +34,7 @@ def configure(folder: Path) -> None:
             "django.contrib.contenttypes",
             "django.contrib.sessions",
             "mozilla_django_oidc",
-            # For its trail's tables alone, which stay empty here.
+            # Only for the audit tables, which stay empty here.
             "django_phi_oidc",
         ],
         MIDDLEWARE=[
@@ -44,7 +44,7 @@ def configure(folder: Path) -> None:
         ],
         AUTHENTICATION_BACKENDS=["mozilla_django_oidc.auth.OIDCAuthenticationBackend"],
         DATABASES={
-            alias: {"ENGINE": "django.db.backends.sqlite3", "NAME": str(folder / f"{alias}.sqlite3")}
+            alias: {"ENGINE": "django.db.backends.sqlite3", "NAME": str(directory / f"{alias}.sqlite3")}
             for alias in ("default", "phi_audit")
         },
         DATABASE_ROUTERS=["django_phi_oidc.audit.router.AuditRouter"],
@@ -62,44 +62,43 @@ def configure(folder: Path) -> None:
 
 
 def main() -> None:
-    """Run the attacks on CODES and print what comes of them."""
+    """Run the attacks on CODES and print the outcomes."""
     configure(Path(sys.argv[1]))
     django.setup()
     from django_phi_oidc.config.providers import ClaimDeclaration, ProviderDeclaration  # noqa: PLC0415
     from django_phi_oidc.testing.attack.environment import PORTAL_URL, Portal  # noqa: PLC0415
     from django_phi_oidc.testing.attack.environment_setup import set_up_attack_environment  # noqa: PLC0415
     from django_phi_oidc.testing.attack.report import render_json  # noqa: PLC0415
-    from django_phi_oidc.testing.attack.runner import list_attacks, run_attacks  # noqa: PLC0415
-    from django_phi_oidc.testing.mock_provider import Client, DemoProvider  # noqa: PLC0415 -- Django is not set up before
+    from django_phi_oidc.testing.attack.suite import list_attacks, run_attacks  # noqa: PLC0415
+    from django_phi_oidc.testing.mock_provider import Client, DemoProvider  # noqa: PLC0415 -- needs Django
 
-    class Stock(Portal):
-        """Leads mozilla-django-oidc to the provider; it has no trail, and sends whoever it refuses to a page."""
+    class MozillaPortal(Portal):
+        """Connects mozilla-django-oidc to the provider. It has no audit log, and redirects after a refusal."""
 
         refusal_statuses = (302, 400, 403)
 
         def build_settings(self, op: DemoProvider, *, ca_bundle: str, options: Mapping[str, Any]) -> dict[str, Any]:
             os.environ["REQUESTS_CA_BUNDLE"] = ca_bundle
             endpoints = {"AUTHORIZATION": "authorize", "TOKEN": "token", "USER": "userinfo", "JWKS": "jwks"}
-            return {f"OIDC_OP_{name}_ENDPOINT": f"{op.issuer}/{at}" for name, at in endpoints.items()}
+            return {f"OIDC_OP_{name}_ENDPOINT": f"{op.issuer}/{path}" for name, path in endpoints.items()}
 
         def create_registration(self) -> Client:
-            return Client(
-                "portal", "s3cret", [f"{PORTAL_URL}{reverse('oidc_authentication_callback')}"], require_pkce=False
-            )
+            redirect_uri = f"{PORTAL_URL}{reverse('oidc_authentication_callback')}"
+            return Client("portal", "s3cret", [redirect_uri], require_pkce=False)
 
         def mark_refusals_seen(self) -> None:
-            """There is no trail."""
+            """Do nothing: there is no audit log."""
 
         def find_refusal_code(self) -> None:
             return None
 
-    parsed = ProviderDeclaration(
+    declaration = ProviderDeclaration(
         name="default", issuer="https://op.example", client_id="portal", id_token_signed_response_alg=("RS256",)
     )
     email = ClaimDeclaration(name="email", purpose="TREAT", basis="tests", retention=timedelta(days=1))
-    attacks = [attack for attack in list_attacks(parsed, claim_names=["email"]) if attack.code in CODES]
-    with set_up_attack_environment(Stock("default", {}, parsed), {"email": email}) as scene:
-        for outcome in run_attacks(attacks, scene):
+    attacks = [attack for attack in list_attacks(declaration, claim_names=["email"]) if attack.code in CODES]
+    with set_up_attack_environment(MozillaPortal("default", {}, declaration), {"email": email}) as environment:
+        for outcome in run_attacks(attacks, environment):
             print(render_json(outcome), flush=True)
 
 

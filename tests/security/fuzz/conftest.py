@@ -1,4 +1,4 @@
-"""A portal without a server, in front of a demo provider on a socket."""
+"""The portal in the test process, and a demo provider on a socket."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -21,14 +21,14 @@ def _op() -> Iterator[DemoProvider]:
 
 @pytest.fixture
 def op(_op: DemoProvider, settings: Any) -> Iterator[DemoProvider]:
-    """The provider that the portal has declared, honest at first, and nothing issued."""
-    declared = {
+    """The provider that the portal has declared, without hooks and tokens."""
+    declaration = {
         "issuer": _op.issuer,
         "client_id": "portal",
         "client_secret": "s3cret",
         "allow_loopback_http": True,
     }
-    settings.PHI_OIDC = {**settings.PHI_OIDC, "PROVIDERS": {"default": declared}}
+    settings.PHI_OIDC = {**settings.PHI_OIDC, "PROVIDERS": {"default": declaration}}
     settings.ROOT_URLCONF = "tests.support.portal_urls"
     settings.LOGIN_URL = "oidc_authentication_init"
     with _op.state.lock:

@@ -1,4 +1,4 @@
-"""The judging functions as one kind: the bytes of an answer go in; what was accepted comes out, or our own refusal."""
+"""The functions that process provider responses, each as a function of the bytes of the body."""
 
 import json
 from collections.abc import Callable
@@ -72,24 +72,24 @@ PUSHED = {"request_uri": "urn:ietf:params:oauth:request_uri:6esc", "expires_in":
 USERINFO = {"sub": SUB, "birthdate": "1984-03-09", "address": {"country": "NL"}}
 
 
-def signed(header: bytes, payload: bytes) -> str:
-    """Return a compact JWS of these bytes, whatever they are, with a good signature."""
+def sign(header: bytes, payload: bytes) -> str:
+    """Return a compact JWS of any bytes with a valid signature."""
     signing_input = f"{encode_b64url(header)}.{encode_b64url(payload)}"
     return f"{signing_input}.{encode_b64url(_ALGORITHM.sign(signing_input.encode(), _KEY))}"
 
 
-def response(body: bytes, media_type: str = "application/json") -> TransportResponse:
+def create_response(body: bytes, media_type: str = "application/json") -> TransportResponse:
     return TransportResponse(status=200, headers={"content-type": media_type}, body=body)
 
 
-def _userinfo(body: bytes, media_type: str) -> Any:
+def _process_userinfo(body: bytes, media_type: str) -> Any:
     return process_userinfo_response(
-        response(body, media_type), expected_sub=SUB, keys=KEYS, declaration=DECLARATION, now=NOW
+        create_response(body, media_type), expected_sub=SUB, keys=KEYS, declaration=DECLARATION, now=NOW
     )
 
 
-def id_token(token: str) -> Any:
-    """Judge an ID Token of which everything that is asked for can be asked, and read what a session keeps of it."""
+def process_id_token(token: str) -> Any:
+    """Verify an ID Token with all optional checks, and parse its auth_time."""
     claims = verify_id_token(
         token,
         keys=KEYS,
@@ -103,18 +103,18 @@ def id_token(token: str) -> Any:
     return claims
 
 
-JUDGES: dict[str, Callable[[bytes], Any]] = {
-    "metadata": lambda body: process_metadata_response(response(body), declaration=DECLARATION),
-    "jwks": lambda body: process_jwks_response(response(body)),
-    "token": lambda body: process_token_response(response(body), declaration=DECLARATION),
-    "received": lambda body: extract_received_tokens(response(body)),
-    "received form": lambda body: extract_received_tokens(response(body, "application/x-www-form-urlencoded")),
-    "par": lambda body: process_par_response(replace(response(body), status=201), declaration=DECLARATION),
-    "userinfo": lambda body: _userinfo(body, "application/json"),
-    "signed userinfo": lambda body: _userinfo(body, "application/jwt"),
+PROCESSORS: dict[str, Callable[[bytes], Any]] = {
+    "metadata": lambda body: process_metadata_response(create_response(body), declaration=DECLARATION),
+    "jwks": lambda body: process_jwks_response(create_response(body)),
+    "token": lambda body: process_token_response(create_response(body), declaration=DECLARATION),
+    "received": lambda body: extract_received_tokens(create_response(body)),
+    "received form": lambda body: extract_received_tokens(create_response(body, "application/x-www-form-urlencoded")),
+    "par": lambda body: process_par_response(replace(create_response(body), status=201), declaration=DECLARATION),
+    "userinfo": lambda body: _process_userinfo(body, "application/json"),
+    "signed userinfo": lambda body: _process_userinfo(body, "application/jwt"),
     "jws": lambda body: parse_compact_jws(body.decode("latin-1")),
-    "payload": lambda body: parse_compact_jws(signed(b'{"alg":"ES256"}', body)),
-    "id_token": lambda body: id_token(body.decode("latin-1")),
+    "payload": lambda body: parse_compact_jws(sign(b'{"alg":"ES256"}', body)),
+    "id_token": lambda body: process_id_token(body.decode("latin-1")),
     "json": parse_json_object,
 }
-"""By what they judge."""
+"""Functions by the kind of their input."""

@@ -1,4 +1,4 @@
-"""The whole demo, as `make demo` starts it."""
+"""The complete demo, started as by `make demo`."""
 
 import os
 import re
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from portal.demo import surroundings
+from portal.demo import services
 from portal.demo.story import STEPS
 
 from tests.integration.example_project.conftest import ROOT
@@ -20,9 +20,9 @@ pytestmark = pytest.mark.sqlite
 TOKEN = re.compile(r"eyJ[\w-]+\.|\b[ar]t_[\w-]{20,}|[?&](code|state)=")
 
 
-def start(**variables: str) -> subprocess.Popen[str]:
-    foreign = (*surroundings.OURS, "PORT", "PYTHONUNBUFFERED")
-    environ = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
+def start_demo(**variables: str) -> subprocess.Popen[str]:
+    prefixes = (*services.VARIABLE_PREFIXES, "PORT", "PYTHONUNBUFFERED")
+    environ = {name: value for name, value in os.environ.items() if not name.startswith(prefixes)}
     return subprocess.Popen(
         [sys.executable, str(ROOT / "manage.py"), "demo"],
         env={**environ, **variables},
@@ -34,20 +34,20 @@ def start(**variables: str) -> subprocess.Popen[str]:
     )
 
 
-def alive_under(var: Path) -> list[str]:
-    """Return the command lines of processes that run in that demo's directory."""
-    found = []
+def list_processes(var: Path) -> list[str]:
+    """Return the command lines of the processes of the demo in that directory."""
+    command_lines = []
     for process in Path("/proc").glob("[0-9]*"):
         try:
             if f"PORTAL_VAR_DIR={var}\0".encode() in (process / "environ").read_bytes():
-                found.append((process / "cmdline").read_bytes().replace(b"\0", b" ").decode())
+                command_lines.append((process / "cmdline").read_bytes().replace(b"\0", b" ").decode())
         except OSError:
             continue
-    return found
+    return command_lines
 
 
-def directory_of(demo: subprocess.Popen[str]) -> Path:
-    """Return the directory of a running demo as soon as it has started a process in it."""
+def wait_for_directory(demo: subprocess.Popen[str]) -> Path:
+    """Return the directory of a running demo after it has started a process."""
     parent = f"PPid:\t{demo.pid}\n"
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
@@ -56,65 +56,65 @@ def directory_of(demo: subprocess.Popen[str]) -> Path:
                 variables = (process / "environ").read_bytes() if parent in (process / "status").read_text() else b""
             except OSError:
                 continue
-            if found := re.search(rb"(?:^|\0)PORTAL_VAR_DIR=([^\0]+)", variables):
-                return Path(found[1].decode())
+            if match := re.search(rb"(?:^|\0)PORTAL_VAR_DIR=([^\0]+)", variables):
+                return Path(match[1].decode())
         time.sleep(0.05)
-    raise TimeoutError("The demo started nothing.")
+    raise TimeoutError("The demo did not start a process.")
 
 
-def directory_in(output: str) -> Path:
+def parse_directory(output: str) -> Path:
     return Path(re.search(r"Databases, queue and logs: (.+)", output)[1]).resolve()
 
 
-def logs_of(output: str) -> str:
-    """Return the last lines of each process of that demo: the next one takes its directory."""
-    logs = sorted((directory_in(output) / "log").glob("*.log"))
+def read_logs(output: str) -> str:
+    """Return the last log lines of each process. The next demo will reuse the directory."""
+    logs = sorted((parse_directory(output) / "log").glob("*.log"))
     return "\n".join(f"--- {log.name}\n" + "\n".join(log.read_text().splitlines()[-25:]) for log in logs)
 
 
-def test_demo_without_a_terminal_tells_the_story_and_leaves_nothing_running() -> None:
-    with start() as demo:
+def test_demo_without_a_terminal_runs_all_steps_and_stops_all_processes() -> None:
+    with start_demo() as demo:
         output = demo.communicate(timeout=180)[0]
-    assert demo.returncode == 0, output + logs_of(output)
-    assert f"{len(STEPS)} of {len(STEPS)} steps held." in output
+    assert demo.returncode == 0, output + read_logs(output)
+    assert f"{len(STEPS)} of {len(STEPS)} steps passed." in output
     assert "✗" not in output
     assert "login.refused    failure signature_invalid" in output
     assert not TOKEN.search(output)
-    assert alive_under(directory_in(output)) == []
+    assert list_processes(parse_directory(output)) == []
 
 
-def test_demo_with_a_step_that_does_not_hold_says_so_and_ends_with_1() -> None:
-    with start() as demo:
-        leak = directory_of(demo) / "log" / "careless.log"
-        leak.write_text("born 1984-03-09\n")
+def test_demo_with_a_failed_step_reports_it_and_exits_with_1() -> None:
+    with start_demo() as demo:
+        leaked = wait_for_directory(demo) / "log" / "careless.log"
+        leaked.write_text("born 1984-03-09\n")
         output = demo.communicate(timeout=120)[0]
     assert demo.returncode == 1, output
-    assert f"{len(STEPS) - 1} of {len(STEPS)} steps held." in output
-    assert " 2 ✗ What the portal keeps of her is sealed" in output
+    assert f"{len(STEPS) - 1} of {len(STEPS)} steps passed." in output
+    assert " 2 ✗ Stored data is encrypted" in output
     assert "her date of birth in careless.log" in output
-    assert alive_under(directory_in(output)) == []
+    assert list_processes(parse_directory(output)) == []
 
 
-def test_demo_that_cannot_have_its_port_says_so_and_leaves_nothing_running() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken, start(PORT=str(taken.getsockname()[1])) as demo:
+def test_demo_with_an_occupied_port_reports_it_and_exits_with_1() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener, start_demo(PORT=str(listener.getsockname()[1])) as demo:
         output = demo.communicate(timeout=120)[0]
     assert demo.returncode == 1
     assert "portal did not start" in output
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_demo_that_is_interrupted_stops_its_processes(number: signal.Signals) -> None:
-    with start() as demo:
+@pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_demo_stops_its_processes(signal_number: signal.Signals) -> None:
+    with start_demo() as demo:
         assert demo.stdout is not None
         output = ""
         while "✓" not in output:
             line = demo.stdout.readline()
             assert line, output
             output += line
-        var = directory_of(demo)
-        running = alive_under(var)
-        demo.send_signal(number)
+        var = wait_for_directory(demo)
+        running = list_processes(var)
+        demo.send_signal(signal_number)
         rest: Any = demo.communicate(timeout=60)[0]
-    assert demo.returncode == 128 + number, output + rest
+    assert demo.returncode == 128 + signal_number, output + rest
     assert len(running) >= 4
-    assert alive_under(var) == []
+    assert list_processes(var) == []

@@ -1,17 +1,17 @@
-"""A search that finds nothing proves something only if it finds what is there."""
+"""The search finds a text in each encoding, and only then is its absence a proof."""
 
 import base64
 import json
 from pathlib import Path
 
 import pytest
-from portal.demo import searching
+from portal.demo import plaintext_search
 
 SECRET = "Tulegatan 7B"
 
 
 @pytest.mark.parametrize(
-    "written",
+    "content",
     [
         SECRET.encode(),
         b"before " + SECRET.encode() + b" after",
@@ -22,23 +22,23 @@ SECRET = "Tulegatan 7B"
         json.dumps({"address": SECRET}).encode(),
     ],
 )
-def test_search_of_a_readable_text_finds_it(tmp_path: Path, written: bytes) -> None:
-    (tmp_path / "database-wal").write_bytes(b"\0" * 4096 + written)
-    assert searching.search({"street": SECRET}, tmp_path) == ["street in database-wal"]
+def test_readable_text_is_found(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "database-wal").write_bytes(b"\0" * 4096 + content)
+    assert plaintext_search.search({"street": SECRET}, tmp_path) == ["street in database-wal"]
 
 
-def test_search_of_another_text_finds_nothing(tmp_path: Path) -> None:
+def test_other_texts_are_not_found(tmp_path: Path) -> None:
     (tmp_path / "log").write_text("Tulegatan 8B, Tulegatan 7")
-    assert searching.search({"street": SECRET}, tmp_path) == []
+    assert plaintext_search.search({"street": SECRET}, tmp_path) == []
 
 
-def test_search_leaves_out_the_keys_alone(tmp_path: Path) -> None:
-    for folder in ("keys", "queue"):
-        (tmp_path / folder).mkdir()
-        (tmp_path / folder / folder).write_text(SECRET)
-    assert searching.search({"street": SECRET}, tmp_path) == ["street in queue"]
+def test_only_key_files_are_not_searched(tmp_path: Path) -> None:
+    for name in ("keys", "queue"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / name).write_text(SECRET)
+    assert plaintext_search.search({"street": SECRET}, tmp_path) == ["street in queue"]
 
 
-def test_search_never_returns_the_text(tmp_path: Path) -> None:
+def test_results_do_not_contain_the_text(tmp_path: Path) -> None:
     (tmp_path / "log").write_text(SECRET)
-    assert SECRET not in " ".join(searching.search({"street": SECRET}, tmp_path))
+    assert SECRET not in " ".join(plaintext_search.search({"street": SECRET}, tmp_path))

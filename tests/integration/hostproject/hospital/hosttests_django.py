@@ -1,4 +1,4 @@
-"""Two equal tests of each kind: were they not isolated, the second would see the traces of the first."""
+"""Two equal tests of each kind. Without isolation, the second would see the rows of the first."""
 
 import pytest
 from django.db import IntegrityError, connections, transaction
@@ -7,32 +7,32 @@ from django.utils import timezone
 
 from django_phi_oidc.audit.events import Action, Origin
 from django_phi_oidc.audit.recorder import record
-from hospital.visiting import traces, visit
+from hospital.visits import count_rows, visit
 
 
 class Visits:
     def test_first_visit(self):
-        self.visit_and_look()
+        self.visit_and_count()
 
     def test_second_visit(self):
-        self.visit_and_look()
+        self.visit_and_count()
 
-    def visit_and_look(self):
-        assert traces() == (0, 0)
+    def visit_and_count(self):
+        assert count_rows() == (0, 0)
         visit()
-        assert traces() == (1, 2)
+        assert count_rows() == (1, 2)
 
 
 class VisitsInATestCase(Visits, TestCase):
-    def test_update_of_the_trail_is_refused(self):
+    def test_update_of_the_audit_log_is_refused(self):
         visit()
-        change = "UPDATE django_phi_oidc_auditevent SET actor = 'somebody else'"
-        trail = connections["phi_audit"]
-        with pytest.raises(IntegrityError), transaction.atomic(using="phi_audit"), trail.cursor() as cursor:
+        change = "UPDATE django_phi_oidc_auditevent SET actor = 'another'"
+        connection = connections["phi_audit"]
+        with pytest.raises(IntegrityError), transaction.atomic(using="phi_audit"), connection.cursor() as cursor:
             cursor.execute(change)
 
 
-class VisitsInATestCaseThatNamesItsDatabases(Visits, TestCase):
+class VisitsInATestCaseWithDatabases(Visits, TestCase):
     databases = frozenset({"default"})
 
 
@@ -40,12 +40,12 @@ class VisitsInATransactionTestCase(Visits, TransactionTestCase):
     pass
 
 
-class VisitsOfALiveServer(Visits, LiveServerTestCase):
+class VisitsInALiveServerTestCase(Visits, LiveServerTestCase):
     pass
 
 
 class NoDatabase(SimpleTestCase):
-    def test_databases_stay_out_of_reach(self):
+    def test_databases_are_not_accessible(self):
         assert self.databases == set()
 
 
@@ -54,7 +54,7 @@ class AllDatabases(Visits, TestCase):
 
 
 class StrictDetail(TestCase):
-    def test_detail_that_is_not_allowed_is_an_error(self):
+    def test_disallowed_detail_is_an_error(self):
         detail = {"birthdate": "1970-01-01"}
         with pytest.raises(ValueError, match="birthdate"):
             record(Action.CLAIM_REVEALED, origin=Origin(), now=timezone.now(), detail=detail)

@@ -1,4 +1,4 @@
-"""Apart from the others: Django can't restore its content types after a flush that made them anew."""
+"""In a separate module, because Django cannot restore content types that a flush has recreated."""
 
 from django.test import TransactionTestCase
 

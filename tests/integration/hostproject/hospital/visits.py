@@ -1,4 +1,4 @@
-"""What the host project does: a visit is an act of our app, on the trail and in the outbox."""
+"""The host project: a visit records an event and writes to the outbox."""
 
 from django.contrib.auth.models import Group
 from django.db import transaction
@@ -11,13 +11,13 @@ from django_phi_oidc.audit.recorder import record
 
 
 def visit() -> None:
-    """Leave a row of the host, a change and a permit."""
+    """Create a row of the host project, an outbox row and an event."""
     with transaction.atomic():
         Group.objects.create(name="visitors")
         enqueue(Action.SESSION_ENDED, origin=Origin(), now=timezone.now())
     record(Action.CLAIM_REVEALED, origin=Origin(), now=timezone.now())
 
 
-def traces() -> tuple[int, int]:
-    """Return the number of the host's rows, and of events on either side."""
+def count_rows() -> tuple[int, int]:
+    """Return the number of the host project's rows, and of events and outbox rows."""
     return Group.objects.count(), AuditEvent.objects.count() + AuditOutbox.objects.count()

@@ -1,4 +1,4 @@
-"""Clients that prove themselves by their key. Spec: RFC 7523 2.2, 3; OIDC Core 9."""
+"""Client authentication by `private_key_jwt`. Spec: RFC 7523 2.2, 3; OIDC Core 9."""
 
 import itertools
 import json
@@ -29,13 +29,13 @@ def client_keys():
 
 @pytest.fixture
 def key(op, rp, client_keys):
-    """Register the client with its public keys alone, and return the one that it signs with."""
-    register(op, rp, jwks={"keys": [one.public_jwk() for one in client_keys.values()]})
+    """Register the client with all public keys, and return the signing key."""
+    register(op, rp, jwks={"keys": [key.public_jwk() for key in client_keys.values()]})
     return client_keys["ES256"]
 
 
 def register(op, rp, **more):
-    op.register(Client("portal", "", [rp.redirect_uri], token_endpoint_auth_methods=["private_key_jwt"], **more))
+    op.register_client(Client("portal", "", [rp.redirect_uri], token_endpoint_auth_methods=["private_key_jwt"], **more))
 
 
 def assertion(op, key, *, header=None, now=None, **changes):
@@ -55,13 +55,13 @@ def assertion(op, key, *, header=None, now=None, **changes):
 
 
 def introspect(rp, proof, headers=None, **more):
-    """Ask with that assertion: authentication is all that this endpoint can refuse here."""
+    """Introspect a token with that assertion. Only the client authentication can fail."""
     form = {"token": "x", "client_assertion_type": TYPE, "client_assertion": proof, **more}
     return rp.send("POST", "/introspect", {name: value for name, value in form.items() if value is not None}, headers)
 
 
-def refused(answer):
-    return (answer.status, answer.json.get("error")) == (401, "invalid_client")
+def is_refused(response):
+    return (response.status, response.json.get("error")) == (401, "invalid_client")
 
 
 @pytest.mark.parametrize("alg", ALGS)
@@ -79,15 +79,15 @@ def test_assertion_is_accepted_at_every_back_channel_endpoint(op, rp, key):
 
     pushed = rp.send("POST", "/par", {**rp.parameters(), **proof()})
     assert pushed.status == 201
-    assert not [name for name in next(iter(op.state.pushed.values())).parameters if "assertion" in name]
+    assert not [name for name in next(iter(op.state.pushed_requests.values())).parameters if "assertion" in name]
     op.authorize(rp.pushed_url(pushed.json["request_uri"]), "amina")
     tokens = rp.send("POST", "/token", {**rp.code_form(op.last_grant.code), **proof()}).json
     assert introspect(rp, assertion(op, key), token=tokens["access_token"]).json["active"] is True
     assert rp.send("POST", "/revoke", {"token": tokens["refresh_token"], **proof()}).status == 200
-    assert op.live_tokens == []
+    assert op.active_tokens == []
 
 
-def test_assertion_stands_in_the_log_without_its_signature(op, rp, key):
+def test_assertion_is_logged_without_its_signature(op, rp, key):
     token = assertion(op, key)
     introspect(rp, token)
     logged = op.requests[-1]
@@ -102,28 +102,28 @@ def test_assertion_stands_in_the_log_without_its_signature(op, rp, key):
     assert op.requests[-1].assertion == {}
 
 
-def test_assertion_counts_once(op, rp, key):
+def test_assertion_is_accepted_once(op, rp, key):
     token = assertion(op, key)
     assert introspect(rp, token).status == 200
-    assert refused(introspect(rp, token))
+    assert is_refused(introspect(rp, token))
     assert introspect(rp, assertion(op, key)).status == 200
 
 
-def test_assertion_that_is_refused_spends_no_jti(op, rp, key):
-    assert refused(introspect(rp, assertion(op, key, jti="mine", exp=1)))
+def test_refused_assertion_does_not_use_its_jti(op, rp, key):
+    assert is_refused(introspect(rp, assertion(op, key, jti="mine", exp=1)))
     assert introspect(rp, assertion(op, key, jti="mine")).status == 200
 
 
-def test_assertion_from_many_at_once_counts_once(op, rp, key):
+def test_concurrent_assertions_are_accepted_once(op, rp, key):
     token = assertion(op, key)
     barrier = threading.Barrier(6)
     statuses = []
 
-    def ask():
+    def send():
         barrier.wait()
         statuses.append(introspect(rp, token).status)
 
-    threads = [threading.Thread(target=ask) for _ in range(6)]
+    threads = [threading.Thread(target=send) for _ in range(6)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -132,7 +132,7 @@ def test_assertion_from_many_at_once_counts_once(op, rp, key):
 
 
 NOW = 1_900_000_000
-WRONG_CLAIMS = {
+INVALID_CLAIMS = {
     "no iss": {"iss": None},
     "other iss": {"iss": "lab"},
     "iss a list": {"iss": ["portal"]},
@@ -141,72 +141,72 @@ WRONG_CLAIMS = {
     "other sub": {"sub": "lab"},
     "no aud": {"aud": None},
     "other aud": {"aud": "https://elsewhere.example"},
-    "aud with a slash more": {"aud": "{issuer}/"},
-    "aud of the endpoint asked": {"aud": "{issuer}/introspect"},
+    "aud with an additional slash": {"aud": "{issuer}/"},
+    "aud of the requested endpoint": {"aud": "{issuer}/introspect"},
     "other auds": {"aud": ["https://elsewhere.example", 7, {}]},
     "no exp": {"exp": None},
     "exp now": {"exp": NOW},
-    "exp of words": {"exp": "soon"},
+    "exp a string": {"exp": "soon"},
     "exp true": {"exp": True},
     "exp not a number": {"exp": float("nan")},
     "exp too far": {"exp": NOW + 601},
-    "iat ahead": {"iat": NOW + 11},
-    "iat of words": {"iat": "now"},
+    "iat in the future": {"iat": NOW + 11},
+    "iat a string": {"iat": "now"},
     "iat true": {"iat": True},
-    "nbf ahead": {"nbf": NOW + 11},
+    "nbf in the future": {"nbf": NOW + 11},
     "no jti": {"jti": None},
     "empty jti": {"jti": ""},
     "jti a number": {"jti": 7},
 }
 
 
-@pytest.mark.parametrize("changes", WRONG_CLAIMS.values(), ids=WRONG_CLAIMS)
-def test_assertion_with_one_claim_wrong_is_refused(op, rp, key, clock, changes):
-    stop(clock)
-    changes = {name: of_issuer(op, value) for name, value in changes.items()}
-    assert refused(introspect(rp, assertion(op, key, now=NOW, **changes)))
+@pytest.mark.parametrize("changes", INVALID_CLAIMS.values(), ids=INVALID_CLAIMS)
+def test_assertion_with_an_invalid_claim_is_refused(op, rp, key, clock, changes):
+    set_clock(clock)
+    changes = {name: insert_issuer(op, value) for name, value in changes.items()}
+    assert is_refused(introspect(rp, assertion(op, key, now=NOW, **changes)))
     assert introspect(rp, assertion(op, key, now=NOW)).status == 200
 
 
-RIGHT_CLAIMS = {
+VALID_CLAIMS = {
     "token endpoint": {"aud": "{issuer}/token"},
     "one of several": {"aud": ["https://elsewhere.example", "{issuer}"]},
-    "exp at the end": {"exp": NOW + 600},
-    "exp at the last moment": {"exp": NOW + 1},
+    "latest exp": {"exp": NOW + 600},
+    "earliest exp": {"exp": NOW + 1},
     "no iat": {"iat": None},
-    "iat a little ahead": {"iat": NOW + 10},
-    "nbf come": {"nbf": NOW},
+    "iat slightly in the future": {"iat": NOW + 10},
+    "nbf now": {"nbf": NOW},
 }
 
 
-@pytest.mark.parametrize("changes", RIGHT_CLAIMS.values(), ids=RIGHT_CLAIMS)
-def test_assertion_at_the_edge_of_what_is_right_is_accepted(op, rp, key, clock, changes):
-    stop(clock)
-    changes = {name: of_issuer(op, value) for name, value in changes.items()}
+@pytest.mark.parametrize("changes", VALID_CLAIMS.values(), ids=VALID_CLAIMS)
+def test_assertion_with_a_valid_edge_case_is_accepted(op, rp, key, clock, changes):
+    set_clock(clock)
+    changes = {name: insert_issuer(op, value) for name, value in changes.items()}
     assert introspect(rp, assertion(op, key, now=NOW, **changes)).status == 200
 
 
-def stop(clock):
-    """Let the provider's clock stand at NOW, but for the time that the test takes."""
+def set_clock(clock):
+    """Set the provider's clock to NOW."""
     clock.ahead = timedelta(seconds=NOW - clock().timestamp())
 
 
-def of_issuer(op, value):
+def insert_issuer(op, value):
     if isinstance(value, list):
-        return [of_issuer(op, one) for one in value]
+        return [insert_issuer(op, item) for item in value]
     return value.replace("{issuer}", op.issuer) if isinstance(value, str) else value
 
 
-def test_assertion_audiences_are_those_that_the_provider_is_set_to(op, rp, key):
+def test_assertion_audiences_are_configurable(op, rp, key):
     op.state.assertion_audiences = ("issuer",)
-    assert refused(introspect(rp, assertion(op, key, aud=f"{op.issuer}/token")))
+    assert is_refused(introspect(rp, assertion(op, key, aud=f"{op.issuer}/token")))
     assert introspect(rp, assertion(op, key)).status == 200
     op.state.assertion_audiences = ("token_endpoint",)
-    assert refused(introspect(rp, assertion(op, key)))
+    assert is_refused(introspect(rp, assertion(op, key)))
     assert introspect(rp, assertion(op, key, aud=f"{op.issuer}/token")).status == 200
 
 
-WRONG_HEADERS = {
+INVALID_HEADERS = {
     "no kid": {"kid": None},
     "unknown kid": {"kid": "another"},
     "kid a number": {"kid": 7},
@@ -219,71 +219,71 @@ WRONG_HEADERS = {
 }
 
 
-@pytest.mark.parametrize("header", WRONG_HEADERS.values(), ids=WRONG_HEADERS)
-def test_assertion_with_one_thing_wrong_in_its_header_is_refused(op, rp, key, header):
-    assert refused(introspect(rp, assertion(op, key, header=header)))
+@pytest.mark.parametrize("header", INVALID_HEADERS.values(), ids=INVALID_HEADERS)
+def test_assertion_with_an_invalid_header_is_refused(op, rp, key, header):
+    assert is_refused(introspect(rp, assertion(op, key, header=header)))
 
 
-def test_assertion_with_another_signature_is_refused(op, rp, key):
-    assert refused(introspect(rp, corrupt_signature(assertion(op, key))))
-    assert refused(introspect(rp, assertion(op, create_signing_key("ES256", kid=key.kid))))
+def test_assertion_with_an_invalid_signature_is_refused(op, rp, key):
+    assert is_refused(introspect(rp, corrupt_signature(assertion(op, key))))
+    assert is_refused(introspect(rp, assertion(op, create_signing_key("ES256", kid=key.kid))))
     assert introspect(rp, assertion(op, key)).status == 200
 
 
 @pytest.mark.parametrize("token", ["", "a.b", "a.b.c", "[" * 5000, "ü", "e30.W10."])
-def test_assertion_that_is_no_jwt_is_refused(rp, key, token):
-    assert refused(introspect(rp, token))
+def test_assertion_that_is_not_a_jwt_is_refused(rp, key, token):
+    assert is_refused(introspect(rp, token))
 
 
-FORMS = {
+INVALID_FORMS = {
     "another type": {"client_assertion_type": "urn:ietf:params:oauth:client-assertion-type:saml2-bearer"},
     "no type": {"client_assertion_type": None},
     "another client": {"client_id": "lab"},
 }
 
 
-@pytest.mark.parametrize("more", FORMS.values(), ids=FORMS)
-def test_assertion_beside_something_else_in_the_form_is_refused(op, rp, key, more):
-    assert refused(introspect(rp, assertion(op, key), **more))
+@pytest.mark.parametrize("more", INVALID_FORMS.values(), ids=INVALID_FORMS)
+def test_assertion_in_an_invalid_form_is_refused(op, rp, key, more):
+    assert is_refused(introspect(rp, assertion(op, key), **more))
     assert introspect(rp, assertion(op, key), client_id="portal").status == 200
 
 
-def test_assertion_beside_a_secret_is_two_methods(op, rp, key):
+def test_assertion_with_a_secret_is_refused(op, rp, key):
     for headers, more in ((rp.basic, {}), (None, {"client_secret": "s"})):
-        answer = introspect(rp, assertion(op, key), headers, **more)
-        assert (answer.status, answer.json["error"]) == (400, "invalid_request")
+        response = introspect(rp, assertion(op, key), headers, **more)
+        assert (response.status, response.json["error"]) == (400, "invalid_request")
 
 
-def test_assertion_of_a_client_with_another_method_is_refused_and_so_is_the_reverse(op, rp, client_keys):
+def test_clients_may_only_use_their_registered_method(op, rp, client_keys):
     key = client_keys["ES256"]
-    op.register(Client("portal", rp.secret, [rp.redirect_uri], jwks={"keys": [key.public_jwk()]}))
-    assert refused(introspect(rp, assertion(op, key)))
+    op.register_client(Client("portal", rp.secret, [rp.redirect_uri], jwks={"keys": [key.public_jwk()]}))
+    assert is_refused(introspect(rp, assertion(op, key)))
     assert rp.send("POST", "/introspect", {"token": "x"}, rp.basic).status == 200
     register(op, rp, jwks={"keys": [key.public_jwk()]})
     assert introspect(rp, assertion(op, key)).status == 200
     assert rp.send("POST", "/introspect", {"token": "x"}, rp.basic).status == 401
 
 
-def test_assertion_with_another_than_the_registered_alg_is_refused(op, rp, client_keys):
-    jwks = {"keys": [one.public_jwk() for one in client_keys.values()]}
+def test_assertion_with_an_unregistered_alg_is_refused(op, rp, client_keys):
+    jwks = {"keys": [key.public_jwk() for key in client_keys.values()]}
     register(op, rp, jwks=jwks, token_endpoint_auth_signing_alg="PS256")
-    assert refused(introspect(rp, assertion(op, client_keys["ES256"])))
+    assert is_refused(introspect(rp, assertion(op, client_keys["ES256"])))
     assert introspect(rp, assertion(op, client_keys["PS256"])).status == 200
 
 
-def test_assertion_by_a_key_for_something_else_is_refused(op, rp, client_keys):
+def test_assertion_with_a_key_for_another_use_is_refused(op, rp, client_keys):
     key = client_keys["PS256"]
     jwk = key.public_jwk()
     for changes in ({"use": "enc"}, {"alg": "RS256"}, {"kty": "EC"}, {"n": 7}, {"n": None}):
-        register(op, rp, jwks={"keys": ["no key", {**jwk, **changes}]})
-        assert refused(introspect(rp, assertion(op, key))), changes
+        register(op, rp, jwks={"keys": ["not a key", {**jwk, **changes}]})
+        assert is_refused(introspect(rp, assertion(op, key))), changes
     register(op, rp, jwks={"keys": [jwk]})
     assert introspect(rp, assertion(op, key)).status == 200
 
 
 @pytest.fixture
 def origin(served):
-    """Return the address of a client that is there and serves what `served` holds by path."""
+    """Run an HTTP server for the content of `served`, by path, and return its URL."""
 
     class Portal(BaseHTTPRequestHandler):
         def do_GET(self):
@@ -294,7 +294,7 @@ def origin(served):
             self.wfile.write(served[self.path])
 
         def log_message(self, *args):
-            """Say nothing."""
+            """Do not log."""
 
     with served_by(Portal) as address:
         yield address
@@ -306,35 +306,35 @@ def served():
 
 
 def key_set(*keys):
-    return json.dumps({"keys": [one.public_jwk() for one in keys]}).encode()
+    return json.dumps({"keys": [key.public_jwk() for key in keys]}).encode()
 
 
-def test_assertion_by_a_key_of_the_jwks_uri_counts_as_long_as_the_key_stands_there(op, rp, client_keys, served, origin):
+def test_assertion_is_accepted_while_its_key_is_at_the_jwks_uri(op, rp, client_keys, served, origin):
     register(op, rp, jwks_uri=f"{origin}/jwks.json")
     old, new = client_keys["ES256"], client_keys["EdDSA"]
-    for keys, good in (([old], old), ([new, old], new), ([new, old], old), ([new], new)):
+    for keys, signing_key in (([old], old), ([new, old], new), ([new, old], old), ([new], new)):
         served["/jwks.json"] = key_set(*keys)
-        assert introspect(rp, assertion(op, good)).status == 200
-    assert refused(introspect(rp, assertion(op, old)))
+        assert introspect(rp, assertion(op, signing_key)).status == 200
+    assert is_refused(introspect(rp, assertion(op, old)))
 
 
-def test_assertion_of_a_client_whose_key_set_can_not_be_read_is_refused(op, rp, client_keys, served, origin):
+def test_assertion_of_a_client_with_an_unreadable_key_set_is_refused(op, rp, client_keys, served, origin):
     key = client_keys["ES256"]
     for garbage in (b"not JSON", b"[]", b'{"keys": 7}', b"[" * 5000, b"\xff"):
         served["/jwks.json"] = garbage
         register(op, rp, jwks_uri=f"{origin}/jwks.json")
-        assert refused(introspect(rp, assertion(op, key)))
+        assert is_refused(introspect(rp, assertion(op, key)))
     served["/jwks.json"] = served["/moved"] = key_set(key)
     assert introspect(rp, assertion(op, key)).status == 200
     register(op, rp, jwks_uri=f"{origin}/moved")
-    assert refused(introspect(rp, assertion(op, key)))
+    assert is_refused(introspect(rp, assertion(op, key)))
     register(op, rp, jwks_uri="http://127.0.0.1:9/jwks.json")
-    assert refused(introspect(rp, assertion(op, key)))
+    assert is_refused(introspect(rp, assertion(op, key)))
 
 
 def test_assertion_of_a_client_without_keys_is_refused(op, rp, client_keys):
     register(op, rp)
-    assert refused(introspect(rp, assertion(op, client_keys["ES256"])))
+    assert is_refused(introspect(rp, assertion(op, client_keys["ES256"])))
 
 
 def test_discovery_names_the_method_and_its_algorithms(op, rp):

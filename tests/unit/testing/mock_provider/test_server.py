@@ -1,4 +1,4 @@
-"""The server: loopback alone, HTTP/1.1 kept alive, TLS, and gone when stopped."""
+"""The server: loopback only, HTTP/1.1 keep-alive, TLS, and a clean stop."""
 
 import gc
 import http.client
@@ -16,7 +16,7 @@ import pytest
 from django_phi_oidc.testing.mock_provider import DemoProvider, Reply, create_signing_key, demo_accounts, demo_client
 
 
-def raw(op, data):
+def send_bytes(op, data):
     with socket.create_connection(("127.0.0.1", op.port), timeout=5) as connection:
         connection.sendall(data)
         connection.shutdown(socket.SHUT_WR)
@@ -24,20 +24,20 @@ def raw(op, data):
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "example.org", ""])
-def test_provider_on_another_address_than_loopback_is_refused(host):
+def test_provider_on_a_non_loopback_address_is_refused(host):
     with pytest.raises(ValueError, match=r"loopback|does not appear"):
         DemoProvider(host=host)
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "127.0.0.7"])
-def test_provider_on_loopback_serves_under_that_issuer(rp_of, host):
+def test_provider_on_loopback_uses_its_host_in_the_issuer(rp_of, host):
     op = DemoProvider(host=host)
     with op.running():
         assert op.issuer == f"http://{host}:{op.port}"
         assert rp_of(op=op).send("GET", "/.well-known/openid-configuration").json["issuer"] == op.issuer
 
 
-def test_provider_speaks_tls_with_a_whole_sign_in(tls_files, rp_of):
+def test_provider_supports_a_sign_in_over_tls(tls_files, rp_of):
     op = DemoProvider([demo_client("https://portal.example")], demo_accounts(), tls=tls_files)
     with op.running():
         assert op.issuer.startswith("https://127.0.0.1:")
@@ -51,19 +51,19 @@ def test_provider_speaks_tls_with_a_whole_sign_in(tls_files, rp_of):
         assert "; Secure" in rp.ask(prompt="login").headers["set-cookie"]
 
 
-def test_provider_tls_survives_a_client_that_does_not_trust_it(tls_files, rp_of):
+def test_provider_continues_after_a_client_rejects_its_certificate(tls_files, rp_of):
     op = DemoProvider(tls=tls_files)
     with op.running():
-        stranger = http.client.HTTPSConnection(
+        connection = http.client.HTTPSConnection(
             urlsplit(op.issuer).netloc, timeout=5, context=ssl.create_default_context()
         )
         with pytest.raises(ssl.SSLCertVerificationError):
-            stranger.request("GET", "/jwks")
-        stranger.close()
+            connection.request("GET", "/jwks")
+        connection.close()
         assert rp_of(op=op).send("GET", "/jwks").status == 200
 
 
-def test_provider_tls_holds_nobody_up_for_a_slow_handshake(tls_files, rp_of):
+def test_slow_tls_handshake_does_not_block_other_clients(tls_files, rp_of):
     op = DemoProvider(tls=tls_files)
     with op.running(), socket.create_connection(("127.0.0.1", op.port)):
         started = time.monotonic()
@@ -71,7 +71,7 @@ def test_provider_tls_holds_nobody_up_for_a_slow_handshake(tls_files, rp_of):
         assert time.monotonic() - started < 2
 
 
-def test_provider_keeps_a_connection_alive(op):
+def test_provider_keeps_connections_open(op):
     connection = http.client.HTTPConnection("127.0.0.1", op.port, timeout=5)
     connection.connect()
     first = connection.sock
@@ -82,7 +82,7 @@ def test_provider_keeps_a_connection_alive(op):
     connection.close()
 
 
-def test_two_providers_at_once_share_nothing(rp_of):
+def test_two_providers_share_no_state(rp_of):
     portal = demo_client("https://portal.example")
     first, second = (
         DemoProvider([portal], demo_accounts(), keys={"ES256": create_signing_key("ES256")}, signing_alg="ES256")
@@ -111,7 +111,7 @@ def test_two_providers_at_once_share_nothing(rp_of):
     assert [request.path for request in second.requests] == ["/authorize", "/token", "/jwks", "/jwks", "/authorize"]
 
 
-def test_provider_stopped_leaves_no_thread_socket_or_port_and_keeps_what_it_knows(rp, op, rp_of):
+def test_stopped_provider_closes_sockets_and_keeps_its_state(rp, op, rp_of):
     tokens = rp.tokens()
     issuer = op.issuer
     with socket.create_connection(("127.0.0.1", op.port), timeout=5) as idle:
@@ -128,7 +128,7 @@ def test_provider_stopped_leaves_no_thread_socket_or_port_and_keeps_what_it_know
     assert rp.send("GET", "/userinfo", headers={"Authorization": f"Bearer {tokens['access_token']}"}).status == 200
 
 
-def test_provider_started_twice_raises_and_stopped_twice_does_not():
+def test_provider_can_be_stopped_but_not_started_twice():
     op = DemoProvider()
     with op.running():
         with pytest.raises(RuntimeError, match="running already"):
@@ -138,7 +138,7 @@ def test_provider_started_twice_raises_and_stopped_twice_does_not():
 
 
 MALFORMED = {
-    "length of words": (b"POST /token HTTP/1.1\r\nHost: x\r\nContent-Length: ten\r\n\r\n", b"400"),
+    "length a string": (b"POST /token HTTP/1.1\r\nHost: x\r\nContent-Length: ten\r\n\r\n", b"400"),
     "negative length": (b"POST /token HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n", b"400"),
     "chunked": (b"POST /token HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", b"400"),
     "too long": (b"POST /token HTTP/1.1\r\nHost: x\r\nContent-Length: 999999\r\n\r\n", b"413"),
@@ -147,25 +147,25 @@ MALFORMED = {
         b"GET /authorize?" + b"a&" * 200 + b" HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
         b"400",
     ),
-    "url not one": (b"GET http://[ HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", b"400"),
+    "invalid URL": (b"GET http://[ HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", b"400"),
     "form not ASCII": (
         b"POST /token HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 2\r\n"
         b"Content-Type: application/x-www-form-urlencoded\r\n\r\n\xff\xff",
         b"400",
     ),
-    "no HTTP": (b"hello\r\n\r\n", b"400"),
+    "not HTTP": (b"hello\r\n\r\n", b"400"),
     "another method": (b"BREW /token HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", b"501"),
 }
 
 
 @pytest.mark.parametrize(("data", "status"), MALFORMED.values(), ids=MALFORMED)
-def test_provider_answers_what_is_no_request_and_lives_on(op, rp, caplog, data, status):
-    assert status in raw(op, data).partition(b"\r\n")[0] or b"Error code: " + status in raw(op, data)
+def test_provider_continues_after_a_malformed_request(op, rp, caplog, data, status):
+    assert status in send_bytes(op, data).partition(b"\r\n")[0] or b"Error code: " + status in send_bytes(op, data)
     assert rp.send("GET", "/jwks").status == 200
     assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
 
 
-def test_provider_logs_no_query_no_secret_and_no_token(op, rp, caplog):
+def test_provider_logs_no_query_strings_secrets_or_tokens(op, rp, caplog):
     caplog.set_level(logging.DEBUG)
     tokens = rp.tokens()
     rp.send("POST", "/revoke", {"token": tokens["refresh_token"]}, rp.basic)
@@ -177,12 +177,12 @@ def test_provider_logs_no_query_no_secret_and_no_token(op, rp, caplog):
 
 def test_reprs_hide_secrets_and_tokens(op, rp):
     rp.tokens()
-    shown = f"{op.state!r} {op.tokens!r} {op.last_grant!r} {op.requests!r}"
-    hidden = [op.last_grant.code, op.last_grant.sub, rp.secret, *(token.value for token in op.tokens), *op.id_tokens]
-    assert not [secret for secret in hidden if secret in shown]
+    representation = f"{op.state!r} {op.tokens!r} {op.last_grant!r} {op.requests!r}"
+    secrets = [op.last_grant.code, op.last_grant.sub, rp.secret, *(token.value for token in op.tokens), *op.id_tokens]
+    assert not [secret for secret in secrets if secret in representation]
 
 
-def test_main_serves_until_it_is_told_to_end():
+def test_main_serves_until_sigterm():
     command = [sys.executable, "-m", "django_phi_oidc.testing.mock_provider", "--port", "0"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         line = process.stderr.readline()
@@ -198,12 +198,12 @@ def test_main_serves_until_it_is_told_to_end():
     assert "amina, password: amina-demo" in rest
 
 
-def test_package_knows_no_django():
+def test_package_does_not_import_django():
     code = "import sys, django_phi_oidc.testing.mock_provider; sys.exit('django' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-def test_provider_finds_its_cookie_among_those_of_other_ports(rp):
+def test_provider_finds_its_cookie_among_cookies_of_other_ports(rp):
     rp.callback()
-    rp.cookies = {"theirs": '{"a": [1, 2]}', "odd name": "\x7f", **rp.cookies}
+    rp.cookies = {"foreign": '{"a": [1, 2]}', "odd name": "\x7f", **rp.cookies}
     assert "code" in rp.ask(prompt="none").query

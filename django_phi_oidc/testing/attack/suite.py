@@ -1,4 +1,4 @@
-"""Every attack on a project, one after the other: first its positive control, then what must be refused."""
+"""The list of all attacks on a project, their selection, and how they are run."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -6,6 +6,9 @@ from dataclasses import dataclass, fields
 from functools import partial
 from typing import Any
 
+from django.core.management.base import CommandError
+
+from ... import conf
 from ...config.providers import ProviderDeclaration
 from ..canary.scan import CANARY_ATTACKS
 from ..mock_provider import MutableExchange, RedirectExpected, Reply
@@ -22,7 +25,7 @@ DECLARATION_DEFAULTS = {field.name: field.default for field in fields(ProviderDe
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attack:
-    """One attack: its rule's code or its own name, and what it does. A run that ends without Ended was held."""
+    """One attack. `code` is a rule code or the attack's own name. `run` raises AttackEnded if the portal fails."""
 
     code: str
     id: str
@@ -30,37 +33,53 @@ class Attack:
 
     @property
     def name(self) -> str:
-        """The code, and which attack of it."""
+        """The code and the id."""
         return format_attack_name(self.code, self.id)
 
 
 def list_attacks(declaration: ProviderDeclaration, *, claim_names: Sequence[str]) -> list[Attack]:
-    """Return all attacks on a project that declared that provider and asks for those claims."""
+    """Return all attacks on a project with that declaration that requests those claims."""
     cases = [*list_cases(declaration, claim_name=claim_names[0] if claim_names else ""), *LOGOUT_CASES]
-    bent = [Attack(code=case.code, id=case.id, run=partial(run_case, case)) for case in cases]
-    others = [
-        Attack(code=code, id=id_, run=run)
-        for (code, id_), run in {**CALLBACK_AND_ACCOUNT_ATTACKS, **BROWSER_ATTACKS, **CANARY_ATTACKS}.items()
+    other_attacks = {**CALLBACK_AND_ACCOUNT_ATTACKS, **BROWSER_ATTACKS, **CANARY_ATTACKS}
+    return [
+        *(Attack(code=case.code, id=case.id, run=partial(run_case, case)) for case in cases),
+        *(Attack(code=code, id=id_, run=run) for (code, id_), run in other_attacks.items()),
     ]
-    return [*bent, *others]
+
+
+def get_default_provider() -> str:
+    """Return the name of the first provider. Raises: CommandError."""
+    if not conf.providers():
+        raise CommandError("No provider is declared.")
+    return next(iter(conf.providers()))
+
+
+def select_attacks(provider_name: str, codes: Sequence[str] = ()) -> list[Attack]:
+    """Return the attacks of those codes, or all. Raises: CommandError for an unknown code or provider."""
+    if provider_name not in conf.providers():
+        raise CommandError(f"There is no provider {provider_name}.")
+    attacks = list_attacks(conf.providers()[provider_name], claim_names=list(conf.claims()))
+    if unknown := set(codes) - {attack.code for attack in attacks}:
+        raise CommandError(f"There is no attack for {', '.join(sorted(unknown))}.")
+    return [attack for attack in attacks if not codes or attack.code in codes]
 
 
 def run_attacks(attacks: Sequence[Attack], environment: AttackEnvironment) -> Iterator[AttackOutcome]:
-    """Yield what comes of each attack as soon as it is known."""
+    """Run the attacks one by one and yield each outcome."""
     for attack in attacks:
-        begun = time.monotonic()
+        started = time.monotonic()
         ended = run_attack(attack, environment)
         yield AttackOutcome(
             code=attack.code,
             id=attack.id,
             result=ended.result if ended else "held",
             detail=ended.detail if ended else "",
-            seconds=round(time.monotonic() - begun, 3),
+            seconds=round(time.monotonic() - started, 3),
         )
 
 
 def run_attack(attack: Attack, environment: AttackEnvironment) -> AttackEnded | None:
-    """Return how the attack ended where it was not held."""
+    """Run the attack and return how it ended; None: the portal held."""
     try:
         attack.run(environment)
     except AttackEnded as ended:
@@ -73,50 +92,46 @@ def run_attack(attack: Attack, environment: AttackEnvironment) -> AttackEnded | 
 
 
 def run_case(case: TamperingCase, environment: AttackEnvironment) -> None:
-    """See what the provider says accepted as it is right, and refused as it is wrong."""
+    """Check that the portal accepts the valid value and refuses the invalid one."""
     if (case.endpoint.startswith("userinfo") or case.is_claim_essential) and not environment.claim_values:
-        environment.skip_attack("the project asks for no claim")
-    loosened = getattr(environment.declaration, case.allowing_setting, None) != DECLARATION_DEFAULTS.get(
-        case.allowing_setting
-    )
-    by_choice = case.allowing_setting if case.allowing_setting and loosened else ""
+        environment.skip_attack("the project requests no claims")
+    setting = case.allowing_setting
+    is_loosened = getattr(environment.declaration, setting, None) != DECLARATION_DEFAULTS.get(setting)
+    allowing_setting = setting if is_loosened else ""
     options = dict(case.options)
     if case.is_claim_essential:
         options["CLAIMS"] = environment.portal.create_essential_claim(next(iter(environment.claim_values)))
-    with environment.override_declaration(client=case.client_options, **options):
-        for name, value in case.provider_state.items():
-            setattr(environment.op.state, name, value)
+    with environment.override_declaration(client_options=case.client_options, **options):
         if case.stage == "logout":
-            run_logout_case(case, environment, allowing_setting=by_choice)
+            run_logout_case(case, environment, allowing_setting=allowing_setting)
             return
         _install_tampering_hook(case, case.valid_value, environment)
         browser = environment.create_browser()
         environment.assert_accepted(browser, browser.sign_in(environment.op))
-    with environment.override_declaration(client=case.client_options, **options):
-        for name, value in case.provider_state.items():
-            setattr(environment.op.state, name, value)
+    with environment.override_declaration(client_options=case.client_options, **options):
         _install_tampering_hook(case, case.invalid_value, environment)
         browser = environment.create_browser()
         page = browser.start_sign_in() if case.stage == "request" else browser.sign_in(environment.op)
-        # An answer that the portal could not read may have held tokens that it never saw.
-        alive = 0 if case.holds_tokens else len(environment.op.tokens)
         environment.assert_refused(
             browser,
             page,
             case.code,
             expected_status=case.refusal_status,
-            allowed_active_tokens=alive,
-            allowing_setting=by_choice,
+            # A response that the portal could not read may contain tokens, which it cannot revoke.
+            allowed_active_tokens=0 if case.holds_tokens else len(environment.op.tokens),
+            allowing_setting=allowing_setting,
         )
 
 
 def _install_tampering_hook(case: TamperingCase, value: Any, environment: AttackEnvironment) -> None:
-    honest = environment.create_honest_hook(in_id_token=case.endpoint == "id_token")
+    for name, state_value in case.provider_state.items():
+        setattr(environment.op.state, name, state_value)
+    honest_hook = environment.create_honest_hook(in_id_token=case.endpoint == "id_token")
 
     def hook(endpoint: str, exchange: MutableExchange) -> Reply | None:
-        honest(endpoint, exchange)
-        bent = case.tamper(exchange, value) if endpoint == case.endpoint else None
-        return bent if isinstance(bent, Reply) else None
+        honest_hook(endpoint, exchange)
+        reply = case.tamper(exchange, value) if endpoint == case.endpoint else None
+        return reply if isinstance(reply, Reply) else None
 
     if case.tamper_before_endpoint:
         environment.op.intercept = hook

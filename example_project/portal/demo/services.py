@@ -1,4 +1,4 @@
-"""What the demo runs in: a directory of its own, made anew, and ordinary variables that make time short."""
+"""The environment of the demo's services: a new directory, free ports, and variables with short durations."""
 
 import fcntl
 import json
@@ -10,8 +10,8 @@ from typing import IO
 from urllib.parse import urlsplit
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-OURS = ("OIDC_", "PHI_", "DJANGO_", "CELERY_", "EMAIL_", "PORTAL_", "DATABASE_URL", "CACHE_URL")
-"""The demo is embedded: what these variables say of another installation is not for it."""
+VARIABLE_PREFIXES = ("OIDC_", "PHI_", "DJANGO_", "CELERY_", "EMAIL_", "PORTAL_", "DATABASE_URL", "CACHE_URL")
+"""Variables with these prefixes may configure another installation, so the demo removes them."""
 RETENTION_SECONDS = 15
 BEAT_SECONDS = 1
 CLAIMS = {
@@ -19,19 +19,19 @@ CLAIMS = {
     "address": {"purpose": "HOPERAT", "basis": "appointment letters", "retention": RETENTION_SECONDS},
     "roles": {"purpose": "HOPERAT", "basis": "who works here, and as what", "retention": None},
 }
-_held: list[IO[str]] = []
+_lock_files: list[IO[str]] = []
 
 
-def prepare(environ: MutableMapping[str, str]) -> None:
-    """Set the variables that the demo and its processes run with. PORT and the port of OIDC_ISSUER are kept.
+def set_up_environment(environ: MutableMapping[str, str]) -> None:
+    """Set the variables for the demo and its processes. PORT and the port of OIDC_ISSUER are kept.
 
-    A demo that is still serving keeps its directory: this one takes the next.
+    Each running demo locks its own directory.
     """
-    provider_port = loopback_port(environ.get("OIDC_ISSUER", "")) or free_port()
-    portal_port = int(environ.get("PORT") or 0) or free_port()
-    for name in [name for name in environ if name.startswith(OURS)]:
+    provider_port = parse_loopback_port(environ.get("OIDC_ISSUER", "")) or find_free_port()
+    portal_port = int(environ.get("PORT") or 0) or find_free_port()
+    for name in [name for name in environ if name.startswith(VARIABLE_PREFIXES)]:
         del environ[name]
-    var = _take_directory(ROOT / "var")
+    var = _lock_directory(ROOT / "var")
     environ.update(
         DJANGO_SETTINGS_MODULE="portal.settings",
         DJANGO_DEBUG="1",
@@ -41,25 +41,25 @@ def prepare(environ: MutableMapping[str, str]) -> None:
         PHI_CLAIMS_JSON=json.dumps(CLAIMS),
         CELERY_BEAT_SECONDS=str(BEAT_SECONDS),
         PYTHONUNBUFFERED="1",
-        TMPDIR=str(_made(var / "tmp")),
+        TMPDIR=str(_create_directory(var / "tmp")),
     )
 
 
-def loopback_port(issuer: str) -> int:
-    """Return the port of an issuer at http on 127.0.0.1, else 0: the demo's provider can be nowhere else."""
+def parse_loopback_port(issuer: str) -> int:
+    """Return the port of an issuer at http on loopback, else 0: the demo provider runs nowhere else."""
     parts = urlsplit(issuer)
     return (parts.port or 0) if parts.scheme == "http" and parts.hostname in {"127.0.0.1", "localhost"} else 0
 
 
-def free_port() -> int:
-    """Return a port that nobody listens on just now."""
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return int(taken.getsockname()[1])
+def find_free_port() -> int:
+    """Return a port that is currently unused."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
 
 
-def _take_directory(parent: Path) -> Path:
-    _made(parent)
+def _lock_directory(parent: Path) -> Path:
+    _create_directory(parent)
     number = 1
     while True:
         lock = (parent / f"demo-{number}.lock").open("w")
@@ -70,13 +70,13 @@ def _take_directory(parent: Path) -> Path:
             number += 1
         else:
             break
-    # Held until this process is gone.
-    _held.append(lock)
+    # Locked until this process exits.
+    _lock_files.append(lock)
     directory = parent / f"demo-{number}"
     shutil.rmtree(directory, ignore_errors=True)
-    return _made(directory)
+    return _create_directory(directory)
 
 
-def _made(directory: Path) -> Path:
+def _create_directory(directory: Path) -> Path:
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     return directory

@@ -1,4 +1,4 @@
-"""What the authorization endpoint grants, and what it sends back or shows instead. Spec: OIDC Core 3.1.2."""
+"""The authorization endpoint. Spec: OIDC Core 3.1.2."""
 
 import json
 from datetime import timedelta
@@ -17,14 +17,14 @@ def test_authorize_without_a_session_shows_the_login_page(rp):
     assert page.headers["cache-control"] == "no-store"
 
 
-def test_authorize_page_policy_allows_no_script_and_the_form_to_lead_to_the_client(rp):
+def test_authorize_page_policy_allows_no_scripts_and_forms_only_to_the_client(rp):
     policy = rp.ask().headers["content-security-policy"]
     assert "default-src 'none'" in policy
     assert "form-action 'self' https://portal.example" in policy
     assert "script-src" not in policy
 
 
-def test_authorize_page_escapes_what_the_request_carries(rp):
+def test_authorize_page_escapes_request_parameters(rp):
     page = rp.ask(state='"><script>alert(1)</script>', login_hint="'><b>").body
     assert b"<script" not in page
     assert b"<b>" not in page
@@ -54,7 +54,7 @@ def test_authorize_with_a_wrong_password_shows_the_page_again(op, rp):
 
 
 @pytest.mark.parametrize("csrf", ["", "not-the-cookie"])
-def test_authorize_form_without_the_cookies_csrf_value_signs_nobody_in(op, rp, csrf):
+def test_authorize_form_without_a_valid_csrf_token_is_refused(op, rp, csrf):
     rp.ask()
     form = {"csrf": csrf, "username": "amina", "password": "amina-demo", "decision": "sign-in"}
     assert rp.send("POST", rp.url().removeprefix(op.issuer), form).status == 403
@@ -67,7 +67,7 @@ def test_authorize_cancelled_is_access_denied(op, rp):
     assert "state=the-state" in location
 
 
-SHOWN = {
+UNTRUSTED_REDIRECTS = {
     "unknown client": {"client_id": "nobody"},
     "no client": {"client_id": None},
     "unregistered redirect": {"redirect_uri": "https://evil.example/"},
@@ -79,14 +79,14 @@ SHOWN = {
 }
 
 
-@pytest.mark.parametrize("changes", SHOWN.values(), ids=SHOWN)
-def test_authorize_without_a_redirect_uri_to_trust_is_shown_and_never_redirected(rp, changes):
+@pytest.mark.parametrize("changes", UNTRUSTED_REDIRECTS.values(), ids=UNTRUSTED_REDIRECTS)
+def test_authorize_with_an_untrusted_redirect_uri_shows_an_error_without_redirect(rp, changes):
     answer = rp.ask(**changes)
     assert answer.status == 400
     assert "location" not in answer.headers
 
 
-SENT_BACK = {
+ERRORS = {
     "no response type": ({"response_type": None}, "invalid_request"),
     "implicit": ({"response_type": "id_token"}, "unsupported_response_type"),
     "fragment": ({"response_mode": "fragment"}, "invalid_request"),
@@ -101,7 +101,7 @@ SENT_BACK = {
     "request uri": ({"request_uri": "https://x.example"}, "request_uri_not_supported"),
     "none and login": ({"prompt": "none login"}, "invalid_request"),
     "unknown prompt": ({"prompt": "dance"}, "invalid_request"),
-    "nobody signed in": ({"prompt": "none"}, "login_required"),
+    "no session": ({"prompt": "none"}, "login_required"),
     "max_age of words": ({"max_age": "soon"}, "invalid_request"),
     "max_age below zero": ({"max_age": "-1"}, "invalid_request"),
     "claims not JSON": ({"claims": "{"}, "invalid_request"),
@@ -112,8 +112,8 @@ SENT_BACK = {
 }
 
 
-@pytest.mark.parametrize(("changes", "error"), SENT_BACK.values(), ids=SENT_BACK)
-def test_authorize_that_can_not_be_granted_is_sent_back_with_its_error(op, rp, changes, error):
+@pytest.mark.parametrize(("changes", "error"), ERRORS.values(), ids=ERRORS)
+def test_authorize_with_an_invalid_parameter_redirects_with_an_error(op, rp, changes, error):
     answer = rp.ask(**changes)
     assert answer.status == 303
     assert answer.query["error"] == error
@@ -122,19 +122,19 @@ def test_authorize_that_can_not_be_granted_is_sent_back_with_its_error(op, rp, c
     assert not op.state.grants
 
 
-def test_authorize_with_two_states_is_sent_back_without_any(rp):
+def test_authorize_with_two_states_redirects_without_state(rp):
     answer = rp.ask(state=["a", "b"])
     assert answer.query["error"] == "invalid_request"
     assert "state" not in answer.query
 
 
-def test_authorize_by_post_is_the_same_request(rp):
+def test_authorize_accepts_post(rp):
     answer = rp.send("POST", "/authorize", rp.parameters())
     assert answer.status == 200
     assert b"<form" in answer.body
 
 
-def test_authorize_with_a_session_returns_at_once_and_for_another_client_too(op, rp, other_rp):
+def test_authorize_with_a_session_needs_no_login_for_any_client(op, rp, other_rp):
     rp.callback()
     first = op.last_grant
     assert "code" in rp.ask(prompt="none").query
@@ -145,12 +145,12 @@ def test_authorize_with_a_session_returns_at_once_and_for_another_client_too(op,
 
 
 @pytest.mark.parametrize("prompt", ["login", "consent", "select_account"])
-def test_authorize_with_a_prompt_asks_in_spite_of_the_session(rp, prompt):
+def test_authorize_with_a_prompt_shows_the_login_page_despite_the_session(rp, prompt):
     rp.callback()
     assert rp.ask(prompt=prompt).status == 200
 
 
-def test_authorize_max_age_renews_the_sign_in_when_it_is_too_old(op, rp, clock):
+def test_authorize_with_max_age_requires_a_recent_sign_in(op, rp, clock):
     rp.callback()
     before = op.last_grant
     clock.ahead += timedelta(seconds=61)
@@ -162,7 +162,7 @@ def test_authorize_max_age_renews_the_sign_in_when_it_is_too_old(op, rp, clock):
     assert op.last_grant.sid == before.sid
 
 
-def test_authorize_acr_values_asks_again_once_and_then_says_what_was_reached(op, rp):
+def test_authorize_with_voluntary_acr_values_grants_the_reached_acr(op, rp):
     rp.callback()
     assert rp.ask(acr_values="urn:example:loa:2").status == 303
     assert rp.ask(acr_values="urn:example:loa:4").status == 200
@@ -173,8 +173,8 @@ def test_authorize_acr_values_asks_again_once_and_then_says_what_was_reached(op,
         assert op.last_grant.acr == "urn:example:loa:3"
 
 
-def check_that_jonas_alone_will_do(rp, wanted, error):
-    claims = json.dumps({"id_token": wanted})
+def assert_only_jonas_is_accepted(rp, request, error):
+    claims = json.dumps({"id_token": request})
     rp.callback()
     assert rp.ask(claims=claims).status == 200
     assert rp.ask(claims=claims, prompt="none").query["error"] == error
@@ -183,22 +183,22 @@ def check_that_jonas_alone_will_do(rp, wanted, error):
     assert "code" in rp.ask(claims=claims, prompt="none").query
 
 
-@pytest.mark.parametrize("wanted", [{"values": ["urn:example:loa:3"]}, {"value": "urn:example:loa:3"}])
-def test_authorize_essential_acr_that_is_not_reached_is_asked_for_and_then_refused(rp, wanted):
-    acr = {"essential": True, **wanted}
-    check_that_jonas_alone_will_do(rp, {"acr": acr}, "unmet_authentication_requirements")
+@pytest.mark.parametrize("request_values", [{"values": ["urn:example:loa:3"]}, {"value": "urn:example:loa:3"}])
+def test_authorize_with_an_essential_acr_that_is_not_reached_is_refused(rp, request_values):
+    acr = {"essential": True, **request_values}
+    assert_only_jonas_is_accepted(rp, {"acr": acr}, "unmet_authentication_requirements")
 
 
-def test_authorize_for_a_sub_answers_for_nobody_else(op, rp):
-    check_that_jonas_alone_will_do(rp, {"sub": {"value": op.subject("jonas", "portal")}}, "login_required")
+def test_authorize_for_a_sub_refuses_other_users(op, rp):
+    assert_only_jonas_is_accepted(rp, {"sub": {"value": op.get_subject("jonas", "portal")}}, "login_required")
 
 
-def test_authorize_login_hint_stands_in_the_field_of_the_user_name(rp):
+def test_authorize_login_hint_fills_the_user_name(rp):
     assert b'name="username" value="amina"' in rp.ask(login_hint="amina").body
     assert b'name="username" value=""' in rp.ask().body
 
 
-def test_authorize_as_another_person_ends_the_first_ones_session(op, rp):
+def test_authorize_as_another_user_ends_the_previous_session(op, rp):
     rp.callback()
     rp.callback("jonas", prompt="login")
     assert [session.account.username for session in op.state.sessions.values()] == ["jonas"]
@@ -211,7 +211,7 @@ def test_authorize_offline_access_needs_consent(op, rp):
     assert op.last_grant.scope == ("openid", "offline_access")
 
 
-def test_op_authorize_at_an_unknown_client_raises(op, rp):
+def test_provider_authorize_with_an_unknown_client_raises(op, rp):
     with pytest.raises(RedirectExpected) as raised:
         op.authorize(rp.url(client_id="nobody"), "amina")
     assert raised.value.status == 400
