@@ -150,7 +150,7 @@ PAGES: dict[str, tuple[Navigate, str]] = {
     "emergency, open": (emergency_open, "Emergency access"),
     "who looked": (signed_in("/portal/access/"), "Who looked at my record"),
     "who looked, with own accesses": (own_disclosures, "Who looked at my record"),
-    "who looked, unavailable": (disclosures_unavailable, "This can’t be shown at the moment"),
+    "who looked, unavailable": (disclosures_unavailable, "This page is not available at the moment"),
     "admin refused": (signed_in("/admin/"), "For the clinic’s staff"),
     "expired form": (expired_form, "This form has expired"),
     "sign-in refused": (anonymous("/oidc/callback/?state=none&code=none"), "Please start signing in again"),
