@@ -12,14 +12,15 @@ import logging
 import re
 import unicodedata
 import uuid
-from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache
 from json.encoder import encode_basestring
 from typing import Any, Literal, NamedTuple
 
+from .._internal.overrides import override_global
 from .actions import DETAIL_KEYS, RESERVED_PREFIXES, UNKEYED_RESOURCE_TYPES
 from .actions import Action as Action  # noqa: PLC0414 -- whoever makes an event names its action
 
@@ -293,15 +294,9 @@ def parse_event(text: str) -> AuthenticatedEvent:
     return AuthenticatedEvent(event, mac)
 
 
-@contextmanager
-def raise_on_refused_detail() -> Iterator[None]:
+def raise_on_refused_detail() -> AbstractContextManager[None]:
     """Refuse a detail that is not allowed, in this process, for the length of the block: for tests."""
-    global _report_refused_detail  # noqa: PLW0603 -- the seam is this one variable
-    before, _report_refused_detail = _report_refused_detail, _raise_value_error
-    try:
-        yield
-    finally:
-        _report_refused_detail = before
+    return override_global(globals(), "_report_refused_detail", _raise_value_error)
 
 
 def _raise_value_error(message: str) -> None:

@@ -165,7 +165,7 @@ def _find_authentic_event(text: bytes) -> AuthenticatedEvent | None:
 
 def _get_mac_key(authenticated_event: AuthenticatedEvent) -> bytes:
     """Requires: a key that is configured. Raises: KeyMissing."""
-    ring = {key.id: key.material for key in keyring.get_keys("AUDIT_MAC_KEYS")}
+    ring = {key.id: key.material for key in keyring.get_keys("audit_mac")}
     return ring[authenticated_event.event.mac_key]
 
 

@@ -39,23 +39,23 @@ def authenticate_event(new_event: NewEvent) -> AuthenticatedEvent:
     """Return the event of act with its id and the MAC of the newest key.
 
     What is not allowed in its detail is dropped and told to the log as an error; in tests it is refused. Where
-    RESOURCE_IDS says so, the id in its resource becomes a pseudonym.
+    AUDIT['resource_ids'] says so, the id in its resource becomes a pseudonym.
     Raises: KeyMissing; ImproperlyConfigured; ValueError for an action or outcome out of the vocabulary.
     """
     if new_event.resource and conf.resource_ids() == "keyed":
         new_event = new_event._replace(resource=get_resource_pseudonym(new_event.resource))
-    key = keyring.get_keys("AUDIT_MAC_KEYS")[0]
+    key = keyring.get_keys("audit_mac")[0]
     event = build_event(new_event, id=randomness.uuid7(new_event.now), mac_key=key.id)
     return AuthenticatedEvent(event, compute_mac(event, key.material))
 
 
 def get_resource_pseudonym(resource: str) -> str:
-    """Return what the trail holds for resource (`Type/id`) where RESOURCE_IDS is `keyed`: to look for its events.
+    """Return what the trail holds for resource (`Type/id`) if AUDIT['resource_ids'] is `keyed`.
 
-    The key is the oldest of AUDIT_MAC_KEYS: a resource keeps its pseudonym for as long as that one stays in the list.
+    The key is the oldest of KEYS['audit_mac']: a resource keeps its pseudonym as long as that one stays in the list.
     Raises: KeyMissing.
     """
-    return compute_resource_pseudonym(resource, key=keyring.get_keys("AUDIT_MAC_KEYS")[-1].material)
+    return compute_resource_pseudonym(resource, key=keyring.get_keys("audit_mac")[-1].material)
 
 
 def insert_events(events: Sequence[AuthenticatedEvent], *, timeout_seconds: float | None = None) -> None:
@@ -166,7 +166,7 @@ def has_valid_row_mac(row: AuditEvent) -> bool:
 
 def has_valid_mac(authenticated_event: AuthenticatedEvent) -> bool:
     """Say whether the MAC is that of the event, under a key that is configured. Raises: KeyMissing."""
-    keys = [key for key in keyring.get_keys("AUDIT_MAC_KEYS") if key.id == authenticated_event.event.mac_key]
+    keys = [key for key in keyring.get_keys("audit_mac") if key.id == authenticated_event.event.mac_key]
     return any(
         hmac.compare_digest(compute_mac(authenticated_event.event, key.material), authenticated_event.mac)
         for key in keys

@@ -11,7 +11,7 @@ from django.db import router
 from .._internal.sql import insert
 from ..audit.events import Action, Origin
 from ..audit.outbox import enqueue
-from ..config.providers import ClaimDeclaration
+from ..config.claims import ClaimDeclaration
 from ..subjects.models import PairwiseSubject
 from .legal_holds import find_current_hold, get_claim_key_name, preserve_replaced_claims
 from .minimization import PROTOCOL_CLAIMS

@@ -43,14 +43,14 @@ def get_keys(ring_name: str) -> tuple[SymmetricKey, ...]:
 
     Raises: KeyMissing.
     """
-    source = conf.get_option(ring_name)
+    source = conf.get_key_source(ring_name)
     texts = tuple(source) if isinstance(source, _LIST_TYPES) else _load_key_texts(ring_name, source)
     try:
         found = _parse_keys(ring_name, texts)
     except TypeError as error:
         raise _key_list_error(ring_name) from error
     if not found:
-        raise KeyMissing(f"PHI_OIDC[{ring_name!r}] has no key.")
+        raise KeyMissing(f"PHI_OIDC['KEYS'][{ring_name!r}] has no key.")
     return found
 
 
@@ -70,7 +70,7 @@ def encrypt(value: str, *, context: Sequence[str], retention_key_name: str = "")
     key = (
         SymmetricKey(retention_key_name, retention_keys.get_store().create(retention_key_name))
         if retention_key_name
-        else get_keys("ENCRYPTION_KEYS")[0]
+        else get_keys("encryption")[0]
     )
     return _encrypt_envelope([*context, value], key)
 
@@ -86,13 +86,13 @@ def decrypt(ciphertext: str, *, context: Sequence[str]) -> str:
         if material is None:
             raise Undecryptable
         return _decrypt_value(SymmetricKey(key_id, material), token, context)
-    return _decrypt_value(_get_key(key_id, get_keys("ENCRYPTION_KEYS")), token, context)
+    return _decrypt_value(_get_key(key_id, get_keys("encryption")), token, context)
 
 
 def reencrypt_text(ciphertext: str, *, context: Sequence[str], keys: Sequence[SymmetricKey]) -> str:
     """Return what was sealed in that context under one of the ring, sealed under its first key.
 
-    ring: as `keys("ENCRYPTION_KEYS")` gives it, once for many texts.
+    ring: as `get_keys("encryption")` gives it, once for many texts.
     Raises: Undecryptable, of a text under a retention key too.
     """
     key_id, _, token = ciphertext.partition(":")
@@ -141,7 +141,7 @@ def _load_key_texts(ring_name: str, source: Any) -> tuple[str, ...]:
         try:
             source = source.read_text("ascii")
         except (OSError, UnicodeDecodeError) as error:
-            raise KeyMissing(f"PHI_OIDC[{ring_name!r}]: the key file can't be read.") from error
+            raise KeyMissing(f"PHI_OIDC['KEYS'][{ring_name!r}]: the key file can't be read.") from error
     if isinstance(source, str):
         source = source.replace("\n", ",").split(",")
     if source is not None and not isinstance(source, _LIST_TYPES):
@@ -150,7 +150,7 @@ def _load_key_texts(ring_name: str, source: Any) -> tuple[str, ...]:
 
 
 def _key_list_error(ring_name: str) -> KeyMissing:
-    return KeyMissing(f"PHI_OIDC[{ring_name!r}] must be a list of keys, a file or a callable.")
+    return KeyMissing(f"PHI_OIDC['KEYS'][{ring_name!r}] must be a list of keys, a file or a callable.")
 
 
 @lru_cache(maxsize=16)
@@ -163,7 +163,7 @@ def _parse_keys(ring_name: str, texts: tuple[str, ...]) -> tuple[SymmetricKey, .
         return tuple(dict.fromkeys(_parse_key(text.strip()) for text in texts if text.strip()))
     except ValueError:
         # From None: the frames of the cause hold what stands there for a key, and may be one but for a letter.
-        raise KeyMissing(f"PHI_OIDC[{ring_name!r}]: each key is {KEY_BYTES} bytes as base64url.") from None
+        raise KeyMissing(f"PHI_OIDC['KEYS'][{ring_name!r}]: each key is {KEY_BYTES} bytes as base64url.") from None
 
 
 @lru_cache(maxsize=64)

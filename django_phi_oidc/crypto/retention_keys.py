@@ -1,6 +1,6 @@
 """Retention keys: a key for each day and retention, kept outside the database, and destroyed when no claim needs it.
 
-Then no backup of the database can be read for what has lapsed since. `RETENTION_KEYS` of the settings is a folder
+Then no backup of the database can be read for what has lapsed since. `KEYS['retention']` of the settings is a folder
 (`pathlib.Path`) or an object like `RetentionKeys`: a KMS or Vault client.
 """
 
@@ -41,18 +41,20 @@ class RetentionKeyStore(Protocol):
 
 def is_enabled() -> bool:
     """Say whether claims are sealed under keys of their own retention."""
-    return conf.get_option("RETENTION_KEYS") is not None
+    return conf.get_key_source("retention") is not None
 
 
 def get_store() -> RetentionKeyStore:
     """Return where the keys are. Raises: KeyMissing, when nothing says where."""
-    declared = conf.get_option("RETENTION_KEYS")
+    declared = conf.get_key_source("retention")
     if declared is None:
-        raise KeyMissing("PHI_OIDC['RETENTION_KEYS'] is not set, and there are claims under such keys.")
+        raise KeyMissing("PHI_OIDC['KEYS']['retention'] is not set, and there are claims under such keys.")
     if isinstance(declared, Path):
         return RetentionKeyFolder(declared)
     if not all(callable(getattr(declared, name, None)) for name in ("get", "create", "destroy", "names")):
-        raise ImproperlyConfigured("PHI_OIDC['RETENTION_KEYS'] must be a folder, or have get, create, destroy, names.")
+        raise ImproperlyConfigured(
+            "PHI_OIDC['KEYS']['retention'] must be a folder, or have get, create, destroy, names."
+        )
     return cast(RetentionKeyStore, declared)
 
 

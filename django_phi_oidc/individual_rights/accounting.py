@@ -160,9 +160,9 @@ def create_accounting(
 
 
 def _iter_trail_names(resource: str) -> Iterator[str]:
-    """Yield what the trail may call it: RESOURCE_IDS, and which key is the oldest, need not be what they were."""
+    """Yield its possible names in the log: AUDIT['resource_ids'] and the oldest key may have changed."""
     yield resource
-    for key in keyring.get_keys("AUDIT_MAC_KEYS"):
+    for key in keyring.get_keys("audit_mac"):
         yield compute_resource_pseudonym(resource, key=key.material)
 
 

@@ -80,7 +80,7 @@ def retire_subject_key(
     end, when such persons came meanwhile.
     """
     if key_id in configured_key_ids:
-        raise KeyInUse(f"Key {key_id} is configured: take it out of SUBJECT_KEYS on every server first.")
+        raise KeyInUse(f"Key {key_id} is configured: take it out of KEYS['subject'] on every server first.")
     _validate_no_dependent_persons(key_id, configured_key_ids)
     covered = Exists(SubjectDigest.objects.filter(subject=OuterRef("subject"), key_id__in=configured_key_ids))
     done = 0

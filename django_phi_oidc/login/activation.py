@@ -131,7 +131,7 @@ class ActivationView(View):
         newcomer = _find_unlinked_sign_in(request, now=now)
         if newcomer is None:
             return _render_page(request, None, status=403)
-        provider, keys = conf.providers()[newcomer.provider], keyring.get_keys("SUBJECT_KEYS")
+        provider, keys = conf.providers()[newcomer.provider], keyring.get_keys("subject")
         tries = _get_guess_limits(newcomer, origin, keys)
         try:
             _enforce_guess_limits(tries, now=now)

@@ -15,7 +15,7 @@ from ..audit.events import Action, AuthenticatedEvent, NewEvent, Origin
 from ..audit.outbox import record_with_deferred
 from ..claims import minimization
 from ..claims.storage import store_claims
-from ..config.providers import ClaimDeclaration
+from ..config.claims import ClaimDeclaration
 from ..oidc.client_auth import AssertionFreshness
 from ..oidc.id_token import VerifiedClaims, find_auth_time, validate_pairwise_sub, verify_id_token
 from ..oidc.token import (

@@ -69,7 +69,7 @@ def create_authorization_state(
 def create_nonce() -> str:
     """Return 256 random bits with a MAC, so that a nonce of ours is known again without a table."""
     random = randomness.token_bytes(32)
-    return _encode_b64url(random + _compute_nonce_mac(keyring.get_keys("ENCRYPTION_KEYS")[0], random))
+    return _encode_b64url(random + _compute_nonce_mac(keyring.get_keys("encryption")[0], random))
 
 
 def is_issued_nonce(nonce: str) -> bool:
@@ -79,7 +79,7 @@ def is_issued_nonce(nonce: str) -> bool:
     except (ValueError, UnicodeEncodeError):
         return False
     random, tag = raw[:32], raw[32:]
-    return any(hmac.compare_digest(_compute_nonce_mac(key, random), tag) for key in keyring.get_keys("ENCRYPTION_KEYS"))
+    return any(hmac.compare_digest(_compute_nonce_mac(key, random), tag) for key in keyring.get_keys("encryption"))
 
 
 def store_state(

@@ -184,7 +184,7 @@ def _renew_current_session(
     if actor.origin.session != authorization_state.session_to_renew:
         raise SubjectChanged
     row = _get_actor_session(actor)
-    subjects = list_subject_ids(issuer=declaration.issuer, sub=id_claims["sub"], keys=keyring.get_keys("SUBJECT_KEYS"))
+    subjects = list_subject_ids(issuer=declaration.issuer, sub=id_claims["sub"], keys=keyring.get_keys("subject"))
     if row.subject_id not in subjects or row.provider != declaration.name:
         raise SubjectChanged
     acr, auth_time = parse_acr(id_claims), find_auth_time(id_claims)

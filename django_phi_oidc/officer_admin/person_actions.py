@@ -201,7 +201,7 @@ def _issue_activation_code(action_request: ActionRequest) -> ActionResult:
     (made,) = create_invitations(
         [action_request.person.pk],
         provider=conf.providers()[action_request.form_data["chosen"]],
-        key=keyring.get_keys("SUBJECT_KEYS")[0],
+        key=keyring.get_keys("subject")[0],
         lifetime=conf.activation_lifetime(),
         origin=action_request.actor.origin,
         now=action_request.now,

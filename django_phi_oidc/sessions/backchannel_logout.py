@@ -230,7 +230,7 @@ def _verify_with_provider_keys(token: str, provider: Provider) -> LogoutToken:
 
 def _end_sessions(logout_token: LogoutToken, declaration: ProviderDeclaration, *, origin: Origin) -> None:
     """End what the token is about. Raises: LogoutTokenReplayed; one of OURS, and then the token is unspent."""
-    keys, now = keyring.get_keys("SUBJECT_KEYS"), clock.now()
+    keys, now = keyring.get_keys("subject"), clock.now()
     keep = _list_offline_access_providers() if conf.should_keep_offline_tokens() else ()
     retry_on_lost_connection(
         lambda: process_logout_token(

@@ -124,7 +124,7 @@ class PairwiseSubjectAdmin(ErrorMessageAdmin):
             obj.user,
             sub=form.cleaned_data["sub"],
             provider=conf.providers()[form.cleaned_data["provider"]],
-            keys=keyring.get_keys("SUBJECT_KEYS"),
+            keys=keyring.get_keys("subject"),
             origin=Actor.from_request(request).origin,
             now=clock.now(),
         )
@@ -267,7 +267,7 @@ class ActivationCodeAdmin(ErrorMessageAdmin, CascadeOnlyAdmin):
         (invitation,) = create_invitations(
             [user.pk],
             provider=declared,
-            key=keyring.get_keys("SUBJECT_KEYS")[0],
+            key=keyring.get_keys("subject")[0],
             lifetime=conf.activation_lifetime(),
             origin=Actor.from_request(request).origin,
             now=clock.now(),

@@ -17,7 +17,7 @@ SECTOR_PATTERN = re.compile(r"[a-z0-9]([a-z0-9.-]{0,253}[a-z0-9])?")
 def get_pairwise_id(user: AbstractBaseUser, sector: str) -> str:
     """Return user's identifier in that sector: 64 hexadecimal digits, the same for ever, at one SELECT.
 
-    sector: the host name of the system that gets it. The newest PAIRWISE_KEY makes it at first use, and it is stored:
+    sector: the host name of the system that gets it. The newest pairwise key makes it at first use, and it is stored:
     no later key changes it, and of several first uses at once all get the same one. It goes with the user. A primary
     key that is given to somebody else afterwards gives them the former's identifier as well.
     Raises: ValueError for a sector that is no such name and a user that is not saved; at first use, KeyMissing.

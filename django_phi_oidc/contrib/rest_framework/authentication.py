@@ -149,7 +149,7 @@ def _authenticate_token(token: str, *, origin: Origin) -> tuple[Any, AccessToken
         meant = get_resource_server(token, list_declared_apis(conf.apis(), conf.providers()))
         provider = meant.provider.name
         verified = verify_bearer_token(token, audience=meant, now=clock.now())
-        user = get_linked_user(verified, keys=keyring.get_keys("SUBJECT_KEYS"))
+        user = get_linked_user(verified, keys=keyring.get_keys("subject"))
     except AccessTokenInvalid as fault:
         report_refusal(fault.rule, origin=origin, provider=provider)
         raise invalid_token() from None

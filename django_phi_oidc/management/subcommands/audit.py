@@ -289,7 +289,7 @@ class ProgressLine:
 def _get_signing_key() -> Ed25519PrivateKey:
     key = signing.find_signing_key()
     if key is None:
-        raise CommandError("PHI_OIDC['AUDIT_SIGNING_KEY'] is not configured here: nothing can be signed.")
+        raise CommandError("PHI_OIDC['KEYS']['audit_signing'] is not configured here: nothing can be signed.")
     return key
 
 

@@ -27,9 +27,11 @@ PHI_OIDC = {
         "default": {name: os.environ[f"OIDC_{name.upper()}"] for name in ("issuer", "client_id", "client_secret")}
     },
     "CLAIMS": {"birthdate": {"purpose": "TREAT", "basis": "identity check before treatment", "retention": "session"}},
-    **{ring: os.environ[f"PHI_{ring}"] for ring in ("ENCRYPTION_KEYS", "SUBJECT_KEYS", "AUDIT_MAC_KEYS")},
-    "AUDIT_ORIGIN": "your.host/audit",
-    "AUDIT_SIGNING_KEY": os.environ.get("PHI_AUDIT_SIGNING_KEY"),
+    "KEYS": {
+        **{name: os.environ[f"PHI_{name.upper()}_KEYS"] for name in ("encryption", "subject", "audit_mac")},
+        "audit_signing": os.environ.get("PHI_AUDIT_SIGNING_KEY"),
+    },
+    "AUDIT": {"origin": "your.host/audit"},
 }
 """
 """The README shows them."""
@@ -52,7 +54,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 def handle(options: Mapping[str, Any], *, stdout: OutputWrapper, stderr: OutputWrapper) -> None:
     """Write the three files, and say what is to be done with each. Raises: CommandError when the folder is there."""
     folder: Path = options["folder"]
-    keys = {f"PHI_{ring}": keyring.generate_key() for ring in conf.KEY_RINGS}
+    keys = {conf.KEY_VARIABLES[ring]: keyring.generate_key() for ring in conf.KEY_RINGS}
     lines = [f"{name}=" for name in ("OIDC_ISSUER", "OIDC_CLIENT_ID", "OIDC_CLIENT_SECRET")]
     files = {
         "settings.py": SETTINGS_TEMPLATE,

@@ -50,24 +50,26 @@ def _generate(options: Mapping[str, Any], stdout: OutputWrapper, stderr: OutputW
     """Write the missing key files, print new keys for the rings that have no file, and tell what was done."""
     written = generate_key_files()
     for ring in (*conf.KEY_RINGS, conf.PAIRWISE_KEY_RING):
-        source = conf.get_option(ring)
+        source = conf.get_key_source(ring)
         if source in written:
-            stderr.write(f"{ring}: a new key was written to {source}.")
+            stderr.write(f"KEYS[{ring!r}]: a new key was written to {source}.")
         elif isinstance(source, Path):
-            stderr.write(f"{ring}: {source} was there, and left as it is.")
+            stderr.write(f"KEYS[{ring!r}]: {source} was there, and left as it is.")
         else:
-            stdout.write(f"PHI_{ring}={keyring.generate_key()}")
-            stderr.write(f"{ring}: a new key was printed, and stored nowhere.")
-    signing = conf.get_option("AUDIT_SIGNING_KEY")
+            stdout.write(f"{conf.KEY_VARIABLES[ring]}={keyring.generate_key()}")
+            stderr.write(f"KEYS[{ring!r}]: a new key was printed, and stored nowhere.")
+    signing = conf.get_key_source("audit_signing")
     if isinstance(signing, Path):
         done = "a new key was written to" if signing in written else "left as it is:"
-        stderr.write(f"AUDIT_SIGNING_KEY: {done} {signing}.")
+        stderr.write(f"KEYS['audit_signing']: {done} {signing}.")
 
 
 def _status(options: Mapping[str, Any], stdout: OutputWrapper, stderr: OutputWrapper) -> None:
-    ring = get_subject_key_usage([key.id for key in keyring.get_keys("SUBJECT_KEYS")])
+    ring = get_subject_key_usage([key.id for key in keyring.get_keys("subject")])
     pairwise = (
-        [key.id for key in keyring.get_keys(conf.PAIRWISE_KEY_RING)] if conf.get_option(conf.PAIRWISE_KEY_RING) else []
+        [key.id for key in keyring.get_keys(conf.PAIRWISE_KEY_RING)]
+        if conf.get_key_source(conf.PAIRWISE_KEY_RING)
+        else []
     )
     sealed = keys_rotate.get_encryption_key_usage(using=options["database"])
     if options["json"]:
@@ -85,12 +87,12 @@ def _write_other_keys(key_usage: SubjectKeyRingUsage, pairwise_key_ids: list[str
     for key in _list_client_keys():
         use = "signs" if key["signs"] else "published, does not sign"
         stdout.write(f"client key of {key['provider']}: {key['kid']} ({key['alg']}): {use}")
-    stdout.write(f"PAIRWISE_KEY: {', '.join(pairwise_key_ids) or 'not configured'}")
+    stdout.write(f"KEYS['pairwise']: {', '.join(pairwise_key_ids) or 'not configured'}")
 
 
 def _write_subject_keys(key_usage: SubjectKeyRingUsage, stdout: OutputWrapper) -> None:
     stdout.write(
-        f"SUBJECT_KEYS: {key_usage.persons} persons, {key_usage.unknown_persons} of them known by no key of the list"
+        f"KEYS['subject']: {key_usage.persons} persons, {key_usage.unknown_persons} of them known by no key of the list"
     )
     for key in key_usage.keys:
         counts = f"{key.digests} digests, {key.persons_without_digest} persons lack one"
@@ -127,7 +129,7 @@ def _retire(options: Mapping[str, Any], stdout: OutputWrapper, stderr: OutputWra
 
     if not re.fullmatch(r"[0-9a-f]{8}", options["key_id"]):
         raise CommandError("A KEYID is eight hexadecimal digits, as `keys status` shows it.")
-    configured = [key.id for key in keyring.get_keys("SUBJECT_KEYS")]
+    configured = [key.id for key in keyring.get_keys("subject")]
     done = retire_subject_key(options["key_id"], configured_key_ids=configured, progress=progress)
     if done and stderr.isatty():
         stderr.write("")

@@ -19,8 +19,8 @@ def generate_key_files() -> list[Path]:
     of several runs at once one writes, and all see what it wrote.
     """
     rings = (*conf.KEY_RINGS, conf.PAIRWISE_KEY_RING)
-    named = {source: keyring.generate_key for ring in rings if isinstance(source := conf.get_option(ring), Path)}
-    if isinstance(source := conf.get_option("AUDIT_SIGNING_KEY"), Path):
+    named = {source: keyring.generate_key for ring in rings if isinstance(source := conf.get_key_source(ring), Path)}
+    if isinstance(source := conf.get_key_source("audit_signing"), Path):
         named[source] = generate_signing_key
     return [path for path, make in named.items() if not os.path.lexists(path) and _create_file(path, make())]
 

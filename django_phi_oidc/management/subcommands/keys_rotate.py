@@ -35,11 +35,11 @@ def add_database_argument(parser: ArgumentParser) -> None:
 
 
 def get_encryption_key_usage(*, using: str) -> dict[str, Any]:
-    """Return the texts by key: those of ENCRYPTION_KEYS in their order, and those that only texts name.
+    """Return the texts by key: those of KEYS['encryption'] in their order, and those that only texts name.
 
     Raises: KeyMissing.
     """
-    counted, configured = _count_columns(using), [key.id for key in keyring.get_keys("ENCRYPTION_KEYS")]
+    counted, configured = _count_columns(using), [key.id for key in keyring.get_keys("encryption")]
     foreign = sorted({id_ for _, census in counted for id_ in census.counts_by_key_id} - set(configured))
     keys = [
         {
@@ -61,7 +61,7 @@ def write_key_usage(usage: Mapping[str, Any], stdout: OutputWrapper) -> None:
     kinds = [(key["position"] or "-", key["id"], key, _describe_key(key)) for key in usage["keys"]]
     kinds.append(("-", "retention keys", usage["retention"], "these keys end by themselves"))
     kinds.append(("-", "no key", usage["nameless"], "nothing that was sealed here"))
-    stdout.write(f"ENCRYPTION_KEYS: {sum(told['texts'] for _, _, told, _ in kinds)} sealed texts")
+    stdout.write(f"KEYS['encryption']: {sum(told['texts'] for _, _, told, _ in kinds)} sealed texts")
     for position, name, told, said in kinds:
         if told["texts"] or position != "-":
             stdout.write(f"{position}  {name}  {told['texts']} texts: {said}")
@@ -83,7 +83,7 @@ def rotate(options: Mapping[str, Any], stdout: OutputWrapper, stderr: OutputWrap
 
     Raises: CommandError at the end, when texts were left; KeyMissing.
     """
-    ring, as_json = keyring.get_keys("ENCRYPTION_KEYS"), options["json"]
+    ring, as_json = keyring.get_keys("encryption"), options["json"]
     counted = _count_columns(options["database"])
     total, before, results = sum(census.count_remaining(ring[0].id) for _, census in counted), 0, []
     progress = Progress(stderr, "texts")

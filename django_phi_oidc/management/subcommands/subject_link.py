@@ -55,7 +55,7 @@ def _link(options: Mapping[str, Any], stdout: OutputWrapper) -> None:
             user,
             sub=sub.strip(),
             provider=provider,
-            keys=keyring.get_keys("SUBJECT_KEYS"),
+            keys=keyring.get_keys("subject"),
             origin=Origin(),
             now=clock.now(),
         )

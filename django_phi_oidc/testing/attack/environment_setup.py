@@ -19,7 +19,7 @@ from django.test.utils import setup_databases, setup_test_environment, teardown_
 from django.urls import get_resolver, include, path
 
 from ..._internal import randomness
-from ...config.providers import ClaimDeclaration
+from ...config.claims import ClaimDeclaration
 from ..mock_provider import Account, DemoProvider, TLSFiles, demo_accounts
 from .environment import WHOAMI_PATH, AttackEnvironment, Portal, whoami_view
 from .throwaway_ca import create_certificate_authority
@@ -38,7 +38,7 @@ def set_up_attack_environment(
 
     Its settings, middleware, URLs, backends and templates are as they are. Not its own are: the databases, which are
     made for this and destroyed; caches, mails and Celery's broker, which are in memory; the directory of
-    `RETENTION_KEYS`; the issuer, and `provisioning`, without which no control could be accepted.
+    `KEYS['retention']`; the issuer, and `provisioning`, without which no control could be accepted.
     Raises: ImproperlyConfigured when a database would be one that was there before.
     """
     with ExitStack() as stack:
@@ -135,10 +135,11 @@ def _create_isolation_settings(directory: Path) -> dict[str, Any]:
     """Return the settings that keep an attack away from what is the project's own."""
     caches = {alias: {"BACKEND": LOCMEM_CACHE_BACKEND, "LOCATION": f"attack-{alias}"} for alias in settings.CACHES}
     changed: dict[str, Any] = {"ROOT_URLCONF": _create_urlconf(), "CACHES": caches}
-    if "RETENTION_KEYS" in getattr(settings, "PHI_OIDC", {}):
+    declared = getattr(settings, "PHI_OIDC", {})
+    if "retention" in declared.get("KEYS", {}):
         keys = directory / "retention-keys"
         keys.mkdir()
-        changed["PHI_OIDC"] = {**settings.PHI_OIDC, "RETENTION_KEYS": keys}
+        changed["PHI_OIDC"] = {**declared, "KEYS": {**declared["KEYS"], "retention": keys}}
     return changed
 
 

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
+from tests.support.phi_oidc_settings import override_phi_oidc
 from typing import Any
 
 import pytest
@@ -21,17 +22,8 @@ from django.test import override_settings
 from django_phi_oidc._internal import clock, randomness
 from django_phi_oidc.audit.models import AuditEvent
 from django_phi_oidc.backends import OIDCAuthenticationBackend
-from django_phi_oidc.checks import (
-    audit_exports,
-    core,
-    monitoring,
-)
-from django_phi_oidc.checks import (
-    emergency as emergency_checks,
-)
-from django_phi_oidc.checks import (
-    roles as role_checks,
-)
+from django_phi_oidc.checks import core
+from django_phi_oidc.checks import roles as role_checks
 from django_phi_oidc.crypto import keyring
 from django_phi_oidc.subjects.models import PairwiseSubject, SubjectDigest
 from tests.support.client_keys import create_private_key_pem
@@ -70,7 +62,7 @@ Change = Callable[[], dict[str, Any]]
 
 
 def option(**changes: Any) -> Change:
-    return lambda: {"PHI_OIDC": {**settings.PHI_OIDC, **changes}}
+    return lambda: {"PHI_OIDC": override_phi_oidc(settings.PHI_OIDC, **changes)}
 
 
 def with_break_glass(account: str) -> Change:
@@ -158,11 +150,15 @@ CASES: list[tuple[str, Change, Change]] = [
     ("E002", option(ACTIVATION_LIFETIME=14), option(ACTIVATION_LIFETIME=timedelta(days=14))),
     ("E002", option(ACTIVATION_LIFETIME=timedelta(0)), option(ACTIVATION_LIFETIME=timedelta(seconds=1))),
     ("E002", option(ACTIVATION_LIFETIME=timedelta(days=367)), option(ACTIVATION_LIFETIME=timedelta(days=366))),
-    ("E002", option(IDLE_TIMEOUT=900), option(IDLE_TIMEOUT=timedelta(seconds=900))),
-    ("E002", option(IDLE_TIMEOUT=timedelta(0)), option(IDLE_TIMEOUT=timedelta(seconds=1))),
-    ("E002", option(ABSOLUTE_TIMEOUT=timedelta(-1)), option(ABSOLUTE_TIMEOUT=timedelta(hours=1))),
-    ("E002", option(SESSION_RECHECK=timedelta(-1)), option(SESSION_RECHECK=timedelta(0))),
-    ("E002", option(END_SESSIONS_ON=["email"]), option(END_SESSIONS_ON=["roles", "password"])),
+    ("E002", option(SESSIONS={"idle_timeout": 900}), option(SESSIONS={"idle_timeout": timedelta(seconds=900)})),
+    ("E002", option(SESSIONS={"idle_timeout": timedelta(0)}), option(SESSIONS={"idle_timeout": timedelta(seconds=1)})),
+    (
+        "E002",
+        option(SESSIONS={"absolute_timeout": timedelta(-1)}),
+        option(SESSIONS={"absolute_timeout": timedelta(hours=1)}),
+    ),
+    ("E002", option(SESSIONS={"recheck": timedelta(-1)}), option(SESSIONS={"recheck": timedelta(0)})),
+    ("E002", option(SESSIONS={"end_on": ["email"]}), option(SESSIONS={"end_on": ["roles", "password"]})),
     ("E002", option(CLEAR_ALL_COOKIES="on"), option(CLEAR_ALL_COOKIES=True)),
     ("E002", option(KEEP_OFFLINE=1), option(KEEP_OFFLINE=True)),
     ("E002", option(BREAK_GLASS_ACCOUNT=True), option(BREAK_GLASS_ACCOUNT="")),
@@ -183,11 +179,11 @@ CASES: list[tuple[str, Change, Change]] = [
     ("E002", option(SECTOR_ORIGINS=["https://a@b.example.test"]), option(SECTOR_ORIGINS=["https://b.example.test"])),
     ("E002", option(TRUSTED_PROXIES=7), option(TRUSTED_PROXIES=[])),
     ("E002", option(TRUSTED_PROXIES=["10.0.0.1/8"]), option(TRUSTED_PROXIES=["10.0.0.0/8"])),
-    ("E002", option(RESOURCE_IDS="hashed"), option(RESOURCE_IDS="keyed")),
-    ("E002", option(RESOURCE_IDS=None), option(RESOURCE_IDS="plain")),
+    ("E002", option(AUDIT={"resource_ids": "hashed"}), option(AUDIT={"resource_ids": "keyed"})),
+    ("E002", option(AUDIT={"resource_ids": None}), option(AUDIT={"resource_ids": "plain"})),
     ("E003", option(PROVIDERS={}), option()),
-    ("E004", option(SUBJECT_KEYS=[]), option()),
-    ("E004", option(ENCRYPTION_KEYS=["short"]), option()),
+    ("E004", option(KEYS={"subject": []}), option()),
+    ("E004", option(KEYS={"encryption": ["short"]}), option()),
     ("E002", option(PATIENT_RESOURCES="tests.accounting.nowhere"), option(PATIENT_RESOURCES=None)),
     (
         "E002",
@@ -196,9 +192,9 @@ CASES: list[tuple[str, Change, Change]] = [
     ),
     ("E002", option(PATIENT_RESOURCES="tests.support.disclosure_events.STAFF"), option()),
     ("E002", option(PATIENT_RESOURCES=len), option()),
-    ("E002", option(RETENTION_KEYS="keys"), option(RETENTION_KEYS=None)),
-    ("E004", option(RETENTION_KEYS=Path("/nowhere")), option(RETENTION_KEYS=Path(__file__).parent)),
-    ("E004", option(PAIRWISE_KEY=["short"]), option(PAIRWISE_KEY=None)),
+    ("E002", option(KEYS={"retention": "keys"}), option(KEYS={"retention": None})),
+    ("E004", option(KEYS={"retention": Path("/nowhere")}), option(KEYS={"retention": Path(__file__).parent})),
+    ("E004", option(KEYS={"pairwise": ["short"]}), option(KEYS={"pairwise": None})),
     ("E005", provider(issuer="http://op"), provider(issuer="https://op")),
     (
         "E005",
@@ -288,7 +284,7 @@ CASES: list[tuple[str, Change, Change]] = [
     ("E002", option(LEAKAGE_GUARD="mask"), option(LEAKAGE_GUARD="block")),
     ("E002", option(METRICS=["statsd"]), option(METRICS=["prometheus", "opentelemetry"])),
     ("E002", option(METRICS="prometheus"), option(METRICS=[])),
-    ("E002", option(EXPORT_FOLDER="exports"), option()),
+    ("E002", option(AUDIT={"exports": "exports"}), option()),
     (
         "W030",
         setting("MIDDLEWARE", lambda order: [*order, GUARD]),
@@ -502,10 +498,10 @@ def test_digest_under_a_key_that_is_not_configured_is_found(django_user_model: A
         first_seen_at=clock.now(),
         last_seen_at=clock.now(),
     )
-    for key in keyring.get_keys("SUBJECT_KEYS"):
+    for key in keyring.get_keys("subject"):
         SubjectDigest.objects.create(subject=subject, issuer=subject.issuer, key_id=key.id, digest=key.id)
     assert found(tags=[Tags.database], databases=["default"]) == set()
-    with override_settings(**option(SUBJECT_KEYS=settings.PHI_OIDC["SUBJECT_KEYS"][:1])()):
+    with override_settings(**option(KEYS={"subject": settings.PHI_OIDC["KEYS"]["subject"][:1]})()):
         assert found(tags=[Tags.database], databases=["default"]) == {"E018"}
 
 
@@ -531,13 +527,13 @@ def test_group_that_a_rule_names_and_that_is_not_there_is_told_of() -> None:
 @pytest.mark.parametrize(
     ("wrong", "right"),
     [
-        ({"AUDIT_SIGNING_KEY": "no key"}, {"AUDIT_SIGNING_KEY": SIGNING_PEM}),
-        ({"AUDIT_SIGNING_KEY": RSA_PEM}, {"AUDIT_SIGNING_KEY": lambda: SIGNING_PEM}),
-        ({"AUDIT_SIGNING_KEY": Path("/nonexistent/key.pem")}, {"AUDIT_SIGNING_KEY": None}),
-        ({"AUDIT_PUBLIC_KEYS": ["no key"]}, {"AUDIT_PUBLIC_KEYS": [PUBLIC_KEY]}),
-        ({"AUDIT_PUBLIC_KEYS": 7}, {"AUDIT_PUBLIC_KEYS": None}),
-        ({"AUDIT_PUBLIC_KEYS": [PUBLIC_KEY, RSA_PEM]}, {"AUDIT_PUBLIC_KEYS": PUBLIC_KEY}),
-        ({"AUDIT_ORIGIN": "two words"}, {"AUDIT_ORIGIN": "portal.example/audit"}),
+        ({"KEYS": {"audit_signing": "no key"}}, {"KEYS": {"audit_signing": SIGNING_PEM}}),
+        ({"KEYS": {"audit_signing": RSA_PEM}}, {"KEYS": {"audit_signing": lambda: SIGNING_PEM}}),
+        ({"KEYS": {"audit_signing": Path("/nonexistent/key.pem")}}, {"KEYS": {"audit_signing": None}}),
+        ({"KEYS": {"audit_public": ["no key"]}}, {"KEYS": {"audit_public": [PUBLIC_KEY]}}),
+        ({"KEYS": {"audit_public": 7}}, {"KEYS": {"audit_public": None}}),
+        ({"KEYS": {"audit_public": [PUBLIC_KEY, RSA_PEM]}}, {"KEYS": {"audit_public": PUBLIC_KEY}}),
+        ({"AUDIT": {"origin": "two words"}}, {"AUDIT": {"origin": "portal.example/audit"}}),
     ],
 )
 def test_log_whose_keys_or_name_can_t_be_read_is_found(wrong: dict[str, Any], right: dict[str, Any]) -> None:
@@ -550,9 +546,9 @@ def test_log_whose_keys_or_name_can_t_be_read_is_found(wrong: dict[str, Any], ri
 
 def test_signing_key_where_it_is_deployed_is_told_of() -> None:
     """W019."""
-    with override_settings(**option(AUDIT_SIGNING_KEY=SIGNING_PEM)()):
+    with override_settings(**option(KEYS={"audit_signing": SIGNING_PEM})()):
         assert (deployed(), found()) == ({"W019"}, set())
-    with override_settings(**option(AUDIT_PUBLIC_KEYS=[PUBLIC_KEY])()):
+    with override_settings(**option(KEYS={"audit_public": [PUBLIC_KEY]})()):
         assert deployed() == set()
 
 
@@ -563,7 +559,7 @@ ELSEWHERE = {
 """Ids whose tests need more than settings."""
 
 
-@pytest.mark.parametrize(("named", "package"), monitoring.METRICS_PACKAGES.items())
+@pytest.mark.parametrize(("named", "package"), core.METRICS_PACKAGES.items())
 def test_metrics_for_what_is_not_installed_are_told_of(
     named: str, package: str, settings: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -578,7 +574,7 @@ def test_metrics_for_what_is_not_installed_are_told_of(
 def test_export_folder_is_there_and_nobody_elses(mode: int | None, settings: Any, tmp_path: Path) -> None:
     """E031."""
     folder = tmp_path / "exports"
-    settings.PHI_OIDC = {**settings.PHI_OIDC, "EXPORT_FOLDER": str(folder)}
+    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, AUDIT={"exports": str(folder)})
     if mode:
         folder.mkdir()
         folder.chmod(mode)
@@ -589,10 +585,10 @@ def test_export_folder_is_there_and_nobody_elses(mode: int | None, settings: Any
 
 
 def test_every_id_is_tested_here() -> None:
-    modules = (core, emergency_checks, audit_exports, role_checks, monitoring)
-    source = "".join(Path(module.__file__).read_text() for module in modules)
-    ids = {f"E{int(n):03}" for n in re.findall(r"_error\(\s*(\d+)", source)}
-    ids |= {f"W{int(n):03}" for n in re.findall(r"_warning\(\s*(\d+)", source)}
+    source = "".join(path.read_text() for path in Path(core.__file__).parent.glob("*.py"))
+    ids = {f"E{int(n):03}" for n in re.findall(r"\berror\(\s*(\d+)", source)} | {"E021"}
+    ids |= {f"W{int(n):03}" for n in re.findall(r"\bwarning\(\s*(\d+)", source)}
+    ids |= {f"W{number:03}" for number, _, _ in core._PROVIDER_WARNINGS}
     tested = set(re.findall(r"\b[EW]\d{3}\b", Path(__file__).read_text()))
     assert ids == tested
     assert all(name in (Path(__file__).parents[1] / file).read_text() for name, file in ELSEWHERE.items())

@@ -6,8 +6,14 @@ from typing import Any
 
 import pytest
 
-from django_phi_oidc.config.emergency import parse_emergency
+from django_phi_oidc.config._parsing import parse_declaration
+from django_phi_oidc.config.emergency import EmergencyDeclaration
 from django_phi_oidc.errors import DeclarationInvalid
+
+
+def parse_emergency(raw: Any) -> EmergencyDeclaration:
+    return parse_declaration(EmergencyDeclaration, "EMERGENCY", raw)
+
 
 GOOD: dict[str, Any] = {"permissions": {"portal.view_chart": "See a chart"}, "mail_to": ["privacy@example.org"]}
 
@@ -52,6 +58,6 @@ def test_declaration_with_one_thing_wrong_is_refused(name: str, value: Any) -> N
 
 
 def test_declaration_that_is_none_or_lacks_something_is_refused() -> None:
-    for wrong in ([], None, *({key: GOOD[key]} for key in GOOD)):
+    for wrong in ([], None, {"mail_to": GOOD["mail_to"]}):
         with pytest.raises(DeclarationInvalid, match="EMERGENCY"):
             parse_emergency(wrong)

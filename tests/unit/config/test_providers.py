@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from django_phi_oidc.config.providers import is_loopback_http, parse_claim, parse_provider
+from django_phi_oidc.config.claims import parse_claim
+from django_phi_oidc.config.providers import is_loopback_http, parse_provider
 from django_phi_oidc.errors import DeclarationInvalid
 from tests.support.client_keys import create_private_key_pem
 
@@ -33,7 +34,7 @@ GOOD_PROVIDERS: dict[str, dict[str, Any]] = {
     "signed UserInfo": {"userinfo_signed_response_alg": ["ES256", "RS256"]},
     "plain UserInfo": {"userinfo_signed_response_alg": []},
     "auth_time zero": {"allow_auth_time_zero": True},
-    "a label and a hint": {"label": "The county", "login_hint": "@clinic.example"},
+    "a label": {"label": "The county"},
     "existing accounts alone": {"provisioning": "existing"},
     "accounts by a code": {"provisioning": "invitation"},
     "resource scopes": {"resource_scopes": {"patient/*.read": WHY, "offline_access": WHY}},
@@ -88,7 +89,6 @@ BAD_PROVIDERS: dict[str, dict[str, Any]] = {
     "unknown way of asking": {"claims_request": "userinfo"},
     "UserInfo by alg none": {"userinfo_signed_response_alg": ["none"]},
     "UserInfo by HS256": {"userinfo_signed_response_alg": ["HS256"]},
-    "a login_hint that is no text": {"login_hint": ["@clinic.example"]},
     "a label that is no text": {"label": 5},
     "unknown provisioning": {"provisioning": "invite"},
     "keys beside a secret": {"client_keys": [PEMS["EC"]]},

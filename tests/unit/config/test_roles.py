@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from django_phi_oidc.config.providers import parse_claim
+from django_phi_oidc.config.claims import parse_claim
 from django_phi_oidc.config.roles import (
     Role,
     RoleRule,

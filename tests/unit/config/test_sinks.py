@@ -31,8 +31,8 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "no url": ({"type": "https"}, "lacks url"),
     "no path": ({"type": "file"}, "lacks path"),
     "empty host": ({**SYSLOG, "host": ""}, "lacks host"),
-    "option of another type": ({**SYSLOG, "url": "https://secret.example"}, "has no option url"),
-    "unknown option": ({**FILE, "colour": "red"}, "has no option colour"),
+    "option of another type": ({**SYSLOG, "url": "https://secret.example"}, "no option url"),
+    "unknown option": ({**FILE, "colour": "red"}, "no option colour"),
     "fhir by syslog": ({**SYSLOG, "format": "fhir"}, "['format']"),
     "unknown format": ({**FILE, "format": "leef"}, "['format']"),
     "plain syslog": ({**SYSLOG, "tls": False}, "['tls']"),
@@ -73,7 +73,7 @@ def test_parse_sink_accepts(raw: dict[str, Any]) -> None:
 def test_parse_sink_refuses_by_the_name_of_the_option(raw: Any, named: str) -> None:
     with pytest.raises(DeclarationInvalid) as refused:
         parse_sink("siem", raw)
-    assert "SINKS['siem']" in str(refused.value)
+    assert "AUDIT['sinks']['siem']" in str(refused.value)
     assert named in str(refused.value)
     assert "secret" not in str(refused.value)
 

@@ -29,7 +29,7 @@ def test_init_writes_fresh_keys_for_their_owner_alone_and_prints_none(tmp_path: 
         dict(line.split("=", 1) for line in (each / "portal.env").read_text().splitlines())
         for each in (folder, tmp_path / "others")
     ]
-    rings = [f"PHI_{ring}" for ring in conf.KEY_RINGS]
+    rings = [conf.KEY_VARIABLES[ring] for ring in conf.KEY_RINGS]
     assert list(lines[0]) == ["OIDC_ISSUER", "OIDC_CLIENT_ID", "OIDC_CLIENT_SECRET", *rings]
     keys = [each[ring] for each in lines for ring in rings]
     assert len(set(keys)) == 6
