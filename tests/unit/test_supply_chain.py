@@ -60,7 +60,11 @@ def test_lock_has_a_hash_of_each_file_and_names_no_index() -> None:
 
 @pytest.mark.parametrize(
     ("ecosystem", "directory", "manifest"),
-    [("pip", "/", "pyproject.toml"), ("npm", "/tests/integration/interop", "package-lock.json"), ("github-actions", "/", "")],
+    [
+        ("pip", "/", "pyproject.toml"),
+        ("npm", "/tests/integration/interop", "package-lock.json"),
+        ("github-actions", "/", ""),
+    ],
 )
 def test_updates_are_proposed_for_each_manifest(ecosystem: str, directory: str, manifest: str) -> None:
     told = (ROOT / ".github" / "dependabot.yml").read_text()

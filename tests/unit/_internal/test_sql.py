@@ -17,7 +17,10 @@ from django_phi_oidc.replay.models import UsedIdentifier
 from django_phi_oidc.subjects.models import PairwiseSubject
 
 NOW = datetime(2026, 11, 24, 16, 5, 9, 123456, tzinfo=UTC)
-CLAIM = {"unique": ["subject_id", "session", "name"], "replaced": ["value", "purpose", "obtained_at", "expires_at"]}
+CLAIM = {
+    "unique_columns": ["subject_id", "session", "name"],
+    "update_columns": ["value", "purpose", "obtained_at", "expires_at"],
+}
 
 
 def spent(digest: str, **given: Any) -> UsedIdentifier:

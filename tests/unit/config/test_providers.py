@@ -182,6 +182,41 @@ def test_parse_provider_of_no_dictionary_raises(raw: Any) -> None:
         parse_provider("default", raw)
 
 
+PARAMETERS = {"prompt": "login consent", "ui_locales": "de fr", "login_hint": "@clinic.example", "kc_idp_hint": "card"}
+
+
+def test_authorization_parameters_keep_their_order() -> None:
+    provider = parse_provider("default", {**PROVIDER, "authorization_parameters": PARAMETERS})
+    assert provider.authorization_parameters == tuple(PARAMETERS.items())
+    assert hash(provider)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("client_id", "client_secret", "client_assertion", "redirect_uri", "response_type", "response_mode", "scope"),
+        *("state", "nonce", "code_challenge", "code_challenge_method", "request", "request_uri", "registration"),
+        *("acr_values", "max_age", "claims", "id_token_hint", "", "two words", "a&b", "a=b", 5),
+    ],
+)
+def test_authorization_parameter_of_the_protocol_or_without_a_name_is_refused(name: Any) -> None:
+    with pytest.raises(DeclarationInvalid, match=r"PROVIDERS\['default'\]\['authorization_parameters'\]"):
+        parse_provider("default", {**PROVIDER, "authorization_parameters": {**PARAMETERS, name: "x"}})
+
+
+@pytest.mark.parametrize("value", ["", "a\nb", 5, None, ["login"]], ids=repr)
+def test_authorization_parameter_with_a_wrong_value_is_refused_without_it(value: Any) -> None:
+    with pytest.raises(DeclarationInvalid, match=r"\['authorization_parameters'\]\['prompt'\]"):
+        parse_provider("default", {**PROVIDER, "authorization_parameters": {"prompt": value}})
+
+
+@pytest.mark.parametrize(("value", "seconds"), [(60, 60), (timedelta(minutes=5), 300), (None, None)])
+def test_max_age_is_whole_seconds(value: Any, seconds: int | None) -> None:
+    assert parse_provider("default", {**PROVIDER, "max_age": value}).max_age == seconds
+    with pytest.raises(DeclarationInvalid, match="max_age"):
+        parse_provider("default", {**PROVIDER, "max_age": timedelta(milliseconds=1500)})
+
+
 def test_parse_provider_shows_no_secret() -> None:
     assert "s3cret" not in repr(parse_provider("default", PROVIDER))
 
