@@ -10,6 +10,7 @@ Every function raises ImproperlyConfigured if its option is wrong. The message l
 names of the options and without their values. A mistake in another option does not matter.
 """
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from datetime import timedelta
@@ -55,18 +56,17 @@ def _read(option: str, member: str = "") -> Any:
     try:
         return options.parse_one(_get_declared(), option, member)
     except DeclarationInvalid as error:
-        mistakes = [*list_unknown_options(), *list_mistakes()]
-        raise ImproperlyConfigured("\n".join(f"PHI_OIDC: {mistake}" for mistake in mistakes)) from error
+        raise ImproperlyConfigured("\n".join([*list_unknown_options(), *list_mistakes()])) from error
 
 
 def list_unknown_options() -> list[str]:
     """Return a message for each top-level option that does not exist."""
-    return options.list_unknown(_get_declared())
+    return [f"PHI_OIDC: {message}" for message in options.list_unknown(_get_declared())]
 
 
 def list_mistakes() -> list[str]:
     """Return a message for each mistake in the known options, without values."""
-    return options.list_mistakes(_get_declared())
+    return [re.sub(r"^\w+", r"PHI_OIDC['\g<0>']", mistake) for mistake in options.list_mistakes(_get_declared())]
 
 
 get_key_source: Callable[[str], Any] = partial(_read, "KEYS")
@@ -110,7 +110,7 @@ def emergency() -> EmergencyDeclaration | None:
     if declared is None or declared.mail_to:
         return declared
     if not security_contacts():
-        raise ImproperlyConfigured("PHI_OIDC: EMERGENCY needs SECURITY_CONTACTS, or its own mail_to.")
+        raise ImproperlyConfigured("PHI_OIDC['EMERGENCY'] needs SECURITY_CONTACTS, or its own mail_to.")
     return replace(declared, mail_to=security_contacts())
 
 
@@ -122,9 +122,9 @@ def patient_resources() -> Callable[[Any], Iterable[str]] | None:
     try:
         function = import_string(path)
     except (ImportError, AttributeError) as error:
-        raise ImproperlyConfigured(f"PHI_OIDC: PATIENT_RESOURCES can't be imported: {error}") from error
+        raise ImproperlyConfigured(f"PHI_OIDC['PATIENT_RESOURCES'] can't be imported: {error}") from error
     if not callable(function):
-        raise ImproperlyConfigured("PHI_OIDC: PATIENT_RESOURCES must be the dotted path of a function.")
+        raise ImproperlyConfigured("PHI_OIDC['PATIENT_RESOURCES'] must be the dotted path of a function.")
     return function  # type: ignore[no-any-return]  # the project's own
 
 

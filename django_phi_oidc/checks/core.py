@@ -50,11 +50,11 @@ _PROVIDER_WARNINGS: tuple[tuple[int, Callable[[ProviderDeclaration], bool], str]
 def check_declarations(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
     """E001 to E007, E021: PHI_OIDC, its providers, claims, sinks and keys; W001 to W006, W011 to W015, W022."""
     try:
-        messages: list[CheckMessage] = [error(1, f"PHI_OIDC: {text}") for text in conf.list_unknown_options()]
-        mistakes = [f"PHI_OIDC: {text}" for text in conf.list_mistakes()]
+        messages: list[CheckMessage] = [error(1, text) for text in conf.list_unknown_options()]
+        mistakes = conf.list_mistakes()
     except ImproperlyConfigured as fault:
         return [error(2, str(fault))]
-    messages += [error(21 if "AUDIT['sinks']" in text else 2, text) for text in mistakes]
+    messages += [error(21 if text.startswith("PHI_OIDC['AUDIT']['sinks']") else 2, text) for text in mistakes]
     reported = {message.msg for message in messages}
     for get in (conf.patient_resources, get_declared_rules, conf.emergency, _get_retention_key_stores):
         try:

@@ -21,10 +21,10 @@ WRONG: dict[str, Any] = {
 }
 MESSAGES = {
     "PHI_OIDC: no option CLIAMS; did you mean CLAIMS?": "E001",
-    "PHI_OIDC: SESSIONS: no option idle_timout; did you mean idle_timeout?": "E002",
-    "PHI_OIDC: SESSIONS['recheck'] must be a timedelta or number of seconds.": "E002",
-    "PHI_OIDC: AUDIT['sinks']['siem']['path'] must be absolute.": "E021",
-    "PHI_OIDC: METRICS must be a list of: prometheus, opentelemetry.": "E002",
+    "PHI_OIDC['SESSIONS']: no option idle_timout; did you mean idle_timeout?": "E002",
+    "PHI_OIDC['SESSIONS']['recheck'] must be a timedelta or number of seconds.": "E002",
+    "PHI_OIDC['AUDIT']['sinks']['siem']['path'] must be absolute.": "E021",
+    "PHI_OIDC['METRICS'] must be a list of: prometheus, opentelemetry.": "E002",
 }
 
 
