@@ -29,7 +29,7 @@ from .config import options
 from .config.apis import APIDeclaration
 from .config.claims import ClaimDeclaration
 from .config.emergency import EmergencyDeclaration
-from .config.options import Network
+from .config.options import Network as Network  # noqa: PLC0414 -- the type of trusted_proxies()
 from .config.providers import Label, ProviderDeclaration
 from .config.roles import RoleRule
 from .config.sinks import SinkDeclaration

@@ -35,7 +35,7 @@ def check_leakage_guard(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
     if LEAKAGE_GUARD_MIDDLEWARE not in settings.MIDDLEWARE:
         return []
     before, after = _split_classes(LEAKAGE_GUARD_MIDDLEWARE)
-    misplaced = [middleware for middleware in before if issubclass(middleware, SessionMiddleware)]
+    misplaced: list[type] = [middleware for middleware in before if issubclass(middleware, SessionMiddleware)]
     misplaced += [middleware for middleware in after if issubclass(middleware, GZipMiddleware)]
     hint = "GZipMiddleware comes first, then the guard, then all middleware that writes cookies and pages."
     return [

@@ -46,7 +46,9 @@ def parse_declaration(
 
     Raises: DeclarationInvalid with all mistakes.
     """
-    parsers = {name: parser for name, parser in get_parsers(declaration_class).items() if name not in identity}
+    parsers = {
+        name: parser for name, parser in get_parsers(cast(type, declaration_class)).items() if name not in identity
+    }
     known = parsers if known is None else known
     mistakes = list_unknown_options(path, parse_mapping(path, raw), known)
     required = {field.name for field in fields(cast(Any, declaration_class)) if not _has_default(field)}

@@ -99,7 +99,7 @@ def parse_sink(name: str, raw: Any) -> SinkDeclaration:
     """Return the sink that raw declares. Raises: DeclarationInvalid with all mistakes, and no value."""
     path = f"AUDIT['sinks'][{name!r}]"
     parse_name(path, name)
-    sink_type = parse_mapping(path, raw).get("type")
+    sink_type: Any = parse_mapping(path, raw).get("type")
     if sink_type not in get_args(SinkType):
         fail(f"{path}['type']", f"must be one of {', '.join(get_args(SinkType))}")
     known = _OPTIONS_BY_TYPE[sink_type] | {"type", "format", "lag_alert"}
