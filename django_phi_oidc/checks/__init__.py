@@ -1,6 +1,6 @@
 """System checks, a module for each part of the settings."""
 
-# ruff: noqa: PLC0414 -- explicit re-exports
+
 from . import apis as apis
 from . import audit_exports as audit_exports
 from . import core as core
