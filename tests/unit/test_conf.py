@@ -29,7 +29,7 @@ MESSAGES = {
 
 
 def test_exception_lists_all_mistakes_of_the_setting(settings: Any) -> None:
-    settings.PHI_OIDC = {**settings.PHI_OIDC, **WRONG}
+    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, **WRONG)
     with pytest.raises(ImproperlyConfigured) as refused:
         conf.metrics()
     assert set(str(refused.value).split("\n")) == set(MESSAGES)
@@ -37,7 +37,7 @@ def test_exception_lists_all_mistakes_of_the_setting(settings: Any) -> None:
 
 
 def test_system_check_reports_each_mistake_as_its_own_error(settings: Any) -> None:
-    settings.PHI_OIDC = {**settings.PHI_OIDC, **WRONG}
+    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, **WRONG)
     errors = {
         message.msg: f"{message.id}".rpartition(".")[2] for message in run_checks() if "phi_oidc.E" in f"{message.id}"
     }
@@ -45,7 +45,7 @@ def test_system_check_reports_each_mistake_as_its_own_error(settings: Any) -> No
 
 
 def test_mistake_in_one_option_does_not_prevent_the_use_of_others(settings: Any) -> None:
-    settings.PHI_OIDC = {**settings.PHI_OIDC, **WRONG}
+    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, **WRONG)
     assert conf.idle_timeout() == timedelta(minutes=15)
     assert conf.resource_ids() == "plain"
     for read in (conf.session_recheck, conf.sinks, conf.metrics):

@@ -1,4 +1,4 @@
-"""What a project begins with. That it works as a whole is in tests/docs/test_docs.py."""
+"""The files of `phi_oidc init`. tests/docs/test_docs.py runs a project with them."""
 
 import stat
 from io import StringIO
@@ -18,7 +18,7 @@ def init(folder: Path) -> str:
     return out.getvalue()
 
 
-def test_init_writes_fresh_keys_for_their_owner_alone_and_prints_none(tmp_path: Path) -> None:
+def test_init_writes_private_files_with_new_keys_and_prints_none(tmp_path: Path) -> None:
     printed = init(tmp_path / "new" / "secrets")
     other = init(tmp_path / "others")
     folder = tmp_path / "new" / "secrets"
@@ -39,7 +39,7 @@ def test_init_writes_fresh_keys_for_their_owner_alone_and_prints_none(tmp_path: 
     assert pem.decode().splitlines()[1] not in printed
 
 
-def test_init_into_a_folder_that_is_there_changes_nothing(tmp_path: Path) -> None:
+def test_init_into_an_existing_folder_changes_nothing(tmp_path: Path) -> None:
     init(tmp_path / "secrets")
     before = {path.name: path.read_bytes() for path in (tmp_path / "secrets").iterdir()}
     with pytest.raises(CommandError, match="can't be written as a new folder: File exists"):
@@ -47,6 +47,6 @@ def test_init_into_a_folder_that_is_there_changes_nothing(tmp_path: Path) -> Non
     assert {path.name: path.read_bytes() for path in (tmp_path / "secrets").iterdir()} == before
 
 
-def test_init_works_before_anything_is_declared(tmp_path: Path, settings: object) -> None:
+def test_init_works_without_the_setting(tmp_path: Path, settings: object) -> None:
     del settings.PHI_OIDC  # type: ignore[attr-defined]
     assert "portal.env" in init(tmp_path / "secrets")
