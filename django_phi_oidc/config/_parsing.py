@@ -25,7 +25,6 @@ _EMAIL_ADDRESS_PATTERN = re.compile(r"[^@\s,<>]+@[^@\s,<>]+")
 
 
 def fail(path: str, message: str) -> NoReturn:
-    """Raise DeclarationInvalid for one option."""
     raise DeclarationInvalid(f"{path} {message}.")
 
 
@@ -111,7 +110,6 @@ def join_path(path: str, name: str) -> str:
 
 
 def parse_mapping(path: str, value: Any) -> Mapping[Any, Any]:
-    """Return value if it is a mapping."""
     return value if isinstance(value, Mapping) else fail(path or "The setting", "must be a dictionary")
 
 
@@ -130,7 +128,6 @@ def parse_printable(path: str, value: Any, *, max_length: int = 255) -> str:
 
 
 def parse_string(path: str, value: Any) -> str:
-    """Return value if it is a string."""
     return value if isinstance(value, str) else fail(path, "must be a string")
 
 
@@ -142,7 +139,6 @@ def parse_strings(path: str, value: Any, *, item_type: Any = str, items: str = "
 
 
 def parse_choices(path: str, value: Any, *, choices: Sequence[str]) -> tuple[str, ...]:
-    """Return a list of some of choices, each once."""
     if not isinstance(value, list | tuple) or any(item not in choices for item in value):
         fail(path, f"must be a list of: {', '.join(choices)}")
     return tuple(dict.fromkeys(value))
@@ -165,14 +161,12 @@ def parse_duration(
 
 
 def parse_absolute_path(path: str, value: Any) -> Path:
-    """Return an absolute path."""
     if not isinstance(value, str | Path) or not Path(value).is_absolute():
         fail(path, "must be an absolute path")
     return Path(value)
 
 
 def parse_raw(path: str, value: Any) -> Any:
-    """Return value as it is."""
     return value
 
 
