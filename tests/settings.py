@@ -1,4 +1,4 @@
-"""Settings of the tests: a host project with our app and nothing else. Keys are for tests only."""
+"""Settings of the tests: a host project with this app only. The keys are for tests."""
 
 import base64
 import os

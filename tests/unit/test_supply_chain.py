@@ -26,7 +26,7 @@ def parse_lock(lock: str) -> dict[str, list[tuple[Version, str]]]:
 def get_requirements(extra: str) -> list[Requirement]:
     """Return the requirements of the package and of that extra, including the extras that it names."""
     extra_requirements = [Requirement(line) for line in PROJECT["optional-dependencies"][extra]]
-    ours = [
+    own = [
         inner
         for each in extra_requirements
         if each.name == PROJECT["name"]
@@ -34,7 +34,7 @@ def get_requirements(extra: str) -> list[Requirement]:
         for inner in get_requirements(name)
     ]
     others = [each for each in extra_requirements if each.name != PROJECT["name"]]
-    return [*(Requirement(line) for line in PROJECT["dependencies"]), *others, *ours]
+    return [*(Requirement(line) for line in PROJECT["dependencies"]), *others, *own]
 
 
 def find_unsatisfied(lock: str) -> list[str]:

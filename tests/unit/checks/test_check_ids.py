@@ -388,8 +388,8 @@ CONNECTIONS = [
 
 
 def find_deployment_ids() -> set[str]:
-    ours = [message for message in run_checks(include_deployment_checks=True) if "phi_oidc" in str(message.id)]
-    return {message.id.rpartition(".")[2] for message in ours if message.id}
+    own = [message for message in run_checks(include_deployment_checks=True) if "phi_oidc" in str(message.id)]
+    return {message.id.rpartition(".")[2] for message in own if message.id}
 
 
 @pytest.mark.postgresql

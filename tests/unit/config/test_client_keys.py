@@ -121,10 +121,10 @@ def test_invalid_key_is_refused_without_its_content(make: Any) -> None:
     source = make()
     with pytest.raises(DeclarationInvalid, match=r"PROVIDERS\['default'\]\['client_keys'\]") as refused:
         parse_client_keys("PROVIDERS['default']['client_keys']", source)
-    told = str(refused.value)
-    assert "PRIVATE" not in told
-    assert "nonexistent" not in told
-    assert "portal.pem" not in told
+    message = str(refused.value)
+    assert "PRIVATE" not in message
+    assert "nonexistent" not in message
+    assert "portal.pem" not in message
 
 
 def test_repr_contains_nothing_private() -> None:
