@@ -1,4 +1,4 @@
-"""The app. `ready()` is the list of all wiring."""
+"""The app configuration."""
 
 from importlib import import_module
 

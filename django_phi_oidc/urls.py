@@ -1,4 +1,4 @@
-"""Routes, under the names that mozilla-django-oidc gives them, so that its templates keep working."""
+"""URLs, with the names of mozilla-django-oidc, so that its templates keep working."""
 
 from django.urls import path
 

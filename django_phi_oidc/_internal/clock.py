@@ -1,8 +1,10 @@
-"""The one seam for the current time. Edges call `now()`; everything below takes `now` as an argument."""
+"""The current time. Views, tasks and commands call `now()`; all other code gets `now` as an argument."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
+
+from .overrides import override_global
 
 
 def _get_system_time() -> datetime:
@@ -17,12 +19,6 @@ def now() -> datetime:
     return _source()
 
 
-@contextmanager
-def override_clock(source: Callable[[], datetime]) -> Iterator[None]:
-    """Take the time from source, in this process, for the length of the block: for tests."""
-    global _source  # noqa: PLW0603 -- the seam is this one variable
-    before, _source = _source, source
-    try:
-        yield
-    finally:
-        _source = before
+def override_clock(source: Callable[[], datetime]) -> AbstractContextManager[None]:
+    """Take the time from source in this process, for the length of the block: for tests."""
+    return override_global(globals(), "_source", source)

@@ -1,11 +1,11 @@
-"""Texts in a CSV file that a spreadsheet shows, and does not run."""
+"""Protection against formulas in CSV files that are opened in a spreadsheet."""
 
 import re
 
-# Spreadsheets may part columns by semicolons or tabs, whatever the file does; then a cell begins within ours.
+# Spreadsheets may split columns at semicolons or tabs, regardless of the file's delimiter: a cell can begin in a value.
 _FORMULA_START = re.compile(r"^(?=[\t\r\n])|(?:^|(?<=[;\t\r\n]))(?=[^\S\t\r\n]*[=+\-@＝＋－＠])")
 
 
 def escape_formulas(text: str) -> str:
-    """Return text with an apostrophe before all in it that would be a formula. Spec: OWASP, CSV Injection."""
+    """Return text with an apostrophe in front of each possible formula. Spec: OWASP, CSV Injection."""
     return _FORMULA_START.sub("'", text)

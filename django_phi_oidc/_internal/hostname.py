@@ -1,4 +1,4 @@
-"""The name of this machine, as the formats of the audit log carry it."""
+"""The name of this machine, for the formats of the audit log."""
 
 import socket
 

@@ -1,6 +1,6 @@
-"""The one seam to metrics: what is counted and timed, for whoever has attached itself. Nobody: nothing happens.
+"""Metrics hooks: counters and timers are forwarded to the registered sinks; without a sink they do nothing. No Django.
 
-No label holds what tells of a person: labels are declared names, rule codes and words of ours. No Django.
+Labels contain declared names, rule codes and fixed words: never data about a person.
 """
 
 import time
@@ -12,7 +12,7 @@ from typing import Protocol
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """A metric, without the prefix `phi_oidc`, what it tells, and its labels, all of which are always given."""
+    """A metric: its name without the prefix `phi_oidc`, and its labels, all of which are required."""
 
     name: str
     help: str
@@ -20,39 +20,37 @@ class Metric:
 
 
 COMPLETED_SIGN_INS = Metric(
-    "sign_ins", "Ends of sign-ins, refusals among them", ("provider", "stage", "outcome", "reason")
+    "sign_ins", "Completed sign-ins, including refusals", ("provider", "stage", "outcome", "reason")
 )
-COMMITTED_EVENTS = Metric(
-    "events", "Events that this process has committed", ("provider", "action", "outcome", "reason")
-)
-SIGN_IN_STEP_DURATION = Metric("sign_in", "How long a step of a sign-in takes", ("provider", "step"))
-PROVIDER_CALL_DURATION = Metric("provider_call", "How long a provider takes to answer", ("provider", "call", "outcome"))
+COMMITTED_EVENTS = Metric("events", "Events that this process committed", ("provider", "action", "outcome", "reason"))
+SIGN_IN_STEP_DURATION = Metric("sign_in", "Duration of a step of a sign-in", ("provider", "step"))
+PROVIDER_CALL_DURATION = Metric("provider_call", "Duration of a request to a provider", ("provider", "call", "outcome"))
 COUNTERS = (COMPLETED_SIGN_INS, COMMITTED_EVENTS)
 TIMERS = (SIGN_IN_STEP_DURATION, PROVIDER_CALL_DURATION)
 """In seconds."""
 
 
 class MetricsSink(Protocol):
-    """Whatever takes what is counted and timed. It does not raise, and does not wait."""
+    """A receiver of counts and durations. It does not raise, and does not block."""
 
     def increment(self, metric: Metric, labels: Mapping[str, str]) -> None:
         """Count one more."""
 
     def observe(self, metric: Metric, seconds: float, labels: Mapping[str, str]) -> None:
-        """Note how long something took."""
+        """Add a duration."""
 
 
 _sinks: tuple[MetricsSink, ...] = ()
 
 
 def set_sinks(sinks: Sequence[MetricsSink]) -> None:
-    """Let these take everything from now on, in this process, and no others."""
+    """Replace the sinks of this process."""
     global _sinks  # noqa: PLW0603 -- the seam is this one variable
     _sinks = tuple(sinks)
 
 
 def has_sinks() -> bool:
-    """Say whether anybody listens."""
+    """Say whether a sink is registered."""
     return bool(_sinks)
 
 
@@ -64,7 +62,7 @@ def increment(metric: Metric, **labels: str) -> None:
 
 @contextmanager
 def measure_duration(metric: Metric, **labels: str) -> Iterator[dict[str, str]]:
-    """Note how long the block takes, however it ends; it may fill in labels, in what is given to it."""
+    """Measure the block, also if it raises. The block may set labels in the dictionary that it gets."""
     started = time.monotonic()
     try:
         yield labels

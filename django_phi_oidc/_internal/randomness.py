@@ -1,11 +1,13 @@
-"""The one seam for randomness."""
+"""Random bytes, tokens and identifiers."""
 
 import base64
 import os
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime, timedelta
+
+from .overrides import override_global
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -23,12 +25,12 @@ def token_b64url(size: int) -> str:
 
 
 def uuid7(now: datetime) -> uuid.UUID:
-    """Return a UUIDv7 that sorts by the microsecond. Spec: RFC 9562 5.7, and 6.2 (method 3)."""
+    """Return a UUIDv7 with microsecond precision. Spec: RFC 9562 5.7, and 6.2 (method 3)."""
     return uuid.UUID(int=_lowest_uuid7_int(now) | int.from_bytes(token_bytes(8), "big") & (1 << 62) - 1)
 
 
 def lowest_uuid7(now: datetime) -> uuid.UUID:
-    """Return the lowest id that `uuid7` may give at that instant: what is below it is older. None is before 1970."""
+    """Return the lowest id that `uuid7` can return at now: lower ids are older. Times before 1970 count as 1970."""
     return uuid.UUID(int=_lowest_uuid7_int(now))
 
 
@@ -37,12 +39,6 @@ def _lowest_uuid7_int(now: datetime) -> int:
     return millis << 80 | 0x7 << 76 | (micros * 4096 // 1000) << 64 | 0b10 << 62
 
 
-@contextmanager
-def override_randomness(source: Callable[[int], bytes]) -> Iterator[None]:
-    """Take randomness from source, in this process, for the length of the block: for tests."""
-    global _source  # noqa: PLW0603 -- the seam is this one variable
-    before, _source = _source, source
-    try:
-        yield
-    finally:
-        _source = before
+def override_randomness(source: Callable[[int], bytes]) -> AbstractContextManager[None]:
+    """Take randomness from source in this process, for the length of the block: for tests."""
+    return override_global(globals(), "_source", source)

@@ -1,6 +1,6 @@
-"""What the request at hand knows and must not tell elsewhere: in memory, in its own context, dropped at its end.
+"""The secrets of the current request, which must not appear elsewhere: in memory until the request ends. No Django.
 
-Nothing is kept where nobody asked for it by `keeping`, as `LeakageGuardMiddleware` does. No Django.
+They are recorded only inside `track_secrets`, which `LeakageGuardMiddleware` uses.
 """
 
 import json
@@ -14,7 +14,7 @@ from typing import Any, Literal
 from urllib.parse import quote, quote_plus
 
 MIN_SECRET_LENGTH = 5
-"""Characters; what is shorter stands on any page by chance."""
+"""Characters. Shorter values occur on pages by coincidence."""
 SecretLocation = Literal["url", "referer", "request_cookie", "location", "header", "cookie", "body"]
 
 
@@ -26,47 +26,47 @@ class Secret:
     """`code`, `state`, `access_token`, `refresh_token`, `id_token` or `claim`."""
     value: str = field(repr=False)
     location: SecretLocation | Literal["anywhere"] | None = None
-    """Where in this request's response it belongs; `anywhere`: it is looked for nowhere, and masked in logs."""
+    """Where in the response the value is expected; `anywhere`: it is masked in logs only."""
 
     @cached_property
     def encodings(self) -> frozenset[str]:
-        """How it looks in a message, a repr, a page, JSON and a URL."""
+        """The value as it appears in a message, a repr, a page, JSON and a URL."""
         plain, shown = self.value, repr(self.value)[1:-1]
         urls = quote(plain, safe=""), quote_plus(plain)
         return frozenset({plain, shown, escape(plain), escape(shown), json.dumps(plain)[1:-1], *urls})
 
 
-# A dictionary, and not its content, is what a thread or a task inherits: what is learnt there is known here.
+# Threads and tasks inherit the dictionary itself, so the request also sees what they register.
 _secrets_context: ContextVar[dict[str, Secret] | None] = ContextVar("phi_oidc_secrecy", default=None)
 
 
 @contextmanager
 def track_secrets() -> Iterator[None]:
-    """Let `learn` keep what it is told in this block, and forget it at the end, in whatever inherited it too."""
-    known: dict[str, Secret] = {}
-    token = _secrets_context.set(known)
+    """Record secrets in this block; clear them at its end, also for threads and tasks that inherited them."""
+    secrets: dict[str, Secret] = {}
+    token = _secrets_context.set(secrets)
     try:
         yield
     finally:
         _secrets_context.reset(token)
-        known.clear()
+        secrets.clear()
 
 
 def register_secret(value: Any, kind: str, *, location: SecretLocation | Literal["anywhere"] | None = None) -> None:
-    """Keep a value, and each text and number in it if it is an object or a list; of the same value, where it belongs.
+    """Record a value, or each string and number in an object or list. A later location replaces the earlier one.
 
-    Texts and numbers of fewer than SHORTEST characters are NOT kept.
+    Strings and numbers of fewer than MIN_SECRET_LENGTH characters are NOT recorded.
     """
-    known = _secrets_context.get()
-    if known is None:
+    secrets = _secrets_context.get()
+    if secrets is None:
         return
     for text in _iter_texts(value):
-        if len(text) >= MIN_SECRET_LENGTH and (location or text not in known):
-            known[text] = Secret(kind, text, location)
+        if len(text) >= MIN_SECRET_LENGTH and (location or text not in secrets):
+            secrets[text] = Secret(kind, text, location)
 
 
 def current_secrets() -> Collection[Secret]:
-    """Return what the request at hand has learnt so far."""
+    """Return the secrets that the current request has registered so far."""
     return tuple((_secrets_context.get() or {}).values())
 
 

@@ -1,20 +1,20 @@
-"""How long to wait before the next attempt of a request that failed. Pure functions of times."""
+"""Backoff of requests that failed."""
 
 from datetime import timedelta
 
 INITIAL_DELAY = timedelta(seconds=10)
 MAX_DELAY = timedelta(hours=1)
 OPERATOR_DELAY = timedelta(minutes=30)
-"""For what a person must mend first: a rejected client, a missing key."""
+"""For failures that an operator must fix first: a rejected client, a missing key."""
 
 
 def compute_backoff(
     *, attempts: int, needs_operator: bool, retry_after: timedelta | None, jitter_fraction: float
 ) -> timedelta:
-    """Return how long to wait after that many attempts (1 or more); never less than the OP asked for.
+    """Return the delay after that many attempts (1 or more): at least retry_after, which the provider requested.
 
-    Doubles from 10 s up to an hour; slowly starts at half an hour. fraction, a random number in [0, 1), takes up to
-    half of it away, so that rows that failed together do not come back together.
+    The delay doubles from 10 s (needs_operator: half an hour) up to an hour. jitter_fraction, a random number in
+    [0, 1), shortens it by up to half, so that rows that failed together are not retried together.
     """
     doubled: int = 2 ** min(attempts - 1, 16)
     wait = (OPERATOR_DELAY if needs_operator else INITIAL_DELAY) * doubled

@@ -1,7 +1,4 @@
-"""Single statements, without what query sets do around them: a sign-in pays for each round trip, and for building SQL.
-
-No signal is sent, no key is read back, and a statement that is a transaction by itself gets no frame.
-"""
+"""Single SQL statements without the overhead of query sets: no signals, no key read back, no extra transaction."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -12,17 +9,17 @@ from weakref import WeakKeyDictionary
 from django.db import connections, models, transaction
 
 _ASYNC_COMMIT_CLAUSE = " USING (SELECT set_config('synchronous_commit', 'off', true)) AS need_not_wait"
-"""PostgreSQL's way to commit a statement before it is on disk: only this one, and only where it stands alone."""
+"""PostgreSQL commits this one statement before it is on disk, if it is a transaction by itself."""
 
 _cursors: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
-"""Of each database connection the driver's cursor for `insert_alone`: a new one learns anew how to write each type."""
+"""The driver's cursor for `insert_autocommit` by connection: a new cursor has to look up each type again."""
 
 
 def durable(using: str) -> AbstractContextManager[None]:
-    """Return a block in which one statement is committed when it returns, whatever is rolled back later.
+    """Return a block in which one statement is committed when it returns, even if the caller's work is rolled back.
 
-    Where no transaction is open, the database sees to that itself; BEGIN and COMMIT would be two round trips more.
-    Raises: RuntimeError where one is open, or where the connection opens them unasked. Django's TestCase may have one.
+    In autocommit the database does this itself; BEGIN and COMMIT would be two more round trips.
+    Raises: RuntimeError if a transaction is open (except that of Django's TestCase), or autocommit is off.
     """
     connection = connections[using]
     if connection.get_autocommit():
@@ -34,31 +31,31 @@ def durable(using: str) -> AbstractContextManager[None]:
 
 @contextmanager
 def statement_timeout(seconds: float, *, using: str) -> Iterator[None]:
-    """Let each statement of the block, a transaction of its own, take no longer on PostgreSQL, and then fail.
+    """Open a transaction in which each statement fails after that time, on PostgreSQL.
 
-    Raises: RuntimeError where a transaction is open. Django's TestCase may have one.
+    Raises: RuntimeError if a transaction is open (except that of Django's TestCase).
     """
     connection = connections[using]
     with transaction.atomic(using=using, durable=True):
         if connection.vendor == "postgresql":
             with connection.cursor() as cursor:
-                # Of this transaction: a pooler gives the connection to somebody else after it.
+                # For this transaction only: a pooler assigns the connection to other clients afterwards.
                 cursor.execute("SELECT set_config('statement_timeout', %s, true)", [str(round(seconds * 1000))])
         yield
 
 
 def read_statement_timeout(seconds: float, *, using: str) -> AbstractContextManager[None]:
-    """Return `within` for statements that only read: on SQLite nothing, as a transaction there is a writer's."""
+    """Return `statement_timeout` for reads: nothing on SQLite, where each transaction takes the write lock."""
     return statement_timeout(seconds, using=using) if connections[using].vendor == "postgresql" else nullcontext()
 
 
 def insert(
     rows: Sequence[models.Model], *, using: str, unique_columns: Sequence[str] = (), update_columns: Sequence[str] = ()
 ) -> None:
-    """Insert rows of one model, at least one, all or none, by one statement unless the database takes only a part.
+    """Insert rows of one model (at least one), all or none, by one statement unless it has too many parameters.
 
-    unique: names of columns with a unique index; where a row has their values already, it gets those of the columns
-    replaced. Without unique, such a row is an IntegrityError. An automatic key is left to the database.
+    unique_columns: columns with a unique index; an existing row with these values gets the values of update_columns.
+    Without unique_columns, such a row is an IntegrityError. The database assigns an automatic key.
     """
     connection = connections[using]
     fields = [field for field in rows[0]._meta.concrete_fields if not isinstance(field, models.AutoField)]
@@ -74,11 +71,11 @@ def insert(
 
 
 def insert_autocommit(model: type[models.Model], values: Sequence[Any], *, using: str) -> bool:
-    """Insert a row by a transaction of its own, and say whether that could be done; if not, nothing was done.
+    """Insert a row in its own transaction if possible; return False if nothing was done.
 
-    It can on PostgreSQL, in autocommit, where nobody watches Django's cursors. The row goes to the driver as it is,
-    bound on the server, and prepared there where the alias has `prepare_threshold` in its OPTIONS: half the cost.
-    values: of all concrete fields, in their order, of types that the driver writes as the columns have them.
+    It is possible on PostgreSQL, in autocommit, without wrappers or logs of Django's cursors. The driver binds the
+    values on the server, and prepares the statement if the alias has `prepare_threshold` in its OPTIONS: half the cost.
+    values: of all concrete fields, in order, of types that the driver maps to the columns.
     """
     connection: Any = connections[using]
     if connection.vendor != "postgresql" or connection.execute_wrappers or connection.queries_logged:
@@ -95,9 +92,9 @@ def insert_autocommit(model: type[models.Model], values: Sequence[Any], *, using
 
 
 def update(model: type[models.Model], key: Any, *, using: str, returning: str = "", **values: Any) -> Any:
-    """Set fields of the row with this primary key, by one statement, and say whether there is such a row.
+    """Set fields of the row with this primary key by one statement; return whether there is such a row.
 
-    returning: an SQL expression over the new row, to be returned instead; None when there is no such row.
+    returning: an SQL expression over the new row, whose value is returned instead; None if there is no such row.
     """
     connection = connections[using]
     fields: list[Any] = [model._meta.get_field(name) for name in values]
@@ -107,9 +104,9 @@ def update(model: type[models.Model], key: Any, *, using: str, returning: str = 
     statement = f"UPDATE {quote(model._meta.db_table)} SET {sets} WHERE {quote(pk.column)} = %s"  # noqa: S608 -- as above
     if returning:
         statement += f" RETURNING {returning}"
-    given = zip((*fields, pk), (*values.values(), key), strict=True)
+    parameters = zip((*fields, pk), (*values.values(), key), strict=True)
     with connection.cursor() as cursor:
-        cursor.execute(statement, [field.get_db_prep_save(value, connection) for field, value in given])
+        cursor.execute(statement, [field.get_db_prep_save(value, connection) for field, value in parameters])
         if returning:
             row = cursor.fetchone()
             return row[0] if row else None
@@ -117,9 +114,9 @@ def update(model: type[models.Model], key: Any, *, using: str, returning: str = 
 
 
 def delete(model: type[models.Model], keys: Sequence[Any], *, using: str) -> None:
-    """Delete the rows with these primary keys, at least one. Requires: that a crash may bring them back.
+    """Delete the rows with these primary keys, at least one. Requires: a crash may restore them.
 
-    On PostgreSQL, outside a transaction, it is not waited for until the deletion is on disk.
+    On PostgreSQL, outside a transaction, the deletion returns before it is on disk.
     """
     connection = connections[using]
     key: Any = model._meta.pk
@@ -131,16 +128,16 @@ def delete(model: type[models.Model], keys: Sequence[Any], *, using: str) -> Non
 
 
 def count_rows(querysets: Sequence[models.QuerySet[Any]], *, limit: int, using: str) -> list[int]:
-    """Return how many rows each of parts has, by one SELECT; no further is counted than most.
+    """Return how many rows each queryset has, at most limit, by one SELECT.
 
-    The order of a part is kept: where an index has it, the database goes along that, and not through the table.
+    The order of a queryset is kept, so that the database can use an index with that order instead of the table.
     """
     if not querysets:
         return []
     compiled = [part.values("pk")[:limit].query.get_compiler(using).as_sql() for part in querysets]
     counted = ", ".join(f"(SELECT COUNT(*) FROM ({sql}) AS part)" for sql, _ in compiled)  # noqa: S608 -- Django's own
     with connections[using].cursor() as cursor:
-        cursor.execute(f"SELECT {counted}", [value for _, given in compiled for value in given])
+        cursor.execute(f"SELECT {counted}", [value for _, parameters in compiled for value in parameters])
         return list(cursor.fetchone())
 
 

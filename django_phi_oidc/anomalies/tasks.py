@@ -29,7 +29,7 @@ def watch() -> None:
         while time.monotonic() < ends_at and evaluate_batch(rules, now=clock.now()) is not None:
             pass
     finally:
-        send_due_alerts(recipients=conf.alert_recipients(), now=clock.now())
+        send_due_alerts(recipients=conf.security_contacts(), now=clock.now())
 
 
 @shared_task(name="phi_oidc.watch_providers", ignore_result=True, acks_late=True)

@@ -12,14 +12,15 @@ import logging
 import re
 import unicodedata
 import uuid
-from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache
 from json.encoder import encode_basestring
 from typing import Any, Literal, NamedTuple, NotRequired, TypedDict
 
+from .._internal.overrides import override_global
 from .actions import DETAIL_KEYS, RESERVED_PREFIXES, UNKEYED_RESOURCE_TYPES
 from .actions import Action as Action  # noqa: PLC0414 -- code that creates an event names its action
 
@@ -283,15 +284,9 @@ def parse_event(text: str) -> AuthenticatedEvent:
     return AuthenticatedEvent(event, mac)
 
 
-@contextmanager
-def raise_on_refused_detail() -> Iterator[None]:
-    """Raise ValueError for refused detail in this process inside the block. For tests."""
-    global _report_refused_detail  # noqa: PLW0603 -- replaced for the duration of a block
-    before, _report_refused_detail = _report_refused_detail, _raise_value_error
-    try:
-        yield
-    finally:
-        _report_refused_detail = before
+def raise_on_refused_detail() -> AbstractContextManager[None]:
+    """Refuse a detail that is not allowed, in this process, for the length of the block: for tests."""
+    return override_global(globals(), "_report_refused_detail", _raise_value_error)
 
 
 def _raise_value_error(message: str) -> None:

@@ -164,7 +164,7 @@ def _find_authentic_event(text: bytes) -> AuthenticatedEvent | None:
 
 def _get_mac_key(item: AuthenticatedEvent) -> bytes:
     """Requires: a configured key. Raises: KeyMissing."""
-    return {key.id: key.material for key in keyring.get_keys("AUDIT_MAC_KEYS")}[item.event.mac_key]
+    return {key.id: key.material for key in keyring.get_keys("audit_mac")}[item.event.mac_key]
 
 
 def _compute_link(previous_link: bytes, text: bytes, key: bytes) -> bytes:

@@ -38,25 +38,25 @@ UNLOADABLE_ROW_ERRORS = (AttributeError, TypeError, ValueError, DataError)
 def authenticate_event(new_event: NewEvent) -> AuthenticatedEvent:
     """Return the event with an id and the MAC of the newest key.
 
-    Refused detail is dropped and logged as an error; tests raise instead. With RESOURCE_IDS `keyed`, the id in the
+    Refused detail is dropped and logged as an error; tests raise instead. With AUDIT['resource_ids'] `keyed`, the id in the
     resource becomes a pseudonym.
     Raises: KeyMissing; ImproperlyConfigured; ValueError for an unknown action or outcome.
     """
     if new_event.resource and conf.resource_ids() == "keyed":
         new_event = new_event._replace(resource=get_resource_pseudonym(new_event.resource))
-    key = keyring.get_keys("AUDIT_MAC_KEYS")[0]
+    key = keyring.get_keys("audit_mac")[0]
     event = build_event(new_event, id=randomness.uuid7(new_event.now), mac_key=key.id)
     return AuthenticatedEvent(event, compute_mac(event, key.material))
 
 
 def get_resource_pseudonym(resource: str) -> str:
-    """Return the pseudonym that the audit log stores for a resource (`Type/id`) if RESOURCE_IDS is `keyed`.
+    """Return the pseudonym that the audit log stores for a resource (`Type/id`) if AUDIT['resource_ids'] is `keyed`.
 
-    Use it to search for the events of a resource. The key is the oldest of AUDIT_MAC_KEYS, so a pseudonym is stable
+    Use it to search for the events of a resource. The key is the oldest of KEYS['audit_mac'], so a pseudonym is stable
     for as long as that key stays in the list.
     Raises: KeyMissing.
     """
-    return compute_resource_pseudonym(resource, key=keyring.get_keys("AUDIT_MAC_KEYS")[-1].material)
+    return compute_resource_pseudonym(resource, key=keyring.get_keys("audit_mac")[-1].material)
 
 
 def insert_events(events: Sequence[AuthenticatedEvent], *, timeout_seconds: float | None = None) -> None:
@@ -159,7 +159,7 @@ def has_valid_row_mac(row: AuditEvent) -> bool:
 
 def has_valid_mac(item: AuthenticatedEvent) -> bool:
     """Whether the MAC of the event is valid under a configured key. Raises: KeyMissing."""
-    keys = [key for key in keyring.get_keys("AUDIT_MAC_KEYS") if key.id == item.event.mac_key]
+    keys = [key for key in keyring.get_keys("audit_mac") if key.id == item.event.mac_key]
     return any(hmac.compare_digest(compute_mac(item.event, key.material), item.mac) for key in keys)
 
 

@@ -1,5 +1,9 @@
 """System checks, a module for each part of the settings."""
 
-from . import apis, audit_exports, core, emergency, monitoring, roles
-
-__all__ = ["apis", "audit_exports", "core", "emergency", "monitoring", "roles"]
+from . import apis as apis
+from . import audit_exports as audit_exports
+from . import core as core
+from . import databases as databases
+from . import emergency as emergency
+from . import middleware as middleware
+from . import roles as roles

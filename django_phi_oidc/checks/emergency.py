@@ -1,60 +1,54 @@
-"""System checks of `EMERGENCY`; those of all else are in checks.py, where docs/reference/checks.md leads, too."""
+"""System checks of `EMERGENCY`."""
 
 import os
 from typing import Any
 
 from django.conf import settings
-from django.core import checks
 from django.core.checks import CheckMessage, Tags, register
 from django.core.exceptions import ImproperlyConfigured
 
 from .. import conf
 from ..access.emergency.notifications import RETRY_DELAY
+from ._messages import error, warning
 
-NON_DELIVERING_BACKENDS = ("console", "dummy", "filebased", "locmem")
-"""Django's e-mail backends that reach nobody."""
+NON_DELIVERING_BACKENDS = tuple(
+    f"django.core.mail.backends.{name}." for name in ("console", "dummy", "filebased", "locmem")
+)
+"""Django's e-mail backends that do not deliver."""
 _SMTP_BACKEND = "django.core.mail.backends.smtp.EmailBackend"
-"""Also what Django takes for a mailer that names none."""
-
-
-def _error(number: int, message: str) -> checks.Error:
-    return checks.Error(f"PHI_OIDC['EMERGENCY']: {message}", id=f"django_phi_oidc.E{number:03}")
-
-
-def _warning(number: int, message: str) -> checks.Warning:
-    return checks.Warning(f"PHI_OIDC['EMERGENCY']: {message}", id=f"django_phi_oidc.W{number:03}")
+"""Also Django's default for a mailer without BACKEND."""
 
 
 @register(Tags.security)
 def check_emergency(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
-    """E027: a spool that can't be written; W027, W028: mails that reach nobody, or hold up the worker."""
+    """E027: a spool that can't be written; W027, W028: mails that are not delivered, or block the worker."""
     try:
         declared = conf.emergency()
-    except ImproperlyConfigured:
-        # E002 tells of it.
+    except ImproperlyConfigured:  # E002 reports it
         return []
     if declared is None:
         return []
-    found: list[CheckMessage] = []
+    messages: list[CheckMessage] = []
     if declared.spool and not os.access(declared.spool.parent, os.W_OK | os.X_OK):
-        found.append(_error(27, "the folder of the spool is not there, or this account can't write to it."))
+        text = "PHI_OIDC['EMERGENCY']: the folder of the spool does not exist, or this account can't write to it."
+        messages.append(error(27, text))
     backend, timeout = _get_mail_backend()
-    if not backend or backend.startswith(
-        tuple(f"django.core.mail.backends.{name}." for name in NON_DELIVERING_BACKENDS)
-    ):
-        found.append(_warning(27, "the mail backend sends no mail, so the privacy officer is not told."))
-    elif not timeout or RETRY_DELAY.total_seconds() <= timeout:
-        seconds = int(RETRY_DELAY.total_seconds())
-        found.append(
-            _warning(28, f"the mail timeout must be less than {seconds} s: a mail server that hangs holds up all.")
+    limit = int(RETRY_DELAY.total_seconds())
+    if not backend or backend.startswith(NON_DELIVERING_BACKENDS):
+        text = "PHI_OIDC['EMERGENCY']: the mail backend does not deliver, so the privacy officer gets no mail."
+        messages.append(warning(27, text))
+    elif not timeout or limit <= timeout:
+        text = (
+            f"PHI_OIDC['EMERGENCY']: the mail timeout must be less than {limit} s, or a hanging mail server blocks all."
         )
-    return found
+        messages.append(warning(28, text))
+    return messages
 
 
 def _get_mail_backend() -> tuple[str, float | None]:
-    """Return the backend that sends our mail, empty where none does, and its timeout in seconds.
+    """Return the mail backend, empty if there is none, and its timeout in seconds.
 
-    They are those of MAILERS, or the settings before it: Django 6.1 knows both.
+    They are in MAILERS, or in the settings that it replaces: Django 6.1 supports both.
     """
     mailers: Any = getattr(settings, "MAILERS", None)
     if mailers is None:

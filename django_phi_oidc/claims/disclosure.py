@@ -16,7 +16,7 @@ from ..access.policy import CLAIM_BOUND_TO_SESSION, CLAIM_NOT_DECLARED, find_rev
 from ..audit.events import Action, NewEvent
 from ..audit.recorder import record_many
 from ..audit.request_context import Actor
-from ..config.providers import ClaimDeclaration
+from ..config.claims import ClaimDeclaration
 from ..errors import ClaimScrubbed, KeyRingError, RevealRefused, Undecryptable
 from ..subjects.models import PairwiseSubject
 from .minimization import select_declared_members

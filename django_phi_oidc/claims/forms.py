@@ -9,7 +9,7 @@ from django.utils.translation import gettext_lazy as _
 
 from ..access.emergency.forms import get_purpose_label
 from ..access.policy import PATIENT_REQUEST
-from ..config.providers import ClaimDeclaration
+from ..config.claims import ClaimDeclaration
 
 
 class PurposeForm(forms.Form):

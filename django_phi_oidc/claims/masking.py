@@ -6,7 +6,7 @@ from django.contrib.auth.base_user import AbstractBaseUser
 
 from .. import conf
 from ..audit.request_context import Actor
-from ..config.providers import ClaimDeclaration
+from ..config.claims import ClaimDeclaration
 from ..fields import MASK
 from .disclosure import reveal
 

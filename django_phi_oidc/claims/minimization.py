@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
-from ..config.providers import ClaimDeclaration, ProviderDeclaration
+from ..config.claims import ClaimDeclaration
+from ..config.providers import ProviderDeclaration
 from ..errors import ClaimMissing
 
 PROTOCOL_CLAIMS = frozenset(

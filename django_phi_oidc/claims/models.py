@@ -24,7 +24,7 @@ class StoredClaim(models.Model):
     """The OIDC session whose end erases the claim, or NO_SESSION."""
     name = models.CharField(_("name"), max_length=255)
     bucket = models.CharField(_("bucket"), max_length=40, default="", editable=False)
-    """The retention key that encrypts the value; empty: one of ENCRYPTION_KEYS."""
+    """The retention key that encrypts the value; empty: one of KEYS['encryption']."""
     value = SealedTextField(bind=("subject_id", "session", "name"), bucket="bucket")
     purpose = models.CharField(_("purpose"), max_length=32)
     obtained_at = models.DateTimeField(_("obtained at"))

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..audit.events import Action, Origin
 from ..audit.outbox import enqueue
-from ..config.providers import ClaimDeclaration
+from ..config.claims import ClaimDeclaration
 from ..subjects.models import PairwiseSubject
 from .legal_holds import find_current_hold, get_claim_key_name, preserve_replaced_claims
 from .minimization import PROTOCOL_CLAIMS

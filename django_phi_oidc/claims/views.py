@@ -14,7 +14,7 @@ from django.views.generic.base import ContextMixin, TemplateResponseMixin
 from .. import conf
 from ..access.policy import PATIENT_REQUEST
 from ..audit.request_context import Actor
-from ..config.providers import ClaimDeclaration
+from ..config.claims import ClaimDeclaration
 from ..errors import AuditUnavailable
 from .disclosure import RevealResult, reveal_many
 from .forms import PurposeForm

@@ -1,103 +1,206 @@
-"""What may stand in the setting `PHI_OIDC`: each option with its type, its default and what it means. No Django.
+"""The options of the setting `PHI_OIDC`: type, default and meaning of each. No Django.
 
-The tables of docs/reference/settings.md are made of what stands below the fields, here and in the declarations; the
-links lead from there. `Default:` says, at the end, what it is that an empty default means.
+The tables of docs/reference/settings.md are generated from the texts below the fields, here and in the declarations;
+their links are relative to that page. `Default:` at the end of a text explains an empty default.
 """
 
+import ipaddress
+import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-EMPTY_MAPPING: Mapping[str, Any] = MappingProxyType({})
+from ..errors import DeclarationInvalid
+from ._parsing import (
+    checked,
+    fail,
+    get_parsers,
+    list_unknown_options,
+    mapping_of,
+    parse_absolute_path,
+    parse_choices,
+    parse_duration,
+    parse_each,
+    parse_email_addresses,
+    parse_option,
+    parse_raw,
+    parse_string,
+    parse_strings,
+)
+from .apis import APIDeclaration, parse_api
+from .claims import ClaimDeclaration, parse_claim
+from .emergency import EmergencyDeclaration
+from .providers import ProviderDeclaration, parse_provider
+from .roles import RoleRule, parse_role_rules
+from .sinks import SinkDeclaration, parse_sink
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 KeySource = str | Path | Sequence[str] | Callable[[], Any] | None
 """A list of keys, newest first, in one of the forms in which a project may give it; None: there is none."""
+METRIC_EXPORTERS = ("prometheus", "opentelemetry")
+SESSION_ENDING_CHANGES = ("password", "roles")
+MAX_ACTIVATION_LIFETIME = timedelta(days=366)
+_ORIGIN_PATTERN = re.compile(r"https://(?:[A-Za-z0-9.-]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?")
 
 
+def _parse_networks(path: str, value: Any) -> tuple[Network, ...]:
+    try:
+        return tuple(ipaddress.ip_network(str(network)) for network in value)
+    except (TypeError, ValueError):
+        fail(path, "must be a list of networks")
+
+
+_parse_origins = checked(
+    parse_strings,
+    lambda origins: all(map(_ORIGIN_PATTERN.fullmatch, origins)),
+    "must be a list of origins: each is https:// and a host",
+)
+_parse_dotted_path = checked(parse_string, lambda path: "." in path, "must be a dotted path")
+_parse_dotted_paths = checked(
+    parse_strings, lambda paths: all("." in path for path in paths), "must be a list of dotted paths"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeysDeclaration:
+    """The option `KEYS`. Sources are read at each use, so that a file or a key service can replace keys."""
+
+    encryption: Annotated[KeySource, parse_raw] = None
+    """[Keys](#a-list-of-keys) that encrypt claims, tokens and pending sign-ins, newest first. Default: required."""
+    subject: Annotated[KeySource, parse_raw] = None
+    """[Keys](#a-list-of-keys) of the digests that identify subjects, newest first. Default: required."""
+    audit_mac: Annotated[KeySource, parse_raw] = None
+    """[Keys](#a-list-of-keys) of the MACs of events, newest first; keep each as long as there are events with its MACs.
+    Default: required."""
+    pairwise: Annotated[KeySource, parse_raw] = None
+    """[Keys](#a-list-of-keys) of the identifiers that `pairwise_id` derives for downstream systems, newest first.
+    Default: required for `pairwise_id` only."""
+    retention: Annotated[Any, parse_raw] = None
+    """`pathlib.Path` of a folder, or an object with `get`, `create`, `destroy` and `names`:
+    [retention keys](../how-to/retention.md#erasure-that-reaches-the-backups), whose destruction erases claims, in
+    backups too. Default: none: claims are encrypted under `encryption`."""
+    audit_signing: Annotated[Path | str | Callable[[], Any] | None, parse_raw] = None
+    """Ed25519 private key in PEM that [signs the audit log](../how-to/seal-the-trail.md): `pathlib.Path`, text, or a
+    callable. Only for the process that seals the log. Default: none: this process does not seal."""
+    audit_public: Annotated[Sequence[Path | str], parse_raw] = ()
+    """Keys that verify checkpoints, in addition to that of `audit_signing`: verifier keys (`name+id+key`), PEM, base64
+    of 32 bytes, or a `pathlib.Path`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AuditDeclaration:
+    """The option `AUDIT`."""
+
+    origin: Annotated[str, parse_raw] = "phi-oidc-audit"
+    """The name of the log in each checkpoint: no spaces, no `+`. Do not change it later."""
+    witness_file: Annotated[Path | str | None, parse_raw] = None
+    """Path of a file, outside of the database, that always contains the newest checkpoint; the sealer compares it."""
+    resource_ids: Literal["plain", "keyed"] = "plain"
+    """`plain`, or `keyed`: events contain [a pseudonym](#keyed-resource-ids) instead of the id in `resource`."""
+    sinks: Annotated[Mapping[str, SinkDeclaration], mapping_of(parse_sink)] = field(default_factory=dict)
+    """Name → [sink](#a-sink): where the audit log is delivered to."""
+    exports: Annotated[Path, parse_absolute_path] | None = None
+    """Absolute path of a folder, mode 0700, that the portal and its workers share:
+    [exports of many events](../how-to/read-the-trail.md#take-events-out) are stored there, for a day at most.
+    Default: none: no export of more than 10,000 events."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SessionsDeclaration:
+    """The option `SESSIONS`."""
+
+    idle_timeout: timedelta = timedelta(minutes=15)
+    """timedelta or seconds: how long a session lasts without activity."""
+    absolute_timeout: timedelta = timedelta(hours=8)
+    """timedelta or seconds: how long a session lasts at most."""
+    recheck: Annotated[timedelta, partial(parse_duration, minimum=timedelta(0))] = timedelta(seconds=30)
+    """timedelta or seconds: how long requests rely on the last read of the session's row; zero: every request reads
+    it."""
+    end_on: Annotated[tuple[str, ...], partial(parse_choices, choices=SESSION_ENDING_CHANGES)] = ("password",)
+    """List of account changes that end its sessions: `password`, `roles`. Roles are groups and permissions of the user.
+    Django sends no signal when a group's own permissions change, a group is deleted, or `is_staff` or `is_superuser`
+    change: [end those sessions](../how-to/end-sessions.md) yourself."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Options:
-    """The options as a project writes them: they are parsed, and refused, where they are read."""
+    """The options of `PHI_OIDC`."""
 
-    PROVIDERS: Mapping[str, Any] = EMPTY_MAPPING
-    """Name → [provider](#a-provider); the first is the default one; a name is letters, digits, `.`, `_`, `-`.
+    PROVIDERS: Annotated[Mapping[str, ProviderDeclaration], mapping_of(parse_provider)] = field(default_factory=dict)
+    """Name → [provider](#a-provider); the first is the default; a name is letters, digits, `.`, `_`, `-`.
     Default: required."""
-    CLAIMS: Mapping[str, Any] = EMPTY_MAPPING
-    """Name → [claim](#a-claim); an undeclared claim is dropped at the door. Default: none kept."""
-    ROLES: Mapping[str, Any] = EMPTY_MAPPING
-    """Provider → list of [rules](#a-rule-of-roles) from the values of a claim to Django groups, `is_staff` and
-    `is_superuser`. Default: none: groups are left alone."""
-    API: Mapping[str, Any] = EMPTY_MAPPING
-    """Provider → [which of its access tokens](#an-api) the portal's own APIs take. Default: none: no token is good."""
-    ENCRYPTION_KEYS: KeySource = None
-    """[Keys](#a-list-of-keys) that seal claims, tokens and pending sign-ins, newest first. Default: required."""
-    SUBJECT_KEYS: KeySource = None
-    """[Keys](#a-list-of-keys) of the digests by which persons are found, newest first. Default: required."""
-    AUDIT_MAC_KEYS: KeySource = None
-    """[Keys](#a-list-of-keys) of the events' MACs, newest first; kept as long as events bear them.
-    Default: required."""
-    PAIRWISE_KEY: KeySource = None
-    """[Keys](#a-list-of-keys) of the identifiers that `pairwise_id` gives to downstream systems, newest first.
-    Default: required for it alone."""
-    AUDIT_SIGNING_KEY: Path | str | Callable[[], Any] | None = None
-    """Ed25519 private key in PEM that [seals the trail](../how-to/seal-the-trail.md): `pathlib.Path`, text, or a
-    callable; only where it is sealed. Default: none: nothing is sealed here."""
-    AUDIT_PUBLIC_KEYS: Sequence[Path | str] = ()
-    """Keys that checkpoints are verified by, beside that of `AUDIT_SIGNING_KEY`: verifier keys (`name+id+key`), PEM,
-    base64 of 32 bytes, or a `pathlib.Path`."""
-    AUDIT_ORIGIN: str = "phi-oidc-audit"
-    """The name of the log, in each checkpoint: no spaces, no `+`; choose it once."""
-    AUDIT_WITNESS_FILE: Path | str | None = None
-    """Path of a file, outside of the database, that always holds the newest checkpoint; the sealer reads it, too."""
-    TRUSTED_PROXIES: Sequence[str] = ()
-    """Networks whose `X-Forwarded-For` is believed, counted from the right."""
-    SECTOR_ORIGINS: Sequence[str] = ()
+    CLAIMS: Annotated[Mapping[str, ClaimDeclaration], mapping_of(parse_claim)] = field(default_factory=dict)
+    """Name → [claim](#a-claim); undeclared claims are dropped at sign-in. Default: none stored."""
+    ROLES: Annotated[Mapping[str, tuple[RoleRule, ...]], mapping_of(parse_role_rules)] = field(default_factory=dict)
+    """Provider → list of [rules](#a-rule-of-roles) that map claim values to Django groups, `is_staff` and
+    `is_superuser`. Default: none: groups are not changed."""
+    API: Annotated[Mapping[str, APIDeclaration], mapping_of(parse_api)] = field(default_factory=dict)
+    """Provider → [access tokens](#an-api) that the portal's own APIs accept. Default: none: no token is accepted."""
+    KEYS: KeysDeclaration = KeysDeclaration()
+    """[Keys](#keys) by purpose. Default: required."""
+    AUDIT: AuditDeclaration = AuditDeclaration()
+    """The [audit log](#audit). Default: see there."""
+    SESSIONS: SessionsDeclaration = SessionsDeclaration()
+    """[Timeouts](#sessions), and changes that end sessions. Default: see there."""
+    TRUSTED_PROXIES: Annotated[tuple[Network, ...], _parse_networks] = ()
+    """Networks whose `X-Forwarded-For` is trusted, counted from the right."""
+    SECTOR_ORIGINS: Annotated[tuple[str, ...], _parse_origins] = ()
     """Further origins of this portal, such as `https://other.example`, whose redirect URIs
     `oidc/sector-identifier.json` lists."""
-    SINKS: Mapping[str, Any] = EMPTY_MAPPING
-    """Name → [sink](#a-sink): where the audit log is delivered to."""
     REVOCATION_GIVE_UP_AFTER: timedelta = timedelta(days=3)
-    """timedelta: how long a revocation is tried before it is abandoned, with an alert."""
-    IDLE_TIMEOUT: timedelta = timedelta(minutes=15)
-    """timedelta: how long a session lives without an activity."""
-    ABSOLUTE_TIMEOUT: timedelta = timedelta(hours=8)
-    """timedelta: how long a session lives at most."""
-    SESSION_RECHECK: timedelta = timedelta(seconds=30)
-    """timedelta: how long a request may rely on the last look at the session's row; zero: each one looks."""
-    END_SESSIONS_ON: Sequence[str] = ("password",)
-    """List of the changes of an account that end its sessions: `password`, `roles`. Roles are its groups and
-    permissions; Django tells of no change of a group's own permissions, of a deleted group, or of `is_staff` and
-    `is_superuser`: [end those sessions](../how-to/end-sessions.md) yourself."""
-    RETENTION_KEYS: Path | Any = None
-    """`pathlib.Path` of a folder, or an object with `get`, `create`, `destroy` and `names`:
-    [keys that claims lapse with](../how-to/retention.md#erasure-that-reaches-the-backups), in backups too.
-    Default: none: claims are under `ENCRYPTION_KEYS`."""
+    """timedelta or seconds: how long a revocation is retried before it is abandoned, with an alert."""
     CLEAR_ALL_COOKIES: bool = False
-    """A logout asks the browser to drop every cookie of the registered domain, those of other applications too."""
+    """A logout makes the browser delete every cookie of the registered domain, also of other applications."""
     KEEP_OFFLINE: bool = False
-    """A back-channel logout leaves refresh tokens of `offline_access` alive."""
+    """A back-channel logout does not revoke refresh tokens of `offline_access`."""
     BREAK_GLASS_ACCOUNT: str = ""
-    """The user name of the one [local account](../how-to/local-accounts.md) that may sign in with a password."""
-    PATIENT_RESOURCES: str | None = None
-    """Dotted path of a function from a user to a list of `Type/id`: what of your project is theirs, for
+    """The user name of the only [local account](../how-to/local-accounts.md) that may sign in with a password."""
+    PATIENT_RESOURCES: Annotated[str, _parse_dotted_path] | None = None
+    """Dotted path of a function from a user to a list of `Type/id`: the resources about this user, for
     [who looked at it](../how-to/answer-a-request-of-a-person.md#tell-who-looked)."""
-    ACTIVATION_LIFETIME: timedelta = timedelta(days=14)
-    """timedelta, 366 days at most: for how long an [activation code](../how-to/activation-codes.md) lets in."""
-    EMERGENCY: Mapping[str, Any] | None = None
-    """[Emergency access](../how-to/emergency-access.md): [what may be opened](#emergency).
-    Default: none: nothing is opened."""
-    ALERT_RECIPIENTS: Sequence[str] = ()
-    """Mail addresses that are told of [security alerts](../how-to/watch-for-anomalies.md)."""
-    ANOMALY_RULES: Sequence[str] = ()
-    """Dotted paths of [rules of your own](../how-to/watch-for-anomalies.md#rules-of-your-own); one of the kind of one
-    of ours takes its place."""
+    ACTIVATION_LIFETIME: Annotated[timedelta, partial(parse_duration, maximum=MAX_ACTIVATION_LIFETIME)] = timedelta(
+        days=14
+    )
+    """timedelta or seconds, at most 366 days: how long an [activation code](../how-to/activation-codes.md) is valid."""
+    EMERGENCY: EmergencyDeclaration | None = None
+    """Rules of [emergency access](../how-to/emergency-access.md), [below](#emergency). Default: none: no emergency
+    access."""
+    SECURITY_CONTACTS: Annotated[tuple[str, ...], parse_email_addresses] = ()
+    """Mail addresses that get [security alerts](../how-to/watch-for-anomalies.md), and the mails about emergencies
+    unless `EMERGENCY` has others."""
+    ANOMALY_RULES: Annotated[tuple[str, ...], _parse_dotted_paths] = ()
+    """Dotted paths of [your own rules](../how-to/watch-for-anomalies.md#rules-of-your-own); a rule replaces the
+    built-in rule of the same kind."""
     LEAKAGE_GUARD: Literal["report", "block"] = "report"
     """What `LeakageGuardMiddleware` does with a response that [leaks](../how-to/leakage-guard.md): `report`, or
     `block`."""
-    METRICS: Sequence[str] = ()
-    """List of `prometheus`, `opentelemetry`: where [metrics](../how-to/metrics-and-health.md) go."""
-    EXPORT_FOLDER: Path | str | None = None
-    """Absolute path of a folder, mode 0700, that the portal and its workers share:
-    [exports of many events](../how-to/read-the-trail.md#take-events-out) wait there, a day at most.
-    Default: none: no export of more than 10,000 events."""
-    RESOURCE_IDS: Literal["plain", "keyed"] = "plain"
-    """`plain`, or `keyed`: events hold [a pseudonym](#keyed-resource-ids) instead of the id in `resource`."""
+    METRICS: Annotated[tuple[str, ...], partial(parse_choices, choices=METRIC_EXPORTERS)] = ()
+    """List of `prometheus`, `opentelemetry`: where [metrics](../how-to/metrics-and-health.md) are sent."""
+
+
+def parse_one(raw: Mapping[str, Any], option: str, member: str = "") -> Any:
+    """Return one option, or one member of a group: mistakes elsewhere do not matter. Raises: DeclarationInvalid."""
+    if not member:
+        return parse_option(Options, "", raw, option)
+    return parse_option(_GROUPS[option], option, raw.get(option, {}), member)
+
+
+def list_unknown(raw: Mapping[str, Any]) -> list[str]:
+    """Return a message for each option that does not exist."""
+    return list_unknown_options("", raw, get_parsers(Options))
+
+
+def list_mistakes(raw: Mapping[str, Any]) -> list[str]:
+    """Return a message for each mistake in the options that exist."""
+    parsers = get_parsers(Options)
+    try:
+        parse_each(lambda name, value: parsers[name](name, value), ((n, raw[n]) for n in parsers if n in raw))
+    except DeclarationInvalid as error:
+        return str(error).split("\n")
+    return []
+
+
+_GROUPS = {"KEYS": KeysDeclaration, "AUDIT": AuditDeclaration, "SESSIONS": SessionsDeclaration}

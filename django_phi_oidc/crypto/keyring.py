@@ -45,14 +45,14 @@ def get_keys(ring_name: str) -> tuple[SymmetricKey, ...]:
 
     Raises: KeyMissing.
     """
-    source = conf.get_option(ring_name)
+    source = conf.get_key_source(ring_name)
     texts = tuple(source) if isinstance(source, _LIST_TYPES) else _load_key_texts(ring_name, source)
     try:
         keys = _parse_keys(ring_name, texts)
     except TypeError as error:
         raise _key_list_error(ring_name) from error
     if not keys:
-        raise KeyMissing(f"PHI_OIDC[{ring_name!r}] has no key.")
+        raise KeyMissing(f"PHI_OIDC['KEYS'][{ring_name!r}] has no key.")
     return keys
 
 
@@ -71,7 +71,7 @@ def encrypt(value: str, *, context: Sequence[str], retention_key_name: str = "")
     if retention_key_name:
         key = SymmetricKey(retention_key_name, retention_keys.get_store().create(retention_key_name))
     else:
-        key = get_keys("ENCRYPTION_KEYS")[0]
+        key = get_keys("encryption")[0]
     # The output of json.dumps for a list of texts, in a quarter of the time.
     return _encrypt_bytes(f"[{','.join(map(encode_basestring, [*context, value]))}]".encode(), key)
 
@@ -85,14 +85,14 @@ def decrypt(ciphertext: str, *, context: Sequence[str]) -> str:
             raise KeyUnknown
         key = SymmetricKey(key_id, material)
     else:
-        key = _get_key(key_id, get_keys("ENCRYPTION_KEYS"))
+        key = _get_key(key_id, get_keys("encryption"))
     return _decrypt_envelope(key, token, context)[1]
 
 
 def reencrypt_text(ciphertext: str, *, context: Sequence[str], keys: Sequence[SymmetricKey]) -> str:
     """Encrypt a ciphertext of one of the keys again, under the first key.
 
-    keys: as `get_keys("ENCRYPTION_KEYS")` returns them, read once for many texts.
+    keys: as `get_keys("encryption")` returns them, read once for many texts.
     Raises: Undecryptable, also for a ciphertext under a retention key.
     """
     key_id, _, token = ciphertext.partition(":")
@@ -132,7 +132,7 @@ def _load_key_texts(ring_name: str, source: Any) -> tuple[str, ...]:
         try:
             source = source.read_text("ascii")
         except (OSError, UnicodeDecodeError) as error:
-            raise KeyMissing(f"PHI_OIDC[{ring_name!r}]: the key file can't be read.") from error
+            raise KeyMissing(f"PHI_OIDC['KEYS'][{ring_name!r}]: the key file can't be read.") from error
     if isinstance(source, str):
         source = source.replace("\n", ",").split(",")
     if source is not None and not isinstance(source, _LIST_TYPES):
@@ -141,7 +141,7 @@ def _load_key_texts(ring_name: str, source: Any) -> tuple[str, ...]:
 
 
 def _key_list_error(ring_name: str) -> KeyMissing:
-    return KeyMissing(f"PHI_OIDC[{ring_name!r}] must be a list of keys, a file or a callable.")
+    return KeyMissing(f"PHI_OIDC['KEYS'][{ring_name!r}] must be a list of keys, a file or a callable.")
 
 
 @lru_cache(maxsize=16)
@@ -154,7 +154,7 @@ def _parse_keys(ring_name: str, texts: tuple[str, ...]) -> tuple[SymmetricKey, .
         return tuple(dict.fromkeys(_parse_key(text.strip()) for text in texts if text.strip()))
     except ValueError:
         # From None: the frames of the cause contain the text, which may be a key with a typing error.
-        raise KeyMissing(f"PHI_OIDC[{ring_name!r}]: each key is {KEY_BYTES} bytes as base64url.") from None
+        raise KeyMissing(f"PHI_OIDC['KEYS'][{ring_name!r}]: each key is {KEY_BYTES} bytes as base64url.") from None
 
 
 @lru_cache(maxsize=64)

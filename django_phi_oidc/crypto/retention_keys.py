@@ -1,6 +1,6 @@
 """Retention keys: one key for each day and retention period, stored outside the database and destroyed when unused.
 
-Then no backup of the database reveals claims that have expired since. The setting `RETENTION_KEYS` is a folder
+Then no backup of the database reveals claims that have expired since. The setting `KEYS['retention']` is a folder
 (`pathlib.Path`) or an object with the methods of `RetentionKeyStore`, such as a KMS or Vault client.
 """
 
@@ -41,18 +41,20 @@ class RetentionKeyStore(Protocol):
 
 def is_enabled() -> bool:
     """Say whether claims are encrypted under retention keys."""
-    return conf.get_option("RETENTION_KEYS") is not None
+    return conf.get_key_source("retention") is not None
 
 
 def get_store() -> RetentionKeyStore:
     """Return the configured key store. Raises: KeyMissing, when none is configured."""
-    declared = conf.get_option("RETENTION_KEYS")
+    declared = conf.get_key_source("retention")
     if declared is None:
-        raise KeyMissing("PHI_OIDC['RETENTION_KEYS'] is not set, but there are claims under retention keys.")
+        raise KeyMissing("PHI_OIDC['KEYS']['retention'] is not set, but there are claims under retention keys.")
     if isinstance(declared, Path):
         return RetentionKeyFolder(declared)
     if not all(callable(getattr(declared, name, None)) for name in ("get", "create", "destroy", "names")):
-        raise ImproperlyConfigured("PHI_OIDC['RETENTION_KEYS'] must be a folder, or have get, create, destroy, names.")
+        raise ImproperlyConfigured(
+            "PHI_OIDC['KEYS']['retention'] must be a folder, or have get, create, destroy, names."
+        )
     return cast(RetentionKeyStore, declared)
 
 

@@ -11,7 +11,8 @@ from email.utils import parsedate_to_datetime
 from typing import Any, Literal
 
 from ..claims.minimization import PROTOCOL_CLAIMS, build_claims_request
-from ..config.providers import ClaimDeclaration, ProviderDeclaration
+from ..config.claims import ClaimDeclaration
+from ..config.providers import ProviderDeclaration
 from ..errors import (
     AccessTokenLifetime,
     AcrInsufficient,

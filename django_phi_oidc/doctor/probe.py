@@ -11,7 +11,8 @@ from urllib.parse import urlsplit
 from .._internal import randomness
 from ..audit.events import Action
 from ..audit.search import EventFilters, RowUnreadable, list_events
-from ..config.providers import ClaimDeclaration, ProviderDeclaration
+from ..config.claims import ClaimDeclaration
+from ..config.providers import ProviderDeclaration
 from ..errors import AuditUnavailable, SignInRefused, TransportError
 from ..oidc.client_auth import AssertionFreshness
 from ..oidc.metadata import build_metadata_request, process_metadata_response

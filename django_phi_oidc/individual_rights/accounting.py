@@ -155,9 +155,9 @@ def create_accounting(
 
 
 def _iter_audit_log_names(resource: str) -> Iterator[str]:
-    """Yield all names that the audit log may use: RESOURCE_IDS and the oldest key may have changed."""
+    """Yield all names that the audit log may use: AUDIT['resource_ids'] and the oldest key may have changed."""
     yield resource
-    for key in keyring.get_keys("AUDIT_MAC_KEYS"):
+    for key in keyring.get_keys("audit_mac"):
         yield compute_resource_pseudonym(resource, key=key.material)
 
 

@@ -17,7 +17,7 @@ from ..audit.models import AuditEvent
 from ..audit.recorder import record_many
 from ..audit.search import EventFilters, RowUnreadable, iterate_events
 from ..claims.models import LegalHold, StoredClaim
-from ..config.providers import ClaimDeclaration
+from ..config.claims import ClaimDeclaration
 from ..errors import KeyRingError
 from ..sessions.models import OIDCSession
 from ..subjects.models import ActivationCode, PairwiseIdentifier, PairwiseSubject

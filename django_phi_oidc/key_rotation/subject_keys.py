@@ -78,7 +78,7 @@ def retire_subject_key(
     were added meanwhile.
     """
     if key_id in configured_key_ids:
-        raise KeyInUse(f"Key {key_id} is configured: remove it from SUBJECT_KEYS on every server first.")
+        raise KeyInUse(f"Key {key_id} is configured: remove it from KEYS['subject'] on every server first.")
     _validate_no_dependent_persons(key_id, configured_key_ids)
     covered = Exists(SubjectDigest.objects.filter(subject=OuterRef("subject"), key_id__in=configured_key_ids))
     done = 0
@@ -104,4 +104,4 @@ def _count_dependent_persons(key_id: str, other_key_ids: Sequence[str]) -> int:
 
 def _validate_no_dependent_persons(key_id: str, configured_key_ids: Sequence[str]) -> None:
     if count := _count_dependent_persons(key_id, configured_key_ids):
-        raise KeyInUse(f"{count} persons can be recognized only by key {key_id}: add it to SUBJECT_KEYS again.")
+        raise KeyInUse(f"{count} persons can be recognized only by key {key_id}: add it to KEYS['subject'] again.")

@@ -115,7 +115,7 @@ class ActivationView(View):
         unlinked = _find_unlinked_sign_in(request, now=now)
         if unlinked is None:
             return _render_page(request, None, status=403)
-        provider, keys = conf.providers()[unlinked.provider], keyring.get_keys("SUBJECT_KEYS")
+        provider, keys = conf.providers()[unlinked.provider], keyring.get_keys("subject")
         limits = _get_guess_limits(unlinked, origin, keys)
         try:
             # Count before checking, so that concurrent requests cannot exceed a limit. One limit after the other, so

@@ -10,7 +10,7 @@ from django.views.decorators.debug import sensitive_variables
 from .._internal import clock, randomness, request_secrets
 from ..access.responses import set_private_headers
 from ..claims import minimization
-from ..config.providers import ClaimDeclaration
+from ..config.claims import ClaimDeclaration
 from ..oidc.authorization import AuthorizationRequest, build_authorization_parameters, build_authorization_url
 from ..oidc.client_auth import AssertionFreshness
 from ..oidc.pushed_authorization import build_par_request, is_par_enabled, process_par_response

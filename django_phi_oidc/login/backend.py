@@ -81,7 +81,7 @@ class OIDCAuthenticationBackend(MozillaBackend):
         linked = get_or_create_account(
             issuer=sign_in.issuer,
             sub=sign_in.sub,
-            keys=keyring.get_keys("SUBJECT_KEYS"),
+            keys=keyring.get_keys("subject"),
             create_user=(lambda: self.create_user(sign_in.claims)) if may_create else None,
             origin=sign_in.origin,
             provider=sign_in.provider,

@@ -9,7 +9,7 @@ from typing import Any
 from .._internal import randomness, request_secrets
 from ..audit.events import Origin
 from ..claims import minimization
-from ..config.providers import ClaimDeclaration
+from ..config.claims import ClaimDeclaration
 from ..oidc.client_auth import AssertionFreshness
 from ..oidc.id_token import VerifiedClaims, find_auth_time, validate_pairwise_sub, verify_id_token
 from ..oidc.token import (

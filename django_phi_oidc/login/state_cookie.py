@@ -72,7 +72,7 @@ def _create_secrets(now: datetime) -> dict[str, Any]:
 def create_nonce() -> str:
     """Return 256 random bits and a MAC, which proves without a table that this portal issued the nonce."""
     random = randomness.token_bytes(32)
-    mac = _compute_nonce_mac(keyring.get_keys("ENCRYPTION_KEYS")[0], random)
+    mac = _compute_nonce_mac(keyring.get_keys("encryption")[0], random)
     return base64.urlsafe_b64encode(random + mac).decode("ascii")
 
 
@@ -83,7 +83,7 @@ def is_issued_nonce(nonce: str) -> bool:
     except (ValueError, UnicodeEncodeError):
         return False
     random, mac = raw[:32], raw[32:]
-    return any(hmac.compare_digest(_compute_nonce_mac(key, random), mac) for key in keyring.get_keys("ENCRYPTION_KEYS"))
+    return any(hmac.compare_digest(_compute_nonce_mac(key, random), mac) for key in keyring.get_keys("encryption"))
 
 
 def store_state(response: HttpResponse, request: HttpRequest, state: str, pending: AuthorizationState) -> None:

@@ -160,7 +160,7 @@ def _renew_current_session(
     if actor.origin.session != pending.session_to_renew:
         raise SubjectChanged
     session = _get_actor_session(actor)
-    subject_ids = list_subject_ids(issuer=declaration.issuer, sub=sub, keys=keyring.get_keys("SUBJECT_KEYS"))
+    subject_ids = list_subject_ids(issuer=declaration.issuer, sub=sub, keys=keyring.get_keys("subject"))
     if session.subject_id not in subject_ids or session.provider != declaration.name:
         raise SubjectChanged
     record(

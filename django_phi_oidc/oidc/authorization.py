@@ -76,7 +76,8 @@ def build_authorization_parameters(
         parameters["acr_values"] = " ".join(declaration.acr_values)
     if declaration.max_age is not None:
         parameters["max_age"] = str(declaration.max_age)
-    prompts = declaration.prompt.split()
+    further = dict(declaration.authorization_parameters)
+    prompts = further.pop("prompt", "").split()
     supported = metadata.prompt_values_supported or ("consent",)
     if not prompts and OFFLINE_ACCESS in scope.split() and "consent" in supported:
         prompts = ["consent"]
@@ -84,10 +85,7 @@ def build_authorization_parameters(
         prompts = ["login", *(prompt for prompt in prompts if prompt not in ("login", "none"))]
     if prompts:
         parameters["prompt"] = " ".join(prompts)
-    if declaration.ui_locales:
-        parameters["ui_locales"] = declaration.ui_locales
-    if declaration.login_hint:
-        parameters["login_hint"] = declaration.login_hint
+    parameters |= further
     if claims is not None:
         parameters["claims"] = json.dumps(claims, separators=(",", ":"))
     return parameters

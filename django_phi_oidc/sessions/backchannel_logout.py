@@ -188,7 +188,7 @@ def _verify_with_provider_keys(token: str, provider: Provider) -> LogoutToken:
 
 def _end_sessions(logout_token: LogoutToken, *, origin: Origin) -> None:
     """Raises: LogoutTokenReplayed; one of SERVER_ERRORS, and then the token is not marked as used."""
-    keys, now = keyring.get_keys("SUBJECT_KEYS"), clock.now()
+    keys, now = keyring.get_keys("subject"), clock.now()
     providers = conf.providers().values() if conf.should_keep_offline_tokens() else ()
     offline = [provider.name for provider in providers if _requests_offline_access(provider)]
     retry_on_lost_connection(

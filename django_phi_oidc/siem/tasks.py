@@ -4,13 +4,12 @@ import logging
 from collections.abc import Mapping
 
 from celery import shared_task
-from django.core.exceptions import ImproperlyConfigured
 
 from .. import conf
 from .._internal import clock
 from .._internal.hostname import get_hostname
-from ..config.sinks import SinkDeclaration, parse_sink
-from ..errors import AuditUnavailable, DeclarationInvalid
+from ..config.sinks import SinkDeclaration
+from ..errors import AuditUnavailable
 from . import delivery
 from .delivery import DeliveryResult
 from .sinks import create_sink
@@ -29,13 +28,7 @@ def deliver() -> None:
 
 def get_declared_sinks() -> Mapping[str, SinkDeclaration]:
     """Return the declared sinks by name. Raises: ImproperlyConfigured."""
-    sinks = conf.get_option("SINKS")
-    if not isinstance(sinks, Mapping):
-        raise ImproperlyConfigured("PHI_OIDC['SINKS'] must be a dictionary.")
-    try:
-        return {name: parse_sink(name, raw) for name, raw in sinks.items()}
-    except DeclarationInvalid as error:
-        raise ImproperlyConfigured(f"PHI_OIDC: {error}") from error
+    return conf.sinks()
 
 
 def deliver_to_due_sinks(*, seconds: float) -> dict[str, DeliveryResult]:

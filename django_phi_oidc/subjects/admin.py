@@ -111,7 +111,7 @@ class PairwiseSubjectAdmin(ErrorMessageAdmin):
             obj.user,
             sub=form.cleaned_data["sub"],
             provider=conf.providers()[form.cleaned_data["provider"]],
-            keys=keyring.get_keys("SUBJECT_KEYS"),
+            keys=keyring.get_keys("subject"),
             origin=Actor.from_request(request).origin,
             now=clock.now(),
         )
@@ -258,7 +258,7 @@ def invite_user(user: Any, provider_name: str, *, origin: Origin, now: datetime)
     provider = conf.providers().get(provider_name)
     if provider is None:
         raise InvitationRefused(gettext_noop("There is no provider %(provider)s."), provider=provider_name)
-    key, lifetime = keyring.get_keys("SUBJECT_KEYS")[0], conf.activation_lifetime()
+    key, lifetime = keyring.get_keys("subject")[0], conf.activation_lifetime()
     (invitation,) = create_invitations([user.pk], provider=provider, key=key, lifetime=lifetime, origin=origin, now=now)
     return invitation
 

@@ -17,7 +17,7 @@ SECTOR_PATTERN = re.compile(r"[a-z0-9]([a-z0-9.-]{0,253}[a-z0-9])?")
 def get_pairwise_id(user: AbstractBaseUser, sector: str) -> str:
     """Return the user's identifier in that sector: 64 hexadecimal digits that never change, by one SELECT.
 
-    sector: the host name of the system that receives it. At first use it is computed with the newest PAIRWISE_KEY and
+    sector: the host name of the system that receives it. At first use it is computed with the newest pairwise key and
     stored, so later keys do not change it, and concurrent first uses get the same one. It is deleted with the user. If
     a primary key is reused, its new user gets the previous user's identifier.
     Raises: ValueError for an invalid sector or an unsaved user; at first use, KeyMissing.

@@ -22,7 +22,7 @@ from django_phi_oidc import conf
 from django_phi_oidc.access.emergency.queries import can_open
 from django_phi_oidc.access.policy import PATIENT_REQUEST
 from django_phi_oidc.claims.views import DisplayedClaim, RevealMixin
-from django_phi_oidc.config.providers import ClaimDeclaration
+from django_phi_oidc.config.claims import ClaimDeclaration
 from django_phi_oidc.individual_rights.accounting import Disclosure
 from django_phi_oidc.individual_rights.views import AccountingMixin
 

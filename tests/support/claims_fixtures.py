@@ -14,7 +14,7 @@ from django_phi_oidc.audit.events import Origin, parse_event
 from django_phi_oidc.audit.models import AuditOutbox
 from django_phi_oidc.audit.request_context import Actor
 from django_phi_oidc.claims.storage import store_claims
-from django_phi_oidc.config.providers import parse_claim
+from django_phi_oidc.config.claims import parse_claim
 from django_phi_oidc.subjects.linking import mark_seen
 from django_phi_oidc.subjects.models import PairwiseSubject
 

@@ -1,4 +1,4 @@
-"""What is installed is locked, by version and hash, and somebody looks after it."""
+"""Dependencies are locked by version and hash, and updates are proposed for each manifest."""
 
 import re
 import tomllib
@@ -15,46 +15,52 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 pytestmark = pytest.mark.sqlite
 
 
-def entries(lock: str) -> dict[str, list[tuple[Version, str]]]:
-    """Return by name what is locked: each version, and what follows it."""
+def parse_lock(lock: str) -> dict[str, list[tuple[Version, str]]]:
+    """Return the locked versions by name, each with the rest of its entry."""
     found: dict[str, list[tuple[Version, str]]] = {}
     for name, version, rest in re.findall(r"^([\w.-]+)==([^\s;\\]+)(.*(?:\n .*)*)", lock, re.MULTILINE):
         found.setdefault(canonicalize_name(name), []).append((Version(version), rest))
     return found
 
 
-def wanted(extra: str) -> list[Requirement]:
-    """Return what the app and that extra ask for, through the extras that it names."""
-    asked = [Requirement(line) for line in PROJECT["optional-dependencies"][extra]]
-    ours = [inner for each in asked if each.name == PROJECT["name"] for name in each.extras for inner in wanted(name)]
-    others = [each for each in asked if each.name != PROJECT["name"]]
-    return [*(Requirement(line) for line in PROJECT["dependencies"]), *others, *ours]
+def get_requirements(extra: str) -> list[Requirement]:
+    """Return the requirements of the package and of that extra, including the extras that it names."""
+    extra_requirements = [Requirement(line) for line in PROJECT["optional-dependencies"][extra]]
+    own = [
+        inner
+        for each in extra_requirements
+        if each.name == PROJECT["name"]
+        for name in each.extras
+        for inner in get_requirements(name)
+    ]
+    others = [each for each in extra_requirements if each.name != PROJECT["name"]]
+    return [*(Requirement(line) for line in PROJECT["dependencies"]), *others, *own]
 
 
-def unfit(lock: str) -> list[str]:
-    """Return what pyproject.toml asks for and the lock has not, or has in another version."""
-    locked = entries(lock)
+def find_unsatisfied(lock: str) -> list[str]:
+    """Return the requirements of pyproject.toml that the lock does not satisfy."""
+    locked = parse_lock(lock)
     return sorted(
         str(each)
-        for each in wanted("dev")
+        for each in get_requirements("dev")
         if not any(version in each.specifier for version, _ in locked.get(canonicalize_name(each.name), []))
     )
 
 
-def unhashed(lock: str) -> list[str]:
-    return [name for name, found in entries(lock).items() if any("--hash=sha256:" not in rest for _, rest in found)]
+def find_unhashed(lock: str) -> list[str]:
+    return [name for name, found in parse_lock(lock).items() if any("--hash=sha256:" not in rest for _, rest in found)]
 
 
-def test_lock_has_all_that_the_tools_and_tests_ask_for() -> None:
-    assert unfit(LOCK) == []
-    assert unfit(re.sub(r"(?m)^ruff==.*", "ruff==0.1.0", LOCK)) == ["ruff==0.17.6"]
-    assert unfit(LOCK.replace("\ncelery", "\nanother")) != []
+def test_lock_contains_all_requirements() -> None:
+    assert find_unsatisfied(LOCK) == []
+    assert find_unsatisfied(re.sub(r"(?m)^ruff==.*", "ruff==0.1.0", LOCK)) == ["ruff==0.17.6"]
+    assert find_unsatisfied(LOCK.replace("\ncelery", "\nanother")) != []
 
 
-def test_lock_has_a_hash_of_each_file_and_names_no_index() -> None:
-    assert len(entries(LOCK)) > 60
-    assert unhashed(LOCK) == []
-    assert unhashed(LOCK + "\nanother==1.0\n    # via nobody\n") == ["another"]
+def test_lock_has_a_hash_of_each_file_and_no_index() -> None:
+    assert len(parse_lock(LOCK)) > 60
+    assert find_unhashed(LOCK) == []
+    assert find_unhashed(LOCK + "\nanother==1.0\n    # via another\n") == ["another"]
     assert "://" not in LOCK
 
 
@@ -66,14 +72,14 @@ def test_lock_has_a_hash_of_each_file_and_names_no_index() -> None:
         ("github-actions", "/", ""),
     ],
 )
-def test_updates_are_proposed_for_each_manifest(ecosystem: str, directory: str, manifest: str) -> None:
-    told = (ROOT / ".github" / "dependabot.yml").read_text()
-    assert f"package-ecosystem: {ecosystem}\n    directory: {directory}\n" in told
+def test_dependabot_covers_each_manifest(ecosystem: str, directory: str, manifest: str) -> None:
+    config = (ROOT / ".github" / "dependabot.yml").read_text()
+    assert f"package-ecosystem: {ecosystem}\n    directory: {directory}\n" in config
     assert (ROOT / directory.strip("/") / manifest).exists()
 
 
-def test_every_manifest_is_looked_after() -> None:
-    """Nobody adds a second lock file that no update and no audit reaches."""
+def test_every_manifest_is_covered() -> None:
+    """A second lock file that no update and no audit covers is found."""
     ignored = {"node_modules", "build", "mutants", ".tox", "var"}
     found = {
         path.relative_to(ROOT)

@@ -168,7 +168,7 @@ def create_mac_calculator() -> Callable[[str, bytes], bytes | None]:
 
     Raises: KeyMissing.
     """
-    macs = {key.id: create_mac_function(key.material) for key in keyring.get_keys("AUDIT_MAC_KEYS")}
+    macs = {key.id: create_mac_function(key.material) for key in keyring.get_keys("audit_mac")}
 
     def compute(key_id: str, canonical: bytes) -> bytes | None:
         mac = macs.get(key_id)

@@ -90,7 +90,7 @@ def get_last_signed_log(keys: Sequence[Ed25519PublicKey]) -> LogState:
         signed = verify_checkpoint(rows[0].note, keys, expected_origin=get_checkpoint_origin(rows[0].epoch))
     except CheckpointInvalid as error:
         raise SealingRefused(
-            "The last checkpoint is not signed by a known key, or has another origin than PHI_OIDC['AUDIT_ORIGIN']."
+            "The last checkpoint is not signed by a known key, or has another origin than PHI_OIDC['AUDIT']['origin']."
         ) from error
     log = LogState(epoch=rows[0].epoch, compact_range=read_compact_range(covered))
     if (signed.tree_size, signed.root_hash) != (covered, log.compact_range.compute_root()):

@@ -17,11 +17,13 @@ _MAX_EPOCH_DIGITS = 9
 def get_checkpoint_origin(epoch: int) -> str:
     """Return the first line of the epoch's checkpoints, which is also the name of their key (C2SP tlog-checkpoint).
 
-    Raises: KeyMissing if PHI_OIDC['AUDIT_ORIGIN'] is not valid.
+    Raises: KeyMissing if PHI_OIDC['AUDIT']['origin'] is not valid.
     """
-    name = conf.get_option("AUDIT_ORIGIN")
+    name = conf.audit_origin()
     if not isinstance(name, str) or not name or not name.isprintable() or set(name) & set(" +"):
-        raise KeyMissing("PHI_OIDC['AUDIT_ORIGIN'] must be a name without spaces and '+', such as a host and a path.")
+        raise KeyMissing(
+            "PHI_OIDC['AUDIT']['origin'] must be a name without spaces and '+', such as a host and a path."
+        )
     return name if epoch == 1 else f"{name}/epoch-{epoch}"
 
 
@@ -40,7 +42,7 @@ def find_signing_key() -> Ed25519PrivateKey | None:
 
     Raises: KeyMissing if a configured key cannot be read.
     """
-    source = conf.get_option("AUDIT_SIGNING_KEY")
+    source = conf.get_key_source("audit_signing")
     if source is None or source == "":
         return None
     if callable(source):
@@ -49,18 +51,20 @@ def find_signing_key() -> Ed25519PrivateKey | None:
         pem = source.read_bytes() if isinstance(source, Path) else str(source).encode("ascii")
         key = load_pem_private_key(pem, password=None)
     except (OSError, ValueError, TypeError, UnsupportedAlgorithm) as error:
-        raise KeyMissing("PHI_OIDC['AUDIT_SIGNING_KEY'] can't be read: it must be an Ed25519 key in PEM.") from error
+        raise KeyMissing(
+            "PHI_OIDC['KEYS']['audit_signing'] can't be read: it must be an Ed25519 key in PEM."
+        ) from error
     if not isinstance(key, Ed25519PrivateKey):
-        raise KeyMissing("PHI_OIDC['AUDIT_SIGNING_KEY'] is not an Ed25519 key.")
+        raise KeyMissing("PHI_OIDC['KEYS']['audit_signing'] is not an Ed25519 key.")
     return key
 
 
 def get_public_keys(private_key: Ed25519PrivateKey | None = None) -> tuple[Ed25519PublicKey, ...]:
-    """Return the keys that may have signed a checkpoint: the signing key's public half, and AUDIT_PUBLIC_KEYS.
+    """Return the keys that may have signed a checkpoint: the signing key's public half, and KEYS['audit_public'].
 
     private_key: by default that of the setting. Raises: KeyMissing if there is no key, or one cannot be read.
     """
-    sources: Any = conf.get_option("AUDIT_PUBLIC_KEYS")
+    sources: Any = conf.get_key_source("audit_public")
     if not isinstance(sources, list | tuple):
         sources = [sources]
     keys = [read_public_key(source) for source in sources]
@@ -68,5 +72,7 @@ def get_public_keys(private_key: Ed25519PrivateKey | None = None) -> tuple[Ed255
     if private_key is not None:
         keys.append(private_key.public_key())
     if not keys:
-        raise KeyMissing("PHI_OIDC['AUDIT_PUBLIC_KEYS'] is empty and there is no signing key: nothing can be verified.")
+        raise KeyMissing(
+            "PHI_OIDC['KEYS']['audit_public'] is empty and there is no signing key: nothing can be verified."
+        )
     return tuple(keys)

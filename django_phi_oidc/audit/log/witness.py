@@ -71,5 +71,5 @@ def write_witness_file(note: str) -> None:
 
 def find_witness_file() -> Path | None:
     """Return the path of the witness file; None if none is configured."""
-    path = conf.get_option("AUDIT_WITNESS_FILE")
+    path = conf.witness_file()
     return Path(path) if path else None

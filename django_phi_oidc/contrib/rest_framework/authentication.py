@@ -117,7 +117,7 @@ def _authenticate_token(token: str, *, origin: Origin) -> tuple[Any, AccessToken
         audience = get_resource_server(token, apis)
         provider = audience.provider.name
         access_token = verify_bearer_token(token, audience=audience, now=clock.now())
-        keys = keyring.get_keys("SUBJECT_KEYS")
+        keys = keyring.get_keys("subject")
         subject = find_linked_subject(issuer=access_token.issuer, sub=access_token.sub, keys=keys)
         if subject is None:
             raise AccessTokenInvalid(NotProvisioned.code)

@@ -240,7 +240,7 @@ def _grants(options: Options, output: Output) -> None:
 def _get_signing_key() -> Ed25519PrivateKey:
     key = signing_keys.find_signing_key()
     if key is None:
-        raise CommandError("PHI_OIDC['AUDIT_SIGNING_KEY'] is not configured here, so nothing can be signed.")
+        raise CommandError("PHI_OIDC['KEYS']['audit_signing'] is not configured here, so nothing can be signed.")
     return key
 
 

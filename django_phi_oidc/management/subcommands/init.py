@@ -1,4 +1,4 @@
-"""Writes what a project needs to begin: lines for its settings, and fresh keys, each in a file of its own."""
+"""Write the files of a new project: lines for its settings, and new keys."""
 
 from argparse import ArgumentParser
 from pathlib import Path
@@ -27,17 +27,19 @@ PHI_OIDC = {
         "default": {name: os.environ[f"OIDC_{name.upper()}"] for name in ("issuer", "client_id", "client_secret")}
     },
     "CLAIMS": {"birthdate": {"purpose": "TREAT", "basis": "identity check before treatment", "retention": "session"}},
-    **{ring: os.environ[f"PHI_{ring}"] for ring in ("ENCRYPTION_KEYS", "SUBJECT_KEYS", "AUDIT_MAC_KEYS")},
-    "AUDIT_ORIGIN": "your.host/audit",
-    "AUDIT_SIGNING_KEY": os.environ.get("PHI_AUDIT_SIGNING_KEY"),
+    "KEYS": {
+        **{name: os.environ[f"PHI_{name.upper()}_KEYS"] for name in ("encryption", "subject", "audit_mac")},
+        "audit_signing": os.environ.get("PHI_AUDIT_SIGNING_KEY"),
+    },
+    "AUDIT": {"origin": "your.host/audit"},
 }
 """
-"""The README shows them."""
+"""The README contains the same lines."""
 NEXT_STEPS_TEMPLATE = """\
-{folder}/settings.py: append its lines to your settings, and make the claims and the name of the log your own.
-{folder}/portal.env: the environment of every process; fill in the provider. No repository is a place for it.
-{folder}/audit-signing-key.pem: its text is PHI_AUDIT_SIGNING_KEY of the worker that seals the trail, alone.
-Keep a copy of both at a safe place: without the keys, nothing that was sealed can be read again.
+{folder}/settings.py: append its lines to your settings, and change the claims and the name of the log.
+{folder}/portal.env: the environment of every process; fill in the provider. Do not put it into a repository.
+{folder}/audit-signing-key.pem: set its text as PHI_AUDIT_SIGNING_KEY for the worker that seals the audit log only.
+Keep a copy of both in a safe place: without the keys, encrypted data can't be read again.
 Then: urlpatterns += [path("oidc/", include("django_phi_oidc.urls"))]
       python manage.py migrate && python manage.py migrate --database phi_audit
       python manage.py phi_oidc doctor"""
@@ -45,15 +47,15 @@ Then: urlpatterns += [path("oidc/", include("django_phi_oidc.urls"))]
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Declare the arguments of `phi_oidc init`."""
-    parser.add_argument("folder", type=Path, metavar="FOLDER", help="a new folder, for its owner's eyes alone")
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="a new folder, readable by its owner only")
     parser.set_defaults(handler=handle)
 
 
 @sensitive_variables()
 def handle(options: Options, output: Output) -> None:
-    """Write the three files, and say what is to be done with each. Raises: CommandError when the folder is there."""
+    """Write the three files, and print the next steps. Raises: CommandError if the folder exists."""
     folder: Path = options["folder"]
-    keys = {f"PHI_{ring}": keyring.generate_key() for ring in conf.KEY_RINGS}
+    keys = {conf.KEY_VARIABLES[ring]: keyring.generate_key() for ring in conf.KEY_RINGS}
     lines = [f"{name}=" for name in ("OIDC_ISSUER", "OIDC_CLIENT_ID", "OIDC_CLIENT_SECRET")]
     files = {
         "settings.py": SETTINGS_TEMPLATE,

@@ -51,8 +51,10 @@ def generate_key_files() -> list[Path]:
     overwritten: of several concurrent runs one writes, and all read what it wrote.
     """
     rings = (*conf.KEY_RINGS, conf.PAIRWISE_KEY_RING)
-    generators = {source: keyring.generate_key for ring in rings if isinstance(source := conf.get_option(ring), Path)}
-    if isinstance(source := conf.get_option("AUDIT_SIGNING_KEY"), Path):
+    generators = {
+        source: keyring.generate_key for ring in rings if isinstance(source := conf.get_key_source(ring), Path)
+    }
+    if isinstance(source := conf.get_key_source("audit_signing"), Path):
         generators[source] = generate_signing_key
     return [path for path, generate in generators.items() if not os.path.lexists(path) and _create(path, generate())]
 
@@ -84,15 +86,15 @@ def _create(path: Path, text: str) -> bool:
 def _generate(options: Options, output: Output) -> None:
     written = generate_key_files()
     for ring in (*conf.KEY_RINGS, conf.PAIRWISE_KEY_RING):
-        source = conf.get_option(ring)
+        source = conf.get_key_source(ring)
         if isinstance(source, Path):
             output.stderr.write(f"{ring}: {_describe_key_file(source, written)}")
         else:
             output.write(f"PHI_{ring}={keyring.generate_key()}")
             output.stderr.write(f"{ring}: a new key was printed, but not stored.")
-    signing_key = conf.get_option("AUDIT_SIGNING_KEY")
+    signing_key = conf.get_key_source("audit_signing")
     if isinstance(signing_key, Path):
-        output.stderr.write(f"AUDIT_SIGNING_KEY: {_describe_key_file(signing_key, written)}")
+        output.stderr.write(f"KEYS['audit_signing']: {_describe_key_file(signing_key, written)}")
 
 
 def _describe_key_file(path: Path, written: Sequence[Path]) -> str:
@@ -100,23 +102,23 @@ def _describe_key_file(path: Path, written: Sequence[Path]) -> str:
 
 
 def _show_status(options: Options, output: Output) -> None:
-    subject_keys = get_subject_key_usage([key.id for key in keyring.get_keys("SUBJECT_KEYS")])
+    subject_keys = get_subject_key_usage([key.id for key in keyring.get_keys("subject")])
     ring = conf.PAIRWISE_KEY_RING
     status: dict[str, Any] = {
         "encryption_keys": _get_encryption_key_usage(options["database"]),
         "subject_keys": asdict(subject_keys),
         "client_keys": _list_client_keys(),
-        "pairwise_key": [key.id for key in keyring.get_keys(ring)] if conf.get_option(ring) else [],
+        "pairwise_key": [key.id for key in keyring.get_keys(ring)] if conf.get_key_source(ring) else [],
     }
 
     def format_status(status: Mapping[str, Any]) -> str:
         return "\n".join(
             [
                 *_format_encryption_keys(status["encryption_keys"]),
-                f"SUBJECT_KEYS: {subject_keys.persons} persons, {subject_keys.unknown_persons} of them known by no key",
+                f"KEYS['subject']: {subject_keys.persons} persons, {subject_keys.unknown_persons} of them known by no key",
                 *map(_format_subject_key, subject_keys.keys),
                 *map(_format_client_key, status["client_keys"]),
-                f"PAIRWISE_KEY: {', '.join(status['pairwise_key']) or 'not configured'}",
+                f"KEYS['pairwise']: {', '.join(status['pairwise_key']) or 'not configured'}",
             ]
         )
 
@@ -131,8 +133,8 @@ def _show_status(options: Options, output: Output) -> None:
 
 
 def _get_encryption_key_usage(using: str) -> dict[str, Any]:
-    """Return the texts of each key: first the configured ENCRYPTION_KEYS in order, then the unknown keys."""
-    column_usage, configured = _count_columns(using), [key.id for key in keyring.get_keys("ENCRYPTION_KEYS")]
+    """Return the texts of each key: first the configured KEYS['encryption'] in order, then the unknown keys."""
+    column_usage, configured = _count_columns(using), [key.id for key in keyring.get_keys("encryption")]
     unknown = sorted({key_id for _, usage in column_usage for key_id in usage.counts_by_key_id} - set(configured))
     keys = [
         {
@@ -171,7 +173,7 @@ def _format_encryption_keys(usage: Mapping[str, Any]) -> list[str]:
     groups = [(key["position"] or "-", key["id"], key, _describe_encryption_key(key)) for key in usage["keys"]]
     groups.append(("-", "retention keys", usage["retention"], "destroyed with the claims that use them"))
     groups.append(("-", "no key", usage["nameless"], "not encrypted by this package"))
-    lines = [f"ENCRYPTION_KEYS: {sum(group['texts'] for _, _, group, _ in groups)} encrypted texts"]
+    lines = [f"KEYS['encryption']: {sum(group['texts'] for _, _, group, _ in groups)} encrypted texts"]
     for position, name, group, description in groups:
         if group["texts"] or position != "-":
             lines.append(f"{position}  {name}  {group['texts']} texts: {description}")
@@ -214,7 +216,7 @@ def _format_client_key(key: Mapping[str, Any]) -> str:
 
 def _rotate(options: Options, output: Output) -> None:
     """Encrypt again each text that is not under the newest key; report each row that cannot be decrypted."""
-    ring = keyring.get_keys("ENCRYPTION_KEYS")
+    ring = keyring.get_keys("encryption")
     column_usage = _count_columns(options["database"])
     total, before = sum(usage.count_remaining(ring[0].id) for _, usage in column_usage), 0
     results: list[ReencryptionResult] = []
@@ -262,7 +264,7 @@ def _retire(options: Options, output: Output) -> None:
     if not re.fullmatch(r"[0-9a-f]{8}", options["key_id"]):
         raise CommandError("A KEYID is eight hexadecimal digits, as shown by `keys status`.")
     progress = ProgressLine(output, "digests")
-    configured = [key.id for key in keyring.get_keys("SUBJECT_KEYS")]
+    configured = [key.id for key in keyring.get_keys("subject")]
     deleted = retire_subject_key(options["key_id"], configured_key_ids=configured, progress=progress)
     progress.end()
     output.write(f"{deleted} digests of key {options['key_id']} were deleted.")

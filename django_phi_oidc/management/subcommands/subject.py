@@ -64,7 +64,7 @@ def _link(options: Options, output: Output) -> None:
             user,
             sub=sub.strip(),
             provider=provider,
-            keys=keyring.get_keys("SUBJECT_KEYS"),
+            keys=keyring.get_keys("subject"),
             origin=Origin(),
             now=clock.now(),
         )

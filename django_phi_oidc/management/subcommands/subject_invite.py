@@ -129,7 +129,7 @@ def _create_invitations(user_pks: Sequence[Any], *, provider: ProviderDeclaratio
     return create_invitations(
         user_pks,
         provider=provider,
-        key=keyring.get_keys("SUBJECT_KEYS")[0],
+        key=keyring.get_keys("subject")[0],
         lifetime=conf.activation_lifetime(),
         origin=Origin(),
         now=clock.now(),

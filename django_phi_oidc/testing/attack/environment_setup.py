@@ -19,7 +19,7 @@ from django.test.utils import setup_databases, setup_test_environment, teardown_
 from django.urls import get_resolver, include, path
 
 from ..._internal import randomness
-from ...config.providers import ClaimDeclaration
+from ...config.claims import ClaimDeclaration
 from ..mock_provider import Account, DemoProvider, TLSFiles, demo_accounts
 from .environment import WHOAMI_PATH, AttackEnvironment, Portal, whoami_view
 from .throwaway_ca import create_certificate_authority
@@ -38,7 +38,7 @@ def set_up_attack_environment(
 
     Settings, middleware, URLs, backends and templates are those of the project. Replaced are: the databases, by new
     ones that are destroyed afterwards; caches, mails and Celery's broker, by ones in memory; the directory of
-    `RETENTION_KEYS`; the issuer; and `provisioning`, because the controls need new accounts.
+    `KEYS['retention']`; the issuer; and `provisioning`, because the controls need new accounts.
     Raises: ImproperlyConfigured if a database would be an existing one.
     """
     with ExitStack() as stack:
@@ -129,10 +129,11 @@ def _create_isolation_settings(directory: Path) -> dict[str, Any]:
     """Return the settings that keep an attack away from the project's data."""
     caches = {alias: {"BACKEND": LOCMEM_CACHE_BACKEND, "LOCATION": f"attack-{alias}"} for alias in settings.CACHES}
     overrides: dict[str, Any] = {"ROOT_URLCONF": _create_urlconf(), "CACHES": caches}
-    if "RETENTION_KEYS" in getattr(settings, "PHI_OIDC", {}):
+    declared = getattr(settings, "PHI_OIDC", {})
+    if "retention" in declared.get("KEYS", {}):
         keys = directory / "retention-keys"
         keys.mkdir()
-        overrides["PHI_OIDC"] = {**settings.PHI_OIDC, "RETENTION_KEYS": keys}
+        overrides["PHI_OIDC"] = {**declared, "KEYS": {**declared["KEYS"], "retention": keys}}
     return overrides
 
 

@@ -133,8 +133,9 @@ def remove_subject_key(environment: AttackEnvironment) -> None:
     with environment.override_declaration():
         browser = environment.create_browser()
         environment.assert_accepted(browser, browser.sign_in(environment.op, "amina"))
-    phi_oidc = {**settings.PHI_OIDC, "SUBJECT_KEYS": [keyring.generate_key()]}
-    with override_settings(PHI_OIDC=phi_oidc), environment.override_declaration():
+    declared: Any = settings.PHI_OIDC
+    keys = {**declared["KEYS"], "subject": [keyring.generate_key()]}
+    with override_settings(PHI_OIDC={**declared, "KEYS": keys}), environment.override_declaration():
         browser = environment.create_browser()
         environment.assert_refused(browser, browser.sign_in(environment.op, "amina"), "subject_key_missing")
 

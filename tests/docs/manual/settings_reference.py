@@ -1,4 +1,4 @@
-"""The tables of docs/reference/settings.md, made of what stands below each option in the code: `make reference`."""
+"""The tables of docs/reference/settings.md, generated from the text below each option in the code: `make reference`."""
 
 import ast
 import re
@@ -18,46 +18,52 @@ TABLE = re.compile(
 )
 HEAD = "| option | meaning | default |\n|---|---|---|"
 KEYS = {"name", "provider"}
-"""The key under which a thing is declared is no option of it."""
+"""Fields for the name of a declaration are not options."""
 UNITS = {"day": 86_400, "hour": 3_600, "minute": 60, "second": 1}
 
 
-def written(page: str) -> str:
-    """Return the page with every table as the code has it. Raises: ValueError, which names an option that is untold."""
-    return TABLE.sub(lambda hit: hit["head"] + "\n".join(rows(named(hit["path"]))) + hit["foot"], page)
+def regenerate(page: str) -> str:
+    """Return the page with new tables. Raises: ValueError, which names an option without a text."""
+    return TABLE.sub(lambda hit: hit["head"] + "\n".join(build_rows(find_class(hit["path"]))) + hit["foot"], page)
 
 
-def named(path: str) -> type:
+def find_class(path: str) -> type:
     module, _, name = path.rpartition(".")
-    found: type = getattr(import_module(module), name)
-    return found
+    declaration: type = getattr(import_module(module), name)
+    return declaration
 
 
-def rows(kind: type) -> Iterator[str]:
-    """Give the table's lines, in the order of the code."""
+def build_rows(kind: type) -> Iterator[str]:
+    """Yield the lines of the table, in the order of the code."""
     yield HEAD
-    texts = meanings(kind)
-    for name, default in defaults(kind).items():
-        meaning, _, words = texts.get(name, "").partition("Default: ")
-        if not meaning or (words and shown(default)):
-            raise ValueError(f"{kind.__name__}.{name} needs a meaning, and no words for a default that can be shown.")
-        cells = f"`{name}`", meaning.strip().removesuffix("."), shown(default) or words.removesuffix(".") or "none"
+    texts = read_texts(kind)
+    for name, default in read_defaults(kind).items():
+        meaning, _, explanation = texts.get(name, "").partition("Default: ")
+        if not meaning or (explanation and format_default(default)):
+            raise ValueError(
+                f"{kind.__name__}.{name} needs a meaning, and no explanation of a default that can be shown."
+            )
+        cells = (
+            f"`{name}`",
+            meaning.strip().removesuffix("."),
+            format_default(default) or explanation.removesuffix(".") or "none",
+        )
         yield "| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |"
 
 
-def meanings(kind: type) -> Mapping[str, str]:
-    """Return what stands below each field, in one line."""
+def read_texts(kind: type) -> Mapping[str, str]:
+    """Return the text below each field, in one line."""
     (tree,) = ast.parse(getsource(kind)).body
     assert isinstance(tree, ast.ClassDef)
-    found = {}
+    texts = {}
     for field, below in pairwise(tree.body):
         match field, below:
             case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
-                found[name] = " ".join(text.split())
-    return found
+                texts[name] = " ".join(text.split())
+    return texts
 
 
-def defaults(kind: type) -> Mapping[str, Any]:
+def read_defaults(kind: type) -> Mapping[str, Any]:
     """Return the default of each option; MISSING where it must be given."""
     if not is_dataclass(kind):
         return {name: getattr(kind, name) for name in get_annotations(kind)}
@@ -68,27 +74,27 @@ def defaults(kind: type) -> Mapping[str, Any]:
     }
 
 
-def shown(default: Any) -> str:
-    """Return a default as people read it; nothing for an empty one, whose meaning its words tell."""
+def format_default(default: Any) -> str:
+    """Return a default as text; an empty string for an empty default, which needs an explanation."""
     match default:
         case bool():
             return "on" if default else "off"
         case timedelta():
-            return duration(default)
+            return format_duration(default)
         case str() | tuple() if default:
-            return ", ".join(f"`{each}`" for each in ((default,) if isinstance(default, str) else default))
+            return ", ".join(f"`{item}`" for item in ((default,) if isinstance(default, str) else default))
         case int():
             return str(default)
         case _:
             return "required" if default is MISSING else ""
 
 
-def duration(length: timedelta) -> str:
-    """Return a length of time in the longest unit that goes into it, as in "15 minutes"."""
+def format_duration(length: timedelta) -> str:
+    """Return a duration in its largest whole unit, such as "15 minutes"."""
     seconds = int(length.total_seconds())
     unit, size = next((unit, size) for unit, size in UNITS.items() if seconds % size == 0)
     return f"{seconds // size} {unit}{'' if seconds == size else 's'}"
 
 
 if __name__ == "__main__":
-    PAGES["settings"].write_text(written(PAGES["settings"].read_text()))
+    PAGES["settings"].write_text(regenerate(PAGES["settings"].read_text()))

@@ -1,4 +1,4 @@
-"""The tables of settings are what the code has: what `make reference` would change is a stale page."""
+"""The tables of the settings page match the code: `make reference` would change nothing."""
 
 import re
 from dataclasses import MISSING
@@ -10,69 +10,69 @@ import pytest
 
 import django_phi_oidc
 from django_phi_oidc.config.sinks import _OPTIONS_BY_TYPE, SinkDeclaration
-from tests.docs.manual.settings_reference import TABLE, meanings, named, rows, shown, written
+from tests.docs.manual.settings_reference import TABLE, build_rows, find_class, format_default, read_texts, regenerate
 from tests.support.manual_blocks import PAGES
 
 PAGE = PAGES["settings"].read_text()
-KINDS = {path: named(path) for path in (hit["path"] for hit in TABLE.finditer(PAGE))}
+KINDS = {path: find_class(path) for path in (hit["path"] for hit in TABLE.finditer(PAGE))}
 PACKAGE = Path(django_phi_oidc.__file__).parent
 
 
-class Told:
-    told: str = ""
+class Explained:
+    option: str = ""
     """It says something | of something. Default: none: it says so."""
 
 
-class Untold:
-    told: str = ""
+class Unexplained:
+    option: str = ""
     """It says something."""
-    untold: str = ""
+    unexplained: str = ""
 
 
-class ToldTwice:
-    told: str = "something"
+class ExplainedTwice:
+    option: str = "something"
     """It says something. Default: something else."""
 
 
-def test_tables_are_those_of_the_code_and_a_stale_one_is_found() -> None:
-    assert written(PAGE) == PAGE, "make reference"
+def test_tables_match_the_code_and_a_stale_one_is_found() -> None:
+    assert regenerate(PAGE) == PAGE, "make reference"
     stale = PAGE.replace("| 15 minutes |", "| 16 minutes |")
     assert stale != PAGE
-    assert written(stale) == PAGE
+    assert regenerate(stale) == PAGE
 
 
-def test_every_declaration_has_its_table_and_no_row_is_written_by_hand() -> None:
+def test_every_declaration_has_a_table_and_no_row_is_written_by_hand() -> None:
     declared = re.findall(r"^class (\w+Declaration)\b", "".join(p.read_text() for p in PACKAGE.rglob("*.py")), re.M)
-    # A scope has two options, both in the row of `resource_scopes`.
+    # The two options of a scope are in the row of `resource_scopes`.
     assert {kind.__name__ for kind in KINDS.values()} == {*declared, "Options", "RoleRule"} - {"ScopeDeclaration"}
     assert "\n| " not in TABLE.sub("", PAGE)
 
 
 @pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
-def test_meaning_names_each_choice(kind: type) -> None:
-    texts = meanings(kind)
+def test_text_names_each_choice(kind: type) -> None:
+    texts = read_texts(kind)
     choices = {name: get_args(hint) for name, hint in get_type_hints(kind).items() if get_origin(hint) is Literal}
     assert [
-        (name, choice) for name, each in choices.items() for choice in each if f"`{choice}`" not in texts[name]
+        (name, choice) for name, values in choices.items() for choice in values if f"`{choice}`" not in texts[name]
     ] == []
     assert all("`another`" not in texts[name] for name in choices)
 
 
-def test_sink_says_which_types_have_an_option() -> None:
-    texts = meanings(SinkDeclaration)
+def test_text_of_a_sink_option_names_its_types() -> None:
+    texts = read_texts(SinkDeclaration)
     for name in frozenset().union(*_OPTIONS_BY_TYPE.values()):
         types = [kind for kind, options in _OPTIONS_BY_TYPE.items() if name in options]
         assert texts[name].startswith(", ".join(f"`{kind}`" for kind in types) + ":"), name
 
 
-def test_row_holds_what_stands_below_the_field() -> None:
-    assert list(rows(Told))[1:] == [r"| `told` | It says something \| of something | none: it says so |"]
+def test_row_contains_the_text_below_the_field() -> None:
+    assert list(build_rows(Explained))[1:] == [r"| `option` | It says something \| of something | none: it says so |"]
 
 
-@pytest.mark.parametrize(("kind", "option"), [(Untold, "untold"), (ToldTwice, "told")])
+@pytest.mark.parametrize(("kind", "option"), [(Unexplained, "unexplained"), (ExplainedTwice, "option")])
 def test_option_without_a_meaning_or_with_two_defaults_is_refused(kind: type, option: str) -> None:
     with pytest.raises(ValueError, match=rf"{kind.__name__}\.{option} "):
-        list(rows(kind))
+        list(build_rows(kind))
 
 
 @pytest.mark.parametrize(
@@ -94,5 +94,5 @@ def test_option_without_a_meaning_or_with_two_defaults_is_refused(kind: type, op
         ({}, ""),
     ],
 )
-def test_default_is_shown_as_people_read_it(default: Any, text: str) -> None:
-    assert shown(default) == text
+def test_default_is_formatted(default: Any, text: str) -> None:
+    assert format_default(default) == text

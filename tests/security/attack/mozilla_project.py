@@ -65,7 +65,8 @@ def main() -> None:
     """Run the attacks on CODES and print the outcomes."""
     configure(Path(sys.argv[1]))
     django.setup()
-    from django_phi_oidc.config.providers import ClaimDeclaration, ProviderDeclaration  # noqa: PLC0415
+    from django_phi_oidc.config.claims import ClaimDeclaration  # noqa: PLC0415
+    from django_phi_oidc.config.providers import ProviderDeclaration  # noqa: PLC0415
     from django_phi_oidc.testing.attack.environment import PORTAL_URL, Portal  # noqa: PLC0415
     from django_phi_oidc.testing.attack.environment_setup import set_up_attack_environment  # noqa: PLC0415
     from django_phi_oidc.testing.attack.report import render_json  # noqa: PLC0415

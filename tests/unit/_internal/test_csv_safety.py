@@ -1,4 +1,4 @@
-"""Texts in a CSV file, as spreadsheets of any country read them."""
+"""Formulas in CSV files, with the delimiters of spreadsheets in all locales."""
 
 import pytest
 
@@ -6,7 +6,7 @@ from django_phi_oidc._internal.csv_safety import escape_formulas
 
 
 @pytest.mark.parametrize("sign", "=+-@＝＋－＠")
-def test_what_begins_a_formula_is_text(sign: str) -> None:
+def test_start_of_a_formula_is_escaped(sign: str) -> None:
     for before in ("", " ", "\u00a0", "\u3000"):
         assert escape_formulas(f"{before}{sign}1") == f"'{before}{sign}1"
         for separator in ";\n":
@@ -17,11 +17,11 @@ def test_what_begins_a_formula_is_text(sign: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "Berg", "Berg; Ada", "1;2", "'=1", "a - b", "a=b", "Street 1\nTown"])
-def test_what_is_no_formula_stays_as_it_is(text: str) -> None:
+def test_other_text_is_unchanged(text: str) -> None:
     assert escape_formulas(text) == text
 
 
-def test_long_text_takes_no_longer_than_its_length() -> None:
-    """Of these a pattern that goes back takes minutes."""
+def test_long_text_takes_linear_time() -> None:
+    """A pattern that backtracks takes minutes for these."""
     for text in ("\n", " ", ";", "\n ", "; "):
         assert escape_formulas(text * 100_000 + "x").endswith("x")

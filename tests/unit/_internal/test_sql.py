@@ -1,4 +1,4 @@
-"""Single statements: what each does, that it is one, and that it is committed when it is said to be."""
+"""Single statements: their effect, their number, and when they are committed."""
 
 import uuid
 from datetime import UTC, datetime, timedelta
@@ -17,7 +17,10 @@ from django_phi_oidc.replay.models import UsedIdentifier
 from django_phi_oidc.subjects.models import PairwiseSubject
 
 NOW = datetime(2026, 11, 24, 16, 5, 9, 123456, tzinfo=UTC)
-CLAIM = {"unique": ["subject_id", "session", "name"], "replaced": ["value", "purpose", "obtained_at", "expires_at"]}
+CLAIM = {
+    "unique_columns": ["subject_id", "session", "name"],
+    "update_columns": ["value", "purpose", "obtained_at", "expires_at"],
+}
 
 
 def spent(digest: str, **given: Any) -> UsedIdentifier:
@@ -32,8 +35,8 @@ def statements(queries: CaptureQueriesContext) -> list[str]:
     return [query["sql"].split()[0] for query in queries]
 
 
-class Few:
-    """What a database can do, but for one that takes seven parameters at once."""
+class SevenParameters:
+    """The features of a database that accepts seven parameters in a statement."""
 
     max_query_params = 7
 
@@ -71,7 +74,7 @@ def test_insert_of_a_row_that_exists_raises_and_keeps_it() -> None:
     assert list(UsedIdentifier.objects.values_list("digest", "kind")) == [("a", "state")]
 
 
-def test_insert_with_unique_columns_replaces_what_it_is_told_to_and_nothing_else(subject: PairwiseSubject) -> None:
+def test_insert_with_unique_columns_replaces_only_update_columns(subject: PairwiseSubject) -> None:
     def claim(name: str, value: str, **given: Any) -> StoredClaim:
         named = {"subject": subject, "name": name, "value": value, "purpose": "TREAT", "obtained_at": NOW}
         return StoredClaim(**{**named, "expires_at": NOW, **given})
@@ -88,8 +91,8 @@ def test_insert_with_unique_columns_replaces_what_it_is_told_to_and_nothing_else
 
 
 @pytest.mark.django_db(transaction=True)
-def test_insert_of_more_than_the_database_takes_at_once_inserts_all_or_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connections["default"], "features", Few(connections["default"].features))
+def test_insert_of_too_many_parameters_inserts_all_or_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections["default"], "features", SevenParameters(connections["default"].features))
     with CaptureQueriesContext(connections["default"]) as queries:
         insert([spent(str(number)) for number in range(5)], using="default")
     assert statements(queries) == ["BEGIN", "INSERT", "INSERT", "INSERT", "COMMIT"]
@@ -99,7 +102,7 @@ def test_insert_of_more_than_the_database_takes_at_once_inserts_all_or_none(monk
 
 
 @pytest.mark.django_db(transaction=True)
-def test_update_is_one_statement_on_the_named_row_alone_and_says_whether_there_is_one() -> None:
+def test_update_is_one_statement_and_returns_whether_the_row_exists() -> None:
     insert([spent("a"), spent("b")], using="default")
     later = NOW + timedelta(microseconds=1)
     with CaptureQueriesContext(connections["default"]) as queries:
@@ -111,7 +114,7 @@ def test_update_is_one_statement_on_the_named_row_alone_and_says_whether_there_i
 
 
 @pytest.mark.django_db(transaction=True)
-def test_delete_is_one_statement_and_takes_the_named_rows_alone() -> None:
+def test_delete_is_one_statement_and_deletes_only_the_named_rows() -> None:
     insert([waiting(number) for number in range(3)], using="default")
     with CaptureQueriesContext(connections["default"]) as queries:
         delete(AuditOutbox, [uuid.UUID(int=0), uuid.UUID(int=2), uuid.UUID(int=9)], using="default")
@@ -121,7 +124,7 @@ def test_delete_is_one_statement_and_takes_the_named_rows_alone() -> None:
 
 @pytest.mark.postgresql
 @pytest.mark.django_db(transaction=True)
-def test_delete_lets_nothing_but_itself_be_committed_before_it_is_on_disk() -> None:
+def test_only_delete_commits_before_it_is_on_disk() -> None:
     insert([waiting(0), waiting(1)], using="default")
 
     def setting() -> str:
@@ -145,7 +148,7 @@ def test_delete_lets_nothing_but_itself_be_committed_before_it_is_on_disk() -> N
 
 
 @pytest.mark.django_db(transaction=True)
-def test_durably_outside_a_transaction_commits_each_statement() -> None:
+def test_durable_outside_a_transaction_commits_each_statement() -> None:
     with durable("default"):
         insert([spent("a")], using="default")
         connections["default"].rollback()
@@ -153,7 +156,7 @@ def test_durably_outside_a_transaction_commits_each_statement() -> None:
 
 
 @pytest.mark.django_db(transaction=True)
-def test_durably_inside_a_transaction_raises() -> None:
+def test_durable_inside_a_transaction_raises() -> None:
     with transaction.atomic(), pytest.raises(RuntimeError, match="durable"), durable("default"):
         pass
     with durable("default"):
@@ -161,7 +164,7 @@ def test_durably_inside_a_transaction_raises() -> None:
 
 
 @pytest.mark.django_db(transaction=True)
-def test_durably_on_a_connection_that_opens_transactions_unasked_raises() -> None:
+def test_durable_without_autocommit_raises() -> None:
     connection = connections["default"]
     connection.set_autocommit(False)
     try:
@@ -173,7 +176,7 @@ def test_durably_on_a_connection_that_opens_transactions_unasked_raises() -> Non
         pass
 
 
-class DurablyInATestCase(TestCase):
+class DurableInATestCase(TestCase):
     """Django's own tests run in a transaction that is rolled back."""
 
     def test_durably_in_a_test_case_is_let_through(self) -> None:
@@ -184,7 +187,7 @@ class DurablyInATestCase(TestCase):
 
 @pytest.mark.postgresql
 @pytest.mark.django_db(transaction=True)
-def test_insert_alone_inserts_where_nobody_has_a_transaction_open_or_watches() -> None:
+def test_insert_autocommit_needs_autocommit_and_unwatched_cursors() -> None:
     values = ["a", "state", NOW]
     assert insert_autocommit(UsedIdentifier, values, using="default")
     assert UsedIdentifier.objects.get() == spent("a")
@@ -201,7 +204,7 @@ def test_insert_alone_inserts_where_nobody_has_a_transaction_open_or_watches() -
 
 @pytest.mark.postgresql
 @pytest.mark.django_db(transaction=True)
-def test_insert_alone_goes_on_after_a_fault_and_on_a_new_connection() -> None:
+def test_insert_autocommit_continues_after_an_error_and_a_reconnect() -> None:
     assert insert_autocommit(UsedIdentifier, ["a", "state", NOW], using="default")
     with pytest.raises(DataError):
         insert_autocommit(UsedIdentifier, ["b" * 65, "state", NOW], using="default")
@@ -213,13 +216,13 @@ def test_insert_alone_goes_on_after_a_fault_and_on_a_new_connection() -> None:
 
 @pytest.mark.sqlite
 @pytest.mark.django_db(transaction=True)
-def test_insert_alone_on_sqlite_leaves_it_to_others() -> None:
+def test_insert_autocommit_on_sqlite_does_nothing() -> None:
     assert not insert_autocommit(UsedIdentifier, ["a", "state", NOW], using="default")
     assert not UsedIdentifier.objects.exists()
 
 
 @pytest.mark.django_db
-def test_counts_are_of_each_part_by_one_select_and_go_no_further(django_assert_num_queries: Any) -> None:
+def test_count_rows_counts_up_to_the_limit_by_one_select(django_assert_num_queries: Any) -> None:
     insert([spent(str(number), kind="state" if number < 3 else "nonce") for number in range(5)], using="default")
     rows = UsedIdentifier.objects.order_by("until")
     with django_assert_num_queries(1):

@@ -1,4 +1,4 @@
-"""Each system check, by id: absent from good settings, present when the one thing is wrong."""
+"""Each system check, by id: no message for valid settings, and one if a single thing is wrong."""
 
 import base64
 import os
@@ -21,21 +21,13 @@ from django.test import override_settings
 from django_phi_oidc._internal import clock, randomness
 from django_phi_oidc.audit.models import AuditEvent
 from django_phi_oidc.backends import OIDCAuthenticationBackend
-from django_phi_oidc.checks import (
-    audit_exports,
-    core,
-    monitoring,
-)
-from django_phi_oidc.checks import (
-    emergency as emergency_checks,
-)
-from django_phi_oidc.checks import (
-    roles as role_checks,
-)
+from django_phi_oidc.checks import core, databases
+from django_phi_oidc.checks import roles as role_checks
 from django_phi_oidc.crypto import keyring
 from django_phi_oidc.subjects.models import PairwiseSubject, SubjectDigest
 from tests.support.client_keys import create_private_key_pem
 from tests.support.mail_settings import mailer
+from tests.support.phi_oidc_settings import override_phi_oidc
 
 ROOT = Path(__file__).parents[3]
 REVOCATION = "django_phi_oidc.middleware.RevocationMiddleware"
@@ -48,29 +40,29 @@ pytestmark = pytest.mark.django_db(databases=["default", "phi_audit"])
 
 
 class AsksForEmail(OIDCAuthenticationBackend):
-    """Overrides a hook of mozilla's that is never called here."""
+    """Overrides a hook of mozilla-django-oidc that is never called."""
 
     def filter_users_by_claims(self, claims: Any) -> Any:
         return []
 
 
 class Audited(OIDCAuthenticationBackend):
-    """Overrides the hooks that stay."""
+    """Overrides a supported hook."""
 
     def update_user(self, user: Any, claims: Any) -> Any:
         return user
 
 
-def found(**only: Any) -> set[str]:
+def find_ids(**only: Any) -> set[str]:
     return {message.id.rpartition(".")[2] for message in run_checks(**only) if message.id}
 
 
 Change = Callable[[], dict[str, Any]]
-"""Gives the settings that differ."""
+"""Returns the settings that differ."""
 
 
 def option(**changes: Any) -> Change:
-    return lambda: {"PHI_OIDC": {**settings.PHI_OIDC, **changes}}
+    return lambda: {"PHI_OIDC": override_phi_oidc(settings.PHI_OIDC, **changes)}
 
 
 def with_break_glass(account: str) -> Change:
@@ -87,8 +79,8 @@ def key_provider(**changes: Any) -> Change:
     return provider(**by_key, **changes)
 
 
-def beside(issuer: str) -> Change:
-    """Another provider of that issuer beside the default one."""
+def second_provider(issuer: str) -> Change:
+    """Declare a second provider with that issuer."""
     declared = settings.PHI_OIDC["PROVIDERS"]["default"]
     return option(PROVIDERS={"default": declared, "other": {**declared, "issuer": issuer}})
 
@@ -102,14 +94,14 @@ def both(first: Change, second: Change) -> Change:
 
 
 def roles(provider_name: str = "default", claim: str = "roles", **rule: Any) -> Change:
-    """One rule, beside two declared claims."""
+    """Declare one rule and two claims."""
     declared = {"roles": {**CLAIM, "retention": None}, "realm": {**CLAIM, "retention": None, "members": ["roles"]}}
     whole = {"claim": claim, "values": ["nurse"], "groups": ["clinicians"], **rule}
     return option(CLAIMS=declared, ROLES={provider_name: [whole]})
 
 
 def managing(*names: str) -> Change:
-    """A provider for each name, at each of which one rule manages that name's group."""
+    """Declare a provider for each group name, with one rule that manages the group."""
     declared = settings.PHI_OIDC["PROVIDERS"]["default"]
     providers = {f"p{n}": {**declared, "issuer": f"https://op{n}.example.test"} for n in range(len(names))}
     rules = {f"p{n}": [{"claim": "birthdate", "values": ["x"], "groups": [name]}] for n, name in enumerate(names)}
@@ -122,7 +114,7 @@ def emergency(**changes: Any) -> Change:
 
 
 def mailers(**declared: Any) -> Change:
-    """Return the setting of Django 6.1, which is looked at on any."""
+    """Return MAILERS of Django 6.1, which the check reads with every version."""
     return both(emergency(), setting("MAILERS", declared))
 
 
@@ -155,14 +147,18 @@ CASES: list[tuple[str, Change, Change]] = [
     ("E002", provider(tokens="forget"), provider(tokens="discard")),
     ("E002", provider(end_session_method="put"), provider(end_session_method="post")),
     ("E002", provider(allow_logout_token_without_exp="yes"), provider(allow_logout_token_without_exp=False)),
-    ("E002", option(ACTIVATION_LIFETIME=14), option(ACTIVATION_LIFETIME=timedelta(days=14))),
+    ("E002", option(ACTIVATION_LIFETIME="14"), option(ACTIVATION_LIFETIME=14 * 86_400)),
     ("E002", option(ACTIVATION_LIFETIME=timedelta(0)), option(ACTIVATION_LIFETIME=timedelta(seconds=1))),
     ("E002", option(ACTIVATION_LIFETIME=timedelta(days=367)), option(ACTIVATION_LIFETIME=timedelta(days=366))),
-    ("E002", option(IDLE_TIMEOUT=900), option(IDLE_TIMEOUT=timedelta(seconds=900))),
-    ("E002", option(IDLE_TIMEOUT=timedelta(0)), option(IDLE_TIMEOUT=timedelta(seconds=1))),
-    ("E002", option(ABSOLUTE_TIMEOUT=timedelta(-1)), option(ABSOLUTE_TIMEOUT=timedelta(hours=1))),
-    ("E002", option(SESSION_RECHECK=timedelta(-1)), option(SESSION_RECHECK=timedelta(0))),
-    ("E002", option(END_SESSIONS_ON=["email"]), option(END_SESSIONS_ON=["roles", "password"])),
+    ("E002", option(SESSIONS={"idle_timeout": "900"}), option(SESSIONS={"idle_timeout": 900})),
+    ("E002", option(SESSIONS={"idle_timeout": timedelta(0)}), option(SESSIONS={"idle_timeout": timedelta(seconds=1)})),
+    (
+        "E002",
+        option(SESSIONS={"absolute_timeout": timedelta(-1)}),
+        option(SESSIONS={"absolute_timeout": timedelta(hours=1)}),
+    ),
+    ("E002", option(SESSIONS={"recheck": timedelta(-1)}), option(SESSIONS={"recheck": timedelta(0)})),
+    ("E002", option(SESSIONS={"end_on": ["email"]}), option(SESSIONS={"end_on": ["roles", "password"]})),
     ("E002", option(CLEAR_ALL_COOKIES="on"), option(CLEAR_ALL_COOKIES=True)),
     ("E002", option(KEEP_OFFLINE=1), option(KEEP_OFFLINE=True)),
     ("E002", option(BREAK_GLASS_ACCOUNT=True), option(BREAK_GLASS_ACCOUNT="")),
@@ -183,11 +179,11 @@ CASES: list[tuple[str, Change, Change]] = [
     ("E002", option(SECTOR_ORIGINS=["https://a@b.example.test"]), option(SECTOR_ORIGINS=["https://b.example.test"])),
     ("E002", option(TRUSTED_PROXIES=7), option(TRUSTED_PROXIES=[])),
     ("E002", option(TRUSTED_PROXIES=["10.0.0.1/8"]), option(TRUSTED_PROXIES=["10.0.0.0/8"])),
-    ("E002", option(RESOURCE_IDS="hashed"), option(RESOURCE_IDS="keyed")),
-    ("E002", option(RESOURCE_IDS=None), option(RESOURCE_IDS="plain")),
+    ("E002", option(AUDIT={"resource_ids": "hashed"}), option(AUDIT={"resource_ids": "keyed"})),
+    ("E002", option(AUDIT={"resource_ids": None}), option(AUDIT={"resource_ids": "plain"})),
     ("E003", option(PROVIDERS={}), option()),
-    ("E004", option(SUBJECT_KEYS=[]), option()),
-    ("E004", option(ENCRYPTION_KEYS=["short"]), option()),
+    ("E004", option(KEYS={"subject": []}), option()),
+    ("E004", option(KEYS={"encryption": ["short"]}), option()),
     ("E002", option(PATIENT_RESOURCES="tests.accounting.nowhere"), option(PATIENT_RESOURCES=None)),
     (
         "E002",
@@ -196,9 +192,9 @@ CASES: list[tuple[str, Change, Change]] = [
     ),
     ("E002", option(PATIENT_RESOURCES="tests.support.disclosure_events.STAFF"), option()),
     ("E002", option(PATIENT_RESOURCES=len), option()),
-    ("E002", option(RETENTION_KEYS="keys"), option(RETENTION_KEYS=None)),
-    ("E004", option(RETENTION_KEYS=Path("/nowhere")), option(RETENTION_KEYS=Path(__file__).parent)),
-    ("E004", option(PAIRWISE_KEY=["short"]), option(PAIRWISE_KEY=None)),
+    ("E002", option(KEYS={"retention": "keys"}), option(KEYS={"retention": None})),
+    ("E004", option(KEYS={"retention": Path("/nowhere")}), option(KEYS={"retention": Path(__file__).parent})),
+    ("E004", option(KEYS={"pairwise": ["short"]}), option(KEYS={"pairwise": None})),
     ("E005", provider(issuer="http://op"), provider(issuer="https://op")),
     (
         "E005",
@@ -260,7 +256,7 @@ CASES: list[tuple[str, Change, Change]] = [
     ("W013", provider(par="never"), provider(par="auto")),
     ("W014", provider(allow_auth_time_zero=True), provider(allow_auth_time_zero=False)),
     ("W022", provider(allow_logout_token_without_exp=True), provider(allow_logout_token_without_exp=False)),
-    ("W015", beside("https://op.example.test"), beside("https://op.example.test/")),
+    ("W015", second_provider("https://op.example.test"), second_provider("https://op.example.test/")),
     (
         "W007",
         setting("AUTHENTICATION_BACKENDS", lambda old: [*old, "django.contrib.auth.backends.ModelBackend"]),
@@ -288,7 +284,7 @@ CASES: list[tuple[str, Change, Change]] = [
     ("E002", option(LEAKAGE_GUARD="mask"), option(LEAKAGE_GUARD="block")),
     ("E002", option(METRICS=["statsd"]), option(METRICS=["prometheus", "opentelemetry"])),
     ("E002", option(METRICS="prometheus"), option(METRICS=[])),
-    ("E002", option(EXPORT_FOLDER="exports"), option()),
+    ("E002", option(AUDIT={"exports": "exports"}), option()),
     (
         "W030",
         setting("MIDDLEWARE", lambda order: [*order, GUARD]),
@@ -302,29 +298,29 @@ CASES: list[tuple[str, Change, Change]] = [
 ]
 
 
-def test_good_settings_have_no_finding() -> None:
-    assert found() == set()
+def test_valid_settings_have_no_message() -> None:
+    assert find_ids() == set()
 
 
 @pytest.mark.parametrize(("check_id", "wrong", "right"), CASES, ids=[f"{case[0]}-{n}" for n, case in enumerate(CASES)])
-def test_check_finds_what_is_wrong_and_nothing_where_it_is_right(check_id: str, wrong: Change, right: Change) -> None:
+def test_check_reports_wrong_settings_and_no_valid_ones(check_id: str, wrong: Change, right: Change) -> None:
     with override_settings(**wrong()):
-        assert check_id in found()
+        assert check_id in find_ids()
     with override_settings(**right()):
-        assert check_id not in found()
+        assert check_id not in find_ids()
 
 
 def test_audit_alias_and_its_options_are_checked() -> None:
-    """E013, E015, E016: of the settings' text, since Django opens no database that it is not told of at start."""
+    """E013, E015, E016: checked directly, because Django opens only the databases that are configured at start."""
     good = {
         "transaction_mode": "IMMEDIATE",
         "timeout": 5,
         "init_command": "PRAGMA journal_mode = WAL; PRAGMA secure_delete = ON",
     }
-    assert list(core._check_sqlite_options("default", good)) == []
+    assert list(databases._check_sqlite_options("default", good)) == []
     for name, wrong in (("transaction_mode", "DEFERRED"), ("timeout", 1), ("init_command", "PRAGMA journal_mode=wal")):
         for options in ({**good, name: wrong}, {key: value for key, value in good.items() if key != name}):
-            (message,) = core._check_sqlite_options("default", options)
+            (message,) = databases._check_sqlite_options("default", options)
             assert message.id == "django_phi_oidc.E016"
             assert name in message.msg
 
@@ -335,7 +331,7 @@ def test_audit_alias_and_its_options_are_checked() -> None:
 def test_options_of_each_sqlite_database_are_checked(alias: str) -> None:
     """E016."""
     patient = {**settings.DATABASES[alias], "OPTIONS": {**settings.DATABASES[alias]["OPTIONS"], "timeout": 1}}
-    assert found() == set()
+    assert find_ids() == set()
     with override_settings(DATABASES={**settings.DATABASES, alias: patient}):
         (message,) = run_checks()
     assert message.id == "django_phi_oidc.E016"
@@ -344,11 +340,11 @@ def test_options_of_each_sqlite_database_are_checked(alias: str) -> None:
 
 @pytest.mark.postgresql
 @pytest.mark.filterwarnings("ignore:Overriding setting DATABASES")
-def test_audit_database_that_may_be_waited_for_is_told_of() -> None:
+def test_audit_database_without_connect_timeout_is_reported() -> None:
     """W009."""
     patient = {**settings.DATABASES["phi_audit"], "OPTIONS": {}}
     with override_settings(DATABASES={**settings.DATABASES, "phi_audit": patient}):
-        assert found() == {"W009"}
+        assert find_ids() == {"W009"}
 
 
 @pytest.mark.parametrize(
@@ -367,9 +363,9 @@ def test_audit_database_that_may_be_waited_for_is_told_of() -> None:
 )
 @pytest.mark.filterwarnings("ignore:Overriding setting DATABASES")
 def test_audit_alias_is_checked(check_id: str, change: Callable[[Any], Any]) -> None:
-    assert check_id not in found()
+    assert check_id not in find_ids()
     with override_settings(DATABASES=change(settings.DATABASES)):
-        assert check_id in found()
+        assert check_id in find_ids()
 
 
 FAR = {"HOST": "db.example.test"}
@@ -391,16 +387,16 @@ CONNECTIONS = [
 ]
 
 
-def deployed() -> set[str]:
-    ours = [message for message in run_checks(include_deployment_checks=True) if "phi_oidc" in str(message.id)]
-    return {message.id.rpartition(".")[2] for message in ours if message.id}
+def find_deployment_ids() -> set[str]:
+    own = [message for message in run_checks(include_deployment_checks=True) if "phi_oidc" in str(message.id)]
+    return {message.id.rpartition(".")[2] for message in own if message.id}
 
 
 @pytest.mark.postgresql
 @pytest.mark.parametrize("alias", ["default", "phi_audit"])
 @pytest.mark.parametrize(("wrong", "right"), CONNECTIONS)
 @pytest.mark.filterwarnings("ignore:Overriding setting DATABASES")
-def test_database_that_is_reached_in_clear_is_told_of_where_it_is_deployed(
+def test_unencrypted_database_connection_is_reported_on_deployment(
     alias: str, wrong: dict[str, Any], right: dict[str, Any]
 ) -> None:
     """W017."""
@@ -411,18 +407,18 @@ def test_database_that_is_reached_in_clear_is_told_of_where_it_is_deployed(
         return {**near, alias: {**near[alias], **change, "OPTIONS": options}}
 
     with override_settings(DATABASES=changed(wrong)):
-        assert (deployed(), found()) == ({"W017"}, set())
-        (message,) = [each for each in run_checks(include_deployment_checks=True) if each.id.endswith(".W017")]
+        assert (find_deployment_ids(), find_ids()) == ({"W017"}, set())
+        (message,) = [message for message in run_checks(include_deployment_checks=True) if message.id.endswith(".W017")]
         assert repr(alias) in message.msg
     with override_settings(DATABASES=changed(right)):
-        assert deployed() == set()
+        assert find_deployment_ids() == set()
 
 
 @pytest.mark.sqlite
 @pytest.mark.filterwarnings("ignore:Overriding setting DATABASES")
-def test_sqlite_is_reached_by_no_network_whatever_its_host() -> None:
+def test_host_of_a_sqlite_database_is_ignored() -> None:
     with override_settings(DATABASES={alias: {**each, **FAR} for alias, each in settings.DATABASES.items()}):
-        assert deployed() == set()
+        assert find_deployment_ids() == set()
 
 
 @pytest.mark.parametrize(
@@ -441,36 +437,38 @@ def test_sqlite_is_reached_by_no_network_whatever_its_host() -> None:
         ("redis://192.0.2.1", "memory://"),
     ],
 )
-def test_broker_that_is_reached_in_clear_is_told_of_where_it_is_deployed(wrong: Any, right: Any) -> None:
+def test_unencrypted_broker_connection_is_reported_on_deployment(wrong: Any, right: Any) -> None:
     """W018, without the URL, which has a password in it."""
     with override_settings(CELERY_BROKER_URL=wrong):
-        assert (deployed(), found()) == ({"W018"}, set())
-        told = [message for message in run_checks(include_deployment_checks=True) if str(message.id).endswith("W018")]
-        assert "secret" not in str(told)
+        assert (find_deployment_ids(), find_ids()) == ({"W018"}, set())
+        messages = [
+            message for message in run_checks(include_deployment_checks=True) if str(message.id).endswith("W018")
+        ]
+        assert "secret" not in str(messages)
     with override_settings(CELERY_BROKER_URL=wrong, CELERY_BROKER_USE_SSL={"ssl_cert_reqs": 2}):
-        assert deployed() == set()
+        assert find_deployment_ids() == set()
     with override_settings(CELERY_BROKER_URL=right):
-        assert deployed() == set()
+        assert find_deployment_ids() == set()
 
 
-def test_other_audit_apps_are_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_audit_apps_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     """W008: an app of that label is enough."""
     installed = apps.is_installed
     monkeypatch.setattr(apps, "is_installed", lambda name: name == "auditlog" or installed(name))
-    assert found() == {"W008"}
+    assert find_ids() == {"W008"}
 
 
-def test_missing_trail_is_found() -> None:
-    """W010, a warning: an error would keep `migrate --database phi_audit` from making it."""
+def test_missing_audit_log_is_reported() -> None:
+    """W010, a warning: an error would prevent `migrate --database phi_audit` from creating it."""
     aliases = ["default", "phi_audit"]
-    assert found(tags=[Tags.database], databases=aliases) == set()
+    assert find_ids(tags=[Tags.database], databases=aliases) == set()
     with connections["phi_audit"].cursor() as cursor:
         cursor.execute(f"ALTER TABLE {AuditEvent._meta.db_table} RENAME TO away")
-    assert found(tags=[Tags.database], databases=aliases) == {"W010"}
+    assert find_ids(tags=[Tags.database], databases=aliases) == {"W010"}
 
 
-def test_audit_database_that_cannot_be_read_is_found() -> None:
-    """E017, in a process of its own: this one's connections are those of the tests."""
+def test_unreadable_audit_database_is_reported() -> None:
+    """E017, in a new process: this one's connections belong to the tests."""
     run = subprocess.run(
         [sys.executable, "-c", UNREADABLE],
         env={**os.environ, "PHI_TEST_DB": "sqlite", "TEST_DATABASE_NAME_PHI_AUDIT": str(ROOT)},
@@ -492,7 +490,7 @@ print(*(message.id for message in run_checks(tags=[Tags.database], databases=["p
 """
 
 
-def test_digest_under_a_key_that_is_not_configured_is_found(django_user_model: Any) -> None:
+def test_digest_of_an_unconfigured_key_is_reported(django_user_model: Any) -> None:
     """E018."""
 
     subject = PairwiseSubject.objects.create(
@@ -502,15 +500,15 @@ def test_digest_under_a_key_that_is_not_configured_is_found(django_user_model: A
         first_seen_at=clock.now(),
         last_seen_at=clock.now(),
     )
-    for key in keyring.get_keys("SUBJECT_KEYS"):
+    for key in keyring.get_keys("subject"):
         SubjectDigest.objects.create(subject=subject, issuer=subject.issuer, key_id=key.id, digest=key.id)
-    assert found(tags=[Tags.database], databases=["default"]) == set()
-    with override_settings(**option(SUBJECT_KEYS=settings.PHI_OIDC["SUBJECT_KEYS"][:1])()):
-        assert found(tags=[Tags.database], databases=["default"]) == {"E018"}
+    assert find_ids(tags=[Tags.database], databases=["default"]) == set()
+    with override_settings(**option(KEYS={"subject": settings.PHI_OIDC["KEYS"]["subject"][:1]})()):
+        assert find_ids(tags=[Tags.database], databases=["default"]) == {"E018"}
 
 
-def test_user_model_without_what_the_rules_need_is_told_of() -> None:
-    """E025: asked directly, since Django's own checks take no such user model."""
+def test_user_model_without_required_fields_is_reported() -> None:
+    """E025: called directly, because Django's own checks refuse such a user model."""
     with override_settings(**roles(is_staff=True)()):
         assert role_checks.check_role_rules(None) == []
         with override_settings(AUTH_USER_MODEL="auth.Group"):
@@ -519,80 +517,81 @@ def test_user_model_without_what_the_rules_need_is_told_of() -> None:
     assert named == {"groups", "is_active", "is_staff"}
 
 
-def test_group_that_a_rule_names_and_that_is_not_there_is_told_of() -> None:
+def test_missing_group_of_a_rule_is_reported() -> None:
     """W025."""
     with override_settings(**roles()()):
-        assert found(tags=[Tags.database], databases=["default"]) == {"W025"}
-        assert found(tags=[Tags.database], databases=["phi_audit"]) == set()
+        assert find_ids(tags=[Tags.database], databases=["default"]) == {"W025"}
+        assert find_ids(tags=[Tags.database], databases=["phi_audit"]) == set()
         Group.objects.create(name="clinicians")
-        assert found(tags=[Tags.database], databases=["default"]) == set()
+        assert find_ids(tags=[Tags.database], databases=["default"]) == set()
 
 
 @pytest.mark.parametrize(
     ("wrong", "right"),
     [
-        ({"AUDIT_SIGNING_KEY": "no key"}, {"AUDIT_SIGNING_KEY": SIGNING_PEM}),
-        ({"AUDIT_SIGNING_KEY": RSA_PEM}, {"AUDIT_SIGNING_KEY": lambda: SIGNING_PEM}),
-        ({"AUDIT_SIGNING_KEY": Path("/nonexistent/key.pem")}, {"AUDIT_SIGNING_KEY": None}),
-        ({"AUDIT_PUBLIC_KEYS": ["no key"]}, {"AUDIT_PUBLIC_KEYS": [PUBLIC_KEY]}),
-        ({"AUDIT_PUBLIC_KEYS": 7}, {"AUDIT_PUBLIC_KEYS": None}),
-        ({"AUDIT_PUBLIC_KEYS": [PUBLIC_KEY, RSA_PEM]}, {"AUDIT_PUBLIC_KEYS": PUBLIC_KEY}),
-        ({"AUDIT_ORIGIN": "two words"}, {"AUDIT_ORIGIN": "portal.example/audit"}),
+        ({"KEYS": {"audit_signing": "no key"}}, {"KEYS": {"audit_signing": SIGNING_PEM}}),
+        ({"KEYS": {"audit_signing": RSA_PEM}}, {"KEYS": {"audit_signing": lambda: SIGNING_PEM}}),
+        ({"KEYS": {"audit_signing": Path("/nonexistent/key.pem")}}, {"KEYS": {"audit_signing": None}}),
+        ({"KEYS": {"audit_public": ["no key"]}}, {"KEYS": {"audit_public": [PUBLIC_KEY]}}),
+        ({"KEYS": {"audit_public": 7}}, {"KEYS": {"audit_public": None}}),
+        ({"KEYS": {"audit_public": [PUBLIC_KEY, RSA_PEM]}}, {"KEYS": {"audit_public": PUBLIC_KEY}}),
+        ({"AUDIT": {"origin": "two words"}}, {"AUDIT": {"origin": "portal.example/audit"}}),
     ],
 )
-def test_log_whose_keys_or_name_can_t_be_read_is_found(wrong: dict[str, Any], right: dict[str, Any]) -> None:
+def test_invalid_keys_or_name_of_the_audit_log_are_reported(wrong: dict[str, Any], right: dict[str, Any]) -> None:
     """E022."""
     with override_settings(**option(**wrong)()):
-        assert found() == {"E022"}
+        assert find_ids() == {"E022"}
     with override_settings(**option(**right)()):
-        assert found() == set()
+        assert find_ids() == set()
 
 
-def test_signing_key_where_it_is_deployed_is_told_of() -> None:
+def test_signing_key_is_reported_on_deployment() -> None:
     """W019."""
-    with override_settings(**option(AUDIT_SIGNING_KEY=SIGNING_PEM)()):
-        assert (deployed(), found()) == ({"W019"}, set())
-    with override_settings(**option(AUDIT_PUBLIC_KEYS=[PUBLIC_KEY])()):
-        assert deployed() == set()
+    with override_settings(**option(KEYS={"audit_signing": SIGNING_PEM})()):
+        assert (find_deployment_ids(), find_ids()) == ({"W019"}, set())
+    with override_settings(**option(KEYS={"audit_public": [PUBLIC_KEY]})()):
+        assert find_deployment_ids() == set()
 
 
 ELSEWHERE = {
     **dict.fromkeys(("E021", "W016"), "checks/test_core_sinks.py"),
+    **dict.fromkeys(("E026", "W026"), "config/test_apis.py"),
     **dict.fromkeys(("W020", "W021"), "audit/test_db_privileges.py"),
 }
 """Ids whose tests need more than settings."""
 
 
-@pytest.mark.parametrize(("named", "package"), monitoring.METRICS_PACKAGES.items())
-def test_metrics_for_what_is_not_installed_are_told_of(
+@pytest.mark.parametrize(("named", "package"), core.METRICS_PACKAGES.items())
+def test_metrics_exporter_that_is_not_installed_is_reported(
     named: str, package: str, settings: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """E030."""
     settings.PHI_OIDC = {**settings.PHI_OIDC, "METRICS": [named]}
-    assert "E030" not in found()
+    assert "E030" not in find_ids()
     monkeypatch.setitem(sys.modules, package, None)
-    assert "E030" in found()
+    assert "E030" in find_ids()
 
 
 @pytest.mark.parametrize("mode", [0o750, 0o705, None])
-def test_export_folder_is_there_and_nobody_elses(mode: int | None, settings: Any, tmp_path: Path) -> None:
+def test_export_folder_exists_and_is_private(mode: int | None, settings: Any, tmp_path: Path) -> None:
     """E031."""
     folder = tmp_path / "exports"
-    settings.PHI_OIDC = {**settings.PHI_OIDC, "EXPORT_FOLDER": str(folder)}
+    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, AUDIT={"exports": str(folder)})
     if mode:
         folder.mkdir()
         folder.chmod(mode)
-    assert "E031" in found()
+    assert "E031" in find_ids()
     folder.mkdir(exist_ok=True)
     folder.chmod(0o700)
-    assert "E031" not in found()
+    assert "E031" not in find_ids()
 
 
 def test_every_id_is_tested_here() -> None:
-    modules = (core, emergency_checks, audit_exports, role_checks, monitoring)
-    source = "".join(Path(module.__file__).read_text() for module in modules)
-    ids = {f"E{int(n):03}" for n in re.findall(r"_error\(\s*(\d+)", source)}
-    ids |= {f"W{int(n):03}" for n in re.findall(r"_warning\(\s*(\d+)", source)}
+    source = "".join(path.read_text() for path in Path(core.__file__).parent.glob("*.py"))
+    ids = {f"E{int(n):03}" for n in re.findall(r"\berror\(\s*(\d+)", source)} | {"E021"}
+    ids |= {f"W{int(n):03}" for n in re.findall(r"\bwarning\(\s*(\d+)", source)}
+    ids |= {f"W{number:03}" for number, _, _ in core._PROVIDER_WARNINGS}
     tested = set(re.findall(r"\b[EW]\d{3}\b", Path(__file__).read_text()))
     assert ids == tested
     assert all(name in (Path(__file__).parents[1] / file).read_text() for name, file in ELSEWHERE.items())

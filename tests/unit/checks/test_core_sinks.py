@@ -2,16 +2,16 @@ from typing import Any
 
 import pytest
 
-from django_phi_oidc.checks.core import check_sinks
-from tests.unit.siem.test_tasks import declare
+from django_phi_oidc.checks.core import check_declarations, check_sinks
+from tests.support.phi_oidc_settings import override_phi_oidc
 
 
 def ids(settings: Any, **sink: Any) -> list[str]:
-    declare(settings, siem=sink)
-    return [str(message.id) for message in check_sinks(None)]
+    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, AUDIT={"sinks": {"siem": sink}})
+    return [str(message.id) for message in (*check_declarations(None), *check_sinks(None))]
 
 
-def test_e021_of_a_wrong_declaration(settings: Any) -> None:
+def test_e021_reports_a_wrong_sink(settings: Any) -> None:
     assert ids(settings, type="syslog", host="siem.example") == []
     assert ids(settings, type="syslog", host="siem.example", tls=False) == ["django_phi_oidc.E021"]
 
@@ -23,7 +23,7 @@ def test_e021_of_a_wrong_declaration(settings: Any) -> None:
         ({"type": "https", "url": "https://127.0.0.1/"}, {"type": "https", "url": "http://127.0.0.1/"}),
     ],
 )
-def test_w016_of_a_sink_without_tls_outside_development(settings: Any, safe: Any, plain: Any) -> None:
+def test_w016_reports_a_sink_without_tls_outside_development(settings: Any, safe: Any, plain: Any) -> None:
     assert ids(settings, **safe) == []
     assert ids(settings, **plain) == ["django_phi_oidc.W016"]
     settings.DEBUG = True

@@ -13,7 +13,8 @@ from django_phi_oidc.claims.minimization import (
     needs_userinfo,
     validate_essential_claims,
 )
-from django_phi_oidc.config.providers import ClaimDeclaration, ProviderDeclaration, parse_claim, parse_provider
+from django_phi_oidc.config.claims import ClaimDeclaration, parse_claim
+from django_phi_oidc.config.providers import ProviderDeclaration, parse_provider
 from django_phi_oidc.errors import ClaimMissing
 
 

@@ -17,7 +17,7 @@ from django_phi_oidc._internal import clock
 from django_phi_oidc.audit.models import AuditEvent
 from django_phi_oidc.claims.forms import PurposeForm
 from django_phi_oidc.claims.models import StoredClaim
-from django_phi_oidc.config.providers import parse_claim
+from django_phi_oidc.config.claims import parse_claim
 from django_phi_oidc.fields import MASK
 from tests.support.claims_fixtures import DECLARED, NOW
 from tests.support.session_fixtures import SignedIn, sign_in  # noqa: F401 -- a fixture

@@ -1,4 +1,4 @@
-"""What may stand in `API`, and what is said of what may not."""
+"""The option `API`: valid and invalid declarations."""
 
 from datetime import timedelta
 from typing import Any
@@ -11,7 +11,7 @@ from django_phi_oidc import conf
 from django_phi_oidc.config.apis import parse_api
 from django_phi_oidc.errors import DeclarationInvalid
 
-GOOD: dict[str, Any] = {
+VALID: dict[str, Any] = {
     "audience": "https://portal.example/api",
     "method": "introspection",
     "scopes": {
@@ -24,8 +24,8 @@ GOOD: dict[str, Any] = {
 }
 
 
-def test_declaration_says_what_scopes_permit() -> None:
-    api = parse_api("default", GOOD)
+def test_permissions_of_scopes() -> None:
+    api = parse_api("default", VALID)
     assert api.introspection_cache == timedelta(seconds=5)
     assert api.get_permissions(["chart.read"]) == {"portal.view_chart"}
     assert api.get_permissions(["chart.read", "chart.write"]) == {"portal.view_chart", "portal.change_chart"}
@@ -33,8 +33,8 @@ def test_declaration_says_what_scopes_permit() -> None:
     assert api.get_scopes("portal.view_chart") == ("chart.read", "chart.write")
     assert api.get_scopes("portal.delete_chart") == ()
     assert api.clients == {"app"}
-    least = parse_api("default", {"audience": "api", "method": "jwt"})
-    assert (least.introspection_cache, least.clients) == (timedelta(seconds=10), None)
+    defaults = parse_api("default", {"audience": "api", "method": "jwt"})
+    assert (defaults.introspection_cache, defaults.clients) == (timedelta(seconds=10), None)
 
 
 @pytest.mark.parametrize(
@@ -60,43 +60,43 @@ def test_declaration_says_what_scopes_permit() -> None:
         ({"audiences": []}, "audiences"),
     ],
 )
-def test_declaration_that_is_wrong_names_the_option(changed: dict[str, Any], named: str) -> None:
-    assert parse_api("default", GOOD)
+def test_wrong_option_is_named(changed: dict[str, Any], named: str) -> None:
+    assert parse_api("default", VALID)
     with pytest.raises(DeclarationInvalid, match=named):
-        parse_api("default", {**GOOD, **changed})
+        parse_api("default", {**VALID, **changed})
 
 
 @pytest.mark.parametrize("missing", ["audience", "method"])
-def test_declaration_lacks_nothing(missing: str) -> None:
+def test_missing_option_is_named(missing: str) -> None:
     with pytest.raises(DeclarationInvalid, match=missing):
-        parse_api("default", {name: value for name, value in GOOD.items() if name != missing})
+        parse_api("default", {name: value for name, value in VALID.items() if name != missing})
     with pytest.raises(DeclarationInvalid, match="dictionary"):
-        parse_api("default", [GOOD])
+        parse_api("default", [VALID])
 
 
-def found(settings: Any, apis: Any, **providers: Any) -> set[str]:
+def find_messages(settings: Any, apis: Any, **providers: Any) -> set[str]:
     declared = {**settings.PHI_OIDC["PROVIDERS"], **providers}
     settings.PHI_OIDC = {**settings.PHI_OIDC, "API": apis, "PROVIDERS": declared}
     return {f"{message.id}".rpartition(".")[2] + f" {message.msg}" for message in run_checks()}
 
 
-def test_checks_tell_of_what_can_not_work(settings: Any) -> None:
+def test_checks_report_declarations_that_can_not_work(settings: Any) -> None:
     other = {"issuer": "https://other.example", "client_id": "x", "client_secret": "s"}
 
-    def told(apis: Any, number: str) -> list[str]:
-        return [text for text in found(settings, apis, other=other) if text.startswith(number)]
+    def find_messages_of(apis: Any, number: str) -> list[str]:
+        return [text for text in find_messages(settings, apis, other=other) if text.startswith(number)]
 
-    assert told({"default": GOOD, "other": {**GOOD, "method": "jwt"}}, "E026") == []
-    assert "no such provider" in told({"elsewhere": GOOD}, "E026")[0]
-    assert "audience of ID Tokens" in told({"other": {**GOOD, "audience": "x"}}, "E026")[0]
-    assert "each other" in told({"default": GOOD, "other": GOOD}, "E026")[0]
-    assert "'method'" in told({"default": {**GOOD, "method": "x"}}, "E002")[0]
+    assert find_messages_of({"default": VALID, "other": {**VALID, "method": "jwt"}}, "E026") == []
+    assert "no such provider" in find_messages_of({"elsewhere": VALID}, "E026")[0]
+    assert "audience of ID Tokens" in find_messages_of({"other": {**VALID, "audience": "x"}}, "E026")[0]
+    assert "each other" in find_messages_of({"default": VALID, "other": VALID}, "E026")[0]
+    assert "'method'" in find_messages_of({"default": {**VALID, "method": "x"}}, "E002")[0]
     with pytest.raises(ImproperlyConfigured):
         conf.apis()
 
 
-def test_check_warns_of_transactions_around_the_question(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    plain = found(settings, {"default": GOOD})
+def test_check_warns_of_transactions_during_introspection(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = find_messages(settings, {"default": VALID})
     monkeypatch.setitem(settings.DATABASES["default"], "ATOMIC_REQUESTS", True)
-    assert {text[:4] for text in found(settings, {"default": GOOD}) - plain} >= {"W026"}
-    assert not any(text.startswith("W026") for text in plain | found(settings, {}))
+    assert {text[:4] for text in find_messages(settings, {"default": VALID}) - plain} >= {"W026"}
+    assert not any(text.startswith("W026") for text in plain | find_messages(settings, {}))

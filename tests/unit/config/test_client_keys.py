@@ -1,4 +1,4 @@
-"""The client's keys: what is taken, how they are named, what they sign. Spec: RFC 7517, 7638, 8037."""
+"""The client's keys: accepted formats, kid, signatures. Spec: RFC 7517, 7638, 8037."""
 
 import base64
 import hashlib
@@ -49,7 +49,7 @@ def test_kid_is_the_thumbprint_of_rfc_8037() -> None:
 
 
 @pytest.mark.parametrize(("kty", "members"), [("RSA", "e kty n"), ("EC", "crv kty x y"), ("OKP", "crv kty x")])
-def test_kid_is_the_hash_of_the_required_members_alone(kty: str, members: str) -> None:
+def test_kid_is_the_hash_of_the_required_members(kty: str, members: str) -> None:
     """RFC 7638 3.1 to 3.3."""
     key = one(encode_private_key(KEYS[kty]))
     jwk = key.build_public_jwk("alg")
@@ -60,7 +60,7 @@ def test_kid_is_the_hash_of_the_required_members_alone(kty: str, members: str) -
 
 
 @pytest.mark.parametrize(("kty", "alg"), [(kty, alg) for kty, algs in ALGS_BY_KTY.items() for alg in algs])
-def test_sign_verifies_with_the_published_half_alone(kty: str, alg: str) -> None:
+def test_signature_verifies_with_the_published_key_only(kty: str, alg: str) -> None:
     key = one(encode_private_key(KEYS[kty]))
     header = base64.urlsafe_b64encode(json.dumps({"alg": alg}).encode()).rstrip(b"=").decode()
     signing_input = f"{header}.e30"
@@ -81,7 +81,7 @@ def test_sign_by_an_alg_of_another_kty_raises(kty: str) -> None:
             key.sign(alg, b"x.y")
 
 
-def test_read_client_keys_text_path_and_list_give_the_same_keys_in_order(tmp_path: Path) -> None:
+def test_text_path_and_list_give_the_same_keys_in_order(tmp_path: Path) -> None:
     path = tmp_path / "key.pem"
     path.write_text(encode_private_key(EC))
     rsa_text = encode_private_key(RSA, private_format=PrivateFormat.TraditionalOpenSSL)
@@ -105,29 +105,29 @@ BAD = {
     "a path as text": lambda: "/etc/keys/portal.pem",
     "not ASCII": lambda: "schlüssel",
     "empty": lambda: "",
-    "no text": lambda: 5,
+    "a number": lambda: 5,
     "bytes": lambda: encode_private_key(EC).encode(),
     "a missing file": lambda: Path("/nonexistent/portal.pem"),
     "a directory": lambda: Path("/"),
     "one key twice": lambda: [encode_private_key(EC), encode_private_key(EC)],
     "a dictionary": lambda: {"first": encode_private_key(EC)},
-    "a good one and a bad one": lambda: [encode_private_key(EC), "x"],
+    "a valid and an invalid key": lambda: [encode_private_key(EC), "x"],
 }
 
 
 @pytest.mark.parametrize("make", BAD.values(), ids=BAD)
-def test_read_client_keys_with_one_thing_wrong_raises_and_tells_nothing(make: Any) -> None:
+def test_invalid_key_is_refused_without_its_content(make: Any) -> None:
     assert one(encode_private_key(EC)).kty == "EC"
     source = make()
     with pytest.raises(DeclarationInvalid, match=r"PROVIDERS\['default'\]\['client_keys'\]") as refused:
         parse_client_keys("PROVIDERS['default']['client_keys']", source)
-    told = str(refused.value)
-    assert "PRIVATE" not in told
-    assert "nonexistent" not in told
-    assert "portal.pem" not in told
+    message = str(refused.value)
+    assert "PRIVATE" not in message
+    assert "nonexistent" not in message
+    assert "portal.pem" not in message
 
 
-def test_client_key_shows_nothing_private() -> None:
+def test_repr_contains_nothing_private() -> None:
     shown = repr(one(encode_private_key(RSA)))
     assert str(RSA.private_numbers().d) not in shown
     assert "private" not in shown

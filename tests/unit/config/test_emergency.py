@@ -1,4 +1,4 @@
-"""What may stand in `EMERGENCY`, and what is said of what may not."""
+"""The option `EMERGENCY`: valid and invalid declarations."""
 
 from datetime import timedelta
 from pathlib import Path
@@ -6,21 +6,27 @@ from typing import Any
 
 import pytest
 
-from django_phi_oidc.config.emergency import parse_emergency
+from django_phi_oidc.config._parsing import parse_declaration
+from django_phi_oidc.config.emergency import EmergencyDeclaration
 from django_phi_oidc.errors import DeclarationInvalid
 
-GOOD: dict[str, Any] = {"permissions": {"portal.view_chart": "See a chart"}, "mail_to": ["privacy@example.org"]}
+
+def parse_emergency(raw: Any) -> EmergencyDeclaration:
+    return parse_declaration(EmergencyDeclaration, "EMERGENCY", raw)
 
 
-def test_declaration_has_its_defaults_and_takes_what_json_has() -> None:
-    declared = parse_emergency(GOOD)
+VALID: dict[str, Any] = {"permissions": {"portal.view_chart": "See a chart"}, "mail_to": ["privacy@example.org"]}
+
+
+def test_defaults_and_values_from_json() -> None:
+    declared = parse_emergency(VALID)
     assert (declared.longest, declared.spool) == (timedelta(hours=1), None)
-    declared = parse_emergency({**GOOD, "longest": 600, "spool": "/var/spool/emergency"})
+    declared = parse_emergency({**VALID, "longest": 600, "spool": "/var/spool/emergency"})
     assert (declared.longest, declared.spool) == (timedelta(minutes=10), Path("/var/spool/emergency"))
-    assert parse_emergency({**GOOD, "longest": timedelta(hours=24)}).longest == timedelta(days=1)
+    assert parse_emergency({**VALID, "longest": timedelta(hours=24)}).longest == timedelta(days=1)
 
 
-WRONG: list[tuple[str, Any]] = [
+INVALID: list[tuple[str, Any]] = [
     ("permissions", {}),
     ("permissions", ["portal.view_chart"]),
     ("permissions", {"view_chart": "See"}),
@@ -44,14 +50,14 @@ WRONG: list[tuple[str, Any]] = [
 ]
 
 
-@pytest.mark.parametrize(("name", "value"), WRONG, ids=map(str, WRONG))
-def test_declaration_with_one_thing_wrong_is_refused(name: str, value: Any) -> None:
-    parse_emergency(GOOD)
+@pytest.mark.parametrize(("name", "value"), INVALID, ids=map(str, INVALID))
+def test_wrong_option_is_refused(name: str, value: Any) -> None:
+    parse_emergency(VALID)
     with pytest.raises(DeclarationInvalid, match="EMERGENCY"):
-        parse_emergency({**GOOD, name: value})
+        parse_emergency({**VALID, name: value})
 
 
-def test_declaration_that_is_none_or_lacks_something_is_refused() -> None:
-    for wrong in ([], None, *({key: GOOD[key]} for key in GOOD)):
+def test_missing_permissions_are_refused() -> None:
+    for invalid in ([], None, {"mail_to": VALID["mail_to"]}):
         with pytest.raises(DeclarationInvalid, match="EMERGENCY"):
-            parse_emergency(wrong)
+            parse_emergency(invalid)

@@ -1,3 +1,5 @@
+"""A sink of `AUDIT["sinks"]`: valid and invalid declarations."""
+
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -31,8 +33,8 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "no url": ({"type": "https"}, "lacks url"),
     "no path": ({"type": "file"}, "lacks path"),
     "empty host": ({**SYSLOG, "host": ""}, "lacks host"),
-    "option of another type": ({**SYSLOG, "url": "https://secret.example"}, "has no option url"),
-    "unknown option": ({**FILE, "colour": "red"}, "has no option colour"),
+    "option of another type": ({**SYSLOG, "url": "https://secret.example"}, "no option url"),
+    "unknown option": ({**FILE, "colour": "red"}, "no option colour"),
     "fhir by syslog": ({**SYSLOG, "format": "fhir"}, "['format']"),
     "unknown format": ({**FILE, "format": "leef"}, "['format']"),
     "plain syslog": ({**SYSLOG, "tls": False}, "['tls']"),
@@ -52,54 +54,54 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "port of the url": ({**HTTPS, "url": "https://siem.example:99999/"}, "['url']"),
     "headers as a list": ({**HTTPS, "headers": ["secret"]}, "['headers']"),
     "header with a line break": ({**HTTPS, "headers": {"X": "secret\r\nY: 1"}}, "['headers']['X']"),
-    "header's name with a space": ({**HTTPS, "headers": {"X secret": "1"}}, "['headers']"),
-    "header that is ours": ({**HTTPS, "headers": {"content-Type": "secret"}}, "['headers']"),
+    "name of a header with a space": ({**HTTPS, "headers": {"X secret": "1"}}, "['headers']"),
+    "header that each delivery sets": ({**HTTPS, "headers": {"content-Type": "secret"}}, "['headers']"),
     "header as a number": ({**HTTPS, "headers": {"X": 1}}, "['headers']['X']"),
     "empty header": ({**HTTPS, "headers": {"X": ""}}, "['headers']['X']"),
     "relative path": ({**FILE, "path": "secret.log"}, "['path']"),
     "lag_alert 0": ({**FILE, "lag_alert": 0}, "['lag_alert']"),
     "lag_alert as text": ({**FILE, "lag_alert": "5 minutes"}, "['lag_alert']"),
     "lag_alert as a boolean": ({**FILE, "lag_alert": True}, "['lag_alert']"),
-    "lag_alert without end": ({**FILE, "lag_alert": float("inf")}, "['lag_alert']"),
+    "infinite lag_alert": ({**FILE, "lag_alert": float("inf")}, "['lag_alert']"),
 }
 
 
 @pytest.mark.parametrize("raw", ACCEPTED.values(), ids=ACCEPTED)
-def test_parse_sink_accepts(raw: dict[str, Any]) -> None:
+def test_valid_sink_is_parsed(raw: dict[str, Any]) -> None:
     assert parse_sink("siem", raw).type == raw["type"]
 
 
 @pytest.mark.parametrize(("raw", "named"), REFUSED.values(), ids=REFUSED)
-def test_parse_sink_refuses_by_the_name_of_the_option(raw: Any, named: str) -> None:
+def test_wrong_sink_is_refused_with_the_name_of_the_option(raw: Any, named: str) -> None:
     with pytest.raises(DeclarationInvalid) as refused:
         parse_sink("siem", raw)
-    assert "SINKS['siem']" in str(refused.value)
+    assert "AUDIT['sinks']['siem']" in str(refused.value)
     assert named in str(refused.value)
     assert "secret" not in str(refused.value)
 
 
 @pytest.mark.parametrize("name", ["", "-a", "a b", "a/b", "x" * 65, 7, None])
-def test_parse_sink_refuses_a_name_that_is_none(name: Any) -> None:
+def test_invalid_name_is_refused(name: Any) -> None:
     with pytest.raises(DeclarationInvalid):
         parse_sink(name, SYSLOG)
 
 
-def test_parse_sink_has_its_defaults() -> None:
+def test_defaults() -> None:
     sink = parse_sink("a.b-c_1", SYSLOG)
     assert (sink.format, sink.port, sink.tls, sink.lag_alert) == ("json", 6514, True, timedelta(minutes=5))
 
 
-def test_declaration_shows_no_header() -> None:
+def test_repr_contains_no_header() -> None:
     assert "Bearer" not in repr(parse_sink("siem", ACCEPTED["https fhir"]))
 
 
 @pytest.mark.parametrize(
     ("name", "plain"), [("syslog", False), ("plain syslog on ::1", True), ("http on loopback", True)]
 )
-def test_is_plain_of_what_goes_without_tls(name: str, plain: bool) -> None:
+def test_sink_without_tls_is_plaintext(name: str, plain: bool) -> None:
     assert parse_sink("siem", ACCEPTED[name]).is_plaintext is plain
 
 
 @pytest.mark.parametrize("host", ["10.0.0.1", "localhost.example", "", "::2", "0.0.0.0"])
-def test_is_loopback_of_other_hosts_is_false(host: str) -> None:
+def test_other_hosts_are_not_loopback(host: str) -> None:
     assert not is_loopback(host)

@@ -1,4 +1,4 @@
-"""`manage.py phi_oidc init`. tests/docs/test_docs.py tests the resulting project."""
+"""The files of `phi_oidc init`. tests/docs/test_docs.py runs a project with them."""
 
 import stat
 from io import StringIO
@@ -18,7 +18,7 @@ def init(folder: Path) -> str:
     return out.getvalue()
 
 
-def test_init_writes_new_keys_only_its_owner_can_read_and_prints_none(tmp_path: Path) -> None:
+def test_init_writes_private_files_with_new_keys_and_prints_none(tmp_path: Path) -> None:
     printed = init(tmp_path / "new" / "secrets")
     other = init(tmp_path / "others")
     folder = tmp_path / "new" / "secrets"
@@ -29,7 +29,7 @@ def test_init_writes_new_keys_only_its_owner_can_read_and_prints_none(tmp_path: 
         dict(line.split("=", 1) for line in (folder / "portal.env").read_text().splitlines())
         for folder in (folder, tmp_path / "others")
     ]
-    rings = [f"PHI_{ring}" for ring in conf.KEY_RINGS]
+    rings = [conf.KEY_VARIABLES[ring] for ring in conf.KEY_RINGS]
     assert list(lines[0]) == ["OIDC_ISSUER", "OIDC_CLIENT_ID", "OIDC_CLIENT_SECRET", *rings]
     keys = [values[ring] for values in lines for ring in rings]
     assert len(set(keys)) == 6
@@ -47,6 +47,6 @@ def test_init_into_an_existing_folder_changes_nothing(tmp_path: Path) -> None:
     assert {path.name: path.read_bytes() for path in (tmp_path / "secrets").iterdir()} == before
 
 
-def test_init_works_before_anything_is_declared(tmp_path: Path, settings: object) -> None:
+def test_init_works_without_the_setting(tmp_path: Path, settings: object) -> None:
     del settings.PHI_OIDC  # type: ignore[attr-defined]
     assert "portal.env" in init(tmp_path / "secrets")
