@@ -102,15 +102,19 @@ PHI_OIDC = {
             "roles": {"purpose": "HOPERAT", "basis": "who works here, and as what", "retention": None},
         },
     ),
-    "ENCRYPTION_KEYS": key_ring("PHI_ENCRYPTION_KEYS", "encryption-keys"),
-    "SUBJECT_KEYS": key_ring("PHI_SUBJECT_KEYS", "subject-keys"),
-    "AUDIT_MAC_KEYS": key_ring("PHI_AUDIT_MAC_KEYS", "audit-mac-keys"),
-    "PAIRWISE_KEY": env.items("PHI_PAIRWISE_KEY") or (KEY_FILES / "pairwise-key" if DEBUG else None),
-    "AUDIT_ORIGIN": env.text("PHI_AUDIT_ORIGIN", "phi-oidc-audit"),
-    "AUDIT_SIGNING_KEY": signing_key(),
-    "AUDIT_PUBLIC_KEYS": env.items("PHI_AUDIT_PUBLIC_KEYS"),
-    "AUDIT_WITNESS_FILE": env.text("PHI_AUDIT_WITNESS_FILE"),
-    "SINKS": env.json("PHI_AUDIT_SINKS_JSON", {}),
+    "KEYS": {
+        "encryption": key_ring("PHI_ENCRYPTION_KEYS", "encryption-keys"),
+        "subject": key_ring("PHI_SUBJECT_KEYS", "subject-keys"),
+        "audit_mac": key_ring("PHI_AUDIT_MAC_KEYS", "audit-mac-keys"),
+        "pairwise": env.items("PHI_PAIRWISE_KEY") or (KEY_FILES / "pairwise-key" if DEBUG else None),
+        "audit_signing": signing_key(),
+        "audit_public": env.items("PHI_AUDIT_PUBLIC_KEYS"),
+    },
+    "AUDIT": {
+        "origin": env.text("PHI_AUDIT_ORIGIN", "phi-oidc-audit"),
+        "witness_file": env.text("PHI_AUDIT_WITNESS_FILE"),
+        "sinks": env.json("PHI_AUDIT_SINKS_JSON", {}),
+    },
     "TRUSTED_PROXIES": env.items("PHI_TRUSTED_PROXIES"),
     "PATIENT_RESOURCES": "portal.records.resources_of",
     "EMERGENCY": {
@@ -118,8 +122,10 @@ PHI_OIDC = {
         "mail_to": env.items("PHI_EMERGENCY_MAIL_TO", "privacy@clinic.example"),
         "spool": VAR / "emergency.spool",
     },
-    "IDLE_TIMEOUT": timeout("PHI_IDLE_TIMEOUT", 15 * 60),
-    "ABSOLUTE_TIMEOUT": timeout("PHI_ABSOLUTE_TIMEOUT", 8 * 60 * 60),
+    "SESSIONS": {
+        "idle_timeout": timeout("PHI_IDLE_TIMEOUT", 15 * 60),
+        "absolute_timeout": timeout("PHI_ABSOLUTE_TIMEOUT", 8 * 60 * 60),
+    },
 }
 
 INSTALLED_APPS = [

@@ -16,6 +16,7 @@ from tests.benchmarks.audit.report import Results, missed, rows, table
 from tests.benchmarks.audit.trail_builder import build_genuine, build_sealed, tamper
 from tests.benchmarks.audit.write_throughput import Rates, Written, measure_writes
 from tests.support.audit_log import KEY, NOW, PEM
+from tests.support.phi_oidc_settings import override_phi_oidc
 from tests.support.postgresql import given_url
 
 BACKLOG = 2_000
@@ -52,7 +53,7 @@ def test_measurement_seals_and_verifies_the_log_in_separate_processes() -> None:
 @pytest.mark.postgresql
 @pytest.mark.django_db(transaction=True, databases=["default", "phi_audit"])
 def test_built_events_verify_until_one_is_changed(settings: pytest.FixtureRequest) -> None:
-    settings.PHI_OIDC = {**settings.PHI_OIDC, "AUDIT_SIGNING_KEY": PEM}
+    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, KEYS={"audit_signing": PEM})
     build_genuine(BACKLOG)
     (done,) = sequencer.append_all_to_log(key=KEY, clock=lambda: NOW)
     assert (done.event_count, done.refused_count) == (BACKLOG, 0)
@@ -67,7 +68,7 @@ def test_built_events_verify_until_one_is_changed(settings: pytest.FixtureReques
 @pytest.mark.postgresql
 @pytest.mark.django_db(transaction=True, databases=["default", "phi_audit"])
 def test_built_log_can_be_extended_by_the_sequencer(settings: pytest.FixtureRequest) -> None:
-    settings.PHI_OIDC = {**settings.PHI_OIDC, "AUDIT_SIGNING_KEY": PEM}
+    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, KEYS={"audit_signing": PEM})
     before = _indexes()
     build_sealed(SEALED)
     assert _indexes() == before

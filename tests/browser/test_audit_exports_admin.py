@@ -13,6 +13,7 @@ from django_phi_oidc.audit_exports.tasks import work_trail_jobs
 from tests.browser.test_audit_admin import browse, expected, is_as_wide_as_the_screen, officer, site  # noqa: F401 -- fixtures
 from tests.support.accessibility import faults
 from tests.support.audit_log import NOW, PEM, events, sealed
+from tests.support.phi_oidc_settings import override_phi_oidc
 
 JOBS = "/admin/django_phi_oidc/trailjob/"
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "phi_audit"])
@@ -22,7 +23,7 @@ pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "phi_
 def folder(settings: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     exports = tmp_path / "exports"
     exports.mkdir(mode=0o700)
-    settings.PHI_OIDC = {**settings.PHI_OIDC, "EXPORT_FOLDER": exports, "AUDIT_SIGNING_KEY": PEM}
+    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, AUDIT={"exports": exports}, KEYS={"audit_signing": PEM})
     monkeypatch.setattr(admin, "MAX_STREAMED_EVENTS", 20)
     return exports
 

@@ -22,6 +22,7 @@ from django_phi_oidc.sessions.models import EndReason, OIDCSession
 from tests.support.accessibility import faults
 from tests.support.example_portal import EXAMPLE
 from tests.support.external_tools import CHROMIUM, PARTS
+from tests.support.phi_oidc_settings import override_phi_oidc
 from tests.support.portal_process import Quiet, Server
 from tests.support.session_fixtures import (  # noqa: F401 -- fixtures
     NOW,
@@ -514,7 +515,7 @@ def test_back_to_a_claim_after_the_sign_out_shows_nothing(
 def test_page_without_script_leaves_by_itself_at_the_limit(
     browse: Browse, sign_in: Callable[..., SignedIn], moment: Moment, settings: Any
 ) -> None:
-    settings.PHI_OIDC = {**settings.PHI_OIDC, "IDLE_TIMEOUT": SECOND}
+    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, SESSIONS={"idle_timeout": SECOND})
     page = browse(sign_in(), java_script_enabled=False).new_page()
     page.goto("/portal/")
     moment.now += SECOND

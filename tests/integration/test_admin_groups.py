@@ -18,6 +18,7 @@ from django_phi_oidc.audit.models import AuditEvent
 from tests.support import admin_rows as house
 from tests.support.audit_fixtures import audit_database_away  # noqa: F401 -- a fixture
 from tests.support.person_page_fixtures import NOW, _at_noon, officer, patient  # noqa: F401 -- fixtures
+from tests.support.phi_oidc_settings import override_phi_oidc
 from tests.support.session_fixtures import op, sign_in  # noqa: F401 -- fixtures
 from tests.unit.officer_admin.test_person_views import EVERY, HELP, PRIVACY, SECURITY, recorded
 
@@ -128,7 +129,7 @@ def denial(page: house.Page, act: str, rows: dict[str, Any]) -> Denial:
 @pytest.fixture
 def member(officer: Officer, settings: Any, tmp_path: Path) -> Officer:  # noqa: F811
     """Return a function that signs in a member of that group, of none, or a superuser."""
-    settings.PHI_OIDC = {**settings.PHI_OIDC, "EXPORT_FOLDER": tmp_path}
+    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, AUDIT={"exports": tmp_path})
 
     def make(group: str) -> Any:
         client = officer("" if group == ROOT else group)

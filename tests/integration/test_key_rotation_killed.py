@@ -21,6 +21,7 @@ from django_phi_oidc.crypto import keyring
 from django_phi_oidc.key_rotation.encryption_keys import EncryptedColumn, KeyUsage, count_key_usage
 from django_phi_oidc.sessions.models import PendingRevocation, RevocationStatus
 from tests.support import databases
+from tests.support.phi_oidc_settings import override_phi_oidc
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "phi_audit"])
 ROWS = 20_000
@@ -57,8 +58,8 @@ def line_of(process: subprocess.Popen[str]) -> str:
 def test_reseal_killed_twice_while_two_processes_write_loses_no_write_and_brings_none_back(settings: Any) -> None:
     column, now = EncryptedColumn("default", PendingRevocation._meta.get_field("token")), clock.now()  # type: ignore[arg-type]
     declared = settings.PHI_OIDC
-    new, old = keyring.get_keys("ENCRYPTION_KEYS")
-    settings.PHI_OIDC = {**declared, "ENCRYPTION_KEYS": declared["ENCRYPTION_KEYS"][1:]}
+    new, old = keyring.get_keys("encryption")
+    settings.PHI_OIDC = override_phi_oidc(declared, KEYS={"encryption": declared["KEYS"]["encryption"][1:]})
     made = {"token": "0", "status": RevocationStatus.DONE, "due_at": now, "created_at": now}
     PendingRevocation.objects.bulk_create(PendingRevocation(id=uuid.uuid4(), **made) for _ in range(ROWS))
     settings.PHI_OIDC = declared

@@ -33,6 +33,7 @@ from django_phi_oidc.errors import Undecryptable
 from django_phi_oidc.fields import SealedTextField
 from django_phi_oidc.key_rotation.encryption_keys import EncryptedColumn, reencrypt
 from tests.support.encrypted_note_model import CANARY, in_database, notes, opened, table, write
+from tests.support.phi_oidc_settings import override_phi_oidc
 
 __all__ = ["notes"]
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -404,7 +405,7 @@ def own_side(notes: Any, settings: Any) -> Side:
     old, new = keyring.generate_key(), keyring.generate_key()
 
     def configure(*keys: str) -> None:
-        settings.PHI_OIDC = {**settings.PHI_OIDC, "ENCRYPTION_KEYS": list(keys)}
+        settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, KEYS={"encryption": list(keys)})
 
     configure(old)
     column = EncryptedColumn("default", notes._meta.get_field("own_text"))
@@ -415,7 +416,7 @@ def own_side(notes: Any, settings: Any) -> Side:
         has_key=lambda has: configure(old if has else new),
         promote=lambda: configure(new, old),
         restart=lambda: None,
-        reseal=lambda: reencrypt(column, keys=keyring.get_keys("ENCRYPTION_KEYS")) and None,
+        reseal=lambda: reencrypt(column, keys=keyring.get_keys("encryption")) and None,
         drop_old=lambda: configure(new),
         field=partial(SealedTextField, bind=("id",)),
     )

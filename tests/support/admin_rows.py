@@ -102,7 +102,7 @@ def furnish(patient: Any, asked_by: Any) -> dict[str, Any]:
     user, subject = patient.user, patient.subject
     release_hold(_hold_of_old(subject).pk, origin=Origin(), now=NOW - HOUR)
     invited = get_user_model()._default_manager.create_user(username=f"newcomer-{uuid.uuid4().hex[:8]}")
-    fields: dict[str, Any] = {"provider": providers()["default"], "key": get_keys("SUBJECT_KEYS")[0], "lifetime": DAY}
+    fields: dict[str, Any] = {"provider": providers()["default"], "key": get_keys("subject")[0], "lifetime": DAY}
     create_invitations([invited.pk], **fields, origin=Origin(actor="1"), now=NOW)
     other = PairwiseSubject.objects.create(
         uuid=uuid.uuid4(), user=invited, issuer="https://op", first_seen_at=NOW, last_seen_at=NOW

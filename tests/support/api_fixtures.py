@@ -119,7 +119,7 @@ def app(op: DemoProvider, declare: Declare, transactional_db: None) -> App:
     linked = get_or_create_account(
         issuer=op.issuer,
         sub=op.get_subject("amina", "app"),
-        keys=keyring.get_keys("SUBJECT_KEYS"),
+        keys=keyring.get_keys("subject"),
         create_user=lambda: users.create_user(username="amina"),
         origin=Origin(),
         provider="default",

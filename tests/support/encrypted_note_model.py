@@ -13,6 +13,7 @@ from encrypted_model_fields import fields as library
 
 from django_phi_oidc.crypto import keyring
 from django_phi_oidc.fields import SealedTextField
+from tests.support.phi_oidc_settings import override_phi_oidc
 
 CANARY = "plain-text-canary"
 
@@ -87,7 +88,7 @@ def _key(note: Any) -> Any:
 
 
 def replace_key(note: Any, settings: Any) -> None:
-    settings.PHI_OIDC = {**settings.PHI_OIDC, "ENCRYPTION_KEYS": [keyring.generate_key()]}
+    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, KEYS={"encryption": [keyring.generate_key()]})
 
 
 def wrong_key(note: Any, settings: Any) -> None:
@@ -95,7 +96,7 @@ def wrong_key(note: Any, settings: Any) -> None:
     write(
         note,
         "own_text",
-        f"{keyring.get_keys('ENCRYPTION_KEYS')[0].id}:{in_database(note, 'own_text').partition(':')[2]}",
+        f"{keyring.get_keys('encryption')[0].id}:{in_database(note, 'own_text').partition(':')[2]}",
     )
 
 

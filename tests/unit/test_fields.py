@@ -18,6 +18,7 @@ from django_phi_oidc.errors import CiphertextInvalid, KeySourceUnavailable, KeyU
 from django_phi_oidc.fields import EncryptedText, SealedTextField
 from tests.support.claims_fixtures import Person
 from tests.support.encrypted_note_model import CANARY, DAMAGES, again, in_database, make, notes, opened
+from tests.support.phi_oidc_settings import override_phi_oidc
 
 __all__ = ["notes"]
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "phi_audit"])
@@ -49,7 +50,7 @@ def test_undecryptable_text_raises_and_is_kept_by_every_save(notes: Any, setting
 def test_unavailable_key_source_raises_key_source_unavailable(notes: Any, settings: Any, tmp_path: Path) -> None:
     note = make(notes)
     assert opened(again(note)) == CANARY
-    settings.PHI_OIDC = {**settings.PHI_OIDC, "ENCRYPTION_KEYS": tmp_path / "absent"}
+    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, KEYS={"encryption": tmp_path / "absent"})
     with pytest.raises(KeySourceUnavailable, match="the key file can't be read") as raised:
         opened(again(note))
     assert raised.value.code == "key_missing"

@@ -144,7 +144,7 @@ def test_copies_and_pickles_contain_the_ciphertext_and_decrypt(notes: Any) -> No
 @pytest.mark.parametrize("text", ["plain text", "plain: text", "20261125: plain text", "", "deadbeef"])
 def test_text_that_names_no_key_has_an_empty_key_id(notes: Any, text: str) -> None:
     note = make(notes)
-    assert note.own_text.key_id == keyring.get_keys("ENCRYPTION_KEYS")[0].id
+    assert note.own_text.key_id == keyring.get_keys("encryption")[0].id
     write(note, "own_text", f"20261125-86400:{text}")
     assert again(note).own_text.key_id == "20261125-86400"
     write(note, "own_text", text)

@@ -37,12 +37,14 @@ else:
     DATABASE_ROUTERS = ["django_phi_oidc.audit.router.AuditRouter"]
     PHI_OIDC = {
         "PROVIDERS": {"default": {"issuer": "https://op.example.test", "client_id": "portal", "client_secret": "none"}},
-        "ENCRYPTION_KEYS": [key("bench encryption key")],
-        "SUBJECT_KEYS": [key("bench subject key")],
-        "AUDIT_MAC_KEYS": [key("bench audit mac key")],
-        "AUDIT_SIGNING_KEY": Ed25519PrivateKey.from_private_bytes(b"a signing key, for benchmarks...")
-        .private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-        .decode("ascii"),
+        "KEYS": {
+            "encryption": [key("bench encryption key")],
+            "subject": [key("bench subject key")],
+            "audit_mac": [key("bench audit mac key")],
+            "audit_signing": Ed25519PrivateKey.from_private_bytes(b"a signing key, for benchmarks...")
+            .private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+            .decode("ascii"),
+        },
     }
 
 # Last, so that the auditing apps are loaded before the model.

@@ -15,8 +15,8 @@ from django.db import connections
 
 from django_phi_oidc._internal import randomness
 from django_phi_oidc._internal.sql import insert
-from django_phi_oidc.audit.log.signing_keys import find_signing_key, get_checkpoint_origin
 from django_phi_oidc.audit.log.reader import create_mac_calculator
+from django_phi_oidc.audit.log.signing_keys import find_signing_key, get_checkpoint_origin
 from django_phi_oidc.audit.log.tree_storage import STORED_LEVELS, build_node_rows
 from django_phi_oidc.audit.models import AuditCheckpoint
 from django_phi_oidc.crypto import keyring
@@ -85,7 +85,7 @@ def tamper() -> str:
 
 def _genuine_rows(count: int, begun: datetime) -> Iterator[str]:
     """Yield lines in the text format of COPY."""
-    key, compute_mac = keyring.get_keys("AUDIT_MAC_KEYS")[0].id, create_mac_calculator()
+    key, compute_mac = keyring.get_keys("audit_mac")[0].id, create_mac_calculator()
     parts = [_build_constant_parts(key, person(number)) for number in range(PEOPLE)]
     ids = randomness.lowest_uuid7(begun).int
     detail = f'{{"claim":"{CLAIM}"}}'

@@ -30,7 +30,7 @@ ROUNDS, CALLS = 40, 500
 def build(count: int) -> dict[str, Any]:
     """Create the table with that many texts encrypted with the older key."""
     model, keyring = _held(), import_module("django_phi_oidc.crypto.keyring")
-    old = keyring.get_keys("ENCRYPTION_KEYS")[1]
+    old = keyring.get_keys("encryption")[1]
     fernet, now = Fernet(base64.urlsafe_b64encode(old.material)), datetime.now(UTC)
     table = model._meta.db_table
     with connection.schema_editor() as editor:
@@ -53,7 +53,7 @@ def build(count: int) -> dict[str, Any]:
 def ours() -> dict[str, Any]:
     """Encrypt all texts again with `reencrypt`."""
     rotation = import_module("django_phi_oidc.key_rotation.encryption_keys")
-    keys = import_module("django_phi_oidc.crypto.keyring").get_keys("ENCRYPTION_KEYS")
+    keys = import_module("django_phi_oidc.crypto.keyring").get_keys("encryption")
     column = rotation.EncryptedColumn("default", _held()._meta.get_field("value"))
     counting = time.perf_counter()
     assert list(rotation.count_key_usage(column).counts_by_key_id) == [keys[1].id]
@@ -106,7 +106,7 @@ def floor() -> dict[str, Any]:
 def ratio() -> dict[str, Any]:
     """Compare `encrypt` and `decrypt` with Fernet for the same bytes, in turns; seconds per call."""
     keyring = import_module("django_phi_oidc.crypto.keyring")
-    fernet = Fernet(base64.urlsafe_b64encode(keyring.get_keys("ENCRYPTION_KEYS")[0].material))
+    fernet = Fernet(base64.urlsafe_b64encode(keyring.get_keys("encryption")[0].material))
     context, results = ["rows_held", "value", "4711", NIL, "birthdate"], {}
     for name, value in (("birthdate", BIRTHDATE), ("token", "x" * 2_000)):
         text = keyring.encrypt(value, context=context)

@@ -58,9 +58,11 @@ if CONTENDER == "ours":
             "birthdate": {"purpose": "TREAT", "basis": "identity check at sign-in", "retention": "session"},
             "address": {"purpose": "HOPERAT", "basis": "letters to the patient", "retention": timedelta(days=1)},
         },
-        "ENCRYPTION_KEYS": [key("bench encryption key")],
-        "SUBJECT_KEYS": [key("bench subject key")],
-        "AUDIT_MAC_KEYS": [key("bench audit mac key")],
+        "KEYS": {
+            "encryption": [key("bench encryption key")],
+            "subject": [key("bench subject key")],
+            "audit_mac": [key("bench audit mac key")],
+        },
     }
 
 if CONTENDER == "mozilla":

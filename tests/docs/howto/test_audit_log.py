@@ -19,6 +19,7 @@ from django_phi_oidc.audit.models import AuditEvent
 from tests.support.audit_fixtures import TRIGGERS
 from tests.support.audit_log import NOW, PEM, events, seal_now, sealed
 from tests.support.audit_tampering import is_postgresql, sql, without_triggers
+from tests.support.phi_oidc_settings import override_phi_oidc
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "phi_audit"])
 ROOT = Path(__file__).resolve().parents[3]
@@ -35,7 +36,7 @@ def block(page: str, name: str) -> str:
 @pytest.fixture(autouse=True)
 def _in_a_folder_with_a_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.chdir(tmp_path)
-    options = {**settings.PHI_OIDC, "AUDIT_SIGNING_KEY": PEM}
+    options = override_phi_oidc(settings.PHI_OIDC, KEYS={"audit_signing": PEM})
     with override_settings(PHI_OIDC=options), clock.override_clock(lambda: NOW + timedelta(minutes=1)):
         yield
 

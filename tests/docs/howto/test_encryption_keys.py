@@ -27,6 +27,7 @@ from django_phi_oidc.crypto import keyring
 from django_phi_oidc.errors import KeyMissing
 from django_phi_oidc.sessions.models import PendingRevocation, RevocationStatus
 from tests.settings import key
+from tests.support.phi_oidc_settings import override_phi_oidc
 
 PAGE = (Path(__file__).parents[3] / "docs" / "how-to" / "encryption-keys.md").read_text()
 OLD, NEW = key("test encryption key of the page, old"[:32]), key("new: test encryption key of page"[:32])
@@ -143,8 +144,8 @@ def test_each_documented_key_source_returns_the_list(
     file.write_text(f"{NEW}\n{OLD}\n")
     monkeypatch.setenv("PHI_ENCRYPTION_KEYS", f"{NEW},{OLD}")
     declared = match[1].replace("/run/secrets/phi-encryption-keys", str(file)).replace('"…", "…"', f'"{NEW}", "{OLD}"')
-    settings.PHI_OIDC = {**settings.PHI_OIDC, **eval(f"{{{declared}}}", {"os": os, "Path": Path})}
-    assert [base64.urlsafe_b64encode(key.material).decode() for key in keyring.get_keys("ENCRYPTION_KEYS")] == [
+    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, **eval(f"{{{declared}}}", {"os": os, "Path": Path}))
+    assert [base64.urlsafe_b64encode(key.material).decode() for key in keyring.get_keys("encryption")] == [
         NEW,
         OLD,
     ]
@@ -156,15 +157,15 @@ def test_documented_command_generates_a_key(settings: Any) -> None:
     created = subprocess.run(
         [sys.executable, *words[1:]], capture_output=True, text=True, check=True, timeout=30
     ).stdout
-    settings.PHI_OIDC = {**settings.PHI_OIDC, "ENCRYPTION_KEYS": created}
-    assert len(keyring.get_keys("ENCRYPTION_KEYS")) == 1
+    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, KEYS={"encryption": created})
+    assert len(keyring.get_keys("encryption")) == 1
 
 
 @pytest.mark.parametrize("source", ["vault", "kms"])
 def test_keys_from_a_service_encrypt_and_decrypt_and_are_fetched_once(
     source: str, service: Service, code: dict[str, Any], settings: Any
 ) -> None:
-    settings.PHI_OIDC = {**settings.PHI_OIDC, "ENCRYPTION_KEYS": [OLD]}
+    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, KEYS={"encryption": [OLD]})
     sealed_before = keyring.encrypt("secret", context=CONTEXT)
     declared = {**settings.PHI_OIDC}
     exec(block(f"{source}-setting"), {**code, "PHI_OIDC": declared})
@@ -174,7 +175,7 @@ def test_keys_from_a_service_encrypt_and_decrypt_and_are_fetched_once(
     assert asked == {"vault": 1, "kms": 3}[source]
     assert keyring.decrypt(sealed, context=CONTEXT) == "secret"
     assert keyring.decrypt(sealed_before, context=CONTEXT) == "secret"
-    settings.PHI_OIDC = {**settings.PHI_OIDC, "ENCRYPTION_KEYS": [NEW]}
+    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, KEYS={"encryption": [NEW]})
     assert keyring.decrypt(sealed, context=CONTEXT) == "secret"
     assert len(service.asked) == asked
 
@@ -196,15 +197,15 @@ def test_service_without_keys_is_refused_and_not_called_again_immediately(
     source: str, fault: str, service: Service, code: dict[str, Any], settings: Any
 ) -> None:
     cached = code["Cached"](code[f"from_{source}"], retry=0.1)
-    settings.PHI_OIDC = {**settings.PHI_OIDC, "ENCRYPTION_KEYS": cached}
+    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, KEYS={"encryption": cached})
     service.answer = FAULTS[fault]
     for _ in range(3):
         with pytest.raises(KeyMissing, match="does not answer"):
-            keyring.get_keys("ENCRYPTION_KEYS")
+            keyring.get_keys("encryption")
     assert len(service.asked) == 1
     service.answer = None
     time.sleep(0.11)
-    assert len(keyring.get_keys("ENCRYPTION_KEYS")) == 2
+    assert len(keyring.get_keys("encryption")) == 2
 
 
 def test_service_with_a_wrong_token_or_a_missing_file_is_refused(
@@ -278,12 +279,12 @@ def test_concurrent_threads_fetch_the_list_once_and_none_waits_for_a_refresh(
 @pytest.mark.django_db(transaction=True, databases=["default", "phi_audit"])
 def test_documented_key_change_works(settings: Any) -> None:
     now, declared = clock.now(), settings.PHI_OIDC
-    settings.PHI_OIDC = {**declared, "ENCRYPTION_KEYS": [OLD]}
+    settings.PHI_OIDC = override_phi_oidc(declared, KEYS={"encryption": [OLD]})
     created = {"token": "secret", "status": RevocationStatus.DONE, "due_at": now, "created_at": now}
     for _ in range(3):
         PendingRevocation.objects.create(id=uuid.uuid4(), **created)
-    settings.PHI_OIDC = {**declared, "ENCRYPTION_KEYS": [NEW, OLD]}
-    new, old = (key.id for key in keyring.get_keys("ENCRYPTION_KEYS"))
+    settings.PHI_OIDC = override_phi_oidc(declared, KEYS={"encryption": [NEW, OLD]})
+    new, old = (key.id for key in keyring.get_keys("encryption"))
     for name in ("before", "rotate", "after"):
         (command, *expected) = block(name).replace("4f2c9d1e", new).replace("a07b51c3", old).splitlines()
         out = StringIO()
@@ -291,9 +292,9 @@ def test_documented_key_change_works(settings: Any) -> None:
         printed = out.getvalue().splitlines()
         if expected[-1] == "…":
             expected = expected[:-1]
-            assert printed[len(expected)].startswith("SUBJECT_KEYS"), name
+            assert printed[len(expected)].startswith("KEYS['subject']"), name
             printed = printed[: len(expected)]
         assert printed == expected, name
-    settings.PHI_OIDC = {**declared, "ENCRYPTION_KEYS": [NEW]}
+    settings.PHI_OIDC = override_phi_oidc(declared, KEYS={"encryption": [NEW]})
     field_of_token: Any = PendingRevocation._meta.get_field("token")
     assert {field_of_token.decrypt(row) for row in PendingRevocation.objects.all()} == {"secret"}

@@ -16,6 +16,7 @@ from django_phi_oidc.crypto import retention_keys
 from django_phi_oidc.errors import KeyMissing, Undecryptable
 from tests.support.claims_fixtures import DAY, NOW, Person, _declared, make_person  # noqa: F401 -- fixtures
 from tests.support.http_server import served_by
+from tests.support.phi_oidc_settings import override_phi_oidc
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "phi_audit"])
 PAGE = (Path(__file__).resolve().parents[3] / "docs" / "how-to" / "retention.md").read_text()
@@ -106,7 +107,7 @@ def test_claims_are_undecryptable_after_key_destruction_in_vault(
     settings: Any,
     make_person: Callable[..., Person],  # noqa: F811
 ) -> None:
-    settings.PHI_OIDC = {**settings.PHI_OIDC, "RETENTION_KEYS": client(vault, "a token")}
+    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, KEYS={"retention": client(vault, "a token")})
     person = make_person()
     person.store({"birthdate": "1990-05-17"})
     copy = StoredClaim.objects.get()

@@ -38,6 +38,7 @@ from tests.support.audit_log import KEY, PEM, events
 from tests.support.client_keys import create_private_key_pem
 from tests.support.mail_settings import mailer
 from tests.support.manual_blocks import ROOT, block, commands
+from tests.support.phi_oidc_settings import override_phi_oidc
 from tests.support.session_fixtures import ScriptedOP, SignedIn
 
 EVERYTHING: dict[str, Any] = {"transaction": True, "databases": ["default", "phi_audit"]}
@@ -72,7 +73,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
             printed += out
         return printed
 
-    with override_settings(PHI_OIDC={**settings.PHI_OIDC, "AUDIT_SIGNING_KEY": PEM}):
+    with override_settings(PHI_OIDC=override_phi_oidc(settings.PHI_OIDC, KEYS={"audit_signing": PEM})):
         yield run_block
 
 
@@ -153,11 +154,11 @@ SETTINGS = [
     # page, block, an option that it declares
     ("activation-codes", "settings", "ACTIVATION_LIFETIME"),
     ("several-providers", "settings", "PROVIDERS"),
-    ("siem", "settings", "SINKS"),
-    ("retention", "folder", "RETENTION_KEYS"),
+    ("siem", "settings", "AUDIT"),
+    ("retention", "folder", "KEYS"),
     ("client-keys", "settings", "PROVIDERS"),
     ("deploy", "proxy", "TRUSTED_PROXIES"),
-    ("seal-the-trail", "keys", "AUDIT_PUBLIC_KEYS"),
+    ("seal-the-trail", "keys", "KEYS"),
     ("local-accounts", "settings", "BREAK_GLASS_ACCOUNT"),
 ]
 
@@ -180,13 +181,13 @@ def test_settings_of_a_page_are_no_error(page: str, name: str, option: str, tmp_
     )
     for folder in ("/etc/portal", "/srv/portal", "/var/log/portal"):
         text = text.replace(folder, str(tmp_path))
-    names: dict[str, Any] = {"Path": Path, "timedelta": timedelta, "PHI_OIDC": {}}
+    names: dict[str, Any] = {"Path": Path, "timedelta": timedelta, "PHI_OIDC": {"KEYS": {}, "AUDIT": {}}}
     exec(text, names)
     declared = names.pop("PHI_OIDC")
     if page == "activation-codes":
         declared["PROVIDERS"]["default"] |= settings.PHI_OIDC["PROVIDERS"]["default"]
     others = {key: value for key, value in names.items() if key.isupper()}
-    with override_settings(PHI_OIDC={**settings.PHI_OIDC, **declared}, **others):
+    with override_settings(PHI_OIDC=override_phi_oidc(settings.PHI_OIDC, **declared), **others):
         assert errors() == set()
     with override_settings(PHI_OIDC={**settings.PHI_OIDC, **declared, option: ["no such thing"]}, **others):
         assert errors() != set()
@@ -235,8 +236,8 @@ def test_client_key_of_the_page_signs(tmp_path: Path) -> None:
 def test_keys_are_generated_as_the_page_says(run: Run) -> None:
     printed = run("encryption-keys", "generate")
     (key,) = re.findall(r"^PHI_ENCRYPTION_KEYS=(\S+)$", printed, re.MULTILINE)
-    with override_settings(PHI_OIDC={**settings.PHI_OIDC, "ENCRYPTION_KEYS": key}):
-        assert len(keyring.get_keys("ENCRYPTION_KEYS")) == 1
+    with override_settings(PHI_OIDC=override_phi_oidc(settings.PHI_OIDC, KEYS={"encryption": key})):
+        assert len(keyring.get_keys("encryption")) == 1
 
 
 @pytest.mark.django_db(**EVERYTHING)

@@ -22,6 +22,7 @@ from tests.docs.translation.pseudo_translation import untranslated
 from tests.support.audit_outage import audit_database_fails
 from tests.support.audit_tampering import EVENT, is_postgresql, sql, without_triggers
 from tests.support.claims_fixtures import NOW
+from tests.support.phi_oidc_settings import override_phi_oidc
 from tests.support.session_fixtures import SignedIn
 
 DATA = re.compile(
@@ -124,7 +125,7 @@ def fill_in_forms(found: Found, client: Any, patient: SignedIn, settings: Any) -
         look(found, client, of_model(PairwiseSubject, "add"), {**linked, "sub": sub})
     look(found, client, of_model(PairwiseSubject, "add"), {**linked, "provider": "9"})
     rings = settings.PHI_OIDC
-    settings.PHI_OIDC = {**rings, "SUBJECT_KEYS": []}
+    settings.PHI_OIDC = override_phi_oidc(rings, KEYS={"subject": []})
     look(found, client, of_model(PairwiseSubject, "add"), linked)
     settings.PHI_OIDC = rings
     look(found, client, of_model(PairwiseSubject, "delete", subject.pk))

@@ -26,6 +26,7 @@ from tests.support.audit_log import PEM, events, sealed
 from tests.support.claims_fixtures import NOW, Person
 from tests.support.disclosure_events import RESOURCES
 from tests.support.emergency_access import OFFICER
+from tests.support.phi_oidc_settings import override_phi_oidc
 from tests.support.session_fixtures import SignedIn
 
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
@@ -40,17 +41,16 @@ CLAIMS: dict[str, dict[str, Any]] = {
 def declare(settings: Any, retention_keys: Path) -> None:
     """Declare all that has a page."""
     default = {**settings.PHI_OIDC["PROVIDERS"]["default"], "provisioning": "invitation", "label": LABEL}
-    settings.PHI_OIDC = {
-        **settings.PHI_OIDC,
-        "PROVIDERS": {"1": default, "2": {**default, "provisioning": "create"}},
-        "CLAIMS": CLAIMS,
-        "ROLES": {"1": [{"claim": NAME, "values": [WORD], "groups": [WORD]}]},
-        "EMERGENCY": {"permissions": {PERMISSION: WORD}, "mail_to": [OFFICER]},
-        "AUDIT_SIGNING_KEY": PEM,
-        "BREAK_GLASS_ACCOUNT": "777",
-        "PATIENT_RESOURCES": RESOURCES,
-        "RETENTION_KEYS": retention_keys,
-    }
+    settings.PHI_OIDC = override_phi_oidc(
+        settings.PHI_OIDC,
+        PROVIDERS={"1": default, "2": {**default, "provisioning": "create"}},
+        CLAIMS=CLAIMS,
+        ROLES={"1": [{"claim": NAME, "values": [WORD], "groups": [WORD]}]},
+        EMERGENCY={"permissions": {PERMISSION: WORD}, "mail_to": [OFFICER]},
+        KEYS={"audit_signing": PEM, "retention": retention_keys},
+        BREAK_GLASS_ACCOUNT="777",
+        PATIENT_RESOURCES=RESOURCES,
+    )
 
 
 def fill(patient: SignedIn) -> None:
@@ -113,7 +113,7 @@ def _of_codes(user: Any) -> None:
 
 def invited(user: Any) -> str:
     """Return a new code of user's."""
-    given = {"provider": conf.providers()["1"], "key": keyring.get_keys("SUBJECT_KEYS")[0], "lifetime": DAY}
+    given = {"provider": conf.providers()["1"], "key": keyring.get_keys("subject")[0], "lifetime": DAY}
     (made,) = create_invitations([user.pk], **given, origin=Origin(), now=NOW)
     return made.code
 

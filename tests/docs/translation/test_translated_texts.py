@@ -42,6 +42,7 @@ from tests.support.claims_fixtures import NOW
 from tests.support.disclosure_events import look as looked_at
 from tests.support.emergency_access import OFFICER
 from tests.support.mail_settings import mail_by
+from tests.support.phi_oidc_settings import override_phi_oidc
 from tests.support.session_fixtures import SignedIn, op, sign_in  # noqa: F401 -- fixtures
 
 OF_MODELS = [*apps.get_app_config("django_phi_oidc").get_models()]
@@ -147,7 +148,7 @@ def test_every_text_is_translated(
     portal.own_pages(found, other)
     portal.emergency_pages(found, other)
     assert [text for text in mails() if untranslated(f"<p>{text}</p>", data=DATA)] == []
-    settings.PHI_OIDC = {**settings.PHI_OIDC, "RETENTION_KEYS": Path("/nowhere")}
+    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, KEYS={"retention": Path("/nowhere")})
     look(found, boss, of_model(StoredClaim, "report"))
     walking.look_at_what_is_away(found, boss, patient)
     walking.look_at_what_is_altered(found, boss, patient)

@@ -26,6 +26,7 @@ from django.db import connections
 
 from tests.support.databases import ALIASES, child_environment
 from tests.support.kill_points import watch
+from tests.support.phi_oidc_settings import override_phi_oidc
 
 END = "the end"
 LONGEST_SECONDS = 60
@@ -107,7 +108,7 @@ class Processes:
 
 def serve() -> None:
     """Run orders until the standard input ends."""
-    settings.PHI_OIDC = {**settings.PHI_OIDC, **json.loads(sys.argv[1])}
+    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, **json.loads(sys.argv[1]))
     django.setup()
     activities = import_module("tests.integration.audit.process_activities").ACTIVITIES
     for alias in ALIASES:

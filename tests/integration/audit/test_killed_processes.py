@@ -24,6 +24,7 @@ from tests.integration.audit.killable_processes import END, Processes, ProcessRe
 from tests.integration.audit.log_assertions import WIDTH, assert_log_is_coherent, assert_log_is_whole
 from tests.integration.audit.process_activities import CHANGES, commit_change, deliver
 from tests.support.audit_log import NOW, events, seal_now
+from tests.support.phi_oidc_settings import override_phi_oidc
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "phi_audit"])
 
@@ -278,8 +279,8 @@ CASES: dict[str, type[Case]] = {
 
 @pytest.fixture
 def processes(settings: Any, tmp_path: Path, activity: str) -> Iterator[Processes]:
-    outside = {"AUDIT_WITNESS_FILE": str(tmp_path / "witness")} if activity == "seal" else {}
-    settings.PHI_OIDC = {**settings.PHI_OIDC, **outside}
+    outside = {"AUDIT": {"witness_file": str(tmp_path / "witness")}} if activity == "seal" else {}
+    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, **outside)
     processes = Processes(outside)
     yield processes
     processes.close()

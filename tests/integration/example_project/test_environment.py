@@ -92,7 +92,7 @@ def test_settings_with_debug_need_no_variables(tmp_path: Path) -> None:
     ("variables", "idle_seconds"), [({}, 900), ({"PHI_IDLE_TIMEOUT": "60"}, 60)], ids=["none", "a minute"]
 )
 def test_timeouts_are_read_from_variables(tmp_path: Path, variables: dict[str, str], idle_seconds: int) -> None:
-    expression = "settings.PHI_OIDC['IDLE_TIMEOUT'].seconds, settings.PHI_OIDC['ABSOLUTE_TIMEOUT'].seconds"
+    expression = "*(settings.PHI_OIDC['SESSIONS'][name].seconds for name in ('idle_timeout', 'absolute_timeout'))"
     assert evaluate(tmp_path, expression, DJANGO_DEBUG="1", **variables) == f"{idle_seconds} 28800"
 
 
@@ -145,7 +145,7 @@ def test_all_provider_options_are_accepted(tmp_path: Path) -> None:
 
 
 def test_production_signs_the_audit_log_only_with_a_signing_key_variable(tmp_path: Path) -> None:
-    expression = "settings.PHI_OIDC['AUDIT_SIGNING_KEY']"
+    expression = "settings.PHI_OIDC['KEYS']['audit_signing']"
     assert evaluate(tmp_path, expression, **PRODUCTION) == "None"
     assert evaluate(tmp_path, expression, **PRODUCTION, PHI_AUDIT_SIGNING_KEY="/keys/log.pem") == "/keys/log.pem"
 

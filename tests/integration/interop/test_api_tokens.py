@@ -98,7 +98,7 @@ def linked(op: CertifiedProvider, sub: str) -> Any:
     person = get_or_create_account(
         issuer=op.issuer,
         sub=sub,
-        keys=keyring.get_keys("SUBJECT_KEYS"),
+        keys=keyring.get_keys("subject"),
         create_user=lambda: get_user_model()._default_manager.create_user(username="amina"),
         origin=Origin(),
         provider="default",

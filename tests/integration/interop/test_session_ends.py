@@ -35,6 +35,7 @@ from tests.integration.interop.form_login import FormPerson
 from tests.integration.journeys.test_transactions import audit_database_away
 from tests.support.certified_provider import CertifiedProvider
 from tests.support.example_portal import TLSPortal
+from tests.support.phi_oidc_settings import override_phi_oidc
 from tests.support.portal_fixtures import EVERYTHING, events
 
 pytestmark = [pytest.mark.node, pytest.mark.django_db(**EVERYTHING)]
@@ -60,7 +61,7 @@ class Case:
         return get_user_model()._default_manager.get(pk=self.session.user_id)
 
     def configure(self, **options: Any) -> None:
-        self.settings.PHI_OIDC = {**self.settings.PHI_OIDC, **options}
+        self.settings.PHI_OIDC = override_phi_oidc(self.settings.PHI_OIDC, **options)
 
 
 @pytest.fixture(params=STORES)
@@ -138,7 +139,7 @@ def change_password(case: Case) -> None:
 
 
 def change_roles(case: Case) -> None:
-    case.configure(END_SESSIONS_ON=["roles"])
+    case.configure(SESSIONS={"end_on": ["roles"]})
     case.user.groups.add(Group.objects.create(name="clinicians"))
 
 

@@ -12,6 +12,7 @@ from django_phi_oidc.subjects.models import PairwiseSubject, SubjectDigest
 from django_phi_oidc.testing.mock_provider import DemoProvider
 from tests.integration.journeys.rule_codes import shows
 from tests.support.http_browser import Browser
+from tests.support.phi_oidc_settings import override_phi_oidc
 from tests.support.portal_fixtures import EVERYTHING, declaration, events
 
 pytestmark = pytest.mark.django_db(**EVERYTHING)
@@ -89,14 +90,14 @@ def test_digest_of_an_unknown_key_refuses_first_sign_ins_alone(
     op: DemoProvider, settings: Any, browser: Browser, portal: str
 ) -> None:
     browser.sign_in(op)
-    all_keys = settings.PHI_OIDC["SUBJECT_KEYS"]
-    settings.PHI_OIDC = {**settings.PHI_OIDC, "SUBJECT_KEYS": all_keys[:1]}
+    all_keys = settings.PHI_OIDC["KEYS"]["subject"]
+    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, KEYS={"subject": all_keys[:1]})
     assert Browser(portal).sign_in(op, "jonas").status == 403
     assert [event.reason for event in events(action="login.refused")] == ["subject_key_missing"]
     again = Browser(portal)
     again.sign_in(op)
     assert again.user() == browser.user()
-    settings.PHI_OIDC = {**settings.PHI_OIDC, "SUBJECT_KEYS": all_keys}
+    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, KEYS={"subject": all_keys})
     assert Browser(portal).sign_in(op, "jonas").status == 302
 
 

@@ -90,7 +90,9 @@ def test_two_first_sign_ins_of_one_person_make_one_account(rings: tuple[str, str
         for ring in rings:
             phi_oidc = {
                 "PROVIDERS": {"default": declaration(op)},
-                "SUBJECT_KEYS": [key(f"test subject key {number}") for number in ring],
+                "KEYS": {
+                    "subject": [key(f"test subject key {number}") for number in ring],
+                },
             }
             bases.append(stack.enter_context(portal_process(phi_oidc)))
         uris = [uri for base in bases for uri in client(base).redirect_uris]

@@ -18,6 +18,7 @@ from django_phi_oidc.sessions.models import OIDCSession
 from django_phi_oidc.testing.mock_provider import DemoProvider, MutableExchange
 from tests.integration.journeys.test_transactions import Statements, audit_database_away
 from tests.support.http_browser import Browser
+from tests.support.phi_oidc_settings import override_phi_oidc
 from tests.support.portal_fixtures import EVERYTHING, events
 
 pytestmark = pytest.mark.django_db(**EVERYTHING)
@@ -107,7 +108,7 @@ def test_existing_account_and_new_one_are_treated_alike(
 def test_change_of_roles_ends_the_persons_other_sessions_and_not_the_one_that_begins(
     says: Says, op: DemoProvider, browser: Browser, settings: Any, ends: list[str], left: int
 ) -> None:
-    settings.PHI_OIDC = {**settings.PHI_OIDC, "END_SESSIONS_ON": ends, "SESSION_RECHECK": timedelta(0)}
+    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, SESSIONS={"end_on": ends, "recheck": timedelta(0)})
     says("clerk")
     browser.sign_in(op)
     assert browser.user() != ""
@@ -126,7 +127,7 @@ def test_change_of_roles_ends_the_persons_other_sessions_and_not_the_one_that_be
 def test_same_browser_signs_in_again_with_other_roles_where_that_ends_sessions(
     says: Says, op: DemoProvider, browser: Browser, settings: Any
 ) -> None:
-    settings.PHI_OIDC = {**settings.PHI_OIDC, "END_SESSIONS_ON": ["roles"]}
+    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, SESSIONS={"end_on": ["roles"]})
     for roles in (["clerk"], ["nurse"], ["clerk"]):
         says(*roles)
         assert browser.sign_in(op).status == 302

@@ -226,7 +226,7 @@ def test_person_whom_an_administrator_linked_has_one_account(
         get_user_model().objects.get(),
         sub=region.get_subject("amina", "portal"),
         provider=conf.providers()["region"],
-        keys=keyring.get_keys("SUBJECT_KEYS"),
+        keys=keyring.get_keys("subject"),
         origin=Origin(),
         now=clock.now(),
     )

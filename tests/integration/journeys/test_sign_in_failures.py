@@ -24,6 +24,7 @@ from tests.integration.journeys.test_rule_refusals import declare as declare_cas
 from tests.integration.journeys.test_transactions import audit_database_away
 from tests.support.http_browser import Browser, PortalResponse
 from tests.support.log_capture import capture_all_logs, leaks, secrets_of
+from tests.support.phi_oidc_settings import override_phi_oidc
 from tests.support.portal_fixtures import EVERYTHING, declaration, events
 
 pytestmark = [pytest.mark.django_db(**EVERYTHING), pytest.mark.sqlite]
@@ -312,7 +313,7 @@ def test_unforeseen_fault_at_either_door_is_told_and_raised(
     callback = browser.get_callback_url(op)
     settings.AUTHENTICATION_BACKENDS = ["tests.integration.journeys.authentication_backends.Raising"]
     assert browser.get(callback).status == 500
-    settings.PHI_OIDC = {**settings.PHI_OIDC, "ENCRYPTION_KEYS": []}
+    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, KEYS={"encryption": []})
     assert browser.start_sign_in().status == 500
     doors = [OIDCAuthenticationCallbackView, OIDCAuthenticationRequestView]
     assert [(given["sender"], given["code"], given["stage"], given["written"]) for given in told] == [

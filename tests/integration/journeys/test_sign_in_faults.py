@@ -21,6 +21,7 @@ from tests.integration.journeys.attack_cases import OMITTED, tamper_member
 from tests.integration.journeys.test_transactions import audit_database_away
 from tests.settings import key
 from tests.support.http_browser import Browser, InProcessBrowser
+from tests.support.phi_oidc_settings import override_phi_oidc
 from tests.support.portal_fixtures import EVERYTHING, events
 
 pytestmark = pytest.mark.django_db(**EVERYTHING)
@@ -168,7 +169,7 @@ def test_key_ring_that_fails_midway_leaves_no_token_alive(op: DemoProvider, sett
     def vault() -> list[str]:
         return [] if away else [key("a key of the vault")]
 
-    settings.PHI_OIDC = {**settings.PHI_OIDC, "ENCRYPTION_KEYS": vault}
+    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, KEYS={"encryption": vault})
     callback = browser.get_callback_url(op)
     op.mutate = lambda endpoint, exchange: away.append(True) if endpoint == "token" else None
     assert browser.get(callback).status == 500
@@ -316,7 +317,9 @@ def test_error_report_of_the_way_to_the_provider_shows_neither_state_nor_nonce(
 ) -> None:
     """The keys go away once the request was pushed, before the browser is given what it is to bring back."""
     away: list[bool] = []
-    settings.PHI_OIDC = {**settings.PHI_OIDC, "ENCRYPTION_KEYS": lambda: [] if away else [key("a key of the vault")]}
+    settings.PHI_OIDC = override_phi_oidc(
+        settings.PHI_OIDC, KEYS={"encryption": lambda: [] if away else [key("a key of the vault")]}
+    )
     op.par = "offered"
     op.mutate = lambda endpoint, exchange: away.append(True) if endpoint == "par" else None
     with caplog.at_level(logging.ERROR, "django.request"):

@@ -24,6 +24,7 @@ from tests.integration.journeys.rule_codes import shows
 from tests.integration.journeys.test_transactions import audit_database_away
 from tests.integration.journeys.two_providers import Declare, _region_op, clinic, declare, region, sign_in_at  # noqa: F401 -- fixtures
 from tests.support.http_browser import Browser, PortalResponse
+from tests.support.phi_oidc_settings import override_phi_oidc
 from tests.support.portal_fixtures import EVERYTHING, events
 
 pytestmark = pytest.mark.django_db(**EVERYTHING)
@@ -162,7 +163,7 @@ def test_session_that_was_renewed_lives_on_and_with_its_end_its_tokens_die(op: D
 
 
 def test_renewal_does_not_prolong_the_session(op: DemoProvider, amina: Browser, settings: Any) -> None:
-    settings.PHI_OIDC = {**settings.PHI_OIDC, "IDLE_TIMEOUT": timedelta(hours=9)}
+    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, SESSIONS={"idle_timeout": timedelta(hours=9)})
     started = clock.now()
     with clock.override_clock(lambda: started + timedelta(hours=7, minutes=58)):
         assert step_up(amina, op, "/strong/").location == "/strong/"

@@ -18,6 +18,7 @@ from tests.integration.journeys.guarded_urls import STRONG
 from tests.integration.journeys.test_step_up import WEAK, _pages, amina, asked, rows, set_claim, step_up, to_provider  # noqa: F401 -- fixtures
 from tests.integration.journeys.two_providers import Declare, _region_op, clinic, declare, region, sign_in_at  # noqa: F401 -- fixtures
 from tests.support.http_browser import Browser
+from tests.support.phi_oidc_settings import override_phi_oidc
 from tests.support.portal_fixtures import EVERYTHING, events
 from tests.unit.sessions.test_access_tokens import Caller, Held, at_refresh
 
@@ -86,11 +87,9 @@ def test_tokens_of_before_are_tried_as_long_as_others(
     settings: Any,
 ) -> None:
     """The hours for which they were kept are none in which the provider was asked."""
-    settings.PHI_OIDC = {
-        **settings.PHI_OIDC,
-        "REVOCATION_GIVE_UP_AFTER": timedelta(hours=1),
-        "IDLE_TIMEOUT": timedelta(hours=4),
-    }
+    settings.PHI_OIDC = override_phi_oidc(
+        settings.PHI_OIDC, REVOCATION_GIVE_UP_AFTER=timedelta(hours=1), SESSIONS={"idle_timeout": timedelta(hours=4)}
+    )
     step_up(amina, op, "/strong/")
     started = clock.now()
     op.stop()
@@ -134,7 +133,7 @@ def test_charset_of_a_request_is_not_asked_at_the_door(charset: str, op: DemoPro
 def test_unforeseen_fault_at_the_door_is_told(op: DemoProvider, amina: Browser, settings: Any) -> None:  # noqa: F811
     door = amina.get("/strong/").location
     configured = settings.PHI_OIDC
-    settings.PHI_OIDC = {**configured, "ENCRYPTION_KEYS": []}
+    settings.PHI_OIDC = override_phi_oidc(configured, KEYS={"encryption": []})
     assert (amina.get(door).status, reasons()) == (500, ["internal_error"])
     settings.PHI_OIDC = configured
     assert amina.get(door).status == 302

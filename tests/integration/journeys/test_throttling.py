@@ -19,6 +19,7 @@ from django_phi_oidc.testing.mock_provider import DemoProvider
 from tests.integration.journeys.test_rule_refusals import altered
 from tests.support.http_browser import Browser, PortalResponse
 from tests.support.log_capture import capture_all_logs
+from tests.support.phi_oidc_settings import override_phi_oidc
 from tests.support.portal_fixtures import EVERYTHING, events
 
 pytestmark = pytest.mark.django_db(**EVERYTHING)
@@ -174,7 +175,7 @@ def test_refusals_at_the_request_while_the_provider_is_away_are_throttled(
 
 
 def test_internal_errors_before_a_state_is_known_are_throttled(op: DemoProvider, settings: Any, portal: str) -> None:
-    settings.PHI_OIDC = {**settings.PHI_OIDC, "ENCRYPTION_KEYS": []}
+    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, KEYS={"encryption": []})
     browser = of(portal, "198.51.100.1")
     assert {browser.start_sign_in().status for _ in range(22)} == {500}
     assert reasons() == [("internal_error", "198.51.100.1")] * 20

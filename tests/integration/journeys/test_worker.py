@@ -122,7 +122,7 @@ def test_worker_seals_what_came_and_tells_of_what_is_wrong_in_it(redis_url: str,
         reason="signature_invalid",
     )
     record_many([refused] * 3)
-    with worker(redis_url, {"AUDIT_SIGNING_KEY": PEM}, tmp_path):
+    with worker(redis_url, {"KEYS": {"audit_signing": PEM}}, tmp_path):
         assert eventually(lambda: SecurityAlert.objects.exclude(told_at=None).filter(kind="token_forged").exists())
         assert eventually(lambda: len(events(action="alert.raised", resource__startswith="SecurityAlert/")) == 1)
     alert = SecurityAlert.objects.get(kind="token_forged")

@@ -24,6 +24,7 @@ from django_phi_oidc.decorators import phi_access
 from django_phi_oidc.errors import DeclarationInvalid
 from tests.support import guarded_views as wards
 from tests.support.guarded_views import ASKED, HELD, PERMISSION, RAN
+from tests.support.phi_oidc_settings import override_phi_oidc
 from tests.support.session_fixtures import BACKEND, SecureClient, SignedIn, sign_in  # noqa: F401 -- a fixture
 
 pytestmark = [
@@ -194,7 +195,7 @@ def test_invalid_resource_is_refused_and_not_recorded(resource: str, scene: Simp
 
 
 def test_resource_is_keyed_if_the_settings_require_it(scene: SimpleNamespace, settings: Any) -> None:
-    settings.PHI_OIDC = {**settings.PHI_OIDC, "RESOURCE_IDS": "keyed"}
+    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, AUDIT={"resource_ids": "keyed"})
     assert scene.client.get(f"/chart/{scene.patient}/?purpose=TREAT").status_code == 200
     kind, _, written = list_access_events()[0][4].partition("/")
     assert (kind, len(written)) == ("Patient", 32)

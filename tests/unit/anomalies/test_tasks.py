@@ -91,8 +91,8 @@ def test_alert_event_of_the_sealer_raises_an_alert() -> None:
         ("ANOMALY_RULES", ["hospital.watching.nowhere"], []),
         ("ANOMALY_RULES", ["hospital.nowhere.at_all"], []),
         ("ANOMALY_RULES", ["hospital.watching.timedelta"], []),
-        ("ALERT_RECIPIENTS", "privacy@hospital.example", ["privacy@hospital.example"]),
-        ("ALERT_RECIPIENTS", ["privacy"], ()),
+        ("SECURITY_CONTACTS", "privacy@hospital.example", ["privacy@hospital.example"]),
+        ("SECURITY_CONTACTS", ["privacy"], ()),
     ],
 )
 def test_check_names_an_invalid_option(

@@ -21,6 +21,7 @@ from django_phi_oidc.audit.router import AUDIT_ALIAS
 from tests.support.audit_log import KEY, NOW, events, sealed
 from tests.support.audit_tampering import EVENT, LEAF, is_postgresql, sql, without_triggers
 from tests.support.officers import sign_in_officer
+from tests.support.phi_oidc_settings import override_phi_oidc
 
 EVENTS, CHECKPOINTS = (f"/admin/django_phi_oidc/audit{name}/" for name in ("event", "checkpoint"))
 SUBJECT, SESSION = str(uuid.UUID(int=7)), str(uuid.UUID(int=9))
@@ -131,7 +132,7 @@ def test_pages_return_503_without_the_audit_database(officer: Officer, audit_dat
 def test_pages_return_503_if_the_view_cannot_be_recorded(officer: Officer, settings: Any) -> None:
     (one,) = sealed(1)
     client = officer("auditevent", "auditcheckpoint")
-    settings.PHI_OIDC = {**settings.PHI_OIDC, "AUDIT_MAC_KEYS": []}
+    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, KEYS={"audit_mac": []})
     for url in (EVENTS, of_event(one), of_event(one, "proof"), CHECKPOINTS):
         answer = client.get(url)
         assert (answer.status_code, "claim.revealed" in answer.content.decode()) == (503, False)

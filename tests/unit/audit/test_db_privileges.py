@@ -20,6 +20,7 @@ from tests.support.audit_log import KEY, NOW, events, seal_now, sealed
 from tests.support.audit_tampering import QUEUE, TABLES, sql
 from tests.support.backups import run_client
 from tests.support.manual_blocks import block
+from tests.support.phi_oidc_settings import override_phi_oidc
 
 pytestmark = [
     pytest.mark.postgresql,
@@ -180,7 +181,9 @@ def test_single_database_without_a_witness_file_is_reported() -> None:
 
     assert is_single_database()
     assert "django_phi_oidc.W021" in ids()
-    with override_settings(PHI_OIDC={**settings.PHI_OIDC, "AUDIT_WITNESS_FILE": "/var/lib/portal/witness"}):
+    with override_settings(
+        PHI_OIDC=override_phi_oidc(settings.PHI_OIDC, AUDIT={"witness_file": "/var/lib/portal/witness"})
+    ):
         assert "django_phi_oidc.W021" not in ids()
 
 

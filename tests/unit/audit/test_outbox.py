@@ -61,7 +61,7 @@ def test_event_of_a_committed_change_is_moved_at_once(count_events: Any) -> None
     assert count_events() == (0, 1)
     row = AuditEvent.objects.get(id=id_)
     assert parse_event_row(row).mac == compute_mac(
-        parse_event_row(row).event, keyring.get_keys("AUDIT_MAC_KEYS")[0].material
+        parse_event_row(row).event, keyring.get_keys("audit_mac")[0].material
     )
 
 

@@ -21,6 +21,7 @@ from django_phi_oidc.audit.recorder import record, record_many
 from django_phi_oidc.audit.storage import get_resource_pseudonym, parse_event_row
 from django_phi_oidc.crypto import keyring
 from django_phi_oidc.errors import AuditUnavailable
+from tests.support.phi_oidc_settings import override_phi_oidc
 
 NOW = datetime(2026, 11, 24, 16, 5, 9, 123456, tzinfo=UTC)
 ORIGIN = Origin(actor="7", session="a-session", client_ip="198.51.100.1", request_id="a-request")
@@ -45,7 +46,7 @@ def test_record_stores_an_event_whose_mac_can_be_recomputed_from_the_row() -> No
         detail={"claim": ODD},
     )
     row = AuditEvent.objects.get()
-    newest = keyring.get_keys("AUDIT_MAC_KEYS")[0]
+    newest = keyring.get_keys("audit_mac")[0]
     stored = parse_event_row(row)
     assert (row.id, row.v, row.mac_key, row.occurred_at, row.reason) == (id_, 1, newest.id, NOW, ODD)
     assert (row.actor, row.session, row.client_ip, row.request_id) == ("7", "a-session", "198.51.100.1", "a-request")
@@ -123,17 +124,20 @@ def test_record_after_a_dropped_connection_raises_once() -> None:
 
 @pytest.mark.django_db
 def test_record_without_a_mac_key_raises() -> None:
-    with override_settings(PHI_OIDC={**settings.PHI_OIDC, "AUDIT_MAC_KEYS": []}), pytest.raises(AuditUnavailable):
+    with (
+        override_settings(PHI_OIDC=override_phi_oidc(settings.PHI_OIDC, KEYS={"audit_mac": []})),
+        pytest.raises(AuditUnavailable),
+    ):
         record(Action.CLAIM_REVEALED, origin=ORIGIN, now=NOW)
     assert record(Action.CLAIM_REVEALED, origin=ORIGIN, now=NOW)
 
 
 def with_options(**options: Any) -> Any:
-    return override_settings(PHI_OIDC={**settings.PHI_OIDC, **options})
+    return override_settings(PHI_OIDC=override_phi_oidc(settings.PHI_OIDC, **options))
 
 
 @pytest.mark.django_db
-@pytest.mark.parametrize("options", [{}, {"RESOURCE_IDS": "plain"}])
+@pytest.mark.parametrize("options", [{}, {"AUDIT": {"resource_ids": "plain"}}])
 def test_record_with_plain_resource_ids_stores_the_id(options: dict[str, str]) -> None:
     with with_options(**options):
         record(Action.CLAIM_REVEALED, origin=ORIGIN, now=NOW, resource="Chart/4711")
@@ -142,7 +146,7 @@ def test_record_with_plain_resource_ids_stores_the_id(options: dict[str, str]) -
 
 @pytest.mark.django_db
 def test_record_with_keyed_resource_ids_stores_type_and_pseudonym() -> None:
-    with with_options(RESOURCE_IDS="keyed"):
+    with with_options(AUDIT={"resource_ids": "keyed"}):
         for resource in ("Chart/4711", "Chart/4711", "Chart/4712", "AuditEvent/1", "Sink/siem", ""):
             record(Action.CLAIM_REVEALED, origin=ORIGIN, now=NOW, resource=resource)
         matching = AuditEvent.objects.filter(resource=get_resource_pseudonym("Chart/4711"))
@@ -154,16 +158,16 @@ def test_record_with_keyed_resource_ids_stores_type_and_pseudonym() -> None:
 
 
 def test_resource_pseudonym_is_stable_while_the_oldest_key_stays() -> None:
-    newer, oldest = settings.PHI_OIDC["AUDIT_MAC_KEYS"]
+    newer, oldest = settings.PHI_OIDC["KEYS"]["audit_mac"]
     before = get_resource_pseudonym("Chart/4711")
     for keys, same in (([keyring.generate_key(), newer, oldest], True), ([oldest], True), ([newer], False)):
-        with with_options(AUDIT_MAC_KEYS=keys):
+        with with_options(KEYS={"audit_mac": keys}):
             assert (get_resource_pseudonym("Chart/4711") == before) is same
 
 
 @pytest.mark.django_db
 def test_record_with_an_invalid_resource_ids_setting_writes_nothing() -> None:
-    with with_options(RESOURCE_IDS="hashed"), pytest.raises(ImproperlyConfigured, match="RESOURCE_IDS"):
+    with with_options(AUDIT={"resource_ids": "hashed"}), pytest.raises(ImproperlyConfigured, match="resource_ids"):
         record(Action.CLAIM_REVEALED, origin=ORIGIN, now=NOW, resource="Chart/4711")
     assert not AuditEvent.objects.exists()
 

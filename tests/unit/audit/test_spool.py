@@ -30,6 +30,7 @@ from django_phi_oidc.errors import AuditUnavailable
 from tests.support.audit_log import NOW
 from tests.support.audit_outage import audit_database_fails
 from tests.support.databases import child_environment
+from tests.support.phi_oidc_settings import override_phi_oidc
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "phi_audit"])
 CHILD = Path(__file__).with_name("spool_process.py")
@@ -219,21 +220,21 @@ def test_altered_line_raises_an_alert_and_is_kept(name: str, path: Path) -> None
 
 def test_line_under_a_removed_key_is_kept(path: Path, settings: Any) -> None:
     spool(path, 1)
-    keys = django_settings.PHI_OIDC["AUDIT_MAC_KEYS"]
-    settings.PHI_OIDC = {**settings.PHI_OIDC, "AUDIT_MAC_KEYS": keys[1:]}
+    keys = django_settings.PHI_OIDC["KEYS"]["audit_mac"]
+    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, KEYS={"audit_mac": keys[1:]})
     flush_spool(path, now=NOW)
     assert (stored_ids(), alerts()) == ([], [{"count": 1, "rule": "spool_altered"}])
     path.write_bytes(altered_lines(path))
-    settings.PHI_OIDC = {**settings.PHI_OIDC, "AUDIT_MAC_KEYS": keys}
+    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, KEYS={"audit_mac": keys})
     flush_spool(path, now=NOW)
     assert len(stored_ids()) == 1
 
 
 def test_added_key_does_not_break_the_chain(path: Path, settings: Any) -> None:
-    keys = django_settings.PHI_OIDC["AUDIT_MAC_KEYS"]
-    settings.PHI_OIDC = {**settings.PHI_OIDC, "AUDIT_MAC_KEYS": keys[1:]}
+    keys = django_settings.PHI_OIDC["KEYS"]["audit_mac"]
+    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, KEYS={"audit_mac": keys[1:]})
     ids = spool(path, 1)
-    settings.PHI_OIDC = {**settings.PHI_OIDC, "AUDIT_MAC_KEYS": keys}
+    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, KEYS={"audit_mac": keys})
     ids += spool(path, 2)
     flush_spool(path, now=NOW)
     assert (stored_ids(), alerts()) == (ids, [])
@@ -241,8 +242,8 @@ def test_added_key_does_not_break_the_chain(path: Path, settings: Any) -> None:
 
 def test_event_whose_id_is_used_by_another_is_kept(path: Path) -> None:
     id_ = spool_event(permit(1), path=path)
-    other = build_event(permit(2), id=id_, mac_key=keyring.get_keys("AUDIT_MAC_KEYS")[0].id)
-    insert_events([AuthenticatedEvent(other, compute_mac(other, keyring.get_keys("AUDIT_MAC_KEYS")[0].material))])
+    other = build_event(permit(2), id=id_, mac_key=keyring.get_keys("audit_mac")[0].id)
+    insert_events([AuthenticatedEvent(other, compute_mac(other, keyring.get_keys("audit_mac")[0].material))])
     spool(path, 3)
     flush_spool(path, now=NOW)
     assert (len(stored_ids()), alerts()) == (2, [{"count": 1, "rule": "spool_altered"}])

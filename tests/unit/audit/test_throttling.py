@@ -24,6 +24,7 @@ from django_phi_oidc.audit.throttling import (
     get_sender_network,
 )
 from django_phi_oidc.errors import AuditUnavailable, KeyMissing
+from tests.support.phi_oidc_settings import override_phi_oidc
 
 MINUTE = datetime(2026, 11, 24, 16, 5, tzinfo=UTC)
 NOW = MINUTE + timedelta(seconds=9, microseconds=70)
@@ -254,7 +255,7 @@ def test_flush_of_two_minutes_writes_the_time_of_each() -> None:
 def test_flush_that_fails_halfway_keeps_all_counts_and_writes_nothing(settings: Any) -> None:
     refused(25)
     declared = settings.PHI_OIDC
-    settings.PHI_OIDC = {**declared, "AUDIT_MAC_KEYS": []}
+    settings.PHI_OIDC = override_phi_oidc(declared, KEYS={"audit_mac": []})
     with pytest.raises(KeyMissing):
         flush_refusal_counts(now=OVER)
     assert (AuditOutbox.objects.count(), RefusalCount.objects.get(network=HERE).count) == (0, 25)
@@ -326,7 +327,7 @@ def test_drain_outbox_task_moves_events_if_counts_cannot_be_flushed(
             drain_outbox()
     assert AuditOutbox.objects.count() == 2
     refused(25)
-    settings.PHI_OIDC = {**settings.PHI_OIDC, "AUDIT_MAC_KEYS": []}
+    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, KEYS={"audit_mac": []})
     with clock.override_clock(lambda: OVER), pytest.raises(KeyMissing):
         drain_outbox()
     assert (AuditOutbox.objects.count(), len(recorded())) == (0, 2)

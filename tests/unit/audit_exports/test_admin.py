@@ -22,6 +22,7 @@ from tests.support.audit_fixtures import audit_database_away  # noqa: F401 -- a 
 from tests.support.audit_log import NOW, PEM, events, sealed
 from tests.support.audit_tampering import EVENT, sql, without_triggers
 from tests.support.officers import sign_in_officer
+from tests.support.phi_oidc_settings import override_phi_oidc
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "phi_audit"])
 TRAIL, JOBS = (f"/admin/django_phi_oidc/{name}/" for name in ("auditevent", "trailjob"))
@@ -43,7 +44,7 @@ def folder(settings: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
     """Return a folder for exports; exports of more than two events are made by a worker."""
     exports = tmp_path / "exports"
     exports.mkdir(mode=0o700)
-    settings.PHI_OIDC = {**settings.PHI_OIDC, "EXPORT_FOLDER": exports, "AUDIT_SIGNING_KEY": PEM}
+    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, AUDIT={"exports": exports}, KEYS={"audit_signing": PEM})
     monkeypatch.setattr(admin, "MAX_STREAMED_EVENTS", 2)
     return exports
 
@@ -193,7 +194,7 @@ def test_large_export_without_a_folder_is_refused(officer: Officer, folder: Path
     sealed(3)
     client = officer(*BOTH)
     options = settings.PHI_OIDC
-    settings.PHI_OIDC = {**options, "EXPORT_FOLDER": None}
+    settings.PHI_OIDC = override_phi_oidc(options, AUDIT={"exports": None})
     assert "more than" in client.post(EXPORT, {"format": "csv"}, follow=True).content.decode()
     assert (recorded("audit.exported"), TrailJob.objects.count()) == ([], 0)
     settings.PHI_OIDC = options

@@ -18,6 +18,7 @@ from django_phi_oidc.audit_exports import event_export
 from django_phi_oidc.audit_exports.admin import MAX_STREAMED_EVENTS
 from tests.support.audit_log import NOW, events, sealed
 from tests.support.audit_tampering import EVENT, sql, without_triggers
+from tests.support.phi_oidc_settings import override_phi_oidc
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "phi_audit"])
 
@@ -81,7 +82,7 @@ def test_documented_line_and_settings_match_the_code(settings: Any) -> None:
     assert blocks.pop("incomplete").encode() == event_export.incomplete_marker("jsonl", "row_unreadable")
     shown: dict[str, Any] = {}
     exec("\n".join(blocks.values()), shown)
-    settings.PHI_OIDC = {**settings.PHI_OIDC, **shown["PHI_OIDC"]}
+    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, **shown["PHI_OIDC"])
     assert conf.export_folder() == Path("/var/lib/portal/exports")
     assert set(shown["CELERY_TASK_ROUTES"]) <= set(schedule.beat_schedule())
     assert f"{MAX_STREAMED_EVENTS:,} events" in page

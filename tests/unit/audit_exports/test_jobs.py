@@ -30,6 +30,7 @@ from tests.support.audit_log import NOW, PEM, events, sealed
 from tests.support.audit_tampering import EVENT, sql, without_triggers
 from tests.support.celery_worker import eventually, worker
 from tests.support.databases import child_environment
+from tests.support.phi_oidc_settings import override_phi_oidc
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "phi_audit"])
 time = [NOW]
@@ -39,7 +40,7 @@ time = [NOW]
 def folder(settings: Any, tmp_path: Path) -> Iterator[Path]:
     exports = tmp_path / "exports"
     exports.mkdir(mode=0o700)
-    settings.PHI_OIDC = {**settings.PHI_OIDC, "EXPORT_FOLDER": exports, "AUDIT_SIGNING_KEY": PEM}
+    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, AUDIT={"exports": exports}, KEYS={"audit_signing": PEM})
     time[0] = NOW + timedelta(seconds=30)
     with clock.override_clock(lambda: time[0]):
         yield exports
@@ -136,7 +137,7 @@ def test_job_without_attempts_left_has_failed() -> None:
 def test_failing_job_is_retried_and_then_marked_failed(settings: Any, folder: Path) -> None:
     job = verification()
     options = settings.PHI_OIDC
-    settings.PHI_OIDC = {**options, "AUDIT_MAC_KEYS": []}
+    settings.PHI_OIDC = override_phi_oidc(options, KEYS={"audit_mac": []})
     for _ in range(MAX_ATTEMPTS):
         work_trail_jobs()
         assert (reload(job).state, bool(reload(job).fault)) == (TrailJob.WAITING, True)
@@ -159,7 +160,7 @@ def test_export_of_an_unreadable_row_fails_at_once_without_a_file(folder: Path) 
 
 def test_export_without_a_declared_folder_is_reported(settings: Any) -> None:
     job = export()
-    settings.PHI_OIDC = {**settings.PHI_OIDC, "EXPORT_FOLDER": None}
+    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, AUDIT={"exports": None})
     work_trail_jobs()
     assert reload(job).fault == "ImproperlyConfigured"
 
@@ -218,7 +219,7 @@ def test_celery_worker_runs_the_scheduled_task(folder: Path, tmp_path: Path) -> 
     queue = tmp_path / "queue"
     queue.mkdir()
     broker = json.dumps({name: str(queue) for name in ("data_folder_in", "data_folder_out", "control_folder")})
-    options = {"EXPORT_FOLDER": str(folder)}
+    options = {"AUDIT": {"exports": str(folder)}}
     with worker("filesystem://", options, tmp_path, TEST_BROKER_OPTIONS=broker):
         assert eventually(lambda: reload(job).state == TrailJob.DONE)
     (file,) = folder.iterdir()

@@ -22,6 +22,7 @@ from django_phi_oidc.fields import EncryptedText
 from django_phi_oidc.subjects.models import PairwiseSubject
 from tests.support.claims_fixtures import DAY, NOW, Person
 from tests.support.officers import sign_in_officer
+from tests.support.phi_oidc_settings import override_phi_oidc
 
 pytestmark = pytest.mark.django_db(databases=["default", "phi_audit"])
 CLAIMS, HOLDS = "/admin/django_phi_oidc/storedclaim/", "/admin/django_phi_oidc/legalhold/"
@@ -260,11 +261,11 @@ def test_report_shows_retention_keys_or_that_they_are_unavailable(
 ) -> None:
     client = officer("view_storedclaim")
     assert "Retention keys" not in client.get(f"{CLAIMS}report/").content.decode()
-    settings.PHI_OIDC = {**settings.PHI_OIDC, "RETENTION_KEYS": tmp_path}
+    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, KEYS={"retention": tmp_path})
     person.store({"birthdate": CANARY, "address": "Bern"})
     hold(person)
     assert "3, the oldest from 2026-11-24; 1 of legal holds" in client.get(f"{CLAIMS}report/").content.decode()
-    settings.PHI_OIDC = {**settings.PHI_OIDC, "RETENTION_KEYS": tmp_path / "nowhere"}
+    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, KEYS={"retention": tmp_path / "nowhere"})
     page = client.get(f"{CLAIMS}report/")
     assert page.status_code == 200
     assert "The retention keys are unavailable." in page.content.decode()
@@ -331,11 +332,11 @@ def test_hold_without_retention_keys_shows_the_error_and_is_not_placed(
     person: Person, officer: Officer, settings: Any, tmp_path: Path
 ) -> None:
     person.store({"address": "Bern"})
-    settings.PHI_OIDC = {**settings.PHI_OIDC, "RETENTION_KEYS": tmp_path / "nowhere"}
+    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, KEYS={"retention": tmp_path / "nowhere"})
     client = officer("view_legalhold", "add_legalhold")
     assert "key_missing" in list_messages(place(client, person.subject.uuid))[0]
     assert not LegalHold.objects.exists()
-    settings.PHI_OIDC = {**settings.PHI_OIDC, "RETENTION_KEYS": tmp_path}
+    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, KEYS={"retention": tmp_path})
     place(client, person.subject.uuid)
     assert LegalHold.objects.count() == 1
 

@@ -22,6 +22,7 @@ from django_phi_oidc.crypto import keyring
 from django_phi_oidc.errors import AuditUnavailable, ClaimScrubbed, RevealRefused, Undecryptable
 from tests.support.audit_outage import audit_database_fails
 from tests.support.claims_fixtures import DAY, DECLARED, NOW, Person
+from tests.support.phi_oidc_settings import override_phi_oidc
 
 pytestmark = pytest.mark.django_db
 VALUES = [
@@ -67,9 +68,9 @@ def record_key_uses(settings: Any) -> Iterator[list[int]]:
 
     def source() -> Any:
         used.append(AuditEvent.objects.filter(action="claim.revealed").count())
-        return before["ENCRYPTION_KEYS"]
+        return before["KEYS"]["encryption"]
 
-    settings.PHI_OIDC = {**before, "ENCRYPTION_KEYS": source}
+    settings.PHI_OIDC = override_phi_oidc(before, KEYS={"encryption": source})
     try:
         yield used
     finally:
@@ -319,8 +320,10 @@ def test_reveal_of_a_tampered_row_raises_after_its_event(person: Person, change:
 def test_reveal_without_its_key_raises_undecryptable(person: Person, settings: Any) -> None:
     person.store({"birthdate": "1990-05-17"})
     phi_oidc = settings.PHI_OIDC
-    settings.PHI_OIDC = {**phi_oidc, "ENCRYPTION_KEYS": [keyring.generate_key()]}
+    settings.PHI_OIDC = override_phi_oidc(phi_oidc, KEYS={"encryption": [keyring.generate_key()]})
     with pytest.raises(Undecryptable):
         reveal(person.actor(), person.user, "birthdate", purpose="TREAT")
-    settings.PHI_OIDC = {**phi_oidc, "ENCRYPTION_KEYS": [keyring.generate_key(), *phi_oidc["ENCRYPTION_KEYS"]]}
+    settings.PHI_OIDC = override_phi_oidc(
+        phi_oidc, KEYS={"encryption": [keyring.generate_key(), *phi_oidc["KEYS"]["encryption"]]}
+    )
     assert reveal(person.actor(), person.user, "birthdate", purpose="TREAT") == "1990-05-17"

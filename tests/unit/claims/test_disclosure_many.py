@@ -22,6 +22,7 @@ from django_phi_oidc.claims.models import StoredClaim
 from django_phi_oidc.crypto import keyring
 from django_phi_oidc.errors import AuditUnavailable, ClaimScrubbed, RevealRefused, Undecryptable
 from tests.support.claims_fixtures import DAY, DECLARED, NOW, Person
+from tests.support.phi_oidc_settings import override_phi_oidc
 
 pytestmark = pytest.mark.django_db
 ResultsByUser = dict[Any, dict[str, RevealResult]]
@@ -141,9 +142,9 @@ def test_all_batches_are_recorded_before_decryption(
 
     def source() -> Any:
         used.append(count_events().total())
-        return before["ENCRYPTION_KEYS"]
+        return before["KEYS"]["encryption"]
 
-    settings.PHI_OIDC = {**before, "ENCRYPTION_KEYS": source}
+    settings.PHI_OIDC = override_phi_oidc(before, KEYS={"encryption": source})
     with CaptureQueriesContext(connections["phi_audit"]) as audit_queries:
         results = reveal_many(clinician, [patient.user for patient in patients], ["address", "groups"])
     assert len([query for query in audit_queries.captured_queries if query["sql"].startswith("INSERT")]) == 2
@@ -166,12 +167,12 @@ def test_reveal_many_without_the_audit_database_decrypts_nothing(
 
     def source() -> Any:
         used.append(1)
-        return before["ENCRYPTION_KEYS"]
+        return before["KEYS"]["encryption"]
 
     def fail(execute: Any, sql: str, params: Any, many: bool, context: Any) -> Any:
         raise OperationalError("the server is unavailable")
 
-    settings.PHI_OIDC = {**before, "ENCRYPTION_KEYS": source}
+    settings.PHI_OIDC = override_phi_oidc(before, KEYS={"encryption": source})
     with connections["phi_audit"].execute_wrapper(fail), pytest.raises(AuditUnavailable):
         reveal_many(clinician, users, "address")
     assert used == []
@@ -189,7 +190,7 @@ def test_undecryptable_row_does_not_affect_the_others(clinician: Person, patient
 
 
 def test_missing_key_makes_all_rows_undecryptable(clinician: Person, patients: list[Person], settings: Any) -> None:
-    settings.PHI_OIDC = {**settings.PHI_OIDC, "ENCRYPTION_KEYS": [keyring.generate_key()]}
+    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, KEYS={"encryption": [keyring.generate_key()]})
     results = reveal_many(clinician, [patient.user for patient in patients], "address")
     assert [result["address"].is_undecryptable for result in results.values()] == [True, True, False, False]
 
@@ -197,7 +198,7 @@ def test_missing_key_makes_all_rows_undecryptable(clinician: Person, patients: l
 def test_damaged_retention_key_does_not_affect_the_others(
     clinician: Person, make_person: Callable[..., Person], settings: Any, tmp_path: Path
 ) -> None:
-    settings.PHI_OIDC = {**settings.PHI_OIDC, "RETENTION_KEYS": tmp_path}
+    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, KEYS={"retention": tmp_path})
     first, second = make_person(), make_person()
     first.store({"address": "Bern"}, now=NOW - timedelta(hours=13))
     second.store({"address": "Thun"})

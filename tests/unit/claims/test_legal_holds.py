@@ -22,6 +22,7 @@ from django_phi_oidc.fields import SealedTextField
 from django_phi_oidc.subjects.models import PairwiseSubject
 from tests.support.claims_fixtures import DAY, NOW, Person
 from tests.support.concurrent_transaction import transaction_beside
+from tests.support.phi_oidc_settings import override_phi_oidc
 
 OFFICER = Origin(actor="officer")
 LATER = NOW + 10 * DAY
@@ -31,7 +32,7 @@ HELD = {"birthdate": "1990-05-17", "address": {"locality": "Bern"}}
 @pytest.fixture(params=["with retention keys", "without"])
 def _retention_keys(request: pytest.FixtureRequest, settings: Any, tmp_path: Any) -> None:
     if request.param == "with retention keys":
-        settings.PHI_OIDC = {**settings.PHI_OIDC, "RETENTION_KEYS": tmp_path}
+        settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, KEYS={"retention": tmp_path})
 
 
 def hold(person: Person, *, until: Any = None, now: Any = NOW) -> LegalHold:
@@ -206,7 +207,7 @@ def test_sign_in_preserves_replaced_claims_on_hold(person: Person) -> None:
 
 @pytest.mark.django_db
 def test_claims_use_the_key_of_the_active_hold(person: Person, settings: Any, tmp_path: Any) -> None:
-    settings.PHI_OIDC = {**settings.PHI_OIDC, "RETENTION_KEYS": tmp_path}
+    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, KEYS={"retention": tmp_path})
     person.store(HELD)
 
     def bucket_names() -> set[str]:
@@ -233,7 +234,7 @@ def test_claims_use_the_key_of_the_active_hold(person: Person, settings: Any, tm
 
 @pytest.mark.django_db
 def test_undecryptable_claim_is_held_unchanged(person: Person, settings: Any, tmp_path: Any) -> None:
-    settings.PHI_OIDC = {**settings.PHI_OIDC, "RETENTION_KEYS": tmp_path}
+    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, KEYS={"retention": tmp_path})
     person.store(HELD)
     (tmp_path / "20261124-86400").unlink()
     ciphertext = StoredClaim.objects.get(name="address").value.ciphertext
@@ -344,7 +345,7 @@ def test_sign_in_started_before_a_release_is_not_held(person: Person) -> None:
 @pytest.mark.django_db
 def test_sign_in_does_not_replace_undecryptable_claims_on_hold(person: Person, settings: Any, tmp_path: Any) -> None:
     original = settings.PHI_OIDC
-    settings.PHI_OIDC = {**original, "ENCRYPTION_KEYS": [keyring.generate_key()]}
+    settings.PHI_OIDC = override_phi_oidc(original, KEYS={"encryption": [keyring.generate_key()]})
     person.store(HELD)
     hold(person)
     before = settings.PHI_OIDC
@@ -359,7 +360,7 @@ def test_sign_in_does_not_replace_undecryptable_claims_on_hold(person: Person, s
 
 @pytest.mark.django_db
 def test_hold_is_released_with_a_slow_clock(person: Person, settings: Any, tmp_path: Any) -> None:
-    settings.PHI_OIDC = {**settings.PHI_OIDC, "RETENTION_KEYS": tmp_path}
+    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, KEYS={"retention": tmp_path})
     placed = hold(person)
     person.store({"address": "Bern"}, now=NOW + timedelta(seconds=3))
     scrub_inactive_users([person.user.pk], origin=OFFICER, now=NOW + timedelta(seconds=1))

@@ -37,6 +37,7 @@ from tests.integration.journeys.test_transactions import audit_database_away
 from tests.support.audit_log import KEY, seal_now
 from tests.support.backups import back_up, restore
 from tests.support.claims_fixtures import DAY, NOW, Person
+from tests.support.phi_oidc_settings import override_phi_oidc
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "phi_audit"])
 MIDNIGHT = NOW.replace(hour=0) + DAY
@@ -45,7 +46,7 @@ SESSION, ONE_DAY = "20261124-session", "20261124-86400"
 
 @pytest.fixture
 def keys(tmp_path: Path, settings: Any) -> RetentionKeyFolder:
-    settings.PHI_OIDC = {**settings.PHI_OIDC, "RETENTION_KEYS": tmp_path}
+    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, KEYS={"retention": tmp_path})
     return RetentionKeyFolder(tmp_path)
 
 
@@ -151,7 +152,7 @@ def test_unavailable_keys_do_not_prevent_erasure(
     person = make_person()
     person.store({"address": "Bern"})
     original = settings.PHI_OIDC
-    settings.PHI_OIDC = {**original, "RETENTION_KEYS": tmp_path / "missing"}
+    settings.PHI_OIDC = override_phi_oidc(original, KEYS={"retention": tmp_path / "missing"})
     with pytest.raises(KeyMissing):
         person.store({"address": "Thun"}, now=NOW + DAY)
     with clock.override_clock(lambda: NOW), pytest.raises(Undecryptable):
@@ -159,7 +160,7 @@ def test_unavailable_keys_do_not_prevent_erasure(
     with clock.override_clock(lambda: NOW + DAY), pytest.raises(KeyMissing):
         tasks.scrub()
     assert not StoredClaim.objects.exists(), "the claim is erased anyway"
-    settings.PHI_OIDC = {**original, "RETENTION_KEYS": "no folder"}
+    settings.PHI_OIDC = override_phi_oidc(original, KEYS={"retention": "no folder"})
     with pytest.raises(ImproperlyConfigured):
         tasks.scrub()
     settings.PHI_OIDC = original
@@ -174,7 +175,7 @@ def test_restored_backup_is_undecryptable_after_key_destruction(
 ) -> None:
     if is_used:
         (tmp_path / "keys").mkdir()
-        settings.PHI_OIDC = {**settings.PHI_OIDC, "RETENTION_KEYS": tmp_path / "keys"}
+        settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, KEYS={"retention": tmp_path / "keys"})
     person = make_person()
     person.store({"birthdate": "1990-05-17", "address": {"locality": "Bern"}})
     seal_now(at=NOW)

@@ -19,6 +19,7 @@ from django_phi_oidc.claims.models import StoredClaim
 from django_phi_oidc.claims.retention import scrub_sessions
 from django_phi_oidc.claims.retention_report import RetentionKeySummary, create_retention_report, find_key_summary
 from tests.support.claims_fixtures import DAY, NOW, Person
+from tests.support.phi_oidc_settings import override_phi_oidc
 
 pytestmark = pytest.mark.django_db(databases=["default", "phi_audit"])
 SECOND = timedelta(seconds=1)
@@ -119,7 +120,7 @@ def test_key_summary_is_none_if_retention_keys_are_disabled(person: Person) -> N
 
 @pytest.fixture
 def _retention_keys(settings: Any, tmp_path: Path) -> None:
-    settings.PHI_OIDC = {**settings.PHI_OIDC, "RETENTION_KEYS": tmp_path}
+    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, KEYS={"retention": tmp_path})
 
 
 @pytest.mark.usefixtures("_retention_keys")
@@ -167,7 +168,7 @@ def test_command_prints_the_report_and_fails_if_claims_are_late(person: Person) 
 
 def test_command_fails_without_the_retention_keys(person: Person, settings: Any, tmp_path: Path) -> None:
     person.store({"address": "Bern"})
-    settings.PHI_OIDC = {**settings.PHI_OIDC, "RETENTION_KEYS": tmp_path / "nowhere"}
+    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, KEYS={"retention": tmp_path / "nowhere"})
     out = io.StringIO()
     with clock.override_clock(lambda: NOW), pytest.raises(CommandError, match="folder of the retention keys"):
         call_command("phi_oidc", "scrub", "--report", stdout=out, stderr=io.StringIO())

@@ -11,6 +11,7 @@ from django.views.debug import ExceptionReporter
 
 from django_phi_oidc.crypto import keyring
 from django_phi_oidc.errors import CiphertextInvalid, KeyMissing, KeyUnknown
+from tests.support.phi_oidc_settings import override_phi_oidc
 
 OLD, NEW = (base64.urlsafe_b64encode(bytes([n]) * 32).decode() for n in (251, 252))
 CONTEXT = ["table", "column", "7"]
@@ -22,11 +23,11 @@ def _keys(settings: Any) -> None:
 
 
 def configure(settings: Any, source: Any) -> None:
-    settings.PHI_OIDC = {**settings.PHI_OIDC, "ENCRYPTION_KEYS": source}
+    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, KEYS={"encryption": source})
 
 
 def found() -> list[str]:
-    return [base64.urlsafe_b64encode(key.material).decode() for key in keyring.get_keys("ENCRYPTION_KEYS")]
+    return [base64.urlsafe_b64encode(key.material).decode() for key in keyring.get_keys("encryption")]
 
 
 @pytest.mark.parametrize(
@@ -97,8 +98,8 @@ def test_keys_from_a_file_are_read_live(settings: Any, tmp_path: Path) -> None:
 )
 def test_keys_from_a_source_without_valid_keys_raise_key_missing(settings: Any, source: Any) -> None:
     configure(settings, source)
-    with pytest.raises(KeyMissing, match="ENCRYPTION_KEYS") as refused:
-        keyring.get_keys("ENCRYPTION_KEYS")
+    with pytest.raises(KeyMissing, match="encryption") as refused:
+        keyring.get_keys("encryption")
     assert NEW not in str(refused.value)
 
 
@@ -108,8 +109,8 @@ def test_keys_from_a_bad_file_raise_key_missing(settings: Any, tmp_path: Path, c
     if content is not None:
         file.write_bytes(content)
     configure(settings, file)
-    with pytest.raises(KeyMissing, match="ENCRYPTION_KEYS"):
-        keyring.get_keys("ENCRYPTION_KEYS")
+    with pytest.raises(KeyMissing, match="encryption"):
+        keyring.get_keys("encryption")
 
 
 def test_generated_key_is_accepted_in_a_key_list(settings: Any) -> None:
@@ -120,7 +121,7 @@ def test_generated_key_is_accepted_in_a_key_list(settings: Any) -> None:
 
 
 def test_repr_of_a_key_shows_only_its_id() -> None:
-    (key, _) = keyring.get_keys("ENCRYPTION_KEYS")
+    (key, _) = keyring.get_keys("encryption")
     assert len(key.id) == 8
     assert key.id in repr(key)
     assert "material" not in repr(key)
@@ -164,7 +165,7 @@ def damaged(sealed: str) -> dict[str, str]:
         "plain text": "secret",
         "plain JSON": json.dumps([*CONTEXT, "secret"]),
         "no key id": token,
-        "another key's id": f"{keyring.get_keys('ENCRYPTION_KEYS')[1].id}:{token}",
+        "another key's id": f"{keyring.get_keys('encryption')[1].id}:{token}",
         "an unknown key's id": f"00000000:{token}",
         "one bit": f"{key_id}:{base64.urlsafe_b64encode(raw).decode()}",
         "truncated": sealed[:-8],
@@ -201,7 +202,7 @@ def test_decrypt_of_damaged_text_raises(damage: str) -> None:
     ids=repr,
 )
 def test_decrypt_of_other_content_under_the_same_key_raises_ciphertext_invalid(inside: str) -> None:
-    key = keyring.get_keys("ENCRYPTION_KEYS")[0]
+    key = keyring.get_keys("encryption")[0]
     token = Fernet(NEW).encrypt(inside.encode()).decode()
     with pytest.raises(CiphertextInvalid):
         keyring.decrypt(f"{key.id}:{token}", context=CONTEXT)
@@ -213,7 +214,7 @@ def test_encrypt_uses_the_newest_key_and_decrypt_uses_each(settings: Any) -> Non
     configure(settings, [NEW, OLD])
     sealed_after = keyring.encrypt("secret", context=CONTEXT)
     assert keyring.decrypt(sealed_before, context=CONTEXT) == "secret"
-    newest, older = keyring.get_keys("ENCRYPTION_KEYS")
+    newest, older = keyring.get_keys("encryption")
     assert (sealed_before[:8], sealed_after[:8]) == (older.id, newest.id)
     configure(settings, [NEW])
     with pytest.raises(KeyUnknown):
@@ -230,7 +231,7 @@ def test_error_report_of_an_invalid_key_list_shows_no_key_and_no_plaintext(
     settings: Any,
 ) -> None:
     good = keyring.generate_key()
-    settings.PHI_OIDC = {**settings.PHI_OIDC, "ENCRYPTION_KEYS": [good, "no-key-at-all"]}
+    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, KEYS={"encryption": [good, "no-key-at-all"]})
     with pytest.raises(KeyMissing) as raised:
         keyring.encrypt("the plain text", context=["somewhere"])
     # From keyring's own frames on: the caller's frames are the caller's responsibility.

@@ -12,6 +12,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django_phi_oidc.crypto import keyring, retention_keys
 from django_phi_oidc.crypto.retention_keys import RetentionKeyFolder
 from django_phi_oidc.errors import KeyMissing, Undecryptable
+from tests.support.phi_oidc_settings import override_phi_oidc
 
 NAME = "20261124-86400"
 HOLD = "hold-" + "0123456789abcdef" * 2
@@ -20,7 +21,7 @@ NOON = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
 
 @pytest.fixture
 def folder(tmp_path: Path, settings: Any) -> RetentionKeyFolder:
-    settings.PHI_OIDC = {**settings.PHI_OIDC, "RETENTION_KEYS": tmp_path}
+    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, KEYS={"retention": tmp_path})
     return RetentionKeyFolder(tmp_path)
 
 
@@ -109,11 +110,11 @@ def test_store_is_the_configured_one(settings: Any, tmp_path: Path) -> None:
     with pytest.raises(KeyMissing):
         retention_keys.get_store()
     for values in (tmp_path, RetentionKeyFolder(tmp_path)):
-        settings.PHI_OIDC = {**declared, "RETENTION_KEYS": values}
+        settings.PHI_OIDC = override_phi_oidc(declared, KEYS={"retention": values})
         assert retention_keys.is_enabled()
         assert isinstance(retention_keys.get_store(), RetentionKeyFolder)
-    settings.PHI_OIDC = {**declared, "RETENTION_KEYS": str(tmp_path)}
-    with pytest.raises(ImproperlyConfigured, match="RETENTION_KEYS"):
+    settings.PHI_OIDC = override_phi_oidc(declared, KEYS={"retention": str(tmp_path)})
+    with pytest.raises(ImproperlyConfigured, match="retention"):
         retention_keys.get_store()
 
 

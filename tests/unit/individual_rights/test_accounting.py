@@ -30,6 +30,7 @@ from tests.support.audit_outage import audit_database_fails
 from tests.support.audit_tampering import EVENT, is_postgresql, sql, without_triggers
 from tests.support.claims_fixtures import NOW, Person
 from tests.support.disclosure_events import DAY, NURSE, STAFF, look, resources_of, reveal
+from tests.support.phi_oidc_settings import override_phi_oidc
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "phi_audit"])
 ASKER = Origin(actor="9", session="s", client_ip="192.0.2.1")
@@ -156,26 +157,26 @@ def test_disclosure_in_an_emergency_has_its_id(person: Person) -> None:
 def test_resource_pseudonyms_are_found_and_named_as_in_the_project(person: Person, settings: Any) -> None:
     resource = f"Patient/{person.user.pk}"
     plain = look(by=STAFF, resource=resource)
-    settings.PHI_OIDC = {**settings.PHI_OIDC, "RESOURCE_IDS": "keyed"}
+    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, AUDIT={"resource_ids": "keyed"})
     keyed = look(by=STAFF, resource=resource, at=NOW + DAY)
     look(by=STAFF, resource="Patient/another")
     assert AuditEvent.objects.get(id=keyed[0]).resource != resource
     for mode in ("keyed", "plain"):
-        settings.PHI_OIDC = {**settings.PHI_OIDC, "RESOURCE_IDS": mode}
+        settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, AUDIT={"resource_ids": mode})
         rows = account_for(person).get_page().rows
         assert [(row.id, row.resource) for row in rows] == [(keyed[0], resource), (plain[0], resource)]
 
 
 def test_resource_pseudonyms_are_found_after_a_change_of_the_mac_key(person: Person, settings: Any) -> None:
-    settings.PHI_OIDC = {**settings.PHI_OIDC, "RESOURCE_IDS": "keyed"}
+    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, AUDIT={"resource_ids": "keyed"})
     before = look(by=STAFF, resource=f"Patient/{person.user.pk}")
-    rings = [key("a newer key"), *settings.PHI_OIDC["AUDIT_MAC_KEYS"]]
-    settings.PHI_OIDC = {**settings.PHI_OIDC, "AUDIT_MAC_KEYS": rings}
+    rings = [key("a newer key"), *settings.PHI_OIDC["KEYS"]["audit_mac"]]
+    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, KEYS={"audit_mac": rings})
     after = look(by=STAFF, resource=f"Patient/{person.user.pk}", at=NOW + DAY)
     assert ids(account_for(person)) == [*after, *before]
     # A key that still verifies older events, and so is the oldest one now.
     rings = [*rings, key("an older key")]
-    settings.PHI_OIDC = {**settings.PHI_OIDC, "AUDIT_MAC_KEYS": rings}
+    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, KEYS={"audit_mac": rings})
     last = look(by=STAFF, resource=f"Patient/{person.user.pk}", at=NOW + 2 * DAY)
     assert ids(account_for(person)) == [*last, *after, *before]
 

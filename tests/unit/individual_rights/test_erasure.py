@@ -33,6 +33,7 @@ from tests.support import subject_linking as persons
 from tests.support.audit_log import KEY
 from tests.support.emergency_access import allow, opened
 from tests.support.emergency_access import declare as declare_emergency
+from tests.support.phi_oidc_settings import override_phi_oidc
 from tests.support.session_fixtures import (
     ACCESS_TOKEN,
     NOW,
@@ -50,7 +51,7 @@ DAY = timedelta(days=1)
 
 @pytest.fixture(autouse=True)
 def _at_noon(settings: Any) -> Iterator[None]:
-    settings.PHI_OIDC = {**settings.PHI_OIDC, "PAIRWISE_KEY": key("test pairwise key")}
+    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, KEYS={"pairwise": key("test pairwise key")})
     with clock.override_clock(lambda: NOW):
         yield
 
@@ -62,7 +63,7 @@ def known(sign_in: Callable[..., SignedIn]) -> Callable[[], SignedIn]:
     def make() -> SignedIn:
         person = sign_in()
         get_pairwise_id(person.user, "billing.example.test")
-        for number, each in enumerate(keyring.get_keys("SUBJECT_KEYS")):
+        for number, each in enumerate(keyring.get_keys("subject")):
             SubjectDigest.objects.create(
                 subject=person.subject,
                 issuer="https://op",
@@ -212,11 +213,11 @@ def events_of(person: SignedIn) -> list[Any]:
 
 
 def test_erased_person_is_new_at_the_next_sign_in(op: ScriptedOP) -> None:
-    first = persons.sign_in(keyring.get_keys("SUBJECT_KEYS"))
-    same = persons.sign_in(keyring.get_keys("SUBJECT_KEYS"))
+    first = persons.sign_in(keyring.get_keys("subject"))
+    same = persons.sign_in(keyring.get_keys("subject"))
     assert (same.created, same.subject.uuid) == (False, first.subject.uuid)
     erase_person(first.user, [first.subject], origin=OFFICER, now=NOW)
-    again = persons.sign_in(keyring.get_keys("SUBJECT_KEYS"))
+    again = persons.sign_in(keyring.get_keys("subject"))
     assert again.created
     assert again.subject.uuid != first.subject.uuid
     assert again.user != first.user
@@ -225,7 +226,7 @@ def test_erased_person_is_new_at_the_next_sign_in(op: ScriptedOP) -> None:
 def test_retention_keys_of_erased_claims_are_destroyed_by_the_schedule(
     op: ScriptedOP, known: Callable[[], SignedIn], settings: Any, tmp_path: Path
 ) -> None:
-    settings.PHI_OIDC = {**settings.PHI_OIDC, "RETENTION_KEYS": tmp_path}
+    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, KEYS={"retention": tmp_path})
     person = known()
     claim = StoredClaim.objects.get(name="address")
     claim.bucket, claim.value = "20261124-86400", '"Bern"'

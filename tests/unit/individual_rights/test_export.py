@@ -29,6 +29,7 @@ from tests.support.audit_outage import audit_database_fails
 from tests.support.emergency_access import REASON as CANARY
 from tests.support.emergency_access import allow, opened
 from tests.support.emergency_access import declare as declare_emergency
+from tests.support.phi_oidc_settings import override_phi_oidc
 from tests.support.session_fixtures import ACCESS_TOKEN, NOW, REFRESH_TOKEN, ScriptedOP, SignedIn
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "phi_audit"])
@@ -37,7 +38,7 @@ REASON = "Docket 26-117, of another person"
 
 @pytest.fixture(autouse=True)
 def _at_noon(settings: Any) -> Iterator[None]:
-    settings.PHI_OIDC = {**settings.PHI_OIDC, "PAIRWISE_KEY": key("test pairwise key")}
+    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, KEYS={"pairwise": key("test pairwise key")})
     with clock.override_clock(lambda: NOW):
         yield
 
@@ -132,13 +133,13 @@ def test_export_records_the_claim_names_before_it_decrypts_a_claim(
     op: ScriptedOP, sign_in: Callable[..., SignedIn], settings: Any
 ) -> None:
     person = sign_in()
-    keys, recorded = settings.PHI_OIDC["ENCRYPTION_KEYS"], []
+    keys, recorded = settings.PHI_OIDC["KEYS"]["encryption"], []
 
     def source() -> Any:
         recorded.append(AuditEvent.objects.filter(action="subject.exported").count())
         return keys
 
-    settings.PHI_OIDC = {**settings.PHI_OIDC, "ENCRYPTION_KEYS": source}
+    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, KEYS={"encryption": source})
     export(person)
     assert recorded == [1, 1]
     (event,) = AuditEvent.objects.filter(action="subject.exported")

@@ -10,6 +10,7 @@ from django.test import modify_settings
 
 from django_phi_oidc.crypto import keyring
 from tests.settings import key
+from tests.support.phi_oidc_settings import override_phi_oidc
 
 APP = "tests.unit.key_rotation.ward"
 OLD, NEW = key("test encryption key of yesterday"), key("test encryption key of today")
@@ -34,7 +35,7 @@ def seal_under(settings: Any) -> Any:
     """Return a function that configures the encryption keys, newest first, and returns them."""
 
     def configure(*texts: str) -> tuple[keyring.SymmetricKey, ...]:
-        settings.PHI_OIDC = {**settings.PHI_OIDC, "ENCRYPTION_KEYS": list(texts)}
-        return keyring.get_keys("ENCRYPTION_KEYS")
+        settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, KEYS={"encryption": list(texts)})
+        return keyring.get_keys("encryption")
 
     return configure

@@ -110,7 +110,7 @@ def test_reencrypt_encrypts_old_texts_under_the_newest_key_in_batches(ward: Any,
     newest = charts(ward, 2)
     ward.Chart.objects.create(text=None)
     stored = {str(pk): text for pk, text in texts(column).items() if pk in {str(c.pk) for c in newest} or text is None}
-    ring, looked_at = keyring.get_keys("ENCRYPTION_KEYS"), list[int]()
+    ring, looked_at = keyring.get_keys("encryption"), list[int]()
     assert reencrypt(column, keys=ring, batch_size=batch, report_progress=looked_at.append) == ReencryptionResult(
         reencrypted=7
     )
@@ -162,7 +162,7 @@ DAMAGES: dict[str, Callable[[str, list[str]], str]] = {
     "the id alone": lambda text, others: text[:9],
     "one bit": one_bit,
     "a missing key": lambda text, others: f"00000000:{text[9:]}",
-    "another key's id": lambda text, others: f"{keyring.get_keys('ENCRYPTION_KEYS')[1].id}:{text[9:]}",
+    "another key's id": lambda text, others: f"{keyring.get_keys('encryption')[1].id}:{text[9:]}",
     "another row's": lambda text, others: others[0],
     "another column's": lambda text, others: others[1],
     "what base64 passes over": lambda text, others: f"{text[:20]},{text[20:]}",

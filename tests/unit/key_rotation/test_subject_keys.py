@@ -18,6 +18,7 @@ from django_phi_oidc.key_rotation.subject_keys import get_subject_key_usage, ret
 from django_phi_oidc.subjects.models import PairwiseSubject, SubjectDigest
 from tests.settings import key
 from tests.support.manual_blocks import block, commands
+from tests.support.phi_oidc_settings import override_phi_oidc
 from tests.support.subject_linking import (
     KEY_1,
     KEY_2,
@@ -185,8 +186,8 @@ class Operator:
         self.shown: Iterator[str] = iter(shlex.join(words[2:]) for words in displayed)
 
     def configure(self, *texts: str) -> list[SymmetricKey]:
-        self.settings.PHI_OIDC = {**self.settings.PHI_OIDC, "SUBJECT_KEYS": list(texts)}
-        return list(keyring.get_keys("SUBJECT_KEYS"))
+        self.settings.PHI_OIDC = override_phi_oidc(self.settings.PHI_OIDC, KEYS={"subject": list(texts)})
+        return list(keyring.get_keys("subject"))
 
     def run(self, command: str) -> str:
         out = StringIO()

@@ -41,6 +41,7 @@ from django_phi_oidc.subjects.models import ActivationCode, PairwiseSubject
 from tests.support import databases
 from tests.support.audit_outage import audit_database_fails
 from tests.support.log_capture import capture_all_logs
+from tests.support.phi_oidc_settings import override_phi_oidc
 from tests.support.session_fixtures import SecureClient
 from tests.support.subject_linking import NOW, SUB, at_once, make_user, sign_in
 
@@ -107,7 +108,7 @@ def invited(user: Any) -> str:
     (invitation,) = create_invitations(
         [user.pk],
         provider=conf.providers()["default"],
-        key=keyring.get_keys("SUBJECT_KEYS")[0],
+        key=keyring.get_keys("subject")[0],
         lifetime=14 * DAY,
         origin=Origin(),
         now=clock.now(),
@@ -146,7 +147,7 @@ def test_valid_code_links_the_person_and_redirects_to_the_sign_in(arrive: Callab
     assert client.cookies[COOKIE].value == ""
     assert client.cookies[COOKIE]["max-age"] == 0
     assert Session.objects.count() == 0
-    assert sign_in(keyring.get_keys("SUBJECT_KEYS"), create_user=None).user == user
+    assert sign_in(keyring.get_keys("subject"), create_user=None).user == user
 
 
 def test_cookie_is_encrypted_and_valid_for_this_host_and_ten_minutes(rf: Any) -> None:
@@ -382,7 +383,7 @@ def test_linked_person_is_redirected_and_the_code_stays_unused(
     arrive: Callable[..., SecureClient],
 ) -> None:
     client, first = arrive(), make_user()
-    sign_in(keyring.get_keys("SUBJECT_KEYS"), create_user=lambda: first)
+    sign_in(keyring.get_keys("subject"), create_user=lambda: first)
     code = invited(make_user())
     assert enter(client, code)["Location"] == SIGN_IN_URL
     assert linked() == [first.pk]
@@ -391,9 +392,9 @@ def test_linked_person_is_redirected_and_the_code_stays_unused(
 
 
 def test_missing_subject_key_refuses(arrive: Callable[..., SecureClient], settings: Any) -> None:
-    sign_in(keyring.get_keys("SUBJECT_KEYS")[1:], sub="known")
+    sign_in(keyring.get_keys("subject")[1:], sub="known")
     code, client, before = invited(make_user()), arrive(), settings.PHI_OIDC
-    settings.PHI_OIDC = {**before, "SUBJECT_KEYS": before["SUBJECT_KEYS"][:1]}
+    settings.PHI_OIDC = override_phi_oidc(before, KEYS={"subject": before["KEYS"]["subject"][:1]})
     assert enter(client, code).status_code == 403
     assert refusals() == ["subject_key_missing"]
     settings.PHI_OIDC = before

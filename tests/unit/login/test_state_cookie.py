@@ -17,6 +17,7 @@ from django_phi_oidc.login.state_cookie import (
     store_state,
 )
 from django_phi_oidc.replay.cache import delete_expired
+from tests.support.phi_oidc_settings import override_phi_oidc
 
 pytestmark = pytest.mark.django_db(databases=["default", "phi_audit"])
 
@@ -123,8 +124,8 @@ def test_only_issued_nonces_are_recognized(settings: Any) -> None:
     nonce = create_nonce()
     assert create_nonce() != nonce
     assert is_issued_nonce(nonce)
-    newer_first = list(reversed(settings.PHI_OIDC["ENCRYPTION_KEYS"]))
-    settings.PHI_OIDC = {**settings.PHI_OIDC, "ENCRYPTION_KEYS": newer_first}
+    newer_first = list(reversed(settings.PHI_OIDC["KEYS"]["encryption"]))
+    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, KEYS={"encryption": newer_first})
     assert is_issued_nonce(nonce), "older keys are accepted"
     for foreign in (randomness.token_b64url(48), nonce[:-4], "", "ü", nonce[:-1] + ("A" if nonce[-1] != "A" else "B")):
         assert not is_issued_nonce(foreign)

@@ -43,7 +43,7 @@ def test_health_without_a_database_is_500_without_a_reason(away: str, part: str)
     assert (response.status_code, response.json()) == (500, {**WORKING, part: "unavailable"})
 
 
-@pytest.mark.parametrize("ring", ["ENCRYPTION_KEYS", "AUDIT_MAC_KEYS"])
+@pytest.mark.parametrize("ring", ["encryption", "audit_mac"])
 def test_health_without_keys_is_500(ring: str, settings: Any, tmp_path: Any) -> None:
     settings.PHI_OIDC = {**settings.PHI_OIDC, ring: tmp_path / "a missing file"}
     response = Client().get(reverse("oidc_health"))

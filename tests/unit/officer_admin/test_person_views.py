@@ -77,7 +77,7 @@ def fields(patient: Any, act: str) -> dict[str, Any]:
         case "invite":
             return {"chosen": "default"}
         case "withdraw":
-            data = {"provider": providers()["default"], "key": get_keys("SUBJECT_KEYS")[0], "lifetime": DAY}
+            data = {"provider": providers()["default"], "key": get_keys("subject")[0], "lifetime": DAY}
             create_invitations([patient.user.pk], **data, origin=Origin(), now=NOW)
             return {"chosen": str(ActivationCode.objects.get().pk)}
         case "end":

@@ -75,7 +75,9 @@ def test_build_authorization_url_plain_declaration_sends_the_code_flow_with_pkce
 
 def test_build_authorization_url_declared_options_are_sent(metadata: ProviderMetadata, declare: Declare) -> None:
     declaration = declare(
-        acr_values=("urn:a", "urn:b"), max_age=0, prompt="login", ui_locales="de fr", login_hint="@clinic.example"
+        acr_values=("urn:a", "urn:b"),
+        max_age=0,
+        authorization_parameters=(("prompt", "login"), ("ui_locales", "de fr"), ("login_hint", "@clinic.example")),
     )
     claims = {"userinfo": {"birthdate": {"essential": True}, "name": None}}
     query = query_of(url_for(metadata, declaration, claims=claims))
@@ -110,7 +112,10 @@ def test_authorization_parameters_offline_access_asks_for_consent(
     sent: list[str] | None,
 ) -> None:
     changed = replace(metadata, prompt_values_supported=supported)
-    assert query_of(url_for(changed, declare(prompt=prompt), scope=scope)).get("prompt") == sent
+    assert (
+        query_of(url_for(changed, declare(authorization_parameters=(("prompt", prompt),)), scope=scope)).get("prompt")
+        == sent
+    )
 
 
 @pytest.mark.parametrize(
@@ -127,7 +132,9 @@ def test_authorization_parameters_login_prompt_comes_first(
     metadata: ProviderMetadata, declare: Declare, scope: str, prompt: str, sent: str
 ) -> None:
     request = replace(REQUEST, prompts_login=True)
-    assert query_of(url_for(metadata, declare(prompt=prompt), scope=scope, request=request))["prompt"] == [sent]
+    assert query_of(
+        url_for(metadata, declare(authorization_parameters=(("prompt", prompt),)), scope=scope, request=request)
+    )["prompt"] == [sent]
 
 
 @pytest.mark.parametrize(

@@ -20,5 +20,5 @@ from django_phi_oidc.sessions.backchannel_logout import process_logout_token  # 
 
 now = clock.now()
 token = LogoutToken(iss=issuer, sub=sub, sid="", jti="elsewhere", valid_until=now + timedelta(minutes=2))
-ended = process_logout_token(token, subject_keys=keyring.get_keys("SUBJECT_KEYS"), origin=Origin(), now=now)
+ended = process_logout_token(token, subject_keys=keyring.get_keys("subject"), origin=Origin(), now=now)
 sys.stdout.write(f"{len(ended)}\n")

@@ -24,7 +24,7 @@ def name(signed_in: SignedIn, *, sub: str, sid: str = "", issuer: str = ISSUER) 
     PairwiseSubject.objects.filter(pk=signed_in.subject.pk).update(issuer=issuer)
     sid_digest = sha256_hex(sid) if sid else ""
     OIDCSession.objects.filter(pk=signed_in.session.pk).update(issuer=issuer, sid_digest=sid_digest)
-    for key in keyring.get_keys("SUBJECT_KEYS"):
+    for key in keyring.get_keys("subject"):
         digest = compute_subject_digest(key.material, issuer=issuer, sub=sub)
         SubjectDigest.objects.create(subject=signed_in.subject, issuer=issuer, key_id=key.id, digest=digest)
     return signed_in

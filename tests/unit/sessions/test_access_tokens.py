@@ -47,6 +47,7 @@ from django_phi_oidc.testing.mock_provider import (
 from django_phi_oidc.testing.mock_provider.signing import parse_unverified
 from tests.support.databases import child_environment
 from tests.support.http_browser import Browser
+from tests.support.phi_oidc_settings import override_phi_oidc
 from tests.support.portal_fixtures import _http_op, _logs_hold_no_secret, browser, declaration, events, op, portal
 from tests.support.session_fixtures import wait_for
 
@@ -708,8 +709,8 @@ def test_refresh_that_cannot_be_stored_revokes_its_tokens_and_shows_none(
     op: DemoProvider, session: uuid.UUID, settings: Any
 ) -> None:
     away: list[bool] = []
-    ring = settings.PHI_OIDC["ENCRYPTION_KEYS"]
-    settings.PHI_OIDC = {**settings.PHI_OIDC, "ENCRYPTION_KEYS": lambda: [] if away else ring}
+    ring = settings.PHI_OIDC["KEYS"]["encryption"]
+    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, KEYS={"encryption": lambda: [] if away else ring})
     op.mutate = at_refresh("token", lambda exchange: away.append(True))
     with pytest.raises(KeyMissing) as failed:
         get_access_token(session)

@@ -28,6 +28,7 @@ from django_phi_oidc.sessions.lifecycle import EndedSession, end_sessions
 from django_phi_oidc.sessions.models import OIDCSession, PendingRevocation, TokenToRevoke
 from django_phi_oidc.subjects.models import SubjectDigest
 from tests.support.databases import child_environment
+from tests.support.phi_oidc_settings import override_phi_oidc
 from tests.support.session_fixtures import NOW, SignedIn, django_session_exists, events
 from tests.unit.sessions.provider_sessions import ISSUER, name, sign_in_again, sign_in_often
 
@@ -43,7 +44,7 @@ def token(sub: str = "", sid: str = "", *, jti: str = "a-jti", iss: str = ISSUER
 
 
 def process(token: LogoutToken, **options: Any) -> list[EndedSession]:
-    return process_logout_token(token, subject_keys=keyring.get_keys("SUBJECT_KEYS"), origin=ORIGIN, now=NOW, **options)
+    return process_logout_token(token, subject_keys=keyring.get_keys("subject"), origin=ORIGIN, now=NOW, **options)
 
 
 def ended_sessions() -> dict[Any, str]:
@@ -112,7 +113,7 @@ def test_logout_token_leaves_revocations_to_the_sweep_and_records_events(
 
 @pytest.mark.parametrize("position", [0, 1])
 def test_logout_token_finds_a_person_by_any_configured_subject_key(people: dict[str, SignedIn], position: int) -> None:
-    key = keyring.get_keys("SUBJECT_KEYS")[position]
+    key = keyring.get_keys("subject")[position]
     SubjectDigest.objects.exclude(key_id=key.id).delete()
     assert len(process(token("amina"))) == 3
 
@@ -121,7 +122,7 @@ def test_logout_token_of_an_unknown_person_with_a_missing_subject_key_raises(
     people: dict[str, SignedIn], settings: Any
 ) -> None:
     declared = settings.PHI_OIDC
-    settings.PHI_OIDC = {**declared, "SUBJECT_KEYS": [keyring.generate_key()]}
+    settings.PHI_OIDC = override_phi_oidc(declared, KEYS={"subject": [keyring.generate_key()]})
     for about in (token("amina"), token("amina", "1")):
         with pytest.raises(SubjectKeyMissing):
             process(about)

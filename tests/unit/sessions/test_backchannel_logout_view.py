@@ -40,6 +40,7 @@ from django_phi_oidc.testing.mock_provider import (
 )
 from tests.support.fuzz_inputs import WITH_DATABASE
 from tests.support.http_server import serving
+from tests.support.phi_oidc_settings import override_phi_oidc
 from tests.support.portal_process import Quiet, Server
 from tests.support.session_fixtures import SignedIn, django_session_exists, events
 from tests.unit.sessions.logout_token_provider import (
@@ -457,7 +458,7 @@ def test_backchannel_logout_while_a_subject_key_is_missing_can_be_repeated(
     portal: str, provider: DemoProvider, amina: SignedIn, settings: Any
 ) -> None:
     declared, token = settings.PHI_OIDC, token_of(provider, sub=SUB)
-    settings.PHI_OIDC = {**declared, "SUBJECT_KEYS": [keyring.generate_key()]}
+    settings.PHI_OIDC = override_phi_oidc(declared, KEYS={"subject": [keyring.generate_key()]})
     assert deliver(portal, token).status == 503
     settings.PHI_OIDC = declared
     assert deliver(portal, token).status == 200
@@ -558,7 +559,7 @@ def test_refused_backchannel_logout_without_the_audit_log_stays_refused(
     portal: str, provider: DemoProvider, amina: SignedIn, settings: Any
 ) -> None:
     declared = settings.PHI_OIDC
-    settings.PHI_OIDC = {**declared, "AUDIT_MAC_KEYS": []}
+    settings.PHI_OIDC = override_phi_oidc(declared, KEYS={"audit_mac": []})
     assert deliver(portal, "nonsense").status == 400
     settings.PHI_OIDC = declared
     assert deliver(portal, token_of(provider, **BOTH)).status == 200

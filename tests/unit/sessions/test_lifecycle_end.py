@@ -16,6 +16,7 @@ from django_phi_oidc.claims.models import StoredClaim
 from django_phi_oidc.crypto import keyring
 from django_phi_oidc.sessions.lifecycle import EndedSession, end_session
 from django_phi_oidc.sessions.models import EndReason, OIDCSession, PendingRevocation, RevocationStatus
+from tests.support.phi_oidc_settings import override_phi_oidc
 from tests.support.session_fixtures import (
     ACCESS_TOKEN,
     NOW,
@@ -160,7 +161,7 @@ def test_end_session_with_an_unknown_key_ends_it_and_raises_an_alert(
     sign_in: Callable[..., SignedIn], settings: Any
 ) -> None:
     signed_in = sign_in()
-    settings.PHI_OIDC = {**settings.PHI_OIDC, "ENCRYPTION_KEYS": [keyring.generate_key()]}
+    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, KEYS={"encryption": [keyring.generate_key()]})
     ended = end(signed_in)
     assert ended == EndedSession(provider="default", id_token="", revocation_ids=())
     row = OIDCSession.objects.get()

@@ -24,6 +24,7 @@ from django_phi_oidc.audit.events import Action, Origin
 from django_phi_oidc.claims.models import StoredClaim
 from django_phi_oidc.sessions.lifecycle import end_session
 from django_phi_oidc.sessions.models import EndReason, OIDCSession
+from tests.support.phi_oidc_settings import override_phi_oidc
 from tests.support.session_fixtures import (
     ACCESS_TOKEN,
     NOW,
@@ -246,7 +247,7 @@ def test_copy_of_an_ended_session_is_valid_until_the_next_check(
     assert ask(signed_in.django_key).status_code == 401
     assert not django_session_exists(signed_in.django_key)
     copy.put_back()
-    settings.PHI_OIDC = {**settings.PHI_OIDC, "SESSION_RECHECK": timedelta(0)}
+    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, SESSIONS={"recheck": timedelta(0)})
     moment.after(timedelta(seconds=1))
     assert ask(signed_in.django_key).status_code == 401
     assert not django_session_exists(signed_in.django_key)

@@ -25,6 +25,7 @@ from django_phi_oidc.sessions.lifecycle import end_session
 from django_phi_oidc.sessions.models import EndReason, OIDCSession, PendingRevocation
 from django_phi_oidc.subjects.linking import mark_seen
 from django_phi_oidc.subjects.models import PairwiseSubject
+from tests.support.phi_oidc_settings import override_phi_oidc
 from tests.support.session_fixtures import (
     ACCESS_TOKEN,
     NOW,
@@ -231,7 +232,7 @@ def test_change_of_an_account_ends_its_sessions(
 
 
 def test_new_password_ends_no_session_if_configured(sign_in: Callable[..., SignedIn], settings: Any) -> None:
-    settings.PHI_OIDC = {**settings.PHI_OIDC, "END_SESSIONS_ON": []}
+    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, SESSIONS={"end_on": []})
     set_password(sign_in())
     assert OIDCSession.objects.get().ended_at is None
 
@@ -245,7 +246,7 @@ def test_change_of_roles_ends_the_sessions_if_configured(
     user: Any = changed.user
     if change in (ROLES["groups.remove"], ROLES["groups.clear"], ROLES["group.user_set.clear"]):
         user.groups.add(group)
-    settings.PHI_OIDC = {**settings.PHI_OIDC, "END_SESSIONS_ON": ["roles"]}
+    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, SESSIONS={"end_on": ["roles"]})
     change(user, group)
     assert OIDCSession.objects.get(pk=changed.session.pk).end_reason == "roles_changed"
     assert OIDCSession.objects.get(pk=other.session.pk).ended_at is None

@@ -29,6 +29,7 @@ from django_phi_oidc.sessions.token_refresh import (
     release_lease,
     store_tokens,
 )
+from tests.support.phi_oidc_settings import override_phi_oidc
 from tests.support.session_fixtures import ACCESS_TOKEN, NOW, REFRESH_TOKEN, SignedIn, id_token
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "phi_audit"])
@@ -142,7 +143,7 @@ def test_acquire_lease_inside_a_transaction_is_refused(session: OIDCSession) -> 
 
 def test_acquire_lease_without_the_key_leaves_no_lease(session: OIDCSession, settings: Any) -> None:
     before = settings.PHI_OIDC
-    settings.PHI_OIDC = {**before, "ENCRYPTION_KEYS": [keyring.generate_key()]}
+    settings.PHI_OIDC = override_phi_oidc(before, KEYS={"encryption": [keyring.generate_key()]})
     with pytest.raises(Undecryptable):
         acquire_lease(session, now=NOW)
     assert row().refresh_lease_until is None

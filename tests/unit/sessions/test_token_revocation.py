@@ -27,6 +27,7 @@ from django_phi_oidc.sessions.token_revocation import (
     reset_backoff,
     retry_due,
 )
+from tests.support.phi_oidc_settings import override_phi_oidc
 from tests.support.session_fixtures import NOW, Answer, ScriptedOP, answering, declare, events, send
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "phi_audit"])
@@ -225,7 +226,7 @@ def test_attempt_with_an_undeclared_provider_is_retried(op: ScriptedOP) -> None:
 def test_attempt_without_its_key_is_retried_until_the_key_is_configured(op: ScriptedOP, settings: Any) -> None:
     (pk,) = queue()
     before = settings.PHI_OIDC
-    settings.PHI_OIDC = {**before, "ENCRYPTION_KEYS": [keyring.generate_key()]}
+    settings.PHI_OIDC = override_phi_oidc(before, KEYS={"encryption": [keyring.generate_key()]})
     assert try_at(pk) is RevocationStatus.PENDING
     assert PendingRevocation.objects.get().last_fault == "undecryptable"
     assert op.asked == []

@@ -15,6 +15,7 @@ from django.test import Client
 from django_phi_oidc._internal import clock
 from django_phi_oidc.sessions.models import OIDCSession
 from django_phi_oidc.templatetags import phi_oidc
+from tests.support.phi_oidc_settings import override_phi_oidc
 from tests.support.session_fixtures import NOW, ScriptedOP, SecureClient, SignedIn, django_session_exists
 
 pytestmark = [
@@ -145,7 +146,7 @@ def test_tag_near_the_absolute_timeout_uses_that_time(sign_in: Callable[..., Sig
 
 
 def test_tag_with_a_short_timeout_warns_for_half_of_it(sign_in: Callable[..., SignedIn], settings: Any) -> None:
-    settings.PHI_OIDC = {**settings.PHI_OIDC, "IDLE_TIMEOUT": timedelta(seconds=30)}
+    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, SESSIONS={"idle_timeout": timedelta(seconds=30)})
     assert data_of(sign_in().client().get("/chart/").content.decode())["warning"] == "15"
 
 

@@ -471,7 +471,7 @@ def test_delivered_lines_prove_the_log_without_the_database(file: Path, clock: C
         clock.go_on(seconds=10)
     sink = create_sink(parse_sink("siem", {"type": "file", "path": str(file)}), hostname="s")
     assert deliver("siem", sink, clock=clock, seconds=5).accepted == 8
-    macs = {key.id: key.material for key in keyring.get_keys("AUDIT_MAC_KEYS")}
+    macs = {key.id: key.material for key in keyring.get_keys("audit_mac")}
     tree = CompactRange()
     sizes: list[int] = []
     for line in file.read_text().splitlines():

@@ -13,13 +13,14 @@ from django_phi_oidc.audit.events import Action
 from django_phi_oidc.audit.models import AuditEvent
 from django_phi_oidc.siem.models import SinkCursor
 from django_phi_oidc.siem.tasks import deliver, deliver_to_due_sinks, get_declared_sinks
+from tests.support.phi_oidc_settings import override_phi_oidc
 from tests.support.sealed_events import NOW, seal
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "phi_audit"])
 
 
 def declare(settings: Any, **sinks: Any) -> None:
-    settings.PHI_OIDC = {**settings.PHI_OIDC, "SINKS": sinks}
+    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, AUDIT={"sinks": sinks})
 
 
 def test_deliver_without_sinks_does_nothing() -> None:
@@ -67,9 +68,9 @@ def test_lagging_sink_raises_an_alert(settings: Any, tmp_path: Path) -> None:
 
 def test_invalid_sink_declaration_is_refused(settings: Any) -> None:
     declare(settings, siem={"type": "smoke"})
-    with pytest.raises(ImproperlyConfigured, match=r"SINKS\['siem'\]\['type'\]"):
+    with pytest.raises(ImproperlyConfigured, match=r"'sinks'\]\['siem'\]\['type'\]"):
         get_declared_sinks()
-    settings.PHI_OIDC = {**settings.PHI_OIDC, "SINKS": ["siem"]}
+    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, AUDIT={"sinks": ["siem"]})
     with pytest.raises(ImproperlyConfigured, match="dictionary"):
         get_declared_sinks()
 

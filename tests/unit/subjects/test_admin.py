@@ -18,6 +18,7 @@ from django_phi_oidc.audit.models import AuditEvent
 from django_phi_oidc.crypto import keyring
 from django_phi_oidc.subjects.models import PairwiseSubject, SubjectDigest
 from tests.support.officers import sign_in_officer
+from tests.support.phi_oidc_settings import override_phi_oidc
 from tests.support.subject_linking import SUB, make_user, sign_in
 
 LIST = "/admin/django_phi_oidc/pairwisesubject/"
@@ -40,7 +41,7 @@ def _plain_http(settings: Any) -> None:
 
 
 def person(sub: str = SUB) -> PairwiseSubject:
-    return sign_in(keyring.get_keys("SUBJECT_KEYS"), sub=sub).subject
+    return sign_in(keyring.get_keys("subject"), sub=sub).subject
 
 
 def add(client: Client, user: object, sub: str = SUB, provider: str = "default") -> Any:
@@ -61,7 +62,7 @@ def test_add_links_the_person_and_records_the_administrator(officer: Callable[..
     assert (event.actor, event.subject, event.provider) == (str(client.user.pk), str(subject.uuid), "default")  # type: ignore[attr-defined]
     assert (event.detail, event.resource, event.client_ip) == ('{"created":false}', f"user/{user.pk}", "127.0.0.1")
     assert [entry.object_repr for entry in LogEntry.objects.all()] == [str(subject.uuid)]
-    assert sign_in(keyring.get_keys("SUBJECT_KEYS"), create_user=None).user == user
+    assert sign_in(keyring.get_keys("subject"), create_user=None).user == user
 
 
 def test_form_never_renders_the_sub(officer: Callable[..., Client]) -> None:
@@ -97,13 +98,13 @@ def test_link_without_a_subject_key_shows_and_logs_the_error(
 ) -> None:
     person()
     client, user = officer("add", "view"), make_user()
-    keys = settings.PHI_OIDC["SUBJECT_KEYS"]
-    settings.PHI_OIDC = {**settings.PHI_OIDC, "SUBJECT_KEYS": keys[:1]}
+    keys = settings.PHI_OIDC["KEYS"]["subject"]
+    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, KEYS={"subject": keys[:1]})
     assert "subject_key_missing" in messages_of(add(client, user.pk, "another"))[0]
-    settings.PHI_OIDC = {**settings.PHI_OIDC, "SUBJECT_KEYS": []}
+    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, KEYS={"subject": []})
     assert ": key_missing" in messages_of(add(client, user.pk, "another"))[0]
     assert ["is not configured" in caplog.messages[0], "has no key" in caplog.messages[1]] == [True, True]
-    settings.PHI_OIDC = {**settings.PHI_OIDC, "SUBJECT_KEYS": keys}
+    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, KEYS={"subject": keys})
     add(client, user.pk, "another")
     assert PairwiseSubject.objects.count() == 2
 
@@ -181,7 +182,7 @@ def test_error_report_hides_the_sub(officer: Callable[..., Client], settings: An
     """An error report, as Django sends it to administrators, contains no `sub`."""
     client, user = officer("add", "view"), make_user()
     client.raise_request_exception = False
-    settings.PHI_OIDC = {**settings.PHI_OIDC, "SUBJECT_KEYS": _fails}
+    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, KEYS={"subject": _fails})
     reports: list[str] = []
 
     def report(request: Any, **kwargs: Any) -> None:

@@ -68,7 +68,7 @@ def code_of(response: Any) -> str:
 
 
 def invited(user: Any) -> ActivationCode:
-    provider, key = conf.providers()["default"], keyring.get_keys("SUBJECT_KEYS")[0]
+    provider, key = conf.providers()["default"], keyring.get_keys("subject")[0]
     invitations.create_invitations(
         [user.pk], provider=provider, key=key, lifetime=timedelta(days=1), origin=Origin(), now=NOW
     )
@@ -76,7 +76,7 @@ def invited(user: Any) -> ActivationCode:
 
 
 def redeem(code: str, sub: str = "s") -> Any:
-    provider, keys = conf.providers()["default"], keyring.get_keys("SUBJECT_KEYS")
+    provider, keys = conf.providers()["default"], keyring.get_keys("subject")
     return redeem_code(code, sub=sub, provider=provider, keys=keys, origin=Origin(), now=NOW).user
 
 

@@ -14,6 +14,7 @@ from django_phi_oidc.errors import KeyMissing
 from django_phi_oidc.subjects import pairwise
 from django_phi_oidc.subjects.models import PairwiseIdentifier
 from tests.settings import key
+from tests.support.phi_oidc_settings import override_phi_oidc
 from tests.support.subject_linking import at_once, capturing, make_user, statements
 
 BILLING, LAB = "billing.example.org", "lab.example.org"
@@ -26,7 +27,7 @@ def _keys(settings: Any) -> None:
 
 
 def use_keys(settings: Any, keys: list[str] | None) -> None:
-    settings.PHI_OIDC = {**settings.PHI_OIDC, "PAIRWISE_KEY": keys}
+    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, KEYS={"pairwise": keys})
 
 
 @pytest.mark.django_db
@@ -66,7 +67,7 @@ def test_new_pairwise_id_uses_the_newest_key(settings: Any) -> None:
 def test_new_pairwise_id_without_a_key_is_an_error(settings: Any) -> None:
     user = make_user()
     use_keys(settings, None)
-    with pytest.raises(KeyMissing, match="PAIRWISE_KEY"):
+    with pytest.raises(KeyMissing, match="pairwise"):
         pairwise.get_pairwise_id(user, BILLING)
     assert not PairwiseIdentifier.objects.exists()
 
@@ -139,4 +140,4 @@ def test_pairwise_id_stored_concurrently_under_another_key_is_used(settings: Any
 
     with connection.execute_wrapper(other_server_first):
         assert pairwise.get_pairwise_id(user, BILLING) == "f" * 64
-    assert keyring.get_keys("PAIRWISE_KEY")
+    assert keyring.get_keys("pairwise")

@@ -26,6 +26,7 @@ from tests.support import guarded_views as wards
 from tests.support.audit_outage import audit_database_fails
 from tests.support.emergency_access import REASON, actor, allow, declare, forbid, list_events, opened
 from tests.support.guarded_views import HELD, PERMISSION
+from tests.support.phi_oidc_settings import override_phi_oidc
 from tests.support.session_fixtures import BACKEND, SecureClient, SignedIn, sign_in  # noqa: F401 -- a fixture
 
 pytestmark = [
@@ -349,7 +350,7 @@ def test_list_filters_and_closes_without_showing_reasons(scene: SimpleNamespace,
 
 def test_undecryptable_reason_is_reported(scene: SimpleNamespace, reviewer: SignedIn, settings: Any) -> None:
     row = open_and_close(scene.user)
-    settings.PHI_OIDC = {**settings.PHI_OIDC, "ENCRYPTION_KEYS": settings.PHI_OIDC["SUBJECT_KEYS"]}
+    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, KEYS={"encryption": settings.PHI_OIDC["KEYS"]["subject"]})
     page = reviewer.client().get(admin_url(row))
     assert (page.status_code, "cannot be decrypted" in page.content.decode()) == (200, True)
 

@@ -72,7 +72,7 @@ def test_canonical_bytes_of_the_row_equal_those_of_the_event(new_events: list[Ne
 
 def test_mac_calculator_computes_hmac_and_knows_configured_keys_only() -> None:
     compute = create_mac_calculator()
-    for key in keyring.get_keys("AUDIT_MAC_KEYS"):
+    for key in keyring.get_keys("audit_mac"):
         for text in (b"", b"x", b"y" * 1000):
             assert compute(key.id, text) == hmac.digest(key.material, text, "sha256")
     assert compute("0badc0de", b"x") is None

@@ -35,6 +35,7 @@ from django_phi_oidc.merkle.checkpoint import Checkpoint, sign_checkpoint, verif
 from django_phi_oidc.merkle.compact import CompactRange
 from tests.support.audit_log import KEY, NOW, OTHER_KEY, PEM, events, seal_now, sealed
 from tests.support.audit_tampering import CHECKPOINT, LEAF, NODE, QUEUE, sql, without_triggers
+from tests.support.phi_oidc_settings import override_phi_oidc
 from tests.support.rfc6962_reference import mth
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "phi_audit"])
@@ -42,7 +43,7 @@ LATER = NOW + timedelta(hours=1)
 
 
 def with_options(**options: object) -> override_settings:
-    return override_settings(PHI_OIDC={**settings.PHI_OIDC, **options})
+    return override_settings(PHI_OIDC=override_phi_oidc(settings.PHI_OIDC, **options))
 
 
 def test_new_events_become_leaves_under_a_signed_root() -> None:
@@ -148,7 +149,7 @@ def test_log_with_an_altered_node_is_not_continued() -> None:
 def test_log_with_another_origin_is_not_continued() -> None:
     sealed(1)
     events(1)
-    with with_options(AUDIT_ORIGIN="another.example/audit"), pytest.raises(SealingRefused, match="origin"):
+    with with_options(AUDIT={"origin": "another.example/audit"}), pytest.raises(SealingRefused, match="origin"):
         seal_now()
     assert seal_now().event_count == 1
 
@@ -162,7 +163,7 @@ def cut_to(size: int) -> None:
 
 def test_restored_log_is_refused_because_of_the_witness_file(tmp_path: Path) -> None:
     witness = tmp_path / "witness"
-    with with_options(AUDIT_WITNESS_FILE=str(witness)):
+    with with_options(AUDIT={"witness_file": str(witness)}):
         sealed(3)
         assert witness.read_text() == AuditCheckpoint.objects.last().note
         sealed(2)
@@ -175,7 +176,7 @@ def test_restored_log_is_refused_because_of_the_witness_file(tmp_path: Path) -> 
         assert witness.read_text() == note
     # Without the file it signs another root for the same size, which must not happen.
     assert seal_now(limit=2).event_count == 2
-    with with_options(AUDIT_WITNESS_FILE=str(witness)), pytest.raises(SealingRefused, match="known outside"):
+    with with_options(AUDIT={"witness_file": str(witness)}), pytest.raises(SealingRefused, match="known outside"):
         seal_now()
 
 
@@ -184,11 +185,11 @@ def test_unreadable_witness_file_prevents_sealing(text: str, tmp_path: Path) -> 
     witness = tmp_path / "witness"
     witness.write_text(text)
     events(1)
-    with with_options(AUDIT_WITNESS_FILE=str(witness)), pytest.raises(SealingRefused, match="witness"):
+    with with_options(AUDIT={"witness_file": str(witness)}), pytest.raises(SealingRefused, match="witness"):
         seal_now()
     assert witness.read_text() == text
     witness.unlink()
-    with with_options(AUDIT_WITNESS_FILE=str(witness)):
+    with with_options(AUDIT={"witness_file": str(witness)}):
         assert seal_now().event_count == 1
 
 
@@ -196,7 +197,7 @@ def test_unwritable_witness_file_is_logged_and_sealing_succeeds(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     events(1)
-    with with_options(AUDIT_WITNESS_FILE=str(tmp_path / "none" / "witness")):
+    with with_options(AUDIT={"witness_file": str(tmp_path / "none" / "witness")}):
         assert seal_now().event_count == 1
     assert "The witness file can't be written." in caplog.text
 
@@ -255,12 +256,12 @@ def test_resume_twice_opens_the_third_epoch() -> None:
 
 def test_seal_task_seals_with_the_key_and_alerts_without_it() -> None:
     events(3)
-    with with_options(AUDIT_SIGNING_KEY=None), clock.override_clock(lambda: LATER):
+    with with_options(KEYS={"audit_signing": None}), clock.override_clock(lambda: LATER):
         seal_task()
         seal_task()
     (alert,) = AuditEvent.objects.filter(action="alert.raised")
     assert json.loads(alert.detail) == {"rule": "sealing_lag", "count": 3}
-    with with_options(AUDIT_SIGNING_KEY=PEM), clock.override_clock(lambda: LATER):
+    with with_options(KEYS={"audit_signing": PEM}), clock.override_clock(lambda: LATER):
         seal_task()
     assert AuditLeaf.objects.count() == 4
     assert AuditEvent.objects.count() == 4
@@ -271,7 +272,7 @@ def test_seal_task_alerts_after_five_minutes_and_again_after_an_hour() -> None:
     assert count_overdue_events(now=NOW + timedelta(minutes=4)) == 0
     for minutes, alerts in ((4, 0), (6, 1), (65, 1), (67, 2)):
         with (
-            with_options(AUDIT_SIGNING_KEY=None),
+            with_options(KEYS={"audit_signing": None}),
             clock.override_clock(lambda minutes=minutes: NOW + timedelta(minutes=minutes)),
         ):
             seal_task()
@@ -287,7 +288,7 @@ def test_refused_seal_task_alerts_despite_a_forged_alert() -> None:
         sql("DELETE FROM django_phi_oidc_auditleaf")
         sql(f"INSERT INTO {LEAF} VALUES (7, %s, %s)", uuid.UUID(int=7), bytes(32))
         sql("UPDATE django_phi_oidc_auditevent SET actor = 'x' WHERE id = %s", forged)
-    with with_options(AUDIT_SIGNING_KEY=PEM), clock.override_clock(lambda: NOW + timedelta(minutes=1)):
+    with with_options(KEYS={"audit_signing": PEM}), clock.override_clock(lambda: NOW + timedelta(minutes=1)):
         for _ in range(2):
             with pytest.raises(SealingRefused):
                 seal_task()
@@ -375,13 +376,13 @@ def test_event_queued_twice_gets_no_second_leaf_and_retry_repairs_the_queue() ->
 
 @pytest.mark.parametrize("source", ["", "x", PEM.replace("M", "N", 1), Path("/nonexistent/key.pem")])
 def test_unreadable_signing_key_raises_and_empty_setting_is_none(source: object) -> None:
-    with with_options(AUDIT_SIGNING_KEY=source):
+    with with_options(KEYS={"audit_signing": source}):
         if source == "":
             assert find_signing_key() is None
             with pytest.raises(KeyMissing, match="nothing can be verified"):
                 get_public_keys()
         else:
-            with pytest.raises(KeyMissing, match="AUDIT_SIGNING_KEY"):
+            with pytest.raises(KeyMissing, match="audit_signing"):
                 find_signing_key()
 
 
@@ -389,19 +390,19 @@ def test_signing_key_is_read_from_text_file_and_callable(tmp_path: Path) -> None
     file = tmp_path / "key.pem"
     file.write_text(PEM)
     for source in (PEM, file, lambda: PEM):
-        with with_options(AUDIT_SIGNING_KEY=source):
+        with with_options(KEYS={"audit_signing": source}):
             assert find_signing_key().private_bytes_raw() == KEY.private_bytes_raw()
 
 
 @pytest.mark.parametrize("name", ["", "with space", "with+plus", "line\nbreak", 7])
 def test_invalid_origin_raises(name: object) -> None:
-    with with_options(AUDIT_ORIGIN=name), pytest.raises(KeyMissing):
+    with with_options(AUDIT={"origin": name}), pytest.raises(KeyMissing):
         get_checkpoint_origin(1)
     assert get_checkpoint_origin(1) == "phi-oidc-audit"
 
 
 def test_witness_file_is_readable_by_its_owner_only(tmp_path: Path) -> None:
-    with with_options(AUDIT_WITNESS_FILE=str(tmp_path / "witness")):
+    with with_options(AUDIT={"witness_file": str(tmp_path / "witness")}):
         sealed(1)
     assert stat.S_IMODE((tmp_path / "witness").stat().st_mode) == 0o600
     assert [file.name for file in tmp_path.iterdir()] == ["witness"]

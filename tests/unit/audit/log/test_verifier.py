@@ -32,6 +32,7 @@ from tests.support.audit_tampering import (
     sql,
     without_triggers,
 )
+from tests.support.phi_oidc_settings import override_phi_oidc
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "phi_audit"])
 BATCHES = (5, 300, 7)
@@ -304,8 +305,8 @@ def test_event_that_is_not_sealed_in_time_is_find(ids: list[uuid.UUID]) -> None:
 
 def test_missing_mac_key_is_found_and_restored_key_resolves_it(ids: list[uuid.UUID]) -> None:
     (late,) = events(1, at=LATER)
-    keys = settings.PHI_OIDC["AUDIT_MAC_KEYS"]
-    with override_settings(PHI_OIDC={**settings.PHI_OIDC, "AUDIT_MAC_KEYS": keys[1:]}):
+    keys = settings.PHI_OIDC["KEYS"]["audit_mac"]
+    with override_settings(PHI_OIDC=override_phi_oidc(settings.PHI_OIDC, KEYS={"audit_mac": keys[1:]})):
         assert {finding.kind for finding in find()} == {FindingKind.EVENT_KEY_UNKNOWN}
         assert len(find()) == 313
         assert seal_now(at=LATER).refused_count == 1
@@ -326,7 +327,7 @@ def test_checkpoints_of_another_key_are_all_find(ids: list[uuid.UUID]) -> None:
 
 def test_event_altered_with_the_mac_key_is_find(ids: list[uuid.UUID]) -> None:
     event = parse_event_row(AuditEvent.objects.get(id=ids[150])).event._replace(actor="x")
-    mac = compute_mac(event, keyring.get_keys("AUDIT_MAC_KEYS")[0].material)
+    mac = compute_mac(event, keyring.get_keys("audit_mac")[0].material)
     with without_triggers():
         sql(f"UPDATE {EVENT} SET actor = 'x', mac = %s WHERE id = %s", mac, ids[150])
     assert kinds() == {("event_altered", str(ids[150]))}

@@ -31,6 +31,7 @@ from django_phi_oidc.testing.mock_provider import (
 from tests.support.api_fixtures import API, EVERYTHING, OTHER_API, App, Declare, refusals
 from tests.support.celery_worker import eventually
 from tests.support.guarded_views import RAN
+from tests.support.phi_oidc_settings import override_phi_oidc
 from tests.support.session_fixtures import SecureClient, SignedIn, sign_in  # noqa: F401 -- a fixture
 
 pytestmark = pytest.mark.django_db(**EVERYTHING)
@@ -384,9 +385,11 @@ def test_provider_without_introspection_endpoint_refuses_the_token(
 def test_missing_subject_key_refuses_the_token(app: App, settings: Any) -> None:
     token = app.token()
     assert is_accepted(app.get("/whoami/", token), app)
-    settings.PHI_OIDC = {**settings.PHI_OIDC, "SUBJECT_KEYS": [settings.PHI_OIDC["AUDIT_MAC_KEYS"][0]]}
+    settings.PHI_OIDC = override_phi_oidc(
+        settings.PHI_OIDC, KEYS={"subject": [settings.PHI_OIDC["KEYS"]["audit_mac"][0]]}
+    )
     assert app.get("/whoami/", token).status_code == 503
-    settings.PHI_OIDC = {**settings.PHI_OIDC, "SUBJECT_KEYS": []}
+    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, KEYS={"subject": []})
     assert app.get("/whoami/", token).status_code == 503
     assert [reason for reason, *_ in refusals()] == ["subject_key_missing", "key_missing"]
 

@@ -15,6 +15,7 @@ from django_phi_oidc.claims.legal_holds import place_hold
 from django_phi_oidc.claims.models import StoredClaim
 from django_phi_oidc.management.commands.phi_oidc import SUBCOMMANDS
 from tests.support.claims_fixtures import DAY, NOW, Person
+from tests.support.phi_oidc_settings import override_phi_oidc
 
 pytestmark = pytest.mark.django_db(databases=["default", "phi_audit"])
 EMPTY = {
@@ -70,7 +71,7 @@ def test_scrub_of_a_user_under_a_hold_is_refused_until_the_hold_ends() -> None:
 
 
 def test_scrub_destroys_unused_retention_keys_and_prints_their_number(settings: Any, tmp_path: Path) -> None:
-    settings.PHI_OIDC = {**settings.PHI_OIDC, "RETENTION_KEYS": tmp_path}
+    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, KEYS={"retention": tmp_path})
     Person().store({"address": {"locality": "Stockholm"}, "birthdate": "1984-03-09"})
     assert sorted(path.name for path in tmp_path.iterdir()) == ["20261124-86400", "20261124-session"]
     with clock.override_clock(lambda: NOW + DAY - timedelta(seconds=1)):
@@ -82,7 +83,7 @@ def test_scrub_destroys_unused_retention_keys_and_prints_their_number(settings: 
 
 def test_scrub_without_access_to_the_retention_keys_erases_and_fails(settings: Any, tmp_path: Path) -> None:
     Person().store({"address": {"locality": "Stockholm"}}, now=NOW - 2 * DAY)
-    settings.PHI_OIDC = {**settings.PHI_OIDC, "RETENTION_KEYS": tmp_path / str(uuid.uuid4())}
+    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, KEYS={"retention": tmp_path / str(uuid.uuid4())})
     with pytest.raises(CommandError, match=r"1 claims were erased\. Unused retention keys could not be destroyed"):
         run("scrub")
     assert not StoredClaim.objects.exists()

@@ -24,6 +24,7 @@ from tests.support.audit_fixtures import audit_database_away  # noqa: F401 -- fi
 from tests.support.audit_log import KEY, NOW, OTHER_KEY, PEM, events, sealed
 from tests.support.audit_tampering import EVENT, sql, without_triggers
 from tests.support.manual_blocks import block
+from tests.support.phi_oidc_settings import override_phi_oidc
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "phi_audit"])
 LATER = NOW + timedelta(minutes=1)
@@ -32,7 +33,7 @@ LATER = NOW + timedelta(minutes=1)
 @pytest.fixture(autouse=True)
 def _with_key() -> Iterator[None]:
     with (
-        override_settings(PHI_OIDC={**settings.PHI_OIDC, "AUDIT_SIGNING_KEY": PEM}),
+        override_settings(PHI_OIDC=override_phi_oidc(settings.PHI_OIDC, KEYS={"audit_signing": PEM})),
         clock.override_clock(lambda: LATER),
     ):
         yield
@@ -75,8 +76,8 @@ def test_seal_with_a_refused_event_fails_and_seals_the_others(audit: Callable[..
 
 def test_seal_requires_the_signing_key(audit: Callable[..., str]) -> None:
     events(1)
-    without = override_settings(PHI_OIDC={**settings.PHI_OIDC, "AUDIT_SIGNING_KEY": None})
-    with without, pytest.raises(CommandError, match="AUDIT_SIGNING_KEY"):
+    without = override_settings(PHI_OIDC=override_phi_oidc(settings.PHI_OIDC, KEYS={"audit_signing": None}))
+    with without, pytest.raises(CommandError, match="audit_signing"):
         audit("seal")
     assert "Sealed: 1" in audit("seal")
 
@@ -348,7 +349,7 @@ def test_resume_continues_a_restored_log_and_refuses_an_intact_one(audit: Callab
     with without_triggers():
         sql("DELETE FROM django_phi_oidc_auditleaf WHERE leaf_index >= 3")
         sql("DELETE FROM django_phi_oidc_auditcheckpoint WHERE tree_size > 3")
-    witness = override_settings(PHI_OIDC={**settings.PHI_OIDC, "AUDIT_WITNESS_FILE": str(checkpoint)})
+    witness = override_settings(PHI_OIDC=override_phi_oidc(settings.PHI_OIDC, AUDIT={"witness_file": str(checkpoint)}))
     with witness, pytest.raises(CommandError, match="does not continue"):
         audit("seal")
     note = audit("resume", "--checkpoint", checkpoint, "--reason", "the disk broke")

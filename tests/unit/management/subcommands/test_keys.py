@@ -19,6 +19,7 @@ from django_phi_oidc.crypto import keyring
 from django_phi_oidc.errors import KeyMissing
 from django_phi_oidc.management.subcommands.keys import generate_key_files
 from django_phi_oidc.subjects.models import SubjectDigest
+from tests.support.phi_oidc_settings import override_phi_oidc
 from tests.support.subject_linking import sign_in
 
 ROOT = Path(__file__).resolve().parents[4]
@@ -28,7 +29,7 @@ from pathlib import Path
 import django
 from django.conf import settings
 apps = ["django.contrib.auth", "django.contrib.contenttypes", "django_phi_oidc"]
-settings.configure(PHI_OIDC={"ENCRYPTION_KEYS": Path(sys.argv[1])}, INSTALLED_APPS=apps)
+settings.configure(PHI_OIDC={"KEYS": {"encryption": Path(sys.argv[1])}}, INSTALLED_APPS=apps)
 django.setup()
 from django_phi_oidc.management.subcommands.keys import generate_key_files
 print("ready", flush=True)
@@ -43,7 +44,7 @@ def files(settings: Any, tmp_path: Path) -> dict[str, Path]:
     """Configure a file for each ring in a missing directory."""
     rings = (*conf.KEY_RINGS, conf.PAIRWISE_KEY_RING)
     paths = {ring: tmp_path / "var" / "keys" / ring.lower() for ring in rings}
-    settings.PHI_OIDC = {**settings.PHI_OIDC, **paths}
+    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, **paths)
     return paths
 
 
@@ -66,7 +67,7 @@ def generate() -> tuple[list[str], str]:
 
 def test_generate_key_files_writes_missing_files_with_valid_keys(files: dict[str, Path]) -> None:
     with pytest.raises(KeyMissing):
-        keyring.get_keys("SUBJECT_KEYS")
+        keyring.get_keys("subject")
     assert generate_key_files() == list(files.values())
     assert len({keyring.get_keys(ring)[0].id for ring in files}) == len(files)
 
@@ -86,7 +87,7 @@ def test_generate_key_files_are_readable_only_by_their_owner(files: dict[str, Pa
 
 def test_generate_key_files_does_not_change_existing_files(files: dict[str, Path]) -> None:
     old = keyring.generate_key()
-    encryption = files["ENCRYPTION_KEYS"]
+    encryption = files["encryption"]
     encryption.parent.mkdir(parents=True)
     encryption.write_text(f"{old}\n")
     assert encryption not in generate_key_files()
@@ -98,7 +99,7 @@ def test_generate_key_files_does_not_change_existing_files(files: dict[str, Path
 def test_generate_key_files_does_not_change_files_without_a_key(
     files: dict[str, Path], kind: str, tmp_path: Path
 ) -> None:
-    encryption = files["ENCRYPTION_KEYS"]
+    encryption = files["encryption"]
     encryption.parent.mkdir(parents=True)
     if kind == "empty file":
         encryption.touch()
@@ -107,12 +108,12 @@ def test_generate_key_files_does_not_change_files_without_a_key(
     assert encryption not in generate_key_files()
     assert not (tmp_path / "nowhere").exists()
     with pytest.raises(KeyMissing):
-        keyring.get_keys("ENCRYPTION_KEYS")
+        keyring.get_keys("encryption")
 
 
 def test_generate_key_files_writes_a_shared_file_once(files: dict[str, Path], settings: Any) -> None:
-    shared = files["ENCRYPTION_KEYS"]
-    settings.PHI_OIDC = {**settings.PHI_OIDC, "SUBJECT_KEYS": shared}
+    shared = files["encryption"]
+    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, KEYS={"subject": shared})
     assert generate_key_files().count(shared) == 1
 
 
@@ -146,31 +147,31 @@ def test_keys_generate_without_files_prints_environment_lines(settings: Any) -> 
     assert names == ("PHI_ENCRYPTION_KEYS", "PHI_SUBJECT_KEYS", "PHI_AUDIT_MAC_KEYS", "PHI_PAIRWISE_KEY")
     assert len(set(texts)) == 4
     for ring, text in zip((*conf.KEY_RINGS, conf.PAIRWISE_KEY_RING), texts, strict=True):
-        settings.PHI_OIDC = {**before, ring: text}
+        settings.PHI_OIDC = {**before, "KEYS": {**before["KEYS"], ring: text}}
         assert len(keyring.get_keys(ring)) == 1
         assert text not in messages
     assert generate()[0] != lines
 
 
 def test_keys_generate_with_files_prints_no_key_but_the_paths(files: dict[str, Path], settings: Any) -> None:
-    settings.PHI_OIDC = {**settings.PHI_OIDC, "SUBJECT_KEYS": [keyring.generate_key()]}
+    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, KEYS={"subject": [keyring.generate_key()]})
     lines, messages = generate()
     assert [line.partition("=")[0] for line in lines] == ["PHI_SUBJECT_KEYS"]
-    assert f"ENCRYPTION_KEYS: a new key was written to {files['ENCRYPTION_KEYS']}." in messages
-    assert f"ENCRYPTION_KEYS: {files['ENCRYPTION_KEYS']} exists and was not changed." in generate()[1]
-    assert files["ENCRYPTION_KEYS"].read_text().strip() not in messages + "".join(lines)
+    assert f"KEYS['encryption']: a new key was written to {files['encryption']}." in messages
+    assert f"KEYS['encryption']: {files['encryption']} exists and was not changed." in generate()[1]
+    assert files["encryption"].read_text().strip() not in messages + "".join(lines)
 
 
 def test_keys_generate_writes_or_prints_the_pairwise_key(files: dict[str, Path], settings: Any) -> None:
     messages = generate()[1]
-    assert f"PAIRWISE_KEY: a new key was written to {files['PAIRWISE_KEY']}." in messages
-    assert keyring.get_keys("PAIRWISE_KEY")[0].material not in {
+    assert f"KEYS['pairwise']: a new key was written to {files['pairwise']}." in messages
+    assert keyring.get_keys("pairwise")[0].material not in {
         keyring.get_keys(ring)[0].material for ring in conf.KEY_RINGS
     }
-    settings.PHI_OIDC = {**settings.PHI_OIDC, "PAIRWISE_KEY": [keyring.generate_key()]}
+    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, KEYS={"pairwise": [keyring.generate_key()]})
     lines, messages = generate()
     assert [line.partition("=")[0] for line in lines] == ["PHI_PAIRWISE_KEY"]
-    assert "PAIRWISE_KEY: a new key was printed, but not stored." in messages
+    assert "KEYS['pairwise']: a new key was printed, but not stored." in messages
 
 
 def pem(kind: str) -> str:
@@ -183,12 +184,12 @@ def test_keys_status_shows_subject_keys_client_keys_and_the_pairwise_key(setting
     texts = [keyring.generate_key() for _ in range(3)]
     declared = {"issuer": "https://op.example.test", "client_id": "portal"}
     signing = {"token_endpoint_auth_method": "private_key_jwt", "client_keys": [pem("EC"), pem("OKP")]}
-    settings.PHI_OIDC = {
-        **settings.PHI_OIDC,
-        "SUBJECT_KEYS": texts[:2],
-        "PROVIDERS": {"region": {**declared, **signing}, "plain": {**declared, "client_secret": "s"}},
-    }
-    new, old = keyring.get_keys("SUBJECT_KEYS")
+    settings.PHI_OIDC = override_phi_oidc(
+        settings.PHI_OIDC,
+        KEYS={"subject": texts[:2]},
+        PROVIDERS={"region": {**declared, **signing}, "plain": {**declared, "client_secret": "s"}},
+    )
+    new, old = keyring.get_keys("subject")
     sign_in([old], sub="dormant")
     sign_in([new, old])
     first, second = conf.providers()["region"].client_keys
@@ -216,21 +217,21 @@ def test_keys_status_shows_subject_keys_client_keys_and_the_pairwise_key(setting
     ]
     assert status["pairwise_key"] == []
 
-    settings.PHI_OIDC = {**settings.PHI_OIDC, "PAIRWISE_KEY": texts[2]}
-    pairwise = keyring.get_keys("PAIRWISE_KEY")[0].id
+    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, KEYS={"pairwise": texts[2]})
+    pairwise = keyring.get_keys("pairwise")[0].id
     assert json.loads(keys("status", "--json")[0])["pairwise_key"] == [pairwise]
     lines = keys("status")[0].splitlines()
-    assert lines[lines.index("SUBJECT_KEYS: 2 persons, 0 of them known by no key") :] == [
-        "SUBJECT_KEYS: 2 persons, 0 of them known by no key",
+    assert lines[lines.index("KEYS['subject']: 2 persons, 0 of them known by no key") :] == [
+        "KEYS['subject']: 2 persons, 0 of them known by no key",
         f"1  {new.id}  1 digests, missing for 1 persons: may be removed",
         f"2  {old.id}  2 digests, missing for 0 persons: needed for 1 persons",
         f"client key of region: {first.kid} (ES256): signs",
         f"client key of region: {second.kid} (EdDSA): published, does not sign",
-        f"PAIRWISE_KEY: {pairwise}",
+        f"KEYS['pairwise']: {pairwise}",
     ]
-    settings.PHI_OIDC = {**settings.PHI_OIDC, "SUBJECT_KEYS": texts[:1]}
+    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, KEYS={"subject": texts[:1]})
     output = keys("status")[0]
-    assert "SUBJECT_KEYS: 2 persons, 1 of them known by no key\n" in output
+    assert "KEYS['subject']: 2 persons, 1 of them known by no key\n" in output
     assert f"-  {old.id}  2 digests, missing for 0 persons: not configured, but needed for 1 persons" in output
     assert not any(text in output for text in texts)
 
@@ -238,8 +239,8 @@ def test_keys_status_shows_subject_keys_client_keys_and_the_pairwise_key(setting
 @pytest.mark.django_db
 @pytest.mark.parametrize("arguments", [("status",), ("retire", "0123abcd")])
 def test_keys_without_a_subject_key_is_an_error(arguments: tuple[str, ...], settings: Any) -> None:
-    settings.PHI_OIDC = {**settings.PHI_OIDC, "SUBJECT_KEYS": []}
-    with pytest.raises(CommandError, match="SUBJECT_KEYS"):
+    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, KEYS={"subject": []})
+    with pytest.raises(CommandError, match="subject"):
         keys(*arguments)
 
 
@@ -252,12 +253,12 @@ def test_keys_retire_of_an_invalid_key_id_is_an_error(key_id: str) -> None:
 @pytest.mark.django_db
 def test_keys_retire_prints_the_number_and_refuses_a_needed_key(settings: Any) -> None:
     texts = [keyring.generate_key() for _ in range(2)]
-    settings.PHI_OIDC = {**settings.PHI_OIDC, "SUBJECT_KEYS": texts}
-    new, old = keyring.get_keys("SUBJECT_KEYS")
+    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, KEYS={"subject": texts})
+    new, old = keyring.get_keys("subject")
     sign_in([new, old])
     with pytest.raises(CommandError, match="is configured"):
         keys("retire", old.id)
-    settings.PHI_OIDC = {**settings.PHI_OIDC, "SUBJECT_KEYS": texts[:1]}
+    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, KEYS={"subject": texts[:1]})
     for digests in (1, 0):
         assert keys("retire", old.id) == (f"{digests} digests of key {old.id} were deleted.\n", "")
     assert SubjectDigest.objects.get().key_id == new.id

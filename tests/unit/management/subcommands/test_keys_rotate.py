@@ -13,6 +13,7 @@ from django_phi_oidc._internal import clock
 from django_phi_oidc.crypto import keyring
 from django_phi_oidc.sessions.models import PendingRevocation, RevocationStatus
 from tests.settings import key
+from tests.support.phi_oidc_settings import override_phi_oidc
 from tests.unit.management.terminal import Terminal
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "phi_audit"])
@@ -31,8 +32,8 @@ def _sealed(settings: Any) -> None:
 
 def configure(settings: Any, *texts: str) -> list[str]:
     """Configure these keys, newest first, and return their ids."""
-    settings.PHI_OIDC = {**settings.PHI_OIDC, "ENCRYPTION_KEYS": list(texts)}
-    return [key.id for key in keyring.get_keys("ENCRYPTION_KEYS")]
+    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, KEYS={"encryption": list(texts)})
+    return [key.id for key in keyring.get_keys("encryption")]
 
 
 def make(many: int = 1) -> PendingRevocation:
@@ -61,7 +62,7 @@ def run(*words: str) -> tuple[str, str]:
 def of_encryption_keys(printed: str) -> list[str]:
     """Return the lines of `keys status` about encryption keys."""
     lines = printed.splitlines()
-    return lines[: next(n for n, line in enumerate(lines) if line.startswith("SUBJECT_KEYS"))]
+    return lines[: next(n for n, line in enumerate(lines) if line.startswith("KEYS['subject']"))]
 
 
 def test_keys_status_shows_what_each_encryption_key_is_needed_for(settings: Any) -> None:
@@ -69,7 +70,7 @@ def test_keys_status_shows_what_each_encryption_key_is_needed_for(settings: Any)
     printed, fault = run("status")
     assert fault == ""
     assert of_encryption_keys(printed) == [
-        "ENCRYPTION_KEYS: 3 encrypted texts",
+        "KEYS['encryption']: 3 encrypted texts",
         f"1  {new}  0 texts: encrypts new texts",
         f"2  {old}  2 texts: needed until `keys rotate` has run",
         f"     {COLUMN}  2",
@@ -166,9 +167,9 @@ def test_keys_rotate_without_an_older_key_reports_its_rows_and_fails(settings: A
 
 def test_keys_rotate_without_a_key_is_an_error(settings: Any) -> None:
     configure(settings, NEW, OLD, OLDEST)
-    settings.PHI_OIDC = {**settings.PHI_OIDC, "ENCRYPTION_KEYS": []}
-    assert "ENCRYPTION_KEYS" in run("rotate")[1]
-    assert "ENCRYPTION_KEYS" in run("status")[1]
+    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, KEYS={"encryption": []})
+    assert "'encryption'" in run("rotate")[1]
+    assert "'encryption'" in run("status")[1]
 
 
 @pytest.mark.parametrize("kind", [Terminal, io.StringIO])

@@ -31,6 +31,7 @@ from tests.settings import key
 from tests.support.audit_log import PEM
 from tests.support.audit_outage import audit_database_fails
 from tests.support.claims_fixtures import DECLARED, NOW, Person
+from tests.support.phi_oidc_settings import override_phi_oidc
 from tests.unit.management.terminal import run_on_terminal
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "phi_audit"])
@@ -42,8 +43,11 @@ CANARY = "claim-canary-Bern-7c1f"
 @pytest.fixture(autouse=True)
 def _at_noon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.chdir(tmp_path)
-    options = {"CLAIMS": DECLARED, "PAIRWISE_KEY": key("test pairwise key"), "AUDIT_SIGNING_KEY": PEM}
-    with override_settings(PHI_OIDC={**django_settings.PHI_OIDC, **options}), clock.override_clock(lambda: NOW):
+    options = {"CLAIMS": DECLARED, "KEYS": {"pairwise": key("test pairwise key"), "audit_signing": PEM}}
+    with (
+        override_settings(PHI_OIDC=override_phi_oidc(django_settings.PHI_OIDC, **options)),
+        clock.override_clock(lambda: NOW),
+    ):
         yield
 
 

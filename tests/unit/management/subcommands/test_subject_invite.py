@@ -26,6 +26,7 @@ from django_phi_oidc.login.activation_redemption import redeem_code
 from django_phi_oidc.management.subcommands import subject_invite
 from django_phi_oidc.subjects.activation_codes import CODE_ALPHABET, parse_code
 from django_phi_oidc.subjects.models import ActivationCode
+from tests.support.phi_oidc_settings import override_phi_oidc
 from tests.support.subject_linking import NOW, make_user
 from tests.unit.management.terminal import Terminal
 
@@ -80,7 +81,7 @@ def waiting() -> list[Any]:
 
 def redeem(code: str, sub: str = "a-person") -> bool:
     """Return whether the code can be redeemed, and redeem it."""
-    provider, keys = conf.providers()["default"], keyring.get_keys("SUBJECT_KEYS")
+    provider, keys = conf.providers()["default"], keyring.get_keys("subject")
     return bool(redeem_code(code, sub=sub, provider=provider, keys=keys, origin=Origin(), now=NOW))
 
 
@@ -357,7 +358,7 @@ def test_empty_output_file_is_deleted_after_a_failure(monkeypatch: pytest.Monkey
     user = make_user()
     path = written("user", str(user.pk))
     before = settings.PHI_OIDC
-    settings.PHI_OIDC = {**before, "SUBJECT_KEYS": []}
+    settings.PHI_OIDC = override_phi_oidc(before, KEYS={"subject": []})
     assert "has no key" in refused("--csv", path, "--output", "codes.csv")
     assert not Path("codes.csv").exists()
     settings.PHI_OIDC = before

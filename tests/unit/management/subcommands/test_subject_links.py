@@ -58,7 +58,7 @@ def test_link_reads_the_sub_from_standard_input_and_sign_in_finds_it(type_in: An
     user = make_user()
     type_in(text.format(SUB))
     assert SUB not in link(user.pk)
-    assert sign_in(keyring.get_keys("SUBJECT_KEYS"), create_user=None).user == user
+    assert sign_in(keyring.get_keys("subject"), create_user=None).user == user
 
 
 @pytest.mark.parametrize(
@@ -82,7 +82,7 @@ def test_invalid_link_is_refused(text: str, user: Any, provider: str, fault: str
 
 
 def test_link_of_a_linked_person_is_an_error_with_the_user(type_in: Any) -> None:
-    first = sign_in(keyring.get_keys("SUBJECT_KEYS")).user
+    first = sign_in(keyring.get_keys("subject")).user
     type_in(SUB)
     with pytest.raises(CommandError, match=f"linked to user {first.pk} already"):
         link(make_user().pk)
@@ -127,4 +127,4 @@ def test_link_on_a_terminal_prompts_without_echo() -> None:
     status, output = run_on_terminal(*arguments, prompt=b"not shown: ", answer=SUB)
     assert (status, SUB.encode() in output) == (0, False), output
     assert f"User {user.pk} was linked".encode() in output
-    assert sign_in(keyring.get_keys("SUBJECT_KEYS"), create_user=None).user == user
+    assert sign_in(keyring.get_keys("subject"), create_user=None).user == user
