@@ -1,478 +1,504 @@
-"""Every error of the app. Each refusal carries its rule's code; none carries a token, a `sub` or a claim value.
+"""All errors that this app raises on purpose, and their codes.
 
-PhiOidcError
-├── SignInRefused                 the sign-in ends here; `code` goes to the trail, never to the browser
-│   ├── TransportError            R1, the only kind that may be tried again
-│   ├── MetadataError             R2
-│   ├── PushedRequestError        R3
-│   ├── CallbackError             R4
-│   ├── TokenResponseError        R5
-│   ├── IDTokenError              R6
-│   ├── UserInfoError             R7
-│   └── AccountError              the person is known to the OP, but has no way in here
-├── RefreshMismatch               R8, of a session that lives
-├── TokenExpired, RefreshInsideTransaction
-├── LogoutTokenInvalid            R9, and LogoutTokenReplayed: the OP's word that somebody signed out
-├── AccessTokenInvalid            what came to the portal's own API; IntrospectionFailed: the OP can't be asked about it
-├── AuditUnavailable              no event, no permit
-├── SealingRefused                signing now would fork the log
-├── ProofInvalid, CheckpointInvalid
-├── RevealRefused                 the policy says no
-├── ClaimScrubbed                 it was held once, it is gone
-├── HeldForLegalReasons           it may not be erased now
-├── SubjectTaken                  an administrator links whom somebody linked before
-├── InvitationRefused             no activation code for that account; ActivationRefused: a code that lets nobody in
-├── EmergencyRefused              it is not opened, or not reviewed by this person
-├── DeclarationInvalid            what the project declared can't be meant
-└── KeyRingError                  keys and what they sealed
-
-`provider_fault` decides the status of the page: 503 for what the OP must mend, 403 for every other refusal.
+An error carries the code of the rule that refused. No message contains a token, a `sub`, a claim value or a query
+string. A sign-in error is one of eight classes, one for each step of a sign-in (R1 to R7 in docs/reference/codes.md, and the
+account); callers that treat one rule differently compare `error.code`. Other errors are classes of their own where
+host projects catch them.
 """
+
+from enum import StrEnum
+
+_ = str  # Marks a message for makemessages; the page that shows it translates it.
+
+
+class Code(StrEnum):
+    """A stable code for each rule."""
+
+    rule: str
+    """R1 to R7, `account`, or empty outside a sign-in."""
+    description: str
+    is_provider_fault: bool
+    """Whether only the provider can correct it."""
+
+    def __new__(cls, value: str, rule: str, description: str, is_provider_fault: bool = False) -> "Code":
+        code = str.__new__(cls, value)
+        code._value_ = value
+        code.rule, code.description, code.is_provider_fault = rule, description, is_provider_fault
+        return code
+
+    SIGN_IN_REFUSED = "sign_in_refused", "", "The sign-in was refused."
+    # R1: transport
+    TRANSPORT_NOT_HTTPS = (
+        "transport_not_https",
+        "R1",
+        "An endpoint is not https, and is not an allowed loopback address.",
+        True,
+    )
+    TRANSPORT_REDIRECT = "transport_redirect", "R1", "The provider answered with a redirect; none is followed.", True
+    TRANSPORT_UNREACHABLE = (
+        "transport_unreachable",
+        "R1",
+        "The connection was refused or reset, or the name does not resolve.",
+        True,
+    )
+    TRANSPORT_TOO_LARGE = "transport_too_large", "R1", "The body exceeds the limit; reading stopped there.", True
+    TRANSPORT_ENCODING = "transport_encoding", "R1", "The body is encoded although identity was requested.", True
+    TRANSPORT_TIMEOUT = "transport_timeout", "R1", "The exchange exceeded its deadline.", True
+    TRANSPORT_TLS = "transport_tls", "R1", "The provider's certificate could not be verified.", True
+    # R2: metadata and keys
+    ISSUER_MISMATCH = "issuer_mismatch", "R2", "The metadata names another issuer (Discovery 4.3).", True
+    METADATA_INVALID = "metadata_invalid", "R2", "The metadata or key set does not conform to Discovery 3.", True
+    PAIRWISE_UNSUPPORTED = "pairwise_unsupported", "R2", "The provider does not offer pairwise subjects."
+    ALG_UNSUPPORTED = "alg_unsupported", "R2", "The provider signs with none of the allowed algorithms."
+    REVOCATION_UNSUPPORTED = (
+        "revocation_unsupported",
+        "R2",
+        "The provider has no revocation endpoint, and its declaration requires one.",
+    )
+    PAR_UNSUPPORTED = (
+        "par_unsupported",
+        "R2",
+        "The provider accepts no pushed authorization requests and its declaration requires them, or the reverse.",
+    )
+    KEY_NOT_FOUND = "key_not_found", "R2", "No published key fits the token (Core 10.1.1).", True
+    # R3: pushed authorization request
+    PAR_ERROR = "par_error", "R3", "The pushed authorization request endpoint answered with an error (RFC 9126 2.3)."
+    PAR_RESPONSE_INVALID = (
+        "par_response_invalid",
+        "R3",
+        "The response to the pushed authorization request is not the JSON object of RFC 9126 2.2.",
+        True,
+    )
+    # R4: authorization response
+    STATE_MISSING = "state_missing", "R4", "The callback has no state."
+    STATE_REPLAYED = "state_replayed", "R4", "This state was used before."
+    STATE_UNKNOWN = "state_unknown", "R4", "This browser has no pending sign-in with that state."
+    STATE_EXPIRED = "state_expired", "R4", "The pending sign-in is too old."
+    ISS_MISMATCH = "iss_mismatch", "R4", "The iss of the response is not the issuer (RFC 9207)."
+    ISS_MISSING = "iss_missing", "R4", "The provider announces iss in its responses, and this one has none (RFC 9207)."
+    PROVIDER_ERROR = "provider_error", "R4", "The provider answered with an error."
+    PARAMETER_REPEATED = "parameter_repeated", "R4", "A parameter of the response occurs more than once (RFC 6749 3.1)."
+    CODE_MISSING = "code_missing", "R4", "The response has neither a code nor an error."
+    # R5: token response
+    TOKEN_ERROR = "token_error", "R5", "The token endpoint answered with an error (RFC 6749 5.2)."
+    TOKEN_RESPONSE_INVALID = (
+        "token_response_invalid",
+        "R5",
+        "The token response is not the JSON object of RFC 6749 5.1.",
+        True,
+    )
+    TOKEN_TYPE_UNSUPPORTED = "token_type_unsupported", "R5", "token_type is not Bearer."
+    ID_TOKEN_MISSING = "id_token_missing", "R5", "The token response has no ID Token."
+    ACCESS_TOKEN_MISSING = "access_token_missing", "R5", "The token response has no access token."
+    ACCESS_TOKEN_LIFETIME = (
+        "access_token_lifetime",
+        "R5",
+        "expires_in is not a positive integer, or exceeds the allowed lifetime.",
+    )
+    # R6: ID Token
+    TOKEN_MALFORMED = "token_malformed", "R6", "Not a compact JWS that contains a JSON object (RFC 7515 7.1)."
+    ALG_NOT_ALLOWED = "alg_not_allowed", "R6", "The alg of the token is not an allowed one."
+    SIGNATURE_INVALID = "signature_invalid", "R6", "The signature is not valid."
+    ISS_INVALID = "iss_invalid", "R6", "iss is not the issuer."
+    AUD_INVALID = "aud_invalid", "R6", "aud does not name this client, or names an untrusted audience."
+    AZP_INVALID = "azp_invalid", "R6", "azp is missing or is not this client."
+    EXP_INVALID = "exp_invalid", "R6", "exp is missing, not a NumericDate, or in the past."
+    IAT_INVALID = "iat_invalid", "R6", "iat is missing, not a NumericDate, too old or in the future."
+    NBF_INVALID = "nbf_invalid", "R6", "nbf is not a NumericDate, or is in the future."
+    NONCE_INVALID = "nonce_invalid", "R6", "nonce is missing or is not the nonce of this sign-in."
+    TOKEN_REPLAYED = "token_replayed", "R6", "The token belongs to an earlier sign-in."
+    SUB_INVALID = "sub_invalid", "R6", "sub is not 1 to 255 ASCII characters."
+    SUB_NOT_PAIRWISE = "sub_not_pairwise", "R6", "sub is an identifier that other clients receive too."
+    AUTH_TIME_MISSING = "auth_time_missing", "R6", "max_age was requested, and auth_time is missing."
+    AUTH_TIME_STALE = "auth_time_stale", "R6", "The user's authentication is older than max_age."
+    ACR_INSUFFICIENT = "acr_insufficient", "R6", "acr is not among the requested acr_values."
+    AT_HASH_INVALID = "at_hash_invalid", "R6", "at_hash does not match the access token."
+    ID_TOKEN_LIFETIME = (
+        "id_token_lifetime",
+        "R6",
+        "The ID Token is valid for longer than the provider's profile allows.",
+    )
+    # R7: UserInfo
+    USERINFO_INVALID = (
+        "userinfo_invalid",
+        "R7",
+        "The UserInfo response is not a JSON object, not signed as required, or its status is not 200.",
+        True,
+    )
+    USERINFO_SUB_MISMATCH = "userinfo_sub_mismatch", "R7", "UserInfo has another sub than the ID Token (Core 5.3.2)."
+    # Account
+    PROVIDER_UNKNOWN = "provider_unknown", "account", "No provider of that name is declared."
+    CLAIM_MISSING = "claim_missing", "account", "An essential claim is missing."
+    SUBJECT_KEY_MISSING = (
+        "subject_key_missing",
+        "account",
+        "Stored digests were made with a subject key that is not configured, so a new subject cannot be recognized.",
+    )
+    NOT_PROVISIONED = "not_provisioned", "account", "The subject is new, and this provider does not create accounts."
+    SUBJECT_CHANGED = (
+        "subject_changed",
+        "account",
+        "The subject is not the one whose session was to be renewed, or that session has ended.",
+    )
+    USER_INACTIVE = "user_inactive", "account", "The account is inactive."
+    # Outside a sign-in
+    REFRESH_MISMATCH = (
+        "refresh_mismatch",
+        "",
+        "The new ID Token names another subject, client or authentication than the first one (Core 12.2).",
+    )
+    TOKEN_EXPIRED = (
+        "token_expired",
+        "",
+        "There is no valid access token, and none can be obtained: the session has ended, or the provider issues no other.",
+    )
+    REFRESH_INSIDE_TRANSACTION = (
+        "refresh_inside_transaction",
+        "",
+        "The access token must be refreshed, and SQLite cannot commit that while a transaction is open.",
+    )
+    LOGOUT_TOKEN_INVALID = (
+        "logout_token_invalid",
+        "",
+        "The logout token is not valid for this provider, client and time (Back-Channel Logout 2.6).",
+    )
+    LOGOUT_TOKEN_REPLAYED = "logout_token_replayed", "", "The logout token was used before."
+    ACCESS_TOKEN_INVALID = (
+        "access_token_invalid",
+        "",
+        "The access token is not valid at this API now (RFC 9068 4; RFC 7662 2.2), or its subject has no account.",
+    )
+    INTROSPECTION_FAILED = "introspection_failed", "", "The provider does not answer introspection (RFC 7662 2.2, 2.3)."
+    AUDIT_UNAVAILABLE = "audit_unavailable", "", "The audit log cannot be written, so nothing is permitted."
+    SEALING_REFUSED = (
+        "sealing_refused",
+        "",
+        "The log does not continue what was signed before, or the signing key is not available.",
+    )
+    PROOF_INVALID = "proof_invalid", "", "The proof does not lead to the root (RFC 6962 2.1)."
+    CHECKPOINT_INVALID = "checkpoint_invalid", "", "Not a checkpoint signed by a known key (C2SP tlog-checkpoint)."
+    REVEAL_REFUSED = "reveal_refused", "", "The claim may not be revealed to this actor for this purpose."
+    CLAIM_SCRUBBED = "claim_scrubbed", "", "The claim was stored and has been erased, or its retention has ended."
+    HELD_FOR_LEGAL_REASONS = (
+        "held_for_legal_reasons",
+        "",
+        _("A legal hold keeps what is stored about this person: release it first."),
+    )
+    SUBJECT_TAKEN = "subject_taken", "", "The subject is linked to a user already."
+    INVITATION_REFUSED = "invitation_refused", "", "No activation code can be created for this account."
+    ACTIVATION_REFUSED = "activation_refused", "", "The activation code is not valid, or not for this subject."
+    REGISTRATION_UNSUPPORTED = (
+        "registration_unsupported",
+        "",
+        "The provider has no registration endpoint (Discovery 3).",
+    )
+    REGISTRATION_REFUSED = "registration_refused", "", "The provider did not register the client (RFC 7591 3.2.2)."
+    EMERGENCY_REFUSED = "emergency_refused", "", "The emergency access is not opened, closed or reviewed."
+    DECLARATION_INVALID = "declaration_invalid", "", "A setting is not valid; the message names the option."
+    KEY_RING_ERROR = "key_ring_error", "", "A key ring cannot do what was requested."
+    KEY_MISSING = "key_missing", "", "A key ring is empty, or a key in it is not 32 bytes of base64url."
+    KEY_IN_USE = "key_in_use", "", "Something made with the key is still needed."
+    UNDECRYPTABLE = (
+        "undecryptable",
+        "",
+        "The ciphertext is damaged, belongs to another row or to a missing key.",
+    )
 
 
 class PhiOidcError(Exception):
     """Base of every error that this app raises on purpose."""
 
-    code = "error"
-    provider_fault = False
-
-    def __init_subclass__(cls, *, code: str = "", provider_fault: bool | None = None) -> None:
-        super().__init_subclass__()
-        if code:
-            cls.code = code
-        if provider_fault is not None:
-            cls.provider_fault = provider_fault
+    code: Code
 
     def __init__(self, message: str = "", **details: object) -> None:
         """message: in English, with a `%(name)s` for each of details, so that a page can translate it first."""
-        self.message, self.details = message or (self.__doc__ or "").partition("\n")[0], details
+        self.message, self.details = message or self.code.description, details
         super().__init__(self.message % details if details else self.message)
 
-
-# A sign-in is refused: rules R1 to R7.
-
-
-class SignInRefused(PhiOidcError, code="sign_in_refused"):
-    """The sign-in was refused."""
+    @property
+    def is_provider_fault(self) -> bool:
+        """Whether only the provider can correct it: the page's status is 503 then, otherwise 403."""
+        return self.code.is_provider_fault
 
 
-class TransportError(SignInRefused, provider_fault=True):
-    """The exchange with the OP did not take place as it must."""
+class SignInRefused(PhiOidcError):
+    """The sign-in was refused. `code` goes to the audit log, never to the browser."""
+
+    def __init__(self, code: Code = Code.SIGN_IN_REFUSED, message: str = "", **details: object) -> None:
+        self.code = code
+        super().__init__(message, **details)
 
 
-class TransportNotHTTPS(TransportError, code="transport_not_https"):
-    """An endpoint is not https, and is not an allowed loopback address."""
-
-
-class TransportRedirect(TransportError, code="transport_redirect"):
-    """The OP answered a call with a redirect; none is followed."""
-
-
-class TransportUnreachable(TransportError, code="transport_unreachable"):
-    """The connection was refused or reset, or the name does not resolve."""
-
-
-class TransportTooLarge(TransportError, code="transport_too_large"):
-    """The body is over the limit; it was dropped while being read."""
-
-
-class TransportEncoding(TransportError, code="transport_encoding"):
-    """The body is encoded although identity was asked for."""
-
-
-class TransportTimeout(TransportError, code="transport_timeout"):
-    """The exchange passed its deadline."""
-
-
-class TransportTLS(TransportError, code="transport_tls"):
-    """The OP's certificate could not be verified."""
+class TransportError(SignInRefused):
+    """R1: the exchange with the provider failed. The only kind that may be retried."""
 
 
 class MetadataError(SignInRefused):
-    """The OP's metadata or keys can't be used."""
+    """R2: the provider's metadata or keys cannot be used."""
 
 
-class IssuerMismatch(MetadataError, code="issuer_mismatch", provider_fault=True):
-    """The metadata names another issuer (Discovery 4.3)."""
-
-
-class MetadataInvalid(MetadataError, code="metadata_invalid", provider_fault=True):
-    """The metadata or key set is not what Discovery 3 asks for."""
-
-
-class PairwiseUnsupported(MetadataError, code="pairwise_unsupported"):
-    """The OP does not offer pairwise subjects."""
-
-
-class AlgUnsupported(MetadataError, code="alg_unsupported"):
-    """The OP signs with none of the allowed algorithms."""
-
-
-class RevocationUnsupported(MetadataError, code="revocation_unsupported"):
-    """The OP has no revocation endpoint, and this provider requires one."""
-
-
-class PARUnsupported(MetadataError, code="par_unsupported"):
-    """The OP takes no pushed authorization requests, and this provider requires them, or the other way round."""
-
-
-class KeyNotFound(MetadataError, code="key_not_found", provider_fault=True):
+class KeyNotFound(MetadataError):
     """No published key fits the token (Core 10.1.1)."""
 
     def __init__(self, message: str = "", *, is_certain: bool = True) -> None:
-        """is_certain: the OP was asked just now; else its key may be newer than what we have."""
-        super().__init__(message)
+        """is_certain: the key set was fetched just now. Otherwise the provider's key may be newer than ours."""
+        super().__init__(Code.KEY_NOT_FOUND, message)
         self.is_certain = is_certain
 
 
 class PushedRequestError(SignInRefused):
-    """The pushed authorization request was not accepted."""
-
-
-class PARError(PushedRequestError, code="par_error"):
-    """The pushed authorization request endpoint answered with an error (RFC 9126 2.3)."""
-
-    def __init__(self, message: str = "", *, status: int) -> None:
-        super().__init__(message)
-        self.provider_fault = status >= 500
-
-
-class PARResponseInvalid(PushedRequestError, code="par_response_invalid", provider_fault=True):
-    """The answer to the pushed authorization request is not the JSON object of RFC 9126 2.2."""
+    """R3: the pushed authorization request was not accepted."""
 
 
 class CallbackError(SignInRefused):
-    """The authorization response was refused."""
+    """R4: the authorization response was refused."""
 
 
-class StateMissing(CallbackError, code="state_missing"):
-    """The callback bears no state."""
-
-
-class StateReplayed(CallbackError, code="state_replayed"):
-    """This state was spent before."""
-
-
-class StateUnknown(CallbackError, code="state_unknown"):
-    """This browser has no pending sign-in of that state."""
-
-
-class StateExpired(CallbackError, code="state_expired"):
-    """The pending sign-in is too old."""
-
-
-class IssMismatch(CallbackError, code="iss_mismatch"):
-    """The response's iss is not the issuer (RFC 9207)."""
-
-
-class IssMissing(CallbackError, code="iss_missing"):
-    """The OP promises iss in its responses, and this one has none (RFC 9207)."""
-
-
-class ProviderError(CallbackError, code="provider_error"):
-    """The OP answered with an error."""
+class ProviderError(CallbackError):
+    """The provider answered with an error."""
 
     def __init__(self, error: str) -> None:
         """error: a registered code, or `other`."""
-        super().__init__()
+        super().__init__(Code.PROVIDER_ERROR)
         self.error = error
 
 
-class ParameterRepeated(CallbackError, code="parameter_repeated"):
-    """A parameter of the response stands in it more than once (RFC 6749 3.1)."""
-
-
-class CodeMissing(CallbackError, code="code_missing"):
-    """The response has neither a code nor an error."""
-
-
 class TokenResponseError(SignInRefused):
-    """The token response was refused."""
+    """R5: the token response was refused."""
 
 
-class TokenError(TokenResponseError, code="token_error"):
+class TokenError(TokenResponseError):
     """The token endpoint answered with an error (RFC 6749 5.2)."""
 
     def __init__(self, message: str = "", *, status: int, error: str = "other") -> None:
         """error: a registered code, or `other`."""
-        super().__init__(message)
-        self.error = error
-        self.provider_fault = status >= 500
+        super().__init__(Code.TOKEN_ERROR, message)
+        self.status, self.error = status, error
+
+    @property
+    def is_provider_fault(self) -> bool:
+        return self.status >= 500
 
 
-class TokenResponseInvalid(TokenResponseError, code="token_response_invalid", provider_fault=True):
-    """The token response is not the JSON object of RFC 6749 5.1."""
+class PARError(PushedRequestError):
+    """The pushed authorization request endpoint answered with an error (RFC 9126 2.3)."""
 
+    def __init__(self, message: str = "", *, status: int) -> None:
+        super().__init__(Code.PAR_ERROR, message)
+        self.status = status
 
-class TokenTypeUnsupported(TokenResponseError, code="token_type_unsupported"):
-    """token_type is not Bearer."""
-
-
-class IDTokenMissing(TokenResponseError, code="id_token_missing"):
-    """The token response has no ID Token."""
-
-
-class AccessTokenMissing(TokenResponseError, code="access_token_missing"):
-    """The token response has no access token."""
-
-
-class AccessTokenLifetime(TokenResponseError, code="access_token_lifetime"):
-    """expires_in is not a positive integer, or is longer than allowed."""
+    @property
+    def is_provider_fault(self) -> bool:
+        return self.status >= 500
 
 
 class IDTokenError(SignInRefused):
-    """The ID Token was refused."""
-
-
-class TokenMalformed(IDTokenError, code="token_malformed"):
-    """Not a compact JWS with a JSON object inside (RFC 7515 7.1)."""
-
-
-class AlgNotAllowed(IDTokenError, code="alg_not_allowed"):
-    """The token's alg is not among the allowed ones."""
-
-
-class SignatureInvalid(IDTokenError, code="signature_invalid"):
-    """The signature does not verify."""
-
-
-class IssInvalid(IDTokenError, code="iss_invalid"):
-    """iss is not the issuer."""
-
-
-class AudInvalid(IDTokenError, code="aud_invalid"):
-    """aud does not name this client, or names one that is not trusted."""
-
-
-class AzpInvalid(IDTokenError, code="azp_invalid"):
-    """azp is missing or is not this client."""
-
-
-class ExpInvalid(IDTokenError, code="exp_invalid"):
-    """exp is missing, no NumericDate, or in the past."""
-
-
-class IatInvalid(IDTokenError, code="iat_invalid"):
-    """iat is missing, no NumericDate, too old or in the future."""
-
-
-class NbfInvalid(IDTokenError, code="nbf_invalid"):
-    """nbf is no NumericDate or in the future."""
-
-
-class NonceInvalid(IDTokenError, code="nonce_invalid"):
-    """nonce is missing or is not this sign-in's."""
-
-
-class TokenReplayed(IDTokenError, code="token_replayed"):
-    """The token belongs to an earlier sign-in."""
-
-
-class SubInvalid(IDTokenError, code="sub_invalid"):
-    """sub is not 1 to 255 ASCII characters."""
-
-
-class SubNotPairwise(IDTokenError, code="sub_not_pairwise"):
-    """sub is an identifier that other clients see too."""
-
-
-class AuthTimeMissing(IDTokenError, code="auth_time_missing"):
-    """max_age was asked for, and auth_time is missing."""
-
-
-class AuthTimeStale(IDTokenError, code="auth_time_stale"):
-    """The person's authentication is older than max_age."""
-
-
-class AcrInsufficient(IDTokenError, code="acr_insufficient"):
-    """acr is not among the acr_values asked for."""
-
-
-class AtHashInvalid(IDTokenError, code="at_hash_invalid"):
-    """at_hash does not match the access token."""
-
-
-class IDTokenLifetime(IDTokenError, code="id_token_lifetime"):
-    """The ID Token lives longer than the provider's profile allows."""
+    """R6: the ID Token was refused."""
 
 
 class UserInfoError(SignInRefused):
-    """The UserInfo response was refused."""
-
-
-class UserInfoInvalid(UserInfoError, code="userinfo_invalid", provider_fault=True):
-    """The UserInfo response is no JSON object, or not signed as it must be, or was not answered with 200."""
-
-
-class UserInfoSubMismatch(UserInfoError, code="userinfo_sub_mismatch"):
-    """UserInfo speaks of another sub than the ID Token (Core 5.3.2)."""
+    """R7: the UserInfo response was refused."""
 
 
 class AccountError(SignInRefused):
-    """The person has no way in here."""
+    """The provider knows the subject, but the subject has no access here."""
 
 
-class ProviderUnknown(AccountError, code="provider_unknown"):
-    """No provider of that name is declared."""
+class SubjectKeyMissing(AccountError):
+    """Stored digests were made with a subject key that is not configured, so a new subject cannot be recognized."""
+
+    def __init__(self) -> None:
+        super().__init__(Code.SUBJECT_KEY_MISSING)
 
 
-class ClaimMissing(AccountError, code="claim_missing"):
-    """An essential claim did not come."""
+class NotProvisioned(AccountError):
+    """The subject is new, and this provider does not create accounts."""
+
+    def __init__(self) -> None:
+        super().__init__(Code.NOT_PROVISIONED)
 
 
-class SubjectKeyMissing(AccountError, code="subject_key_missing"):
-    """Digests bear a subject key that is not configured, so nobody can be told to be new."""
+class RefreshMismatch(PhiOidcError):
+    """R8: the new ID Token names another subject, client or authentication than the first one (Core 12.2)."""
+
+    code = Code.REFRESH_MISMATCH
 
 
-class NotProvisioned(AccountError, code="not_provisioned"):
-    """The person is new here, and this provider does not create accounts."""
+class TokenExpired(PhiOidcError):
+    """There is no valid access token: the session has ended, or the provider issues no other one now."""
+
+    code = Code.TOKEN_EXPIRED
 
 
-class SubjectChanged(AccountError, code="subject_changed"):
-    """The person who answered is not the one whose session was to be renewed, or that session is here no more."""
+class RefreshInsideTransaction(PhiOidcError):
+    """The access token must be refreshed, and SQLite cannot commit that while a transaction is open."""
+
+    code = Code.REFRESH_INSIDE_TRANSACTION
 
 
-class UserInactive(AccountError, code="user_inactive"):
-    """The account is deactivated."""
+class LogoutTokenInvalid(PhiOidcError):
+    """R9: the logout token is not valid for this provider, client and time (Back-Channel Logout 2.6)."""
 
-
-# Outside a sign-in.
-
-
-_ = str  # Marks a text for makemessages: the page that shows it translates it.
-
-
-class RefreshMismatch(PhiOidcError, code="refresh_mismatch"):
-    """The new ID Token speaks of another person, client or authentication than the first one (Core 12.2)."""
-
-
-class TokenExpired(PhiOidcError, code="token_expired"):
-    """There is no live access token, and none to be had: the session has ended, or the OP gives no other one now."""
-
-
-class RefreshInsideTransaction(PhiOidcError, code="refresh_inside_transaction"):
-    """The access token must be refreshed, and on SQLite nothing can be committed beside an open transaction."""
-
-
-class LogoutTokenInvalid(PhiOidcError, code="logout_token_invalid"):
-    """The logout token is not this OP's for this client and for now (Back-Channel Logout 2.6)."""
+    code = Code.LOGOUT_TOKEN_INVALID
 
     def __init__(self, rule: str) -> None:
-        """rule: what was wrong: a code of R6, or one like it. For the log alone."""
+        """rule: the code of the violated rule, one of R6 or like it. For the log only."""
         super().__init__()
         self.rule = rule
 
 
-class LogoutTokenReplayed(PhiOidcError, code="logout_token_replayed"):
-    """The logout token was spent before."""
+class LogoutTokenReplayed(PhiOidcError):
+    """The logout token was used before."""
+
+    code = Code.LOGOUT_TOKEN_REPLAYED
 
 
-class AccessTokenInvalid(PhiOidcError, code="access_token_invalid"):
-    """The access token is not good at this API now (RFC 9068 4; RFC 7662 2.2), or its person has no account."""
+class AccessTokenInvalid(PhiOidcError):
+    """The access token is not valid at this API now (RFC 9068 4; RFC 7662 2.2), or its subject has no account."""
+
+    code = Code.ACCESS_TOKEN_INVALID
 
     def __init__(self, rule: str) -> None:
-        """rule: what was wrong: a code of R6, or one like it. For the log and the trail."""
+        """rule: the code of the violated rule, one of R6 or like it. For the log and the audit log."""
         super().__init__()
         self.rule = rule
 
 
-class IntrospectionFailed(PhiOidcError, code="introspection_failed"):
-    """The OP does not tell what it knows of an access token (RFC 7662 2.2, 2.3)."""
+class IntrospectionFailed(PhiOidcError):
+    """The provider does not answer introspection (RFC 7662 2.2, 2.3)."""
+
+    code = Code.INTROSPECTION_FAILED
 
 
-class AuditUnavailable(PhiOidcError, code="audit_unavailable"):
-    """The audit trail can't be written, so nothing is permitted."""
+class AuditUnavailable(PhiOidcError):
+    """The audit log cannot be written, so nothing is permitted."""
+
+    code = Code.AUDIT_UNAVAILABLE
 
 
-class SealingRefused(PhiOidcError, code="sealing_refused"):
-    """The log is not a continuation of what was signed before, or the key is not there to sign it."""
+class SealingRefused(PhiOidcError):
+    """Signing now would fork the log, or the signing key is not available."""
+
+    code = Code.SEALING_REFUSED
 
 
-class ProofInvalid(PhiOidcError, code="proof_invalid"):
+class ProofInvalid(PhiOidcError):
     """The proof does not lead to the root (RFC 6962 2.1)."""
 
-
-class CheckpointInvalid(PhiOidcError, code="checkpoint_invalid"):
-    """No checkpoint, or not signed by a known key (C2SP tlog-checkpoint)."""
+    code = Code.PROOF_INVALID
 
 
-class RevealRefused(PhiOidcError, code="reveal_refused"):
-    """The claim may not be revealed to this actor for this purpose; `reason` says which rule refused."""
+class CheckpointInvalid(PhiOidcError):
+    """Not a checkpoint signed by a known key (C2SP tlog-checkpoint)."""
+
+    code = Code.CHECKPOINT_INVALID
+
+
+class RevealRefused(PhiOidcError):
+    """The claim may not be revealed to this actor for this purpose; `reason` names the rule that refused."""
+
+    code = Code.REVEAL_REFUSED
 
     def __init__(self, reason: str) -> None:
-        """reason: a code out of access.policy."""
+        """reason: a code of access.policy."""
         super().__init__(f"The claim may not be revealed: {reason}.")
         self.reason = reason
 
 
-class ClaimScrubbed(PhiOidcError, code="claim_scrubbed"):
-    """The claim was held and has been erased, or its time is over."""
+class ClaimScrubbed(PhiOidcError):
+    """The claim was stored and has been erased, or its retention has ended."""
+
+    code = Code.CLAIM_SCRUBBED
 
 
-class HeldForLegalReasons(PhiOidcError, code="held_for_legal_reasons"):
-    """A legal hold keeps what is held of this person: release it first."""
+class HeldForLegalReasons(PhiOidcError):
+    """A legal hold keeps what is stored about this person."""
+
+    code = Code.HELD_FOR_LEGAL_REASONS
 
 
-class SubjectTaken(PhiOidcError, code="subject_taken"):
-    """The person is linked to an account already; `user` is its primary key, for an administrator's eyes."""
+class SubjectTaken(PhiOidcError):
+    """The subject is linked to a user already; `user` is the primary key, for administrators only."""
+
+    code = Code.SUBJECT_TAKEN
 
     def __init__(self, user: object) -> None:
         super().__init__(_("This person is linked to user %(user)s already."), user=user)
         self.user = user
 
 
-class InvitationRefused(PhiOidcError, code="invitation_refused"):
-    """No activation code can be made; the message says why, for an administrator's eyes."""
+class InvitationRefused(PhiOidcError):
+    """No activation code can be created; the message gives the reason, for administrators only."""
+
+    code = Code.INVITATION_REFUSED
 
 
-class ActivationRefused(PhiOidcError, code="activation_refused"):
-    """The activation code lets nobody in, or not this person; `reason` says why, for the trail alone."""
+class ActivationRefused(PhiOidcError):
+    """The activation code is not valid, or not for this subject; `reason` is for the audit log only."""
+
+    code = Code.ACTIVATION_REFUSED
 
     def __init__(self, reason: str, *, user: object = "") -> None:
-        """user: the primary key of the user whom the code was made for; empty where it is no code."""
+        """user: the primary key of the user for whom the code was created; empty where it is no code."""
         super().__init__()
         self.reason, self.user = reason, user
 
 
-class RegistrationUnsupported(PhiOidcError, code="registration_unsupported"):
-    """The OP names no registration endpoint (Discovery 3)."""
+class RegistrationUnsupported(PhiOidcError):
+    """The provider has no registration endpoint (Discovery 3)."""
+
+    code = Code.REGISTRATION_UNSUPPORTED
 
 
-class RegistrationRefused(PhiOidcError, code="registration_refused"):
-    """The OP did not register the client (RFC 7591 3.2.2)."""
+class RegistrationRefused(PhiOidcError):
+    """The provider did not register the client (RFC 7591 3.2.2)."""
+
+    code = Code.REGISTRATION_REFUSED
 
     def __init__(self, error: str) -> None:
-        """error: the OP's error code out of the specifications, or `status_` and the answer's status."""
+        """error: an error code of the specifications, or `status_` and the status of the response."""
         super().__init__(f"The provider did not register the client: {error}.")
         self.error = error
 
 
-class EmergencyRefused(PhiOidcError, code="emergency_refused"):
-    """The emergency access is not opened, closed or reviewed; `reason` says which rule refused."""
+class EmergencyRefused(PhiOidcError):
+    """The emergency access is not opened, closed or reviewed; `reason` names the rule that refused."""
+
+    code = Code.EMERGENCY_REFUSED
 
     def __init__(self, reason: str) -> None:
         super().__init__(f"Emergency access is refused: {reason}.")
         self.reason = reason
 
 
-class DeclarationInvalid(PhiOidcError, code="declaration_invalid"):
-    """A setting is not as it must be; the message names the option."""
+class DeclarationInvalid(PhiOidcError):
+    """A setting is not valid; the message names the option."""
+
+    code = Code.DECLARATION_INVALID
 
 
-class KeyRingError(PhiOidcError, code="key_ring_error"):
-    """A key ring can't do what was asked of it."""
+class KeyRingError(PhiOidcError):
+    """A key ring cannot do what was requested."""
+
+    code = Code.KEY_RING_ERROR
 
 
-class KeyMissing(KeyRingError, code="key_missing"):
+class KeyMissing(KeyRingError):
     """A key ring is empty, or a key in it is not 32 bytes of base64url."""
 
-
-class KeyInUse(KeyRingError, code="key_in_use"):
-    """What a key made is still needed: the key is configured, or persons are known by it alone."""
+    code = Code.KEY_MISSING
 
 
-class Undecryptable(KeyRingError, code="undecryptable"):
-    """The sealed text is damaged, foreign, of a missing key, or was moved here from elsewhere."""
+class KeyInUse(KeyRingError):
+    """Something made with the key is still needed: the key is configured, or subjects are identified by it alone."""
+
+    code = Code.KEY_IN_USE
+
+
+class Undecryptable(KeyRingError):
+    """The ciphertext is damaged, belongs to another row or to a missing key."""
+
+    code = Code.UNDECRYPTABLE
 
 
 class KeySourceUnavailable(KeyMissing):

@@ -14,7 +14,7 @@ from django.shortcuts import render
 
 from .._internal import clock
 from ..audit.request_context import Actor
-from ..errors import AuditUnavailable
+from ..errors import AuditUnavailable, Code
 from .decisions import FindObject, authorize, authorize_assurance
 from .no_store import mark_response_private
 from .policy import SESSION_MISSING, STEP_UP_CODES, AccessPolicy, Assurance
@@ -85,7 +85,7 @@ def render_unavailable(request: HttpRequest) -> HttpResponse:
     """Return the page, or the problem for a script, for an unavailable audit log."""
     if is_navigation(request):
         return set_private_headers(render(request, "django_phi_oidc/trail_unavailable.html", status=503))
-    return render_problem(503, "Nothing can be shown at the moment.", code=AuditUnavailable.code)
+    return render_problem(503, "Nothing can be shown at the moment.", code=Code.AUDIT_UNAVAILABLE)
 
 
 def _treat_errors_as_missing(find_object: FindObject) -> FindObject:

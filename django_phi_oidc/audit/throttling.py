@@ -15,7 +15,7 @@ from typing import Any
 from django.db import DEFAULT_DB_ALIAS, DatabaseError, InterfaceError, connections, transaction
 from django.db.models import F, Min
 
-from ..errors import ActivationRefused, LogoutTokenInvalid, LogoutTokenReplayed
+from ..errors import Code
 from .events import Action, Origin
 from .models import RefusalCount
 from .outbox import enqueue
@@ -31,7 +31,7 @@ API_REASON_PREFIX = "api:"
 """Prefix of reasons of refused API calls: the same reasons exist for sign-ins, and are counted separately."""
 _ATTEMPT_REASON_PREFIX = "try:"
 """Prefix of rows that count attempts and not refusals: deleted after their minute, without an event."""
-_LOGOUT_REASONS = (LogoutTokenInvalid.code, LogoutTokenReplayed.code)
+_LOGOUT_REASONS = (Code.LOGOUT_TOKEN_INVALID, Code.LOGOUT_TOKEN_REPLAYED)
 _UNKNOWN_NETWORK = "unknown"
 _ANY_NETWORK = ""
 _TOTAL_COUNTER = ("", _ANY_NETWORK)
@@ -147,7 +147,7 @@ def _flush_minute(minute: datetime) -> int:
 def _get_action(reason: str) -> Action:
     if reason.startswith(API_REASON_PREFIX):
         return Action.API_REFUSED
-    if reason == ActivationRefused.code:
+    if reason == Code.ACTIVATION_REFUSED:
         return Action.ACTIVATION_REFUSED
     return Action.LOGOUT_REFUSED if reason in _LOGOUT_REASONS else Action.LOGIN_REFUSED
 

@@ -17,7 +17,7 @@ from ..audit.events import Action, NewEvent
 from ..audit.recorder import record_many
 from ..audit.request_context import Actor
 from ..config.claims import ClaimDeclaration
-from ..errors import ClaimScrubbed, KeyRingError, RevealRefused, Undecryptable
+from ..errors import ClaimScrubbed, Code, KeyRingError, RevealRefused, Undecryptable
 from ..subjects.models import PairwiseSubject
 from .minimization import select_declared_members
 from .models import NO_SESSION, StoredClaim
@@ -176,7 +176,7 @@ def _create_event(
         outcome="success" if decision.is_granted else "failure",
         subject=str(decision.subject.uuid) if decision.subject else "",
         purpose=purpose,
-        reason=decision.refusal or (ClaimScrubbed.code if decision.is_expired else reason_code),
+        reason=decision.refusal or (Code.CLAIM_SCRUBBED if decision.is_expired else reason_code),
         detail={"claim": decision.name},
     )
 

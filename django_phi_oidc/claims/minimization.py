@@ -7,7 +7,7 @@ from typing import Any
 
 from ..config.claims import ClaimDeclaration
 from ..config.providers import ProviderDeclaration
-from ..errors import ClaimMissing
+from ..errors import AccountError, Code
 
 PROTOCOL_CLAIMS = frozenset(
     {
@@ -131,7 +131,7 @@ def validate_essential_claims(claims: Mapping[str, Any], declared_claims: Mappin
     """Refuse a sign-in that lacks an essential claim. Raises: ClaimMissing. Spec: OIDC Core 5.5.1."""
     missing = sorted(name for name, claim in declared_claims.items() if claim.essential and is_empty(claims.get(name)))
     if missing:
-        raise ClaimMissing(f"Essential claims are missing: {', '.join(missing)}.")
+        raise AccountError(Code.CLAIM_MISSING, f"Essential claims are missing: {', '.join(missing)}.")
 
 
 def needs_userinfo(received: Mapping[str, Any], declared_claims: Mapping[str, ClaimDeclaration]) -> bool:

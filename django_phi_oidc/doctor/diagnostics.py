@@ -13,22 +13,7 @@ from typing import Any, Literal
 from ..claims.minimization import PROTOCOL_CLAIMS, build_claims_request
 from ..config.claims import ClaimDeclaration
 from ..config.providers import ProviderDeclaration
-from ..errors import (
-    AccessTokenLifetime,
-    AcrInsufficient,
-    AlgUnsupported,
-    IatInvalid,
-    IntrospectionFailed,
-    IssMissing,
-    IssuerMismatch,
-    KeyNotFound,
-    MetadataInvalid,
-    PairwiseUnsupported,
-    PARUnsupported,
-    RevocationUnsupported,
-    SignInRefused,
-    TransportNotHTTPS,
-)
+from ..errors import Code, MetadataError, SignInRefused, TransportError
 from ..oidc.metadata import OPTIONAL_ENDPOINTS, REQUIRED_ENDPOINTS, process_jwks_response, validate_https_url
 from ..oidc.revocation import process_revocation_response
 from ..oidc.transport import TransportResponse, parse_json_body
@@ -82,7 +67,9 @@ def sanitize_text(text: str) -> str:
 def check_peer(peer: TLSPeer, *, now: datetime) -> ProviderFinding:
     """Check TLS and the expiry of the certificate, which the handshake has verified."""
     if not peer.tls_version:
-        return _warning("tls", TransportNotHTTPS.code, f"{peer.host}: http, not encrypted", "Use it only on loopback.")
+        return _warning(
+            "tls", Code.TRANSPORT_NOT_HTTPS, f"{peer.host}: http, not encrypted", "Use it only on loopback."
+        )
     if peer.certificate_expires_at is None:
         return _ok("tls", f"{peer.host}: verified; the certificate's expiry is not visible through the proxy")
     days = (peer.certificate_expires_at - now).days
@@ -116,7 +103,7 @@ def check_discovery(response: TransportResponse) -> ProviderFinding:
     """Spec: Discovery 4.2."""
     if find_metadata_members(response) is None:
         text = f"no metadata: status {response.status}, {len(response.body)} bytes"
-        return _failure("discovery", MetadataInvalid.code, text, _REMEDIES[MetadataInvalid.code])
+        return _failure("discovery", Code.METADATA_INVALID, text, _REMEDIES[Code.METADATA_INVALID])
     return _ok("discovery", f"{len(response.body)} bytes of metadata")
 
 
@@ -125,7 +112,7 @@ def check_issuer(members: Mapping[str, Any], *, issuer: str) -> ProviderFinding:
     metadata_issuer = members.get("issuer")
     if metadata_issuer != issuer:
         remedy = "Declare the issuer exactly as in the metadata, if this is the intended provider."
-        return _failure("issuer", IssuerMismatch.code, f"the metadata names {metadata_issuer!r}", remedy)
+        return _failure("issuer", Code.ISSUER_MISMATCH, f"the metadata names {metadata_issuer!r}", remedy)
     return _ok("issuer", issuer)
 
 
@@ -136,11 +123,11 @@ def check_members(members: Mapping[str, Any], *, allow_loopback_http: bool) -> I
     wrong += [name for name in _BOOLEAN_MEMBERS if not isinstance(members.get(name, False), bool)]
     if wrong:
         text = f"missing or of the wrong type: {', '.join(wrong)}"
-        yield _failure("metadata", MetadataInvalid.code, text, "The provider must fix its metadata.")
+        yield _failure("metadata", Code.METADATA_INVALID, text, "The provider must fix its metadata.")
     insecure = [name for name in list_endpoint_names(members) if not is_allowed_url(members[name], allow_loopback_http)]
     if insecure:
         text = f"not https: {', '.join(insecure)}"
-        yield _failure("metadata", TransportNotHTTPS.code, text, "The provider must serve it over https.")
+        yield _failure("metadata", Code.TRANSPORT_NOT_HTTPS, text, "The provider must serve it over https.")
     if not wrong and not insecure:
         yield _ok("metadata", f"{len(list_endpoint_names(members))} endpoints")
 
@@ -154,7 +141,7 @@ def is_allowed_url(url: str, allow_loopback_http: bool) -> bool:
     """Return True if a request may be sent there."""
     try:
         validate_https_url(url, allow_loopback_http=allow_loopback_http)
-    except TransportNotHTTPS:
+    except TransportError:
         return False
     return True
 
@@ -172,7 +159,7 @@ def check_algorithms(members: Mapping[str, Any], *, allowed: tuple[str, ...]) ->
     if not usable:
         text = f"offered: {', '.join(offered) or 'none'}; allowed: {', '.join(allowed)}"
         remedy = "Register the client with an allowed algorithm, or allow an offered one."
-        return _failure("algorithms", AlgUnsupported.code, text, remedy)
+        return _failure("algorithms", Code.ALG_UNSUPPORTED, text, remedy)
     return _ok("algorithms", f"ID Tokens: {', '.join(usable)}")
 
 
@@ -180,7 +167,7 @@ def check_keys(response: TransportResponse, *, algs: tuple[str, ...]) -> Iterato
     """Check that each algorithm has one key per kid. algs: offered and allowed. Spec: Core 10.1.1; RFC 7517 5."""
     try:
         keys = process_jwks_response(response).keys
-    except MetadataInvalid as error:
+    except MetadataError as error:
         yield _failure("keys", error.code, "jwks_uri returns no key set", "The provider must fix it.")
         return
     kids_by_alg = {alg: [key.kid for key in keys if key.can_verify(alg)] for alg in algs}
@@ -188,15 +175,15 @@ def check_keys(response: TransportResponse, *, algs: tuple[str, ...]) -> Iterato
     if len(algs_without_key) == len(algs):
         text = f"none of {len(keys)} keys is usable for {', '.join(algs) or 'an allowed algorithm'}"
         remedy = "The provider must publish a key for it: RSA of 2048 bits or more, P-256, or Ed25519."
-        yield _failure("keys", KeyNotFound.code, text, remedy)
+        yield _failure("keys", Code.KEY_NOT_FOUND, text, remedy)
         return
     if algs_without_key:
         text = f"no key is usable for {', '.join(algs_without_key)}: ID Tokens signed with it are refused"
-        yield _warning("keys", KeyNotFound.code, text, "Register the client with another algorithm.")
+        yield _warning("keys", Code.KEY_NOT_FOUND, text, "Register the client with another algorithm.")
     ambiguous_algs = [alg for alg, kids in kids_by_alg.items() if len(set(kids)) < len(kids)]
     if ambiguous_algs:
         text = f"several keys for {', '.join(ambiguous_algs)} have the same kid, or none: the key is ambiguous"
-        yield _failure("keys", KeyNotFound.code, text, "The provider must give each key a different kid.")
+        yield _failure("keys", Code.KEY_NOT_FOUND, text, "The provider must give each key a different kid.")
     if not algs_without_key and not ambiguous_algs:
         yield _ok("keys", "; ".join(f"{alg}: {len(kids)}" for alg, kids in kids_by_alg.items()))
 
@@ -209,7 +196,7 @@ def check_pairwise(members: Mapping[str, Any], *, declaration: ProviderDeclarati
         return _warning("pairwise", "django_phi_oidc.W001", "public subjects are declared", remedy)
     if not is_offered:
         remedy = "Ask the provider for pairwise subjects, or declare subject_type: public, which `check` reports."
-        return _failure("pairwise", PairwiseUnsupported.code, "not offered", remedy)
+        return _failure("pairwise", Code.PAIRWISE_UNSUPPORTED, "not offered", remedy)
     return _ok("pairwise", "offered; the client must be registered with subject_type pairwise")
 
 
@@ -228,10 +215,12 @@ def check_par(members: Mapping[str, Any], *, declaration: ProviderDeclaration) -
     """Spec: RFC 9126 5."""
     is_offered = isinstance(members.get("pushed_authorization_request_endpoint"), str)
     if declaration.par == "require" and not is_offered:
-        return _failure("par", PARUnsupported.code, "required, but not offered", "Ask the provider, or declare auto.")
+        return _failure("par", Code.PAR_UNSUPPORTED, "required, but not offered", "Ask the provider, or declare auto.")
     if declaration.par == "never":
         if members.get("require_pushed_authorization_requests") is True:
-            return _failure("par", PARUnsupported.code, "declared never, but the provider requires it", "Declare auto.")
+            return _failure(
+                "par", Code.PAR_UNSUPPORTED, "declared never, but the provider requires it", "Declare auto."
+            )
         return _warning("par", "django_phi_oidc.W013", "requests are never pushed", "Declare auto.")
     return _ok("par", "requests are pushed" if is_offered else "not offered; requests are sent through the browser")
 
@@ -259,7 +248,7 @@ def check_revocation(members: Mapping[str, Any], *, declaration: ProviderDeclara
             text = "no endpoint: tokens stay valid after logout"
             return _warning("revocation", "django_phi_oidc.W002", text, "Ask the provider for RFC 7009.")
         remedy = "Ask the provider for RFC 7009, or declare revocation: best_effort, which `check` reports."
-        return _failure("revocation", RevocationUnsupported.code, "no endpoint", remedy)
+        return _failure("revocation", Code.REVOCATION_UNSUPPORTED, "no endpoint", remedy)
     methods = _find_string_list(members, "revocation_endpoint_auth_methods_supported")
     if methods is not None and declaration.token_endpoint_auth_method not in methods:
         text = f"{declaration.token_endpoint_auth_method} is not among {', '.join(methods)}"
@@ -271,7 +260,9 @@ def check_introspection(members: Mapping[str, Any]) -> ProviderFinding:
     """Check for the introspection endpoint, if `API` declares introspection. Spec: RFC 7662, RFC 8414 2."""
     if not isinstance(members.get("introspection_endpoint"), str):
         remedy = "Ask the provider for RFC 7662, or declare the method jwt."
-        return _failure("api", IntrospectionFailed.code, "no introspection endpoint, so every token is refused", remedy)
+        return _failure(
+            "api", Code.INTROSPECTION_FAILED, "no introspection endpoint, so every token is refused", remedy
+        )
     return _ok("api", "introspection is offered")
 
 
@@ -310,7 +301,7 @@ def check_response_issuer(members: Mapping[str, Any], *, is_only_provider: bool)
     if is_only_provider:
         return _ok("mix-up", "responses do not name their issuer; there is no other provider")
     text = "responses do not name their issuer, and there are other providers"
-    return _warning("mix-up", IssMissing.code, text, "Ask the provider for RFC 9207.")
+    return _warning("mix-up", Code.ISS_MISSING, text, "Ask the provider for RFC 9207.")
 
 
 def check_requested_claims(
@@ -335,7 +326,7 @@ def check_acr_values(members: Mapping[str, Any], *, requested: tuple[str, ...]) 
     offered = _find_string_list(members, "acr_values_supported")
     if requested and offered is not None and not set(requested) & set(offered):
         text = f"none of {', '.join(requested)} is among {', '.join(offered) or 'none'}"
-        return _warning("assurance", AcrInsufficient.code, text, "Declare acr_values that the provider knows.")
+        return _warning("assurance", Code.ACR_INSUFFICIENT, text, "Declare acr_values that the provider knows.")
     return _ok("assurance", f"requested: {', '.join(requested)}" if requested else "no acr is requested")
 
 
@@ -344,7 +335,7 @@ def check_access_token_lifetime(alert_count: int | None, *, limit: timedelta) ->
     text = f"only visible at a sign-in; more than {limit} is refused"
     if alert_count:
         text = f"{alert_count} sign-ins in 30 days had access tokens with a lifetime above an hour, or without one"
-        return _warning("lifetimes", AccessTokenLifetime.code, text, "Ask the provider for ten minutes.")
+        return _warning("lifetimes", Code.ACCESS_TOKEN_LIFETIME, text, "Ask the provider for ten minutes.")
     return _ok("lifetimes", text if alert_count is None else f"{text}; no alert in 30 days")
 
 
@@ -363,9 +354,9 @@ def check_clock(
     text = f"{skew.total_seconds():.0f} s {'ahead' if ahead > behind else 'behind'}" if skew else "no difference"
     if skew > leeway:
         text = f"{text}; {leeway.total_seconds():.0f} s are allowed"
-        return _failure("clock", IatInvalid.code, text, "Set both clocks by NTP. Tokens are refused until then.")
+        return _failure("clock", Code.IAT_INVALID, text, "Set both clocks by NTP. Tokens are refused until then.")
     if skew > leeway / 2:
-        return _warning("clock", IatInvalid.code, text, "Set both clocks by NTP.")
+        return _warning("clock", Code.IAT_INVALID, text, "Set both clocks by NTP.")
     return _ok("clock", text)
 
 

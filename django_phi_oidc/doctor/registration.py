@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from ..config.providers import ProviderDeclaration
-from ..errors import AlgUnsupported, IssuerMismatch, MetadataInvalid, RegistrationUnsupported
+from ..errors import Code, MetadataError, RegistrationUnsupported
 from ..oidc.metadata import build_metadata_request, validate_https_url
 from ..oidc.registration import (
     ClientURLs,
@@ -48,16 +48,16 @@ def register_client(
     )
     members = diagnostics.find_metadata_members(metadata_response)
     if members is None:
-        raise MetadataInvalid
+        raise MetadataError(Code.METADATA_INVALID)
     if members.get("issuer") != declaration.issuer:
-        raise IssuerMismatch
+        raise MetadataError(Code.ISSUER_MISMATCH)
     endpoint = members.get("registration_endpoint")
     if not isinstance(endpoint, str):
         raise RegistrationUnsupported
     validate_https_url(endpoint, allow_loopback_http=declaration.allow_loopback_http)
     algs = diagnostics.list_usable_algs(members, declaration.id_token_signed_response_alg)
     if not algs:
-        raise AlgUnsupported
+        raise MetadataError(Code.ALG_UNSUPPORTED)
     requested = build_client_metadata(
         declaration, client_urls=client_urls, provider_metadata=members, id_token_alg=algs[0]
     )

@@ -29,7 +29,7 @@ from ..audit.request_context import Actor
 from ..audit.throttling import add_attempt, get_sender_network, remove_attempt
 from ..crypto import keyring
 from ..crypto.keyring import SymmetricKey
-from ..errors import ActivationRefused, NotProvisioned, SubjectKeyMissing
+from ..errors import ActivationRefused, Code, NotProvisioned, SubjectKeyMissing
 from ..subjects.identifiers import compute_subject_digest
 from ..subjects.linking import find_linked_subject
 from .activation_redemption import redeem_code
@@ -158,7 +158,7 @@ def _deny_activation(
         origin=origin,
         now=now,
         log=RefusalLog(logger, LOG_MESSAGE, {"reason": reason, "provider": unlinked.provider}),
-        throttle_key=ActivationRefused.code,
+        throttle_key=Code.ACTIVATION_REFUSED,
         provider=unlinked.provider,
         resource=f"user/{user}" if user else "",
     )

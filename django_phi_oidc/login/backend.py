@@ -16,7 +16,7 @@ from mozilla_django_oidc.auth import OIDCAuthenticationBackend as MozillaBackend
 from .. import conf
 from .._internal.clock import now
 from ..crypto import keyring
-from ..errors import UserInactive
+from ..errors import AccountError, Code
 from ..subjects.linking import create_opaque_username, get_or_create_account
 from .code_exchange import VerifiedSignIn
 
@@ -89,7 +89,7 @@ class OIDCAuthenticationBackend(MozillaBackend):
         )
         user: Any = linked.user
         if not self.user_can_authenticate(user):
-            raise UserInactive
+            raise AccountError(Code.USER_INACTIVE)
         if not linked.created:
             user = self.update_user(user, sign_in.claims)
         user.pairwise_link = linked

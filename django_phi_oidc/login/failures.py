@@ -124,14 +124,14 @@ def report_internal_error(request: HttpRequest, attempt: SignInAttempt) -> None:
 
 
 def _get_http_status(error: LoginError) -> int:
-    return 503 if error.provider_fault or isinstance(error, AuditUnavailable) else 403
+    return 503 if error.is_provider_fault or isinstance(error, AuditUnavailable) else 403
 
 
 def get_failure_page(error: LoginError) -> FailurePage:
     """Return the kind of page that the user sees."""
     if isinstance(error, ProviderError):
         return PAGES_BY_PROVIDER_ERROR.get(error.error, "failed")
-    return PAGES_BY_CODE.get(error.code, "unavailable" if error.provider_fault else "failed")
+    return PAGES_BY_CODE.get(error.code, "unavailable" if error.is_provider_fault else "failed")
 
 
 def _report(

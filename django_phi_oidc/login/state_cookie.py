@@ -16,7 +16,7 @@ from django.http import HttpRequest, HttpResponse
 
 from .._internal import randomness
 from ..crypto import keyring
-from ..errors import KeyMissing, StateExpired, StateReplayed, StateUnknown, Undecryptable
+from ..errors import CallbackError, Code, KeyMissing, Undecryptable
 from ..replay.cache import mark_used, was_used
 from ..sessions.views import STATE_COOKIE_PREFIXES, list_state_cookie_names
 
@@ -103,10 +103,10 @@ def consume_state(request: HttpRequest, state: str, *, now: datetime) -> Authori
     pending = _read_state(request, _get_cookie_name(request, state))
     if pending is None or now.timestamp() - pending.started_timestamp > STATE_LIFETIME.total_seconds():
         if was_used("state", state):
-            raise StateReplayed
-        raise StateUnknown if pending is None else StateExpired
+            raise CallbackError(Code.STATE_REPLAYED)
+        raise CallbackError(Code.STATE_UNKNOWN) if pending is None else CallbackError(Code.STATE_EXPIRED)
     if not mark_used("state", state, expires_at=now + STATE_LIFETIME):
-        raise StateReplayed
+        raise CallbackError(Code.STATE_REPLAYED)
     return pending
 
 

@@ -22,7 +22,7 @@ from ..audit.events import Action
 from ..audit.recorder import record
 from ..audit.request_context import ASSURANCE_KEY, Actor, build_assurance_entry
 from ..crypto import keyring
-from ..errors import AuditUnavailable, AuthTimeStale, SignInRefused, StateUnknown, SubjectChanged, UserInactive
+from ..errors import AccountError, AuditUnavailable, CallbackError, Code, IDTokenError, SignInRefused
 from ..oidc.token import ReceivedToken
 from ..provider.registry import Provider, get_provider
 from ..sessions.lifecycle import find_live_session_with_subject, renew_session
@@ -53,7 +53,7 @@ class StepUpView(View):
             demand = request.GET.get("demand", "")
             step_up = parse_step_up_request(demand, session_id=actor.origin.session, now=clock.now())
             if step_up is None:
-                raise StateUnknown
+                raise CallbackError(Code.STATE_UNKNOWN)
             next_url = step_up.next_url
             provider = _get_actor_session(actor).provider
             attempt = create_sign_in_attempt(self, provider, stage="step_up")
@@ -143,7 +143,7 @@ def _validate_assurance(result: TokenExchangeResult, pending: AuthorizationState
     max_age = None if pending.max_age is None else timedelta(seconds=pending.max_age)
     assurance = Assurance(max_age=max_age)
     if find_assurance_refusal(assurance, acr=result.acr, auth_time=result.auth_time, now=clock.now()):
-        raise AuthTimeStale
+        raise IDTokenError(Code.AUTH_TIME_STALE)
 
 
 @sensitive_variables()
@@ -158,11 +158,11 @@ def _renew_current_session(
     actor, now = Actor.from_request(request), clock.now()
     declaration, sub = provider.declaration, result.id_token_claims["sub"]
     if actor.origin.session != pending.session_to_renew:
-        raise SubjectChanged
+        raise AccountError(Code.SUBJECT_CHANGED)
     session = _get_actor_session(actor)
     subject_ids = list_subject_ids(issuer=declaration.issuer, sub=sub, keys=keyring.get_keys("subject"))
     if session.subject_id not in subject_ids or session.provider != declaration.name:
-        raise SubjectChanged
+        raise AccountError(Code.SUBJECT_CHANGED)
     record(
         Action.SESSION_RENEWED,
         origin=actor.origin,
@@ -182,7 +182,7 @@ def _renew_current_session(
         now=now,
     )
     if revocation_ids is None:
-        raise SubjectChanged
+        raise AccountError(Code.SUBJECT_CHANGED)
     issued_tokens.clear()
     request.session[ASSURANCE_KEY] = build_assurance_entry(acr=result.acr, auth_time=result.auth_time)
     # The previous session cookie becomes invalid. RevocationMiddleware stores the new key in the row.
@@ -193,10 +193,10 @@ def _renew_current_session(
 def _get_actor_session(actor: Actor) -> OIDCSession:
     """Return the actor's current session. Raises: SubjectChanged, UserInactive."""
     if not actor.origin.session or not actor.user.is_authenticated:
-        raise SubjectChanged
+        raise AccountError(Code.SUBJECT_CHANGED)
     session = find_live_session_with_subject(UUID(actor.origin.session))
     if session is None or session.user is None or session.user.pk != actor.user.pk:
-        raise SubjectChanged
+        raise AccountError(Code.SUBJECT_CHANGED)
     if not session.user.is_active:
-        raise UserInactive
+        raise AccountError(Code.USER_INACTIVE)
     return session

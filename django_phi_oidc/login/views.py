@@ -20,7 +20,7 @@ from .._internal import clock, metrics, request_secrets
 from .._internal.view_decorators import public_view
 from ..access.responses import set_private_headers
 from ..audit.request_context import Actor
-from ..errors import AuditUnavailable, NotProvisioned, SignInRefused, StateUnknown
+from ..errors import AuditUnavailable, CallbackError, Code, NotProvisioned, SignInRefused
 from ..oidc.authorization import get_state, process_authorization_response
 from ..oidc.token import ReceivedToken
 from ..provider.registry import Provider, get_provider
@@ -118,7 +118,7 @@ def complete_sign_in(
     """
     name = provider.declaration.name
     if pending.provider != name:
-        raise StateUnknown
+        raise CallbackError(Code.STATE_UNKNOWN)
     metadata = provider.get_metadata(timeout_seconds=PROVIDER_TIMEOUT_SECONDS)
     code = process_authorization_response(parameters, metadata=metadata)
     if pending.session_to_renew:

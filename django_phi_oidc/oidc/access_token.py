@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from ..config.apis import APIDeclaration, is_scope_token
 from ..config.providers import ProviderDeclaration
-from ..errors import AccessTokenInvalid, AudInvalid, IatInvalid, IDTokenError, TokenMalformed
+from ..errors import AccessTokenInvalid, Code, IDTokenError
 from .id_token import (
     Claims,
     get_audiences,
@@ -150,7 +150,7 @@ def validate_typ(jws: JWS) -> None:
 def validate_audience(claims: Claims, *, audience: str) -> None:
     """`aud_invalid`: aud contains this API. Other audiences are allowed. Spec: RFC 9068 4."""
     if audience not in get_audiences(claims):
-        raise AudInvalid
+        raise IDTokenError(Code.AUD_INVALID)
 
 
 def validate_client(claims: Claims, *, clients: Collection[str] | None) -> None:
@@ -175,7 +175,7 @@ def validate_lifetime(claims: Claims, *, declaration: ProviderDeclaration, now: 
     """
     issued_at = parse_numeric_date(claims.get("iat"))
     if issued_at is None or issued_at > now + declaration.leeway:
-        raise IatInvalid
+        raise IDTokenError(Code.IAT_INVALID)
     limit = declaration.max_access_token_lifetime
     if declaration.profile == "heart":
         limit = min(limit, HEART_MAX_ACCESS_TOKEN_LIFETIME)
@@ -186,7 +186,7 @@ def validate_lifetime(claims: Claims, *, declaration: ProviderDeclaration, now: 
 def _find_claims(token: str) -> Claims | None:
     try:
         return parse_compact_jws(token).payload
-    except TokenMalformed:
+    except IDTokenError:
         return None
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..config.providers import ProviderDeclaration
-from ..errors import CodeMissing, IssMismatch, IssMissing, ParameterRepeated, ProviderError, StateMissing, StateUnknown
+from ..errors import CallbackError, Code, ProviderError
 from .jose import encode_b64url
 from .metadata import ProviderMetadata
 from .transport import add_query
@@ -113,9 +113,9 @@ def get_state(parameters: CallbackParameters) -> str:
     validate_single_values(parameters)
     state = _get_single_value(parameters, "state")
     if not state:
-        raise StateMissing
+        raise CallbackError(Code.STATE_MISSING)
     if not state.isascii():
-        raise StateUnknown
+        raise CallbackError(Code.STATE_UNKNOWN)
     return state
 
 
@@ -135,7 +135,7 @@ def process_authorization_response(parameters: CallbackParameters, *, metadata: 
 def validate_single_values(parameters: CallbackParameters) -> None:
     """`parameter_repeated`: code, state, iss and error occur at most once. Spec: RFC 6749 3.1."""
     if any(len(parameters.get(name, ())) > 1 for name in SINGLE_VALUE_PARAMETERS):
-        raise ParameterRepeated
+        raise CallbackError(Code.PARAMETER_REPEATED)
 
 
 def validate_response_iss(parameters: CallbackParameters, *, metadata: ProviderMetadata) -> None:
@@ -145,9 +145,9 @@ def validate_response_iss(parameters: CallbackParameters, *, metadata: ProviderM
     """
     values = parameters.get("iss", ())
     if values and values[0] != metadata.issuer:
-        raise IssMismatch
+        raise CallbackError(Code.ISS_MISMATCH)
     if not values and metadata.authorization_response_iss_parameter_supported:
-        raise IssMissing
+        raise CallbackError(Code.ISS_MISSING)
 
 
 def raise_for_error(parameters: CallbackParameters) -> None:
@@ -164,7 +164,7 @@ def get_code(parameters: CallbackParameters) -> str:
     """`code_missing`: the response has a code, of visible ASCII characters. Spec: RFC 6749 4.1.2, A.11."""
     code = _get_single_value(parameters, "code")
     if not code or not code.isascii() or not code.isprintable():
-        raise CodeMissing
+        raise CallbackError(Code.CODE_MISSING)
     return code
 
 

@@ -9,25 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, NewType
 
 from ..config.providers import SIGNING_ALGS, ProviderDeclaration
-from ..errors import (
-    AcrInsufficient,
-    AlgNotAllowed,
-    AtHashInvalid,
-    AudInvalid,
-    AuthTimeMissing,
-    AuthTimeStale,
-    AzpInvalid,
-    ExpInvalid,
-    IatInvalid,
-    IDTokenLifetime,
-    IssInvalid,
-    NbfInvalid,
-    NonceInvalid,
-    SignatureInvalid,
-    SubInvalid,
-    SubNotPairwise,
-    TokenReplayed,
-)
+from ..errors import Code, IDTokenError
 from .jose import JWS, encode_b64url, parse_compact_jws
 from .jwks import KeySet
 
@@ -122,56 +104,56 @@ def is_zero(value: object) -> bool:
 def validate_alg(jws: JWS, *, allowed: tuple[str, ...]) -> None:
     """`alg_not_allowed`: alg is declared and supported, so never `none` or HS*. Spec: Core 3.1.3.7 (6-8)."""
     if jws.alg not in allowed or jws.alg not in SIGNING_ALGS:
-        raise AlgNotAllowed
+        raise IDTokenError(Code.ALG_NOT_ALLOWED)
 
 
 def validate_signature(jws: JWS, *, keys: KeySet) -> None:
     """`signature_invalid`: signed with the provider's key of that kid. Spec: Core 3.1.3.7 (6), 10.1; RFC 7515 5.2."""
     key = keys.get_key(kid=jws.kid, alg=jws.alg)
     if not key.verify(jws.alg, jws.signing_input, jws.signature):
-        raise SignatureInvalid
+        raise IDTokenError(Code.SIGNATURE_INVALID)
 
 
 def validate_iss(claims: Claims, *, issuer: str) -> None:
     """`iss_invalid`: iss is exactly the issuer. Spec: Core 3.1.3.7 (2)."""
     if claims.get("iss") != issuer:
-        raise IssInvalid
+        raise IDTokenError(Code.ISS_INVALID)
 
 
 def validate_aud(claims: Claims, *, client_id: str, trusted_audiences: tuple[str, ...]) -> None:
     """`aud_invalid`: aud contains this client, and otherwise only trusted audiences. Spec: Core 3.1.3.7 (3)."""
     audiences = get_audiences(claims)
     if client_id not in audiences or not set(audiences) <= {client_id, *trusted_audiences}:
-        raise AudInvalid
+        raise IDTokenError(Code.AUD_INVALID)
 
 
 def validate_azp(claims: Claims, *, client_id: str) -> None:
     """`azp_invalid`: azp is this client. It may be absent with a single audience. Spec: Core 2, 3.1.3.7 (4-5)."""
     if "azp" in claims and claims["azp"] != client_id:
-        raise AzpInvalid
+        raise IDTokenError(Code.AZP_INVALID)
     if "azp" not in claims and len(get_audiences(claims)) > 1:
-        raise AzpInvalid
+        raise IDTokenError(Code.AZP_INVALID)
 
 
 def validate_exp(claims: Claims, *, now: datetime, leeway: timedelta) -> None:
     """`exp_invalid`: exp is a NumericDate in the future. Spec: Core 3.1.3.7 (9), RFC 7519 4.1.4."""
     exp = _find_numeric_date_seconds(claims.get("exp"))
     if exp is None or exp <= (now - leeway).timestamp():
-        raise ExpInvalid
+        raise IDTokenError(Code.EXP_INVALID)
 
 
 def validate_iat(claims: Claims, *, now: datetime, leeway: timedelta) -> None:
     """`iat_invalid`: iat is a NumericDate, at most ten minutes old and not in the future. Spec: Core 3.1.3.7 (10)."""
     iat = _find_numeric_date_seconds(claims.get("iat"))
     if iat is None or not (now - MAX_IAT_AGE - leeway).timestamp() <= iat <= (now + leeway).timestamp():
-        raise IatInvalid
+        raise IDTokenError(Code.IAT_INVALID)
 
 
 def validate_nbf(claims: Claims, *, now: datetime, leeway: timedelta) -> None:
     """`nbf_invalid`: nbf, if present, is a NumericDate and not in the future. Spec: RFC 7519 4.1.5."""
     nbf = _find_numeric_date_seconds(claims.get("nbf", 0))
     if nbf is None or nbf > (now + leeway).timestamp():
-        raise NbfInvalid
+        raise IDTokenError(Code.NBF_INVALID)
 
 
 def validate_id_token_lifetime(claims: Claims) -> None:
@@ -183,7 +165,7 @@ def validate_id_token_lifetime(claims: Claims) -> None:
     exp, iat = (_find_numeric_date_seconds(claims.get(name)) or 0 for name in ("exp", "iat"))
     lifetime = exp - iat
     if not 0 <= lifetime <= HEART_MAX_ID_TOKEN_LIFETIME.total_seconds():
-        raise IDTokenLifetime
+        raise IDTokenError(Code.ID_TOKEN_LIFETIME)
 
 
 def validate_nonce(claims: Claims, *, expected_nonce: str, is_issued_nonce: Callable[[str], bool]) -> None:
@@ -193,19 +175,19 @@ def validate_nonce(claims: Claims, *, expected_nonce: str, is_issued_nonce: Call
     """
     claimed = claims.get("nonce")
     if not isinstance(claimed, str) or not claimed:
-        raise NonceInvalid
+        raise IDTokenError(Code.NONCE_INVALID)
     if hmac.compare_digest(claimed.encode(), expected_nonce.encode()):
         return
     if is_issued_nonce(claimed):
-        raise TokenReplayed
-    raise NonceInvalid
+        raise IDTokenError(Code.TOKEN_REPLAYED)
+    raise IDTokenError(Code.NONCE_INVALID)
 
 
 def validate_sub(claims: Claims) -> None:
     """`sub_invalid`: sub is 1 to 255 ASCII characters without control characters. Spec: Core 2."""
     sub = claims.get("sub")
     if not isinstance(sub, str) or not 0 < len(sub) <= 255 or not sub.isascii() or not sub.isprintable():
-        raise SubInvalid
+        raise IDTokenError(Code.SUB_INVALID)
 
 
 def validate_pairwise_sub(claims: Claims) -> None:
@@ -213,14 +195,14 @@ def validate_pairwise_sub(claims: Claims) -> None:
     sub = claims["sub"].casefold()
     shared = (claims.get(name) for name in ("email", "preferred_username", "phone_number"))
     if _EMAIL_PATTERN.fullmatch(sub) or any(isinstance(value, str) and value.casefold() == sub for value in shared):
-        raise SubNotPairwise
+        raise IDTokenError(Code.SUB_NOT_PAIRWISE)
 
 
 def validate_acr(claims: Claims, *, acr_values: tuple[str, ...]) -> None:
     """`acr_insufficient`: acr is one of the requested values. Spec: Core 3.1.3.7 (12), 5.5.1.1."""
     acr = claims.get("acr")
     if not isinstance(acr, str) or acr not in acr_values:
-        raise AcrInsufficient
+        raise IDTokenError(Code.ACR_INSUFFICIENT)
 
 
 def validate_auth_time(claims: Claims, *, max_age: int, now: datetime, leeway: timedelta) -> None:
@@ -231,9 +213,9 @@ def validate_auth_time(claims: Claims, *, max_age: int, now: datetime, leeway: t
     """
     auth_time = _find_numeric_date_seconds(claims.get("auth_time"))
     if auth_time is None:
-        raise AuthTimeMissing
+        raise IDTokenError(Code.AUTH_TIME_MISSING)
     if not (now - leeway).timestamp() - max_age <= auth_time <= (now + leeway).timestamp():
-        raise AuthTimeStale
+        raise IDTokenError(Code.AUTH_TIME_STALE)
 
 
 def validate_at_hash(claims: Claims, *, alg: str, access_token: str) -> None:
@@ -244,7 +226,7 @@ def validate_at_hash(claims: Claims, *, alg: str, access_token: str) -> None:
     digest = hashlib.new(_HASH_BY_ALG[alg], access_token.encode()).digest()
     expected = encode_b64url(digest[: len(digest) // 2])
     if not isinstance(at_hash, str) or not hmac.compare_digest(at_hash.encode(), expected.encode()):
-        raise AtHashInvalid
+        raise IDTokenError(Code.AT_HASH_INVALID)
 
 
 def get_audiences(claims: Claims) -> list[str]:

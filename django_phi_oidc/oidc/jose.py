@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Never
 
-from ..errors import TokenMalformed
+from ..errors import Code, IDTokenError
 
 MAX_DEPTH = 20
 MAX_STRUCTURAL_CHARACTERS = 20_000
@@ -57,10 +57,10 @@ def parse_compact_jws(token: str, *, max_bytes: int = 65536) -> JWS:
     Raises: TokenMalformed. Spec: RFC 7515 5.2, 7.1, 4.1.11.
     """
     if len(token) > max_bytes or not token.isascii():
-        raise TokenMalformed
+        raise IDTokenError(Code.TOKEN_MALFORMED)
     parts = token.split(".", 3)
     if len(parts) != 3:
-        raise TokenMalformed
+        raise IDTokenError(Code.TOKEN_MALFORMED)
     jws = None
     with contextlib.suppress(ValueError):
         jws = JWS(
@@ -70,7 +70,7 @@ def parse_compact_jws(token: str, *, max_bytes: int = 65536) -> JWS:
             signature=decode_b64url(parts[2]) if parts[2] else b"",
         )
     if jws is None or not _is_valid_header(jws.header):
-        raise TokenMalformed
+        raise IDTokenError(Code.TOKEN_MALFORMED)
     return jws
 
 

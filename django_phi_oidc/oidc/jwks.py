@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey, RSAPublicNumbers
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm, RSAPSSAlgorithm
 
-from ..errors import KeyNotFound, MetadataInvalid
+from ..errors import Code, KeyNotFound, MetadataError
 from .jose import decode_b64url, parse_json_object
 
 ALLOWED_RSA_KEY_BITS = range(2048, 16384 + 1)
@@ -100,7 +100,7 @@ def parse_jwks(body: bytes) -> JSONWebKeySet:
         jwks = parse_json_object(body)
     members = jwks.get("keys")
     if not isinstance(members, list) or not all(isinstance(member, dict) for member in members):
-        raise MetadataInvalid
+        raise MetadataError(Code.METADATA_INVALID)
     return JSONWebKeySet(keys=tuple(key for key in map(_parse_key, members) if key is not None))
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from ..config.providers import ProviderDeclaration
-from ..errors import IatInvalid, IDTokenError, LogoutTokenInvalid
+from ..errors import Code, IDTokenError, LogoutTokenInvalid
 from .id_token import (
     MAX_IAT_AGE,
     Claims,
@@ -137,7 +137,7 @@ def _validate_age(claims: Claims, *, declaration: ProviderDeclaration, now: date
     else:
         ends_at = issued_at + MAX_AGE_WITHOUT_EXP
     if now > ends_at + declaration.leeway:
-        raise IatInvalid
+        raise IDTokenError(Code.IAT_INVALID)
     return ends_at + declaration.leeway
 
 

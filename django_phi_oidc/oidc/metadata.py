@@ -7,15 +7,7 @@ from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
 from ..config.providers import PARMode, ProviderDeclaration, is_loopback_http
-from ..errors import (
-    AlgUnsupported,
-    IssuerMismatch,
-    MetadataInvalid,
-    PairwiseUnsupported,
-    PARUnsupported,
-    RevocationUnsupported,
-    TransportNotHTTPS,
-)
+from ..errors import Code, MetadataError, TransportError
 from .jwks import JSONWebKeySet, parse_jwks
 from .transport import TransportRequest, TransportResponse, parse_json_body
 
@@ -75,7 +67,7 @@ def process_metadata_response(response: TransportResponse, *, declaration: Provi
     """
     members = parse_json_body(response) if response.status == 200 else None
     if members is None:
-        raise MetadataInvalid
+        raise MetadataError(Code.METADATA_INVALID)
     validate_issuer(members, issuer=declaration.issuer)
     metadata = ProviderMetadata(
         issuer=declaration.issuer,
@@ -112,7 +104,7 @@ def build_jwks_request(metadata: ProviderMetadata) -> TransportRequest:
 def process_jwks_response(response: TransportResponse) -> JSONWebKeySet:
     """Return the keys. Raises: MetadataInvalid. Spec: RFC 7517 5."""
     if response.status != 200:
-        raise MetadataInvalid
+        raise MetadataError(Code.METADATA_INVALID)
     return parse_jwks(response.body)
 
 
@@ -124,33 +116,33 @@ def validate_https_url(url: str, *, allow_loopback_http: bool) -> None:
     """
     parts = _split_url(url)
     if parts is None or not parts.hostname or "@" in parts.netloc or "#" in url:
-        raise TransportNotHTTPS
+        raise TransportError(Code.TRANSPORT_NOT_HTTPS)
     if parts.scheme != "https" and not (allow_loopback_http and is_loopback_http(url)):
-        raise TransportNotHTTPS
+        raise TransportError(Code.TRANSPORT_NOT_HTTPS)
 
 
 def validate_issuer(members: Mapping[str, Any], *, issuer: str) -> None:
     """`issuer_mismatch`: issuer is exactly the declared one. Spec: Discovery 4.3."""
     if members.get("issuer") != issuer:
-        raise IssuerMismatch
+        raise MetadataError(Code.ISSUER_MISMATCH)
 
 
 def validate_pairwise_supported(metadata: ProviderMetadata) -> None:
     """`pairwise_unsupported`: the provider supports pairwise subjects. Spec: Discovery 3, Core 8."""
     if "pairwise" not in metadata.subject_types_supported:
-        raise PairwiseUnsupported
+        raise MetadataError(Code.PAIRWISE_UNSUPPORTED)
 
 
 def validate_alg_supported(metadata: ProviderMetadata, *, allowed: tuple[str, ...]) -> None:
     """`alg_unsupported`: the provider signs ID Tokens with an allowed algorithm. Spec: Discovery 3."""
     if not set(allowed) & set(metadata.id_token_signing_alg_values_supported):
-        raise AlgUnsupported
+        raise MetadataError(Code.ALG_UNSUPPORTED)
 
 
 def validate_revocation_supported(metadata: ProviderMetadata) -> None:
     """`revocation_unsupported`: the provider has a revocation endpoint. Spec: RFC 8414 2, RFC 7009."""
     if not metadata.revocation_endpoint:
-        raise RevocationUnsupported
+        raise MetadataError(Code.REVOCATION_UNSUPPORTED)
 
 
 def validate_par_supported(metadata: ProviderMetadata, *, par: PARMode) -> None:
@@ -159,9 +151,9 @@ def validate_par_supported(metadata: ProviderMetadata, *, par: PARMode) -> None:
     Spec: RFC 9126 5.
     """
     if par == "require" and not metadata.pushed_authorization_request_endpoint:
-        raise PARUnsupported
+        raise MetadataError(Code.PAR_UNSUPPORTED)
     if par == "never" and metadata.require_pushed_authorization_requests:
-        raise PARUnsupported
+        raise MetadataError(Code.PAR_UNSUPPORTED)
 
 
 def _split_url(url: str) -> SplitResult | None:
@@ -178,19 +170,19 @@ def _split_url(url: str) -> SplitResult | None:
 def _get_endpoint(members: Mapping[str, Any], name: str) -> str:
     value = members.get(name)
     if not isinstance(value, str) or not value:
-        raise MetadataInvalid
+        raise MetadataError(Code.METADATA_INVALID)
     return value
 
 
 def _get_strings(members: Mapping[str, Any], name: str) -> tuple[str, ...]:
     value = members.get(name, [])
     if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-        raise MetadataInvalid
+        raise MetadataError(Code.METADATA_INVALID)
     return tuple(value)
 
 
 def _get_bool(members: Mapping[str, Any], name: str) -> bool:
     value = members.get(name, False)
     if not isinstance(value, bool):
-        raise MetadataInvalid
+        raise MetadataError(Code.METADATA_INVALID)
     return value

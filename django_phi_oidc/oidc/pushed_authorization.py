@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Unpack
 
 from ..config.providers import ProviderDeclaration
-from ..errors import PARError, PARResponseInvalid
+from ..errors import Code, PARError, PushedRequestError
 from .authorization import AUTHORIZATION_ERROR_CODES
 from .client_auth import ClientContext, build_client_request
 from .metadata import ProviderMetadata
@@ -39,12 +39,12 @@ def process_par_response(response: TransportResponse, *, declaration: ProviderDe
     members = parse_json_body(response) or {}
     raise_for_par_error(members, status=response.status)
     if response.status != 201 or get_media_type(response) != "application/json":
-        raise PARResponseInvalid
+        raise PushedRequestError(Code.PAR_RESPONSE_INVALID)
     request_uri, expires_in = members.get("request_uri"), members.get("expires_in")
     if not isinstance(request_uri, str) or not _REQUEST_URI_PATTERN.fullmatch(request_uri):
-        raise PARResponseInvalid
+        raise PushedRequestError(Code.PAR_RESPONSE_INVALID)
     if not isinstance(expires_in, int) or isinstance(expires_in, bool) or expires_in <= 0:
-        raise PARResponseInvalid
+        raise PushedRequestError(Code.PAR_RESPONSE_INVALID)
     return {"client_id": declaration.client_id, "request_uri": request_uri}
 
 

@@ -6,7 +6,7 @@ from datetime import timedelta
 from email.utils import parsedate_to_datetime
 from typing import Literal, Unpack
 
-from ..errors import RevocationUnsupported
+from ..errors import Code, MetadataError
 from .client_auth import ClientContext, build_client_request
 from .token import TokenTypeHint
 from .transport import TransportRequest, TransportResponse, parse_json_body
@@ -40,7 +40,7 @@ def build_revocation_request(
     """
     endpoint = client["metadata"].revocation_endpoint
     if not endpoint:
-        raise RevocationUnsupported
+        raise MetadataError(Code.REVOCATION_UNSUPPORTED)
     return build_client_request(
         operation="revocation",
         url=endpoint,

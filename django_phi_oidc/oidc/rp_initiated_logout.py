@@ -4,7 +4,7 @@ import re
 from collections.abc import Collection, Mapping
 from urllib.parse import urlsplit
 
-from ..errors import TokenMalformed
+from ..errors import IDTokenError
 from .jose import parse_compact_jws
 from .transport import add_query
 
@@ -30,7 +30,7 @@ def build_hint_parameters(
     """
     try:
         claims = parse_compact_jws(id_token).payload
-    except TokenMalformed:
+    except IDTokenError:
         return {}
     if claims.get("iss") != issuer:
         return {}

@@ -10,14 +10,7 @@ from typing import Any, Literal, Unpack, cast, get_args
 from urllib.parse import unquote_plus
 
 from ..config.providers import ProviderDeclaration
-from ..errors import (
-    AccessTokenLifetime,
-    AccessTokenMissing,
-    IDTokenMissing,
-    TokenError,
-    TokenResponseInvalid,
-    TokenTypeUnsupported,
-)
+from ..errors import Code, TokenError, TokenResponseError
 from .client_auth import ClientContext, build_client_request
 from .transport import TransportRequest, TransportResponse, get_media_type, parse_json_body
 
@@ -127,7 +120,7 @@ def raise_for_token_error(members: Mapping[str, Any], *, status: int) -> None:
 def validate_json_response(body: Mapping[str, Any] | None, *, response: TransportResponse) -> Mapping[str, Any]:
     """`token_response_invalid`: the body is a JSON object, with that media type. Spec: RFC 6749 5.1."""
     if body is None or get_media_type(response) != "application/json":
-        raise TokenResponseInvalid
+        raise TokenResponseError(Code.TOKEN_RESPONSE_INVALID)
     return body
 
 
@@ -135,14 +128,14 @@ def validate_token_type(members: Mapping[str, Any]) -> None:
     """`token_type_unsupported`: token_type is Bearer, in any case. Spec: RFC 6749 5.1, 7.1; Core 3.1.3.3."""
     token_type = members.get("token_type")
     if not isinstance(token_type, str) or token_type.lower() != "bearer":
-        raise TokenTypeUnsupported
+        raise TokenResponseError(Code.TOKEN_TYPE_UNSUPPORTED)
 
 
 def get_access_token(members: Mapping[str, Any]) -> str:
     """`access_token_missing`: access_token is a string of visible ASCII characters. Spec: RFC 6749 5.1, A.12."""
     access_token = members.get("access_token")
     if not _is_valid_token(access_token):
-        raise AccessTokenMissing
+        raise TokenResponseError(Code.ACCESS_TOKEN_MISSING)
     return cast(str, access_token)
 
 
@@ -150,7 +143,7 @@ def get_refresh_token(members: Mapping[str, Any]) -> str:
     """`token_response_invalid`: refresh_token is absent, or a string of visible ASCII. Spec: RFC 6749 5.1, A.17."""
     refresh_token = members.get("refresh_token", "")
     if "refresh_token" in members and not _is_valid_token(refresh_token):
-        raise TokenResponseInvalid
+        raise TokenResponseError(Code.TOKEN_RESPONSE_INVALID)
     return cast(str, refresh_token)
 
 
@@ -158,7 +151,7 @@ def get_id_token(members: Mapping[str, Any]) -> str:
     """`id_token_missing`: id_token is a non-empty string. Spec: Core 3.1.3.3."""
     id_token = members.get("id_token")
     if not isinstance(id_token, str) or not id_token:
-        raise IDTokenMissing
+        raise TokenResponseError(Code.ID_TOKEN_MISSING)
     return id_token
 
 
@@ -175,7 +168,7 @@ def get_expires_in(members: Mapping[str, Any], *, declaration: ProviderDeclarati
         return None
     expires_in = members.get("expires_in")
     if type(expires_in) is not int or not 0 < expires_in <= limit.total_seconds():
-        raise AccessTokenLifetime
+        raise TokenResponseError(Code.ACCESS_TOKEN_LIFETIME)
     return timedelta(seconds=expires_in)
 
 

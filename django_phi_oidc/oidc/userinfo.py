@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from ..config.providers import ProviderDeclaration
-from ..errors import IDTokenError, UserInfoInvalid, UserInfoSubMismatch
+from ..errors import Code, IDTokenError, UserInfoError
 from .id_token import validate_alg, validate_aud, validate_exp, validate_iss, validate_nbf, validate_signature
 from .jose import parse_compact_jws
 from .jwks import KeySet
@@ -22,7 +22,7 @@ def build_userinfo_request(
     Raises: UserInfoInvalid if the provider has no UserInfo endpoint.
     """
     if not metadata.userinfo_endpoint:
-        raise UserInfoInvalid("The provider has no UserInfo endpoint.")
+        raise UserInfoError(Code.USERINFO_INVALID, "The provider has no UserInfo endpoint.")
     accepted = "application/jwt" if declaration.userinfo_signed_response_alg else "application/json"
     headers = {"Accept": accepted, "Authorization": f"Bearer {access_token}"}
     return TransportRequest(method="GET", url=metadata.userinfo_endpoint, headers=headers, operation="userinfo")
@@ -50,10 +50,10 @@ def parse_unsigned_userinfo(response: TransportResponse, *, declaration: Provide
     """`userinfo_invalid`: the response is 200 with a JSON object, and need not be signed. Spec: Core 5.3.2."""
     signed = declaration.userinfo_signed_response_alg
     if response.status != 200 or get_media_type(response) != "application/json" or signed:
-        raise UserInfoInvalid
+        raise UserInfoError(Code.USERINFO_INVALID)
     members = parse_json_body(response)
     if members is None:
-        raise UserInfoInvalid
+        raise UserInfoError(Code.USERINFO_INVALID)
     return members
 
 
@@ -79,7 +79,9 @@ def verify_signed_userinfo(
     except IDTokenError as error:
         failed_rule = error.code
     if failed_rule:
-        raise UserInfoInvalid(f"The signed UserInfo response failed a check of ID Tokens: {failed_rule}.")
+        raise UserInfoError(
+            Code.USERINFO_INVALID, f"The signed UserInfo response failed a check of ID Tokens: {failed_rule}."
+        )
     return claims
 
 
@@ -87,4 +89,4 @@ def validate_userinfo_sub(claims: Mapping[str, Any], *, expected_sub: str) -> No
     """`userinfo_sub_mismatch`: sub is that of the ID Token. Spec: Core 5.3.2 (token substitution)."""
     claimed = claims.get("sub")
     if not isinstance(claimed, str) or not hmac.compare_digest(claimed.encode(), expected_sub.encode()):
-        raise UserInfoSubMismatch
+        raise UserInfoError(Code.USERINFO_SUB_MISMATCH)

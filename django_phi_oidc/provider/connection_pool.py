@@ -33,7 +33,7 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import TimeoutError as PoolTimeoutError
 from urllib3.util.ssltransport import SSLTransport
 
-from ..errors import TransportError, TransportTimeout, TransportTLS, TransportTooLarge, TransportUnreachable
+from ..errors import Code, TransportError
 
 MAX_HEAD_BYTES = 64 * 1024
 
@@ -107,7 +107,7 @@ class TimedExchange:
         """Return the remaining seconds, always positive. Raises: TransportTimeout."""
         remaining = self._ends_at - time.monotonic()
         if remaining <= 0:
-            raise TransportTimeout
+            raise TransportError(Code.TRANSPORT_TIMEOUT)
         return remaining
 
     def connect(self, host: str, port: int, socket_options: Sequence[tuple[int, int, int | bytes]]) -> socket.socket:
@@ -116,8 +116,8 @@ class TimedExchange:
         try:
             addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         except (OSError, UnicodeError):
-            raise TransportUnreachable("The provider's host name does not resolve.") from None
-        error: TransportError = TransportUnreachable("The provider's host name has no address.")
+            raise TransportError(Code.TRANSPORT_UNREACHABLE, "The provider's host name does not resolve.") from None
+        error: TransportError = TransportError(Code.TRANSPORT_UNREACHABLE, "The provider's host name has no address.")
         for position, (family, kind, protocol, _, address) in enumerate(addresses):
             with contextlib.ExitStack() as stack:
                 try:
@@ -287,15 +287,19 @@ def translate_error(error: Exception, *, is_expired: bool) -> TransportError:
     """
     root = _get_root_error(error)
     if is_expired or isinstance(root, TimeoutError | PoolTimeoutError):
-        return TransportTimeout()
+        return TransportError(Code.TRANSPORT_TIMEOUT)
     if isinstance(root, ssl.SSLCertVerificationError):
-        return TransportTLS(f"The provider's certificate could not be verified: {root.verify_message}")
+        return TransportError(
+            Code.TRANSPORT_TLS, f"The provider's certificate could not be verified: {root.verify_message}"
+        )
     if isinstance(root, ssl.SSLError) and not isinstance(root, ssl.SSLEOFError | ssl.SSLZeroReturnError):
-        return TransportTLS(f"TLS with the provider failed: {root.reason}")
+        return TransportError(Code.TRANSPORT_TLS, f"TLS with the provider failed: {root.reason}")
     if isinstance(root, http.client.LineTooLong) or type(root) is http.client.HTTPException:
         # http.client raises the latter for more than 100 headers.
-        return TransportTooLarge("The headers exceed the limit.")
-    return TransportUnreachable(f"The exchange with the provider was interrupted: {type(root).__name__}")
+        return TransportError(Code.TRANSPORT_TOO_LARGE, "The headers exceed the limit.")
+    return TransportError(
+        Code.TRANSPORT_UNREACHABLE, f"The exchange with the provider was interrupted: {type(root).__name__}"
+    )
 
 
 def _get_root_error(error: Exception) -> Exception:

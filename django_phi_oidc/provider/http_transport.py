@@ -12,15 +12,7 @@ from urllib3.util import make_headers, parse_url
 
 from .._internal import metrics
 from ..config.providers import ProviderDeclaration
-from ..errors import (
-    TransportEncoding,
-    TransportError,
-    TransportRedirect,
-    TransportTimeout,
-    TransportTLS,
-    TransportTooLarge,
-    TransportUnreachable,
-)
+from ..errors import Code, TransportError
 from ..oidc.metadata import validate_https_url
 from ..oidc.transport import TransportRequest, TransportResponse
 from .connection_pool import TimedConnectionPool, TimedExchange, TimedTLSConnectionPool, translate_error
@@ -68,8 +60,12 @@ class HTTPTransport:
         with TimedExchange(timeout_seconds) as exchange:
             try:
                 return self._send_once(request, exchange)
-            except TransportUnreachable:
-                if request.method != "GET" or not exchange.is_connection_reused:
+            except TransportError as error:
+                if (
+                    error.code is not Code.TRANSPORT_UNREACHABLE
+                    or request.method != "GET"
+                    or not exchange.is_connection_reused
+                ):
                     raise
             exchange.requires_new_connection = True
             return self._send_once(request, exchange)
@@ -105,7 +101,7 @@ class HTTPTransport:
             raise translate_error(error, is_expired=exchange.is_expired) from None
         if exchange.is_expired:
             # Without a length, a body that the timer cut off looks complete.
-            raise TransportTimeout
+            raise TransportError(Code.TRANSPORT_TIMEOUT)
         return response
 
 
@@ -137,23 +133,23 @@ def create_ssl_context(ca_bundle: str) -> ssl.SSLContext:
     try:
         context.load_verify_locations(cafile=ca_bundle)
     except OSError as error:
-        raise TransportTLS("ca_bundle cannot be read.") from error
+        raise TransportError(Code.TRANSPORT_TLS, "ca_bundle cannot be read.") from error
     return context
 
 
 def _read_response(raw_response: urllib3.BaseHTTPResponse) -> TransportResponse:
     if 300 <= raw_response.status < 400:
-        raise TransportRedirect
+        raise TransportError(Code.TRANSPORT_REDIRECT)
     headers = {name.lower(): value for name, value in raw_response.headers.itermerged()}
     if headers.get("content-encoding", "").strip().lower() not in ("", "identity"):
-        raise TransportEncoding
+        raise TransportError(Code.TRANSPORT_ENCODING)
     if headers.get("transfer-encoding", "").strip().lower() not in ("", "chunked"):
-        raise TransportEncoding
+        raise TransportError(Code.TRANSPORT_ENCODING)
     if (raw_response.length_remaining or 0) > MAX_BODY_BYTES:
-        raise TransportTooLarge
+        raise TransportError(Code.TRANSPORT_TOO_LARGE)
     body = bytearray()
     while chunk := raw_response.read(CHUNK_BYTES):
         body += chunk
         if len(body) > MAX_BODY_BYTES:
-            raise TransportTooLarge
+            raise TransportError(Code.TRANSPORT_TOO_LARGE)
     return TransportResponse(status=raw_response.status, headers=headers, body=bytes(body))

@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from ..errors import KeyNotFound, MetadataInvalid, SignInRefused, TransportError, TransportTimeout, TransportUnreachable
+from ..errors import Code, KeyNotFound, MetadataError, SignInRefused, TransportError
 from ..oidc.jwks import JSONWebKeySet, VerificationKey
 
 MIN_FRESH_SECONDS = 5 * 60
@@ -96,15 +96,16 @@ class CachedDocument(Generic[T]):
         if pending is not None:
             try:
                 return self._wait_for_fetch(pending, timeout_seconds)
-            except TransportTimeout:
+            except TransportError as error:
                 remaining = ends_at - self._monotonic()
-                if remaining <= 0 or ends_at <= pending.ends_at:
+                if error.code is not Code.TRANSPORT_TIMEOUT or remaining <= 0 or ends_at <= pending.ends_at:
                     raise
             return self.get(timeout_seconds=remaining)
         try:
             return self._run_fetch(own, timeout_seconds)
-        except (TransportError, MetadataInvalid):
-            if cached is None or not usable:
+        except (TransportError, MetadataError) as error:
+            is_temporary = isinstance(error, TransportError) or error.code is Code.METADATA_INVALID
+            if not is_temporary or cached is None or not usable:
                 raise
             with self._lock:
                 self._cooldown_until = self._monotonic() + REFETCH_COOLDOWN_SECONDS
@@ -146,12 +147,14 @@ class CachedDocument(Generic[T]):
 
     def _wait_for_fetch(self, fetch_in_progress: _FetchInProgress[T], timeout_seconds: float) -> T:
         if not fetch_in_progress.finished.wait(timeout_seconds):
-            raise TransportTimeout("The fetch of another thread took longer than this one could wait.")
+            raise TransportError(
+                Code.TRANSPORT_TIMEOUT, "The fetch of another thread took longer than this one could wait."
+            )
         if fetch_in_progress.error is not None:
             # Raise a copy: an exception raised by several threads collects the tracebacks of all.
             raise copy.copy(fetch_in_progress.error)
         if fetch_in_progress.fetched_copy is None:
-            raise TransportUnreachable("The fetch of another thread was interrupted.")
+            raise TransportError(Code.TRANSPORT_UNREACHABLE, "The fetch of another thread was interrupted.")
         return fetch_in_progress.fetched_copy.value
 
 

@@ -11,7 +11,7 @@ from django.dispatch import receiver
 
 from .. import conf
 from ..config.providers import ProviderDeclaration
-from ..errors import ProviderUnknown
+from ..errors import AccountError, Code
 from ..oidc.jwks import JSONWebKeySet, KeySet
 from ..oidc.metadata import (
     ProviderMetadata,
@@ -87,7 +87,7 @@ def get_provider(name: str | None = None) -> Provider:
     providers = conf.providers()
     declaration = next(iter(providers.values()), None) if name is None else providers.get(name)
     if declaration is None:
-        raise ProviderUnknown
+        raise AccountError(Code.PROVIDER_UNKNOWN)
     key = os.getpid(), declaration
     if provider := _providers.get(key):
         return provider

@@ -23,7 +23,7 @@ from .. import conf
 from ..audit.events import Action, NewEvent, Origin
 from ..audit.outbox import enqueue_many
 from ..claims.retention import scrub_sessions
-from ..errors import KeyRingError, Undecryptable
+from ..errors import Code, KeyRingError
 from ..oidc.token import ReceivedToken, TokenResponse
 from ..subjects.models import PairwiseSubject
 from .models import (
@@ -149,7 +149,7 @@ class _EndingSession:
         yield NewEvent(action=Action.SESSION_ENDED, reason=reason, detail=detail, **fields)
         if reason is EndReason.LOGOUT:
             yield NewEvent(action=Action.LOGOUT_COMPLETED, **fields)
-        fields["reason"] = Undecryptable.code
+        fields["reason"] = Code.UNDECRYPTABLE
         for hint in TOKEN_HINTS:
             if hint in self.undecryptable_columns:
                 detail = {"hint": hint, "attempts": 0, "status": RevocationStatus.ABANDONED}

@@ -13,7 +13,7 @@ from django.views.decorators.debug import sensitive_variables
 from .._internal import randomness
 from ..claims.minimization import PROTOCOL_CLAIMS
 from ..config.providers import EndSessionMethod
-from ..errors import MetadataError, ProviderUnknown, TransportError
+from ..errors import AccountError, MetadataError, TransportError
 from ..oidc.rp_initiated_logout import build_end_session_url, build_hint_parameters, parse_url_origin
 from ..provider.registry import get_provider
 
@@ -52,7 +52,7 @@ def build_end_session_request(
     try:
         provider = get_provider(provider_name)
         metadata = provider.get_metadata(timeout_seconds=max(timeout_seconds, _MIN_CALL_SECONDS))
-    except (ProviderUnknown, TransportError, MetadataError):
+    except (AccountError, TransportError, MetadataError):
         return None
     method = provider.declaration.end_session_method
     origin = parse_url_origin(metadata.end_session_endpoint)

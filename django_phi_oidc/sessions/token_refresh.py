@@ -153,7 +153,7 @@ def find_end_reason(refusal: SignInRefused | RefreshMismatch) -> EndReason | Non
         return None
     if isinstance(refusal, RefreshMismatch | IDTokenError | KeyNotFound):
         return EndReason.REFRESH_MISMATCH
-    if isinstance(refusal, TokenError) and refusal.error == "invalid_grant" and not refusal.provider_fault:
+    if isinstance(refusal, TokenError) and refusal.error == "invalid_grant" and not refusal.is_provider_fault:
         return EndReason.INVALID_GRANT
     return None
 

@@ -15,7 +15,7 @@ from .._internal import randomness, request_secrets
 from .._internal.retry import compute_backoff
 from ..audit.events import Action, NewEvent, Origin
 from ..audit.outbox import enqueue_many
-from ..errors import KeyRingError, MetadataError, ProviderUnknown, RevocationUnsupported, TransportError, Undecryptable
+from ..errors import AccountError, Code, KeyRingError, MetadataError, TransportError, Undecryptable
 from ..oidc.client_auth import AssertionFreshness
 from ..oidc.revocation import build_revocation_request, process_revocation_response
 from ..oidc.token import ReceivedToken, TokenTypeHint
@@ -158,7 +158,7 @@ def revoke_at_provider(
         provider = get_provider(provider_name)
         metadata = provider.get_metadata(timeout_seconds=timeout_seconds)
         if not metadata.revocation_endpoint:
-            return RevocationAttemptResult(status=RevocationStatus.UNSUPPORTED, error_code=RevocationUnsupported.code)
+            return RevocationAttemptResult(status=RevocationStatus.UNSUPPORTED, error_code=Code.REVOCATION_UNSUPPORTED)
         request = build_revocation_request(
             metadata=metadata,
             declaration=provider.declaration,
@@ -167,7 +167,7 @@ def revoke_at_provider(
             freshness=AssertionFreshness(now=now, jti=randomness.token_b64url(32)),
         )
         response = provider.transport.send(request, timeout_seconds=ends_at - time.monotonic())
-    except ProviderUnknown as error:
+    except AccountError as error:
         return RevocationAttemptResult(status=RevocationStatus.PENDING, error_code=error.code, needs_operator=True)
     except (TransportError, MetadataError) as error:
         return RevocationAttemptResult(status=RevocationStatus.PENDING, error_code=error.code)

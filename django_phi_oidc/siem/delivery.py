@@ -18,7 +18,7 @@ from ..audit.formats.items import LogItem, SealedCheckpoint, SealedEvent
 from ..audit.log.cursor import ItemBatch, LogPosition, find_oldest_sealing_time, read_items
 from ..audit.models import AuditWitness
 from ..audit.outbox import enqueue
-from ..errors import AuditUnavailable
+from ..errors import AuditUnavailable, Code
 from .http_protocol import SendResult
 from .models import SinkCursor
 
@@ -150,7 +150,7 @@ def _record_delivery(cursor: SinkCursor, batch: ItemBatch, result: SendResult, *
         changes["delivered_at"] = now
     if fault:
         # An unavailable audit database is no fault of the sink, which is due as soon as the database is back.
-        attempts = 1 if delivered or fault == AuditUnavailable.code else cursor.attempts
+        attempts = 1 if delivered or fault == Code.AUDIT_UNAVAILABLE else cursor.attempts
         wait = compute_backoff(
             attempts=attempts,
             needs_operator=result.needs_operator or fault in _STOPPING_FAULTS,

@@ -20,14 +20,7 @@ from ..audit.formats import item_to_line
 from ..audit.formats.items import LogItem
 from ..audit.formats.rfc5424 import build_frame
 from ..config.sinks import SinkDeclaration, is_valid_header_value
-from ..errors import (
-    TransportError,
-    TransportRedirect,
-    TransportTimeout,
-    TransportTLS,
-    TransportTooLarge,
-    TransportUnreachable,
-)
+from ..errors import Code, TransportError
 from ..oidc.transport import TransportRequest, TransportResponse
 from ..provider.connection_pool import TimedConnectionPool, TimedExchange, TimedTLSConnectionPool, translate_error
 from ..provider.http_transport import create_ssl_context
@@ -102,11 +95,11 @@ class SyslogSink(_DeclaredSink):
             except (OSError, ValueError) as error:
                 if isinstance(error, ssl.SSLError) and error.errno == ssl.SSL_ERROR_SYSCALL and not exchange.is_expired:
                     # A reset while writing, which ssl reports without a reason.
-                    raise TransportUnreachable("The collector reset the connection.") from None
+                    raise TransportError(Code.TRANSPORT_UNREACHABLE, "The collector reset the connection.") from None
                 raise translate_error(error, is_expired=exchange.is_expired) from None
             if exchange.is_expired:
                 # The timeout closes the connection, which looks like the end of the collector's stream.
-                raise TransportTimeout
+                raise TransportError(Code.TRANSPORT_TIMEOUT)
 
 
 class HTTPSSink(_DeclaredSink):
@@ -129,7 +122,7 @@ class HTTPSSink(_DeclaredSink):
         try:
             response = _post(request, declaration, timeout_seconds=timeout_seconds)
         except TransportError as error:
-            return SendResult(accepted=0, fault=error.code, needs_operator=isinstance(error, TransportRedirect))
+            return SendResult(accepted=0, fault=error.code, needs_operator=error.code is Code.TRANSPORT_REDIRECT)
         process_response = process_bundle_response if is_fhir else process_lines_response
         return process_response(response, count=len(items))
 
@@ -149,7 +142,7 @@ def build_ssl_context(declaration: SinkDeclaration) -> ssl.SSLContext:
             # With a password, even an empty one, OpenSSL never prompts for it on a terminal.
             context.load_cert_chain(declaration.client_certificate, password="")
         except OSError as error:
-            raise TransportTLS("client_certificate cannot be loaded.") from error
+            raise TransportError(Code.TRANSPORT_TLS, "client_certificate cannot be loaded.") from error
     return context
 
 
@@ -217,10 +210,10 @@ def _wait_until_acknowledged(connection: socket.socket, *, monotonic_deadline: f
     """
     while sys.platform == "linux" and connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] != _TCP_CLOSE:
         if time.monotonic() >= monotonic_deadline:
-            raise TransportTimeout
+            raise TransportError(Code.TRANSPORT_TIMEOUT)
         time.sleep(_POLL_SECONDS)
     if connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
-        raise TransportUnreachable("The collector reset the connection.")
+        raise TransportError(Code.TRANSPORT_UNREACHABLE, "The collector reset the connection.")
 
 
 def _read_header_value(value: str | Path) -> str:
@@ -266,17 +259,17 @@ def _post(request: TransportRequest, declaration: SinkDeclaration, *, timeout_se
         except (HTTPError, http.client.HTTPException, OSError, ValueError) as error:
             raise translate_error(error, is_expired=exchange.is_expired) from None
         if exchange.is_expired:
-            raise TransportTimeout
+            raise TransportError(Code.TRANSPORT_TIMEOUT)
         return response
 
 
 def _read_response(raw_response: urllib3.BaseHTTPResponse) -> TransportResponse:
     if 300 <= raw_response.status < 400:
-        raise TransportRedirect
+        raise TransportError(Code.TRANSPORT_REDIRECT)
     body = bytearray()
     while chunk := raw_response.read(_CHUNK_BYTES):
         body += chunk
         if len(body) > MAX_RESPONSE_BYTES:
-            raise TransportTooLarge
+            raise TransportError(Code.TRANSPORT_TOO_LARGE)
     headers = {name.lower(): value for name, value in raw_response.headers.itermerged()}
     return TransportResponse(status=raw_response.status, headers=headers, body=bytes(body))

@@ -8,10 +8,11 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from django_phi_oidc.config.providers import ProviderDeclaration
-from django_phi_oidc.errors import PhiOidcError, TransportUnreachable
+from django_phi_oidc.errors import Code, PhiOidcError
 from django_phi_oidc.provider.http_transport import HTTPTransport
 from django_phi_oidc.provider.registry import Provider
 from django_phi_oidc.testing.mock_provider import DemoProvider, MutableExchange, stream_slowly
+from tests.support.error_codes import raises
 from tests.support.in_memory_provider import Clock
 from tests.support.transport_fixtures import authority, declare  # noqa: F401 -- fixtures
 
@@ -76,7 +77,7 @@ def test_stale_documents_are_used_for_an_hour_while_the_provider_is_unreachable(
     assert sign_ins(provider, kid)[0] == {"True": SIGN_INS}
     clock.now += HOUR
     assert sign_ins(provider, kid)[0] == {"transport_unreachable": SIGN_INS}
-    with pytest.raises(TransportUnreachable):
+    with raises(Code.TRANSPORT_UNREACHABLE):
         provider.get_metadata(timeout_seconds=TIMEOUT_SECONDS)
     op.start()
     assert sign_ins(provider, kid)[0] == {"True": SIGN_INS}

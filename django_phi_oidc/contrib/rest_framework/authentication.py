@@ -22,14 +22,13 @@ from ...audit.request_context import get_client_ip, get_request_id
 from ...crypto import keyring
 from ...errors import (
     AccessTokenInvalid,
+    Code,
     IntrospectionFailed,
     KeyNotFound,
     KeyRingError,
     MetadataError,
-    NotProvisioned,
     SubjectKeyMissing,
     TransportError,
-    UserInactive,
 )
 from ...oidc.access_token import (
     BEARER_TOKEN_TYPE,
@@ -120,9 +119,9 @@ def _authenticate_token(token: str, *, origin: Origin) -> tuple[Any, AccessToken
         keys = keyring.get_keys("subject")
         subject = find_linked_subject(issuer=access_token.issuer, sub=access_token.sub, keys=keys)
         if subject is None:
-            raise AccessTokenInvalid(NotProvisioned.code)
+            raise AccessTokenInvalid(Code.NOT_PROVISIONED)
         if not subject.user.is_active:
-            raise AccessTokenInvalid(UserInactive.code)
+            raise AccessTokenInvalid(Code.USER_INACTIVE)
     except AccessTokenInvalid as error:
         report_api_refusal(error.rule, origin=origin, provider=provider)
         raise invalid_token() from None

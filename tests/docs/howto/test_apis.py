@@ -103,7 +103,7 @@ def test_each_reason_is_documented() -> None:
     reasons |= {
         getattr(errors, name).code for name in re.findall(r"raise ((?:Alg|Aud|Exp|Iat|Iss|Nbf|Sig|Sub)\w+)", shared)
     }
-    reasons |= {errors.KeyNotFound.code, errors.NotProvisioned.code, errors.UserInactive.code}
+    reasons |= {errors.Code.KEY_NOT_FOUND, errors.Code.NOT_PROVISIONED, errors.Code.USER_INACTIVE}
     rows = (ROOT / "docs" / "reference" / "api.md").read_text().partition("## Why a token is refused")[2]
     documented = [line.split("|")[1] for line in rows.splitlines() if line.startswith("| `")]
     assert set(re.findall(r"`(\w+)`", "".join(documented))) == reasons

@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 
 from django_phi_oidc.config.providers import parse_provider
-from django_phi_oidc.errors import IssuerMismatch, PairwiseUnsupported, RevocationUnsupported, SignInRefused
+from django_phi_oidc.errors import Code, SignInRefused
 from django_phi_oidc.oidc.metadata import process_metadata_response
 from django_phi_oidc.oidc.transport import TransportResponse
 from tests.support.client_keys import create_private_key_pem
+from tests.support.error_codes import raises
 
 PAGE = (Path(__file__).resolve().parents[3] / "docs" / "how-to" / "real-providers.md").read_text()
 
@@ -44,14 +45,14 @@ PUBLISHED = {
     "login_gov": published("https://idp.int.identitysandbox.gov/", "pairwise", revocation=False),
 }
 NEEDED: list[tuple[str, dict[str, Any], type[SignInRefused]]] = [
-    ("entra", {"revocation": "required"}, RevocationUnsupported),
-    ("entra", {"issuer": "https://login.microsoftonline.com/common/v2.0"}, IssuerMismatch),
-    ("okta", {"subject_type": "pairwise"}, PairwiseUnsupported),
-    ("auth0", {"subject_type": "pairwise"}, PairwiseUnsupported),
-    ("auth0", {"issuer": "https://example.eu.auth0.com"}, IssuerMismatch),
-    ("cognito", {"subject_type": "pairwise"}, PairwiseUnsupported),
-    ("login_gov", {"revocation": "required"}, RevocationUnsupported),
-    ("login_gov", {"issuer": "https://idp.int.identitysandbox.gov"}, IssuerMismatch),
+    ("entra", {"revocation": "required"}, Code.REVOCATION_UNSUPPORTED),
+    ("entra", {"issuer": "https://login.microsoftonline.com/common/v2.0"}, Code.ISSUER_MISMATCH),
+    ("okta", {"subject_type": "pairwise"}, Code.PAIRWISE_UNSUPPORTED),
+    ("auth0", {"subject_type": "pairwise"}, Code.PAIRWISE_UNSUPPORTED),
+    ("auth0", {"issuer": "https://example.eu.auth0.com"}, Code.ISSUER_MISMATCH),
+    ("cognito", {"subject_type": "pairwise"}, Code.PAIRWISE_UNSUPPORTED),
+    ("login_gov", {"revocation": "required"}, Code.REVOCATION_UNSUPPORTED),
+    ("login_gov", {"issuer": "https://idp.int.identitysandbox.gov"}, Code.ISSUER_MISMATCH),
 ]
 
 
@@ -86,5 +87,5 @@ def test_what_is_declared_is_needed(
     declared: dict[str, Any], name: str, otherwise: dict[str, Any], error: type[SignInRefused]
 ) -> None:
     judge(name, declared[name])
-    with pytest.raises(error):
+    with raises(error):
         judge(name, declared[name] | otherwise)

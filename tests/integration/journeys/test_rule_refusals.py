@@ -66,7 +66,7 @@ def assert_refused(page: PortalResponse, browser: Browser, code: str, *, status:
     """The page tells nothing but a reference; the trail tells the code; nobody is signed in."""
     (event,) = events(action="login.refused")
     assert event.reason == code
-    assert page.status == (status or (503 if CLASSES[code].provider_fault else 403)), page.body
+    assert page.status == (status or (503 if CLASSES[code].is_provider_fault else 403)), page.body
     assert code not in page.body
     assert str(event.id) in page.body
     assert page.join_header_values("Cache-Control") == "no-store"
@@ -282,6 +282,6 @@ def test_each_client_authentication_is_accepted(method: str, op: DemoProvider, s
 
 
 def test_every_code_has_a_pair() -> None:
-    codes = set(CLASSES) - {errors.SignInRefused.code}
+    codes = set(CLASSES) - {errors.Code.SIGN_IN_REFUSED}
     assert set(REFUSED) == codes
     assert set(ACCEPTED) == codes

@@ -230,7 +230,7 @@ def page_of(fault: errors.SignInRefused | errors.AuditUnavailable) -> str:
     code = fault.error if isinstance(fault, errors.ProviderError) else fault.code
     named = [said for said, codes in rows().items() if f"`{code}`" in codes]
     unnamed = (
-        "Signing in is not possible at the moment" if fault.provider_fault else ("We could not sign you in safely")
+        "Signing in is not possible at the moment" if fault.is_provider_fault else ("We could not sign you in safely")
     )
     return named[0] if named else unnamed
 

@@ -59,7 +59,7 @@ def vetoing() -> Iterator[Callable[[BaseException], None]]:
     user_logged_in.disconnect(veto)
 
 
-FAULTS = [PermissionDenied("the host's"), errors.UserInactive(), RuntimeError("the host's")]
+FAULTS = [PermissionDenied("the host's"), errors.AccountError(errors.Code.USER_INACTIVE), RuntimeError("the host's")]
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: type(fault).__name__)

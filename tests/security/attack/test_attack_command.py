@@ -22,7 +22,7 @@ SIGN_IN_CODES = {
     cls.code
     for cls in vars(errors).values()
     if isinstance(cls, type) and issubclass(cls, errors.SignInRefused) and "code" in vars(cls)
-} - {errors.SignInRefused.code}
+} - {errors.Code.SIGN_IN_REFUSED}
 OTHER_CODES = {"logout_token_invalid", "logout_token_replayed", "break_glass_refused"}
 LOOSE_DECLARATION = {
     **{"issuer": "https://clinic.example", "client_id": "portal", "client_secret": "s3cret"},

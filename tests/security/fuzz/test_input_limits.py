@@ -6,11 +6,12 @@ from typing import Any
 
 import pytest
 
-from django_phi_oidc.errors import KeyNotFound, SignInRefused, TransportNotHTTPS
+from django_phi_oidc.errors import Code, KeyNotFound, SignInRefused
 from django_phi_oidc.oidc.jose import MAX_STRUCTURAL_CHARACTERS, encode_b64url, parse_json_object
 from django_phi_oidc.oidc.jwks import JSONWebKeySet, parse_jwks
 from django_phi_oidc.oidc.metadata import validate_https_url
 from tests.security.fuzz import response_processors as processors
+from tests.support.error_codes import raises
 from tests.support.fuzz_inputs import KIB, MIB, SECONDS_FOR_64_KIB, SECONDS_FOR_A_MIB, run_within
 
 pytestmark = pytest.mark.sqlite
@@ -133,7 +134,7 @@ def test_document_with_too_many_structural_characters_is_refused() -> None:
     """A document with one value less is accepted."""
     largest = b'{"a":[%s0]}' % (b"0," * (MAX_STRUCTURAL_CHARACTERS - 3))
     assert len(parse_json_object(largest)["a"]) == MAX_STRUCTURAL_CHARACTERS - 2
-    with pytest.raises(ValueError, match="Not a JSON object"):
+    with raises(ValueError, match="Not a JSON object"):
         parse_json_object(largest.replace(b"[", b"[0,"))
 
 
@@ -141,7 +142,7 @@ def test_too_long_endpoint_url_is_refused() -> None:
     """urlsplit caches its results, so very long URLs would stay in memory."""
     longest = "https://op.example/".ljust(2048, "a")
     validate_https_url(longest, allow_loopback_http=False)
-    with pytest.raises(TransportNotHTTPS):
+    with raises(Code.TRANSPORT_NOT_HTTPS):
         validate_https_url(f"{longest}a", allow_loopback_http=False)
 
 

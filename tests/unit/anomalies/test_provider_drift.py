@@ -10,10 +10,11 @@ from django_phi_oidc import conf
 from django_phi_oidc.anomalies.models import AnomalyMemory, SecurityAlert
 from django_phi_oidc.anomalies.provider_drift import check_provider_drift
 from django_phi_oidc.anomalies.tasks import watch_providers
-from django_phi_oidc.errors import TransportUnreachable
+from django_phi_oidc.errors import Code
 from django_phi_oidc.provider.http_transport import HTTPTransport
 from django_phi_oidc.testing.mock_provider import DemoProvider, Reply, demo_accounts
 from tests.support.audit_log import NOW
+from tests.support.error_codes import raises
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "phi_audit"])
 MINUTES = timedelta(minutes=10)
@@ -75,7 +76,7 @@ def test_unreachable_provider_or_invalid_metadata_is_no_change(
     op.intercept = None
     op.stop()
     watch_providers()
-    with pytest.raises(TransportUnreachable):
+    with raises(Code.TRANSPORT_UNREACHABLE):
         check()
     assert not SecurityAlert.objects.exists()
     assert [message.rpartition(": ")[2] for message in caplog.messages if "for changes" in message] == [

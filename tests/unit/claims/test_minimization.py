@@ -15,7 +15,8 @@ from django_phi_oidc.claims.minimization import (
 )
 from django_phi_oidc.config.claims import ClaimDeclaration, parse_claim
 from django_phi_oidc.config.providers import ProviderDeclaration, parse_provider
-from django_phi_oidc.errors import ClaimMissing
+from django_phi_oidc.errors import Code
+from tests.support.error_codes import raises
 
 
 def declare(*names: str, **options: Any) -> dict[str, ClaimDeclaration]:
@@ -179,7 +180,7 @@ def test_declared_members_of_a_non_object_are_not_kept(value: Any) -> None:
     declared = declare("address", members=["country"], essential=True)
     minimized = minimize({"address": value}, declared)
     assert (minimized.kept, minimized.undeclared_claims) == ({}, ("address",))
-    with pytest.raises(ClaimMissing):
+    with raises(Code.CLAIM_MISSING):
         validate_essential_claims(minimized.kept, declared)
     validate_essential_claims(minimize({"address": {"country": "SE"}}, declared).kept, declared)
 
@@ -188,7 +189,7 @@ def test_object_without_declared_members_counts_as_missing() -> None:
     declared = declare("address", members=["region"], essential=True)
     minimized = minimize({"address": {"country": "SE", "region": ""}}, declared)
     assert (minimized.kept, minimized.undeclared_claims) == ({}, ("address.country",))
-    with pytest.raises(ClaimMissing):
+    with raises(Code.CLAIM_MISSING):
         validate_essential_claims(minimized.kept, declared)
 
 
@@ -206,7 +207,7 @@ def test_claims_by_reference_count_as_missing() -> None:
     minimized = minimize(received, declared)
     assert minimized.kept == {"birthdate": "1984-03-09"}
     assert minimized.undeclared_claims == ("_claim_names", "_claim_sources")
-    with pytest.raises(ClaimMissing, match="address"):
+    with raises(Code.CLAIM_MISSING, match="address"):
         validate_essential_claims(minimized.kept, declared)
     assert needs_userinfo(received, declared)
     by_value = minimize({**received, "address": ADDRESS}, declared)
@@ -222,7 +223,7 @@ def test_repr_of_minimized_claims_shows_no_value() -> None:
 def test_missing_essential_claim_raises_claim_missing(kept: dict[str, Any]) -> None:
     declared = {**declare("address", essential=True), **declare("birthdate")}
     validate_essential_claims({"address": {"locality": "Bern"}}, declared)
-    with pytest.raises(ClaimMissing, match="address") as refused:
+    with raises(Code.CLAIM_MISSING, match="address") as refused:
         validate_essential_claims(kept, declared)
     assert refused.value.code == "claim_missing"
     assert "1990" not in str(refused.value)

@@ -25,7 +25,7 @@ from django_phi_oidc.audit.events import Origin
 from django_phi_oidc.audit.models import AuditEvent, RefusalCount
 from django_phi_oidc.audit.throttling import MAX_EVENTS_PER_SENDER, flush_refusal_counts
 from django_phi_oidc.crypto import keyring
-from django_phi_oidc.errors import NotProvisioned, UserInactive
+from django_phi_oidc.errors import AccountError, Code, NotProvisioned
 from django_phi_oidc.login.activation import (
     MAX_CODE_LENGTH,
     MAX_GUESSES_PER_ADDRESS,
@@ -413,7 +413,7 @@ def test_only_an_unlinked_sign_in_of_an_inviting_provider_is_redirected(rf: Any,
         return redirect_to_activation(request, error or NotProvisioned(), attempt, next_url="") is not None
 
     assert is_redirected(provisioning="invitation")
-    assert not is_redirected(UserInactive(), provisioning="invitation")
+    assert not is_redirected(AccountError(Code.USER_INACTIVE), provisioning="invitation")
     assert not is_redirected(provisioning="existing")
     assert not is_redirected(provisioning="create")
     attempt = create_sign_in_attempt(ActivationView(), None, stage="callback")

@@ -17,6 +17,7 @@ from django_phi_oidc.login.state_cookie import (
     store_state,
 )
 from django_phi_oidc.replay.cache import delete_expired
+from tests.support.error_codes import raises
 from tests.support.phi_oidc_settings import override_phi_oidc
 
 pytestmark = pytest.mark.django_db(databases=["default", "phi_audit"])
@@ -64,7 +65,7 @@ def test_state_cookie_is_encrypted_http_only_and_lax(secure: bool, prefix: str) 
 def test_state_is_consumed_once() -> None:
     request = build_request(cookies=cookies_of(store("a-state")))
     assert consume_state(request, "a-state", now=clock.now()).nonce == "a-nonce"
-    with pytest.raises(errors.StateReplayed):
+    with raises(errors.Code.STATE_REPLAYED):
         consume_state(request, "a-state", now=clock.now())
 
 
@@ -72,7 +73,7 @@ def test_replay_is_refused_until_the_state_expires() -> None:
     request, now = build_request(cookies=cookies_of(store("a-state"))), clock.now()
     assert consume_state(request, "a-state", now=now).nonce == "a-nonce"
     assert delete_expired(now=now + timedelta(minutes=9)) == 0
-    with pytest.raises(errors.StateReplayed):
+    with raises(errors.Code.STATE_REPLAYED):
         consume_state(request, "a-state", now=now + timedelta(minutes=9))
     assert delete_expired(now=now + timedelta(minutes=10, seconds=1)) == 1
 
@@ -80,7 +81,7 @@ def test_replay_is_refused_until_the_state_expires() -> None:
 def test_cookie_of_another_state_is_refused() -> None:
     own, other = cookies_of(store("own")), cookies_of(store("other"))
     moved = dict(zip(own, other.values(), strict=True))
-    with pytest.raises(errors.StateUnknown):
+    with raises(errors.Code.STATE_UNKNOWN):
         consume_state(build_request(cookies=moved), "own", now=clock.now())
     assert consume_state(build_request(cookies=own), "own", now=clock.now()).nonce == "a-nonce"
 
@@ -89,7 +90,7 @@ def test_cookie_of_another_state_is_refused() -> None:
 def test_damaged_cookie_is_refused(damage: Any) -> None:
     cookies = cookies_of(store("a-state"))
     damaged = {name: damage(text) for name, text in cookies.items()}
-    with pytest.raises(errors.StateUnknown):
+    with raises(errors.Code.STATE_UNKNOWN):
         consume_state(build_request(cookies=damaged), "a-state", now=clock.now())
     assert consume_state(build_request(cookies=cookies), "a-state", now=clock.now()).provider == "default"
 
@@ -99,7 +100,7 @@ def test_expired_state_is_refused(age: int, refused: bool) -> None:
     request = build_request(cookies=cookies_of(store("a-state")))
     later = clock.now() + timedelta(seconds=age)
     if refused:
-        with pytest.raises(errors.StateExpired):
+        with raises(errors.Code.STATE_EXPIRED):
             consume_state(request, "a-state", now=later)
     else:
         assert consume_state(request, "a-state", now=later).provider == "default"

@@ -10,16 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from django_phi_oidc.config.providers import ProviderDeclaration
-from django_phi_oidc.errors import (
-    CallbackError,
-    CodeMissing,
-    IssMismatch,
-    IssMissing,
-    ParameterRepeated,
-    ProviderError,
-    StateMissing,
-    StateUnknown,
-)
+from django_phi_oidc.errors import CallbackError, Code, ProviderError
 from django_phi_oidc.oidc.authorization import (
     AuthorizationRequest,
     build_authorization_parameters,
@@ -29,6 +20,7 @@ from django_phi_oidc.oidc.authorization import (
     process_authorization_response,
 )
 from django_phi_oidc.oidc.metadata import ProviderMetadata
+from tests.support.error_codes import raises
 
 OP = "https://op.example"
 # RFC 7636 appendix B.
@@ -165,14 +157,14 @@ def test_authorization_request_repr_shows_nothing() -> None:
 
 
 STATE_ROWS = [
-    pytest.param(StateMissing, {"state": ["s"]}, {}, id="state_missing: absent"),
-    pytest.param(StateMissing, {"state": ["s"]}, {"state": [""]}, id="state_missing: empty"),
-    pytest.param(StateMissing, {"state": ["s"]}, {"state": []}, id="state_missing: no value"),
-    pytest.param(StateUnknown, {"state": ["s"]}, {"state": ["ſ"]}, id="state_unknown: not ASCII"),
-    pytest.param(StateUnknown, {"state": ["s"]}, {"state": ["\ud800"]}, id="state_unknown: lone surrogate"),
+    pytest.param(Code.STATE_MISSING, {"state": ["s"]}, {}, id="state_missing: absent"),
+    pytest.param(Code.STATE_MISSING, {"state": ["s"]}, {"state": [""]}, id="state_missing: empty"),
+    pytest.param(Code.STATE_MISSING, {"state": ["s"]}, {"state": []}, id="state_missing: no value"),
+    pytest.param(Code.STATE_UNKNOWN, {"state": ["s"]}, {"state": ["ſ"]}, id="state_unknown: not ASCII"),
+    pytest.param(Code.STATE_UNKNOWN, {"state": ["s"]}, {"state": ["\ud800"]}, id="state_unknown: lone surrogate"),
     *[
         pytest.param(
-            ParameterRepeated,
+            Code.PARAMETER_REPEATED,
             {"state": ["s"], name: ["s"]},
             {"state": ["s"], name: ["s", "s"]},
             id=f"parameter_repeated: {name}",
@@ -184,67 +176,69 @@ STATE_ROWS = [
 
 @pytest.mark.parametrize(("error", "accepted", "refused"), STATE_ROWS)
 def test_get_state_one_fault_is_refused(
-    error: type[CallbackError], accepted: dict[str, list[str]], refused: dict[str, list[str]]
+    error: Code, accepted: dict[str, list[str]], refused: dict[str, list[str]]
 ) -> None:
     assert get_state(accepted) == "s"
-    with pytest.raises(error) as caught:
+    with raises(error) as caught:
         get_state(refused)
-    assert type(caught.value) is error
+    assert caught.value.code is error
 
 
 CODE = {"code": ["c"]}
 ERROR = {"error": ["access_denied"]}
 RESPONSE_ROWS = [
     # error, provider advertises iss, accepted, refused
-    pytest.param(ParameterRepeated, False, CODE, {"code": ["c", "c"]}, id="parameter_repeated: code"),
-    pytest.param(ParameterRepeated, False, CODE, {**CODE, "state": ["s", "s"]}, id="parameter_repeated: state"),
+    pytest.param(Code.PARAMETER_REPEATED, False, CODE, {"code": ["c", "c"]}, id="parameter_repeated: code"),
+    pytest.param(Code.PARAMETER_REPEATED, False, CODE, {**CODE, "state": ["s", "s"]}, id="parameter_repeated: state"),
     pytest.param(
-        ParameterRepeated, False, {**CODE, "iss": [OP]}, {**CODE, "iss": [OP, OP]}, id="parameter_repeated: iss"
+        Code.PARAMETER_REPEATED, False, {**CODE, "iss": [OP]}, {**CODE, "iss": [OP, OP]}, id="parameter_repeated: iss"
     ),
-    pytest.param(ParameterRepeated, False, CODE, {"error": ["a", "b"]}, id="parameter_repeated: error"),
+    pytest.param(Code.PARAMETER_REPEATED, False, CODE, {"error": ["a", "b"]}, id="parameter_repeated: error"),
     pytest.param(
-        IssMismatch, True, {**CODE, "iss": [OP]}, {**CODE, "iss": ["https://evil.example"]}, id="iss_mismatch"
+        Code.ISS_MISMATCH, True, {**CODE, "iss": [OP]}, {**CODE, "iss": ["https://evil.example"]}, id="iss_mismatch"
     ),
     pytest.param(
-        IssMismatch, False, {**CODE, "iss": [OP]}, {**CODE, "iss": [OP + "/"]}, id="iss_mismatch: a slash more"
+        Code.ISS_MISMATCH, False, {**CODE, "iss": [OP]}, {**CODE, "iss": [OP + "/"]}, id="iss_mismatch: a slash more"
     ),
-    pytest.param(IssMismatch, False, CODE, {**CODE, "iss": [""]}, id="iss_mismatch: empty"),
+    pytest.param(Code.ISS_MISMATCH, False, CODE, {**CODE, "iss": [""]}, id="iss_mismatch: empty"),
     pytest.param(
-        IssMismatch, False, {**CODE, "iss": [OP]}, {**ERROR, "iss": ["x"]}, id="iss_mismatch: before the error"
+        Code.ISS_MISMATCH, False, {**CODE, "iss": [OP]}, {**ERROR, "iss": ["x"]}, id="iss_mismatch: before the error"
     ),
-    pytest.param(IssMissing, True, {**CODE, "iss": [OP]}, CODE, id="iss_missing"),
-    pytest.param(IssMissing, True, {**CODE, "iss": [OP]}, ERROR, id="iss_missing: before the error"),
-    pytest.param(ProviderError, False, CODE, ERROR, id="provider_error"),
-    pytest.param(ProviderError, False, CODE, {**CODE, **ERROR}, id="provider_error: next to a code"),
-    pytest.param(ProviderError, True, {**CODE, "iss": [OP]}, {**ERROR, "iss": [OP]}, id="provider_error: with iss"),
-    pytest.param(CodeMissing, False, CODE, {}, id="code_missing: absent"),
-    pytest.param(CodeMissing, False, CODE, {"code": [""]}, id="code_missing: empty"),
-    pytest.param(CodeMissing, False, CODE, {"code": [], "error": [""]}, id="code_missing: empty error"),
-    pytest.param(CodeMissing, False, CODE, {"code": ["c\n"]}, id="code_missing: control character"),
-    pytest.param(CodeMissing, False, CODE, {"code": ["ç"]}, id="code_missing: not ASCII"),
-    pytest.param(CodeMissing, False, CODE, {"code": ["\ud800"]}, id="code_missing: lone surrogate"),
+    pytest.param(Code.ISS_MISSING, True, {**CODE, "iss": [OP]}, CODE, id="iss_missing"),
+    pytest.param(Code.ISS_MISSING, True, {**CODE, "iss": [OP]}, ERROR, id="iss_missing: before the error"),
+    pytest.param(Code.PROVIDER_ERROR, False, CODE, ERROR, id="provider_error"),
+    pytest.param(Code.PROVIDER_ERROR, False, CODE, {**CODE, **ERROR}, id="provider_error: next to a code"),
+    pytest.param(
+        Code.PROVIDER_ERROR, True, {**CODE, "iss": [OP]}, {**ERROR, "iss": [OP]}, id="provider_error: with iss"
+    ),
+    pytest.param(Code.CODE_MISSING, False, CODE, {}, id="code_missing: absent"),
+    pytest.param(Code.CODE_MISSING, False, CODE, {"code": [""]}, id="code_missing: empty"),
+    pytest.param(Code.CODE_MISSING, False, CODE, {"code": [], "error": [""]}, id="code_missing: empty error"),
+    pytest.param(Code.CODE_MISSING, False, CODE, {"code": ["c\n"]}, id="code_missing: control character"),
+    pytest.param(Code.CODE_MISSING, False, CODE, {"code": ["ç"]}, id="code_missing: not ASCII"),
+    pytest.param(Code.CODE_MISSING, False, CODE, {"code": ["\ud800"]}, id="code_missing: lone surrogate"),
 ]
 
 
 @pytest.mark.parametrize(("error", "advertised", "accepted", "refused"), RESPONSE_ROWS)
 def test_process_authorization_response_one_fault_is_refused(
     metadata: ProviderMetadata,
-    error: type[CallbackError],
+    error: Code,
     advertised: bool,
     accepted: dict[str, list[str]],
     refused: dict[str, list[str]],
 ) -> None:
     changed = replace(metadata, authorization_response_iss_parameter_supported=advertised)
     assert process_authorization_response(accepted, metadata=changed) == "c"
-    with pytest.raises(error) as caught:
+    with raises(error) as caught:
         process_authorization_response(refused, metadata=changed)
-    assert type(caught.value) is error
+    assert caught.value.code is error
 
 
 def test_process_authorization_response_every_code_of_r4_has_a_row() -> None:
-    tabled = {row.values[0].code for row in (*STATE_ROWS, *RESPONSE_ROWS)}
+    tabled = {row.values[0] for row in (*STATE_ROWS, *RESPONSE_ROWS)}
     of_the_keeper_of_states = {"state_replayed", "state_expired"}
-    assert {error.code for error in CallbackError.__subclasses__()} - of_the_keeper_of_states == tabled
+    assert {code for code in Code if code.rule == "R4"} - of_the_keeper_of_states == tabled
 
 
 @pytest.mark.parametrize(
@@ -265,7 +259,7 @@ def test_process_authorization_response_unregistered_error_becomes_other(
     metadata: ProviderMetadata, sent: str, expected: str
 ) -> None:
     parameters = {"error": [sent], "error_description": ["Jane Doe, born 1970"]}
-    with pytest.raises(ProviderError) as caught:
+    with raises(ProviderError) as caught:
         process_authorization_response(parameters, metadata=metadata)
     assert caught.value.error == expected
     assert "Jane" not in f"{caught.value!r} {vars(caught.value)}"

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from django_phi_oidc.errors import TokenMalformed
+from django_phi_oidc.errors import Code, IDTokenError
 from django_phi_oidc.oidc.jose import decode_b64url, encode_b64url, parse_compact_jws, parse_json_object
+from tests.support.error_codes import raises
 
 HEADER = '{"alg":"ES256","kid":"k","typ":"JWT"}'
 PAYLOAD = '{"sub":"x"}'
@@ -80,14 +81,14 @@ JSON_PAIRS = [
 @pytest.mark.parametrize(("accepted", "refused"), JSON_PAIRS)
 def test_parse_json_object_one_fault_is_refused(accepted: bytes, refused: bytes) -> None:
     assert parse_json_object(accepted) == json.loads(accepted)
-    with pytest.raises(ValueError, match="Not a JSON object") as caught:
+    with raises(ValueError, match="Not a JSON object") as caught:
         parse_json_object(refused)
     assert caught.value.__context__ is None
 
 
 def test_parse_json_object_smaller_max_depth_counts_levels() -> None:
     assert parse_json_object(nested(3).encode(), max_depth=3) == {"a": {"a": {}}}
-    with pytest.raises(ValueError, match="Not a JSON object"):
+    with raises(ValueError, match="Not a JSON object"):
         parse_json_object(nested(4).encode(), max_depth=3)
 
 
@@ -102,7 +103,7 @@ def test_parse_json_object_smaller_max_depth_counts_levels() -> None:
 )
 def test_parse_json_object_malicious_mebibyte_is_refused_fast(body: bytes) -> None:
     before = time.perf_counter()
-    with pytest.raises(ValueError, match="Not a JSON object"):
+    with raises(ValueError, match="Not a JSON object"):
         parse_json_object(body)
     assert time.perf_counter() - before < 2
 
@@ -142,7 +143,7 @@ B64URL_PAIRS = [
 @pytest.mark.parametrize(("accepted", "refused"), B64URL_PAIRS)
 def test_decode_b64url_one_fault_is_refused(accepted: str, refused: str) -> None:
     assert encode_b64url(decode_b64url(accepted)) == accepted
-    with pytest.raises(ValueError, match="base64url"):
+    with raises(ValueError, match="base64url"):
         decode_b64url(refused)
 
 
@@ -189,7 +190,7 @@ JWS_PAIRS = [
 @pytest.mark.parametrize(("accepted", "refused"), JWS_PAIRS)
 def test_parse_compact_jws_one_fault_is_token_malformed(accepted: str, refused: str) -> None:
     assert parse_compact_jws(accepted).alg == "ES256"
-    with pytest.raises(TokenMalformed) as caught:
+    with raises(Code.TOKEN_MALFORMED) as caught:
         parse_compact_jws(refused)
     assert caught.value.code == "token_malformed"
     assert caught.value.__context__ is None
@@ -203,7 +204,7 @@ def test_parse_compact_jws_one_byte_over_64_kib_is_refused() -> None:
 
     assert len(token_of(65536)) == 65536
     assert len(parse_compact_jws(token_of(65536)).signature) > 48000
-    with pytest.raises(TokenMalformed):
+    with raises(Code.TOKEN_MALFORMED):
         parse_compact_jws(token_of(65537))
     assert len(parse_compact_jws(token_of(65537), max_bytes=65537).signature) > 48000
 
@@ -221,7 +222,7 @@ def test_parse_compact_jws_repr_shows_no_payload() -> None:
 
 @given(st.text())
 def test_parse_compact_jws_any_text_gives_token_malformed(text: str) -> None:
-    with pytest.raises(TokenMalformed):
+    with raises(Code.TOKEN_MALFORMED):
         parse_compact_jws(text)
 
 
@@ -234,6 +235,6 @@ def test_parse_compact_jws_any_parts_give_a_jws_or_token_malformed(
     try:
         jws = parse_compact_jws(text)
         read: object = (jws.payload, f"{jws.signing_input.decode()}.{encode_b64url(jws.signature)}")
-    except TokenMalformed as error:
+    except IDTokenError as error:
         read = error.__context__
     assert read in (None, (payload, text))

@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 
-from django_phi_oidc.errors import KeyNotFound, MetadataInvalid
+from django_phi_oidc.errors import Code, KeyNotFound, MetadataError
 from django_phi_oidc.oidc.jose import decode_b64url, encode_b64url, parse_compact_jws
 from django_phi_oidc.oidc.jwks import JSONWebKeySet, VerificationKey, parse_jwks
+from tests.support.error_codes import raises
 
 # RFC 7515 appendix A.3 and RFC 8037 appendix A.
 ES256_JWK = {
@@ -141,7 +142,7 @@ def test_parse_jwks_rsa_key_with_an_exponent_of_64_bits_is_accepted(jwks: dict[s
 )
 def test_parse_jwks_document_with_one_fault_is_metadata_invalid(accepted: bytes, refused: bytes) -> None:
     assert parse_jwks(accepted).keys == ()
-    with pytest.raises(MetadataInvalid) as caught:
+    with raises(Code.METADATA_INVALID) as caught:
         parse_jwks(refused)
     assert (caught.value.code, caught.value.__context__) == ("metadata_invalid", None)
 
@@ -177,7 +178,7 @@ def test_get_key_one_mismatch_is_key_not_found(
     accepted: list[Any], kid: str | None, refused: list[Any], refused_kid: str | None
 ) -> None:
     assert JSONWebKeySet(keys=parsed(*accepted)).get_key(kid=kid, alg="ES256").kty == "EC"
-    with pytest.raises(KeyNotFound) as caught:
+    with raises(KeyNotFound) as caught:
         JSONWebKeySet(keys=parsed(*refused)).get_key(kid=refused_kid, alg="ES256")
     assert caught.value.code == "key_not_found"
 
@@ -186,7 +187,7 @@ def test_get_key_one_mismatch_is_key_not_found(
 def test_get_key_alg_without_a_key_is_key_not_found(alg: str) -> None:
     keys = JSONWebKeySet(keys=parsed(EC))
     assert keys.get_key(kid="1", alg="ES256").kid == "1"
-    with pytest.raises(KeyNotFound):
+    with raises(KeyNotFound):
         keys.get_key(kid="1", alg=alg)
 
 
@@ -250,6 +251,6 @@ def test_parse_jwks_any_json_gives_a_key_set_or_metadata_invalid(value: Any) -> 
     for document in (value, {"keys": value}, {"keys": [value]}):
         try:
             result: object = parse_jwks(json.dumps(document).encode())
-        except MetadataInvalid as error:
+        except MetadataError as error:
             result = error
-        assert isinstance(result, JSONWebKeySet | MetadataInvalid)
+        assert isinstance(result, JSONWebKeySet | Code.METADATA_INVALID)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from django_phi_oidc.config.providers import ProviderDeclaration
-from django_phi_oidc.errors import IDTokenError, KeyNotFound, LogoutTokenInvalid, NonceInvalid, RefreshMismatch
+from django_phi_oidc.errors import Code, IDTokenError, KeyNotFound, LogoutTokenInvalid, RefreshMismatch
 from django_phi_oidc.oidc.id_token import verify_id_token
 from django_phi_oidc.oidc.jose import encode_b64url
 from django_phi_oidc.oidc.jwks import JSONWebKeySet
@@ -18,6 +18,7 @@ from django_phi_oidc.oidc.logout_token import (
     verify_logout_token,
 )
 from django_phi_oidc.oidc.refresh import verify_refreshed_id_token
+from tests.support.error_codes import raises
 from tests.unit.oidc.conftest import ISSUER
 
 NOW = int(datetime(2026, 11, 24, 12, 0, tzinfo=UTC).timestamp())
@@ -158,7 +159,7 @@ def test_verify_logout_token_with_one_wrong_claim_is_refused(
     refused: dict[str, Any],
 ) -> None:
     assert verify(sign(claims(**accepted)), **declared).jti == "a-jti"
-    with pytest.raises(LogoutTokenInvalid) as raised:
+    with raises(LogoutTokenInvalid) as raised:
         verify(sign(claims(**refused)), **declared)
     assert (raised.value.code, raised.value.rule) == ("logout_token_invalid", rule)
 
@@ -185,7 +186,7 @@ def test_verify_logout_token_typ_is_that_of_logout_tokens_or_absent(
     if accepted:
         assert verify(token).sid == "08a5019c"
     else:
-        with pytest.raises(LogoutTokenInvalid) as raised:
+        with raises(LogoutTokenInvalid) as raised:
             verify(token)
         assert raised.value.rule == "typ_invalid"
 
@@ -224,7 +225,7 @@ def test_verify_logout_token_not_signed_by_the_provider_is_refused(
     verify: Verify, sign: Sign, rule: str, forge: Callable[[Sign], str]
 ) -> None:
     assert verify(sign(CLAIMS)).sub == "yRq8c3ZbZ0xA"
-    with pytest.raises(LogoutTokenInvalid) as raised:
+    with raises(LogoutTokenInvalid) as raised:
         verify(forge(sign))
     assert raised.value.rule == rule
 
@@ -232,13 +233,13 @@ def test_verify_logout_token_not_signed_by_the_provider_is_refused(
 def test_verify_logout_token_with_an_undeclared_alg_is_refused(verify: Verify, sign: Sign) -> None:
     token = sign(CLAIMS, alg="RS256")
     assert verify(token, id_token_signed_response_alg=("RS256",)).jti == "a-jti"
-    with pytest.raises(LogoutTokenInvalid) as raised:
+    with raises(LogoutTokenInvalid) as raised:
         verify(token, id_token_signed_response_alg=("ES256",))
     assert raised.value.rule == "alg_not_allowed"
 
 
 def test_verify_logout_token_with_an_unknown_key_is_key_not_found(verify: Verify, sign: Sign) -> None:
-    with pytest.raises(KeyNotFound):
+    with raises(KeyNotFound):
         verify(sign(CLAIMS, header={"kid": "unknown"}))
 
 
@@ -278,7 +279,7 @@ def test_verify_logout_token_is_refused_after_valid_until(
     until = verified_at(now).valid_until
     assert until == now + timedelta(seconds=seconds)
     assert verified_at(until - timedelta(microseconds=1)).valid_until == until
-    with pytest.raises(LogoutTokenInvalid):
+    with raises(LogoutTokenInvalid):
         verified_at(until + timedelta(microseconds=1))
 
 
@@ -308,7 +309,7 @@ def test_id_token_is_not_accepted_as_a_logout_token(
     token = sign(its_claims, header=header)
     if nonce is not ABSENT:
         assert id_token_of(token, keys, declare(), now)["sub"] == CLAIMS["sub"]
-    with pytest.raises(LogoutTokenInvalid):
+    with raises(LogoutTokenInvalid):
         verify(token)
 
 
@@ -317,10 +318,10 @@ def test_logout_token_is_not_accepted_as_an_id_token(
 ) -> None:
     token = sign(CLAIMS)
     assert verify(token).sub
-    with pytest.raises(NonceInvalid):
+    with raises(Code.NONCE_INVALID):
         id_token_of(token, keys, declare(), now)
     # Nor with a nonce, which a logout token must not have.
-    with pytest.raises(LogoutTokenInvalid):
+    with raises(LogoutTokenInvalid):
         verify(sign(claims(nonce="the-nonce")))
 
 
@@ -335,7 +336,7 @@ def test_logout_token_is_not_accepted_as_a_refreshed_id_token(
     assert refreshed(sign(claims(events=ABSENT)))["sub"] == CLAIMS["sub"]
     assert refreshed(sign(claims(events={"a claim of": "the provider's own"})))["sub"] == CLAIMS["sub"]
     assert verify(sign(CLAIMS)).sub
-    with pytest.raises(RefreshMismatch):
+    with raises(RefreshMismatch):
         refreshed(sign(CLAIMS))
 
 
@@ -381,13 +382,13 @@ def test_declaration_has_the_issuer_and_client_of_the_token(
 def test_unknown_issuer_or_audience_is_refused_before_a_key_is_selected(
     sign: Sign, declared: list[ProviderDeclaration], token: Callable[[Sign], str], rule: str
 ) -> None:
-    with pytest.raises(LogoutTokenInvalid) as raised:
+    with raises(LogoutTokenInvalid) as raised:
         get_logout_token_declaration(token(sign), declared)
     assert raised.value.rule == rule
 
 
 def test_logout_token_invalid_message_contains_only_the_code(verify: Verify, sign: Sign) -> None:
-    with pytest.raises(LogoutTokenInvalid) as raised:
+    with raises(LogoutTokenInvalid) as raised:
         verify(sign(claims(exp=NOW - 60)))
     assert isinstance(raised.value.__cause__, IDTokenError)
     assert "exp" not in str(raised.value)

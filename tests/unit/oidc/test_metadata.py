@@ -9,17 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from django_phi_oidc.config.providers import ProviderDeclaration
-from django_phi_oidc.errors import (
-    AlgUnsupported,
-    IssuerMismatch,
-    MetadataError,
-    MetadataInvalid,
-    PairwiseUnsupported,
-    PARUnsupported,
-    RevocationUnsupported,
-    SignInRefused,
-    TransportNotHTTPS,
-)
+from django_phi_oidc.errors import Code, MetadataError, SignInRefused, TransportError
 from django_phi_oidc.oidc.metadata import (
     ProviderMetadata,
     build_jwks_request,
@@ -30,6 +20,7 @@ from django_phi_oidc.oidc.metadata import (
     validate_https_url,
 )
 from django_phi_oidc.oidc.transport import TransportResponse
+from tests.support.error_codes import raises
 
 OP = "https://op.example"
 DOCUMENT = {
@@ -61,9 +52,9 @@ def response(members: Any, status: int = 200) -> TransportResponse:
 
 ENDPOINTS = [name for name in DOCUMENT if name.endswith(("endpoint", "_uri"))]
 REQUIRED = ["authorization_endpoint", "token_endpoint", "jwks_uri"]
-TABLES: dict[type[SignInRefused], list[tuple[str, dict[str, Any], Any, dict[str, Any], Any]]] = {
+TABLES: dict[Code, list[tuple[str, dict[str, Any], Any, dict[str, Any], Any]]] = {
     # name, declaration, accepted document, declaration, refused document
-    IssuerMismatch: [
+    Code.ISSUER_MISMATCH: [
         ("another host", {}, document(), {}, document(issuer="https://evil.example")),
         ("a slash more", {}, document(), {}, document(issuer=OP + "/")),
         ("a slash less", {"issuer": OP + "/"}, document(issuer=OP + "/"), {"issuer": OP + "/"}, document()),
@@ -72,7 +63,7 @@ TABLES: dict[type[SignInRefused], list[tuple[str, dict[str, Any], Any, dict[str,
         ("missing", {}, document(), {}, document(issuer=ABSENT)),
         ("a list", {}, document(), {}, document(issuer=[OP])),
     ],
-    MetadataInvalid: [
+    Code.METADATA_INVALID: [
         *[(f"no {name}", {}, document(), {}, document(**{name: ABSENT})) for name in REQUIRED],
         *[(f"{name} is a list", {}, document(), {}, document(**{name: [DOCUMENT[name]]})) for name in ENDPOINTS],
         *[(f"{name} is empty", {}, document(), {}, document(**{name: ""})) for name in ENDPOINTS],
@@ -88,7 +79,7 @@ TABLES: dict[type[SignInRefused], list[tuple[str, dict[str, Any], Any, dict[str,
         ("absurd nesting", {}, document(x=[[]]), {}, b'{"x":' + b"[" * 100_000),
         ("issuer twice", {}, document(), {}, b'{"issuer":"a",' + json.dumps(DOCUMENT).encode()[1:]),
     ],
-    TransportNotHTTPS: [
+    Code.TRANSPORT_NOT_HTTPS: [
         *[(f"{name} on http", {}, document(), {}, document(**{name: "http://op.example/x"})) for name in ENDPOINTS],
         (
             "loopback, not allowed",
@@ -112,7 +103,7 @@ TABLES: dict[type[SignInRefused], list[tuple[str, dict[str, Any], Any, dict[str,
             document(issuer="http://op.example"),
         ),
     ],
-    PairwiseUnsupported: [
+    Code.PAIRWISE_UNSUPPORTED: [
         ("public only", {}, document(), {}, document(subject_types_supported=["public"])),
         ("absent", {}, document(), {}, document(subject_types_supported=ABSENT)),
         (
@@ -123,7 +114,7 @@ TABLES: dict[type[SignInRefused], list[tuple[str, dict[str, Any], Any, dict[str,
             document(subject_types_supported=["public"]),
         ),
     ],
-    AlgUnsupported: [
+    Code.ALG_UNSUPPORTED: [
         ("HS256 only", {}, document(), {}, document(id_token_signing_alg_values_supported=["HS256", "none"])),
         ("absent", {}, document(), {}, document(id_token_signing_alg_values_supported=ABSENT)),
         (
@@ -134,7 +125,7 @@ TABLES: dict[type[SignInRefused], list[tuple[str, dict[str, Any], Any, dict[str,
             document(),
         ),
     ],
-    RevocationUnsupported: [
+    Code.REVOCATION_UNSUPPORTED: [
         ("absent", {}, document(), {}, document(revocation_endpoint=ABSENT)),
         (
             "required",
@@ -144,7 +135,7 @@ TABLES: dict[type[SignInRefused], list[tuple[str, dict[str, Any], Any, dict[str,
             document(revocation_endpoint=ABSENT),
         ),
     ],
-    PARUnsupported: [
+    Code.PAR_UNSUPPORTED: [
         (
             "required, and absent",
             {"par": "require"},
@@ -168,13 +159,13 @@ TABLES: dict[type[SignInRefused], list[tuple[str, dict[str, Any], Any, dict[str,
         ),
     ],
 }
-ROWS = [pytest.param(error, *row[1:], id=f"{error.code}: {row[0]}") for error, rows in TABLES.items() for row in rows]
+ROWS = [pytest.param(error, *row[1:], id=f"{error}: {row[0]}") for error, rows in TABLES.items() for row in rows]
 
 
 @pytest.mark.parametrize(("error", "declared", "accepted", "refused_declared", "refused"), ROWS)
 def test_process_metadata_response_one_fault_is_refused(
     declare: Declare,
-    error: type[SignInRefused],
+    error: Code,
     declared: dict[str, Any],
     accepted: Any,
     refused_declared: dict[str, Any],
@@ -183,21 +174,21 @@ def test_process_metadata_response_one_fault_is_refused(
     assert (
         process_metadata_response(response(accepted), declaration=declare(**declared)).jwks_uri == DOCUMENT["jwks_uri"]
     )
-    with pytest.raises(error) as caught:
+    with raises(error) as caught:
         process_metadata_response(response(refused), declaration=declare(**refused_declared))
-    assert type(caught.value) is error
+    assert caught.value.code is error
     assert caught.value.__context__ is None
 
 
 def test_process_metadata_response_every_code_of_r2_has_a_table() -> None:
     of_keys = {"key_not_found"}  # in test_jwks.py
-    assert {error.code for error in MetadataError.__subclasses__()} - of_keys <= {error.code for error in TABLES}
+    assert {code for code in Code if code.rule == "R2"} - of_keys <= set(TABLES)
 
 
 @pytest.mark.parametrize("status", [201, 204, 301, 404, 500, 503])
 def test_process_metadata_response_status_other_than_200_is_metadata_invalid(declare: Declare, status: int) -> None:
     assert process_metadata_response(response(DOCUMENT, 200), declaration=declare())
-    with pytest.raises(MetadataInvalid):
+    with raises(Code.METADATA_INVALID):
         process_metadata_response(response(DOCUMENT, status), declaration=declare())
 
 
@@ -265,7 +256,7 @@ def test_process_metadata_response_absent_members_have_their_defaults(declare: D
 def test_validate_https_url_one_fault_is_transport_not_https(accepted: str, refused: str) -> None:
     assert validate_https_url(accepted, allow_loopback_http=False) is None
     for allowed in (False, True):
-        with pytest.raises(TransportNotHTTPS) as caught:
+        with raises(Code.TRANSPORT_NOT_HTTPS) as caught:
             validate_https_url(refused, allow_loopback_http=allowed)
         assert caught.value.code == "transport_not_https"
 
@@ -285,9 +276,9 @@ def test_validate_https_url_one_fault_is_transport_not_https(accepted: str, refu
 )
 def test_validate_https_url_http_is_accepted_only_on_loopback_if_allowed(loopback: str, other: str) -> None:
     assert validate_https_url(loopback, allow_loopback_http=True) is None
-    with pytest.raises(TransportNotHTTPS):
+    with raises(Code.TRANSPORT_NOT_HTTPS):
         validate_https_url(loopback, allow_loopback_http=False)
-    with pytest.raises(TransportNotHTTPS):
+    with raises(Code.TRANSPORT_NOT_HTTPS):
         validate_https_url(other, allow_loopback_http=True)
 
 
@@ -296,7 +287,7 @@ def test_validate_https_url_any_text_is_accepted_or_transport_not_https(url: str
     try:
         validate_https_url(url, allow_loopback_http=True)
         result: object = "passed"
-    except TransportNotHTTPS as error:
+    except TransportError as error:
         result = error.__context__
     assert result in ("passed", None)
 
@@ -325,7 +316,7 @@ def test_build_jwks_request_metadata_gives_a_get_of_jwks_uri(metadata: ProviderM
 
 def test_process_jwks_response_status_other_than_200_is_metadata_invalid(jwks: dict[str, Any]) -> None:
     assert len(process_jwks_response(response(jwks)).keys) == 3
-    with pytest.raises(MetadataInvalid):
+    with raises(Code.METADATA_INVALID):
         process_jwks_response(response(jwks, 500))
 
 
@@ -346,4 +337,4 @@ def test_process_metadata_response_any_response_is_processed_or_refused_by_our_e
             result: object = process_metadata_response(response(body), declaration=declare())
         except SignInRefused as error:
             result = error
-        assert isinstance(result, ProviderMetadata | MetadataError | TransportNotHTTPS)
+        assert isinstance(result, ProviderMetadata | MetadataError | Code.TRANSPORT_NOT_HTTPS)

@@ -12,12 +12,13 @@ from hypothesis import strategies as st
 
 from django_phi_oidc.config.client_keys import ClientKey
 from django_phi_oidc.config.providers import ProviderDeclaration
-from django_phi_oidc.errors import PARError, PARResponseInvalid, PushedRequestError
+from django_phi_oidc.errors import Code, PARError, PushedRequestError
 from django_phi_oidc.oidc.client_auth import AssertionFreshness
 from django_phi_oidc.oidc.jose import parse_compact_jws
 from django_phi_oidc.oidc.metadata import ProviderMetadata
 from django_phi_oidc.oidc.pushed_authorization import build_par_request, is_par_enabled, process_par_response
 from django_phi_oidc.oidc.transport import TransportResponse
+from tests.support.error_codes import raises
 
 MakeResponse = Callable[..., TransportResponse]
 Declare = Callable[..., ProviderDeclaration]
@@ -84,9 +85,9 @@ def test_build_par_request_assertion_has_the_audience_of_all_endpoints(
 
 
 OK: dict[str, Any] = {"body": MEMBERS, "status": 201}
-TABLES: dict[type[PushedRequestError], list[tuple[str, dict[str, Any], dict[str, Any]]]] = {
+TABLES: dict[Code, list[tuple[str, dict[str, Any], dict[str, Any]]]] = {
     # name, accepted response, refused response
-    PARError: [
+    Code.PAR_ERROR: [
         *[
             (f"status {status}", OK, {**OK, "status": status})
             for status in (199, 300, 302, 400, 401, 405, 413, 429, 500, 503)
@@ -95,7 +96,7 @@ TABLES: dict[type[PushedRequestError], list[tuple[str, dict[str, Any], dict[str,
         ("an error at 200", OK, {"body": {"error": "invalid_request"}}),
         ("HTML at 502", OK, {"body": b"<html>", "status": 502, "content_type": "text/html"}),
     ],
-    PARResponseInvalid: [
+    Code.PAR_RESPONSE_INVALID: [
         *[(f"status {status}", OK, {**OK, "status": status}) for status in (200, 202, 204)],
         ("no request_uri", OK, {**OK, "body": members(request_uri=ABSENT)}),
         ("request_uri empty", OK, {**OK, "body": members(request_uri="")}),
@@ -122,26 +123,26 @@ TABLES: dict[type[PushedRequestError], list[tuple[str, dict[str, Any], dict[str,
         ),
     ],
 }
-ROWS = [pytest.param(error, *row[1:], id=f"{error.code}: {row[0]}") for error, rows in TABLES.items() for row in rows]
+ROWS = [pytest.param(error, *row[1:], id=f"{error}: {row[0]}") for error, rows in TABLES.items() for row in rows]
 
 
 @pytest.mark.parametrize(("error", "accepted", "refused"), ROWS)
 def test_process_par_response_one_fault_is_refused(
     make_response: MakeResponse,
     declare: Declare,
-    error: type[PushedRequestError],
+    error: Code,
     accepted: dict[str, Any],
     refused: dict[str, Any],
 ) -> None:
     assert process_par_response(make_response(**accepted), declaration=declare()) == LEFT
-    with pytest.raises(error) as caught:
+    with raises(error) as caught:
         process_par_response(make_response(**refused), declaration=declare())
-    assert type(caught.value) is error
+    assert caught.value.code is error
     assert caught.value.__context__ is None
 
 
 def test_process_par_response_every_code_of_r3_has_a_table() -> None:
-    assert set(PushedRequestError.__subclasses__()) == set(TABLES)
+    assert {code for code in Code if code.rule == "R3"} == set(TABLES)
 
 
 def test_process_par_response_longest_request_uri_is_accepted(make_response: MakeResponse, declare: Declare) -> None:
@@ -154,9 +155,9 @@ def test_process_par_response_longest_request_uri_is_accepted(make_response: Mak
 def test_process_par_response_error_is_attributed_to_the_provider_or_client(
     make_response: MakeResponse, declare: Declare, status: int, provider_fault: bool
 ) -> None:
-    with pytest.raises(PARError) as caught:
+    with raises(PARError) as caught:
         process_par_response(make_response({"error": "invalid_request"}, status=status), declaration=declare())
-    assert caught.value.provider_fault is provider_fault
+    assert caught.value.is_provider_fault is provider_fault
 
 
 @pytest.mark.parametrize(
@@ -173,7 +174,7 @@ def test_process_par_response_error_message_contains_only_registered_codes(
     make_response: MakeResponse, declare: Declare, sent: Any, named: str
 ) -> None:
     body = {"error": sent, "error_description": "the redirect URI of Jane"}
-    with pytest.raises(PARError) as caught:
+    with raises(PARError) as caught:
         process_par_response(make_response(body, status=400), declaration=declare())
     assert str(caught.value) == f"The PAR endpoint answered 400, error {named} (RFC 9126 2.3)."
 

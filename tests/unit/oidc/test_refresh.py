@@ -8,23 +8,13 @@ from urllib.parse import parse_qs
 import pytest
 
 from django_phi_oidc.config.providers import ProviderDeclaration
-from django_phi_oidc.errors import (
-    AccessTokenMissing,
-    AtHashInvalid,
-    ExpInvalid,
-    IDTokenMissing,
-    IssInvalid,
-    PhiOidcError,
-    RefreshMismatch,
-    SignatureInvalid,
-    TokenError,
-    TokenResponseInvalid,
-)
+from django_phi_oidc.errors import Code, PhiOidcError, RefreshMismatch, TokenError
 from django_phi_oidc.oidc.client_auth import AssertionFreshness
 from django_phi_oidc.oidc.jwks import JSONWebKeySet
 from django_phi_oidc.oidc.metadata import ProviderMetadata
 from django_phi_oidc.oidc.refresh import build_refresh_request, process_refresh_response, verify_refreshed_id_token
 from django_phi_oidc.oidc.transport import TransportResponse
+from tests.support.error_codes import raises
 
 NOW = int(datetime(2026, 11, 24, 12, 0, tzinfo=UTC).timestamp())
 ORIGINAL = {
@@ -91,17 +81,17 @@ def test_process_refresh_response_id_token_and_refresh_token_are_optional(
     ("error", "refused"),
     [
         (TokenError, {"body": {"error": "invalid_grant"}, "status": 400}),
-        (TokenResponseInvalid, {"body": [MEMBERS]}),
-        (AccessTokenMissing, {"body": {**MEMBERS, "access_token": ""}}),
-        (IDTokenMissing, {"body": {**MEMBERS, "id_token": ""}}),
-        (IDTokenMissing, {"body": {**MEMBERS, "id_token": None}}),
+        (Code.TOKEN_RESPONSE_INVALID, {"body": [MEMBERS]}),
+        (Code.ACCESS_TOKEN_MISSING, {"body": {**MEMBERS, "access_token": ""}}),
+        (Code.ID_TOKEN_MISSING, {"body": {**MEMBERS, "id_token": ""}}),
+        (Code.ID_TOKEN_MISSING, {"body": {**MEMBERS, "id_token": None}}),
     ],
 )
 def test_process_refresh_response_one_fault_is_refused(
     make_response: MakeResponse, declare: Declare, error: type[PhiOidcError], refused: dict[str, Any]
 ) -> None:
     assert process_refresh_response(make_response(MEMBERS), declaration=declare())
-    with pytest.raises(error):
+    with raises(error):
         process_refresh_response(make_response(**refused), declaration=declare())
 
 
@@ -133,7 +123,7 @@ def test_verify_refreshed_id_token_one_changed_claim_is_refresh_mismatch(
 ) -> None:
     original = {name: value for name, value in {**ORIGINAL, **before}.items() if value is not ABSENT}
     assert verify(sign(claims(**accepted)), original=original, **declared) == claims(**accepted)
-    with pytest.raises(RefreshMismatch) as caught:
+    with raises(RefreshMismatch) as caught:
         verify(sign(claims(**refused)), original=original, **declared)
     assert caught.value.code == "refresh_mismatch"
 
@@ -141,20 +131,20 @@ def test_verify_refreshed_id_token_one_changed_claim_is_refresh_mismatch(
 @pytest.mark.parametrize(
     ("error", "refused"),
     [
-        (IssInvalid, {"iss": "https://evil.example"}),
-        (ExpInvalid, {"exp": NOW - 60}),
-        (AtHashInvalid, {"at_hash": "AAAAAAAAAAAAAAAAAAAAAA"}),
+        (Code.ISS_INVALID, {"iss": "https://evil.example"}),
+        (Code.EXP_INVALID, {"exp": NOW - 60}),
+        (Code.AT_HASH_INVALID, {"at_hash": "AAAAAAAAAAAAAAAAAAAAAA"}),
     ],
 )
 def test_verify_refreshed_id_token_is_verified_like_an_id_token(
     verify: Verify, sign: Sign, error: type[PhiOidcError], refused: dict[str, Any]
 ) -> None:
     assert verify(sign(claims())) == REFRESHED
-    with pytest.raises(error):
+    with raises(error):
         verify(sign(claims(**refused)))
 
 
 def test_verify_refreshed_id_token_damaged_after_signing_is_signature_invalid(verify: Verify, sign: Sign) -> None:
     token = sign(claims())
-    with pytest.raises(SignatureInvalid):
+    with raises(Code.SIGNATURE_INVALID):
         verify(token.rpartition(".")[0] + ".AAAA")

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from django_phi_oidc.config.providers import ProviderDeclaration
-from django_phi_oidc.errors import RevocationUnsupported
+from django_phi_oidc.errors import Code
 from django_phi_oidc.oidc.client_auth import AssertionFreshness
 from django_phi_oidc.oidc.metadata import ProviderMetadata
 from django_phi_oidc.oidc.revocation import (
@@ -21,6 +21,7 @@ from django_phi_oidc.oidc.revocation import (
     process_revocation_response,
 )
 from django_phi_oidc.oidc.transport import TransportResponse
+from tests.support.error_codes import raises
 
 MakeResponse = Callable[..., TransportResponse]
 Declare = Callable[..., ProviderDeclaration]
@@ -48,7 +49,7 @@ def test_build_revocation_request_token_is_only_in_the_body(
 def test_build_revocation_request_without_endpoint_is_revocation_unsupported(
     metadata: ProviderMetadata, declare: Declare, freshness: AssertionFreshness
 ) -> None:
-    with pytest.raises(RevocationUnsupported) as caught:
+    with raises(Code.REVOCATION_UNSUPPORTED) as caught:
         build_revocation_request(
             metadata=replace(metadata, revocation_endpoint=""),
             declaration=declare(),

@@ -11,11 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from django_phi_oidc.config.providers import ProviderDeclaration
-from django_phi_oidc.errors import KeyNotFound, UserInfoError, UserInfoInvalid, UserInfoSubMismatch
+from django_phi_oidc.errors import Code, KeyNotFound, UserInfoError
 from django_phi_oidc.oidc.jwks import JSONWebKeySet
 from django_phi_oidc.oidc.metadata import ProviderMetadata
 from django_phi_oidc.oidc.transport import TransportResponse
 from django_phi_oidc.oidc.userinfo import build_userinfo_request, process_userinfo_response
+from tests.support.error_codes import raises
 
 NOW = int(datetime(2026, 11, 24, 12, 0, tzinfo=UTC).timestamp())
 CLAIMS = {"sub": "x", "birthdate": "1970-01-01"}
@@ -40,9 +41,9 @@ def process(keys: JSONWebKeySet, declare: Declare, now: datetime) -> Process:
     return process
 
 
-TABLES: dict[type[UserInfoError], list[tuple[str, dict[str, Any], dict[str, Any]]]] = {
+TABLES: dict[Code, list[tuple[str, dict[str, Any], dict[str, Any]]]] = {
     # name, accepted response, refused response
-    UserInfoSubMismatch: [
+    Code.USERINFO_SUB_MISMATCH: [
         ("another", OK, {"body": {**CLAIMS, "sub": "y"}}),
         ("longer", OK, {"body": {**CLAIMS, "sub": "xx"}}),
         ("missing", OK, {"body": {"birthdate": "1970-01-01"}}),
@@ -51,7 +52,7 @@ TABLES: dict[type[UserInfoError], list[tuple[str, dict[str, Any], dict[str, Any]
         ("not ASCII", OK, {"body": {**CLAIMS, "sub": "é"}}),
         ("upper case", OK, {"body": {**CLAIMS, "sub": "X"}}),
     ],
-    UserInfoInvalid: [
+    Code.USERINFO_INVALID: [
         *[(f"status {status}", OK, {"body": CLAIMS, "status": status}) for status in (204, 302, 401, 403, 500)],
         ("HTML", OK, {"body": b"<html>"}),
         ("a list", OK, {"body": [CLAIMS]}),
@@ -66,26 +67,26 @@ TABLES: dict[type[UserInfoError], list[tuple[str, dict[str, Any], dict[str, Any]
         ("sent as nothing", OK, {**OK, "content_type": ""}),
     ],
 }
-ROWS = [pytest.param(error, *row[1:], id=f"{error.code}: {row[0]}") for error, rows in TABLES.items() for row in rows]
+ROWS = [pytest.param(error, *row[1:], id=f"{error}: {row[0]}") for error, rows in TABLES.items() for row in rows]
 
 
 @pytest.mark.parametrize(("error", "accepted", "refused"), ROWS)
 def test_process_userinfo_response_one_fault_is_refused(
     make_response: MakeResponse,
     process: Process,
-    error: type[UserInfoError],
+    error: Code,
     accepted: dict[str, Any],
     refused: dict[str, Any],
 ) -> None:
     assert process(make_response(**accepted)) == CLAIMS
-    with pytest.raises(error) as caught:
+    with raises(error) as caught:
         process(make_response(**refused))
-    assert type(caught.value) is error
+    assert caught.value.code is error
     assert caught.value.__context__ is None
 
 
 def test_process_userinfo_response_every_code_of_r7_has_a_table() -> None:
-    assert set(UserInfoError.__subclasses__()) == set(TABLES)
+    assert {code for code in Code if code.rule == "R7"} == set(TABLES)
 
 
 def claims(**changes: Any) -> dict[str, Any]:
@@ -127,7 +128,7 @@ def test_process_userinfo_response_wrong_signed_claim_is_userinfo_invalid(
         return process(response, **declared)
 
     assert processed(accepted) == claims(**accepted)
-    with pytest.raises(UserInfoInvalid) as caught:
+    with raises(Code.USERINFO_INVALID) as caught:
         processed(refused)
     assert caught.value.__context__ is None
 
@@ -136,7 +137,7 @@ def test_process_userinfo_response_signed_sub_must_be_that_of_the_id_token(
     make_response: MakeResponse, process: Process, sign: Sign
 ) -> None:
     for sub in ("y", ABSENT, None):
-        with pytest.raises(UserInfoSubMismatch):
+        with raises(Code.USERINFO_SUB_MISMATCH):
             process(make_response(sign(claims(sub=sub)).encode(), content_type="application/jwt"), **ES256)
 
 
@@ -159,7 +160,7 @@ def test_process_userinfo_response_undeclared_alg_is_refused(
     if accepted:
         assert process(response, **options) == SIGNED
         return
-    with pytest.raises(UserInfoInvalid, match="alg_not_allowed"):
+    with raises(Code.USERINFO_INVALID, match="alg_not_allowed"):
         process(response, **options)
 
 
@@ -179,7 +180,7 @@ def test_process_userinfo_response_damaged_signed_response_is_userinfo_invalid(
 ) -> None:
     token = sign(SIGNED)
     assert process(make_response(token.encode(), content_type="application/jwt"), **ES256) == SIGNED
-    with pytest.raises(UserInfoInvalid, match=code):
+    with raises(Code.USERINFO_INVALID, match=code):
         process(make_response(damage(token).encode(), content_type="application/jwt"), **ES256)
 
 
@@ -189,7 +190,7 @@ def test_process_userinfo_response_alg_none_and_hs256_are_refused_even_when_decl
 ) -> None:
     response = make_response(sign(SIGNED, header={"alg": alg}).encode(), content_type="application/jwt")
     for declared in ((), (alg,)):
-        with pytest.raises(UserInfoInvalid, match="alg_not_allowed"):
+        with raises(Code.USERINFO_INVALID, match="alg_not_allowed"):
             process(response, userinfo_signed_response_alg=declared)
 
 
@@ -197,14 +198,14 @@ def test_process_userinfo_response_unsigned_response_is_refused_if_a_signature_i
     make_response: MakeResponse, process: Process
 ) -> None:
     assert process(make_response(SIGNED)) == SIGNED
-    with pytest.raises(UserInfoInvalid):
+    with raises(Code.USERINFO_INVALID):
         process(make_response(SIGNED), **ES256)
 
 
 def test_process_userinfo_response_unknown_kid_is_key_not_found(
     make_response: MakeResponse, process: Process, sign: Sign
 ) -> None:
-    with pytest.raises(KeyNotFound):
+    with raises(KeyNotFound):
         process(
             make_response(sign(SIGNED, header={"kid": "unknown"}).encode(), content_type="application/jwt"), **ES256
         )
@@ -214,7 +215,7 @@ def test_process_userinfo_response_unknown_kid_is_key_not_found(
 def test_process_userinfo_response_signed_response_with_another_status_is_refused(
     make_response: MakeResponse, process: Process, sign: Sign, status: int
 ) -> None:
-    with pytest.raises(UserInfoInvalid):
+    with raises(Code.USERINFO_INVALID):
         process(make_response(sign(SIGNED).encode(), status=status, content_type="application/jwt"), **ES256)
 
 
@@ -237,7 +238,7 @@ def test_build_userinfo_request_without_endpoint_is_userinfo_invalid(
     metadata: ProviderMetadata, declare: Declare
 ) -> None:
     without = replace(metadata, userinfo_endpoint="")
-    with pytest.raises(UserInfoInvalid) as caught:
+    with raises(Code.USERINFO_INVALID) as caught:
         build_userinfo_request(metadata=without, declaration=declare(), access_token="at")
     assert caught.value.code == "userinfo_invalid"
 

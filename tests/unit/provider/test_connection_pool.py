@@ -12,10 +12,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from django_phi_oidc.errors import TransportError, TransportTimeout, TransportUnreachable
+from django_phi_oidc.errors import Code, TransportError
 from django_phi_oidc.oidc.transport import TransportRequest
 from django_phi_oidc.provider.connection_pool import TimedConnectionPool, TimedExchange
 from django_phi_oidc.provider.http_transport import HTTPTransport
+from tests.support.error_codes import raises
 from tests.support.scripted_server import Peer, Server, answering, once, reply, serving
 from tests.support.tls import CertificateAuthority
 
@@ -71,7 +72,7 @@ def test_connection_is_not_reused_after_a_timeout(transport: HTTPTransport, tls:
     with serving(dripping_at_second, tls=tls) as server:
         assert send(transport, server) == 200
         began = time.monotonic()
-        with pytest.raises(TransportTimeout):
+        with raises(Code.TRANSPORT_TIMEOUT):
             send(transport, server, timeout_seconds=0.3)
         assert time.monotonic() - began < 0.6
         assert server.accepted == 1
@@ -82,7 +83,7 @@ def test_connection_is_not_reused_after_a_timeout(transport: HTTPTransport, tls:
 def test_connection_is_not_reused_after_a_refused_response(transport: HTTPTransport, tls: ssl.SSLContext) -> None:
     unread = reply(b" " * 2_000_000)
     with serving(answering(unread, reply()), tls=tls) as server:
-        with pytest.raises(TransportError):
+        with raises(TransportError):
             send(transport, server)
         server.script = answering(reply())
         assert send(transport, server) == 200
@@ -189,7 +190,7 @@ def test_retried_get_uses_a_new_connection(transport: HTTPTransport, tls: ssl.SS
 
 def test_get_on_a_broken_new_connection_is_not_retried(transport: HTTPTransport, tls: ssl.SSLContext) -> None:
     with serving(once(b""), tls=tls) as server:
-        with pytest.raises(TransportUnreachable):
+        with raises(Code.TRANSPORT_UNREACHABLE):
             send(transport, server)
         assert server.accepted == 1
     assert methods(server) == ["GET"]
@@ -198,7 +199,7 @@ def test_get_on_a_broken_new_connection_is_not_retried(transport: HTTPTransport,
 def test_post_on_a_broken_connection_is_not_retried(transport: HTTPTransport, tls: ssl.SSLContext) -> None:
     with serving(closing_at_second, tls=tls) as server:
         assert send(transport, server) == 200
-        with pytest.raises(TransportUnreachable):
+        with raises(Code.TRANSPORT_UNREACHABLE):
             send(transport, server, "POST")
         assert server.accepted == 1
     assert methods(server) == ["GET", "POST"]
@@ -217,7 +218,7 @@ def test_retried_get_shares_the_timeout(transport: HTTPTransport, tls: ssl.SSLCo
     with serving(slow_and_breaking, tls=tls) as server:
         assert send(transport, server) == 200
         began = time.monotonic()
-        with pytest.raises(TransportTimeout):
+        with raises(Code.TRANSPORT_TIMEOUT):
             send(transport, server, timeout_seconds=0.8)
         assert time.monotonic() - began < 1.1
         assert server.accepted == 2

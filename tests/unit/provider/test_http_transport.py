@@ -9,19 +9,10 @@ from collections.abc import Callable
 
 import pytest
 
-from django_phi_oidc.errors import (
-    PhiOidcError,
-    TransportEncoding,
-    TransportError,
-    TransportNotHTTPS,
-    TransportRedirect,
-    TransportTimeout,
-    TransportTLS,
-    TransportTooLarge,
-    TransportUnreachable,
-)
+from django_phi_oidc.errors import Code, PhiOidcError, TransportError
 from django_phi_oidc.oidc.transport import TransportRequest, TransportResponse
 from django_phi_oidc.provider.http_transport import MAX_BODY_BYTES, HTTPTransport, create_ssl_context
+from tests.support.error_codes import raises
 from tests.support.scripted_server import Peer, Script, Server, answering, chunked, once, reply, serving, silent
 from tests.support.tls import CertificateAuthority
 
@@ -56,85 +47,93 @@ GZIP_BOMB = gzip.compress(b" " * 1_000_000) * 200
 
 PAIRS: dict[str, tuple[type[TransportError], Script, Script]] = {
     "redirect": (
-        TransportRedirect,
+        Code.TRANSPORT_REDIRECT,
         once(reply(b"{}", "Location: https://127.0.0.1/", status="302 Found")),
         once(reply(b"{}", "Location: https://127.0.0.1/", status="200 OK")),
     ),
     "redirect-with-same-method": (
-        TransportRedirect,
+        Code.TRANSPORT_REDIRECT,
         once(reply(b"{}", "Location: https://127.0.0.1/", status="307 Temporary Redirect")),
         once(reply(b"{}", "Location: https://127.0.0.1/", status="407 Proxy Authentication Required")),
     ),
-    "not-modified": (TransportRedirect, once(reply(status="304 Not Modified")), once(reply(status="404 Not Found"))),
+    "not-modified": (
+        Code.TRANSPORT_REDIRECT,
+        once(reply(status="304 Not Modified")),
+        once(reply(status="404 Not Found")),
+    ),
     "body-over-the-limit": (
-        TransportTooLarge,
+        Code.TRANSPORT_TOO_LARGE,
         once(reply(b" " * (MAX_BODY_BYTES + 1))),
         once(reply(b" " * MAX_BODY_BYTES)),
     ),
     "chunked-body-over-the-limit": (
-        TransportTooLarge,
+        Code.TRANSPORT_TOO_LARGE,
         once(chunked(2 * MAX_BODY_BYTES)),
         once(chunked(MAX_BODY_BYTES)),
     ),
     "endless-body-over-the-limit": (
-        TransportTooLarge,
+        Code.TRANSPORT_TOO_LARGE,
         once(b"HTTP/1.1 200 OK\r\n\r\n", b" " * (MAX_BODY_BYTES + 1)),
         once(b"HTTP/1.1 200 OK\r\n\r\n", b" " * MAX_BODY_BYTES),
     ),
     "header-over-the-limit": (
-        TransportTooLarge,
+        Code.TRANSPORT_TOO_LARGE,
         once(reply(b"{}", "X: " + "x" * 70_000)),
         once(reply(b"{}", "X: " + "x" * 60_000)),
     ),
     "too-many-headers": (
-        TransportTooLarge,
+        Code.TRANSPORT_TOO_LARGE,
         once(reply(b"{}", *many_headers(101))),
         once(reply(b"{}", *many_headers(90))),
     ),
     "headers-together-over-the-limit": (
-        TransportTooLarge,
+        Code.TRANSPORT_TOO_LARGE,
         once(reply(b"{}", *many_headers(40, length=2000))),
         once(reply(b"{}", *many_headers(30, length=2000))),
     ),
     "interim-responses-over-the-limit": (
-        TransportTooLarge,
+        Code.TRANSPORT_TOO_LARGE,
         once(b"HTTP/1.1 100 Continue\r\n\r\n" * 3000 + reply()),
         once(b"HTTP/1.1 100 Continue\r\n\r\n" * 1000 + reply()),
     ),
     "early-hints-over-the-limit": (
-        TransportTooLarge,
+        Code.TRANSPORT_TOO_LARGE,
         once(b"HTTP/1.1 103 Early Hints\r\n\r\n" * 3000 + reply()),
         once(b"HTTP/1.1 103 Early Hints\r\n\r\n" * 1000 + reply()),
     ),
     "gzip": (
-        TransportEncoding,
+        Code.TRANSPORT_ENCODING,
         once(reply(gzip.compress(b"{}"), "Content-Encoding: gzip")),
         once(reply(gzip.compress(b"{}"), "Content-Encoding: identity")),
     ),
     "gzip-bomb": (
-        TransportEncoding,
+        Code.TRANSPORT_ENCODING,
         once(reply(GZIP_BOMB, "Content-Encoding: gzip")),
         once(reply(GZIP_BOMB)),
     ),
     "encoded-twice": (
-        TransportEncoding,
+        Code.TRANSPORT_ENCODING,
         once(reply(b"{}", "Content-Encoding: identity", "Content-Encoding: br")),
         once(reply(b"{}", "Content-Encoding: identity", "Content-Language: br")),
     ),
     "gzip-in-transfer": (
-        TransportEncoding,
+        Code.TRANSPORT_ENCODING,
         once(chunked(10).replace(b"chunked", b"gzip, chunked")),
         once(chunked(10)),
     ),
-    "reset": (TransportUnreachable, resetting, once(reply())),
-    "closed-without-a-response": (TransportUnreachable, once(b""), once(reply())),
-    "closed-within-the-headers": (TransportUnreachable, once(reply()[:20]), once(reply())),
-    "malformed-header-line": (TransportUnreachable, once(reply(b"{}", "no-colon")), once(reply(b"{}", "no-colon:"))),
-    "closed-within-the-body": (TransportUnreachable, once(reply(b" " * 99)[:-1]), once(reply(b" " * 99))),
-    "closed-within-a-chunk": (TransportUnreachable, once(chunked(99)[:-20]), once(chunked(99))),
-    "not-http": (TransportUnreachable, once(b"220 mail.example.test ESMTP\r\n\r\n"), once(reply())),
+    "reset": (Code.TRANSPORT_UNREACHABLE, resetting, once(reply())),
+    "closed-without-a-response": (Code.TRANSPORT_UNREACHABLE, once(b""), once(reply())),
+    "closed-within-the-headers": (Code.TRANSPORT_UNREACHABLE, once(reply()[:20]), once(reply())),
+    "malformed-header-line": (
+        Code.TRANSPORT_UNREACHABLE,
+        once(reply(b"{}", "no-colon")),
+        once(reply(b"{}", "no-colon:")),
+    ),
+    "closed-within-the-body": (Code.TRANSPORT_UNREACHABLE, once(reply(b" " * 99)[:-1]), once(reply(b" " * 99))),
+    "closed-within-a-chunk": (Code.TRANSPORT_UNREACHABLE, once(chunked(99)[:-20]), once(chunked(99))),
+    "not-http": (Code.TRANSPORT_UNREACHABLE, once(b"220 mail.example.test ESMTP\r\n\r\n"), once(reply())),
     "two-lengths": (
-        TransportUnreachable,
+        Code.TRANSPORT_UNREACHABLE,
         once(reply(b"{}", "Content-Length: 3")),
         once(reply(b"{}", "Content-Length: 2")),
     ),
@@ -149,7 +148,7 @@ def test_hostile_response_is_refused(
     refused: Script,
     accepted: Script,
 ) -> None:
-    with serving(refused, tls=tls) as server, pytest.raises(error):
+    with serving(refused, tls=tls) as server, raises(error):
         fetch(transport, server)
     assert len(server.requests) == 1
     with serving(accepted, tls=tls) as server:
@@ -170,8 +169,8 @@ def test_content_length_over_the_limit_is_refused_before_the_body(
 
         return script
 
-    for length, error in ((MAX_BODY_BYTES + 1, TransportTooLarge), (MAX_BODY_BYTES, TransportTimeout)):
-        with serving(announcing(length), tls=tls) as server, pytest.raises(error):
+    for length, error in ((MAX_BODY_BYTES + 1, Code.TRANSPORT_TOO_LARGE), (MAX_BODY_BYTES, Code.TRANSPORT_TIMEOUT)):
+        with serving(announcing(length), tls=tls) as server, raises(error):
             fetch(transport, server, timeout_seconds=0.5)
         assert len(server.requests) == 1
 
@@ -181,7 +180,7 @@ def test_content_length_over_the_limit_is_refused_before_the_body(
 
 def test_plain_http_is_refused(open_transport: Opening, tls: ssl.SSLContext) -> None:
     with serving(answering(reply())) as server:
-        with pytest.raises(TransportNotHTTPS):
+        with raises(Code.TRANSPORT_NOT_HTTPS):
             fetch(open_transport(), server)
         assert server.accepted == 0
         assert fetch(open_transport(allow_loopback_http=True), server).status == 200
@@ -196,7 +195,7 @@ def test_untrusted_authority_is_refused(
     transport: HTTPTransport, open_transport: Opening, other_authority: CertificateAuthority
 ) -> None:
     with serving(answering(reply()), tls=other_authority.create_server_context("127.0.0.1")) as server:
-        with pytest.raises(TransportTLS, match="certificate"):
+        with raises(Code.TRANSPORT_TLS, match="certificate"):
             fetch(transport, server)
         assert server.requests == []
         assert fetch(open_transport(ca_bundle=other_authority.certificate_path), server).status == 200
@@ -204,7 +203,7 @@ def test_untrusted_authority_is_refused(
 
 def test_authority_unknown_to_the_system_is_refused(open_transport: Opening, tls: ssl.SSLContext) -> None:
     with serving(answering(reply()), tls=tls) as server:
-        with pytest.raises(TransportTLS):
+        with raises(Code.TRANSPORT_TLS):
             fetch(open_transport(ca_bundle=""), server)
         assert fetch(open_transport(), server).status == 200
 
@@ -213,7 +212,7 @@ def test_missing_ca_bundle_is_refused(
     open_transport: Opening, tls: ssl.SSLContext, authority: CertificateAuthority
 ) -> None:
     with serving(answering(reply()), tls=tls) as server:
-        with pytest.raises(TransportTLS, match="ca_bundle"):
+        with raises(Code.TRANSPORT_TLS, match="ca_bundle"):
             fetch(open_transport(ca_bundle=f"{authority.certificate_path}.missing"), server)
         assert server.accepted == 0
         assert fetch(open_transport(ca_bundle=authority.certificate_path), server).status == 200
@@ -222,7 +221,7 @@ def test_missing_ca_bundle_is_refused(
 def test_expired_certificate_is_refused(transport: HTTPTransport, authority: CertificateAuthority) -> None:
     with (
         serving(answering(reply()), tls=authority.create_server_context("127.0.0.1", expired=True)) as server,
-        pytest.raises(TransportTLS, match="expired"),
+        raises(Code.TRANSPORT_TLS, match="expired"),
     ):
         fetch(transport, server)
     assert server.requests == []
@@ -233,7 +232,7 @@ def test_expired_certificate_is_refused(transport: HTTPTransport, authority: Cer
 def test_certificate_of_another_host_is_refused(transport: HTTPTransport, authority: CertificateAuthority) -> None:
     with (
         serving(answering(reply()), tls=authority.create_server_context("127.0.0.2")) as server,
-        pytest.raises(TransportTLS, match="mismatch"),
+        raises(Code.TRANSPORT_TLS, match="mismatch"),
     ):
         fetch(transport, server)
     assert server.requests == []
@@ -259,14 +258,14 @@ def test_tls_1_1_is_refused(transport: HTTPTransport, authority: CertificateAuth
             if accepted:
                 assert fetch(transport, server).status == 200
             else:
-                with pytest.raises(TransportTLS):
+                with raises(Code.TRANSPORT_TLS):
                     fetch(transport, server)
 
 
 def test_server_without_tls_is_refused(transport: HTTPTransport, tls: ssl.SSLContext) -> None:
     with (
         serving(lambda peer: peer.send(b"HTTP/1.1 400 Bad Request\r\n\r\n")) as server,
-        pytest.raises(TransportTLS),
+        raises(Code.TRANSPORT_TLS),
     ):
         transport.send(get(server.url.replace("http:", "https:")), timeout_seconds=5)
     with serving(answering(reply(status="400 Bad Request")), tls=tls) as server:
@@ -280,21 +279,21 @@ def test_closed_port_is_unreachable(transport: HTTPTransport, tls: ssl.SSLContex
     with serving(answering(reply()), tls=tls) as server:
         assert fetch(transport, server).status == 200
     request = get(f"https://127.0.0.1:{free_port()}/")
-    with pytest.raises(TransportUnreachable):
+    with raises(Code.TRANSPORT_UNREACHABLE):
         transport.send(request, timeout_seconds=5)
 
 
 def test_unknown_host_name_is_unreachable(transport: HTTPTransport, authority: CertificateAuthority) -> None:
     with serving(answering(reply()), tls=authority.create_server_context("localhost")) as server:
         assert transport.send(get(server.url.replace("127.0.0.1", "localhost")), timeout_seconds=5).status == 200
-        with pytest.raises(TransportUnreachable, match="resolve"):
+        with raises(Code.TRANSPORT_UNREACHABLE, match="resolve"):
             transport.send(get(server.url.replace("127.0.0.1", "op.invalid")), timeout_seconds=5)
 
 
 def test_connection_closed_during_the_handshake_is_unreachable(transport: HTTPTransport, tls: ssl.SSLContext) -> None:
     with (
         serving(lambda peer: peer.connection.recv(9) and None) as server,
-        pytest.raises(TransportUnreachable),
+        raises(Code.TRANSPORT_UNREACHABLE),
     ):
         transport.send(get(server.url.replace("http:", "https:")), timeout_seconds=5)
     with serving(answering(reply()), tls=tls) as server:
@@ -342,7 +341,7 @@ def test_error_contains_no_data_of_the_exchange(transport: HTTPTransport, tls: s
     for script in hostile:
         with serving(script, tls=tls) as server:
             request = get(f"{server.url}?code=secret", Authorization="Bearer secret")
-            with pytest.raises(PhiOidcError) as caught:
+            with raises(PhiOidcError) as caught:
                 transport.send(request, timeout_seconds=0.3)
         report = "".join(traceback.format_exception(caught.value))
         assert "Bearer" not in report
@@ -353,7 +352,7 @@ def test_error_contains_no_data_of_the_exchange(transport: HTTPTransport, tls: s
 def test_header_with_a_line_break_is_refused(transport: HTTPTransport, tls: ssl.SSLContext) -> None:
     with serving(answering(reply()), tls=tls) as server:
         broken = get(server.url, Authorization="Bearer a\r\nHost: b")
-        with pytest.raises(TransportUnreachable) as caught:
+        with raises(Code.TRANSPORT_UNREACHABLE) as caught:
             transport.send(broken, timeout_seconds=5)
         assert "Bearer" not in "".join(traceback.format_exception(caught.value))
         assert server.requests == []

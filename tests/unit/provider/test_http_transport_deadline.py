@@ -7,9 +7,10 @@ from collections.abc import Callable
 
 import pytest
 
-from django_phi_oidc.errors import TransportTimeout
+from django_phi_oidc.errors import Code
 from django_phi_oidc.oidc.transport import TransportRequest, TransportResponse
 from django_phi_oidc.provider.http_transport import HTTPTransport
+from tests.support.error_codes import raises
 from tests.support.scripted_server import Peer, Script, Server, answering, chunked, reply, serving, silent
 
 Opening = Callable[..., HTTPTransport]
@@ -61,7 +62,7 @@ def test_dripping_response_times_out(open_transport: Opening, tls: ssl.SSLContex
     transport = open_transport(allow_loopback_http=plain)
     with serving(script, tls=None if plain else tls) as server:
         began = time.monotonic()
-        with pytest.raises(TransportTimeout):
+        with raises(Code.TRANSPORT_TIMEOUT):
             fetch(transport, server, timeout_seconds=0.7)
         assert 0.6 < time.monotonic() - began < 1.0
         assert len(server.requests) == 1
@@ -79,7 +80,7 @@ def test_dripping_handshake_times_out(transport: HTTPTransport) -> None:
     record = b"\x16\x03\x03\x40\x00\x02\x00\x3f\xfc" + bytes(16384)
     with serving(lambda peer: peer.drip(record)) as server:
         began = time.monotonic()
-        with pytest.raises(TransportTimeout):
+        with raises(Code.TRANSPORT_TIMEOUT):
             transport.send(get(server.url.replace("http:", "https:")), timeout_seconds=0.7)
         assert 0.6 < time.monotonic() - began < 1.0
 
@@ -95,7 +96,7 @@ def test_unanswered_connect_times_out(transport: HTTPTransport) -> None:
                 client.setblocking(False)
                 client.connect_ex(("127.0.0.1", port))
             began = time.monotonic()
-            with pytest.raises(TransportTimeout):
+            with raises(Code.TRANSPORT_TIMEOUT):
                 transport.send(get(f"https://127.0.0.1:{port}/"), timeout_seconds=0.7)
             assert time.monotonic() - began < 1.0
         finally:
@@ -105,7 +106,7 @@ def test_unanswered_connect_times_out(transport: HTTPTransport) -> None:
 
 def test_request_without_remaining_time_is_not_sent(transport: HTTPTransport, tls: ssl.SSLContext) -> None:
     with serving(answering(reply()), tls=tls) as server:
-        with pytest.raises(TransportTimeout):
+        with raises(Code.TRANSPORT_TIMEOUT):
             fetch(transport, server, timeout_seconds=0)
         assert server.accepted == 0
         assert fetch(transport, server, timeout_seconds=5).status == 200

@@ -9,15 +9,10 @@ from collections.abc import Callable
 
 import pytest
 
-from django_phi_oidc.errors import (
-    DeclarationInvalid,
-    TransportError,
-    TransportTimeout,
-    TransportTLS,
-    TransportUnreachable,
-)
+from django_phi_oidc.errors import Code, DeclarationInvalid, TransportError
 from django_phi_oidc.oidc.transport import TransportRequest
 from django_phi_oidc.provider.http_transport import HTTPTransport
+from tests.support.error_codes import raises
 from tests.support.scripted_server import Peer, Script, Server, answering, once, reply, serving
 from tests.support.tls import CertificateAuthority
 
@@ -72,7 +67,7 @@ def test_provider_certificate_is_verified_through_a_proxy(
         serving(answering(reply()), tls=other_authority.create_server_context("127.0.0.1")) as server,
         serving(tunnelling()) as proxy,
     ):
-        with pytest.raises(TransportTLS):
+        with raises(Code.TRANSPORT_TLS):
             send(open_transport(proxy=proxy.url), server)
         assert send(open_transport(proxy=proxy.url, ca_bundle=other_authority.certificate_path), server) == 200
 
@@ -80,10 +75,10 @@ def test_provider_certificate_is_verified_through_a_proxy(
 @pytest.mark.parametrize(
     ("script", "error"),
     [
-        (once(b"HTTP/1.1 407 Proxy Authentication Required\r\n\r\n"), TransportUnreachable),
-        (once(b""), TransportUnreachable),
-        (tunnelling(proxy_answer=b""), TransportTimeout),
-        (lambda peer: peer.drip(b"HTTP/1.1 200 OK\r\nX: " + b"x" * 200), TransportTimeout),
+        (once(b"HTTP/1.1 407 Proxy Authentication Required\r\n\r\n"), Code.TRANSPORT_UNREACHABLE),
+        (once(b""), Code.TRANSPORT_UNREACHABLE),
+        (tunnelling(proxy_answer=b""), Code.TRANSPORT_TIMEOUT),
+        (lambda peer: peer.drip(b"HTTP/1.1 200 OK\r\nX: " + b"x" * 200), Code.TRANSPORT_TIMEOUT),
     ],
     ids=["refusing", "closing", "silent", "dripping"],
 )
@@ -92,7 +87,7 @@ def test_proxy_that_opens_no_tunnel_is_an_error(
 ) -> None:
     with serving(answering(reply()), tls=tls) as server, serving(script) as proxy:
         began = time.monotonic()
-        with pytest.raises(error):
+        with raises(error):
             send(open_transport(proxy=proxy.url), server, timeout_seconds=0.7)
         assert time.monotonic() - began < 1.0
         assert server.requests == []
@@ -111,14 +106,14 @@ def test_dripping_tunnel_times_out(
 ) -> None:
     with serving(script, tls=tls) as server, serving(proxy_script) as proxy:
         began = time.monotonic()
-        with pytest.raises(TransportTimeout):
+        with raises(Code.TRANSPORT_TIMEOUT):
             send(open_transport(proxy=proxy.url), server, timeout_seconds=0.7)
         assert 0.6 < time.monotonic() - began < 1.0
         assert proxy.accepted == 1
 
 
 def test_declared_proxy_of_unknown_scheme_is_refused(open_transport: Opening) -> None:
-    with pytest.raises(DeclarationInvalid, match="proxy"):
+    with raises(DeclarationInvalid, match="proxy"):
         open_transport(proxy="socks5://127.0.0.1:1")
 
 

@@ -5,9 +5,10 @@ import time
 
 import pytest
 
-from django_phi_oidc.errors import TransportError, TransportTimeout, TransportUnreachable
+from django_phi_oidc.errors import Code, TransportError
 from django_phi_oidc.oidc.transport import TransportRequest
 from django_phi_oidc.provider.http_transport import HTTPTransport
+from tests.support.error_codes import raises
 from tests.support.scripted_server import Peer, Script, Server, reply, serving
 
 CODE = b"grant_type=authorization_code&code=a-code&redirect_uri=https%3A%2F%2Fportal.test%2F&code_verifier=v"
@@ -28,15 +29,15 @@ def wait(peer: Peer) -> None:
 
 
 FAILURES: dict[str, tuple[type[TransportError], Script]] = {
-    "no answer": (TransportTimeout, wait),
-    "a dripping answer": (TransportTimeout, lambda peer: peer.drip(reply(b" " * 99))),
+    "no answer": (Code.TRANSPORT_TIMEOUT, wait),
+    "a dripping answer": (Code.TRANSPORT_TIMEOUT, lambda peer: peer.drip(reply(b" " * 99))),
     "dripping interim answers": (
-        TransportTimeout,
+        Code.TRANSPORT_TIMEOUT,
         lambda peer: peer.drip(b"HTTP/1.1 103 Early Hints\r\n\r\n" * 9),
     ),
-    "a reset": (TransportUnreachable, Peer.reset),
-    "a close": (TransportUnreachable, lambda peer: None),
-    "a close during the answer": (TransportUnreachable, lambda peer: peer.send(reply(b" " * 99)[:-9])),
+    "a reset": (Code.TRANSPORT_UNREACHABLE, Peer.reset),
+    "a close": (Code.TRANSPORT_UNREACHABLE, lambda peer: None),
+    "a close during the answer": (Code.TRANSPORT_UNREACHABLE, lambda peer: peer.send(reply(b" " * 99)[:-9])),
     "a redirect with the same method": (
         TransportError,
         lambda peer: peer.send(reply(b"", "Location: /token", status="307 Temporary Redirect")),
@@ -63,7 +64,7 @@ def test_code_is_sent_once_after_any_failure(
     with serving(script, tls=tls) as server:
         if pooled:
             assert fetch(transport, server) == 200
-        with pytest.raises(error):
+        with raises(error):
             send_code(transport, server)
         assert server.accepted == 1
         # The connection is closed, so nothing can send the code again.

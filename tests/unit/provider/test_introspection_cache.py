@@ -10,11 +10,12 @@ import pytest
 
 from django_phi_oidc.config.apis import APIDeclaration
 from django_phi_oidc.config.providers import ProviderDeclaration
-from django_phi_oidc.errors import AccessTokenInvalid, IntrospectionFailed, TransportTimeout
+from django_phi_oidc.errors import AccessTokenInvalid, Code, IntrospectionFailed, TransportError
 from django_phi_oidc.oidc.access_token import AccessToken, ResourceServer
 from django_phi_oidc.oidc.transport import TransportRequest, TransportResponse
 from django_phi_oidc.provider.introspection_cache import IntrospectionCache, introspect_token
 from django_phi_oidc.provider.registry import Provider
+from tests.support.error_codes import raises
 
 ISSUER, AUDIENCE = "https://op.example", "https://portal.example/api"
 NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
@@ -94,7 +95,7 @@ def test_active_token_is_not_cached_beyond_its_expiry(op: IntrospectionStub) -> 
     op.introspect(now=NOW + timedelta(seconds=4))
     assert op.request_count == 1
     op.answer = {"active": False}
-    with pytest.raises(AccessTokenInvalid):
+    with raises(AccessTokenInvalid):
         op.introspect(now=NOW + timedelta(seconds=5))
 
 
@@ -107,7 +108,7 @@ def test_token_is_introspected_each_time_without_a_cache(op: IntrospectionStub) 
 NEGATIVE_RESULTS: list[tuple[Any, type[Exception]]] = [
     ({"active": False}, AccessTokenInvalid),
     ({}, IntrospectionFailed),
-    (TransportTimeout(), TransportTimeout),
+    (TransportError(Code.TRANSPORT_TIMEOUT), Code.TRANSPORT_TIMEOUT),
 ]
 
 
@@ -115,7 +116,7 @@ NEGATIVE_RESULTS: list[tuple[Any, type[Exception]]] = [
 def test_negative_result_is_not_cached(answer: Any, error: type[Exception], op: IntrospectionStub) -> None:
     for _ in range(2):
         op.answer = answer
-        with pytest.raises(error):
+        with raises(error):
             op.introspect()
     op.answer = op.active()
     assert op.introspect().client_id == "app"
@@ -126,7 +127,7 @@ def test_cache_entry_is_for_one_token_and_one_declared_api(op: IntrospectionStub
     other = AUDIENCE_API._replace(api=replace(AUDIENCE_API.api, audience="other"))
     op.introspect()
     op.introspect("another")
-    with pytest.raises(AccessTokenInvalid):
+    with raises(AccessTokenInvalid):
         op.introspect(audience=other)
     op.introspect(audience=cached_for(timedelta(seconds=5)))
     assert op.request_count == 4

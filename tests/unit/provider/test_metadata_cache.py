@@ -8,17 +8,11 @@ from typing import Any
 import pytest
 
 from django_phi_oidc.config.providers import ProviderDeclaration
-from django_phi_oidc.errors import (
-    IssuerMismatch,
-    KeyNotFound,
-    MetadataInvalid,
-    PhiOidcError,
-    TransportTimeout,
-    TransportUnreachable,
-)
+from django_phi_oidc.errors import Code, KeyNotFound, PhiOidcError, TransportError
 from django_phi_oidc.oidc.transport import TransportRequest, TransportResponse
 from django_phi_oidc.provider.metadata_cache import CachedDocument, parse_freshness_seconds
 from django_phi_oidc.provider.registry import Provider
+from tests.support.error_codes import raises
 from tests.support.in_memory_provider import ISSUER, JWKS, METADATA, Clock, FakeOP
 
 HOUR = 3600.0
@@ -140,10 +134,10 @@ def test_key_fetch_gets_the_remaining_time(declare: Callable[..., ProviderDeclar
 @pytest.mark.parametrize(
     ("fault", "error"),
     [
-        ({"metadata": {"issuer": "https://elsewhere.test"}}, IssuerMismatch),
-        ({"metadata": {"token_endpoint": 1}}, MetadataInvalid),
-        ({"status": 503}, MetadataInvalid),
-        ({"error": TransportUnreachable()}, TransportUnreachable),
+        ({"metadata": {"issuer": "https://elsewhere.test"}}, Code.ISSUER_MISMATCH),
+        ({"metadata": {"token_endpoint": 1}}, Code.METADATA_INVALID),
+        ({"status": 503}, Code.METADATA_INVALID),
+        ({"error": TransportError(Code.TRANSPORT_UNREACHABLE)}, Code.TRANSPORT_UNREACHABLE),
     ],
     ids=["issuer", "invalid", "status", "unreachable"],
 )
@@ -154,7 +148,7 @@ def test_refused_metadata_is_not_cached(
     for name, value in fault.items():
         setattr(op, name, value)
     for _ in range(2):
-        with pytest.raises(error):
+        with raises(error):
             provider.get_metadata(timeout_seconds=5)
     assert op.count(METADATA) == 2
     for name, value in valid.items():
@@ -164,7 +158,9 @@ def test_refused_metadata_is_not_cached(
     assert op.count(METADATA) == 3
 
 
-@pytest.mark.parametrize("fault", [{"error": TransportTimeout()}, {"status": 500}], ids=["unreachable", "status"])
+@pytest.mark.parametrize(
+    "fault", [{"error": TransportError(Code.TRANSPORT_TIMEOUT)}, {"status": 500}], ids=["unreachable", "status"]
+)
 def test_stale_metadata_is_used_for_an_hour_while_the_provider_is_unreachable(
     provider: Provider, op: FakeOP, clock: Clock, fault: dict[str, Any]
 ) -> None:
@@ -176,9 +172,9 @@ def test_stale_metadata_is_used_for_an_hour_while_the_provider_is_unreachable(
     assert provider.get_metadata(timeout_seconds=5).issuer == ISSUER
     assert find(provider, "a") == "a"
     clock.now += 2
-    with pytest.raises((TransportTimeout, MetadataInvalid)):
+    with raises((Code.TRANSPORT_TIMEOUT, Code.METADATA_INVALID)):
         provider.get_metadata(timeout_seconds=5)
-    with pytest.raises((TransportTimeout, MetadataInvalid)):
+    with raises((Code.TRANSPORT_TIMEOUT, Code.METADATA_INVALID)):
         find(provider, "a")
 
 
@@ -186,7 +182,7 @@ def test_stale_metadata_is_not_used_on_an_issuer_mismatch(provider: Provider, op
     provider.get_metadata(timeout_seconds=5)
     clock.now += HOUR + 1
     op.metadata = {"issuer": "https://elsewhere.test"}
-    with pytest.raises(IssuerMismatch):
+    with raises(Code.ISSUER_MISMATCH):
         provider.get_metadata(timeout_seconds=5)
     op.metadata = {}
     assert provider.get_metadata(timeout_seconds=5).issuer == ISSUER
@@ -195,7 +191,7 @@ def test_stale_metadata_is_not_used_on_an_issuer_mismatch(provider: Provider, op
 def test_failed_refresh_is_not_repeated_for_thirty_seconds(provider: Provider, op: FakeOP, clock: Clock) -> None:
     provider.get_metadata(timeout_seconds=5)
     clock.now += HOUR + 1
-    op.error = TransportUnreachable()
+    op.error = TransportError(Code.TRANSPORT_UNREACHABLE)
     for _ in range(5):
         assert provider.get_metadata(timeout_seconds=5).issuer == ISSUER
     assert op.count(METADATA) == 2
@@ -221,12 +217,12 @@ def test_unknown_kid_refetches_the_keys(provider: Provider, op: FakeOP) -> None:
 
 def test_unknown_kid_refetches_once_in_thirty_seconds(provider: Provider, op: FakeOP, clock: Clock) -> None:
     for kid in ("b", "c", "d", "e", "f"):
-        with pytest.raises(KeyNotFound):
+        with raises(KeyNotFound):
             find(provider, kid)
     assert op.count(JWKS) == 2
     op.kids = ["f"]
     clock.now += 29
-    with pytest.raises(KeyNotFound):
+    with raises(KeyNotFound):
         find(provider, "f")
     assert op.count(JWKS) == 2
     clock.now += 2
@@ -236,9 +232,9 @@ def test_unknown_kid_refetches_once_in_thirty_seconds(provider: Provider, op: Fa
 
 def test_failed_refetch_counts_and_keeps_the_old_keys(provider: Provider, op: FakeOP, clock: Clock) -> None:
     find(provider, "a")
-    op.error = TransportTimeout()
+    op.error = TransportError(Code.TRANSPORT_TIMEOUT)
     for _ in range(3):
-        with pytest.raises(KeyNotFound):
+        with raises(KeyNotFound):
             find(provider, "b")
         assert find(provider, "a") == "a"
     assert op.count(JWKS) == 2
@@ -250,7 +246,7 @@ def test_failed_refetch_counts_and_keeps_the_old_keys(provider: Provider, op: Fa
 def test_invalid_refetched_keys_keep_the_old_ones(provider: Provider, op: FakeOP) -> None:
     find(provider, "a")
     op.status = 404
-    with pytest.raises(KeyNotFound, match="metadata_invalid"):
+    with raises(KeyNotFound, match="metadata_invalid"):
         find(provider, "b")
     assert find(provider, "a") == "a"
 
@@ -294,7 +290,7 @@ def test_wait_for_another_fetch_times_out(provider: Provider, op: FakeOP) -> Non
     op.gate.clear()
     threads, outcomes = in_threads(1, lambda: provider.get_metadata(timeout_seconds=5).issuer)
     assert op.received.acquire(timeout=5)
-    with pytest.raises(TransportTimeout):
+    with raises(Code.TRANSPORT_TIMEOUT):
         provider.get_metadata(timeout_seconds=0.1)
     op.gate.set()
     join(threads)
@@ -310,7 +306,7 @@ def test_thread_with_more_time_fetches_again_after_a_shorter_timeout(
         def send(self, request: TransportRequest, *, timeout_seconds: float) -> TransportResponse:
             answer = super().send(request, timeout_seconds=timeout_seconds)
             if timeout_seconds < 1:
-                raise TransportTimeout
+                raise TransportError(Code.TRANSPORT_TIMEOUT)
             return answer
 
     op = Slow()
@@ -322,21 +318,21 @@ def test_thread_with_more_time_fetches_again_after_a_shorter_timeout(
     time.sleep(0.1)  # so that they wait for the fetch in progress
     op.gate.set()
     join([*short, *waiting])
-    assert [type(outcome) for outcome in short_outcomes] == [TransportTimeout]
+    assert [type(outcome) for outcome in short_outcomes] == [Code.TRANSPORT_TIMEOUT]
     assert outcomes == [ISSUER] * 4
     assert op.count(METADATA) == 2
 
 
 def test_fetch_error_reaches_all_waiting_threads(provider: Provider, op: FakeOP) -> None:
     op.gate.clear()
-    op.error = TransportUnreachable()
+    op.error = TransportError(Code.TRANSPORT_UNREACHABLE)
     threads, outcomes = in_threads(1, lambda: provider.get_metadata(timeout_seconds=5))
     assert op.received.acquire(timeout=5)
     waiting, waiting_outcomes = in_threads(4, lambda: provider.get_metadata(timeout_seconds=5))
     op.gate.set()
     join([*threads, *waiting])
     outcomes += waiting_outcomes
-    assert {type(outcome) for outcome in outcomes} == {TransportUnreachable}
+    assert {type(outcome) for outcome in outcomes} == {Code.TRANSPORT_UNREACHABLE}
     assert len({id(outcome) for outcome in outcomes}) == 5
 
 
@@ -372,7 +368,7 @@ def test_refetch_for_an_unknown_kid_is_shared_by_waiting_threads(provider: Provi
 
 def test_unexpected_fetch_error_releases_the_cache(provider: Provider, op: FakeOP) -> None:
     op.metadata = {"unserialisable": object()}
-    with pytest.raises(TypeError):
+    with raises(TypeError):
         provider.get_metadata(timeout_seconds=5)
     op.metadata = {}
     assert provider.get_metadata(timeout_seconds=5).issuer == ISSUER

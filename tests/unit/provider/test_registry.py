@@ -14,10 +14,11 @@ from django.test import override_settings
 from django.utils import translation
 from django.utils.translation import gettext_lazy
 
-from django_phi_oidc.errors import IssuerMismatch, KeyNotFound, ProviderUnknown
+from django_phi_oidc.errors import Code, KeyNotFound
 from django_phi_oidc.oidc.transport import TransportRequest
 from django_phi_oidc.provider.http_transport import HTTPTransport
 from django_phi_oidc.provider.registry import get_provider
+from tests.support.error_codes import raises
 from tests.support.scripted_server import Peer, answering, reply, serving
 from tests.support.tls import CertificateAuthority
 
@@ -53,13 +54,13 @@ def test_provider_is_found_by_name_or_the_first_is_returned() -> None:
 @pytest.mark.parametrize("name", ["other", "", "CLINIC"])
 def test_unknown_provider_name_is_refused(name: str) -> None:
     with declaring(clinic={}):
-        with pytest.raises(ProviderUnknown):
+        with raises(Code.PROVIDER_UNKNOWN):
             get_provider(name)
         assert get_provider("clinic").declaration.name == "clinic"
 
 
 def test_get_provider_without_providers_is_refused() -> None:
-    with declaring(), pytest.raises(ProviderUnknown):
+    with declaring(), raises(Code.PROVIDER_UNKNOWN):
         get_provider()
     with declaring(clinic={}):
         assert get_provider().declaration.name == "clinic"
@@ -104,11 +105,11 @@ def test_metadata_and_keys_are_validated_over_a_socket(tls: ssl.SSLContext, auth
         }
         with declaring(clinic={"issuer": issuer, "ca_bundle": authority.certificate_path}):
             document["issuer"] = f"{issuer}/"
-            with pytest.raises(IssuerMismatch):
+            with raises(Code.ISSUER_MISMATCH):
                 get_provider().get_metadata(timeout_seconds=5)
             document["issuer"] = issuer
             assert get_provider().get_metadata(timeout_seconds=5).jwks_uri == f"{server.url}jwks_uri"
-            with pytest.raises(KeyNotFound):
+            with raises(KeyNotFound):
                 get_provider().get_key_set(timeout_seconds=5).get_key(kid="a", alg="ES256")
         assert server.accepted == 1
     paths = [request.split(b" ")[1].decode() for request in server.requests]

@@ -20,9 +20,10 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from django_phi_oidc.audit.formats.items import LogItem, SealedEvent
 from django_phi_oidc.config.sinks import parse_sink
-from django_phi_oidc.errors import TransportError, TransportTimeout
+from django_phi_oidc.errors import Code, TransportError
 from django_phi_oidc.siem.http_protocol import SendResult
 from django_phi_oidc.siem.sinks import create_sink, end_stream
+from tests.support.error_codes import raises
 from tests.support.sealed_events import NOW, digest, finished
 from tests.support.siem_collectors import Collector, SyslogServer, collector, syslog_server
 from tests.support.tls import CertificateAuthority, create_certificate_authority
@@ -215,7 +216,7 @@ def test_end_stream_raises_if_the_collector_ends_before_it_has_read_all() -> Non
             client.sendall(b"first")
             assert server.recv(10) == b"first"
             server.close()
-            with pytest.raises((OSError, TransportError)):  # noqa: PT012 -- either call may raise
+            with raises((OSError, TransportError)):
                 client.sendall(b"second")
                 end_stream(client, monotonic_deadline=time.monotonic() + 3)
 
@@ -231,7 +232,7 @@ def test_end_stream_waits_until_the_peer_has_acknowledged_all() -> None:
         with server:
             server.shutdown(socket.SHUT_WR)
             client.sendall(b"x" * 200_000)
-            with pytest.raises(TransportTimeout):
+            with raises(Code.TRANSPORT_TIMEOUT):
                 end_stream(client, monotonic_deadline=time.monotonic() + 0.2)
 
 

@@ -14,10 +14,11 @@ from django_phi_oidc.audit.events import Origin, parse_event
 from django_phi_oidc.audit.models import AuditEvent, AuditOutbox
 from django_phi_oidc.config.providers import parse_provider
 from django_phi_oidc.crypto.keyring import SymmetricKey
-from django_phi_oidc.errors import PhiOidcError, SubInvalid, SubjectKeyMissing, SubjectTaken, SubNotPairwise
+from django_phi_oidc.errors import Code, PhiOidcError, SubjectKeyMissing, SubjectTaken
 from django_phi_oidc.subjects.identifiers import compute_subject_digest
 from django_phi_oidc.subjects.linking import link_existing_user
 from django_phi_oidc.subjects.models import ActivationCode, PairwiseSubject, SubjectDigest
+from tests.support.error_codes import raises
 from tests.support.subject_linking import (
     ISSUER,
     KEY_1,
@@ -105,12 +106,12 @@ def test_link_of_a_linked_person_is_refused_with_the_user(linked_by: str, to: st
 @pytest.mark.parametrize(
     ("sub", "error", "options"),
     [
-        ("", SubInvalid, {}),
-        ("x" * 256, SubInvalid, {}),
-        ("248é", SubInvalid, {}),
-        ("248\n249", SubInvalid, {}),
-        ("248\x00", SubInvalid, {}),
-        ("amina@example.org", SubNotPairwise, {}),
+        ("", Code.SUB_INVALID, {}),
+        ("x" * 256, Code.SUB_INVALID, {}),
+        ("248é", Code.SUB_INVALID, {}),
+        ("248\n249", Code.SUB_INVALID, {}),
+        ("248\x00", Code.SUB_INVALID, {}),
+        ("amina@example.org", Code.SUB_NOT_PAIRWISE, {}),
         ("x" * 255, None, {}),
         ("two words", None, {}),
         ("amina@example.org", None, PUBLIC),
@@ -127,7 +128,7 @@ def test_sub_is_validated_as_at_sign_in(sub: str, error: type[PhiOidcError] | No
 def test_link_to_a_deleted_user_leaves_no_rows() -> None:
     user = make_user()
     get_user_model().objects.filter(pk=user.pk).delete()
-    with pytest.raises(ObjectDoesNotExist):
+    with raises(ObjectDoesNotExist):
         link_manually(user)
     assert accounts() == (0, 0)
     assert AuditOutbox.objects.count() == 0
