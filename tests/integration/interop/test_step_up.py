@@ -7,7 +7,7 @@ import pytest
 
 from django_phi_oidc.sessions.models import OIDCSession, PendingRevocation
 from tests.integration.interop.browser_user import Person
-from tests.integration.interop.conftest import REFRESHING, client
+from tests.integration.interop.conftest import REFRESHING, client, refusals
 from tests.support.certified_provider import CertifiedProvider
 from tests.support.portal_fixtures import EVERYTHING, events
 
