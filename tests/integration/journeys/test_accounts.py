@@ -104,8 +104,8 @@ def test_unknown_provider_is_refused(op: DemoProvider, settings: Any, browser: B
     settings.PHI_OIDC = {**settings.PHI_OIDC, "PROVIDERS": both}
     assert browser.start_sign_in(path="/oidc/undeclared/authenticate/").status == 403
     assert [event.reason for event in events(action="login.refused")] == ["provider_unknown"]
-    begun = browser.start_sign_in(path="/oidc/other/authenticate/")
-    assert browser.get(op.authorize(begun.location, "amina")).status == 302
+    redirect = browser.start_sign_in(path="/oidc/other/authenticate/")
+    assert browser.get(op.authorize(redirect.location, "amina")).status == 302
     assert browser.user() != ""
 
 
@@ -129,9 +129,9 @@ def test_sixth_pending_sign_in_drops_the_oldest(op: DemoProvider, browser: Brows
     ["https://evil.example/", "//evil.example/", "/\\evil.example", "javascript:alert(1)", "/" + "x" * 2000],
 )
 def test_next_url_of_another_host_is_ignored(url: str, op: DemoProvider, browser: Browser) -> None:
-    begun = browser.start_sign_in(next_url=url)
-    assert "evil" not in begun.location
-    assert browser.get(op.authorize(begun.location, "amina")).location == "/"
+    redirect = browser.start_sign_in(next_url=url)
+    assert "evil" not in redirect.location
+    assert browser.get(op.authorize(redirect.location, "amina")).location == "/"
 
 
 def test_anonymous_visitor_gets_no_session(op: DemoProvider, browser: Browser) -> None:

@@ -63,9 +63,9 @@ def enter(browser: Browser, code: str) -> PortalResponse:
 
 def continue_sign_in(browser: Browser, page: PortalResponse, op: DemoProvider) -> PortalResponse:
     """Follow the redirect to the sign-in and continue with the provider's session."""
-    begun = browser.get(page.location)
-    assert begun.status == 302, begun
-    return browser.get(op.authorize(begun.location, "amina", cookies=browser.provider_cookies))
+    redirect = browser.get(page.location)
+    assert redirect.status == 302, redirect
+    return browser.get(op.authorize(redirect.location, "amina", cookies=browser.provider_cookies))
 
 
 def reasons(action: str) -> list[str]:
@@ -185,8 +185,8 @@ def test_code_for_one_provider_is_refused_for_another(
     code = invite(user, "--provider", "region")
 
     def sign_in_at(name: str, op: DemoProvider, path: str = "") -> PortalResponse:
-        begun = browser.get(path) if path else browser.start_sign_in(path=f"/oidc/{name}/authenticate/")
-        return browser.get(op.authorize(begun.location, "amina"))
+        redirect = browser.get(path) if path else browser.start_sign_in(path=f"/oidc/{name}/authenticate/")
+        return browser.get(op.authorize(redirect.location, "amina"))
 
     assert sign_in_at("clinic", clinic).location == ACTIVATE
     assert enter(browser, code).status == 403

@@ -38,14 +38,14 @@ def test_pushed_request_parameters_do_not_reach_the_browser(
 ) -> None:
     op.par = par
     declare(settings, op, par=declared)
-    begun = browser.start_sign_in()
-    query = query_of(begun.location)
+    redirect = browser.start_sign_in()
+    query = query_of(redirect.location)
     assert set(query) == {"client_id", "request_uri"}
     (push,) = sent_to(op, "/par")
     assert push.auth_method == "client_secret_basic"
     assert {"state", "nonce", "code_challenge", "redirect_uri", "scope"} <= set(push.parameters)
-    assert push.parameters["state"] not in begun.location
-    assert browser.get(op.authorize(begun.location, "amina")).location == "/portal/home/"
+    assert push.parameters["state"] not in redirect.location
+    assert browser.get(op.authorize(redirect.location, "amina")).location == "/portal/home/"
     assert browser.user() != ""
 
 
@@ -55,10 +55,10 @@ def test_request_without_par_passes_through_the_browser(
 ) -> None:
     op.par = par
     declare(settings, op, par=declared)
-    begun = browser.start_sign_in()
-    assert {"state", "nonce", "code_challenge"} <= set(query_of(begun.location))
+    redirect = browser.start_sign_in()
+    assert {"state", "nonce", "code_challenge"} <= set(query_of(redirect.location))
     assert sent_to(op, "/par") == []
-    assert browser.get(op.authorize(begun.location, "amina")).status == 302
+    assert browser.get(op.authorize(redirect.location, "amina")).status == 302
 
 
 @pytest.mark.parametrize("audience", ["issuer", "token_endpoint"])
@@ -157,8 +157,8 @@ def test_claims_parameter_requests_claims_without_their_scopes(
 def test_offline_access_is_requested_with_prompt_consent(op: DemoProvider, settings: Any, browser: Browser) -> None:
     grounds = {"purpose": "TREAT", "basis": "results arrive overnight"}
     declare(settings, op, resource_scopes={"offline_access": grounds})
-    begun = browser.start_sign_in()
-    query = query_of(begun.location)
+    redirect = browser.start_sign_in()
+    query = query_of(redirect.location)
     assert (query["scope"], query["prompt"]) == (["openid profile address offline_access"], ["consent"])
-    assert browser.get(op.authorize(begun.location, "amina")).status == 302
+    assert browser.get(op.authorize(redirect.location, "amina")).status == 302
     assert "offline_access" in op.last_grant.scope

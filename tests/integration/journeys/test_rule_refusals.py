@@ -218,10 +218,10 @@ def test_replayed_callback_is_refused(op: DemoProvider, browser: Browser) -> Non
 @shows("state_expired")
 @pytest.mark.parametrize(("minutes", "status"), [(10.1, 403), (9.9, 302)])
 def test_callback_after_ten_minutes_is_refused(minutes: float, status: int, op: DemoProvider, browser: Browser) -> None:
-    begun = browser.start_sign_in()
+    redirect = browser.start_sign_in()
     later = clock.now() + timedelta(minutes=minutes)
     with clock.override_clock(lambda: later):
-        page = browser.get(op.authorize(begun.location, "amina"))
+        page = browser.get(op.authorize(redirect.location, "amina"))
         assert page.status == status
         if status == 403:
             assert_refused(page, browser, "state_expired")

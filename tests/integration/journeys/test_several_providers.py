@@ -49,9 +49,9 @@ def test_chooser_shows_only_a_link_for_each_provider(
     for text in (clinic.issuer, region.issuer, "client_id", "portal<", *SECRETS.values()):
         assert text not in page.body
     assert clinic.requests == region.requests == []
-    begun = browser.get(links[1])
-    assert begun.location.startswith(f"{region.issuer}/authorize")
-    assert browser.get(region.authorize(begun.location, "amina")).location == "/portal/a/?b=c&d=e"
+    redirect = browser.get(links[1])
+    assert redirect.location.startswith(f"{region.issuer}/authorize")
+    assert browser.get(region.authorize(redirect.location, "amina")).location == "/portal/a/?b=c&d=e"
 
 
 @pytest.mark.parametrize("url", ["https://evil.example/", "//evil.example/", "javascript:alert(1)", ""])

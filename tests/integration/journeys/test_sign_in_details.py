@@ -40,12 +40,12 @@ def state_cookies(browser: Browser) -> list[str]:
     return [name for name in browser.cookies if "phi_oidc_" in name]
 
 
-@pytest.mark.parametrize(("scheme", "kept"), [("http", False), ("https", True)])
-def test_next_url_on_an_https_site_must_be_https(scheme: str, kept: bool, op: DemoProvider, portal: str) -> None:
+@pytest.mark.parametrize(("scheme", "is_used"), [("http", False), ("https", True)])
+def test_next_url_on_an_https_site_must_be_https(scheme: str, is_used: bool, op: DemoProvider, portal: str) -> None:
     base = portal.replace("http:", "https:")
     op.register_client(client(base))
     url = f"{scheme}://{base.partition('://')[2]}/portal/letters/"
-    assert InProcessBrowser(base).sign_in(op, next_url=url).location == (url if kept else "/")
+    assert InProcessBrowser(base).sign_in(op, next_url=url).location == (url if is_used else "/")
 
 
 @pytest.mark.parametrize(("more", "status"), [("", 302), ("&error=access_denied", 403)])
@@ -89,17 +89,17 @@ def test_request_with_too_many_parameters_writes_no_event(
 
 
 @pytest.mark.parametrize(
-    ("in_id_token", "held"),
+    ("in_id_token", "expected"),
     [("2000-01-01", "2000-01-01"), (OMITTED, BORN), pytest.param("", BORN, marks=pytest.mark.sqlite)],
 )
 def test_claim_in_the_id_token_overrides_userinfo(
-    in_id_token: Any, held: str, op: DemoProvider, browser: Browser
+    in_id_token: Any, expected: str, op: DemoProvider, browser: Browser
 ) -> None:
     set_member(op, "id_token", "birthdate", in_id_token)
     assert browser.sign_in(op).status == 302
     assert was_requested(op, "/userinfo"), "for the address"
     session = OIDCSession.objects.get()
-    assert disclosure.reveal(actor_of(session), session.user, "birthdate", purpose="TREAT") == held
+    assert disclosure.reveal(actor_of(session), session.user, "birthdate", purpose="TREAT") == expected
 
 
 @pytest.mark.parametrize("has_userinfo", [True, False])
@@ -111,8 +111,8 @@ def test_provider_without_userinfo_signs_in_without_its_claims(
     assert browser.sign_in(op).status == 302
     assert browser.user() != ""
     assert was_requested(op, "/userinfo") == has_userinfo
-    held = {"birthdate", "address"} if has_userinfo else set()
-    assert {claim.name for claim in StoredClaim.objects.all()} == held
+    expected = {"birthdate", "address"} if has_userinfo else set()
+    assert {claim.name for claim in StoredClaim.objects.all()} == expected
 
 
 @pytest.mark.parametrize(("seconds", "alert"), [(3600, False), (3601, True), (OMITTED, True)])
@@ -126,16 +126,16 @@ def test_access_token_lifetime_over_an_hour_raises_an_alert(
 
 
 @pytest.mark.parametrize(
-    ("acr", "kept"),
+    ("acr", "stored"),
     [("a" * 255, "a" * 255), ("a" * 256, ""), ("a" * 300, ""), (2, ""), (OMITTED, "")],
     ids=["255", "256", "300", "a number", "none"],
 )
-def test_unrequested_acr_is_stored_if_it_fits(acr: Any, kept: str, op: DemoProvider, browser: Browser) -> None:
+def test_unrequested_acr_is_stored_if_it_fits(acr: Any, stored: str, op: DemoProvider, browser: Browser) -> None:
     set_member(op, "id_token", "acr", acr)
     assert browser.sign_in(op).status == 302
-    assert OIDCSession.objects.get().acr == kept
+    assert OIDCSession.objects.get().acr == stored
     (event,) = events(action="login.succeeded")
-    assert json.loads(event.detail)["acr"] == kept
+    assert json.loads(event.detail)["acr"] == stored
 
 
 def test_backend_hooks_receive_only_declared_claims(

@@ -81,8 +81,8 @@ def signals() -> Iterator[list[SignalArguments]]:
 
 
 def cancelled(op: DemoProvider, settings: Any, browser: Browser) -> PortalResponse:
-    begun = browser.start_sign_in(next_url=NEXT)
-    return browser.get(op.authorize(begun.location, "amina", decision="cancel"))
+    redirect = browser.start_sign_in(next_url=NEXT)
+    return browser.get(op.authorize(redirect.location, "amina", decision="cancel"))
 
 
 def deactivated(op: DemoProvider, settings: Any, browser: Browser) -> PortalResponse:
@@ -149,8 +149,8 @@ def test_failure_page_offers_a_restart_and_ends_the_flow(
 
 
 def test_restart_link_leads_to_the_requested_page(op: DemoProvider, settings: Any, browser: Browser) -> None:
-    begun = browser.get(links(cancelled(op, settings, browser))[0])
-    assert browser.get(op.authorize(begun.location, "amina")).location == NEXT
+    redirect = browser.get(links(cancelled(op, settings, browser))[0])
+    assert browser.get(op.authorize(redirect.location, "amina")).location == NEXT
 
 
 def test_failures_of_all_token_checks_show_the_same_page(op: DemoProvider, settings: Any, portal: str) -> None:
@@ -180,8 +180,8 @@ def test_unknown_and_deactivated_users_see_the_same_page(op: DemoProvider, setti
 @pytest.mark.parametrize(
     ("path", "expected"),
     [
-        (f"/oidc/nobody/authenticate/?next={NEXT}", [RESTART]),
-        ("/oidc/nobody/authenticate/?next=https://evil.example/", ["/oidc/authenticate/"]),
+        (f"/oidc/undeclared/authenticate/?next={NEXT}", [RESTART]),
+        ("/oidc/undeclared/authenticate/?next=https://evil.example/", ["/oidc/authenticate/"]),
         ("/oidc/other/callback/?state=x&code=y", ["/oidc/other/authenticate/", "/oidc/authenticate/"]),
         ("/oidc/callback/?state=x&code=y", ["/oidc/authenticate/"]),
     ],

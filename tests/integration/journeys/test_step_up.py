@@ -352,7 +352,7 @@ def test_demand_that_is_foreign_forged_or_expired_starts_no_step_up(
     demand_url = amina.get("/strong/").location
     jonas = Browser(portal)
     jonas.sign_in(op, "jonas")
-    begun = len([request for request in op.requests if request.path == "/authorize"])
+    started = len([request for request in op.requests if request.path == "/authorize"])
     assert [browser.get(url).status for browser, url in ((jonas, demand_url), (Browser(portal), demand_url))] == [
         403,
         403,
@@ -365,7 +365,7 @@ def test_demand_that_is_foreign_forged_or_expired_starts_no_step_up(
     later = clock.now() + timedelta(minutes=11)
     with clock.override_clock(lambda: later):
         assert amina.get(demand_url).status == 403
-    assert len([request for request in op.requests if request.path == "/authorize"]) == begun
+    assert len([request for request in op.requests if request.path == "/authorize"]) == started
 
 
 def test_step_ups_in_two_tabs_lead_to_their_own_pages(op: DemoProvider, amina: Browser) -> None:

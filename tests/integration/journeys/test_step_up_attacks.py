@@ -152,12 +152,12 @@ def test_refresh_overtaken_by_a_step_up_changes_nothing(
     """A provider with one grant per person may refuse the old refresh token after the step-up."""
     session = OIDCSession.objects.get()
     OIDCSession.objects.update(access_token_expires_at=clock.now())
-    held = Held(answer)
-    op.intercept = at_refresh("token", held)
+    blocked = Held(answer)
+    op.intercept = at_refresh("token", blocked)
     caller = Caller(session.pk)
-    assert held.reached.wait(10)
+    assert blocked.reached.wait(10)
     step_up(amina, op, "/strong/")
-    held.released.set()
+    blocked.released.set()
     caller.join(20)
     assert amina.get("/strong/").body == "strong ran"
     new = [token.value for token in op.tokens[2:4]]

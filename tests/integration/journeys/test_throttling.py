@@ -164,8 +164,8 @@ def test_refusals_with_an_expired_state_are_not_throttled(
 
 
 def test_refusals_while_the_provider_is_unreachable_are_throttled(op: DemoProvider, settings: Any, portal: str) -> None:
-    away = {**settings.PHI_OIDC["PROVIDERS"]["default"], "issuer": "http://127.0.0.1:1"}
-    settings.PHI_OIDC = {**settings.PHI_OIDC, "PROVIDERS": {"default": away}}
+    unreachable = {**settings.PHI_OIDC["PROVIDERS"]["default"], "issuer": "http://127.0.0.1:1"}
+    settings.PHI_OIDC = {**settings.PHI_OIDC, "PROVIDERS": {"default": unreachable}}
     browser = browser_from(portal, "198.51.100.1")
     assert {browser.start_sign_in().status for _ in range(22)} == {503}
     assert reasons() == [("transport_unreachable", "198.51.100.1")] * 20

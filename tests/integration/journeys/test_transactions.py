@@ -146,8 +146,8 @@ def test_second_sign_in_of_a_process_executes_few_statements(
             session = client.session
             session["language"] = "sv"
             session.save()
-        begun = client.get("/oidc/authenticate/")
-        callback = op.authorize(begun["Location"], "amina")
+        redirect = client.get("/oidc/authenticate/")
+        callback = op.authorize(redirect["Location"], "amina")
         if warm:
             with connection.execute_wrapper(statements), connections["phi_audit"].execute_wrapper(statements):
                 response = client.get(callback)

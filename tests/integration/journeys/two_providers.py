@@ -74,9 +74,9 @@ def start_sign_in_at(browser: Browser, name: str) -> PortalResponse:
 
 
 def callback_of(browser: Browser, name: str, op: DemoProvider, username: str = "amina") -> str:
-    begun = start_sign_in_at(browser, name)
-    assert begun.status == 302, begun
-    return op.authorize(begun.location, username)
+    redirect = start_sign_in_at(browser, name)
+    assert redirect.status == 302, redirect
+    return op.authorize(redirect.location, username)
 
 
 def sign_in_at(browser: Browser, name: str, op: DemoProvider, username: str = "amina") -> PortalResponse:
