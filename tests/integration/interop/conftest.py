@@ -157,6 +157,6 @@ def client(portal: str, client_id: str = "portal", *, provider: str = "", **meta
     }
 
 
-def refusals() -> dict[str, str]:
+def refused() -> dict[str, str]:
     """Return the codes of all refused sign-ins by the reference on their pages."""
     return {str(event.pk): event.reason for event in events(action="login.refused")}

@@ -16,7 +16,7 @@ from django_phi_oidc.oidc.token import TokenResponse
 from django_phi_oidc.provider.registry import get_provider
 from django_phi_oidc.sessions.models import OIDCSession, PendingRevocation, RevocationStatus
 from tests.integration.interop.browser_user import Person
-from tests.integration.interop.conftest import REFRESHING, Declare, client, refusals
+from tests.integration.interop.conftest import REFRESHING, Declare, client, refused
 from tests.support.certified_provider import CertifiedProvider
 from tests.support.portal_fixtures import EVERYTHING
 
@@ -52,7 +52,7 @@ def test_request_without_par_is_not_sent_to_a_provider_that_requires_par(
     op.configure(client(portal), par="required")
     declare(default={"par": "never"})
     person.begin()
-    assert {person.reference(): "par_unsupported"} == refusals()
+    assert {person.reference(): "par_unsupported"} == refused()
     assert op.requests("/auth") == 0
 
 
@@ -84,7 +84,7 @@ def test_private_key_jwt_works_with_each_key_type_and_through_key_rotation(
 
     signed_by(third)
     person.begin(AGAIN)
-    assert {person.reference(): "token_error"} == refusals(), "a key that was not published before is unknown"
+    assert {person.reference(): "token_error"} == refused(), "a key that was not published before is unknown"
     op.forget_client_keys()
     person.begin(AGAIN)
     assert person.is_signed_in()
@@ -115,7 +115,7 @@ def test_unsigned_userinfo_is_refused_where_a_signature_is_declared(
     person.begin()
     person.sign_in()
     person.allow()
-    assert {person.reference(): "userinfo_invalid"} == refusals()
+    assert {person.reference(): "userinfo_invalid"} == refused()
     assert (len(op.tokens()), op.active_kinds()) == (1, [])
 
 

@@ -13,7 +13,7 @@ from django_phi_oidc.claims.models import StoredClaim
 from django_phi_oidc.sessions.models import OIDCSession, PendingRevocation, RevocationStatus
 from django_phi_oidc.subjects.models import PairwiseSubject
 from tests.integration.interop.browser_user import Person
-from tests.integration.interop.conftest import REFRESHING, Declare, client, refusals
+from tests.integration.interop.conftest import REFRESHING, Declare, client, refused
 from tests.support.certified_provider import CertifiedProvider
 from tests.support.portal_fixtures import EVERYTHING, events
 
@@ -113,7 +113,7 @@ def test_insufficient_acr_is_refused_and_its_tokens_are_revoked(
     person.begin()
     person.sign_in(code="wrong code")
     person.allow()
-    assert {person.reference(): "acr_insufficient"} == refusals()
+    assert {person.reference(): "acr_insufficient"} == refused()
     assert [kind for kind, _ in op.tokens()] == ["access_token", "refresh_token"]
     assert op.active_kinds() == []
     assert not OIDCSession.objects.exists()
@@ -144,7 +144,7 @@ def test_max_age_makes_the_provider_reauthenticate_an_older_session(
     assert person.is_signed_in()
     ages = [clock.now() - session.auth_time for session in OIDCSession.objects.order_by("started_at")]
     assert [round(age / timedelta(seconds=500)) for age in ages] == [0, 1, 0]
-    assert refusals() == {}
+    assert refused() == {}
 
 
 def test_keys_rotated_during_a_sign_in_are_fetched_once(
@@ -162,5 +162,5 @@ def test_keys_rotated_during_a_sign_in_are_fetched_once(
     during.allow()
     assert during.is_signed_in()
     assert op.requests("/jwks") == 2
-    assert (op.requests("/token"), refusals()) == (2, {})
+    assert (op.requests("/token"), refused()) == (2, {})
     assert op.active_kinds() == ["access_token", "access_token"], "tokens issued before the rotation stay active"

@@ -7,7 +7,7 @@ import pytest
 
 from django_phi_oidc.sessions.models import OIDCSession, PendingRevocation
 from tests.integration.interop.browser_user import Person
-from tests.integration.interop.conftest import REFRESHING, client, refusals
+from tests.integration.interop.conftest import REFRESHING, client, refused
 from tests.support.certified_provider import CertifiedProvider
 from tests.support.portal_fixtures import EVERYTHING, events
 
@@ -63,7 +63,7 @@ def test_step_up_by_another_person_leaves_the_session_unchanged(op: CertifiedPro
     person.begin("/portal/strong/")
     person.sign_in("jonas", code=op.code)
     person.allow()
-    assert {person.reference(): "subject_changed"} == refusals()
+    assert {person.reference(): "subject_changed"} == refused()
     assert "Somebody else has answered" in person.page.inner_text("h1")
     assert session() == before
     # When another person signs in, this provider revokes the tokens of the first. We only revoke those of the second.
@@ -83,7 +83,7 @@ def test_insufficient_acr_is_retried_once_and_then_refused(op: CertifiedProvider
     # When we revoke the refused refresh token, this provider revokes the whole grant, including the consent.
     person.allow()
     reference = person.reference()
-    assert (set(refusals().values()), len(refusals()), reference in refusals()) == ({"acr_insufficient"}, 2, True)
+    assert (set(refused().values()), len(refused()), reference in refused()) == ({"acr_insufficient"}, 2, True)
     assert session() == before
     assert [row.status for row in PendingRevocation.objects.all()] == ["done"] * 4
     assert (len(op.tokens()), op.requests("/token/revocation"), set(active_tokens(op)) <= set(old)) == (6, 4, True)
@@ -108,7 +108,7 @@ def test_old_auth_time_is_refused_if_the_browser_removed_max_age(op: CertifiedPr
     leaving = web.get(f"{person.portal}{step_up_url}", **PAGE).headers["location"]
     assert {"prompt=login", "max_age=300"} <= set(leaving.split("&"))
     person.page.goto(re.sub(r"&(?:prompt|max_age)=\w+", "", leaving))
-    assert list(refusals().values()) == ["auth_time_stale"]
+    assert list(refused().values()) == ["auth_time_stale"]
     person.page.wait_for_url(re.compile(re.escape(op.issuer)))
     live.refresh_from_db()
     assert ((live.session_key_digest, live.auth_time), live.ended_at) == (before, None)
