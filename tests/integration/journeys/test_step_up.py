@@ -161,7 +161,7 @@ def test_tokens_of_a_renewed_session_are_revoked_only_when_it_ends(op: DemoProvi
     assert (amina.user(), OIDCSession.objects.get().end_reason) == ("", "logout")
 
 
-def test_renewal_does_not_extend_the_absolute_timeout(op: DemoProvider, amina: Browser, settings: Any) -> None:
+def test_renewal_does_not_prolong_the_session(op: DemoProvider, amina: Browser, settings: Any) -> None:
     settings.PHI_OIDC = {**settings.PHI_OIDC, "IDLE_TIMEOUT": timedelta(hours=9)}
     started = clock.now()
     with clock.override_clock(lambda: started + timedelta(hours=7, minutes=58)):
