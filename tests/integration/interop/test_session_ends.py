@@ -157,7 +157,7 @@ def sign_out_at_the_provider(case: Case) -> None:
 
 
 def load_the_front_channel(case: Case) -> None:
-    """The provider has no front-channel logout, so the browser requests the URL as such a provider would make it."""
+    """The provider does not support front-channel logout, so the test requests the URL itself."""
     sid = parse_compact_jws(opened(case.session, "id_token")).payload["sid"]
     url = f"{case.person.portal}/oidc/frontchannel-logout/"
     answer = case.person.web.get(url, params={"iss": case.op.issuer, "sid": sid}, timeout=20)
