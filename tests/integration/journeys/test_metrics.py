@@ -124,7 +124,7 @@ django.setup()
 from django.test import RequestFactory
 from django_phi_oidc._internal import metrics
 from django_phi_oidc.metrics.prometheus import metrics as metrics_view
-metrics.increment(metrics.SIGN_INS, provider="default", stage="callback", outcome="success", reason="")
+metrics.increment(metrics.COMPLETED_SIGN_INS, provider="default", stage="callback", outcome="success", reason="")
 sys.stdout.write(metrics_view(RequestFactory().get("/metrics/")).content.decode())
 """
 
