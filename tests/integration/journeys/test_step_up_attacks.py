@@ -20,7 +20,7 @@ from tests.integration.journeys.two_providers import Declare, _region_op, clinic
 from tests.support.http_browser import Browser
 from tests.support.phi_oidc_settings import override_phi_oidc
 from tests.support.portal_fixtures import EVERYTHING, events
-from tests.unit.sessions.test_access_tokens import Caller, Held, at_refresh
+from tests.unit.sessions.test_access_tokens import BlockedRefresh, Caller, at_refresh
 
 pytestmark = pytest.mark.django_db(**EVERYTHING)
 
@@ -151,7 +151,7 @@ def test_refresh_overtaken_by_a_step_up_changes_nothing(
     """A provider with one grant per person may refuse the old refresh token after the step-up."""
     session = OIDCSession.objects.get()
     OIDCSession.objects.update(access_token_expires_at=clock.now())
-    blocked = Held(answer)
+    blocked = BlockedRefresh(answer)
     op.intercept = at_refresh("token", blocked)
     caller = Caller(session.pk)
     assert blocked.reached.wait(10)
