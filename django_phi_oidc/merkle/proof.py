@@ -53,8 +53,7 @@ def verify_inclusion(
     """Return if the leaf is at leaf_index in the tree with tree_size leaves and root_hash.
 
     NOT checked: the origin of root_hash, and that tree_size belongs to it, since a proof can be valid for several
-    sizes. Take both from a verified checkpoint.
-    Raises: ProofInvalid. Spec: RFC 9162 2.1.3.2.
+    sizes. Take both from a verified checkpoint. Raises: ProofInvalid. Spec: RFC 9162 2.1.3.2.
     """
     if not 0 <= leaf_index < tree_size <= MAX_TREE_SIZE:
         raise ProofInvalid("The leaf is not in the tree.")

@@ -58,8 +58,7 @@ def get_resource_server(token: str, resource_servers: Iterable[ResourceServer]) 
     """Return the API and the provider that must verify the token, according to its claims. NOTHING is verified.
 
     An opaque token contains no issuer. It is only accepted if exactly one provider does introspection, because a
-    provider must not receive tokens of another one.
-    Raises: AccessTokenInvalid.
+    provider must not receive tokens of another one. Raises: AccessTokenInvalid.
     """
     servers, claims = list(resource_servers), _find_claims(token)
     if claims is None:

@@ -59,8 +59,7 @@ def build_authorization_parameters(
 
     scope: space-separated. claims: the claims parameter, sent if not None. `prompt=consent` is added for offline_access
     if no prompt is declared, unless the provider does not support it. `prompt=login` is added if the request prompts
-    for a login, and replaces `none`.
-    Spec: Core 3.1.2.1, 5.5, 11; RFC 7636 4.3.
+    for a login, and replaces `none`. Spec: Core 3.1.2.1, 5.5, 11; RFC 7636 4.3.
     """
     parameters = {
         "response_type": "code",

@@ -208,8 +208,7 @@ def validate_acr(claims: Claims, *, acr_values: tuple[str, ...]) -> None:
 def validate_auth_time(claims: Claims, *, max_age: int, now: datetime, leeway: timedelta) -> None:
     """`auth_time_missing`, `auth_time_stale`: auth_time is a NumericDate, at most max_age seconds ago.
 
-    A time in the future, beyond the leeway, counts as stale.
-    Spec: Core 2, 3.1.2.1 (max_age), 3.1.3.7 (13).
+    A time in the future, beyond the leeway, counts as stale. Spec: Core 2, 3.1.2.1 (max_age), 3.1.3.7 (13).
     """
     auth_time = _find_numeric_date_seconds(claims.get("auth_time"))
     if auth_time is None:

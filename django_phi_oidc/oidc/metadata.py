@@ -62,8 +62,7 @@ def process_metadata_response(response: TransportResponse, *, declaration: Provi
     response_types_supported, code_challenge_methods_supported and token_endpoint_auth_methods_supported, which
     providers omit or get wrong. The provider refuses what it does not support.
     Raises: MetadataInvalid, IssuerMismatch, TransportNotHTTPS, PairwiseUnsupported, AlgUnsupported,
-        RevocationUnsupported, PARUnsupported.
-    Spec: Discovery 3, 4.2, 4.3.
+        RevocationUnsupported, PARUnsupported. Spec: Discovery 3, 4.2, 4.3.
     """
     members = parse_json_body(response) if response.status == 200 else None
     if members is None:

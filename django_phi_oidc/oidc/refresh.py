@@ -51,8 +51,7 @@ def verify_refreshed_id_token(
     """Return the claims of an ID Token from a refresh, of the same person and authentication as original_claims.
 
     original_claims: those of the ID Token of the sign-in. NOT checked: acr and the age of auth_time, which were checked
-    at the sign-in.
-    Raises: RefreshMismatch; IDTokenError; what keys raises. Spec: Core 12.2.
+    at the sign-in. Raises: RefreshMismatch; IDTokenError; what keys raises. Spec: Core 12.2.
     """
     jws = verify_id_token_issuance(token, keys=keys, declaration=declaration, now=now)
     validate_refreshed_claims(jws.payload, original_claims=original_claims)

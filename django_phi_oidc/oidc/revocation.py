@@ -72,8 +72,7 @@ def process_revocation_response(response: TransportResponse) -> RevocationOutcom
 def parse_retry_after(response: TransportResponse) -> timedelta | None:
     """Return the delay of Retry-After, between zero and a day; None if it is missing or malformed.
 
-    A date is compared with the Date of the response, so the clocks need not agree.
-    Spec: RFC 9110 10.2.3, 5.6.7.
+    A date is compared with the Date of the response, so the clocks need not agree. Spec: RFC 9110 10.2.3, 5.6.7.
     """
     value = response.headers.get("retry-after", "").strip()
     if _DELAY_SECONDS_PATTERN.fullmatch(value):

@@ -81,8 +81,7 @@ def process_token_response(response: TransportResponse, *, declaration: Provider
     Requires: if this raises, the caller queues extract_received_tokens(response) for revocation. NOT checked: the ID
     Token and scope.
     Raises: TokenError, TokenResponseInvalid, TokenTypeUnsupported, AccessTokenMissing, IDTokenMissing,
-        AccessTokenLifetime.
-    Spec: RFC 6749 5.1, 5.2; Core 3.1.3.3 to 3.1.3.5.
+        AccessTokenLifetime. Spec: RFC 6749 5.1, 5.2; Core 3.1.3.3 to 3.1.3.5.
     """
     return process_grant_response(response, declaration=declaration, id_token_getter=get_id_token)
 

@@ -35,8 +35,7 @@ def process_userinfo_response(
 
     NOT checked: types and values of the claims.
     Raises: UserInfoInvalid, UserInfoSubMismatch; for a signed response also what keys raises (KeyNotFound,
-        TransportError, MetadataInvalid).
-    Spec: Core 5.3.2, 5.3.4.
+        TransportError, MetadataInvalid). Spec: Core 5.3.2, 5.3.4.
     """
     if response.status == 200 and get_media_type(response) == "application/jwt":
         claims = verify_signed_userinfo(response, keys=keys, declaration=declaration, now=now)
