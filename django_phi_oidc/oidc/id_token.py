@@ -46,7 +46,7 @@ def verify_id_token(
 
     is_issued_nonce: whether we issued a nonce for any sign-in. Times have the declared leeway. NOT checked: typ, sid,
     the types of other claims, and auth_time and acr unless they were requested (see parse_numeric_date).
-    Raises: IDTokenError; what keys raises (KeyNotFound, TransportError, MetadataInvalid).
+    Raises: IDTokenError; what keys raises (KeyNotFound, TransportError, MetadataError).
     Spec: Core 3.1.3.7, 3.1.3.8; RFC 7519 4.1; RFC 8725 3.
     """
     jws = verify_id_token_issuance(token, keys=keys, declaration=declaration, now=now)

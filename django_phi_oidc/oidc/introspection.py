@@ -18,12 +18,8 @@ def build_introspection_request(*, token: str, **client: Unpack[ClientContext]) 
     endpoint = client["metadata"].introspection_endpoint
     if not endpoint:
         raise IntrospectionFailed("The provider has no introspection endpoint.")
-    return build_client_request(
-        operation="introspection",
-        url=endpoint,
-        parameters={"token": token, "token_type_hint": "access_token"},
-        **client,
-    )
+    parameters = {"token": token, "token_type_hint": "access_token"}
+    return build_client_request(operation="introspection", url=endpoint, parameters=parameters, **client)
 
 
 def process_introspection_response(

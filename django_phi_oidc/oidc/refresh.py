@@ -23,12 +23,9 @@ def build_refresh_request(*, refresh_token: str, **client: Unpack[ClientContext]
 
     Spec: Core 12.1, RFC 6749 6.
     """
-    return build_client_request(
-        operation="refresh",
-        url=client["metadata"].token_endpoint,
-        parameters={"grant_type": "refresh_token", "refresh_token": refresh_token},
-        **client,
-    )
+    parameters = {"grant_type": "refresh_token", "refresh_token": refresh_token}
+    endpoint = client["metadata"].token_endpoint
+    return build_client_request(operation="refresh", url=endpoint, parameters=parameters, **client)
 
 
 def process_refresh_response(response: TransportResponse, *, declaration: ProviderDeclaration) -> TokenResponse:

@@ -116,9 +116,8 @@ def process_registration_response(response: TransportResponse) -> dict[str, Any]
     # Some providers answer 200. The response must contain a client_id.
     if response.status not in (200, 201) or not _is_non_empty_string(members.get("client_id")):
         error = members.get("error")
-        raise RegistrationRefused(
-            error if isinstance(error, str) and error in REGISTRATION_ERROR_CODES else f"status_{response.status}"
-        )
+        is_specified = isinstance(error, str) and error in REGISTRATION_ERROR_CODES
+        raise RegistrationRefused(str(error) if is_specified else f"status_{response.status}")
     return members
 
 

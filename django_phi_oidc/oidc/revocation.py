@@ -36,17 +36,13 @@ def build_revocation_request(
 ) -> TransportRequest:
     """Return the request that revokes token, with the token only in the body. A retry needs a new request.
 
-    Raises: RevocationUnsupported if the provider has no revocation endpoint. Spec: RFC 7009 2.1.
+    Raises: MetadataError if the provider has no revocation endpoint. Spec: RFC 7009 2.1.
     """
     endpoint = client["metadata"].revocation_endpoint
     if not endpoint:
         raise MetadataError(Code.REVOCATION_UNSUPPORTED)
-    return build_client_request(
-        operation="revocation",
-        url=endpoint,
-        parameters={"token": token, "token_type_hint": token_type_hint},
-        **client,
-    )
+    parameters = {"token": token, "token_type_hint": token_type_hint}
+    return build_client_request(operation="revocation", url=endpoint, parameters=parameters, **client)
 
 
 def process_revocation_response(response: TransportResponse) -> RevocationOutcome:
