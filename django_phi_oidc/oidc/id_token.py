@@ -163,8 +163,7 @@ def validate_id_token_lifetime(claims: Claims) -> None:
     Spec: HEART's profile of OpenID Connect 3.1.
     """
     exp, iat = (_find_numeric_date_seconds(claims.get(name)) or 0 for name in ("exp", "iat"))
-    lifetime = exp - iat
-    if not 0 <= lifetime <= HEART_MAX_ID_TOKEN_LIFETIME.total_seconds():
+    if not 0 <= exp - iat <= HEART_MAX_ID_TOKEN_LIFETIME.total_seconds():
         raise IDTokenError(Code.ID_TOKEN_LIFETIME)
 
 

@@ -90,9 +90,9 @@ def validate_logout_claims(claims: Claims) -> None:
     """Require the logout event, jti, sub or sid, and no nonce, which an ID Token would have. Spec: 2.4, 2.6."""
     if not has_logout_event(claims) or not isinstance(claims["events"][BACKCHANNEL_LOGOUT_EVENT], dict):
         raise LogoutTokenInvalid("events_invalid")
-    if not _is_non_empty_string(claims.get("jti")):
+    if not isinstance(claims.get("jti"), str) or not claims["jti"]:
         raise LogoutTokenInvalid("jti_invalid")
-    if "sid" in claims and not _is_non_empty_string(claims["sid"]):
+    if "sid" in claims and (not isinstance(claims["sid"], str) or not claims["sid"]):
         raise LogoutTokenInvalid("sid_invalid")
     if "sub" not in claims and "sid" not in claims:
         raise LogoutTokenInvalid("sub_invalid")
@@ -124,7 +124,3 @@ def _validate_age(claims: Claims, *, declaration: ProviderDeclaration, now: date
     if now > ends_at + declaration.leeway:
         raise IDTokenError(Code.IAT_INVALID)
     return ends_at + declaration.leeway
-
-
-def _is_non_empty_string(value: object) -> bool:
-    return isinstance(value, str) and bool(value)

@@ -46,11 +46,8 @@ def process_userinfo_response(
 
 def parse_unsigned_userinfo(response: TransportResponse, *, declaration: ProviderDeclaration) -> Mapping[str, Any]:
     """`userinfo_invalid`: the response is 200 with a JSON object, and need not be signed. Spec: Core 5.3.2."""
-    signed = declaration.userinfo_signed_response_alg
-    if response.status != 200 or get_media_type(response) != "application/json" or signed:
-        raise UserInfoError(Code.USERINFO_INVALID)
-    members = parse_json_body(response)
-    if members is None:
+    members = None if declaration.userinfo_signed_response_alg else parse_json_body(response)
+    if response.status != 200 or get_media_type(response) != "application/json" or members is None:
         raise UserInfoError(Code.USERINFO_INVALID)
     return members
 
