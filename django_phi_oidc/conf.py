@@ -82,7 +82,7 @@ trusted_proxies: Callable[[], tuple[Network, ...]] = partial(_read, "TRUSTED_PRO
 sector_origins: Callable[[], tuple[str, ...]] = partial(_read, "SECTOR_ORIGINS")
 """Return the origins of this sector in addition to that of the request."""
 audit_origin: Callable[[], Any] = partial(_read, "AUDIT", "origin")
-"""Return the declared name of the log; `audit.log.keys` validates it."""
+"""Return the declared name of the log; `audit.log.signing_keys` validates it."""
 witness_file: Callable[[], str | Path | None] = partial(_read, "AUDIT", "witness_file")
 resource_ids: Callable[[], Literal["plain", "keyed"]] = partial(_read, "AUDIT", "resource_ids")
 sinks: Callable[[], Mapping[str, SinkDeclaration]] = partial(_read, "AUDIT", "sinks")

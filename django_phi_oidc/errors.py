@@ -1,9 +1,8 @@
 """All errors that this app raises on purpose, and their codes.
 
-An error carries the code of the rule that refused. No message contains a token, a `sub`, a claim value or a query
-string. A sign-in error is one of eight classes, one for each step of a sign-in (R1 to R7 in docs/reference/codes.md, and the
-account); callers that treat one rule differently compare `error.code`. Other errors are classes of their own where
-host projects catch them.
+An error has the code of the rule that refused. No message contains a token, a `sub`, a claim value or a query string.
+A sign-in error is one of eight classes, one for each step of a sign-in (R1 to R7 in docs/reference/codes.md, and the
+account); callers that treat one rule differently compare `error.code`. Host projects catch the other errors by class.
 """
 
 from enum import StrEnum
@@ -28,19 +27,9 @@ class Code(StrEnum):
 
     SIGN_IN_REFUSED = "sign_in_refused", "", "The sign-in was refused."
     # R1: transport
-    TRANSPORT_NOT_HTTPS = (
-        "transport_not_https",
-        "R1",
-        "An endpoint is not https, and is not an allowed loopback address.",
-        True,
-    )
+    TRANSPORT_NOT_HTTPS = "transport_not_https", "R1", "An endpoint is not https, nor an allowed loopback one.", True
     TRANSPORT_REDIRECT = "transport_redirect", "R1", "The provider answered with a redirect; none is followed.", True
-    TRANSPORT_UNREACHABLE = (
-        "transport_unreachable",
-        "R1",
-        "The connection was refused or reset, or the name does not resolve.",
-        True,
-    )
+    TRANSPORT_UNREACHABLE = "transport_unreachable", "R1", "The connection failed, or the name does not resolve.", True
     TRANSPORT_TOO_LARGE = "transport_too_large", "R1", "The body exceeds the limit; reading stopped there.", True
     TRANSPORT_ENCODING = "transport_encoding", "R1", "The body is encoded although identity was requested.", True
     TRANSPORT_TIMEOUT = "transport_timeout", "R1", "The exchange exceeded its deadline.", True
@@ -50,25 +39,12 @@ class Code(StrEnum):
     METADATA_INVALID = "metadata_invalid", "R2", "The metadata or key set does not conform to Discovery 3.", True
     PAIRWISE_UNSUPPORTED = "pairwise_unsupported", "R2", "The provider does not offer pairwise subjects."
     ALG_UNSUPPORTED = "alg_unsupported", "R2", "The provider signs with none of the allowed algorithms."
-    REVOCATION_UNSUPPORTED = (
-        "revocation_unsupported",
-        "R2",
-        "The provider has no revocation endpoint, and its declaration requires one.",
-    )
-    PAR_UNSUPPORTED = (
-        "par_unsupported",
-        "R2",
-        "The provider accepts no pushed authorization requests and its declaration requires them, or the reverse.",
-    )
+    REVOCATION_UNSUPPORTED = "revocation_unsupported", "R2", "The provider lacks the required revocation endpoint."
+    PAR_UNSUPPORTED = "par_unsupported", "R2", "The declaration and the metadata disagree about pushed requests."
     KEY_NOT_FOUND = "key_not_found", "R2", "No published key fits the token (Core 10.1.1).", True
     # R3: pushed authorization request
     PAR_ERROR = "par_error", "R3", "The pushed authorization request endpoint answered with an error (RFC 9126 2.3)."
-    PAR_RESPONSE_INVALID = (
-        "par_response_invalid",
-        "R3",
-        "The response to the pushed authorization request is not the JSON object of RFC 9126 2.2.",
-        True,
-    )
+    PAR_RESPONSE_INVALID = "par_response_invalid", "R3", "The response is not the JSON object of RFC 9126 2.2.", True
     # R4: authorization response
     STATE_MISSING = "state_missing", "R4", "The callback has no state."
     STATE_REPLAYED = "state_replayed", "R4", "This state was used before."
@@ -81,20 +57,11 @@ class Code(StrEnum):
     CODE_MISSING = "code_missing", "R4", "The response has neither a code nor an error."
     # R5: token response
     TOKEN_ERROR = "token_error", "R5", "The token endpoint answered with an error (RFC 6749 5.2)."
-    TOKEN_RESPONSE_INVALID = (
-        "token_response_invalid",
-        "R5",
-        "The token response is not the JSON object of RFC 6749 5.1.",
-        True,
-    )
+    TOKEN_RESPONSE_INVALID = "token_response_invalid", "R5", "The response is not the JSON of RFC 6749 5.1.", True
     TOKEN_TYPE_UNSUPPORTED = "token_type_unsupported", "R5", "token_type is not Bearer."
     ID_TOKEN_MISSING = "id_token_missing", "R5", "The token response has no ID Token."
     ACCESS_TOKEN_MISSING = "access_token_missing", "R5", "The token response has no access token."
-    ACCESS_TOKEN_LIFETIME = (
-        "access_token_lifetime",
-        "R5",
-        "expires_in is not a positive integer, or exceeds the allowed lifetime.",
-    )
+    ACCESS_TOKEN_LIFETIME = "access_token_lifetime", "R5", "expires_in is no positive integer, or is too long."
     # R6: ID Token
     TOKEN_MALFORMED = "token_malformed", "R6", "Not a compact JWS that contains a JSON object (RFC 7515 7.1)."
     ALG_NOT_ALLOWED = "alg_not_allowed", "R6", "The alg of the token is not an allowed one."
@@ -113,68 +80,27 @@ class Code(StrEnum):
     AUTH_TIME_STALE = "auth_time_stale", "R6", "The user's authentication is older than max_age."
     ACR_INSUFFICIENT = "acr_insufficient", "R6", "acr is not among the requested acr_values."
     AT_HASH_INVALID = "at_hash_invalid", "R6", "at_hash does not match the access token."
-    ID_TOKEN_LIFETIME = (
-        "id_token_lifetime",
-        "R6",
-        "The ID Token is valid for longer than the provider's profile allows.",
-    )
+    ID_TOKEN_LIFETIME = "id_token_lifetime", "R6", "The ID Token is valid for longer than the profile allows."
     # R7: UserInfo
-    USERINFO_INVALID = (
-        "userinfo_invalid",
-        "R7",
-        "The UserInfo response is not a JSON object, not signed as required, or its status is not 200.",
-        True,
-    )
+    USERINFO_INVALID = "userinfo_invalid", "R7", "The UserInfo response is no JSON object, unsigned or an error.", True
     USERINFO_SUB_MISMATCH = "userinfo_sub_mismatch", "R7", "UserInfo has another sub than the ID Token (Core 5.3.2)."
     # Account
     PROVIDER_UNKNOWN = "provider_unknown", "account", "No provider of that name is declared."
     CLAIM_MISSING = "claim_missing", "account", "An essential claim is missing."
-    SUBJECT_KEY_MISSING = (
-        "subject_key_missing",
-        "account",
-        "Stored digests were made with a subject key that is not configured, so a new subject cannot be recognized.",
-    )
+    SUBJECT_KEY_MISSING = "subject_key_missing", "account", "A subject key that made stored digests is missing."
     NOT_PROVISIONED = "not_provisioned", "account", "The subject is new, and this provider does not create accounts."
-    SUBJECT_CHANGED = (
-        "subject_changed",
-        "account",
-        "The subject is not the one whose session was to be renewed, or that session has ended.",
-    )
+    SUBJECT_CHANGED = "subject_changed", "account", "The session to renew has another subject, or has ended."
     USER_INACTIVE = "user_inactive", "account", "The account is inactive."
     # Outside a sign-in
-    REFRESH_MISMATCH = (
-        "refresh_mismatch",
-        "",
-        "The new ID Token names another subject, client or authentication than the first one (Core 12.2).",
-    )
-    TOKEN_EXPIRED = (
-        "token_expired",
-        "",
-        "There is no valid access token, and none can be obtained: the session has ended, or the provider issues no other.",
-    )
-    REFRESH_INSIDE_TRANSACTION = (
-        "refresh_inside_transaction",
-        "",
-        "The access token must be refreshed, and SQLite cannot commit that while a transaction is open.",
-    )
-    LOGOUT_TOKEN_INVALID = (
-        "logout_token_invalid",
-        "",
-        "The logout token is not valid for this provider, client and time (Back-Channel Logout 2.6).",
-    )
+    REFRESH_MISMATCH = "refresh_mismatch", "", "The new ID Token has another subject, client or authentication."
+    TOKEN_EXPIRED = "token_expired", "", "There is no valid access token, and none can be obtained."
+    REFRESH_INSIDE_TRANSACTION = "refresh_inside_transaction", "", "SQLite cannot commit the refresh in a transaction."
+    LOGOUT_TOKEN_INVALID = "logout_token_invalid", "", "The logout token is not valid (Back-Channel Logout 2.6)."
     LOGOUT_TOKEN_REPLAYED = "logout_token_replayed", "", "The logout token was used before."
-    ACCESS_TOKEN_INVALID = (
-        "access_token_invalid",
-        "",
-        "The access token is not valid at this API now (RFC 9068 4; RFC 7662 2.2), or its subject has no account.",
-    )
+    ACCESS_TOKEN_INVALID = "access_token_invalid", "", "The access token is not valid at this API now."
     INTROSPECTION_FAILED = "introspection_failed", "", "The provider does not answer introspection (RFC 7662 2.2, 2.3)."
     AUDIT_UNAVAILABLE = "audit_unavailable", "", "The audit log cannot be written, so nothing is permitted."
-    SEALING_REFUSED = (
-        "sealing_refused",
-        "",
-        "The log does not continue what was signed before, or the signing key is not available.",
-    )
+    SEALING_REFUSED = "sealing_refused", "", "The log does not continue what was signed, or the key is missing."
     PROOF_INVALID = "proof_invalid", "", "The proof does not lead to the root (RFC 6962 2.1)."
     CHECKPOINT_INVALID = "checkpoint_invalid", "", "Not a checkpoint signed by a known key (C2SP tlog-checkpoint)."
     REVEAL_REFUSED = "reveal_refused", "", "The claim may not be revealed to this actor for this purpose."
@@ -187,22 +113,14 @@ class Code(StrEnum):
     SUBJECT_TAKEN = "subject_taken", "", "The subject is linked to a user already."
     INVITATION_REFUSED = "invitation_refused", "", "No activation code can be created for this account."
     ACTIVATION_REFUSED = "activation_refused", "", "The activation code is not valid, or not for this subject."
-    REGISTRATION_UNSUPPORTED = (
-        "registration_unsupported",
-        "",
-        "The provider has no registration endpoint (Discovery 3).",
-    )
+    REGISTRATION_UNSUPPORTED = "registration_unsupported", "", "The provider has no registration endpoint."
     REGISTRATION_REFUSED = "registration_refused", "", "The provider did not register the client (RFC 7591 3.2.2)."
     EMERGENCY_REFUSED = "emergency_refused", "", "The emergency access is not opened, closed or reviewed."
     DECLARATION_INVALID = "declaration_invalid", "", "A setting is not valid; the message names the option."
     KEY_RING_ERROR = "key_ring_error", "", "A key ring cannot do what was requested."
     KEY_MISSING = "key_missing", "", "A key ring is empty, or a key in it is not 32 bytes of base64url."
     KEY_IN_USE = "key_in_use", "", "Something made with the key is still needed."
-    UNDECRYPTABLE = (
-        "undecryptable",
-        "",
-        "The ciphertext is damaged, belongs to another row or to a missing key.",
-    )
+    UNDECRYPTABLE = "undecryptable", "", "The ciphertext is damaged, or belongs to another row or a missing key."
 
 
 class PhiOidcError(Exception):
@@ -336,15 +254,17 @@ class RefreshInsideTransaction(PhiOidcError):
     code = Code.REFRESH_INSIDE_TRANSACTION
 
 
-class LogoutTokenInvalid(PhiOidcError):
+class _TokenRefused(PhiOidcError):
+    def __init__(self, rule: str) -> None:
+        """rule: the code of the violated rule, one of R6 or like it. Not for the client."""
+        super().__init__()
+        self.rule = rule
+
+
+class LogoutTokenInvalid(_TokenRefused):
     """R9: the logout token is not valid for this provider, client and time (Back-Channel Logout 2.6)."""
 
     code = Code.LOGOUT_TOKEN_INVALID
-
-    def __init__(self, rule: str) -> None:
-        """rule: the code of the violated rule, one of R6 or like it. For the log only."""
-        super().__init__()
-        self.rule = rule
 
 
 class LogoutTokenReplayed(PhiOidcError):
@@ -353,15 +273,10 @@ class LogoutTokenReplayed(PhiOidcError):
     code = Code.LOGOUT_TOKEN_REPLAYED
 
 
-class AccessTokenInvalid(PhiOidcError):
+class AccessTokenInvalid(_TokenRefused):
     """The access token is not valid at this API now (RFC 9068 4; RFC 7662 2.2), or its subject has no account."""
 
     code = Code.ACCESS_TOKEN_INVALID
-
-    def __init__(self, rule: str) -> None:
-        """rule: the code of the violated rule, one of R6 or like it. For the log and the audit log."""
-        super().__init__()
-        self.rule = rule
 
 
 class IntrospectionFailed(PhiOidcError):

@@ -19,9 +19,7 @@ class Metric:
     labels: tuple[str, ...]
 
 
-COMPLETED_SIGN_INS = Metric(
-    "sign_ins", "Completed sign-ins, including refusals", ("provider", "stage", "outcome", "reason")
-)
+COMPLETED_SIGN_INS = Metric("sign_ins", "Sign-ins, including refusals", ("provider", "stage", "outcome", "reason"))
 COMMITTED_EVENTS = Metric("events", "Events that this process committed", ("provider", "action", "outcome", "reason"))
 SIGN_IN_STEP_DURATION = Metric("sign_in", "Duration of a step of a sign-in", ("provider", "step"))
 PROVIDER_CALL_DURATION = Metric("provider_call", "Duration of a request to a provider", ("provider", "call", "outcome"))

@@ -49,13 +49,10 @@ def read_statement_timeout(seconds: float, *, using: str) -> AbstractContextMana
     return statement_timeout(seconds, using=using) if connections[using].vendor == "postgresql" else nullcontext()
 
 
-def insert(
-    rows: Sequence[models.Model], *, using: str, unique_columns: Sequence[str] = (), update_columns: Sequence[str] = ()
-) -> None:
+def insert(rows: Sequence[models.Model], *, using: str) -> None:
     """Insert rows of one model (at least one), all or none, by one statement unless it has too many parameters.
 
-    unique_columns: columns with a unique index; an existing row with these values gets the values of update_columns.
-    Without unique_columns, such a row is an IntegrityError. The database assigns an automatic key.
+    The database assigns an automatic key.
     """
     connection = connections[using]
     fields = [field for field in rows[0]._meta.concrete_fields if not isinstance(field, models.AutoField)]
@@ -65,7 +62,7 @@ def insert(
     with frame, connection.cursor() as cursor:
         for part in parts:
             values = [field.get_db_prep_save(field.pre_save(row, True), connection) for row in part for field in fields]
-            cursor.execute(_build_insert(connection, fields, len(part), unique_columns, update_columns), values)
+            cursor.execute(_build_insert(connection, fields, len(part)), values)
     for row in rows:
         row._state.adding, row._state.db = False, using
 
@@ -141,17 +138,11 @@ def count_rows(querysets: Sequence[models.QuerySet[Any]], *, limit: int, using: 
         return list(cursor.fetchone())
 
 
-def _build_insert(
-    connection: Any, fields: Sequence[Any], row_count: int, unique_columns: Sequence[str], update_columns: Sequence[str]
-) -> str:
+def _build_insert(connection: Any, fields: Sequence[Any], row_count: int) -> str:
     quote = connection.ops.quote_name
     table, columns = quote(fields[0].model._meta.db_table), ", ".join(quote(field.column) for field in fields)
     places = ", ".join([f"({_build_placeholders(len(fields))})"] * row_count)
-    statement = f"INSERT INTO {table} ({columns}) VALUES {places}"  # noqa: S608 -- the model's names
-    if not unique_columns:
-        return statement
-    sets = ", ".join(f"{quote(column)} = EXCLUDED.{quote(column)}" for column in update_columns)
-    return f"{statement} ON CONFLICT ({', '.join(map(quote, unique_columns))}) DO UPDATE SET {sets}"
+    return f"INSERT INTO {table} ({columns}) VALUES {places}"  # noqa: S608 -- the model's names
 
 
 @lru_cache(maxsize=64)

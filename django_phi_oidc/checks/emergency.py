@@ -4,45 +4,36 @@ import os
 from typing import Any
 
 from django.conf import settings
-from django.core.checks import CheckMessage, Tags, register
-from django.core.exceptions import ImproperlyConfigured
+from django.core.checks import Tags
 
 from .. import conf
 from ..access.emergency.notifications import RETRY_DELAY
-from ._messages import error, warning
+from ._messages import Messages, error, register_check, warning
 
-NON_DELIVERING_BACKENDS = tuple(
-    f"django.core.mail.backends.{name}." for name in ("console", "dummy", "filebased", "locmem")
-)
+_UNDELIVERED = ("console", "dummy", "filebased", "locmem")
+NON_DELIVERING_BACKENDS = tuple(f"django.core.mail.backends.{name}." for name in _UNDELIVERED)
 """Django's e-mail backends that do not deliver."""
 _SMTP_BACKEND = "django.core.mail.backends.smtp.EmailBackend"
 """Also Django's default for a mailer without BACKEND."""
 
 
-@register(Tags.security)
-def check_emergency(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
+@register_check(Tags.security)
+def check_emergency(**kwargs: Any) -> Messages:
     """E027: a spool that can't be written; W027, W028: mails that are not delivered, or block the worker."""
-    try:
-        declared = conf.emergency()
-    except ImproperlyConfigured:  # E002 reports it
-        return []
+    declared = conf.emergency()
     if declared is None:
-        return []
-    messages: list[CheckMessage] = []
+        return
     if declared.spool and not os.access(declared.spool.parent, os.W_OK | os.X_OK):
         text = "PHI_OIDC['EMERGENCY']: the folder of the spool does not exist, or this account can't write to it."
-        messages.append(error(27, text))
+        yield error(27, text)
     backend, timeout = _get_mail_backend()
     limit = int(RETRY_DELAY.total_seconds())
     if not backend or backend.startswith(NON_DELIVERING_BACKENDS):
         text = "PHI_OIDC['EMERGENCY']: the mail backend does not deliver, so the privacy officer gets no mail."
-        messages.append(warning(27, text))
+        yield warning(27, text)
     elif not timeout or limit <= timeout:
-        text = (
-            f"PHI_OIDC['EMERGENCY']: the mail timeout must be less than {limit} s, or a hanging mail server blocks all."
-        )
-        messages.append(warning(28, text))
-    return messages
+        text = f"PHI_OIDC['EMERGENCY']: the mail timeout must be less than {limit} s; a slow mail server blocks all."
+        yield warning(28, text)
 
 
 def _get_mail_backend() -> tuple[str, float | None]:

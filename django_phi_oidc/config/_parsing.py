@@ -45,18 +45,15 @@ def parse_declaration(
 
     Raises: DeclarationInvalid with all mistakes.
     """
-    parsers = {
-        name: parser for name, parser in get_parsers(cast(type, declaration_class)).items() if name not in identity
-    }
+    parsers = get_parsers(cast(type, declaration_class))
+    parsers = {name: parser for name, parser in parsers.items() if name not in identity}
     known = parsers if known is None else known
     mistakes = list_unknown_options(path, parse_mapping(path, raw), known)
-    required = {field.name for field in fields(cast(Any, declaration_class)) if not _has_default(field)}
+    required = {f.name for f in fields(cast(Any, declaration_class)) if f.default is f.default_factory is MISSING}
     mistakes += [f"{path} lacks {name}." for name in parsers if name in required and name not in raw]
     try:
-        values = parse_each(
-            lambda name, value: parsers[name](join_path(path, name), value),
-            ((name, value) for name, value in raw.items() if name in known),
-        )
+        options = [(name, value) for name, value in raw.items() if name in known]
+        values = parse_each(lambda name, value: parsers[name](join_path(path, name), value), options)
         if required <= {*values, *identity}:
             declaration = declaration_class(**identity, **values)
             mistakes += [f"{path}{fault}" for fault in list_faults(declaration)]
@@ -226,10 +223,6 @@ def _parse_choice(path: str, value: Any, *, choices: Sequence[str]) -> Any:
 
 def _parse_bool(path: str, value: Any) -> bool:
     return value if isinstance(value, bool) else fail(path, "must be True or False")
-
-
-def _has_default(field: Any) -> bool:
-    return field.default is not MISSING or field.default_factory is not MISSING
 
 
 _PARSERS: Mapping[Any, Parser] = {

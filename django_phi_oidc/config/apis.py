@@ -1,5 +1,6 @@
 """The setting `API`: which access tokens the portal's own APIs accept, and what their scopes permit. No Django."""
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
@@ -19,13 +20,7 @@ def is_scope_token(value: object) -> bool:
 
 
 def _is_visible_ascii(value: object) -> bool:
-    return (
-        isinstance(value, str)
-        and 0 < len(value) <= 255
-        and value.isascii()
-        and value.isprintable()
-        and " " not in value
-    )
+    return isinstance(value, str) and re.fullmatch("[!-~]{1,255}", value) is not None
 
 
 def _parse_scopes(path: str, value: Any) -> tuple[tuple[str, frozenset[str]], ...]:
@@ -39,9 +34,7 @@ def _parse_scopes(path: str, value: Any) -> tuple[tuple[str, frozenset[str]], ..
 
 
 _parse_audience = checked(parse_raw, _is_visible_ascii, "must be 1 to 255 visible ASCII characters")
-_parse_clients = checked(
-    lambda path, value: frozenset(parse_strings(path, value, items="client ids")), bool, "is empty"
-)
+_parse_clients = checked(lambda path, ids: frozenset(parse_strings(path, ids, items="client ids")), bool, "is empty")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -87,9 +87,8 @@ def _load_client_key(path: str, source: str | Path) -> ClientKey:
 def _is_allowed(key: Any) -> TypeGuard[PrivateKey]:
     if isinstance(key, RSAPrivateKey):
         return key.key_size >= MIN_RSA_KEY_BITS
-    return isinstance(key, Ed25519PrivateKey) or (
-        isinstance(key, EllipticCurvePrivateKey) and isinstance(key.curve, SECP256R1)
-    )
+    is_p256 = isinstance(key, EllipticCurvePrivateKey) and isinstance(key.curve, SECP256R1)
+    return is_p256 or isinstance(key, Ed25519PrivateKey)
 
 
 def _get_public_members(private_key: PrivateKey) -> dict[str, Any]:

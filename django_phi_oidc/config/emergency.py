@@ -14,6 +14,7 @@ PACKAGE_PERMISSION_PREFIX = "django_phi_oidc."
 """This app's own permissions open and review emergencies and disclose claims: no emergency grants them."""
 MAX_DURATION = timedelta(hours=24)
 MIN_DURATION = timedelta(minutes=1)
+_parse_longest = partial(parse_duration, minimum=MIN_DURATION, maximum=MAX_DURATION)
 _PERMISSION_PATTERN = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\.[A-Za-z_][A-Za-z0-9_]*")
 
 
@@ -35,9 +36,7 @@ class EmergencyDeclaration:
     mail_to: Annotated[tuple[str, ...], checked(parse_email_addresses, bool, "is empty")] = ()
     """List of mail addresses that get a mail about each emergency at once: the privacy officer's.
     Default: `SECURITY_CONTACTS`."""
-    longest: Annotated[timedelta, partial(parse_duration, minimum=MIN_DURATION, maximum=MAX_DURATION)] = timedelta(
-        hours=1
-    )
+    longest: Annotated[timedelta, _parse_longest] = timedelta(hours=1)
     """timedelta or seconds, from a minute to 24 hours: the maximum duration."""
     spool: Path | None = None
     """Absolute path of a file on this machine, for permits

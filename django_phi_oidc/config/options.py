@@ -43,6 +43,7 @@ KeySource = str | Path | Sequence[str] | Callable[[], Any] | None
 METRIC_EXPORTERS = ("prometheus", "opentelemetry")
 SESSION_ENDING_CHANGES = ("password", "roles")
 MAX_ACTIVATION_LIFETIME = timedelta(days=366)
+_parse_activation_lifetime = partial(parse_duration, maximum=MAX_ACTIVATION_LIFETIME)
 _ORIGIN_PATTERN = re.compile(r"https://(?:[A-Za-z0-9.-]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?")
 
 
@@ -161,9 +162,7 @@ class Options:
     PATIENT_RESOURCES: Annotated[str, _parse_dotted_path] | None = None
     """Dotted path of a function from a user to a list of `Type/id`: the resources about this user, for
     [who looked at it](../how-to/answer-a-request-of-a-person.md#tell-who-looked)."""
-    ACTIVATION_LIFETIME: Annotated[timedelta, partial(parse_duration, maximum=MAX_ACTIVATION_LIFETIME)] = timedelta(
-        days=14
-    )
+    ACTIVATION_LIFETIME: Annotated[timedelta, _parse_activation_lifetime] = timedelta(days=14)
     """timedelta or seconds, at most 366 days: how long an [activation code](../how-to/activation-codes.md) is valid."""
     EMERGENCY: EmergencyDeclaration | None = None
     """Rules of [emergency access](../how-to/emergency-access.md), [below](#emergency). Default: none: no emergency

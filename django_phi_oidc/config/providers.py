@@ -66,6 +66,7 @@ _parse_issuer = checked(
 _parse_proxy = checked(
     parse_string, lambda url: not url or url.startswith(("http://", "https://")), "must be an http or https URL"
 )
+_parse_leeway = partial(parse_duration, minimum=timedelta(0), maximum=MAX_LEEWAY)
 _parse_label = checked(parse_raw, lambda label: isinstance(label, Label), "must be a string")
 _parse_algs = checked(parse_strings, set(SIGNING_ALGS).issuperset, f"may contain only {', '.join(SIGNING_ALGS)}")
 
@@ -159,9 +160,7 @@ class ProviderDeclaration:
     """Further parameters of each authorization request, name → string: `prompt`, `ui_locales`, `login_hint` (the same
     for all users, such as a domain: never about a person), or one that the provider defines. Parameters that the
     protocol sets, such as `scope` and `max_age`, are refused."""
-    leeway: Annotated[timedelta, partial(parse_duration, minimum=timedelta(0), maximum=MAX_LEEWAY)] = timedelta(
-        seconds=30
-    )
+    leeway: Annotated[timedelta, _parse_leeway] = timedelta(seconds=30)
     """Accepted clock difference: timedelta or seconds, at most 120."""
     ca_bundle: str = ""
     """File of the CA that signed the provider's certificate. Verification can't be disabled. Default: system."""

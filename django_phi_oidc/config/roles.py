@@ -69,11 +69,8 @@ def parse_role_rules(provider: str, raw: Any) -> tuple[RoleRule, ...]:
     path = f"ROLES[{provider!r}]"
     if not isinstance(raw, list | tuple):
         fail(path, "must be a list of rules")
-    return tuple(parse_each(lambda index, rule: _parse_rule(f"{path}[{index}]", rule), enumerate(raw)).values())
-
-
-def _parse_rule(path: str, raw: Any) -> RoleRule:
-    return parse_declaration(RoleRule, path, raw, list_faults=_list_rule_faults)
+    parse = partial(parse_declaration, RoleRule, list_faults=_list_rule_faults)
+    return tuple(parse_each(lambda index, rule: parse(f"{path}[{index}]", rule), enumerate(raw)).values())
 
 
 def _list_rule_faults(rule: RoleRule) -> Iterator[str]:

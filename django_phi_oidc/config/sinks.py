@@ -16,9 +16,7 @@ LogFormat = Literal["json", "ocsf", "cef", "fhir"]
 
 _HEADER_NAME_PATTERN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 """Spec: RFC 9110 5.1."""
-_RESERVED_HEADERS = frozenset(
-    {"host", "content-length", "content-type", "content-encoding", "transfer-encoding", "prefer"}
-)
+_RESERVED_HEADERS = {"host", "content-length", "content-type", "content-encoding", "transfer-encoding", "prefer"}
 _OPTIONS_BY_TYPE: Mapping[str, frozenset[str]] = {
     "syslog": frozenset({"host", "port", "tls", "ca_bundle", "client_certificate"}),
     "https": frozenset({"url", "headers", "ca_bundle", "client_certificate"}),
@@ -43,9 +41,7 @@ _parse_text = checked(
     str.isprintable,
     "must be printable",
 )
-_parse_port = checked(
-    parse_raw, lambda port: type(port) is int and 0 < port < 65536, "must be a number from 1 to 65535"
-)
+_parse_port = checked(parse_raw, lambda n: type(n) is int and 0 < n < 65536, "must be a number from 1 to 65535")
 
 
 def _parse_headers(path: str, value: Any) -> dict[str, str | Path]:

@@ -14,6 +14,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
+from typing import NamedTuple
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -43,8 +44,7 @@ class Checkpoint:
     root_hash: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class _NoteSignature:
+class _NoteSignature(NamedTuple):
     key_name: str
     key_id: bytes
     signature: bytes

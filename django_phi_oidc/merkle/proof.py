@@ -11,6 +11,7 @@ from ..errors import ProofInvalid
 from .compact import compute_root_of_subtrees, list_perfect_subtrees
 from .rfc6962 import EMPTY_ROOT, HASH_BYTES, MAX_TREE_SIZE, hash_node
 
+Proof = Sequence[bytes]
 NodeReader = Callable[[int, int], bytes]
 """Returns the root of a perfect subtree by level and index."""
 
@@ -47,14 +48,11 @@ def build_consistency_proof(old_size: int, new_size: int, read_node: NodeReader)
     return [_compute_subtree_root(subtree, read_node) for subtree in (*start, *_list_siblings(edge, new_size))]
 
 
-def verify_inclusion(
-    *, leaf_hash: bytes, leaf_index: int, tree_size: int, proof: Sequence[bytes], root_hash: bytes
-) -> None:
+def verify_inclusion(*, leaf_hash: bytes, leaf_index: int, tree_size: int, proof: Proof, root_hash: bytes) -> None:
     """Return if the leaf is at leaf_index in the tree with tree_size leaves and root_hash.
 
     NOT checked: the origin of root_hash, and that tree_size belongs to it, since a proof can be valid for several
-    sizes. Take both from a verified checkpoint.
-    Raises: ProofInvalid. Spec: RFC 9162 2.1.3.2.
+    sizes. Take both from a verified checkpoint. Raises: ProofInvalid. Spec: RFC 9162 2.1.3.2.
     """
     if not 0 <= leaf_index < tree_size <= MAX_TREE_SIZE:
         raise ProofInvalid("The leaf is not in the tree.")
@@ -68,9 +66,7 @@ def verify_inclusion(
         raise ProofInvalid("The inclusion proof does not lead to the root.")
 
 
-def verify_consistency(
-    *, old_size: int, old_root: bytes, new_size: int, new_root: bytes, proof: Sequence[bytes]
-) -> None:
+def verify_consistency(*, old_size: int, old_root: bytes, new_size: int, new_root: bytes, proof: Proof) -> None:
     """Return if the new tree extends the old tree, so that no leaf was changed or removed.
 
     Every tree extends the empty tree and itself. NOT checked: the origin of the roots.

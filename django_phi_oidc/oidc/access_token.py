@@ -11,18 +11,8 @@ from typing import NamedTuple
 from ..config.apis import APIDeclaration, is_scope_token
 from ..config.providers import ProviderDeclaration
 from ..errors import AccessTokenInvalid, Code, IDTokenError
-from .id_token import (
-    Claims,
-    get_audiences,
-    is_zero,
-    parse_numeric_date,
-    validate_alg,
-    validate_exp,
-    validate_iss,
-    validate_nbf,
-    validate_signature,
-    validate_sub,
-)
+from . import id_token
+from .id_token import Claims
 from .jose import JWS, parse_compact_jws
 from .jwks import KeySet
 from .token import HEART_MAX_ACCESS_TOKEN_LIFETIME
@@ -58,8 +48,7 @@ def get_resource_server(token: str, resource_servers: Iterable[ResourceServer]) 
     """Return the API and the provider that must verify the token, according to its claims. NOTHING is verified.
 
     An opaque token contains no issuer. It is only accepted if exactly one provider does introspection, because a
-    provider must not receive tokens of another one.
-    Raises: AccessTokenInvalid.
+    provider must not receive tokens of another one. Raises: AccessTokenInvalid.
     """
     servers, claims = list(resource_servers), _find_claims(token)
     if claims is None:
@@ -69,7 +58,7 @@ def get_resource_server(token: str, resource_servers: Iterable[ResourceServer]) 
         return introspecting[0]
     of_issuer = [server for server in servers if server.provider.issuer == claims.get("iss")]
     # The audience distinguishes several clients of one issuer.
-    matching = [server for server in of_issuer if server.api.audience in get_audiences(claims)] or of_issuer
+    matching = [server for server in of_issuer if server.api.audience in id_token.get_audiences(claims)] or of_issuer
     if not matching:
         raise AccessTokenInvalid("iss_invalid")
     return matching[0]
@@ -81,17 +70,17 @@ def verify_access_token(token: str, *, keys: KeySet, resource_server: ResourceSe
     Order, as in verify_id_token: structure, alg, signature, then typ and claims. Times have the declared leeway. A
     lifetime over max_access_token_lifetime is refused, because a JWT cannot be ended earlier. NOT checked: whether it
     was revoked, and whether jti was used before.
-    Raises: AccessTokenInvalid; what keys raises (KeyNotFound, TransportError, MetadataInvalid).
+    Raises: AccessTokenInvalid; what keys raises (KeyNotFound, TransportError, MetadataError).
     Spec: RFC 9068 2, 4; RFC 8725 3.
     """
     declaration = resource_server.provider
     try:
         jws = parse_compact_jws(token)
-        validate_alg(jws, allowed=declaration.id_token_signed_response_alg)
-        validate_signature(jws, keys=keys)
+        id_token.validate_alg(jws, allowed=declaration.id_token_signed_response_alg)
+        id_token.validate_signature(jws, keys=keys)
         validate_typ(jws)
         claims = jws.payload
-        validate_iss(claims, issuer=declaration.issuer)
+        id_token.validate_iss(claims, issuer=declaration.issuer)
         access_token = parse_access_token_claims(claims, resource_server=resource_server, now=now)
         validate_lifetime(claims, declaration=declaration, now=now)
     except IDTokenError as error:
@@ -110,9 +99,9 @@ def parse_access_token_claims(claims: Claims, *, resource_server: ResourceServer
     """
     declaration = resource_server.provider
     validate_audience(claims, audience=resource_server.api.audience)
-    validate_exp(claims, now=now, leeway=declaration.leeway)
-    validate_nbf(claims, now=now, leeway=declaration.leeway)
-    validate_sub(claims)
+    id_token.validate_exp(claims, now=now, leeway=declaration.leeway)
+    id_token.validate_nbf(claims, now=now, leeway=declaration.leeway)
+    id_token.validate_sub(claims)
     validate_client(claims, clients=resource_server.api.clients)
     if "cnf" in claims:
         raise AccessTokenInvalid("cnf_unsupported")
@@ -149,7 +138,7 @@ def validate_typ(jws: JWS) -> None:
 
 def validate_audience(claims: Claims, *, audience: str) -> None:
     """`aud_invalid`: aud contains this API. Other audiences are allowed. Spec: RFC 9068 4."""
-    if audience not in get_audiences(claims):
+    if audience not in id_token.get_audiences(claims):
         raise IDTokenError(Code.AUD_INVALID)
 
 
@@ -173,7 +162,7 @@ def validate_lifetime(claims: Claims, *, declaration: ProviderDeclaration, now: 
 
     Requires: a validated exp. Spec: RFC 9068 2.2; RFC 7519 4.1.6.
     """
-    issued_at = parse_numeric_date(claims.get("iat"))
+    issued_at = id_token.parse_numeric_date(claims.get("iat"))
     if issued_at is None or issued_at > now + declaration.leeway:
         raise IDTokenError(Code.IAT_INVALID)
     limit = declaration.max_access_token_lifetime
@@ -192,7 +181,7 @@ def _find_claims(token: str) -> Claims | None:
 
 def _parse_auth_time(value: object, *, now: datetime, leeway: timedelta) -> datetime | None:
     """Return None for a time in the future, beyond the leeway."""
-    auth_time = None if is_zero(value) else parse_numeric_date(value)
+    auth_time = None if id_token.is_zero(value) else id_token.parse_numeric_date(value)
     return None if auth_time is None or auth_time > now + leeway else auth_time
 
 

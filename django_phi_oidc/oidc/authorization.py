@@ -59,8 +59,7 @@ def build_authorization_parameters(
 
     scope: space-separated. claims: the claims parameter, sent if not None. `prompt=consent` is added for offline_access
     if no prompt is declared, unless the provider does not support it. `prompt=login` is added if the request prompts
-    for a login, and replaces `none`.
-    Spec: Core 3.1.2.1, 5.5, 11; RFC 7636 4.3.
+    for a login, and replaces `none`. Spec: Core 3.1.2.1, 5.5, 11; RFC 7636 4.3.
     """
     parameters = {
         "response_type": "code",
@@ -107,8 +106,7 @@ def compute_code_challenge(code_verifier: str) -> str:
 def get_state(parameters: CallbackParameters) -> str:
     """Return the state of the callback.
 
-    Raises: ParameterRepeated, StateMissing; StateUnknown for a state that is not ASCII, which is never issued.
-    Spec: RFC 6749 4.1.2, 10.12.
+    A state that is not ASCII is never issued. Raises: CallbackError. Spec: RFC 6749 4.1.2, 10.12.
     """
     validate_single_values(parameters)
     state = _get_single_value(parameters, "state")
@@ -123,8 +121,7 @@ def process_authorization_response(parameters: CallbackParameters, *, metadata: 
     """Return the code. NOT checked: the state; get_state returns it to the caller.
 
     Order: repeated parameters, iss, error, code. The error is only trusted after the iss check.
-    Raises: ParameterRepeated, IssMismatch, IssMissing, ProviderError, CodeMissing.
-    Spec: RFC 6749 4.1.2; Core 3.1.2.5 to 3.1.2.7; RFC 9207 2.4.
+    Raises: CallbackError. Spec: RFC 6749 4.1.2; Core 3.1.2.5 to 3.1.2.7; RFC 9207 2.4.
     """
     validate_single_values(parameters)
     validate_response_iss(parameters, metadata=metadata)

@@ -78,9 +78,8 @@ def create_client_assertion(
         "exp": issued_at + int(CLIENT_ASSERTION_LIFETIME.total_seconds()),
         "jti": freshness.jti,
     }
-    signing_input = ".".join(
-        encode_b64url(json.dumps(part, separators=(",", ":")).encode("ascii")) for part in (header, claims)
-    )
+    parts = (json.dumps(part, separators=(",", ":")).encode("ascii") for part in (header, claims))
+    signing_input = ".".join(map(encode_b64url, parts))
     return f"{signing_input}.{encode_b64url(key.sign(alg, signing_input.encode('ascii')))}"
 
 

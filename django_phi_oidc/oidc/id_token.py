@@ -46,7 +46,7 @@ def verify_id_token(
 
     is_issued_nonce: whether we issued a nonce for any sign-in. Times have the declared leeway. NOT checked: typ, sid,
     the types of other claims, and auth_time and acr unless they were requested (see parse_numeric_date).
-    Raises: IDTokenError; what keys raises (KeyNotFound, TransportError, MetadataInvalid).
+    Raises: IDTokenError; what keys raises (KeyNotFound, TransportError, MetadataError).
     Spec: Core 3.1.3.7, 3.1.3.8; RFC 7519 4.1; RFC 8725 3.
     """
     jws = verify_id_token_issuance(token, keys=keys, declaration=declaration, now=now)
@@ -163,8 +163,7 @@ def validate_id_token_lifetime(claims: Claims) -> None:
     Spec: HEART's profile of OpenID Connect 3.1.
     """
     exp, iat = (_find_numeric_date_seconds(claims.get(name)) or 0 for name in ("exp", "iat"))
-    lifetime = exp - iat
-    if not 0 <= lifetime <= HEART_MAX_ID_TOKEN_LIFETIME.total_seconds():
+    if not 0 <= exp - iat <= HEART_MAX_ID_TOKEN_LIFETIME.total_seconds():
         raise IDTokenError(Code.ID_TOKEN_LIFETIME)
 
 
@@ -208,8 +207,7 @@ def validate_acr(claims: Claims, *, acr_values: tuple[str, ...]) -> None:
 def validate_auth_time(claims: Claims, *, max_age: int, now: datetime, leeway: timedelta) -> None:
     """`auth_time_missing`, `auth_time_stale`: auth_time is a NumericDate, at most max_age seconds ago.
 
-    A time in the future, beyond the leeway, counts as stale.
-    Spec: Core 2, 3.1.2.1 (max_age), 3.1.3.7 (13).
+    A time in the future, beyond the leeway, counts as stale. Spec: Core 2, 3.1.2.1 (max_age), 3.1.3.7 (13).
     """
     auth_time = _find_numeric_date_seconds(claims.get("auth_time"))
     if auth_time is None:

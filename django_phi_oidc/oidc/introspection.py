@@ -18,12 +18,8 @@ def build_introspection_request(*, token: str, **client: Unpack[ClientContext]) 
     endpoint = client["metadata"].introspection_endpoint
     if not endpoint:
         raise IntrospectionFailed("The provider has no introspection endpoint.")
-    return build_client_request(
-        operation="introspection",
-        url=endpoint,
-        parameters={"token": token, "token_type_hint": "access_token"},
-        **client,
-    )
+    parameters = {"token": token, "token_type_hint": "access_token"}
+    return build_client_request(operation="introspection", url=endpoint, parameters=parameters, **client)
 
 
 def process_introspection_response(
@@ -42,7 +38,6 @@ def process_introspection_response(
         raise AccessTokenInvalid("token_type_unsupported")
     if response.status != 200 or members is None or not isinstance(members.get("active"), bool):
         raise IntrospectionFailed
-    declaration = resource_server.provider
     if not members["active"]:
         raise AccessTokenInvalid("token_inactive")
     token_type = members.get("token_type", BEARER_TOKEN_TYPE)
@@ -50,7 +45,7 @@ def process_introspection_response(
         raise AccessTokenInvalid("token_type_unsupported")
     try:
         if "iss" in members:
-            validate_iss(members, issuer=declaration.issuer)
+            validate_iss(members, issuer=resource_server.provider.issuer)
         return parse_access_token_claims(members, resource_server=resource_server, now=now)
     except IDTokenError as error:
         raise AccessTokenInvalid(error.code) from error

@@ -54,7 +54,7 @@ def parse_compact_jws(token: str, *, max_bytes: int = 65536) -> JWS:
     Requires canonical base64url without padding, a string `alg`, string `typ` and `kid` if present, and no `crit`
     (no extension is supported, including `b64`). `jku`, `x5u`, `jwk` and `x5c` are ignored. NOT checked: whether alg is
     allowed, the value of typ, and the signature. It may be empty, so that `none` is refused as an algorithm.
-    Raises: TokenMalformed. Spec: RFC 7515 5.2, 7.1, 4.1.11.
+    Raises: IDTokenError. Spec: RFC 7515 5.2, 7.1, 4.1.11.
     """
     if len(token) > max_bytes or not token.isascii():
         raise IDTokenError(Code.TOKEN_MALFORMED)
@@ -83,9 +83,8 @@ def parse_json_object(data: bytes, *, max_depth: int = MAX_DEPTH) -> dict[str, A
     Raises: ValueError, which contains nothing of data. Spec: RFC 8259, RFC 7515 5.2, RFC 7493.
     """
     value: object = None
-    if sum(map(data.count, _STRUCTURAL_CHARACTERS)) <= MAX_STRUCTURAL_CHARACTERS and not _exceeds_depth(
-        data, max_depth
-    ):
+    size = sum(map(data.count, _STRUCTURAL_CHARACTERS))
+    if size <= MAX_STRUCTURAL_CHARACTERS and not _exceeds_depth(data, max_depth):
         try:
             value = _DECODER.decode(data.decode("utf-8"))
             if b"\\u" in data:
@@ -147,11 +146,9 @@ def _parse_integer(text: str) -> int:
 
 
 def _parse_finite_float(text: str) -> float:
-    if len(text) > MAX_NUMBER_LENGTH:
-        raise ValueError("A number is too long.")
     number = float(text)
-    if not math.isfinite(number):
-        raise ValueError("A number is too large.")
+    if len(text) > MAX_NUMBER_LENGTH or not math.isfinite(number):
+        raise ValueError("A number is too long or too large.")
     return number
 
 

@@ -86,13 +86,13 @@ class KeySet(Protocol):
     """Source of verification keys. An implementation may fetch them."""
 
     def get_key(self, *, kid: str | None, alg: str) -> VerificationKey:
-        """Return the matching key. Raises: KeyNotFound, TransportError, MetadataInvalid."""
+        """Return the matching key. Raises: KeyNotFound, TransportError, MetadataError."""
 
 
 def parse_jwks(body: bytes) -> JSONWebKeySet:
     """Return the keys that can verify signatures. Others (`oct`, unknown kty, weak, malformed) are ignored.
 
-    Raises: MetadataInvalid if body is not {"keys": [objects]}.
+    Raises: MetadataError if body is not {"keys": [objects]}.
     Spec: RFC 7517 5 ("SHOULD ignore JWKs ... that use kty values that are not understood").
     """
     jwks: Mapping[str, Any] = {}
@@ -151,11 +151,8 @@ def _parse_okp_key(jwk: Mapping[str, Any]) -> PublicKey:
     return Ed25519PublicKey.from_public_bytes(_decode_member(jwk, "x"))
 
 
-_KEY_PARSERS: Mapping[str, Callable[[Mapping[str, Any]], PublicKey]] = {
-    "RSA": _parse_rsa_key,
-    "EC": _parse_ec_key,
-    "OKP": _parse_okp_key,
-}
+_KeyParser = Callable[[Mapping[str, Any]], PublicKey]
+_KEY_PARSERS: Mapping[str, _KeyParser] = {"RSA": _parse_rsa_key, "EC": _parse_ec_key, "OKP": _parse_okp_key}
 
 
 def _decode_member(jwk: Mapping[str, Any], name: str) -> bytes:

@@ -6,18 +6,8 @@ from datetime import UTC, datetime, timedelta
 
 from ..config.providers import ProviderDeclaration
 from ..errors import Code, IDTokenError, LogoutTokenInvalid
-from .id_token import (
-    MAX_IAT_AGE,
-    Claims,
-    validate_alg,
-    validate_aud,
-    validate_exp,
-    validate_iat,
-    validate_iss,
-    validate_nbf,
-    validate_signature,
-    validate_sub,
-)
+from . import id_token
+from .id_token import Claims
 from .jose import JWS, parse_compact_jws
 from .jwks import KeySet
 
@@ -62,30 +52,25 @@ def verify_logout_token(token: str, *, keys: KeySet, declaration: ProviderDeclar
     """Return the logout of a token that the declared issuer recently signed for this client.
 
     Uses the order, times and leeway of verify_id_token. NOT checked: whether jti was used before.
-    Raises: LogoutTokenInvalid; what keys raises (KeyNotFound, TransportError, MetadataInvalid).
+    Raises: LogoutTokenInvalid; what keys raises (KeyNotFound, TransportError, MetadataError).
     Spec: Back-Channel Logout 2.6; RFC 7519 4.1; RFC 8725 3.
     """
     jws = _parse_logout_token(token)
     try:
-        validate_alg(jws, allowed=declaration.id_token_signed_response_alg)
-        validate_signature(jws, keys=keys)
+        id_token.validate_alg(jws, allowed=declaration.id_token_signed_response_alg)
+        id_token.validate_signature(jws, keys=keys)
         validate_typ(jws)
         claims = jws.payload
         _validate_issuer_and_audience(claims, declaration=declaration)
         valid_until = _validate_age(claims, declaration=declaration, now=now)
-        validate_nbf(claims, now=now, leeway=declaration.leeway)
+        id_token.validate_nbf(claims, now=now, leeway=declaration.leeway)
         if "sub" in claims:
-            validate_sub(claims)
+            id_token.validate_sub(claims)
     except IDTokenError as error:
         raise LogoutTokenInvalid(error.code) from error
     validate_logout_claims(claims)
-    return LogoutToken(
-        iss=declaration.issuer,
-        sub=claims.get("sub", ""),
-        sid=claims.get("sid", ""),
-        jti=claims["jti"],
-        valid_until=valid_until,
-    )
+    sub, sid, jti = claims.get("sub", ""), claims.get("sid", ""), claims["jti"]
+    return LogoutToken(iss=declaration.issuer, sub=sub, sid=sid, jti=jti, valid_until=valid_until)
 
 
 def has_logout_event(claims: Claims) -> bool:
@@ -105,9 +90,9 @@ def validate_logout_claims(claims: Claims) -> None:
     """Require the logout event, jti, sub or sid, and no nonce, which an ID Token would have. Spec: 2.4, 2.6."""
     if not has_logout_event(claims) or not isinstance(claims["events"][BACKCHANNEL_LOGOUT_EVENT], dict):
         raise LogoutTokenInvalid("events_invalid")
-    if not _is_non_empty_string(claims.get("jti")):
+    if not isinstance(claims.get("jti"), str) or not claims["jti"]:
         raise LogoutTokenInvalid("jti_invalid")
-    if "sid" in claims and not _is_non_empty_string(claims["sid"]):
+    if "sid" in claims and (not isinstance(claims["sid"], str) or not claims["sid"]):
         raise LogoutTokenInvalid("sid_invalid")
     if "sub" not in claims and "sid" not in claims:
         raise LogoutTokenInvalid("sub_invalid")
@@ -123,23 +108,19 @@ def _parse_logout_token(token: str) -> JWS:
 
 
 def _validate_issuer_and_audience(claims: Claims, *, declaration: ProviderDeclaration) -> None:
-    validate_iss(claims, issuer=declaration.issuer)
-    validate_aud(claims, client_id=declaration.client_id, trusted_audiences=declaration.trusted_audiences)
+    id_token.validate_iss(claims, issuer=declaration.issuer)
+    id_token.validate_aud(claims, client_id=declaration.client_id, trusted_audiences=declaration.trusted_audiences)
 
 
 def _validate_age(claims: Claims, *, declaration: ProviderDeclaration, now: datetime) -> datetime:
-    """Return the time after which the token is too old. Raises: IatInvalid, ExpInvalid."""
-    validate_iat(claims, now=now, leeway=declaration.leeway)
+    """Return the time after which the token is too old. Raises: IDTokenError."""
+    id_token.validate_iat(claims, now=now, leeway=declaration.leeway)
     issued_at = datetime.fromtimestamp(claims["iat"], UTC)
     if "exp" in claims or not declaration.allow_logout_token_without_exp:
-        validate_exp(claims, now=now, leeway=declaration.leeway)
-        ends_at = min(issued_at + MAX_IAT_AGE, datetime.fromtimestamp(claims["exp"], UTC))
+        id_token.validate_exp(claims, now=now, leeway=declaration.leeway)
+        ends_at = min(issued_at + id_token.MAX_IAT_AGE, datetime.fromtimestamp(claims["exp"], UTC))
     else:
         ends_at = issued_at + MAX_AGE_WITHOUT_EXP
     if now > ends_at + declaration.leeway:
         raise IDTokenError(Code.IAT_INVALID)
     return ends_at + declaration.leeway
-
-
-def _is_non_empty_string(value: object) -> bool:
-    return isinstance(value, str) and bool(value)

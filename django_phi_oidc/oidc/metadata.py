@@ -50,9 +50,8 @@ def build_metadata_url(issuer: str) -> str:
 
 def build_metadata_request(*, issuer: str) -> TransportRequest:
     """Return the request for the metadata. Spec: Discovery 4.1."""
-    return TransportRequest(
-        method="GET", url=build_metadata_url(issuer), headers={"Accept": "application/json"}, operation="metadata"
-    )
+    headers = {"Accept": "application/json"}
+    return TransportRequest(method="GET", url=build_metadata_url(issuer), headers=headers, operation="metadata")
 
 
 def process_metadata_response(response: TransportResponse, *, declaration: ProviderDeclaration) -> ProviderMetadata:
@@ -61,9 +60,7 @@ def process_metadata_response(response: TransportResponse, *, declaration: Provi
     Unknown members and the media type, which static hosts set as they like, are ignored. NOT checked:
     response_types_supported, code_challenge_methods_supported and token_endpoint_auth_methods_supported, which
     providers omit or get wrong. The provider refuses what it does not support.
-    Raises: MetadataInvalid, IssuerMismatch, TransportNotHTTPS, PairwiseUnsupported, AlgUnsupported,
-        RevocationUnsupported, PARUnsupported.
-    Spec: Discovery 3, 4.2, 4.3.
+    Raises: MetadataError; TransportError for an endpoint that is not https. Spec: Discovery 3, 4.2, 4.3.
     """
     members = parse_json_body(response) if response.status == 200 else None
     if members is None:
@@ -102,7 +99,7 @@ def build_jwks_request(metadata: ProviderMetadata) -> TransportRequest:
 
 
 def process_jwks_response(response: TransportResponse) -> JSONWebKeySet:
-    """Return the keys. Raises: MetadataInvalid. Spec: RFC 7517 5."""
+    """Return the keys. Raises: MetadataError. Spec: RFC 7517 5."""
     if response.status != 200:
         raise MetadataError(Code.METADATA_INVALID)
     return parse_jwks(response.body)
@@ -111,8 +108,7 @@ def process_jwks_response(response: TransportResponse) -> JSONWebKeySet:
 def validate_https_url(url: str, *, allow_loopback_http: bool) -> None:
     """`transport_not_https`: url is https with a host, without userinfo and fragment.
 
-    http is accepted for a loopback address if that is allowed.
-    Raises: TransportNotHTTPS. Spec: Core 3.1.2.1, 3.1.3.1; RFC 6749 3.1, 3.2 (no fragment).
+    http is accepted for a loopback address if that is allowed. Spec: Core 3.1.2.1, 3.1.3.1; RFC 6749 3.1, 3.2.
     """
     parts = _split_url(url)
     if parts is None or not parts.hostname or "@" in parts.netloc or "#" in url:

@@ -34,7 +34,7 @@ def process_par_response(response: TransportResponse, *, declaration: ProviderDe
 
     Only status 201 is success, since the specification defines no other. NOT checked: that expires_in is long enough
     for the browser; the provider reports an expired request_uri.
-    Raises: PARError, PARResponseInvalid. Spec: RFC 9126 2.2, 2.3, 4.
+    Raises: PushedRequestError. Spec: RFC 9126 2.2, 2.3, 4.
     """
     members = parse_json_body(response) or {}
     raise_for_par_error(members, status=response.status)

@@ -23,12 +23,9 @@ def build_refresh_request(*, refresh_token: str, **client: Unpack[ClientContext]
 
     Spec: Core 12.1, RFC 6749 6.
     """
-    return build_client_request(
-        operation="refresh",
-        url=client["metadata"].token_endpoint,
-        parameters={"grant_type": "refresh_token", "refresh_token": refresh_token},
-        **client,
-    )
+    parameters = {"grant_type": "refresh_token", "refresh_token": refresh_token}
+    endpoint = client["metadata"].token_endpoint
+    return build_client_request(operation="refresh", url=endpoint, parameters=parameters, **client)
 
 
 def process_refresh_response(response: TransportResponse, *, declaration: ProviderDeclaration) -> TokenResponse:
@@ -51,8 +48,7 @@ def verify_refreshed_id_token(
     """Return the claims of an ID Token from a refresh, of the same person and authentication as original_claims.
 
     original_claims: those of the ID Token of the sign-in. NOT checked: acr and the age of auth_time, which were checked
-    at the sign-in.
-    Raises: RefreshMismatch; IDTokenError; what keys raises. Spec: Core 12.2.
+    at the sign-in. Raises: RefreshMismatch; IDTokenError; what keys raises. Spec: Core 12.2.
     """
     jws = verify_id_token_issuance(token, keys=keys, declaration=declaration, now=now)
     validate_refreshed_claims(jws.payload, original_claims=original_claims)

@@ -114,11 +114,11 @@ def process_registration_response(response: TransportResponse) -> dict[str, Any]
     """
     members = parse_json_body(response) or {}
     # Some providers answer 200. The response must contain a client_id.
-    if response.status not in (200, 201) or not _is_non_empty_string(members.get("client_id")):
+    client_id = members.get("client_id")
+    if response.status not in (200, 201) or not isinstance(client_id, str) or not client_id:
         error = members.get("error")
-        raise RegistrationRefused(
-            error if isinstance(error, str) and error in REGISTRATION_ERROR_CODES else f"status_{response.status}"
-        )
+        is_specified = isinstance(error, str) and error in REGISTRATION_ERROR_CODES
+        raise RegistrationRefused(str(error) if is_specified else f"status_{response.status}")
     return members
 
 
@@ -139,7 +139,3 @@ def _normalize_for_comparison(name: str, value: Any) -> Any:
 
 def _is_string_collection(value: Any) -> bool:
     return isinstance(value, Collection) and not isinstance(value, str) and all(isinstance(item, str) for item in value)
-
-
-def _is_non_empty_string(value: Any) -> bool:
-    return isinstance(value, str) and value != ""

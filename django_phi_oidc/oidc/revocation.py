@@ -36,17 +36,13 @@ def build_revocation_request(
 ) -> TransportRequest:
     """Return the request that revokes token, with the token only in the body. A retry needs a new request.
 
-    Raises: RevocationUnsupported if the provider has no revocation endpoint. Spec: RFC 7009 2.1.
+    Raises: MetadataError if the provider has no revocation endpoint. Spec: RFC 7009 2.1.
     """
     endpoint = client["metadata"].revocation_endpoint
     if not endpoint:
         raise MetadataError(Code.REVOCATION_UNSUPPORTED)
-    return build_client_request(
-        operation="revocation",
-        url=endpoint,
-        parameters={"token": token, "token_type_hint": token_type_hint},
-        **client,
-    )
+    parameters = {"token": token, "token_type_hint": token_type_hint}
+    return build_client_request(operation="revocation", url=endpoint, parameters=parameters, **client)
 
 
 def process_revocation_response(response: TransportResponse) -> RevocationOutcome:
@@ -72,8 +68,7 @@ def process_revocation_response(response: TransportResponse) -> RevocationOutcom
 def parse_retry_after(response: TransportResponse) -> timedelta | None:
     """Return the delay of Retry-After, between zero and a day; None if it is missing or malformed.
 
-    A date is compared with the Date of the response, so the clocks need not agree.
-    Spec: RFC 9110 10.2.3, 5.6.7.
+    A date is compared with the Date of the response, so the clocks need not agree. Spec: RFC 9110 10.2.3, 5.6.7.
     """
     value = response.headers.get("retry-after", "").strip()
     if _DELAY_SECONDS_PATTERN.fullmatch(value):

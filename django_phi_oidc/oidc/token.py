@@ -62,15 +62,11 @@ def build_token_request(
 
     Spec: RFC 6749 4.1.3, RFC 7636 4.5, Core 3.1.3.1.
     """
+    redirect = {"redirect_uri": redirect_uri, "code_verifier": code_verifier}
     return build_client_request(
         operation="token",
         url=client["metadata"].token_endpoint,
-        parameters={
-            "grant_type": "authorization_code",
-            "code": code,
-            "redirect_uri": redirect_uri,
-            "code_verifier": code_verifier,
-        },
+        parameters={"grant_type": "authorization_code", "code": code, **redirect},
         **client,
     )
 
@@ -80,9 +76,7 @@ def process_token_response(response: TransportResponse, *, declaration: Provider
 
     Requires: if this raises, the caller queues extract_received_tokens(response) for revocation. NOT checked: the ID
     Token and scope.
-    Raises: TokenError, TokenResponseInvalid, TokenTypeUnsupported, AccessTokenMissing, IDTokenMissing,
-        AccessTokenLifetime.
-    Spec: RFC 6749 5.1, 5.2; Core 3.1.3.3 to 3.1.3.5.
+    Raises: TokenResponseError. Spec: RFC 6749 5.1, 5.2; Core 3.1.3.3 to 3.1.3.5.
     """
     return process_grant_response(response, declaration=declaration, id_token_getter=get_id_token)
 
@@ -188,9 +182,8 @@ def extract_received_tokens(response: TransportResponse) -> tuple[ReceivedToken,
         values = values_by_hint.get(cast(TokenTypeHint, name))
         if values is not None and len(values) < MAX_RECEIVED_TOKENS and _is_encodable_text(value):
             values[value] = None
-    tokens = (
-        ReceivedToken(token_type_hint=hint, value=value) for hint, values in values_by_hint.items() for value in values
-    )
+    hints = values_by_hint.items()
+    tokens = (ReceivedToken(token_type_hint=hint, value=value) for hint, values in hints for value in values)
     return tuple(islice(tokens, MAX_RECEIVED_TOKENS))
 
 

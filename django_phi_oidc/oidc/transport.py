@@ -41,7 +41,7 @@ class Transport(Protocol):
     def send(self, request: TransportRequest, *, timeout_seconds: float) -> TransportResponse:
         """Return the response. Follows no redirect. timeout_seconds: for the whole exchange.
 
-        Raises: TransportError, one of its subclasses for each way to fail.
+        Raises: TransportError.
         """
 
 

@@ -19,7 +19,7 @@ def build_userinfo_request(
 ) -> TransportRequest:
     """Return the request, with the access token in the header. Spec: Core 5.3.1, RFC 6750 2.1.
 
-    Raises: UserInfoInvalid if the provider has no UserInfo endpoint.
+    Raises: UserInfoError if the provider has no UserInfo endpoint.
     """
     if not metadata.userinfo_endpoint:
         raise UserInfoError(Code.USERINFO_INVALID, "The provider has no UserInfo endpoint.")
@@ -33,10 +33,8 @@ def process_userinfo_response(
 ) -> Mapping[str, Any]:
     """Return the claims of the person with expected_sub, the sub of the verified ID Token.
 
-    NOT checked: types and values of the claims.
-    Raises: UserInfoInvalid, UserInfoSubMismatch; for a signed response also what keys raises (KeyNotFound,
-        TransportError, MetadataInvalid).
-    Spec: Core 5.3.2, 5.3.4.
+    NOT checked: types and values of the claims. Spec: Core 5.3.2, 5.3.4.
+    Raises: UserInfoError; for a signed response also what keys raises (KeyNotFound, TransportError, MetadataError).
     """
     if response.status == 200 and get_media_type(response) == "application/jwt":
         claims = verify_signed_userinfo(response, keys=keys, declaration=declaration, now=now)
@@ -48,11 +46,8 @@ def process_userinfo_response(
 
 def parse_unsigned_userinfo(response: TransportResponse, *, declaration: ProviderDeclaration) -> Mapping[str, Any]:
     """`userinfo_invalid`: the response is 200 with a JSON object, and need not be signed. Spec: Core 5.3.2."""
-    signed = declaration.userinfo_signed_response_alg
-    if response.status != 200 or get_media_type(response) != "application/json" or signed:
-        raise UserInfoError(Code.USERINFO_INVALID)
-    members = parse_json_body(response)
-    if members is None:
+    members = None if declaration.userinfo_signed_response_alg else parse_json_body(response)
+    if response.status != 200 or get_media_type(response) != "application/json" or members is None:
         raise UserInfoError(Code.USERINFO_INVALID)
     return members
 
@@ -79,9 +74,8 @@ def verify_signed_userinfo(
     except IDTokenError as error:
         failed_rule = error.code
     if failed_rule:
-        raise UserInfoError(
-            Code.USERINFO_INVALID, f"The signed UserInfo response failed a check of ID Tokens: {failed_rule}."
-        )
+        message = f"The signed UserInfo response failed a check of ID Tokens: {failed_rule}."
+        raise UserInfoError(Code.USERINFO_INVALID, message)
     return claims
 
 

@@ -1,4 +1,4 @@
-"""The import contracts hold and detect violations; sizes, names and language of the package stay within their limits."""
+"""The import contracts hold and detect violations; sizes, names and language of the package are within their limits."""
 
 import ast
 import configparser
@@ -22,18 +22,8 @@ MAX_FUNCTION_LINES = 70
 MAX_ROOT_MODULES = 16
 MAX_LISTED_WORDS = 40
 GERUNDS = {
-    *(
-        "accounting",
-        "keyring",
-        "linking",
-        "masking",
-        "monitoring",
-        "role_mapping",
-        "signing",
-        "tampering",
-        "throttling",
-    ),
-    "subject_accounting",
+    *("accounting", "keyring", "linking", "masking", "monitoring", "role_mapping", "signing", "signing_keys"),
+    *("subject_accounting", "tampering", "throttling"),
 }
 """Module names that end in -ing and are terms of the field."""
 MIRRORED_NAMES = {
@@ -57,7 +47,7 @@ PLANTED_VIOLATIONS = {
 }
 PURE_MODULES = ("access.policy", "audit.formats", "config", "errors", "merkle", "oidc")
 WRITE_OF_AN_END = re.compile(
-    r"""\b(ended_at|end_reason)\b["']?\s*(=(?!=)|:)(?!\s*(None\b|models\.|.*\.(ended_at|end_reason)\b))"""
+    r"""\b(ended_at|end_reason)\b["']?\s*(=(?!=)|:)(?!\s*(None\b|models\.|.*[."](ended_at|end_reason)\b))"""
 )
 """An assignment, a keyword or a dictionary item. A comparison with None is a filter; the value of a row is output."""
 
@@ -128,7 +118,8 @@ def test_no_function_exceeds_the_limit() -> None:
 
 
 def test_module_names_are_nouns() -> None:
-    names = {path.stem for path in sources() if any(part.endswith("ing") for part in path.stem.split("_"))}
+    public = [path.stem for path in sources() if not path.stem.startswith("_")]
+    names = {name for name in public if any(part.endswith("ing") for part in name.split("_"))}
     assert names <= GERUNDS
 
 
@@ -183,6 +174,7 @@ def test_docstrings_and_comments_are_plain_english() -> None:
         ("rows.filter(ended_at=None, pk=pk)", False),
         ("if session.ended_at == now:", False),
         ('{"end_reason": session.end_reason or None}', False),
+        ('ended_at = session["ended_at"]', False),
     ],
 )
 def test_write_of_a_session_end_is_recognized(line: str, is_write: bool) -> None:

@@ -12,15 +12,10 @@ from django.test.utils import CaptureQueriesContext
 
 from django_phi_oidc._internal.sql import count_rows, delete, durable, insert, insert_autocommit, update
 from django_phi_oidc.audit.models import AuditOutbox
-from django_phi_oidc.claims.models import StoredClaim
 from django_phi_oidc.replay.models import UsedIdentifier
 from django_phi_oidc.subjects.models import PairwiseSubject
 
 NOW = datetime(2026, 11, 24, 16, 5, 9, 123456, tzinfo=UTC)
-CLAIM = {
-    "unique_columns": ["subject_id", "session", "name"],
-    "update_columns": ["value", "purpose", "obtained_at", "expires_at"],
-}
 
 
 def spent(digest: str, **given: Any) -> UsedIdentifier:
@@ -72,22 +67,6 @@ def test_insert_of_a_row_that_exists_raises_and_keeps_it() -> None:
     with pytest.raises(IntegrityError), transaction.atomic():
         insert([spent("b"), spent("a", kind="nonce")], using="default")
     assert list(UsedIdentifier.objects.values_list("digest", "kind")) == [("a", "state")]
-
-
-def test_insert_with_unique_columns_replaces_only_update_columns(subject: PairwiseSubject) -> None:
-    def claim(name: str, value: str, **given: Any) -> StoredClaim:
-        named = {"subject": subject, "name": name, "value": value, "purpose": "TREAT", "obtained_at": NOW}
-        return StoredClaim(**{**named, "expires_at": NOW, **given})
-
-    insert([claim("birthdate", "1"), claim("address", "2")], using="default", **CLAIM)
-    before = {row.name: row for row in StoredClaim.objects.all()}
-    insert([claim("birthdate", "3", purpose="HOPERAT")], using="default", **CLAIM)
-    after = {row.name: row for row in StoredClaim.objects.all()}
-    field: Any = StoredClaim._meta.get_field("value")
-    assert {name: (row.pk, row.purpose, field.decrypt(row)) for name, row in after.items()} == {
-        "birthdate": (before["birthdate"].pk, "HOPERAT", "3"),
-        "address": (before["address"].pk, "TREAT", "2"),
-    }
 
 
 @pytest.mark.django_db(transaction=True)
