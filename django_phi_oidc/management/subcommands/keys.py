@@ -88,20 +88,14 @@ def _create(path: Path, text: str) -> bool:
 
 def _generate(options: Options, output: Output) -> None:
     written = generate_key_files()
-    for ring in (*conf.KEY_RINGS, conf.PAIRWISE_KEY_RING):
+    for ring in (*conf.KEY_RINGS, conf.PAIRWISE_KEY_RING, "audit_signing"):
         source = conf.get_key_source(ring)
         if isinstance(source, Path):
-            output.stderr.write(f"{ring}: {_describe_key_file(source, written)}")
-        else:
-            output.write(f"PHI_{ring}={keyring.generate_key()}")
-            output.stderr.write(f"{ring}: a new key was printed, but not stored.")
-    signing_key = conf.get_key_source("audit_signing")
-    if isinstance(signing_key, Path):
-        output.stderr.write(f"KEYS['audit_signing']: {_describe_key_file(signing_key, written)}")
-
-
-def _describe_key_file(path: Path, written: Sequence[Path]) -> str:
-    return f"a new key was written to {path}." if path in written else f"{path} exists and was not changed."
+            text = f"a new key was written to {source}" if source in written else f"{source} exists and was not changed"
+            output.stderr.write(f"KEYS['{ring}']: {text}.")
+        elif ring in conf.KEY_VARIABLES:
+            output.write(f"{conf.KEY_VARIABLES[ring]}={keyring.generate_key()}")
+            output.stderr.write(f"KEYS['{ring}']: a new key was printed, but not stored.")
 
 
 def _show_status(options: Options, output: Output) -> None:
