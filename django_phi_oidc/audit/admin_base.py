@@ -144,10 +144,13 @@ class ReadOnlyAdmin(AuditedAdmin):
     show_facets = admin.ShowFacets.NEVER
     list_per_page = 50
 
-    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+    def has_add_permission(self, request: HttpRequest) -> bool:
         return False
 
-    has_change_permission = has_delete_permission = has_add_permission
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    has_delete_permission = has_change_permission
 
 
 class CascadeOnlyAdmin(ReadOnlyAdmin):

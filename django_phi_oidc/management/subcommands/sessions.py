@@ -97,7 +97,7 @@ def _end(options: Options, output: Output) -> None:
     started, ended = time.monotonic(), 0
     revocation_ids: list[uuid.UUID] = []
     progress = ProgressLine(output, "sessions ended")
-    # The sessions of a batch are live no more when the next one is read.
+    # The sessions of one batch have ended before the next one is read.
     session_ids = _filter_sessions(options, live).order_by("pk").values_list("pk", flat=True)
     while batch := list(session_ids[:BATCH_SIZE]):
         ended_sessions = end_sessions(batch, EndReason.ADMINISTRATOR, origin=Origin(), now=clock.now())
