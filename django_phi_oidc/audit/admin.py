@@ -60,9 +60,7 @@ def require_trail_permission(
 def require_view_permission(view: TrailView) -> TrailView:
     """Check the view permission before a view for GET and HEAD."""
     return require_trail_permission(
-        view,
-        methods=("GET", "HEAD"),
-        has_permission=lambda model_admin, request: model_admin.has_view_permission(request),
+        view, methods=("GET", "HEAD"), has_permission=lambda page, request: page.has_view_permission(request)
     )
 
 
@@ -92,10 +90,8 @@ class TrailAdminMixin:
     def build_urls(self, views: Mapping[str, tuple[str, TrailView]]) -> list[Any]:
         """Return the URLs of these views only: the admin's own views would read without an event."""
         prefix = f"{_APP_LABEL}_{self.opts.model_name}"
-        return [
-            path(route, self.admin_site.admin_view(view), name=f"{prefix}_{name}")
-            for name, (route, view) in views.items()
-        ]
+        wrap = self.admin_site.admin_view
+        return [path(route, wrap(view), name=f"{prefix}_{name}") for name, (route, view) in views.items()]
 
     def render_page(self, request: HttpRequest, template_name: str, **context: Any) -> HttpResponseBase:
         """Render an admin page. Its data must be loaded already: templates make no queries."""
@@ -149,7 +145,7 @@ class AuditEventAdmin(TrailAdminMixin, EventAdmin):
             rows=page.rows,
             verified=verified,
             may_verify=True,
-            has_checkpoints=_can_view_checkpoints(request),
+            has_checkpoints=request.user.has_perm(f"{_APP_LABEL}.view_auditcheckpoint"),
             **_build_page_links(page, parameters, cursor=cursor),
         )
 
@@ -173,7 +169,7 @@ class AuditEventAdmin(TrailAdminMixin, EventAdmin):
             detail=_format_detail(event.detail) if event else "",
             place=place,
             faults=faults,
-            has_checkpoints=_can_view_checkpoints(request),
+            has_checkpoints=request.user.has_perm(f"{_APP_LABEL}.view_auditcheckpoint"),
         )
 
     @require_view_permission
@@ -192,13 +188,8 @@ class AuditEventAdmin(TrailAdminMixin, EventAdmin):
         return _build_download_response(proof, f"proof-{event_id}.json", "application/json")
 
     def _record_view(self, request: HttpRequest, page: str, event_id: uuid.UUID, event: AuditEvent | None) -> None:
-        record_request_event(
-            request,
-            Action.AUDIT_VIEWED,
-            subject=event.subject if event else "",
-            resource=f"AuditEvent/{event_id}",
-            detail={"page": page, "filters": []},
-        )
+        fields: dict[str, Any] = {"subject": event.subject if event else "", "detail": {"page": page, "filters": []}}
+        record_request_event(request, Action.AUDIT_VIEWED, resource=f"AuditEvent/{event_id}", **fields)
 
 
 @admin.register(AuditCheckpoint)
@@ -276,14 +267,12 @@ def record_access_denied(
     row_keys: the row concerned, if any. operation: by default the page. resource: replaces the model and row.
     """
     page = operation or str(getattr(request.resolver_match, "url_name", "")).rpartition("_")[2]
-    record_request_event(
-        request,
-        Action.ACCESS_DENIED,
-        outcome="failure",
-        reason="permission_missing",
-        resource=resource or "/".join([opts.object_name, *map(str, row_keys)]),
-        detail={"page": f"{opts.model_name}/{page}"},
+    resource, detail = (
+        resource or "/".join([opts.object_name, *map(str, row_keys)]),
+        {"page": f"{opts.model_name}/{page}"},
     )
+    fields: dict[str, Any] = {"reason": "permission_missing", "resource": resource, "detail": detail}
+    record_request_event(request, Action.ACCESS_DENIED, outcome="failure", **fields)
 
 
 def render_trail_unavailable(request: HttpRequest, site: admin.AdminSite) -> HttpResponse:
@@ -333,10 +322,6 @@ def _format_detail(detail: str) -> str:
         return json.dumps(json.loads(detail), ensure_ascii=False, indent=2)
     except (ValueError, RecursionError):
         return detail
-
-
-def _can_view_checkpoints(request: HttpRequest) -> bool:
-    return bool(request.user.has_perm(f"{_APP_LABEL}.view_auditcheckpoint"))
 
 
 def _build_download_response(text: str, filename: str, content_type: str) -> HttpResponse:

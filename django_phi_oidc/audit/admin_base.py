@@ -150,8 +150,7 @@ class ReadOnlyAdmin(AuditedAdmin):
     def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return False
 
-    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
+    has_delete_permission = has_change_permission
 
 
 class CascadeOnlyAdmin(ReadOnlyAdmin):

@@ -7,7 +7,7 @@ processes move the same event, the next one finds it in the audit log with its i
 import time
 import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from typing import Unpack
 
@@ -122,8 +122,7 @@ def flush(*, limit: int = 500, using: str = DEFAULT_DB_ALIAS) -> int:
     """Move up to `limit` events from the outbox to the audit log, oldest first, and return how many were moved.
 
     Safe to kill, to repeat and to run concurrently. An event that cannot be moved stays, is logged as an error, and
-    does not block later ones.
-    Raises: AuditUnavailable.
+    does not block later ones. Raises: AuditUnavailable.
     """
     moved = 0
     last_id = uuid.UUID(int=0)
@@ -156,14 +155,12 @@ def _move_committed(events: Sequence[AuthenticatedEvent], *, using: str) -> None
 
 
 def _parse_row(row: AuditOutbox) -> AuthenticatedEvent | None:
-    try:
+    with suppress(ValueError):
         authenticated = parse_event(row.event)
-    except ValueError:
-        authenticated = None
-    if authenticated is None or authenticated.event.id != row.id:
-        logger.error("Outbox row %s is not an event as it was written; it stays.", row.id)
-        return None
-    return authenticated
+        if authenticated.event.id == row.id:
+            return authenticated
+    logger.error("Outbox row %s is not an event as it was written; it stays.", row.id)
+    return None
 
 
 def _delete_rows(events: Sequence[AuthenticatedEvent], *, using: str) -> None:

@@ -78,13 +78,15 @@ class Actor:
 
     @classmethod
     def _build(cls, request: HttpRequest, user: User, session: Session, bearer: AccessToken | None) -> "Actor":
-        session_id = _find_user_session_id(session, user)
-        acr, auth_time = _get_assurance(session) if session_id else ("", None)
+        is_foreign = user.is_authenticated and session.get(SIGNED_IN, str(user.pk)) != str(user.pk)
+        session_id = None if is_foreign else find_oidc_session_id(session)
+        acr, timestamp = session.get(ASSURANCE_KEY, ("", None)) if session_id else ("", None)
+        auth_time = None if timestamp is None else datetime.fromtimestamp(timestamp, UTC)
         if bearer:
             acr, auth_time = bearer.acr, bearer.auth_time
         origin = Origin(
             actor=str(user.pk) if user.is_authenticated else "",
-            session=session_id,
+            session=str(session_id or ""),
             client_ip=get_client_ip(request, trusted_proxies=conf.trusted_proxies()),
             request_id=get_request_id(request),
         )
@@ -92,20 +94,9 @@ class Actor:
         return cls(user=user, origin=origin, request=request, client_id=client_id, acr=acr, auth_time=auth_time)
 
 
-def _find_user_session_id(session: Session, user: User) -> str:
-    session_id = find_oidc_session_id(session)
-    is_foreign = user.is_authenticated and session.get(SIGNED_IN, str(user.pk)) != str(user.pk)
-    return "" if session_id is None or is_foreign else str(session_id)
-
-
 def build_assurance_entry(*, acr: str, auth_time: datetime | None) -> list[Any]:
     """Return the value that the Django session stores under ASSURANCE_KEY."""
     return [acr, auth_time.timestamp() if auth_time else None]
-
-
-def _get_assurance(session: Session) -> tuple[str, datetime | None]:
-    acr, auth_time = session.get(ASSURANCE_KEY, ("", None))
-    return acr, None if auth_time is None else datetime.fromtimestamp(auth_time, UTC)
 
 
 def find_oidc_session_id(session: Session) -> uuid.UUID | None:
@@ -155,6 +146,4 @@ def _parse_address(text: str) -> IPAddress | None:
         address = ipaddress.ip_address(text.partition("%")[0])
     except ValueError:
         return None
-    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
-        return address.ipv4_mapped
-    return address
+    return getattr(address, "ipv4_mapped", None) or address

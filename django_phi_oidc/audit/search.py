@@ -28,7 +28,6 @@ _PARTS_PER_QUERY = 100
 """Subqueries per query: SQLite allows 500 terms in a compound SELECT."""
 _PARTIAL_INDEX_CONDITIONS = {"action": {}, "outcome": {"outcome__lt": "success"}}
 """The conditions of these indexes. The other ones exclude the empty value."""
-_MAX_UUID = 2**128 - 1
 _IdRange = tuple[uuid.UUID, uuid.UUID]
 _QueryPart = tuple[QuerySet[AuditEvent], tuple[str, ...]]
 """Rows, and the order of the index that finds them."""
@@ -148,10 +147,8 @@ def list_checkpoints(
     """
     _validate_single_bound(before, after)
     rows = AuditCheckpoint.objects.order_by("-tree_size" if after is None else "tree_size")
-    if before is not None:
-        rows = rows.filter(tree_size__lt=before)
-    if after is not None:
-        rows = rows.filter(tree_size__gt=after)
+    bounds = {"tree_size__lt": before, "tree_size__gt": after}
+    rows = rows.filter(**{name: value for name, value in bounds.items() if value is not None})
     return _build_page(rows[: page_size + 1], lambda row: row.tree_size, before, after, page_size)
 
 
@@ -220,10 +217,8 @@ def _find_id_range(filters: EventFilters, before: uuid.UUID | None, after: uuid.
     """Return the first and last id to search; None if there can be none. An id begins with its time."""
     _validate_single_bound(before, after)
     first = max(lowest_uuid7(filters.since).int if filters.since else 0, after.int + 1 if after is not None else 0)
-    last = min(
-        lowest_uuid7(filters.until).int - 1 if filters.until else _MAX_UUID,
-        before.int - 1 if before is not None else _MAX_UUID,
-    )
+    end = lowest_uuid7(filters.until).int if filters.until else 2**128
+    last = min(end, before.int if before is not None else 2**128) - 1
     return (uuid.UUID(int=first), uuid.UUID(int=last)) if first <= last else None
 
 
@@ -316,9 +311,7 @@ def _build_page(
         rows.reverse()
     has_newer, has_older = (more, True) if after is not None else (before is not None, more)
     return KeysetPage(
-        rows=tuple(rows),
-        newer_key=key(rows[0]) if has_newer else None,
-        older_key=key(rows[-1]) if has_older else None,
+        rows=tuple(rows), newer_key=key(rows[0]) if has_newer else None, older_key=key(rows[-1]) if has_older else None
     )
 
 

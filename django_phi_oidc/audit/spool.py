@@ -39,8 +39,7 @@ def record_or_spool(new_event: NewEvent, *, path: Path, timeout_seconds: float) 
     """Commit the event to the audit log, or write it to the spool. Return whether it is in the audit log.
 
     timeout_seconds: as for `insert_events`. The event has the same id in both places, so that an event whose commit
-    was not noticed is not written again.
-    Raises: AuditUnavailable, and then nothing may be permitted.
+    was not noticed is not written again. Raises: AuditUnavailable, and then nothing may be permitted.
     """
     try:
         authenticated = authenticate_event(new_event)
@@ -69,10 +68,9 @@ def spool_event(new_event: NewEvent, *, path: Path, max_bytes: int = MAX_SPOOL_B
 
 def has_spooled_events(path: Path) -> bool:
     """Whether the file has events."""
-    try:
+    with suppress(OSError):
         return path.stat().st_size > 0
-    except OSError:
-        return False
+    return False
 
 
 def flush_spool(path: Path, *, now: datetime, timeout_seconds: float | None = None) -> int:
@@ -109,7 +107,6 @@ def flush_spool(path: Path, *, now: datetime, timeout_seconds: float | None = No
 
 
 def _append_to_spool(item: AuthenticatedEvent, *, path: Path, max_bytes: int) -> None:
-    """Raises: AuditUnavailable."""
     try:
         with _locked_file(path) as file:
             _append_line(file, item, max_bytes=max_bytes)
@@ -146,10 +143,8 @@ def _parse_lines(content: bytes) -> Iterator[_SpoolLine]:
     for raw in content.split(b"\n")[:-1]:
         link, _, text = raw.partition(b" ")
         event = _find_authentic_event(text)
-        is_linked = event is not None and hmac.compare_digest(
-            link, _compute_link(previous_link, text, _get_mac_key(event))
-        )
-        yield _SpoolLine(raw, event, is_linked)
+        expected = _compute_link(previous_link, text, _get_mac_key(event)) if event else b""
+        yield _SpoolLine(raw, event, event is not None and hmac.compare_digest(link, expected))
         previous_link = link
 
 
@@ -192,17 +187,13 @@ def _locked_file(path: Path) -> Iterator[int]:
     try:
         fcntl.flock(file, fcntl.LOCK_EX)
         if os.fstat(file).st_size == 0:
-            _sync_directory(path.parent)
+            # Make the name of a new file durable. Otherwise a power failure loses the file with its content.
+            directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                os.fsync(directory)
+            finally:
+                os.close(directory)
         yield file
-    finally:
-        os.close(file)
-
-
-def _sync_directory(directory: Path) -> None:
-    """Make the name of a new file durable. Otherwise a power failure loses the file with its content."""
-    file = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(file)
     finally:
         os.close(file)
 

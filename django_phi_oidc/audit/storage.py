@@ -38,8 +38,8 @@ UNLOADABLE_ROW_ERRORS = (AttributeError, TypeError, ValueError, DataError)
 def authenticate_event(new_event: NewEvent) -> AuthenticatedEvent:
     """Return the event with an id and the MAC of the newest key.
 
-    Refused detail is dropped and logged as an error; tests raise instead. With AUDIT['resource_ids'] `keyed`, the id in the
-    resource becomes a pseudonym.
+    Refused detail is dropped and logged as an error; tests raise instead. The id in the resource becomes a pseudonym if
+    AUDIT['resource_ids'] is `keyed`.
     Raises: KeyMissing; ImproperlyConfigured; ValueError for an unknown action or outcome.
     """
     if new_event.resource and conf.resource_ids() == "keyed":
@@ -53,8 +53,7 @@ def get_resource_pseudonym(resource: str) -> str:
     """Return the pseudonym that the audit log stores for a resource (`Type/id`) if AUDIT['resource_ids'] is `keyed`.
 
     Use it to search for the events of a resource. The key is the oldest of KEYS['audit_mac'], so a pseudonym is stable
-    for as long as that key stays in the list.
-    Raises: KeyMissing.
+    for as long as that key stays in the list. Raises: KeyMissing.
     """
     return compute_resource_pseudonym(resource, key=keyring.get_keys("audit_mac")[-1].material)
 
@@ -94,10 +93,8 @@ def log_events(events: Sequence[AuthenticatedEvent]) -> None:
 def _count_metric(event: Event) -> None:
     # Provider and reason of a host project's action are not from a closed list, and may be personal data.
     is_builtin = event.action in DETAIL_KEYS
-    provider, reason = (event.provider, event.reason) if is_builtin else ("", "")
-    metrics.increment(
-        metrics.COMMITTED_EVENTS, provider=provider, action=event.action, outcome=event.outcome, reason=reason
-    )
+    labels = {"provider": event.provider, "reason": event.reason} if is_builtin else {"provider": "", "reason": ""}
+    metrics.increment(metrics.COMMITTED_EVENTS, action=event.action, outcome=event.outcome, **labels)
 
 
 def get_stored_macs(event_ids: Collection[uuid.UUID]) -> dict[uuid.UUID, bytes]:

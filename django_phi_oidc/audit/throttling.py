@@ -53,7 +53,8 @@ def allow_event(reason: str, client_ip: str, *, now: datetime) -> bool:
     try:
         with savepoint:
             # First, so that a flood from ever new addresses adds no rows while the minute is full.
-            if _get_count(minute, *_TOTAL_COUNTER) >= MAX_EVENTS_TOTAL:
+            totals = RefusalCount.objects.using(DEFAULT_DB_ALIAS).filter(minute=minute, reason="", network=_ANY_NETWORK)
+            if totals.filter(count__gte=MAX_EVENTS_TOTAL).exists():
                 _increment_count(minute, reason, _ANY_NETWORK)
                 return False
             if _increment_count(minute, reason, get_sender_network(client_ip)) > MAX_EVENTS_PER_SENDER:
@@ -117,17 +118,16 @@ def get_sender_network(client_ip: str) -> str:
         address = ipaddress.ip_address(client_ip)
     except ValueError:
         return _UNKNOWN_NETWORK
-    if isinstance(address, ipaddress.IPv4Address):
-        return str(address)
-    if address.ipv4_mapped:
-        return str(address.ipv4_mapped)
+    if isinstance(address, ipaddress.IPv4Address) or address.ipv4_mapped:
+        return str(getattr(address, "ipv4_mapped", None) or address)
     return str(ipaddress.IPv6Network((int(address) >> 64 << 64, 64)))
 
 
 def _flush_minute(minute: datetime) -> int:
-    end = minute + _MINUTE
-    by_reason: dict[str, int] = {}
-    for reason, network, count in _delete_minute_counts(minute):
+    end, by_reason = minute + _MINUTE, dict[str, int]()
+    # Of two concurrent transactions, only one gets the deleted rows.
+    statement = "DELETE FROM django_phi_oidc_refusalcount WHERE minute = %s RETURNING reason, network, count"
+    for reason, network, count in _fetch_rows(statement, minute):
         # The first refusals of a known network had events of their own, those of "any network" had none.
         suppressed = count if network == _ANY_NETWORK else count - MAX_EVENTS_PER_SENDER
         if (reason, network) == _TOTAL_COUNTER or reason.startswith(_ATTEMPT_REASON_PREFIX) or suppressed <= 0:
@@ -157,11 +157,6 @@ def _decrement_count(reason: str, network: str, *, now: datetime) -> None:
     rows.filter(minute=now.replace(second=0, microsecond=0)).update(count=F("count") - 1)
 
 
-def _get_count(minute: datetime, reason: str, network: str) -> int:
-    rows = RefusalCount.objects.using(DEFAULT_DB_ALIAS).filter(minute=minute, reason=reason, network=network)
-    return rows.values_list("count", flat=True).first() or 0
-
-
 def _increment_count(minute: datetime, reason: str, network: str) -> int:
     """Return the new count, which is unique. PostgreSQL, and SQLite from 3.35."""
     statement = (
@@ -170,12 +165,6 @@ def _increment_count(minute: datetime, reason: str, network: str) -> int:
         "RETURNING count"
     )
     return int(_fetch_rows(statement, minute, reason, network)[0][0])
-
-
-def _delete_minute_counts(minute: datetime) -> list[Any]:
-    """Delete the counts of the minute, and return them. Of two concurrent transactions, only one gets them."""
-    statement = "DELETE FROM django_phi_oidc_refusalcount WHERE minute = %s RETURNING reason, network, count"
-    return _fetch_rows(statement, minute)
 
 
 def _fetch_rows(statement: str, minute: datetime, *parameters: str) -> list[Any]:

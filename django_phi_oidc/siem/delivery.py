@@ -15,7 +15,7 @@ from .._internal import randomness
 from .._internal.retry import compute_backoff
 from ..audit.events import Action, Origin
 from ..audit.formats.items import LogItem, SealedCheckpoint, SealedEvent
-from ..audit.log.cursor import ItemBatch, LogPosition, find_oldest_sealing_time, read_items
+from ..audit.log.cursor import DeliveryPosition, ItemBatch, find_oldest_sealing_time, read_items
 from ..audit.models import AuditWitness
 from ..audit.outbox import enqueue
 from ..errors import AuditUnavailable, Code
@@ -119,9 +119,9 @@ def _get_cursor(name: str, *, now: datetime) -> SinkCursor:
     return SinkCursor.objects.get_or_create(name=name, defaults={"due_at": now})[0]
 
 
-def _get_position(cursor: SinkCursor) -> LogPosition:
+def _get_position(cursor: SinkCursor) -> DeliveryPosition:
     leaf_hash, root_hash = bytes(cursor.leaf_hash), bytes(cursor.root_hash)
-    return LogPosition(cursor.tree_size, cursor.checkpoint_size, leaf_hash, root_hash, cursor.epoch)
+    return DeliveryPosition(cursor.tree_size, cursor.checkpoint_size, leaf_hash, root_hash, cursor.epoch)
 
 
 def _reduced_batch_size(batch_size: int, attempts: int) -> int:

@@ -5,10 +5,9 @@ Spec: Implementing ArcSight Common Event Format, version 25 or later: Header Inf
 """
 
 import ipaddress
-from datetime import datetime
 from typing import Any
 
-from .items import SealedCheckpoint, SealedEvent
+from .items import SealedCheckpoint, SealedEvent, epoch_milliseconds
 
 PRODUCT = "django_phi_oidc"
 _SEVERITY_BY_OUTCOME = {"success": 3, "failure": 6, "error": 8}
@@ -20,7 +19,7 @@ def event_to_cef(item: SealedEvent) -> str:
     event = item.authenticated_event.event
     severity = _ALERT_SEVERITY if event.action == "alert.raised" else _SEVERITY_BY_OUTCOME[event.outcome]
     extension: dict[str, Any] = {
-        "rt": _epoch_milliseconds(event.occurred_at),
+        "rt": epoch_milliseconds(event.occurred_at),
         "externalId": str(event.id),
         "cat": event.action,
         "outcome": event.outcome,
@@ -49,7 +48,7 @@ def event_to_cef(item: SealedEvent) -> str:
 def checkpoint_to_cef(item: SealedCheckpoint) -> str:
     """Return the checkpoint as one line; the note is in `cs1`, with its line breaks as `\\n`."""
     extension = {
-        "rt": _epoch_milliseconds(item.sealed_at),
+        "rt": epoch_milliseconds(item.sealed_at),
         "cat": "checkpoint",
         "cn1": item.tree_size,
         "cn1Label": "treeSize",
@@ -77,16 +76,10 @@ def _escape_value(text: str) -> str:
     return text.replace("\\", "\\\\").replace("=", "\\=").replace("\r", "\\r").replace("\n", "\\n")
 
 
-def _epoch_milliseconds(moment: datetime) -> int:
-    return int(moment.timestamp() * 1000)
-
-
 def _address_fields(text: str) -> dict[str, str]:
     """Return the address fields; `src` takes IPv4 only."""
     try:
         address = ipaddress.ip_address(text)
     except ValueError:
         return {}
-    if address.version == 4:
-        return {"src": text}
-    return {"c6a2": text, "c6a2Label": "Source IPv6 Address"}
+    return {"src": text} if address.version == 4 else {"c6a2": text, "c6a2Label": "Source IPv6 Address"}

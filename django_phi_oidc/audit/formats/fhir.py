@@ -123,7 +123,9 @@ def event_to_fhir(item: SealedEvent, *, hostname: str) -> dict[str, Any]:
         resource["outcomeDesc"] = event.reason
     if purpose:
         resource["purposeOfEvent"] = purpose
-    if _is_patient_read(event):
+    is_read = event.action == Action.CLAIM_REVEALED and event.outcome == "success"
+    # BALP's PatientRead also needs a patient and a client address.
+    if is_read and event.subject.strip() and _is_ip_address(event.client_ip):
         resource["meta"] = {"profile": [PATIENT_READ_PROFILE]}
     return resource
 
@@ -188,13 +190,9 @@ def _entities(item: SealedEvent) -> list[dict[str, Any]]:
     event = item.authenticated_event.event
     entities: list[dict[str, Any]] = []
     if event.subject.strip():
-        entities.append(
-            {
-                "what": {"type": "Patient", "identifier": {"value": event.subject}},
-                "type": _coding(f"{_HL7}audit-entity-type", "1", "Person"),
-                "role": _coding(f"{_HL7}object-role", "1", "Patient"),
-            }
-        )
+        what = {"type": "Patient", "identifier": {"value": event.subject}}
+        kind, role = _coding(f"{_HL7}audit-entity-type", "1", "Person"), _coding(f"{_HL7}object-role", "1", "Patient")
+        entities.append({"what": what, "type": kind, "role": role})
     details = {
         "leaf_index": str(item.leaf_index) if item.leaf_index >= 0 else "",
         "event_id": str(event.id),
@@ -217,12 +215,6 @@ def _data_entity(identifier: str, details: Mapping[str, str]) -> dict[str, Any]:
         "role": _coding(f"{_HL7}object-role", "4", "Domain Resource"),
         "detail": [{"type": key, "valueString": text} for key, text in details.items() if text.strip()],
     }
-
-
-def _is_patient_read(event: Event) -> bool:
-    """BALP's PatientRead needs a successful read, a client address, and a patient."""
-    is_read = event.action == Action.CLAIM_REVEALED and event.outcome == "success"
-    return is_read and bool(event.subject.strip()) and _is_ip_address(event.client_ip)
 
 
 def _is_ip_address(text: str) -> bool:

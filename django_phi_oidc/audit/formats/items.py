@@ -1,7 +1,7 @@
 """The items of the log: events in their sealed order, and checkpoints between them. No Django."""
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from ..events import AuthenticatedEvent
 
@@ -39,3 +39,7 @@ LogItem = SealedEvent | SealedCheckpoint
 def format_instant(time: datetime) -> str:
     """Return the time in UTC as RFC 3339, with microseconds and `Z`."""
     return time.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
+
+
+def epoch_milliseconds(time: datetime) -> int:
+    return (time - datetime.fromtimestamp(0, UTC)) // timedelta(milliseconds=1)

@@ -8,11 +8,12 @@ Spec: schema.ocsf.io/1.5.0.
 import ipaddress
 import json
 from collections.abc import Mapping
-from datetime import datetime, timedelta
+from contextlib import suppress
+from datetime import datetime
 from typing import Any
 
 from ..events import Action, Event
-from .items import SealedCheckpoint, SealedEvent
+from .items import SealedCheckpoint, SealedEvent, epoch_milliseconds
 
 VERSION = "1.5.0"
 PRODUCT = {"name": "django_phi_oidc", "vendor_name": "django_phi_oidc"}
@@ -75,7 +76,6 @@ _UNKNOWN_ACTION = (ENTITY_MANAGEMENT, _OTHER, "Resource")
 """For actions of host projects."""
 _SEVERITIES = {"success": (1, "Informational"), "failure": (3, "Medium"), "error": (4, "High")}
 _STATUSES = {"success": (1, "Success"), "failure": (2, "Failure"), "error": (2, "Failure")}
-_EPOCH = datetime.fromisoformat("1970-01-01T00:00:00+00:00")
 
 
 def event_to_ocsf(item: SealedEvent) -> dict[str, Any]:
@@ -99,7 +99,8 @@ def event_to_ocsf(item: SealedEvent) -> dict[str, Any]:
         return members | _detection_finding_members(event, detail)
     members["severity_id"], members["severity"] = _SEVERITIES[event.outcome]
     members["status_id"], members["status"] = _STATUSES[event.outcome]
-    members |= _source_endpoint(event)
+    with suppress(ValueError):
+        members["src_endpoint"] = {"ip": str(ipaddress.ip_address(event.client_ip))}
     if class_uid == AUTHENTICATION:
         return members | _authentication_members(event)
     return members | _entity_management_members(event, kind, detail)
@@ -111,16 +112,9 @@ def checkpoint_to_ocsf(item: SealedCheckpoint) -> dict[str, Any]:
     members["metadata"] |= {"uid": f"checkpoint-{item.epoch}-{item.tree_size}", "event_code": "checkpoint"}
     members["severity_id"], members["severity"] = _SEVERITIES["success"]
     members["status_id"], members["status"] = _STATUSES["success"]
-    return members | {
-        "message": "checkpoint",
-        "entity": {"type": "AuditTrail", "name": item.origin, "version": str(item.tree_size)},
-        "unmapped": {
-            "checkpoint": item.note,
-            "tree_size": item.tree_size,
-            "root_hash": item.root_hash.hex(),
-            "epoch": item.epoch,
-        },
-    }
+    unmapped = {"checkpoint": item.note, "tree_size": item.tree_size, "root_hash": item.root_hash.hex()}
+    entity = {"type": "AuditTrail", "name": item.origin, "version": str(item.tree_size)}
+    return members | {"message": "checkpoint", "entity": entity, "unmapped": {**unmapped, "epoch": item.epoch}}
 
 
 _UNMAPPED_FIELDS = ("v", "mac_key", "occurred_at", "outcome", "subject", "provider", "client_ip", "purpose", "resource")
@@ -138,16 +132,9 @@ def _base_event(class_uid: int, activity: tuple[int, str], moment: datetime) -> 
         "activity_name": activity_name,
         "type_uid": class_uid * 100 + activity_id,
         "type_name": f"{class_name}: {activity_name}",
-        "time": _epoch_milliseconds(moment),
+        "time": epoch_milliseconds(moment),
         "metadata": {"version": VERSION, "product": dict(PRODUCT), "log_name": LOG_NAME, "log_version": "1"},
     }
-
-
-def _source_endpoint(event: Event) -> dict[str, Any]:
-    try:
-        return {"src_endpoint": {"ip": str(ipaddress.ip_address(event.client_ip))}}
-    except ValueError:
-        return {}
 
 
 def _authentication_members(event: Event) -> dict[str, Any]:
@@ -169,30 +156,15 @@ def _entity_management_members(event: Event, entity_type: str, detail: Mapping[s
     entity: dict[str, Any] = {"type": entity_type, "uid": uid}
     if claims := detail.get("claims", detail.get("claim")):
         entity["name"] = ", ".join(claims) if isinstance(claims, list) else str(claims)
-    actor: dict[str, Any] = {}
-    if event.actor:
-        actor["user"] = {"uid": event.actor}
-    if event.session:
-        actor["session"] = {"uid": event.session}
+    actor = {name: {"uid": uid} for name, uid in (("user", event.actor), ("session", event.session)) if uid}
     return {"entity": entity, "actor": actor} if actor else {"entity": entity}
 
 
 def _detection_finding_members(event: Event, detail: Mapping[str, Any]) -> dict[str, Any]:
-    members: dict[str, Any] = {
-        "severity_id": 4,
-        "severity": "High",
-        "status_id": 1,
-        "status": "New",
-        "finding_info": {
-            "uid": str(event.id),
-            "title": str(detail.get("rule", event.action)),
-            "created_time": _epoch_milliseconds(event.occurred_at),
-        },
-    }
+    title, created_time = str(detail.get("rule", event.action)), epoch_milliseconds(event.occurred_at)
+    info = {"uid": str(event.id), "title": title, "created_time": created_time}
+    members: dict[str, Any] = {"severity_id": 4, "severity": "High", "status_id": 1, "status": "New"}
+    members["finding_info"] = info
     if event.resource:
         members["resources"] = [{"uid": event.resource}]
     return members
-
-
-def _epoch_milliseconds(moment: datetime) -> int:
-    return (moment - _EPOCH) // timedelta(milliseconds=1)

@@ -35,7 +35,8 @@ def build_message(item: LogItem, text: str, *, hostname: str) -> bytes:
     else:
         severity, time, message_id = _NOTICE_SEVERITY, item.sealed_at, "checkpoint"
         parameters = {"checkpoint": str(item.tree_size)}
-    data = "".join(f' {name}="{_escape_parameter(value)}"' for name, value in parameters.items())
+    escaped = {name: re.sub(r'(["\\\]])', r"\\\1", value) for name, value in parameters.items()}
+    data = "".join(f' {name}="{value}"' for name, value in escaped.items())
     host, message_id = _header_field(hostname, 255), _header_field(message_id, 32)
     header = f"<{FACILITY * 8 + severity}>1 {format_instant(time)} {host} {APP_NAME} - {message_id} [{SD_ID}{data}] "
     return header.encode("ascii") + (b"" if text.isascii() else _BOM) + text.encode("utf-8")
@@ -43,7 +44,3 @@ def build_message(item: LogItem, text: str, *, hostname: str) -> bytes:
 
 def _header_field(text: str, max_length: int) -> str:
     return _NOT_PRINTABLE.sub("_", text)[:max_length] or "-"
-
-
-def _escape_parameter(value: str) -> str:
-    return re.sub(r'(["\\\]])', r"\\\1", value)

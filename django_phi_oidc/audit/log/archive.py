@@ -85,8 +85,7 @@ def write_archive(path: Path, *, first_leaf_index: int, tree_size: int, progress
 def verify_archive(path: Path, keys: Sequence[Ed25519PublicKey]) -> LogArchive:
     """Read the whole archive, and check that it leads from the tree before it to the checkpoint after it.
 
-    The MACs are NOT checked: the leaf hashes prove more.
-    Raises: ProofInvalid, CheckpointInvalid; OSError.
+    The MACs are NOT checked: the leaf hashes prove more. Raises: ProofInvalid, CheckpointInvalid; OSError.
     """
     with _open_archive(path) as file:
         header = _read_header(file)
@@ -96,17 +95,17 @@ def verify_archive(path: Path, keys: Sequence[Ed25519PublicKey]) -> LogArchive:
         except (TypeError, ValueError) as error:
             raise ProofInvalid("The header of the archive is not valid.") from error
         restore_events: list[tuple[int, bytes]] = []
-        leaf_hashes = _hash_events(file, header["first"], restore_events)
-        while batch := list(islice(leaf_hashes, BATCH_SIZE)):
-            tree.extend(batch)
+        events = enumerate(_read_events(file), start=header["first"])
+        while batch := list(islice(events, BATCH_SIZE)):
+            restore_events += [event for event in batch if event[1].startswith(_RESTORE_EVENT_PREFIX)]
+            tree.extend([hash_leaf(canonical) for _, canonical in batch])
             if tree.size > checkpoint.tree_size:
                 break
     tree_size = checkpoint.tree_size
     if (tree.size, tree.compute_root()) != (tree_size, checkpoint.root_hash):
         raise ProofInvalid("The archive does not hold the events that its checkpoint was signed over.")
-    return LogArchive(
-        path=path, first_leaf_index=header["first"], tree_size=tree_size, restore_events=tuple(restore_events)
-    )
+    first, restored = header["first"], tuple(restore_events)
+    return LogArchive(path=path, first_leaf_index=first, tree_size=tree_size, restore_events=restored)
 
 
 @contextmanager
@@ -152,19 +151,10 @@ def _render_lines(start: int, end: int) -> Iterator[bytes]:
 
 def _read_events(file: IO[bytes]) -> Iterator[bytes]:
     while line := file.readline(MAX_LINE_BYTES):
-        if not (
-            line.startswith(_LINE_START) and line.endswith(_LINE_END) and line[-_TAIL_BYTES:].startswith(_MAC_SEPARATOR)
-        ):
+        has_ends = line.startswith(_LINE_START) and line.endswith(_LINE_END)
+        if not (has_ends and line[-_TAIL_BYTES:].startswith(_MAC_SEPARATOR)):
             raise ProofInvalid("A line of the archive is not an event.")
         yield line[len(_LINE_START) : -_TAIL_BYTES]
-
-
-def _hash_events(file: IO[bytes], first_leaf_index: int, restore_events: list[tuple[int, bytes]]) -> Iterator[bytes]:
-    """Yield the leaf hashes of the events, and add `audit.restored` events to restore_events."""
-    for index, canonical in enumerate(_read_events(file), start=first_leaf_index):
-        if canonical.startswith(_RESTORE_EVENT_PREFIX):
-            restore_events.append((index, canonical))
-        yield hash_leaf(canonical)
 
 
 def _read_header(file: IO[bytes]) -> dict[str, Any]:

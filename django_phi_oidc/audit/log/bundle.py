@@ -43,22 +43,14 @@ class VerifiedInclusion:
 
 def build_inclusion_bundle(*, canonical: bytes, leaf_index: int, proof: Sequence[bytes], note: str) -> str:
     """Return the JSON text of the bundle. canonical: the canonical bytes of the event, the input of the leaf hash."""
-    return _render_json(
-        {
-            "format": INCLUSION_FORMAT,
-            "event": json.loads(canonical),
-            "leaf_index": leaf_index,
-            "proof": _encode_hashes(proof),
-            "checkpoint": note,
-        }
-    )
+    bundle = {"format": INCLUSION_FORMAT, "event": json.loads(canonical), "leaf_index": leaf_index}
+    return _render_json({**bundle, "proof": _encode_hashes(proof), "checkpoint": note})
 
 
 def build_consistency_bundle(*, old_note: str, new_note: str, proof: Sequence[bytes]) -> str:
     """Return the JSON text of the proof that the new checkpoint continues the old one."""
-    return _render_json(
-        {"format": CONSISTENCY_FORMAT, "old": old_note, "new": new_note, "proof": _encode_hashes(proof)}
-    )
+    bundle = {"format": CONSISTENCY_FORMAT, "old": old_note, "new": new_note}
+    return _render_json({**bundle, "proof": _encode_hashes(proof)})
 
 
 def verify_inclusion_bundle(text: str, keys: Sequence[Ed25519PublicKey]) -> VerifiedInclusion:
@@ -72,9 +64,8 @@ def verify_inclusion_bundle(text: str, keys: Sequence[Ed25519PublicKey]) -> Veri
         raise ProofInvalid("The file is not a known proof.")
     checkpoint = verify_checkpoint(str(bundle["checkpoint"]), keys)
     try:
-        canonical = json.dumps(
-            event, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
-        ).encode()
+        options: Any = {"separators": (",", ":"), "ensure_ascii": False, "allow_nan": False}
+        canonical = json.dumps(event, sort_keys=True, **options).encode()
     except (UnicodeEncodeError, ValueError) as error:
         raise ProofInvalid("The event has no canonical form (RFC 8785).") from error
     verify_inclusion(
@@ -150,9 +141,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     prog = "python -m django_phi_oidc.audit.log.bundle"
     parser = ArgumentParser(prog=prog, description=__doc__, formatter_class=RawDescriptionHelpFormatter)
     parser.add_argument("file", type=Path, help="the proof")
-    parser.add_argument(
-        "--public-key", action="append", required=True, metavar="KEY", help="verifier key, PEM, base64, or their file"
-    )
+    key_help = "verifier key, PEM, base64, or their file"
+    parser.add_argument("--public-key", action="append", required=True, metavar="KEY", help=key_help)
     options = parser.parse_args(arguments)
     try:
         sys.stdout.write(verify_proof_file(options.file, public_keys=options.public_key) + "\n")

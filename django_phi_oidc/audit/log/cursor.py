@@ -24,7 +24,7 @@ _NO_ID = uuid.UUID(int=0)
 
 
 @dataclass(frozen=True, slots=True)
-class LogPosition:
+class DeliveryPosition:
     """Where delivery continues: leaves from tree_size, checkpoints above checkpoint_size."""
 
     tree_size: int = 0
@@ -38,7 +38,7 @@ class LogPosition:
 class ItemBatch:
     """The next items in order: events, and each checkpoint after the last event that it covers."""
 
-    position: LogPosition | None = None
+    position: DeliveryPosition | None = None
     """Where items begin. After a restore of the log it is an earlier position than the one asked for."""
     items: tuple[LogItem, ...] = ()
     fault: str = ""
@@ -59,7 +59,7 @@ class EventBatch:
     """The log is another one than before: reading continues after what was sealed before the last leaf read."""
 
 
-def read_items(position: LogPosition, *, limit: int) -> ItemBatch:
+def read_items(position: DeliveryPosition, *, limit: int) -> ItemBatch:
     """Return up to limit items after position. Raises: AuditUnavailable."""
     try:
         with translate_database_errors():
@@ -81,22 +81,20 @@ def read_events(tree_size: int, leaf_hash: bytes, sealed_at: datetime | None, *,
             # A backup has only checkpoints from before it was made, so nothing that was sealed since is skipped.
             known = _checkpoints().filter(sealed_at__lte=sealed_at).last()
             tree_size = min(tree_size, known.tree_size) if known else 0
-        end = min(_get_newest_size(), tree_size + limit)
+        end = min(get_newest_tree_size(), tree_size + limit)
         if end > tree_size:
-            covering = _checkpoints().filter(tree_size__gte=end).first()
-            events, altered_event_ids = _check_leaves(tree_size, end)
-            return EventBatch(
-                tree_size=end,
-                leaf_hash=_get_last_leaf_hash(end),
-                sealed_at=covering.sealed_at if covering else None,
-                events=events,
-                altered_event_ids=altered_event_ids,
-                is_log_replaced=is_log_replaced,
-            )
-        if not is_log_replaced:
+            sealed_at = _checkpoints().filter(tree_size__gte=end).values_list("sealed_at", flat=True).first()
+        elif not is_log_replaced:
             return None
-        last_hash = _get_last_leaf_hash(tree_size)
-        return EventBatch(tree_size=tree_size, leaf_hash=last_hash, sealed_at=sealed_at, is_log_replaced=True)
+        events, altered_event_ids = _check_leaves(tree_size, end)
+        return EventBatch(
+            tree_size=end,
+            leaf_hash=_get_last_leaf_hash(end),
+            sealed_at=sealed_at,
+            events=events,
+            altered_event_ids=altered_event_ids,
+            is_log_replaced=is_log_replaced,
+        )
 
 
 def find_oldest_sealing_time(checkpoint_size: int) -> datetime | None:
@@ -113,10 +111,10 @@ def find_oldest_sealing_time(checkpoint_size: int) -> datetime | None:
 def get_newest_tree_size() -> int:
     """Return how many leaves the newest checkpoint covers. Raises: AuditUnavailable."""
     with translate_database_errors():
-        return _get_newest_size()
+        return _checkpoints().values_list("tree_size", flat=True).last() or 0
 
 
-def _find_start(position: LogPosition) -> LogPosition | str:
+def _find_start(position: DeliveryPosition) -> DeliveryPosition | str:
     """Return where to continue, after a check that the log is the one that was delivered; a fault if it is not.
 
     A restored database is behind. When its operator has declared a new epoch, delivery goes back to where that begins.
@@ -137,14 +135,14 @@ def _find_start(position: LogPosition) -> LogPosition | str:
     return "log_forked"
 
 
-def _position_after(checkpoint: AuditCheckpoint | None) -> LogPosition:
+def _position_after(checkpoint: AuditCheckpoint | None) -> DeliveryPosition:
     if checkpoint is None:
-        return LogPosition()
+        return DeliveryPosition()
     size, root_hash = checkpoint.tree_size, bytes(checkpoint.root_hash)
-    return LogPosition(size, size, _get_last_leaf_hash(size), root_hash, checkpoint.epoch)
+    return DeliveryPosition(size, size, _get_last_leaf_hash(size), root_hash, checkpoint.epoch)
 
 
-def _read_items(position: LogPosition, *, limit: int) -> ItemBatch:
+def _read_items(position: DeliveryPosition, *, limit: int) -> ItemBatch:
     checkpoints = list(_checkpoints().filter(tree_size__gt=position.checkpoint_size)[:limit])
     if not checkpoints:
         return ItemBatch(position=position)
@@ -159,22 +157,13 @@ def _read_items(position: LogPosition, *, limit: int) -> ItemBatch:
             if raw is None or event is None or event.outcome not in OUTCOMES:
                 fault = "event_missing" if raw is None or raw.canonical is None else "event_unreadable"
                 return ItemBatch(position=position, items=tuple(items), fault=fault)
-            authenticated_event = AuthenticatedEvent(event, raw.mac)
-            items.append(
-                SealedEvent(leaf_index=index, leaf_hash=raw.leaf_hash, authenticated_event=authenticated_event)
-            )
+            authentic = AuthenticatedEvent(event, raw.mac)
+            items.append(SealedEvent(leaf_index=index, leaf_hash=raw.leaf_hash, authenticated_event=authentic))
             index += 1
         if len(items) == limit:
             break
-        items.append(
-            SealedCheckpoint(
-                tree_size=checkpoint.tree_size,
-                root_hash=bytes(checkpoint.root_hash),
-                epoch=checkpoint.epoch,
-                sealed_at=checkpoint.sealed_at,
-                note=checkpoint.note,
-            )
-        )
+        fields = {name: getattr(checkpoint, name) for name in ("tree_size", "epoch", "sealed_at", "note")}
+        items.append(SealedCheckpoint(root_hash=bytes(checkpoint.root_hash), **fields))
     return ItemBatch(position=position, items=tuple(items))
 
 
@@ -192,8 +181,7 @@ def _check_leaves(start: int, end: int) -> tuple[list[Event], list[uuid.UUID]]:
 
 
 def _read_parsed_leaves(start: int, end: int) -> Iterator[tuple[RawEvent, Event | None]]:
-    for raw in read_leaves(start, end):
-        yield raw, _find_event(raw.canonical)
+    return ((raw, _find_event(raw.canonical)) for raw in read_leaves(start, end))
 
 
 def _find_event(canonical: bytes | None) -> Event | None:
@@ -211,10 +199,6 @@ def _find_event(canonical: bytes | None) -> Event | None:
 
 def _checkpoints() -> QuerySet[AuditCheckpoint]:
     return AuditCheckpoint.objects.using(AUDIT_ALIAS).order_by("tree_size")
-
-
-def _get_newest_size() -> int:
-    return _checkpoints().values_list("tree_size", flat=True).last() or 0
 
 
 def _get_last_leaf_hash(tree_size: int) -> bytes:

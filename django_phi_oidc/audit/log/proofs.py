@@ -14,8 +14,7 @@ from .tree_storage import LogDamaged, read_node
 def create_inclusion_proof(event_id: uuid.UUID) -> str:
     """Return the bundle that proves the event under the newest checkpoint, as JSON text.
 
-    Raises: LookupError if there is no such event, it is not sealed yet, or the log is damaged.
-    Spec: RFC 6962 2.1.1.
+    Raises: LookupError if there is no such event, it is not sealed yet, or the log is damaged. Spec: RFC 6962 2.1.1.
     """
     event = find_raw_event(event_id)
     newest = next(iter(read_checkpoints(-1, limit=1, newest_first=True)), None)
@@ -40,8 +39,7 @@ def create_inclusion_proof(event_id: uuid.UUID) -> str:
 def create_consistency_proof(old_note: str, new_note: str) -> str:
     """Return the JSON text that proves that new_note continues old_note. The signatures are NOT checked.
 
-    Raises: CheckpointInvalid; ProofInvalid if this log does not lead to both of them.
-    Spec: RFC 6962 2.1.2.
+    Raises: CheckpointInvalid; ProofInvalid if this log does not lead to both of them. Spec: RFC 6962 2.1.2.
     """
     old, new = parse_checkpoint(old_note), parse_checkpoint(new_note)
     if old.tree_size > new.tree_size:

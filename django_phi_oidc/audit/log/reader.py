@@ -44,9 +44,8 @@ _FIELD_PLACEHOLDERS = {"v": "%s", "id": '"%s"', "occurred_at": '"%s"', "detail":
 def _build_canonical_sql(placeholder: str, expression: str) -> str:
     """Return SQL for the canonical form. placeholder, expression: how a text column is formatted and read."""
     members = ",".join(f'"{name}":{_FIELD_PLACEHOLDERS.get(name, placeholder)}' for name in EVENT_FIELDS)
-    return (
-        f"format('{{{members}}}', {', '.join(_FIELD_SQL.get(name, expression.format(name)) for name in EVENT_FIELDS)})"
-    )
+    values = ", ".join(_FIELD_SQL.get(name, expression.format(name)) for name in EVENT_FIELDS)
+    return f"format('{{{members}}}', {values})"
 
 
 _JOINED_TEXTS = " || ".join(f"e.{name}" for name in EVENT_FIELDS if name not in _FIELD_SQL)
@@ -91,10 +90,8 @@ def read_queue(*, after_id: uuid.UUID, limit: int, include_refused: bool = False
     Whether an event already has a leaf is NOT looked up: the database refuses a second leaf of an event.
     """
     refused_filter = "" if include_refused else "AND NOT u.refused"
-    source = _FROM_QUEUE.format(_JOIN_EVENT[connections[AUDIT_ALIAS].vendor])
-    return _read_rows(
-        f"{source} WHERE u.event_id > {_uuid_literal(after_id)} {refused_filter} ORDER BY u.event_id LIMIT {limit:d}"
-    )
+    source, after = _FROM_QUEUE.format(_JOIN_EVENT[connections[AUDIT_ALIAS].vendor]), _uuid_literal(after_id)
+    return _read_rows(f"{source} WHERE u.event_id > {after} {refused_filter} ORDER BY u.event_id LIMIT {limit:d}")
 
 
 def read_leaves(start: int, end: int) -> Iterator[RawEvent]:
@@ -104,10 +101,8 @@ def read_leaves(start: int, end: int) -> Iterator[RawEvent]:
 
 def read_leaves_beyond(tree_size: int, *, limit: int) -> Iterator[RawEvent]:
     """Yield up to `limit` leaves with an index outside [0, tree_size)."""
-    return _read_rows(
-        f"{_FROM_LEAF} WHERE l.leaf_index < 0 OR l.leaf_index >= {tree_size:d} LIMIT {limit:d}",
-        force_index_lookups=False,
-    )
+    condition = f"l.leaf_index < 0 OR l.leaf_index >= {tree_size:d}"
+    return _read_rows(f"{_FROM_LEAF} WHERE {condition} LIMIT {limit:d}", force_index_lookups=False)
 
 
 def read_leafless_events(tree_size: int) -> Iterator[RawEvent]:
@@ -213,23 +208,12 @@ def _parse_sqlite_row(row: tuple[Any, ...]) -> RawEvent:
 
 def _build_canonical_bytes(columns: dict[str, Any]) -> bytes:
     """Return what `events.canonical_bytes` returns for the original event; other bytes for an altered row."""
-    special = {
-        "v": str(columns["v"]),
-        "id": f'"{_format_uuid(columns["id"])}"',
-        "occurred_at": f'"{_SQLITE_TIME_PATTERN.sub(_format_sqlite_time, str(columns["occurred_at"]))}"',
-        "detail": str(columns["detail"]),
-    }
+    id_bytes = _parse_id_bytes(columns["id"])
+    id_ = str(uuid.UUID(bytes=id_bytes)) if len(id_bytes) == 16 else columns["id"]
+    time = _SQLITE_TIME_PATTERN.sub(lambda m: f"{m[1]}T{m[2]}.{m[3] or '':0<6}Z", str(columns["occurred_at"]))
+    special = {"v": str(columns["v"]), "id": f'"{id_}"', "occurred_at": f'"{time}"', "detail": str(columns["detail"])}
     members = (f'"{name}":{special.get(name) or _encode_json(columns[name])}' for name in EVENT_FIELDS)
     return ("{" + ",".join(members) + "}").encode("utf-8", "surrogatepass")
-
-
-def _format_sqlite_time(match: re.Match[str]) -> str:
-    return f"{match[1]}T{match[2]}.{(match[3] or ''):0<6}Z"
-
-
-def _format_uuid(value: Any) -> str:
-    id_bytes = _parse_id_bytes(value)
-    return str(uuid.UUID(bytes=id_bytes)) if len(id_bytes) == 16 else str(value)
 
 
 def _parse_id_bytes(value: Any) -> bytes:

@@ -45,13 +45,8 @@ def resume_log(*, witnessed_note: str, reason: str, key: Ed25519PrivateKey, now:
         for known_epoch, known in get_witnessed_checkpoints(keys).items():
             if (known_epoch, known.tree_size) > (epoch, lost.tree_size):
                 raise SealingRefused(f"A larger checkpoint is known outside: {known.tree_size} of {known.origin}.")
-        detail = {
-            "epoch": epoch + 1,
-            "origin": lost.origin,
-            "tree_size": lost.tree_size,
-            "root_hash": lost.root_hash.hex(),
-            "why": reason,
-        }
+        detail = {"epoch": epoch + 1, "origin": lost.origin, "tree_size": lost.tree_size, "why": reason}
+        detail["root_hash"] = lost.root_hash.hex()
         restored = authenticate_event(NewEvent(action=Action.AUDIT_RESTORED, origin=Origin(), now=now, detail=detail))
         AuditEvent.objects.bulk_create(build_rows([restored]))
         leaf = restored.event.id.bytes, hash_leaf(canonical_bytes(restored.event))

@@ -21,6 +21,10 @@ _MAX_MOVED_LEAVES = 2
 _MAX_MISSING_EVENTS = 10_000
 CompletedNodes = Mapping[int, tuple[int, Sequence[bytes]]]
 """What `CompactRange.extend` returns."""
+StoredNodes = Mapping[tuple[int, int], bytes]
+"""Hashes by level and index."""
+MacCalculator = Callable[[str, bytes], bytes | None]
+"""Key id and canonical bytes to the MAC; None for a key that is not configured."""
 ArchivedEventLookup = Callable[[int], bytes | None]
 """Leaf index to the event's canonical bytes in an archive; called in ascending order."""
 
@@ -56,11 +60,7 @@ class LogReplay:
     """The tree read so far, and whether it matches what was signed."""
 
     def __init__(
-        self,
-        *,
-        compute_mac: Callable[[str, bytes], bytes | None],
-        find_archived: ArchivedEventLookup,
-        summary: VerificationSummary,
+        self, *, compute_mac: MacCalculator, find_archived: ArchivedEventLookup, summary: VerificationSummary
     ) -> None:
         self.tree = CompactRange()
         self.missing_events: dict[bytes, tuple[int, bytes]] = {}
@@ -110,8 +110,9 @@ class LogReplay:
         computed = hash_leaf(canonical)
         mac = self._compute_mac(row.mac_key, canonical)
         if computed == row.leaf_hash and mac is None:
-            text = f"Its MAC key {row.mac_key!a} is not configured."
-            yield _build_row_finding(FindingKind.EVENT_KEY_UNKNOWN, row, text)
+            yield _build_row_finding(
+                FindingKind.EVENT_KEY_UNKNOWN, row, f"Its MAC key {row.mac_key!a} is not configured."
+            )
         elif computed == row.leaf_hash:
             leaf_range.invalid_mac_indexes.add(row.leaf_index)
         elif mac == row.mac:
@@ -131,7 +132,7 @@ class LogReplay:
         yield _build_row_finding(FindingKind.EVENT_MISSING, row, text)
 
     def _advance_to_root(
-        self, leaf_range: _LeafRange, known_root: KnownRoot, stored_nodes: Mapping[tuple[int, int], bytes]
+        self, leaf_range: _LeafRange, known_root: KnownRoot, stored_nodes: StoredNodes
     ) -> Iterator[LogFinding]:
         """Grow the tree up to the known root, and compare."""
         start, nodes_before, end = self.tree.size, self.tree.nodes, known_root.tree_size
@@ -162,12 +163,7 @@ class LogReplay:
             yield LogFinding(kind=FindingKind.FORK_UNDECLARED, tree_size=end, text=text)
 
     def _report_root_mismatch(
-        self,
-        leaf_range: _LeafRange,
-        start: int,
-        known_root: KnownRoot,
-        nodes: CompletedNodes,
-        stored_nodes: Mapping[tuple[int, int], bytes],
+        self, leaf_range: _LeafRange, start: int, known_root: KnownRoot, nodes: CompletedNodes, stored: StoredNodes
     ) -> Iterator[LogFinding]:
         """Report leaves that do not lead to the signed root, and continue from the stored nodes where these do."""
         was_anchored, self._is_anchored = self._is_anchored, False
@@ -179,7 +175,7 @@ class LogReplay:
         if not was_anchored or leaf_range.has_gap(start, end):
             # An earlier finding reported the cause, or that nothing is known from there on.
             return
-        blocks = [index for index, node in _enumerate_level(nodes, 8) if stored_nodes.get((8, index), node) != node]
+        blocks = [index for index, node in _enumerate_level(nodes, 8) if stored.get((8, index), node) != node]
         where = f"leaves {start} to {end - 1}"
         if blocks and self._is_anchored:
             where = ", ".join(f"leaves {index * 256} to {index * 256 + 255}" for index in blocks)
@@ -200,7 +196,7 @@ def _get_stored_nodes(start: int, end: int) -> dict[tuple[int, int], bytes]:
     }
 
 
-def _report_altered_nodes(nodes: CompletedNodes, stored_nodes: Mapping[tuple[int, int], bytes]) -> Iterator[LogFinding]:
+def _report_altered_nodes(nodes: CompletedNodes, stored_nodes: StoredNodes) -> Iterator[LogFinding]:
     for level in nodes:
         for index, computed in _enumerate_level(nodes, level):
             if stored_nodes.get((level, index)) != computed:
@@ -220,14 +216,10 @@ def _report_moved_leaves(leaf_range: _LeafRange, start: int, end: int) -> Iterat
     moved = [place for place, (id_, expected) in enumerate(zip(ids, sorted(ids), strict=True)) if id_ != expected]
     if len(moved) > _MAX_MOVED_LEAVES:
         moved = [place for place in range(1, len(ids)) if ids[place] <= ids[place - 1]]
+    kind, text = FindingKind.LEAF_OUT_OF_ORDER, "Its leaf is not in its place among those that were sealed with it."
     for place in moved:
-        yield LogFinding(
-            kind=FindingKind.LEAF_OUT_OF_ORDER,
-            leaf_index=start + place,
-            event_id=format_event_id(ids[place]),
-            tree_size=end,
-            text="Its leaf is not in its place among those that were sealed with it.",
-        )
+        id_ = format_event_id(ids[place])
+        yield LogFinding(kind=kind, leaf_index=start + place, event_id=id_, tree_size=end, text=text)
 
 
 def _add_missing_leaves(leaf_range: _LeafRange, start: int, end: int) -> LogFinding:
@@ -245,15 +237,10 @@ def _report_disputed_events(
     text = "It or its leaf is not what was sealed: they differ, and no root shows which of them is wrong."
     if root_matches:
         text = "It is not what was sealed, but its MAC is valid: the MAC key was used to alter it."
-    for index in sorted(leaf_range.computed_hashes):
-        if start <= index < end:
-            yield _build_leaf_finding(FindingKind.EVENT_ALTERED, leaf_range, index, text)
-    text = "Its MAC is not valid."
-    if root_matches:
-        text = "Its MAC was changed; the event itself is as it was sealed."
-    for index in sorted(leaf_range.invalid_mac_indexes):
-        if start <= index < end:
-            yield _build_leaf_finding(FindingKind.EVENT_ALTERED, leaf_range, index, text)
+    mac_text = "Its MAC was changed; the event itself is as it was sealed." if root_matches else "Its MAC is not valid."
+    for indexes, fault in ((leaf_range.computed_hashes, text), (leaf_range.invalid_mac_indexes, mac_text)):
+        for index in sorted(index for index in indexes if start <= index < end):
+            yield _build_leaf_finding(FindingKind.EVENT_ALTERED, leaf_range, index, fault)
 
 
 def _build_leaf_finding(kind: FindingKind, leaf_range: _LeafRange, index: int, text: str) -> LogFinding:

@@ -89,9 +89,10 @@ def get_last_signed_log(keys: Sequence[Ed25519PublicKey]) -> LogState:
     try:
         signed = verify_checkpoint(rows[0].note, keys, expected_origin=get_checkpoint_origin(rows[0].epoch))
     except CheckpointInvalid as error:
-        raise SealingRefused(
+        text = (
             "The last checkpoint is not signed by a known key, or has another origin than PHI_OIDC['AUDIT']['origin']."
-        ) from error
+        )
+        raise SealingRefused(text) from error
     log = LogState(epoch=rows[0].epoch, compact_range=read_compact_range(covered))
     if (signed.tree_size, signed.root_hash) != (covered, log.compact_range.compute_root()):
         raise SealingRefused("The leaves do not lead to the last checkpoint: run `audit verify`.")
@@ -203,8 +204,7 @@ def append_to_log(
 ) -> AppendResult:
     """Append up to `limit` committed events that have no leaf, and return the outcome.
 
-    include_refused, after_id: also retry refused events with a larger id, for example after a missing MAC key was
-    restored.
+    include_refused, after_id: also retry refused events with a larger id, such as after a MAC key was restored.
     Raises: SealingRefused if the log is not what was signed last, here or outside; KeyMissing.
     """
     with exclusive_transaction():
@@ -219,7 +219,7 @@ def append_to_log(
         event_count=len(batch.leaves),
         refused_count=len(batch.forged_ids) + len(batch.unverifiable_ids),
         note=note,
-        last_event_id=_parse_uuid(batch.last_id) if batch.last_id else None,
+        last_event_id=uuid.UUID(bytes=batch.last_id) if batch.last_id else None,
     )
 
 
@@ -228,8 +228,7 @@ def append_all_to_log(
 ) -> Iterator[AppendResult]:
     """Append until nothing is new, and yield the outcome of each transaction.
 
-    retry_refused: first queue all events without a leaf, and retry refused ones.
-    Raises: as `append_to_log`.
+    retry_refused: first queue all events without a leaf, and retry refused ones. Raises: as `append_to_log`.
     """
     last: uuid.UUID | None = _LOWEST_ID if retry_refused else None
     if retry_refused:
@@ -275,12 +274,12 @@ def _mark_refused(batch: _CheckedBatch, *, now: datetime) -> list[AuthenticatedE
     for rule, ids in (("event_forged", batch.forged_ids), ("event_key_unknown", batch.unverifiable_ids)):
         marked = 0
         for start in range(0, len(ids), _UPDATE_CHUNK_SIZE):
-            chunk = [_parse_uuid(id_) for id_ in ids[start : start + _UPDATE_CHUNK_SIZE]]
+            chunk = [uuid.UUID(bytes=id_) for id_ in ids[start : start + _UPDATE_CHUNK_SIZE]]
             marked += AuditUnsealed.objects.filter(event_id__in=chunk, refused=False).update(refused=True)
         if marked:
-            resource, detail = f"AuditEvent/{_parse_uuid(ids[0])}", {"rule": rule, "count": len(ids)}
-            alert = NewEvent(Action.ALERT_RAISED, Origin(), now, resource=resource, detail=detail)
-            alerts.append(authenticate_event(alert))
+            resource, detail = f"AuditEvent/{uuid.UUID(bytes=ids[0])}", {"rule": rule, "count": len(ids)}
+            event = NewEvent(Action.ALERT_RAISED, Origin(), now, resource=resource, detail=detail)
+            alerts.append(authenticate_event(event))
     AuditEvent.objects.bulk_create(build_rows(alerts))
     return alerts
 
@@ -297,7 +296,3 @@ def _rebuild_queue() -> None:
             "DELETE FROM django_phi_oidc_auditunsealed "
             "WHERE event_id IN (SELECT event_id FROM django_phi_oidc_auditleaf)"
         )
-
-
-def _parse_uuid(raw: bytes) -> uuid.UUID:
-    return uuid.UUID(bytes=raw)

@@ -21,9 +21,8 @@ def get_checkpoint_origin(epoch: int) -> str:
     """
     name = conf.audit_origin()
     if not isinstance(name, str) or not name or not name.isprintable() or set(name) & set(" +"):
-        raise KeyMissing(
-            "PHI_OIDC['AUDIT']['origin'] must be a name without spaces and '+', such as a host and a path."
-        )
+        text = "PHI_OIDC['AUDIT']['origin'] must be a name without spaces and '+', such as a host and a path."
+        raise KeyMissing(text)
     return name if epoch == 1 else f"{name}/epoch-{epoch}"
 
 
@@ -51,9 +50,8 @@ def find_signing_key() -> Ed25519PrivateKey | None:
         pem = source.read_bytes() if isinstance(source, Path) else str(source).encode("ascii")
         key = load_pem_private_key(pem, password=None)
     except (OSError, ValueError, TypeError, UnsupportedAlgorithm) as error:
-        raise KeyMissing(
-            "PHI_OIDC['KEYS']['audit_signing'] can't be read: it must be an Ed25519 key in PEM."
-        ) from error
+        text = "PHI_OIDC['KEYS']['audit_signing'] can't be read: it must be an Ed25519 key in PEM."
+        raise KeyMissing(text) from error
     if not isinstance(key, Ed25519PrivateKey):
         raise KeyMissing("PHI_OIDC['KEYS']['audit_signing'] is not an Ed25519 key.")
     return key
@@ -72,7 +70,6 @@ def get_public_keys(private_key: Ed25519PrivateKey | None = None) -> tuple[Ed255
     if private_key is not None:
         keys.append(private_key.public_key())
     if not keys:
-        raise KeyMissing(
-            "PHI_OIDC['KEYS']['audit_public'] is empty and there is no signing key: nothing can be verified."
-        )
+        text = "PHI_OIDC['KEYS']['audit_public'] is empty and there is no signing key: nothing can be verified."
+        raise KeyMissing(text)
     return tuple(keys)

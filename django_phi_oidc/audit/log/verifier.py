@@ -23,7 +23,7 @@ from .reader import (
     read_orphaned_queue_ids,
 )
 from .recovery import LogRestore, get_log_restores
-from .replayer import ArchivedEventLookup, KnownRoot, LogReplay
+from .replayer import ArchivedEventLookup, KnownRoot, LogReplay, MacCalculator
 from .signing_keys import find_epoch, get_checkpoint_origin
 from .tree_storage import STORED_LEVELS
 
@@ -69,10 +69,9 @@ def verify_log(
         yield from _add_to_summary(replay.advance(end, known_roots), summary)
         progress(end, size)
     overdue_id = lowest_uuid7(now - unsealed_after).bytes
-    check_leafless = partial(
-        _check_leafless_event, missing_events=replay.missing_events, compute_mac=compute_mac, overdue_id=overdue_id
-    )
-    yield from _add_to_summary(_verify_remaining_rows(size, checkpoints, check_leafless, summary=summary), summary)
+    missing = replay.missing_events
+    check = partial(_check_leafless_event, missing=missing, compute_mac=compute_mac, overdue_id=overdue_id)
+    yield from _add_to_summary(_verify_remaining_rows(size, checkpoints, check, summary=summary), summary)
 
 
 def _add_to_summary(findings: Iterable[LogFinding], summary: VerificationSummary) -> Iterator[LogFinding]:
@@ -105,11 +104,10 @@ def _verify_remaining_rows(
             text = f"Node {node.node_index} of level {node.level} is stored, but the log has no such leaves."
             yield LogFinding(kind=FindingKind.NODE_ALTERED, text=text)
     for event in read_leafless_events(covered):
-        finding = check_leafless(event)
-        if finding is None:
-            summary.waiting += 1
-        else:
+        if finding := check_leafless(event):
             yield finding
+        else:
+            summary.waiting += 1
     for id_bytes in read_orphaned_queue_ids():
         text = "It is gone, and was never sealed."
         yield LogFinding(kind=FindingKind.EVENT_MISSING, event_id=format_event_id(id_bytes), text=text)
@@ -216,9 +214,8 @@ def _check_witnessed_checkpoints(
         if epoch is not None and later_restores and checkpoint.tree_size > later_restores[0].leaf_index:
             findings.append(_build_restore_finding(checkpoint, epoch, later_restores[0]))
         elif epoch is None or checkpoint.tree_size > size:
-            kept_size = checkpoint.tree_size
+            kind, kept_size = FindingKind.LOG_TRUNCATED, checkpoint.tree_size
             text = f"A checkpoint of {kept_size} events was kept outside; the log ends at {size}."
-            kind = FindingKind.LOG_TRUNCATED
             findings.append(LogFinding(kind=kind, tree_size=kept_size, leaf_index=size, text=text))
         else:
             roots.append(KnownRoot(checkpoint.tree_size, checkpoint.root_hash, is_witnessed=True))
@@ -239,24 +236,18 @@ def _build_restore_finding(checkpoint: Checkpoint, epoch: int, restore: LogResto
 
 
 def _check_leafless_event(
-    event: RawEvent,
-    *,
-    missing_events: Mapping[bytes, tuple[int, bytes]],
-    compute_mac: Callable[[str, bytes], bytes | None],
-    overdue_id: bytes,
+    event: RawEvent, *, missing: Mapping[bytes, tuple[int, bytes]], compute_mac: MacCalculator, overdue_id: bytes
 ) -> LogFinding | None:
     """Return what is wrong with an event that has no leaf; None if it only waits to be sealed."""
     canonical = event.canonical or b""
     mac = compute_mac(event.mac_key, canonical)
     id_ = format_event_id(event.event_id)
-    if missing := missing_events.get(hash_leaf(canonical)):
-        text = f"The leaf now names event {format_event_id(missing[1])}, but was made of this one."
-        return LogFinding(kind=FindingKind.LEAF_ALTERED, event_id=id_, leaf_index=missing[0], text=text)
+    if leaf := missing.get(hash_leaf(canonical)):
+        text = f"The leaf now names event {format_event_id(leaf[1])}, but was made of this one."
+        return LogFinding(kind=FindingKind.LEAF_ALTERED, event_id=id_, leaf_index=leaf[0], text=text)
     if mac is None:
-        kind, text = (
-            FindingKind.EVENT_KEY_UNKNOWN,
-            f"It is not sealed: its MAC key {event.mac_key!a} is not configured.",
-        )
+        text = f"It is not sealed: its MAC key {event.mac_key!a} is not configured."
+        kind = FindingKind.EVENT_KEY_UNKNOWN
     elif mac != event.mac:
         kind, text = FindingKind.EVENT_FORGED, "Its MAC is not valid, and it was never sealed."
     elif event.event_id < overdue_id:

@@ -19,7 +19,7 @@ from ...audit import db_privileges, outbox, spool, throttling
 from ...audit.events import Action, Origin, serialize_event
 from ...audit.log import archive as archives
 from ...audit.log import bundle, proofs, recovery, sequencer, signing_keys
-from ...audit.log.findings import LogFinding, VerificationSummary
+from ...audit.log.findings import VerificationSummary
 from ...audit.log.verifier import UNSEALED_AFTER, verify_log
 from ...audit.models import AuditCheckpoint, AuditEvent, AuditOutbox
 from ...audit.recorder import record
@@ -31,6 +31,10 @@ from ._arguments import Handler, Options, add_command, parse_number, parse_time
 from ._output import Output, ProgressLine
 
 _EARLIEST_TIME = datetime(1970, 1, 2, tzinfo=UTC)
+_SUMMARY = (
+    "{events} sealed events ({archived} of them from archives), {checkpoints} checkpoints, {waiting} events wait to be "
+    "sealed; {total} faults."
+)
 _FILTER_OPTIONS = ("action", "outcome", "actor", "subject", "since", "until")
 
 
@@ -46,7 +50,8 @@ def add_arguments(parser: ArgumentParser) -> None:
     verify = add("verify", _verify, "recompute the whole log and report each fault; status 1 if there is one")
     for option, text in (("--checkpoint", "a checkpoint kept elsewhere"), ("--archive", "an archive of events")):
         verify.add_argument(option, action="append", type=Path, default=[], metavar="FILE", help=text)
-    verify.add_argument("--unsealed-after", type=_parse_seconds, default=UNSEALED_AFTER, metavar="SECONDS")
+    delay = UNSEALED_AFTER // timedelta(seconds=1)
+    verify.add_argument("--unsealed-after", type=parse_number, default=delay, metavar="SECONDS")
     verify.add_argument("--json", action="store_true", help="one object per finding, then one for the summary")
     prove = add("prove", _prove, "print the proof that an event is in the log")
     prove.add_argument("event_id", type=uuid.UUID, metavar="EVENT_ID")
@@ -126,36 +131,22 @@ def _verify(options: Options, output: Output) -> None:
             witnessed_checkpoints=witnessed,
             find_archived=find_archived,
             archived_restore_events=[event for archive in verified for event in archive.restore_events],
-            unsealed_after=options["unsealed_after"],
+            unsealed_after=timedelta(seconds=options["unsealed_after"]),
             progress=progress,
         ):
             progress.end()
-            output.write(json.dumps(_describe_finding(finding)) if output.as_json else finding.render_line())
+            row = {"kind": finding.kind.value, "fault": finding.is_fault}
+            row |= {name: getattr(finding, name) for name in ("event_id", "leaf_index", "tree_size", "text")}
+            output.write_row(row, lambda _, finding=finding: finding.render_line())  # type: ignore[misc]
     progress.end()
     outcome = "failure" if summary.fault_count else "success"
     _record(Action.AUDIT_VERIFIED, outcome=outcome, detail=summary.build_event_detail())
-    output.write_row(_describe_summary(summary), lambda row: _format_summary(summary))
+    counts = {kind.value: count for kind, count in sorted(summary.counts_by_kind.items())}
+    totals = {name: getattr(summary, name) for name in ("tree_size", "events", "checkpoints", "waiting", "archived")}
+    totals |= {"faults": summary.fault_count, "found": counts}
+    output.write_row(totals, lambda row: _SUMMARY.format(**row, total=row["faults"] or "no"))
     if summary.fault_count:
         raise CommandError("The audit log was changed after it was sealed.")
-
-
-def _describe_finding(finding: LogFinding) -> dict[str, Any]:
-    fields = {name: getattr(finding, name) for name in ("event_id", "leaf_index", "tree_size", "text")}
-    return {"kind": finding.kind.value, "fault": finding.is_fault, **fields}
-
-
-def _describe_summary(summary: VerificationSummary) -> dict[str, Any]:
-    counts = {kind.value: count for kind, count in sorted(summary.counts_by_kind.items())}
-    names = ("tree_size", "events", "checkpoints", "waiting", "archived")
-    return {**{name: getattr(summary, name) for name in names}, "faults": summary.fault_count, "found": counts}
-
-
-def _format_summary(summary: VerificationSummary) -> str:
-    return (
-        f"{summary.events} sealed events ({summary.archived} of them from archives), "
-        f"{summary.checkpoints} checkpoints, {summary.waiting} events wait to be sealed; "
-        f"{summary.fault_count or 'no'} faults."
-    )
 
 
 def _record(action: Action, **fields: Any) -> None:
@@ -173,7 +164,8 @@ def _check_proof(options: Options, output: Output) -> None:
 
 
 def _consistency(options: Options, output: Output) -> None:
-    output.write(proofs.create_consistency_proof(_read_text(options["old"]), _read_text(options["new"])))
+    old, new = (options[name].read_text("utf-8") for name in ("old", "new"))
+    output.write(proofs.create_consistency_proof(old, new))
 
 
 def _checkpoint(options: Options, output: Output) -> None:
@@ -220,13 +212,8 @@ def _get_first_unarchived_leaf() -> int:
 
 
 def _resume(options: Options, output: Output) -> None:
-    note = recovery.resume_log(
-        witnessed_note=_read_text(options["checkpoint"]),
-        reason=options["reason"],
-        key=_get_signing_key(),
-        now=clock.now(),
-    )
-    output.write(note)
+    note, reason = options["checkpoint"].read_text("utf-8"), options["reason"]
+    output.write(recovery.resume_log(witnessed_note=note, reason=reason, key=_get_signing_key(), now=clock.now()))
 
 
 def _grants(options: Options, output: Output) -> None:
@@ -246,13 +233,9 @@ def _get_signing_key() -> Ed25519PrivateKey:
 
 def _read_witnessed_checkpoint(path: Path) -> Checkpoint:
     try:
-        return verify_checkpoint(_read_text(path), signing_keys.get_public_keys())
+        return verify_checkpoint(path.read_text("utf-8"), signing_keys.get_public_keys())
     except CheckpointInvalid as error:
         raise CommandError(f"{path}: {error}") from error
-
-
-def _read_text(path: Path) -> str:
-    return path.read_text("utf-8")
 
 
 def _parse_time(text: str) -> datetime:
@@ -260,7 +243,3 @@ def _parse_time(text: str) -> datetime:
     if time < _EARLIEST_TIME:
         raise ArgumentTypeError("the audit log has no events from before 1970")
     return time
-
-
-def _parse_seconds(text: str) -> timedelta:
-    return timedelta(seconds=parse_number(text))

@@ -59,22 +59,13 @@ def _list(options: Options, output: Output) -> None:
     holds = LegalHold.objects.order_by("placed_at", "pk") if options["all"] else list_active_holds(now=now)
     if options["subject"] is not None:
         holds = holds.filter(subject__uuid=options["subject"])
-    is_empty = True
+    names = ("reason", "placed_at", "placed_by", "until", "released_at", "released_by")
     for hold in holds.select_related("subject").iterator():
-        is_empty = False
-        row = {
-            "id": str(hold.pk),
-            "subject": str(hold.subject.uuid) if hold.subject else "",
-            "reason": hold.reason,
-            "placed_at": format_value(hold.placed_at),
-            "placed_by": hold.placed_by,
-            "until": format_value(hold.until),
-            "released_at": format_value(hold.released_at),
-            "released_by": hold.released_by,
-            "lasts": hold.released_at is None and (hold.until is None or hold.until > now),
-        }
-        output.write_row(row, _format_hold)
-    if is_empty and not output.as_json:
+        row = {"id": str(hold.pk), "subject": str(hold.subject.uuid) if hold.subject else ""}
+        row |= {name: format_value(getattr(hold, name)) for name in names}
+        lasts = hold.released_at is None and (hold.until is None or hold.until > now)
+        output.write_row({**row, "lasts": lasts}, _format_hold)
+    if not holds.exists() and not output.as_json:
         output.write("There are no holds.")
 
 

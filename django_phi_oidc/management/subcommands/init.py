@@ -46,7 +46,6 @@ Then: urlpatterns += [path("oidc/", include("django_phi_oidc.urls"))]
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    """Declare the arguments of `phi_oidc init`."""
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="a new folder, readable by its owner only")
     parser.set_defaults(handler=handle)
 

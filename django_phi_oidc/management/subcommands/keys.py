@@ -6,6 +6,7 @@ import tempfile
 from argparse import ArgumentParser
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -50,13 +51,15 @@ def generate_key_files() -> list[Path]:
     A file appears with its whole content and mode 0600, in a directory created with mode 0700, and is never
     overwritten: of several concurrent runs one writes, and all read what it wrote.
     """
-    rings = (*conf.KEY_RINGS, conf.PAIRWISE_KEY_RING)
-    generators = {
-        source: keyring.generate_key for ring in rings if isinstance(source := conf.get_key_source(ring), Path)
-    }
-    if isinstance(source := conf.get_key_source("audit_signing"), Path):
-        generators[source] = generate_signing_key
-    return [path for path, generate in generators.items() if not os.path.lexists(path) and _create(path, generate())]
+    generators = dict.fromkeys((*conf.KEY_RINGS, conf.PAIRWISE_KEY_RING), keyring.generate_key)
+    generators["audit_signing"] = generate_signing_key
+    return [
+        path
+        for ring, generate in generators.items()
+        if isinstance(path := conf.get_key_source(ring), Path)
+        and not os.path.lexists(path)
+        and _create(path, generate())
+    ]
 
 
 def generate_signing_key() -> str:
@@ -85,45 +88,38 @@ def _create(path: Path, text: str) -> bool:
 
 def _generate(options: Options, output: Output) -> None:
     written = generate_key_files()
-    for ring in (*conf.KEY_RINGS, conf.PAIRWISE_KEY_RING):
+    for ring in (*conf.KEY_RINGS, conf.PAIRWISE_KEY_RING, "audit_signing"):
         source = conf.get_key_source(ring)
         if isinstance(source, Path):
-            output.stderr.write(f"{ring}: {_describe_key_file(source, written)}")
-        else:
-            output.write(f"PHI_{ring}={keyring.generate_key()}")
-            output.stderr.write(f"{ring}: a new key was printed, but not stored.")
-    signing_key = conf.get_key_source("audit_signing")
-    if isinstance(signing_key, Path):
-        output.stderr.write(f"KEYS['audit_signing']: {_describe_key_file(signing_key, written)}")
-
-
-def _describe_key_file(path: Path, written: Sequence[Path]) -> str:
-    return f"a new key was written to {path}." if path in written else f"{path} exists and was not changed."
+            text = f"a new key was written to {source}" if source in written else f"{source} exists and was not changed"
+            output.stderr.write(f"KEYS['{ring}']: {text}.")
+        elif ring in conf.KEY_VARIABLES:
+            output.write(f"{conf.KEY_VARIABLES[ring]}={keyring.generate_key()}")
+            output.stderr.write(f"KEYS['{ring}']: a new key was printed, but not stored.")
 
 
 def _show_status(options: Options, output: Output) -> None:
     subject_keys = get_subject_key_usage([key.id for key in keyring.get_keys("subject")])
     ring = conf.PAIRWISE_KEY_RING
+    # Of client keys the first one signs, the others are only published for a rotation.
     status: dict[str, Any] = {
-        "encryption_keys": _get_encryption_key_usage(options["database"]),
+        "encryption_keys": (keys := _get_encryption_key_usage(options["database"])),
         "subject_keys": asdict(subject_keys),
-        "client_keys": _list_client_keys(),
+        "client_keys": [
+            {"provider": name, "kid": key.kid, "alg": provider.get_assertion_alg(key), "signs": position == 0}
+            for name, provider in conf.providers().items()
+            for position, key in enumerate(provider.client_keys)
+        ],
         "pairwise_key": [key.id for key in keyring.get_keys(ring)] if conf.get_key_source(ring) else [],
     }
-
-    def format_status(status: Mapping[str, Any]) -> str:
-        return "\n".join(
-            [
-                *_format_encryption_keys(status["encryption_keys"]),
-                f"KEYS['subject']: {subject_keys.persons} persons, {subject_keys.unknown_persons} of them known by no key",
-                *map(_format_subject_key, subject_keys.keys),
-                *map(_format_client_key, status["client_keys"]),
-                f"KEYS['pairwise']: {', '.join(status['pairwise_key']) or 'not configured'}",
-            ]
-        )
-
-    output.write_row(status, format_status)
-    keys = status["encryption_keys"]
+    lines = [
+        *_format_encryption_keys(keys),
+        f"KEYS['subject']: {subject_keys.persons} persons, {subject_keys.unknown_persons} of them known by no key",
+        *map(_format_subject_key, subject_keys.keys),
+        *map(_format_client_key, status["client_keys"]),
+        f"KEYS['pairwise']: {', '.join(status['pairwise_key']) or 'not configured'}",
+    ]
+    output.write_row(status, lambda _: "\n".join(lines))
     unknown = [key["id"] for key in keys["keys"] if key["position"] is None]
     faults = [f"Texts are encrypted with keys that are not configured: {', '.join(unknown)}."] if unknown else []
     if count := keys["nameless"]["texts"]:
@@ -156,11 +152,8 @@ def _count_columns(using: str) -> ColumnUsage:
 
 
 def _summarize_texts(column_usage: ColumnUsage, counts: Sequence[int]) -> dict[str, Any]:
-    columns = [
-        {**_describe_column(column), "texts": count}
-        for (column, _), count in zip(column_usage, counts, strict=True)
-        if count
-    ]
+    pairs = zip((column for column, _ in column_usage), counts, strict=True)
+    columns = [{**_describe_column(column), "texts": count} for column, count in pairs if count]
     return {"texts": sum(counts), "columns": columns}
 
 
@@ -200,15 +193,6 @@ def _format_subject_key(key: SubjectKeyUsage) -> str:
     return f"{key.position or '-'}  {key.id}  {counts}: {use}"
 
 
-def _list_client_keys() -> list[dict[str, Any]]:
-    """List the keys of each provider: the first one signs, the others are only published for a rotation."""
-    return [
-        {"provider": name, "kid": key.kid, "alg": provider.get_assertion_alg(key), "signs": position == 0}
-        for name, provider in conf.providers().items()
-        for position, key in enumerate(provider.client_keys)
-    ]
-
-
 def _format_client_key(key: Mapping[str, Any]) -> str:
     use = "signs" if key["signs"] else "published, does not sign"
     return f"client key of {key['provider']}: {key['kid']} ({key['alg']}): {use}"
@@ -224,28 +208,22 @@ def _rotate(options: Options, output: Output) -> None:
 
     def report_undecryptable(column: EncryptedColumn, pk: str) -> None:
         progress.end()
-        output.write_row(
-            {"unopenable": {**_describe_column(column), "pk": pk}},
-            lambda _: f"{column} of {pk}: cannot be decrypted and was not changed",
-        )
+        text, row = f"{column} of {pk}: cannot be decrypted and was not changed", {**_describe_column(column), "pk": pk}
+        output.write_row({"unopenable": row}, lambda _: text)
 
     for column, usage in column_usage:
-        results.append(
-            reencrypt(
-                column,
-                keys=ring,
-                report_progress=lambda done, before=before: progress(before + done, total),  # type: ignore[misc]
-                report_undecryptable=lambda pk, column=column: report_undecryptable(column, pk),  # type: ignore[misc]
-            )
-        )
+        report = partial(report_undecryptable, column)
+        report_progress = lambda done, before=before: progress(before + done, total)  # noqa: E731 -- binds `before`
+        results.append(reencrypt(column, keys=ring, report_progress=report_progress, report_undecryptable=report))
         before += usage.count_remaining(ring[0].id)
     progress.end()
     done = sum(result.reencrypted for result in results)
-    columns = [_describe_result(column, result) for (column, _), result in zip(column_usage, results, strict=True)]
-    output.write_row(
-        {"key": ring[0].id, "done": done, "columns": columns},
-        lambda _: f"{done} texts were encrypted again with key {ring[0].id}.",
-    )
+    columns = [
+        {**_describe_column(column), "done": it.reencrypted, "unopenable": it.undecryptable, "busy": it.skipped}
+        for (column, _), it in zip(column_usage, results, strict=True)
+    ]
+    summary = {"key": ring[0].id, "done": done, "columns": columns}
+    output.write_row(summary, lambda row: "{done} texts were encrypted again with key {key}.".format(**row))
     faults = []
     if count := sum(result.undecryptable for result in results):
         faults.append(f"{count} texts cannot be decrypted.")
@@ -253,11 +231,6 @@ def _rotate(options: Options, output: Output) -> None:
         faults.append(f"{count} texts were locked all the time: run it again.")
     if faults:
         raise CommandError(" ".join(faults))
-
-
-def _describe_result(column: EncryptedColumn, result: ReencryptionResult) -> dict[str, Any]:
-    counts = {"done": result.reencrypted, "unopenable": result.undecryptable, "busy": result.skipped}
-    return {**_describe_column(column), **counts}
 
 
 def _retire(options: Options, output: Output) -> None:

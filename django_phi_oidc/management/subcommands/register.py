@@ -67,10 +67,6 @@ def _build_client_urls(portal_origin: str, provider_name: str | None) -> ClientU
         raise CommandError("--portal must be an origin, such as https://your.host.")
     origin = f"{parts.scheme}://{parts.netloc}"
     kwargs = {"provider": provider_name} if provider_name else None
-    return ClientURLs(
-        callback=origin + reverse("oidc_authentication_callback", kwargs=kwargs),
-        logged_out=origin + reverse("oidc_logged_out"),
-        backchannel_logout=origin + reverse("oidc_backchannel_logout"),
-        frontchannel_logout=origin + reverse("oidc_frontchannel_logout"),
-        jwks=origin + reverse("oidc_jwks"),
-    )
+    names = ("logged_out", "backchannel_logout", "frontchannel_logout", "jwks")
+    urls = {name: origin + reverse(f"oidc_{name}") for name in names}
+    return ClientURLs(callback=origin + reverse("oidc_authentication_callback", kwargs=kwargs), **urls)

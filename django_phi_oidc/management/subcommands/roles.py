@@ -82,12 +82,9 @@ def _list_role_outcomes(
         outcomes = {role: "held" if role in held else "not_held" for role in sorted(get_managed_roles(rules))}
     else:
         outcomes = {role: str(outcome) for role, outcome in plan_roles(user, rules=rules, claims=claims).items()}
+    matching = [(n, rule) for n, rule in enumerate(rules) if claims is None or has_matching_value(rule, claims)]
     for role, outcome in outcomes.items():
-        granting = [
-            number
-            for number, rule in enumerate(rules)
-            if role in rule.roles and (claims is None or has_matching_value(rule, claims))
-        ]
+        granting = [number for number, rule in matching if role in rule.roles]
         yield {"kind": role.kind, "name": role.name, "outcome": outcome, "rules": granting}
 
 
@@ -101,16 +98,12 @@ def _format_lines(explanation: Mapping[str, Any]) -> Iterator[str]:
     for rule in explanation["rules"]:
         claim = " > ".join([rule["claim"], *rule["path"]])
         values = ", ".join(json.dumps(value) for value in rule["values"])
-        yield f"rule {rule['rule']}: {claim} has one of {values}{_format_match(rule)}"
+        match = "" if rule["matches"] is None else ": yes" if rule["matches"] else ": no"
+        missing = ", the claim is missing" if rule["came"] is False else ""
+        yield f"rule {rule['rule']}: {claim} has one of {values}{match}{missing}"
     for role in explanation["roles"]:
         rules = f" (rule {', '.join(map(str, role['rules']))})" if role["rules"] else ""
         yield f"{role['kind']} {role['name']}: {OUTCOME_TEXTS[role['outcome']]}{rules}"
-
-
-def _format_match(rule: Mapping[str, Any]) -> str:
-    if rule["matches"] is None:
-        return ""
-    return ": yes" if rule["matches"] else ": no" if rule["came"] else ": no, the claim is missing"
 
 
 @sensitive_variables()

@@ -8,13 +8,8 @@ from django.core.management.base import CommandError
 from ..._internal import clock
 from ...audit.events import Origin
 from ...claims.retention import destroy_unused_keys, scrub_due_claims, scrub_user
-from ...claims.retention_report import (
-    RetentionKeySummary,
-    RetentionReport,
-    StoredClaimSummary,
-    create_retention_report,
-    find_key_summary,
-)
+from ...claims.retention_report import RetentionKeySummary as KeySummary
+from ...claims.retention_report import RetentionReport, StoredClaimSummary, create_retention_report, find_key_summary
 from ...crypto import retention_keys
 from ...errors import AuditUnavailable, HeldForLegalReasons, KeyMissing
 from ._arguments import Options, get_user_by_pk
@@ -67,25 +62,21 @@ def _print_report(output: Output) -> None:
         keys = find_key_summary()
     except KeyMissing as error:
         fault = str(error)
-    output.write_row(
-        {**asdict(report), "retention_keys": asdict(keys) if keys else None},
-        lambda _: "\n".join(_format_report(report, keys)),
-    )
+    row = {**asdict(report), "retention_keys": asdict(keys) if keys else None}
+    output.write_row(row, lambda _: "\n".join(_format_report(report, keys)))
     if report.is_late:
         fault = f"{report.overdue} claims are overdue, some for more than an hour: does phi_oidc.scrub run? {fault}"
     if fault:
         raise CommandError(fault.strip())
 
 
-def _format_report(report: RetentionReport, keys: RetentionKeySummary | None) -> list[str]:
+def _format_report(report: RetentionReport, keys: KeySummary | None) -> list[str]:
     if not report.claims:
         return ["No claims are stored.", *_format_keys(keys)]
-    count, of_sessions, held = (
-        sum(getattr(summary, name) for summary in report.claims) for name in ("count", "of_sessions", "held")
-    )
+    names = ("count", "of_sessions", "held")
+    count, live, held = (sum(getattr(summary, name) for summary in report.claims) for name in names)
     total = (
-        f"{count} claims are stored: {of_sessions} of live sessions, {report.overdue} overdue, "
-        f"{held} kept by a legal hold."
+        f"{count} claims are stored: {live} of live sessions, {report.overdue} overdue, {held} kept by a legal hold."
     )
     return [*map(_format_claims, report.claims), total, f"{report.holds} legal holds are active.", *_format_keys(keys)]
 
@@ -102,7 +93,7 @@ def _format_claims(summary: StoredClaimSummary) -> str:
     return text
 
 
-def _format_keys(keys: RetentionKeySummary | None) -> list[str]:
+def _format_keys(keys: KeySummary | None) -> list[str]:
     if keys is None:
         return []
     oldest = f", the oldest of {keys.oldest}" if keys.oldest else ""

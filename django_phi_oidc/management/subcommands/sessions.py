@@ -4,7 +4,7 @@ import time
 import uuid
 from argparse import ArgumentParser
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from django.contrib.auth import get_user_model
@@ -97,7 +97,9 @@ def _end(options: Options, output: Output) -> None:
     started, ended = time.monotonic(), 0
     revocation_ids: list[uuid.UUID] = []
     progress = ProgressLine(output, "sessions ended")
-    for batch in _iter_live_batches(_filter_sessions(options, live)):
+    # The sessions of one batch have ended before the next one is read.
+    session_ids = _filter_sessions(options, live).order_by("pk").values_list("pk", flat=True)
+    while batch := list(session_ids[:BATCH_SIZE]):
         ended_sessions = end_sessions(batch, EndReason.ADMINISTRATOR, origin=Origin(), now=clock.now())
         ended += len(ended_sessions)
         revocation_ids += [pk for session in ended_sessions for pk in session.revocation_ids]
@@ -115,33 +117,22 @@ def _end(options: Options, output: Output) -> None:
     output.write(text)
 
 
-def _iter_live_batches(sessions: QuerySet[OIDCSession]) -> Iterator[Sequence[uuid.UUID]]:
-    """Yield batches of session ids. Requires: the caller ends each batch before it asks for the next one."""
-    while batch := list(sessions.order_by("pk").values_list("pk", flat=True)[:BATCH_SIZE]):
-        yield batch
-
-
 def _revoke_tokens(revocation_ids: Sequence[uuid.UUID], *, ends_at: float, output: Output) -> None:
     """Attempt these revocations until ends_at. The sweep may attempt some of them too; their rows hold the result."""
     progress = ProgressLine(output, "tokens tried")
     for number, pk in enumerate(revocation_ids, start=1):
         if time.monotonic() >= ends_at:
             break
-        token_revocation.attempt_revocation(
-            pk, now=clock.now(), timeout_seconds=CALL_SECONDS, give_up_after=conf.revocation_give_up_after()
-        )
+        limits: Any = {"timeout_seconds": CALL_SECONDS, "give_up_after": conf.revocation_give_up_after()}
+        token_revocation.attempt_revocation(pk, now=clock.now(), **limits)
         progress(number, len(revocation_ids))
     progress.end()
 
 
 def _retry(options: Options, output: Output) -> None:
     revocation_ids = token_revocation.reset_backoff(now=clock.now())
-    token_revocation.retry_due(
-        clock=clock.now,
-        budget_seconds=options["seconds"],
-        timeout_seconds=CALL_SECONDS,
-        give_up_after=conf.revocation_give_up_after(),
-    )
+    limits: Any = {"timeout_seconds": CALL_SECONDS, "give_up_after": conf.revocation_give_up_after()}
+    token_revocation.retry_due(clock=clock.now, budget_seconds=options["seconds"], **limits)
     statuses = _count_statuses(revocation_ids)
     text = f"{len(revocation_ids)} revocations were pending: {_format_statuses(statuses) or 'nothing to do'}."
     if len(revocation_ids) > statuses[RevocationStatus.DONE]:

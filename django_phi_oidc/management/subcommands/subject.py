@@ -61,12 +61,7 @@ def _link(options: Options, output: Output) -> None:
     sub = getpass("Subject (sub), not shown: ") if sys.stdin.isatty() else sys.stdin.read()
     try:
         subject = link_existing_user(
-            user,
-            sub=sub.strip(),
-            provider=provider,
-            keys=keyring.get_keys("subject"),
-            origin=Origin(),
-            now=clock.now(),
+            user, sub=sub.strip(), provider=provider, keys=keyring.get_keys("subject"), origin=Origin(), now=clock.now()
         )
     except ObjectDoesNotExist as error:
         raise CommandError(str(error)) from error
@@ -86,18 +81,11 @@ def _list(options: Options, output: Output) -> None:
     subjects = PairwiseSubject.objects.order_by("pk")
     if options["user"] is not None:
         subjects = subjects.filter(user=get_user_by_pk(options["user"]))
-    is_empty = True
-    for subject in subjects.iterator():
-        is_empty = False
-        row = {
-            "uuid": str(subject.uuid),
-            "user": str(subject.user_id),
-            "issuer": subject.issuer,
-            "first_seen_at": format_value(subject.first_seen_at),
-            "last_seen_at": format_value(subject.last_seen_at),
-        }
-        output.write_row(row, lambda row: "  ".join(row.values()))
-    if is_empty and not output.as_json:
+    rows = subjects.values("uuid", "user", "issuer", "first_seen_at", "last_seen_at")
+    for row in rows.iterator():
+        texts = {name: format_value(value) for name, value in row.items()}
+        output.write_row(texts, lambda row: "  ".join(row.values()))
+    if not rows.exists() and not output.as_json:
         output.write("There are no linked persons.")
 
 
@@ -124,8 +112,11 @@ def _export(options: Options, output: Output) -> None:
 def _erase(options: Options, output: Output) -> None:
     user, subjects = _get_person(options)
     names = ", ".join(str(subject.uuid) for subject in subjects) or "none"
-    if not options["yes"]:
-        _confirm(f"All data of user {user.pk} as subject {names} will be erased permanently.")
+    message = f"All data of user {user.pk} as subject {names} will be erased permanently."
+    if not options["yes"] and not sys.stdin.isatty():
+        raise CommandError(f"{message} Add --yes to confirm.")
+    if not options["yes"] and input(f"{message} Type yes: ").strip() != "yes":
+        raise CommandError("Nothing was erased.")
     try:
         erased = erase_person(user, subjects, origin=Origin(), now=clock.now())
     except PhiOidcError as refusal:
@@ -150,10 +141,3 @@ def _get_subject(subject_uuid: uuid.UUID) -> PairwiseSubject:
     if subject is None:
         raise CommandError(f"There is no subject {subject_uuid}.")
     return subject
-
-
-def _confirm(message: str) -> None:
-    if not sys.stdin.isatty():
-        raise CommandError(f"{message} Add --yes to confirm.")
-    if input(f"{message} Type yes: ").strip() != "yes":
-        raise CommandError("Nothing was erased.")

@@ -2,7 +2,7 @@
 
 import csv
 from argparse import ArgumentParser, ArgumentTypeError
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -52,8 +52,10 @@ def handle(options: Options, output: Output) -> None:
     accounting = _create_accounting(user, options, now=now)
     write = _create_row_writer(options, output)
     try:
-        for row in _iter_rows(accounting):
-            write(row)
+        for disclosures in accounting.iter_pages():
+            accounts = find_actor_accounts(disclosures)
+            for disclosure in disclosures:
+                write(_build_row(disclosure, accounts.get(disclosure.actor)))
         available_since = accounting.find_available_since()
     except (AuditUnavailable, RowUnreadable) as fault:
         raise CommandError(f"The list is incomplete. {fault}") from fault
@@ -77,27 +79,10 @@ def _create_accounting(user: AbstractBaseUser, options: Options, *, now: datetim
         raise CommandError(f"Nothing was listed. {refusal}") from refusal
 
 
-def _iter_rows(accounting: DisclosureAccounting) -> Iterator[AccountingRow]:
-    for disclosures in accounting.iter_pages():
-        accounts = find_actor_accounts(disclosures)
-        for disclosure in disclosures:
-            yield _build_row(disclosure, accounts.get(disclosure.actor))
-
-
 def _build_row(disclosure: Disclosure, actor_account: AbstractBaseUser | None) -> AccountingRow:
-    return {
-        "occurred_at": format_value(disclosure.occurred_at),
-        "actor": disclosure.actor,
-        "name": get_display_name(actor_account),
-        "own": disclosure.is_own,
-        "purpose": disclosure.purpose,
-        "purpose_name": disclosure.purpose_name,
-        "action": disclosure.action,
-        "resource": disclosure.resource,
-        "claims": list(disclosure.claims),
-        "emergency": disclosure.emergency,
-        "event": str(disclosure.id),
-    }
+    row = {name: getattr(disclosure, name, None) for name in _COLUMNS}
+    row |= {"occurred_at": format_value(disclosure.occurred_at), "name": get_display_name(actor_account)}
+    return row | {"own": disclosure.is_own, "claims": list(disclosure.claims), "event": str(disclosure.id)}
 
 
 def _create_row_writer(options: Options, output: Output) -> Callable[[AccountingRow], None]:

@@ -80,10 +80,9 @@ def handle(options: Options, output: Output) -> None:
 def _invite_one(options: Options, output: Output) -> None:
     user, provider = get_user_by_pk(options["user"]), _get_provider(options["provider"])
     (invitation,) = _create_invitations([user.pk], provider=provider)
-    output.write_row(
-        {"user": str(invitation.user_id), "code": invitation.code, "expires_at": format_value(invitation.expires_at)},
-        lambda row: "User {user} was invited: {code}, until {expires_at}.".format(**row),
-    )
+    expires_at = format_value(invitation.expires_at)
+    row = {"user": str(invitation.user_id), "code": invitation.code, "expires_at": expires_at}
+    output.write_row(row, lambda row: "User {user} was invited: {code}, until {expires_at}.".format(**row))
 
 
 def _revoke(options: Options, output: Output) -> None:
@@ -112,10 +111,8 @@ def _invite_many(options: Options, output: Output) -> None:
                 progress.end()
                 message = f"{refusal} The users before line {batch[0].line_number} were invited."
                 raise CommandError(message) from refusal
-            lines = [
-                (*row.cells, invitation.code, format_value(invitation.expires_at))
-                for row, invitation in zip(batch, invitations, strict=True)
-            ]
+            pairs = zip(batch, invitations, strict=True)
+            lines = [(*row.cells, item.code, format_value(item.expires_at)) for row, item in pairs]
             write(lines if done else [(*header, *ADDED_COLUMNS), *lines])
             done += len(batch)
             if shows_progress:
@@ -126,14 +123,8 @@ def _invite_many(options: Options, output: Output) -> None:
 
 
 def _create_invitations(user_pks: Sequence[Any], *, provider: ProviderDeclaration) -> list[Invitation]:
-    return create_invitations(
-        user_pks,
-        provider=provider,
-        key=keyring.get_keys("subject")[0],
-        lifetime=conf.activation_lifetime(),
-        origin=Origin(),
-        now=clock.now(),
-    )
+    key, lifetime = keyring.get_keys("subject")[0], conf.activation_lifetime()
+    return create_invitations(user_pks, provider=provider, key=key, lifetime=lifetime, origin=Origin(), now=clock.now())
 
 
 def _get_provider(name: str | None) -> ProviderDeclaration:

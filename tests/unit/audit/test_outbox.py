@@ -351,6 +351,6 @@ def test_audit_drain_that_leaves_an_event_fails(waiting: list[AuthenticatedEvent
 def test_audit_drain_without_the_audit_database_fails(
     waiting: list[AuthenticatedEvent], audit_database_away: Callable[[], Any]
 ) -> None:
-    with audit_database_away(), pytest.raises(CommandError, match="can't be written"):
+    with audit_database_away(), pytest.raises(CommandError, match="cannot be written"):
         call_command("phi_oidc", "audit", "drain")
     assert AuditOutbox.objects.using(DEFAULT_DB_ALIAS).count() == len(waiting)

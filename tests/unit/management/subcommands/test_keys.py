@@ -44,7 +44,7 @@ def files(settings: Any, tmp_path: Path) -> dict[str, Path]:
     """Configure a file for each ring in a missing directory."""
     rings = (*conf.KEY_RINGS, conf.PAIRWISE_KEY_RING)
     paths = {ring: tmp_path / "var" / "keys" / ring.lower() for ring in rings}
-    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, **paths)
+    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, KEYS=paths)
     return paths
 
 
