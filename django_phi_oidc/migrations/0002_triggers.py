@@ -2,10 +2,10 @@
 
 Events, leaves, tree nodes and checkpoints refuse UPDATE, DELETE and TRUNCATE. On SQLite, INSERT OR REPLACE deletes the
 old row without running the other triggers, so a BEFORE INSERT trigger refuses a key or a rowid that exists. A later
-migration that alters one of these tables on SQLite makes the table anew, and must make its triggers anew.
+migration that alters one of these tables on SQLite recreates the table, and must recreate its triggers.
 On PostgreSQL the triggers are ENABLE ALWAYS, so that session_replication_role does not switch them off.
 
-The queue is filled in the transaction that inserts the event. No event is missed, in whatever order transactions commit.
+The queue is filled in the transaction that inserts the event, so no event is missed, in any order of commits.
 """
 
 from collections.abc import Iterator

@@ -48,7 +48,7 @@ def browser() -> Found:
 
 @cache
 def node() -> Found:
-    """Return the path of a Node that is new enough for the packages of tests/integration/interop, which are installed."""
+    """Return the path of a Node that is new enough for the installed packages of tests/integration/interop."""
     if not (INTEROP / "node_modules" / "oidc-provider").is_dir():
         return Found(missing="`npm ci` was not run in tests/integration/interop")
     for path in (shutil.which("node", path=str(INTEROP / "node_modules" / ".bin")), shutil.which("node")):

@@ -1,6 +1,7 @@
 """A missing part is told, and fails in CI; a test about the other database is left to the other run."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -86,3 +87,9 @@ def test_run_on_postgresql_leaves_out_what_asks_for_no_database(tmp_path: Path) 
         "test_in_a_browser",
         "test_that_asks_for_the_databases",
     }
+
+
+def test_no_module_defines_a_test_twice() -> None:
+    for path in (ROOT / "tests").rglob("test_*.py"):
+        names = re.findall(r"^(?:async )?def (test_\w+)", path.read_text(), re.MULTILINE)
+        assert len(names) == len(set(names)), path
