@@ -108,21 +108,6 @@ class _SealedIsNull(IsNull):
         return getattr(sql, "column_sql", sql), params
 
 
-def _validate_model_options(options: Any, field_name: str) -> None:
-    """Raises: ImproperlyConfigured when an option of the model would use the ciphertext of the field."""
-    latest = options.get_latest_by or ()
-    names_by_option = {
-        "ordering": [name for name in options.ordering or () if isinstance(name, str)],
-        "get_latest_by": [latest] if isinstance(latest, str) else latest,
-        "unique_together": [name for group in options.unique_together for name in group],
-        "indexes": [name for index in options.indexes for name in index.fields],
-        "constraints": [name for constraint in options.constraints for name in getattr(constraint, "fields", ())],
-    }
-    for option, names in names_by_option.items():
-        if field_name in {name.removeprefix("-") for name in names}:
-            raise exceptions.ImproperlyConfigured(f"A sealed field can't be in {option} of its model.")
-
-
 class SealedTextField(_import_base_field()):  # type: ignore[misc]  # the base is chosen at import
     """Text that is encrypted in the database and in the instance, and bound to its table, column and natural key.
 
@@ -223,7 +208,19 @@ class SealedTextField(_import_base_field()):  # type: ignore[misc]  # the base i
         )
 
     def contribute_to_class(self, cls: type[models.Model], name: str, private_only: bool = False) -> None:
-        _validate_model_options(cls._meta, name)
+        options = cls._meta
+        latest = options.get_latest_by or ()
+        names_by_option = {
+            "ordering": [other for other in options.ordering or () if isinstance(other, str)],
+            "get_latest_by": [latest] if isinstance(latest, str) else latest,
+            "unique_together": [other for group in options.unique_together for other in group],
+            "indexes": [other for index in options.indexes for other in index.fields],
+            "constraints": [other for item in options.constraints for other in getattr(item, "fields", ())],
+        }
+        for option, names in names_by_option.items():
+            # It would use the ciphertext of the field.
+            if name in {other.removeprefix("-") for other in names}:
+                raise exceptions.ImproperlyConfigured(f"A sealed field can't be in {option} of its model.")
         super().contribute_to_class(cls, name, private_only)
 
     def get_col(self, alias: str, output_field: Any = None) -> Col:
@@ -241,10 +238,7 @@ class SealedTextField(_import_base_field()):  # type: ignore[misc]  # the base i
         raise exceptions.FieldError("A sealed field has no transforms.")
 
     def get_encryption_context(self, natural_key: Sequence[Any]) -> list[str]:
-        """Return the table, column and natural key that bind a value to its row.
-
-        natural_key: in the order of `bind`. Raises: TypeError when a part is None.
-        """
+        """Return what binds a value to its row: table, column, natural key. Raises: TypeError when a part is None."""
         # Normalized as the database returns them: a UUID assigned as text must give the same context.
         parts = [to_python(value) for to_python, value in zip(self._natural_key_converters, natural_key, strict=True)]
         if None in parts:

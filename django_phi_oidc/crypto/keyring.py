@@ -41,10 +41,7 @@ class SymmetricKey:
 
 @sensitive_variables()
 def get_keys(ring_name: str) -> tuple[SymmetricKey, ...]:
-    """Return the keys of that ring (one of conf.KEY_RINGS), newest first, never empty.
-
-    Raises: KeyMissing.
-    """
+    """Return the keys of that ring (one of conf.KEY_RINGS), newest first, never empty. Raises: KeyMissing."""
     source = conf.get_key_source(ring_name)
     texts = tuple(source) if isinstance(source, _LIST_TYPES) else _load_key_texts(ring_name, source)
     try:

@@ -52,9 +52,8 @@ def get_store() -> RetentionKeyStore:
     if isinstance(declared, Path):
         return RetentionKeyFolder(declared)
     if not all(callable(getattr(declared, name, None)) for name in ("get", "create", "destroy", "names")):
-        raise ImproperlyConfigured(
-            "PHI_OIDC['KEYS']['retention'] must be a folder, or have get, create, destroy, names."
-        )
+        message = "PHI_OIDC['KEYS']['retention'] must be a folder, or have get, create, destroy, names."
+        raise ImproperlyConfigured(message)
     return cast(RetentionKeyStore, declared)
 
 
@@ -71,11 +70,10 @@ def hold_key_name(hold_id: str) -> str:
 
 def is_retention_key_name(name: str) -> bool:
     """Say whether that is the name of a retention key and not the id of an encryption key."""
-    if not _NAME_PATTERN.fullmatch(name):
-        return False
     with suppress(ValueError):
-        parse_key_date(name)
-        return True
+        if _NAME_PATTERN.fullmatch(name):
+            parse_key_date(name)
+            return True
     return False
 
 

@@ -92,10 +92,7 @@ class DisclosureAccounting:
             yield page.rows
 
     def find_available_since(self) -> datetime | None:
-        """Return when the accounting starts, if older events are only in archives; None when it is complete.
-
-        Raises: AuditUnavailable, RowUnreadable.
-        """
+        """Return the oldest available time, or None if complete. Raises: AuditUnavailable, RowUnreadable."""
         oldest = find_oldest_unarchived_time()
         return oldest if oldest and oldest > self.since else None
 
@@ -129,11 +126,18 @@ def create_accounting(
 
     resources: `Type/id` of the user's resources in the project. include_own: also what the person accessed, which
     164.528(a)(1)(ii) exempts. Deleted links are excluded, because they may have belonged to another person.
-
     Raises: AuditUnavailable, and then nothing may be displayed; ImproperlyConfigured for an invalid resource.
     """
     own = f"user/{user.pk}"
-    all_resources = [own, *_validate_resources(resources)]
+    # Refuse invalid references: an accounting that omits them would be incomplete. A bare string is iterable too.
+    references = [] if isinstance(resources, str) else list(resources)
+    if isinstance(resources, str) or not all(map(is_resource_reference, references)):
+        raise ImproperlyConfigured("PHI_OIDC['PATIENT_RESOURCES'] must return a list of Type/id.")
+    references.insert(0, own)
+    names = {resource: resource for resource in references}
+    # All names that the audit log may use: AUDIT['resource_ids'] and the oldest key may have changed.
+    for key in keyring.get_keys("audit_mac"):
+        names |= {compute_resource_pseudonym(resource, key=key.material): resource for resource in references}
     uuids = PairwiseSubject.objects.filter(user=user.pk).order_by("pk").values_list("uuid", flat=True)
     subjects = tuple(map(str, uuids))
     event = NewEvent(
@@ -150,15 +154,8 @@ def create_accounting(
         since=since,
         includes_own=include_own,
         subject_uuids=subjects,
-        resource_names={name: resource for resource in all_resources for name in _iter_audit_log_names(resource)},
+        resource_names=names,
     )
-
-
-def _iter_audit_log_names(resource: str) -> Iterator[str]:
-    """Yield all names that the audit log may use: AUDIT['resource_ids'] and the oldest key may have changed."""
-    yield resource
-    for key in keyring.get_keys("audit_mac"):
-        yield compute_resource_pseudonym(resource, key=key.material)
 
 
 def parse_detail(event: AuditEvent) -> dict[str, Any]:
@@ -195,12 +192,3 @@ def get_accounting_start(now: datetime) -> datetime:
         return now.replace(year=now.year - _ACCOUNTING_YEARS)
     except ValueError:
         return now.replace(year=now.year - _ACCOUNTING_YEARS, day=28)
-
-
-def _validate_resources(resources: Any) -> list[str]:
-    """Refuse invalid references, because an accounting that omits them would be incomplete."""
-    # A bare string is iterable too, so reject it explicitly.
-    references = [] if isinstance(resources, str) else list(resources)
-    if isinstance(resources, str) or not all(map(is_resource_reference, references)):
-        raise ImproperlyConfigured("PHI_OIDC['PATIENT_RESOURCES'] must return a list of Type/id.")
-    return references

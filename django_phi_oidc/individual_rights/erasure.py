@@ -1,11 +1,10 @@
 """Erase the data of a person in one transaction; only the audit log shows that there was any. Spec: GDPR 17."""
 
 import uuid
-from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
 from django.contrib.auth.base_user import AbstractBaseUser
 from django.db import transaction
@@ -42,9 +41,7 @@ def erase_person(
     the session rows are deleted and, if the account has no link left, its pairwise identifiers and invitations. An open
     emergency access of the person is closed and kept: like the audit log, it is about access to records of others, and
     must be reviewed. Tokens are revoked after the commit, as for an unlinked account. The account itself is deleted by
-    the host project.
-
-    Raises: HeldForLegalReasons, and then nothing was erased of any subject.
+    the host project. Raises: HeldForLegalReasons, and then nothing was erased of any subject.
     """
     with transaction.atomic():
         # Locked, so that no concurrent sign-in or legal hold is added. no_key: ending a session reads the subject's key
@@ -56,13 +53,17 @@ def erase_person(
         # Locked in the same order as at the end of a session, to prevent a deadlock.
         sessions = OIDCSession.objects.filter(subject__in=locked).order_by("pk").select_for_update()
         session_ids = list(sessions.values_list("pk", flat=True))
-        claim_counts = _count_claims_by_name(locked)
+        counts = {subject.pk: Counter[str]() for subject in locked}
+        claims = StoredClaim.objects.filter(subject__in=locked).order_by("pk").select_for_update()
+        for subject_id, name in claims.values_list("subject", "name"):
+            counts[subject_id][name] += 1
+        claim_counts = {subject.uuid: counts[subject.pk] for subject in locked}
         for subject in locked:
             subject.deleted_by = origin
             subject.delete()
         OIDCSession.objects.filter(pk__in=session_ids).delete()
         unlinked_sessions, identifiers, invitations = _erase_account_data(user, origin=origin, now=now)
-        enqueue_many(_build_erasure_events(user, claim_counts, origin=origin, now=now))
+        enqueue_many(list(_build_erasure_events(user, claim_counts, origin=origin, now=now)))
     return ErasureResult(
         subject_uuids=tuple(claim_counts),
         claim_count=sum(counts.total() for counts in claim_counts.values()),
@@ -72,23 +73,12 @@ def erase_person(
     )
 
 
-def _count_claims_by_name(subjects: Sequence[PairwiseSubject]) -> dict[uuid.UUID, Counter[str]]:
-    """Count the claims of each subject by name, and lock them."""
-    counts: defaultdict[Any, Counter[str]] = defaultdict(Counter)
-    claims = StoredClaim.objects.filter(subject__in=subjects).order_by("pk").select_for_update()
-    for subject, name in claims.values_list("subject", "name"):
-        counts[subject][name] += 1
-    return {subject.uuid: counts[subject.pk] for subject in subjects}
-
-
 def _erase_account_data(user: AbstractBaseUser, *, origin: Origin, now: datetime) -> tuple[int, int, int]:
-    """Erase the rest of an account without a link; return the numbers of sessions, identifiers and codes.
-
-    Valid codes are revoked first: otherwise the person could redeem one and be linked again.
-    """
+    """Erase the rest of an account without a link; return the numbers of sessions, identifiers and codes."""
     if PairwiseSubject.objects.filter(user=user.pk).exists():
         return 0, 0, 0
     codes = ActivationCode.objects.filter(user=user.pk)
+    # Valid codes are revoked first: otherwise the person could redeem one and be linked again.
     revoke_activation_codes(codes, reason="erased", origin=origin, now=now)
     invitations, _ = codes.delete()
     opened = list(EmergencyAccess.objects.currently_open(now=now).filter(user=user.pk).values_list("pk", flat=True))
@@ -100,13 +90,12 @@ def _erase_account_data(user: AbstractBaseUser, *, origin: Origin, now: datetime
 
 def _build_erasure_events(
     user: AbstractBaseUser, claim_counts: Mapping[uuid.UUID, Counter[str]], *, origin: Origin, now: datetime
-) -> list[NewEvent]:
-    events = []
+) -> Iterator[NewEvent]:
     for subject, counts in claim_counts.items() or [("", Counter[str]())]:
         counted = sorted(counts.items())
         for start in range(0, max(len(counted), 1), MAX_ITEMS):
             batch = dict(counted[start : start + MAX_ITEMS])
-            event = NewEvent(
+            yield NewEvent(
                 action=Action.SUBJECT_ERASED,
                 origin=origin,
                 now=now,
@@ -114,5 +103,3 @@ def _build_erasure_events(
                 resource=f"user/{user.pk}",
                 detail={"claims": list(batch), "counts": list(batch.values())},
             )
-            events.append(event)
-    return events

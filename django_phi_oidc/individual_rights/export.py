@@ -13,7 +13,6 @@ from django.views.decorators.debug import sensitive_variables
 from ..access.emergency.models import EmergencyAccess
 from ..access.policy import PATIENT_REQUEST
 from ..audit.events import MAX_ITEMS, Action, NewEvent, Origin
-from ..audit.models import AuditEvent
 from ..audit.recorder import record_many
 from ..audit.search import EventFilters, RowUnreadable, iterate_events
 from ..claims.models import LegalHold, StoredClaim
@@ -47,7 +46,6 @@ def export_person(
     which may be about others; the events about the person with their actors; pairwise identifiers; invitations without
     their author; and emergency accesses that the person opened, without record and reason, which are about others. The
     number of SELECTs does not depend on the number of subjects. Only the events are read in pages of a thousand.
-
     Raises: AuditUnavailable, and then nothing was decrypted.
     """
     claims = list(StoredClaim.objects.filter(subject__in=subjects).order_by("name", "obtained_at"))
@@ -57,6 +55,12 @@ def export_person(
     uuids = {subject.pk: str(subject.uuid) for subject in subjects}
     # After a link is deleted, its sessions still refer to the account.
     is_of_person = Q(subject__in=subjects) | Q(user=user.pk, subject=None)
+    sessions = OIDCSession.objects.filter(is_of_person).order_by("started_at", "pk")
+    identifiers = PairwiseIdentifier.objects.filter(user=user.pk).order_by("sector")
+    codes = ActivationCode.objects.filter(user=user.pk).order_by("pk")
+    code_times = ("created_at", "expires_at", "redeemed_at", "revoked_at")
+    emergencies = EmergencyAccess.objects.filter(actor=str(user.pk)).defer("reason", "note").order_by("pk")
+    emergency_names = ("permissions", "purpose", "opened_at", "expires_at", "closed_at", "reviewed_at")
     document = {
         "exported_at": _format_datetime(now),
         "account": {"id": str(user.pk), "username": user.get_username()},
@@ -70,29 +74,18 @@ def export_person(
                     if claim.subject_id == subject.pk
                 ],
                 "holds": [
-                    _serialize(hold, "placed_at", "until", "released_at")
-                    for hold in holds
-                    if hold.subject_id == subject.pk
+                    _serialize(h, "placed_at", "until", "released_at") for h in holds if h.subject_id == subject.pk
                 ],
                 "events": list(_iter_events(subject, unreadable)),
             }
             for subject in subjects
         ],
-        "sessions": [
-            _serialize_session(session, uuids)
-            for session in OIDCSession.objects.filter(is_of_person).order_by("started_at", "pk")
-        ],
-        "identifiers": [
-            _serialize(identifier, "sector", "value")
-            for identifier in PairwiseIdentifier.objects.filter(user=user.pk).order_by("sector")
-        ],
-        "invitations": [
-            _serialize(code, "provider", "created_at", "expires_at", "redeemed_at", "revoked_at")
-            for code in ActivationCode.objects.filter(user=user.pk).order_by("pk")
-        ],
+        "sessions": [_serialize_session(session, uuids) for session in sessions],
+        "identifiers": [_serialize(identifier, "sector", "value") for identifier in identifiers],
+        "invitations": [_serialize(code, "provider", *code_times) for code in codes],
         "emergencies": [
-            _serialize_emergency_access(row)
-            for row in EmergencyAccess.objects.filter(actor=str(user.pk)).defer("reason", "note").order_by("pk")
+            {"id": str(row.pk), **_serialize(row, *emergency_names, optional=("close_reason", "verdict"))}
+            for row in emergencies
         ],
         "unreadable": unreadable,
     }
@@ -157,28 +150,18 @@ def _serialize_session(session: OIDCSession, subject_uuids: Mapping[int, str]) -
     }
 
 
-def _serialize_emergency_access(row: EmergencyAccess) -> dict[str, Any]:
-    times = ("opened_at", "expires_at", "closed_at", "reviewed_at")
-    fields = _serialize(row, "permissions", "purpose", *times, optional=("close_reason", "verdict"))
-    return {"id": str(row.pk), **fields}
-
-
 def _iter_events(subject: PairwiseSubject, unreadable_items: list[str]) -> Iterator[dict[str, Any]]:
     """Yield the events about the subject, up to a row that was altered into an invalid event."""
     try:
         for event in iterate_events(EventFilters(subject=str(subject.uuid))):
-            yield _serialize_event(event)
+            detail = parse_detail(event)
+            yield {
+                "id": str(event.id),
+                **_serialize(event, "occurred_at", "action", "outcome", "purpose", "actor"),
+                "claims": detail.get("claims", [detail["claim"]] if "claim" in detail else []),
+            }
     except RowUnreadable:
         unreadable_items.append(f"events of subject {subject.uuid}")
-
-
-def _serialize_event(event: AuditEvent) -> dict[str, Any]:
-    detail = parse_detail(event)
-    return {
-        "id": str(event.id),
-        **_serialize(event, "occurred_at", "action", "outcome", "purpose", "actor"),
-        "claims": detail.get("claims", [detail["claim"]] if "claim" in detail else []),
-    }
 
 
 def _format_datetime(moment: datetime | None) -> str | None:

@@ -73,7 +73,6 @@ def retire_subject_key(
     No person becomes unknown, even with concurrent changes: a digest is deleted only while its subject has one under a
     configured key. Each batch is committed, so a killed run can be continued. progress: called after each batch with
     the number of deleted digests.
-
     Raises: KeyInUse: before any deletion, if the key is configured or persons depend on it; at the end, if such persons
     were added meanwhile.
     """

@@ -116,7 +116,9 @@ class ActivationView(View):
         if unlinked is None:
             return _render_page(request, None, status=403)
         provider, keys = conf.providers()[unlinked.provider], keyring.get_keys("subject")
-        limits = _get_guess_limits(unlinked, origin, keys)
+        person = compute_subject_digest(keys[0].material, issuer=unlinked.issuer, sub=unlinked.sub)
+        network = get_sender_network(origin.client_ip)
+        limits = (person, MAX_GUESSES_PER_PERSON), (network, MAX_GUESSES_PER_ADDRESS), ("", MAX_GUESSES_TOTAL)
         try:
             # Count before checking, so that concurrent requests cannot exceed a limit. One limit after the other, so
             # that attempts beyond the own limit do not use up the limit of all.
@@ -130,15 +132,6 @@ class ActivationView(View):
         for counter_key, _ in limits:
             remove_attempt(_THROTTLE_KIND, counter_key, now=now)
         return _redirect_to_sign_in(request, unlinked)
-
-
-def _get_guess_limits(
-    unlinked: UnlinkedSignIn, origin: Origin, keys: Sequence[SymmetricKey]
-) -> Sequence[tuple[str, int]]:
-    """Return the keys of the attempt counters, each with its limit."""
-    person = compute_subject_digest(keys[0].material, issuer=unlinked.issuer, sub=unlinked.sub)
-    network = get_sender_network(origin.client_ip)
-    return (person, MAX_GUESSES_PER_PERSON), (network, MAX_GUESSES_PER_ADDRESS), ("", MAX_GUESSES_TOTAL)
 
 
 def _deny_activation(

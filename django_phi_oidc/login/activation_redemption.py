@@ -46,7 +46,8 @@ def redeem_code(
             raise ActivationRefused("unknown")
         user = activation.user
         if not is_redeemed:
-            raise ActivationRefused(_get_refusal_reason(activation), user=user.pk)
+            reason = "redeemed" if activation.redeemed_at else "revoked" if activation.revoked_at else "expired"
+            raise ActivationRefused(reason, user=user.pk)
         if not user.is_active:
             raise ActivationRefused("user_inactive", user=user.pk)
         try:
@@ -56,9 +57,3 @@ def redeem_code(
         fields: Any = {"subject": str(subject.uuid), "provider": provider.name, "resource": f"user/{user.pk}"}
         enqueue(Action.ACTIVATION_REDEEMED, origin=origin, now=now, **fields)
     return subject
-
-
-def _get_refusal_reason(code: ActivationCode) -> str:
-    if code.redeemed_at is not None:
-        return "redeemed"
-    return "revoked" if code.revoked_at is not None else "expired"

@@ -72,10 +72,7 @@ class OIDCAuthenticationBackend(MozillaBackend):
     def authenticate(  # type: ignore[override]  # accepts only these credentials, as Django allows
         self, request: HttpRequest | None, *, sign_in: VerifiedSignIn
     ) -> Any:
-        """Return the user of a verified sign-in, with the subject in `user.pairwise_link`.
-
-        Raises: AccountError: SubjectKeyMissing, NotProvisioned, UserInactive.
-        """
+        """Return the user, with the subject in `user.pairwise_link`. Raises: AccountError."""
         provider = conf.providers().get(sign_in.provider)
         may_create = provider is not None and provider.provisioning == "create"
         linked = get_or_create_account(

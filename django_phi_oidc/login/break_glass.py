@@ -4,7 +4,7 @@ The page exists only if BREAK_GLASS_ACCOUNT names the account. The session lasts
 claims stay encrypted.
 """
 
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 from django import forms
@@ -21,7 +21,7 @@ from .. import conf
 from .._internal import clock
 from .._internal.view_decorators import public_view
 from ..access.responses import set_private_headers
-from ..audit.events import Action, NewEvent, Origin
+from ..audit.events import Action, NewEvent
 from ..audit.recorder import record_many
 from ..audit.refusals import report_refusal
 from ..audit.request_context import Actor
@@ -67,8 +67,10 @@ class BreakGlassLoginView(View):
         # Count before checking and undo it on success, so that concurrent requests cannot exceed the limit.
         is_event_allowed = allow_event(REFUSAL_CODE, origin.client_ip, now=now)
         user = None
-        if form.is_valid() and not _is_over_guess_limit(origin, now=now):
-            user = auth.authenticate(request, break_glass=BreakGlassCredentials(**form.cleaned_data))
+        if form.is_valid():
+            from_address, total = count_refusals(REFUSAL_CODE, origin.client_ip, now=now)
+            if from_address <= MAX_GUESSES_PER_ADDRESS and total <= MAX_GUESSES_TOTAL:
+                user = auth.authenticate(request, break_glass=BreakGlassCredentials(**form.cleaned_data))
         if user is None:
             # The page is the same whether the name, the password or the limit was the reason.
             refusal: Any = {"is_event_allowed": is_event_allowed, "detail": {"stage": "local"}}
@@ -89,12 +91,6 @@ class BreakGlassLoginView(View):
         request.session.set_expiry(int(SESSION_LIFETIME.total_seconds()))
         url = parse_next_url(request) or resolve_url(settings.LOGIN_REDIRECT_URL)
         return set_private_headers(HttpResponseRedirect(url))
-
-
-def _is_over_guess_limit(origin: Origin, *, now: datetime) -> bool:
-    """Requires: the current request is counted already."""
-    from_address, total = count_refusals(REFUSAL_CODE, origin.client_ip, now=now)
-    return from_address > MAX_GUESSES_PER_ADDRESS or total > MAX_GUESSES_TOTAL
 
 
 def _render_page(request: HttpRequest, *, status: int) -> HttpResponse:

@@ -19,10 +19,7 @@ PUBLIC_CACHE_CONTROL = "public, max-age=300"
 
 @method_decorator(public_view, name="dispatch")
 class ClientKeysView(View):
-    """The `jwks_uri` of this client: the public keys for all providers that use `private_key_jwt`.
-
-    Spec: RFC 7517 5, 8.5.2; RFC 7591 2 (jwks_uri).
-    """
+    """The `jwks_uri` of this client, for providers that use `private_key_jwt`. Spec: RFC 7517 5, 8.5.2; RFC 7591 2."""
 
     http_method_names = ("get", "head")
 
@@ -33,10 +30,7 @@ class ClientKeysView(View):
 
 @method_decorator(public_view, name="dispatch")
 class SectorIdentifierView(View):
-    """The `sector_identifier_uri` of this client: its redirect URIs at this origin and at those of SECTOR_ORIGINS.
-
-    Spec: OIDC Core 8.1; Dynamic Client Registration 5.
-    """
+    """The `sector_identifier_uri`: the redirect URIs here and at SECTOR_ORIGINS. Spec: OIDC Core 8.1."""
 
     http_method_names = ("get", "head")
 

@@ -209,12 +209,10 @@ def _serialize_session(session: SessionBase) -> bytes:
 
 @contextmanager
 def _replace_django_session(request: HttpRequest) -> Iterator[SessionBase]:
-    """Give the request a new session, and yield the previous one, which is restored when the block fails.
-
-    The data of an anonymous visitor is copied to the new session, as django.contrib.auth does.
-    """
+    """Give the request a new session, and yield the previous one, which is restored when the block fails."""
     previous, user = request.session, request.user
     new = import_module(settings.SESSION_ENGINE).SessionStore()
+    # The data of an anonymous visitor is copied, as django.contrib.auth does.
     if auth.SESSION_KEY not in previous:
         new.update(previous.items())
     request.session = new

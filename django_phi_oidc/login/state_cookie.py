@@ -90,7 +90,10 @@ def store_state(response: HttpResponse, request: HttpRequest, state: str, pendin
     """Set the cookie of the pending sign-in, and delete the oldest cookies when there are too many."""
     name = _get_cookie_name(request, state)
     set_encrypted_cookie(response, request, name, pending, context=_CONTEXT, lifetime=STATE_LIFETIME)
-    for surplus in _list_surplus_cookies(request):
+    # Make room for one more: delete the unreadable ones, then the oldest.
+    names = list_state_cookie_names(request)[:_MAX_COOKIES_READ]
+    started_at = {name: saved.started_timestamp if (saved := _read_state(request, name)) else 0.0 for name in names}
+    for surplus in sorted(names, key=started_at.__getitem__)[: max(0, len(names) - (MAX_PENDING_SIGN_INS - 1))]:
         response.delete_cookie(surplus, samesite="Lax")
 
 
@@ -151,16 +154,6 @@ def read_encrypted_cookie(request: HttpRequest, name: str, cls: type[T], *, cont
 
 def _read_state(request: HttpRequest, cookie_name: str) -> AuthorizationState | None:
     return read_encrypted_cookie(request, cookie_name, AuthorizationState, context=_CONTEXT)
-
-
-def _list_surplus_cookies(request: HttpRequest) -> list[str]:
-    """Return the cookies to delete to make room for one more: the unreadable ones, then the oldest."""
-    ages = {}
-    for name in list_state_cookie_names(request)[:_MAX_COOKIES_READ]:
-        pending = _read_state(request, name)
-        ages[name] = pending.started_timestamp if pending else 0.0
-    by_age = sorted(ages, key=ages.__getitem__)
-    return by_age[: max(0, len(by_age) - (MAX_PENDING_SIGN_INS - 1))]
 
 
 def _get_cookie_name(request: HttpRequest, state: str) -> str:

@@ -6,6 +6,7 @@ Spec: R9 (`subject_changed`); OIDC Core 3.1.2.1 (acr_values, max_age, prompt); R
 
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from uuid import UUID
 
 from django.core.exceptions import SuspiciousOperation
@@ -80,21 +81,15 @@ class StepUpView(View):
 
 @sensitive_variables()
 def complete_step_up(request: HttpRequest, provider: Provider, *, pending: AuthorizationState, code: str) -> None:
-    """Renew the current session with the new tokens and assurance. Its claims do not change.
-
-    Raises: SignInRefused, AuditUnavailable. The session is then unchanged, and the issued tokens are revoked.
-    """
+    """Renew the current session, but not its claims. Raises: SignInRefused, AuditUnavailable: it is then unchanged."""
     issued_tokens: list[ReceivedToken] = []
     with revoke_tokens_on_error(issued_tokens, provider=pending.provider):
-        result = exchange_code(
-            code,
-            provider=_apply_step_up_requirements(provider, pending),
-            pending=pending,
-            declared_claims={},
-            issued_tokens=issued_tokens,
-            clock=clock.now,
-        )
-        _validate_assurance(result, pending)
+        exchange = partial(exchange_code, declared_claims={}, issued_tokens=issued_tokens, clock=clock.now)
+        result = exchange(code, provider=_apply_step_up_requirements(provider, pending), pending=pending)
+        # Without R6's leeway: pages allow none, and would require another step-up.
+        assurance = Assurance(max_age=None if pending.max_age is None else timedelta(seconds=pending.max_age))
+        if find_assurance_refusal(assurance, acr=result.acr, auth_time=result.auth_time, now=clock.now()):
+            raise IDTokenError(Code.AUTH_TIME_STALE)
         _renew_current_session(request, result, provider, pending, issued_tokens)
 
 
@@ -136,14 +131,6 @@ def _apply_step_up_requirements(provider: Provider, pending: AuthorizationState)
             allow_auth_time_zero=declaration.allow_auth_time_zero and max_age is None,
         )
     )
-
-
-def _validate_assurance(result: TokenExchangeResult, pending: AuthorizationState) -> None:
-    """Check max_age without R6's leeway: pages allow none, and would require another step-up. Raises: AuthTimeStale."""
-    max_age = None if pending.max_age is None else timedelta(seconds=pending.max_age)
-    assurance = Assurance(max_age=max_age)
-    if find_assurance_refusal(assurance, acr=result.acr, auth_time=result.auth_time, now=clock.now()):
-        raise IDTokenError(Code.AUTH_TIME_STALE)
 
 
 @sensitive_variables()

@@ -98,10 +98,7 @@ class OIDCAuthenticationCallbackView(View):
 
 
 def start_sign_in(request: HttpRequest, provider: Provider, *, provider_in_url: bool) -> HttpResponse:
-    """Return the redirect to the provider, with the state of the sign-in in a cookie.
-
-    Raises: SignInRefused. Spec: OIDC Core 3.1.2.1, RFC 7636.
-    """
+    """Return the redirect to the provider. Raises: SignInRefused. Spec: OIDC Core 3.1.2.1, RFC 7636."""
     name = provider.declaration.name
     callback_url = build_callback_url(request, name if provider_in_url else None)
     next_url = parse_next_url(request)
@@ -112,10 +109,7 @@ def start_sign_in(request: HttpRequest, provider: Provider, *, provider_in_url: 
 def complete_sign_in(
     request: HttpRequest, provider: Provider, *, pending: AuthorizationState, parameters: dict[str, list[str]]
 ) -> None:
-    """Sign the user in, or renew the session that a step-up is for.
-
-    Raises: SignInRefused, AuditUnavailable, after all issued tokens were queued for revocation.
-    """
+    """Sign the user in, or renew the session of a step-up. Raises: as exchange_code, and AuditUnavailable."""
     name = provider.declaration.name
     if pending.provider != name:
         raise CallbackError(Code.STATE_UNKNOWN)
@@ -128,14 +122,10 @@ def complete_sign_in(
     issued_tokens: list[ReceivedToken] = []
     with revoke_tokens_on_error(issued_tokens, provider=name):
         with measure_step(step="exchange"):
-            result = exchange_code(
-                code,
-                provider=provider,
-                pending=pending,
-                declared_claims=conf.claims(),
-                issued_tokens=issued_tokens,
-                clock=clock.now,
+            exchange = partial(
+                exchange_code, declared_claims=conf.claims(), issued_tokens=issued_tokens, clock=clock.now
             )
+            result = exchange(code, provider=provider, pending=pending)
         sign_in = VerifiedSignIn(
             provider=name,
             issuer=provider.declaration.issuer,

@@ -173,10 +173,7 @@ class MalformedHeaders(http.client.HTTPException):
 
 
 class LimitedHeaderReader:
-    """Limits all that precedes a body, interim responses included. http.client limits single lines only.
-
-    Its parser turns a hundred lines of 64 KiB into 60 MB.
-    """
+    """Limits all that precedes a body: http.client limits lines only, and turns a hundred of 64 KiB into 60 MB."""
 
     def __init__(self, source: io.BufferedIOBase) -> None:
         self._source = source
@@ -281,27 +278,21 @@ def _has_unread_bytes(sock: Any) -> bool:
 
 
 def translate_error(error: Exception, *, is_expired: bool) -> TransportError:
-    """Return the TransportError for an error of urllib3, http.client, ssl or socket.
-
-    Its text is dropped, because it quotes URLs, headers and data that the provider sent.
-    """
-    root = _get_root_error(error)
+    """Return the TransportError for an error, without its text, which quotes URLs, headers and received data."""
+    root = error
+    while inner := getattr(root, "original_error", None) or next(
+        (a for a in root.args if isinstance(a, Exception)), None
+    ):
+        root = inner
     if is_expired or isinstance(root, TimeoutError | PoolTimeoutError):
         return TransportError(Code.TRANSPORT_TIMEOUT)
     if isinstance(root, ssl.SSLCertVerificationError):
-        return TransportError(
-            Code.TRANSPORT_TLS, f"The provider's certificate could not be verified: {root.verify_message}"
-        )
+        message = f"The provider's certificate could not be verified: {root.verify_message}"
+        return TransportError(Code.TRANSPORT_TLS, message)
     if isinstance(root, ssl.SSLError) and not isinstance(root, ssl.SSLEOFError | ssl.SSLZeroReturnError):
         return TransportError(Code.TRANSPORT_TLS, f"TLS with the provider failed: {root.reason}")
     if isinstance(root, http.client.LineTooLong) or type(root) is http.client.HTTPException:
         # http.client raises the latter for more than 100 headers.
         return TransportError(Code.TRANSPORT_TOO_LARGE, "The headers exceed the limit.")
-    return TransportError(
-        Code.TRANSPORT_UNREACHABLE, f"The exchange with the provider was interrupted: {type(root).__name__}"
-    )
-
-
-def _get_root_error(error: Exception) -> Exception:
-    inner = getattr(error, "original_error", None) or next((a for a in error.args if isinstance(a, Exception)), None)
-    return error if inner is None else _get_root_error(inner)
+    message = f"The exchange with the provider was interrupted: {type(root).__name__}"
+    return TransportError(Code.TRANSPORT_UNREACHABLE, message)

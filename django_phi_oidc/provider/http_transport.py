@@ -28,7 +28,6 @@ class HTTPTransport:
 
     Certificates are always verified, and TLS is 1.2 or newer. It follows no redirect, decodes no encoded response and
     reads no environment variable and no .netrc: the proxy comes from the declaration.
-
     NOT covered by the timeout: name resolution, which the system's resolver limits.
     """
 
@@ -42,7 +41,6 @@ class HTTPTransport:
 
         A request is sent once. Only a GET is sent again, on a new connection and within the same time, when a pooled
         connection failed under it. A pooled connection that the provider has already closed is not used.
-
         Raises: TransportError, with a subclass for each cause. Spec: RFC 9110 9.2.2, RFC 9112 9.3.1.
         """
         validate_https_url(request.url, allow_loopback_http=self._declaration.allow_loopback_http)
@@ -61,11 +59,8 @@ class HTTPTransport:
             try:
                 return self._send_once(request, exchange)
             except TransportError as error:
-                if (
-                    error.code is not Code.TRANSPORT_UNREACHABLE
-                    or request.method != "GET"
-                    or not exchange.is_connection_reused
-                ):
+                is_connection_lost = error.code is Code.TRANSPORT_UNREACHABLE and exchange.is_connection_reused
+                if not is_connection_lost or request.method != "GET":
                     raise
             exchange.requires_new_connection = True
             return self._send_once(request, exchange)
@@ -121,10 +116,8 @@ def _create_pool_manager(declaration: ProviderDeclaration) -> urllib3.PoolManage
 
 
 def create_ssl_context(ca_bundle: str) -> ssl.SSLContext:
-    """Return a context that verifies against that CA file, or the system's CAs if empty. Raises: TransportTLS.
-
-    Not ssl.create_default_context, which logs session keys to the file that SSLKEYLOGFILE names.
-    """
+    """Return a context that verifies against that CA file, or the system's CAs if empty. Raises: TransportTLS."""
+    # Not ssl.create_default_context, which logs session keys to the file that SSLKEYLOGFILE names.
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     if not ca_bundle:

@@ -80,8 +80,7 @@ def introspect_token(
     """Return what the provider says of a token for that API, from the cache or by introspection.
 
     provider: that of the audience. timeout_seconds: for the metadata, and again for the introspection request.
-    cache: that of the process if None.
-    Raises: AccessTokenInvalid; IntrospectionFailed, TransportError, MetadataError.
+    cache: that of the process if None. Raises: AccessTokenInvalid; IntrospectionFailed, TransportError, MetadataError.
     """
     cache = cache or _caches_by_pid.get(os.getpid()) or _caches_by_pid.setdefault(os.getpid(), IntrospectionCache())
     key = cache.compute_key(token, audience)

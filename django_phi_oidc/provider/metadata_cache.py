@@ -3,7 +3,6 @@
 The cache is process memory, never a shared cache: a poisoned cache would be a forged key.
 """
 
-import copy
 import re
 import threading
 from collections.abc import Callable, Mapping
@@ -79,7 +78,6 @@ class CachedDocument(Generic[T]):
 
         timeout_seconds: for the fetch, or for the wait for another thread's fetch. When that thread had a shorter
         timeout and failed with it, this one tries again with its remaining time.
-
         Raises: TransportError, and the errors of the fetch.
         """
         now = self._monotonic()
@@ -87,9 +85,8 @@ class CachedDocument(Generic[T]):
         with self._lock:
             cached, pending = self._copy, self._fetch_in_progress
             usable = cached is not None and now < cached.fresh_until + STALE_IF_ERROR_SECONDS
-            if cached is not None and (
-                now < cached.fresh_until or (usable and (pending is not None or now < self._cooldown_until))
-            ):
+            can_wait = usable and (pending is not None or now < self._cooldown_until)
+            if cached is not None and (now < cached.fresh_until or can_wait):
                 return cached.value
             if pending is None:
                 own = self._fetch_in_progress = _FetchInProgress(ends_at=ends_at)
@@ -115,7 +112,6 @@ class CachedDocument(Generic[T]):
         """Return a newer document than outdated, or outdated itself when the last refetch was less than 30 s ago.
 
         Failed refetches count too. One thread fetches, and the others wait for its result.
-
         Raises: TransportError, and the errors of the fetch.
         """
         now = self._monotonic()
@@ -147,12 +143,13 @@ class CachedDocument(Generic[T]):
 
     def _wait_for_fetch(self, fetch_in_progress: _FetchInProgress[T], timeout_seconds: float) -> T:
         if not fetch_in_progress.finished.wait(timeout_seconds):
-            raise TransportError(
-                Code.TRANSPORT_TIMEOUT, "The fetch of another thread took longer than this one could wait."
-            )
-        if fetch_in_progress.error is not None:
-            # Raise a copy: an exception raised by several threads collects the tracebacks of all.
-            raise copy.copy(fetch_in_progress.error)
+            message = "The fetch of another thread took longer than this one could wait."
+            raise TransportError(Code.TRANSPORT_TIMEOUT, message)
+        if (error := fetch_in_progress.error) is not None:
+            # A copy, because threads add their tracebacks. copy() would call the constructor with the message alone.
+            duplicate = type(error).__new__(type(error), *error.args)
+            vars(duplicate).update(vars(error))
+            raise duplicate
         if fetch_in_progress.fetched_copy is None:
             raise TransportError(Code.TRANSPORT_UNREACHABLE, "The fetch of another thread was interrupted.")
         return fetch_in_progress.fetched_copy.value

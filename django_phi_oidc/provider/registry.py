@@ -38,18 +38,11 @@ class Provider:
         self._keys = CachedDocument(self._fetch_keys, monotonic=monotonic)
 
     def get_metadata(self, *, timeout_seconds: float) -> ProviderMetadata:
-        """Return the provider's metadata, validated against the declaration.
-
-        Raises: TransportError, MetadataError. Spec: OIDC Discovery 4.
-        """
+        """Return the validated metadata. Raises: TransportError, MetadataError. Spec: OIDC Discovery 4."""
         return self._metadata.get(timeout_seconds=timeout_seconds)
 
     def get_key_set(self, *, timeout_seconds: float) -> KeySet:
-        """Return the provider's keys, which are fetched again when no key matches a token.
-
-        timeout_seconds: for this call, and again for each later fetch.
-        Raises: TransportError, MetadataError.
-        """
+        """Return the keys. timeout_seconds: now, and for each later fetch. Raises: TransportError, MetadataError."""
         self._keys.get(timeout_seconds=timeout_seconds)
         return RemoteKeySet(self._keys, timeout_seconds=timeout_seconds)
 
@@ -80,10 +73,7 @@ _providers: dict[tuple[int, ProviderDeclaration], Provider] = {}
 
 
 def get_provider(name: str | None = None) -> Provider:
-    """Return the provider of that name, or the first one; the same object as long as its declaration is unchanged.
-
-    Raises: ProviderUnknown.
-    """
+    """Return the provider of that name, or the first; one object per declaration. Raises: ProviderUnknown."""
     providers = conf.providers()
     declaration = next(iter(providers.values()), None) if name is None else providers.get(name)
     if declaration is None:

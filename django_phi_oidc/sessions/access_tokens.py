@@ -37,12 +37,13 @@ def get_access_token(session: OIDCSession | uuid.UUID | HttpRequest) -> str:
     A token that expires within 30 s is refreshed first, by one caller at a time across all processes; the others wait
     up to 8 s for the result. While the provider is unavailable, the old token is returned until it expires. New tokens
     are committed independently of the caller's transaction. The provider's response may end the session (R8).
-
     Raises: TokenExpired; RefreshInsideTransaction, on SQLite, when a refresh is due; KeyRingError. Spec: OIDC Core 12.
     """
-    row = _get_live_session(_get_session_id(session))
+    if isinstance(session, OIDCSession):
+        session = session.pk
+    row = _get_live_session(session if isinstance(session, uuid.UUID) else find_oidc_session_id(session.session))
     if token_refresh.is_refresh_due(row, now=clock.now()):
-        origin = Origin() if isinstance(session, OIDCSession | uuid.UUID) else Actor.from_request(session).origin
+        origin = Origin() if isinstance(session, uuid.UUID) else Actor.from_request(session).origin
         row = _run_outside_transaction(partial(_refresh_tokens, row, origin=origin)) or _get_live_session(row.pk)
     token = token_refresh.get_live_access_token(row, now=clock.now())
     if not token:
@@ -50,17 +51,8 @@ def get_access_token(session: OIDCSession | uuid.UUID | HttpRequest) -> str:
     return token
 
 
-def _get_session_id(session: OIDCSession | uuid.UUID | HttpRequest) -> uuid.UUID:
-    if isinstance(session, uuid.UUID):
-        return session
-    session_id = session.pk if isinstance(session, OIDCSession) else find_oidc_session_id(session.session)
-    if session_id is None:
-        raise TokenExpired
-    return session_id
-
-
-def _get_live_session(session_id: uuid.UUID) -> OIDCSession:
-    row = token_refresh.find_session_with_tokens(session_id)
+def _get_live_session(session_id: uuid.UUID | None) -> OIDCSession:
+    row = token_refresh.find_session_with_tokens(session_id) if session_id else None
     if row is None:
         raise TokenExpired
     return row
@@ -98,10 +90,7 @@ def _run_in_thread(operation: Callable[[], T], future: "Future[T]") -> None:
 
 
 def _refresh_tokens(session: OIDCSession, *, origin: Origin) -> OIDCSession:
-    """Return the session's row when its tokens have changed, or unchanged when a refresh is not possible.
-
-    There is no second attempt after a failed one of another caller. Raises: TokenExpired when the session has ended.
-    """
+    """Return the row with changed tokens, or unchanged after a failed refresh by any caller. Raises: TokenExpired."""
     ends_at = time.monotonic() + CALL_SECONDS
     was_leased = False
     while True:

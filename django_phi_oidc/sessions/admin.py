@@ -26,7 +26,6 @@ SESSION_BATCH_SIZE = 500
 MAX_INLINE_REVOCATIONS = 100
 """A request revokes at most this many tokens itself, because it leases all of them before the first attempt."""
 
-
 ProviderFilter = create_choice_filter(
     gettext_lazy("provider"),
     "provider",

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Collection, Sequence
 from contextlib import suppress
 from datetime import datetime
+from functools import partial
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -27,7 +28,6 @@ from ..access.responses import set_private_headers
 from ..audit.events import Action, Origin
 from ..audit.refusals import RefusalLog, report_refusal
 from ..audit.request_context import get_client_ip, get_request_id
-from ..config.providers import ProviderDeclaration
 from ..crypto import keyring
 from ..crypto.keyring import SymmetricKey
 from ..errors import (
@@ -80,7 +80,6 @@ def process_logout_token(
 
     Its jti is marked as used in the same transaction, so a failed delivery can be repeated and a successful one can't.
     Of two concurrent deliveries, the second waits for the first. keep_offline_providers: as in `end_sessions`.
-
     Requires: no open transaction (RuntimeError), because the response to the provider confirms a commit.
     Raises: LogoutTokenReplayed, SubjectKeyMissing. Spec: Back-Channel Logout 2.6, 2.7.
     """
@@ -114,10 +113,7 @@ def end_matching_sessions(condition: Q, reason: EndReason, **options: Any) -> li
 
 
 class ProviderLogoutView(View):
-    """Base of the logout views that the provider calls, directly or by an iframe in the user's browser.
-
-    The Django session of the browser is ignored: it is not read, marked as active, renewed or deleted.
-    """
+    """Base of the logout views that the provider calls. The browser's Django session is neither read nor changed."""
 
     def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
         request.COOKIES.pop(settings.SESSION_COOKIE_NAME, None)
@@ -150,7 +146,12 @@ class BackchannelLogoutView(ProviderLogoutView):
             logout_token = _verify_with_provider_keys(token, get_provider(provider_name))
             _end_sessions(logout_token, origin=get_request_origin(request))
         except (LogoutTokenInvalid, LogoutTokenReplayed) as refusal:
-            _report_refusal(request, refusal, provider=provider_name)
+            origin = get_request_origin(request)
+            # The provider is declared, but from an unverified token.
+            fields = {"reason": refusal.code, "rule": getattr(refusal, "rule", ""), "provider": provider_name}
+            options: Any = {"origin": origin, "now": clock.now(), "provider": provider_name}
+            log = RefusalLog(logger, REFUSAL_LOG_MESSAGE, {**fields, "request": origin.request_id})
+            report_refusal(Action.LOGOUT_REFUSED, refusal.code, log=log, **options)
             return JsonResponse({"error": "invalid_request", "error_description": str(refusal)}, status=400)
         except RETRIABLE_ERRORS as fault:
             log_fault(fault, provider_name=provider_name)
@@ -188,33 +189,17 @@ def _verify_with_provider_keys(token: str, provider: Provider) -> LogoutToken:
 
 def _end_sessions(logout_token: LogoutToken, *, origin: Origin) -> None:
     """Raises: LogoutTokenReplayed; one of SERVER_ERRORS, and then the token is not marked as used."""
-    keys, now = keyring.get_keys("subject"), clock.now()
     providers = conf.providers().values() if conf.should_keep_offline_tokens() else ()
-    offline = [provider.name for provider in providers if _requests_offline_access(provider)]
-    retry_on_lost_connection(
-        lambda: process_logout_token(
-            logout_token, subject_keys=keys, origin=origin, now=now, keep_offline_providers=offline
-        )
-    )
-
-
-def _requests_offline_access(provider: ProviderDeclaration) -> bool:
-    """Refresh tokens of `offline_access` should outlive the logout. Spec: Back-Channel Logout 2.7."""
-    return any(scope.name == "offline_access" for scope in provider.resource_scopes)
+    # Refresh tokens of `offline_access` should outlive the logout. Spec: Back-Channel Logout 2.7.
+    offline = [p.name for p in providers if any(scope.name == "offline_access" for scope in p.resource_scopes)]
+    end = partial(process_logout_token, logout_token, subject_keys=keyring.get_keys("subject"), origin=origin)
+    retry_on_lost_connection(partial(end, now=clock.now(), keep_offline_providers=offline))
 
 
 def get_request_origin(request: HttpRequest) -> Origin:
     """Return the origin of a request without an actor."""
     client_ip = get_client_ip(request, trusted_proxies=conf.trusted_proxies())
     return Origin(client_ip=client_ip, request_id=get_request_id(request))
-
-
-def _report_refusal(request: HttpRequest, refusal: LogoutTokenInvalid | LogoutTokenReplayed, *, provider: str) -> None:
-    """Write the refusal to the log and the audit log. provider: declared, but from an unverified token."""
-    origin = get_request_origin(request)
-    fields = {"reason": refusal.code, "rule": getattr(refusal, "rule", ""), "provider": provider}
-    log = RefusalLog(logger, REFUSAL_LOG_MESSAGE, {**fields, "request": origin.request_id})
-    report_refusal(Action.LOGOUT_REFUSED, refusal.code, origin=origin, now=clock.now(), log=log, provider=provider)
 
 
 def log_fault(fault: Exception, *, provider_name: str) -> None:

@@ -22,7 +22,9 @@ def list_expired_sessions(
     *, now: datetime, idle_timeout: timedelta, absolute_timeout: timedelta, limit: int = BATCH_SIZE
 ) -> list[ExpiredSessions]:
     """Return up to limit live sessions that are past a timeout or whose account is inactive or deleted, by reason."""
-    is_unusable = Q(user=None) | (Q(user__is_active=False) if _has_is_active_field() else Q())
+    # A custom user model may have no such column; then all accounts are active.
+    has_is_active = any(field.name == "is_active" for field in get_user_model()._meta.concrete_fields)
+    is_unusable = Q(user=None) | (Q(user__is_active=False) if has_is_active else Q())
     is_old, is_idle = Q(started_at__lte=now - absolute_timeout), Q(last_seen_at__lte=now - idle_timeout)
     reason = Case(
         When(is_unusable, then=Value(EndReason.USER_INACTIVE)),
@@ -38,10 +40,7 @@ def list_expired_sessions(
 
 
 def iter_orphan_candidates(*, session_ids: Sequence[uuid.UUID] | None = None) -> Iterator[uuid.UUID]:
-    """Yield live sessions whose Django session is gone, or whose session key can't be decrypted.
-
-    session_ids: check only these.
-    """
+    """Yield live sessions (of session_ids) whose Django session is gone, or whose session key can't be decrypted."""
     live = OIDCSession.objects.live().order_by("pk").only("pk", "session_key")
     if session_ids is not None:
         live = live.filter(pk__in=session_ids)
@@ -54,10 +53,7 @@ def iter_orphan_candidates(*, session_ids: Sequence[uuid.UUID] | None = None) ->
 
 
 def list_orphaned_sessions(*, wait: Callable[[], None]) -> list[uuid.UUID]:
-    """Return the sessions that are orphaned in two checks, with wait() in between.
-
-    A request that cycles the session key stores the new key only at its end.
-    """
+    """Return the sessions orphaned before and after wait(): a request stores a cycled session key only at its end."""
     candidates = list(iter_orphan_candidates())
     if candidates:
         wait()
@@ -66,11 +62,6 @@ def list_orphaned_sessions(*, wait: Callable[[], None]) -> list[uuid.UUID]:
         for start in range(0, len(candidates), BATCH_SIZE)
         for pk in iter_orphan_candidates(session_ids=candidates[start : start + BATCH_SIZE])
     ]
-
-
-def _has_is_active_field() -> bool:
-    """A custom user model may have no such column; then all accounts are active."""
-    return any(field.name == "is_active" for field in get_user_model()._meta.concrete_fields)
 
 
 def _decrypt_session_key(row: OIDCSession) -> str:

@@ -38,10 +38,8 @@ _NETLOC_PATTERN = re.compile(r"[A-Za-z0-9.:\[\]-]+")
 
 @sensitive_variables()
 def end_sessions_of_sid(sid: str, *, issuer: str, origin: Origin, now: datetime) -> list[EndedSession]:
-    """End the sessions with that `sid` of that issuer and return them.
-
-    Without such a session nothing is written, because anyone can send the request. Spec: Front-Channel Logout 2.
-    """
+    """End the sessions with that `sid` of that issuer; return them. Spec: Front-Channel Logout 2."""
+    # Nothing is written without such a session, because anyone can send the request.
     condition = Q(issuer=issuer, sid_digest=sha256_hex(sid))
     return end_matching_sessions(condition, EndReason.FRONTCHANNEL_LOGOUT, origin=origin, now=now)
 

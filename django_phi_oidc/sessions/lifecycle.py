@@ -100,14 +100,12 @@ def end_sessions(
 
 
 def _lock_live_sessions(session_ids: Collection[uuid.UUID]) -> list[OIDCSession]:
-    """Return those of the sessions that are live; no other transaction can end them until the commit.
-
-    The first statement writes, because SQLite locks at the first write and may then refuse it after a read.
-    """
+    """Return those of the sessions that are live; no other transaction can end them until the commit."""
     live = OIDCSession.objects.live().filter(pk__in=session_ids)
     if len(session_ids) > 1 and connections[live.db].features.has_select_for_update:
         # Ordered, so that two transactions that end some of the same sessions do not deadlock.
         list(live.order_by("pk").select_for_update().values_list("pk"))
+    # On SQLite the first statement writes: it locks at the first write, and may refuse that after a read.
     if not live.update(refresh_lease_until=None):
         return []
     return list(live.select_related("subject").order_by("pk"))
@@ -159,15 +157,12 @@ class _EndingSession:
 
 
 def _delete_django_sessions(session_keys: Sequence[str]) -> None:
-    """Delete Django sessions with the open transaction, or after it if the session engine has no transactions.
-
-    cached_db needs both: until the commit, another request may put the row into the cache again.
-    """
+    """Delete Django sessions with the open transaction, or after it if the session engine has no transactions."""
     store = import_module(settings.SESSION_ENGINE).SessionStore
     if issubclass(store, DatabaseStore):
         store.get_model_class().objects.filter(session_key__in=session_keys).delete()
     if store is not DatabaseStore:
-
+        # For cached_db too: until the commit, another request may put the row into the cache again.
         def delete_django_sessions() -> None:
             engine = store()
             if store in (CachedDatabaseStore, CacheStore):
@@ -205,8 +200,7 @@ def renew_session(
     The replaced tokens are revoked when the session ends and not now: a provider may have one grant for a user and
     client, and revokes all its tokens, including the new ones, with the old refresh token (RFC 7009 2.1).
 
-    persist_tokens: False: access and refresh token are not stored, but revoked now.
-    Raises: KeyMissing. Spec: R9.
+    persist_tokens: False: access and refresh token are not stored, but revoked now. Raises: KeyMissing. Spec: R9.
     """
     with transaction.atomic():
         live = OIDCSession.objects.live().filter(pk=session_id, subject_id=subject_id)

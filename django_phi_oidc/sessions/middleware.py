@@ -3,7 +3,6 @@
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import cast
-from uuid import UUID
 
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction, sync_to_async
 from django.conf import settings
@@ -43,7 +42,9 @@ class RevocationMiddleware:
             markcoroutinefunction(self)
 
     def __call__(self, request: HttpRequest) -> HttpResponseBase | Awaitable[HttpResponseBase]:
-        _discard_invalid_session(request)
+        # A cookie can contain NUL (`"\000"`), which PostgreSQL text can't: Django's look-up would be an error 500.
+        if "\0" in (request.session.session_key or ""):
+            request.session = type(request.session)()
         if self.is_async:
             return self._respond_async(request)
         activity = _attach_activity(request) if _has_session_cookie(request) else None
@@ -76,12 +77,6 @@ class RevocationMiddleware:
         return response
 
 
-def _discard_invalid_session(request: HttpRequest) -> None:
-    """A cookie can contain NUL (`"\\000"`), which PostgreSQL text can't: Django's look-up would be an error 500."""
-    if "\0" in (request.session.session_key or ""):
-        request.session = type(request.session)()
-
-
 def _has_session_cookie(request: HttpRequest) -> bool:
     return settings.SESSION_COOKIE_NAME in request.COOKIES
 
@@ -106,20 +101,16 @@ def _check_session(request: HttpRequest, activity: SessionActivity) -> HttpRespo
             reason = activity.timeout_reason
     if not reason:
         return None
-    _end_session(request, activity.session_id, EndReason(reason))
+    if activity.session_id is not None:
+        origin = Actor.from_request(request).origin
+        end_session_and_revoke(activity.session_id, EndReason(reason), origin=origin, now=clock.now())
+    auth.logout(request)
     request.phi_oidc_timing = None  # type: ignore[attr-defined]
     activity.session_id, activity.is_ended = None, True
     return render_session_ended_response(request, reason)
 
 
-def _end_session(request: HttpRequest, session_id: UUID | None, reason: EndReason) -> None:
-    if session_id is not None:
-        end_session_and_revoke(session_id, reason, origin=Actor.from_request(request).origin, now=clock.now())
-    auth.logout(request)
-
-
 def _has_changes(request: HttpRequest, activity: SessionActivity) -> bool:
-    """Say whether the end of the request has something to store."""
     session = request.session
     return (
         session.get(SESSION_KEY) != activity.stored_session_id

@@ -142,10 +142,7 @@ class PendingRevocationQuerySet(LeasedQuerySet["PendingRevocation"]):
     def queue(
         self, tokens: Iterable["TokenToRevoke"], *, now: datetime, due_at: datetime | None = None
     ) -> tuple[uuid.UUID, ...]:
-        """Create one row for each token in one statement; return their ids in the order of tokens.
-
-        due_at: None means at once. A later one is made due when the session ends.
-        """
+        """Create a row for each token in one statement; return their ids in order. due_at: None means at once."""
         rows = []
         for item in tokens:
             hint = item.token.token_type_hint

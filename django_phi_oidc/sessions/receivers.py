@@ -42,7 +42,6 @@ def end_sessions_on_unlink(*, instance: PairwiseSubject, origin: Model | Any = N
 
     origin: what delete() was called on. When one person is deleted, their tokens are revoked after the commit. For a
     queryset they are left to the sweep, because each revocation may take its full time-out.
-
     Raises: HeldForLegalReasons, and then neither the subject nor the user is deleted.
     """
     actor, now = instance.deleted_by, clock.now()
@@ -72,10 +71,7 @@ def start_session_timeouts(*, request: HttpRequest | None, **kwargs: Any) -> Non
 def end_sessions_on_account_change(
     *, instance: Model, created: bool, update_fields: Collection[str] | None = None, **kwargs: Any
 ) -> None:
-    """End the sessions of a deactivated account or one with a new password, in the transaction of that change.
-
-    All claims of a deactivated account are erased, including those that would outlive its sessions.
-    """
+    """End the sessions, and erase all claims, of a deactivated account; end those of one with a new password."""
     if created:
         return
     # set_password() sets it, and save() clears it at its end.
@@ -93,21 +89,17 @@ def end_sessions_on_role_change(
     *, sender: type[Model], instance: Model, action: str, reverse: bool, pk_set: set[Any] | None, **kwargs: Any
 ) -> None:
     """End the sessions of accounts whose groups or permissions change, if that is configured."""
-    if action not in ("post_add", "post_remove", "pre_clear") or sender not in _list_role_tables():
-        return
-    if "roles" not in conf.end_sessions_on():
+    # The tables between users and their groups and permissions. A custom user model may have none.
+    user = get_user_model()
+    tables = [getattr(user, name).through for name in ("groups", "user_permissions") if hasattr(user, name)]
+    is_change = action in ("post_add", "post_remove", "pre_clear") and sender in tables
+    if not is_change or "roles" not in conf.end_sessions_on():
         return
     user_ids: Collection[Any] | None = pk_set if reverse else [instance.pk]
     if user_ids is None:
         # All users of a group or permission are removed.
         user_ids = list(instance.user_set.values_list("pk", flat=True))  # type: ignore[attr-defined]
     _end_sessions_of_users(user_ids, EndReason.ROLES_CHANGED)
-
-
-def _list_role_tables() -> set[type[Model]]:
-    """Return the tables between users and their groups and permissions. A custom user model may have none."""
-    user = get_user_model()
-    return {getattr(user, name).through for name in ("groups", "user_permissions") if hasattr(user, name)}
 
 
 def _end_sessions_of_users(user_ids: Collection[Any], reason: EndReason) -> None:

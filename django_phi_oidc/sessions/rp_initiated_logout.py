@@ -44,10 +44,9 @@ class EndSessionRequest:
 def build_end_session_request(
     provider_name: str, *, id_token: str, post_logout_redirect_uri: str, timeout_seconds: float, now: datetime
 ) -> EndSessionRequest | None:
-    """Return the logout request; None when the provider has no endpoint, is unavailable, or the URL would be too long.
+    """Return the logout request; None without an endpoint, when unavailable, or if the URL would be too long.
 
-    id_token: of the ended session, or empty. post_logout_redirect_uri: as registered.
-    timeout_seconds: for fetching the provider's metadata if they are not cached.
+    id_token: may be empty. timeout_seconds: for fetching the provider's metadata if they are not cached.
     """
     try:
         provider = get_provider(provider_name)
@@ -58,9 +57,8 @@ def build_end_session_request(
     origin = parse_url_origin(metadata.end_session_endpoint)
     if not origin:
         return None
-    hint = build_hint_parameters(
-        id_token, issuer=metadata.issuer, in_url=method == "get", protocol_claims=PROTOCOL_CLAIMS
-    )
+    issuer, in_url = metadata.issuer, method == "get"
+    hint = build_hint_parameters(id_token, issuer=issuer, in_url=in_url, protocol_claims=PROTOCOL_CLAIMS)
     parameters = {
         "client_id": provider.declaration.client_id,
         "post_logout_redirect_uri": post_logout_redirect_uri,

@@ -49,10 +49,7 @@ def sweep_revocations() -> None:
 
 @shared_task(name="phi_oidc.end_overdue", ignore_result=True, acks_late=True)
 def end_expired_sessions() -> int:
-    """End sessions that are past a timeout, of an inactive or deleted account, or without a Django session; count them.
-
-    Their tokens are revoked in the sweep.
-    """
+    """End and count sessions past a timeout, of an unusable account, or without a Django session. The sweep revokes."""
     idle, absolute = conf.idle_timeout(), conf.absolute_timeout()
     ended = 0
     while expired := expiry.list_expired_sessions(now=clock.now(), idle_timeout=idle, absolute_timeout=absolute):
@@ -89,10 +86,7 @@ def end_session_and_revoke(
 
 
 def revoke_after_commit(revocation_ids: Sequence[uuid.UUID]) -> None:
-    """After the open transaction, if any, try these revocations in this order, within 2 s in total.
-
-    The sweep retries those that failed or were not tried. A fault of the provider is not raised.
-    """
+    """After the open transaction, if any, try these revocations in order, for up to 2 s. The sweep tries the others."""
     if not revocation_ids:
         return
 
@@ -112,9 +106,8 @@ def revoke_received_tokens(tokens: Sequence[ReceivedToken], *, provider: str) ->
     for which that fails stays valid until it expires, and an error is logged.
     """
     try:
-        pks = retry_on_lost_connection(
-            lambda: token_revocation.queue_revocations(tokens, provider=provider, now=clock.now())
-        )
+        queue = token_revocation.queue_revocations
+        pks = retry_on_lost_connection(lambda: queue(tokens, provider=provider, now=clock.now()))
     except (DatabaseError, InterfaceError, KeyRingError):
         logger.exception("The tokens of a refused sign-in can't be queued for revocation; they are revoked now.")
         _revoke_without_queue(tokens, provider=provider)

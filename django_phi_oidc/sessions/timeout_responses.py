@@ -60,10 +60,7 @@ def is_passive_request(request: HttpRequest) -> bool:
 
 
 def render_session_ended_response(request: HttpRequest, reason: str) -> HttpResponse | None:
-    """Return the response to a request whose session has ended; None for a view that needs no login.
-
-    Navigations are redirected to the signed-out page; other requests get 401. Spec: RFC 9457.
-    """
+    """Return the response to a request whose session has ended; None for a view that needs no login. Spec: RFC 9457."""
     try:
         view = resolve(request.path_info, getattr(request, "urlconf", None)).func
     except Resolver404:

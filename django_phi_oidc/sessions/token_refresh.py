@@ -76,7 +76,6 @@ def acquire_lease(session: OIDCSession, *, now: datetime) -> RefreshLease | None
 
     It is not while another caller holds it, when the session has ended or has other tokens than `session`, and while a
     transaction locks the row. That may be the caller's own transaction on another connection, so this does not wait.
-
     Requires: `is_refresh_due(session)`. Raises: KeyRingError; RuntimeError inside an open transaction.
     """
     unchanged = OIDCSession.objects.live().filter(access_token_expires_at=session.access_token_expires_at)
@@ -106,7 +105,6 @@ def request_tokens(
 
     new_tokens: gets every new token as soon as it is received, even if the response is refused later.
     timeout_seconds: for metadata and keys together, again for the refresh, and again for keys that the response needs.
-
     Requires: no open transaction. Raises: SignInRefused; RefreshMismatch. Spec: OIDC Core 12.
     """
     ends_at = time.monotonic() + timeout_seconds
@@ -170,28 +168,23 @@ def store_tokens(
     The replaced access token is not revoked, although it is valid for up to `REFRESH_MARGIN`: the provider may then
     revoke the refresh token of the same grant as well (RFC 7009 2.1), and so the session. The provider itself
     invalidated the replaced refresh token when it issued another one (RFC 6749 6).
-
     Raises: KeyRingError; RuntimeError inside an open transaction.
     """
     with transaction.atomic(durable=True):
         live = OIDCSession.objects.live()
         if live.release_lease(lease.session_id, expires_at=lease.expires_at):
-            _save_tokens(lease.session_id, refresh_result)
+            new = refresh_result.tokens
+            fields = ("access_token", "refresh_token", "id_token")
+            values = {name: value for name in fields if (value := getattr(new, name))}
+            expires_at = refresh_result.access_token_expires_at
+            row = OIDCSession(pk=lease.session_id, access_token_expires_at=expires_at, **values)
+            row.save(update_fields=[*values, "access_token_expires_at"])
             return []
-        row = live.filter(pk=lease.session_id).first()
-        stored = (row.decrypt("refresh_token"), row.decrypt("access_token")) if row else ()
+        other = live.filter(pk=lease.session_id).first()
+        stored = (other.decrypt("refresh_token"), other.decrypt("access_token")) if other else ()
         return [token for token in new_tokens if token.value not in stored]
 
 
 def release_lease(lease: RefreshLease) -> bool:
     """Release the lease without a change; return False if it was no longer held."""
     return OIDCSession.objects.release_lease(lease.session_id, expires_at=lease.expires_at)
-
-
-@sensitive_variables()
-def _save_tokens(session_id: uuid.UUID, refresh_result: RefreshResult) -> None:
-    tokens = refresh_result.tokens
-    new = {"access_token": tokens.access_token, "refresh_token": tokens.refresh_token, "id_token": tokens.id_token}
-    values = {name: value for name, value in new.items() if value}
-    row = OIDCSession(pk=session_id, access_token_expires_at=refresh_result.access_token_expires_at, **values)
-    row.save(update_fields=[*values, "access_token_expires_at"])

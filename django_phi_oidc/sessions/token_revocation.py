@@ -27,6 +27,7 @@ _MIN_CALL_SECONDS = 0.05
 LEASE_DURATION = timedelta(seconds=30)
 """Longer than the limit of any call."""
 _FINAL_RESULTS = ("done", "unsupported", "refused")
+_ERROR_CODES = {"done": "", "unsupported": "unsupported_token_type", "retry_slowly": "invalid_client"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,27 +76,23 @@ def attempt_revocations(
 
     Returns the status of each revocation that was leased; None: the budget was used up before. The leases are committed
     first, so two workers never try the same row, and the rows of a killed worker are due again when its leases end.
-
     Requires: budget_seconds below LEASE_DURATION. Raises: RuntimeError inside an open transaction, because the calls
     would keep it open.
     """
     started = time.monotonic()
     results: list[tuple[PendingRevocation, RevocationAttemptResult | None]] = []
-    for row in _lease_rows(revocation_ids, now=now):
+    with transaction.atomic(durable=True):
+        due, attempts = PendingRevocation.objects.due(now), models.F("attempts") + 1
+        leased = [
+            pk for pk in revocation_ids if due.acquire_lease(pk, now=now, lease=LEASE_DURATION, attempts=attempts)
+        ]
+        rows = PendingRevocation.objects.in_bulk(leased)
+    for row in map(rows.__getitem__, leased):
         seconds_left = budget_seconds - (time.monotonic() - started)
         has_time = not results or seconds_left >= _MIN_CALL_SECONDS
         results.append((row, _revoke_row(row, now=now, timeout_seconds=seconds_left) if has_time else None))
     done_at = now + timedelta(seconds=time.monotonic() - started)
     return _save_results(results, now=done_at, give_up_after=give_up_after) if results else {}
-
-
-def _lease_rows(ids: Sequence[uuid.UUID], *, now: datetime) -> list[PendingRevocation]:
-    """Lease the rows; return those that are leased now, in the given order."""
-    with transaction.atomic(durable=True):
-        due, attempts = PendingRevocation.objects.due(now), models.F("attempts") + 1
-        leased = [pk for pk in ids if due.acquire_lease(pk, now=now, lease=LEASE_DURATION, attempts=attempts)]
-        rows = PendingRevocation.objects.in_bulk(leased)
-    return [rows[pk] for pk in leased]
 
 
 def retry_due(
@@ -106,10 +103,7 @@ def retry_due(
     give_up_after: timedelta,
     batch_size: int = 100,
 ) -> Counter[RevocationStatus]:
-    """Try the due revocations, batch_size at a time, until none is left or budget_seconds are over; count the results.
-
-    Several sweeps may run at the same time, and each may be killed.
-    """
+    """Try due revocations until none is left or the budget is used up; count the results. Sweeps may overlap."""
     ends_at = time.monotonic() + budget_seconds
     results: Counter[RevocationStatus] = Counter()
     while pks := list_due(now=clock(), limit=batch_size):
@@ -174,7 +168,8 @@ def revoke_at_provider(
     outcome = process_revocation_response(response)
     return RevocationAttemptResult(
         status=RevocationStatus(outcome.result if outcome.result in _FINAL_RESULTS else "pending"),
-        error_code="" if outcome.result == "done" else _get_error_code(outcome.result, response.status),
+        # The provider's own text is not stored.
+        error_code=_ERROR_CODES.get(outcome.result, f"http_{response.status}"),
         needs_operator=outcome.result == "retry_slowly",
         retry_after=outcome.retry_after,
     )
@@ -236,21 +231,9 @@ def _build_attempt_events(
     if status is RevocationStatus.DONE:
         return [NewEvent(action=Action.TOKEN_REVOKED, detail=detail, **fields)]
     events = [NewEvent(action=Action.TOKEN_REVOCATION_FAILED, outcome="failure", detail=detail, **fields)]
-    if rule := _find_alert_rule(row, result, status=status):
+    rules = {RevocationStatus.ABANDONED: "revocation_abandoned", RevocationStatus.REFUSED: "revocation_refused"}
+    # A repeated error raises no further alert.
+    is_newly_blocked = result.needs_operator and row.last_fault != result.error_code
+    if rule := rules.get(status, "revocation_blocked" if is_newly_blocked else ""):
         events.append(NewEvent(action=Action.ALERT_RAISED, detail={"rule": rule}, **fields))
     return events
-
-
-def _find_alert_rule(row: PendingRevocation, result: RevocationAttemptResult, *, status: RevocationStatus) -> str:
-    """Return the rule of the alert, or empty. A repeated error raises no further alert."""
-    if status is RevocationStatus.ABANDONED:
-        return "revocation_abandoned"
-    if status is RevocationStatus.REFUSED:
-        return "revocation_refused"
-    return "revocation_blocked" if result.needs_operator and row.last_fault != result.error_code else ""
-
-
-def _get_error_code(result: str, http_status: int) -> str:
-    """Return a code for the response. The provider's own text is not stored."""
-    codes = {"unsupported": "unsupported_token_type", "retry_slowly": "invalid_client"}
-    return codes.get(result, f"http_{http_status}")

@@ -50,13 +50,25 @@ class OIDCLogoutView(View):
         """provider: in the URL, but ignored, because the session knows its provider."""
         started = time.monotonic()
         ended = _end_session(request)
-        seconds_left = LOGOUT_BUDGET_SECONDS - (time.monotonic() - started)
-        end_request = _find_end_session_request(request, ended, timeout_seconds=seconds_left) if ended else None
+        logged_out_url = reverse("oidc_logged_out")
+        end_request = ended and build_end_session_request(
+            ended.provider,
+            id_token=ended.id_token,
+            post_logout_redirect_uri=request.build_absolute_uri(logged_out_url),
+            timeout_seconds=LOGOUT_BUDGET_SECONDS - (time.monotonic() - started),
+            now=clock.now(),
+        )
+        response: HttpResponse = HttpResponseRedirect(logged_out_url)
         if end_request:
             response = _render_provider_redirect(request, end_request)
-        else:
-            response = HttpResponseRedirect(reverse("oidc_logged_out"))
-        _delete_cookies(request, response)
+        response.delete_cookie(
+            settings.SESSION_COOKIE_NAME,
+            path=settings.SESSION_COOKIE_PATH,
+            domain=settings.SESSION_COOKIE_DOMAIN,
+            samesite=settings.SESSION_COOKIE_SAMESITE,
+        )
+        for name in list_state_cookie_names(request):
+            response.delete_cookie(name, samesite="Lax")
         kinds = ["cache", *(["cookies"] if conf.should_clear_all_cookies() else []), "storage"]
         response["Clear-Site-Data"] = ", ".join(f'"{kind}"' for kind in kinds)
         return set_private_headers(response)
@@ -113,18 +125,6 @@ def _end_session(request: HttpRequest) -> EndedSession | None:
     return ended
 
 
-def _find_end_session_request(
-    request: HttpRequest, ended_session: EndedSession, *, timeout_seconds: float
-) -> EndSessionRequest | None:
-    return build_end_session_request(
-        ended_session.provider,
-        id_token=ended_session.id_token,
-        post_logout_redirect_uri=request.build_absolute_uri(reverse("oidc_logged_out")),
-        timeout_seconds=timeout_seconds,
-        now=clock.now(),
-    )
-
-
 def _render_provider_redirect(request: HttpRequest, end_session_request: EndSessionRequest) -> HttpResponse:
     """Return the redirect to the provider, or the page that posts a form to it."""
     is_get, parameters = end_session_request.method == "get", end_session_request.parameters
@@ -137,17 +137,6 @@ def _render_provider_redirect(request: HttpRequest, end_session_request: EndSess
     response = render(request, "django_phi_oidc/end_session.html", context)
     response["Content-Security-Policy"] = FORM_CONTENT_SECURITY_POLICY.format(nonce=nonce, origin=origin)
     return response
-
-
-def _delete_cookies(request: HttpRequest, response: HttpResponse) -> None:
-    response.delete_cookie(
-        settings.SESSION_COOKIE_NAME,
-        path=settings.SESSION_COOKIE_PATH,
-        domain=settings.SESSION_COOKIE_DOMAIN,
-        samesite=settings.SESSION_COOKIE_SAMESITE,
-    )
-    for name in list_state_cookie_names(request):
-        response.delete_cookie(name, samesite="Lax")
 
 
 def list_state_cookie_names(request: HttpRequest) -> list[str]:

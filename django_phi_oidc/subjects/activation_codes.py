@@ -25,9 +25,6 @@ def format_code(code: str) -> str:
 
 
 def parse_code(text: str) -> str:
-    """Return the code without separators; empty if the text is not a code.
-
-    Case, hyphens and spaces are ignored. O is read as 0, I and L as 1.
-    """
+    """Return the code of 16 symbols, or empty. Case, hyphens and spaces are ignored; O is read as 0, I and L as 1."""
     code = _SEPARATORS.sub("", text).upper().translate(_AMBIGUOUS_SYMBOLS)
     return code if len(code) == CODE_LENGTH and set(code) <= set(CODE_ALPHABET) else ""

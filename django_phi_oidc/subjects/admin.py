@@ -39,11 +39,6 @@ def _list_provider_choices() -> list[tuple[str, str]]:
     return [(name, provider.label or name) for name, provider in conf.providers().items()]
 
 
-def _list_invitation_provider_choices() -> list[tuple[str, str]]:
-    providers = conf.providers()
-    return [choice for choice in _list_provider_choices() if providers[choice[0]].provisioning == "invitation"]
-
-
 def _validate_not_more_privileged(request: HttpRequest, user: Any) -> None:
     """An administrator who links or invites decides who signs in as the user. Raises: ResourcePermissionDenied."""
     if has_more_privileges(user, request.user):
@@ -136,7 +131,7 @@ class PairwiseSubjectAdmin(ErrorMessageAdmin):
 class InvitationForm(forms.ModelForm):  # type: ignore[type-arg]  # as above
     provider = forms.ChoiceField(
         label=gettext_lazy("Provider"),
-        choices=_list_invitation_provider_choices,
+        choices=lambda: [c for c in _list_provider_choices() if conf.providers()[c[0]].provisioning == "invitation"],
         help_text=gettext_lazy("Providers with the provisioning invitation."),
     )
 

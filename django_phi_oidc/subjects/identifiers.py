@@ -17,17 +17,14 @@ def compute_pairwise_value(key: bytes, *, sector: str, user_model_label: str, pk
     """Return HMAC-SHA256 over sector, the user model's label and the user's primary key, hexadecimal.
 
     Each is encoded as in compute_subject_digest. Three parts never give the message of a subject digest. Without the
-    key, a value cannot be linked to the user or to the value in another sector.
-    Spec: OIDC Core 8.1.
+    key, a value cannot be linked to the user or to the value in another sector. Spec: OIDC Core 8.1.
     """
     return _compute_hmac(key, sector, user_model_label, pk)
 
 
 def compute_activation_digest(key: bytes, *, issuer: str, code: str) -> str:
-    """Return HMAC-SHA256 over issuer and code, hexadecimal. A code is valid for one issuer only.
-
-    Each is encoded as in compute_subject_digest, after a text that is no sector, so no other digest has this message.
-    """
+    """Return HMAC-SHA256 over issuer and code, hexadecimal. A code is valid for one issuer only."""
+    # The first text is no sector, so no other digest has this message.
     return _compute_hmac(key, "activation code", issuer, code)
 
 

@@ -107,19 +107,13 @@ def link_existing_user(
 
 @sensitive_variables()
 def list_subject_ids(*, issuer: str, sub: str, keys: Sequence[SymmetricKey]) -> list[int]:
-    """Return the primary keys of the subjects of (issuer, sub): usually one, or none if it is unknown.
-
-    Two, if servers without a common key created them. Raises: SubjectKeyMissing, as get_or_create_account.
-    """
+    """Return the subjects' keys: one, none, or two of servers without a common key. Raises: SubjectKeyMissing."""
     return [row.subject_id for row in _find_digests(issuer, _compute_digests(issuer, sub, keys))]
 
 
 @sensitive_variables()
 def find_linked_subject(*, issuer: str, sub: str, keys: Sequence[SymmetricKey]) -> PairwiseSubject | None:
-    """Return the subject of (issuer, sub), with its user, by one SELECT; None if there is none. Writes nothing.
-
-    Raises: SubjectKeyMissing, as get_or_create_account.
-    """
+    """Return the subject of (issuer, sub) with its user, by one SELECT, or None. Raises: SubjectKeyMissing."""
     rows = _find_digests(issuer, _compute_digests(issuer, sub, keys))
     return rows[0].subject if rows else None
 
@@ -153,12 +147,16 @@ def _compute_digests(issuer: str, sub: str, keys: Sequence[SymmetricKey]) -> Map
 
 
 def _find_digests(issuer: str, digests: Mapping[str, str]) -> Sequence[SubjectDigest]:
-    """Return the stored digests of the person.
-
-    Raises: SubjectKeyMissing, if there are none, but digests under a key that this server lacks may be the person's.
-    """
-    rows = _query_digests(issuer, digests)
-    if not rows and _has_unknown_key(digests):
+    """Return the person's stored digests. Raises: SubjectKeyMissing, if there may be some under an unknown key only."""
+    if rows := _query_digests(issuer, digests):
+        return rows
+    # Look for key ids in the gaps between the known ones, by the index; NOT IN would read the whole table. This finds
+    # each unknown id under every collation.
+    ids = sorted(digests)
+    gaps = Q(key_id__lt=ids[0]) | Q(key_id__gt=ids[-1])
+    for lower, upper in itertools.pairwise(ids):
+        gaps |= Q(key_id__gt=lower, key_id__lt=upper)
+    if SubjectDigest.objects.filter(gaps).exists():
         # Another server may just have committed this person's digest, under a common key too.
         rows = _query_digests(issuer, digests)
         if not rows:
@@ -167,19 +165,13 @@ def _find_digests(issuer: str, digests: Mapping[str, str]) -> Sequence[SubjectDi
 
 
 def _query_digests(issuer: str, digests: Mapping[str, str]) -> Sequence[SubjectDigest]:
-    """Return the person's digests, those of the oldest subject first.
-
-    A person has several subjects only if servers without a common key created them.
-    """
+    """Return the person's digests, oldest subject first: servers without a common key create several subjects."""
     rows = SubjectDigest.objects.filter(issuer=issuer, digest__in=digests.values())
     return sorted(rows.select_related("subject__user"), key=lambda row: row.subject_id)
 
 
 def _add_missing_digests(rows: Sequence[SubjectDigest], digests: Mapping[str, str]) -> LinkedAccount:
-    """Return the known account, after adding digests under new keys.
-
-    Raises: NotProvisioned if it was unlinked since rows were read.
-    """
+    """Return the known account, after adding digests under new keys. Raises: NotProvisioned if unlinked since."""
     subject, stored = rows[0].subject, {row.digest for row in rows}
     missing = {key_id: digest for key_id, digest in digests.items() if digest not in stored}
     try:
@@ -198,10 +190,7 @@ def _create_subject(
     now: datetime,
     **event_fields: Any,
 ) -> LinkedAccount:
-    """Create the subject of that user and all its digests, in one transaction. created: whether get_user creates it.
-
-    Raises: IntegrityError if a concurrent transaction linked the person first.
-    """
+    """Create the subject of that user with its digests. Raises: IntegrityError if the person was linked meanwhile."""
     with transaction.atomic():
         user: Any = get_user()
         subject = PairwiseSubject.objects.create(
@@ -224,27 +213,8 @@ def _create_subject(
 
 
 def _insert_digests(subject: PairwiseSubject, digests: Mapping[str, str], *, ignore_conflicts: bool) -> None:
-    """Insert the digests in sorted order, so that two transactions that insert the same ones cannot deadlock.
-
-    ignore_conflicts: accept that another server adds the same digests at the same time.
-    """
-    SubjectDigest.objects.bulk_create(
-        [
-            SubjectDigest(subject=subject, issuer=subject.issuer, key_id=key_id, digest=digest)
-            for key_id, digest in sorted(digests.items(), key=lambda item: item[1])
-        ],
-        ignore_conflicts=ignore_conflicts,
-    )
-
-
-def _has_unknown_key(known_digests: Mapping[str, str]) -> bool:
-    """Return whether any row has a key id that is not in known_digests.
-
-    The gaps between the known ids are looked up in the index; NOT IN would read the whole table. This finds each
-    unknown id under every collation.
-    """
-    ids = sorted(known_digests)
-    gaps = Q(key_id__lt=ids[0]) | Q(key_id__gt=ids[-1])
-    for lower, upper in itertools.pairwise(ids):
-        gaps |= Q(key_id__gt=lower, key_id__lt=upper)
-    return SubjectDigest.objects.filter(gaps).exists()
+    """ignore_conflicts: accept that another server adds the same digests at the same time."""
+    # Sorted, so that two transactions that insert the same ones cannot deadlock.
+    ordered = sorted(digests.items(), key=lambda item: item[1])
+    rows = [SubjectDigest(subject=subject, issuer=subject.issuer, key_id=id_, digest=text) for id_, text in ordered]
+    SubjectDigest.objects.bulk_create(rows, ignore_conflicts=ignore_conflicts)

@@ -97,45 +97,37 @@ class BearerAuthentication(BaseAuthentication):
             return None
         # Django's cache middleware looks pages up by URL, and would serve them to requests without a token.
         mark_response_private(request._request)
-        return _authenticate_token(credentials.strip(" "), origin=origin)
+        token, provider = credentials.strip(" "), ""
+        try:
+            if not _B64TOKEN.fullmatch(token):
+                raise AccessTokenInvalid("token_malformed")
+            providers = conf.providers()
+            # An API without a declared provider is a check error (E026).
+            apis = [ResourceServer(api, providers[name]) for name, api in conf.apis().items() if name in providers]
+            audience = get_resource_server(token, apis)
+            provider = audience.provider.name
+            access_token = verify_bearer_token(token, audience=audience, now=clock.now())
+            keys = keyring.get_keys("subject")
+            subject = find_linked_subject(issuer=access_token.issuer, sub=access_token.sub, keys=keys)
+            if subject is None:
+                raise AccessTokenInvalid(Code.NOT_PROVISIONED)
+            if not subject.user.is_active:
+                raise AccessTokenInvalid(Code.USER_INACTIVE)
+        except AccessTokenInvalid as error:
+            report_api_refusal(error.rule, origin=origin, provider=provider)
+            raise invalid_token() from None
+        except (TransportError, MetadataError, IntrospectionFailed, SubjectKeyMissing, KeyRingError) as error:
+            report_api_refusal(error.code, origin=origin, provider=provider, is_server_error=True)
+            raise service_unavailable() from error
+        return ScopedUser(subject.user, audience.api.get_permissions(access_token.scopes)), access_token
 
     def authenticate_header(self, request: Request) -> str:
         """Return the challenge to a request without credentials. Spec: RFC 6750 3."""
         return format_bearer_challenge(realm=REALM)
 
 
-@sensitive_variables()
-def _authenticate_token(token: str, *, origin: Origin) -> tuple[Any, AccessToken]:
-    provider = ""
-    try:
-        if not _B64TOKEN.fullmatch(token):
-            raise AccessTokenInvalid("token_malformed")
-        providers = conf.providers()
-        # An API without a declared provider is a check error (E026).
-        apis = [ResourceServer(api, providers[name]) for name, api in conf.apis().items() if name in providers]
-        audience = get_resource_server(token, apis)
-        provider = audience.provider.name
-        access_token = verify_bearer_token(token, audience=audience, now=clock.now())
-        keys = keyring.get_keys("subject")
-        subject = find_linked_subject(issuer=access_token.issuer, sub=access_token.sub, keys=keys)
-        if subject is None:
-            raise AccessTokenInvalid(Code.NOT_PROVISIONED)
-        if not subject.user.is_active:
-            raise AccessTokenInvalid(Code.USER_INACTIVE)
-    except AccessTokenInvalid as error:
-        report_api_refusal(error.rule, origin=origin, provider=provider)
-        raise invalid_token() from None
-    except (TransportError, MetadataError, IntrospectionFailed, SubjectKeyMissing, KeyRingError) as error:
-        report_api_refusal(error.code, origin=origin, provider=provider, is_server_error=True)
-        raise service_unavailable() from error
-    return ScopedUser(subject.user, audience.api.get_permissions(access_token.scopes)), access_token
-
-
 def _has_misplaced_token(request: Request) -> bool:
-    """Return whether a token is in the URL or in a form. In other bodies the name has no defined meaning.
-
-    Spec: RFC 6750 2.2, 2.3.
-    """
+    """Return whether a token is in the URL or a form. Elsewhere the name has no meaning. Spec: RFC 6750 2.2, 2.3."""
     if TOKEN_PARAMETER in request.query_params:
         return True
     http_request = request._request

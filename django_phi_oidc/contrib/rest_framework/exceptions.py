@@ -26,10 +26,7 @@ TOKEN_MISPLACED = "token_misplaced"
 
 
 class APIRequestRefused(APIException):
-    """A refusal with its own challenge.
-
-    Not an AuthenticationFailed: for those, the view's first authenticator decides whether the status is 401.
-    """
+    """A refusal with its own challenge. AuthenticationFailed gets its status from the view's first authenticator."""
 
     def __init__(self, status: int, detail: str, *, code: str, challenge: str = "", wait: int | None = None) -> None:
         """wait: seconds, for Retry-After."""

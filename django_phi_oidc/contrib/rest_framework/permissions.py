@@ -44,14 +44,15 @@ _NOT_FOUND_OR_DENIED_ERRORS = (Http404, ObjectDoesNotExist, DjangoPermissionDeni
 
 
 class HasScope(BasePermission):
-    """Accepts a token with all of the view's `required_scopes`, and any OIDC session, which has no scopes.
-
-    Other kinds of tokens and password sessions are refused.
-    """
+    """Accepts a token with all of the view's `required_scopes`, and OIDC sessions, but not password sessions."""
 
     def has_permission(self, request: Request, view: Any) -> bool:
         """Raises: APIRequestRefused, 403 with the required scopes, after an event; DeclarationInvalid."""
-        required = _get_required_scopes(view)
+        required: Any = getattr(view, "required_scopes", None)
+        # An empty list would accept every token.
+        is_list = isinstance(required, list | tuple | set | frozenset) and required
+        if not is_list or not all(map(is_scope_token, required)):
+            raise DeclarationInvalid(f"{type(view).__name__}: required_scopes must be a non-empty list of scopes.")
         if not isinstance(request.auth, AccessToken):
             return request.auth is None and Actor.from_request(request).is_authenticated_by_provider
         return _decide_once(request, view, (type(self),), lambda: _find_scope_refusal(request, request.auth, required))
@@ -67,7 +68,15 @@ class PHIAccess(BasePermission):
     def has_permission(self, request: Request, view: Any) -> bool:
         """Raises: APIRequestRefused, PermissionDenied, NotAuthenticated, after an event; DeclarationInvalid."""
         mark_response_private(request._request)
-        policy = _get_policy(view)
+        if not hasattr(view, "get_resource"):
+            raise DeclarationInvalid(f"{type(view).__name__}: get_resource is missing.")
+        policy = parse_access_policy(
+            permission=getattr(view, "permission", None),
+            purpose=None if hasattr(view, "get_purpose") else getattr(view, "purpose", None),
+            purposes=getattr(view, "purposes", ()),
+            acr=getattr(view, "acr", ()),
+            max_age=getattr(view, "max_age", None),
+        )
         if not getattr(request.user, "is_authenticated", False):  # UNAUTHENTICATED_USER may be None
             return False
         resource, purpose = view.get_resource(), view.get_purpose() if hasattr(view, "get_purpose") else view.purpose
@@ -101,10 +110,7 @@ class RequireAssurance(BasePermission):
 def _decide_once(
     request: Request, view: Any, decision_key: tuple[object, ...], find_refusal: Callable[[], APIException | None]
 ) -> bool:
-    """Decide once per request: the framework checks permissions again to render forms and OPTIONS.
-
-    Raises: the exception that find_refusal returns.
-    """
+    """Decide once per request and raise a refusal: the framework checks again to render forms and OPTIONS."""
     decided_request: HttpRequest | None
     decisions: dict[tuple[object, ...], APIException | None]
     decided_request, decisions = view.__dict__.get("_phi_oidc_decided", (None, {}))
@@ -123,14 +129,6 @@ def _decide_once(
     return True
 
 
-def _get_required_scopes(view: Any) -> Collection[str]:
-    """Raises: DeclarationInvalid, also without scopes, which would accept every token."""
-    scopes = getattr(view, "required_scopes", None)
-    if isinstance(scopes, list | tuple | set | frozenset) and scopes and all(map(is_scope_token, scopes)):
-        return scopes
-    raise DeclarationInvalid(f"{type(view).__name__}: required_scopes must be a non-empty list of scopes.")
-
-
 def _find_scope_refusal(request: Request, token: AccessToken, required_scopes: Collection[str]) -> APIException | None:
     if token.scopes >= set(required_scopes):
         return None
@@ -139,29 +137,13 @@ def _find_scope_refusal(request: Request, token: AccessToken, required_scopes: C
     return insufficient_scope(required_scopes)
 
 
-def _get_policy(view: Any) -> AccessPolicy:
-    """Raises: DeclarationInvalid."""
-    if not hasattr(view, "get_resource"):
-        raise DeclarationInvalid(f"{type(view).__name__}: get_resource is missing.")
-    return parse_access_policy(
-        permission=getattr(view, "permission", None),
-        purpose=None if hasattr(view, "get_purpose") else getattr(view, "purpose", None),
-        purposes=getattr(view, "purposes", ()),
-        acr=getattr(view, "acr", ()),
-        max_age=getattr(view, "max_age", None),
-    )
-
-
 def _find_access_refusal(
     request: Request, policy: AccessPolicy, view: Any, *, resource: str, purpose: str
 ) -> APIException | None:
+    find = getattr(view, "get_permission_object", None)
+    find_object, actor = _suppress_not_found(find) if find else None, Actor.from_request(request)
     refusal_code = authorize(
-        Actor.from_request(request),
-        policy,
-        resource=resource,
-        purpose=purpose,
-        find_object=_suppress_not_found(view.get_permission_object) if hasattr(view, "get_permission_object") else None,
-        now=clock.now(),
+        actor, policy, resource=resource, purpose=purpose, find_object=find_object, now=clock.now()
     )
     if refusal_code is None:
         return None

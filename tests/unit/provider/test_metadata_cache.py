@@ -318,7 +318,7 @@ def test_thread_with_more_time_fetches_again_after_a_shorter_timeout(
     time.sleep(0.1)  # so that they wait for the fetch in progress
     op.gate.set()
     join([*short, *waiting])
-    assert [type(outcome) for outcome in short_outcomes] == [Code.TRANSPORT_TIMEOUT]
+    assert [outcome.code for outcome in short_outcomes] == [Code.TRANSPORT_TIMEOUT]
     assert outcomes == [ISSUER] * 4
     assert op.count(METADATA) == 2
 
@@ -332,7 +332,7 @@ def test_fetch_error_reaches_all_waiting_threads(provider: Provider, op: FakeOP)
     op.gate.set()
     join([*threads, *waiting])
     outcomes += waiting_outcomes
-    assert {type(outcome) for outcome in outcomes} == {Code.TRANSPORT_UNREACHABLE}
+    assert {outcome.code for outcome in outcomes} == {Code.TRANSPORT_UNREACHABLE}
     assert len({id(outcome) for outcome in outcomes}) == 5
 
 

@@ -117,9 +117,9 @@ def test_link_of_a_linked_person_is_refused_with_the_user(linked_by: str, to: st
         ("amina@example.org", None, PUBLIC),
     ],
 )
-def test_sub_is_validated_as_at_sign_in(sub: str, error: type[PhiOidcError] | None, options: dict[str, str]) -> None:
+def test_sub_is_validated_as_at_sign_in(sub: str, error: Code | None, options: dict[str, str]) -> None:
     refusal = refusal_of(make_user(), sub=sub, **options)
-    assert (type(refusal) if refusal else None) == error
+    assert (refusal.code if refusal else None) == error
     assert PairwiseSubject.objects.count() == SubjectDigest.objects.count() == (0 if error else 1)
     assert not sub or sub not in str(refusal)
 
