@@ -3,8 +3,8 @@
 A test that needs an external program has a marker: `browser`, `gettext`, `node`, `openssl`, `redis` or `rabbitmq`.
 Without the program it is skipped, and the run ends with a list of what was skipped and why; with CI=true it fails.
 `postgresql` and `sqlite` mark a test about that database alone. A test that asks for no database runs once, on SQLite,
-unless `each_database` marks it as one that creates databases of its own. Browser tests run on PostgreSQL, because a user
-of a browser does not see which database it is.
+unless `each_database` marks it as one that creates databases of its own. Browser tests run on PostgreSQL,
+because a browser does not show which database it is.
 """
 
 import os

@@ -46,9 +46,7 @@ def authorize(
     exists, is_permitted = _check_permission(actor, policy.permission, find_object) if is_checkable else (False, False)
 
     def find_emergency() -> EmergencyAccess | None:
-        if not exists:
-            return None
-        return find_open_emergency(actor, resource=resource, permission=policy.permission, now=now)
+        return find_open_emergency(actor, resource=resource, permission=policy.permission, now=now) if exists else None
 
     emergency = None if is_permitted else find_emergency()
     refusal = find_access_refusal(
@@ -78,14 +76,10 @@ def authorize(
 
 
 def authorize_assurance(actor: Actor, assurance: Assurance, *, now: datetime) -> str | None:
-    """Return the code of the rule that refuses actor, after its event is committed; or None, without an event.
-
-    Raises: AuditUnavailable; access is refused then, too.
-    """
+    """Return the refusal code, after its event is committed; or None, without an event. Raises: AuditUnavailable."""
+    refusal: str | None = SESSION_MISSING
     if actor.is_authenticated_by_provider:
         refusal = find_assurance_refusal(assurance, acr=actor.acr, auth_time=actor.auth_time, now=now)
-    else:
-        refusal = SESSION_MISSING
     if refusal:
         detail, origin = _get_client_detail(actor), actor.origin
         record(Action.ACCESS_DENIED, origin=origin, now=now, outcome="failure", reason=refusal, detail=detail)
@@ -95,10 +89,7 @@ def authorize_assurance(actor: Actor, assurance: Assurance, *, now: datetime) ->
 def _record_decision(
     event: NewEvent, *, emergency: EmergencyAccess | None, find_emergency: Callable[[], EmergencyAccess | None]
 ) -> bool:
-    """Return whether the event is in the audit log. If not, it is a grant under an emergency, and in the spool.
-
-    Raises: AuditUnavailable if it is in neither.
-    """
+    """Return whether the event is in the audit log; if not, it is spooled. Raises: AuditUnavailable if in neither."""
     path = _find_spool_path() if event.outcome == "success" else None
     if path is not None and emergency is not None:
         return record_or_spool(event, path=path, timeout_seconds=MOVE_TIMEOUT_SECONDS)
@@ -122,11 +113,8 @@ def _get_emergency_detail(emergency: EmergencyAccess | None) -> dict[str, str]:
 
 
 def _check_permission(actor: Actor, permission: str, find_object: FindObject | None) -> tuple[bool, bool]:
-    """Return whether the object exists, and whether Django's backends grant the permission on it.
-
-    A user model without `has_perm` grants nothing.
-    """
-    has_perm = getattr(actor.user, "has_perm", None)
+    """Return whether the object exists, and whether Django's backends grant the permission on it."""
+    has_perm = getattr(actor.user, "has_perm", None)  # a user model may have none
     if has_perm is None or not permission:
         return False, False
     if find_object is None:

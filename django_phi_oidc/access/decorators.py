@@ -65,13 +65,13 @@ def require_assurance(
     Raises: DeclarationInvalid when the view is decorated. Spec: OIDC Core 3.1.2.1; RFC 9470.
     """
     assurance = parse_required_assurance(acr=acr, max_age=max_age)
-    return _create_guard(
-        lambda request, args, kwargs: enforce_assurance(request, assurance), finalize_response=lambda response: response
-    )
+    return _create_guard(lambda request, args, kwargs: enforce_assurance(request, assurance))
 
 
 def _create_guard(
-    enforce: Callable[[HttpRequest, Any, Any], HttpResponse | None], *, finalize_response: Callable[[Any], Any]
+    enforce: Callable[[HttpRequest, Any, Any], HttpResponse | None],
+    *,
+    finalize_response: Callable[[Any], Any] = lambda response: response,
 ) -> Callable[[ViewFunction], ViewFunction]:
     def check(request: HttpRequest, args: Any, kwargs: Any) -> HttpResponse | None:
         if not isinstance(request, HttpRequest):

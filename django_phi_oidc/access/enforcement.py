@@ -40,15 +40,16 @@ def enforce_access_policy(
     """
     mark_response_private(request)
 
+    def find_object_or_none() -> object:
+        # The exceptions by which a view says "not found" must not bypass the audit log.
+        try:
+            return find_object() if find_object else None
+        except (Http404, ObjectDoesNotExist, PermissionDenied):
+            return None
+
     def decide(actor: Actor) -> str | None:
-        return authorize(
-            actor,
-            policy,
-            resource=resource(),
-            purpose=purpose(),
-            find_object=find_object and _treat_errors_as_missing(find_object),
-            now=clock.now(),
-        )
+        find = find_object and find_object_or_none
+        return authorize(actor, policy, resource=resource(), purpose=purpose(), find_object=find, now=clock.now())
 
     return _enforce(request, policy.assurance, decide)
 
@@ -69,9 +70,8 @@ def redirect_to_sign_in(request: HttpRequest) -> HttpResponse:
     """Redirect a browser to the sign-in; return a problem that contains its URL to a script."""
     if is_navigation(request):
         return set_private_headers(redirect_to_login(request.get_full_path(), get_sign_in_url()))
-    return render_problem(
-        401, "A session of the identity provider is needed.", code=SESSION_MISSING, sign_in=get_sign_in_url()
-    )
+    title = "A session of the identity provider is needed."
+    return render_problem(401, title, code=SESSION_MISSING, sign_in=get_sign_in_url())
 
 
 def deny(request: HttpRequest) -> HttpResponse:
@@ -86,18 +86,6 @@ def render_unavailable(request: HttpRequest) -> HttpResponse:
     if is_navigation(request):
         return set_private_headers(render(request, "django_phi_oidc/trail_unavailable.html", status=503))
     return render_problem(503, "Nothing can be shown at the moment.", code=Code.AUDIT_UNAVAILABLE)
-
-
-def _treat_errors_as_missing(find_object: FindObject) -> FindObject:
-    """Return None for each exception by which a view says "not found", so that none of them bypasses the audit log."""
-
-    def find_or_none() -> object:
-        try:
-            return find_object()
-        except (Http404, ObjectDoesNotExist, PermissionDenied):
-            return None
-
-    return find_or_none
 
 
 def _enforce(request: HttpRequest, assurance: Assurance, decide: Callable[[Actor], str | None]) -> HttpResponse | None:
@@ -125,13 +113,8 @@ def _redirect_to_step_up(request: HttpRequest, actor: Actor, assurance: Assuranc
     if not url:
         return deny(request)
     if not is_page:
-        return render_problem(
-            401,
-            "A stronger sign-in is needed.",
-            code="insufficient_user_authentication",
-            challenge=format_step_up_challenge(assurance),
-            step_up=url,
-        )
+        code, challenge = "insufficient_user_authentication", format_step_up_challenge(assurance)
+        return render_problem(401, "A stronger sign-in is needed.", code=code, challenge=challenge, step_up=url)
     if is_safe:
         return set_private_headers(HttpResponseRedirect(url))
     return set_private_headers(render(request, "django_phi_oidc/step_up.html", {"step_up_url": url}, status=403))

@@ -36,7 +36,6 @@ class _GuardedView(View):
 
     @classmethod
     def _validate_declaration(cls, **overrides: Any) -> Any:
-        """Raises: DeclarationInvalid."""
         raise NotImplementedError
 
     def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
@@ -63,8 +62,7 @@ class AssuranceMixin(_GuardedView):
 
     @classmethod
     def _validate_declaration(cls, **overrides: Any) -> Any:
-        acr, max_age = overrides.get("acr", cls.acr), overrides.get("max_age", cls.max_age)
-        return parse_required_assurance(acr=acr, max_age=max_age)
+        parse_required_assurance(acr=overrides.get("acr", cls.acr), max_age=overrides.get("max_age", cls.max_age))
 
     def _enforce(self, request: HttpRequest) -> HttpResponse | None:
         return enforce_assurance(request, parse_required_assurance(acr=self.acr, max_age=self.max_age))

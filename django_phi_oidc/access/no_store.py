@@ -24,7 +24,6 @@ class VariableHidingReporterFilter:
         return getattr(self._wrapped_filter, name)
 
     def get_traceback_frame_variables(self, request: HttpRequest | None, tb_frame: FrameType) -> list[tuple[str, str]]:
-        """Return each variable with stars for its value."""
         return [(name, self._wrapped_filter.cleansed_substitute) for name in tb_frame.f_locals]
 
 
@@ -50,7 +49,12 @@ def apply_no_store(request: HttpRequest, response: HttpResponseBase) -> None:
 
     A generated stream in an OIDC session is always marked: its headers are sent before its code runs.
     """
-    if is_response_private(request) or (_is_generated_stream(response) and _has_oidc_session(request)):
+    # A file response runs no code that could reveal a claim.
+    is_generated = response.streaming and getattr(response, "file_to_stream", None) is None
+    session = request.session
+    # Reading a session that the view did not read would add `Vary: Cookie` to the response.
+    is_oidc_stream = is_generated and session.accessed and find_oidc_session_id(session) is not None
+    if is_response_private(request) or is_oidc_stream:
         response["Cache-Control"] = "no-store"
 
 
@@ -58,18 +62,4 @@ def apply_no_store(request: HttpRequest, response: HttpResponseBase) -> None:
 def _create_uncacheable_class(request_class: Any) -> type[HttpRequest]:
     """Return a subclass in which the attribute that makes Django's cache store the response is always False."""
     always_false = property(lambda request: False, lambda request, value: None)
-    uncacheable: type[HttpRequest] = type(
-        request_class.__name__, (request_class,), {"_cache_update_cache": always_false}
-    )
-    return uncacheable
-
-
-def _is_generated_stream(response: HttpResponseBase) -> bool:
-    """A file response runs no code that could reveal a claim."""
-    return response.streaming and getattr(response, "file_to_stream", None) is None
-
-
-def _has_oidc_session(request: HttpRequest) -> bool:
-    """Reading a session that the view did not read would add `Vary: Cookie` to the response."""
-    session = request.session
-    return session.accessed and find_oidc_session_id(session) is not None
+    return type(request_class.__name__, (request_class,), {"_cache_update_cache": always_false})

@@ -8,6 +8,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from types import MappingProxyType
+from typing import Any
 
 from ..errors import DeclarationInvalid
 
@@ -81,7 +82,6 @@ PATIENT_REQUEST = "PATRQT"
 """The purpose for which persons may see their own claims, in addition to the declared one."""
 
 EMERGENCY_PURPOSES = ("ETREAT", "BTG")
-"""The purposes of emergency access."""
 
 SESSION_MISSING = "session_missing"
 PURPOSE_UNKNOWN = "purpose_unknown"
@@ -148,13 +148,12 @@ def parse_assurance(*, acr: object, max_age: object) -> Assurance:
 
     Raises: DeclarationInvalid if acr is not a list of values, or max_age not a timedelta of at least one minute.
     """
-    if not isinstance(acr, list | tuple) or not all(
-        isinstance(value, str) and _ACR_PATTERN.fullmatch(value) for value in acr
-    ):
+    values: Any = acr if isinstance(acr, list | tuple) else [None]
+    if not all(isinstance(value, str) and _ACR_PATTERN.fullmatch(value) for value in values):
         raise DeclarationInvalid("acr is a list of values without blanks, such as those of acr_values.")
     if max_age is not None and (not isinstance(max_age, timedelta) or max_age < MIN_MAX_AGE):
         raise DeclarationInvalid("max_age is a timedelta of a minute or more.")
-    return Assurance(acr=tuple(acr), max_age=max_age)
+    return Assurance(acr=tuple(values), max_age=max_age)
 
 
 def parse_required_assurance(*, acr: object, max_age: object) -> Assurance:
@@ -198,11 +197,8 @@ def parse_access_policy(
         raise DeclarationInvalid("phi_access: purposes is empty, so no access would be granted.")
     if unknown := allowed - PURPOSES.keys():
         raise DeclarationInvalid(f"phi_access: no HL7 PurposeOfUse code: {', '.join(sorted(map(ascii, unknown)))}.")
-    return AccessPolicy(
-        permission=permission,
-        purposes=frozenset(map(str, allowed)),
-        assurance=parse_assurance(acr=acr, max_age=max_age),
-    )
+    assurance = parse_assurance(acr=acr, max_age=max_age)
+    return AccessPolicy(permission=permission, purposes=frozenset(map(str, allowed)), assurance=assurance)
 
 
 def is_resource_reference(resource: object) -> bool:

@@ -39,10 +39,7 @@ def format_step_up_challenge(assurance: Assurance) -> str:
 
 
 def format_bearer_challenge(**parameters: str) -> str:
-    """Return the WWW-Authenticate header for access tokens, without the empty parameters.
-
-    Spec: RFC 6750 3; RFC 9110 5.6.4 (quoted-string).
-    """
+    """Return the challenge, without empty parameters. Spec: RFC 6750 3; RFC 9110 5.6.4 (quoted-string)."""
     escaped = {name: re.sub(r'["\\]', r"\\\g<0>", value) for name, value in parameters.items() if value}
     return "Bearer " + ", ".join(f'{name}="{value}"' for name, value in escaped.items())
 

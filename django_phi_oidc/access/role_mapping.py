@@ -3,7 +3,7 @@
 A managed role that no rule grants is removed. A claim that is missing has no values.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from typing import Any
 
@@ -27,10 +27,12 @@ class RoleOutcome(StrEnum):
 
 def has_matching_value(rule: RoleRule, claims: Mapping[str, Any]) -> bool:
     """Return whether the claim equals, or as a list contains, one of the rule's values."""
-    values = {
-        _get_comparison_key(value) for value in _list_claim_values(rule, claims) if isinstance(value, str | int | float)
-    }
-    return not values.isdisjoint(map(_get_comparison_key, rule.values))
+    claim = claims.get(rule.claim)
+    for name in rule.path:
+        claim = claim.get(name) if isinstance(claim, Mapping) else None
+    values = claim if isinstance(claim, list | tuple) else [claim]
+    keys = {_get_comparison_key(value) for value in values if isinstance(value, str | int | float)}
+    return not keys.isdisjoint(map(_get_comparison_key, rule.values))
 
 
 def map_roles(
@@ -59,13 +61,6 @@ def map_roles(
 def get_administrative_groups(rules: Sequence[RoleRule]) -> frozenset[Role]:
     """Return the groups of the rules that also grant `is_staff` or `is_superuser`."""
     return frozenset(role for rule in rules if rule.flags for role in rule.roles if role.kind == "group")
-
-
-def _list_claim_values(rule: RoleRule, claims: Mapping[str, Any]) -> Iterator[Any]:
-    value = claims.get(rule.claim)
-    for name in rule.path:
-        value = value.get(name) if isinstance(value, Mapping) else None
-    yield from value if isinstance(value, list | tuple) else [value]
 
 
 def _get_comparison_key(value: str | float) -> tuple[bool, str | float]:

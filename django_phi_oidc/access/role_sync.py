@@ -55,7 +55,11 @@ def sync_roles(
     plan = plan_roles(user, rules=rules, claims=claims)
     _apply_plan(user, plan)
     event_fields: dict[str, Any] = {"origin": origin, "now": now, "provider": provider, "subject": subject}
-    enqueue_many([*_create_change_events(plan, event_fields), *_create_alert_events(plan, event_fields)])
+    events = list(_create_change_events(plan, event_fields))
+    if kept := [role.name for role in plan if plan[role] is RoleOutcome.LAST_ADMINISTRATOR]:
+        detail = {"rule": "last_administrator", "roles": kept}
+        events.append(NewEvent(action=Action.ALERT_RAISED, detail=detail, **event_fields))
+    enqueue_many(events)
     return plan
 
 
@@ -75,7 +79,8 @@ def get_existing_and_held_roles(user: Any, rules: Sequence[RoleRule]) -> tuple[f
     flags = [role for role in get_managed_roles(rules) if role.kind == "flag"]
     existing, held = set(flags), {role for role in flags if getattr(user, role.name, False)}
     if names := [role.name for role in get_managed_roles(rules) if role.kind == "group"]:
-        members = get_user_model()._base_manager.filter(pk=_get_pk(user), groups=OuterRef("pk"))
+        pk: Any = getattr(user, "pk", None)
+        members = get_user_model()._base_manager.filter(pk=pk, groups=OuterRef("pk"))
         for name, is_held in _filter_groups(names).annotate(is_held=Exists(members)).values_list("name", "is_held"):
             existing.add(Role("group", name))
             held |= {Role("group", name)} if is_held else set()
@@ -89,7 +94,8 @@ def list_role_names(plan: RolePlan, outcome: RoleOutcome, kind: str = "group") -
 
 def _find_last_administrator_roles(user: Any, rules: Sequence[RoleRule], removed: Sequence[Role]) -> Iterator[Role]:
     """Yield the removed roles that no other active account has. Flags count together: the admin requires both."""
-    others = get_user_model()._base_manager.filter(is_active=True).exclude(pk=_get_pk(user))
+    pk: Any = getattr(user, "pk", None)
+    others = get_user_model()._base_manager.filter(is_active=True).exclude(pk=pk)
     flags = [role for role in removed if role.kind == "flag"]
     if flags and not others.filter(**_get_held_flags(user)).exists():
         yield from flags
@@ -100,10 +106,6 @@ def _find_last_administrator_roles(user: Any, rules: Sequence[RoleRule], removed
 
 def _filter_groups(names: Sequence[str]) -> Any:
     return get_user_model()._meta.get_field("groups").related_model._default_manager.filter(name__in=names)
-
-
-def _get_pk(user: Any) -> Any:
-    return getattr(user, "pk", None)
 
 
 def _get_held_flags(user: Any) -> dict[str, bool]:
@@ -153,10 +155,3 @@ def _create_change_events(plan: RolePlan, event_fields: Mapping[str, Any]) -> It
         for key, name in changes[start : start + MAX_ITEMS]:
             detail.setdefault(key, []).append(name)
         yield NewEvent(action=Action.ROLE_CHANGED, detail=detail, **event_fields)
-
-
-def _create_alert_events(plan: RolePlan, event_fields: Mapping[str, Any]) -> Iterator[NewEvent]:
-    if names := [role.name for role in plan if plan[role] is RoleOutcome.LAST_ADMINISTRATOR]:
-        yield NewEvent(
-            action=Action.ALERT_RAISED, detail={"rule": "last_administrator", "roles": names}, **event_fields
-        )

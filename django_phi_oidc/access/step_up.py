@@ -65,10 +65,7 @@ def parse_step_up_request(encrypted_request: str, *, session_id: str, now: datet
 
 
 def get_return_path(request: HttpRequest, *, is_safe_navigation: bool) -> str:
-    """Return the page to come back to: this one if a safe navigation shows it, else the one that led here.
-
-    Empty if neither path is short enough.
-    """
+    """Return this page if a safe navigation shows it, else the one that led here; "" if neither is short enough."""
     # A path may begin with two slashes, and would then name a host.
     url = escape_leading_slashes(request.get_full_path()) if is_safe_navigation else request.headers.get("Referer", "")
     hosts = {request.get_host()}

@@ -37,8 +37,6 @@ AlertStateFilter = create_state_filter(
 
 
 class AcknowledgeAlertForm(AlertModelForm):
-    """Acknowledges an alert with a note."""
-
     class Meta:
         model = SecurityAlert
         fields = ("note",)
@@ -82,7 +80,6 @@ class SecurityAlertAdmin(ReadOnlyAdmin):
 
     @admin.display(description=gettext_lazy("mute"))
     def mute_link(self, alert: SecurityAlert) -> str:
-        """Return a link to the form that mutes such alerts."""
         url = reverse("admin:django_phi_oidc_alertmute_add", current_app=self.admin_site.name)
         query = urlencode({"kind": alert.kind, "key": alert.key})
         return format_html('<a href="{}?{}">{}</a>', url, query, _("Mute such alerts for a time"))
@@ -98,8 +95,6 @@ class SecurityAlertAdmin(ReadOnlyAdmin):
 
 
 class AlertMuteForm(AlertMuteModelForm):
-    """Asks which alerts to mute, until when, and why."""
-
     class Meta:
         model = AlertMute
         fields = ("kind", "key", "until", "note")

@@ -55,7 +55,8 @@ def raise_alert(candidate: AlertCandidate, *, now: datetime) -> None:
         kind=candidate.kind, key=candidate.key, acknowledged_at=None, defaults=defaults
     )
     is_due = alert.told_at is None or candidate.last_seen - alert.last_seen >= RENOTIFY_AFTER
-    if is_due and alert.due_at is None and not _is_muted(candidate.kind, candidate.key, now=now):
+    mutes = AlertMute.objects.filter(active_mute_filter(now=now), kind=candidate.kind, key__in=["", candidate.key])
+    if is_due and alert.due_at is None and not mutes.exists():
         alert.due_at = now
         if not candidate.has_alert_event:
             resource, detail = f"SecurityAlert/{alert.pk}", {"rule": candidate.kind, "count": candidate.count}
@@ -92,10 +93,7 @@ def send_due_alerts(*, recipients: Sequence[str], now: datetime) -> int:
 
 
 def acknowledge_alert(pk: int, *, note: str, origin: Origin, now: datetime) -> bool:
-    """Close the alert, and return whether it was open. The next occurrence opens a new one.
-
-    Raises: ValueError without a note.
-    """
+    """Close the alert, and return whether it was open. The next occurrence opens a new one. Raises: ValueError."""
     if not note.strip():
         raise ValueError("The note is empty.")
     with transaction.atomic():
@@ -103,9 +101,8 @@ def acknowledge_alert(pk: int, *, note: str, origin: Origin, now: datetime) -> b
             acknowledged_at=now, acknowledged_by=origin.actor, note=note.strip(), due_at=None
         )
         if closed:
-            rule = SecurityAlert.objects.values_list("kind", flat=True).get(pk=pk)
-            resource = f"SecurityAlert/{pk}"
-            enqueue(Action.ALERT_ACKNOWLEDGED, origin=origin, now=now, resource=resource, detail={"rule": rule})
+            resource, detail = f"SecurityAlert/{pk}", {"rule": SecurityAlert.objects.get(pk=pk).kind}
+            enqueue(Action.ALERT_ACKNOWLEDGED, origin=origin, now=now, resource=resource, detail=detail)
     return bool(closed)
 
 
@@ -131,19 +128,13 @@ def end_mute(pk: int, *, origin: Origin, now: datetime) -> bool:
     with transaction.atomic():
         ended = AlertMute.objects.filter(pk=pk, lifted_at=None, until__gt=now).update(lifted_at=now)
         if ended:
-            rule = AlertMute.objects.values_list("kind", flat=True).get(pk=pk)
-            resource = f"AlertMute/{pk}"
-            enqueue(Action.ALERT_UNMUTED, origin=origin, now=now, resource=resource, detail={"rule": rule})
+            resource, detail = f"AlertMute/{pk}", {"rule": AlertMute.objects.get(pk=pk).kind}
+            enqueue(Action.ALERT_UNMUTED, origin=origin, now=now, resource=resource, detail=detail)
     return bool(ended)
 
 
 def active_mute_filter(*, now: datetime) -> Q:
-    """Return the condition for active mutes."""
     return Q(lifted_at=None, until__gt=now)
-
-
-def _is_muted(kind: str, key: str, *, now: datetime) -> bool:
-    return AlertMute.objects.filter(active_mute_filter(now=now), kind=kind, key__in=["", key]).exists()
 
 
 def _send_alert_mail(alerts: Sequence[SecurityAlert], recipients: Sequence[str]) -> None:
@@ -158,9 +149,5 @@ def _send_alert_mail(alerts: Sequence[SecurityAlert], recipients: Sequence[str])
 
 def _format_alert_line(alert: SecurityAlert) -> str:
     values = {"severity": alert.get_severity_display(), "kind": alert.kind, "count": alert.count, "alert": alert.pk}
-    line = ngettext(
-        "%(severity)s: %(kind)s, seen %(count)d time; alert %(alert)d",
-        "%(severity)s: %(kind)s, seen %(count)d times; alert %(alert)d",
-        alert.count,
-    )
-    return line % values
+    once = "%(severity)s: %(kind)s, seen %(count)d time; alert %(alert)d"
+    return ngettext(once, "%(severity)s: %(kind)s, seen %(count)d times; alert %(alert)d", alert.count) % values

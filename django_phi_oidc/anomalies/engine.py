@@ -61,7 +61,9 @@ def evaluate_batch(rules: Sequence[Rule], *, now: datetime, limit: int = BATCH_S
         if not unchanged.update(version=F("version") + 1, **position):
             return None
         _save_memories(memories, {rule_key: at + lifetimes[rule_key[0]] for rule_key, at in expiries.items()})
-        _delete_expired_memories(batch.events, now=now)
+        if batch.events:
+            # Expired by the time of the events, too: a wrong clock may have set it ahead of now.
+            AnomalyMemory.objects.filter(expires_at__lt=min(now, batch.events[-1].occurred_at)).delete()
         for candidate in (*_limit_keys_per_kind(candidates), *_log_integrity_candidates(batch, now=now)):
             raise_alert(candidate, now=now)
     return max(batch.tree_size - cursor.tree_size, 0)
@@ -92,20 +94,15 @@ def _match_rules(rules: Iterable[Rule], events: Iterable[Event]) -> Iterator[tup
             # Alerts raised by this module must not raise further alerts.
             continue
         for rule in by_action.get(event.action, ()):
-            key = rule.key(event)
-            if key is not None:
+            if (key := rule.key(event)) is not None:
                 yield rule, key[:_MAX_KEY_LENGTH], event
 
 
 def _add_candidate(candidates: dict[RuleKey, AlertCandidate], rule: Rule, key: str, event: Event) -> None:
     at = event.occurred_at
-    candidate = candidates.get((rule.kind, key))
-    if candidate is None:
-        candidate = AlertCandidate(
-            kind=rule.kind, key=key, severity=rule.severity, count=0, first_seen=at, last_seen=at
-        )
-        candidate.has_alert_event = rule.has_alert_event
-        candidates[rule.kind, key] = candidate
+    new = AlertCandidate(kind=rule.kind, key=key, severity=rule.severity, count=0, first_seen=at, last_seen=at)
+    candidate = candidates.setdefault((rule.kind, key), new)
+    candidate.has_alert_event = rule.has_alert_event
     candidate.count += 1
     candidate.event_id = event.id
     candidate.first_seen, candidate.last_seen = min(candidate.first_seen, at), max(candidate.last_seen, at)
@@ -135,10 +132,10 @@ def _log_integrity_candidates(batch: EventBatch, *, now: datetime) -> Iterator[A
 
 def _load_memories(rule_keys: Iterable[RuleKey]) -> RuleMemories:
     """Return the memory of each key; an empty one for a new key."""
+    memories: RuleMemories = {rule_key: {} for rule_key in rule_keys}
     keys: dict[str, list[str]] = defaultdict(list)
-    for kind, key in rule_keys:
+    for kind, key in memories:
         keys[kind].append(key)
-    memories: RuleMemories = {(kind, key): {} for kind, of_kind in keys.items() for key in of_kind}
     for kind, of_kind in keys.items():
         for start in range(0, len(of_kind), _QUERY_CHUNK_SIZE):
             rows = AnomalyMemory.objects.filter(kind=kind, key__in=of_kind[start : start + _QUERY_CHUNK_SIZE])
@@ -155,9 +152,3 @@ def _save_memories(memories: RuleMemories, expiries: Mapping[RuleKey, datetime])
     AnomalyMemory.objects.bulk_create(
         rows, update_conflicts=True, unique_fields=["kind", "key"], update_fields=["state", "expires_at"]
     )
-
-
-def _delete_expired_memories(events: Sequence[Event], *, now: datetime) -> None:
-    """Delete memories that expired by the time of the events, which a wrong clock may have set ahead of now."""
-    if events:
-        AnomalyMemory.objects.filter(expires_at__lt=min(now, events[-1].occurred_at)).delete()

@@ -6,11 +6,7 @@ from django.utils.translation import gettext_lazy as _
 
 from .rules import Severity
 
-_SEVERITY_CHOICES = [
-    (Severity.INFO.value, _("info")),
-    (Severity.WARNING.value, _("warning")),
-    (Severity.CRITICAL.value, _("critical")),
-]
+_SEVERITY_CHOICES = list(zip(map(str, Severity), (_("info"), _("warning"), _("critical")), strict=True))
 
 
 class WatchCursor(models.Model):

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from datetime import datetime, timedelta
+from typing import Any
 
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from django.db import transaction
@@ -46,9 +47,6 @@ def _has_changed(kind: str, provider: str, content: bytes, *, now: datetime) -> 
         is_changed = not is_new and memory.state != state
         AnomalyMemory.objects.filter(pk=memory.pk).update(state=state, expires_at=now + _RETENTION_PERIOD)
         if is_changed:
-            severity = _SEVERITIES[kind]
-            candidate = AlertCandidate(
-                kind=kind, key=provider, severity=severity, count=1, first_seen=now, last_seen=now
-            )
-            raise_alert(candidate, now=now)
+            times: dict[str, Any] = {"first_seen": now, "last_seen": now}
+            raise_alert(AlertCandidate(kind=kind, key=provider, severity=_SEVERITIES[kind], **times), now=now)
     return is_changed

@@ -93,7 +93,9 @@ class UnusualVolumeRule(Rule):
     def evaluate(self, event: Event, memory: RuleMemory) -> bool:
         day = event.occurred_at.date().isoformat()
         today: str = memory.setdefault("day", day)
-        if day < today and not _is_ahead(today, day):
+        # The stored day may be in the future, after an event with a wrong clock.
+        is_ahead = date.fromisoformat(today) - date.fromisoformat(day) > timedelta(days=2)
+        if day < today and not is_ahead:
             # A late event of a day that is already counted.
             return False
         if day != today:
@@ -108,17 +110,10 @@ class UnusualVolumeRule(Rule):
 
     def get_daily_limit(self, past_counts: Collection[int]) -> int:
         """Return the highest usual count. past_counts: of each earlier day."""
-        limit = (
-            max(self.min_count, int(self.median_factor * median(past_counts)))
-            if len(past_counts) >= self.min_known_days
-            else self.limit_without_baseline
-        )
+        limit = self.limit_without_baseline
+        if len(past_counts) >= self.min_known_days:
+            limit = max(self.min_count, int(self.median_factor * median(past_counts)))
         return min(limit, self.max_distinct - 1)
-
-
-def _is_ahead(today: str, day: str) -> bool:
-    """Return True if the stored day is in the future, as after an event with a wrong clock."""
-    return date.fromisoformat(today) - date.fromisoformat(day) > timedelta(days=2)
 
 
 def _short_digest(value: str) -> str:
@@ -126,16 +121,11 @@ def _short_digest(value: str) -> str:
     return hashlib.sha256(value.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
-REFUSAL_ACTIONS = frozenset(
-    {Action.LOGIN_REFUSED, Action.LOGOUT_REFUSED, Action.API_REFUSED, Action.ACTIVATION_REFUSED}
-)
+REFUSAL_ACTIONS = {Action.LOGIN_REFUSED, Action.LOGOUT_REFUSED, Action.API_REFUSED, Action.ACTIVATION_REFUSED}
 REPLAY_REASONS = frozenset({"state_replayed", "token_replayed", "logout_token_replayed"})
 FORGERY_REASONS = frozenset(
     {
-        "alg_not_allowed",
-        "signature_invalid",
-        "iss_mismatch",
-        "nonce_invalid",
+        *("alg_not_allowed", "signature_invalid", "iss_mismatch", "nonce_invalid"),
         "at_hash_invalid",
         "userinfo_sub_mismatch",
     }
@@ -172,12 +162,8 @@ ALERT_SEVERITIES: Mapping[str, Severity] = {
 
 def get_builtin_rules() -> tuple[Rule, ...]:
     """Return the rules of the app."""
-    return (
-        *_refusal_rules(),
-        *_disclosure_rules(),
-        *_operation_rules(),
-        *(_alert_event_rule(kind, severity) for kind, severity in ALERT_SEVERITIES.items()),
-    )
+    alert_rules = (_alert_event_rule(kind, severity) for kind, severity in ALERT_SEVERITIES.items())
+    return (*_refusal_rules(), *_disclosure_rules(), *_operation_rules(), *alert_rules)
 
 
 def merge_rules(custom_rules: Iterable[Rule]) -> tuple[Rule, ...]:
@@ -186,18 +172,24 @@ def merge_rules(custom_rules: Iterable[Rule]) -> tuple[Rule, ...]:
 
 
 def _refusal_rules() -> tuple[Rule, ...]:
-    five_minutes = timedelta(minutes=5)
+    five_minutes, ten_minutes = timedelta(minutes=5), timedelta(minutes=10)
 
     def burst(kind: str, key: Callable[[Event], str | None], threshold: int, lifetime: timedelta) -> Rule:
         return ThresholdRule(kind=kind, actions=REFUSAL_ACTIONS, key=key, threshold=threshold, memory_lifetime=lifetime)
 
     def refusal(kind: str, reasons: Collection[str], **options: Any) -> Rule:
-        return Rule(kind=kind, key=_key_for_reasons(reasons), **{"actions": REFUSAL_ACTIONS, **options})
+        def key(event: Event) -> str | None:
+            return event.client_ip or event.provider if event.reason in reasons else None
+
+        return Rule(kind=kind, key=key, **{"actions": REFUSAL_ACTIONS, **options})
 
     return (
         burst("refusals_by_address", lambda event: event.client_ip or None, 15, five_minutes),
         burst("refusals_by_provider", lambda event: event.provider or None, 60, five_minutes),
-        burst("refusals_by_person", _person_key, 5, 2 * five_minutes),
+        # By the pseudonym, the user of a code, or the signed-in user.
+        burst(
+            "refusals_by_person", lambda event: event.subject or event.resource or event.actor or None, 5, ten_minutes
+        ),
         refusal("replay", REPLAY_REASONS),
         refusal("token_forged", FORGERY_REASONS, severity=Severity.CRITICAL),
         refusal("token_expired", EXPIRY_REASONS, actions={Action.LOGIN_REFUSED}),
@@ -207,7 +199,7 @@ def _refusal_rules() -> tuple[Rule, ...]:
             key=lambda event: (event.client_ip or event.provider) if event.reason in EXPIRY_REASONS else None,
             actions={Action.API_REFUSED},
             threshold=10,
-            memory_lifetime=2 * five_minutes,
+            memory_lifetime=ten_minutes,
         ),
     )
 
@@ -258,16 +250,6 @@ def _alert_event_rule(kind: str, severity: Severity) -> Rule:
         return ("" if kind.startswith("event_") else event.resource) or event.provider or event.actor or event.reason
 
     return Rule(kind=kind, severity=severity, actions={Action.ALERT_RAISED}, key=key, has_alert_event=True)
-
-
-def _key_for_reasons(reasons: Collection[str]) -> Callable[[Event], str | None]:
-    """Return a function that returns the address, or else the provider, of a refusal for one of these reasons."""
-    return lambda event: event.client_ip or event.provider if event.reason in reasons else None
-
-
-def _person_key(event: Event) -> str | None:
-    """Return the person of a refusal: the pseudonym, the user of a code, or the signed-in user."""
-    return event.subject or event.resource or event.actor or None
 
 
 def _record_key(event: Event) -> str:

@@ -135,7 +135,7 @@ class AuditEventAdmin(TrailAdminMixin, EventAdmin):
         return self.render_page(
             request,
             "change_list",
-            title=_("Audit trail"),
+            title=_("Audit log"),
             form=EventFiltersForm(parameters) if form.is_valid() else form,
             actions=sorted(Action),
             faults=faults,
@@ -220,7 +220,7 @@ class AuditCheckpointAdmin(TrailAdminMixin, CheckpointAdmin):
         return self.render_page(
             request,
             "change_list",
-            title=_("Checkpoints of the audit trail"),
+            title=_("Checkpoints of the audit log"),
             faults=faults,
             rows=[(row, bytes(row.root_hash).hex()) for row in page.rows],
             verified=verified,
@@ -232,7 +232,7 @@ class AuditCheckpointAdmin(TrailAdminMixin, CheckpointAdmin):
     def checkpoint_view(self, request: HttpRequest, tree_size: int) -> HttpResponseBase:
         """Show the note of a checkpoint."""
         checkpoint = self._get_viewed_checkpoint(request, tree_size)
-        return self.render_page(request, "checkpoint", title=_("Checkpoint of the audit trail"), checkpoint=checkpoint)
+        return self.render_page(request, "checkpoint", title=_("Checkpoint of the audit log"), checkpoint=checkpoint)
 
     @require_view_permission
     def note_view(self, request: HttpRequest, tree_size: int) -> HttpResponseBase:
@@ -277,7 +277,7 @@ def record_access_denied(
 
 def render_trail_unavailable(request: HttpRequest, site: admin.AdminSite) -> HttpResponse:
     """Return the page, with status 503, for requests whose event cannot be written."""
-    context = {**site.each_context(request), "title": _("The audit trail is not available")}
+    context = {**site.each_context(request), "title": _("The audit log is not available")}
     return TemplateResponse(request, f"admin/{_APP_LABEL}/trail_unavailable.html", context, status=503)
 
 

@@ -23,12 +23,7 @@ from django.utils.translation import gettext_lazy as _
 from .. import conf
 from .._internal import clock, randomness
 from .._internal.hostname import get_hostname
-from ..audit.admin import (
-    TrailAdminMixin,
-    record_request_event,
-    require_trail_permission,
-    require_view_permission,
-)
+from ..audit.admin import TrailAdminMixin, record_request_event, require_trail_permission, require_view_permission
 from ..audit.events import Action
 from ..audit.filters import EventFiltersForm
 from ..audit.search import EventFilters, RowUnreadable, has_more_events_than
@@ -46,19 +41,11 @@ MAX_STREAMED_EVENTS = 10_000
 """Up to this many events are streamed; for more, a worker writes a file."""
 _MAX_LISTED_JOBS = 50
 _LATE_AFTER = timedelta(minutes=2)
-_TRAIL_URL_NAME, _JOB_URL_NAME = (
-    f"admin:django_phi_oidc_{name}" for name in ("auditevent_changelist", "trailjob_change")
-)
+_TRAIL_URL_NAME, _JOB_URL_NAME = "admin:django_phi_oidc_auditevent_changelist", "admin:django_phi_oidc_trailjob_change"
 
-
-require_verification_permission = partial(
-    require_trail_permission,
-    methods=("POST",),
-    has_permission=lambda pages, request: pages.has_view_permission(request),
-)
-require_export_permission = partial(
-    require_trail_permission, methods=("POST",), has_permission=lambda pages, request: pages.can_export(request)
-)
+_require_post = partial(require_trail_permission, methods=("POST",))
+require_verification_permission = partial(_require_post, has_permission=lambda page, req: page.has_view_permission(req))
+require_export_permission = partial(_require_post, has_permission=lambda page, req: page.can_export(req))
 
 
 @admin.register(TrailJob)
@@ -73,7 +60,6 @@ class TrailJobAdmin(TrailAdminMixin, JobAdmin):
         return self.has_view_permission(request) and request.user.has_perm("django_phi_oidc.export_auditevent")
 
     def get_urls(self) -> list[Any]:
-        """Return the URLs of the list, a job, its file, and the two request forms."""
         return self.build_urls(
             {
                 "changelist": ("", self.list_view),
@@ -93,22 +79,14 @@ class TrailJobAdmin(TrailAdminMixin, JobAdmin):
 
     @require_view_permission
     def job_view(self, request: HttpRequest, job_id: uuid.UUID) -> HttpResponseBase:
-        """Show the progress of a job and its result."""
         job = self._get_job(request, job_id)
         is_late = job.is_open and not job.attempts and clock.now() - job.asked_at > _LATE_AFTER
-        return self.render_page(
-            request,
-            "job",
-            title=_("Export") if job.kind == TrailJob.EXPORT else _("Verification"),
-            job=job,
-            is_late=is_late,
-            gone_at=job.asked_at + RETENTION_PERIOD,
-            may_export=self.can_export(request),
-        )
+        title = _("Export") if job.kind == TrailJob.EXPORT else _("Verification")
+        context = {"job": job, "is_late": is_late, "gone_at": job.asked_at + RETENTION_PERIOD}
+        return self.render_page(request, "job", title=title, may_export=self.can_export(request), **context)
 
     @require_verification_permission
     def verify_view(self, request: HttpRequest) -> HttpResponseBase:
-        """Request a verification of the whole log."""
         return self._create_job_response(TrailJob.VERIFICATION, request)
 
     @require_export_permission
@@ -151,9 +129,8 @@ class TrailJobAdmin(TrailAdminMixin, JobAdmin):
     def download_view(self, request: HttpRequest, job_id: uuid.UUID) -> HttpResponseBase:
         """Return the file of an export to the user that requested it, once."""
         job, folder = self._get_job(request, job_id), conf.export_folder()
-        record_request_event(
-            request, Action.AUDIT_VIEWED, resource=f"TrailJob/{job.pk}", detail={"page": "export", "filters": []}
-        )
+        detail: dict[str, Any] = {"page": "export", "filters": []}
+        record_request_event(request, Action.AUDIT_VIEWED, resource=f"TrailJob/{job.pk}", detail=detail)
         try:
             if folder is None or job.kind != TrailJob.EXPORT:
                 raise LookupError

@@ -36,7 +36,12 @@ def export_events(filters: EventFilters, export_format: str, *, hostname: str) -
         yield 0, _render_csv([_CSV_COLUMNS])
     for rows in iterate_event_batches(filters):
         try:
-            lines = _render_events([_load_event(row) for row in rows], export_format, hostname=hostname)
+            events = [_load_event(row) for row in rows]
+            if export_format == "csv":
+                lines = _render_csv(map(_csv_row, events))
+            else:
+                is_fhir = export_format == "fhir"
+                lines = _join_lines(_fhir_lines(events, hostname) if is_fhir else map(serialize_event, events))
         except (*UNLOADABLE_ROW_ERRORS, RecursionError) as error:
             raise RowUnreadable("A row is not an event; `audit verify` identifies it.") from error
         yield len(rows), lines
@@ -59,13 +64,6 @@ def _load_event(row: AuditEvent) -> AuthenticatedEvent:
     return parse_event_row(row)
 
 
-def _render_events(events: list[AuthenticatedEvent], export_format: str, *, hostname: str) -> bytes:
-    if export_format == "csv":
-        return _render_csv(map(_csv_row, events))
-    is_fhir = export_format == "fhir"
-    return _join_lines(_fhir_lines(events, hostname=hostname) if is_fhir else map(serialize_event, events))
-
-
 def _csv_row(authenticated_event: AuthenticatedEvent) -> list[str]:
     event = authenticated_event.event
     at = event.occurred_at.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds")
@@ -79,7 +77,7 @@ def _render_csv(rows: Iterable[Sequence[str]]) -> bytes:
     return text.getvalue().encode("utf-8", "replace")
 
 
-def _fhir_lines(events: list[AuthenticatedEvent], *, hostname: str) -> Iterator[str]:
+def _fhir_lines(events: list[AuthenticatedEvent], hostname: str) -> Iterator[str]:
     with translate_database_errors():
         leaves = AuditLeaf.objects.using(AUDIT_ALIAS).filter(event_id__in=[item.event.id for item in events])
         leaf_by_id = {leaf.event_id: leaf for leaf in leaves}

@@ -16,7 +16,7 @@ from django.db.models import F, QuerySet
 
 from .._internal import randomness
 from .._internal.lease import LeasedQuerySet
-from ..audit.events import Action, Origin
+from ..audit.events import Action, EventOutcome, Origin
 from ..audit.filters import EventFiltersForm
 from ..audit.log.findings import VerificationSummary
 from ..audit.log.signing_keys import get_public_keys
@@ -166,11 +166,7 @@ def _run_verification(
     with translate_database_errors():
         for finding in verify_log(keys=get_public_keys(), now=clock(), summary=summary, progress=report_progress):
             lines += [finding.render_line()] if len(lines) < _MAX_FINDING_LINES else []
-    record(
-        Action.AUDIT_VERIFIED,
-        origin=Origin(actor=job.asked_by),
-        now=clock(),
-        outcome="failure" if summary.fault_count else "success",
-        detail=summary.build_event_detail(),
-    )
-    return {**summary.build_event_detail(), "waiting": summary.waiting, "lines": lines}
+    detail, origin = summary.build_event_detail(), Origin(actor=job.asked_by)
+    outcome: EventOutcome = "failure" if summary.fault_count else "success"
+    record(Action.AUDIT_VERIFIED, origin=origin, now=clock(), outcome=outcome, detail=detail)
+    return {**detail, "waiting": summary.waiting, "lines": lines}

@@ -44,10 +44,6 @@ else:
     HoldModelForm, SubjectChoiceField = forms.ModelForm, forms.ModelChoiceField
 
 
-def _list_names() -> list[tuple[str, str]]:
-    return [(name, name) for name, claim in sorted(conf.claims().items()) if claim.retention is not None]
-
-
 def _list_purposes() -> list[tuple[str, str]]:
     purposes = sorted({claim.purpose for claim in conf.claims().values() if claim.retention is not None})
     return [(purpose, f"{purpose}: {get_purpose_label(purpose)}") for purpose in purposes]
@@ -59,7 +55,11 @@ def _filter_held(rows: QuerySet[Any]) -> QuerySet[Any]:
     return rows.filter(subject__in=list_active_holds(now=now).values("subject"), held_until__gt=now)
 
 
-ClaimNameFilter = create_choice_filter(gettext_lazy("name"), "name", _list_names)
+ClaimNameFilter = create_choice_filter(
+    gettext_lazy("name"),
+    "name",
+    lambda: [(name, name) for name, claim in sorted(conf.claims().items()) if claim.retention is not None],
+)
 ClaimPurposeFilter = create_choice_filter(gettext_lazy("purpose"), "purpose", _list_purposes)
 ClaimEndFilter = create_state_filter(
     gettext_lazy("end"),
@@ -72,17 +72,6 @@ ClaimEndFilter = create_state_filter(
 )
 
 
-def _filter_by_person(queryset: QuerySet[Any], term: str) -> QuerySet[Any]:
-    """Return the rows of the person with that subject UUID or user name; all rows for an empty term."""
-    if not (term := term.strip()):
-        return queryset
-    # Two queries, because no index serves an OR over two tables. A user name may look like a UUID.
-    subjects = PairwiseSubject.objects.filter(**{f"user__{get_user_model().USERNAME_FIELD}": term})
-    with suppress(ValueError):
-        subjects = PairwiseSubject.objects.filter(uuid=UUID(term)) or subjects
-    return queryset.filter(subject__in=[subject.pk for subject in subjects])
-
-
 class _PersonSearchAdmin(CascadeOnlyAdmin):
     list_select_related = ("subject",)
     search_fields = ("subject",)
@@ -91,8 +80,14 @@ class _PersonSearchAdmin(CascadeOnlyAdmin):
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
     ) -> tuple[QuerySet[Any], bool]:
-        """Use the index, unlike Django's search, which compares a UUID as text."""
-        return _filter_by_person(queryset, search_term), False
+        """Return the rows of the person with that subject UUID or user name; all rows for an empty term."""
+        if not (term := search_term.strip()):
+            return queryset, False
+        # Two queries, because no index serves an OR over two tables. A user name may look like a UUID.
+        subjects = PairwiseSubject.objects.filter(**{f"user__{get_user_model().USERNAME_FIELD}": term})
+        with suppress(ValueError):
+            subjects = PairwiseSubject.objects.filter(uuid=UUID(term)) or subjects
+        return queryset.filter(subject__in=[subject.pk for subject in subjects]), False
 
 
 @admin.register(StoredClaim)
@@ -119,10 +114,8 @@ class StoredClaimAdmin(_PersonSearchAdmin):
 
     def get_urls(self) -> list[Any]:
         """Put the report's URL first; Django's own patterns would match it as a primary key."""
-        report = path(
-            "report/", self.admin_site.admin_view(self.report_view), name="django_phi_oidc_storedclaim_report"
-        )
-        return [report, *super().get_urls()]
+        view = self.admin_site.admin_view(self.report_view)
+        return [path("report/", view, name="django_phi_oidc_storedclaim_report"), *super().get_urls()]
 
     def report_view(self, request: HttpRequest) -> HttpResponseBase:
         """Show the retention report."""
@@ -145,7 +138,6 @@ class StoredClaimAdmin(_PersonSearchAdmin):
         return TemplateResponse(request, "admin/django_phi_oidc/storedclaim/report.html", context)
 
     def has_scrub_permission(self, request: HttpRequest) -> bool:
-        """Return whether the user may erase claims of other persons."""
         return request.user.has_perm("django_phi_oidc.scrub_storedclaim")
 
     @admin.action(description=gettext_lazy("Erase all claims of these persons now"), permissions=["scrub"])
@@ -202,8 +194,6 @@ class FutureUntilMixin:
 
 
 class LegalHoldForm(FutureUntilMixin, HoldModelForm):
-    """Asks whom to hold, why, and until when."""
-
     class Meta:
         model = LegalHold
         fields = ("subject", "reason", "until")
@@ -246,7 +236,6 @@ class LegalHoldAdmin(ErrorMessageAdmin, _PersonSearchAdmin):
         return request.user.has_perm("django_phi_oidc.add_legalhold")
 
     def has_release_permission(self, request: HttpRequest) -> bool:
-        """Return whether the user may release holds."""
         return request.user.has_perm("django_phi_oidc.change_legalhold")
 
     @admin.display(boolean=True, description=gettext_lazy("active"))

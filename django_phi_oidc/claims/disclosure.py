@@ -125,12 +125,20 @@ def _authorize_claims(
     actor: Actor, users: Sequence[AbstractBaseUser], names: Sequence[str], *, purpose: str, now: datetime
 ) -> Iterator[_RevealDecision]:
     claims = conf.claims()
-    can_reveal_others = not all(_is_self(actor, user) for user in users) and _can_reveal(actor)
+    # A user model without `has_perm` grants nothing.
+    has_perm = getattr(actor.user, "has_perm", lambda permission: False)
+    can_reveal_others = not all(_is_self(actor, user) for user in users) and bool(has_perm(REVEAL_PERMISSION))
     rows, subjects = _get_rows_and_subjects(actor, users, names)
     for user in users:
         is_self, key = _is_self(actor, user), _get_user_key(user)
         for name in names:
-            declaration, row = claims.get(name), _select_row(rows.get((key, name), ()), now=now)
+            declaration = claims.get(name)
+            # Prefer the session's own row, then one that is not expired, then the newest.
+            row = min(
+                rows.get((key, name), ()),
+                key=lambda row: (row.session == NO_SESSION, _is_row_expired(row, now=now)),
+                default=None,
+            )
             subject = row.subject if row else subjects.get(key)
             refusal = _find_refusal(
                 actor, declaration, row, purpose=purpose, is_self=is_self, is_permitted=is_self or can_reveal_others
@@ -142,13 +150,7 @@ def _authorize_claims(
 
 
 def _find_refusal(
-    actor: Actor,
-    declaration: ClaimDeclaration | None,
-    row: StoredClaim | None,
-    *,
-    purpose: str,
-    is_self: bool,
-    is_permitted: bool,
+    actor: Actor, declaration: Any, row: StoredClaim | None, *, purpose: str, is_self: bool, is_permitted: bool
 ) -> str | None:
     if declaration is None:
         return CLAIM_NOT_DECLARED
@@ -183,10 +185,9 @@ def _create_event(
 
 def _reveal_claim(decision: _RevealDecision) -> RevealResult:
     """Requires: the event is committed."""
-    if decision.refusal is not None:
-        return RevealResult(name=decision.name, error=RevealRefused(decision.refusal))
-    if decision.is_expired:
-        return RevealResult(name=decision.name, error=ClaimScrubbed())
+    if not decision.is_granted:
+        error = RevealRefused(decision.refusal) if decision.refusal is not None else ClaimScrubbed()
+        return RevealResult(name=decision.name, error=error)
     if decision.row is None or decision.declaration is None:
         return RevealResult(name=decision.name)
     encrypted: Any = StoredClaim._meta.get_field("value")
@@ -208,12 +209,6 @@ def _is_self(actor: Actor, user: AbstractBaseUser) -> bool:
     actor_user = actor.user
     is_known = actor_user.is_authenticated and actor_user.is_active and actor_user.pk is not None
     return bool(is_known and actor_user.pk == user.pk)
-
-
-def _can_reveal(actor: Actor) -> bool:
-    """A user model without `has_perm` grants nothing."""
-    has_perm = getattr(actor.user, "has_perm", None)
-    return has_perm is not None and bool(has_perm(REVEAL_PERMISSION))
 
 
 def _get_rows_and_subjects(
@@ -239,18 +234,12 @@ def _get_user_key(user: AbstractBaseUser) -> Any:
     return None if user.pk is None else user._meta.pk.to_python(user.pk)
 
 
-def _select_row(rows: Sequence[StoredClaim], *, now: datetime) -> StoredClaim | None:
-    """Prefer the session's own row, then one that is not expired, then the newest."""
-    return min(rows, key=lambda row: (row.session == NO_SESSION, _is_row_expired(row, now=now)), default=None)
-
-
 def _is_expired(
     row: StoredClaim | None, subject: PairwiseSubject | None, declaration: ClaimDeclaration, *, now: datetime
 ) -> bool:
-    """Return whether the claim is expired.
+    """An erased row leaves no trace. What the latest sign-in brought is stored until the retention has passed.
 
-    An erased row leaves no trace. What the latest sign-in brought is stored until the retention has passed: without a
-    row, the sign-in brought no such claim before that time; after it, this is unknown, and counts as expired.
+    So without a row, the sign-in brought no such claim before that time; after it, this is unknown: it is expired.
     """
     if row is not None:
         return _is_row_expired(row, now=now)

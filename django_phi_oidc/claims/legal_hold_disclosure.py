@@ -65,10 +65,9 @@ def disclose_held_claims(actor: Actor, subject_id: uuid.UUID, *, purpose: str) -
 
 
 def _find_refusal(actor: Actor, subject: PairwiseSubject | None, purpose: str, *, now: datetime) -> str:
-    has_perm = getattr(actor.user, "has_perm", None)
     if not actor.origin.session:
         return SESSION_MISSING
-    if has_perm is None or not has_perm(DISCLOSE_PERMISSION):
+    if not getattr(actor.user, "has_perm", lambda permission: False)(DISCLOSE_PERMISSION):
         return PERMISSION_MISSING
     if purpose not in PURPOSES:
         return PURPOSE_UNKNOWN

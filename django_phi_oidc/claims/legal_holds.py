@@ -35,15 +35,9 @@ def place_hold(
         raise ValueError("The end of the hold is in the past.")
     with transaction.atomic():
         subject = PairwiseSubject.objects.select_for_update(no_key=True).get(uuid=subject_id)
-        hold = LegalHold.objects.create(
-            # The id contains the time: the key of a hold that was rolled back is not kept forever.
-            id=randomness.uuid7(now),
-            subject=subject,
-            reason=reason.strip(),
-            placed_at=now,
-            placed_by=origin.actor,
-            until=until,
-        )
+        # The id contains the time: the key of a hold that was rolled back is not kept forever.
+        fields: dict[str, Any] = {"id": randomness.uuid7(now), "reason": reason.strip(), "until": until}
+        hold = LegalHold.objects.create(subject=subject, placed_at=now, placed_by=origin.actor, **fields)
         detail = {"until": until.isoformat() if until else ""}
         _enqueue_event(Action.HOLD_PLACED, hold, subject, detail, origin=origin, now=now)
         _apply_holds(subject, now=now)
@@ -117,16 +111,13 @@ def _apply_holds(subject: PairwiseSubject, *, now: datetime) -> None:
     hold = holds[0] if holds else None
     for claim in StoredClaim.objects.filter(subject=subject.pk).order_by("pk").select_for_update():
         if retention_keys.is_enabled():
-            bucket = get_claim_key_name(obtained_at=now, retention=_get_retention(claim), hold=hold)
+            retention: timedelta | Literal["session"] = "session"
+            if claim.session == NO_SESSION and claim.expires_at is not None:
+                # The server that marked the claim as expired may have a slower clock than the one that obtained it.
+                retention = max(claim.expires_at - claim.obtained_at, timedelta())
+            bucket = get_claim_key_name(obtained_at=now, retention=retention, hold=hold)
             _reencrypt_claim(claim, bucket=bucket, session=claim.session)
         StoredClaim.objects.filter(pk=claim.pk).update(held_until=until)
-
-
-def _get_retention(claim: StoredClaim) -> timedelta | Literal["session"]:
-    if claim.session != NO_SESSION or claim.expires_at is None:
-        return "session"
-    # The server that marked the claim as expired may have a slower clock than the one that obtained it.
-    return max(claim.expires_at - claim.obtained_at, timedelta())
 
 
 def _reencrypt_claim(claim: StoredClaim, *, bucket: str, session: uuid.UUID) -> bool:

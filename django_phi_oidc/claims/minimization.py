@@ -1,6 +1,6 @@
 """Which claims to request, keep and drop, according to the project's declaration. No Django."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
@@ -63,20 +63,18 @@ def build_claims_request(
 
     Spec: OIDC Core 5.4, 5.5, 5.5.1; 3.1.2.1.
     """
-    resources = [scope.name for scope in provider_declaration.resource_scopes]
-    if provider_declaration.claims_request == "scopes":
-        return ClaimsRequest(
-            scope=" ".join(dict.fromkeys([*get_minimal_scope(declared_claims).split(), *resources])), claims=None
-        )
+    is_by_scope = provider_declaration.claims_request == "scopes"
+    scopes = get_minimal_scope(declared_claims).split() if is_by_scope else ["openid"]
+    scope = " ".join(dict.fromkeys([*scopes, *(scope.name for scope in provider_declaration.resource_scopes)]))
+    if is_by_scope:
+        return ClaimsRequest(scope=scope, claims=None)
     is_marked = provider_declaration.claims_request == "parameter"
     requested = {
         name: {"essential": True} if claim.essential and is_marked else None
         for name, claim in declared_claims.items()
         if name not in PROTOCOL_CLAIMS
     }
-    return ClaimsRequest(
-        scope=" ".join(dict.fromkeys(["openid", *resources])), claims={"userinfo": requested} if requested else None
-    )
+    return ClaimsRequest(scope=scope, claims={"userinfo": requested} if requested else None)
 
 
 def get_minimal_scope(declared_claims: Mapping[str, ClaimDeclaration]) -> str:
@@ -104,27 +102,20 @@ def minimize(received: Mapping[str, Any], declared_claims: Mapping[str, ClaimDec
         selected = None if declaration is None else select_declared_members(value, declaration)
         if not is_empty(selected):
             kept[name] = selected
-        dropped.update(_list_dropped_names(name, value, declaration))
+        if declaration is None or (declaration.members and not isinstance(value, Mapping)):
+            dropped.add(name)
+        elif members := declaration.members:
+            dropped |= {f"{name}.{key}" for key in value if key not in members and not is_empty(value[key])}
     return MinimizedClaims(kept=kept, undeclared_claims=tuple(sorted(dropped)))
 
 
 def select_declared_members(value: Any, declaration: ClaimDeclaration) -> Any:
-    """Return the declared part of a claim's value: all of it, or an object of the declared members that it has.
-
-    None if members are declared and it has none of them.
-    """
+    """Return the claim's value, or an object of the declared members that it has; None if it has none of them."""
     if not declaration.members:
         return value
     if not isinstance(value, Mapping):
         return None
     return {name: value[name] for name in declaration.members if not is_empty(value.get(name))} or None
-
-
-def _list_dropped_names(name: str, value: Any, declaration: ClaimDeclaration | None) -> Iterator[str]:
-    if declaration is None or (declaration.members and not isinstance(value, Mapping)):
-        yield name
-    elif declaration.members:
-        yield from (f"{name}.{key}" for key in value if key not in declaration.members and not is_empty(value[key]))
 
 
 def validate_essential_claims(claims: Mapping[str, Any], declared_claims: Mapping[str, ClaimDeclaration]) -> None:

@@ -57,10 +57,8 @@ def scrub_sessions(session_ids: Collection[uuid.UUID], *, origin: Origin, now: d
     for session, group in groupby(sorted(rows), key=itemgetter(0)):
         erased = list(group)
         names, subject_uuid = [name for *_, name, _ in erased], str(erased[0][3])
-        session_origin = origin._replace(session=str(session))
-        events += _create_scrub_events(
-            names, cause="session_ended", subject=subject_uuid, origin=session_origin, now=now
-        )
+        of_session = origin._replace(session=str(session))
+        events += _create_scrub_events(names, cause="session_ended", subject=subject_uuid, origin=of_session, now=now)
     enqueue_many(events)
     return len(rows)
 
@@ -103,15 +101,19 @@ def scrub_due_claims(*, now: datetime, batch_size: int = SCRUB_BATCH_SIZE) -> in
     Each batch and its event is one transaction, so a killed worker leaves nothing half done. Several workers share the
     work: on PostgreSQL they start at both ends and skip rows that another worker has locked, on SQLite they wait.
     """
-    erased, last_due_at, newest_first = 0, None, None
+    erased, last_due_at = 0, None
+    newest_first: bool | None = None
     with batch_delivery():
         while True:
             # Each batch continues where the last one ended, to avoid reading the deleted rows again.
-            count, last_due_at, newest_first = _scrub_batch(
-                after=last_due_at, newest_first=newest_first, now=now, batch_size=batch_size
-            )
-            erased += count
-            if last_due_at is None:
+            with transaction.atomic():
+                newest_first = not _acquire_scrub_lock() if newest_first is None else newest_first
+                counts, last_due_at = _delete_due_claims(
+                    after=last_due_at, newest_first=newest_first, now=now, batch_size=batch_size
+                )
+                enqueue_many(_create_scrub_events(counts, cause="due", subject="", origin=Origin(), now=now))
+            erased += counts.total()
+            if counts.total() != batch_size:
                 return erased
 
 
@@ -132,18 +134,6 @@ def destroy_unused_keys(*, now: datetime) -> list[str]:
         store.destroy(name)
         destroyed.append(name)
     return destroyed
-
-
-def _scrub_batch(
-    *, after: datetime | None, newest_first: bool | None, now: datetime, batch_size: int
-) -> tuple[int, datetime | None, bool]:
-    """Return the number of erased claims, when the last one was due (None: no more are due), and the direction."""
-    with transaction.atomic():
-        if newest_first is None:
-            newest_first = not _acquire_scrub_lock()
-        counts, last_due_at = _delete_due_claims(after=after, newest_first=newest_first, now=now, batch_size=batch_size)
-        enqueue_many(_create_scrub_events(counts, cause="due", subject="", origin=Origin(), now=now))
-    return counts.total(), last_due_at if counts.total() == batch_size else None, newest_first
 
 
 def _acquire_scrub_lock() -> bool:
@@ -224,12 +214,9 @@ def _create_scrub_events(
 ) -> list[NewEvent]:
     counts = sorted(Counter(names).items())
     event = NewEvent(action=Action.CLAIM_SCRUBBED, origin=origin, now=now, subject=subject)
-    return [
-        event._replace(
-            detail={"cause": cause, "claims": [name for name, _ in part], "counts": [count for _, count in part]}
-        )
-        for part in (counts[start : start + MAX_ITEMS] for start in range(0, len(counts), MAX_ITEMS))
-    ]
+    parts = [zip(*counts[start : start + MAX_ITEMS], strict=True) for start in range(0, len(counts), MAX_ITEMS)]
+    details = ({"cause": cause, "claims": list(names), "counts": list(numbers)} for names, numbers in parts)
+    return [event._replace(detail=detail) for detail in details]
 
 
 def _list_keys_in_use() -> set[str]:

@@ -39,11 +39,9 @@ def store_claims(
         names = tuple(name for name in names if name not in unmoved)
     if not names:
         return ()
+    fields: dict[str, Any] = {"subject": subject, "session_id": session_id, "hold": hold, "now": now}
     StoredClaim.objects.bulk_create(
-        [
-            _create_row(declared_claims[name], claims[name], subject=subject, session_id=session_id, hold=hold, now=now)
-            for name in names
-        ],
+        [_create_row(declared_claims[name], claims[name], **fields) for name in names],
         update_conflicts=True,
         unique_fields=["subject", "session", "name"],
         update_fields=["bucket", "value", "purpose", "obtained_at", "expires_at", "held_until"],
@@ -58,23 +56,16 @@ def _is_storable(declaration: ClaimDeclaration | None) -> bool:
 
 
 def _create_row(
-    declaration: ClaimDeclaration,
-    value: Any,
-    *,
-    subject: PairwiseSubject,
-    session_id: uuid.UUID,
-    hold: LegalHold | None,
-    now: datetime,
+    declared: Any, value: Any, *, subject: PairwiseSubject, session_id: Any, hold: LegalHold | None, now: datetime
 ) -> StoredClaim:
-    assert declaration.retention is not None  # noqa: S101 -- for the type checker, see _is_storable
     return StoredClaim(
         subject=subject,
-        session=session_id if declaration.retention == "session" else NO_SESSION,
-        name=declaration.name,
-        bucket=get_claim_key_name(obtained_at=now, retention=declaration.retention, hold=hold),
+        session=session_id if declared.retention == "session" else NO_SESSION,
+        name=declared.name,
+        bucket=get_claim_key_name(obtained_at=now, retention=declared.retention, hold=hold),
         held_until=subject.held_until,
         value=json.dumps(value, allow_nan=False),
-        purpose=declaration.purpose,
+        purpose=declared.purpose,
         obtained_at=now,
-        expires_at=now + declaration.retention if isinstance(declaration.retention, timedelta) else None,
+        expires_at=now + declared.retention if isinstance(declared.retention, timedelta) else None,
     )

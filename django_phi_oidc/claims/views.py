@@ -51,7 +51,6 @@ class RevealMixin(TemplateResponseMixin, ContextMixin):
         return cast(AbstractBaseUser, self.request.user)
 
     def get_claim_declarations(self) -> Mapping[str, ClaimDeclaration]:
-        """Return the declarations of the page's claims by name."""
         claims = conf.claims()
         names = self.claim_names or [name for name, claim in claims.items() if claim.retention is not None]
         return {name: claims[name] for name in names if name in claims}
@@ -101,7 +100,6 @@ class RevealMixin(TemplateResponseMixin, ContextMixin):
         return self._render_form(form, status=403)
 
     def render_unavailable(self, form: PurposeForm) -> HttpResponseBase:
-        """Return the page for an unavailable audit log."""
         form.add_error(None, _("This information cannot be shown at the moment. Try again later."))
         return self._render_form(form, status=503)
 

@@ -27,8 +27,6 @@ _MAX_TEXT_LENGTH = 200
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProviderFinding:
-    """One finding, a line of the report."""
-
     check: str
     level: FindingLevel
     text: str
@@ -39,8 +37,6 @@ class ProviderFinding:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TLSPeer:
-    """The TLS peer of an address."""
-
     host: str
     tls_version: str = ""
     certificate_expires_at: datetime | None = None
@@ -67,9 +63,8 @@ def sanitize_text(text: str) -> str:
 def check_peer(peer: TLSPeer, *, now: datetime) -> ProviderFinding:
     """Check TLS and the expiry of the certificate, which the handshake has verified."""
     if not peer.tls_version:
-        return _warning(
-            "tls", Code.TRANSPORT_NOT_HTTPS, f"{peer.host}: http, not encrypted", "Use it only on loopback."
-        )
+        text = f"{peer.host}: http, not encrypted"
+        return _warning("tls", Code.TRANSPORT_NOT_HTTPS, text, "Use it only on loopback.")
     if peer.certificate_expires_at is None:
         return _ok("tls", f"{peer.host}: verified; the certificate's expiry is not visible through the proxy")
     days = (peer.certificate_expires_at - now).days
@@ -218,9 +213,8 @@ def check_par(members: Mapping[str, Any], *, declaration: ProviderDeclaration) -
         return _failure("par", Code.PAR_UNSUPPORTED, "required, but not offered", "Ask the provider, or declare auto.")
     if declaration.par == "never":
         if members.get("require_pushed_authorization_requests") is True:
-            return _failure(
-                "par", Code.PAR_UNSUPPORTED, "declared never, but the provider requires it", "Declare auto."
-            )
+            text = "declared never, but the provider requires it"
+            return _failure("par", Code.PAR_UNSUPPORTED, text, "Declare auto.")
         return _warning("par", "django_phi_oidc.W013", "requests are never pushed", "Declare auto.")
     return _ok("par", "requests are pushed" if is_offered else "not offered; requests are sent through the browser")
 
@@ -260,9 +254,8 @@ def check_introspection(members: Mapping[str, Any]) -> ProviderFinding:
     """Check for the introspection endpoint, if `API` declares introspection. Spec: RFC 7662, RFC 8414 2."""
     if not isinstance(members.get("introspection_endpoint"), str):
         remedy = "Ask the provider for RFC 7662, or declare the method jwt."
-        return _failure(
-            "api", Code.INTROSPECTION_FAILED, "no introspection endpoint, so every token is refused", remedy
-        )
+        text = "no introspection endpoint, so every token is refused"
+        return _failure("api", Code.INTROSPECTION_FAILED, text, remedy)
     return _ok("api", "introspection is offered")
 
 
@@ -368,6 +361,4 @@ def _is_valid_endpoint(members: Mapping[str, Any], name: str) -> bool:
 def _find_string_list(members: Mapping[str, Any], name: str) -> tuple[str, ...] | None:
     """Return the strings of that member; None if it is missing or not a list of strings."""
     value = members.get(name)
-    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-        return None
-    return tuple(value)
+    return tuple(value) if isinstance(value, list) and all(isinstance(item, str) for item in value) else None

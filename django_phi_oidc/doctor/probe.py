@@ -41,16 +41,11 @@ class ProbeContext:
 
 
 def probe_provider(
-    declaration: ProviderDeclaration,
-    context: ProbeContext,
-    *,
-    transport: Transport,
-    clock: Callable[[], datetime],
+    declaration: ProviderDeclaration, context: ProbeContext, *, transport: Transport, clock: Callable[[], datetime]
 ) -> Iterator[ProviderFinding]:
     """Yield the findings in the order of the requests. Checks that depend on a failed request are left out.
 
-    A random token is sent to the revocation endpoint, which shows whether the provider knows the client. Nothing is
-    changed.
+    A random token is sent to the revocation endpoint, which shows whether it knows the client. Nothing is changed.
     """
     requested_at = clock()
     try:
@@ -62,9 +57,8 @@ def probe_provider(
     yield diagnostics.check_discovery(response)
     members = diagnostics.find_metadata_members(response)
     yield from _check_tls(declaration, members or {}, now=received_at)
-    yield diagnostics.check_clock(
-        response.headers, requested_at=requested_at, received_at=received_at, leeway=declaration.leeway
-    )
+    times = {"requested_at": requested_at, "received_at": received_at}
+    yield diagnostics.check_clock(response.headers, **times, leeway=declaration.leeway)
     if members is None:
         return
     yield from _check_metadata(declaration, context, members)
@@ -102,18 +96,13 @@ def _check_tls(
     for url in {urlsplit(url).netloc: url for url in reversed(allowed_urls)}.values():
         host = urlsplit(url).netloc
         try:
-            yield diagnostics.check_peer(_get_tls_peer(host, url, declaration), now=now)
+            version, expires_at = "TLS" if url.startswith("https:") else "", None
+            if version and not declaration.proxy:
+                version, expires_at = _get_tls_version_and_expiry(url, declaration=declaration)
+            peer = TLSPeer(host=host, tls_version=version, certificate_expires_at=expires_at)
+            yield diagnostics.check_peer(peer, now=now)
         except TransportError as error:
             yield diagnostics.diagnose_request_error("tls", error)
-
-
-def _get_tls_peer(host: str, url: str, declaration: ProviderDeclaration) -> TLSPeer:
-    if not url.startswith("https:"):
-        return TLSPeer(host=host)
-    if declaration.proxy:
-        return TLSPeer(host=host, tls_version="TLS")
-    version, expires_at = _get_tls_version_and_expiry(url, declaration=declaration)
-    return TLSPeer(host=host, tls_version=version, certificate_expires_at=expires_at)
 
 
 def _get_tls_version_and_expiry(url: str, *, declaration: ProviderDeclaration) -> tuple[str, datetime]:
@@ -147,9 +136,8 @@ def _check_keys(
     except TransportError as error:
         yield diagnostics.diagnose_request_error("keys", error)
         return
-    yield from diagnostics.check_keys(
-        response, algs=diagnostics.list_usable_algs(members, declaration.id_token_signed_response_alg)
-    )
+    algs = diagnostics.list_usable_algs(members, declaration.id_token_signed_response_alg)
+    yield from diagnostics.check_keys(response, algs=algs)
 
 
 def _check_client_is_known(

@@ -40,13 +40,10 @@ def register_client(
     """Register a new client at the provider. Each call creates another client.
 
     Raises: TransportError; RegistrationRefused; MetadataInvalid, IssuerMismatch, AlgUnsupported or
-    RegistrationUnsupported before anything was sent to the registration endpoint.
-    Spec: RFC 7591 3.
+    RegistrationUnsupported before anything was sent to the registration endpoint. Spec: RFC 7591 3.
     """
-    metadata_response = transport.send(
-        build_metadata_request(issuer=declaration.issuer), timeout_seconds=TIMEOUT_SECONDS
-    )
-    members = diagnostics.find_metadata_members(metadata_response)
+    response = transport.send(build_metadata_request(issuer=declaration.issuer), timeout_seconds=TIMEOUT_SECONDS)
+    members = diagnostics.find_metadata_members(response)
     if members is None:
         raise MetadataError(Code.METADATA_INVALID)
     if members.get("issuer") != declaration.issuer:
@@ -67,9 +64,8 @@ def register_client(
 
 
 def _compare_registration(requested: Mapping[str, Any], registered: Mapping[str, Any]) -> Iterator[ProviderFinding]:
-    level_by_name: dict[str, FindingLevel] = {
-        difference.name: difference.level for difference in compare_registration(requested, registered)
-    }
+    differences = compare_registration(requested, registered)
+    level_by_name: dict[str, FindingLevel] = {difference.name: difference.level for difference in differences}
     for name, value in requested.items():
         if level := level_by_name.get(name):
             text = f"{name}: requested {value}, registered {registered.get(name, 'nothing')}"

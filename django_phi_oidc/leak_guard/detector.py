@@ -52,7 +52,7 @@ def mask(text: str) -> str:
         for encoded in secret.encodings:
             text = _mask_value(encoded, text)
     if any(hint in text for hint in _TOKEN_HINTS):
-        text = TOKEN_PATTERN.sub(_mask_match, text)
+        text = TOKEN_PATTERN.sub(lambda match: match[0].removesuffix(match[match.lastindex or 0]) + MASK, text)
     return text
 
 
@@ -112,10 +112,6 @@ def _iter_tokens(text: str) -> Iterator[str]:
             if match:
                 yield match[match.lastindex or 0]
             at = text.find(hint, match.end() if match else at + len(hint))
-
-
-def _mask_match(match: re.Match[str]) -> str:
-    return match[0].removesuffix(match[match.lastindex or 0]) + MASK
 
 
 def _iter_occurrences(value: str, text: str) -> Iterator[int]:

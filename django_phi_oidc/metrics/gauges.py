@@ -9,13 +9,14 @@ from datetime import datetime
 from typing import Any
 
 from django.db import DEFAULT_DB_ALIAS, DatabaseError, InterfaceError
-from django.db.models import Q, QuerySet
+from django.db.models import QuerySet
 
 from .._internal import clock
 from .._internal.sql import read_statement_timeout
 from ..audit.models import AuditUnsealed
 from ..audit.router import AUDIT_ALIAS
 from ..claims.models import StoredClaim
+from ..claims.retention_report import get_overdue_condition
 from ..sessions.models import OIDCSession, PendingRevocation
 
 logger = logging.getLogger("django_phi_oidc.metrics")
@@ -36,10 +37,6 @@ class Gauge:
     rows: Callable[[datetime], QuerySet[Any]]
 
 
-def _overdue_claims(now: datetime) -> QuerySet[Any]:
-    return StoredClaim.objects.filter(Q(held_until=None) | Q(held_until__lte=now), expires_at__lte=now)
-
-
 GAUGES: Mapping[str, Gauge] = {
     "sessions_live": Gauge(
         "Sessions that have not ended", DEFAULT_DB_ALIAS, lambda now: OIDCSession.objects.filter(ended_at=None)
@@ -50,7 +47,7 @@ GAUGES: Mapping[str, Gauge] = {
     "claims_overdue": Gauge(
         "Expired claims that are not erased yet and that no legal hold keeps",
         DEFAULT_DB_ALIAS,
-        _overdue_claims,
+        lambda now: StoredClaim.objects.filter(get_overdue_condition(now=now)),
     ),
     "events_unsealed": Gauge(
         "Events that are not in the sealed log yet",

@@ -32,12 +32,10 @@ class Chart:
 
     @property
     def is_capped(self) -> bool:
-        """Whether the total may be higher."""
         return any(bar.is_capped for bar in self.bars)
 
     @property
     def total(self) -> int:
-        """The sum of all hours."""
         return sum(bar.count for bar in self.bars)
 
     @property

@@ -37,13 +37,10 @@ class DashboardPanel:
     rows: Callable[[datetime], QuerySet[Any]]
     """In the order of an index that finds these rows."""
     url_query: str = ""
-    """The query string of the page."""
     needs_action: bool = False
-    """Whether such rows need an action."""
 
     @property
     def url_name(self) -> str:
-        """The name of the page's URL."""
         return f"admin:django_phi_oidc_{self.model_name}_changelist"
 
 
@@ -109,8 +106,6 @@ HOURLY_CHARTS = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PanelCount:
-    """The number that a panel shows."""
-
     panel: DashboardPanel
     count: int
 
@@ -121,7 +116,6 @@ class PanelCount:
 
     @property
     def needs_action(self) -> bool:
-        """Whether there are rows that need an action."""
         return self.panel.needs_action and self.count > 0
 
 

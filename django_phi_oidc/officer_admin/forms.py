@@ -36,8 +36,6 @@ class ActionForm(forms.Form):
 
 
 class MultipleChoiceForm(ActionForm):
-    """Asks which rows; all are selected initially."""
-
     chosen = forms.MultipleChoiceField(label=gettext_lazy("Which"), widget=forms.CheckboxSelectMultiple)
 
     def set_choices(self, choices: Choices) -> None:
@@ -47,8 +45,6 @@ class MultipleChoiceForm(ActionForm):
 
 
 class SingleChoiceForm(ActionForm):
-    """Asks for one row."""
-
     chosen = forms.ChoiceField(label=gettext_lazy("Which"), widget=forms.RadioSelect)
 
     def set_choices(self, choices: Choices) -> None:
@@ -77,8 +73,6 @@ class RevealForm(MultipleChoiceForm):
 
 
 class PlaceHoldForm(FutureUntilMixin, SingleChoiceForm):
-    """Asks for the subject, the matter, and the end of a legal hold."""
-
     reason = forms.CharField(
         label=gettext_lazy("Matter"),
         max_length=255,

@@ -81,7 +81,6 @@ class PersonAction:
     permission: str
     title: str | Promise
     description: str | Promise
-    """What will happen."""
     run: Callable[[ActionRequest], str | ActionResult]
     """Return the result as a message, or what is disclosed. Raises: PhiOidcError."""
     choices: Callable[[ActionRequest], Choices] = lambda request: ()
@@ -90,7 +89,6 @@ class PersonAction:
     """Whether it decides who signs in to the account: then it is refused for persons with more privileges."""
 
     def is_permitted(self, user: Any, person: Any) -> bool:
-        """Return True if user may perform it on person."""
         return user.has_perm(self.permission) and not (self.grants_sign_in and has_more_privileges(person, user))
 
 
@@ -101,33 +99,27 @@ def _end_sessions(request: ActionRequest) -> str:
 
 def _live_session_choices(request: ActionRequest) -> Choices:
     rows = OIDCSession.objects.filter(user=request.person.pk, ended_at=None).order_by("-started_at")
-    return [
-        (str(row.pk), f"{row.provider}, {row.started_at:%Y-%m-%d %H:%M} UTC")
-        for row in rows.only("id", "provider", "started_at")
-    ]
+    rows = rows.only("id", "provider", "started_at")
+    return [(str(row.pk), f"{row.provider}, {row.started_at:%Y-%m-%d %H:%M} UTC") for row in rows]
 
 
 @sensitive_variables()
 def _reveal_claims(request: ActionRequest) -> ActionResult:
     """Raises: AuditUnavailable; RevealRefused when all selected claims are refused."""
     data, person = request.form_data, request.person
-    people = disclosure.reveal_many(
-        request.actor, [person], data["chosen"], purpose=data["purpose"], reason_code=data["reason"]
-    )
-    results = people[person.pk].values()
+    names, codes = data["chosen"], {"purpose": data["purpose"], "reason_code": data["reason"]}
+    results = disclosure.reveal_many(request.actor, [person], names, **codes)[person.pk].values()
     if all(result.is_refused for result in results):
         for result in results:
             result.get()
-    return ActionResult(rows=tuple((result.name, _describe_revealed(result)) for result in results))
-
-
-def _describe_revealed(result: disclosure.RevealResult) -> str:
-    if result.is_refused:
-        return _("It can’t be opened for that purpose.")
-    return _("Its time is over.") if result.is_scrubbed else _describe_value(result)
+    return ActionResult(rows=tuple((result.name, _describe_value(result)) for result in results))
 
 
 def _describe_value(claim: Any) -> str:
+    if getattr(claim, "is_refused", False):
+        return _("It can’t be opened for that purpose.")
+    if getattr(claim, "is_scrubbed", False):
+        return _("Its time is over.")
     if claim.is_undecryptable:
         return _("No key opens it.")
     return claim.value if isinstance(claim.value, str) else json.dumps(claim.value, ensure_ascii=False, indent=2)
@@ -167,14 +159,9 @@ def _active_hold_choices(request: ActionRequest) -> Choices:
 
 @sensitive_variables()
 def _disclose_held_claims(request: ActionRequest) -> ActionResult:
-    """Raises: AuditUnavailable; RevealRefused."""
     subject = uuid.UUID(request.form_data["chosen"])
     claims = legal_hold_disclosure.disclose_held_claims(request.actor, subject, purpose="HLEGAL")
     return ActionResult(rows=tuple((claim.name, _describe_value(claim)) for claim in claims))
-
-
-def _close_emergencies(request: ActionRequest) -> str:
-    return close_selected_emergencies(request.chosen_ids, origin=request.origin, now=request.now)
 
 
 def _open_emergency_choices(request: ActionRequest) -> Choices:
@@ -184,7 +171,6 @@ def _open_emergency_choices(request: ActionRequest) -> Choices:
 
 @sensitive_variables()
 def _issue_activation_code(request: ActionRequest) -> ActionResult:
-    """Raises: InvitationRefused."""
     provider = request.form_data["chosen"]
     invitation = invite_user(request.person, provider, origin=request.origin, now=request.now)
     expires_at = f"{invitation.expires_at:%Y-%m-%d %H:%M}"
@@ -208,11 +194,8 @@ def _activation_code_choices(request: ActionRequest) -> Choices:
 
 @sensitive_variables()
 def _export_person(request: ActionRequest) -> ActionResult:
-    """Raises: AuditUnavailable."""
-    claims = conf.claims()
-    exported = export_person(
-        request.person, request.subjects, claim_declarations=claims, origin=request.origin, now=request.now
-    )
+    options: dict[str, Any] = {"claim_declarations": conf.claims(), "origin": request.origin, "now": request.now}
+    exported = export_person(request.person, request.subjects, **options)
     return ActionResult(rows=(), document=json.dumps(exported.document, indent=2, ensure_ascii=False))
 
 
@@ -314,7 +297,7 @@ _ACTIONS = (
         permission=REVIEW_PERMISSION,
         title=gettext_lazy("Close emergency accesses"),
         description=gettext_lazy("They permit nothing more. Each is reviewed on its own page."),
-        run=_close_emergencies,
+        run=lambda request: close_selected_emergencies(request.chosen_ids, origin=request.origin, now=request.now),
         choices=_open_emergency_choices,
         form_class=MultipleChoiceForm,
     ),

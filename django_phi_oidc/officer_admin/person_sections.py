@@ -14,7 +14,6 @@ from .. import conf
 from ..access.emergency.models import EmergencyAccess
 from ..audit import search
 from ..audit.events import Action, NewEvent
-from ..audit.models import AuditEvent
 from ..audit.recorder import record_many
 from ..audit.request_context import Actor
 from ..claims.models import LegalHold, StoredClaim
@@ -55,7 +54,7 @@ def list_viewable_sections(user: Any, person: AbstractBaseUser) -> list[str]:
 
 
 def get_section_permissions(person: AbstractBaseUser) -> dict[str, str]:
-    """Return the permission for each section by name, in the order of the page."""
+    """Return the permissions in the order of the page."""
     return {
         "subjects": f"{APP_LABEL}.view_pairwisesubject",
         "activation": f"{APP_LABEL}.view_activationcode",
@@ -73,7 +72,7 @@ def get_sections(actor: Actor, person: AbstractBaseUser, *, now: datetime) -> It
     subjects = list(PairwiseSubject.objects.filter(user=person.pk).order_by("pk"))
     for name in list_viewable_sections(actor.user, person):
         if name == "timeline":
-            yield _timeline_section(actor, person, subjects, now=now)
+            yield _timeline_section(actor, person, subjects, now)
         else:
             title, columns, rows = _SECTION_DEFINITIONS[name]
             yield PersonSection(name=name, title=title(), columns=columns(), rows=list(rows(person, subjects, now)))
@@ -144,18 +143,15 @@ def _activation_code_rows(person: Any, subjects: Sequence[PairwiseSubject], now:
         yield link, state, _format_time(row.created_at), _format_time(row.expires_at)
 
 
-def _timeline_section(
-    actor: Actor, person: Any, subjects: Sequence[PairwiseSubject], *, now: datetime
-) -> PersonSection:
+def _timeline_section(actor: Actor, person: Any, subjects: Iterable[PairwiseSubject], now: datetime) -> PersonSection:
     """Return the newest events by and about the person, after the event of this view."""
     columns = (_("Time (UTC)"), _("Action"), _("Outcome"), _("Reason"), _("Actor"), _("Purpose"), _("Resource"))
     section: dict[str, Any] = {"name": "timeline", "title": _("Timeline"), "columns": columns}
     uuids = [str(subject.uuid) for subject in subjects]
     list_url = reverse(f"admin:{APP_LABEL}_auditevent_changelist")
     links = [AdminLink(_("All events by this person"), f"{list_url}?{urlencode({'actor': person.pk})}")]
-    for subject in uuids:
-        text = _("All events about %(subject)s") % {"subject": subject}
-        links.append(AdminLink(text, f"{list_url}?subject={subject}"))
+    about = _("All events about %(subject)s")
+    links += [AdminLink(about % {"subject": uuid}, f"{list_url}?subject={uuid}") for uuid in uuids]
     detail = {"page": "person", "filters": ["actor", "subject"]}
     view_events = [
         NewEvent(Action.AUDIT_VIEWED, actor.origin, now, subject=uuid, resource=f"user/{person.pk}", detail=detail)
@@ -170,12 +166,14 @@ def _timeline_section(
     except search.RowUnreadable:
         return PersonSection(**section, fault=_("An event was altered: “phi_oidc audit verify” identifies it."))
     newest = sorted(rows.values(), key=lambda row: row.id, reverse=True)[:MAX_ROWS]
-    return PersonSection(**section, rows=[_timeline_row(row) for row in newest], links=links)
-
-
-def _timeline_row(row: AuditEvent) -> TableRow:
-    link = _admin_link(_format_time(row.occurred_at), "auditevent", row.id)
-    return link, row.action, row.outcome, row.reason, row.actor, row.purpose, row.resource
+    table = [
+        (
+            _admin_link(_format_time(row.occurred_at), "auditevent", row.id),
+            *(row.action, row.outcome, row.reason, row.actor, row.purpose, row.resource),
+        )
+        for row in newest
+    ]
+    return PersonSection(**section, rows=table, links=links)
 
 
 def _admin_link(text: object, model: str, pk: object) -> AdminLink:

@@ -129,10 +129,7 @@ def _get_permitted_action(request: HttpRequest, person: AbstractBaseUser, action
 def _record_denial(
     request: HttpRequest, person: AbstractBaseUser | None, action_name: str, reason: str = PERMISSION_MISSING
 ) -> PermissionDenied:
-    """Return the refusal, after its event is committed. The event has no unknown key or action from the URL.
-
-    Raises: AuditUnavailable.
-    """
+    """Return the refusal, after its event, which has no unknown key or action of the URL. Raises: AuditUnavailable."""
     record(
         Action.ACCESS_DENIED,
         origin=Actor.from_request(request).origin,
@@ -145,9 +142,7 @@ def _record_denial(
     return PermissionDenied()
 
 
-def _render_person_page(
-    request: HttpRequest, person: AbstractBaseUser, base_context: dict[str, Any]
-) -> HttpResponseBase:
+def _render_person_page(request: HttpRequest, person: AbstractBaseUser, base: dict[str, Any]) -> HttpResponseBase:
     actions = [action for action in PERSON_ACTIONS.values() if action.is_permitted(request.user, person)]
     sections = list(get_sections(Actor.from_request(request), person, now=clock.now()))
     section_names = {section.name for section in sections}
@@ -155,12 +150,10 @@ def _render_person_page(
         "title": _("Person"),
         "person": person,
         "quoted": quote(person.pk),
-        "sections": [
-            (section, [action for action in actions if action.section == section.name]) for section in sections
-        ],
+        "sections": [(each, [action for action in actions if action.section == each.name]) for each in sections],
         "other_acts": [action for action in actions if action.section not in section_names],
     }
-    return TemplateResponse(request, f"{_TEMPLATE_DIRECTORY}/person.html", {**base_context, **context})
+    return TemplateResponse(request, f"{_TEMPLATE_DIRECTORY}/person.html", {**base, **context})
 
 
 def _process_action(
@@ -169,30 +162,21 @@ def _process_action(
     action_request = ActionRequest(actor=Actor.from_request(request), person=person, now=clock.now())
     data = request.POST if request.method == "POST" else None
     form = action.form_class(data, choices=action.choices(action_request))
-    context = {
-        **base_context,
-        "title": action.title,
-        "act": action,
-        "person": person,
-        "quoted": quote(person.pk),
-        "form": form,
-    }
-    status = 200
-    if request.method == "POST":
-        status = 400
-        if form.is_valid():
-            try:
-                action_request.form_data.update(form.cleaned_data)
-                return _render_result(request, action.run(action_request), context)
-            except AuditUnavailable:
-                raise
-            except (PhiOidcError, ObjectDoesNotExist) as refusal:
-                if isinstance(refusal, RevealRefused):
-                    form.add_error(None, _("This can’t be opened for that purpose."))
-                    status = 403
-                else:
-                    form.add_error(None, get_error_message(refusal))
-                    status = 409
+    fields = {"title": action.title, "act": action, "person": person, "quoted": quote(person.pk), "form": form}
+    context = {**base_context, **fields}
+    status = 400 if request.method == "POST" else 200
+    if form.is_valid():
+        try:
+            action_request.form_data.update(form.cleaned_data)
+            return _render_result(request, action.run(action_request), context)
+        except AuditUnavailable:
+            raise
+        except RevealRefused:
+            form.add_error(None, _("This can’t be opened for that purpose."))
+            status = 403
+        except (PhiOidcError, ObjectDoesNotExist) as refusal:
+            form.add_error(None, get_error_message(refusal))
+            status = 409
     return TemplateResponse(request, f"{_TEMPLATE_DIRECTORY}/person_action.html", context, status=status)
 
 

@@ -69,7 +69,12 @@ def deliver(
     accepted = 0
     while (cursor := _acquire_lease(name, now=clock())) is not None:
         try:
-            batch = read_items(_get_position(cursor), limit=_reduced_batch_size(batch_size, cursor.attempts))
+            # Halved after each failure, so that a refused item is sent alone and holds up no item before it.
+            limit = max(1, batch_size >> min(cursor.attempts - 1, 16))
+            hashes = bytes(cursor.leaf_hash), bytes(cursor.root_hash)
+            batch = read_items(
+                DeliveryPosition(cursor.tree_size, cursor.checkpoint_size, *hashes, cursor.epoch), limit=limit
+            )
         except AuditUnavailable as error:
             batch = ItemBatch(fault=error.code)
         result = sink.send(batch.items, timeout_seconds=send_timeout_seconds) if batch.items else SendResult(accepted=0)
@@ -87,8 +92,7 @@ def deliver(
 def check_lag(name: str, *, lag_alert: timedelta, now: datetime) -> bool:
     """Return True if the sink lacks an item that was sealed more than lag_alert ago; raise one alert per lag.
 
-    Applies to a sink in its back-off too, and to one that no worker delivers to.
-    Raises: AuditUnavailable.
+    Applies to a sink in its back-off too, and to one that no worker delivers to. Raises: AuditUnavailable.
     """
     cursor = _get_cursor(name, now=now)
     since = find_oldest_sealing_time(cursor.checkpoint_size)
@@ -119,16 +123,6 @@ def _get_cursor(name: str, *, now: datetime) -> SinkCursor:
     return SinkCursor.objects.get_or_create(name=name, defaults={"due_at": now})[0]
 
 
-def _get_position(cursor: SinkCursor) -> DeliveryPosition:
-    leaf_hash, root_hash = bytes(cursor.leaf_hash), bytes(cursor.root_hash)
-    return DeliveryPosition(cursor.tree_size, cursor.checkpoint_size, leaf_hash, root_hash, cursor.epoch)
-
-
-def _reduced_batch_size(batch_size: int, attempts: int) -> int:
-    """Halve the batch after each failure, so that a refused item is sent alone and holds up no item before it."""
-    return max(1, batch_size >> min(attempts - 1, 16))
-
-
 def _acquire_lease(name: str, *, now: datetime) -> SinkCursor | None:
     """Return the cursor with its lease; None when it is not due, or another worker holds it."""
     _get_cursor(name, now=now)
@@ -145,7 +139,10 @@ def _record_delivery(cursor: SinkCursor, batch: ItemBatch, result: SendResult, *
     changes: dict[str, Any] = {**position, "lease_until": None, "last_fault": fault}
     delivered = batch.items[: result.accepted]
     for item in delivered:
-        changes |= _cursor_changes(item)
+        if isinstance(item, SealedEvent):
+            changes |= {"tree_size": item.leaf_index + 1, "leaf_hash": item.leaf_hash}
+        else:
+            changes |= {"checkpoint_size": item.tree_size, "root_hash": item.root_hash, "epoch": item.epoch}
     if delivered:
         changes["delivered_at"] = now
     if fault:
@@ -173,15 +170,12 @@ def _record_delivery(cursor: SinkCursor, batch: ItemBatch, result: SendResult, *
         if not leased.update(**changes):
             return False
         _store_witnesses(delivered)
-        if rule := _alert_rule(cursor, result, fault=fault):
+        # A repeated fault raises no second alert.
+        is_stopped = fault in _STOPPING_FAULTS
+        if fault and cursor.last_fault != fault and (is_stopped or result.needs_operator):
+            rule = "delivery_stopped" if is_stopped else "delivery_refused"
             _enqueue_alert(rule, cursor, reason=fault, now=now)
     return True
-
-
-def _cursor_changes(item: LogItem) -> dict[str, Any]:
-    if isinstance(item, SealedEvent):
-        return {"tree_size": item.leaf_index + 1, "leaf_hash": item.leaf_hash}
-    return {"checkpoint_size": item.tree_size, "root_hash": item.root_hash, "epoch": item.epoch}
 
 
 def _store_witnesses(delivered: Sequence[LogItem]) -> None:
@@ -203,22 +197,7 @@ def _parse_note_size(note: str) -> int:
     return int(size) if size.isascii() and size.isdigit() else -1
 
 
-def _alert_rule(cursor: SinkCursor, result: SendResult, *, fault: str) -> str:
-    """Return the rule of the alert to raise; empty when none is due: a repeated fault raises no second alert."""
-    if not fault or cursor.last_fault == fault:
-        return ""
-    if fault in _STOPPING_FAULTS:
-        return "delivery_stopped"
-    return "delivery_refused" if result.needs_operator else ""
-
-
 def _enqueue_alert(rule: str, cursor: SinkCursor, *, reason: str, now: datetime) -> None:
-    enqueue(
-        Action.ALERT_RAISED,
-        origin=Origin(),
-        now=now,
-        resource=f"Sink/{cursor.name}",
-        reason=reason,
-        detail={"rule": rule, "attempts": cursor.attempts},
-        using=DEFAULT_DB_ALIAS,
-    )
+    fields: dict[str, Any] = {"resource": f"Sink/{cursor.name}", "reason": reason}
+    detail = {"rule": rule, "attempts": cursor.attempts}
+    enqueue(Action.ALERT_RAISED, origin=Origin(), now=now, detail=detail, using=DEFAULT_DB_ALIAS, **fields)

@@ -3,10 +3,10 @@
 Spec: NDJSON; FHIR R4 http.html#transaction (batch); IHE ITI-20, the RESTful option.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
 
 from ..audit.formats import compact_json, item_to_fhir, item_to_line
 from ..audit.formats.items import LogItem, SealedEvent
@@ -17,8 +17,6 @@ from ..oidc.transport import TransportRequest, TransportResponse, parse_json_bod
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SendResult:
-    """The result of sending a batch."""
-
     accepted: int
     """How many items are delivered, counted from the first."""
     fault: str = ""
@@ -74,9 +72,12 @@ def process_bundle_response(response: TransportResponse, *, count: int) -> SendR
     if not isinstance(entries, list) or len(entries) != count:
         return SendResult(accepted=0, fault="response_invalid")
     for accepted, entry in enumerate(entries):
-        status = _find_entry_status(entry)
-        if status is None:
+        inner = entry.get("response") if isinstance(entry, dict) else None
+        text = inner.get("status") if isinstance(inner, dict) else None
+        # The status is a text that begins with three digits.
+        if not isinstance(text, str) or not re.match("[0-9]{3}", text):
             return SendResult(accepted=accepted, fault="response_invalid")
+        status = int(text[:3])
         if not 200 <= status < 300:
             return _http_failure(status, accepted=accepted)
     return SendResult(accepted=count)
@@ -86,11 +87,3 @@ def _http_failure(status: int, *, accepted: int = 0, retry_after: timedelta | No
     """No item may be skipped, so items that a collector refuses permanently are sent again too, at long intervals."""
     is_permanent = 300 <= status < 500 and status not in (408, 429)
     return SendResult(accepted=accepted, fault=f"http_{status}", needs_operator=is_permanent, retry_after=retry_after)
-
-
-def _find_entry_status(entry: Any) -> int | None:
-    """Return the status of a batch entry, a text that begins with three digits; None if it has none."""
-    response = entry.get("response") if isinstance(entry, dict) else None
-    text = response.get("status") if isinstance(response, dict) else None
-    digits = text[:3] if isinstance(text, str) else ""
-    return int(digits) if digits.isascii() and digits.isdigit() and len(digits) == 3 else None

@@ -159,24 +159,18 @@ def _append_to_file(path: Path, data: bytes) -> None:
             unwritten = unwritten[file.write(unwritten) :]
         os.fsync(file.fileno())
     if is_new:
-        _sync_directory(path.parent)
-
-
-def _sync_directory(path: Path) -> None:
-    """Write the directory entry of a new file to disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        # Write the directory entry to disk.
+        descriptor = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def end_stream(connection: socket.socket, *, monotonic_deadline: float) -> None:
     """End the stream, and return when the collector has read all of it and ended its own.
 
-    monotonic_deadline: as of time.monotonic().
-
-    Raises: OSError, TransportUnreachable, TransportTimeout.
+    monotonic_deadline: as of time.monotonic(). Raises: OSError, TransportUnreachable, TransportTimeout.
     """
     connection.shutdown(socket.SHUT_WR)
     while connection.recv(_CHUNK_BYTES):
@@ -230,7 +224,6 @@ def _post(request: TransportRequest, declaration: SinkDeclaration, *, timeout_se
     """Return the response of any status but 3xx within timeout_seconds. The request is sent once.
 
     Not HTTPTransport: that one refuses encoded bodies and more than 1 MiB, and reports its metrics by provider.
-
     Raises: TransportError.
     """
     options: dict[str, Any] = {"maxsize": 1}

@@ -95,7 +95,8 @@ class RevealNode(template.Node):
 
         Raises: AuditUnavailable; TypeError if it is not a MaskedClaim; TemplateSyntaxError in a cache block.
         """
-        if _is_inside_cache_block():
+        # A cache block may also be around an include or a block of a child template.
+        if any(frame.f_code is CacheNode.render.__code__ for frame, _line in walk_stack(sys._getframe())):
             raise TemplateSyntaxError(_CACHE_BLOCK_ERROR)
         claim = self.claim.resolve(context)
         if not isinstance(claim, MaskedClaim):
@@ -107,11 +108,6 @@ class RevealNode(template.Node):
         if result.error is not None:
             return "" if result.is_scrubbed else str(claim)
         return "" if result.value is None else render_value_in_context(result.value, context)
-
-
-def _is_inside_cache_block() -> bool:
-    """Return whether a cache block is being rendered, also around an include or a block of a child template."""
-    return any(frame.f_code is CacheNode.render.__code__ for frame, _line in walk_stack(sys._getframe()))
 
 
 def _reveal_claim(claim: MaskedClaim, *, purpose: str) -> RevealResult:

@@ -126,7 +126,7 @@ def test_officer_finds_an_event_and_takes_its_proof_away(officer: Any, tmp_path:
 
     officer.click("text=150 events")
     assert officer.inner_text("pre").startswith("phi-oidc-audit\n150\n")
-    officer.click("nav >> text=Checkpoints of the audit trail")
+    officer.click("nav >> text=Checkpoints of the audit log")
     assert officer.locator(".trail tbody tr").count() == 2
     assert is_as_wide_as_the_screen(officer)
     looked = [json.loads(each.detail)["page"] for each in AuditEvent.objects.filter(action="audit.viewed")]

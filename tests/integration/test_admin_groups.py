@@ -229,7 +229,7 @@ def test_refusal_that_cannot_be_recorded_is_503(
     for url in (f"/admin/django_phi_oidc/{name}/" for name in ("storedclaim", "storedclaim/report", "auditevent")):
         with audit_database_away():
             answer = client.get(url)
-            assert (answer.status_code, "The audit trail is not available" in answer.content.decode()) == (503, True)
+            assert (answer.status_code, "The audit log is not available" in answer.content.decode()) == (503, True)
         assert client.get(url).status_code == 403
         assert permitted.get(url).status_code == 200
 

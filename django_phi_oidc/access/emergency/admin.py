@@ -67,8 +67,6 @@ EmergencyStateFilter = create_state_filter(
 
 @admin.register(EmergencyAccess)
 class EmergencyAccessAdmin(ReadOnlyAdmin):
-    """The list shows no reasons. The page of one emergency shows the reason, after an event, and accepts the review."""
-
     list_display = ("opened_at", "state", "user", "resource", "purpose", "expires_at", "alerted_at", "verdict")
     list_filter = (EmergencyStateFilter, "verdict")
     list_select_related = ("user",)
@@ -140,7 +138,6 @@ class EmergencyAccessAdmin(ReadOnlyAdmin):
             is_unreadable = True
         is_own = str(request.user.pk) == row.actor
         is_due = row.has_ended(now=clock.now()) and row.reviewed_at is None
-        may_review = is_due and not is_own and self.has_review_permission(request)
         context = {
             **self.admin_site.each_context(request),
             "opts": self.opts,
@@ -153,10 +150,10 @@ class EmergencyAccessAdmin(ReadOnlyAdmin):
             "is_unreadable": is_unreadable,
             "is_own": is_own,
             "form": form,
-            "may_review": may_review,
+            "may_review": is_due and not is_own and self.has_review_permission(request),
         }
-        status = 400 if form.errors else 200
-        return TemplateResponse(request, "admin/django_phi_oidc/emergencyaccess/emergency.html", context, status=status)
+        template, status = "admin/django_phi_oidc/emergencyaccess/emergency.html", 400 if form.errors else 200
+        return TemplateResponse(request, template, context, status=status)
 
 
 def close_selected_emergencies(emergency_ids: Sequence[UUID], *, origin: Origin, now: datetime) -> str:

@@ -22,10 +22,7 @@ def get_purpose_label(code: str) -> str:
 
 
 class EmergencyForm(forms.Form):
-    """Resource, permissions, purpose, reason and duration of an emergency access.
-
-    NOT checked: whether the person may open it. `open_emergency` refuses that, and records the refusal.
-    """
+    """NOT checked: whether the person may open it. `open_emergency` refuses that, and records the refusal."""
 
     resource = forms.CharField(
         label=_("Record"), max_length=193, help_text=_("As shown on its page, for example Patient/4711.")
@@ -48,10 +45,8 @@ class EmergencyForm(forms.Form):
         help_text=_("The privacy officer will read this."),
     )
 
-    def __init__(
-        self, *args: Any, permission_labels: Mapping[str, str], max_duration: timedelta, **kwargs: Any
-    ) -> None:
-        super().__init__(*args, **kwargs)
+    def __init__(self, *args: Any, permission_labels: Mapping[str, str], max_duration: timedelta, **rest: Any) -> None:
+        super().__init__(*args, **rest)
         permissions: Any = self.fields["permissions"]
         permissions.choices = list(permission_labels.items())
         permissions.initial = list(permission_labels) if len(permission_labels) == 1 else []

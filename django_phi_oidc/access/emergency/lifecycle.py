@@ -83,20 +83,17 @@ def open_emergency(
         "permissions": permissions,
         "until": emergency.expires_at.astimezone(UTC).isoformat(timespec="seconds"),
     }
-    alert = {"rule": "emergency_opened"}
+    opened = _create_event(Action.EMERGENCY_OPENED, emergency, detail, origin=actor.origin, now=now)
+    alert = _create_event(
+        Action.ALERT_RAISED, emergency, {"rule": "emergency_opened"}, origin=actor.origin, now=now
+    )._replace(purpose="")
     with transaction.atomic():
         emergency.save(force_insert=True)
-        events = [
-            _create_event(Action.EMERGENCY_OPENED, emergency, detail, origin=actor.origin, now=now),
-            _create_event(Action.ALERT_RAISED, emergency, alert, origin=actor.origin, now=now)._replace(purpose=""),
-        ]
-        enqueue_many(events)
+        enqueue_many([opened, alert])
     return emergency
 
 
-def record_emergency_refusal(
-    actor: Actor, refusal: str, *, now: datetime, resource: str = "", purpose: str = ""
-) -> None:
+def record_emergency_refusal(actor: Actor, code: str, *, now: datetime, resource: str = "", purpose: str = "") -> None:
     """Commit the event of a refusal, without values of an invalid form. Raises: AuditUnavailable."""
     record(
         Action.EMERGENCY_REFUSED,
@@ -105,7 +102,7 @@ def record_emergency_refusal(
         outcome="failure",
         purpose=purpose if purpose in EMERGENCY_PURPOSES else "",
         resource=resource if is_resource_reference(resource) else "",
-        reason=refusal,
+        reason=code,
     )
 
 
@@ -113,14 +110,10 @@ def close_emergencies(
     emergency_ids: Collection[UUID], close_reason: CloseReason, *, origin: Origin, now: datetime, user_id: Any = None
 ) -> tuple[UUID, ...]:
     """Close the open ones of these emergencies, with their events, and return their ids. user_id: only of this user."""
-    closed = []
     with transaction.atomic():
         rows = EmergencyAccess.objects.currently_open(now=now).filter(pk__in=emergency_ids)
-        for row in rows if user_id is None else rows.filter(user=user_id):
-            # A conditional UPDATE: of two concurrent calls, only one records the event.
-            unclosed = EmergencyAccess.objects.filter(pk=row.pk, closed_at=None)
-            if unclosed.update(closed_at=now, close_reason=close_reason):
-                closed.append(row)
+        rows = rows if user_id is None else rows.filter(user=user_id)
+        closed = [row for row in rows if _mark_closed(row, closed_at=now, close_reason=close_reason)]
         enqueue_many(
             [_create_event(Action.EMERGENCY_CLOSED, row, reason=close_reason, origin=origin, now=now) for row in closed]
         )
@@ -129,12 +122,10 @@ def close_emergencies(
 
 def mark_expired_emergencies(*, now: datetime) -> int:
     """Mark the expired emergencies as closed, with their events, and return their number."""
-    expired = []
+    changes = {"closed_at": F("expires_at"), "close_reason": CloseReason.EXPIRED}
     with transaction.atomic():
-        for row in EmergencyAccess.objects.expired_unclosed(now=now).order_by("pk")[:EXPIRY_BATCH_SIZE]:
-            unclosed = EmergencyAccess.objects.filter(pk=row.pk, closed_at=None)
-            if unclosed.update(closed_at=F("expires_at"), close_reason=CloseReason.EXPIRED):
-                expired.append(row)
+        rows = EmergencyAccess.objects.expired_unclosed(now=now).order_by("pk")[:EXPIRY_BATCH_SIZE]
+        expired = [row for row in rows if _mark_closed(row, **changes)]
         enqueue_many(
             [_create_event(Action.EMERGENCY_EXPIRED, row, origin=Origin(actor=row.actor), now=now) for row in expired]
         )
@@ -142,16 +133,14 @@ def mark_expired_emergencies(*, now: datetime) -> int:
 
 
 @sensitive_variables("note")
-def review_emergency(
-    emergency_id: UUID, *, actor: Actor, verdict: ReviewVerdict, note: str, now: datetime
-) -> EmergencyAccess:
+def review_emergency(pk: UUID, *, actor: Actor, verdict: ReviewVerdict, note: str, now: datetime) -> EmergencyAccess:
     """Store actor's review of an emergency, with its event, and return the row.
 
     Refused for the person who opened it, even with the permission; while it is open; and if it is already reviewed.
     Raises: EmergencyRefused, after `emergency.refused` is committed; AuditUnavailable; EmergencyAccess.DoesNotExist.
     """
     with transaction.atomic():
-        row = EmergencyAccess.objects.select_for_update().get(pk=emergency_id)
+        row = EmergencyAccess.objects.select_for_update().get(pk=pk)
         refusal = _find_review_refusal(row, actor.user, now=now)
         if not refusal:
             row.reviewed_by, row.reviewed_at, row.verdict = str(actor.user.pk), now, verdict
@@ -160,7 +149,7 @@ def review_emergency(
             detail = {"verdict": str(verdict)}
             enqueue_many([_create_event(Action.EMERGENCY_REVIEWED, row, detail, origin=actor.origin, now=now)])
     if refusal:
-        detail = {"emergency": str(emergency_id)}
+        detail = {"emergency": str(pk)}
         record(Action.EMERGENCY_REFUSED, origin=actor.origin, now=now, outcome="failure", reason=refusal, detail=detail)
         raise EmergencyRefused(refusal)
     return row
@@ -176,6 +165,11 @@ def list_emergency_events(emergency: EmergencyAccess) -> Iterator[AuditEvent]:
     for event in iterate_events(EventFilters(actor=emergency.actor, since=emergency.opened_at, until=until)):
         if str(emergency.pk) in event.detail:
             yield event
+
+
+def _mark_closed(row: EmergencyAccess, **changes: Any) -> int:
+    """Use a conditional UPDATE: of two concurrent calls, only one records the event."""
+    return EmergencyAccess.objects.filter(pk=row.pk, closed_at=None).update(**changes)
 
 
 def _find_opening_refusal(
@@ -207,13 +201,7 @@ def _find_review_refusal(row: EmergencyAccess, user: Any, *, now: datetime) -> s
 
 
 def _create_event(
-    action: Action,
-    emergency: EmergencyAccess,
-    detail: dict[str, Any] | None = None,
-    *,
-    origin: Origin,
-    now: datetime,
-    reason: str = "",
+    action: Action, emergency: EmergencyAccess, detail: Any = None, *, origin: Origin, now: datetime, reason: str = ""
 ) -> NewEvent:
     return NewEvent(
         action=action,

@@ -30,28 +30,18 @@ class EmergencyQuerySet(models.QuerySet["EmergencyAccess"]):
         return self.filter(closed_at=None, expires_at__gt=now)
 
     def expired_unclosed(self, *, now: datetime) -> Self:
-        """Return the expired ones that are not yet marked as closed."""
         return self.filter(closed_at=None, expires_at__lte=now)
 
     def awaiting_review(self, *, now: datetime) -> Self:
-        """Return the ended ones without a review."""
         return self.filter(reviewed_at=None).exclude(closed_at=None, expires_at__gt=now)
 
 
 class EmergencyAccess(models.Model):
-    """Permissions that a person claimed in an emergency, for one resource or for all, and for a limited time.
-
-    It is open while `closed_at` is None and `expires_at` is in the future.
-    """
+    """Permissions that a person claimed. It is open while `closed_at` is None and `expires_at` is in the future."""
 
     id = models.UUIDField(_("id"), primary_key=True, editable=False)
     user = models.ForeignKey(
-        settings.AUTH_USER_MODEL,
-        verbose_name=_("user"),
-        null=True,
-        editable=False,
-        on_delete=models.SET_NULL,
-        related_name="+",
+        settings.AUTH_USER_MODEL, models.SET_NULL, related_name="+", null=True, editable=False, verbose_name=_("user")
     )
     actor = models.CharField(max_length=255, editable=False)
     """The user's primary key as text; kept when the account is deleted."""

@@ -31,8 +31,6 @@ from .queries import can_open, list_open_emergencies
 
 @method_decorator([csrf_protect, sensitive_post_parameters("reason"), sensitive_variables()], name="dispatch")
 class EmergencyView(View):
-    """Open emergency access, in an OIDC session and with the permission; 404 if EMERGENCY is not declared."""
-
     http_method_names = ("get", "post")
     actor: Actor
     declaration: EmergencyDeclaration
@@ -49,9 +47,8 @@ class EmergencyView(View):
         self.can_open_any = any(can_open(self.actor.user, resource) for resource in ("one", ALL_RESOURCES))
         try:
             # A person who has lost the permission may still see and close open emergencies.
-            if not self.can_open_any and (
-                request.method == "POST" or not list_open_emergencies(self.actor.user, now=clock.now())
-            ):
+            can_see = request.method != "POST" and list_open_emergencies(self.actor.user, now=clock.now())
+            if not (self.can_open_any or can_see):
                 record_emergency_refusal(self.actor, PERMISSION_MISSING, now=clock.now())
                 return deny(request)
             return super().dispatch(request, *args, **kwargs)
@@ -75,10 +72,9 @@ class EmergencyView(View):
             return self._render_page(request, form, status=403)
         return set_private_headers(HttpResponseRedirect(_get_next_url(request) or reverse("oidc_emergency")))
 
-    def _create_form(self, data: Any = None, **form_kwargs: Any) -> EmergencyForm:
-        return EmergencyForm(
-            data, permission_labels=self.declaration.permissions, max_duration=self.declaration.longest, **form_kwargs
-        )
+    def _create_form(self, data: Any = None, **options: Any) -> EmergencyForm:
+        labels, longest = self.declaration.permissions, self.declaration.longest
+        return EmergencyForm(data, permission_labels=labels, max_duration=longest, **options)
 
     def _render_page(self, request: HttpRequest, form: EmergencyForm | None, *, status: int) -> HttpResponse:
         context = {

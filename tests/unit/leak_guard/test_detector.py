@@ -19,7 +19,7 @@ from django_phi_oidc.leak_guard.detector import MASK, LeakageFilter, before_send
 from django_phi_oidc.leak_guard.error_reporter import MaskingReporter
 from tests.support.leaking_views import JWE, JWT
 from tests.support.session_fixtures import ACCESS_TOKEN, SignedIn
-from tests.unit.claims.test_disclosure_no_store import mailed_to_admins
+from tests.unit.claims.test_disclosure_no_store import mail_to_admins
 
 SignIn = Callable[..., SignedIn]
 GUARD = "django_phi_oidc.middleware.LeakageGuardMiddleware"
@@ -232,7 +232,7 @@ def test_error_report_is_masked_with_the_exception_message(
 ) -> None:
     """On the DEBUG page, and in mails."""
     settings.DEBUG = debug
-    with mailed_to_admins(settings):
+    with mail_to_admins(settings):
         fail(sign_in(), leak)
         assert f"No such thing: {value}" in in_mails(), "without the reporter, Django shows the value"
         mail.outbox.clear()
