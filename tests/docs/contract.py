@@ -1,13 +1,20 @@
 """What a host project may rely on, read from the code: `python -m tests.docs.contract` writes it to contract.json."""
 
 import json
+import os
 import re
 from argparse import ArgumentParser
 from pathlib import Path
 from typing import Any
 
+import django
 from celery import current_app
 from django.core.management import load_command_class
+
+if __name__ == "__main__":
+    # The models that the next lines import need the settings.
+    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "tests.settings")
+    django.setup()
 
 from django_phi_oidc import schedule, tasks, urls  # noqa: F401 -- tasks registers them
 from django_phi_oidc.audit.events import Action
@@ -54,7 +61,4 @@ def _list_options(parser: ArgumentParser, prefix: str = "phi_oidc") -> dict[str,
 
 
 if __name__ == "__main__":
-    import django
-
-    django.setup()
     FILE.write_text(json.dumps(read_contract(), indent=1) + "\n")

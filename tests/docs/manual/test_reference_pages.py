@@ -11,16 +11,17 @@ import pytest
 from django.core.management import load_command_class
 
 import django_phi_oidc
-from django_phi_oidc import errors, schedule, urls
+from django_phi_oidc import schedule, urls
 from django_phi_oidc.access import policy
 from django_phi_oidc.audit.events import Action
 from django_phi_oidc.audit.log.findings import FindingKind
 from django_phi_oidc.contrib.rest_framework.exceptions import SCOPE_MISSING, TOKEN_MISPLACED
+from django_phi_oidc.errors import Code
 from django_phi_oidc.login import break_glass
 from tests.support.manual_blocks import PAGES
 
 PACKAGE = Path(django_phi_oidc.__file__).parent
-CODES = {cls.code for cls in vars(errors).values() if isinstance(cls, type) and issubclass(cls, errors.PhiOidcError)}
+CODES = {code.value for code in Code}
 
 
 def first_cells(page: str, heading: str = "") -> list[str]:
@@ -106,7 +107,8 @@ def test_reasons_of_guards_and_claims_are_those_of_the_policy() -> None:
 
 
 def test_reasons_of_refused_tokens_are_those_of_the_code() -> None:
-    source = "".join(path.read_text() for folder in ("oidc", "drf") for path in (PACKAGE / folder).glob("*.py"))
+    folders = (PACKAGE / "oidc", PACKAGE / "contrib" / "rest_framework")
+    source = "".join(path.read_text() for folder in folders for path in folder.glob("*.py"))
     raised = {*re.findall(r'AccessTokenInvalid\("(\w+)"\)', source), SCOPE_MISSING, TOKEN_MISPLACED}
     told = names("api", "Why a token is refused")
     assert raised <= told <= raised | CODES
