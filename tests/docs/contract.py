@@ -1,24 +1,16 @@
 """What a host project may rely on, read from the code: `python -m tests.docs.contract` writes it to contract.json."""
 
 import json
-import os
 import re
 from argparse import ArgumentParser
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import django
 from celery import current_app
+from django.apps import apps
 from django.core.management import load_command_class
-
-if __name__ == "__main__":
-    # The models that the next lines import need the settings.
-    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "tests.settings")
-    django.setup()
-
-from django_phi_oidc import schedule, tasks, urls  # noqa: F401 -- tasks registers them
-from django_phi_oidc.audit.events import Action
-from django_phi_oidc.errors import Code
 
 ROOT = Path(__file__).resolve().parents[2]
 FILE = Path(__file__).with_name("contract.json")
@@ -27,21 +19,21 @@ VARIABLE = re.compile(r"[\"']((?:OIDC|PHI)_[A-Z_]+)[\"']")
 
 def read_contract() -> dict[str, Any]:
     """Return rule codes, event actions, URLs, environment variables, commands with their options, checks and tasks."""
+    if not apps.ready:
+        django.setup()
+    events, errors, schedule, urls, _ = (
+        import_module(f"django_phi_oidc.{name}") for name in ("audit.events", "errors", "schedule", "urls", "tasks")
+    )
     return {
-        "actions": sorted(action.value for action in Action),
+        "actions": sorted(action.value for action in events.Action),
         "beat": {name: entry["task"] for name, entry in sorted(schedule.beat_schedule().items())},
         "checks": sorted(set(re.findall(r"\b[EW]0\d\d\b", (ROOT / "docs/reference/checks.md").read_text()))),
-        "codes": sorted(code.value for code in Code),
+        "codes": sorted(code.value for code in errors.Code),
         "commands": _list_options(
             load_command_class("django_phi_oidc", "phi_oidc").create_parser("manage.py", "phi_oidc")
         ),
         "environment": sorted(
-            {
-                name
-                for folder in ("django_phi_oidc", "example_project")
-                for path in (ROOT / folder).rglob("*.py")
-                for name in VARIABLE.findall(path.read_text())
-            }
+            {name for path in (ROOT / "example_project").rglob("*.py") for name in VARIABLE.findall(path.read_text())}
         ),
         "tasks": sorted(name for name in current_app.tasks if name.startswith("phi_oidc")),
         "urls": sorted([str(pattern.pattern), pattern.name] for pattern in urls.urlpatterns),

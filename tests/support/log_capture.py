@@ -1,4 +1,4 @@
-"""What the logs of a test said, and whether they said what nobody may read there."""
+"""Search captured logs for secrets and claim values."""
 
 import re
 from urllib.parse import quote, quote_plus
@@ -14,21 +14,21 @@ SECRET_PARAMETERS = ("code", "state", "nonce", "code_verifier", "client_assertio
 
 
 def secrets_of(op: DemoProvider) -> set[str]:
-    """Return what passed between the portal, the provider and the browser, and is for no log."""
-    found = {token.value for token in op.tokens} | set(op.state.grants)
-    # Whole, and what they say.
-    found |= {part for token in op.id_tokens for part in (token, token.split(".")[1])}
-    found |= {name for grant in op.state.grants.values() for name in (grant.sub, grant.sid)}
-    found |= {request.parameters.get(name, "") for request in op.requests for name in SECRET_PARAMETERS}
+    """Return the secrets exchanged between portal, provider and browser, which must not be logged."""
+    secrets = {token.value for token in op.tokens} | set(op.state.grants)
+    # The whole token and its payload.
+    secrets |= {part for token in op.id_tokens for part in (token, token.split(".")[1])}
+    secrets |= {name for grant in op.state.grants.values() for name in (grant.sub, grant.sid)}
+    secrets |= {request.parameters.get(name, "") for request in op.requests for name in SECRET_PARAMETERS}
     for client in op.state.clients.values():
-        found |= {client.client_secret, quote(client.client_secret, safe=""), quote_plus(client.client_secret)}
-        found |= {op.get_subject(username, client.client_id) for username in op.state.accounts}
-    # What a test made up in place of one, such as `code=a`, is in every other word.
-    return {secret for secret in found if len(secret) >= 16} | claims_of(op)
+        secrets |= {client.client_secret, quote(client.client_secret, safe=""), quote_plus(client.client_secret)}
+        secrets |= {op.get_subject(username, client.client_id) for username in op.state.accounts}
+    # Values that a test invented, such as `code=a`, are too short to search for.
+    return {secret for secret in secrets if len(secret) >= 16} | claims_of(op)
 
 
 def claims_of(op: DemoProvider) -> set[str]:
-    """Return what the declared claims say of the provider's people, but what others say, too, such as a country."""
+    """Return the values of the declared claims, except short ones that occur elsewhere, such as a country."""
     declared = settings.PHI_OIDC["CLAIMS"]
     values = [
         value for account in op.state.accounts.values() for name, value in account.claims.items() if name in declared
@@ -38,7 +38,7 @@ def claims_of(op: DemoProvider) -> set[str]:
 
 
 def leaks(text: str, ops: list[DemoProvider]) -> list[str]:
-    """Return the secrets that text holds; a JWT begins with `eyJ`, and has a dot, as sealed text has not."""
-    marks = {"1984-03-09", "Tulegatan", "s3cret &"}
-    found = [secret for secret in marks.union(*map(secrets_of, ops)) if secret in text]
+    """Return the secrets in text. A JWT starts with `eyJ` and contains a dot; encrypted columns have no dot."""
+    markers = {"1984-03-09", "Tulegatan", "s3cret &"}
+    found = [secret for secret in markers.union(*map(secrets_of, ops)) if secret in text]
     return sorted(found + re.findall(r"eyJ[\w-]{10,}\.", text))

@@ -1,4 +1,4 @@
-"""The portal and the demo provider, each on a socket, in this process."""
+"""Fixtures: the portal and the mock provider, each on a socket in this process."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -17,7 +17,7 @@ EVERYTHING = {"databases": ["default", "phi_audit"], "transaction": True}
 
 
 def declaration(op: DemoProvider, **options: Any) -> dict[str, Any]:
-    """Return a provider as a project declares it."""
+    """Return the provider's declaration for PHI_OIDC."""
     http = {} if op.tls else {"allow_loopback_http": True}
     return {"issuer": op.issuer, "client_id": "portal", "client_secret": SECRET, **http, **options}
 
@@ -34,7 +34,7 @@ def client(base: str, client_id: str = "portal") -> Client:
 
 @pytest.fixture(autouse=True)
 def _logs_hold_no_secret(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Look through every line that was logged in each journey, the refused ones above all."""
+    """Search every line that a test logs for secrets."""
     with capture_all_logs() as log:
         yield
     ops = [value for value in request.node.funcargs.values() if isinstance(value, DemoProvider)]
@@ -74,7 +74,7 @@ def portal(live_server: Any, settings: Any) -> str:
     return str(live_server.url)
 
 
-def _honest(op: DemoProvider, portal: str) -> Iterator[DemoProvider]:
+def _unmodified(op: DemoProvider, portal: str) -> Iterator[DemoProvider]:
     op.register_client(client(portal))
     with op.state.lock:
         op.state.tokens.clear()
@@ -92,19 +92,19 @@ def _honest(op: DemoProvider, portal: str) -> Iterator[DemoProvider]:
 
 @pytest.fixture
 def op(_http_op: DemoProvider, portal: str, settings: Any) -> Iterator[DemoProvider]:
-    """The demo provider over http on loopback, declared as the portal's default one."""
+    """The mock provider over http on loopback, declared as the portal's default provider."""
     settings.PHI_OIDC = {**settings.PHI_OIDC, "PROVIDERS": {"default": declaration(_http_op)}}
-    yield from _honest(_http_op, portal)
+    yield from _unmodified(_http_op, portal)
 
 
 @pytest.fixture
 def tls_op(
     _tls_op: DemoProvider, portal: str, settings: Any, authority: CertificateAuthority
 ) -> Iterator[DemoProvider]:
-    """The demo provider over TLS, declared with the CA that signed its certificate."""
-    declared = declaration(_tls_op, ca_bundle=authority.certificate_path)
-    settings.PHI_OIDC = {**settings.PHI_OIDC, "PROVIDERS": {"default": declared}}
-    yield from _honest(_tls_op, portal)
+    """The mock provider over TLS, declared with the CA that signed its certificate."""
+    provider = declaration(_tls_op, ca_bundle=authority.certificate_path)
+    settings.PHI_OIDC = {**settings.PHI_OIDC, "PROVIDERS": {"default": provider}}
+    yield from _unmodified(_tls_op, portal)
 
 
 @pytest.fixture
@@ -114,5 +114,5 @@ def browser(portal: str) -> Browser:
 
 
 def events(**fields: Any) -> list[AuditEvent]:
-    """Return the trail's events of that kind, oldest first."""
+    """Return the audit events with these field values, oldest first."""
     return list(AuditEvent.objects.filter(**fields).order_by("id"))

@@ -1,4 +1,4 @@
-"""A portal in a process of its own: `python -m tests.support.portal_process` prints its port and serves until killed."""
+"""A portal in a separate process: `python -m tests.support.portal_process` prints its port and serves until killed."""
 
 import json
 import logging
@@ -20,14 +20,14 @@ from tests.support.databases import child_environment
 
 
 class Server(ThreadingMixIn, WSGIServer):
-    """A thread for each request, and room for all of a barrier's at once."""
+    """A server with a thread per request and a backlog for many simultaneous requests."""
 
     daemon_threads = True
     request_queue_size = 256
 
 
-class Crew(Server):
-    """So many threads for all requests, as a portal's server has; the others wait."""
+class ThreadPoolServer(Server):
+    """A server with a fixed number of threads (TEST_THREADS). Other requests wait."""
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
@@ -38,18 +38,18 @@ class Crew(Server):
 
 
 class Quiet(WSGIRequestHandler):
-    """Logs nothing."""
+    """A request handler that logs nothing."""
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
 
 @contextmanager
 def portal_process(phi_oidc: Mapping[str, Any], *, port: int = 0, **environment: str) -> Iterator[str]:
-    """Run a portal on the running test's databases; give its address.
+    """Run a portal with the databases of the running test, and yield its address.
 
-    environment: what `process_settings` reads; TEST_LOG_FILE, where whatever it logs is kept; TEST_THREADS, where there
-    is not one for each request.
+    environment: variables for `portal_process_settings`; TEST_LOG_FILE, the log file; TEST_THREADS, the number of
+    threads (default: one per request).
     """
     child = subprocess.Popen(
         [sys.executable, "-m", "tests.support.portal_process", str(port)],
@@ -72,11 +72,11 @@ def portal_process(phi_oidc: Mapping[str, Any], *, port: int = 0, **environment:
 
 
 def main() -> None:
-    """Serve."""
+    """Serve until killed."""
     if "TEST_LOG_FILE" in os.environ:
         logging.basicConfig(filename=os.environ["TEST_LOG_FILE"], level=logging.DEBUG)
     app.set_default()
-    server_class = Crew if "TEST_THREADS" in os.environ else Server
+    server_class = ThreadPoolServer if "TEST_THREADS" in os.environ else Server
     server = make_server("127.0.0.1", int(sys.argv[1]), get_wsgi_application(), server_class, Quiet)
     print(server.server_port, flush=True)
     server.serve_forever()

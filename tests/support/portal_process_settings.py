@@ -1,4 +1,4 @@
-"""tests.settings for a portal in a process of its own, as its environment says."""
+"""tests.settings for a portal in a separate process, changed by environment variables."""
 
 import json
 import os

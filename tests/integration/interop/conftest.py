@@ -1,4 +1,4 @@
-"""One Node process, one portal and one Chromium for all; clients, declarations and cookies for each test."""
+"""One Node process, one portal and one Chromium for all tests. Clients, declarations and cookies are per test."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from django.core.handlers.wsgi import WSGIHandler
 
-from tests.integration.interop.browser_user import Person, arguments
+from tests.integration.interop.browser_user import Person, chromium_arguments
 from tests.support.certified_provider import SECRET, CertifiedProvider, certified_provider
 from tests.support.example_portal import EXAMPLE, TLSPortal, tls_portal
 from tests.support.external_tools import PARTS
@@ -18,9 +18,9 @@ from tests.support.tls import CertificateAuthority, create_certificate_authority
 
 Declare = Callable[..., None]
 JWT = re.compile(r"eyJ[\w-]+\.eyJ[\w-]+")
-"""Three of its letters alone turn up by chance where a log has many random values."""
+"""`eyJ` alone would match random values by chance."""
 REFRESHING = {"grant_types": ["authorization_code", "refresh_token"]}
-"""Of a client that may refresh."""
+"""Metadata of a client that may refresh."""
 
 
 @pytest.fixture(scope="package")
@@ -30,7 +30,7 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> CertificateAuthority:
 
 @pytest.fixture(scope="package")
 def certificate(authority: CertificateAuthority) -> Path:
-    """Return the certificate, with its key, of both sites. They are two hosts, so that they share no cookies."""
+    """Return the certificate and key of both sites. Their host names differ, so that they share no cookies."""
     return authority.create_server_certificate("localhost", "127.0.0.1")
 
 
@@ -48,16 +48,18 @@ def _op(authority: CertificateAuthority, certificate: Path) -> Iterator[Certifie
 
 @pytest.fixture(scope="package")
 def chromium(certificate: Path) -> Iterator[Any]:
-    """Start the Chromium that the run found, for these tests alone. It knows the certificate of both sites.
+    """Start a Chromium that accepts the certificate of both sites.
 
-    Playwright leaves an event loop running in this thread, which Django takes for a coroutine of ours and refuses to
-    serve. Nothing here is one: the pages are served by other threads, and the tests wait for what they call.
+    Playwright leaves an event loop running in this thread, so Django assumes asynchronous code and refuses database
+    access. That is a false alarm: other threads serve the pages, and the tests only make blocking calls.
     """
-    from playwright.sync_api import sync_playwright  # noqa: PLC0415 -- only where the marker let the test through
+    from playwright.sync_api import sync_playwright  # noqa: PLC0415 -- only if the marker `browser` selected the test
 
     with pytest.MonkeyPatch.context() as patch, sync_playwright() as playwright:
         patch.setenv("DJANGO_ALLOW_ASYNC_UNSAFE", "1")
-        browser = playwright.chromium.launch(executable_path=PARTS["browser"]().where, args=arguments(certificate))
+        browser = playwright.chromium.launch(
+            executable_path=PARTS["browser"]().where, args=chromium_arguments(certificate)
+        )
         yield browser
         browser.close()
 
@@ -88,7 +90,7 @@ def op(_op: CertifiedProvider, portal: str) -> CertifiedProvider:
 
 @pytest.fixture(autouse=True)
 def _logs_hold_no_secret(op: CertifiedProvider) -> Iterator[None]:
-    """Look through every line that was logged in each journey."""
+    """Search every line that a test logs for secrets."""
     with capture_all_logs() as log:
         yield
     secrets = {SECRET, "1984-03-09", "Lake Road", *(value for _, value in op.tokens())}
@@ -99,7 +101,7 @@ def _logs_hold_no_secret(op: CertifiedProvider) -> Iterator[None]:
 
 @pytest.fixture
 def declare(op: CertifiedProvider, settings: Any) -> Declare:
-    """Declare the provider by each name with options of its own: declare(default={"max_age": 60})."""
+    """Declare the provider under each name with its options: declare(default={"max_age": 60})."""
 
     def declare(**named: dict[str, Any]) -> None:
         providers = {name: {**declaration(op), **options} for name, options in named.items()}
@@ -111,7 +113,7 @@ def declare(op: CertifiedProvider, settings: Any) -> Declare:
 
 @pytest.fixture
 def new_person(chromium: Any, portal: str, op: CertifiedProvider) -> Iterator[Callable[[], Person]]:
-    """Give a browser with cookies of its own."""
+    """Return a function that opens a new browser context."""
     contexts = []
 
     def new_person() -> Person:
@@ -131,7 +133,7 @@ def person(new_person: Callable[[], Person], declare: Declare) -> Person:
 
 
 def declaration(op: CertifiedProvider) -> dict[str, Any]:
-    """Return the provider as a project declares it."""
+    """Return the provider's declaration for PHI_OIDC."""
     return {
         "issuer": op.issuer,
         "client_id": "portal",
@@ -156,5 +158,5 @@ def client(portal: str, client_id: str = "portal", *, provider: str = "", **meta
 
 
 def refused() -> dict[str, str]:
-    """Return the codes of the sign-ins that were refused so far, by the references of their pages."""
+    """Return the codes of all refused sign-ins by the reference on their pages."""
     return {str(event.pk): event.reason for event in events(action="login.refused")}

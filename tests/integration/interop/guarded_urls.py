@@ -1,4 +1,4 @@
-"""The example's routes, and pages of a portal that want more than a sign-in."""
+"""The example portal, and pages that require a stronger or newer sign-in."""
 
 from datetime import timedelta
 

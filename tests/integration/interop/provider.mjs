@@ -1,6 +1,6 @@
-// A certified OpenID Provider over TLS on a free port of loopback: `node provider.mjs CERTIFICATE`, a PEM file that
-// holds the key as well. Commands are objects of JSON, one a line, on stdin; each is answered by one line on stdout,
-// and the first line says where the provider is. It ends with its stdin.
+// A certified OpenID Provider over TLS on a free loopback port: `node provider.mjs CERTIFICATE`, a PEM file with
+// certificate and key. Commands are JSON objects, one per line, on stdin. Each is answered by one line on stdout.
+// The first line on stdout has the issuer. The process ends at the end of stdin.
 
 import { createHmac, generateKeyPairSync, randomUUID } from 'node:crypto';
 import { readFileSync } from 'node:fs';
@@ -12,7 +12,7 @@ import Provider, { interactionPolicy } from 'oidc-provider';
 import { createMemoryAdapter } from 'oidc-provider/lib/adapters/memory_adapter.js';
 import htmlSafe from 'oidc-provider/lib/helpers/html_safe.js';
 
-console.info = () => {}; // notices of defaults that are fine here; stdout is for answers alone
+console.info = () => {}; // hide notices about defaults: stdout is only for answers
 
 const ACCOUNTS = {
   amina: { name: 'Amina Diallo', birthdate: '1984-03-09', address: { formatted: '3 Lake Road\nHill Valley' } },
@@ -36,14 +36,14 @@ const SECOND_FACTOR = page('One more step', `
   <p>${button('step', 'code', 'Continue')}</p>
   </form>`);
 
-const adapter = createMemoryAdapter(15); // one store for every Provider that is made here: what was issued stays
+const adapter = createMemoryAdapter(15); // shared by all Provider objects, so that issued tokens are kept
 let keys = newKeys();
 let configured;
 let provider;
 let listener;
 let sessions; // by uid, as last saved
 let observed; // since the last `configure`
-const halfway = new Map(); // uid of the interaction → who gave a name there
+const pendingUsernames = new Map(); // uid of the interaction → username, until the second factor
 
 const { promise: port, resolve: listening } = Promise.withResolvers();
 const certificate = readFileSync(process.argv[2]);
@@ -52,23 +52,23 @@ server.listen(0, '127.0.0.1', () => listening(server.address().port));
 const issuer = `https://localhost:${await port}`;
 
 const COMMANDS = {
-  // clients: as RFC 7591 has them. par: `offered`, `required` or `off`. refresh_unasked: a refresh token for everybody.
-  // initial_access_token: with it clients register themselves.
-  // apis: by `resource`, what oidc-provider has to know of an API.
+  // clients: metadata of RFC 7591. par: `offered`, `required` or `off`.
+  // refresh_unasked: issue refresh tokens without offline_access.
+  // initial_access_token: enables dynamic registration. apis: by `resource`, the oidc-provider options of an API.
   configure(options) {
     configured = options;
     sessions = new Map();
     observed = { requests: [], tokens: [], assertions: [], fetched: [] };
     build();
   },
-  // New signing keys take the place of the old ones.
+  // Replace the signing keys.
   rotate() {
     keys = newKeys();
     build();
   },
-  // The clients' keys are fetched anew when they are needed next, as when their time is over.
+  // Drop the cached client keys, as when the cache expires.
   forget_client_keys: build,
-  // All sessions become older by so many seconds.
+  // Make all sessions older.
   async age_sessions({ seconds }) {
     for (const session of sessions.values()) {
       session.loginTs -= seconds;
@@ -111,7 +111,7 @@ function build() {
       observed.assertions.push([ctx.path, alg]);
     },
     jwks: { keys },
-    cookies: { keys: ['signs the cookies of a test'] },
+    cookies: { keys: ['cookie signing key of the tests'] },
     acrValues: ['weak', 'strong'],
     claims: { openid: ['sub'], profile: ['name', 'birthdate'], address: ['address'] },
     features: {
@@ -130,7 +130,7 @@ function build() {
       revocation: { enabled: true },
       rpInitiatedLogout: { logoutSource },
     },
-    // Without the dispatcher that keeps a provider in production from fetching out of private networks.
+    // Without the dispatcher that blocks private networks in production.
     fetch(url, { dispatcher, ...options }) {
       observed.fetched.push(url);
       return fetch(url, options);
@@ -139,7 +139,7 @@ function build() {
     interactions: { policy: policy(), url: (ctx, interaction) => `/interaction/${interaction.uid}` },
     issueRefreshToken: (ctx, client, source) => client.grantTypeAllowed('refresh_token')
       && (refreshUnasked || source.scopes.has('offline_access')),
-    pairwiseIdentifier: (ctx, id, client) => createHmac('sha256', 'of this provider alone')
+    pairwiseIdentifier: (ctx, id, client) => createHmac('sha256', 'pairwise salt of the tests')
       .update(`${client.sectorIdentifier} ${id}`).digest('base64url'),
     pkce: { required: () => true },
     rotateRefreshToken: true,
@@ -153,11 +153,11 @@ function build() {
   listener = provider.callback();
 }
 
-// As it stands, and who is signed in weakly is asked again where a strong sign-in is wished for.
+// The base policy, plus: a session without acr `strong` has to sign in again if `strong` is requested.
 function policy() {
   const { Check, base } = interactionPolicy;
   const prompts = base();
-  prompts.get('login').checks.add(new Check('acr_values', 'a stronger sign-in was asked for', ({ oidc }) => (
+  prompts.get('login').checks.add(new Check('acr_values', 'a stronger sign-in was requested', ({ oidc }) => (
     wantsStrong(oidc.params) && oidc.acr !== 'strong' && !oidc.result?.login
   )));
   return prompts;
@@ -183,20 +183,20 @@ async function serve(req, res) {
     }
   } catch (error) {
     console.error(error);
-    send(res, page('This did not work', `<p>${htmlSafe(error.message)}</p>`), 400);
+    send(res, page('An error occurred', `<p>${htmlSafe(error.message)}</p>`), 400);
   }
 }
 
 async function signIn(req, res, { uid, params }) {
   const form = new URLSearchParams(await text(req));
-  const username = form.get('username') ?? halfway.get(uid);
+  const username = form.get('username') ?? pendingUsernames.get(uid);
   if (!Object.hasOwn(ACCOUNTS, username)) {
     send(res, LOGIN);
   } else if (form.has('username') && wantsStrong(params)) {
-    halfway.set(uid, username);
+    pendingUsernames.set(uid, username);
     send(res, SECOND_FACTOR);
   } else {
-    halfway.delete(uid);
+    pendingUsernames.delete(uid);
     const acr = form.get('code') === CODE ? 'strong' : 'weak';
     await provider.interactionFinished(req, res, { login: { accountId: username, acr } });
   }
@@ -219,10 +219,10 @@ async function consent(req, res, { grantId, params, prompt: { details }, session
 }
 
 function consentPage({ params, prompt: { details } }) {
-  const asked = [...(details.missingOIDCScope ?? []), ...(details.missingOIDCClaims ?? [])];
-  return page('May they know this?', `
+  const requested = [...(details.missingOIDCScope ?? []), ...(details.missingOIDCClaims ?? [])];
+  return page('Share this data?', `
     <p>${htmlSafe(params.client_id)} asks for:</p>
-    <ul id="asked">${asked.map((item) => `<li>${htmlSafe(item)}</li>`).join('')}</ul>
+    <ul id="requested">${requested.map((item) => `<li>${htmlSafe(item)}</li>`).join('')}</ul>
     <form method="post"><p>${button('decision', 'allow', 'Allow')} ${button('decision', 'deny', 'Deny')}</p></form>`);
 }
 

@@ -1,4 +1,4 @@
-"""The example portal, and pages that lose a session in ways that its own do not."""
+"""The example portal, and pages that end a session without our logout view."""
 
 from django.contrib import auth
 from django.http import HttpRequest, HttpResponse
@@ -10,14 +10,14 @@ from tests.support.example_portal_urls import urlpatterns as example
 
 @csrf_exempt
 def leave(request: HttpRequest) -> HttpResponse:
-    """Sign out as a host's own view does."""
+    """Sign out with Django's logout function, as a view of a host project does."""
     auth.logout(request)
     return HttpResponse("left")
 
 
 @csrf_exempt
 def flush(request: HttpRequest) -> HttpResponse:
-    """Lose the session."""
+    """Flush the session without signing out."""
     request.session.flush()
     return HttpResponse("flushed")
 

@@ -1,4 +1,4 @@
-"""Access tokens that the npm oidc-provider issues to an app, at the portal's own API: signed ones, and opaque ones."""
+"""Signed and opaque access tokens that the npm oidc-provider issues to an app, at the portal's API."""
 
 import base64
 import hashlib
@@ -36,7 +36,7 @@ VERIFIER = "a-verifier-of-forty-three-characters-or-more-0123456789"
 
 
 class App:
-    """An app of its own, and the browser of amina, who signs in there by HTTP alone."""
+    """Another client application and its user amina, who signs in by HTTP without a browser."""
 
     def __init__(self, op: CertifiedProvider) -> None:
         self.op = op
@@ -46,10 +46,10 @@ class App:
 
     def _code(self) -> str:
         challenge = base64.urlsafe_b64encode(hashlib.sha256(VERIFIER.encode()).digest()).rstrip(b"=").decode()
-        asked = {"client_id": "app", "redirect_uri": CALLBACK, "response_type": "code", "scope": f"openid {SCOPE}"}
+        request = {"client_id": "app", "redirect_uri": CALLBACK, "response_type": "code", "scope": f"openid {SCOPE}"}
         proof = {"code_challenge": challenge, "code_challenge_method": "S256"}
         location, forms = f"{self.op.issuer}/auth", [{"username": "amina"}, {"decision": "allow"}]
-        answer = self.web.get(location, params=[*asked.items(), *proof.items(), *RESOURCE], allow_redirects=False)
+        answer = self.web.get(location, params=[*request.items(), *proof.items(), *RESOURCE], allow_redirects=False)
         while not (location := answer.headers.get("Location", "")).startswith(CALLBACK):
             if location:
                 answer = self.web.get(requests.compat.urljoin(answer.url, location), allow_redirects=False)
@@ -80,21 +80,21 @@ class App:
 @pytest.fixture
 def app(op: CertifiedProvider, portal: str, declare: Declare, settings: Any) -> App:
     settings.ROOT_URLCONF = "tests.support.api_views"
-    settings.MIDDLEWARE = [each for each in settings.MIDDLEWARE if not each.startswith("portal.")]
+    settings.MIDDLEWARE = [name for name in settings.MIDDLEWARE if not name.startswith("portal.")]
     settings.AUTHENTICATION_BACKENDS = [BACKEND, "tests.support.guarded_views.Wards"]
     app = client(portal, "app", redirect_uris=[CALLBACK], post_logout_redirect_uris=[], **REFRESHING)
     op.configure(client(portal), app, apis=APIS, par="off", refresh_unasked=True)
-    # ID Tokens are PS256 here, the API's tokens are not.
+    # ID Tokens are signed with PS256, the API's tokens with ES256.
     declare(default={"id_token_signed_response_alg": ["PS256", "ES256"]})
     return App(op)
 
 
-def take(settings: Any, **api: Any) -> None:
+def declare_api(settings: Any, **api: Any) -> None:
     declared = {"audience": API, "method": "jwt", "scopes": {"chart.read": [PERMISSION]}, **api}
     settings.PHI_OIDC = {**settings.PHI_OIDC, "API": {"default": declared}}
 
 
-def linked(op: CertifiedProvider, sub: str) -> Any:
+def create_linked_user(op: CertifiedProvider, sub: str) -> Any:
     person = get_or_create_account(
         issuer=op.issuer,
         sub=sub,
@@ -107,11 +107,11 @@ def linked(op: CertifiedProvider, sub: str) -> Any:
     return person.user
 
 
-def ask(path: str, token: str) -> tuple[int, str]:
-    """Return the status, and what the challenge says is wrong."""
+def call_api(path: str, token: str) -> tuple[int, str]:
+    """Return the status and the error code of the challenge."""
     response = SecureClient().get(path, headers={"Authorization": f"Bearer {token}"})
-    found = re.search(r'error="(\w+)"', response.get("WWW-Authenticate", ""))
-    return response.status_code, found[1] if found else ""
+    error = re.search(r'error="(\w+)"', response.get("WWW-Authenticate", ""))
+    return response.status_code, error[1] if error else ""
 
 
 def reasons() -> list[str]:
@@ -121,35 +121,35 @@ def reasons() -> list[str]:
 INVALID = (401, "invalid_token")
 
 
-def test_signed_token_is_taken_and_what_is_no_such_token_is_not(op: CertifiedProvider, app: App, settings: Any) -> None:
-    take(settings)
+def test_only_signed_tokens_for_the_api_are_accepted(op: CertifiedProvider, app: App, settings: Any) -> None:
+    declare_api(settings)
     token = app.tokens["access_token"]
-    assert ask("/whoami/", token) == INVALID, "nobody is linked"
-    user = linked(op, parse_compact_jws(token).payload["sub"])
+    assert call_api("/whoami/", token) == INVALID, "no user is linked"
+    user = create_linked_user(op, parse_compact_jws(token).payload["sub"])
     HELD.clear()
     HELD.add((user.pk, user.pk))
-    assert ask(f"/chart/{user.pk}/", token) == (200, "")
-    assert ask("/whoami/", app.tokens["id_token"]) == INVALID
-    assert ask("/whoami/", app.token(OTHER)) == INVALID
-    assert ask("/whoami/", app.token(OPAQUE)) == INVALID
-    assert ask(f"/chart/{user.pk}/", app.token(API, "chart.write")) == (403, "insufficient_scope")
+    assert call_api(f"/chart/{user.pk}/", token) == (200, "")
+    assert call_api("/whoami/", app.tokens["id_token"]) == INVALID
+    assert call_api("/whoami/", app.token(OTHER)) == INVALID
+    assert call_api("/whoami/", app.token(OPAQUE)) == INVALID
+    assert call_api(f"/chart/{user.pk}/", app.token(API, "chart.write")) == (403, "insufficient_scope")
     expected = ["not_provisioned", "typ_invalid", "aud_invalid", "token_malformed", "scope_missing"]
     assert reasons() == expected
     op.rotate()
-    assert ask("/whoami/", app.token(API)) == (200, ""), "keys that are new are fetched"
+    assert call_api("/whoami/", app.token(API)) == (200, ""), "the new keys are fetched"
     HELD.clear()
 
 
-def test_opaque_token_is_taken_while_the_provider_says_that_it_lives(
+def test_opaque_token_is_accepted_while_introspection_calls_it_active(
     op: CertifiedProvider, app: App, settings: Any
 ) -> None:
-    take(settings, audience=OPAQUE, method="introspection", introspection_cache=0)
+    declare_api(settings, audience=OPAQUE, method="introspection", introspection_cache=0)
     token = app.token(OPAQUE)
-    linked(op, op.introspect(token)["sub"])
-    assert ask("/whoami/", token) == (200, "")
-    assert ask("/whoami/", app.tokens["refresh_token"]) == INVALID
-    assert ask("/whoami/", app.tokens["id_token"]) == INVALID
-    assert ask("/whoami/", token) == (200, "")
+    create_linked_user(op, op.introspect(token)["sub"])
+    assert call_api("/whoami/", token) == (200, "")
+    assert call_api("/whoami/", app.tokens["refresh_token"]) == INVALID
+    assert call_api("/whoami/", app.tokens["id_token"]) == INVALID
+    assert call_api("/whoami/", token) == (200, "")
     app.revoke(token)
-    assert ask("/whoami/", token) == INVALID
+    assert call_api("/whoami/", token) == INVALID
     assert (reasons()[0], reasons()[-1]) == ("aud_invalid", "token_inactive")

@@ -1,4 +1,4 @@
-"""What the portal can be to the npm oidc-provider: a client that pushes, signs, reads signed answers, and refreshes."""
+"""Client features with the npm oidc-provider: PAR, private_key_jwt, signed UserInfo and refresh."""
 
 from urllib.parse import parse_qs, urlsplit
 
@@ -30,23 +30,23 @@ def pem(key: rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519Pri
 
 
 @pytest.mark.parametrize(("offer", "pushed"), [("required", True), ("off", False)])
-def test_request_is_pushed_where_the_provider_takes_it(
+def test_request_is_pushed_if_the_provider_supports_it(
     offer: str, pushed: bool, op: CertifiedProvider, portal: str, person: Person
 ) -> None:
     op.configure(client(portal), par=offer)
-    asked: list[str] = []
-    person.page.on("request", lambda request: asked.append(request.url))
+    urls: list[str] = []
+    person.page.on("request", lambda request: urls.append(request.url))
     person.begin()
     person.sign_in()
     person.allow()
-    assert person.arrives()
-    (query,) = [parse_qs(urlsplit(url).query) for url in asked if url.startswith(f"{op.issuer}/auth?")]
+    assert person.is_signed_in()
+    (query,) = [parse_qs(urlsplit(url).query) for url in urls if url.startswith(f"{op.issuer}/auth?")]
     assert (query.keys() == {"client_id", "request_uri"}) == pushed
     assert ("state" in query) == (not pushed)
     assert op.requests("/request") == pushed
 
 
-def test_request_that_is_never_pushed_does_not_reach_a_provider_that_requires_it(
+def test_request_without_par_is_not_sent_to_a_provider_that_requires_par(
     op: CertifiedProvider, portal: str, person: Person, declare: Declare
 ) -> None:
     op.configure(client(portal), par="required")
@@ -56,7 +56,7 @@ def test_request_that_is_never_pushed_does_not_reach_a_provider_that_requires_it
     assert op.requests("/auth") == 0
 
 
-def test_private_key_jwt_with_each_kind_of_key_and_keys_rotated_under_the_providers_eyes(
+def test_private_key_jwt_works_with_each_key_type_and_through_key_rotation(
     op: CertifiedProvider, portal: str, person: Person, declare: Declare
 ) -> None:
     jwks_uri = f"{portal}/oidc/jwks.json"
@@ -72,30 +72,30 @@ def test_private_key_jwt_with_each_kind_of_key_and_keys_rotated_under_the_provid
     person.begin()
     person.sign_in()
     person.allow()
-    assert person.arrives()
+    assert person.is_signed_in()
     for keys in (first, second), (second, first), (second,):
         signed_by(*keys)
         if keys == (first, second):
             op.forget_client_keys()
         person.begin(AGAIN)
-        assert person.arrives()
+        assert person.is_signed_in()
     assert op.assertions("/token") == ["PS256", "PS256", "ES256", "ES256"]
-    assert op.fetched(jwks_uri) == 2, "at first, and after the second key was appended; promoted, it was known"
+    assert op.fetched(jwks_uri) == 2, "first use, and after the second key was appended; its promotion needs no fetch"
 
     signed_by(third)
     person.begin(AGAIN)
-    assert {person.reference(): "token_error"} == refused(), "a key that was not appended first is not known"
+    assert {person.reference(): "token_error"} == refused(), "a key that was not published before is unknown"
     op.forget_client_keys()
     person.begin(AGAIN)
-    assert person.arrives()
+    assert person.is_signed_in()
     assert op.assertions("/token")[-1] == "EdDSA"
     assert op.assertions("/token/revocation") == ["PS256", "ES256", "ES256", "EdDSA"]
     assert set(PendingRevocation.objects.values_list("status", flat=True)) == {RevocationStatus.DONE}
-    assert op.alive() == ["access_token"], "of the session that is left"
+    assert op.active_kinds() == ["access_token"], "of the current session"
 
 
 @pytest.mark.parametrize("alg", ["ES256", "EdDSA"])
-def test_userinfo_that_is_signed_like_the_id_token_is_taken(
+def test_signed_userinfo_is_accepted(
     alg: str, op: CertifiedProvider, portal: str, person: Person, declare: Declare
 ) -> None:
     op.configure(client(portal, id_token_signed_response_alg=alg, userinfo_signed_response_alg=alg))
@@ -103,12 +103,12 @@ def test_userinfo_that_is_signed_like_the_id_token_is_taken(
     person.begin()
     person.sign_in()
     person.allow()
-    assert person.arrives()
+    assert person.is_signed_in()
     assert {claim.name for claim in StoredClaim.objects.all()} == {"birthdate", "address"}
-    assert op.alive() == ["access_token"]
+    assert op.active_kinds() == ["access_token"]
 
 
-def test_userinfo_that_should_be_signed_and_is_not_is_refused_with_its_token(
+def test_unsigned_userinfo_is_refused_where_a_signature_is_declared(
     op: CertifiedProvider, person: Person, declare: Declare
 ) -> None:
     declare(default={"userinfo_signed_response_alg": ["PS256"]})
@@ -116,11 +116,11 @@ def test_userinfo_that_should_be_signed_and_is_not_is_refused_with_its_token(
     person.sign_in()
     person.allow()
     assert {person.reference(): "userinfo_invalid"} == refused()
-    assert (len(op.tokens()), op.alive()) == (1, [])
+    assert (len(op.tokens()), op.active_kinds()) == (1, [])
 
 
 def refresh(session: OIDCSession, refresh_token: str) -> TokenResponse:
-    """Spend refresh_token at the provider of the session, and judge all that comes back."""
+    """Use the refresh token at the provider of the session and verify the response."""
     provider = get_provider(session.provider)
     request = build_refresh_request(
         metadata=provider.get_metadata(timeout_seconds=8),
@@ -145,7 +145,7 @@ def opened(session: OIDCSession, column: str) -> str:
     return OIDCSession._meta.get_field(column).decrypt(session)
 
 
-def test_refresh_gives_the_same_sign_in_once_and_the_session_takes_all_of_it_along(
+def test_refresh_returns_the_same_sign_in_and_logout_revokes_all_tokens(
     op: CertifiedProvider, portal: str, person: Person, declare: Declare
 ) -> None:
     op.configure(client(portal, **REFRESHING))
@@ -153,31 +153,31 @@ def test_refresh_gives_the_same_sign_in_once_and_the_session_takes_all_of_it_alo
     declare(default={"resource_scopes": {"offline_access": basis}})
     person.begin()
     person.sign_in()
-    assert "offline_access" in person.page.inner_text("#asked").split()
+    assert "offline_access" in person.page.inner_text("#requested").split()
     person.allow()
-    assert person.arrives()
+    assert person.is_signed_in()
     session = OIDCSession.objects.get()
-    spent = opened(session, "refresh_token")
-    fresh = refresh(session, spent)
-    assert fresh.refresh_token not in ("", spent)
+    used = opened(session, "refresh_token")
+    fresh = refresh(session, used)
+    assert fresh.refresh_token not in ("", used)
     assert op.introspect(fresh.access_token)["active"]
     person.page.click("text=Sign out")
-    assert person.asked() == "Sign out here as well?"
-    assert (len(op.tokens()), op.alive()) == (4, [])
+    assert person.provider_heading() == "Sign out here as well?"
+    assert (len(op.tokens()), op.active_kinds()) == (4, [])
 
 
-def test_refresh_token_used_twice_is_refused_and_ends_what_came_of_it(
+def test_reused_refresh_token_is_refused_and_revokes_the_grant(
     op: CertifiedProvider, portal: str, person: Person
 ) -> None:
     op.configure(client(portal, **REFRESHING), refresh_unasked=True)
     person.begin()
     person.sign_in()
     person.allow()
-    assert person.arrives()
+    assert person.is_signed_in()
     session = OIDCSession.objects.get()
-    spent = opened(session, "refresh_token")
-    fresh = refresh(session, spent)
+    used = opened(session, "refresh_token")
+    fresh = refresh(session, used)
     refresh(session, fresh.refresh_token)
     with pytest.raises(TokenError, match="invalid_grant"):
-        refresh(session, spent)
-    assert (len(op.tokens()), op.alive()) == (6, [])
+        refresh(session, used)
+    assert (len(op.tokens()), op.active_kinds()) == (6, [])

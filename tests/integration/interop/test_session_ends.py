@@ -1,6 +1,6 @@
-"""Each way out, by each store of sessions: what the certified provider issued is dead there, and all is gone here.
+"""Each end of a session, with each session store: the provider's tokens are revoked and the session is deleted.
 
-A reason without a row fails.
+A test fails for an end reason without a row.
 """
 
 import base64
@@ -44,7 +44,7 @@ IDLE, ABSOLUTE, MINUTE = timedelta(minutes=15), timedelta(hours=8), timedelta(mi
 
 
 class Case:
-    """A person who is signed in, and the time, which a way out may move."""
+    """A signed-in user, the provider, and the elapsed time, which a row may change."""
 
     def __init__(self, person: FormPerson, op: CertifiedProvider, settings: Any) -> None:
         self.person = person
@@ -110,7 +110,7 @@ def come_back_after(elapsed: timedelta) -> Callable[[Case], None]:
 
 
 def never_come_back(limit: timedelta) -> Callable[[Case], None]:
-    """The beat has a minute."""
+    """The periodic task has a minute to end the session."""
 
     def abandon(case: Case) -> None:
         if limit == ABSOLUTE:
@@ -127,7 +127,7 @@ def deactivate(case: Case) -> None:
     user.save()
 
 
-def deactivate_behind_our_back(case: Case) -> None:
+def deactivate_without_signal(case: Case) -> None:
     get_user_model()._default_manager.update(is_active=False)
     assert end_expired_sessions() == 1
 
@@ -148,17 +148,17 @@ def end_by_command(case: Case) -> None:
 
 
 def sign_out_at_the_provider(case: Case) -> None:
-    """The provider calls our back-channel endpoint, before it answers."""
+    """The provider calls our back-channel endpoint before it responds."""
     web = case.person.web
-    asked = web.get(f"{case.op.issuer}/session/end", timeout=20)
-    xsrf = re.search(r'name="xsrf" value="([^"]+)"', asked.text)
-    assert xsrf, asked.text
+    page = web.get(f"{case.op.issuer}/session/end", timeout=20)
+    xsrf = re.search(r'name="xsrf" value="([^"]+)"', page.text)
+    assert xsrf, page.text
     form = {"xsrf": xsrf[1], "logout": "yes"}
     assert web.post(f"{case.op.issuer}/session/end/confirm", data=form, timeout=20).status_code == 200
 
 
 def load_the_front_channel(case: Case) -> None:
-    """This provider has no front channel: the browser asks as one that has it would let it ask."""
+    """The provider does not support front-channel logout, so the test requests the URL itself."""
     sid = parse_compact_jws(opened(case.session, "id_token")).payload["sid"]
     url = f"{case.person.portal}/oidc/frontchannel-logout/"
     answer = case.person.web.get(url, params={"iss": case.op.issuer, "sid": sid}, timeout=20)
@@ -170,8 +170,8 @@ def opened(session: OIDCSession, column: str) -> str:
     return str(field.decrypt(session))
 
 
-def refresh_in_vain(case: Case) -> None:
-    """The provider has forgotten the refresh token: somebody revoked it there."""
+def refresh_revoked_grant(case: Case) -> None:
+    """The refresh token was revoked at the provider."""
     token = ReceivedToken(token_type_hint="refresh_token", value=opened(case.session, "refresh_token"))
     assert not revoke_at_provider(token, provider_name="default", now=clock.now(), timeout_seconds=5).error_code
     refresh(case)
@@ -184,84 +184,84 @@ def refresh(case: Case) -> None:
 
 
 def refresh_for_another(case: Case) -> None:
-    """The session is told to be of somebody else: so what the provider answers does not fit."""
+    """Change the sub of the stored ID Token, so that the refreshed one does not match."""
     session = case.session
     header, payload, signature = opened(session, "id_token").split(".")
     claims = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
-    altered = encode_b64url(json.dumps({**claims, "sub": "somebody else"}).encode())
+    altered = encode_b64url(json.dumps({**claims, "sub": "another"}).encode())
     session.id_token = f"{header}.{altered}.{signature}"
     session.save(update_fields=["id_token"])
     refresh(case)
 
 
-WAYS: Mapping[str, Callable[[Case], None]] = {
+SESSION_ENDS: Mapping[str, Callable[[Case], None]] = {
     "logout": sign_out,
     "django_logout": lambda case: case.person.get("/leave/"),
     "replaced": sign_in_again,
     "session_lost": lambda case: case.person.get("/flush/"),
-    "session_lost, and nobody came back": lambda case: (
+    "session_lost, abandoned": lambda case: (
         import_module(case.settings.SESSION_ENGINE).SessionStore().delete(case.person.session_key),
         end_expired_sessions(),
     ),
     "subject_unlinked": lambda case: case.session.subject.delete(),
     "idle_timeout": come_back_after(IDLE),
-    "idle_timeout, and nobody came back": never_come_back(IDLE),
+    "idle_timeout, abandoned": never_come_back(IDLE),
     "absolute_timeout": come_back_after(ABSOLUTE),
-    "absolute_timeout, and nobody came back": never_come_back(ABSOLUTE),
+    "absolute_timeout, abandoned": never_come_back(ABSOLUTE),
     "user_inactive": deactivate,
-    "user_inactive, and nobody was told": deactivate_behind_our_back,
+    "user_inactive, without a signal": deactivate_without_signal,
     "password_changed": change_password,
     "roles_changed": change_roles,
     "administrator": end_by_command,
     "backchannel_logout": sign_out_at_the_provider,
     "frontchannel_logout": load_the_front_channel,
-    "invalid_grant": refresh_in_vain,
+    "invalid_grant": refresh_revoked_grant,
     "refresh_mismatch": refresh_for_another,
 }
-"""By reason, and after a comma what else; the sign-in that leaves no event has a test of its own."""
+"""The end reason, and a variant after a comma. `audit_unavailable` has a separate test."""
 
 
-def test_every_reason_has_a_row() -> None:
-    assert {way.partition(",")[0] for way in WAYS} | {"audit_unavailable"} == set(EndReason.values)
+def test_every_end_reason_has_a_row() -> None:
+    assert {end.partition(",")[0] for end in SESSION_ENDS} | {"audit_unavailable"} == set(EndReason.values)
 
 
-@pytest.mark.parametrize("way", WAYS)
-def test_way_out_leaves_nothing_alive(case: Case, way: str) -> None:
+@pytest.mark.parametrize("end", SESSION_ENDS)
+def test_end_of_a_session_revokes_tokens_and_deletes_the_session(case: Case, end: str) -> None:
     assert "data-user" in case.person.sign_in().text
     session, key = case.session, case.person.session_key
     issued = [value for _, value in case.op.tokens()]
     assert [kind for kind, _ in case.op.tokens()] == ["access_token", "refresh_token"]
-    assert case.op.alive() == ["access_token", "refresh_token"]
+    assert case.op.active_kinds() == ["access_token", "refresh_token"]
     assert StoredClaim.objects.filter(session=session.pk).exists()
-    assert exists(case, key)
-    WAYS[way](case)
-    # What is not revoked within the request is queued, and due.
+    assert session_exists(case, key)
+    SESSION_ENDS[end](case)
+    # Tokens that were not revoked in the request are queued and due.
     case.elapsed += timedelta(seconds=1)
     sweep_revocations()
     assert not [token for token in issued if case.op.introspect(token)["active"]]
-    assert not exists(case, key)
+    assert not session_exists(case, key)
     assert not StoredClaim.objects.filter(session=session.pk).exists()
     session = OIDCSession.objects.get(pk=session.pk)
-    assert (session.end_reason, session.access_token, session.refresh_token) == (way.partition(",")[0], None, None)
+    assert (session.end_reason, session.access_token, session.refresh_token) == (end.partition(",")[0], None, None)
     (event,) = events(action="session.ended", session=str(session.pk))
     assert event.reason == session.end_reason
 
 
-def exists(case: Case, key: str) -> bool:
+def session_exists(case: Case, key: str) -> bool:
     return bool(import_module(case.settings.SESSION_ENGINE).SessionStore().exists(key))
 
 
-def test_sign_in_that_cannot_be_written_to_the_trail_leaves_nothing_alive(case: Case) -> None:
+def test_sign_in_that_cannot_be_logged_leaves_no_token_and_no_session(case: Case) -> None:
     with audit_database_away():
         assert case.person.sign_in().status_code == 503
     assert [kind for kind, _ in case.op.tokens()] == ["access_token", "refresh_token"]
     sweep_revocations()
-    assert case.op.alive() == []
+    assert case.op.active_kinds() == []
     session = OIDCSession.objects.get()
     assert (session.end_reason, session.access_token, session.refresh_token) == ("audit_unavailable", None, None)
     assert not StoredClaim.objects.exclude(session=NO_SESSION).exists()
     assert case.person.session_key == ""
-    assert stored(case) == (0, 0)
+    assert count_sessions(case) == (0, 0)
     assert events(action="session.ended") == []
     outbox.flush()
     (event,) = events(action="session.ended")
@@ -270,10 +270,10 @@ def test_sign_in_that_cannot_be_written_to_the_trail_leaves_nothing_alive(case: 
     with another.web:
         assert "data-user" in another.sign_in().text
     engine = case.settings.SESSION_ENGINE.rpartition(".")[2]
-    assert stored(case) == {"db": (1, 0), "cached_db": (1, 1), "cache": (0, 1)}[engine]
+    assert count_sessions(case) == {"db": (1, 0), "cached_db": (1, 1), "cache": (0, 1)}[engine]
 
 
-def stored(case: Case) -> tuple[int, int]:
-    """Return how many sessions lie in the database, and how many in the cache, where nothing else does."""
+def count_sessions(case: Case) -> tuple[int, int]:
+    """Return the number of sessions in the database and in the cache, which contains only sessions."""
     cache = Path(case.settings.CACHES["default"]["LOCATION"])
     return Session.objects.count(), len(list(cache.glob("*.djcache")))

@@ -1,4 +1,4 @@
-"""The npm oidc-provider over TLS, and the portal in Chromium: whole journeys, through the pages."""
+"""Sign-in and sign-out with the npm oidc-provider over TLS and the portal in Chromium."""
 
 import json
 from collections.abc import Callable
@@ -21,47 +21,47 @@ pytestmark = [pytest.mark.node, pytest.mark.browser, pytest.mark.django_db(**EVE
 
 
 def everything_stored() -> str:
-    """Return what lies in all tables of both databases, as it lies there."""
-    found = []
+    """Return the raw rows of all tables of both databases."""
+    rows = []
     for connection in connections.all():
         with connection.cursor() as cursor:
             for table in connection.introspection.table_names():
                 cursor.execute(f"SELECT * FROM {connection.ops.quote_name(table)}")
-                found += [str(row) for row in cursor.fetchall()]
-    return "\n".join(found)
+                rows += [str(row) for row in cursor.fetchall()]
+    return "\n".join(rows)
 
 
-def test_sign_in_with_ps256_and_sign_out_leave_no_token_alive(
+def test_sign_out_after_a_ps256_sign_in_leaves_no_active_token(
     op: CertifiedProvider, portal: str, person: Person
 ) -> None:
     op.configure(client(portal, **REFRESHING), refresh_unasked=True)
     page = person.page
     page.goto(portal)
     page.click("text=Sign in")
-    assert person.asked() == "Sign in"
+    assert person.provider_heading() == "Sign in"
     person.sign_in()
-    assert page.inner_text("#asked").split() == ["openid", "profile", "address"]
+    assert page.inner_text("#requested").split() == ["openid", "profile", "address"]
     person.allow()
-    assert person.arrives()
+    assert person.is_signed_in()
     page.click("text=See my details")
     page.click("text=Show my details")
     assert "1984-03-09" in page.inner_text("[data-claim=birthdate]")
     assert {claim.name for claim in StoredClaim.objects.all()} == {"birthdate", "address"}
-    assert op.alive() == ["access_token", "refresh_token"]
+    assert op.active_kinds() == ["access_token", "refresh_token"]
     page.click("text=Sign out")
-    assert person.asked() == "Sign out here as well?"
+    assert person.provider_heading() == "Sign out here as well?"
     assert "id_token_hint=" in page.url
-    assert op.alive() == [], "before the provider's own session ends"
+    assert op.active_kinds() == [], "before the provider's own session ends"
     assert set(PendingRevocation.objects.values_list("status", flat=True)) == {RevocationStatus.DONE}
     page.click("[name=logout]")
     page.wait_for_url(f"{portal}/oidc/logged-out/?state=*")
     assert "your sign-in service has been informed" in page.inner_text("main")
     assert [claim.name for claim in StoredClaim.objects.all()] == ["address"]
     person.begin()
-    assert person.asked() == "Sign in", "nobody is signed in here, and nobody there"
+    assert person.provider_heading() == "Sign in", "neither portal nor provider has a session"
 
 
-def test_consent_that_is_denied_is_refused_and_can_be_given_after_all(op: CertifiedProvider, person: Person) -> None:
+def test_denied_consent_is_refused_and_can_be_given_later(op: CertifiedProvider, person: Person) -> None:
     person.begin()
     person.sign_in()
     person.page.click("[value=deny]")
@@ -70,12 +70,12 @@ def test_consent_that_is_denied_is_refused_and_can_be_given_after_all(op: Certif
     assert str(event.pk) == reference
     assert (event.reason, json.loads(event.detail)["provider_error"]) == ("provider_error", "access_denied")
     assert op.tokens() == []
-    person.tries_again()
+    person.try_again()
     person.allow()
-    assert person.arrives()
+    assert person.is_signed_in()
 
 
-def test_pairwise_clients_of_two_sectors_know_one_person_by_two_subs_and_both_are_mapped(
+def test_pairwise_clients_of_two_sectors_map_one_person_to_two_subjects(
     op: CertifiedProvider, portal: str, person: Person, declare: Declare, settings: Any
 ) -> None:
     settings.PHI_OIDC = {**settings.PHI_OIDC, "SECTOR_ORIGINS": [portal]}
@@ -90,10 +90,10 @@ def test_pairwise_clients_of_two_sectors_know_one_person_by_two_subs_and_both_ar
         if not subs:
             person.sign_in()
         person.allow()
-        assert person.arrives()
+        assert person.is_signed_in()
         subs[name] = op.introspect(op.tokens()[-1][1])["sub"]
         users[name] = person.page.get_attribute("body", "data-user")
-    assert all(op.fetched(uri) for uri in sectors.values()), "and each redirect URI was in it"
+    assert all(op.fetched(uri) for uri in sectors.values()), "the provider checks the redirect URIs in the document"
     assert subs["clinic"] == subs["lab"] != subs["billing"]
     assert users["clinic"] == users["lab"] != users["billing"]
     subjects = PairwiseSubject.objects.select_related("user")
@@ -101,66 +101,66 @@ def test_pairwise_clients_of_two_sectors_know_one_person_by_two_subs_and_both_ar
     stored = everything_stored()
     for subject in subjects:
         assert subject.user.get_username() in stored
-        assert str(subject.uuid) in stored, "in the trail"
+        assert str(subject.uuid) in stored, "in the audit log"
     assert [sub for sub in (*subs.values(), "amina") if sub in stored] == []
 
 
-def test_acr_that_is_too_weak_is_refused_with_its_tokens_and_the_strong_one_is_accepted(
+def test_insufficient_acr_is_refused_and_its_tokens_are_revoked(
     op: CertifiedProvider, portal: str, person: Person, declare: Declare
 ) -> None:
     op.configure(client(portal, **REFRESHING), refresh_unasked=True)
     declare(default={"acr_values": ["strong"]})
     person.begin()
-    person.sign_in(code="not that one")
+    person.sign_in(code="wrong code")
     person.allow()
     assert {person.reference(): "acr_insufficient"} == refused()
     assert [kind for kind, _ in op.tokens()] == ["access_token", "refresh_token"]
-    assert op.alive() == []
+    assert op.active_kinds() == []
     assert not OIDCSession.objects.exists()
-    person.tries_again()
-    assert person.asked() == "Sign in"
+    person.try_again()
+    assert person.provider_heading() == "Sign in"
     person.sign_in(code=op.code)
     person.allow()
-    assert person.arrives()
+    assert person.is_signed_in()
     assert OIDCSession.objects.get().acr == "strong"
-    assert op.alive() == ["access_token", "refresh_token"]
+    assert op.active_kinds() == ["access_token", "refresh_token"]
 
 
-def test_max_age_makes_the_provider_ask_again_once_its_session_is_older(
+def test_max_age_makes_the_provider_reauthenticate_an_older_session(
     op: CertifiedProvider, person: Person, declare: Declare
 ) -> None:
     declare(default={"max_age": 600})
     person.begin()
     person.sign_in()
     person.allow()
-    assert person.arrives()
+    assert person.is_signed_in()
     op.age_sessions(500)
     person.begin("/oidc/authenticate/?next=/portal/")
-    assert person.arrives(), "500 s is not too old, and nobody was asked"
+    assert person.is_signed_in(), "500 s is not too old, no new sign-in"
     op.age_sessions(500)
     person.begin("/oidc/authenticate/?next=/portal/")
-    assert person.asked() == "Sign in"
+    assert person.provider_heading() == "Sign in"
     person.sign_in()
-    assert person.arrives()
-    told = [clock.now() - session.auth_time for session in OIDCSession.objects.order_by("started_at")]
-    assert [round(age / timedelta(seconds=500)) for age in told] == [0, 1, 0]
+    assert person.is_signed_in()
+    ages = [clock.now() - session.auth_time for session in OIDCSession.objects.order_by("started_at")]
+    assert [round(age / timedelta(seconds=500)) for age in ages] == [0, 1, 0]
     assert refused() == {}
 
 
-def test_keys_rotated_while_a_person_signs_in_are_fetched_once(
+def test_keys_rotated_during_a_sign_in_are_fetched_once(
     op: CertifiedProvider, new_person: Callable[[], Person], declare: Declare
 ) -> None:
     before, during = new_person(), new_person()
     before.begin()
     before.sign_in()
     before.allow()
-    assert before.arrives()
+    assert before.is_signed_in()
     assert op.requests("/jwks") == 1
     during.begin()
     during.sign_in("jonas")
     op.rotate()
     during.allow()
-    assert during.arrives()
+    assert during.is_signed_in()
     assert op.requests("/jwks") == 2
     assert (op.requests("/token"), refused()) == (2, {})
-    assert op.alive() == ["access_token", "access_token"], "what was issued before outlives the keys"
+    assert op.active_kinds() == ["access_token", "access_token"], "tokens issued before the rotation stay active"

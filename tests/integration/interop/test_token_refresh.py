@@ -1,4 +1,4 @@
-"""Access tokens for the host project, refreshed at the npm oidc-provider, which rotates refresh tokens."""
+"""Access tokens refreshed at the npm oidc-provider, which rotates refresh tokens."""
 
 import threading
 import uuid
@@ -23,12 +23,12 @@ pytestmark = [pytest.mark.node, pytest.mark.browser, pytest.mark.django_db(**EVE
 
 @pytest.fixture
 def session(op: CertifiedProvider, portal: str, person: Person) -> uuid.UUID:
-    """Return the id of the session of somebody who has just signed in, with a refresh token."""
+    """Return the id of a new session with a refresh token and an expired access token."""
     op.configure(client(portal, **REFRESHING), refresh_unasked=True)
     person.begin()
     person.sign_in()
     person.allow()
-    assert person.arrives()
+    assert person.is_signed_in()
     expire()
     return OIDCSession.objects.get().pk
 
@@ -45,25 +45,25 @@ def is_active(op: CertifiedProvider, token: str) -> bool:
     return bool(op.introspect(token)["active"])
 
 
-def test_refreshed_tokens_are_the_newest_and_die_with_the_session(
+def test_refreshed_tokens_are_revoked_with_the_session(
     op: CertifiedProvider, person: Person, session: uuid.UUID
 ) -> None:
-    spent = []
+    used = []
     for _ in range(2):
         expire()
-        spent.append(opened("refresh_token"))
+        used.append(opened("refresh_token"))
         assert is_active(op, get_access_token(session))
         assert is_active(op, opened("refresh_token"))
-    assert [is_active(op, token) for token in spent] == [False, False]
+    assert [is_active(op, token) for token in used] == [False, False]
     assert op.requests("/token") == 3
     assert op.requests("/token/revocation") == 0
     person.page.click("text=Sign out")
-    assert person.asked() == "Sign out here as well?"
-    assert "id_token_hint=" in person.page.url, "the newest ID Token is as good a hint as the first"
-    assert (len(op.tokens()), op.alive()) == (6, [])
+    assert person.provider_heading() == "Sign out here as well?"
+    assert "id_token_hint=" in person.page.url, "the newest ID Token is sent as the hint"
+    assert (len(op.tokens()), op.active_kinds()) == (6, [])
 
 
-def test_refresh_of_a_grant_that_is_gone_ends_the_session(op: CertifiedProvider, session: uuid.UUID) -> None:
+def test_refresh_of_a_revoked_grant_ends_the_session(op: CertifiedProvider, session: uuid.UUID) -> None:
     assert get_access_token(session)
     token = ReceivedToken(token_type_hint="refresh_token", value=opened("refresh_token"))
     assert revoke_at_provider(token, provider_name="default", now=clock.now(), timeout_seconds=8).error_code == ""
@@ -71,17 +71,17 @@ def test_refresh_of_a_grant_that_is_gone_ends_the_session(op: CertifiedProvider,
     with pytest.raises(TokenExpired):
         get_access_token(session)
     assert [event.reason for event in events(action="session.ended")] == ["invalid_grant"]
-    assert op.alive() == []
+    assert op.active_kinds() == []
     assert set(PendingRevocation.objects.values_list("status", flat=True)) == {RevocationStatus.DONE}
 
 
-def test_refresh_wanted_by_ten_at_once_is_asked_for_once(op: CertifiedProvider, session: uuid.UUID) -> None:
-    barrier, got = threading.Barrier(10), []
+def test_ten_concurrent_refreshes_send_one_request(op: CertifiedProvider, session: uuid.UUID) -> None:
+    barrier, tokens = threading.Barrier(10), []
 
     def call() -> None:
         barrier.wait()
         try:
-            got.append(get_access_token(session))
+            tokens.append(get_access_token(session))
         finally:
             connections.close_all()
 
@@ -90,12 +90,12 @@ def test_refresh_wanted_by_ten_at_once_is_asked_for_once(op: CertifiedProvider, 
         thread.start()
     for thread in threads:
         thread.join()
-    assert got == [opened("access_token")] * 10
+    assert tokens == [opened("access_token")] * 10
     assert op.requests("/token") == 2
-    assert is_active(op, got[0])
+    assert is_active(op, tokens[0])
 
 
-def test_discarded_tokens_are_dead_when_the_person_arrives(
+def test_discarded_tokens_are_revoked_before_the_sign_in_completes(
     op: CertifiedProvider, portal: str, person: Person, declare: Declare
 ) -> None:
     op.configure(client(portal, **REFRESHING), refresh_unasked=True)
@@ -103,9 +103,9 @@ def test_discarded_tokens_are_dead_when_the_person_arrives(
     person.begin()
     person.sign_in()
     person.allow()
-    assert person.arrives()
-    assert (len(op.tokens()), op.alive()) == (2, [])
+    assert person.is_signed_in()
+    assert (len(op.tokens()), op.active_kinds()) == (2, [])
     session = OIDCSession.objects.get()
     assert (session.access_token, session.refresh_token) == (None, None)
     person.page.click("text=Sign out")
-    assert person.asked() == "Sign out here as well?"
+    assert person.provider_heading() == "Sign out here as well?"

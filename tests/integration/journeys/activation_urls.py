@@ -1,4 +1,4 @@
-"""The portal of the journeys, and the admin, where codes are made."""
+"""The test portal and the admin, which issues activation codes."""
 
 from django.contrib import admin
 from django.urls import path

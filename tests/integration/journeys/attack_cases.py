@@ -1,4 +1,4 @@
-"""The attack kit's cases, as the project of the tests has them: it loosens nothing."""
+"""The attack kit's cases for the test project, which weakens no check."""
 
 from django_phi_oidc.testing.attack.cases import (
     METADATA_CASES,
@@ -15,18 +15,26 @@ from django_phi_oidc.testing.attack.cases import (
 from django_phi_oidc.testing.attack.tampering import OMITTED, tamper_member
 
 __all__ = [
-    "BENT",
     "CLIENT",
+    "ID_TOKEN_CASES",
     "OMITTED",
     "PRIVATE_KEY_JWT_CLIENT",
     "PRIVATE_KEY_JWT_OPTIONS",
-    "R6",
-    "R7",
+    "TAMPERING_CASES",
     "TRANSPORT_CASES",
+    "USERINFO_CASES",
     "TamperingCase",
     "tamper_member",
 ]
 
 CLIENT = "portal"
-R6, R7 = list_id_token_cases(), list_userinfo_cases()
-BENT = [*TRANSPORT_CASES, *METADATA_CASES, *PAR_CASES, *list_token_response_cases(), *R6, *R7, *SIGNED_USERINFO_CASES]
+ID_TOKEN_CASES, USERINFO_CASES = list_id_token_cases(), list_userinfo_cases()
+TAMPERING_CASES = [
+    *TRANSPORT_CASES,
+    *METADATA_CASES,
+    *PAR_CASES,
+    *list_token_response_cases(),
+    *ID_TOKEN_CASES,
+    *USERINFO_CASES,
+    *SIGNED_USERINFO_CASES,
+]

@@ -1,4 +1,4 @@
-"""Host projects' backends, as good and as bad as they come."""
+"""Authentication backends of host projects: well-behaved, refusing and failing ones."""
 
 import json
 import logging
@@ -10,21 +10,21 @@ from django_phi_oidc.backends import OIDCAuthenticationBackend
 
 
 class Raising(OIDCAuthenticationBackend):
-    """A hook of the host's that fails after everything was verified."""
+    """Raises after the sign-in was verified."""
 
     def create_user(self, claims: Mapping[str, Any]) -> Any:
-        raise RuntimeError("the host's own fault")
+        raise RuntimeError("error of the host project")
 
 
 class Refusing(OIDCAuthenticationBackend):
-    """A host that lets nobody in."""
+    """Refuses every sign-in."""
 
     def authenticate(self, request: Any, *, sign_in: Any, **kwargs: Any) -> None:
         return None
 
 
 class Deleting(OIDCAuthenticationBackend):
-    """A person who comes back and is deleted before the session opens."""
+    """Deletes a returning user before the session is created."""
 
     def update_user(self, user: Any, claims: Mapping[str, Any]) -> Any:
         type(user).objects.filter(pk=user.pk).delete()
@@ -32,7 +32,7 @@ class Deleting(OIDCAuthenticationBackend):
 
 
 class Naming(OIDCAuthenticationBackend):
-    """A host that overrides every hook, and writes down which claims each was given."""
+    """Overrides every hook and stores the names of the claims that it received."""
 
     def get_username(self, claims: Mapping[str, Any]) -> str:
         return f"born-{claims['birthdate']}"
@@ -50,7 +50,7 @@ class Naming(OIDCAuthenticationBackend):
 
 
 class Showing(OIDCAuthenticationBackend):
-    """A host that writes down, in clear, what it was given of a person."""
+    """Stores the claims that it received in plain text."""
 
     def create_user(self, claims: Mapping[str, Any]) -> Any:
         user: Any = super().create_user(claims)
@@ -60,9 +60,9 @@ class Showing(OIDCAuthenticationBackend):
 
 
 class Listening(OIDCAuthenticationBackend):
-    """A host that tells the log whatever it was given beyond what is declared."""
+    """Logs the undeclared claims that it received."""
 
     def create_user(self, claims: Mapping[str, Any]) -> Any:
         more = {name: value for name, value in claims.items() if name not in conf.claims()}
-        logging.getLogger("host").warning("Given beyond what is declared: %s", more)
+        logging.getLogger("host").warning("Undeclared claims: %s", more)
         return super().create_user(claims)

@@ -1,4 +1,4 @@
-"""The portal of the canaries: all that it logs, and its error reports as mail in a folder."""
+"""Settings of the portal in test_canaries.py: full logging, and error reports as mail in a folder."""
 
 import os
 

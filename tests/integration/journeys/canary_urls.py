@@ -1,4 +1,4 @@
-"""Pages that open claims, on purpose and otherwise, and that fall over after it."""
+"""Pages that reveal claims, use masked claims, or raise an exception after revealing claims."""
 
 from collections.abc import Iterator
 from urllib.parse import quote
@@ -27,7 +27,7 @@ TAG = '{% load phi_oidc %}{{ nowhere }}{% reveal claim purpose="TREAT" %}'
 
 
 class Profile(LoginRequiredMixin, RevealMixin, TemplateView):
-    """The person's claims; variables that are nowhere make Django log whatever else there is."""
+    """The user's claims. Undefined variables make Django log the whole template context."""
 
     def render_to_response(self, context: object, **kwargs: object) -> HttpResponse:
         page = engines["django"].from_string(PAGE)
@@ -53,18 +53,18 @@ def streamed(request: HttpRequest) -> StreamingHttpResponse:
 
 @login_required
 def fail(request: HttpRequest) -> HttpResponse:
-    """Open all that there is, and fall over; without ?reveal=1, with a variable that a report would show."""
+    """Reveal all claims and raise. Without ?reveal=1, raise with a variable that an error report shows."""
     if request.GET.get("reveal"):
-        found = reveal_many(Actor.from_request(request), [request.user], NAMES, purpose="PATRQT")
-        held = [each.value for each in found[request.user.pk].values()]
+        revealed = reveal_many(Actor.from_request(request), [request.user], NAMES, purpose="PATRQT")
+        values = [claim.value for claim in revealed[request.user.pk].values()]
     else:
-        held = [request.GET.get("control", "")]
-    raise RuntimeError(f"with {len(held)} values")
+        values = [request.GET.get("control", "")]
+    raise RuntimeError(f"with {len(values)} values")
 
 
 @login_required
 def by_accident(request: HttpRequest) -> HttpResponse:
-    """Put masked claims wherever a value could go; with ?echo=, that text into head and body."""
+    """Write masked claims to session, body and cookie. With ?echo=, write that text to header and body."""
     if "echo" in request.GET:
         return HttpResponse(request.GET["echo"], headers={"X-Echo": quote(request.GET["echo"])})
     actor = Actor.from_request(request)

@@ -1,6 +1,6 @@
-"""The attack kit's search, in files, by a process of its own.
+"""Search files for texts in a separate process.
 
-One that holds an SQLite database open, and closes another handle of the same file, gives up its locks.
+A process that has an SQLite database open loses its locks when it closes another handle of the same file.
 """
 
 import json
@@ -14,22 +14,22 @@ from typing import cast
 from django_phi_oidc.testing.canary.encoded_text_search import find_texts
 
 
-def found_in_files(texts: Mapping[str, str], paths: Iterable[Path]) -> dict[str, set[str]]:
-    """Return which of the texts are in which file, by its name; a file that is gone is no fault."""
-    asked = json.dumps({"texts": texts, "paths": [str(path) for path in paths]}).encode()
-    answer = subprocess.run([sys.executable, "-m", __name__], input=asked, capture_output=True, check=True)
-    told = cast(dict[str, list[str]], json.loads(answer.stdout))
-    return {name: set(names) for name, names in told.items()}
+def find_in_files(texts: Mapping[str, str], paths: Iterable[Path]) -> dict[str, set[str]]:
+    """Return the texts found in each file, by file name. Missing files are ignored."""
+    query = json.dumps({"texts": texts, "paths": [str(path) for path in paths]}).encode()
+    answer = subprocess.run([sys.executable, "-m", __name__], input=query, capture_output=True, check=True)
+    found = cast(dict[str, list[str]], json.loads(answer.stdout))
+    return {name: set(names) for name, names in found.items()}
 
 
 def main() -> None:
-    """Search files for texts, as JSON on standard input says, and print what was found."""
-    asked = json.load(sys.stdin)
-    told = {}
-    for path in map(Path, asked["paths"]):
+    """Search as described by JSON on standard input, and print the result as JSON."""
+    query = json.load(sys.stdin)
+    found = {}
+    for path in map(Path, query["paths"]):
         with suppress(FileNotFoundError):
-            told[path.name] = sorted(find_texts(asked["texts"], path.read_bytes()))
-    json.dump(told, sys.stdout)
+            found[path.name] = sorted(find_texts(query["texts"], path.read_bytes()))
+    json.dump(found, sys.stdout)
 
 
 if __name__ == "__main__":

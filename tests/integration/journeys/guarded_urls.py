@@ -1,4 +1,4 @@
-"""Pages of a portal that want more than a sign-in; each tells when it ran."""
+"""Pages that require a stronger or newer sign-in. Each records that it ran."""
 
 from datetime import timedelta
 

@@ -1,4 +1,4 @@
-"""Portals and workers in processes of their own, the broker between them, and all that they leave where others look."""
+"""Portals and workers in separate processes with a broker, and a search for secrets in everything they write."""
 
 import base64
 import binascii
@@ -28,18 +28,18 @@ from tests.support.http_browser import Browser
 from tests.support.log_capture import secrets_of
 from tests.support.portal_process import portal_process
 
-OF_THE_PROTOCOL = {
+PROTOCOL_PARAMETERS = {
     "/authorize": ("state", "nonce"),
     "/oidc/callback/": ("code", "state"),
     "/end-session": ("id_token_hint",),
 }
-"""By path, the parameters that may hold a secret; the hint is that token of a session which has ended. Spec: R9."""
+"""The parameters that may contain a secret, by path. The hint is the ID Token of an ended session. Spec: R9."""
 _MAY_BE_BASE64 = re.compile(rb"[A-Za-z0-9+/=_-]{16,}")
 
 
 @dataclass
 class Installation:
-    """One project, as its operator runs it."""
+    """One project with its portals, workers, broker and cache."""
 
     folder: Path
     phi_oidc: Mapping[str, Any]
@@ -47,58 +47,58 @@ class Installation:
     environment: Mapping[str, str] = field(default_factory=dict)
     queue: str = field(default_factory=lambda: f"test-{randomness.token_b64url(6)}")
     engine: str = "cached_db"
-    """Of Django's sessions."""
+    """Django's session engine."""
     redis: str = ""
-    """URL of the Redis that is the cache; empty: the cache is a folder."""
+    """URL of the Redis cache. Empty: the cache is a folder."""
     browsers: list[Browser] = field(default_factory=list)
-    """All that came to its portals."""
+    """All browsers that used its portals."""
 
     def __post_init__(self) -> None:
         (self.folder / "cache").mkdir()
         self.set_clock(None)
 
     def portal(self, name: str = "portal", **environment: str) -> AbstractContextManager[str]:
-        """Run a portal; give its address."""
+        """Run a portal and yield its address."""
         log = str(self.folder / f"{name}.log")
         return portal_process(self.phi_oidc, TEST_LOG_FILE=log, **{**self._environment(), **environment})
 
     def browser(self, base: str, cookies: dict[str, str] | None = None) -> Browser:
-        """Return a browser at the portal of that address."""
+        """Return a browser for the portal at that address."""
         self.browsers.append(Browser(base, cookies or {}))
         return self.browsers[-1]
 
     def worker(
         self, name: str = "worker", *, beat: bool = False, **environment: str
     ) -> AbstractContextManager[subprocess.Popen[bytes]]:
-        """Run a worker, by the clock that `set_clock` sets."""
-        given = {**self._environment(), **environment}
-        return worker(self.broker.url, self.phi_oidc, self.folder, name=name, beat=beat, **given)
+        """Run a worker that uses the clock of `set_clock`."""
+        variables = {**self._environment(), **environment}
+        return worker(self.broker.url, self.phi_oidc, self.folder, name=name, beat=beat, **variables)
 
     def set_clock(self, at: datetime | None) -> None:
-        """Let it be that time for all workers, and stay that time; None: the system's."""
+        """Stop the clock of all workers at that time. None: the system clock."""
         new = self.folder / "clock.new"
         new.write_text(at.isoformat() if at else "")
         new.replace(self.folder / "clock")
 
     def send(self, task: str = "phi_oidc.sweep_revocations", *arguments: str) -> str:
-        """Send the message that beat sends, and return its id."""
+        """Send the message that beat would send, and return its id."""
         with Celery("beat", broker=self.broker.url, set_as_current=False) as app:
             app.conf.task_default_queue = self.queue
             with app.connection_for_write() as connection:
                 return str(app.send_task(task, arguments, connection=connection, ignore_result=True).id)
 
     def run(self, task: str = "phi_oidc.sweep_revocations") -> bool:
-        """Let a worker do what beat lets it do, and say, when it is over, whether it succeeded."""
-        sent = self.send(task)
-        assert eventually(lambda: re.search(rf"\[{sent}\] (succeeded|raised)", self.logs()) is not None)
-        return f"[{sent}] succeeded" in self.logs()
+        """Run a task in a worker and return whether it succeeded."""
+        task_id = self.send(task)
+        assert eventually(lambda: re.search(rf"\[{task_id}\] (succeeded|raised)", self.logs()) is not None)
+        return f"[{task_id}] succeeded" in self.logs()
 
     def logs(self) -> str:
-        """Return what all processes have logged."""
+        """Return the logs of all processes."""
         return "\n".join(path.read_text() for path in self.folder.glob("*.log"))
 
     def cached(self) -> dict[str, Any]:
-        """Return what lies in the cache, by its key or by what stands for that."""
+        """Return the cached values by key, or by file name in a folder."""
         if not self.redis:
             return {path.stem: _read_cached(path) for path in (self.folder / "cache").iterdir()}
         with Redis.from_url(self.redis) as client:
@@ -106,21 +106,21 @@ class Installation:
         return {key: pickle.loads(pickled) for key, pickled in pickles.items() if pickled}
 
     def leaks(self, op: DemoProvider) -> list[str]:
-        """Return the secrets that lie where none may: in logs, messages, Django sessions, the cache, and in URLs."""
+        """Return the secrets found in logs, messages, Django sessions, the cache and URLs."""
         session_keys = {key for browser in self.browsers for key in browser.session_keys}
         sessions = [str(session.get_decoded()) for session in Session.objects.all()]
-        messages = _unwrap(bytes(self.broker.said)).decode(errors="replace")
+        messages = _unwrap(bytes(self.broker.passed)).decode(errors="replace")
         stored = "\n".join([messages, str(self.cached())])
         for key in session_keys:
-            # The name under which the engine keeps it, which is no content.
+            # The cache key of the session engine, which is not content.
             stored = stored.replace(f"django.contrib.sessions.{self.engine}{key}", "")
-        left = _unescaped("\n".join([self.logs(), stored, *sessions, *map(_decoded, self._urls(op))]))
-        return sorted(secret for secret in secrets_of(op) | session_keys if secret in left)
+        searched = _unescaped("\n".join([self.logs(), stored, *sessions, *map(_decoded, self._urls(op))]))
+        return sorted(secret for secret in secrets_of(op) | session_keys if secret in searched)
 
     def _urls(self, op: DemoProvider) -> list[str]:
         return [
             *(request.request_target for request in op.requests),
-            *(url for each in self.browsers for url in each.visited_urls),
+            *(url for browser in self.browsers for url in browser.visited_urls),
         ]
 
     def _environment(self) -> dict[str, str]:
@@ -138,30 +138,30 @@ class Installation:
 
 
 def _unwrap(messages: bytes) -> bytes:
-    """Return messages and what they hold in base64, as Celery writes its bodies."""
-    found = [messages]
+    """Return messages and their base64 parts, because Celery encodes message bodies."""
+    parts = [messages]
     for match in _MAY_BE_BASE64.finditer(messages):
         with contextlib.suppress(binascii.Error):
-            found.append(base64.urlsafe_b64decode(match[0].replace(b"+", b"-").replace(b"/", b"_")))
-    return b"\n".join(found)
+            parts.append(base64.urlsafe_b64decode(match[0].replace(b"+", b"-").replace(b"/", b"_")))
+    return b"\n".join(parts)
 
 
 def _unescaped(text: str) -> str:
-    """Return text with what JSON escapes as it was before that."""
+    """Return text without JSON's unicode escapes."""
     return re.sub(r"\\u([0-9a-f]{4})", lambda match: chr(int(match[1], 16)), text)
 
 
 def _decoded(url: str) -> str:
-    """Return what a URL says beside that which the protocol has there; decoded once, and twice: URLs stand in URLs."""
+    """Return a URL without the protocol's parameters, decoded once and twice, because URLs can contain URLs."""
     parts = urlsplit(url)
     pairs = parse_qsl(parts.query, keep_blank_values=True)
-    others = [pair for pair in pairs if pair[0] not in OF_THE_PROTOCOL.get(parts.path, ())]
+    others = [pair for pair in pairs if pair[0] not in PROTOCOL_PARAMETERS.get(parts.path, ())]
     once = f"{unquote(parts.path)} {others} {unquote(parts.fragment)}"
     return f"{once}\n{unquote_plus(once)}"
 
 
 def _read_cached(path: Path) -> Any:
-    """Spec: django.core.cache.backends.filebased: when it expires, pickled, then the value, pickled and compressed."""
+    """Read a file of Django's file cache: the pickled expiry, then the pickled and compressed value."""
     with path.open("rb") as file:
         pickle.load(file)
         return pickle.loads(zlib.decompress(file.read()))

@@ -1,4 +1,4 @@
-"""Somebody leaves, whatever is out of order; and what is asked and told of that."""
+"""Helpers for tests of logout under failures: sign out, revocation requests, events."""
 
 import json
 import threading
@@ -20,32 +20,32 @@ from tests.integration.journeys.installation import Installation
 from tests.support.http_browser import Browser, PortalResponse
 from tests.support.portal_fixtures import events
 
-LONGEST_SECONDS = 3.0
-"""That a person waits for the page of their logout."""
+LOGOUT_LIMIT_SECONDS = 3.0
+"""Maximum duration of a logout request."""
 
 
 def sign_in(browser: Browser, op: DemoProvider, installation: Installation) -> list[str]:
-    """Sign somebody in, and return the tokens that this gave, the refresh token first."""
+    """Sign in and return the issued tokens, the refresh token first."""
     assert browser.sign_in(op).status == 302
     assert browser.user() != ""
     assert StoredClaim.objects.filter(session=OIDCSession.objects.get(ended_at=None).pk).exists()
     assert installation.leaks(op) == []
-    found = sorted(op.active_tokens, key=lambda token: token.kind, reverse=True)
-    assert [token.kind for token in found] == ["refresh_token", "access_token"]
-    tokens = [token.value for token in found]
+    issued = sorted(op.active_tokens, key=lambda token: token.kind, reverse=True)
+    assert [token.kind for token in issued] == ["refresh_token", "access_token"]
+    tokens = [token.value for token in issued]
     assert not any(token in str(browser.cookies) for token in tokens)
     return tokens
 
 
-def leave(browser: Browser) -> PortalResponse:
-    """Sign out, within the time that a person waits; all that is ours is over by then."""
+def sign_out(browser: Browser) -> PortalResponse:
+    """Sign out within LOGOUT_LIMIT_SECONDS and check that session and session claims are deleted."""
     session = OIDCSession.objects.get(ended_at=None)
-    began = time.monotonic()
+    started = time.monotonic()
     page = browser.post("/oidc/logout/")
-    took = time.monotonic() - began
-    # The database may have been away meanwhile.
+    took = time.monotonic() - started
+    # The database may have been restarted meanwhile.
     connections.close_all()
-    assert took < LONGEST_SECONDS
+    assert took < LOGOUT_LIMIT_SECONDS
     assert page.status == 302
     assert not OIDCSession.objects.filter(ended_at=None).exists()
     assert not Session.objects.exists()
@@ -54,8 +54,8 @@ def leave(browser: Browser) -> PortalResponse:
     return page
 
 
-def asked(op: DemoProvider) -> Counter[str]:
-    """Return how often the OP was asked to revoke each token."""
+def revocation_requests(op: DemoProvider) -> Counter[str]:
+    """Return the number of revocation requests for each token."""
     return Counter(request.parameters["token"] for request in op.requests if request.path == "/revoke")
 
 
@@ -64,18 +64,18 @@ def statuses() -> set[str]:
 
 
 def last_due() -> Any:
-    """Return when the last of the revocations is to be tried."""
+    """Return when the last pending revocation is due."""
     return PendingRevocation.objects.aggregate(Max("due_at"))["due_at__max"]
 
 
 def alerts() -> list[str]:
-    """Return the rules of the alerts so far."""
+    """Return the rules of the raised alerts."""
     outbox.flush()
     return [json.loads(event.detail)["rule"] for event in events(action="alert.raised")]
 
 
-def revoked() -> Counter[str]:
-    """Return how often the trail tells that a token of each kind was revoked."""
+def revoked_events() -> Counter[str]:
+    """Return the number of token.revoked events for each kind of token."""
     outbox.flush()
     return Counter(json.loads(event.detail)["hint"] for event in events(action="token.revoked"))
 
@@ -85,7 +85,7 @@ Answer = Callable[[threading.Event], Reply | None]
 
 @contextmanager
 def revocation_answers(op: DemoProvider, answer: Answer, *, also: Collection[str] = ()) -> Iterator[None]:
-    """Let answer stand in for the revocation endpoint, and those named; the event is set when the block ends."""
+    """Replace the revocation endpoint, and those in `also`, by answer. Its event is set when the block ends."""
     over = threading.Event()
     op.intercept = lambda endpoint, exchange: answer(over) if endpoint in {"revocation", *also} else None
     try:

@@ -1,8 +1,8 @@
-"""The portal of the journeys, with the page that Prometheus scrapes."""
+"""The test portal and the metrics page for Prometheus."""
 
 from django.urls import path
 
 from django_phi_oidc.metrics.prometheus import metrics
-from tests.support.portal_urls import urlpatterns as of_the_portal
+from tests.support.portal_urls import urlpatterns as portal_patterns
 
-urlpatterns = [*of_the_portal, path("metrics/", metrics)]
+urlpatterns = [*portal_patterns, path("metrics/", metrics)]

@@ -1,4 +1,4 @@
-"""Which tests show a code: refused by one, and by another accepted with all but that one thing alike."""
+"""Registry of the tests that show a code: one test sees the refusal, another the acceptance without that fault."""
 
 from collections import defaultdict
 from collections.abc import Callable
@@ -7,31 +7,31 @@ from typing import TypeVar
 Test = TypeVar("Test", bound=Callable[..., None])
 
 REFUSED: dict[str, list[str]] = defaultdict(list)
-"""Code → the tests that see it refused. Filled where they are defined: a test that goes takes its codes along."""
+"""Code → the tests that see it refused. The decorators fill it, so a deleted test removes its codes."""
 ACCEPTED: dict[str, list[str]] = defaultdict(list)
-"""Code → the tests that see the other half accepted."""
+"""Code → the tests that see the acceptance."""
 
 
 def refuses(*codes: str) -> Callable[[Test], Test]:
-    """Mark a test that sees these codes refused."""
-    return _entering(codes, REFUSED)
+    """Mark a test that sees refusals with these codes."""
+    return _register(codes, REFUSED)
 
 
 def accepts(*codes: str) -> Callable[[Test], Test]:
-    """Mark a test that sees accepted what differs from a refusal of these codes in one thing."""
-    return _entering(codes, ACCEPTED)
+    """Mark a test that sees an acceptance that differs from a refusal with these codes in one thing."""
+    return _register(codes, ACCEPTED)
 
 
 def shows(*codes: str) -> Callable[[Test], Test]:
     """Mark a test that sees both."""
-    return _entering(codes, REFUSED, ACCEPTED)
+    return _register(codes, REFUSED, ACCEPTED)
 
 
-def _entering(codes: tuple[str, ...], *registries: dict[str, list[str]]) -> Callable[[Test], Test]:
-    def enter(test: Test) -> Test:
+def _register(codes: tuple[str, ...], *registries: dict[str, list[str]]) -> Callable[[Test], Test]:
+    def register(test: Test) -> Test:
         for registry in registries:
             for code in codes:
                 registry[code].append(f"{test.__module__}.{test.__name__}")
         return test
 
-    return enter
+    return register

@@ -1,4 +1,4 @@
-"""Many people who are signed in, made without their sign-ins."""
+"""Create many signed-in users without running their sign-ins."""
 
 import uuid
 from dataclasses import dataclass, field
@@ -23,14 +23,14 @@ from tests.support.http_browser import Browser
 
 @dataclass
 class Person:
-    """Somebody's browser, and the tokens of their session, the refresh token first."""
+    """The browser of a user and the tokens of the session, the refresh token first."""
 
     browser: Browser
     tokens: tuple[str, str] = field(repr=False)
 
 
-def bring_in(op: DemoProvider, bases: list[str], count: int) -> list[Person]:
-    """Return so many people who are signed in to the portals by turns, as a sign-in would leave them."""
+def create_signed_in_users(op: DemoProvider, bases: list[str], count: int) -> list[Person]:
+    """Return that many signed-in users, distributed over the portals."""
     with transaction.atomic():
         return [_sign_in(op, bases[number % len(bases)], number) for number in range(count)]
 

@@ -1,4 +1,4 @@
-"""A port in front of a server that goes away and comes back, and that hears whatever passes."""
+"""A TCP relay to a server. It can go down and come back, and records the traffic."""
 
 import contextlib
 import socket
@@ -9,11 +9,11 @@ from urllib.parse import parse_qs, urlsplit
 
 
 class Relay:
-    """Passes on what comes, both ways; while it is down it refuses connections, and the old ones are cut."""
+    """Relay data in both directions. `go_down` closes all connections and refuses new ones."""
 
     def __init__(self, url: str) -> None:
-        self.said = bytearray()
-        """All that has passed."""
+        self.passed = bytearray()
+        """All data that has passed."""
         self.port = 0
         self._far = urlsplit(url)
         self._sockets: set[socket.socket] = set()
@@ -21,7 +21,7 @@ class Relay:
 
     @property
     def url(self) -> str:
-        """The server's, by way of this port."""
+        """The server's URL, with the port of the relay."""
         account, at, _ = self._far.netloc.rpartition("@")
         return self._far._replace(netloc=f"{account}{at}127.0.0.1:{self.port}").geturl()
 
@@ -32,18 +32,18 @@ class Relay:
         self._threads[0].start()
 
     def go_down(self) -> None:
-        """Once more is no harm."""
+        """Close all connections. Safe to call twice."""
         if self._listener.fileno() < 0:
             return
         self._listener.shutdown(socket.SHUT_RDWR)
         self._threads[0].join()
         self._listener.close()
-        for each in self._sockets:
-            _hang_up(each)
+        for connection in self._sockets:
+            _shut_down(connection)
         for thread in self._threads[1:]:
             thread.join()
-        for each in self._sockets:
-            each.close()
+        for connection in self._sockets:
+            connection.close()
         self._sockets.clear()
 
     def _accept(self, listener: socket.socket) -> None:
@@ -52,14 +52,14 @@ class Relay:
                 near, _ = listener.accept()
             except OSError:
                 return
-            far = self._reach()
+            far = self._connect()
             self._sockets |= {near, far}
             for ends in ((near, far), (far, near)):
                 thread = threading.Thread(target=self._pass_on, args=ends)
                 self._threads.append(thread)
                 thread.start()
 
-    def _reach(self) -> socket.socket:
+    def _connect(self) -> socket.socket:
         """PostgreSQL's URLs can name the directory of a Unix socket instead of a host. Spec: libpq, connection URIs."""
         directory = parse_qs(self._far.query).get("host")
         if not directory:
@@ -71,20 +71,20 @@ class Relay:
     def _pass_on(self, source: socket.socket, target: socket.socket) -> None:
         with contextlib.suppress(OSError):
             while data := source.recv(65536):
-                self.said += data
+                self.passed += data
                 target.sendall(data)
-        for each in (source, target):
-            _hang_up(each)
+        for connection in (source, target):
+            _shut_down(connection)
 
 
-def _hang_up(each: socket.socket) -> None:
+def _shut_down(connection: socket.socket) -> None:
     with contextlib.suppress(OSError):
-        each.shutdown(socket.SHUT_RDWR)
+        connection.shutdown(socket.SHUT_RDWR)
 
 
 @contextmanager
 def relay_to(url: str) -> Iterator[Relay]:
-    """Run a relay to the server at url, which names its port, or where a Unix socket of PostgreSQL is."""
+    """Run a relay to the server at url. The url has a port or the directory of a PostgreSQL Unix socket."""
     relay = Relay(url)
     try:
         yield relay

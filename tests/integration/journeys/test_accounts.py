@@ -1,4 +1,4 @@
-"""Who gets in, as whom, and where the sign-in leads."""
+"""Accounts of sign-ins: creation, matching, refusals, pending sign-ins and redirect targets."""
 
 from typing import Any
 
@@ -18,7 +18,7 @@ from tests.support.portal_fixtures import EVERYTHING, declaration, events
 pytestmark = pytest.mark.django_db(**EVERYTHING)
 
 
-def test_first_sign_in_makes_an_opaque_account(op: DemoProvider, browser: Browser) -> None:
+def test_first_sign_in_creates_an_opaque_account(op: DemoProvider, browser: Browser) -> None:
     browser.sign_in(op)
     user = get_user_model().objects.get()
     assert user.get_username().startswith("phi_")
@@ -34,9 +34,7 @@ def test_first_sign_in_makes_an_opaque_account(op: DemoProvider, browser: Browse
     assert not SubjectDigest.objects.filter(digest__contains=sub).exists()
 
 
-def test_returning_person_is_the_same_account_and_another_is_not(
-    op: DemoProvider, browser: Browser, portal: str
-) -> None:
+def test_returning_person_gets_the_same_account(op: DemoProvider, browser: Browser, portal: str) -> None:
     browser.sign_in(op)
     again, other = Browser(portal), Browser(portal)
     again.sign_in(op)
@@ -45,13 +43,13 @@ def test_returning_person_is_the_same_account_and_another_is_not(
     assert get_user_model().objects.count() == 2
 
 
-def test_same_email_at_the_provider_is_another_account(op: DemoProvider, browser: Browser, portal: str) -> None:
-    get_user_model().objects.create_user("somebody", email="amina.okafor@example.org")
+def test_account_is_not_matched_by_email(op: DemoProvider, browser: Browser, portal: str) -> None:
+    get_user_model().objects.create_user("other", email="amina.okafor@example.org")
     browser.sign_in(op)
-    assert get_user_model().objects.get(pk=browser.user()).get_username() != "somebody"
+    assert get_user_model().objects.get(pk=browser.user()).get_username() != "other"
 
 
-def test_deactivated_users_live_session_is_dead_on_its_next_request(op: DemoProvider, browser: Browser) -> None:
+def test_session_of_a_deactivated_user_ends_at_the_next_request(op: DemoProvider, browser: Browser) -> None:
     browser.sign_in(op)
     user = get_user_model().objects.get(pk=browser.user())
     get_user_model().objects.filter(pk=user.pk).update(is_active=False)
@@ -60,7 +58,9 @@ def test_deactivated_users_live_session_is_dead_on_its_next_request(op: DemoProv
 
 
 @shows("user_inactive")
-def test_deactivated_user_is_refused_and_the_tokens_die(op: DemoProvider, browser: Browser, portal: str) -> None:
+def test_deactivated_user_is_refused_and_the_tokens_are_revoked(
+    op: DemoProvider, browser: Browser, portal: str
+) -> None:
     assert browser.sign_in(op).status == 302
     get_user_model().objects.update(is_active=False)
     before = len(op.active_tokens)
@@ -71,22 +71,20 @@ def test_deactivated_user_is_refused_and_the_tokens_die(op: DemoProvider, browse
 
 
 @shows("not_provisioned")
-def test_backend_that_lets_nobody_in_is_refused_and_the_tokens_die(
-    op: DemoProvider, settings: Any, browser: Browser
-) -> None:
-    ours = settings.AUTHENTICATION_BACKENDS
+def test_sign_in_refused_by_the_backend_revokes_the_tokens(op: DemoProvider, settings: Any, browser: Browser) -> None:
+    configured = settings.AUTHENTICATION_BACKENDS
     settings.AUTHENTICATION_BACKENDS = ["tests.integration.journeys.authentication_backends.Refusing"]
     assert browser.sign_in(op).status == 403
     assert [event.reason for event in events(action="login.refused")] == ["not_provisioned"]
     assert op.tokens != []
     assert op.active_tokens == []
-    settings.AUTHENTICATION_BACKENDS = ours
+    settings.AUTHENTICATION_BACKENDS = configured
     assert browser.sign_in(op).status == 302
     assert len(op.active_tokens) == 2
 
 
 @shows("subject_key_missing")
-def test_digest_of_an_unknown_key_refuses_first_sign_ins_alone(
+def test_digest_of_an_unknown_key_refuses_only_first_sign_ins(
     op: DemoProvider, settings: Any, browser: Browser, portal: str
 ) -> None:
     browser.sign_in(op)
@@ -102,19 +100,17 @@ def test_digest_of_an_unknown_key_refuses_first_sign_ins_alone(
 
 
 @shows("provider_unknown")
-def test_unknown_provider_is_refused_and_a_named_one_accepted(
-    op: DemoProvider, settings: Any, browser: Browser
-) -> None:
+def test_unknown_provider_is_refused(op: DemoProvider, settings: Any, browser: Browser) -> None:
     both = {"default": declaration(op), "other": declaration(op)}
     settings.PHI_OIDC = {**settings.PHI_OIDC, "PROVIDERS": both}
-    assert browser.start_sign_in(path="/oidc/nobody/authenticate/").status == 403
+    assert browser.start_sign_in(path="/oidc/undeclared/authenticate/").status == 403
     assert [event.reason for event in events(action="login.refused")] == ["provider_unknown"]
-    begun = browser.start_sign_in(path="/oidc/other/authenticate/")
-    assert browser.get(op.authorize(begun.location, "amina")).status == 302
+    redirect = browser.start_sign_in(path="/oidc/other/authenticate/")
+    assert browser.get(op.authorize(redirect.location, "amina")).status == 302
     assert browser.user() != ""
 
 
-def test_tabs_lead_each_to_its_own_page(op: DemoProvider, browser: Browser) -> None:
+def test_sign_ins_in_several_tabs_lead_to_their_own_pages(op: DemoProvider, browser: Browser) -> None:
     tabs = {
         page: browser.get_callback_url(op, next_url=page) for page in ("/portal/a/", "/portal/b/", "/portal/c/?x=1")
     }
@@ -133,10 +129,10 @@ def test_sixth_pending_sign_in_drops_the_oldest(op: DemoProvider, browser: Brows
     "url",
     ["https://evil.example/", "//evil.example/", "/\\evil.example", "javascript:alert(1)", "/" + "x" * 2000],
 )
-def test_next_elsewhere_leads_home(url: str, op: DemoProvider, browser: Browser) -> None:
-    begun = browser.start_sign_in(next_url=url)
-    assert "evil" not in begun.location
-    assert browser.get(op.authorize(begun.location, "amina")).location == "/"
+def test_next_url_of_another_host_is_ignored(url: str, op: DemoProvider, browser: Browser) -> None:
+    redirect = browser.start_sign_in(next_url=url)
+    assert "evil" not in redirect.location
+    assert browser.get(op.authorize(redirect.location, "amina")).location == "/"
 
 
 def test_anonymous_visitor_gets_no_session(op: DemoProvider, browser: Browser) -> None:
@@ -159,7 +155,7 @@ def test_sign_in_of_another_person_ends_the_first_session(op: DemoProvider, brow
 
 
 @pytest.mark.parametrize("method", ["get", "post"])
-def test_refused_callback_signs_nobody_out(method: str, op: DemoProvider, browser: Browser) -> None:
+def test_refused_callback_does_not_sign_out(method: str, op: DemoProvider, browser: Browser) -> None:
     browser.sign_in(op)
     user = browser.user()
     for query in ("?error=access_denied&state=x", "?state=x&code=y", "", "?error=login_required"):
@@ -167,10 +163,10 @@ def test_refused_callback_signs_nobody_out(method: str, op: DemoProvider, browse
         assert browser.user() == user
 
 
-def test_claims_are_stored_sealed_and_nothing_undeclared(op: DemoProvider, browser: Browser) -> None:
+def test_claims_are_stored_encrypted_and_only_if_declared(op: DemoProvider, browser: Browser) -> None:
     browser.sign_in(op)
     assert {claim.name for claim in StoredClaim.objects.all()} == {"birthdate", "address"}
     assert "1984" not in "".join(claim.value.ciphertext for claim in StoredClaim.objects.all())
-    (over,) = events(action="claim.overfetched")
-    assert "gender" in over.detail
-    assert "female" not in over.detail
+    (overfetched,) = events(action="claim.overfetched")
+    assert "gender" in overfetched.detail
+    assert "female" not in overfetched.detail

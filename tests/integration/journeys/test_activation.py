@@ -1,4 +1,4 @@
-"""A provider that asks for a code: who comes for the first time enters it, and is signed in to that account."""
+"""Provisioning by invitation: the first sign-in asks for an activation code that links the person to an account."""
 
 import io
 import json
@@ -23,7 +23,7 @@ from django_phi_oidc.sessions.models import OIDCSession
 from django_phi_oidc.subjects.activation_codes import create_code, format_code
 from django_phi_oidc.subjects.models import ActivationCode, PairwiseSubject, SubjectDigest
 from django_phi_oidc.testing.mock_provider import DemoProvider
-from tests.integration.journeys.file_search import find_texts, found_in_files
+from tests.integration.journeys.file_search import find_in_files, find_texts
 from tests.integration.journeys.two_providers import Declare
 from tests.support.http_browser import Browser, PortalResponse
 from tests.support.log_capture import capture_all_logs
@@ -42,8 +42,8 @@ def declare_default(settings: Any, op: DemoProvider, **options: str) -> None:
     settings.PHI_OIDC = {**settings.PHI_OIDC, "PROVIDERS": {"default": declaration(op, **options)}}
 
 
-def record_of(name: str) -> Any:
-    """Return an account that is there before its person comes."""
+def create_account(name: str) -> Any:
+    """Create an account that exists before the first sign-in of its person."""
     return get_user_model().objects.create_user(f"record of {name}")
 
 
@@ -54,29 +54,29 @@ def invite(user: Any, *words: str) -> str:
 
 
 def enter(browser: Browser, code: str) -> PortalResponse:
-    """Open the page that asks, as the browser was led to, and enter the code."""
+    """Open the activation page and submit the code."""
     page = browser.get(ACTIVATE)
     assert page.status == 200, page
     token = page.body.partition('name="csrfmiddlewaretoken" value="')[2].partition('"')[0]
     return browser.post(ACTIVATE, csrfmiddlewaretoken=token, code=code)
 
 
-def go_on(browser: Browser, page: PortalResponse, op: DemoProvider) -> PortalResponse:
-    """Follow the redirect to the sign-in, and sign in at the provider as the person who is signed in there."""
-    begun = browser.get(page.location)
-    assert begun.status == 302, begun
-    return browser.get(op.authorize(begun.location, "amina", cookies=browser.provider_cookies))
+def continue_sign_in(browser: Browser, page: PortalResponse, op: DemoProvider) -> PortalResponse:
+    """Follow the redirect to the sign-in and continue with the provider's session."""
+    redirect = browser.get(page.location)
+    assert redirect.status == 302, redirect
+    return browser.get(op.authorize(redirect.location, "amina", cookies=browser.provider_cookies))
 
 
 def reasons(action: str) -> list[str]:
     return [event.reason for event in events(action=action)]
 
 
-def test_first_sign_in_asks_for_the_code_and_with_it_leads_to_the_account(op: DemoProvider, browser: Browser) -> None:
-    user = record_of("amina")
+def test_first_sign_in_asks_for_a_code_and_a_valid_code_links_the_account(op: DemoProvider, browser: Browser) -> None:
+    user = create_account("amina")
     code = invite(user)
-    asked = browser.sign_in(op, next_url="/portal/letters/")
-    assert (asked.status, asked.location) == (302, ACTIVATE)
+    page = browser.sign_in(op, next_url="/portal/letters/")
+    assert (page.status, page.location) == (302, ACTIVATE)
     assert browser.user() == ""
     assert reasons("login.refused") == ["not_provisioned"]
     assert op.tokens != []
@@ -86,15 +86,15 @@ def test_first_sign_in_asks_for_the_code_and_with_it_leads_to_the_account(op: De
 
     page = enter(browser, code)
     assert (page.status, COOKIE in browser.cookies) == (302, False)
-    assert browser.user() == "", "the code signs nobody in: the provider does"
-    last = go_on(browser, page, op)
+    assert browser.user() == "", "a code alone does not sign in: the provider does"
+    last = continue_sign_in(browser, page, op)
     assert (last.status, last.location) == (302, "/portal/letters/")
     assert browser.user() == str(user.pk)
     assert get_user_model().objects.get() == user
     assert {claim.name for claim in StoredClaim.objects.all()} == {"birthdate", "address"}
     subject = PairwiseSubject.objects.get()
-    told = {event.action: event for event in events(subject=str(subject.uuid))}
-    assert {"activation.redeemed", "subject.linked", "login.succeeded"} <= told.keys()
+    actions = {event.action for event in events(subject=str(subject.uuid))}
+    assert {"activation.redeemed", "subject.linked", "login.succeeded"} <= actions
     assert reasons("login.refused") == ["not_provisioned"]
 
     again = Browser(browser.base_url)
@@ -102,21 +102,21 @@ def test_first_sign_in_asks_for_the_code_and_with_it_leads_to_the_account(op: De
     assert again.user() == str(user.pk)
 
 
-def test_wrong_code_signs_nobody_in_and_asks_again(op: DemoProvider, browser: Browser) -> None:
-    user = record_of("amina")
+def test_wrong_code_is_refused_and_asked_for_again(op: DemoProvider, browser: Browser) -> None:
+    user = create_account("amina")
     code = invite(user)
     browser.sign_in(op)
     page = enter(browser, "0000-0000-0000-0000")
     assert (page.status, 'name="code"' in page.body) == (403, True)
     assert browser.user() == ""
     assert reasons("activation.refused") == ["unknown"]
-    assert go_on(browser, enter(browser, code), op).status == 302
+    assert continue_sign_in(browser, enter(browser, code), op).status == 302
     assert browser.user() == str(user.pk)
 
 
-def test_code_leads_the_person_who_signed_in_last_to_the_account(op: DemoProvider, browser: Browser) -> None:
-    """Two people at one browser: whom the provider vouched for last is who is asked."""
-    user = record_of("jonas")
+def test_code_links_the_person_who_signed_in_last(op: DemoProvider, browser: Browser) -> None:
+    """Two people use one browser: the code links the last one that the provider authenticated."""
+    user = create_account("jonas")
     code = invite(user)
     browser.sign_in(op, "amina")
     browser.provider_cookies.clear()
@@ -128,8 +128,8 @@ def test_code_leads_the_person_who_signed_in_last_to_the_account(op: DemoProvide
     assert other.user() == str(user.pk)
 
 
-def test_deactivated_account_is_opened_to_nobody_and_an_active_one_is(op: DemoProvider, browser: Browser) -> None:
-    user = record_of("amina")
+def test_code_for_a_deactivated_account_is_refused(op: DemoProvider, browser: Browser) -> None:
+    user = create_account("amina")
     code = invite(user)
     active = get_user_model().objects.filter(pk=user.pk)
     active.update(is_active=False)
@@ -139,14 +139,12 @@ def test_deactivated_account_is_opened_to_nobody_and_an_active_one_is(op: DemoPr
     active.update(is_active=True)
     page = enter(browser, code)
     active.update(is_active=False)
-    assert go_on(browser, page, op).status == 403
+    assert continue_sign_in(browser, page, op).status == 403
     assert reasons("login.refused") == ["not_provisioned", "user_inactive"]
     assert op.active_tokens == []
 
 
-def test_whom_create_or_an_administrator_let_in_is_asked_for_no_code(
-    op: DemoProvider, browser: Browser, settings: Any
-) -> None:
+def test_linked_person_is_not_asked_for_a_code(op: DemoProvider, browser: Browser, settings: Any) -> None:
     declare_default(settings, op, provisioning="create")
     assert browser.sign_in(op).status == 302
     declare_default(settings, op, provisioning="invitation")
@@ -156,7 +154,7 @@ def test_whom_create_or_an_administrator_let_in_is_asked_for_no_code(
 
 
 @pytest.mark.parametrize("provisioning", ["existing", "invitation"])
-def test_provider_that_only_knows_linked_people_asks_for_no_code(
+def test_only_invitation_provisioning_asks_for_a_code(
     provisioning: str, op: DemoProvider, browser: Browser, settings: Any
 ) -> None:
     declare_default(settings, op, provisioning=provisioning)
@@ -165,30 +163,30 @@ def test_provider_that_only_knows_linked_people_asks_for_no_code(
     assert (COOKIE in browser.cookies) == (provisioning == "invitation")
 
 
-def test_unlinked_person_needs_another_code(op: DemoProvider, browser: Browser) -> None:
-    user = record_of("amina")
+def test_unlinked_person_needs_a_new_code(op: DemoProvider, browser: Browser) -> None:
+    user = create_account("amina")
     code = invite(user)
     browser.sign_in(op)
-    go_on(browser, enter(browser, code), op)
+    continue_sign_in(browser, enter(browser, code), op)
     subject = PairwiseSubject.objects.get()
     call_command("phi_oidc", "subject", "unlink", str(subject.uuid), stdout=io.StringIO())
     assert browser.sign_in(op).location == ACTIVATE
     assert enter(browser, code).status == 403
-    assert go_on(browser, enter(browser, invite(user)), op).status == 302
+    assert continue_sign_in(browser, enter(browser, invite(user)), op).status == 302
     assert browser.user() == str(user.pk)
 
 
-def test_code_of_one_provider_is_none_for_the_other(
+def test_code_for_one_provider_is_refused_for_another(
     clinic: DemoProvider, region: DemoProvider, declare: Declare, browser: Browser
 ) -> None:
     takes = {"provisioning": "invitation"}
     declare(clinic=takes, region=takes)
-    user = record_of("amina")
+    user = create_account("amina")
     code = invite(user, "--provider", "region")
 
     def sign_in_at(name: str, op: DemoProvider, path: str = "") -> PortalResponse:
-        begun = browser.get(path) if path else browser.start_sign_in(path=f"/oidc/{name}/authenticate/")
-        return browser.get(op.authorize(begun.location, "amina"))
+        redirect = browser.get(path) if path else browser.start_sign_in(path=f"/oidc/{name}/authenticate/")
+        return browser.get(op.authorize(redirect.location, "amina"))
 
     assert sign_in_at("clinic", clinic).location == ACTIVATE
     assert enter(browser, code).status == 403
@@ -200,12 +198,12 @@ def test_code_of_one_provider_is_none_for_the_other(
     assert browser.user() == str(user.pk)
 
 
-# Where a code is, once it was shown
+# Where a code is stored after it was shown
 
 
 @dataclass
-class Listening(Browser):
-    """A browser that keeps all that it was sent."""
+class RecordingBrowser(Browser):
+    """A browser that keeps all responses."""
 
     pages: list[PortalResponse] = field(default_factory=list, repr=False)
 
@@ -215,8 +213,8 @@ class Listening(Browser):
         return page
 
 
-def in_databases(texts: dict[str, str]) -> dict[str, set[str]]:
-    """Return which of the texts are in which table of both databases, and in the files of those that are files."""
+def find_in_databases(texts: dict[str, str]) -> dict[str, set[str]]:
+    """Return the texts found in each table of both databases, and in the files of SQLite databases."""
     hits: dict[str, set[str]] = {}
     for alias in ("default", "phi_audit"):
         connection = connections[alias]
@@ -228,12 +226,12 @@ def in_databases(texts: dict[str, str]) -> dict[str, set[str]]:
         if connection.vendor == "sqlite":
             file = Path(connection.settings_dict["NAME"])
             files = [file.with_name(f"{file.name}{suffix}") for suffix in ("", "-wal", "-shm")]
-            hits |= {name: names for name, names in found_in_files(texts, files).items() if names}
+            hits |= {name: names for name, names in find_in_files(texts, files).items() if names}
     return hits
 
 
-def shown_once(user: Any) -> str:
-    """Return the code that the admin's page shows, once it was looked for in the page's session and cookies."""
+def issue_in_admin(user: Any) -> str:
+    """Return the code shown by the admin page, after checking that session and cookies do not contain it."""
     officer = get_user_model().objects.create_user(f"officer for {user.pk}", is_staff=True)
     officer.user_permissions.set(Permission.objects.filter(codename__in=["issue_activationcode", "view_user"]))
     client = Client()
@@ -243,28 +241,28 @@ def shown_once(user: Any) -> str:
     )
     assert (answer.status_code, "no-store" in answer["Cache-Control"]) == (200, True)
     code = answer.content.decode().partition("<code>")[2].partition("</code>")[0]
-    kept = repr([dict(client.session.items()), [morsel.OutputString() for morsel in client.cookies.values()]])
-    assert find_texts({"code": code, "normal": code.replace("-", "")}, kept.encode()) == set()
+    stored = repr([dict(client.session.items()), [morsel.OutputString() for morsel in client.cookies.values()]])
+    assert find_texts({"code": code, "normal": code.replace("-", "")}, stored.encode()) == set()
     return code
 
 
 def search(texts: dict[str, str], lines: Iterable[str], pages: Iterable[PortalResponse]) -> dict[str, set[str]]:
-    hits = in_databases(texts)
-    told = {"the log": "\n".join(lines), "a page": repr([(page.headers, page.body) for page in pages])}
-    return hits | {place: here for place, text in told.items() if (here := find_texts(texts, text.encode()))}
+    hits = find_in_databases(texts)
+    outputs = {"the log": "\n".join(lines), "a page": repr([(page.headers, page.body) for page in pages])}
+    return hits | {place: here for place, text in outputs.items() if (here := find_texts(texts, text.encode()))}
 
 
-def test_codes_are_nowhere_in_plain_text_once_they_were_shown(
+def test_codes_are_not_stored_in_plain_text_after_they_were_shown(
     op: DemoProvider, portal: str, settings: Any, tmp_path: Path
 ) -> None:
     settings.ROOT_URLCONF = "tests.integration.journeys.activation_urls"
-    users = [record_of(name) for name in ("amina", "jonas", "somebody")]
-    browser, control, sheet = Listening(portal), format_code(create_code()), tmp_path / "codes.csv"
+    users = [create_account(name) for name in ("amina", "jonas", "mette")]
+    browser, control, sheet = RecordingBrowser(portal), format_code(create_code()), tmp_path / "codes.csv"
     with capture_all_logs() as log:
-        codes = [invite(users[0]), shown_once(users[0]), shown_once(users[1]), *invite_all(users[2:], sheet)]
+        codes = [invite(users[0]), issue_in_admin(users[0]), issue_in_admin(users[1]), *invite_all(users[2:], sheet)]
         browser.sign_in(op)
         assert [enter(browser, code).status for code in (codes[0], codes[0].lower(), codes[1])] == [403, 403, 302]
-        go_on(browser, browser.pages[-1], op)
+        continue_sign_in(browser, browser.pages[-1], op)
         call_command("phi_oidc", "subject", "invite", "--revoke", str(users[1].pk), stdout=io.StringIO())
         call_command("phi_oidc", "subject", "list", stdout=io.StringIO())
     assert browser.user() == str(users[0].pk)
@@ -277,16 +275,18 @@ def test_codes_are_nowhere_in_plain_text_once_they_were_shown(
     planted = search({"control": control}, [*log.lines, control], [*browser.pages, PortalResponse(200, "", control)])
     assert {"default auth_user", "phi_audit django_phi_oidc_auditevent", "the log", "a page"} <= planted.keys()
     if connections["default"].vendor == "sqlite":
-        assert len(planted) >= 6, "in the files, too"
+        assert len(planted) >= 6, "in the database files too"
     assert codes[3] in sheet.read_text()
 
 
-FORMS = {"the shown form": str, "small letters": str.lower, "the normal form": lambda code: code.replace("-", "")}
+FORMS = {"as shown": str, "lower case": str.lower, "without hyphens": lambda code: code.replace("-", "")}
 
 
 def invite_all(users: Iterable[Any], sheet: Path) -> list[str]:
-    """Return the codes that the command wrote into the file."""
-    asked = sheet.with_name("users.csv")
-    asked.write_text("user\n" + "".join(f"{user.pk}\n" for user in users))
-    call_command("phi_oidc", "subject", "invite", "--csv", str(asked), "--output", str(sheet), stdout=io.StringIO())
+    """Return the codes that the command wrote to the CSV file."""
+    users_file = sheet.with_name("users.csv")
+    users_file.write_text("user\n" + "".join(f"{user.pk}\n" for user in users))
+    call_command(
+        "phi_oidc", "subject", "invite", "--csv", str(users_file), "--output", str(sheet), stdout=io.StringIO()
+    )
     return [line.split(",")[1] for line in sheet.read_text().splitlines()[1:]]

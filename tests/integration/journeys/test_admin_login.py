@@ -1,4 +1,4 @@
-"""The way into the admin: to the provider, and back to the page that was asked for."""
+"""Sign-in to the admin: to the provider and back to the requested page."""
 
 from typing import Any
 from urllib.parse import urlsplit
@@ -21,18 +21,18 @@ def _with_an_admin(portal: str, settings: Any) -> None:
     settings.SESSION_COOKIE_SECURE = settings.CSRF_COOKIE_SECURE = False
 
 
-def led(browser: Browser, op: DemoProvider, url: str) -> PortalResponse:
-    """Ask for the page, go where its redirects lead, sign in at the provider, and return what the callback answers."""
+def sign_in_for(browser: Browser, op: DemoProvider, url: str) -> PortalResponse:
+    """Open the page, follow its redirects, sign in at the provider, and return the response of the callback."""
     page = browser.get(url)
     while page.status == 302 and not page.location.startswith(op.issuer):
         page = browser.get(page.location)
     return browser.get(op.authorize(page.location, "amina", cookies=browser.provider_cookies))
 
 
-def test_admin_is_reached_by_way_of_the_provider(op: DemoProvider, browser: Browser) -> None:
-    assert led(browser, op, PAGE).location == PAGE
+def test_admin_sign_in_uses_the_provider(op: DemoProvider, browser: Browser) -> None:
+    assert sign_in_for(browser, op, PAGE).location == PAGE
     refused = browser.get(browser.get(PAGE).location)
-    assert (refused.status, refused.location) == (403, ""), "no member of staff, and no loop"
+    assert (refused.status, refused.location) == (403, ""), "not a member of staff: refused without a redirect loop"
     (denied,) = events(action="access.denied")
     assert (denied.reason, denied.detail) == ("permission_missing", '{"page":"login"}')
     with audit_database_away():
@@ -42,7 +42,7 @@ def test_admin_is_reached_by_way_of_the_provider(op: DemoProvider, browser: Brow
     assert len(events(action="access.denied")) == 1
 
 
-def test_admins_sign_in_leads_to_no_other_host(op: DemoProvider, browser: Browser) -> None:
-    assert led(browser, op, f"/admin/login/?next={PAGE}").location == PAGE
-    there = led(Browser(browser.base_url), op, "/admin/login/?next=https://evil.example/admin/")
-    assert (there.status, urlsplit(there.location).netloc) == (302, "")
+def test_admin_sign_in_does_not_redirect_to_another_host(op: DemoProvider, browser: Browser) -> None:
+    assert sign_in_for(browser, op, f"/admin/login/?next={PAGE}").location == PAGE
+    page = sign_in_for(Browser(browser.base_url), op, "/admin/login/?next=https://evil.example/admin/")
+    assert (page.status, urlsplit(page.location).netloc) == (302, "")

@@ -1,7 +1,7 @@
-"""Recognisable values go through a whole life: they are where they were revealed on purpose, and nowhere else.
+"""Recognisable claim values are found only where they were revealed on purpose, from sign-in to deletion.
 
-The search looks at all that a portal leaves: its tables, its files, its messages, its pages. In each of these places it
-first finds a control that was planted there.
+The search covers everything that a portal writes: tables, files, messages and pages. In each place it first has to
+find a control value that the test wrote there.
 """
 
 import base64
@@ -32,7 +32,7 @@ from django_phi_oidc.audit.recorder import record
 from django_phi_oidc.claims.models import StoredClaim
 from django_phi_oidc.testing.canary.encoded_text_search import find_texts
 from django_phi_oidc.testing.mock_provider import DemoProvider, MutableExchange, sign_jwt
-from tests.integration.journeys.file_search import found_in_files
+from tests.integration.journeys.file_search import find_in_files
 from tests.integration.journeys.installation import Installation
 from tests.integration.journeys.tcp_relay import relay_to
 from tests.support import databases
@@ -48,12 +48,12 @@ CLAIMS = {
         "members": ["postal_code", "country"],
     },
     "phone_number": {"purpose": "HOPERAT", "basis": "reminders", "retention": 3600},
-    "nickname": {"purpose": "TREAT", "basis": "how to speak to them", "retention": None},
+    "nickname": {"purpose": "TREAT", "basis": "form of address", "retention": None},
 }
 
 
 def canary() -> str:
-    """Return a text that is nobody's, with characters that JSON, HTML and URLs spell otherwise."""
+    """Return a unique text with characters that JSON, HTML and URLs escape."""
     return f"Kanarienvögel & {randomness.token_b64url(12)}"
 
 
@@ -65,7 +65,7 @@ def _pickled(data: bytes) -> bytes:
 
 
 FORMS: dict[str, Callable[[bytes], bytes]] = {
-    "as it is": lambda data: data,
+    "unchanged": lambda data: data,
     "UTF-16": lambda data: data.decode().encode("utf-16"),
     "JSON": lambda data: json.dumps({"a": data.decode()}).encode(),
     "JSON in JSON": lambda data: json.dumps(json.dumps(data.decode())).encode(),
@@ -75,9 +75,9 @@ FORMS: dict[str, Callable[[bytes], bytes]] = {
     "base64": base64.b64encode,
     "base64 for URLs": base64.urlsafe_b64encode,
     "base64 without padding": lambda data: base64.b64encode(data).rstrip(b"="),
-    "base64 after letters of its own": lambda data: b"ab" + base64.b64encode(b"cde" + data),
+    "base64 after other base64": lambda data: b"ab" + base64.b64encode(b"cde" + data),
     "zlib": zlib.compress,
-    "zlib at best": lambda data: zlib.compress(data, 9),
+    "zlib at level 9": lambda data: zlib.compress(data, 9),
     "gzip": gzip.compress,
     "a pickle": _pickled,
     "a compressed pickle, as in Django's caches": lambda data: pickle.dumps(1) + zlib.compress(_pickled(data)),
@@ -91,19 +91,19 @@ FORMS: dict[str, Callable[[bytes], bytes]] = {
 
 @pytest.mark.sqlite
 @pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
-def test_search_finds_a_text_in_each_form_and_no_other(form: Callable[[bytes], bytes]) -> None:
+def test_search_finds_a_text_in_each_encoding(form: Callable[[bytes], bytes]) -> None:
     for _ in range(5):
         there, absent = canary(), canary()
         content = b"\x00\xff before, " + form(there.encode()) + b" after \n\x01"
         assert find_texts({"there": there, "absent": absent}, content) == {"there"}
 
 
-# The walk
+# The scenario
 
 
 @dataclass
 class Portal:
-    """A portal with its worker, somebody's browser, and all pages so far: by name, with the texts that may be there."""
+    """A portal with worker and browser, and all pages so far: name, page, and the texts that it may contain."""
 
     installation: Installation
     browser: Browser
@@ -111,20 +111,20 @@ class Portal:
     pages: list[tuple[str, PortalResponse, frozenset[str]]] = field(default_factory=list)
 
     def get(self, url: str, *reveals: str) -> PortalResponse:
-        return self.seen(url, self.browser.get(url), reveals)
+        return self.add_page(url, self.browser.get(url), reveals)
 
     def post(self, url: str, *reveals: str, **fields: str) -> PortalResponse:
-        return self.seen(f"{url} {fields}", self.browser.post(url, **fields), reveals)
+        return self.add_page(f"{url} {fields}", self.browser.post(url, **fields), reveals)
 
-    def seen(self, name: str, page: PortalResponse, reveals: tuple[str, ...]) -> PortalResponse:
+    def add_page(self, name: str, page: PortalResponse, reveals: tuple[str, ...]) -> PortalResponse:
         self.pages.append((name, page, frozenset(reveals)))
         return page
 
     def search(self, texts: Mapping[str, str]) -> dict[str, set[str]]:
-        """Return which texts are in which place, apart from pages that revealed them in their body on purpose."""
-        hits: dict[str, set[str]] = defaultdict(set, found_in_files(texts, self._files()))
+        """Return the texts found in each place, except in pages that revealed them in their body on purpose."""
+        hits: dict[str, set[str]] = defaultdict(set, find_in_files(texts, self._files()))
         hits |= {f"table {name}": find_texts(texts, content) for name, content in tables()}
-        hits["broker"] = find_texts(texts, bytes(self.installation.broker.said))
+        hits["broker"] = find_texts(texts, bytes(self.installation.broker.passed))
         for name, page, reveals in self.pages:
             hits[f"head of {name}"] |= find_texts(texts, f"{page.location}\n{page.headers}".encode())
             hits[f"body of {name}"] |= find_texts(texts, page.body.encode()) - reveals
@@ -138,7 +138,7 @@ class Portal:
 
 
 def tables() -> Iterator[tuple[str, bytes]]:
-    """Yield each table of PostgreSQL, as COPY gives its bytes."""
+    """Yield the binary COPY output of each PostgreSQL table."""
     connection: Any = connections["default"]
     if connection.vendor != "postgresql":
         return
@@ -167,36 +167,40 @@ def running(op: DemoProvider, folder: Path, redis_url: str, *, debug: bool) -> I
             yield Portal(installation, Browser(base), mails)
 
 
-def tell(op: DemoProvider, told: Mapping[str, str]) -> None:
-    """Let the provider say what was declared, and much that was not, in the ID Token and at UserInfo."""
-    undeclared = {"ssn": told["undeclared"], "diagnosis": {"icd": [told["undeclared object"]]}}
-    referred = sign_jwt({"alg": "none"}, {"phone_number": told["aggregated"]}, next(iter(op.state.keys.values())))
+def set_claims(op: DemoProvider, values: Mapping[str, str]) -> None:
+    """Make the provider return declared and undeclared claims in the ID Token and at UserInfo."""
+    undeclared = {"ssn": values["undeclared"], "diagnosis": {"icd": [values["undeclared object"]]}}
+    referred = sign_jwt({"alg": "none"}, {"phone_number": values["aggregated"]}, next(iter(op.state.keys.values())))
     at_userinfo = {
         **undeclared,
-        "birthdate": told["birthdate"],
-        "nickname": told["never stored"],
-        "phone_number": told["phone_number"],
-        "address": {"postal_code": told["postal_code"], "country": "SE", "street_address": told["undeclared member"]},
+        "birthdate": values["birthdate"],
+        "nickname": values["never stored"],
+        "phone_number": values["phone_number"],
+        "address": {
+            "postal_code": values["postal_code"],
+            "country": "SE",
+            "street_address": values["undeclared member"],
+        },
         "_claim_names": {"phone_number": "elsewhere"},
         "_claim_sources": {"elsewhere": {"JWT": referred}},
     }
 
-    def bend(endpoint: str, exchange: MutableExchange) -> None:
+    def add_claims(endpoint: str, exchange: MutableExchange) -> None:
         if endpoint == "userinfo":
             exchange.reply.json = {"sub": exchange.reply.json["sub"], **at_userinfo}
         elif endpoint == "id_token":
-            exchange.claims |= {"family_name": told["undeclared in the token"], **undeclared}
+            exchange.claims |= {"family_name": values["undeclared in the token"], **undeclared}
 
-    op.mutate = bend
+    op.mutate = add_claims
 
 
-def plant(portal: Portal, control: str) -> set[str]:
-    """Put a control into each place that is searched, as what goes there goes; return the places."""
+def write_control(portal: Portal, control: str) -> set[str]:
+    """Write a control value to each searched place in the usual way, and return the places."""
     store(control, "first")
     session = SessionStore()
     session["control"] = [control] * 20
     session.save()
-    into_the_database_files()
+    checkpoint_database_files()
     FileBasedCache(str(portal.installation.folder / "cache"), {}).set("control", {"value": control})
     portal.installation.send("phi_oidc.scrub", control)
     for name in ("portal", "worker"):
@@ -215,7 +219,7 @@ def plant(portal: Portal, control: str) -> set[str]:
 
 
 def store(control: str, when: str) -> None:
-    """Write it into a table of each database."""
+    """Write it to a table of each database."""
     Group.objects.create(name=f"{control} {when}")
     record("access.denied", origin=Origin(), now=clock.now(), outcome="failure", reason=control)
 
@@ -225,49 +229,51 @@ def database_files() -> list[Path]:
     return [Path(connections[alias].settings_dict["NAME"]) for alias in aliases]
 
 
-def into_the_database_files() -> None:
-    """Let SQLite move what is in its logs into its files; what comes later is in the logs."""
+def checkpoint_database_files() -> None:
+    """Move SQLite's write-ahead logs to the database files. Later writes are in the logs."""
     if database_files():
         for alias in databases.ALIASES:
             with connections[alias].cursor() as cursor:
                 cursor.execute("PRAGMA wal_checkpoint(FULL)")
 
 
-def uproot(portal: Portal) -> None:
-    """Take the control of the pages and the browser away again; what is stored is searched for other texts."""
+def remove_control(portal: Portal) -> None:
+    """Remove the control value from the pages and the browser."""
     del portal.pages[-2:]
     portal.browser.cookies.pop("control")
 
 
 @pytest.mark.redis
 @pytest.mark.parametrize("debug", [True, False], ids=["DEBUG", "production"])
-def test_canaries_are_found_only_where_they_were_revealed_on_purpose(
+def test_canaries_are_found_only_where_they_were_revealed(
     debug: bool, op: DemoProvider, tmp_path: Path, redis_url: str
 ) -> None:
     names = ("birthdate", "phone_number", "postal_code", "never stored", "undeclared", "undeclared object")
     values = {name: canary() for name in (*names, "undeclared member", "undeclared in the token", "aggregated")}
-    tell(op, values)
-    # Their recognisable part: none of it may be anywhere, however the rest of them is spelt.
-    told = {name: value.rpartition(" ")[2] for name, value in values.items()}
+    set_claims(op, values)
+    # Only the random part is searched, so that an unusual escape of the rest does not hide a hit.
+    texts = {name: value.rpartition(" ")[2] for name, value in values.items()}
     with running(op, tmp_path, redis_url, debug=debug) as portal:
-        assert portal.seen("callback", portal.browser.sign_in(op), ()).status == 302
+        assert portal.add_page("callback", portal.browser.sign_in(op), ()).status == 302
         assert sorted(StoredClaim.objects.values_list("name", flat=True)) == ["address", "birthdate", "phone_number"]
 
         control = canary()
-        places = plant(portal, control)
+        places = write_control(portal, control)
         hits = portal.search({"control": control})
         assert places <= hits.keys()
         mails = {path.name for path in portal.mails.iterdir()}
         assert mails <= hits.keys()
         assert mails
         assert any(place.endswith(".djcache") for place in hits)
-        assert any(place.startswith("body of /fail/") for place in hits) is debug, "Django's page tells all"
-        uproot(portal)
+        assert any(place.startswith("body of /fail/") for place in hits) is debug, (
+            "Django's error page shows the variable"
+        )
+        remove_control(portal)
 
-        look_around(portal)
-        assert portal.search(told) == {}, "while claims are held"
-        revealed = [find_texts(told, page.body.encode()) == reveals for _, page, reveals in portal.pages]
-        assert all(revealed), "each page shows what was to be seen for its purpose, and no more"
+        visit_pages(portal)
+        assert portal.search(texts) == {}, "while claims are stored"
+        revealed = [find_texts(texts, page.body.encode()) == reveals for _, page, reveals in portal.pages]
+        assert all(revealed), "each page shows exactly the claims for its purpose"
 
         assert portal.post("/oidc/logout/").status == 302
         assert portal.get("/profile/").status == 302
@@ -275,11 +281,11 @@ def test_canaries_are_found_only_where_they_were_revealed_on_purpose(
         portal.installation.set_clock(clock.now() + timedelta(days=2))
         assert portal.installation.run("phi_oidc.scrub")
         assert not StoredClaim.objects.exists()
-        assert portal.search(told) == {}, "when all is over"
+        assert portal.search(texts) == {}, "after all claims were deleted"
 
 
-def look_around(portal: Portal) -> None:
-    """Look at claims on purpose, and let everything go wrong that can."""
+def visit_pages(portal: Portal) -> None:
+    """Reveal claims on purpose, and request pages that fail."""
     everything = ("birthdate", "phone_number", "postal_code")
     assert portal.get("/profile/").status == 200
     assert portal.post("/profile/", "birthdate", purpose="TREAT").status == 200
@@ -295,9 +301,9 @@ def look_around(portal: Portal) -> None:
     assert portal.get("/nowhere/").status == 404
     assert portal.get("/oidc/callback/?state=x&code=y").status == 403
     assert portal.post("/profile/", purpose="PATRQT", csrfmiddlewaretoken="another").status == 403
-    assert len(list(portal.mails.iterdir())) > 1, "errors are told by mail"
+    assert len(list(portal.mails.iterdir())) > 1, "errors are reported by mail"
     assert all(page.join_header_values("Cache-Control") == "no-store" for _, page, reveals in portal.pages if reveals)
     log = (portal.installation.folder / "portal.log").read_text()
-    assert "Failed lookup for key [nowhere]" in log, "Django has told the log what its templates held"
-    assert "Given beyond what is declared: {}" in log
+    assert "Failed lookup for key [nowhere]" in log, "Django has logged the template contexts"
+    assert "Undeclared claims: {}" in log
     assert django_settings.SESSION_COOKIE_NAME in portal.browser.cookies

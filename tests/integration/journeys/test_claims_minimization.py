@@ -1,4 +1,4 @@
-"""What a provider says of a person, in the ID Token or at UserInfo: the declared comes in whole, and nothing else."""
+"""Claims in the ID Token or at UserInfo: declared claims are stored unchanged, everything else is dropped."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -19,7 +19,7 @@ from tests.support.portal_fixtures import EVERYTHING, events
 
 pytestmark = pytest.mark.django_db(**EVERYTHING)
 
-WHY = {"purpose": "TREAT", "basis": "treatment", "retention": "session"}
+GROUNDS = {"purpose": "TREAT", "basis": "treatment", "retention": "session"}
 ADDRESS = {"street_address": "Tulegatan 7B", "postal_code": "113 58", "country": "SE"}
 REFERENCES = {
     "_claim_names": {"address": "aggregated", "payment_info": "distributed"},
@@ -28,36 +28,36 @@ REFERENCES = {
         "distributed": {"endpoint": "http://127.0.0.1:9/claims", "access_token": "ksj3n283dke"},
     },
 }
-Says = Callable[[Mapping[str, Any]], None]
+Provide = Callable[[Mapping[str, Any]], None]
 
 
 @pytest.fixture(params=["id_token", "userinfo"])
-def says(request: pytest.FixtureRequest, op: DemoProvider) -> Says:
-    """Return what lets the provider say these claims alone of a person, once in the ID Token and once at UserInfo."""
+def provide(request: pytest.FixtureRequest, op: DemoProvider) -> Provide:
+    """Return a function that sets the provider's claims, once in the ID Token and once at UserInfo."""
 
-    def say(told: Mapping[str, Any]) -> None:
-        def bend(endpoint: str, exchange: MutableExchange) -> None:
+    def set_claims(claims: Mapping[str, Any]) -> None:
+        def change(endpoint: str, exchange: MutableExchange) -> None:
             if endpoint == "userinfo":
                 exchange.reply.json = {"sub": exchange.reply.json["sub"]}
-                exchange.reply.json |= told if request.param == endpoint else {}
+                exchange.reply.json |= claims if request.param == endpoint else {}
             elif endpoint == request.param:
-                exchange.claims |= told
+                exchange.claims |= claims
 
-        op.mutate = bend
+        op.mutate = change
 
-    return say
+    return set_claims
 
 
 def declare(settings: Any, **declared: Mapping[str, Any]) -> None:
-    settings.PHI_OIDC = {**settings.PHI_OIDC, "CLAIMS": {name: {**WHY, **raw} for name, raw in declared.items()}}
+    settings.PHI_OIDC = {**settings.PHI_OIDC, "CLAIMS": {name: {**GROUNDS, **raw} for name, raw in declared.items()}}
 
 
-def held(name: str) -> Any:
+def reveal_claim(name: str) -> Any:
     session = OIDCSession.objects.get()
     return disclosure.reveal(actor_of(session), session.user, name, purpose="TREAT")
 
 
-def overfetched() -> list[list[str]]:
+def overfetched_claims() -> list[list[str]]:
     return [json.loads(event.detail)["claims"] for event in events(action="claim.overfetched")]
 
 
@@ -78,71 +78,73 @@ VALUES: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("value", VALUES.values(), ids=VALUES)
-def test_declared_claim_is_given_back_with_its_types(
-    value: Any, says: Says, op: DemoProvider, settings: Any, browser: Browser
+def test_declared_claim_keeps_its_json_types(
+    value: Any, provide: Provide, op: DemoProvider, settings: Any, browser: Browser
 ) -> None:
     declare(settings, here={}, lasting={"retention": timedelta(days=1)})
-    says({"here": value, "lasting": value, "other": value})
+    provide({"here": value, "lasting": value, "other": value})
     assert browser.sign_in(op).status == 302
     for name in ("here", "lasting"):
-        # As JSON says it: for Python, 1, 1.0 and True are equal.
-        assert json.dumps(held(name)) == json.dumps(value)
-    assert overfetched() == [["other"]]
+        # Compared as JSON, because 1, 1.0 and True are equal in Python.
+        assert json.dumps(reveal_claim(name)) == json.dumps(value)
+    assert overfetched_claims() == [["other"]]
 
 
-def test_members_that_are_not_declared_are_dropped_and_named(
-    says: Says, op: DemoProvider, settings: Any, browser: Browser
+def test_undeclared_members_are_dropped_and_logged_by_name(
+    provide: Provide, op: DemoProvider, settings: Any, browser: Browser
 ) -> None:
     settings.AUTHENTICATION_BACKENDS = ["tests.integration.journeys.authentication_backends.Showing"]
     declare(settings, address={"members": ["postal_code", "country", "region"], "essential": True})
-    says({"address": ADDRESS, "nickname": "Ami"})
+    provide({"address": ADDRESS, "nickname": "Ami"})
     assert browser.sign_in(op).status == 302
-    assert held("address") == {"postal_code": "113 58", "country": "SE"}
-    assert overfetched() == [["address.street_address", "nickname"]]
-    given = get_user_model().objects.get().last_name  # type: ignore[attr-defined]  # of Django's own user
-    assert json.loads(given) == {"address": {"postal_code": "113 58", "country": "SE"}}, "the host's code got no more"
+    assert reveal_claim("address") == {"postal_code": "113 58", "country": "SE"}
+    assert overfetched_claims() == [["address.street_address", "nickname"]]
+    received = get_user_model().objects.get().last_name  # type: ignore[attr-defined]  # of Django's own user
+    assert json.loads(received) == {"address": {"postal_code": "113 58", "country": "SE"}}, (
+        "the backend received only these members"
+    )
 
 
 @pytest.mark.parametrize(
     "address", ["SE", ["country"], {"street_address": "Tulegatan 7B"}, {"country": None}, {}, None], ids=repr
 )
-def test_essential_claim_without_a_declared_member_refuses(
-    address: Any, says: Says, op: DemoProvider, settings: Any, browser: Browser
+def test_essential_claim_without_a_declared_member_is_refused(
+    address: Any, provide: Provide, op: DemoProvider, settings: Any, browser: Browser
 ) -> None:
     declare(settings, address={"members": ["country"], "essential": True})
-    says({"address": address})
+    provide({"address": address})
     assert_refused(browser.sign_in(op), browser, "claim_missing")
     assert op.active_tokens == []
     assert not StoredClaim.objects.exists()
 
 
 @pytest.mark.parametrize("address", ["SE", ["country"], {"street_address": "Tulegatan 7B"}], ids=repr)
-def test_claim_without_a_declared_member_is_not_kept(
-    address: Any, says: Says, op: DemoProvider, settings: Any, browser: Browser
+def test_claim_without_a_declared_member_is_not_stored(
+    address: Any, provide: Provide, op: DemoProvider, settings: Any, browser: Browser
 ) -> None:
     declare(settings, address={"members": ["country"]}, birthdate={})
-    says({"address": address, "birthdate": "1990-05-17"})
+    provide({"address": address, "birthdate": "1990-05-17"})
     assert browser.sign_in(op).status == 302
     assert [claim.name for claim in StoredClaim.objects.all()] == ["birthdate"]
-    assert overfetched() == [["address.street_address"] if isinstance(address, dict) else ["address"]]
+    assert overfetched_claims() == [["address.street_address"] if isinstance(address, dict) else ["address"]]
 
 
 @pytest.mark.parametrize("essential", [True, False])
-def test_claim_that_comes_by_reference_is_missing_and_nothing_is_fetched(
-    essential: bool, says: Says, op: DemoProvider, settings: Any, browser: Browser
+def test_aggregated_and_distributed_claims_are_missing_and_not_fetched(
+    essential: bool, provide: Provide, op: DemoProvider, settings: Any, browser: Browser
 ) -> None:
-    """OIDC Core 5.6.2. The endpoint would answer nobody: a request to it were an error, not a page."""
+    """A request to the endpoint would raise, because nothing listens there. Spec: OIDC Core 5.6.2."""
     declare(settings, address={"essential": essential}, birthdate={})
-    says({"birthdate": "1990-05-17", **REFERENCES})
+    provide({"birthdate": "1990-05-17", **REFERENCES})
     page = browser.sign_in(op)
     if essential:
         assert_refused(page, browser, "claim_missing")
-        says({"birthdate": "1990-05-17", "address": ADDRESS, **REFERENCES})
+        provide({"birthdate": "1990-05-17", "address": ADDRESS, **REFERENCES})
         page = browser.sign_in(op)
     assert page.status == 302
-    assert held("birthdate") == "1990-05-17"
-    assert held("address") == (ADDRESS if essential else None)
-    assert overfetched() == [["_claim_names", "_claim_sources"]]
+    assert reveal_claim("birthdate") == "1990-05-17"
+    assert reveal_claim("address") == (ADDRESS if essential else None)
+    assert overfetched_claims() == [["_claim_names", "_claim_sources"]]
     assert {claim.name for claim in StoredClaim.objects.all()} <= {"birthdate", "address"}
 
 
@@ -150,21 +152,21 @@ DUPLICATED = {
     "a claim": '"birthdate":"2000-01-01"',
     "a member": '"address":{"country":"SE","country":"NO"}',
     "a member, once escaped": r'"address":{"country":"SE","\u0063ountry":"NO"}',
-    "a member of what is not declared": '"other":{"a":1,"a":2}',
+    "a member of an undeclared claim": '"other":{"a":1,"a":2}',
 }
 REFUSED_AT = {"id_token": "token_malformed", "userinfo": "userinfo_invalid"}
 
 
-@pytest.mark.parametrize("said", DUPLICATED)
+@pytest.mark.parametrize("member", DUPLICATED)
 @pytest.mark.parametrize("where", REFUSED_AT)
 @pytest.mark.parametrize("twice", [True, False])
-def test_member_that_stands_twice_refuses_the_sign_in(
-    twice: bool, where: str, said: str, op: DemoProvider, settings: Any, browser: Browser
+def test_duplicate_member_refuses_the_sign_in(
+    twice: bool, where: str, member: str, op: DemoProvider, settings: Any, browser: Browser
 ) -> None:
     declare(settings, birthdate={}, address={})
-    more = DUPLICATED[said] if twice else '"nickname":"Ami"'
+    more = DUPLICATED[member] if twice else '"nickname":"Ami"'
 
-    def bend(endpoint: str, exchange: MutableExchange) -> None:
+    def duplicate(endpoint: str, exchange: MutableExchange) -> None:
         if endpoint != where:
             return
         if where == "id_token":
@@ -176,10 +178,10 @@ def test_member_that_stands_twice_refuses_the_sign_in(
             exchange.reply.json, exchange.reply.body = None, f"{body[:-1]},{more}}}".encode()
             exchange.reply.headers["Content-Type"] = "application/json"
 
-    op.mutate = bend
+    op.mutate = duplicate
     page = browser.sign_in(op)
     if twice:
         assert_refused(page, browser, REFUSED_AT[where])
     else:
         assert page.status == 302
-        assert held("birthdate") == "1990-05-17"
+        assert reveal_claim("birthdate") == "1990-05-17"

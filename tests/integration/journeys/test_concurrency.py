@@ -1,4 +1,4 @@
-"""Two server processes and one database: a state is spent once, a person becomes one account."""
+"""Two server processes with one database: a state is used once, and a person gets one account."""
 
 import threading
 import time
@@ -25,16 +25,16 @@ RUNS = 20
 CALLBACKS = 20
 
 
-def at_once(acts: list[Callable[[], PortalResponse]]) -> list[PortalResponse]:
-    """Run the acts in threads that start behind one barrier."""
-    barrier = threading.Barrier(len(acts))
+def run_together(actions: list[Callable[[], PortalResponse]]) -> list[PortalResponse]:
+    """Run the actions in threads that start together."""
+    barrier = threading.Barrier(len(actions))
     pages: list[PortalResponse] = []
 
-    def run(act: Callable[[], PortalResponse]) -> None:
+    def run(action: Callable[[], PortalResponse]) -> None:
         barrier.wait()
-        pages.append(act())
+        pages.append(action())
 
-    threads = [threading.Thread(target=run, args=(act,)) for act in acts]
+    threads = [threading.Thread(target=run, args=(action,)) for action in actions]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -42,7 +42,7 @@ def at_once(acts: list[Callable[[], PortalResponse]]) -> list[PortalResponse]:
     return pages
 
 
-def hold_token_answer(endpoint: str, exchange: MutableExchange) -> None:
+def delay_token_response(endpoint: str, exchange: MutableExchange) -> None:
     if endpoint == "token":
         time.sleep(0.3)
 
@@ -57,12 +57,12 @@ def hold_token_answer(endpoint: str, exchange: MutableExchange) -> None:
             500,
         ),
     ],
-    ids=["plain", "ATOMIC_REQUESTS", "a callback that raises after the spending"],
+    ids=["plain", "ATOMIC_REQUESTS", "a callback that raises after the state was used"],
 )
-def test_twenty_callbacks_with_one_state_spend_it_once(
+def test_concurrent_callbacks_use_a_state_once(
     environment: dict[str, str], first: int, op: DemoProvider, settings: Any
 ) -> None:
-    op.mutate = hold_token_answer
+    op.mutate = delay_token_response
     with ExitStack() as stack:
         phi_oidc = {"PROVIDERS": {"default": declaration(op)}}
         bases = [stack.enter_context(portal_process(phi_oidc, **environment)) for _ in range(2)]
@@ -72,8 +72,8 @@ def test_twenty_callbacks_with_one_state_spend_it_once(
             browser = Browser(bases[0])
             callback = browser.get_callback_url(op)
             target = callback.removeprefix(bases[0])
-            acts = [partial(Browser(bases[n % 2], dict(browser.cookies)).get, target) for n in range(CALLBACKS)]
-            pages = at_once(acts)
+            actions = [partial(Browser(bases[n % 2], dict(browser.cookies)).get, target) for n in range(CALLBACKS)]
+            pages = run_together(actions)
             assert Counter(page.status for page in pages) == {first: 1, 403: CALLBACKS - 1}
             assert [request.path for request in op.requests].count("/token") == 1
             reasons = Counter(event.reason for event in events(action="login.refused", outcome="failure"))
@@ -84,7 +84,7 @@ def test_twenty_callbacks_with_one_state_spend_it_once(
 
 
 @pytest.mark.parametrize("rings", [("12", "12"), ("12", "1"), ("12", "23")], ids="-".join)
-def test_two_first_sign_ins_of_one_person_make_one_account(rings: tuple[str, str], op: DemoProvider) -> None:
+def test_concurrent_first_sign_ins_create_one_account(rings: tuple[str, str], op: DemoProvider) -> None:
     with ExitStack() as stack:
         bases = []
         for ring in rings:
@@ -101,7 +101,7 @@ def test_two_first_sign_ins_of_one_person_make_one_account(rings: tuple[str, str
             get_user_model().objects.all().delete()
             browsers = [Browser(base) for base in bases]
             callbacks = [browser.get_callback_url(op) for browser in browsers]
-            pages = at_once(
+            pages = run_together(
                 [partial(browser.get, callback) for browser, callback in zip(browsers, callbacks, strict=True)]
             )
             assert [page.status for page in pages] == [302, 302]

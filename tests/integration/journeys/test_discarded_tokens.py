@@ -1,4 +1,4 @@
-"""`tokens: "discard"`: what the provider issued dies with the sign-in, and is never stored."""
+"""`tokens: "discard"`: the tokens of a sign-in are revoked when it completes and never stored."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from django_phi_oidc.sessions.models import OIDCSession, PendingRevocation, Revo
 from django_phi_oidc.sessions.tasks import sweep_revocations
 from django_phi_oidc.sessions.token_revocation import reset_backoff
 from django_phi_oidc.testing.mock_provider import DemoProvider, MutableExchange, Reply
-from tests.integration.journeys.test_sign_in_faults import refused
+from tests.integration.journeys.test_sign_in_faults import reject_statements
 from tests.integration.journeys.test_transactions import audit_database_away
 from tests.support.http_browser import Browser
 from tests.support.portal_fixtures import EVERYTHING, declaration, events
@@ -26,34 +26,34 @@ TOKENS = ("access_token", "refresh_token")
 
 @pytest.fixture
 def use(op: DemoProvider, settings: Any) -> Callable[[str], None]:
-    """Return what declares the use of the provider's tokens; first it is `discard`."""
+    """Declare `tokens: "discard"`. Call the result to declare another value."""
 
-    def use(tokens: str) -> None:
+    def declare(tokens: str) -> None:
         settings.PHI_OIDC = {**settings.PHI_OIDC, "PROVIDERS": {"default": declaration(op, tokens=tokens)}}
 
-    use("discard")
-    return use
+    declare("discard")
+    return declare
 
 
-def revoked(op: DemoProvider) -> Counter[str]:
-    """Return how often the provider was asked to revoke each token."""
+def revocation_requests(op: DemoProvider) -> Counter[str]:
+    """Return the number of revocation requests for each token."""
     return Counter(request.parameters["token"] for request in op.requests if request.path == "/revoke")
 
 
 def everything_stored() -> str:
-    """Return the app's tables as they lie there."""
-    found = []
+    """Return the raw rows of the tables that store tokens."""
+    rows = []
     for connection in connections.all():
         with connection.cursor() as cursor:
             for table in ("oidcsession", "pendingrevocation"):
                 cursor.execute(f"SELECT * FROM django_phi_oidc_{table}")
-                found += [str(row) for row in cursor.fetchall()]
+                rows += [str(row) for row in cursor.fetchall()]
         if connection.vendor == "sqlite":
             break
-    return "\n".join(found)
+    return "\n".join(rows)
 
 
-def test_discarded_tokens_are_dead_and_not_stored_once_the_sign_in_is_done(
+def test_discarded_tokens_are_revoked_and_not_stored(
     use: Callable[[str], None], op: DemoProvider, browser: Browser
 ) -> None:
     assert browser.sign_in(op).status == 302
@@ -61,17 +61,17 @@ def test_discarded_tokens_are_dead_and_not_stored_once_the_sign_in_is_done(
     assert (session.access_token, session.refresh_token, session.access_token_expires_at) == (None, None, None)
     assert session.id_token is not None
     assert op.active_tokens == []
-    assert revoked(op) == {token.value: 1 for token in op.tokens}
+    assert revocation_requests(op) == {token.value: 1 for token in op.tokens}
     rows = PendingRevocation.objects.values_list("token_type_hint", "status", "session", "token")
     assert set(rows) == {(hint, RevocationStatus.DONE, session.pk, None) for hint in TOKENS}
-    assert StoredClaim.objects.filter(name="birthdate").exists(), "UserInfo was asked before"
+    assert StoredClaim.objects.filter(name="birthdate").exists(), "UserInfo was requested before the revocation"
     assert [event.session for event in events(action="token.revoked")] == [str(session.pk)] * 2
     assert browser.user() != ""
     with pytest.raises(TokenExpired):
         get_access_token(session)
 
 
-def test_kept_tokens_are_alive_and_stored(use: Callable[[str], None], op: DemoProvider, browser: Browser) -> None:
+def test_kept_tokens_are_active_and_stored(use: Callable[[str], None], op: DemoProvider, browser: Browser) -> None:
     use("keep")
     browser.sign_in(op)
     session = OIDCSession.objects.get()
@@ -82,7 +82,7 @@ def test_kept_tokens_are_alive_and_stored(use: Callable[[str], None], op: DemoPr
     assert op.is_token_active(get_access_token(session))
 
 
-def test_logout_without_tokens_ends_the_session_and_gives_the_hint(
+def test_logout_without_tokens_ends_the_session_and_sends_the_hint(
     use: Callable[[str], None], op: DemoProvider, browser: Browser
 ) -> None:
     browser.sign_in(op)
@@ -90,10 +90,10 @@ def test_logout_without_tokens_ends_the_session_and_gives_the_hint(
     assert page.location.startswith(f"{op.issuer}/end-session")
     assert "id_token_hint=" in page.location
     assert [event.detail for event in events(action="session.ended")] == ['{"tokens":0}']
-    assert revoked(op) == {token.value: 1 for token in op.tokens}
+    assert revocation_requests(op) == {token.value: 1 for token in op.tokens}
 
 
-def test_discarded_tokens_are_queued_while_the_provider_revokes_nothing(
+def test_discarded_tokens_are_queued_while_revocation_fails(
     use: Callable[[str], None], op: DemoProvider, browser: Browser
 ) -> None:
     op.intercept = lambda endpoint, exchange: Reply(status=503) if endpoint == "revocation" else None
@@ -111,7 +111,7 @@ def test_discarded_tokens_are_queued_while_the_provider_revokes_nothing(
     assert op.active_tokens == []
 
 
-def test_discarded_tokens_die_once_where_the_sign_in_can_not_be_permitted(
+def test_discarded_tokens_are_revoked_once_if_the_permit_cannot_be_logged(
     use: Callable[[str], None], op: DemoProvider, browser: Browser
 ) -> None:
     callback = browser.get_callback_url(op)
@@ -120,33 +120,33 @@ def test_discarded_tokens_die_once_where_the_sign_in_can_not_be_permitted(
     assert browser.user() == ""
     assert OIDCSession.objects.get().end_reason == "audit_unavailable"
     assert op.active_tokens == []
-    assert revoked(op) == {token.value: 1 for token in op.tokens}
+    assert revocation_requests(op) == {token.value: 1 for token in op.tokens}
     assert len(op.tokens) == 2
 
 
-def test_discarded_tokens_die_once_where_the_session_can_be_neither_permitted_nor_ended(
+def test_discarded_tokens_are_revoked_once_if_the_session_can_be_neither_permitted_nor_ended(
     use: Callable[[str], None], op: DemoProvider, browser: Browser
 ) -> None:
     callback = browser.get_callback_url(op)
-    with audit_database_away(), refused("UPDATE", "django_phi_oidc_oidcsession"):
+    with audit_database_away(), reject_statements("UPDATE", "django_phi_oidc_oidcsession"):
         assert browser.get(callback).status == 500
     assert browser.user() == ""
     assert op.active_tokens == []
-    assert revoked(op) == {token.value: 1 for token in op.tokens}
+    assert revocation_requests(op) == {token.value: 1 for token in op.tokens}
 
 
-def test_discarded_tokens_die_once_where_the_session_can_not_be_opened(
+def test_discarded_tokens_are_revoked_once_if_the_session_cannot_be_created(
     use: Callable[[str], None], op: DemoProvider, browser: Browser
 ) -> None:
     callback = browser.get_callback_url(op)
-    with refused("INSERT", "django_phi_oidc_oidcsession"):
+    with reject_statements("INSERT", "django_phi_oidc_oidcsession"):
         assert browser.get(callback).status == 500
     assert not OIDCSession.objects.exists()
     assert op.active_tokens == []
-    assert revoked(op) == {token.value: 1 for token in op.tokens}
+    assert revocation_requests(op) == {token.value: 1 for token in op.tokens}
 
 
-def test_second_sign_in_discards_its_own_tokens_alone(
+def test_second_sign_in_revokes_kept_and_discarded_tokens_once(
     use: Callable[[str], None], op: DemoProvider, browser: Browser
 ) -> None:
     use("keep")
@@ -155,19 +155,19 @@ def test_second_sign_in_discards_its_own_tokens_alone(
     browser.provider_cookies.clear()
     browser.sign_in(op, "jonas")
     assert op.active_tokens == []
-    assert revoked(op) == {token.value: 1 for token in op.tokens}
+    assert revocation_requests(op) == {token.value: 1 for token in op.tokens}
     assert len(op.tokens) == 4
 
 
-def test_discarded_answer_with_a_token_deeper_inside_leaves_that_one_dead_too(
+def test_nested_token_in_a_discarded_response_is_revoked_too(
     use: Callable[[str], None], op: DemoProvider, browser: Browser
 ) -> None:
-    """Whatever else an accepted answer holds."""
+    """An accepted response may contain further members."""
 
-    def hide(endpoint: str, exchange: MutableExchange) -> None:
+    def add_nested_token(endpoint: str, exchange: MutableExchange) -> None:
         if endpoint == "token":
-            exchange.reply.json["more"] = {"refresh_token": "a hidden one"}
+            exchange.reply.json["nested"] = {"refresh_token": "a nested token"}
 
-    op.mutate = hide
+    op.mutate = add_nested_token
     assert browser.sign_in(op).status == 302
-    assert revoked(op) == {"a hidden one": 1, **{token.value: 1 for token in op.tokens}}
+    assert revocation_requests(op) == {"a nested token": 1, **{token.value: 1 for token in op.tokens}}

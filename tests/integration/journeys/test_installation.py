@@ -1,4 +1,4 @@
-"""Where no secret may lie: the tests that look would find one, and a Redis that is both broker and cache holds none."""
+"""The search for leaked secrets finds them in each place, and a Redis used as broker and cache contains none."""
 
 from datetime import timedelta
 from pathlib import Path
@@ -25,7 +25,7 @@ PLACES = ("log", "broker", "session", "cache", "Redis", "URL of the portal", "re
 
 
 @pytest.mark.parametrize("place", PLACES)
-def test_leaks_finds_each_secret_wherever_it_lies(
+def test_leaks_finds_each_secret_in_each_place(
     place: str, op: DemoProvider, portal: str, tmp_path: Path, redis_url: str
 ) -> None:
     with relay_to(redis_url) as relay:
@@ -34,29 +34,29 @@ def test_leaks_finds_each_secret_wherever_it_lies(
         browser.sign_in(op)
         assert browser.user() != ""
         (session_key,) = browser.session_keys
-        left = browser.post("/oidc/logout/")
-        assert browser.visited_urls[-2:] == ["/oidc/logout/", left.location]
-        assert f"id_token_hint={op.id_tokens[0]}" in left.location, "where it may be"
+        logout = browser.post("/oidc/logout/")
+        assert browser.visited_urls[-2:] == ["/oidc/logout/", logout.location]
+        assert f"id_token_hint={op.id_tokens[0]}" in logout.location, "the hint is allowed there"
         secrets = {
             **{token.kind: token.value for token in op.tokens},
             "ID token": op.id_tokens[0],
-            "what an ID token says": op.id_tokens[0].split(".")[1],
+            "payload of an ID token": op.id_tokens[0].split(".")[1],
             "code": op.last_grant.code,
             "nonce": op.last_grant.nonce,
             "sub": op.last_grant.sub,
             "sid": op.last_grant.sid,
             "client secret": op.state.clients["portal"].client_secret,
-            "key of a Django session": session_key,
+            "Django session key": session_key,
             "claim": "1984-03-09",
             "part of a claim": "Tulegatan 7B",
         }
         assert installation.leaks(op) == []
         for secret in secrets.values():
-            put(secret, place, installation, op)
+            write_secret(secret, place, installation, op)
         assert set(installation.leaks(op)) == set(secrets.values())
 
 
-def put(secret: str, place: str, installation: Installation, op: DemoProvider) -> None:
+def write_secret(secret: str, place: str, installation: Installation, op: DemoProvider) -> None:
     (browser,) = installation.browsers
     name = randomness.token_b64url(8)
     match place:
@@ -81,7 +81,7 @@ def put(secret: str, place: str, installation: Installation, op: DemoProvider) -
 
 
 @pytest.mark.parametrize("engine", ["cached_db", "cache"])
-def test_redis_as_broker_and_cache_holds_no_secret_of_a_session_and_nothing_of_one_that_has_ended(
+def test_redis_as_broker_and_cache_holds_no_secret_and_no_ended_session(
     engine: str, op: DemoProvider, tmp_path: Path, redis_url: str
 ) -> None:
     with relay_to(redis_url) as relay:
@@ -106,10 +106,10 @@ def test_redis_as_broker_and_cache_holds_no_secret_of_a_session_and_nothing_of_o
             assert len(installation.cached()) == 1
             installation.set_clock(clock.now() + IDLE)
             assert installation.run("phi_oidc.end_overdue")
-            assert installation.cached() == {}, "another process has ended it"
+            assert installation.cached() == {}, "ended by another process"
             assert installation.run()
             assert statuses() == {RevocationStatus.DONE}
             assert op.tokens
             assert not op.active_tokens
-            assert all(word in relay.said for word in (b"django.contrib.sessions", b"phi_oidc.sweep_revocations"))
+            assert all(word in relay.passed for word in (b"django.contrib.sessions", b"phi_oidc.sweep_revocations"))
             assert installation.leaks(op) == []

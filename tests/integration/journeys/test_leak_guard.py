@@ -1,4 +1,4 @@
-"""With the leak guard blocking, everything that the protocol itself sends through a browser passes."""
+"""A blocking leak guard passes everything that the protocol itself sends through a browser."""
 
 from typing import Any
 
@@ -17,7 +17,7 @@ GUARD = "django_phi_oidc.middleware.LeakageGuardMiddleware"
 
 @pytest.fixture
 def guarded(op: DemoProvider, portal: str, settings: Any) -> Browser:
-    """A browser at the portal whose guard blocks."""
+    """A browser for a portal whose leak guard blocks."""
     settings.MIDDLEWARE = [GUARD, *settings.MIDDLEWARE]
     settings.SESSION_COOKIE_SECURE = settings.CSRF_COOKIE_SECURE = False
     settings.PHI_OIDC = {**settings.PHI_OIDC, "LEAKAGE_GUARD": "block"}
@@ -32,36 +32,36 @@ def alerts() -> list[str]:
     ("method", "par", "hint"),
     [("get", "off", "id_token_hint=eyJ"), ("post", "off", 'name="id_token_hint"'), ("get", "on", "id_token_hint=eyJ")],
 )
-def test_sign_in_look_and_logout_pass(
+def test_sign_in_reveal_and_logout_pass(
     method: str, par: str, hint: str, op: DemoProvider, guarded: Browser, settings: Any
 ) -> None:
     op.par = "required" if par == "on" else "off"
     settings.PHI_OIDC = {**settings.PHI_OIDC, "PROVIDERS": {"default": declaration(op, end_session_method=method)}}
     callback = guarded.get_callback_url(op)
     assert guarded.get(callback).status == 302
-    assert guarded.get(callback).status == 403, "a replay is refused, and not withheld"
+    assert guarded.get(callback).status == 403, "the replay is refused by the callback, not blocked by the guard"
     assert guarded.get("/birthdate/").body == "1984-03-09"
-    parting = guarded.post("/oidc/logout/")
-    assert parting.status == (302 if method == "get" else 200)
-    assert hint in parting.location + parting.body, "the token leaves for its provider"
+    logout = guarded.post("/oidc/logout/")
+    assert logout.status == (302 if method == "get" else 200)
+    assert hint in logout.location + logout.body, "the token is sent to its provider"
     assert alerts() == []
     assert list(request_secrets.current_secrets()) == []
 
 
-def test_page_that_says_what_its_own_logout_sends_does_not_pass(
+def test_logout_response_with_the_hint_in_another_header_is_blocked(
     op: DemoProvider, guarded: Browser, settings: Any
 ) -> None:
-    """The twin: the same token, one place further."""
+    """The counterpart: the same token in another header."""
     guarded.sign_in(op)
-    settings.MIDDLEWARE = [*settings.MIDDLEWARE, f"{__name__}.telling"]
+    settings.MIDDLEWARE = [*settings.MIDDLEWARE, f"{__name__}.copy_location"]
     assert guarded.post("/oidc/logout/").status == 500
     assert alerts() == ['{"rule":"leak_header"}']
 
 
-def test_error_page_of_a_callback_shows_code_and_state_and_with_the_masking_reporter_nothing(
+def test_error_page_of_a_callback_is_blocked_and_the_masking_reporter_hides_code_and_state(
     op: DemoProvider, guarded: Browser, settings: Any
 ) -> None:
-    """Both stand in its URL, which no filter of Django's sees. The guard keeps the first page in."""
+    """Both are in the URL, which Django's filters do not cover. The guard blocks the first page."""
     settings.DEBUG = True
     settings.AUTHENTICATION_BACKENDS = ["tests.integration.journeys.authentication_backends.Raising"]
     callback = guarded.get_callback_url(op)
@@ -71,18 +71,18 @@ def test_error_page_of_a_callback_shows_code_and_state_and_with_the_masking_repo
     callback = guarded.get_callback_url(op)
     page = guarded.get(callback)
     assert page.status == 500
-    assert "the host&#x27;s own fault" in page.body, "the report is about this fault"
+    assert "error of the host project" in page.body, "the report is about this exception"
     assert f"code={MASK}" in page.body
     assert f"state={MASK}" in page.body
     assert leaks(page.body, [op]) == []
 
 
-def telling(get_response: Any) -> Any:
-    """A middleware of the host's that copies the address of each redirect into a header."""
+def copy_location(get_response: Any) -> Any:
+    """A middleware of the host project that copies the target of each redirect into another header."""
 
     def respond(request: Any) -> Any:
         response = get_response(request)
-        response["X-Was-Sent-To"] = response.get("Location", "")
+        response["X-Redirect-Target"] = response.get("Location", "")
         return response
 
     return respond

@@ -1,6 +1,6 @@
-"""Providers as they are: what each does that the specifications have otherwise, and the named setting that allows it.
+"""Deviations of real providers from the specifications, and the setting that allows each of them.
 
-Each is accepted with its setting, which `check` lists, and refused without it, while nothing else is bent.
+Each deviation is accepted with its setting, which `check` reports, and refused without it.
 """
 
 from collections.abc import Callable
@@ -23,8 +23,8 @@ Hook = Callable[[str, MutableExchange], Reply | None]
 TENANT = "/72f988bf-86f1-41af-91ab-2d7cd011db47/v2.0"
 
 
-def lacks(*names: str) -> Hook:
-    """Leave members out of the metadata, and out of the answer at the callback what they promise."""
+def without_members(*names: str) -> Hook:
+    """Remove members from the metadata, and `iss` from the callback if its support is no longer announced."""
 
     def hook(endpoint: str, exchange: MutableExchange) -> None:
         if endpoint == "discovery":
@@ -41,35 +41,35 @@ def auth_time_zero(endpoint: str, exchange: MutableExchange) -> None:
         exchange.claims["auth_time"] = 0
 
 
-def public_alone(endpoint: str, exchange: MutableExchange) -> None:
+def only_public_subjects(endpoint: str, exchange: MutableExchange) -> None:
     if endpoint == "discovery":
         exchange.reply.json["subject_types_supported"] = ["public"]
 
 
-def claims_unasked(endpoint: str, exchange: MutableExchange) -> None:
+def unrequested_claims(endpoint: str, exchange: MutableExchange) -> None:
     if endpoint == "id_token":
         exchange.claims |= {"birthdate": "1984-03-09", "ssn": "078-05-1120"}
 
 
-def null_alone(op: DemoProvider) -> Hook:
-    """Answer to what was asked for with null, and to nothing that was asked for with more."""
+def only_null_requests(op: DemoProvider) -> Hook:
+    """Return only the claims that were requested with null, not those requested with an object."""
 
     def hook(endpoint: str, exchange: MutableExchange) -> None:
         if endpoint == "userinfo" and exchange.reply.json:
-            asked = op.last_grant.claims.get("userinfo", {})
+            requested = op.last_grant.claims.get("userinfo", {})
             exchange.reply.json = {
-                name: value for name, value in exchange.reply.json.items() if asked.get(name) is None
+                name: value for name, value in exchange.reply.json.items() if requested.get(name) is None
             }
 
     return hook
 
 
 def entra(op: DemoProvider, *, issuer: str) -> Hook:
-    """A tenant in the issuer, keys without alg, no revocation, no RFC 9207. issuer: as its own metadata has it."""
+    """A tenant in the issuer, keys without alg, no revocation, no RFC 9207. issuer: the value in its metadata."""
     document: dict[str, Any] = {}
 
     def hook(endpoint: str, exchange: MutableExchange) -> Reply | None:
-        lacks("revocation_endpoint", "authorization_response_iss_parameter_supported")(endpoint, exchange)
+        without_members("revocation_endpoint", "authorization_response_iss_parameter_supported")(endpoint, exchange)
         if endpoint == "unknown" and exchange.path == f"{TENANT}/.well-known/openid-configuration":
             return Reply(json=document)
         if endpoint == "id_token":
@@ -92,15 +92,15 @@ def entra(op: DemoProvider, *, issuer: str) -> Hook:
 
 @dataclass(frozen=True)
 class Quirk:
-    """What a provider does, with what it is accepted, and what the portal says without that."""
+    """A deviation, the options that allow it, and the code of the refusal without them."""
 
     id: str
-    bend: Callable[[DemoProvider], Hook]
+    make_hook: Callable[[DemoProvider], Hook]
     code: str
     without: dict[str, Any]
     allowing: dict[str, Any]
     listed: str
-    """Check ids of the loosening; empty where nothing is loosened."""
+    """Check ids that report the weaker option. Empty if no check is weakened."""
     stage: str = "callback"
     essential: bool = False
 
@@ -115,8 +115,8 @@ QUIRKS = [
         "W014",
     ),
     Quirk(
-        "Glewlwyd: the claims parameter knows null alone",
-        null_alone,
+        "Glewlwyd: the claims parameter supports only null",
+        only_null_requests,
         "claim_missing",
         {"claims_request": "parameter"},
         {"claims_request": "parameter_null"},
@@ -125,7 +125,7 @@ QUIRKS = [
     ),
     Quirk(
         "LemonLDAP::NG: neither revocation nor RFC 9207",
-        lambda op: lacks("revocation_endpoint", "authorization_response_iss_parameter_supported"),
+        lambda op: without_members("revocation_endpoint", "authorization_response_iss_parameter_supported"),
         "revocation_unsupported",
         {},
         {"revocation": "best_effort"},
@@ -133,8 +133,8 @@ QUIRKS = [
         stage="request",
     ),
     Quirk(
-        "LemonLDAP::NG: pairwise subjects that its metadata do not tell of",
-        lambda op: public_alone,
+        "LemonLDAP::NG: pairwise subjects that its metadata does not announce",
+        lambda op: only_public_subjects,
         "pairwise_unsupported",
         {},
         {"subject_type": "public"},
@@ -164,30 +164,30 @@ def declare(settings: Any, op: DemoProvider, quirk: Quirk, options: dict[str, An
     }
 
 
-def listed() -> set[str]:
-    """Return the loosenings that check lists, but that tests speak http."""
+def reported_checks() -> set[str]:
+    """Return the check ids that are reported, except E006: tests use http."""
     return {message.id.rpartition(".")[2] for message in run_checks() if message.id} - {"E006"}
 
 
 @pytest.mark.parametrize("quirk", QUIRKS, ids=lambda quirk: quirk.id)
-def test_quirk_is_accepted_with_its_setting_and_refused_without(
+def test_quirk_is_accepted_only_with_its_setting(
     quirk: Quirk, op: DemoProvider, settings: Any, browser: Browser
 ) -> None:
-    op.mutate = quirk.bend(op)
+    op.mutate = quirk.make_hook(op)
     declare(settings, op, quirk, quirk.without)
-    assert listed() == set()
+    assert reported_checks() == set()
     page = browser.start_sign_in() if quirk.stage == "request" else browser.sign_in(op)
     assert page.status == 403
     assert [event.reason for event in events(action="login.refused")] == [quirk.code]
     declare(settings, op, quirk, quirk.allowing)
-    assert listed() == set(quirk.listed.split())
+    assert reported_checks() == set(quirk.listed.split())
     assert browser.sign_in(op).location == "/portal/home/"
     assert browser.user() != ""
     assert {claim.name for claim in StoredClaim.objects.all()} == {"birthdate", "address"}
 
 
-def test_auth_time_zero_is_kept_as_not_told(op: DemoProvider, settings: Any, browser: Browser) -> None:
-    """Whether or not it was asked for: nobody signed in on the first of January 1970."""
+def test_auth_time_zero_is_stored_as_unknown(op: DemoProvider, settings: Any, browser: Browser) -> None:
+    """Whether or not it was requested: 1970-01-01 is not a possible sign-in time."""
     op.mutate = auth_time_zero
     assert browser.sign_in(op).status == 302
     assert OIDCSession.objects.get().auth_time is None
@@ -196,8 +196,10 @@ def test_auth_time_zero_is_kept_as_not_told(op: DemoProvider, settings: Any, bro
     assert OIDCSession.objects.get(ended_at__isnull=True).auth_time is not None
 
 
-def test_auth_time_zero_loosens_nothing_for_another_time(op: DemoProvider, settings: Any, browser: Browser) -> None:
-    """With the setting an honest auth_time that is too old stays refused."""
+def test_allow_auth_time_zero_does_not_accept_an_old_auth_time(
+    op: DemoProvider, settings: Any, browser: Browser
+) -> None:
+    """A real auth_time that is too old is refused even with the setting."""
     settings.PHI_OIDC = {
         **settings.PHI_OIDC,
         "PROVIDERS": {"default": declaration(op, max_age=60, allow_auth_time_zero=True)},
@@ -214,37 +216,35 @@ def test_auth_time_zero_loosens_nothing_for_another_time(op: DemoProvider, setti
     assert browser.sign_in(op).status == 302
 
 
-def test_claims_that_come_unasked_are_dropped_by_name(op: DemoProvider, browser: Browser) -> None:
-    """Glewlwyd puts them into the ID Token; no setting is needed."""
-    op.mutate = claims_unasked
+def test_unrequested_claims_are_dropped_and_logged_by_name(op: DemoProvider, browser: Browser) -> None:
+    """Glewlwyd adds them to the ID Token. No setting is needed."""
+    op.mutate = unrequested_claims
     assert browser.sign_in(op).status == 302
-    (over,) = events(action="claim.overfetched")
-    assert "ssn" in over.detail
-    assert "078-05-1120" not in over.detail
+    (overfetched,) = events(action="claim.overfetched")
+    assert "ssn" in overfetched.detail
+    assert "078-05-1120" not in overfetched.detail
     assert {claim.name for claim in StoredClaim.objects.all()} == {"birthdate", "address"}
 
 
-def test_bad_code_that_is_answered_in_the_providers_own_words_is_a_token_error(
-    op: DemoProvider, browser: Browser
-) -> None:
-    """Glewlwyd: 403 and `invalid_code`, which RFC 6749 5.2 does not have."""
+def test_nonstandard_error_of_the_token_endpoint_is_a_token_error(op: DemoProvider, browser: Browser) -> None:
+    """Glewlwyd: 403 and `invalid_code`, which RFC 6749 5.2 does not define."""
 
-    def refused(endpoint: str, exchange: MutableExchange) -> Reply | None:
+    def reject(endpoint: str, exchange: MutableExchange) -> Reply | None:
         return Reply(status=403, json={"error": "invalid_code"}) if endpoint == "token" else None
 
-    op.intercept = refused
+    op.intercept = reject
     assert browser.sign_in(op).status == 403
     assert [event.reason for event in events(action="login.refused")] == ["token_error"]
     op.intercept = None
     assert browser.sign_in(op).status == 302
 
 
-@pytest.mark.postgresql  # as well: what ends here is in the database
-def test_tokens_of_a_provider_without_revocation_are_given_up_and_told_of(
+@pytest.mark.postgresql  # in addition to SQLite, because the rows in the database are what is tested
+def test_tokens_of_a_provider_without_revocation_are_abandoned_and_logged(
     op: DemoProvider, settings: Any, browser: Browser
 ) -> None:
-    """LemonLDAP::NG, Entra ID: all that is ours ends, nothing is tried for ever, and the trail tells what lives on."""
-    op.mutate = lacks("revocation_endpoint")
+    """LemonLDAP::NG, Entra ID: the session ends, nothing is retried, and the audit log records the active tokens."""
+    op.mutate = without_members("revocation_endpoint")
     settings.PHI_OIDC = {
         **settings.PHI_OIDC,
         "PROVIDERS": {"default": declaration(op, revocation="best_effort")},
@@ -261,7 +261,7 @@ def test_tokens_of_a_provider_without_revocation_are_given_up_and_told_of(
     assert not Session.objects.exists()
     assert not StoredClaim.objects.filter(session=session.pk).exists()
     assert {token.kind for token in op.active_tokens} == {"access_token", "refresh_token"}, (
-        "nobody but the OP kills them"
+        "only the OP can revoke them"
     )
     assert session.access_token_expires_at is not None
     rows = PendingRevocation.objects.values_list("token_type_hint", "status", "token", "token_expires_at")
@@ -274,8 +274,8 @@ def test_tokens_of_a_provider_without_revocation_are_given_up_and_told_of(
     assert [event.reason for event in events(action="session.ended")] == ["logout"]
 
 
-def test_issuer_of_all_tenants_is_the_issuer_of_none(op: DemoProvider, settings: Any, browser: Browser) -> None:
-    """Entra ID's shared metadata has a placeholder where the tenant stands."""
+def test_issuer_with_a_tenant_placeholder_is_refused(op: DemoProvider, settings: Any, browser: Browser) -> None:
+    """Entra ID's shared metadata has a placeholder instead of the tenant."""
     options = {"revocation": "best_effort", "issuer": op.issuer + TENANT}
     settings.PHI_OIDC = {**settings.PHI_OIDC, "PROVIDERS": {"default": declaration(op, **options)}}
     op.mutate = entra(op, issuer=f"{op.issuer}/{{tenantid}}/v2.0")
@@ -285,10 +285,8 @@ def test_issuer_of_all_tenants_is_the_issuer_of_none(op: DemoProvider, settings:
     assert browser.sign_in(op).status == 302
 
 
-def test_key_without_alg_that_two_keys_could_be_is_found_by_its_kid_alone(
-    op: DemoProvider, settings: Any, browser: Browser
-) -> None:
-    """Entra ID: keys say neither PS256 nor RS256, and the demo provider has one of each kind."""
+def test_keys_without_alg_are_selected_only_by_kid(op: DemoProvider, settings: Any, browser: Browser) -> None:
+    """Entra ID: keys have no alg, and the demo provider has one PS256 and one RS256 key."""
     options = {"revocation": "best_effort", "issuer": op.issuer + TENANT}
     settings.PHI_OIDC = {**settings.PHI_OIDC, "PROVIDERS": {"default": declaration(op, **options)}}
     honest = entra(op, issuer=op.issuer + TENANT)

@@ -1,4 +1,4 @@
-"""What the OP is asked, by which way, and how it knows who asks."""
+"""Requests to the provider: PAR or browser, client authentication, requested claims and scopes."""
 
 from dataclasses import replace
 from typing import Any
@@ -33,39 +33,39 @@ def sent_to(op: DemoProvider, path: str) -> list[Any]:
 
 
 @pytest.mark.parametrize(("par", "declared"), [("offered", "auto"), ("required", "require")])
-def test_pushed_request_leaves_nothing_of_it_to_the_browser(
+def test_pushed_request_parameters_do_not_reach_the_browser(
     par: Any, declared: str, op: DemoProvider, settings: Any, browser: Browser
 ) -> None:
     op.par = par
     declare(settings, op, par=declared)
-    begun = browser.start_sign_in()
-    query = query_of(begun.location)
+    redirect = browser.start_sign_in()
+    query = query_of(redirect.location)
     assert set(query) == {"client_id", "request_uri"}
     (push,) = sent_to(op, "/par")
     assert push.auth_method == "client_secret_basic"
     assert {"state", "nonce", "code_challenge", "redirect_uri", "scope"} <= set(push.parameters)
-    assert push.parameters["state"] not in begun.location
-    assert browser.get(op.authorize(begun.location, "amina")).location == "/portal/home/"
+    assert push.parameters["state"] not in redirect.location
+    assert browser.get(op.authorize(redirect.location, "amina")).location == "/portal/home/"
     assert browser.user() != ""
 
 
 @pytest.mark.parametrize(("par", "declared"), [("off", "auto"), ("offered", "never")])
-def test_request_goes_by_the_browser_where_it_is_not_pushed(
+def test_request_without_par_passes_through_the_browser(
     par: Any, declared: str, op: DemoProvider, settings: Any, browser: Browser
 ) -> None:
     op.par = par
     declare(settings, op, par=declared)
-    begun = browser.start_sign_in()
-    assert {"state", "nonce", "code_challenge"} <= set(query_of(begun.location))
+    redirect = browser.start_sign_in()
+    assert {"state", "nonce", "code_challenge"} <= set(query_of(redirect.location))
     assert sent_to(op, "/par") == []
-    assert browser.get(op.authorize(begun.location, "amina")).status == 302
+    assert browser.get(op.authorize(redirect.location, "amina")).status == 302
 
 
 @pytest.mark.parametrize("audience", ["issuer", "token_endpoint"])
-def test_client_with_a_key_proves_each_request_anew(
+def test_private_key_jwt_client_signs_a_new_assertion_for_each_request(
     audience: str, op: DemoProvider, settings: Any, browser: Browser, portal: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The provider fetches the key where the portal publishes it."""
+    """The provider fetches the public key from the portal's JWKS URI."""
     register(op, token_endpoint_auth_methods=("private_key_jwt",), jwks_uri=f"{portal}/oidc/jwks.json")
     op.par = "offered"
     monkeypatch.setattr(op.state, "assertion_audiences", (audience,))
@@ -74,16 +74,16 @@ def test_client_with_a_key_proves_each_request_anew(
     assert browser.user() != ""
     browser.post("/oidc/logout/")
     assert op.active_tokens == []
-    proven = [request for path in ("/par", "/token", "/revoke") for request in sent_to(op, path)]
-    assert [request.path for request in proven] == ["/par", "/token", "/revoke", "/revoke"]
-    assert {request.auth_method for request in proven} == {"private_key_jwt"}
-    assert len({request.assertion["jti"] for request in proven}) == 4
+    authenticated = [request for path in ("/par", "/token", "/revoke") for request in sent_to(op, path)]
+    assert [request.path for request in authenticated] == ["/par", "/token", "/revoke", "/revoke"]
+    assert {request.auth_method for request in authenticated} == {"private_key_jwt"}
+    assert len({request.assertion["jti"] for request in authenticated}) == 4
     expected = {"issuer": op.issuer, "token_endpoint": f"{op.issuer}/token"}[audience]
-    assert {request.assertion["aud"] for request in proven} == {expected}
-    assert {request.assertion["exp"] - request.assertion["iat"] for request in proven} == {60}
+    assert {request.assertion["aud"] for request in authenticated} == {expected}
+    assert {request.assertion["exp"] - request.assertion["iat"] for request in authenticated} == {60}
 
 
-def test_client_whose_audience_is_not_the_providers_is_refused(
+def test_client_assertion_with_another_audience_is_refused(
     op: DemoProvider, settings: Any, browser: Browser, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     register(op, **PRIVATE_KEY_JWT_CLIENT)
@@ -95,7 +95,7 @@ def test_client_whose_audience_is_not_the_providers_is_refused(
     assert browser.sign_in(op).status == 302
 
 
-def test_client_key_is_published_then_signs_then_goes_and_every_sign_in_is_accepted(
+def test_sign_ins_succeed_during_a_client_key_rotation(
     op: DemoProvider, settings: Any, browser: Browser, portal: str
 ) -> None:
     register(op, token_endpoint_auth_methods=("private_key_jwt",), jwks_uri=f"{portal}/oidc/jwks.json")
@@ -108,7 +108,7 @@ def test_client_key_is_published_then_signs_then_goes_and_every_sign_in_is_accep
     assert signed == ["ES256", "ES256", "EdDSA", "EdDSA"]
 
 
-def test_client_key_that_was_never_published_is_refused(op: DemoProvider, settings: Any, browser: Browser) -> None:
+def test_unpublished_client_key_is_refused(op: DemoProvider, settings: Any, browser: Browser) -> None:
     register(op, **PRIVATE_KEY_JWT_CLIENT)
     declare(settings, op, **{**PRIVATE_KEY_JWT_OPTIONS, "client_keys": create_private_key_pem("EC")})
     assert browser.sign_in(op).status == 403
@@ -118,10 +118,10 @@ def test_client_key_that_was_never_published_is_refused(op: DemoProvider, settin
 
 
 @pytest.mark.parametrize(("rotating", "fetches"), [(False, 1), (True, 2)])
-def test_userinfo_signed_with_a_key_that_is_newer_than_the_known_ones_is_accepted_after_one_refetch(
+def test_userinfo_signed_with_a_new_key_is_accepted_after_one_refetch(
     rotating: bool, fetches: int, op: DemoProvider, settings: Any, browser: Browser
 ) -> None:
-    """The ID Token made the portal fetch the keys; those that the provider has by the time of UserInfo are others."""
+    """The portal fetched the keys for the ID Token. The provider rotates them before UserInfo."""
 
     def rotate(endpoint: str, exchange: MutableExchange) -> None:
         if endpoint == "userinfo" and rotating:
@@ -135,10 +135,10 @@ def test_userinfo_signed_with_a_key_that_is_newer_than_the_known_ones_is_accepte
     assert len(sent_to(op, "/jwks")) == fetches
 
 
-def test_claims_asked_for_one_by_one_come_without_their_scopes(
+def test_claims_parameter_requests_claims_without_their_scopes(
     op: DemoProvider, settings: Any, browser: Browser
 ) -> None:
-    """And not in the ID Token, which is kept for as long as the session."""
+    """They are not in the ID Token either, which is stored for as long as the session."""
     declare(settings, op, claims_request="parameter")
     issued: list[dict[str, Any]] = []
 
@@ -154,11 +154,11 @@ def test_claims_asked_for_one_by_one_come_without_their_scopes(
     assert not {"birthdate", "address"} & set(issued[0])
 
 
-def test_offline_access_is_asked_for_with_consent(op: DemoProvider, settings: Any, browser: Browser) -> None:
-    why = {"purpose": "TREAT", "basis": "results come overnight"}
-    declare(settings, op, resource_scopes={"offline_access": why})
-    begun = browser.start_sign_in()
-    query = query_of(begun.location)
+def test_offline_access_is_requested_with_prompt_consent(op: DemoProvider, settings: Any, browser: Browser) -> None:
+    grounds = {"purpose": "TREAT", "basis": "results arrive overnight"}
+    declare(settings, op, resource_scopes={"offline_access": grounds})
+    redirect = browser.start_sign_in()
+    query = query_of(redirect.location)
     assert (query["scope"], query["prompt"]) == (["openid profile address offline_access"], ["consent"])
-    assert browser.get(op.authorize(begun.location, "amina")).status == 302
+    assert browser.get(op.authorize(redirect.location, "amina")).status == 302
     assert "offline_access" in op.last_grant.scope

@@ -1,4 +1,4 @@
-"""A provider that makes no accounts: in comes whom an administrator linked, and nobody else."""
+"""Provisioning with `existing`: only linked people can sign in."""
 
 import io
 import json
@@ -31,7 +31,7 @@ def declare(settings: Any, op: DemoProvider, **options: str) -> None:
 
 @pytest.fixture
 def link(op: DemoProvider, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Return what links a person of the provider to a new user, by the command, and gives that user."""
+    """Return a function that links a person of the provider to a new user by the command, and returns the user."""
 
     def run(username: str) -> Any:
         user = get_user_model().objects.create_user(f"record of {username}")
@@ -53,9 +53,7 @@ def reasons() -> list[str]:
 
 
 @shows("not_provisioned")
-def test_first_sign_in_is_refused_without_a_link_and_its_tokens_die_and_with_one_it_leads_there(
-    op: DemoProvider, browser: Browser, link: Any
-) -> None:
+def test_first_sign_in_is_accepted_only_with_a_link(op: DemoProvider, browser: Browser, link: Any) -> None:
     assert browser.sign_in(op).status == 403
     assert browser.user() == ""
     assert reasons() == ["not_provisioned"]
@@ -72,7 +70,7 @@ def test_first_sign_in_is_refused_without_a_link_and_its_tokens_die_and_with_one
     assert reasons() == ["not_provisioned"]
 
 
-def test_link_of_one_person_lets_no_other_in(op: DemoProvider, browser: Browser, link: Any) -> None:
+def test_link_of_one_person_does_not_admit_another(op: DemoProvider, browser: Browser, link: Any) -> None:
     link("amina")
     assert browser.sign_in(op, "jonas").status == 403
     assert reasons() == ["not_provisioned"]
@@ -80,7 +78,7 @@ def test_link_of_one_person_lets_no_other_in(op: DemoProvider, browser: Browser,
 
 
 @accepts("not_provisioned")
-def test_person_whom_create_let_in_stays_in_with_existing(op: DemoProvider, browser: Browser, settings: Any) -> None:
+def test_account_made_by_create_is_accepted_by_existing(op: DemoProvider, browser: Browser, settings: Any) -> None:
     declare(settings, op, provisioning="create")
     assert browser.sign_in(op).status == 302
     declare(settings, op, provisioning="existing")
@@ -89,14 +87,14 @@ def test_person_whom_create_let_in_stays_in_with_existing(op: DemoProvider, brow
     assert again.user() == browser.user() != ""
 
 
-def test_unlinking_signs_the_person_out_everywhere_and_refuses_the_next_sign_in(
+def test_unlinking_ends_all_sessions_and_refuses_the_next_sign_in(
     op: DemoProvider, browser: Browser, link: Any
 ) -> None:
     user = link("amina")
     other = Browser(browser.base_url)
-    for each in (browser, other):
-        each.sign_in(op)
-        assert each.user() == str(user.pk)
+    for signed_in in (browser, other):
+        signed_in.sign_in(op)
+        assert signed_in.user() == str(user.pk)
     assert len(op.active_tokens) == 4
     assert StoredClaim.objects.count() == 3
 

@@ -1,4 +1,4 @@
-"""Roles at the sign-in itself: from the provider's claim to the account's groups, and what of it a refusal leaves."""
+"""Role sync at the sign-in: from the provider's claim to the account's groups, also when the sign-in fails."""
 
 import json
 from collections import Counter
@@ -22,7 +22,7 @@ from tests.support.phi_oidc_settings import override_phi_oidc
 from tests.support.portal_fixtures import EVERYTHING, events
 
 pytestmark = pytest.mark.django_db(**EVERYTHING)
-Says = Callable[..., None]
+ProvideRoles = Callable[..., None]
 CANARY = "role-canary-Bern-7c1f"
 RULES = [
     {"claim": "realm", "path": ["roles"], "values": ["nurse"], "groups": ["clinicians"]},
@@ -36,21 +36,21 @@ def _clinicians() -> None:
 
 
 @pytest.fixture
-def says(op: DemoProvider, settings: Any) -> Says:
-    """Return what has the provider tell these roles of everybody, in UserInfo, from then on; None: none at all."""
-    claim = {"purpose": "HOPERAT", "basis": "who works here", "retention": None}
+def provide_roles(op: DemoProvider, settings: Any) -> ProvideRoles:
+    """Return a function that sets the roles in UserInfo. Without roles, the claim is absent."""
+    claim = {"purpose": "HOPERAT", "basis": "staff roles", "retention": None}
     settings.PHI_OIDC = {**settings.PHI_OIDC, "CLAIMS": {"realm": claim}, "ROLES": {"default": RULES}}
 
-    def say(*roles: str, status: int = 200) -> None:
-        def bend(endpoint: str, exchange: MutableExchange) -> None:
+    def set_roles(*roles: str, status: int = 200) -> None:
+        def change(endpoint: str, exchange: MutableExchange) -> None:
             if endpoint == "userinfo":
                 exchange.reply.status = status
                 exchange.reply.json = {"sub": exchange.reply.json["sub"]}
                 exchange.reply.json |= {"realm": {"roles": list(roles)}} if roles else {}
 
-        op.mutate = bend
+        op.mutate = change
 
-    return say
+    return set_roles
 
 
 def groups() -> list[str]:
@@ -61,11 +61,13 @@ def changes() -> list[Any]:
     return [json.loads(event.detail) for event in events(action="role.changed")]
 
 
-def test_roles_follow_each_sign_in_and_no_value_is_in_the_trail(says: Says, op: DemoProvider, browser: Browser) -> None:
-    says("nurse", CANARY)
+def test_roles_are_synced_at_each_sign_in_and_values_are_not_logged(
+    provide_roles: ProvideRoles, op: DemoProvider, browser: Browser
+) -> None:
+    provide_roles("nurse", CANARY)
     assert browser.sign_in(op).status == 302
     assert groups() == ["clinicians"]
-    says(CANARY)
+    provide_roles(CANARY)
     assert browser.sign_in(op).status == 302
     assert groups() == []
     assert changes() == [{"added": ["clinicians"]}, {"removed": ["clinicians"]}]
@@ -77,69 +79,69 @@ def test_roles_follow_each_sign_in_and_no_value_is_in_the_trail(says: Says, op: 
     assert not any(CANARY in event.detail for event in events())
 
 
-def test_claim_that_does_not_come_takes_and_userinfo_that_is_away_refuses_and_takes_nothing(
-    says: Says, op: DemoProvider, browser: Browser
+def test_missing_claim_removes_roles_and_failing_userinfo_removes_none(
+    provide_roles: ProvideRoles, op: DemoProvider, browser: Browser
 ) -> None:
-    says("nurse")
+    provide_roles("nurse")
     browser.sign_in(op)
-    says(status=503)
+    provide_roles(status=503)
     assert browser.sign_in(op).status == 503
     assert groups() == ["clinicians"]
-    says()
+    provide_roles()
     assert browser.sign_in(op).status == 302
     assert groups() == []
 
 
-def test_existing_account_and_new_one_are_treated_alike(
-    says: Says, op: DemoProvider, browser: Browser, settings: Any
+def test_roles_are_synced_for_existing_accounts_too(
+    provide_roles: ProvideRoles, op: DemoProvider, browser: Browser, settings: Any
 ) -> None:
-    says("nurse")
+    provide_roles("nurse")
     browser.sign_in(op)
     declared = {**settings.PHI_OIDC["PROVIDERS"]["default"], "provisioning": "existing"}
     settings.PHI_OIDC = {**settings.PHI_OIDC, "PROVIDERS": {"default": declared}}
-    says("admin")
+    provide_roles("admin")
     assert browser.sign_in(op).status == 302
     assert (groups(), get_user_model().objects.get().is_staff) == ([], True)  # type: ignore[attr-defined]
     assert Browser(browser.base_url).sign_in(op, "jonas").status == 403
-    assert len(changes()) == 2, "whom nobody linked gets nothing"
+    assert len(changes()) == 2, "an unlinked person gets no roles"
 
 
 @pytest.mark.parametrize(("ends", "left"), [(["roles"], 1), ([], 2)], ids=["roles", "nothing"])
-def test_change_of_roles_ends_the_persons_other_sessions_and_not_the_one_that_begins(
-    says: Says, op: DemoProvider, browser: Browser, settings: Any, ends: list[str], left: int
+def test_change_of_roles_ends_only_the_other_sessions(
+    provide_roles: ProvideRoles, op: DemoProvider, browser: Browser, settings: Any, ends: list[str], left: int
 ) -> None:
     settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, SESSIONS={"end_on": ends, "recheck": timedelta(0)})
-    says("clerk")
+    provide_roles("clerk")
     browser.sign_in(op)
     assert browser.user() != ""
-    says("nurse")
+    provide_roles("nurse")
     other = Browser(browser.base_url)
     assert other.sign_in(op).status == 302
     assert other.user() != ""
     assert (browser.user() != "") is (left == 2)
     assert OIDCSession.objects.filter(ended_at__isnull=True).count() == left
-    assert {each.end_reason for each in OIDCSession.objects.filter(ended_at__isnull=False)} == (
+    assert {session.end_reason for session in OIDCSession.objects.filter(ended_at__isnull=False)} == (
         {"roles_changed"} if ends else set()
     )
     assert len(op.active_tokens) == 2 * left
 
 
-def test_same_browser_signs_in_again_with_other_roles_where_that_ends_sessions(
-    says: Says, op: DemoProvider, browser: Browser, settings: Any
+def test_sign_in_with_other_roles_in_the_same_browser_succeeds(
+    provide_roles: ProvideRoles, op: DemoProvider, browser: Browser, settings: Any
 ) -> None:
     settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, SESSIONS={"end_on": ["roles"]})
     for roles in (["clerk"], ["nurse"], ["clerk"]):
-        says(*roles)
+        provide_roles(*roles)
         assert browser.sign_in(op).status == 302
         assert browser.user() != ""
     assert sorted(OIDCSession.objects.values_list("end_reason", flat=True)) == ["", "roles_changed", "roles_changed"]
     assert len(op.active_tokens) == 2
 
 
-def test_roles_stay_as_the_provider_said_while_the_trail_is_away_and_nobody_is_let_in(
-    says: Says, op: DemoProvider, browser: Browser
+def test_roles_are_synced_but_sign_in_is_refused_without_the_audit_database(
+    provide_roles: ProvideRoles, op: DemoProvider, browser: Browser
 ) -> None:
-    says("nurse")
+    provide_roles("nurse")
     with audit_database_away():
         assert browser.sign_in(op).status == 503
     assert browser.user() == ""
@@ -147,32 +149,32 @@ def test_roles_stay_as_the_provider_said_while_the_trail_is_away_and_nobody_is_l
     assert not OIDCSession.objects.filter(ended_at__isnull=True).exists()
 
 
-def fail(**kwargs: Any) -> None:
-    raise RuntimeError("the host's own fault")
+def raise_error(**kwargs: Any) -> None:
+    raise RuntimeError("error of the host project")
 
 
-def test_sign_in_that_fails_after_the_change_leaves_roles_as_they_were(
-    says: Says, op: DemoProvider, browser: Browser
+def test_sign_in_that_fails_later_leaves_roles_unchanged(
+    provide_roles: ProvideRoles, op: DemoProvider, browser: Browser
 ) -> None:
-    says("clerk")
+    provide_roles("clerk")
     browser.sign_in(op)
-    says("nurse")
-    user_logged_in.connect(fail)
+    provide_roles("nurse")
+    user_logged_in.connect(raise_error)
     try:
         assert browser.sign_in(op).status == 500
     finally:
-        user_logged_in.disconnect(fail)
+        user_logged_in.disconnect(raise_error)
     assert (groups(), changes()) == ([], [])
     assert browser.sign_in(op).status == 302
     assert (groups(), changes()) == (["clinicians"], [{"added": ["clinicians"]}])
 
 
-def test_roles_that_do_not_change_cost_a_sign_in_one_statement(
-    says: Says, op: DemoProvider, settings: Any, portal: str
+def test_unchanged_roles_cost_one_statement(
+    provide_roles: ProvideRoles, op: DemoProvider, settings: Any, portal: str
 ) -> None:
     settings.SESSION_COOKIE_SECURE = False
     counted = {}
-    says("nurse")
+    provide_roles("nurse")
     for rules in ({"default": RULES}, {}, {"other": RULES}, {"default": RULES}):
         settings.PHI_OIDC = {**settings.PHI_OIDC, "ROLES": rules}
         client = Client(headers={"host": urlsplit(portal).netloc})

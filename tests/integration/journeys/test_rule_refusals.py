@@ -1,7 +1,7 @@
-"""Each refusal of R1 to R7, over real sockets, beside an acceptance that differs in that one thing.
+"""Each refusal of R1 to R7, over real sockets, with an acceptance that differs in one thing.
 
-A case bends what the provider says in two ways with one function: `wrong` is refused with the rule's code, `right` is
-accepted. Where the portal held tokens, they are dead at the provider when the page comes.
+A case changes the provider's response with one function and two values: `invalid_value` is refused with the code of the
+rule, `valid_value` is accepted. If the portal had received tokens, they are revoked before the page is returned.
 """
 
 from dataclasses import replace
@@ -15,14 +15,14 @@ from django_phi_oidc import errors
 from django_phi_oidc._internal import clock
 from django_phi_oidc.sessions.models import OIDCSession
 from django_phi_oidc.testing.mock_provider import DemoProvider, MutableExchange, Reply
-from tests.integration.journeys import test_accounts, test_step_up  # noqa: F401 -- their tests show codes too
+from tests.integration.journeys import test_accounts, test_step_up  # noqa: F401 -- they register codes too
 from tests.integration.journeys.attack_cases import (
-    BENT,
     CLIENT,
+    ID_TOKEN_CASES,
     OMITTED,
-    R6,
-    R7,
+    TAMPERING_CASES,
     TRANSPORT_CASES,
+    USERINFO_CASES,
     TamperingCase,
     tamper_member,
 )
@@ -33,11 +33,7 @@ from tests.support.tls import CertificateAuthority
 
 pytestmark = [pytest.mark.django_db(**EVERYTHING), pytest.mark.postgresql]
 
-CLASSES = {
-    cls.code: cls
-    for cls in vars(errors).values()
-    if isinstance(cls, type) and issubclass(cls, errors.SignInRefused) and "code" in vars(cls)
-}
+SIGN_IN_CODES = {code for code in errors.Code if code.rule}
 
 
 def declare(settings: Any, op: DemoProvider, case: TamperingCase) -> None:
@@ -50,11 +46,11 @@ def declare(settings: Any, op: DemoProvider, case: TamperingCase) -> None:
         setattr(op.state, name, value)
 
 
-def bend_with(op: DemoProvider, case: TamperingCase, value: Any) -> None:
+def tamper_with(op: DemoProvider, case: TamperingCase, value: Any) -> None:
     def hook(endpoint: str, exchange: MutableExchange) -> Reply | None:
         return case.tamper(exchange, value) if endpoint == case.endpoint else None
 
-    # Where UserInfo would be asked, it would speak of the sub that the ID Token no longer names.
+    # Otherwise UserInfo would be requested and return a sub that the changed ID Token no longer has.
     op.state.scope_claims_in_id_token = case.endpoint == "id_token"
     if case.tamper_before_endpoint:
         op.intercept = hook
@@ -63,10 +59,10 @@ def bend_with(op: DemoProvider, case: TamperingCase, value: Any) -> None:
 
 
 def assert_refused(page: PortalResponse, browser: Browser, code: str, *, status: int = 0) -> None:
-    """The page tells nothing but a reference; the trail tells the code; nobody is signed in."""
+    """The page shows only a reference, the event has the code, and no user is signed in."""
     (event,) = events(action="login.refused")
     assert event.reason == code
-    assert page.status == (status or (503 if CLASSES[code].is_provider_fault else 403)), page.body
+    assert page.status == (status or (503 if errors.Code(code).is_provider_fault else 403)), page.body
     assert code not in page.body
     assert str(event.id) in page.body
     assert page.join_header_values("Cache-Control") == "no-store"
@@ -82,17 +78,19 @@ def assert_accepted(page: PortalResponse, browser: Browser, op: DemoProvider) ->
     assert {token.kind for token in op.active_tokens} == {"access_token", "refresh_token"}
 
 
-CASES = [pytest.param(case, id=str(case), marks=[pytest.mark.sqlite] if case.sqlite_only else []) for case in BENT]
+CASES = [
+    pytest.param(case, id=str(case), marks=[pytest.mark.sqlite] if case.sqlite_only else []) for case in TAMPERING_CASES
+]
 
 
-@refuses(*{case.code for case in BENT})
+@refuses(*{case.code for case in TAMPERING_CASES})
 @pytest.mark.parametrize("case", CASES)
-def test_sign_in_bent_by_the_provider_is_refused(
+def test_sign_in_tampered_with_by_the_provider_is_refused(
     case: TamperingCase, request: pytest.FixtureRequest, settings: Any, browser: Browser
 ) -> None:
     op = request.getfixturevalue("tls_op" if case in TRANSPORT_CASES else "op")
     declare(settings, op, case)
-    bend_with(op, case, case.invalid_value)
+    tamper_with(op, case, case.invalid_value)
     page = browser.start_sign_in() if case.stage == "request" else browser.sign_in(op)
     assert_refused(page, browser, case.code, status=case.refusal_status)
     if case.holds_tokens:
@@ -103,14 +101,14 @@ def test_sign_in_bent_by_the_provider_is_refused(
         assert op.tokens == []
 
 
-@accepts(*{case.code for case in BENT})
+@accepts(*{case.code for case in TAMPERING_CASES})
 @pytest.mark.parametrize("case", CASES)
-def test_sign_in_that_differs_in_that_one_thing_is_accepted(
+def test_sign_in_with_the_valid_value_is_accepted(
     case: TamperingCase, request: pytest.FixtureRequest, settings: Any, browser: Browser
 ) -> None:
     op = request.getfixturevalue("tls_op" if case in TRANSPORT_CASES else "op")
     declare(settings, op, case)
-    bend_with(op, case, case.valid_value)
+    tamper_with(op, case, case.valid_value)
     assert_accepted(browser.sign_in(op), browser, op)
 
 
@@ -129,16 +127,16 @@ def test_certificate_of_the_declared_ca_is_accepted(tls_op: DemoProvider, browse
     assert_accepted(browser.sign_in(tls_op), browser, tls_op)
 
 
-@pytest.mark.parametrize("case", {case.code: case for case in (*R6, *R7)}.values(), ids=str)
-def test_refused_sign_in_of_another_person_leaves_who_is_signed_in_and_an_accepted_one_does_not(
+@pytest.mark.parametrize("case", {case.code: case for case in (*ID_TOKEN_CASES, *USERINFO_CASES)}.values(), ids=str)
+def test_only_an_accepted_sign_in_of_another_person_replaces_the_session(
     case: TamperingCase, op: DemoProvider, settings: Any, browser: Browser
 ) -> None:
     assert browser.sign_in(op).status == 302
-    amina, cookie, hers = browser.user(), browser.cookies["sessionid"], op.active_tokens
-    assert len(hers) == 2
+    amina, cookie, her_tokens = browser.user(), browser.cookies["sessionid"], op.active_tokens
+    assert len(her_tokens) == 2
     browser.provider_cookies.clear()
     declare(settings, op, case)
-    bend_with(op, case, case.invalid_value)
+    tamper_with(op, case, case.invalid_value)
     page = browser.get(browser.get_callback_url(op, "jonas"))
     (event,) = events(action="login.refused")
     assert (event.reason, str(event.id) in page.body) == (case.code, True)
@@ -148,24 +146,24 @@ def test_refused_sign_in_of_another_person_leaves_who_is_signed_in_and_an_accept
         ("access_token", "jonas"),
         ("refresh_token", "jonas"),
     }
-    assert op.active_tokens == hers
+    assert op.active_tokens == her_tokens
 
-    bend_with(op, case, case.valid_value)
+    tamper_with(op, case, case.valid_value)
     assert browser.get(browser.get_callback_url(op, "jonas")).status == 302
     assert browser.user() not in ("", amina)
     assert OIDCSession.objects.get(user=amina).end_reason == "replaced"
     assert {token.grant.account.username for token in op.active_tokens} == {"jonas"}
 
 
-def altered(url: str, **changes: Any) -> str:
-    """Return url with parameters replaced, left out (NO) or repeated (a list)."""
+def change_query(url: str, **changes: Any) -> str:
+    """Return url with parameters replaced, omitted (OMITTED) or repeated (a list)."""
     parts = urlsplit(url)
     query = {**dict(parse_qsl(parts.query)), **changes}
     return parts._replace(query=urlencode({k: v for k, v in query.items() if v is not OMITTED}, doseq=True)).geturl()
 
 
-# code -> (what the browser brings back, a callback that differs in that one thing and is accepted)
-R4 = {
+# code -> (changes of the callback that are refused, changes that are accepted)
+CALLBACK_CASES = {
     "state_missing": ({"state": OMITTED}, {}),
     "state_unknown": ({"state": "x" * 43}, {}),
     "iss_mismatch": ({"iss": "https://elsewhere.example"}, {}),
@@ -176,62 +174,60 @@ R4 = {
 }
 
 
-@refuses(*R4)
-@pytest.mark.parametrize("code", R4)
-def test_callback_bent_by_the_browser_is_refused(code: str, op: DemoProvider, browser: Browser) -> None:
-    page = browser.get(altered(browser.get_callback_url(op), **R4[code][0]))
+@refuses(*CALLBACK_CASES)
+@pytest.mark.parametrize("code", CALLBACK_CASES)
+def test_callback_with_invalid_parameters_is_refused(code: str, op: DemoProvider, browser: Browser) -> None:
+    page = browser.get(change_query(browser.get_callback_url(op), **CALLBACK_CASES[code][0]))
     assert_refused(page, browser, code)
     assert op.tokens == []
 
 
-@accepts(*R4)
-@pytest.mark.parametrize("code", R4)
-def test_callback_that_differs_in_that_one_thing_is_accepted(code: str, op: DemoProvider, browser: Browser) -> None:
-    assert_accepted(browser.get(altered(browser.get_callback_url(op), **R4[code][1])), browser, op)
+@accepts(*CALLBACK_CASES)
+@pytest.mark.parametrize("code", CALLBACK_CASES)
+def test_callback_with_harmless_changes_is_accepted(code: str, op: DemoProvider, browser: Browser) -> None:
+    assert_accepted(browser.get(change_query(browser.get_callback_url(op), **CALLBACK_CASES[code][1])), browser, op)
 
 
-def test_callback_in_another_browser_is_refused_and_in_its_own_accepted(
-    op: DemoProvider, browser: Browser, portal: str
-) -> None:
+def test_callback_is_accepted_only_in_its_own_browser(op: DemoProvider, browser: Browser, portal: str) -> None:
     callback = browser.get_callback_url(op)
-    stranger = Browser(portal)
-    assert_refused(stranger.get(callback), stranger, "state_unknown")
+    other = Browser(portal)
+    assert_refused(other.get(callback), other, "state_unknown")
     assert op.tokens == []
     assert browser.get(callback).status == 302
 
 
 @shows("state_replayed")
-def test_callback_again_is_refused_and_the_first_accepted(op: DemoProvider, browser: Browser) -> None:
+def test_replayed_callback_is_refused(op: DemoProvider, browser: Browser) -> None:
     callback = browser.get_callback_url(op)
-    kept = dict(browser.cookies)
+    pending = dict(browser.cookies)
     assert_accepted(browser.get(callback), browser, op)
     signed_in = dict(browser.cookies)
-    for cookies in (signed_in, {**signed_in, **kept}):
+    for cookies in (signed_in, {**signed_in, **pending}):
         browser.cookies = cookies
         page = browser.get(callback)
         assert page.status == 403
         assert [event.reason for event in events(action="login.refused")][-1] == "state_replayed"
-        assert browser.user() != "", "a refused callback signs nobody out"
+        assert browser.user() != "", "a refused callback does not sign out"
     assert [request.path for request in op.requests].count("/token") == 1
 
 
 @shows("state_expired")
 @pytest.mark.parametrize(("minutes", "status"), [(10.1, 403), (9.9, 302)])
 def test_callback_after_ten_minutes_is_refused(minutes: float, status: int, op: DemoProvider, browser: Browser) -> None:
-    begun = browser.start_sign_in()
+    redirect = browser.start_sign_in()
     later = clock.now() + timedelta(minutes=minutes)
     with clock.override_clock(lambda: later):
-        page = browser.get(op.authorize(begun.location, "amina"))
+        page = browser.get(op.authorize(redirect.location, "amina"))
         assert page.status == status
         if status == 403:
             assert_refused(page, browser, "state_expired")
 
 
 @shows("token_replayed")
-def test_token_of_an_earlier_sign_in_is_refused_and_told_apart(op: DemoProvider, browser: Browser, portal: str) -> None:
+def test_replayed_id_token_is_refused_with_its_own_code(op: DemoProvider, browser: Browser, portal: str) -> None:
     earlier: list[str] = []
 
-    def keep(endpoint: str, exchange: MutableExchange) -> None:
+    def store(endpoint: str, exchange: MutableExchange) -> None:
         if endpoint == "token":
             earlier.append(exchange.reply.json["id_token"])
 
@@ -239,18 +235,18 @@ def test_token_of_an_earlier_sign_in_is_refused_and_told_apart(op: DemoProvider,
         if endpoint == "id_token":
             exchange.token = earlier[0]
 
-    op.mutate = keep
+    op.mutate = store
     assert_accepted(browser.sign_in(op), browser, op)
     op.mutate = replay
     again = Browser(portal)
     page = again.sign_in(op)
     assert page.status == 403
     assert [event.reason for event in events(action="login.refused")] == ["token_replayed"]
-    assert len(op.active_tokens) == 2, "those of the accepted sign-in"
+    assert len(op.active_tokens) == 2, "the tokens of the accepted sign-in"
 
 
 @pytest.mark.parametrize("azp", [OMITTED, "another", CLIENT])
-def test_azp_is_demanded_with_a_second_audience(azp: Any, op: DemoProvider, settings: Any, browser: Browser) -> None:
+def test_azp_is_required_with_a_second_audience(azp: Any, op: DemoProvider, settings: Any, browser: Browser) -> None:
     provider = {**settings.PHI_OIDC["PROVIDERS"]["default"], "trusted_audiences": ["billing"]}
     settings.PHI_OIDC = {**settings.PHI_OIDC, "PROVIDERS": {"default": provider}}
 
@@ -282,6 +278,5 @@ def test_each_client_authentication_is_accepted(method: str, op: DemoProvider, s
 
 
 def test_every_code_has_a_pair() -> None:
-    codes = set(CLASSES) - {errors.Code.SIGN_IN_REFUSED}
-    assert set(REFUSED) == codes
-    assert set(ACCEPTED) == codes
+    assert set(REFUSED) == SIGN_IN_CODES
+    assert set(ACCEPTED) == SIGN_IN_CODES

@@ -1,4 +1,4 @@
-"""The Django session of a sign-in is written once, and again only where a host project has put something into it."""
+"""A sign-in writes the Django session once, and again only if the host project changed it."""
 
 from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
@@ -13,17 +13,17 @@ from django.test.utils import CaptureQueriesContext
 
 from django_phi_oidc.audit.request_context import SESSION_KEY
 from django_phi_oidc.testing.mock_provider import DemoProvider
-from tests.integration.journeys.test_sign_in_faults import engine, near
+from tests.integration.journeys.test_sign_in_faults import engine, local_browser
 from tests.support.http_browser import Browser
 from tests.support.portal_fixtures import EVERYTHING
 
-__all__ = ["engine", "near"]  # fixtures
+__all__ = ["engine", "local_browser"]  # fixtures
 pytestmark = pytest.mark.django_db(**EVERYTHING)
 
 
 @pytest.fixture
-def receiving() -> Iterator[Callable[[Callable[[Any], None]], None]]:
-    """Let a receiver of the host's do something to the session at every sign-in."""
+def add_receiver() -> Iterator[Callable[[Callable[[Any], None]], None]]:
+    """Return a function that adds a change of the session by a user_logged_in receiver."""
     acts: list[Callable[[Any], None]] = []
 
     def receive(request: Any, **kwargs: Any) -> None:
@@ -35,10 +35,10 @@ def receiving() -> Iterator[Callable[[Callable[[Any], None]], None]]:
     user_logged_in.disconnect(receive)
 
 
-def kept(near: Browser, engine: str) -> Any:
-    """Return the session of the browser as the engine holds it."""
+def stored_session(local_browser: Browser, engine: str) -> Any:
+    """Return the browser's session as the engine stored it."""
     module = __import__(f"django.contrib.sessions.backends.{engine}", fromlist=["SessionStore"])
-    return module.SessionStore(near.cookies["sessionid"])
+    return module.SessionStore(local_browser.cookies["sessionid"])
 
 
 @pytest.mark.parametrize(
@@ -47,28 +47,28 @@ def kept(near: Browser, engine: str) -> Any:
         (lambda session: session.update({}), ["INSERT"]),
         (lambda session: session.update({"a": 1}), ["INSERT", "UPDATE"]),
     ],
-    ids=["nothing of the host's", "something of the host's"],
+    ids=["unchanged by the host project", "changed by the host project"],
 )
 def test_sign_in_writes_its_django_session_once(
     act: Callable[[Any], None],
     written: list[str],
     settings: Any,
     op: DemoProvider,
-    near: Browser,
-    receiving: Any,
+    local_browser: Browser,
+    add_receiver: Any,
 ) -> None:
     settings.SESSION_COOKIE_SECURE = False
-    receiving(act)
-    callback = near.get_callback_url(op)
+    add_receiver(act)
+    callback = local_browser.get_callback_url(op)
     with CaptureQueriesContext(connection) as queries:
-        assert near.get(callback).status == 302
+        assert local_browser.get(callback).status == 302
     assert [query["sql"].split()[0] for query in queries if '"django_session"' in query["sql"]] == written
-    assert Session.objects.get().session_key == near.cookies["sessionid"]
-    assert near.user() != ""
+    assert Session.objects.get().session_key == local_browser.cookies["sessionid"]
+    assert local_browser.user() != ""
 
 
-class OwnSession(Session):
-    """A host project's own session model, which notes what is saved."""
+class CustomSession(Session):
+    """A custom session model of a host project that records which sessions are saved."""
 
     saved: ClassVar[list[str]] = []
 
@@ -82,30 +82,32 @@ class OwnSession(Session):
 
 
 class SessionStore(DatabaseStore):
-    """The engine of that model."""
+    """The session engine of that model."""
 
     @classmethod
     def get_model_class(cls) -> type[Session]:
-        return OwnSession
+        return CustomSession
 
 
 @pytest.mark.sqlite
-@pytest.mark.parametrize(("engine_of", "is_own"), [(__name__, True), ("django.contrib.sessions.backends.db", False)])
-def test_session_of_a_model_of_the_host_s_own_is_saved_by_that_model(
-    engine_of: str, is_own: bool, settings: Any, op: DemoProvider, near: Browser
+@pytest.mark.parametrize(
+    ("engine_path", "is_custom"), [(__name__, True), ("django.contrib.sessions.backends.db", False)]
+)
+def test_session_of_a_custom_session_model_is_saved_by_that_model(
+    engine_path: str, is_custom: bool, settings: Any, op: DemoProvider, local_browser: Browser
 ) -> None:
     settings.SESSION_COOKIE_SECURE = False
-    settings.SESSION_ENGINE = engine_of
-    OwnSession.saved.clear()
-    assert near.sign_in(op).status == 302
-    assert OwnSession.saved == ([near.cookies["sessionid"]] if is_own else [])
-    assert near.user() != ""
+    settings.SESSION_ENGINE = engine_path
+    CustomSession.saved.clear()
+    assert local_browser.sign_in(op).status == 302
+    assert CustomSession.saved == ([local_browser.cookies["sessionid"]] if is_custom else [])
+    assert local_browser.user() != ""
 
 
-def test_session_of_each_engine_signs_the_person_in(engine: str, op: DemoProvider, near: Browser) -> None:
-    assert near.sign_in(op).status == 302
-    session = kept(near, engine)
-    assert (session["_auth_user_id"], len(session[SESSION_KEY])) == (near.user(), 36)
+def test_sign_in_works_with_each_session_engine(engine: str, op: DemoProvider, local_browser: Browser) -> None:
+    assert local_browser.sign_in(op).status == 302
+    session = stored_session(local_browser, engine)
+    assert (session["_auth_user_id"], len(session[SESSION_KEY])) == (local_browser.user(), 36)
     assert session.get_expiry_age() == 14 * 24 * 3600
 
 
@@ -122,30 +124,30 @@ def put(session: Any) -> None:
             lambda session: (put(session), session.save(), session.pop("greeting")), None, marks=pytest.mark.sqlite
         ),
     ],
-    ids=["left to the middleware", "saved", "saved and taken out"],
+    ids=["saved by the middleware", "saved", "saved and removed"],
 )
-def test_session_is_kept_as_a_receiver_leaves_it(
-    act: Callable[[Any], None], greeting: Any, engine: str, op: DemoProvider, near: Browser, receiving: Any
+def test_session_changes_of_a_receiver_are_stored(
+    act: Callable[[Any], None], greeting: Any, engine: str, op: DemoProvider, local_browser: Browser, add_receiver: Any
 ) -> None:
-    receiving(act)
-    assert near.sign_in(op).status == 302
-    assert kept(near, engine).get("greeting") == greeting
+    add_receiver(act)
+    assert local_browser.sign_in(op).status == 302
+    assert stored_session(local_browser, engine).get("greeting") == greeting
 
 
-def test_key_that_a_receiver_cycles_is_the_one_that_is_kept(
-    engine: str, op: DemoProvider, near: Browser, receiving: Any
+def test_session_key_cycled_by_a_receiver_is_stored(
+    engine: str, op: DemoProvider, local_browser: Browser, add_receiver: Any
 ) -> None:
     first: list[str] = []
-    receiving(lambda session: (first.append(session.session_key), session.cycle_key()))
-    assert near.sign_in(op).status == 302
-    assert near.cookies["sessionid"] not in first
-    assert near.user() != ""
-    assert not kept(near, engine).exists(first[0])
+    add_receiver(lambda session: (first.append(session.session_key), session.cycle_key()))
+    assert local_browser.sign_in(op).status == 302
+    assert local_browser.cookies["sessionid"] not in first
+    assert local_browser.user() != ""
+    assert not stored_session(local_browser, engine).exists(first[0])
 
 
-def test_session_that_a_receiver_shortens_ends_when_the_receiver_said(
-    engine: str, op: DemoProvider, near: Browser, receiving: Any
+def test_session_expiry_set_by_a_receiver_is_stored(
+    engine: str, op: DemoProvider, local_browser: Browser, add_receiver: Any
 ) -> None:
-    receiving(lambda session: session.set_expiry(60))
-    assert near.sign_in(op).status == 302
-    assert kept(near, engine).get_expiry_age() == 60
+    add_receiver(lambda session: session.set_expiry(60))
+    assert local_browser.sign_in(op).status == 302
+    assert stored_session(local_browser, engine).get_expiry_age() == 60

@@ -1,4 +1,4 @@
-"""Several providers at once: a person chooses, and an outage, a slash or an account of one is no other's."""
+"""Several providers: the chooser, and isolation of outages, issuers that differ in a slash, and accounts."""
 
 import threading
 import time
@@ -21,21 +21,21 @@ from tests.integration.journeys.two_providers import (
     Declare,
     assert_refused,
     assert_signed_in,
-    begin_at,
     callback_of,
     sign_in_at,
+    start_sign_in_at,
 )
 from tests.support.http_browser import Browser, PortalResponse
 from tests.support.portal_fixtures import EVERYTHING
 
-# The rules are above the database, and tests/subjects has both kinds of it.
+# The database does not matter here; tests/unit/subjects runs on both kinds.
 pytestmark = [pytest.mark.django_db(**EVERYTHING), pytest.mark.sqlite, pytest.mark.usefixtures("declare")]
 
 
 # The chooser
 
 
-def test_chooser_has_a_link_for_each_provider_and_nothing_else_of_them(
+def test_chooser_shows_only_a_link_for_each_provider(
     browser: Browser, clinic: DemoProvider, region: DemoProvider
 ) -> None:
     page = browser.start_sign_in(next_url="/portal/a/?b=c&d=e")
@@ -46,49 +46,49 @@ def test_chooser_has_a_link_for_each_provider_and_nothing_else_of_them(
     ]
     assert page.body.index("The clinic’s sign-in") < page.body.index("The region’s sign-in")
     assert browser.cookies == {}
-    for told in (clinic.issuer, region.issuer, "client_id", "portal<", *SECRETS.values()):
-        assert told not in page.body
+    for text in (clinic.issuer, region.issuer, "client_id", "portal<", *SECRETS.values()):
+        assert text not in page.body
     assert clinic.requests == region.requests == []
-    begun = browser.get(links[1])
-    assert begun.location.startswith(f"{region.issuer}/authorize")
-    assert browser.get(region.authorize(begun.location, "amina")).location == "/portal/a/?b=c&d=e"
+    redirect = browser.get(links[1])
+    assert redirect.location.startswith(f"{region.issuer}/authorize")
+    assert browser.get(region.authorize(redirect.location, "amina")).location == "/portal/a/?b=c&d=e"
 
 
 @pytest.mark.parametrize("url", ["https://evil.example/", "//evil.example/", "javascript:alert(1)", ""])
-def test_chooser_drops_a_next_that_leads_elsewhere(url: str, browser: Browser) -> None:
+def test_chooser_drops_a_next_url_of_another_host(url: str, browser: Browser) -> None:
     page = browser.start_sign_in(next_url=url)
     assert 'href="/oidc/region/authenticate/"' in page.body
     assert "evil" not in page.body
 
 
-def test_chooser_shows_a_name_where_no_label_is_and_escapes_what_is(browser: Browser, declare: Declare) -> None:
+def test_chooser_escapes_labels_and_falls_back_to_names(browser: Browser, declare: Declare) -> None:
     declare(clinic={"label": ""}, region={"label": "<b>R&D</b>"})
     body = browser.start_sign_in().body
     assert ">clinic</a>" in body
     assert ">&lt;b&gt;R&amp;D&lt;/b&gt;</a>" in body
 
 
-def test_one_provider_is_no_choice(browser: Browser, settings: Any, clinic: DemoProvider) -> None:
-    alone = {"clinic": settings.PHI_OIDC["PROVIDERS"]["clinic"]}
-    settings.PHI_OIDC = {**settings.PHI_OIDC, "PROVIDERS": alone}
+def test_single_provider_needs_no_chooser(browser: Browser, settings: Any, clinic: DemoProvider) -> None:
+    single = {"clinic": settings.PHI_OIDC["PROVIDERS"]["clinic"]}
+    settings.PHI_OIDC = {**settings.PHI_OIDC, "PROVIDERS": single}
     assert browser.start_sign_in().location.startswith(f"{clinic.issuer}/authorize")
 
 
 @pytest.mark.parametrize("name", ["authenticate", "callback", "logout", "logged-out", "jwks.json"])
-def test_name_of_a_provider_hides_no_other_url(name: str) -> None:
+def test_provider_names_do_not_shadow_other_urls(name: str) -> None:
     for route in ("oidc_authentication_init", "oidc_authentication_callback", "oidc_logout"):
-        found = resolve(reverse(route, kwargs={"provider": name}))
-        assert (found.url_name, found.kwargs) == (route, {"provider": name})
+        match = resolve(reverse(route, kwargs={"provider": name}))
+        assert (match.url_name, match.kwargs) == (route, {"provider": name})
         assert resolve(reverse(route)).kwargs == {}
 
 
-# An outage
+# Outages
 
 
-def test_stopped_provider_stops_nobody_at_another(clinic: DemoProvider, region: DemoProvider, browser: Browser) -> None:
+def test_stopped_provider_does_not_affect_another(clinic: DemoProvider, region: DemoProvider, browser: Browser) -> None:
     region.stop()
     try:
-        page = begin_at(browser, "region")
+        page = start_sign_in_at(browser, "region")
         assert_refused(page, browser, "transport_unreachable", status=503)
         for again in ("/oidc/region/authenticate/", "/oidc/authenticate/"):
             assert f'href="{again}?next=%2Fportal%2Fhome%2F"' in page.body
@@ -101,10 +101,10 @@ def test_stopped_provider_stops_nobody_at_another(clinic: DemoProvider, region: 
 
 
 @pytest.mark.parametrize("endpoint", ["discovery", "token"])
-def test_hanging_provider_holds_up_nobody_at_another(
+def test_hanging_provider_does_not_delay_another(
     endpoint: str, clinic: DemoProvider, region: DemoProvider, portal: str
 ) -> None:
-    held, go_on = threading.Semaphore(0), threading.Event()
+    reached, released = threading.Semaphore(0), threading.Event()
     waiting = [Browser(portal) for _ in range(4)]
     urls = {
         "discovery": lambda browser: f"{portal}/oidc/region/authenticate/",
@@ -114,41 +114,45 @@ def test_hanging_provider_holds_up_nobody_at_another(
 
     def hold(at: str, exchange: MutableExchange) -> None:
         if at == endpoint:
-            held.release()
-            go_on.wait(PROVIDER_TIMEOUT_SECONDS)
+            reached.release()
+            released.wait(PROVIDER_TIMEOUT_SECONDS)
 
     region.intercept = hold
     pages: list[PortalResponse] = []
-    threads = [threading.Thread(target=lambda b, u: pages.append(b.get(u)), args=one) for one in ready]
+    threads = [
+        threading.Thread(target=lambda browser, url: pages.append(browser.get(url)), args=pair) for pair in ready
+    ]
     for thread in threads:
         thread.start()
     try:
-        # One thread fetches metadata, and the others wait for it; codes are each redeemed by their own.
-        assert all(held.acquire(timeout=PROVIDER_TIMEOUT_SECONDS) for _ in range(1 if endpoint == "discovery" else 4))
-        browser, began_at = Browser(portal), time.monotonic()
+        # One thread fetches the metadata while the others wait. Codes are redeemed by each thread.
+        assert all(
+            reached.acquire(timeout=PROVIDER_TIMEOUT_SECONDS) for _ in range(1 if endpoint == "discovery" else 4)
+        )
+        browser, started = Browser(portal), time.monotonic()
         assert_signed_in(sign_in_at(browser, "clinic", clinic), browser, clinic)
-        assert time.monotonic() - began_at < PROVIDER_TIMEOUT_SECONDS / 2
+        assert time.monotonic() - started < PROVIDER_TIMEOUT_SECONDS / 2
         assert pages == []
     finally:
-        go_on.set()
+        released.set()
         for thread in threads:
             thread.join()
     assert [page.status for page in pages] == [302] * 4
 
 
-# One slash
+# Issuers that differ in a slash
 
 
-class Slashed:
-    """One socket that is two providers: the tokens of the client `slashed` come from the issuer with the slash."""
+class TwoIssuers:
+    """One socket with two issuers: tokens for the client `slashed` have the issuer with the trailing slash."""
 
     def __init__(self, op: DemoProvider) -> None:
         self.plain, self.slashed = op.issuer, f"{op.issuer}/"
         self.metadata_of = self.plain
         self.swapped = False
-        op.mutate = self.speak
+        op.mutate = self.set_issuer
 
-    def speak(self, at: str, exchange: MutableExchange) -> None:
+    def set_issuer(self, at: str, exchange: MutableExchange) -> None:
         if at == "discovery":
             exchange.reply.json["issuer"] = self.metadata_of
         elif at == "id_token":
@@ -161,8 +165,8 @@ class Slashed:
 
 
 @pytest.fixture
-def slashed(clinic: DemoProvider, settings: Any, portal: str) -> Slashed:
-    two = Slashed(clinic)
+def slashed(clinic: DemoProvider, settings: Any, portal: str) -> TwoIssuers:
+    two = TwoIssuers(clinic)
     providers = {}
     for name, issuer in (("plain", two.plain), ("slashed", two.slashed)):
         clinic.register_client(Client(name, SECRETS["clinic"], [f"{portal}/oidc/{name}/callback/"]))
@@ -176,8 +180,8 @@ def slashed(clinic: DemoProvider, settings: Any, portal: str) -> Slashed:
     return two
 
 
-def test_same_sub_of_issuers_that_differ_in_a_slash_is_two_people(
-    slashed: Slashed, clinic: DemoProvider, portal: str
+def test_same_sub_at_issuers_that_differ_in_a_slash_is_two_accounts(
+    slashed: TwoIssuers, clinic: DemoProvider, portal: str
 ) -> None:
     assert clinic.get_subject("amina", "plain") == clinic.get_subject("amina", "slashed")
     users = []
@@ -191,11 +195,11 @@ def test_same_sub_of_issuers_that_differ_in_a_slash_is_two_people(
 
 
 @pytest.mark.parametrize(("name", "other"), [("plain", "slashed"), ("slashed", "plain")])
-def test_metadata_and_token_of_the_other_slash_are_refused(
-    name: str, other: str, slashed: Slashed, clinic: DemoProvider, browser: Browser
+def test_issuer_that_differs_in_a_slash_is_refused(
+    name: str, other: str, slashed: TwoIssuers, clinic: DemoProvider, browser: Browser
 ) -> None:
     slashed.metadata_of = getattr(slashed, other)
-    assert_refused(begin_at(browser, name), browser, "issuer_mismatch", status=503)
+    assert_refused(start_sign_in_at(browser, name), browser, "issuer_mismatch", status=503)
     slashed.metadata_of = getattr(slashed, name)
     slashed.swapped = True
     assert_refused(sign_in_at(browser, name, clinic), browser, "iss_invalid")
@@ -204,10 +208,10 @@ def test_metadata_and_token_of_the_other_slash_are_refused(
     assert_signed_in(sign_in_at(browser, name, clinic), browser, clinic)
 
 
-# One person, two providers
+# One person with two providers
 
 
-def test_person_known_at_both_has_an_account_for_each(clinic: DemoProvider, region: DemoProvider, portal: str) -> None:
+def test_person_with_two_providers_has_two_accounts(clinic: DemoProvider, region: DemoProvider, portal: str) -> None:
     users = []
     for name, op in (("clinic", clinic), ("region", region), ("clinic", clinic)):
         browser = Browser(portal)
@@ -217,7 +221,7 @@ def test_person_known_at_both_has_an_account_for_each(clinic: DemoProvider, regi
     assert get_user_model().objects.count() == 2
 
 
-def test_person_whom_an_administrator_linked_has_one_account(
+def test_person_linked_to_both_providers_has_one_account(
     clinic: DemoProvider, region: DemoProvider, portal: str
 ) -> None:
     first, second = Browser(portal), Browser(portal)
@@ -235,7 +239,7 @@ def test_person_whom_an_administrator_linked_has_one_account(
     assert PairwiseSubject.objects.count() == 2
 
 
-def test_sign_in_at_another_ends_the_session_at_the_first(
+def test_sign_in_at_another_provider_ends_the_first_session(
     clinic: DemoProvider, region: DemoProvider, browser: Browser
 ) -> None:
     assert_signed_in(sign_in_at(browser, "clinic", clinic), browser, clinic)
@@ -248,13 +252,13 @@ def test_sign_in_at_another_ends_the_session_at_the_first(
 
 
 @pytest.mark.parametrize("name", ["clinic", "region"])
-def test_person_without_an_account_is_led_to_another_way(
+def test_person_without_an_account_is_offered_the_chooser(
     name: str, clinic: DemoProvider, region: DemoProvider, settings: Any, browser: Browser
 ) -> None:
-    """The same way would end at the same page."""
+    """Retrying the same provider would lead to the same page."""
     settings.AUTHENTICATION_BACKENDS = ["tests.integration.journeys.authentication_backends.Refusing"]
     page = sign_in_at(browser, name, {"clinic": clinic, "region": region}[name])
     assert_refused(page, browser, "not_provisioned")
-    (way,) = page.body.split('href="')[1:]
-    assert way.startswith("/oidc/authenticate/?next=")
-    assert "Sign in another way" in way
+    (link,) = page.body.split('href="')[1:]
+    assert link.startswith("/oidc/authenticate/?next=")
+    assert "Sign in another way" in link

@@ -1,4 +1,4 @@
-"""Whatever fails on the way: nobody is let in by half, nobody is thrown out, no token stays alive."""
+"""Failures during a sign-in: no partial sign-in, no loss of another session, and no active token."""
 
 import logging
 from collections.abc import Callable, Iterator
@@ -31,7 +31,7 @@ ENGINES = ["db", "cached_db", "cache", "file"]
 
 @pytest.fixture(params=ENGINES)
 def engine(request: pytest.FixtureRequest, settings: Any, tmp_path: Any) -> Iterator[str]:
-    """Run with each of Django's session engines that a server can end."""
+    """Run with each of Django's server-side session engines."""
     settings.SESSION_ENGINE = f"django.contrib.sessions.backends.{request.param}"
     settings.SESSION_FILE_PATH = str(tmp_path)
     settings.SESSION_COOKIE_SECURE = settings.CSRF_COOKIE_SECURE = False
@@ -40,14 +40,14 @@ def engine(request: pytest.FixtureRequest, settings: Any, tmp_path: Any) -> Iter
 
 
 @pytest.fixture
-def near(portal: str) -> Browser:
-    """A browser that meets the session engine of the test."""
+def local_browser(portal: str) -> Browser:
+    """A browser in this process, so that it uses the session engine of the test."""
     return InProcessBrowser(portal)
 
 
 @pytest.fixture
-def vetoing() -> Iterator[Callable[[BaseException], None]]:
-    """Let a receiver of the host's raise that exception at every sign-in."""
+def raise_at_sign_in() -> Iterator[Callable[[BaseException], None]]:
+    """Return a function that makes a user_logged_in receiver raise that exception."""
     raised: list[BaseException] = []
 
     def veto(**kwargs: Any) -> None:
@@ -63,13 +63,17 @@ FAULTS = [PermissionDenied("the host's"), errors.AccountError(errors.Code.USER_I
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: type(fault).__name__)
-def test_receiver_that_raises_lets_nobody_in(
-    fault: BaseException, engine: str, op: DemoProvider, near: Browser, vetoing: Callable[[BaseException], None]
+def test_exception_of_a_receiver_refuses_the_sign_in(
+    fault: BaseException,
+    engine: str,
+    op: DemoProvider,
+    local_browser: Browser,
+    raise_at_sign_in: Callable[[BaseException], None],
 ) -> None:
-    vetoing(fault)
-    page = near.sign_in(op)
+    raise_at_sign_in(fault)
+    page = local_browser.sign_in(op)
     assert page.status == (500 if isinstance(fault, RuntimeError) else 403)
-    assert near.user() == ""
+    assert local_browser.user() == ""
     assert op.tokens != []
     assert op.active_tokens == []
     assert [event.outcome for event in events(action="login.refused")] == [
@@ -79,11 +83,11 @@ def test_receiver_that_raises_lets_nobody_in(
 
 
 @pytest.mark.sqlite
-def test_receiver_that_finds_something_suspicious_is_told_of_and_leaves_no_token_alive(
-    op: DemoProvider, browser: Browser, vetoing: Callable[[BaseException], None]
+def test_suspicious_operation_of_a_receiver_is_logged_and_revokes_the_tokens(
+    op: DemoProvider, browser: Browser, raise_at_sign_in: Callable[[BaseException], None]
 ) -> None:
-    """Only a request that is none to us gets Django's 400 without an event: test_failures.py has it."""
-    vetoing(SuspiciousOperation("the host's"))
+    """Only a request that Django refuses gets a 400 response without an event: see test_sign_in_failures.py."""
+    raise_at_sign_in(SuspiciousOperation("the host's"))
     assert browser.sign_in(op).status == 400
     assert browser.user() == ""
     assert [(event.outcome, event.reason) for event in events(action="login.refused")] == [("error", "internal_error")]
@@ -92,59 +96,65 @@ def test_receiver_that_finds_something_suspicious_is_told_of_and_leaves_no_token
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: type(fault).__name__)
-def test_second_sign_in_that_fails_leaves_the_first_as_it_was(
-    fault: BaseException, engine: str, op: DemoProvider, near: Browser, vetoing: Callable[[BaseException], None]
+def test_second_sign_in_that_fails_leaves_the_first_unchanged(
+    fault: BaseException,
+    engine: str,
+    op: DemoProvider,
+    local_browser: Browser,
+    raise_at_sign_in: Callable[[BaseException], None],
 ) -> None:
-    near.sign_in(op)
-    first = near.user()
-    near.provider_cookies.clear()
-    callback = near.get_callback_url(op, "jonas")
-    vetoing(fault)
-    assert near.get(callback).status >= 400
-    assert near.user() == first
+    local_browser.sign_in(op)
+    first = local_browser.user()
+    local_browser.provider_cookies.clear()
+    callback = local_browser.get_callback_url(op, "jonas")
+    raise_at_sign_in(fault)
+    assert local_browser.get(callback).status >= 400
+    assert local_browser.user() == first
     assert OIDCSession.objects.get(ended_at=None).user_id == int(first)
     assert {token.grant.account.username for token in op.active_tokens} == {"amina"}
 
 
-def test_second_sign_in_without_the_trail_leaves_the_first_as_it_was(
-    engine: str, op: DemoProvider, near: Browser
+def test_second_sign_in_without_the_audit_database_leaves_the_first_unchanged(
+    engine: str, op: DemoProvider, local_browser: Browser
 ) -> None:
-    near.sign_in(op)
-    first = near.user()
-    near.provider_cookies.clear()
-    callback = near.get_callback_url(op, "jonas")
+    local_browser.sign_in(op)
+    first = local_browser.user()
+    local_browser.provider_cookies.clear()
+    callback = local_browser.get_callback_url(op, "jonas")
     with audit_database_away():
-        assert near.get(callback).status == 503
-    assert near.user() == first
+        assert local_browser.get(callback).status == 503
+    assert local_browser.user() == first
     assert {token.grant.account.username for token in op.active_tokens} == {"amina"}
 
 
-def test_second_sign_in_replaces_the_first_in_every_engine(engine: str, op: DemoProvider, near: Browser) -> None:
-    near.sign_in(op)
-    first, cookies = near.user(), dict(near.cookies)
-    near.provider_cookies.clear()
-    near.sign_in(op, "jonas")
-    assert near.user() not in ("", first)
-    assert InProcessBrowser(near.base_url, cookies).user() == "", "the former cookie opens nothing"
+def test_second_sign_in_replaces_the_first_in_every_engine(
+    engine: str, op: DemoProvider, local_browser: Browser
+) -> None:
+    local_browser.sign_in(op)
+    first, cookies = local_browser.user(), dict(local_browser.cookies)
+    local_browser.provider_cookies.clear()
+    local_browser.sign_in(op, "jonas")
+    assert local_browser.user() not in ("", first)
+    assert InProcessBrowser(local_browser.base_url, cookies).user() == "", "the previous cookie is invalid"
     assert {token.grant.account.username for token in op.active_tokens} == {"jonas"}
 
 
-def test_outbox_that_cannot_be_emptied_keeps_no_logout_from_ending(
-    engine: str, op: DemoProvider, near: Browser
+def test_logout_ends_the_session_while_the_outbox_cannot_be_flushed(
+    engine: str, op: DemoProvider, local_browser: Browser
 ) -> None:
-    near.sign_in(op)
-    with refused("DELETE", "django_phi_oidc_auditoutbox"):
-        assert near.post("/oidc/logout/").status == 302
-    assert near.user() == ""
+    local_browser.sign_in(op)
+    with reject_statements("DELETE", "django_phi_oidc_auditoutbox"):
+        assert local_browser.post("/oidc/logout/").status == 302
+    assert local_browser.user() == ""
     assert op.active_tokens == []
 
 
-@pytest.mark.parametrize(("trail", "status", "live"), [(nullcontext, 302, 2), (audit_database_away, 500, 0)])
-def test_session_that_can_be_neither_permitted_nor_ended_leaves_no_token_alive(
-    trail: Callable[[], Any], status: int, live: int, op: DemoProvider, browser: Browser
+@pytest.mark.parametrize(("audit_database", "status", "live"), [(nullcontext, 302, 2), (audit_database_away, 500, 0)])
+def test_session_that_can_be_neither_permitted_nor_ended_leaves_no_active_token(
+    audit_database: Callable[[], Any], status: int, live: int, op: DemoProvider, browser: Browser
 ) -> None:
     callback = browser.get_callback_url(op)
-    with trail(), refused("UPDATE", "django_phi_oidc_oidcsession"):
+    with audit_database(), reject_statements("UPDATE", "django_phi_oidc_oidcsession"):
         assert browser.get(callback).status == status
     assert (browser.user() != "") is bool(live)
     assert len(op.tokens) == 2
@@ -152,18 +162,22 @@ def test_session_that_can_be_neither_permitted_nor_ended_leaves_no_token_alive(
 
 
 @pytest.mark.parametrize("value", ["•••", "ü", "\x00", "x" * 200_000])
-def test_token_of_odd_characters_keeps_no_other_alive(value: str, op: DemoProvider, browser: Browser) -> None:
-    def odd(endpoint: str, exchange: MutableExchange) -> None:
+def test_token_with_unusual_characters_does_not_prevent_revocation(
+    value: str, op: DemoProvider, browser: Browser
+) -> None:
+    def add_token(endpoint: str, exchange: MutableExchange) -> None:
         if endpoint == "token":
             exchange.reply.json = {**exchange.reply.json, "nested": {"refresh_token": value}, "token_type": "DPoP"}
 
-    op.mutate = odd
+    op.mutate = add_token
     assert browser.sign_in(op).status in (403, 503)
     assert op.tokens != []
     assert op.active_tokens == []
 
 
-def test_key_ring_that_fails_midway_leaves_no_token_alive(op: DemoProvider, settings: Any, browser: Browser) -> None:
+def test_keyring_failure_during_a_sign_in_leaves_no_active_token(
+    op: DemoProvider, settings: Any, browser: Browser
+) -> None:
     away: list[bool] = []
 
     def vault() -> list[str]:
@@ -179,7 +193,7 @@ def test_key_ring_that_fails_midway_leaves_no_token_alive(op: DemoProvider, sett
 
 @pytest.mark.postgresql
 @pytest.mark.parametrize("refused", [True, False], ids=["refused", "accepted"])
-def test_database_restarted_during_the_token_call_leaves_no_token_alive(
+def test_database_restart_during_the_token_request_leaves_no_active_token(
     refused: bool, op: DemoProvider, browser: Browser
 ) -> None:
     callback = browser.get_callback_url(op)
@@ -202,7 +216,7 @@ def test_database_restarted_during_the_token_call_leaves_no_token_alive(
 
 
 @pytest.mark.parametrize("name", ["phi_oidc_(x", "phi_oidc_é", "__Host-phi_oidc_{}"])
-def test_cookie_that_looks_like_ours_breaks_nothing(name: str, op: DemoProvider, browser: Browser) -> None:
+def test_foreign_cookie_with_our_prefix_is_ignored(name: str, op: DemoProvider, browser: Browser) -> None:
     for number in range(6):
         browser.cookies[f"{name}{number}"] = "x"
     assert browser.sign_in(op).status == 302
@@ -211,7 +225,7 @@ def test_cookie_that_looks_like_ours_breaks_nothing(name: str, op: DemoProvider,
 
 
 @pytest.mark.parametrize("foreign", ["no uuid", 7, ["x"], {"x": "y"}])
-def test_session_that_names_no_session_of_ours_breaks_nothing(
+def test_invalid_session_id_in_the_django_session_is_ignored(
     foreign: Any, op: DemoProvider, browser: Browser, settings: Any
 ) -> None:
     browser.sign_in(op)
@@ -223,12 +237,12 @@ def test_session_that_names_no_session_of_ours_breaks_nothing(
     assert browser.user() == ""
 
 
-def test_long_id_token_is_no_hint_and_logout_ends_all_the_same(op: DemoProvider, browser: Browser) -> None:
-    def long(endpoint: str, exchange: MutableExchange) -> None:
+def test_logout_omits_a_hint_that_is_too_long(op: DemoProvider, browser: Browser) -> None:
+    def lengthen(endpoint: str, exchange: MutableExchange) -> None:
         if endpoint == "id_token":
             exchange.claims["amr"] = ["x" * 20_000]
 
-    op.mutate = long
+    op.mutate = lengthen
     browser.sign_in(op)
     page = browser.post("/oidc/logout/")
     assert page.status == 302
@@ -238,7 +252,7 @@ def test_long_id_token_is_no_hint_and_logout_ends_all_the_same(op: DemoProvider,
 
 
 @pytest.mark.parametrize("path", ["/" + "x" * 511, "/" + "漢" * 56, "/?q=" + "\U0001f642" * 42])
-def test_longest_next_fits_a_cookie(path: str, op: DemoProvider, browser: Browser) -> None:
+def test_longest_next_url_fits_into_the_cookie(path: str, op: DemoProvider, browser: Browser) -> None:
     browser.start_sign_in(next_url=path)
     ((name, value),) = [item for item in browser.cookies.items() if item[0].startswith("phi_oidc_")]
     assert len(name) + len(value) + len("__Host-") + 100 < 4096
@@ -246,12 +260,12 @@ def test_longest_next_fits_a_cookie(path: str, op: DemoProvider, browser: Browse
 
 
 @pytest.mark.parametrize("charset", ["unicode_escape", "utf-16"])
-def test_charset_of_a_request_is_not_asked(charset: str, op: DemoProvider, browser: Browser) -> None:
+def test_charset_of_a_request_is_ignored(charset: str, op: DemoProvider, browser: Browser) -> None:
     browser.headers = {"Content-Type": f"text/plain; charset={charset}"}
     assert browser.sign_in(op, next_url="/%5Cud800").status == 302
 
 
-def test_receiver_of_a_logout_that_raises_leaves_no_token_alive(op: DemoProvider, browser: Browser) -> None:
+def test_exception_of_a_logout_receiver_leaves_no_active_token(op: DemoProvider, browser: Browser) -> None:
     def fail(**kwargs: Any) -> None:
         raise RuntimeError("the host's")
 
@@ -265,28 +279,28 @@ def test_receiver_of_a_logout_that_raises_leaves_no_token_alive(op: DemoProvider
     assert browser.user() == ""
 
 
-def test_person_deleted_between_two_steps_is_refused(op: DemoProvider, browser: Browser, settings: Any) -> None:
+def test_person_deleted_during_the_sign_in_is_refused(op: DemoProvider, browser: Browser, settings: Any) -> None:
     settings.AUTHENTICATION_BACKENDS = ["tests.integration.journeys.authentication_backends.Deleting"]
     Browser(browser.base_url).sign_in(op)
     assert browser.sign_in(op).status == 403
     assert events(action="login.refused")[-1].reason == "not_provisioned"
-    assert len(op.active_tokens) == 2, "those of the session before; nothing tells it that the person is gone"
+    assert len(op.active_tokens) == 2, "the tokens of the previous session, which does not notice the deletion"
 
 
 @pytest.mark.sqlite
 @pytest.mark.parametrize(
     ("in_id_token", "suffix", "status"), [(OMITTED, "", 403), (None, "", 403), ("", "", 403), (None, "2", 302)]
 )
-def test_sub_that_userinfo_shows_to_be_shared_is_refused(
+def test_sub_that_equals_the_email_in_userinfo_is_refused(
     in_id_token: Any, suffix: str, status: int, op: DemoProvider, browser: Browser
 ) -> None:
-    """And an ID Token that names nothing there does not hide it."""
+    """An ID Token without an email does not hide it."""
 
     def share(endpoint: str, exchange: MutableExchange) -> None:
         if endpoint == "id_token":
             tamper_member("email")(exchange, in_id_token)
         if endpoint == "userinfo":
-            tamper_member("email")(exchange, lambda found: found["sub"] + suffix)
+            tamper_member("email")(exchange, lambda claims: claims["sub"] + suffix)
 
     op.mutate = share
     assert browser.sign_in(op).status == status
@@ -306,16 +320,16 @@ def test_error_report_shows_neither_sub_nor_claim_nor_token(
     request = failed.request  # type: ignore[attr-defined]
     report = ExceptionReporter(request, *failed.exc_info, is_email=True)
     shown = report.get_traceback_html() + report.get_traceback_text() + caplog.text
-    assert "the host's own fault" in shown.replace("&#x27;", "'"), "the report is about this fault"
+    assert "error of the host project" in shown.replace("&#x27;", "'"), "the report is about this exception"
     for secret in (op.get_subject("amina", "portal"), "1984-03-09", "Tulegatan", *(token.value for token in op.tokens)):
         assert secret not in shown
 
 
 @pytest.mark.sqlite
-def test_error_report_of_the_way_to_the_provider_shows_neither_state_nor_nonce(
+def test_error_report_of_a_sign_in_request_shows_neither_state_nor_nonce(
     op: DemoProvider, browser: Browser, settings: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The keys go away once the request was pushed, before the browser is given what it is to bring back."""
+    """The keys become unavailable after the pushed request, before the state cookie is written."""
     away: list[bool] = []
     settings.PHI_OIDC = override_phi_oidc(
         settings.PHI_OIDC, KEYS={"encryption": lambda: [] if away else [key("a key of the vault")]}
@@ -328,7 +342,7 @@ def test_error_report_of_the_way_to_the_provider_shows_neither_state_nor_nonce(
     assert failed.exc_info
     report = ExceptionReporter(failed.request, *failed.exc_info, is_email=True)  # type: ignore[attr-defined]
     shown = report.get_traceback_html() + report.get_traceback_text() + caplog.text
-    assert "in begin" in shown, "the report is about this fault"
+    assert "in redirect_to_provider" in shown, "the report is about this exception"
     (pushed,) = [request.parameters for request in op.requests if request.path == "/par"]
     for secret in (pushed["state"], pushed["nonce"]):
         assert secret not in shown
@@ -341,7 +355,7 @@ def change_session(browser: Browser, foreign: Any) -> None:
 
 
 def terminate_backends() -> None:
-    """Cut every connection to the test's database, as a restart does. Runs in a thread of the provider's."""
+    """Terminate every connection to the test database, as a restart does. Runs in a thread of the provider."""
     try:
         with connections["default"].cursor() as cursor:
             cursor.execute(
@@ -352,11 +366,11 @@ def terminate_backends() -> None:
         connections.close_all()
 
 
-class refused:  # noqa: N801 -- reads as a statement
-    """Make the database refuse every DELETE, or UPDATE, of a table's rows."""
+class reject_statements:  # noqa: N801 -- a context manager
+    """Make the database reject every INSERT, UPDATE or DELETE on a table."""
 
-    def __init__(self, act: str, table: str) -> None:
-        self.act, self.table = act, table
+    def __init__(self, operation: str, table: str) -> None:
+        self.operation, self.table = operation, table
 
     def __enter__(self) -> None:
         with connection.cursor() as cursor:
@@ -366,12 +380,12 @@ class refused:  # noqa: N801 -- reads as a statement
                     " $$ BEGIN RAISE EXCEPTION 'no'; END $$"
                 )
                 cursor.execute(
-                    f"CREATE TRIGGER refuse_in_test BEFORE {self.act} ON {self.table}"
+                    f"CREATE TRIGGER refuse_in_test BEFORE {self.operation} ON {self.table}"
                     " FOR EACH STATEMENT EXECUTE FUNCTION refuse_in_test()"
                 )
             else:
                 cursor.execute(
-                    f"CREATE TRIGGER refuse_in_test BEFORE {self.act} ON {self.table}"
+                    f"CREATE TRIGGER refuse_in_test BEFORE {self.operation} ON {self.table}"
                     " BEGIN SELECT RAISE(ABORT, 'no'); END"
                 )
 

@@ -1,4 +1,4 @@
-"""Two server processes whose provider changes its keys, loses its key set, and signs with keys of nobody's."""
+"""Two server processes while the provider rotates keys, fails to serve its key set, or signs with unknown keys."""
 
 import threading
 import time
@@ -21,12 +21,12 @@ pytestmark = [pytest.mark.django_db(**EVERYTHING), pytest.mark.postgresql]
 JWKS, DISCOVERY = "/jwks", "/.well-known/openid-configuration"
 PEOPLE = tuple(account.username for account in demo_accounts())
 AT_ONCE = 25
-"""Callbacks under way in each process: each holds a connection or two to the database."""
+"""Concurrent callbacks in each process. Each holds one or two database connections."""
 
 
 @contextmanager
 def two_portals(op: DemoProvider) -> Iterator[list[str]]:
-    """Run two processes that know nothing of the provider yet; give their addresses."""
+    """Run two processes without cached provider documents, and yield their addresses."""
     with ExitStack() as stack:
         phi_oidc = {"PROVIDERS": {"default": declaration(op)}}
         bases = [stack.enter_context(portal_process(phi_oidc)) for _ in range(2)]
@@ -36,7 +36,7 @@ def two_portals(op: DemoProvider) -> Iterator[list[str]]:
 
 
 class SignIn:
-    """One person on the way through one process, up to the provider's answer, and then further."""
+    """One sign-in in one process, prepared up to the callback."""
 
     def __init__(self, op: DemoProvider, base: str, number: int) -> None:
         self.browser = Browser(base)
@@ -45,45 +45,45 @@ class SignIn:
         self.status, self.took = 0, 0.0
 
     def complete(self) -> None:
-        began = time.monotonic()
+        started = time.monotonic()
         self.status = self.browser.get(self.callback).status
-        self.took = time.monotonic() - began
+        self.took = time.monotonic() - started
 
 
-def begun(op: DemoProvider, bases: list[str], count: int, *, at_once: int = 10) -> list[SignIn]:
-    """Return that many sign-ins, in the processes by turns."""
+def prepare_sign_ins(op: DemoProvider, bases: list[str], count: int, *, at_once: int = 10) -> list[SignIn]:
+    """Return that many prepared sign-ins, alternating between the processes."""
     with ThreadPoolExecutor(at_once) as pool:
         return list(pool.map(lambda number: SignIn(op, bases[number % 2], number), range(count)))
 
 
-def started(sign_ins: list[SignIn]) -> list[threading.Thread]:
-    """Complete them all at once, in threads of their own."""
+def start_threads(sign_ins: list[SignIn]) -> list[threading.Thread]:
+    """Complete the sign-ins concurrently, one thread each."""
     threads = [threading.Thread(target=sign_in.complete) for sign_in in sign_ins]
     for thread in threads:
         thread.start()
     return threads
 
 
-def join(threads: list[threading.Thread]) -> None:
+def join_threads(threads: list[threading.Thread]) -> None:
     for thread in threads:
         thread.join()
 
 
-def fetched(op: DemoProvider) -> Counter[str]:
-    """Return how often the provider was asked for its documents since the last time."""
+def count_fetches(op: DemoProvider) -> Counter[str]:
+    """Return the number of requests for the provider's documents since the last call."""
     with op.state.lock:
         counted = Counter(request.path for request in op.requests if request.path in (JWKS, DISCOVERY))
         op.requests.clear()
     return counted
 
 
-def outcomes(sign_ins: list[SignIn]) -> Counter[int]:
+def count_statuses(sign_ins: list[SignIn]) -> Counter[int]:
     assert max(sign_in.took for sign_in in sign_ins) < PROVIDER_TIMEOUT_SECONDS
     return Counter(sign_in.status for sign_in in sign_ins)
 
 
 class Hooks:
-    """A provider that holds its documents back, and signs some ID Tokens under an unknown kid, or with an old key."""
+    """A provider that delays its documents, and signs some ID Tokens with an unknown kid or an old key."""
 
     def __init__(self, op: DemoProvider) -> None:
         self.released = threading.Event()
@@ -102,44 +102,44 @@ class Hooks:
         if endpoint == "id_token":
             code = exchange.parameters["code"]
             if code in self.unknown:
-                exchange.header["kid"] = f"nobody's {code}"
+                exchange.header["kid"] = f"unknown {code}"
             elif code in self.old:
                 exchange.key, exchange.header["kid"] = self.old_key, self.old_key.kid
         return None
 
 
-def test_a_hundred_sign_ins_with_fifty_unknown_keys_refetch_once_in_each_process(op: DemoProvider) -> None:
+def test_hundred_sign_ins_with_fifty_unknown_keys_refetch_once_in_each_process(op: DemoProvider) -> None:
     hooks = Hooks(op)
     with two_portals(op) as bases:
-        fetched(op)
-        # Nobody knows the provider yet. Its documents come late, so that all the first sign-ins meet.
+        count_fetches(op)
+        # Nothing is cached yet. The documents are delayed, so that all first sign-ins wait for them together.
         threading.Timer(0.5, hooks.released.set).start()
-        first = begun(op, bases, 2 * AT_ONCE, at_once=2 * AT_ONCE)
-        assert fetched(op) == {DISCOVERY: 2}
+        first = prepare_sign_ins(op, bases, 2 * AT_ONCE, at_once=2 * AT_ONCE)
+        assert count_fetches(op) == {DISCOVERY: 2}
         hooks.released.clear()
         threading.Timer(0.5, hooks.released.set).start()
-        join(started(first))
-        assert outcomes(first) == {302: 2 * AT_ONCE}
-        assert fetched(op) == {JWKS: 2}
+        join_threads(start_threads(first))
+        assert count_statuses(first) == {302: 2 * AT_ONCE}
+        assert count_fetches(op) == {JWKS: 2}
 
-        # Then the provider changes its keys: some tokens are still of the old one, some of the new, half of neither.
-        sign_ins = begun(op, bases, 100)
+        # The provider rotates its keys: tokens are signed with the old key, the new key, or (half) an unknown key.
+        sign_ins = prepare_sign_ins(op, bases, 100)
         unknown, old, new = sign_ins[:50], sign_ins[50:75], sign_ins[75:]
-        hooks.unknown, hooks.old = {it.code for it in unknown}, {it.code for it in old}
+        hooks.unknown, hooks.old = {sign_in.code for sign_in in unknown}, {sign_in.code for sign_in in old}
         op.rotate_keys()
         hooks.released.clear()
-        waiting = started([*unknown[:40], *new])
+        waiting = start_threads([*unknown[:40], *new])
         for position in range(0, len(old), 5):
-            join(started(old[position : position + 5]))
-        # The new key set is still on its way: who needs none did not wait for it.
-        assert (outcomes(old), hooks.held_too_long) == ({302: 25}, False)
+            join_threads(start_threads(old[position : position + 5]))
+        # The new key set is still delayed: sign-ins with the old key did not wait for it.
+        assert (count_statuses(old), hooks.held_too_long) == ({302: 25}, False)
         assert any(thread.is_alive() for thread in waiting)
         hooks.released.set()
-        join(waiting)
-        join(started(unknown[40:]))
-        assert outcomes(new) == {302: 25}
-        assert outcomes(unknown) == {503: 50}
-        assert fetched(op) == {JWKS: 2}
+        join_threads(waiting)
+        join_threads(start_threads(unknown[40:]))
+        assert count_statuses(new) == {302: 25}
+        assert count_statuses(unknown) == {503: 50}
+        assert count_fetches(op) == {JWKS: 2}
     assert Counter(event.reason for event in events(action="login.refused")) == {"key_not_found": 50}
     assert not {token.grant.code for token in op.active_tokens} & hooks.unknown
 
@@ -147,26 +147,26 @@ def test_a_hundred_sign_ins_with_fifty_unknown_keys_refetch_once_in_each_process
 @pytest.mark.parametrize(
     ("answer", "most"),
     [(Reply(raw=()), 2), (Reply(body=b"<html>", headers={"Content-Type": "text/html"}), 1)],
-    ids=["hung up on", "a page of HTML"],
+    ids=["connection closed", "HTML page"],
 )
-def test_a_key_set_that_is_away_or_nonsense_costs_no_good_sign_in(answer: Reply, most: int, op: DemoProvider) -> None:
-    """most: requests for one fetch, since a GET on a kept connection that broke is sent once more."""
+def test_failing_key_set_refuses_no_valid_sign_in(answer: Reply, most: int, op: DemoProvider) -> None:
+    """most: requests per fetch, because a GET on a broken kept-alive connection is sent again."""
     hooks = Hooks(op)
     hooks.released.set()
     with two_portals(op) as bases:
-        warm = begun(op, bases, 2)
-        join(started(warm))
-        assert outcomes(warm) == {302: 2}
-        fetched(op)
+        warm = prepare_sign_ins(op, bases, 2)
+        join_threads(start_threads(warm))
+        assert count_statuses(warm) == {302: 2}
+        count_fetches(op)
         hooks.key_set = answer
-        sign_ins = begun(op, bases, 40)
+        sign_ins = prepare_sign_ins(op, bases, 40)
         unknown, good = sign_ins[:20], sign_ins[20:]
-        hooks.unknown = {it.code for it in unknown}
-        join(started(sign_ins))
-        assert (outcomes(good), outcomes(unknown)) == ({302: 20}, {503: 20})
-        assert 2 <= fetched(op)[JWKS] <= 2 * most
-        after = begun(op, bases, 2)
-        join(started(after))
-        assert outcomes(after) == {302: 2}
-        assert fetched(op) == {}
+        hooks.unknown = {sign_in.code for sign_in in unknown}
+        join_threads(start_threads(sign_ins))
+        assert (count_statuses(good), count_statuses(unknown)) == ({302: 20}, {503: 20})
+        assert 2 <= count_fetches(op)[JWKS] <= 2 * most
+        after = prepare_sign_ins(op, bases, 2)
+        join_threads(start_threads(after))
+        assert count_statuses(after) == {302: 2}
+        assert count_fetches(op) == {}
     assert Counter(event.reason for event in events(action="login.refused")) == {"key_not_found": 20}

@@ -1,4 +1,4 @@
-"""A page that wants a stronger or newer sign-in, over real sockets: there and back, for the same person alone."""
+"""Pages that require a stronger or newer sign-in, over real sockets: step-up for the same person only."""
 
 import json
 from collections.abc import Callable
@@ -40,14 +40,14 @@ def _pages(portal: str, settings: Any) -> None:
 
 @pytest.fixture
 def amina(op: DemoProvider, browser: Browser) -> Browser:
-    """Return her browser, signed in as weakly as she does when nobody asks for more; it wants pages."""
+    """Return a browser of amina, signed in with the weak default acr, that accepts HTML."""
     assert browser.sign_in(op).status == 302
     browser.headers["Accept"] = "text/html"
     return browser
 
 
 def to_provider(browser: Browser, page: str) -> PortalResponse:
-    """Open a guarded page and follow our own door; return the redirect to the OP."""
+    """Open a guarded page, follow the redirect to the step-up view, and return the redirect to the OP."""
     refused = browser.get(page)
     assert (refused.status, urlsplit(refused.location).path) == (302, "/oidc/step-up/"), refused
     assert refused.join_header_values("Cache-Control") == "no-store"
@@ -57,16 +57,16 @@ def to_provider(browser: Browser, page: str) -> PortalResponse:
 
 
 def step_up(browser: Browser, op: DemoProvider, page: str, username: str = "amina") -> PortalResponse:
-    """Return what the callback answers."""
+    """Step up for the page and return the response of the callback."""
     return browser.get(op.authorize(to_provider(browser, page).location, username, cookies=browser.provider_cookies))
 
 
-def asked(leaving: PortalResponse) -> dict[str, str]:
+def query_of(leaving: PortalResponse) -> dict[str, str]:
     return {name: values[0] for name, values in parse_qs(urlsplit(leaving.location).query).items()}
 
 
 def rows() -> list[tuple[Any, ...]]:
-    """Return what the table of sessions holds, byte for byte, but for when somebody was last seen."""
+    """Return the raw rows of the session table without last_seen_at."""
     columns = [field.column for field in OIDCSession._meta.fields if field.column != "last_seen_at"]
     with connection.cursor() as cursor:
         cursor.execute(f"SELECT {', '.join(columns)} FROM {OIDCSession._meta.db_table} ORDER BY id")
@@ -75,7 +75,7 @@ def rows() -> list[tuple[Any, ...]]:
 
 @dataclass(frozen=True)
 class Before:
-    """What a refusal leaves as it was."""
+    """The state that a refusal must not change."""
 
     rows: list[tuple[Any, ...]]
     cookie: str
@@ -99,7 +99,7 @@ PAGES = {
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_too_weak_leads_through_a_stronger_sign_in_back_to_the_page(
+def test_insufficient_sign_in_is_stepped_up_and_leads_back_to_the_page(
     page: str, op: DemoProvider, amina: Browser
 ) -> None:
     before = OIDCSession.objects.get()
@@ -108,14 +108,14 @@ def test_too_weak_leads_through_a_stronger_sign_in_back_to_the_page(
     with clock.override_clock(lambda: later):
         leaving = to_provider(amina, f"{page}?x=1")
         wanted, name = PAGES[page]
-        sent = asked(leaving)
+        sent = query_of(leaving)
         assert {key: sent.get(key) for key in ("acr_values", "max_age")} == {
             "acr_values": None,
             "max_age": None,
             **wanted,
         }
         assert (sent["prompt"], sent["scope"]) == ("login", "openid")
-        assert "x%3D1" not in leaving.location, "where it leads is nobody else's business"
+        assert "x%3D1" not in leaving.location, "the provider does not learn which page is next"
         callback = amina.get(op.authorize(leaving.location, "amina", cookies=amina.provider_cookies))
         assert (callback.status, callback.location) == (302, f"{page}?x=1"), callback.body
         assert amina.get(callback.location).body == f"{name} ran"
@@ -128,34 +128,34 @@ def test_too_weak_leads_through_a_stronger_sign_in_back_to_the_page(
     assert row.auth_time > before.auth_time
     assert row.acr == (WEAK if page == "/fresh/" else STRONG)
     assert amina.cookies["sessionid"] != cookie, "the key is cycled"
-    stranger = Browser(amina.base_url, cookies={"sessionid": cookie})
-    assert stranger.user() == ""
-    assert [token for token in op.active_tokens if token not in old] == op.tokens[2:], "the new ones live"
+    other = Browser(amina.base_url, cookies={"sessionid": cookie})
+    assert other.user() == ""
+    assert [token for token in op.active_tokens if token not in old] == op.tokens[2:], "the new tokens are active"
     assert PendingRevocation.objects.filter(session=row.pk, due_at=row.started_at + timedelta(hours=8)).count() == 2
     assert set(StoredClaim.objects.filter(session=row.pk).values_list("name", flat=True)) == {"birthdate"}
     (event,) = events(action="session.renewed")
     assert (event.outcome, event.session, event.actor) == ("success", str(row.pk), str(before.user_id))
     assert json.loads(event.detail) == {"acr": row.acr}
     assert len(events(action="login.succeeded")) == 1
-    assert [each.reason for each in events(action="access.denied")] == [
+    assert [event.reason for event in events(action="access.denied")] == [
         "auth_time_stale" if page == "/fresh/" else "acr_insufficient"
     ]
 
 
-def test_strong_and_new_enough_runs_at_once_and_leaves_no_event(op: DemoProvider, browser: Browser) -> None:
+def test_sufficient_sign_in_needs_no_step_up_and_writes_no_event(op: DemoProvider, browser: Browser) -> None:
     assert browser.sign_in(op, "jonas").status == 302
     for page, (_, name) in PAGES.items():
         assert browser.get(page).body == f"{name} ran"
     assert events(action__startswith="access.") == []
 
 
-def test_session_that_was_renewed_lives_on_and_with_its_end_its_tokens_die(op: DemoProvider, amina: Browser) -> None:
-    """Those that it held before die with it: with the old refresh token some providers would revoke the new one."""
+def test_tokens_of_a_renewed_session_are_revoked_only_when_it_ends(op: DemoProvider, amina: Browser) -> None:
+    """The previous tokens too: with the old refresh token some providers would also revoke the new one."""
     step_up(amina, op, "/strong/")
     assert amina.get("/birthdate/").body == "1984-03-09"
     assert len(op.active_tokens) == 4
     revoke_after_commit(PendingRevocation.objects.values_list("pk", flat=True))
-    assert len(op.active_tokens) == 4, "not before"
+    assert len(op.active_tokens) == 4, "not before the session ends"
     assert amina.post("/oidc/logout/").status == 302
     assert op.active_tokens == []
     assert [row.status for row in PendingRevocation.objects.all()] == ["done"] * 4
@@ -174,23 +174,23 @@ def test_renewal_does_not_prolong_the_session(op: DemoProvider, amina: Browser, 
     assert OIDCSession.objects.get().end_reason == "absolute_timeout"
 
 
-Bend = Callable[[MutableExchange], None]
+Change = Callable[[MutableExchange], None]
 
 
-def set_claim(name: str, value: Any) -> Bend:
-    def bend(exchange: MutableExchange) -> None:
+def set_claim(name: str, value: Any) -> Change:
+    def change(exchange: MutableExchange) -> None:
         exchange.claims[name] = value(exchange.claims) if callable(value) else value
         if value is OMITTED:
             del exchange.claims[name]
 
-    return bend
+    return change
 
 
-OLD: dict[str, tuple[str, Bend, str]] = {
+INSUFFICIENT: dict[str, tuple[str, Change, str]] = {
     "an old acr": ("/strong/", set_claim("acr", WEAK), "acr_insufficient"),
     "no acr": ("/strong/", set_claim("acr", OMITTED), "acr_insufficient"),
     "an old auth_time": ("/fresh/", set_claim("auth_time", lambda it: it["iat"] - 400), "auth_time_stale"),
-    "an auth_time that only the leeway lets pass": (
+    "an auth_time within the leeway": (
         "/fresh/",
         set_claim("auth_time", lambda it: it["iat"] - 315),
         "auth_time_stale",
@@ -199,13 +199,11 @@ OLD: dict[str, tuple[str, Bend, str]] = {
 }
 
 
-@pytest.mark.parametrize("case", OLD)
-def test_answer_that_is_too_weak_is_asked_for_once_more_and_then_refused(
-    case: str, op: DemoProvider, amina: Browser
-) -> None:
-    page, bend, code = OLD[case]
+@pytest.mark.parametrize("case", INSUFFICIENT)
+def test_insufficient_answer_is_retried_once_and_then_refused(case: str, op: DemoProvider, amina: Browser) -> None:
+    page, change, code = INSUFFICIENT[case]
     before = Before.of(amina, op)
-    op.mutate = lambda endpoint, exchange: bend(exchange) if endpoint == "id_token" else None
+    op.mutate = lambda endpoint, exchange: change(exchange) if endpoint == "id_token" else None
     later = clock.now() + timedelta(minutes=6)
     with clock.override_clock(lambda: later):
         again = step_up(amina, op, page)
@@ -215,13 +213,13 @@ def test_answer_that_is_too_weak_is_asked_for_once_more_and_then_refused(
         refused = amina.get(op.authorize(again.location, "amina", cookies=amina.provider_cookies))
         assert (refused.status, code in refused.body) == (403, False)
         assert "need more proof" in refused.body
-        assert f'href="{page}"' in refused.body, "and from there it begins anew"
+        assert f'href="{page}"' in refused.body, "the page links to a new attempt"
         assert (first, [name for name in amina.cookies if name.startswith("phi_oidc_")]) == (1, [])
-        told = events(action="login.refused")
-        assert [(each.reason, json.loads(each.detail)["stage"]) for each in told] == [(code, "step_up")] * 2
-        assert any(str(each.id) in refused.body for each in told)
+        refusals = events(action="login.refused")
+        assert [(event.reason, json.loads(event.detail)["stage"]) for event in refusals] == [(code, "step_up")] * 2
+        assert any(str(event.id) in refused.body for event in refusals)
         assert before.is_now(amina, op)
-        assert len(op.tokens) == 6, "there were new ones, and they are dead"
+        assert len(op.tokens) == 6, "new tokens were issued and revoked"
         assert (RAN, events(action="session.renewed")) == ([], [])
 
         op.mutate = None
@@ -229,7 +227,7 @@ def test_answer_that_is_too_weak_is_asked_for_once_more_and_then_refused(
 
 
 @shows("subject_changed")
-def test_another_person_who_answers_changes_nothing_and_the_same_one_does(op: DemoProvider, amina: Browser) -> None:
+def test_step_up_by_another_person_is_refused(op: DemoProvider, amina: Browser) -> None:
     before = Before.of(amina, op)
     page = step_up(amina, op, "/strong/", "jonas")
     assert (page.status, "A different person has signed in" in page.body) == (403, True)
@@ -237,13 +235,13 @@ def test_another_person_who_answers_changes_nothing_and_the_same_one_does(op: De
     session = OIDCSession.objects.get()
     assert (event.reason, event.session, event.actor) == ("subject_changed", str(session.pk), before.user)
     assert before.is_now(amina, op)
-    assert {token.grant.account.username for token in op.tokens[2:]} == {"jonas"}, "there were some"
-    assert get_user_model().objects.count() == 1, "nobody gets an account by that"
+    assert {token.grant.account.username for token in op.tokens[2:]} == {"jonas"}, "tokens were issued"
+    assert get_user_model().objects.count() == 1, "no account is created"
     assert step_up(amina, op, "/strong/").location == "/strong/"
 
 
 @shows("subject_changed")
-def test_person_who_is_known_here_too_is_another_person(op: DemoProvider, amina: Browser, portal: str) -> None:
+def test_step_up_by_another_known_person_is_refused(op: DemoProvider, amina: Browser, portal: str) -> None:
     jonas = Browser(portal)
     jonas.sign_in(op, "jonas")
     amina.provider_cookies.clear()
@@ -252,7 +250,7 @@ def test_person_who_is_known_here_too_is_another_person(op: DemoProvider, amina:
     assert (amina.user() != jonas.user(), OIDCSession.objects.filter(ended_at=None).count()) == (True, 2)
 
 
-def test_session_that_ended_meanwhile_is_not_renewed(op: DemoProvider, amina: Browser) -> None:
+def test_session_that_ended_during_the_step_up_is_not_renewed(op: DemoProvider, amina: Browser) -> None:
     callback = op.authorize(to_provider(amina, "/strong/").location, "amina", cookies=amina.provider_cookies)
     pending = {name: value for name, value in amina.cookies.items() if name.startswith("phi_oidc_")}
     amina.post("/oidc/logout/")
@@ -263,7 +261,7 @@ def test_session_that_ended_meanwhile_is_not_renewed(op: DemoProvider, amina: Br
     assert op.active_tokens == []
 
 
-def test_callback_of_a_step_up_in_a_session_of_another_person_is_refused(op: DemoProvider, amina: Browser) -> None:
+def test_step_up_callback_in_the_session_of_another_person_is_refused(op: DemoProvider, amina: Browser) -> None:
     callback = op.authorize(to_provider(amina, "/strong/").location, "amina", cookies=amina.provider_cookies)
     amina.provider_cookies.clear()
     assert amina.sign_in(op, "jonas").status == 302
@@ -281,7 +279,7 @@ def test_deactivated_person_is_not_renewed(op: DemoProvider, amina: Browser) -> 
     assert [token for token in op.active_tokens if token in op.tokens[2:]] == []
 
 
-def test_trail_that_is_away_renews_nothing(op: DemoProvider, amina: Browser) -> None:
+def test_session_is_not_renewed_without_the_audit_database(op: DemoProvider, amina: Browser) -> None:
     before = Before.of(amina, op)
     callback = op.authorize(to_provider(amina, "/strong/").location, "amina", cookies=amina.provider_cookies)
     with audit_database_away():
@@ -291,26 +289,26 @@ def test_trail_that_is_away_renews_nothing(op: DemoProvider, amina: Browser) -> 
     assert (len(op.tokens), RAN) == (4, [])
 
 
-def test_page_is_not_run_while_no_refusal_can_be_written(op: DemoProvider, amina: Browser) -> None:
+def test_page_does_not_run_without_the_audit_database(op: DemoProvider, amina: Browser) -> None:
     with audit_database_away():
         assert amina.get("/strong/").status == 503
     assert RAN == []
     assert amina.get("/strong/").status == 302
 
 
-def test_form_that_was_sent_is_not_sent_again_and_the_person_is_told(op: DemoProvider, amina: Browser) -> None:
+def test_submitted_form_is_not_resubmitted_and_the_page_says_so(op: DemoProvider, amina: Browser) -> None:
     amina.headers["Referer"] = f"{amina.base_url}/portal/form/"
-    page = amina.post("/strong/", note="the patient said")
+    page = amina.post("/strong/", note="a note")
     assert (page.status, "was not saved" in page.body, RAN) == (403, True, [])
     link = page.body.partition('class="button" href="')[2].partition('"')[0]
     leaving = amina.get(link)
     callback = amina.get(op.authorize(leaving.location, "amina", cookies=amina.provider_cookies))
     assert (callback.location, RAN) == ("/portal/form/", [])
-    assert amina.post("/strong/", note="the patient said").body == "strong ran"
-    assert guarded_urls.BODIES == ["the patient said"]
+    assert amina.post("/strong/", note="a note").body == "strong ran"
+    assert guarded_urls.BODIES == ["a note"]
 
 
-def test_script_gets_the_challenge_and_where_to_go(op: DemoProvider, amina: Browser) -> None:
+def test_script_receives_the_challenge_and_the_step_up_url(op: DemoProvider, amina: Browser) -> None:
     amina.headers["Accept"] = "application/json"
     amina.headers["Referer"] = f"{amina.base_url}/portal/app/"
     page = amina.get("/astrong/")
@@ -320,51 +318,58 @@ def test_script_gets_the_challenge_and_where_to_go(op: DemoProvider, amina: Brow
         'error_description="A stronger or newer authentication is needed", '
         f'acr_values="{STRONG}", max_age="300"'
     )
-    told = json.loads(page.body)
-    assert told["code"] == "insufficient_user_authentication"
-    leaving = amina.get(told["step_up"])
+    body = json.loads(page.body)
+    assert body["code"] == "insufficient_user_authentication"
+    leaving = amina.get(body["step_up"])
     assert amina.get(op.authorize(leaving.location, "amina", cookies=amina.provider_cookies)).location == "/portal/app/"
     assert amina.get("/astrong/").body == "astrong ran"
 
 
 @pytest.mark.parametrize("page", ["/strong/", "/chart/"])
-def test_nobody_is_led_to_the_sign_in(page: str, op: DemoProvider, browser: Browser) -> None:
+def test_anonymous_user_is_redirected_to_the_sign_in(page: str, op: DemoProvider, browser: Browser) -> None:
     browser.headers["Accept"] = "text/html"
     assert browser.get(page).location.startswith("/oidc/authenticate/?next=")
     assert events(action__startswith="access.") == []
 
 
-def test_guard_of_a_chart_asks_for_the_rest_first_and_leaves_one_event_each(op: DemoProvider, amina: Browser) -> None:
+def test_phi_access_checks_permissions_before_assurance_and_writes_one_event_each(
+    op: DemoProvider, amina: Browser
+) -> None:
     assert amina.get("/chart/").status == 403
     user = get_user_model().objects.get()
     user.user_permissions.add(Permission.objects.get(codename="view_user"))
     assert step_up(amina, op, "/chart/").location == "/chart/"
     assert amina.get("/chart/").body == "chart ran"
-    assert [(each.reason, each.resource) for each in events(action__startswith="access.")] == [
+    assert [(event.reason, event.resource) for event in events(action__startswith="access.")] == [
         ("permission_missing", "Patient/7"),
         ("acr_insufficient", "Patient/7"),
         ("", "Patient/7"),
     ]
 
 
-def test_demand_of_another_session_or_none_of_ours_or_an_old_one_begins_nothing(
+def test_demand_that_is_foreign_forged_or_expired_starts_no_step_up(
     op: DemoProvider, amina: Browser, portal: str
 ) -> None:
-    hers = amina.get("/strong/").location
+    demand_url = amina.get("/strong/").location
     jonas = Browser(portal)
     jonas.sign_in(op, "jonas")
-    begun = len([request for request in op.requests if request.path == "/authorize"])
-    assert [browser.get(url).status for browser, url in ((jonas, hers), (Browser(portal), hers))] == [403, 403]
-    assert [amina.get(url).status for url in ("/oidc/step-up/", "/oidc/step-up/?demand=x", hers[:-9])] == [403] * 3
-    # Nothing in a request shapes what is asked of the provider.
-    assert asked(amina.get(f"{hers}&acr_values={WEAK}&prompt=none"))["acr_values"] == STRONG
+    started = len([request for request in op.requests if request.path == "/authorize"])
+    assert [browser.get(url).status for browser, url in ((jonas, demand_url), (Browser(portal), demand_url))] == [
+        403,
+        403,
+    ]
+    assert [amina.get(url).status for url in ("/oidc/step-up/", "/oidc/step-up/?demand=x", demand_url[:-9])] == [
+        403
+    ] * 3
+    # Request parameters do not change the authorization request.
+    assert query_of(amina.get(f"{demand_url}&acr_values={WEAK}&prompt=none"))["acr_values"] == STRONG
     later = clock.now() + timedelta(minutes=11)
     with clock.override_clock(lambda: later):
-        assert amina.get(hers).status == 403
-    assert len([request for request in op.requests if request.path == "/authorize"]) == begun
+        assert amina.get(demand_url).status == 403
+    assert len([request for request in op.requests if request.path == "/authorize"]) == started
 
 
-def test_two_tabs_step_up_each_to_its_own_page(op: DemoProvider, amina: Browser) -> None:
+def test_step_ups_in_two_tabs_lead_to_their_own_pages(op: DemoProvider, amina: Browser) -> None:
     first, second = to_provider(amina, "/strong/"), to_provider(amina, "/class/?tab=2")
     for leaving, page in ((second, "/class/?tab=2"), (first, "/strong/")):
         callback = amina.get(op.authorize(leaving.location, "amina", cookies=amina.provider_cookies))
@@ -373,7 +378,7 @@ def test_two_tabs_step_up_each_to_its_own_page(op: DemoProvider, amina: Browser)
     assert (len(op.tokens), op.active_tokens) == (6, [])
 
 
-def test_provider_that_cannot_be_reached_is_told_and_changes_nothing(op: DemoProvider, amina: Browser) -> None:
+def test_step_up_with_an_unreachable_provider_changes_nothing(op: DemoProvider, amina: Browser) -> None:
     callback = op.authorize(to_provider(amina, "/strong/").location, "amina", cookies=amina.provider_cookies)
     before = Before.of(amina, op)
     op.stop()
@@ -385,7 +390,7 @@ def test_provider_that_cannot_be_reached_is_told_and_changes_nothing(op: DemoPro
     assert before.is_now(amina, op)
 
 
-def test_tokens_that_are_discarded_die_at_a_renewal_too(op: DemoProvider, browser: Browser, settings: Any) -> None:
+def test_discarded_tokens_are_revoked_at_a_renewal_too(op: DemoProvider, browser: Browser, settings: Any) -> None:
     provider = {**settings.PHI_OIDC["PROVIDERS"]["default"], "tokens": "discard"}
     settings.PHI_OIDC = {**settings.PHI_OIDC, "PROVIDERS": {"default": provider}}
     browser.sign_in(op)
@@ -397,7 +402,7 @@ def test_tokens_that_are_discarded_die_at_a_renewal_too(op: DemoProvider, browse
     assert PendingRevocation.objects.filter(status="done").count() == 4
 
 
-def test_with_several_providers_the_one_that_vouched_is_asked(
+def test_step_up_uses_the_provider_of_the_session(
     declare: Declare,  # noqa: F811 -- the fixture
     region: DemoProvider,  # noqa: F811
     browser: Browser,

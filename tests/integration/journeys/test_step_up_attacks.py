@@ -1,4 +1,4 @@
-"""Step-up under attack: what else happens to the session meanwhile, and what a request or a provider may bring."""
+"""Step-up under attack: concurrent changes of the session, and hostile requests and provider responses."""
 
 from collections.abc import Callable
 from datetime import timedelta
@@ -15,12 +15,12 @@ from django_phi_oidc.sessions.tasks import end_session_and_revoke, sweep_revocat
 from django_phi_oidc.sessions.token_revocation import reset_backoff
 from django_phi_oidc.testing.mock_provider import DemoProvider, MutableExchange, Reply
 from tests.integration.journeys.guarded_urls import STRONG
-from tests.integration.journeys.test_step_up import WEAK, _pages, amina, asked, rows, set_claim, step_up, to_provider  # noqa: F401 -- fixtures
+from tests.integration.journeys.test_step_up import WEAK, _pages, amina, query_of, rows, set_claim, step_up, to_provider  # noqa: F401 -- fixtures
 from tests.integration.journeys.two_providers import Declare, _region_op, clinic, declare, region, sign_in_at  # noqa: F401 -- fixtures
 from tests.support.http_browser import Browser
 from tests.support.phi_oidc_settings import override_phi_oidc
 from tests.support.portal_fixtures import EVERYTHING, events
-from tests.unit.sessions.test_access_tokens import Caller, Held, at_refresh
+from tests.unit.sessions.test_access_tokens import BlockedRefresh, Caller, at_refresh
 
 pytestmark = pytest.mark.django_db(**EVERYTHING)
 
@@ -29,13 +29,13 @@ def callback_of(browser: Browser, op: DemoProvider, page: str) -> str:
     return op.authorize(to_provider(browser, page).location, "amina", cookies=browser.provider_cookies)
 
 
-def meanwhile(op: DemoProvider, act: Callable[[], Any]) -> None:
-    """Let that happen once, while the portal waits for the tokens."""
+def during_token_request(op: DemoProvider, action: Callable[[], Any]) -> None:
+    """Run the action once, while the portal waits for the token response."""
 
     def hook(endpoint: str, exchange: MutableExchange) -> None:
         if endpoint == "token":
             op.intercept = None
-            act()
+            action()
 
     op.intercept = hook
 
@@ -44,26 +44,26 @@ def reasons() -> list[str]:
     return [event.reason for event in events(action="login.refused")]
 
 
-def test_session_that_ends_while_the_provider_is_asked_stays_ended(
+def test_session_that_ends_during_the_token_request_stays_ended(
     op: DemoProvider,
     amina: Browser,  # noqa: F811 -- the fixture
 ) -> None:
     callback = callback_of(amina, op, "/strong/")
     other_tab = Browser(amina.base_url, cookies=dict(amina.cookies))
-    meanwhile(op, lambda: other_tab.post("/oidc/logout/"))
+    during_token_request(op, lambda: other_tab.post("/oidc/logout/"))
     assert (amina.get(callback).status, reasons(), amina.user()) == (403, ["subject_changed"], "")
     assert (len(op.tokens), op.active_tokens, events(action="session.renewed")) == (4, [], [])
     assert Session.objects.count() == 0
 
 
-def test_two_step_ups_at_once_leave_no_token_alive_behind_them(
+def test_concurrent_step_ups_leave_no_active_token_after_logout(
     op: DemoProvider,
     amina: Browser,  # noqa: F811
 ) -> None:
     first, second = callback_of(amina, op, "/strong/"), callback_of(amina, op, "/class/")
     other_tab = Browser(amina.base_url, cookies=dict(amina.cookies))
     answers = []
-    meanwhile(op, lambda: answers.append(other_tab.get(second).location))
+    during_token_request(op, lambda: answers.append(other_tab.get(second).location))
     answers.append(amina.get(first).location)
     assert answers == ["/class/", "/strong/"]
     assert len(events(action="session.renewed")) == 2
@@ -74,19 +74,19 @@ def test_two_step_ups_at_once_leave_no_token_alive_behind_them(
         assert other_tab.user() == ""
 
 
-def test_tokens_of_before_outlive_a_retry_of_an_operator(op: DemoProvider, amina: Browser) -> None:  # noqa: F811
+def test_operator_retry_does_not_revoke_previous_tokens(op: DemoProvider, amina: Browser) -> None:  # noqa: F811
     step_up(amina, op, "/strong/")
     assert (reset_backoff(now=clock.now()), len(op.active_tokens)) == ([], 4)
     amina.post("/oidc/logout/")
     assert op.active_tokens == []
 
 
-def test_tokens_of_before_are_tried_as_long_as_others(
+def test_revocation_of_previous_tokens_is_retried_as_long_as_others(
     op: DemoProvider,
     amina: Browser,  # noqa: F811
     settings: Any,
 ) -> None:
-    """The hours for which they were kept are none in which the provider was asked."""
+    """The time before the session ended does not count as time of retries."""
     settings.PHI_OIDC = override_phi_oidc(
         settings.PHI_OIDC, REVOCATION_GIVE_UP_AFTER=timedelta(hours=1), SESSIONS={"idle_timeout": timedelta(hours=4)}
     )
@@ -105,58 +105,58 @@ def test_tokens_of_before_are_tried_as_long_as_others(
     assert op.active_tokens == []
 
 
-def test_auth_time_that_lies_ahead_says_nothing(op: DemoProvider, amina: Browser) -> None:  # noqa: F811
-    """As of a provider that tells its local time. A sign-in that nobody asks for one is none the worse for it."""
+def test_auth_time_in_the_future_is_ignored(op: DemoProvider, amina: Browser) -> None:  # noqa: F811
+    """For example, a provider that sends local time. A sign-in that does not need auth_time still succeeds."""
 
-    def ahead(endpoint: str, exchange: MutableExchange) -> None:
+    def set_future_time(endpoint: str, exchange: MutableExchange) -> None:
         if endpoint == "id_token":
             set_claim("auth_time", lambda it: it["iat"] + 7200)(exchange)
 
-    op.mutate = ahead
+    op.mutate = set_future_time
     assert amina.sign_in(op).status == 302
     op.mutate = None
-    assert asked(to_provider(amina, "/fresh/"))["max_age"] == "300"
+    assert query_of(to_provider(amina, "/fresh/"))["max_age"] == "300"
     assert [event.reason for event in events(action="access.denied")] == ["auth_time_stale"]
     assert step_up(amina, op, "/fresh/").location == "/fresh/"
     assert amina.get("/fresh/").body == "fresh ran"
 
 
 @pytest.mark.parametrize("charset", ["unicode_escape", "utf-16"])
-def test_charset_of_a_request_is_not_asked_at_the_door(charset: str, op: DemoProvider, amina: Browser) -> None:  # noqa: F811
-    door = amina.get("/strong/").location
+def test_charset_of_a_step_up_request_is_ignored(charset: str, op: DemoProvider, amina: Browser) -> None:  # noqa: F811
+    demand_url = amina.get("/strong/").location
     amina.headers["Content-Type"] = f"text/plain; charset={charset}"
     assert amina.get("/oidc/step-up/?demand=x").status == 403
     assert amina.get("/oidc/step-up/?demand=%5Cud800").status == 403
-    assert amina.get(door).location.startswith(op.issuer)
+    assert amina.get(demand_url).location.startswith(op.issuer)
 
 
-def test_unforeseen_fault_at_the_door_is_told(op: DemoProvider, amina: Browser, settings: Any) -> None:  # noqa: F811
-    door = amina.get("/strong/").location
+def test_unexpected_exception_of_a_step_up_request_is_reported(op: DemoProvider, amina: Browser, settings: Any) -> None:  # noqa: F811
+    demand_url = amina.get("/strong/").location
     configured = settings.PHI_OIDC
     settings.PHI_OIDC = override_phi_oidc(configured, KEYS={"encryption": []})
-    assert (amina.get(door).status, reasons()) == (500, ["internal_error"])
+    assert (amina.get(demand_url).status, reasons()) == (500, ["internal_error"])
     settings.PHI_OIDC = configured
-    assert amina.get(door).status == 302
+    assert amina.get(demand_url).status == 302
 
 
 REFUSED = Reply(status=400, json={"error": "invalid_grant"})
 
 
 @pytest.mark.parametrize("answer", [None, REFUSED], ids=["new tokens", "invalid_grant"])
-def test_refresh_that_a_step_up_overtakes_changes_nothing(
+def test_refresh_overtaken_by_a_step_up_changes_nothing(
     answer: Reply | None,
     op: DemoProvider,
     amina: Browser,  # noqa: F811
 ) -> None:
-    """A provider that knows one grant of a person may refuse the old refresh token once there is a new one."""
+    """A provider with one grant per person may refuse the old refresh token after the step-up."""
     session = OIDCSession.objects.get()
     OIDCSession.objects.update(access_token_expires_at=clock.now())
-    held = Held(answer)
-    op.intercept = at_refresh("token", held)
+    blocked = BlockedRefresh(answer)
+    op.intercept = at_refresh("token", blocked)
     caller = Caller(session.pk)
-    assert held.reached.wait(10)
+    assert blocked.reached.wait(10)
     step_up(amina, op, "/strong/")
-    held.released.set()
+    blocked.released.set()
     caller.join(20)
     assert amina.get("/strong/").body == "strong ran"
     new = [token.value for token in op.tokens[2:4]]
@@ -175,7 +175,7 @@ def open_token(session: OIDCSession, column: str) -> str:
     return str(OIDCSession._meta.get_field(column).decrypt(session))
 
 
-def test_session_that_ends_before_its_new_key_is_noted_is_nowhere(
+def test_session_that_ends_before_its_new_key_is_stored_stays_ended(
     op: DemoProvider,
     browser: Browser,
     settings: Any,
@@ -192,7 +192,7 @@ def test_session_that_ends_before_its_new_key_is_noted_is_nowhere(
         if endpoint == "revocation":
             op.intercept = None
             end_session_and_revoke(session, EndReason.ADMINISTRATOR, origin=Origin(), now=clock.now())
-            # Those of the provider's thread.
+            # The connections of the provider's thread.
             connections.close_all()
 
     op.intercept = end
@@ -200,7 +200,7 @@ def test_session_that_ends_before_its_new_key_is_noted_is_nowhere(
     assert (browser.user(), Session.objects.count(), op.active_tokens) == ("", 0, [])
 
 
-def test_answer_of_another_provider_renews_nothing(
+def test_answer_of_another_provider_does_not_renew_the_session(
     declare: Declare,  # noqa: F811
     region: DemoProvider,  # noqa: F811
     clinic: DemoProvider,  # noqa: F811
@@ -209,14 +209,14 @@ def test_answer_of_another_provider_renews_nothing(
     sign_in_at(browser, "region", region)
     browser.headers["Accept"] = "text/html"
     leaving = to_provider(browser, "/strong/").location
-    theirs = region.authorize(leaving, "amina", cookies=browser.provider_cookies)
+    callback = region.authorize(leaving, "amina", cookies=browser.provider_cookies)
     before = rows()
-    page = browser.get(theirs.replace("/oidc/region/", "/oidc/clinic/"))
+    page = browser.get(callback.replace("/oidc/region/", "/oidc/clinic/"))
     assert (page.status, reasons(), rows()) == (403, ["state_unknown"], before)
     assert step_up(browser, region, "/strong/").location == "/strong/"
 
 
-def test_page_that_weaker_values_suffice_for_does_not_take_what_no_sign_in_may_be(
+def test_step_up_never_accepts_an_acr_below_the_sign_in_minimum(
     op: DemoProvider, browser: Browser, settings: Any
 ) -> None:
     provider = {**settings.PHI_OIDC["PROVIDERS"]["default"], "acr_values": [STRONG]}
@@ -226,10 +226,10 @@ def test_page_that_weaker_values_suffice_for_does_not_take_what_no_sign_in_may_b
     later = clock.now() + timedelta(minutes=6)
     with clock.override_clock(lambda: later):
         op.mutate = lambda endpoint, exchange: set_claim("acr", WEAK)(exchange) if endpoint == "id_token" else None
-        assert step_up(browser, op, "/either/").location.startswith(op.issuer), "asked once more"
+        assert step_up(browser, op, "/either/").location.startswith(op.issuer), "the sign-in is requested again"
         assert (reasons(), OIDCSession.objects.get().acr) == (["acr_insufficient"], STRONG)
         op.mutate = None
         leaving = to_provider(browser, "/either/")
-        assert asked(leaving)["acr_values"] == STRONG
+        assert query_of(leaving)["acr_values"] == STRONG
         callback = op.authorize(leaving.location, "amina", cookies=browser.provider_cookies)
         assert browser.get(callback).location == "/either/"

@@ -1,4 +1,4 @@
-"""A flood of refusals at the public doors: a minute's first ones are events, the others are counted."""
+"""A flood of refusals: the first ones of each minute are events, the others are only counted."""
 
 import json
 import re
@@ -16,7 +16,7 @@ from django_phi_oidc.audit.tasks import drain_outbox
 from django_phi_oidc.audit.throttling import FLUSH_DELAY
 from django_phi_oidc.signals import sign_in_refused
 from django_phi_oidc.testing.mock_provider import DemoProvider
-from tests.integration.journeys.test_rule_refusals import altered
+from tests.integration.journeys.test_rule_refusals import change_query
 from tests.support.http_browser import Browser, PortalResponse
 from tests.support.log_capture import capture_all_logs
 from tests.support.phi_oidc_settings import override_phi_oidc
@@ -24,32 +24,32 @@ from tests.support.portal_fixtures import EVERYTHING, events
 
 pytestmark = pytest.mark.django_db(**EVERYTHING)
 
-UNKNOWN = "/oidc/callback/?state=x&code=y"
-NOBODY = "/oidc/nobody/authenticate/"
+UNKNOWN_STATE = "/oidc/callback/?state=x&code=y"
+UNKNOWN_PROVIDER = "/oidc/undeclared/authenticate/"
 
 
 @pytest.fixture(autouse=True)
-def behind_a_proxy(settings: Any) -> None:
+def _behind_a_proxy(settings: Any) -> None:
     settings.PHI_OIDC = {**settings.PHI_OIDC, "TRUSTED_PROXIES": ["127.0.0.0/8"]}
 
 
 @pytest.fixture(autouse=True)
 def minute() -> Iterator[Callable[[float], Any]]:
-    """Stop the clock, so that no minute ends by itself; return what lets it go on, by seconds."""
+    """Stop the clock and return a function that advances it by seconds."""
     at = [datetime.now(UTC)]
 
-    def go_on(seconds: float) -> None:
+    def advance(seconds: float) -> None:
         at[0] += timedelta(seconds=seconds)
 
     with clock.override_clock(lambda: at[0]):
-        yield go_on
+        yield advance
 
 
-def of(portal: str, address: str) -> Browser:
+def browser_from(portal: str, address: str) -> Browser:
     return Browser(portal, headers={"X-Forwarded-For": address})
 
 
-def refuse(browser: Browser, times: int, url: str = UNKNOWN) -> list[PortalResponse]:
+def refuse(browser: Browser, times: int, url: str = UNKNOWN_STATE) -> list[PortalResponse]:
     pages = [browser.get(url) for _ in range(times)]
     assert {page.status for page in pages} == {403}
     return pages
@@ -60,39 +60,39 @@ def reasons() -> list[tuple[str, str]]:
 
 
 def reference(page: PortalResponse) -> str:
-    found = re.search(r"<code>(.*?)</code>", page.body)
-    assert found
-    return found[1]
+    match = re.search(r"<code>(.*?)</code>", page.body)
+    assert match
+    return match[1]
 
 
 @contextmanager
 def signals() -> Iterator[list[Any]]:
     received: list[Any] = []
 
-    def receive(**given: Any) -> None:
-        received.append(given["reference"])
+    def receive(**arguments: Any) -> None:
+        received.append(arguments["reference"])
 
     sign_in_refused.connect(receive)
     yield received
     sign_in_refused.disconnect(receive)
 
 
-def test_flood_from_one_address_is_twenty_events_then_one_with_the_number_and_an_alert(
+def test_flood_from_one_address_is_twenty_events_then_a_summary_and_an_alert(
     op: DemoProvider, portal: str, minute: Callable[[float], Any]
 ) -> None:
     started = clock.now()
     with capture_all_logs() as log, signals() as received:
-        pages = refuse(of(portal, "198.51.100.1"), 25)
+        pages = refuse(browser_from(portal, "198.51.100.1"), 25)
     assert reasons() == [("state_unknown", "198.51.100.1")] * 20
     assert {re.sub(r"<code>.*?</code>", "", page.body) for page in pages} == {
         re.sub(r"<code>.*?</code>", "", pages[0].body)
     }
-    # The page, the signal and the log have one reference, which is an event's where there is one, and looks like one.
+    # Page, signal and log have the same reference: the id of the event, or a random one of the same form.
     references = [reference(page) for page in pages]
     assert received == references
     assert [line.rpartition("reference=")[2] for line in log.lines if "django_phi_oidc.login:" in line] == references
     assert set(references[:20]) == {str(event.id) for event in events()}
-    assert all(re.fullmatch(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", each) for each in references)
+    assert all(re.fullmatch(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", item) for item in references)
     assert len(set(references)) == 25
 
     minute(60 + FLUSH_DELAY.total_seconds())
@@ -105,7 +105,7 @@ def test_flood_from_one_address_is_twenty_events_then_one_with_the_number_and_an
     )
     assert (alert.reason, json.loads(alert.detail)) == ("state_unknown", {"rule": "refusal_burst", "count": 5})
     assert summary.occurred_at == alert.occurred_at == started.replace(second=0, microsecond=0) + timedelta(minutes=1)
-    refuse(of(portal, "198.51.100.1"), 1)
+    refuse(browser_from(portal, "198.51.100.1"), 1)
     assert len(reasons()) == 22
 
 
@@ -118,28 +118,28 @@ def test_flood_from_one_address_is_twenty_events_then_one_with_the_number_and_an
     ],
     ids=["another address", "another /64", "the same /64"],
 )
-def test_flood_from_one_address_leaves_another_its_events(
+def test_flood_from_one_network_does_not_throttle_another(
     first: str, second: str, written: int, op: DemoProvider, portal: str
 ) -> None:
-    refuse(of(portal, first), 22)
-    refuse(of(portal, second), 22)
+    refuse(browser_from(portal, first), 22)
+    refuse(browser_from(portal, second), 22)
     assert len(reasons()) == written
 
 
-def test_flood_of_one_reason_leaves_another_its_events(op: DemoProvider, portal: str) -> None:
-    browser = of(portal, "198.51.100.1")
-    for url in (UNKNOWN, NOBODY, "/oidc/callback/"):
+def test_flood_of_one_reason_does_not_throttle_another(op: DemoProvider, portal: str) -> None:
+    browser = browser_from(portal, "198.51.100.1")
+    for url in (UNKNOWN_STATE, UNKNOWN_PROVIDER, "/oidc/callback/"):
         refuse(browser, 21, url)
     assert sorted(reasons()) == sorted(
         (reason, "198.51.100.1") for reason in ("state_unknown", "provider_unknown", "state_missing") for _ in range(20)
     )
 
 
-def test_refusals_with_a_known_state_are_events_each_of_them(op: DemoProvider, portal: str) -> None:
-    browser = of(portal, "198.51.100.1")
+def test_refusals_with_a_known_state_are_not_throttled(op: DemoProvider, portal: str) -> None:
+    browser = browser_from(portal, "198.51.100.1")
     refuse(browser, 21)
     for _ in range(30):
-        assert browser.get(altered(browser.get_callback_url(op), error="access_denied")).status == 403
+        assert browser.get(change_query(browser.get_callback_url(op), error="access_denied")).status == 403
     used = browser.get_callback_url(op)
     assert browser.get(used).status == 302
     for _ in range(30):
@@ -152,51 +152,49 @@ def test_refusals_with_a_known_state_are_events_each_of_them(op: DemoProvider, p
     }
 
 
-def test_refusals_of_a_state_that_is_over_are_events_each_of_them(
+def test_refusals_with_an_expired_state_are_not_throttled(
     op: DemoProvider, portal: str, minute: Callable[[float], Any]
 ) -> None:
-    browser = of(portal, "198.51.100.1")
-    callback, kept = browser.get_callback_url(op), dict(browser.cookies)
+    browser = browser_from(portal, "198.51.100.1")
+    callback, cookies = browser.get_callback_url(op), dict(browser.cookies)
     minute(601)
     for _ in range(25):
-        browser.cookies = dict(kept)
+        browser.cookies = dict(cookies)
         assert browser.get(callback).status == 403
     assert [reason for reason, _ in reasons()] == ["state_expired"] * 25
 
 
-def test_refusals_at_the_request_while_the_provider_is_away_are_throttled(
-    op: DemoProvider, settings: Any, portal: str
-) -> None:
-    away = {**settings.PHI_OIDC["PROVIDERS"]["default"], "issuer": "http://127.0.0.1:1"}
-    settings.PHI_OIDC = {**settings.PHI_OIDC, "PROVIDERS": {"default": away}}
-    browser = of(portal, "198.51.100.1")
+def test_refusals_while_the_provider_is_unreachable_are_throttled(op: DemoProvider, settings: Any, portal: str) -> None:
+    unreachable = {**settings.PHI_OIDC["PROVIDERS"]["default"], "issuer": "http://127.0.0.1:1"}
+    settings.PHI_OIDC = {**settings.PHI_OIDC, "PROVIDERS": {"default": unreachable}}
+    browser = browser_from(portal, "198.51.100.1")
     assert {browser.start_sign_in().status for _ in range(22)} == {503}
     assert reasons() == [("transport_unreachable", "198.51.100.1")] * 20
 
 
 def test_internal_errors_before_a_state_is_known_are_throttled(op: DemoProvider, settings: Any, portal: str) -> None:
     settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, KEYS={"encryption": []})
-    browser = of(portal, "198.51.100.1")
+    browser = browser_from(portal, "198.51.100.1")
     assert {browser.start_sign_in().status for _ in range(22)} == {500}
     assert reasons() == [("internal_error", "198.51.100.1")] * 20
 
 
-def test_flood_from_everywhere_is_six_hundred_events(op: DemoProvider, portal: str) -> None:
+def test_flood_from_all_networks_is_limited_to_six_hundred_events(op: DemoProvider, portal: str) -> None:
     minute = clock.now().replace(second=0, microsecond=0)
     RefusalCount.objects.create(minute=minute, reason="", network="", count=598)
     for number in range(6):
-        refuse(of(portal, f"198.51.100.{number}"), 1)
+        refuse(browser_from(portal, f"198.51.100.{number}"), 1)
     assert len(reasons()) == 2
 
 
-def test_counter_that_cannot_be_reached_costs_no_event(op: DemoProvider, portal: str) -> None:
+def test_refusals_are_events_while_the_counter_is_unavailable(op: DemoProvider, portal: str) -> None:
     def rename(old: str, new: str) -> None:
         with connections["default"].cursor() as cursor:
             cursor.execute(f"ALTER TABLE {old} RENAME TO {new}")
 
     rename(RefusalCount._meta.db_table, "away")
     try:
-        refuse(of(portal, "198.51.100.1"), 22)
+        refuse(browser_from(portal, "198.51.100.1"), 22)
     finally:
         rename("away", RefusalCount._meta.db_table)
     assert len(reasons()) == 22

@@ -1,4 +1,4 @@
-"""What is committed when: no event, no permit; no change, no event; and a logout that waits for nobody."""
+"""Transactions of events: no permit without its event, no event without its change, and logout never waits."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,7 +30,7 @@ pytestmark = pytest.mark.django_db(**EVERYTHING)
 
 @contextmanager
 def audit_database_away() -> Iterator[None]:
-    """Take the trail's table away, as an operator's mistake would: every statement on it fails, in every thread."""
+    """Rename the event table, so that every statement on it fails in every thread."""
     table = AuditEvent._meta.db_table
 
     def rename(old: str, new: str) -> None:
@@ -49,7 +49,7 @@ def actor_of(session: OIDCSession) -> Actor:
     return Actor(user=session.user, origin=origin)
 
 
-def test_event_of_a_permit_survives_the_rollback_of_its_request() -> None:
+def test_permit_event_survives_the_rollback_of_its_request() -> None:
     with transaction.atomic():
         get_user_model().objects.create_user("rolled-back")
         record(Action.ACCESS_DENIED, origin=Origin(actor="7"), now=clock.now(), outcome="failure")
@@ -58,7 +58,7 @@ def test_event_of_a_permit_survives_the_rollback_of_its_request() -> None:
     assert [event.actor for event in events(action="access.denied")] == ["7"]
 
 
-def test_change_that_rolls_back_leaves_no_event_and_a_committed_one_does() -> None:
+def test_event_of_a_change_is_committed_only_with_the_change() -> None:
     with transaction.atomic():
         outbox.enqueue(Action.CLAIM_STORED, origin=Origin(), now=clock.now())
         transaction.set_rollback(True)
@@ -68,7 +68,7 @@ def test_change_that_rolls_back_leaves_no_event_and_a_committed_one_does() -> No
     assert (AuditOutbox.objects.count(), len(events())) == (0, 1)
 
 
-def test_no_sign_in_while_the_audit_database_is_away(op: DemoProvider, browser: Browser) -> None:
+def test_sign_in_is_refused_without_the_audit_database(op: DemoProvider, browser: Browser) -> None:
     callback = browser.get_callback_url(op)
     with audit_database_away():
         page = browser.get(callback)
@@ -79,12 +79,12 @@ def test_no_sign_in_while_the_audit_database_is_away(op: DemoProvider, browser: 
     assert StoredClaim.objects.filter(session=OIDCSession.objects.get().pk).count() == 0
     assert op.tokens != []
     assert op.active_tokens == []
-    asked = [request.path for request in op.requests].count("/revoke")
-    assert asked == len(op.tokens) == 2, "each token is revoked, and once"
+    requests = [request.path for request in op.requests].count("/revoke")
+    assert requests == len(op.tokens) == 2, "each token is revoked once"
     assert browser.sign_in(op).status == 302
 
 
-def test_no_reveal_while_the_audit_database_is_away(op: DemoProvider, browser: Browser) -> None:
+def test_reveal_is_refused_without_the_audit_database(op: DemoProvider, browser: Browser) -> None:
     browser.sign_in(op)
     session = OIDCSession.objects.get()
     with audit_database_away(), pytest.raises(AuditUnavailable):
@@ -92,7 +92,7 @@ def test_no_reveal_while_the_audit_database_is_away(op: DemoProvider, browser: B
     assert disclosure.reveal(actor_of(session), session.user, "birthdate", purpose="TREAT") == "1984-03-09"
 
 
-def test_logout_ends_everything_while_the_audit_database_is_away_and_its_events_come_later(
+def test_logout_without_the_audit_database_ends_the_session_and_its_events_follow(
     op: DemoProvider, browser: Browser
 ) -> None:
     browser.sign_in(op)
@@ -111,23 +111,23 @@ def test_logout_ends_everything_while_the_audit_database_is_away_and_its_events_
     assert len(events(action="token.revoked")) == 2
 
 
-def test_refusal_is_a_refusal_while_the_audit_database_is_away(op: DemoProvider, browser: Browser) -> None:
+def test_refusal_without_the_audit_database_keeps_its_status(op: DemoProvider, browser: Browser) -> None:
     with audit_database_away():
         page = browser.get("/oidc/callback/?state=x&code=y")
     assert page.status == 403
 
 
-FRAMES = ("BEGIN", "COMMIT", "SAVEPOINT", "RELEASE SAVEPOINT")
+TRANSACTION_STATEMENTS = ("BEGIN", "COMMIT", "SAVEPOINT", "RELEASE SAVEPOINT")
 
 
 class Statements:
-    """Counts what goes to the databases, in this thread, but the frames of transactions."""
+    """Records the statements of this thread, except those that start and end transactions."""
 
     def __init__(self) -> None:
         self.seen: list[str] = []
 
     def __call__(self, execute: Any, sql: str, params: Any, many: bool, context: dict[str, Any]) -> Any:
-        if not sql.startswith(FRAMES):
+        if not sql.startswith(TRANSACTION_STATEMENTS):
             self.seen.append(f"{context['connection'].alias}: {sql[:80]}")
         return execute(sql, params, many, context)
 
@@ -135,7 +135,7 @@ class Statements:
 @pytest.mark.parametrize(
     ("visited", "most"), [(False, 10), (True, 13)], ids=["no session before", "an anonymous session before"]
 )
-def test_warm_sign_in_takes_few_statements(
+def test_second_sign_in_of_a_process_executes_few_statements(
     visited: bool, most: int, op: DemoProvider, settings: Any, portal: str
 ) -> None:
     settings.SESSION_COOKIE_SECURE = False
@@ -146,8 +146,8 @@ def test_warm_sign_in_takes_few_statements(
             session = client.session
             session["language"] = "sv"
             session.save()
-        begun = client.get("/oidc/authenticate/")
-        callback = op.authorize(begun["Location"], "amina")
+        redirect = client.get("/oidc/authenticate/")
+        callback = op.authorize(redirect["Location"], "amina")
         if warm:
             with connection.execute_wrapper(statements), connections["phi_audit"].execute_wrapper(statements):
                 response = client.get(callback)

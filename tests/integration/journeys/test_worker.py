@@ -1,4 +1,4 @@
-"""What no request does, a worker with beat does: on a real broker, with nothing but ids in its messages."""
+"""Periodic tasks in a real worker with beat and a real broker. Messages contain only ids."""
 
 import re
 from datetime import timedelta
@@ -34,7 +34,7 @@ pytestmark = [pytest.mark.django_db(**EVERYTHING), pytest.mark.postgresql]
         pytest.param("rabbitmq_url", marks=pytest.mark.rabbitmq),
     ],
 )
-def test_worker_revokes_scrubs_and_drains_what_was_left(
+def test_worker_revokes_tokens_scrubs_claims_and_drains_the_outbox(
     broker: str, request: pytest.FixtureRequest, op: DemoProvider, settings: Any, browser: Browser, tmp_path: Path
 ) -> None:
     claims = settings.PHI_OIDC["CLAIMS"]
@@ -47,7 +47,7 @@ def test_worker_revokes_scrubs_and_drains_what_was_left(
         assert browser.post("/oidc/logout/").status == 302
     op.start()
     assert browser.user() == ""
-    assert all(op.is_token_active(token) for token in tokens), "the provider was away"
+    assert all(op.is_token_active(token) for token in tokens), "the provider was unreachable"
     assert PendingRevocation.objects.filter(status=RevocationStatus.PENDING).count() == 2
     assert AuditOutbox.objects.count() > 0
     phi_oidc = {"PROVIDERS": {"default": declaration(op)}}
@@ -69,7 +69,7 @@ LIMITS = {"idle_timeout": timedelta(minutes=15), "absolute_timeout": timedelta(h
 
 @pytest.mark.redis
 @pytest.mark.parametrize(("reason", "limit"), LIMITS.items(), ids=LIMITS)
-def test_session_to_which_nobody_comes_back_is_over_a_minute_after_its_limit(
+def test_abandoned_session_ends_within_a_minute_after_its_limit(
     reason: str, limit: timedelta, op: DemoProvider, tmp_path: Path, redis_url: str
 ) -> None:
     with relay_to(redis_url) as broker:
@@ -79,14 +79,14 @@ def test_session_to_which_nobody_comes_back_is_over_a_minute_after_its_limit(
             assert installation.browser(base).sign_in(op).status == 302
             session = OIDCSession.objects.get()
             if reason == "absolute_timeout":
-                # Somebody who was at it all the time.
+                # The user was active all the time.
                 OIDCSession.objects.update(last_seen_at=session.started_at + limit)
             assert (len(op.active_tokens), Session.objects.count()) == (2, 1)
             assert StoredClaim.objects.filter(session=session.pk).exists()
 
             installation.set_clock(session.started_at + limit - timedelta(seconds=1))
-            before = runs(installation)
-            assert eventually(lambda: runs(installation) > before + 1), "one of them began at that time"
+            before = count_runs(installation)
+            assert eventually(lambda: count_runs(installation) > before + 1), "at least one run started at that time"
             assert not OIDCSession.objects.exclude(ended_at=None).exists()
             assert (len(op.active_tokens), Session.objects.count()) == (2, 1)
 
@@ -99,20 +99,20 @@ def test_session_to_which_nobody_comes_back_is_over_a_minute_after_its_limit(
         assert not Session.objects.exists()
         assert installation.cached() == {}
         assert not StoredClaim.objects.filter(session=session.pk).exists()
-        told = {event.action: event for event in events(session=str(session.pk)) if event.actor == ""}
-        assert set(told) == {"session.ended", "claim.scrubbed", "token.revoked"}
-        assert told["session.ended"].reason == reason
+        by_action = {event.action: event for event in events(session=str(session.pk)) if event.actor == ""}
+        assert set(by_action) == {"session.ended", "claim.scrubbed", "token.revoked"}
+        assert by_action["session.ended"].reason == reason
         assert len(events(action="token.revoked")) == 2
         assert installation.leaks(op) == []
 
 
-def runs(installation: Installation) -> int:
-    """Return how often what ends abandoned sessions has run."""
+def count_runs(installation: Installation) -> int:
+    """Return how often the task that ends abandoned sessions has run."""
     return len(re.findall(r"Task phi_oidc\.end_overdue\[[^]]+\] succeeded", installation.logs()))
 
 
 @pytest.mark.redis
-def test_worker_seals_what_came_and_tells_of_what_is_wrong_in_it(redis_url: str, tmp_path: Path) -> None:
+def test_worker_seals_events_and_sends_security_alerts(redis_url: str, tmp_path: Path) -> None:
     refused = NewEvent(
         action=Action.LOGIN_REFUSED,
         origin=Origin(client_ip="192.0.2.77"),

@@ -1,6 +1,6 @@
-"""Two providers at once, `clinic` and `region`, the clinic declared first.
+"""Two providers, `clinic` (declared first) and `region`.
 
-At both the portal has the same client id, so that nothing but the rules keeps them apart.
+The portal has the same client id at both, so that only the checks of the package separate them.
 """
 
 from collections.abc import Callable, Iterator
@@ -24,7 +24,7 @@ def _region_op() -> Iterator[DemoProvider]:
 
 
 def register(op: DemoProvider, name: str, portal: str, *more: str) -> None:
-    """Make the portal known at one provider, with its own secret and its own redirect URI."""
+    """Register the portal at one provider, with a secret and redirect URI of that provider."""
     uris = [f"{portal}/oidc/{name}/callback/", *more]
     op.register_client(Client("portal", SECRETS[name], uris, post_logout_redirect_uris=[f"{portal}/oidc/logged-out/"]))
 
@@ -49,9 +49,9 @@ def region(_region_op: DemoProvider, portal: str) -> Iterator[DemoProvider]:
 
 @pytest.fixture
 def declare(clinic: DemoProvider, region: DemoProvider, settings: Any) -> Declare:
-    """Declare both; again, with other options, when called."""
+    """Declare both providers. Call the result to declare them again with other options."""
 
-    def both(**options: dict[str, Any]) -> None:
+    def declare_both(**options: dict[str, Any]) -> None:
         providers = {
             name: {
                 "issuer": op.issuer,
@@ -65,18 +65,18 @@ def declare(clinic: DemoProvider, region: DemoProvider, settings: Any) -> Declar
         }
         settings.PHI_OIDC = {**settings.PHI_OIDC, "PROVIDERS": providers}
 
-    both()
-    return both
+    declare_both()
+    return declare_both
 
 
-def begin_at(browser: Browser, name: str) -> PortalResponse:
+def start_sign_in_at(browser: Browser, name: str) -> PortalResponse:
     return browser.start_sign_in(path=f"/oidc/{name}/authenticate/")
 
 
 def callback_of(browser: Browser, name: str, op: DemoProvider, username: str = "amina") -> str:
-    begun = begin_at(browser, name)
-    assert begun.status == 302, begun
-    return op.authorize(begun.location, username)
+    redirect = start_sign_in_at(browser, name)
+    assert redirect.status == 302, redirect
+    return op.authorize(redirect.location, username)
 
 
 def sign_in_at(browser: Browser, name: str, op: DemoProvider, username: str = "amina") -> PortalResponse:
@@ -97,5 +97,5 @@ def assert_refused(page: PortalResponse, browser: Browser, code: str, *, status:
     assert browser.user() == ""
 
 
-def asked(op: DemoProvider, path: str) -> int:
+def count_requests(op: DemoProvider, path: str) -> int:
     return [request.path for request in op.requests].count(path)
