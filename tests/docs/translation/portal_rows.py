@@ -1,4 +1,4 @@
-"""A portal in which each kind of row is there in each of its states, and whose own words are Cyrillic.
+"""A portal with each kind of row in each of its states. Its own texts are Cyrillic.
 
 What the host says, and what is data, has no letter then that an English text of ours could hide behind.
 """
@@ -54,7 +54,7 @@ def declare(settings: Any, retention_keys: Path) -> None:
 
 
 def fill(patient: SignedIn) -> None:
-    """Make the rows: of the patient where they are of somebody."""
+    """Create the rows; those that belong to a person belong to the patient."""
     user: Any = patient.user
     user.username = "Пациент"
     user.save()

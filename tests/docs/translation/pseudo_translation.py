@@ -59,7 +59,7 @@ def put_in(monkeypatch: pytest.MonkeyPatch) -> set[str]:
 
 
 class Spoken(HTMLParser):
-    """Gathers what a page says to whoever reads or hears it: each text with the name of its element."""
+    """Collects the texts of a page, also those for screen readers, each with the name of its element."""
 
     def __init__(self, page: str) -> None:
         super().__init__()
