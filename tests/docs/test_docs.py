@@ -118,7 +118,7 @@ from django_phi_oidc.testing.mock_provider import Client as Registered, DemoProv
 op = DemoProvider(accounts=demo_accounts(), port=int(os.environ["OP_PORT"]))
 client = Client(headers={"host": "127.0.0.1"})
 with op.running():
-    op.register(Registered("portal", "s", ["http://127.0.0.1/oidc/callback/"]))
+    op.register_client(Registered("portal", "s", ["http://127.0.0.1/oidc/callback/"]))
     begun = client.get("/oidc/authenticate/")
     back = client.get(op.authorize(begun["Location"], "amina"))
     assert back.status_code == 302, back.content
@@ -143,7 +143,9 @@ def test_readme_example_signs_in_and_reveals_a_claim(tmp_path: Path) -> None:
     view = block("view") + "    return value\n"
     (tmp_path / "use.py").write_text(
         "import os\n"
-        + USE.replace("from django_phi_oidc.testing.attack", view + "\nfrom django_phi_oidc.testing.attack", 1)
+        + USE.replace(
+            "from django_phi_oidc.testing.mock_provider", view + "\nfrom django_phi_oidc.testing.mock_provider", 1
+        )
     )
     port = free_port()
     environment = {
