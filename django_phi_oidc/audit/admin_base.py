@@ -26,7 +26,7 @@ from .admin import record_access_denied, render_trail_unavailable
 logger = logging.getLogger("django_phi_oidc.admin")
 MAX_COUNTED_ROWS = 10_000
 _MESSAGES_BY_CODE = {
-    "held_for_legal_reasons": gettext_noop("A legal hold keeps what is held of this person: release it first."),
+    "held_for_legal_reasons": gettext_noop("A legal hold keeps what is stored about this person: release it first."),
     "sub_invalid": gettext_noop("sub is not 1 to 255 ASCII characters."),
     "sub_not_pairwise": gettext_noop("sub is an identifier that other clients see too."),
 }

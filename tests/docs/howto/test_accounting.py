@@ -77,8 +77,8 @@ def test_command_prints_the_disclosures_of_the_page(person: SignedIn) -> None:
     )
     command, _, printed = block("accounting").removeprefix("$ ").partition("\n")
     here = {"Patient/42": f"Patient/{pk}", "(7)": f"({ada.pk})", "(8)": f"({nameless.pk})"}
-    for there, ours in here.items():
-        printed = printed.replace(there, ours)
+    for documented, actual in here.items():
+        printed = printed.replace(documented, actual)
     out = io.StringIO()
     call_command(*shlex.split(command.replace(" 42", f" {pk}"))[2:], stdout=out)
     assert out.getvalue() == printed

@@ -1,4 +1,4 @@
-"""Every block of code in the pages says what runs it, or why nothing does."""
+"""Every code block of the pages names what runs it, or why it is not run."""
 
 import re
 from pathlib import Path
@@ -7,23 +7,23 @@ import pytest
 
 from tests.support.manual_blocks import FENCE, MARKED, PAGES, ROOT
 
-# What a program prints, and what Sphinx itself reads.
+# Output of programs, and directives of Sphinx.
 NOT_CODE = {"text", "{toctree}", "{eval-rst}"}
 TESTS = {path.relative_to(ROOT): path.read_text() for path in (ROOT / "tests").rglob("test_*.py")}
 SHOWN = 2
-"""So many blocks are not run, nor held against what is; each says why. Who adds one looks for a test first."""
+"""The number of blocks that no test runs or compares; each gives the reason. Prefer a test to another one."""
 
 
 @pytest.mark.parametrize("page", sorted(PAGES))
-def test_each_block_says_what_runs_it(page: str) -> None:
+def test_each_block_has_a_marker(page: str) -> None:
     text = PAGES[page].read_text()
     code = {hit.end() for hit in FENCE.finditer(text) if hit["language"] not in NOT_CODE}
     assert code == {hit.start("block") - 1 for hit in MARKED.finditer(text) if hit["language"] not in NOT_CODE}
 
 
 @pytest.mark.parametrize("page", sorted({*PAGES} - {"tutorial"}))
-def test_each_block_is_run_by_what_it_names(page: str) -> None:
-    """`tested: NAME`: a test that reads this page has the name. `tested by: PATH`: there is that test.
+def test_each_block_is_run_by_the_test_it_names(page: str) -> None:
+    """`tested: NAME`: a test that reads this page contains the name. `tested by: PATH`: that test file exists.
 
     The tutorial is one script, of all its blocks: test_tutorial.py.
     """
@@ -34,7 +34,7 @@ def test_each_block_is_run_by_what_it_names(page: str) -> None:
         name = re.escape(hit["what"])
         match hit["how"]:
             case "tested":
-                # Or the test runs all blocks of the page, or makes the name of two halves.
+                # Or the test runs all blocks of the page, or composes the name of two parts.
                 half = re.escape(hit["what"].rpartition("-")[2])
                 form = rf"[\"']{name}[\"']|tested: (?:{name}|\\w\+) -->|\}}-{half}[\"']"
                 assert any(re.search(form, text) for text in reading), name
@@ -49,8 +49,8 @@ def test_few_blocks_are_only_shown() -> None:
     assert sum(hit["how"] == "shown" for text in texts for hit in MARKED.finditer(text)) <= SHOWN
 
 
-def test_targets_of_make_are_there() -> None:
+def test_documented_make_targets_exist() -> None:
     """Blocks named "make" in README and performance."""
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     shown = re.findall(r"^\$ make (\S+)", "".join(path.read_text() for path in PAGES.values()), re.MULTILINE)
-    assert {"demo", "test", "bench", "docs"} <= set(shown) <= targets
+    assert {"demo", "test", "bench"} <= set(shown) <= targets

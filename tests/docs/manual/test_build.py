@@ -1,4 +1,4 @@
-"""The manual is built without a warning, which a dead link of its own would be; links from beside it lead somewhere."""
+"""The manual is built without a warning, such as a dead link."""
 
 import re
 import shutil

@@ -1,4 +1,4 @@
-"""The blocks of the pages that no other test runs, as they stand."""
+"""The code blocks of the pages that no other test runs."""
 
 import ast
 import os
@@ -46,7 +46,7 @@ Run = Callable[..., str]
 
 
 def executed(page: str, name: str, **names: Any) -> dict[str, Any]:
-    """Run a block of Python, with what the reader of the page has there."""
+    """Run a block of Python with the names that its page assumes."""
     names = {"Path": Path, "timedelta": timedelta, "os": os, **names}
     exec(block(page, name), names)
     return names
@@ -58,7 +58,7 @@ def errors() -> set[str]:
 
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Run]:
-    """Return what does a block's `manage.py` commands in a folder of their own; the log has a key."""
+    """Return a function that runs the `manage.py` commands of a block in an empty folder; the log has a signing key."""
     monkeypatch.chdir(tmp_path)
 
     def run_block(page: str, name: str, given: dict[str, str] | None = None) -> str:
@@ -77,7 +77,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
         yield run_block
 
 
-def test_readme_gives_beat_and_tests_what_they_need() -> None:
+def test_readme_configures_beat_and_pytest() -> None:
     app = SimpleNamespace(conf=SimpleNamespace())
     executed("README", "beat", app=app, django_phi_oidc=django_phi_oidc)
     assert app.conf.beat_schedule == schedule.beat_schedule()
@@ -85,7 +85,7 @@ def test_readme_gives_beat_and_tests_what_they_need() -> None:
     assert commands("README", "init") == [["python", "manage.py", "phi_oidc", "init", "secrets"]]
 
 
-def test_celery_of_the_page_about_production_knows_our_tasks() -> None:
+def test_documented_celery_app_has_the_beat_schedule() -> None:
     before = current_app._get_current_object()
     try:
         app = executed("deploy", "celery")["app"]
@@ -96,7 +96,7 @@ def test_celery_of_the_page_about_production_knows_our_tasks() -> None:
         before.set_current()
 
 
-def test_route_of_the_page_leads_the_jobs_of_the_trail_to_a_queue_of_their_own() -> None:
+def test_documented_route_sends_export_jobs_to_a_separate_queue() -> None:
     app = Celery(set_as_current=False, task_routes=executed("read-the-trail", "route")["CELERY_TASK_ROUTES"])
     queues = {task: app.amqp.router.route({}, task).get("queue") for task in schedule.beat_schedule()}
     assert [task for task, queue in queues.items() if queue.name == "trail"] == ["phi_oidc.work_trail_jobs"]
@@ -105,7 +105,7 @@ def test_route_of_the_page_leads_the_jobs_of_the_trail_to_a_queue_of_their_own()
 
 
 def offered(requirement: str) -> bool:
-    """Say whether that distribution is installed, and has all the extras that are asked for."""
+    """Return whether the distribution is installed and has all extras of the requirement."""
     name, _, extras = requirement.rstrip("]").partition("[")
     try:
         known = metadata(name).get_all("Provides-Extra", [])
@@ -115,8 +115,8 @@ def offered(requirement: str) -> bool:
 
 
 @pytest.mark.parametrize("page", ["README", "tutorial", "metrics-and-health"])
-def test_what_pip_is_told_to_install_is_there_to_be_had(page: str) -> None:
-    """It is installed already: of the project itself, only the names can be wrong."""
+def test_documented_distribution_and_extras_exist(page: str) -> None:
+    """The distribution is already installed, so only names can be wrong."""
     line = next(line for line in block(page, "install").splitlines() if "pip install" in line)
     asked = shlex.split(line, comments=True)[3:]
     assert asked[0].startswith("django-phi-oidc")
@@ -125,7 +125,7 @@ def test_what_pip_is_told_to_install_is_there_to_be_had(page: str) -> None:
     assert not offered("django-fie-oidc")
 
 
-def test_floor_of_the_page_about_performance_is_what_the_benchmark_runs() -> None:
+def test_documented_floor_is_the_view_of_the_benchmark() -> None:
     tree = ast.parse((ROOT / "tests" / "benchmarks" / "sign_in" / "urls" / "bare.py").read_text())
     (callback,) = [node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "callback"]
     run = [ast.unparse(each) for each in callback.body]
@@ -135,7 +135,7 @@ def test_floor_of_the_page_about_performance_is_what_the_benchmark_runs() -> Non
 
 
 @pytest.mark.django_db(**EVERYTHING)
-def test_groups_of_the_page_are_made(run: Run) -> None:
+def test_documented_command_creates_the_groups(run: Run) -> None:
     printed = run("admin-groups", "command")
     assert set(Group.objects.values_list("name", flat=True)) == set(GROUPS)
     assert all(name in printed for name in GROUPS)
@@ -209,7 +209,7 @@ def test_databases_of_the_page_about_roles(monkeypatch: pytest.MonkeyPatch) -> N
 
 @pytest.mark.postgresql
 @pytest.mark.django_db(**EVERYTHING)
-def test_role_of_the_page_is_told_for_how_long_a_statement_may_take() -> None:
+def test_documented_statement_timeout_of_the_role_is_set() -> None:
     with connections["phi_audit"].cursor() as cursor:
         cursor.execute("SELECT current_user")
         role = cursor.fetchone()[0]
@@ -233,7 +233,7 @@ def test_client_key_of_the_page_signs(tmp_path: Path) -> None:
     assert (tmp_path / "client-key.pem").stat().st_mode & 0o777 == 0o600
 
 
-def test_keys_are_generated_as_the_page_says(run: Run) -> None:
+def test_documented_command_generates_keys(run: Run) -> None:
     printed = run("encryption-keys", "generate")
     (key,) = re.findall(r"^PHI_ENCRYPTION_KEYS=(\S+)$", printed, re.MULTILINE)
     with override_settings(PHI_OIDC=override_phi_oidc(settings.PHI_OIDC, KEYS={"encryption": key})):
@@ -253,7 +253,7 @@ def test_sessions_of_the_page_are_ended(op: ScriptedOP, run: Run, sign_in: Calla
 
 
 @pytest.mark.django_db(**EVERYTHING)
-def test_incident_is_contained_looked_at_and_kept(op: ScriptedOP, run: Run, sign_in: Callable[..., SignedIn]) -> None:
+def test_documented_incident_commands_work(op: ScriptedOP, run: Run, sign_in: Callable[..., SignedIn]) -> None:
     person = sign_in()
     events(3)
     given = {"phi_abcdefghijklmnopqrstuvwxyz": person.user.get_username(), "42": str(person.user.pk)}
@@ -266,7 +266,7 @@ def test_incident_is_contained_looked_at_and_kept(op: ScriptedOP, run: Run, sign
 
 
 @pytest.mark.django_db(**EVERYTHING)
-def test_upgrade_leaves_a_trail_that_goes_on(run: Run) -> None:
+def test_documented_upgrade_commands_verify_the_log(run: Run) -> None:
     events(3)
     run("upgrade", "before")
     assert "no faults" in run("upgrade", "after")
@@ -279,7 +279,7 @@ def test_public_key_of_the_page_is_that_of_the_log(run: Run) -> None:
 
 
 @pytest.mark.django_db(**EVERYTHING)
-def test_acts_of_the_local_account_are_exported(run: Run) -> None:
+def test_events_of_the_local_account_are_exported(run: Run) -> None:
     assert run("local-accounts", "export") == ""
 
 
@@ -322,10 +322,10 @@ def request() -> HttpRequest:
         ("time-out-in-the-browser", "tag", "<head>"),
     ],
 )
-def test_template_of_a_page_is_one(page: str, name: str, shown: str) -> None:
+def test_documented_template_renders(page: str, name: str, shown: str) -> None:
     assert shown in engines["django"].from_string(block(page, name)).render({}, request())
 
 
-def test_passive_view_of_the_page_is_one() -> None:
+def test_documented_passive_view_works() -> None:
     unread = executed("time-out-in-the-browser", "passive")["unread"]
     assert unread(request()) is None

@@ -1,4 +1,4 @@
-"""The pages of reference that are written by hand name what the code has, and nothing that it has not."""
+"""The reference pages written by hand name exactly what is in the code."""
 
 import re
 from argparse import ArgumentParser, _SubParsersAction
@@ -11,16 +11,17 @@ import pytest
 from django.core.management import load_command_class
 
 import django_phi_oidc
-from django_phi_oidc import errors, schedule, urls
+from django_phi_oidc import schedule, urls
 from django_phi_oidc.access import policy
 from django_phi_oidc.audit.events import Action
 from django_phi_oidc.audit.log.findings import FindingKind
 from django_phi_oidc.contrib.rest_framework.exceptions import SCOPE_MISSING, TOKEN_MISPLACED
+from django_phi_oidc.errors import Code
 from django_phi_oidc.login import break_glass
 from tests.support.manual_blocks import PAGES
 
 PACKAGE = Path(django_phi_oidc.__file__).parent
-CODES = {cls.code for cls in vars(errors).values() if isinstance(cls, type) and issubclass(cls, errors.PhiOidcError)}
+CODES = {code.value for code in Code}
 
 
 def first_cells(page: str, heading: str = "") -> list[str]:
@@ -35,7 +36,7 @@ def names(page: str, heading: str = "") -> set[str]:
 
 
 def leaves(parser: ArgumentParser, words: tuple[str, ...] = ()) -> Iterator[tuple[str, ArgumentParser]]:
-    """Give each command that does something, with the parser of its own arguments."""
+    """Yield each command without subcommands, with its argument parser."""
     below = [action for action in parser._actions if isinstance(action, _SubParsersAction)]
     if not below:
         yield " ".join(words), parser
@@ -48,7 +49,7 @@ COMMANDS = dict(leaves(load_command_class("django_phi_oidc", "phi_oidc").create_
 
 
 def rows_of_commands() -> Mapping[str, list[str]]:
-    """Return the rows of each command; what is no command of ours is under the empty name."""
+    """Return the rows of each command; rows of no known command are under the empty name."""
     found = defaultdict(list)
     for row in re.findall(r"^\| `.+$", PAGES["commands"].read_text().partition("## Celery")[0], re.MULTILINE):
         shown = row.split("`")[1]
@@ -59,13 +60,13 @@ def rows_of_commands() -> Mapping[str, list[str]]:
 ROWS = rows_of_commands()
 
 
-def test_every_command_has_its_row_and_no_other_has() -> None:
+def test_commands_are_documented() -> None:
     assert set(ROWS) == set(COMMANDS)
     assert len(COMMANDS) > 30
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_row_of_a_command_has_its_arguments_and_no_other(command: str) -> None:
+def test_arguments_of_a_command_are_documented(command: str) -> None:
     row, arguments = " ".join(ROWS[command]), COMMANDS[command]._actions
     options = {option for action in arguments for option in action.option_strings} - {"-h", "--help"}
     assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", row)) == options
@@ -74,28 +75,28 @@ def test_row_of_a_command_has_its_arguments_and_no_other(command: str) -> None:
     assert set(places) <= set(re.findall(r"[A-Z_]+", shown))
 
 
-def test_every_task_of_beat_is_told_and_no_other() -> None:
+def test_beat_tasks_are_documented() -> None:
     section = PAGES["commands"].read_text().partition("## Celery")[2].partition("\n## ")[0]
     assert set(re.findall(r"`(phi_oidc\.\w+)`", section)) == set(schedule.beat_schedule())
 
 
-def test_every_url_has_its_row_and_no_other_has() -> None:
+def test_urls_are_documented() -> None:
     shown = re.findall(r"^\| `oidc/([^`]*)` \| `(\w+)` \|", PAGES["commands"].read_text(), re.MULTILINE)
     routes = {(re.sub(r"<\w+:\w+>", "<id>", str(each.pattern)), each.name) for each in urls.urlpatterns}
-    # One row is for the three that have the name of a provider in front.
+    # One row describes the three URLs that start with the name of a provider.
     assert set(shown) == {(route, name) for route, name in routes if not route.startswith("<")}
 
 
 @pytest.mark.parametrize(
     ("page", "kinds"), [("events", Action), ("findings", FindingKind)], ids=lambda each: getattr(each, "__name__", each)
 )
-def test_every_kind_has_its_row_and_no_other_has(page: str, kinds: EnumMeta) -> None:
+def test_actions_and_findings_are_documented(page: str, kinds: EnumMeta) -> None:
     values = {kind.value for kind in kinds}  # type: ignore[var-annotated]
     found = names(page) if page == "findings" else {name for name in names(page) if "." in name}
     assert found == values
 
 
-def test_every_row_of_a_rule_code_is_one_of_an_error() -> None:
+def test_documented_codes_exist() -> None:
     assert names("codes") <= CODES | {break_glass.REFUSAL_CODE}
 
 
@@ -106,7 +107,8 @@ def test_reasons_of_guards_and_claims_are_those_of_the_policy() -> None:
 
 
 def test_reasons_of_refused_tokens_are_those_of_the_code() -> None:
-    source = "".join(path.read_text() for folder in ("oidc", "drf") for path in (PACKAGE / folder).glob("*.py"))
+    folders = (PACKAGE / "oidc", PACKAGE / "contrib" / "rest_framework")
+    source = "".join(path.read_text() for folder in folders for path in folder.glob("*.py"))
     raised = {*re.findall(r'AccessTokenInvalid\("(\w+)"\)', source), SCOPE_MISSING, TOKEN_MISPLACED}
-    told = names("api", "Why a token is refused")
-    assert raised <= told <= raised | CODES
+    documented = names("api", "Why a token is refused")
+    assert raised <= documented <= raised | CODES

@@ -1,4 +1,4 @@
-"""The pages that say which function and which test stand for a requirement name what there is, and leave none out."""
+"""The pages that map requirements to functions and tests name existing ones, and omit none."""
 
 import ast
 import re
@@ -16,12 +16,12 @@ PACKAGE = Path(django_phi_oidc.__file__).parent
 SPECS = (ROOT / "docs" / "specs.md").read_text()
 ROW = re.compile(r"^\| (?P<section>.+) \| `(?P<function>[\w.]+)` \| `(?P<test>\S+::\S+)` \|$", re.MULTILINE)
 NAMED_TEST = re.compile(r"`([\w/]+\.py)::(test_\w+)`")
-# The identity provider that can lie is no part of what an auditor relies on.
+# Auditors do not rely on the test kit.
 APART = "testing"
 
 
 def with_a_spec(tree: ast.AST, prefix: str) -> Iterator[str]:
-    """Give the public functions, classes and methods whose docstring names a specification."""
+    """Yield the public functions, classes and methods whose docstring names a specification."""
     for node in ast.iter_child_nodes(tree):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             name = f"{prefix}.{node.name}"
@@ -35,7 +35,7 @@ def exists(path: str, name: str) -> bool:
     return file.is_file() and f"def {name}(" in file.read_text()
 
 
-def test_every_function_with_a_spec_has_its_row_and_no_other_has() -> None:
+def test_functions_with_a_spec_are_listed() -> None:
     modules = [path for path in PACKAGE.rglob("*.py") if path.relative_to(PACKAGE).parts[0] != APART]
     found = {
         name
@@ -52,12 +52,12 @@ def test_every_row_of_the_specifications_is_read() -> None:
 
 
 @pytest.mark.parametrize("function", [row["function"] for row in ROW.finditer(SPECS)])
-def test_function_of_a_row_can_be_had(function: str) -> None:
-    assert callable(had(function))
+def test_function_of_a_row_exists(function: str) -> None:
+    assert callable(resolve(function))
 
 
-def had(function: str) -> Any:
-    """Return what that path leads to, from its module on; None where there is none."""
+def resolve(function: str) -> Any:
+    """Return the object with this dotted path below the package, or None."""
     names = function.split(".")
     for split in range(len(names) - 1, 0, -1):
         if PACKAGE.joinpath(*names[:split]).with_suffix(".py").is_file():
@@ -68,18 +68,18 @@ def had(function: str) -> Any:
     return None
 
 
-def test_function_that_is_not_there_is_not_had() -> None:
-    assert [had(name) for name in ("oidc.nowhere.verify", "oidc.id_token.nothing")] == [None, None]
+def test_missing_function_is_not_resolved() -> None:
+    assert [resolve(name) for name in ("oidc.nowhere.verify", "oidc.id_token.nothing")] == [None, None]
 
 
 @pytest.mark.parametrize("page", ["specs.md", "hipaa.md", "explanation/threat-model.md"])
-def test_every_test_that_a_page_names_is_there(page: str) -> None:
+def test_tests_named_on_a_page_exist(page: str) -> None:
     named = NAMED_TEST.findall((ROOT / "docs" / page).read_text())
     assert [f"{path}::{name}" for path, name in named if not exists(path, name)] == []
     assert len(named) > 10
     assert not exists(named[0][0], named[0][1] + "_not")
 
 
-def test_every_requirement_has_a_test_beside_it() -> None:
+def test_every_requirement_names_a_test() -> None:
     rows = re.findall(r"^\| (?!---).+\|$", (ROOT / "docs" / "hipaa.md").read_text(), re.MULTILINE)
     assert [row for row in rows if not NAMED_TEST.search(row) and not row.endswith("| test |")] == []

@@ -23,7 +23,7 @@ for _ in range(300):
         if probe.connect_ex(("127.0.0.1", int(sys.argv[1]))) == 0:
             sys.exit(0)
     time.sleep(0.2)
-sys.exit("nobody answers")
+sys.exit("no answer")
 END
 }
 """
@@ -43,7 +43,7 @@ class UntilTheProvider(HTTPRedirectHandler):
 browser = build_opener(HTTPCookieProcessor(), UntilTheProvider())
 try:
     browser.open(sys.argv[1])
-    sys.exit("shown to somebody who is not signed in")
+    sys.exit("shown to an anonymous user")
 except HTTPError as led:
     back = sign_in(led.headers["Location"], username="amina", password="amina-demo")
 print(browser.open(back).read().decode())

@@ -1,4 +1,4 @@
-"""Ways through every page of the admin that is ours, and through every form on them."""
+"""Visits to each page of the package in the admin, and each form on it."""
 
 import re
 from typing import Any
@@ -80,7 +80,7 @@ def look_at_nothing(found: Found, client: Any) -> None:
     """Look at lists that have no row yet."""
     for model in (AuditEvent, AuditCheckpoint, TrailJob, StoredClaim, LegalHold):
         look(found, client, of_model(model))
-    look(found, client, f"{of_model(StoredClaim)}?q=nobody")
+    look(found, client, f"{of_model(StoredClaim)}?q=unknown")
     look(found, client, of_model(StoredClaim, "report"))
     look(found, client, reverse("admin:index"))
 

@@ -1,4 +1,4 @@
-"""Ways through the pages that people see who are no officers; where the texts are those of a template, by itself."""
+"""Visits to the pages for people who are not staff; some templates are rendered alone."""
 
 from itertools import product
 
@@ -45,7 +45,7 @@ def look_at_templates(found: Found) -> None:
 
 
 def sign_in_pages(found: Found) -> None:
-    """Look at what somebody sees who is not signed in."""
+    """Visit the pages of an anonymous user."""
     client = SecureClient()
     look(found, client, "/oidc/authenticate/")
     look(found, client, "/oidc/callback/?state=9", status=403)
@@ -56,7 +56,7 @@ def sign_in_pages(found: Found) -> None:
 
 
 def own_pages(found: Found, person: SignedIn) -> None:
-    """Look at one's own record and details, and at who looked; with and without a purpose, and a trail."""
+    """Visit the person's own record, details and disclosures, with and without a purpose and an audit log."""
     client = person.client()
     look(found, client, "/oidc/logged-out/")
     for query in ("", "?all=1"):

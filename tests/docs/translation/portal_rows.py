@@ -1,6 +1,6 @@
-"""A portal in which each kind of row is there in each of its states, and whose own words are Cyrillic.
+"""A portal with each kind of row in each of its states. Its own texts are Cyrillic.
 
-What the host says, and what is data, has no letter then that an English text of ours could hide behind.
+So no text of the host project and no data can be mistaken for an English text of the package.
 """
 
 import uuid
@@ -54,7 +54,7 @@ def declare(settings: Any, retention_keys: Path) -> None:
 
 
 def fill(patient: SignedIn) -> None:
-    """Make the rows: of the patient where they are of somebody."""
+    """Create the rows; those that belong to a person belong to the patient."""
     user: Any = patient.user
     user.username = "Пациент"
     user.save()
@@ -91,7 +91,7 @@ def _of_sessions(user: Any) -> None:
 
 
 def store_claims(patient: SignedIn) -> None:
-    """Keep two claims of the patient, by a hold that lasts, beside one that is over and was not erased."""
+    """Store two claims under an active hold, and one that has expired and is not erased."""
     StoredClaim.objects.all().delete()
     person = Person.__new__(Person)
     person.user, person.subject, person.session_id = patient.user, patient.subject, patient.session.pk

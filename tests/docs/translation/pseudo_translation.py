@@ -59,7 +59,7 @@ def put_in(monkeypatch: pytest.MonkeyPatch) -> set[str]:
 
 
 class Spoken(HTMLParser):
-    """Gathers what a page says to whoever reads or hears it: each text with the name of its element."""
+    """Collects the texts of a page, also those for screen readers, each with the name of its element."""
 
     def __init__(self, page: str) -> None:
         super().__init__()
@@ -93,7 +93,7 @@ def untranslated(page: str, *, data: re.Pattern[str]) -> list[tuple[str, str]]:
 
 
 def of_its_own(template: str) -> list[tuple[str, str]]:
-    """Return the texts that a template says by itself, whatever it is given."""
+    """Return the texts in a template that do not come from its context."""
     inside, parts = "", []
     for token in Lexer(template).tokenize():
         if token.token_type == TokenType.BLOCK:

@@ -1,4 +1,4 @@
-"""Every text that people read comes out of a catalogue: a stand-in for one shows what does not."""
+"""Every text that people read is in a translation catalogue: with a pseudo-translation, the others stand out."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -74,7 +74,7 @@ class Details(RevealMixin, TemplateView):
 
 
 HOST = {
-    "record.html": "{% for each in disclosures %}<p>{{ each.who }}: {{ each.purpose }}</p>{% endfor %}",
+    "record.html": "{% for each in disclosures %}<p>{{ each.actor_name }}: {{ each.purpose }}</p>{% endfor %}",
     "details.html": "{% for claim in claims %}<p>{{ claim.masked }}</p>{% endfor %}<form>{{ form }}</form>",
 }
 pytestmark = [
@@ -101,7 +101,7 @@ def _portal(settings: Any, op: Any, tmp_path: Path) -> Iterator[None]:  # noqa: 
 
 @pytest.fixture
 def boss(sign_in: Callable[[], SignedIn]) -> Any:  # noqa: F811 -- the fixture
-    """Return the browser of somebody who may do everything, in a session of a provider."""
+    """Return the browser of a superuser with an OIDC session."""
     signed_in = sign_in()
     user: Any = signed_in.user
     user.is_staff = user.is_superuser = True
@@ -175,12 +175,10 @@ def test_page_of_a_user_has_its_link_translated(boss: Any, monkeypatch: pytest.M
     [
         (PairwiseSubject.DoesNotExist("no row"), "The object does not exist any more."),
         (InvitationRefused("There is no user %(user)s.", user="7"), "There is no user 7."),
-        (HeldForLegalReasons(), "A legal hold keeps what is held of this person: release it first."),
+        (HeldForLegalReasons(), "A legal hold keeps what is stored about this person: release it first."),
     ],
 )
-def test_refusal_is_told_in_the_language_of_who_reads_it(
-    refusal: Any, words: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_refusal_message_is_translated(refusal: Any, words: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert get_error_message(refusal) == words
     put_in(monkeypatch)
     assert get_error_message(refusal) == wide(words)

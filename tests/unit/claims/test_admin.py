@@ -444,5 +444,5 @@ def test_unlinking_a_person_with_a_new_hold_shows_the_error(person: Person, offi
     PairwiseSubject.objects.filter(pk=person.subject.pk).update(held_until=NOW + DAY)
     client = officer("delete_pairwisesubject", "view_pairwisesubject")
     page = delete_the_link(client, person)
-    assert list_messages(page) == ["A legal hold keeps what is held of this person: release it first."]
+    assert list_messages(page) == ["A legal hold keeps what is stored about this person: release it first."]
     assert StoredClaim.objects.count() == 1

@@ -233,7 +233,7 @@ TAMPERED: dict[str, tuple[Callable[[list[uuid.UUID]], object], Callable[[list[uu
 
 
 @pytest.mark.parametrize(("tamper", "expected"), TAMPERED.values(), ids=TAMPERED)
-def test_tampering_is_find(
+def test_tampering_is_found(
     ids: list[uuid.UUID],
     tamper: Callable[[list[uuid.UUID]], object],
     expected: Callable[[list[uuid.UUID]], set[tuple[str, str]]],
