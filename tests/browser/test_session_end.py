@@ -24,7 +24,7 @@ from tests.support.example_portal import EXAMPLE
 from tests.support.external_tools import CHROMIUM, PARTS
 from tests.support.phi_oidc_settings import override_phi_oidc
 from tests.support.portal_process import Quiet, Server
-from tests.support.session_fixtures import (  # noqa: F401 -- fixtures
+from tests.support.session_fixtures import (
     NOW,
     ScriptedOP,
     SignedIn,
@@ -32,9 +32,7 @@ from tests.support.session_fixtures import (  # noqa: F401 -- fixtures
     django_session_exists,
     events,
     id_token,
-    op,
     send,
-    sign_in,
 )
 
 pytestmark = [

@@ -1,4 +1,4 @@
-"""A portal in a process of its own: `python -m tests.support.portal_process` prints its port and serves until killed."""
+"""A portal in a separate process: `python -m tests.support.portal_process` prints its port and serves until killed."""
 
 import json
 import logging

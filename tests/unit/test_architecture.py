@@ -1,4 +1,4 @@
-"""The import contracts hold and detect violations; sizes, names and language of the package stay within their limits."""
+"""The import contracts hold and detect violations; sizes, names and language of the package are within their limits."""
 
 import ast
 import configparser

@@ -219,7 +219,7 @@ def test_error_page_is_accessible_and_fits_in_all_themes(name: str, bare_site: S
 
 
 @pytest.mark.node
-@pytest.mark.parametrize("name", ["choose", "refused_restart", "logged_out"])
+@pytest.mark.parametrize("name", ["choose", "login_failed", "logged_out"])
 def test_default_page_of_the_app_is_accessible_and_fits(name: str, page: Any) -> None:
     """With all optional content. Pages for other kinds of refusals differ only in their texts."""
     page.set_content(render_to_string(f"django_phi_oidc/{name}.html", CONTEXT))
