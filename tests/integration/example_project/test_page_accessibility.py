@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from django.template.loader import render_to_string
 
+from django_phi_oidc.login.failure_texts import FAILURE_TEXTS
 from tests.integration.example_project.served_portal import PASSWORDS, Site
 from tests.support.accessibility import faults
 from tests.support.external_tools import CHROMIUM, PARTS
@@ -168,6 +169,8 @@ ERROR_PAGES: dict[str, tuple[Navigate, str]] = {
 }
 """Pages that only appear without DEBUG or without a provider."""
 CONTEXT = {
+    "page": "restart",
+    "text": FAILURE_TEXTS["restart"],
     "reference": "01a20f04-df0d-7d9d-af57-46f39850d3be",
     "restart_url": "/oidc/region/authenticate/",
     "choose_url": "/oidc/authenticate/",
