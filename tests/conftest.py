@@ -1,10 +1,10 @@
 """Select the tests of a run by database and by duration, and report what was not run.
 
 A test that needs an external program has a marker: `browser`, `gettext`, `node`, `openssl`, `redis` or `rabbitmq`.
-Without the program it is skipped, and the run ends with a list of what was skipped and why; with CI=true it fails.
-`postgresql` and `sqlite` mark a test about that database alone. A test that asks for no database runs once, on SQLite,
-unless `each_database` marks it as one that creates databases of its own. Browser tests run on PostgreSQL,
-because a browser does not show which database it is.
+Without the program the test is skipped, and the run ends with a list of the skipped tests and reasons; with CI=true the
+test fails. The markers `postgresql` and `sqlite` limit a test to that database. A test that requests no database runs
+once, on SQLite, unless the marker `each_database` says that it creates databases itself. Browser tests only run on
+PostgreSQL, because the database makes no difference in the browser.
 """
 
 import os
@@ -32,9 +32,9 @@ ON_ONE_DATABASE = {
     "docs/manual": "sqlite",
     "docs/translation": "sqlite",
 }
-"""Folders of tests whose databases are of no account."""
-ASKING = {"db", "transactional_db", "live_server"}
-"""The fixtures by which a test asks for the databases, where it has no marker for them."""
+"""Folders of tests that only run on one database, because the database makes no difference there."""
+DATABASE_FIXTURES = {"db", "transactional_db", "live_server"}
+"""Fixtures by which a test requests the databases without a marker."""
 SLOW = (
     *(
         "tests/security/attack/",
@@ -44,8 +44,8 @@ SLOW = (
     *("tests/integration/example_project/demo/test_demo.py", "tests/integration/journeys/test_worker.py"),
     *("tests/integration/test_hostproject.py",),
 )
-"""Tests that take a quarter of a minute or more: `make test` leaves them out, `make test-all` runs them. They start
-first, so that no process is left with one of them when the others have finished."""
+"""Tests that take 15 seconds or more: `make test` leaves them out, `make test-all` runs them. They start first, so that
+none of them is still running after all other processes have finished."""
 DESELECTED = pytest.StashKey[int]()
 
 
@@ -59,8 +59,8 @@ def pytest_configure(config: pytest.Config) -> None:
     for marker, find in PARTS.items():
         config.addinivalue_line("markers", f"{marker}: needs {(find.__doc__ or '').removeprefix('Return the ')}")
     for marker in databases.KINDS:
-        config.addinivalue_line("markers", f"{marker}: is about {marker}, and left out of the run on the other one.")
-    config.addinivalue_line("markers", "each_database: makes databases of its own, of the kind that the run is on.")
+        config.addinivalue_line("markers", f"{marker}: only runs on {marker}.")
+    config.addinivalue_line("markers", "each_database: creates databases itself, of the kind of the run.")
     celery_app.app.set_default()
 
 
@@ -94,13 +94,13 @@ def _is_for_another_database(item: pytest.Item) -> bool:
 
 
 def _only_database(item: pytest.Item) -> str:
-    """Return the kind of database that this test is run on, "" for each."""
+    """Return the only kind of database that this test runs on, or "" if it runs on each."""
     for folder, kind in ON_ONE_DATABASE.items():
         if item.nodeid.startswith(f"tests/{folder}/"):
             return kind
     is_marked = any(item.get_closest_marker(marker) for marker in ("django_db", "each_database"))
-    is_asking = is_marked or ASKING & set(getattr(item, "fixturenames", ()))
-    if not (is_asking or issubclass(getattr(item, "cls", None) or object, SimpleTestCase)):
+    requests_database = is_marked or DATABASE_FIXTURES & set(getattr(item, "fixturenames", ()))
+    if not (requests_database or issubclass(getattr(item, "cls", None) or object, SimpleTestCase)):
         return "sqlite"
     return "postgresql" if item.get_closest_marker("browser") else ""
 
@@ -137,15 +137,15 @@ def _reason(report: pytest.TestReport | pytest.CollectReport) -> str:
 
 
 @pytest.fixture(autouse=True)
-def _trail_is_tried_again() -> None:
-    """An audit database that was away in one test is there in the next."""
-    # Models can't be imported before Django is set up, and this file is.
+def _reset_audit_cooldown() -> None:
+    """Forget that the audit database could not be reached in an earlier test."""
+    # This file is imported before Django is set up, so it cannot import models.
     import_module("django_phi_oidc.audit.outbox").reset_cooldown()
 
 
 @pytest.fixture(scope="session")
 def django_db_setup(django_db_setup: None, django_db_blocker: Any) -> Iterator[None]:
-    """Empty databases in our way, and close all connections before a drop: Django closes those of one alias."""
+    """Use a faster flush. Before a drop, close all connections, because Django only closes those of one alias."""
     with django_db_blocker.unblock():
         fresh = {alias: database_flush.staying(alias) for alias in databases.ALIASES}
     with pytest.MonkeyPatch.context() as patch:
@@ -157,23 +157,23 @@ def django_db_setup(django_db_setup: None, django_db_blocker: Any) -> Iterator[N
 
 @pytest.fixture
 def chromium_path() -> str:
-    """Return the path of a Chromium; the test bears the marker `browser`."""
+    """Return the path of a Chromium; the test needs the marker `browser`."""
     return PARTS["browser"]().where
 
 
 @pytest.fixture
 def node_path() -> str:
-    """Return the path of Node; the test bears the marker `node`."""
+    """Return the path of Node; the test needs the marker `node`."""
     return PARTS["node"]().where
 
 
 @pytest.fixture
 def redis_url() -> str:
-    """Return the URL of a Redis server; the test bears the marker `redis`."""
+    """Return the URL of a Redis server; the test needs the marker `redis`."""
     return PARTS["redis"]().where
 
 
 @pytest.fixture
 def rabbitmq_url() -> str:
-    """Return the URL of a RabbitMQ server; the test bears the marker `rabbitmq`."""
+    """Return the URL of a RabbitMQ server; the test needs the marker `rabbitmq`."""
     return PARTS["rabbitmq"]().where

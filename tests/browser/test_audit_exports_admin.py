@@ -1,4 +1,4 @@
-"""Exports and verifications as somebody at a browser has them, under the example's content security policy."""
+"""Exports and verifications in the admin, in Chromium under the content security policy of the example project."""
 
 import uuid
 from pathlib import Path
@@ -10,7 +10,7 @@ from django_phi_oidc.audit.events import Action, parse_event
 from django_phi_oidc.audit_exports import admin
 from django_phi_oidc.audit_exports.models import TrailJob
 from django_phi_oidc.audit_exports.tasks import work_trail_jobs
-from tests.browser.test_audit_admin import browse, expected, is_as_wide_as_the_screen, officer, site  # noqa: F401 -- fixtures
+from tests.browser.pages import fits_window
 from tests.support.accessibility import faults
 from tests.support.audit_log import NOW, PEM, events, sealed
 from tests.support.phi_oidc_settings import override_phi_oidc
@@ -28,51 +28,53 @@ def folder(settings: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
     return exports
 
 
-def take(page: Any, button: str, path: Path) -> list[str]:
-    with page.expect_download() as download:
+def download(page: Any, button: str, path: Path) -> list[str]:
+    with page.expect_download() as started:
         page.click(button)
-    download.value.save_as(path)
+    started.value.save_as(path)
     return path.read_text().splitlines()
 
 
 @pytest.mark.browser
-def test_officer_takes_what_they_have_found_away(officer: Any, folder: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_filtered_events_are_exported_directly_or_by_a_worker(
+    superuser_page: Any, folder: Path, tmp_path: Path
+) -> None:
     sealed(12, subject=str(uuid.UUID(int=7)))
     sealed(25)
-    officer.goto("/admin/django_phi_oidc/auditevent/")
-    officer.get_by_label("Subject").fill(str(uuid.UUID(int=7)))
-    officer.get_by_label("Action").fill("claim.revealed")
-    officer.keyboard.press("Enter")
-    officer.wait_for_url("**subject=0**")
-    address = officer.get_by_label("Address of this view").input_value()
-    officer.goto(address)
-    assert officer.locator(".trail tbody tr").count() == 12
-    officer.get_by_label("Export these events as").select_option("jsonl")
-    found = [parse_event(line).event for line in take(officer, "input[value=Export]", tmp_path / "few")]
-    assert {each.subject for each in found} == {str(uuid.UUID(int=7))}
+    superuser_page.goto("/admin/django_phi_oidc/auditevent/")
+    superuser_page.get_by_label("Subject").fill(str(uuid.UUID(int=7)))
+    superuser_page.get_by_label("Action").fill("claim.revealed")
+    superuser_page.keyboard.press("Enter")
+    superuser_page.wait_for_url("**subject=0**")
+    url = superuser_page.get_by_label("Address of this view").input_value()
+    superuser_page.goto(url)
+    assert superuser_page.locator(".trail tbody tr").count() == 12
+    superuser_page.get_by_label("Export these events as").select_option("jsonl")
+    found = [parse_event(line).event for line in download(superuser_page, "input[value=Export]", tmp_path / "few")]
+    assert {event.subject for event in found} == {str(uuid.UUID(int=7))}
     assert len(found) == 12
 
-    officer.click("text=Clear all filters")
-    officer.get_by_label("Export these events as").select_option("fhir")
-    officer.click(".trail-act input[value=Export]")
-    officer.wait_for_url(f"**{JOBS}**")
-    assert "waiting for a worker" in officer.inner_text("#trail-job-state")
+    superuser_page.click("text=Clear all filters")
+    superuser_page.get_by_label("Export these events as").select_option("fhir")
+    superuser_page.click(".trail-act input[value=Export]")
+    superuser_page.wait_for_url(f"**{JOBS}**")
+    assert "waiting for a worker" in superuser_page.inner_text("#trail-job-state")
     work_trail_jobs()
-    # Nobody loads the page again: its script does.
-    officer.get_by_role("button", name="Download").wait_for()
-    assert "done" in officer.inner_text("#trail-job-state")
-    many = take(officer, "input[value=Download]", tmp_path / "many")
+    # The script of the page reloads it.
+    superuser_page.get_by_role("button", name="Download").wait_for()
+    assert "done" in superuser_page.inner_text("#trail-job-state")
+    many = download(superuser_page, "input[value=Download]", tmp_path / "many")
     assert len(many) >= 37
-    officer.click("input[value=Download]")
-    assert "There is no file: it was" in officer.inner_text(".messagelist")
+    superuser_page.click("input[value=Download]")
+    assert "There is no file: it was" in superuser_page.inner_text(".messagelist")
 
-    officer.goto("/admin/django_phi_oidc/auditevent/")
-    officer.click("input[value='Verify now']")
+    superuser_page.goto("/admin/django_phi_oidc/auditevent/")
+    superuser_page.click("input[value='Verify now']")
     work_trail_jobs()
-    officer.get_by_text("Waiting to be sealed").wait_for()
-    assert is_as_wide_as_the_screen(officer)
-    officer.click("nav >> text=Exports and verifications")
-    assert officer.locator(".trail tbody tr").count() == 2
+    superuser_page.get_by_text("Waiting to be sealed").wait_for()
+    assert fits_window(superuser_page)
+    superuser_page.click("nav >> text=Exports and verifications")
+    assert superuser_page.locator(".trail tbody tr").count() == 2
 
 
 STATES: dict[str, dict[str, Any]] = {
@@ -91,16 +93,16 @@ STATES: dict[str, dict[str, Any]] = {
 
 @pytest.mark.browser
 @pytest.mark.node
-def test_pages_in_every_look_are_accessible_and_fit(officer: Any) -> None:  # noqa: F811
-    from django.contrib.auth import get_user_model  # noqa: PLC0415 -- inside of the fixture's event loop
+def test_pages_are_accessible_and_fit_in_each_width_and_color_scheme(superuser_page: Any) -> None:
+    from django.contrib.auth import get_user_model  # noqa: PLC0415 -- in the event loop of the fixture
 
     sealed(3)
     events(1, action=Action.AUDIT_VERIFIED, detail={"tree_size": 3, "findings": 0}, at=NOW)
     me = str(get_user_model().objects.get().pk)
     paths = {"list": JOBS, "trail": "/admin/django_phi_oidc/auditevent/?outcome=success"}
-    for number, (name, given) in enumerate(STATES.items(), 1):
-        job = TrailJob.objects.create(id=uuid.UUID(int=number), asked_by=me, asked_at=NOW, **given)
+    for number, (name, fields) in enumerate(STATES.items(), 1):
+        job = TrailJob.objects.create(id=uuid.UUID(int=number), asked_by=me, asked_at=NOW, **fields)
         paths[name] = f"{JOBS}{job.pk}/change/"
     for name, path in paths.items():
-        officer.goto(path)
-        assert faults(officer, within="#content", picture=name) == [], name
+        superuser_page.goto(path)
+        assert faults(superuser_page, within="#content", picture=name) == [], name

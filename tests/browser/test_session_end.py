@@ -1,4 +1,4 @@
-"""What a person at a browser sees of the end of a session, on the example portal's pages and under their policy."""
+"""The end of a session in Chromium, on pages of the example portal and under their content security policy."""
 
 import re
 import threading
@@ -24,7 +24,7 @@ from tests.support.example_portal import EXAMPLE
 from tests.support.external_tools import CHROMIUM, PARTS
 from tests.support.phi_oidc_settings import override_phi_oidc
 from tests.support.portal_process import Quiet, Server
-from tests.support.session_fixtures import (  # noqa: F401 -- fixtures
+from tests.support.session_fixtures import (
     NOW,
     ScriptedOP,
     SignedIn,
@@ -32,9 +32,7 @@ from tests.support.session_fixtures import (  # noqa: F401 -- fixtures
     django_session_exists,
     events,
     id_token,
-    op,
     send,
-    sign_in,
 )
 
 pytestmark = [
@@ -53,24 +51,24 @@ LEFT = """new MutationObserver(() => {
   console.info(`left ${textContent}, ${document.querySelectorAll("body *").length} elements`);
 }).observe(document.documentElement, { childList: true })"""
 EXPECTED = re.compile(r"status of 401|favicon\.ico|net::ERR_FAILED|^(kept|left|Clear-Site-Data) ")
-"""What the console tells of in any case."""
+"""Console messages that do not fail a test."""
 FILES = ("/static/", "/favicon.ico")
 COOKIE = django_settings.SESSION_COOKIE_NAME
 
 
 class Moment:
-    """The time of the server, and of the pages that are told of it."""
+    """The time of the server and of the pages."""
 
     def __init__(self) -> None:
         self.now = NOW
 
-    def passes(self, elapsed: timedelta, page: Any) -> None:
-        """Let it be so much later, for the server and for the browser of that page, whose machine has slept."""
+    def sleep(self, elapsed: timedelta, page: Any) -> None:
+        """Advance the time, for the server and for the browser of the page, as if its machine had slept."""
         self.now += elapsed
         page.clock.fast_forward(int(elapsed.total_seconds() * 1000))
 
-    def runs(self, elapsed: timedelta, page: Any) -> None:
-        """Let it be so much later, while the timers of that browser's pages have run all the time."""
+    def advance(self, elapsed: timedelta, page: Any) -> None:
+        """Advance the time, for the server and for the browser of the page, and run the timers of its pages."""
         self.now += elapsed
         page.clock.run_for(int(elapsed.total_seconds() * 1000))
 
@@ -84,8 +82,8 @@ def moment() -> Iterator[Moment]:
 
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Any]:
-    """Start the Chromium that the run found, with the cache for Back that playwright turns off."""
-    from playwright.sync_api import sync_playwright  # noqa: PLC0415 -- only where the marker let the test through
+    """Start Chromium with the back/forward cache, which playwright turns off by default."""
+    from playwright.sync_api import sync_playwright  # noqa: PLC0415 -- only installed where the marker permits the test
 
     with pytest.MonkeyPatch.context() as patch, sync_playwright() as playwright:
         patch.setenv("DJANGO_ALLOW_ASYNC_UNSAFE", "1")
@@ -96,13 +94,13 @@ def chromium() -> Iterator[Any]:
         )
         yield browser
         browser.close()
-        # Inside of playwright's event loop Django has connections of their own, which nobody sees from outside.
+        # Django has separate connections inside playwright's event loop. They can only be closed here.
         connections.close_all()
 
 
 @pytest.fixture
 def site(settings: Any) -> Iterator[str]:
-    """Serve the portal and give its address."""
+    """Serve the portal, and yield the base URL."""
     settings.SESSION_COOKIE_SECURE = settings.CSRF_COOKIE_SECURE = False
     settings.LOGIN_URL = "oidc_authentication_init"
     settings.LOGIN_REDIRECT_URL, settings.LOGOUT_REDIRECT_URL = "portal", "home"
@@ -112,7 +110,7 @@ def site(settings: Any) -> Iterator[str]:
 
     def serve(environ: Any, start_response: Any) -> Any:
         if environ["PATH_INFO"].startswith(FILES):
-            # Elsewhere they do not come to Django. Chromium asks for an icon when it likes, and that were an activity.
+            # In production, Django does not serve these. Chromium requests the icon at any time: that is no activity.
             environ.pop("HTTP_COOKIE", None)
         return portal(environ, start_response)
 
@@ -130,27 +128,27 @@ Browse = Callable[..., Any]
 
 @pytest.fixture
 def browse(chromium: Any, site: str, op: ScriptedOP) -> Iterator[Browse]:
-    """Return what opens a browser in which that person is signed in; no page may break the policy, or raise."""
-    contexts, complaints = [], []
+    """Return a function that opens a browser, as a user if given. Unexpected console messages fail the test."""
+    contexts, console = [], []
 
-    def browse(person: SignedIn | None = None, **options: Any) -> Any:
+    def open_browser(signed_in: SignedIn | None = None, **options: Any) -> Any:
         context = chromium.new_context(base_url=site, **options)
         contexts.append(context)
         context.set_default_timeout(10_000)
-        context.on("console", lambda message: complaints.append(f"{message.text} {message.location['url']}"))
-        context.on("weberror", lambda error: complaints.append(str(error.error)))
-        if person:
-            context.add_cookies([{"name": COOKIE, "value": person.django_key, "url": site}])
+        context.on("console", lambda message: console.append(f"{message.text} {message.location['url']}"))
+        context.on("weberror", lambda error: console.append(str(error.error)))
+        if signed_in:
+            context.add_cookies([{"name": COOKIE, "value": signed_in.django_key, "url": site}])
         return context
 
-    yield browse
+    yield open_browser
     for context in contexts:
         context.close()
-    assert [each for each in complaints if not EXPECTED.search(each)] == []
+    assert [message for message in console if not EXPECTED.search(message)] == []
 
 
-def opened(context: Any, path: str = "/chart/") -> Any:
-    """Open a page of a browser whose clock stands still until the test says otherwise."""
+def open_page(context: Any, path: str = "/chart/") -> Any:
+    """Open a page in the browser. Its clock only moves when the test moves it."""
     if not context.pages:
         context.clock.install(time=NOW)
         context.clock.pause_at(NOW + MINUTE)
@@ -160,15 +158,15 @@ def opened(context: Any, path: str = "/chart/") -> Any:
 
 
 def until(page: Any, condition: Callable[[], bool]) -> None:
-    """Return as soon as condition holds, and let the browser work until then."""
+    """Run the browser until the condition is true. Raises: AssertionError after 5 seconds."""
     ends_at = time.monotonic() + 5
     while not condition():
         assert time.monotonic() < ends_at, "It did not happen in time."
         page.wait_for_timeout(10)
 
 
-class Held:
-    """Requests of a page that get no answer before the test lets them."""
+class HeldRequests:
+    """Requests of a page that are not sent before the test releases them."""
 
     def __init__(self, page: Any, url: str) -> None:
         self.page = page
@@ -179,17 +177,17 @@ class Held:
         self.routes.append(route)
 
     def release(self) -> None:
-        """Wait for the first one, and let it go on."""
+        """Wait for the first request, and send it."""
         until(self.page, lambda: bool(self.routes))
         self.routes[0].continue_()
 
 
-def heading_after_blanking(page: Any, moves: Callable[[], None]) -> str:
-    """Do what makes the page leave, see that nothing was left of it by then, and return the heading that follows."""
+def heading_after_blanking(page: Any, end: Callable[[], None]) -> str:
+    """Call end, check that the page was blanked before it was left, and return the heading of the next page."""
     page.evaluate(LEFT)
-    with page.expect_console_message(lambda message: message.text.startswith("left")) as told:
-        moves()
-    assert told.value.text == "left Signed out, 0 elements"
+    with page.expect_console_message(lambda message: message.text.startswith("left")) as message:
+        end()
+    assert message.value.text == "left Signed out, 0 elements"
     page.wait_for_url("**/oidc/logged-out/?expired=1")
     return str(page.inner_text("h1"))
 
@@ -202,17 +200,17 @@ def warning(page: Any) -> Any:
     return page.get_by_role("alertdialog", name="Are you still there?")
 
 
-def time_told(page: Any) -> int:
-    """Return the seconds that the warning tells of."""
+def seconds_left(page: Any) -> int:
+    """Return the seconds that the warning shows."""
     minutes, seconds = page.get_by_role("timer").inner_text().removeprefix("Time left: ").split(":")
     return int(minutes) * 60 + int(seconds)
 
 
 def wait_for_warning(page: Any, moment: Moment) -> None:
-    """Run to a minute before the limit, when the server is asked, and one second on."""
+    """Advance to a minute before the limit, when the page asks the server, and one second more."""
     with page.expect_response("**/oidc/session/"):
-        moment.runs(IDLE - MINUTE, page)
-    moment.runs(SECOND, page)
+        moment.advance(IDLE - MINUTE, page)
+    moment.advance(SECOND, page)
     warning(page).wait_for()
 
 
@@ -220,54 +218,53 @@ def test_warning_appears_a_minute_before_the_limit_and_at_the_limit_the_page_bla
     browse: Browse, sign_in: Callable[..., SignedIn], moment: Moment
 ) -> None:
     signed_in = sign_in()
-    page = opened(browse(signed_in), "/portal/")
-    moment.runs(IDLE - MINUTE - 2 * SECOND, page)
+    page = open_page(browse(signed_in), "/portal/")
+    moment.advance(IDLE - MINUTE - 2 * SECOND, page)
     assert warning(page).count() == 0
-    with page.expect_request("**/oidc/session/") as asked:
-        moment.runs(2 * SECOND, page)
-    assert (asked.value.method, asked.value.headers["x-phi-passive"]) == ("GET", "1")
-    moment.runs(SECOND, page)
+    with page.expect_request("**/oidc/session/") as request:
+        moment.advance(2 * SECOND, page)
+    assert (request.value.method, request.value.headers["x-phi-passive"]) == ("GET", "1")
+    moment.advance(SECOND, page)
     warning(page).wait_for()
-    assert time_told(page) in (59, 60)
-    moment.runs(30 * SECOND, page)
-    assert time_told(page) in (29, 30, 31)
-    assert heading_after_blanking(page, lambda: moment.runs(32 * SECOND, page)) == "You are signed out"
+    assert seconds_left(page) in (59, 60)
+    moment.advance(30 * SECOND, page)
+    assert seconds_left(page) in (29, 30, 31)
+    assert heading_after_blanking(page, lambda: moment.advance(32 * SECOND, page)) == "You are signed out"
     assert "you were inactive for a while" in page.inner_text("main")
     assert OIDCSession.objects.get().end_reason == "idle_timeout"
     assert not django_session_exists(signed_in.django_key)
 
 
-@pytest.mark.parametrize("way", ["click", "Enter", "Escape"])
-def test_warning_that_is_answered_extends_the_session_and_gives_back_the_focus(
-    browse: Browse, sign_in: Callable[..., SignedIn], moment: Moment, way: str
+@pytest.mark.parametrize("key", ["click", "Enter", "Escape"])
+def test_answered_warning_extends_the_session_and_restores_the_focus(
+    browse: Browse, sign_in: Callable[..., SignedIn], moment: Moment, key: str
 ) -> None:
-    sign_in_ = sign_in()
-    page = opened(browse(sign_in_))
+    page = open_page(browse(sign_in()))
     page.fill("input", "half a sentence")
     wait_for_warning(page, moment)
     assert page.evaluate("document.activeElement.textContent") == "Stay signed in"
     with page.expect_response("**/oidc/session/") as answered:
-        if way == "click":
+        if key == "click":
             page.click("text=Stay signed in")
         else:
-            page.keyboard.press(way)
+            page.keyboard.press(key)
     assert (answered.value.request.method, answered.value.status) == ("POST", 200)
     warning(page).wait_for(state="hidden")
     assert OIDCSession.objects.get().last_seen_at == moment.now
     assert page.evaluate("document.activeElement.value") == "half a sentence"
-    moment.runs(IDLE - MINUTE - 2 * SECOND, page)
+    moment.advance(IDLE - MINUTE - 2 * SECOND, page)
     assert warning(page).count() == 0
     with page.expect_response("**/oidc/session/"):
-        moment.runs(3 * SECOND, page)
-    moment.runs(SECOND, page)
+        moment.advance(3 * SECOND, page)
+    moment.advance(SECOND, page)
     warning(page).wait_for()
 
 
-def test_warning_is_answered_although_a_sign_in_has_changed_the_csrf_token(
+def test_warning_can_be_answered_after_a_sign_in_changed_the_csrf_token(
     browse: Browse, site: str, sign_in: Callable[..., SignedIn], moment: Moment
 ) -> None:
     context = browse(sign_in())
-    page = opened(context)
+    page = open_page(context)
     context.add_cookies([{"name": "csrftoken", "value": "x" * 32, "url": site}])
     wait_for_warning(page, moment)
     page.click("text=Stay signed in")
@@ -275,21 +272,21 @@ def test_warning_is_answered_although_a_sign_in_has_changed_the_csrf_token(
     assert OIDCSession.objects.get().last_seen_at == moment.now
 
 
-def test_warning_is_not_given_when_the_page_itself_was_active(
+def test_warning_is_not_shown_when_the_page_sent_requests(
     browse: Browse, sign_in: Callable[..., SignedIn], moment: Moment
 ) -> None:
-    page = opened(browse(sign_in()))
-    moment.runs(10 * MINUTE, page)
+    page = open_page(browse(sign_in()))
+    moment.advance(10 * MINUTE, page)
     page.evaluate("fetch('/chart/')")
     until(page, lambda: OIDCSession.objects.get().last_seen_at == moment.now)
     with page.expect_response("**/oidc/session/"):
-        moment.runs(4 * MINUTE, page)
-    moment.runs(2 * MINUTE, page)
+        moment.advance(4 * MINUTE, page)
+    moment.advance(2 * MINUTE, page)
     assert warning(page).count() == 0
     assert not is_hidden(page)
 
 
-def test_warning_before_the_absolute_limit_offers_no_more_time(
+def test_warning_before_the_absolute_limit_offers_no_extension(
     browse: Browse, sign_in: Callable[..., SignedIn], moment: Moment
 ) -> None:
     signed_in = sign_in()
@@ -298,36 +295,36 @@ def test_warning_before_the_absolute_limit_offers_no_more_time(
     while moment.now < NOW + ABSOLUTE - 10 * MINUTE:
         moment.now += 10 * MINUTE
         assert client.get("/chart/", secure=False).status_code == 200
-    page = opened(context)
+    page = open_page(context)
     with page.expect_response("**/oidc/session/"):
-        moment.runs(9 * MINUTE, page)
-    moment.runs(SECOND, page)
+        moment.advance(9 * MINUTE, page)
+    moment.advance(SECOND, page)
     last = page.get_by_role("alertdialog", name="Your session is about to end")
     last.wait_for()
     page.keyboard.press("Enter")
     last.wait_for(state="hidden")
-    moment.runs(30 * SECOND, page)
+    moment.advance(30 * SECOND, page)
     assert last.count() == 0
-    assert heading_after_blanking(page, lambda: moment.runs(32 * SECOND, page)) == "You are signed out"
+    assert heading_after_blanking(page, lambda: moment.advance(32 * SECOND, page)) == "You are signed out"
     assert OIDCSession.objects.get().end_reason == "absolute_timeout"
 
 
-def test_warning_that_is_answered_without_a_network_says_so_and_the_page_blanks_all_the_same(
+def test_warning_answered_without_a_network_shows_an_error_and_the_page_blanks_at_the_limit(
     browse: Browse, sign_in: Callable[..., SignedIn], moment: Moment
 ) -> None:
-    page = opened(browse(sign_in()))
+    page = open_page(browse(sign_in()))
     wait_for_warning(page, moment)
     page.route("**/oidc/session/", lambda route: route.abort())
     page.click("text=Stay signed in")
     page.get_by_role("alert").get_by_text("That did not work.").wait_for()
     assert warning(page).is_visible()
-    assert heading_after_blanking(page, lambda: moment.runs(MINUTE + 2 * SECOND, page)) == "You are signed out"
+    assert heading_after_blanking(page, lambda: moment.advance(MINUTE + 2 * SECOND, page)) == "You are signed out"
 
 
-def test_page_that_asks_before_it_is_left_is_not_asked_at_the_limit(
+def test_page_with_a_beforeunload_question_does_not_ask_it_at_the_limit(
     browse: Browse, sign_in: Callable[..., SignedIn], moment: Moment
 ) -> None:
-    page = opened(browse(sign_in()))
+    page = open_page(browse(sign_in()))
     page.evaluate("addEventListener('beforeunload', (event) => event.preventDefault())")
     page.fill("input", "half a sentence")
     page.keyboard.press("Tab")
@@ -338,66 +335,66 @@ def test_page_that_asks_before_it_is_left_is_not_asked_at_the_limit(
         dialog.accept()
 
     page.on("dialog", answer)
-    assert heading_after_blanking(page, lambda: moment.passes(IDLE, page)) == "You are signed out"
+    assert heading_after_blanking(page, lambda: moment.sleep(IDLE, page)) == "You are signed out"
     assert questions == []
 
 
-def test_machine_that_slept_past_the_limit_shows_nothing_when_it_wakes(
+def test_page_is_hidden_when_the_machine_wakes_after_the_limit(
     browse: Browse, sign_in: Callable[..., SignedIn], moment: Moment
 ) -> None:
-    page = opened(browse(sign_in()))
-    asked = Held(page, "**/oidc/session/")
-    moment.passes(IDLE, page)
+    page = open_page(browse(sign_in()))
+    asked = HeldRequests(page, "**/oidc/session/")
+    moment.sleep(IDLE, page)
     assert is_hidden(page), "before the server answers"
     assert heading_after_blanking(page, asked.release) == "You are signed out"
 
 
-def test_machine_that_slept_for_a_while_shows_the_page_again_once_the_session_is_known_to_live(
+def test_page_is_shown_again_after_a_short_sleep_when_the_server_confirms_the_session(
     browse: Browse, sign_in: Callable[..., SignedIn], moment: Moment
 ) -> None:
-    page = opened(browse(sign_in()))
+    page = open_page(browse(sign_in()))
     page.fill("input", "half a sentence")
-    asked = Held(page, "**/oidc/session/")
-    moment.passes(5 * MINUTE, page)
+    asked = HeldRequests(page, "**/oidc/session/")
+    moment.sleep(5 * MINUTE, page)
     assert is_hidden(page), "before the server answers"
     asked.release()
     until(page, lambda: not is_hidden(page))
     assert page.input_value("input") == "half a sentence"
 
 
-def test_clock_of_the_machine_that_is_set_back_gives_no_more_time(
+def test_setting_the_clock_of_the_machine_back_does_not_extend_the_session(
     browse: Browse, sign_in: Callable[..., SignedIn], moment: Moment
 ) -> None:
-    page = opened(browse(sign_in()))
+    page = open_page(browse(sign_in()))
     page.evaluate("(now => { Date.now = () => now() - 3_600_000 })(Date.now)")
     wait_for_warning(page, moment)
-    assert heading_after_blanking(page, lambda: moment.runs(MINUTE + 2 * SECOND, page)) == "You are signed out"
+    assert heading_after_blanking(page, lambda: moment.advance(MINUTE + 2 * SECOND, page)) == "You are signed out"
 
 
-def test_tab_that_is_seen_again_asks_whether_its_session_lives(
+def test_tab_that_becomes_visible_asks_for_the_state_of_its_session(
     browse: Browse, sign_in: Callable[..., SignedIn], moment: Moment
 ) -> None:
     signed_in = sign_in()
-    page = opened(browse(signed_in))
+    page = open_page(browse(signed_in))
 
-    def see_it_again() -> None:
-        # Headless, all tabs are always seen.
+    def become_visible() -> None:
+        # In headless mode, all tabs are always visible.
         page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
 
     with page.expect_response("**/oidc/session/") as answered:
-        see_it_again()
+        become_visible()
     assert answered.value.status == 200
     end_session(signed_in.session.pk, EndReason.BACKCHANNEL_LOGOUT, origin=Origin(), now=moment.now)
-    assert heading_after_blanking(page, see_it_again) == "You are signed out"
+    assert heading_after_blanking(page, become_visible) == "You are signed out"
 
 
-def test_tabs_agree_on_the_time_that_is_left(browse: Browse, sign_in: Callable[..., SignedIn], moment: Moment) -> None:
+def test_tabs_share_the_time_left(browse: Browse, sign_in: Callable[..., SignedIn], moment: Moment) -> None:
     context = browse(sign_in())
-    tabs = [opened(context), opened(context)]
-    moment.runs(IDLE - MINUTE - 2 * SECOND, tabs[0])
+    tabs = [open_page(context), open_page(context)]
+    moment.advance(IDLE - MINUTE - 2 * SECOND, tabs[0])
     for _ in range(6):
-        # One tab after the other: they must not differ by more when they tell each other of the time.
-        moment.runs(SECOND, tabs[0])
+        # In steps of a second, because the clocks of tabs that send each other the time must not differ by more.
+        moment.advance(SECOND, tabs[0])
     for tab in tabs:
         warning(tab).wait_for()
     asked: list[str] = []
@@ -409,22 +406,22 @@ def test_tabs_agree_on_the_time_that_is_left(browse: Browse, sign_in: Callable[.
     assert asked == []
 
 
-def test_tabs_go_together_when_one_of_them_signs_out(
+def test_all_tabs_end_when_one_of_them_signs_out(
     browse: Browse, op: ScriptedOP, sign_in: Callable[..., SignedIn]
 ) -> None:
     context = browse(sign_in())
-    staying, leaving = opened(context), context.new_page()
+    staying, leaving = open_page(context), context.new_page()
     leaving.goto("/portal/")
     leaving.get_by_role("button", name="Sign out").click()
     leaving.wait_for_url(f"{op.issuer}/end-session?**")
     assert heading_after_blanking(staying, lambda: staying.clock.run_for(2000)) == "You are signed out"
 
 
-def test_tabs_ask_nothing_when_one_of_them_goes_on_to_another_page(
+def test_tabs_send_no_requests_when_one_of_them_opens_another_page(
     browse: Browse, sign_in: Callable[..., SignedIn]
 ) -> None:
     context = browse(sign_in())
-    staying, going = opened(context), context.new_page()
+    staying, going = open_page(context), context.new_page()
     going.goto("/portal/")
     asked: list[str] = []
     staying.on("request", lambda request: asked.append(request.url))
@@ -436,33 +433,33 @@ def test_tabs_ask_nothing_when_one_of_them_goes_on_to_another_page(
     assert asked == []
 
 
-def test_tab_of_one_person_does_not_stay_when_another_signs_in(
+def test_tab_of_one_user_ends_when_another_user_signs_in(
     browse: Browse, site: str, sign_in: Callable[..., SignedIn]
 ) -> None:
     first, second = sign_in(), sign_in()
     context = browse(first)
-    page = opened(context)
+    page = open_page(context)
     context.add_cookies([{"name": COOKIE, "value": second.django_key, "url": site}])
 
     def open_another() -> None:
-        assert str(second.user.pk) in opened(context).inner_text("h1")
+        assert str(second.user.pk) in open_page(context).inner_text("h1")
         page.clock.run_for(10)
 
     assert heading_after_blanking(page, open_another) == "You are still signed in"
 
 
 def back(page: Any) -> list[str]:
-    """Go back; return how Chromium's copy of the page looked at first, if it had kept one."""
-    told: list[str] = []
-    page.on("console", lambda message: told.append(message.text))
+    """Go back, and return the display of the page in the back/forward cache, if it was there."""
+    console: list[str] = []
+    page.on("console", lambda message: console.append(message.text))
     page.evaluate("setTimeout(() => history.back())")
     page.wait_for_timeout(200)
-    return [each for each in told if each.startswith("kept")]
+    return [message for message in console if message.startswith("kept")]
 
 
 @pytest.fixture
 def returning(browse: Browse, sign_in: Callable[..., SignedIn]) -> tuple[SignedIn, Any]:
-    """Give a page on which somebody has seen a claim, and who that is."""
+    """Return a signed-in user, and a page on which the user has viewed a claim."""
     person = sign_in()
     context = browse(person)
     context.add_init_script(KEPT)
@@ -483,7 +480,7 @@ def test_back_to_a_claim_after_the_session_has_ended_shows_nothing(
     assert page.inner_text("h1") == "You are signed out"
 
 
-def test_back_to_a_claim_within_the_session_asks_for_the_page_anew(returning: tuple[SignedIn, Any]) -> None:
+def test_back_to_a_claim_within_the_session_requests_the_page_again(returning: tuple[SignedIn, Any]) -> None:
     _, page = returning
     page.goto("/elsewhere/")
     assert len(events(Action.CLAIM_REVEALED)) == 1
@@ -512,7 +509,7 @@ def test_back_to_a_claim_after_the_sign_out_shows_nothing(
         assert "a value" not in page.inner_text("html")
 
 
-def test_page_without_script_leaves_by_itself_at_the_limit(
+def test_page_without_javascript_is_left_at_the_limit(
     browse: Browse, sign_in: Callable[..., SignedIn], moment: Moment, settings: Any
 ) -> None:
     settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, SESSIONS={"idle_timeout": SECOND})
@@ -524,7 +521,7 @@ def test_page_without_script_leaves_by_itself_at_the_limit(
     assert OIDCSession.objects.get().end_reason == "idle_timeout"
 
 
-def test_last_page_lets_somebody_who_is_still_signed_in_sign_out(
+def test_logged_out_page_offers_a_sign_out_to_a_signed_in_user(
     browse: Browse, op: ScriptedOP, sign_in: Callable[..., SignedIn]
 ) -> None:
     op.metadata["end_session_endpoint"] = None
@@ -538,15 +535,15 @@ def test_last_page_lets_somebody_who_is_still_signed_in_sign_out(
 
 
 @pytest.mark.parametrize("has_script", [True, False])
-def test_logout_by_post_leads_to_the_op_and_back(
+def test_logout_by_post_goes_to_the_op_and_back(
     browse: Browse, op: ScriptedOP, sign_in: Callable[..., SignedIn], settings: Any, has_script: bool
 ) -> None:
     declare(settings, op, end_session_method="post")
 
     def send_back(handler: BaseHTTPRequestHandler) -> None:
-        asked = op.asked[-1]
+        parameters = op.asked[-1]
         if handler.path == "/end-session":
-            send(handler, 303, Location=f"{asked['post_logout_redirect_uri']}?state={quote(asked['state'])}")
+            send(handler, 303, Location=f"{parameters['post_logout_redirect_uri']}?state={quote(parameters['state'])}")
         else:
             send(handler, 200)
 
@@ -559,14 +556,16 @@ def test_logout_by_post_leads_to_the_op_and_back(
     page.wait_for_url("**/oidc/logged-out/?state=*")
     assert "your sign-in service has been informed" in page.inner_text("main")
     assert op.asked[-1]["id_token_hint"] == id_token(iss=op.issuer, email="a@b")
-    assert COOKIE not in op.headers[-1].get("Cookie", ""), "it shares our host, and so our cookies"
+    assert COOKIE not in op.headers[-1].get("Cookie", ""), (
+        "the OP of this test has the host of the portal, and so its cookies"
+    )
 
 
 @pytest.mark.node
-def test_warning_in_every_look_is_accessible_and_fits(
+def test_warning_is_accessible_and_fits_in_each_width_and_color_scheme(
     browse: Browse, sign_in: Callable[..., SignedIn], moment: Moment
 ) -> None:
-    page = opened(browse(sign_in()), "/portal/")
+    page = open_page(browse(sign_in()), "/portal/")
     wait_for_warning(page, moment)
     page.route("**/oidc/session/", lambda route: route.abort())
     page.clock.resume()
@@ -577,7 +576,7 @@ def test_warning_in_every_look_is_accessible_and_fits(
 
 
 @pytest.mark.node
-def test_last_page_in_every_look_is_accessible_and_fits(browse: Browse) -> None:
+def test_logged_out_page_is_accessible_and_fits_in_each_width_and_color_scheme(browse: Browse) -> None:
     page = browse().new_page()
     page.goto("/oidc/logged-out/?expired=1")
     assert faults(page, sure=True) == []

@@ -1,4 +1,4 @@
-"""What somebody else does at the same time."""
+"""A concurrent transaction in another thread."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -9,7 +9,7 @@ from django.db import connections, transaction
 
 @contextmanager
 def transaction_beside(act: Callable[[], object]) -> Iterator[Callable[[], None]]:
-    """Do act in a transaction of another thread, which is open in the block until its end, or until commit() in it."""
+    """Call act in a transaction of another thread, which is open until commit() or the end of the block."""
     acted, over = threading.Event(), threading.Event()
 
     def run() -> None:

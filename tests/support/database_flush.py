@@ -1,7 +1,7 @@
-"""Databases that are emptied after a test of what it wrote, and of nothing else.
+"""Empty only the tables that a test wrote to.
 
-Django truncates every table, and makes the content types and permissions anew, by each of our two aliases: of a run on
-PostgreSQL that was a third of the time.
+Django truncates every table and recreates the content types and permissions, once per alias, which took a third of the
+time of a run on PostgreSQL.
 """
 
 from collections.abc import Callable
@@ -12,12 +12,12 @@ from django.db import connections, transaction
 from django.test import TransactionTestCase
 
 STAYING = ("django_content_type", "auth_permission")
-"""What `migrate` fills. Where a test has changed it, Django's own flush makes it anew."""
+"""Tables that `migrate` fills. If a test has changed them, Django's flush recreates the rows."""
 NEVER = "django_migrations"
 
 
 def instead_of_flushing(fresh: dict[str, list[tuple[Any, ...]]], flush: Callable[[TransactionTestCase], None]) -> Any:
-    """Return a `_fixture_teardown`. fresh: by alias, what staying() told before the first test; kept up."""
+    """Return a `_fixture_teardown`. fresh: by alias, the rows of staying() before the first test; updated."""
 
     def teardown(case: TransactionTestCase) -> None:
         if case.available_apps is not None or case.serialized_rollback:
@@ -34,7 +34,7 @@ def instead_of_flushing(fresh: dict[str, list[tuple[Any, ...]]], flush: Callable
 
 
 def empty(alias: str) -> None:
-    """Delete all rows but those of STAYING."""
+    """Delete all rows except those in STAYING."""
     connection = connections[alias]
     quote = connection.ops.quote_name
     tables = sorted({*_tables(alias)} - {*STAYING, NEVER})
@@ -43,7 +43,7 @@ def empty(alias: str) -> None:
         cursor.execute(holding)
         held = [name for (name,) in cursor.fetchall()]
     if held:
-        # Django's foreign keys are looked at when the transaction ends: the order is of no account.
+        # Foreign keys are deferred to the end of the transaction, so the order of the tables does not matter.
         with transaction.atomic(using=alias), connection.cursor() as cursor:
             for name in held:
                 cursor.execute(f"DELETE FROM {quote(name)}")

@@ -29,7 +29,7 @@ def kind(environ: Mapping[str, str]) -> str:
 
 
 def declare(environ: Mapping[str, str]) -> dict[str, dict[str, Any]]:
-    """Return Django's DATABASES. Names are new for each process, so two runs at once do not meet.
+    """Return Django's DATABASES. Names are new for each process, so that concurrent runs use different databases.
 
     A process with TEST_DATABASE_NAME_<ALIAS> in its environment opens that very database: child_environment() sets it.
     """
@@ -40,7 +40,7 @@ def declare(environ: Mapping[str, str]) -> dict[str, dict[str, Any]]:
 
 
 def child_environment(environ: Mapping[str, str], databases: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
-    """Return the environment for a process that is to open the databases of the running test."""
+    """Return the environment for a process that uses the databases of the running test."""
     names = {_variable(alias): str(databases[alias]["NAME"]) for alias in ALIASES}
     return {**environ, **names, "DJANGO_SETTINGS_MODULE": "tests.settings"}
 

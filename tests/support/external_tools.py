@@ -1,4 +1,4 @@
-"""What some tests need besides Python: each part by its marker, where it was found, or why it is missing."""
+"""External programs and services that some tests need: their locations by marker, or why they are missing."""
 
 import importlib.util
 import os
@@ -25,13 +25,13 @@ CHROMIUM = (
     "--disable-component-update",
     "--disable-sync",
 )
-"""Arguments of a browser that may run as root, and calls nobody."""
+"""Arguments of Chromium: it may run as root, and sends no requests in the background."""
 BROWSERS = ("chromium", "chromium-browser", "google-chrome-stable", "google-chrome")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
-    """Where a part is, or why it is missing: one of the two is empty."""
+    """The location of a program or service, or why it is missing. One of the two is empty."""
 
     where: str = ""
     missing: str = ""
@@ -48,7 +48,7 @@ def browser() -> Found:
 
 @cache
 def node() -> Found:
-    """Return the path of a Node that is new enough for the installed packages of tests/integration/interop."""
+    """Return the path of a Node that can run the installed packages of tests/integration/interop."""
     if not (INTEROP / "node_modules" / "oidc-provider").is_dir():
         return Found(missing="`npm ci` was not run in tests/integration/interop")
     for path in (shutil.which("node", path=str(INTEROP / "node_modules" / ".bin")), shutil.which("node")):
@@ -81,7 +81,7 @@ def openssl() -> Found:
 
 @cache
 def gettext() -> Found:
-    """Return the path of GNU gettext's xgettext, beside its other programs."""
+    """Return the path of GNU gettext's xgettext, if its other programs are installed too."""
     path = shutil.which("xgettext")
     return Found(where=path) if path and shutil.which("msgfmt") else Found(missing="no xgettext and msgfmt on PATH")
 

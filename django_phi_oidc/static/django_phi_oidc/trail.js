@@ -20,9 +20,9 @@
       isOpen = "open" in job.dataset;
       for (const part of PARTS) {
         const [current, updated] = [document.getElementById(part), page.getElementById(part)];
-        if (current.innerHTML !== tcurrent.innerHTML) {
-          current.className = tcurrent.className;
-          current.replaceChildren(...tcurrent.childNodes);
+        if (current.innerHTML !== updated.innerHTML) {
+          current.className = updated.className;
+          current.replaceChildren(...updated.childNodes);
         }
       }
     } catch {

@@ -99,7 +99,7 @@ def test_timeouts_are_read_from_variables(tmp_path: Path, variables: dict[str, s
 def test_timeout_of_zero_is_refused(tmp_path: Path) -> None:
     process = manage(tmp_path, "check", DJANGO_DEBUG="1", PHI_IDLE_TIMEOUT="0")
     assert process.returncode != 0
-    assert "IDLE_TIMEOUT" in process.stderr
+    assert "PHI_OIDC['SESSIONS']['idle_timeout']" in process.stderr
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from django.template.loader import render_to_string
 
+from django_phi_oidc.login.failure_texts import FAILURE_TEXTS
 from tests.integration.example_project.served_portal import PASSWORDS, Site
 from tests.support.accessibility import faults
 from tests.support.external_tools import CHROMIUM, PARTS
@@ -168,6 +169,8 @@ ERROR_PAGES: dict[str, tuple[Navigate, str]] = {
 }
 """Pages that only appear without DEBUG or without a provider."""
 CONTEXT = {
+    "page": "restart",
+    "text": FAILURE_TEXTS["restart"],
     "reference": "01a20f04-df0d-7d9d-af57-46f39850d3be",
     "restart_url": "/oidc/region/authenticate/",
     "choose_url": "/oidc/authenticate/",
@@ -219,7 +222,7 @@ def test_error_page_is_accessible_and_fits_in_all_themes(name: str, bare_site: S
 
 
 @pytest.mark.node
-@pytest.mark.parametrize("name", ["choose", "refused_restart", "logged_out"])
+@pytest.mark.parametrize("name", ["choose", "login_failed", "logged_out"])
 def test_default_page_of_the_app_is_accessible_and_fits(name: str, page: Any) -> None:
     """With all optional content. Pages for other kinds of refusals differ only in their texts."""
     page.set_content(render_to_string(f"django_phi_oidc/{name}.html", CONTEXT))

@@ -18,14 +18,12 @@ from django_phi_oidc.audit.models import AuditEvent
 from django_phi_oidc.audit.router import AUDIT_ALIAS
 from django_phi_oidc.officer_admin import dashboard
 from django_phi_oidc.officer_admin.site import install_dashboard
-from tests.support.audit_fixtures import audit_database_away  # noqa: F401 -- fixtures
 from tests.support.audit_log import events
 from tests.support.audit_tampering import CHECKPOINT, EVENT, is_postgresql, sql, without_triggers
 from tests.support.dashboard_fixtures import (
     HOUR,
     NOW,
     STANDS,
-    at_half_past,  # noqa: F401 -- fixtures
     fill,
     officer,
 )

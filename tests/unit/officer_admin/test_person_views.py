@@ -30,11 +30,9 @@ from django_phi_oidc.subjects.invitations import create_invitations
 from django_phi_oidc.subjects.models import ActivationCode
 from tests.docs.test_docs import in_backticks
 from tests.docs.test_docs import page as documented
-from tests.support.audit_fixtures import audit_database_away  # noqa: F401 -- fixtures
 from tests.support.audit_log import events
 from tests.support.claims_fixtures import DAY
-from tests.support.person_page_fixtures import CANARY, NOW, _at_noon, held, in_an_emergency, officer, patient  # noqa: F401 -- fixtures
-from tests.support.session_fixtures import op, sign_in  # noqa: F401 -- fixtures
+from tests.support.person_page_fixtures import CANARY, NOW, _at_noon, held, in_an_emergency  # noqa: F401 -- a fixture
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "phi_audit"])
 Officer = Callable[[str], Any]

@@ -38,6 +38,8 @@ class Command(BaseCommand):
         if isinstance(sys.stdout, io.TextIOWrapper):
             # Do not fail on a terminal without ✓. With a pipe, print each step at once.
             sys.stdout.reconfigure(errors="replace", line_buffering=True)
+        # A shell without job control starts background jobs with SIGINT ignored, and Python then installs no handler.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.signal(signal.SIGTERM, _exit)
         signal.signal(signal.SIGHUP, _exit)
         scene = self.create_scene()

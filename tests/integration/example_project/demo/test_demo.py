@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -102,8 +103,16 @@ def test_demo_with_an_occupied_port_reports_it_and_exits_with_1() -> None:
     assert "portal did not start" in output
 
 
-@pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM])
-def test_interrupted_demo_stops_its_processes(signal_number: signal.Signals) -> None:
+@pytest.fixture
+def ignored_sigint() -> Iterator[None]:
+    """Ignore SIGINT in this process and in the processes that it starts, as in a background job of a script."""
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    yield
+    signal.signal(signal.SIGINT, handler)
+
+
+def interrupt_demo(signal_number: signal.Signals) -> None:
+    """Start the demo, send the signal after the first step, and check that all processes stop."""
     with start_demo() as demo:
         assert demo.stdout is not None
         output = ""
@@ -118,3 +127,13 @@ def test_interrupted_demo_stops_its_processes(signal_number: signal.Signals) -> 
     assert demo.returncode == 128 + signal_number, output + rest
     assert len(running) >= 4
     assert list_processes(var) == []
+
+
+@pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_demo_stops_its_processes(signal_number: signal.Signals) -> None:
+    interrupt_demo(signal_number)
+
+
+@pytest.mark.usefixtures("ignored_sigint")
+def test_demo_that_inherits_an_ignored_sigint_can_be_interrupted() -> None:
+    interrupt_demo(signal.SIGINT)

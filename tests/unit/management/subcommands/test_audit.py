@@ -20,7 +20,6 @@ from django_phi_oidc.audit.log.archive import verify_archive
 from django_phi_oidc.audit.models import AuditCheckpoint, AuditEvent, AuditLeaf
 from django_phi_oidc.errors import CheckpointInvalid, ProofInvalid
 from django_phi_oidc.merkle.checkpoint import parse_checkpoint, parse_verifier_key
-from tests.support.audit_fixtures import audit_database_away  # noqa: F401 -- fixtures
 from tests.support.audit_log import KEY, NOW, OTHER_KEY, PEM, events, sealed
 from tests.support.audit_tampering import EVENT, sql, without_triggers
 from tests.support.manual_blocks import block

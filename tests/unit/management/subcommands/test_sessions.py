@@ -18,7 +18,7 @@ from django_phi_oidc.oidc.token import ReceivedToken
 from django_phi_oidc.sessions.lifecycle import end_session
 from django_phi_oidc.sessions.models import EndReason, OIDCSession, PendingRevocation
 from django_phi_oidc.sessions.token_revocation import queue_revocations, retry_due
-from tests.support.session_fixtures import (  # noqa: F401 -- fixtures
+from tests.support.session_fixtures import (
     ACCESS_TOKEN,
     REFRESH_TOKEN,
     ScriptedOP,
@@ -26,9 +26,7 @@ from tests.support.session_fixtures import (  # noqa: F401 -- fixtures
     answering,
     django_session_exists,
     events,
-    op,
     send,
-    sign_in,
 )
 from tests.unit.management.terminal import Terminal
 

@@ -19,7 +19,7 @@ from django_phi_oidc.audit.models import AuditEvent, AuditLeaf
 from tests.support.audit_log import seal_now
 from tests.support.audit_outage import audit_database_fails
 from tests.support.audit_tampering import EVENT, is_postgresql, sql, without_triggers
-from tests.support.claims_fixtures import NOW, Person, make_person, person  # noqa: F401 -- fixtures
+from tests.support.claims_fixtures import NOW, Person
 from tests.support.disclosure_events import DAY, RESOURCES, STAFF, look, reveal
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "phi_audit"])

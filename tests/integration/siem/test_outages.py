@@ -16,7 +16,6 @@ from django_phi_oidc.siem.models import SinkCursor
 from django_phi_oidc.siem.sinks import create_sink
 from tests.support.sealed_events import Clock, first_receipts, seal, sealed_order
 from tests.support.siem_collectors import Collector, SyslogServer, collector, syslog_server
-from tests.support.siem_fixtures import authority, clock  # noqa: F401 -- fixtures
 from tests.support.tls import CertificateAuthority
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "phi_audit"])
