@@ -127,7 +127,7 @@ def denial(page: house.Page, act: str, rows: dict[str, Any]) -> Denial:
 
 
 @pytest.fixture
-def member(officer: Officer, settings: Any, tmp_path: Path) -> Officer:  # noqa: F811
+def member(officer: Officer, settings: Any, tmp_path: Path) -> Officer:
     """Return a function that signs in a member of that group, of none, or a superuser."""
     settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, AUDIT={"exports": tmp_path})
 
@@ -153,7 +153,7 @@ def test_tables_name_every_page_and_action() -> None:
 @pytest.mark.parametrize("group", [*sorted(EVERY), NO_GROUP, ROOT])
 def test_each_page_is_shown_to_permitted_groups_and_refusals_are_recorded(
     group: str,
-    patient: Any,  # noqa: F811
+    patient: Any,
     member: Officer,
 ) -> None:
     client = member(group)
@@ -173,7 +173,7 @@ def test_each_page_is_shown_to_permitted_groups_and_refusals_are_recorded(
 @pytest.mark.parametrize("group", [*sorted(EVERY), NO_GROUP, ROOT])
 def test_each_action_is_permitted_by_group_and_refusals_are_recorded(
     group: str,
-    patient: Any,  # noqa: F811
+    patient: Any,
     member: Officer,
 ) -> None:
     client, every = member(group), house.pages()
@@ -209,7 +209,7 @@ def test_each_action_is_permitted_by_group_and_refusals_are_recorded(
 @pytest.mark.parametrize("page", ["change", "delete", "history"])
 def test_refusal_does_not_show_whether_the_row_exists(
     page: str,
-    patient: Any,  # noqa: F811
+    patient: Any,
     member: Officer,
 ) -> None:
     client, claims = member(HELP), "/admin/django_phi_oidc/storedclaim"
@@ -221,9 +221,9 @@ def test_refusal_does_not_show_whether_the_row_exists(
 
 
 def test_refusal_that_cannot_be_recorded_is_503(
-    patient: Any,  # noqa: F811
+    patient: Any,
     member: Officer,
-    audit_database_away: Callable[[], Any],  # noqa: F811
+    audit_database_away: Callable[[], Any],
 ) -> None:
     client, permitted = member(HELP), member(PRIVACY)
     for url in (f"/admin/django_phi_oidc/{name}/" for name in ("storedclaim", "storedclaim/report", "auditevent")):
@@ -235,7 +235,7 @@ def test_refusal_that_cannot_be_recorded_is_503(
 
 
 def test_crafted_request_is_refused_and_recorded(
-    patient: Any,  # noqa: F811
+    patient: Any,
     member: Officer,
 ) -> None:
     client, root = member(HELP), member(ROOT)
@@ -258,7 +258,7 @@ def test_crafted_request_is_refused_and_recorded(
 
 
 def test_only_forbidden_actions_of_a_request_are_recorded_as_denied(
-    patient: Any,  # noqa: F811
+    patient: Any,
     member: Officer,
 ) -> None:
     security, privacy = member(SECURITY), member(PRIVACY)

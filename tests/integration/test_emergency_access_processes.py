@@ -34,7 +34,7 @@ def portals(settings: Any) -> Iterator[list[str]]:
 
 
 @pytest.fixture
-def person(sign_in: Callable[[], SignedIn]) -> SignedIn:  # noqa: F811 -- the fixture
+def person(sign_in: Callable[[], SignedIn]) -> SignedIn:
     signed_in = sign_in()
     signed_in.user = allow(signed_in.user, "open_emergencyaccess")
     return signed_in

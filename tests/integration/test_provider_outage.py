@@ -35,7 +35,7 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def provider(declare: Callable[..., ProviderDeclaration], op: DemoProvider, clock: Clock) -> Iterator[Provider]:  # noqa: F811
+def provider(declare: Callable[..., ProviderDeclaration], op: DemoProvider, clock: Clock) -> Iterator[Provider]:
     declaration = declare(issuer=op.issuer, allow_loopback_http=True)
     transport = HTTPTransport(declaration)
     yield Provider(declaration=declaration, transport=transport, monotonic=clock)

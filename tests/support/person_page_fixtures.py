@@ -36,7 +36,7 @@ def make_groups(*words: str) -> str:
 
 
 @pytest.fixture
-def officer(sign_in: SignIn) -> Callable[[str], Any]:  # noqa: F811
+def officer(sign_in: SignIn) -> Callable[[str], Any]:
     """Return a function that signs in a staff member who is only in that group; "" for no group."""
 
     def make(group: str) -> Any:
@@ -54,7 +54,7 @@ def officer(sign_in: SignIn) -> Callable[[str], Any]:  # noqa: F811
 
 
 @pytest.fixture
-def patient(sign_in: SignIn, op: Any, settings: Any) -> Any:  # noqa: F811
+def patient(sign_in: SignIn, op: Any, settings: Any) -> Any:
     """Return a signed-in user with a claim that outlives sessions, and a provider with invitations."""
     default = {**settings.PHI_OIDC["PROVIDERS"]["default"], "provisioning": "invitation"}
     settings.PHI_OIDC = {**settings.PHI_OIDC, "PROVIDERS": {"default": default}}

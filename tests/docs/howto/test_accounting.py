@@ -53,7 +53,7 @@ def _clinic(settings: Any) -> Iterator[None]:
 
 
 @pytest.fixture
-def person(sign_in: Callable[[], SignedIn]) -> SignedIn:  # noqa: F811 -- the fixture
+def person(sign_in: Callable[[], SignedIn]) -> SignedIn:
     return sign_in()
 
 

@@ -42,7 +42,7 @@ BLOCKS = dict(re.findall(r"<!-- tested: (\w+) -->\n```python\n(.*?)```", PAGE, r
 
 
 @pytest.fixture
-def portal(app: App, op: DemoProvider, settings: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[App]:  # noqa: F811
+def portal(app: App, op: DemoProvider, settings: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[App]:
     """Serve the views of the page with its settings."""
     phi_oidc = {name: value for name, value in settings.PHI_OIDC.items() if name != "API"}
     exec(BLOCKS["settings"], {"PHI_OIDC": phi_oidc})
@@ -61,7 +61,7 @@ def portal(app: App, op: DemoProvider, settings: Any, monkeypatch: pytest.Monkey
     del sys.modules["hospital_of_the_page"]
 
 
-def test_page_works_as_described(portal: App, op: DemoProvider) -> None:  # noqa: F811
+def test_page_works_as_described(portal: App, op: DemoProvider) -> None:
     patient = get_user_model()._default_manager.create_user(username="patient")
     HELD.add((portal.user.pk, patient.pk))
     token = portal.token(scope="openid chart.read")
@@ -79,7 +79,7 @@ def test_page_works_as_described(portal: App, op: DemoProvider) -> None:  # noqa
     assert [reason for reason, *_ in refusals()] == ["scope_missing"]
 
 
-def test_defaults_of_the_page_protect_each_view(app: App, settings: Any, rf: Any) -> None:  # noqa: F811
+def test_defaults_of_the_page_protect_each_view(app: App, settings: Any, rf: Any) -> None:
     namespace: dict[str, Any] = {}
     exec(BLOCKS["defaults"], namespace)
     settings.REST_FRAMEWORK = namespace["REST_FRAMEWORK"]

@@ -61,7 +61,7 @@ def test_example_of_a_permit_is_recorded_before_it_is_granted() -> None:
 
 
 def test_example_of_a_permit_without_the_audit_database_is_refused(
-    audit_database_away: Callable[[], Any],  # noqa: F811
+    audit_database_away: Callable[[], Any],
 ) -> None:
     with audit_database_away():
         response = example("permit")["print_chart"](a_request(), 4711)
@@ -87,7 +87,7 @@ def test_example_of_a_change_is_recorded_if_and_only_if_it_is_committed() -> Non
 
 
 def test_host_project_event_waits_in_the_outbox(
-    audit_database_away: Callable[[], Any],  # noqa: F811
+    audit_database_away: Callable[[], Any],
 ) -> None:
     with audit_database_away():
         example("change")["archive_chart"](a_request(), Chart())

@@ -105,7 +105,7 @@ def test_claims_are_undecryptable_after_key_destruction_in_vault(
     vault: str,
     client: Callable[..., retention_keys.RetentionKeyStore],
     settings: Any,
-    make_person: Callable[..., Person],  # noqa: F811
+    make_person: Callable[..., Person],
 ) -> None:
     settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, KEYS={"retention": client(vault, "a token")})
     person = make_person()

@@ -61,14 +61,14 @@ def _hospital(settings: Any) -> Iterator[None]:
 
 
 @pytest.fixture
-def clinician(sign_in: Callable[[], SignedIn]) -> SignedIn:  # noqa: F811 -- the fixture
+def clinician(sign_in: Callable[[], SignedIn]) -> SignedIn:
     signed_in = sign_in()
     signed_in.user.user_permissions.add(Permission.objects.get(codename="reveal_storedclaim"))
     StoredClaim.objects.filter(subject=signed_in.subject, name="address").delete()
     return signed_in
 
 
-def test_code_for_one_claim_works(clinician: SignedIn, person: Person) -> None:  # noqa: F811
+def test_code_for_one_claim_works(clinician: SignedIn, person: Person) -> None:
     client, path = clinician.client(), f"/letter/{person.user.pk}/"
     assert client.get(path).content == b"To: nobody knows where"
     person.store({"address": {"country": "SE"}})
@@ -82,8 +82,8 @@ def test_code_for_one_claim_works(clinician: SignedIn, person: Person) -> None: 
 
 def test_code_for_a_list_works(
     clinician: SignedIn,
-    person: Person,  # noqa: F811
-    make_person: Callable[..., Person],  # noqa: F811
+    person: Person,
+    make_person: Callable[..., Person],
 ) -> None:
     person.store({"address": {"country": "SE"}})
     others = [make_person() for _ in range(2)]
@@ -96,7 +96,7 @@ def test_code_for_a_list_works(
     assert AuditEvent.objects.filter(action="claim.revealed").count() == 4
 
 
-def test_code_for_a_template_works(sign_in: Callable[[], SignedIn]) -> None:  # noqa: F811
+def test_code_for_a_template_works(sign_in: Callable[[], SignedIn]) -> None:
     patient = sign_in()
     client, path = patient.client(), f"/chart/{patient.user.pk}/"
     masked = client.get(path)
@@ -107,7 +107,7 @@ def test_code_for_a_template_works(sign_in: Callable[[], SignedIn]) -> None:  # 
     assert AuditEvent.objects.filter(action="claim.revealed").count() == 1
 
 
-def test_code_for_a_page_with_a_purpose_works(sign_in: Callable[[], SignedIn]) -> None:  # noqa: F811
+def test_code_for_a_page_with_a_purpose_works(sign_in: Callable[[], SignedIn]) -> None:
     client = sign_in().client()
     page = client.get("/details/").content.decode()
     assert (page.count(MASK), page.count("a value")) == (2, 0)

@@ -48,7 +48,7 @@ def execute(name: str, folder: Path) -> None:
 
 @pytest.mark.gettext
 def test_texts_are_gathered_translated_and_shown(
-    sign_in: Callable[[], SignedIn],  # noqa: F811 -- the fixture
+    sign_in: Callable[[], SignedIn],
     tmp_path: Path,
     settings: Any,
 ) -> None:

@@ -89,7 +89,7 @@ urlpatterns = [
 
 
 @pytest.fixture(autouse=True)
-def _portal(settings: Any, op: Any, tmp_path: Path) -> Iterator[None]:  # noqa: F811 -- the fixture
+def _portal(settings: Any, op: Any, tmp_path: Path) -> Iterator[None]:
     declare(settings, tmp_path)
     mail_by(settings, "locmem")
     loaders = ["django.template.loaders.app_directories.Loader", ("django.template.loaders.locmem.Loader", HOST)]
@@ -100,7 +100,7 @@ def _portal(settings: Any, op: Any, tmp_path: Path) -> Iterator[None]:  # noqa: 
 
 
 @pytest.fixture
-def boss(sign_in: Callable[[], SignedIn]) -> Any:  # noqa: F811 -- the fixture
+def boss(sign_in: Callable[[], SignedIn]) -> Any:
     """Return the browser of a superuser with an OIDC session."""
     signed_in = sign_in()
     user: Any = signed_in.user
@@ -125,7 +125,7 @@ def mails() -> list[str]:
 
 def test_every_text_is_translated(
     boss: Any,
-    sign_in: Callable[[], SignedIn],  # noqa: F811 -- the fixture
+    sign_in: Callable[[], SignedIn],
     settings: Any,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -403,8 +403,8 @@ def test_discarded_tokens_are_revoked_at_a_renewal_too(op: DemoProvider, browser
 
 
 def test_step_up_uses_the_provider_of_the_session(
-    declare: Declare,  # noqa: F811 -- the fixture
-    region: DemoProvider,  # noqa: F811
+    declare: Declare,
+    region: DemoProvider,
     browser: Browser,
 ) -> None:
     sign_in_at(browser, "region", region)

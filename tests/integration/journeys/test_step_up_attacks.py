@@ -46,7 +46,7 @@ def reasons() -> list[str]:
 
 def test_session_that_ends_during_the_token_request_stays_ended(
     op: DemoProvider,
-    amina: Browser,  # noqa: F811 -- the fixture
+    amina: Browser,
 ) -> None:
     callback = callback_of(amina, op, "/strong/")
     other_tab = Browser(amina.base_url, cookies=dict(amina.cookies))
@@ -58,7 +58,7 @@ def test_session_that_ends_during_the_token_request_stays_ended(
 
 def test_concurrent_step_ups_leave_no_active_token_after_logout(
     op: DemoProvider,
-    amina: Browser,  # noqa: F811
+    amina: Browser,
 ) -> None:
     first, second = callback_of(amina, op, "/strong/"), callback_of(amina, op, "/class/")
     other_tab = Browser(amina.base_url, cookies=dict(amina.cookies))
@@ -74,7 +74,7 @@ def test_concurrent_step_ups_leave_no_active_token_after_logout(
         assert other_tab.user() == ""
 
 
-def test_operator_retry_does_not_revoke_previous_tokens(op: DemoProvider, amina: Browser) -> None:  # noqa: F811
+def test_operator_retry_does_not_revoke_previous_tokens(op: DemoProvider, amina: Browser) -> None:
     step_up(amina, op, "/strong/")
     assert (reset_backoff(now=clock.now()), len(op.active_tokens)) == ([], 4)
     amina.post("/oidc/logout/")
@@ -83,7 +83,7 @@ def test_operator_retry_does_not_revoke_previous_tokens(op: DemoProvider, amina:
 
 def test_revocation_of_previous_tokens_is_retried_as_long_as_others(
     op: DemoProvider,
-    amina: Browser,  # noqa: F811
+    amina: Browser,
     settings: Any,
 ) -> None:
     """The time before the session ended does not count as time of retries."""
@@ -105,7 +105,7 @@ def test_revocation_of_previous_tokens_is_retried_as_long_as_others(
     assert op.active_tokens == []
 
 
-def test_auth_time_in_the_future_is_ignored(op: DemoProvider, amina: Browser) -> None:  # noqa: F811
+def test_auth_time_in_the_future_is_ignored(op: DemoProvider, amina: Browser) -> None:
     """For example, a provider that sends local time. A sign-in that does not need auth_time still succeeds."""
 
     def set_future_time(endpoint: str, exchange: MutableExchange) -> None:
@@ -122,7 +122,7 @@ def test_auth_time_in_the_future_is_ignored(op: DemoProvider, amina: Browser) ->
 
 
 @pytest.mark.parametrize("charset", ["unicode_escape", "utf-16"])
-def test_charset_of_a_step_up_request_is_ignored(charset: str, op: DemoProvider, amina: Browser) -> None:  # noqa: F811
+def test_charset_of_a_step_up_request_is_ignored(charset: str, op: DemoProvider, amina: Browser) -> None:
     demand_url = amina.get("/strong/").location
     amina.headers["Content-Type"] = f"text/plain; charset={charset}"
     assert amina.get("/oidc/step-up/?demand=x").status == 403
@@ -130,7 +130,7 @@ def test_charset_of_a_step_up_request_is_ignored(charset: str, op: DemoProvider,
     assert amina.get(demand_url).location.startswith(op.issuer)
 
 
-def test_unexpected_exception_of_a_step_up_request_is_reported(op: DemoProvider, amina: Browser, settings: Any) -> None:  # noqa: F811
+def test_unexpected_exception_of_a_step_up_request_is_reported(op: DemoProvider, amina: Browser, settings: Any) -> None:
     demand_url = amina.get("/strong/").location
     configured = settings.PHI_OIDC
     settings.PHI_OIDC = override_phi_oidc(configured, KEYS={"encryption": []})
@@ -146,7 +146,7 @@ REFUSED = Reply(status=400, json={"error": "invalid_grant"})
 def test_refresh_overtaken_by_a_step_up_changes_nothing(
     answer: Reply | None,
     op: DemoProvider,
-    amina: Browser,  # noqa: F811
+    amina: Browser,
 ) -> None:
     """A provider with one grant per person may refuse the old refresh token after the step-up."""
     session = OIDCSession.objects.get()
@@ -201,9 +201,9 @@ def test_session_that_ends_before_its_new_key_is_stored_stays_ended(
 
 
 def test_answer_of_another_provider_does_not_renew_the_session(
-    declare: Declare,  # noqa: F811
-    region: DemoProvider,  # noqa: F811
-    clinic: DemoProvider,  # noqa: F811
+    declare: Declare,
+    region: DemoProvider,
+    clinic: DemoProvider,
     browser: Browser,
 ) -> None:
     sign_in_at(browser, "region", region)

@@ -46,7 +46,7 @@ def _wards(settings: Any) -> Iterator[None]:
 
 
 @pytest.fixture
-def scene(sign_in: Callable[[], SignedIn]) -> SimpleNamespace:  # noqa: F811 -- the fixture
+def scene(sign_in: Callable[[], SignedIn]) -> SimpleNamespace:
     """Return a clinician with the permission on one of two patients."""
     users = get_user_model()._default_manager
     clinician = sign_in()

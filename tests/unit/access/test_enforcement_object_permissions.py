@@ -76,7 +76,7 @@ def with_rules(settings: Any) -> Iterator[Assign]:
 @pytest.mark.parametrize("backend_fixture", ["with_guardian", "with_rules"])
 def test_views_of_the_page_check_object_permissions(
     backend_fixture: str,
-    sign_in: Callable[[], SignedIn],  # noqa: F811 -- the fixture
+    sign_in: Callable[[], SignedIn],
     request: pytest.FixtureRequest,
 ) -> None:
     assign = request.getfixturevalue(backend_fixture)

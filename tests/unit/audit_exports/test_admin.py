@@ -132,7 +132,7 @@ def test_get_requests_start_no_job(officer: Officer) -> None:
 
 def test_nothing_is_exported_during_an_outage_of_the_audit_database(
     officer: Officer,
-    audit_database_away: Any,  # noqa: F811 -- the fixture
+    audit_database_away: Any,
 ) -> None:
     sealed(2)
     client = officer(*BOTH)
@@ -178,7 +178,7 @@ def test_large_export_is_made_by_a_worker_and_downloaded_once_by_its_owner(offic
 def test_file_is_kept_if_the_download_cannot_be_recorded(
     officer: Officer,
     folder: Path,
-    audit_database_away: Any,  # noqa: F811 -- the fixture
+    audit_database_away: Any,
 ) -> None:
     sealed(3)
     client = officer(*BOTH)

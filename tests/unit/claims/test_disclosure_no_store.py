@@ -66,7 +66,7 @@ def get(path: str, person: SignedIn) -> tuple[Any, str]:
 def test_response_with_a_revealed_claim_is_not_stored(
     page: str,
     served: str,
-    sign_in: SignIn,  # noqa: F811 -- the fixture
+    sign_in: SignIn,
 ) -> None:
     response, body = (get_async if served == "async" else get)(f"/{page}/", sign_in())
     assert VALUE in body
@@ -81,7 +81,7 @@ def test_response_with_a_revealed_claim_is_not_stored(
 def test_response_without_a_revealed_claim_keeps_its_cache_control(
     page: str,
     served: str,
-    sign_in: SignIn,  # noqa: F811
+    sign_in: SignIn,
 ) -> None:
     response, body = (get_async if served == "async" else get)(f"/{page}/", sign_in())
     assert response.status_code == 200
@@ -90,7 +90,7 @@ def test_response_without_a_revealed_claim_keeps_its_cache_control(
     assert response["Cache-Control"] == "public, max-age=600"
 
 
-def test_stream_in_a_session_is_never_stored(sign_in: SignIn) -> None:  # noqa: F811
+def test_stream_in_a_session_is_never_stored(sign_in: SignIn) -> None:
     """Its headers are sent before its code runs."""
     assert get("/public_stream/", sign_in())[0]["Cache-Control"] == "no-store"
     anonymous = Client().get("/public_stream/", secure=True)
@@ -99,7 +99,7 @@ def test_stream_in_a_session_is_never_stored(sign_in: SignIn) -> None:  # noqa: 
 
 
 @pytest.mark.parametrize("page", ["cached", "cached_template"])
-def test_page_with_a_revealed_claim_is_not_cached_by_django(page: str, sign_in: SignIn) -> None:  # noqa: F811
+def test_page_with_a_revealed_claim_is_not_cached_by_django(page: str, sign_in: SignIn) -> None:
     for _ in range(2):
         assert VALUE in get(f"/{page}/", sign_in())[1]
     assert [page, page] == SERVED
@@ -115,7 +115,7 @@ def test_error_page_after_a_reveal_shows_only_variable_names(
     path: str,
     debug: bool,
     settings: Any,
-    sign_in: SignIn,  # noqa: F811
+    sign_in: SignIn,
 ) -> None:
     settings.DEBUG = debug
     client = sign_in().client()
@@ -142,7 +142,7 @@ def mail_to_admins(settings: Any) -> Iterator[None]:
         log.removeHandler(handler)
 
 
-def test_mailed_error_report_after_a_reveal_contains_no_value(settings: Any, sign_in: SignIn) -> None:  # noqa: F811
+def test_mailed_error_report_after_a_reveal_contains_no_value(settings: Any, sign_in: SignIn) -> None:
     client = sign_in().client()
     client.raise_request_exception = False
     with mail_to_admins(settings):
@@ -165,7 +165,7 @@ class HostFilter(SafeExceptionReporterFilter):
 
 def test_error_report_after_a_reveal_also_uses_the_hosts_filter(
     settings: Any,
-    sign_in: SignIn,  # noqa: F811
+    sign_in: SignIn,
 ) -> None:
     settings.DEBUG = True
     settings.DEFAULT_EXCEPTION_REPORTER_FILTER = f"{__name__}.HostFilter"

@@ -38,7 +38,7 @@ def _portal(settings: Any) -> Iterator[None]:
 
 
 @pytest.fixture
-def person(sign_in: Callable[[], SignedIn]) -> SignedIn:  # noqa: F811 -- the fixture
+def person(sign_in: Callable[[], SignedIn]) -> SignedIn:
     """Return a person with a birthdate for TREAT and an address for HOPERAT."""
     signed_in = sign_in()
     StoredClaim.objects.filter(name="address").update(purpose="HOPERAT")
@@ -142,7 +142,7 @@ def test_page_shows_the_named_claims_in_order(person: SignedIn) -> None:
 def test_page_of_another_person_needs_the_permission_and_offers_no_own_request(
     permitted: bool,
     person: SignedIn,
-    sign_in: Callable[[], SignedIn],  # noqa: F811
+    sign_in: Callable[[], SignedIn],
 ) -> None:
     clinician = sign_in()
     if permitted:

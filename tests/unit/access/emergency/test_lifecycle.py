@@ -58,7 +58,7 @@ def _wards(settings: Any) -> Iterator[None]:
 
 
 @pytest.fixture
-def scene(sign_in: Callable[[], SignedIn]) -> SimpleNamespace:  # noqa: F811 -- the fixture
+def scene(sign_in: Callable[[], SignedIn]) -> SimpleNamespace:
     """Return a clinician actor_kind may open emergencies, and has no permission on any patient."""
     users = get_user_model()._default_manager
     clinician = sign_in()

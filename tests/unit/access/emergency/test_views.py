@@ -55,7 +55,7 @@ def _wards(settings: Any) -> None:
 
 
 @pytest.fixture
-def scene(sign_in: Callable[[], SignedIn]) -> SimpleNamespace:  # noqa: F811 -- the fixture
+def scene(sign_in: Callable[[], SignedIn]) -> SimpleNamespace:
     clinician = sign_in()
     return SimpleNamespace(user=allow(clinician.user, OPEN), client=clinician.client(), signed_in=clinician)
 
@@ -149,7 +149,7 @@ def test_access_to_everything_needs_its_own_permission(scene: SimpleNamespace) -
     assert scene.client.post(URL, {**FORM_DATA, "resource": "*"}).status_code == 302
 
 
-def test_page_without_the_permission_is_refused_with_one_event(sign_in: Callable[[], SignedIn]) -> None:  # noqa: F811 -- the fixture
+def test_page_without_the_permission_is_refused_with_one_event(sign_in: Callable[[], SignedIn]) -> None:
     client = sign_in().client()
     for number, (send, kind) in enumerate(((client.get, "html"), (client.post, "html"), (client.get, "json")), 1):
         response = send(URL, FORM_DATA, headers={"Accept": f"text/{kind}"})
@@ -183,7 +183,7 @@ def test_anonymous_and_password_sessions_are_redirected_to_the_sign_in(scene: Si
     assert EmergencyAccess.objects.get().closed_at is None
 
 
-def test_other_persons_cannot_close_it(scene: SimpleNamespace, sign_in: Callable[[], SignedIn]) -> None:  # noqa: F811
+def test_other_persons_cannot_close_it(scene: SimpleNamespace, sign_in: Callable[[], SignedIn]) -> None:
     row = opened(scene.user, "Patient/7")
     assert sign_in().client().post(f"{URL}{row.pk}/close/").status_code == 302
     assert EmergencyAccess.objects.get().closed_at is None
@@ -239,7 +239,7 @@ def test_banner_is_shown_while_the_emergency_is_open(scene: SimpleNamespace, rf:
 
 
 @pytest.fixture
-def reviewer(sign_in: Callable[[], SignedIn]) -> SignedIn:  # noqa: F811 -- the fixture
+def reviewer(sign_in: Callable[[], SignedIn]) -> SignedIn:
     signed_in = sign_in()
     signed_in.user.is_staff = True  # type: ignore[attr-defined]
     signed_in.user.save()

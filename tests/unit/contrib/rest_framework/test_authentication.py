@@ -413,7 +413,7 @@ def test_jwt_costs_one_select(app: App) -> None:
 
 def test_token_takes_precedence_over_a_session_cookie(
     app: App,
-    sign_in: Callable[[], SignedIn],  # noqa: F811 -- the fixture
+    sign_in: Callable[[], SignedIn],
 ) -> None:
     other = sign_in()
     token = app.token()
@@ -426,7 +426,7 @@ def test_token_takes_precedence_over_a_session_cookie(
 
 def test_response_to_a_token_is_not_cached(
     app: App,
-    sign_in: Callable[[], SignedIn],  # noqa: F811 -- the fixture
+    sign_in: Callable[[], SignedIn],
 ) -> None:
     clinician = sign_in()
     for _ in range(2):
@@ -440,7 +440,7 @@ def test_response_to_a_token_is_not_cached(
 
 def test_csrf_token_is_required_with_a_cookie_only(
     app: App,
-    sign_in: Callable[[], SignedIn],  # noqa: F811 -- the fixture
+    sign_in: Callable[[], SignedIn],
 ) -> None:
     other = sign_in()
     browser = SecureClient(enforce_csrf_checks=True)

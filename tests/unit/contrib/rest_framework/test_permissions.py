@@ -47,7 +47,7 @@ def test_view_requires_all_its_scopes(app: App) -> None:
 
 def test_oidc_session_needs_no_scope(
     app: App,
-    sign_in: Callable[[], SignedIn],  # noqa: F811 -- the fixture
+    sign_in: Callable[[], SignedIn],
 ) -> None:
     assert sign_in().client().get("/scoped/").status_code == 200
     assert SecureClient().get("/scoped/")["WWW-Authenticate"] == 'Bearer realm="api"'
@@ -99,7 +99,7 @@ def test_access_requires_scope_and_permission(app: App, patient: Any) -> None:
 def test_access_event_has_user_client_and_purpose(
     app: App,
     patient: Any,
-    sign_in: Callable[[], SignedIn],  # noqa: F811 -- the fixture
+    sign_in: Callable[[], SignedIn],
 ) -> None:
     HELD.add((app.user.pk, patient.pk))
     header = {"Authorization": f"Bearer {app.token()}"}
@@ -146,7 +146,7 @@ def test_view_without_get_resource_is_invalid(app: App) -> None:
 def test_oidc_session_is_checked_by_the_same_permission(
     app: App,
     patient: Any,
-    sign_in: Callable[[], SignedIn],  # noqa: F811 -- the fixture
+    sign_in: Callable[[], SignedIn],
 ) -> None:
     clinician = sign_in()
     HELD.add((clinician.user.pk, patient.pk))
@@ -273,7 +273,7 @@ def test_assurance_is_part_of_the_access_decision(op: DemoProvider, app: App, pa
 
 def test_session_assurance_is_that_of_its_id_token(
     app: App,
-    sign_in: Callable[[], SignedIn],  # noqa: F811 -- the fixture
+    sign_in: Callable[[], SignedIn],
 ) -> None:
     client = sign_in().client()
     assert client.get("/sure/").status_code == 401
