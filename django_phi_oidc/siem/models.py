@@ -8,13 +8,17 @@ from django.utils.translation import gettext_lazy as _
 from .._internal.lease import LeasedQuerySet
 
 
+class SinkCursorQuerySet(LeasedQuerySet["SinkCursor"]):
+    """Queries of sink cursors."""
+
+
 class SinkCursor(models.Model):
     """What a sink has of the log: the leaves below tree_size, and the checkpoints up to checkpoint_size.
 
     The leaf hash, root hash and epoch show whether the log is still the one that was delivered.
     """
 
-    objects: ClassVar[models.Manager["SinkCursor"]] = LeasedQuerySet.as_manager()
+    objects: ClassVar[models.Manager["SinkCursor"]] = SinkCursorQuerySet.as_manager()
 
     name = models.CharField(primary_key=True, max_length=64)
     """As declared in AUDIT['sinks']."""
