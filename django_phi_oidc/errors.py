@@ -6,6 +6,7 @@ account); callers that treat one rule differently compare `error.code`. Host pro
 """
 
 from enum import StrEnum
+from typing import Any
 
 _ = str  # Marks a message for makemessages; the page that shows it translates it.
 
@@ -137,6 +138,10 @@ class PhiOidcError(Exception):
     def is_provider_fault(self) -> bool:
         """Whether only the provider can correct it: the page's status is 503 then, otherwise 403."""
         return self.code.is_provider_fault
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Copies and pickles do not call the constructor, because subclasses have other parameters.
+        return type(self).__new__, (type(self), *self.args), vars(self)
 
 
 class SignInRefused(PhiOidcError):

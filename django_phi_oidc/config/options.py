@@ -77,8 +77,8 @@ class KeysDeclaration:
     """[Keys](#a-list-of-keys) of the MACs of events, newest first; keep each as long as there are events with its MACs.
     Default: required."""
     pairwise: Annotated[KeySource, parse_raw] = None
-    """[Keys](#a-list-of-keys) of the identifiers that `pairwise_id` derives for downstream systems, newest first.
-    Default: required for `pairwise_id` only."""
+    """[Keys](#a-list-of-keys) of the identifiers that `get_pairwise_id` derives for downstream systems, newest first.
+    Default: required for `get_pairwise_id` only."""
     retention: Annotated[Any, parse_raw] = None
     """`pathlib.Path` of a folder, or an object with `get`, `create`, `destroy` and `names`:
     [retention keys](../how-to/retention.md#erasure-that-reaches-the-backups), whose destruction erases claims, in

@@ -3,6 +3,7 @@
 The cache is process memory, never a shared cache: a poisoned cache would be a forged key.
 """
 
+import copy
 import re
 import threading
 from collections.abc import Callable, Mapping
@@ -146,10 +147,7 @@ class CachedDocument(Generic[T]):
             message = "The fetch of another thread took longer than this one could wait."
             raise TransportError(Code.TRANSPORT_TIMEOUT, message)
         if (error := fetch_in_progress.error) is not None:
-            # A copy, because threads add their tracebacks. copy() would call the constructor with the message alone.
-            duplicate = type(error).__new__(type(error), *error.args)
-            vars(duplicate).update(vars(error))
-            raise duplicate
+            raise copy.copy(error)  # a copy, because each thread adds its traceback
         if fetch_in_progress.fetched_copy is None:
             raise TransportError(Code.TRANSPORT_UNREACHABLE, "The fetch of another thread was interrupted.")
         return fetch_in_progress.fetched_copy.value

@@ -19,7 +19,7 @@ from rest_framework.views import APIView
 
 from django_phi_oidc.contrib.rest_framework.authentication import BearerAuthentication
 from django_phi_oidc.contrib.rest_framework.permissions import HasScope, PHIAccess, RequireAssurance
-from tests.support.guarded_views import KEEP, PERMISSION, RAN
+from tests.support.guarded_views import CACHEABLE, PERMISSION, RAN
 
 
 class View(APIView):
@@ -30,7 +30,7 @@ class View(APIView):
 
     def get(self, request: Any, **kwargs: Any) -> Response:
         RAN.append(type(self).__name__)
-        return Response({"user": request.user.pk, "data": dict(request.data)}, headers=KEEP)
+        return Response({"user": request.user.pk, "data": dict(request.data)}, headers=CACHEABLE)
 
     def post(self, request: Any, **kwargs: Any) -> Response:
         return self.get(request, **kwargs)

@@ -86,7 +86,7 @@ OTHER_VALUES: dict[str, Any] = {
 
 @pytest.mark.parametrize("place", [0, 150, 311], ids=["first", "middle", "last"])
 @pytest.mark.parametrize("column", [*EVENT_FIELDS, "mac"])
-def test_altered_column_is_find(ids: list[uuid.UUID], column: str, place: int) -> None:
+def test_altered_column_is_found(ids: list[uuid.UUID], column: str, place: int) -> None:
     value = OTHER_VALUES.get(column, "x")
     with without_triggers():
         assert sql(f"UPDATE {EVENT} SET {column} = %s WHERE id = %s", value, ids[place]) == 1
@@ -248,7 +248,7 @@ def test_tampering_is_found(
 
 
 @pytest.mark.sqlite
-def test_insert_or_replace_is_find(ids: list[uuid.UUID]) -> None:
+def test_insert_or_replace_is_found(ids: list[uuid.UUID]) -> None:
     values = ", ".join("'x'" if name == "actor" else name for name in column_names())
     statement = f"INSERT OR REPLACE INTO {EVENT} SELECT {values} FROM {EVENT} WHERE id = %s"
     with pytest.raises(Exception, match="REPLACE refused"):
@@ -264,7 +264,7 @@ def column_names() -> list[str]:
 
 
 @pytest.mark.postgresql
-def test_duplicate_id_is_find(ids: list[uuid.UUID]) -> None:
+def test_duplicate_id_is_found(ids: list[uuid.UUID]) -> None:
     sql(f"ALTER TABLE {EVENT} DROP CONSTRAINT {EVENT}_pkey")
     try:
         with without_triggers():
@@ -278,7 +278,7 @@ def test_duplicate_id_is_find(ids: list[uuid.UUID]) -> None:
     assert find() == []
 
 
-def test_event_deleted_before_sealing_is_find(ids: list[uuid.UUID]) -> None:
+def test_event_deleted_before_sealing_is_found(ids: list[uuid.UUID]) -> None:
     (victim,) = events(1, at=LATER)
     with without_triggers():
         sql(f"DELETE FROM {EVENT} WHERE id = %s", victim)
@@ -297,7 +297,7 @@ def test_event_altered_before_sealing_is_found_and_not_sealed(ids: list[uuid.UUI
     assert (seal_now(at=LATER).refused_count, AuditEvent.objects.filter(action="alert.raised").count()) == (0, 1)
 
 
-def test_event_that_is_not_sealed_in_time_is_find(ids: list[uuid.UUID]) -> None:
+def test_event_that_is_not_sealed_in_time_is_found(ids: list[uuid.UUID]) -> None:
     (late,) = events(1, at=LATER)
     assert kinds(now=LATER + timedelta(minutes=4)) == set()
     assert kinds(now=LATER + timedelta(minutes=6)) == {("event_unsealed", str(late))}
@@ -325,7 +325,7 @@ def test_checkpoints_of_another_key_are_all_find(ids: list[uuid.UUID]) -> None:
     }
 
 
-def test_event_altered_with_the_mac_key_is_find(ids: list[uuid.UUID]) -> None:
+def test_event_altered_with_the_mac_key_is_found(ids: list[uuid.UUID]) -> None:
     event = parse_event_row(AuditEvent.objects.get(id=ids[150])).event._replace(actor="x")
     mac = compute_mac(event, keyring.get_keys("audit_mac")[0].material)
     with without_triggers():
@@ -345,7 +345,7 @@ def test_verification_concurrent_with_sealing_has_no_findings(ids: list[uuid.UUI
 @pytest.mark.parametrize(
     "value", ["infinity", "-infinity", "2026-11-24 16:05:09.123456+00 BC", "12026-11-24 16:05:09+00"]
 )
-def test_time_with_the_same_text_as_the_sealed_one_is_find(ids: list[uuid.UUID], value: str) -> None:
+def test_time_with_the_same_text_as_the_sealed_one_is_found(ids: list[uuid.UUID], value: str) -> None:
     with without_triggers():
         sql(f"UPDATE {EVENT} SET occurred_at = %s WHERE id = %s", value, ids[0])
     assert kinds() == {("event_altered", str(ids[0]))}
@@ -367,7 +367,7 @@ def test_verification_of_enormous_numbers_ends(ids: list[uuid.UUID]) -> None:
     }
 
 
-def test_negative_leaf_index_is_find(ids: list[uuid.UUID]) -> None:
+def test_negative_leaf_index_is_found(ids: list[uuid.UUID]) -> None:
     (victim,) = events(1, at=NOW)
     disable, enable = (
         ("PRAGMA ignore_check_constraints = ON", "PRAGMA ignore_check_constraints = OFF")
@@ -402,7 +402,7 @@ def test_altered_leaf_next_to_a_missing_one_is_reported_as_undecided(ids: list[u
     }
 
 
-def test_event_altered_together_with_its_leaf_is_find(ids: list[uuid.UUID]) -> None:
+def test_event_altered_together_with_its_leaf_is_found(ids: list[uuid.UUID]) -> None:
     with without_triggers():
         sql(f"UPDATE {EVENT} SET actor = 'x' WHERE id = %s", ids[150])
         forged = hash_leaf(find_raw_event(ids[150]).canonical)
@@ -470,7 +470,7 @@ def test_declared_restore_is_not_a_fault(ids: list[uuid.UUID]) -> None:
     assert parse_checkpoint(AuditCheckpoint.objects.last().note).origin == "phi-oidc-audit/epoch-2"
 
 
-def test_epoch_without_its_event_is_find(ids: list[uuid.UUID]) -> None:
+def test_epoch_without_its_event_is_found(ids: list[uuid.UUID]) -> None:
     note = AuditCheckpoint.objects.last().note
     restore_to(305, ids)
     resume_log(witnessed_note=note, reason="the disk broke", key=KEY, now=LATER)
