@@ -8,6 +8,8 @@ CONSTRAINTS ?=
 PYTEST_ARGS ?=
 # Test processes: one more than the processors, because many tests wait for a socket or another process.
 WORKERS ?= $(shell $(PYTHON) -c 'import os; print((os.cpu_count() or 1) + 1)')
+# `slow-once` leaves out the tests that also run on PostgreSQL.
+SLOW_SCOPE ?= slow
 BENCH_ARGS ?=
 AUDIT_ARGS ?=
 LOCK := requirements-dev.lock
@@ -35,7 +37,7 @@ test: $(VENV)/.dev ## run the tests that a change needs: on SQLite, in parallel,
 	$(SQLITE) $(PARALLEL) --scope quick $(PYTEST_ARGS)
 
 test-slow: $(VENV)/.dev ## run the slow tests that `make test` leaves out, on SQLite
-	$(SQLITE) $(PARALLEL) --scope slow $(PYTEST_ARGS)
+	$(SQLITE) $(PARALLEL) --scope $(SLOW_SCOPE) $(PYTEST_ARGS)
 
 test-postgresql: $(VENV)/.dev ## run all tests on PostgreSQL: DATABASE_URL, or a temporary server
 	$(POSTGRESQL) $(PARALLEL) $(EXCLUSIVE:%=--ignore=%) $(PYTEST_ARGS)

@@ -36,23 +36,23 @@ ON_ONE_DATABASE = {
 DATABASE_FIXTURES = {"db", "transactional_db", "live_server"}
 """Fixtures by which a test requests the databases without a marker."""
 SLOW = (
-    *(
-        "tests/security/attack/",
-        "tests/integration/audit/test_killed_processes.py",
-        "tests/browser/test_admin_groups.py",
-    ),
-    *("tests/integration/example_project/demo/test_demo.py", "tests/integration/journeys/test_worker.py"),
-    *("tests/integration/test_hostproject.py",),
+    *("tests/benchmarks/", "tests/browser/", "tests/integration/", "tests/security/attack/"),
+    *("tests/docs/manual/test_build.py", "tests/docs/manual/test_tutorial.py"),
 )
-"""Tests that take 15 seconds or more: `make test` leaves them out, `make test-all` runs them. They start first, so that
+"""Scenarios with real processes: `make test` leaves them out, `make test-all` runs them. They start first, so that
 none of them is still running after all other processes have finished."""
+SCOPES = {
+    "all": "all tests",
+    "quick": "without the slow tests",
+    "slow": "the slow tests",
+    "slow-once": "the slow tests that the run on the other database leaves out",
+}
 DESELECTED = pytest.StashKey[int]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption(
-        "--scope", choices=["quick", "slow", "all"], default="all", help="leave out the slow tests, or all others"
-    )
+    texts = ", ".join(f"{scope}: {text}" for scope, text in SCOPES.items())
+    parser.addoption("--scope", choices=list(SCOPES), default="all", help=texts)
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -80,12 +80,19 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     scope = config.getoption("scope")
     selected, deselected = [], []
     for item in items:
-        is_in_scope = scope == "all" or (scope == "slow") == item.nodeid.startswith(SLOW)
+        is_in_scope = scope == "all" or (scope != "quick") == _is_slow(item)
+        if scope == "slow-once" and not item.get_closest_marker(DATABASE):
+            is_in_scope = False
         (selected if is_in_scope and not _is_for_another_database(item) else deselected).append(item)
     config.stash[DESELECTED] = len(deselected)
     if deselected:
         config.hook.pytest_deselected(items=deselected)
     items[:] = sorted(selected, key=lambda item: not item.nodeid.startswith(SLOW))
+
+
+def _is_slow(item: pytest.Item) -> bool:
+    """Also tests that need an external program, so that `make test` needs Python and make only."""
+    return item.nodeid.startswith(SLOW) or any(item.get_closest_marker(marker) for marker in PARTS)
 
 
 def _is_for_another_database(item: pytest.Item) -> bool:

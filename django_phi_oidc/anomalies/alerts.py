@@ -149,5 +149,9 @@ def _send_alert_mail(alerts: Sequence[SecurityAlert], recipients: Sequence[str])
 
 def _format_alert_line(alert: SecurityAlert) -> str:
     values = {"severity": alert.get_severity_display(), "kind": alert.kind, "count": alert.count, "alert": alert.pk}
-    once = "%(severity)s: %(kind)s, seen %(count)d time; alert %(alert)d"
-    return ngettext(once, "%(severity)s: %(kind)s, seen %(count)d times; alert %(alert)d", alert.count) % values
+    text = ngettext(
+        "%(severity)s: %(kind)s, seen %(count)d time; alert %(alert)d",
+        "%(severity)s: %(kind)s, seen %(count)d times; alert %(alert)d",
+        alert.count,
+    )
+    return text % values

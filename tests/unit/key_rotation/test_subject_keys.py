@@ -252,7 +252,7 @@ def test_documented_rotation_duplicates_and_loses_no_person(settings: Any) -> No
     with pytest.raises(SubjectKeyMissing):
         sign_in(two, sub="somebody new")
     assert checks() == ["django_phi_oidc.E018"]
-    assert operator.run_next(_4f2c9d1e=old) == f"5 digests under key {old} were deleted.\n"
+    assert operator.run_next(_4f2c9d1e=old) == f"5 digests of key {old} were deleted.\n"
     assert checks() == []
     everybody_signs_in(two, two, subs=[*people, "dormant"])
     assert sign_in(two, sub="somebody new").created

@@ -7,6 +7,8 @@ from django.db import connections
 from django.test import Client
 from django.urls import reverse
 
+from tests.support.phi_oidc_settings import override_phi_oidc
+
 pytestmark = [
     pytest.mark.django_db(transaction=True, databases=["default", "phi_audit"]),
     pytest.mark.urls("tests.support.leaking_views"),
@@ -45,6 +47,6 @@ def test_health_without_a_database_is_500_without_a_reason(away: str, part: str)
 
 @pytest.mark.parametrize("ring", ["encryption", "audit_mac"])
 def test_health_without_keys_is_500(ring: str, settings: Any, tmp_path: Any) -> None:
-    settings.PHI_OIDC = {**settings.PHI_OIDC, ring: tmp_path / "a missing file"}
+    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, KEYS={ring: tmp_path / "a missing file"})
     response = Client().get(reverse("oidc_health"))
     assert (response.status_code, response.json()) == (500, {**WORKING, "keys": "unavailable"})

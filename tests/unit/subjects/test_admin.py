@@ -103,7 +103,7 @@ def test_link_without_a_subject_key_shows_and_logs_the_error(
     assert "subject_key_missing" in messages_of(add(client, user.pk, "another"))[0]
     settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, KEYS={"subject": []})
     assert ": key_missing" in messages_of(add(client, user.pk, "another"))[0]
-    assert ["is not configured" in caplog.messages[0], "has no key" in caplog.messages[1]] == [True, True]
+    assert ["is missing" in caplog.messages[0], "has no key" in caplog.messages[1]] == [True, True]
     settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, KEYS={"subject": keys})
     add(client, user.pk, "another")
     assert PairwiseSubject.objects.count() == 2
