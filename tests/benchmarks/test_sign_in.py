@@ -12,7 +12,7 @@ from tests.support.postgresql import given_url, throw_away_server
 
 ROUND_TRIP = 0.02
 WRITTEN = [
-    "django_phi_oidc_spentvalue",
+    "django_phi_oidc_usedidentifier",
     "django_phi_oidc_pairwisesubject",
     "django_session",
     "auth_user",

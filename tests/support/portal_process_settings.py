@@ -5,10 +5,11 @@ import os
 
 from tests.settings import *  # noqa: F403
 from tests.settings import DATABASES, PHI_OIDC
+from tests.support.phi_oidc_settings import override_phi_oidc
 
 ROOT_URLCONF = os.environ.get("TEST_URLCONF", "tests.support.portal_urls")
 LOGIN_URL = "oidc_authentication_init"
-PHI_OIDC = {**PHI_OIDC, **json.loads(os.environ["TEST_PHI_OIDC"])}
+PHI_OIDC = override_phi_oidc(PHI_OIDC, **json.loads(os.environ["TEST_PHI_OIDC"]))
 DATABASES["default"]["ATOMIC_REQUESTS"] = os.environ.get("TEST_ATOMIC_REQUESTS") == "1"
 if "TEST_THREADS" in os.environ:
     for database in DATABASES.values():
